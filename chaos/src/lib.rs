@@ -1,0 +1,2 @@
+//! The simulated world.
+#![cfg(madsim)]

@@ -1,0 +1,1 @@
+//! Examples of nurl, one runnable file each.

@@ -1,0 +1,2 @@
+//! The `nurl` command.
+fn main() {}
