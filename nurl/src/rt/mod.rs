@@ -1,0 +1,42 @@
+//! The shim: the only door to sockets, time, tasks, threads, disk and entropy.
+//!
+//! Everything above this module is the same code in both builds. Without the feature `sim` the door opens
+//! onto tokio, quinn-udp and the operating system; with it, onto a host of the seeded world (`chaos::rt`).
+//! Names and signatures are tokio's where tokio has the thing, and our own where it hasn't:
+//!
+//! | module | what |
+//! | --- | --- |
+//! | [`net`] | UDP with batches (GSO, GRO), TCP, the interface list and its changes |
+//! | [`time`] | the monotonic clock, the wall clock, sleeps and timeouts |
+//! | [`task`] | tasks on the caller's plane, and the [`task::Planes`] of a node: its threads |
+//! | [`disk`] | synchronous files with explicit syncs, atomic replacement, private modes |
+//! | [`sync`] | channels and locks whose wake order doesn't depend on ambient entropy |
+//! | [`rng`] | a labelled ChaCha20 stream |
+//! | [`select!`](crate::rt::select) | always `biased` |
+//!
+//! It refuses nothing and decides nothing: a rule that would stand here belongs in the layer that needs it.
+
+#[cfg(not(feature = "sim"))]
+mod real;
+#[cfg(not(feature = "sim"))]
+pub use real::{disk, net, rng, task, time};
+
+#[cfg(feature = "sim")]
+pub use chaos::rt::{disk, net, rng, task, time};
+
+pub mod sync;
+
+/// The generator behind every random draw: ChaCha20, 20 rounds, `rand_core` 0.10 traits.
+pub type Rng = rand_chacha::ChaCha20Rng;
+
+/// `tokio::select!`, always `biased`: branches are polled in the order in which they are written, so the
+/// same inputs take the same branch in every run.
+#[macro_export]
+#[doc(hidden)]
+macro_rules! __rt_select {
+    ($($branches:tt)*) => { ::tokio::select! { biased; $($branches)* } };
+}
+pub use crate::__rt_select as select;
+
+#[cfg(test)]
+mod contract;

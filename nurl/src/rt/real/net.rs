@@ -1,0 +1,231 @@
+//! UDP with batches, TCP, names, and the interface list.
+
+use std::io::{self, IoSliceMut};
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use quinn_udp::{UdpSockRef, UdpSocketState};
+use tokio::io::Interest;
+
+pub use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+pub use tokio::net::{TcpListener, TcpStream};
+
+/// Kernel buffers asked for, each way: a burst of a few thousand datagrams must survive one scheduling
+/// delay of the network plane. The kernel may give less (`net.core.rmem_max`).
+const SOCKET_BUFFER_BYTES: usize = 4 << 20;
+
+/// A UDP socket that sends and receives batches: one call may carry up to
+/// [`max_gso_segments`](UdpSocket::max_gso_segments) datagrams of equal size.
+#[derive(Debug)]
+pub struct UdpSocket {
+    io: tokio::net::UdpSocket,
+    state: UdpSocketState,
+}
+
+/// One send: a datagram, or several of `segment_size` bytes each (the last may be shorter).
+#[derive(Debug, Clone)]
+pub struct Transmit<'a> {
+    /// Where to.
+    pub destination: SocketAddr,
+    /// The bytes, segments one behind the other.
+    pub contents: &'a [u8],
+    /// The size of a segment; `None` for a single datagram.
+    pub segment_size: Option<usize>,
+    /// The local address to send from; `None` lets routing choose.
+    pub src_ip: Option<IpAddr>,
+}
+
+/// What one receive buffer holds: `len` bytes in datagrams of `stride` bytes (the last may be shorter), all
+/// from one source.
+#[derive(Debug, Clone, Copy)]
+pub struct RecvMeta {
+    /// The source.
+    pub addr: SocketAddr,
+    /// Bytes in the buffer.
+    pub len: usize,
+    /// Bytes of each datagram in it.
+    pub stride: usize,
+    /// The local address that it was sent to, where the platform tells.
+    pub dst_ip: Option<IpAddr>,
+}
+
+impl Default for RecvMeta {
+    fn default() -> Self {
+        RecvMeta { addr: SocketAddr::from(([0, 0, 0, 0], 0)), len: 0, stride: 0, dst_ip: None }
+    }
+}
+
+/// The most buffers that one [`UdpSocket::recv`] fills.
+pub const RECV_BATCH: usize = quinn_udp::BATCH_SIZE;
+
+impl UdpSocket {
+    /// Binds a socket. A v6 socket takes v6 only, so that both families can share a port number.
+    ///
+    /// # Errors
+    /// `AddrInUse`, `AddrNotAvailable` and whatever else the operating system says.
+    pub async fn bind(addr: SocketAddr) -> io::Result<UdpSocket> {
+        let socket = socket2::Socket::new(
+            socket2::Domain::for_address(addr),
+            socket2::Type::DGRAM,
+            Some(socket2::Protocol::UDP),
+        )?;
+        if addr.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+        socket.set_nonblocking(true)?;
+        socket.bind(&addr.into())?;
+        // Best effort: a smaller buffer costs drops under load, never correctness.
+        let _ = socket.set_recv_buffer_size(SOCKET_BUFFER_BYTES);
+        let _ = socket.set_send_buffer_size(SOCKET_BUFFER_BYTES);
+        let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
+        let io = tokio::net::UdpSocket::from_std(socket.into())?;
+        Ok(UdpSocket { io, state })
+    }
+
+    /// The address bound.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.io.local_addr()
+    }
+
+    /// The most segments one [`Transmit`] may have now. Read it anew for each batch: the kernel's refusal of
+    /// one batch lowers it to 1.
+    pub fn max_gso_segments(&self) -> usize {
+        self.state.max_gso_segments()
+    }
+
+    /// The most datagrams that one receive buffer may be filled with; size the buffers for it.
+    pub fn gro_segments(&self) -> usize {
+        self.state.gro_segments()
+    }
+
+    /// Sends without waiting. Fragmentation is off.
+    ///
+    /// # Errors
+    /// `WouldBlock` when the kernel's buffer is full, or nobody has yet waited for
+    /// [`writable`](UdpSocket::writable): wait for it, then try again. Anything
+    /// else, EMSGSIZE among it, concerns this send alone.
+    pub fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        let transmit = quinn_udp::Transmit {
+            destination: transmit.destination,
+            ecn: None,
+            contents: transmit.contents,
+            segment_size: transmit.segment_size,
+            src_ip: transmit.src_ip,
+        };
+        self.io.try_io(Interest::WRITABLE, || self.state.try_send(UdpSockRef::from(&self.io), &transmit))
+    }
+
+    /// Waits until a send may succeed. Cancel safe.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub async fn writable(&self) -> io::Result<()> {
+        self.io.writable().await
+    }
+
+    /// Receives without waiting; see [`recv`](UdpSocket::recv).
+    ///
+    /// # Errors
+    /// `WouldBlock` when there is nothing to receive; else the operating system's.
+    pub fn try_recv(&self, buffers: &mut [IoSliceMut<'_>], metas: &mut [RecvMeta]) -> io::Result<usize> {
+        let mut raw = [quinn_udp::RecvMeta::default(); RECV_BATCH];
+        let batch = buffers.len().min(metas.len()).min(RECV_BATCH);
+        let filled = self.io.try_io(Interest::READABLE, || {
+            self.state.recv(UdpSockRef::from(&self.io), &mut buffers[..batch], &mut raw[..batch])
+        })?;
+        for (meta, raw) in metas.iter_mut().zip(&raw[..filled]) {
+            *meta = RecvMeta { addr: raw.addr, len: raw.len, stride: raw.stride, dst_ip: raw.dst_ip };
+        }
+        Ok(filled)
+    }
+
+    /// Waits for datagrams and fills up to [`RECV_BATCH`] buffers; returns how many. Cancel safe.
+    ///
+    /// # Errors
+    /// The operating system's. An error concerns one datagram sent earlier or received, not the socket.
+    pub async fn recv(&self, buffers: &mut [IoSliceMut<'_>], metas: &mut [RecvMeta]) -> io::Result<usize> {
+        loop {
+            self.io.readable().await?;
+            match self.try_recv(buffers, metas) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                done => return done,
+            }
+        }
+    }
+}
+
+/// Resolves `host:port`.
+///
+/// # Errors
+/// The resolver's, or `NotFound` when it knows no address.
+pub async fn lookup_host(name: &str) -> io::Result<Vec<SocketAddr>> {
+    let found: Vec<_> = tokio::net::lookup_host(name).await?.collect();
+    if found.is_empty() {
+        return Err(io::Error::new(io::ErrorKind::NotFound, format!("{name} has no address")));
+    }
+    Ok(found)
+}
+
+/// One address of one network interface.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Interface {
+    /// The interface's name, as in `eth0`.
+    pub name: String,
+    /// The address.
+    pub addr: IpAddr,
+}
+
+/// The addresses of this host, sorted, loopback among them; link-local v6 addresses are left out, since
+/// without a scope nobody can use them.
+///
+/// # Errors
+/// The operating system's.
+pub fn interfaces() -> io::Result<Vec<Interface>> {
+    let mut list: Vec<_> = if_addrs::get_if_addrs()?
+        .into_iter()
+        .filter(|entry| !entry.is_link_local())
+        .map(|entry| Interface { addr: entry.ip(), name: entry.name })
+        .collect();
+    list.sort();
+    list.dedup();
+    Ok(list)
+}
+
+/// How often the list is read to see a change. A laptop that changes its network waits this long at most.
+const INTERFACE_POLL: Duration = Duration::from_secs(2);
+
+/// Tells when [`interfaces`] has changed.
+#[derive(Debug)]
+pub struct InterfaceWatch {
+    last: Vec<Interface>,
+}
+
+impl InterfaceWatch {
+    /// Begins with the present list as the one that is known.
+    pub fn new() -> InterfaceWatch {
+        InterfaceWatch { last: interfaces().unwrap_or_default() }
+    }
+
+    /// Waits for a list that differs from the last one, and returns it. Cancel safe.
+    pub async fn changed(&mut self) -> Vec<Interface> {
+        loop {
+            tokio::time::sleep(INTERFACE_POLL).await;
+            match interfaces() {
+                Ok(list) if list != self.last => {
+                    self.last.clone_from(&list);
+                    return list;
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+impl Default for InterfaceWatch {
+    fn default() -> Self {
+        InterfaceWatch::new()
+    }
+}
