@@ -4,6 +4,7 @@
 //!
 //! | layer | module |
 //! | --- | --- |
+//! | keys | [`key`], [`mesh`] |
 //! | shim | [`rt`] |
 
 #[cfg(all(feature = "sim", not(madsim)))]
@@ -13,5 +14,10 @@ compile_error!(
      [target.'cfg(all())']\nrustflags = [\"--cfg\", \"madsim\"]\n[build]\nrustdocflags = [\"--cfg\", \"madsim\"]"
 );
 
+// Without the cfg the world is empty: the modules step aside, so that only the error above is seen.
+#[cfg(any(not(feature = "sim"), madsim))]
+pub mod key;
+#[cfg(any(not(feature = "sim"), madsim))]
+pub mod mesh;
 #[cfg(any(not(feature = "sim"), madsim))]
 pub mod rt;

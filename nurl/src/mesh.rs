@@ -1,0 +1,409 @@
+//! A mesh: who belongs together, what its members share, and where its hubs are.
+//!
+//! A mesh is a constant random [`MeshId`], one or two rotating [`MeshSecret`]s (current and previous) and a
+//! list of [`Hub`]s. Its text form is one [`Ticket`], `nurlmesh1…` (bech32m). Whoever holds the ticket may
+//! join, so it is a secret; Debug never shows it.
+//!
+//! The Noise prologue and the rendezvous namespace come from the id, which never changes; everything that
+//! keeps strangers out comes from the secret, by HKDF-SHA256 (RFC 5869) with distinct labels, so that a
+//! rotation replaces it all: see [`Generation`].
+
+use std::fmt;
+use std::str::FromStr;
+
+use bech32::{Bech32m, Hrp};
+use hkdf::Hkdf;
+use rand_core::CryptoRng;
+use sha2::Sha256;
+use zeroize::Zeroizing;
+
+use crate::key::{KEY_LEN, PublicKey, decode_text};
+
+const TICKET_HRP: &str = "nurlmesh";
+const TICKET_VERSION: u8 = 1;
+
+/// The most hubs that a ticket names: its text then still fits bech32m's 1,023 characters.
+pub const MAX_HUBS: usize = 4;
+
+/// The longest hub address in a ticket, in bytes: `host:port`.
+pub const MAX_HUB_ADDR_BYTES: usize = 64;
+
+/// The name of this protocol version; the Noise prologue begins with it.
+pub const PROTOCOL: &[u8] = b"nurl/1";
+
+/// The constant, random name of a mesh.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct MeshId([u8; 32]);
+
+impl MeshId {
+    /// Draws an id.
+    pub fn generate(rng: &mut impl CryptoRng) -> MeshId {
+        let mut bytes = [0; 32];
+        rng.fill_bytes(&mut bytes);
+        MeshId(bytes)
+    }
+
+    /// Takes the 32 bytes.
+    pub const fn from_bytes(bytes: [u8; 32]) -> MeshId {
+        MeshId(bytes)
+    }
+
+    /// The 32 bytes.
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// The prologue of every handshake in this mesh: `"nurl/1" ‖ mesh id`.
+    pub fn prologue(&self) -> Vec<u8> {
+        [PROTOCOL, &self.0].concat()
+    }
+
+    /// What a hub knows of the mesh: HKDF(mesh id, "nurl/1 namespace").
+    pub fn namespace(&self) -> Namespace {
+        Namespace(*derive(&self.0, &self.0, b"nurl/1 namespace", &[]))
+    }
+}
+
+/// The name under which a hub serves a mesh. It tells nothing about the mesh's id or secret; knowing it is
+/// the proof that lets a client register.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Namespace([u8; 32]);
+
+impl Namespace {
+    /// Takes the 32 bytes.
+    pub const fn from_bytes(bytes: [u8; 32]) -> Namespace {
+        Namespace(bytes)
+    }
+
+    /// The 32 bytes.
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Namespace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Namespace({:02x}{:02x}…)", self.0[0], self.0[1])
+    }
+}
+
+impl fmt::Display for Namespace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl FromStr for Namespace {
+    type Err = TicketError;
+
+    fn from_str(text: &str) -> Result<Namespace, TicketError> {
+        let digits = text.trim().as_bytes();
+        if digits.len() != 64 {
+            return Err(TicketError::Namespace);
+        }
+        let mut bytes = [0; 32];
+        for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+            let pair = std::str::from_utf8(pair).map_err(|_| TicketError::Namespace)?;
+            *byte = u8::from_str_radix(pair, 16).map_err(|_| TicketError::Namespace)?;
+        }
+        Ok(Namespace(bytes))
+    }
+}
+
+/// One generation of the mesh's shared secret.
+#[derive(Clone, PartialEq, Eq)]
+pub struct MeshSecret(Zeroizing<[u8; 32]>);
+
+impl MeshSecret {
+    /// Draws a secret.
+    pub fn generate(rng: &mut impl CryptoRng) -> MeshSecret {
+        let mut bytes = Zeroizing::new([0; 32]);
+        rng.fill_bytes(&mut *bytes);
+        MeshSecret(bytes)
+    }
+
+    /// Takes the 32 bytes.
+    pub fn from_bytes(bytes: [u8; 32]) -> MeshSecret {
+        MeshSecret(Zeroizing::new(bytes))
+    }
+}
+
+impl fmt::Debug for MeshSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("MeshSecret(…)")
+    }
+}
+
+/// The keys that come from one generation of the secret.
+#[derive(Clone)]
+pub struct Generation {
+    /// The handshake's pre-shared key, mixed in at `psk2`.
+    pub psk: Zeroizing<[u8; 32]>,
+    /// The base of every member's mac1 key; see [`Generation::mac1_key`].
+    mac1: Zeroizing<[u8; 32]>,
+    /// The base of the key that seals cookies; see [`Generation::cookie_key`].
+    cookie: Zeroizing<[u8; 32]>,
+    /// Seals rendezvous records, so that a hub can't read candidates.
+    pub record: Zeroizing<[u8; 32]>,
+    /// The mesh group's key: per-sender subkeys come from it.
+    pub group: Zeroizing<[u8; 32]>,
+}
+
+impl Generation {
+    fn new(mesh: &MeshId, secret: &MeshSecret) -> Generation {
+        let key = |label: &[u8]| derive(mesh.as_bytes(), &*secret.0, label, &[]);
+        Generation {
+            psk: key(b"nurl/1 psk"),
+            mac1: key(b"nurl/1 mac1"),
+            cookie: key(b"nurl/1 cookie"),
+            record: key(b"nurl/1 record"),
+            group: key(b"nurl/1 group"),
+        }
+    }
+
+    /// The key of mac1 in messages *to* `receiver`. It needs the mesh secret, so a stranger can't make a
+    /// receiver spend a Diffie-Hellman (WireGuard's comes from the public key alone).
+    pub fn mac1_key(&self, receiver: &PublicKey) -> [u8; 32] {
+        *derive(&*self.mac1, receiver.as_bytes(), b"nurl/1 mac1 of", &[])
+    }
+
+    /// The key that seals cookies *from* `sender`.
+    pub fn cookie_key(&self, sender: &PublicKey) -> [u8; 32] {
+        *derive(&*self.cookie, sender.as_bytes(), b"nurl/1 cookie of", &[])
+    }
+
+    /// The key with which `sender`, in its process `boot`, seals to the mesh group.
+    pub fn group_sender_key(&self, sender: &PublicKey, boot: u64) -> Zeroizing<[u8; 32]> {
+        derive(&*self.group, sender.as_bytes(), b"nurl/1 group sender", &boot.to_le_bytes())
+    }
+}
+
+/// HKDF-SHA256 with `salt`, `secret` as input keying material, and `label ‖ context` as info.
+fn derive(salt: &[u8; 32], secret: &[u8; 32], label: &[u8], context: &[u8]) -> Zeroizing<[u8; 32]> {
+    let mut out = Zeroizing::new([0; 32]);
+    Hkdf::<Sha256>::new(Some(salt), secret)
+        .expand_multi_info(&[label, context], &mut *out)
+        .expect("32 bytes are within HKDF's length");
+    out
+}
+
+/// A hub as a ticket names it: its key, which clients pin, and where it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hub {
+    /// The hub's public key.
+    pub key: PublicKey,
+    /// `host:port`, for TCP and UDP alike; the host is a name or an address.
+    pub addr: String,
+}
+
+/// Everything that one needs to join a mesh.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Ticket {
+    /// The mesh.
+    pub mesh: MeshId,
+    /// The secret in force.
+    pub current: MeshSecret,
+    /// The secret before it, accepted while a rotation goes on.
+    pub previous: Option<MeshSecret>,
+    /// Where the hubs are; at most [`MAX_HUBS`].
+    pub hubs: Vec<Hub>,
+}
+
+impl Ticket {
+    /// A new mesh with one hub.
+    pub fn generate(hub: Hub, rng: &mut impl CryptoRng) -> Ticket {
+        Ticket {
+            mesh: MeshId::generate(rng),
+            current: MeshSecret::generate(rng),
+            previous: None,
+            hubs: vec![hub],
+        }
+    }
+
+    /// The key generations in the order in which an initiator tries them: current, then previous.
+    pub fn generations(&self) -> Vec<Generation> {
+        std::iter::once(&self.current)
+            .chain(&self.previous)
+            .map(|secret| Generation::new(&self.mesh, secret))
+            .collect()
+    }
+
+    /// The text form: the secret itself.
+    ///
+    /// # Errors
+    /// [`TicketError::TooLarge`] with too many hubs or too long an address.
+    pub fn to_text(&self) -> Result<Zeroizing<String>, TicketError> {
+        if self.hubs.len() > MAX_HUBS || self.hubs.iter().any(|hub| hub.addr.len() > MAX_HUB_ADDR_BYTES) {
+            return Err(TicketError::TooLarge);
+        }
+        let mut bytes = Zeroizing::new(vec![TICKET_VERSION]);
+        bytes.extend_from_slice(self.mesh.as_bytes());
+        bytes.push(1 + u8::from(self.previous.is_some()));
+        for secret in std::iter::once(&self.current).chain(&self.previous) {
+            bytes.extend_from_slice(&*secret.0);
+        }
+        bytes.push(self.hubs.len() as u8);
+        for hub in &self.hubs {
+            bytes.extend_from_slice(hub.key.as_bytes());
+            bytes.push(hub.addr.len() as u8);
+            bytes.extend_from_slice(hub.addr.as_bytes());
+        }
+        bech32::encode::<Bech32m>(Hrp::parse_unchecked(TICKET_HRP), &bytes)
+            .map(Zeroizing::new)
+            .map_err(|_| TicketError::TooLarge)
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Option<Ticket> {
+        let mut rest = bytes;
+        let mut take = |n: usize| -> Option<&[u8]> {
+            let (head, tail) = rest.split_at_checked(n)?;
+            rest = tail;
+            Some(head)
+        };
+        let mesh = MeshId(take(32)?.try_into().ok()?);
+        let secrets = take(1)?[0];
+        let mut secret = || Some(MeshSecret::from_bytes(take(32)?.try_into().ok()?));
+        let (current, previous) = match secrets {
+            1 => (secret()?, None),
+            2 => (secret()?, Some(secret()?)),
+            _ => return None,
+        };
+        let count = usize::from(take(1)?[0]);
+        if count > MAX_HUBS {
+            return None;
+        }
+        let mut hubs = Vec::with_capacity(count);
+        for _ in 0..count {
+            let key = PublicKey::from_slice(take(KEY_LEN)?)?;
+            let len = usize::from(take(1)?[0]);
+            let addr = String::from_utf8(take(len)?.to_vec()).ok()?;
+            if addr.len() > MAX_HUB_ADDR_BYTES || addr.rsplit_once(':')?.1.parse::<u16>().is_err() {
+                return None;
+            }
+            hubs.push(Hub { key, addr });
+        }
+        rest.is_empty().then_some(Ticket { mesh, current, previous, hubs })
+    }
+}
+
+impl fmt::Debug for Ticket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ticket").field("mesh", &self.mesh.namespace()).field("hubs", &self.hubs).finish()
+    }
+}
+
+impl FromStr for Ticket {
+    type Err = TicketError;
+
+    fn from_str(text: &str) -> Result<Ticket, TicketError> {
+        let bytes = decode_text(text.trim(), TICKET_HRP).map_err(TicketError::Text)?;
+        match bytes.split_first() {
+            Some((&TICKET_VERSION, rest)) => Ticket::from_bytes(rest).ok_or(TicketError::Content),
+            Some((version, _)) => Err(TicketError::Version(*version)),
+            None => Err(TicketError::Content),
+        }
+    }
+}
+
+/// Why a text is no ticket, or a ticket has no text.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TicketError {
+    /// The text is no bech32m, has a mistyped character, or has another prefix.
+    #[error("not a ticket: {0} (expected nurlmesh1…, as `nurl hub` prints it)")]
+    Text(String),
+    /// The checksum holds, the content doesn't.
+    #[error("not a ticket: its content is malformed")]
+    Content,
+    /// A version that this program doesn't know.
+    #[error("this ticket has version {0}; this program knows version {TICKET_VERSION}: update it")]
+    Version(u8),
+    /// Too many hubs, or too long an address.
+    #[error("a ticket holds at most {MAX_HUBS} hubs with addresses of at most {MAX_HUB_ADDR_BYTES} bytes")]
+    TooLarge,
+    /// Not 64 hexadecimal digits.
+    #[error("not a namespace: 64 hexadecimal digits are expected")]
+    Namespace,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use rand_core::SeedableRng;
+
+    fn ticket(previous: bool, hubs: usize) -> Ticket {
+        let mut rng = crate::rt::Rng::from_seed([9; 32]);
+        let hub = |n: usize| Hub {
+            key: PublicKey::from_bytes([n as u8; 32]),
+            addr: format!("{}hub-{n}.example:4242", "x".repeat(MAX_HUB_ADDR_BYTES - 18)),
+        };
+        let mut ticket = Ticket::generate(hub(0), &mut rng);
+        ticket.previous = previous.then(|| MeshSecret::generate(&mut rng));
+        ticket.hubs = (0..hubs).map(hub).collect();
+        ticket
+    }
+
+    #[test]
+    fn a_ticket_comes_back_from_its_text_also_at_its_largest() {
+        for (previous, hubs) in [(false, 0), (false, 1), (true, MAX_HUBS)] {
+            let ticket = ticket(previous, hubs);
+            let text = ticket.to_text().unwrap();
+            assert!(text.starts_with("nurlmesh1"));
+            assert_eq!(text.parse::<Ticket>().unwrap(), ticket);
+        }
+    }
+
+    #[test]
+    fn one_hub_too_many_is_a_typed_error() {
+        assert_eq!(ticket(false, MAX_HUBS + 1).to_text(), Err(TicketError::TooLarge));
+    }
+
+    #[test]
+    fn a_later_version_asks_for_an_update() {
+        let text = bech32::encode::<Bech32m>(Hrp::parse_unchecked(TICKET_HRP), &[2, 0, 0]).unwrap();
+        assert_eq!(text.parse::<Ticket>(), Err(TicketError::Version(2)));
+    }
+
+    #[test]
+    fn every_label_and_every_generation_gives_another_key() {
+        let ticket = ticket(true, 1);
+        let [now, before] = &ticket.generations()[..] else { panic!("two generations") };
+        let (a, b) = (PublicKey::from_bytes([1; 32]), PublicKey::from_bytes([2; 32]));
+        let keys = std::collections::BTreeSet::from([
+            *now.psk,
+            *before.psk,
+            *now.record,
+            *now.group,
+            now.mac1_key(&a),
+            now.mac1_key(&b),
+            before.mac1_key(&a),
+            now.cookie_key(&a),
+            *now.group_sender_key(&a, 1),
+            *now.group_sender_key(&a, 2),
+            *ticket.mesh.namespace().as_bytes(),
+        ]);
+        assert_eq!(keys.len(), 11);
+    }
+
+    #[test]
+    fn a_namespace_comes_back_from_its_text() {
+        let namespace = ticket(false, 1).mesh.namespace();
+        assert_eq!(namespace.to_string().parse::<Namespace>().unwrap(), namespace);
+        assert_eq!("zz".parse::<Namespace>(), Err(TicketError::Namespace));
+    }
+
+    proptest! {
+        #[test]
+        fn any_content_is_refused_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _ = Ticket::from_bytes(&bytes);
+        }
+
+        #[test]
+        fn a_truncated_ticket_is_refused(cut in 0usize..200) {
+            let text = ticket(true, 2).to_text().unwrap();
+            let bytes = decode_text(&text, TICKET_HRP).unwrap();
+            prop_assume!(cut < bytes.len() - 1);
+            prop_assert_eq!(Ticket::from_bytes(&bytes[1..1 + cut]), None);
+        }
+    }
+}
