@@ -1,0 +1,192 @@
+//! Sealed datagrams on their way to the socket, gathered into batches for segmentation offload.
+//!
+//! Promises that datagrams leave in the order in which they were pushed, and that consecutive ones to one
+//! destination share a batch while they have one size (the last may be shorter: the form that GSO takes).
+//! Holds at most [`CAPACITY_BYTES`]; whoever pushes asks [`Outbox::is_full`] first and stops taking work
+//! then, so back-pressure reaches the application instead of memory.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+
+/// Above this, nothing more is taken from applications. Two full socket buffers' worth: less would leave the
+/// socket idle while the plane does other work, more would only add delay.
+pub const CAPACITY_BYTES: usize = 2 << 20;
+
+/// The most segments of one batch; the kernel's own limit (`UDP_MAX_SEGMENTS`) was 64 for long.
+const MAX_SEGMENTS: usize = 64;
+
+/// The most bytes of one batch: what one IP packet can describe, less headers.
+const MAX_BATCH_BYTES: usize = 65_000;
+
+/// Buffers kept for reuse, so that steady traffic allocates nothing.
+const SPARE_BUFFERS: usize = 32;
+
+/// Datagrams of `segment` bytes each (the last may be shorter), all to one destination.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    pub(crate) destination: SocketAddr,
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) segment: usize,
+    /// A shorter segment ended it: nothing can follow.
+    closed: bool,
+}
+
+impl Batch {
+    fn takes(&self, destination: SocketAddr, len: usize, max_segments: usize) -> bool {
+        !self.closed
+            && self.destination == destination
+            && len <= self.segment
+            && self.bytes.len() + len <= MAX_BATCH_BYTES
+            && self.bytes.len() / self.segment < max_segments
+    }
+}
+
+/// The queue of batches.
+#[derive(Debug, Default)]
+pub(crate) struct Outbox {
+    batches: VecDeque<Batch>,
+    spare: Vec<Vec<u8>>,
+    bytes: usize,
+}
+
+impl Outbox {
+    /// Whether producers have to wait.
+    pub(crate) fn is_full(&self) -> bool {
+        self.bytes >= CAPACITY_BYTES
+    }
+
+    /// Whether there is nothing to send.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.batches.is_empty()
+    }
+
+    /// Queues a copy of `datagram`.
+    pub(crate) fn push(&mut self, destination: SocketAddr, datagram: &[u8]) {
+        self.with_buffer(destination, datagram.len(), |buffer| buffer.extend_from_slice(datagram));
+    }
+
+    /// Lets `write` append one datagram of `len` bytes to the right batch; if it appends another number of
+    /// bytes, what it appended is discarded and `false` returned.
+    pub(crate) fn with_buffer(
+        &mut self,
+        destination: SocketAddr,
+        len: usize,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) -> bool {
+        let fits = self.batches.back().is_some_and(|batch| batch.takes(destination, len, MAX_SEGMENTS));
+        if !fits {
+            let bytes = self.spare.pop().unwrap_or_default();
+            self.batches.push_back(Batch { destination, bytes, segment: len.max(1), closed: false });
+        }
+        let batch = self.batches.back_mut().expect("just ensured");
+        let before = batch.bytes.len();
+        write(&mut batch.bytes);
+        if batch.bytes.len() != before + len || len == 0 {
+            batch.bytes.truncate(before);
+            if before == 0 {
+                let batch = self.batches.pop_back().expect("just ensured");
+                self.keep(batch.bytes);
+            }
+            return false;
+        }
+        batch.closed = len < batch.segment;
+        self.bytes += len;
+        true
+    }
+
+    /// The batch to send next.
+    pub(crate) fn front(&self) -> Option<&Batch> {
+        self.batches.front()
+    }
+
+    /// The front batch is sent (or given up).
+    pub(crate) fn pop(&mut self) {
+        if let Some(batch) = self.batches.pop_front() {
+            self.bytes -= batch.bytes.len();
+            self.keep(batch.bytes);
+        }
+    }
+
+    /// The first `sent` bytes of the front batch are sent.
+    pub(crate) fn advance(&mut self, sent: usize) {
+        let Some(batch) = self.batches.front_mut() else { return };
+        if sent >= batch.bytes.len() {
+            self.pop();
+        } else {
+            batch.bytes.drain(..sent);
+            self.bytes -= sent;
+        }
+    }
+
+    fn keep(&mut self, mut buffer: Vec<u8>) {
+        if self.spare.len() < SPARE_BUFFERS {
+            buffer.clear();
+            self.spare.push(buffer);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn to(port: u16) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], port))
+    }
+
+    fn shape(outbox: &Outbox) -> Vec<(u16, usize, usize)> {
+        outbox.batches.iter().map(|b| (b.destination.port(), b.segment, b.bytes.len())).collect()
+    }
+
+    #[test]
+    fn equal_sizes_to_one_destination_share_a_batch_and_a_shorter_one_ends_it() {
+        let mut outbox = Outbox::default();
+        for len in [10, 10, 4, 10, 12] {
+            outbox.push(to(1), &vec![0; len]);
+        }
+        outbox.push(to(2), &[0; 12]);
+        outbox.push(to(1), &[0; 12]);
+        assert_eq!(shape(&outbox), [(1, 10, 24), (1, 10, 10), (1, 12, 12), (2, 12, 12), (1, 12, 12)]);
+    }
+
+    #[test]
+    fn a_batch_ends_at_the_kernels_limits() {
+        let mut outbox = Outbox::default();
+        for _ in 0..MAX_SEGMENTS + 1 {
+            outbox.push(to(1), &[0; 10]);
+        }
+        assert_eq!(shape(&outbox), [(1, 10, 640), (1, 10, 10)]);
+        let mut outbox = Outbox::default();
+        for _ in 0..3 {
+            outbox.push(to(1), &[0; 30_000]);
+        }
+        assert_eq!(shape(&outbox), [(1, 30_000, 60_000), (1, 30_000, 30_000)]);
+    }
+
+    #[test]
+    fn it_is_full_at_its_capacity_and_free_again_after_sending() {
+        let mut outbox = Outbox::default();
+        while !outbox.is_full() {
+            outbox.push(to(1), &[0; 1_000]);
+        }
+        assert!(outbox.bytes < CAPACITY_BYTES + 1_000);
+        outbox.advance(1_000);
+        let before = outbox.bytes;
+        outbox.pop();
+        assert!(outbox.bytes < before && !outbox.is_full());
+        while outbox.front().is_some() {
+            outbox.pop();
+        }
+        assert!(outbox.is_empty() && outbox.bytes == 0 && outbox.spare.len() <= SPARE_BUFFERS);
+    }
+
+    #[test]
+    fn a_failed_write_leaves_nothing_behind() {
+        let mut outbox = Outbox::default();
+        assert!(!outbox.with_buffer(to(1), 10, |_| {}));
+        assert!(outbox.is_empty());
+        outbox.push(to(1), &[1; 10]);
+        assert!(!outbox.with_buffer(to(1), 10, |buffer| buffer.extend_from_slice(&[2; 3])));
+        assert_eq!(outbox.front().unwrap().bytes, [1; 10]);
+    }
+}

@@ -1,0 +1,115 @@
+//! Datagrams that wait for a session.
+//!
+//! A send to a peer without a session starts a handshake and is kept here, so that the first messages of a
+//! conversation aren't lost. Datagrams may be lost anywhere, so the queue is short: it keeps the newest, for
+//! as long as a handshake reasonably takes, and counts what it drops.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use crate::key::PublicKey;
+
+/// Datagrams kept for one peer: a burst of probes and gossip, not a bulk transfer.
+pub const PER_PEER: usize = 32;
+
+/// Peers that datagrams are kept for at one time: a node meets its peers one by one or a few at once.
+pub const PEERS: usize = 256;
+
+/// Older ones are dropped when the session comes up: whoever sent them has given up by then.
+pub const KEEP: Duration = Duration::from_secs(5);
+
+#[derive(Debug)]
+struct Entry {
+    since: Instant,
+    channel: u8,
+    body: Bytes,
+}
+
+/// The queues, by peer.
+#[derive(Debug, Default)]
+pub(crate) struct Waiting {
+    peers: BTreeMap<PublicKey, VecDeque<Entry>>,
+    /// Datagrams dropped because a queue was full, or because they waited too long.
+    pub(crate) dropped: u64,
+}
+
+impl Waiting {
+    /// Keeps a datagram until [`take`](Waiting::take); the oldest of a full queue gives way.
+    pub(crate) fn push(&mut self, now: Instant, peer: PublicKey, channel: u8, body: Bytes) {
+        if !self.peers.contains_key(&peer) && self.peers.len() >= PEERS {
+            self.dropped += 1;
+            return;
+        }
+        let queue = self.peers.entry(peer).or_default();
+        if queue.len() >= PER_PEER {
+            queue.pop_front();
+            self.dropped += 1;
+        }
+        queue.push_back(Entry { since: now, channel, body });
+    }
+
+    /// What waited for `peer` and is still fresh, oldest first.
+    pub(crate) fn take(&mut self, now: Instant, peer: &PublicKey) -> Vec<(u8, Bytes)> {
+        let queue = self.peers.remove(peer).unwrap_or_default();
+        let all = queue.len();
+        let fresh: Vec<_> = queue
+            .into_iter()
+            .filter(|entry| now.saturating_duration_since(entry.since) <= KEEP)
+            .map(|entry| (entry.channel, entry.body))
+            .collect();
+        self.dropped += (all - fresh.len()) as u64;
+        fresh
+    }
+
+    /// Forgets what waited for a peer that can't be reached.
+    pub(crate) fn forget(&mut self, peer: &PublicKey) {
+        if let Some(queue) = self.peers.remove(peer) {
+            self.dropped += queue.len() as u64;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer(n: usize) -> PublicKey {
+        let mut bytes = [0; 32];
+        bytes[..8].copy_from_slice(&n.to_le_bytes());
+        PublicKey::from_bytes(bytes)
+    }
+
+    #[test]
+    fn a_full_queue_keeps_the_newest_and_counts_the_rest() {
+        let (now, mut waiting) = (Instant::now(), Waiting::default());
+        for n in 0..PER_PEER + 3 {
+            waiting.push(now, peer(1), 3, Bytes::from(vec![n as u8]));
+        }
+        let taken = waiting.take(now, &peer(1));
+        assert_eq!((taken.len(), taken[0].1[0], waiting.dropped), (PER_PEER, 3, 3));
+        assert!(waiting.take(now, &peer(1)).is_empty());
+    }
+
+    #[test]
+    fn peers_are_bounded() {
+        let (now, mut waiting) = (Instant::now(), Waiting::default());
+        for n in 0..=PEERS {
+            waiting.push(now, peer(n), 3, Bytes::new());
+        }
+        assert_eq!((waiting.peers.len(), waiting.dropped), (PEERS, 1));
+        waiting.forget(&peer(0));
+        assert_eq!((waiting.peers.len(), waiting.dropped), (PEERS - 1, 2));
+    }
+
+    #[test]
+    fn what_waited_too_long_is_dropped() {
+        let (now, mut waiting) = (Instant::now(), Waiting::default());
+        waiting.push(now, peer(1), 3, Bytes::from_static(b"old"));
+        waiting.push(now + KEEP, peer(1), 3, Bytes::from_static(b"new"));
+        let taken = waiting.take(now + KEEP + Duration::from_millis(1), &peer(1));
+        assert_eq!(taken, [(3, Bytes::from_static(b"new"))]);
+        assert_eq!(waiting.dropped, 1);
+    }
+}
