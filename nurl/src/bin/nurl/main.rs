@@ -1,2 +1,87 @@
-//! The `nurl` command.
-fn main() {}
+//! The `nurl` command: `nurl --help` teaches it, `nurl/docs/cli.md` documents its output.
+//!
+//! Every subcommand is a file of its own. They share [`out`] (what is printed where, exit codes), [`event`]
+//! (the JSON lines) and [`client`] (joining a mesh).
+
+#[cfg(feature = "sim")]
+fn main() {
+    eprintln!(
+        "nurl: this build is for the simulated world (feature `sim`) and has nothing to do; see `cargo chaos`"
+    );
+    std::process::exit(2);
+}
+
+#[cfg(not(feature = "sim"))]
+mod args;
+#[cfg(not(feature = "sim"))]
+mod client;
+#[cfg(not(feature = "sim"))]
+mod demo;
+#[cfg(not(feature = "sim"))]
+mod event;
+#[cfg(not(feature = "sim"))]
+mod files;
+#[cfg(not(feature = "sim"))]
+mod handler;
+#[cfg(not(feature = "sim"))]
+mod hub;
+#[cfg(not(feature = "sim"))]
+mod key;
+#[cfg(not(feature = "sim"))]
+mod out;
+#[cfg(not(feature = "sim"))]
+mod status;
+#[cfg(not(feature = "sim"))]
+mod work;
+#[cfg(not(feature = "sim"))]
+mod worker;
+
+#[cfg(not(feature = "sim"))]
+fn main() -> std::process::ExitCode {
+    use args::{Cli, Command};
+    use clap::Parser;
+    use out::{Code, Failure, Out};
+
+    let command = Cli::parse().command;
+    // Logs are for people who ask for them: NURL_LOG=nurl=debug.
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::try_from_env("NURL_LOG").unwrap_or_default())
+        .with_writer(std::io::stderr)
+        .init();
+    let out = Out {
+        json: match &command {
+            Command::Key(_) => false,
+            Command::Hub(args) => args.output.json,
+            Command::Worker(args) => args.output.json,
+            Command::Submit(args) => args.output.json,
+            Command::Map(args) => args.output.json,
+            Command::Wordcount(args) => args.output.json,
+            Command::Status(args) => args.output.json,
+            Command::Ping(args) => args.output.json,
+            Command::Demo(args) => args.output.json,
+        },
+    };
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return out.fail(&Failure::new(Code::Other, format!("no runtime: {error}"))),
+    };
+    let done = runtime.block_on(async {
+        match command {
+            Command::Key(args) => key::run(args, out),
+            Command::Hub(args) => hub::run(args, out).await,
+            Command::Worker(args) => worker::run(args, out).await,
+            Command::Submit(args) => work::submit(args, out).await,
+            Command::Map(args) => work::map(args, out).await,
+            Command::Wordcount(args) => work::wordcount(args, out).await,
+            Command::Status(args) => status::status(args, out).await,
+            Command::Ping(args) => status::ping(args, out).await,
+            Command::Demo(args) => demo::run(args, out).await,
+        }
+    });
+    // Reading standard input blocks a thread of the runtime; nobody waits for it at the end.
+    runtime.shutdown_background();
+    match done {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(failure) => out.fail(&failure),
+    }
+}

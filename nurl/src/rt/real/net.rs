@@ -126,6 +126,14 @@ impl UdpSocket {
         self.io.writable().await
     }
 
+    /// Waits until a receive may succeed. Cancel safe.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub async fn readable(&self) -> io::Result<()> {
+        self.io.readable().await
+    }
+
     /// Receives without waiting; see [`recv`](UdpSocket::recv).
     ///
     /// # Errors

@@ -1,0 +1,327 @@
+//! The command line, as clap sees it.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Run work on machines behind NATs: no servers of yours, no port forwarding, no root.
+#[derive(Debug, Parser)]
+#[command(
+    name = "nurl",
+    version,
+    after_help = "\
+Examples, three terminals on one machine or on three:
+  nurl hub --listen 0.0.0.0:4242 --advertise hub.example:4242   # prints a ticket
+  nurl worker --mesh TICKET --handler up='tr a-z A-Z'
+  echo hello | nurl submit --mesh TICKET --kind up --payload -
+
+A ticket is a secret: put it into a file of mode 0600, or into NURL_MESH.
+
+Exit codes: 0 done, 1 other failure, 2 usage, 3 hub unreachable, 4 refused (ticket, key),
+5 deadline passed, 6 a job failed, 7 wrong result (demo), 8 a file or port can't be used, 130 interrupted."
+)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make or show a key
+    #[command(subcommand)]
+    Key(KeyCommand),
+    /// Serve a mesh: relay, rendezvous and STUN in one process
+    Hub(HubArgs),
+    /// Join a mesh and run its jobs
+    Worker(WorkerArgs),
+    /// Run one job and write its result to stdout
+    Submit(SubmitArgs),
+    /// Run one job per file (or per line of stdin) and write the results in order
+    Map(MapArgs),
+    /// Count the words of files on the mesh's workers
+    Wordcount(WordcountArgs),
+    /// Show the members, and how each is reached
+    Status(StatusArgs),
+    /// Measure the way to one peer
+    Ping(PingArgs),
+    /// Start a hub and workers here, count words, kill a worker half-way, check the result
+    Demo(DemoArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeyCommand {
+    /// Make a key in a new file of mode 0600, and print its public key
+    New {
+        /// Where to write it; an existing file is never overwritten
+        path: PathBuf,
+    },
+    /// Print the public key of a key file
+    Show {
+        /// The key file
+        path: PathBuf,
+    },
+}
+
+/// How output is written.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct Output {
+    /// Write one JSON object per line, each with an `event` field
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Which mesh.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct MeshArgs {
+    /// The mesh's ticket, or a file that holds it
+    #[arg(long, env = "NURL_MESH", hide_env_values = true, value_name = "TICKET|FILE")]
+    pub(crate) mesh: String,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  nurl hub --listen 127.0.0.1:4242
+  nurl hub --listen 0.0.0.0:4242 --advertise hub.example:4242 --state /var/lib/nurl
+  nurl hub --namespace 6d2f… --state ./hub        # serve a mesh whose ticket it never had
+
+The state directory holds the hub's key (key) and, if it made the mesh, its ticket (mesh), both of mode
+0600: keep it, and a restart prints the same ticket. A hub that minted the ticket was trusted with the
+mesh's secret at that moment; with --namespace it never has it.")]
+pub(crate) struct HubArgs {
+    /// Address for TCP and UDP alike
+    #[arg(long, default_value = "0.0.0.0:4242")]
+    pub(crate) listen: SocketAddr,
+    /// host:port that goes into the ticket [default: the address listened on]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) advertise: Option<String>,
+    /// Directory for the hub's key and ticket
+    #[arg(long, default_value = "nurl-hub", value_name = "DIR")]
+    pub(crate) state: PathBuf,
+    /// Serve the mesh of this ticket (a second hub), instead of making a mesh
+    #[arg(
+        long,
+        env = "NURL_MESH",
+        hide_env_values = true,
+        value_name = "TICKET|FILE",
+        conflicts_with = "namespace"
+    )]
+    pub(crate) mesh: Option<String>,
+    /// Serve this namespace without knowing its ticket; may be given more than once
+    #[arg(long, value_name = "ID")]
+    pub(crate) namespace: Vec<String>,
+    /// Roles to serve
+    #[arg(long, value_delimiter = ',', default_value = "relay,rendezvous,stun")]
+    pub(crate) roles: Vec<HubRole>,
+    #[command(flatten)]
+    pub(crate) output: Output,
+    /// Exit when standard input ends (so that a parent's death leaves nothing behind)
+    #[arg(long, hide = true)]
+    pub(crate) exit_with_stdin: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum HubRole {
+    Relay,
+    Rendezvous,
+    Stun,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Built-in kinds: wordcount, echo, blake3.
+
+Examples:
+  nurl worker --mesh TICKET
+  nurl worker --mesh mesh.ticket --key ~/.nurl/key --handler up='tr a-z A-Z'
+  nurl worker --mesh TICKET --handler 'thumb=convert - -resize 128x128 -' --handler-timeout 2m
+
+A handler is a program: payload on stdin, result on stdout. A non-zero exit fails the task, with the tail
+of stderr as its message. The command is split into words as a shell would; no shell runs it unless you
+name one: --handler 'sum=sh -c \"cut -f2 | paste -sd+ | bc\"'.")]
+pub(crate) struct WorkerArgs {
+    #[command(flatten)]
+    pub(crate) mesh: MeshArgs,
+    /// Key file; made if there is none [default: a fresh key for this run]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key: Option<PathBuf>,
+    /// A program that runs the jobs of a kind; may be given more than once
+    #[arg(long, value_name = "KIND=COMMAND")]
+    pub(crate) handler: Vec<String>,
+    /// How long a handler program may run
+    #[arg(long, default_value = "60s", value_parser = parse_duration, value_name = "DURATION")]
+    pub(crate) handler_timeout: Duration,
+    /// Directory for what outlives a restart (results, leases, the member cache)
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state: Option<PathBuf>,
+    /// UDP address for direct paths
+    #[arg(long, default_value = "0.0.0.0:0")]
+    pub(crate) listen: SocketAddr,
+    /// Failure zone; replicas of a key are spread over zones
+    #[arg(long, default_value = "")]
+    pub(crate) zone: String,
+    /// Share of the keys, relative to other workers
+    #[arg(long, default_value_t = 1)]
+    pub(crate) weight: u16,
+    #[command(flatten)]
+    pub(crate) output: Output,
+    /// Let every task take at least this long (the demo's, so that a person can watch)
+    #[arg(long, hide = true, value_parser = parse_duration)]
+    pub(crate) pace: Option<Duration>,
+    /// Exit when standard input ends
+    #[arg(long, hide = true)]
+    pub(crate) exit_with_stdin: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  nurl submit --mesh TICKET --kind echo --payload notes.txt
+  echo hello | nurl submit --mesh TICKET --kind up --payload -
+  nurl submit --mesh TICKET --kind blake3 --key photos/1 --payload photo.jpg --timeout 10s")]
+pub(crate) struct SubmitArgs {
+    #[command(flatten)]
+    pub(crate) mesh: MeshArgs,
+    /// The kind of job: what workers have handlers for
+    #[arg(long)]
+    pub(crate) kind: String,
+    /// The key that decides who runs it [default: random]
+    #[arg(long)]
+    pub(crate) key: Option<String>,
+    /// The payload: a file, or - for standard input [default: empty, or standard input if it is piped]
+    #[arg(long, value_name = "FILE|-")]
+    pub(crate) payload: Option<PathBuf>,
+    /// Give up after this long
+    #[arg(long, default_value = "5m", value_parser = parse_duration, value_name = "DURATION")]
+    pub(crate) timeout: Duration,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  nurl map --mesh TICKET --kind blake3 photos/*.jpg
+  seq 1 100 | nurl map --mesh TICKET --kind echo")]
+pub(crate) struct MapArgs {
+    #[command(flatten)]
+    pub(crate) mesh: MeshArgs,
+    /// The kind of job
+    #[arg(long)]
+    pub(crate) kind: String,
+    /// One task per file [default: one per line of standard input]
+    pub(crate) paths: Vec<PathBuf>,
+    /// Give up on a task after this long
+    #[arg(long, default_value = "5m", value_parser = parse_duration, value_name = "DURATION")]
+    pub(crate) timeout: Duration,
+    /// Tasks in flight at one time
+    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) window: u16,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  nurl wordcount --mesh TICKET ~/books --top 20")]
+pub(crate) struct WordcountArgs {
+    #[command(flatten)]
+    pub(crate) mesh: MeshArgs,
+    /// Files and folders; symbolic links are not followed, binary files are left out
+    #[arg(required = true)]
+    pub(crate) paths: Vec<PathBuf>,
+    /// How many of the most frequent words to print
+    #[arg(long, default_value_t = 10)]
+    pub(crate) top: usize,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StatusArgs {
+    #[command(flatten)]
+    pub(crate) mesh: MeshArgs,
+    /// How long to wait for every live member's path to settle
+    #[arg(long, default_value = "2s", value_parser = parse_duration, value_name = "DURATION")]
+    pub(crate) wait: Duration,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PingArgs {
+    #[command(flatten)]
+    pub(crate) mesh: MeshArgs,
+    /// The peer's public key, or the first characters of one member's
+    pub(crate) peer: String,
+    /// How many pings
+    #[arg(short = 'c', long, default_value_t = 4)]
+    pub(crate) count: u32,
+    /// Time between pings
+    #[arg(long, default_value = "500ms", value_parser = parse_duration, value_name = "DURATION")]
+    pub(crate) interval: Duration,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Everything is real: a hub and workers as processes of their own, sockets on loopback, encrypted datagrams.
+A third of the way one worker is killed (SIGKILL) while it holds an accepted task; the others take over,
+and the result is compared with a count made here, in one thread, of the same files.
+
+Examples:
+  cargo demo
+  cargo demo --workers 8 ~/books
+  cargo demo --json | jq .")]
+pub(crate) struct DemoArgs {
+    /// Files and folders [default: this repository's own text]
+    pub(crate) paths: Vec<PathBuf>,
+    /// Worker processes
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(2..=64))]
+    pub(crate) workers: u16,
+    /// Let every worker live
+    #[arg(long)]
+    pub(crate) no_kill: bool,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// `90`, `90s`, `1500ms`, `2m`, `1h`.
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let number: u64 =
+        text[..digits].parse().map_err(|_| "expected a number with ms, s, m or h".to_owned())?;
+    let unit_ms = match &text[digits..] {
+        "ms" => 1,
+        "" | "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        unit => return Err(format!("unknown unit {unit}: use ms, s, m or h")),
+    };
+    number.checked_mul(unit_ms).map(Duration::from_millis).ok_or_else(|| "too long".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn durations() {
+        assert_eq!(parse_duration("1500ms"), Ok(Duration::from_millis(1_500)));
+        assert_eq!(parse_duration("90"), Ok(Duration::from_secs(90)));
+        assert_eq!(parse_duration("2m"), Ok(Duration::from_secs(120)));
+        assert!(parse_duration("1 day").is_err());
+        assert!(parse_duration("99999999999999999h").is_err());
+        assert!(parse_duration("").is_err());
+    }
+}

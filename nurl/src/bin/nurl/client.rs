@@ -1,0 +1,85 @@
+//! Joining a mesh from the command line.
+
+use std::path::Path;
+use std::time::Duration;
+
+use nurl::node::{Builder, Role};
+use nurl::rt::disk;
+use nurl::{Node, Ticket};
+use tokio::io::AsyncReadExt;
+
+use crate::out::{Code, Failure};
+
+/// How long a command waits for a hub and for its first view of the mesh.
+const JOIN: Duration = Duration::from_secs(10);
+
+/// The longest ticket file: the text form and a newline.
+const TICKET_FILE_LIMIT_BYTES: u64 = 4_096;
+
+/// Reads a ticket, or the file that holds it.
+pub(crate) fn ticket(text: &str) -> Result<Ticket, Failure> {
+    if text.trim_start().starts_with("nurlmesh") {
+        return text.parse().map_err(|error| Failure::new(Code::Usage, format!("{error}")));
+    }
+    let bytes = disk::read(Path::new(text), TICKET_FILE_LIMIT_BYTES).map_err(|error| {
+        Failure::new(
+            Code::Resource,
+            format!("{text}: {error}: give a ticket (nurlmesh1…) or a file that holds one"),
+        )
+    })?;
+    String::from_utf8_lossy(&bytes)
+        .trim()
+        .parse()
+        .map_err(|error| Failure::new(Code::Usage, format!("{text}: {error}")))
+}
+
+/// A node that submits work or looks around: it owns no keys and is not gossiped about.
+pub(crate) async fn observer(mesh: &str) -> Result<Node, Failure> {
+    join(Node::builder(ticket(mesh)?).role(Role::Observer)).await
+}
+
+/// Spawns a node and waits until it is in the mesh.
+pub(crate) async fn join(builder: Builder) -> Result<Node, Failure> {
+    let node = builder.spawn().await?;
+    if let Err(error) = node.joined(JOIN).await {
+        node.shutdown().await;
+        return Err(error.into());
+    }
+    Ok(node)
+}
+
+/// Waits for Ctrl-C or SIGTERM, or, if asked, for the end of standard input.
+pub(crate) async fn told_to_stop(with_stdin: bool) {
+    let stdin = async {
+        if !with_stdin {
+            return std::future::pending().await;
+        }
+        let mut sink = [0; 256];
+        let mut stdin = tokio::io::stdin();
+        while matches!(stdin.read(&mut sink).await, Ok(n) if n > 0) {}
+    };
+    let terminated = async {
+        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+            Ok(mut signal) => {
+                signal.recv().await;
+            }
+            Err(_) => std::future::pending().await,
+        }
+    };
+    nurl::rt::select! {
+        // Without a handler for the signal there is nothing to wait for, and the default action ends us.
+        Ok(()) = tokio::signal::ctrl_c() => {}
+        () = terminated => {}
+        () = stdin => {}
+    }
+}
+
+/// Runs a command's work until it is done or the person interrupts it.
+pub(crate) async fn until_interrupted<T>(
+    work: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    nurl::rt::select! {
+        done = work => done,
+        () = told_to_stop(false) => Err(Failure::new(Code::Interrupted, "interrupted")),
+    }
+}

@@ -1,0 +1,342 @@
+//! `nurl demo`: the whole stack on one machine, with a worker killed half-way.
+//!
+//! A hub and workers run as processes of their own. This process joins as a member without keys, cuts files
+//! into tasks, submits them, kills the worker that was last to accept one after a third of the results, and
+//! compares the sum with a count of its own. Children exit on the end of their standard input, so nothing
+//! stays behind, however this process ends.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use nurl::compute::handlers::{count_words, decode_counts, merge_counts};
+use nurl::node::Role;
+use nurl::rt::{self, time};
+use nurl::{Node, PublicKey};
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
+
+use crate::args::DemoArgs;
+use crate::client::{join, ticket, until_interrupted};
+use crate::event::{Done, Line};
+use crate::files::{Text, cut, read_texts};
+use crate::out::{Code, Failure, Out};
+use crate::work::{Job, Update, WINDOW, run_all, top};
+use crate::worker::path_name;
+
+/// How long a child may take to say that it is ready; also the wait until all workers know each other.
+const START: Duration = Duration::from_secs(20);
+
+/// Every task takes at least this long, so that a kill finds tasks that are accepted and unfinished, and a
+/// person sees work going on.
+const PACE: &str = "20ms";
+
+/// The life of a task; the demo's kill costs a few seconds of it.
+const LIFE: Duration = Duration::from_secs(60);
+
+/// How many words the table shows.
+const TOP_WORDS: usize = 10;
+
+pub(crate) async fn run(args: DemoArgs, out: Out) -> Result<(), Failure> {
+    let paths = if args.paths.is_empty() { vec![own_text()?] } else { args.paths.clone() };
+    let texts = read_texts(&paths)?;
+    if texts.iter().all(|text| text.bytes.is_empty()) {
+        return Err(Failure::new(Code::Usage, "there is no text in what was named"));
+    }
+    let state = StateDir::new()?;
+    until_interrupted(Demo::run(&args, &texts, &state.0, out)).await
+}
+
+/// The hub's state directory, removed at the end.
+struct StateDir(PathBuf);
+
+impl StateDir {
+    fn new() -> Result<StateDir, Failure> {
+        let path = std::env::temp_dir().join(format!("nurl-demo-{}", std::process::id()));
+        rt::disk::create_dir_all(&path)
+            .map_err(|error| Failure::new(Code::Resource, format!("{}: {error}", path.display())))?;
+        Ok(StateDir(path))
+    }
+}
+
+impl Drop for StateDir {
+    fn drop(&mut self) {
+        // Only files that the demo's hub made are in it.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// The repository this program was built from, or the present folder.
+fn own_text() -> Result<PathBuf, Failure> {
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    if repository.join("Cargo.toml").is_file() {
+        return Ok(repository);
+    }
+    std::env::current_dir()
+        .map_err(|error| Failure::new(Code::Resource, format!("the present folder: {error}")))
+}
+
+/// A hub or worker process. Dropping it closes its standard input and kills it.
+struct Process {
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Process {
+    fn start(arguments: &[&str], mesh: Option<&str>) -> Result<Process, Failure> {
+        let program =
+            std::env::current_exe().map_err(|error| Failure::new(Code::Other, error.to_string()))?;
+        let mut command = Command::new(program);
+        command.args(arguments).args(["--json", "--exit-with-stdin"]);
+        // By the environment: a ticket on the command line would be in every process list.
+        match mesh {
+            Some(mesh) => command.env("NURL_MESH", mesh),
+            None => command.env_remove("NURL_MESH"),
+        };
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true).spawn().map_err(
+                |error| Failure::new(Code::Other, format!("can't start {}: {error}", arguments[0])),
+            )?;
+        let lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+        Ok(Process { child, lines })
+    }
+
+    /// The first line, which says that it serves.
+    async fn ready(&mut self, what: &str) -> Result<Value, Failure> {
+        let line = time::timeout(START, self.lines.next_line()).await;
+        let Ok(Ok(Some(line))) = line else {
+            return Err(Failure::new(Code::Other, format!("the {what} did not get ready")));
+        };
+        let value: Value = serde_json::from_str(&line).unwrap_or_default();
+        if value["event"] != "ready" {
+            return Err(Failure::new(Code::Other, format!("the {what} failed: {}", value["message"])));
+        }
+        Ok(value)
+    }
+}
+
+struct Worker {
+    process: Process,
+    key: PublicKey,
+    killed: bool,
+    tasks: usize,
+}
+
+struct Demo<'a> {
+    out: Out,
+    args: &'a DemoArgs,
+    workers: Vec<Worker>,
+    /// Tasks that a worker has accepted and that are unfinished.
+    holding: BTreeMap<PublicKey, BTreeSet<usize>>,
+    victim: Option<(PublicKey, BTreeSet<usize>)>,
+    ended: BTreeSet<usize>,
+    counts: BTreeMap<String, u64>,
+    done: Done,
+}
+
+impl Demo<'_> {
+    async fn run(args: &DemoArgs, texts: &[Text], state: &Path, out: Out) -> Result<(), Failure> {
+        let begun = time::now();
+        let pieces = cut(texts);
+        out.note(&format!("{} files, {} tasks of at most 8 KiB", texts.len(), pieces.len()));
+        let state = state.to_string_lossy();
+        let mut hub = Process::start(&["hub", "--listen", "127.0.0.1:0", "--state", &state], None)?;
+        let ready = hub.ready("hub").await?;
+        let mesh = ready["ticket"].as_str().unwrap_or_default().to_owned();
+        out.note(&format!("hub at {}", ready["addr"].as_str().unwrap_or_default()));
+        let mut demo = Demo {
+            out,
+            args,
+            workers: Vec::new(),
+            holding: BTreeMap::new(),
+            victim: None,
+            ended: BTreeSet::new(),
+            counts: BTreeMap::new(),
+            done: Done { tasks: pieces.len(), files: Some(texts.len()), ..Done::default() },
+        };
+        demo.start_workers(&mesh).await?;
+        let node =
+            join(Node::builder(ticket(&mesh)?).role(Role::Member).listen(([127, 0, 0, 1], 0).into())).await?;
+        demo.wait_for_members(&node).await?;
+        let jobs = pieces.into_iter().map(|piece| Job { key: piece.key, payload: piece.bytes }).collect();
+        demo.work(&node, jobs).await?;
+        let ways = demo.ways(&node).await;
+        node.shutdown().await;
+        demo.done.seconds = (time::now() - begun).as_secs_f64();
+        demo.report(texts, &ways)
+    }
+
+    async fn start_workers(&mut self, mesh: &str) -> Result<(), Failure> {
+        let mut processes = Vec::new();
+        for _ in 0..self.args.workers {
+            processes
+                .push(Process::start(&["worker", "--listen", "127.0.0.1:0", "--pace", PACE], Some(mesh))?);
+        }
+        for mut process in processes {
+            let ready = process.ready("worker").await?;
+            let key = ready["key"].as_str().and_then(|key| key.parse().ok());
+            let key = key.ok_or_else(|| Failure::new(Code::Other, "a worker said no key"))?;
+            self.workers.push(Worker { process, key, killed: false, tasks: 0 });
+        }
+        self.out.note(&format!("{} workers are ready", self.workers.len()));
+        Ok(())
+    }
+
+    async fn wait_for_members(&self, node: &Node) -> Result<(), Failure> {
+        let all = async {
+            loop {
+                let members = node.members().await;
+                let live = |key| members.iter().any(|member| member.key == key && member.state.is_live());
+                if self.workers.iter().all(|worker| live(worker.key)) {
+                    return;
+                }
+                time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        time::timeout(START, all)
+            .await
+            .map_err(|_| Failure::new(Code::Other, "the workers did not find each other"))
+    }
+
+    async fn work(&mut self, node: &Node, jobs: Vec<Job>) -> Result<(), Failure> {
+        let total = jobs.len();
+        let bar = self.out.progress(total, "counting words");
+        let mut course = run_all(node, "wordcount", jobs, WINDOW, LIFE);
+        while let Some(update) = course.recv().await {
+            match update {
+                Update::Refused { failure } => return Err(failure),
+                Update::Accepted { index, by, .. } => {
+                    self.holding.entry(by).or_default().insert(index);
+                    self.kill_one(by, total).await?;
+                }
+                Update::Ended { index, by, attempts, outcome, .. } => {
+                    let bytes = outcome.map_err(|error| {
+                        Failure::new(
+                            Code::JobFailed,
+                            format!("task {index} failed after {attempts} attempts: {error}"),
+                        )
+                    })?;
+                    let counts = decode_counts(&bytes).map_err(|error| {
+                        Failure::new(Code::JobFailed, format!("the result of task {index}: {error}"))
+                    })?;
+                    self.ended(index, by, counts);
+                    bar.inc(1);
+                    let done = self.ended.len();
+                    if done.is_multiple_of(total.div_ceil(20)) {
+                        self.out.line(&Line::Progress { done, total }, || None);
+                    }
+                }
+            }
+        }
+        bar.finish_and_clear();
+        Ok(())
+    }
+
+    fn ended(&mut self, index: usize, by: Option<PublicKey>, counts: BTreeMap<String, u64>) {
+        if !self.ended.insert(index) {
+            self.done.duplicates += 1;
+            return;
+        }
+        merge_counts(&mut self.counts, counts);
+        for holding in self.holding.values_mut() {
+            holding.remove(&index);
+        }
+        if let Some(worker) = self.workers.iter_mut().find(|worker| Some(worker.key) == by) {
+            worker.tasks += 1;
+        }
+        if let Some((victim, held)) = &self.victim
+            && held.contains(&index)
+            && by != Some(*victim)
+        {
+            self.done.reassigned += 1;
+        }
+    }
+
+    /// After a third of the results: kills the worker that has just accepted a task.
+    async fn kill_one(&mut self, by: PublicKey, total: usize) -> Result<(), Failure> {
+        if self.args.no_kill || self.victim.is_some() || self.ended.len() * 3 < total {
+            return Ok(());
+        }
+        let Some(worker) = self.workers.iter_mut().find(|worker| worker.key == by) else { return Ok(()) };
+        let failed =
+            |error: std::io::Error| Failure::new(Code::Other, format!("can't kill a worker: {error}"));
+        worker.process.child.start_kill().map_err(failed)?;
+        worker.process.child.wait().await.map_err(failed)?;
+        worker.killed = true;
+        let held = self.holding.get(&by).cloned().unwrap_or_default();
+        self.out.line(&Line::Killed { worker: by.to_string(), holding: held.len() }, || None);
+        self.out.note(&format!("killed {} while it held {} tasks", by.short(), held.len()));
+        self.done.killed = Some(1);
+        self.victim = Some((by, held));
+        Ok(())
+    }
+
+    /// How each worker is reached, by key.
+    async fn ways(&self, node: &Node) -> BTreeMap<PublicKey, bool> {
+        node.members().await.into_iter().map(|member| (member.key, member.path.direct)).collect()
+    }
+
+    fn report(mut self, texts: &[Text], ways: &BTreeMap<PublicKey, bool>) -> Result<(), Failure> {
+        let mut local = BTreeMap::new();
+        for text in texts {
+            merge_counts(
+                &mut local,
+                count_words(std::str::from_utf8(&text.bytes).expect("only UTF-8 is read")),
+            );
+        }
+        let matches = local == self.counts;
+        self.out.note(&format!("\n{:<10}{:>7}  {:<9}", "WORKER", "TASKS", "PATH"));
+        for worker in &self.workers {
+            let path = path_name(ways.get(&worker.key).copied().unwrap_or(false));
+            let line = Line::Worker {
+                worker: worker.key.to_string(),
+                tasks: worker.tasks,
+                path,
+                killed: worker.killed,
+            };
+            let killed = if worker.killed { "killed" } else { "" };
+            self.out.line(&line, || {
+                Some(format!("{:<10}{:>7}  {path:<9}{killed}", worker.key.short(), worker.tasks))
+            });
+        }
+        self.out.note("");
+        for (word, count) in top(&self.counts, TOP_WORDS) {
+            self.out.line(&Line::Word { word: word.clone(), count }, || Some(format!("{count:>8} {word}")));
+        }
+        self.done.workers = Some(self.workers.len());
+        self.done.killed = Some(self.workers.iter().filter(|worker| worker.killed).count());
+        self.done.words = Some(self.counts.values().sum());
+        self.done.distinct = Some(self.counts.len());
+        self.done.matches_local = Some(matches);
+        self.done.direct_paths =
+            Some(self.workers.iter().filter(|w| !w.killed && ways.get(&w.key) == Some(&true)).count());
+        let done = self.done.clone();
+        let human = format!(
+            "\n{} words, {} of them distinct, in {} files; {} tasks, {} reassigned after the kill; {:.1} s\n\
+             the count made here in one thread is {}",
+            done.words.unwrap_or_default(),
+            done.distinct.unwrap_or_default(),
+            texts.len(),
+            done.tasks,
+            done.reassigned,
+            done.seconds,
+            if matches { "equal" } else { "DIFFERENT" }
+        );
+        self.out.line(&Line::Done(Box::new(done)), || Some(human));
+        if !matches {
+            return Err(Failure::new(Code::WrongResult, "the mesh's count differs from the one made here"));
+        }
+        if self.ended.len() != self.done.tasks || self.done.duplicates > 0 {
+            return Err(Failure::new(Code::WrongResult, "a result is missing or came twice"));
+        }
+        if !self.args.no_kill && self.done.reassigned == 0 {
+            return Err(Failure::new(
+                Code::WrongResult,
+                "no task had to be reassigned, so nothing was proved: give more text, or --no-kill",
+            ));
+        }
+        Ok(())
+    }
+}

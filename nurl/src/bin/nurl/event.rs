@@ -1,0 +1,193 @@
+//! The JSON lines of `--json`: one object per line on stdout, told apart by `event`. `nurl/docs/cli.md`
+//! documents them; an event never changes its meaning.
+
+use serde::Serialize;
+
+/// One line.
+#[derive(Debug, Clone, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub(crate) enum Line {
+    /// A hub or worker serves.
+    Ready {
+        key: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        addr: Option<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        ticket: Option<String>,
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        namespaces: Vec<String>,
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        kinds: Vec<String>,
+    },
+    /// The connection to a hub came up or went down.
+    Hub { hub: String, up: bool, reason: Option<String> },
+    /// A member's state changed.
+    Member { peer: String, state: &'static str, incarnation: u64 },
+    /// A member's process was started anew.
+    Restarted { peer: String },
+    /// The way to a peer changed.
+    Path { peer: String, path: &'static str, addr: Option<String>, reason: &'static str },
+    /// This worker began or ended a task.
+    Job { task: String, kind: String, state: &'static str, error: Option<String> },
+    /// This worker sees that it is cut off, or no longer is.
+    Isolated { isolated: bool },
+    /// The reader was too slow: so many lines are missing here.
+    Lagged { lost: u64 },
+    /// A task was given to a worker that said it has it.
+    Accepted { task: String, by: String },
+    /// A task is finished.
+    Result {
+        task: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        index: Option<usize>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        source: Option<String>,
+        by: Option<String>,
+        attempts: u32,
+        /// The result as text, where it is text.
+        text: Option<String>,
+        /// The result in hexadecimal, where it isn't.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        hex: Option<String>,
+        error: Option<String>,
+    },
+    /// The mesh as this client sees it.
+    Status {
+        #[serde(rename = "self")]
+        me: StatusSelf,
+        hubs: Vec<StatusHub>,
+        members: Vec<StatusMember>,
+    },
+    /// A peer answered a ping.
+    Pong { seq: u32, path: &'static str, rtt_ms: f64, addr: Option<String> },
+    /// A peer didn't answer a ping in time.
+    Lost { seq: u32 },
+    /// How far long work has come.
+    Progress { done: usize, total: usize },
+    /// A worker process was killed on purpose.
+    Killed { worker: String, holding: usize },
+    /// A word's count, most frequent first.
+    Word { word: String, count: u64 },
+    /// The tasks that a worker ran.
+    Worker { worker: String, tasks: usize, path: &'static str, killed: bool },
+    /// Work on many tasks is finished.
+    Done(Box<Done>),
+    /// The command failed.
+    Error { code: u8, message: String },
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct StatusSelf {
+    pub(crate) key: String,
+    pub(crate) boot: String,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct StatusHub {
+    pub(crate) key: String,
+    pub(crate) addr: String,
+    pub(crate) up: bool,
+    pub(crate) rtt_ms: Option<f64>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct StatusMember {
+    pub(crate) key: String,
+    pub(crate) state: &'static str,
+    pub(crate) incarnation: u64,
+    pub(crate) roles: Vec<&'static str>,
+    pub(crate) kinds: Vec<String>,
+    pub(crate) zone: String,
+    pub(crate) version: String,
+    pub(crate) path: &'static str,
+    pub(crate) reason: &'static str,
+    pub(crate) rtt_ms: Option<f64>,
+    pub(crate) addr: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, Serialize)]
+pub(crate) struct Done {
+    pub(crate) tasks: usize,
+    pub(crate) failed: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) workers: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) killed: Option<usize>,
+    pub(crate) reassigned: usize,
+    pub(crate) duplicates: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) files: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) words: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) distinct: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) matches_local: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) direct_paths: Option<usize>,
+    pub(crate) seconds: f64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_as_documented() {
+        let lines = [
+            Line::Ready {
+                key: "nurl1k".into(),
+                addr: Some("127.0.0.1:4242".into()),
+                ticket: Some("nurlmesh1t".into()),
+                namespaces: vec![],
+                kinds: vec![],
+            },
+            Line::Hub { hub: "nurl1h".into(), up: false, reason: Some("refused".into()) },
+            Line::Member { peer: "nurl1p".into(), state: "alive", incarnation: 3 },
+            Line::Path {
+                peer: "nurl1p".into(),
+                path: "direct",
+                addr: Some("1.2.3.4:5".into()),
+                reason: "promoted",
+            },
+            Line::Job { task: "0a".into(), kind: "echo".into(), state: "started", error: None },
+            Line::Pong { seq: 1, path: "direct", rtt_ms: 0.25, addr: None },
+            Line::Status {
+                me: StatusSelf { key: "nurl1m".into(), boot: "00".into() },
+                hubs: vec![StatusHub {
+                    key: "nurl1h".into(),
+                    addr: "h:1".into(),
+                    up: true,
+                    rtt_ms: Some(1.5),
+                }],
+                members: vec![StatusMember {
+                    key: "nurl1p".into(),
+                    state: "alive",
+                    incarnation: 0,
+                    roles: vec!["worker"],
+                    kinds: vec!["echo".into()],
+                    zone: String::new(),
+                    version: "0.1.0".into(),
+                    path: "relayed",
+                    reason: "checking",
+                    rtt_ms: None,
+                    addr: None,
+                }],
+            },
+            Line::Done(Box::new(Done {
+                tasks: 9,
+                workers: Some(4),
+                killed: Some(1),
+                reassigned: 2,
+                words: Some(100),
+                distinct: Some(7),
+                matches_local: Some(true),
+                seconds: 1.5,
+                ..Done::default()
+            })),
+            Line::Error { code: 3, message: "no hub answers".into() },
+        ];
+        let text: Vec<_> = lines.iter().map(|line| serde_json::to_string(line).unwrap()).collect();
+        insta::assert_snapshot!(text.join("\n"));
+    }
+}

@@ -1,0 +1,173 @@
+//! Finding text files, and cutting them into tasks.
+
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use nurl::compute::handlers::split_text;
+use nurl::rt::disk;
+
+use crate::out::{Code, Failure};
+
+/// The largest task: small enough that many workers share a few files, large enough that a task costs more
+/// than its messages.
+pub(crate) const MAX_TASK_BYTES: usize = 8 << 10;
+
+/// The largest file that is read.
+const MAX_FILE_BYTES: u64 = 64 << 20;
+
+/// The most files, and the most bytes in all: everything is held in memory until it is counted.
+const MAX_FILES: usize = 100_000;
+const MAX_TOTAL_BYTES: usize = 1 << 30;
+
+/// Folders that hold no text of a person.
+const SKIPPED_FOLDERS: [&str; 2] = [".git", "target"];
+
+/// A file's text.
+#[derive(Debug, Clone)]
+pub(crate) struct Text {
+    pub(crate) path: PathBuf,
+    pub(crate) bytes: Bytes,
+}
+
+/// One task's share of a file.
+#[derive(Debug, Clone)]
+pub(crate) struct Piece {
+    /// The key: the file's path and the piece's number in it.
+    pub(crate) key: String,
+    pub(crate) bytes: Bytes,
+}
+
+/// The text files under `paths`, in the order of their names. Symbolic links are not followed; files that
+/// aren't UTF-8 are left out when they were found in a folder, and an error when they were named.
+pub(crate) fn read_texts(paths: &[PathBuf]) -> Result<Vec<Text>, Failure> {
+    let mut texts = Vec::new();
+    let mut total = 0;
+    for path in paths {
+        let kind = std::fs::symlink_metadata(path).map_err(|error| unreadable(path, &error))?;
+        let mut found = Vec::new();
+        if kind.is_dir() {
+            walk(path, &mut found)?;
+        } else {
+            found.push(path.clone());
+        }
+        let named = !kind.is_dir();
+        for path in found {
+            let bytes = match disk::read(&path, MAX_FILE_BYTES) {
+                Ok(bytes) => bytes,
+                // Found on the way and not ours to read, or too large: the rest still counts.
+                Err(_) if !named => continue,
+                Err(error) => return Err(unreadable(&path, &error)),
+            };
+            if std::str::from_utf8(&bytes).is_err() {
+                if named {
+                    return Err(Failure::new(
+                        Code::Usage,
+                        format!("{}: not a text file (UTF-8)", path.display()),
+                    ));
+                }
+                continue;
+            }
+            total += bytes.len();
+            texts.push(Text { path, bytes: Bytes::from(bytes) });
+            if texts.len() > MAX_FILES || total > MAX_TOTAL_BYTES {
+                return Err(Failure::new(
+                    Code::Usage,
+                    format!("more than {MAX_FILES} files or {} MiB: name fewer", MAX_TOTAL_BYTES >> 20),
+                ));
+            }
+        }
+    }
+    Ok(texts)
+}
+
+/// Files below a folder, depth first, sorted; an explicit stack, since a tree may be deep.
+fn walk(root: &Path, found: &mut Vec<PathBuf>) -> Result<(), Failure> {
+    let mut folders = vec![root.to_owned()];
+    while let Some(folder) = folders.pop() {
+        let entries = match std::fs::read_dir(&folder) {
+            Ok(entries) => entries,
+            Err(error) if folder == root => return Err(unreadable(root, &error)),
+            Err(_) => continue,
+        };
+        let mut entries: Vec<_> = entries.flatten().collect();
+        entries.sort_by_key(std::fs::DirEntry::file_name);
+        let mut below = Vec::new();
+        for entry in entries {
+            let Ok(kind) = entry.file_type() else { continue };
+            if kind.is_dir() {
+                if !SKIPPED_FOLDERS.iter().any(|name| entry.file_name() == *name) {
+                    below.push(entry.path());
+                }
+            } else if kind.is_file() {
+                found.push(entry.path());
+            }
+            if found.len() > MAX_FILES {
+                return Err(Failure::new(Code::Usage, format!("more than {MAX_FILES} files: name fewer")));
+            }
+        }
+        folders.extend(below.into_iter().rev());
+    }
+    Ok(())
+}
+
+/// Cuts texts into tasks.
+pub(crate) fn cut(texts: &[Text]) -> Vec<Piece> {
+    let mut pieces = Vec::new();
+    for text in texts {
+        for (number, part) in split_text(&text.bytes, MAX_TASK_BYTES).into_iter().enumerate() {
+            pieces.push(Piece {
+                key: format!("{}#{number}", text.path.display()),
+                bytes: text.bytes.slice_ref(part),
+            });
+        }
+    }
+    pieces
+}
+
+pub(crate) fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
+    Failure::new(Code::Resource, format!("{}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nurl::compute::handlers::{count_words, merge_counts};
+
+    #[test]
+    fn links_and_binaries_are_left_out_and_names_are_sorted() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path();
+        std::fs::create_dir_all(root.join("b/target")).unwrap();
+        for (name, bytes) in
+            [("c.txt", &b"three"[..]), ("b/a.txt", b"two"), ("b/target/x.txt", b"no"), ("bin", b"\xff\xfe\0")]
+        {
+            std::fs::write(root.join(name), bytes).unwrap();
+        }
+        std::os::unix::fs::symlink(root.join("c.txt"), root.join("link.txt")).unwrap();
+        std::os::unix::fs::symlink(root, root.join("loop")).unwrap();
+        let texts = read_texts(&[root.to_owned()]).unwrap();
+        let names: Vec<_> =
+            texts.iter().map(|text| text.path.strip_prefix(root).unwrap().to_owned()).collect();
+        assert_eq!(names, [PathBuf::from("c.txt"), PathBuf::from("b/a.txt")]);
+    }
+
+    #[test]
+    fn what_was_named_and_cannot_be_read_is_an_error() {
+        let missing = read_texts(&[PathBuf::from("/no/such/file")]).unwrap_err();
+        assert_eq!(missing.code, Code::Resource);
+        assert!(missing.message.contains("/no/such/file"));
+    }
+
+    #[test]
+    fn pieces_are_bounded_and_their_counts_add_up() {
+        let text: String = (0..9_000).map(|n| format!("word{} ", n % 97)).collect();
+        let texts = [Text { path: "book".into(), bytes: Bytes::from(text.clone()) }];
+        let pieces = cut(&texts);
+        assert!(pieces.len() > 5 && pieces.iter().all(|piece| piece.bytes.len() <= MAX_TASK_BYTES));
+        let mut sum = Default::default();
+        for piece in &pieces {
+            merge_counts(&mut sum, count_words(std::str::from_utf8(&piece.bytes).unwrap()));
+        }
+        assert_eq!(sum, count_words(&text));
+    }
+}

@@ -1,0 +1,117 @@
+//! `nurl hub`.
+
+use std::path::Path;
+
+use nurl::mesh::{Hub, Namespace, Ticket};
+use nurl::net::hub::{self, HubConfig, HubError, Roles};
+use nurl::rt::{self, disk};
+use nurl::{PublicKey, SecretKey};
+
+use crate::args::{HubArgs, HubRole};
+use crate::client::{ticket, told_to_stop};
+use crate::event::Line;
+use crate::out::{Code, Failure, Out};
+
+pub(crate) async fn run(args: HubArgs, out: Out) -> Result<(), Failure> {
+    disk::create_dir_all(&args.state).map_err(|error| {
+        Failure::new(Code::Resource, format!("{}: {error}: choose another --state", args.state.display()))
+    })?;
+    let mut rng = rt::rng("hub");
+    let key = SecretKey::load_or_create(&args.state.join("key"), &mut rng)
+        .map_err(|error| Failure::new(Code::Resource, error.to_string()))?;
+    let mesh_file = args.state.join("mesh");
+    let known = match &args.mesh {
+        Some(text) => Some(ticket(text)?),
+        None if disk::exists(&mesh_file) => Some(ticket(&mesh_file.to_string_lossy())?),
+        None => None,
+    };
+    let mut namespaces = Vec::new();
+    for text in &args.namespace {
+        namespaces
+            .push(text.parse().map_err(|error| Failure::new(Code::Usage, format!("--namespace: {error}")))?);
+    }
+    // Without a ticket and without a namespace the hub makes a mesh. The id is needed before the socket is
+    // bound; the address goes into the ticket after.
+    let minted = known.is_none() && namespaces.is_empty();
+    let mut mesh = match known {
+        Some(mesh) => Some(mesh),
+        None if minted => Some(Ticket::generate(Hub { key: key.public(), addr: String::new() }, &mut rng)),
+        None => None,
+    };
+    namespaces.extend(mesh.as_ref().map(|mesh| mesh.mesh.namespace()));
+    let serving = hub::serve(HubConfig {
+        roles: Roles {
+            relay: args.roles.contains(&HubRole::Relay),
+            rendezvous: args.roles.contains(&HubRole::Rendezvous),
+            stun: args.roles.contains(&HubRole::Stun),
+        },
+        ..HubConfig::new(args.listen, key.clone(), namespaces.clone())
+    })
+    .await
+    .map_err(|error| match error {
+        HubError::Bind { .. } => Failure::new(Code::Resource, format!("{error}: choose another --listen")),
+        other => Failure::new(Code::Other, other.to_string()),
+    })?;
+    let advertised = args.advertise.clone().unwrap_or_else(|| serving.addr().to_string());
+    if let Some(mesh) = &mut mesh {
+        name_this_hub(mesh, key.public(), &advertised);
+        if args.mesh.is_none() {
+            keep(mesh, &mesh_file)?;
+        }
+    }
+    announce(&key.public(), &advertised, mesh.as_ref(), &namespaces, out)?;
+    told_to_stop(args.exit_with_stdin).await;
+    serving.shutdown().await;
+    Ok(())
+}
+
+/// Puts this hub's present address into the ticket.
+fn name_this_hub(mesh: &mut Ticket, key: PublicKey, addr: &str) {
+    match mesh.hubs.iter_mut().find(|hub| hub.key == key) {
+        Some(hub) => hub.addr = addr.to_owned(),
+        None => mesh.hubs.push(Hub { key, addr: addr.to_owned() }),
+    }
+}
+
+/// Writes the ticket beside the key, so that a restart prints the same one.
+fn keep(mesh: &Ticket, path: &Path) -> Result<(), Failure> {
+    let text = mesh.to_text().map_err(|error| Failure::new(Code::Usage, format!("--advertise: {error}")))?;
+    let unchanged = disk::read(path, 4_096).is_ok_and(|old| old.trim_ascii() == text.as_bytes());
+    if unchanged {
+        return Ok(());
+    }
+    disk::atomic_replace(path, format!("{}\n", *text).as_bytes())
+        .map_err(|error| Failure::new(Code::Resource, format!("{}: {error}", path.display())))
+}
+
+fn announce(
+    key: &PublicKey,
+    addr: &str,
+    mesh: Option<&Ticket>,
+    namespaces: &[Namespace],
+    out: Out,
+) -> Result<(), Failure> {
+    let text = match mesh {
+        Some(mesh) => {
+            Some(mesh.to_text().map_err(|error| Failure::new(Code::Usage, error.to_string()))?.to_string())
+        }
+        None => None,
+    };
+    let line = Line::Ready {
+        key: key.to_string(),
+        addr: Some(addr.to_owned()),
+        ticket: text.clone(),
+        namespaces: namespaces.iter().map(ToString::to_string).collect(),
+        kinds: Vec::new(),
+    };
+    out.line(&line, || {
+        Some(match text {
+            Some(ticket) => format!(
+                "Serving at {addr} (TCP and UDP).\n\nThe mesh's ticket, a secret. Whoever has it may join:\n\n{ticket}\n\n\
+                 Next:  nurl worker --mesh TICKET"
+            ),
+            None => format!("Serving {} namespace(s) at {addr} (TCP and UDP), as {key}.", namespaces.len()),
+        })
+    });
+    Ok(())
+}

@@ -1,0 +1,161 @@
+//! `nurl status` and `nurl ping`: the mesh as a client sees it.
+
+use std::time::Duration;
+
+use nurl::node::MemberInfo;
+use nurl::rt::time;
+use nurl::{Node, PublicKey};
+
+use crate::args::{PingArgs, StatusArgs};
+use crate::client::{observer, until_interrupted};
+use crate::event::{Line, StatusHub, StatusMember, StatusSelf};
+use crate::out::{Code, Failure, Out};
+use crate::worker::path_name;
+
+/// How often the paths are looked at while they settle.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// How long a pong may take: the relay's worst round trip, and a handshake before the first.
+const PONG: Duration = Duration::from_secs(3);
+
+/// `nurl status`.
+pub(crate) async fn status(args: StatusArgs, out: Out) -> Result<(), Failure> {
+    until_interrupted(async {
+        let node = observer(&args.mesh.mesh).await?;
+        let deadline = time::now() + args.wait;
+        loop {
+            let members = node.members().await;
+            for member in members.iter().filter(|member| member.state.is_live()) {
+                node.connect(member.key).await;
+            }
+            let settled =
+                members.iter().filter(|member| member.state.is_live()).all(|member| member.path.settled);
+            if settled || time::now() >= deadline {
+                break;
+            }
+            time::sleep(LOOK_EVERY).await;
+        }
+        show(&node, out).await;
+        node.shutdown().await;
+        Ok(())
+    })
+    .await
+}
+
+async fn show(node: &Node, out: Out) {
+    let status = node.status().await;
+    let ms = |rtt: Duration| (rtt.as_secs_f64() * 1e5).round() / 100.0;
+    let line = Line::Status {
+        me: StatusSelf { key: status.key.to_string(), boot: format!("{:016x}", status.boot) },
+        hubs: status
+            .hubs
+            .iter()
+            .map(|hub| StatusHub {
+                key: hub.key.to_string(),
+                addr: hub.addr.clone(),
+                up: hub.up,
+                rtt_ms: hub.rtt.map(ms),
+            })
+            .collect(),
+        members: status.members.iter().map(member_line).collect(),
+    };
+    out.line(&line, || Some(table(&status.members)));
+}
+
+fn member_line(member: &MemberInfo) -> StatusMember {
+    StatusMember {
+        key: member.key.to_string(),
+        state: member.state.as_str(),
+        incarnation: member.incarnation,
+        roles: member.roles.names(),
+        kinds: member.kinds.clone(),
+        zone: member.zone.clone(),
+        version: member.version.clone(),
+        path: path_name(member.path.direct),
+        reason: member.path.reason,
+        rtt_ms: member.path.rtt.map(|rtt| (rtt.as_secs_f64() * 1e5).round() / 100.0),
+        addr: member.path.addr.map(|addr| addr.to_string()),
+    }
+}
+
+fn table(members: &[MemberInfo]) -> String {
+    if members.is_empty() {
+        return "No members yet. Start one: nurl worker --mesh TICKET".into();
+    }
+    let mut text = format!(
+        "{:<10}{:<9}{:<9}{:<22}{:<16}{:>9}  {}",
+        "MEMBER", "STATE", "PATH", "ADDRESS", "REASON", "RTT", "KINDS"
+    );
+    for member in members {
+        let rtt = member.path.rtt.map_or("-".into(), |rtt| format!("{:.1} ms", rtt.as_secs_f64() * 1e3));
+        let addr = member.path.addr.map_or("-".into(), |addr| addr.to_string());
+        text += &format!(
+            "\n{:<10}{:<9}{:<9}{:<22}{:<16}{:>9}  {}",
+            member.key.short(),
+            member.state.as_str(),
+            path_name(member.path.direct),
+            addr,
+            member.path.reason,
+            rtt,
+            member.kinds.join(",")
+        );
+    }
+    text
+}
+
+/// `nurl ping`.
+pub(crate) async fn ping(args: PingArgs, out: Out) -> Result<(), Failure> {
+    until_interrupted(async {
+        let node = observer(&args.mesh.mesh).await?;
+        let peer = find(&node, &args.peer).await?;
+        let mut answered = 0;
+        for seq in 1..=args.count {
+            match node.ping(peer, PONG).await {
+                Ok(pong) => {
+                    answered += 1;
+                    let (path, rtt_ms) = (path_name(pong.direct), pong.rtt.as_secs_f64() * 1e3);
+                    let addr = pong.addr.map(|addr| addr.to_string());
+                    let at = addr.as_ref().map(|addr| format!(" at {addr}")).unwrap_or_default();
+                    out.line(&Line::Pong { seq, path, rtt_ms, addr }, || {
+                        Some(format!("pong {seq}: {path}{at}, {rtt_ms:.2} ms"))
+                    });
+                }
+                Err(_) => {
+                    out.line(&Line::Lost { seq }, || Some(format!("ping {seq}: no answer within {PONG:?}")));
+                }
+            }
+            if seq < args.count {
+                time::sleep(args.interval).await;
+            }
+        }
+        node.shutdown().await;
+        if answered == 0 {
+            return Err(Failure::new(
+                Code::Deadline,
+                format!("{} didn't answer: is it running? nurl status shows who is", peer.short()),
+            ));
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// The peer with this key, or the one member whose key begins so.
+async fn find(node: &Node, text: &str) -> Result<PublicKey, Failure> {
+    if let Ok(key) = text.parse() {
+        return Ok(key);
+    }
+    let members = node.members().await;
+    let matching: Vec<_> = members
+        .iter()
+        .filter(|member| member.key.to_string().starts_with(text) || member.key.short().starts_with(text))
+        .collect();
+    match matching[..] {
+        [member] => Ok(member.key),
+        [] => Err(Failure::new(
+            Code::Usage,
+            format!("{text}: neither a key (nurl1…) nor the beginning of a member's"),
+        )),
+        _ => Err(Failure::new(Code::Usage, format!("{text}: {} members' keys begin so", matching.len()))),
+    }
+}

@@ -1,0 +1,376 @@
+//! `nurl submit`, `nurl map`, `nurl wordcount`: work on the mesh, one task or many.
+
+use std::collections::BTreeMap;
+use std::io::IsTerminal;
+use std::path::Path;
+use std::time::Duration;
+
+use bytes::Bytes;
+use nurl::compute::handlers::{decode_counts, merge_counts};
+use nurl::compute::job::{JobError, MAX_PAYLOAD_BYTES, SubmitOptions, TaskId};
+use nurl::node::TaskEvent;
+use nurl::rt::sync::mpsc;
+use nurl::rt::{self, disk, time};
+use nurl::{Node, PublicKey};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+
+use crate::args::{MapArgs, SubmitArgs, WordcountArgs};
+use crate::client::{observer, until_interrupted};
+use crate::event::{Done, Line};
+use crate::files::{cut, read_texts, unreadable};
+use crate::out::{Code, Failure, Out};
+
+/// The longest line of standard input that becomes a task.
+const MAX_LINE_BYTES: u64 = 1 << 20;
+
+/// The most tasks of one `map`.
+const MAX_TASKS: usize = 1_000_000;
+
+/// Tasks that `wordcount` and the demo keep in flight: enough to keep every worker busy over a long round
+/// trip, few enough that none waits long in a queue.
+pub(crate) const WINDOW: usize = 64;
+
+/// One task of many.
+#[derive(Debug, Clone)]
+pub(crate) struct Job {
+    pub(crate) key: String,
+    pub(crate) payload: Bytes,
+}
+
+/// What is known of a task's course.
+#[derive(Debug)]
+pub(crate) enum Update {
+    /// A worker has it.
+    Accepted { index: usize, task: TaskId, by: PublicKey },
+    /// It is over.
+    Ended {
+        index: usize,
+        task: TaskId,
+        by: Option<PublicKey>,
+        attempts: u32,
+        outcome: Result<Bytes, JobError>,
+    },
+    /// It could not even be submitted.
+    Refused { failure: Failure },
+}
+
+/// Submits jobs of one kind, `window` at a time, and reports their course. Every job ends exactly once.
+pub(crate) fn run_all(
+    node: &Node,
+    kind: &str,
+    jobs: Vec<Job>,
+    window: usize,
+    life: Duration,
+) -> mpsc::Receiver<Update> {
+    let (updates, course) = mpsc::channel(window.max(1) * 2);
+    let node = node.clone();
+    let kind = kind.to_owned();
+    tokio::spawn(async move {
+        let slots = std::sync::Arc::new(rt::sync::Semaphore::new(window));
+        for (index, job) in jobs.into_iter().enumerate() {
+            let Ok(slot) = slots.clone().acquire_owned().await else { return };
+            let (node, kind, updates) = (node.clone(), kind.clone(), updates.clone());
+            tokio::spawn(async move {
+                run_one(&node, &kind, index, job, life, &updates).await;
+                drop(slot);
+            });
+        }
+    });
+    course
+}
+
+async fn run_one(
+    node: &Node,
+    kind: &str,
+    index: usize,
+    job: Job,
+    life: Duration,
+    updates: &mpsc::Sender<Update>,
+) {
+    let options = SubmitOptions { life, ..SubmitOptions::default() };
+    let mut task = match node.submit(kind, job.key.as_bytes(), job.payload, options).await {
+        Ok(task) => task,
+        Err(error) => {
+            let _ = updates.send(Update::Refused { failure: error.into() }).await;
+            return;
+        }
+    };
+    let id = task.id();
+    while let Some(event) = task.next().await {
+        let update = match event {
+            TaskEvent::Accepted { by } => Update::Accepted { index, task: id, by },
+            TaskEvent::Ended { by, attempts, outcome } => {
+                Update::Ended { index, task: id, by, attempts, outcome }
+            }
+        };
+        // Nobody listens any more: the command was interrupted.
+        if updates.send(update).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// The failure that a job's error is for the command that submitted it.
+fn job_failure(error: &JobError) -> Failure {
+    let code = if error.is_deadline() { Code::Deadline } else { Code::JobFailed };
+    Failure::new(code, error.to_string())
+}
+
+fn result_line(index: Option<usize>, source: Option<String>, update: &Update) -> Line {
+    let Update::Ended { task, by, attempts, outcome, .. } = update else {
+        unreachable!("only ends have a result")
+    };
+    let (text, hex, error) = match outcome {
+        Ok(bytes) => match std::str::from_utf8(bytes) {
+            Ok(text) => (Some(text.to_owned()), None, None),
+            Err(_) => (None, Some(bytes.iter().map(|byte| format!("{byte:02x}")).collect()), None),
+        },
+        Err(error) => (None, None, Some(error.to_string())),
+    };
+    Line::Result {
+        task: task.to_string(),
+        index,
+        source,
+        by: by.map(|by| by.to_string()),
+        attempts: *attempts,
+        text,
+        hex,
+        error,
+    }
+}
+
+/// `nurl submit`.
+pub(crate) async fn submit(args: SubmitArgs, out: Out) -> Result<(), Failure> {
+    let payload = payload(args.payload.as_deref()).await?;
+    let key = args.key.unwrap_or_else(random_key);
+    until_interrupted(async {
+        let node = observer(&args.mesh.mesh).await?;
+        let mut course = run_all(&node, &args.kind, vec![Job { key, payload }], 1, args.timeout);
+        let mut ended = Err(Failure::new(Code::Other, "the node stopped"));
+        while let Some(update) = course.recv().await {
+            match &update {
+                Update::Accepted { task, by, .. } => {
+                    let line = Line::Accepted { task: task.to_string(), by: by.to_string() };
+                    out.line(&line, || None);
+                }
+                Update::Ended { outcome, .. } => {
+                    if out.json {
+                        out.line(&result_line(None, None, &update), || None);
+                    } else if let Ok(bytes) = outcome {
+                        out.raw(bytes);
+                    }
+                    ended = outcome.as_ref().map(|_| ()).map_err(job_failure);
+                }
+                Update::Refused { .. } => {}
+            }
+            if let Update::Refused { failure } = update {
+                ended = Err(failure);
+            }
+        }
+        node.shutdown().await;
+        ended
+    })
+    .await
+}
+
+/// `nurl map`.
+pub(crate) async fn map(args: MapArgs, out: Out) -> Result<(), Failure> {
+    let (jobs, sources) = map_jobs(&args.paths).await?;
+    let total = jobs.len();
+    let begun = time::now();
+    until_interrupted(async {
+        let node = observer(&args.mesh.mesh).await?;
+        let bar = out.progress(total, &args.kind);
+        let mut course = run_all(&node, &args.kind, jobs, usize::from(args.window), args.timeout);
+        // Results are written in order: those that come early wait here.
+        let mut early = BTreeMap::new();
+        let (mut next, mut failed, mut first_error, mut reassigned) = (0, 0, None, 0);
+        while let Some(update) = course.recv().await {
+            match update {
+                Update::Accepted { .. } => continue,
+                Update::Refused { failure } => {
+                    node.shutdown().await;
+                    return Err(failure);
+                }
+                Update::Ended { index, .. } => {
+                    early.insert(index, update);
+                }
+            }
+            bar.inc(1);
+            while let Some(update) = early.remove(&next) {
+                let Update::Ended { outcome, attempts, .. } = &update else {
+                    unreachable!("only ends are kept")
+                };
+                reassigned += usize::from(*attempts > 1);
+                if let Err(error) = outcome {
+                    failed += 1;
+                    out.note(&format!("{}: {error}", sources[next]));
+                    first_error = first_error.or_else(|| Some(job_failure(error)));
+                }
+                if out.json {
+                    out.line(&result_line(Some(next), Some(sources[next].clone()), &update), || None);
+                } else if let Ok(bytes) = outcome {
+                    out.raw(bytes);
+                    if !bytes.ends_with(b"\n") {
+                        out.raw(b"\n");
+                    }
+                }
+                next += 1;
+            }
+        }
+        bar.finish_and_clear();
+        node.shutdown().await;
+        let seconds = (time::now() - begun).as_secs_f64();
+        let done = Done { tasks: total, failed, reassigned, seconds, ..Done::default() };
+        out.line(&Line::Done(Box::new(done)), || None);
+        match first_error {
+            Some(failure) => Err(Failure::new(
+                failure.code,
+                format!("{failed} of {total} tasks failed, the first: {}", failure.message),
+            )),
+            None => Ok(()),
+        }
+    })
+    .await
+}
+
+/// `nurl wordcount`.
+pub(crate) async fn wordcount(args: WordcountArgs, out: Out) -> Result<(), Failure> {
+    let texts = read_texts(&args.paths)?;
+    let pieces = cut(&texts);
+    let total = pieces.len();
+    let begun = time::now();
+    until_interrupted(async {
+        let node = observer(&args.mesh.mesh).await?;
+        let jobs = pieces.into_iter().map(|piece| Job { key: piece.key, payload: piece.bytes }).collect();
+        let mut course = run_all(&node, "wordcount", jobs, WINDOW, Duration::from_secs(300));
+        let bar = out.progress(total, "wordcount");
+        let (mut sum, mut reassigned) = (BTreeMap::new(), 0);
+        while let Some(update) = course.recv().await {
+            match update {
+                Update::Accepted { .. } => {}
+                Update::Refused { failure } => return Err(failure),
+                Update::Ended { outcome, attempts, .. } => {
+                    let bytes = outcome.map_err(|error| job_failure(&error))?;
+                    let counts = decode_counts(&bytes).map_err(|error| {
+                        Failure::new(Code::JobFailed, format!("a worker's result: {error}"))
+                    })?;
+                    merge_counts(&mut sum, counts);
+                    reassigned += usize::from(attempts > 1);
+                    bar.inc(1);
+                }
+            }
+        }
+        bar.finish_and_clear();
+        node.shutdown().await;
+        for (word, count) in top(&sum, args.top) {
+            out.line(&Line::Word { word: word.clone(), count }, || Some(format!("{count:>8} {word}")));
+        }
+        let done = Done {
+            tasks: total,
+            reassigned,
+            files: Some(texts.len()),
+            words: Some(sum.values().sum()),
+            distinct: Some(sum.len()),
+            seconds: (time::now() - begun).as_secs_f64(),
+            ..Done::default()
+        };
+        let human = format!(
+            "{} words, {} of them distinct, in {} files: {} tasks, {:.1} s",
+            sum.values().sum::<u64>(),
+            sum.len(),
+            texts.len(),
+            total,
+            done.seconds
+        );
+        out.line(&Line::Done(Box::new(done)), || Some(human));
+        Ok(())
+    })
+    .await
+}
+
+/// The most frequent words, ties in alphabetical order.
+pub(crate) fn top(counts: &BTreeMap<String, u64>, most: usize) -> Vec<(String, u64)> {
+    let mut list: Vec<_> = counts.iter().map(|(word, count)| (word.clone(), *count)).collect();
+    list.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+    list.truncate(most);
+    list
+}
+
+/// A key that spreads tasks nobody cares to place.
+fn random_key() -> String {
+    use rand_core::Rng;
+    format!("{:016x}", rt::rng("submit key").next_u64())
+}
+
+async fn payload(path: Option<&Path>) -> Result<Bytes, Failure> {
+    let limit = MAX_PAYLOAD_BYTES as u64;
+    match path {
+        Some(path) if path != Path::new("-") => {
+            disk::read(path, limit).map(Bytes::from).map_err(|error| unreadable(path, &error))
+        }
+        None if std::io::stdin().is_terminal() => Ok(Bytes::new()),
+        _ => {
+            let mut bytes = Vec::new();
+            tokio::io::stdin()
+                .take(limit + 1)
+                .read_to_end(&mut bytes)
+                .await
+                .map_err(|error| Failure::new(Code::Resource, format!("standard input: {error}")))?;
+            if bytes.len() as u64 > limit {
+                return Err(Failure::new(Code::Usage, format!("a payload holds at most {limit} bytes")));
+            }
+            Ok(Bytes::from(bytes))
+        }
+    }
+}
+
+/// The jobs of a `map`, and what to call each when it fails.
+async fn map_jobs(paths: &[std::path::PathBuf]) -> Result<(Vec<Job>, Vec<String>), Failure> {
+    let (mut jobs, mut sources) = (Vec::new(), Vec::new());
+    if paths.is_empty() {
+        let mut input = BufReader::new(tokio::io::stdin());
+        loop {
+            let mut line = Vec::new();
+            let read = (&mut input)
+                .take(MAX_LINE_BYTES + 1)
+                .read_until(b'\n', &mut line)
+                .await
+                .map_err(|error| Failure::new(Code::Resource, format!("standard input: {error}")))?;
+            let number = jobs.len() + 1;
+            if read == 0 {
+                break;
+            }
+            if line.len() as u64 > MAX_LINE_BYTES || number > MAX_TASKS {
+                return Err(Failure::new(
+                    Code::Usage,
+                    format!("line {number}: at most {MAX_TASKS} lines of {MAX_LINE_BYTES} bytes"),
+                ));
+            }
+            while line.last().is_some_and(|byte| matches!(byte, b'\n' | b'\r')) {
+                line.pop();
+            }
+            jobs.push(Job { key: format!("line {number}"), payload: Bytes::from(line) });
+            sources.push(format!("line {number}"));
+        }
+        return Ok((jobs, sources));
+    }
+    for path in paths {
+        let bytes = disk::read(path, MAX_PAYLOAD_BYTES as u64).map_err(|error| unreadable(path, &error))?;
+        let name = path.display().to_string();
+        jobs.push(Job { key: name.clone(), payload: Bytes::from(bytes) });
+        sources.push(name);
+    }
+    Ok((jobs, sources))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_top_words_are_sorted_by_count_then_name() {
+        let counts = BTreeMap::from([("b".into(), 2), ("a".into(), 2), ("c".into(), 9), ("d".into(), 1)]);
+        assert_eq!(top(&counts, 3), [("c".into(), 9), ("a".into(), 2), ("b".into(), 2)]);
+    }
+}

@@ -1,0 +1,138 @@
+//! `nurl worker`.
+
+use std::time::Duration;
+
+use nurl::compute::handlers;
+use nurl::compute::job::TaskId;
+use nurl::node::{NodeEvent, Role};
+use nurl::rt::{self, disk, time};
+use nurl::{Node, SecretKey};
+
+use crate::args::WorkerArgs;
+use crate::client::{join, ticket, told_to_stop};
+use crate::event::Line;
+use crate::handler::Program;
+use crate::out::{Code, Failure, Out};
+
+/// The kinds that every worker has.
+const BUILT_IN: [&str; 3] = ["blake3", "echo", "wordcount"];
+
+pub(crate) async fn run(args: WorkerArgs, out: Out) -> Result<(), Failure> {
+    let mut builder = Node::builder(ticket(&args.mesh.mesh)?)
+        .role(Role::Worker)
+        .listen(args.listen)
+        .zone(&args.zone)
+        .weight(args.weight);
+    if let Some(path) = &args.key {
+        let key = SecretKey::load_or_create(path, &mut rt::rng("key"))
+            .map_err(|error| Failure::new(Code::Resource, error.to_string()))?;
+        builder = builder.key(key);
+    }
+    if let Some(path) = &args.state {
+        disk::create_dir_all(path)
+            .map_err(|error| Failure::new(Code::Resource, format!("{}: {error}", path.display())))?;
+        builder = builder.store(path);
+    }
+    let mut kinds: Vec<String> = BUILT_IN.map(String::from).to_vec();
+    let pace = args.pace.unwrap_or(Duration::ZERO);
+    for kind in BUILT_IN {
+        builder = builder.handler(kind, move |context, payload| async move {
+            time::sleep(pace).await;
+            handlers::run(kind, &context, payload).await
+        });
+    }
+    for text in &args.handler {
+        let program =
+            Program::parse(text).map_err(|error| Failure::new(Code::Usage, format!("--handler {error}")))?;
+        if !kinds.contains(&program.kind) {
+            kinds.push(program.kind.clone());
+        }
+        let limit = args.handler_timeout;
+        let kind = program.kind.clone();
+        builder = builder.handler(&kind, move |_context, payload| {
+            let program = program.clone();
+            async move { program.run(payload, limit).await }
+        });
+    }
+    kinds.sort();
+    let node = join(builder).await?;
+    let mut events = node.events();
+    let line = Line::Ready {
+        key: node.key().to_string(),
+        addr: None,
+        ticket: None,
+        namespaces: Vec::new(),
+        kinds: kinds.clone(),
+    };
+    out.line(&line, || Some(format!("{} is ready for {}", node.key(), kinds.join(", "))));
+    let stop = told_to_stop(args.exit_with_stdin);
+    tokio::pin!(stop);
+    loop {
+        rt::select! {
+            () = &mut stop => break,
+            event = events.next() => match event {
+                Some(event) => tell(&event, out),
+                None => break,
+            },
+        }
+    }
+    out.note("leaving the mesh");
+    node.shutdown().await;
+    Ok(())
+}
+
+fn tell(event: &NodeEvent, out: Out) {
+    let job = |task: &TaskId, kind: &str, state, error: &Option<String>| Line::Job {
+        task: task.to_string(),
+        kind: kind.to_owned(),
+        state,
+        error: error.clone(),
+    };
+    let (line, human) = match event {
+        NodeEvent::HubUp { hub } => {
+            (Line::Hub { hub: hub.to_string(), up: true, reason: None }, format!("hub {} is up", hub.short()))
+        }
+        NodeEvent::HubDown { hub, reason } => (
+            Line::Hub { hub: hub.to_string(), up: false, reason: Some(reason.clone()) },
+            format!("hub {} is down: {reason}", hub.short()),
+        ),
+        NodeEvent::Member { peer, state, incarnation } => (
+            Line::Member { peer: peer.to_string(), state: state.as_str(), incarnation: *incarnation },
+            format!("{} is {}", peer.short(), state.as_str()),
+        ),
+        NodeEvent::Restarted { peer } => {
+            (Line::Restarted { peer: peer.to_string() }, format!("{} was restarted", peer.short()))
+        }
+        NodeEvent::Path { peer, direct, addr, reason } => {
+            let path = path_name(*direct);
+            let at = addr.map(|addr| format!(" at {addr}")).unwrap_or_default();
+            (
+                Line::Path { peer: peer.to_string(), path, addr: addr.map(|addr| addr.to_string()), reason },
+                format!("{} is {path}{at} ({reason})", peer.short()),
+            )
+        }
+        NodeEvent::JobStarted { task, kind } => {
+            (job(task, kind, "started", &None), format!("{kind} {task} started"))
+        }
+        NodeEvent::JobFinished { task, kind, error } => (
+            job(task, kind, if error.is_some() { "failed" } else { "finished" }, error),
+            match error {
+                Some(error) => format!("{kind} {task} failed: {error}"),
+                None => format!("{kind} {task} finished"),
+            },
+        ),
+        NodeEvent::Isolated(isolated) => (
+            Line::Isolated { isolated: *isolated },
+            if *isolated { "cut off from the mesh".into() } else { "back in the mesh".to_owned() },
+        ),
+        NodeEvent::Lagged(lost) => {
+            (Line::Lagged { lost: *lost }, format!("{lost} events lost: output is too slow"))
+        }
+    };
+    out.line(&line, || Some(human));
+}
+
+/// A path's name in output.
+pub(crate) fn path_name(direct: bool) -> &'static str {
+    if direct { "direct" } else { "relayed" }
+}

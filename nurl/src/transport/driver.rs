@@ -1,0 +1,300 @@
+//! The seam's driver: sockets, hub connections and the interface list for [`Transport`].
+//!
+//! A thin loop's two halves: [`Driver::wait`] sleeps until there is something to do, [`Driver::turn`] does a
+//! bounded amount of it. The network plane alternates them, so that one busy source (a bulk transfer, a
+//! chatty hub) never keeps the others waiting for more than a turn.
+
+use std::future::poll_fn;
+use std::io::{self, IoSliceMut};
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::task::Poll;
+use std::time::Instant;
+
+use super::TransportConfig;
+use super::core::Transport;
+use crate::key::PublicKey;
+use crate::net::candidates::Ports;
+use crate::net::hub_client::{self, HubClientConfig, HubCommand, HubEvent};
+use crate::rt::net::{Interface, InterfaceWatch, RecvMeta, Transmit, UdpSocket, interfaces, lookup_host};
+use crate::rt::sync::mpsc;
+use crate::rt::{self, time};
+
+/// Bytes of one receive buffer: a whole GRO train.
+const BUFFER_BYTES: usize = 65_536;
+
+/// Buffers filled by one receive: enough for one system call to empty a burst, small enough for the cache.
+const BUFFERS: usize = 8;
+
+/// Receives of one turn: bounds the time that a flood keeps other work waiting.
+const RECEIVES_PER_TURN: usize = 16;
+
+/// Batches of hub events taken in one turn.
+const HUB_BATCHES_PER_TURN: usize = 16;
+
+struct Link {
+    hub: PublicKey,
+    addr: String,
+    commands: mpsc::Sender<HubCommand>,
+    events: mpsc::Receiver<(PublicKey, Vec<HubEvent>)>,
+}
+
+/// What ended a wait, with what was taken from its source on the way.
+enum Woke {
+    Udp(usize, io::Result<usize>),
+    Hub(usize, Vec<HubEvent>),
+    Interfaces(Vec<Interface>),
+    Resolved(PublicKey, Option<SocketAddr>),
+    Work,
+}
+
+/// The sockets and connections of one seam.
+pub struct Driver {
+    sockets: Vec<UdpSocket>,
+    links: Vec<Link>,
+    resolved: (mpsc::Sender<(PublicKey, Option<SocketAddr>)>, mpsc::Receiver<(PublicKey, Option<SocketAddr>)>),
+    watch: InterfaceWatch,
+    buffer: Vec<u8>,
+    metas: [RecvMeta; BUFFERS],
+    /// The socket whose kernel buffer is full.
+    blocked: Option<usize>,
+    woke: Option<Woke>,
+}
+
+impl Driver {
+    /// Binds the sockets and dials the hubs. Runs on the network plane, where its tasks will live.
+    ///
+    /// # Errors
+    /// The first address's error when no address could be bound.
+    pub async fn open(config: &TransportConfig, core: &mut Transport) -> io::Result<Driver> {
+        let mut sockets = Vec::new();
+        let mut refused = None;
+        let mut ports = Ports::default();
+        for addr in &config.listen {
+            match UdpSocket::bind(*addr).await {
+                Ok(socket) => {
+                    let port = socket.local_addr()?.port();
+                    *if addr.is_ipv4() { &mut ports.v4 } else { &mut ports.v6 } = Some(port);
+                    sockets.push(socket);
+                }
+                Err(error) => refused = refused.or(Some(error)),
+            }
+        }
+        if sockets.is_empty() {
+            return Err(refused.unwrap_or_else(|| io::Error::other("no address to listen on")));
+        }
+        let namespace = config.ticket.mesh.namespace();
+        let links = config
+            .ticket
+            .hubs
+            .iter()
+            .map(|hub| {
+                let (commands, events) = hub_client::spawn(HubClientConfig {
+                    hub: hub.clone(),
+                    key: config.key.clone(),
+                    namespace,
+                    boot: config.boot,
+                });
+                Link { hub: hub.key, addr: hub.addr.clone(), commands, events }
+            })
+            .collect();
+        core.set_interfaces(time::now(), interfaces()?, ports);
+        Ok(Driver {
+            sockets,
+            links,
+            resolved: mpsc::channel(crate::mesh::MAX_HUBS),
+            watch: InterfaceWatch::new(),
+            buffer: vec![0; BUFFER_BYTES * BUFFERS],
+            metas: [RecvMeta::default(); BUFFERS],
+            blocked: None,
+            woke: None,
+        })
+    }
+
+    /// The addresses bound.
+    pub fn local_addrs(&self) -> Vec<SocketAddr> {
+        self.sockets.iter().filter_map(|socket| socket.local_addr().ok()).collect()
+    }
+
+    /// Waits until a source has something, a socket can be written to again, or `deadline` comes. Cancel
+    /// safe: what was taken from a source is kept for the next turn.
+    pub async fn wait(&mut self, deadline: Option<Instant>) {
+        if self.woke.is_some() {
+            return;
+        }
+        let Driver { sockets, links, resolved, watch, buffer, metas, blocked, .. } = self;
+        let mut receives: Vec<_> = Vec::with_capacity(2);
+        // Sockets wait one after the other in a fixed order; the buffers belong to whichever is ready.
+        for socket in sockets.iter() {
+            receives.push(Box::pin(socket.readable()));
+        }
+        let readable = poll_fn(|cx| {
+            for (at, receive) in receives.iter_mut().enumerate() {
+                if let Poll::Ready(ready) = receive.as_mut().poll(cx) {
+                    return Poll::Ready((at, ready));
+                }
+            }
+            Poll::Pending
+        });
+        let hub_events = poll_fn(|cx| {
+            for (at, link) in links.iter_mut().enumerate() {
+                if let Poll::Ready(Some((_, events))) = link.events.poll_recv(cx) {
+                    return Poll::Ready((at, events));
+                }
+            }
+            Poll::Pending
+        });
+        let writable = async {
+            match *blocked {
+                Some(at) => sockets[at].writable().await,
+                None => std::future::pending().await,
+            }
+        };
+        let timer = async {
+            match deadline {
+                Some(deadline) => time::sleep_until(deadline).await,
+                None => std::future::pending().await,
+            }
+        };
+        let mut readable = pin!(readable);
+        let mut hub_events = pin!(hub_events);
+        let mut writable = pin!(writable);
+        let mut timer = pin!(timer);
+        let woke = rt::select! {
+            (at, ready) = &mut readable => match ready {
+                Ok(()) => Woke::Udp(at, receive(&sockets[at], buffer, metas)),
+                Err(error) => Woke::Udp(at, Err(error)),
+            },
+            (at, events) = &mut hub_events => Woke::Hub(at, events),
+            Some((hub, addr)) = resolved.1.recv() => Woke::Resolved(hub, addr),
+            list = watch.changed() => Woke::Interfaces(list),
+            _ = &mut writable => Woke::Work,
+            () = &mut timer => Woke::Work,
+        };
+        self.woke = Some(woke);
+    }
+
+    /// Takes what the sources have, within bounds, and sends what the core has to say.
+    pub fn turn(&mut self, core: &mut Transport, now: Instant) {
+        match self.woke.take() {
+            Some(Woke::Udp(at, filled)) => self.receive_from(core, now, at, filled),
+            Some(Woke::Hub(at, events)) => self.take_hub_events(core, now, at, events),
+            Some(Woke::Interfaces(list)) => {
+                core.set_interfaces(now, list);
+                for link in &self.links {
+                    // A full queue means that the connection is being dialled anyway.
+                    let _ = link.commands.try_send(HubCommand::NetworkChanged);
+                }
+            }
+            Some(Woke::Resolved(hub, addr)) => core.set_hub_addr(now, hub, addr),
+            Some(Woke::Work) | None => {}
+        }
+        for at in 0..self.sockets.len() {
+            let filled = receive(&self.sockets[at], &mut self.buffer, &mut self.metas);
+            self.receive_from(core, now, at, filled);
+        }
+        for at in 0..self.links.len() {
+            for _ in 0..HUB_BATCHES_PER_TURN {
+                let Ok((_, events)) = self.links[at].events.try_recv() else { break };
+                self.take_hub_events(core, now, at, events);
+            }
+        }
+        core.handle_timeout(now);
+        self.flush(core, now);
+    }
+
+    /// Sends what the core has to say, as far as the kernel and the hub queues take it.
+    pub fn flush(&mut self, core: &mut Transport, now: Instant) {
+        core.pump(now);
+        self.blocked = None;
+        loop {
+            self.flush_udp(core);
+            // Room in the outbox lets reliable messages go on.
+            if self.blocked.is_some() || !core.pump(now) {
+                break;
+            }
+        }
+        for link in &self.links {
+            while let Ok(slot) = link.commands.try_reserve() {
+                let Some(command) = core.poll_hub(&link.hub) else { break };
+                slot.send(command);
+            }
+        }
+    }
+
+    fn receive_from(&mut self, core: &mut Transport, now: Instant, at: usize, first: io::Result<usize>) {
+        let mut filled = first;
+        for _ in 0..RECEIVES_PER_TURN {
+            match filled {
+                Ok(count) => {
+                    let chunks = self.buffer.chunks_exact_mut(BUFFER_BYTES);
+                    for (meta, chunk) in self.metas[..count].iter().zip(chunks) {
+                        core.handle_udp(now, meta.addr, meta.stride, &mut chunk[..meta.len]);
+                    }
+                }
+                // WouldBlock ends the turn's receives; any other error concerns one datagram, not the socket.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(_) => {}
+            }
+            filled = receive(&self.sockets[at], &mut self.buffer, &mut self.metas);
+        }
+    }
+
+    fn take_hub_events(&mut self, core: &mut Transport, now: Instant, at: usize, events: Vec<HubEvent>) {
+        let link = &self.links[at];
+        if events.iter().any(|event| matches!(event, HubEvent::Up { .. })) {
+            let (hub, name, resolved) = (link.hub, link.addr.clone(), self.resolved.0.clone());
+            rt::task::spawn(async move {
+                let found = lookup_host(&name).await.ok().and_then(|list| list.first().copied());
+                // Full or closed: the next registration resolves again.
+                let _ = resolved.try_send((hub, found));
+            });
+        }
+        core.handle_hub(now, link.hub, events);
+    }
+
+    fn flush_udp(&mut self, core: &mut Transport) {
+        while let Some(batch) = core.outbox().front() {
+            let family = batch.destination.is_ipv4();
+            let Some(at) = self.sockets.iter().position(|socket| is_v4(socket) == family) else {
+                core.outbox().pop();
+                continue;
+            };
+            let socket = &self.sockets[at];
+            let most = batch.segment * socket.max_gso_segments().max(1);
+            let contents = &batch.bytes[..batch.bytes.len().min(most)];
+            let transmit = Transmit {
+                destination: batch.destination,
+                contents,
+                segment_size: (contents.len() > batch.segment).then_some(batch.segment),
+                src_ip: None,
+            };
+            let sent = contents.len();
+            match socket.try_send(&transmit) {
+                Ok(()) => core.outbox().advance(sent),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.blocked = Some(at);
+                    return;
+                }
+                // The kernel may refuse a train (then it goes again, datagram by datagram) or one datagram.
+                Err(_) if transmit.segment_size.is_some() && socket.max_gso_segments() == 1 => {}
+                Err(_) => {
+                    core.count_send_error();
+                    core.outbox().advance(sent);
+                }
+            }
+        }
+    }
+}
+
+fn is_v4(socket: &UdpSocket) -> bool {
+    socket.local_addr().is_ok_and(|addr| addr.is_ipv4())
+}
+
+/// Fills the receive buffers without waiting.
+fn receive(socket: &UdpSocket, buffer: &mut [u8], metas: &mut [RecvMeta; BUFFERS]) -> io::Result<usize> {
+    let mut chunks = buffer.chunks_exact_mut(BUFFER_BYTES);
+    let mut slices: [IoSliceMut<'_>; BUFFERS] =
+        std::array::from_fn(|_| IoSliceMut::new(chunks.next().expect("the buffer has BUFFERS chunks")));
+    socket.try_recv(&mut slices, metas)
+}
