@@ -8,15 +8,16 @@
 //! sealed onto the routes that the path machine names; both legs get the same sealed bytes while a path is
 //! in doubt, and the receiver's replay window drops the second.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 
 use super::group::{self, Groups};
 use super::outbox::Outbox;
-use super::reliable::{self, MessageId, Priority, Reliable};
+use super::reliable::{self, MessageId, Priority, Reliable, ReliableConfig};
 use super::waiting::Waiting;
 use super::{Event, MAX_DATAGRAM_BYTES, PathInfo, SendError, Stats, TransportConfig, channel};
 use crate::key::PublicKey;
@@ -24,8 +25,8 @@ use crate::mesh::Generation;
 use crate::net::candidates::{self, Ports};
 use crate::net::hub_client::{HubCommand, HubEvent};
 use crate::net::rendezvous::Record;
-use crate::net::route::Route;
-use crate::net::securedgram::{self, Endpoint, SealError, Source};
+use crate::net::route::{Route, Routes};
+use crate::net::securedgram::{self, Endpoint, Source};
 use crate::net::stun;
 use crate::rt::Rng;
 use crate::rt::net::Interface;
@@ -40,8 +41,11 @@ const STUN_EVERY: Duration = Duration::from_secs(25);
 /// Contacts asked of rendezvous at a time: more than a join uses, so that dead ones don't matter.
 const CONTACTS: u16 = 16;
 
-/// Application datagrams kept for the layer above in one turn; see [`Transport::take_datagrams`].
+/// Application datagrams kept between two calls of [`Transport::take_datagrams`]; more are dropped.
 const INBOX_BYTES: usize = 4 << 20;
+
+/// Events kept between two drains: reliable messages wait in their own budget beyond it.
+const EVENTS: usize = 4_096;
 
 /// An application datagram.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,12 +56,18 @@ pub struct Datagram {
     pub body: Bytes,
 }
 
-#[derive(Default)]
-struct HubLink {
-    up: bool,
-    addr: Option<SocketAddr>,
+/// A hub as the seam sees it.
+#[derive(Debug, Clone, Default)]
+pub struct HubState {
+    /// Whether we are registered.
+    pub up: bool,
+    /// Its address, once resolved.
+    pub addr: Option<SocketAddr>,
+    /// Our address as it sees it.
+    pub reflexive: Option<SocketAddr>,
+    /// The round trip of the last PING.
+    pub rtt: Option<Duration>,
     stun_due: Option<Instant>,
-    reflexive: Option<SocketAddr>,
     queue: VecDeque<HubCommand>,
 }
 
@@ -71,15 +81,685 @@ pub struct Transport {
     stun: stun::Client,
     waiting: Waiting,
     outbox: Outbox,
-    hubs: BTreeMap<PublicKey, HubLink>,
+    hubs: BTreeMap<PublicKey, HubState>,
+    peers: BTreeSet<PublicKey>,
     interfaces: Vec<Interface>,
     ports: Ports,
     candidates: Vec<SocketAddr>,
     record_seq: u64,
     inbox: Vec<u8>,
-    inbox_index: Vec<(PublicKey, std::ops::Range<usize>)>,
+    inbox_index: Vec<(PublicKey, Range<usize>)>,
     events: VecDeque<Event>,
-    scratch: Vec<u8>,
+    sealed: Vec<u8>,
+    plain: Vec<u8>,
     stats: Stats,
+    unix_base: (Instant, Duration),
     rng: Rng,
+}
+
+impl Transport {
+    /// A seam without sockets yet. `rng` gives each part its own labelled stream.
+    pub fn new(
+        config: &TransportConfig,
+        now: Instant,
+        unix_now: Duration,
+        mut rng: impl FnMut(&str) -> Rng,
+    ) -> Transport {
+        let local = config.key.public();
+        let generations = config.ticket.generations();
+        let endpoint = Endpoint::new(
+            securedgram::Config::new(
+                config.key.clone(),
+                config.ticket.mesh,
+                generations.clone(),
+                config.allow.clone(),
+                config.boot,
+            ),
+            now,
+            unix_now,
+            rng("sessions"),
+        );
+        let reliable =
+            Reliable::new(ReliableConfig::default(), local, config.boot, now, rng("reliable"));
+        Transport {
+            local,
+            groups: Groups::new(local, config.boot, generations.clone(), now, rng("groups")),
+            generations,
+            endpoint,
+            reliable,
+            stun: stun::Client::new(rng("stun")),
+            waiting: Waiting::default(),
+            outbox: Outbox::default(),
+            hubs: config.ticket.hubs.iter().map(|hub| (hub.key, HubState::default())).collect(),
+            peers: BTreeSet::new(),
+            interfaces: Vec::new(),
+            ports: Ports::default(),
+            candidates: Vec::new(),
+            record_seq: unix_now.as_micros() as u64,
+            inbox: Vec::new(),
+            inbox_index: Vec::new(),
+            events: VecDeque::new(),
+            sealed: Vec::new(),
+            plain: Vec::new(),
+            stats: Stats::default(),
+            unix_base: (now, unix_now),
+            rng: rng("records"),
+        }
+    }
+
+    // ---- What the layer above asks for.
+
+    /// Seals a datagram to `peer` and sends it on the routes in force. Without a session one is begun, and
+    /// the datagram waits for it.
+    ///
+    /// # Errors
+    /// [`SendError`]; a datagram that was accepted may still be lost.
+    pub fn send(
+        &mut self,
+        now: Instant,
+        peer: PublicKey,
+        channel: u8,
+        body: &[u8],
+    ) -> Result<(), SendError> {
+        if body.len() > MAX_DATAGRAM_BYTES {
+            return Err(SendError::TooLarge(body.len()));
+        }
+        if peer == self.local {
+            return Err(SendError::Oneself);
+        }
+        match self.seal_and_send(now, peer, channel, body) {
+            Ok(()) => {
+                self.stats.datagrams_out += u64::from(channel == channel::APPLICATION);
+                Ok(())
+            }
+            Err(securedgram::SealError::NoSession) => {
+                self.connect(now, peer);
+                self.waiting.push(now, peer, channel, Bytes::copy_from_slice(body));
+                Ok(())
+            }
+            Err(_) => Err(SendError::Refused),
+        }
+    }
+
+    /// Queues a reliable message; [`Event::Acked`] or [`Event::Failed`] follows.
+    ///
+    /// # Errors
+    /// As [`Reliable::send`] says.
+    pub fn send_message(
+        &mut self,
+        now: Instant,
+        peer: PublicKey,
+        priority: Priority,
+        kind: u8,
+        body: Bytes,
+    ) -> Result<MessageId, reliable::SendError> {
+        let id = self.reliable.send(now, peer, priority, kind, body)?;
+        self.connect(now, peer);
+        Ok(id)
+    }
+
+    /// Seals `body` for a group that we joined and lets the hub fan it out.
+    ///
+    /// # Errors
+    /// As [`Groups::seal`] says.
+    pub fn broadcast(&mut self, now: Instant, name: &str, body: &[u8]) -> Result<(), group::GroupError> {
+        self.sealed.clear();
+        let tag = self.groups.seal(now, name, body, &mut self.sealed)?;
+        let payload = Bytes::copy_from_slice(&self.sealed);
+        match self.first_hub_up() {
+            Some(hub) => self.command(hub, HubCommand::GroupSend { tag, payload }),
+            // No hub to fan it out: each peer with a direct path gets its own copy.
+            None => {
+                for peer in self.peers.clone() {
+                    if let Some(addr) = self.endpoint.path(&peer).and_then(|state| state.addr) {
+                        self.outbox.push(addr, &payload);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Joins a group; [`group::MESH`] is joined from the start.
+    ///
+    /// # Errors
+    /// As [`Groups::join`] says.
+    pub fn join_group(&mut self, now: Instant, name: &str) -> Result<(), group::GroupError> {
+        let tag = self.groups.join(now, name, None)?;
+        self.command_all(&HubCommand::GroupJoin { tag });
+        Ok(())
+    }
+
+    /// Leaves a group.
+    pub fn leave_group(&mut self, now: Instant, name: &str) {
+        if let Some(tag) = self.groups.leave(now, name) {
+            self.command_all(&HubCommand::GroupLeave { tag });
+        }
+    }
+
+    /// Begins a session with `peer`, if there is none.
+    pub fn connect(&mut self, now: Instant, peer: PublicKey) {
+        if peer == self.local {
+            return;
+        }
+        self.endpoint.connect(now, &peer);
+        if self.peers.insert(peer) {
+            let up = self.hubs_up();
+            self.endpoint.set_relays(now, &peer, &up);
+        }
+    }
+
+    /// Forgets a peer: its session, its paths, and what waits for it.
+    pub fn forget(&mut self, now: Instant, peer: &PublicKey) {
+        self.peers.remove(peer);
+        self.waiting.forget(peer);
+        self.reliable.forget(now, *peer);
+        self.endpoint.forget(now, peer);
+    }
+
+    /// Sends an echo request; [`Event::Echo`] follows if it is answered.
+    ///
+    /// # Errors
+    /// As [`Transport::send`].
+    pub fn echo(&mut self, now: Instant, peer: PublicKey, nonce: u64) -> Result<(), SendError> {
+        let mut body = [0; 9];
+        body[1..].copy_from_slice(&nonce.to_le_bytes());
+        self.send(now, peer, channel::ECHO, &body)
+    }
+
+    /// Asks every hub that is up for a PONG.
+    pub fn ping_hubs(&mut self) {
+        self.command_all(&HubCommand::Ping);
+    }
+
+    /// Asks rendezvous for members; [`Event::Contacts`] follows.
+    pub fn ask_contacts(&mut self) {
+        self.command_all(&HubCommand::List { max: CONTACTS });
+    }
+
+    /// How a peer is reached.
+    pub fn path(&self, peer: &PublicKey) -> PathInfo {
+        match self.endpoint.path(peer) {
+            Some(state) => PathInfo {
+                direct: state.direct,
+                addr: state.addr,
+                reason: state.reason.as_str(),
+                rtt: state.rtt,
+                settled: state.settled,
+            },
+            None => PathInfo { direct: false, addr: None, reason: "no_session", rtt: None, settled: false },
+        }
+    }
+
+    /// The hubs of the ticket.
+    pub fn hubs(&self) -> &BTreeMap<PublicKey, HubState> {
+        &self.hubs
+    }
+
+    /// Whether producers have to wait before they send more datagrams.
+    pub fn is_full(&self) -> bool {
+        self.outbox.is_full()
+    }
+
+    /// What the seam counts.
+    pub fn stats(&self) -> Stats {
+        Stats { waiting_dropped: self.waiting.dropped, ..self.stats }
+    }
+
+    /// What sessions count.
+    pub fn session_stats(&self) -> &securedgram::Stats {
+        self.endpoint.stats()
+    }
+
+    /// The next event.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// The application's datagrams that came since the last call.
+    pub fn take_datagrams(&mut self) -> Vec<Datagram> {
+        if self.inbox_index.is_empty() {
+            return Vec::new();
+        }
+        // One allocation for all: each body is a slice of it.
+        let bytes = Bytes::from(std::mem::take(&mut self.inbox));
+        self.inbox_index.drain(..).map(|(peer, range)| Datagram { peer, body: bytes.slice(range) }).collect()
+    }
+
+    // ---- What the driver feeds in.
+
+    /// Datagrams of `stride` bytes each (the last may be shorter) from one UDP source; decrypted in place.
+    pub fn handle_udp(&mut self, now: Instant, source: SocketAddr, stride: usize, bytes: &mut [u8]) {
+        for datagram in bytes.chunks_mut(stride.max(1)) {
+            if stun::is_stun(datagram) {
+                self.stun.handle_response(now, source, datagram);
+            } else {
+                self.handle_datagram(now, Source::direct(source), datagram);
+            }
+        }
+    }
+
+    /// What a hub's connection reports.
+    pub fn handle_hub(&mut self, now: Instant, hub: PublicKey, events: Vec<HubEvent>) {
+        for event in events {
+            match event {
+                HubEvent::Datagram { src, payload } => {
+                    let mut datagram =
+                        payload.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
+                    self.handle_datagram(now, Source::relay(hub, src), &mut datagram);
+                }
+                HubEvent::Group { payload, .. } => self.handle_group(now, &payload),
+                HubEvent::Up { .. } => self.on_hub_up(now, hub),
+                HubEvent::Down { reason, .. } => self.on_hub_down(now, hub, reason.to_string()),
+                HubEvent::Replaced => {
+                    self.on_hub_down(now, hub, "another process registered this key".to_owned());
+                }
+                HubEvent::Pong { rtt } => {
+                    if let Some(state) = self.hubs.get_mut(&hub) {
+                        state.rtt = Some(rtt);
+                    }
+                    self.events.push_back(Event::HubPong);
+                }
+                HubEvent::Records(records) => {
+                    let contacts =
+                        records.iter().map(|record| record.key).filter(|key| *key != self.local).collect();
+                    self.events.push_back(Event::Contacts(contacts));
+                }
+                // Datagrams may be lost anywhere: the layers above notice by silence, which also covers a
+                // hub that says nothing.
+                HubEvent::PeerGone { .. } | HubEvent::QueueFull { .. } => {}
+                HubEvent::Record(_) | HubEvent::Watch(_) => {}
+            }
+        }
+    }
+
+    /// The interfaces of this host, at the start and whenever they change.
+    pub fn set_interfaces(&mut self, now: Instant, interfaces: Vec<Interface>) {
+        let changed = !self.interfaces.is_empty() && self.interfaces != interfaces;
+        self.interfaces = interfaces;
+        if changed {
+            for hub in self.hubs.values_mut() {
+                hub.reflexive = None;
+                hub.stun_due = hub.addr.map(|_| now);
+            }
+            self.endpoint.on_network_change(now);
+        }
+        self.gather(now);
+    }
+
+    /// The ports of our sockets.
+    pub fn set_ports(&mut self, now: Instant, ports: Ports) {
+        self.ports = ports;
+        self.gather(now);
+    }
+
+    /// A hub's name was resolved (or could not be).
+    pub fn set_hub_addr(&mut self, now: Instant, hub: PublicKey, addr: Option<SocketAddr>) {
+        if let Some(state) = self.hubs.get_mut(&hub) {
+            state.addr = addr.or(state.addr);
+            state.stun_due = state.addr.map(|_| now);
+        }
+        self.gather(now);
+    }
+
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        for state in self.hubs.values_mut() {
+            if let (Some(addr), Some(due)) = (state.addr, state.stun_due)
+                && now >= due
+            {
+                // A full table of transactions means that one to this server is under way.
+                let _ = self.stun.request(now, addr);
+                state.stun_due = Some(now + STUN_EVERY);
+            }
+        }
+        self.stun.handle_timeout(now);
+        self.endpoint.handle_timeout(now);
+        self.reliable.handle_timeout(now);
+        self.groups.handle_timeout(now);
+    }
+
+    /// When [`handle_timeout`](Transport::handle_timeout) is due.
+    pub fn poll_timeout(&mut self) -> Option<Instant> {
+        [
+            self.hubs.values().filter_map(|hub| hub.stun_due).min(),
+            self.stun.poll_timeout(),
+            self.endpoint.poll_timeout(),
+            self.reliable.poll_timeout(),
+            self.groups.poll_timeout(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// Moves what the parts have to say to each other and towards the sockets. Says whether anything moved.
+    pub fn pump(&mut self, now: Instant) -> bool {
+        let mut moved = false;
+        loop {
+            let round = self.pump_stun(now)
+                | self.pump_endpoint(now)
+                | self.pump_reliable(now)
+                | self.pump_groups(now);
+            if !round {
+                return moved;
+            }
+            moved = true;
+        }
+    }
+
+    // ---- What the driver takes out.
+
+    pub(super) fn outbox(&mut self) -> &mut Outbox {
+        &mut self.outbox
+    }
+
+    pub(super) fn count_send_error(&mut self) {
+        self.stats.send_errors += 1;
+    }
+
+    /// The next command for a hub's connection.
+    pub(super) fn poll_hub(&mut self, hub: &PublicKey) -> Option<HubCommand> {
+        self.hubs.get_mut(hub)?.queue.pop_front()
+    }
+
+    // ---- The parts.
+
+    fn pump_stun(&mut self, now: Instant) -> bool {
+        let mut moved = false;
+        while let Some((server, request)) = self.stun.poll_transmit() {
+            self.outbox.push(server, &request);
+            moved = true;
+        }
+        let mut learned = false;
+        while let Some(event) = self.stun.poll_event() {
+            let stun::Event::Mapped { server, mapped } = event else { continue };
+            for state in self.hubs.values_mut().filter(|state| state.addr == Some(server)) {
+                learned |= state.reflexive != Some(mapped);
+                state.reflexive = Some(mapped);
+            }
+        }
+        if learned {
+            self.gather(now);
+        }
+        moved
+    }
+
+    fn pump_endpoint(&mut self, now: Instant) -> bool {
+        let mut moved = false;
+        loop {
+            self.sealed.clear();
+            let Some(out) = self.endpoint.poll_transmit(now, &mut self.sealed) else { break };
+            let sealed = std::mem::take(&mut self.sealed);
+            self.route(out.route, out.relay_dst, &sealed);
+            self.sealed = sealed;
+            moved = true;
+        }
+        while let Some(event) = self.endpoint.poll_event() {
+            self.on_session_event(now, event);
+            moved = true;
+        }
+        moved
+    }
+
+    fn on_session_event(&mut self, now: Instant, event: securedgram::Event) {
+        use securedgram::Event as Session;
+        match event {
+            Session::Established { peer, boot, .. } => {
+                if self.peers.insert(peer) {
+                    let up = self.hubs_up();
+                    self.endpoint.set_relays(now, &peer, &up);
+                }
+                self.endpoint.set_local_candidates(now, &peer, &self.candidates);
+                self.reliable.on_established(now, peer, boot);
+                for (channel, body) in self.waiting.take(now, &peer) {
+                    // Established just now; should it fail all the same, datagrams may be lost.
+                    let _ = self.seal_and_send(now, peer, channel, &body);
+                }
+                self.events.push_back(Event::Established { peer, boot });
+            }
+            Session::PeerRestarted { peer, boot } => {
+                self.reliable.on_established(now, peer, boot);
+                self.events.push_back(Event::Restarted { peer, boot });
+            }
+            Session::HandshakeFailed { peer } => {
+                self.waiting.forget(&peer);
+                self.events.push_back(Event::Unreachable { peer });
+            }
+            Session::Closed { .. } => {}
+            Session::Path { peer, event } => {
+                if event.switched() {
+                    self.reliable.on_path_changed(now, peer);
+                }
+                let path = self.path(&peer);
+                self.events.push_back(Event::Path { peer, path });
+            }
+        }
+    }
+
+    fn pump_reliable(&mut self, now: Instant) -> bool {
+        let mut moved = false;
+        while !self.outbox.is_full() && !self.hub_is_full() {
+            let mut plain = std::mem::take(&mut self.plain);
+            plain.clear();
+            let next = self.reliable.poll_transmit(now, &mut plain);
+            if let Some((peer, segment)) = next {
+                for packet in plain.chunks(segment.unwrap_or(plain.len()).max(1)) {
+                    // Without a session the packet is lost, and QUIC sends it again.
+                    if self.seal_and_send(now, peer, channel::RELIABLE, packet).is_err() {
+                        self.connect(now, peer);
+                    }
+                }
+                moved = true;
+            }
+            self.plain = plain;
+            if next.is_none() {
+                break;
+            }
+        }
+        while self.events.len() < EVENTS {
+            let Some(event) = self.reliable.poll_event() else { break };
+            moved = true;
+            self.events.push_back(match event {
+                reliable::Event::Message { peer, kind, body } => Event::Message { peer, kind, body },
+                reliable::Event::Acked { peer, id } => Event::Acked { peer, id },
+                reliable::Event::Failed { peer, id, reason } => Event::Failed { peer, id, reason },
+                reliable::Event::Writable { peer } => Event::Writable { peer },
+            });
+        }
+        moved
+    }
+
+    fn pump_groups(&mut self, now: Instant) -> bool {
+        let mut moved = false;
+        while let Some((peer, body)) = self.groups.poll_transmit() {
+            // A key that is lost is asked for again.
+            let _ = self.send(now, peer, channel::GROUP_KEYS, &body);
+            moved = true;
+        }
+        while let Some(group::Event::Received { group, sender, body }) = self.groups.poll_event() {
+            self.events.push_back(Event::Group { group, sender, body });
+            moved = true;
+        }
+        moved
+    }
+
+    fn handle_datagram(&mut self, now: Instant, source: Source, datagram: &mut [u8]) {
+        if group::is_group(datagram) {
+            self.handle_group(now, datagram);
+            return;
+        }
+        let Some(received) = self.endpoint.handle_datagram(now, source, datagram) else { return };
+        let (peer, body) = (received.peer, &datagram[received.body]);
+        match received.channel {
+            channel::MEMBERSHIP => {
+                let body = Bytes::copy_from_slice(body);
+                self.events.push_back(Event::Membership { peer, body });
+            }
+            channel::RELIABLE => self.reliable.handle_datagram(now, peer, body),
+            channel::APPLICATION => {
+                if self.inbox.len() + body.len() > INBOX_BYTES {
+                    self.stats.inbox_dropped += 1;
+                    return;
+                }
+                self.stats.datagrams_in += 1;
+                let begin = self.inbox.len();
+                self.inbox.extend_from_slice(body);
+                self.inbox_index.push((peer, begin..self.inbox.len()));
+            }
+            channel::GROUP_KEYS => self.groups.handle_key_message(now, peer, body),
+            channel::ECHO => self.handle_echo(now, peer, body),
+            _ => self.stats.unknown_channel += 1,
+        }
+    }
+
+    fn handle_echo(&mut self, now: Instant, peer: PublicKey, body: &[u8]) {
+        match body.split_first() {
+            Some((0, nonce)) if nonce.len() == 8 => {
+                let mut answer = [1; 9];
+                answer[1..].copy_from_slice(nonce);
+                // As large as the question, to an authenticated peer: nothing to amplify.
+                let _ = self.send(now, peer, channel::ECHO, &answer);
+            }
+            Some((1, nonce)) => {
+                if let Ok(nonce) = nonce.try_into() {
+                    self.events.push_back(Event::Echo { peer, nonce: u64::from_le_bytes(nonce) });
+                }
+            }
+            _ => self.stats.unknown_channel += 1,
+        }
+    }
+
+    fn handle_group(&mut self, now: Instant, frame: &[u8]) {
+        self.groups.handle_frame(now, frame);
+    }
+
+    fn seal_and_send(
+        &mut self,
+        now: Instant,
+        peer: PublicKey,
+        channel: u8,
+        body: &[u8],
+    ) -> Result<(), securedgram::SealError> {
+        let mut sealed = std::mem::take(&mut self.sealed);
+        sealed.clear();
+        let routes: Result<Routes, _> = self.endpoint.seal(now, &peer, channel, body, &mut sealed);
+        if let Ok(routes) = routes {
+            for route in routes.iter() {
+                self.route(route, Some(peer), &sealed);
+            }
+        }
+        self.sealed = sealed;
+        routes.map(|_| ())
+    }
+
+    fn route(&mut self, route: Route, peer: Option<PublicKey>, datagram: &[u8]) {
+        match (route, peer) {
+            (Route::Direct(addr), _) => self.outbox.push(addr, datagram),
+            (Route::Relay(hub), Some(dst)) => {
+                self.command(hub, HubCommand::Forward { dst, payload: Bytes::copy_from_slice(datagram) });
+            }
+            (Route::Relay(_), None) => self.stats.hub_dropped += 1,
+        }
+    }
+
+    // ---- Hubs and candidates.
+
+    fn hubs_up(&self) -> Vec<PublicKey> {
+        self.hubs.iter().filter(|(_, state)| state.up).map(|(hub, _)| *hub).collect()
+    }
+
+    fn first_hub_up(&self) -> Option<PublicKey> {
+        self.hubs.iter().find(|(_, state)| state.up).map(|(hub, _)| *hub)
+    }
+
+    /// Whether a hub's queue is so full that bulk should wait.
+    fn hub_is_full(&self) -> bool {
+        self.hubs.values().any(|state| state.queue.len() >= HUB_QUEUE / 2)
+    }
+
+    fn command(&mut self, hub: PublicKey, command: HubCommand) {
+        let Some(state) = self.hubs.get_mut(&hub) else { return };
+        if !state.up {
+            self.stats.hub_dropped += 1;
+            return;
+        }
+        if state.queue.len() >= HUB_QUEUE {
+            // The oldest is the one that is worth the least by the time it arrives.
+            state.queue.pop_front();
+            self.stats.hub_dropped += 1;
+        }
+        state.queue.push_back(command);
+    }
+
+    fn command_all(&mut self, command: &HubCommand) {
+        for hub in self.hubs_up() {
+            self.command(hub, command.clone());
+        }
+    }
+
+    fn on_hub_up(&mut self, now: Instant, hub: PublicKey) {
+        if let Some(state) = self.hubs.get_mut(&hub) {
+            state.up = true;
+        }
+        for tag in self.groups.tags() {
+            self.command(hub, HubCommand::GroupJoin { tag });
+        }
+        self.publish(now, hub);
+        self.command(hub, HubCommand::List { max: CONTACTS });
+        self.relays_changed(now);
+        self.events.push_back(Event::HubUp { hub });
+    }
+
+    fn on_hub_down(&mut self, now: Instant, hub: PublicKey, reason: String) {
+        if let Some(state) = self.hubs.get_mut(&hub) {
+            state.up = false;
+            state.rtt = None;
+            self.stats.hub_dropped += state.queue.len() as u64;
+            state.queue.clear();
+        }
+        self.relays_changed(now);
+        self.events.push_back(Event::HubDown { hub, reason });
+    }
+
+    fn relays_changed(&mut self, now: Instant) {
+        let up = self.hubs_up();
+        for peer in &self.peers {
+            self.endpoint.set_relays(now, peer, &up);
+        }
+    }
+
+    /// Works out our candidates, and tells peers and rendezvous if they have changed.
+    fn gather(&mut self, now: Instant) {
+        let hub_addrs: Vec<_> = self.hubs.values().filter_map(|hub| hub.addr).collect();
+        let reflexive: Vec<_> = self.hubs.values().filter_map(|hub| hub.reflexive).collect();
+        let list = candidates::gather(&self.interfaces, self.ports, &hub_addrs, &reflexive);
+        if list == self.candidates {
+            return;
+        }
+        self.candidates = list;
+        for peer in &self.peers {
+            self.endpoint.set_local_candidates(now, peer, &self.candidates);
+        }
+        for hub in self.hubs_up() {
+            self.publish(now, hub);
+        }
+    }
+
+    /// Puts our record, sealed, into a hub's rendezvous.
+    fn publish(&mut self, now: Instant, hub: PublicKey) {
+        self.record_seq += 1;
+        let (base, unix_base) = self.unix_base;
+        let record = Record {
+            candidates: self.candidates.clone(),
+            home: Some(hub),
+            capabilities: 0,
+            seq: self.record_seq,
+            issued: unix_base + now.saturating_duration_since(base),
+        };
+        if let Some(generation) = self.generations.first() {
+            let sealed = record.seal(&self.local, generation, &mut self.rng);
+            self.command(hub, HubCommand::Publish(sealed));
+        }
+    }
 }

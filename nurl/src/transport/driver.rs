@@ -98,7 +98,9 @@ impl Driver {
                 Link { hub: hub.key, addr: hub.addr.clone(), commands, events }
             })
             .collect();
-        core.set_interfaces(time::now(), interfaces()?, ports);
+        let now = time::now();
+        core.set_ports(now, ports);
+        core.set_interfaces(now, interfaces()?);
         Ok(Driver {
             sockets,
             links,

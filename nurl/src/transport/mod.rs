@@ -208,6 +208,8 @@ pub struct Stats {
     pub datagrams_in: u64,
     /// Application datagrams sealed.
     pub datagrams_out: u64,
+    /// Application datagrams dropped because nobody took those before them.
+    pub inbox_dropped: u64,
     /// Datagrams on channels that nobody knows.
     pub unknown_channel: u64,
     /// Datagrams dropped while they waited for a session.

@@ -81,7 +81,7 @@ fn own_text() -> Result<PathBuf, Failure> {
 /// A hub or worker process. Dropping it closes its standard input and kills it.
 struct Process {
     child: Child,
-    lines: Lines<BufReader<ChildStdout>>,
+    lines: Option<Lines<BufReader<ChildStdout>>>,
 }
 
 impl Process {
@@ -100,12 +100,13 @@ impl Process {
                 |error| Failure::new(Code::Other, format!("can't start {}: {error}", arguments[0])),
             )?;
         let lines = BufReader::new(child.stdout.take().expect("piped")).lines();
-        Ok(Process { child, lines })
+        Ok(Process { child, lines: Some(lines) })
     }
 
     /// The first line, which says that it serves.
     async fn ready(&mut self, what: &str) -> Result<Value, Failure> {
-        let line = time::timeout(START, self.lines.next_line()).await;
+        let lines = self.lines.as_mut().expect("a child gets ready once");
+        let line = time::timeout(START, lines.next_line()).await;
         let Ok(Ok(Some(line))) = line else {
             return Err(Failure::new(Code::Other, format!("the {what} did not get ready")));
         };
@@ -113,6 +114,9 @@ impl Process {
         if value["event"] != "ready" {
             return Err(Failure::new(Code::Other, format!("the {what} failed: {}", value["message"])));
         }
+        // What follows is read and dropped, so that a full pipe never stalls the child.
+        let mut lines = self.lines.take().expect("taken once, here");
+        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
         Ok(value)
     }
 }

@@ -1,0 +1,258 @@
+//! Building a node.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rand_core::Rng as _;
+
+use super::command::{APPLICATION_QUEUE, NET_QUEUE, STATE_QUEUE, View};
+use super::event::Bus;
+use super::net_plane::{NetParts, NetPlane};
+use super::state_plane::{StateParts, StatePlane};
+use super::{Inner, Node, Role};
+use crate::Error;
+use crate::compute::job::{JobError, KindLimits};
+use crate::compute::pool::{Handlers, JobContext};
+use crate::key::{AllowList, SecretKey};
+use crate::membership::{self, Detector, Meta, Roles};
+use crate::mesh::Ticket;
+use crate::rt::sync::{Mutex, mpsc, watch};
+use crate::rt::task::{Plane, Planes};
+use crate::rt::{self, time};
+use crate::state::store::Store;
+use crate::transport::driver::Driver;
+use crate::transport::{Transport, TransportConfig};
+
+/// Handler threads when nothing else is said: as many as cores, within these bounds.
+const POOL_DEFAULT: std::ops::RangeInclusive<usize> = 2..=64;
+
+/// A node to be; see [`Node::builder`].
+pub struct Builder {
+    ticket: Ticket,
+    key: Option<SecretKey>,
+    role: Role,
+    handlers: Handlers,
+    listen: Vec<SocketAddr>,
+    allow: AllowList,
+    zone: String,
+    weight: u16,
+    store: Option<PathBuf>,
+    pool: usize,
+    detector: membership::Config,
+}
+
+impl Builder {
+    pub(super) fn new(ticket: Ticket) -> Builder {
+        let cores = std::thread::available_parallelism().map_or(*POOL_DEFAULT.start(), usize::from);
+        Builder {
+            ticket,
+            key: None,
+            role: Role::Worker,
+            handlers: Handlers::new(),
+            listen: vec![([0, 0, 0, 0], 0).into()],
+            allow: AllowList::Anyone,
+            zone: String::new(),
+            weight: 1,
+            store: None,
+            pool: cores.clamp(*POOL_DEFAULT.start(), *POOL_DEFAULT.end()),
+            detector: membership::Config::default(),
+        }
+    }
+
+    /// Who the node is; a fresh random key if this isn't called.
+    #[must_use]
+    pub fn key(mut self, key: SecretKey) -> Builder {
+        self.key = Some(key);
+        self
+    }
+
+    /// What the node is in its mesh; a worker if this isn't called.
+    #[must_use]
+    pub fn role(mut self, role: Role) -> Builder {
+        self.role = role;
+        self
+    }
+
+    /// Runs the jobs of `kind` by an async function. A second handler for a kind replaces the first.
+    #[must_use]
+    pub fn handler<F, Fut>(mut self, kind: &str, handler: F) -> Builder
+    where
+        F: Fn(JobContext, Bytes) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Bytes, JobError>> + Send + 'static,
+    {
+        self.handlers.insert(kind, KindLimits::default(), handler);
+        self
+    }
+
+    /// As [`handler`](Builder::handler), with limits of its own.
+    #[must_use]
+    pub fn handler_with<F, Fut>(mut self, kind: &str, limits: KindLimits, handler: F) -> Builder
+    where
+        F: Fn(JobContext, Bytes) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Bytes, JobError>> + Send + 'static,
+    {
+        self.handlers.insert(kind, limits, handler);
+        self
+    }
+
+    /// Where to bind UDP; `0.0.0.0:0` if this isn't called.
+    #[must_use]
+    pub fn listen(mut self, addr: SocketAddr) -> Builder {
+        self.listen = vec![addr];
+        self
+    }
+
+    /// Only these keys may open a session with the node.
+    #[must_use]
+    pub fn allow(mut self, allow: AllowList) -> Builder {
+        self.allow = allow;
+        self
+    }
+
+    /// The node's failure zone: replicas are spread over zones.
+    #[must_use]
+    pub fn zone(mut self, zone: &str) -> Builder {
+        self.zone = zone.to_owned();
+        self
+    }
+
+    /// The node's share of the keys, relative to others.
+    #[must_use]
+    pub fn weight(mut self, weight: u16) -> Builder {
+        self.weight = weight;
+        self
+    }
+
+    /// Where to keep what outlives a restart.
+    #[must_use]
+    pub fn store(mut self, dir: &Path) -> Builder {
+        self.store = Some(dir.to_owned());
+        self
+    }
+
+    /// How many threads run handlers.
+    #[must_use]
+    pub fn pool(mut self, threads: usize) -> Builder {
+        self.pool = threads.max(1);
+        self
+    }
+
+    /// Other timings than the mesh's shared ones; all members should run the same.
+    #[must_use]
+    pub fn detector(mut self, config: membership::Config) -> Builder {
+        self.detector = config;
+        self
+    }
+
+    /// Starts the node's threads, binds its sockets and begins to join.
+    ///
+    /// # Errors
+    /// [`Error::Listen`], [`Error::Store`], [`Error::Threads`], [`Error::Meta`].
+    pub async fn spawn(self) -> Result<Node, Error> {
+        let key = self.key.unwrap_or_else(|| SecretKey::generate(&mut rt::rng("node key")));
+        let public = key.public();
+        let boot = rt::rng("boot id").next_u64();
+        let planes = Planes::start("nurl", self.pool).map_err(Error::Threads)?;
+        let store = self.store.as_deref().map(Store::open_dir).transpose();
+        let store = store.map_err(|error| Error::Store(error.to_string()))?;
+
+        let mut roles = Roles::NONE;
+        if self.role == Role::Worker {
+            roles = roles.with(Roles::WORKER);
+        }
+        if store.is_some() {
+            roles = roles.with(Roles::STORE);
+        }
+        let meta = Meta::new(
+            roles,
+            self.handlers.kinds(),
+            self.weight,
+            self.zone,
+            env!("CARGO_PKG_VERSION").to_owned(),
+        )?;
+        let now = time::now();
+        let detector = Detector::new(
+            self.detector,
+            public,
+            boot,
+            meta,
+            self.role == Role::Observer,
+            now,
+            rt::rng("membership"),
+        );
+        let config = TransportConfig {
+            key,
+            ticket: self.ticket.clone(),
+            allow: self.allow,
+            boot,
+            listen: self.listen.clone(),
+        };
+        let mut transport = Transport::new(&config, now, time::unix_now(), rt::rng);
+
+        let bus = Bus::default();
+        let (net, net_commands) = mpsc::channel(NET_QUEUE);
+        let (state, state_commands) = mpsc::channel(NET_QUEUE);
+        let (state_input, state_inputs) = mpsc::channel(STATE_QUEUE);
+        let (view, views) = watch::channel(Arc::new(View::default()));
+        let (datagrams_in, datagrams) = mpsc::channel(APPLICATION_QUEUE);
+        let (messages_in, messages) = mpsc::channel(APPLICATION_QUEUE);
+        let (groups_in, groups) = mpsc::channel(APPLICATION_QUEUE);
+
+        // The sockets belong to the plane's runtime, so they are opened there.
+        let (role, hubs, net_bus) = (self.role, self.ticket.hubs.clone(), bus.clone());
+        let opened = planes.spawn(Plane::Net, async move {
+            let driver = Driver::open(&config, &mut transport).await?;
+            Ok::<_, std::io::Error>((driver, transport))
+        });
+        let addr = self.listen.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let (driver, transport) = match opened.await {
+            Ok(Ok(opened)) => opened,
+            Ok(Err(error)) => return Err(Error::Listen { addr, error }),
+            Err(error) => return Err(Error::Listen { addr, error: std::io::Error::other(error.to_string()) }),
+        };
+        let local_addrs = driver.local_addrs();
+        let parts = NetParts {
+            transport,
+            driver,
+            detector,
+            role,
+            hubs,
+            commands: net_commands,
+            state: state_input,
+            view,
+            datagrams: datagrams_in,
+            messages: messages_in,
+            groups: groups_in,
+            bus: net_bus,
+        };
+        let state_plane = StatePlane::new(StateParts {
+            key: public,
+            boot,
+            role,
+            planes: planes.clone(),
+            handlers: self.handlers,
+            store,
+            commands: state_commands,
+            inputs: state_inputs,
+            views,
+            net: net.downgrade(),
+            bus: bus.clone(),
+        })?;
+        planes.spawn(Plane::Net, async move { NetPlane::new(parts).run().await });
+        planes.spawn(Plane::State, state_plane.run());
+        Ok(Node(Arc::new(Inner {
+            key: public,
+            hubs: self.ticket.hubs.iter().map(|hub| hub.addr.as_str()).collect::<Vec<_>>().join(", "),
+            local_addrs,
+            net,
+            state,
+            bus,
+            datagrams: Mutex::new(datagrams),
+            messages: Mutex::new(messages),
+            groups: Mutex::new(groups),
+            _planes: planes,
+        })))
+    }
+}

@@ -1,0 +1,127 @@
+//! What the planes of a node say to each other.
+//!
+//! Every channel is bounded. The network plane never waits for another: what it can't hand up is dropped and
+//! counted, and the protocols above recover by their own timers. An API call waits.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::{MemberInfo, Status};
+use crate::Error;
+use crate::compute::job::{JobError, MemberChange, SubmitOptions, TaskId};
+use crate::key::PublicKey;
+use crate::ring::RingMember;
+use crate::rt::sync::{mpsc, oneshot};
+use crate::transport::Priority;
+
+/// Commands that wait for the network plane. It takes hundreds at a turn; more would only add delay.
+pub(super) const NET_QUEUE: usize = 1_024;
+
+/// Messages from peers that wait for the state plane. Over it they are dropped and counted: jobs and state
+/// repeat what matters.
+pub(super) const STATE_QUEUE: usize = 4_096;
+
+/// Application datagram batches, messages and group bodies that wait for the application.
+pub(super) const APPLICATION_QUEUE: usize = 1_024;
+
+/// An answer to an API call.
+pub(super) type Reply<T> = oneshot::Sender<T>;
+
+/// To the network plane.
+pub(super) enum NetCommand {
+    /// Application datagrams to one peer.
+    Datagrams { to: PublicKey, bodies: Vec<Bytes> },
+    /// A reliable message of the state plane.
+    Message { to: PublicKey, priority: Priority, kind: u8, body: Bytes },
+    /// A reliable message of the application; the answer comes when the peer has it.
+    ApplicationMessage { to: PublicKey, body: Bytes, reply: Reply<Result<(), Error>> },
+    /// Something for every member of a group.
+    Broadcast { group: String, body: Bytes, reply: Reply<Result<(), Error>> },
+    /// Joins a group.
+    JoinGroup { group: String, reply: Reply<Result<(), Error>> },
+    /// Leaves a group.
+    LeaveGroup { group: String },
+    /// Begins a session.
+    Connect { peer: PublicKey },
+    /// Sends an echo request.
+    Ping { peer: PublicKey, reply: Reply<Pong> },
+    /// The members and the ways to them.
+    Members { reply: Reply<Vec<MemberInfo>> },
+    /// Everything that `status` shows.
+    Status { reply: Reply<Status> },
+    /// Answers when a hub accepted us and a first view of the mesh is here.
+    Joined { reply: Reply<Result<(), Error>> },
+    /// An epoch counter that the state plane took.
+    NoteEpoch(u64),
+    /// Leaves the mesh; the answer comes when that is told.
+    Shutdown { reply: Reply<()> },
+}
+
+/// An answered ping.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pong {
+    /// The round trip.
+    pub rtt: Duration,
+    /// Whether the way was direct when the answer came.
+    pub direct: bool,
+    /// The peer's address, if direct.
+    pub addr: Option<SocketAddr>,
+}
+
+/// What the network plane knows of the mesh, for the state plane.
+#[derive(Debug, Clone, Default)]
+pub(super) struct View {
+    pub(super) members: Vec<RingMember>,
+    /// Whether a push-pull with another member has completed.
+    pub(super) complete: bool,
+    /// The highest epoch counter seen.
+    pub(super) epoch: u64,
+}
+
+/// From the network plane to the state plane.
+pub(super) enum StateInput {
+    /// A reliable message of kind job or state.
+    Message { from: PublicKey, kind: u8, body: Bytes },
+    /// A message to a peer was given up.
+    SendFailed { peer: PublicKey },
+    /// A verdict on a member.
+    Member { peer: PublicKey, change: MemberChange },
+}
+
+/// How a task's submitter follows its course.
+pub(super) type Course = mpsc::Sender<super::task::TaskEvent>;
+
+/// From the API to the state plane.
+pub(super) enum StateCommand {
+    /// Takes a task.
+    Submit {
+        kind: String,
+        key: Bytes,
+        payload: Bytes,
+        options: SubmitOptions,
+        course: Course,
+        reply: Reply<Result<TaskId, Error>>,
+    },
+    /// Ends a task.
+    Cancel { task: TaskId, reply: Reply<bool> },
+    /// Changes replicated state.
+    Update { key: Bytes, op: crate::state::replicator::Op, reply: Reply<Result<(), Error>> },
+    /// Reads replicated state.
+    Read { key: Bytes, reply: Reply<Result<Option<crate::state::replicator::Value>, Error>> },
+    /// What the state plane counts.
+    Stats { reply: Reply<StateStats> },
+    /// Stops taking work; the answer comes when what runs has ended or been given up.
+    Shutdown { reply: Reply<()> },
+}
+
+/// What the state plane counts.
+#[derive(Debug, Clone, Default)]
+pub struct StateStats {
+    /// The jobs' counters.
+    pub jobs: crate::compute::job::Stats,
+}
+
+/// The outcome of a task as its submitter sees it.
+pub(super) type Outcome = Result<Bytes, JobError>;

@@ -1,0 +1,622 @@
+//! The network plane: transport and failure detector on a thread of their own.
+//!
+//! Nothing here waits for the application, for a handler or for a disk, so a node whose every core is busy
+//! with handlers still answers pings: that is the heartbeat. What another plane doesn't take in time is
+//! dropped and counted.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use rand_core::Rng as _;
+
+use super::command::{NetCommand, Pong, Reply, StateInput, View};
+use super::event::{Bus, NodeEvent};
+use super::{HubInfo, MemberInfo, NetStats, Role, Status};
+use crate::Error;
+use crate::compute::job::MemberChange;
+use crate::key::PublicKey;
+use crate::mesh::Hub;
+use crate::membership::{self, Detector, Roles, State, Via};
+use crate::ring::RingMember;
+use crate::rt::sync::{mpsc, watch};
+use crate::rt::{self, Rng, time};
+use crate::transport::core::Datagram;
+use crate::transport::driver::Driver;
+use crate::transport::{Event, MessageId, PathInfo, Priority, Transport, channel, group, kind, reliable};
+
+/// How often a hub is asked whether it is there: at least twice within the detector's freshness.
+const HUB_PING_EVERY: Duration = Duration::from_secs(4);
+
+/// How often rendezvous is read again and we announce ourselves to the mesh group, so that halves that hold
+/// each other dead meet again.
+const ANNOUNCE_EVERY: Duration = Duration::from_secs(30);
+
+/// How often the two clocks are compared; a wall clock that is further ahead than [`SLEPT`] means suspend.
+const CLOCK_CHECK_EVERY: Duration = Duration::from_secs(1);
+const SLEPT: Duration = Duration::from_secs(5);
+
+/// Commands taken in one turn, so that a flood of sends doesn't delay an ack.
+const COMMANDS_PER_TURN: usize = 64;
+
+/// Messages that wait for a peer's budget; more are given up, which their sender is told.
+const DEFERRED: usize = 4_096;
+
+/// Pings under way.
+const PINGS: usize = 256;
+
+/// How long a leaving node goes on, so that its leave reaches others before it falls silent.
+const LEAVE_FOR: Duration = Duration::from_millis(600);
+
+/// Everything that the plane needs from the builder.
+pub(super) struct NetParts {
+    pub(super) transport: Transport,
+    pub(super) driver: Driver,
+    pub(super) detector: Detector,
+    pub(super) role: Role,
+    pub(super) hubs: Vec<Hub>,
+    pub(super) commands: mpsc::Receiver<NetCommand>,
+    pub(super) state: mpsc::Sender<StateInput>,
+    pub(super) view: watch::Sender<Arc<View>>,
+    pub(super) datagrams: mpsc::Sender<Vec<Datagram>>,
+    pub(super) messages: mpsc::Sender<(PublicKey, Bytes)>,
+    pub(super) groups: mpsc::Sender<(String, PublicKey, Bytes)>,
+    pub(super) bus: Bus,
+}
+
+struct Deferred {
+    to: PublicKey,
+    priority: Priority,
+    kind: u8,
+    body: Bytes,
+    reply: Option<Reply<Result<(), Error>>>,
+}
+
+struct Sent {
+    kind: u8,
+    reply: Option<Reply<Result<(), Error>>>,
+}
+
+/// The plane's state beside its parts.
+pub(super) struct NetPlane {
+    parts: NetParts,
+    sent: BTreeMap<(PublicKey, MessageId), Sent>,
+    deferred: VecDeque<Deferred>,
+    pings: BTreeMap<u64, (Instant, Reply<Pong>)>,
+    joining: Vec<Reply<Result<(), Error>>>,
+    joined: bool,
+    view_complete: bool,
+    view_dirty: bool,
+    last_hub_error: BTreeMap<PublicKey, String>,
+    due: Due,
+    leaving: Option<(Instant, Reply<()>)>,
+    stats: NetStats,
+    rng: Rng,
+}
+
+/// When the plane's own chores are due.
+struct Due {
+    hub_ping: Instant,
+    announce: Instant,
+    clock_check: Instant,
+    clocks: (Instant, Duration),
+}
+
+impl NetPlane {
+    pub(super) fn new(parts: NetParts) -> NetPlane {
+        let now = time::now();
+        NetPlane {
+            parts,
+            sent: BTreeMap::new(),
+            deferred: VecDeque::new(),
+            pings: BTreeMap::new(),
+            joining: Vec::new(),
+            joined: false,
+            view_complete: false,
+            view_dirty: true,
+            last_hub_error: BTreeMap::new(),
+            due: Due {
+                hub_ping: now,
+                announce: now + ANNOUNCE_EVERY,
+                clock_check: now + CLOCK_CHECK_EVERY,
+                clocks: (now, time::unix_now()),
+            },
+            leaving: None,
+            stats: NetStats::default(),
+            rng: rt::rng("net plane"),
+        }
+    }
+
+    /// Runs until the node is shut down or dropped.
+    pub(super) async fn run(mut self) {
+        let mut command = None;
+        loop {
+            let now = time::now();
+            self.parts.driver.turn(&mut self.parts.transport, now);
+            if self.take_commands(now, command.take()) {
+                break;
+            }
+            self.chores(now);
+            self.work(now);
+            self.parts.driver.flush(&mut self.parts.transport, now);
+            // What the flush let arrive is worked on before anybody sleeps.
+            self.work(now);
+            if self.leaving.as_ref().is_some_and(|(until, _)| now >= *until) {
+                break;
+            }
+            let deadline = self.poll_timeout();
+            let open = !self.parts.transport.is_full();
+            rt::select! {
+                next = self.parts.commands.recv(), if open => match next {
+                    Some(next) => command = Some(next),
+                    // Every handle is gone: nobody could ask for anything any more.
+                    None => break,
+                },
+                () = self.parts.driver.wait(deadline) => {}
+            }
+        }
+        self.parts.bus.close();
+        for reply in self.joining.drain(..) {
+            let _ = reply.send(Err(Error::Closed));
+        }
+        if let Some((_, reply)) = self.leaving.take() {
+            // Nobody waits for the answer: the caller gave up.
+            let _ = reply.send(());
+        }
+    }
+
+    fn poll_timeout(&mut self) -> Option<Instant> {
+        [
+            self.parts.transport.poll_timeout(),
+            self.parts.detector.poll_timeout(),
+            Some(self.due.hub_ping.min(self.due.announce).min(self.due.clock_check)),
+            self.leaving.as_ref().map(|(until, _)| *until),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// Takes commands as long as there is room for what they send. Says whether the handles are gone.
+    fn take_commands(&mut self, now: Instant, first: Option<NetCommand>) -> bool {
+        if let Some(command) = first {
+            self.handle_command(now, command);
+        }
+        for _ in 0..COMMANDS_PER_TURN {
+            if self.parts.transport.is_full() {
+                return false;
+            }
+            match self.parts.commands.try_recv() {
+                Ok(command) => self.handle_command(now, command),
+                Err(mpsc::error::TryRecvError::Empty) => return false,
+                Err(mpsc::error::TryRecvError::Disconnected) => return true,
+            }
+        }
+        false
+    }
+
+    fn handle_command(&mut self, now: Instant, command: NetCommand) {
+        let transport = &mut self.parts.transport;
+        match command {
+            NetCommand::Datagrams { to, bodies } => {
+                for body in bodies {
+                    if transport.send(now, to, channel::APPLICATION, &body).is_err() {
+                        self.stats.refused_datagrams += 1;
+                    }
+                }
+            }
+            NetCommand::Message { to, priority, kind, body } => {
+                self.send_message(now, Deferred { to, priority, kind, body, reply: None });
+            }
+            NetCommand::ApplicationMessage { to, body, reply } => {
+                let (priority, kind) = (Priority::Bulk, kind::APPLICATION);
+                self.send_message(now, Deferred { to, priority, kind, body, reply: Some(reply) });
+            }
+            NetCommand::Broadcast { group, body, reply } => {
+                let _ = reply.send(transport.broadcast(now, &group, &body).map_err(Error::from));
+            }
+            NetCommand::JoinGroup { group, reply } => {
+                let _ = reply.send(transport.join_group(now, &group).map_err(Error::from));
+            }
+            NetCommand::LeaveGroup { group } => transport.leave_group(now, &group),
+            NetCommand::Connect { peer } => transport.connect(now, peer),
+            NetCommand::Ping { peer, reply } => self.ping(now, peer, reply),
+            NetCommand::Members { reply } => {
+                let _ = reply.send(self.members());
+            }
+            NetCommand::Status { reply } => {
+                let _ = reply.send(self.status());
+            }
+            NetCommand::Joined { reply } => {
+                if self.joined {
+                    let _ = reply.send(Ok(()));
+                } else {
+                    self.joining.push(reply);
+                }
+            }
+            NetCommand::NoteEpoch(counter) => self.parts.detector.note_epoch(counter),
+            NetCommand::Shutdown { reply } => {
+                self.parts.detector.leave(now);
+                self.leaving = Some((now + LEAVE_FOR, reply));
+            }
+        }
+    }
+
+    // ---- Reliable messages.
+
+    /// Sends now, or when the peer's budget has room.
+    fn send_message(&mut self, now: Instant, message: Deferred) {
+        let waits = self.deferred.iter().any(|other| other.to == message.to && other.kind == message.kind);
+        if waits {
+            self.defer(message);
+        } else if let Some(message) = self.try_message(now, message) {
+            self.defer(message);
+        }
+    }
+
+    /// Gives a message to the transport; gives it back if its budget is full.
+    fn try_message(&mut self, now: Instant, message: Deferred) -> Option<Deferred> {
+        let Deferred { to, priority, kind, body, reply } = message;
+        match self.parts.transport.send_message(now, to, priority, kind, body.clone()) {
+            Ok(id) => {
+                self.sent.insert((to, id), Sent { kind, reply });
+                None
+            }
+            Err(reliable::SendError::Full { .. }) => Some(Deferred { to, priority, kind, body, reply }),
+            Err(error) => {
+                self.message_failed(to, Sent { kind, reply }, error.into());
+                None
+            }
+        }
+    }
+
+    fn defer(&mut self, message: Deferred) {
+        if self.deferred.len() < DEFERRED {
+            self.deferred.push_back(message);
+            return;
+        }
+        self.stats.messages_given_up += 1;
+        let error = reliable::SendError::Full { queued_bytes: message.body.len() };
+        let sent = Sent { kind: message.kind, reply: message.reply };
+        self.message_failed(message.to, sent, error.into());
+    }
+
+    fn retry_deferred(&mut self, now: Instant, peer: PublicKey) {
+        for message in std::mem::take(&mut self.deferred) {
+            if message.to != peer {
+                self.deferred.push_back(message);
+            } else if let Some(message) = self.try_message(now, message) {
+                self.deferred.push_back(message);
+            }
+        }
+    }
+
+    fn message_failed(&mut self, peer: PublicKey, sent: Sent, error: Error) {
+        match sent.reply {
+            Some(reply) => {
+                // Nobody waits for the answer: the caller gave up.
+                let _ = reply.send(Err(error));
+            }
+            None if matches!(sent.kind, kind::JOB | kind::STATE) => {
+                self.to_state(StateInput::SendFailed { peer });
+            }
+            None => {}
+        }
+    }
+
+    fn to_state(&mut self, input: StateInput) {
+        if self.parts.state.try_send(input).is_err() {
+            self.stats.state_dropped += 1;
+        }
+    }
+
+    // ---- Events and the detector.
+
+    /// Moves events up and the detector's messages down until nothing moves.
+    fn work(&mut self, now: Instant) {
+        loop {
+            let mut moved = false;
+            while let Some(event) = self.parts.transport.poll_event() {
+                self.on_event(now, event);
+                moved = true;
+            }
+            while let Some(out) = self.parts.detector.poll_transmit() {
+                self.send_membership(now, &out);
+                moved = true;
+            }
+            while let Some(event) = self.parts.detector.poll_event() {
+                self.on_membership(now, event);
+                moved = true;
+            }
+            if !moved {
+                break;
+            }
+            self.parts.transport.pump(now);
+        }
+        let datagrams = self.parts.transport.take_datagrams();
+        if !datagrams.is_empty() {
+            let count = datagrams.len() as u64;
+            if self.parts.datagrams.try_send(datagrams).is_err() {
+                self.stats.application_dropped += count;
+            }
+        }
+        if std::mem::take(&mut self.view_dirty) {
+            self.publish_view();
+        }
+    }
+
+    fn send_membership(&mut self, now: Instant, out: &membership::Transmit) {
+        let transport = &mut self.parts.transport;
+        match out.via {
+            Via::Datagram => {
+                // A probe that can't be sent is a probe that fails.
+                let _ = transport.send(now, out.to, channel::MEMBERSHIP, &out.body);
+            }
+            Via::Reliable => {
+                let body = Bytes::copy_from_slice(&out.body);
+                let _ = transport.send_message(now, out.to, Priority::Control, kind::MEMBERSHIP, body);
+            }
+        }
+    }
+
+    fn on_event(&mut self, now: Instant, event: Event) {
+        match event {
+            Event::Membership { peer, body } => {
+                self.parts.detector.handle_message(now, peer, Via::Datagram, &body);
+            }
+            Event::Message { peer, kind: kind::MEMBERSHIP, body } => {
+                self.parts.detector.handle_message(now, peer, Via::Reliable, &body);
+            }
+            Event::Message { peer, kind: kind::APPLICATION, body } => {
+                if self.parts.messages.try_send((peer, body)).is_err() {
+                    self.stats.application_dropped += 1;
+                }
+            }
+            Event::Message { peer, kind, body } => {
+                self.to_state(StateInput::Message { from: peer, kind, body });
+            }
+            Event::Acked { peer, id } => {
+                if let Some(Sent { reply: Some(reply), .. }) = self.sent.remove(&(peer, id)) {
+                    let _ = reply.send(Ok(()));
+                }
+            }
+            Event::Failed { peer, id, reason } => {
+                if let Some(sent) = self.sent.remove(&(peer, id)) {
+                    self.message_failed(peer, sent, Error::MessageLost(reason));
+                }
+            }
+            Event::Writable { peer } => self.retry_deferred(now, peer),
+            Event::Group { group, sender, body } if group == group::MESH => {
+                self.parts.detector.handle_announcement(now, sender, &body);
+            }
+            Event::Group { group, sender, body } => {
+                if self.parts.groups.try_send((group, sender, body)).is_err() {
+                    self.stats.application_dropped += 1;
+                }
+            }
+            Event::Established { .. } | Event::Restarted { .. } => {}
+            Event::Unreachable { peer } => self.parts.detector.on_session_failed(now, peer),
+            Event::Path { peer, path } => self.tell_path(peer, path),
+            Event::Echo { peer, nonce } => {
+                if let Some((begun, reply)) = self.pings.remove(&nonce) {
+                    let path = self.parts.transport.path(&peer);
+                    let rtt = now.saturating_duration_since(begun);
+                    let _ = reply.send(Pong { rtt, direct: path.direct, addr: path.addr });
+                }
+            }
+            Event::HubUp { hub } => {
+                self.last_hub_error.remove(&hub);
+                self.due.hub_ping = now;
+                self.parts.bus.send(&NodeEvent::HubUp { hub });
+            }
+            Event::HubDown { hub, reason } => {
+                self.last_hub_error.insert(hub, reason.clone());
+                self.parts.detector.on_hub_down(now);
+                self.parts.bus.send(&NodeEvent::HubDown { hub, reason });
+            }
+            Event::HubPong => self.parts.detector.on_hub_pong(now),
+            Event::Contacts(contacts) => self.on_contacts(now, &contacts),
+        }
+    }
+
+    fn tell_path(&self, peer: PublicKey, path: PathInfo) {
+        self.parts.bus.send(&NodeEvent::Path {
+            peer,
+            direct: path.direct,
+            addr: path.addr,
+            reason: path.reason,
+        });
+    }
+
+    /// Rendezvous answered: whoever is there is asked for the table, and with nobody there the view of this
+    /// node alone is complete.
+    fn on_contacts(&mut self, now: Instant, contacts: &[PublicKey]) {
+        if contacts.is_empty() {
+            self.view_complete |= self.parts.detector.members().next().is_none();
+            self.view_dirty = true;
+            self.finish_joining();
+        } else {
+            self.parts.detector.join(now, contacts);
+        }
+    }
+
+    fn on_membership(&mut self, now: Instant, event: membership::Event) {
+        use membership::Event as Member;
+        self.view_dirty = true;
+        let change = |peer, state: State| match state {
+            State::Alive => Some((peer, MemberChange::Alive)),
+            State::Dead => Some((peer, MemberChange::Dead)),
+            State::Left => Some((peer, MemberChange::Left)),
+            State::Suspect => None,
+        };
+        match event {
+            Member::Changed { peer, state, incarnation } => {
+                self.parts.bus.send(&NodeEvent::Member { peer, state, incarnation });
+                if let Some((peer, change)) = change(peer, state) {
+                    self.to_state(StateInput::Member { peer, change });
+                }
+            }
+            Member::Restarted { peer, .. } => {
+                self.parts.bus.send(&NodeEvent::Restarted { peer });
+                self.to_state(StateInput::Member { peer, change: MemberChange::Restarted });
+            }
+            Member::Joined => {
+                self.view_complete = true;
+                self.finish_joining();
+            }
+            Member::WantSession { peer } => self.parts.transport.connect(now, peer),
+            Member::Isolated(isolated) => self.parts.bus.send(&NodeEvent::Isolated(isolated)),
+            Member::Refuted { .. } | Member::MetaChanged { .. } | Member::User { .. } => {}
+            Member::Reclaimed { peer } => self.parts.transport.forget(now, &peer),
+        }
+    }
+
+    fn finish_joining(&mut self) {
+        self.joined = true;
+        for reply in self.joining.drain(..) {
+            let _ = reply.send(Ok(()));
+        }
+    }
+
+    // ---- Chores.
+
+    fn chores(&mut self, now: Instant) {
+        self.parts.detector.handle_timeout(now);
+        self.fail_hopeless_joins();
+        if now >= self.due.hub_ping {
+            self.due.hub_ping = now + HUB_PING_EVERY;
+            self.parts.transport.ping_hubs();
+            if !self.joined {
+                self.parts.transport.ask_contacts();
+            }
+        }
+        if now >= self.due.announce {
+            self.due.announce = now + ANNOUNCE_EVERY;
+            self.parts.transport.ask_contacts();
+            if self.parts.role != Role::Observer {
+                let body = self.parts.detector.announce();
+                // Without a hub nobody hears it; the next one comes in time.
+                let _ = self.parts.transport.broadcast(now, group::MESH, &body);
+            }
+        }
+        if now >= self.due.clock_check {
+            self.due.clock_check = now + CLOCK_CHECK_EVERY;
+            let wall = time::unix_now();
+            let (now_before, wall_before) = self.due.clocks;
+            let (ran, walked) = (now.saturating_duration_since(now_before), wall.saturating_sub(wall_before));
+            self.due.clocks = (now, wall);
+            if walked > ran + SLEPT {
+                self.parts.detector.on_suspend(now);
+                self.parts.transport.on_suspend(now);
+            }
+            self.pings.retain(|_, (_, reply)| !reply.is_closed());
+            self.joining.retain(|reply| !reply.is_closed());
+        }
+    }
+
+    /// Tells those who wait to join when every hub has refused us: no waiting helps then.
+    fn fail_hopeless_joins(&mut self) {
+        if self.joining.is_empty() || self.last_hub_error.len() < self.parts.hubs.len() {
+            return;
+        }
+        let refused = |hub: &Hub| {
+            let reason = self.last_hub_error.get(&hub.key)?;
+            reason.starts_with(REFUSED).then(|| (hub.addr.clone(), reason.clone()))
+        };
+        let refusals: Vec<_> = self.parts.hubs.iter().filter_map(refused).collect();
+        if refusals.len() < self.parts.hubs.len() {
+            return;
+        }
+        if let Some((addr, reason)) = refusals.first() {
+            for reply in self.joining.drain(..) {
+                let _ = reply.send(Err(Error::HubRefused { addr: addr.clone(), reason: reason.clone() }));
+            }
+        }
+    }
+
+    fn ping(&mut self, now: Instant, peer: PublicKey, reply: Reply<Pong>) {
+        if self.pings.len() >= PINGS {
+            // Dropping the reply tells the caller.
+            return;
+        }
+        let nonce = self.rng.next_u64();
+        if self.parts.transport.echo(now, peer, nonce).is_ok() {
+            self.pings.insert(nonce, (now, reply));
+        }
+    }
+
+    // ---- Views.
+
+    fn publish_view(&mut self) {
+        let ring_member = |member: &membership::Member| RingMember {
+            key: member.key,
+            weight: member.meta.weight(),
+            zone: member.meta.zone().to_owned(),
+            kinds: member.meta.kinds().to_vec(),
+            live: matches!(member.state, State::Alive | State::Suspect),
+            placed: member.meta.roles().contains(Roles::WORKER) && is_placed(member),
+        };
+        let mut members: Vec<_> = self.parts.detector.members().map(ring_member).collect();
+        if self.parts.role == Role::Worker && self.leaving.is_none() {
+            members.push(ring_member(&self.parts.detector.local_member()));
+        }
+        let epoch = self.parts.detector.highest_epoch();
+        self.parts.view.send(Arc::new(View { members, complete: self.view_complete, epoch }));
+    }
+
+    fn members(&self) -> Vec<MemberInfo> {
+        self.parts
+            .detector
+            .members()
+            .map(|member| MemberInfo {
+                key: member.key,
+                state: member.state,
+                incarnation: member.incarnation,
+                boot: member.boot,
+                roles: member.meta.roles(),
+                kinds: member.meta.kinds().to_vec(),
+                weight: member.meta.weight(),
+                zone: member.meta.zone().to_owned(),
+                version: member.meta.version().to_owned(),
+                path: self.parts.transport.path(&member.key),
+            })
+            .collect()
+    }
+
+    fn status(&self) -> Status {
+        let local = self.parts.detector.local_member();
+        let states = self.parts.transport.hubs();
+        let hubs = self.parts.hubs.iter().map(|hub| {
+            let state = states.get(&hub.key);
+            HubInfo {
+                key: hub.key,
+                addr: hub.addr.clone(),
+                up: state.is_some_and(|state| state.up),
+                rtt: state.and_then(|state| state.rtt),
+                reflexive: state.and_then(|state| state.reflexive),
+            }
+        });
+        Status {
+            key: local.key,
+            boot: local.boot,
+            hubs: hubs.collect(),
+            members: self.members(),
+            net: self.stats,
+            transport: self.parts.transport.stats(),
+            last_hub_error: self.last_hub_error.values().next().cloned(),
+        }
+    }
+}
+
+/// The beginning of a hub's reason when it answered and said no.
+pub(super) const REFUSED: &str = "refused";
+
+/// Whether a member keeps its place on the ring: it has not left, and if it is dead, its store will be back.
+fn is_placed(member: &membership::Member) -> bool {
+    match member.state {
+        State::Alive | State::Suspect => true,
+        State::Dead => member.meta.roles().contains(Roles::STORE),
+        State::Left => false,
+    }
+}

@@ -1,0 +1,344 @@
+//! The state plane: ring, jobs and replicated state on a thread of their own.
+//!
+//! It may wait for the network plane, never the other way round. Handlers run on the pool; this plane only
+//! starts them and hears how they ended.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::Role;
+use super::command::{Course, NetCommand, Reply, StateCommand, StateInput, StateStats, View};
+use super::event::{Bus, NodeEvent};
+use super::task::TaskEvent;
+use crate::Error;
+use crate::compute::job::{self, Jobs, RunId, TaskId};
+use crate::compute::pool::{Finished, Handlers, Pool, Report};
+use crate::key::PublicKey;
+use crate::ring::Ring;
+use crate::rt::sync::{mpsc, watch};
+use crate::rt::task::Planes;
+use crate::rt::{self, time};
+use crate::state::identity::ReplicaId;
+use crate::state::replicator::{self, Replicator, Value};
+use crate::state::store::Store;
+use crate::transport::{Priority, kind};
+
+/// Ends and notes of handlers that wait for this plane; a full channel makes handlers' ends wait.
+const REPORTS: usize = 1_024;
+
+/// Inputs taken in one turn.
+const INPUTS_PER_TURN: usize = 256;
+
+/// Reads of replicated state under way.
+const READS: usize = 1_024;
+
+/// Everything that the plane needs from the builder.
+pub(super) struct StateParts {
+    pub(super) key: PublicKey,
+    pub(super) boot: u64,
+    pub(super) role: Role,
+    pub(super) planes: Planes,
+    pub(super) handlers: Handlers,
+    pub(super) store: Option<Store>,
+    pub(super) commands: mpsc::Receiver<StateCommand>,
+    pub(super) inputs: mpsc::Receiver<StateInput>,
+    pub(super) views: watch::Receiver<Arc<View>>,
+    pub(super) net: mpsc::WeakSender<NetCommand>,
+    pub(super) bus: Bus,
+}
+
+pub(super) struct StatePlane {
+    jobs: Jobs,
+    pool: Pool,
+    reports: mpsc::Receiver<Report>,
+    replicator: Replicator,
+    store: Option<Store>,
+    commands: mpsc::Receiver<StateCommand>,
+    inputs: mpsc::Receiver<StateInput>,
+    views: watch::Receiver<Arc<View>>,
+    net: mpsc::WeakSender<NetCommand>,
+    bus: Bus,
+    courses: BTreeMap<TaskId, Course>,
+    running: BTreeMap<RunId, (TaskId, String)>,
+    reads: BTreeMap<u64, Reply<Result<Option<Value>, Error>>>,
+    next_read: u64,
+    view_complete: bool,
+    epoch_told: u64,
+}
+
+impl StatePlane {
+    pub(super) fn new(parts: StateParts) -> Result<StatePlane, Error> {
+        let now = time::now();
+        let failed = |error: crate::state::store::StoreError| Error::Store(error.to_string());
+        let (incarnation, epoch) = match &parts.store {
+            Some(store) => (store.incarnation(), store.epoch().map_err(failed)?),
+            // Without a store what was written is gone with the process, so the id is the process's.
+            None => (parts.boot, 0),
+        };
+        let mut jobs = Jobs::new(
+            job::Config { initial_epoch: epoch, ..job::Config::default() },
+            parts.key,
+            parts.boot,
+            now,
+            rt::rng("jobs"),
+        );
+        for (kind, limits) in parts.handlers.kinds() {
+            jobs.register(kind, limits.clone());
+        }
+        let replica = ReplicaId { key: parts.key, incarnation };
+        let config =
+            replicator::Config { observer: parts.role == Role::Observer, ..replicator::Config::default() };
+        let replicator = Replicator::new(config, replica, now, rt::rng("replicator"));
+        let (reports_in, reports) = mpsc::channel(REPORTS);
+        Ok(StatePlane {
+            jobs,
+            pool: Pool::new(parts.planes, parts.handlers, reports_in),
+            reports,
+            replicator,
+            store: parts.store,
+            commands: parts.commands,
+            inputs: parts.inputs,
+            views: parts.views,
+            net: parts.net,
+            bus: parts.bus,
+            courses: BTreeMap::new(),
+            running: BTreeMap::new(),
+            reads: BTreeMap::new(),
+            next_read: 0,
+            view_complete: false,
+            epoch_told: epoch,
+        })
+    }
+
+    /// Runs until the node is shut down or dropped.
+    pub(super) async fn run(mut self) {
+        self.adopt_view(time::now());
+        loop {
+            if self.drain(time::now()).await.is_err() {
+                return;
+            }
+            let deadline = self.poll_timeout();
+            let timer = async {
+                match deadline {
+                    Some(deadline) => time::sleep_until(deadline).await,
+                    None => std::future::pending().await,
+                }
+            };
+            rt::select! {
+                changed = self.views.changed() => match changed {
+                    Ok(()) => self.adopt_view(time::now()),
+                    Err(_) => return,
+                },
+                Some(report) = self.reports.recv() => self.on_report(time::now(), report),
+                Some(input) = self.inputs.recv() => self.take_inputs(time::now(), input),
+                command = self.commands.recv() => match command {
+                    Some(StateCommand::Shutdown { reply }) => {
+                        // Dropping the pool ends what runs; others take it over.
+                        let _ = reply.send(());
+                        return;
+                    }
+                    Some(command) => self.on_command(time::now(), command),
+                    None => return,
+                },
+                () = timer => {}
+            }
+            let now = time::now();
+            self.jobs.handle_timeout(now);
+            self.replicator.handle_timeout(now, time::unix_now());
+        }
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        [self.jobs.poll_timeout(), self.replicator.poll_timeout()].into_iter().flatten().min()
+    }
+
+    // ---- Inputs.
+
+    fn adopt_view(&mut self, now: Instant) {
+        let view = self.views.borrow_and_update();
+        let ring = Arc::new(Ring::new(view.members.iter().cloned()));
+        self.jobs.note_epoch(view.epoch);
+        self.jobs.set_placement(now, ring.clone());
+        self.replicator.set_ring(now, ring);
+        if view.complete && !self.view_complete {
+            self.view_complete = true;
+            self.jobs.on_view_complete(now);
+        }
+    }
+
+    fn take_inputs(&mut self, now: Instant, first: StateInput) {
+        self.on_input(now, first);
+        for _ in 1..INPUTS_PER_TURN {
+            let Ok(input) = self.inputs.try_recv() else { break };
+            self.on_input(now, input);
+        }
+    }
+
+    fn on_input(&mut self, now: Instant, input: StateInput) {
+        match input {
+            StateInput::Message { from, kind: kind::JOB, body } => self.jobs.handle_message(now, from, body),
+            StateInput::Message { from, body, .. } => {
+                self.replicator.handle_message(now, time::unix_now(), from, &body);
+            }
+            StateInput::SendFailed { peer } => {
+                self.jobs.on_send_failed(now, peer);
+                self.replicator.on_peer_lost(peer);
+            }
+            StateInput::Member { peer, change } => self.jobs.on_member(now, peer, change),
+        }
+    }
+
+    fn on_report(&mut self, now: Instant, report: Report) {
+        match report {
+            Report::Progress { run, note } => self.jobs.progress(run, note),
+            Report::Finished(Finished { run, result, .. }) => {
+                self.pool.forget(run);
+                if let Some((task, kind)) = self.running.remove(&run) {
+                    let error = result.as_ref().err().map(ToString::to_string);
+                    self.bus.send(&NodeEvent::JobFinished { task, kind, error });
+                }
+                self.jobs.finished(now, run, result);
+            }
+        }
+    }
+
+    fn on_command(&mut self, now: Instant, command: StateCommand) {
+        match command {
+            StateCommand::Submit { kind, key, payload, options, course, reply } => {
+                let taken = self.jobs.submit(now, &kind, &key, payload, options);
+                if let Ok(task) = &taken {
+                    self.courses.insert(*task, course);
+                }
+                let _ = reply.send(taken.map_err(Error::from));
+            }
+            StateCommand::Cancel { task, reply } => {
+                let _ = reply.send(self.jobs.cancel(now, task));
+            }
+            StateCommand::Update { key, op, reply } => {
+                let done = self.replicator.update(now, time::unix_now(), &key, &op);
+                let _ = reply.send(done.map_err(|error| Error::State(error.to_string())));
+            }
+            StateCommand::Read { key, reply } => self.read(now, &key, reply),
+            StateCommand::Stats { reply } => {
+                let _ = reply.send(StateStats { jobs: self.jobs.stats().clone() });
+            }
+            StateCommand::Shutdown { .. } => unreachable!("the loop ends on it"),
+        }
+    }
+
+    fn read(&mut self, now: Instant, key: &Bytes, reply: Reply<Result<Option<Value>, Error>>) {
+        if self.reads.len() >= READS {
+            let _ = reply.send(Err(Error::State("too many reads are under way".to_owned())));
+            return;
+        }
+        self.next_read += 1;
+        match self.replicator.read(now, key, self.next_read) {
+            Ok(()) => {
+                self.reads.insert(self.next_read, reply);
+            }
+            Err(error) => {
+                let _ = reply.send(Err(Error::State(error.to_string())));
+            }
+        }
+    }
+
+    // ---- Outputs.
+
+    /// Hands everything on that the parts have to say. An error means that the network plane is gone.
+    async fn drain(&mut self, now: Instant) -> Result<(), Error> {
+        let net = self.net.upgrade().ok_or(Error::Closed)?;
+        self.persist_epoch(&net).await?;
+        while let Some(run) = self.jobs.poll_run(now) {
+            self.running.insert(run.id, (run.task, run.kind.clone()));
+            self.bus.send(&NodeEvent::JobStarted { task: run.task, kind: run.kind.clone() });
+            self.pool.start(run);
+        }
+        while let Some(run) = self.jobs.poll_cancel() {
+            self.pool.cancel(run);
+        }
+        while let Some(event) = self.jobs.poll_event() {
+            self.on_job_event(event);
+        }
+        while let Some(event) = self.replicator.poll_event() {
+            self.on_state_event(event);
+        }
+        while let Some((to, body)) = self.jobs.poll_transmit() {
+            let message = NetCommand::Message { to, priority: Priority::Job, kind: kind::JOB, body };
+            net.send(message).await.map_err(|_| Error::Closed)?;
+        }
+        while let Some((to, body)) = self.replicator.poll_transmit() {
+            let body = Bytes::from(body);
+            let message = NetCommand::Message { to, priority: Priority::State, kind: kind::STATE, body };
+            net.send(message).await.map_err(|_| Error::Closed)?;
+        }
+        Ok(())
+    }
+
+    /// A counter is durable before anything carries it.
+    async fn persist_epoch(&mut self, net: &mpsc::Sender<NetCommand>) -> Result<(), Error> {
+        let highest = self.jobs.highest_epoch();
+        if highest <= self.epoch_told {
+            return Ok(());
+        }
+        if let Some(store) = &self.store {
+            store.set_epoch(highest).map_err(|error| Error::Store(error.to_string()))?;
+        }
+        self.epoch_told = highest;
+        net.send(NetCommand::NoteEpoch(highest)).await.map_err(|_| Error::Closed)
+    }
+
+    fn on_job_event(&mut self, event: job::Event) {
+        match event {
+            job::Event::Accepted { task, by, .. } => {
+                if let Some(course) = self.courses.get(&task) {
+                    // A notice: a submitter that is behind does without it.
+                    let _ = course.try_send(TaskEvent::Accepted { by });
+                }
+            }
+            job::Event::Done { task, outcome, by, attempts } => {
+                let Some(course) = self.courses.remove(&task) else { return };
+                let end = TaskEvent::Ended { by, attempts, outcome };
+                if let Err(mpsc::error::TrySendError::Full(end)) = course.try_send(end) {
+                    // The end is never left out; it waits beside the plane.
+                    rt::task::spawn(async move {
+                        let _ = course.send(end).await;
+                    });
+                }
+            }
+            job::Event::Progress { .. }
+            | job::Event::Reassigned { .. }
+            | job::Event::Ran { .. }
+            | job::Event::Duplicate { .. }
+            | job::Event::Fenced { .. } => {}
+        }
+    }
+
+    fn on_state_event(&mut self, event: replicator::Event) {
+        let (id, answer) = match event {
+            replicator::Event::ReadDone { id, value } => (id, Ok(value)),
+            replicator::Event::ReadFailed { id } => {
+                (id, Err(Error::State("no owner of the key answered".to_owned())))
+            }
+            // State stays in memory in this form; views converge by membership's own push-pull.
+            replicator::Event::Changed { .. }
+            | replicator::Event::ViewDiffers { .. }
+            | replicator::Event::OperationDone { .. } => return,
+        };
+        if let Some(reply) = self.reads.remove(&id) {
+            let _ = reply.send(answer);
+        }
+    }
+}
+
+impl job::Placement for Ring {
+    fn executors(&self, kind: &str, key: &[u8]) -> Vec<PublicKey> {
+        Ring::executors(self, kind, key)
+    }
+
+    fn owners(&self, key: &[u8], replicas: usize) -> Vec<PublicKey> {
+        Ring::owners(self, key, replicas)
+    }
+}
