@@ -1,0 +1,153 @@
+//! A transfer survives its path's death.
+//!
+//! Two nodes with a direct path; one sends reliable messages at a steady rate. The direct path dies, for good
+//! or for 1.5 s, while the rate is full. The path machine demotes it, the same QUIC connection goes on
+//! through the relay, and 80 % of the rate is back within 3 s. Every message arrives once, in either case.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use chaos::link::LinkConfig;
+use chaos::world::World;
+
+use crate::cluster::Cluster;
+use crate::scenario::Verdict;
+
+/// A message, and the time from one to the next: 800 KB a second.
+const MESSAGE_BYTES: usize = 16 << 10;
+const EVERY: Duration = Duration::from_millis(20);
+
+/// Messages in all: fifteen seconds' worth.
+const MESSAGES: u32 = 750;
+
+/// Sends under way at one time; beyond it the sender waits, as it would for any full queue.
+const WINDOW: usize = 64;
+
+/// The rate is measured over this.
+const SPAN: Duration = Duration::from_millis(500);
+
+const DEAD_FOR: Duration = Duration::from_millis(1_500);
+const BACK_WITHIN: Duration = Duration::from_secs(3);
+
+/// First a blackout of 1.5 s, then the end of the direct path.
+pub async fn run(world: World) -> Verdict {
+    world.link_default(LinkConfig {
+        latency: Duration::from_millis(10),
+        jitter: Duration::from_millis(2),
+        ..LinkConfig::default()
+    });
+    let cluster = Cluster::start(world, 2);
+    cluster.converge(Duration::from_secs(30)).await?;
+    let (from, to) = (&cluster.peers[0], &cluster.peers[1]);
+    let (sender, receiver) = (from.node(&world).await, to.node(&world).await);
+    let direct = |node: nurl::Node, peer| async move {
+        let members = node.members().await.unwrap_or_default();
+        members.iter().any(|member| member.key == peer && member.path.direct)
+    };
+    let begun = world.elapsed();
+    while !direct(sender.clone(), to.key).await {
+        if world.elapsed() - begun > Duration::from_secs(5) {
+            return Err("the path is not direct after 5 s, though nothing stands between".to_owned());
+        }
+        world.sleep(Duration::from_millis(50)).await;
+    }
+
+    // (arrival, number) of each message, by the world's clock.
+    let arrived = Arc::new(Mutex::new(Vec::new()));
+    let log = arrived.clone();
+    to.host.run(async move {
+        while let Some((_, body)) = receiver.recv_message().await {
+            let number = body[..4].try_into().map(u32::from_le_bytes).unwrap_or(u32::MAX);
+            log.lock().unwrap_or_else(PoisonError::into_inner).push((world.elapsed(), number));
+        }
+    });
+    let peer = to.key;
+    let sending = sender.clone();
+    let sent = from.host.run(async move {
+        let slots = Arc::new(nurl::rt::sync::Semaphore::new(WINDOW));
+        let mut last = Vec::new();
+        for number in 0..MESSAGES {
+            let mut body = vec![0; MESSAGE_BYTES];
+            body[..4].copy_from_slice(&number.to_le_bytes());
+            let slot = slots.clone().acquire_owned().await;
+            let node = sending.clone();
+            last.push(nurl::rt::task::spawn(async move {
+                let done = node.send_message(peer, Bytes::from(body)).await;
+                drop(slot);
+                done.map_err(|error| error.to_string())
+            }));
+            nurl::rt::time::sleep(EVERY).await;
+        }
+        for task in last {
+            task.await.map_err(|error| error.to_string())??;
+        }
+        Ok::<_, String>(())
+    });
+
+    world.sleep(Duration::from_secs(3)).await;
+    let full = rate(&arrived, world.elapsed());
+    if full == 0 {
+        return Err("nothing arrives on the direct path".to_owned());
+    }
+    let (a, b) = (from.host, to.host);
+    world.partition(&[a], &[b]);
+    let cut = world.elapsed();
+    world.sleep(DEAD_FOR).await;
+    world.heal();
+    back_within(&world, &arrived, full, cut).await?;
+    while !direct(sender.clone(), to.key).await {
+        if world.elapsed() - cut > Duration::from_secs(10) {
+            return Err("the direct path did not come back within 10 s".to_owned());
+        }
+        world.sleep(Duration::from_millis(50)).await;
+    }
+    world.sleep(Duration::from_secs(1)).await;
+    world.partition(&[a], &[b]);
+    let cut = world.elapsed();
+    back_within(&world, &arrived, full, cut).await?;
+    if direct(sender.clone(), to.key).await {
+        return Err("the path still counts as direct, though it is cut".to_owned());
+    }
+    sent.await.map_err(|error| error.to_string())?.map_err(|error| format!("a message failed: {error}"))?;
+    world.sleep(Duration::from_secs(1)).await;
+    let mut times = BTreeMap::new();
+    for (_, number) in arrived.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+        *times.entry(*number).or_insert(0) += 1;
+    }
+    if times.len() != MESSAGES as usize || times.values().any(|count| *count != 1) {
+        return Err(format!("{} of {MESSAGES} messages arrived, not each once", times.len()));
+    }
+    Ok(format!(
+        "{MESSAGES} messages arrived once each\nthe rate came back within {BACK_WITHIN:?} after a blackout, and \
+         again after the direct path's death\n"
+    ))
+}
+
+/// Messages that arrived in the last [`SPAN`].
+fn rate(arrived: &Mutex<Vec<(Duration, u32)>>, now: Duration) -> usize {
+    let arrived = arrived.lock().unwrap_or_else(PoisonError::into_inner);
+    arrived.iter().rev().take_while(|(at, _)| *at + SPAN >= now).count()
+}
+
+/// Waits until 80 % of the rate is back.
+async fn back_within(
+    world: &World,
+    arrived: &Mutex<Vec<(Duration, u32)>>,
+    full: usize,
+    cut: Duration,
+) -> Result<(), String> {
+    world.sleep((cut + SPAN).saturating_sub(world.elapsed())).await;
+    loop {
+        let took = world.elapsed() - cut;
+        let now = rate(arrived, world.elapsed());
+        if now * 100 >= full * 80 {
+            return Ok(());
+        }
+        if took > BACK_WITHIN {
+            return Err(format!("{took:?} after the cut {now} messages arrive in {SPAN:?}, of {full} before"));
+        }
+        world.sleep(Duration::from_millis(50)).await;
+    }
+}

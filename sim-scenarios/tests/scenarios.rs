@@ -1,0 +1,93 @@
+//! Every scenario: pinned seeds with their end states, more seeds for the invariants alone, and each seed
+//! twice with equal digests. `NURL_SEED` runs one seed instead, `NURL_SEEDS` another number of them.
+#![cfg(feature = "sim")]
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::sync::Mutex;
+
+use sim_scenarios::scenario::{Report, find};
+
+/// Seeds whose end state is a snapshot.
+const PINNED: [u64; 2] = [1, 2];
+
+/// Seeds beyond them, for the invariants alone.
+const MORE: u64 = 20;
+
+/// A run with fewer records in its trace has not happened.
+const LEAST_EVENTS: u64 = 1_000;
+
+/// The digests of this run, rewritten sorted after each scenario, for `ci/test` to compare.
+static DIGESTS: Mutex<BTreeMap<(String, u64), String>> = Mutex::new(BTreeMap::new());
+
+fn number(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
+}
+
+/// Runs a seed twice and checks that both runs are the same, byte for byte.
+fn twice(name: &str, seed: u64) -> Report {
+    let scenario = find(name).expect("the scenario exists");
+    let (first, second) = (scenario.run(seed), scenario.run(seed));
+    assert_eq!(first, second, "{name} with seed {seed} is not reproducible");
+    assert!(first.events >= LEAST_EVENTS, "{name} with seed {seed} has only {} events", first.events);
+    let mut digests = DIGESTS.lock().unwrap();
+    digests.insert((name.to_owned(), seed), first.digest.clone());
+    write_digests(&digests);
+    first
+}
+
+fn write_digests(digests: &BTreeMap<(String, u64), String>) {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target/chaos");
+    std::fs::create_dir_all(&folder).unwrap();
+    let mut file = std::fs::File::create(folder.join("digests.txt")).unwrap();
+    for ((name, seed), digest) in digests {
+        writeln!(file, "{name} {seed} {digest}").unwrap();
+    }
+}
+
+fn prove(name: &str) {
+    if let Some(seed) = number("NURL_SEED") {
+        let report = twice(name, seed);
+        assert!(report.verdict.is_ok(), "{}", report.story());
+        return;
+    }
+    let mut digests = BTreeMap::new();
+    for seed in PINNED {
+        let report = twice(name, seed);
+        assert!(report.verdict.is_ok(), "{}", report.story());
+        insta::assert_snapshot!(format!("{name}-{seed}"), report.verdict.unwrap());
+        digests.insert(report.digest, seed);
+    }
+    let more = number("NURL_SEEDS").unwrap_or(MORE);
+    for seed in 100..100 + more {
+        let report = twice(name, seed);
+        assert!(report.verdict.is_ok(), "{}", report.story());
+        if let Some(other) = digests.insert(report.digest, seed) {
+            panic!("{name}: seeds {other} and {seed} gave the same bytes");
+        }
+    }
+}
+
+#[test]
+fn converge_under_loss() {
+    prove("converge");
+}
+
+#[test]
+fn keystone_across_a_partition() {
+    prove("keystone");
+}
+
+#[test]
+fn a_transfer_survives_a_blackout() {
+    prove("blackout");
+}
+
+#[test]
+fn loss_on_both_legs_is_run_and_told() {
+    let report = find("converge-hard").unwrap().run(1);
+    println!("{}", report.verdict.as_ref().map_or_else(Clone::clone, Clone::clone));
+    assert!(report.events >= LEAST_EVENTS);
+}
