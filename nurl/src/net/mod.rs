@@ -1,0 +1,22 @@
+//! From a key to bytes on a wire: sessions between peers, and the hubs that bring them together.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | [`hub`], [`hub_client`] | the server for relay, rendezvous and STUN; a client's one connection to it |
+//! | [`relay`], [`rendezvous`], [`control`] | its frames and cores, and the Noise connection under them |
+//! | [`stun`], [`candidates`] | our own addresses, as others see them |
+//! | [`securedgram`] | encrypted datagrams between keys: handshakes, sessions, paths |
+//! | [`session`], [`noise`] | the record layer, and the handshake |
+//! | [`route`] | where a datagram goes to or came from |
+
+pub mod candidates;
+pub mod control;
+pub mod hub;
+pub mod hub_client;
+pub mod noise;
+pub mod relay;
+pub mod rendezvous;
+pub mod route;
+pub mod securedgram;
+pub mod session;
+pub mod stun;
