@@ -26,9 +26,14 @@ use std::task::{Poll, Waker};
 /// Bytes of each direction's buffer, and so the largest window.
 const BUFFER_BYTES: usize = 128 << 10;
 
-/// How long a peer may leave data unacknowledged. Linux gives up after about 15 minutes; a world in which
+/// How long a peer may be silent while it owes an acknowledgement. Linux gives up after about 15 minutes; a world in which
 /// that matters would wait for it in every scenario, and the stack has its own keepalives.
-const GIVE_UP: SmolDuration = SmolDuration::from_secs(30);
+/// (smoltcp's own timeout isn't used: it also ends connections that are merely idle.)
+const GIVE_UP_NS: u64 = 30_000_000_000;
+
+/// The first and the longest wait between two probes of a closed window. smoltcp 0.12 has none of its own, so
+/// a lost window update would end a transfer for ever; it answers probes once a second at most.
+const PROBE_NS: std::ops::RangeInclusive<u64> = 1_000_000_000..=8_000_000_000;
 
 /// How long a connection that nobody holds waits for the peer's FIN: Linux's `tcp_fin_timeout`.
 const ORPHAN_NS: u64 = 60_000_000_000;
@@ -112,6 +117,12 @@ struct Connection {
     reset: bool,
     /// Why it ended, until a call has told it.
     error: Option<io::ErrorKind>,
+    /// When the last segment came in.
+    heard_ns: u64,
+    /// Since when the peer has owed an acknowledgement.
+    owed_ns: Option<u64>,
+    /// When a closed window is probed next, and the wait after that.
+    probe: Option<(u64, u64)>,
     /// When the last segment arrives at the far end: those behind it keep the order.
     last_arrival_ns: u64,
 }
@@ -145,6 +156,51 @@ impl Connection {
     fn state(&self) -> State {
         self.sockets.get::<Socket<'_>>(self.socket).state()
     }
+
+    /// Whether the connection must be reset: bytes for nobody, a peer that never ends, or one that is silent
+    /// while it owes an acknowledgement.
+    fn is_hopeless(&mut self, now_ns: u64) -> bool {
+        let owes = self.socket().send_queue() > 0
+            || matches!(
+                self.state(),
+                State::SynSent | State::SynReceived | State::FinWait1 | State::LastAck | State::Closing
+            );
+        match (owes, self.owed_ns) {
+            (true, None) => self.owed_ns = Some(now_ns),
+            (false, _) => self.owed_ns = None,
+            (true, Some(_)) => {}
+        }
+        let forlorn = match self.holder {
+            Holder::Nobody(until_ns) => self.socket().recv_queue() > 0 || now_ns >= until_ns,
+            Holder::Listener(..) | Holder::Process => false,
+        };
+        forlorn || self.gives_up_ns().is_some_and(|at_ns| now_ns >= at_ns)
+    }
+
+    /// When the peer's silence becomes too long.
+    fn gives_up_ns(&self) -> Option<u64> {
+        self.owed_ns.map(|since_ns| since_ns.max(self.heard_ns) + GIVE_UP_NS)
+    }
+
+    /// Probes a window that is closed: there is something to send, and smoltcp waits for nothing but a segment.
+    /// `poll_at` is when it wants to be polled.
+    fn probe(&mut self, now_ns: u64, poll_at: Option<SmolInstant>) {
+        if poll_at.is_some() || self.socket().send_queue() == 0 {
+            self.probe = None;
+            return;
+        }
+        let (at_ns, wait_ns) = self.probe.unwrap_or((now_ns + PROBE_NS.start(), *PROBE_NS.start()));
+        self.probe = Some((at_ns, wait_ns));
+        if now_ns >= at_ns {
+            let wait_ns = (wait_ns * 2).min(*PROBE_NS.end());
+            // A keepalive, sent at once: the acknowledgement tells the window.
+            self.socket().set_keep_alive(Some(SmolDuration::from_secs(3600)));
+            let now = SmolInstant::from_micros((now_ns / 1000) as i64);
+            self.interface.poll(now, &mut self.wire, &mut self.sockets);
+            self.socket().set_keep_alive(None);
+            self.probe = Some((now_ns + wait_ns, wait_ns));
+        }
+    }
 }
 
 /// An interface of one address that reaches everything directly.
@@ -176,7 +232,6 @@ impl Sim {
         let interface = interface(&mut wire, local.ip(), random_seed, self.smol_now());
         let buffer = || SocketBuffer::new(vec![0; BUFFER_BYTES]);
         let mut socket = Socket::new(buffer(), buffer());
-        socket.set_timeout(Some(GIVE_UP));
         socket.set_congestion_control(CongestionControl::Reno);
         let mut sockets = SocketSet::new(Vec::with_capacity(1));
         let socket = sockets.add(socket);
@@ -195,6 +250,9 @@ impl Sim {
             writer: None,
             reset: false,
             error: None,
+            heard_ns: 0,
+            owed_ns: None,
+            probe: None,
             last_arrival_ns: 0,
         }
     }
@@ -413,6 +471,7 @@ impl Sim {
             self.received(now_ns, &flight);
             if let Some(connection) = self.tcp.connections.get_mut(key) {
                 connection.reset |= packet::tcp_resets(&flight.bytes, headers.transport);
+                connection.heard_ns = now_ns;
                 connection.wire.incoming.push_back(flight.bytes);
                 self.tcp_poll(key);
             }
@@ -490,14 +549,12 @@ impl Sim {
         let Some(connection) = self.tcp.connections.get_mut(key) else { return };
         let before = connection.state();
         connection.interface.poll(now, &mut connection.wire, &mut connection.sockets);
-        if let Holder::Nobody(until_ns) = connection.holder {
-            // Bytes for nobody, or a peer that never ends: reset.
-            let unread = connection.socket().recv_queue() > 0;
-            if unread || now_ns >= until_ns {
-                connection.socket().abort();
-                connection.interface.poll(now, &mut connection.wire, &mut connection.sockets);
-            }
+        if connection.is_hopeless(now_ns) {
+            connection.socket().abort();
+            connection.interface.poll(now, &mut connection.wire, &mut connection.sockets);
         }
+        let poll_at = connection.interface.poll_at(now, &connection.sockets);
+        connection.probe(now_ns, poll_at);
         let after = connection.state();
         if after == State::Closed && before != State::Closed {
             connection.error = match before {
@@ -550,13 +607,15 @@ impl Sim {
         let now = self.smol_now();
         let Some(connection) = self.tcp.connections.get_mut(key) else { return };
         let poll_at = connection.interface.poll_at(now, &connection.sockets);
-        // At least a microsecond ahead, smoltcp's own resolution, so that time passes between two polls.
-        let wanted = poll_at.map(|at| ((at.total_micros().max(0) as u64) * 1000).max(now_ns + 1000));
-        let wanted = match (wanted, connection.holder) {
-            (Some(at_ns), Holder::Nobody(until_ns)) => Some(at_ns.min(until_ns)),
-            (None, Holder::Nobody(until_ns)) => Some(until_ns),
-            (wanted, _) => wanted,
+        let orphaned = match connection.holder {
+            Holder::Nobody(until_ns) => Some(until_ns),
+            Holder::Listener(..) | Holder::Process => None,
         };
+        let probe = connection.probe.map(|(at_ns, _)| at_ns);
+        let polled = poll_at.map(|at| (at.total_micros().max(0) as u64) * 1000);
+        let wanted = [polled, orphaned, probe, connection.gives_up_ns()].into_iter().flatten().min();
+        // At least a microsecond ahead, smoltcp's own resolution, so that time passes between two polls.
+        let wanted = wanted.map(|at_ns| at_ns.max(now_ns + 1000));
         if connection.timer.map(|(at_ns, _)| at_ns) == wanted {
             return;
         }

@@ -158,6 +158,47 @@ fn a_slow_reader_holds_the_writer_back() {
     }));
 }
 
+#[test]
+fn a_lost_window_update_does_not_end_a_transfer() {
+    ok(run(1, |world| async move {
+        let (a, b) = two(world);
+        let server = serve(b, |mut stream| async move {
+            time::sleep(Duration::from_secs(10)).await;
+            let mut got = Vec::new();
+            stream.read_to_end(&mut got).await.unwrap();
+            got.len()
+        });
+        world.sleep(Duration::from_millis(1)).await;
+        let writer = a.run(async move {
+            let mut stream = TcpStream::connect(SocketAddr::new(b.ip(), PORT)).await.unwrap();
+            stream.write_all(&pattern(1 << 20)).await.unwrap();
+        });
+        world.sleep(Duration::from_secs(9)).await;
+        world.partition_one_way(&[b], &[a]);
+        world.sleep(Duration::from_secs(10)).await;
+        world.heal();
+        writer.await.unwrap();
+        assert_eq!(server.await.unwrap(), 1 << 20);
+    }));
+}
+
+#[test]
+fn an_idle_connection_lives_on() {
+    ok(run(1, |world| async move {
+        let (a, b) = two(world);
+        let server = serve(b, |mut stream| async move { stream.read_u8().await.unwrap() });
+        world.sleep(Duration::from_millis(1)).await;
+        a.run(async move {
+            let mut stream = TcpStream::connect(SocketAddr::new(b.ip(), PORT)).await.unwrap();
+            time::sleep(Duration::from_secs(3000)).await;
+            stream.write_all(&[7]).await.unwrap();
+        })
+        .await
+        .unwrap();
+        assert_eq!(server.await.unwrap(), 7);
+    }));
+}
+
 /// How a's read ends after b's process has ended by `fault`.
 fn after(fault: fn(Host)) -> Option<io::Result<usize>> {
     ok(run(1, move |world| async move {
