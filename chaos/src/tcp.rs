@@ -31,9 +31,9 @@ const BUFFER_BYTES: usize = 128 << 10;
 /// (smoltcp's own timeout isn't used: it also ends connections that are merely idle.)
 const GIVE_UP_NS: u64 = 30_000_000_000;
 
-/// The first and the longest wait between two probes of a closed window. smoltcp 0.12 has none of its own, so
-/// a lost window update would end a transfer for ever; it answers probes once a second at most.
-const PROBE_NS: std::ops::RangeInclusive<u64> = 1_000_000_000..=8_000_000_000;
+/// How often a closed window is probed. smoltcp 0.12 doesn't by itself, so a lost window update would end a
+/// transfer for ever; it answers probes once a second at most.
+const PROBE: SmolDuration = SmolDuration::from_secs(2);
 
 /// How long a connection that nobody holds waits for the peer's FIN: Linux's `tcp_fin_timeout`.
 const ORPHAN_NS: u64 = 60_000_000_000;
@@ -121,8 +121,8 @@ struct Connection {
     heard_ns: u64,
     /// Since when the peer has owed an acknowledgement.
     owed_ns: Option<u64>,
-    /// When a closed window is probed next, and the wait after that.
-    probe: Option<(u64, u64)>,
+    /// Whether a closed window is being probed.
+    probing: bool,
     /// When the last segment arrives at the far end: those behind it keep the order.
     last_arrival_ns: u64,
 }
@@ -182,23 +182,16 @@ impl Connection {
         self.owed_ns.map(|since_ns| since_ns.max(self.heard_ns) + GIVE_UP_NS)
     }
 
-    /// Probes a window that is closed: there is something to send, and smoltcp waits for nothing but a segment.
-    /// `poll_at` is when it wants to be polled.
-    fn probe(&mut self, now_ns: u64, poll_at: Option<SmolInstant>) {
-        if poll_at.is_some() || self.socket().send_queue() == 0 {
-            self.probe = None;
-            return;
-        }
-        let (at_ns, wait_ns) = self.probe.unwrap_or((now_ns + PROBE_NS.start(), *PROBE_NS.start()));
-        self.probe = Some((at_ns, wait_ns));
-        if now_ns >= at_ns {
-            let wait_ns = (wait_ns * 2).min(*PROBE_NS.end());
-            // A keepalive, sent at once: the acknowledgement tells the window.
-            self.socket().set_keep_alive(Some(SmolDuration::from_secs(3600)));
-            let now = SmolInstant::from_micros((now_ns / 1000) as i64);
-            self.interface.poll(now, &mut self.wire, &mut self.sockets);
+    /// Probes a window that is closed, by keepalives: there is something to send, and smoltcp waits for nothing
+    /// but a segment. `poll_at` is when it wants to be polled.
+    fn probe(&mut self, poll_at: Option<SmolInstant>) {
+        let queued = self.socket().send_queue() > 0;
+        if queued && !self.probing && poll_at.is_none() {
+            self.probing = true;
+            self.socket().set_keep_alive(Some(PROBE));
+        } else if self.probing && !queued {
+            self.probing = false;
             self.socket().set_keep_alive(None);
-            self.probe = Some((now_ns + wait_ns, wait_ns));
         }
     }
 }
@@ -252,7 +245,7 @@ impl Sim {
             error: None,
             heard_ns: 0,
             owed_ns: None,
-            probe: None,
+            probing: false,
             last_arrival_ns: 0,
         }
     }
@@ -554,7 +547,7 @@ impl Sim {
             connection.interface.poll(now, &mut connection.wire, &mut connection.sockets);
         }
         let poll_at = connection.interface.poll_at(now, &connection.sockets);
-        connection.probe(now_ns, poll_at);
+        connection.probe(poll_at);
         let after = connection.state();
         if after == State::Closed && before != State::Closed {
             connection.error = match before {
@@ -611,9 +604,8 @@ impl Sim {
             Holder::Nobody(until_ns) => Some(until_ns),
             Holder::Listener(..) | Holder::Process => None,
         };
-        let probe = connection.probe.map(|(at_ns, _)| at_ns);
         let polled = poll_at.map(|at| (at.total_micros().max(0) as u64) * 1000);
-        let wanted = [polled, orphaned, probe, connection.gives_up_ns()].into_iter().flatten().min();
+        let wanted = [polled, orphaned, connection.gives_up_ns()].into_iter().flatten().min();
         // At least a microsecond ahead, smoltcp's own resolution, so that time passes between two polls.
         let wanted = wanted.map(|at_ns| at_ns.max(now_ns + 1000));
         if connection.timer.map(|(at_ns, _)| at_ns) == wanted {
