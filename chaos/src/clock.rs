@@ -1,0 +1,125 @@
+//! A host's clocks: the monotonic one drifts and never steps, the wall clock also steps.
+//!
+//! Arithmetic is integer: a rate is parts per billion off the world's, and a reading is anchored at the last
+//! change of the rate, so that a change never moves the present.
+
+use std::time::Duration;
+
+/// The monotonic clock of a fresh host, so that a protocol may look minutes back at its very start.
+pub const BASE: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The wall clock of a fresh host at the beginning of a world: 2026-01-01 00:00 UTC, since 1970.
+pub const WALL_BASE: Duration = Duration::from_secs(1_767_225_600);
+
+/// The largest drift either way: a clock that runs at half speed is broken beyond what a protocol must bear.
+pub const MAX_DRIFT_PPB: i64 = 500_000_000;
+
+const PPB: i128 = 1_000_000_000;
+
+/// Both clocks of one host.
+#[derive(Debug, Clone)]
+pub(crate) struct Clock {
+    anchor_world_ns: u64,
+    anchor_local_ns: u64,
+    drift_ppb: i64,
+    wall_step_ns: i128,
+}
+
+impl Clock {
+    /// A clock that runs with the world's and stands at `BASE` when that stands at 0.
+    pub(crate) fn new() -> Clock {
+        Clock {
+            anchor_world_ns: 0,
+            anchor_local_ns: BASE.as_nanos() as u64,
+            drift_ppb: 0,
+            wall_step_ns: 0,
+        }
+    }
+
+    /// The monotonic reading at an instant of the world.
+    pub(crate) fn local_ns(&self, world_ns: u64) -> u64 {
+        let passed = i128::from(world_ns) - i128::from(self.anchor_world_ns);
+        let run = passed * (PPB + i128::from(self.drift_ppb)) / PPB;
+        (i128::from(self.anchor_local_ns) + run).max(0) as u64
+    }
+
+    /// The first instant of the world at which the monotonic reading is at least `local_ns`.
+    pub(crate) fn world_ns(&self, local_ns: u64) -> u64 {
+        let ahead = i128::from(local_ns) - i128::from(self.anchor_local_ns);
+        let rate = PPB + i128::from(self.drift_ppb);
+        let world = i128::from(self.anchor_world_ns) + (ahead * PPB).div_euclid(rate);
+        let mut world = world.clamp(0, i128::from(u64::MAX)) as u64;
+        while self.local_ns(world) < local_ns && world < u64::MAX {
+            world += 1;
+        }
+        world
+    }
+
+    /// The wall clock's reading at an instant of the world, since 1970.
+    pub(crate) fn wall(&self, world_ns: u64) -> Duration {
+        let base = WALL_BASE.as_nanos() as i128 - BASE.as_nanos() as i128;
+        let ns = base + i128::from(self.local_ns(world_ns)) + self.wall_step_ns;
+        Duration::from_nanos(ns.clamp(0, i128::from(u64::MAX)) as u64)
+    }
+
+    /// Changes the rate from `world_ns` on.
+    pub(crate) fn set_drift(&mut self, world_ns: u64, drift_ppb: i64) {
+        self.anchor_local_ns = self.local_ns(world_ns);
+        self.anchor_world_ns = world_ns;
+        self.drift_ppb = drift_ppb.clamp(-MAX_DRIFT_PPB, MAX_DRIFT_PPB);
+    }
+
+    /// Sets the monotonic reading ahead; for a host that has been up for longer, before it runs.
+    pub(crate) fn advance(&mut self, by: Duration) {
+        self.anchor_local_ns = self.anchor_local_ns.saturating_add(by.as_nanos() as u64);
+        // The wall clock is told by the monotonic one, and this isn't meant to move it.
+        self.wall_step_ns -= by.as_nanos() as i128;
+    }
+
+    /// Steps the wall clock.
+    pub(crate) fn step_wall(&mut self, by_ns: i128) {
+        self.wall_step_ns += by_ns;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_change_of_rate_never_moves_the_present() {
+        let mut clock = Clock::new();
+        let before = clock.local_ns(10_000_000_007);
+        clock.set_drift(10_000_000_007, 123_456);
+        assert_eq!(clock.local_ns(10_000_000_007), before);
+        assert!(clock.local_ns(20_000_000_007) > before + 10_000_000_000);
+    }
+
+    #[test]
+    fn the_wall_clock_steps_and_the_monotonic_one_does_not() {
+        let mut clock = Clock::new();
+        let (local, wall) = (clock.local_ns(5), clock.wall(5));
+        clock.step_wall(-3_000_000_000);
+        assert_eq!(clock.local_ns(5), local);
+        assert_eq!(clock.wall(5) + Duration::from_secs(3), wall);
+        clock.advance(Duration::from_secs(9));
+        assert_eq!(clock.wall(5) + Duration::from_secs(3), wall);
+    }
+
+    proptest! {
+        #[test]
+        fn a_deadline_is_reached_at_its_instant_and_not_before(
+            drift in -500_000_000i64..500_000_000,
+            at in 0u64..1 << 50,
+            ahead in 0u64..1 << 45,
+        ) {
+            let mut clock = Clock::new();
+            clock.set_drift(at, drift);
+            let deadline = clock.local_ns(at) + ahead;
+            let world = clock.world_ns(deadline);
+            prop_assert!(clock.local_ns(world) >= deadline);
+            prop_assert!(world == 0 || clock.local_ns(world - 1) < deadline || ahead == 0);
+        }
+    }
+}

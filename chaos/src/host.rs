@@ -1,0 +1,269 @@
+//! A host's kernel: what survives a crash of its process.
+//!
+//! Interfaces, clocks, port tables and the disk belong to the host. A process has a boot number; sockets,
+//! files and tasks belong to a boot, and nothing of an old boot has an effect.
+
+use crate::clock::Clock;
+use crate::disk::Disk;
+use crate::seed::{Rng, below, stream};
+use crate::slab::Key;
+use madsim::runtime::NodeHandle;
+use rand_core::Rng as _;
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::Waker;
+
+/// Names a host of a world, in the order in which they were made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct HostId(pub(crate) u32);
+
+/// The number in trace records of the loopback interface.
+pub(crate) const LOOPBACK: u8 = 255;
+
+/// The most interfaces of one host; a number above is the loopback's.
+const MAX_NICS: usize = 64;
+
+/// Ports that a kernel gives away by itself: Linux's `ip_local_port_range`.
+const EPHEMERAL: std::ops::RangeInclusive<u16> = 32768..=60999;
+
+/// What starts the process of a host, kept for restarts.
+pub(crate) type Main = Rc<dyn Fn() -> Pin<Box<dyn Future<Output = ()> + Send>>>;
+
+/// One network interface.
+pub(crate) struct Nic {
+    pub(crate) name: String,
+    pub(crate) addrs: Vec<IpAddr>,
+    pub(crate) up: bool,
+}
+
+/// What a scheduling node of a process is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// The main thread, or a network plane: goes on when the CPU is pinned.
+    Net,
+    /// State and compute planes.
+    Compute,
+}
+
+/// Who is bound to a port: several addresses may share its number.
+pub(crate) type Ports = BTreeMap<u16, Vec<(IpAddr, Key)>>;
+
+pub(crate) struct HostState {
+    pub(crate) id: HostId,
+    pub(crate) name: String,
+    /// Counts processes; a handle of another boot is dead.
+    pub(crate) boot: u32,
+    pub(crate) alive: bool,
+    pub(crate) powered: bool,
+    pub(crate) paused: bool,
+    pub(crate) pinned: bool,
+    pub(crate) nics: Vec<Nic>,
+    pub(crate) nic_wakers: Vec<Waker>,
+    pub(crate) clock: Clock,
+    pub(crate) disk: Disk,
+    pub(crate) main: Option<Main>,
+    pub(crate) nodes: Vec<(NodeHandle, Role)>,
+    pub(crate) udp_ports: Ports,
+    pub(crate) tcp_ports: Ports,
+    pub(crate) connections: BTreeMap<(SocketAddr, SocketAddr), Key>,
+    pub(crate) link_rng: Rng,
+    pub(crate) port_rng: Rng,
+    pub(crate) tcp_rng: Rng,
+    /// How many streams of each label the host's processes have opened.
+    pub(crate) streams: BTreeMap<String, u64>,
+    pub(crate) next_ident: u16,
+}
+
+/// How a packet leaves a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Route {
+    pub(crate) src: IpAddr,
+    pub(crate) nic: u8,
+}
+
+pub(crate) fn loopback_of(ip: IpAddr) -> IpAddr {
+    if ip.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() }
+}
+
+fn same_family(a: IpAddr, b: IpAddr) -> bool {
+    a.is_ipv4() == b.is_ipv4()
+}
+
+/// Whether two sockets can't have one port: wildcard and address exclude each other, families don't.
+fn conflict(a: IpAddr, b: IpAddr) -> bool {
+    same_family(a, b) && (a == b || a.is_unspecified() || b.is_unspecified())
+}
+
+/// The socket bound to `addr`, or to its family's wildcard.
+pub(crate) fn bound(ports: &Ports, addr: SocketAddr) -> Option<Key> {
+    let bound = ports.get(&addr.port())?;
+    bound
+        .iter()
+        .find(|(ip, _)| *ip == addr.ip() || (ip.is_unspecified() && same_family(*ip, addr.ip())))
+        .map(|(_, key)| *key)
+}
+
+/// Whether binding `addr` would collide.
+fn taken(ports: &Ports, addr: SocketAddr) -> bool {
+    ports.get(&addr.port()).is_some_and(|bound| bound.iter().any(|(ip, _)| conflict(*ip, addr.ip())))
+}
+
+/// Takes a socket out of a port table.
+pub(crate) fn release(ports: &mut Ports, port: u16, key: Key) {
+    if let Some(bound) = ports.get_mut(&port) {
+        bound.retain(|(_, other)| *other != key);
+        if bound.is_empty() {
+            ports.remove(&port);
+        }
+    }
+}
+
+impl HostState {
+    pub(crate) fn new(id: HostId, name: &str, seed: u64) -> HostState {
+        HostState {
+            id,
+            name: name.to_owned(),
+            boot: 1,
+            alive: true,
+            powered: true,
+            paused: false,
+            pinned: false,
+            nics: Vec::new(),
+            nic_wakers: Vec::new(),
+            clock: Clock::new(),
+            disk: Disk::new(stream(seed, &format!("disk/{name}"))),
+            main: None,
+            nodes: Vec::new(),
+            udp_ports: Ports::new(),
+            tcp_ports: Ports::new(),
+            connections: BTreeMap::new(),
+            link_rng: stream(seed, &format!("link/{name}")),
+            port_rng: stream(seed, &format!("port/{name}")),
+            tcp_rng: stream(seed, &format!("tcp/{name}")),
+            streams: BTreeMap::new(),
+            next_ident: 0,
+        }
+    }
+
+    /// Whether `boot` is the process that runs now.
+    pub(crate) fn runs(&self, boot: u32) -> bool {
+        self.alive && self.boot == boot
+    }
+
+    /// The interface named `name`, made if there is none.
+    pub(crate) fn nic(&mut self, name: &str) -> u8 {
+        let at = self.nics.iter().position(|nic| nic.name == name).unwrap_or_else(|| {
+            assert!(self.nics.len() < MAX_NICS, "a host has at most {MAX_NICS} interfaces");
+            self.nics.push(Nic { name: name.to_owned(), addrs: Vec::new(), up: true });
+            self.nics.len() - 1
+        });
+        at as u8
+    }
+
+    /// Whether `ip` is an address of this host now.
+    pub(crate) fn has(&self, ip: IpAddr) -> bool {
+        ip.is_loopback() || self.nics.iter().any(|nic| nic.up && nic.addrs.contains(&ip))
+    }
+
+    /// Chooses interface and source address towards `dst`; `wanted` is the socket's own address, if it has one.
+    pub(crate) fn route(&self, wanted: Option<IpAddr>, dst: IpAddr) -> io::Result<Route> {
+        if wanted.is_some_and(|ip| !same_family(ip, dst)) {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "source and destination differ in family"));
+        }
+        if self.has(dst) {
+            let src = wanted.unwrap_or(if dst.is_loopback() { loopback_of(dst) } else { dst });
+            return Ok(Route { src, nic: LOOPBACK });
+        }
+        for (index, nic) in self.nics.iter().enumerate().filter(|(_, nic)| nic.up) {
+            let src = match wanted {
+                Some(ip) => nic.addrs.iter().find(|addr| **addr == ip),
+                None => nic.addrs.iter().find(|addr| same_family(**addr, dst)),
+            };
+            if let Some(src) = src {
+                return Ok(Route { src: *src, nic: index as u8 });
+            }
+        }
+        Err(match wanted {
+            Some(ip) => {
+                io::Error::new(io::ErrorKind::AddrNotAvailable, format!("{ip} is no address of {}", self.name))
+            }
+            None => io::Error::new(io::ErrorKind::NetworkUnreachable, format!("no interface towards {dst}")),
+        })
+    }
+
+    /// Resolves port 0 and checks that `addr` may be bound. `tcp` selects the table.
+    pub(crate) fn choose_port(&mut self, tcp: bool, mut addr: SocketAddr) -> io::Result<SocketAddr> {
+        if !addr.ip().is_unspecified() && !self.has(addr.ip()) {
+            return Err(io::Error::new(
+                io::ErrorKind::AddrNotAvailable,
+                format!("{} is no address of {}", addr.ip(), self.name),
+            ));
+        }
+        let ports = if tcp { &self.tcp_ports } else { &self.udp_ports };
+        if addr.port() != 0 {
+            if taken(ports, addr) {
+                return Err(io::Error::new(io::ErrorKind::AddrInUse, format!("{addr} is in use")));
+            }
+            return Ok(addr);
+        }
+        let first = u64::from(*EPHEMERAL.start());
+        let count = u64::from(*EPHEMERAL.end()) - first + 1;
+        let begin = below(self.port_rng.next_u64(), count);
+        for step in 0..count {
+            addr.set_port((first + (begin + step) % count) as u16);
+            if !taken(ports, addr) && !self.connections.keys().any(|(local, _)| tcp && *local == addr) {
+                return Ok(addr);
+            }
+        }
+        Err(io::Error::new(io::ErrorKind::AddrInUse, "every ephemeral port is in use"))
+    }
+
+    pub(crate) fn ident(&mut self) -> u16 {
+        self.next_ident = self.next_ident.wrapping_add(1);
+        self.next_ident
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::slab::Slab;
+
+    fn host() -> HostState {
+        let mut host = HostState::new(HostId(0), "a", 1);
+        let nic = host.nic("eth0") as usize;
+        host.nics[nic].addrs.push("10.0.0.1".parse().unwrap());
+        host
+    }
+
+    #[test]
+    fn a_route_needs_an_interface_of_the_family() {
+        let host = host();
+        let far = "10.9.9.9".parse().unwrap();
+        assert_eq!(host.route(None, far).unwrap().src, "10.0.0.1".parse::<IpAddr>().unwrap());
+        assert_eq!(host.route(None, "127.0.0.1".parse().unwrap()).unwrap().nic, LOOPBACK);
+        let v6 = host.route(None, "fd00::1".parse().unwrap()).unwrap_err();
+        assert_eq!(v6.kind(), io::ErrorKind::NetworkUnreachable);
+        let gone = host.route(Some("10.0.0.2".parse().unwrap()), far).unwrap_err();
+        assert_eq!(gone.kind(), io::ErrorKind::AddrNotAvailable);
+    }
+
+    #[test]
+    fn a_wildcard_excludes_the_addresses_of_its_family_only() {
+        let mut host = host();
+        let key = Slab::new().insert(());
+        let wildcard: SocketAddr = "0.0.0.0:80".parse().unwrap();
+        host.udp_ports.entry(80).or_default().push((wildcard.ip(), key));
+        let choose = |host: &mut HostState, text: &str| host.choose_port(false, text.parse().unwrap());
+        assert_eq!(choose(&mut host, "10.0.0.1:80").unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        assert!(choose(&mut host, "[::]:80").is_ok());
+        assert_eq!(bound(&host.udp_ports, "10.0.0.1:80".parse().unwrap()), Some(key));
+        assert_eq!(bound(&host.udp_ports, "[::1]:80".parse().unwrap()), None);
+        release(&mut host.udp_ports, 80, key);
+        assert!(host.udp_ports.is_empty());
+    }
+}

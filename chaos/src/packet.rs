@@ -1,0 +1,212 @@
+//! IP packets as bytes: IPv4 (RFC 791) and IPv6 (RFC 8200) with UDP (RFC 768), checksums and all.
+//!
+//! So a run can be written as a `.pcap`. TCP segments come from smoltcp in the same form.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+pub(crate) const PROTO_TCP: u8 = 6;
+pub(crate) const PROTO_UDP: u8 = 17;
+const V4_HEADER: usize = 20;
+const V6_HEADER: usize = 40;
+const UDP_HEADER: usize = 8;
+const HOP_LIMIT: u8 = 64;
+
+/// The largest body of a UDP datagram over IPv4, and the limit for both families here.
+pub(crate) const MAX_UDP_BODY: usize = 65535 - V4_HEADER - UDP_HEADER;
+
+/// What the headers of a packet say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Headers {
+    pub(crate) src: SocketAddr,
+    pub(crate) dst: SocketAddr,
+    pub(crate) proto: u8,
+    /// Where the transport header begins.
+    pub(crate) transport: usize,
+}
+
+/// One's complement sum over 16-bit big-endian words, not yet folded. The order of bytes within words doesn't
+/// matter to the sum (RFC 1071 §2), so it runs over native words of 32 bits.
+fn sum(bytes: &[u8]) -> u64 {
+    let mut chunks = bytes.chunks_exact(4);
+    let mut total = 0u64;
+    for chunk in &mut chunks {
+        total += u64::from(u32::from_ne_bytes([chunk[0], chunk[1], chunk[2], chunk[3]]));
+    }
+    let rest = chunks.remainder();
+    let mut last = [0; 4];
+    last[..rest.len()].copy_from_slice(rest);
+    total + u64::from(u32::from_ne_bytes(last))
+}
+
+/// Folds a sum to the checksum, in the byte order in which it stands in the packet.
+fn fold(mut total: u64) -> [u8; 2] {
+    while total >> 16 != 0 {
+        total = (total & 0xFFFF) + (total >> 16);
+    }
+    (!(total as u16)).to_ne_bytes()
+}
+
+fn pseudo_header(packet: &[u8], transport: usize, proto: u8) -> u64 {
+    let addresses = if transport == V4_HEADER { &packet[12..20] } else { &packet[8..40] };
+    let length = (packet.len() - transport) as u32;
+    sum(addresses) + sum(&length.to_be_bytes()) + sum(&[0, proto])
+}
+
+/// Writes a UDP datagram into `out`, which is cleared first. Both addresses are of one family, and the body is
+/// at most [`MAX_UDP_BODY`] bytes.
+pub(crate) fn write_udp(out: &mut Vec<u8>, src: SocketAddr, dst: SocketAddr, ident: u16, body: &[u8]) {
+    out.clear();
+    let udp_len = (UDP_HEADER + body.len()) as u16;
+    let transport = match (src.ip(), dst.ip()) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => {
+            let mut header = [0; V4_HEADER];
+            header[0] = 0x45;
+            header[2..4].copy_from_slice(&(udp_len + V4_HEADER as u16).to_be_bytes());
+            header[4..6].copy_from_slice(&ident.to_be_bytes());
+            header[6] = 0x40; // don't fragment
+            header[8] = HOP_LIMIT;
+            header[9] = PROTO_UDP;
+            header[12..16].copy_from_slice(&from.octets());
+            header[16..20].copy_from_slice(&to.octets());
+            let checksum = fold(sum(&header));
+            header[10..12].copy_from_slice(&checksum);
+            out.extend_from_slice(&header);
+            V4_HEADER
+        }
+        (from, to) => {
+            let mut header = [0; V6_HEADER];
+            header[0] = 0x60;
+            header[4..6].copy_from_slice(&udp_len.to_be_bytes());
+            header[6] = PROTO_UDP;
+            header[7] = HOP_LIMIT;
+            header[8..24].copy_from_slice(&v6(from).octets());
+            header[24..40].copy_from_slice(&v6(to).octets());
+            out.extend_from_slice(&header);
+            V6_HEADER
+        }
+    };
+    let mut udp = [0; UDP_HEADER];
+    udp[..2].copy_from_slice(&src.port().to_be_bytes());
+    udp[2..4].copy_from_slice(&dst.port().to_be_bytes());
+    udp[4..6].copy_from_slice(&udp_len.to_be_bytes());
+    out.extend_from_slice(&udp);
+    out.extend_from_slice(body);
+    let mut checksum = fold(pseudo_header(out, transport, PROTO_UDP) + sum(&out[transport..]));
+    if checksum == [0, 0] {
+        checksum = [0xFF, 0xFF]; // zero means "none"
+    }
+    out[transport + 6..transport + 8].copy_from_slice(&checksum);
+}
+
+fn v6(ip: IpAddr) -> Ipv6Addr {
+    match ip {
+        IpAddr::V6(ip) => ip,
+        IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+    }
+}
+
+/// Reads the headers; `None` for anything that isn't a whole IPv4 or IPv6 packet with ports.
+pub(crate) fn parse(packet: &[u8]) -> Option<Headers> {
+    let (src, dst, proto, transport, length) = match packet.first()? >> 4 {
+        4 if packet.len() >= V4_HEADER && packet[0] == 0x45 => {
+            let length = usize::from(u16::from_be_bytes([packet[2], packet[3]]));
+            let src: [u8; 4] = packet[12..16].try_into().ok()?;
+            let dst: [u8; 4] = packet[16..20].try_into().ok()?;
+            (Ipv4Addr::from(src).into(), Ipv4Addr::from(dst).into(), packet[9], V4_HEADER, length)
+        }
+        6 if packet.len() >= V6_HEADER => {
+            let length = V6_HEADER + usize::from(u16::from_be_bytes([packet[4], packet[5]]));
+            let src: [u8; 16] = packet[8..24].try_into().ok()?;
+            let dst: [u8; 16] = packet[24..40].try_into().ok()?;
+            (IpAddr::from(Ipv6Addr::from(src)), IpAddr::from(Ipv6Addr::from(dst)), packet[6], V6_HEADER, length)
+        }
+        _ => return None,
+    };
+    if length != packet.len() || packet.len() < transport + UDP_HEADER {
+        return None;
+    }
+    let port = |at: usize| u16::from_be_bytes([packet[at], packet[at + 1]]);
+    let (src_port, dst_port) = (port(transport), port(transport + 2));
+    Some(Headers { src: SocketAddr::new(src, src_port), dst: SocketAddr::new(dst, dst_port), proto, transport })
+}
+
+/// Whether the checksum of a UDP datagram holds.
+pub(crate) fn udp_checksum_holds(packet: &[u8], headers: &Headers) -> bool {
+    let total = pseudo_header(packet, headers.transport, PROTO_UDP) + sum(&packet[headers.transport..]);
+    fold(total) == [0, 0]
+}
+
+/// The body of a UDP datagram.
+pub(crate) fn udp_body(packet: &[u8], transport: usize) -> &[u8] {
+    &packet[transport + UDP_HEADER..]
+}
+
+/// Whether a TCP segment opens a connection: SYN without ACK.
+pub(crate) fn tcp_opens(packet: &[u8], transport: usize) -> bool {
+    packet.get(transport + 13).is_some_and(|flags| flags & 0x12 == 0x02)
+}
+
+/// Whether a TCP segment has RST set.
+pub(crate) fn tcp_resets(packet: &[u8], transport: usize) -> bool {
+    packet.get(transport + 13).is_some_and(|flags| flags & 0x04 != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use smoltcp::phy::ChecksumCapabilities;
+    use smoltcp::wire::{Ipv4Packet, Ipv4Repr, Ipv6Packet, Ipv6Repr, UdpPacket, UdpRepr};
+
+    fn addr(text: &str) -> SocketAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn smoltcp_accepts_every_checksum_and_length() {
+        let mut out = Vec::new();
+        for len in [0, 1, 2, 3, 5, 1200, 1472] {
+            let body: Vec<u8> = (0..len).map(|n| (n * 7 + 250) as u8).collect();
+            write_udp(&mut out, addr("10.0.0.1:4000"), addr("192.168.7.250:53"), 9, &body);
+            let ip = Ipv4Packet::new_checked(&out).unwrap();
+            let repr = Ipv4Repr::parse(&ip, &ChecksumCapabilities::default()).unwrap();
+            let udp = UdpPacket::new_checked(ip.payload()).unwrap();
+            let (from, to) = (repr.src_addr.into(), repr.dst_addr.into());
+            UdpRepr::parse(&udp, &from, &to, &ChecksumCapabilities::default()).unwrap();
+            assert_eq!(udp.payload(), body);
+
+            write_udp(&mut out, addr("[fd00::1]:4000"), addr("[fd00::9]:53"), 9, &body);
+            let ip = Ipv6Packet::new_checked(&out).unwrap();
+            let repr = Ipv6Repr::parse(&ip).unwrap();
+            let udp = UdpPacket::new_checked(ip.payload()).unwrap();
+            let (from, to) = (repr.src_addr.into(), repr.dst_addr.into());
+            UdpRepr::parse(&udp, &from, &to, &ChecksumCapabilities::default()).unwrap();
+            assert_eq!(udp.payload(), body);
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let mut out = Vec::new();
+        let (src, dst) = (addr("10.0.0.1:1"), addr("10.0.0.2:65535"));
+        write_udp(&mut out, src, dst, 0, b"abc");
+        let headers = parse(&out).unwrap();
+        assert_eq!((headers.src, headers.dst, headers.proto), (src, dst, PROTO_UDP));
+        assert!(udp_checksum_holds(&out, &headers));
+        assert_eq!(udp_body(&out, headers.transport), b"abc");
+        let last = out.len() - 1;
+        out[last] ^= 1;
+        assert!(!udp_checksum_holds(&out, &headers));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_the_parser_panic(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
+            if let Some(headers) = parse(&bytes) {
+                udp_checksum_holds(&bytes, &headers);
+                udp_body(&bytes, headers.transport);
+                tcp_opens(&bytes, headers.transport);
+            }
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! Processes: the scheduling nodes that a host's boot runs on, and how they begin and end.
+//!
+//! Each plane is a madsim node, made anew for each boot, so that a task dropped late still names the boot that
+//! it belonged to. Nothing here is called while the world is borrowed: madsim takes locks of its own and may
+//! drop futures.
+
+use crate::host::{HostId, Role};
+use crate::sim::{self, Place};
+use madsim::runtime::{Handle, NodeHandle};
+use madsim::task::NodeId;
+use std::any::Any;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+/// A future whose panics are values: `Err` with the message.
+pub(crate) struct CatchPanic<F>(Option<Pin<Box<F>>>);
+
+impl<F> CatchPanic<F> {
+    pub(crate) fn new(future: F) -> CatchPanic<F> {
+        CatchPanic(Some(Box::pin(future)))
+    }
+}
+
+impl<F: Future> Future for CatchPanic<F> {
+    type Output = Result<F::Output, String>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let future = self.0.as_mut().expect("polled again after its end");
+        let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx)));
+        let caught = match polled {
+            Ok(Poll::Pending) => return Poll::Pending,
+            Ok(Poll::Ready(output)) => Ok(output),
+            Err(payload) => {
+                sim::try_with(|sim| sim.stats.task_panics += 1);
+                Err(panic_message(&*payload))
+            }
+        };
+        // What the future holds is dropped now, as a finished task's is, not with the handle.
+        self.0 = None;
+        Poll::Ready(caught)
+    }
+}
+
+pub(crate) fn panic_message(payload: &(dyn Any + Send)) -> String {
+    payload
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| payload.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "(no message)".to_owned())
+}
+
+/// Makes a scheduling node for a place; it stands still if its role does now.
+pub(crate) fn new_node(handle: &Handle, place: Place, name: &str, role: Role) -> NodeHandle {
+    let host_name = sim::with(|sim| sim.host(place.host).name.clone());
+    let node = handle.create_node().name(format!("{host_name}/{name}")).build();
+    let still = sim::with(|sim| {
+        sim.places.insert(node.id(), place);
+        let host = sim.host_mut(place.host);
+        host.nodes.push((node.clone(), role));
+        host.paused || (host.pinned && role == Role::Compute)
+    });
+    if still {
+        handle.pause(node.id());
+    }
+    node
+}
+
+/// Ends a scheduling node: its tasks run no more, and their futures are dropped by the executor.
+pub(crate) fn end_node(handle: &Handle, node: NodeId) {
+    // A paused node's tasks would be dropped here and now, under madsim's locks and in the caller's name.
+    handle.resume(node);
+    handle.kill(node);
+}
+
+/// Begins a boot's process: its main node, and its main future if the host has one.
+pub(crate) fn begin(host: HostId) {
+    let place = sim::with(|sim| Place { host, boot: sim.host(host).boot });
+    new_node(&Handle::current(), place, "main", Role::Net);
+    run_main(host);
+}
+
+/// Spawns the main future on the main node.
+pub(crate) fn run_main(host: HostId) {
+    let (main, node, boot) = sim::with(|sim| {
+        let state = sim.host(host);
+        (state.main.clone(), state.nodes.first().map(|(node, _)| node.clone()), state.boot)
+    });
+    let (Some(main), Some(node)) = (main, node) else { return };
+    let future = CatchPanic::new(main());
+    node.spawn(async move {
+        match future.await {
+            Ok(()) => exit(host, boot),
+            Err(message) => sim::with(|sim| {
+                let name = &sim.host(host).name;
+                let why = format!("the process of host {name} panicked: {message}");
+                sim.fail(why);
+            }),
+        }
+    });
+}
+
+/// How a process ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// Its main future returned: the kernel closes its sockets, nothing unsynced is lost.
+    Exit,
+    /// Killed, with its unsynced bytes: the kernel closes its sockets.
+    Crash,
+    /// The whole host: nobody is told anything.
+    PowerLoss,
+}
+
+/// Ends a host's process. Does nothing if none runs.
+pub(crate) fn end(host: HostId, how: End) {
+    let nodes = sim::with(|sim| {
+        let state = sim.host_mut(host);
+        if !state.alive {
+            return Vec::new();
+        }
+        state.alive = false;
+        state.powered = how != End::PowerLoss;
+        match how {
+            End::Exit => state.disk.release_handles(),
+            End::Crash | End::PowerLoss => {
+                let lost = state.disk.crash();
+                sim.stats.disk_sectors_lost += lost;
+            }
+        }
+        let ports: Vec<_> =
+            sim.host(host).udp_ports.values().flatten().map(|(_, socket)| *socket).collect();
+        for socket in ports {
+            sim.udp_close(socket);
+        }
+        match how {
+            End::Exit | End::Crash => sim.tcp_process_ends(host),
+            End::PowerLoss => sim.tcp_power_ends(host),
+        }
+        let state = sim.host_mut(host);
+        state.paused = false;
+        state.pinned = false;
+        std::mem::take(&mut state.nodes)
+    });
+    let handle = Handle::current();
+    for (node, _) in nodes {
+        end_node(&handle, node.id());
+    }
+}
+
+fn exit(host: HostId, boot: u32) {
+    if sim::with(|sim| sim.host(host).runs(boot)) {
+        end(host, End::Exit);
+    }
+}
+
+/// Stops or continues the nodes of a host as its flags say.
+pub(crate) fn apply_stops(host: HostId) {
+    let (nodes, paused, pinned) = sim::with(|sim| {
+        let state = sim.host(host);
+        (state.nodes.clone(), state.paused, state.pinned)
+    });
+    let handle = Handle::current();
+    for (node, role) in nodes {
+        if paused || (pinned && role == Role::Compute) {
+            handle.pause(node.id());
+        } else {
+            handle.resume(node.id());
+        }
+    }
+}

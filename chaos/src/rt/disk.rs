@@ -1,0 +1,170 @@
+//! Synchronous files with explicit syncs, on a host's simulated disk.
+//!
+//! What was not synced may be lost by a crash, whole or in part. A caller that must not lose something calls
+//! [`File::sync`], or uses [`create_new_private`] and [`atomic_replace`], which do. A file of an earlier boot
+//! refuses every operation.
+
+use crate::disk::{Disk, Op};
+use crate::sim::{self, Place, Sim, dead};
+use std::io;
+use std::path::Path;
+
+/// An open file, read and written at offsets.
+#[derive(Debug)]
+pub struct File {
+    place: Place,
+    inode: u64,
+}
+
+/// Calls `f` with the disk of a place whose process still runs.
+fn on<R>(place: Place, f: impl FnOnce(&mut Sim, Place) -> io::Result<R>) -> io::Result<R> {
+    sim::try_with(|sim| if sim.host(place.host).runs(place.boot) { f(sim, place) } else { Err(dead()) })
+        .unwrap_or_else(|| Err(dead()))
+}
+
+fn here<R>(f: impl FnOnce(&mut Disk) -> io::Result<R>) -> io::Result<R> {
+    on(sim::live_place()?, |sim, place| f(&mut sim.host_mut(place.host).disk))
+}
+
+fn here_recorded(op: &Op<'_>, f: impl FnOnce(&mut Disk) -> io::Result<()>) -> io::Result<()> {
+    on(sim::live_place()?, |sim, place| recorded(sim, place, op, f))
+}
+
+fn recorded(
+    sim: &mut Sim,
+    place: Place,
+    op: &Op<'_>,
+    f: impl FnOnce(&mut Disk) -> io::Result<()>,
+) -> io::Result<()> {
+    f(&mut sim.host_mut(place.host).disk)?;
+    sim.disk_record(place.host, op);
+    Ok(())
+}
+
+impl File {
+    /// Opens a file for reading and writing; makes it, with mode 0600, if there is none.
+    ///
+    /// # Errors
+    /// `NotFound` when its directory doesn't exist.
+    pub fn open(path: &Path) -> io::Result<File> {
+        let place = sim::live_place()?;
+        let inode = on(place, |sim, place| sim.host_mut(place.host).disk.open(path))?;
+        Ok(File { place, inode })
+    }
+
+    /// The length in bytes.
+    ///
+    /// # Errors
+    /// When the process that opened it is gone.
+    pub fn len(&self) -> io::Result<u64> {
+        on(self.place, |sim, place| sim.host(place.host).disk.len(self.inode))
+    }
+
+    /// Whether the file has no bytes.
+    ///
+    /// # Errors
+    /// When the process that opened it is gone.
+    pub fn is_empty(&self) -> io::Result<bool> {
+        self.len().map(|len| len == 0)
+    }
+
+    /// Cuts the file, or extends it with zeros.
+    ///
+    /// # Errors
+    /// `FileTooLarge`; or the process that opened it is gone.
+    pub fn set_len(&self, len: u64) -> io::Result<()> {
+        let op = Op::SetLen { inode: self.inode, len };
+        on(self.place, |sim, place| recorded(sim, place, &op, |disk| disk.set_len(self.inode, len)))
+    }
+
+    /// Fills `buffer` from `offset`.
+    ///
+    /// # Errors
+    /// `UnexpectedEof` when the file ends before; or the process that opened it is gone.
+    pub fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        on(self.place, |sim, place| sim.host(place.host).disk.read_at(self.inode, buffer, offset))
+    }
+
+    /// Writes all of `bytes` at `offset`, extending the file where needed.
+    ///
+    /// # Errors
+    /// `FileTooLarge`; or the process that opened it is gone.
+    pub fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let op = Op::Write { inode: self.inode, offset, bytes };
+        on(self.place, |sim, place| {
+            recorded(sim, place, &op, |disk| disk.write_at(self.inode, bytes, offset))
+        })
+    }
+
+    /// Makes everything written so far durable.
+    ///
+    /// # Errors
+    /// When the process that opened it is gone.
+    pub fn sync(&self) -> io::Result<()> {
+        let op = Op::Sync { inode: self.inode };
+        on(self.place, |sim, place| recorded(sim, place, &op, |disk| disk.sync(self.inode)))
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        // An error means that the process is gone, and its handles with it.
+        let _ = on(self.place, |sim, place| {
+            sim.host_mut(place.host).disk.close(self.inode);
+            Ok(())
+        });
+    }
+}
+
+/// Reads a whole file of at most `limit_bytes`.
+///
+/// # Errors
+/// `NotFound`; `FileTooLarge` over the limit.
+pub fn read(path: &Path, limit_bytes: u64) -> io::Result<Vec<u8>> {
+    here(|disk| disk.read(path, limit_bytes))
+}
+
+/// Makes a new file of mode 0600 with these bytes, durably. An existing file is never touched.
+///
+/// # Errors
+/// `AlreadyExists` if there is one; `NotFound` when its directory doesn't exist.
+pub fn create_new_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    here_recorded(&Op::Whole { path, bytes }, |disk| disk.create_new(path, bytes))
+}
+
+/// Replaces a file's content (mode 0600) so that a crash leaves the old bytes or the new ones, whole.
+///
+/// # Errors
+/// `NotFound` when its directory doesn't exist; the old content stands then.
+pub fn atomic_replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    here_recorded(&Op::Whole { path, bytes }, |disk| disk.replace(path, bytes))
+}
+
+/// Makes a directory of mode 0700 and its parents; an existing one is fine.
+///
+/// # Errors
+/// `NotADirectory` when a file stands on the way.
+pub fn create_dir_all(path: &Path) -> io::Result<()> {
+    here(|disk| disk.create_dir_all(path))
+}
+
+/// Whether something stands at `path`.
+pub fn exists(path: &Path) -> bool {
+    here(|disk| Ok(disk.exists(path))).unwrap_or(false)
+}
+
+/// Removes a file.
+///
+/// # Errors
+/// `NotFound`.
+pub fn remove(path: &Path) -> io::Result<()> {
+    here_recorded(&Op::Remove { path }, |disk| disk.remove(path))
+}
+
+/// The permission bits of a file, as in 0o600.
+///
+/// # Errors
+/// `NotFound`.
+pub fn mode(path: &Path) -> io::Result<u32> {
+    here(|disk| disk.mode(path))
+}

@@ -1,0 +1,42 @@
+//! The shim's simulated side: sockets, time, tasks, disk and randomness of a host of the world.
+//!
+//! Names and signatures are those of the door onto the operating system, so the same code runs behind both.
+//! Everything here belongs to the host, and the boot, of the calling task. The scenario's own code, which runs
+//! on no host, has [`time`], [`task`] and [`rng`].
+
+pub mod disk;
+pub mod net;
+pub mod task;
+mod tcp;
+pub mod time;
+
+use crate::sim;
+
+/// The generator behind every random draw: ChaCha20, 20 rounds.
+pub type Rng = crate::seed::Rng;
+
+/// The next stream of this label for the calling host: a stream of the seed, the host, the label and how often
+/// the host has asked for it, restarts included, so that no two calls get the same bytes.
+pub fn rng(label: &str) -> Rng {
+    let place = sim::place();
+    sim::with(|sim| sim.open_stream(place.map(|place| place.host), label))
+}
+
+/// Runs `future` on the only host of a world: for tests of code that knows only the shim.
+///
+/// # Panics
+/// If the future panics, or the world ends before it.
+pub fn run_on_one_host<F>(seed: u64, future: F)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let outcome = crate::run(seed, move |world| async move {
+        let host = world.host("one").addr("10.0.0.1").addr("fd00::1");
+        if let Err(error) = host.run(future).await {
+            panic!("{error}");
+        }
+    });
+    if let Err(failure) = outcome.result {
+        panic!("{failure}");
+    }
+}

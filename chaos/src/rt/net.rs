@@ -1,0 +1,250 @@
+//! UDP with batches, TCP, names, and the interface list of a host.
+
+use crate::sim::{self, dead};
+use crate::slab::Key;
+use crate::udp::MAX_SEGMENTS;
+use std::future::poll_fn;
+use std::io::{self, IoSliceMut};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::task::Poll;
+
+pub use super::tcp::{OwnedReadHalf, OwnedWriteHalf, TcpListener, TcpStream};
+
+/// A UDP socket that sends and receives batches: one call may carry up to
+/// [`max_gso_segments`](UdpSocket::max_gso_segments) datagrams of equal size.
+#[derive(Debug)]
+pub struct UdpSocket {
+    key: Key,
+    local: SocketAddr,
+}
+
+/// One send: a datagram, or several of `segment_size` bytes each (the last may be shorter).
+#[derive(Debug, Clone)]
+pub struct Transmit<'a> {
+    /// Where to.
+    pub destination: SocketAddr,
+    /// The bytes, segments one behind the other.
+    pub contents: &'a [u8],
+    /// The size of a segment; `None` for a single datagram.
+    pub segment_size: Option<usize>,
+    /// The local address to send from; `None` lets routing choose.
+    pub src_ip: Option<IpAddr>,
+}
+
+/// What one receive buffer holds: `len` bytes in datagrams of `stride` bytes (the last may be shorter), all
+/// from one source. In the world it is one datagram.
+#[derive(Debug, Clone, Copy)]
+pub struct RecvMeta {
+    /// The source.
+    pub addr: SocketAddr,
+    /// Bytes in the buffer.
+    pub len: usize,
+    /// Bytes of each datagram in it.
+    pub stride: usize,
+    /// The local address that it was sent to, where the platform tells.
+    pub dst_ip: Option<IpAddr>,
+}
+
+impl Default for RecvMeta {
+    fn default() -> Self {
+        RecvMeta { addr: SocketAddr::from(([0, 0, 0, 0], 0)), len: 0, stride: 0, dst_ip: None }
+    }
+}
+
+/// The most buffers that one [`UdpSocket::recv`] fills.
+pub const RECV_BATCH: usize = 32;
+
+impl UdpSocket {
+    /// Binds a socket. A v6 socket takes v6 only, so that both families can share a port number.
+    ///
+    /// # Errors
+    /// `AddrInUse`, `AddrNotAvailable`, or the caller isn't on a host whose process runs.
+    pub async fn bind(addr: SocketAddr) -> io::Result<UdpSocket> {
+        let place = sim::live_place()?;
+        let (key, local) = sim::with(|sim| sim.udp_bind(place, addr))?;
+        Ok(UdpSocket { key, local })
+    }
+
+    /// The address bound.
+    ///
+    /// # Errors
+    /// None in the world.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        Ok(self.local)
+    }
+
+    /// The most segments one [`Transmit`] may have now.
+    pub fn max_gso_segments(&self) -> usize {
+        MAX_SEGMENTS
+    }
+
+    /// The most datagrams that one receive buffer may be filled with: one, in the world.
+    pub fn gro_segments(&self) -> usize {
+        1
+    }
+
+    /// Sends without waiting. Each segment is a datagram of its own on the way.
+    ///
+    /// # Errors
+    /// EMSGSIZE, `NetworkUnreachable`, `AddrNotAvailable`; they concern this send alone.
+    pub fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        sim::try_with(|sim| {
+            sim.udp_send(
+                self.key,
+                transmit.destination,
+                transmit.contents,
+                transmit.segment_size,
+                transmit.src_ip,
+            )
+        })
+        .unwrap_or_else(|| Err(dead()))
+    }
+
+    /// Waits until a send may succeed: never, in the world. Cancel safe.
+    ///
+    /// # Errors
+    /// None in the world.
+    pub async fn writable(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Receives without waiting; see [`recv`](UdpSocket::recv).
+    ///
+    /// # Errors
+    /// `WouldBlock` when there is nothing to receive; else the process that bound it is gone.
+    pub fn try_recv(&self, buffers: &mut [IoSliceMut<'_>], metas: &mut [RecvMeta]) -> io::Result<usize> {
+        sim::try_with(|sim| {
+            let mut filled = 0;
+            for (buffer, meta) in buffers.iter_mut().zip(metas.iter_mut()).take(RECV_BATCH) {
+                match sim.udp_recv(self.key, buffer) {
+                    Ok(got) => {
+                        let dst_ip = Some(got.dst_ip);
+                        *meta = RecvMeta { addr: got.src, len: got.len, stride: got.len, dst_ip };
+                    }
+                    Err(_) if filled > 0 => break,
+                    Err(error) => return Err(error),
+                }
+                filled += 1;
+            }
+            Ok(filled)
+        })
+        .unwrap_or_else(|| Err(dead()))
+    }
+
+    /// Waits for datagrams and fills up to [`RECV_BATCH`] buffers; returns how many. Cancel safe.
+    ///
+    /// # Errors
+    /// When the process that bound it is gone.
+    pub async fn recv(&self, buffers: &mut [IoSliceMut<'_>], metas: &mut [RecvMeta]) -> io::Result<usize> {
+        poll_fn(|cx| match self.try_recv(buffers, metas) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                sim::with(|sim| sim.udp_wait(self.key, cx.waker()));
+                Poll::Pending
+            }
+            done => Poll::Ready(done),
+        })
+        .await
+    }
+}
+
+impl Drop for UdpSocket {
+    fn drop(&mut self) {
+        sim::try_with(|sim| sim.udp_close(self.key));
+    }
+}
+
+/// Resolves `host:port`: the hosts of the world by their names, and addresses by themselves.
+///
+/// # Errors
+/// `NotFound` when no host has the name; `InvalidInput` when there is no port.
+pub async fn lookup_host(name: &str) -> io::Result<Vec<SocketAddr>> {
+    if let Ok(addr) = name.parse() {
+        return Ok(vec![addr]);
+    }
+    let invalid = || io::Error::new(io::ErrorKind::InvalidInput, format!("{name} is not host:port"));
+    let (host, port) = name.rsplit_once(':').ok_or_else(invalid)?;
+    let port: u16 = port.parse().map_err(|_| invalid())?;
+    let found: Vec<SocketAddr> = sim::with(|sim| match sim.names.get(host) {
+        _ if host == "localhost" => vec![SocketAddr::from((Ipv4Addr::LOCALHOST, port))],
+        Some(id) => {
+            let nics = sim.host(*id).nics.iter().filter(|nic| nic.up);
+            nics.flat_map(|nic| nic.addrs.iter().map(|ip| SocketAddr::new(*ip, port))).collect()
+        }
+        None => Vec::new(),
+    });
+    if found.is_empty() {
+        return Err(io::Error::new(io::ErrorKind::NotFound, format!("{name} has no address")));
+    }
+    Ok(found)
+}
+
+/// One address of one network interface.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Interface {
+    /// The interface's name, as in `eth0`.
+    pub name: String,
+    /// The address.
+    pub addr: IpAddr,
+}
+
+/// The addresses of this host, sorted, loopback among them.
+///
+/// # Errors
+/// When the caller isn't on a host whose process runs.
+pub fn interfaces() -> io::Result<Vec<Interface>> {
+    let place = sim::live_place()?;
+    sim::with(|sim| {
+        let mut list = vec![
+            Interface { name: "lo".to_owned(), addr: Ipv4Addr::LOCALHOST.into() },
+            Interface { name: "lo".to_owned(), addr: Ipv6Addr::LOCALHOST.into() },
+        ];
+        for nic in sim.host(place.host).nics.iter().filter(|nic| nic.up) {
+            list.extend(nic.addrs.iter().map(|addr| Interface { name: nic.name.clone(), addr: *addr }));
+        }
+        list.sort();
+        list.dedup();
+        Ok(list)
+    })
+}
+
+/// Tells when [`interfaces`] has changed.
+#[derive(Debug)]
+pub struct InterfaceWatch {
+    last: Vec<Interface>,
+}
+
+impl InterfaceWatch {
+    /// Begins with the present list as the one that is known.
+    pub fn new() -> InterfaceWatch {
+        InterfaceWatch { last: interfaces().unwrap_or_default() }
+    }
+
+    /// Waits for a list that differs from the last one, and returns it. Cancel safe.
+    pub async fn changed(&mut self) -> Vec<Interface> {
+        poll_fn(|cx| match interfaces() {
+            Ok(list) if list != self.last => {
+                self.last.clone_from(&list);
+                Poll::Ready(list)
+            }
+            _ => {
+                if let Ok(place) = sim::live_place() {
+                    let wakers = |sim: &mut sim::Sim| {
+                        let wakers = &mut sim.host_mut(place.host).nic_wakers;
+                        if !wakers.iter().any(|waker| waker.will_wake(cx.waker())) {
+                            wakers.push(cx.waker().clone());
+                        }
+                    };
+                    sim::with(wakers);
+                }
+                Poll::Pending
+            }
+        })
+        .await
+    }
+}
+
+impl Default for InterfaceWatch {
+    fn default() -> Self {
+        InterfaceWatch::new()
+    }
+}

@@ -1,0 +1,238 @@
+//! TCP listeners and streams, with tokio's signatures.
+
+use crate::sim::{self, dead};
+use crate::slab::Key;
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// Accepts connections.
+#[derive(Debug)]
+pub struct TcpListener {
+    key: Key,
+    local: SocketAddr,
+}
+
+impl TcpListener {
+    /// Binds and listens.
+    ///
+    /// # Errors
+    /// `AddrInUse`, `AddrNotAvailable`, or the caller isn't on a host whose process runs.
+    pub async fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
+        let place = sim::live_place()?;
+        let (key, local) = sim::with(|sim| sim.tcp_listen(place, addr))?;
+        Ok(TcpListener { key, local })
+    }
+
+    /// The next connection, and its peer. Cancel safe.
+    ///
+    /// # Errors
+    /// When the process that bound it is gone.
+    pub async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        let (key, local, remote) =
+            poll_fn(|cx| sim::with(|sim| sim.tcp_accept(self.key, cx.waker()))).await?;
+        Ok((TcpStream { inner: Arc::new(Inner { key, local, remote }) }, remote))
+    }
+
+    /// The address bound.
+    ///
+    /// # Errors
+    /// None in the world.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        Ok(self.local)
+    }
+}
+
+impl Drop for TcpListener {
+    fn drop(&mut self) {
+        sim::try_with(|sim| sim.tcp_unlisten(self.key));
+    }
+}
+
+#[derive(Debug)]
+struct Inner {
+    key: Key,
+    local: SocketAddr,
+    remote: SocketAddr,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        sim::try_with(|sim| sim.tcp_drop(self.key));
+    }
+}
+
+impl Inner {
+    fn poll_read(&self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if buf.remaining() == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        let read = |sim: &mut sim::Sim| sim.tcp_read(self.key, cx.waker(), buf.initialize_unfilled());
+        match sim::try_with(read).unwrap_or_else(|| Poll::Ready(Err(dead()))) {
+            Poll::Ready(Ok(n)) => {
+                buf.advance(n);
+                Poll::Ready(Ok(()))
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    fn poll_write(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let write = |sim: &mut sim::Sim| sim.tcp_write(self.key, cx.waker(), bytes);
+        sim::try_with(write).unwrap_or_else(|| Poll::Ready(Err(dead())))
+    }
+
+    fn shutdown(&self) -> io::Result<()> {
+        sim::try_with(|sim| sim.tcp_shutdown(self.key)).unwrap_or_else(|| Err(dead()))
+    }
+}
+
+/// A connection. Dropped, it ends in order: FIN, or RST if bytes were left unread.
+#[derive(Debug)]
+pub struct TcpStream {
+    inner: Arc<Inner>,
+}
+
+impl TcpStream {
+    /// Connects. Dropping the future gives the attempt up.
+    ///
+    /// # Errors
+    /// `ConnectionRefused`, `TimedOut`, `NetworkUnreachable`, or the caller isn't on a host whose process runs.
+    pub async fn connect(addr: SocketAddr) -> io::Result<TcpStream> {
+        let place = sim::live_place()?;
+        let (key, local) = sim::with(|sim| sim.tcp_connect(place, addr))?;
+        let stream = TcpStream { inner: Arc::new(Inner { key, local, remote: addr }) };
+        poll_fn(|cx| sim::with(|sim| sim.tcp_connected(key, cx.waker()))).await?;
+        Ok(stream)
+    }
+
+    /// This side's address.
+    ///
+    /// # Errors
+    /// None in the world.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        Ok(self.inner.local)
+    }
+
+    /// The other side's address.
+    ///
+    /// # Errors
+    /// None in the world.
+    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
+        Ok(self.inner.remote)
+    }
+
+    /// Turns Nagle's algorithm off, or on.
+    ///
+    /// # Errors
+    /// When the process that made it is gone.
+    pub fn set_nodelay(&self, nodelay: bool) -> io::Result<()> {
+        sim::try_with(|sim| sim.tcp_set_nodelay(self.inner.key, nodelay)).unwrap_or_else(|| Err(dead()))
+    }
+
+    /// Splits into halves that different tasks may own.
+    pub fn into_split(self) -> (OwnedReadHalf, OwnedWriteHalf) {
+        let read = OwnedReadHalf { inner: self.inner.clone() };
+        (read, OwnedWriteHalf { inner: self.inner })
+    }
+}
+
+impl AsyncRead for TcpStream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.inner.poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for TcpStream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.inner.poll_write(cx, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(self.inner.shutdown())
+    }
+}
+
+/// The reading half of a [`TcpStream`].
+#[derive(Debug)]
+pub struct OwnedReadHalf {
+    inner: Arc<Inner>,
+}
+
+impl OwnedReadHalf {
+    /// This side's address.
+    ///
+    /// # Errors
+    /// None in the world.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        Ok(self.inner.local)
+    }
+
+    /// The other side's address.
+    ///
+    /// # Errors
+    /// None in the world.
+    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
+        Ok(self.inner.remote)
+    }
+}
+
+impl AsyncRead for OwnedReadHalf {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.inner.poll_read(cx, buf)
+    }
+}
+
+/// The writing half of a [`TcpStream`]. Dropped, it ends its direction.
+#[derive(Debug)]
+pub struct OwnedWriteHalf {
+    inner: Arc<Inner>,
+}
+
+impl OwnedWriteHalf {
+    /// This side's address.
+    ///
+    /// # Errors
+    /// None in the world.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        Ok(self.inner.local)
+    }
+
+    /// The other side's address.
+    ///
+    /// # Errors
+    /// None in the world.
+    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
+        Ok(self.inner.remote)
+    }
+}
+
+impl AsyncWrite for OwnedWriteHalf {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.inner.poll_write(cx, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(self.inner.shutdown())
+    }
+}
+
+impl Drop for OwnedWriteHalf {
+    fn drop(&mut self) {
+        // An error means that there is nothing left to end.
+        let _ = self.inner.shutdown();
+    }
+}

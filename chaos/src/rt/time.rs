@@ -1,0 +1,104 @@
+//! Clocks and timers of a host.
+
+use crate::host::HostId;
+use crate::sim;
+use crate::slab::Key;
+use crate::timer::TimerKind;
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+/// The monotonic clock. It never steps; in the world it may drift.
+pub fn now() -> Instant {
+    let host = sim::place().map(|place| place.host);
+    sim::with(|sim| sim.instant(sim.local_ns(host)))
+}
+
+/// The wall clock, as time since 1970-01-01 UTC. It may step either way, and is zero before that day.
+pub fn unix_now() -> Duration {
+    let host = sim::place().map(|place| place.host);
+    sim::with(|sim| {
+        let now_ns = sim.now_ns();
+        match host {
+            Some(host) => sim.host(host).clock.wall(now_ns),
+            None => crate::clock::WALL_BASE + Duration::from_nanos(now_ns),
+        }
+    })
+}
+
+/// Waits for `duration`.
+pub async fn sleep(duration: Duration) {
+    let host = sim::place().map(|place| place.host);
+    let now_ns = sim::with(|sim| sim.local_ns(host));
+    let ahead = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+    Sleep { host, local_ns: now_ns.saturating_add(ahead), timer: None }.await;
+}
+
+/// Waits until `deadline` on the clock of [`now`].
+pub async fn sleep_until(deadline: Instant) {
+    let host = sim::place().map(|place| place.host);
+    let local_ns = sim::with(|sim| sim.reading(deadline));
+    Sleep { host, local_ns, timer: None }.await;
+}
+
+/// Runs `future` for at most `duration`.
+///
+/// # Errors
+/// [`Elapsed`] when the time is over first; the future is dropped then.
+pub async fn timeout<F: Future>(duration: Duration, future: F) -> Result<F::Output, Elapsed> {
+    let mut future = pin!(future);
+    let mut limit = pin!(sleep(duration));
+    std::future::poll_fn(move |cx| {
+        if let Poll::Ready(output) = future.as_mut().poll(cx) {
+            return Poll::Ready(Ok(output));
+        }
+        limit.as_mut().poll(cx).map(|()| Err(Elapsed(())))
+    })
+    .await
+}
+
+/// The time of a [`timeout`] is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("deadline has elapsed")]
+pub struct Elapsed(());
+
+/// A wait for an instant of a host's clock. Dropped, it leaves no timer behind.
+struct Sleep {
+    host: Option<HostId>,
+    local_ns: u64,
+    timer: Option<Key>,
+}
+
+impl Future for Sleep {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let (host, local_ns, timer) = (self.host, self.local_ns, self.timer);
+        let waker = cx.waker();
+        let (poll, timer, _dropped_outside) = sim::with(|sim| {
+            if sim.local_ns(host) >= local_ns {
+                let old = timer.and_then(|timer| sim.timers.cancel(timer));
+                return (Poll::Ready(()), None, (old, None));
+            }
+            if let Some(timer) = timer
+                && let Some(old) = sim.timers.rewake(timer, waker)
+            {
+                return (Poll::Pending, Some(timer), (None, old));
+            }
+            let at_ns = sim.world_ns(host, local_ns);
+            let timer = sim.set_timer(at_ns, TimerKind::Wake { host, local_ns, waker: waker.clone() });
+            (Poll::Pending, Some(timer), (None, None))
+        });
+        self.timer = timer;
+        poll
+    }
+}
+
+impl Drop for Sleep {
+    fn drop(&mut self) {
+        if let Some(timer) = self.timer {
+            drop(sim::try_with(|sim| sim.timers.cancel(timer)));
+        }
+    }
+}

@@ -1,0 +1,366 @@
+//! The runner: one world on one fresh thread, from its self-check to its digest.
+//!
+//! A run never aborts the process: a panic of the scenario, of a host's process or of Drop code, a failed
+//! self-check and the limit of virtual time all become the outcome's error. A run ends by killing every node
+//! and letting the executor drop what they held, because madsim itself drops nothing that is pending.
+
+use crate::process::{CatchPanic, panic_message};
+use crate::seed::subseed;
+use crate::sim::{self, Sim};
+use crate::stats::Stats;
+use crate::world::World;
+use madsim::runtime::{Handle, Runtime};
+use madsim::time::{Sleep, TimeHandle};
+use std::future::Future;
+use std::hash::{BuildHasher, RandomState};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Once;
+use std::task::{Context, Poll};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+/// Virtual time that a run may take unless it says otherwise.
+const TIME_LIMIT: Duration = Duration::from_secs(60 * 60);
+
+/// The stack of a run's thread: futures of whole protocol stacks are large in builds without optimisation.
+const STACK_BYTES: usize = 16 << 20;
+
+/// Why a run has no result.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// The scenario, a host's process or Drop code panicked; the text is the panic's message.
+    #[error("{0}")]
+    Panicked(String),
+    /// The scenario was not at its end when the limit of virtual time was reached.
+    #[error("the scenario had not ended after {0:?} of virtual time")]
+    TimeLimit(Duration),
+    /// Something that must be virtual isn't: the run would not be reproducible.
+    #[error("self-check: {0}")]
+    SelfCheck(String),
+}
+
+/// What a run leaves behind.
+#[derive(Debug, Clone)]
+pub struct Outcome<T> {
+    /// The world's seed.
+    pub seed: u64,
+    /// The scheduler's seed.
+    pub scheduler_seed: u64,
+    /// BLAKE3 over the trace, in hex.
+    pub digest: String,
+    /// Records in the trace.
+    pub events: u64,
+    /// Virtual time at the end.
+    pub elapsed: Duration,
+    /// The world's counters at the end.
+    pub stats: Stats,
+    /// What the scenario returned.
+    pub result: Result<T, Failure>,
+}
+
+/// A run to be made.
+#[derive(Debug, Clone)]
+pub struct Run {
+    seed: u64,
+    scheduler_seed: u64,
+    time_limit: Duration,
+}
+
+impl Run {
+    /// A run of `seed`. The scheduler's seed is derived from it.
+    pub fn new(seed: u64) -> Run {
+        Run { seed, scheduler_seed: subseed(seed, "scheduler"), time_limit: TIME_LIMIT }
+    }
+
+    /// Sets the scheduler's seed, which orders the tasks that are ready at one instant.
+    #[must_use]
+    pub fn scheduler_seed(mut self, scheduler_seed: u64) -> Run {
+        self.scheduler_seed = scheduler_seed;
+        self
+    }
+
+    /// Sets the virtual time after which the run fails.
+    #[must_use]
+    pub fn time_limit(mut self, time_limit: Duration) -> Run {
+        self.time_limit = time_limit;
+        self
+    }
+
+    /// Runs a scenario to its end, on a thread of its own.
+    pub fn run<F, Fut, T>(self, scenario: F) -> Outcome<T>
+    where
+        F: FnOnce(World) -> Fut + Send + 'static,
+        Fut: Future<Output = T> + Send + 'static,
+        T: Send + 'static,
+    {
+        warm_up();
+        self.on_fresh_thread(scenario)
+    }
+
+    fn on_fresh_thread<F, Fut, T>(self, scenario: F) -> Outcome<T>
+    where
+        F: FnOnce(World) -> Fut + Send + 'static,
+        Fut: Future<Output = T> + Send + 'static,
+        T: Send + 'static,
+    {
+        let expected = on_thread(move || fingerprint_of(self.scheduler_seed));
+        on_thread(move || self.on_this_thread(expected, scenario))
+    }
+
+    fn on_this_thread<F, Fut, T>(self, expected: Fingerprint, scenario: F) -> Outcome<T>
+    where
+        F: FnOnce(World) -> Fut + Send + 'static,
+        Fut: Future<Output = T> + Send + 'static,
+        T: Send + 'static,
+    {
+        let runtime = Runtime::with_seed_and_config(self.scheduler_seed, madsim::Config::default());
+        let mut ended = Ended::default();
+        let result = catch_unwind(AssertUnwindSafe(|| {
+            runtime.block_on(self.world(expected, scenario, &mut ended))
+        }));
+        // Drop code of pending futures may have panicked before the world was taken away.
+        let left = sim::replace(None);
+        let result = result.unwrap_or_else(|payload| Err(Failure::Panicked(panic_message(&*payload))));
+        if let Some(mut left) = left {
+            ended = Ended::of(&mut left);
+        }
+        Outcome {
+            seed: self.seed,
+            scheduler_seed: self.scheduler_seed,
+            digest: ended.digest,
+            events: ended.events,
+            elapsed: ended.elapsed,
+            stats: ended.stats,
+            result,
+        }
+    }
+
+    async fn world<F, Fut, T>(
+        &self,
+        expected: Fingerprint,
+        scenario: F,
+        ended: &mut Ended,
+    ) -> Result<T, Failure>
+    where
+        F: FnOnce(World) -> Fut + Send + 'static,
+        Fut: Future<Output = T> + Send + 'static,
+        T: Send + 'static,
+    {
+        self_check(expected)?;
+        let time = TimeHandle::current();
+        let handle = Handle::current();
+        drop(sim::replace(Some(Box::new(Sim::new(self.seed, time.clone())))));
+        // Not on the main node, which can't be killed.
+        let node = handle.create_node().name("scenario").build();
+        // The closure runs on that node too, so that a panic in it is a panic of the scenario.
+        let body = node.spawn(CatchPanic::new(async move { scenario(World::new()).await }));
+        let limit_ns = u64::try_from(self.time_limit.as_nanos()).unwrap_or(u64::MAX);
+        let mut driver = Driver::new(time, limit_ns);
+        let mut body = body;
+        let result = std::future::poll_fn(|cx| {
+            let out_of_time = driver.poll(cx);
+            if let Some(why) = sim::with(|sim| sim.failure.take()) {
+                return Poll::Ready(Err(Failure::Panicked(why)));
+            }
+            if let Poll::Ready(done) = Pin::new(&mut body).poll(cx) {
+                return Poll::Ready(match done {
+                    Ok(Ok(output)) => Ok(output),
+                    Ok(Err(message)) => Err(Failure::Panicked(message)),
+                    Err(_) => Err(Failure::Panicked("the scenario was cancelled".to_owned())),
+                });
+            }
+            if out_of_time { Poll::Ready(Err(Failure::TimeLimit(self.time_limit))) } else { Poll::Pending }
+        })
+        .await;
+        drop(body);
+        let (digest, nodes) = sim::with(|sim| {
+            let nodes: Vec<_> = sim.places.keys().copied().collect();
+            (Ended::of(sim), nodes)
+        });
+        *ended = digest;
+        // The world stays in place while the futures' Drop code runs, but its digest is taken.
+        for node in nodes.into_iter().chain([node.id()]) {
+            crate::process::end_node(&handle, node);
+        }
+        // Time moves only when nothing is ready, so after this every killed future has been dropped.
+        madsim::time::sleep(Duration::from_millis(1)).await;
+        drop(sim::replace(None));
+        // Once more, for what the wakers and closures inside of it held.
+        madsim::time::sleep(Duration::from_millis(1)).await;
+        result
+    }
+}
+
+/// Runs a scenario in the world of `seed`; see [`Run`] for more to choose.
+pub fn run<F, Fut, T>(seed: u64, scenario: F) -> Outcome<T>
+where
+    F: FnOnce(World) -> Fut + Send + 'static,
+    Fut: Future<Output = T> + Send + 'static,
+    T: Send + 'static,
+{
+    Run::new(seed).run(scenario)
+}
+
+/// What is read off a world at its end.
+#[derive(Default)]
+struct Ended {
+    digest: String,
+    events: u64,
+    elapsed: Duration,
+    stats: Stats,
+}
+
+impl Ended {
+    fn of(sim: &mut Sim) -> Ended {
+        Ended {
+            digest: sim.finish(),
+            events: sim.trace.records(),
+            elapsed: Duration::from_nanos(sim.now_ns()),
+            stats: sim.stats.clone(),
+        }
+    }
+}
+
+/// Moves the world on: one madsim `Sleep`, reset to the next event.
+struct Driver {
+    sleep: Pin<Box<Sleep>>,
+    time: TimeHandle,
+    limit_ns: u64,
+    /// Deadlines of madsim timers that are still to fire, the earliest last. Each poll of a `Sleep` makes
+    /// one that can't be taken back, so it is polled only for a deadline before all of these.
+    armed: Vec<u64>,
+}
+
+impl Driver {
+    fn new(time: TimeHandle, limit_ns: u64) -> Driver {
+        Driver { sleep: Box::pin(time.sleep(Duration::ZERO)), time, limit_ns, armed: Vec::new() }
+    }
+
+    /// Handles what is due, and arms the timer for what is next. Returns whether the time is over.
+    fn poll(&mut self, cx: &mut Context<'_>) -> bool {
+        let base = self.time.now_instant() - self.time.elapsed();
+        loop {
+            let next_ns = sim::with(|sim| {
+                if !sim.driver.as_ref().is_some_and(|driver| driver.will_wake(cx.waker())) {
+                    sim.driver = Some(cx.waker().clone());
+                }
+                sim.run_due()
+            });
+            let now_ns = self.time.elapsed().as_nanos() as u64;
+            if now_ns >= self.limit_ns {
+                return true;
+            }
+            while self.armed.last().is_some_and(|at_ns| *at_ns <= now_ns) {
+                self.armed.pop();
+            }
+            let wanted_ns = next_ns.unwrap_or(u64::MAX).min(self.limit_ns);
+            if self.armed.last().is_none_or(|at_ns| wanted_ns < *at_ns) {
+                self.sleep.as_mut().reset(base + Duration::from_nanos(wanted_ns));
+                if self.sleep.as_mut().poll(cx).is_ready() {
+                    continue;
+                }
+                self.armed.push(wanted_ns);
+            }
+            let armed_ns = self.armed.last().copied().unwrap_or(u64::MAX);
+            sim::with(|sim| sim.armed_ns = armed_ns);
+            return false;
+        }
+    }
+}
+
+fn on_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    let thread = thread::Builder::new().name("world".to_owned()).stack_size(STACK_BYTES).spawn(work);
+    match thread.expect("the operating system gives a thread").join() {
+        Ok(value) => value,
+        Err(payload) => std::panic::resume_unwind(payload),
+    }
+}
+
+/// Globals that libraries build on first use must not shift the first run against the second, so a process
+/// runs one world that nobody looks at before all others.
+fn warm_up() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        Run::new(0).on_fresh_thread(|world| async move {
+            world.host("warm-up").addr("10.0.0.1");
+            world.sleep(Duration::from_millis(1)).await;
+        });
+    });
+}
+
+/// What ambient sources say on a fresh thread under a scheduler seed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Fingerprint {
+    entropy: [u8; 16],
+    hash: u64,
+    instant: Duration,
+    system: Duration,
+}
+
+fn fingerprint() -> Fingerprint {
+    let mut entropy = [0; 16];
+    getrandom::fill(&mut entropy).expect("madsim answers");
+    let time = TimeHandle::current();
+    Fingerprint {
+        entropy,
+        hash: RandomState::new().hash_one(0u64),
+        instant: Instant::now() - (time.now_instant() - time.elapsed()),
+        system: SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default(),
+    }
+}
+
+fn fingerprint_of(scheduler_seed: u64) -> Fingerprint {
+    let runtime = Runtime::with_seed_and_config(scheduler_seed, madsim::Config::default());
+    runtime.block_on(async { fingerprint() })
+}
+
+/// Compares what ambient sources say here with what they said on another thread of the same seed, at another
+/// moment: they are equal only if madsim answers for all of them.
+fn self_check(expected: Fingerprint) -> Result<(), Failure> {
+    let found = fingerprint();
+    let differs = |what: &str| Err(Failure::SelfCheck(format!("{what} is not intercepted")));
+    if found.entropy != expected.entropy {
+        return differs("getrandom, and so rand,");
+    }
+    if found.hash != expected.hash {
+        return differs("the seed of HashMap");
+    }
+    if found.instant != expected.instant {
+        return differs("Instant::now");
+    }
+    if found.system != expected.system {
+        return differs("SystemTime::now");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_fingerprint_fails_the_self_check() {
+        let expected = on_thread(|| fingerprint_of(7));
+        let other = on_thread(|| fingerprint_of(8));
+        assert_ne!(expected, other);
+        let checked = on_thread(move || {
+            let runtime = Runtime::with_seed_and_config(7, madsim::Config::default());
+            runtime.block_on(async { self_check(Fingerprint { system: other.system, ..expected }) })
+        });
+        assert_eq!(checked, Err(Failure::SelfCheck("SystemTime::now is not intercepted".to_owned())));
+    }
+
+    #[test]
+    fn a_panic_of_the_scenario_is_an_error_with_its_message() {
+        let outcome = run(1, |_| async { panic!("on purpose") });
+        assert_eq!(outcome.result, Err::<(), _>(Failure::Panicked("on purpose".to_owned())));
+    }
+
+    #[test]
+    fn a_scenario_that_waits_for_ever_ends_at_the_limit() {
+        let limit = Duration::from_secs(5);
+        let outcome = Run::new(1).time_limit(limit).run(|_| std::future::pending::<()>());
+        assert_eq!(outcome.result, Err(Failure::TimeLimit(limit)));
+    }
+}

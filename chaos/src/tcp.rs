@@ -1,0 +1,624 @@
+//! TCP of the kernels, by smoltcp.
+//!
+//! Each connection has a smoltcp interface of its own with one socket in it, and the kernel finds the
+//! connection by its four-tuple. So a packet costs the same however many connections a host has, a host may
+//! have any number of addresses, and a listener is a port with a backlog, as with any kernel, rather than a
+//! handful of sockets that listen. Timers fit Linux's: RTO from 10 ms to 10 s, Reno, Nagle until it is
+//! turned off. A connection that nobody holds any more is kept until its FIN is acknowledged.
+
+use crate::host::{HostId, bound, release};
+use crate::link::{Class, DropCause};
+use crate::packet::{self, Headers};
+use crate::sim::{Flight, Place, Sim, dead};
+use crate::slab::{Key, Slab};
+use crate::timer::TimerKind;
+use rand_core::Rng as _;
+use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
+use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
+use smoltcp::socket::tcp::{CongestionControl, Socket, SocketBuffer, State};
+use smoltcp::time::{Duration as SmolDuration, Instant as SmolInstant};
+use smoltcp::wire::{HardwareAddress, IpCidr};
+use std::collections::VecDeque;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::task::{Poll, Waker};
+
+/// Bytes of each direction's buffer, and so the largest window.
+const BUFFER_BYTES: usize = 128 << 10;
+
+/// How long a peer may be silent while it owes an acknowledgement. Linux gives up after about 15 minutes; a world in which
+/// that matters would wait for it in every scenario, and the stack has its own keepalives.
+/// (smoltcp's own timeout isn't used: it also ends connections that are merely idle.)
+const GIVE_UP_NS: u64 = 30_000_000_000;
+
+/// How often a closed window is probed. smoltcp 0.12 doesn't by itself, so a lost window update would end a
+/// transfer for ever; it answers probes once a second at most.
+const PROBE: SmolDuration = SmolDuration::from_secs(2);
+
+/// How long a connection that nobody holds waits for the peer's FIN: Linux's `tcp_fin_timeout`.
+const ORPHAN_NS: u64 = 60_000_000_000;
+
+/// Connections of one listener that are not accepted yet, half-open ones among them: Linux's `somaxconn` of old.
+const BACKLOG: usize = 128;
+
+/// The MTU of the loopback.
+const LOOPBACK_MTU: usize = 16 << 10;
+
+/// Packets on their way into and out of one connection.
+struct Wire {
+    incoming: VecDeque<Vec<u8>>,
+    outgoing: Vec<Vec<u8>>,
+    mtu: usize,
+}
+
+struct Incoming(Vec<u8>);
+struct Outgoing<'a>(&'a mut Vec<Vec<u8>>);
+
+impl RxToken for Incoming {
+    fn consume<R, F: FnOnce(&[u8]) -> R>(self, f: F) -> R {
+        f(&self.0)
+    }
+}
+
+impl TxToken for Outgoing<'_> {
+    fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, f: F) -> R {
+        let mut bytes = vec![0; len];
+        let result = f(&mut bytes);
+        self.0.push(bytes);
+        result
+    }
+}
+
+impl Device for Wire {
+    type RxToken<'a> = Incoming;
+    type TxToken<'a> = Outgoing<'a>;
+
+    fn receive(&mut self, _: SmolInstant) -> Option<(Incoming, Outgoing<'_>)> {
+        let bytes = self.incoming.pop_front()?;
+        Some((Incoming(bytes), Outgoing(&mut self.outgoing)))
+    }
+
+    fn transmit(&mut self, _: SmolInstant) -> Option<Outgoing<'_>> {
+        Some(Outgoing(&mut self.outgoing))
+    }
+
+    fn capabilities(&self) -> DeviceCapabilities {
+        let mut capabilities = DeviceCapabilities::default();
+        capabilities.medium = Medium::Ip;
+        capabilities.max_transmission_unit = self.mtu;
+        capabilities
+    }
+}
+
+/// Who holds a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Holder {
+    /// A listener: not accepted yet; `true` once it is in the queue of those to be accepted.
+    Listener(Key, bool),
+    /// A process.
+    Process,
+    /// Nobody: kept until this instant to end in order.
+    Nobody(u64),
+}
+
+struct Connection {
+    host: HostId,
+    local: SocketAddr,
+    remote: SocketAddr,
+    interface: Interface,
+    sockets: SocketSet<'static>,
+    socket: SocketHandle,
+    wire: Wire,
+    holder: Holder,
+    timer: Option<(u64, Key)>,
+    reader: Option<Waker>,
+    writer: Option<Waker>,
+    /// An RST has arrived.
+    reset: bool,
+    /// Why it ended, until a call has told it.
+    error: Option<io::ErrorKind>,
+    /// When the last segment came in.
+    heard_ns: u64,
+    /// Since when the peer has owed an acknowledgement.
+    owed_ns: Option<u64>,
+    /// Whether a closed window is being probed.
+    probing: bool,
+    /// When the last segment arrives at the far end: those behind it keep the order.
+    last_arrival_ns: u64,
+}
+
+struct Listener {
+    host: HostId,
+    local: SocketAddr,
+    ready: VecDeque<Key>,
+    /// Connections that hold this listener, half-open ones among them.
+    pending: usize,
+    acceptors: Vec<Waker>,
+}
+
+/// All connections and listeners of a world.
+pub(crate) struct Tcp {
+    connections: Slab<Connection>,
+    listeners: Slab<Listener>,
+}
+
+impl Tcp {
+    pub(crate) const fn new() -> Tcp {
+        Tcp { connections: Slab::new(), listeners: Slab::new() }
+    }
+}
+
+impl Connection {
+    fn socket(&mut self) -> &mut Socket<'static> {
+        self.sockets.get_mut(self.socket)
+    }
+
+    fn state(&self) -> State {
+        self.sockets.get::<Socket<'_>>(self.socket).state()
+    }
+
+    /// Whether the connection must be reset: bytes for nobody, a peer that never ends, or one that is silent
+    /// while it owes an acknowledgement.
+    fn is_hopeless(&mut self, now_ns: u64) -> bool {
+        let owes = self.socket().send_queue() > 0
+            || matches!(
+                self.state(),
+                State::SynSent | State::SynReceived | State::FinWait1 | State::LastAck | State::Closing
+            );
+        match (owes, self.owed_ns) {
+            (true, None) => self.owed_ns = Some(now_ns),
+            (false, _) => self.owed_ns = None,
+            (true, Some(_)) => {}
+        }
+        let forlorn = match self.holder {
+            Holder::Nobody(until_ns) => self.socket().recv_queue() > 0 || now_ns >= until_ns,
+            Holder::Listener(..) | Holder::Process => false,
+        };
+        forlorn || self.gives_up_ns().is_some_and(|at_ns| now_ns >= at_ns)
+    }
+
+    /// When the peer's silence becomes too long.
+    fn gives_up_ns(&self) -> Option<u64> {
+        self.owed_ns.map(|since_ns| since_ns.max(self.heard_ns) + GIVE_UP_NS)
+    }
+
+    /// Probes a window that is closed, by keepalives: there is something to send, and smoltcp waits for nothing
+    /// but a segment. `poll_at` is when it wants to be polled.
+    fn probe(&mut self, poll_at: Option<SmolInstant>) {
+        let queued = self.socket().send_queue() > 0;
+        if queued && !self.probing && poll_at.is_none() {
+            self.probing = true;
+            self.socket().set_keep_alive(Some(PROBE));
+        } else if self.probing && !queued {
+            self.probing = false;
+            self.socket().set_keep_alive(None);
+        }
+    }
+}
+
+/// An interface of one address that reaches everything directly.
+fn interface(wire: &mut Wire, ip: IpAddr, random_seed: u64, now: SmolInstant) -> Interface {
+    let mut config = Config::new(HardwareAddress::Ip);
+    config.random_seed = random_seed;
+    let mut interface = Interface::new(config, wire, now);
+    interface.update_ip_addrs(|addrs| {
+        addrs.push(IpCidr::new(ip.into(), 0)).expect("an interface has room for one address");
+    });
+    interface
+}
+
+impl Sim {
+    fn smol_now(&self) -> SmolInstant {
+        SmolInstant::from_micros((self.now_ns() / 1000) as i64)
+    }
+
+    fn tcp_new(&mut self, host: HostId, local: SocketAddr, remote: SocketAddr, holder: Holder) -> Connection {
+        let mtu = match self.host(host).has(remote.ip()) {
+            true => LOOPBACK_MTU,
+            false => {
+                let far = self.addrs.get(&remote.ip()).map_or(host, |(far, _)| *far);
+                self.links.get(host, far).mtu
+            }
+        };
+        let mut wire = Wire { incoming: VecDeque::new(), outgoing: Vec::new(), mtu };
+        let random_seed = self.host_mut(host).tcp_rng.next_u64();
+        let interface = interface(&mut wire, local.ip(), random_seed, self.smol_now());
+        let buffer = || SocketBuffer::new(vec![0; BUFFER_BYTES]);
+        let mut socket = Socket::new(buffer(), buffer());
+        socket.set_congestion_control(CongestionControl::Reno);
+        let mut sockets = SocketSet::new(Vec::with_capacity(1));
+        let socket = sockets.add(socket);
+        self.stats.tcp_connections += 1;
+        Connection {
+            host,
+            local,
+            remote,
+            interface,
+            sockets,
+            socket,
+            wire,
+            holder,
+            timer: None,
+            reader: None,
+            writer: None,
+            reset: false,
+            error: None,
+            heard_ns: 0,
+            owed_ns: None,
+            probing: false,
+            last_arrival_ns: 0,
+        }
+    }
+
+    fn tcp_insert(&mut self, connection: Connection) -> Key {
+        let (host, tuple) = (connection.host, (connection.local, connection.remote));
+        let key = self.tcp.connections.insert(connection);
+        self.host_mut(host).connections.insert(tuple, key);
+        key
+    }
+
+    /// Forgets a connection without a word to the peer.
+    fn tcp_forget(&mut self, key: Key) {
+        let Some(connection) = self.tcp.connections.remove(key) else { return };
+        self.host_mut(connection.host).connections.remove(&(connection.local, connection.remote));
+        if let Some((_, timer)) = connection.timer {
+            self.timers.cancel(timer);
+        }
+        if let Holder::Listener(listener, _) = connection.holder
+            && let Some(listener) = self.tcp.listeners.get_mut(listener)
+        {
+            listener.pending -= 1;
+            listener.ready.retain(|ready| *ready != key);
+        }
+        for waker in [connection.reader, connection.writer].into_iter().flatten() {
+            waker.wake();
+        }
+    }
+
+    pub(crate) fn tcp_listen(&mut self, place: Place, addr: SocketAddr) -> io::Result<(Key, SocketAddr)> {
+        let host = self.host_mut(place.host);
+        let local = host.choose_port(true, addr)?;
+        let key = self.tcp.listeners.insert(Listener {
+            host: place.host,
+            local,
+            ready: VecDeque::new(),
+            pending: 0,
+            acceptors: Vec::new(),
+        });
+        self.host_mut(place.host).tcp_ports.entry(local.port()).or_default().push((local.ip(), key));
+        Ok((key, local))
+    }
+
+    /// Closes a listener; what wasn't accepted is reset.
+    pub(crate) fn tcp_unlisten(&mut self, key: Key) {
+        let Some(listener) = self.tcp.listeners.remove(key) else { return };
+        release(&mut self.host_mut(listener.host).tcp_ports, listener.local.port(), key);
+        for waker in listener.acceptors {
+            waker.wake();
+        }
+        let held: Vec<Key> = self
+            .host(listener.host)
+            .connections
+            .values()
+            .copied()
+            .filter(|connection| {
+                let holder = self.tcp.connections.get(*connection).map(|connection| connection.holder);
+                matches!(holder, Some(Holder::Listener(of, _)) if of == key)
+            })
+            .collect();
+        for connection in held {
+            self.tcp_abort(connection);
+        }
+    }
+
+    pub(crate) fn tcp_accept(&mut self, key: Key, waker: &Waker) -> Poll<io::Result<(Key, SocketAddr, SocketAddr)>> {
+        let Some(listener) = self.tcp.listeners.get_mut(key) else { return Poll::Ready(Err(dead())) };
+        match listener.ready.pop_front() {
+            Some(connection) => {
+                listener.pending -= 1;
+                let accepted = self.tcp.connections.get_mut(connection).expect("those ready exist");
+                accepted.holder = Holder::Process;
+                Poll::Ready(Ok((connection, accepted.local, accepted.remote)))
+            }
+            None => {
+                if !listener.acceptors.iter().any(|acceptor| acceptor.will_wake(waker)) {
+                    listener.acceptors.push(waker.clone());
+                }
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Begins a connection.
+    pub(crate) fn tcp_connect(&mut self, place: Place, remote: SocketAddr) -> io::Result<(Key, SocketAddr)> {
+        if remote.port() == 0 || remote.ip().is_unspecified() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{remote} is no destination")));
+        }
+        let host = self.host_mut(place.host);
+        let route = host.route(None, remote.ip())?;
+        let local = host.choose_port(true, SocketAddr::new(route.src, 0))?;
+        let mut connection = self.tcp_new(place.host, local, remote, Holder::Process);
+        let socket = connection.sockets.get_mut::<Socket<'_>>(connection.socket);
+        socket.connect(connection.interface.context(), remote, local).map_err(io::Error::other)?;
+        let key = self.tcp_insert(connection);
+        self.tcp_poll(key);
+        Ok((key, local))
+    }
+
+    /// Whether a connection that was begun is there.
+    pub(crate) fn tcp_connected(&mut self, key: Key, waker: &Waker) -> Poll<io::Result<()>> {
+        let Some(connection) = self.tcp.connections.get_mut(key) else { return Poll::Ready(Err(dead())) };
+        if let Some(error) = connection.error.take() {
+            return Poll::Ready(Err(error.into()));
+        }
+        if connection.state() == State::SynSent {
+            connection.writer = Some(waker.clone());
+            return Poll::Pending;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    pub(crate) fn tcp_read(&mut self, key: Key, waker: &Waker, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        let Some(connection) = self.tcp.connections.get_mut(key) else { return Poll::Ready(Err(dead())) };
+        let socket = connection.socket();
+        if socket.can_recv() {
+            let n = socket.recv_slice(buffer).unwrap_or(0);
+            self.tcp_poll(key);
+            return Poll::Ready(Ok(n));
+        }
+        if socket.may_recv() {
+            connection.reader = Some(waker.clone());
+            return Poll::Pending;
+        }
+        Poll::Ready(connection.error.take().map_or(Ok(0), |error| Err(error.into())))
+    }
+
+    pub(crate) fn tcp_write(&mut self, key: Key, waker: &Waker, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let Some(connection) = self.tcp.connections.get_mut(key) else { return Poll::Ready(Err(dead())) };
+        let socket = connection.socket();
+        if !socket.may_send() {
+            return Poll::Ready(Err(connection.error.take().unwrap_or(io::ErrorKind::BrokenPipe).into()));
+        }
+        if bytes.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
+        let n = socket.send_slice(bytes).unwrap_or(0);
+        if n == 0 {
+            connection.writer = Some(waker.clone());
+            return Poll::Pending;
+        }
+        self.tcp_poll(key);
+        Poll::Ready(Ok(n))
+    }
+
+    /// Ends this side's direction, behind what was written.
+    pub(crate) fn tcp_shutdown(&mut self, key: Key) -> io::Result<()> {
+        let connection = self.tcp.connections.get_mut(key).ok_or_else(dead)?;
+        connection.socket().close();
+        self.tcp_poll(key);
+        Ok(())
+    }
+
+    pub(crate) fn tcp_set_nodelay(&mut self, key: Key, nodelay: bool) -> io::Result<()> {
+        let connection = self.tcp.connections.get_mut(key).ok_or_else(dead)?;
+        connection.socket().set_nagle_enabled(!nodelay);
+        self.tcp_poll(key);
+        Ok(())
+    }
+
+    /// The last handle is gone: FIN, or RST if bytes were left unread.
+    pub(crate) fn tcp_drop(&mut self, key: Key) {
+        let now_ns = self.now_ns();
+        let Some(connection) = self.tcp.connections.get_mut(key) else { return };
+        connection.holder = Holder::Nobody(now_ns + ORPHAN_NS);
+        connection.reader = None;
+        connection.writer = None;
+        if connection.socket().recv_queue() > 0 {
+            connection.socket().abort();
+        } else {
+            connection.socket().close();
+        }
+        self.tcp_poll(key);
+    }
+
+    fn tcp_abort(&mut self, key: Key) {
+        let Some(connection) = self.tcp.connections.get_mut(key) else { return };
+        connection.socket().abort();
+        self.tcp_poll(key);
+        self.tcp_forget(key);
+    }
+
+    /// A host's process has ended: its kernel closes what it held.
+    pub(crate) fn tcp_process_ends(&mut self, host: HostId) {
+        let listeners: Vec<Key> =
+            self.host(host).tcp_ports.values().flatten().map(|(_, listener)| *listener).collect();
+        for listener in listeners {
+            self.tcp_unlisten(listener);
+        }
+        let connections: Vec<Key> = self.host(host).connections.values().copied().collect();
+        for key in connections {
+            if self.tcp.connections.get(key).is_some_and(|connection| connection.holder == Holder::Process) {
+                self.tcp_drop(key);
+            }
+        }
+    }
+
+    /// A host has lost its power: nothing of its connections is left, and nobody is told.
+    pub(crate) fn tcp_power_ends(&mut self, host: HostId) {
+        let state = self.host_mut(host);
+        let listeners: Vec<Key> =
+            std::mem::take(&mut state.tcp_ports).into_values().flatten().map(|(_, key)| key).collect();
+        for listener in listeners {
+            self.tcp.listeners.remove(listener);
+        }
+        let connections: Vec<Key> = self.host(host).connections.values().copied().collect();
+        for key in connections {
+            self.tcp_forget(key);
+        }
+    }
+
+    pub(crate) fn tcp_arrives(&mut self, now_ns: u64, flight: Flight, headers: &Headers) {
+        let host = flight.to;
+        let known = self.host(host).connections.get(&(headers.dst, headers.src)).copied();
+        if let Some(key) = known {
+            self.received(now_ns, &flight);
+            if let Some(connection) = self.tcp.connections.get_mut(key) {
+                connection.reset |= packet::tcp_resets(&flight.bytes, headers.transport);
+                connection.heard_ns = now_ns;
+                connection.wire.incoming.push_back(flight.bytes);
+                self.tcp_poll(key);
+            }
+            return;
+        }
+        let listener = bound(&self.host(host).tcp_ports, headers.dst);
+        if let Some(listener) = listener
+            && packet::tcp_opens(&flight.bytes, headers.transport)
+        {
+            self.tcp_opened(now_ns, flight, headers, listener);
+            return;
+        }
+        self.tcp_refuse(now_ns, flight, headers);
+    }
+
+    /// A SYN for a listener.
+    fn tcp_opened(&mut self, now_ns: u64, flight: Flight, headers: &Headers, listener: Key) {
+        let host = flight.to;
+        match self.tcp.listeners.get_mut(listener) {
+            Some(listener) if listener.pending < BACKLOG => listener.pending += 1,
+            _ => {
+                self.end(now_ns, flight, DropCause::Backlog);
+                return;
+            }
+        }
+        self.received(now_ns, &flight);
+        let holder = Holder::Listener(listener, false);
+        let mut connection = self.tcp_new(host, headers.dst, headers.src, holder);
+        connection.socket().listen(headers.dst).expect("a fresh socket listens");
+        connection.wire.incoming.push_back(flight.bytes);
+        let key = self.tcp_insert(connection);
+        self.tcp_poll(key);
+        if self.tcp.connections.get(key).is_some_and(|connection| connection.state() == State::Listen) {
+            // The SYN was damaged.
+            self.tcp_forget(key);
+        }
+    }
+
+    /// A segment that no connection wants: answered by RST, unless it is one.
+    fn tcp_refuse(&mut self, now_ns: u64, mut flight: Flight, headers: &Headers) {
+        let (host, bytes) = (flight.to, std::mem::take(&mut flight.bytes));
+        self.end(now_ns, flight, DropCause::NoSocket);
+        let mut wire =
+            Wire { incoming: VecDeque::from([bytes]), outgoing: Vec::new(), mtu: crate::link::MIN_MTU };
+        let now = self.smol_now();
+        let mut interface = interface(&mut wire, headers.dst.ip(), 0, now);
+        interface.poll(now, &mut wire, &mut SocketSet::new(Vec::new()));
+        for bytes in wire.outgoing {
+            self.tcp_send(host, headers.dst, headers.src, bytes, 0);
+        }
+    }
+
+    fn tcp_send(&mut self, host: HostId, local: SocketAddr, remote: SocketAddr, bytes: Vec<u8>, floor_ns: u64) -> u64 {
+        match self.host(host).route(Some(local.ip()), remote.ip()) {
+            Ok(route) => self.forward(host, route.nic, remote.ip(), bytes, Class::Tcp, floor_ns),
+            // The address is gone (the host has roamed): the segment goes nowhere.
+            Err(_) => {
+                self.stats.unroutable += 1;
+                0
+            }
+        }
+    }
+
+    pub(crate) fn tcp_timer(&mut self, key: Key) {
+        if let Some(connection) = self.tcp.connections.get_mut(key) {
+            connection.timer = None;
+        }
+        self.tcp_poll(key);
+    }
+
+    /// Moves a connection on: takes what has arrived, sends what may be sent, wakes who waits.
+    fn tcp_poll(&mut self, key: Key) {
+        let now_ns = self.now_ns();
+        let now = self.smol_now();
+        let Some(connection) = self.tcp.connections.get_mut(key) else { return };
+        let before = connection.state();
+        connection.interface.poll(now, &mut connection.wire, &mut connection.sockets);
+        if connection.is_hopeless(now_ns) {
+            connection.socket().abort();
+            connection.interface.poll(now, &mut connection.wire, &mut connection.sockets);
+        }
+        let poll_at = connection.interface.poll_at(now, &connection.sockets);
+        connection.probe(poll_at);
+        let after = connection.state();
+        if after == State::Closed && before != State::Closed {
+            connection.error = match before {
+                _ if connection.reset && before == State::SynSent => Some(io::ErrorKind::ConnectionRefused),
+                _ if connection.reset => Some(io::ErrorKind::ConnectionReset),
+                State::LastAck | State::Closing | State::TimeWait => None,
+                _ => Some(io::ErrorKind::TimedOut),
+            };
+        }
+        let mut outgoing = std::mem::take(&mut connection.wire.outgoing);
+        let (host, local, remote) = (connection.host, connection.local, connection.remote);
+        let mut floor_ns = connection.last_arrival_ns;
+        for bytes in outgoing.drain(..) {
+            floor_ns = floor_ns.max(self.tcp_send(host, local, remote, bytes, floor_ns));
+        }
+        let Some(connection) = self.tcp.connections.get_mut(key) else { return };
+        connection.wire.outgoing = outgoing;
+        connection.last_arrival_ns = floor_ns;
+        let socket = connection.sockets.get::<Socket<'_>>(connection.socket);
+        let opening = matches!(after, State::SynSent | State::SynReceived | State::Listen);
+        let wake_reader = !opening && (socket.can_recv() || !socket.may_recv());
+        let wake_writer = !opening && (socket.can_send() || !socket.may_send());
+        if wake_reader && let Some(reader) = connection.reader.take() {
+            reader.wake();
+        }
+        if wake_writer && let Some(writer) = connection.writer.take() {
+            writer.wake();
+        }
+        match connection.holder {
+            Holder::Listener(listener, false) if !opening && after != State::Closed => {
+                connection.holder = Holder::Listener(listener, true);
+                if let Some(listener) = self.tcp.listeners.get_mut(listener) {
+                    listener.ready.push_back(key);
+                    for acceptor in listener.acceptors.drain(..) {
+                        acceptor.wake();
+                    }
+                }
+            }
+            Holder::Listener(_, false) | Holder::Nobody(_) if after == State::Closed => {
+                self.tcp_forget(key);
+                return;
+            }
+            _ => {}
+        }
+        self.tcp_schedule(key, now_ns);
+    }
+
+    /// Sets the connection's timer to when smoltcp wants to be polled, or an orphan's time is over.
+    fn tcp_schedule(&mut self, key: Key, now_ns: u64) {
+        let now = self.smol_now();
+        let Some(connection) = self.tcp.connections.get_mut(key) else { return };
+        let poll_at = connection.interface.poll_at(now, &connection.sockets);
+        let orphaned = match connection.holder {
+            Holder::Nobody(until_ns) => Some(until_ns),
+            Holder::Listener(..) | Holder::Process => None,
+        };
+        let polled = poll_at.map(|at| (at.total_micros().max(0) as u64) * 1000);
+        let wanted = [polled, orphaned, connection.gives_up_ns()].into_iter().flatten().min();
+        // At least a microsecond ahead, smoltcp's own resolution, so that time passes between two polls.
+        let wanted = wanted.map(|at_ns| at_ns.max(now_ns + 1000));
+        if connection.timer.map(|(at_ns, _)| at_ns) == wanted {
+            return;
+        }
+        if let Some((_, timer)) = connection.timer.take() {
+            self.timers.cancel(timer);
+        }
+        if let Some(at_ns) = wanted {
+            let timer = self.set_timer(at_ns, TimerKind::Tcp(key));
+            if let Some(connection) = self.tcp.connections.get_mut(key) {
+                connection.timer = Some((at_ns, timer));
+            }
+        }
+    }
+}
