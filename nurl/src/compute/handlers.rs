@@ -215,7 +215,7 @@ mod tests {
             max_len in 1usize..50,
         ) {
             let parts = split_text(&bytes, max_len);
-            prop_assert_eq!(parts.concat(), bytes);
+            prop_assert_eq!(&parts.concat(), &bytes);
             prop_assert!(parts.iter().all(|part| part.len() <= max_len && !part.is_empty()));
         }
 

@@ -109,6 +109,11 @@ impl Submitter {
         self.open.len()
     }
 
+    #[cfg(test)]
+    pub(super) fn resolved_len(&self) -> usize {
+        self.resolved.len()
+    }
+
     pub(super) fn dead_letters(&self) -> impl Iterator<Item = &DeadLetter> {
         self.letters.iter()
     }
