@@ -1,0 +1,162 @@
+//! What can go wrong with a task, and with a call.
+
+use std::time::Duration;
+
+use super::options::{MAX_ERROR_TEXT_LEN, MAX_KEY_LEN, MAX_KIND_LEN, MAX_PAYLOAD_LEN};
+use super::task::{TaskId, Token};
+
+/// Why a task, or one attempt at it, has no result.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum JobError {
+    /// The handler said no. Only a retriable failure moves on to the next executor.
+    #[error("the handler failed: {message}")]
+    Failed {
+        /// Whether another attempt can do better.
+        retriable: bool,
+        /// The handler's words, at most [`MAX_ERROR_TEXT_LEN`] bytes.
+        message: String,
+    },
+    /// The handler panicked. Permanent: the same input would panic elsewhere.
+    #[error("the handler panicked: {0}")]
+    Panicked(String),
+    /// The handler ran over its kind's time limit. Retriable: a busy machine may have been at fault.
+    #[error("the handler ran over its time limit")]
+    TimedOut,
+    /// Every live executor of the list says that it has no handler of this kind.
+    #[error("no handler of kind `{0}` is registered where it was advertised")]
+    UnknownKind(String),
+    /// No live member advertises the kind.
+    #[error("no live member executes tasks of kind `{0}`")]
+    Infeasible(String),
+    /// The submitter cancelled the task.
+    #[error("cancelled")]
+    Cancelled,
+    /// The task's life ended before an outcome came.
+    #[error("the task's life ended before it had an outcome")]
+    Deadline,
+    /// Too many attempts failed retriably. The submitter keeps the task; `retry_dead_letter` makes a new one.
+    #[error("given up after {failures} failed attempts, the last: {last}")]
+    DeadLetter {
+        /// How many attempts failed.
+        failures: u32,
+        /// What the last of them said.
+        last: String,
+    },
+    /// The resource has admitted a higher token: this node's tenure of the key is over.
+    #[error("fenced by a token with counter {}", current.counter)]
+    Fenced {
+        /// The token that the resource holds.
+        current: Token,
+    },
+    /// The same task id was used for another kind, key or payload.
+    #[error("the task id is already used for another payload")]
+    Conflict,
+    /// The task has had its outcome and the bytes were acknowledged and dropped; only their hash is left.
+    #[error("the task is settled and its outcome has been delivered before")]
+    Settled {
+        /// The hash of that outcome.
+        hash: [u8; 32],
+    },
+    /// The handler's result is longer than a message may be.
+    #[error("the result has {len} bytes, more than {MAX_PAYLOAD_LEN}")]
+    TooLarge {
+        /// Its length.
+        len: u64,
+    },
+}
+
+impl JobError {
+    /// A failure that another attempt, elsewhere or later, may not have.
+    pub fn retriable(message: impl Into<String>) -> JobError {
+        JobError::Failed { retriable: true, message: message.into() }
+    }
+
+    /// A failure that every attempt would have.
+    pub fn permanent(message: impl Into<String>) -> JobError {
+        JobError::Failed { retriable: false, message: message.into() }
+    }
+
+    /// Whether the submitter moves on to the next executor.
+    pub fn is_retriable(&self) -> bool {
+        matches!(
+            self,
+            JobError::Failed { retriable: true, .. } | JobError::TimedOut | JobError::Fenced { .. }
+        )
+    }
+
+    /// The error with its text cut to what the wire carries.
+    pub(crate) fn bounded(self) -> JobError {
+        match self {
+            JobError::Failed { retriable, message } => JobError::Failed { retriable, message: cut(message) },
+            JobError::Panicked(text) => JobError::Panicked(cut(text)),
+            JobError::UnknownKind(text) => JobError::UnknownKind(cut(text)),
+            JobError::Infeasible(text) => JobError::Infeasible(cut(text)),
+            JobError::DeadLetter { failures, last } => JobError::DeadLetter { failures, last: cut(last) },
+            other => other,
+        }
+    }
+}
+
+/// Cuts at a character boundary.
+fn cut(mut text: String) -> String {
+    if text.len() > MAX_ERROR_TEXT_LEN {
+        let mut end = MAX_ERROR_TEXT_LEN;
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        text.truncate(end);
+    }
+    text
+}
+
+/// Why a task was not taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SubmitError {
+    /// The payload doesn't fit a message.
+    #[error("the payload has {len} bytes, more than {MAX_PAYLOAD_LEN}")]
+    PayloadTooLarge {
+        /// Its length.
+        len: usize,
+    },
+    /// The kind is empty or too long.
+    #[error("a kind has 1 to {MAX_KIND_LEN} bytes")]
+    BadKind,
+    /// The key is too long.
+    #[error("a key has at most {MAX_KEY_LEN} bytes")]
+    BadKey,
+    /// The life is zero or over the limit.
+    #[error("a life is more than zero and at most 24 hours")]
+    BadLife,
+    /// The id is in use for another kind, key or payload.
+    #[error("task {0} is already used for another payload")]
+    Conflict(TaskId),
+    /// Too many tasks, or too many bytes of them, wait for their outcome.
+    #[error("too many open tasks; try again in {retry_after:?}")]
+    Busy {
+        /// When to try again.
+        retry_after: Duration,
+    },
+    /// There is no dead letter of this id (any more).
+    #[error("task {0} is not among the dead letters")]
+    NoSuchDeadLetter(TaskId),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_text_is_cut_at_a_character() {
+        let long = "ä".repeat(MAX_ERROR_TEXT_LEN);
+        let JobError::Panicked(text) = JobError::Panicked(format!("x{long}")).bounded() else { panic!() };
+        assert!(text.len() <= MAX_ERROR_TEXT_LEN && text.len() >= MAX_ERROR_TEXT_LEN - 1);
+    }
+
+    #[test]
+    fn only_silence_and_retriable_failures_move_on() {
+        assert!(JobError::retriable("disk full").is_retriable());
+        assert!(!JobError::permanent("not a number").is_retriable());
+        assert!(!JobError::Panicked("index".into()).is_retriable());
+        assert!(!JobError::UnknownKind("x".into()).is_retriable());
+    }
+}

@@ -1,0 +1,669 @@
+//! The executor: takes a submit, passes it on or refuses it; queues, runs, beats and reports.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::backoff;
+use super::error::JobError;
+use super::event::{Event, Run, RunId};
+use super::keeper::{Keeper, Kept, Meta, Waiter, add_waiter};
+use super::message::{Beat, Known, Message, Reason, Submit};
+use super::options::{
+    HORIZON, KindLimits, MAX_ASKED, MAX_BEATS, MAX_EXECUTION_BYTES, MAX_EXECUTIONS, MAX_FENCED_RESTARTS,
+    MAX_HOPS, MAX_KIND_LEN, MAX_KINDS, MAX_PAYLOAD_LEN, MAX_PROGRESS_LEN,
+};
+use super::record::Record;
+use super::shared::{Shared, Timer, digest};
+use super::task::{Priority, TaskId, Token};
+use crate::key::PublicKey;
+
+/// The hint of a `Busy` lies between these, whatever the mean run time says.
+const MIN_RETRY_AFTER: Duration = Duration::from_millis(100);
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(10);
+/// The mean run time of a kind before anything was measured.
+const FIRST_MEAN: Duration = Duration::from_millis(200);
+/// A fenced attempt starts again after this, plus as much at most: time for the push-pull.
+const FENCED_REST: Duration = Duration::from_millis(500);
+
+/// A task's place in its kind's queue: by priority, then by arrival.
+type Place = (Reverse<Priority>, u64, TaskId);
+
+#[derive(Debug)]
+struct Kind {
+    limits: KindLimits,
+    running: usize,
+    queue: BTreeSet<Place>,
+    mean: Duration,
+}
+
+impl Kind {
+    fn retry_after(&self) -> Duration {
+        let ahead = u32::try_from(self.queue.len() + 1).unwrap_or(u32::MAX);
+        let lanes = u32::try_from(self.limits.concurrency.max(1)).unwrap_or(u32::MAX);
+        (self.mean.saturating_mul(ahead) / lanes).clamp(MIN_RETRY_AFTER, MAX_RETRY_AFTER)
+    }
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// Owners are asked whether they know an outcome.
+    Asking(BTreeSet<PublicKey>),
+    Queued(Place),
+    Running(RunId),
+    /// Fenced; starts again soon.
+    Resting,
+}
+
+#[derive(Debug)]
+struct Execution {
+    waiters: Vec<Waiter>,
+    kind: String,
+    key: Bytes,
+    payload: Bytes,
+    digest: [u8; 32],
+    priority: Priority,
+    deadline: Instant,
+    token: Token,
+    reach: u16,
+    force: bool,
+    restarts: u8,
+    note: Option<Bytes>,
+    phase: Phase,
+}
+
+/// A handler that has been started and hasn't come back, wanted or not.
+#[derive(Debug)]
+struct Started {
+    task: TaskId,
+    attempt: u32,
+    kind: String,
+    at: Instant,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Executor {
+    kinds: BTreeMap<String, Kind>,
+    tasks: BTreeMap<TaskId, Execution>,
+    runs: BTreeMap<RunId, Started>,
+    to_cancel: VecDeque<RunId>,
+    bytes: usize,
+    next_run: u64,
+    next_place: u64,
+}
+
+impl Executor {
+    pub(super) fn len(&self) -> usize {
+        self.tasks.len()
+    }
+
+    pub(super) fn running(&self) -> usize {
+        self.runs.len()
+    }
+
+    pub(super) fn register(&mut self, kind: &str, limits: KindLimits) -> bool {
+        if let Some(known) = self.kinds.get_mut(kind) {
+            known.limits = limits;
+            return true;
+        }
+        if kind.is_empty() || kind.len() > MAX_KIND_LEN || self.kinds.len() >= MAX_KINDS {
+            return false;
+        }
+        let fresh = Kind { limits, running: 0, queue: BTreeSet::new(), mean: FIRST_MEAN };
+        self.kinds.insert(kind.to_owned(), fresh);
+        true
+    }
+
+    // ---- A submit comes in.
+
+    pub(super) fn handle_submit(
+        &mut self,
+        sh: &mut Shared,
+        keeper: &mut Keeper,
+        now: Instant,
+        from: PublicKey,
+        submit: Submit,
+    ) {
+        if submit.hops == 0 && from != submit.submitter {
+            // Only a forwarder speaks for another node, and it counts its hop.
+            sh.stats.spoofed += 1;
+            return;
+        }
+        let waiter = Waiter { who: submit.submitter, attempt: submit.attempt };
+        let digest = digest(&submit.kind, &submit.key, &submit.payload);
+        if self.answer_from_memory(sh, keeper, now, submit.task, digest, waiter) {
+            return;
+        }
+        let list = sh.executors(&submit.kind, &submit.key);
+        let acts = list.iter().take(usize::from(submit.reach) + 1).any(|member| *member == sh.local);
+        if !acts {
+            forward(sh, from, &list, submit);
+            return;
+        }
+        let Some(kind) = self.kinds.get(&submit.kind) else {
+            sh.stats.unknown_kind += 1;
+            refuse(sh, submit.task, waiter, Reason::UnknownKind);
+            return;
+        };
+        let full = kind.queue.len() >= kind.limits.queue
+            || self.tasks.len() >= MAX_EXECUTIONS
+            || self.bytes + submit.payload.len() > MAX_EXECUTION_BYTES;
+        if full {
+            sh.stats.busy += 1;
+            refuse(sh, submit.task, waiter, Reason::Busy { retry_after: kind.retry_after() });
+            return;
+        }
+        self.accept(sh, now, submit, digest, waiter);
+    }
+
+    /// Answers a submit of a task that is here, or was.
+    fn answer_from_memory(
+        &mut self,
+        sh: &mut Shared,
+        keeper: &mut Keeper,
+        now: Instant,
+        task: TaskId,
+        digest: [u8; 32],
+        waiter: Waiter,
+    ) -> bool {
+        if let Some(kept) = keeper.get(&task) {
+            sh.stats.duplicate_submits += 1;
+            if kept.digest != digest {
+                sh.stats.conflicts += 1;
+                refuse(sh, task, waiter, Reason::Conflict);
+            } else if kept.record.is_settled() {
+                refuse(sh, task, waiter, Reason::Settled { hash: kept.record.hash });
+            } else {
+                tell(sh, task, waiter, &kept.record);
+                keeper.owe(sh, now, task, waiter);
+            }
+            return true;
+        }
+        let Some(execution) = self.tasks.get_mut(&task) else { return false };
+        sh.stats.duplicate_submits += 1;
+        if execution.digest != digest {
+            sh.stats.conflicts += 1;
+            refuse(sh, task, waiter, Reason::Conflict);
+        } else if add_waiter(&mut execution.waiters, waiter) {
+            let token = execution.token;
+            let boot = sh.boot;
+            sh.send(waiter.who, Message::Accepted { task, attempt: waiter.attempt, boot, token });
+        } else {
+            refuse(sh, task, waiter, Reason::Busy { retry_after: MAX_RETRY_AFTER });
+        }
+        true
+    }
+
+    fn accept(&mut self, sh: &mut Shared, now: Instant, submit: Submit, digest: [u8; 32], waiter: Waiter) {
+        let task = submit.task;
+        let token = sh.tenures.take(&submit.kind, &submit.key);
+        let boot = sh.boot;
+        sh.send(waiter.who, Message::Accepted { task, attempt: waiter.attempt, boot, token });
+        let asked = if submit.ask { self.ask(sh, &submit, digest) } else { BTreeSet::new() };
+        let deadline = now + submit.life;
+        self.bytes += submit.payload.len();
+        let asks = !asked.is_empty();
+        let execution = Execution {
+            waiters: vec![waiter],
+            kind: submit.kind,
+            key: submit.key,
+            payload: submit.payload,
+            digest,
+            priority: submit.priority,
+            deadline,
+            token,
+            reach: submit.reach,
+            force: submit.force,
+            restarts: 0,
+            note: None,
+            phase: Phase::Asking(asked),
+        };
+        self.tasks.insert(task, execution);
+        sh.timers.set_if_idle(Timer::Beat, now + sh.config.beat_interval);
+        if asks {
+            sh.timers.set(Timer::Execution(task), deadline.min(now + sh.config.ask_timeout));
+        } else {
+            self.enqueue(sh, task);
+        }
+    }
+
+    /// Asks the key's owners, and the executors before this one, who may be at it.
+    fn ask(&self, sh: &mut Shared, submit: &Submit, digest: [u8; 32]) -> BTreeSet<PublicKey> {
+        let mut asked = BTreeSet::new();
+        let before = sh.executors(&submit.kind, &submit.key).into_iter().take(usize::from(submit.reach));
+        let others: Vec<_> = sh.owners(&submit.key).into_iter().chain(before).collect();
+        for other in others {
+            if asked.len() < MAX_ASKED
+                && other != sh.local
+                && !sh.down.contains(&other)
+                && asked.insert(other)
+            {
+                sh.send(other, Message::Ask { task: submit.task, digest });
+            }
+        }
+        asked
+    }
+
+    // ---- Owners ask each other.
+
+    pub(super) fn handle_ask(
+        &mut self,
+        sh: &mut Shared,
+        keeper: &Keeper,
+        from: PublicKey,
+        task: TaskId,
+        digest: [u8; 32],
+    ) {
+        let known = match (keeper.get(&task), self.tasks.get(&task)) {
+            (Some(kept), _) if kept.digest == digest => Known::Recorded(kept.record.clone()),
+            // Two nodes that both still ask would wait for each other.
+            (None, Some(Execution { phase: Phase::Queued(_) | Phase::Running(_), .. })) => Known::Running,
+            _ => Known::Nothing,
+        };
+        sh.send(from, Message::Known { task, known });
+    }
+
+    pub(super) fn handle_known(
+        &mut self,
+        sh: &mut Shared,
+        keeper: &mut Keeper,
+        now: Instant,
+        from: PublicKey,
+        task: TaskId,
+        known: Known,
+    ) {
+        let Some(Execution { phase: Phase::Asking(asked), force, .. }) = self.tasks.get_mut(&task) else {
+            return;
+        };
+        if !asked.remove(&from) {
+            sh.stats.unexpected += 1;
+            return;
+        }
+        let nobody_left = asked.is_empty();
+        match known {
+            Known::Recorded(record) => {
+                if !sh.believe(record.token) {
+                    return;
+                }
+                sh.stats.recalled += 1;
+                self.conclude(sh, keeper, now, task, record);
+            }
+            Known::Running if !*force => {
+                sh.stats.elsewhere += 1;
+                let execution = self.remove(sh, task).expect("looked up above");
+                for waiter in execution.waiters {
+                    refuse(sh, task, waiter, Reason::Elsewhere { runner: from });
+                }
+            }
+            Known::Running | Known::Nothing => {
+                if nobody_left {
+                    self.enqueue(sh, task);
+                }
+            }
+        }
+    }
+
+    // ---- Running.
+
+    fn enqueue(&mut self, sh: &mut Shared, task: TaskId) {
+        let Some(execution) = self.tasks.get_mut(&task) else { return };
+        let place = (Reverse(execution.priority), self.next_place, task);
+        self.next_place += 1;
+        execution.phase = Phase::Queued(place);
+        if let Some(kind) = self.kinds.get_mut(&execution.kind) {
+            kind.queue.insert(place);
+        }
+        sh.timers.set(Timer::Execution(task), execution.deadline);
+    }
+
+    /// The next handler to start: of the kinds with a free place, the task of the highest priority, then the
+    /// one that has waited longest.
+    pub(super) fn start(&mut self, sh: &mut Shared, now: Instant) -> Option<Run> {
+        if self.runs.len() >= sh.config.concurrency {
+            return None;
+        }
+        let free = self.kinds.values().filter(|kind| kind.running < kind.limits.concurrency);
+        let place = *free.filter_map(|kind| kind.queue.first()).min()?;
+        let (_, _, task) = place;
+        let execution = self.tasks.get_mut(&task).expect("queued tasks are in the table");
+        let kind = self.kinds.get_mut(&execution.kind).expect("queued tasks have a kind");
+        kind.queue.remove(&place);
+        kind.running += 1;
+        let id = RunId(self.next_run);
+        self.next_run += 1;
+        execution.phase = Phase::Running(id);
+        let attempt = execution.waiters.first().map_or(0, |waiter| waiter.attempt);
+        let started = Started { task, attempt, kind: execution.kind.clone(), at: now };
+        self.runs.insert(id, started);
+        sh.stats.runs += 1;
+        let limit = kind.limits.time_limit.map(|limit| now + limit);
+        Some(Run {
+            id,
+            task,
+            attempt,
+            kind: execution.kind.clone(),
+            key: execution.key.clone(),
+            payload: execution.payload.clone(),
+            token: execution.token,
+            deadline: limit.map_or(execution.deadline, |limit| limit.min(execution.deadline)),
+            limited: limit.is_some_and(|limit| limit < execution.deadline),
+        })
+    }
+
+    pub(super) fn poll_cancel(&mut self) -> Option<RunId> {
+        self.to_cancel.pop_front()
+    }
+
+    pub(super) fn progress(&mut self, run: RunId, note: Bytes) {
+        let task = self.runs.get(&run).map(|started| started.task);
+        let execution = task.and_then(|task| self.tasks.get_mut(&task));
+        if let Some(execution) = execution
+            && matches!(execution.phase, Phase::Running(current) if current == run)
+        {
+            execution.note = Some(note.slice(..note.len().min(MAX_PROGRESS_LEN)));
+        }
+    }
+
+    pub(super) fn finished(
+        &mut self,
+        sh: &mut Shared,
+        keeper: &mut Keeper,
+        now: Instant,
+        run: RunId,
+        result: Result<Bytes, JobError>,
+    ) {
+        let Some(started) = self.runs.remove(&run) else { return };
+        let took = now.saturating_duration_since(started.at);
+        if let Some(kind) = self.kinds.get_mut(&started.kind) {
+            kind.running = kind.running.saturating_sub(1);
+            // A moving mean with weight 1/8, as TCP's round-trip estimate (RFC 6298 §2).
+            kind.mean = (kind.mean * 7 + took) / 8;
+        }
+        let Started { task, attempt, kind, .. } = started;
+        sh.event(Event::Ran { task, attempt, kind, ok: result.is_ok(), took });
+        let wanted = self.tasks.get(&task).map(|execution| (&execution.phase, execution.token));
+        let Some((Phase::Running(current), token)) = wanted else { return };
+        if *current != run {
+            return;
+        }
+        match result {
+            Ok(bytes) if bytes.len() > MAX_PAYLOAD_LEN => {
+                let error = JobError::TooLarge { len: bytes.len() as u64 };
+                self.conclude(sh, keeper, now, task, Record::new(Err(error), token, sh.local));
+            }
+            Err(JobError::Fenced { current }) => self.fenced(sh, now, task, current),
+            // Nobody here cancelled it: the plane has ended.
+            Err(JobError::Cancelled) => self.give_back(sh, task, JobError::retriable("the executor stopped")),
+            Err(error) if error.is_retriable() => self.give_back(sh, task, error),
+            outcome => self.conclude(sh, keeper, now, task, Record::new(outcome, token, sh.local)),
+        }
+    }
+
+    /// A resource holds a higher token. The driver does a push-pull; then, if this node still acts for the
+    /// key, the attempt starts again under a higher tenure.
+    fn fenced(&mut self, sh: &mut Shared, now: Instant, task: TaskId, current: Token) {
+        sh.stats.fenced += 1;
+        let Some(execution) = self.tasks.get_mut(&task) else { return };
+        let believed = sh.believe(current);
+        sh.tenures.release(&execution.key, execution.token);
+        sh.tenures.fenced(&execution.key, execution.token);
+        execution.restarts += 1;
+        if !believed || execution.restarts > MAX_FENCED_RESTARTS {
+            self.give_back(sh, task, JobError::Fenced { current });
+            return;
+        }
+        execution.phase = Phase::Resting;
+        let rest = FENCED_REST + backoff::within(&mut sh.rng, FENCED_REST);
+        sh.timers.set(Timer::Execution(task), execution.deadline.min(now + rest));
+        sh.event(Event::Fenced { task, current });
+    }
+
+    fn rested(&mut self, sh: &mut Shared, task: TaskId) {
+        let Some(execution) = self.tasks.get_mut(&task) else { return };
+        let list = sh.executors(&execution.kind, &execution.key);
+        if list.iter().take(usize::from(execution.reach) + 1).any(|member| *member == sh.local) {
+            execution.token = sh.tenures.take(&execution.kind, &execution.key);
+            self.enqueue(sh, task);
+        } else {
+            self.give_back(sh, task, JobError::retriable("another node acts for the key now"));
+        }
+    }
+
+    pub(super) fn on_timer(&mut self, sh: &mut Shared, keeper: &mut Keeper, now: Instant, task: TaskId) {
+        let Some(execution) = self.tasks.get(&task) else { return };
+        if now >= execution.deadline {
+            let record = Record::new(Err(JobError::Deadline), execution.token, sh.local);
+            self.conclude(sh, keeper, now, task, record);
+            return;
+        }
+        match execution.phase {
+            // Whoever hasn't answered by now can't be reached: at least once means to run it.
+            Phase::Asking(_) => self.enqueue(sh, task),
+            Phase::Resting => self.rested(sh, task),
+            Phase::Queued(_) | Phase::Running(_) => {}
+        }
+    }
+
+    // ---- Ends.
+
+    /// The task has an outcome: the waiters and the owners are told, the run, if any, is stopped.
+    fn conclude(
+        &mut self,
+        sh: &mut Shared,
+        keeper: &mut Keeper,
+        now: Instant,
+        task: TaskId,
+        record: Record,
+    ) {
+        let Some(execution) = self.remove(sh, task) else { return };
+        for waiter in &execution.waiters {
+            tell(sh, task, *waiter, &record);
+        }
+        let meta = Meta {
+            digest: execution.digest,
+            submitters: execution.waiters.iter().map(|waiter| waiter.who).collect(),
+            kind: execution.kind,
+            key: execution.key,
+            until: execution.deadline + HORIZON,
+        };
+        let waiting = if record.is_settled() { Vec::new() } else { execution.waiters };
+        keeper.keep(sh, now, task, Kept::new(&meta, record, waiting));
+        keeper.replicate(sh, now, task);
+    }
+
+    /// The attempt failed in a way that another may not: no outcome, the submitter decides.
+    fn give_back(&mut self, sh: &mut Shared, task: TaskId, error: JobError) {
+        let Some(execution) = self.remove(sh, task) else { return };
+        let error = error.bounded();
+        for waiter in execution.waiters {
+            refuse(sh, task, waiter, Reason::Failed { error: error.clone() });
+        }
+    }
+
+    /// Takes a task off every table; a run of it is cancelled.
+    fn remove(&mut self, sh: &mut Shared, task: TaskId) -> Option<Execution> {
+        let execution = self.tasks.remove(&task)?;
+        sh.timers.clear(Timer::Execution(task));
+        self.bytes -= execution.payload.len();
+        match &execution.phase {
+            Phase::Queued(place) => {
+                if let Some(kind) = self.kinds.get_mut(&execution.kind) {
+                    kind.queue.remove(place);
+                }
+            }
+            // It keeps its place until the driver gives it back: a handler that ignores the wish occupies it.
+            Phase::Running(run) if self.runs.contains_key(run) => self.to_cancel.push_back(*run),
+            Phase::Running(_) | Phase::Asking(_) => {}
+            Phase::Resting => return Some(execution),
+        }
+        sh.tenures.release(&execution.key, execution.token);
+        Some(execution)
+    }
+
+    /// A record of this task has come from another node: running it goes on in vain.
+    pub(super) fn on_record(&mut self, sh: &mut Shared, keeper: &mut Keeper, now: Instant, task: TaskId) {
+        let (Some(kept), Some(execution)) = (keeper.get(&task), self.tasks.get(&task)) else { return };
+        if kept.digest == execution.digest {
+            if matches!(execution.phase, Phase::Running(_)) && !kept.record.class.is_submitters() {
+                sh.stats.duplicate_runs += 1;
+                sh.event(Event::Duplicate { task, by: kept.record.by });
+            }
+            let record = kept.record.clone();
+            self.conclude(sh, keeper, now, task, record);
+        }
+    }
+
+    /// The submitter has an outcome.
+    pub(super) fn handle_ack(&mut self, sh: &mut Shared, now: Instant, from: PublicKey, task: TaskId) {
+        if self.tasks.contains_key(&task) {
+            self.handle_stop(sh, now, from, task, None);
+        }
+    }
+
+    /// A submitter waits no more, or not for this attempt. The last one to go ends the execution.
+    pub(super) fn handle_stop(
+        &mut self,
+        sh: &mut Shared,
+        _now: Instant,
+        from: PublicKey,
+        task: TaskId,
+        attempt: Option<u32>,
+    ) {
+        let Some(execution) = self.tasks.get_mut(&task) else { return };
+        let before = execution.waiters.len();
+        execution
+            .waiters
+            .retain(|waiter| waiter.who != from || attempt.is_some_and(|attempt| attempt < waiter.attempt));
+        if execution.waiters.len() == before {
+            sh.stats.unexpected += 1;
+        } else if execution.waiters.is_empty() {
+            self.remove(sh, task);
+        }
+    }
+
+    /// The submitter asks what there is.
+    pub(super) fn handle_fetch(
+        &mut self,
+        sh: &mut Shared,
+        keeper: &mut Keeper,
+        now: Instant,
+        from: PublicKey,
+        task: TaskId,
+        attempt: u32,
+    ) {
+        let waiter = Waiter { who: from, attempt };
+        if let Some(kept) = keeper.get(&task) {
+            if !kept.submitters.contains(&from) {
+                sh.stats.unexpected += 1;
+            } else if kept.record.is_settled() {
+                refuse(sh, task, waiter, Reason::Settled { hash: kept.record.hash });
+            } else {
+                tell(sh, task, waiter, &kept.record);
+                keeper.owe(sh, now, task, waiter);
+            }
+        } else if let Some(execution) = self.tasks.get_mut(&task) {
+            if execution.waiters.iter().any(|known| known.who == from) {
+                add_waiter(&mut execution.waiters, waiter);
+                let token = execution.token;
+                let boot = sh.boot;
+                sh.send(from, Message::Accepted { task, attempt, boot, token });
+            } else {
+                sh.stats.unexpected += 1;
+            }
+        } else {
+            refuse(sh, task, waiter, Reason::Unknown);
+        }
+    }
+
+    // ---- Others come and go.
+
+    /// A node that was asked will not answer.
+    pub(super) fn on_peer_down(&mut self, sh: &mut Shared, _now: Instant, peer: PublicKey) {
+        let mut answered = Vec::new();
+        for (task, execution) in &mut self.tasks {
+            if let Phase::Asking(asked) = &mut execution.phase
+                && asked.remove(&peer)
+                && asked.is_empty()
+            {
+                answered.push(*task);
+            }
+        }
+        for task in answered {
+            self.enqueue(sh, task);
+        }
+    }
+
+    /// A submitter is gone: its tasks run on (the owners keep the outcome), but nobody hears beats. One waiter
+    /// stays in the list, as the one who may acknowledge.
+    pub(super) fn on_submitter_gone(&mut self, peer: PublicKey) {
+        for execution in self.tasks.values_mut() {
+            if execution.waiters.len() > 1 {
+                execution.waiters.retain(|waiter| waiter.who != peer);
+            }
+        }
+    }
+
+    /// Signs of life to every submitter, and the tick for the next.
+    pub(super) fn beat(&mut self, sh: &mut Shared, keeper: &Keeper, now: Instant) {
+        let mut by_submitter: BTreeMap<PublicKey, Vec<Beat>> = BTreeMap::new();
+        for (task, execution) in &mut self.tasks {
+            let note = execution.note.take();
+            for waiter in &execution.waiters {
+                if sh.down.contains(&waiter.who) {
+                    continue;
+                }
+                let beat = Beat { task: *task, attempt: waiter.attempt, finished: false };
+                by_submitter.entry(waiter.who).or_default().push(beat);
+                if let Some(note) = note.clone() {
+                    sh.send(waiter.who, Message::Progress { task: *task, attempt: waiter.attempt, note });
+                }
+            }
+        }
+        for (who, beat) in keeper.beats() {
+            by_submitter.entry(who).or_default().push(beat);
+        }
+        let boot = sh.boot;
+        for (who, beats) in by_submitter {
+            for batch in beats.chunks(MAX_BEATS) {
+                sh.send(who, Message::Beats { boot, beats: batch.to_vec() });
+            }
+        }
+        if !self.tasks.is_empty() || keeper.owes_anything() {
+            sh.timers.set(Timer::Beat, now + sh.config.beat_interval);
+        }
+    }
+}
+
+/// Passes a submit to the node that this view holds responsible, but never back to where it came from.
+fn forward(sh: &mut Shared, from: PublicKey, list: &[PublicKey], mut submit: Submit) {
+    let waiter = Waiter { who: submit.submitter, attempt: submit.attempt };
+    let last = usize::from(submit.reach).min(list.len().saturating_sub(1));
+    // The n-th of the list, or the nearest one before it that is not the sender.
+    let next = list.iter().take(last + 1).rev().find(|member| **member != from && **member != sh.local);
+    match next {
+        Some(next) if submit.hops < MAX_HOPS => {
+            submit.hops += 1;
+            sh.stats.forwarded += 1;
+            let next = *next;
+            sh.send(next, Message::Submit(submit));
+        }
+        _ => {
+            sh.stats.misrouted += 1;
+            refuse(sh, submit.task, waiter, Reason::Misrouted);
+        }
+    }
+}
+
+fn refuse(sh: &mut Shared, task: TaskId, waiter: Waiter, reason: Reason) {
+    sh.send(waiter.who, Message::Refused { task, attempt: waiter.attempt, reason });
+}
+
+fn tell(sh: &mut Shared, task: TaskId, waiter: Waiter, record: &Record) {
+    if record.is_settled() {
+        refuse(sh, task, waiter, Reason::Settled { hash: record.hash });
+    } else {
+        sh.send(waiter.who, Message::Outcome { task, attempt: waiter.attempt, record: record.clone() });
+    }
+}

@@ -1,0 +1,209 @@
+use super::*;
+use proptest::prelude::*;
+
+fn key() -> impl Strategy<Value = PublicKey> {
+    any::<[u8; 32]>().prop_map(PublicKey::from_bytes)
+}
+
+fn task() -> impl Strategy<Value = TaskId> {
+    any::<[u8; 16]>().prop_map(TaskId::from_bytes)
+}
+
+fn token() -> impl Strategy<Value = Token> {
+    (any::<u64>(), key()).prop_map(|(counter, owner)| Token { counter, owner })
+}
+
+fn bytes(max: usize) -> impl Strategy<Value = Bytes> {
+    proptest::collection::vec(any::<u8>(), 0..max).prop_map(Bytes::from)
+}
+
+fn error() -> impl Strategy<Value = JobError> {
+    prop_oneof![
+        (any::<bool>(), ".{0,40}")
+            .prop_map(|(retriable, message)| JobError::Failed { retriable, message }),
+        ".{0,40}".prop_map(JobError::Panicked),
+        Just(JobError::TimedOut),
+        ".{0,40}".prop_map(JobError::UnknownKind),
+        ".{0,40}".prop_map(JobError::Infeasible),
+        Just(JobError::Cancelled),
+        Just(JobError::Deadline),
+        (any::<u32>(), ".{0,40}").prop_map(|(failures, last)| JobError::DeadLetter { failures, last }),
+        token().prop_map(|current| JobError::Fenced { current }),
+        Just(JobError::Conflict),
+        any::<[u8; 32]>().prop_map(|hash| JobError::Settled { hash }),
+        any::<u64>().prop_map(|len| JobError::TooLarge { len }),
+    ]
+}
+
+fn record() -> impl Strategy<Value = Record> {
+    let outcome = prop_oneof![bytes(50).prop_map(Ok), error().prop_map(Err)];
+    (outcome, token(), key(), any::<bool>()).prop_map(|(outcome, token, by, settled)| {
+        let mut record = Record::new(outcome, token, by);
+        if settled {
+            record.outcome = None;
+        }
+        record
+    })
+}
+
+fn reason() -> impl Strategy<Value = Reason> {
+    prop_oneof![
+        (0u64..1 << 40).prop_map(|ms| Reason::Busy { retry_after: Duration::from_millis(ms) }),
+        Just(Reason::UnknownKind),
+        Just(Reason::Misrouted),
+        key().prop_map(|runner| Reason::Elsewhere { runner }),
+        Just(Reason::Conflict),
+        any::<[u8; 32]>().prop_map(|hash| Reason::Settled { hash }),
+        error().prop_map(|error| Reason::Failed { error }),
+        Just(Reason::Unknown),
+    ]
+}
+
+fn submit() -> impl Strategy<Value = Message> {
+    let names = (task(), key(), ".{0,16}", bytes(40), bytes(200));
+    let numbers = (any::<u32>(), any::<u16>(), any::<u8>(), 0u8..3, 0u64..86_400_000);
+    (names, numbers, any::<bool>(), any::<bool>(), proptest::option::of(task())).prop_map(
+        |(names, numbers, ask, force, parent)| {
+            let (task, submitter, kind, key, payload) = names;
+            let (attempt, reach, hops, priority, life) = numbers;
+            Message::Submit(Submit {
+                task,
+                attempt,
+                reach,
+                hops,
+                submitter,
+                kind,
+                key,
+                priority: Priority::from_wire(priority),
+                life: Duration::from_millis(life),
+                ask,
+                force,
+                parent,
+                payload,
+            })
+        },
+    )
+}
+
+fn replica() -> impl Strategy<Value = Message> {
+    let submitters = proptest::collection::vec(key(), 0..MAX_WAITERS);
+    (task(), any::<[u8; 32]>(), submitters, ".{0,16}", bytes(40), 0u64..80_000_000, record()).prop_map(
+        |(task, digest, submitters, kind, key, keep, record)| {
+            let keep = Duration::from_millis(keep);
+            Message::Replica(Replica { task, digest, submitters, kind, key, keep, record })
+        },
+    )
+}
+
+fn message() -> impl Strategy<Value = Message> {
+    let beat = (task(), any::<u32>(), any::<bool>())
+        .prop_map(|(task, attempt, finished)| Beat { task, attempt, finished });
+    prop_oneof![
+        submit(),
+        replica(),
+        (task(), any::<u32>(), any::<u64>(), token())
+            .prop_map(|(task, attempt, boot, token)| Message::Accepted { task, attempt, boot, token }),
+        (any::<u64>(), proptest::collection::vec(beat, 0..20))
+            .prop_map(|(boot, beats)| Message::Beats { boot, beats }),
+        (task(), any::<u32>(), bytes(MAX_PROGRESS_LEN))
+            .prop_map(|(task, attempt, note)| Message::Progress { task, attempt, note }),
+        (task(), any::<u32>(), reason())
+            .prop_map(|(task, attempt, reason)| Message::Refused { task, attempt, reason }),
+        (task(), any::<u32>(), record())
+            .prop_map(|(task, attempt, record)| Message::Outcome { task, attempt, record }),
+        (task(), any::<[u8; 32]>()).prop_map(|(task, hash)| Message::Ack { task, hash }),
+        (task(), any::<u32>()).prop_map(|(task, attempt)| Message::Fetch { task, attempt }),
+        task().prop_map(|task| Message::Cancel { task }),
+        (task(), any::<u32>()).prop_map(|(task, attempt)| Message::Withdraw { task, attempt }),
+        (task(), any::<[u8; 32]>()).prop_map(|(task, digest)| Message::Ask { task, digest }),
+        (task(), prop_oneof![
+            Just(Known::Nothing),
+            Just(Known::Running),
+            record().prop_map(Known::Recorded)
+        ])
+            .prop_map(|(task, known)| Message::Known { task, known }),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn every_message_reads_back(message in message()) {
+        prop_assert_eq!(Message::decode(&message.encode()), Ok(message));
+    }
+
+    #[test]
+    fn cut_or_changed_messages_never_panic(
+        message in message(), cut in any::<prop::sample::Index>(), at in any::<prop::sample::Index>(), to in any::<u8>(),
+    ) {
+        let bytes = message.encode();
+        let _ = Message::decode(&bytes.slice(..cut.index(bytes.len())));
+        let mut changed = bytes.to_vec();
+        let at = at.index(changed.len());
+        changed[at] = to;
+        let _ = Message::decode(&changed.into());
+    }
+
+    #[test]
+    fn arbitrary_bytes_never_panic(kind in 0u8..15, header in proptest::collection::vec(any::<u8>(), 0..100)) {
+        let mut bytes = vec![kind, header.len() as u8, 0];
+        bytes.extend(header);
+        let _ = Message::decode(&bytes.into());
+    }
+}
+
+#[test]
+fn a_changed_result_does_not_pass_for_the_original() {
+    let by = PublicKey::from_bytes([1; 32]);
+    let record = Record::new(Ok(Bytes::from_static(b"result")), Token { counter: 1, owner: by }, by);
+    let message = Message::Outcome { task: TaskId::from_bytes([0; 16]), attempt: 0, record };
+    let mut bytes = message.encode().to_vec();
+    *bytes.last_mut().unwrap() ^= 1;
+    assert_eq!(Message::decode(&bytes.into()), Err(MessageError::Inconsistent));
+}
+
+#[test]
+fn fields_of_a_later_version_are_ignored() {
+    let mut header = minicbor::to_vec((TaskId::from_bytes([3; 16]), 7u32, "a later field")).unwrap();
+    let mut bytes = vec![FETCH, header.len() as u8, 0];
+    bytes.append(&mut header);
+    let expected = Message::Fetch { task: TaskId::from_bytes([3; 16]), attempt: 7 };
+    assert_eq!(Message::decode(&bytes.into()), Ok(expected));
+    assert_eq!(Message::decode(&Bytes::from_static(&[77, 0, 0])), Err(MessageError::UnknownType(77)));
+}
+
+#[test]
+fn what_is_over_its_limit_is_refused() {
+    let note = Bytes::from(vec![0; MAX_PROGRESS_LEN + 1]);
+    let progress = Message::Progress { task: TaskId::from_bytes([0; 16]), attempt: 0, note };
+    assert_eq!(Message::decode(&progress.encode()), Err(MessageError::TooLong("a progress note")));
+    let beat = Beat { task: TaskId::from_bytes([0; 16]), attempt: 0, finished: false };
+    let beats = Message::Beats { boot: 0, beats: vec![beat; MAX_BEATS + 1] };
+    assert_eq!(Message::decode(&beats.encode()), Err(MessageError::TooLong("a batch of beats")));
+    let full = Message::Beats { boot: u64::MAX, beats: vec![Beat { attempt: u32::MAX, ..beat }; MAX_BEATS] };
+    assert_eq!(Message::decode(&full.encode()), Ok(full));
+    let mut huge = vec![FETCH, 0xff, 0xff];
+    huge.extend(vec![0; 0xffff]);
+    assert_eq!(Message::decode(&huge.into()), Err(MessageError::TooLong("the header")));
+}
+
+#[test]
+fn the_largest_submit_fits_a_reliable_message() {
+    let message = Message::Submit(Submit {
+        task: TaskId::from_bytes([0xff; 16]),
+        attempt: u32::MAX,
+        reach: u16::MAX,
+        hops: u8::MAX,
+        submitter: PublicKey::from_bytes([0xff; 32]),
+        kind: "k".repeat(MAX_KIND_LEN),
+        key: vec![0; MAX_KEY_LEN].into(),
+        priority: Priority::High,
+        life: MAX_LIFE,
+        ask: true,
+        force: true,
+        parent: Some(TaskId::from_bytes([0xff; 16])),
+        payload: vec![0; MAX_PAYLOAD_LEN].into(),
+    });
+    let bytes = message.encode();
+    assert!(bytes.len() <= 16 * 1024 * 1024);
+    assert_eq!(Message::decode(&bytes), Ok(message));
+}

@@ -1,0 +1,203 @@
+//! The outcome of a task, and how two copies of it become one.
+//!
+//! Without consensus a task can have two outcomes: the deadline at the submitter and the result of a worker
+//! that it couldn't hear, or the results of two workers. The replicated record is a join-semilattice: result >
+//! dead letter > failed > cancelled > deadline, ties by (token, outcome hash). So merging is commutative,
+//! associative and idempotent, and after quiescence all replicas agree, whatever the order of the messages.
+
+use bytes::Bytes;
+
+use super::error::JobError;
+use super::message::error_bytes;
+use super::task::Token;
+use crate::key::PublicKey;
+
+/// What kind of end it was. Declared worst first: the order is the lattice's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Class {
+    /// The life ended first.
+    Deadline,
+    /// The submitter cancelled.
+    Cancelled,
+    /// A permanent error.
+    Failed,
+    /// Given up after too many failed attempts.
+    DeadLetter,
+    /// A result.
+    Result,
+}
+
+impl Class {
+    /// The class of an outcome.
+    pub fn of(outcome: &Result<Bytes, JobError>) -> Class {
+        match outcome {
+            Ok(_) => Class::Result,
+            Err(JobError::DeadLetter { .. }) => Class::DeadLetter,
+            Err(JobError::Cancelled) => Class::Cancelled,
+            Err(JobError::Deadline) => Class::Deadline,
+            Err(_) => Class::Failed,
+        }
+    }
+
+    pub(super) fn to_wire(self) -> u8 {
+        self as u8
+    }
+
+    pub(super) fn from_wire(number: u8) -> Option<Class> {
+        [Class::Deadline, Class::Cancelled, Class::Failed, Class::DeadLetter, Class::Result]
+            .into_iter()
+            .find(|class| class.to_wire() == number)
+    }
+
+    /// Ends that the submitter declares, not an executor.
+    pub(super) fn is_submitters(self) -> bool {
+        matches!(self, Class::Deadline | Class::Cancelled | Class::DeadLetter)
+    }
+}
+
+/// One outcome of one task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// What kind of end it was.
+    pub class: Class,
+    /// Under which tenure.
+    pub token: Token,
+    /// BLAKE3 of the outcome, see [`outcome_hash`].
+    pub hash: [u8; 32],
+    /// Who produced it.
+    pub by: PublicKey,
+    /// The outcome itself, until the submitter has acknowledged it.
+    pub outcome: Option<Result<Bytes, JobError>>,
+}
+
+impl Record {
+    /// The record of an outcome.
+    pub fn new(outcome: Result<Bytes, JobError>, token: Token, by: PublicKey) -> Record {
+        let outcome = outcome.map_err(JobError::bounded);
+        Record {
+            class: Class::of(&outcome),
+            token,
+            hash: outcome_hash(&outcome),
+            by,
+            outcome: Some(outcome),
+        }
+    }
+
+    /// Whether the submitter has acknowledged an outcome, so that only the hash is left.
+    pub fn is_settled(&self) -> bool {
+        self.outcome.is_none()
+    }
+
+    /// The bytes of the outcome that this record holds.
+    pub fn held_bytes(&self) -> usize {
+        match &self.outcome {
+            Some(Ok(bytes)) => bytes.len(),
+            _ => 0,
+        }
+    }
+
+    fn rank(&self) -> (Class, Token, [u8; 32], PublicKey) {
+        (self.class, self.token, self.hash, self.by)
+    }
+
+    /// Joins `other` into this record; true if that changed anything.
+    ///
+    /// The higher rank wins. Settled is infectious, whichever side won: the submitter has its outcome, nobody
+    /// needs bytes any more.
+    pub fn merge(&mut self, other: Record) -> bool {
+        let settled = self.is_settled() || other.is_settled();
+        let mut changed = false;
+        if other.rank() > self.rank() {
+            *self = other;
+            changed = true;
+        }
+        if settled && !self.is_settled() {
+            self.outcome = None;
+            changed = true;
+        }
+        changed
+    }
+}
+
+/// BLAKE3 over a tag byte (0 result, 1 error) and the result's bytes or the error's wire form.
+pub fn outcome_hash(outcome: &Result<Bytes, JobError>) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new();
+    match outcome {
+        Ok(bytes) => hasher.update(&[0]).update(bytes),
+        Err(error) => hasher.update(&[1]).update(&error_bytes(error)),
+    };
+    *hasher.finalize().as_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn record() -> impl Strategy<Value = Record> {
+        let outcome = prop_oneof![
+            (0u8..3).prop_map(|n| Ok(Bytes::from(vec![n]))),
+            Just(Err(JobError::Deadline)),
+            Just(Err(JobError::Cancelled)),
+            Just(Err(JobError::permanent("no"))),
+            Just(Err(JobError::DeadLetter { failures: 2, last: "x".into() })),
+        ];
+        (outcome, 0u64..3, 0u8..2, any::<bool>()).prop_map(|(outcome, counter, owner, settled)| {
+            let owner = PublicKey::from_bytes([owner; 32]);
+            let mut record = Record::new(outcome, Token { counter, owner }, owner);
+            if settled {
+                record.outcome = None;
+            }
+            record
+        })
+    }
+
+    fn joined(a: &Record, b: &Record) -> Record {
+        let mut a = a.clone();
+        a.merge(b.clone());
+        a
+    }
+
+    proptest! {
+        #[test]
+        fn merge_is_commutative(a in record(), b in record()) {
+            prop_assert_eq!(joined(&a, &b), joined(&b, &a));
+        }
+
+        #[test]
+        fn merge_is_associative(a in record(), b in record(), c in record()) {
+            prop_assert_eq!(joined(&joined(&a, &b), &c), joined(&a, &joined(&b, &c)));
+        }
+
+        #[test]
+        fn merge_is_idempotent_and_says_when_nothing_changed(a in record(), b in record()) {
+            let once = joined(&a, &b);
+            let mut twice = once.clone();
+            prop_assert!(!twice.merge(b.clone()));
+            prop_assert!(!twice.merge(a.clone()));
+            prop_assert_eq!(once, twice);
+        }
+    }
+
+    #[test]
+    fn a_result_outranks_every_other_end_whatever_its_token() {
+        let owner = PublicKey::from_bytes([1; 32]);
+        let token = |counter| Token { counter, owner };
+        let result = Record::new(Ok(Bytes::from_static(b"r")), token(1), owner);
+        let ends = [
+            JobError::DeadLetter { failures: 1, last: String::new() },
+            JobError::permanent("p"),
+            JobError::Cancelled,
+            JobError::Deadline,
+        ];
+        let mut previous: Option<Record> = None;
+        for end in ends {
+            let record = Record::new(Err(end), token(9), owner);
+            assert_eq!(joined(&record, &result), result);
+            if let Some(better) = previous {
+                assert_eq!(joined(&record, &better), better);
+            }
+            previous = Some(record);
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! What the three roles of a node share: identity, clock-independent settings, queues, counters.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use super::event::{Event, Stats};
+use super::message::Message;
+use super::options::{Config, MAX_EVENTS, MAX_OUTBOX};
+use super::task::{TaskId, Token};
+use super::tenure::Tenures;
+use super::timers::Timers;
+use crate::key::PublicKey;
+use crate::rt::Rng;
+
+/// Who executes and who keeps, in the node's present view. Implemented by the ring.
+pub trait Placement {
+    /// Live members that advertise `kind`, in the key's order of preference.
+    fn executors(&self, kind: &str, key: &[u8]) -> Vec<PublicKey>;
+    /// The first `r` of the key's placement list, alive or not: where outcomes are kept.
+    fn owners(&self, key: &[u8], r: usize) -> Vec<PublicKey>;
+}
+
+/// Members held down at most; a forgotten one costs an asking owner its full timeout.
+pub(super) const MAX_DOWN: usize = 16_384;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Timer {
+    /// A submission's next step.
+    Submission(TaskId),
+    /// A resolved id is forgotten.
+    Resolved(TaskId),
+    /// An execution's next step.
+    Execution(TaskId),
+    /// A record's horizon.
+    Record(TaskId),
+    /// Signs of life.
+    Beat,
+    /// Records to new replicas.
+    Resync,
+    /// Records that didn't get through, once more.
+    Redeliver,
+}
+
+pub(super) struct Shared {
+    pub(super) config: Config,
+    pub(super) local: PublicKey,
+    pub(super) boot: u64,
+    pub(super) rng: Rng,
+    pub(super) placement: Option<Arc<dyn Placement + Send + Sync>>,
+    pub(super) timers: Timers<Timer>,
+    pub(super) tenures: Tenures,
+    pub(super) down: BTreeSet<PublicKey>,
+    pub(super) stats: Stats,
+    pub(super) events: VecDeque<Event>,
+    /// Messages to this node itself, not yet handled.
+    pub(super) to_self: VecDeque<Message>,
+    /// Encoded when they are fetched, so that a queue of large payloads holds references, not copies.
+    pub(super) outbox: VecDeque<(PublicKey, Message)>,
+}
+
+impl Shared {
+    pub(super) fn send(&mut self, to: PublicKey, message: Message) {
+        let queue = self.to_self.len() + self.outbox.len();
+        if queue >= MAX_OUTBOX {
+            self.stats.outbox_dropped += 1;
+        } else if to == self.local {
+            self.to_self.push_back(message);
+        } else {
+            self.outbox.push_back((to, message));
+        }
+    }
+
+    pub(super) fn event(&mut self, event: Event) {
+        if self.events.len() >= MAX_EVENTS && !matches!(event, Event::Done { .. }) {
+            self.stats.events_dropped += 1;
+        } else {
+            self.events.push_back(event);
+        }
+    }
+
+    pub(super) fn executors(&self, kind: &str, key: &[u8]) -> Vec<PublicKey> {
+        self.placement.as_ref().map(|view| view.executors(kind, key)).unwrap_or_default()
+    }
+
+    pub(super) fn owners(&self, key: &[u8]) -> Vec<PublicKey> {
+        let replicas = self.config.replicas;
+        self.placement.as_ref().map(|view| view.owners(key, replicas)).unwrap_or_default()
+    }
+
+    /// Learns the counter of a token that a message carried; false if it is too far ahead to be believed.
+    pub(super) fn believe(&mut self, token: Token) -> bool {
+        let believed = self.tenures.note(token.counter);
+        if !believed {
+            self.stats.epoch_refused += 1;
+        }
+        believed
+    }
+}
+
+/// What a task id stands for: BLAKE3 over kind, key and payload, each with its length.
+pub(super) fn digest(kind: &str, key: &[u8], payload: &[u8]) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new();
+    for part in [kind.as_bytes(), key, payload] {
+        hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
+    }
+    *hasher.finalize().as_bytes()
+}

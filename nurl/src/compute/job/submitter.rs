@@ -1,0 +1,788 @@
+//! The submitter: one handle per task, resolved once.
+//!
+//! A task is *placing* (no live executor), *waiting* (sent, not yet accepted), *held* (accepted, beating) or in
+//! *back-off*. Whatever ends an attempt without an outcome leads to the next one; the end of the life leads to
+//! an error. An executor that failed is not tried again before every other one was.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::backoff::{full_jitter, within};
+use super::error::{JobError, SubmitError};
+use super::event::{Event, Moved};
+use super::keeper::{Keeper, Kept, Meta};
+use super::message::{Beat, Message, Reason, Submit};
+use super::options::{
+    HORIZON, MAX_BUSY_STAYS, MAX_DEAD_LETTER_BYTES, MAX_DEAD_LETTERS, MAX_HEARD_PER_TASK, MAX_KEY_LEN,
+    MAX_KIND_LEN, MAX_LIFE, MAX_PAYLOAD_LEN, MAX_RESOLVED, MAX_SUBMISSION_BYTES, MAX_SUBMISSIONS,
+    SubmitOptions,
+};
+use super::record::Record;
+use super::shared::{Shared, Timer, digest};
+use super::task::{TaskId, Token};
+use crate::key::PublicKey;
+
+/// The hint of a full submitter: its oldest tasks end within seconds, as a rule.
+const SUBMITTER_RETRY_AFTER: Duration = Duration::from_secs(1);
+/// A `Busy` hint longer than this is cut: it comes from another node.
+const MAX_BUSY_WAIT: Duration = Duration::from_secs(30);
+
+/// A task given up after too many failed attempts.
+#[derive(Debug, Clone)]
+pub struct DeadLetter {
+    /// Its id.
+    pub task: TaskId,
+    /// The dead letter that it was a retry of.
+    pub parent: Option<TaskId>,
+    /// Its kind.
+    pub kind: String,
+    /// Its key.
+    pub key: Bytes,
+    /// Its payload.
+    pub payload: Bytes,
+    /// Failed attempts.
+    pub failures: u32,
+    /// The last failure.
+    pub last: JobError,
+}
+
+#[derive(Debug)]
+enum State {
+    Placing { since: Instant },
+    Waiting { target: PublicKey, until: Instant },
+    Held { by: PublicKey, boot: u64, heard: Instant, fetch: Option<Instant> },
+    BackOff { until: Instant, stay: Option<PublicKey> },
+}
+
+#[derive(Debug)]
+struct Submission {
+    kind: String,
+    key: Bytes,
+    payload: Bytes,
+    digest: [u8; 32],
+    options: SubmitOptions,
+    parent: Option<TaskId>,
+    deadline: Instant,
+    /// Attempts sent out; the latest has this number less one.
+    attempts: u32,
+    failures: u32,
+    /// Ends without an outcome since the last sign of life: the exponent of the back-off.
+    retries: u32,
+    busy_stays: u8,
+    /// The id may be known elsewhere from the first attempt on.
+    known: bool,
+    /// Ignore a node that says another one is at it: that was tried.
+    force: bool,
+    /// Whom this round over the list has tried.
+    tried: BTreeSet<PublicKey>,
+    /// Who said that it has no such handler.
+    without_kind: BTreeSet<PublicKey>,
+    /// Everyone addressed and everyone who accepted: their outcomes count.
+    heard: BTreeSet<PublicKey>,
+    last: Option<(PublicKey, Moved)>,
+    token: Option<Token>,
+    state: State,
+}
+
+#[derive(Debug)]
+struct Resolved {
+    digest: [u8; 32],
+    hash: [u8; 32],
+    by: Option<PublicKey>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Submitter {
+    open: BTreeMap<TaskId, Submission>,
+    bytes: usize,
+    resolved: BTreeMap<TaskId, Resolved>,
+    resolved_order: VecDeque<TaskId>,
+    letters: VecDeque<DeadLetter>,
+    letter_bytes: usize,
+    complete_at: Option<Instant>,
+}
+
+impl Submitter {
+    pub(super) fn open(&self) -> usize {
+        self.open.len()
+    }
+
+    #[cfg(test)]
+    pub(super) fn resolved_len(&self) -> usize {
+        self.resolved.len()
+    }
+
+    pub(super) fn dead_letters(&self) -> impl Iterator<Item = &DeadLetter> {
+        self.letters.iter()
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the one entrance of all three public calls")]
+    pub(super) fn submit(
+        &mut self,
+        sh: &mut Shared,
+        now: Instant,
+        id: TaskId,
+        known: bool,
+        (kind, key, payload): (&str, &[u8], Bytes),
+        options: SubmitOptions,
+        parent: Option<TaskId>,
+    ) -> Result<(), SubmitError> {
+        if kind.is_empty() || kind.len() > MAX_KIND_LEN {
+            return Err(SubmitError::BadKind);
+        }
+        if key.len() > MAX_KEY_LEN {
+            return Err(SubmitError::BadKey);
+        }
+        if payload.len() > MAX_PAYLOAD_LEN {
+            return Err(SubmitError::PayloadTooLarge { len: payload.len() });
+        }
+        // The wire counts milliseconds: a shorter life would arrive as none.
+        if options.life < Duration::from_millis(1) || options.life > MAX_LIFE {
+            return Err(SubmitError::BadLife);
+        }
+        let digest = digest(kind, key, &payload);
+        let former = self.open.get(&id).map(|task| task.digest);
+        if let Some(former) = former.or_else(|| self.resolved.get(&id).map(|task| task.digest)) {
+            return if former == digest { Ok(()) } else { Err(SubmitError::Conflict(id)) };
+        }
+        if self.open.len() >= MAX_SUBMISSIONS || self.bytes + payload.len() > MAX_SUBMISSION_BYTES {
+            sh.stats.refused_submits += 1;
+            return Err(SubmitError::Busy { retry_after: SUBMITTER_RETRY_AFTER });
+        }
+        sh.stats.submitted += 1;
+        self.bytes += payload.len();
+        let task = Submission {
+            kind: kind.to_owned(),
+            key: Bytes::copy_from_slice(key),
+            payload,
+            digest,
+            deadline: now + options.life,
+            options,
+            parent,
+            attempts: 0,
+            failures: 0,
+            retries: 0,
+            busy_stays: 0,
+            known,
+            force: false,
+            tried: BTreeSet::new(),
+            without_kind: BTreeSet::new(),
+            heard: BTreeSet::new(),
+            last: None,
+            token: None,
+            state: State::Placing { since: now },
+        };
+        self.open.insert(id, task);
+        self.place(sh, now, id, None);
+        Ok(())
+    }
+
+    pub(super) fn retry_dead_letter(
+        &mut self,
+        sh: &mut Shared,
+        now: Instant,
+        task: TaskId,
+        options: SubmitOptions,
+    ) -> Result<TaskId, SubmitError> {
+        let at = self.letters.iter().position(|letter| letter.task == task);
+        let at = at.ok_or(SubmitError::NoSuchDeadLetter(task))?;
+        let letter = self.letters[at].clone();
+        let id = TaskId::random(&mut sh.rng);
+        let job = (letter.kind.as_str(), &letter.key[..], letter.payload.clone());
+        self.submit(sh, now, id, false, job, options, Some(task))?;
+        self.letter_bytes -= letter.payload.len();
+        self.letters.remove(at);
+        Ok(id)
+    }
+
+    pub(super) fn cancel(
+        &mut self,
+        sh: &mut Shared,
+        keeper: &mut Keeper,
+        now: Instant,
+        id: TaskId,
+    ) -> bool {
+        self.end_here(sh, keeper, now, id, JobError::Cancelled)
+    }
+
+    // ---- Attempts.
+
+    /// Sends the next attempt, to `stay` if it is still on the list, else to the next of the list.
+    fn place(&mut self, sh: &mut Shared, now: Instant, id: TaskId, stay: Option<PublicKey>) {
+        let Some(task) = self.open.get_mut(&id) else { return };
+        let list = sh.executors(&task.kind, &task.key);
+        let Some((index, target)) = choose(task, &list, stay) else {
+            if !matches!(task.state, State::Placing { .. }) {
+                task.state = State::Placing { since: now };
+            }
+            self.arm(sh, id);
+            return;
+        };
+        let attempt = task.attempts;
+        task.attempts = task.attempts.saturating_add(1);
+        task.tried.insert(target);
+        hear(task, target);
+        sh.stats.attempts += 1;
+        if let Some((from, why)) = task.last.take()
+            && from != target
+        {
+            sh.event(Event::Reassigned { task: id, from, to: target, why });
+        }
+        let upload_ms = task.payload.len() as u64 * 1000 / sh.config.upload_floor.max(1);
+        let until = now + sh.config.accept_timeout + Duration::from_millis(upload_ms);
+        task.state = State::Waiting { target, until };
+        let reach = usize::try_from(attempt).unwrap_or(usize::MAX).max(index);
+        let submit = Submit {
+            task: id,
+            attempt,
+            reach: u16::try_from(reach).unwrap_or(u16::MAX),
+            hops: 0,
+            submitter: sh.local,
+            kind: task.kind.clone(),
+            key: task.key.clone(),
+            priority: task.options.priority,
+            // Rounded up: a life that is not over never arrives as none.
+            life: task.deadline.saturating_duration_since(now) + Duration::from_millis(1),
+            ask: task.known || attempt > 0,
+            force: task.force,
+            parent: task.parent,
+            payload: task.payload.clone(),
+        };
+        self.arm(sh, id);
+        sh.send(target, Message::Submit(submit));
+    }
+
+    /// The attempt at `from` has ended without an outcome: back off, then go to the next.
+    fn retry(&mut self, sh: &mut Shared, now: Instant, id: TaskId, from: PublicKey, why: Moved) {
+        let Some(task) = self.open.get_mut(&id) else { return };
+        let delay =
+            full_jitter(&mut sh.rng, sh.config.backoff_base, sh.config.backoff_cap, task.retries);
+        task.retries = task.retries.saturating_add(1);
+        task.busy_stays = 0;
+        task.last = Some((from, why));
+        task.state = State::BackOff { until: now + delay, stay: None };
+        self.arm(sh, id);
+    }
+
+    fn arm(&self, sh: &mut Shared, id: TaskId) {
+        let Some(task) = self.open.get(&id) else { return };
+        let next = match task.state {
+            State::Placing { since } => match self.complete_at {
+                Some(complete) => since.max(complete) + sh.config.infeasible_after,
+                None => task.deadline,
+            },
+            State::Waiting { until, .. } | State::BackOff { until, .. } => until,
+            State::Held { heard, fetch, .. } => {
+                let silent = heard + sh.config.silence;
+                fetch.map_or(silent, |fetch| fetch.min(silent))
+            }
+        };
+        sh.timers.set(Timer::Submission(id), next.min(task.deadline));
+    }
+
+    pub(super) fn on_timer(&mut self, sh: &mut Shared, keeper: &mut Keeper, now: Instant, id: TaskId) {
+        let Some(task) = self.open.get_mut(&id) else { return };
+        if now >= task.deadline {
+            self.end_here(sh, keeper, now, id, JobError::Deadline);
+            return;
+        }
+        let attempt = task.attempts.saturating_sub(1);
+        match &mut task.state {
+            State::Placing { since } => {
+                let since = *since;
+                self.place(sh, now, id, None);
+                let ripe = self
+                    .complete_at
+                    .is_some_and(|complete| now >= since.max(complete) + sh.config.infeasible_after);
+                let kind = self.open.get(&id).and_then(|task| match task.state {
+                    State::Placing { .. } => Some(task.kind.clone()),
+                    _ => None,
+                });
+                if ripe && let Some(kind) = kind {
+                    self.end_here(sh, keeper, now, id, JobError::Infeasible(kind));
+                }
+            }
+            State::Waiting { target, .. } => {
+                let target = *target;
+                sh.stats.silences += 1;
+                self.retry(sh, now, id, target, Moved::Silent);
+            }
+            State::BackOff { stay, .. } => {
+                let stay = *stay;
+                self.place(sh, now, id, stay);
+            }
+            State::Held { by, heard, fetch, .. } => {
+                let by = *by;
+                if now >= *heard + sh.config.silence {
+                    sh.stats.silences += 1;
+                    self.retry(sh, now, id, by, Moved::Silent);
+                    return;
+                }
+                if fetch.is_some_and(|at| now >= at) {
+                    // The result may still be on its way: ask again ever more slowly.
+                    let again = sh.config.fetch_after.saturating_mul(1 << task.retries.clamp(1, 5));
+                    task.retries = task.retries.saturating_add(1);
+                    *fetch = Some(now + again);
+                    sh.stats.fetched += 1;
+                    sh.send(by, Message::Fetch { task: id, attempt });
+                }
+                self.arm(sh, id);
+            }
+        }
+    }
+
+    // ---- Answers.
+
+    pub(super) fn handle_accepted(
+        &mut self,
+        sh: &mut Shared,
+        now: Instant,
+        from: PublicKey,
+        (id, attempt, boot): (TaskId, u32, u64),
+        token: Token,
+    ) {
+        if !sh.believe(token) {
+            return;
+        }
+        let Some(task) = self.open.get_mut(&id) else {
+            self.not_waiting(sh, from, id, attempt, false);
+            return;
+        };
+        if attempt >= task.attempts {
+            sh.stats.unexpected += 1;
+            return;
+        }
+        hear(task, from);
+        task.token = task.token.max(Some(token));
+        if self.adopt(sh, now, id, from, attempt, boot) {
+            sh.event(Event::Accepted { task: id, by: from, token });
+        }
+    }
+
+    /// `from` is at it: hold it there, unless another is. Two nodes at one task is one too many, so the one
+    /// that is not held is told to stop.
+    fn adopt(
+        &mut self,
+        sh: &mut Shared,
+        now: Instant,
+        id: TaskId,
+        from: PublicKey,
+        attempt: u32,
+        boot: u64,
+    ) -> bool {
+        let Some(task) = self.open.get_mut(&id) else { return false };
+        let latest = task.attempts.saturating_sub(1);
+        let withdrawn = match &mut task.state {
+            State::Held { by, boot: held_boot, heard, .. } if *by == from => {
+                *heard = now;
+                *held_boot = boot;
+                self.arm(sh, id);
+                return false;
+            }
+            State::Held { .. } => {
+                sh.stats.withdrawn += 1;
+                sh.send(from, Message::Withdraw { task: id, attempt });
+                return false;
+            }
+            // The submit may have been forwarded: the answer of the latest attempt comes from whoever took it.
+            State::Waiting { target, .. } => (*target != from && attempt != latest).then_some(*target),
+            State::Placing { .. } | State::BackOff { .. } => None,
+        };
+        task.state = State::Held { by: from, boot, heard: now, fetch: None };
+        task.retries = 0;
+        task.busy_stays = 0;
+        task.last = None;
+        if let Some(target) = withdrawn {
+            sh.stats.withdrawn += 1;
+            sh.send(target, Message::Withdraw { task: id, attempt: latest });
+        }
+        self.arm(sh, id);
+        true
+    }
+
+    pub(super) fn handle_beats(
+        &mut self,
+        sh: &mut Shared,
+        now: Instant,
+        from: PublicKey,
+        boot: u64,
+        beats: &[Beat],
+    ) {
+        for beat in beats {
+            let id = beat.task;
+            let Some(task) = self.open.get_mut(&id) else {
+                self.not_waiting(sh, from, id, beat.attempt, beat.finished);
+                continue;
+            };
+            if !task.heard.contains(&from) || beat.attempt >= task.attempts {
+                sh.stats.unexpected += 1;
+                continue;
+            }
+            let fetch_after = sh.config.fetch_after;
+            if let State::Held { by, boot: held, .. } = &task.state
+                && *by == from
+                && *held != boot
+            {
+                self.retry(sh, now, id, from, Moved::Gone);
+                continue;
+            }
+            self.adopt(sh, now, id, from, beat.attempt, boot);
+            if let Some(Submission { state: State::Held { by, fetch, .. }, .. }) = self.open.get_mut(&id)
+                && *by == from
+                && beat.finished
+                && fetch.is_none()
+            {
+                *fetch = Some(now + fetch_after);
+                self.arm(sh, id);
+            }
+        }
+    }
+
+    /// Somebody is at a task that has no open handle here.
+    fn not_waiting(&mut self, sh: &mut Shared, from: PublicKey, id: TaskId, attempt: u32, finished: bool) {
+        match self.resolved.get(&id) {
+            Some(resolved) if finished => {
+                let hash = resolved.hash;
+                sh.send(from, Message::Ack { task: id, hash });
+            }
+            Some(_) => {
+                sh.stats.withdrawn += 1;
+                sh.send(from, Message::Withdraw { task: id, attempt });
+            }
+            // From before our restart: let it run, its owners keep the outcome. A finished one is dropped.
+            None if finished => sh.send(from, Message::Ack { task: id, hash: [0; 32] }),
+            None => sh.stats.unexpected += 1,
+        }
+    }
+
+    pub(super) fn handle_progress(
+        &mut self,
+        sh: &mut Shared,
+        from: PublicKey,
+        id: TaskId,
+        attempt: u32,
+        note: Bytes,
+    ) {
+        match self.open.get(&id) {
+            Some(Submission { state: State::Held { by, .. }, attempts, .. })
+                if *by == from && attempt < *attempts =>
+            {
+                sh.event(Event::Progress { task: id, by: from, note });
+            }
+            _ => sh.stats.unexpected += 1,
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one field of the message each")]
+    pub(super) fn handle_refused(
+        &mut self,
+        sh: &mut Shared,
+        keeper: &mut Keeper,
+        now: Instant,
+        from: PublicKey,
+        id: TaskId,
+        attempt: u32,
+        reason: Reason,
+    ) {
+        let Some(task) = self.open.get_mut(&id) else { return };
+        // Only the latest attempt, and from its place, or from one that it was forwarded to: that one is on
+        // the list, or we would never believe its outcome either.
+        let current = match &task.state {
+            State::Waiting { target, .. } => Some(*target),
+            State::Held { by, .. } => Some(*by),
+            State::Placing { .. } | State::BackOff { .. } => None,
+        };
+        let latest = attempt.checked_add(1) == Some(task.attempts);
+        let held_elsewhere = matches!(task.state, State::Held { by, .. } if by != from);
+        if current.is_none() || (!latest && current != Some(from)) || held_elsewhere {
+            return;
+        }
+        if !may_speak(sh, task, from) {
+            sh.stats.unexpected += 1;
+            return;
+        }
+        match reason {
+            Reason::Busy { retry_after } => {
+                sh.stats.busy_seen += 1;
+                if task.busy_stays >= MAX_BUSY_STAYS {
+                    self.retry(sh, now, id, from, Moved::Busy);
+                    return;
+                }
+                task.busy_stays += 1;
+                let hint = retry_after.min(MAX_BUSY_WAIT);
+                let until = now + hint + within(&mut sh.rng, hint);
+                task.state = State::BackOff { until, stay: Some(from) };
+                self.arm(sh, id);
+            }
+            Reason::UnknownKind => {
+                if task.without_kind.len() < MAX_HEARD_PER_TASK {
+                    task.without_kind.insert(from);
+                }
+                let list = sh.executors(&task.kind, &task.key);
+                if list.iter().all(|member| task.without_kind.contains(member)) {
+                    let kind = task.kind.clone();
+                    self.end_here(sh, keeper, now, id, JobError::UnknownKind(kind));
+                } else {
+                    self.retry(sh, now, id, from, Moved::Refused);
+                }
+            }
+            Reason::Misrouted | Reason::Unknown => self.retry(sh, now, id, from, Moved::Refused),
+            Reason::Elsewhere { runner } => {
+                // Believed once: if the runner doesn't answer, the next one runs it all the same.
+                task.force = true;
+                hear(task, runner);
+                task.state = State::Waiting { target: runner, until: now + sh.config.accept_timeout };
+                self.arm(sh, id);
+                sh.send(runner, Message::Fetch { task: id, attempt });
+            }
+            Reason::Conflict => self.resolve(sh, now, id, Err(JobError::Conflict), Some(from)),
+            Reason::Settled { hash } => {
+                self.resolve(sh, now, id, Err(JobError::Settled { hash }), Some(from));
+            }
+            Reason::Failed { error } => self.failed(sh, keeper, now, id, from, error),
+        }
+    }
+
+    fn failed(
+        &mut self,
+        sh: &mut Shared,
+        keeper: &mut Keeper,
+        now: Instant,
+        id: TaskId,
+        from: PublicKey,
+        error: JobError,
+    ) {
+        let Some(task) = self.open.get_mut(&id) else { return };
+        task.failures += 1;
+        if task.failures < task.options.max_failures.max(1) {
+            self.retry(sh, now, id, from, Moved::Failed(error));
+            return;
+        }
+        let failures = task.failures;
+        let letter = DeadLetter {
+            task: id,
+            parent: task.parent,
+            kind: task.kind.clone(),
+            key: task.key.clone(),
+            payload: task.payload.clone(),
+            failures,
+            last: error.clone(),
+        };
+        self.letter_bytes += letter.payload.len();
+        self.letters.push_back(letter);
+        while self.letters.len() > MAX_DEAD_LETTERS || self.letter_bytes > MAX_DEAD_LETTER_BYTES {
+            let Some(oldest) = self.letters.pop_front() else { break };
+            self.letter_bytes -= oldest.payload.len();
+            sh.stats.dead_letters_dropped += 1;
+        }
+        let last = error.to_string();
+        self.end_here(sh, keeper, now, id, JobError::DeadLetter { failures, last });
+    }
+
+    pub(super) fn handle_outcome(
+        &mut self,
+        sh: &mut Shared,
+        now: Instant,
+        from: PublicKey,
+        id: TaskId,
+        record: Record,
+    ) {
+        let Some(task) = self.open.get(&id) else {
+            if let Some(resolved) = self.resolved.get(&id) {
+                if resolved.by != Some(record.by) && !record.class.is_submitters() {
+                    sh.stats.duplicate_results += 1;
+                    sh.event(Event::Duplicate { task: id, by: record.by });
+                }
+                let hash = resolved.hash;
+                sh.send(from, Message::Ack { task: id, hash });
+            } else {
+                sh.stats.unexpected += 1;
+            }
+            return;
+        };
+        if !may_speak(sh, task, from) || !sh.believe(record.token) {
+            sh.stats.forged_outcomes += 1;
+            return;
+        }
+        match record.outcome {
+            Some(outcome) => self.resolve(sh, now, id, outcome, Some(record.by)),
+            None => sh.stats.unexpected += 1,
+        }
+        // The keepers that this view doesn't know as owners hear it too.
+        if let Some(resolved) = self.resolved.get(&id) {
+            let hash = resolved.hash;
+            sh.send(from, Message::Ack { task: id, hash });
+        }
+    }
+
+    // ---- Ends.
+
+    /// The submitter itself declares the end: executors stop, the owners keep the record.
+    fn end_here(
+        &mut self,
+        sh: &mut Shared,
+        keeper: &mut Keeper,
+        now: Instant,
+        id: TaskId,
+        error: JobError,
+    ) -> bool {
+        let Some(task) = self.open.get(&id) else { return false };
+        let local = sh.local;
+        let token = task.token.unwrap_or(Token { counter: 0, owner: local });
+        if task.attempts > 0 {
+            let meta = Meta {
+                digest: task.digest,
+                submitters: vec![local],
+                kind: task.kind.clone(),
+                key: task.key.clone(),
+                until: task.deadline + HORIZON,
+            };
+            let record = Record::new(Err(error.clone()), token, local);
+            keeper.keep(sh, now, id, Kept::new(&meta, record, Vec::new()));
+            keeper.replicate(sh, now, id);
+        }
+        self.resolve(sh, now, id, Err(error), None);
+        true
+    }
+
+    /// Resolves the handle. Everyone who may still be at it is told.
+    fn resolve(
+        &mut self,
+        sh: &mut Shared,
+        now: Instant,
+        id: TaskId,
+        outcome: Result<Bytes, JobError>,
+        by: Option<PublicKey>,
+    ) {
+        let Some(task) = self.open.remove(&id) else { return };
+        self.bytes -= task.payload.len();
+        sh.timers.clear(Timer::Submission(id));
+        if outcome.is_ok() {
+            sh.stats.results += 1;
+        } else {
+            sh.stats.errors += 1;
+        }
+        let hash = super::record::outcome_hash(&outcome);
+        let mut told = task.heard;
+        if by.is_some() {
+            told.extend(sh.owners(&task.key));
+            for peer in told {
+                sh.send(peer, Message::Ack { task: id, hash });
+            }
+        } else {
+            for peer in told {
+                sh.send(peer, Message::Cancel { task: id });
+            }
+        }
+        self.remember(sh, now, id, Resolved { digest: task.digest, hash, by }, task.deadline);
+        sh.event(Event::Done { task: id, outcome, by, attempts: task.attempts });
+    }
+
+    fn remember(&mut self, sh: &mut Shared, now: Instant, id: TaskId, resolved: Resolved, deadline: Instant) {
+        self.resolved.insert(id, resolved);
+        self.resolved_order.push_back(id);
+        sh.timers.set(Timer::Resolved(id), deadline.max(now) + HORIZON);
+        while self.resolved_order.len() > MAX_RESOLVED {
+            let Some(oldest) = self.resolved_order.pop_front() else { break };
+            self.resolved.remove(&oldest);
+            sh.timers.clear(Timer::Resolved(oldest));
+        }
+    }
+
+    pub(super) fn forget(&mut self, id: TaskId) {
+        self.resolved.remove(&id);
+        // Lives differ, so the order of ends is not the order of horizons; the rest goes when it comes up.
+        while self.resolved_order.front().is_some_and(|front| !self.resolved.contains_key(front)) {
+            self.resolved_order.pop_front();
+        }
+    }
+
+    // ---- Others come and go.
+
+    pub(super) fn on_placement(&mut self, sh: &mut Shared, now: Instant) {
+        let placing = |task: &Submission| matches!(task.state, State::Placing { .. });
+        let waiting: Vec<_> = self.open.iter().filter(|(_, task)| placing(task)).map(|(id, _)| *id).collect();
+        for id in waiting {
+            self.place(sh, now, id, None);
+        }
+    }
+
+    pub(super) fn on_view_complete(&mut self, sh: &mut Shared, now: Instant) {
+        if self.complete_at.is_none() {
+            self.complete_at = Some(now);
+            let open: Vec<_> = self.open.keys().copied().collect();
+            for id in open {
+                self.arm(sh, id);
+            }
+        }
+    }
+
+    /// A member is dead, has left or has a new boot: what it had is lost.
+    pub(super) fn on_peer_gone(&mut self, sh: &mut Shared, now: Instant, peer: PublicKey) {
+        for id in self.at(peer, true) {
+            sh.stats.silences += 1;
+            self.retry(sh, now, id, peer, Moved::Gone);
+        }
+    }
+
+    /// A message was not delivered: an attempt that was accepted has its beats to prove itself, one that was
+    /// not has nothing.
+    pub(super) fn on_send_failed(&mut self, sh: &mut Shared, now: Instant, peer: PublicKey) {
+        for id in self.at(peer, false) {
+            sh.stats.silences += 1;
+            self.retry(sh, now, id, peer, Moved::Silent);
+        }
+    }
+
+    fn at(&self, peer: PublicKey, held: bool) -> Vec<TaskId> {
+        let there = |task: &Submission| match task.state {
+            State::Waiting { target, .. } => target == peer,
+            State::Held { by, .. } => held && by == peer,
+            State::Placing { .. } | State::BackOff { .. } => false,
+        };
+        self.open.iter().filter(|(_, task)| there(task)).map(|(id, _)| *id).collect()
+    }
+}
+
+/// The next executor: `stay` while it is on the list; else, from the n-th on, the first that this round hasn't
+/// tried. When all were tried a new round begins, but not with the last one if there is another.
+fn choose(
+    task: &mut Submission,
+    list: &[PublicKey],
+    stay: Option<PublicKey>,
+) -> Option<(usize, PublicKey)> {
+    if list.is_empty() {
+        return None;
+    }
+    if let Some(index) = stay.and_then(|stay| list.iter().position(|member| *member == stay)) {
+        return Some((index, list[index]));
+    }
+    if list.iter().all(|member| task.tried.contains(member)) {
+        task.tried.clear();
+        if let Some((last, _)) = &task.last
+            && list.len() > 1
+        {
+            task.tried.insert(*last);
+        }
+    }
+    let start = usize::try_from(task.attempts).unwrap_or(0) % list.len();
+    (0..list.len())
+        .map(|step| (start + step) % list.len())
+        .find(|index| !task.tried.contains(&list[*index]))
+        .map(|index| (index, list[index]))
+}
+
+fn hear(task: &mut Submission, peer: PublicKey) {
+    if task.heard.len() < MAX_HEARD_PER_TASK {
+        task.heard.insert(peer);
+    }
+}
+
+/// Whether this node's words about the task count: it was addressed, it has accepted, or it is on the lists.
+fn may_speak(sh: &Shared, task: &Submission, from: PublicKey) -> bool {
+    task.heard.contains(&from)
+        || sh.executors(&task.kind, &task.key).contains(&from)
+        || sh.owners(&task.key).contains(&from)
+}

@@ -1,0 +1,167 @@
+//! Names: a task's id, its fencing token, its priority.
+
+use std::fmt;
+use std::str::FromStr;
+
+use minicbor::decode::{Decoder, Error as DecodeError};
+use minicbor::encode::{Encoder, Error as EncodeError, Write};
+use rand_core::Rng as _;
+
+use crate::key::PublicKey;
+use crate::rt::Rng;
+
+/// The length of a task id in bytes.
+pub const TASK_ID_LEN: usize = 16;
+
+/// A task: 128 random bits, drawn once by the submitter and the same on every retry.
+///
+/// It is also the capability to speak about the task: only nodes that the submit, its outcome or a question
+/// about it reached know it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TaskId([u8; TASK_ID_LEN]);
+
+impl TaskId {
+    /// Draws an id.
+    pub fn random(rng: &mut Rng) -> TaskId {
+        let mut bytes = [0; TASK_ID_LEN];
+        rng.fill_bytes(&mut bytes);
+        TaskId(bytes)
+    }
+
+    /// Takes the 16 bytes as they are.
+    pub const fn from_bytes(bytes: [u8; TASK_ID_LEN]) -> TaskId {
+        TaskId(bytes)
+    }
+
+    /// The 16 bytes.
+    pub const fn as_bytes(&self) -> &[u8; TASK_ID_LEN] {
+        &self.0
+    }
+}
+
+impl fmt::Display for TaskId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for TaskId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0[..4].iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// The text is not 32 hexadecimal digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a task id is 32 hexadecimal digits")]
+pub struct NotATaskId;
+
+impl FromStr for TaskId {
+    type Err = NotATaskId;
+
+    fn from_str(text: &str) -> Result<TaskId, NotATaskId> {
+        let digits = text.as_bytes();
+        if digits.len() != 2 * TASK_ID_LEN {
+            return Err(NotATaskId);
+        }
+        let mut bytes = [0; TASK_ID_LEN];
+        for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+            let high = (pair[0] as char).to_digit(16).ok_or(NotATaskId)?;
+            let low = (pair[1] as char).to_digit(16).ok_or(NotATaskId)?;
+            *byte = (high << 4 | low) as u8;
+        }
+        Ok(TaskId(bytes))
+    }
+}
+
+impl<C> minicbor::Encode<C> for TaskId {
+    fn encode<W: Write>(&self, e: &mut Encoder<W>, _: &mut C) -> Result<(), EncodeError<W::Error>> {
+        e.bytes(&self.0)?.ok()
+    }
+}
+
+impl<'b, C> minicbor::Decode<'b, C> for TaskId {
+    fn decode(d: &mut Decoder<'b>, _: &mut C) -> Result<Self, DecodeError> {
+        let bytes = d.bytes()?.try_into().map_err(|_| DecodeError::message("a task id has 16 bytes"))?;
+        Ok(TaskId(bytes))
+    }
+}
+
+/// A fencing token: one node's tenure of one key. Ordered by counter, then by owner, so that no two nodes
+/// ever hold equal tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Token {
+    /// One more than the highest counter that the owner had seen when its tenure began.
+    pub counter: u64,
+    /// Whose tenure it is.
+    pub owner: PublicKey,
+}
+
+impl<C> minicbor::Encode<C> for Token {
+    fn encode<W: Write>(&self, e: &mut Encoder<W>, _: &mut C) -> Result<(), EncodeError<W::Error>> {
+        e.array(2)?.u64(self.counter)?.bytes(self.owner.as_bytes())?.ok()
+    }
+}
+
+impl<'b, C> minicbor::Decode<'b, C> for Token {
+    fn decode(d: &mut Decoder<'b>, _: &mut C) -> Result<Self, DecodeError> {
+        if d.array()? != Some(2) {
+            return Err(DecodeError::message("a token is a counter and a key"));
+        }
+        let counter = d.u64()?;
+        let owner =
+            PublicKey::from_slice(d.bytes()?).ok_or_else(|| DecodeError::message("a key has 32 bytes"))?;
+        Ok(Token { counter, owner })
+    }
+}
+
+/// Which of an executor's waiting tasks starts first. Declared worst first: the order is the policy.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Priority {
+    /// Work that may wait for everything else.
+    Low,
+    /// The usual.
+    #[default]
+    Normal,
+    /// Before the rest of the queue. It never displaces a task that runs.
+    High,
+}
+
+impl Priority {
+    /// The number on the wire.
+    pub const fn to_wire(self) -> u8 {
+        self as u8
+    }
+
+    /// Numbers of a later version than ours count as the highest that we know.
+    pub const fn from_wire(number: u8) -> Priority {
+        match number {
+            0 => Priority::Low,
+            1 => Priority::Normal,
+            _ => Priority::High,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_reads_back_from_its_text() {
+        let id = TaskId::from_bytes(*b"0123456789abcdef");
+        assert_eq!(id.to_string(), "30313233343536373839616263646566");
+        assert_eq!(id.to_string().parse(), Ok(id));
+        assert_eq!("3031".parse::<TaskId>(), Err(NotATaskId));
+        assert_eq!("zz313233343536373839616263646566".parse::<TaskId>(), Err(NotATaskId));
+    }
+
+    #[test]
+    fn tokens_of_one_counter_are_ordered_by_owner() {
+        let key = |byte| PublicKey::from_bytes([byte; 32]);
+        let low = Token { counter: 3, owner: key(1) };
+        let high = Token { counter: 3, owner: key(2) };
+        assert!(low < high);
+        assert!(high < Token { counter: 4, owner: key(0) });
+    }
+}

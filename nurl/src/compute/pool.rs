@@ -1,0 +1,323 @@
+//! The driver's half of an executor: starts handlers on the compute plane and reports how they ended.
+//!
+//! A handler is an async function `(JobContext, Bytes) -> Result<Bytes, JobError>`. Each run has a supervisor on
+//! the state plane, so that handlers in tight loops on every compute thread can't keep a time limit or a
+//! cancellation from being noticed. A panic is caught and fails that task alone. What has to end early gets
+//! the wish ([`JobContext::is_cancelled`]), is aborted at its next await, and is reported after
+//! [`ABORT_GRACE`] at the latest, even if it ignores both.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::job::{JobError, KindLimits, Run, RunId, TaskId, Token};
+use crate::rt;
+use crate::rt::sync::{Notify, mpsc};
+use crate::rt::task::{JoinError, Plane, Planes};
+
+/// What a handler returns.
+pub type HandlerFuture = Pin<Box<dyn Future<Output = Result<Bytes, JobError>> + Send>>;
+/// A handler of one kind.
+pub type Handler = Arc<dyn Fn(JobContext, Bytes) -> HandlerFuture + Send + Sync>;
+
+/// How long an aborted handler may take to notice before its place is given to another task. A loop that never
+/// awaits keeps its thread all the same; it is counted as [`PoolStats::stuck`].
+pub const ABORT_GRACE: Duration = Duration::from_secs(1);
+
+/// The handlers of a node, by kind.
+#[derive(Clone, Default)]
+pub struct Handlers {
+    by_kind: BTreeMap<String, (Handler, KindLimits)>,
+}
+
+impl Handlers {
+    /// No handlers.
+    pub fn new() -> Handlers {
+        Handlers::default()
+    }
+
+    /// Adds the handler of a kind, or replaces it.
+    pub fn register<F, Fut>(&mut self, kind: &str, limits: KindLimits, handler: F)
+    where
+        F: Fn(JobContext, Bytes) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Bytes, JobError>> + Send + 'static,
+    {
+        let boxed: Handler = Arc::new(move |context, payload| Box::pin(handler(context, payload)));
+        self.by_kind.insert(kind.to_owned(), (boxed, limits));
+    }
+
+    /// The kinds and their limits, for [`Jobs::register`](super::job::Jobs::register) and the membership
+    /// metadata.
+    pub fn kinds(&self) -> impl Iterator<Item = (&str, &KindLimits)> {
+        self.by_kind.iter().map(|(kind, (_, limits))| (kind.as_str(), limits))
+    }
+
+    fn get(&self, kind: &str) -> Option<Handler> {
+        self.by_kind.get(kind).map(|(handler, _)| handler.clone())
+    }
+}
+
+impl std::fmt::Debug for Handlers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.by_kind.keys()).finish()
+    }
+}
+
+/// What the pool tells the driver of [`Jobs`](super::job::Jobs).
+#[derive(Debug)]
+pub enum Report {
+    /// For [`Jobs::finished`](super::job::Jobs::finished).
+    Finished(Finished),
+    /// For [`Jobs::progress`](super::job::Jobs::progress).
+    Progress {
+        /// The run.
+        run: RunId,
+        /// What the handler said.
+        note: Bytes,
+    },
+}
+
+/// The end of one run.
+#[derive(Debug)]
+pub struct Finished {
+    /// The run.
+    pub run: RunId,
+    /// Its task.
+    pub task: TaskId,
+    /// The submitter's count of attempts.
+    pub attempt: u32,
+    /// What the handler gave.
+    pub result: Result<Bytes, JobError>,
+}
+
+/// What a pool has seen.
+#[derive(Debug, Default)]
+pub struct PoolStats {
+    /// Handlers started.
+    pub started: AtomicU64,
+    /// Handlers that panicked.
+    pub panicked: AtomicU64,
+    /// Handlers over their time.
+    pub timed_out: AtomicU64,
+    /// Handlers that were aborted and hadn't noticed after [`ABORT_GRACE`].
+    pub stuck: AtomicU64,
+    /// Progress notes dropped because the driver was behind.
+    pub notes_dropped: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Wish {
+    made: AtomicBool,
+    notify: Notify,
+}
+
+impl Wish {
+    fn make(&self) {
+        self.made.store(true, Ordering::Release);
+        self.notify.notify_waiters();
+    }
+
+    fn is_made(&self) -> bool {
+        self.made.load(Ordering::Acquire)
+    }
+
+    async fn wait(&self) {
+        let notified = self.notify.notified();
+        tokio::pin!(notified);
+        // Registered before the check, so that a wish made between the two is not lost.
+        notified.as_mut().enable();
+        if !self.is_made() {
+            notified.await;
+        }
+    }
+}
+
+/// What a handler knows about its run.
+#[derive(Clone)]
+pub struct JobContext {
+    /// The task.
+    pub task: TaskId,
+    /// The submitter's count of attempts, from 0.
+    pub attempt: u32,
+    /// The kind.
+    pub kind: String,
+    /// The job key.
+    pub key: Bytes,
+    /// The fencing token: an effect on a shared resource shows it there.
+    pub token: Token,
+    /// When the run will be ended.
+    pub deadline: Instant,
+    run: RunId,
+    wish: Arc<Wish>,
+    planes: Planes,
+    reports: mpsc::Sender<Report>,
+    stats: Arc<PoolStats>,
+}
+
+impl JobContext {
+    /// Whether the run is to end: cancelled, over its time, or wanted no more.
+    pub fn is_cancelled(&self) -> bool {
+        self.wish.is_made()
+    }
+
+    /// Waits for that.
+    pub async fn cancelled(&self) {
+        self.wish.wait().await;
+    }
+
+    /// Tells the submitter how far it is. Only the latest note before a beat is sent, cut to
+    /// [`MAX_PROGRESS_LEN`](super::job::options::MAX_PROGRESS_LEN).
+    pub fn progress(&self, note: impl Into<Bytes>) {
+        if self.reports.try_send(Report::Progress { run: self.run, note: note.into() }).is_err() {
+            self.stats.notes_dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Runs a closure that blocks or computes for long, beside the pool's threads. It can't be aborted: it
+    /// should look at [`is_cancelled`](JobContext::is_cancelled) now and then.
+    ///
+    /// # Errors
+    /// The closure's own, or [`JobError::Panicked`].
+    pub async fn blocking<F>(&self, work: F) -> Result<Bytes, JobError>
+    where
+        F: FnOnce() -> Result<Bytes, JobError> + Send + 'static,
+    {
+        self.planes.blocking(work).await.unwrap_or_else(|error| Err(ended(error)))
+    }
+}
+
+impl std::fmt::Debug for JobContext {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("JobContext")
+            .field("task", &self.task)
+            .field("attempt", &self.attempt)
+            .field("kind", &self.kind)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Runs handlers and reports their ends on a bounded channel.
+pub struct Pool {
+    planes: Planes,
+    handlers: Handlers,
+    reports: mpsc::Sender<Report>,
+    running: BTreeMap<RunId, Arc<Wish>>,
+    stats: Arc<PoolStats>,
+}
+
+impl Pool {
+    /// A pool on the compute plane of `planes`. The driver drains the other end of `reports`; a full channel
+    /// makes ends wait and drops notes.
+    pub fn new(planes: Planes, handlers: Handlers, reports: mpsc::Sender<Report>) -> Pool {
+        Pool { planes, handlers, reports, running: BTreeMap::new(), stats: Arc::default() }
+    }
+
+    /// Starts a handler. Its end comes as [`Report::Finished`], always exactly once.
+    pub fn start(&mut self, run: Run) {
+        let wish = Arc::new(Wish::default());
+        self.running.insert(run.id, wish.clone());
+        self.stats.started.fetch_add(1, Ordering::Relaxed);
+        let handler = self.handlers.get(&run.kind);
+        let context = JobContext {
+            task: run.task,
+            attempt: run.attempt,
+            kind: run.kind,
+            key: run.key,
+            token: run.token,
+            deadline: run.deadline,
+            run: run.id,
+            wish: wish.clone(),
+            planes: self.planes.clone(),
+            reports: self.reports.clone(),
+            stats: self.stats.clone(),
+        };
+        let supervisor = supervise(context, handler, run.payload, run.limited);
+        self.planes.spawn(Plane::State, supervisor);
+    }
+
+    /// Ends a run early. It is still reported.
+    pub fn cancel(&self, run: RunId) {
+        if let Some(wish) = self.running.get(&run) {
+            wish.make();
+        }
+    }
+
+    /// To be called with each [`Finished`]: forgets the run.
+    pub fn forget(&mut self, run: RunId) {
+        self.running.remove(&run);
+    }
+
+    /// Runs that were started and not forgotten.
+    pub fn running(&self) -> usize {
+        self.running.len()
+    }
+
+    /// Counters.
+    pub fn stats(&self) -> &PoolStats {
+        &self.stats
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        for wish in self.running.values() {
+            wish.make();
+        }
+    }
+}
+
+async fn supervise(context: JobContext, handler: Option<Handler>, payload: Bytes, limited: bool) {
+    let JobContext { task, attempt, run, deadline, .. } = context;
+    let (reports, stats, wish) = (context.reports.clone(), context.stats.clone(), context.wish.clone());
+    let result = match handler {
+        Some(handler) => {
+            let planes = context.planes.clone();
+            // The handler is called inside the task: it may panic before its first await.
+            let mut task = planes.spawn(Plane::Compute, async move { handler(context, payload).await });
+            let early = rt::select! {
+                ended_by_itself = &mut task => Err(ended_by_itself),
+                () = wish.wait() => Ok(JobError::Cancelled),
+                () = rt::time::sleep_until(deadline) => {
+                    stats.timed_out.fetch_add(1, Ordering::Relaxed);
+                    Ok(if limited { JobError::TimedOut } else { JobError::Deadline })
+                }
+            };
+            match early {
+                Err(Ok(result)) => result,
+                Err(Err(error)) => {
+                    if matches!(error, JoinError::Panicked(_)) {
+                        stats.panicked.fetch_add(1, Ordering::Relaxed);
+                    }
+                    Err(ended(error))
+                }
+                Ok(error) => {
+                    wish.make();
+                    task.abort();
+                    if rt::time::timeout(ABORT_GRACE, task).await.is_err() {
+                        stats.stuck.fetch_add(1, Ordering::Relaxed);
+                    }
+                    Err(error)
+                }
+            }
+        }
+        None => Err(JobError::UnknownKind(context.kind.clone())),
+    };
+    // An error means that the driver is gone: nobody waits for this end.
+    let _ = reports.send(Report::Finished(Finished { run, task, attempt, result })).await;
+}
+
+fn ended(error: JoinError) -> JobError {
+    match error {
+        JoinError::Panicked(message) => JobError::Panicked(message),
+        JoinError::Cancelled => JobError::Cancelled,
+    }
+}
+
+#[cfg(all(test, not(feature = "sim")))]
+#[path = "pool_tests.rs"]
+mod tests;
