@@ -18,6 +18,8 @@ compile_error!(
 #[cfg(any(not(feature = "sim"), madsim))]
 pub mod key;
 #[cfg(any(not(feature = "sim"), madsim))]
+pub mod membership;
+#[cfg(any(not(feature = "sim"), madsim))]
 pub mod mesh;
 #[cfg(any(not(feature = "sim"), madsim))]
 pub mod rt;
