@@ -51,6 +51,8 @@ pub struct Probe {
     pub target: PublicKey,
     /// Who was asked to help.
     pub helpers: Vec<PublicKey>,
+    /// How many of them, the first ones, have a session with this node, so that their silence says something.
+    pub heard: usize,
     /// Helpers that answered at all.
     pub nacks: BTreeSet<PublicKey>,
     /// An ack came in time.
@@ -71,6 +73,7 @@ impl Probe {
             seq,
             target,
             helpers: Vec::new(),
+            heard: 0,
             nacks: BTreeSet::new(),
             acked: false,
             started: now,
@@ -163,7 +166,7 @@ impl Probe {
 
     /// Helpers that didn't even answer.
     pub fn missed_nacks(&self) -> u32 {
-        self.helpers.iter().filter(|helper| !self.nacks.contains(*helper)).count() as u32
+        self.helpers.iter().take(self.heard).filter(|helper| !self.nacks.contains(*helper)).count() as u32
     }
 
     /// Whether an ack from `from` speaks for the target.
@@ -194,6 +197,15 @@ impl Prober {
                 self.at += 1;
             }
         }
+    }
+
+    /// Takes a member out of the rounds.
+    pub fn remove(&mut self, key: &PublicKey) {
+        if let Some(place) = self.order.iter().position(|other| other == key) {
+            self.order.remove(place);
+            self.at -= usize::from(place < self.at);
+        }
+        self.urgent.retain(|other| other != key);
     }
 
     /// Probes `key` as soon as possible, ahead of its turn.

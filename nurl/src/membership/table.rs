@@ -13,7 +13,7 @@
 //! gone first. Live members are never evicted. An incarnation may jump by at most [`MAX_INCARNATION_JUMP`].
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use super::config::Config;
@@ -203,6 +203,8 @@ pub(crate) struct Entry {
     pub(crate) verdict: Option<Verdict>,
     /// When this node itself published an accusation at the record's incarnation.
     pub(crate) published: Option<Instant>,
+    /// When it last spoke to this node itself.
+    pub(crate) heard: Option<Instant>,
 }
 
 impl Entry {
@@ -254,6 +256,19 @@ impl Table {
     /// One member.
     pub fn get(&self, key: &PublicKey) -> Option<&Member> {
         self.entries.get(key).map(|entry| &entry.member)
+    }
+
+    /// A member spoke to this node itself.
+    pub(crate) fn hear(&mut self, now: Instant, key: &PublicKey) {
+        if let Some(entry) = self.entries.get_mut(key) {
+            entry.heard = Some(now);
+        }
+    }
+
+    /// Who has spoken since then; `None` is the beginning of time.
+    pub(crate) fn heard_since(&self, since: Option<Instant>) -> BTreeSet<PublicKey> {
+        let heard = self.entries.values().filter(|entry| entry.heard.is_some() && entry.heard >= since);
+        heard.map(|entry| entry.member.key).collect()
     }
 
     pub(crate) fn entry(&self, key: &PublicKey) -> Option<&Entry> {
@@ -396,6 +411,7 @@ impl Table {
                 cleared: false,
                 verdict: None,
                 published: None,
+                heard: None,
             },
         );
         self.live += usize::from(state.is_live());

@@ -34,6 +34,7 @@ impl Detector {
         for fact in &message.facts {
             refuted |= self.handle_fact(now, fact, fact.key == from);
         }
+        self.table.hear(now, &from);
         for event in message.events {
             self.handle_event(event);
         }

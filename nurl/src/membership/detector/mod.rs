@@ -327,7 +327,8 @@ impl Detector {
     }
 
     /// Push-pulls with up to three of `contacts`, and goes on trying until one answers. They are kept for
-    /// the day when everyone else is lost. After [`leave`](Detector::leave) this joins again.
+    /// the day when everyone else is lost. After [`leave`](Detector::leave) this joins again. A node that is
+    /// in already asks those contacts only that it doesn't hold live: that is how halves meet again.
     pub fn join(&mut self, now: Instant, contacts: &[PublicKey]) {
         if self.me.state == State::Left {
             self.departing = false;
@@ -345,6 +346,12 @@ impl Detector {
         self.contacts.drain(..excess);
         if !self.joined {
             self.try_join(now);
+            return;
+        }
+        let lost = |key: &&PublicKey| !self.table.get(key).is_some_and(|member| member.state.is_live());
+        let lost: Vec<PublicKey> = contacts.iter().filter(lost).copied().collect();
+        for contact in random::sample(&mut self.rng, lost, JOIN_FANOUT) {
+            self.start_push_pull(now, contact);
         }
     }
 

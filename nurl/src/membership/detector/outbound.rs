@@ -83,7 +83,7 @@ impl Detector {
     }
 
     pub(super) fn gossip_topic(&mut self, topic: Topic, bytes: Vec<u8>) {
-        if !self.queue.push(topic, bytes) {
+        if !self.observer && !self.queue.push(topic, bytes) {
             self.stats.gossip_full += 1;
         }
     }

@@ -6,7 +6,10 @@ use super::{Detector, Event, Healing, Via};
 use crate::key::PublicKey;
 use crate::membership::message::Body;
 use crate::membership::probe::{Probe, Step};
-use crate::membership::table::State;
+use crate::membership::table::{Member, State};
+
+/// A peer that spoke within this time has a session with this node: sessions are renewed after 120 s.
+const SESSION_LIFE: Duration = Duration::from_secs(120);
 
 /// Pings of one healing probe, and the time between them: the session of a dead member has expired, and a
 /// handshake through a relay takes a moment.
@@ -17,30 +20,34 @@ impl Detector {
     /// When [`handle_timeout`](Detector::handle_timeout) wants to be called. Never in the past for long: a
     /// call that comes much later is taken as this node having stood still.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let left = self.me.state == State::Left;
+        let verdicts = self.suspicions.values().map(|suspicion| {
+            let deadline = suspicion.deadline();
+            self.hold_verdicts.map_or(deadline, |held| deadline.max(held))
+        });
         let mut due: Vec<Option<Instant>> = vec![
             (!self.queue.is_empty() && !self.observer).then_some(self.next_gossip),
             self.next_join,
             self.push_pull.due(),
-            self.suspicions.values().map(|suspicion| suspicion.deadline().max(self.held_until())).min(),
+            verdicts.min(),
             self.local_dead.iter().filter_map(|peer| self.counts_at(peer)).min(),
             self.answers.iter().map(|(at, _)| *at).min(),
             self.healing.as_ref().map(|healing| healing.next),
             Some(self.next_push_pull),
+            self.probe_due(),
         ];
         due.extend(
             self.served.values().flat_map(|served| [served.again_at, served.nack_at, Some(served.until)]),
         );
-        if !left && !self.observer {
-            let step = self.prober.current.as_ref().and_then(Probe::due);
-            due.push(Some(step.map_or(self.next_probe, |step| step.min(self.next_probe))));
-        }
         due.into_iter().flatten().min()
     }
 
-    fn held_until(&self) -> Instant {
-        // An instant that is never later than a running deadline, if nothing is held.
-        self.hold_verdicts.unwrap_or(self.me.since)
+    /// When the rounds of probes go on: with the probe under way, else with the next.
+    fn probe_due(&self) -> Option<Instant> {
+        if self.observer || self.me.state == State::Left {
+            return None;
+        }
+        let step = self.prober.current.as_ref().and_then(Probe::due);
+        Some(step.unwrap_or(self.next_probe))
     }
 
     /// Does what is due.
@@ -58,7 +65,9 @@ impl Detector {
         self.stats.push_pulls_failed += self.push_pull.expire(now) as u64;
         if self.next_join.is_some_and(|at| at <= now) {
             self.next_join = None;
-            self.try_join(now);
+            if !self.joined || self.table.live() == 0 {
+                self.try_join(now);
+            }
         }
         if self.next_push_pull <= now {
             self.periodic(now);
@@ -71,7 +80,8 @@ impl Detector {
     /// This node stood still: whatever it missed meanwhile is its own fault. Verdicts that would fall now
     /// wait for as long as it stood, so that the answers in its queues are heard first.
     fn notice_stall(&mut self, now: Instant) {
-        let Some(late) = self.poll_timeout().map(|due| now.saturating_duration_since(due)) else { return };
+        // The rounds of probes always have a next step, so they are the clock that tells.
+        let Some(late) = self.probe_due().map(|due| now.saturating_duration_since(due)) else { return };
         if late < self.config.stall_tolerance {
             return;
         }
@@ -135,15 +145,26 @@ impl Detector {
         let Some(probe) = self.prober.current.as_ref() else { return };
         let (seq, target, remaining) = (probe.seq, probe.target, probe.remaining(now));
         let timeout_ms = u32::try_from(remaining.as_millis()).unwrap_or(u32::MAX);
-        let helpers = self.random_members(self.config.indirect_probes, |member| {
-            member.state == State::Alive && member.key != target
-        });
+        let (helpers, heard) = self.helpers(now, target);
         for helper in &helpers {
             self.send(*helper, Via::Datagram, Body::PingReq { seq, target, timeout_ms }, &[]);
         }
         if let Some(probe) = &mut self.prober.current {
             probe.helpers = helpers;
+            probe.heard = heard;
         }
+    }
+
+    /// Whom to ask for a ping: random members, first of all such as have spoken to this node lately, so that
+    /// there is a session. How many of them have is the second value; only their silence says something.
+    fn helpers(&mut self, now: Instant, target: PublicKey) -> (Vec<PublicKey>, usize) {
+        let count = self.config.indirect_probes;
+        let recent = self.table.heard_since(now.checked_sub(SESSION_LIFE));
+        let apt = |member: &Member| member.state == State::Alive && member.key != target;
+        let mut helpers = self.random_members(count, |member| apt(member) && recent.contains(&member.key));
+        let heard = helpers.len();
+        helpers.extend(self.random_members(count - heard, |m| apt(m) && !recent.contains(&m.key)));
+        (helpers, heard)
     }
 
     fn probe_failed(&mut self, now: Instant) {

@@ -52,9 +52,6 @@ impl Detector {
         if record_state == State::Suspect {
             self.suspect(now, key, &applied.new_accusers, applied.growth.state);
         }
-        if applied.before.is_none() && applied.after.is_live() {
-            self.prober.add(&mut self.rng, key);
-        }
         if applied.growth.restarted
             && let Some(member) = self.table.get(&key)
         {
@@ -105,9 +102,7 @@ impl Detector {
             return false;
         }
         let record = &fact.record;
-        if record.incarnation < self.me.incarnation
-            && record.profile.as_ref().is_none_or(|profile| profile.incarnation < self.me.incarnation)
-        {
+        if record.incarnation < self.me.incarnation {
             return false;
         }
         if record.incarnation
@@ -128,7 +123,7 @@ impl Detector {
         let foreign = record.profile.as_ref().is_some_and(|profile| {
             profile.incarnation >= self.me.incarnation && own.profile.as_ref() != Some(profile)
         });
-        let accused = record.state != State::Alive && record.incarnation >= self.me.incarnation;
+        let accused = record.state != State::Alive;
         if !foreign && !accused {
             return false;
         }
@@ -182,7 +177,7 @@ impl Detector {
         let me = self.me.key;
         let isolated = self.is_isolated();
         let Some(entry) = self.table.entry(&peer) else { return };
-        if !entry.record.state.is_live() || entry.member.state == State::Dead && isolated {
+        if !entry.record.state.is_live() || (isolated && entry.member.state == State::Dead) {
             return;
         }
         let suspected = entry.record.state == State::Suspect && !entry.cleared;
@@ -338,7 +333,6 @@ impl Detector {
             for accuser in accusers {
                 self.confirm(now, peer, accuser);
             }
-            self.prober.add(&mut self.rng, peer);
             self.prober.urge(peer);
         }
     }
@@ -360,7 +354,7 @@ impl Detector {
         if before == Some(after) {
             return;
         }
-        if after.is_live() {
+        if after.is_live() && !self.observer {
             self.prober.add(&mut self.rng, *peer);
         }
         let Some(member) = self.table.get(peer).cloned() else { return };
@@ -376,6 +370,7 @@ impl Detector {
     pub(super) fn forget(&mut self, peer: PublicKey) {
         self.suspicions.remove(&peer);
         self.local_dead.remove(&peer);
+        self.prober.remove(&peer);
         self.queue.remove(&Topic::Member(peer));
         self.emit(Event::Reclaimed(peer));
     }
