@@ -1,0 +1,282 @@
+//! What comes in: messages, and what the layers below notice.
+
+use std::time::{Duration, Instant};
+
+use super::{ANSWERERS, Detector, Event, MAX_ANSWERS, MAX_SERVED, Served, Via};
+use crate::key::PublicKey;
+use crate::membership::gossip::Topic;
+use crate::membership::message::{self, Body, Chunk, DecodeError, Message, UserEvent};
+use crate::membership::random;
+use crate::membership::table::State;
+
+/// A helper doesn't ping on someone's behalf for longer than this, whatever it is asked: the longest probe
+/// is nine seconds.
+const MAX_SERVE_TIME: Duration = Duration::from_secs(9);
+
+impl Detector {
+    /// A message from `from`, who was authenticated by its session.
+    pub fn handle_message(&mut self, now: Instant, from: PublicKey, via: Via, body: &[u8]) {
+        if from == self.me.key {
+            self.stats.from_self += 1;
+            return;
+        }
+        let Some(message) = self.decode(body) else { return };
+        if message.observer {
+            // An observer has no say about members; it may look, and be told that this node is there.
+            match message.body {
+                Body::Ping { seq } => self.send(from, via, Body::Ack { seq }, &[]),
+                Body::PushPull(chunk) => self.answer_push_pull(now, from, chunk),
+                _ => {}
+            }
+            return;
+        }
+        let mut refuted = false;
+        for fact in &message.facts {
+            refuted |= self.handle_fact(now, fact, fact.key == from);
+        }
+        self.table.hear(now, &from);
+        for event in message.events {
+            self.handle_event(event);
+        }
+        match message.body {
+            Body::Ping { seq } => {
+                let mut pinned = Vec::new();
+                if refuted || self.me.state == State::Left {
+                    pinned.push(self.self_fact());
+                }
+                pinned.extend(self.buddy_fact(now, &from));
+                if self.observer {
+                    pinned.clear();
+                }
+                self.send(from, via, Body::Ack { seq }, &pinned);
+            }
+            Body::Ack { seq } => self.handle_ack(now, from, seq),
+            Body::PingReq { seq, target, timeout_ms } => {
+                self.serve(now, from, via, seq, target, timeout_ms);
+            }
+            Body::Nack { seq } => {
+                let probe = self.prober.current.as_mut();
+                match probe.filter(|probe| probe.seq == seq && probe.helpers.contains(&from)) {
+                    Some(probe) => drop(probe.nacks.insert(from)),
+                    None => self.stats.unsolicited_acks += 1,
+                }
+            }
+            Body::Gossip => {}
+            Body::PushPull(chunk) => self.answer_push_pull(now, from, chunk),
+            Body::PushPullAck(chunk) => match self.push_pull.answer(&from, chunk) {
+                Some(true) => self.push_pull_done(now),
+                Some(false) => {}
+                None => self.stats.unsolicited_chunks += 1,
+            },
+            // On the mesh group only; over a session it says nothing.
+            Body::Announce { .. } => {}
+        }
+        // Someone talks to us whom we have never heard of: make each other's acquaintance.
+        let exchanging = matches!(message.body, Body::PushPull(_) | Body::PushPullAck(_));
+        if !exchanging && self.table.get(&from).is_none() && self.me.state != State::Left {
+            self.start_push_pull(now, from);
+        }
+    }
+
+    fn decode(&mut self, body: &[u8]) -> Option<Message> {
+        match Message::decode(body) {
+            Ok(message) => {
+                // A jump is counted by note_epoch; the rest of the message stands.
+                let _ = self.note_epoch(message.epoch);
+                Some(message)
+            }
+            Err(error) => {
+                match error {
+                    DecodeError::Malformed => self.stats.malformed += 1,
+                    DecodeError::UnknownKind(_) => self.stats.unknown_kinds += 1,
+                    DecodeError::TooLarge(_) => self.stats.oversize += 1,
+                }
+                None
+            }
+        }
+    }
+
+    fn handle_event(&mut self, event: UserEvent) {
+        if self.see(event.origin, event.id) {
+            self.gossip_topic(Topic::Event(event.origin, event.id), message::encode_event(&event));
+            self.emit(Event::User { origin: event.origin, body: event.body });
+        }
+    }
+
+    fn handle_ack(&mut self, now: Instant, from: PublicKey, seq: u64) {
+        if let Some(probe) = &mut self.prober.current
+            && probe.seq == seq
+            && probe.is_answered_by(&from)
+        {
+            let target = probe.target;
+            if !std::mem::replace(&mut probe.acked, true) {
+                self.stats.probes_answered += 1;
+                self.awareness.better();
+                self.proof_of_life(now, target);
+            }
+        } else if let Some(served) = self.served.get(&seq).filter(|served| served.target == from) {
+            let (origin, seq) = (served.origin, served.origin_seq);
+            self.served.retain(|_, other| (other.origin, other.origin_seq) != (origin, seq));
+            self.send(origin, Via::Datagram, Body::Ack { seq }, &[]);
+        } else if let Some(target) = self.prober.late(seq, &from) {
+            self.stats.late_acks += 1;
+            self.proof_of_life(now, target);
+        } else {
+            self.stats.unsolicited_acks += 1;
+        }
+        if self.healing.as_ref().is_some_and(|healing| healing.peer == from && healing.seq == seq) {
+            self.healing = None;
+            self.start_push_pull(now, from);
+        }
+    }
+
+    /// Pings someone on behalf of `origin`.
+    fn serve(&mut self, now: Instant, origin: PublicKey, via: Via, seq: u64, target: PublicKey, ms: u32) {
+        if target == self.me.key {
+            self.send(origin, via, Body::Ack { seq }, &[]);
+            return;
+        }
+        let repeated = self.served.values().any(|other| (other.origin, other.origin_seq) == (origin, seq));
+        if repeated {
+            return;
+        }
+        if self.served.len() >= MAX_SERVED || self.observer {
+            self.stats.served_full += 1;
+            self.send(origin, via, Body::Nack { seq }, &[]);
+            return;
+        }
+        self.stats.served += 1;
+        let timeout = Duration::from_millis(ms.into()).min(MAX_SERVE_TIME);
+        let own = self.next_seq();
+        let served = Served {
+            origin,
+            origin_seq: seq,
+            target,
+            again_at: Some(now + timeout * 2 / 5),
+            // Lifeguard §4.1: at 80 % of the timeout, so that it is back before the verdict.
+            nack_at: Some(now + timeout * 4 / 5),
+            // An ack that comes after the NACK is still passed on; it may clear a suspicion.
+            until: now + timeout * 2,
+        };
+        self.served.insert(own, served);
+        self.emit(Event::WantSession { peer: target });
+        self.send_served_ping(now, own, target);
+    }
+
+    pub(super) fn send_served_ping(&mut self, now: Instant, seq: u64, target: PublicKey) {
+        let pinned: Vec<_> = self.buddy_fact(now, &target).into_iter().collect();
+        self.send(target, Via::Datagram, Body::Ping { seq }, &pinned);
+    }
+
+    fn answer_push_pull(&mut self, now: Instant, from: PublicKey, chunk: Chunk) {
+        if self.observer || chunk.index != 0 {
+            return;
+        }
+        if self.push_pull.may_answer(now) {
+            self.send_table(now, from, chunk.id, false);
+        } else {
+            self.stats.push_pulls_refused += 1;
+        }
+    }
+
+    fn push_pull_done(&mut self, now: Instant) {
+        self.stats.push_pulls += 1;
+        self.hold_verdicts = None;
+        if self.isolation.reset() {
+            self.emit(Event::Isolated(false));
+        }
+        self.discard_local_verdicts(now);
+        if !self.joined && self.me.state != State::Left {
+            self.joined = true;
+            self.next_join = None;
+            self.emit(Event::Joined);
+        }
+    }
+
+    /// A broadcast of [`Detector::announce`] from someone who says to be `from`. The group's source can be
+    /// forged by any holder of its key, so nothing is believed: at most three members, the same ones in
+    /// every view that is the same, start an exchange over a session, after a random delay.
+    pub fn handle_announcement(&mut self, now: Instant, from: PublicKey, body: &[u8]) {
+        let Some(message) = self.decode(body) else { return };
+        let Body::Announce { nonce } = message.body else {
+            self.stats.malformed += 1;
+            return;
+        };
+        let known = self.table.get(&from).is_some_and(|member| member.state.is_live());
+        let answered = self.answers.iter().any(|(_, peer)| *peer == from);
+        let mute = self.observer || self.me.state == State::Left || message.observer;
+        if known || answered || mute || from == self.me.key {
+            return;
+        }
+        let rank = |key: &PublicKey| {
+            *blake3::Hasher::new()
+                .update(b"nurl/1 announcement")
+                .update(&nonce.to_le_bytes())
+                .update(key.as_bytes())
+                .finalize()
+                .as_bytes()
+        };
+        let mine = rank(&self.me.key);
+        let before = self.table.members().filter(|m| m.state.is_live() && rank(&m.key) < mine);
+        if before.take(ANSWERERS).count() >= ANSWERERS {
+            return;
+        }
+        if self.answers.len() >= MAX_ANSWERS {
+            self.stats.announcements_dropped += 1;
+            return;
+        }
+        let delay_ms = random::below(&mut self.rng, self.config.answer_delay.as_millis() as usize + 1);
+        self.answers.push((now + Duration::from_millis(delay_ms as u64), from));
+    }
+
+    /// A hub answered a PING.
+    pub fn on_hub_pong(&mut self, now: Instant) {
+        self.isolation.hub_pong(now);
+        self.weigh_isolation(now);
+    }
+
+    /// The last connection to a hub is gone.
+    pub fn on_hub_down(&mut self, now: Instant) {
+        self.isolation.hub_down();
+        self.weigh_isolation(now);
+    }
+
+    /// The wall clock ran ahead of the monotonic one: this machine slept. No verdict falls before a
+    /// push-pull, or before it has had its time.
+    pub fn on_suspend(&mut self, now: Instant) {
+        self.hold_verdicts = Some(now + self.config.push_pull_timeout);
+        self.prober.finish();
+        self.next_probe = now;
+        self.suspicions.values_mut().for_each(|suspicion| suspicion.restart(now));
+        let peers = self.random_members(super::JOIN_FANOUT, |member| member.state.is_live());
+        for peer in peers {
+            self.start_push_pull(now, peer);
+        }
+        self.next_push_pull = now + self.config.push_pull_interval;
+    }
+
+    /// A datagram to `peer` could not be sealed: there is no session yet. If it was a ping, its clock waits.
+    pub fn on_session_pending(&mut self, now: Instant, peer: PublicKey) {
+        let grace = self.awareness.scale(self.config.session_grace);
+        if let Some(probe) = self.prober.current.as_mut().filter(|probe| probe.target == peer) {
+            probe.hold(now, grace);
+        }
+    }
+
+    /// A session to `peer` is up.
+    pub fn on_session_up(&mut self, now: Instant, peer: PublicKey) {
+        if let Some(probe) = self.prober.current.as_mut().filter(|probe| probe.target == peer) {
+            probe.session_up(now);
+        }
+        if let Some(healing) = self.healing.as_mut().filter(|healing| healing.peer == peer) {
+            healing.next = now;
+        }
+    }
+
+    /// A handshake with `peer` failed: so has the direct leg of its probe.
+    pub fn on_session_failed(&mut self, now: Instant, peer: PublicKey) {
+        if let Some(probe) = self.prober.current.as_mut().filter(|probe| probe.target == peer) {
+            probe.without_session(now);
+        }
+    }
+}

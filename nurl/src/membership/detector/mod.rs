@@ -1,0 +1,520 @@
+//! The failure detector: one per node, pure.
+//!
+//! Feed it time, messages and what the layers below notice; after each call drain
+//! [`poll_transmit`](Detector::poll_transmit) and [`poll_event`](Detector::poll_event), and call
+//! [`handle_timeout`](Detector::handle_timeout) at [`poll_timeout`](Detector::poll_timeout). The rules are in
+//! the modules beside this one; here they are put together.
+
+mod inbound;
+mod outbound;
+mod timers;
+mod verdicts;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::{Duration, Instant};
+
+use rand_core::Rng as _;
+
+use super::awareness::Awareness;
+use super::config::Config;
+use super::gossip::{GossipQueue, Topic};
+use super::isolation::Isolation;
+use super::message::{self, MAX_EVENT_BYTES, UserEvent};
+use super::meta::Meta;
+use super::probe::Prober;
+use super::pushpull::PushPull;
+use super::random;
+use super::suspicion::Suspicion;
+use super::table::{Fact, Member, Profile, Record, State, Table};
+use crate::key::PublicKey;
+use crate::rt::Rng;
+
+/// Messages that wait to be sent. The driver drains after every call; a full table is 190 chunks and up to
+/// three joins run at once. Beyond it the newest is dropped and counted.
+pub const MAX_TRANSMITS: usize = 2048;
+
+/// Events that wait to be taken. One chunk of a table makes at most a few hundred. Beyond it the newest is
+/// dropped and counted; [`Detector::members`] always has the truth.
+pub const MAX_WAITING_EVENTS: usize = 16_384;
+
+/// Contacts that are kept for joining again when everyone is lost.
+pub const MAX_CONTACTS: usize = 64;
+
+/// Contacts that a join begins with.
+pub const JOIN_FANOUT: usize = 3;
+
+/// Pings that this node makes on behalf of others at one time. Beyond it the request gets a NACK at once:
+/// this node is there, but can't tell.
+pub const MAX_SERVED: usize = 128;
+
+/// User events that are remembered, so that each is told once.
+pub const MAX_SEEN_EVENTS: usize = 1024;
+
+/// How far an epoch counter may jump above the highest known: one message must not fence out the world.
+pub const MAX_EPOCH_JUMP: u64 = 1 << 32;
+
+/// Refutations per second. Two processes with one key outbid each other for ever; this keeps it cheap.
+pub const MAX_REFUTATIONS_PER_SECOND: u32 = 8;
+
+/// Members that are told of a graceful leave at once, before gossip does the rest.
+pub const LEAVE_FANOUT: usize = 16;
+
+/// Announcements that wait for their random delay.
+pub const MAX_ANSWERS: usize = 32;
+
+/// Members that answer one announcement.
+pub const ANSWERERS: usize = 3;
+
+/// Which channel a message takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Via {
+    /// Channel 1, at most 1,200 bytes.
+    Datagram,
+    /// A reliable message of kind 1.
+    Reliable,
+}
+
+/// A message to send.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Transmit {
+    /// To whom.
+    pub to: PublicKey,
+    /// How.
+    pub via: Via,
+    /// Its bytes.
+    pub body: Vec<u8>,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// The first exchange after [`Detector::join`] is complete: this node is in, and knows the mesh.
+    Joined,
+    /// A member is new, or alive again.
+    Alive(Member),
+    /// A member is suspect; it still counts as live.
+    Suspect(Member),
+    /// A member is dead.
+    Dead(Member),
+    /// A member left gracefully.
+    Left(Member),
+    /// A member's process is another one than before.
+    Restarted {
+        /// Whose.
+        peer: PublicKey,
+        /// The boot id of the new process.
+        boot: u64,
+    },
+    /// A member's metadata changed.
+    MetaChanged(Member),
+    /// A dead or left member is forgotten; it has no place any more.
+    Reclaimed(PublicKey),
+    /// Someone said that this node is suspect, dead or gone; it said otherwise.
+    Refuted {
+        /// With this incarnation.
+        incarnation: u64,
+    },
+    /// A session to this peer will be needed within about a period.
+    WantSession {
+        /// Whose.
+        peer: PublicKey,
+    },
+    /// Whether this node is isolated.
+    Isolated(bool),
+    /// Time to broadcast [`Detector::announce`] on the mesh group, and to read rendezvous again.
+    AnnounceDue,
+    /// An application's event arrived.
+    User {
+        /// Who is said to have said it; hearsay.
+        origin: PublicKey,
+        /// What.
+        body: Vec<u8>,
+    },
+    /// [`Detector::leave`] has told whom it could; the node may go.
+    Departed,
+}
+
+/// What was refused, lost or remarkable, since the start.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Bodies that are no message.
+    pub malformed: u64,
+    /// Messages of a kind that this version doesn't know.
+    pub unknown_kinds: u64,
+    /// Bodies above the limit.
+    pub oversize: u64,
+    /// Messages from this node's own key.
+    pub from_self: u64,
+    /// Facts whose incarnation jumps too far.
+    pub incarnation_jumps: u64,
+    /// Epochs that jump too far.
+    pub epoch_jumps: u64,
+    /// New members without room.
+    pub table_full: u64,
+    /// Facts about members who are about to be forgotten.
+    pub expired_facts: u64,
+    /// Messages dropped because too many waited.
+    pub transmits_dropped: u64,
+    /// Events dropped because too many waited.
+    pub events_dropped: u64,
+    /// Facts or user events that found the gossip queue full.
+    pub gossip_full: u64,
+    /// Acks and NACKs that nobody waits for.
+    pub unsolicited_acks: u64,
+    /// Acks after their probe had failed.
+    pub late_acks: u64,
+    /// Ping-reqs answered with a NACK at once, because too many were being served.
+    pub served_full: u64,
+    /// Ping-reqs served.
+    pub served: u64,
+    /// Push-pull requests that were one too many this second.
+    pub push_pulls_refused: u64,
+    /// Push-pulls that nobody answered in time.
+    pub push_pulls_failed: u64,
+    /// Push-pulls completed.
+    pub push_pulls: u64,
+    /// Chunks of an answer that nobody asked for.
+    pub unsolicited_chunks: u64,
+    /// Self-facts left unrefuted for now.
+    pub refutations_limited: u64,
+    /// Times that this node itself stood still.
+    pub stalls: u64,
+    /// Probes that failed.
+    pub probes_failed: u64,
+    /// Probes that were answered in time.
+    pub probes_answered: u64,
+    /// Announcements not answered because too many waited.
+    pub announcements_dropped: u64,
+}
+
+/// What an application got wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum MembershipError {
+    /// Metadata beyond its bounds: fewer or shorter names help.
+    #[error("metadata too large: {kinds} job kinds, {bytes} bytes of names")]
+    MetaTooLarge {
+        /// How many job kinds.
+        kinds: usize,
+        /// The sum of all names.
+        bytes: usize,
+    },
+    /// A user event above its limit: put the data elsewhere and gossip its name.
+    #[error("a user event of {0} bytes; at most {MAX_EVENT_BYTES}")]
+    EventTooLarge(usize),
+    /// Too many user events wait to be told: try again in a few seconds.
+    #[error("too many user events wait")]
+    EventsFull,
+    /// Observers and members that left don't gossip.
+    #[error("not a member")]
+    NotAMember,
+    /// An epoch counter more than 2^32 above the highest known.
+    #[error("epoch counter {counter} is too far above {highest}")]
+    EpochJump {
+        /// The one refused.
+        counter: u64,
+        /// The highest known.
+        highest: u64,
+    },
+}
+
+/// A ping on behalf of someone else.
+#[derive(Debug)]
+struct Served {
+    origin: PublicKey,
+    origin_seq: u64,
+    target: PublicKey,
+    again_at: Option<Instant>,
+    nack_at: Option<Instant>,
+    until: Instant,
+}
+
+/// The healing probe of a dead member: a few pings, since its session may be long gone.
+#[derive(Debug)]
+struct Healing {
+    peer: PublicKey,
+    seq: u64,
+    next: Instant,
+    left: u32,
+}
+
+/// The failure detector of one node.
+#[derive(Debug)]
+pub struct Detector {
+    config: Config,
+    rng: Rng,
+    me: Member,
+    observer: bool,
+    table: Table,
+    queue: GossipQueue,
+    awareness: Awareness,
+    suspicions: BTreeMap<PublicKey, Suspicion>,
+    /// Verdicts of isolation that wait until they count.
+    local_dead: BTreeSet<PublicKey>,
+    prober: Prober,
+    served: BTreeMap<u64, Served>,
+    healing: Option<Healing>,
+    push_pull: PushPull,
+    isolation: Isolation,
+    epoch: u64,
+    contacts: Vec<PublicKey>,
+    joined: bool,
+    /// After a suspend no verdict falls before a push-pull, or before this.
+    hold_verdicts: Option<Instant>,
+    seq: u64,
+    seen_events: VecDeque<(PublicKey, u64)>,
+    answers: Vec<(Instant, PublicKey)>,
+    refutations: (Option<Instant>, u32),
+    next_probe: Instant,
+    next_gossip: Instant,
+    next_push_pull: Instant,
+    next_join: Option<Instant>,
+    departing: bool,
+    transmits: VecDeque<Transmit>,
+    events: VecDeque<Event>,
+    stats: Stats,
+}
+
+impl Detector {
+    /// A node that knows nobody. An `observer` looks on: it is never gossiped, probed or counted.
+    pub fn new(
+        config: Config,
+        local: PublicKey,
+        boot: u64,
+        meta: Meta,
+        observer: bool,
+        now: Instant,
+        mut rng: Rng,
+    ) -> Detector {
+        let isolation = Isolation::new(config.isolation_window, config.hub_freshness);
+        // Nodes that start together must not probe and exchange in step.
+        let spread = |rng: &mut Rng, period: Duration| {
+            now + Duration::from_micros(random::below(rng, period.as_micros() as usize) as u64)
+        };
+        let next_probe = spread(&mut rng, config.probe_interval);
+        let next_push_pull = spread(&mut rng, config.push_pull_interval);
+        Detector {
+            me: Member { key: local, state: State::Alive, incarnation: 0, boot, meta, since: now },
+            observer,
+            table: Table::default(),
+            queue: GossipQueue::default(),
+            awareness: Awareness::default(),
+            suspicions: BTreeMap::new(),
+            local_dead: BTreeSet::new(),
+            prober: Prober::default(),
+            served: BTreeMap::new(),
+            healing: None,
+            push_pull: PushPull::default(),
+            isolation,
+            epoch: 0,
+            contacts: Vec::new(),
+            joined: false,
+            hold_verdicts: None,
+            seq: rng.next_u64() >> 16,
+            seen_events: VecDeque::new(),
+            answers: Vec::new(),
+            refutations: (None, 0),
+            next_probe,
+            next_gossip: now,
+            next_push_pull,
+            next_join: None,
+            departing: false,
+            transmits: VecDeque::new(),
+            events: VecDeque::new(),
+            stats: Stats::default(),
+            config,
+            rng,
+        }
+    }
+
+    /// Push-pulls with up to three of `contacts`, and goes on trying until one answers. They are kept for
+    /// the day when everyone else is lost. After [`leave`](Detector::leave) this joins again. A node that is
+    /// in already asks those contacts only that it doesn't hold live: that is how halves meet again.
+    pub fn join(&mut self, now: Instant, contacts: &[PublicKey]) {
+        if self.me.state == State::Left {
+            self.departing = false;
+            self.joined = false;
+            self.me.state = State::Alive;
+            self.me.since = now;
+            self.me.incarnation += 1;
+            self.gossip_self();
+        }
+        for contact in contacts.iter().filter(|contact| **contact != self.me.key) {
+            self.contacts.retain(|kept| kept != contact);
+            self.contacts.push(*contact);
+        }
+        let excess = self.contacts.len().saturating_sub(MAX_CONTACTS);
+        self.contacts.drain(..excess);
+        if !self.joined {
+            self.try_join(now);
+            return;
+        }
+        let lost = |key: &&PublicKey| !self.table.get(key).is_some_and(|member| member.state.is_live());
+        let lost: Vec<PublicKey> = contacts.iter().filter(lost).copied().collect();
+        for contact in random::sample(&mut self.rng, lost, JOIN_FANOUT) {
+            self.start_push_pull(now, contact);
+        }
+    }
+
+    /// Leaves gracefully: the others hold this node *left*, not dead. It tells some at once and gossips on;
+    /// [`Event::Departed`] says when enough was told.
+    pub fn leave(&mut self, now: Instant) {
+        if self.observer || self.me.state == State::Left {
+            return;
+        }
+        self.me.state = State::Left;
+        self.me.since = now;
+        self.departing = true;
+        self.next_join = None;
+        self.prober.current = None;
+        self.healing = None;
+        self.answers.clear();
+        self.gossip_self();
+        let told = self.random_members(LEAVE_FANOUT, |member| member.state.is_live());
+        for peer in told {
+            self.send_gossip(peer);
+        }
+        self.next_gossip = now + self.config.gossip_interval;
+        self.check_departed();
+    }
+
+    /// Replaces this node's metadata and tells everyone.
+    pub fn set_meta(&mut self, meta: Meta) {
+        if self.me.meta != meta {
+            self.me.meta = meta;
+            self.me.incarnation += 1;
+            self.gossip_self();
+        }
+    }
+
+    /// Gossips a small event to every member. At most once each, best effort.
+    ///
+    /// # Errors
+    /// [`MembershipError::EventTooLarge`], [`MembershipError::EventsFull`], [`MembershipError::NotAMember`].
+    pub fn broadcast(&mut self, body: &[u8]) -> Result<(), MembershipError> {
+        if body.len() > MAX_EVENT_BYTES {
+            return Err(MembershipError::EventTooLarge(body.len()));
+        }
+        if self.observer || self.me.state == State::Left {
+            return Err(MembershipError::NotAMember);
+        }
+        let event = UserEvent { origin: self.me.key, id: self.rng.next_u64(), body: body.to_vec() };
+        let topic = Topic::Event(event.origin, event.id);
+        if !self.queue.push(topic, message::encode_event(&event)) {
+            self.stats.gossip_full += 1;
+            return Err(MembershipError::EventsFull);
+        }
+        self.see(event.origin, event.id);
+        Ok(())
+    }
+
+    /// Learns of an epoch counter, from a tenure taken here or an admit reply. The highest travels in every
+    /// message.
+    ///
+    /// # Errors
+    /// [`MembershipError::EpochJump`]; it is counted and forgotten.
+    pub fn note_epoch(&mut self, counter: u64) -> Result<(), MembershipError> {
+        if counter > self.epoch.saturating_add(MAX_EPOCH_JUMP) {
+            self.stats.epoch_jumps += 1;
+            return Err(MembershipError::EpochJump { counter, highest: self.epoch });
+        }
+        self.epoch = self.epoch.max(counter);
+        Ok(())
+    }
+
+    /// The highest epoch counter known.
+    pub fn highest_epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Everyone that this node knows, itself first unless it is an observer, then by key.
+    pub fn members(&self) -> impl Iterator<Item = &Member> {
+        (!self.observer).then_some(&self.me).into_iter().chain(self.table.members())
+    }
+
+    /// One member.
+    pub fn member(&self, key: &PublicKey) -> Option<&Member> {
+        if *key == self.me.key { Some(&self.me) } else { self.table.get(key) }
+    }
+
+    /// This node.
+    pub fn local(&self) -> &Member {
+        &self.me
+    }
+
+    /// Live members, this node included unless it is an observer: SWIM's n.
+    pub fn live(&self) -> usize {
+        self.table.live() + usize::from(!self.observer && self.me.state.is_live())
+    }
+
+    /// Peers worth trying first after a restart: live members in random order, then known contacts. At most
+    /// [`MAX_CONTACTS`].
+    pub fn contacts(&mut self) -> Vec<PublicKey> {
+        let mut contacts = self.random_members(MAX_CONTACTS, |member| member.state.is_live());
+        let known = self.contacts.iter().filter(|key| !contacts.contains(key)).copied();
+        let known: Vec<_> = known.take(MAX_CONTACTS - contacts.len()).collect();
+        contacts.extend(known);
+        contacts
+    }
+
+    /// Whether this node holds itself isolated.
+    pub fn is_isolated(&self) -> bool {
+        self.isolation.since().is_some()
+    }
+
+    /// The local health score, 0 to 8.
+    pub fn health(&self) -> u32 {
+        self.awareness.score()
+    }
+
+    /// Counters.
+    pub fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    /// The next message to send.
+    pub fn poll_transmit(&mut self) -> Option<Transmit> {
+        self.transmits.pop_front()
+    }
+
+    /// The next event.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    fn emit(&mut self, event: Event) {
+        if self.events.len() < MAX_WAITING_EVENTS {
+            self.events.push_back(event);
+        } else {
+            self.stats.events_dropped += 1;
+        }
+    }
+
+    fn next_seq(&mut self) -> u64 {
+        self.seq = self.seq.wrapping_add(1);
+        self.seq
+    }
+
+    /// This node's word about itself.
+    fn self_fact(&self) -> Fact {
+        let Member { key, state, incarnation, boot, .. } = self.me;
+        let profile = Profile { incarnation, boot, meta: self.me.meta.clone() };
+        let record = Record { incarnation, state, profile: Some(profile) };
+        Fact { key, record, age_s: 0, accusers: Vec::new() }
+    }
+
+    /// True if the event is new.
+    fn see(&mut self, origin: PublicKey, id: u64) -> bool {
+        if self.seen_events.contains(&(origin, id)) {
+            return false;
+        }
+        if self.seen_events.len() >= MAX_SEEN_EVENTS {
+            self.seen_events.pop_front();
+        }
+        self.seen_events.push_back((origin, id));
+        true
+    }
+}
+
+#[cfg(test)]
+#[path = "../tests/mod.rs"]
+mod tests;

@@ -1,0 +1,258 @@
+//! Time: the rounds of probes, gossip, exchanges and healing.
+
+use std::time::{Duration, Instant};
+
+use super::{Detector, Event, Healing, Via};
+use crate::key::PublicKey;
+use crate::membership::message::Body;
+use crate::membership::probe::{Probe, Step};
+use crate::membership::table::{Member, State};
+
+/// A peer that spoke within this time has a session with this node: sessions are renewed after 120 s.
+const SESSION_LIFE: Duration = Duration::from_secs(120);
+
+/// Pings of one healing probe, and the time between them: the session of a dead member has expired, and a
+/// handshake through a relay takes a moment.
+const HEALING_PINGS: u32 = 3;
+const HEALING_INTERVAL: Duration = Duration::from_secs(1);
+
+impl Detector {
+    /// When [`handle_timeout`](Detector::handle_timeout) wants to be called. Never in the past for long: a
+    /// call that comes much later is taken as this node having stood still.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let verdicts = self.suspicions.values().map(|suspicion| {
+            let deadline = suspicion.deadline();
+            self.hold_verdicts.map_or(deadline, |held| deadline.max(held))
+        });
+        let mut due: Vec<Option<Instant>> = vec![
+            (!self.queue.is_empty() && !self.observer).then_some(self.next_gossip),
+            self.next_join,
+            self.push_pull.due(),
+            verdicts.min(),
+            self.local_dead.iter().filter_map(|peer| self.counts_at(peer)).min(),
+            self.answers.iter().map(|(at, _)| *at).min(),
+            self.healing.as_ref().map(|healing| healing.next),
+            Some(self.next_push_pull),
+            self.probe_due(),
+        ];
+        due.extend(
+            self.served.values().flat_map(|served| [served.again_at, served.nack_at, Some(served.until)]),
+        );
+        due.into_iter().flatten().min()
+    }
+
+    /// When the rounds of probes go on: with the probe under way, else with the next.
+    fn probe_due(&self) -> Option<Instant> {
+        if self.observer || self.me.state == State::Left {
+            return None;
+        }
+        let step = self.prober.current.as_ref().and_then(Probe::due);
+        Some(step.unwrap_or(self.next_probe))
+    }
+
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.notice_stall(now);
+        if self.hold_verdicts.is_some_and(|until| until <= now) {
+            self.hold_verdicts = None;
+        }
+        self.run_probe(now);
+        self.run_served(now);
+        self.end_suspicions(now);
+        self.count_local_verdicts(now);
+        self.run_healing(now);
+        self.run_answers(now);
+        self.stats.push_pulls_failed += self.push_pull.expire(now) as u64;
+        if self.next_join.is_some_and(|at| at <= now) {
+            self.next_join = None;
+            if !self.joined || self.table.live() == 0 {
+                self.try_join(now);
+            }
+        }
+        if self.next_push_pull <= now {
+            self.periodic(now);
+        }
+        if self.next_gossip <= now {
+            self.gossip_tick(now);
+        }
+    }
+
+    /// This node stood still: whatever it missed meanwhile is its own fault. Verdicts that would fall now
+    /// wait for as long as it stood, so that the answers in its queues are heard first.
+    fn notice_stall(&mut self, now: Instant) {
+        // The rounds of probes always have a next step, so they are the clock that tells.
+        let Some(late) = self.probe_due().map(|due| now.saturating_duration_since(due)) else { return };
+        if late < self.config.stall_tolerance {
+            return;
+        }
+        self.stats.stalls += 1;
+        self.awareness.worse(1);
+        self.suspicions.values_mut().for_each(|suspicion| suspicion.postpone(late));
+        if let Some(probe) = &mut self.prober.current {
+            probe.postpone(late);
+            self.next_probe += late;
+        }
+    }
+
+    fn run_probe(&mut self, now: Instant) {
+        if self.observer || self.me.state == State::Left {
+            return;
+        }
+        while let Some(step) = self.prober.current.as_mut().and_then(|probe| probe.step(now)) {
+            match step {
+                Step::Ping => self.send_probe_ping(now, Via::Datagram),
+                Step::Indirect => {
+                    self.send_probe_ping(now, Via::Reliable);
+                    self.ask_others(now);
+                }
+                Step::Failed => self.probe_failed(now),
+            }
+        }
+        // A probe that is held for its session, or went on after it, delays the next.
+        if self.next_probe <= now && self.prober.current.as_ref().is_none_or(|probe| probe.acked) {
+            self.prober.finish();
+            self.start_probe(now);
+        }
+    }
+
+    fn start_probe(&mut self, now: Instant) {
+        let period = self.awareness.scale(self.config.probe_interval);
+        self.next_probe = now + period;
+        let table = &self.table;
+        let (target, upcoming) = self
+            .prober
+            .next(&mut self.rng, |key| table.get(key).is_some_and(|member| member.state.is_live()));
+        if let Some(peer) = upcoming {
+            self.emit(Event::WantSession { peer });
+        }
+        if let Some(target) = target {
+            let timeout = self.awareness.scale(self.config.direct_timeout);
+            let seq = self.next_seq();
+            self.prober.current = Some(Probe::new(now, seq, target, timeout, period));
+            self.run_probe(now);
+        }
+    }
+
+    fn send_probe_ping(&mut self, now: Instant, via: Via) {
+        let Some((seq, target)) = self.prober.current.as_ref().map(|probe| (probe.seq, probe.target)) else {
+            return;
+        };
+        let pinned: Vec<_> = self.buddy_fact(now, &target).into_iter().collect();
+        self.send(target, via, Body::Ping { seq }, &pinned);
+    }
+
+    fn ask_others(&mut self, now: Instant) {
+        let Some(probe) = self.prober.current.as_ref() else { return };
+        let (seq, target, remaining) = (probe.seq, probe.target, probe.remaining(now));
+        let timeout_ms = u32::try_from(remaining.as_millis()).unwrap_or(u32::MAX);
+        let (helpers, heard) = self.helpers(now, target);
+        for helper in &helpers {
+            self.send(*helper, Via::Datagram, Body::PingReq { seq, target, timeout_ms }, &[]);
+        }
+        if let Some(probe) = &mut self.prober.current {
+            probe.helpers = helpers;
+            probe.heard = heard;
+        }
+    }
+
+    /// Whom to ask for a ping: random members, first of all such as have spoken to this node lately, so that
+    /// there is a session. How many of them have is the second value; only their silence says something.
+    fn helpers(&mut self, now: Instant, target: PublicKey) -> (Vec<PublicKey>, usize) {
+        let count = self.config.indirect_probes;
+        let recent = self.table.heard_since(now.checked_sub(SESSION_LIFE));
+        let apt = |member: &Member| member.state == State::Alive && member.key != target;
+        let mut helpers = self.random_members(count, |member| apt(member) && recent.contains(&member.key));
+        let heard = helpers.len();
+        helpers.extend(self.random_members(count - heard, |m| apt(m) && !recent.contains(&m.key)));
+        (helpers, heard)
+    }
+
+    fn probe_failed(&mut self, now: Instant) {
+        let Some(probe) = self.prober.finish() else { return };
+        self.stats.probes_failed += 1;
+        self.awareness.worse(1 + probe.missed_nacks());
+        // The next probe waits for what health says now.
+        self.next_probe = self.next_probe.max(now);
+        self.isolation.probed(now, probe.target, false);
+        self.weigh_isolation(now);
+        if !self.verdicts_held(now) {
+            self.accuse(now, probe.target);
+        }
+    }
+
+    fn run_served(&mut self, now: Instant) {
+        let mut due: Vec<(u64, PublicKey, u64, PublicKey, bool, bool)> = Vec::new();
+        for (seq, served) in &mut self.served {
+            let again = served.again_at.take_if(|at| *at <= now).is_some();
+            let nack = served.nack_at.take_if(|at| *at <= now).is_some();
+            if again || nack {
+                due.push((*seq, served.origin, served.origin_seq, served.target, again, nack));
+            }
+        }
+        for (seq, origin, origin_seq, target, again, nack) in due {
+            if again {
+                self.send_served_ping(now, seq, target);
+            }
+            if nack {
+                self.send(origin, Via::Datagram, Body::Nack { seq: origin_seq }, &[]);
+            }
+        }
+        self.served.retain(|_, served| served.until > now);
+    }
+
+    /// What happens once per push-pull period.
+    fn periodic(&mut self, now: Instant) {
+        let isolated = self.is_isolated();
+        let period =
+            if isolated { self.config.isolated_push_pull_interval } else { self.config.push_pull_interval };
+        self.next_push_pull = now + period;
+        for gone in self.table.reclaim(now, &self.config) {
+            self.forget(gone);
+        }
+        if self.me.state == State::Left {
+            return;
+        }
+        let partner = self.random_members(1, |member| member.state.is_live());
+        match partner.first() {
+            Some(peer) => self.start_push_pull(now, *peer),
+            // Everyone is lost: whoever was known may be the way back.
+            None => self.try_join(now),
+        }
+        if self.observer {
+            return;
+        }
+        self.emit(Event::AnnounceDue);
+        if self.healing.is_none() {
+            let dead = self.random_members(1, |member| member.state == State::Dead);
+            if let Some(peer) = dead.first().copied() {
+                let seq = self.next_seq();
+                self.prober.remember(seq, peer, Vec::new());
+                self.healing = Some(Healing { peer, seq, next: now, left: HEALING_PINGS });
+                self.emit(Event::WantSession { peer });
+                self.run_healing(now);
+            }
+        }
+    }
+
+    fn run_healing(&mut self, now: Instant) {
+        let Some(healing) = self.healing.as_mut().filter(|healing| healing.next <= now) else { return };
+        if healing.left == 0 {
+            self.healing = None;
+            return;
+        }
+        healing.left -= 1;
+        healing.next = now + HEALING_INTERVAL;
+        let (seq, peer) = (healing.seq, healing.peer);
+        let pinned: Vec<_> = self.buddy_fact(now, &peer).into_iter().collect();
+        self.send(peer, Via::Datagram, Body::Ping { seq }, &pinned);
+    }
+
+    fn run_answers(&mut self, now: Instant) {
+        let due: Vec<PublicKey> =
+            self.answers.iter().filter(|(at, _)| *at <= now).map(|(_, peer)| *peer).collect();
+        self.answers.retain(|(at, _)| *at > now);
+        for peer in due {
+            self.start_push_pull(now, peer);
+        }
+    }
+}

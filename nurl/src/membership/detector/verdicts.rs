@@ -1,0 +1,377 @@
+//! Facts about others and about this node, suspicions, and what they come to.
+
+use std::time::{Duration, Instant};
+
+use super::{Detector, Event, MAX_REFUTATIONS_PER_SECOND};
+use crate::key::PublicKey;
+use crate::membership::gossip::Topic;
+use crate::membership::suspicion::{MAX_ACCUSERS, Suspicion, expected_confirmations, min_timeout};
+use crate::membership::table::{Fact, Refusal, State, Verdict};
+
+/// An accusation younger than this is taken back when this node finds itself isolated: it was made on the
+/// way in. Isolation shows within a probe window, so this is three of them.
+const RETRACT: Duration = Duration::from_secs(30);
+
+impl Detector {
+    /// Takes a fact in. True if it was about this node and was refuted.
+    pub(super) fn handle_fact(&mut self, now: Instant, fact: &Fact, first_hand: bool) -> bool {
+        if fact.key == self.me.key {
+            return self.handle_self_fact(now, fact);
+        }
+        let applied = match self.table.apply(now, &self.config, fact, first_hand) {
+            Ok(applied) => applied,
+            Err(Refusal::IncarnationJump) => {
+                self.stats.incarnation_jumps += 1;
+                return false;
+            }
+            Err(Refusal::TableFull) => {
+                self.stats.table_full += 1;
+                return false;
+            }
+            Err(Refusal::Expired) => {
+                self.stats.expired_facts += 1;
+                return false;
+            }
+        };
+        if let Some(gone) = applied.reclaimed {
+            self.forget(gone);
+        }
+        let key = fact.key;
+        let record_state = self.table.entry(&key).map_or(State::Alive, |entry| entry.record.state);
+        if applied.growth.state {
+            if record_state != State::Suspect {
+                self.suspicions.remove(&key);
+                self.local_dead.remove(&key);
+            }
+            self.gossip_member(now, &key);
+        } else if applied.growth.profile
+            || (record_state == State::Suspect && !applied.new_accusers.is_empty())
+        {
+            self.gossip_member(now, &key);
+        }
+        if record_state == State::Suspect {
+            self.suspect(now, key, &applied.new_accusers, applied.growth.state);
+        }
+        if applied.growth.restarted
+            && let Some(member) = self.table.get(&key)
+        {
+            let boot = member.boot;
+            self.emit(Event::Restarted { peer: key, boot });
+        }
+        if applied.meta_changed
+            && let Some(member) = self.table.get(&key)
+        {
+            let member = member.clone();
+            self.emit(Event::MetaChanged(member));
+        }
+        // The view may have changed again since: a suspicion of isolation fell, for example.
+        self.show(&key, applied.before, applied.after);
+        false
+    }
+
+    /// Starts or confirms the timer of a suspicion that others published.
+    fn suspect(&mut self, now: Instant, key: PublicKey, accusers: &[PublicKey], anew: bool) {
+        if anew {
+            self.suspicions.remove(&key);
+        }
+        for accuser in accusers {
+            self.confirm(now, key, *accuser);
+        }
+        if anew && accusers.is_empty() {
+            // Hearsay without a name still runs its course.
+            self.confirm(now, key, key);
+        }
+    }
+
+    /// Counts an accuser, or starts the timer with the first. True if it was news.
+    fn confirm(&mut self, now: Instant, key: PublicKey, accuser: PublicKey) -> bool {
+        if let Some(suspicion) = self.suspicions.get_mut(&key) {
+            return suspicion.confirm(accuser);
+        }
+        let n = self.live();
+        let min = min_timeout(self.config.suspicion_min, n);
+        let max = min * self.config.suspicion_max_factor;
+        let k = expected_confirmations(self.config.suspicion_confirmations, n);
+        self.suspicions.insert(key, Suspicion::new(now, accuser, min, max, k));
+        true
+    }
+
+    /// Something said about this node. Nobody but itself may say that it is anything but alive.
+    fn handle_self_fact(&mut self, now: Instant, fact: &Fact) -> bool {
+        if self.observer {
+            return false;
+        }
+        let record = &fact.record;
+        if record.incarnation < self.me.incarnation {
+            return false;
+        }
+        if record.incarnation
+            > self.me.incarnation.saturating_add(crate::membership::table::MAX_INCARNATION_JUMP)
+        {
+            self.stats.incarnation_jumps += 1;
+            return false;
+        }
+        if self.me.state == State::Left {
+            // It is true that this node isn't alive; only a higher incarnation must not say otherwise.
+            if record.state != State::Left && record.incarnation > self.me.incarnation {
+                self.me.incarnation = record.incarnation;
+                self.gossip_self();
+            }
+            return false;
+        }
+        let own = self.self_fact().record;
+        let foreign = record.profile.as_ref().is_some_and(|profile| {
+            profile.incarnation >= self.me.incarnation && own.profile.as_ref() != Some(profile)
+        });
+        let accused = record.state != State::Alive;
+        if !foreign && !accused {
+            return false;
+        }
+        if !self.may_refute(now) {
+            self.stats.refutations_limited += 1;
+            return false;
+        }
+        self.me.incarnation = record.incarnation.max(self.me.incarnation) + 1;
+        self.gossip_self();
+        if accused {
+            // Whoever is suspected may be the slow one. A stale goodbye of a former life says nothing.
+            if record.state != State::Left {
+                self.awareness.worse(1);
+            }
+            self.emit(Event::Refuted { incarnation: self.me.incarnation });
+        }
+        true
+    }
+
+    fn may_refute(&mut self, now: Instant) -> bool {
+        let (since, count) = match self.refutations {
+            (Some(since), count) if now.saturating_duration_since(since) < Duration::from_secs(1) => {
+                (since, count)
+            }
+            _ => (now, 0),
+        };
+        self.refutations = (Some(since), count.saturating_add(1));
+        count < MAX_REFUTATIONS_PER_SECOND
+    }
+
+    /// An ack spoke for `peer`, however late and on whatever leg: the suspicion is cleared here.
+    pub(super) fn proof_of_life(&mut self, now: Instant, peer: PublicKey) {
+        self.isolation.probed(now, peer, true);
+        self.weigh_isolation(now);
+        let me = self.me.key;
+        let Some(entry) = self.table.entry(&peer) else { return };
+        let only_mine = entry.record.state == State::Suspect && entry.accusers == [me];
+        self.suspicions.remove(&peer);
+        self.local_dead.remove(&peer);
+        if only_mine {
+            self.queue.remove(&Topic::Member(peer));
+        }
+        self.change(now, &peer, |entry| {
+            entry.verdict = None;
+            entry.cleared = entry.record.state == State::Suspect;
+        });
+    }
+
+    /// A probe of `peer` failed on every leg.
+    pub(super) fn accuse(&mut self, now: Instant, peer: PublicKey) {
+        let me = self.me.key;
+        let isolated = self.is_isolated();
+        let Some(entry) = self.table.entry(&peer) else { return };
+        if !entry.record.state.is_live() || (isolated && entry.member.state == State::Dead) {
+            return;
+        }
+        let suspected = entry.record.state == State::Suspect && !entry.cleared;
+        let named = entry.accusers.contains(&me);
+        if isolated {
+            if suspected {
+                self.confirm(now, peer, me);
+            } else if entry.verdict.is_none() {
+                self.confirm(now, peer, me);
+                self.change(now, &peer, |entry| entry.verdict = Some(Verdict::Suspect));
+            }
+            return;
+        }
+        if entry.verdict.is_some() {
+            // What isolation concluded is void; the same conclusion from here on is a public one.
+            self.local_dead.remove(&peer);
+            self.suspicions.remove(&peer);
+        }
+        let news = self.confirm(now, peer, me);
+        let publish = !suspected || (news && !named);
+        self.change(now, &peer, |entry| {
+            entry.verdict = None;
+            if publish {
+                entry.record.state = State::Suspect;
+                entry.cleared = false;
+                entry.published = Some(now);
+                if !named && entry.accusers.len() < MAX_ACCUSERS {
+                    entry.accusers.push(me);
+                }
+            }
+        });
+        if publish {
+            self.gossip_member(now, &peer);
+        }
+    }
+
+    /// The time of some suspicions is up.
+    pub(super) fn end_suspicions(&mut self, now: Instant) {
+        if self.verdicts_held(now) {
+            return;
+        }
+        let due = |suspicion: &Suspicion| suspicion.deadline() <= now;
+        let over: Vec<PublicKey> =
+            self.suspicions.iter().filter(|(_, suspicion)| due(suspicion)).map(|(key, _)| *key).collect();
+        for peer in over {
+            self.suspicions.remove(&peer);
+            let Some(entry) = self.table.entry(&peer) else { continue };
+            let isolated_since = self.isolation.since();
+            if isolated_since.is_some() || entry.verdict.is_some() {
+                let counts_at = isolated_since.unwrap_or(now) + self.config.isolation_counts_after;
+                self.local_dead.insert(peer);
+                self.prober.urge(peer);
+                self.change(now, &peer, |entry| {
+                    entry.verdict = Some(Verdict::Dead { counts_at, counts: false });
+                });
+                continue;
+            }
+            self.change(now, &peer, |entry| {
+                entry.record.state = State::Dead;
+                entry.published = Some(now);
+            });
+            self.gossip_member(now, &peer);
+        }
+    }
+
+    /// Whether verdicts wait for a push-pull after a suspend.
+    pub(super) fn verdicts_held(&self, now: Instant) -> bool {
+        self.hold_verdicts.is_some_and(|until| now < until)
+    }
+
+    /// Verdicts of isolation that have waited long enough count, for this node's own view.
+    pub(super) fn count_local_verdicts(&mut self, now: Instant) {
+        for peer in self.local_dead.clone() {
+            if self.counts_at(&peer).is_none_or(|at| at <= now) {
+                self.local_dead.remove(&peer);
+                self.change(now, &peer, |entry| {
+                    if let Some(Verdict::Dead { counts, .. }) = &mut entry.verdict {
+                        *counts = true;
+                    }
+                });
+            }
+        }
+    }
+
+    pub(super) fn counts_at(&self, peer: &PublicKey) -> Option<Instant> {
+        match self.table.entry(peer)?.verdict? {
+            Verdict::Dead { counts_at, .. } => Some(counts_at),
+            Verdict::Suspect => None,
+        }
+    }
+
+    /// Weighs the evidence for isolation; on the way in, takes back what was said on the way.
+    pub(super) fn weigh_isolation(&mut self, now: Instant) {
+        if self.observer || !self.isolation.weigh(now) {
+            return;
+        }
+        let isolated = self.is_isolated();
+        self.emit(Event::Isolated(isolated));
+        // The way out of isolation is an exchange, and so is the way back into the mesh's opinion.
+        self.next_push_pull = now;
+        if !isolated {
+            return;
+        }
+        let me = self.me.key;
+        let recent: Vec<PublicKey> = self
+            .table
+            .entries()
+            .filter(|entry| {
+                let own = entry.published.is_some_and(|at| now.saturating_duration_since(at) <= RETRACT);
+                let others = entry.accusers.iter().any(|accuser| *accuser != me);
+                own && (entry.record.state == State::Dead || !others)
+            })
+            .map(|entry| entry.member.key)
+            .collect();
+        let counts_at = now + self.config.isolation_counts_after;
+        for peer in recent {
+            self.queue.remove(&Topic::Member(peer));
+            let mut dead = false;
+            self.change(now, &peer, |entry| {
+                dead = entry.record.state == State::Dead;
+                let verdict =
+                    if dead { Verdict::Dead { counts_at, counts: false } } else { Verdict::Suspect };
+                if !entry.cleared {
+                    entry.verdict = Some(verdict);
+                }
+                entry.record.state = State::Alive;
+                entry.cleared = false;
+                entry.published = None;
+                entry.accusers.clear();
+            });
+            if dead {
+                self.local_dead.insert(peer);
+            }
+        }
+    }
+
+    /// After a successful push-pull nothing stands that was concluded in isolation; its subjects are probed
+    /// again, soon.
+    pub(super) fn discard_local_verdicts(&mut self, now: Instant) {
+        let held: Vec<PublicKey> = self
+            .table
+            .entries()
+            .filter(|entry| entry.verdict.is_some())
+            .map(|entry| entry.member.key)
+            .collect();
+        for peer in held {
+            self.local_dead.remove(&peer);
+            self.suspicions.remove(&peer);
+            self.change(now, &peer, |entry| entry.verdict = None);
+            let accusers = self.table.entry(&peer).map_or(Vec::new(), |entry| {
+                if entry.record.state == State::Suspect { entry.accusers.clone() } else { Vec::new() }
+            });
+            for accuser in accusers {
+                self.confirm(now, peer, accuser);
+            }
+            self.prober.urge(peer);
+        }
+    }
+
+    /// Changes what is known of a member, and says what that shows.
+    pub(super) fn change(
+        &mut self,
+        now: Instant,
+        peer: &PublicKey,
+        change: impl FnOnce(&mut crate::membership::table::Entry),
+    ) {
+        if let Some((before, after)) = self.table.update(now, peer, change) {
+            self.show(peer, Some(before), after);
+        }
+    }
+
+    /// Emits what changed in the view.
+    fn show(&mut self, peer: &PublicKey, before: Option<State>, after: State) {
+        if before == Some(after) {
+            return;
+        }
+        if after.is_live() && !self.observer {
+            self.prober.add(&mut self.rng, *peer);
+        }
+        let Some(member) = self.table.get(peer).cloned() else { return };
+        self.emit(match after {
+            State::Alive => Event::Alive(member),
+            State::Suspect => Event::Suspect(member),
+            State::Dead => Event::Dead(member),
+            State::Left => Event::Left(member),
+        });
+    }
+
+    /// A member is no longer in the table.
+    pub(super) fn forget(&mut self, peer: PublicKey) {
+        self.suspicions.remove(&peer);
+        self.local_dead.remove(&peer);
+        self.prober.remove(&peer);
+        self.queue.remove(&Topic::Member(peer));
+        self.emit(Event::Reclaimed(peer));
+    }
+}

@@ -1,0 +1,235 @@
+//! The queue of facts that wait to be told: least sent first.
+//!
+//! Each fact is told `factor · ⌈log10(n + 1)⌉` times by each member, riding on whatever message goes out and
+//! on gossip messages of its own. The order is rank, then how often it was sent, then newest first; so every
+//! fact gets out, also when more wait than a datagram holds, and an application's events never delay a
+//! member's. A newer fact about the same subject replaces the older one.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
+use super::table::MAX_MEMBERS;
+use crate::key::PublicKey;
+
+/// The most facts that wait: one for each member and one about this node. More can't be, since each subject
+/// has one place.
+pub const MAX_QUEUED_FACTS: usize = MAX_MEMBERS + 1;
+
+/// The most user events that wait. Each is told a few times within seconds; more at once would keep the
+/// datagrams full for longer than anyone cares about an event.
+pub const MAX_QUEUED_EVENTS: usize = 64;
+
+/// A message stops looking for smaller facts after this many that didn't fit.
+const MISSES: usize = 8;
+
+/// What a queued fact is about; the order is the rank.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Topic {
+    /// A member's state.
+    Member(PublicKey),
+    /// A user event, by origin and id.
+    Event(PublicKey, u64),
+}
+
+impl Topic {
+    fn rank(self) -> u8 {
+        match self {
+            Topic::Member(_) => 0,
+            Topic::Event(..) => 1,
+        }
+    }
+}
+
+type Place = (u8, u32, Reverse<u64>);
+
+/// The queue.
+#[derive(Debug, Default)]
+pub struct GossipQueue {
+    places: BTreeMap<Topic, Place>,
+    waiting: BTreeMap<Place, (Topic, Vec<u8>)>,
+    events: usize,
+    pushed: u64,
+}
+
+/// What a message takes along.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Picked {
+    /// Encoded facts.
+    pub facts: Vec<Vec<u8>>,
+    /// Encoded events.
+    pub events: Vec<Vec<u8>>,
+}
+
+impl GossipQueue {
+    /// Queues a fact, or replaces the one about the same subject. False if there is no room.
+    pub fn push(&mut self, topic: Topic, bytes: Vec<u8>) -> bool {
+        self.remove(&topic);
+        let is_event = matches!(topic, Topic::Event(..));
+        let full = if is_event {
+            self.events >= MAX_QUEUED_EVENTS
+        } else {
+            self.places.len() - self.events >= MAX_QUEUED_FACTS
+        };
+        if full {
+            return false;
+        }
+        self.events += usize::from(is_event);
+        self.pushed += 1;
+        let place = (topic.rank(), 0, Reverse(self.pushed));
+        self.places.insert(topic, place);
+        self.waiting.insert(place, (topic, bytes));
+        true
+    }
+
+    /// Takes a fact back.
+    pub fn remove(&mut self, topic: &Topic) {
+        if let Some(place) = self.places.remove(topic) {
+            self.waiting.remove(&place);
+            self.events -= usize::from(matches!(topic, Topic::Event(..)));
+        }
+    }
+
+    /// Whether a fact still waits.
+    pub fn contains(&self, topic: &Topic) -> bool {
+        self.places.contains_key(topic)
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
+
+    /// Picks what fits into `room` bytes, except what is about `without` (it is in the message already), and
+    /// counts it as sent; what was sent `limit` times is done.
+    pub fn pick(&mut self, room: usize, limit: u32, without: &[PublicKey]) -> Picked {
+        let (mut left, mut misses, mut chosen) = (room, 0, Vec::new());
+        for (place, (topic, bytes)) in &self.waiting {
+            if matches!(topic, Topic::Member(key) if without.contains(key)) {
+                continue;
+            }
+            if bytes.len() > left {
+                misses += 1;
+                if misses >= MISSES {
+                    break;
+                }
+                continue;
+            }
+            left -= bytes.len();
+            chosen.push(*place);
+        }
+        let mut picked = Picked::default();
+        for place in chosen {
+            let (topic, bytes) = self.waiting.remove(&place).expect("it was just seen");
+            match topic {
+                Topic::Member(_) => picked.facts.push(bytes.clone()),
+                Topic::Event(..) => picked.events.push(bytes.clone()),
+            }
+            let (rank, sent, order) = place;
+            if sent + 1 >= limit {
+                self.places.remove(&topic);
+                self.events -= usize::from(matches!(topic, Topic::Event(..)));
+            } else {
+                let place = (rank, sent + 1, order);
+                self.places.insert(topic, place);
+                self.waiting.insert(place, (topic, bytes));
+            }
+        }
+        picked
+    }
+}
+
+/// How often each member tells a fact in a mesh of `n`: `factor · ⌈log10(n + 1)⌉`, at least `factor`.
+pub fn retransmit_limit(factor: u32, n: usize) -> u32 {
+    let mut digits = 1;
+    let mut power = 10usize;
+    while power < n.saturating_add(1) {
+        digits += 1;
+        power = power.saturating_mul(10);
+    }
+    factor.saturating_mul(digits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    fn key(at: u16) -> PublicKey {
+        let mut bytes = [0; 32];
+        bytes[..2].copy_from_slice(&at.to_be_bytes());
+        PublicKey::from_bytes(bytes)
+    }
+
+    #[test]
+    fn a_fact_is_told_four_times_per_digit_of_the_mesh() {
+        for (n, limit) in [(0, 4), (1, 4), (8, 4), (9, 4), (10, 8), (99, 8), (100, 12), (999, 12), (1000, 16)]
+        {
+            assert_eq!(retransmit_limit(4, n), limit, "n {n}");
+        }
+    }
+
+    #[test]
+    fn every_fact_gets_out_even_if_a_message_holds_only_two() {
+        let mut queue = GossipQueue::default();
+        for at in 0..50u16 {
+            assert!(queue.push(Topic::Member(key(at)), at.to_be_bytes().to_vec()));
+        }
+        let mut told = BTreeSet::new();
+        for _ in 0..25 {
+            let picked = queue.pick(4, 4, &[]);
+            assert_eq!(picked.facts.len(), 2);
+            told.extend(picked.facts);
+        }
+        assert_eq!(told.len(), 50, "none was told twice before all were told once");
+    }
+
+    #[test]
+    fn a_fact_is_done_after_its_last_telling() {
+        let mut queue = GossipQueue::default();
+        queue.push(Topic::Member(key(1)), vec![1]);
+        for _ in 0..3 {
+            assert_eq!(queue.pick(10, 3, &[]).facts, vec![vec![1]]);
+        }
+        assert!(queue.is_empty());
+        assert_eq!(queue.pick(10, 3, &[]), Picked::default());
+    }
+
+    #[test]
+    fn a_newer_fact_replaces_the_older_one_and_starts_afresh() {
+        let mut queue = GossipQueue::default();
+        queue.push(Topic::Member(key(1)), vec![1]);
+        queue.pick(10, 2, &[]);
+        queue.push(Topic::Member(key(1)), vec![2]);
+        assert_eq!(queue.pick(10, 2, &[]).facts, vec![vec![2]]);
+        assert_eq!(queue.pick(10, 2, &[]).facts, vec![vec![2]]);
+        assert!(queue.is_empty());
+    }
+
+    #[test]
+    fn events_never_delay_membership_and_small_facts_fill_the_gaps() {
+        let mut queue = GossipQueue::default();
+        queue.push(Topic::Event(key(1), 1), vec![9]);
+        queue.push(Topic::Member(key(1)), vec![1; 5]);
+        queue.push(Topic::Member(key(2)), vec![2; 8]);
+        let picked = queue.pick(6, 9, &[]);
+        assert_eq!(picked, Picked { facts: vec![vec![1; 5]], events: vec![vec![9]] });
+        assert_eq!(queue.pick(8, 9, &[]).facts, vec![vec![2; 8]]);
+        assert_eq!(queue.pick(99, 9, &[key(2)]).facts, vec![vec![1; 5]]);
+    }
+
+    #[test]
+    fn the_queue_is_bounded_per_rank() {
+        let mut queue = GossipQueue::default();
+        for at in 0..MAX_QUEUED_EVENTS as u64 {
+            assert!(queue.push(Topic::Event(key(1), at), vec![0]));
+        }
+        assert!(!queue.push(Topic::Event(key(1), 9999), vec![0]));
+        for at in 0..MAX_QUEUED_FACTS as u16 {
+            assert!(queue.push(Topic::Member(key(at)), vec![0]));
+        }
+        assert!(!queue.push(Topic::Member(key(u16::MAX)), vec![0]));
+        assert!(queue.push(Topic::Member(key(1)), vec![7]), "replacing needs no room");
+        queue.remove(&Topic::Event(key(1), 0));
+        assert!(queue.push(Topic::Event(key(1), 9999), vec![0]));
+    }
+}

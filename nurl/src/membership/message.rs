@@ -1,0 +1,385 @@
+//! What members say to each other, and its bytes.
+//!
+//! CBOR (RFC 8949), definite lengths only, arrays with positional fields; fields after the known ones are
+//! skipped, so a later version may append. All numbers are unsigned.
+//!
+//! ```text
+//! message = [kind, highest epoch counter, flags (1 = observer), args, [fact…], [event…]]
+//! args      0 ping           [seq]
+//!           1 ack            [seq]
+//!           2 ping-req       [seq, target: 32 bytes, timeout_ms]
+//!           3 nack           [seq]
+//!           4 gossip         []
+//!           5 push-pull      [exchange id, chunk index, chunks in all]
+//!           6 push-pull-ack  [exchange id, chunk index, chunks in all]
+//!           7 announce       [nonce]
+//! fact    = [key: 32 bytes, state (0 alive, 1 suspect, 2 dead, 3 left), incarnation, age_s,
+//!            [accuser: 32 bytes…], null | profile]
+//! profile = [incarnation, boot, roles, weight, [job kind…], zone, version]
+//! event   = [origin: 32 bytes, id, body]
+//! ```
+//!
+//! A body is refused as a whole if any part of it is malformed or beyond its bound; nothing is allocated
+//! beyond what arrived.
+
+use minicbor::{Decoder, Encoder};
+
+use super::meta::{MAX_KINDS, Meta, Roles};
+use super::suspicion::MAX_ACCUSERS;
+use super::table::{Fact, MAX_INCARNATION, Profile, Record, State};
+use crate::key::{KEY_LEN, PublicKey};
+
+/// The largest body on the datagram channel: what fits every path before it is probed.
+pub const MAX_DATAGRAM_BYTES: usize = 1200;
+
+/// The largest body on the reliable leg: one chunk of a table. Large enough that 500 members are a handful
+/// of messages, small enough that none of them holds up the control stream.
+pub const MAX_CHUNK_BYTES: usize = 16 * 1024;
+
+/// The most facts in one message: more than the smallest ones that fit a chunk.
+pub const MAX_FACTS: usize = 512;
+
+/// The most user events in one message.
+pub const MAX_EVENTS: usize = 64;
+
+/// The largest body of a user event. They ride behind membership facts in the same datagram.
+pub const MAX_EVENT_BYTES: usize = 256;
+
+const OBSERVER: u64 = 1;
+
+/// A message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// The highest epoch counter that the sender knows.
+    pub epoch: u64,
+    /// The sender only looks on: it is no member.
+    pub observer: bool,
+    /// What it wants.
+    pub body: Body,
+    /// What it knows about members.
+    pub facts: Vec<Fact>,
+    /// What applications said.
+    pub events: Vec<UserEvent>,
+}
+
+/// What a message wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Body {
+    /// Are you there?
+    Ping {
+        /// Repeated in the answer.
+        seq: u64,
+    },
+    /// Yes; or, from a helper: the one you asked me about is.
+    Ack {
+        /// That of the ping or the ping-req.
+        seq: u64,
+    },
+    /// Ping someone for me.
+    PingReq {
+        /// Repeated in the answer.
+        seq: u64,
+        /// Whom.
+        target: PublicKey,
+        /// How long I shall wait.
+        timeout_ms: u32,
+    },
+    /// I am there, but the one you asked me about doesn't answer me either.
+    Nack {
+        /// That of the ping-req.
+        seq: u64,
+    },
+    /// Just the facts.
+    Gossip,
+    /// A chunk of my table; the first one asks for yours.
+    PushPull(Chunk),
+    /// A chunk of the table asked for.
+    PushPullAck(Chunk),
+    /// On the mesh group: I am here; does anyone miss me?
+    Announce {
+        /// Decides who answers.
+        nonce: u64,
+    },
+}
+
+/// Which part of an exchange a message is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Chunk {
+    /// The exchange, named by who began it.
+    pub id: u64,
+    /// From 0.
+    pub index: u32,
+    /// Above every index.
+    pub total: u32,
+}
+
+/// A small application event that rides on gossip.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UserEvent {
+    /// Whose. Hearsay: whoever passes it on could have made it up.
+    pub origin: PublicKey,
+    /// Distinct per origin.
+    pub id: u64,
+    /// At most [`MAX_EVENT_BYTES`].
+    pub body: Vec<u8>,
+}
+
+/// Why bytes are no message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// Not this layout, or beyond a bound.
+    #[error("malformed membership message")]
+    Malformed,
+    /// A kind that this version doesn't know.
+    #[error("unknown kind of membership message: {0}")]
+    UnknownKind(u64),
+    /// Longer than [`MAX_CHUNK_BYTES`].
+    #[error("membership message of {0} bytes")]
+    TooLarge(usize),
+}
+
+impl From<minicbor::decode::Error> for DecodeError {
+    fn from(_: minicbor::decode::Error) -> DecodeError {
+        DecodeError::Malformed
+    }
+}
+
+type Infallible = Result<(), minicbor::encode::Error<std::convert::Infallible>>;
+
+fn written(build: impl FnOnce(&mut Encoder<&mut Vec<u8>>) -> Infallible) -> Vec<u8> {
+    let mut out = Vec::new();
+    build(&mut Encoder::new(&mut out)).expect("a Vec takes every byte");
+    out
+}
+
+/// Everything before the facts.
+fn encode_head(epoch: u64, observer: bool, body: &Body) -> Vec<u8> {
+    let flags = if observer { OBSERVER } else { 0 };
+    let (kind, args) = match body {
+        Body::Ping { .. } => (0, 1),
+        Body::Ack { .. } => (1, 1),
+        Body::PingReq { .. } => (2, 3),
+        Body::Nack { .. } => (3, 1),
+        Body::Gossip => (4, 0),
+        Body::PushPull(_) => (5, 3),
+        Body::PushPullAck(_) => (6, 3),
+        Body::Announce { .. } => (7, 1),
+    };
+    written(|e| {
+        e.array(6)?.u8(kind)?.u64(epoch)?.u64(flags)?.array(args)?;
+        match *body {
+            Body::Ping { seq } | Body::Ack { seq } | Body::Nack { seq } => e.u64(seq)?.ok(),
+            Body::Announce { nonce } => e.u64(nonce)?.ok(),
+            Body::PingReq { seq, target, timeout_ms } => {
+                e.u64(seq)?.bytes(target.as_bytes())?.u32(timeout_ms)?.ok()
+            }
+            Body::Gossip => Ok(()),
+            Body::PushPull(chunk) | Body::PushPullAck(chunk) => {
+                e.u64(chunk.id)?.u32(chunk.index)?.u32(chunk.total)?.ok()
+            }
+        }
+    })
+}
+
+/// How many bytes of facts and events fit a message of `limit` bytes with this body.
+pub(crate) fn room(limit: usize, observer: bool, body: &Body) -> usize {
+    // The two list headers take at most three bytes each; the epoch is taken at its longest, so that a
+    // growing epoch never outgrows what was measured.
+    limit.saturating_sub(encode_head(u64::MAX, observer, body).len() + 6)
+}
+
+/// Joins a head with facts and events that are encoded already.
+pub(crate) fn assemble(
+    epoch: u64,
+    observer: bool,
+    body: &Body,
+    facts: &[Vec<u8>],
+    events: &[Vec<u8>],
+) -> Vec<u8> {
+    let mut out = encode_head(epoch, observer, body);
+    for list in [facts, events] {
+        out.extend(written(|e| e.array(list.len() as u64)?.ok()));
+        list.iter().for_each(|item| out.extend_from_slice(item));
+    }
+    out
+}
+
+/// The bytes of a fact.
+pub(crate) fn encode_fact(fact: &Fact) -> Vec<u8> {
+    written(|e| {
+        let state = match fact.record.state {
+            State::Alive => 0,
+            State::Suspect => 1,
+            State::Dead => 2,
+            State::Left => 3,
+        };
+        e.array(6)?.bytes(fact.key.as_bytes())?.u8(state)?.u64(fact.record.incarnation)?.u32(fact.age_s)?;
+        e.array(fact.accusers.len() as u64)?;
+        for accuser in &fact.accusers {
+            e.bytes(accuser.as_bytes())?;
+        }
+        let Some(Profile { incarnation, boot, meta }) = &fact.record.profile else { return e.null()?.ok() };
+        e.array(7)?.u64(*incarnation)?.u64(*boot)?.u16(meta.roles().bits())?.u16(meta.weight())?;
+        e.array(meta.kinds().len() as u64)?;
+        for kind in meta.kinds() {
+            e.str(kind)?;
+        }
+        e.str(meta.zone())?.str(meta.version())?.ok()
+    })
+}
+
+/// The bytes of an event.
+pub(crate) fn encode_event(event: &UserEvent) -> Vec<u8> {
+    written(|e| e.array(3)?.bytes(event.origin.as_bytes())?.u64(event.id)?.bytes(&event.body)?.ok())
+}
+
+impl Message {
+    /// The bytes. Whoever builds a message by hand sees to its bounds.
+    pub fn encode(&self) -> Vec<u8> {
+        let facts: Vec<_> = self.facts.iter().map(encode_fact).collect();
+        let events: Vec<_> = self.events.iter().map(encode_event).collect();
+        assemble(self.epoch, self.observer, &self.body, &facts, &events)
+    }
+
+    /// Reads a message.
+    ///
+    /// # Errors
+    /// [`DecodeError`]; never a panic, whatever the bytes.
+    pub fn decode(bytes: &[u8]) -> Result<Message, DecodeError> {
+        if bytes.len() > MAX_CHUNK_BYTES {
+            return Err(DecodeError::TooLarge(bytes.len()));
+        }
+        let mut d = Decoder::new(bytes);
+        let fields = open(&mut d, 6)?;
+        let kind = d.u64()?;
+        let epoch = d.u64()?;
+        let observer = d.u64()? & OBSERVER != 0;
+        let body = decode_body(&mut d, kind)?;
+        let mut facts = Vec::new();
+        for _ in 0..count(&mut d, MAX_FACTS)? {
+            facts.push(decode_fact(&mut d)?);
+        }
+        let mut events = Vec::new();
+        for _ in 0..count(&mut d, MAX_EVENTS)? {
+            events.push(decode_event(&mut d)?);
+        }
+        close(&mut d, fields, 6)?;
+        if d.position() != bytes.len() {
+            return Err(DecodeError::Malformed);
+        }
+        Ok(Message { epoch, observer, body, facts, events })
+    }
+}
+
+/// Opens an array of at least `known` fields.
+fn open(d: &mut Decoder<'_>, known: u64) -> Result<u64, DecodeError> {
+    d.array()?.filter(|fields| *fields >= known).ok_or(DecodeError::Malformed)
+}
+
+/// Skips what a later version appended.
+fn close(d: &mut Decoder<'_>, fields: u64, known: u64) -> Result<(), DecodeError> {
+    for _ in known..fields {
+        d.skip()?;
+    }
+    Ok(())
+}
+
+fn count(d: &mut Decoder<'_>, limit: usize) -> Result<u64, DecodeError> {
+    d.array()?.filter(|count| *count <= limit as u64).ok_or(DecodeError::Malformed)
+}
+
+fn decode_key(d: &mut Decoder<'_>) -> Result<PublicKey, DecodeError> {
+    let bytes: [u8; KEY_LEN] = d.bytes()?.try_into().map_err(|_| DecodeError::Malformed)?;
+    Ok(PublicKey::from_bytes(bytes))
+}
+
+fn decode_chunk(d: &mut Decoder<'_>) -> Result<Chunk, DecodeError> {
+    let chunk = Chunk { id: d.u64()?, index: d.u32()?, total: d.u32()? };
+    let sound = chunk.index < chunk.total && chunk.total <= super::pushpull::MAX_CHUNKS;
+    if sound { Ok(chunk) } else { Err(DecodeError::Malformed) }
+}
+
+fn decode_body(d: &mut Decoder<'_>, kind: u64) -> Result<Body, DecodeError> {
+    let known = match kind {
+        4 => 0,
+        0 | 1 | 3 | 7 => 1,
+        2 | 5 | 6 => 3,
+        _ => return Err(DecodeError::UnknownKind(kind)),
+    };
+    let fields = open(d, known)?;
+    let body = match kind {
+        0 => Body::Ping { seq: d.u64()? },
+        1 => Body::Ack { seq: d.u64()? },
+        2 => Body::PingReq { seq: d.u64()?, target: decode_key(d)?, timeout_ms: d.u32()? },
+        3 => Body::Nack { seq: d.u64()? },
+        5 => Body::PushPull(decode_chunk(d)?),
+        6 => Body::PushPullAck(decode_chunk(d)?),
+        7 => Body::Announce { nonce: d.u64()? },
+        _ => Body::Gossip,
+    };
+    close(d, fields, known)?;
+    Ok(body)
+}
+
+fn decode_fact(d: &mut Decoder<'_>) -> Result<Fact, DecodeError> {
+    let fields = open(d, 6)?;
+    let key = decode_key(d)?;
+    let state = match d.u64()? {
+        0 => State::Alive,
+        1 => State::Suspect,
+        2 => State::Dead,
+        3 => State::Left,
+        _ => return Err(DecodeError::Malformed),
+    };
+    let incarnation = d.u64()?;
+    let age_s = d.u32()?;
+    let mut accusers = Vec::new();
+    for _ in 0..count(d, MAX_ACCUSERS)? {
+        accusers.push(decode_key(d)?);
+    }
+    let profile = if d.datatype()? == minicbor::data::Type::Null {
+        d.null()?;
+        None
+    } else {
+        Some(decode_profile(d)?)
+    };
+    close(d, fields, 6)?;
+    // An alive fact is the subject's own word, so it carries what the subject said; nothing is newer than
+    // the incarnation it is about. Incarnations near the ceiling could not be outbid.
+    let said_at = profile.as_ref().map(|profile| profile.incarnation);
+    let sound = match state {
+        State::Alive => said_at == Some(incarnation) && accusers.is_empty(),
+        _ => said_at.is_none_or(|said_at| said_at <= incarnation),
+    };
+    if !sound || incarnation > MAX_INCARNATION {
+        return Err(DecodeError::Malformed);
+    }
+    Ok(Fact { key, record: Record { incarnation, state, profile }, age_s, accusers })
+}
+
+fn decode_profile(d: &mut Decoder<'_>) -> Result<Profile, DecodeError> {
+    let fields = open(d, 7)?;
+    let incarnation = d.u64()?;
+    let boot = d.u64()?;
+    let roles = Roles::from_bits(d.u16()?);
+    let weight = d.u16()?;
+    let mut kinds = Vec::new();
+    for _ in 0..count(d, MAX_KINDS)? {
+        kinds.push(d.str()?.to_owned());
+    }
+    let (zone, version) = (d.str()?.to_owned(), d.str()?.to_owned());
+    close(d, fields, 7)?;
+    let meta = Meta::new(roles, kinds, weight, zone, version).map_err(|_| DecodeError::Malformed)?;
+    Ok(Profile { incarnation, boot, meta })
+}
+
+fn decode_event(d: &mut Decoder<'_>) -> Result<UserEvent, DecodeError> {
+    let fields = open(d, 3)?;
+    let event = UserEvent { origin: decode_key(d)?, id: d.u64()?, body: d.bytes()?.to_vec() };
+    close(d, fields, 3)?;
+    if event.body.len() > MAX_EVENT_BYTES { Err(DecodeError::Malformed) } else { Ok(event) }
+}
+
+#[cfg(test)]
+#[path = "message_tests.rs"]
+mod tests;

@@ -1,0 +1,150 @@
+//! What a member says about itself: roles, job kinds, weight, zone, version.
+//!
+//! It travels with every alive fact, so it is small: [`MAX_META_BYTES`] encoded, whatever its parts.
+//! A [`Meta`] that exists is within its bounds.
+
+use super::detector::MembershipError;
+
+/// The most job kinds that a member advertises.
+pub const MAX_KINDS: usize = 32;
+
+/// The longest job kind, zone or version, in bytes.
+pub const MAX_NAME_BYTES: usize = 64;
+
+/// The sum of all names, in bytes. An alive fact with it (about 90 bytes more) fits a 1,200-byte datagram
+/// beside a ping and a second fact; larger metadata would starve the facts of others.
+pub const MAX_META_BYTES: usize = 512;
+
+/// What a member does for the mesh, as bits.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Roles(u16);
+
+impl Roles {
+    /// Nothing but being there.
+    pub const NONE: Roles = Roles(0);
+    /// Runs jobs and holds state: it has a place on the ring.
+    pub const WORKER: Roles = Roles(1);
+    /// Is also a hub.
+    pub const HUB: Roles = Roles(2);
+    /// Keeps its state across restarts, so its place on the ring outlives it for a day.
+    pub const STORE: Roles = Roles(4);
+
+    /// The bits; unknown ones are kept, so that a newer member's roles survive being passed on.
+    pub const fn bits(self) -> u16 {
+        self.0
+    }
+
+    /// From bits.
+    pub const fn from_bits(bits: u16) -> Roles {
+        Roles(bits)
+    }
+
+    /// Both.
+    #[must_use]
+    pub const fn with(self, other: Roles) -> Roles {
+        Roles(self.0 | other.0)
+    }
+
+    /// Whether all of `other` are among these.
+    pub const fn contains(self, other: Roles) -> bool {
+        self.0 & other.0 == other.0
+    }
+}
+
+/// Metadata within its bounds.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Meta {
+    roles: Roles,
+    kinds: Vec<String>,
+    weight: u16,
+    zone: String,
+    version: String,
+}
+
+impl Meta {
+    /// Checks the bounds. The kinds are sorted and deduplicated, so that equal metadata has equal bytes.
+    ///
+    /// # Errors
+    /// [`MembershipError::MetaTooLarge`].
+    pub fn new(
+        roles: Roles,
+        mut kinds: Vec<String>,
+        weight: u16,
+        zone: String,
+        version: String,
+    ) -> Result<Meta, MembershipError> {
+        kinds.sort_unstable();
+        kinds.dedup();
+        let names = || kinds.iter().chain([&zone, &version]);
+        let total: usize = names().map(String::len).sum();
+        if kinds.len() > MAX_KINDS
+            || total > MAX_META_BYTES
+            || names().any(|name| name.len() > MAX_NAME_BYTES)
+        {
+            return Err(MembershipError::MetaTooLarge { kinds: kinds.len(), bytes: total });
+        }
+        Ok(Meta { roles, kinds, weight, zone, version })
+    }
+
+    /// What the member does.
+    pub fn roles(&self) -> Roles {
+        self.roles
+    }
+
+    /// The job kinds that it runs, sorted.
+    pub fn kinds(&self) -> &[String] {
+        &self.kinds
+    }
+
+    /// Its share of the ring, relative to others.
+    pub fn weight(&self) -> u16 {
+        self.weight
+    }
+
+    /// Where it stands, for placing replicas apart; empty for nowhere in particular.
+    pub fn zone(&self) -> &str {
+        &self.zone
+    }
+
+    /// The version of the software it runs.
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kinds(count: usize, length: usize) -> Vec<String> {
+        (0..count).map(|at| format!("{at:0length$}")).collect()
+    }
+
+    fn of(kinds: Vec<String>) -> Result<Meta, MembershipError> {
+        Meta::new(Roles::WORKER, kinds, 1, String::new(), String::new())
+    }
+
+    #[test]
+    fn metadata_beyond_a_bound_is_a_typed_error() {
+        assert!(of(kinds(MAX_KINDS, 2)).is_ok());
+        assert!(matches!(of(kinds(MAX_KINDS + 1, 2)), Err(MembershipError::MetaTooLarge { .. })));
+        assert!(of(kinds(1, MAX_NAME_BYTES)).is_ok());
+        assert!(matches!(of(kinds(1, MAX_NAME_BYTES + 1)), Err(MembershipError::MetaTooLarge { .. })));
+        assert!(of(kinds(8, 64)).is_ok());
+        assert!(matches!(of(kinds(9, 64)), Err(MembershipError::MetaTooLarge { bytes: 576, .. })));
+    }
+
+    #[test]
+    fn the_order_of_kinds_makes_no_difference() {
+        let one = of(vec!["b".into(), "a".into(), "b".into()]).unwrap();
+        assert_eq!(one, of(vec!["a".into(), "b".into()]).unwrap());
+    }
+
+    #[test]
+    fn roles_are_a_set() {
+        let roles = Roles::WORKER.with(Roles::STORE);
+        assert!(roles.contains(Roles::WORKER) && roles.contains(Roles::STORE));
+        assert!(!roles.contains(Roles::HUB) && roles.contains(Roles::NONE));
+        assert_eq!(Roles::from_bits(0x8001).bits(), 0x8001);
+    }
+}

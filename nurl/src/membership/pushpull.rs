@@ -1,0 +1,161 @@
+//! Exchanges of whole tables: how a node joins, and how what gossip missed is repaired.
+//!
+//! An exchange is a request and an answer over the reliable leg, each a run of chunks of at most
+//! [`MAX_CHUNK_BYTES`](super::message::MAX_CHUNK_BYTES), so a table never outgrows a message. Each chunk is
+//! merged as it arrives, since merging cares for no order; the answer is complete when all its chunks came.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use super::message::Chunk;
+use crate::key::PublicKey;
+
+/// The most chunks of a table: all [`MAX_MEMBERS`](super::table::MAX_MEMBERS) with the largest metadata
+/// take 190.
+pub const MAX_CHUNKS: u32 = 256;
+
+/// Exchanges that this node has under way. A join starts three; the rest is for peers that turn up unknown.
+pub const MAX_PENDING: usize = 16;
+
+/// Tables that are answered per second. A full one costs half a megabyte, and whoever isn't answered asks
+/// again.
+pub const MAX_ANSWERS_PER_SECOND: u32 = 32;
+
+#[derive(Debug)]
+struct Pending {
+    peer: PublicKey,
+    until: Instant,
+    got: BTreeSet<u32>,
+}
+
+/// The exchanges under way.
+#[derive(Debug, Default)]
+pub struct PushPull {
+    pending: BTreeMap<u64, Pending>,
+    answered: Option<(Instant, u32)>,
+}
+
+impl PushPull {
+    /// Starts one. False if one with this peer is under way, or too many are.
+    pub fn start(&mut self, now: Instant, timeout: Duration, id: u64, peer: PublicKey) -> bool {
+        if self.pending.len() >= MAX_PENDING || self.is_pending(&peer) {
+            return false;
+        }
+        self.pending.insert(id, Pending { peer, until: now + timeout, got: BTreeSet::new() });
+        true
+    }
+
+    /// Whether one with this peer is under way.
+    pub fn is_pending(&self, peer: &PublicKey) -> bool {
+        self.pending.values().any(|pending| pending.peer == *peer)
+    }
+
+    /// A chunk of an answer: `None` if nobody asked, else whether the answer is complete.
+    pub fn answer(&mut self, from: &PublicKey, chunk: Chunk) -> Option<bool> {
+        let pending = self.pending.get_mut(&chunk.id).filter(|pending| pending.peer == *from)?;
+        pending.got.insert(chunk.index);
+        let complete = pending.got.len() as u32 >= chunk.total;
+        if complete {
+            self.pending.remove(&chunk.id);
+        }
+        Some(complete)
+    }
+
+    /// Whether a request may be answered now.
+    pub fn may_answer(&mut self, now: Instant) -> bool {
+        let (since, count) = match self.answered {
+            Some((since, count)) if now.saturating_duration_since(since) < Duration::from_secs(1) => {
+                (since, count)
+            }
+            _ => (now, 0),
+        };
+        self.answered = Some((since, count.saturating_add(1)));
+        count < MAX_ANSWERS_PER_SECOND
+    }
+
+    /// Ends those that took too long; how many did.
+    pub fn expire(&mut self, now: Instant) -> usize {
+        let before = self.pending.len();
+        self.pending.retain(|_, pending| pending.until > now);
+        before - self.pending.len()
+    }
+
+    /// When [`expire`](PushPull::expire) has something.
+    pub fn due(&self) -> Option<Instant> {
+        self.pending.values().map(|pending| pending.until).min()
+    }
+}
+
+/// Packs encoded facts into chunks of at most `room` bytes each; at least one chunk, also for none.
+pub(crate) fn pack(facts: impl Iterator<Item = Vec<u8>>, room: usize, most: usize) -> Vec<Vec<Vec<u8>>> {
+    let (mut chunks, mut chunk, mut used) = (Vec::new(), Vec::new(), 0);
+    for fact in facts {
+        if !chunk.is_empty() && (used + fact.len() > room || chunk.len() >= most) {
+            chunks.push(std::mem::take(&mut chunk));
+            used = 0;
+        }
+        used += fact.len();
+        chunk.push(fact);
+    }
+    chunks.push(chunk);
+    chunks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TIMEOUT: Duration = Duration::from_secs(10);
+
+    fn key(at: u8) -> PublicKey {
+        PublicKey::from_bytes([at; 32])
+    }
+
+    #[test]
+    fn an_answer_is_complete_when_every_chunk_came_in_whatever_order() {
+        let now = crate::membership::test_now();
+        let mut exchanges = PushPull::default();
+        assert!(exchanges.start(now, TIMEOUT, 5, key(1)));
+        let chunk = |index| Chunk { id: 5, index, total: 3 };
+        assert_eq!(exchanges.answer(&key(1), chunk(2)), Some(false));
+        assert_eq!(exchanges.answer(&key(1), chunk(2)), Some(false), "a repeated chunk counts once");
+        assert_eq!(exchanges.answer(&key(2), chunk(0)), None, "not whom we asked");
+        assert_eq!(exchanges.answer(&key(1), chunk(0)), Some(false));
+        assert_eq!(exchanges.answer(&key(1), chunk(1)), Some(true));
+        assert_eq!(exchanges.answer(&key(1), chunk(1)), None);
+    }
+
+    #[test]
+    fn exchanges_are_bounded_and_end() {
+        let now = crate::membership::test_now();
+        let mut exchanges = PushPull::default();
+        for at in 0..MAX_PENDING as u8 {
+            assert!(exchanges.start(now, TIMEOUT, at.into(), key(at)));
+        }
+        assert!(!exchanges.start(now, TIMEOUT, 99, key(99)));
+        assert_eq!(exchanges.due(), Some(now + TIMEOUT));
+        assert_eq!(exchanges.expire(now + TIMEOUT), MAX_PENDING);
+        assert!(exchanges.start(now, TIMEOUT, 99, key(99)));
+        assert!(!exchanges.start(now, TIMEOUT, 100, key(99)), "one with each peer");
+    }
+
+    #[test]
+    fn answers_are_limited_per_second() {
+        let now = crate::membership::test_now();
+        let mut exchanges = PushPull::default();
+        let granted = (0..100).filter(|_| exchanges.may_answer(now)).count();
+        assert_eq!(granted as u32, MAX_ANSWERS_PER_SECOND);
+        assert!(exchanges.may_answer(now + Duration::from_secs(1)));
+    }
+
+    #[test]
+    fn chunks_hold_everything_and_none_outgrows_its_room() {
+        let facts = (0..100usize).map(|at| vec![0; 1 + at % 7]);
+        let chunks = pack(facts, 20, 4);
+        assert!(
+            chunks.iter().all(|chunk| chunk.len() <= 4 && chunk.iter().map(Vec::len).sum::<usize>() <= 20)
+        );
+        assert_eq!(chunks.iter().map(Vec::len).sum::<usize>(), 100);
+        assert_eq!(pack(std::iter::empty(), 20, 4), vec![Vec::<Vec<u8>>::new()]);
+    }
+}

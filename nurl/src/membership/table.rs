@@ -1,0 +1,466 @@
+//! The members, and the rule by which what is said about them is merged.
+//!
+//! **The law.** A [`Record`] is the join of two maxima: of (incarnation, state), where alive < suspect < dead
+//! < left, and of the profile (incarnation, boot id, metadata). So merging is commutative, associative and
+//! idempotent: in whatever order facts arrive, and however often, two nodes end with equal records. Dead is
+//! sticky at its incarnation; only its subject can raise it, by a higher one.
+//!
+//! **What a node shows** ([`Member::state`]) may differ from the record that it passes on, in two ways that
+//! never travel: an ack that came before the suspicion ended *clears* it here, and a verdict reached in
+//! isolation is held here alone ([`super::isolation`]).
+//!
+//! **Bounds.** At most [`MAX_MEMBERS`]; a full table first reclaims those that left, then the dead, longest
+//! gone first. Live members are never evicted. An incarnation may jump by at most [`MAX_INCARNATION_JUMP`].
+
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use super::config::Config;
+use super::meta::{Meta, Roles};
+use super::suspicion::MAX_ACCUSERS;
+use crate::key::PublicKey;
+
+/// The most members other than this node. At about 150 bytes each a table is 600 KiB, and one push-pull
+/// about as much; a mesh that outgrows it needs partial views, which this design doesn't have.
+pub const MAX_MEMBERS: usize = 4096;
+
+/// How far one message may raise an incarnation. An honest member raises its own by one at a time, so this
+/// is far beyond what lost messages explain; without the limit one message could spend the counter of
+/// another member for ever.
+pub const MAX_INCARNATION_JUMP: u64 = 1 << 20;
+
+/// No incarnation is above this, so that there is always room to outbid.
+pub const MAX_INCARNATION: u64 = 1 << 62;
+
+/// A dead or left member whose memory ends sooner than this is not learned any more: it would be forgotten
+/// at once, and learned again from the next table.
+const RECLAIM_MARGIN: Duration = Duration::from_secs(30);
+
+/// What a member is held to be. The order is the precedence at equal incarnations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum State {
+    /// Answers, as far as anyone knows.
+    Alive,
+    /// Didn't answer someone; counts as live until its time is up.
+    Suspect,
+    /// Its time ran out.
+    Dead,
+    /// It said goodbye.
+    Left,
+}
+
+impl State {
+    /// Alive and suspect members own keys, run jobs and are counted in n.
+    pub fn is_live(self) -> bool {
+        self <= State::Suspect
+    }
+}
+
+/// A member as this node sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// Who.
+    pub key: PublicKey,
+    /// What this node holds it to be.
+    pub state: State,
+    /// Its incarnation.
+    pub incarnation: u64,
+    /// The boot id of its process; 0 while only hearsay without a profile is known.
+    pub boot: u64,
+    /// What it says about itself.
+    pub meta: Meta,
+    /// Since when it has been in this state.
+    pub since: Instant,
+}
+
+impl Member {
+    /// Whether it has a place on the placement ring: a worker that is live, or dead but with a store, until
+    /// it is reclaimed.
+    pub fn is_placed(&self) -> bool {
+        self.meta.roles().contains(Roles::WORKER)
+            && (self.state.is_live()
+                || (self.state == State::Dead && self.meta.roles().contains(Roles::STORE)))
+    }
+}
+
+/// What a member said about itself at one incarnation. Ordered, so that conflicting ones merge alike.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Profile {
+    /// The incarnation at which it said so.
+    pub incarnation: u64,
+    /// The boot id of its process.
+    pub boot: u64,
+    /// Its metadata.
+    pub meta: Meta,
+}
+
+/// What travels about a member; a join-semilattice (see the module).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// The highest incarnation that anything was said about.
+    pub incarnation: u64,
+    /// The gravest thing said at that incarnation.
+    pub state: State,
+    /// The newest profile.
+    pub profile: Option<Profile>,
+}
+
+impl Record {
+    /// Joins another record into this one; what grew is said in the answer.
+    pub fn merge(&mut self, other: &Record) -> Growth {
+        let mut growth = Growth::default();
+        // 1. A higher incarnation wins; at the same one the graver state.
+        if (other.incarnation, other.state) > (self.incarnation, self.state) {
+            self.incarnation = other.incarnation;
+            self.state = other.state;
+            growth.state = true;
+        }
+        // 2. The newest profile wins, whatever is said about life and death. Two at one incarnation (a
+        //    restarted process that doesn't know its past) merge by boot id; the process then outbids.
+        if other.profile > self.profile {
+            growth.restarted = match (&self.profile, &other.profile) {
+                (Some(old), Some(new)) => old.boot != new.boot,
+                _ => false,
+            };
+            growth.profile = true;
+            self.profile.clone_from(&other.profile);
+        }
+        growth
+    }
+}
+
+/// What a merge added.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Growth {
+    /// A higher incarnation or a graver state.
+    pub state: bool,
+    /// A newer profile.
+    pub profile: bool,
+    /// The newer profile has another boot id.
+    pub restarted: bool,
+}
+
+/// One thing said about one member.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fact {
+    /// About whom.
+    pub key: PublicKey,
+    /// What.
+    pub record: Record,
+    /// For how many seconds it has been dead or gone; 0 for the living.
+    pub age_s: u32,
+    /// Who accused it, if it is a suspect.
+    pub accusers: Vec<PublicKey>,
+}
+
+/// Why a fact was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// The incarnation jumps too far.
+    IncarnationJump,
+    /// No room, and nobody to reclaim.
+    TableFull,
+    /// About to be forgotten anyway.
+    Expired,
+}
+
+/// What a fact did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Applied {
+    /// The state shown before; `None` if the member is new.
+    pub before: Option<State>,
+    /// The state shown now.
+    pub after: State,
+    /// What the record gained.
+    pub growth: Growth,
+    /// Accusers that were not known at this incarnation.
+    pub new_accusers: Vec<PublicKey>,
+    /// Whether metadata differs from before.
+    pub meta_changed: bool,
+    /// Who made room.
+    pub reclaimed: Option<PublicKey>,
+}
+
+/// A verdict that is held here alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Suspect,
+    /// Shown as suspect until it counts.
+    Dead {
+        counts_at: Instant,
+        counts: bool,
+    },
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Entry {
+    pub(crate) member: Member,
+    pub(crate) record: Record,
+    pub(crate) accusers: Vec<PublicKey>,
+    /// An ack cleared the suspicion at the record's incarnation.
+    pub(crate) cleared: bool,
+    pub(crate) verdict: Option<Verdict>,
+    /// When this node itself published an accusation at the record's incarnation.
+    pub(crate) published: Option<Instant>,
+    /// When it last spoke to this node itself.
+    pub(crate) heard: Option<Instant>,
+}
+
+impl Entry {
+    fn effective(&self) -> State {
+        let state = match self.record.state {
+            State::Suspect if self.cleared => State::Alive,
+            state => state,
+        };
+        match self.verdict {
+            Some(verdict) if state.is_live() => match verdict {
+                Verdict::Dead { counts: true, .. } => State::Dead,
+                _ => State::Suspect,
+            },
+            _ => state,
+        }
+    }
+
+    /// The record as a fact, with its age.
+    pub(crate) fn fact(&self, now: Instant) -> Fact {
+        let gone = !self.record.state.is_live();
+        let age = if gone { now.saturating_duration_since(self.member.since).as_secs() } else { 0 };
+        Fact {
+            key: self.member.key,
+            record: self.record.clone(),
+            age_s: u32::try_from(age).unwrap_or(u32::MAX),
+            accusers: if self.record.state == State::Suspect { self.accusers.clone() } else { Vec::new() },
+        }
+    }
+}
+
+/// All members but this node.
+#[derive(Debug, Default)]
+pub struct Table {
+    entries: BTreeMap<PublicKey, Entry>,
+    live: usize,
+}
+
+impl Table {
+    /// Live members, without this node.
+    pub fn live(&self) -> usize {
+        self.live
+    }
+
+    /// All members that are remembered, in key order.
+    pub fn members(&self) -> impl Iterator<Item = &Member> {
+        self.entries.values().map(|entry| &entry.member)
+    }
+
+    /// One member.
+    pub fn get(&self, key: &PublicKey) -> Option<&Member> {
+        self.entries.get(key).map(|entry| &entry.member)
+    }
+
+    /// A member spoke to this node itself.
+    pub(crate) fn hear(&mut self, now: Instant, key: &PublicKey) {
+        if let Some(entry) = self.entries.get_mut(key) {
+            entry.heard = Some(now);
+        }
+    }
+
+    /// Who has spoken since then; `None` is the beginning of time.
+    pub(crate) fn heard_since(&self, since: Option<Instant>) -> BTreeSet<PublicKey> {
+        let heard = self.entries.values().filter(|entry| entry.heard.is_some() && entry.heard >= since);
+        heard.map(|entry| entry.member.key).collect()
+    }
+
+    pub(crate) fn entry(&self, key: &PublicKey) -> Option<&Entry> {
+        self.entries.get(key)
+    }
+
+    pub(crate) fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.values()
+    }
+
+    /// Changes an entry and shows what follows from it: the state before and after.
+    pub(crate) fn update(
+        &mut self,
+        now: Instant,
+        key: &PublicKey,
+        change: impl FnOnce(&mut Entry),
+    ) -> Option<(State, State)> {
+        let entry = self.entries.get_mut(key)?;
+        let before = entry.member.state;
+        change(entry);
+        let after = entry.effective();
+        entry.member.incarnation = entry.record.incarnation;
+        if let Some(profile) = &entry.record.profile {
+            entry.member.boot = profile.boot;
+            if entry.member.meta != profile.meta {
+                entry.member.meta = profile.meta.clone();
+            }
+        }
+        if before != after {
+            entry.member.state = after;
+            entry.member.since = now;
+        }
+        match before.is_live().cmp(&after.is_live()) {
+            Ordering::Less => self.live += 1,
+            Ordering::Greater => self.live -= 1,
+            Ordering::Equal => {}
+        }
+        Some((before, after))
+    }
+
+    /// Merges a fact. `first_hand` says that its subject itself sent it, over its own session.
+    ///
+    /// # Errors
+    /// A [`Refusal`]; the table is unchanged then, except for a reclaimed member.
+    pub fn apply(
+        &mut self,
+        now: Instant,
+        config: &Config,
+        fact: &Fact,
+        first_hand: bool,
+    ) -> Result<Applied, Refusal> {
+        let known = self.entries.get(&fact.key);
+        let base = known.map_or(0, |entry| entry.record.incarnation);
+        // A member that has lived long may have a high incarnation, and must still be able to say so itself
+        // to someone who has never heard of it.
+        let introduces_itself = known.is_none() && first_hand;
+        let limit =
+            if introduces_itself { MAX_INCARNATION } else { base.saturating_add(MAX_INCARNATION_JUMP) };
+        if fact.record.incarnation > limit.min(MAX_INCARNATION) {
+            return Err(Refusal::IncarnationJump);
+        }
+        match known {
+            Some(_) => Ok(self.merge_known(now, fact)),
+            None => self.insert(now, config, fact),
+        }
+    }
+
+    fn merge_known(&mut self, now: Instant, fact: &Fact) -> Applied {
+        let (mut growth, mut new_accusers, mut meta_changed) = (Growth::default(), Vec::new(), false);
+        let shown = self.update(now, &fact.key, |entry| {
+            let incarnation = entry.record.incarnation;
+            growth = entry.record.merge(&fact.record);
+            if growth.state {
+                entry.cleared = false;
+                entry.published = None;
+                if entry.record.incarnation > incarnation {
+                    entry.accusers.clear();
+                    entry.verdict = None;
+                }
+                if !entry.record.state.is_live() {
+                    entry.verdict = None;
+                }
+            }
+            if entry.record.state == State::Suspect
+                && (fact.record.incarnation, fact.record.state) == (entry.record.incarnation, State::Suspect)
+            {
+                for accuser in &fact.accusers {
+                    if entry.accusers.len() < MAX_ACCUSERS && !entry.accusers.contains(accuser) {
+                        entry.accusers.push(*accuser);
+                        new_accusers.push(*accuser);
+                    }
+                }
+                // Someone who hadn't accused it when the ack came has evidence of their own.
+                if !new_accusers.is_empty() {
+                    entry.cleared = false;
+                }
+            }
+            if growth.profile {
+                meta_changed =
+                    entry.record.profile.as_ref().is_some_and(|profile| profile.meta != entry.member.meta);
+            }
+        });
+        let (before, after) = shown.expect("the caller looked the member up");
+        Applied { before: Some(before), after, growth, new_accusers, meta_changed, reclaimed: None }
+    }
+
+    fn insert(&mut self, now: Instant, config: &Config, fact: &Fact) -> Result<Applied, Refusal> {
+        let age = Duration::from_secs(fact.age_s.into());
+        let state = fact.record.state;
+        if reclaim_after(config, state).is_some_and(|limit| age + RECLAIM_MARGIN > limit) {
+            return Err(Refusal::Expired);
+        }
+        let mut reclaimed = None;
+        if self.entries.len() >= MAX_MEMBERS {
+            if !state.is_live() {
+                return Err(Refusal::TableFull);
+            }
+            let victim = self.longest_gone().ok_or(Refusal::TableFull)?;
+            self.entries.remove(&victim);
+            reclaimed = Some(victim);
+        }
+        let since = if state.is_live() { now } else { now.checked_sub(age).unwrap_or(now) };
+        let (boot, meta) =
+            fact.record.profile.as_ref().map_or((0, Meta::default()), |p| (p.boot, p.meta.clone()));
+        let mut accusers = fact.accusers.clone();
+        accusers.truncate(MAX_ACCUSERS);
+        self.entries.insert(
+            fact.key,
+            Entry {
+                member: Member {
+                    key: fact.key,
+                    state,
+                    incarnation: fact.record.incarnation,
+                    boot,
+                    meta,
+                    since,
+                },
+                record: fact.record.clone(),
+                accusers: accusers.clone(),
+                cleared: false,
+                verdict: None,
+                published: None,
+                heard: None,
+            },
+        );
+        self.live += usize::from(state.is_live());
+        let growth = Growth { state: true, profile: fact.record.profile.is_some(), restarted: false };
+        Ok(Applied {
+            before: None,
+            after: state,
+            growth,
+            new_accusers: accusers,
+            meta_changed: false,
+            reclaimed,
+        })
+    }
+
+    /// Whom a newcomer displaces: left before dead, and the longest gone of them.
+    fn longest_gone(&self) -> Option<PublicKey> {
+        self.entries
+            .values()
+            .filter(|entry| !entry.member.state.is_live() && !entry.record.state.is_live())
+            .min_by_key(|entry| (entry.member.state != State::Left, entry.member.since, entry.member.key))
+            .map(|entry| entry.member.key)
+    }
+
+    /// Forgets the dead and the left whose time is over.
+    pub fn reclaim(&mut self, now: Instant, config: &Config) -> Vec<PublicKey> {
+        let over: Vec<PublicKey> = self
+            .entries
+            .values()
+            .filter(|entry| {
+                let gone = now.saturating_duration_since(entry.member.since);
+                reclaim_after(config, entry.member.state).is_some_and(|limit| gone >= limit)
+            })
+            .map(|entry| entry.member.key)
+            .collect();
+        for key in &over {
+            self.entries.remove(key);
+        }
+        over
+    }
+}
+
+fn reclaim_after(config: &Config, state: State) -> Option<Duration> {
+    match state {
+        State::Alive | State::Suspect => None,
+        State::Dead => Some(config.dead_reclaim),
+        State::Left => Some(config.left_reclaim),
+    }
+}
+
+#[cfg(test)]
+#[path = "table_tests.rs"]
+mod tests;
