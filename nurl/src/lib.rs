@@ -4,6 +4,7 @@
 //!
 //! | layer | module |
 //! | --- | --- |
+//! | seam | [`transport`] |
 //! | keys | [`key`], [`mesh`] |
 //! | shim | [`rt`] |
 
@@ -21,3 +22,5 @@ pub mod key;
 pub mod mesh;
 #[cfg(any(not(feature = "sim"), madsim))]
 pub mod rt;
+#[cfg(any(not(feature = "sim"), madsim))]
+pub mod transport;

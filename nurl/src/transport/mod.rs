@@ -1,0 +1,3 @@
+//! The seam: what the layers above see of a peer, whatever path leads to it.
+
+pub mod reliable;
