@@ -13,10 +13,16 @@
 //! | server | Handshake | its transport parameters |
 //! | client | Handshake | empty |
 //!
-//! A packet's "tag" is one byte, the generation of its key. quinn-proto changes keys once, early in a
-//! connection's life, and tells old from new by whether decryption succeeds; with a cipher that always
-//! succeeds, a packet that arrives long after the change would look like an illegal second change and kill
-//! the connection. The byte makes such a packet fail, so it is dropped and its data sent again.
+//! A packet's "tag" is four bytes: the generation of its key and bits 8 to 31 of its packet number. QUIC
+//! leaves two decisions to whether decryption succeeds, and a cipher that always succeeds would take them
+//! wrongly for a packet that arrives late:
+//!
+//! - A packet carries only the low bits of its number; far from the newest one they expand to another
+//!   number, one that was perhaps never sent, and its acknowledgement would kill the connection.
+//! - quinn-proto changes keys once, early in a connection's life; a packet from before that arrives long
+//!   after would look like an illegal second change.
+//!
+//! With the tag such a packet fails, so it is dropped, and its data has been sent again anyway.
 //!
 //! It refuses a malformed handshake with a transport error, and every Retry packet, token and early data.
 
@@ -42,8 +48,8 @@ const LENGTH_BYTES: usize = 2;
 /// itself stops a peer at 16 KiB of handshake data.
 const MAX_HANDSHAKE_MESSAGE_BYTES: usize = 2_048;
 
-/// Bytes added to each packet: the generation.
-const TAG_BYTES: usize = 1;
+/// Bytes added to each packet.
+const TAG_BYTES: usize = 4;
 
 /// Starts sessions on either side.
 pub(super) struct Plain;
@@ -269,15 +275,22 @@ struct PlainPacket {
     generation: u8,
 }
 
+impl PlainPacket {
+    fn tag(&self, packet: u64) -> [u8; TAG_BYTES] {
+        let number = packet.to_le_bytes();
+        [self.generation, number[1], number[2], number[3]]
+    }
+}
+
 impl PacketKey for PlainPacket {
-    fn encrypt(&self, _packet: u64, buf: &mut [u8], _header_len: usize) {
-        if let Some(tag) = buf.last_mut() {
-            *tag = self.generation;
+    fn encrypt(&self, packet: u64, buf: &mut [u8], _header_len: usize) {
+        if let Some(tag) = buf.last_chunk_mut() {
+            *tag = self.tag(packet);
         }
     }
 
-    fn decrypt(&self, _packet: u64, _header: &[u8], payload: &mut BytesMut) -> Result<(), CryptoError> {
-        if payload.last() != Some(&self.generation) {
+    fn decrypt(&self, packet: u64, _header: &[u8], payload: &mut BytesMut) -> Result<(), CryptoError> {
+        if payload.last_chunk() != Some(&self.tag(packet)) {
             return Err(CryptoError);
         }
         payload.truncate(payload.len() - TAG_BYTES);

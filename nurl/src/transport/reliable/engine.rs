@@ -60,8 +60,10 @@ pub struct Reliable {
     sending: usize,
     /// Bytes received, incomplete or not yet taken.
     receiving: usize,
-    /// Peers that were told `Full`.
-    refused: BTreeSet<PublicKey>,
+    /// Peers and priorities that were told `Full`.
+    refused: BTreeSet<(PublicKey, Priority)>,
+    /// Peers that were told `Full` because of the budget of all peers.
+    refused_by_all: BTreeSet<PublicKey>,
     /// Peers that aren't read from, for the receive budget.
     paused: BTreeSet<PublicKey>,
     /// While the receive budget is exceeded: the peer that is read from, and its last progress.
@@ -94,6 +96,7 @@ impl Reliable {
             sending: 0,
             receiving: 0,
             refused: BTreeSet::new(),
+            refused_by_all: BTreeSet::new(),
             paused: BTreeSet::new(),
             leader: None,
             stats: Stats::default(),
@@ -128,7 +131,11 @@ impl Reliable {
             self.sending > 0 && self.sending.saturating_add(body.len()) > self.config.send_budget_bytes;
         if over || !entry.outbox.fits(priority, body.len(), &self.config) {
             self.stats.refused_full += 1;
-            self.refused.insert(peer);
+            if over {
+                self.refused_by_all.insert(peer);
+            } else {
+                self.refused.insert((peer, priority));
+            }
             return Err(SendError::Full { queued_bytes: entry.outbox.bytes() });
         }
         let id = MessageId(self.next_message);
@@ -156,7 +163,7 @@ impl Reliable {
         match entry.boot {
             Some(boot) if boot == peer_boot => {
                 entry.opening = None;
-                self.on_path_changed(now, peer);
+                self.probe(now, peer);
                 return;
             }
             Some(_) => {
@@ -216,10 +223,20 @@ impl Reliable {
         }
     }
 
-    /// The path to the peer changed, or works again. Nothing is reset: what QUIC knows about the old path is
-    /// a better start than nothing (measured: see the tests). But a probe goes out at once, where QUIC might
-    /// be waiting in a long back-off.
+    /// The peer is now reached over another path (direct ↔ relay, wifi ↔ cellular). What QUIC learned of the
+    /// old one, its window and round trip, is dropped, and a probe goes out at once. Measured when a round
+    /// trip of 20 ms became 200 ms at 40 Mbit/s: the next seven seconds carry 33 MB, against 19 MB without.
+    /// After a mere blackout of the same path nothing is to be reset; [`Reliable::on_established`] with the
+    /// same boot id only probes.
     pub fn on_path_changed(&mut self, now: Instant, peer: PublicKey) {
+        if let Some(link) = self.peers.get_mut(&peer).and_then(|entry| entry.link.as_mut()) {
+            link.conn.path_changed(now);
+        }
+        self.probe(now, peer);
+    }
+
+    /// Asks for a sign of life now if something is unanswered, where QUIC might be in a long back-off.
+    fn probe(&mut self, now: Instant, peer: PublicKey) {
         if let Some(entry) = self.peers.get_mut(&peer)
             && let Some(link) = &mut entry.link
             && (!link.connected || !entry.outbox.is_empty())
@@ -243,7 +260,8 @@ impl Reliable {
             let gone = entry.outbox.take_all();
             self.fail(peer, gone, FailReason::Forgotten);
         }
-        self.refused.remove(&peer);
+        self.refused.retain(|(refused, _)| *refused != peer);
+        self.refused_by_all.remove(&peer);
         self.resume();
     }
 
@@ -482,18 +500,23 @@ impl Reliable {
         }
     }
 
-    /// A message left: whoever was refused may try again.
+    /// A message left: whoever was refused may try again, once half of the budget in question is free.
     fn announce_room(&mut self, peer: PublicKey) {
-        if self.refused.is_empty() {
-            return;
+        let outbox = self.peers.get(&peer).map(|entry| &entry.outbox);
+        let half = self.config.class_budget_bytes / 2;
+        let mut room = false;
+        for priority in Priority::ALL {
+            if outbox.is_none_or(|outbox| outbox.fits(priority, half, &self.config)) {
+                room |= self.refused.remove(&(peer, priority));
+            }
         }
-        // Where the budget of all peers was the obstacle, any message that leaves helps every peer.
-        let (idle, waiting): (BTreeSet<_>, BTreeSet<_>) =
-            std::mem::take(&mut self.refused).into_iter().partition(|refused| {
-                *refused == peer || self.peers.get(refused).is_none_or(|entry| entry.outbox.is_empty())
-            });
-        self.refused = waiting;
-        self.events.extend(idle.into_iter().map(|peer| Event::Writable { peer }));
+        if room {
+            self.events.push_back(Event::Writable { peer });
+        }
+        if self.sending <= self.config.send_budget_bytes / 2 {
+            let refused = std::mem::take(&mut self.refused_by_all);
+            self.events.extend(refused.into_iter().map(|peer| Event::Writable { peer }));
+        }
     }
 
     // --- service ---------------------------------------------------------------------------------------

@@ -63,7 +63,7 @@ pub(super) const INITIAL_RTT: Duration = Duration::from_millis(150);
 
 /// The longest silence before a connection with unacknowledged data probes again. QUIC doubles its probe
 /// timeout without end, so after a minute's blackout the next probe could be a minute away.
-pub(super) const MAX_PROBE_INTERVAL: Duration = Duration::from_secs(2);
+pub(super) const MAX_PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// An OPEN that got no connection is repeated after this, doubling up to [`MAX_PROBE_INTERVAL`].
 pub(super) const OPEN_INTERVAL: Duration = Duration::from_millis(250);

@@ -29,11 +29,21 @@ pub(super) struct Weather {
     /// How long a datagram may wait for the link before it is dropped.
     pub(super) queue: Duration,
     pub(super) blackout: bool,
+    /// How many arrive 2 s late.
+    pub(super) late_percent: u32,
 }
 
 impl Default for Weather {
     fn default() -> Weather {
-        Weather { loss_percent: 0, delay: ms(10), jitter: ms(0), rate: 0, queue: ms(200), blackout: false }
+        Weather {
+            loss_percent: 0,
+            delay: ms(10),
+            jitter: ms(0),
+            rate: 0,
+            queue: ms(200),
+            blackout: false,
+            late_percent: 0,
+        }
     }
 }
 
@@ -170,7 +180,8 @@ impl Net {
             leaves = free + Duration::from_nanos(datagram.len() as u64 * 1_000_000_000 / weather.rate);
             self.hosts[from].link_free = leaves;
         }
-        let at = leaves + weather.delay + Duration::from_micros(jitter);
+        let late = weather.late_percent > 0 && self.draw(100) < u64::from(weather.late_percent);
+        let at = leaves + weather.delay + Duration::from_micros(jitter) + ms(if late { 2_000 } else { 0 });
         self.sequence += 1;
         self.wire.insert((at, self.sequence), (from, to, datagram.to_vec()));
     }

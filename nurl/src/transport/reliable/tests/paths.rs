@@ -37,9 +37,8 @@ fn after_a_blackout_of_a_second_and_a_half_the_rate_is_back_within_three_seconds
         net.weather.blackout = true;
         transfer.run(&mut net, ms(1_500));
         net.weather.blackout = false;
-        let first = transfer.run(&mut net, Duration::from_secs(3)) / 3;
+        transfer.run(&mut net, Duration::from_secs(3));
         let after = transfer.run(&mut net, Duration::from_secs(2)) / 2;
-        println!("before {before} first3 {first} after {after}");
         assert!(before > 4_000_000, "{before} bytes/s before");
         assert!(after * 10 >= before * 8, "{before} bytes/s before, {after} after 3 s");
     }
@@ -82,7 +81,6 @@ fn a_path_that_becomes_ten_times_slower_or_faster_keeps_the_transfer_going() {
         net.hosts[1].reliable.on_path_changed(net.now, key(1));
         let first = transfer.run(&mut net, Duration::from_secs(2));
         let then = transfer.run(&mut net, Duration::from_secs(5)) / 5;
-        println!("{from:?} -> {to:?}: first {first}, then {then}");
         assert!(first > 3_000_000, "{first} bytes in the first 2 s");
         assert!(then > 3_000_000, "{then} bytes/s afterwards");
         assert_eq!(net.hosts[0].reliable.stats().connections_ended, 0);
@@ -92,8 +90,8 @@ fn a_path_that_becomes_ten_times_slower_or_faster_keeps_the_transfer_going() {
 #[test]
 fn a_packet_later_than_the_change_of_keys_never_ends_the_connection() {
     let mut net = Net::pair(8);
-    // Reordering far beyond three probe timeouts, while keys change somewhere in the first 1,000 packets.
-    net.weather = Weather { delay: ms(5), jitter: ms(1_500), ..Weather::default() };
+    // Delays far beyond three probe timeouts, while keys change somewhere in the first 1,000 packets.
+    net.weather = Weather { delay: ms(5), late_percent: 3, ..Weather::default() };
     for n in 0..600 {
         net.send(0, 1, Priority::Job, 1, body(2_000, n as u8));
         net.run(ms(20));
