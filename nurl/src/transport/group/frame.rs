@@ -13,7 +13,7 @@ use crate::key::PublicKey;
 pub const GROUP_FRAME: u8 = 0xC5;
 
 /// The length of the header: everything before the ciphertext.
-pub const HEADER_BYTES: usize = 1 + 16 + 32 + 8 + 8 + 8;
+const HEADER_BYTES: usize = 1 + 16 + 32 + 8 + 8 + 8;
 
 /// What a frame adds to its body.
 pub const OVERHEAD_BYTES: usize = HEADER_BYTES + AEAD_TAG_BYTES;

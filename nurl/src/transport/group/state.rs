@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rand_core::Rng as _;
 use zeroize::Zeroizing;
 
-use super::frame::{Header, OVERHEAD_BYTES, Window, open};
+use super::frame::{Header, Window, open};
 use super::message::{self, Message, SenderKey};
 use super::{
     Event, GroupError, MAX_BODY_BYTES, MAX_FRAME_BYTES, MAX_GROUPS, MAX_HOLDERS, MAX_NAME_BYTES, MAX_OUTBOX,
@@ -283,17 +283,12 @@ impl Groups {
         if &*name == MESH_GROUP {
             return self.open_mesh(name, &header, frame);
         }
-        let newest = match self.senders.get_mut(&(name.clone(), header.sender)) {
-            Some(sender) => {
-                let held =
-                    sender.keys.iter_mut().find(|key| key.boot == header.boot && key.key_id == header.key_id);
-                if let Some(held) = held {
-                    return self.open_held(name, &header, frame);
-                }
-                sender.keys.last().map(|key| (key.boot, key.key_id))
-            }
-            None => None,
-        };
+        let sender = self.senders.get(&(name.clone(), header.sender));
+        let keys = sender.map_or(&[][..], |sender| &sender.keys);
+        if keys.iter().any(|key| key.boot == header.boot && key.key_id == header.key_id) {
+            return self.open_held(name, &header, frame);
+        }
+        let newest = keys.last().map(|key| (key.boot, key.key_id));
         if newest.is_some_and(|(boot, key_id)| boot == header.boot && header.key_id < key_id) {
             return Outcome::Voided;
         }
@@ -580,4 +575,9 @@ fn random_key(rng: &mut Rng) -> Zeroizing<[u8; 32]> {
     key
 }
 
-const _: () = assert!(MAX_BODY_BYTES + OVERHEAD_BYTES == MAX_FRAME_BYTES);
+#[cfg(test)]
+impl Groups {
+    pub(super) fn groups_tag(&self, name: &str) -> Tag {
+        self.groups[name].tags[0]
+    }
+}
