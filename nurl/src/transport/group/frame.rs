@@ -1,0 +1,212 @@
+//! A group frame: its layout, its seal, and the window that lets each counter pass once.
+//!
+//! `0xC5, group_tag:16, sender:32, boot:8, key_id:8, counter:8, ciphertext, tag:16`, integers little-endian.
+//! The 73 bytes before the ciphertext are the associated data; the nonce is `boot, key_id, counter`.
+
+use chacha20poly1305::aead::AeadInPlace;
+use chacha20poly1305::{KeyInit, Tag as AeadTag, XChaCha20Poly1305, XNonce};
+
+use super::Tag;
+use crate::key::PublicKey;
+
+/// The first byte of a group frame.
+pub const GROUP_FRAME: u8 = 0xC5;
+
+/// The length of the header: everything before the ciphertext.
+const HEADER_BYTES: usize = 1 + 16 + 32 + 8 + 8 + 8;
+
+/// What a frame adds to its body.
+pub const OVERHEAD_BYTES: usize = HEADER_BYTES + AEAD_TAG_BYTES;
+
+const AEAD_TAG_BYTES: usize = 16;
+
+/// Where the nonce lies: boot, key id and counter stand side by side in the header.
+const NONCE_AT: usize = 1 + 16 + 32;
+
+/// The header of a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Header {
+    pub(super) group: Tag,
+    pub(super) sender: PublicKey,
+    pub(super) boot: u64,
+    pub(super) key_id: u64,
+    pub(super) counter: u64,
+}
+
+impl Header {
+    fn encode(&self) -> [u8; HEADER_BYTES] {
+        let mut out = [0; HEADER_BYTES];
+        out[0] = GROUP_FRAME;
+        out[1..17].copy_from_slice(&self.group);
+        out[17..49].copy_from_slice(self.sender.as_bytes());
+        out[49..57].copy_from_slice(&self.boot.to_le_bytes());
+        out[57..65].copy_from_slice(&self.key_id.to_le_bytes());
+        out[65..73].copy_from_slice(&self.counter.to_le_bytes());
+        out
+    }
+
+    /// Reads the header of something long enough to be a frame.
+    pub(super) fn parse(frame: &[u8]) -> Option<Header> {
+        if frame.len() < OVERHEAD_BYTES || frame[0] != GROUP_FRAME {
+            return None;
+        }
+        let number = |at: usize| frame.get(at..at + 8)?.try_into().ok().map(u64::from_le_bytes);
+        Some(Header {
+            group: frame.get(1..17)?.try_into().ok()?,
+            sender: PublicKey::from_slice(frame.get(17..49)?)?,
+            boot: number(49)?,
+            key_id: number(57)?,
+            counter: number(65)?,
+        })
+    }
+
+    /// Appends the sealed frame to `out`.
+    pub(super) fn seal(&self, key: &[u8; 32], body: &[u8], out: &mut Vec<u8>) {
+        let header = self.encode();
+        let start = out.len();
+        out.reserve(OVERHEAD_BYTES + body.len());
+        out.extend_from_slice(&header);
+        out.extend_from_slice(body);
+        let tag = XChaCha20Poly1305::new(key.into())
+            .encrypt_in_place_detached(nonce(&header), &header, &mut out[start + HEADER_BYTES..])
+            .expect("a body is far below the cipher's limit of 256 GiB");
+        out.extend_from_slice(&tag);
+    }
+}
+
+/// Opens a frame that [`Header::parse`] accepted.
+pub(super) fn open(key: &[u8; 32], frame: &[u8]) -> Option<Vec<u8>> {
+    let (header, rest) = frame.split_first_chunk::<HEADER_BYTES>()?;
+    let (ciphertext, tag) = rest.split_last_chunk::<AEAD_TAG_BYTES>()?;
+    let mut body = ciphertext.to_vec();
+    XChaCha20Poly1305::new(key.into())
+        .decrypt_in_place_detached(nonce(header), header, &mut body, AeadTag::from_slice(tag))
+        .ok()?;
+    Some(body)
+}
+
+fn nonce(header: &[u8; HEADER_BYTES]) -> &XNonce {
+    XNonce::from_slice(&header[NONCE_AT..])
+}
+
+/// Counters of one key that were seen. RFC 6479's sliding bitmap, 1,024 wide: a frame that overtakes more
+/// than that many others is lost to the others, which at a group's rates is minutes.
+#[derive(Debug, Clone)]
+pub(super) struct Window {
+    /// Nothing at or below this is accepted.
+    floor: u64,
+    /// The highest counter that was seen.
+    top: u64,
+    /// Bit `n % WIDTH` stands for counter `n`, for the `WIDTH` counters up to `top`.
+    bits: [u64; Window::WORDS],
+}
+
+impl Window {
+    const WORDS: usize = 16;
+    const WIDTH: u64 = 64 * Window::WORDS as u64;
+
+    pub(super) fn above(floor: u64) -> Window {
+        Window { floor, top: floor, bits: [0; Window::WORDS] }
+    }
+
+    fn place(counter: u64) -> (usize, u64) {
+        let bit = counter % Window::WIDTH;
+        (usize::try_from(bit / 64).expect("below 16"), 1 << (bit % 64))
+    }
+
+    /// Whether the counter could be accepted.
+    pub(super) fn is_new(&self, counter: u64) -> bool {
+        if counter <= self.floor || counter.saturating_add(Window::WIDTH) <= self.top {
+            return false;
+        }
+        let (word, bit) = Window::place(counter);
+        counter > self.top || self.bits[word] & bit == 0
+    }
+
+    /// Records an authenticated counter for which [`Window::is_new`] holds.
+    pub(super) fn commit(&mut self, counter: u64) {
+        if counter > self.top {
+            if counter - self.top >= Window::WIDTH {
+                self.bits = [0; Window::WORDS];
+            } else {
+                for skipped in self.top + 1..=counter {
+                    let (word, bit) = Window::place(skipped);
+                    self.bits[word] &= !bit;
+                }
+            }
+            self.top = counter;
+        }
+        let (word, bit) = Window::place(counter);
+        self.bits[word] |= bit;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn the_layout_is_the_documented_one() {
+        let header = Header {
+            group: [1; 16],
+            sender: PublicKey::from_bytes([2; 32]),
+            boot: 0x0403,
+            key_id: 0x05,
+            counter: 0x0706,
+        };
+        let mut frame = Vec::new();
+        header.seal(&[9; 32], b"hi", &mut frame);
+        assert_eq!(frame.len(), OVERHEAD_BYTES + 2);
+        assert_eq!(OVERHEAD_BYTES, 89);
+        let expected =
+            [&[0xC5][..], &[1; 16], &[2; 32], &[3, 4, 0, 0, 0, 0, 0, 0], &[5, 0, 0, 0, 0, 0, 0, 0], &[6, 7]]
+                .concat();
+        assert_eq!(frame[..expected.len()], expected);
+        assert_eq!(Header::parse(&frame), Some(header));
+        assert_eq!(open(&[9; 32], &frame).as_deref(), Some(&b"hi"[..]));
+    }
+
+    #[test]
+    fn every_byte_of_a_frame_is_authenticated() {
+        let header =
+            Header { group: [1; 16], sender: PublicKey::from_bytes([2; 32]), boot: 3, key_id: 4, counter: 5 };
+        let mut frame = Vec::new();
+        header.seal(&[9; 32], b"body", &mut frame);
+        for at in 0..frame.len() {
+            let mut changed = frame.clone();
+            changed[at] ^= 1;
+            assert_eq!(open(&[9; 32], &changed), None, "byte {at}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_window_lets_each_counter_pass_once(
+            floor in 0u64..100,
+            steps in proptest::collection::vec(0u64..3_000, 1..300),
+        ) {
+            let mut window = Window::above(floor);
+            let mut seen = BTreeSet::new();
+            let mut top = floor;
+            for counter in steps {
+                let too_old = counter + Window::WIDTH <= top;
+                let expected = counter > floor && !too_old && !seen.contains(&counter);
+                prop_assert_eq!(window.is_new(counter), expected, "{}", counter);
+                if expected {
+                    window.commit(counter);
+                    seen.insert(counter);
+                    top = top.max(counter);
+                }
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_parsed_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            if Header::parse(&bytes).is_some() {
+                let _ = open(&[0; 32], &bytes);
+            }
+        }
+    }
+}

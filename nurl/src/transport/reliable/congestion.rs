@@ -1,0 +1,243 @@
+//! CUBIC (RFC 9438) in integers.
+//!
+//! quinn-proto's own CUBIC computes in floats (`powi` and `cbrt` may differ between a debug and a release
+//! build), its BBR draws from ambient entropy, and its NewReno needs minutes to regrow a window after one
+//! loss on a long path. A world's digest must not depend on any of that, hence this one: bytes, milliseconds
+//! and 128-bit intermediates.
+//!
+//! One deliberate difference: persistent congestion (RFC 9002 §7.6) sends the window to its minimum, as it
+//! must, but keeps the memory of where the window was. On the paths of this crate it is mostly no congestion
+//! but a blackout: a phone between two cells. Slow start then returns to 70 % of the old window in a few
+//! round trips, and the cubic curve to all of it; if the path really got slower, the next loss says so.
+
+use std::any::Any;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use quinn_proto::RttEstimator;
+use quinn_proto::congestion::{Controller, ControllerFactory};
+
+/// RFC 9002 §7.2: the first window, 10 datagrams.
+const INITIAL_DATAGRAMS: u64 = 10;
+
+/// RFC 9002 §7.2: the least window, 2 datagrams.
+const MINIMUM_DATAGRAMS: u64 = 2;
+
+/// RFC 9438 §4.6: the window shrinks to 0.7 on congestion.
+const BETA_TENTHS: u64 = 7;
+
+/// RFC 9438 §4.1: C = 0.4 segments / s³, that is 4 segments / (10 · 10⁹ ms³).
+const C_NUMERATOR: u128 = 4;
+const C_DENOMINATOR: u128 = 10 * 1_000_000_000;
+
+/// RFC 9438 §4.3: the Reno-friendly region's growth, 3·(1−β)/(1+β) = 9/17 segments per round trip.
+const ALPHA: (u64, u64) = (9, 17);
+
+/// Windows stay below this, so that the arithmetic never overflows: 4 GiB in flight.
+const MAXIMUM_WINDOW: u64 = 1 << 32;
+
+/// Builds a [`Cubic`] for each connection.
+pub(super) struct CubicFactory;
+
+impl ControllerFactory for CubicFactory {
+    fn build(self: Arc<Self>, _now: Instant, current_mtu: u16) -> Box<dyn Controller> {
+        Box::new(Cubic::new(u64::from(current_mtu)))
+    }
+}
+
+/// The time since which the window follows the cubic curve.
+#[derive(Debug, Clone, Copy)]
+struct Epoch {
+    start: Instant,
+    /// When the curve reaches `w_max` again.
+    k_ms: u64,
+    /// The window of a Reno sender with the same losses.
+    reno: u64,
+    /// Acknowledged bytes that have not yet grown `reno` or the window by a byte.
+    reno_rest: u64,
+    cubic_rest: u64,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Cubic {
+    mtu: u64,
+    window: u64,
+    ssthresh: u64,
+    w_max: u64,
+    /// Losses of packets sent before this belong to the congestion event that happened then.
+    recovery_start: Option<Instant>,
+    epoch: Option<Epoch>,
+}
+
+impl Cubic {
+    fn new(mtu: u64) -> Cubic {
+        Cubic {
+            mtu,
+            window: INITIAL_DATAGRAMS * mtu,
+            ssthresh: u64::MAX,
+            w_max: 0,
+            recovery_start: None,
+            epoch: None,
+        }
+    }
+
+    fn minimum(&self) -> u64 {
+        MINIMUM_DATAGRAMS * self.mtu
+    }
+
+    /// RFC 9438 §4.2, equation 1: the curve `at_ms` after the epoch began.
+    fn curve(&self, at_ms: u64, k_ms: u64) -> u64 {
+        let distance = u128::from(at_ms.abs_diff(k_ms).min(1 << 20));
+        let offset = C_NUMERATOR * u128::from(self.mtu) * distance * distance * distance / C_DENOMINATOR;
+        let offset = u64::try_from(offset).unwrap_or(MAXIMUM_WINDOW).min(MAXIMUM_WINDOW);
+        if at_ms >= k_ms { self.w_max + offset } else { self.w_max.saturating_sub(offset) }
+    }
+
+    fn avoid_congestion(&mut self, now: Instant, bytes: u64, rtt: Duration) {
+        let (mtu, window, w_max) = (self.mtu, self.window, self.w_max.max(self.window));
+        self.w_max = w_max;
+        let mut epoch = self.epoch.unwrap_or_else(|| {
+            // Equation 2: K = ∛((w_max − window) / C).
+            let cube = u128::from(w_max - window) * C_DENOMINATOR / (C_NUMERATOR * u128::from(mtu));
+            Epoch { start: now, k_ms: cube_root(cube), reno: window, reno_rest: 0, cubic_rest: 0 }
+        });
+        epoch.reno_rest += bytes * mtu * ALPHA.0 / ALPHA.1;
+        epoch.reno += epoch.reno_rest / window;
+        epoch.reno_rest %= window;
+
+        let elapsed =
+            u64::try_from((now.saturating_duration_since(epoch.start) + rtt).as_millis()).unwrap_or(u64::MAX);
+        let target = self.curve(elapsed, epoch.k_ms).clamp(window, window + window / 2);
+        epoch.cubic_rest += (target - window) * bytes;
+        self.window = (window + epoch.cubic_rest / window).max(epoch.reno).min(MAXIMUM_WINDOW);
+        epoch.cubic_rest %= window;
+        self.epoch = Some(epoch);
+    }
+}
+
+impl Controller for Cubic {
+    fn on_ack(&mut self, now: Instant, sent: Instant, bytes: u64, app_limited: bool, rtt: &RttEstimator) {
+        if app_limited || self.recovery_start.is_some_and(|start| sent <= start) {
+            return;
+        }
+        if self.window < self.ssthresh {
+            self.window = (self.window + bytes).min(MAXIMUM_WINDOW);
+        } else {
+            self.avoid_congestion(now, bytes, rtt.get());
+        }
+    }
+
+    fn on_congestion_event(&mut self, now: Instant, sent: Instant, is_persistent: bool, _lost_bytes: u64) {
+        if self.recovery_start.is_some_and(|start| sent <= start) {
+            return;
+        }
+        self.recovery_start = Some(now);
+        self.epoch = None;
+        // A loss on the way back to an earlier maximum is a sign of less room: fast convergence, RFC 9438
+        // §4.7. During slow start after a blackout it isn't, since nothing was measured yet.
+        self.w_max = if self.window < self.w_max && self.window >= self.ssthresh {
+            self.window * (10 + BETA_TENTHS) / 20
+        } else {
+            self.window.max(if is_persistent { self.w_max } else { 0 })
+        };
+        self.ssthresh = (self.window * BETA_TENTHS / 10).max(self.minimum());
+        self.window = if is_persistent { self.minimum() } else { self.ssthresh };
+    }
+
+    fn on_mtu_update(&mut self, new_mtu: u16) {
+        self.mtu = u64::from(new_mtu);
+        self.window = self.window.max(self.minimum());
+    }
+
+    fn window(&self) -> u64 {
+        self.window
+    }
+
+    fn clone_box(&self) -> Box<dyn Controller> {
+        Box::new(self.clone())
+    }
+
+    fn initial_window(&self) -> u64 {
+        INITIAL_DATAGRAMS * self.mtu
+    }
+
+    fn into_any(self: Box<Self>) -> Box<dyn Any> {
+        self
+    }
+}
+
+/// The greatest integer whose cube is at most `n`.
+fn cube_root(n: u128) -> u64 {
+    let (mut low, mut high) = (0u64, 1 << 24);
+    while low < high {
+        let middle = (low + high).div_ceil(2);
+        if u128::from(middle).pow(3) <= n { low = middle } else { high = middle - 1 }
+    }
+    low
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MTU: u64 = 1_200;
+
+    fn start() -> Instant {
+        crate::rt::time::now()
+    }
+
+    #[test]
+    fn cube_roots_are_exact() {
+        for n in [0u64, 1, 2, 7, 8, 9, 26, 27, 1_000_000, 4_096_000] {
+            let root = u128::from(cube_root(n.into()));
+            assert!(root.pow(3) <= n.into() && (root + 1).pow(3) > n.into(), "{n}");
+        }
+    }
+
+    #[test]
+    fn the_curve_returns_to_the_old_window_after_k() {
+        let mut cubic = Cubic::new(MTU);
+        cubic.window = 1_000 * MTU;
+        cubic.ssthresh = cubic.window;
+        let begin = start();
+        cubic.on_congestion_event(begin, begin, false, MTU);
+        assert_eq!(cubic.window, 700 * MTU);
+        // K = ∛(1000 · 0.3 / 0.4) = 9.086 s.
+        let mut now = begin;
+        let mut reached = None;
+        for _ in 0..150 {
+            now += Duration::from_millis(100);
+            for _ in 0..cubic.window / MTU {
+                cubic.avoid_congestion(now, MTU, Duration::from_millis(100));
+            }
+            if reached.is_none() && cubic.window >= 990 * MTU {
+                reached = Some(now - begin);
+            }
+        }
+        let reached = reached.unwrap();
+        assert!(reached > Duration::from_secs(5) && reached < Duration::from_secs(10), "{reached:?}");
+        assert!(cubic.window > 1_050 * MTU, "beyond K the curve is convex: {}", cubic.window / MTU);
+    }
+
+    #[test]
+    fn losses_of_one_flight_are_one_event() {
+        let mut cubic = Cubic::new(MTU);
+        let sent = start();
+        let now = sent + Duration::from_millis(100);
+        cubic.on_congestion_event(now, sent, false, MTU);
+        let window = cubic.window;
+        cubic.on_congestion_event(now, sent, false, MTU);
+        assert_eq!(cubic.window, window);
+    }
+
+    #[test]
+    fn a_blackout_keeps_the_memory_of_the_window() {
+        let mut cubic = Cubic::new(MTU);
+        cubic.window = 1_000 * MTU;
+        let now = start();
+        cubic.on_congestion_event(now, now, true, MTU);
+        assert_eq!(cubic.window, MINIMUM_DATAGRAMS * MTU);
+        assert_eq!(cubic.ssthresh, 700 * MTU);
+        assert_eq!(cubic.w_max, 1_000 * MTU);
+    }
+}

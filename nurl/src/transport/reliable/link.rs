@@ -1,0 +1,263 @@
+//! One QUIC connection, with the endpoint that exists for it alone.
+//!
+//! An endpoint per connection keeps peers apart: connection ids, tables and generators of one can't be
+//! reached from another. All datagrams seem to come from one fixed address, because the path sits below:
+//! QUIC never sees a migration.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use bytes::BytesMut;
+use quinn_proto::{
+    ClientConfig, Connection, ConnectionEvent, ConnectionHandle, ConnectionId, ConnectionIdGenerator,
+    DatagramEvent, Endpoint, EndpointConfig, NoneTokenStore, ServerConfig, TimeSource, TransportConfig,
+};
+use rand_core::{Rng as _, SeedableRng};
+
+use super::congestion::CubicFactory;
+use super::crypto::{NoTokens, Plain, ResetKey};
+use super::inbox::Inbox;
+use super::limits::{
+    BATCH_DATAGRAMS, CONNECTION_WINDOW_BYTES, DATAGRAM_BYTES, INITIAL_RTT, MAX_STREAMS, STREAM_WINDOW_BYTES,
+};
+use super::wire::{CID_BYTES, Cid, Datagram};
+use crate::rt::Rng;
+
+/// The address that QUIC believes the peer to have.
+const PEER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 1);
+
+/// Draws connection ids from the connection's own generator.
+struct CidGenerator(Rng);
+
+impl ConnectionIdGenerator for CidGenerator {
+    fn generate_cid(&mut self) -> ConnectionId {
+        let mut cid = [0; CID_BYTES];
+        self.0.fill_bytes(&mut cid);
+        ConnectionId::new(&cid)
+    }
+
+    fn cid_len(&self) -> usize {
+        CID_BYTES
+    }
+
+    fn cid_lifetime(&self) -> Option<std::time::Duration> {
+        None
+    }
+}
+
+/// quinn-proto dates address tokens by the wall clock; none is ever issued.
+struct NoClock;
+
+impl TimeSource for NoClock {
+    fn now(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH
+    }
+}
+
+/// What all connections share.
+#[derive(Clone)]
+pub(super) struct Settings {
+    transport: Arc<TransportConfig>,
+}
+
+impl Settings {
+    pub(super) fn new() -> Settings {
+        let mtu = u16::try_from(DATAGRAM_BYTES).expect("1,200 fits");
+        let mut transport = TransportConfig::default();
+        transport
+            .max_concurrent_bidi_streams(0u32.into())
+            .max_concurrent_uni_streams(MAX_STREAMS.into())
+            .max_idle_timeout(None)
+            .keep_alive_interval(None)
+            .stream_receive_window(STREAM_WINDOW_BYTES.into())
+            .receive_window(CONNECTION_WINDOW_BYTES.into())
+            // Bodies are reference-counted, and the outbox bounds them.
+            .send_window(u64::MAX >> 2)
+            .initial_rtt(INITIAL_RTT)
+            .initial_mtu(mtu)
+            .min_mtu(mtu)
+            .mtu_discovery_config(None)
+            .allow_spin(false)
+            .datagram_receive_buffer_size(None)
+            .congestion_controller_factory(Arc::new(CubicFactory));
+        Settings { transport: Arc::new(transport) }
+    }
+
+    fn endpoint(&self, server: bool, rng: &mut Rng) -> Endpoint {
+        let mut draw = || {
+            let mut bytes = [0; 32];
+            rng.fill_bytes(&mut bytes);
+            bytes
+        };
+        let (seed, reset_key, cid_seed) = (draw(), draw(), draw());
+        let mut config = EndpointConfig::new(Arc::new(ResetKey(reset_key)));
+        config.cid_generator(move || Box::new(CidGenerator(Rng::from_seed(cid_seed))));
+        // The first bytes of our own datagrams rely on QUIC's fixed bit.
+        config.grease_quic_bit(false);
+        config.supported_versions(vec![1]);
+        config.rng_seed(Some(seed));
+        config
+            .max_udp_payload_size(u16::try_from(DATAGRAM_BYTES).expect("1,200 fits"))
+            .expect("1,200 is the least that QUIC allows");
+        let server = server.then(|| {
+            let mut config = ServerConfig::new(Arc::new(Plain), Arc::new(NoTokens));
+            config
+                .transport_config(self.transport.clone())
+                .migration(false)
+                .max_incoming(1)
+                .time_source(Arc::new(NoClock));
+            Arc::new(config)
+        });
+        Endpoint::new(Arc::new(config), server, false, None)
+    }
+}
+
+/// What became of a datagram.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// The connection took it.
+    Taken,
+    /// It belongs to no connection of ours.
+    Unknown,
+}
+
+pub(super) struct Link {
+    endpoint: Endpoint,
+    handle: ConnectionHandle,
+    pub(super) conn: Connection,
+    /// Which of the client's attempts it is.
+    pub(super) attempt: u64,
+    pub(super) connected: bool,
+    pub(super) inbox: Inbox,
+    /// The peer's connection id in our last packet: what a GONE must name to be believed.
+    pub(super) remote_cid: Option<Cid>,
+    /// Our connection id in the peer's last packet: what we name in a GONE.
+    pub(super) local_cid: Option<Cid>,
+    /// When something last arrived or a probe was last sent.
+    pub(super) touched: Instant,
+    /// Set when the connection is over.
+    pub(super) over: bool,
+}
+
+impl Link {
+    /// Opens a connection as the client.
+    pub(super) fn connect(
+        settings: &Settings,
+        now: Instant,
+        first_cid: &[u8],
+        attempt: u64,
+        rng: &mut Rng,
+    ) -> Option<Link> {
+        let mut endpoint = settings.endpoint(false, rng);
+        let first_cid = ConnectionId::new(first_cid);
+        let mut config = ClientConfig::new(Arc::new(Plain));
+        config
+            .transport_config(settings.transport.clone())
+            .token_store(Arc::new(NoneTokenStore))
+            .initial_dst_cid_provider(Arc::new(move || first_cid));
+        let (handle, conn) = endpoint.connect(now, config, PEER, "peer").ok()?;
+        Some(Link::new(endpoint, handle, conn, attempt, now))
+    }
+
+    /// Accepts a client's first packet.
+    pub(super) fn accept(
+        settings: &Settings,
+        now: Instant,
+        packet: &[u8],
+        attempt: u64,
+        rng: &mut Rng,
+    ) -> Option<Link> {
+        let mut endpoint = settings.endpoint(true, rng);
+        let mut reply = Vec::new();
+        let event = endpoint.handle(now, PEER, None, None, BytesMut::from(packet), &mut reply)?;
+        let DatagramEvent::NewConnection(incoming) = event else { return None };
+        let (handle, conn) = endpoint.accept(incoming, now, &mut reply, None).ok()?;
+        Some(Link::new(endpoint, handle, conn, attempt, now))
+    }
+
+    fn new(
+        endpoint: Endpoint,
+        handle: ConnectionHandle,
+        conn: Connection,
+        attempt: u64,
+        now: Instant,
+    ) -> Link {
+        Link {
+            endpoint,
+            handle,
+            conn,
+            attempt,
+            connected: false,
+            inbox: Inbox::default(),
+            remote_cid: None,
+            local_cid: None,
+            touched: now,
+            over: false,
+        }
+    }
+
+    /// Takes a packet from the peer.
+    pub(super) fn handle_packet(&mut self, now: Instant, packet: &[u8]) -> Fate {
+        let mut reply = Vec::new();
+        // Direct responses (resets, version negotiation) are never sent: GONE says what there is to say.
+        match self.endpoint.handle(now, PEER, None, None, BytesMut::from(packet), &mut reply) {
+            Some(DatagramEvent::ConnectionEvent(_, event)) => {
+                self.handle_event(event);
+                self.touched = now;
+                if let Some(Datagram::Packet(cid)) = Datagram::parse(packet) {
+                    self.local_cid = Some(cid);
+                }
+                Fate::Taken
+            }
+            Some(DatagramEvent::NewConnection(incoming)) => {
+                self.endpoint.ignore(incoming);
+                Fate::Unknown
+            }
+            Some(DatagramEvent::Response(_)) | None => Fate::Unknown,
+        }
+    }
+
+    fn handle_event(&mut self, event: ConnectionEvent) {
+        self.conn.handle_event(event);
+        self.handle_endpoint_events();
+    }
+
+    /// Lets the connection and its endpoint talk.
+    pub(super) fn handle_endpoint_events(&mut self) {
+        while let Some(event) = self.conn.poll_endpoint_events() {
+            self.over |= event.is_drained();
+            if let Some(event) = self.endpoint.handle_event(self.handle, event) {
+                self.conn.handle_event(event);
+            }
+        }
+    }
+
+    /// Writes the next batch into `out`; returns the segment size if it is more than one datagram.
+    pub(super) fn poll_transmit(&mut self, now: Instant, out: &mut Vec<u8>) -> Option<Option<usize>> {
+        let transmit = self.conn.poll_transmit(now, BATCH_DATAGRAMS, out)?;
+        if let Some(Datagram::Packet(cid)) = Datagram::parse(out) {
+            self.remote_cid = Some(cid);
+        }
+        Some(transmit.segment_size)
+    }
+
+    /// Resolves QUIC's timer before its time: a probe goes out now, not after the rest of a back-off.
+    pub(super) fn probe(&mut self, now: Instant) {
+        if let Some(at) = self.conn.poll_timeout() {
+            self.conn.handle_timeout(at.max(now));
+            self.touched = now;
+            self.handle_endpoint_events();
+        }
+    }
+
+    /// Sends something that the peer must answer.
+    pub(super) fn ping(&mut self) {
+        self.conn.ping();
+    }
+
+    /// The peer's verdict on the path so far, for tests and metrics: the congestion window in bytes.
+    pub(super) fn window(&self) -> u64 {
+        self.conn.congestion_state().window()
+    }
+}

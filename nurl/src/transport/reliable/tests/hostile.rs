@@ -1,0 +1,197 @@
+use super::*;
+use crate::rt::Rng;
+use proptest::prelude::*;
+
+#[test]
+fn a_restarted_peer_fails_what_is_unacknowledged_and_its_new_boot_is_served() {
+    for (a, b) in [(0, 1), (1, 0)] {
+        let mut net = Net::pair(1);
+        net.send(a, b, Priority::Job, 1, b"first".to_vec());
+        net.run(ms(500));
+        net.weather.blackout = true;
+        let lost = net.send(a, b, Priority::Job, 1, b"second".to_vec());
+        net.run(ms(500));
+        net.restart(b);
+        net.hosts[b].events.clear();
+        net.weather.blackout = false;
+        net.establish(a, b);
+        net.establish(b, a);
+        net.run(ms(10));
+        assert_eq!(net.failed(a), [(lost, FailReason::PeerRestarted)]);
+        let new = net.send(a, b, Priority::Job, 1, b"third".to_vec());
+        net.send(b, a, Priority::Job, 1, b"back".to_vec());
+        net.run_until(ms(2_000), |net| net.acked(a).contains(&new) && net.acked(b).len() == 1);
+        assert_eq!(net.messages(b), [(1, Bytes::from_static(b"third"))]);
+    }
+}
+
+#[test]
+fn datagrams_of_an_old_boot_are_ignored() {
+    let mut net = Net::pair(2);
+    // Everything that host 0 says in its first life is recorded.
+    let mut old = Vec::new();
+    let mut out = Vec::new();
+    net.send(0, 1, Priority::Job, 1, b"old".to_vec());
+    for _ in 0..50 {
+        while let Some((_, segment)) = net.hosts[0].reliable.poll_transmit(net.now, &mut out) {
+            for datagram in out.chunks(segment.unwrap_or(out.len())) {
+                old.push(datagram.to_vec());
+                net.transmit(0, 1, datagram);
+            }
+        }
+        let until = net.now + ms(10);
+        net.step(until);
+    }
+    assert_eq!(net.messages(1).len(), 1);
+    net.restart(0);
+    net.establish(0, 1);
+    net.establish(1, 0);
+    net.hosts[1].events.clear();
+    let before = net.hosts[1].reliable.stats().connections;
+    for datagram in &old {
+        net.hosts[1].reliable.handle_datagram(net.now, key(1), datagram);
+    }
+    net.run(ms(1_000));
+    assert!(net.messages(1).is_empty());
+    assert_eq!(net.hosts[1].reliable.stats().connections, before);
+    assert!(net.hosts[1].reliable.stats().stale >= old.len() as u64);
+    net.send(0, 1, Priority::Job, 1, b"new".to_vec());
+    net.run(ms(1_000));
+    assert_eq!(net.messages(1), [(1, Bytes::from_static(b"new"))]);
+}
+
+#[test]
+fn a_peer_that_forgot_us_is_reached_again_from_either_side() {
+    for (forgets, sends) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+        let mut net = Net::pair(3);
+        net.send(0, 1, Priority::Job, 1, b"before".to_vec());
+        net.run(ms(500));
+        let other = net.hosts[1 - forgets].key;
+        net.hosts[forgets].reliable.forget(net.now, other);
+        net.establish(forgets, 1 - forgets);
+        net.hosts[1 - sends].events.clear();
+        net.hosts[sends].events.clear();
+        // A message on a connection that the peer has forgotten may fail; the next one arrives.
+        net.send(sends, 1 - sends, Priority::Job, 1, b"one".to_vec());
+        net.run(Duration::from_secs(3));
+        let lost = net.failed(sends);
+        assert!(lost.iter().all(|(_, reason)| *reason == FailReason::ConnectionLost));
+        net.send(sends, 1 - sends, Priority::Job, 1, b"two".to_vec());
+        net.run(Duration::from_secs(3));
+        let messages = net.messages(1 - sends);
+        assert_eq!(messages.len() + lost.len(), 2, "{forgets} forgets, {sends} sends: {lost:?}");
+        assert_eq!(messages.last().unwrap().1, Bytes::from_static(b"two"));
+    }
+}
+
+#[test]
+fn forgetting_a_peer_fails_its_messages_and_frees_its_bytes() {
+    let mut net = Net::pair(4);
+    net.weather.blackout = true;
+    let id = net.send(0, 1, Priority::Bulk, 1, body(100_000, 1));
+    net.run(ms(500));
+    net.hosts[0].reliable.forget(net.now, key(2));
+    net.run(ms(1));
+    assert_eq!(net.failed(0), [(id, FailReason::Forgotten)]);
+    assert_eq!(net.hosts[0].reliable.queued_bytes(&key(2)), 0);
+    assert_eq!(net.hosts[0].reliable.poll_timeout(), None, "nothing is left to do");
+}
+
+#[test]
+fn the_server_side_gets_its_connection_under_loss() {
+    for seed in 0..10 {
+        let mut net = Net::pair(seed);
+        net.weather = Weather { loss_percent: 40, ..Weather::default() };
+        net.send(1, 0, Priority::Job, 1, b"from the server".to_vec());
+        net.run_until(Duration::from_secs(40), |net| !net.acked(1).is_empty());
+    }
+}
+
+#[test]
+fn open_requests_back_off() {
+    let mut net = Net::pair(5);
+    net.weather.blackout = true;
+    net.send(1, 0, Priority::Job, 1, b"anyone?".to_vec());
+    net.run(Duration::from_secs(60));
+    let opens = net.hosts[1].reliable.stats().opens_sent;
+    assert!((55..=65).contains(&opens), "{opens} requests in a minute");
+}
+
+#[test]
+fn a_datagram_before_the_session_is_counted_and_dropped() {
+    let now = crate::rt::time::now();
+    let mut reliable = Reliable::new(ReliableConfig::default(), key(2), 1, now, Rng::from_seed([1; 32]));
+    reliable.handle_datagram(now, key(1), &[0xC0; 1_200]);
+    reliable.handle_datagram(now, key(1), &[0x40; 100]);
+    reliable.handle_datagram(now, key(1), &[0x02]);
+    reliable.handle_datagram(now, key(1), &[]);
+    let stats = reliable.stats();
+    assert_eq!((stats.garbage, stats.unknown_peer), (3, 1));
+    assert_eq!(reliable.poll_event(), None);
+}
+
+/// Two connected peers, and the datagrams that host 0 sent.
+fn recorded(seed: u8) -> (Net, Vec<Vec<u8>>) {
+    let mut net = Net::pair(seed);
+    let mut sent = Vec::new();
+    let mut out = Vec::new();
+    net.send(0, 1, Priority::Job, 1, body(20_000, seed));
+    for _ in 0..20 {
+        while let Some((_, segment)) = net.hosts[0].reliable.poll_transmit(net.now, &mut out) {
+            for datagram in out.chunks(segment.unwrap_or(out.len())) {
+                sent.push(datagram.to_vec());
+                net.transmit(0, 1, datagram);
+            }
+        }
+        let until = net.now + ms(10);
+        net.step(until);
+    }
+    (net, sent)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_bytes_are_refused_without_a_panic(
+        datagrams in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..1_300), 1..20),
+    ) {
+        let (mut net, _) = recorded(1);
+        for datagram in &datagrams {
+            net.hosts[0].reliable.handle_datagram(net.now, key(2), datagram);
+            net.hosts[1].reliable.handle_datagram(net.now, key(1), datagram);
+        }
+        net.run(ms(200));
+    }
+
+    #[test]
+    fn a_peer_that_garbles_its_packets_hurts_only_its_own_connection(
+        changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>(), any::<u8>()), 1..60),
+        cut in any::<prop::sample::Index>(),
+    ) {
+        let (mut net, sent) = recorded(2);
+        for (which, at, value) in changes {
+            let mut datagram = sent[which.index(sent.len())].clone();
+            let at = at.index(datagram.len());
+            datagram[at] = value;
+            // Past the header of a short packet: a new packet number, so that its frames are read.
+            datagram[at.min(9)] = datagram[at.min(9)].wrapping_add(value);
+            if value % 4 == 0 {
+                datagram.truncate(cut.index(datagram.len()) + 1);
+            }
+            net.hosts[1].reliable.handle_datagram(net.now, key(1), &datagram);
+        }
+        net.run(ms(500));
+        let receiving = net.hosts[1].reliable.receiving_for_tests();
+        prop_assert!(receiving <= 25_000 * 60, "{receiving} bytes held");
+        // Whatever broke, the two get over it.
+        net.send(0, 1, Priority::Job, 9, b"after".to_vec());
+        net.run(Duration::from_secs(8));
+        if !net.messages(1).iter().any(|(kind, _)| *kind == 9) {
+            net.send(0, 1, Priority::Job, 9, b"again".to_vec());
+            net.run(Duration::from_secs(8));
+            prop_assert!(net.messages(1).iter().any(|(kind, _)| *kind == 9), "{:?} {:?}",
+                net.hosts[0].reliable.stats(), net.hosts[1].reliable.stats());
+        }
+    }
+}

@@ -1,0 +1,102 @@
+use super::*;
+
+/// Keeps a bulk transfer going and counts what arrives.
+struct Transfer {
+    delivered: usize,
+}
+
+impl Transfer {
+    const PART: usize = 256 << 10;
+
+    fn run(&mut self, net: &mut Net, time: Duration) -> usize {
+        let until = net.now + time;
+        let before = self.delivered;
+        loop {
+            let part = Bytes::from(vec![7; Transfer::PART]);
+            while net.hosts[0].reliable.send(net.now, key(2), Priority::Bulk, 1, part.clone()).is_ok() {}
+            let more = net.step(until);
+            self.delivered += net.messages(1).len() * Transfer::PART;
+            net.hosts[1].events.clear();
+            net.hosts[0].events.clear();
+            if !more {
+                return self.delivered - before;
+            }
+        }
+    }
+}
+
+#[test]
+fn after_a_blackout_of_a_second_and_a_half_the_rate_is_back_within_three_seconds() {
+    for seed in 1..4 {
+        let mut net = Net::pair(seed);
+        // 100 ms round trip, 40 Mbit/s, a queue of one round trip.
+        net.weather = Weather { delay: ms(50), rate: 5_000_000, queue: ms(100), ..Weather::default() };
+        let mut transfer = Transfer { delivered: 0 };
+        transfer.run(&mut net, Duration::from_secs(20));
+        let before = transfer.run(&mut net, Duration::from_secs(5)) / 5;
+        net.weather.blackout = true;
+        transfer.run(&mut net, ms(1_500));
+        net.weather.blackout = false;
+        transfer.run(&mut net, Duration::from_secs(3));
+        let after = transfer.run(&mut net, Duration::from_secs(2)) / 2;
+        assert!(before > 4_000_000, "{before} bytes/s before");
+        assert!(after * 10 >= before * 8, "{before} bytes/s before, {after} after 3 s");
+    }
+}
+
+#[test]
+fn after_a_blackout_of_a_minute_data_flows_again_within_three_seconds() {
+    let mut net = Net::pair(5);
+    net.weather = Weather { delay: ms(50), rate: 5_000_000, queue: ms(100), ..Weather::default() };
+    let mut transfer = Transfer { delivered: 0 };
+    transfer.run(&mut net, Duration::from_secs(5));
+    net.weather.blackout = true;
+    transfer.run(&mut net, Duration::from_secs(60));
+    net.weather.blackout = false;
+    assert!(transfer.run(&mut net, Duration::from_secs(3)) > 0);
+    assert_eq!(net.hosts[0].reliable.stats().connections_ended, 0);
+}
+
+#[test]
+fn silence_never_ends_a_connection() {
+    let mut net = Net::pair(6);
+    net.send(0, 1, Priority::Job, 1, b"one".to_vec());
+    net.run(Duration::from_secs(3_600));
+    net.send(0, 1, Priority::Job, 1, b"two".to_vec());
+    let took = net.run_until(ms(200), |net| net.acked(0).len() == 2);
+    assert!(took < ms(60), "{took:?}: the connection was kept");
+    let stats = net.hosts[0].reliable.stats();
+    assert_eq!((stats.connections, stats.connections_ended, stats.early_probes), (1, 0, 0));
+}
+
+#[test]
+fn a_path_that_becomes_ten_times_slower_or_faster_keeps_the_transfer_going() {
+    for (from, to) in [(ms(10), ms(100)), (ms(100), ms(10))] {
+        let mut net = Net::pair(7);
+        net.weather = Weather { delay: from, rate: 5_000_000, queue: ms(100), ..Weather::default() };
+        let mut transfer = Transfer { delivered: 0 };
+        transfer.run(&mut net, Duration::from_secs(10));
+        net.weather.delay = to;
+        net.hosts[0].reliable.on_path_changed(net.now, key(2));
+        net.hosts[1].reliable.on_path_changed(net.now, key(1));
+        let first = transfer.run(&mut net, Duration::from_secs(2));
+        let then = transfer.run(&mut net, Duration::from_secs(5)) / 5;
+        assert!(first > 3_000_000, "{first} bytes in the first 2 s");
+        assert!(then > 3_000_000, "{then} bytes/s afterwards");
+        assert_eq!(net.hosts[0].reliable.stats().connections_ended, 0);
+    }
+}
+
+#[test]
+fn a_packet_later_than_the_change_of_keys_never_ends_the_connection() {
+    let mut net = Net::pair(8);
+    // Delays far beyond three probe timeouts, while keys change somewhere in the first 1,000 packets.
+    net.weather = Weather { delay: ms(5), late_percent: 3, ..Weather::default() };
+    for n in 0..600 {
+        net.send(0, 1, Priority::Job, 1, body(2_000, n as u8));
+        net.run(ms(20));
+    }
+    net.run_until(Duration::from_secs(60), |net| net.acked(0).len() == 600);
+    assert_eq!(net.hosts[0].reliable.stats().connections_ended, 0);
+    assert_eq!(net.hosts[1].reliable.stats().connections_ended, 0);
+}
