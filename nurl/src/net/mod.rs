@@ -9,5 +9,5 @@
 
 pub mod noise;
 pub mod route;
-//pub mod securedgram;
+pub mod securedgram;
 pub mod session;
