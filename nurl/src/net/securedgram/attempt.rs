@@ -1,0 +1,146 @@
+//! One try after the other to reach a peer: when to retry, and which tries may still be answered.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rand_core::Rng as _;
+
+use super::generation::Keys;
+use super::mac::Mac;
+use crate::net::noise::Initiator;
+use crate::net::route::Routes;
+use crate::rt::Rng;
+
+/// How long a peer is tried before [`HandshakeFailed`](super::Event::HandshakeFailed) (WireGuard §6.1).
+pub const ATTEMPT_LIFE: Duration = Duration::from_secs(90);
+
+/// After the first init the next ones go out at 0.25, 0.5, 1 and 2 s, then every 5 s. The early ones are
+/// for loss, the steady ones for a peer that isn't there yet.
+const GAPS_MS: [u64; 4] = [250, 250, 500, 1000];
+const STEADY_GAP_MS: u64 = 5000;
+
+/// Tries that can still be answered: with a round trip longer than the gap, an answer belongs to the try
+/// before the last. A responder keeps as many unconfirmed sessions.
+pub const MAX_PENDING: usize = 2;
+
+/// Responses that one try looks at: each may cost two Diffie-Hellmans.
+pub const MAX_RESPONSES: u32 = 16;
+
+/// Tries with one generation of the mesh's secret before the other is tried.
+const TRIES_PER_GENERATION: u32 = 2;
+
+/// A message 1 that is out.
+pub(super) struct Pending {
+    pub(super) index: u32,
+    pub(super) noise: Initiator,
+    pub(super) mac1: Mac,
+    pub(super) generation: Arc<Keys>,
+    pub(super) responses: u32,
+    pub(super) challenged: bool,
+}
+
+/// An ongoing attempt to open a session.
+pub(super) struct Attempt {
+    pub(super) started: Instant,
+    pub(super) next_at: Instant,
+    pub(super) tries: u32,
+    step: usize,
+    pub(super) last_routes: Routes,
+    pub(super) last_at: Option<Instant>,
+    /// Oldest first; at most [`MAX_PENDING`].
+    pub(super) pending: Vec<Pending>,
+    /// What the responder wants to see again, or zero.
+    pub(super) challenge: Mac,
+}
+
+impl Attempt {
+    pub(super) fn new(now: Instant) -> Attempt {
+        Attempt {
+            started: now,
+            next_at: now,
+            tries: 0,
+            step: 0,
+            last_routes: Routes::NONE,
+            last_at: None,
+            pending: Vec::new(),
+            challenge: [0; 16],
+        }
+    }
+
+    /// Begins the schedule anew: the peer or a way to it has just appeared.
+    pub(super) fn restart(&mut self, now: Instant) {
+        self.started = now;
+        self.next_at = now;
+        self.step = 0;
+    }
+
+    /// Which of `generations` the next try uses: the current one first, then in turn.
+    pub(super) fn generation(&self, generations: usize) -> usize {
+        (self.tries / TRIES_PER_GENERATION) as usize % generations.max(1)
+    }
+
+    /// Sets the time of the next try: a gap, give or take an eighth, so that a thousand members which lost
+    /// one hub don't come back in step.
+    pub(super) fn schedule(&mut self, now: Instant, rng: &mut Rng) {
+        let gap_ms = GAPS_MS.get(self.step).copied().unwrap_or(STEADY_GAP_MS);
+        self.step += 1;
+        let jitter = u64::from(rng.next_u32() % 256);
+        self.next_at = now + Duration::from_micros(gap_ms * 1000 * (896 + jitter) / 1024);
+    }
+
+    pub(super) fn is_over(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.started) >= ATTEMPT_LIFE
+    }
+
+    pub(super) fn deadline(&self) -> Instant {
+        self.next_at.min(self.started + ATTEMPT_LIFE)
+    }
+
+    /// Adds a try and gives the index of the one that is given up for it.
+    pub(super) fn push(&mut self, pending: Pending) -> Option<u32> {
+        let dropped = (self.pending.len() >= MAX_PENDING).then(|| self.pending.remove(0).index);
+        self.pending.push(pending);
+        self.tries += 1;
+        dropped
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand_core::SeedableRng;
+
+    use super::*;
+
+    #[test]
+    fn retries_come_at_a_quarter_a_half_one_and_two_seconds_then_every_five_with_jitter() {
+        #[expect(clippy::disallowed_methods, reason = "any instant will do")]
+        let start = Instant::now();
+        let mut rng = Rng::from_seed([1; 32]);
+        let run = |rng: &mut Rng| {
+            let (mut attempt, mut now, mut times) = (Attempt::new(start), start, Vec::new());
+            while now.duration_since(start) < ATTEMPT_LIFE {
+                attempt.schedule(now, rng);
+                now = attempt.next_at;
+                times.push(now.duration_since(start).as_millis() as u64);
+            }
+            times
+        };
+        let times = run(&mut rng);
+        for (got, want) in times.iter().zip([250, 500, 1000, 2000, 7000, 12000]) {
+            assert!(got.abs_diff(want) <= want / 8 + 1, "{got} is not about {want}");
+        }
+        assert_ne!(times, run(&mut rng));
+    }
+
+    #[test]
+    fn generations_alternate_after_two_unanswered_tries() {
+        #[expect(clippy::disallowed_methods, reason = "any instant will do")]
+        let mut attempt = Attempt::new(Instant::now());
+        let mut used = Vec::new();
+        for tries in 0..6 {
+            attempt.tries = tries;
+            used.push((attempt.generation(2), attempt.generation(1)));
+        }
+        assert_eq!(used, [(0, 0), (0, 0), (1, 0), (1, 0), (0, 0), (0, 0)]);
+    }
+}

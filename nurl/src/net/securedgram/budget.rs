@@ -1,0 +1,239 @@
+//! How many handshakes one source, one network and everyone together may ask for before a cookie is
+//! demanded.
+//!
+//! Three token buckets stand in a row: the narrow prefix (/32, /64, one source behind a hub), the wide one
+//! (/24, /48, a whole hub) and the global one. A token is taken from the next only when the one before had
+//! one, so a flooder spends its own prefix's budget and never the others'. Who shows a valid cookie is
+//! counted in a lane of its own with its own three buckets, which packets without a cookie can't drain.
+//!
+//! Tables are bounded: when one is full, buckets that have refilled are forgotten, for a full bucket says
+//! nothing; a prefix that still finds no room must show a cookie.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use super::source::{Origin, Prefix};
+
+/// Prefixes with a bucket of their own, per lane and width. More would let spoofed sources take memory
+/// (64 bytes each); fewer would send honest newcomers to the cookie sooner.
+pub const MAX_PREFIXES: usize = 4096;
+
+/// The rates of one lane, in handshakes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rates {
+    /// For /32, /64, or one source behind a hub.
+    pub narrow: Rate,
+    /// For /24, /48.
+    pub wide: Rate,
+    /// For a whole hub: many peers come by the same one.
+    pub hub: Rate,
+    /// For everyone together.
+    pub global: Rate,
+}
+
+/// A token bucket's shape.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    /// Tokens that come back each second.
+    pub per_second: u32,
+    /// Tokens that a full bucket holds.
+    pub burst: u32,
+}
+
+impl Rate {
+    const fn new(per_second: u32, burst: u32) -> Rate {
+        Rate { per_second, burst }
+    }
+}
+
+impl Rates {
+    /// Without a cookie. A handshake costs a responder about 0.1 ms, so 1,000 a second are a tenth of a
+    /// core; ten a second from one address are a NAT with many members behind it.
+    pub const OPEN: Rates = Rates {
+        narrow: Rate::new(10, 20),
+        wide: Rate::new(50, 100),
+        hub: Rate::new(300, 600),
+        global: Rate::new(1000, 1000),
+    };
+
+    /// With a cookie: the same again, and nobody without one can take it.
+    pub const COOKIE: Rates = Rates {
+        narrow: Rate::new(20, 40),
+        wide: Rate::new(200, 400),
+        hub: Rate::new(300, 600),
+        global: Rate::new(1000, 1000),
+    };
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Bucket {
+    /// In thousandths of a token, so that slow rates don't lose what a short wait brings.
+    millis: u64,
+    at: Instant,
+}
+
+impl Bucket {
+    fn full(rate: Rate, now: Instant) -> Bucket {
+        Bucket { millis: u64::from(rate.burst) * 1000, at: now }
+    }
+
+    fn refill(&mut self, rate: Rate, now: Instant) {
+        let elapsed = now.saturating_duration_since(self.at);
+        let elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
+        let gain = elapsed_ms.saturating_mul(u64::from(rate.per_second));
+        self.millis = self.millis.saturating_add(gain).min(u64::from(rate.burst) * 1000);
+        self.at += Duration::from_millis(elapsed_ms);
+    }
+
+    fn take(&mut self, rate: Rate, now: Instant) -> bool {
+        self.refill(rate, now);
+        let enough = self.millis >= 1000;
+        if enough {
+            self.millis -= 1000;
+        }
+        enough
+    }
+
+    fn is_full(&mut self, rate: Rate, now: Instant) -> bool {
+        self.refill(rate, now);
+        self.millis >= u64::from(rate.burst) * 1000
+    }
+}
+
+/// The buckets of one lane.
+#[derive(Debug)]
+pub struct Lane {
+    rates: Rates,
+    narrow: BTreeMap<Prefix, Bucket>,
+    wide: BTreeMap<Prefix, Bucket>,
+    global: Bucket,
+    swept: Option<Instant>,
+}
+
+impl Lane {
+    /// A lane with full buckets.
+    pub fn new(rates: Rates, now: Instant) -> Lane {
+        let global = Bucket::full(rates.global, now);
+        Lane { rates, narrow: BTreeMap::new(), wide: BTreeMap::new(), global, swept: None }
+    }
+
+    /// Takes one token for `origin`; false when some bucket on the way is empty.
+    pub fn admit(&mut self, now: Instant, origin: &Origin) -> bool {
+        let wide = match origin {
+            Origin::Direct(_) => self.rates.wide,
+            Origin::Relay(..) => self.rates.hub,
+        };
+        if self.narrow.len() >= MAX_PREFIXES || self.wide.len() >= MAX_PREFIXES {
+            self.sweep(now);
+        }
+        take(&mut self.narrow, origin.narrow(), self.rates.narrow, now)
+            && take(&mut self.wide, origin.wide(), wide, now)
+            && self.global.take(self.rates.global, now)
+    }
+
+    /// How many prefixes have a bucket.
+    pub fn prefixes(&self) -> usize {
+        self.narrow.len().max(self.wide.len())
+    }
+
+    /// Forgets full buckets, at most once a second: a flood must not buy a scan with each packet.
+    fn sweep(&mut self, now: Instant) {
+        if self.swept.is_some_and(|at| now.saturating_duration_since(at) < Duration::from_secs(1)) {
+            return;
+        }
+        self.swept = Some(now);
+        let Rates { narrow, wide, hub, .. } = self.rates;
+        self.narrow.retain(|_, bucket| !bucket.is_full(narrow, now));
+        self.wide.retain(|prefix, bucket| {
+            !bucket.is_full(if matches!(prefix, Prefix::Hub(_)) { hub } else { wide }, now)
+        });
+    }
+}
+
+fn take(table: &mut BTreeMap<Prefix, Bucket>, prefix: Prefix, rate: Rate, now: Instant) -> bool {
+    if table.len() >= MAX_PREFIXES && !table.contains_key(&prefix) {
+        return false;
+    }
+    table.entry(prefix).or_insert_with(|| Bucket::full(rate, now)).take(rate, now)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::PublicKey;
+
+    #[expect(clippy::disallowed_methods, reason = "any instant will do as the beginning of a test's time")]
+    fn start() -> Instant {
+        Instant::now()
+    }
+
+    fn v4(octets: [u8; 4], port: u16) -> Origin {
+        Origin::Direct((octets, port).into())
+    }
+
+    #[test]
+    fn one_address_is_stopped_at_its_burst_and_comes_back_at_its_rate() {
+        let now = start();
+        let mut lane = Lane::new(Rates::OPEN, now);
+        let admitted = (0..100).filter(|port| lane.admit(now, &v4([192, 0, 2, 1], *port))).count();
+        assert_eq!(admitted, 20, "another port is the same budget");
+        assert!(lane.admit(now, &v4([192, 0, 2, 2], 1)));
+        assert!(!lane.admit(now + Duration::from_millis(99), &v4([192, 0, 2, 1], 1)));
+        assert!(lane.admit(now + Duration::from_millis(100), &v4([192, 0, 2, 1], 1)));
+    }
+
+    #[test]
+    fn a_whole_network_drains_its_own_budget_and_not_the_global_one() {
+        let now = start();
+        let mut lane = Lane::new(Rates::OPEN, now);
+        for round in 0..20 {
+            for host in 0..=255 {
+                lane.admit(now, &v4([198, 51, 100, host], round));
+            }
+        }
+        assert!(!lane.admit(now, &v4([198, 51, 100, 77], 1)));
+        assert!(lane.admit(now, &v4([198, 51, 101, 77], 1)));
+    }
+
+    #[test]
+    fn a_mapped_address_shares_the_budget_of_its_ipv4_form() {
+        let now = start();
+        let mut lane = Lane::new(Rates::OPEN, now);
+        while lane.admit(now, &v4([192, 0, 2, 1], 5)) {}
+        let mapped = Origin::Direct("[::ffff:192.0.2.1]:5".parse().unwrap());
+        assert!(!lane.admit(now, &mapped));
+        let six = |text: &str| Origin::Direct(text.parse().unwrap());
+        while lane.admit(now, &six("[2001:db8:1:2::1]:5")) {}
+        assert!(!lane.admit(now, &six("[2001:db8:1:2:ffff::9]:7")), "one /64");
+        assert!(lane.admit(now, &six("[2001:db8:1:3::1]:5")));
+    }
+
+    #[test]
+    fn a_hub_has_a_cap_for_all_that_it_delivers() {
+        let now = start();
+        let mut lane = Lane::new(Rates::OPEN, now);
+        let hub = PublicKey::from_bytes([1; 32]);
+        let from = |n: u16| {
+            let mut key = [0; 32];
+            key[..2].copy_from_slice(&n.to_le_bytes());
+            Origin::Relay(hub, PublicKey::from_bytes(key))
+        };
+        let admitted = (0..2000).filter(|n| lane.admit(now, &from(*n))).count();
+        assert_eq!(admitted, 600);
+        assert!(lane.admit(now, &v4([192, 0, 2, 1], 1)));
+    }
+
+    #[test]
+    fn the_table_is_bounded_and_refilled_buckets_make_room() {
+        let now = start();
+        let mut lane = Lane::new(Rates::OPEN, now);
+        for n in 0..3 * MAX_PREFIXES as u32 {
+            lane.admit(now, &Origin::Direct((n.to_be_bytes(), 1).into()));
+        }
+        assert_eq!(lane.prefixes(), MAX_PREFIXES);
+        let stranger = v4([203, 0, 113, 1], 1);
+        assert!(!lane.admit(now, &stranger));
+        assert!(lane.admit(now + Duration::from_secs(60), &stranger));
+        assert!(lane.prefixes() < 10);
+    }
+}

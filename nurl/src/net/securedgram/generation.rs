@@ -1,0 +1,20 @@
+//! One generation of the mesh's secret, with the keys that this node needs for every datagram.
+
+use crate::key::PublicKey;
+use crate::mesh::Generation;
+
+/// A generation, and what comes from it for us.
+pub(super) struct Keys {
+    pub(super) generation: Generation,
+    /// Of mac1 in handshakes to us.
+    pub(super) own_mac1: [u8; 32],
+    /// Seals our cookies.
+    pub(super) own_cookie: [u8; 32],
+}
+
+impl Keys {
+    pub(super) fn new(generation: Generation, local: &PublicKey) -> Keys {
+        let (own_mac1, own_cookie) = (generation.mac1_key(local), generation.cookie_key(local));
+        Keys { generation, own_mac1, own_cookie }
+    }
+}

@@ -1,0 +1,326 @@
+//! One peer: its key slots, what is on its way to it, and when it wants to be looked at.
+//!
+//! Slots, as in WireGuard §6.1 with one more: `current` seals; `previous` only opens what is late; `next`
+//! are sessions that we answered and whose initiator hasn't shown yet that it has the keys (message 1 can
+//! be a replay, so nothing of it counts before that). There are two of them, because an initiator keeps its
+//! last two tries.
+
+use std::time::{Duration, Instant};
+
+use zeroize::Zeroizing;
+
+use super::attempt::{Attempt, MAX_PENDING};
+use super::frames::MAC_LEN;
+use super::mac::{COOKIE_LIFE, Mac};
+use super::paths::Paths;
+use crate::key::PublicKey;
+use crate::net::noise::SharedSecret;
+use crate::net::route::Route;
+use crate::net::session::{REJECT_AFTER, REKEY_AFTER, Session};
+
+/// Sessions answered and not yet confirmed: as many as an initiator keeps tries.
+pub const MAX_UNCONFIRMED: usize = MAX_PENDING;
+
+/// Two sessions begun by the two sides within this time were begun without knowing of each other, and the
+/// tie-break chooses. It outlasts the quick retries; a rekeying comes minutes later.
+pub const CONCURRENT: Duration = Duration::from_secs(5);
+
+/// When the responder of a session begins the next one, should its initiator have failed to (WireGuard
+/// §6.2: the reject time less the attempts that fit).
+pub const REKEY_AFTER_AS_RESPONDER: Duration = Duration::from_secs(165);
+
+/// Application data that nothing answered for this long: the peer may have restarted.
+pub const UNANSWERED: Duration = Duration::from_secs(3);
+
+/// Who received application data and had nothing to say for this long sends a keepalive; it must come well
+/// before the sender's [`UNANSWERED`]. Only application data asks for it, so two idle peers are silent.
+pub const PASSIVE_KEEPALIVE: Duration = Duration::from_secs(1);
+
+/// The first wait before a confirm is repeated; it doubles.
+pub const CONFIRM_WAIT: Duration = Duration::from_millis(200);
+
+/// The longest wait between confirms.
+pub const MAX_CONFIRM_WAIT: Duration = Duration::from_secs(5);
+
+/// How long an answer is kept for the copy of its init that comes by another leg.
+pub const ANSWER_LIFE: Duration = Duration::from_secs(10);
+
+/// Cookies kept: one for each way that an init takes.
+pub const MAX_COOKIES: usize = 4;
+
+/// A session and what its handshake said.
+pub(super) struct Live {
+    pub(super) session: Session,
+    pub(super) boot: u64,
+    pub(super) features: u32,
+}
+
+/// A response that is given again to the same init.
+pub(super) struct Answer {
+    pub(super) mac1: Mac,
+    /// The init up to and including mac1; mac2 differs from leg to leg.
+    pub(super) init: Vec<u8>,
+    pub(super) response: Vec<u8>,
+    pub(super) at: Instant,
+}
+
+/// The confirm that is repeated until the responder is heard.
+pub(super) struct Confirm {
+    pub(super) at: Instant,
+    pub(super) wait: Duration,
+    /// Where the response came from: told beside the routes in use.
+    pub(super) extra: Option<Route>,
+    pub(super) until: Instant,
+}
+
+pub(super) struct Peer {
+    pub(super) key: PublicKey,
+    pub(super) paths: Paths,
+    pub(super) ss: Option<SharedSecret>,
+    pub(super) psk: Option<Zeroizing<[u8; 32]>>,
+    pub(super) last_timestamp: Option<[u8; 12]>,
+    pub(super) boot: Option<u64>,
+    pub(super) keep: bool,
+    pub(super) current: Option<Live>,
+    pub(super) previous: Option<Live>,
+    pub(super) next: Vec<Live>,
+    pub(super) attempt: Option<Attempt>,
+    pub(super) retry_at: Option<Instant>,
+    pub(super) answered: Vec<Answer>,
+    pub(super) cookies: Vec<(Route, Mac, Instant)>,
+    pub(super) challenged_at: Option<Instant>,
+    pub(super) confirm: Option<Confirm>,
+    pub(super) rekey_timer: Option<Instant>,
+    pub(super) unanswered_since: Option<Instant>,
+    pub(super) owes_keepalive: Option<Instant>,
+    pub(super) last_app: Option<Instant>,
+    pub(super) dirty: bool,
+    pub(super) timer: Option<Instant>,
+}
+
+/// What adopting a session changed.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Adopted {
+    /// Indices of sessions that are gone.
+    pub(super) released: Vec<u32>,
+    /// Whether the new session is the current one.
+    pub(super) is_current: bool,
+    /// Whether there was no session with this process of the peer before.
+    pub(super) is_first: bool,
+    /// Whether the peer's process is another than the last one known.
+    pub(super) restarted: bool,
+    /// Whether the tie-break decided.
+    pub(super) tie: bool,
+}
+
+impl Peer {
+    pub(super) fn new(key: PublicKey, paths: Paths) -> Peer {
+        Peer {
+            key,
+            paths,
+            ss: None,
+            psk: None,
+            last_timestamp: None,
+            boot: None,
+            keep: false,
+            current: None,
+            previous: None,
+            next: Vec::new(),
+            attempt: None,
+            retry_at: None,
+            answered: Vec::new(),
+            cookies: Vec::new(),
+            challenged_at: None,
+            confirm: None,
+            rekey_timer: None,
+            unanswered_since: None,
+            owes_keepalive: None,
+            last_app: None,
+            dirty: false,
+            timer: None,
+        }
+    }
+
+    /// Whether nothing would be lost with it but a timestamp.
+    pub(super) fn is_idle(&self, now: Instant) -> bool {
+        !self.keep
+            && self.current.is_none()
+            && self.previous.is_none()
+            && self.attempt.is_none()
+            && self.next.iter().all(|live| now.saturating_duration_since(live.session.created()) > ANSWER_LIFE)
+    }
+
+    /// Makes a session whose peer is known to hold its keys the current one, or, where both sides began at
+    /// once and the tie-break says so, the previous one.
+    pub(super) fn adopt(&mut self, local: &PublicKey, live: Live) -> Adopted {
+        let mut adopted = Adopted::default();
+        let created = live.session.created();
+        let Some(current) = &self.current else {
+            adopted.restarted = self.boot.is_some_and(|boot| boot != live.boot);
+            adopted.is_first = true;
+            self.install(live, &mut adopted);
+            return adopted;
+        };
+        if current.boot != live.boot {
+            if created < current.session.created() {
+                // The confirm of a process that is gone by now came late.
+                adopted.released.push(live.session.local_index());
+                return adopted;
+            }
+            adopted.restarted = true;
+            adopted.is_first = true;
+            adopted.released.extend(self.current.take().map(|old| old.session.local_index()));
+            adopted.released.extend(self.previous.take().map(|old| old.session.local_index()));
+            self.install(live, &mut adopted);
+            return adopted;
+        }
+        let before = current.session.created();
+        let apart = created.saturating_duration_since(before).max(before.saturating_duration_since(created));
+        let ours = live.session.is_initiator();
+        adopted.tie = ours != current.session.is_initiator() && apart < CONCURRENT;
+        if adopted.tie && ours != (*local < self.key) {
+            let old = self.previous.replace(live);
+            adopted.released.extend(old.map(|old| old.session.local_index()));
+        } else {
+            let old = std::mem::replace(&mut self.previous, self.current.take());
+            adopted.released.extend(old.map(|old| old.session.local_index()));
+            self.install(live, &mut adopted);
+        }
+        adopted
+    }
+
+    fn install(&mut self, live: Live, adopted: &mut Adopted) {
+        let after = if live.session.is_initiator() { REKEY_AFTER } else { REKEY_AFTER_AS_RESPONDER };
+        self.rekey_timer = Some(live.session.created() + after);
+        self.boot = Some(live.boot);
+        self.current = Some(live);
+        self.retry_at = None;
+        self.unanswered_since = None;
+        adopted.is_current = true;
+    }
+
+    /// Takes every session away and gives their indices.
+    pub(super) fn drop_sessions(&mut self) -> Vec<u32> {
+        self.confirm = None;
+        self.rekey_timer = None;
+        self.unanswered_since = None;
+        self.owes_keepalive = None;
+        let all = self.current.take().into_iter().chain(self.previous.take()).chain(self.next.drain(..));
+        all.map(|live| live.session.local_index()).collect()
+    }
+
+    /// The cookie for inits on `route`, if one is fresh.
+    pub(super) fn cookie(&self, now: Instant, route: &Route) -> Option<&Mac> {
+        let fresh = |at: &Instant| now.saturating_duration_since(*at) < COOKIE_LIFE;
+        self.cookies.iter().find(|(of, _, at)| of == route && fresh(at)).map(|(_, cookie, _)| cookie)
+    }
+
+    /// Keeps a cookie, the oldest making room.
+    pub(super) fn keep_cookie(&mut self, now: Instant, route: Route, cookie: [u8; MAC_LEN]) {
+        self.cookies.retain(|(of, ..)| *of != route);
+        if self.cookies.len() >= MAX_COOKIES {
+            self.cookies.remove(0);
+        }
+        self.cookies.push((route, cookie, now));
+    }
+
+    /// When something is due.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let expiry = |live: &Live| live.session.created() + REJECT_AFTER;
+        [
+            self.attempt.as_ref().map(Attempt::deadline),
+            self.retry_at,
+            self.confirm.as_ref().map(|confirm| confirm.at),
+            self.rekey_timer,
+            self.unanswered_since.map(|since| since + UNANSWERED),
+            self.owes_keepalive,
+            self.current.as_ref().map(expiry),
+            self.previous.as_ref().map(expiry),
+            self.next.iter().map(expiry).min(),
+            self.paths.poll_timeout(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand_core::SeedableRng;
+
+    use super::*;
+    use crate::net::noise::{Backend, TransportKeys};
+
+    fn live(index: u32, initiator: bool, boot: u64, now: Instant) -> Live {
+        let keys = TransportKeys::from_bytes(Backend::DEFAULT, [1; 32], [2; 32]);
+        Live { session: Session::new(&keys, index, 0, initiator, now), boot, features: 0 }
+    }
+
+    fn peer(now: Instant) -> Peer {
+        let rng = crate::rt::Rng::from_seed([0; 32]);
+        Peer::new(PublicKey::from_bytes([5; 32]), Paths::new(Default::default(), now, rng))
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "any instant will do as the beginning of a test's time")]
+    fn start() -> Instant {
+        Instant::now()
+    }
+
+    const SMALL: PublicKey = PublicKey::from_bytes([1; 32]);
+    const LARGE: PublicKey = PublicKey::from_bytes([9; 32]);
+
+    #[test]
+    fn the_tie_break_keeps_the_session_that_the_smaller_key_began() {
+        let now = start();
+        for (local, first_ours, wins) in
+            [(SMALL, true, 1), (SMALL, false, 2), (LARGE, true, 2), (LARGE, false, 1)]
+        {
+            let mut peer = peer(now);
+            assert!(peer.adopt(&local, live(1, first_ours, 7, now)).is_first);
+            let adopted = peer.adopt(&local, live(2, !first_ours, 7, now));
+            assert!(adopted.tie && !adopted.is_first && adopted.released.is_empty());
+            assert_eq!(peer.current.unwrap().session.local_index(), wins);
+            assert_eq!(peer.previous.unwrap().session.local_index(), 3 - wins);
+        }
+    }
+
+    #[test]
+    fn a_later_session_replaces_the_current_one_whoever_began_it() {
+        let now = start();
+        let mut peer = peer(now);
+        for index in 1..5 {
+            let at = now + CONCURRENT * index;
+            let adopted = peer.adopt(&SMALL, live(index, index % 2 == 0, 7, at));
+            assert!(adopted.is_current && !adopted.tie);
+            assert_eq!(adopted.released, if index < 3 { vec![] } else { vec![index - 2] });
+        }
+    }
+
+    #[test]
+    fn a_session_with_another_boot_ends_the_older_process_and_never_the_newer() {
+        let now = start();
+        let mut peer = peer(now);
+        peer.adopt(&SMALL, live(1, true, 7, now));
+        let adopted = peer.adopt(&SMALL, live(2, false, 8, now + Duration::from_secs(1)));
+        assert!(adopted.restarted && adopted.is_first && adopted.is_current);
+        assert_eq!(adopted.released, [1]);
+        let late = peer.adopt(&SMALL, live(3, false, 7, now));
+        assert_eq!(late, Adopted { released: vec![3], ..Adopted::default() });
+        assert_eq!(peer.boot, Some(8));
+    }
+
+    #[test]
+    fn cookies_are_kept_for_each_route_and_are_bounded() {
+        let now = start();
+        let mut peer = peer(now);
+        let route = |port: u16| Route::Direct(([192, 0, 2, 1], port).into());
+        for port in 0..9 {
+            peer.keep_cookie(now, route(port), [port as u8; 16]);
+        }
+        assert_eq!(peer.cookies.len(), MAX_COOKIES);
+        assert_eq!(peer.cookie(now, &route(8)), Some(&[8; 16]));
+        assert_eq!(peer.cookie(now, &route(1)), None);
+        assert_eq!(peer.cookie(now + COOKIE_LIFE, &route(8)), None);
+    }
+}

@@ -1,0 +1,43 @@
+//! The timestamp of an init: strictly rising within a process, comparable as bytes (TAI64N's layout).
+
+use std::time::{Duration, Instant};
+
+/// A clock that never stands still and never goes back, whatever the two clocks behind it do.
+#[derive(Debug)]
+pub(super) struct Clock {
+    unix_at_start: Duration,
+    start: Instant,
+    last: Duration,
+}
+
+impl Clock {
+    pub(super) fn new(now: Instant, unix_now: Duration) -> Clock {
+        Clock { unix_at_start: unix_now, start: now, last: Duration::ZERO }
+    }
+
+    /// Seconds and nanoseconds, big-endian.
+    pub(super) fn next(&mut self, now: Instant) -> [u8; 12] {
+        let unix = self.unix_at_start.saturating_add(now.saturating_duration_since(self.start));
+        self.last = unix.max(self.last.saturating_add(Duration::from_nanos(1)));
+        let mut bytes = [0; 12];
+        bytes[..8].copy_from_slice(&self.last.as_secs().to_be_bytes());
+        bytes[8..].copy_from_slice(&self.last.subsec_nanos().to_be_bytes());
+        bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timestamps_rise_also_when_the_clock_does_not() {
+        #[expect(clippy::disallowed_methods, reason = "any instant will do")]
+        let now = Instant::now() + Duration::from_secs(9);
+        let mut clock = Clock::new(now, Duration::from_secs(1_700_000_000));
+        let times =
+            [now, now, now - Duration::from_secs(5), now + Duration::from_secs(300)].map(|at| clock.next(at));
+        assert!(times.is_sorted_by(|a, b| a < b));
+        assert_eq!(times[3][..8], 1_700_000_300u64.to_be_bytes());
+    }
+}

@@ -1,0 +1,228 @@
+//! The record layer: what one finished handshake is worth.
+//!
+//! **Promises.** A frame is delivered at most once, whatever leg it came by and in whatever order; its
+//! 13-byte header is authenticated; a counter is never used twice; keys older than
+//! [`REJECT_AFTER`] or spent beyond [`REJECT_AFTER_MESSAGES`] seal and open nothing.
+//!
+//! **How.** A frame is `0xC4 ‖ receiver index:4 ‖ counter:8 ‖ ciphertext ‖ tag:16`, ChaCha20-Poly1305 with
+//! the counter as nonce and the header as associated data. Sealing appends the frame to the caller's batch
+//! buffer, opening works in the datagram as it came: no allocation, no copy besides the body's own. Both
+//! legs of a path share one counter, so the replay window ([`window`]) reaches 65,536 back. It is checked
+//! before the AEAD, so a replay costs nothing, and committed after it, so a forgery moves nothing.
+//!
+//! **Refuses.** It knows no peers, no routes and no channels; [`securedgram`](super::securedgram) does.
+
+use std::time::{Duration, Instant};
+
+use super::noise::{AeadKey, TransportKeys};
+
+pub mod window;
+
+pub use window::ReplayWindow;
+
+/// The first byte of a data frame.
+pub const DATA_FRAME: u8 = 0xC4;
+
+/// `0xC4 ‖ receiver index ‖ counter`: the associated data.
+pub const HEADER_LEN: usize = 13;
+
+/// The length of the tag at a frame's end.
+pub const TAG_LEN: usize = 16;
+
+/// What a frame is longer than its plaintext.
+pub const OVERHEAD: usize = HEADER_LEN + TAG_LEN;
+
+/// When the initiator of a session begins the next one (WireGuard §6.1). Longer would keep more traffic
+/// under one key; shorter would cost handshakes.
+pub const REKEY_AFTER: Duration = Duration::from_secs(120);
+
+/// When keys are dead: nothing is sealed or opened with them (WireGuard §6.1). It leaves a rekeying that
+/// began in time a minute to come through.
+pub const REJECT_AFTER: Duration = Duration::from_secs(180);
+
+/// Sealed messages after which the next session is begun (WireGuard §6.1).
+pub const REKEY_AFTER_MESSAGES: u64 = 1 << 60;
+
+/// Counters at or above this are neither used nor accepted (WireGuard §6.1): far from wrapping.
+pub const REJECT_AFTER_MESSAGES: u64 = u64::MAX - (1 << 13);
+
+/// Which of two ways a frame came; the highest counter is kept for each, because a relayed frame is
+/// always late against a direct one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leg {
+    /// Over UDP.
+    Direct,
+    /// Through a hub.
+    Relay,
+}
+
+/// Why a session refused to seal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SessionError {
+    /// Older than [`REJECT_AFTER`], or [`REJECT_AFTER_MESSAGES`] were sealed: a new handshake is due.
+    #[error("the session's keys are worn out")]
+    Expired,
+}
+
+/// Why a session refused a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    /// Too short to be a frame.
+    #[error("the frame is too short")]
+    Short,
+    /// The keys are worn out.
+    #[error("the session's keys are worn out")]
+    Expired,
+    /// Seen before, or older than the window: also the second copy of a frame that was sent on two routes.
+    #[error("the frame was seen before or is too old")]
+    Replay,
+    /// It doesn't authenticate.
+    #[error("the frame doesn't authenticate")]
+    Forged,
+}
+
+/// What a frame held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Opened {
+    /// The plaintext's length; it begins at [`HEADER_LEN`].
+    pub len: usize,
+    /// Whether the counter is the highest yet on the leg it came by.
+    pub newest_on_leg: bool,
+}
+
+/// One end of a session.
+#[derive(Debug)]
+pub struct Session {
+    seal: AeadKey,
+    open: AeadKey,
+    local_index: u32,
+    header: [u8; 5],
+    initiator: bool,
+    created: Instant,
+    next_counter: u64,
+    window: ReplayWindow,
+    highest_on_leg: [Option<u64>; 2],
+}
+
+impl Session {
+    /// Takes over a finished handshake. `local_index` is what the peer puts into frames to us,
+    /// `remote_index` what we put into frames to it.
+    pub fn new(
+        keys: &TransportKeys,
+        local_index: u32,
+        remote_index: u32,
+        initiator: bool,
+        now: Instant,
+    ) -> Session {
+        let (seal, open) = keys.ciphers();
+        let mut header = [DATA_FRAME; 5];
+        header[1..].copy_from_slice(&remote_index.to_le_bytes());
+        Session {
+            seal,
+            open,
+            local_index,
+            header,
+            initiator,
+            created: now,
+            next_counter: 0,
+            window: ReplayWindow::default(),
+            highest_on_leg: [None; 2],
+        }
+    }
+
+    /// What the peer addresses this session by.
+    pub fn local_index(&self) -> u32 {
+        self.local_index
+    }
+
+    /// Whether we began the handshake.
+    pub fn is_initiator(&self) -> bool {
+        self.initiator
+    }
+
+    /// When the keys were made.
+    pub fn created(&self) -> Instant {
+        self.created
+    }
+
+    /// Whether the keys are dead.
+    pub fn is_expired(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.created) >= REJECT_AFTER
+            || self.next_counter >= REJECT_AFTER_MESSAGES
+    }
+
+    /// Whether so much was sealed that the next session is due.
+    pub fn is_spent(&self) -> bool {
+        self.next_counter >= REKEY_AFTER_MESSAGES
+    }
+
+    /// Whether anything authentic came on `leg`.
+    pub fn heard_on(&self, leg: Leg) -> bool {
+        self.highest_on_leg[leg as usize].is_some()
+    }
+
+    /// Appends one frame with the plaintext `prefix ‖ body` to `out`.
+    ///
+    /// # Errors
+    /// [`SessionError::Expired`]; `out` is untouched.
+    pub fn seal(
+        &mut self,
+        now: Instant,
+        prefix: &[u8],
+        body: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<(), SessionError> {
+        if self.is_expired(now) {
+            return Err(SessionError::Expired);
+        }
+        let counter = self.next_counter;
+        self.next_counter += 1;
+        let mut header = [0; HEADER_LEN];
+        header[..5].copy_from_slice(&self.header);
+        header[5..].copy_from_slice(&counter.to_le_bytes());
+
+        let start = out.len() + HEADER_LEN;
+        out.reserve(OVERHEAD + prefix.len() + body.len());
+        out.extend_from_slice(&header);
+        out.extend_from_slice(prefix);
+        out.extend_from_slice(body);
+        let tag = self.seal.seal(counter, &header, &mut out[start..]);
+        out.extend_from_slice(&tag);
+        Ok(())
+    }
+
+    /// Opens one frame in place.
+    ///
+    /// # Errors
+    /// Why it was refused; nothing has moved then, and on [`OpenError::Forged`] the bytes are spoiled.
+    pub fn open(&mut self, now: Instant, leg: Leg, frame: &mut [u8]) -> Result<Opened, OpenError> {
+        if frame.len() < OVERHEAD {
+            return Err(OpenError::Short);
+        }
+        let (header, text) = frame.split_at_mut(HEADER_LEN);
+        let counter = u64::from_le_bytes(header[5..].try_into().map_err(|_| OpenError::Short)?);
+        if counter >= REJECT_AFTER_MESSAGES || now.saturating_duration_since(self.created) >= REJECT_AFTER {
+            return Err(OpenError::Expired);
+        }
+        if !self.window.would_accept(counter) {
+            return Err(OpenError::Replay);
+        }
+        let len = self.open.open(counter, header, text).map_err(|_| OpenError::Forged)?;
+        self.window.commit(counter);
+        let highest = &mut self.highest_on_leg[leg as usize];
+        let newest_on_leg = highest.is_none_or(|highest| counter > highest);
+        if newest_on_leg {
+            *highest = Some(counter);
+        }
+        Ok(Opened { len, newest_on_leg })
+    }
+
+    /// Moves the counter: tests can't seal 2^60 messages.
+    #[cfg(test)]
+    pub(crate) fn set_counter(&mut self, counter: u64) {
+        self.next_counter = counter;
+    }
+}
+
+#[cfg(test)]
+mod tests;
