@@ -1,0 +1,3 @@
+//! Datagrams between peers: sealed for a key, whatever the path.
+
+pub mod paths;
