@@ -1,3 +1,4 @@
+<<<<<<< HEAD
 //! Encrypted datagrams addressed by public key: one endpoint, sessions with every peer.
 //!
 //! **Promises.** What [`Endpoint::handle_datagram`] hands up was sealed by the peer that it names, at most
@@ -238,3 +239,8 @@ pub enum SealError {
 
 #[cfg(test)]
 mod tests;
+=======
+//! Datagrams between peers: sealed for a key, whatever the path.
+
+pub mod paths;
+>>>>>>> paths

@@ -1,13 +1,55 @@
+<<<<<<< HEAD
 //! The ways to one peer: relays at once, else the one direct address that is known.
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
+=======
+//! The path machine of one peer: where its datagrams go.
+//!
+//! **Promises.** Application data flows from the start, through a relay if there is one. The best direct
+//! path is found without anybody sending on it first, used once it is proven in both directions, and given
+//! up within 1.5 s of sends that go unanswered; while it is in doubt the relay carries a copy. A peer that
+//! roams is followed within a round trip if it says so. Every peer that is not direct has a [`Reason`].
+//!
+//! **How.** Addresses come from the configuration, from the peer ([`Control::Candidates`], resent until
+//! acknowledged), and from where its authenticated datagrams come. Each is checked with random challenges on
+//! a bounded schedule; both sides do so at the same time, which opens both NATs. An echo that returns from
+//! the challenged address validates it, for this side; the other side decides for itself. Among validated
+//! ones the lowest round-trip time wins, with a margin. Application data received on a leg is answered
+//! there, by application data or, 250 ms later, by a keepalive: that answer is the evidence that data passes
+//! ("probes passing while data is dropped" is a real fault). What it lacks, it puts in doubt, and probes.
+//!
+//! **Refuses.** A datagram that isn't its leg's newest never makes an address known, and nothing but an echo
+//! makes one used. A merely seen address gets at most three times the bytes it sent until it has echoed. A
+//! lost keepalive or probe alone never demotes. Candidates, challenges, queues are bounded ([`config`]).
+//!
+//! Pure: it holds no socket, clock or key. For each authenticated datagram of the peer call
+//! [`Paths::on_authentic`] and then, if it was on channel 0, [`Paths::on_control`]; for each one sealed on
+//! another channel ask [`Paths::routes`] and [`Paths::may_send`], then call [`Paths::on_sent`]; after every
+//! call drain [`Paths::poll_control`] and [`Paths::poll_event`] and set a timer to [`Paths::poll_timeout`].
+
+mod candidate;
+mod challenge;
+pub mod config;
+mod control;
+mod drive;
+mod evidence;
+mod keepalive;
+mod roam;
+mod score;
+mod select;
+mod status;
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+>>>>>>> paths
 use std::time::{Duration, Instant};
 
 use crate::key::PublicKey;
 use crate::net::route::{Route, Routes};
 use crate::rt::Rng;
 
+<<<<<<< HEAD
 /// The most candidates in one message, as in a rendezvous record.
 pub const MAX_CANDIDATES: usize = 16;
 
@@ -239,10 +281,356 @@ impl Paths {
     }
 
     /// The next control message, for exactly that route.
+=======
+use candidate::{Table, usable};
+use challenge::Check;
+pub use config::PathConfig;
+use config::{CANDIDATES_RESEND, CANDIDATES_WAIT, MAX_RELAYS, MOVED_TIMES, ROTATE_EVERY, ROTATE_TIMES};
+pub use control::{Control, ControlError, MAX_CANDIDATES, MAX_CONTROL_LEN, acknowledgement};
+use evidence::Evidence;
+use keepalive::Keepalive;
+use roam::Contest;
+pub use status::{PathEvent, PathEventKind, PathState, Reason, Stats};
+
+/// A hub over which the peer may be reached.
+#[derive(Debug)]
+struct Leg {
+    hub: PublicKey,
+    check: Check,
+    /// The peer answered over it, and nothing has put that in question since.
+    proven: bool,
+    answer_due: Option<Instant>,
+}
+
+/// Our candidates, on their way to the peer.
+#[derive(Debug, Default)]
+struct Announcement {
+    generation: u32,
+    addrs: Vec<SocketAddr>,
+    next: Option<Instant>,
+    gap: Duration,
+}
+
+/// The path machine of one peer; see the [module](self).
+#[derive(Debug)]
+pub struct Paths {
+    config: PathConfig,
+    rng: Rng,
+    stats: Stats,
+    established: bool,
+    candidates: Table,
+    relays: Vec<Leg>,
+    /// The relay leg in use, or that would be.
+    home: Option<PublicKey>,
+    /// The direct address in use.
+    primary: Option<SocketAddr>,
+    primary_since: Option<Instant>,
+    /// Of the route in use: the primary, else the home relay.
+    evidence: Evidence,
+    contest: Option<Contest>,
+    /// Why there is no primary any more.
+    lost: Option<Reason>,
+    relay_faster: bool,
+    keepalive: Keepalive,
+    announcement: Announcement,
+    told_generation: Option<u32>,
+    /// Until when the peer's candidates are waited for.
+    wait_until: Option<Instant>,
+    /// Repetitions of "moved" that are left.
+    moved_left: u8,
+    last_app: Option<Instant>,
+    next_refresh: Option<Instant>,
+    next_rotation: Option<Instant>,
+    rotations_left: u32,
+    rotation: usize,
+    control: VecDeque<(Route, Control)>,
+    events: VecDeque<PathEvent>,
+}
+
+impl Paths {
+    /// A machine that knows no route yet.
+    pub fn new(config: PathConfig, _now: Instant, rng: Rng) -> Paths {
+        let keepalive = Keepalive::new(config.keepalive);
+        Paths {
+            config,
+            rng,
+            stats: Stats::default(),
+            established: false,
+            candidates: Table::default(),
+            relays: Vec::new(),
+            home: None,
+            primary: None,
+            primary_since: None,
+            evidence: Evidence::default(),
+            contest: None,
+            lost: None,
+            relay_faster: false,
+            keepalive,
+            announcement: Announcement::default(),
+            told_generation: None,
+            wait_until: None,
+            moved_left: 0,
+            last_app: None,
+            next_refresh: None,
+            next_rotation: None,
+            rotations_left: 0,
+            rotation: 0,
+            control: VecDeque::new(),
+            events: VecDeque::new(),
+        }
+    }
+
+    /// The hubs where we are registered now, the preferred one first; those beyond [`MAX_RELAYS`] are
+    /// ignored. Each is measured with challenges of its own.
+    pub fn set_relays(&mut self, now: Instant, hubs: &[PublicKey]) {
+        let mut old = std::mem::take(&mut self.relays);
+        for &hub in hubs {
+            if self.relays.len() == MAX_RELAYS || self.relays.iter().any(|leg| leg.hub == hub) {
+                continue;
+            }
+            match old.iter().position(|leg| leg.hub == hub) {
+                Some(index) => self.relays.push(old.swap_remove(index)),
+                None => {
+                    let mut leg = Leg { hub, check: Check::default(), proven: false, answer_due: None };
+                    if self.established {
+                        leg.check.restart(now);
+                    }
+                    self.relays.push(leg);
+                }
+            }
+        }
+        if self.relays.iter().any(|leg| old.iter().all(|gone| gone.hub != leg.hub)) && !self.relays.is_empty() {
+            // A relay that (re)appears is a way for candidates that found none.
+            self.announce_again(now);
+        }
+        self.choose_home();
+        self.reselect(now);
+        self.start_rotation(now);
+        self.drive(now);
+    }
+
+    /// Our own candidates, best first, to tell the peer: sent now and with back-off until it acknowledges.
+    pub fn set_local_candidates(&mut self, now: Instant, addrs: &[SocketAddr]) {
+        let addrs = &addrs[..addrs.len().min(MAX_CANDIDATES)];
+        let told_before = self.announcement.generation != 0;
+        if self.announcement.addrs == addrs && (told_before || addrs.is_empty()) {
+            return;
+        }
+        self.announcement.addrs = addrs.to_vec();
+        self.announcement.generation = self.announcement.generation.wrapping_add(1).max(1);
+        self.announcement.next = Some(now);
+        self.announcement.gap = CANDIDATES_RESEND.0;
+        self.drive(now);
+    }
+
+    /// Addresses of the peer that our side knows: configuration, rendezvous. Without any relay they are sent
+    /// to at once, before they are validated, since there is nothing else to use.
+    pub fn add_candidates(&mut self, now: Instant, addrs: &[SocketAddr]) {
+        let loopback = self.config.loopback;
+        let usable: Vec<_> = addrs.iter().filter_map(|&addr| usable(addr, loopback)).collect();
+        self.stats.candidates_refused += (addrs.len() - usable.len()) as u64;
+        self.stats.candidates_refused += self.candidates.configure(usable.into_iter());
+        self.start_rotation(now);
+        self.drive(now);
+    }
+
+    /// A session is up, also after a rekey: checks begin by themselves, candidates are told (again, since the
+    /// peer may have restarted).
+    pub fn on_established(&mut self, now: Instant) {
+        self.told_generation = None;
+        self.announce_again(now);
+        if !self.established {
+            self.established = true;
+            self.next_rotation = None;
+            if self.primary.is_none() && self.candidates.iter().all(|known| known.rank().0 != candidate::Origin::Told) {
+                self.wait_until = Some(now + CANDIDATES_WAIT);
+            }
+            for leg in &mut self.relays {
+                leg.check.restart(now);
+            }
+        }
+        self.drive(now);
+    }
+
+    /// The session is over. The addresses stay known, but what was proven has to be proven again.
+    pub fn on_closed(&mut self, now: Instant) {
+        let had_primary = self.primary.is_some();
+        self.established = false;
+        self.control.clear();
+        self.set_primary(now, None);
+        (self.contest, self.lost, self.wait_until, self.next_refresh) = (None, None, None, None);
+        (self.announcement.next, self.moved_left, self.relay_faster) = (None, 0, false);
+        for candidate in self.candidates.iter_mut() {
+            candidate.check.reset();
+            (candidate.validated, candidate.answer_due, candidate.hold_until) = (false, None, None);
+        }
+        for leg in &mut self.relays {
+            leg.check.reset();
+            (leg.proven, leg.answer_due) = (false, None);
+        }
+        if had_primary {
+            self.emit_fallback(Reason::Closed);
+        }
+        self.start_rotation(now);
+    }
+
+    /// An authenticated datagram of the peer arrived: `len` bytes from `source`, with its leg's highest
+    /// counter or not, with application data (a channel other than 0) or not.
+    pub fn on_authentic(&mut self, now: Instant, source: Route, newest_on_leg: bool, len: usize, app: bool) {
+        let delay = self.config.answer_delay;
+        if app {
+            self.note_app(now);
+        }
+        match source {
+            Route::Relay(hub) => {
+                if let Some(leg) = self.relays.iter_mut().find(|leg| leg.hub == hub)
+                    && app
+                {
+                    leg.answer_due.get_or_insert(now + delay);
+                }
+            }
+            Route::Direct(addr) => {
+                if self.candidates.get(addr).is_none() && !self.meet(addr, newest_on_leg) {
+                    return;
+                }
+                let Some(known) = self.candidates.get_mut(addr) else { return };
+                known.received = known.received.saturating_add(len as u64);
+                known.heard = Some(now);
+                if app {
+                    known.answer_due.get_or_insert(now + delay);
+                }
+                if self.primary == Some(addr) {
+                    self.keepalive.heard(now);
+                    if let Some(contest) = &mut self.contest
+                        && newest_on_leg
+                    {
+                        contest.old_heard = true;
+                        self.drive(now);
+                    }
+                } else if newest_on_leg {
+                    self.check_heard(now, addr);
+                    if app {
+                        self.consider_contest(now, addr, false);
+                    }
+                    self.drive(now);
+                }
+            }
+        }
+        if app {
+            self.on_answer(now, source);
+        }
+    }
+
+    /// A message of channel 0, after [`on_authentic`](Paths::on_authentic) for its datagram.
+    pub fn on_control(&mut self, now: Instant, source: Route, newest_on_leg: bool, control: Control) {
+        match control {
+            Control::Challenge { data } => self.push(now, source, Control::Response { data }),
+            Control::Response { data } => self.on_response(now, source, data),
+            Control::Keepalive => {
+                self.on_answer(now, source);
+                if newest_on_leg && let Route::Direct(addr) = source {
+                    self.consider_contest(now, addr, false);
+                }
+            }
+            Control::Candidates { r#gen, addrs } => self.on_told(now, source, r#gen, &addrs),
+            Control::Moved => self.on_moved(now, source, newest_on_leg),
+            Control::Close => self.on_closed(now),
+        }
+        self.drive(now);
+    }
+
+    /// A datagram of `len` bytes was sealed and goes to [`routes`](Paths::routes). `app` says whether its
+    /// channel is other than 0; control messages fetched by [`poll_control`](Paths::poll_control) are on the
+    /// books already.
+    pub fn on_sent(&mut self, now: Instant, len: usize, app: bool) {
+        if !app {
+            return;
+        }
+        let routes = self.routes();
+        for route in routes {
+            match route {
+                Route::Relay(hub) => {
+                    if let Some(leg) = self.relays.iter_mut().find(|leg| leg.hub == hub) {
+                        leg.answer_due = None;
+                    }
+                }
+                Route::Direct(addr) => {
+                    if self.primary == Some(addr) {
+                        self.keepalive.sent(now);
+                    }
+                    if let Some(known) = self.candidates.get_mut(addr)
+                        && known.may_send(len)
+                    {
+                        known.answer_due = None;
+                        known.sent = known.sent.saturating_add(len as u64);
+                    }
+                }
+            }
+        }
+        if self.established {
+            self.note_app(now);
+            if self.active().is_some_and(|active| routes.contains(&active)) {
+                self.evidence.sent(now);
+            }
+        }
+    }
+
+    /// Our own network changed: the peer is told over whatever works, and everything is checked anew.
+    /// Call [`set_relays`](Paths::set_relays) and [`set_local_candidates`](Paths::set_local_candidates) as
+    /// the new ones become known.
+    pub fn on_network_change(&mut self, now: Instant) {
+        if !self.established {
+            return;
+        }
+        self.contest = None;
+        self.moved_left = MOVED_TIMES;
+        self.recheck_all(now);
+        for leg in &mut self.relays {
+            leg.proven = false;
+            leg.check.restart(now);
+        }
+        if let Some(home) = self.home {
+            self.push(now, Route::Relay(home), Control::Moved);
+        }
+        self.announce_again(now);
+        self.drive(now);
+    }
+
+    /// Where datagrams of channels other than 0 go now: one route, or two while the path is in doubt; none
+    /// when nothing is known. Skip those that [`may_send`](Paths::may_send) refuses.
+    pub fn routes(&self) -> Routes {
+        let doubt = self.evidence.doubted_since().is_some();
+        let newcomer = self.contest.map(|contest| Route::Direct(contest.newcomer));
+        let relay = self.home.map(Route::Relay);
+        match (self.primary.map(Route::Direct), relay) {
+            (Some(_), Some(relay)) if doubt && newcomer.is_some() => Routes::NONE.with(newcomer).and(relay),
+            (Some(primary), Some(relay)) if doubt => Routes::one(primary).and(relay),
+            (Some(primary), _) => Routes::one(primary).with(newcomer),
+            (None, Some(relay)) => {
+                let proven = self.home_leg().is_some_and(|leg| leg.proven);
+                let standby = self.relays.iter().find(|leg| Some(leg.hub) != self.home);
+                Routes::one(relay).with(standby.filter(|_| !proven).map(|leg| Route::Relay(leg.hub)))
+            }
+            (None, None) => self.fallback(),
+        }
+    }
+
+    /// Whether `len` bytes may go this way now: an address that was only seen, and has not echoed a challenge
+    /// yet, gets at most three times the bytes that came from it.
+    pub fn may_send(&self, route: &Route, len: usize) -> bool {
+        match route {
+            Route::Relay(hub) => self.relays.iter().any(|leg| leg.hub == *hub),
+            Route::Direct(addr) => self.candidates.get(*addr).is_some_and(|known| known.may_send(len)),
+        }
+    }
+
+    /// The next control message to seal, for exactly this route.
+>>>>>>> paths
     pub fn poll_control(&mut self) -> Option<(Route, Control)> {
         self.control.pop_front()
     }
 
+<<<<<<< HEAD
     /// The next event.
     pub fn poll_event(&mut self) -> Option<PathEvent> {
         None
@@ -263,3 +651,127 @@ impl Paths {
         PathState { direct, addr: self.addr, reason, rtt: None, settled: true }
     }
 }
+=======
+    /// The next change of the route.
+    pub fn poll_event(&mut self) -> Option<PathEvent> {
+        self.events.pop_front()
+    }
+
+    /// The counters.
+    pub fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    /// How the peer is reached, and why.
+    pub fn state(&self) -> PathState {
+        let route = self.active().or_else(|| self.routes().first());
+        let rtt = match route {
+            Some(Route::Direct(addr)) => self.candidates.get(addr).and_then(|known| known.check.rtt.smoothed()),
+            Some(Route::Relay(hub)) => {
+                self.relays.iter().find(|leg| leg.hub == hub).and_then(|leg| leg.check.rtt.smoothed())
+            }
+            None => None,
+        };
+        let addr = match route {
+            Some(Route::Direct(addr)) => Some(addr),
+            _ => None,
+        };
+        let direct = self.primary.is_some();
+        PathState { direct, addr, reason: self.reason(), rtt, settled: self.settled() }
+    }
+
+    fn reason(&self) -> Reason {
+        if self.primary.is_some() {
+            let doubt = self.evidence.doubted_since().is_some();
+            return if doubt { Reason::Suspect } else { Reason::Direct };
+        }
+        if !self.established {
+            let reachable = !self.relays.is_empty() || !self.candidates.is_empty();
+            return if reachable { Reason::Starting } else { Reason::NoRelay };
+        }
+        if self.relay_faster {
+            return Reason::RelayFaster;
+        }
+        if let Some(lost) = self.lost {
+            return lost;
+        }
+        if self.wait_until.is_some() || self.candidates.iter().any(|known| known.waits() || known.is_checked()) {
+            return Reason::Checking;
+        }
+        if self.relays.is_empty() {
+            return Reason::NoRelay;
+        }
+        if self.candidates.is_empty() { Reason::NoCandidates } else { Reason::NoAnswer }
+    }
+
+    fn settled(&self) -> bool {
+        if !self.established {
+            return false;
+        }
+        if self.primary.is_some() {
+            return self.evidence.doubted_since().is_none() && self.contest.is_none();
+        }
+        let checking = self.candidates.iter().any(|known| known.waits() || known.is_checked());
+        let measuring = self.home_leg().is_some_and(|leg| !leg.proven && leg.check.is_quick());
+        !checking && !measuring && self.wait_until.is_none()
+    }
+
+    fn home_leg(&self) -> Option<&Leg> {
+        self.relays.iter().find(|leg| Some(leg.hub) == self.home)
+    }
+
+    /// The route whose answers are counted.
+    fn active(&self) -> Option<Route> {
+        self.primary.map(Route::Direct).or(self.home.map(Route::Relay))
+    }
+
+    fn note_app(&mut self, now: Instant) {
+        self.last_app = Some(now);
+        if self.next_refresh.is_none() {
+            self.next_refresh = Some(now + self.config.rtt_refresh);
+        }
+    }
+
+    fn announce_again(&mut self, now: Instant) {
+        if self.announcement.generation != 0 {
+            self.announcement.next = Some(now);
+            self.announcement.gap = CANDIDATES_RESEND.0;
+        }
+    }
+
+    fn start_rotation(&mut self, now: Instant) {
+        let several = self.candidates.iter().nth(2).is_some();
+        if !self.established && self.relays.is_empty() && several {
+            self.next_rotation = Some(now + ROTATE_EVERY);
+            self.rotations_left = ROTATE_TIMES;
+        } else {
+            self.next_rotation = None;
+        }
+    }
+
+    /// Without relay and primary: the two most promising addresses that may be sent to.
+    fn fallback(&self) -> Routes {
+        let count = self.candidates.iter().count().max(1);
+        let key = |known: &candidate::Candidate, index: usize| {
+            let turn = (index + count - self.rotation % count) % count;
+            (!known.validated, std::cmp::Reverse(known.heard), turn)
+        };
+        let mut best: [Option<(_, Route)>; 2] = [None, None];
+        for (index, known) in self.candidates.iter().enumerate() {
+            if known.proven || known.heard.is_some() || known.origin == candidate::Origin::Configured {
+                let entry = (key(known, index), Route::Direct(known.addr));
+                if best[0].is_none_or(|first| entry < first) {
+                    best = [Some(entry), best[0]];
+                } else if best[1].is_none_or(|second| entry < second) {
+                    best[1] = Some(entry);
+                }
+            }
+        }
+        let [first, second] = best.map(|entry| entry.map(|(_, route)| route));
+        Routes::NONE.with(first).with(second)
+    }
+}
+
+#[cfg(test)]
+mod tests;
+>>>>>>> paths

@@ -1,0 +1,220 @@
+//! Challenges to one address or relay leg: when the next is due, which are open, and the round-trip time
+//! that their echoes give.
+//!
+//! The schedule is finite in rate, not in time: quick checks first ([`QUICK_GAPS`]), then
+//! [`BACKOFF_GAPS`], then one per slow interval with jitter, for as long as the session lives.
+
+use std::time::{Duration, Instant};
+
+use rand_core::Rng as _;
+
+use super::config::{BACKOFF_GAPS, ECHO_LIFE, QUICK_GAPS};
+use crate::rt::Rng;
+
+/// Open challenges remembered per leg. Four cover the quick checks within a round trip of half a second.
+const OPEN_CHALLENGES: usize = 4;
+
+/// A smoothed round-trip time (RFC 6298 §2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Rtt {
+    smoothed: Duration,
+    variation: Duration,
+    samples: u32,
+}
+
+impl Rtt {
+    pub(super) fn sample(&mut self, rtt: Duration) {
+        if self.samples == 0 {
+            (self.smoothed, self.variation) = (rtt, rtt / 2);
+        } else {
+            self.variation = (self.variation * 3 + self.smoothed.abs_diff(rtt)) / 4;
+            self.smoothed = (self.smoothed * 7 + rtt) / 8;
+        }
+        self.samples = self.samples.saturating_add(1);
+    }
+
+    pub(super) fn smoothed(&self) -> Option<Duration> {
+        (self.samples > 0).then_some(self.smoothed)
+    }
+
+    pub(super) fn samples(&self) -> u32 {
+        self.samples
+    }
+
+    /// What an answer may take: a round trip and four variations (RFC 6298's RTO, without its floor).
+    pub(super) fn expected(&self) -> Duration {
+        self.smoothed + self.variation * 4
+    }
+}
+
+/// The checks of one leg.
+#[derive(Debug, Default)]
+pub(super) struct Check {
+    open: [Option<([u8; 8], Instant)>; OPEN_CHALLENGES],
+    sent: usize,
+    /// Challenges since the last (re)start without an echo.
+    attempt: usize,
+    next: Option<Instant>,
+    last_sent: Option<Instant>,
+    /// When the last challenge that was answered had been sent.
+    proven: Option<Instant>,
+    pub(super) rtt: Rtt,
+}
+
+impl Check {
+    /// Begins the schedule anew, with a challenge now.
+    pub(super) fn restart(&mut self, now: Instant) {
+        self.attempt = 0;
+        self.next = Some(now);
+    }
+
+    /// The next quick check now, unless one has just gone out: the other side was heard, so its NAT is open.
+    pub(super) fn hasten(&mut self, now: Instant) {
+        if self.last_sent.is_none_or(|sent| now >= sent + QUICK_GAPS[0]) {
+            self.next = Some(now);
+        }
+    }
+
+    /// One challenge at `at`, with the schedule behind it if it stays unanswered.
+    pub(super) fn schedule(&mut self, at: Instant) {
+        self.attempt = 0;
+        self.next = Some(at);
+    }
+
+    /// No further challenges by itself; open ones may still be answered.
+    pub(super) fn rest(&mut self) {
+        self.attempt = 0;
+        self.next = None;
+    }
+
+    /// Forgets everything but the round-trip time.
+    pub(super) fn reset(&mut self) {
+        *self = Check { rtt: self.rtt, ..Check::default() };
+    }
+
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.next
+    }
+
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        self.next.is_some_and(|next| next <= now)
+    }
+
+    /// Whether the quick checks are under way: begun, unanswered, not yet given up.
+    pub(super) fn is_quick(&self) -> bool {
+        self.next.is_some() && self.attempt <= QUICK_GAPS.len()
+    }
+
+    /// Whether the quick checks have gone by without an echo.
+    pub(super) fn is_silent(&self) -> bool {
+        self.attempt > QUICK_GAPS.len()
+    }
+
+    /// Whether the echo of a challenge sent at `since` or later has returned.
+    pub(super) fn proven_since(&self, since: Instant) -> bool {
+        self.proven.is_some_and(|sent| sent >= since)
+    }
+
+    /// Draws a challenge, and sets the time of the next: behind the quick ones and the back-off comes `slow`,
+    /// with up to a fifth of jitter either way.
+    pub(super) fn issue(&mut self, now: Instant, slow: Duration, rng: &mut Rng) -> [u8; 8] {
+        let data = self.draw(now, rng);
+        let index = self.attempt;
+        self.attempt = (self.attempt + 1).min(QUICK_GAPS.len() + BACKOFF_GAPS.len() + 1);
+        let gap = QUICK_GAPS.iter().chain(&BACKOFF_GAPS).nth(index).copied();
+        self.next = Some(now + gap.unwrap_or_else(|| jittered(slow, rng)));
+        data
+    }
+
+    /// Skips a challenge that may not be sent; the schedule goes on.
+    pub(super) fn skip(&mut self, now: Instant, slow: Duration, rng: &mut Rng) {
+        let open = self.open;
+        let sent = self.sent;
+        self.issue(now, slow, rng);
+        (self.open, self.sent) = (open, sent);
+    }
+
+    fn draw(&mut self, now: Instant, rng: &mut Rng) -> [u8; 8] {
+        let mut data = [0; 8];
+        rng.fill_bytes(&mut data);
+        self.open[self.sent % OPEN_CHALLENGES] = Some((data, now));
+        self.sent = self.sent.wrapping_add(1);
+        self.last_sent = Some(now);
+        data
+    }
+
+    /// Takes an echo. Returns when its challenge was sent, or `None` if it answers no open one.
+    pub(super) fn echo(&mut self, now: Instant, data: &[u8; 8]) -> Option<Instant> {
+        let slot = self.open.iter_mut().find(|slot| slot.is_some_and(|(open, _)| open == *data))?;
+        let (_, sent) = slot.take()?;
+        let rtt = now.saturating_duration_since(sent);
+        if rtt > ECHO_LIFE {
+            return None;
+        }
+        self.rtt.sample(rtt);
+        self.proven = Some(self.proven.map_or(sent, |proven| proven.max(sent)));
+        Some(sent)
+    }
+}
+
+/// `base` ± a fifth.
+pub(super) fn jittered(base: Duration, rng: &mut Rng) -> Duration {
+    let spread = (base.as_millis() as u64 * 2 / 5).max(1);
+    base * 4 / 5 + Duration::from_millis(rng.next_u64() % spread)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use super::super::tests::origin;
+    use rand_core::SeedableRng;
+
+    #[test]
+    fn checks_are_quick_then_rare_and_never_stop() {
+        let (mut rng, mut check) = (Rng::seed_from_u64(1), Check::default());
+        
+        let start = origin();
+        check.restart(start);
+        let slow = Duration::from_secs(30);
+        let mut times = Vec::new();
+        while let Some(now) = check.next() {
+            if now > start + Duration::from_secs(3_600) {
+                break;
+            }
+            assert_eq!(check.is_quick(), now < start + Duration::from_millis(4_600));
+            check.issue(now, slow, &mut rng);
+            times.push((now - start).as_millis());
+        }
+        assert_eq!(times[..10], [0, 100, 300, 700, 1_500, 3_000, 4_500, 7_500, 13_500, 25_500]);
+        let late = times.len() - 10;
+        assert!((95..=160).contains(&late), "{late} slow checks in an hour");
+    }
+
+    #[test]
+    fn an_echo_counts_once_and_only_while_it_is_young() {
+        let (mut rng, mut check) = (Rng::seed_from_u64(1), Check::default());
+        let start = origin();
+        let data = check.draw(start, &mut rng);
+        assert_eq!(check.echo(start, &[0; 8]), None);
+        let later = start + Duration::from_millis(40);
+        assert_eq!(check.echo(later, &data), Some(start));
+        assert_eq!(check.echo(later, &data), None, "the same echo twice");
+        assert_eq!(check.rtt.smoothed(), Some(Duration::from_millis(40)));
+        let old = check.draw(start, &mut rng);
+        assert_eq!(check.echo(start + ECHO_LIFE + Duration::from_millis(1), &old), None);
+        let pushed_out = check.draw(start, &mut rng);
+        for _ in 0..OPEN_CHALLENGES {
+            check.draw(start, &mut rng);
+        }
+        assert_eq!(check.echo(later, &pushed_out), None, "only the last four are open");
+    }
+
+    #[test]
+    fn the_round_trip_time_is_smoothed() {
+        let mut rtt = Rtt::default();
+        assert_eq!(rtt.smoothed(), None);
+        rtt.sample(Duration::from_millis(80));
+        rtt.sample(Duration::from_millis(160));
+        assert_eq!(rtt.smoothed(), Some(Duration::from_millis(90)));
+    }
+}

@@ -1,0 +1,266 @@
+//! Path control: the body of channel 0, and its codec.
+//!
+//! One type byte, then the fields, integers little-endian:
+//!
+//! | type | body |
+//! | --- | --- |
+//! | 1 challenge | `data:8` |
+//! | 2 response | `data:8` |
+//! | 3 keepalive | |
+//! | 4 candidates | `generation:4, count:1, count × (family:1 (4 or 6), address:4 or 16, port:2)` |
+//! | 5 moved | |
+//! | 6 close | |
+//!
+//! A message ends where its fields end: trailing bytes are refused, so every message has one encoding.
+//! Candidates are acknowledged by a response whose data is [`acknowledgement`] of their generation.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+/// The most addresses in one candidates message, and in a rendezvous record: a host with several interfaces
+/// and both families stays below it, and the message stays far below a datagram.
+pub const MAX_CANDIDATES: usize = 16;
+
+/// The longest encoding: candidates with [`MAX_CANDIDATES`] v6 addresses.
+pub const MAX_CONTROL_LEN: usize = 1 + 4 + 1 + MAX_CANDIDATES * (1 + 16 + 2);
+
+const CHALLENGE: u8 = 1;
+const RESPONSE: u8 = 2;
+const KEEPALIVE: u8 = 3;
+const CANDIDATES: u8 = 4;
+const MOVED: u8 = 5;
+const CLOSE: u8 = 6;
+
+const FAMILY_V4: u8 = 4;
+const FAMILY_V6: u8 = 6;
+
+/// A message of channel 0.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Control {
+    /// "Answer with these bytes, to where this came from."
+    Challenge {
+        /// Random.
+        data: [u8; 8],
+    },
+    /// The echo of a challenge, or the acknowledgement of candidates.
+    Response {
+        /// The challenge's bytes.
+        data: [u8; 8],
+    },
+    /// Holds a mapping open, or says that application data arrived here when nothing else would say so.
+    /// Never answered.
+    Keepalive,
+    /// Where the sender may be reached, best first.
+    Candidates {
+        /// Grows with each change of the list (wrapping).
+        r#gen: u32,
+        /// At most [`MAX_CANDIDATES`].
+        addrs: Vec<SocketAddr>,
+    },
+    /// "My network changed: follow me to where this came from."
+    Moved,
+    /// The sender ends the session.
+    Close,
+}
+
+/// Why bytes are not a control message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ControlError {
+    /// Shorter than its fields.
+    #[error("the control message ends inside its fields")]
+    Truncated,
+    /// Longer than its fields.
+    #[error("bytes follow the control message")]
+    Trailing,
+    /// A type that this version doesn't know; a later one may.
+    #[error("unknown control type {0}")]
+    UnknownType(u8),
+    /// More than [`MAX_CANDIDATES`].
+    #[error("{0} candidates, more than {MAX_CANDIDATES}")]
+    TooManyCandidates(u8),
+    /// An address family that is neither 4 nor 6.
+    #[error("unknown address family {0}")]
+    UnknownFamily(u8),
+}
+
+/// The data of the response that acknowledges candidates of this generation.
+pub fn acknowledgement(generation: u32) -> [u8; 8] {
+    let mut data = *b"cand\0\0\0\0";
+    data[4..].copy_from_slice(&generation.to_le_bytes());
+    data
+}
+
+impl Control {
+    /// The encoding. Addresses beyond [`MAX_CANDIDATES`] are left out.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(self.encoded_len());
+        self.encode_into(&mut out);
+        out
+    }
+
+    /// Appends the encoding.
+    pub fn encode_into(&self, out: &mut Vec<u8>) {
+        match self {
+            Control::Challenge { data } => {
+                out.push(CHALLENGE);
+                out.extend_from_slice(data);
+            }
+            Control::Response { data } => {
+                out.push(RESPONSE);
+                out.extend_from_slice(data);
+            }
+            Control::Keepalive => out.push(KEEPALIVE),
+            Control::Candidates { r#gen, addrs } => {
+                let addrs = &addrs[..addrs.len().min(MAX_CANDIDATES)];
+                out.push(CANDIDATES);
+                out.extend_from_slice(&r#gen.to_le_bytes());
+                out.push(addrs.len() as u8);
+                for addr in addrs {
+                    match addr.ip() {
+                        IpAddr::V4(ip) => {
+                            out.push(FAMILY_V4);
+                            out.extend_from_slice(&ip.octets());
+                        }
+                        IpAddr::V6(ip) => {
+                            out.push(FAMILY_V6);
+                            out.extend_from_slice(&ip.octets());
+                        }
+                    }
+                    out.extend_from_slice(&addr.port().to_le_bytes());
+                }
+            }
+            Control::Moved => out.push(MOVED),
+            Control::Close => out.push(CLOSE),
+        }
+    }
+
+    /// The length of the encoding in bytes.
+    pub fn encoded_len(&self) -> usize {
+        match self {
+            Control::Challenge { .. } | Control::Response { .. } => 9,
+            Control::Keepalive | Control::Moved | Control::Close => 1,
+            Control::Candidates { addrs, .. } => {
+                let len = |addr: &SocketAddr| if addr.is_ipv4() { 1 + 4 + 2 } else { 1 + 16 + 2 };
+                6 + addrs.iter().take(MAX_CANDIDATES).map(len).sum::<usize>()
+            }
+        }
+    }
+
+    /// Reads one message that fills `bytes`.
+    ///
+    /// # Errors
+    /// What is wrong with the bytes. An unknown type is for the caller to count; nothing else follows.
+    pub fn decode(bytes: &[u8]) -> Result<Control, ControlError> {
+        let mut reader = Reader(bytes);
+        let control = match reader.byte()? {
+            CHALLENGE => Control::Challenge { data: reader.array()? },
+            RESPONSE => Control::Response { data: reader.array()? },
+            KEEPALIVE => Control::Keepalive,
+            CANDIDATES => {
+                let generation = u32::from_le_bytes(reader.array()?);
+                let count = reader.byte()?;
+                if usize::from(count) > MAX_CANDIDATES {
+                    return Err(ControlError::TooManyCandidates(count));
+                }
+                // The shortest address takes 7 bytes: nothing is reserved for addresses that didn't arrive.
+                let mut addrs = Vec::with_capacity(usize::from(count).min(reader.0.len() / 7));
+                for _ in 0..count {
+                    let ip = match reader.byte()? {
+                        FAMILY_V4 => IpAddr::V4(Ipv4Addr::from(reader.array::<4>()?)),
+                        FAMILY_V6 => IpAddr::V6(Ipv6Addr::from(reader.array::<16>()?)),
+                        family => return Err(ControlError::UnknownFamily(family)),
+                    };
+                    addrs.push(SocketAddr::new(ip, u16::from_le_bytes(reader.array()?)));
+                }
+                Control::Candidates { r#gen: generation, addrs }
+            }
+            MOVED => Control::Moved,
+            CLOSE => Control::Close,
+            kind => return Err(ControlError::UnknownType(kind)),
+        };
+        if reader.0.is_empty() { Ok(control) } else { Err(ControlError::Trailing) }
+    }
+}
+
+struct Reader<'a>(&'a [u8]);
+
+impl Reader<'_> {
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], ControlError> {
+        let (head, tail) = self.0.split_first_chunk::<N>().ok_or(ControlError::Truncated)?;
+        self.0 = tail;
+        Ok(*head)
+    }
+
+    fn byte(&mut self) -> Result<u8, ControlError> {
+        self.array::<1>().map(|[byte]| byte)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn any_addr() -> impl Strategy<Value = SocketAddr> {
+        let ip = prop_oneof![
+            any::<[u8; 4]>().prop_map(IpAddr::from),
+            any::<[u8; 16]>().prop_map(IpAddr::from),
+        ];
+        (ip, any::<u16>()).prop_map(|(ip, port)| SocketAddr::new(ip, port))
+    }
+
+    fn any_control() -> impl Strategy<Value = Control> {
+        prop_oneof![
+            any::<[u8; 8]>().prop_map(|data| Control::Challenge { data }),
+            any::<[u8; 8]>().prop_map(|data| Control::Response { data }),
+            Just(Control::Keepalive),
+            (any::<u32>(), proptest::collection::vec(any_addr(), 0..=MAX_CANDIDATES))
+                .prop_map(|(r#gen, addrs)| Control::Candidates { r#gen, addrs }),
+            Just(Control::Moved),
+            Just(Control::Close),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_encoded_is_decoded(control in any_control()) {
+            let bytes = control.encode();
+            prop_assert_eq!(bytes.len(), control.encoded_len());
+            prop_assert!(bytes.len() <= MAX_CONTROL_LEN);
+            prop_assert_eq!(Control::decode(&bytes), Ok(control));
+        }
+
+        #[test]
+        fn hostile_bytes_never_panic_and_have_one_encoding(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+            if let Ok(control) = Control::decode(&bytes) {
+                prop_assert_eq!(control.encode(), bytes);
+            }
+        }
+
+        #[test]
+        fn a_cut_or_longer_message_is_refused(control in any_control(), cut in any::<prop::sample::Index>()) {
+            let mut bytes = control.encode();
+            let cut = cut.index(bytes.len());
+            prop_assert_eq!(Control::decode(&bytes[..cut]), Err(ControlError::Truncated));
+            bytes.push(0);
+            prop_assert_eq!(Control::decode(&bytes), Err(ControlError::Trailing));
+        }
+    }
+
+    #[test]
+    fn seventeen_candidates_are_refused_and_never_sent() {
+        let addr = SocketAddr::from(([10, 0, 0, 1], 1));
+        let bytes = Control::Candidates { r#gen: 1, addrs: vec![addr; 17] }.encode();
+        assert_eq!(bytes[5], 16);
+        let mut bytes = bytes;
+        bytes[5] = 17;
+        assert_eq!(Control::decode(&bytes), Err(ControlError::TooManyCandidates(17)));
+    }
+
+    #[test]
+    fn the_layout_is_fixed() {
+        let control = Control::Candidates { r#gen: 0x0102_0304, addrs: vec![SocketAddr::from(([10, 0, 0, 1], 258))] };
+        assert_eq!(control.encode(), [4, 4, 3, 2, 1, 1, 4, 10, 0, 0, 1, 2, 1]);
+        assert_eq!(Control::decode(&[9]), Err(ControlError::UnknownType(9)));
+        assert_eq!(acknowledgement(5), *b"cand\x05\0\0\0");
+    }
+}

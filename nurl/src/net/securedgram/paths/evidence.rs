@@ -1,0 +1,179 @@
+//! Whether the route in use still delivers: application-bearing sends, and what answers them.
+//!
+//! Evidence for a route is an application datagram, or the keepalive that answers one, received on it. An
+//! echo says that small packets pass; it clears a doubt that a few lost datagrams raised, but not the loss of
+//! everything. Keepalives and challenges of ours are never counted as unanswered, so an idle path has
+//! nothing to lose.
+
+use std::time::{Duration, Instant};
+
+use super::challenge::Rtt;
+use super::config::{DATA_LOSS_SENDS, PATIENCE};
+use super::status::Reason;
+
+/// What to think of the route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Nothing speaks against it.
+    Trust,
+    /// Probe it, and send a copy another way.
+    Doubt,
+    /// The doubt was unfounded.
+    Clear,
+    /// Give it up.
+    Drop(Reason),
+}
+
+/// How long sends may go unanswered on a route with this round-trip time.
+pub(super) fn patience(rtt: &Rtt, answer_delay: Duration) -> Duration {
+    (rtt.expected() + answer_delay).clamp(PATIENCE.0, PATIENCE.1)
+}
+
+/// What is known when the route is judged.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Case {
+    /// Since the first unanswered send.
+    silence: Duration,
+    unanswered: u32,
+    /// How long it has been in doubt.
+    doubted: Option<Duration>,
+    /// Whether a probe sent since the doubt began was answered.
+    echo: bool,
+    /// Whether an echo has cleared a doubt since the last answer.
+    excused: bool,
+}
+
+/// The policy. An echo excuses the first silence: the path may have come back from a short outage. When data
+/// goes unanswered again after that, and probes still pass, the path loses data.
+pub(super) fn judge(case: Case, patience: Duration, limit: Duration) -> Verdict {
+    let Some(doubted) = case.doubted else {
+        return if case.silence < patience { Verdict::Trust } else { Verdict::Doubt };
+    };
+    if case.echo {
+        let loses_data = case.excused && case.unanswered >= DATA_LOSS_SENDS;
+        return if loses_data { Verdict::Drop(Reason::DataLost) } else { Verdict::Clear };
+    }
+    // However late the timer came (the process may have been suspended), the probes get their time.
+    if case.silence < limit || doubted < limit.saturating_sub(PATIENCE.1) {
+        return Verdict::Doubt;
+    }
+    Verdict::Drop(Reason::PathLost)
+}
+
+/// The books of the route in use.
+#[derive(Debug, Default)]
+pub(super) struct Evidence {
+    since: Option<Instant>,
+    unanswered: u32,
+    doubt: Option<Instant>,
+    excused: bool,
+}
+
+impl Evidence {
+    pub(super) fn sent(&mut self, now: Instant) {
+        self.since.get_or_insert(now);
+        self.unanswered = self.unanswered.saturating_add(1);
+    }
+
+    /// Application data or its answer came in on the route. Returns whether that ended a doubt.
+    pub(super) fn answered(&mut self) -> bool {
+        std::mem::take(self).doubt.is_some()
+    }
+
+    /// An echo ends the doubt. It is not an answer to data, so the second time the count goes on (the first
+    /// time it begins anew, since what an outage swallowed is no sign of what comes after it).
+    pub(super) fn clear(&mut self) {
+        let unanswered = if self.excused { self.unanswered } else { 0 };
+        *self = Evidence { unanswered, excused: true, ..Evidence::default() };
+    }
+
+    pub(super) fn reset(&mut self) {
+        *self = Evidence::default();
+    }
+
+    /// Puts the route in doubt, for a reason other than silence.
+    pub(super) fn doubt(&mut self, now: Instant) {
+        if self.doubt.is_none() {
+            (self.since, self.doubt) = (Some(self.since.unwrap_or(now)), Some(now));
+        }
+    }
+
+    pub(super) fn first_unanswered(&self) -> Option<Instant> {
+        self.since
+    }
+
+    pub(super) fn doubted_since(&self) -> Option<Instant> {
+        self.doubt
+    }
+
+    pub(super) fn verdict(&self, now: Instant, echo: bool, patience: Duration, limit: Duration) -> Verdict {
+        self.since.map_or(Verdict::Trust, |since| {
+            let case = Case {
+                silence: now.saturating_duration_since(since),
+                unanswered: self.unanswered,
+                doubted: self.doubt.map(|doubt| now.saturating_duration_since(doubt)),
+                echo,
+                excused: self.excused,
+            };
+            judge(case, patience, limit)
+        })
+    }
+
+    /// When the verdict changes by time alone.
+    pub(super) fn deadline(&self, patience: Duration, limit: Duration) -> Option<Instant> {
+        let since = self.since?;
+        Some(match self.doubt {
+            Some(doubt) => (since + limit).max(doubt + limit.saturating_sub(PATIENCE.1)),
+            None => since + patience,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_policy_of_doubt() {
+        use Verdict::{Clear, Doubt, Drop, Trust};
+        for (silence, unanswered, doubted, echo, excused, expected) in [
+            (0, 1, None, false, false, Trust),
+            (699, 100, None, false, true, Trust),
+            (700, 1, None, false, false, Doubt),
+            (9_000, 1, None, false, false, Doubt),
+            (800, 1, Some(100), false, false, Doubt),
+            (800, 100, Some(100), true, false, Clear),
+            (800, 7, Some(100), true, true, Clear),
+            (800, 8, Some(100), true, true, Drop(Reason::DataLost)),
+            (1_499, 100, Some(799), false, true, Doubt),
+            (1_500, 1, Some(800), false, false, Drop(Reason::PathLost)),
+            (9_100, 1, Some(100), false, false, Doubt),
+            (9_500, 1, Some(500), false, false, Drop(Reason::PathLost)),
+        ] {
+            let case = Case {
+                silence: Duration::from_millis(silence),
+                unanswered,
+                doubted: doubted.map(Duration::from_millis),
+                echo,
+                excused,
+            };
+            let verdict = judge(case, Duration::from_millis(700), Duration::from_millis(1_500));
+            assert_eq!(verdict, expected, "{case:?}");
+        }
+    }
+
+    #[test]
+    fn patience_follows_the_round_trip_within_its_range() {
+        let mut slow = Rtt::default();
+        slow.sample(Duration::from_secs(5));
+        let delay = Duration::from_millis(250);
+        assert_eq!(patience(&Rtt::default(), delay), PATIENCE.0);
+        assert_eq!(patience(&slow, delay), PATIENCE.1);
+        let mut medium = Rtt::default();
+        for _ in 0..100 {
+            medium.sample(Duration::from_millis(500));
+        }
+        let patience = patience(&medium, delay);
+        assert!(patience >= Duration::from_millis(750) && patience < Duration::from_millis(800));
+    }
+}

@@ -1,0 +1,407 @@
+//! Which route is in use: promotion, demotion, roaming.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use super::candidate::usable;
+use super::config::{CONTEST_COOLDOWN, DATA_LOST_HOLD, FLAPS_FORGIVEN_AFTER, LOST_HOLD};
+use super::control::{Control, acknowledgement};
+use super::evidence::{Verdict, patience};
+use super::roam::{Contest, Outcome};
+use super::score::{relay_wins, replaces};
+use super::status::{PathEvent, PathEventKind, Reason};
+use super::{Paths, Route};
+
+/// The reserve's time of a path that was lost for this reason, the `flaps`-th time in a row.
+fn hold(reason: Reason, flaps: u32) -> Option<Duration> {
+    let (base, limit, doublings) = match reason {
+        Reason::DataLost => (DATA_LOST_HOLD.0, DATA_LOST_HOLD.1, flaps.checked_sub(1)?),
+        _ => (LOST_HOLD.0, LOST_HOLD.1, flaps.checked_sub(2)?),
+    };
+    Some((base * 2u32.pow(doublings.min(10))).min(limit))
+}
+
+impl Paths {
+    /// Makes a new source known, if it may be. Returns whether it is.
+    pub(super) fn meet(&mut self, addr: SocketAddr, newest_on_leg: bool) -> bool {
+        if !newest_on_leg {
+            self.stats.late_sources += 1;
+            return false;
+        }
+        // Where a datagram came from is used as it is: only nonsense is refused.
+        let met = usable(addr, true) == Some(addr) && self.candidates.see(addr, self.primary);
+        self.stats.candidates_refused += u64::from(!met);
+        met
+    }
+
+    /// A check right now of an address that was just heard and isn't validated.
+    pub(super) fn check_heard(&mut self, now: Instant, addr: SocketAddr) {
+        if let Some(known) = self.candidates.get_mut(addr)
+            && !known.validated
+        {
+            if known.check.is_quick() {
+                known.check.hasten(now);
+            } else {
+                known.check.restart(now);
+            }
+        }
+    }
+
+    /// The peer was heard from an address that isn't in use: challenge it and the one that is.
+    pub(super) fn consider_contest(&mut self, now: Instant, addr: SocketAddr, asked: bool) {
+        let Some(primary) = self.primary.filter(|primary| *primary != addr) else { return };
+        match &mut self.contest {
+            Some(contest) if contest.newcomer == addr => {
+                contest.asked |= asked;
+                return;
+            }
+            // The old address's silence goes on counting when the peer moves on meanwhile.
+            Some(contest) if asked || !self.candidates.get(contest.newcomer).is_some_and(|c| c.validated) => {
+                (contest.newcomer, contest.asked) = (addr, asked);
+            }
+            Some(_) => return,
+            None => {
+                let pause = self.candidates.get(addr).and_then(|known| known.contest_pause);
+                if !asked && pause.is_some_and(|(until, _)| now < until) {
+                    return;
+                }
+                let old_rtt = self.candidates.get(primary).and_then(|known| known.check.rtt.smoothed());
+                self.contest = Some(Contest::new(now, addr, old_rtt, asked));
+                if let Some(old) = self.candidates.get_mut(primary) {
+                    old.check.restart(now);
+                }
+            }
+        }
+        if let Some(new) = self.candidates.get_mut(addr) {
+            new.check.restart(now);
+        }
+    }
+
+    pub(super) fn judge_contest(&mut self, now: Instant) {
+        let Some(contest) = self.contest else { return };
+        let Some(new) = self.candidates.get_mut(contest.newcomer) else {
+            self.contest = None;
+            return;
+        };
+        match contest.outcome(now, new.check.proven_since(contest.started)) {
+            Outcome::Wait => {}
+            Outcome::Follow => {
+                self.stats.moves += 1;
+                self.set_primary(now, Some(contest.newcomer));
+                self.emit(PathEventKind::Moved, Some(Route::Direct(contest.newcomer)), Reason::PeerMoved);
+            }
+            Outcome::Stay => {
+                let pause = new.contest_pause.map_or(CONTEST_COOLDOWN.0, |(_, pause)| pause);
+                new.contest_pause = Some((now + pause, (pause * 2).min(CONTEST_COOLDOWN.1)));
+                self.contest = None;
+            }
+        }
+    }
+
+    pub(super) fn on_moved(&mut self, now: Instant, source: Route, newest_on_leg: bool) {
+        match source {
+            Route::Direct(addr) if newest_on_leg => self.consider_contest(now, addr, true),
+            Route::Direct(_) => {}
+            // Its direct datagrams may not reach us from there: what we know of its addresses is in question.
+            Route::Relay(_) => self.recheck_all(now),
+        }
+    }
+
+    /// Puts the primary in doubt and checks every address anew.
+    pub(super) fn recheck_all(&mut self, now: Instant) {
+        if let Some(primary) = self.primary
+            && let Some(known) = self.candidates.get_mut(primary)
+        {
+            known.check.restart(now);
+            self.evidence.doubt(now);
+        }
+        let primary = self.primary;
+        for other in self.candidates.iter_mut().filter(|other| Some(other.addr) != primary) {
+            other.validated = false;
+            other.hold_until = None;
+            other.check.rest();
+        }
+    }
+
+    pub(super) fn on_told(&mut self, now: Instant, source: Route, generation: u32, addrs: &[SocketAddr]) {
+        self.push(now, source, Control::Response { data: acknowledgement(generation) });
+        let newer = self.told_generation.is_none_or(|known| (generation.wrapping_sub(known) as i32) > 0);
+        if !newer {
+            self.stats.stale_candidates += u64::from(self.told_generation != Some(generation));
+            return;
+        }
+        self.told_generation = Some(generation);
+        self.wait_until = None;
+        let loopback = self.config.loopback;
+        let mut told: Vec<SocketAddr> = Vec::with_capacity(addrs.len());
+        for addr in addrs.iter().take(super::MAX_CANDIDATES).filter_map(|addr| usable(*addr, loopback)) {
+            if !told.contains(&addr) {
+                told.push(addr);
+            }
+        }
+        self.stats.candidates_refused += (addrs.len() - told.len()) as u64;
+        self.stats.candidates_refused += self.candidates.tell(&told, self.primary);
+        if self.contest.is_some_and(|contest| self.candidates.get(contest.newcomer).is_none()) {
+            self.contest = None;
+        }
+    }
+
+    pub(super) fn on_response(&mut self, now: Instant, source: Route, data: [u8; 8]) {
+        let known = match source {
+            Route::Direct(addr) => self.on_echo(now, addr, &data),
+            Route::Relay(hub) => self.on_relay_echo(now, hub, &data),
+        };
+        if known {
+            self.stats.echoes += 1;
+        } else if self.announcement.next.is_some() && data == acknowledgement(self.announcement.generation) {
+            self.announcement.next = None;
+        } else {
+            self.stats.stray_responses += 1;
+        }
+    }
+
+    fn on_echo(&mut self, now: Instant, addr: SocketAddr, data: &[u8; 8]) -> bool {
+        let Some(known) = self.candidates.get_mut(addr) else { return false };
+        let Some(sent) = known.check.echo(now, data) else { return false };
+        (known.validated, known.proven) = (true, true);
+        if let Some(contest) = &mut self.contest
+            && self.primary == Some(addr)
+            && sent >= contest.started
+        {
+            contest.old_heard = true;
+        }
+        if self.primary == Some(addr) {
+            self.moved_left = 0;
+        }
+        self.plan_next_check(now, addr);
+        self.judge_contest(now);
+        self.judge_active(now);
+        self.reselect(now);
+        true
+    }
+
+    fn on_relay_echo(&mut self, now: Instant, hub: crate::key::PublicKey, data: &[u8; 8]) -> bool {
+        let Some(leg) = self.relays.iter_mut().find(|leg| leg.hub == hub) else { return false };
+        if leg.check.echo(now, data).is_none() {
+            return false;
+        }
+        leg.proven = true;
+        if leg.check.rtt.samples() < 3 {
+            leg.check.schedule(now + super::drive::SAMPLE_GAP);
+        } else {
+            leg.check.rest();
+        }
+        self.choose_home();
+        self.judge_active(now);
+        self.reselect(now);
+        true
+    }
+
+    /// Application data, or a keepalive in its stead, came in on `source`.
+    pub(super) fn on_answer(&mut self, now: Instant, source: Route) {
+        if self.active() != Some(source) {
+            return;
+        }
+        if self.evidence.answered()
+            && let Route::Direct(addr) = source
+        {
+            self.plan_next_check(now, addr);
+        }
+    }
+
+    /// The relay leg that would be used: a proven one before others, the present one unless another is faster
+    /// by the margin.
+    pub(super) fn choose_home(&mut self) {
+        let best = self
+            .relays
+            .iter()
+            .enumerate()
+            .min_by_key(|(index, leg)| (!leg.proven, leg.check.rtt.smoothed().is_none(), leg.check.rtt.smoothed(), *index))
+            .map(|(_, leg)| leg);
+        let keep = match (self.home_leg(), best) {
+            (Some(home), Some(best)) => {
+                home.proven >= best.proven && !(best.proven && replaces(&best.check.rtt, &home.check.rtt))
+            }
+            _ => false,
+        };
+        if !keep {
+            let best = best.map(|leg| leg.hub);
+            if best != self.home && self.primary.is_none() {
+                self.evidence.reset();
+            }
+            self.home = best;
+        }
+    }
+
+    /// Follows the evidence about the route in use.
+    pub(super) fn judge_active(&mut self, now: Instant) {
+        let (rtt, echo) = {
+            let check = match self.active() {
+                Some(Route::Direct(addr)) => self.candidates.get(addr).map(|known| &known.check),
+                Some(Route::Relay(_)) => self.home_leg().map(|leg| &leg.check),
+                None => None,
+            };
+            let Some(check) = check else { return };
+            let doubt = self.evidence.doubted_since();
+            (check.rtt, doubt.is_some_and(|doubt| check.proven_since(doubt)))
+        };
+        let patience = patience(&rtt, self.config.answer_delay);
+        match self.evidence.verdict(now, echo, patience, self.config.demote_after) {
+            Verdict::Trust => {}
+            Verdict::Doubt => self.begin_doubt(now),
+            Verdict::Clear => self.evidence.clear(),
+            Verdict::Drop(reason) => match self.primary {
+                Some(_) => self.drop_primary(now, reason),
+                None => self.drop_home(),
+            },
+        }
+    }
+
+    fn begin_doubt(&mut self, now: Instant) {
+        if self.evidence.doubted_since().is_some() {
+            return;
+        }
+        self.evidence.doubt(now);
+        if let Some(primary) = self.primary {
+            // The reserve is asked too, so that a fresh echo tells where to go if the primary is dead.
+            for known in self.candidates.iter_mut().filter(|known| known.validated || known.addr == primary) {
+                known.check.restart(now);
+            }
+        } else {
+            for leg in &mut self.relays {
+                leg.proven = false;
+                leg.check.restart(now);
+            }
+        }
+    }
+
+    /// The relay leg in use answers nothing. With another one that does, that is the way; else all are tried.
+    fn drop_home(&mut self) {
+        self.evidence.reset();
+        self.choose_home();
+    }
+
+    fn drop_primary(&mut self, now: Instant, reason: Reason) {
+        let Some(addr) = self.primary else { return };
+        let doubt = self.evidence.doubted_since().unwrap_or(now);
+        let forgiven = self.primary_since.is_none_or(|since| now >= since + FLAPS_FORGIVEN_AFTER);
+        let relayed = !self.relays.is_empty();
+        self.keepalive.lost(self.evidence.first_unanswered());
+        for known in self.candidates.iter_mut() {
+            if known.addr == addr {
+                known.validated = false;
+                known.flaps = if forgiven { 1 } else { known.flaps.saturating_add(1) };
+                // Without a relay there is nothing better to wait for.
+                known.hold_until = hold(reason, known.flaps).filter(|_| relayed).map(|hold| now + hold);
+                known.check.restart(now);
+            } else {
+                known.validated &= known.check.proven_since(doubt);
+                if !known.validated {
+                    known.check.rest();
+                }
+            }
+        }
+        self.demote(now, reason);
+        self.reselect(now);
+    }
+
+    fn demote(&mut self, now: Instant, reason: Reason) {
+        self.stats.demotions += 1;
+        self.lost = Some(reason);
+        self.set_primary(now, None);
+        self.emit_fallback(reason);
+    }
+
+    /// Applies the policy to what is validated now.
+    pub(super) fn reselect(&mut self, now: Instant) {
+        if !self.established || self.contest.is_some() || (self.primary.is_some() && self.evidence.doubted_since().is_some()) {
+            return;
+        }
+        let relay = self.home_leg().filter(|leg| leg.proven).map(|leg| leg.check.rtt).unwrap_or_default();
+        let reserve = self.candidates.iter().filter(|known| known.validated && known.hold_until.is_none());
+        let best = reserve.min_by_key(|known| (known.check.rtt.smoothed(), known.rank()));
+        let Some(best) = best.map(|known| (known.addr, known.check.rtt)) else {
+            if std::mem::take(&mut self.relay_faster) {
+                self.lost = Some(Reason::PathLost);
+            }
+            return;
+        };
+        let current = self.primary.and_then(|primary| self.candidates.get(primary));
+        match current.map(|known| (known.addr, known.check.rtt)) {
+            None => {
+                self.relay_faster = relay_wins(&best.1, &relay, self.relay_faster);
+                if !self.relay_faster {
+                    self.promote(now, best.0, Reason::Direct);
+                }
+            }
+            Some(current) if best.0 != current.0 && replaces(&best.1, &current.1) => {
+                self.promote(now, best.0, Reason::Better);
+            }
+            Some(current) if relay_wins(&current.1, &relay, false) => {
+                self.relay_faster = true;
+                self.demote(now, Reason::RelayFaster);
+            }
+            Some(_) => {}
+        }
+    }
+
+    fn promote(&mut self, now: Instant, addr: SocketAddr, reason: Reason) {
+        self.stats.promotions += 1;
+        self.set_primary(now, Some(addr));
+        self.emit(PathEventKind::Promoted, Some(Route::Direct(addr)), reason);
+    }
+
+    /// Changes the direct address in use, and opens new books.
+    pub(super) fn set_primary(&mut self, now: Instant, addr: Option<SocketAddr>) {
+        let old = std::mem::replace(&mut self.primary, addr);
+        self.primary_since = addr.map(|_| now);
+        self.evidence.reset();
+        self.contest = None;
+        for changed in [old, addr].into_iter().flatten() {
+            if self.candidates.get(changed).is_some_and(|known| known.validated) {
+                self.plan_next_check(now, changed);
+            }
+        }
+        if addr.is_some() {
+            (self.lost, self.relay_faster) = (None, false);
+            self.keepalive.begin(now);
+        } else {
+            self.keepalive.end();
+        }
+    }
+
+    pub(super) fn emit_fallback(&mut self, reason: Reason) {
+        let route = self.routes().first();
+        let kind = if route.is_some() { PathEventKind::Demoted } else { PathEventKind::Lost };
+        self.emit(kind, route, reason);
+    }
+
+    fn emit(&mut self, kind: PathEventKind, route: Option<Route>, reason: Reason) {
+        if self.events.len() == super::config::MAX_QUEUED_EVENTS {
+            self.events.pop_front();
+            self.stats.events_dropped += 1;
+        }
+        self.events.push_back(PathEvent { route, kind, reason });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_that_is_lost_again_stays_in_reserve_for_longer() {
+        for (reason, flaps, expected_s) in [
+            (Reason::PathLost, 1, None),
+            (Reason::PathLost, 2, Some(2)),
+            (Reason::PathLost, 3, Some(4)),
+            (Reason::PathLost, 7, Some(60)),
+            (Reason::PathLost, u32::MAX, Some(60)),
+            (Reason::DataLost, 1, Some(15)),
+            (Reason::DataLost, 2, Some(30)),
+            (Reason::DataLost, 9, Some(300)),
+        ] {
+            assert_eq!(hold(reason, flaps), expected_s.map(Duration::from_secs), "{reason} {flaps}");
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! What a path machine tells about itself: its state, why it is so, and what changed.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::net::route::Route;
+
+/// Why a peer is reached the way it is. Stable: scripts read [`as_str`](Reason::as_str).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Reason {
+    /// Direct, and nothing speaks against it.
+    Direct,
+    /// Direct, but sends go unanswered: the relay carries a copy until that is cleared up.
+    Suspect,
+    /// There is no session yet.
+    Starting,
+    /// Checks of the peer's addresses are under way.
+    Checking,
+    /// Neither the peer nor the configuration named an address, and none was seen.
+    NoCandidates,
+    /// Every address was checked and none answered.
+    NoAnswer,
+    /// There was a direct path; it stopped to answer.
+    PathLost,
+    /// The direct path answers probes, but loses data.
+    DataLost,
+    /// A direct path works, but the relay is faster by a wide margin.
+    RelayFaster,
+    /// There is neither a relay nor a direct path that answered.
+    NoRelay,
+    /// The peer moved to another address, and we followed.
+    PeerMoved,
+    /// A better address answered.
+    Better,
+    /// The session ended.
+    Closed,
+}
+
+impl Reason {
+    /// The machine-readable form, in snake case.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Reason::Direct => "direct",
+            Reason::Suspect => "suspect",
+            Reason::Starting => "starting",
+            Reason::Checking => "checking",
+            Reason::NoCandidates => "no_candidates",
+            Reason::NoAnswer => "no_answer",
+            Reason::PathLost => "path_lost",
+            Reason::DataLost => "data_lost",
+            Reason::RelayFaster => "relay_faster",
+            Reason::NoRelay => "no_relay",
+            Reason::PeerMoved => "peer_moved",
+            Reason::Better => "better",
+            Reason::Closed => "closed",
+        }
+    }
+}
+
+impl std::fmt::Display for Reason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What happened to the path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PathEventKind {
+    /// Application data goes to this direct address from now on.
+    Promoted,
+    /// The direct path was given up; application data goes the event's route from now on.
+    Demoted,
+    /// The peer roamed; application data follows it to this address.
+    Moved,
+    /// No route is left.
+    Lost,
+}
+
+/// A change of the route that application data takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PathEvent {
+    /// The new route; `None` when there is none.
+    pub route: Option<Route>,
+    /// What happened.
+    pub kind: PathEventKind,
+    /// Why.
+    pub reason: Reason,
+}
+
+/// How a peer is reached now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PathState {
+    /// Whether a validated direct path carries the data (a copy may go through the relay while it's in doubt).
+    pub direct: bool,
+    /// The direct address in use: the validated one or, without any relay, the one that is tried.
+    pub addr: Option<SocketAddr>,
+    /// Why it is so.
+    pub reason: Reason,
+    /// The smoothed round-trip time of the route in use.
+    pub rtt: Option<Duration>,
+    /// Whether this is the outcome: no check is under way that may still change it.
+    pub settled: bool,
+}
+
+/// Counters of one path machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Stats {
+    /// Challenges sent.
+    pub challenges: u64,
+    /// Challenges answered from where they were sent to.
+    pub echoes: u64,
+    /// Responses that match no open challenge, or came from elsewhere.
+    pub stray_responses: u64,
+    /// Keepalives sent to hold a mapping open.
+    pub keepalives: u64,
+    /// Keepalives sent because application data had arrived and nothing else answered it.
+    pub answers: u64,
+    /// Addresses refused: unusable ones, or beyond the bound.
+    pub candidates_refused: u64,
+    /// Unknown sources that were not followed, since their datagram wasn't its leg's newest.
+    pub late_sources: u64,
+    /// Messages not sent to an unvalidated source, because it had sent too little.
+    pub amplification_refused: u64,
+    /// Control messages dropped because the queue was full.
+    pub control_dropped: u64,
+    /// Events dropped because nobody fetched them.
+    pub events_dropped: u64,
+    /// Times the path went direct, or to a better direct address.
+    pub promotions: u64,
+    /// Times the direct path was given up.
+    pub demotions: u64,
+    /// Times the peer was followed to another address.
+    pub moves: u64,
+    /// Candidates messages that were older than the ones known.
+    pub stale_candidates: u64,
+}

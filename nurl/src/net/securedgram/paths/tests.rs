@@ -1,0 +1,1 @@
+pub(super) fn origin() -> std::time::Instant { std::time::Instant::now() }
