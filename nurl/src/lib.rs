@@ -4,6 +4,7 @@
 //!
 //! | layer | module |
 //! | --- | --- |
+//! | ownership | [`ring`] |
 //! | keys | [`key`], [`mesh`] |
 //! | shim | [`rt`] |
 
@@ -19,5 +20,7 @@ compile_error!(
 pub mod key;
 #[cfg(any(not(feature = "sim"), madsim))]
 pub mod mesh;
+#[cfg(any(not(feature = "sim"), madsim))]
+pub mod ring;
 #[cfg(any(not(feature = "sim"), madsim))]
 pub mod rt;
