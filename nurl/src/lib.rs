@@ -4,6 +4,7 @@
 //!
 //! | layer | module |
 //! | --- | --- |
+//! | state | [`state`] |
 //! | ownership | [`ring`] |
 //! | keys | [`key`], [`mesh`] |
 //! | shim | [`rt`] |
@@ -24,3 +25,5 @@ pub mod mesh;
 pub mod ring;
 #[cfg(any(not(feature = "sim"), madsim))]
 pub mod rt;
+#[cfg(any(not(feature = "sim"), madsim))]
+pub mod state;
