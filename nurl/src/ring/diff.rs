@@ -1,0 +1,81 @@
+//! What moved between two rings.
+
+use super::snapshot::Ring;
+use crate::key::PublicKey;
+
+/// An arc of the ring whose owners changed: positions above `after` (exclusive) up to `upto` (inclusive). It
+/// wraps when `after >= upto`; with `after == upto` it is the whole ring.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Moved {
+    /// The position before the arc's first.
+    pub after: u64,
+    /// The arc's last position.
+    pub upto: u64,
+    /// The owners in the old ring, in preference order.
+    pub from: Vec<PublicKey>,
+    /// The owners in the new ring, in preference order.
+    pub to: Vec<PublicKey>,
+}
+
+impl Moved {
+    /// Whether the arc covers `position`.
+    pub fn covers(&self, position: u64) -> bool {
+        // Distances clockwise from the arc's start, where 0 means once around.
+        let length = self.upto.wrapping_sub(self.after).wrapping_sub(1);
+        position.wrapping_sub(self.after).wrapping_sub(1) <= length
+    }
+
+    /// The members that had it and have it no more.
+    pub fn losers(&self) -> impl Iterator<Item = &PublicKey> {
+        self.from.iter().filter(|member| !self.to.contains(member))
+    }
+
+    /// The members that have it now and had it not.
+    pub fn heirs(&self) -> impl Iterator<Item = &PublicKey> {
+        self.to.iter().filter(|member| !self.from.contains(member))
+    }
+}
+
+/// Every arc whose first `replicas` owners differ between two rings, also when only their order does.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Diff {
+    /// The arcs, clockwise and disjoint; neighbours with the same change are one.
+    pub arcs: Vec<Moved>,
+}
+
+impl Diff {
+    /// The change at `position`, if there is one.
+    pub fn at(&self, position: u64) -> Option<&Moved> {
+        self.arcs.iter().find(|arc| arc.covers(position))
+    }
+
+    /// How much of the ring changed, in parts of 2⁶⁴.
+    pub fn share(&self) -> u128 {
+        self.arcs.iter().map(|arc| u128::from(arc.upto.wrapping_sub(arc.after).wrapping_sub(1)) + 1).sum()
+    }
+}
+
+impl Ring {
+    /// What moved from this ring to `new`. Costs a lookup in each ring for each point of both.
+    pub fn diff(&self, new: &Ring, replicas: usize) -> Diff {
+        let mut ends: Vec<u64> = self.points.iter().chain(&new.points).map(|(at, _)| *at).collect();
+        ends.sort_unstable();
+        ends.dedup();
+        let mut arcs: Vec<Moved> = Vec::new();
+        let mut after = ends.last().copied().unwrap_or(0);
+        for upto in ends {
+            let from = self.owners_at(upto, replicas);
+            let to = new.owners_at(upto, replicas);
+            if from != to {
+                match arcs.last_mut() {
+                    Some(last) if last.upto == after && last.from == from && last.to == to => {
+                        last.upto = upto
+                    }
+                    _ => arcs.push(Moved { after, upto, from, to }),
+                }
+            }
+            after = upto;
+        }
+        Diff { arcs }
+    }
+}

@@ -1,0 +1,38 @@
+//! The fencing token.
+
+use crate::key::PublicKey;
+
+/// The length of an encoded epoch.
+pub const EPOCH_LEN: usize = 40;
+
+/// A *tenure* of one key: ordered by counter, then by owner, so tokens of two nodes are never equal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Epoch {
+    /// 1 + the highest counter that the owner had seen when its tenure began.
+    pub counter: u64,
+    /// Who acts.
+    pub owner: PublicKey,
+}
+
+impl Epoch {
+    /// Below every epoch that a node takes, since counters begin at 1.
+    pub const ZERO: Epoch = Epoch { counter: 0, owner: PublicKey::from_bytes([0; 32]) };
+
+    /// `counter:8 (big-endian) ‖ owner:32`: bytes compare as epochs do.
+    pub fn to_bytes(&self) -> [u8; EPOCH_LEN] {
+        let mut bytes = [0; EPOCH_LEN];
+        bytes[..8].copy_from_slice(&self.counter.to_be_bytes());
+        bytes[8..].copy_from_slice(self.owner.as_bytes());
+        bytes
+    }
+
+    /// The inverse; any 40 bytes are an epoch, whose counter the receiver has yet to check.
+    pub fn from_slice(bytes: &[u8]) -> Option<Epoch> {
+        let bytes: &[u8; EPOCH_LEN] = bytes.try_into().ok()?;
+        let (counter, owner) = bytes.split_at(8);
+        Some(Epoch {
+            counter: u64::from_be_bytes(counter.try_into().ok()?),
+            owner: PublicKey::from_slice(owner)?,
+        })
+    }
+}

@@ -1,0 +1,146 @@
+//! The immutable ring and its lookups.
+
+use std::collections::BTreeMap;
+
+use super::points::{MAX_POINTS, MAX_WEIGHT, POINTS_PER_WEIGHT, points_of, position};
+use super::preference::Preference;
+use crate::key::PublicKey;
+
+/// What the ring knows of a member.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RingMember {
+    /// Who.
+    pub key: PublicKey,
+    /// Its share relative to others; 0 holds nothing, above [`MAX_WEIGHT`](super::MAX_WEIGHT) counts as that.
+    pub weight: u16,
+    /// Its failure domain; empty when it has none, and then it is one of its own.
+    pub zone: String,
+    /// The job kinds that it advertises.
+    pub kinds: Vec<String>,
+    /// Alive or suspect: it may act now.
+    pub live: bool,
+    /// On the placement ring: a worker that joined and neither left nor was reclaimed.
+    pub placed: bool,
+}
+
+/// A snapshot of the placement ring. Cheap to share behind an `Arc`; a change of membership makes a new one.
+#[derive(Debug, Clone, Default)]
+pub struct Ring {
+    /// Placed members by key.
+    pub(super) members: Vec<RingMember>,
+    /// Zone number of each member: the members of one named zone share one, the others have their own.
+    pub(super) zones: Vec<u32>,
+    /// `zones_deeper[k]`: how many zones have more than k members. Falls with k; its sum is `members.len()`.
+    pub(super) zones_deeper: Vec<u32>,
+    /// (position, index into `members`), sorted; equal positions go by key, which the index follows.
+    pub(super) points: Vec<(u64, u32)>,
+    refused: usize,
+}
+
+impl Ring {
+    /// Builds the ring of the members that are placed and have weight. The order of the input doesn't matter;
+    /// of two entries with one key the first counts.
+    pub fn new(members: impl IntoIterator<Item = RingMember>) -> Ring {
+        let mut placed: Vec<RingMember> =
+            members.into_iter().filter(|member| member.placed && member.weight > 0).collect();
+        placed.sort_by_key(|member| member.key);
+        placed.dedup_by_key(|member| member.key);
+
+        let mut points = Vec::new();
+        let mut kept = 0;
+        for member in &mut placed {
+            member.weight = member.weight.min(MAX_WEIGHT);
+            let count = usize::from(member.weight) * POINTS_PER_WEIGHT;
+            if points.len() + count > MAX_POINTS {
+                break;
+            }
+            points.extend(points_of(&member.key, count).map(|at| (at, kept)));
+            kept += 1;
+        }
+        let refused = placed.len() - kept as usize;
+        placed.truncate(kept as usize);
+        points.sort_unstable();
+
+        let (zones, zones_deeper) = number_zones(&placed);
+        Ring { members: placed, zones, zones_deeper, points, refused }
+    }
+
+    /// The placed members, by key.
+    pub fn members(&self) -> &[RingMember] {
+        &self.members
+    }
+
+    /// What the ring knows of a placed member.
+    pub fn member(&self, key: &PublicKey) -> Option<&RingMember> {
+        self.members.binary_search_by_key(key, |member| member.key).ok().map(|at| &self.members[at])
+    }
+
+    /// How many members were left out because the ring was full.
+    pub fn refused(&self) -> usize {
+        self.refused
+    }
+
+    /// Whether nobody is placed.
+    pub fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    /// All placed members, each once, in the order in which they stand for `key`.
+    pub fn preference(&self, key: &[u8]) -> Preference<'_> {
+        self.preference_at(position(key))
+    }
+
+    /// As [`preference`](Ring::preference), for a position.
+    pub fn preference_at(&self, position: u64) -> Preference<'_> {
+        Preference::new(self, position)
+    }
+
+    /// The first `replicas` of the preference list, live or not: where state, results and hints live.
+    pub fn owners(&self, key: &[u8], replicas: usize) -> Vec<PublicKey> {
+        self.preference(key).take(replicas).map(|member| member.key).collect()
+    }
+
+    /// As [`owners`](Ring::owners), for a position.
+    pub fn owners_at(&self, position: u64, replicas: usize) -> Vec<PublicKey> {
+        self.preference_at(position).take(replicas).map(|member| member.key).collect()
+    }
+
+    /// Whether `member` is among the first `replicas` for `key`.
+    pub fn owns(&self, member: &PublicKey, key: &[u8], replicas: usize) -> bool {
+        self.preference(key).take(replicas).any(|owner| owner.key == *member)
+    }
+
+    /// Who acts for a job: the first live entry that advertises `kind`.
+    pub fn owner(&self, kind: &str, key: &[u8]) -> Option<PublicKey> {
+        self.acting(kind, key).next().map(|member| member.key)
+    }
+
+    /// The live entries that advertise `kind`, in preference order: attempt n goes to the n-th.
+    pub fn executors(&self, kind: &str, key: &[u8]) -> Vec<PublicKey> {
+        self.acting(kind, key).map(|member| member.key).collect()
+    }
+
+    pub(super) fn acting<'a>(&'a self, kind: &'a str, key: &[u8]) -> impl Iterator<Item = &'a RingMember> {
+        self.preference(key).filter(move |member| member.live && member.kinds.iter().any(|have| have == kind))
+    }
+}
+
+/// Numbers the zones in order of their first member, and counts how deep they are.
+fn number_zones(members: &[RingMember]) -> (Vec<u32>, Vec<u32>) {
+    let mut named = BTreeMap::new();
+    let mut sizes: Vec<u32> = Vec::new();
+    let mut zones = Vec::with_capacity(members.len());
+    for member in members {
+        let fresh = sizes.len() as u32;
+        let zone =
+            if member.zone.is_empty() { fresh } else { *named.entry(member.zone.as_str()).or_insert(fresh) };
+        if zone == fresh {
+            sizes.push(0);
+        }
+        sizes[zone as usize] += 1;
+        zones.push(zone);
+    }
+    let deepest = sizes.iter().copied().max().unwrap_or(0);
+    let deeper = (0..deepest).map(|k| sizes.iter().filter(|size| **size > k).count() as u32).collect();
+    (zones, deeper)
+}

@@ -1,0 +1,247 @@
+//! The tenures that this node holds.
+//!
+//! A node takes counter = 1 + the highest it has seen at its first attempt for a key that it acts for. All its
+//! attempts on that key share the tenure; it ends when the node's view says that it no longer acts, or when a
+//! resource showed a higher token. A running attempt never changes its token.
+//!
+//! A counter must be durable before it is used, or a restarted node would hold its old token again. So that an
+//! attempt seldom waits for the disk, a whole range is reserved at a time: the driver stores what
+//! [`TenureBook::poll_persist`] gives and reports [`TenureBook::on_persisted`]; a restart begins at the end of
+//! the reserved range. A node without a store reports at once: its counters rest on the highest that its first
+//! push-pull tells it, so it does that before it acts.
+
+use std::collections::BTreeMap;
+
+use super::epoch::Epoch;
+use crate::key::PublicKey;
+
+/// How far above the highest known a counter may be. One lie may spend this much of the 64 bits, so 2³² lies
+/// are needed to run out; below it no honest node is ever refused, since nobody takes 2³² tenures while out of
+/// touch.
+pub const MAX_COUNTER_JUMP: u64 = 1 << 32;
+
+/// Keys that a node acts for at once. An idle tenure costs its key and about 100 bytes, and the least recently
+/// used idle one makes room; only with so many attempts running is a new one refused.
+pub const MAX_TENURES: usize = 65_536;
+
+/// The longest key of a tenure: the same as that of a job or of a replicated value.
+pub const MAX_TENURE_KEY_BYTES: usize = 1024;
+
+/// Counters reserved durably at a time. A restart skips at most so many; a smaller range waits for the disk
+/// more often.
+pub const TENURE_RESERVE: u64 = 1024;
+
+/// Why there is no tenure, or a counter was not believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum TenureError {
+    /// The counter is more than [`MAX_COUNTER_JUMP`] above the highest known: a lie, or a different mesh.
+    #[error("epoch counter {counter} is more than 2^32 above the highest known, {highest}")]
+    TooFarAhead {
+        /// What was claimed.
+        counter: u64,
+        /// The highest known.
+        highest: u64,
+    },
+    /// All tenures have attempts running: try again later or elsewhere.
+    #[error("acting for {MAX_TENURES} keys already")]
+    Full,
+    /// The next counter is not durable yet: drain `poll_persist`, store it, and try again.
+    #[error("the next epoch counter is not durable yet")]
+    NotDurable,
+    /// The key is longer than [`MAX_TENURE_KEY_BYTES`].
+    #[error("a key of {0} bytes")]
+    KeyTooLong(usize),
+    /// All 2⁶⁴ counters are used up.
+    #[error("no epoch counter is left")]
+    Exhausted,
+}
+
+/// What a book refused or dropped.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TenureCounters {
+    /// Counters too far ahead.
+    pub too_far_ahead: u64,
+    /// Attempts refused because the table was full.
+    pub full: u64,
+    /// Idle tenures that made room for another key.
+    pub evicted: u64,
+    /// Tenures ended by a resource's higher token.
+    pub superseded: u64,
+}
+
+#[derive(Debug, Clone)]
+struct Tenure {
+    epoch: Epoch,
+    attempts: u32,
+    /// Sequence of its last use.
+    used: u64,
+}
+
+/// The tenures of one node, and the highest counter that it has seen.
+#[derive(Debug, Clone)]
+pub struct TenureBook {
+    local: PublicKey,
+    highest: u64,
+    /// Counters up to here are durable: they may be used.
+    durable: u64,
+    asked: u64,
+    held: BTreeMap<Vec<u8>, Tenure>,
+    /// Idle tenures by last use.
+    idle: BTreeMap<u64, Vec<u8>>,
+    sequence: u64,
+    capacity: usize,
+    /// What was refused or dropped.
+    pub counters: TenureCounters,
+}
+
+impl TenureBook {
+    /// A book that begins after `stored`: what was last persisted, or 0.
+    pub fn new(local: PublicKey, stored: u64) -> TenureBook {
+        TenureBook {
+            local,
+            highest: stored,
+            durable: stored,
+            asked: stored,
+            held: BTreeMap::new(),
+            idle: BTreeMap::new(),
+            sequence: 0,
+            capacity: MAX_TENURES,
+            counters: TenureCounters::default(),
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn with_capacity(local: PublicKey, capacity: usize) -> TenureBook {
+        TenureBook { capacity, ..TenureBook::new(local, 0) }
+    }
+
+    /// The highest counter seen; it travels in every membership message and every admit reply.
+    pub fn highest(&self) -> u64 {
+        self.highest
+    }
+
+    /// Takes in a counter that somebody else mentioned.
+    ///
+    /// # Errors
+    /// [`TenureError::TooFarAhead`]; nothing is learned then.
+    pub fn note(&mut self, counter: u64) -> Result<(), TenureError> {
+        if counter.saturating_sub(self.highest) > MAX_COUNTER_JUMP {
+            self.counters.too_far_ahead += 1;
+            return Err(TenureError::TooFarAhead { counter, highest: self.highest });
+        }
+        self.highest = self.highest.max(counter);
+        Ok(())
+    }
+
+    /// The counter to store next, if the reserve runs low. Counts as stored only on
+    /// [`on_persisted`](TenureBook::on_persisted).
+    pub fn poll_persist(&mut self) -> Option<u64> {
+        if self.asked.saturating_sub(self.highest) > TENURE_RESERVE / 2 {
+            return None;
+        }
+        let wanted = self.highest.saturating_add(TENURE_RESERVE);
+        (wanted > self.asked).then(|| {
+            self.asked = wanted;
+            wanted
+        })
+    }
+
+    /// `counter` is durable.
+    pub fn on_persisted(&mut self, counter: u64) {
+        self.durable = self.durable.max(counter);
+    }
+
+    /// An attempt on `key` begins: gives the key's tenure, taken now if there is none. Every `begin` that gave
+    /// one is followed by one [`end`](TenureBook::end).
+    ///
+    /// # Errors
+    /// [`TenureError::Full`], [`TenureError::NotDurable`], [`TenureError::KeyTooLong`] or
+    /// [`TenureError::Exhausted`].
+    pub fn begin(&mut self, key: &[u8]) -> Result<Epoch, TenureError> {
+        if key.len() > MAX_TENURE_KEY_BYTES {
+            return Err(TenureError::KeyTooLong(key.len()));
+        }
+        self.sequence += 1;
+        if let Some(tenure) = self.held.get_mut(key) {
+            if tenure.attempts == 0 {
+                self.idle.remove(&tenure.used);
+            }
+            tenure.attempts += 1;
+            tenure.used = self.sequence;
+            return Ok(tenure.epoch);
+        }
+        let counter = self.highest.checked_add(1).ok_or(TenureError::Exhausted)?;
+        if counter > self.durable {
+            return Err(TenureError::NotDurable);
+        }
+        if self.held.len() >= self.capacity {
+            let Some((_, key)) = self.idle.pop_first() else {
+                self.counters.full += 1;
+                return Err(TenureError::Full);
+            };
+            self.held.remove(&key);
+            self.counters.evicted += 1;
+        }
+        self.highest = counter;
+        let epoch = Epoch { counter, owner: self.local };
+        self.held.insert(key.to_vec(), Tenure { epoch, attempts: 1, used: self.sequence });
+        Ok(epoch)
+    }
+
+    /// An attempt on `key` that held `epoch` is over. A later tenure of the key is not touched.
+    pub fn end(&mut self, key: &[u8], epoch: Epoch) {
+        let Some(tenure) = self.held.get_mut(key) else { return };
+        if tenure.epoch != epoch || tenure.attempts == 0 {
+            return;
+        }
+        tenure.attempts -= 1;
+        if tenure.attempts == 0 {
+            self.idle.insert(tenure.used, key.to_vec());
+        }
+    }
+
+    /// The tenure held for `key`, if any.
+    pub fn current(&self, key: &[u8]) -> Option<Epoch> {
+        self.held.get(key).map(|tenure| tenure.epoch)
+    }
+
+    /// Drops the tenures of the keys that this node no longer acts for. Attempts keep the token that they
+    /// have; a later attempt takes a higher one.
+    pub fn retain(&mut self, mut acts: impl FnMut(&[u8]) -> bool) {
+        let idle = &mut self.idle;
+        self.held.retain(|key, tenure| {
+            let keep = acts(key);
+            if !keep {
+                idle.remove(&tenure.used);
+            }
+            keep
+        });
+    }
+
+    /// A resource refused this node's token for `key` and showed its own. The tenure ends, and the next one
+    /// will be above what was shown. Whether there is to be one is for the caller to find out (a push-pull, and
+    /// whether it still acts).
+    ///
+    /// # Errors
+    /// [`TenureError::TooFarAhead`]: the tenure stands, the resource is not believed.
+    pub fn supersede(&mut self, key: &[u8], current: Epoch) -> Result<(), TenureError> {
+        self.note(current.counter)?;
+        if self.held.get(key).is_some_and(|tenure| tenure.epoch < current) {
+            self.counters.superseded += 1;
+            if let Some(tenure) = self.held.remove(key) {
+                self.idle.remove(&tenure.used);
+            }
+        }
+        Ok(())
+    }
+
+    /// How many keys have a tenure.
+    pub fn len(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Whether no key has one.
+    pub fn is_empty(&self) -> bool {
+        self.held.is_empty()
+    }
+}

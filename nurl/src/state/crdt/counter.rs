@@ -1,0 +1,93 @@
+//! PN-Counter: a grow-only pair of sums for each writer (Shapiro et al. 2011, specification 7).
+//!
+//! Encoding: `n, n × (replica:40, added, taken)`, ascending by replica, no slot with both zero.
+
+use std::collections::BTreeMap;
+
+use super::CrdtError;
+use super::codec::{Reader, put_number, put_replica};
+use crate::state::identity::ReplicaId;
+
+/// Writers of one counter. At 60 bytes a slot this is 240 KiB, well within a message. A writer whose store was
+/// lost takes another slot, so this also bounds lost disks over a counter's life.
+pub const MAX_COUNTER_SLOTS: usize = 4096;
+
+/// A counter that goes up and down.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PnCounter {
+    slots: BTreeMap<ReplicaId, (u64, u64)>,
+}
+
+impl PnCounter {
+    /// The delta that says: `replica` has added and taken this much in all.
+    pub fn of(replica: ReplicaId, added: u64, taken: u64) -> PnCounter {
+        let slots = if (added, taken) == (0, 0) { None } else { Some((replica, (added, taken))) };
+        PnCounter { slots: slots.into_iter().collect() }
+    }
+
+    /// Adds `by` (takes, if negative) as `replica`, and returns the delta.
+    ///
+    /// # Errors
+    /// [`CrdtError::TooManySlots`] or [`CrdtError::Overflow`]; nothing changed then.
+    pub fn add(&mut self, replica: ReplicaId, by: i64) -> Result<PnCounter, CrdtError> {
+        let (mut added, mut taken) = self.slot(&replica);
+        let side = if by >= 0 { &mut added } else { &mut taken };
+        *side = side.checked_add(by.unsigned_abs()).ok_or(CrdtError::Overflow)?;
+        let delta = PnCounter::of(replica, added, taken);
+        self.merge(&delta)?;
+        Ok(delta)
+    }
+
+    /// What `replica` has added and taken.
+    pub fn slot(&self, replica: &ReplicaId) -> (u64, u64) {
+        self.slots.get(replica).copied().unwrap_or_default()
+    }
+
+    /// The sum.
+    pub fn value(&self) -> i128 {
+        self.slots.values().map(|(added, taken)| i128::from(*added) - i128::from(*taken)).sum()
+    }
+
+    /// Joins another state: the maximum of each part of each slot. Returns whether anything changed.
+    ///
+    /// # Errors
+    /// [`CrdtError::TooManySlots`]; nothing changed then.
+    pub fn merge(&mut self, other: &PnCounter) -> Result<bool, CrdtError> {
+        let fresh = other.slots.keys().filter(|replica| !self.slots.contains_key(replica)).count();
+        if self.slots.len() + fresh > MAX_COUNTER_SLOTS {
+            return Err(CrdtError::TooManySlots);
+        }
+        let mut changed = false;
+        for (replica, (added, taken)) in &other.slots {
+            let slot = self.slots.entry(*replica).or_default();
+            let joined = (slot.0.max(*added), slot.1.max(*taken));
+            changed |= *slot != joined;
+            *slot = joined;
+        }
+        Ok(changed)
+    }
+
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+        put_number(out, self.slots.len() as u64);
+        for (replica, (added, taken)) in &self.slots {
+            put_replica(out, replica);
+            put_number(out, *added);
+            put_number(out, *taken);
+        }
+    }
+
+    pub(super) fn decode(reader: &mut Reader<'_>) -> Result<PnCounter, CrdtError> {
+        let count = reader.count(MAX_COUNTER_SLOTS, CrdtError::TooManySlots)?;
+        let mut slots = BTreeMap::new();
+        for _ in 0..count {
+            let replica = reader.replica()?;
+            let sums = (reader.number()?, reader.number()?);
+            let ascending = slots.last_key_value().is_none_or(|(last, _)| *last < replica);
+            if !ascending || sums == (0, 0) {
+                return Err(CrdtError::NotCanonical("counter slots"));
+            }
+            slots.insert(replica, sums);
+        }
+        Ok(PnCounter { slots })
+    }
+}

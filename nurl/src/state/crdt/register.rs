@@ -1,0 +1,165 @@
+//! Last-writer-wins register.
+//!
+//! Writes are ordered by stamp, then replica id, then value, so two states with equal stamps merge to one in
+//! either order. A write whose stamp is too far ahead of the merging node's clock is **parked**: it is part of
+//! the state (so digests agree), is not shown, and takes part once the clock reaches it. So a fast clock is
+//! neither refused silently nor wins for ever.
+//!
+//! Encoding: `0 | 1 ‖ write`, then `n, n × write` parked, all ascending;
+//! a write is `wall_ms, logical, replica:40, length, bytes`.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::clock::{Clock, Stamp};
+use super::codec::{Reader, put_bytes, put_number, put_replica};
+use super::{CrdtError, MAX_STATE_BYTES};
+use crate::state::identity::ReplicaId;
+
+/// The longest value. Parked writes ride along, so it is a fraction of a message.
+pub const MAX_REGISTER_BYTES: usize = 48 * 1024;
+
+/// Parked writes that a register keeps: those that come due first. With the current one they fit a message.
+pub const MAX_PARKED: usize = 16;
+
+const _: () = assert!((MAX_PARKED + 1) * (MAX_REGISTER_BYTES + 64) < MAX_STATE_BYTES);
+
+/// One write; its order is the order of the register.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Write {
+    stamp: Stamp,
+    replica: ReplicaId,
+    value: Vec<u8>,
+}
+
+/// A register that the last writer wins.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LwwRegister {
+    current: Option<Write>,
+    parked: BTreeSet<Write>,
+}
+
+impl LwwRegister {
+    /// Writes as `replica`, and returns the delta.
+    ///
+    /// # Errors
+    /// [`CrdtError::TooLarge`] or [`CrdtError::ClockDrift`]; nothing changed then.
+    pub fn set(
+        &mut self,
+        replica: ReplicaId,
+        clock: &mut Clock,
+        wall: Duration,
+        value: &[u8],
+    ) -> Result<LwwRegister, CrdtError> {
+        if value.len() > MAX_REGISTER_BYTES {
+            return Err(CrdtError::TooLarge { size: value.len(), limit: MAX_REGISTER_BYTES });
+        }
+        if let Some(current) = &self.current {
+            clock.observe(current.stamp, wall);
+        }
+        let write = Write { stamp: clock.tick(wall)?, replica, value: value.to_vec() };
+        let delta = LwwRegister { current: Some(write), parked: BTreeSet::new() };
+        self.merge(&delta, wall);
+        Ok(delta)
+    }
+
+    /// The value shown, if anything was written.
+    pub fn value(&self) -> Option<&[u8]> {
+        self.current.as_ref().map(|write| write.value.as_slice())
+    }
+
+    /// The stamp of the value shown.
+    pub fn stamp(&self) -> Option<Stamp> {
+        self.current.as_ref().map(|write| write.stamp)
+    }
+
+    /// How many writes wait for the clock.
+    pub fn parked(&self) -> usize {
+        self.parked.len()
+    }
+
+    /// Joins another state, as seen by a clock that shows `wall`. Returns whether anything changed.
+    pub fn merge(&mut self, other: &LwwRegister, wall: Duration) -> bool {
+        let mut changed = false;
+        for write in other.current.iter().chain(&other.parked) {
+            if write.stamp.is_settled(wall) {
+                if self.current.as_ref().is_none_or(|current| current < write) {
+                    self.current = Some(write.clone());
+                    changed = true;
+                }
+            } else if self.current.as_ref().is_none_or(|current| current < write) {
+                changed |= self.parked.insert(write.clone());
+            }
+        }
+        while self.parked.len() > MAX_PARKED {
+            let last = self.parked.pop_last();
+            // The one that just came in may be the one that goes.
+            changed |= last
+                .is_some_and(|last| other.current.as_ref() != Some(&last) && !other.parked.contains(&last));
+        }
+        self.settle(wall) | changed
+    }
+
+    /// Shows what the clock has reached. Returns whether anything changed.
+    pub fn settle(&mut self, wall: Duration) -> bool {
+        let mut changed = false;
+        // A clock that went back shows a current write above its bound; it stays shown, or reads would go back.
+        while self.parked.first().is_some_and(|write| write.stamp.is_settled(wall)) {
+            let write = self.parked.pop_first();
+            self.current = self.current.take().max(write);
+            changed = true;
+        }
+        if let Some(current) = &self.current {
+            let before = self.parked.len();
+            self.parked.retain(|write| write > current);
+            changed |= self.parked.len() != before;
+        }
+        changed
+    }
+
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+        put_number(out, u64::from(self.current.is_some()));
+        if let Some(write) = &self.current {
+            write.encode(out);
+        }
+        put_number(out, self.parked.len() as u64);
+        for write in &self.parked {
+            write.encode(out);
+        }
+    }
+
+    pub(super) fn decode(reader: &mut Reader<'_>) -> Result<LwwRegister, CrdtError> {
+        let current = match reader.number()? {
+            0 => None,
+            1 => Some(Write::decode(reader)?),
+            _ => return Err(CrdtError::NotCanonical("register")),
+        };
+        let count = reader.count(MAX_PARKED, CrdtError::NotCanonical("parked writes"))?;
+        let mut parked: BTreeSet<Write> = BTreeSet::new();
+        for _ in 0..count {
+            let write = Write::decode(reader)?;
+            if parked.last().or(current.as_ref()).is_some_and(|last| *last >= write) {
+                return Err(CrdtError::NotCanonical("parked writes"));
+            }
+            parked.insert(write);
+        }
+        Ok(LwwRegister { current, parked })
+    }
+}
+
+impl Write {
+    fn encode(&self, out: &mut Vec<u8>) {
+        put_number(out, self.stamp.wall_ms);
+        put_number(out, u64::from(self.stamp.logical));
+        put_replica(out, &self.replica);
+        put_bytes(out, &self.value);
+    }
+
+    fn decode(reader: &mut Reader<'_>) -> Result<Write, CrdtError> {
+        let wall_ms = reader.number()?;
+        let logical = u32::try_from(reader.number()?).map_err(|_| CrdtError::NotCanonical("stamp"))?;
+        let replica = reader.replica()?;
+        let value = reader.bytes(MAX_REGISTER_BYTES)?.to_vec();
+        Ok(Write { stamp: Stamp { wall_ms, logical }, replica, value })
+    }
+}

@@ -1,0 +1,220 @@
+//! Observed-remove set without tombstones: ORSWOT (Bieniusa et al. 2012) with deltas (Almeida et al. 2018).
+//!
+//! An element is present while it has a dot. A replica keeps a dot that the other lacks only if the other has
+//! never seen it: what was seen and is gone was removed. So a removed element costs nothing, and nothing has
+//! to collect tombstones, which is what brings removed elements back to life elsewhere. A concurrent add wins.
+//!
+//! Encoding: `n, n × (actor:40, prefix)`, `n, n × (place, counter)` cloud,
+//! `n, n × (length, element, n ≥ 1, n × (place, counter))`, every list ascending.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::codec::{Reader, put_bytes, put_number};
+use super::context::{Context, Dot, read_dot};
+use super::{CrdtError, MAX_STATE_BYTES, MAX_WRITE_BYTES};
+use crate::state::identity::ReplicaId;
+
+/// The longest element.
+pub const MAX_ELEMENT_BYTES: usize = 1024;
+
+/// What an element may cost in the encoding besides its bytes: its length and its count of dots.
+const ELEMENT_OVERHEAD_BYTES: usize = 8;
+/// What a dot costs at most: its place and its counter.
+const DOT_BYTES: usize = 12;
+
+/// A set of byte strings.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OrSet {
+    context: Context,
+    elements: BTreeMap<Vec<u8>, BTreeSet<Dot>>,
+    /// Which element a dot supports: so that merging a delta costs the delta.
+    supports: BTreeMap<Dot, Vec<u8>>,
+    /// The bytes of all elements.
+    element_bytes: usize,
+}
+
+impl OrSet {
+    /// Adds an element as `replica`, and returns the delta.
+    ///
+    /// # Errors
+    /// [`CrdtError::TooLarge`] or [`CrdtError::TooManyActors`]; nothing changed then.
+    pub fn add(&mut self, replica: ReplicaId, element: &[u8]) -> Result<OrSet, CrdtError> {
+        let delta = self.adding(replica, element, 0)?;
+        self.merge(&delta)?;
+        Ok(delta)
+    }
+
+    /// The delta of adding an element, whose dot is above `floor` and above what this state has seen of the
+    /// replica. It replaces the element's dots that this state knows.
+    ///
+    /// # Errors
+    /// As [`add`](OrSet::add), and [`CrdtError::Overflow`].
+    pub fn adding(&self, replica: ReplicaId, element: &[u8], floor: u64) -> Result<OrSet, CrdtError> {
+        if element.len() > MAX_ELEMENT_BYTES {
+            return Err(CrdtError::TooLarge { size: element.len(), limit: MAX_ELEMENT_BYTES });
+        }
+        let size = self.weight() + element.len() + ELEMENT_OVERHEAD_BYTES + DOT_BYTES;
+        if size > MAX_WRITE_BYTES && !self.elements.contains_key(element) {
+            return Err(CrdtError::TooLarge { size, limit: MAX_WRITE_BYTES });
+        }
+        let counter = self.context.highest(&replica).max(floor).checked_add(1).ok_or(CrdtError::Overflow)?;
+        let dot = Dot { actor: replica, counter };
+        let mut delta = self.removing(element);
+        delta.context.insert(dot);
+        delta.support(dot, element);
+        Ok(delta)
+    }
+
+    /// Removes an element where it was observed, and returns the delta. Removing what isn't there is an empty
+    /// delta: a concurrent add of it stays.
+    pub fn remove(&mut self, element: &[u8]) -> OrSet {
+        let delta = self.removing(element);
+        self.drop_dots(&delta.context.singles().copied().collect::<Vec<_>>());
+        for (actor, seen) in delta.context.prefixes() {
+            self.drop_dots(&(1..=*seen).map(|counter| Dot { actor: *actor, counter }).collect::<Vec<_>>());
+        }
+        delta
+    }
+
+    /// The delta of removing an element: the dots under which this state knows it.
+    pub fn removing(&self, element: &[u8]) -> OrSet {
+        let mut delta = OrSet::default();
+        for dot in self.elements.get(element).into_iter().flatten() {
+            delta.context.insert(*dot);
+        }
+        delta
+    }
+
+    /// Whether the element is present.
+    pub fn contains(&self, element: &[u8]) -> bool {
+        self.elements.contains_key(element)
+    }
+
+    /// The elements, ascending.
+    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        self.elements.keys().map(Vec::as_slice)
+    }
+
+    /// How many elements.
+    pub fn len(&self) -> usize {
+        self.elements.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.elements.is_empty()
+    }
+
+    /// The dots seen.
+    pub fn context(&self) -> &Context {
+        &self.context
+    }
+
+    /// Joins another state or delta. Returns whether anything changed.
+    ///
+    /// # Errors
+    /// [`CrdtError::TooManyActors`] or [`CrdtError::TooLarge`]; nothing changed then.
+    pub fn merge(&mut self, other: &OrSet) -> Result<bool, CrdtError> {
+        if !self.context.fits(&other.context) {
+            return Err(CrdtError::TooManyActors);
+        }
+        // 1. A dot that only the other has: new, unless this state saw it and dropped it.
+        let fresh: Vec<(Dot, &[u8])> = other
+            .supports
+            .iter()
+            .filter(|(dot, _)| !self.supports.contains_key(dot) && !self.context.contains(dot))
+            .map(|(dot, element)| (*dot, element.as_slice()))
+            .collect();
+        // 2. A dot that only this state has: dropped, if the other has seen it.
+        let mut gone = Vec::new();
+        for (actor, seen) in other.context.prefixes() {
+            let range = Dot { actor: *actor, counter: 0 }..=Dot { actor: *actor, counter: *seen };
+            gone.extend(self.supports.range(range).map(|(dot, _)| *dot));
+        }
+        gone.extend(other.context.singles().filter(|dot| self.supports.contains_key(dot)));
+        gone.retain(|dot| !other.supports.contains_key(dot));
+        // 3. A dot that both have stays.
+        let added: usize =
+            fresh.iter().map(|(_, element)| element.len() + ELEMENT_OVERHEAD_BYTES + DOT_BYTES).sum();
+        let size = self.weight() + added + other.context.weight();
+        if size > MAX_STATE_BYTES {
+            return Err(CrdtError::TooLarge { size, limit: MAX_STATE_BYTES });
+        }
+        let changed = !fresh.is_empty() || !gone.is_empty();
+        self.drop_dots(&gone);
+        for (dot, element) in fresh {
+            self.support(dot, element);
+        }
+        Ok(self.context.join(&other.context) | changed)
+    }
+
+    /// An upper bound of the encoded size.
+    fn weight(&self) -> usize {
+        self.context.weight()
+            + self.element_bytes
+            + self.elements.len() * ELEMENT_OVERHEAD_BYTES
+            + self.supports.len() * DOT_BYTES
+    }
+
+    fn support(&mut self, dot: Dot, element: &[u8]) {
+        let dots = self.elements.entry(element.to_vec()).or_insert_with(|| {
+            self.element_bytes += element.len();
+            BTreeSet::new()
+        });
+        dots.insert(dot);
+        self.supports.insert(dot, element.to_vec());
+    }
+
+    fn drop_dots(&mut self, dots: &[Dot]) {
+        for dot in dots {
+            let Some(element) = self.supports.remove(dot) else { continue };
+            if let Some(supporting) = self.elements.get_mut(&element) {
+                supporting.remove(dot);
+                if supporting.is_empty() {
+                    self.elements.remove(&element);
+                    self.element_bytes -= element.len();
+                }
+            }
+        }
+    }
+
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+        let places = self.context.encode(out);
+        put_number(out, self.elements.len() as u64);
+        for (element, dots) in &self.elements {
+            put_bytes(out, element);
+            put_number(out, dots.len() as u64);
+            for dot in dots {
+                put_number(out, places[&dot.actor]);
+                put_number(out, dot.counter);
+            }
+        }
+    }
+
+    pub(super) fn decode(reader: &mut Reader<'_>) -> Result<OrSet, CrdtError> {
+        let (context, actors) = Context::decode(reader)?;
+        let mut set = OrSet { context, ..OrSet::default() };
+        let many = CrdtError::NotCanonical("elements");
+        for _ in 0..reader.count(MAX_STATE_BYTES, many)? {
+            let element = reader.bytes(MAX_ELEMENT_BYTES)?;
+            if set.elements.last_key_value().is_some_and(|(last, _)| last.as_slice() >= element) {
+                return Err(many);
+            }
+            let count = reader.count(MAX_STATE_BYTES, many)?;
+            let mut last = None;
+            for _ in 0..count {
+                let dot = read_dot(reader, &actors)?;
+                let sound = set.context.contains(&dot) && !set.supports.contains_key(&dot);
+                if !sound || last.is_some_and(|last| last >= dot) {
+                    return Err(CrdtError::NotCanonical("dots of an element"));
+                }
+                last = Some(dot);
+                set.support(dot, element);
+            }
+            if count == 0 {
+                return Err(many);
+            }
+        }
+        Ok(set)
+    }
+}

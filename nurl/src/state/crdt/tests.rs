@@ -1,0 +1,365 @@
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::key::PublicKey;
+use crate::state::identity::ReplicaId;
+
+const WALL: Duration = Duration::from_secs(1_000_000);
+
+fn replica(n: u8) -> ReplicaId {
+    ReplicaId { key: PublicKey::from_bytes([n; 32]), incarnation: u64::from(n) }
+}
+
+fn merged(a: &Value, b: &Value) -> Value {
+    let mut joined = a.clone();
+    joined.merge(b, WALL).unwrap();
+    joined
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Write {
+        replica: u8,
+        arg: u8,
+        skew_s: i8,
+    },
+    Merge {
+        from: u8,
+        into: u8,
+    },
+    /// Only the delta of the writer's last write reaches the other: out of order, with gaps.
+    Deliver {
+        from: u8,
+        into: u8,
+    },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        3 => (0u8..4, 0u8..6, -5i8..40).prop_map(|(replica, arg, skew_s)| Step::Write { replica, arg, skew_s }),
+        1 => (0u8..4, 0u8..4).prop_map(|(from, into)| Step::Merge { from, into }),
+        2 => (0u8..4, 0u8..4).prop_map(|(from, into)| Step::Deliver { from, into }),
+    ]
+}
+
+/// Four replicas after a history; their clocks may be off by up to 40 s.
+fn history(kind: Kind, steps: &[Step]) -> Vec<Value> {
+    let mut states = vec![Value::new(kind); 4];
+    let mut deltas = vec![Value::new(kind); 4];
+    let mut clocks = vec![Clock::default(); 4];
+    for step in steps {
+        match *step {
+            Step::Write { replica: n, arg, skew_s } => {
+                let at = usize::from(n);
+                let delta = match &mut states[at] {
+                    Value::Counter(counter) => {
+                        Value::Counter(counter.add(replica(n), i64::from(arg) - 3).unwrap())
+                    }
+                    Value::Register(register) => {
+                        let wall = WALL.checked_add_signed(i64::from(skew_s)).unwrap();
+                        let mut own = LwwRegister::default();
+                        let Ok(delta) = own.set(replica(n), &mut clocks[at], wall, &[arg]) else { continue };
+                        register.merge(&delta, WALL);
+                        Value::Register(delta)
+                    }
+                    Value::Set(set) => Value::Set(if arg < 3 {
+                        set.add(replica(n), &[arg]).unwrap()
+                    } else {
+                        set.remove(&[arg - 3])
+                    }),
+                };
+                deltas[at] = delta;
+            }
+            Step::Merge { from, into } => {
+                states[usize::from(into)] = merged(&states[usize::from(into)], &states[usize::from(from)]);
+            }
+            Step::Deliver { from, into } => {
+                states[usize::from(into)] = merged(&states[usize::from(into)], &deltas[usize::from(from)]);
+            }
+        }
+    }
+    states
+}
+
+trait Signed {
+    fn checked_add_signed(self, seconds: i64) -> Option<Duration>;
+}
+
+impl Signed for Duration {
+    fn checked_add_signed(self, seconds: i64) -> Option<Duration> {
+        self.as_secs().checked_add_signed(seconds).map(Duration::from_secs)
+    }
+}
+
+fn kind() -> impl Strategy<Value = Kind> {
+    prop_oneof![Just(Kind::Counter), Just(Kind::Register), Just(Kind::Set)]
+}
+
+proptest! {
+    #[test]
+    fn merge_is_commutative_associative_and_idempotent(
+        kind in kind(), steps in proptest::collection::vec(step(), 0..40),
+    ) {
+        let states = history(kind, &steps);
+        let (a, b, c) = (&states[0], &states[1], &states[2]);
+        prop_assert_eq!(merged(a, b), merged(b, a));
+        prop_assert_eq!(merged(&merged(a, b), c), merged(a, &merged(b, c)));
+        prop_assert_eq!(&merged(a, a), a);
+        let both = merged(a, b);
+        prop_assert_eq!(&merged(&both, b), &both);
+        prop_assert!(!both.clone().merge(b, WALL).unwrap(), "a merge that changes nothing says so");
+    }
+
+    #[test]
+    fn equal_states_are_equal_bytes_whatever_the_path(
+        kind in kind(), steps in proptest::collection::vec(step(), 0..40),
+    ) {
+        let states = history(kind, &steps);
+        let forth = states.iter().fold(Value::new(kind), |all, state| merged(&all, state));
+        let back = states.iter().rev().fold(Value::new(kind), |all, state| merged(&all, state));
+        prop_assert_eq!(forth.encode(), back.encode());
+        prop_assert_eq!(forth.digest(), back.digest());
+        for state in &states {
+            prop_assert_eq!(&Value::decode(&state.encode()).unwrap(), state);
+            prop_assert_eq!(merged(state, &forth).encode(), forth.encode(), "the join is the top");
+        }
+    }
+
+    #[test]
+    fn kinds_that_clash_converge_to_the_greater(
+        steps in proptest::collection::vec(step(), 0..20), kinds in (kind(), kind(), kind()),
+    ) {
+        let (a, b) = (history(kinds.0, &steps)[0].clone(), history(kinds.1, &steps)[1].clone());
+        let c = history(kinds.2, &steps)[2].clone();
+        prop_assert_eq!(merged(&a, &b), merged(&b, &a));
+        prop_assert_eq!(merged(&merged(&a, &b), &c), merged(&a, &merged(&b, &c)));
+        prop_assert_eq!(merged(&a, &b).kind(), a.kind().max(b.kind()));
+    }
+
+    #[test]
+    fn any_bytes_are_decoded_canonically_or_refused(
+        kind in 0u8..5, body in proptest::collection::vec(prop_oneof![0u8..4, any::<u8>()], 0..200),
+    ) {
+        let bytes = [&[kind], &body[..]].concat();
+        if let Ok(value) = Value::decode(&bytes) {
+            prop_assert_eq!(value.encode(), bytes);
+        }
+    }
+
+    #[test]
+    fn a_damaged_state_is_refused_or_is_another_canonical_one(
+        kind in kind(), steps in proptest::collection::vec(step(), 1..30), at: prop::sample::Index, with: u8,
+    ) {
+        let mut bytes = history(kind, &steps)[0].encode();
+        let at = at.index(bytes.len());
+        prop_assert!(Value::decode(&bytes[..at]).is_err(), "a truncated state is refused");
+        prop_assert!(Value::decode(&[&bytes[..], &[0]].concat()).is_err(), "trailing bytes are refused");
+        bytes[at] = with;
+        if let Ok(value) = Value::decode(&bytes) {
+            prop_assert_eq!(value.encode(), bytes);
+        }
+    }
+}
+
+#[test]
+fn a_counter_counts_each_writer_once_however_often_deltas_arrive() {
+    let (mut a, mut b) = (PnCounter::default(), PnCounter::default());
+    let first = a.add(replica(1), 70_000).unwrap();
+    let second = a.add(replica(1), -5).unwrap();
+    b.add(replica(2), -70_000_000_000).unwrap();
+    for delta in [&second, &first, &second, &first] {
+        b.merge(delta).unwrap();
+    }
+    assert_eq!(b.value(), 70_000 - 5 - 70_000_000_000);
+}
+
+#[test]
+fn the_4097th_writer_of_a_counter_is_a_typed_error() {
+    let id = |n: u64| ReplicaId { incarnation: n, ..replica(1) };
+    let mut counter = PnCounter::default();
+    for n in 0..MAX_COUNTER_SLOTS as u64 {
+        counter.add(id(n), 1).unwrap();
+    }
+    let full = counter.clone();
+    assert_eq!(counter.add(id(9999), 1), Err(CrdtError::TooManySlots));
+    assert_eq!(counter.merge(&PnCounter::of(id(9999), 1, 0)), Err(CrdtError::TooManySlots));
+    assert_eq!(counter, full, "nothing changed");
+    counter.add(id(0), 1).unwrap();
+    assert!(Value::Counter(counter).encode().len() < MAX_STATE_BYTES);
+    let mut counter = PnCounter::of(id(0), u64::MAX, 0);
+    assert_eq!(counter.add(id(0), 1), Err(CrdtError::Overflow));
+}
+
+#[test]
+fn equal_stamps_converge_by_replica_then_value() {
+    let write = |n: u8, value: &[u8]| {
+        let mut register = LwwRegister::default();
+        register.set(replica(n), &mut Clock::default(), WALL, value).unwrap()
+    };
+    for (a, b, wins) in [(write(1, b"z"), write(2, b"a"), b"a"), (write(1, b"a"), write(1, b"b"), b"b")] {
+        assert_eq!(a.stamp(), b.stamp());
+        let (mut there, mut back) = (a.clone(), b.clone());
+        there.merge(&b, WALL);
+        back.merge(&a, WALL);
+        assert_eq!(there, back);
+        assert_eq!(there.value(), Some(&wins[..]));
+    }
+}
+
+#[test]
+fn a_write_from_a_fast_clock_is_parked_and_shown_when_the_clock_reaches_it() {
+    let ahead = WALL + Duration::from_secs(60);
+    let mut fast = LwwRegister::default();
+    fast.set(replica(1), &mut Clock::default(), ahead, b"fast").unwrap();
+    let mut here = LwwRegister::default();
+    let mut clock = Clock::default();
+    here.set(replica(2), &mut clock, WALL, b"now").unwrap();
+    here.merge(&fast, WALL);
+    assert_eq!((here.value(), here.parked()), (Some(&b"now"[..]), 1), "it does not win yet");
+    here.set(replica(2), &mut clock, WALL, b"later").unwrap();
+    assert_eq!(here.value(), Some(&b"later"[..]), "writes go on");
+    assert!(!here.settle(ahead - MAX_DRIFT - Duration::from_millis(1)));
+    assert!(here.settle(ahead - MAX_DRIFT));
+    assert_eq!((here.value(), here.parked()), (Some(&b"fast"[..]), 0), "it was not lost");
+}
+
+#[test]
+fn parked_writes_are_bounded_and_the_soonest_stay() {
+    let mut here = LwwRegister::default();
+    for n in 0..40u64 {
+        let mut far = LwwRegister::default();
+        let wall = WALL + Duration::from_secs(1000 - n);
+        far.set(replica(1), &mut Clock::default(), wall, &n.to_le_bytes()).unwrap();
+        here.merge(&far, WALL);
+    }
+    assert_eq!(here.parked(), MAX_PARKED);
+    here.settle(WALL + Duration::from_secs(1000 - 39) - MAX_DRIFT);
+    assert_eq!(here.value(), Some(&39u64.to_le_bytes()[..]));
+}
+
+#[test]
+fn a_clock_that_went_back_is_an_error_at_the_write_and_stamps_never_repeat() {
+    let mut clock = Clock::default();
+    let mut register = LwwRegister::default();
+    let mut last = Stamp::default();
+    for back_s in [0, 0, 5, 10] {
+        register.set(replica(1), &mut clock, WALL - Duration::from_secs(back_s), b"x").unwrap();
+        assert!(register.stamp().unwrap() > last);
+        last = register.stamp().unwrap();
+    }
+    let refused = register.set(replica(1), &mut clock, WALL - Duration::from_secs(11), b"y");
+    assert_eq!(refused, Err(CrdtError::ClockDrift { behind_ms: 11_000 }));
+    assert_eq!(register.value(), Some(&b"x"[..]));
+    let mut restarted = Clock::new(clock.high_water());
+    assert!(restarted.tick(WALL - Duration::from_secs(11)).is_err(), "also after a restart");
+    assert!(restarted.tick(WALL).unwrap() > last);
+}
+
+#[test]
+fn a_value_over_the_limit_is_refused_where_it_enters() {
+    let large = vec![0; MAX_REGISTER_BYTES + 1];
+    let mut register = LwwRegister::default();
+    assert!(matches!(
+        register.set(replica(1), &mut Clock::default(), WALL, &large),
+        Err(CrdtError::TooLarge { limit: MAX_REGISTER_BYTES, .. })
+    ));
+    let mut set = OrSet::default();
+    assert!(set.add(replica(1), &large[..MAX_ELEMENT_BYTES + 1]).is_err());
+    let mut n = 0u32;
+    let refused = loop {
+        n += 1;
+        let mut element = vec![7; MAX_ELEMENT_BYTES];
+        element[..4].copy_from_slice(&n.to_le_bytes());
+        if let Err(error) = set.add(replica(1), &element) {
+            break error;
+        }
+    };
+    assert!(matches!(refused, CrdtError::TooLarge { limit: MAX_WRITE_BYTES, .. }), "{refused:?}");
+    assert!(set.len() > 200);
+    assert!(Value::Set(set).encode().len() <= MAX_WRITE_BYTES);
+}
+
+#[test]
+fn a_hundred_thousand_adds_and_removes_leave_under_4_kib() {
+    let mut set = OrSet::default();
+    for n in 0..100_000u64 {
+        let element = (n % 100).to_le_bytes();
+        if n / 100 % 2 == 0 {
+            set.add(replica(1 + (n % 3) as u8), &element).unwrap();
+        } else {
+            set.remove(&element);
+        }
+    }
+    for n in 0..100u64 {
+        set.add(replica(1), &n.to_le_bytes()).unwrap();
+    }
+    assert_eq!(set.len(), 100);
+    let size = Value::Set(set).encode().len();
+    assert!(size < 4096, "{size}");
+}
+
+#[test]
+fn a_removed_element_stays_removed_and_a_concurrent_add_wins() {
+    let (mut a, mut b) = (OrSet::default(), OrSet::default());
+    a.add(replica(1), b"x").unwrap();
+    b.merge(&a).unwrap();
+    let old = a.clone();
+    a.remove(b"x");
+    a.merge(&old).unwrap();
+    assert!(!a.contains(b"x"), "an old copy brings nothing back");
+    let again = b.add(replica(2), b"x").unwrap();
+    a.merge(&again).unwrap();
+    b.merge(&a).unwrap();
+    assert!(a.contains(b"x") && b.contains(b"x"));
+    assert_eq!(Value::Set(a).encode(), Value::Set(b).encode());
+}
+
+#[test]
+fn a_delta_that_overtook_another_waits_in_the_cloud_without_hiding_it() {
+    let mut a = OrSet::default();
+    let first = a.add(replica(1), b"x").unwrap();
+    let second = a.add(replica(1), b"y").unwrap();
+    let mut b = OrSet::default();
+    b.merge(&second).unwrap();
+    assert!(b.contains(b"y") && !b.contains(b"x"));
+    b.merge(&first).unwrap();
+    assert_eq!(b, a);
+}
+
+#[test]
+fn a_new_store_incarnation_never_reuses_a_dot() {
+    let mut a = OrSet::default();
+    a.add(replica(1), b"lost").unwrap();
+    let mut b = a.clone();
+    b.remove(b"lost");
+    // The disk is gone; the same key comes back with another incarnation and an empty state.
+    let reborn = ReplicaId { incarnation: 77, ..replica(1) };
+    let mut fresh = OrSet::default();
+    fresh.add(reborn, b"new").unwrap();
+    b.merge(&fresh).unwrap();
+    assert!(b.contains(b"new"), "under its old id this would be a dot that was seen and removed");
+}
+
+#[test]
+fn overlong_numbers_and_unsorted_lists_are_refused() {
+    for bytes in [
+        &[1, 0x80, 0][..],            // An overlong zero.
+        &[1, 0],                      // Sound: an empty counter.
+        &[2, 2],                      // A register is there or not.
+        &[3, 0, 0, 1, 1, 7, 1, 0, 1], // An element's dot of an unknown actor.
+        &[4, 0],                      // No such type.
+        &[],
+        &[1, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1], // More slots than arrived.
+    ] {
+        assert_eq!(Value::decode(bytes).is_ok(), bytes == [1, 0], "{bytes:?}");
+    }
+    let mut two = PnCounter::of(replica(1), 1, 0);
+    two.add(replica(2), 1).unwrap();
+    let sound = Value::Counter(two).encode();
+    let (first, second) = (&sound[2..44], &sound[44..86]);
+    let swapped = [&sound[..2], second, first].concat();
+    assert!(Value::decode(&sound).is_ok());
+    assert_eq!(Value::decode(&swapped), Err(CrdtError::NotCanonical("counter slots")));
+}
