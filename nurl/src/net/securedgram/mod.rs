@@ -1,4 +1,3 @@
-<<<<<<< HEAD
 //! Encrypted datagrams addressed by public key: one endpoint, sessions with every peer.
 //!
 //! **Promises.** What [`Endpoint::handle_datagram`] hands up was sealed by the peer that it names, at most
@@ -239,8 +238,3 @@ pub enum SealError {
 
 #[cfg(test)]
 mod tests;
-=======
-//! Datagrams between peers: sealed for a key, whatever the path.
-
-pub mod paths;
->>>>>>> paths
