@@ -38,22 +38,25 @@ impl Routes {
         Routes { first: Some(route), second: None }
     }
 
-    /// Two routes; equal ones count once.
-    pub fn two(first: Route, second: Route) -> Routes {
-        Routes { first: Some(first), second: (first != second).then_some(second) }
+    /// Adds a route behind those that are there. A third one, or one that is there already, changes nothing.
+    #[must_use]
+    pub fn and(self, route: Route) -> Routes {
+        match (self.first, self.second) {
+            (None, _) => Routes::one(route),
+            (Some(first), None) if first != route => Routes { first: Some(first), second: Some(route) },
+            _ => self,
+        }
     }
 
-    /// Adds a route unless it is there or two are. Says whether it is in now.
-    pub fn add(&mut self, route: Route) -> bool {
-        if self.iter().any(|known| known == route) {
-            return true;
-        }
-        match (self.first, self.second) {
-            (None, _) => self.first = Some(route),
-            (Some(_), None) => self.second = Some(route),
-            _ => return false,
-        }
-        true
+    /// As [`and`](Routes::and), if there is one.
+    #[must_use]
+    pub fn with(self, route: Option<Route>) -> Routes {
+        route.map_or(self, |route| self.and(route))
+    }
+
+    /// Whether a route is among these.
+    pub fn contains(&self, route: &Route) -> bool {
+        self.iter().any(|known| known == *route)
     }
 
     /// The routes, best first.
@@ -78,11 +81,16 @@ impl Routes {
 
     /// Only the routes that pass.
     pub fn filter(&self, keep: impl Fn(&Route) -> bool) -> Routes {
-        let mut kept = Routes::NONE;
-        for route in self.iter().filter(keep) {
-            kept.add(route);
-        }
-        kept
+        self.iter().filter(keep).fold(Routes::NONE, Routes::and)
+    }
+}
+
+impl IntoIterator for Routes {
+    type Item = Route;
+    type IntoIter = std::iter::Chain<std::option::IntoIter<Route>, std::option::IntoIter<Route>>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.first.into_iter().chain(self.second)
     }
 }
 
@@ -93,10 +101,9 @@ mod tests {
     #[test]
     fn equal_routes_count_once_and_a_third_does_not_fit() {
         let route = |port| Route::Direct(([192, 0, 2, 1], port).into());
-        assert_eq!(Routes::two(route(1), route(1)).len(), 1);
-        let mut routes = Routes::two(route(1), route(2));
-        assert!(routes.add(route(2)));
-        assert!(!routes.add(route(3)));
+        assert_eq!(Routes::one(route(1)).and(route(1)).len(), 1);
+        let routes = Routes::NONE.with(None).with(Some(route(1))).and(route(2)).and(route(2)).and(route(3));
+        assert!(routes.contains(&route(2)) && !routes.contains(&route(3)));
         assert_eq!(routes.iter().collect::<Vec<_>>(), [route(1), route(2)]);
         assert_eq!(routes.filter(|r| *r != route(1)), Routes::one(route(2)));
         assert!(Routes::NONE.is_empty() && Routes::NONE.first().is_none());

@@ -82,7 +82,7 @@ impl Builder {
         F: Fn(JobContext, Bytes) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<Bytes, JobError>> + Send + 'static,
     {
-        self.handlers.insert(kind, KindLimits::default(), handler);
+        self.handlers.register(kind, KindLimits::default(), handler);
         self
     }
 
@@ -93,7 +93,7 @@ impl Builder {
         F: Fn(JobContext, Bytes) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<Bytes, JobError>> + Send + 'static,
     {
-        self.handlers.insert(kind, limits, handler);
+        self.handlers.register(kind, limits, handler);
         self
     }
 
@@ -167,7 +167,7 @@ impl Builder {
         }
         let meta = Meta::new(
             roles,
-            self.handlers.kinds(),
+            self.handlers.kinds().map(|(kind, _)| kind.to_owned()).collect(),
             self.weight,
             self.zone,
             env!("CARGO_PKG_VERSION").to_owned(),

@@ -22,16 +22,12 @@ use crate::membership::{self, Detector, Roles, State, Via};
 use crate::ring::RingMember;
 use crate::rt::sync::{mpsc, watch};
 use crate::rt::{self, Rng, time};
-use crate::transport::core::Datagram;
+use crate::transport::core::{Datagram, Sent};
 use crate::transport::driver::Driver;
 use crate::transport::{Event, MessageId, PathInfo, Priority, Transport, channel, group, kind, reliable};
 
 /// How often a hub is asked whether it is there: at least twice within the detector's freshness.
 const HUB_PING_EVERY: Duration = Duration::from_secs(4);
-
-/// How often rendezvous is read again and we announce ourselves to the mesh group, so that halves that hold
-/// each other dead meet again.
-const ANNOUNCE_EVERY: Duration = Duration::from_secs(30);
 
 /// How often the two clocks are compared; a wall clock that is further ahead than [`SLEPT`] means suspend.
 const CLOCK_CHECK_EVERY: Duration = Duration::from_secs(1);
@@ -98,7 +94,6 @@ pub(super) struct NetPlane {
 /// When the plane's own chores are due.
 struct Due {
     hub_ping: Instant,
-    announce: Instant,
     clock_check: Instant,
     clocks: (Instant, Duration),
 }
@@ -118,7 +113,6 @@ impl NetPlane {
             last_hub_error: BTreeMap::new(),
             due: Due {
                 hub_ping: now,
-                announce: now + ANNOUNCE_EVERY,
                 clock_check: now + CLOCK_CHECK_EVERY,
                 clocks: (now, time::unix_now()),
             },
@@ -170,7 +164,7 @@ impl NetPlane {
         [
             self.parts.transport.poll_timeout(),
             self.parts.detector.poll_timeout(),
-            Some(self.due.hub_ping.min(self.due.announce).min(self.due.clock_check)),
+            Some(self.due.hub_ping.min(self.due.clock_check)),
             self.leaving.as_ref().map(|(until, _)| *until),
         ]
         .into_iter()
@@ -217,9 +211,9 @@ impl NetPlane {
                 let _ = reply.send(transport.broadcast(now, &group, &body).map_err(Error::from));
             }
             NetCommand::JoinGroup { group, reply } => {
-                let _ = reply.send(transport.join_group(now, &group).map_err(Error::from));
+                let _ = reply.send(transport.join_group(&group).map_err(Error::from));
             }
-            NetCommand::LeaveGroup { group } => transport.leave_group(now, &group),
+            NetCommand::LeaveGroup { group } => transport.leave_group(&group),
             NetCommand::Connect { peer } => transport.connect(now, peer),
             NetCommand::Ping { peer, reply } => self.ping(now, peer, reply),
             NetCommand::Members { reply } => {
@@ -235,7 +229,10 @@ impl NetPlane {
                     self.joining.push(reply);
                 }
             }
-            NetCommand::NoteEpoch(counter) => self.parts.detector.note_epoch(counter),
+            NetCommand::NoteEpoch(counter) => {
+                // It was taken here, from what this node has seen: never a jump.
+                let _ = self.parts.detector.note_epoch(counter);
+            }
             NetCommand::Shutdown { reply } => {
                 self.parts.detector.leave(now);
                 self.leaving = Some((now + LEAVE_FOR, reply));
@@ -350,8 +347,10 @@ impl NetPlane {
         let transport = &mut self.parts.transport;
         match out.via {
             Via::Datagram => {
-                // A probe that can't be sent is a probe that fails.
-                let _ = transport.send(now, out.to, channel::MEMBERSHIP, &out.body);
+                // A probe that is refused is a probe that fails.
+                if let Ok(Sent::Waiting) = transport.send(now, out.to, channel::MEMBERSHIP, &out.body) {
+                    self.parts.detector.on_session_pending(now, out.to);
+                }
             }
             Via::Reliable => {
                 let body = Bytes::copy_from_slice(&out.body);
@@ -387,7 +386,7 @@ impl NetPlane {
                 }
             }
             Event::Writable { peer } => self.retry_deferred(now, peer),
-            Event::Group { group, sender, body } if group == group::MESH => {
+            Event::Group { group, sender, body } if group == group::MESH_GROUP => {
                 self.parts.detector.handle_announcement(now, sender, &body);
             }
             Event::Group { group, sender, body } => {
@@ -395,7 +394,8 @@ impl NetPlane {
                     self.stats.application_dropped += 1;
                 }
             }
-            Event::Established { .. } | Event::Restarted { .. } => {}
+            Event::Established { peer, .. } => self.parts.detector.on_session_up(now, peer),
+            Event::Restarted { .. } => {}
             Event::Unreachable { peer } => self.parts.detector.on_session_failed(now, peer),
             Event::Path { peer, path } => self.tell_path(peer, path),
             Event::Echo { peer, nonce } => {
@@ -444,18 +444,17 @@ impl NetPlane {
     fn on_membership(&mut self, now: Instant, event: membership::Event) {
         use membership::Event as Member;
         self.view_dirty = true;
-        let change = |peer, state: State| match state {
-            State::Alive => Some((peer, MemberChange::Alive)),
-            State::Dead => Some((peer, MemberChange::Dead)),
-            State::Left => Some((peer, MemberChange::Left)),
-            State::Suspect => None,
-        };
         match event {
-            Member::Changed { peer, state, incarnation } => {
+            Member::Alive(member) | Member::Suspect(member) | Member::Dead(member) | Member::Left(member) => {
+                let (peer, state, incarnation) = (member.key, member.state, member.incarnation);
                 self.parts.bus.send(&NodeEvent::Member { peer, state, incarnation });
-                if let Some((peer, change)) = change(peer, state) {
-                    self.to_state(StateInput::Member { peer, change });
-                }
+                let change = match state {
+                    State::Alive => MemberChange::Alive,
+                    State::Dead => MemberChange::Dead,
+                    State::Left => MemberChange::Left,
+                    State::Suspect => return,
+                };
+                self.to_state(StateInput::Member { peer, change });
             }
             Member::Restarted { peer, .. } => {
                 self.parts.bus.send(&NodeEvent::Restarted { peer });
@@ -467,8 +466,14 @@ impl NetPlane {
             }
             Member::WantSession { peer } => self.parts.transport.connect(now, peer),
             Member::Isolated(isolated) => self.parts.bus.send(&NodeEvent::Isolated(isolated)),
-            Member::Refuted { .. } | Member::MetaChanged { .. } | Member::User { .. } => {}
-            Member::Reclaimed { peer } => self.parts.transport.forget(now, &peer),
+            Member::Reclaimed(peer) => self.parts.transport.forget(now, &peer),
+            Member::AnnounceDue => self.announce(now),
+            Member::Departed => {
+                if let Some((until, _)) = &mut self.leaving {
+                    *until = now;
+                }
+            }
+            Member::Refuted { .. } | Member::MetaChanged(_) | Member::User { .. } => {}
         }
     }
 
@@ -491,15 +496,6 @@ impl NetPlane {
                 self.parts.transport.ask_contacts();
             }
         }
-        if now >= self.due.announce {
-            self.due.announce = now + ANNOUNCE_EVERY;
-            self.parts.transport.ask_contacts();
-            if self.parts.role != Role::Observer {
-                let body = self.parts.detector.announce();
-                // Without a hub nobody hears it; the next one comes in time.
-                let _ = self.parts.transport.broadcast(now, group::MESH, &body);
-            }
-        }
         if now >= self.due.clock_check {
             self.due.clock_check = now + CLOCK_CHECK_EVERY;
             let wall = time::unix_now();
@@ -512,6 +508,16 @@ impl NetPlane {
             }
             self.pings.retain(|_, (_, reply)| !reply.is_closed());
             self.joining.retain(|reply| !reply.is_closed());
+        }
+    }
+
+    /// Reads rendezvous again and tells the mesh group that we are here.
+    fn announce(&mut self, now: Instant) {
+        self.parts.transport.ask_contacts();
+        if self.parts.role != Role::Observer {
+            let body = self.parts.detector.announce();
+            // Without a hub and without direct paths nobody hears it; the next one comes in time.
+            let _ = self.parts.transport.broadcast(now, group::MESH_GROUP, &body);
         }
     }
 
@@ -559,7 +565,7 @@ impl NetPlane {
         };
         let mut members: Vec<_> = self.parts.detector.members().map(ring_member).collect();
         if self.parts.role == Role::Worker && self.leaving.is_none() {
-            members.push(ring_member(&self.parts.detector.local_member()));
+            members.push(ring_member(self.parts.detector.local()));
         }
         let epoch = self.parts.detector.highest_epoch();
         self.parts.view.send(Arc::new(View { members, complete: self.view_complete, epoch }));
@@ -585,7 +591,7 @@ impl NetPlane {
     }
 
     fn status(&self) -> Status {
-        let local = self.parts.detector.local_member();
+        let local = self.parts.detector.local();
         let states = self.parts.transport.hubs();
         let hubs = self.parts.hubs.iter().map(|hub| {
             let state = states.get(&hub.key);

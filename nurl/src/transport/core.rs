@@ -22,11 +22,11 @@ use super::waiting::Waiting;
 use super::{Event, MAX_DATAGRAM_BYTES, PathInfo, SendError, Stats, TransportConfig, channel};
 use crate::key::PublicKey;
 use crate::mesh::Generation;
-use crate::net::candidates::{self, Ports};
+use crate::net::candidates::{Gathered, candidates};
 use crate::net::hub_client::{HubCommand, HubEvent};
 use crate::net::rendezvous::Record;
 use crate::net::route::{Route, Routes};
-use crate::net::securedgram::{self, Endpoint, Source};
+use crate::net::securedgram::{self, Endpoint, Received, Source};
 use crate::net::stun;
 use crate::rt::Rng;
 use crate::rt::net::Interface;
@@ -56,6 +56,15 @@ pub struct Datagram {
     pub body: Bytes,
 }
 
+/// What became of a datagram.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sent {
+    /// It is on its way.
+    Sealed,
+    /// It waits for a session.
+    Waiting,
+}
+
 /// A hub as the seam sees it.
 #[derive(Debug, Clone, Default)]
 pub struct HubState {
@@ -83,8 +92,9 @@ pub struct Transport {
     outbox: Outbox,
     hubs: BTreeMap<PublicKey, HubState>,
     peers: BTreeSet<PublicKey>,
+    joined: BTreeSet<group::Tag>,
     interfaces: Vec<Interface>,
-    ports: Ports,
+    ports: (Option<u16>, Option<u16>),
     candidates: Vec<SocketAddr>,
     record_seq: u64,
     inbox: Vec<u8>,
@@ -108,13 +118,15 @@ impl Transport {
         let local = config.key.public();
         let generations = config.ticket.generations();
         let endpoint = Endpoint::new(
-            securedgram::Config::new(
-                config.key.clone(),
-                config.ticket.mesh,
-                generations.clone(),
-                config.allow.clone(),
-                config.boot,
-            ),
+            securedgram::Config {
+                allow: config.allow.clone(),
+                ..securedgram::Config::new(
+                    config.key.clone(),
+                    config.ticket.mesh,
+                    generations.clone(),
+                    config.boot,
+                )
+            },
             now,
             unix_now,
             rng("sessions"),
@@ -123,7 +135,7 @@ impl Transport {
             Reliable::new(ReliableConfig::default(), local, config.boot, now, rng("reliable"));
         Transport {
             local,
-            groups: Groups::new(local, config.boot, generations.clone(), now, rng("groups")),
+            groups: Groups::new(local, config.boot, generations.clone(), rng("groups")),
             generations,
             endpoint,
             reliable,
@@ -132,8 +144,9 @@ impl Transport {
             outbox: Outbox::default(),
             hubs: config.ticket.hubs.iter().map(|hub| (hub.key, HubState::default())).collect(),
             peers: BTreeSet::new(),
+            joined: BTreeSet::new(),
             interfaces: Vec::new(),
-            ports: Ports::default(),
+            ports: (None, None),
             candidates: Vec::new(),
             record_seq: unix_now.as_micros() as u64,
             inbox: Vec::new(),
@@ -160,7 +173,7 @@ impl Transport {
         peer: PublicKey,
         channel: u8,
         body: &[u8],
-    ) -> Result<(), SendError> {
+    ) -> Result<Sent, SendError> {
         if body.len() > MAX_DATAGRAM_BYTES {
             return Err(SendError::TooLarge(body.len()));
         }
@@ -170,12 +183,12 @@ impl Transport {
         match self.seal_and_send(now, peer, channel, body) {
             Ok(()) => {
                 self.stats.datagrams_out += u64::from(channel == channel::APPLICATION);
-                Ok(())
+                Ok(Sent::Sealed)
             }
             Err(securedgram::SealError::NoSession) => {
                 self.connect(now, peer);
                 self.waiting.push(now, peer, channel, Bytes::copy_from_slice(body));
-                Ok(())
+                Ok(Sent::Waiting)
             }
             Err(_) => Err(SendError::Refused),
         }
@@ -211,7 +224,7 @@ impl Transport {
             // No hub to fan it out: each peer with a direct path gets its own copy.
             None => {
                 for peer in self.peers.clone() {
-                    if let Some(addr) = self.endpoint.path(&peer).and_then(|state| state.addr) {
+                    if let Some(addr) = self.endpoint.path_state(&peer).and_then(|state| state.addr) {
                         self.outbox.push(addr, &payload);
                     }
                 }
@@ -220,21 +233,20 @@ impl Transport {
         Ok(())
     }
 
-    /// Joins a group; [`group::MESH`] is joined from the start.
+    /// Joins a group; [`group::MESH_GROUP`] is joined from the start.
     ///
     /// # Errors
     /// As [`Groups::join`] says.
-    pub fn join_group(&mut self, now: Instant, name: &str) -> Result<(), group::GroupError> {
-        let tag = self.groups.join(now, name, None)?;
-        self.command_all(&HubCommand::GroupJoin { tag });
+    pub fn join_group(&mut self, name: &str) -> Result<(), group::GroupError> {
+        self.groups.join(name, None)?;
+        self.sync_groups();
         Ok(())
     }
 
     /// Leaves a group.
-    pub fn leave_group(&mut self, now: Instant, name: &str) {
-        if let Some(tag) = self.groups.leave(now, name) {
-            self.command_all(&HubCommand::GroupLeave { tag });
-        }
+    pub fn leave_group(&mut self, name: &str) {
+        self.groups.leave(name);
+        self.sync_groups();
     }
 
     /// Begins a session with `peer`, if there is none.
@@ -242,10 +254,17 @@ impl Transport {
         if peer == self.local {
             return;
         }
-        self.endpoint.connect(now, &peer);
+        self.meet(now, peer);
+        // A peer that isn't allowed, or one too many: the send that needs the session says so.
+        let _ = self.endpoint.connect(now, &peer);
+    }
+
+    /// A peer that is new here can be reached through the hubs that are up.
+    fn meet(&mut self, now: Instant, peer: PublicKey) {
         if self.peers.insert(peer) {
             let up = self.hubs_up();
-            self.endpoint.set_relays(now, &peer, &up);
+            // As above.
+            let _ = self.endpoint.set_relays(now, &peer, &up);
         }
     }
 
@@ -261,7 +280,7 @@ impl Transport {
     ///
     /// # Errors
     /// As [`Transport::send`].
-    pub fn echo(&mut self, now: Instant, peer: PublicKey, nonce: u64) -> Result<(), SendError> {
+    pub fn echo(&mut self, now: Instant, peer: PublicKey, nonce: u64) -> Result<Sent, SendError> {
         let mut body = [0; 9];
         body[1..].copy_from_slice(&nonce.to_le_bytes());
         self.send(now, peer, channel::ECHO, &body)
@@ -277,9 +296,18 @@ impl Transport {
         self.command_all(&HubCommand::List { max: CONTACTS });
     }
 
+    /// The host slept: every path and every connection is in doubt.
+    pub fn on_suspend(&mut self, now: Instant) {
+        self.endpoint.on_network_change(now);
+        for hub in self.hubs.values_mut() {
+            hub.stun_due = hub.addr.map(|_| now);
+        }
+        self.command_all(&HubCommand::NetworkChanged);
+    }
+
     /// How a peer is reached.
     pub fn path(&self, peer: &PublicKey) -> PathInfo {
-        match self.endpoint.path(peer) {
+        match self.endpoint.path_state(peer) {
             Some(state) => PathInfo {
                 direct: state.direct,
                 addr: state.addr,
@@ -332,7 +360,7 @@ impl Transport {
     pub fn handle_udp(&mut self, now: Instant, source: SocketAddr, stride: usize, bytes: &mut [u8]) {
         for datagram in bytes.chunks_mut(stride.max(1)) {
             if stun::is_stun(datagram) {
-                self.stun.handle_response(now, source, datagram);
+                self.stun.handle_datagram(now, source, datagram);
             } else {
                 self.handle_datagram(now, Source::direct(source), datagram);
             }
@@ -387,9 +415,9 @@ impl Transport {
         self.gather(now);
     }
 
-    /// The ports of our sockets.
-    pub fn set_ports(&mut self, now: Instant, ports: Ports) {
-        self.ports = ports;
+    /// The ports of our sockets, by family.
+    pub fn set_ports(&mut self, now: Instant, v4: Option<u16>, v6: Option<u16>) {
+        self.ports = (v4, v6);
         self.gather(now);
     }
 
@@ -409,7 +437,7 @@ impl Transport {
                 && now >= due
             {
                 // A full table of transactions means that one to this server is under way.
-                let _ = self.stun.request(now, addr);
+                let _ = self.stun.query(now, addr);
                 state.stun_due = Some(now + STUN_EVERY);
             }
         }
@@ -467,16 +495,16 @@ impl Transport {
 
     fn pump_stun(&mut self, now: Instant) -> bool {
         let mut moved = false;
-        while let Some((server, request)) = self.stun.poll_transmit() {
-            self.outbox.push(server, &request);
+        while let Some(request) = self.stun.poll_transmit(now) {
+            self.outbox.push(request.destination, &request.contents);
             moved = true;
         }
         let mut learned = false;
         while let Some(event) = self.stun.poll_event() {
-            let stun::Event::Mapped { server, mapped } = event else { continue };
-            for state in self.hubs.values_mut().filter(|state| state.addr == Some(server)) {
-                learned |= state.reflexive != Some(mapped);
-                state.reflexive = Some(mapped);
+            let stun::Outcome::Reflexive { addr, .. } = event.outcome else { continue };
+            for state in self.hubs.values_mut().filter(|state| state.addr == Some(event.server)) {
+                learned |= state.reflexive != Some(addr);
+                state.reflexive = Some(addr);
             }
         }
         if learned {
@@ -489,7 +517,7 @@ impl Transport {
         let mut moved = false;
         loop {
             self.sealed.clear();
-            let Some(out) = self.endpoint.poll_transmit(now, &mut self.sealed) else { break };
+            let Some(out) = self.endpoint.poll_transmit(&mut self.sealed) else { break };
             let sealed = std::mem::take(&mut self.sealed);
             self.route(out.route, out.relay_dst, &sealed);
             self.sealed = sealed;
@@ -506,12 +534,9 @@ impl Transport {
         use securedgram::Event as Session;
         match event {
             Session::Established { peer, boot, .. } => {
-                if self.peers.insert(peer) {
-                    let up = self.hubs_up();
-                    self.endpoint.set_relays(now, &peer, &up);
-                }
-                self.endpoint.set_local_candidates(now, &peer, &self.candidates);
+                self.meet(now, peer);
                 self.reliable.on_established(now, peer, boot);
+                self.groups.on_established(peer, boot);
                 for (channel, body) in self.waiting.take(now, &peer) {
                     // Established just now; should it fail all the same, datagrams may be lost.
                     let _ = self.seal_and_send(now, peer, channel, &body);
@@ -528,7 +553,7 @@ impl Transport {
             }
             Session::Closed { .. } => {}
             Session::Path { peer, event } => {
-                if event.switched() {
+                if event.route.is_some() {
                     self.reliable.on_path_changed(now, peer);
                 }
                 let path = self.path(&peer);
@@ -578,20 +603,19 @@ impl Transport {
             moved = true;
         }
         while let Some(group::Event::Received { group, sender, body }) = self.groups.poll_event() {
-            self.events.push_back(Event::Group { group, sender, body });
+            self.events.push_back(Event::Group { group, sender, body: Bytes::from(body) });
             moved = true;
         }
         moved
     }
 
     fn handle_datagram(&mut self, now: Instant, source: Source, datagram: &mut [u8]) {
-        if group::is_group(datagram) {
-            self.handle_group(now, datagram);
-            return;
-        }
-        let Some(received) = self.endpoint.handle_datagram(now, source, datagram) else { return };
-        let (peer, body) = (received.peer, &datagram[received.body]);
-        match received.channel {
+        let (peer, channel, body) = match self.endpoint.handle_datagram(now, source, datagram) {
+            Some(Received::Data { peer, channel, body }) => (peer, channel, &datagram[body]),
+            Some(Received::Group) => return self.handle_group(now, datagram),
+            None => return,
+        };
+        match channel {
             channel::MEMBERSHIP => {
                 let body = Bytes::copy_from_slice(body);
                 self.events.push_back(Event::Membership { peer, body });
@@ -607,7 +631,8 @@ impl Transport {
                 self.inbox.extend_from_slice(body);
                 self.inbox_index.push((peer, begin..self.inbox.len()));
             }
-            channel::GROUP_KEYS => self.groups.handle_key_message(now, peer, body),
+            // Whoever has a session with us has the mesh's secret and is on the allow-list.
+            channel::GROUP_KEYS => self.groups.handle_key_message(now, peer, true, body),
             channel::ECHO => self.handle_echo(now, peer, body),
             _ => self.stats.unknown_channel += 1,
         }
@@ -631,7 +656,8 @@ impl Transport {
     }
 
     fn handle_group(&mut self, now: Instant, frame: &[u8]) {
-        self.groups.handle_frame(now, frame);
+        // Refusals are counted there.
+        let _ = self.groups.handle_frame(now, frame);
     }
 
     fn seal_and_send(
@@ -698,11 +724,23 @@ impl Transport {
         }
     }
 
+    /// Tells the hubs which groups we are in now.
+    fn sync_groups(&mut self) {
+        let tags: BTreeSet<_> = self.groups.tags().collect();
+        for tag in self.joined.difference(&tags).copied().collect::<Vec<_>>() {
+            self.command_all(&HubCommand::GroupLeave { tag });
+        }
+        for tag in tags.difference(&self.joined).copied().collect::<Vec<_>>() {
+            self.command_all(&HubCommand::GroupJoin { tag });
+        }
+        self.joined = tags;
+    }
+
     fn on_hub_up(&mut self, now: Instant, hub: PublicKey) {
         if let Some(state) = self.hubs.get_mut(&hub) {
             state.up = true;
         }
-        for tag in self.groups.tags() {
+        for tag in self.groups.tags().collect::<Vec<_>>() {
             self.command(hub, HubCommand::GroupJoin { tag });
         }
         self.publish(now, hub);
@@ -725,22 +763,26 @@ impl Transport {
     fn relays_changed(&mut self, now: Instant) {
         let up = self.hubs_up();
         for peer in &self.peers {
-            self.endpoint.set_relays(now, peer, &up);
+            // The table had room for the peer when we met it; if it has none now, there is nothing to tell.
+            let _ = self.endpoint.set_relays(now, peer, &up);
         }
     }
 
     /// Works out our candidates, and tells peers and rendezvous if they have changed.
     fn gather(&mut self, now: Instant) {
-        let hub_addrs: Vec<_> = self.hubs.values().filter_map(|hub| hub.addr).collect();
         let reflexive: Vec<_> = self.hubs.values().filter_map(|hub| hub.reflexive).collect();
-        let list = candidates::gather(&self.interfaces, self.ports, &hub_addrs, &reflexive);
+        let list = candidates(&Gathered {
+            interfaces: &self.interfaces,
+            port_v4: self.ports.0,
+            port_v6: self.ports.1,
+            hub: self.hubs.values().find_map(|hub| hub.addr),
+            reflexive: &reflexive,
+        });
         if list == self.candidates {
             return;
         }
         self.candidates = list;
-        for peer in &self.peers {
-            self.endpoint.set_local_candidates(now, peer, &self.candidates);
-        }
+        self.endpoint.set_local_candidates(now, &self.candidates);
         for hub in self.hubs_up() {
             self.publish(now, hub);
         }

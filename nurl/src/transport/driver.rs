@@ -14,7 +14,6 @@ use std::time::Instant;
 use super::TransportConfig;
 use super::core::Transport;
 use crate::key::PublicKey;
-use crate::net::candidates::Ports;
 use crate::net::hub_client::{self, HubClientConfig, HubCommand, HubEvent};
 use crate::rt::net::{Interface, InterfaceWatch, RecvMeta, Transmit, UdpSocket, interfaces, lookup_host};
 use crate::rt::sync::mpsc;
@@ -69,12 +68,12 @@ impl Driver {
     pub async fn open(config: &TransportConfig, core: &mut Transport) -> io::Result<Driver> {
         let mut sockets = Vec::new();
         let mut refused = None;
-        let mut ports = Ports::default();
+        let (mut v4, mut v6) = (None, None);
         for addr in &config.listen {
             match UdpSocket::bind(*addr).await {
                 Ok(socket) => {
                     let port = socket.local_addr()?.port();
-                    *if addr.is_ipv4() { &mut ports.v4 } else { &mut ports.v6 } = Some(port);
+                    *if addr.is_ipv4() { &mut v4 } else { &mut v6 } = Some(port);
                     sockets.push(socket);
                 }
                 Err(error) => refused = refused.or(Some(error)),
@@ -99,7 +98,7 @@ impl Driver {
             })
             .collect();
         let now = time::now();
-        core.set_ports(now, ports);
+        core.set_ports(now, v4, v6);
         core.set_interfaces(now, interfaces()?);
         Ok(Driver {
             sockets,

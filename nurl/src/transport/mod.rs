@@ -112,6 +112,11 @@ pub enum Event {
         /// Why.
         reason: reliable::FailReason,
     },
+    /// A peer's budget has room again after a refusal.
+    Writable {
+        /// The peer.
+        peer: PublicKey,
+    },
     /// A body that was broadcast to a group.
     Group {
         /// The group's name.

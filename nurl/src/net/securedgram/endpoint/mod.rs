@@ -19,7 +19,7 @@ use super::budget::Lane;
 use super::frames::MAX_BODY_BYTES;
 use super::generation::Keys;
 use super::mac::{Challenger, CookieJar, Mac};
-use super::paths::{Control, PathConfig, Paths};
+use super::paths::{Control, PathConfig, PathState, Paths};
 use super::peer::Peer;
 use super::table::{MAX_PEERS, Slot, Table};
 use super::timestamp::Clock;
@@ -222,6 +222,12 @@ impl Endpoint {
             self.close(now, peer);
             self.remove_slot(slot);
         }
+    }
+
+    /// How `peer` is reached; unknown peers aren't.
+    pub fn path_state(&self, peer: &PublicKey) -> Option<PathState> {
+        let slot = self.table.slot_of(peer)?;
+        self.table.get(slot).map(|peer| peer.paths.state())
     }
 
     /// The paths to `peer`, to be driven further; unknown peers have none.
