@@ -61,6 +61,9 @@ pub(crate) struct HostState {
     pub(crate) powered: bool,
     pub(crate) paused: bool,
     pub(crate) pinned: bool,
+    pub(crate) suspended: bool,
+    /// How many disk operations are left before the process is killed.
+    pub(crate) crash_at_disk_op: Option<u64>,
     pub(crate) nics: Vec<Nic>,
     pub(crate) nic_wakers: Vec<Waker>,
     pub(crate) clock: Clock,
@@ -132,6 +135,8 @@ impl HostState {
             powered: true,
             paused: false,
             pinned: false,
+            suspended: false,
+            crash_at_disk_op: None,
             nics: Vec::new(),
             nic_wakers: Vec::new(),
             clock: Clock::new(),
@@ -152,6 +157,11 @@ impl HostState {
     /// Whether `boot` is the process that runs now.
     pub(crate) fn runs(&self, boot: u32) -> bool {
         self.alive && self.boot == boot
+    }
+
+    /// Whether its kernel takes part in the network.
+    pub(crate) fn answers(&self) -> bool {
+        self.powered && !self.suspended
     }
 
     /// The interface named `name`, made if there is none.

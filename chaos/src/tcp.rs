@@ -529,10 +529,24 @@ impl Sim {
     }
 
     pub(crate) fn tcp_timer(&mut self, key: Key) {
-        if let Some(connection) = self.tcp.connections.get_mut(key) {
-            connection.timer = None;
+        let Some(connection) = self.tcp.connections.get_mut(key) else { return };
+        connection.timer = None;
+        // A sleeping kernel does nothing; it is polled when it wakes.
+        if !self.hosts[connection.host.0 as usize].suspended {
+            self.tcp_poll(key);
         }
-        self.tcp_poll(key);
+    }
+
+    /// A host has woken: its connections go on, with as much patience as before.
+    pub(crate) fn tcp_wakes(&mut self, host: HostId) {
+        let now_ns = self.now_ns();
+        let connections: Vec<Key> = self.host(host).connections.values().copied().collect();
+        for key in connections {
+            if let Some(connection) = self.tcp.connections.get_mut(key) {
+                connection.owed_ns = connection.owed_ns.map(|_| now_ns);
+            }
+            self.tcp_poll(key);
+        }
     }
 
     /// Moves a connection on: takes what has arrived, sends what may be sent, wakes who waits.

@@ -23,6 +23,7 @@ pub(crate) enum Kind {
     Stream = 7,
     StreamEnd = 8,
     Note = 9,
+    Setup = 10,
 }
 
 /// A host that isn't one: the scenario itself.
