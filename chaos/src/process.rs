@@ -9,6 +9,7 @@ use crate::sim::{self, Place};
 use madsim::runtime::{Handle, NodeHandle};
 use madsim::task::NodeId;
 use std::any::Any;
+use std::cell::Cell;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -41,6 +42,27 @@ impl<F: Future> Future for CatchPanic<F> {
         self.0 = None;
         Poll::Ready(caught)
     }
+}
+
+thread_local! {
+    /// Where the last panic of this thread was.
+    static LAST_PANIC: Cell<Option<String>> = const { Cell::new(None) };
+}
+
+/// From now on, panics leave their place behind for [`panicked_at`]; what is printed stays as it was.
+pub(crate) fn note_panic_locations() {
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        if let Some(at) = info.location() {
+            LAST_PANIC.set(Some(format!(", at {}:{}:{}", at.file(), at.line(), at.column())));
+        }
+        before(info);
+    }));
+}
+
+/// Where the last panic of this thread was, as the end of a message.
+pub(crate) fn panicked_at() -> String {
+    LAST_PANIC.take().unwrap_or_default()
 }
 
 pub(crate) fn panic_message(payload: &(dyn Any + Send)) -> String {
@@ -115,13 +137,14 @@ pub(crate) fn run_main(host: HostId) {
         (state.main.clone(), state.nodes.first().map(|(node, _)| node.clone()), state.boot)
     });
     let (Some(main), Some(node)) = (main, node) else { return };
-    let future = CatchPanic::new(main());
+    // Called over there, so that whatever it does is done by the process.
+    let future = CatchPanic::new(async move { main().await });
     node.spawn(async move {
         match future.await {
             Ok(()) => exit(host, boot),
             Err(message) => sim::with(|sim| {
                 let name = &sim.host(host).name;
-                let why = format!("the process of host {name} panicked: {message}");
+                let why = format!("the process of host {name} panicked: {message}{}", panicked_at());
                 sim.fail(why);
             }),
         }
@@ -159,8 +182,7 @@ pub(crate) fn end(host: HostId, how: End) {
                 sim.stats.disk_sectors_lost += lost;
             }
         }
-        let ports: Vec<_> =
-            sim.host(host).udp_ports.values().flatten().map(|(_, socket)| *socket).collect();
+        let ports: Vec<_> = sim.host(host).udp_ports.values().flatten().map(|(_, socket)| *socket).collect();
         for socket in ports {
             sim.udp_close(socket);
         }

@@ -311,7 +311,11 @@ impl Sim {
         }
     }
 
-    pub(crate) fn tcp_accept(&mut self, key: Key, waker: &Waker) -> Poll<io::Result<(Key, SocketAddr, SocketAddr)>> {
+    pub(crate) fn tcp_accept(
+        &mut self,
+        key: Key,
+        waker: &Waker,
+    ) -> Poll<io::Result<(Key, SocketAddr, SocketAddr)>> {
         let Some(listener) = self.tcp.listeners.get_mut(key) else { return Poll::Ready(Err(dead())) };
         match listener.ready.pop_front() {
             Some(connection) => {
@@ -517,7 +521,14 @@ impl Sim {
         }
     }
 
-    fn tcp_send(&mut self, host: HostId, local: SocketAddr, remote: SocketAddr, bytes: Vec<u8>, floor_ns: u64) -> u64 {
+    fn tcp_send(
+        &mut self,
+        host: HostId,
+        local: SocketAddr,
+        remote: SocketAddr,
+        bytes: Vec<u8>,
+        floor_ns: u64,
+    ) -> u64 {
         match self.host(host).route(Some(local.ip()), remote.ip()) {
             Ok(route) => self.forward(host, route.nic, remote.ip(), bytes, Class::Tcp, floor_ns),
             // The address is gone (the host has roamed): the segment goes nowhere.

@@ -9,7 +9,7 @@ use crate::stats::Stats;
 use crate::trace::{Kind, NO_HOST};
 use std::future::Future;
 use std::net::IpAddr;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The running world. A copy is the same world; it is of use only inside of the run that gave it.
@@ -92,9 +92,9 @@ impl World {
     /// Cuts every path from one group to the other; the way back stays open.
     pub fn partition_one_way(&self, from: &[Host], to: &[Host]) {
         sim::with(|sim| {
+            sim.fault(None, &format!("cut from {from:?} to {to:?}"));
             for a in from {
                 for b in to {
-                    sim.fault(Some(a.0), &format!("cut to {}", b.0.0));
                     sim.links.cut(a.0, b.0);
                 }
             }
@@ -234,10 +234,10 @@ impl Host {
     /// ends and with it all of its tasks; when it panics, the run fails.
     pub fn spawn<F, Fut>(&self, main: F) -> Host
     where
-        F: Fn() -> Fut + 'static,
+        F: Fn() -> Fut + Send + Sync + 'static,
         Fut: Future<Output = ()> + Send + 'static,
     {
-        let main: Main = Rc::new(move || Box::pin(main()));
+        let main: Main = Arc::new(move || Box::pin(main()));
         let old = sim::with(|sim| sim.host_mut(self.0).main.replace(main));
         drop(old);
         process::run_main(self.0);

@@ -51,7 +51,8 @@ async fn peer() {
     loop {
         for (n, destination) in &peers {
             let contents = vec![*n; draws.next_u32() as usize % 900 + 1];
-            let transmit = Transmit { destination: *destination, contents: &contents, segment_size: None, src_ip: None };
+            let transmit =
+                Transmit { destination: *destination, contents: &contents, segment_size: None, src_ip: None };
             socket.try_send(&transmit).unwrap();
         }
         let mut server = peers[&((draws.next_u32() % u32::from(HOSTS)) as u8 + 1)];

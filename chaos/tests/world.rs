@@ -417,6 +417,39 @@ fn a_process_whose_main_future_returns_is_over() {
 }
 
 #[test]
+fn a_capture_holds_every_packet_sent_and_leaves_the_digest_alone() {
+    let path = std::env::temp_dir().join(format!("chaos-capture-{}.pcap", std::process::id()));
+    let scenario = |world: World| async move {
+        let (a, b) = two(world);
+        flood(world, a, b, 10, Duration::from_millis(1)).await;
+    };
+    let captured = chaos::Run::new(4).capture(&path).run(scenario);
+    assert_eq!(captured.digest, run(4, scenario).digest);
+    let bytes = std::fs::read(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    // The file's header, and for each datagram the record's, IP's and UDP's headers and four bytes.
+    assert_eq!(bytes.len(), 24 + 10 * (16 + 20 + 8 + 4));
+    assert_eq!(bytes[24 + 16], 0x45);
+    let nowhere = chaos::Run::new(4).capture("/nowhere/at/all").run(|_| async {});
+    assert!(matches!(nowhere.result, Err(chaos::Failure::Capture(_))));
+}
+
+#[test]
+fn a_loop_over_past_deadlines_does_not_stop_the_world() {
+    ok(run(3, |world| async move {
+        let a = world.host("a").addr("10.0.0.1");
+        let spin = a.run(async {
+            loop {
+                time::sleep(Duration::ZERO).await;
+            }
+        });
+        world.sleep(Duration::from_millis(1)).await;
+        spin.abort();
+        assert_eq!(spin.await, Err::<(), _>(task::JoinError::Cancelled));
+    }));
+}
+
+#[test]
 fn clocks_drift_apart_and_the_wall_clock_steps_alone() {
     ok(run(3, |world| async move {
         let (a, b) = two(world);
@@ -503,7 +536,8 @@ fn a_panic_of_a_process_fails_the_run() {
         world.sleep(Duration::from_secs(1)).await;
     });
     let failure = outcome.result.unwrap_err().to_string();
-    assert_eq!(failure, "the process of host a panicked: a broken promise");
+    let expected = "the process of host a panicked: a broken promise, at chaos/tests/world.rs:";
+    assert!(failure.starts_with(expected), "{failure}");
 }
 
 #[test]
