@@ -27,6 +27,10 @@ mod bench {
     }
 
     fn ours() -> f64 {
+        ours_and_digest().0
+    }
+
+    fn ours_and_digest() -> (f64, String) {
         use chaos::rt::{net, task, time};
         let began = Instant::now();
         let outcome = chaos::run(1, |world| async move {
@@ -36,39 +40,48 @@ mod bench {
                 ..chaos::LinkConfig::default()
             });
             let hosts: Vec<_> = (0..HOSTS).map(|n| world.host(&format!("h{n}")).addr(&ip(n))).collect();
-            let ends: Vec<_> = hosts.iter().enumerate().map(|(n, host)| host.run(async move {
-                let any = SocketAddr::from(([0, 0, 0, 0], PORT));
-                let socket = std::sync::Arc::new(net::UdpSocket::bind(any).await.unwrap());
-                let sender = socket.clone();
-                task::spawn(async move {
-                    time::sleep(GAP).await;
-                    let payload = [7; PAYLOAD_BYTES];
-                    for _ in 0..BURSTS {
-                        for _ in 0..BURST {
-                            sender.try_send(&net::Transmit {
-                                destination: neighbour(n),
-                                contents: &payload,
-                                segment_size: None,
-                                src_ip: None,
-                            }).unwrap();
+            let ends: Vec<_> = hosts
+                .iter()
+                .enumerate()
+                .map(|(n, host)| {
+                    host.run(async move {
+                        let any = SocketAddr::from(([0, 0, 0, 0], PORT));
+                        let socket = std::sync::Arc::new(net::UdpSocket::bind(any).await.unwrap());
+                        let sender = socket.clone();
+                        task::spawn(async move {
+                            time::sleep(GAP).await;
+                            let payload = [7; PAYLOAD_BYTES];
+                            for _ in 0..BURSTS {
+                                for _ in 0..BURST {
+                                    sender
+                                        .try_send(&net::Transmit {
+                                            destination: neighbour(n),
+                                            contents: &payload,
+                                            segment_size: None,
+                                            src_ip: None,
+                                        })
+                                        .unwrap();
+                                }
+                                time::sleep(GAP).await;
+                            }
+                        });
+                        let mut buffer = [0; 2048];
+                        let mut seen = 0;
+                        while seen < BURSTS * BURST {
+                            let mut metas = [net::RecvMeta::default()];
+                            seen +=
+                                socket.recv(&mut [IoSliceMut::new(&mut buffer)], &mut metas).await.unwrap();
                         }
-                        time::sleep(GAP).await;
-                    }
-                });
-                let mut buffer = [0; 2048];
-                let mut seen = 0;
-                while seen < BURSTS * BURST {
-                    let mut metas = [net::RecvMeta::default()];
-                    seen += socket.recv(&mut [IoSliceMut::new(&mut buffer)], &mut metas).await.unwrap();
-                }
-            })).collect();
+                    })
+                })
+                .collect();
             for end in ends {
                 end.await.unwrap();
             }
         });
         outcome.result.unwrap();
         assert_eq!(outcome.stats.packets_delivered, (HOSTS * BURSTS * BURST) as u64);
-        rate(began)
+        (rate(began), outcome.digest)
     }
 
     fn rate(began: Instant) -> f64 {
@@ -81,37 +94,40 @@ mod bench {
         let began = Instant::now();
         std::thread::spawn(|| {
             let mut config = madsim::Config::default();
-            config.net.send_latency = Duration::from_millis(LATENCY_MS.0)..Duration::from_millis(LATENCY_MS.1);
+            config.net.send_latency =
+                Duration::from_millis(LATENCY_MS.0)..Duration::from_millis(LATENCY_MS.1);
             let runtime = madsim::runtime::Runtime::with_seed_and_config(1, config);
             runtime.block_on(async {
                 let handle = madsim::runtime::Handle::current();
-                let ends: Vec<_> = (0..HOSTS).map(|n| {
-                    let node = handle.create_node().ip(ip(n).parse().unwrap()).build();
-                    node.spawn(async move {
-                        let endpoint = Endpoint::bind(("0.0.0.0", PORT)).await.unwrap();
-                        let endpoint = std::sync::Arc::new(endpoint);
-                        let sender = endpoint.clone();
-                        task::spawn(async move {
-                            time::sleep(GAP).await;
-                            let payload = [7; PAYLOAD_BYTES];
-                            let destination = neighbour(n);
-                            for _ in 0..BURSTS {
-                                // Each send waits a millisecond of its own: a burst is sent side by side.
-                                let sends: Vec<_> = (0..BURST)
-                                    .map(|_| Box::pin(sender.send_to(destination, 0, &payload)))
-                                    .collect();
-                                for send in join_all(sends).await {
-                                    send.unwrap();
-                                }
+                let ends: Vec<_> = (0..HOSTS)
+                    .map(|n| {
+                        let node = handle.create_node().ip(ip(n).parse().unwrap()).build();
+                        node.spawn(async move {
+                            let endpoint = Endpoint::bind(("0.0.0.0", PORT)).await.unwrap();
+                            let endpoint = std::sync::Arc::new(endpoint);
+                            let sender = endpoint.clone();
+                            task::spawn(async move {
                                 time::sleep(GAP).await;
+                                let payload = [7; PAYLOAD_BYTES];
+                                let destination = neighbour(n);
+                                for _ in 0..BURSTS {
+                                    // Each send waits a millisecond of its own: a burst is sent side by side.
+                                    let sends: Vec<_> = (0..BURST)
+                                        .map(|_| Box::pin(sender.send_to(destination, 0, &payload)))
+                                        .collect();
+                                    for send in join_all(sends).await {
+                                        send.unwrap();
+                                    }
+                                    time::sleep(GAP).await;
+                                }
+                            });
+                            let mut buffer = [0; 2048];
+                            for _ in 0..BURSTS * BURST {
+                                endpoint.recv_from(0, &mut buffer).await.unwrap();
                             }
-                        });
-                        let mut buffer = [0; 2048];
-                        for _ in 0..BURSTS * BURST {
-                            endpoint.recv_from(0, &mut buffer).await.unwrap();
-                        }
+                        })
                     })
-                }).collect();
+                    .collect();
                 for end in ends {
                     end.await.unwrap();
                 }
@@ -129,28 +145,31 @@ mod bench {
         let began = Instant::now();
         std::thread::spawn(|| {
             let mut config = madsim::Config::default();
-            config.net.send_latency = Duration::from_millis(LATENCY_MS.0)..Duration::from_millis(LATENCY_MS.1);
+            config.net.send_latency =
+                Duration::from_millis(LATENCY_MS.0)..Duration::from_millis(LATENCY_MS.1);
             let runtime = madsim::runtime::Runtime::with_seed_and_config(1, config);
             runtime.block_on(async {
                 let handle = madsim::runtime::Handle::current();
-                let ends: Vec<_> = (0..HOSTS).map(|n| {
-                    let node = handle.create_node().ip(ip(n).parse().unwrap()).build();
-                    node.spawn(async move {
-                        let endpoint = Endpoint::bind(("0.0.0.0", PORT)).await.unwrap();
-                        let endpoint = std::sync::Arc::new(endpoint);
-                        let sender = endpoint.clone();
-                        task::spawn(async move {
-                            madsim::time::sleep(GAP).await;
+                let ends: Vec<_> = (0..HOSTS)
+                    .map(|n| {
+                        let node = handle.create_node().ip(ip(n).parse().unwrap()).build();
+                        node.spawn(async move {
+                            let endpoint = Endpoint::bind(("0.0.0.0", PORT)).await.unwrap();
+                            let endpoint = std::sync::Arc::new(endpoint);
+                            let sender = endpoint.clone();
+                            task::spawn(async move {
+                                madsim::time::sleep(GAP).await;
+                                for _ in 0..BURSTS * BURST {
+                                    sender.send_to(neighbour(n), 0, &[7; PAYLOAD_BYTES]).await.unwrap();
+                                }
+                            });
+                            let mut buffer = [0; 2048];
                             for _ in 0..BURSTS * BURST {
-                                sender.send_to(neighbour(n), 0, &[7; PAYLOAD_BYTES]).await.unwrap();
+                                endpoint.recv_from(0, &mut buffer).await.unwrap();
                             }
-                        });
-                        let mut buffer = [0; 2048];
-                        for _ in 0..BURSTS * BURST {
-                            endpoint.recv_from(0, &mut buffer).await.unwrap();
-                        }
+                        })
                     })
-                }).collect();
+                    .collect();
                 for end in ends {
                     end.await.unwrap();
                 }
@@ -190,6 +209,7 @@ mod bench {
         println!("the world, trace on        {ours:>12.0} datagrams/s");
         println!("madsim::net, side by side  {theirs:>12.0} datagrams/s");
         println!("madsim::net, one by one    {plain:>12.0} datagrams/s");
+        println!("digest                     {}", ours_and_digest().1);
         println!("ratio to its better        {:>12.2}", ours / best_of_theirs);
     }
 }

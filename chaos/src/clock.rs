@@ -23,6 +23,8 @@ pub(crate) struct Clock {
     anchor_local_ns: u64,
     drift_ppb: i64,
     wall_step_ns: i128,
+    /// The instant of the world at which it was stopped.
+    frozen_ns: Option<u64>,
 }
 
 impl Clock {
@@ -33,11 +35,13 @@ impl Clock {
             anchor_local_ns: BASE.as_nanos() as u64,
             drift_ppb: 0,
             wall_step_ns: 0,
+            frozen_ns: None,
         }
     }
 
     /// The monotonic reading at an instant of the world.
     pub(crate) fn local_ns(&self, world_ns: u64) -> u64 {
+        let world_ns = self.frozen_ns.unwrap_or(world_ns);
         let passed = i128::from(world_ns) - i128::from(self.anchor_world_ns);
         let run = passed * (PPB + i128::from(self.drift_ppb)) / PPB;
         (i128::from(self.anchor_local_ns) + run).max(0) as u64
@@ -45,6 +49,9 @@ impl Clock {
 
     /// The first instant of the world at which the monotonic reading is at least `local_ns`.
     pub(crate) fn world_ns(&self, local_ns: u64) -> u64 {
+        if self.frozen_ns.is_some() {
+            return u64::MAX;
+        }
         let ahead = i128::from(local_ns) - i128::from(self.anchor_local_ns);
         let rate = PPB + i128::from(self.drift_ppb);
         let world = i128::from(self.anchor_world_ns) + (ahead * PPB).div_euclid(rate);
@@ -67,6 +74,20 @@ impl Clock {
         self.anchor_local_ns = self.local_ns(world_ns);
         self.anchor_world_ns = world_ns;
         self.drift_ppb = drift_ppb.clamp(-MAX_DRIFT_PPB, MAX_DRIFT_PPB);
+    }
+
+    /// Stops the monotonic clock: the host sleeps.
+    pub(crate) fn freeze(&mut self, world_ns: u64) {
+        self.frozen_ns.get_or_insert(world_ns);
+    }
+
+    /// Lets it go on; the wall clock has gone on all the while.
+    pub(crate) fn thaw(&mut self, world_ns: u64) {
+        self.anchor_local_ns = self.local_ns(world_ns);
+        self.anchor_world_ns = world_ns;
+        if let Some(since_ns) = self.frozen_ns.take() {
+            self.wall_step_ns += i128::from(world_ns) - i128::from(since_ns);
+        }
     }
 
     /// Sets the monotonic reading ahead; for a host that has been up for longer, before it runs.
@@ -105,6 +126,18 @@ mod tests {
         assert_eq!(clock.wall(5) + Duration::from_secs(3), wall);
         clock.advance(Duration::from_secs(9));
         assert_eq!(clock.wall(5) + Duration::from_secs(3), wall);
+    }
+
+    #[test]
+    fn a_sleeping_host_finds_its_wall_clock_ahead() {
+        let mut clock = Clock::new();
+        let (local, wall) = (clock.local_ns(5), clock.wall(5));
+        clock.freeze(5);
+        assert_eq!(clock.local_ns(1_000_000_005), local);
+        clock.thaw(3_000_000_005);
+        assert_eq!(clock.local_ns(3_000_000_005), local);
+        assert_eq!(clock.wall(3_000_000_005), wall + Duration::from_secs(3));
+        assert_eq!(clock.local_ns(3_000_000_006), local + 1);
     }
 
     proptest! {

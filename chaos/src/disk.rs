@@ -147,7 +147,8 @@ impl Inode {
     fn crash(&mut self, rng: &mut Rng) -> u64 {
         let mut lost = 0;
         let old_len = self.bytes.len();
-        let len = if old_len != self.durable_len && rng.next_u32() & 1 == 0 { self.durable_len } else { old_len };
+        let len =
+            if old_len != self.durable_len && rng.next_u32() & 1 == 0 { self.durable_len } else { old_len };
         if len > old_len {
             self.bytes.resize(len, 0);
         }
@@ -298,7 +299,10 @@ impl Disk {
         let number = self.names.get(&path).ok_or_else(|| not_found(&path))?;
         let bytes = &self.inode(*number)?.bytes;
         if bytes.len() as u64 > limit_bytes {
-            return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("more than {limit_bytes} bytes")));
+            return Err(io::Error::new(
+                io::ErrorKind::FileTooLarge,
+                format!("more than {limit_bytes} bytes"),
+            ));
         }
         Ok(bytes.clone())
     }

@@ -97,7 +97,7 @@ impl Sim {
             self.end(now_ns, flight, DropCause::Partition);
             return;
         }
-        if !self.host(flight.to).powered {
+        if !self.host(flight.to).answers() {
             self.end(now_ns, flight, DropCause::HostDown);
             return;
         }

@@ -14,7 +14,7 @@ use std::future::Future;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Waker;
 
 /// Names a host of a world, in the order in which they were made.
@@ -31,7 +31,7 @@ const MAX_NICS: usize = 64;
 const EPHEMERAL: std::ops::RangeInclusive<u16> = 32768..=60999;
 
 /// What starts the process of a host, kept for restarts.
-pub(crate) type Main = Rc<dyn Fn() -> Pin<Box<dyn Future<Output = ()> + Send>>>;
+pub(crate) type Main = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
 
 /// One network interface.
 pub(crate) struct Nic {
@@ -61,6 +61,9 @@ pub(crate) struct HostState {
     pub(crate) powered: bool,
     pub(crate) paused: bool,
     pub(crate) pinned: bool,
+    pub(crate) suspended: bool,
+    /// How many disk operations are left before the process is killed.
+    pub(crate) crash_at_disk_op: Option<u64>,
     pub(crate) nics: Vec<Nic>,
     pub(crate) nic_wakers: Vec<Waker>,
     pub(crate) clock: Clock,
@@ -132,6 +135,8 @@ impl HostState {
             powered: true,
             paused: false,
             pinned: false,
+            suspended: false,
+            crash_at_disk_op: None,
             nics: Vec::new(),
             nic_wakers: Vec::new(),
             clock: Clock::new(),
@@ -154,6 +159,11 @@ impl HostState {
         self.alive && self.boot == boot
     }
 
+    /// Whether its kernel takes part in the network.
+    pub(crate) fn answers(&self) -> bool {
+        self.powered && !self.suspended
+    }
+
     /// The interface named `name`, made if there is none.
     pub(crate) fn nic(&mut self, name: &str) -> u8 {
         let at = self.nics.iter().position(|nic| nic.name == name).unwrap_or_else(|| {
@@ -172,7 +182,10 @@ impl HostState {
     /// Chooses interface and source address towards `dst`; `wanted` is the socket's own address, if it has one.
     pub(crate) fn route(&self, wanted: Option<IpAddr>, dst: IpAddr) -> io::Result<Route> {
         if wanted.is_some_and(|ip| !same_family(ip, dst)) {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "source and destination differ in family"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "source and destination differ in family",
+            ));
         }
         if self.has(dst) {
             let src = wanted.unwrap_or(if dst.is_loopback() { loopback_of(dst) } else { dst });
@@ -188,9 +201,10 @@ impl HostState {
             }
         }
         Err(match wanted {
-            Some(ip) => {
-                io::Error::new(io::ErrorKind::AddrNotAvailable, format!("{ip} is no address of {}", self.name))
-            }
+            Some(ip) => io::Error::new(
+                io::ErrorKind::AddrNotAvailable,
+                format!("{ip} is no address of {}", self.name),
+            ),
             None => io::Error::new(io::ErrorKind::NetworkUnreachable, format!("no interface towards {dst}")),
         })
     }

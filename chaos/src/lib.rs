@@ -15,7 +15,7 @@
 //! | `host`, `process` | a kernel; the tasks of a boot |
 //! | `forward`, [`link`], `packet` | the way of a packet |
 //! | `udp`, `tcp`, `disk`, [`clock`] | parts of a kernel |
-//! | [`seed`], `trace`, [`stats`] | random streams; the digest; counters |
+//! | [`seed`], `trace`, `pcap`, [`stats`] | random streams; the digest; a capture; counters |
 #![cfg(madsim)]
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "this is the world behind the door")]
 
@@ -25,6 +25,7 @@ mod forward;
 mod host;
 pub mod link;
 mod packet;
+mod pcap;
 mod process;
 pub mod rt;
 pub mod run;

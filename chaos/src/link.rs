@@ -96,7 +96,7 @@ pub enum DropCause {
     NoSocket = 4,
     /// The socket's receive buffer was full.
     BufferFull = 5,
-    /// The host had no power.
+    /// The host had no power, or was asleep.
     HostDown = 6,
     /// Damaged on the way.
     Checksum = 7,

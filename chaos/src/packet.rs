@@ -118,7 +118,13 @@ pub(crate) fn parse(packet: &[u8]) -> Option<Headers> {
             let length = V6_HEADER + usize::from(u16::from_be_bytes([packet[4], packet[5]]));
             let src: [u8; 16] = packet[8..24].try_into().ok()?;
             let dst: [u8; 16] = packet[24..40].try_into().ok()?;
-            (IpAddr::from(Ipv6Addr::from(src)), IpAddr::from(Ipv6Addr::from(dst)), packet[6], V6_HEADER, length)
+            (
+                IpAddr::from(Ipv6Addr::from(src)),
+                IpAddr::from(Ipv6Addr::from(dst)),
+                packet[6],
+                V6_HEADER,
+                length,
+            )
         }
         _ => return None,
     };
@@ -127,7 +133,12 @@ pub(crate) fn parse(packet: &[u8]) -> Option<Headers> {
     }
     let port = |at: usize| u16::from_be_bytes([packet[at], packet[at + 1]]);
     let (src_port, dst_port) = (port(transport), port(transport + 2));
-    Some(Headers { src: SocketAddr::new(src, src_port), dst: SocketAddr::new(dst, dst_port), proto, transport })
+    Some(Headers {
+        src: SocketAddr::new(src, src_port),
+        dst: SocketAddr::new(dst, dst_port),
+        proto,
+        transport,
+    })
 }
 
 /// Whether the checksum of a UDP datagram holds.

@@ -4,11 +4,12 @@
 //! it belonged to. Nothing here is called while the world is borrowed: madsim takes locks of its own and may
 //! drop futures.
 
-use crate::host::{HostId, Role};
+use crate::host::{HostId, HostState, Role};
 use crate::sim::{self, Place};
 use madsim::runtime::{Handle, NodeHandle};
 use madsim::task::NodeId;
 use std::any::Any;
+use std::cell::Cell;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -43,6 +44,27 @@ impl<F: Future> Future for CatchPanic<F> {
     }
 }
 
+thread_local! {
+    /// Where the last panic of this thread was.
+    static LAST_PANIC: Cell<Option<String>> = const { Cell::new(None) };
+}
+
+/// From now on, panics leave their place behind for [`panicked_at`]; what is printed stays as it was.
+pub(crate) fn note_panic_locations() {
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        if let Some(at) = info.location() {
+            LAST_PANIC.set(Some(format!(", at {}:{}:{}", at.file(), at.line(), at.column())));
+        }
+        before(info);
+    }));
+}
+
+/// Where the last panic of this thread was, as the end of a message.
+pub(crate) fn panicked_at() -> String {
+    LAST_PANIC.take().unwrap_or_default()
+}
+
 pub(crate) fn panic_message(payload: &(dyn Any + Send)) -> String {
     payload
         .downcast_ref::<&str>()
@@ -59,12 +81,39 @@ pub(crate) fn new_node(handle: &Handle, place: Place, name: &str, role: Role) ->
         sim.places.insert(node.id(), place);
         let host = sim.host_mut(place.host);
         host.nodes.push((node.clone(), role));
-        host.paused || (host.pinned && role == Role::Compute)
+        stands_still(host, role)
     });
     if still {
         handle.pause(node.id());
     }
     node
+}
+
+/// How many spawned tasks a run forgets about at a time.
+const SPAWNS_PER_SWEEP: u64 = 1 << 14;
+
+/// Counts a spawned task. A madsim node remembers every task that it ever had, until somebody counts them.
+pub(crate) fn count_spawn() {
+    let sweep = sim::try_with(|sim| {
+        sim.spawns += 1;
+        sim.spawns % SPAWNS_PER_SWEEP == 0
+    });
+    if sweep == Some(true) {
+        Handle::current().metrics().num_tasks();
+    }
+}
+
+/// Takes the nodes of ended planes off their host's list.
+pub(crate) fn forget_nodes(gone: &[NodeId]) {
+    let forgotten = sim::try_with(|sim| {
+        let place = gone.first().and_then(|node| sim.places.get(node).copied())?;
+        let nodes = std::mem::take(&mut sim.host_mut(place.host).nodes);
+        let (gone, kept): (Vec<_>, Vec<_>) =
+            nodes.into_iter().partition(|(node, _)| gone.contains(&node.id()));
+        sim.host_mut(place.host).nodes = kept;
+        Some(gone)
+    });
+    drop(forgotten);
 }
 
 /// Ends a scheduling node: its tasks run no more, and their futures are dropped by the executor.
@@ -88,13 +137,14 @@ pub(crate) fn run_main(host: HostId) {
         (state.main.clone(), state.nodes.first().map(|(node, _)| node.clone()), state.boot)
     });
     let (Some(main), Some(node)) = (main, node) else { return };
-    let future = CatchPanic::new(main());
+    // Called over there, so that whatever it does is done by the process.
+    let future = CatchPanic::new(async move { main().await });
     node.spawn(async move {
         match future.await {
             Ok(()) => exit(host, boot),
             Err(message) => sim::with(|sim| {
                 let name = &sim.host(host).name;
-                let why = format!("the process of host {name} panicked: {message}");
+                let why = format!("the process of host {name} panicked: {message}{}", panicked_at());
                 sim.fail(why);
             }),
         }
@@ -115,12 +165,16 @@ pub(crate) enum End {
 /// Ends a host's process. Does nothing if none runs.
 pub(crate) fn end(host: HostId, how: End) {
     let nodes = sim::with(|sim| {
+        if how == End::PowerLoss {
+            sim.host_mut(host).powered = false;
+            sim.tcp_power_ends(host);
+        }
         let state = sim.host_mut(host);
         if !state.alive {
             return Vec::new();
         }
         state.alive = false;
-        state.powered = how != End::PowerLoss;
+        state.crash_at_disk_op = None;
         match how {
             End::Exit => state.disk.release_handles(),
             End::Crash | End::PowerLoss => {
@@ -128,15 +182,11 @@ pub(crate) fn end(host: HostId, how: End) {
                 sim.stats.disk_sectors_lost += lost;
             }
         }
-        let ports: Vec<_> =
-            sim.host(host).udp_ports.values().flatten().map(|(_, socket)| *socket).collect();
+        let ports: Vec<_> = sim.host(host).udp_ports.values().flatten().map(|(_, socket)| *socket).collect();
         for socket in ports {
             sim.udp_close(socket);
         }
-        match how {
-            End::Exit | End::Crash => sim.tcp_process_ends(host),
-            End::PowerLoss => sim.tcp_power_ends(host),
-        }
+        sim.tcp_process_ends(host);
         let state = sim.host_mut(host);
         state.paused = false;
         state.pinned = false;
@@ -154,15 +204,19 @@ fn exit(host: HostId, boot: u32) {
     }
 }
 
+fn stands_still(host: &HostState, role: Role) -> bool {
+    host.paused || host.suspended || (host.pinned && role == Role::Compute)
+}
+
 /// Stops or continues the nodes of a host as its flags say.
 pub(crate) fn apply_stops(host: HostId) {
-    let (nodes, paused, pinned) = sim::with(|sim| {
+    let nodes: Vec<_> = sim::with(|sim| {
         let state = sim.host(host);
-        (state.nodes.clone(), state.paused, state.pinned)
+        state.nodes.iter().map(|(node, role)| (node.clone(), stands_still(state, *role))).collect()
     });
     let handle = Handle::current();
-    for (node, role) in nodes {
-        if paused || (pinned && role == Role::Compute) {
+    for (node, still) in nodes {
+        if still {
             handle.pause(node.id());
         } else {
             handle.resume(node.id());

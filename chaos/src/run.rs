@@ -4,7 +4,8 @@
 //! self-check and the limit of virtual time all become the outcome's error. A run ends by killing every node
 //! and letting the executor drop what they held, because madsim itself drops nothing that is pending.
 
-use crate::process::{CatchPanic, panic_message};
+use crate::pcap::Pcap;
+use crate::process::{self, CatchPanic, panic_message, panicked_at};
 use crate::seed::subseed;
 use crate::sim::{self, Sim};
 use crate::stats::Stats;
@@ -13,7 +14,9 @@ use madsim::runtime::{Handle, Runtime};
 use madsim::time::{Sleep, TimeHandle};
 use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Once;
 use std::task::{Context, Poll};
@@ -38,6 +41,9 @@ pub enum Failure {
     /// Something that must be virtual isn't: the run would not be reproducible.
     #[error("self-check: {0}")]
     SelfCheck(String),
+    /// The capture could not be written.
+    #[error("capture: {0}")]
+    Capture(String),
 }
 
 /// What a run leaves behind.
@@ -65,12 +71,13 @@ pub struct Run {
     seed: u64,
     scheduler_seed: u64,
     time_limit: Duration,
+    capture: Option<PathBuf>,
 }
 
 impl Run {
     /// A run of `seed`. The scheduler's seed is derived from it.
     pub fn new(seed: u64) -> Run {
-        Run { seed, scheduler_seed: subseed(seed, "scheduler"), time_limit: TIME_LIMIT }
+        Run { seed, scheduler_seed: subseed(seed, "scheduler"), time_limit: TIME_LIMIT, capture: None }
     }
 
     /// Sets the scheduler's seed, which orders the tasks that are ready at one instant.
@@ -84,6 +91,13 @@ impl Run {
     #[must_use]
     pub fn time_limit(mut self, time_limit: Duration) -> Run {
         self.time_limit = time_limit;
+        self
+    }
+
+    /// Writes every packet that is sent into a `.pcap` file.
+    #[must_use]
+    pub fn capture(mut self, path: impl Into<PathBuf>) -> Run {
+        self.capture = Some(path.into());
         self
     }
 
@@ -104,7 +118,8 @@ impl Run {
         Fut: Future<Output = T> + Send + 'static,
         T: Send + 'static,
     {
-        let expected = on_thread(move || fingerprint_of(self.scheduler_seed));
+        let scheduler_seed = self.scheduler_seed;
+        let expected = on_thread(move || fingerprint_of(scheduler_seed));
         on_thread(move || self.on_this_thread(expected, scenario))
     }
 
@@ -116,12 +131,12 @@ impl Run {
     {
         let runtime = Runtime::with_seed_and_config(self.scheduler_seed, madsim::Config::default());
         let mut ended = Ended::default();
-        let result = catch_unwind(AssertUnwindSafe(|| {
-            runtime.block_on(self.world(expected, scenario, &mut ended))
-        }));
+        let result =
+            catch_unwind(AssertUnwindSafe(|| runtime.block_on(self.world(expected, scenario, &mut ended))));
         // Drop code of pending futures may have panicked before the world was taken away.
         let left = sim::replace(None);
-        let result = result.unwrap_or_else(|payload| Err(Failure::Panicked(panic_message(&*payload))));
+        let result = result
+            .unwrap_or_else(|payload| Err(Failure::Panicked(panic_message(&*payload) + &panicked_at())));
         if let Some(mut left) = left {
             ended = Ended::of(&mut left);
         }
@@ -150,7 +165,11 @@ impl Run {
         self_check(expected)?;
         let time = TimeHandle::current();
         let handle = Handle::current();
-        drop(sim::replace(Some(Box::new(Sim::new(self.seed, time.clone())))));
+        let mut sim = Sim::new(self.seed, time.clone());
+        if let Some(path) = &self.capture {
+            sim.trace.capture(Pcap::create(path).map_err(capture_failed)?);
+        }
+        drop(sim::replace(Some(Box::new(sim))));
         // Not on the main node, which can't be killed.
         let node = handle.create_node().name("scenario").build();
         // The closure runs on that node too, so that a panic in it is a panic of the scenario.
@@ -166,7 +185,7 @@ impl Run {
             if let Poll::Ready(done) = Pin::new(&mut body).poll(cx) {
                 return Poll::Ready(match done {
                     Ok(Ok(output)) => Ok(output),
-                    Ok(Err(message)) => Err(Failure::Panicked(message)),
+                    Ok(Err(message)) => Err(Failure::Panicked(message + &panicked_at())),
                     Err(_) => Err(Failure::Panicked("the scenario was cancelled".to_owned())),
                 });
             }
@@ -174,21 +193,20 @@ impl Run {
         })
         .await;
         drop(body);
-        let (digest, nodes) = sim::with(|sim| {
-            let nodes: Vec<_> = sim.places.keys().copied().collect();
-            (Ended::of(sim), nodes)
+        let (nodes, captured) = sim::with(|sim| {
+            *ended = Ended::of(sim);
+            (sim.places.keys().copied().collect::<Vec<_>>(), sim.trace.end_capture())
         });
-        *ended = digest;
         // The world stays in place while the futures' Drop code runs, but its digest is taken.
         for node in nodes.into_iter().chain([node.id()]) {
-            crate::process::end_node(&handle, node);
+            process::end_node(&handle, node);
         }
         // Time moves only when nothing is ready, so after this every killed future has been dropped.
         madsim::time::sleep(Duration::from_millis(1)).await;
         drop(sim::replace(None));
         // Once more, for what the wakers and closures inside of it held.
         madsim::time::sleep(Duration::from_millis(1)).await;
-        result
+        captured.map_err(capture_failed).and(result)
     }
 }
 
@@ -269,6 +287,10 @@ impl Driver {
     }
 }
 
+fn capture_failed(error: io::Error) -> Failure {
+    Failure::Capture(error.to_string())
+}
+
 fn on_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     let thread = thread::Builder::new().name("world".to_owned()).stack_size(STACK_BYTES).spawn(work);
     match thread.expect("the operating system gives a thread").join() {
@@ -282,6 +304,7 @@ fn on_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T 
 fn warm_up() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
+        process::note_panic_locations();
         Run::new(0).on_fresh_thread(|world| async move {
             world.host("warm-up").addr("10.0.0.1");
             world.sleep(Duration::from_millis(1)).await;
@@ -354,7 +377,8 @@ mod tests {
     #[test]
     fn a_panic_of_the_scenario_is_an_error_with_its_message() {
         let outcome = run(1, |_| async { panic!("on purpose") });
-        assert_eq!(outcome.result, Err::<(), _>(Failure::Panicked("on purpose".to_owned())));
+        let message = outcome.result.map(|()| ()).unwrap_err().to_string();
+        assert!(message.starts_with("on purpose, at chaos/src/run.rs:"), "{message}");
     }
 
     #[test]

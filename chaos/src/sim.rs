@@ -73,6 +73,8 @@ pub(crate) struct Sim {
     /// Why the run must end: a process' main future panicked.
     pub(crate) failure: Option<String>,
     world_streams: BTreeMap<String, u64>,
+    /// Tasks spawned so far.
+    pub(crate) spawns: u64,
 }
 
 thread_local! {
@@ -137,6 +139,7 @@ impl Sim {
             armed_ns: 0,
             failure: None,
             world_streams: BTreeMap::new(),
+            spawns: 0,
         }
     }
 
@@ -248,6 +251,12 @@ impl Sim {
         self.stats.faults += 1;
         let now_ns = self.now_ns();
         self.trace.note(now_ns, Kind::Fault, host.map_or(NO_HOST, |host| host.0), text.as_bytes());
+    }
+
+    /// Records a setting of the scenario's.
+    pub(crate) fn setup(&mut self, host: Option<HostId>, text: &str) {
+        let now_ns = self.now_ns();
+        self.trace.note(now_ns, Kind::Setup, host.map_or(NO_HOST, |host| host.0), text.as_bytes());
     }
 
     /// Ends the run with an error.

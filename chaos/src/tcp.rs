@@ -311,7 +311,11 @@ impl Sim {
         }
     }
 
-    pub(crate) fn tcp_accept(&mut self, key: Key, waker: &Waker) -> Poll<io::Result<(Key, SocketAddr, SocketAddr)>> {
+    pub(crate) fn tcp_accept(
+        &mut self,
+        key: Key,
+        waker: &Waker,
+    ) -> Poll<io::Result<(Key, SocketAddr, SocketAddr)>> {
         let Some(listener) = self.tcp.listeners.get_mut(key) else { return Poll::Ready(Err(dead())) };
         match listener.ready.pop_front() {
             Some(connection) => {
@@ -517,7 +521,14 @@ impl Sim {
         }
     }
 
-    fn tcp_send(&mut self, host: HostId, local: SocketAddr, remote: SocketAddr, bytes: Vec<u8>, floor_ns: u64) -> u64 {
+    fn tcp_send(
+        &mut self,
+        host: HostId,
+        local: SocketAddr,
+        remote: SocketAddr,
+        bytes: Vec<u8>,
+        floor_ns: u64,
+    ) -> u64 {
         match self.host(host).route(Some(local.ip()), remote.ip()) {
             Ok(route) => self.forward(host, route.nic, remote.ip(), bytes, Class::Tcp, floor_ns),
             // The address is gone (the host has roamed): the segment goes nowhere.
@@ -529,10 +540,24 @@ impl Sim {
     }
 
     pub(crate) fn tcp_timer(&mut self, key: Key) {
-        if let Some(connection) = self.tcp.connections.get_mut(key) {
-            connection.timer = None;
+        let Some(connection) = self.tcp.connections.get_mut(key) else { return };
+        connection.timer = None;
+        // A sleeping kernel does nothing; it is polled when it wakes.
+        if !self.hosts[connection.host.0 as usize].suspended {
+            self.tcp_poll(key);
         }
-        self.tcp_poll(key);
+    }
+
+    /// A host has woken: its connections go on, with as much patience as before.
+    pub(crate) fn tcp_wakes(&mut self, host: HostId) {
+        let now_ns = self.now_ns();
+        let connections: Vec<Key> = self.host(host).connections.values().copied().collect();
+        for key in connections {
+            if let Some(connection) = self.tcp.connections.get_mut(key) {
+                connection.owed_ns = connection.owed_ns.map(|_| now_ns);
+            }
+            self.tcp_poll(key);
+        }
     }
 
     /// Moves a connection on: takes what has arrived, sends what may be sent, wakes who waits.

@@ -6,6 +6,8 @@
 //! only if they have changed on the way.
 
 use crate::link::DropCause;
+use crate::pcap::Pcap;
+use std::io;
 
 /// Bytes gathered before they are hashed: large enough for BLAKE3's wide code paths, small enough for the cache.
 const BATCH_BYTES: usize = 64 << 10;
@@ -23,6 +25,7 @@ pub(crate) enum Kind {
     Stream = 7,
     StreamEnd = 8,
     Note = 9,
+    Setup = 10,
 }
 
 /// A host that isn't one: the scenario itself.
@@ -32,11 +35,33 @@ pub(crate) struct Trace {
     buffer: Vec<u8>,
     hasher: blake3::Hasher,
     records: u64,
+    /// Where packets are captured besides, and what came of it.
+    capture: Option<Pcap>,
+    capture_error: Option<io::Error>,
 }
 
 impl Trace {
     pub(crate) fn new() -> Trace {
-        Trace { buffer: Vec::with_capacity(2 * BATCH_BYTES), hasher: blake3::Hasher::new(), records: 0 }
+        Trace {
+            buffer: Vec::with_capacity(2 * BATCH_BYTES),
+            hasher: blake3::Hasher::new(),
+            records: 0,
+            capture: None,
+            capture_error: None,
+        }
+    }
+
+    /// Captures every packet that is sent from now on.
+    pub(crate) fn capture(&mut self, pcap: Pcap) {
+        self.capture = Some(pcap);
+    }
+
+    /// Ends the capture.
+    pub(crate) fn end_capture(&mut self) -> io::Result<()> {
+        if let Some(error) = self.capture_error.take() {
+            return Err(error);
+        }
+        self.capture.take().map_or(Ok(()), Pcap::finish)
     }
 
     fn head(&mut self, now_ns: u64, kind: Kind, host: u32, nic: u8, extra: u8) {
@@ -64,6 +89,12 @@ impl Trace {
         self.head(now_ns, Kind::Sent, host, nic, 0);
         self.buffer.extend_from_slice(&number.to_le_bytes());
         self.body(bytes);
+        if let Some(capture) = &mut self.capture
+            && let Err(error) = capture.packet(now_ns, bytes)
+        {
+            self.capture = None;
+            self.capture_error = Some(error);
+        }
     }
 
     /// A packet arrives where it was sent; `changed` are its bytes if they aren't those sent.

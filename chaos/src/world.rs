@@ -9,7 +9,7 @@ use crate::stats::Stats;
 use crate::trace::{Kind, NO_HOST};
 use std::future::Future;
 use std::net::IpAddr;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The running world. A copy is the same world; it is of use only inside of the run that gave it.
@@ -59,7 +59,7 @@ impl World {
     /// Sets every path that has no configuration of its own.
     pub fn link_default(&self, config: LinkConfig) {
         sim::with(|sim| {
-            sim.fault(None, &format!("link default {config:?}"));
+            sim.setup(None, &format!("link default {config:?}"));
             sim.links.set_default(config);
         });
     }
@@ -67,7 +67,7 @@ impl World {
     /// Sets one direction of one path, from now on.
     pub fn set_link(&self, from: Host, to: Host, config: LinkConfig) {
         sim::with(|sim| {
-            sim.fault(Some(from.0), &format!("link to {} {config:?}", to.0.0));
+            sim.setup(Some(from.0), &format!("link to {} {config:?}", to.0.0));
             sim.links.set(from.0, to.0, config);
         });
     }
@@ -92,9 +92,9 @@ impl World {
     /// Cuts every path from one group to the other; the way back stays open.
     pub fn partition_one_way(&self, from: &[Host], to: &[Host]) {
         sim::with(|sim| {
+            sim.fault(None, &format!("cut from {from:?} to {to:?}"));
             for a in from {
                 for b in to {
-                    sim.fault(Some(a.0), &format!("cut to {}", b.0.0));
                     sim.links.cut(a.0, b.0);
                 }
             }
@@ -175,7 +175,8 @@ impl Host {
     /// If `ip` isn't an address, or another host's.
     pub fn nic_addr(self, nic: &str, ip: &str) -> Host {
         let ip = parse_ip(ip);
-        self.change_nics(&format!("{nic} gets {ip}"), |host| {
+        sim::with(|sim| sim.setup(Some(self.0), &format!("{nic} gets {ip}")));
+        self.change_nics(|host| {
             let nic = host.nic(nic) as usize;
             host.nics[nic].addrs.push(ip);
         });
@@ -188,7 +189,8 @@ impl Host {
     /// If one of `ips` isn't an address, or another host's.
     pub fn set_addrs(&self, nic: &str, ips: &[&str]) {
         let ips: Vec<IpAddr> = ips.iter().map(|ip| parse_ip(ip)).collect();
-        self.change_nics(&format!("{nic} has {ips:?}"), |host| {
+        sim::with(|sim| sim.fault(Some(self.0), &format!("{nic} has {ips:?}")));
+        self.change_nics(|host| {
             let nic = host.nic(nic) as usize;
             host.nics[nic].addrs = ips;
         });
@@ -196,15 +198,15 @@ impl Host {
 
     /// Takes an interface down, or up again.
     pub fn set_nic_up(&self, nic: &str, up: bool) {
-        self.change_nics(&format!("{nic} {}", if up { "up" } else { "down" }), |host| {
+        sim::with(|sim| sim.fault(Some(self.0), &format!("{nic} {}", if up { "up" } else { "down" })));
+        self.change_nics(|host| {
             let nic = host.nic(nic) as usize;
             host.nics[nic].up = up;
         });
     }
 
-    fn change_nics(&self, what: &str, change: impl FnOnce(&mut HostState)) {
+    fn change_nics(&self, change: impl FnOnce(&mut HostState)) {
         let wakers = sim::with(|sim| {
-            sim.fault(Some(self.0), what);
             change(sim.host_mut(self.0));
             sim.readdress(self.0);
             std::mem::take(&mut sim.host_mut(self.0).nic_wakers)
@@ -232,10 +234,10 @@ impl Host {
     /// ends and with it all of its tasks; when it panics, the run fails.
     pub fn spawn<F, Fut>(&self, main: F) -> Host
     where
-        F: Fn() -> Fut + 'static,
+        F: Fn() -> Fut + Send + Sync + 'static,
         Fut: Future<Output = ()> + Send + 'static,
     {
-        let main: Main = Rc::new(move || Box::pin(main()));
+        let main: Main = Arc::new(move || Box::pin(main()));
         let old = sim::with(|sim| sim.host_mut(self.0).main.replace(main));
         drop(old);
         process::run_main(self.0);
@@ -265,6 +267,20 @@ impl Host {
         process::end(self.0, End::Crash);
     }
 
+    /// Arms a crash at the `count`-th write, sync or removal from now on (1 is the next): that one and all later
+    /// ones fail, and the process is killed there and then. So a kill can land inside of what is synchronous,
+    /// such as the commit of a database. A crash before it disarms it.
+    ///
+    /// # Panics
+    /// If `count` is 0.
+    pub fn crash_at_disk_op(&self, count: u64) {
+        assert!(count > 0, "the next operation is number 1");
+        sim::with(|sim| {
+            sim.setup(Some(self.0), &format!("crash at disk operation {count}"));
+            sim.host_mut(self.0).crash_at_disk_op = Some(count);
+        });
+    }
+
     /// Takes the power away: as a crash, but nobody is told, and packets to it are lost until the restart.
     pub fn power_loss(&self) {
         sim::with(|sim| sim.fault(Some(self.0), "power loss"));
@@ -273,6 +289,7 @@ impl Host {
 
     /// Starts the process again, under a new boot number; crashes it first if it runs.
     pub fn restart(&self) {
+        self.wake_if_suspended();
         process::end(self.0, End::Crash);
         sim::with(|sim| {
             sim.fault(Some(self.0), "restart");
@@ -303,6 +320,42 @@ impl Host {
     /// Frees the cores.
     pub fn unpin_cpu(&self) {
         self.stop("unpin cpu", |host| host.pinned = false);
+    }
+
+    /// Closes the lid: the process stands still, and so do its kernel, which neither receives nor acknowledges,
+    /// and its monotonic clock. The wall clock goes on.
+    pub fn suspend(&self) {
+        sim::with(|sim| {
+            sim.fault(Some(self.0), "suspend");
+            let now_ns = sim.now_ns();
+            let host = sim.host_mut(self.0);
+            if !host.suspended {
+                host.suspended = true;
+                host.clock.freeze(now_ns);
+            }
+        });
+        process::apply_stops(self.0);
+    }
+
+    fn wake_if_suspended(&self) {
+        if sim::with(|sim| sim.host(self.0).suspended) {
+            self.wake();
+        }
+    }
+
+    /// Opens the lid of a suspended host.
+    pub fn wake(&self) {
+        sim::with(|sim| {
+            sim.fault(Some(self.0), "wake");
+            let now_ns = sim.now_ns();
+            let host = sim.host_mut(self.0);
+            if std::mem::take(&mut host.suspended) {
+                host.clock.thaw(now_ns);
+                sim.rebase_timers(self.0);
+                sim.tcp_wakes(self.0);
+            }
+        });
+        process::apply_stops(self.0);
     }
 
     fn stop(&self, what: &str, change: impl FnOnce(&mut HostState)) {
@@ -339,7 +392,7 @@ impl Host {
     /// Sets its monotonic clock ahead; for a host that has been up for longer than the others, before it runs.
     pub fn advance_clock(self, by: Duration) -> Host {
         sim::with(|sim| {
-            sim.fault(Some(self.0), &format!("clock ahead {by:?}"));
+            sim.setup(Some(self.0), &format!("clock ahead {by:?}"));
             sim.host_mut(self.0).clock.advance(by);
             sim.rebase_timers(self.0);
         });

@@ -226,11 +226,13 @@ fn a_killed_process_resets_its_connections_and_a_lost_power_is_silent() {
     assert_eq!(killed.unwrap().unwrap_err().kind(), io::ErrorKind::ConnectionReset);
     assert!(after(|host| host.power_loss()).is_none());
     // A host that comes back knows nothing of the connection, but nobody asks it either.
-    assert!(after(|host| {
-        host.power_loss();
-        host.restart();
-    })
-    .is_none());
+    assert!(
+        after(|host| {
+            host.power_loss();
+            host.restart();
+        })
+        .is_none()
+    );
 }
 
 #[test]
@@ -318,7 +320,8 @@ fn a_listener_takes_many_at_once() {
         });
         world.sleep(Duration::from_millis(1)).await;
         let addr = SocketAddr::new(b.ip(), PORT);
-        let clients: Vec<_> = (0..100).map(|_| a.run(async move { TcpStream::connect(addr).await })).collect();
+        let clients: Vec<_> =
+            (0..100).map(|_| a.run(async move { TcpStream::connect(addr).await })).collect();
         for client in clients {
             client.await.unwrap().unwrap();
         }

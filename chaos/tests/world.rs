@@ -312,6 +312,144 @@ fn a_paused_host_gets_no_cpu_and_a_pinned_one_only_for_its_network_plane() {
 }
 
 #[test]
+fn a_suspended_host_neither_runs_nor_receives_and_finds_its_wall_clock_ahead() {
+    ok(run(3, |world| async move {
+        let (a, b) = two(world);
+        let clocks = b.run(async {
+            let begun = (time::now(), time::unix_now());
+            time::sleep(Duration::from_secs(2)).await;
+            (time::now() - begun.0, time::unix_now() - begun.1)
+        });
+        let got = b.run(async {
+            let socket = bind(PORT).await;
+            receive(&socket).await
+        });
+        world.sleep(Duration::from_secs(1)).await;
+        b.suspend();
+        a.run(async move { send(&bind(0).await, b, b"lost") }).await.unwrap();
+        world.sleep(Duration::from_secs(100)).await;
+        assert_eq!(world.stats().dropped(DropCause::HostDown), 1);
+        b.wake();
+        world.sleep(Duration::from_millis(500)).await;
+        assert!(!clocks.is_finished());
+        let (monotonic, wall) = clocks.await.unwrap();
+        assert!(monotonic < Duration::from_millis(2100), "{monotonic:?}");
+        assert!(wall > Duration::from_secs(100), "{wall:?}");
+        a.run(async move { send(&bind(0).await, b, b"found") }).await.unwrap();
+        assert_eq!(got.await.unwrap(), b"found");
+    }));
+}
+
+#[test]
+fn a_crash_lands_at_the_disk_operation_it_is_armed_for() {
+    let survivors = |count| {
+        ok(run(3, move |world| async move {
+            let a = world.host("a").addr("10.0.0.1");
+            a.crash_at_disk_op(count);
+            let process = a.run(async {
+                let mut done = Vec::new();
+                for name in ["/1", "/2", "/3"] {
+                    done.push(disk::create_new_private(Path::new(name), b"x").is_ok());
+                }
+                // The process is killed: nothing after an await runs.
+                task::yield_now().await;
+                unreachable!("{done:?}");
+            });
+            assert_eq!(process.await, Err::<(), _>(task::JoinError::Cancelled));
+            assert!(!a.is_running());
+            a.restart();
+            a.run(async { ["/1", "/2", "/3"].map(|name| disk::exists(Path::new(name))) }).await.unwrap()
+        }))
+    };
+    assert_eq!(survivors(1), [false, false, false]);
+    assert_eq!(survivors(3), [true, true, false]);
+}
+
+#[test]
+fn dropping_the_planes_ends_their_tasks_and_those_they_spawned() {
+    ok(run(3, |world| async move {
+        let a = world.host("a").addr("10.0.0.1");
+        let count = Arc::new(AtomicU64::new(0));
+        let counted = count.clone();
+        a.run(async move {
+            let planes = task::Planes::start("n", 1).unwrap();
+            planes.spawn(task::Plane::Net, async move {
+                task::spawn(async move {
+                    loop {
+                        counted.fetch_add(1, Ordering::Relaxed);
+                        time::sleep(Duration::from_millis(10)).await;
+                    }
+                });
+                std::future::pending::<()>().await;
+            });
+            time::sleep(Duration::from_secs(1)).await;
+        })
+        .await
+        .unwrap();
+        let at_drop = count.load(Ordering::Relaxed);
+        assert!(at_drop > 50);
+        world.sleep(Duration::from_secs(1)).await;
+        assert_eq!(count.load(Ordering::Relaxed), at_drop);
+    }));
+}
+
+#[test]
+fn a_process_whose_main_future_returns_is_over() {
+    ok(run(3, |world| async move {
+        let a = world.host("a").addr("10.0.0.1");
+        a.spawn(|| async {
+            if disk::exists(Path::new("/f")) {
+                std::future::pending::<()>().await;
+            }
+            let file = disk::File::open(Path::new("/f")).unwrap();
+            file.write_all_at(b"unsynced", 0).unwrap();
+            time::sleep(Duration::from_secs(1)).await;
+        });
+        world.sleep(Duration::from_millis(500)).await;
+        assert!(a.is_running());
+        world.sleep(Duration::from_secs(1)).await;
+        assert!(!a.is_running());
+        // An exit isn't a crash: the kernel still has what was written.
+        a.restart();
+        let kept = a.run(async { disk::read(Path::new("/f"), 99).unwrap() }).await.unwrap();
+        assert_eq!(kept, b"unsynced");
+    }));
+}
+
+#[test]
+fn a_capture_holds_every_packet_sent_and_leaves_the_digest_alone() {
+    let path = std::env::temp_dir().join(format!("chaos-capture-{}.pcap", std::process::id()));
+    let scenario = |world: World| async move {
+        let (a, b) = two(world);
+        flood(world, a, b, 10, Duration::from_millis(1)).await;
+    };
+    let captured = chaos::Run::new(4).capture(&path).run(scenario);
+    assert_eq!(captured.digest, run(4, scenario).digest);
+    let bytes = std::fs::read(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    // The file's header, and for each datagram the record's, IP's and UDP's headers and four bytes.
+    assert_eq!(bytes.len(), 24 + 10 * (16 + 20 + 8 + 4));
+    assert_eq!(bytes[24 + 16], 0x45);
+    let nowhere = chaos::Run::new(4).capture("/nowhere/at/all").run(|_| async {});
+    assert!(matches!(nowhere.result, Err(chaos::Failure::Capture(_))));
+}
+
+#[test]
+fn a_loop_over_past_deadlines_does_not_stop_the_world() {
+    ok(run(3, |world| async move {
+        let a = world.host("a").addr("10.0.0.1");
+        let spin = a.run(async {
+            loop {
+                time::sleep(Duration::ZERO).await;
+            }
+        });
+        world.sleep(Duration::from_millis(1)).await;
+        spin.abort();
+        assert_eq!(spin.await, Err::<(), _>(task::JoinError::Cancelled));
+    }));
+}
+
+#[test]
 fn clocks_drift_apart_and_the_wall_clock_steps_alone() {
     ok(run(3, |world| async move {
         let (a, b) = two(world);
@@ -398,7 +536,8 @@ fn a_panic_of_a_process_fails_the_run() {
         world.sleep(Duration::from_secs(1)).await;
     });
     let failure = outcome.result.unwrap_err().to_string();
-    assert_eq!(failure, "the process of host a panicked: a broken promise");
+    let expected = "the process of host a panicked: a broken promise, at chaos/tests/world.rs:";
+    assert!(failure.starts_with(expected), "{failure}");
 }
 
 #[test]

@@ -5,6 +5,7 @@
 //! refuses every operation.
 
 use crate::disk::{Disk, Op};
+use crate::process::{self, End};
 use crate::sim::{self, Place, Sim, dead};
 use std::io;
 use std::path::Path;
@@ -14,6 +15,27 @@ use std::path::Path;
 pub struct File {
     place: Place,
     inode: u64,
+}
+
+/// Whether this operation is the one at which a crash is armed; the process is gone then.
+fn crashes_here(place: Place) -> bool {
+    let due = sim::try_with(|sim| {
+        let host = sim.host_mut(place.host);
+        if !host.runs(place.boot) {
+            return false;
+        }
+        let Some(left) = host.crash_at_disk_op.as_mut() else { return false };
+        *left -= 1;
+        let due = *left == 0;
+        if due {
+            sim.fault(Some(place.host), "crash at a disk operation");
+        }
+        due
+    });
+    if due == Some(true) {
+        process::end(place.host, End::Crash);
+    }
+    due == Some(true)
 }
 
 /// Calls `f` with the disk of a place whose process still runs.
@@ -27,18 +49,19 @@ fn here<R>(f: impl FnOnce(&mut Disk) -> io::Result<R>) -> io::Result<R> {
 }
 
 fn here_recorded(op: &Op<'_>, f: impl FnOnce(&mut Disk) -> io::Result<()>) -> io::Result<()> {
-    on(sim::live_place()?, |sim, place| recorded(sim, place, op, f))
+    recorded(sim::live_place()?, op, f)
 }
 
-fn recorded(
-    sim: &mut Sim,
-    place: Place,
-    op: &Op<'_>,
-    f: impl FnOnce(&mut Disk) -> io::Result<()>,
-) -> io::Result<()> {
-    f(&mut sim.host_mut(place.host).disk)?;
-    sim.disk_record(place.host, op);
-    Ok(())
+/// Carries an operation out and records it, unless a crash comes first.
+fn recorded(place: Place, op: &Op<'_>, f: impl FnOnce(&mut Disk) -> io::Result<()>) -> io::Result<()> {
+    if crashes_here(place) {
+        return Err(dead());
+    }
+    on(place, |sim, place| {
+        f(&mut sim.host_mut(place.host).disk)?;
+        sim.disk_record(place.host, op);
+        Ok(())
+    })
 }
 
 impl File {
@@ -74,7 +97,7 @@ impl File {
     /// `FileTooLarge`; or the process that opened it is gone.
     pub fn set_len(&self, len: u64) -> io::Result<()> {
         let op = Op::SetLen { inode: self.inode, len };
-        on(self.place, |sim, place| recorded(sim, place, &op, |disk| disk.set_len(self.inode, len)))
+        recorded(self.place, &op, |disk| disk.set_len(self.inode, len))
     }
 
     /// Fills `buffer` from `offset`.
@@ -91,9 +114,7 @@ impl File {
     /// `FileTooLarge`; or the process that opened it is gone.
     pub fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         let op = Op::Write { inode: self.inode, offset, bytes };
-        on(self.place, |sim, place| {
-            recorded(sim, place, &op, |disk| disk.write_at(self.inode, bytes, offset))
-        })
+        recorded(self.place, &op, |disk| disk.write_at(self.inode, bytes, offset))
     }
 
     /// Makes everything written so far durable.
@@ -102,7 +123,7 @@ impl File {
     /// When the process that opened it is gone.
     pub fn sync(&self) -> io::Result<()> {
         let op = Op::Sync { inode: self.inode };
-        on(self.place, |sim, place| recorded(sim, place, &op, |disk| disk.sync(self.inode)))
+        recorded(self.place, &op, |disk| disk.sync(self.inode))
     }
 }
 

@@ -35,9 +35,11 @@ impl Drop for Inner {
     fn drop(&mut self) {
         // After the run there is nothing left to end.
         if let Ok(handle) = Handle::try_current() {
-            for node in [&self.net, &self.compute] {
-                process::end_node(&handle, node.id());
+            let nodes = [self.net.id(), self.compute.id()];
+            for node in nodes {
+                process::end_node(&handle, node);
             }
+            process::forget_nodes(&nodes);
         }
     }
 }
@@ -84,6 +86,7 @@ where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
 {
+    process::count_spawn();
     JoinHandle(node.spawn(CatchPanic::new(future)))
 }
 
@@ -93,6 +96,7 @@ where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
 {
+    process::count_spawn();
     JoinHandle(madsim::task::spawn(CatchPanic::new(future)))
 }
 

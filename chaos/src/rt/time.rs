@@ -32,14 +32,14 @@ pub async fn sleep(duration: Duration) {
     let host = sim::place().map(|place| place.host);
     let now_ns = sim::with(|sim| sim.local_ns(host));
     let ahead = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
-    Sleep { host, local_ns: now_ns.saturating_add(ahead), timer: None }.await;
+    Sleep { host, local_ns: now_ns.saturating_add(ahead), timer: None, polled: false }.await;
 }
 
 /// Waits until `deadline` on the clock of [`now`].
 pub async fn sleep_until(deadline: Instant) {
     let host = sim::place().map(|place| place.host);
     let local_ns = sim::with(|sim| sim.reading(deadline));
-    Sleep { host, local_ns, timer: None }.await;
+    Sleep { host, local_ns, timer: None, polled: false }.await;
 }
 
 /// Runs `future` for at most `duration`.
@@ -68,6 +68,7 @@ struct Sleep {
     host: Option<HostId>,
     local_ns: u64,
     timer: Option<Key>,
+    polled: bool,
 }
 
 impl Future for Sleep {
@@ -76,8 +77,10 @@ impl Future for Sleep {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let (host, local_ns, timer) = (self.host, self.local_ns, self.timer);
         let waker = cx.waker();
+        // A deadline that is past still lets the others run once: a loop over it can't stop the world's time.
+        let first = !std::mem::replace(&mut self.polled, true);
         let (poll, timer, _dropped_outside) = sim::with(|sim| {
-            if sim.local_ns(host) >= local_ns {
+            if sim.local_ns(host) >= local_ns && !first {
                 let old = timer.and_then(|timer| sim.timers.cancel(timer));
                 return (Poll::Ready(()), None, (old, None));
             }

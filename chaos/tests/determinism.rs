@@ -1,0 +1,136 @@
+//! One seed, one digest: in one process, in two, and whatever ran before.
+#![cfg(madsim)]
+
+use chaos::rt::net::{RecvMeta, TcpListener, TcpStream, Transmit, UdpSocket};
+use chaos::rt::{disk, rng, task, time};
+use chaos::{Host, LinkConfig, Rate, run};
+use rand_core::Rng as _;
+use std::collections::HashMap;
+use std::io::IoSliceMut;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+const HOSTS: u8 = 8;
+
+/// A peer that gossips over UDP to whom a `HashMap` says, copies over TCP, and logs to its disk.
+async fn peer() {
+    let socket = std::sync::Arc::new(UdpSocket::bind("0.0.0.0:4000".parse().unwrap()).await.unwrap());
+    let listener = TcpListener::bind("0.0.0.0:80".parse().unwrap()).await.unwrap();
+    task::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            task::spawn(async move {
+                let mut got = Vec::new();
+                if stream.read_to_end(&mut got).await.is_ok() {
+                    let _ = stream.write_all(&got).await;
+                }
+            });
+        }
+    });
+    let receiver = socket.clone();
+    task::spawn(async move {
+        let log = disk::File::open(Path::new("/log")).unwrap();
+        let mut buffer = [0; 2048];
+        let mut at = log.len().unwrap();
+        loop {
+            let mut meta = [RecvMeta::default()];
+            receiver.recv(&mut [IoSliceMut::new(&mut buffer)], &mut meta).await.unwrap();
+            log.write_all_at(&buffer[..meta[0].len], at).unwrap();
+            at += meta[0].len as u64;
+            if at % 7 == 0 {
+                log.sync().unwrap();
+            }
+        }
+    });
+    let mut draws = rng("peer");
+    let peers: HashMap<u8, SocketAddr> =
+        (1..=HOSTS).map(|n| (n, SocketAddr::from(([10, 0, 0, n], 4000)))).collect();
+    loop {
+        for (n, destination) in &peers {
+            let contents = vec![*n; draws.next_u32() as usize % 900 + 1];
+            let transmit =
+                Transmit { destination: *destination, contents: &contents, segment_size: None, src_ip: None };
+            socket.try_send(&transmit).unwrap();
+        }
+        let mut server = peers[&((draws.next_u32() % u32::from(HOSTS)) as u8 + 1)];
+        server.set_port(80);
+        let copy = time::timeout(Duration::from_millis(400), async {
+            let mut stream = TcpStream::connect(server).await?;
+            stream.write_all(&[1; 5000]).await?;
+            stream.shutdown().await?;
+            let mut got = Vec::new();
+            stream.read_to_end(&mut got).await
+        });
+        let _ = copy.await;
+        time::sleep(Duration::from_millis(u64::from(draws.next_u32() % 100))).await;
+    }
+}
+
+fn digest(seed: u64) -> String {
+    let outcome = run(seed, |world| async move {
+        world.link_default(LinkConfig {
+            jitter: Duration::from_millis(15),
+            udp_loss: Rate::percent(20),
+            tcp_loss: Rate::percent(5),
+            duplicate: Rate::percent(3),
+            corrupt: Rate::percent(1),
+            reorder: Rate::percent(2),
+            ..LinkConfig::default()
+        });
+        let hosts: Vec<Host> = (1..=HOSTS)
+            .map(|n| world.host(&format!("h{n}")).addr(&format!("10.0.0.{n}")).spawn(peer))
+            .collect();
+        let mut draws = world.rng("faults");
+        for _ in 0..20 {
+            world.sleep(Duration::from_millis(500)).await;
+            let host = hosts[draws.next_u32() as usize % hosts.len()];
+            match draws.next_u32() % 6 {
+                0 => host.restart(),
+                1 => host.pause(),
+                2 => host.resume(),
+                3 => host.power_loss(),
+                4 => world.partition(&hosts[..3], &hosts[3..]),
+                _ => world.heal(),
+            }
+        }
+        world.stats().packets_delivered
+    });
+    assert!(*outcome.result.as_ref().unwrap() > 1000, "{:?}", outcome.stats);
+    outcome.digest
+}
+
+/// Tells the child process to print its digest, and for which seed.
+const CHILD: &str = "CHAOS_DETERMINISM_SEED";
+
+#[test]
+fn a_seed_has_one_digest_in_this_process_and_in_another() {
+    if let Ok(seed) = std::env::var(CHILD) {
+        println!("digest {}", digest(seed.parse().unwrap()));
+        return;
+    }
+    let here: Vec<String> = [11, 12, 11].map(digest).into();
+    assert_eq!(here[0], here[2]);
+    assert_ne!(here[0], here[1]);
+    for (seed, expected) in [("11", &here[0]), ("12", &here[1])] {
+        let test = "a_seed_has_one_digest_in_this_process_and_in_another";
+        let child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", test, "--nocapture"])
+            .env(CHILD, seed)
+            .output()
+            .unwrap();
+        let printed = String::from_utf8(child.stdout).unwrap();
+        assert!(printed.contains(&format!("digest {expected}")), "{printed}");
+    }
+}
+
+#[test]
+fn worlds_that_run_side_by_side_do_not_disturb_each_other() {
+    let alone = digest(21);
+    let threads: Vec<_> = (0..3).map(|_| std::thread::spawn(|| digest(21))).collect();
+    for thread in threads {
+        assert_eq!(thread.join().unwrap(), alone);
+    }
+}
