@@ -174,11 +174,13 @@ impl Peer {
             self.install(live, &mut adopted);
             return adopted;
         }
-        let before = current.session.created();
-        let apart = created.saturating_duration_since(before).max(before.saturating_duration_since(created));
-        let ours = live.session.is_initiator();
-        adopted.tie = ours != current.session.is_initiator() && apart < CONCURRENT;
-        if adopted.tie && ours != (*local < self.key) {
+        // A session that we began is only completed while its attempt is on, and any adoption ends the
+        // attempt: so it is newer than the current one, by intent. Only the peer's can be concurrent.
+        adopted.tie = !live.session.is_initiator()
+            && current.session.is_initiator()
+            && apart(&live, current) < CONCURRENT
+            && current.session.is_heard();
+        if adopted.tie && *local < self.key {
             let old = self.previous.replace(live);
             adopted.released.extend(old.map(|old| old.session.local_index()));
         } else {
@@ -189,9 +191,26 @@ impl Peer {
         adopted
     }
 
+    /// A frame came on the previous session, so both are confirmed: if they were begun by the two sides at
+    /// once, and the previous one by the smaller key, it becomes the current one. The other side finds the
+    /// same by itself, so both end on one session whatever was lost on the way. Says whether it changed.
+    pub(super) fn settle_tie(&mut self, local: &PublicKey) -> bool {
+        let (Some(current), Some(previous)) = (&self.current, &self.previous) else { return false };
+        let ours = previous.session.is_initiator();
+        let wins = ours != current.session.is_initiator()
+            && previous.boot == current.boot
+            && apart(previous, current) < CONCURRENT
+            && ours == (*local < self.key);
+        if wins {
+            std::mem::swap(&mut self.current, &mut self.previous);
+            self.rekey_timer = self.current.as_ref().map(rekey_at);
+            self.confirm = None;
+        }
+        wins
+    }
+
     fn install(&mut self, live: Live, adopted: &mut Adopted) {
-        let after = if live.session.is_initiator() { REKEY_AFTER } else { REKEY_AFTER_AS_RESPONDER };
-        self.rekey_timer = Some(live.session.created() + after);
+        self.rekey_timer = Some(rekey_at(&live));
         self.boot = Some(live.boot);
         self.current = Some(live);
         self.retry_at = None;
@@ -245,6 +264,17 @@ impl Peer {
     }
 }
 
+fn rekey_at(live: &Live) -> Instant {
+    let after = if live.session.is_initiator() { REKEY_AFTER } else { REKEY_AFTER_AS_RESPONDER };
+    live.session.created() + after
+}
+
+/// The time between the beginnings of two sessions.
+fn apart(a: &Live, b: &Live) -> Duration {
+    let (a, b) = (a.session.created(), b.session.created());
+    a.saturating_duration_since(b).max(b.saturating_duration_since(a))
+}
+
 #[cfg(test)]
 mod tests {
     use rand_core::SeedableRng;
@@ -267,22 +297,52 @@ mod tests {
         Instant::now()
     }
 
+    /// Lets a session open one frame.
+    fn hear(live: &mut Live, now: Instant) {
+        let keys = TransportKeys::from_bytes(Backend::DEFAULT, [2; 32], [1; 32]);
+        let mut frame = Vec::new();
+        Session::new(&keys, 0, 0, false, now).seal(now, &[], &[], &mut frame).unwrap();
+        live.session.open(now, crate::net::session::Leg::Direct, &mut frame).unwrap();
+    }
+
     const SMALL: PublicKey = PublicKey::from_bytes([1; 32]);
     const LARGE: PublicKey = PublicKey::from_bytes([9; 32]);
 
+    /// Two sessions in each order of confirmation; the tie-break must not depend on it.
     #[test]
-    fn the_tie_break_keeps_the_session_that_the_smaller_key_began() {
+    fn the_tie_break_ends_on_the_session_that_the_smaller_key_began() {
         let now = start();
-        for (local, first_ours, wins) in
-            [(SMALL, true, 1), (SMALL, false, 2), (LARGE, true, 2), (LARGE, false, 1)]
-        {
-            let mut peer = peer(now);
-            assert!(peer.adopt(&local, live(1, first_ours, 7, now)).is_first);
-            let adopted = peer.adopt(&local, live(2, !first_ours, 7, now));
-            assert!(adopted.tie && !adopted.is_first && adopted.released.is_empty());
-            assert_eq!(peer.current.unwrap().session.local_index(), wins);
-            assert_eq!(peer.previous.unwrap().session.local_index(), 3 - wins);
+        for (local, ours_wins) in [(SMALL, true), (LARGE, false)] {
+            for heard_first in [true, false] {
+                let mut peer = peer(now);
+                let mut ours = live(1, true, 7, now);
+                if heard_first {
+                    hear(&mut ours, now);
+                }
+                assert!(peer.adopt(&local, ours).is_first);
+                let adopted = peer.adopt(&local, live(2, false, 7, now));
+                assert!(!adopted.is_first && adopted.released.is_empty());
+                assert_eq!(adopted.tie, heard_first, "an unconfirmed session isn't kept against a confirmed");
+                // Frames arrive on the session that isn't current here but may be at the other side.
+                peer.settle_tie(&local);
+                assert!(!peer.settle_tie(&local), "and there it stays");
+                let (winner, loser) = if ours_wins { (1, 2) } else { (2, 1) };
+                assert_eq!(peer.current.unwrap().session.local_index(), winner);
+                assert_eq!(peer.previous.unwrap().session.local_index(), loser);
+            }
         }
+    }
+
+    #[test]
+    fn sessions_begun_apart_are_no_tie() {
+        let now = start();
+        let mut peer = peer(now);
+        let mut first = live(1, true, 7, now);
+        hear(&mut first, now);
+        peer.adopt(&SMALL, first);
+        assert!(!peer.adopt(&SMALL, live(2, false, 7, now + CONCURRENT)).tie);
+        assert!(!peer.settle_tie(&SMALL));
+        assert_eq!(peer.current.unwrap().session.local_index(), 2);
     }
 
     #[test]

@@ -135,6 +135,11 @@ impl Session {
         self.local_index
     }
 
+    /// What we address this session by in frames to the peer.
+    pub fn remote_index(&self) -> u32 {
+        u32::from_le_bytes([self.header[1], self.header[2], self.header[3], self.header[4]])
+    }
+
     /// Whether we began the handshake.
     pub fn is_initiator(&self) -> bool {
         self.initiator
@@ -159,6 +164,11 @@ impl Session {
     /// Whether anything authentic came on `leg`.
     pub fn heard_on(&self, leg: Leg) -> bool {
         self.highest_on_leg[leg as usize].is_some()
+    }
+
+    /// Whether anything authentic came at all: the peer has the keys.
+    pub fn is_heard(&self) -> bool {
+        self.highest_on_leg.iter().any(Option::is_some)
     }
 
     /// Appends one frame with the plaintext `prefix ‖ body` to `out`.

@@ -6,7 +6,7 @@ use rand_core::Rng as _;
 
 use super::super::attempt::{Attempt, MAX_RESPONSES, Pending};
 use super::super::frames::{
-    INIT, INIT_LEN, InitPayload, MAC_LEN, RESPONSE_LEN, RESPONSE_PAYLOAD_LEN, ResponsePayload, array, u32_at,
+    INIT, INIT_LEN, InitPayload, MAC_LEN, RESPONSE_LEN, RESPONSE_PAYLOAD_LEN, ResponsePayload, u32_at,
 };
 use super::super::mac::{self, Sealed, challenge_key};
 use super::super::peer::{CONFIRM_WAIT, Confirm, Live};
@@ -24,6 +24,10 @@ const AWAIT_CONFIRM: Duration = Duration::from_millis(500);
 
 /// Tries closer together than this are one.
 const MIN_TRY_GAP: Duration = Duration::from_millis(50);
+
+/// A peer that is to be kept and didn't answer, or closed, is tried again after this. Sooner when it or a
+/// way to it appears.
+pub(super) const RETRY_AFTER: Duration = Duration::from_secs(30);
 
 impl Endpoint {
     /// Begins an attempt, unless one is on.
@@ -139,7 +143,7 @@ impl Endpoint {
         self.end_attempt(slot);
         let Some(peer) = self.table.get_mut(slot) else { return };
         if peer.keep {
-            peer.retry_at = Some(now + attempt::ATTEMPT_LIFE / 3);
+            peer.retry_at = Some(now + RETRY_AFTER);
         }
         let key = peer.key;
         self.stats.handshakes_failed += 1;
@@ -285,7 +289,11 @@ impl Endpoint {
         let Some(peer) = self.table.get_mut(slot) else { return };
         let Some(confirm) = &mut peer.confirm else { return };
         if now >= confirm.until {
+            // The responder never showed up on this session: it is as good as none.
             peer.confirm = None;
+            if peer.keep {
+                self.begin(now, slot);
+            }
             return;
         }
         confirm.at = now + confirm.wait;
@@ -309,11 +317,5 @@ impl Endpoint {
             let to = outgoing(peer.key, route);
             self.transmit(to, bytes);
         }
-    }
-
-    /// The MAC'd part of a frame for tests.
-    #[cfg(test)]
-    pub(crate) fn index_of_frame(frame: &[u8]) -> u32 {
-        u32::from_le_bytes(array(&frame[1..5]))
     }
 }

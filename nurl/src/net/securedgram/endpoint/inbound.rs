@@ -8,6 +8,7 @@ use super::super::peer::PASSIVE_KEEPALIVE;
 use super::super::source::Source;
 use super::super::table::Slot;
 use super::super::{CloseReason, Received, channel};
+use super::handshake::RETRY_AFTER;
 use super::Endpoint;
 use crate::net::session::{HEADER_LEN, OpenError, Opened};
 
@@ -54,7 +55,10 @@ impl Endpoint {
 
         let peer = self.table.get_mut(slot)?;
         let key = peer.key;
-        peer.unanswered_since = None;
+        // Only the session that we seal with answers for itself: the peer may have lost it.
+        if peer.current.as_ref().is_some_and(|live| live.session.local_index() == u32_at(datagram, 1)) {
+            peer.unanswered_since = None;
+        }
         let newest = opened.newest_on_leg;
         peer.paths.on_authentic(now, source.route, newest, datagram.len(), is_app);
         match channel {
@@ -70,7 +74,10 @@ impl Endpoint {
             }
             Some(channel::CONTROL) => {
                 match Control::decode(&datagram[body]) {
-                    Some(Control::Close) => self.close_slot(now, slot, CloseReason::Remote),
+                    Some(Control::Close) => {
+                        peer.retry_at = peer.keep.then(|| now + RETRY_AFTER);
+                        self.close_slot(now, slot, CloseReason::Remote);
+                    }
                     Some(control) => peer.paths.on_control(now, source.route, newest, control),
                     None => self.stats.bad_control += 1,
                 }
@@ -111,6 +118,7 @@ impl Endpoint {
             let superseded = peer.current.as_ref().is_some_and(|live| live.session.heard_on(leg));
             if let Ok(opened) = &mut opened {
                 opened.newest_on_leg &= !superseded;
+                self.stats.tie_breaks += u64::from(peer.settle_tie(&self.local));
             }
             return Some((slot, opened));
         }

@@ -422,8 +422,12 @@ impl Endpoint {
         let released = peer.drop_sessions();
         let (answered, timer) = (std::mem::take(&mut peer.answered), peer.timer.take());
         released.into_iter().for_each(|index| self.table.release_index(index));
-        answered.iter().for_each(|answer| drop(self.answers.remove(&answer.mac1)));
-        timer.map(|at| self.timers.remove(&(at, slot)));
+        for answer in answered {
+            self.answers.remove(&answer.mac1);
+        }
+        if let Some(at) = timer {
+            self.timers.remove(&(at, slot));
+        }
         self.dirty.retain(|dirty| *dirty != slot);
         self.table.remove(slot);
     }
@@ -539,5 +543,23 @@ fn keys(generations: Vec<Generation>, local: &PublicKey) -> Vec<Arc<Keys>> {
 impl fmt::Debug for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Endpoint").field("local", &self.local).field("peers", &self.table.len()).finish()
+    }
+}
+
+#[cfg(test)]
+impl Endpoint {
+    /// Our index and the peer's of the current session.
+    pub(super) fn current_indices(&self, peer: &PublicKey) -> Option<(u32, u32)> {
+        self.peer(peer)?.current.as_ref().map(|live| (live.session.local_index(), live.session.remote_index()))
+    }
+
+    /// Whether we began the current session.
+    pub(super) fn began_current(&self, peer: &PublicKey) -> bool {
+        self.peer(peer).and_then(|peer| peer.current.as_ref()).is_some_and(|live| live.session.is_initiator())
+    }
+
+    /// Every index that leads to a session or a try.
+    pub(super) fn indices(&self) -> Vec<u32> {
+        self.table.indices()
     }
 }

@@ -1,0 +1,64 @@
+//! Handshakes over wires that lose and reorder.
+
+use std::time::Duration;
+
+use super::world::World;
+
+#[test]
+fn handshakes_converge_under_forty_percent_loss_and_reordering() {
+    let mut slowest = Duration::ZERO;
+    for seed in 0..60 {
+        let mut world = World::new(seed, 2);
+        world.loss_percent = 40;
+        world.delay_ms = 5..(if seed % 3 == 0 { 900 } else { 200 });
+        world.connect(0, 1);
+        if seed % 2 == 0 {
+            world.connect(1, 0);
+        }
+        assert!(world.run_until(Duration::from_secs(60), World::both_open), "seed {seed}");
+        slowest = slowest.max(world.now - world.start);
+        world.loss_percent = 0;
+        world.delay_ms = 5..50;
+        world.run(Duration::from_secs(6));
+        world.send(0, 1, b"x").unwrap();
+        world.send(1, 0, b"y").unwrap();
+        world.run(Duration::from_secs(5));
+        assert!(world.both_open(), "seed {seed}");
+        world.send(0, 1, b"x").unwrap();
+        world.send(1, 0, b"y").unwrap();
+        world.run(Duration::from_secs(1));
+        let (a, b) = (world.nodes[0].received.last(), world.nodes[1].received.last());
+        assert!(a.is_some() && b.is_some(), "seed {seed}");
+        assert!(world.same_session(), "seed {seed}");
+    }
+    assert!(slowest < Duration::from_secs(45), "{slowest:?}");
+}
+
+#[test]
+fn a_round_trip_longer_than_the_retry_gap_still_ends_in_one_session() {
+    for rtt_ms in [300, 600, 1200, 3000] {
+        let mut world = World::new(rtt_ms, 2);
+        world.delay_ms = rtt_ms / 2..rtt_ms / 2 + 1;
+        world.connect(0, 1);
+        let span = Duration::from_millis(rtt_ms * 4 + 2000);
+        assert!(world.run_until(span, World::both_open), "{rtt_ms}");
+        world.run(Duration::from_millis(rtt_ms * 2));
+        assert!(world.same_session());
+        world.send(1, 0, b"x").unwrap();
+        world.run(Duration::from_millis(rtt_ms));
+        assert_eq!(world.nodes[0].received.len(), 1);
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_bytes() {
+    let run = || {
+        let mut world = World::new(5, 2);
+        world.loss_percent = 30;
+        world.connect(0, 1);
+        world.connect(1, 0);
+        world.run(Duration::from_secs(20));
+        world.sent.iter().map(|(at, packet)| (*at - world.start, packet.bytes.clone())).collect::<Vec<_>>()
+    };
+    assert_eq!(run(), run());
+}
