@@ -1,1 +1,218 @@
-//! x
+//! Our own candidates: the addresses at which peers may try us.
+//!
+//! A pure function of what the driver gathered, so that its order is a table in a test. Best first: the
+//! interfaces' own addresses (a peer on the same network needs no NAT), then port-mapped and reflexive ones,
+//! then the bridges of containers and virtual machines. The list is bounded ([`MAX_CANDIDATES`]), and each
+//! group has a share of it: neither twelve bridges nor a host full of addresses buries the reflexive one.
+
+use std::net::{IpAddr, SocketAddr};
+
+use crate::net::securedgram::paths::MAX_CANDIDATES;
+use crate::rt::net::Interface;
+
+/// Places that interfaces can't take from reflexive addresses: one per family and server, for two hubs.
+const REFLEXIVE_SHARE: usize = 4;
+
+/// Interfaces that carry containers and virtual machines: their addresses exist on countless other hosts
+/// too, and hardly ever lead to ours. VPNs (`tun`, `wg`, `utun`, `tailscale`) are not among them: there a
+/// peer may well be.
+const BRIDGES: [&str; 12] =
+    ["docker", "br-", "veth", "virbr", "vmnet", "vboxnet", "cni", "flannel", "cali", "lxc", "lxd", "podman"];
+
+/// What was gathered.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Gathered<'a> {
+    /// This host's interfaces.
+    pub interfaces: &'a [Interface],
+    /// The port of the v4 socket, if there is one.
+    pub port_v4: Option<u16>,
+    /// The port of the v6 socket, if there is one.
+    pub port_v6: Option<u16>,
+    /// The hub in use. Loopback addresses are candidates only if it is on loopback itself: then the mesh is
+    /// one machine.
+    pub hub: Option<SocketAddr>,
+    /// Addresses that a NAT forwards to us on request, then those at which STUN servers see us, newest first.
+    pub reflexive: &'a [SocketAddr],
+}
+
+/// The declared order is the order of the list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Rank {
+    GlobalV6,
+    PrivateV4,
+    PublicV4,
+    UniqueLocalV6,
+    Loopback,
+    Bridge,
+}
+
+/// Our candidates, best first, without duplicates, at most [`MAX_CANDIDATES`].
+pub fn candidates(gathered: &Gathered<'_>) -> Vec<SocketAddr> {
+    let loopback = gathered.hub.is_some_and(|hub| hub.ip().to_canonical().is_loopback());
+    let mut own: Vec<(Rank, SocketAddr)> = Vec::new();
+    for interface in gathered.interfaces {
+        let ip = interface.addr.to_canonical();
+        let port = if ip.is_ipv4() { gathered.port_v4 } else { gathered.port_v6 };
+        let (Some(rank), Some(port)) = (rank(&interface.name, ip), port.filter(|port| *port != 0)) else {
+            continue;
+        };
+        if rank != Rank::Loopback || loopback {
+            own.push((rank, SocketAddr::new(ip, port)));
+        }
+    }
+    // Stable: within a rank, the order of the interfaces.
+    own.sort_by_key(|(rank, _)| *rank);
+    let reflexive =
+        gathered.reflexive.iter().map(|addr| SocketAddr::new(addr.ip().to_canonical(), addr.port()));
+    let mut outside: Vec<SocketAddr> = Vec::new();
+    for addr in reflexive.filter(|addr| addr.port() != 0 && rank("", addr.ip()).is_some()) {
+        let known = outside.contains(&addr) || own.iter().any(|(_, known)| *known == addr);
+        if !known && (!addr.ip().is_loopback() || loopback) {
+            outside.push(addr);
+        }
+    }
+    let reserved = outside.len().min(REFLEXIVE_SHARE);
+    let mut list: Vec<SocketAddr> = Vec::with_capacity(MAX_CANDIDATES);
+    let mut add = |addr: SocketAddr, limit: usize| {
+        if list.len() < limit && !list.contains(&addr) {
+            list.push(addr);
+        }
+    };
+    for (_, addr) in own.iter().filter(|(rank, _)| *rank != Rank::Bridge) {
+        add(*addr, MAX_CANDIDATES - reserved);
+    }
+    for addr in outside {
+        add(addr, MAX_CANDIDATES);
+    }
+    for (_, addr) in own.iter().filter(|(rank, _)| *rank == Rank::Bridge) {
+        add(*addr, MAX_CANDIDATES);
+    }
+    list
+}
+
+/// Where an address belongs; `None` if no other host can use it.
+fn rank(interface: &str, ip: IpAddr) -> Option<Rank> {
+    let usable = match ip {
+        IpAddr::V4(v4) => !v4.is_link_local() && !v4.is_broadcast(),
+        // Without a scope, which other hosts can't know, a link-local address means nothing (RFC 4007 §6).
+        IpAddr::V6(v6) => !v6.is_unicast_link_local(),
+    };
+    if !usable || ip.is_unspecified() || ip.is_multicast() {
+        return None;
+    }
+    if ip.is_loopback() {
+        return Some(Rank::Loopback);
+    }
+    if BRIDGES.iter().any(|prefix| interface.starts_with(prefix)) {
+        return Some(Rank::Bridge);
+    }
+    Some(match ip {
+        IpAddr::V4(v4) if v4.is_private() => Rank::PrivateV4,
+        IpAddr::V4(_) => Rank::PublicV4,
+        IpAddr::V6(v6) if v6.is_unique_local() => Rank::UniqueLocalV6,
+        IpAddr::V6(_) => Rank::GlobalV6,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn list(interfaces: &[(&str, &str)], hub: &str, reflexive: &[&str]) -> Vec<String> {
+        let interfaces: Vec<_> = interfaces
+            .iter()
+            .map(|(name, addr)| Interface { name: (*name).to_owned(), addr: addr.parse().unwrap() })
+            .collect();
+        let reflexive: Vec<_> = reflexive.iter().map(|addr| addr.parse().unwrap()).collect();
+        let gathered = Gathered {
+            interfaces: &interfaces,
+            port_v4: Some(4),
+            port_v6: Some(6),
+            hub: hub.parse().ok(),
+            reflexive: &reflexive,
+        };
+        candidates(&gathered).iter().map(ToString::to_string).collect()
+    }
+
+    const HUB: &str = "198.51.100.1:443";
+
+    #[test]
+    fn the_order_is_own_then_reflexive_then_bridges() {
+        for (interfaces, hub, reflexive, expected) in [
+            (vec![], HUB, vec![], vec![]),
+            (vec![("lo", "127.0.0.1"), ("lo", "::1")], HUB, vec![], vec![]),
+            (vec![("lo", "127.0.0.1"), ("lo", "::1")], "127.0.0.1:9", vec![], vec!["127.0.0.1:4", "[::1]:6"]),
+            (vec![("lo", "127.0.0.1")], "[::ffff:127.0.0.1]:9", vec![], vec!["127.0.0.1:4"]),
+            (
+                vec![
+                    ("docker0", "172.17.0.1"),
+                    ("eth0", "192.168.1.2"),
+                    ("eth0", "2001:db8::2"),
+                    ("eth0", "fd00::2"),
+                    ("eth0", "fe80::2"),
+                    ("lo", "127.0.0.1"),
+                    ("wg0", "10.9.0.2"),
+                ],
+                HUB,
+                vec!["203.0.113.7:5000"],
+                vec![
+                    "[2001:db8::2]:6",
+                    "192.168.1.2:4",
+                    "10.9.0.2:4",
+                    "[fd00::2]:6",
+                    "203.0.113.7:5000",
+                    "172.17.0.1:4",
+                ],
+            ),
+            (
+                vec![("eth0", "203.0.113.7"), ("eth0", "203.0.113.7")],
+                HUB,
+                vec!["203.0.113.7:4", "203.0.113.7:4", "203.0.113.7:77"],
+                vec!["203.0.113.7:4", "203.0.113.7:77"],
+            ),
+            (
+                vec![("eth0", "169.254.3.3"), ("eth0", "0.0.0.0")],
+                HUB,
+                vec!["0.0.0.0:1", "203.0.113.7:0"],
+                vec![],
+            ),
+        ] {
+            assert_eq!(list(&interfaces, hub, &reflexive), expected);
+        }
+    }
+
+    #[test]
+    fn twelve_bridges_never_bury_the_useful_address() {
+        let names: Vec<_> =
+            (0..12).map(|n| (format!("br-{n:012x}"), format!("172.{}.0.1", 18 + n))).collect();
+        let mut interfaces: Vec<_> =
+            names.iter().map(|(name, addr)| (name.as_str(), addr.as_str())).collect();
+        interfaces.extend([("docker0", "172.17.0.1"), ("veth12", "10.0.3.1"), ("virbr0", "192.168.122.1")]);
+        interfaces.push(("wlan0", "192.168.1.2"));
+        let list = list(&interfaces, HUB, &["203.0.113.7:5000"]);
+        assert_eq!(list[..2], ["192.168.1.2:4", "203.0.113.7:5000"]);
+        assert_eq!(list.len(), MAX_CANDIDATES);
+    }
+
+    #[test]
+    fn a_host_full_of_addresses_keeps_room_for_the_reflexive_ones() {
+        let addrs: Vec<_> = (1..=40).map(|n| format!("10.0.0.{n}")).collect();
+        let interfaces: Vec<_> = addrs.iter().map(|addr| ("eth0", addr.as_str())).collect();
+        let reflexive: Vec<_> = (1..=9).map(|n| format!("203.0.113.7:{n}")).collect();
+        let reflexive: Vec<_> = reflexive.iter().map(String::as_str).collect();
+        let list = list(&interfaces, HUB, &reflexive);
+        assert_eq!(list.len(), MAX_CANDIDATES);
+        assert_eq!(list.iter().filter(|addr| addr.starts_with("203")).count(), REFLEXIVE_SHARE);
+        assert_eq!(list[0], "10.0.0.1:4");
+    }
+
+    #[test]
+    fn a_family_without_a_socket_has_no_candidates() {
+        let interfaces = ["192.168.1.2", "2001:db8::2"]
+            .map(|addr| Interface { name: "eth0".to_owned(), addr: addr.parse().unwrap() });
+        let mut gathered = Gathered { interfaces: &interfaces, port_v4: Some(4), ..Gathered::default() };
+        assert_eq!(candidates(&gathered), ["192.168.1.2:4".parse().unwrap()]);
+        (gathered.port_v4, gathered.port_v6) = (Some(0), Some(6));
+        assert_eq!(candidates(&gathered), ["[2001:db8::2]:6".parse().unwrap()]);
+    }
+}

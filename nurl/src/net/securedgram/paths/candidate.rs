@@ -43,6 +43,9 @@ pub(super) struct Candidate {
     pub(super) hold_until: Option<Instant>,
     /// No contest with it before this, and how long the next pause will be.
     pub(super) contest_pause: Option<(Instant, Duration)>,
+    /// Until when what comes from it answers for the address in use: an echo of a challenge sent to that one
+    /// came back from here, so what is sent there does arrive.
+    pub(super) shadows_until: Option<Instant>,
 }
 
 impl Candidate {
@@ -61,6 +64,7 @@ impl Candidate {
             flaps: 0,
             hold_until: None,
             contest_pause: None,
+            shadows_until: None,
         }
     }
 
@@ -80,6 +84,10 @@ impl Candidate {
     /// Whether it is being checked for the first time, or again after silence.
     pub(super) fn is_checked(&self) -> bool {
         !self.validated && self.check.is_quick()
+    }
+
+    pub(super) fn shadows(&self, now: Instant) -> bool {
+        self.shadows_until.is_some_and(|until| now < until)
     }
 
     pub(super) fn rank(&self) -> (Origin, usize) {

@@ -11,8 +11,13 @@ use rand_core::Rng as _;
 use super::config::{BACKOFF_GAPS, ECHO_LIFE, QUICK_GAPS};
 use crate::rt::Rng;
 
-/// Open challenges remembered per leg. Four cover the quick checks within a round trip of half a second.
-const OPEN_CHALLENGES: usize = 4;
+/// Open challenges remembered per leg: all the quick ones, so that a round trip of seconds still finds its
+/// challenge (with four, a slow path was challenged for ever and never found proven).
+const OPEN_CHALLENGES: usize = QUICK_GAPS.len() + 2;
+
+/// A datagram of the peer begins the quick checks anew at most this often; else two sides with a slow path
+/// between them would answer each other's challenges with challenges.
+const PROMPT_GAP: Duration = Duration::from_secs(5);
 
 /// A smoothed round-trip time (RFC 6298 §2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -55,7 +60,9 @@ pub(super) struct Check {
     /// Challenges since the last (re)start without an echo.
     attempt: usize,
     next: Option<Instant>,
-    last_sent: Option<Instant>,
+    /// When the series began, and whether the peer has hurried it since.
+    began: Option<Instant>,
+    prompted: bool,
     /// When the last challenge that was answered had been sent.
     proven: Option<Instant>,
     pub(super) rtt: Rtt,
@@ -64,13 +71,19 @@ pub(super) struct Check {
 impl Check {
     /// Begins the schedule anew, with a challenge now.
     pub(super) fn restart(&mut self, now: Instant) {
+        (self.began, self.prompted) = (Some(now), false);
         self.attempt = 0;
         self.next = Some(now);
     }
 
-    /// The next quick check now, unless one has just gone out: the other side was heard, so its NAT is open.
-    pub(super) fn hasten(&mut self, now: Instant) {
-        if self.last_sent.is_none_or(|sent| now >= sent + QUICK_GAPS[0]) {
+    /// The peer was heard from there, so its NAT is open: a check now, once in a series, or a new series.
+    pub(super) fn prompt(&mut self, now: Instant) {
+        if !self.is_quick() {
+            if self.began.is_none_or(|began| now >= began + PROMPT_GAP) {
+                self.restart(now);
+            }
+        } else if !self.prompted {
+            self.prompted = true;
             self.next = Some(now);
         }
     }
@@ -139,7 +152,6 @@ impl Check {
         rng.fill_bytes(&mut data);
         self.open[self.sent % OPEN_CHALLENGES] = Some((data, now));
         self.sent = self.sent.wrapping_add(1);
-        self.last_sent = Some(now);
         data
     }
 
@@ -165,14 +177,14 @@ pub(super) fn jittered(base: Duration, rng: &mut Rng) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use super::super::tests::origin;
+    use super::*;
     use rand_core::SeedableRng;
 
     #[test]
     fn checks_are_quick_then_rare_and_never_stop() {
         let (mut rng, mut check) = (Rng::seed_from_u64(1), Check::default());
-        
+
         let start = origin();
         check.restart(start);
         let slow = Duration::from_secs(30);
@@ -206,7 +218,7 @@ mod tests {
         for _ in 0..OPEN_CHALLENGES {
             check.draw(start, &mut rng);
         }
-        assert_eq!(check.echo(later, &pushed_out), None, "only the last four are open");
+        assert_eq!(check.echo(later, &pushed_out), None, "only the last ones are open");
     }
 
     #[test]

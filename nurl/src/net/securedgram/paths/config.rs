@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// The most relay legs per peer: as many as a ticket names hubs.
-pub const MAX_RELAYS: usize = 4;
+pub const MAX_RELAYS: usize = crate::mesh::MAX_HUBS;
 
 /// The most candidates that were only seen as a source. An on-path attacker makes one with each datagram it
 /// copies; with this bound they can't displace the addresses that the peer named.
@@ -64,6 +64,10 @@ pub const CONTEST_LIFE: Duration = Duration::from_secs(3);
 /// After the old address won, the same newcomer starts no contest for this long, doubling up to the second
 /// value: two sides that merely prefer different addresses would else send everything twice for ever.
 pub const CONTEST_COOLDOWN: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
+
+/// How long an address that returned the echo of another's challenge answers for it: one doubt's time and the
+/// next echo's, so that it has to be shown again and again.
+pub const SHADOW_LIFE: Duration = Duration::from_secs(10);
 
 /// Resends of our candidates until they are acknowledged: first and longest gap.
 pub const CANDIDATES_RESEND: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));

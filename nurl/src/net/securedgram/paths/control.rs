@@ -201,10 +201,8 @@ mod tests {
     use proptest::prelude::*;
 
     fn any_addr() -> impl Strategy<Value = SocketAddr> {
-        let ip = prop_oneof![
-            any::<[u8; 4]>().prop_map(IpAddr::from),
-            any::<[u8; 16]>().prop_map(IpAddr::from),
-        ];
+        let ip =
+            prop_oneof![any::<[u8; 4]>().prop_map(IpAddr::from), any::<[u8; 16]>().prop_map(IpAddr::from),];
         (ip, any::<u16>()).prop_map(|(ip, port)| SocketAddr::new(ip, port))
     }
 
@@ -258,7 +256,8 @@ mod tests {
 
     #[test]
     fn the_layout_is_fixed() {
-        let control = Control::Candidates { r#gen: 0x0102_0304, addrs: vec![SocketAddr::from(([10, 0, 0, 1], 258))] };
+        let control =
+            Control::Candidates { r#gen: 0x0102_0304, addrs: vec![SocketAddr::from(([10, 0, 0, 1], 258))] };
         assert_eq!(control.encode(), [4, 4, 3, 2, 1, 1, 4, 10, 0, 0, 1, 2, 1]);
         assert_eq!(Control::decode(&[9]), Err(ControlError::UnknownType(9)));
         assert_eq!(acknowledgement(5), *b"cand\x05\0\0\0");

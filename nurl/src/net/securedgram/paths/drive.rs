@@ -53,8 +53,7 @@ impl Paths {
             .flat_map(|known| [known.check.next(), known.hold_until, known.answer_due])
             .flatten()
             .min();
-        let relays =
-            self.relays.iter().flat_map(|leg| [leg.check.next(), leg.answer_due]).flatten().min();
+        let relays = self.relays.iter().flat_map(|leg| [leg.check.next(), leg.answer_due]).flatten().min();
         let keepalive = self.keepalive.due();
         [
             evidence,

@@ -143,7 +143,9 @@ impl Paths {
     /// The hubs where we are registered now, the preferred one first; those beyond [`MAX_RELAYS`] are
     /// ignored. Each is measured with challenges of its own.
     pub fn set_relays(&mut self, now: Instant, hubs: &[PublicKey]) {
+        let had_route = !self.routes().is_empty();
         let mut old = std::mem::take(&mut self.relays);
+        let before: Vec<PublicKey> = old.iter().map(|leg| leg.hub).collect();
         for &hub in hubs {
             if self.relays.len() == MAX_RELAYS || self.relays.iter().any(|leg| leg.hub == hub) {
                 continue;
@@ -159,12 +161,15 @@ impl Paths {
                 }
             }
         }
-        if self.relays.iter().any(|leg| old.iter().all(|gone| gone.hub != leg.hub)) && !self.relays.is_empty() {
+        if self.relays.iter().any(|leg| !before.contains(&leg.hub)) {
             // A relay that (re)appears is a way for candidates that found none.
             self.announce_again(now);
         }
         self.choose_home();
         self.reselect(now);
+        if had_route && self.routes().is_empty() {
+            self.emit_fallback(Reason::NoRelay);
+        }
         self.start_rotation(now);
         self.drive(now);
     }
@@ -202,7 +207,9 @@ impl Paths {
         if !self.established {
             self.established = true;
             self.next_rotation = None;
-            if self.primary.is_none() && self.candidates.iter().all(|known| known.rank().0 != candidate::Origin::Told) {
+            if self.primary.is_none()
+                && self.candidates.iter().all(|known| known.rank().0 != candidate::Origin::Told)
+            {
                 self.wait_until = Some(now + CANDIDATES_WAIT);
             }
             for leg in &mut self.relays {
@@ -403,7 +410,9 @@ impl Paths {
     pub fn state(&self) -> PathState {
         let route = self.active().or_else(|| self.routes().first());
         let rtt = match route {
-            Some(Route::Direct(addr)) => self.candidates.get(addr).and_then(|known| known.check.rtt.smoothed()),
+            Some(Route::Direct(addr)) => {
+                self.candidates.get(addr).and_then(|known| known.check.rtt.smoothed())
+            }
             Some(Route::Relay(hub)) => {
                 self.relays.iter().find(|leg| leg.hub == hub).and_then(|leg| leg.check.rtt.smoothed())
             }
@@ -432,7 +441,9 @@ impl Paths {
         if let Some(lost) = self.lost {
             return lost;
         }
-        if self.wait_until.is_some() || self.candidates.iter().any(|known| known.waits() || known.is_checked()) {
+        if self.wait_until.is_some()
+            || self.candidates.iter().any(|known| known.waits() || known.is_checked())
+        {
             return Reason::Checking;
         }
         if self.relays.is_empty() {
@@ -511,3 +522,5 @@ impl Paths {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod wire;

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::candidate::usable;
-use super::config::{CONTEST_COOLDOWN, DATA_LOST_HOLD, FLAPS_FORGIVEN_AFTER, LOST_HOLD};
+use super::config::{CONTEST_COOLDOWN, DATA_LOST_HOLD, FLAPS_FORGIVEN_AFTER, LOST_HOLD, SHADOW_LIFE};
 use super::control::{Control, acknowledgement};
 use super::evidence::{Verdict, patience};
 use super::roam::{Contest, Outcome};
@@ -36,14 +36,8 @@ impl Paths {
 
     /// A check right now of an address that was just heard and isn't validated.
     pub(super) fn check_heard(&mut self, now: Instant, addr: SocketAddr) {
-        if let Some(known) = self.candidates.get_mut(addr)
-            && !known.validated
-        {
-            if known.check.is_quick() {
-                known.check.hasten(now);
-            } else {
-                known.check.restart(now);
-            }
+        if let Some(known) = self.candidates.get_mut(addr).filter(|known| !known.validated) {
+            known.check.prompt(now);
         }
     }
 
@@ -162,7 +156,7 @@ impl Paths {
 
     fn on_echo(&mut self, now: Instant, addr: SocketAddr, data: &[u8; 8]) -> bool {
         let Some(known) = self.candidates.get_mut(addr) else { return false };
-        let Some(sent) = known.check.echo(now, data) else { return false };
+        let Some(sent) = known.check.echo(now, data) else { return self.on_shadow_echo(now, addr, data) };
         (known.validated, known.proven) = (true, true);
         if let Some(contest) = &mut self.contest
             && self.primary == Some(addr)
@@ -177,6 +171,27 @@ impl Paths {
         self.judge_contest(now);
         self.judge_active(now);
         self.reselect(now);
+        true
+    }
+
+    /// The echo of a challenge to the address in use came back from another one. That address works then,
+    /// one way at least, and the other has to do with how the peer's datagrams return: its routing, or
+    /// somebody on the path who copies them and is faster. It proves nothing about an address not in use.
+    fn on_shadow_echo(&mut self, now: Instant, source: SocketAddr, data: &[u8; 8]) -> bool {
+        let Some(primary) = self.primary else { return false };
+        let Some(sent) = self.candidates.get_mut(primary).and_then(|known| known.check.echo(now, data))
+        else {
+            return false;
+        };
+        if let Some(shadow) = self.candidates.get_mut(source) {
+            shadow.shadows_until = Some(now + SHADOW_LIFE);
+        }
+        if let Some(contest) = &mut self.contest {
+            contest.old_heard |= sent >= contest.started;
+        }
+        self.plan_next_check(now, primary);
+        self.judge_contest(now);
+        self.judge_active(now);
         true
     }
 
@@ -199,13 +214,17 @@ impl Paths {
 
     /// Application data, or a keepalive in its stead, came in on `source`.
     pub(super) fn on_answer(&mut self, now: Instant, source: Route) {
-        if self.active() != Some(source) {
+        let shadows = match source {
+            Route::Direct(addr) => self.candidates.get(addr).is_some_and(|known| known.shadows(now)),
+            Route::Relay(_) => false,
+        };
+        if self.active() != Some(source) && !(shadows && self.primary.is_some()) {
             return;
         }
         if self.evidence.answered()
-            && let Route::Direct(addr) = source
+            && let Some(primary) = self.primary
         {
-            self.plan_next_check(now, addr);
+            self.plan_next_check(now, primary);
         }
     }
 
@@ -216,7 +235,9 @@ impl Paths {
             .relays
             .iter()
             .enumerate()
-            .min_by_key(|(index, leg)| (!leg.proven, leg.check.rtt.smoothed().is_none(), leg.check.rtt.smoothed(), *index))
+            .min_by_key(|(index, leg)| {
+                (!leg.proven, leg.check.rtt.smoothed().is_none(), leg.check.rtt.smoothed(), *index)
+            })
             .map(|(_, leg)| leg);
         let keep = match (self.home_leg(), best) {
             (Some(home), Some(best)) => {
@@ -314,11 +335,17 @@ impl Paths {
 
     /// Applies the policy to what is validated now.
     pub(super) fn reselect(&mut self, now: Instant) {
-        if !self.established || self.contest.is_some() || (self.primary.is_some() && self.evidence.doubted_since().is_some()) {
+        if !self.established
+            || self.contest.is_some()
+            || (self.primary.is_some() && self.evidence.doubted_since().is_some())
+        {
             return;
         }
         let relay = self.home_leg().filter(|leg| leg.proven).map(|leg| leg.check.rtt).unwrap_or_default();
-        let reserve = self.candidates.iter().filter(|known| known.validated && known.hold_until.is_none());
+        let reserve = self.candidates.iter().filter(|known| {
+            let shadows = self.primary.is_some() && known.shadows(now);
+            known.validated && known.hold_until.is_none() && !shadows
+        });
         let best = reserve.min_by_key(|known| (known.check.rtt.smoothed(), known.rank()));
         let Some(best) = best.map(|known| (known.addr, known.check.rtt)) else {
             if std::mem::take(&mut self.relay_faster) {

@@ -1,1 +1,697 @@
-pub(super) fn origin() -> std::time::Instant { std::time::Instant::now() }
+use std::time::{Duration, Instant};
+
+use proptest::prelude::*;
+use rand_core::SeedableRng;
+
+use super::config::{MAX_QUEUED_CONTROL, MAX_REFLEXIVE};
+use super::wire::{A, APP_LEN, B, World, addr, hub, ms};
+use super::*;
+
+/// The cores are given their time; a test has to begin somewhere.
+#[expect(clippy::disallowed_methods, reason = "only differences matter")]
+pub(super) fn origin() -> Instant {
+    Instant::now()
+}
+
+fn secs(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+#[test]
+fn data_flows_through_the_relay_at_once() {
+    let mut world = World::relayed(1);
+    assert_eq!(world.nodes[A].paths.routes(), Routes::one(Route::Relay(hub(1))));
+    assert_eq!(world.nodes[A].paths.state().reason, Reason::Checking);
+    world.send_app(A);
+    world.run(ms(30));
+    assert_eq!(world.nodes[B].app_received.len(), 1);
+}
+
+#[test]
+fn promotion_starts_by_itself() {
+    let mut world = World::relayed(1);
+    // Candidates through the relay, then a challenge and its echo.
+    world.run(ms(30 + 20));
+    for (side, peer) in [(A, 2), (B, 1)] {
+        let state = world.nodes[side].paths.state();
+        assert_eq!((state.direct, state.addr, state.reason), (true, Some(addr(peer)), Reason::Direct));
+        assert_eq!((state.rtt, state.settled), (Some(ms(20)), true));
+        assert_eq!(world.nodes[side].paths.routes(), Routes::one(Route::Direct(addr(peer))));
+        assert_eq!(world.nodes[side].events.len(), 1);
+    }
+}
+
+#[test]
+fn candidates_are_told_until_they_are_acknowledged() {
+    let mut world = World::relayed(1);
+    world.link.relays_cut.insert(hub(1));
+    world.run(secs(60));
+    let told = |world: &World| {
+        world.nodes[A].controls.iter().filter(|(_, _, c)| matches!(c, Control::Candidates { .. })).count()
+    };
+    assert!((5..=9).contains(&told(&world)), "{} times with back-off", told(&world));
+    world.link.relays_cut.clear();
+    world.run(secs(80));
+    assert!(world.primary(A).is_some());
+    let acknowledged = told(&world);
+    world.run(secs(600));
+    assert_eq!(told(&world), acknowledged);
+}
+
+#[test]
+fn a_dead_direct_path_is_demoted_within_1_5_s_of_unanswered_sends() {
+    for phase in 0..10 {
+        let mut world = World::direct(phase);
+        world.nodes[A].app_every = Some(ms(100));
+        world.run(secs(10) + ms(phase * 13));
+        world.link.cut = [true; 2];
+        let cut = world.now;
+        world.run(ms(1_100));
+        let routes = world.nodes[A].paths.routes();
+        assert_eq!(routes.len(), 2, "in doubt both carry it");
+        assert_eq!(world.nodes[A].paths.state().reason, Reason::Suspect);
+        world.run(ms(500));
+        assert_eq!(world.nodes[A].paths.routes(), Routes::one(Route::Relay(hub(1))));
+        assert_eq!(world.nodes[A].paths.state().reason, Reason::PathLost);
+        let (at, event) = world.nodes[A].events.last().unwrap();
+        assert_eq!((event.kind, event.route), (PathEventKind::Demoted, Some(Route::Relay(hub(1)))));
+        // The first unanswered send is at most one interval and a round trip after the cut.
+        assert!(*at - cut <= ms(1_500 + 100 + 20));
+        let delivered = world.nodes[B].app_received.len();
+        world.run(secs(1));
+        assert!(world.nodes[B].app_received.len() >= delivered + 9, "the relay delivers");
+        world.link.cut = [false; 2];
+        world.run(secs(35));
+        assert_eq!(world.primary(A), Some(addr(2)), "it returns when it answers");
+        assert_eq!(world.primary(B), Some(addr(1)));
+    }
+}
+
+#[test]
+fn a_lost_keepalive_alone_never_demotes() {
+    let mut world = World::direct(1);
+    world.link.cut = [true; 2];
+    world.run(secs(600));
+    for side in [A, B] {
+        assert!(world.nodes[side].paths.state().direct);
+        assert_eq!(world.nodes[side].paths.stats().demotions, 0);
+    }
+}
+
+#[test]
+fn a_short_outage_never_demotes() {
+    for relay_delay in [30, 5] {
+        let mut world = World::direct(1);
+        world.link.relay_delay = ms(relay_delay);
+        world.nodes[A].app_every = Some(ms(50));
+        // Short ones leave no answer missing for long. Long ones raise a doubt, and end in it.
+        for outage in [200, 200, 400, 600, 800, 900].repeat(4) {
+            world.link.cut = [true; 2];
+            world.run(ms(outage));
+            world.link.cut = [false; 2];
+            world.run(secs(5));
+        }
+        assert_eq!(world.nodes[A].paths.stats().demotions, 0, "relay at {relay_delay} ms");
+    }
+}
+
+#[test]
+fn two_idle_peers_do_not_bounce_keepalives() {
+    let mut world = World::direct(1);
+    let before = [A, B].map(|side| world.nodes[side].datagrams);
+    world.run(secs(600));
+    for side in [A, B] {
+        let sent = world.nodes[side].datagrams - before[side];
+        assert!((24..=41).contains(&sent), "{sent} datagrams in ten minutes");
+        assert_eq!(world.nodes[side].paths.stats().answers, 0);
+    }
+}
+
+#[test]
+fn no_keepalive_is_sent_while_traffic_flows() {
+    let mut world = World::direct(1);
+    world.nodes[A].app_every = Some(secs(5));
+    world.run(secs(600));
+    for side in [A, B] {
+        assert_eq!(world.nodes[side].paths.stats().keepalives, 0, "side {side}");
+    }
+    // B's application answers at once. That answer is data too, and A has nothing else to send for it.
+    assert_eq!(world.nodes[B].paths.stats().answers, 0);
+    assert!(world.nodes[A].paths.stats().answers <= 121);
+}
+
+#[test]
+fn one_way_data_is_answered_and_keeps_its_path() {
+    let mut world = World::direct(1);
+    world.nodes[B].replies = false;
+    world.nodes[A].app_every = Some(ms(20));
+    world.run(secs(60));
+    assert_eq!(world.nodes[A].events.len(), 1, "promoted, and nothing since");
+    let answers = world.nodes[B].paths.stats().answers;
+    assert!((200..=260).contains(&answers), "{answers} answers in a minute");
+}
+
+#[test]
+fn probes_passing_while_data_is_dropped_save_no_path() {
+    let mut world = World::direct(1);
+    world.nodes[A].app_every = Some(ms(50));
+    world.run(secs(5));
+    world.link.data_dies = true;
+    world.run(ms(2_000));
+    assert_eq!(world.nodes[A].paths.state().reason, Reason::DataLost);
+    assert_eq!(world.nodes[A].paths.routes(), Routes::one(Route::Relay(hub(1))));
+    world.run(secs(14));
+    assert_eq!(world.primary(A), None, "its echo alone doesn't let it return at once");
+    world.link.data_dies = false;
+    world.run(secs(40));
+    assert_eq!(world.primary(A), Some(addr(2)));
+}
+
+#[test]
+fn a_late_packet_never_moves_the_endpoint() {
+    let mut world = World::direct(1);
+    world.with(A, |paths, now| {
+        for _ in 0..100 {
+            paths.on_authentic(now, Route::Direct(addr(77)), false, 1_200, true);
+        }
+        assert_eq!(paths.routes(), Routes::one(Route::Direct(addr(2))));
+        assert_eq!(paths.stats().late_sources, 100);
+    });
+    world.run(secs(10));
+    assert!(!world.nodes[A].bytes_to.contains_key(&Route::Direct(addr(77))));
+    // Also after a move, when the old address is known: what it sent before arrives late.
+    world.nodes[B].source = addr(3);
+    world.nodes[B].reached_at = vec![addr(3)];
+    world.with(B, Paths::on_network_change);
+    world.run(ms(200));
+    assert_eq!(world.primary(A), Some(addr(3)));
+    world.with(A, |paths, now| paths.on_authentic(now, Route::Direct(addr(2)), false, 1_200, true));
+    assert_eq!(world.nodes[A].paths.routes(), Routes::one(Route::Direct(addr(3))));
+    world.run(secs(10));
+    assert_eq!((world.primary(A), world.nodes[A].paths.stats().moves), (Some(addr(3)), 1));
+}
+
+#[test]
+fn a_new_source_gets_at_most_three_times_its_bytes() {
+    let mut world = World::direct(1);
+    world.nodes[A].app_every = Some(ms(10));
+    world.run(secs(1));
+    let victim = Route::Direct(addr(66));
+    for copied in [60, 1_200] {
+        world.with(A, |paths, now| {
+            paths.on_authentic(now, victim, true, copied, true);
+            paths.on_control(now, victim, true, Control::Moved);
+        });
+        world.run(secs(60));
+    }
+    let sent = world.nodes[A].bytes_to[&victim];
+    assert!((APP_LEN..=3 * 1_260).contains(&sent), "{sent} bytes");
+    assert_eq!(world.primary(A), Some(addr(2)));
+    assert!(world.nodes[A].paths.stats().amplification_refused > 0);
+}
+
+#[test]
+fn a_roamed_peer_is_followed_within_a_round_trip() {
+    let mut world = World::direct(1);
+    world.nodes[A].app_every = Some(ms(20));
+    world.run(secs(2));
+    world.nodes[B].source = addr(3);
+    world.nodes[B].reached_at = vec![addr(3)];
+    world.with(B, Paths::on_network_change);
+    // MOVED arrives after 10 ms; a round trip is 20 ms.
+    world.run(ms(10 + 20));
+    assert_eq!(world.primary(A), Some(addr(3)));
+    let (_, event) = world.nodes[A].events.last().unwrap();
+    assert_eq!((event.kind, event.reason), (PathEventKind::Moved, Reason::PeerMoved));
+    world.run(secs(5));
+    assert_eq!(world.nodes[A].paths.routes().len(), 1);
+    assert_eq!(world.nodes[B].paths.stats().demotions, 0, "the mover's path stands");
+}
+
+#[test]
+fn a_mover_is_followed_although_every_direct_moved_is_lost() {
+    let mut world = World::direct(1);
+    world.nodes[A].app_every = Some(ms(20));
+    world.run(secs(2));
+    world.nodes[B].source = addr(3);
+    world.nodes[B].reached_at = vec![addr(3)];
+    world.link.cut[B] = true;
+    world.with(B, Paths::on_network_change);
+    world.run(ms(50));
+    assert_eq!(world.nodes[A].paths.routes().len(), 2, "told through the relay, so in doubt at once");
+    world.link.cut[B] = false;
+    world.run(ms(700));
+    assert_eq!(world.primary(A), Some(addr(3)));
+}
+
+#[test]
+fn a_rebinding_that_nobody_announced_is_followed_when_the_old_address_stays_silent() {
+    let mut world = World::direct(1);
+    world.nodes[A].app_every = Some(ms(20));
+    world.nodes[B].app_every = Some(ms(20));
+    world.run(secs(2));
+    world.nodes[B].source = addr(3);
+    world.nodes[B].reached_at = vec![addr(3)];
+    world.run(ms(200));
+    assert_eq!(
+        world.nodes[A].paths.routes().iter().collect::<Vec<_>>(),
+        [2, 3].map(|n| Route::Direct(addr(n)))
+    );
+    world.run(ms(150));
+    assert_eq!(world.primary(A), Some(addr(3)));
+    assert_eq!(world.nodes[A].paths.stats().demotions, 0);
+}
+
+#[test]
+fn an_on_path_attacker_cannot_keep_the_path() {
+    let mut world = World::direct(1);
+    for side in [A, B] {
+        world.nodes[side].app_every = Some(ms(50));
+    }
+    world.run(secs(2));
+    // Each of its copies is first, so B's own datagrams only ever arrive as duplicates.
+    world.link.mirror = Some(addr(66));
+    world.run(secs(120));
+    assert_eq!(world.primary(A), Some(addr(2)));
+    let stats = *world.nodes[A].paths.stats();
+    assert_eq!((stats.moves, stats.demotions), (0, 0));
+    // Had it cut the path, it could hold it while it serves it. Not longer:
+    world.nodes[B].reached_at.clear();
+    world.run(secs(10));
+    assert_eq!(world.primary(A), Some(addr(66)));
+    world.nodes[B].reached_at = vec![addr(2)];
+    world.link.mirror = None;
+    world.run(secs(4));
+    assert_eq!(world.primary(A), Some(addr(2)));
+}
+
+#[test]
+fn flapping_has_hysteresis() {
+    let mut world = World::direct(1);
+    for side in [A, B] {
+        world.nodes[side].app_every = Some(ms(50));
+    }
+    for _ in 0..60 {
+        world.link.cut = [true; 2];
+        world.run(secs(4));
+        world.link.cut = [false; 2];
+        world.run(secs(4));
+    }
+    let promotions = world.count(A, PathEventKind::Promoted);
+    assert!((4..=16).contains(&promotions), "{promotions} promotions in 60 flaps");
+    world.run(secs(100));
+    assert_eq!(world.primary(A), Some(addr(2)), "a path that is good again is used again");
+}
+
+#[test]
+fn a_one_way_path_is_not_promoted() {
+    let mut world = World::relayed(1);
+    world.link.cut = [true, false];
+    world.run(secs(300));
+    for side in [A, B] {
+        let state = world.nodes[side].paths.state();
+        assert_eq!((state.direct, state.reason, state.settled), (false, Reason::NoAnswer, true));
+        assert_eq!(world.count(side, PathEventKind::Promoted), 0);
+    }
+    assert!(world.nodes[A].paths.candidates.get(addr(2)).unwrap().heard.is_some(), "A does hear B");
+}
+
+#[test]
+fn checks_that_nobody_answers_are_bounded_in_rate() {
+    let mut world = World::relayed(1);
+    world.link.cut = [true; 2];
+    let told: Vec<_> = (100..116).map(addr).collect();
+    world.with(B, |paths, now| paths.set_local_candidates(now, &told));
+    world.run(secs(1));
+    let quick =
+        |world: &World| world.nodes[A].paths.candidates.iter().filter(|known| known.is_checked()).count();
+    assert_eq!(quick(&world), config::MAX_CHECKS_IN_FLIGHT);
+    assert!(!world.nodes[A].paths.state().settled);
+    world.run(secs(29));
+    assert_eq!(world.nodes[A].paths.state().reason, Reason::NoAnswer);
+    let before = world.nodes[A].paths.stats().challenges;
+    world.run(secs(600));
+    let rate = world.nodes[A].paths.stats().challenges - before;
+    assert!(
+        (16 * 15..=16 * 26 + 30).contains(&rate),
+        "{rate} challenges to 16 silent addresses in ten minutes"
+    );
+}
+
+#[test]
+fn candidates_are_bounded() {
+    let mut world = World::direct(1);
+    let many: Vec<_> = (10..60).map(addr).collect();
+    world.with(A, |paths, now| {
+        paths.add_candidates(now, &many);
+        for host in 100..250 {
+            paths.on_authentic(now, Route::Direct(addr(host)), true, 100, false);
+        }
+        let addrs = (60..76).map(addr).collect();
+        paths.on_control(now, Route::Relay(hub(1)), true, Control::Candidates { r#gen: 77, addrs });
+        assert_eq!(paths.candidates.iter().count(), MAX_CANDIDATES);
+        let seen = paths.candidates.iter().filter(|known| known.origin == candidate::Origin::Seen).count();
+        assert!(seen <= MAX_REFLEXIVE);
+        assert!(paths.stats().candidates_refused > 0);
+    });
+    assert_eq!(world.primary(A), Some(addr(2)), "what is in use stays");
+}
+
+#[test]
+fn the_queue_of_control_messages_is_bounded() {
+    let mut paths = World::direct(1).nodes.into_iter().next().unwrap().paths;
+    let now = origin();
+    for n in 0..1_000u64 {
+        let data = n.to_le_bytes();
+        paths.on_control(now, Route::Relay(hub(1)), true, Control::Challenge { data });
+    }
+    assert_eq!(std::iter::from_fn(|| paths.poll_control()).count(), MAX_QUEUED_CONTROL);
+    assert_eq!(paths.stats().control_dropped, 1_000 - MAX_QUEUED_CONTROL as u64);
+}
+
+#[test]
+fn a_peer_learned_only_from_its_challenge_is_direct() {
+    // B sits behind a NAT that gives its datagrams to A another address than any that B knows.
+    let mut world = World::relayed(1);
+    world.nodes[B].source = addr(50);
+    world.nodes[B].reached_at = vec![addr(50)];
+    world.run(secs(1));
+    assert_eq!(world.primary(A), Some(addr(50)));
+    assert_eq!(world.primary(B), Some(addr(1)));
+}
+
+#[test]
+fn every_relayed_peer_has_its_reason() {
+    let mut world = World::new(1);
+    let reason = |world: &World| world.nodes[A].paths.state().reason.as_str();
+    assert_eq!(reason(&world), "no_relay");
+    world.with(A, |paths, now| paths.set_relays(now, &[hub(1)]));
+    world.with(B, |paths, now| paths.set_relays(now, &[hub(1)]));
+    assert_eq!(reason(&world), "starting");
+    world.establish();
+    assert_eq!(reason(&world), "checking");
+    world.run(secs(4));
+    assert_eq!(reason(&world), "no_candidates");
+    let state = world.nodes[A].paths.state();
+    assert_eq!((state.settled, state.rtt), (true, Some(ms(60))), "the relay was measured");
+    world.with(A, |paths, now| paths.add_candidates(now, &[addr(9)]));
+    assert_eq!(reason(&world), "checking");
+    world.run(secs(5));
+    assert_eq!((reason(&world), world.nodes[A].paths.state().settled), ("no_answer", true));
+}
+
+#[test]
+fn without_a_relay_candidates_are_used_at_once() {
+    let mut world = World::new(1);
+    world.with(A, |paths, now| paths.add_candidates(now, &[addr(2)]));
+    assert_eq!(world.nodes[A].paths.routes(), Routes::one(Route::Direct(addr(2))));
+    assert!(world.nodes[A].paths.may_send(&Route::Direct(addr(2)), 1_500));
+    assert_eq!(world.nodes[A].paths.state().addr, Some(addr(2)));
+    world.establish();
+    world.run(ms(30));
+    assert_eq!(world.primary(A), Some(addr(2)));
+    world.run(ms(30));
+    assert_eq!(world.primary(B), Some(addr(1)), "learned from where it came");
+    world.nodes[A].app_every = Some(ms(50));
+    world.link.cut = [true; 2];
+    world.run(secs(10));
+    assert_eq!(world.nodes[A].paths.routes().first(), Some(Route::Direct(addr(2))), "nothing else to use");
+    world.link.cut = [false; 2];
+    world.run(secs(30));
+    assert_eq!(world.primary(A), Some(addr(2)));
+}
+
+#[test]
+fn without_a_relay_each_candidate_gets_its_turn() {
+    let mut world = World::new(1);
+    world.with(A, |paths, now| paths.add_candidates(now, &[7, 8, 9, 2].map(addr)));
+    let mut tried = std::collections::BTreeSet::new();
+    for _ in 0..4 {
+        tried.extend(world.nodes[A].paths.routes());
+        world.run(secs(1));
+    }
+    assert_eq!(tried.len(), 4);
+    world.run(secs(3_600));
+    assert_eq!(world.nodes[A].paths.poll_timeout(), None, "not for ever");
+}
+
+#[test]
+fn a_faster_relay_beats_a_direct_path_by_a_wide_margin_only() {
+    let mut world = World::relayed(1);
+    world.link.direct_delay = ms(300);
+    world.nodes[A].app_every = Some(ms(100));
+    world.run(secs(60));
+    let state = world.nodes[A].paths.state();
+    assert_eq!((state.direct, state.reason), (false, Reason::RelayFaster));
+    assert!(state.rtt.unwrap() < ms(70));
+    world.link.direct_delay = ms(20);
+    world.run(secs(1_200));
+    assert_eq!(world.primary(A), Some(addr(2)), "and it gives back");
+    let mut close = World::relayed(1);
+    close.link.direct_delay = ms(60);
+    close.nodes[A].app_every = Some(ms(100));
+    close.run(secs(120));
+    assert_eq!(close.primary(A), Some(addr(2)), "twice the relay's round trip is no reason");
+}
+
+#[test]
+fn a_slow_path_is_found_and_costs_no_storm_of_challenges() {
+    let mut world = World::relayed(1);
+    (world.link.direct_delay, world.link.relay_delay) = (ms(450), ms(400));
+    world.run(secs(30));
+    for side in [A, B] {
+        assert!(world.primary(side).is_some());
+        let challenges = world.nodes[side].paths.stats().challenges;
+        assert!(challenges < 20, "{challenges} challenges");
+    }
+}
+
+#[test]
+fn the_standby_relay_takes_over_within_2_s() {
+    let mut world = World::new(1);
+    for side in [A, B] {
+        world.with(side, |paths, now| paths.set_relays(now, &[hub(1), hub(2)]));
+    }
+    world.establish();
+    world.nodes[A].app_every = Some(ms(100));
+    world.run(secs(5));
+    let home = world.nodes[A].paths.routes();
+    assert_eq!(home.len(), 1);
+    let Some(Route::Relay(dead)) = home.first() else { panic!("relayed") };
+    world.link.relays_cut.insert(dead);
+    world.run(ms(1_100));
+    let before = world.nodes[B].app_received.len();
+    world.run(ms(900));
+    assert!(world.nodes[B].app_received.len() >= before + 8);
+    world.run(secs(1));
+    let other = if dead == hub(1) { hub(2) } else { hub(1) };
+    assert_eq!(world.nodes[A].paths.routes(), Routes::one(Route::Relay(other)));
+}
+
+#[test]
+fn a_lossy_path_is_not_given_up_for_its_losses() {
+    let mut demotions = 0;
+    for seed in 0..10 {
+        let mut world = World::direct(seed);
+        world.link.loss_percent = 20;
+        world.nodes[A].app_every = Some(ms(100));
+        world.run(secs(60));
+        demotions += world.nodes[A].paths.stats().demotions;
+        assert!(world.nodes[A].paths.stats().demotions <= 1, "seed {seed}");
+    }
+    assert!(demotions <= 2, "{demotions} in ten minutes at 20 % loss each way");
+}
+
+#[test]
+fn the_better_of_two_direct_paths_is_used_without_taking_turns() {
+    let mut world = World::direct(1);
+    world.nodes[B].reached_at = vec![addr(2), addr(4)];
+    world.with(A, |paths, now| paths.add_candidates(now, &[addr(4)]));
+    world.nodes[A].app_every = Some(ms(100));
+    world.run(secs(300));
+    assert_eq!(world.count(A, PathEventKind::Promoted), 1, "equals don't take turns");
+}
+
+#[test]
+fn the_keepalive_adapts_to_mappings_that_die_while_idle() {
+    let mut world = World::direct(1);
+    let first = world.nodes[A].paths.keepalive.interval();
+    world.link.cut = [true; 2];
+    world.run(secs(60));
+    world.nodes[A].app_every = Some(ms(100));
+    world.run(secs(3));
+    assert!(world.nodes[A].paths.keepalive.interval() < first);
+    let mut steady = World::direct(1);
+    steady.run(secs(3_600));
+    assert!(steady.nodes[A].paths.keepalive.interval() > first);
+    assert!(steady.nodes[A].paths.keepalive.interval() <= config::KEEPALIVE_RANGE.1);
+}
+
+#[test]
+fn losing_the_last_route_is_an_event() {
+    let mut world = World::relayed(1);
+    world.link.cut = [true; 2];
+    world.with(A, |paths, now| paths.set_relays(now, &[]));
+    assert!(world.nodes[A].paths.routes().is_empty());
+    let (_, event) = world.nodes[A].events.last().unwrap();
+    assert_eq!((event.kind, event.route, event.reason), (PathEventKind::Lost, None, Reason::NoRelay));
+}
+
+#[test]
+fn a_closed_session_leaves_nothing_running() {
+    let mut world = World::direct(1);
+    world.with(A, Paths::on_closed);
+    assert_eq!(world.nodes[A].paths.poll_timeout(), None);
+    assert_eq!(world.nodes[A].paths.routes(), Routes::one(Route::Relay(hub(1))));
+    world.with(A, Paths::on_established);
+    world.run(secs(1));
+    assert_eq!(world.primary(A), Some(addr(2)));
+}
+
+#[test]
+fn a_restarted_peer_may_begin_its_generations_anew() {
+    let mut world = World::direct(1);
+    world.with(B, |paths, now| paths.set_local_candidates(now, &[addr(2), addr(3)]));
+    world.run(secs(1));
+    let tell = |world: &mut World, r#gen: u32, host: u8| {
+        world.with(A, |paths, now| {
+            let told = Control::Candidates { r#gen, addrs: vec![addr(host)] };
+            paths.on_control(now, Route::Relay(hub(1)), true, told);
+            paths.candidates.get(addr(host)).is_some()
+        })
+    };
+    assert!(!tell(&mut world, 1, 40), "an older list that comes late");
+    assert_eq!(world.nodes[A].paths.stats().stale_candidates, 1);
+    world.with(A, Paths::on_established);
+    assert!(tell(&mut world, 1, 40));
+}
+
+#[test]
+fn the_same_seed_gives_the_same_datagrams() {
+    let run = || {
+        let mut world = World::relayed(7);
+        let start = world.now;
+        world.link.loss_percent = 10;
+        world.nodes[A].app_every = Some(ms(70));
+        world.run(secs(120));
+        let log = world.nodes.iter().flat_map(|node| &node.controls);
+        log.map(|(at, route, control)| (*at - start, *route, control.encode())).collect::<Vec<_>>()
+    };
+    assert_eq!(run(), run());
+}
+
+fn any_route() -> impl Strategy<Value = Route> {
+    prop_oneof![(0u8..40).prop_map(|n| Route::Direct(addr(n))), (0u8..3).prop_map(|n| Route::Relay(hub(n)))]
+}
+
+fn any_control() -> impl Strategy<Value = Control> {
+    prop_oneof![
+        any::<[u8; 8]>().prop_map(|data| Control::Challenge { data }),
+        any::<[u8; 8]>().prop_map(|data| Control::Response { data }),
+        Just(Control::Keepalive),
+        (0u32..5, proptest::collection::vec(0u8..40, 0..20)).prop_map(|(r#gen, hosts)| Control::Candidates {
+            r#gen,
+            addrs: hosts.into_iter().map(addr).collect()
+        }),
+        Just(Control::Moved),
+        Just(Control::Close),
+    ]
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Relays(u8),
+    Local(u8),
+    Add(u8),
+    Established,
+    Closed,
+    Authentic(Route, bool, usize, bool),
+    Control(Route, bool, Control),
+    Echo(usize),
+    Sent(bool),
+    NetworkChange,
+    Wait(u64),
+}
+
+fn any_step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        1 => (0u8..3).prop_map(Step::Relays),
+        1 => (0u8..20).prop_map(Step::Local),
+        1 => (0u8..40).prop_map(Step::Add),
+        1 => Just(Step::Established),
+        1 => Just(Step::Closed),
+        5 => (any_route(), any::<bool>(), 0usize..1_500, any::<bool>())
+            .prop_map(|(route, newest, len, app)| Step::Authentic(route, newest, len, app)),
+        5 => (any_route(), any::<bool>(), any_control()).prop_map(|(r, n, c)| Step::Control(r, n, c)),
+        8 => (0usize..8).prop_map(Step::Echo),
+        5 => any::<bool>().prop_map(Step::Sent),
+        1 => Just(Step::NetworkChange),
+        8 => (0u64..5_000).prop_map(Step::Wait),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn no_order_of_events_breaks_the_bounds(seed in any::<u64>(), steps in proptest::collection::vec(any_step(), 0..120)) {
+        let mut now = origin();
+        let mut paths = Paths::new(PathConfig::default(), now, crate::rt::Rng::seed_from_u64(seed));
+        let mut open: Vec<(Route, [u8; 8])> = Vec::new();
+        let mut received = std::collections::BTreeMap::<Route, u64>::new();
+        let mut sent = std::collections::BTreeMap::<Route, u64>::new();
+        for step in steps {
+            match step {
+                Step::Relays(n) => paths.set_relays(now, &[hub(n), hub(n + 1)][..usize::from(n)]),
+                Step::Local(n) => paths.set_local_candidates(now, &(0..n).map(addr).collect::<Vec<_>>()),
+                Step::Add(n) => paths.add_candidates(now, &[addr(n + 100)]),
+                Step::Established => paths.on_established(now),
+                Step::Closed => paths.on_closed(now),
+                Step::Authentic(route, newest, len, app) => {
+                    *received.entry(route).or_default() += len as u64;
+                    paths.on_authentic(now, route, newest, len, app);
+                }
+                Step::Control(route, newest, control) => {
+                    let len = config::SEAL_OVERHEAD + control.encoded_len();
+                    *received.entry(route).or_default() += len as u64;
+                    paths.on_authentic(now, route, newest, len, false);
+                    paths.on_control(now, route, newest, control);
+                }
+                Step::Echo(index) => {
+                    if !open.is_empty() {
+                        let (route, data) = open.remove(index % open.len());
+                        paths.on_authentic(now, route, true, 39, false);
+                        paths.on_control(now, route, true, Control::Response { data });
+                    }
+                }
+                Step::Sent(app) => paths.on_sent(now, 300, app),
+                Step::NetworkChange => paths.on_network_change(now),
+                Step::Wait(wait) => {
+                    let until = now + ms(wait);
+                    while let Some(at) = paths.poll_timeout().filter(|at| *at <= until) {
+                        now = now.max(at);
+                        paths.handle_timeout(now);
+                        prop_assert!(paths.poll_timeout().is_none_or(|at| at > now));
+                    }
+                    now = until;
+                }
+            }
+            prop_assert!(paths.candidates.iter().count() <= MAX_CANDIDATES);
+            prop_assert!(paths.control.len() <= MAX_QUEUED_CONTROL);
+            while let Some((route, control)) = paths.poll_control() {
+                *sent.entry(route).or_default() += 1;
+                if let Control::Challenge { data } = control {
+                    open.push((route, data));
+                }
+            }
+            while paths.poll_event().is_some() {}
+            let state = paths.state();
+            if let (true, Some(addr)) = (state.direct, state.addr) {
+                prop_assert!(paths.candidates.get(addr).is_some_and(|known| known.proven));
+                let proven = |route: Route| route == Route::Direct(addr) || matches!(route, Route::Relay(_));
+                prop_assert!(paths.routes().iter().any(proven));
+            }
+            if !paths.relays.is_empty() {
+                prop_assert!(!paths.routes().is_empty(), "reachability is never zero");
+            }
+        }
+    }
+}
