@@ -20,4 +20,6 @@ pub mod key;
 #[cfg(any(not(feature = "sim"), madsim))]
 pub mod mesh;
 #[cfg(any(not(feature = "sim"), madsim))]
+pub mod net;
+#[cfg(any(not(feature = "sim"), madsim))]
 pub mod rt;
