@@ -216,6 +216,10 @@ impl Records {
                 places.insert(place);
                 chosen.push(place);
             }
+            // Floyd's order isn't random, and one of them may be left out below.
+            for last in (1..chosen.len()).rev() {
+                chosen.swap(last, below(&mut self.rng, last as u64 + 1) as usize);
+            }
             let records: Vec<SealedRecord> = chosen
                 .into_iter()
                 .filter_map(|place| space.records.get_index(place))
