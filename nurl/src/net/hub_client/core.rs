@@ -290,6 +290,9 @@ impl HubClient {
             HubCommand::Withdraw => {
                 if self.record.take().is_some() {
                     self.request(rendezvous::Frame::Withdraw.to_vec());
+                    if let Some(up) = self.up_mut() {
+                        up.next_refresh = None;
+                    }
                 }
             }
             HubCommand::Lookup { peer } => self.request(rendezvous::Frame::Lookup { peer }.to_vec()),

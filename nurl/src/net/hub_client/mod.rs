@@ -30,7 +30,7 @@ use crate::net::relay::{CloseReason, GroupTag, Limits};
 use crate::net::rendezvous::{PublishResult, SealedRecord};
 use crate::rt::sync::oneshot;
 
-pub use driver::{COMMAND_QUEUE, EVENT_QUEUE, spawn, spawn_into};
+pub use driver::{Batch, COMMAND_QUEUE, EVENT_QUEUE, spawn, spawn_into};
 
 /// Which hub, and who we are there.
 #[derive(Debug, Clone)]

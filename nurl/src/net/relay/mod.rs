@@ -20,5 +20,5 @@ mod core;
 #[cfg(test)]
 mod tests;
 
-pub use self::core::{ClientId, Counters, Relay, RelayLimits};
+pub use self::core::{ClientId, Counters, MAX_CORRESPONDENTS, Relay, RelayLimits};
 pub use frame::{CloseReason, Frame, GroupTag, Limits, Roles};

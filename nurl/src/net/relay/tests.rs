@@ -1,4 +1,3 @@
-use super::core::MAX_CORRESPONDENTS;
 use super::frame::MAX_DATAGRAM_BYTES;
 use super::*;
 use crate::key::PublicKey;
