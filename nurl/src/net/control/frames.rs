@@ -1,0 +1,118 @@
+//! The row of frames inside one plaintext: `kind:1 ‖ length:2 little-endian ‖ body`.
+//!
+//! A frame lies whole within its plaintext. What the kinds mean is said by [`relay`](crate::net::relay) (below
+//! 0x30) and [`rendezvous`](crate::net::rendezvous) (0x30 to 0x3f). A row that doesn't add up is
+//! [`Truncated`]; unknown kinds are for the reader to count and step over.
+
+use super::MAX_PLAINTEXT_BYTES;
+
+/// Bytes before each body.
+pub const HEADER_BYTES: usize = 3;
+
+/// The longest body: with its header it fills one plaintext.
+pub const MAX_BODY_BYTES: usize = MAX_PLAINTEXT_BYTES - HEADER_BYTES;
+
+/// A plaintext ends within a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a message ends within a frame")]
+pub struct Truncated;
+
+/// Iterates over the frames of a plaintext as (kind, body); ends after the first error.
+pub fn split(plaintext: &[u8]) -> Split<'_> {
+    Split { rest: plaintext }
+}
+
+/// See [`split`].
+#[derive(Debug, Clone)]
+pub struct Split<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Iterator for Split<'a> {
+    type Item = Result<(u8, &'a [u8]), Truncated>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        let frame = self.rest.split_first_chunk::<HEADER_BYTES>().and_then(|(header, rest)| {
+            let len = usize::from(u16::from_le_bytes([header[1], header[2]]));
+            rest.split_at_checked(len).map(|(body, rest)| (header[0], body, rest))
+        });
+        match frame {
+            Some((kind, body, rest)) => {
+                self.rest = rest;
+                Some(Ok((kind, body)))
+            }
+            None => {
+                self.rest = &[];
+                Some(Err(Truncated))
+            }
+        }
+    }
+}
+
+/// Appends one frame whose body is the parts one behind the other.
+///
+/// # Panics
+/// If the body is longer than [`MAX_BODY_BYTES`]: callers check their own limits, which are lower.
+pub fn put(out: &mut Vec<u8>, kind: u8, parts: &[&[u8]]) {
+    let len: usize = parts.iter().map(|part| part.len()).sum();
+    assert!(len <= MAX_BODY_BYTES, "a frame of {len} bytes");
+    out.reserve(HEADER_BYTES + len);
+    out.push(kind);
+    out.extend_from_slice(&(len as u16).to_le_bytes());
+    for part in parts {
+        out.extend_from_slice(part);
+    }
+}
+
+/// Takes fixed-size fields off the front of a body.
+#[derive(Debug, Clone, Copy)]
+pub struct Reader<'a>(pub &'a [u8]);
+
+impl<'a> Reader<'a> {
+    /// The next `N` bytes.
+    pub fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (head, tail) = self.0.split_first_chunk::<N>()?;
+        self.0 = tail;
+        Some(*head)
+    }
+
+    /// The next `len` bytes.
+    pub fn slice(&mut self, len: usize) -> Option<&'a [u8]> {
+        let (head, tail) = self.0.split_at_checked(len)?;
+        self.0 = tail;
+        Some(head)
+    }
+
+    /// The next byte.
+    pub fn u8(&mut self) -> Option<u8> {
+        self.array().map(u8::from_le_bytes)
+    }
+
+    /// The next 2 bytes.
+    pub fn u16(&mut self) -> Option<u16> {
+        self.array().map(u16::from_le_bytes)
+    }
+
+    /// The next 4 bytes.
+    pub fn u32(&mut self) -> Option<u32> {
+        self.array().map(u32::from_le_bytes)
+    }
+
+    /// The next 8 bytes.
+    pub fn u64(&mut self) -> Option<u64> {
+        self.array().map(u64::from_le_bytes)
+    }
+
+    /// Everything that is left.
+    pub fn rest(self) -> &'a [u8] {
+        self.0
+    }
+
+    /// `value` if nothing is left: fields of fixed layout have no tail.
+    pub fn end<T>(self, value: T) -> Option<T> {
+        self.0.is_empty().then_some(value)
+    }
+}

@@ -1,0 +1,296 @@
+//! The control connection: Noise IK over a byte stream, between a client and the hub whose key it pins.
+//!
+//! Promise: after the handshake both sides know the other's key, and every byte of a frame is authentic, in
+//! order and unread by others. A client reaches the hub that holds the pinned key or none. A hub knows that a
+//! client holds its key only once a *transport* message decrypts: message 1 can be replayed by anyone who
+//! saw it, so [`Connection::is_proven`] is false until then.
+//!
+//! How: `Noise_IK_25519_ChaChaPoly_SHA256`, prologue `"nurl/1 hub"`, empty handshake payloads. On the stream
+//! each Noise message follows its length, 16 bits big-endian (Noise §13). The plaintext of a transport
+//! message is a row of frames ([`frames`]): up to [`MAX_PLAINTEXT_BYTES`], so that one write system call
+//! carries many.
+//!
+//! A [`Connection`] is pure: bytes in by [`Connection::handle_bytes`], plaintexts out by
+//! [`Connection::poll_message`], bytes to write by [`Connection::poll_write`] and [`Connection::seal`].
+//! It keeps a partial message for as long as the stream lives: there is no timeout between a header and its
+//! body that could desynchronise it. It holds no more memory than bytes that arrived: a header reserves
+//! nothing. Any error is final.
+
+pub mod frames;
+mod resolver;
+#[cfg(test)]
+mod tests;
+
+use snow::HandshakeState;
+use snow::types::Cipher;
+
+use crate::key::{PublicKey, SecretKey};
+use crate::rt::Rng;
+
+const PATTERN: &str = "Noise_IK_25519_ChaChaPoly_SHA256";
+
+/// The Noise prologue of a control connection.
+pub const PROLOGUE: &[u8] = b"nurl/1 hub";
+
+/// Noise messages are at most 65,535 bytes (Noise §3); with the AEAD's tag of 16 this much plaintext is left.
+/// It is also the limit of a relay frame with its header: frames never span messages.
+pub const MAX_PLAINTEXT_BYTES: usize = 65_519;
+
+/// Bytes of the length before each Noise message.
+pub const LENGTH_BYTES: usize = 2;
+
+/// Message 1 with an empty payload: e (32), s (48), tag (16). Another length is no client of ours.
+const MESSAGE_1_BYTES: usize = 96;
+
+/// Message 2 with an empty payload: e (32), tag (16).
+const MESSAGE_2_BYTES: usize = 48;
+
+const TAG_BYTES: usize = 16;
+
+/// Why a connection is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ControlError {
+    /// A handshake message of a length that none of ours has.
+    #[error("the other side doesn't speak this protocol (a handshake message of {0} bytes)")]
+    NotOurProtocol(usize),
+    /// The handshake failed: the other side holds another key than expected, or the bytes were changed.
+    #[error("the handshake failed: another key than the pinned one, or changed bytes")]
+    Handshake,
+    /// A transport message failed to decrypt.
+    #[error("a message failed its authentication")]
+    Decrypt,
+    /// A transport message shorter than its tag.
+    #[error("a message of {0} bytes is too short")]
+    TooShort(usize),
+    /// Something was to be sealed before the handshake was done, or more than a message holds.
+    #[error("the connection can't carry this now")]
+    NotReady,
+    /// All nonces of one direction are used up (2^64 − 1 messages).
+    #[error("all nonces are used up")]
+    Exhausted,
+}
+
+enum State {
+    /// Server: waits for message 1.
+    AwaitFirst(Box<HandshakeState>),
+    /// Client: waits for message 2.
+    AwaitSecond(Box<HandshakeState>),
+    Open {
+        peer: PublicKey,
+        sealer: Direction,
+        opener: Direction,
+    },
+    Failed(ControlError),
+}
+
+/// One direction of the open connection.
+struct Direction {
+    cipher: Box<dyn Cipher>,
+    nonce: u64,
+}
+
+impl Direction {
+    fn new(key: &[u8; 32]) -> Direction {
+        Direction { cipher: resolver::cipher(key), nonce: 0 }
+    }
+
+    /// The next nonce. 2^64 − 1 is reserved (Noise §5.1).
+    fn next(&mut self) -> Result<u64, ControlError> {
+        let nonce = self.nonce;
+        self.nonce = nonce.checked_add(1).ok_or(ControlError::Exhausted)?;
+        Ok(nonce)
+    }
+}
+
+/// One side of a control connection.
+pub struct Connection {
+    state: State,
+    /// Bytes that arrived and are not yet consumed; `at` is where the next message begins.
+    inbox: Vec<u8>,
+    at: usize,
+    outbox: Vec<u8>,
+    proven: bool,
+}
+
+impl Connection {
+    /// The client's side; message 1 is at once there to [`poll_write`](Connection::poll_write).
+    ///
+    /// # Errors
+    /// [`ControlError::Handshake`] when `hub` is a key of small order.
+    pub fn client(key: &SecretKey, hub: &PublicKey, rng: &mut Rng) -> Result<Connection, ControlError> {
+        let mut noise = resolver::builder(PATTERN, rng)
+            .prologue(PROLOGUE)
+            .and_then(|builder| builder.local_private_key(key.as_bytes()))
+            .and_then(|builder| builder.remote_public_key(hub.as_bytes()))
+            .and_then(snow::Builder::build_initiator)
+            .map_err(|_| ControlError::Handshake)?;
+        let mut outbox = Vec::new();
+        write_handshake(&mut noise, MESSAGE_1_BYTES, &mut outbox)?;
+        Ok(Connection::in_state(State::AwaitSecond(Box::new(noise)), outbox))
+    }
+
+    /// The hub's side.
+    ///
+    /// # Errors
+    /// [`ControlError::Handshake`] when the cryptography refuses the key.
+    pub fn server(key: &SecretKey, rng: &mut Rng) -> Result<Connection, ControlError> {
+        let noise = resolver::builder(PATTERN, rng)
+            .prologue(PROLOGUE)
+            .and_then(|builder| builder.local_private_key(key.as_bytes()))
+            .and_then(snow::Builder::build_responder)
+            .map_err(|_| ControlError::Handshake)?;
+        Ok(Connection::in_state(State::AwaitFirst(Box::new(noise)), Vec::new()))
+    }
+
+    fn in_state(state: State, outbox: Vec<u8>) -> Connection {
+        Connection { state, inbox: Vec::new(), at: 0, outbox, proven: false }
+    }
+
+    /// The other side's key, once the handshake is done.
+    pub fn peer(&self) -> Option<PublicKey> {
+        match &self.state {
+            State::Open { peer, .. } => Some(*peer),
+            _ => None,
+        }
+    }
+
+    /// Whether the other side has proved that it holds its key and takes part now: a transport message of
+    /// its own has decrypted. For a client that is so with message 2.
+    pub fn is_proven(&self) -> bool {
+        self.proven
+    }
+
+    /// Takes bytes of the stream, in any portions.
+    pub fn handle_bytes(&mut self, bytes: &[u8]) {
+        if !matches!(self.state, State::Failed(_)) {
+            self.inbox.extend_from_slice(bytes);
+        }
+    }
+
+    /// Takes the next whole message; a transport message's plaintext replaces `plaintext`'s content.
+    /// `false`: there is none yet. Call it until then after each [`handle_bytes`](Connection::handle_bytes).
+    ///
+    /// # Errors
+    /// Any [`ControlError`]; the connection is over then and repeats it.
+    pub fn poll_message(&mut self, plaintext: &mut Vec<u8>) -> Result<bool, ControlError> {
+        loop {
+            if let State::Failed(error) = self.state {
+                return Err(error);
+            }
+            let Some(len) = self.whole_message() else {
+                // What is consumed goes in one move, not one for each message.
+                self.inbox.drain(..self.at);
+                self.at = 0;
+                return Ok(false);
+            };
+            let from = self.at + LENGTH_BYTES;
+            self.at = from + len;
+            match self.handle_message(from..from + len, plaintext) {
+                Ok(false) => {}
+                Ok(true) => return Ok(true),
+                Err(error) => {
+                    self.state = State::Failed(error);
+                    self.inbox = Vec::new();
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    /// The length of the message that begins at `at`, if all of it has arrived.
+    fn whole_message(&self) -> Option<usize> {
+        let rest = &self.inbox[self.at..];
+        let (length, rest) = rest.split_first_chunk::<LENGTH_BYTES>()?;
+        let len = usize::from(u16::from_be_bytes(*length));
+        (rest.len() >= len).then_some(len)
+    }
+
+    /// Whether the message was a transport message.
+    fn handle_message(
+        &mut self,
+        range: std::ops::Range<usize>,
+        plaintext: &mut Vec<u8>,
+    ) -> Result<bool, ControlError> {
+        let message = &self.inbox[range];
+        match &mut self.state {
+            State::AwaitFirst(noise) => {
+                read_handshake(noise, message, MESSAGE_1_BYTES)?;
+                write_handshake(noise, MESSAGE_2_BYTES, &mut self.outbox)?;
+                self.state = open(noise, false)?;
+                Ok(false)
+            }
+            State::AwaitSecond(noise) => {
+                read_handshake(noise, message, MESSAGE_2_BYTES)?;
+                self.state = open(noise, true)?;
+                self.proven = true;
+                Ok(false)
+            }
+            State::Open { opener, .. } => {
+                let len = message.len().checked_sub(TAG_BYTES).ok_or(ControlError::TooShort(message.len()))?;
+                plaintext.clear();
+                plaintext.resize(len, 0);
+                let nonce = opener.next()?;
+                opener.cipher.decrypt(nonce, &[], message, plaintext).map_err(|_| ControlError::Decrypt)?;
+                self.proven = true;
+                Ok(true)
+            }
+            State::Failed(error) => Err(*error),
+        }
+    }
+
+    /// Appends the handshake bytes that wait to be written.
+    pub fn poll_write(&mut self, out: &mut Vec<u8>) {
+        out.append(&mut self.outbox);
+    }
+
+    /// Appends one sealed message with its length to `out`.
+    ///
+    /// # Errors
+    /// [`ControlError::NotReady`] before the handshake is done or over [`MAX_PLAINTEXT_BYTES`].
+    pub fn seal(&mut self, plaintext: &[u8], out: &mut Vec<u8>) -> Result<(), ControlError> {
+        let State::Open { sealer, .. } = &mut self.state else { return Err(ControlError::NotReady) };
+        if plaintext.len() > MAX_PLAINTEXT_BYTES {
+            return Err(ControlError::NotReady);
+        }
+        let nonce = sealer.next()?;
+        let len = plaintext.len() + TAG_BYTES;
+        out.extend_from_slice(&(len as u16).to_be_bytes());
+        let from = out.len();
+        out.resize(from + len, 0);
+        sealer.cipher.encrypt(nonce, &[], plaintext, &mut out[from..]);
+        Ok(())
+    }
+
+    #[cfg(test)]
+    fn reserved_bytes(&self) -> usize {
+        self.inbox.capacity()
+    }
+}
+
+fn write_handshake(noise: &mut HandshakeState, len: usize, out: &mut Vec<u8>) -> Result<(), ControlError> {
+    out.extend_from_slice(&(len as u16).to_be_bytes());
+    let from = out.len();
+    out.resize(from + len, 0);
+    let written = noise.write_message(&[], &mut out[from..]).map_err(|_| ControlError::Handshake)?;
+    debug_assert_eq!(written, len);
+    Ok(())
+}
+
+fn read_handshake(noise: &mut HandshakeState, message: &[u8], len: usize) -> Result<(), ControlError> {
+    if message.len() != len {
+        return Err(ControlError::NotOurProtocol(message.len()));
+    }
+    let mut payload = [0; MESSAGE_1_BYTES];
+    noise.read_message(message, &mut payload).map_err(|_| ControlError::Handshake)?;
+    Ok(())
+}
+
+/// Splits the finished handshake into its two transport keys (Noise §5.2: the initiator sends with the first).
+fn open(noise: &mut HandshakeState, initiator: bool) -> Result<State, ControlError> {
+    let peer =
+        noise.get_remote_static().and_then(PublicKey::from_slice).ok_or(ControlError::Handshake)?;
+    let (first, second) = noise.dangerously_get_raw_split();
+    let (first, second) = (zeroize::Zeroizing::new(first), zeroize::Zeroizing::new(second));
+    let (sealer, opener) = if initiator { (&first, &second) } else { (&second, &first) };
+    Ok(State::Open { peer, sealer: Direction::new(sealer), opener: Direction::new(opener) })
+}

@@ -1,0 +1,496 @@
+//! The hub's state: connections from acceptance to end, and where their frames go.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use super::limits::{HubLimits, prefix};
+use crate::key::PublicKey;
+use crate::mesh::Namespace;
+use crate::net::control::MAX_PLAINTEXT_BYTES;
+use crate::net::control::frames::split;
+use crate::net::relay::frame::VERSION;
+use crate::net::relay::rate::TokenBucket;
+use crate::net::relay::{self, ClientId, CloseReason, Relay, Roles};
+use crate::net::rendezvous::{self, Records};
+use crate::rt::Rng;
+
+/// How often timeouts are looked at: handshakes, idle clients and closing ones need no finer clock.
+pub const TICK: Duration = Duration::from_millis(500);
+
+/// How long a connection that is being closed may take to accept its last frame.
+pub const CLOSE_LINGER: Duration = Duration::from_secs(2);
+
+/// Why a connection was not accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// [`HubLimits::clients`] are connected.
+    #[error("the hub is full")]
+    Full,
+    /// [`HubLimits::clients_per_address`] are connected from this address.
+    #[error("too many connections from this address")]
+    Address,
+    /// Too many connections, of this address or in all, haven't registered yet.
+    #[error("too many connections that haven't registered yet")]
+    HalfOpen,
+    /// The hub is shutting down.
+    #[error("the hub is shutting down")]
+    Shutdown,
+}
+
+/// What happened at the hub's connections.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Connections accepted.
+    pub accepted: u64,
+    /// Connections refused by [`Refusal::Full`].
+    pub refused_full: u64,
+    /// Connections refused by [`Refusal::Address`].
+    pub refused_address: u64,
+    /// Connections refused by [`Refusal::HalfOpen`].
+    pub refused_half_open: u64,
+    /// Clients registered.
+    pub registered: u64,
+    /// Connections that didn't register in time.
+    pub handshake_timeouts: u64,
+    /// Connections that ended by a bad handshake or message, as the driver says.
+    pub noise_failures: u64,
+    /// Registrations for a namespace that isn't served.
+    pub unknown_namespace: u64,
+    /// Registrations of another version.
+    pub wrong_version: u64,
+    /// Connections closed for a frame out of place or malformed.
+    pub protocol_errors: u64,
+    /// Frames of unknown kinds, stepped over.
+    pub unknown_frames: u64,
+    /// Frames of a role that is off, stepped over.
+    pub role_off: u64,
+    /// Rendezvous requests beyond a client's rate.
+    pub dropped_requests: u64,
+    /// Clients closed because nothing was heard from them.
+    pub idle: u64,
+    /// Messages handled.
+    pub messages: u64,
+    /// STUN requests answered.
+    pub stun_answered: u64,
+    /// UDP datagrams that were no STUN request.
+    pub udp_ignored: u64,
+    /// Times that the operating system refused an accept.
+    pub accept_errors: u64,
+}
+
+/// A snapshot for people and metrics.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct HubStats {
+    /// Connections now.
+    pub connections: usize,
+    /// Registered clients now.
+    pub clients: usize,
+    /// Groups now.
+    pub groups: usize,
+    /// Records now.
+    pub records: usize,
+    /// The connections' counters.
+    pub hub: Counters,
+    /// The relay's counters.
+    pub relay: relay::Counters,
+    /// Rendezvous' counters.
+    pub rendezvous: rendezvous::Counters,
+}
+
+/// What a connection's driver is to do next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Output {
+    /// Nothing waits; there will be a wake.
+    Idle,
+    /// The plaintext is to be sealed and written.
+    Plaintext,
+    /// Everything was handed out and the connection is over: flush and close it.
+    Close,
+    /// The connection is over, drop it at once.
+    Gone,
+}
+
+enum Phase {
+    /// Until REGISTER. The key is there once the handshake is done, and proved once a frame decrypts.
+    HalfOpen { key: Option<PublicKey> },
+    Registered { namespace: Namespace, key: PublicKey, requests: TokenBucket },
+    Closing { since: Instant },
+}
+
+struct Connection {
+    prefix: IpAddr,
+    accepted: Instant,
+    heard: Instant,
+    phase: Phase,
+}
+
+#[derive(Default, Clone, Copy)]
+struct PerAddress {
+    connections: usize,
+    half_open: usize,
+}
+
+/// See the module.
+pub struct Hub {
+    limits: HubLimits,
+    roles: Roles,
+    namespaces: BTreeSet<Namespace>,
+    connections: BTreeMap<ClientId, Connection>,
+    addresses: BTreeMap<IpAddr, PerAddress>,
+    half_open: usize,
+    relay: Relay,
+    records: Records,
+    /// Connections that are over without their driver knowing.
+    gone: BTreeSet<ClientId>,
+    next_id: u64,
+    next_tick: Option<Instant>,
+    shutting_down: bool,
+    counters: Counters,
+}
+
+impl Hub {
+    /// A hub without connections.
+    pub fn new(
+        namespaces: impl IntoIterator<Item = Namespace>,
+        roles: Roles,
+        limits: HubLimits,
+        rng: Rng,
+    ) -> Hub {
+        Hub {
+            limits,
+            roles,
+            namespaces: namespaces.into_iter().collect(),
+            connections: BTreeMap::new(),
+            addresses: BTreeMap::new(),
+            half_open: 0,
+            relay: Relay::new(limits.relay),
+            records: Records::new(limits.records, limits.record_ttl, rng),
+            gone: BTreeSet::new(),
+            next_id: 0,
+            next_tick: None,
+            shutting_down: false,
+            counters: Counters::default(),
+        }
+    }
+
+    /// A snapshot.
+    pub fn stats(&self) -> HubStats {
+        HubStats {
+            connections: self.connections.len(),
+            clients: self.relay.registered(),
+            groups: self.relay.groups(),
+            records: self.records.len(),
+            hub: self.counters,
+            relay: *self.relay.counters(),
+            rendezvous: *self.records.counters(),
+        }
+    }
+
+    /// The counters that only a driver can keep.
+    pub fn counters_mut(&mut self) -> &mut Counters {
+        &mut self.counters
+    }
+
+    /// Takes a new connection, or refuses it; a refused one is to be dropped without a word.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub fn handle_accept(&mut self, now: Instant, remote: SocketAddr) -> Result<ClientId, Refusal> {
+        let prefix = prefix(remote.ip());
+        let from = self.addresses.get(&prefix).copied().unwrap_or_default();
+        if self.shutting_down {
+            return Err(Refusal::Shutdown);
+        }
+        if self.connections.len() >= self.limits.clients {
+            self.counters.refused_full += 1;
+            return Err(Refusal::Full);
+        }
+        if from.connections >= self.limits.clients_per_address {
+            self.counters.refused_address += 1;
+            return Err(Refusal::Address);
+        }
+        if from.half_open >= self.limits.half_open_per_address || self.half_open >= self.limits.half_open {
+            self.counters.refused_half_open += 1;
+            return Err(Refusal::HalfOpen);
+        }
+        let id = ClientId(self.next_id);
+        self.next_id += 1;
+        let phase = Phase::HalfOpen { key: None };
+        self.connections.insert(id, Connection { prefix, accepted: now, heard: now, phase });
+        let from = self.addresses.entry(prefix).or_default();
+        from.connections += 1;
+        from.half_open += 1;
+        self.half_open += 1;
+        self.relay.open(id);
+        self.counters.accepted += 1;
+        self.next_tick.get_or_insert(now + TICK);
+        Ok(id)
+    }
+
+    /// The handshake is done: the other side *says* that it holds `key`. Nothing follows from that before its
+    /// first message decrypts, since message 1 can be replayed.
+    pub fn handle_handshake(&mut self, id: ClientId, key: PublicKey) {
+        if let Some(Connection { phase: Phase::HalfOpen { key: slot }, .. }) = self.connections.get_mut(&id) {
+            *slot = Some(key);
+        }
+    }
+
+    /// A decrypted message: its plaintext is a row of frames.
+    pub fn handle_message(&mut self, now: Instant, id: ClientId, plaintext: &[u8]) {
+        self.counters.messages += 1;
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.heard = now;
+        }
+        for frame in split(plaintext) {
+            let Some(connection) = self.connections.get_mut(&id) else { return };
+            let handled = match (&mut connection.phase, frame) {
+                // What was on its way before the client read our CLOSE.
+                (Phase::Closing { .. }, _) => return,
+                (_, Err(_)) => Err(CloseReason::Protocol),
+                (Phase::HalfOpen { key: None }, _) => Err(CloseReason::Protocol),
+                (Phase::HalfOpen { key: Some(key) }, Ok((kind, body))) => {
+                    let key = *key;
+                    self.register(now, id, key, kind, body)
+                }
+                (Phase::Registered { .. }, Ok((kind, body))) => self.frame(now, id, kind, body),
+            };
+            if let Err(reason) = handled {
+                self.counters.protocol_errors += u64::from(reason == CloseReason::Protocol);
+                self.close(now, id, reason);
+                return;
+            }
+        }
+    }
+
+    fn register(
+        &mut self,
+        now: Instant,
+        id: ClientId,
+        key: PublicKey,
+        kind: u8,
+        body: &[u8],
+    ) -> Result<(), CloseReason> {
+        let Ok(Some(relay::Frame::Register { version, namespace, boot: _ })) = relay::Frame::decode(kind, body)
+        else {
+            return Err(CloseReason::Protocol);
+        };
+        if version != VERSION {
+            self.counters.wrong_version += 1;
+            return Err(CloseReason::Version);
+        }
+        if !self.namespaces.contains(&namespace) {
+            self.counters.unknown_namespace += 1;
+            return Err(CloseReason::UnknownNamespace);
+        }
+        self.no_longer_half_open(id);
+        if let Some(connection) = self.connections.get_mut(&id) {
+            let requests =
+                TokenBucket::new(self.limits.requests_per_second, self.limits.requests_burst, now);
+            connection.phase = Phase::Registered { namespace, key, requests };
+        }
+        if let Some(older) = self.relay.register(now, id, namespace, key) {
+            self.close(now, older, CloseReason::Replaced);
+        }
+        self.counters.registered += 1;
+        self.relay.push_control(id, &relay::Frame::Registered(self.limits.announced(self.roles)));
+        Ok(())
+    }
+
+    /// A frame of a registered client.
+    fn frame(&mut self, now: Instant, id: ClientId, kind: u8, body: &[u8]) -> Result<(), CloseReason> {
+        if let Some(frame) = relay::Frame::decode(kind, body).map_err(|_| CloseReason::Protocol)? {
+            return self.relay_frame(now, id, frame);
+        }
+        if let Some(frame) = rendezvous::Frame::decode(kind, body).map_err(|_| CloseReason::Protocol)? {
+            return self.rendezvous_frame(now, id, frame);
+        }
+        self.counters.unknown_frames += 1;
+        Ok(())
+    }
+
+    fn relay_frame(
+        &mut self,
+        now: Instant,
+        id: ClientId,
+        frame: relay::Frame<'_>,
+    ) -> Result<(), CloseReason> {
+        match frame {
+            relay::Frame::Close(_) => {
+                self.withdraw(now, id);
+                Err(CloseReason::Bye)
+            }
+            relay::Frame::Ping { .. } | relay::Frame::Pong { .. } => {
+                self.relay.handle_frame(now, id, frame);
+                Ok(())
+            }
+            _ if !self.roles.relay => {
+                self.counters.role_off += 1;
+                Ok(())
+            }
+            frame => self.relay.handle_frame(now, id, frame).then_some(()).ok_or(CloseReason::Protocol),
+        }
+    }
+
+    fn rendezvous_frame(
+        &mut self,
+        now: Instant,
+        id: ClientId,
+        frame: rendezvous::Frame<'_>,
+    ) -> Result<(), CloseReason> {
+        let Some(Connection { phase: Phase::Registered { namespace, key, requests }, .. }) =
+            self.connections.get_mut(&id)
+        else {
+            return Ok(());
+        };
+        if !self.roles.rendezvous {
+            self.counters.role_off += 1;
+            return Ok(());
+        }
+        if !requests.take(now, 1) {
+            self.counters.dropped_requests += 1;
+            return Ok(());
+        }
+        let (namespace, key) = (*namespace, *key);
+        let pushes =
+            self.records.handle_frame(now, id, namespace, key, frame).ok_or(CloseReason::Protocol)?;
+        self.push(pushes);
+        Ok(())
+    }
+
+    /// A client that says goodbye takes its record with it.
+    fn withdraw(&mut self, now: Instant, id: ClientId) {
+        if let Some(Connection { phase: Phase::Registered { namespace, key, .. }, .. }) =
+            self.connections.get(&id)
+        {
+            let (namespace, key) = (*namespace, *key);
+            let frame = rendezvous::Frame::Withdraw;
+            let pushes = self.records.handle_frame(now, id, namespace, key, frame).unwrap_or_default();
+            self.push(pushes);
+        }
+    }
+
+    fn push(&mut self, pushes: Vec<rendezvous::store::Push>) {
+        for (to, frame) in pushes {
+            for id in to {
+                self.relay.push_control_bytes(id, frame.clone());
+            }
+        }
+    }
+
+    /// Begins to close a connection: it loses its registration at once, and has its last frame to read.
+    fn close(&mut self, now: Instant, id: ClientId, reason: CloseReason) {
+        self.no_longer_half_open(id);
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let phase = std::mem::replace(&mut connection.phase, Phase::Closing { since: now });
+        if let Phase::Registered { namespace, .. } = phase {
+            self.records.disconnected(id, namespace);
+        }
+        self.relay.unregister(id);
+        self.relay.clear_control(id);
+        self.relay.push_control(id, &relay::Frame::Close(reason));
+    }
+
+    /// The connection's stream has ended, or its driver drops it.
+    pub fn handle_disconnect(&mut self, id: ClientId) {
+        self.no_longer_half_open(id);
+        self.gone.remove(&id);
+        self.relay.close(id);
+        let Some(connection) = self.connections.remove(&id) else { return };
+        if let Phase::Registered { namespace, .. } = connection.phase {
+            self.records.disconnected(id, namespace);
+        }
+        if let Some(from) = self.addresses.get_mut(&connection.prefix) {
+            from.connections -= 1;
+            if from.connections == 0 {
+                self.addresses.remove(&connection.prefix);
+            }
+        }
+    }
+
+    fn no_longer_half_open(&mut self, id: ClientId) {
+        let Some(Connection { phase: Phase::HalfOpen { .. }, prefix, .. }) = self.connections.get(&id) else {
+            return;
+        };
+        self.half_open -= 1;
+        if let Some(from) = self.addresses.get_mut(prefix) {
+            from.half_open -= 1;
+        }
+        // The phase changes right after; until then the count must not be taken twice.
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.phase = Phase::Closing { since: connection.heard };
+        }
+    }
+
+    /// When [`handle_timeout`](Hub::handle_timeout) has something to do.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        match (self.next_tick, self.records.poll_timeout()) {
+            (Some(tick), Some(record)) => Some(tick.min(record)),
+            (tick, record) => tick.or(record),
+        }
+    }
+
+    /// Ends what has taken too long.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        let pushes = self.records.handle_timeout(now);
+        self.push(pushes);
+        if self.next_tick.is_none_or(|tick| now < tick) {
+            return;
+        }
+        let (mut idle, mut over) = (Vec::new(), Vec::new());
+        for (id, connection) in &self.connections {
+            match connection.phase {
+                Phase::HalfOpen { .. } if now >= connection.accepted + self.limits.handshake => {
+                    self.counters.handshake_timeouts += 1;
+                    over.push(*id);
+                }
+                Phase::Registered { .. } if now >= connection.heard + self.limits.idle => idle.push(*id),
+                Phase::Closing { since } if now >= since + CLOSE_LINGER => over.push(*id),
+                _ => {}
+            }
+        }
+        for id in idle {
+            self.counters.idle += 1;
+            self.close(now, id, CloseReason::Idle);
+        }
+        for id in over {
+            self.handle_disconnect(id);
+            self.gone.insert(id);
+        }
+        self.next_tick = (!self.connections.is_empty()).then_some(now + TICK);
+    }
+
+    /// Closes every connection and accepts no more.
+    pub fn shutdown(&mut self, now: Instant) {
+        self.shutting_down = true;
+        let ids: Vec<ClientId> = self.connections.keys().copied().collect();
+        for id in ids {
+            if !matches!(self.connections[&id].phase, Phase::Closing { .. }) {
+                self.close(now, id, CloseReason::Shutdown);
+            }
+        }
+    }
+
+    /// The next plaintext for a connection, which replaces `out`'s content.
+    pub fn poll_output(&mut self, id: ClientId, out: &mut Vec<u8>) -> Output {
+        out.clear();
+        let Some(connection) = self.connections.get(&id) else { return Output::Gone };
+        if matches!(connection.phase, Phase::HalfOpen { .. }) {
+            return Output::Idle;
+        }
+        if self.relay.poll_plaintext(id, MAX_PLAINTEXT_BYTES, out) {
+            return Output::Plaintext;
+        }
+        if matches!(connection.phase, Phase::Closing { .. }) { Output::Close } else { Output::Idle }
+    }
+
+    /// Whether the connection's driver is to drop it at once.
+    pub fn is_gone(&self, id: ClientId) -> bool {
+        !self.connections.contains_key(&id)
+    }
+
+    /// The next connection whose driver is to look at its output.
+    pub fn poll_wake(&mut self) -> Option<ClientId> {
+        self.gone.pop_first().or_else(|| self.relay.poll_wake())
+    }
+}

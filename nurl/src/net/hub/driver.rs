@@ -1,0 +1,495 @@
+//! The hub on sockets: one task accepts, one answers STUN, one keeps time, one serves each connection.
+
+use std::collections::BTreeMap;
+use std::io::{self, IoSliceMut};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rand_core::{Rng as _, SeedableRng};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::core::{CLOSE_LINGER, Hub, HubStats, Output, TICK};
+use super::limits::{HubLimits, MAX_NAMESPACES};
+use crate::key::{PublicKey, SecretKey};
+use crate::mesh::Namespace;
+use crate::net::control::Connection;
+use crate::net::relay::{ClientId, Roles};
+use crate::net::stun;
+use crate::rt::net::{OwnedReadHalf, RecvMeta, TcpListener, TcpStream, Transmit, UdpSocket};
+use crate::rt::sync::{Notify, watch};
+use crate::rt::{self, Rng, task, time};
+
+/// With port 0 the system chooses a TCP port whose number may be taken in UDP: so many times another one is
+/// tried.
+const BIND_ATTEMPTS: usize = 16;
+
+/// A connection's read buffer begins here and doubles while reads fill it: thousands of quiet clients cost
+/// little.
+const READ_MIN_BYTES: usize = 4 * 1024;
+
+/// The most bytes taken by one read: about what one Noise message carries.
+const READ_MAX_BYTES: usize = 64 * 1024;
+
+/// After a refused accept (no file descriptor left, say) the listener rests so long.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Receive buffers of the STUN socket, each large enough for what GRO joins.
+const UDP_BUFFERS: usize = 4;
+const UDP_BUFFER_BYTES: usize = 64 * 1024;
+
+/// What a hub needs to know.
+#[derive(Debug, Clone)]
+pub struct HubConfig {
+    /// Where to listen, TCP and UDP; port 0 takes any that is free in both.
+    pub listen: SocketAddr,
+    /// The hub's key, which its clients pin.
+    pub key: SecretKey,
+    /// The meshes served; at most [`MAX_NAMESPACES`].
+    pub namespaces: Vec<Namespace>,
+    /// The roles that are on.
+    pub roles: Roles,
+    /// What it allows.
+    pub limits: HubLimits,
+}
+
+/// Why a hub can't start.
+#[derive(Debug, thiserror::Error)]
+pub enum HubError {
+    /// Another process listens there.
+    #[error("{protocol} port {addr} is in use: stop the other process or choose another port")]
+    PortInUse {
+        /// The address.
+        addr: SocketAddr,
+        /// `TCP` or `UDP`.
+        protocol: &'static str,
+    },
+    /// The operating system refuses the address.
+    #[error("can't listen on {protocol} {addr}: {error}")]
+    Bind {
+        /// The address.
+        addr: SocketAddr,
+        /// `TCP` or `UDP`.
+        protocol: &'static str,
+        /// The operating system's word.
+        error: io::Error,
+    },
+    /// More than [`MAX_NAMESPACES`].
+    #[error("a hub serves at most {MAX_NAMESPACES} namespaces, not {0}")]
+    TooManyNamespaces(usize),
+    /// Every role is off.
+    #[error("every role of the hub is off")]
+    NoRole,
+}
+
+impl HubError {
+    fn bind(addr: SocketAddr, protocol: &'static str, error: io::Error) -> HubError {
+        match error.kind() {
+            io::ErrorKind::AddrInUse => HubError::PortInUse { addr, protocol },
+            _ => HubError::Bind { addr, protocol, error },
+        }
+    }
+}
+
+/// A running hub. Dropping the handle ends it at once, as a crash would; see
+/// [`shutdown`](HubHandle::shutdown).
+pub struct HubHandle {
+    addr: SocketAddr,
+    key: PublicKey,
+    shared: Arc<Shared>,
+    stop: watch::Sender<()>,
+    tasks: Vec<task::JoinHandle<()>>,
+}
+
+impl HubHandle {
+    /// Where it listens.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Its public key.
+    pub fn key(&self) -> PublicKey {
+        self.key
+    }
+
+    /// A snapshot of what it does.
+    pub fn stats(&self) -> HubStats {
+        self.shared.with(|hub| hub.stats())
+    }
+
+    /// Tells every client, waits until they have read it (2 s at most), and gives the ports back.
+    pub async fn shutdown(self) {
+        self.shared.with(|hub| hub.shutdown(time::now()));
+        let emptied = async {
+            loop {
+                let ended = self.shared.ended.notified();
+                if self.stats().connections == 0 {
+                    return;
+                }
+                ended.await;
+            }
+        };
+        // Those who didn't read it in time notice the stream's end.
+        let _ = time::timeout(CLOSE_LINGER, emptied).await;
+        drop(self.stop);
+        for task in self.tasks {
+            // A task that panicked has ended too.
+            let _ = task.await;
+        }
+    }
+}
+
+struct Shared {
+    inner: Mutex<Inner>,
+    /// Woken by each accept: it may bring the timer a nearer deadline.
+    timer: Notify,
+    /// Woken by each connection's end.
+    ended: Notify,
+}
+
+struct Inner {
+    hub: Hub,
+    wakers: BTreeMap<ClientId, Arc<Notify>>,
+}
+
+impl Shared {
+    /// Does something with the hub's state, then wakes the connections that it concerns. Never held over an
+    /// await.
+    fn with<T>(&self, act: impl FnOnce(&mut Hub) -> T) -> T {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let Inner { hub, wakers } = &mut *inner;
+        let done = act(hub);
+        while let Some(id) = hub.poll_wake() {
+            if let Some(waker) = wakers.get(&id) {
+                waker.notify_one();
+            }
+        }
+        done
+    }
+}
+
+/// Starts a hub on the caller's plane.
+///
+/// # Errors
+/// [`HubError`].
+pub async fn serve(config: HubConfig) -> Result<HubHandle, HubError> {
+    if config.namespaces.len() > MAX_NAMESPACES {
+        return Err(HubError::TooManyNamespaces(config.namespaces.len()));
+    }
+    let (addr, tcp, udp) = bind(config.listen, config.roles).await?;
+    let mut rng = rt::rng("hub");
+    let hub = Hub::new(config.namespaces, config.roles, config.limits, child(&mut rng));
+    let shared = Arc::new(Shared {
+        inner: Mutex::new(Inner { hub, wakers: BTreeMap::new() }),
+        timer: Notify::new(),
+        ended: Notify::new(),
+    });
+    let (stop, stopped) = watch::channel(());
+    let key = config.key.public();
+    let mut tasks = vec![task::spawn(keep_time(shared.clone(), stopped.clone()))];
+    if let Some(listener) = tcp {
+        tasks.push(task::spawn(accept(shared.clone(), listener, config.key, rng, stopped.clone())));
+    }
+    for socket in udp {
+        tasks.push(task::spawn(answer_stun(shared.clone(), socket, stopped.clone())));
+    }
+    tracing::info!(%addr, hub = %key.short(), "the hub listens");
+    Ok(HubHandle { addr, key, shared, stop, tasks })
+}
+
+/// TCP and UDP on one port number, as far as the roles need them.
+async fn bind(
+    listen: SocketAddr,
+    roles: Roles,
+) -> Result<(SocketAddr, Option<TcpListener>, Vec<UdpSocket>), HubError> {
+    let streams = roles.relay || roles.rendezvous;
+    if !streams && !roles.stun {
+        return Err(HubError::NoRole);
+    }
+    let mut attempt = 1;
+    loop {
+        let mut addr = listen;
+        let mut tcp = None;
+        if streams {
+            let fail = |error| HubError::bind(listen, "TCP", error);
+            let listener = TcpListener::bind(listen).await.map_err(fail)?;
+            addr = listener.local_addr().map_err(fail)?;
+            tcp = Some(listener);
+        }
+        if !roles.stun {
+            return Ok((addr, tcp, Vec::new()));
+        }
+        match UdpSocket::bind(addr).await {
+            Ok(socket) => {
+                addr = socket.local_addr().map_err(|error| HubError::bind(addr, "UDP", error))?;
+                let mut sockets = vec![socket];
+                // TCP on [::] takes v4 too; our v6 UDP sockets don't.
+                if addr.is_ipv6() && addr.ip().is_unspecified() {
+                    let v4 = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), addr.port());
+                    match UdpSocket::bind(v4).await {
+                        Ok(socket) => sockets.push(socket),
+                        Err(error) => tracing::warn!(addr = %v4, %error, "no STUN over IPv4"),
+                    }
+                }
+                return Ok((addr, tcp, sockets));
+            }
+            Err(error)
+                if error.kind() == io::ErrorKind::AddrInUse
+                    && listen.port() == 0
+                    && attempt < BIND_ATTEMPTS =>
+            {
+                attempt += 1;
+            }
+            Err(error) => return Err(HubError::bind(addr, "UDP", error)),
+        }
+    }
+}
+
+/// A generator of its own for whatever is started now.
+fn child(rng: &mut Rng) -> Rng {
+    let mut seed = [0; 32];
+    rng.fill_bytes(&mut seed);
+    Rng::from_seed(seed)
+}
+
+async fn keep_time(shared: Arc<Shared>, mut stopped: watch::Receiver<()>) {
+    loop {
+        let next = shared.with(|hub| hub.poll_timeout());
+        let sleep = async {
+            match next {
+                // Not before half a tick has passed: records may end one after the other.
+                Some(at) => time::sleep_until(at.max(time::now() + TICK / 2)).await,
+                None => std::future::pending().await,
+            }
+        };
+        rt::select! {
+            _ = stopped.changed() => return,
+            // The first connection after a pause brings a nearer deadline.
+            () = shared.timer.notified() => continue,
+            () = sleep => {}
+        }
+        shared.with(|hub| hub.handle_timeout(time::now()));
+    }
+}
+
+async fn accept(
+    shared: Arc<Shared>,
+    listener: TcpListener,
+    key: SecretKey,
+    mut rng: Rng,
+    mut stopped: watch::Receiver<()>,
+) {
+    loop {
+        let accepted = rt::select! {
+            _ = stopped.changed() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, remote)) => {
+                let Ok(id) = shared.with(|hub| hub.handle_accept(time::now(), remote)) else { continue };
+                shared.timer.notify_one();
+                let waker = Arc::new(Notify::new());
+                shared
+                    .inner
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .wakers
+                    .insert(id, waker.clone());
+                let Ok(noise) = Connection::server(&key, &mut child(&mut rng)) else { return };
+                let served = Served { shared: shared.clone(), id, noise, announced: false };
+                task::spawn(serve_connection(served, stream, waker, stopped.clone()));
+            }
+            Err(error) => {
+                shared.with(|hub| hub.counters_mut().accept_errors += 1);
+                tracing::warn!(%error, "accept failed");
+                rt::select! {
+                    _ = stopped.changed() => return,
+                    () = time::sleep(ACCEPT_PAUSE) => {}
+                }
+            }
+        }
+    }
+}
+
+/// One connection's share of its task.
+struct Served {
+    shared: Arc<Shared>,
+    id: ClientId,
+    noise: Connection,
+    announced: bool,
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.shared.with(|hub| hub.handle_disconnect(self.id));
+        self.shared.inner.lock().unwrap_or_else(PoisonError::into_inner).wakers.remove(&self.id);
+        self.shared.ended.notify_one();
+    }
+}
+
+impl Served {
+    /// Handles what a read brought; `false`: the connection is over.
+    fn handle_bytes(&mut self, bytes: &[u8], plaintext: &mut Vec<u8>) -> bool {
+        self.noise.handle_bytes(bytes);
+        loop {
+            let polled = self.noise.poll_message(plaintext);
+            if let (false, Some(key)) = (self.announced, self.noise.peer()) {
+                self.announced = true;
+                self.shared.with(|hub| hub.handle_handshake(self.id, key));
+            }
+            match polled {
+                Ok(true) => self.shared.with(|hub| hub.handle_message(time::now(), self.id, plaintext)),
+                Ok(false) => return true,
+                Err(_) => {
+                    self.shared.with(|hub| hub.counters_mut().noise_failures += 1);
+                    return false;
+                }
+            }
+        }
+    }
+
+    /// Fills `out` with what is to be written next.
+    fn fill(&mut self, plaintext: &mut Vec<u8>, out: &mut Vec<u8>) -> Output {
+        self.noise.poll_write(out);
+        match self.shared.with(|hub| hub.poll_output(self.id, plaintext)) {
+            Output::Plaintext => match self.noise.seal(plaintext, out) {
+                Ok(()) => Output::Plaintext,
+                Err(_) => Output::Gone,
+            },
+            other => other,
+        }
+    }
+}
+
+/// Reads and writes one connection until it ends. Nothing here waits for another connection: what is for
+/// others is queued with them.
+async fn serve_connection(
+    mut served: Served,
+    stream: TcpStream,
+    waker: Arc<Notify>,
+    mut stopped: watch::Receiver<()>,
+) {
+    // Without it the last small frame of a burst waits for an acknowledgement; with it a write is a packet.
+    let _ = stream.set_nodelay(true);
+    let (mut reader, mut writer) = stream.into_split();
+    let mut buffer = vec![0; READ_MIN_BYTES];
+    let (mut plaintext, mut out, mut written) = (Vec::new(), Vec::new(), 0);
+    // We have written all that we had to say: what still comes is read and forgotten until the other side
+    // closes too. Closing with unread bytes would reset the stream, and our last frame with it.
+    let mut silent = false;
+    let mut read_first = false;
+    loop {
+        if written == out.len() && !silent {
+            out.clear();
+            written = 0;
+            match served.fill(&mut plaintext, &mut out) {
+                Output::Gone => return,
+                Output::Close if out.is_empty() => {
+                    if writer.shutdown().await.is_err() {
+                        return;
+                    }
+                    silent = true;
+                }
+                _ => {}
+            }
+        }
+        if std::mem::take(&mut read_first)
+            && let Some(read) = read_now(&mut reader, &mut buffer).await
+        {
+            if !handle_read(&mut served, read, silent, &mut buffer, &mut plaintext) {
+                return;
+            }
+            continue;
+        }
+        rt::select! {
+            _ = stopped.changed() => return,
+            wrote = writer.write(&out[written..]), if written < out.len() => match wrote {
+                Ok(0) | Err(_) => return,
+                Ok(n) => {
+                    written += n;
+                    // A writer that is always ready must not starve the reader.
+                    read_first = true;
+                }
+            },
+            read = reader.read(&mut buffer) => {
+                if !handle_read(&mut served, read, silent, &mut buffer, &mut plaintext) {
+                    return;
+                }
+            }
+            () = waker.notified() => {
+                if served.shared.with(|hub| hub.is_gone(served.id)) {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// `false`: the connection is over.
+fn handle_read(
+    served: &mut Served,
+    read: io::Result<usize>,
+    silent: bool,
+    buffer: &mut Vec<u8>,
+    plaintext: &mut Vec<u8>,
+) -> bool {
+    match read {
+        Ok(0) | Err(_) => false,
+        Ok(_) if silent => true,
+        Ok(n) => {
+            let open = served.handle_bytes(&buffer[..n], plaintext);
+            if n == buffer.len() && n < READ_MAX_BYTES {
+                buffer.resize(2 * n, 0);
+            }
+            open
+        }
+    }
+}
+
+/// What can be read without waiting.
+async fn read_now(reader: &mut OwnedReadHalf, buffer: &mut [u8]) -> Option<io::Result<usize>> {
+    rt::select! {
+        read = reader.read(buffer) => Some(read),
+        () = std::future::ready(()) => None,
+    }
+}
+
+async fn answer_stun(shared: Arc<Shared>, socket: UdpSocket, mut stopped: watch::Receiver<()>) {
+    let mut storage = vec![0; UDP_BUFFERS * UDP_BUFFER_BYTES];
+    let mut metas = [RecvMeta::default(); UDP_BUFFERS];
+    // try_send works only once somebody has waited for it.
+    let _ = socket.writable().await;
+    loop {
+        let received = {
+            let mut buffers: Vec<IoSliceMut<'_>> =
+                storage.chunks_mut(UDP_BUFFER_BYTES).map(IoSliceMut::new).collect();
+            rt::select! {
+                _ = stopped.changed() => return,
+                received = socket.recv(&mut buffers, &mut metas) => received,
+            }
+        };
+        // An error concerns one datagram, a refused answer of ours for example.
+        let Ok(received) = received else { continue };
+        let (mut answered, mut ignored) = (0, 0);
+        for (meta, bytes) in metas[..received].iter().zip(storage.chunks(UDP_BUFFER_BYTES)) {
+            for datagram in bytes[..meta.len.min(bytes.len())].chunks(meta.stride.max(1)) {
+                let Some(answer) = stun::answer(datagram, meta.addr) else {
+                    ignored += 1;
+                    continue;
+                };
+                let transmit = Transmit {
+                    destination: meta.addr,
+                    contents: &answer,
+                    segment_size: None,
+                    src_ip: meta.dst_ip,
+                };
+                // Best effort: a client asks again.
+                answered += u64::from(socket.try_send(&transmit).is_ok());
+            }
+        }
+        shared.with(|hub| {
+            hub.counters_mut().stun_answered += answered;
+            hub.counters_mut().udp_ignored += ignored;
+        });
+    }
+}

@@ -1,0 +1,3 @@
+mod pure;
+#[cfg(not(feature = "sim"))]
+mod sockets;

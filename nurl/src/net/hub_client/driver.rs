@@ -1,0 +1,263 @@
+//! The client on a socket: one task, which never waits for the layer above.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::core::HubClient;
+use super::{HubClientConfig, HubCommand, HubEvent};
+use crate::key::PublicKey;
+use crate::rt::net::{OwnedReadHalf, TcpStream, lookup_host};
+use crate::rt::sync::mpsc;
+use crate::rt::{self, task, time};
+
+/// Commands that may wait; a full queue is a counted drop at the sender.
+pub const COMMAND_QUEUE: usize = 4096;
+
+/// Batches of events that may wait in the channel; more are joined into fewer, larger batches.
+pub const EVENT_QUEUE: usize = 64;
+
+/// Commands taken at once, so that their datagrams share messages and writes.
+const COMMAND_BATCH: usize = 256;
+
+/// How long one address of a hub may take to accept, when it has several.
+const ADDRESS_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long the stream may take to accept our goodbye.
+const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
+
+const READ_MIN_BYTES: usize = 4 * 1024;
+const READ_MAX_BYTES: usize = 64 * 1024;
+
+/// Events of one hub.
+pub type Batch = (PublicKey, Vec<HubEvent>);
+
+/// Keeps a connection to a hub alive on the caller's plane, until the command sender is dropped.
+pub fn spawn(config: HubClientConfig) -> (mpsc::Sender<HubCommand>, mpsc::Receiver<Batch>) {
+    let (events, receiver) = mpsc::channel(EVENT_QUEUE);
+    (spawn_into(config, events), receiver)
+}
+
+/// As [`spawn`], with an event channel that several hubs share.
+pub fn spawn_into(config: HubClientConfig, events: mpsc::Sender<Batch>) -> mpsc::Sender<HubCommand> {
+    let (sender, commands) = mpsc::channel(COMMAND_QUEUE);
+    let core = HubClient::new(config, time::now(), rt::rng("hub-client"));
+    let batch = Vec::with_capacity(COMMAND_BATCH);
+    let timer = Timer::new(core.poll_timeout());
+    task::spawn(Driver { core, commands, events, batch, timer }.run());
+    sender
+}
+
+struct Driver {
+    core: HubClient,
+    commands: mpsc::Receiver<HubCommand>,
+    events: mpsc::Sender<Batch>,
+    batch: Vec<HubCommand>,
+    timer: Timer,
+}
+
+impl Driver {
+    async fn run(mut self) {
+        loop {
+            let ended = if self.core.poll_dial() {
+                let addr = self.core.hub().addr.clone();
+                match self.idle(connect(addr)).await {
+                    Ok(Some(Ok(stream))) => {
+                        self.core.handle_dialed(time::now());
+                        self.serve(stream).await
+                    }
+                    Ok(Some(Err(error))) => {
+                        tracing::debug!(hub = %self.core.hub().addr, %error, "can't reach the hub");
+                        self.core.handle_dial_failed(time::now());
+                        Ok(())
+                    }
+                    Ok(None) => Ok(()),
+                    Err(stopped) => Err(stopped),
+                }
+            } else {
+                self.idle(std::future::pending::<()>()).await.map(drop)
+            };
+            if let Err(Stopped) = ended {
+                return;
+            }
+        }
+    }
+
+    /// What is ready without waiting, at every turn: neither a busy stream nor a busy layer above starves the
+    /// other.
+    fn turn(&mut self) -> Result<(), Stopped> {
+        let now = time::now();
+        for _ in 0..COMMAND_BATCH {
+            match self.commands.try_recv() {
+                Ok(command) => self.core.handle_command(now, command),
+                Err(mpsc::error::TryRecvError::Empty) => break,
+                Err(mpsc::error::TryRecvError::Disconnected) => return Err(Stopped),
+            }
+        }
+        if self.core.poll_timeout() <= now {
+            self.core.handle_timeout(now);
+        }
+        if self.core.has_events() {
+            match self.events.try_reserve() {
+                Ok(permit) => permit.send((self.core.hub().key, self.core.take_events())),
+                Err(mpsc::error::TrySendError::Full(())) => {}
+                Err(mpsc::error::TrySendError::Closed(())) => return Err(Stopped),
+            }
+        }
+        self.timer.set(self.core.poll_timeout());
+        Ok(())
+    }
+
+    /// Waits for `work`; `None` when the core wants something else before it is done.
+    async fn idle<T>(&mut self, work: impl Future<Output = T>) -> Result<Option<T>, Stopped> {
+        tokio::pin!(work);
+        let dialing = self.core.wants_dial();
+        loop {
+            self.turn()?;
+            if self.core.wants_dial() != dialing || self.core.is_dial_due() {
+                return Ok(None);
+            }
+            let Driver { core, commands, events, batch, timer } = self;
+            rt::select! {
+                done = &mut work => return Ok(Some(done)),
+                taken = commands.recv_many(batch, COMMAND_BATCH) => handle_commands(core, batch, taken)?,
+                permit = events.reserve(), if core.has_events() => drop(permit),
+                () = timer.fired() => {}
+            }
+        }
+    }
+
+    /// Reads and writes until the core or the other side has had enough.
+    async fn serve(&mut self, stream: TcpStream) -> Result<(), Stopped> {
+        // Without it a small last write waits for an acknowledgement.
+        let _ = stream.set_nodelay(true);
+        let (mut reader, mut writer) = stream.into_split();
+        let mut buffer = vec![0; READ_MIN_BYTES];
+        let (mut out, mut written) = (Vec::new(), 0);
+        let mut read_first = false;
+        loop {
+            if let Err(stopped) = self.turn() {
+                self.core.poll_goodbye(&mut out);
+                // Best effort: the hub notices the stream's end too.
+                let _ = time::timeout(GOODBYE_TIMEOUT, writer.write_all(&out[written..])).await;
+                let _ = writer.shutdown().await;
+                return Err(stopped);
+            }
+            if !self.core.wants_stream() {
+                return Ok(());
+            }
+            if written == out.len() {
+                out.clear();
+                written = 0;
+                self.core.poll_write(&mut out);
+            }
+            // A writer that is always ready must not starve the reader.
+            if std::mem::take(&mut read_first)
+                && let Some(read) = read_now(&mut reader, &mut buffer).await
+            {
+                handle_read(&mut self.core, read, &mut buffer);
+                continue;
+            }
+            let Driver { core, commands, events, batch, timer } = &mut *self;
+            rt::select! {
+                wrote = writer.write(&out[written..]), if written < out.len() => match wrote {
+                    Ok(0) | Err(_) => core.handle_end(time::now()),
+                    Ok(n) => {
+                        written += n;
+                        read_first = true;
+                    }
+                },
+                read = reader.read(&mut buffer) => handle_read(core, read, &mut buffer),
+                taken = commands.recv_many(batch, COMMAND_BATCH) => {
+                    // That nobody is left is for the next turn to see, which says goodbye.
+                    let _ = handle_commands(core, batch, taken);
+                }
+                permit = events.reserve(), if core.has_events() => drop(permit),
+                () = timer.fired() => {}
+            }
+        }
+    }
+}
+
+fn handle_commands(
+    core: &mut HubClient,
+    batch: &mut Vec<HubCommand>,
+    taken: usize,
+) -> Result<(), Stopped> {
+    let now = time::now();
+    batch.drain(..).for_each(|command| core.handle_command(now, command));
+    if taken == 0 { Err(Stopped) } else { Ok(()) }
+}
+
+fn handle_read(core: &mut HubClient, read: io::Result<usize>, buffer: &mut Vec<u8>) {
+    match read {
+        Ok(0) | Err(_) => core.handle_end(time::now()),
+        Ok(n) => {
+            core.handle_bytes(time::now(), &buffer[..n]);
+            if n == buffer.len() && n < READ_MAX_BYTES {
+                buffer.resize(2 * n, 0);
+            }
+        }
+    }
+}
+
+/// One sleep that lives across turns: a deadline that moves later, as most do, makes no new timer.
+struct Timer {
+    at: Instant,
+    sleep: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+impl Timer {
+    fn new(at: Instant) -> Timer {
+        Timer { at, sleep: Box::pin(time::sleep_until(at)) }
+    }
+
+    fn set(&mut self, at: Instant) {
+        if at < self.at {
+            *self = Timer::new(at);
+        }
+    }
+
+    /// Fires once, perhaps before the deadline last set; [`set`](Timer::set) arms it again.
+    async fn fired(&mut self) {
+        self.sleep.as_mut().await;
+        // The next `set` makes a new one, whatever its deadline.
+        self.at = time::now() + FAR;
+        self.sleep = Box::pin(std::future::pending());
+    }
+}
+
+/// Later than every deadline of the core.
+const FAR: Duration = Duration::from_secs(86_400);
+
+/// Nobody holds the other ends any more.
+struct Stopped;
+
+/// What can be read without waiting.
+async fn read_now(reader: &mut OwnedReadHalf, buffer: &mut [u8]) -> Option<io::Result<usize>> {
+    rt::select! {
+        read = reader.read(buffer) => Some(read),
+        () = std::future::ready(()) => None,
+    }
+}
+
+/// Tries a hub's addresses in turn. A literal address needs no resolver.
+async fn connect(addr: String) -> io::Result<TcpStream> {
+    let addrs = match addr.parse::<SocketAddr>() {
+        Ok(addr) => vec![addr],
+        Err(_) => lookup_host(&addr).await?,
+    };
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "no address");
+    for addr in addrs {
+        match time::timeout(ADDRESS_TIMEOUT, TcpStream::connect(addr)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => last = error,
+            Err(_) => last = io::ErrorKind::TimedOut.into(),
+        }
+    }
+    Err(last)
+}
