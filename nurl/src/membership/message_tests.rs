@@ -10,8 +10,9 @@ fn key(at: u8) -> PublicKey {
 }
 
 fn largest_meta() -> Meta {
-    let kinds = (0..7).map(|at| format!("{at:064}")).collect();
-    Meta::new(Roles::from_bits(u16::MAX), kinds, u16::MAX, "z".repeat(60), "v".repeat(4)).unwrap()
+    // From 24 bytes on a name takes two bytes more: this many of them have the most bytes in all.
+    let kinds = (0..20).map(|at| format!("{at:024}")).collect();
+    Meta::new(Roles::from_bits(u16::MAX), kinds, u16::MAX, "z".repeat(24), "v".repeat(8)).unwrap()
 }
 
 fn alive(at: u8, meta: Meta) -> Fact {
@@ -76,6 +77,19 @@ fn the_largest_fact_fits_a_datagram_beside_an_accusation() {
     assert!(largest.len() + accusation.len() <= room, "{} + {}", largest.len(), accusation.len());
     let whole = assemble(u64::MAX, false, &body, &[largest, accusation], &[]);
     assert!(whole.len() <= MAX_DATAGRAM_BYTES);
+}
+
+#[test]
+fn the_largest_table_fits_its_chunks_and_its_queue() {
+    let mut largest = alive(1, largest_meta());
+    largest.record.state = State::Suspect;
+    largest.record.incarnation = MAX_INCARNATION;
+    largest.accusers = (1..=MAX_ACCUSERS as u8).map(key).collect();
+    let body = Body::PushPull(Chunk { id: u64::MAX, index: 0, total: u32::MAX });
+    let facts = room(MAX_CHUNK_BYTES, false, &body) / encode_fact(&largest).len();
+    let chunks = (crate::membership::table::MAX_MEMBERS + 1).div_ceil(facts);
+    assert!(chunks <= crate::membership::pushpull::MAX_CHUNKS as usize, "{chunks}");
+    assert!(8 * chunks <= crate::membership::detector::MAX_TRANSMITS, "{chunks}");
 }
 
 #[test]

@@ -186,6 +186,74 @@ fn beyond_its_bound_a_helper_says_at_once_that_it_cannot_tell() {
     assert_eq!(last.2.body, Body::Nack { seq: MAX_SERVED as u64 });
 }
 
+#[test]
+fn nobody_seeks_a_session_with_a_key_that_no_member_has() {
+    let (now, mut detector) = among(3);
+    tell(&mut detector, now, 1, Body::PingReq { seq: 5, target: key(77), timeout_ms: 700 }, Vec::new());
+    assert_eq!(sent(&mut detector)[0].2.body, Body::Nack { seq: 5 });
+    assert!(events(&mut detector).is_empty());
+    assert_eq!(detector.stats().served_unknown, 1);
+}
+
+#[test]
+fn tables_are_not_sent_without_limit() {
+    let (now, mut detector) = among(3);
+    for id in 0..100 {
+        tell(&mut detector, now, 1, Body::PushPull(Chunk { id, index: 0, total: 1 }), Vec::new());
+    }
+    assert_eq!(detector.stats().push_pulls_refused, 68);
+    assert_eq!(sent(&mut detector).len(), 32);
+}
+
+#[test]
+fn an_ack_from_one_held_dead_leads_to_an_exchange_and_raises_nobody_by_itself() {
+    let (mut now, mut detector) = among(4);
+    detector.on_hub_pong(now);
+    let (suspect, seq) = failed_probe(&mut detector, &mut now);
+    tell(&mut detector, now, 1 + suspect % 4, Body::Gossip, vec![fact(suspect, 1, State::Dead)]);
+    sent(&mut detector);
+    tell(&mut detector, now, suspect, Body::Ack { seq }, Vec::new());
+    assert_eq!(state(&detector, suspect), State::Dead);
+    let sent = sent(&mut detector);
+    assert!(sent.iter().any(|(to, _, m)| *to == key(suspect) && matches!(m.body, Body::PushPull(_))));
+}
+
+#[test]
+fn a_late_ack_through_a_helper_clears_too() {
+    let (mut now, mut detector) = among(4);
+    detector.on_hub_pong(now);
+    let (suspect, seq) = failed_probe(&mut detector, &mut now);
+    // All three others were asked.
+    tell(&mut detector, now, 1 + suspect % 4, Body::Ack { seq }, Vec::new());
+    assert_eq!(state(&detector, suspect), State::Alive);
+}
+
+#[test]
+fn an_accusation_by_a_name_that_nobody_has_shortens_nothing() {
+    let dead_after = |accusers: &[usize]| {
+        let (now, mut detector) = among(6);
+        detector.on_hub_pong(now);
+        let mut accusation = fact(2, 1, State::Suspect);
+        accusation.accusers = accusers.iter().map(|of| key(*of)).collect();
+        tell(&mut detector, now, 1, Body::Gossip, vec![accusation]);
+        detector.suspicions[&key(2)].deadline() - now
+    };
+    assert_eq!(dead_after(&[3]), Duration::from_secs(24));
+    assert_eq!(dead_after(&[3, 97, 98, 99]), Duration::from_secs(24));
+    assert_eq!(dead_after(&[97, 98]), Duration::from_secs(24));
+    assert_eq!(dead_after(&[3, 4, 5, 6]), Duration::from_secs(4));
+}
+
+#[test]
+fn joining_again_is_no_stall() {
+    let (mut now, mut detector) = among(3);
+    detector.leave(now);
+    run(&mut detector, &mut now, Duration::from_secs(100));
+    detector.join(now, &[key(1)]);
+    run(&mut detector, &mut now, Duration::from_secs(1));
+    assert_eq!((detector.stats().stalls, detector.health()), (0, 0));
+}
+
 /// Runs until a probe of someone has failed; who, and its sequence number.
 fn failed_probe(detector: &mut Detector, now: &mut Instant) -> (usize, u64) {
     let mut pings = Vec::new();
