@@ -3,7 +3,7 @@
 //! It travels with every alive fact, so it is small: [`MAX_META_BYTES`] encoded, whatever its parts.
 //! A [`Meta`] that exists is within its bounds.
 
-use super::detector::MembershipError;
+use super::event::MembershipError;
 
 /// The most job kinds that a member advertises.
 pub const MAX_KINDS: usize = 32;

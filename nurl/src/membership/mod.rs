@@ -24,6 +24,7 @@
 pub mod awareness;
 pub mod config;
 pub mod detector;
+pub mod event;
 pub mod gossip;
 pub mod isolation;
 pub mod message;
@@ -35,7 +36,8 @@ pub mod suspicion;
 pub mod table;
 
 pub use config::Config;
-pub use detector::{Detector, Event, MembershipError, Stats, Transmit, Via};
+pub use detector::{Detector, Transmit, Via};
+pub use event::{Event, MembershipError, Stats};
 pub use meta::{Meta, Roles};
 pub use table::{Member, State};
 

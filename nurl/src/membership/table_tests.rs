@@ -1,1 +1,252 @@
+//! The merge law, its limits, and the bounds of the table.
 
+use proptest::prelude::*;
+
+use super::*;
+
+fn key(at: u32) -> PublicKey {
+    let mut bytes = [0; 32];
+    bytes[..4].copy_from_slice(&at.to_be_bytes());
+    PublicKey::from_bytes(bytes)
+}
+
+fn now() -> Instant {
+    crate::membership::test_now()
+}
+
+fn meta(weight: u16, roles: Roles) -> Meta {
+    Meta::new(roles, Vec::new(), weight, String::new(), String::new()).unwrap()
+}
+
+fn alive(key: PublicKey, incarnation: u64) -> Fact {
+    let profile = Profile { incarnation, boot: 7, meta: meta(1, Roles::WORKER) };
+    let record = Record { incarnation, state: State::Alive, profile: Some(profile) };
+    Fact { key, record, age_s: 0, accusers: Vec::new() }
+}
+
+fn said(key: PublicKey, incarnation: u64, state: State, accusers: &[PublicKey]) -> Fact {
+    let record = Record { incarnation, state, profile: None };
+    Fact { key, record, age_s: 0, accusers: accusers.to_vec() }
+}
+
+fn take(table: &mut Table, fact: &Fact) -> Applied {
+    table.apply(now(), &Config::default(), fact, false).unwrap()
+}
+
+fn state(table: &Table, of: u32) -> State {
+    table.get(&key(of)).unwrap().state
+}
+
+fn a_record() -> impl Strategy<Value = Record> {
+    let state = prop_oneof![Just(State::Alive), Just(State::Suspect), Just(State::Dead), Just(State::Left)];
+    (0u64..6, state, proptest::option::of((0u64..6, 0u64..3, 0u16..3))).prop_map(
+        |(incarnation, state, profile)| Record {
+            incarnation,
+            state,
+            profile: profile.map(|(at, boot, weight)| Profile {
+                incarnation: at,
+                boot,
+                meta: meta(weight, Roles::NONE),
+            }),
+        },
+    )
+}
+
+fn joined(one: &Record, other: &Record) -> Record {
+    let mut record = one.clone();
+    record.merge(other);
+    record
+}
+
+proptest! {
+    #[test]
+    fn merging_is_commutative_associative_and_idempotent(
+        a in a_record(), b in a_record(), c in a_record()
+    ) {
+        prop_assert_eq!(joined(&a, &b), joined(&b, &a));
+        prop_assert_eq!(joined(&joined(&a, &b), &c), joined(&a, &joined(&b, &c)));
+        prop_assert_eq!(joined(&a, &a), a.clone());
+        let ab = joined(&a, &b);
+        prop_assert_eq!(joined(&ab, &b), ab);
+    }
+
+    #[test]
+    fn two_tables_that_heard_the_same_facts_in_any_order_hold_the_same(
+        facts in proptest::collection::vec((0u32..3, a_record()), 1..24), swaps in any::<u64>()
+    ) {
+        let facts: Vec<Fact> = facts.into_iter().map(|(of, record)| Fact {
+            key: key(of), record, age_s: 0, accusers: Vec::new(),
+        }).collect();
+        let mut other = facts.clone();
+        for at in (1..other.len()).rev() {
+            other.swap(at, (swaps as usize).wrapping_mul(31 + at) % (at + 1));
+        }
+        other.extend(facts.iter().take(5).cloned());
+        let hold = |facts: &[Fact]| {
+            let mut table = Table::default();
+            facts.iter().for_each(|fact| drop(take(&mut table, fact)));
+            let held: Vec<_> = table.entries()
+                .map(|entry| (entry.record.clone(), entry.member.state, entry.member.boot))
+                .collect();
+            let live = table.entries().filter(|entry| entry.member.state.is_live()).count();
+            (held, live, table.live())
+        };
+        let (one, two) = (hold(&facts), hold(&other));
+        prop_assert_eq!(one.1, one.2, "the count of live members is kept");
+        prop_assert_eq!(one, two);
+    }
+}
+
+#[test]
+fn dead_is_sticky_at_its_incarnation_and_only_a_higher_one_raises_it() {
+    let mut table = Table::default();
+    take(&mut table, &alive(key(1), 3));
+    take(&mut table, &said(key(1), 3, State::Dead, &[]));
+    for fact in [alive(key(1), 3), alive(key(1), 2), said(key(1), 3, State::Suspect, &[key(2)])] {
+        let applied = take(&mut table, &fact);
+        assert!(!applied.growth.state);
+        assert_eq!(state(&table, 1), State::Dead);
+    }
+    take(&mut table, &alive(key(1), 4));
+    assert_eq!(state(&table, 1), State::Alive);
+    assert_eq!(table.live(), 1);
+}
+
+#[test]
+fn a_goodbye_outranks_an_obituary() {
+    let mut table = Table::default();
+    take(&mut table, &alive(key(1), 3));
+    take(&mut table, &said(key(1), 3, State::Left, &[]));
+    take(&mut table, &said(key(1), 3, State::Dead, &[]));
+    assert_eq!(state(&table, 1), State::Left);
+}
+
+#[test]
+fn an_incarnation_may_jump_by_2_to_the_20_and_no_further() {
+    let (mut table, config) = (Table::default(), Config::default());
+    let jump = MAX_INCARNATION_JUMP;
+    assert_eq!(
+        table.apply(now(), &config, &alive(key(1), jump + 1), false),
+        Err(Refusal::IncarnationJump),
+        "hearsay of someone unknown"
+    );
+    take(&mut table, &alive(key(1), 5));
+    for first_hand in [false, true] {
+        let far = said(key(1), 5 + jump + 1, State::Dead, &[]);
+        assert_eq!(table.apply(now(), &config, &far, first_hand), Err(Refusal::IncarnationJump));
+    }
+    assert_eq!(state(&table, 1), State::Alive);
+    take(&mut table, &alive(key(1), 5 + jump));
+    assert_eq!(table.get(&key(1)).unwrap().incarnation, 5 + jump);
+    // Someone who has lived long introduces itself.
+    table.apply(now(), &config, &alive(key(2), 1 << 40), true).unwrap();
+    let beyond = alive(key(3), MAX_INCARNATION + 1);
+    assert_eq!(table.apply(now(), &config, &beyond, true), Err(Refusal::IncarnationJump));
+}
+
+#[test]
+fn the_table_is_bounded_and_the_gone_make_room_for_newcomers() {
+    let (mut table, config, start) = (Table::default(), Config::default(), now());
+    for at in 0..MAX_MEMBERS as u32 {
+        table.apply(start, &config, &alive(key(at), 1), false).unwrap();
+    }
+    let newcomer = alive(key(9_999), 1);
+    assert_eq!(table.apply(start, &config, &newcomer, false), Err(Refusal::TableFull));
+    assert_eq!(table.members().count(), MAX_MEMBERS, "the living are never evicted");
+    for (after, at, state) in [(1, 10, State::Dead), (2, 11, State::Left), (3, 12, State::Left)] {
+        let then = start + Duration::from_secs(after);
+        table.apply(then, &config, &said(key(at), 1, state, &[]), false).unwrap();
+    }
+    for (at, victim) in [(9_999, 11), (9_998, 12), (9_997, 10)] {
+        let applied = table.apply(start, &config, &alive(key(at), 1), false).unwrap();
+        assert_eq!(applied.reclaimed, Some(key(victim)), "left before dead, longest gone first");
+    }
+    assert_eq!(table.apply(start, &config, &alive(key(9_996), 1), false), Err(Refusal::TableFull));
+    assert_eq!((table.members().count(), table.live()), (MAX_MEMBERS, MAX_MEMBERS));
+}
+
+#[test]
+fn the_left_are_forgotten_after_ten_minutes_and_the_dead_after_a_day() {
+    let (mut table, config, start) = (Table::default(), Config::default(), now());
+    take(&mut table, &alive(key(1), 1));
+    for (at, state) in [(2, State::Left), (3, State::Dead)] {
+        take(&mut table, &alive(key(at), 1));
+        table.apply(start, &config, &said(key(at), 1, state, &[]), false).unwrap();
+    }
+    assert!(table.reclaim(start + Duration::from_secs(599), &config).is_empty());
+    assert_eq!(table.reclaim(start + Duration::from_secs(601), &config), [key(2)]);
+    assert_eq!(table.reclaim(start + Duration::from_secs(24 * 3600 + 1), &config), [key(3)]);
+    assert!(table.get(&key(1)).is_some());
+}
+
+#[test]
+fn who_is_about_to_be_forgotten_is_not_learned_again_from_others() {
+    let (mut table, config, start) = (Table::default(), Config::default(), now());
+    let mut fact = said(key(1), 1, State::Left, &[]);
+    fact.age_s = 599;
+    assert_eq!(table.apply(start, &config, &fact, false), Err(Refusal::Expired));
+    fact.age_s = 300;
+    table.apply(start, &config, &fact, false).unwrap();
+    assert_eq!(table.reclaim(start + Duration::from_secs(301), &config), [key(1)], "ages travel");
+    fact.age_s = u32::MAX;
+    assert_eq!(table.apply(start, &config, &fact, false), Err(Refusal::Expired));
+}
+
+#[test]
+fn the_dead_keep_their_place_only_with_a_store() {
+    let mut table = Table::default();
+    for (at, roles) in [(1, Roles::WORKER), (2, Roles::WORKER.with(Roles::STORE)), (3, Roles::HUB)] {
+        let mut fact = alive(key(at), 1);
+        fact.record.profile.as_mut().unwrap().meta = meta(1, roles);
+        take(&mut table, &fact);
+    }
+    let placed = |table: &Table| [1, 2, 3].map(|at| table.get(&key(at)).unwrap().is_placed());
+    assert_eq!(placed(&table), [true, true, false]);
+    for at in [1, 2, 3] {
+        take(&mut table, &said(key(at), 1, State::Suspect, &[key(9)]));
+    }
+    assert_eq!(placed(&table), [true, true, false], "a suspect keeps its place");
+    for at in [1, 2, 3] {
+        take(&mut table, &said(key(at), 1, State::Dead, &[]));
+    }
+    assert_eq!(placed(&table), [false, true, false]);
+    take(&mut table, &said(key(2), 1, State::Left, &[]));
+    assert_eq!(placed(&table), [false, false, false]);
+}
+
+#[test]
+fn a_cleared_suspicion_returns_only_with_a_new_accuser() {
+    let mut table = Table::default();
+    take(&mut table, &alive(key(1), 1));
+    take(&mut table, &said(key(1), 1, State::Suspect, &[key(2)]));
+    assert_eq!(state(&table, 1), State::Suspect);
+    table.update(now(), &key(1), |entry| entry.cleared = true);
+    take(&mut table, &said(key(1), 1, State::Suspect, &[key(2)]));
+    assert_eq!(state(&table, 1), State::Alive, "the same accuser has nothing new to say");
+    let applied = take(&mut table, &said(key(1), 1, State::Suspect, &[key(3)]));
+    assert_eq!((state(&table, 1), applied.new_accusers), (State::Suspect, vec![key(3)]));
+}
+
+#[test]
+fn accusers_are_bounded_and_end_with_their_incarnation() {
+    let mut table = Table::default();
+    take(&mut table, &alive(key(1), 1));
+    for at in 10..20 {
+        take(&mut table, &said(key(1), 1, State::Suspect, &[key(at)]));
+    }
+    assert_eq!(table.entry(&key(1)).unwrap().accusers.len(), MAX_ACCUSERS);
+    take(&mut table, &alive(key(1), 2));
+    assert!(table.entry(&key(1)).unwrap().accusers.is_empty());
+    assert_eq!(state(&table, 1), State::Alive);
+}
+
+#[test]
+fn another_boot_id_is_a_restart_and_hearsay_of_an_old_one_is_not() {
+    let mut table = Table::default();
+    assert!(!take(&mut table, &alive(key(1), 3)).growth.restarted);
+    let mut reborn = alive(key(1), 4);
+    reborn.record.profile.as_mut().unwrap().boot = 8;
+    assert!(take(&mut table, &reborn).growth.restarted);
+    assert!(!take(&mut table, &alive(key(1), 3)).growth.restarted);
+    assert_eq!(table.get(&key(1)).unwrap().boot, 8);
+}

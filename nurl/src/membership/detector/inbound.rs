@@ -140,6 +140,12 @@ impl Detector {
         if repeated {
             return;
         }
+        // Nobody can be made to seek a session with a key that no member has.
+        if self.table.get(&target).is_none() {
+            self.stats.served_unknown += 1;
+            self.send(origin, via, Body::Nack { seq }, &[]);
+            return;
+        }
         if self.served.len() >= MAX_SERVED || self.observer {
             self.stats.served_full += 1;
             self.send(origin, via, Body::Nack { seq }, &[]);

@@ -74,7 +74,12 @@ impl Detector {
         if anew {
             self.suspicions.remove(&key);
         }
-        for accuser in accusers {
+        // Only members are independent accusers: a made-up name must not shorten anyone's time.
+        let counts = |accuser: &&PublicKey| {
+            **accuser == self.me.key || self.table.get(accuser).is_some_and(|member| member.state.is_live())
+        };
+        let accusers: Vec<PublicKey> = accusers.iter().filter(counts).copied().collect();
+        for accuser in &accusers {
             self.confirm(now, key, *accuser);
         }
         if anew && accusers.is_empty() {
@@ -161,6 +166,7 @@ impl Detector {
         let me = self.me.key;
         let Some(entry) = self.table.entry(&peer) else { return };
         let only_mine = entry.record.state == State::Suspect && entry.accusers == [me];
+        let risen = entry.record.state == State::Dead;
         self.suspicions.remove(&peer);
         self.local_dead.remove(&peer);
         if only_mine {
@@ -170,6 +176,10 @@ impl Detector {
             entry.verdict = None;
             entry.cleared = entry.record.state == State::Suspect;
         });
+        if risen {
+            // Only itself can undo that, so it must hear of it.
+            self.start_push_pull(now, peer);
+        }
     }
 
     /// A probe of `peer` failed on every leg.

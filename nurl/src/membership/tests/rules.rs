@@ -1,1 +1,661 @@
+//! One detector, spoken to by hand.
 
+use std::time::{Duration, Instant};
+
+use proptest::prelude::*;
+use rand_core::SeedableRng;
+
+use super::cluster::{Cluster, key, meta};
+use crate::key::PublicKey;
+use crate::membership::detector::{
+    ANSWERERS, MAX_ANSWERS, MAX_CONTACTS, MAX_EPOCH_JUMP, MAX_REFUTATIONS_PER_SECOND, MAX_SEEN_EVENTS,
+    MAX_SERVED, MAX_TRANSMITS, MAX_WAITING_EVENTS,
+};
+use crate::membership::message::{
+    Body, Chunk, MAX_CHUNK_BYTES, MAX_DATAGRAM_BYTES, MAX_EVENT_BYTES, Message, UserEvent,
+};
+use crate::membership::table::{Fact, MAX_INCARNATION_JUMP, Profile, Record};
+use crate::membership::{Config, Detector, Event, MembershipError, Meta, State, Via};
+use crate::rt::Rng;
+
+const ME: usize = 0;
+
+fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+fn new(observer: bool) -> (Instant, Detector) {
+    let now = crate::membership::test_now();
+    let rng = Rng::from_seed([5; 32]);
+    (now, Detector::new(Config::default(), key(ME), 1, meta(""), observer, now, rng))
+}
+
+fn fact(of: usize, incarnation: u64, state: State) -> Fact {
+    let profile = Profile { incarnation, boot: of as u64, meta: meta("") };
+    let record = Record { incarnation, state, profile: Some(profile) };
+    let accusers = if state == State::Suspect { vec![key(99)] } else { Vec::new() };
+    Fact { key: key(of), record, age_s: 0, accusers }
+}
+
+fn message(body: Body, facts: Vec<Fact>) -> Message {
+    Message { epoch: 0, observer: false, body, facts, events: Vec::new() }
+}
+
+fn tell(detector: &mut Detector, now: Instant, from: usize, body: Body, facts: Vec<Fact>) {
+    let bytes = message(body, facts).encode();
+    detector.handle_message(now, key(from), Via::Datagram, &bytes);
+}
+
+/// A detector that knows members 1 to `count`.
+fn among(count: usize) -> (Instant, Detector) {
+    let (now, mut detector) = new(false);
+    let facts = (1..=count).map(|of| fact(of, 1, State::Alive)).collect();
+    tell(&mut detector, now, 1, Body::Gossip, facts);
+    sent(&mut detector);
+    events(&mut detector);
+    (now, detector)
+}
+
+fn sent(detector: &mut Detector) -> Vec<(PublicKey, Via, Message)> {
+    std::iter::from_fn(|| detector.poll_transmit())
+        .map(|transmit| (transmit.to, transmit.via, Message::decode(&transmit.body).unwrap()))
+        .collect()
+}
+
+fn events(detector: &mut Detector) -> Vec<Event> {
+    std::iter::from_fn(|| detector.poll_event()).collect()
+}
+
+fn run(detector: &mut Detector, now: &mut Instant, time: Duration) {
+    let end = *now + time;
+    while let Some(due) = detector.poll_timeout().filter(|due| *due <= end) {
+        *now = due.max(*now);
+        detector.handle_timeout(*now);
+    }
+    *now = end;
+}
+
+fn state(detector: &Detector, of: usize) -> State {
+    detector.member(&key(of)).unwrap().state
+}
+
+#[test]
+fn a_ping_is_answered_on_its_leg_and_makes_acquaintance() {
+    let (now, mut detector) = new(false);
+    let bytes = message(Body::Ping { seq: 9 }, Vec::new()).encode();
+    detector.handle_message(now, key(1), Via::Reliable, &bytes);
+    let sent = sent(&mut detector);
+    assert_eq!((sent[0].0, sent[0].1, sent[0].2.body), (key(1), Via::Reliable, Body::Ack { seq: 9 }));
+    assert!(matches!(sent[1].2.body, Body::PushPull(Chunk { index: 0, total: 1, .. })));
+    assert_eq!(sent[1].2.facts[0].key, key(ME), "its own word comes first");
+}
+
+#[test]
+fn a_suspicion_of_this_node_is_refuted_in_the_very_answer() {
+    let (now, mut detector) = among(3);
+    tell(&mut detector, now, 1, Body::Ping { seq: 3 }, vec![fact(ME, 4, State::Suspect)]);
+    let answer = &sent(&mut detector)[0].2;
+    let refutation = answer.facts.iter().find(|fact| fact.key == key(ME)).unwrap();
+    assert_eq!((refutation.record.state, refutation.record.incarnation), (State::Alive, 5));
+    assert!(events(&mut detector).contains(&Event::Refuted { incarnation: 5 }));
+    assert_eq!(detector.health(), 1, "whoever is suspected may be the slow one");
+}
+
+#[test]
+fn a_foreign_process_with_this_key_is_outbid_and_the_duel_is_slow() {
+    let (now, mut detector) = among(3);
+    let foreign = |incarnation| {
+        let mut fact = fact(ME, incarnation, State::Alive);
+        fact.record.profile.as_mut().unwrap().boot = 666;
+        fact
+    };
+    tell(&mut detector, now, 1, Body::Gossip, vec![foreign(0)]);
+    assert_eq!(detector.local().incarnation, 1);
+    for _ in 0..100 {
+        let next = detector.local().incarnation + 1;
+        tell(&mut detector, now, 1, Body::Gossip, vec![foreign(next)]);
+    }
+    let limit = u64::from(MAX_REFUTATIONS_PER_SECOND);
+    assert_eq!(detector.local().incarnation, 1 + 2 * (limit - 1));
+    assert_eq!(detector.stats().refutations_limited, 101 - limit);
+}
+
+#[test]
+fn a_jump_beyond_2_to_the_20_is_refused_and_counted_also_about_this_node() {
+    let (now, mut detector) = among(3);
+    let far = MAX_INCARNATION_JUMP + 2;
+    let facts = vec![fact(1, far, State::Dead), fact(ME, far, State::Dead), fact(2, far, State::Alive)];
+    tell(&mut detector, now, 3, Body::Gossip, facts);
+    assert_eq!(detector.stats().incarnation_jumps, 3);
+    assert_eq!((state(&detector, 1), detector.local().incarnation), (State::Alive, 0));
+}
+
+#[test]
+fn an_epoch_beyond_2_to_the_32_is_refused_and_counted() {
+    let (now, mut detector) = among(2);
+    let mut jump = message(Body::Gossip, Vec::new());
+    jump.epoch = MAX_EPOCH_JUMP + 1;
+    detector.handle_message(now, key(1), Via::Datagram, &jump.encode());
+    assert_eq!((detector.highest_epoch(), detector.stats().epoch_jumps), (0, 1));
+    jump.epoch = MAX_EPOCH_JUMP;
+    detector.handle_message(now, key(1), Via::Datagram, &jump.encode());
+    assert_eq!(detector.highest_epoch(), MAX_EPOCH_JUMP);
+    assert!(matches!(
+        detector.note_epoch(u64::MAX),
+        Err(MembershipError::EpochJump { counter: u64::MAX, highest: MAX_EPOCH_JUMP })
+    ));
+    detector.note_epoch(7).unwrap();
+    assert_eq!(detector.highest_epoch(), MAX_EPOCH_JUMP, "never back");
+}
+
+#[test]
+fn a_ping_req_is_served_with_its_target_acked_and_nacked_at_80_percent() {
+    let (mut now, mut detector) = among(3);
+    let request = Body::PingReq { seq: 70, target: key(2), timeout_ms: 700 };
+    let start = now;
+    tell(&mut detector, now, 1, request, Vec::new());
+    let first = sent(&mut detector);
+    let Body::Ping { seq } = first[0].2.body else { panic!("{first:?}") };
+    assert_eq!(first[0].0, key(2));
+    assert_ne!(seq, 70);
+    assert!(events(&mut detector).contains(&Event::WantSession { peer: key(2) }));
+    run(&mut detector, &mut now, ms(559));
+    let nacked = |sent: &[(PublicKey, Via, Message)]| {
+        sent.iter().any(|(to, _, m)| *to == key(1) && m.body == Body::Nack { seq: 70 })
+    };
+    assert!(!nacked(&sent(&mut detector)), "before 80 %");
+    run(&mut detector, &mut now, ms(1));
+    assert_eq!(now, start + ms(560));
+    assert!(nacked(&sent(&mut detector)), "at 80 %");
+    // Late, but good news all the same; and only from whom it is about.
+    tell(&mut detector, now, 3, Body::Ack { seq }, Vec::new());
+    assert!(sent(&mut detector).is_empty());
+    tell(&mut detector, now, 2, Body::Ack { seq }, Vec::new());
+    let back = sent(&mut detector);
+    assert_eq!((back[0].0, back[0].2.body), (key(1), Body::Ack { seq: 70 }));
+}
+
+#[test]
+fn beyond_its_bound_a_helper_says_at_once_that_it_cannot_tell() {
+    let (now, mut detector) = among(3);
+    for seq in 0..=MAX_SERVED as u64 {
+        tell(&mut detector, now, 1, Body::PingReq { seq, target: key(2), timeout_ms: 700 }, Vec::new());
+    }
+    assert_eq!((detector.stats().served, detector.stats().served_full), (MAX_SERVED as u64, 1));
+    let last = sent(&mut detector).pop().unwrap();
+    assert_eq!(last.2.body, Body::Nack { seq: MAX_SERVED as u64 });
+}
+
+#[test]
+fn nobody_seeks_a_session_with_a_key_that_no_member_has() {
+    let (now, mut detector) = among(3);
+    tell(&mut detector, now, 1, Body::PingReq { seq: 5, target: key(77), timeout_ms: 700 }, Vec::new());
+    assert_eq!(sent(&mut detector)[0].2.body, Body::Nack { seq: 5 });
+    assert!(events(&mut detector).is_empty());
+    assert_eq!(detector.stats().served_unknown, 1);
+}
+
+#[test]
+fn tables_are_not_sent_without_limit() {
+    let (now, mut detector) = among(3);
+    for id in 0..100 {
+        tell(&mut detector, now, 1, Body::PushPull(Chunk { id, index: 0, total: 1 }), Vec::new());
+    }
+    assert_eq!(detector.stats().push_pulls_refused, 68);
+    assert_eq!(sent(&mut detector).len(), 32);
+}
+
+#[test]
+fn an_ack_from_one_held_dead_leads_to_an_exchange_and_raises_nobody_by_itself() {
+    let (mut now, mut detector) = among(4);
+    detector.on_hub_pong(now);
+    let (suspect, seq) = failed_probe(&mut detector, &mut now);
+    tell(&mut detector, now, 1 + suspect % 4, Body::Gossip, vec![fact(suspect, 1, State::Dead)]);
+    sent(&mut detector);
+    tell(&mut detector, now, suspect, Body::Ack { seq }, Vec::new());
+    assert_eq!(state(&detector, suspect), State::Dead);
+    let sent = sent(&mut detector);
+    assert!(sent.iter().any(|(to, _, m)| *to == key(suspect) && matches!(m.body, Body::PushPull(_))));
+}
+
+#[test]
+fn a_late_ack_through_a_helper_clears_too() {
+    let (mut now, mut detector) = among(4);
+    detector.on_hub_pong(now);
+    let (suspect, seq) = failed_probe(&mut detector, &mut now);
+    // All three others were asked.
+    tell(&mut detector, now, 1 + suspect % 4, Body::Ack { seq }, Vec::new());
+    assert_eq!(state(&detector, suspect), State::Alive);
+}
+
+#[test]
+fn an_accusation_by_a_name_that_nobody_has_shortens_nothing() {
+    let dead_after = |accusers: &[usize]| {
+        let (now, mut detector) = among(6);
+        detector.on_hub_pong(now);
+        let mut accusation = fact(2, 1, State::Suspect);
+        accusation.accusers = accusers.iter().map(|of| key(*of)).collect();
+        tell(&mut detector, now, 1, Body::Gossip, vec![accusation]);
+        detector.suspicions[&key(2)].deadline() - now
+    };
+    assert_eq!(dead_after(&[3]), Duration::from_secs(24));
+    assert_eq!(dead_after(&[3, 97, 98, 99]), Duration::from_secs(24));
+    assert_eq!(dead_after(&[97, 98]), Duration::from_secs(24));
+    assert_eq!(dead_after(&[3, 4, 5, 6]), Duration::from_secs(4));
+}
+
+#[test]
+fn joining_again_is_no_stall() {
+    let (mut now, mut detector) = among(3);
+    detector.leave(now);
+    run(&mut detector, &mut now, Duration::from_secs(100));
+    detector.join(now, &[key(1)]);
+    run(&mut detector, &mut now, Duration::from_secs(1));
+    assert_eq!((detector.stats().stalls, detector.health()), (0, 0));
+}
+
+/// Runs until a probe of someone has failed; who, and its sequence number.
+fn failed_probe(detector: &mut Detector, now: &mut Instant) -> (usize, u64) {
+    let mut pings = Vec::new();
+    for _ in 0..200 {
+        run(detector, now, ms(50));
+        pings.extend(sent(detector).into_iter().filter_map(|(to, _, message)| match message.body {
+            Body::Ping { seq } => Some((to, seq)),
+            _ => None,
+        }));
+        if let Some(suspect) =
+            (1..=9).find(|of| detector.member(&key(*of)).is_some_and(|member| member.state == State::Suspect))
+        {
+            let ping = pings.iter().find(|(to, _)| *to == key(suspect)).unwrap();
+            return (suspect, ping.1);
+        }
+    }
+    panic!("nothing failed");
+}
+
+#[test]
+fn a_late_ack_clears_the_suspicion_and_nobody_elses_does() {
+    let (mut now, mut detector) = among(4);
+    detector.on_hub_pong(now);
+    let (suspect, seq) = failed_probe(&mut detector, &mut now);
+    assert!(detector.health() > 0);
+    events(&mut detector);
+    let other = 1 + suspect % 4;
+    let stranger = Body::Ack { seq: seq + 1000 };
+    tell(&mut detector, now, suspect, stranger, Vec::new());
+    tell(&mut detector, now, other, Body::Ack { seq: seq + 1000 }, Vec::new());
+    assert_eq!(state(&detector, suspect), State::Suspect);
+    tell(&mut detector, now, suspect, Body::Ack { seq }, Vec::new());
+    assert_eq!(state(&detector, suspect), State::Alive);
+    assert_eq!(detector.stats().late_acks, 1);
+    assert!(matches!(&events(&mut detector)[..], [Event::Alive(member)] if member.key == key(suspect)));
+    // Its time doesn't run on in secret.
+    detector.on_hub_pong(now);
+    assert_eq!(state(&detector, suspect), State::Alive);
+}
+
+#[test]
+fn a_suspect_goes_on_being_probed_and_is_told_in_the_ping() {
+    let (mut now, mut detector) = among(4);
+    detector.on_hub_pong(now);
+    tell(&mut detector, now, 1, Body::Gossip, vec![fact(2, 1, State::Suspect)]);
+    let mut told = 0;
+    for _ in 0..100 {
+        run(&mut detector, &mut now, ms(100));
+        for (to, _, message) in sent(&mut detector) {
+            if to == key(2) && matches!(message.body, Body::Ping { .. }) {
+                assert!(message.facts.iter().any(|f| f.key == key(2) && f.record.state == State::Suspect));
+                told += 1;
+            }
+        }
+    }
+    assert!(told > 0);
+}
+
+#[test]
+fn independent_accusers_shorten_a_suspicion_and_the_same_one_does_not() {
+    let dead_after = |accusers: &[usize]| {
+        let (mut now, mut detector) = among(6);
+        let start = now;
+        for accuser in accusers {
+            let mut accusation = fact(2, 1, State::Suspect);
+            accusation.accusers = vec![key(*accuser)];
+            tell(&mut detector, now, 1, Body::Gossip, vec![accusation]);
+        }
+        while state(&detector, 2) == State::Suspect {
+            // The others are well: nothing but the suspicion itself runs out.
+            run(&mut detector, &mut now, ms(10));
+            for (to, _, message) in sent(&mut detector) {
+                let from = (1..7).find(|of| key(*of) == to).unwrap();
+                if let (Body::Ping { seq }, true) = (message.body, from != 2) {
+                    tell(&mut detector, now, from, Body::Ack { seq }, Vec::new());
+                }
+            }
+            assert!(now < start + Duration::from_secs(60));
+        }
+        now - start
+    };
+    let (one, same, two) = (dead_after(&[3]), dead_after(&[3, 3, 3]), dead_after(&[3, 4, 5]));
+    assert_eq!(one, same);
+    assert!(two < one, "{two:?} < {one:?}");
+    assert!(dead_after(&[3, 4, 5, 6]) < Duration::from_millis(4100), "k = 3 confirmations: the minimum");
+}
+
+#[test]
+fn the_next_target_is_named_a_period_ahead() {
+    let (mut now, mut detector) = among(5);
+    detector.on_hub_pong(now);
+    let (mut named, mut checked) = (Vec::new(), 0);
+    let mut last = None;
+    for _ in 0..400 {
+        run(&mut detector, &mut now, ms(25));
+        for (to, via, message) in sent(&mut detector) {
+            let Body::Ping { seq } = message.body else { continue };
+            if via == Via::Datagram && last != Some(seq) {
+                if last.is_some() {
+                    let at = named.iter().rev().find(|(_, peer)| *peer == to).map(|(at, _)| *at);
+                    assert!(now - at.expect("named before") >= ms(900));
+                    checked += 1;
+                }
+                last = Some(seq);
+            }
+            let from = (1..6).find(|of| key(*of) == to).unwrap();
+            tell(&mut detector, now, from, Body::Ack { seq }, Vec::new());
+        }
+        named.extend(events(&mut detector).into_iter().filter_map(|event| match event {
+            Event::WantSession { peer } => Some((now, peer)),
+            _ => None,
+        }));
+    }
+    assert!(checked >= 8, "{checked}");
+}
+
+#[test]
+fn a_handshake_that_fails_is_a_failed_probe() {
+    let (mut now, mut detector) = among(2);
+    detector.on_hub_pong(now);
+    let mut target = None;
+    while target.is_none() {
+        run(&mut detector, &mut now, ms(50));
+        target =
+            sent(&mut detector).iter().find(|(_, _, m)| matches!(m.body, Body::Ping { .. })).map(|s| s.0);
+    }
+    let target = target.unwrap();
+    detector.on_session_pending(now, target);
+    run(&mut detector, &mut now, ms(500));
+    let pinged = sent(&mut detector)
+        .into_iter()
+        .any(|(to, _, message)| to == target && matches!(message.body, Body::Ping { .. }));
+    assert!(!pinged, "the clock waits for the session");
+    detector.on_session_failed(now, target);
+    run(&mut detector, &mut now, ms(10));
+    let legs: Vec<_> = sent(&mut detector).into_iter().map(|(to, via, m)| (to, via, m.body)).collect();
+    assert!(legs.iter().any(|(to, via, _)| *to == target && *via == Via::Reliable), "{legs:?}");
+    assert!(legs.iter().any(|(_, _, body)| matches!(body, Body::PingReq { target: t, .. } if *t == target)));
+    run(&mut detector, &mut now, ms(700));
+    assert_eq!(detector.member(&target).unwrap().state, State::Suspect);
+}
+
+#[test]
+fn local_health_stretches_interval_and_timeouts() {
+    let (mut now, mut detector) = among(4);
+    detector.on_hub_pong(now);
+    for incarnation in 0..4 {
+        tell(&mut detector, now, 1, Body::Gossip, vec![fact(ME, 2 * incarnation, State::Suspect)]);
+    }
+    assert_eq!(detector.health(), 4);
+    let mut pings = Vec::new();
+    let start = now;
+    while now < start + Duration::from_secs(7) {
+        run(&mut detector, &mut now, ms(10));
+        for (to, via, message) in sent(&mut detector) {
+            if let (Body::Ping { seq }, Via::Datagram) = (message.body, via) {
+                pings.push((now, seq, to));
+            }
+        }
+    }
+    let first = pings[0].1;
+    let of_first: Vec<_> = pings.iter().filter(|ping| ping.1 == first).map(|ping| ping.0).collect();
+    assert_eq!(of_first.len(), 3);
+    assert!(of_first[1] - of_first[0] >= ms(1490), "5 × 300 ms");
+    let second = pings.iter().find(|ping| ping.1 != first).unwrap();
+    assert!(second.0 - of_first[0] >= ms(4990), "5 × 1 s");
+}
+
+#[test]
+fn five_hundred_members_fit_their_messages_and_arrive_whole() {
+    let (now, mut detector) = new(false);
+    let long = |of: usize| {
+        let kinds = (0..4).map(|at| format!("kind-{of}-{at}")).collect();
+        Meta::new(crate::membership::Roles::WORKER, kinds, 1, "zone".into(), "1.2.3".into()).unwrap()
+    };
+    for of in 1..=500 {
+        let mut fact = fact(of, 1, State::Alive);
+        fact.record.profile.as_mut().unwrap().meta = long(of);
+        tell(&mut detector, now, 1, Body::Gossip, vec![fact]);
+    }
+    while detector.poll_transmit().is_some() {}
+    let chunk = Chunk { id: 5, index: 0, total: 1 };
+    tell(&mut detector, now, 1, Body::PushPull(chunk), Vec::new());
+    let bodies: Vec<_> = std::iter::from_fn(|| detector.poll_transmit()).collect();
+    assert!(bodies.len() > 1);
+    assert!(bodies.iter().all(|t| t.body.len() <= MAX_CHUNK_BYTES && t.via == Via::Reliable));
+    let mut keys: Vec<_> =
+        bodies.iter().flat_map(|t| Message::decode(&t.body).unwrap().facts).map(|fact| fact.key).collect();
+    keys.sort_unstable();
+    keys.dedup();
+    assert_eq!(keys.len(), 501);
+    // And what rides on datagrams never outgrows them.
+    let mut later = now;
+    run(&mut detector, &mut later, Duration::from_secs(5));
+    let datagrams: Vec<_> = std::iter::from_fn(|| detector.poll_transmit()).collect();
+    let pings = datagrams.iter().filter(|t| t.via == Via::Datagram);
+    assert!(pings.clone().count() > 10 && pings.clone().all(|t| t.body.len() <= MAX_DATAGRAM_BYTES));
+    assert!(pings.map(|t| t.body.len()).max().unwrap() > MAX_DATAGRAM_BYTES - 200, "and they are filled");
+}
+
+#[test]
+fn an_observers_word_about_others_counts_nothing() {
+    let (now, mut detector) = among(3);
+    let mut lie = message(Body::Ping { seq: 1 }, vec![fact(1, 1, State::Dead), fact(7, 1, State::Alive)]);
+    lie.observer = true;
+    detector.handle_message(now, key(8), Via::Datagram, &lie.encode());
+    assert_eq!(state(&detector, 1), State::Alive);
+    assert!(detector.member(&key(7)).is_none() && detector.member(&key(8)).is_none());
+    let sent = sent(&mut detector);
+    assert_eq!(sent.len(), 1, "an ack, and no exchange begun");
+}
+
+#[test]
+fn an_announcement_is_answered_by_at_most_three_after_a_delay_and_believed_by_nobody() {
+    let members = 12;
+    let mut answered = 0;
+    let (_, mut newcomer) = new(false);
+    let body = newcomer.announce();
+    for me in 1..=members {
+        let now = crate::membership::test_now();
+        let rng = Rng::from_seed([me as u8; 32]);
+        let mut detector = Detector::new(Config::default(), key(me), 1, meta(""), false, now, rng);
+        let others = (1..=members).filter(|of| *of != me).map(|of| fact(of, 1, State::Alive)).collect();
+        let first = if me == 1 { 2 } else { 1 };
+        tell(&mut detector, now, first, Body::Gossip, others);
+        sent(&mut detector);
+        detector.handle_announcement(now, key(40), &body);
+        detector.handle_announcement(now, key(40), &body);
+        assert!(detector.member(&key(40)).is_none());
+        let mut later = now;
+        run(&mut detector, &mut later, Duration::from_secs(3));
+        let begun = sent(&mut detector).into_iter().filter(|(to, ..)| *to == key(40)).count();
+        assert!(begun <= 1);
+        answered += begun;
+    }
+    assert_eq!(answered, ANSWERERS);
+}
+
+#[test]
+fn announcements_of_known_members_and_too_many_strangers_cost_nothing() {
+    let (now, mut detector) = among(2);
+    let body = detector.announce();
+    detector.handle_announcement(now, key(1), &body);
+    detector.handle_announcement(now, key(ME), &body);
+    for stranger in 100..100 + MAX_ANSWERS + 5 {
+        detector.handle_announcement(now, key(stranger), &body);
+    }
+    assert_eq!(detector.stats().announcements_dropped, 5);
+    detector.handle_announcement(now, key(500), &message(Body::Gossip, Vec::new()).encode());
+    assert_eq!(detector.stats().malformed, 1);
+}
+
+#[test]
+fn refused_bytes_are_counted_by_their_kind() {
+    let (now, mut detector) = among(2);
+    detector.handle_message(now, key(1), Via::Datagram, b"nonsense");
+    detector.handle_message(now, key(1), Via::Datagram, &[0x86, 23, 0, 0, 0x80, 0x80, 0x80]);
+    detector.handle_message(now, key(1), Via::Reliable, &vec![0; MAX_CHUNK_BYTES + 1]);
+    detector.handle_message(now, key(ME), Via::Datagram, &message(Body::Gossip, Vec::new()).encode());
+    tell(&mut detector, now, 1, Body::Ack { seq: 3 }, Vec::new());
+    tell(&mut detector, now, 1, Body::Nack { seq: 3 }, Vec::new());
+    tell(&mut detector, now, 1, Body::PushPullAck(Chunk { id: 1, index: 0, total: 1 }), Vec::new());
+    let stats = detector.stats();
+    assert_eq!((stats.malformed, stats.unknown_kinds, stats.oversize, stats.from_self), (1, 1, 1, 1));
+    assert_eq!((stats.unsolicited_acks, stats.unsolicited_chunks), (2, 1));
+}
+
+#[test]
+fn user_events_are_bounded_and_typed() {
+    let (now, mut detector) = among(2);
+    assert_eq!(detector.broadcast(&[0; MAX_EVENT_BYTES + 1]), Err(MembershipError::EventTooLarge(257)));
+    let full = (0..1000).find_map(|_| detector.broadcast(&[0; MAX_EVENT_BYTES]).err());
+    assert_eq!(full, Some(MembershipError::EventsFull));
+    for id in 0..=MAX_SEEN_EVENTS as u64 {
+        let mut message = message(Body::Gossip, Vec::new());
+        message.events.push(UserEvent { origin: key(2), id, body: Vec::new() });
+        for _ in 0..2 {
+            detector.handle_message(now, key(1), Via::Datagram, &message.encode());
+        }
+    }
+    let heard = events(&mut detector).iter().filter(|e| matches!(e, Event::User { .. })).count();
+    assert_eq!(heard, MAX_SEEN_EVENTS + 1, "each once");
+    assert_eq!(detector.seen_events.len(), MAX_SEEN_EVENTS);
+    let (_, mut observer) = new(true);
+    assert_eq!(observer.broadcast(b"x"), Err(MembershipError::NotAMember));
+}
+
+#[test]
+fn what_waits_for_a_driver_that_never_comes_is_bounded() {
+    let (now, mut detector) = among(2);
+    for seq in 0..MAX_TRANSMITS as u64 + 7 {
+        tell(&mut detector, now, 1, Body::Ping { seq }, Vec::new());
+    }
+    assert_eq!(detector.transmits.len(), MAX_TRANSMITS);
+    assert_eq!(detector.stats().transmits_dropped, 7);
+    for incarnation in 1..=MAX_WAITING_EVENTS as u64 {
+        let fact = fact(2, incarnation, if incarnation % 2 == 0 { State::Alive } else { State::Left });
+        tell(&mut detector, now, 1, Body::Gossip, vec![fact]);
+    }
+    tell(&mut detector, now, 1, Body::Gossip, vec![fact(2, MAX_WAITING_EVENTS as u64, State::Left)]);
+    assert_eq!(detector.events.len(), MAX_WAITING_EVENTS);
+    assert!(detector.stats().events_dropped > 0);
+    assert_eq!(state(&detector, 2), State::Left, "the view is right all the same");
+}
+
+#[test]
+fn contacts_are_bounded_and_the_living_come_first() {
+    let (now, mut detector) = among(3);
+    let many: Vec<_> = (10..10 + 2 * MAX_CONTACTS).map(key).collect();
+    detector.join(now, &many);
+    assert_eq!(detector.contacts.len(), MAX_CONTACTS);
+    let contacts = detector.contacts();
+    assert_eq!(contacts.len(), MAX_CONTACTS);
+    assert!(contacts[..3].iter().all(|contact| (1..4).any(|of| key(of) == *contact)));
+}
+
+#[test]
+fn joining_asks_three_contacts_and_tries_again_until_one_answers() {
+    let (mut now, mut detector) = new(false);
+    detector.join(now, &(1..9).map(key).collect::<Vec<_>>());
+    assert_eq!(sent(&mut detector).len(), 3);
+    assert!(!events(&mut detector).contains(&Event::Joined));
+    run(&mut detector, &mut now, Duration::from_secs(25));
+    let again = sent(&mut detector);
+    let (to, _, request) = again.last().unwrap();
+    let Body::PushPull(chunk) = request.body else { panic!() };
+    let from = (1..9).find(|of| key(*of) == *to).unwrap();
+    let answer = |index| Body::PushPullAck(Chunk { id: chunk.id, index, total: 2 });
+    tell(&mut detector, now, from, answer(1), vec![fact(50, 1, State::Alive)]);
+    assert!(!events(&mut detector).contains(&Event::Joined), "half an answer");
+    tell(&mut detector, now, from, answer(0), vec![fact(from, 1, State::Alive)]);
+    assert!(events(&mut detector).contains(&Event::Joined));
+    assert_eq!(detector.live(), 3);
+}
+
+#[test]
+fn after_losing_everyone_the_contacts_are_tried_again() {
+    let mut cluster = Cluster::of(21, 3);
+    cluster.broadcast = false;
+    for at in [1, 2] {
+        cluster.nodes[at].up = false;
+    }
+    cluster.nodes[0].hub = true;
+    let contact = cluster.add(false);
+    cluster.join(0, &[contact]);
+    cluster.nodes[contact].up = false;
+    cluster.run(Duration::from_secs(200));
+    assert_eq!(cluster.nodes[0].detector.live(), 1);
+    cluster.nodes[contact].up = true;
+    let found = cluster.run_until(Duration::from_secs(60), |c| c.state(0, contact) == Some(State::Alive));
+    assert!(found.is_some());
+}
+
+#[test]
+fn a_wide_mesh_settles_without_a_false_word() {
+    let mut cluster = Cluster::of(22, 40);
+    cluster.loss_percent = 10;
+    cluster.run(Duration::from_secs(60));
+    cluster.nodes[7].up = false;
+    let learned = cluster.run_until(Duration::from_secs(60), |c| c.agree(State::Dead, &[7]));
+    assert!(learned.is_some());
+    for at in 0..40 {
+        let wrong = |e: &Event| matches!(e, Event::Dead(member) if member.key != key(7));
+        assert!(!cluster.saw(at, Duration::ZERO, wrong));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn no_order_of_messages_and_time_breaks_the_detector(
+        steps in proptest::collection::vec((0u8..9, 0usize..6, 0u64..5, 0u64..4000), 1..60)
+    ) {
+        let (mut now, mut detector) = new(false);
+        for (what, who, number, wait) in steps {
+            now += ms(wait);
+            let states = [State::Alive, State::Suspect, State::Dead, State::Left];
+            let facts = vec![fact(who, number, states[what as usize % 4])];
+            match what {
+                0 => tell(&mut detector, now, who, Body::Ping { seq: number }, facts),
+                1 => tell(&mut detector, now, who, Body::Ack { seq: number }, facts),
+                2 => tell(&mut detector, now, who, Body::Gossip, facts),
+                3 => {
+                    let target = key(number as usize);
+                    tell(&mut detector, now, who, Body::PingReq { seq: number, target, timeout_ms: 9 }, facts);
+                }
+                4 => detector.join(now, &[key(who)]),
+                5 => detector.leave(now),
+                6 => detector.on_suspend(now),
+                7 => detector.on_hub_pong(now),
+                _ => detector.on_session_failed(now, key(who)),
+            }
+            detector.handle_timeout(now);
+            let live = detector.members().filter(|member| member.state.is_live()).count();
+            prop_assert_eq!(live, detector.live());
+            prop_assert!(detector.poll_timeout().is_none_or(|due| due > now), "it would spin");
+            for (_, via, message) in sent(&mut detector) {
+                let limit = if via == Via::Datagram { MAX_DATAGRAM_BYTES } else { MAX_CHUNK_BYTES };
+                prop_assert!(message.encode().len() <= limit);
+            }
+            events(&mut detector);
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! What a detector tells its node: events, counters, errors.
+
+use super::message::MAX_EVENT_BYTES;
+use super::table::Member;
+use crate::key::PublicKey;
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// The first exchange after [`join`](super::Detector::join) is complete: this node is in, and knows the mesh.
+    Joined,
+    /// A member is new, or alive again.
+    Alive(Member),
+    /// A member is suspect; it still counts as live.
+    Suspect(Member),
+    /// A member is dead.
+    Dead(Member),
+    /// A member left gracefully.
+    Left(Member),
+    /// A member's process is another one than before.
+    Restarted {
+        /// Whose.
+        peer: PublicKey,
+        /// The boot id of the new process.
+        boot: u64,
+    },
+    /// A member's metadata changed.
+    MetaChanged(Member),
+    /// A dead or left member is forgotten; it has no place any more.
+    Reclaimed(PublicKey),
+    /// Someone said that this node is suspect, dead or gone; it said otherwise.
+    Refuted {
+        /// With this incarnation.
+        incarnation: u64,
+    },
+    /// A session to this peer will be needed within about a period.
+    WantSession {
+        /// Whose.
+        peer: PublicKey,
+    },
+    /// Whether this node is isolated.
+    Isolated(bool),
+    /// Time to broadcast [`announce`](super::Detector::announce) on the mesh group, and to read rendezvous again.
+    AnnounceDue,
+    /// An application's event arrived.
+    User {
+        /// Who is said to have said it; hearsay.
+        origin: PublicKey,
+        /// What.
+        body: Vec<u8>,
+    },
+    /// [`leave`](super::Detector::leave) has told whom it could; the node may go.
+    Departed,
+}
+
+/// What was refused, lost or remarkable, since the start.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Bodies that are no message.
+    pub malformed: u64,
+    /// Messages of a kind that this version doesn't know.
+    pub unknown_kinds: u64,
+    /// Bodies above the limit.
+    pub oversize: u64,
+    /// Messages from this node's own key.
+    pub from_self: u64,
+    /// Facts whose incarnation jumps too far.
+    pub incarnation_jumps: u64,
+    /// Epochs that jump too far.
+    pub epoch_jumps: u64,
+    /// New members without room.
+    pub table_full: u64,
+    /// Facts about members who are about to be forgotten.
+    pub expired_facts: u64,
+    /// Messages dropped because too many waited.
+    pub transmits_dropped: u64,
+    /// Events dropped because too many waited.
+    pub events_dropped: u64,
+    /// Facts or user events that found the gossip queue full.
+    pub gossip_full: u64,
+    /// Acks and NACKs that nobody waits for.
+    pub unsolicited_acks: u64,
+    /// Acks after their probe had failed.
+    pub late_acks: u64,
+    /// Ping-reqs answered with a NACK at once, because too many were being served.
+    pub served_full: u64,
+    /// Ping-reqs answered with a NACK at once, because their target is nobody that this node knows.
+    pub served_unknown: u64,
+    /// Ping-reqs served.
+    pub served: u64,
+    /// Push-pull requests that were one too many this second.
+    pub push_pulls_refused: u64,
+    /// Push-pulls that nobody answered in time.
+    pub push_pulls_failed: u64,
+    /// Push-pulls completed.
+    pub push_pulls: u64,
+    /// Chunks of an answer that nobody asked for.
+    pub unsolicited_chunks: u64,
+    /// Self-facts left unrefuted for now.
+    pub refutations_limited: u64,
+    /// Times that this node itself stood still.
+    pub stalls: u64,
+    /// Probes that failed.
+    pub probes_failed: u64,
+    /// Probes that were answered in time.
+    pub probes_answered: u64,
+    /// Announcements not answered because too many waited.
+    pub announcements_dropped: u64,
+}
+
+/// What an application got wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum MembershipError {
+    /// Metadata beyond its bounds: fewer or shorter names help.
+    #[error("metadata too large: {kinds} job kinds, {bytes} bytes of names")]
+    MetaTooLarge {
+        /// How many job kinds.
+        kinds: usize,
+        /// The sum of all names.
+        bytes: usize,
+    },
+    /// A user event above its limit: put the data elsewhere and gossip its name.
+    #[error("a user event of {0} bytes; at most {MAX_EVENT_BYTES}")]
+    EventTooLarge(usize),
+    /// Too many user events wait to be told: try again in a few seconds.
+    #[error("too many user events wait")]
+    EventsFull,
+    /// Observers and members that left don't gossip.
+    #[error("not a member")]
+    NotAMember,
+    /// An epoch counter more than 2^32 above the highest known.
+    #[error("epoch counter {counter} is too far above {highest}")]
+    EpochJump {
+        /// The one refused.
+        counter: u64,
+        /// The highest known.
+        highest: u64,
+    },
+}
