@@ -6,3 +6,4 @@
 
 pub mod crdt;
 pub mod identity;
+pub mod replicator;

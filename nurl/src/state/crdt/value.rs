@@ -104,8 +104,13 @@ impl Value {
 
     /// The digest of the canonical bytes.
     pub fn digest(&self) -> Digest {
+        Value::digest_of(&self.encode())
+    }
+
+    /// The digest of a state whose canonical bytes are at hand.
+    pub fn digest_of(bytes: &[u8]) -> Digest {
         let mut digest = [0; DIGEST_LEN];
-        digest.copy_from_slice(&blake3::hash(&self.encode()).as_bytes()[..DIGEST_LEN]);
+        digest.copy_from_slice(&blake3::hash(bytes).as_bytes()[..DIGEST_LEN]);
         digest
     }
 }

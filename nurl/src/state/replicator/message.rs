@@ -1,0 +1,198 @@
+//! The wire: CBOR with indexed fields, so a later version may add fields and an older one skips them.
+//!
+//! Every list is bounded by the length of the message, which is checked first; keys are checked after
+//! decoding. A replicated state travels as its canonical bytes.
+
+use minicbor::bytes::{ByteArray, ByteVec};
+use minicbor::{Decode, Encode};
+
+use super::MAX_KEY_BYTES;
+
+/// The largest message that is sent or taken.
+pub const MAX_MESSAGE_BYTES: usize = 1024 * 1024;
+
+/// A key and what its holder has.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub(super) struct Item {
+    #[n(0)]
+    pub(super) key: ByteVec,
+    /// A digest or a state.
+    #[n(1)]
+    pub(super) bytes: ByteVec,
+}
+
+/// A stretch of the keys that two nodes share, in key order: above `after`, up to `upto`.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub(super) struct Range {
+    /// Exclusive; none: from the beginning.
+    #[n(0)]
+    pub(super) after: Option<ByteVec>,
+    /// Inclusive; none: to the end.
+    #[n(1)]
+    pub(super) upto: Option<ByteVec>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub(super) enum Message {
+    /// A delta or a whole state for an owner. With an id it is acknowledged.
+    #[n(0)]
+    Delta {
+        #[n(0)]
+        key: ByteVec,
+        #[n(1)]
+        id: Option<u64>,
+        #[n(2)]
+        state: ByteVec,
+    },
+    /// The delta is merged; the digest is the owner's state after it.
+    #[n(1)]
+    Ack {
+        #[n(0)]
+        key: ByteVec,
+        #[n(1)]
+        id: u64,
+        #[n(2)]
+        digest: ByteArray<16>,
+    },
+    /// The receiver of a delta or a read is not on the key's list in its own view, which is this.
+    #[n(2)]
+    Refused {
+        #[n(0)]
+        key: ByteVec,
+        #[n(1)]
+        id: Option<u64>,
+        #[n(2)]
+        owners: Vec<ByteArray<32>>,
+    },
+    /// Hash over (key, digest) of the shared keys in a range. Equal: no answer.
+    #[n(3)]
+    Summary {
+        #[n(0)]
+        range: Range,
+        #[n(1)]
+        hash: ByteArray<16>,
+    },
+    /// What the receiver of a summary that differs has in the range, perhaps cut short at `upto`.
+    #[n(4)]
+    Digests {
+        #[n(0)]
+        range: Range,
+        #[n(1)]
+        items: Vec<Item>,
+    },
+    /// Asks for states.
+    #[n(5)]
+    Pull {
+        #[n(0)]
+        keys: Vec<ByteVec>,
+    },
+    /// Whole states.
+    #[n(6)]
+    States {
+        #[n(0)]
+        items: Vec<Item>,
+    },
+    /// A node that holds no copy asks an owner.
+    #[n(7)]
+    Read {
+        #[n(0)]
+        key: ByteVec,
+        #[n(1)]
+        id: u64,
+    },
+    /// The owner's state; none if it has none.
+    #[n(8)]
+    ReadReply {
+        #[n(0)]
+        key: ByteVec,
+        #[n(1)]
+        id: u64,
+        #[n(2)]
+        state: Option<ByteVec>,
+    },
+    /// An observer asks a member to write in its place, once.
+    #[n(9)]
+    Operation {
+        #[n(0)]
+        id: ByteArray<16>,
+        #[n(1)]
+        key: ByteVec,
+        #[n(2)]
+        op: Op,
+    },
+    /// What became of it: 0 applied, 1 busy (nothing was done), 2 refused (nothing was done).
+    #[n(10)]
+    OperationReply {
+        #[n(0)]
+        id: ByteArray<16>,
+        #[n(1)]
+        outcome: u8,
+    },
+}
+
+/// A write.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum Op {
+    /// Adds to a counter; takes if negative.
+    #[n(0)]
+    Add {
+        /// By how much.
+        #[n(0)]
+        by: i64,
+    },
+    /// Sets a register.
+    #[n(1)]
+    Set {
+        /// To what.
+        #[cbor(n(0), with = "minicbor::bytes")]
+        value: Vec<u8>,
+    },
+    /// Adds an element to a set.
+    #[n(2)]
+    Insert {
+        /// Which.
+        #[cbor(n(0), with = "minicbor::bytes")]
+        element: Vec<u8>,
+    },
+    /// Removes an element from a set, where the writer has observed it.
+    #[n(3)]
+    Remove {
+        /// Which.
+        #[cbor(n(0), with = "minicbor::bytes")]
+        element: Vec<u8>,
+    },
+}
+
+impl Message {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        minicbor::to_vec(self).expect("a Vec takes every write")
+    }
+
+    /// Refuses what is too long, not this protocol, or has an oversize key.
+    pub(super) fn decode(bytes: &[u8]) -> Option<Message> {
+        if bytes.len() > MAX_MESSAGE_BYTES {
+            return None;
+        }
+        let message: Message = minicbor::decode(bytes).ok()?;
+        let sound = message.keys().all(|key| key.len() <= MAX_KEY_BYTES);
+        sound.then_some(message)
+    }
+
+    fn keys(&self) -> Box<dyn Iterator<Item = &ByteVec> + '_> {
+        match self {
+            Message::Delta { key, .. }
+            | Message::Ack { key, .. }
+            | Message::Refused { key, .. }
+            | Message::Read { key, .. }
+            | Message::ReadReply { key, .. }
+            | Message::Operation { key, .. } => Box::new(std::iter::once(key)),
+            Message::Summary { range, .. } => Box::new(range.after.iter().chain(&range.upto)),
+            Message::Digests { range, items } => {
+                Box::new(range.after.iter().chain(&range.upto).chain(items.iter().map(|item| &item.key)))
+            }
+            Message::Pull { keys } => Box::new(keys.iter()),
+            Message::States { items } => Box::new(items.iter().map(|item| &item.key)),
+            Message::OperationReply { .. } => Box::new(std::iter::empty()),
+        }
+    }
+}

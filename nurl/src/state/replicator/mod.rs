@@ -1,0 +1,453 @@
+//! The replicator: every key on its owners, and nowhere else for long.
+//!
+//! # What it promises
+//! - A write is made where it is called, as a delta under this node's replica id. Deltas are idempotent: what
+//!   is retried is the delta, never the operation. A node that isn't an owner keeps the delta until an owner
+//!   has acknowledged it.
+//! - Owners of a key that can talk converge, whatever was lost: they compare digests, and what differs is
+//!   exchanged. Equal digests transfer nothing.
+//! - A node that is no longer an owner hands its copy over, and drops it only after all owners, unchanged for
+//!   [`Config::hand_off_hold`], acknowledged it with one digest.
+//! - Repair never overloads what it repairs: bytes of state sent for it are bounded per second, summaries per
+//!   tick, and everything queued has a bound. What is dropped is counted and healed by a later round.
+//!
+//! # How
+//! Deltas fan out to `owners(key, R)`. Each tick a few peers get a *summary* of the next range of shared keys:
+//! one hash. If it differs the peer answers with its digests of the range, and the sender pulls and pushes
+//! what differs. Reads by non-owners ask all owners, merge, and repair those that lag. An observer sends an
+//! operation with an id to one member and retries only there.
+//!
+//! # What it refuses
+//! States for keys that this node doesn't own in its own view (it answers with that view), bytes that are not
+//! canonical, everything over a bound. This form has no hints: while an owner is away the others hold the key.
+
+mod apply;
+mod handoff;
+mod message;
+mod operations;
+mod reads;
+mod sync;
+#[cfg(test)]
+mod tests;
+mod writes;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use minicbor::bytes::ByteVec;
+use rand_core::Rng as _;
+
+pub use message::{MAX_MESSAGE_BYTES, Op};
+pub use operations::{OperationId, OperationOutcome};
+
+use self::apply::Own;
+use self::handoff::HandOff;
+use self::message::Message;
+use self::operations::Operations;
+use self::reads::Reading;
+use self::writes::Pending;
+use crate::key::PublicKey;
+use crate::ring::Ring;
+use crate::rt::Rng;
+use crate::state::crdt::{Clock, CrdtError, Digest, Stamp, Value};
+use crate::state::identity::ReplicaId;
+
+/// The longest key; as long as a tenure's.
+pub const MAX_KEY_BYTES: usize = 1024;
+
+/// Keys held. The tables cost about 300 bytes a key besides its state.
+pub const MAX_ENTRIES: usize = 262_144;
+
+/// Bytes of encoded state held.
+pub const MAX_HELD_BYTES: usize = 512 * 1024 * 1024;
+
+/// Keys written here that other nodes own: each keeps this node's own sums, which must never be forgotten
+/// while its replica id lives, or a later write would be lost as already seen.
+pub const MAX_OWN: usize = 65_536;
+
+/// Deltas that no owner has acknowledged yet. More means that no owner was reachable for long.
+pub const MAX_PENDING: usize = 4096;
+
+/// Reads under way.
+pub const MAX_READS: usize = 1024;
+
+/// Messages, and their bytes, that wait to be sent. Repair refills what is dropped here.
+pub const MAX_OUTBOX: usize = 4096;
+/// See [`MAX_OUTBOX`].
+pub const MAX_OUTBOX_BYTES: usize = 16 * 1024 * 1024;
+
+/// How often budgets refill and retries are looked at.
+pub const TICK: Duration = Duration::from_secs(1);
+
+/// Peers that get a summary in one tick.
+pub const MAX_SYNCS_PER_TICK: usize = 4;
+
+/// What a node may do and how fast.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Owners of a key.
+    pub replicas: usize,
+    /// How often a peer gets a summary, at most.
+    pub sync_period: Duration,
+    /// How long the owners must not have changed before a former owner drops its copy.
+    pub hand_off_hold: Duration,
+    /// Bytes of state a second for repair and hand-off.
+    pub repair_bytes_per_tick: usize,
+    /// Keys held at most.
+    pub max_entries: usize,
+    /// Bytes of state held at most.
+    pub max_held_bytes: usize,
+    /// Unacknowledged deltas at most.
+    pub max_pending: usize,
+    /// Where the hybrid clock goes on: the durable [`Replicator::clock_high_water`].
+    pub clock: Stamp,
+    /// An observer writes through a member and holds nothing.
+    pub observer: bool,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            replicas: 3,
+            sync_period: Duration::from_secs(10),
+            hand_off_hold: Duration::from_secs(60),
+            repair_bytes_per_tick: 1024 * 1024,
+            max_entries: MAX_ENTRIES,
+            max_held_bytes: MAX_HELD_BYTES,
+            max_pending: MAX_PENDING,
+            clock: Stamp::default(),
+            observer: false,
+        }
+    }
+}
+
+/// Why a write or a read was not begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum UpdateError {
+    /// The value refused it.
+    #[error(transparent)]
+    Value(#[from] CrdtError),
+    /// The key is longer than [`MAX_KEY_BYTES`].
+    #[error("a key of {0} bytes, the limit is {MAX_KEY_BYTES}")]
+    KeyTooLong(usize),
+    /// A table is full: try again when owners have acknowledged, or elsewhere.
+    #[error("the table of {0} is full")]
+    Full(&'static str),
+    /// A node removes only what it has observed: read the key, then pass the value that was read.
+    #[error("removing needs the value that was read")]
+    NeedsRead,
+    /// An observer has no replica id to write under: it sends an operation to a member.
+    #[error("an observer writes through a member")]
+    Observer,
+    /// The ring is empty.
+    #[error("nobody owns the key")]
+    NoOwners,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// The durable record of a key changed: store [`Replicator::record`], or delete it if there is none.
+    Changed {
+        /// Which.
+        key: Vec<u8>,
+    },
+    /// A read is done.
+    ReadDone {
+        /// The id that the caller gave.
+        id: u64,
+        /// The merged state; none if no owner has one.
+        value: Option<Value>,
+    },
+    /// No owner answered.
+    ReadFailed {
+        /// The id that the caller gave.
+        id: u64,
+    },
+    /// A peer sees other owners of a key than this node: the driver does a push-pull with it.
+    ViewDiffers {
+        /// Who.
+        peer: PublicKey,
+    },
+    /// An operation sent to a member is over.
+    OperationDone {
+        /// Which.
+        id: OperationId,
+        /// How it ended.
+        outcome: OperationOutcome,
+    },
+}
+
+/// What was done, dropped and refused.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Messages that were not this protocol.
+    pub malformed: u64,
+    /// States whose bytes were not canonical, or that a bound refused.
+    pub bad_states: u64,
+    /// States for keys that this node doesn't own.
+    pub not_owner: u64,
+    /// Acknowledgements and answers that nobody waits for, or from the wrong node.
+    pub stray: u64,
+    /// New keys refused because the node holds as much as it may.
+    pub full: u64,
+    /// Messages dropped because too many wait.
+    pub outbox_dropped: u64,
+    /// Times that repair stopped because its budget was used up.
+    pub throttled: u64,
+    /// Summaries that were equal.
+    pub in_sync: u64,
+    /// Summaries that differed.
+    pub out_of_sync: u64,
+    /// Whole states sent for repair or hand-off.
+    pub states_sent: u64,
+    /// Merges that parked a write whose stamp is too far ahead.
+    pub parked: u64,
+    /// Keys handed off and dropped.
+    pub handed_off: u64,
+    /// Former owners' copies kept because there is no room to remember this node's own sums.
+    pub hand_off_held: u64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    value: Value,
+    /// The first R of the ring for this key.
+    owners: Vec<PublicKey>,
+    /// Of the present value, if it was computed.
+    digest: Option<Digest>,
+    /// What it counts for in `held_bytes`: exact after a digest, else an upper bound.
+    size: usize,
+    /// Set while this node holds the key without being an owner.
+    hand_off: Option<HandOff>,
+}
+
+/// The state of one node's part in replication.
+#[derive(Debug)]
+pub struct Replicator {
+    config: Config,
+    local: ReplicaId,
+    rng: Rng,
+    ring: Arc<Ring>,
+    clock: Clock,
+    entries: BTreeMap<Vec<u8>, Entry>,
+    held_bytes: usize,
+    own: BTreeMap<Vec<u8>, Own>,
+    pending: BTreeMap<Vec<u8>, Pending>,
+    reads: BTreeMap<u64, Reading>,
+    operations: Operations,
+    /// Keys with parked writes, and keys to hand off.
+    parked: BTreeSet<Vec<u8>>,
+    leaving: BTreeSet<Vec<u8>>,
+    /// When each peer gets its next summary, and where in the keys it begins.
+    syncs: BTreeMap<PublicKey, sync::Cursor>,
+    outbox: VecDeque<(PublicKey, Vec<u8>)>,
+    outbox_bytes: usize,
+    dirty: BTreeSet<Vec<u8>>,
+    differing: BTreeSet<PublicKey>,
+    events: VecDeque<Event>,
+    /// Bytes of state that may still be sent in this tick; a large one may overdraw it.
+    budget: i64,
+    next_tick: Instant,
+    next_id: u64,
+    /// What was done, dropped and refused.
+    pub stats: Stats,
+}
+
+impl Replicator {
+    /// A replicator that holds nothing and knows no ring.
+    pub fn new(config: Config, local: ReplicaId, now: Instant, mut rng: Rng) -> Replicator {
+        // Ticks of nodes that start together do not stay together.
+        let first = now + TICK.mul_f64(0.5) + Duration::from_millis(rng.next_u64() % 500);
+        let budget = config.repair_bytes_per_tick as i64;
+        Replicator {
+            clock: Clock::new(config.clock),
+            config,
+            local,
+            next_id: rng.next_u64() >> 1,
+            rng,
+            ring: Arc::default(),
+            entries: BTreeMap::new(),
+            held_bytes: 0,
+            own: BTreeMap::new(),
+            pending: BTreeMap::new(),
+            reads: BTreeMap::new(),
+            operations: Operations::default(),
+            parked: BTreeSet::new(),
+            leaving: BTreeSet::new(),
+            syncs: BTreeMap::new(),
+            outbox: VecDeque::new(),
+            outbox_bytes: 0,
+            dirty: BTreeSet::new(),
+            differing: BTreeSet::new(),
+            events: VecDeque::new(),
+            budget,
+            next_tick: first,
+            stats: Stats::default(),
+        }
+    }
+
+    /// Under which id this node writes.
+    pub fn local(&self) -> ReplicaId {
+        self.local
+    }
+
+    /// The state that this node holds of a key: as an owner, or until it is handed off.
+    pub fn get(&self, key: &[u8]) -> Option<&Value> {
+        self.entries.get(key).map(|entry| &entry.value)
+    }
+
+    /// The keys held.
+    pub fn keys(&self) -> impl Iterator<Item = &[u8]> {
+        self.entries.keys().map(Vec::as_slice)
+    }
+
+    /// How many deltas no owner has acknowledged.
+    pub fn pending(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// The greatest stamp given or seen, to be kept durably.
+    pub fn clock_high_water(&self) -> Stamp {
+        self.clock.high_water()
+    }
+
+    /// The view changed.
+    pub fn set_ring(&mut self, now: Instant, ring: Arc<Ring>) {
+        self.ring = ring;
+        let mut peers = BTreeSet::new();
+        for (key, entry) in &mut self.entries {
+            let owners = self.ring.owners(key, self.config.replicas);
+            let changed = owners != entry.owners;
+            entry.owners = owners;
+            peers.extend(entry.owners.iter().copied());
+            if entry.owners.contains(&self.local.key) {
+                entry.hand_off = None;
+                self.leaving.remove(key);
+            } else if changed || entry.hand_off.is_none() {
+                entry.hand_off = Some(HandOff::new(now));
+                self.leaving.insert(key.clone());
+            }
+        }
+        self.syncs.retain(|peer, _| peers.contains(peer));
+        for peer in peers {
+            self.know_peer(now, peer);
+        }
+        for pending in self.pending.values_mut() {
+            pending.retry_now(now);
+        }
+    }
+
+    /// Takes a message that arrived from `from`, with the wall clock as time since 1970.
+    pub fn handle_message(&mut self, now: Instant, wall: Duration, from: PublicKey, bytes: &[u8]) {
+        let Some(message) = Message::decode(bytes) else {
+            self.stats.malformed += 1;
+            return;
+        };
+        match message {
+            Message::Delta { key, id, state } => self.on_delta(now, wall, from, key.into(), id, &state),
+            Message::Ack { key, id, digest } => self.on_ack(from, &key, id, digest.into()),
+            Message::Refused { key, id, owners } => self.on_refused(from, &key, id, &owners),
+            Message::Summary { range, hash } => self.on_summary(from, range, hash.into()),
+            Message::Digests { range, items } => self.on_digests(from, &range, &items),
+            Message::Pull { keys } => self.on_pull(from, &keys),
+            Message::States { items } => {
+                for item in items {
+                    self.merge_from(now, wall, from, item.key.into(), &item.bytes);
+                }
+            }
+            Message::Read { key, id } => self.on_read(from, key, id),
+            Message::ReadReply { key, id, state } => {
+                self.on_read_reply(wall, from, &key, id, state.as_ref().map(|state| state.as_slice()));
+            }
+            Message::Operation { id, key, op } => {
+                self.on_operation(now, wall, from, id.into(), key.into(), &op);
+            }
+            Message::OperationReply { id, outcome } => self.on_operation_reply(from, id.into(), outcome),
+        }
+    }
+
+    /// Time has passed.
+    pub fn handle_timeout(&mut self, now: Instant, wall: Duration) {
+        self.expire_reads(now, wall);
+        if now < self.next_tick {
+            return;
+        }
+        self.next_tick = now + TICK;
+        self.budget = (self.budget + self.config.repair_bytes_per_tick as i64)
+            .min(self.config.repair_bytes_per_tick as i64);
+        self.settle_parked(wall);
+        self.retry_pending(now, wall);
+        self.retry_operations(now);
+        self.continue_hand_off(now);
+        self.summarise(now);
+    }
+
+    /// When [`handle_timeout`](Replicator::handle_timeout) is wanted.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let read = self.reads.values().map(|reading| reading.due()).min();
+        Some(read.map_or(self.next_tick, |read| read.min(self.next_tick)))
+    }
+
+    /// The next message to send, as a reliable message of at most [`MAX_MESSAGE_BYTES`].
+    pub fn poll_transmit(&mut self) -> Option<(PublicKey, Vec<u8>)> {
+        let (to, bytes) = self.outbox.pop_front()?;
+        self.outbox_bytes -= bytes.len();
+        Some((to, bytes))
+    }
+
+    /// What happened.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        if let Some(event) = self.events.pop_front() {
+            return Some(event);
+        }
+        if let Some(peer) = self.differing.pop_first() {
+            return Some(Event::ViewDiffers { peer });
+        }
+        self.dirty.pop_first().map(|key| Event::Changed { key })
+    }
+
+    /// A message to this peer failed because it restarted, or it is gone from the mesh.
+    pub fn on_peer_lost(&mut self, peer: PublicKey) {
+        self.fail_operations(peer);
+        self.lose_reader(peer);
+    }
+
+    fn send(&mut self, to: PublicKey, message: &Message) -> bool {
+        let bytes = message.encode();
+        if self.outbox.len() >= MAX_OUTBOX
+            || self.outbox_bytes + bytes.len() > MAX_OUTBOX_BYTES
+            || bytes.len() > MAX_MESSAGE_BYTES
+        {
+            self.stats.outbox_dropped += 1;
+            return false;
+        }
+        self.outbox_bytes += bytes.len();
+        self.outbox.push_back((to, bytes));
+        true
+    }
+
+    /// Sends whole states or deltas out of the repair budget.
+    fn spend(&mut self, bytes: usize) -> bool {
+        if self.budget <= 0 {
+            self.stats.throttled += 1;
+            return false;
+        }
+        self.budget -= bytes as i64;
+        self.stats.states_sent += 1;
+        true
+    }
+
+    fn fresh_id(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id
+    }
+
+    fn refuse(&mut self, to: PublicKey, key: ByteVec, id: Option<u64>) {
+        self.stats.not_owner += 1;
+        let owners = self.ring.owners(&key, self.config.replicas);
+        let owners = owners.iter().map(|owner| (*owner.as_bytes()).into()).collect();
+        self.send(to, &Message::Refused { key, id, owners });
+    }
+}

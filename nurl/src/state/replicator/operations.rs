@@ -1,0 +1,166 @@
+//! Writes of observers: an operation with an id, sent to one member and retried only there.
+//!
+//! Trying "increment" at two members counts twice, so an observer never turns to another: if its member is
+//! lost it hears `Unknown`, and decides itself. The member remembers what became of an operation for longer
+//! than the observer retries.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use rand_core::Rng as _;
+
+use super::message::Message;
+use super::{Event, MAX_KEY_BYTES, Op, Replicator, UpdateError};
+use crate::key::PublicKey;
+
+/// Operations under way at an observer: a command line has one.
+const MAX_OPERATIONS: usize = 1024;
+/// Operations that a member remembers. More in 10 minutes, and it answers busy.
+const MAX_REMEMBERED: usize = 16_384;
+/// The pause between two tries.
+const RETRY: Duration = Duration::from_secs(2);
+/// After this an observer stops trying.
+const GIVE_UP: Duration = Duration::from_secs(60);
+/// How long a member remembers: ten times what an observer retries, for messages that linger.
+const REMEMBER: Duration = Duration::from_secs(600);
+
+/// 128 random bits.
+pub type OperationId = [u8; 16];
+
+/// How an operation ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OperationOutcome {
+    /// Done, once.
+    Applied,
+    /// Not done: the member has no room now.
+    Busy,
+    /// Not done: the value or the key refused it.
+    Refused,
+    /// Done once or not at all: the member is lost.
+    Unknown,
+}
+
+#[derive(Debug)]
+struct Underway {
+    member: PublicKey,
+    message: Message,
+    next: Instant,
+    give_up: Instant,
+}
+
+/// Both sides' tables.
+#[derive(Debug, Default)]
+pub(super) struct Operations {
+    underway: BTreeMap<OperationId, Underway>,
+    remembered: BTreeMap<(PublicKey, OperationId), u8>,
+    forget: VecDeque<(Instant, (PublicKey, OperationId))>,
+}
+
+impl Replicator {
+    /// Asks `member` to write in this node's place. [`Event::OperationDone`] tells what became of it.
+    ///
+    /// # Errors
+    /// [`UpdateError::Full`] or [`UpdateError::KeyTooLong`]; nothing was sent then.
+    pub fn operate(
+        &mut self,
+        now: Instant,
+        member: PublicKey,
+        key: &[u8],
+        op: Op,
+    ) -> Result<OperationId, UpdateError> {
+        if key.len() > MAX_KEY_BYTES {
+            return Err(UpdateError::KeyTooLong(key.len()));
+        }
+        if self.operations.underway.len() + self.events.len() >= MAX_OPERATIONS {
+            return Err(UpdateError::Full("operations"));
+        }
+        let mut id = [0; 16];
+        self.rng.fill_bytes(&mut id);
+        let message = Message::Operation { id: id.into(), key: key.to_vec().into(), op };
+        self.send(member, &message);
+        let underway = Underway { member, message, next: now + RETRY, give_up: now + GIVE_UP };
+        self.operations.underway.insert(id, underway);
+        Ok(id)
+    }
+
+    pub(super) fn on_operation(
+        &mut self,
+        now: Instant,
+        wall: Duration,
+        from: PublicKey,
+        id: OperationId,
+        key: Vec<u8>,
+        op: &Op,
+    ) {
+        let remembered = self.operations.remembered.get(&(from, id)).copied();
+        let outcome = match remembered {
+            Some(outcome) => outcome,
+            None if self.operations.remembered.len() >= MAX_REMEMBERED => 1,
+            None => {
+                let outcome = match self.update(now, wall, &key, op) {
+                    Ok(()) => 0,
+                    Err(UpdateError::Full(_) | UpdateError::NoOwners) => 1,
+                    Err(_) => 2,
+                };
+                self.operations.remembered.insert((from, id), outcome);
+                self.operations.forget.push_back((now + REMEMBER, (from, id)));
+                outcome
+            }
+        };
+        self.send(from, &Message::OperationReply { id: id.into(), outcome });
+    }
+
+    pub(super) fn on_operation_reply(&mut self, from: PublicKey, id: OperationId, outcome: u8) {
+        let outcome = match outcome {
+            0 => OperationOutcome::Applied,
+            1 => OperationOutcome::Busy,
+            2 => OperationOutcome::Refused,
+            _ => {
+                self.stats.malformed += 1;
+                return;
+            }
+        };
+        match self.operations.underway.get(&id) {
+            Some(underway) if underway.member == from => {
+                self.operations.underway.remove(&id);
+                self.events.push_back(Event::OperationDone { id, outcome });
+            }
+            _ => self.stats.stray += 1,
+        }
+    }
+
+    pub(super) fn retry_operations(&mut self, now: Instant) {
+        while self.operations.forget.front().is_some_and(|(due, _)| *due <= now) {
+            if let Some((_, key)) = self.operations.forget.pop_front() {
+                self.operations.remembered.remove(&key);
+            }
+        }
+        let mut lost = Vec::new();
+        let mut again = Vec::new();
+        for (id, underway) in &mut self.operations.underway {
+            if underway.give_up <= now {
+                lost.push(*id);
+            } else if underway.next <= now {
+                underway.next = now + RETRY;
+                again.push((underway.member, underway.message.clone()));
+            }
+        }
+        for (member, message) in again {
+            self.send(member, &message);
+        }
+        self.end_as_unknown(lost);
+    }
+
+    pub(super) fn fail_operations(&mut self, peer: PublicKey) {
+        let underway = self.operations.underway.iter();
+        let lost = underway.filter(|(_, underway)| underway.member == peer).map(|(id, _)| *id).collect();
+        self.end_as_unknown(lost);
+    }
+
+    fn end_as_unknown(&mut self, lost: Vec<OperationId>) {
+        for id in lost {
+            self.operations.underway.remove(&id);
+            self.events.push_back(Event::OperationDone { id, outcome: OperationOutcome::Unknown });
+        }
+    }
+}

@@ -1,0 +1,434 @@
+//! Writes, made here or arriving as deltas, and the durable record of a key.
+
+use std::time::{Duration, Instant};
+
+use minicbor::bytes::{ByteArray, ByteVec};
+use minicbor::{Decode, Encode};
+
+use super::apply::{self, Own};
+use super::message::Message;
+use super::{Entry, MAX_KEY_BYTES, MAX_OWN, Op, Replicator, UpdateError};
+use crate::key::PublicKey;
+use crate::state::crdt::{CrdtError, Digest, Value};
+
+/// The first pause before an unacknowledged delta is sent again; it doubles up to [`RETRY_MAX`].
+const RETRY_MIN: Duration = Duration::from_secs(2);
+/// The longest pause: how long a returned owner waits for what it missed.
+const RETRY_MAX: Duration = Duration::from_secs(60);
+/// Deltas sent again in one tick, so that a returning mesh is not flooded.
+const MAX_RETRIES_PER_TICK: usize = 128;
+
+/// A delta for other nodes that none has acknowledged.
+#[derive(Debug)]
+pub(super) struct Pending {
+    value: Value,
+    id: u64,
+    next: Instant,
+    pause: Duration,
+}
+
+impl Pending {
+    pub(super) fn retry_now(&mut self, now: Instant) {
+        self.next = now;
+        self.pause = RETRY_MIN;
+    }
+
+    pub(super) fn value(&self) -> &Value {
+        &self.value
+    }
+}
+
+/// What survives a restart, for one key.
+#[derive(Debug, Encode, Decode)]
+struct Record {
+    #[n(0)]
+    held: Option<ByteVec>,
+    #[n(1)]
+    pending: Option<ByteVec>,
+    #[n(2)]
+    added: u64,
+    #[n(3)]
+    taken: u64,
+    #[n(4)]
+    dot: u64,
+}
+
+impl Replicator {
+    /// Writes. On an owner the state has the write at once; elsewhere the delta waits for an owner.
+    ///
+    /// # Errors
+    /// [`UpdateError`]; nothing was written then.
+    pub fn update(&mut self, now: Instant, wall: Duration, key: &[u8], op: &Op) -> Result<(), UpdateError> {
+        self.write(now, wall, key, op, None)
+    }
+
+    /// Writes over a value that was read before, as [`Op::Remove`] needs on a node that isn't an owner.
+    ///
+    /// # Errors
+    /// As [`update`](Replicator::update).
+    pub fn update_observed(
+        &mut self,
+        now: Instant,
+        wall: Duration,
+        key: &[u8],
+        op: &Op,
+        observed: &Value,
+    ) -> Result<(), UpdateError> {
+        self.write(now, wall, key, op, Some(observed))
+    }
+
+    fn write(
+        &mut self,
+        now: Instant,
+        wall: Duration,
+        key: &[u8],
+        op: &Op,
+        observed: Option<&Value>,
+    ) -> Result<(), UpdateError> {
+        if self.config.observer {
+            return Err(UpdateError::Observer);
+        }
+        if key.len() > MAX_KEY_BYTES {
+            return Err(UpdateError::KeyTooLong(key.len()));
+        }
+        let owners = self.ring.owners(key, self.config.replicas);
+        if owners.is_empty() {
+            return Err(UpdateError::NoOwners);
+        }
+        if owners.contains(&self.local.key) {
+            self.write_as_owner(now, wall, key, op, observed)
+        } else {
+            self.write_for_owners(now, wall, key, op, observed, &owners)
+        }
+    }
+
+    fn write_as_owner(
+        &mut self,
+        now: Instant,
+        wall: Duration,
+        key: &[u8],
+        op: &Op,
+        observed: Option<&Value>,
+    ) -> Result<(), UpdateError> {
+        let own = self.own.get(key).copied().unwrap_or_default();
+        let mut known = match self.entries.get(key) {
+            None => observed.cloned().unwrap_or_else(|| Value::new(op.kind())),
+            Some(entry) => {
+                let delta = apply::delta(op, &entry.value, own, self.local, &mut self.clock, wall)?;
+                return self.commit(now, wall, key, delta);
+            }
+        };
+        if known.kind() != op.kind() {
+            known = Value::new(op.kind());
+        }
+        let delta = apply::delta(op, &known, own, self.local, &mut self.clock, wall)?;
+        self.commit(now, wall, key, delta)
+    }
+
+    fn commit(&mut self, now: Instant, wall: Duration, key: &[u8], delta: Value) -> Result<(), UpdateError> {
+        let bytes = delta.encode();
+        self.merge(now, wall, key, &delta, bytes.len())?;
+        self.fan_out(key, None, bytes);
+        Ok(())
+    }
+
+    fn write_for_owners(
+        &mut self,
+        now: Instant,
+        wall: Duration,
+        key: &[u8],
+        op: &Op,
+        observed: Option<&Value>,
+        owners: &[PublicKey],
+    ) -> Result<(), UpdateError> {
+        if !self.pending.contains_key(key) && self.pending.len() >= self.config.max_pending {
+            return Err(UpdateError::Full("unacknowledged writes"));
+        }
+        if !self.own.contains_key(key) && self.own.len() >= MAX_OWN {
+            return Err(UpdateError::Full("keys written"));
+        }
+        // What this node has seen of the key: what was read, its copy under hand-off, its own pending delta.
+        let held = self.entries.get(key).map(|entry| &entry.value);
+        if matches!(op, Op::Remove { .. }) && observed.is_none() && held.is_none() {
+            return Err(UpdateError::NeedsRead);
+        }
+        let mut known = observed.or(held).cloned().unwrap_or_else(|| Value::new(op.kind()));
+        if let Some(pending) = self.pending.get(key) {
+            known.merge(&pending.value, wall)?;
+        }
+        let own = self.own.get(key).copied().unwrap_or_default();
+        let own = held.map_or(own, |held| own.join(Own::of(held, &self.local)));
+        let delta = apply::delta(op, &known, own, self.local, &mut self.clock, wall)?;
+        let id = self.fresh_id();
+        let mut value = match self.pending.get(key) {
+            Some(pending) => pending.value.clone(),
+            None => Value::new(op.kind()),
+        };
+        // Merged under the writer's own clock, so its own stamp is never parked here.
+        value.merge(&delta, wall)?;
+        let bytes = value.encode();
+        self.own.insert(key.to_vec(), own.join(Own::of(&delta, &self.local)));
+        self.pending.insert(key.to_vec(), Pending { value, id, next: now + RETRY_MIN, pause: RETRY_MIN });
+        self.dirty.insert(key.to_vec());
+        let message = Message::Delta { key: key.to_vec().into(), id: Some(id), state: bytes.into() };
+        for owner in owners {
+            self.send(*owner, &message);
+        }
+        Ok(())
+    }
+
+    /// Sends a delta to all owners but this node.
+    fn fan_out(&mut self, key: &[u8], id: Option<u64>, bytes: Vec<u8>) {
+        let owners = self.ring.owners(key, self.config.replicas);
+        let message = Message::Delta { key: key.to_vec().into(), id, state: bytes.into() };
+        for owner in owners {
+            if owner != self.local.key {
+                self.send(owner, &message);
+            }
+        }
+    }
+
+    /// Merges into what is held. The caller has checked that this node owns the key.
+    fn merge(
+        &mut self,
+        now: Instant,
+        wall: Duration,
+        key: &[u8],
+        delta: &Value,
+        size: usize,
+    ) -> Result<bool, UpdateError> {
+        if !self.entries.contains_key(key) {
+            let full = self.entries.len() >= self.config.max_entries
+                || self.held_bytes + size + key.len() > self.config.max_held_bytes;
+            if full {
+                self.stats.full += 1;
+                return Err(UpdateError::Full("keys held"));
+            }
+            let mut value = Value::new(delta.kind());
+            value.merge(delta, wall)?;
+            let owners = self.ring.owners(key, self.config.replicas);
+            for peer in &owners {
+                self.know_peer(now, *peer);
+            }
+            self.held_bytes += size;
+            self.entries.insert(key.to_vec(), Entry { value, owners, digest: None, size, hand_off: None });
+        } else {
+            let entry = self.entries.get_mut(key).expect("checked above");
+            if self.held_bytes + size > self.config.max_held_bytes {
+                self.stats.full += 1;
+                return Err(UpdateError::Full("bytes held"));
+            }
+            if !entry.value.merge(delta, wall)? {
+                return Ok(false);
+            }
+            entry.digest = None;
+            entry.size += size;
+            self.held_bytes += size;
+        }
+        if let Some(Value::Register(register)) = self.entries.get(key).map(|entry| &entry.value) {
+            if let Some(stamp) = register.stamp() {
+                self.clock.observe(stamp, wall);
+            }
+            if register.parked() > 0 && self.parked.insert(key.to_vec()) {
+                self.stats.parked += 1;
+            }
+        }
+        self.dirty.insert(key.to_vec());
+        Ok(true)
+    }
+
+    /// Merges a state that a peer sent, if this node owns the key. Returns the digest after it.
+    pub(super) fn merge_from(
+        &mut self,
+        now: Instant,
+        wall: Duration,
+        from: PublicKey,
+        key: Vec<u8>,
+        state: &[u8],
+    ) -> Option<Digest> {
+        if self.config.observer || !self.ring.owns(&self.local.key, &key, self.config.replicas) {
+            self.refuse(from, key.into(), None);
+            return None;
+        }
+        let merged = Value::decode(state)
+            .map_err(UpdateError::from)
+            .and_then(|value| self.merge(now, wall, &key, &value, state.len()));
+        match merged {
+            Ok(_) => self.digest_of(&key),
+            Err(UpdateError::Full(_)) => None,
+            Err(_) => {
+                self.stats.bad_states += 1;
+                None
+            }
+        }
+    }
+
+    pub(super) fn on_delta(
+        &mut self,
+        now: Instant,
+        wall: Duration,
+        from: PublicKey,
+        key: Vec<u8>,
+        id: Option<u64>,
+        state: &[u8],
+    ) {
+        if self.config.observer || !self.ring.owns(&self.local.key, &key, self.config.replicas) {
+            self.refuse(from, key.into(), id);
+            return;
+        }
+        let merged = self.merge_from(now, wall, from, key.clone(), state);
+        if let (Some(id), Some(digest)) = (id, merged) {
+            self.send(from, &Message::Ack { key: key.into(), id, digest: digest.into() });
+        }
+    }
+
+    pub(super) fn on_ack(&mut self, from: PublicKey, key: &[u8], id: u64, digest: Digest) {
+        let owner = self.ring.owns(&from, key, self.config.replicas);
+        if owner && self.pending.get(key).is_some_and(|pending| pending.id == id) {
+            self.pending.remove(key);
+            self.dirty.insert(key.to_vec());
+        } else if !owner || !self.hand_off_acknowledged(from, key, id, digest) {
+            self.stats.stray += 1;
+        }
+    }
+
+    pub(super) fn on_refused(
+        &mut self,
+        from: PublicKey,
+        key: &[u8],
+        id: Option<u64>,
+        owners: &[ByteArray<32>],
+    ) {
+        let ours = self.ring.owners(key, self.config.replicas);
+        if !ours.iter().map(PublicKey::as_bytes).eq(owners.iter().map(|owner| &**owner)) {
+            self.differing.insert(from);
+        }
+        if let Some(id) = id {
+            self.read_refused(from, id);
+        }
+    }
+
+    pub(super) fn retry_pending(&mut self, now: Instant, wall: Duration) {
+        let due: Vec<Vec<u8>> = self
+            .pending
+            .iter()
+            .filter(|(_, pending)| pending.next <= now)
+            .map(|(key, _)| key.clone())
+            .take(MAX_RETRIES_PER_TICK)
+            .collect();
+        for key in due {
+            let Some(mut pending) = self.pending.remove(&key) else { continue };
+            let owned = self.ring.owns(&self.local.key, &key, self.config.replicas);
+            let size = pending.value.encode().len();
+            if owned && self.merge(now, wall, &key, &pending.value, size).is_ok() {
+                // This node became an owner: its delta is in the state, which repair carries to the others.
+                self.fan_out(&key, None, pending.value.encode());
+                self.dirty.insert(key);
+                continue;
+            }
+            self.fan_out(&key, Some(pending.id), pending.value.encode());
+            pending.pause = (pending.pause * 2).min(RETRY_MAX);
+            pending.next = now + pending.pause;
+            self.pending.insert(key, pending);
+        }
+    }
+
+    pub(super) fn settle_parked(&mut self, wall: Duration) {
+        let keys: Vec<Vec<u8>> = self.parked.iter().cloned().collect();
+        for key in keys {
+            let Some(Entry { value: Value::Register(register), digest, .. }) = self.entries.get_mut(&key)
+            else {
+                self.parked.remove(&key);
+                continue;
+            };
+            if register.settle(wall) {
+                *digest = None;
+                self.dirty.insert(key.clone());
+            }
+            if register.parked() == 0 {
+                self.parked.remove(&key);
+            }
+        }
+    }
+
+    pub(super) fn digest_of(&mut self, key: &[u8]) -> Option<Digest> {
+        let entry = self.entries.get_mut(key)?;
+        if entry.digest.is_none() {
+            let bytes = entry.value.encode();
+            self.held_bytes = self.held_bytes - entry.size + bytes.len();
+            entry.size = bytes.len();
+            entry.digest = Some(Value::digest_of(&bytes));
+        }
+        entry.digest
+    }
+
+    /// The durable record of a key: what to store on [`Event::Changed`](super::Event::Changed). None: delete it.
+    pub fn record(&self, key: &[u8]) -> Option<Vec<u8>> {
+        let held = self.entries.get(key).map(|entry| ByteVec::from(entry.value.encode()));
+        let pending = self.pending.get(key).map(|pending| ByteVec::from(pending.value.encode()));
+        let own = self.own.get(key);
+        if held.is_none() && pending.is_none() && own.is_none() {
+            return None;
+        }
+        let Own { added, taken, dot } = own.copied().unwrap_or_default();
+        let record = Record { held, pending, added, taken, dot };
+        Some(minicbor::to_vec(record).expect("a Vec takes every write"))
+    }
+
+    /// Takes back a record after a restart with the same store, before the first ring.
+    ///
+    /// # Errors
+    /// [`CrdtError::NotCanonical`] when the record is damaged, [`UpdateError::Full`] when it doesn't fit.
+    pub fn restore(
+        &mut self,
+        now: Instant,
+        wall: Duration,
+        key: &[u8],
+        record: &[u8],
+    ) -> Result<(), UpdateError> {
+        let damaged = CrdtError::NotCanonical("record");
+        let record: Record = minicbor::decode(record).map_err(|_| damaged)?;
+        if let Some(held) = &record.held {
+            self.merge(now, wall, key, &Value::decode(held)?, held.len())?;
+        }
+        if let Some(bytes) = &record.pending {
+            if self.pending.len() >= self.config.max_pending {
+                return Err(UpdateError::Full("unacknowledged writes"));
+            }
+            let id = self.fresh_id();
+            let decoded = Value::decode(bytes)?;
+            let mut value = Value::new(decoded.kind());
+            value.merge(&decoded, wall)?;
+            let pending = Pending { value, id, next: now, pause: RETRY_MIN };
+            self.pending.insert(key.to_vec(), pending);
+        }
+        let own = Own { added: record.added, taken: record.taken, dot: record.dot };
+        if own != Own::default() {
+            if self.own.len() >= MAX_OWN {
+                return Err(UpdateError::Full("keys written"));
+            }
+            self.own.insert(key.to_vec(), own);
+        }
+        self.dirty.remove(key);
+        Ok(())
+    }
+
+    /// Drops a copy, and remembers what this node wrote to it.
+    pub(super) fn drop_entry(&mut self, key: &[u8]) -> bool {
+        let Some(entry) = self.entries.get(key) else { return false };
+        let own = Own::of(&entry.value, &self.local);
+        if own != Own::default() {
+            let kept = self.own.get(key).copied();
+            if kept.is_none() && self.own.len() >= MAX_OWN {
+                self.stats.hand_off_held += 1;
+                return false;
+            }
+            self.own.insert(key.to_vec(), own.join(kept.unwrap_or_default()));
+        }
+        self.held_bytes -= entry.size;
+        self.entries.remove(key);
+        self.parked.remove(key);
+        self.dirty.insert(key.to_vec());
+        true
+    }
+}
