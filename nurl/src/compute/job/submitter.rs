@@ -26,6 +26,9 @@ use crate::key::PublicKey;
 
 /// The hint of a full submitter: its oldest tasks end within seconds, as a rule.
 const SUBMITTER_RETRY_AFTER: Duration = Duration::from_secs(1);
+/// A result is asked for again after `fetch_after`, doubled at most this often: longer would let a task of a
+/// minute's life miss its deadline by two lost messages.
+const MAX_FETCH_DOUBLINGS: u8 = 2;
 /// A `Busy` hint longer than this is cut: it comes from another node.
 const MAX_BUSY_WAIT: Duration = Duration::from_secs(30);
 
@@ -71,6 +74,7 @@ struct Submission {
     /// Ends without an outcome since the last sign of life: the exponent of the back-off.
     retries: u32,
     busy_stays: u8,
+    fetches: u8,
     /// The id may be known elsewhere from the first attempt on.
     known: bool,
     /// Ignore a node that says another one is at it: that was tried.
@@ -165,6 +169,7 @@ impl Submitter {
             failures: 0,
             retries: 0,
             busy_stays: 0,
+            fetches: 0,
             known,
             force: false,
             tried: BTreeSet::new(),
@@ -322,9 +327,8 @@ impl Submitter {
                 }
                 if fetch.is_some_and(|at| now >= at) {
                     // The result may still be on its way: ask again ever more slowly.
-                    let again = sh.config.fetch_after.saturating_mul(1 << task.retries.clamp(1, 5));
-                    task.retries = task.retries.saturating_add(1);
-                    *fetch = Some(now + again);
+                    task.fetches = task.fetches.saturating_add(1);
+                    *fetch = Some(now + sh.config.fetch_after * (1 << task.fetches.min(MAX_FETCH_DOUBLINGS)));
                     sh.stats.fetched += 1;
                     sh.send(by, Message::Fetch { task: id, attempt });
                 }
@@ -356,7 +360,7 @@ impl Submitter {
         }
         hear(task, from);
         task.token = task.token.max(Some(token));
-        if self.adopt(sh, now, id, from, attempt, boot) {
+        if self.adopt(sh, now, id, from, (attempt, boot, false)) {
             sh.event(Event::Accepted { task: id, by: from, token });
         }
     }
@@ -369,8 +373,7 @@ impl Submitter {
         now: Instant,
         id: TaskId,
         from: PublicKey,
-        attempt: u32,
-        boot: u64,
+        (attempt, boot, finished): (u32, u64, bool),
     ) -> bool {
         let Some(task) = self.open.get_mut(&id) else { return false };
         let latest = task.attempts.saturating_sub(1);
@@ -381,6 +384,9 @@ impl Submitter {
                 self.arm(sh, id);
                 return false;
             }
+            State::Held { fetch: Some(_), .. } if finished => return false,
+            // The other one is done: better than one that runs.
+            State::Held { by, .. } if finished => Some(*by),
             State::Held { .. } => {
                 sh.stats.withdrawn += 1;
                 sh.send(from, Message::Withdraw { task: id, attempt });
@@ -428,7 +434,7 @@ impl Submitter {
                 self.retry(sh, now, id, from, Moved::Gone);
                 continue;
             }
-            self.adopt(sh, now, id, from, beat.attempt, boot);
+            self.adopt(sh, now, id, from, (beat.attempt, boot, beat.finished));
             if let Some(Submission { state: State::Held { by, fetch, .. }, .. }) = self.open.get_mut(&id)
                 && *by == from
                 && beat.finished
@@ -746,8 +752,9 @@ impl Submitter {
     }
 }
 
-/// The next executor: `stay` while it is on the list; else, from the n-th on, the first that this round hasn't
-/// tried. When all were tried a new round begins, but not with the last one if there is another.
+/// The next executor: `stay` while it is on the list; else the first of the list that this round hasn't tried:
+/// the n-th at attempt n, and still the natural heir when the dead have left the list. When all were tried a
+/// new round begins, but not with the last one if there is another.
 fn choose(
     task: &mut Submission,
     list: &[PublicKey],
@@ -767,11 +774,8 @@ fn choose(
             task.tried.insert(*last);
         }
     }
-    let start = usize::try_from(task.attempts).unwrap_or(0) % list.len();
-    (0..list.len())
-        .map(|step| (start + step) % list.len())
-        .find(|index| !task.tried.contains(&list[*index]))
-        .map(|index| (index, list[index]))
+    let index = list.iter().position(|member| !task.tried.contains(member))?;
+    Some((index, list[index]))
 }
 
 fn hear(task: &mut Submission, peer: PublicKey) {

@@ -56,8 +56,9 @@ fn a_retry_does_not_land_on_the_same_sick_node() {
     world.behaviour = Box::new(|node, _, _| {
         if node == key(1) { (ms(10), Err(JobError::retriable("sick"))) } else { (ms(10), Ok(Bytes::new())) }
     });
+    world.max_delay = ms(1);
     let task = world.submit(4, b"x", SubmitOptions::default());
-    world.run(ms(15));
+    world.run(ms(5));
     // A newcomer at the head of the list shifts the sick one to the second place: that of attempt 1.
     for n in 1..=4 {
         world.set_view(n, View::of(&[3, 1, 2, 4]));
@@ -84,13 +85,21 @@ fn a_silently_lost_result_is_fetched_not_computed_again() {
 #[test]
 fn an_outcome_that_only_a_replica_can_deliver_is_recalled_not_computed_again() {
     let mut world = World::new(7, 5);
+    // The owners are 1, 2 and 3, but only 1 and 4 execute.
+    let mut view = View::of(&[1, 2, 3, 4, 5]);
+    for n in [2, 3, 5] {
+        view.kinds.insert(key(n), [].into());
+    }
+    for n in 1..=5 {
+        world.set_view(n, view.clone());
+    }
     let task = world.submit(5, b"x", SubmitOptions::default());
     world.run(ms(45));
     // The executor can't reach the submitter any more, but the owners.
     world.partition(&[1], &[5]);
     world.run_to_done(5, task, secs(20)).unwrap();
     assert_eq!(world.runs_of(task), [key(1)]);
-    assert_eq!(world.jobs(2).stats().recalled, 1);
+    assert_eq!(world.jobs(4).stats().recalled, 1);
 }
 
 #[test]
@@ -102,10 +111,11 @@ fn a_task_that_another_node_is_running_is_not_started_a_second_time() {
     world.run(ms(500));
     // Beats are lost for a while; then the second node asks the first one, which is still at it.
     world.partition(&[1], &[4]);
-    world.run(ms(3550));
+    world.run(ms(3100));
     world.cut.clear();
     world.run_to_done(4, task, secs(10)).unwrap();
     assert_eq!(world.runs_of(task), [key(1)]);
+    assert_eq!(world.jobs(2).stats().elsewhere, 1);
 }
 
 #[test]
