@@ -682,6 +682,18 @@ impl Reliable {
 
 #[cfg(test)]
 impl Reliable {
+    /// Opens a stream with these bytes on the connection, whatever the rules of messages say.
+    pub(super) fn raw_stream(&mut self, now: Instant, peer: PublicKey, bytes: &[u8], finish: bool) {
+        let link = self.peers.get_mut(&peer).unwrap().link.as_mut().unwrap();
+        let id = link.conn.streams().open(Dir::Uni).unwrap();
+        let mut stream = link.conn.send_stream(id);
+        assert_eq!(stream.write(bytes), Ok(bytes.len()));
+        if finish {
+            stream.finish().unwrap();
+        }
+        self.service(now, peer);
+    }
+
     pub(super) fn receiving_for_tests(&self) -> usize {
         self.receiving
     }

@@ -31,6 +31,8 @@ pub(super) struct Weather {
     pub(super) blackout: bool,
     /// How many arrive 2 s late.
     pub(super) late_percent: u32,
+    /// All senders to one host share its link.
+    pub(super) shared: bool,
 }
 
 impl Default for Weather {
@@ -43,6 +45,7 @@ impl Default for Weather {
             queue: ms(200),
             blackout: false,
             late_percent: 0,
+            shared: false,
         }
     }
 }
@@ -67,6 +70,8 @@ pub(super) struct Net {
     pub(super) trace: blake3::Hasher,
     pub(super) sent: u64,
     pub(super) longest: usize,
+    /// By a full queue.
+    pub(super) dropped: u64,
     /// Whether poll_event is called.
     pub(super) taking: bool,
 }
@@ -91,6 +96,7 @@ impl Net {
             trace: blake3::Hasher::new(),
             sent: 0,
             longest: 0,
+            dropped: 0,
             taking: true,
         };
         for n in 0..hosts {
@@ -173,12 +179,14 @@ impl Net {
         }
         let mut leaves = self.now;
         if weather.rate > 0 {
-            let free = self.hosts[from].link_free.max(self.now);
+            let link = if weather.shared { to } else { from };
+            let free = self.hosts[link].link_free.max(self.now);
             if free > self.now + weather.queue {
+                self.dropped += 1;
                 return;
             }
             leaves = free + Duration::from_nanos(datagram.len() as u64 * 1_000_000_000 / weather.rate);
-            self.hosts[from].link_free = leaves;
+            self.hosts[link].link_free = leaves;
         }
         let late = weather.late_percent > 0 && self.draw(100) < u64::from(weather.late_percent);
         let at = leaves + weather.delay + Duration::from_micros(jitter) + ms(if late { 2_000 } else { 0 });

@@ -130,6 +130,88 @@ fn a_datagram_before_the_session_is_counted_and_dropped() {
     assert_eq!(reliable.poll_event(), None);
 }
 
+/// Two peers with a connection, opened by host 0.
+fn connected(config: &ReliableConfig) -> Net {
+    let mut net = Net::new(2, 6, config);
+    net.send(0, 1, Priority::Job, 1, b"hello".to_vec());
+    net.run(ms(200));
+    net.hosts[1].events.clear();
+    net
+}
+
+#[test]
+fn a_peer_that_breaks_the_rules_of_messages_loses_its_connection_and_may_come_back() {
+    let too_long = wire::header(1, MAX_MESSAGE_BYTES + 1).to_vec();
+    let more_than_announced = [&wire::header(1, 3)[..], b"four"].concat();
+    let ends_early = [&wire::header(1, 3)[..], b"2."].concat();
+    let half_a_header = vec![1, 2];
+    for bytes in [too_long, more_than_announced, ends_early, half_a_header] {
+        let mut net = connected(&ReliableConfig::default());
+        net.hosts[0].reliable.raw_stream(net.now, key(2), &bytes, true);
+        net.run(ms(200));
+        assert_eq!(net.hosts[1].reliable.stats().violations, 1);
+        assert_eq!(net.hosts[0].reliable.stats().connections_ended, 1, "it was told");
+        assert!(net.messages(1).is_empty());
+        assert_eq!(net.hosts[1].reliable.receiving_for_tests(), 0);
+        net.send(0, 1, Priority::Job, 1, b"sorry".to_vec());
+        net.run(ms(500));
+        assert_eq!(net.messages(1).len(), 1);
+    }
+}
+
+#[test]
+fn announcing_more_than_the_bound_ends_the_connection_and_announcing_costs_nothing() {
+    let mut net = connected(&ReliableConfig::default());
+    let announcement = wire::header(1, MAX_MESSAGE_BYTES);
+    let admitted = MAX_INCOMPLETE_BYTES / MAX_MESSAGE_BYTES;
+    for _ in 0..admitted {
+        net.hosts[0].reliable.raw_stream(net.now, key(2), &announcement, false);
+    }
+    net.run(ms(200));
+    assert_eq!(net.hosts[1].reliable.stats().violations, 0);
+    assert_eq!(net.hosts[1].reliable.receiving_for_tests(), 0, "nothing is reserved for what is announced");
+    net.hosts[0].reliable.raw_stream(net.now, key(2), &announcement, false);
+    net.run(ms(200));
+    assert_eq!(net.hosts[1].reliable.stats().violations, 1);
+}
+
+#[test]
+fn a_peer_that_blocks_the_receive_budget_without_progress_is_dropped() {
+    let config = ReliableConfig { receive_budget_bytes: 100_000, ..ReliableConfig::default() };
+    let mut net = Net::new(3, 7, &config);
+    for sender in [0, 1] {
+        net.send(sender, 2, Priority::Job, 1, b"hello".to_vec());
+    }
+    net.run(ms(200));
+    net.hosts[2].events.clear();
+    // The smallest key begins a message and never ends it.
+    let begun = [&wire::header(1, 200_000)[..], &[0; 150_000]].concat();
+    net.hosts[0].reliable.raw_stream(net.now, key(3), &begun, false);
+    net.run(Duration::from_secs(1));
+    net.send(1, 2, Priority::Job, 2, body(50_000, 1));
+    net.run(Duration::from_secs(5));
+    assert!(net.messages(2).is_empty());
+    net.run(Duration::from_secs(10));
+    assert_eq!(net.hosts[2].reliable.stats().stalled, 1);
+    assert_eq!(net.messages(2).len(), 1);
+}
+
+#[test]
+fn a_small_chunk_never_keeps_its_datagram_alive_and_the_body_is_whole() {
+    let mut net = connected(&ReliableConfig::default());
+    // Priorities interleave streams, so that chunks of all sizes arrive.
+    for n in 0..60 {
+        net.send(0, 1, Priority::ALL[n % 4], n as u8, body(n * 41, n as u8));
+    }
+    net.run(Duration::from_secs(2));
+    let mut messages = net.messages(1);
+    messages.sort_by_key(|(kind, _)| *kind);
+    for (n, (kind, received)) in messages.iter().enumerate() {
+        assert_eq!((usize::from(*kind), &received[..]), (n, &body(n * 41, n as u8)[..]));
+    }
+    assert_eq!(messages.len(), 60);
+}
+
 /// Two connected peers, and the datagrams that host 0 sent.
 fn recorded(seed: u8) -> (Net, Vec<Vec<u8>>) {
     let mut net = Net::pair(seed);

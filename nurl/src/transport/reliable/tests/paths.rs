@@ -100,3 +100,60 @@ fn a_packet_later_than_the_change_of_keys_never_ends_the_connection() {
     assert_eq!(net.hosts[0].reliable.stats().connections_ended, 0);
     assert_eq!(net.hosts[1].reliable.stats().connections_ended, 0);
 }
+
+#[test]
+fn random_loss_without_a_queue_costs_little_of_the_rate() {
+    let mut net = Net::pair(9);
+    net.weather = Weather { loss_percent: 2, delay: ms(25), rate: 5_000_000, ..Weather::default() };
+    net.send(0, 1, Priority::Bulk, 1, body(8 << 20, 1));
+    let took = net.run_until(Duration::from_secs(60), |net| !net.acked(0).is_empty());
+    assert!(took < Duration::from_secs(4), "{took:?} for 1.7 s worth of data");
+}
+
+#[test]
+fn a_queue_is_filled_with_few_losses_whether_deep_or_shallow() {
+    for (queue, bound_percent) in [(ms(200), 5), (ms(20), 10), (ms(2), 25)] {
+        let mut net = Net::pair(10);
+        net.weather = Weather { delay: ms(25), rate: 2_000_000, queue, ..Weather::default() };
+        let mut transfer = Transfer { delivered: 0 };
+        transfer.run(&mut net, Duration::from_secs(10));
+        let (sent, dropped) = (net.sent, net.dropped);
+        let rate = transfer.run(&mut net, Duration::from_secs(20)) / 20;
+        let lost = (net.dropped - dropped) * 100 / (net.sent - sent);
+        assert!(rate > 1_200_000, "{queue:?}: {rate} bytes/s of 2,000,000");
+        assert!(lost <= bound_percent, "{queue:?}: {lost} % dropped");
+    }
+}
+
+#[test]
+fn two_senders_share_one_link() {
+    let mut net = Net::new(3, 11, &ReliableConfig::default());
+    net.weather =
+        Weather { delay: ms(25), rate: 2_000_000, queue: ms(100), shared: true, ..Weather::default() };
+    let mut shares = [0usize; 3];
+    let until = net.now + Duration::from_secs(60);
+    loop {
+        for sender in [1, 2] {
+            // The second one comes 5 s late.
+            if sender == 1 || net.now > net.begin + Duration::from_secs(5) {
+                let part = Bytes::from(vec![7; 128 << 10]);
+                while net.hosts[sender]
+                    .reliable
+                    .send(net.now, key(1), Priority::Bulk, sender as u8, part.clone())
+                    .is_ok()
+                {}
+            }
+        }
+        let more = net.step(until);
+        for (kind, body) in net.messages(0) {
+            shares[usize::from(kind)] += body.len();
+        }
+        net.hosts.iter_mut().for_each(|host| host.events.clear());
+        if !more {
+            break;
+        }
+    }
+    let (first, second) = (shares[1], shares[2]);
+    assert!(first + second > 60 * 1_400_000, "{first} + {second}");
+    assert!(second * 3 > first && first * 3 > second, "{first} and {second}");
+}
