@@ -10,7 +10,9 @@ use crate::transport;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No hub of the ticket could be reached in time.
-    #[error("no hub answers at {addrs} ({reason}): is `nurl hub` running there, and the ticket the right one?")]
+    #[error(
+        "no hub answers at {addrs} ({reason}): is `nurl hub` running there, and the ticket the right one?"
+    )]
     HubUnreachable {
         /// The addresses tried.
         addrs: String,

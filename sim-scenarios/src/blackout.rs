@@ -146,7 +146,9 @@ async fn back_within(
             return Ok(());
         }
         if took > BACK_WITHIN {
-            return Err(format!("{took:?} after the cut {now} messages arrive in {SPAN:?}, of {full} before"));
+            return Err(format!(
+                "{took:?} after the cut {now} messages arrive in {SPAN:?}, of {full} before"
+            ));
         }
         world.sleep(Duration::from_millis(50)).await;
     }

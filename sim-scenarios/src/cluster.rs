@@ -13,8 +13,8 @@ use bytes::Bytes;
 use chaos::world::{Host, World};
 use nurl::compute::job::JobError;
 use nurl::compute::pool::JobContext;
-use nurl::mesh::{Hub, Ticket};
 use nurl::membership::State;
+use nurl::mesh::{Hub, Ticket};
 use nurl::net::hub::{self, HubConfig};
 use nurl::node::{NodeEvent, Role};
 use nurl::rt::time;
@@ -148,7 +148,8 @@ impl Cluster {
             let (witness, slot) = (witness.clone(), slot.clone());
             async move {
                 let (by, ran) = (name.clone(), witness.clone());
-                let handler = move |_: JobContext, payload: Bytes| slow_echo(by.clone(), ran.clone(), payload);
+                let handler =
+                    move |_: JobContext, payload: Bytes| slow_echo(by.clone(), ran.clone(), payload);
                 let node = Node::builder(ticket).key(key).role(Role::Worker).handler("slow", handler);
                 let node = node.spawn().await.expect("a node starts on a fresh host");
                 let mut events = node.events();

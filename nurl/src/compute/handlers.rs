@@ -14,7 +14,7 @@ use bytes::Bytes;
 use minicbor::{Decoder, Encoder};
 
 use super::job::{JobError, KindLimits};
-use super::pool::Handlers;
+use super::pool::{Handlers, JobContext};
 
 /// The kind of the echo handler.
 pub const ECHO: &str = "echo";
@@ -26,15 +26,31 @@ pub const WORDCOUNT: &str = "wordcount";
 /// How often each word occurs.
 pub type Counts = BTreeMap<String, u64>;
 
+/// The kinds that every worker has.
+pub const BUILT_IN: [&str; 3] = [BLAKE3, ECHO, WORDCOUNT];
+
 /// Adds the built-in handlers.
 pub fn register_builtin(handlers: &mut Handlers) {
-    handlers.register(ECHO, KindLimits::default(), |_, payload| async move { Ok(payload) });
-    handlers.register(BLAKE3, KindLimits::default(), |context, payload| async move {
-        context.blocking(move || Ok(Bytes::from(blake3::hash(&payload).to_hex().to_string()))).await
-    });
-    handlers.register(WORDCOUNT, KindLimits::default(), |context, payload| async move {
-        context.blocking(move || Ok(encode_counts(&count_bytes(&payload)))).await
-    });
+    for kind in BUILT_IN {
+        handlers.register(kind, KindLimits::default(), move |context, payload| async move {
+            run(kind, &context, payload).await
+        });
+    }
+}
+
+/// Runs a built-in handler.
+///
+/// # Errors
+/// [`JobError::UnknownKind`] for any other kind.
+pub async fn run(kind: &str, context: &JobContext, payload: Bytes) -> Result<Bytes, JobError> {
+    match kind {
+        ECHO => Ok(payload),
+        BLAKE3 => {
+            context.blocking(move || Ok(Bytes::from(blake3::hash(&payload).to_hex().to_string()))).await
+        }
+        WORDCOUNT => context.blocking(move || Ok(encode_counts(&count_bytes(&payload)))).await,
+        other => Err(JobError::UnknownKind(other.to_owned())),
+    }
 }
 
 /// Counts the words of a text.

@@ -51,6 +51,18 @@ pub enum State {
 }
 
 impl State {
+    /// Its name, for people and machines.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            State::Alive => "alive",
+            State::Suspect => "suspect",
+            State::Dead => "dead",
+            State::Left => "left",
+        }
+    }
+}
+
+impl State {
     /// Alive and suspect members own keys, run jobs and are counted in n.
     pub fn is_live(self) -> bool {
         self <= State::Suspect

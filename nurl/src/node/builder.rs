@@ -210,7 +210,9 @@ impl Builder {
         let (driver, transport) = match opened.await {
             Ok(Ok(opened)) => opened,
             Ok(Err(error)) => return Err(Error::Listen { addr, error }),
-            Err(error) => return Err(Error::Listen { addr, error: std::io::Error::other(error.to_string()) }),
+            Err(error) => {
+                return Err(Error::Listen { addr, error: std::io::Error::other(error.to_string()) });
+            }
         };
         let local_addrs = driver.local_addrs();
         let parts = NetParts {

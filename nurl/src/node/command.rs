@@ -109,7 +109,7 @@ pub(super) enum StateCommand {
     /// Changes replicated state.
     Update { key: Bytes, op: crate::state::replicator::Op, reply: Reply<Result<(), Error>> },
     /// Reads replicated state.
-    Read { key: Bytes, reply: Reply<Result<Option<crate::state::replicator::Value>, Error>> },
+    Read { key: Bytes, reply: Reply<Result<Option<crate::state::crdt::Value>, Error>> },
     /// What the state plane counts.
     Stats { reply: Reply<StateStats> },
     /// Stops taking work; the answer comes when what runs has ended or been given up.

@@ -29,8 +29,8 @@ pub enum NodeEvent {
     HubDown {
         /// The hub.
         hub: PublicKey,
-        /// Why, for a person.
-        reason: String,
+        /// Why, in one word.
+        reason: &'static str,
     },
     /// A member's state changed in this node's view.
     Member {

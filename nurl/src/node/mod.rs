@@ -117,7 +117,7 @@ pub struct Status {
     /// The seam's counters.
     pub transport: transport::Stats,
     /// What a hub that is down said last.
-    pub last_hub_error: Option<String>,
+    pub last_hub_error: Option<&'static str>,
 }
 
 /// A handle on a running node. Cheap to clone.
@@ -171,7 +171,7 @@ impl Node {
                             .to_owned(),
                     ));
                 }
-                let reason = status.last_hub_error.unwrap_or_else(|| "no answer".to_owned());
+                let reason = status.last_hub_error.unwrap_or("no answer").to_owned();
                 Err(Error::HubUnreachable { addrs: self.0.hubs.clone(), reason })
             }
         }

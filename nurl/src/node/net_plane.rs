@@ -17,8 +17,8 @@ use super::{HubInfo, MemberInfo, NetStats, Role, Status};
 use crate::Error;
 use crate::compute::job::MemberChange;
 use crate::key::PublicKey;
-use crate::mesh::Hub;
 use crate::membership::{self, Detector, Roles, State, Via};
+use crate::mesh::Hub;
 use crate::ring::RingMember;
 use crate::rt::sync::{mpsc, watch};
 use crate::rt::{self, Rng, time};
@@ -69,7 +69,7 @@ struct Deferred {
     reply: Option<Reply<Result<(), Error>>>,
 }
 
-struct Sent {
+struct Outstanding {
     kind: u8,
     reply: Option<Reply<Result<(), Error>>>,
 }
@@ -77,14 +77,15 @@ struct Sent {
 /// The plane's state beside its parts.
 pub(super) struct NetPlane {
     parts: NetParts,
-    sent: BTreeMap<(PublicKey, MessageId), Sent>,
+    sent: BTreeMap<(PublicKey, MessageId), Outstanding>,
     deferred: VecDeque<Deferred>,
     pings: BTreeMap<u64, (Instant, Reply<Pong>)>,
     joining: Vec<Reply<Result<(), Error>>>,
     joined: bool,
     view_complete: bool,
     view_dirty: bool,
-    last_hub_error: BTreeMap<PublicKey, String>,
+    /// What each hub that is down said last, and whether it was a refusal.
+    last_hub_error: BTreeMap<PublicKey, (&'static str, bool)>,
     due: Due,
     leaving: Option<(Instant, Reply<()>)>,
     stats: NetStats,
@@ -111,11 +112,7 @@ impl NetPlane {
             view_complete: false,
             view_dirty: true,
             last_hub_error: BTreeMap::new(),
-            due: Due {
-                hub_ping: now,
-                clock_check: now + CLOCK_CHECK_EVERY,
-                clocks: (now, time::unix_now()),
-            },
+            due: Due { hub_ping: now, clock_check: now + CLOCK_CHECK_EVERY, clocks: (now, time::unix_now()) },
             leaving: None,
             stats: NetStats::default(),
             rng: rt::rng("net plane"),
@@ -257,12 +254,12 @@ impl NetPlane {
         let Deferred { to, priority, kind, body, reply } = message;
         match self.parts.transport.send_message(now, to, priority, kind, body.clone()) {
             Ok(id) => {
-                self.sent.insert((to, id), Sent { kind, reply });
+                self.sent.insert((to, id), Outstanding { kind, reply });
                 None
             }
             Err(reliable::SendError::Full { .. }) => Some(Deferred { to, priority, kind, body, reply }),
             Err(error) => {
-                self.message_failed(to, Sent { kind, reply }, error.into());
+                self.message_failed(to, Outstanding { kind, reply }, error.into());
                 None
             }
         }
@@ -275,7 +272,7 @@ impl NetPlane {
         }
         self.stats.messages_given_up += 1;
         let error = reliable::SendError::Full { queued_bytes: message.body.len() };
-        let sent = Sent { kind: message.kind, reply: message.reply };
+        let sent = Outstanding { kind: message.kind, reply: message.reply };
         self.message_failed(message.to, sent, error.into());
     }
 
@@ -289,7 +286,7 @@ impl NetPlane {
         }
     }
 
-    fn message_failed(&mut self, peer: PublicKey, sent: Sent, error: Error) {
+    fn message_failed(&mut self, peer: PublicKey, sent: Outstanding, error: Error) {
         match sent.reply {
             Some(reply) => {
                 // Nobody waits for the answer: the caller gave up.
@@ -376,7 +373,7 @@ impl NetPlane {
                 self.to_state(StateInput::Message { from: peer, kind, body });
             }
             Event::Acked { peer, id } => {
-                if let Some(Sent { reply: Some(reply), .. }) = self.sent.remove(&(peer, id)) {
+                if let Some(Outstanding { reply: Some(reply), .. }) = self.sent.remove(&(peer, id)) {
                     let _ = reply.send(Ok(()));
                 }
             }
@@ -410,8 +407,8 @@ impl NetPlane {
                 self.due.hub_ping = now;
                 self.parts.bus.send(&NodeEvent::HubUp { hub });
             }
-            Event::HubDown { hub, reason } => {
-                self.last_hub_error.insert(hub, reason.clone());
+            Event::HubDown { hub, reason, refused } => {
+                self.last_hub_error.insert(hub, (reason, refused));
                 self.parts.detector.on_hub_down(now);
                 self.parts.bus.send(&NodeEvent::HubDown { hub, reason });
             }
@@ -527,8 +524,8 @@ impl NetPlane {
             return;
         }
         let refused = |hub: &Hub| {
-            let reason = self.last_hub_error.get(&hub.key)?;
-            reason.starts_with(REFUSED).then(|| (hub.addr.clone(), reason.clone()))
+            let (reason, refused) = self.last_hub_error.get(&hub.key)?;
+            refused.then(|| (hub.addr.clone(), (*reason).to_owned()))
         };
         let refusals: Vec<_> = self.parts.hubs.iter().filter_map(refused).collect();
         if refusals.len() < self.parts.hubs.len() {
@@ -610,13 +607,10 @@ impl NetPlane {
             members: self.members(),
             net: self.stats,
             transport: self.parts.transport.stats(),
-            last_hub_error: self.last_hub_error.values().next().cloned(),
+            last_hub_error: self.last_hub_error.values().next().map(|(reason, _)| *reason),
         }
     }
 }
-
-/// The beginning of a hub's reason when it answered and said no.
-pub(super) const REFUSED: &str = "refused";
 
 /// Whether a member keeps its place on the ring: it has not left, and if it is dead, its store will be back.
 fn is_placed(member: &membership::Member) -> bool {

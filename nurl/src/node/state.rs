@@ -9,7 +9,8 @@ use bytes::Bytes;
 use super::Node;
 use super::command::StateCommand;
 use crate::Error;
-use crate::state::replicator::{Op, Value};
+use crate::state::crdt::Value;
+use crate::state::replicator::Op;
 
 /// A replicated counter; see [`Node::counter`].
 #[derive(Clone)]

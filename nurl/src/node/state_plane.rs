@@ -21,8 +21,9 @@ use crate::ring::Ring;
 use crate::rt::sync::{mpsc, watch};
 use crate::rt::task::Planes;
 use crate::rt::{self, time};
+use crate::state::crdt::Value;
 use crate::state::identity::ReplicaId;
-use crate::state::replicator::{self, Replicator, Value};
+use crate::state::replicator::{self, Replicator};
 use crate::state::store::Store;
 use crate::transport::{Priority, kind};
 

@@ -23,8 +23,9 @@ use super::{Event, MAX_DATAGRAM_BYTES, PathInfo, SendError, Stats, TransportConf
 use crate::key::PublicKey;
 use crate::mesh::Generation;
 use crate::net::candidates::{Gathered, candidates};
-use crate::net::hub_client::{HubCommand, HubEvent};
-use crate::net::rendezvous::Record;
+use crate::net::hub_client::{DownReason, HubCommand, HubEvent};
+use crate::net::relay::CloseReason;
+use crate::net::rendezvous::{PublishResult, Record};
 use crate::net::route::{Route, Routes};
 use crate::net::securedgram::{self, Endpoint, Received, Source};
 use crate::net::stun;
@@ -40,6 +41,11 @@ const STUN_EVERY: Duration = Duration::from_secs(25);
 
 /// Contacts asked of rendezvous at a time: more than a join uses, so that dead ones don't matter.
 const CONTACTS: u16 = 16;
+
+/// How often our record is sealed anew, and how long one may be believed: a reader that finds an older one
+/// found the trace of a node that is gone.
+const RECORD_EVERY: Duration = Duration::from_secs(600);
+const RECORD_LIFE: Duration = Duration::from_secs(1_200);
 
 /// Application datagrams kept between two calls of [`Transport::take_datagrams`]; more are dropped.
 const INBOX_BYTES: usize = 4 << 20;
@@ -66,7 +72,7 @@ pub enum Sent {
 }
 
 /// A hub as the seam sees it.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub struct HubState {
     /// Whether we are registered.
     pub up: bool,
@@ -97,6 +103,7 @@ pub struct Transport {
     ports: (Option<u16>, Option<u16>),
     candidates: Vec<SocketAddr>,
     record_seq: u64,
+    record_due: Instant,
     inbox: Vec<u8>,
     inbox_index: Vec<(PublicKey, Range<usize>)>,
     events: VecDeque<Event>,
@@ -131,9 +138,8 @@ impl Transport {
             unix_now,
             rng("sessions"),
         );
-        let reliable =
-            Reliable::new(ReliableConfig::default(), local, config.boot, now, rng("reliable"));
-        Transport {
+        let reliable = Reliable::new(ReliableConfig::default(), local, config.boot, now, rng("reliable"));
+        let mut transport = Transport {
             local,
             groups: Groups::new(local, config.boot, generations.clone(), rng("groups")),
             generations,
@@ -149,6 +155,7 @@ impl Transport {
             ports: (None, None),
             candidates: Vec::new(),
             record_seq: unix_now.as_micros() as u64,
+            record_due: now,
             inbox: Vec::new(),
             inbox_index: Vec::new(),
             events: VecDeque::new(),
@@ -157,7 +164,9 @@ impl Transport {
             stats: Stats::default(),
             unix_base: (now, unix_now),
             rng: rng("records"),
-        }
+        };
+        transport.sync_groups();
+        transport
     }
 
     // ---- What the layer above asks for.
@@ -288,12 +297,12 @@ impl Transport {
 
     /// Asks every hub that is up for a PONG.
     pub fn ping_hubs(&mut self) {
-        self.command_all(&HubCommand::Ping);
+        self.command_all(|| HubCommand::Ping);
     }
 
     /// Asks rendezvous for members; [`Event::Contacts`] follows.
     pub fn ask_contacts(&mut self) {
-        self.command_all(&HubCommand::List { max: CONTACTS });
+        self.command_all(|| HubCommand::List { max: CONTACTS });
     }
 
     /// The host slept: every path and every connection is in doubt.
@@ -302,7 +311,7 @@ impl Transport {
         for hub in self.hubs.values_mut() {
             hub.stun_due = hub.addr.map(|_| now);
         }
-        self.command_all(&HubCommand::NetworkChanged);
+        self.order_all(|_| HubCommand::NetworkChanged);
     }
 
     /// How a peer is reached.
@@ -378,10 +387,9 @@ impl Transport {
                 }
                 HubEvent::Group { payload, .. } => self.handle_group(now, &payload),
                 HubEvent::Up { .. } => self.on_hub_up(now, hub),
-                HubEvent::Down { reason, .. } => self.on_hub_down(now, hub, reason.to_string()),
-                HubEvent::Replaced => {
-                    self.on_hub_down(now, hub, "another process registered this key".to_owned());
-                }
+                HubEvent::Down { reason, .. } => self.on_hub_down(now, hub, reason),
+                // Down follows, and says it.
+                HubEvent::Replaced => {}
                 HubEvent::Pong { rtt } => {
                     if let Some(state) = self.hubs.get_mut(&hub) {
                         state.rtt = Some(rtt);
@@ -393,10 +401,18 @@ impl Transport {
                         records.iter().map(|record| record.key).filter(|key| *key != self.local).collect();
                     self.events.push_back(Event::Contacts(contacts));
                 }
+                // Another publisher with our key was ahead of us.
+                HubEvent::Published { seq, result: PublishResult::Stale } => {
+                    self.record_seq = self.record_seq.max(seq);
+                    self.publish(now);
+                }
+                HubEvent::Published { .. } => {}
+                HubEvent::GroupRefused { .. } => self.stats.groups_refused += 1,
                 // Datagrams may be lost anywhere: the layers above notice by silence, which also covers a
                 // hub that says nothing.
                 HubEvent::PeerGone { .. } | HubEvent::QueueFull { .. } => {}
-                HubEvent::Record(_) | HubEvent::Watch(_) => {}
+                // Nobody here looks up or watches single records: paths are agreed end to end.
+                HubEvent::Record(_) | HubEvent::NoRecord { .. } | HubEvent::Watch(_) => {}
             }
         }
     }
@@ -441,6 +457,9 @@ impl Transport {
                 state.stun_due = Some(now + STUN_EVERY);
             }
         }
+        if now >= self.record_due {
+            self.publish(now);
+        }
         self.stun.handle_timeout(now);
         self.endpoint.handle_timeout(now);
         self.reliable.handle_timeout(now);
@@ -451,6 +470,7 @@ impl Transport {
     pub fn poll_timeout(&mut self) -> Option<Instant> {
         [
             self.hubs.values().filter_map(|hub| hub.stun_due).min(),
+            Some(self.record_due),
             self.stun.poll_timeout(),
             self.endpoint.poll_timeout(),
             self.reliable.poll_timeout(),
@@ -718,9 +738,16 @@ impl Transport {
         state.queue.push_back(command);
     }
 
-    fn command_all(&mut self, command: &HubCommand) {
+    fn command_all(&mut self, command: impl Fn() -> HubCommand) {
         for hub in self.hubs_up() {
-            self.command(hub, command.clone());
+            self.command(hub, command());
+        }
+    }
+
+    /// A command that the connection remembers across reconnects, so also for hubs that are down.
+    fn order_all(&mut self, command: impl Fn(PublicKey) -> HubCommand) {
+        for (hub, state) in &mut self.hubs {
+            state.queue.push_back(command(*hub));
         }
     }
 
@@ -728,10 +755,10 @@ impl Transport {
     fn sync_groups(&mut self) {
         let tags: BTreeSet<_> = self.groups.tags().collect();
         for tag in self.joined.difference(&tags).copied().collect::<Vec<_>>() {
-            self.command_all(&HubCommand::GroupLeave { tag });
+            self.order_all(|_| HubCommand::GroupLeave { tag });
         }
         for tag in tags.difference(&self.joined).copied().collect::<Vec<_>>() {
-            self.command_all(&HubCommand::GroupJoin { tag });
+            self.order_all(|_| HubCommand::GroupJoin { tag });
         }
         self.joined = tags;
     }
@@ -740,16 +767,12 @@ impl Transport {
         if let Some(state) = self.hubs.get_mut(&hub) {
             state.up = true;
         }
-        for tag in self.groups.tags().collect::<Vec<_>>() {
-            self.command(hub, HubCommand::GroupJoin { tag });
-        }
-        self.publish(now, hub);
         self.command(hub, HubCommand::List { max: CONTACTS });
         self.relays_changed(now);
         self.events.push_back(Event::HubUp { hub });
     }
 
-    fn on_hub_down(&mut self, now: Instant, hub: PublicKey, reason: String) {
+    fn on_hub_down(&mut self, now: Instant, hub: PublicKey, reason: DownReason) {
         if let Some(state) = self.hubs.get_mut(&hub) {
             state.up = false;
             state.rtt = None;
@@ -757,7 +780,14 @@ impl Transport {
             state.queue.clear();
         }
         self.relays_changed(now);
-        self.events.push_back(Event::HubDown { hub, reason });
+        // It answered, and it will say the same the next time.
+        let refused = matches!(
+            reason,
+            DownReason::Refused
+                | DownReason::Protocol
+                | DownReason::Closed(CloseReason::UnknownNamespace | CloseReason::Version)
+        );
+        self.events.push_back(Event::HubDown { hub, reason: reason.as_str(), refused });
     }
 
     fn relays_changed(&mut self, now: Instant) {
@@ -783,25 +813,27 @@ impl Transport {
         }
         self.candidates = list;
         self.endpoint.set_local_candidates(now, &self.candidates);
-        for hub in self.hubs_up() {
-            self.publish(now, hub);
-        }
+        self.publish(now);
     }
 
-    /// Puts our record, sealed, into a hub's rendezvous.
-    fn publish(&mut self, now: Instant, hub: PublicKey) {
+    /// Puts our record, sealed, into every hub's rendezvous; the connections keep it there.
+    fn publish(&mut self, now: Instant) {
+        let Some(generation) = self.generations.first() else { return };
         self.record_seq += 1;
+        self.record_due = now + RECORD_EVERY;
         let (base, unix_base) = self.unix_base;
-        let record = Record {
-            candidates: self.candidates.clone(),
-            home: Some(hub),
-            capabilities: 0,
-            seq: self.record_seq,
-            issued: unix_base + now.saturating_duration_since(base),
-        };
-        if let Some(generation) = self.generations.first() {
-            let sealed = record.seal(&self.local, generation, &mut self.rng);
-            self.command(hub, HubCommand::Publish(sealed));
+        let expires = unix_base + now.saturating_duration_since(base) + RECORD_LIFE;
+        for (hub, state) in &mut self.hubs {
+            let record =
+                Record { candidates: self.candidates.clone(), home: Some(*hub), capabilities: 0, expires };
+            match record.seal(generation, &self.local, self.record_seq, &mut self.rng) {
+                Ok(sealed) => {
+                    let sealed = Bytes::from(sealed);
+                    state.queue.push_back(HubCommand::Publish { seq: self.record_seq, sealed });
+                }
+                // Candidates are bounded by the same number.
+                Err(_) => self.stats.hub_dropped += 1,
+            }
         }
     }
 }

@@ -51,7 +51,8 @@ enum Woke {
 pub struct Driver {
     sockets: Vec<UdpSocket>,
     links: Vec<Link>,
-    resolved: (mpsc::Sender<(PublicKey, Option<SocketAddr>)>, mpsc::Receiver<(PublicKey, Option<SocketAddr>)>),
+    resolved:
+        (mpsc::Sender<(PublicKey, Option<SocketAddr>)>, mpsc::Receiver<(PublicKey, Option<SocketAddr>)>),
     watch: InterfaceWatch,
     buffer: Vec<u8>,
     metas: [RecvMeta; BUFFERS],

@@ -168,8 +168,10 @@ pub enum Event {
     HubDown {
         /// The hub.
         hub: PublicKey,
-        /// Why, for a person.
-        reason: String,
+        /// Why, in one word.
+        reason: &'static str,
+        /// Whether it answered and said no, so that trying again can't help.
+        refused: bool,
     },
     /// A hub answered a PING.
     HubPong,
@@ -221,6 +223,8 @@ pub struct Stats {
     pub waiting_dropped: u64,
     /// Commands to hubs dropped because their queue was full.
     pub hub_dropped: u64,
+    /// Groups that a hub refused because we are in too many.
+    pub groups_refused: u64,
     /// Sends that the kernel refused.
     pub send_errors: u64,
 }

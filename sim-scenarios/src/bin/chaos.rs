@@ -10,11 +10,14 @@ use sim_scenarios::scenario::{ALL, find};
 
 /// Run nurl in the simulated world.
 #[derive(Debug, Parser)]
-#[command(name = "chaos", after_help = "\
+#[command(
+    name = "chaos",
+    after_help = "\
 Examples:
   cargo chaos list
   cargo chaos run keystone --seed 7
-  cargo chaos run converge --seed 7 --json      # prints the digest: the same seed, the same bytes")]
+  cargo chaos run converge --seed 7 --json      # prints the digest: the same seed, the same bytes"
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -83,7 +86,10 @@ fn run(name: &str, seed: u64, json: bool) -> ExitCode {
         println!("{}", serde_json::to_string(&line).expect("a line is plain data"));
     } else if let Ok(state) = &report.verdict {
         print!("{state}");
-        println!("held; digest {} over {} events, {:?} of virtual time", report.digest, report.events, report.elapsed);
+        println!(
+            "held; digest {} over {} events, {:?} of virtual time",
+            report.digest, report.events, report.elapsed
+        );
     }
     if report.verdict.is_err() {
         eprint!("{}", report.story());

@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use nurl::compute::handlers::{count_words, decode_counts, merge_counts};
+use nurl::compute::handlers::{count_parts, decode_counts, merge};
+use nurl::membership::State;
 use nurl::node::Role;
 use nurl::rt::{self, time};
 use nurl::{Node, PublicKey};
@@ -21,7 +22,7 @@ use tokio::process::{Child, ChildStdout, Command};
 use crate::args::DemoArgs;
 use crate::client::{join, ticket, until_interrupted};
 use crate::event::{Done, Line};
-use crate::files::{Text, cut, read_texts};
+use crate::files::{MAX_TASK_BYTES, Text, cut, read_texts};
 use crate::out::{Code, Failure, Out};
 use crate::work::{Job, Update, WINDOW, run_all, top};
 use crate::worker::path_name;
@@ -191,17 +192,17 @@ impl Demo<'_> {
     async fn wait_for_members(&self, node: &Node) -> Result<(), Failure> {
         let all = async {
             loop {
-                let members = node.members().await;
-                let live = |key| members.iter().any(|member| member.key == key && member.state.is_live());
-                if self.workers.iter().all(|worker| live(worker.key)) {
-                    return;
+                let members = node.members().await?;
+                let alive = |key| members.iter().any(|m| m.key == key && m.state == State::Alive);
+                if self.workers.iter().all(|worker| alive(worker.key)) {
+                    return Ok(());
                 }
                 time::sleep(Duration::from_millis(20)).await;
             }
         };
         time::timeout(START, all)
             .await
-            .map_err(|_| Failure::new(Code::Other, "the workers did not find each other"))
+            .map_err(|_| Failure::new(Code::Other, "the workers did not find each other"))?
     }
 
     async fn work(&mut self, node: &Node, jobs: Vec<Job>) -> Result<(), Failure> {
@@ -243,7 +244,7 @@ impl Demo<'_> {
             self.done.duplicates += 1;
             return;
         }
-        merge_counts(&mut self.counts, counts);
+        merge(&mut self.counts, counts);
         for holding in self.holding.values_mut() {
             holding.remove(&index);
         }
@@ -279,16 +280,18 @@ impl Demo<'_> {
 
     /// How each worker is reached, by key.
     async fn ways(&self, node: &Node) -> BTreeMap<PublicKey, bool> {
-        node.members().await.into_iter().map(|member| (member.key, member.path.direct)).collect()
+        node.members()
+            .await
+            .unwrap_or_default()
+            .into_iter()
+            .map(|member| (member.key, member.path.direct))
+            .collect()
     }
 
     fn report(mut self, texts: &[Text], ways: &BTreeMap<PublicKey, bool>) -> Result<(), Failure> {
         let mut local = BTreeMap::new();
         for text in texts {
-            merge_counts(
-                &mut local,
-                count_words(std::str::from_utf8(&text.bytes).expect("only UTF-8 is read")),
-            );
+            merge(&mut local, count_parts(&text.bytes, MAX_TASK_BYTES));
         }
         let matches = local == self.counts;
         self.out.note(&format!("\n{:<10}{:>7}  {:<9}", "WORKER", "TASKS", "PATH"));

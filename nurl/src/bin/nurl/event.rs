@@ -20,7 +20,7 @@ pub(crate) enum Line {
         kinds: Vec<String>,
     },
     /// The connection to a hub came up or went down.
-    Hub { hub: String, up: bool, reason: Option<String> },
+    Hub { hub: String, up: bool, reason: Option<&'static str> },
     /// A member's state changed.
     Member { peer: String, state: &'static str, incarnation: u64 },
     /// A member's process was started anew.
@@ -142,7 +142,7 @@ mod tests {
                 namespaces: vec![],
                 kinds: vec![],
             },
-            Line::Hub { hub: "nurl1h".into(), up: false, reason: Some("refused".into()) },
+            Line::Hub { hub: "nurl1h".into(), up: false, reason: Some("refused") },
             Line::Member { peer: "nurl1p".into(), state: "alive", incarnation: 3 },
             Line::Path {
                 peer: "nurl1p".into(),

@@ -131,7 +131,7 @@ pub(crate) fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nurl::compute::handlers::{count_words, merge_counts};
+    use nurl::compute::handlers::{count_words, merge};
 
     #[test]
     fn links_and_binaries_are_left_out_and_names_are_sorted() {
@@ -166,7 +166,7 @@ mod tests {
         assert!(pieces.len() > 5 && pieces.iter().all(|piece| piece.bytes.len() <= MAX_TASK_BYTES));
         let mut sum = Default::default();
         for piece in &pieces {
-            merge_counts(&mut sum, count_words(std::str::from_utf8(&piece.bytes).unwrap()));
+            merge(&mut sum, count_words(std::str::from_utf8(&piece.bytes).unwrap()));
         }
         assert_eq!(sum, count_words(&text));
     }

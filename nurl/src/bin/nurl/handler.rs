@@ -9,7 +9,8 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use bytes::Bytes;
-use nurl::compute::job::{JobError, MAX_RESULT_BYTES};
+use nurl::compute::job::JobError;
+use nurl::compute::job::options::MAX_PAYLOAD_LEN as MAX_RESULT_BYTES;
 use nurl::rt::time;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;

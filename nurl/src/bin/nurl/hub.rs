@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use nurl::mesh::{Hub, Namespace, Ticket};
-use nurl::net::hub::{self, HubConfig, HubError, Roles};
+use nurl::net::hub::{self, HubConfig, HubError, HubLimits};
+use nurl::net::relay::Roles;
 use nurl::rt::{self, disk};
 use nurl::{PublicKey, SecretKey};
 
@@ -45,12 +46,15 @@ pub(crate) async fn run(args: HubArgs, out: Out) -> Result<(), Failure> {
             rendezvous: args.roles.contains(&HubRole::Rendezvous),
             stun: args.roles.contains(&HubRole::Stun),
         },
-        ..HubConfig::new(args.listen, key.clone(), namespaces.clone())
+        listen: args.listen,
+        key: key.clone(),
+        namespaces: namespaces.clone(),
+        limits: HubLimits::default(),
     })
     .await
     .map_err(|error| match error {
-        HubError::Bind { .. } => Failure::new(Code::Resource, format!("{error}: choose another --listen")),
-        other => Failure::new(Code::Other, other.to_string()),
+        HubError::PortInUse { .. } | HubError::Bind { .. } => Failure::new(Code::Resource, error.to_string()),
+        other => Failure::new(Code::Usage, other.to_string()),
     })?;
     let advertised = args.advertise.clone().unwrap_or_else(|| serving.addr().to_string());
     if let Some(mesh) = &mut mesh {

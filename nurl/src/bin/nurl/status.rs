@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use nurl::membership::{Roles, State};
 use nurl::node::MemberInfo;
 use nurl::rt::time;
 use nurl::{Node, PublicKey};
@@ -24,26 +25,25 @@ pub(crate) async fn status(args: StatusArgs, out: Out) -> Result<(), Failure> {
         let node = observer(&args.mesh.mesh).await?;
         let deadline = time::now() + args.wait;
         loop {
-            let members = node.members().await;
-            for member in members.iter().filter(|member| member.state.is_live()) {
-                node.connect(member.key).await;
+            let members = node.members().await?;
+            for member in members.iter().filter(|member| is_live(member)) {
+                node.connect(member.key).await?;
             }
-            let settled =
-                members.iter().filter(|member| member.state.is_live()).all(|member| member.path.settled);
+            let settled = members.iter().filter(|member| is_live(member)).all(|member| member.path.settled);
             if settled || time::now() >= deadline {
                 break;
             }
             time::sleep(LOOK_EVERY).await;
         }
-        show(&node, out).await;
+        show(&node, out).await?;
         node.shutdown().await;
         Ok(())
     })
     .await
 }
 
-async fn show(node: &Node, out: Out) {
-    let status = node.status().await;
+async fn show(node: &Node, out: Out) -> Result<(), Failure> {
+    let status = node.status().await?;
     let ms = |rtt: Duration| (rtt.as_secs_f64() * 1e5).round() / 100.0;
     let line = Line::Status {
         me: StatusSelf { key: status.key.to_string(), boot: format!("{:016x}", status.boot) },
@@ -60,6 +60,7 @@ async fn show(node: &Node, out: Out) {
         members: status.members.iter().map(member_line).collect(),
     };
     out.line(&line, || Some(table(&status.members)));
+    Ok(())
 }
 
 fn member_line(member: &MemberInfo) -> StatusMember {
@@ -67,7 +68,7 @@ fn member_line(member: &MemberInfo) -> StatusMember {
         key: member.key.to_string(),
         state: member.state.as_str(),
         incarnation: member.incarnation,
-        roles: member.roles.names(),
+        roles: roles(member),
         kinds: member.kinds.clone(),
         zone: member.zone.clone(),
         version: member.version.clone(),
@@ -76,6 +77,18 @@ fn member_line(member: &MemberInfo) -> StatusMember {
         rtt_ms: member.path.rtt.map(|rtt| (rtt.as_secs_f64() * 1e5).round() / 100.0),
         addr: member.path.addr.map(|addr| addr.to_string()),
     }
+}
+
+fn is_live(member: &MemberInfo) -> bool {
+    matches!(member.state, State::Alive | State::Suspect)
+}
+
+fn roles(member: &MemberInfo) -> Vec<&'static str> {
+    [(Roles::WORKER, "worker"), (Roles::HUB, "hub"), (Roles::STORE, "store")]
+        .into_iter()
+        .filter(|(role, _)| member.roles.contains(*role))
+        .map(|(_, name)| name)
+        .collect()
 }
 
 fn table(members: &[MemberInfo]) -> String {
@@ -145,7 +158,7 @@ async fn find(node: &Node, text: &str) -> Result<PublicKey, Failure> {
     if let Ok(key) = text.parse() {
         return Ok(key);
     }
-    let members = node.members().await;
+    let members = node.members().await?;
     let matching: Vec<_> = members
         .iter()
         .filter(|member| member.key.to_string().starts_with(text) || member.key.short().starts_with(text))

@@ -6,8 +6,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
-use nurl::compute::handlers::{decode_counts, merge_counts};
-use nurl::compute::job::{JobError, MAX_PAYLOAD_BYTES, SubmitOptions, TaskId};
+use nurl::compute::handlers::{decode_counts, merge};
+use nurl::compute::job::options::MAX_PAYLOAD_LEN;
+use nurl::compute::job::{JobError, SubmitOptions, TaskId};
 use nurl::node::TaskEvent;
 use nurl::rt::sync::mpsc;
 use nurl::rt::{self, disk, time};
@@ -112,7 +113,7 @@ async fn run_one(
 
 /// The failure that a job's error is for the command that submitted it.
 fn job_failure(error: &JobError) -> Failure {
-    let code = if error.is_deadline() { Code::Deadline } else { Code::JobFailed };
+    let code = if matches!(error, JobError::Deadline) { Code::Deadline } else { Code::JobFailed };
     Failure::new(code, error.to_string())
 }
 
@@ -255,7 +256,7 @@ pub(crate) async fn wordcount(args: WordcountArgs, out: Out) -> Result<(), Failu
                     let counts = decode_counts(&bytes).map_err(|error| {
                         Failure::new(Code::JobFailed, format!("a worker's result: {error}"))
                     })?;
-                    merge_counts(&mut sum, counts);
+                    merge(&mut sum, counts);
                     reassigned += usize::from(attempts > 1);
                     bar.inc(1);
                 }
@@ -304,7 +305,7 @@ fn random_key() -> String {
 }
 
 async fn payload(path: Option<&Path>) -> Result<Bytes, Failure> {
-    let limit = MAX_PAYLOAD_BYTES as u64;
+    let limit = MAX_PAYLOAD_LEN as u64;
     match path {
         Some(path) if path != Path::new("-") => {
             disk::read(path, limit).map(Bytes::from).map_err(|error| unreadable(path, &error))
@@ -356,7 +357,7 @@ async fn map_jobs(paths: &[std::path::PathBuf]) -> Result<(Vec<Job>, Vec<String>
         return Ok((jobs, sources));
     }
     for path in paths {
-        let bytes = disk::read(path, MAX_PAYLOAD_BYTES as u64).map_err(|error| unreadable(path, &error))?;
+        let bytes = disk::read(path, MAX_PAYLOAD_LEN as u64).map_err(|error| unreadable(path, &error))?;
         let name = path.display().to_string();
         jobs.push(Job { key: name.clone(), payload: Bytes::from(bytes) });
         sources.push(name);

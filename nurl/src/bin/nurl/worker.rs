@@ -14,9 +14,6 @@ use crate::event::Line;
 use crate::handler::Program;
 use crate::out::{Code, Failure, Out};
 
-/// The kinds that every worker has.
-const BUILT_IN: [&str; 3] = ["blake3", "echo", "wordcount"];
-
 pub(crate) async fn run(args: WorkerArgs, out: Out) -> Result<(), Failure> {
     let mut builder = Node::builder(ticket(&args.mesh.mesh)?)
         .role(Role::Worker)
@@ -33,9 +30,9 @@ pub(crate) async fn run(args: WorkerArgs, out: Out) -> Result<(), Failure> {
             .map_err(|error| Failure::new(Code::Resource, format!("{}: {error}", path.display())))?;
         builder = builder.store(path);
     }
-    let mut kinds: Vec<String> = BUILT_IN.map(String::from).to_vec();
+    let mut kinds: Vec<String> = handlers::BUILT_IN.map(String::from).to_vec();
     let pace = args.pace.unwrap_or(Duration::ZERO);
-    for kind in BUILT_IN {
+    for kind in handlers::BUILT_IN {
         builder = builder.handler(kind, move |context, payload| async move {
             time::sleep(pace).await;
             handlers::run(kind, &context, payload).await
@@ -93,7 +90,7 @@ fn tell(event: &NodeEvent, out: Out) {
             (Line::Hub { hub: hub.to_string(), up: true, reason: None }, format!("hub {} is up", hub.short()))
         }
         NodeEvent::HubDown { hub, reason } => (
-            Line::Hub { hub: hub.to_string(), up: false, reason: Some(reason.clone()) },
+            Line::Hub { hub: hub.to_string(), up: false, reason: Some(*reason) },
             format!("hub {} is down: {reason}", hub.short()),
         ),
         NodeEvent::Member { peer, state, incarnation } => (

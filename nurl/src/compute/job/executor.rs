@@ -449,14 +449,7 @@ impl Executor {
     // ---- Ends.
 
     /// The task has an outcome: the waiters and the owners are told, the run, if any, is stopped.
-    fn conclude(
-        &mut self,
-        sh: &mut Shared,
-        keeper: &mut Keeper,
-        now: Instant,
-        task: TaskId,
-        record: Record,
-    ) {
+    fn conclude(&mut self, sh: &mut Shared, keeper: &mut Keeper, now: Instant, task: TaskId, record: Record) {
         let Some(execution) = self.remove(sh, task) else { return };
         for waiter in &execution.waiters {
             tell(sh, task, *waiter, &record);

@@ -142,29 +142,66 @@ pub(super) struct Replica {
 pub(super) enum Message {
     Submit(Submit),
     /// To the submitter: the attempt is here, under this token.
-    Accepted { task: TaskId, attempt: u32, boot: u64, token: Token },
+    Accepted {
+        task: TaskId,
+        attempt: u32,
+        boot: u64,
+        token: Token,
+    },
     /// To the submitter, every second.
-    Beats { boot: u64, beats: Vec<Beat> },
+    Beats {
+        boot: u64,
+        beats: Vec<Beat>,
+    },
     /// To the submitter.
-    Progress { task: TaskId, attempt: u32, note: Bytes },
+    Progress {
+        task: TaskId,
+        attempt: u32,
+        note: Bytes,
+    },
     /// To the submitter: no outcome from here.
-    Refused { task: TaskId, attempt: u32, reason: Reason },
+    Refused {
+        task: TaskId,
+        attempt: u32,
+        reason: Reason,
+    },
     /// To the submitter.
-    Outcome { task: TaskId, attempt: u32, record: Record },
+    Outcome {
+        task: TaskId,
+        attempt: u32,
+        record: Record,
+    },
     /// To the replicas.
     Replica(Replica),
     /// From the submitter: it has the outcome.
-    Ack { task: TaskId, hash: [u8; 32] },
+    Ack {
+        task: TaskId,
+        hash: [u8; 32],
+    },
     /// From the submitter: say again what there is.
-    Fetch { task: TaskId, attempt: u32 },
+    Fetch {
+        task: TaskId,
+        attempt: u32,
+    },
     /// From the submitter: it waits no more.
-    Cancel { task: TaskId },
+    Cancel {
+        task: TaskId,
+    },
     /// From the submitter: another node is at it.
-    Withdraw { task: TaskId, attempt: u32 },
+    Withdraw {
+        task: TaskId,
+        attempt: u32,
+    },
     /// Between owners: do you know this task?
-    Ask { task: TaskId, digest: [u8; 32] },
+    Ask {
+        task: TaskId,
+        digest: [u8; 32],
+    },
     /// The answer.
-    Known { task: TaskId, known: Known },
+    Known {
+        task: TaskId,
+        known: Known,
+    },
 }
 
 const SUBMIT: u8 = 1;
@@ -397,9 +434,7 @@ impl Message {
             &Message::Ack { task, hash } => frame(ACK, &wire::Hashed { task, hash }, &empty),
             &Message::Fetch { task, attempt } => frame(FETCH, &wire::Attempt { task, attempt }, &empty),
             &Message::Cancel { task } => frame(CANCEL, &wire::Named { task }, &empty),
-            &Message::Withdraw { task, attempt } => {
-                frame(WITHDRAW, &wire::Attempt { task, attempt }, &empty)
-            }
+            &Message::Withdraw { task, attempt } => frame(WITHDRAW, &wire::Attempt { task, attempt }, &empty),
             &Message::Ask { task, digest } => frame(ASK, &wire::Hashed { task, hash: digest }, &empty),
             Message::Known { task, known } => {
                 let (record, body) = match known {

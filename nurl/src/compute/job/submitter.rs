@@ -202,13 +202,7 @@ impl Submitter {
         Ok(id)
     }
 
-    pub(super) fn cancel(
-        &mut self,
-        sh: &mut Shared,
-        keeper: &mut Keeper,
-        now: Instant,
-        id: TaskId,
-    ) -> bool {
+    pub(super) fn cancel(&mut self, sh: &mut Shared, keeper: &mut Keeper, now: Instant, id: TaskId) -> bool {
         self.end_here(sh, keeper, now, id, JobError::Cancelled)
     }
 
@@ -262,8 +256,7 @@ impl Submitter {
     /// The attempt at `from` has ended without an outcome: back off, then go to the next.
     fn retry(&mut self, sh: &mut Shared, now: Instant, id: TaskId, from: PublicKey, why: Moved) {
         let Some(task) = self.open.get_mut(&id) else { return };
-        let delay =
-            full_jitter(&mut sh.rng, sh.config.backoff_base, sh.config.backoff_cap, task.retries);
+        let delay = full_jitter(&mut sh.rng, sh.config.backoff_base, sh.config.backoff_cap, task.retries);
         task.retries = task.retries.saturating_add(1);
         task.busy_stays = 0;
         task.last = Some((from, why));
@@ -755,11 +748,7 @@ impl Submitter {
 /// The next executor: `stay` while it is on the list; else the first of the list that this round hasn't tried:
 /// the n-th at attempt n, and still the natural heir when the dead have left the list. When all were tried a
 /// new round begins, but not with the last one if there is another.
-fn choose(
-    task: &mut Submission,
-    list: &[PublicKey],
-    stay: Option<PublicKey>,
-) -> Option<(usize, PublicKey)> {
+fn choose(task: &mut Submission, list: &[PublicKey], stay: Option<PublicKey>) -> Option<(usize, PublicKey)> {
     if list.is_empty() {
         return None;
     }

@@ -113,9 +113,17 @@ pub enum Output {
 
 enum Phase {
     /// Until REGISTER. The key is there once the handshake is done, and proved once a frame decrypts.
-    HalfOpen { key: Option<PublicKey> },
-    Registered { namespace: Namespace, key: PublicKey, requests: TokenBucket },
-    Closing { since: Instant },
+    HalfOpen {
+        key: Option<PublicKey>,
+    },
+    Registered {
+        namespace: Namespace,
+        key: PublicKey,
+        requests: TokenBucket,
+    },
+    Closing {
+        since: Instant,
+    },
 }
 
 struct Connection {
@@ -271,7 +279,8 @@ impl Hub {
         kind: u8,
         body: &[u8],
     ) -> Result<(), CloseReason> {
-        let Ok(Some(relay::Frame::Register { version, namespace, boot: _ })) = relay::Frame::decode(kind, body)
+        let Ok(Some(relay::Frame::Register { version, namespace, boot: _ })) =
+            relay::Frame::decode(kind, body)
         else {
             return Err(CloseReason::Protocol);
         };
@@ -285,8 +294,7 @@ impl Hub {
         }
         self.no_longer_half_open(id);
         if let Some(connection) = self.connections.get_mut(&id) {
-            let requests =
-                TokenBucket::new(self.limits.requests_per_second, self.limits.requests_burst, now);
+            let requests = TokenBucket::new(self.limits.requests_per_second, self.limits.requests_burst, now);
             connection.phase = Phase::Registered { namespace, key, requests };
         }
         if let Some(older) = self.relay.register(now, id, namespace, key) {

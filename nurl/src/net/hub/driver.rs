@@ -289,12 +289,7 @@ async fn accept(
                 let Ok(id) = shared.with(|hub| hub.handle_accept(time::now(), remote)) else { continue };
                 shared.timer.notify_one();
                 let waker = Arc::new(Notify::new());
-                shared
-                    .inner
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .wakers
-                    .insert(id, waker.clone());
+                shared.inner.lock().unwrap_or_else(PoisonError::into_inner).wakers.insert(id, waker.clone());
                 let Ok(noise) = Connection::server(&key, &mut child(&mut rng)) else { return };
                 let served = Served { shared: shared.clone(), id, noise, announced: false };
                 task::spawn(serve_connection(served, stream, waker, stopped.clone()));

@@ -71,9 +71,14 @@ impl Queued {
 }
 
 enum State {
-    Waiting { until: Instant },
+    Waiting {
+        until: Instant,
+    },
     /// `begun`: the driver has taken the request to dial.
-    Dialing { begun: bool, until: Instant },
+    Dialing {
+        begun: bool,
+        until: Instant,
+    },
     Connected(Box<Stream>),
 }
 

@@ -183,11 +183,7 @@ impl Driver {
     }
 }
 
-fn handle_commands(
-    core: &mut HubClient,
-    batch: &mut Vec<HubCommand>,
-    taken: usize,
-) -> Result<(), Stopped> {
+fn handle_commands(core: &mut HubClient, batch: &mut Vec<HubCommand>, taken: usize) -> Result<(), Stopped> {
     let now = time::now();
     batch.drain(..).for_each(|command| core.handle_command(now, command));
     if taken == 0 { Err(Stopped) } else { Ok(()) }

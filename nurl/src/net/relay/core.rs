@@ -299,8 +299,7 @@ impl Relay {
 
     fn group_join(&mut self, id: ClientId, tag: GroupTag) {
         let limit = self.limits.groups;
-        let Some(registration) =
-            self.clients.get_mut(&id).and_then(|client| client.registration.as_mut())
+        let Some(registration) = self.clients.get_mut(&id).and_then(|client| client.registration.as_mut())
         else {
             return;
         };
@@ -313,8 +312,7 @@ impl Relay {
     }
 
     fn group_leave(&mut self, id: ClientId, tag: GroupTag) {
-        let Some(registration) =
-            self.clients.get_mut(&id).and_then(|client| client.registration.as_mut())
+        let Some(registration) = self.clients.get_mut(&id).and_then(|client| client.registration.as_mut())
         else {
             return;
         };

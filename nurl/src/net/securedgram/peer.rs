@@ -147,7 +147,10 @@ impl Peer {
             && self.current.is_none()
             && self.previous.is_none()
             && self.attempt.is_none()
-            && self.next.iter().all(|live| now.saturating_duration_since(live.session.created()) > ANSWER_LIFE)
+            && self
+                .next
+                .iter()
+                .all(|live| now.saturating_duration_since(live.session.created()) > ANSWER_LIFE)
     }
 
     /// Makes a session whose peer is known to hold its keys the current one, or, where both sides began at

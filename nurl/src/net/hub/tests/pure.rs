@@ -159,7 +159,10 @@ fn unknown_namespaces_other_versions_and_frames_before_register_are_closed() {
         (Frame::Ping { nonce: 1 }.to_vec(), CloseReason::Protocol),
         (vec![1, 200, 0, 1], CloseReason::Protocol),
         ([register(HOME), register(HOME)].concat(), CloseReason::Protocol),
-        ([register(HOME), Frame::Deliver { src: key(2), payload: b"" }.to_vec()].concat(), CloseReason::Protocol),
+        (
+            [register(HOME), Frame::Deliver { src: key(2), payload: b"" }.to_vec()].concat(),
+            CloseReason::Protocol,
+        ),
         ([register(HOME), vec![0x03, 1, 0, 1]].concat(), CloseReason::Protocol),
     ];
     for (n, (plaintext, reason)) in cases.into_iter().enumerate() {

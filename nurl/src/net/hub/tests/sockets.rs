@@ -310,8 +310,10 @@ fn a_registration_with_somebody_elses_key_is_refused() {
         let sender = Client::up(&hub, 2).await;
         let payload = Bytes::from_static(b"private");
         sender.send(HubCommand::Forward { dst: secret(1).public(), payload }).await;
-        read_until(&mut victim, &mut noise, |frame| matches!(frame, Frame::Deliver { payload: b"private", .. }))
-            .await;
+        read_until(&mut victim, &mut noise, |frame| {
+            matches!(frame, Frame::Deliver { payload: b"private", .. })
+        })
+        .await;
         let stats = hub.stats();
         assert_eq!((stats.hub.registered, stats.relay.replaced, stats.hub.noise_failures), (2, 0, 1));
         hub.shutdown().await;

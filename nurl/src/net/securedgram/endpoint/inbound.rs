@@ -8,8 +8,8 @@ use super::super::peer::PASSIVE_KEEPALIVE;
 use super::super::source::Source;
 use super::super::table::Slot;
 use super::super::{CloseReason, Received, channel};
-use super::handshake::RETRY_AFTER;
 use super::Endpoint;
+use super::handshake::RETRY_AFTER;
 use crate::net::session::{HEADER_LEN, OpenError, Opened};
 
 impl Endpoint {
@@ -74,12 +74,12 @@ impl Endpoint {
             }
             Some(channel::CONTROL) => {
                 match Control::decode(&datagram[body]) {
-                    Some(Control::Close) => {
+                    Ok(Control::Close) => {
                         peer.retry_at = peer.keep.then(|| now + RETRY_AFTER);
                         self.close_slot(now, slot, CloseReason::Remote);
                     }
-                    Some(control) => peer.paths.on_control(now, source.route, newest, control),
-                    None => self.stats.bad_control += 1,
+                    Ok(control) => peer.paths.on_control(now, source.route, newest, control),
+                    Err(_) => self.stats.bad_control += 1,
                 }
                 None
             }

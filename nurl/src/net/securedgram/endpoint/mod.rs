@@ -472,7 +472,7 @@ impl Endpoint {
     ) -> Option<Outgoing> {
         let peer = self.table.get_mut(slot)?;
         self.scratch.clear();
-        control.encode(&mut self.scratch);
+        self.scratch.extend_from_slice(&control.encode());
         let start = out.len();
         let live = peer.current.as_mut()?;
         live.session.seal(self.now, &[channel::CONTROL], &self.scratch, out).ok()?;
@@ -550,7 +550,10 @@ impl fmt::Debug for Endpoint {
 impl Endpoint {
     /// Our index and the peer's of the current session.
     pub(super) fn current_indices(&self, peer: &PublicKey) -> Option<(u32, u32)> {
-        self.peer(peer)?.current.as_ref().map(|live| (live.session.local_index(), live.session.remote_index()))
+        self.peer(peer)?
+            .current
+            .as_ref()
+            .map(|live| (live.session.local_index(), live.session.remote_index()))
     }
 
     /// Whether we began the current session.

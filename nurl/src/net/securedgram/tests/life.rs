@@ -66,9 +66,8 @@ fn a_lost_confirm_is_repeated_until_the_responder_is_heard() {
 fn a_lost_response_retransmits() {
     let mut world = World::new(5, 2);
     let mut first = true;
-    world.lose = Box::new(move |packet| {
-        packet.bytes[0] == frames::RESPONSE && std::mem::replace(&mut first, false)
-    });
+    world.lose =
+        Box::new(move |packet| packet.bytes[0] == frames::RESPONSE && std::mem::replace(&mut first, false));
     world.connect(0, 1);
     assert!(world.run_until(SECOND, World::both_open));
     assert_eq!(world.frames(frames::RESPONSE).len(), 2);
@@ -271,7 +270,10 @@ fn generations_rotate_in_both_directions() {
     assert!(!world.open(0, 1), "without a common secret there is none");
     let now_common = world.nodes[0].config.generations.clone();
     world.nodes[1].endpoint.set_generations(now_common);
-    assert!(world.run_until(Duration::from_secs(6), World::both_open), "a rotation reaches a running attempt");
+    assert!(
+        world.run_until(Duration::from_secs(6), World::both_open),
+        "a rotation reaches a running attempt"
+    );
 }
 
 #[test]
