@@ -520,6 +520,35 @@ fn a_slow_path_is_found_and_costs_no_storm_of_challenges() {
 }
 
 #[test]
+fn being_heard_does_not_speed_up_checks_without_bound() {
+    let mut world = World::relayed(1);
+    world.link.cut = [true; 2];
+    world.run(secs(1));
+    let before = world.nodes[A].paths.stats().challenges;
+    for _ in 0..6_000 {
+        world.with(A, |paths, now| paths.on_authentic(now, Route::Direct(addr(2)), true, 1_000, true));
+        world.run(ms(10));
+    }
+    let challenges = world.nodes[A].paths.stats().challenges - before;
+    assert!((60..=100).contains(&challenges), "{challenges} challenges in a minute");
+}
+
+#[test]
+fn a_named_address_is_answered_whatever_was_sent_there_before() {
+    let mut world = World::relayed(1);
+    world.link.cut = [true, false];
+    world.run(secs(20));
+    world.with(A, |paths, now| {
+        let (route, data) = (Route::Direct(addr(2)), [7; 8]);
+        paths.on_authentic(now, route, true, 39, false);
+        paths.on_control(now, route, true, Control::Challenge { data });
+    });
+    let (at, _, _) =
+        world.nodes[A].controls.iter().rfind(|(_, _, c)| *c == Control::Response { data: [7; 8] }).unwrap();
+    assert_eq!(*at, world.now);
+}
+
+#[test]
 fn the_standby_relay_takes_over_within_2_s() {
     let mut world = World::new(1);
     for side in [A, B] {
