@@ -283,6 +283,13 @@ fn transactions_are_bounded() {
     assert_eq!(client.poll_timeout(), None);
 }
 
+#[test]
+fn an_overlong_message_is_not_read() {
+    let padded = |len: usize| request(5, &[RawAttribute::new(0x8022.into(), &vec![7; len])], false);
+    assert!(parse(&padded(MAX_MESSAGE_LEN - 24)).is_some());
+    assert!(parse(&padded(MAX_MESSAGE_LEN - 20)).is_none());
+}
+
 proptest! {
     #[test]
     fn hostile_bytes_never_panic(mut bytes in proptest::collection::vec(any::<u8>(), 0..700), shaped in any::<bool>()) {

@@ -64,6 +64,7 @@ impl Paths {
             self.announcement.next.filter(|_| self.announcement_route().is_some()),
             self.wait_until,
             self.next_refresh,
+            self.next_takeover,
         ]
         .into_iter()
         .flatten()
@@ -79,6 +80,7 @@ impl Paths {
         }
         self.judge_contest(now);
         self.judge_active(now);
+        self.take_over(now);
         self.refresh(now);
         self.start_waiting_checks(now);
         self.challenge_candidates(now);

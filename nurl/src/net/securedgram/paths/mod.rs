@@ -88,6 +88,8 @@ pub struct Paths {
     /// Of the route in use: the primary, else the home relay.
     evidence: Evidence,
     contest: Option<Contest>,
+    /// When a reserve that answers takes over from a primary in doubt that doesn't.
+    next_takeover: Option<Instant>,
     /// Why there is no primary any more.
     lost: Option<Reason>,
     relay_faster: bool,
@@ -123,6 +125,7 @@ impl Paths {
             primary_since: None,
             evidence: Evidence::default(),
             contest: None,
+            next_takeover: None,
             lost: None,
             relay_faster: false,
             keepalive,

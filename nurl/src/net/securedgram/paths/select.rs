@@ -3,8 +3,10 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::candidate::usable;
-use super::config::{CONTEST_COOLDOWN, DATA_LOST_HOLD, FLAPS_FORGIVEN_AFTER, LOST_HOLD, SHADOW_LIFE};
+use super::candidate::{Candidate, usable};
+use super::config::{
+    CONTEST_COOLDOWN, DATA_LOST_HOLD, FLAPS_FORGIVEN_AFTER, LOST_HOLD, OLD_PATH_SILENCE, SHADOW_LIFE,
+};
 use super::control::{Control, acknowledgement};
 use super::evidence::{Verdict, patience};
 use super::roam::{Contest, Outcome};
@@ -166,10 +168,17 @@ impl Paths {
         }
         if self.primary == Some(addr) {
             self.moved_left = 0;
+        } else if let Some(doubt) = self.evidence.doubted_since()
+            && let Some(primary) = self.primary.and_then(|primary| self.candidates.get(primary))
+            && sent >= doubt
+        {
+            let silence = primary.check.rtt.smoothed().unwrap_or_default() * 3;
+            self.next_takeover.get_or_insert(doubt + silence.max(OLD_PATH_SILENCE));
         }
         self.plan_next_check(now, addr);
         self.judge_contest(now);
         self.judge_active(now);
+        self.take_over(now);
         self.reselect(now);
         true
     }
@@ -333,6 +342,35 @@ impl Paths {
         self.emit_fallback(reason);
     }
 
+    /// A primary in doubt that has stayed silent gives way to a reserve that answered meanwhile, without the
+    /// time that going back to the relay would take.
+    pub(super) fn take_over(&mut self, now: Instant) {
+        if self.next_takeover.is_none_or(|next| next > now) {
+            return;
+        }
+        self.next_takeover = None;
+        let Some(doubt) = self.evidence.doubted_since().filter(|_| self.contest.is_none()) else { return };
+        let silent =
+            |known: &&Candidate| Some(known.addr) == self.primary && !known.check.proven_since(doubt);
+        let answered = |known: &&Candidate| {
+            Some(known.addr) != self.primary
+                && known.validated
+                && known.hold_until.is_none()
+                && known.check.proven_since(doubt)
+                && !known.shadows(now)
+        };
+        let best = self.candidates.iter().filter(answered);
+        let best =
+            best.min_by_key(|known| (known.check.rtt.smoothed(), known.rank())).map(|known| known.addr);
+        if let Some(best) = best.filter(|_| self.candidates.iter().any(|known| silent(&known)))
+            && let Some(old) = self.primary.and_then(|old| self.candidates.get_mut(old))
+        {
+            old.validated = false;
+            old.check.rest();
+            self.promote(now, best, Reason::Better);
+        }
+    }
+
     /// Applies the policy to what is validated now.
     pub(super) fn reselect(&mut self, now: Instant) {
         if !self.established
@@ -383,7 +421,7 @@ impl Paths {
         let old = std::mem::replace(&mut self.primary, addr);
         self.primary_since = addr.map(|_| now);
         self.evidence.reset();
-        self.contest = None;
+        (self.contest, self.next_takeover) = (None, None);
         for changed in [old, addr].into_iter().flatten() {
             if self.candidates.get(changed).is_some_and(|known| known.validated) {
                 self.plan_next_check(now, changed);

@@ -245,6 +245,59 @@ fn a_mover_is_followed_although_every_direct_moved_is_lost() {
 }
 
 #[test]
+fn two_filters_are_opened_from_both_sides() {
+    for seed in 0..10 {
+        let mut world = World::new(seed);
+        for side in [A, B] {
+            world.nodes[side].filtered = true;
+            let own = [world.nodes[side].source];
+            world.with(side, |paths, now| {
+                paths.set_relays(now, &[hub(1)]);
+                paths.set_local_candidates(now, &own);
+            });
+        }
+        // The one side begins when the other's first checks are over.
+        world.with(A, Paths::on_established);
+        world.run(ms(seed * 100));
+        world.with(B, Paths::on_established);
+        world.run(secs(1));
+        assert_eq!((world.primary(A), world.primary(B)), (Some(addr(2)), Some(addr(1))), "seed {seed}");
+    }
+}
+
+#[test]
+fn a_mover_that_the_others_filter_keeps_out_is_reached_through_its_candidates() {
+    let mut world = World::direct(1);
+    world.nodes[A].filtered = true;
+    world.nodes[A].app_every = Some(ms(20));
+    world.run(secs(2));
+    world.nodes[B].source = addr(3);
+    world.nodes[B].reached_at = vec![addr(3)];
+    world.with(B, |paths, now| {
+        paths.on_network_change(now);
+        paths.set_local_candidates(now, &[addr(3)]);
+    });
+    let before = world.nodes[B].app_received.len();
+    world.run(ms(500));
+    assert_eq!(world.primary(A), Some(addr(3)));
+    assert!(world.nodes[B].app_received.len() >= before + 20, "the relay carried copies meanwhile");
+    assert_eq!(world.nodes[A].paths.stats().demotions, 0);
+}
+
+#[test]
+fn a_reserve_takes_over_before_the_relay_has_to() {
+    let mut world = World::direct(1);
+    world.nodes[B].reached_at = vec![addr(2), addr(4)];
+    world.with(A, |paths, now| paths.add_candidates(now, &[addr(4)]));
+    world.nodes[A].app_every = Some(ms(20));
+    world.run(secs(5));
+    world.nodes[B].reached_at = vec![addr(4)];
+    world.nodes[B].source = addr(4);
+    world.run(ms(1_100));
+    assert_eq!((world.primary(A), world.nodes[A].paths.stats().demotions), (Some(addr(4)), 0));
+}
+
+#[test]
 fn a_rebinding_that_nobody_announced_is_followed_when_the_old_address_stays_silent() {
     let mut world = World::direct(1);
     world.nodes[A].app_every = Some(ms(20));
@@ -464,6 +517,35 @@ fn a_slow_path_is_found_and_costs_no_storm_of_challenges() {
         let challenges = world.nodes[side].paths.stats().challenges;
         assert!(challenges < 20, "{challenges} challenges");
     }
+}
+
+#[test]
+fn being_heard_does_not_speed_up_checks_without_bound() {
+    let mut world = World::relayed(1);
+    world.link.cut = [true; 2];
+    world.run(secs(1));
+    let before = world.nodes[A].paths.stats().challenges;
+    for _ in 0..6_000 {
+        world.with(A, |paths, now| paths.on_authentic(now, Route::Direct(addr(2)), true, 1_000, true));
+        world.run(ms(10));
+    }
+    let challenges = world.nodes[A].paths.stats().challenges - before;
+    assert!((60..=100).contains(&challenges), "{challenges} challenges in a minute");
+}
+
+#[test]
+fn a_named_address_is_answered_whatever_was_sent_there_before() {
+    let mut world = World::relayed(1);
+    world.link.cut = [true, false];
+    world.run(secs(20));
+    world.with(A, |paths, now| {
+        let (route, data) = (Route::Direct(addr(2)), [7; 8]);
+        paths.on_authentic(now, route, true, 39, false);
+        paths.on_control(now, route, true, Control::Challenge { data });
+    });
+    let (at, _, _) =
+        world.nodes[A].controls.iter().rfind(|(_, _, c)| *c == Control::Response { data: [7; 8] }).unwrap();
+    assert_eq!(*at, world.now);
 }
 
 #[test]

@@ -63,6 +63,9 @@ pub(super) struct Node {
     pub(super) reached_at: Vec<SocketAddr>,
     pub(super) app_every: Option<Duration>,
     pub(super) replies: bool,
+    /// Behind a filter that lets in only what comes from where it has sent to (RFC 4787 §5).
+    pub(super) filtered: bool,
+    opened: BTreeSet<SocketAddr>,
     next_app: Option<Instant>,
     counter: u64,
     seen: BTreeSet<u64>,
@@ -94,6 +97,8 @@ impl World {
             reached_at: vec![addr(host)],
             app_every: None,
             replies: true,
+            filtered: false,
+            opened: BTreeSet::new(),
             next_app: None,
             counter: 0,
             seen: BTreeSet::new(),
@@ -197,6 +202,7 @@ impl World {
                 }
             }
             Route::Direct(dst) => {
+                self.nodes[from].opened.insert(dst);
                 let handed_on = to == B && self.link.mirror == Some(dst);
                 let reached = self.nodes[to].reached_at.contains(&dst) || handed_on;
                 let dies = self.link.data_dies && control.is_none();
@@ -214,6 +220,12 @@ impl World {
     fn deliver(&mut self, packet: Packet) {
         let (side, now) = (packet.to, self.now);
         let node = &mut self.nodes[side];
+        if let Route::Direct(source) = packet.source
+            && node.filtered
+            && !node.opened.contains(&source)
+        {
+            return;
+        }
         if !node.seen.insert(packet.counter) {
             return;
         }
