@@ -78,10 +78,11 @@ impl Outbox {
 
     /// Opens streams for waiting messages, best priority first.
     pub(super) fn pump(&mut self, conn: &mut Connection) {
-        for index in 0..CLASSES {
-            while self.classes[index].streams < CLASS_STREAMS[index]
-                && !self.classes[index].waiting.is_empty()
-            {
+        for (index, &streams) in CLASS_STREAMS.iter().enumerate() {
+            while self.classes[index].streams < streams {
+                if self.classes[index].waiting.is_empty() {
+                    break;
+                }
                 let Some(stream) = conn.streams().open(Dir::Uni) else { return };
                 let class = &mut self.classes[index];
                 let Some(Waiting { id, kind, body }) = class.waiting.pop_front() else { return };

@@ -178,14 +178,14 @@ impl Net {
             return;
         }
         let mut leaves = self.now;
-        if weather.rate > 0 {
+        if weather.rate != 0 {
             let link = if weather.shared { to } else { from };
             let free = self.hosts[link].link_free.max(self.now);
             if free > self.now + weather.queue {
                 self.dropped += 1;
                 return;
             }
-            leaves = free + Duration::from_nanos(datagram.len() as u64 * 1_000_000_000 / weather.rate);
+            leaves = free + Duration::from_nanos(1_000_000_000 / weather.rate.max(1) * datagram.len() as u64);
             self.hosts[link].link_free = leaves;
         }
         let late = weather.late_percent > 0 && self.draw(100) < u64::from(weather.late_percent);

@@ -70,27 +70,29 @@ fn a_thousand_small_messages_in_both_directions_arrive_once_each() {
 fn a_control_message_overtakes_a_bulk_transfer() {
     let mut net = Net::pair(4);
     net.weather = Weather { rate: 1_000_000, delay: ms(20), ..Weather::default() };
-    let bulk = net.send(0, 1, Priority::Bulk, 4, body(8 << 20, 1));
-    net.run(ms(2_000));
-    let control = net.send(0, 1, Priority::Control, 1, b"now".to_vec());
-    // The link's own queue, at most 200 ms, and a round trip; the bulk transfer needs 6 s more.
-    let took = net.run_until(ms(500), |net| net.acked(0).contains(&control));
-    assert!(took < ms(400), "{took:?}");
-    assert!(!net.acked(0).contains(&bulk));
-    net.run_until(Duration::from_secs(20), |net| net.acked(0).contains(&bulk));
+    for n in 0..32 {
+        net.send(0, 1, Priority::Bulk, 4, body(CLASS_BUDGET_BYTES / 32, n));
+    }
+    net.run(ms(1_500));
+    let control = net.send(0, 1, Priority::Control, 1, body(200_000, 99));
+    // Its own 200 ms, the link's queue of as much, and a round trip. Shared with 32 others it would be 3 s.
+    let took = net.run_until(ms(4_000), |net| net.acked(0).contains(&control));
+    assert!(took < ms(700), "{took:?}");
+    assert!(net.acked(0).len() < 33);
+    net.run_until(Duration::from_secs(20), |net| net.acked(0).len() == 33);
 }
 
 #[test]
-fn small_bulk_messages_never_use_up_the_streams_of_control() {
+fn bulk_messages_never_use_up_the_streams_of_control() {
     let mut net = Net::pair(5);
-    net.weather = Weather { rate: 100_000, delay: ms(20), queue: ms(100), ..Weather::default() };
-    for n in 0..CLASS_MESSAGES {
-        net.send(0, 1, Priority::Bulk, 4, body(1_000, n as u8));
+    net.weather = Weather { rate: 1_000_000, delay: ms(20), queue: ms(100), ..Weather::default() };
+    // As many as the peer admits streams, and all of them would end together, after 4 s.
+    for n in 0..limits::MAX_STREAMS {
+        net.send(0, 1, Priority::Bulk, 4, body(CLASS_BUDGET_BYTES / limits::MAX_STREAMS as usize, n as u8));
     }
-    net.run(ms(1_000));
+    net.run(ms(300));
     let control = net.send(0, 1, Priority::Control, 1, b"now".to_vec());
-    net.run_until(ms(500), |net| net.acked(0).contains(&control));
-    assert!(net.acked(0).len() < CLASS_MESSAGES);
+    net.run_until(ms(300), |net| net.acked(0).contains(&control));
 }
 
 #[test]

@@ -1,21 +1,22 @@
 //! [`Reliable`]: all peers, their connections, and the order in which they are served.
 
+mod connections;
+mod receiving;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use quinn_proto::{Dir, Event as QuicEvent, StreamEvent, StreamId};
 
-use super::inbox::Violation;
-use super::limits::{
-    GONE_INTERVAL, MAX_MESSAGE_BYTES, MAX_PROBE_INTERVAL, MESSAGE_OVERHEAD_BYTES, OPEN_INTERVAL, STALL,
-};
-use super::link::{Fate, Link, Settings};
-use super::outbox::{Gone, Outbox};
-use super::wire::{self, Cid, Datagram, Pair};
-use super::{Event, FailReason, MessageId, Priority, ReliableConfig, SendError, Stats};
 use crate::key::PublicKey;
 use crate::rt::Rng;
+use crate::transport::reliable::limits::{
+    MAX_MESSAGE_BYTES, MAX_PROBE_INTERVAL, MESSAGE_OVERHEAD_BYTES, STALL,
+};
+use crate::transport::reliable::link::{Link, Settings};
+use crate::transport::reliable::outbox::Outbox;
+use crate::transport::reliable::wire::{self, Datagram, Pair};
+use crate::transport::reliable::{Event, FailReason, MessageId, Priority, ReliableConfig, SendError, Stats};
 
 /// The back-off of OPEN datagrams.
 #[derive(Debug, Clone, Copy)]
@@ -42,7 +43,7 @@ struct Peer {
     timer: Option<Instant>,
 }
 
-/// Reliable messages to and from all peers. See the [module](super).
+/// Reliable messages to and from all peers. See the [module](crate::transport::reliable).
 pub struct Reliable {
     config: ReliableConfig,
     settings: Settings,
@@ -267,7 +268,7 @@ impl Reliable {
 
     /// Writes the next datagrams for one peer into `out`, whose old content is lost. With a segment size,
     /// `out` holds several datagrams of that size, the last one possibly shorter: each is to be sealed by
-    /// itself. None is longer than [`DATAGRAM_BYTES`](super::DATAGRAM_BYTES). Peers take turns.
+    /// itself. None is longer than [`DATAGRAM_BYTES`](crate::transport::reliable::DATAGRAM_BYTES). Peers take turns.
     pub fn poll_transmit(&mut self, now: Instant, out: &mut Vec<u8>) -> Option<(PublicKey, Option<usize>)> {
         out.clear();
         while let Some(peer) = self.ready.pop_front() {
@@ -365,8 +366,6 @@ impl Reliable {
         self.peers.get(peer)?.link.as_ref().map(Link::window)
     }
 
-    // --- peers -----------------------------------------------------------------------------------------
-
     fn is_client(&self, peer: &PublicKey) -> bool {
         self.local < *peer
     }
@@ -411,273 +410,6 @@ impl Reliable {
             self.timers.extend(timer.map(|at| (at, peer)));
         }
     }
-
-    // --- connections -----------------------------------------------------------------------------------
-
-    fn connect(&mut self, now: Instant, peer: PublicKey, pair: Pair) {
-        self.attempts += 1;
-        let first_cid = pair.first_cid(self.attempts);
-        let link = Link::connect(&self.settings, now, &first_cid, self.attempts, &mut self.rng);
-        if let Some(entry) = self.peers.get_mut(&peer) {
-            entry.link = link;
-        }
-    }
-
-    fn accept(&mut self, now: Instant, peer: PublicKey, attempt: u64, packet: &[u8]) {
-        let Some(link) = Link::accept(&self.settings, now, packet, attempt, &mut self.rng) else {
-            self.stats.garbage += 1;
-            return;
-        };
-        // The client began anew, so its half of an earlier connection is gone.
-        self.lose(peer, None);
-        if let Some(entry) = self.peers.get_mut(&peer) {
-            entry.last_attempt = attempt;
-            entry.link = Some(link);
-            entry.opening = None;
-        }
-    }
-
-    fn handle_packet(&mut self, now: Instant, peer: PublicKey, cid: Option<Cid>, packet: &[u8]) {
-        let Some(entry) = self.peers.get_mut(&peer) else { return };
-        let fate = entry.link.as_mut().map_or(Fate::Unknown, |link| link.handle_packet(now, packet));
-        if fate == Fate::Unknown {
-            self.stats.stale += 1;
-            if let Some(cid) = cid {
-                self.say_gone(now, peer, cid);
-            }
-        }
-    }
-
-    fn say_gone(&mut self, now: Instant, peer: PublicKey, cid: Cid) {
-        let Some(entry) = self.peers.get_mut(&peer) else { return };
-        if entry.gone_sent.is_some_and(|sent| now < sent + GONE_INTERVAL) {
-            return;
-        }
-        entry.gone_sent = Some(now);
-        entry.control = Some(wire::gone(cid));
-        self.stats.gones_sent += 1;
-        self.enqueue(peer);
-    }
-
-    /// Takes a connection away, and its bytes out of the receive budget.
-    fn drop_link(&mut self, peer: PublicKey) -> Option<Link> {
-        let link = self.peers.get_mut(&peer)?.link.take()?;
-        self.stats.connections_ended += 1;
-        self.receiving -= link.inbox.held();
-        self.paused.remove(&peer);
-        if self.leader.is_some_and(|(leader, _)| leader == peer) {
-            self.leader = None;
-        }
-        Some(link)
-    }
-
-    /// The connection is gone, the peer's process isn't. What was on its way fails, the rest waits for the
-    /// next connection.
-    fn lose(&mut self, peer: PublicKey, tell: Option<Instant>) {
-        let Some(link) = self.drop_link(peer) else { return };
-        if let (Some(now), Some(cid)) = (tell, link.local_cid) {
-            self.say_gone(now, peer, cid);
-        }
-        let Some(entry) = self.peers.get_mut(&peer) else { return };
-        let gone = entry.outbox.take_sending();
-        self.fail(peer, gone, FailReason::ConnectionLost);
-    }
-
-    /// Ends a connection and tells the peer.
-    fn hang_up(&mut self, now: Instant, peer: PublicKey) {
-        self.lose(peer, Some(now));
-    }
-
-    fn fail(&mut self, peer: PublicKey, messages: Vec<Gone>, reason: FailReason) {
-        let any = !messages.is_empty();
-        for Gone { id, length } in messages {
-            self.sending -= length;
-            self.stats.failed += 1;
-            self.events.push_back(Event::Failed { peer, id, reason });
-        }
-        if any {
-            self.announce_room(peer);
-        }
-    }
-
-    /// A message left: whoever was refused may try again, once half of the budget in question is free.
-    fn announce_room(&mut self, peer: PublicKey) {
-        let outbox = self.peers.get(&peer).map(|entry| &entry.outbox);
-        let half = self.config.class_budget_bytes / 2;
-        let mut room = false;
-        for priority in Priority::ALL {
-            if outbox.is_none_or(|outbox| outbox.fits(priority, half, &self.config)) {
-                room |= self.refused.remove(&(peer, priority));
-            }
-        }
-        if room {
-            self.events.push_back(Event::Writable { peer });
-        }
-        if self.sending <= self.config.send_budget_bytes / 2 {
-            let refused = std::mem::take(&mut self.refused_by_all);
-            self.events.extend(refused.into_iter().map(|peer| Event::Writable { peer }));
-        }
-    }
-
-    // --- service ---------------------------------------------------------------------------------------
-
-    /// Brings a peer up to date after anything happened to it.
-    fn service(&mut self, now: Instant, peer: PublicKey) {
-        self.want_connection(now, peer);
-        if let Err(violation) = self.drain(peer) {
-            tracing::debug!(peer = %peer.short(), ?violation, "reliable: the peer broke the rules");
-            self.stats.violations += 1;
-            self.hang_up(now, peer);
-            self.want_connection(now, peer);
-        } else if self.peers.get(&peer).is_some_and(|entry| entry.link.as_ref().is_some_and(|link| link.over))
-        {
-            self.hang_up(now, peer);
-            self.want_connection(now, peer);
-        }
-        self.choose_leader(now);
-        self.resume();
-        self.enqueue(peer);
-        self.set_timer(peer);
-    }
-
-    /// Something waits and there is no connection: get one.
-    fn want_connection(&mut self, now: Instant, peer: PublicKey) {
-        let Some(pair) = self.pair(&peer) else { return };
-        let client = self.is_client(&peer);
-        let Some(entry) = self.peers.get_mut(&peer) else { return };
-        if entry.link.is_some() || entry.outbox.is_empty() {
-            entry.opening = None;
-        } else if client {
-            self.connect(now, peer, pair);
-        } else if entry.opening.is_none() {
-            entry.opening = Some(Opening { at: now + OPEN_INTERVAL, wait: OPEN_INTERVAL });
-            entry.control = Some(wire::open(pair));
-            self.stats.opens_sent += 1;
-        }
-    }
-
-    /// Takes what QUIC has to say about one connection, and gives it what it can send.
-    fn drain(&mut self, peer: PublicKey) -> Result<(), Violation> {
-        while let Some(entry) = self.peers.get_mut(&peer)
-            && let Some(link) = &mut entry.link
-        {
-            link.handle_endpoint_events();
-            let Some(event) = link.conn.poll() else {
-                entry.outbox.pump(&mut link.conn);
-                break;
-            };
-            match event {
-                QuicEvent::Connected => {
-                    link.connected = true;
-                    self.stats.connections += 1;
-                }
-                QuicEvent::ConnectionLost { .. } => link.over = true,
-                QuicEvent::Stream(StreamEvent::Opened { dir: Dir::Uni }) => {
-                    while let Some(entry) = self.peers.get_mut(&peer)
-                        && let Some(link) = &mut entry.link
-                        && let Some(id) = link.conn.streams().accept(Dir::Uni)
-                    {
-                        self.read(peer, id)?;
-                    }
-                }
-                QuicEvent::Stream(StreamEvent::Readable { id }) => self.read(peer, id)?,
-                QuicEvent::Stream(StreamEvent::Writable { id }) => {
-                    if entry.outbox.write(&mut link.conn, id) {
-                        self.refuse(peer, id);
-                    }
-                }
-                QuicEvent::Stream(StreamEvent::Finished { id }) => {
-                    if let Some(Gone { id, length }) = entry.outbox.remove(id) {
-                        self.sending -= length;
-                        self.stats.acked += 1;
-                        self.events.push_back(Event::Acked { peer, id });
-                        self.announce_room(peer);
-                    }
-                }
-                QuicEvent::Stream(StreamEvent::Stopped { id, .. }) => self.refuse(peer, id),
-                QuicEvent::Stream(StreamEvent::Available { .. } | StreamEvent::Opened { dir: Dir::Bi })
-                | QuicEvent::HandshakeDataReady
-                | QuicEvent::DatagramReceived
-                | QuicEvent::DatagramsUnblocked => {}
-            }
-        }
-        Ok(())
-    }
-
-    fn refuse(&mut self, peer: PublicKey, stream: StreamId) {
-        let Some(entry) = self.peers.get_mut(&peer) else { return };
-        if let Some(link) = &mut entry.link {
-            let _ = link.conn.send_stream(stream).reset(0u32.into());
-        }
-        let gone = entry.outbox.remove(stream).into_iter().collect();
-        self.fail(peer, gone, FailReason::Refused);
-    }
-
-    // --- receiving -------------------------------------------------------------------------------------
-
-    fn over_budget(&self) -> bool {
-        self.receiving >= self.config.receive_budget_bytes
-    }
-
-    fn held(&self, peer: &PublicKey) -> usize {
-        self.peers.get(peer).and_then(|entry| entry.link.as_ref()).map_or(0, |link| link.inbox.held())
-    }
-
-    /// While the receive budget is exceeded, one peer is read from: the smallest key among those that have
-    /// begun a message. Any rule would do, as long as it picks one that can finish.
-    fn choose_leader(&mut self, now: Instant) {
-        if !self.over_budget() {
-            self.leader = None;
-        } else if self.leader.is_none_or(|(leader, _)| self.held(&leader) == 0) {
-            let begun = self.peers.keys().copied().find(|peer| self.held(peer) > 0);
-            self.leader = begun.map(|leader| (leader, now));
-        }
-    }
-
-    fn read(&mut self, peer: PublicKey, stream: StreamId) -> Result<(), Violation> {
-        let pause = self.over_budget() && self.leader.is_none_or(|(leader, _)| leader != peer);
-        let Some(link) = self.peers.get_mut(&peer).and_then(|entry| entry.link.as_mut()) else {
-            return Ok(());
-        };
-        if pause {
-            self.stats.paused += u64::from(self.paused.insert(peer));
-            link.inbox.unread.insert(stream);
-            return Ok(());
-        }
-        let before = link.inbox.held();
-        let message = link.inbox.read(&mut link.conn, stream);
-        self.receiving = self.receiving - before + link.inbox.held();
-        if let Some((kind, body)) = message? {
-            self.receiving += body.len() + MESSAGE_OVERHEAD_BYTES;
-            self.stats.delivered += 1;
-            self.events.push_back(Event::Message { peer, kind, body });
-        }
-        Ok(())
-    }
-
-    /// Reads on where reading was paused, as far as the budget allows.
-    fn resume(&mut self) {
-        while let Some(&peer) = self
-            .paused
-            .iter()
-            .find(|peer| !self.over_budget() || self.leader.is_some_and(|(leader, _)| leader == **peer))
-        {
-            let unread = self
-                .peers
-                .get_mut(&peer)
-                .and_then(|entry| entry.link.as_mut())
-                .and_then(|link| link.inbox.unread.pop_first());
-            let Some(stream) = unread else {
-                self.paused.remove(&peer);
-                continue;
-            };
-            if self.read(peer, stream).is_err() {
-                self.stats.violations += 1;
-                self.lose(peer, None);
-            }
-            self.enqueue(peer);
-        }
-    }
 }
 
 #[cfg(test)]
@@ -685,7 +417,7 @@ impl Reliable {
     /// Opens a stream with these bytes on the connection, whatever the rules of messages say.
     pub(super) fn raw_stream(&mut self, now: Instant, peer: PublicKey, bytes: &[u8], finish: bool) {
         let link = self.peers.get_mut(&peer).unwrap().link.as_mut().unwrap();
-        let id = link.conn.streams().open(Dir::Uni).unwrap();
+        let id = link.conn.streams().open(quinn_proto::Dir::Uni).unwrap();
         let mut stream = link.conn.send_stream(id);
         assert_eq!(stream.write(bytes), Ok(bytes.len()));
         if finish {

@@ -1,26 +1,23 @@
 //! [`Groups`]: our keys, the others' keys, and the frames that wait for one.
 
+mod frames;
+mod keys;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rand_core::Rng as _;
 use zeroize::Zeroizing;
 
-use super::frame::{Header, Window, open};
-use super::message::{self, Message, SenderKey};
-use super::{
-    Event, GroupError, MAX_BODY_BYTES, MAX_FRAME_BYTES, MAX_GROUPS, MAX_HOLDERS, MAX_NAME_BYTES, MAX_OUTBOX,
-    MAX_REQUESTS, MAX_SENDERS, MAX_WAITING, MAX_WAITING_PER_SENDER, MESH_GROUP, MIN_ROTATION, Outcome,
-    REQUEST_RETRY, REQUEST_TRIES, ROTATION, Stats, Tag, WAIT,
-};
 use crate::key::{AllowList, PublicKey};
 use crate::mesh::Generation;
 use crate::rt::Rng;
-
-/// Keys of one sender that are kept: the newest, and the one before it for frames that are still under way.
-/// In the mesh group, where nothing orders two boots, as many boots.
-const KEYS_PER_SENDER: usize = 2;
+use crate::transport::group::frame::{Header, Window};
+use crate::transport::group::message::{self, Message};
+use crate::transport::group::{
+    Event, GroupError, MAX_BODY_BYTES, MAX_GROUPS, MAX_NAME_BYTES, MAX_SENDERS, MESH_GROUP, Outcome,
+    REQUEST_TRIES, Stats, Tag,
+};
 
 type Name = Arc<str>;
 
@@ -74,7 +71,7 @@ struct WaitingFrame {
     frame: Vec<u8>,
 }
 
-/// All groups of one node. See the [module](super).
+/// All groups of one node. See the [module](crate::transport::group).
 pub struct Groups {
     local: PublicKey,
     boot: u64,
@@ -265,102 +262,6 @@ impl Groups {
         outcome
     }
 
-    fn take_frame(&mut self, now: Instant, frame: &[u8]) -> Outcome {
-        let Some(header) = Header::parse(frame).filter(|_| frame.len() <= MAX_FRAME_BYTES) else {
-            return Outcome::Malformed;
-        };
-        let Some(name) = self.by_tag.get(&header.group).cloned() else { return Outcome::UnknownGroup };
-        let allowed = self
-            .groups
-            .get(&name)
-            .is_some_and(|group| group.allow.as_ref().is_none_or(|list| list.allows(&header.sender)));
-        if !allowed || header.sender == self.local {
-            return Outcome::SenderRefused;
-        }
-        if self.boots.get(&header.sender).is_some_and(|boot| *boot != header.boot) {
-            return Outcome::Voided;
-        }
-        if &*name == MESH_GROUP {
-            return self.open_mesh(name, &header, frame);
-        }
-        let sender = self.senders.get(&(name.clone(), header.sender));
-        let keys = sender.map_or(&[][..], |sender| &sender.keys);
-        if keys.iter().any(|key| key.boot == header.boot && key.key_id == header.key_id) {
-            return self.open_held(name, &header, frame);
-        }
-        let newest = keys.last().map(|key| (key.boot, key.key_id));
-        if newest.is_some_and(|(boot, key_id)| boot == header.boot && header.key_id < key_id) {
-            return Outcome::Voided;
-        }
-        self.wait_for_key(now, name, &header, frame)
-    }
-
-    /// Opens a frame whose key is held.
-    fn open_held(&mut self, name: Name, header: &Header, frame: &[u8]) -> Outcome {
-        let Some(sender) = self.senders.get_mut(&(name.clone(), header.sender)) else {
-            return Outcome::Voided;
-        };
-        let held = sender.keys.iter_mut().find(|key| {
-            key.boot == header.boot
-                && key.key_id == header.key_id
-                && key.tag.is_none_or(|tag| tag == header.group)
-        });
-        let Some(held) = held else { return Outcome::Voided };
-        if !held.window.is_new(header.counter) {
-            return Outcome::Replayed;
-        }
-        let Some(body) = open(&held.key, frame) else { return Outcome::Forged };
-        held.window.commit(header.counter);
-        self.clock += 1;
-        sender.spoke = self.clock;
-        self.events.push_back(Event::Received { group: name.to_string(), sender: header.sender, body });
-        Outcome::Received
-    }
-
-    /// Opens a frame of the mesh group. A sender enters the table only with a frame that opens.
-    fn open_mesh(&mut self, name: Name, header: &Header, frame: &[u8]) -> Outcome {
-        let id = (name.clone(), header.sender);
-        let known = self.senders.get(&id).is_some_and(|sender| {
-            sender.keys.iter().any(|key| key.boot == header.boot && key.tag == Some(header.group))
-        });
-        if !known {
-            let generation = self.groups[&name].tags.iter().position(|tag| *tag == header.group);
-            let Some(generation) = generation.and_then(|index| self.generations.get(index)) else {
-                return Outcome::UnknownGroup;
-            };
-            let key = generation.group_sender_key(&header.sender, header.boot);
-            if header.key_id != 0 || open(&key, frame).is_none() {
-                return Outcome::Forged;
-            }
-            let held = HeldKey {
-                boot: header.boot,
-                key_id: 0,
-                tag: Some(header.group),
-                key,
-                window: Window::above(0),
-            };
-            self.hold(id, held);
-        }
-        self.open_held(name, header, frame)
-    }
-
-    fn wait_for_key(&mut self, now: Instant, name: Name, header: &Header, frame: &[u8]) -> Outcome {
-        let of_sender = self.waiting.iter().filter(|w| w.group == name && w.sender == header.sender).count();
-        if of_sender >= MAX_WAITING_PER_SENDER
-            || self.waiting.len() >= MAX_WAITING
-            || !self.request(now, name.clone(), header.sender)
-        {
-            return Outcome::Overflow;
-        }
-        self.waiting.push_back(WaitingFrame {
-            group: name,
-            sender: header.sender,
-            until: now + WAIT,
-            frame: frame.to_vec(),
-        });
-        Outcome::Waiting
-    }
-
     /// Asks a sender for its key in a group, so that its first frame is not lost.
     ///
     /// # Errors
@@ -374,35 +275,6 @@ impl Groups {
         Ok(())
     }
 
-    /// Begins a request unless it is under way. `false` if there is no room.
-    fn request(&mut self, now: Instant, name: Name, sender: PublicKey) -> bool {
-        let id = (name, sender);
-        if self.requests.contains_key(&id) {
-            return true;
-        }
-        if self.requests.len() >= MAX_REQUESTS {
-            return false;
-        }
-        self.post_request(&id.0.clone(), sender);
-        self.requests.insert(id, Request { at: now + REQUEST_RETRY, wait: REQUEST_RETRY, tries: 1 });
-        true
-    }
-
-    fn post_request(&mut self, name: &str, sender: PublicKey) {
-        if let Some(&tag) = self.groups.get(name).and_then(|group| group.tags.first()) {
-            self.stats.requests_sent += 1;
-            self.post(sender, message::request(&tag));
-        }
-    }
-
-    fn post(&mut self, to: PublicKey, body: Vec<u8>) {
-        if self.outbox.len() >= MAX_OUTBOX {
-            self.stats.outbox_full += 1;
-        } else {
-            self.outbox.push_back((to, body));
-        }
-    }
-
     /// Takes the body of a channel-4 datagram. `live` says whether membership holds the peer alive: without
     /// a list, only such a peer gets our key.
     pub fn handle_key_message(&mut self, now: Instant, from: PublicKey, live: bool, body: &[u8]) {
@@ -413,107 +285,6 @@ impl Groups {
             Some((name, tag, Message::Request)) => self.answer(now, from, live, &name, tag),
             Some((name, _, Message::Key(key))) => self.take_key(now, from, name, key),
             None => self.stats.bad_key_messages += 1,
-        }
-    }
-
-    fn answer(&mut self, now: Instant, from: PublicKey, live: bool, name: &str, tag: Tag) {
-        let group = &self.groups[name];
-        if !group.allow.as_ref().map_or(live, |list| list.allows(&from)) {
-            self.stats.requests_refused += 1;
-            return;
-        }
-        self.rotate_if_due(now, name);
-        let boot = self.boot;
-        let Some(own) = self.own_key(now, name) else { return };
-        if own.holders.len() < MAX_HOLDERS {
-            own.holders.insert(from);
-        }
-        let key = SenderKey { boot, key_id: own.id, counter: own.counter, key: own.key.clone() };
-        self.stats.requests_answered += 1;
-        self.post(from, message::key(&tag, &key));
-    }
-
-    fn take_key(&mut self, now: Instant, from: PublicKey, name: Name, key: SenderKey) {
-        let allowed =
-            self.groups[&name].allow.as_ref().is_none_or(|list| list.allows(&from)) && from != self.local;
-        let voided = self.boots.get(&from).is_some_and(|boot| *boot != key.boot);
-        let id = (name.clone(), from);
-        // The same key again must not lower its window's floor, and an older one has nothing to say.
-        let newest = self.senders.get(&id).and_then(|sender| sender.keys.last());
-        let old = newest.is_some_and(|held| held.boot == key.boot && key.key_id <= held.key_id);
-        if !allowed || voided {
-            self.stats.bad_key_messages += 1;
-            return;
-        }
-        self.requests.remove(&id);
-        if old {
-            return;
-        }
-        if let Some(sender) = self.senders.get_mut(&id) {
-            sender.keys.retain(|held| held.boot == key.boot);
-        }
-        let window = Window::above(key.counter);
-        let held = HeldKey { boot: key.boot, key_id: key.key_id, tag: None, key: key.key, window };
-        self.hold(id, held);
-        let (ready, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut self.waiting)
-            .into_iter()
-            .partition(|frame| frame.group == name && frame.sender == from);
-        self.waiting = rest.into();
-        for WaitingFrame { frame, .. } in ready {
-            self.handle_frame(now, &frame);
-        }
-    }
-
-    /// Keeps a key, at the cost of the sender's oldest, and of the sender that was silent longest.
-    fn hold(&mut self, id: (Name, PublicKey), key: HeldKey) {
-        if !self.senders.contains_key(&id)
-            && self.senders.len() >= MAX_SENDERS
-            && let Some(silent) =
-                self.senders.iter().min_by_key(|(_, sender)| sender.spoke).map(|(id, _)| id.clone())
-        {
-            self.senders.remove(&silent);
-            self.stats.senders_evicted += 1;
-        }
-        self.clock += 1;
-        let clock = self.clock;
-        let sender = self.senders.entry(id).or_default();
-        sender.spoke = clock;
-        sender.keys.push(key);
-        if sender.keys.len() > KEYS_PER_SENDER {
-            sender.keys.remove(0);
-        }
-    }
-
-    /// Our key for a group, made at first use.
-    fn own_key(&mut self, now: Instant, name: &str) -> Option<&mut OwnKey> {
-        let group = self.groups.get_mut(name)?;
-        if group.own.is_none() {
-            let key = random_key(&mut self.rng);
-            group.own = Some(OwnKey { id: 1, key, counter: 0, made: now, holders: BTreeSet::new() });
-        }
-        group.own.as_mut()
-    }
-
-    /// Replaces our key if it must be and may be, and hands the new one to those who had the old.
-    fn rotate_if_due(&mut self, now: Instant, name: &str) {
-        let boot = self.boot;
-        let Some(group) = self.groups.get_mut(name) else { return };
-        let (Some(own), Some(&tag)) = (&mut group.own, group.tags.first()) else { return };
-        let age = now.saturating_duration_since(own.made);
-        if age < MIN_ROTATION || !(group.stale || age >= ROTATION) {
-            return;
-        }
-        group.stale = false;
-        own.id += 1;
-        own.key = random_key(&mut self.rng);
-        own.counter = 0;
-        own.made = now;
-        own.holders.retain(|key| group.allow.as_ref().is_none_or(|list| list.allows(key)));
-        let key = SenderKey { boot, key_id: own.id, counter: 0, key: own.key.clone() };
-        let holders: Vec<PublicKey> = own.holders.iter().copied().collect();
-        self.stats.rotations += 1;
-        for holder in holders {
-            self.post(holder, message::key(&tag, &key));
         }
     }
 
@@ -567,12 +338,6 @@ fn tag(generation: &Generation, name: &str) -> Tag {
     let mut tag = [0; 16];
     tag.copy_from_slice(&hash.as_bytes()[..16]);
     tag
-}
-
-fn random_key(rng: &mut Rng) -> Zeroizing<[u8; 32]> {
-    let mut key = Zeroizing::new([0; 32]);
-    rng.fill_bytes(&mut *key);
-    key
 }
 
 #[cfg(test)]

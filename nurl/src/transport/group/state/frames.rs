@@ -1,0 +1,113 @@
+//! Frames on their way in.
+
+use std::time::Instant;
+
+use super::{Groups, HeldKey, Name, WaitingFrame};
+use crate::transport::group::frame::{Header, Window, open};
+use crate::transport::group::{
+    Event, MAX_FRAME_BYTES, MAX_WAITING, MAX_WAITING_PER_SENDER, MESH_GROUP, Outcome, WAIT,
+};
+
+impl Groups {
+    pub(super) fn take_frame(&mut self, now: Instant, frame: &[u8]) -> Outcome {
+        let Some(header) = Header::parse(frame).filter(|_| frame.len() <= MAX_FRAME_BYTES) else {
+            return Outcome::Malformed;
+        };
+        let Some(name) = self.by_tag.get(&header.group).cloned() else { return Outcome::UnknownGroup };
+        let allowed = self
+            .groups
+            .get(&name)
+            .is_some_and(|group| group.allow.as_ref().is_none_or(|list| list.allows(&header.sender)));
+        if !allowed || header.sender == self.local {
+            return Outcome::SenderRefused;
+        }
+        if self.boots.get(&header.sender).is_some_and(|boot| *boot != header.boot) {
+            return Outcome::Voided;
+        }
+        if &*name == MESH_GROUP {
+            return self.open_mesh(name, &header, frame);
+        }
+        let sender = self.senders.get(&(name.clone(), header.sender));
+        let keys = sender.map_or(&[][..], |sender| &sender.keys);
+        if keys.iter().any(|key| key.boot == header.boot && key.key_id == header.key_id) {
+            return self.open_held(name, &header, frame);
+        }
+        let newest = keys.last().map(|key| (key.boot, key.key_id));
+        if newest.is_some_and(|(boot, key_id)| boot == header.boot && header.key_id < key_id) {
+            return Outcome::Voided;
+        }
+        self.wait_for_key(now, name, &header, frame)
+    }
+
+    /// Opens a frame whose key is held.
+    pub(super) fn open_held(&mut self, name: Name, header: &Header, frame: &[u8]) -> Outcome {
+        let Some(sender) = self.senders.get_mut(&(name.clone(), header.sender)) else {
+            return Outcome::Voided;
+        };
+        let held = sender.keys.iter_mut().find(|key| {
+            key.boot == header.boot
+                && key.key_id == header.key_id
+                && key.tag.is_none_or(|tag| tag == header.group)
+        });
+        let Some(held) = held else { return Outcome::Voided };
+        if !held.window.is_new(header.counter) {
+            return Outcome::Replayed;
+        }
+        let Some(body) = open(&held.key, frame) else { return Outcome::Forged };
+        held.window.commit(header.counter);
+        self.clock += 1;
+        sender.spoke = self.clock;
+        self.events.push_back(Event::Received { group: name.to_string(), sender: header.sender, body });
+        Outcome::Received
+    }
+
+    /// Opens a frame of the mesh group. A sender enters the table only with a frame that opens.
+    pub(super) fn open_mesh(&mut self, name: Name, header: &Header, frame: &[u8]) -> Outcome {
+        let id = (name.clone(), header.sender);
+        let known = self.senders.get(&id).is_some_and(|sender| {
+            sender.keys.iter().any(|key| key.boot == header.boot && key.tag == Some(header.group))
+        });
+        if !known {
+            let generation = self.groups[&name].tags.iter().position(|tag| *tag == header.group);
+            let Some(generation) = generation.and_then(|index| self.generations.get(index)) else {
+                return Outcome::UnknownGroup;
+            };
+            let key = generation.group_sender_key(&header.sender, header.boot);
+            if header.key_id != 0 || open(&key, frame).is_none() {
+                return Outcome::Forged;
+            }
+            let held = HeldKey {
+                boot: header.boot,
+                key_id: 0,
+                tag: Some(header.group),
+                key,
+                window: Window::above(0),
+            };
+            self.hold(id, held);
+        }
+        self.open_held(name, header, frame)
+    }
+
+    pub(super) fn wait_for_key(
+        &mut self,
+        now: Instant,
+        name: Name,
+        header: &Header,
+        frame: &[u8],
+    ) -> Outcome {
+        let of_sender = self.waiting.iter().filter(|w| w.group == name && w.sender == header.sender).count();
+        if of_sender >= MAX_WAITING_PER_SENDER
+            || self.waiting.len() >= MAX_WAITING
+            || !self.request(now, name.clone(), header.sender)
+        {
+            return Outcome::Overflow;
+        }
+        self.waiting.push_back(WaitingFrame {
+            group: name,
+            sender: header.sender,
+            until: now + WAIT,
+            frame: frame.to_vec(),
+        });
+        Outcome::Waiting
+    }
+}

@@ -1,0 +1,213 @@
+//! Connections: how they begin, end and fail their messages, and what QUIC has to say about them.
+
+use std::time::Instant;
+
+use quinn_proto::{Dir, Event as QuicEvent, StreamEvent, StreamId};
+
+use super::{Opening, Reliable};
+use crate::key::PublicKey;
+use crate::transport::reliable::inbox::Violation;
+use crate::transport::reliable::limits::{GONE_INTERVAL, OPEN_INTERVAL};
+use crate::transport::reliable::link::{Fate, Link};
+use crate::transport::reliable::outbox::Gone;
+use crate::transport::reliable::wire::{self, Cid, Pair};
+use crate::transport::reliable::{Event, FailReason, Priority};
+
+impl Reliable {
+    pub(super) fn connect(&mut self, now: Instant, peer: PublicKey, pair: Pair) {
+        self.attempts += 1;
+        let first_cid = pair.first_cid(self.attempts);
+        let link = Link::connect(&self.settings, now, &first_cid, self.attempts, &mut self.rng);
+        if let Some(entry) = self.peers.get_mut(&peer) {
+            entry.link = link;
+        }
+    }
+
+    pub(super) fn accept(&mut self, now: Instant, peer: PublicKey, attempt: u64, packet: &[u8]) {
+        let Some(link) = Link::accept(&self.settings, now, packet, attempt, &mut self.rng) else {
+            self.stats.garbage += 1;
+            return;
+        };
+        // The client began anew, so its half of an earlier connection is gone.
+        self.lose(peer, None);
+        if let Some(entry) = self.peers.get_mut(&peer) {
+            entry.last_attempt = attempt;
+            entry.link = Some(link);
+            entry.opening = None;
+        }
+    }
+
+    pub(super) fn handle_packet(&mut self, now: Instant, peer: PublicKey, cid: Option<Cid>, packet: &[u8]) {
+        let Some(entry) = self.peers.get_mut(&peer) else { return };
+        let fate = entry.link.as_mut().map_or(Fate::Unknown, |link| link.handle_packet(now, packet));
+        if fate == Fate::Unknown {
+            self.stats.stale += 1;
+            if let Some(cid) = cid {
+                self.say_gone(now, peer, cid);
+            }
+        }
+    }
+
+    pub(super) fn say_gone(&mut self, now: Instant, peer: PublicKey, cid: Cid) {
+        let Some(entry) = self.peers.get_mut(&peer) else { return };
+        if entry.gone_sent.is_some_and(|sent| now < sent + GONE_INTERVAL) {
+            return;
+        }
+        entry.gone_sent = Some(now);
+        entry.control = Some(wire::gone(cid));
+        self.stats.gones_sent += 1;
+        self.enqueue(peer);
+    }
+
+    /// Takes a connection away, and its bytes out of the receive budget.
+    pub(super) fn drop_link(&mut self, peer: PublicKey) -> Option<Link> {
+        let link = self.peers.get_mut(&peer)?.link.take()?;
+        self.stats.connections_ended += 1;
+        self.receiving -= link.inbox.held();
+        self.paused.remove(&peer);
+        if self.leader.is_some_and(|(leader, _)| leader == peer) {
+            self.leader = None;
+        }
+        Some(link)
+    }
+
+    /// The connection is gone, the peer's process isn't. What was on its way fails, the rest waits for the
+    /// next connection.
+    pub(super) fn lose(&mut self, peer: PublicKey, tell: Option<Instant>) {
+        let Some(link) = self.drop_link(peer) else { return };
+        if let (Some(now), Some(cid)) = (tell, link.local_cid) {
+            self.say_gone(now, peer, cid);
+        }
+        let Some(entry) = self.peers.get_mut(&peer) else { return };
+        let gone = entry.outbox.take_sending();
+        self.fail(peer, gone, FailReason::ConnectionLost);
+    }
+
+    /// Ends a connection and tells the peer.
+    pub(super) fn hang_up(&mut self, now: Instant, peer: PublicKey) {
+        self.lose(peer, Some(now));
+    }
+
+    pub(super) fn fail(&mut self, peer: PublicKey, messages: Vec<Gone>, reason: FailReason) {
+        let any = !messages.is_empty();
+        for Gone { id, length } in messages {
+            self.sending -= length;
+            self.stats.failed += 1;
+            self.events.push_back(Event::Failed { peer, id, reason });
+        }
+        if any {
+            self.announce_room(peer);
+        }
+    }
+
+    /// A message left: whoever was refused may try again, once half of the budget in question is free.
+    pub(super) fn announce_room(&mut self, peer: PublicKey) {
+        let outbox = self.peers.get(&peer).map(|entry| &entry.outbox);
+        let half = self.config.class_budget_bytes / 2;
+        let mut room = false;
+        for priority in Priority::ALL {
+            if outbox.is_none_or(|outbox| outbox.fits(priority, half, &self.config)) {
+                room |= self.refused.remove(&(peer, priority));
+            }
+        }
+        if room {
+            self.events.push_back(Event::Writable { peer });
+        }
+        if self.sending <= self.config.send_budget_bytes / 2 {
+            let refused = std::mem::take(&mut self.refused_by_all);
+            self.events.extend(refused.into_iter().map(|peer| Event::Writable { peer }));
+        }
+    }
+
+    /// Brings a peer up to date after anything happened to it.
+    pub(super) fn service(&mut self, now: Instant, peer: PublicKey) {
+        self.want_connection(now, peer);
+        if let Err(violation) = self.drain(peer) {
+            tracing::debug!(peer = %peer.short(), ?violation, "reliable: the peer broke the rules");
+            self.stats.violations += 1;
+            self.hang_up(now, peer);
+            self.want_connection(now, peer);
+        } else if self.peers.get(&peer).is_some_and(|entry| entry.link.as_ref().is_some_and(|link| link.over))
+        {
+            self.hang_up(now, peer);
+            self.want_connection(now, peer);
+        }
+        self.choose_leader(now);
+        self.resume();
+        self.enqueue(peer);
+        self.set_timer(peer);
+    }
+
+    /// Something waits and there is no connection: get one.
+    pub(super) fn want_connection(&mut self, now: Instant, peer: PublicKey) {
+        let Some(pair) = self.pair(&peer) else { return };
+        let client = self.is_client(&peer);
+        let Some(entry) = self.peers.get_mut(&peer) else { return };
+        if entry.link.is_some() || entry.outbox.is_empty() {
+            entry.opening = None;
+        } else if client {
+            self.connect(now, peer, pair);
+        } else if entry.opening.is_none() {
+            entry.opening = Some(Opening { at: now + OPEN_INTERVAL, wait: OPEN_INTERVAL });
+            entry.control = Some(wire::open(pair));
+            self.stats.opens_sent += 1;
+        }
+    }
+
+    /// Takes what QUIC has to say about one connection, and gives it what it can send.
+    pub(super) fn drain(&mut self, peer: PublicKey) -> Result<(), Violation> {
+        while let Some(entry) = self.peers.get_mut(&peer)
+            && let Some(link) = &mut entry.link
+        {
+            link.handle_endpoint_events();
+            let Some(event) = link.conn.poll() else {
+                entry.outbox.pump(&mut link.conn);
+                break;
+            };
+            match event {
+                QuicEvent::Connected => {
+                    link.connected = true;
+                    self.stats.connections += 1;
+                }
+                QuicEvent::ConnectionLost { .. } => link.over = true,
+                QuicEvent::Stream(StreamEvent::Opened { dir: Dir::Uni }) => {
+                    while let Some(entry) = self.peers.get_mut(&peer)
+                        && let Some(link) = &mut entry.link
+                        && let Some(id) = link.conn.streams().accept(Dir::Uni)
+                    {
+                        self.read(peer, id)?;
+                    }
+                }
+                QuicEvent::Stream(StreamEvent::Readable { id }) => self.read(peer, id)?,
+                QuicEvent::Stream(StreamEvent::Writable { id }) => {
+                    if entry.outbox.write(&mut link.conn, id) {
+                        self.refuse(peer, id);
+                    }
+                }
+                QuicEvent::Stream(StreamEvent::Finished { id }) => {
+                    if let Some(Gone { id, length }) = entry.outbox.remove(id) {
+                        self.sending -= length;
+                        self.stats.acked += 1;
+                        self.events.push_back(Event::Acked { peer, id });
+                        self.announce_room(peer);
+                    }
+                }
+                QuicEvent::Stream(StreamEvent::Stopped { id, .. }) => self.refuse(peer, id),
+                QuicEvent::Stream(StreamEvent::Available { .. } | StreamEvent::Opened { dir: Dir::Bi })
+                | QuicEvent::HandshakeDataReady
+                | QuicEvent::DatagramReceived
+                | QuicEvent::DatagramsUnblocked => {}
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn refuse(&mut self, peer: PublicKey, stream: StreamId) {
+        let Some(entry) = self.peers.get_mut(&peer) else { return };
+        if let Some(link) = &mut entry.link {
+            let _ = link.conn.send_stream(stream).reset(0u32.into());
+        }
+        let gone = entry.outbox.remove(stream).into_iter().collect();
+        self.fail(peer, gone, FailReason::Refused);
+    }
+}
