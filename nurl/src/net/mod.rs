@@ -6,7 +6,4 @@ pub mod hub_client;
 pub mod relay;
 pub mod rendezvous;
 
-
-
-
 pub mod stun;

@@ -226,7 +226,8 @@ impl Connection {
                 Ok(false)
             }
             State::Open { opener, .. } => {
-                let len = message.len().checked_sub(TAG_BYTES).ok_or(ControlError::TooShort(message.len()))?;
+                let len =
+                    message.len().checked_sub(TAG_BYTES).ok_or(ControlError::TooShort(message.len()))?;
                 plaintext.clear();
                 plaintext.resize(len, 0);
                 let nonce = opener.next()?;
@@ -287,8 +288,7 @@ fn read_handshake(noise: &mut HandshakeState, message: &[u8], len: usize) -> Res
 
 /// Splits the finished handshake into its two transport keys (Noise §5.2: the initiator sends with the first).
 fn open(noise: &mut HandshakeState, initiator: bool) -> Result<State, ControlError> {
-    let peer =
-        noise.get_remote_static().and_then(PublicKey::from_slice).ok_or(ControlError::Handshake)?;
+    let peer = noise.get_remote_static().and_then(PublicKey::from_slice).ok_or(ControlError::Handshake)?;
     let (first, second) = noise.dangerously_get_raw_split();
     let (first, second) = (zeroize::Zeroizing::new(first), zeroize::Zeroizing::new(second));
     let (sealer, opener) = if initiator { (&first, &second) } else { (&second, &first) };

@@ -114,8 +114,7 @@ impl Dh for X25519 {
     }
 
     fn dh(&self, pubkey: &[u8], out: &mut [u8]) -> Result<(), snow::Error> {
-        let theirs: [u8; 32] =
-            pubkey.get(..32).and_then(|key| key.try_into().ok()).ok_or(snow::Error::Dh)?;
+        let theirs: [u8; 32] = pubkey.get(..32).and_then(|key| key.try_into().ok()).ok_or(snow::Error::Dh)?;
         let shared = StaticSecret::from(*self.secret).diffie_hellman(&PublicKey::from(theirs));
         // RFC 7748 §6.1: an all-zero output means that the other key is of small order.
         if !shared.was_contributory() {

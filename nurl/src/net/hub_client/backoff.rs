@@ -70,9 +70,8 @@ mod tests {
     fn the_window_doubles_to_its_cap_and_the_draw_fills_it() {
         let mut rng = Rng::from_seed([1; 32]);
         for (failures, limit_ms) in [(0, 200), (1, 400), (3, 1600), (5, 6400), (6, 10_000), (400, 10_000)] {
-            let waits: Vec<Duration> = (0..200)
-                .map(|_| Backoff { failures, replacements: 0 }.after_failure(&mut rng))
-                .collect();
+            let waits: Vec<Duration> =
+                (0..200).map(|_| Backoff { failures, replacements: 0 }.after_failure(&mut rng)).collect();
             let limit = Duration::from_millis(limit_ms);
             assert!(waits.iter().all(|wait| *wait < limit));
             assert!(waits.iter().any(|wait| *wait < limit / 4));

@@ -182,6 +182,15 @@ fn a_half_open_connection_is_noticed_within_25_seconds() {
 }
 
 #[test]
+fn a_hub_that_reaps_early_is_pinged_early() {
+    let mut bench = Bench::new();
+    bench.limits.idle = Duration::from_secs(6);
+    bench.connect();
+    bench.pass(Duration::from_secs(2));
+    assert_eq!(bench.exchange(), [PING]);
+}
+
+#[test]
 fn a_busy_stream_is_alive_though_its_pong_waits() {
     let mut bench = Bench::up();
     for _ in 0..60 {
@@ -267,9 +276,7 @@ fn a_replaced_client_waits_ten_seconds_and_says_so() {
     bench.tell(&relay::Frame::Close(CloseReason::Replaced).to_vec());
     assert!(!bench.client.wants_stream());
     let events = bench.client.take_events();
-    let [HubEvent::Replaced, HubEvent::Down { reason, retry_in }] = events[..] else {
-        panic!("{events:?}")
-    };
+    let [HubEvent::Replaced, HubEvent::Down { reason, retry_in }] = events[..] else { panic!("{events:?}") };
     assert_eq!(reason, DownReason::Closed(CloseReason::Replaced));
     assert!(retry_in >= REPLACED);
     bench.pass(REPLACED - Duration::from_millis(1));
@@ -323,7 +330,9 @@ fn garbage_after_the_handshake_ends_the_connection() {
     bench.tell(&[0x11, 5, 0, 1]);
     assert_eq!(bench.down().0, DownReason::Protocol);
     let mut bench = Bench::up();
-    bench.client.handle_bytes(bench.now, &[0, 20, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0]);
+    bench
+        .client
+        .handle_bytes(bench.now, &[0, 20, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0]);
     assert_eq!(bench.down().0, DownReason::Protocol);
 }
 

@@ -138,6 +138,11 @@ impl Relay {
         self.registry.len()
     }
 
+    /// Whether somebody is registered under this key.
+    pub fn is_registered(&self, namespace: Namespace, key: PublicKey) -> bool {
+        self.registry.contains_key(&(namespace, key))
+    }
+
     /// Groups with at least one subscriber.
     pub fn groups(&self) -> usize {
         self.groups.len()
@@ -299,8 +304,7 @@ impl Relay {
 
     fn group_join(&mut self, id: ClientId, tag: GroupTag) {
         let limit = self.limits.groups;
-        let Some(registration) =
-            self.clients.get_mut(&id).and_then(|client| client.registration.as_mut())
+        let Some(registration) = self.clients.get_mut(&id).and_then(|client| client.registration.as_mut())
         else {
             return;
         };
@@ -313,8 +317,7 @@ impl Relay {
     }
 
     fn group_leave(&mut self, id: ClientId, tag: GroupTag) {
-        let Some(registration) =
-            self.clients.get_mut(&id).and_then(|client| client.registration.as_mut())
+        let Some(registration) = self.clients.get_mut(&id).and_then(|client| client.registration.as_mut())
         else {
             return;
         };

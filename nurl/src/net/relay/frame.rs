@@ -297,11 +297,9 @@ impl<'a> Frame<'a> {
                 body.end(Frame::GroupLeave { tag })
             }
             kind::GROUP_SEND => Some(Frame::GroupSend { tag: body.array()?, payload: body.rest() }),
-            kind::GROUP_DELIVER => Some(Frame::GroupDeliver {
-                src: key(&mut body)?,
-                tag: body.array()?,
-                payload: body.rest(),
-            }),
+            kind::GROUP_DELIVER => {
+                Some(Frame::GroupDeliver { src: key(&mut body)?, tag: body.array()?, payload: body.rest() })
+            }
             _ => None,
         }
     }

@@ -106,13 +106,19 @@ impl Records {
         frame: Frame<'_>,
     ) -> Option<Vec<Push>> {
         match frame {
-            Frame::Publish { seq, ttl, sealed } => Some(self.publish(now, id, namespace, key, seq, ttl, sealed)),
+            Frame::Publish { seq, ttl, sealed } => {
+                Some(self.publish(now, id, namespace, key, seq, ttl, sealed))
+            }
             Frame::Withdraw => Some(self.withdraw(namespace, key).into_iter().collect()),
             Frame::Lookup { peer } => Some(vec![(vec![id], self.lookup(now, namespace, peer))]),
             Frame::List { max } => Some(vec![(vec![id], self.list(now, namespace, key, max))]),
             Frame::Watch { on } => {
                 let watchers = &mut self.spaces.entry(namespace).or_default().watchers;
-                if on { watchers.insert(id) } else { watchers.remove(&id) };
+                if on {
+                    watchers.insert(id)
+                } else {
+                    watchers.remove(&id)
+                };
                 Some(Vec::new())
             }
             _ => None,
@@ -258,12 +264,7 @@ fn seen(now: Instant, key: PublicKey, held: &Stored) -> SealedRecord {
     SealedRecord { key, seq: held.seq, ttl, sealed: held.sealed.clone() }
 }
 
-fn push(
-    space: &Space,
-    except: Option<ClientId>,
-    frame: &Frame<'_>,
-    counters: &mut Counters,
-) -> Option<Push> {
+fn push(space: &Space, except: Option<ClientId>, frame: &Frame<'_>, counters: &mut Counters) -> Option<Push> {
     let to: Vec<ClientId> = space.watchers.iter().copied().filter(|id| Some(*id) != except).collect();
     counters.pushes += to.len() as u64;
     (!to.is_empty()).then(|| (to, Bytes::from(frame.to_vec())))
