@@ -24,10 +24,11 @@ pub const CLOSE_LINGER: Duration = Duration::from_secs(2);
 /// Why a connection was not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// [`HubLimits::clients`] are connected.
+    /// [`HubLimits::clients`] and [`HubLimits::half_open`] together are connected.
     #[error("the hub is full")]
     Full,
-    /// [`HubLimits::clients_per_address`] are connected from this address.
+    /// [`HubLimits::clients_per_address`] and [`HubLimits::half_open_per_address`] together are connected from
+    /// this address.
     #[error("too many connections from this address")]
     Address,
     /// Too many connections, of this address or in all, haven't registered yet.
@@ -55,6 +56,8 @@ pub struct Counters {
     pub handshake_timeouts: u64,
     /// Connections that ended by a bad handshake or message, as the driver says.
     pub noise_failures: u64,
+    /// Registrations beyond [`HubLimits::clients`] or [`HubLimits::clients_per_address`].
+    pub registrations_full: u64,
     /// Registrations for a namespace that isn't served.
     pub unknown_namespace: u64,
     /// Registrations of another version.
@@ -210,11 +213,13 @@ impl Hub {
         if self.shutting_down {
             return Err(Refusal::Shutdown);
         }
-        if self.connections.len() >= self.limits.clients {
+        // A registered client that roamed must get in to take its own place, so that the registered ones are
+        // bounded by REGISTER, and here only the sum.
+        if self.connections.len() >= self.limits.clients + self.limits.half_open {
             self.counters.refused_full += 1;
             return Err(Refusal::Full);
         }
-        if from.connections >= self.limits.clients_per_address {
+        if from.connections >= self.limits.clients_per_address + self.limits.half_open_per_address {
             self.counters.refused_address += 1;
             return Err(Refusal::Address);
         }
@@ -292,6 +297,10 @@ impl Hub {
             self.counters.unknown_namespace += 1;
             return Err(CloseReason::UnknownNamespace);
         }
+        if !self.relay.is_registered(namespace, key) && self.is_full(id) {
+            self.counters.registrations_full += 1;
+            return Err(CloseReason::Full);
+        }
         self.no_longer_half_open(id);
         if let Some(connection) = self.connections.get_mut(&id) {
             let requests = TokenBucket::new(self.limits.requests_per_second, self.limits.requests_burst, now);
@@ -303,6 +312,13 @@ impl Hub {
         self.counters.registered += 1;
         self.relay.push_control(id, &relay::Frame::Registered(self.limits.announced(self.roles)));
         Ok(())
+    }
+
+    /// Whether another key from this connection's address would be one too many.
+    fn is_full(&self, id: ClientId) -> bool {
+        let from = self.connections.get(&id).and_then(|connection| self.addresses.get(&connection.prefix));
+        let here = from.map_or(0, |from| from.connections - from.half_open);
+        self.relay.registered() >= self.limits.clients || here >= self.limits.clients_per_address
     }
 
     /// A frame of a registered client.
@@ -416,6 +432,7 @@ impl Hub {
         }
     }
 
+    /// Takes a connection out of the half-open counts; the caller changes its phase right after.
     fn no_longer_half_open(&mut self, id: ClientId) {
         let Some(Connection { phase: Phase::HalfOpen { .. }, prefix, .. }) = self.connections.get(&id) else {
             return;
@@ -423,10 +440,6 @@ impl Hub {
         self.half_open -= 1;
         if let Some(from) = self.addresses.get_mut(prefix) {
             from.half_open -= 1;
-        }
-        // The phase changes right after; until then the count must not be taken twice.
-        if let Some(connection) = self.connections.get_mut(&id) {
-            connection.phase = Phase::Closing { since: connection.heard };
         }
     }
 

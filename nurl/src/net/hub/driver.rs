@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rand_core::{Rng as _, SeedableRng};
@@ -156,7 +156,7 @@ impl Shared {
     /// Does something with the hub's state, then wakes the connections that it concerns. Never held over an
     /// await.
     fn with<T>(&self, act: impl FnOnce(&mut Hub) -> T) -> T {
-        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inner = self.inner();
         let Inner { hub, wakers } = &mut *inner;
         let done = act(hub);
         while let Some(id) = hub.poll_wake() {
@@ -165,6 +165,18 @@ impl Shared {
             }
         }
         done
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        // A panic elsewhere left a state that every step leaves: whole.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A connection has ended.
+    fn forget(&self, id: ClientId) {
+        self.with(|hub| hub.handle_disconnect(id));
+        self.inner().wakers.remove(&id);
+        self.ended.notify_one();
     }
 }
 
@@ -289,8 +301,16 @@ async fn accept(
                 let Ok(id) = shared.with(|hub| hub.handle_accept(time::now(), remote)) else { continue };
                 shared.timer.notify_one();
                 let waker = Arc::new(Notify::new());
+<<<<<<< HEAD
                 shared.inner.lock().unwrap_or_else(PoisonError::into_inner).wakers.insert(id, waker.clone());
                 let Ok(noise) = Connection::server(&key, &mut child(&mut rng)) else { return };
+=======
+                shared.inner().wakers.insert(id, waker.clone());
+                let Ok(noise) = Connection::server(&key, &mut child(&mut rng)) else {
+                    shared.forget(id);
+                    continue;
+                };
+>>>>>>> hub
                 let served = Served { shared: shared.clone(), id, noise, announced: false };
                 task::spawn(serve_connection(served, stream, waker, stopped.clone()));
             }
@@ -316,9 +336,7 @@ struct Served {
 
 impl Drop for Served {
     fn drop(&mut self) {
-        self.shared.with(|hub| hub.handle_disconnect(self.id));
-        self.shared.inner.lock().unwrap_or_else(PoisonError::into_inner).wakers.remove(&self.id);
-        self.shared.ended.notify_one();
+        self.shared.forget(self.id);
     }
 }
 
@@ -398,6 +416,12 @@ async fn serve_connection(
         }
         rt::select! {
             _ = stopped.changed() => return,
+            // Before the stream: one that is always readable must not hide that its time is over.
+            () = waker.notified() => {
+                if served.shared.with(|hub| hub.is_gone(served.id)) {
+                    return;
+                }
+            }
             wrote = writer.write(&out[written..]), if written < out.len() => match wrote {
                 Ok(0) | Err(_) => return,
                 Ok(n) => {
@@ -408,11 +432,6 @@ async fn serve_connection(
             },
             read = reader.read(&mut buffer) => {
                 if !handle_read(&mut served, read, silent, &mut buffer, &mut plaintext) {
-                    return;
-                }
-            }
-            () = waker.notified() => {
-                if served.shared.with(|hub| hub.is_gone(served.id)) {
                     return;
                 }
             }

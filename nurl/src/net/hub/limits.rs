@@ -16,9 +16,9 @@ pub const MAX_NAMESPACES: usize = 1024;
 pub struct HubLimits {
     /// What the relay allows each client.
     pub relay: RelayLimits,
-    /// Connections in all. Each costs at most its two queues, 512 KiB, and usually a few KiB.
+    /// Registered clients in all. Each costs at most its two queues, 512 KiB, and usually a few KiB.
     pub clients: usize,
-    /// Connections from one address (v4) or /64 (v6). Carrier-grade NATs put many phones behind one.
+    /// Registered clients from one address (v4) or /64 (v6). Carrier-grade NATs put many phones behind one.
     pub clients_per_address: usize,
     /// Connections from one address that haven't registered yet: each may cost one handshake, 0.2 ms. A whole
     /// lab behind one NAT comes back at once after a restart; what is refused tries again within seconds.

@@ -230,6 +230,11 @@ impl HubClient {
         let retry_in = match reason {
             DownReason::Closed(CloseReason::Replaced) => {
                 self.stats.replaced += 1;
+                tracing::warn!(
+                    hub = %self.config.hub.addr,
+                    "another process registered with this node's key; if that wasn't this node itself from \
+                     another network, give one of the two a key of its own"
+                );
                 self.push_event(HubEvent::Replaced);
                 self.backoff.after_replaced(&mut self.rng)
             }
@@ -365,7 +370,7 @@ impl HubClient {
             newest.and_then(|nonce| up.pings.remove(&nonce));
         }
         up.pings.insert(nonce, now);
-        up.next_ping = now + KEEPALIVE;
+        up.next_ping = now + up.keepalive();
         self.request(relay::Frame::Ping { nonce }.to_vec());
     }
 
@@ -390,8 +395,7 @@ impl HubClient {
             up.heard = now;
         }
         let mut plaintext = std::mem::take(&mut self.plaintext);
-        loop {
-            let State::Connected(stream) = &mut self.state else { break };
+        while let State::Connected(stream) = &mut self.state {
             let polled = stream.noise.poll_message(&mut plaintext);
             if let Phase::Handshake { until } = stream.phase
                 && stream.noise.peer().is_some()
@@ -660,6 +664,11 @@ impl HubClient {
 }
 
 impl Up {
+    /// A hub that reaps sooner is pinged sooner, though not more than once a second.
+    fn keepalive(&self) -> Duration {
+        KEEPALIVE.min(self.limits.idle / 3).max(Duration::from_secs(1))
+    }
+
     /// When the silence will have been too long: after the oldest ping without an answer, unless something else
     /// is heard.
     fn silent_at(&self) -> Option<Instant> {

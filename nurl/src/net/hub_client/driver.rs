@@ -45,7 +45,9 @@ pub fn spawn(config: HubClientConfig) -> (mpsc::Sender<HubCommand>, mpsc::Receiv
 /// As [`spawn`], with an event channel that several hubs share.
 pub fn spawn_into(config: HubClientConfig, events: mpsc::Sender<Batch>) -> mpsc::Sender<HubCommand> {
     let (sender, commands) = mpsc::channel(COMMAND_QUEUE);
-    let core = HubClient::new(config, time::now(), rt::rng("hub-client"));
+    // A node with two hubs has two clients, each with a stream of its own.
+    let rng = rt::rng(&format!("hub-client {}", config.hub.key.short()));
+    let core = HubClient::new(config, time::now(), rng);
     let batch = Vec::with_capacity(COMMAND_BATCH);
     let timer = Timer::new(core.poll_timeout());
     task::spawn(Driver { core, commands, events, batch, timer }.run());

@@ -52,7 +52,8 @@ pub enum DownReason {
     Unreachable,
     /// Handshake or registration weren't done within 5 s.
     Timeout,
-    /// The stream ended within the handshake: what listens there isn't the hub whose key is pinned.
+    /// The stream ended within the handshake: what listens there isn't the hub whose key is pinned, or it has
+    /// too many connections from our address.
     Refused,
     /// The stream ended.
     Lost,

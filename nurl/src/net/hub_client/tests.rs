@@ -182,6 +182,15 @@ fn a_half_open_connection_is_noticed_within_25_seconds() {
 }
 
 #[test]
+fn a_hub_that_reaps_early_is_pinged_early() {
+    let mut bench = Bench::new();
+    bench.limits.idle = Duration::from_secs(6);
+    bench.connect();
+    bench.pass(Duration::from_secs(2));
+    assert_eq!(bench.exchange(), [PING]);
+}
+
+#[test]
 fn a_busy_stream_is_alive_though_its_pong_waits() {
     let mut bench = Bench::up();
     for _ in 0..60 {

@@ -138,6 +138,11 @@ impl Relay {
         self.registry.len()
     }
 
+    /// Whether somebody is registered under this key.
+    pub fn is_registered(&self, namespace: Namespace, key: PublicKey) -> bool {
+        self.registry.contains_key(&(namespace, key))
+    }
+
     /// Groups with at least one subscriber.
     pub fn groups(&self) -> usize {
         self.groups.len()

@@ -228,20 +228,44 @@ fn half_open_connections_are_capped_for_each_address_and_in_all() {
     assert_eq!(bench.hub.stats().hub.refused_half_open, 3);
 }
 
+/// Registers key `n` from `host` and returns what the connection hears.
+fn register_from(bench: &mut Bench, host: u8, n: u8) -> (ClientId, Vec<Heard>) {
+    let id = bench.accept(host).unwrap();
+    bench.hub.handle_handshake(id, key(n));
+    bench.say(id, &register(HOME));
+    let heard = bench.heard(id);
+    (id, heard)
+}
+
 #[test]
-fn connections_are_capped_for_each_address_and_in_all() {
-    let mut bench = Bench::new(HubLimits { clients: 3, clients_per_address: 2, ..HubLimits::default() });
-    let one = bench.client(1, HOME);
-    let two = bench.accept(1).unwrap();
-    bench.hub.handle_handshake(two, key(7));
-    bench.say(two, &register(HOME));
+fn clients_are_capped_for_each_address_and_in_all_but_may_take_their_own_place() {
+    let limits = HubLimits {
+        clients: 3,
+        clients_per_address: 2,
+        half_open: 2,
+        half_open_per_address: 1,
+        ..HubLimits::default()
+    };
+    let mut bench = Bench::new(limits);
+    let registered = [Heard::Frame(0x02)];
+    let (one, heard) = register_from(&mut bench, 1, 1);
+    assert_eq!(heard, registered);
+    assert_eq!(register_from(&mut bench, 1, 2).1, registered);
+    let (refused, heard) = register_from(&mut bench, 1, 3);
+    assert_eq!(heard, closed(CloseReason::Full));
     assert_eq!(bench.accept(1), Err(Refusal::Address));
-    bench.client(2, HOME);
-    assert_eq!(bench.accept(3), Err(Refusal::Full));
-    bench.hub.handle_disconnect(one);
-    bench.accept(1).unwrap();
+    bench.hub.handle_disconnect(refused);
+    assert_eq!(register_from(&mut bench, 2, 3).1, registered);
+    let (refused, heard) = register_from(&mut bench, 3, 4);
+    assert_eq!(heard, closed(CloseReason::Full));
+    bench.hub.handle_disconnect(refused);
+    // A full hub still lets a client take its own place.
+    assert_eq!(register_from(&mut bench, 4, 1).1, registered);
+    assert_eq!(bench.heard(one), closed(CloseReason::Replaced));
+    bench.accept(5).unwrap();
+    assert_eq!(bench.accept(6), Err(Refusal::Full));
     let counters = bench.hub.stats().hub;
-    assert_eq!((counters.refused_address, counters.refused_full), (1, 1));
+    assert_eq!((counters.refused_address, counters.refused_full, counters.registrations_full), (1, 1, 2));
 }
 
 #[test]

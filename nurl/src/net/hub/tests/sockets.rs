@@ -13,7 +13,7 @@ use crate::net::hub::{HubConfig, HubError, HubHandle, HubLimits, serve};
 use crate::net::hub_client::{self, DownReason, HubClientConfig, HubCommand, HubEvent};
 use crate::net::relay::{CloseReason, Frame, Roles};
 use crate::net::rendezvous::PublishResult;
-use crate::rt::net::{TcpListener, TcpStream, UdpSocket};
+use crate::rt::net::{TcpListener, TcpStream, Transmit, UdpSocket};
 use crate::rt::sync::mpsc;
 use crate::rt::time;
 
@@ -392,6 +392,46 @@ fn a_client_whose_owner_is_gone_says_goodbye() {
         drop(b);
         a.until(|event| *event == HubEvent::Watch(hub_client::WatchEvent::Expired(key))).await;
         a.until(|event| *event == HubEvent::PeerGone { peer: key }).await;
+        hub.shutdown().await;
+    });
+}
+
+#[test]
+fn a_datagram_that_is_no_stun_request_is_counted_and_nothing_else() {
+    run(async {
+        let hub = start().await;
+        let socket = UdpSocket::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        socket.writable().await.unwrap();
+        for contents in [&b"not stun"[..], &[0xc4; 1400], &[0; 1]] {
+            let transmit = Transmit { destination: hub.addr(), contents, segment_size: None, src_ip: None };
+            socket.try_send(&transmit).unwrap();
+        }
+        let counted = async {
+            while hub.stats().hub.udp_ignored < 3 {
+                time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        time::timeout(PATIENCE, counted).await.unwrap();
+        Client::up(&hub, 1).await;
+        hub.shutdown().await;
+    });
+}
+
+#[test]
+fn two_busy_directions_both_move() {
+    run(async {
+        let hub = start().await;
+        let (mut a, mut b) = (Client::up(&hub, 1).await, Client::up(&hub, 2).await);
+        let payload = Bytes::from(vec![7; 1200]);
+        for _ in 0..50 {
+            for (from, to) in [(&a, &b), (&b, &a)] {
+                for _ in 0..64 {
+                    from.send(HubCommand::Forward { dst: to.key, payload: payload.clone() }).await;
+                }
+            }
+            assert_eq!(a.datagram().await.0, b.key);
+            assert_eq!(b.datagram().await.0, a.key);
+        }
         hub.shutdown().await;
     });
 }
