@@ -301,16 +301,11 @@ async fn accept(
                 let Ok(id) = shared.with(|hub| hub.handle_accept(time::now(), remote)) else { continue };
                 shared.timer.notify_one();
                 let waker = Arc::new(Notify::new());
-<<<<<<< HEAD
-                shared.inner.lock().unwrap_or_else(PoisonError::into_inner).wakers.insert(id, waker.clone());
-                let Ok(noise) = Connection::server(&key, &mut child(&mut rng)) else { return };
-=======
                 shared.inner().wakers.insert(id, waker.clone());
                 let Ok(noise) = Connection::server(&key, &mut child(&mut rng)) else {
                     shared.forget(id);
                     continue;
                 };
->>>>>>> hub
                 let served = Served { shared: shared.clone(), id, noise, announced: false };
                 task::spawn(serve_connection(served, stream, waker, stopped.clone()));
             }
