@@ -587,6 +587,93 @@ fn joining_asks_three_contacts_and_tries_again_until_one_answers() {
     tell(&mut detector, now, from, answer(0), vec![fact(from, 1, State::Alive)]);
     assert!(events(&mut detector).contains(&Event::Joined));
     assert_eq!(detector.live(), 3);
+    // Rendezvous read again: only whom it doesn't hold live is news.
+    sent(&mut detector);
+    detector.join(now, &[key(60), key(50)]);
+    let asked: Vec<_> = sent(&mut detector).into_iter().map(|(to, ..)| to).collect();
+    assert_eq!(asked, [key(60)]);
+}
+
+#[test]
+fn a_node_that_stood_still_hears_what_waits_before_it_judges() {
+    let (mut now, mut detector) = among(4);
+    detector.on_hub_pong(now);
+    tell(&mut detector, now, 1, Body::Gossip, vec![fact(2, 1, State::Suspect)]);
+    now += Duration::from_secs(40);
+    detector.handle_timeout(now);
+    assert_eq!(state(&detector, 2), State::Suspect);
+    assert_eq!((detector.stats().stalls, detector.health()), (1, 1));
+    tell(&mut detector, now, 1, Body::Gossip, vec![fact(2, 2, State::Alive)]);
+    assert_eq!(state(&detector, 2), State::Alive);
+}
+
+#[test]
+fn an_exchange_voids_what_isolation_concluded_and_its_subjects_are_probed_first() {
+    let (mut now, mut detector) = among(9);
+    let mut requests = Vec::new();
+    let suspects = |detector: &Detector| -> Vec<usize> {
+        (1..=9).filter(|of| state(detector, *of) == State::Suspect).collect()
+    };
+    while suspects(&detector).len() < 3 {
+        run(&mut detector, &mut now, ms(100));
+        requests.extend(sent(&mut detector).into_iter().filter_map(|(to, _, m)| match m.body {
+            Body::PushPull(chunk) => Some((to, chunk.id)),
+            _ => None,
+        }));
+    }
+    assert!(detector.is_isolated());
+    let subjects = suspects(&detector);
+    events(&mut detector);
+    let (peer, id) = *requests.last().expect("isolation seeks an exchange");
+    let from = (1..=9).find(|of| key(*of) == peer).unwrap();
+    tell(&mut detector, now, from, Body::PushPullAck(Chunk { id, index: 0, total: 1 }), Vec::new());
+    assert!(suspects(&detector).is_empty() && !detector.is_isolated());
+    assert!(events(&mut detector).contains(&Event::Isolated(false)));
+    // One probe is under way and one is named already; then the subjects come.
+    let (mut probed, mut last) = (Vec::new(), None);
+    while probed.len() < 2 + subjects.len() {
+        run(&mut detector, &mut now, ms(100));
+        for (to, via, message) in sent(&mut detector) {
+            let (Body::Ping { seq }, Via::Datagram) = (message.body, via) else { continue };
+            let from = (1..=9).find(|of| key(*of) == to).unwrap();
+            if last != Some(seq) {
+                probed.push(from);
+                last = Some(seq);
+            }
+            tell(&mut detector, now, from, Body::Ack { seq }, Vec::new());
+        }
+    }
+    assert!(subjects.iter().all(|subject| probed.contains(subject)), "{subjects:?} in {probed:?}");
+}
+
+#[test]
+fn after_a_sleep_nobody_is_accused_before_an_exchange_had_its_time() {
+    let (mut now, mut detector) = among(3);
+    detector.on_suspend(now);
+    let asked = sent(&mut detector).iter().filter(|(_, _, m)| matches!(m.body, Body::PushPull(_))).count();
+    assert_eq!(asked, 3);
+    for _ in 0..9 {
+        detector.on_hub_pong(now);
+        run(&mut detector, &mut now, Duration::from_secs(1));
+    }
+    assert!(detector.stats().probes_failed > 0);
+    assert!((1..=3).all(|of| state(&detector, of) == State::Alive));
+    for _ in 0..20 {
+        detector.on_hub_pong(now);
+        run(&mut detector, &mut now, Duration::from_secs(1));
+    }
+    assert!((1..=3).any(|of| state(&detector, of) != State::Alive), "but not for ever");
+}
+
+#[test]
+fn whoever_was_just_held_dead_is_told_so() {
+    let (mut now, mut detector) = among(2);
+    tell(&mut detector, now, 1, Body::Gossip, vec![fact(2, 1, State::Dead)]);
+    run(&mut detector, &mut now, ms(700));
+    let told = sent(&mut detector).into_iter().any(|(to, _, message)| {
+        to == key(2) && message.facts.iter().any(|f| f.key == key(2) && f.record.state == State::Dead)
+    });
+    assert!(told);
 }
 
 #[test]
