@@ -63,6 +63,7 @@ struct Execution {
     kind: String,
     key: Bytes,
     payload: Bytes,
+    parent: Option<TaskId>,
     digest: [u8; 32],
     priority: Priority,
     deadline: Instant,
@@ -210,6 +211,7 @@ impl Executor {
             kind: submit.kind,
             key: submit.key,
             payload: submit.payload,
+            parent: submit.parent,
             digest,
             priority: submit.priority,
             deadline,
@@ -346,6 +348,7 @@ impl Executor {
             kind: execution.kind.clone(),
             key: execution.key.clone(),
             payload: execution.payload.clone(),
+            parent: execution.parent,
             token: execution.token,
             deadline: limit.map_or(execution.deadline, |limit| limit.min(execution.deadline)),
             limited: limit.is_some_and(|limit| limit < execution.deadline),
@@ -449,14 +452,7 @@ impl Executor {
     // ---- Ends.
 
     /// The task has an outcome: the waiters and the owners are told, the run, if any, is stopped.
-    fn conclude(
-        &mut self,
-        sh: &mut Shared,
-        keeper: &mut Keeper,
-        now: Instant,
-        task: TaskId,
-        record: Record,
-    ) {
+    fn conclude(&mut self, sh: &mut Shared, keeper: &mut Keeper, now: Instant, task: TaskId, record: Record) {
         let Some(execution) = self.remove(sh, task) else { return };
         for waiter in &execution.waiters {
             tell(sh, task, *waiter, &record);

@@ -11,7 +11,10 @@ use bytes::Bytes;
 
 use super::event::{Event, MemberChange};
 use super::message::{Beat, Message, Replica};
-use super::options::{MAX_EARLY_ACKS, MAX_RECORD_BYTES, MAX_RECORDS, MAX_WAITERS, REDELIVER_AFTER, RESYNC_BATCH, RESYNC_TICK};
+use super::options::{
+    MAX_EARLY_ACKS, MAX_RECORD_BYTES, MAX_RECORDS, MAX_WAITERS, REDELIVER_AFTER, RESYNC_BATCH, RESYNC_SCAN,
+    RESYNC_TICK,
+};
 use super::record::Record;
 use super::shared::{Shared, Timer};
 use super::task::TaskId;
@@ -191,9 +194,9 @@ impl Keeper {
     pub(super) fn beats(&self) -> impl Iterator<Item = (PublicKey, Beat)> + '_ {
         self.awaited.iter().flat_map(move |task| {
             let waiting = self.table.get(task).map(|kept| kept.waiting.as_slice()).unwrap_or_default();
-            waiting.iter().map(|waiter| {
-                (waiter.who, Beat { task: *task, attempt: waiter.attempt, finished: true })
-            })
+            waiting
+                .iter()
+                .map(|waiter| (waiter.who, Beat { task: *task, attempt: waiter.attempt, finished: true }))
         })
     }
 
@@ -259,13 +262,7 @@ impl Keeper {
     }
 
     /// A member's state has changed.
-    pub(super) fn on_member(
-        &mut self,
-        sh: &mut Shared,
-        now: Instant,
-        peer: PublicKey,
-        change: MemberChange,
-    ) {
+    pub(super) fn on_member(&mut self, sh: &mut Shared, now: Instant, peer: PublicKey, change: MemberChange) {
         let gone = change != MemberChange::Alive;
         let mut touched = Vec::new();
         for (task, kept) in &mut self.table {
@@ -293,10 +290,12 @@ impl Keeper {
 
     /// Sends one batch of records to the replicas that lack them.
     pub(super) fn resync(&mut self, sh: &mut Shared, now: Instant) {
-        let mut sent = 0;
+        let (mut sent, mut seen) = (0, 0);
         while sent < RESYNC_BATCH
+            && seen < RESYNC_SCAN
             && let Some(task) = self.dirty.pop_first()
         {
+            seen += 1;
             sent += self.replicate(sh, now, task);
         }
         self.arm(sh, now);

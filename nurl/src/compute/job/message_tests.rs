@@ -19,8 +19,7 @@ fn bytes(max: usize) -> impl Strategy<Value = Bytes> {
 
 fn error() -> impl Strategy<Value = JobError> {
     prop_oneof![
-        (any::<bool>(), ".{0,40}")
-            .prop_map(|(retriable, message)| JobError::Failed { retriable, message }),
+        (any::<bool>(), ".{0,40}").prop_map(|(retriable, message)| JobError::Failed { retriable, message }),
         ".{0,40}".prop_map(JobError::Panicked),
         Just(JobError::TimedOut),
         ".{0,40}".prop_map(JobError::UnknownKind),
@@ -96,8 +95,11 @@ fn replica() -> impl Strategy<Value = Message> {
 }
 
 fn message() -> impl Strategy<Value = Message> {
-    let beat = (task(), any::<u32>(), any::<bool>())
-        .prop_map(|(task, attempt, finished)| Beat { task, attempt, finished });
+    let beat = (task(), any::<u32>(), any::<bool>()).prop_map(|(task, attempt, finished)| Beat {
+        task,
+        attempt,
+        finished,
+    });
     prop_oneof![
         submit(),
         replica(),
@@ -105,22 +107,27 @@ fn message() -> impl Strategy<Value = Message> {
             .prop_map(|(task, attempt, boot, token)| Message::Accepted { task, attempt, boot, token }),
         (any::<u64>(), proptest::collection::vec(beat, 0..20))
             .prop_map(|(boot, beats)| Message::Beats { boot, beats }),
-        (task(), any::<u32>(), bytes(MAX_PROGRESS_LEN))
-            .prop_map(|(task, attempt, note)| Message::Progress { task, attempt, note }),
-        (task(), any::<u32>(), reason())
-            .prop_map(|(task, attempt, reason)| Message::Refused { task, attempt, reason }),
-        (task(), any::<u32>(), record())
-            .prop_map(|(task, attempt, record)| Message::Outcome { task, attempt, record }),
+        (task(), any::<u32>(), bytes(MAX_PROGRESS_LEN)).prop_map(|(task, attempt, note)| Message::Progress {
+            task,
+            attempt,
+            note
+        }),
+        (task(), any::<u32>(), reason()).prop_map(|(task, attempt, reason)| Message::Refused {
+            task,
+            attempt,
+            reason
+        }),
+        (task(), any::<u32>(), record()).prop_map(|(task, attempt, record)| Message::Outcome {
+            task,
+            attempt,
+            record
+        }),
         (task(), any::<[u8; 32]>()).prop_map(|(task, hash)| Message::Ack { task, hash }),
         (task(), any::<u32>()).prop_map(|(task, attempt)| Message::Fetch { task, attempt }),
         task().prop_map(|task| Message::Cancel { task }),
         (task(), any::<u32>()).prop_map(|(task, attempt)| Message::Withdraw { task, attempt }),
         (task(), any::<[u8; 32]>()).prop_map(|(task, digest)| Message::Ask { task, digest }),
-        (task(), prop_oneof![
-            Just(Known::Nothing),
-            Just(Known::Running),
-            record().prop_map(Known::Recorded)
-        ])
+        (task(), prop_oneof![Just(Known::Nothing), Just(Known::Running), record().prop_map(Known::Recorded)])
             .prop_map(|(task, known)| Message::Known { task, known }),
     ]
 }

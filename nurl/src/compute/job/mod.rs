@@ -32,12 +32,14 @@ mod message;
 pub mod options;
 mod record;
 mod shared;
+mod submission;
 mod submitter;
 mod task;
 mod tenure;
 #[cfg(test)]
 mod tests;
 mod timers;
+mod wire;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -77,7 +79,7 @@ impl Jobs {
     pub fn new(config: Config, local: PublicKey, boot: u64, _now: Instant, rng: Rng) -> Jobs {
         let tenures = Tenures::new(local, config.initial_epoch);
         let shared = Shared {
-            config,
+            config: config.sane(),
             local,
             boot,
             rng,

@@ -74,13 +74,7 @@ impl Record {
     /// The record of an outcome.
     pub fn new(outcome: Result<Bytes, JobError>, token: Token, by: PublicKey) -> Record {
         let outcome = outcome.map_err(JobError::bounded);
-        Record {
-            class: Class::of(&outcome),
-            token,
-            hash: outcome_hash(&outcome),
-            by,
-            outcome: Some(outcome),
-        }
+        Record { class: Class::of(&outcome), token, hash: outcome_hash(&outcome), by, outcome: Some(outcome) }
     }
 
     /// Whether the submitter has acknowledged an outcome, so that only the hash is left.

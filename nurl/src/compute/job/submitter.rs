@@ -21,6 +21,7 @@ use super::options::{
 };
 use super::record::Record;
 use super::shared::{Shared, Timer, digest};
+use super::submission::{State, Submission, choose, hear, may_speak};
 use super::task::{TaskId, Token};
 use crate::key::PublicKey;
 
@@ -49,45 +50,6 @@ pub struct DeadLetter {
     pub failures: u32,
     /// The last failure.
     pub last: JobError,
-}
-
-#[derive(Debug)]
-enum State {
-    Placing { since: Instant },
-    Waiting { target: PublicKey, until: Instant },
-    Held { by: PublicKey, boot: u64, heard: Instant, fetch: Option<Instant> },
-    BackOff { until: Instant, stay: Option<PublicKey> },
-}
-
-#[derive(Debug)]
-struct Submission {
-    kind: String,
-    key: Bytes,
-    payload: Bytes,
-    digest: [u8; 32],
-    options: SubmitOptions,
-    parent: Option<TaskId>,
-    deadline: Instant,
-    /// Attempts sent out; the latest has this number less one.
-    attempts: u32,
-    failures: u32,
-    /// Ends without an outcome since the last sign of life: the exponent of the back-off.
-    retries: u32,
-    busy_stays: u8,
-    fetches: u8,
-    /// The id may be known elsewhere from the first attempt on.
-    known: bool,
-    /// Ignore a node that says another one is at it: that was tried.
-    force: bool,
-    /// Whom this round over the list has tried.
-    tried: BTreeSet<PublicKey>,
-    /// Who said that it has no such handler.
-    without_kind: BTreeSet<PublicKey>,
-    /// Everyone addressed and everyone who accepted: their outcomes count.
-    heard: BTreeSet<PublicKey>,
-    last: Option<(PublicKey, Moved)>,
-    token: Option<Token>,
-    state: State,
 }
 
 #[derive(Debug)]
@@ -202,13 +164,7 @@ impl Submitter {
         Ok(id)
     }
 
-    pub(super) fn cancel(
-        &mut self,
-        sh: &mut Shared,
-        keeper: &mut Keeper,
-        now: Instant,
-        id: TaskId,
-    ) -> bool {
+    pub(super) fn cancel(&mut self, sh: &mut Shared, keeper: &mut Keeper, now: Instant, id: TaskId) -> bool {
         self.end_here(sh, keeper, now, id, JobError::Cancelled)
     }
 
@@ -262,8 +218,7 @@ impl Submitter {
     /// The attempt at `from` has ended without an outcome: back off, then go to the next.
     fn retry(&mut self, sh: &mut Shared, now: Instant, id: TaskId, from: PublicKey, why: Moved) {
         let Some(task) = self.open.get_mut(&id) else { return };
-        let delay =
-            full_jitter(&mut sh.rng, sh.config.backoff_base, sh.config.backoff_cap, task.retries);
+        let delay = full_jitter(&mut sh.rng, sh.config.backoff_base, sh.config.backoff_cap, task.retries);
         task.retries = task.retries.saturating_add(1);
         task.busy_stays = 0;
         task.last = Some((from, why));
@@ -750,43 +705,4 @@ impl Submitter {
         };
         self.open.iter().filter(|(_, task)| there(task)).map(|(id, _)| *id).collect()
     }
-}
-
-/// The next executor: `stay` while it is on the list; else the first of the list that this round hasn't tried:
-/// the n-th at attempt n, and still the natural heir when the dead have left the list. When all were tried a
-/// new round begins, but not with the last one if there is another.
-fn choose(
-    task: &mut Submission,
-    list: &[PublicKey],
-    stay: Option<PublicKey>,
-) -> Option<(usize, PublicKey)> {
-    if list.is_empty() {
-        return None;
-    }
-    if let Some(index) = stay.and_then(|stay| list.iter().position(|member| *member == stay)) {
-        return Some((index, list[index]));
-    }
-    if list.iter().all(|member| task.tried.contains(member)) {
-        task.tried.clear();
-        if let Some((last, _)) = &task.last
-            && list.len() > 1
-        {
-            task.tried.insert(*last);
-        }
-    }
-    let index = list.iter().position(|member| !task.tried.contains(member))?;
-    Some((index, list[index]))
-}
-
-fn hear(task: &mut Submission, peer: PublicKey) {
-    if task.heard.len() < MAX_HEARD_PER_TASK {
-        task.heard.insert(peer);
-    }
-}
-
-/// Whether this node's words about the task count: it was addressed, it has accepted, or it is on the lists.
-fn may_speak(sh: &Shared, task: &Submission, from: PublicKey) -> bool {
-    task.heard.contains(&from)
-        || sh.executors(&task.kind, &task.key).contains(&from)
-        || sh.owners(&task.key).contains(&from)
 }

@@ -44,6 +44,7 @@ fn a_task_that_fails_everywhere_is_a_dead_letter_that_can_be_retried_under_a_new
     let again = world.jobs(3).retry_dead_letter(now, task, SubmitOptions::default()).unwrap();
     assert_ne!(again, task);
     world.run_to_done(3, again, secs(5)).unwrap();
+    assert_eq!(world.parents.get(&again), Some(&task), "the executor knows what it is a retry of");
     assert_eq!(world.jobs(3).dead_letters().count(), 0);
     let gone = world.jobs(3).retry_dead_letter(now, task, SubmitOptions::default());
     assert_eq!(gone, Err(SubmitError::NoSuchDeadLetter(task)));
@@ -53,8 +54,7 @@ fn a_task_that_fails_everywhere_is_a_dead_letter_that_can_be_retried_under_a_new
 fn a_kind_without_a_handler_is_an_error_and_never_an_empty_success() {
     let mut world = World::new(3, 3);
     let now = world.now;
-    let task =
-        world.jobs(3).submit(now, "nonsense", b"key", Bytes::new(), SubmitOptions::default()).unwrap();
+    let task = world.jobs(3).submit(now, "nonsense", b"key", Bytes::new(), SubmitOptions::default()).unwrap();
     assert_eq!(world.run_to_done(3, task, secs(10)), Err(JobError::UnknownKind("nonsense".into())));
     assert!(world.started.is_empty());
 }
@@ -138,10 +138,7 @@ fn a_panic_is_permanent_and_a_time_limit_is_not() {
     });
     let panics = world.submit(4, b"panic", life(60));
     let slow = world.submit(4, b"slow", life(60));
-    assert_eq!(
-        world.run_to_done(4, panics, secs(5)),
-        Err(JobError::Panicked("index out of bounds".into()))
-    );
+    assert_eq!(world.run_to_done(4, panics, secs(5)), Err(JobError::Panicked("index out of bounds".into())));
     assert_eq!(world.run_to_done(4, slow, secs(20)), Ok(Bytes::from_static(b"second")));
     assert_eq!(world.runs_of(slow), [key(1), key(2)]);
 }

@@ -84,7 +84,10 @@ fn two_views_that_differ_never_bounce_a_task_for_ever() {
     let forwards = world.jobs(1).stats().forwarded + world.jobs(2).stats().forwarded;
     let attempts = world.jobs(3).stats().attempts;
     assert!(attempts > 2, "the submitter goes on trying");
-    assert!(forwards <= attempts * u64::from(options::MAX_HOPS), "{forwards} forwards of {attempts} attempts");
+    assert!(
+        forwards <= attempts * u64::from(options::MAX_HOPS),
+        "{forwards} forwards of {attempts} attempts"
+    );
 }
 
 #[test]
