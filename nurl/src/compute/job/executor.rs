@@ -511,18 +511,10 @@ impl Executor {
         }
     }
 
-    /// The submitter has an outcome.
-    pub(super) fn handle_ack(&mut self, sh: &mut Shared, now: Instant, from: PublicKey, task: TaskId) {
-        if self.tasks.contains_key(&task) {
-            self.handle_stop(sh, now, from, task, None);
-        }
-    }
-
-    /// A submitter waits no more, or not for this attempt. The last one to go ends the execution.
+    /// A submitter waits no more (it has an outcome, or it cancels), or not for this attempt. The last one to go ends the execution.
     pub(super) fn handle_stop(
         &mut self,
         sh: &mut Shared,
-        _now: Instant,
         from: PublicKey,
         task: TaskId,
         attempt: Option<u32>,
@@ -576,7 +568,7 @@ impl Executor {
     // ---- Others come and go.
 
     /// A node that was asked will not answer.
-    pub(super) fn on_peer_down(&mut self, sh: &mut Shared, _now: Instant, peer: PublicKey) {
+    pub(super) fn on_peer_down(&mut self, sh: &mut Shared, peer: PublicKey) {
         let mut answered = Vec::new();
         for (task, execution) in &mut self.tasks {
             if let Phase::Asking(asked) = &mut execution.phase

@@ -342,3 +342,18 @@ fn times_of_zero_do_not_stop_the_clock() {
     world.run(secs(3));
     assert_eq!(world.outcomes(3, task).len(), 1);
 }
+
+#[test]
+fn a_burst_of_failed_sends_is_dealt_with_once() {
+    let mut world = World::new(9, 3);
+    let now = world.now;
+    world.kill(1, None);
+    let task = world.submit(3, b"x", SubmitOptions::default());
+    for _ in 0..1000 {
+        world.jobs(3).on_send_failed(now, key(1));
+    }
+    assert_eq!(world.jobs(3).poll_timeout(), Some(now));
+    world.jobs(3).handle_timeout(now);
+    assert_eq!(world.jobs(3).stats().silences, 1);
+    world.run_to_done(3, task, secs(5)).unwrap();
+}
