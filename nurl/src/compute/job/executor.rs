@@ -602,7 +602,7 @@ impl Executor {
                 if sh.down.contains(&waiter.who) {
                     continue;
                 }
-                let beat = Beat { task: *task, attempt: waiter.attempt, finished: false };
+                let beat = Beat { task: *task, attempt: waiter.attempt, finished: None };
                 by_submitter.entry(waiter.who).or_default().push(beat);
                 if let Some(note) = note.clone() {
                     sh.send(waiter.who, Message::Progress { task: *task, attempt: waiter.attempt, note });

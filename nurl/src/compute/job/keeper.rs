@@ -192,11 +192,12 @@ impl Keeper {
 
     /// Signs of life for outcomes that nobody has acknowledged yet.
     pub(super) fn beats(&self) -> impl Iterator<Item = (PublicKey, Beat)> + '_ {
-        self.awaited.iter().flat_map(move |task| {
-            let waiting = self.table.get(task).map(|kept| kept.waiting.as_slice()).unwrap_or_default();
-            waiting
+        let kept = self.awaited.iter().filter_map(|task| Some((task, self.table.get(task)?)));
+        kept.flat_map(|(task, kept)| {
+            let finished = Some(kept.record.held_bytes() as u64);
+            kept.waiting
                 .iter()
-                .map(|waiter| (waiter.who, Beat { task: *task, attempt: waiter.attempt, finished: true }))
+                .map(move |waiter| (waiter.who, Beat { task: *task, attempt: waiter.attempt, finished }))
         })
     }
 

@@ -102,9 +102,9 @@ pub(super) struct Beat {
     pub(super) task: TaskId,
     #[n(1)]
     pub(super) attempt: u32,
-    /// The outcome is there and has been sent.
+    /// The outcome is there and has been sent: its length in bytes.
     #[n(2)]
-    pub(super) finished: bool,
+    pub(super) finished: Option<u64>,
 }
 
 /// A copy of an outcome for a replica.

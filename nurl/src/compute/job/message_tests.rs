@@ -95,7 +95,7 @@ fn replica() -> impl Strategy<Value = Message> {
 }
 
 fn message() -> impl Strategy<Value = Message> {
-    let beat = (task(), any::<u32>(), any::<bool>()).prop_map(|(task, attempt, finished)| Beat {
+    let beat = (task(), any::<u32>(), any::<Option<u64>>()).prop_map(|(task, attempt, finished)| Beat {
         task,
         attempt,
         finished,
@@ -183,10 +183,13 @@ fn what_is_over_its_limit_is_refused() {
     let note = Bytes::from(vec![0; MAX_PROGRESS_LEN + 1]);
     let progress = Message::Progress { task: TaskId::from_bytes([0; 16]), attempt: 0, note };
     assert_eq!(Message::decode(&progress.encode()), Err(MessageError::TooLong("a progress note")));
-    let beat = Beat { task: TaskId::from_bytes([0; 16]), attempt: 0, finished: false };
+    let beat = Beat { task: TaskId::from_bytes([0; 16]), attempt: 0, finished: None };
     let beats = Message::Beats { boot: 0, beats: vec![beat; MAX_BEATS + 1] };
     assert_eq!(Message::decode(&beats.encode()), Err(MessageError::TooLong("a batch of beats")));
-    let full = Message::Beats { boot: u64::MAX, beats: vec![Beat { attempt: u32::MAX, ..beat }; MAX_BEATS] };
+    let full = Message::Beats {
+        boot: u64::MAX,
+        beats: vec![Beat { attempt: u32::MAX, finished: Some(u64::MAX), ..beat }; MAX_BEATS],
+    };
     assert_eq!(Message::decode(&full.encode()), Ok(full));
     let mut huge = vec![FETCH, 0xff, 0xff];
     huge.extend(vec![0; 0xffff]);

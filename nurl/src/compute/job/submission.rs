@@ -35,6 +35,8 @@ pub(super) struct Submission {
     pub(super) retries: u32,
     pub(super) busy_stays: u8,
     pub(super) fetches: u8,
+    /// What a finished executor says of its result.
+    pub(super) result_len: u64,
     /// The id may be known elsewhere from the first attempt on.
     pub(super) known: bool,
     /// Ignore a node that says another one is at it: that was tried.

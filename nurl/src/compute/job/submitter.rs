@@ -27,9 +27,9 @@ use crate::key::PublicKey;
 
 /// The hint of a full submitter: its oldest tasks end within seconds, as a rule.
 const SUBMITTER_RETRY_AFTER: Duration = Duration::from_secs(1);
-/// A result is asked for again after `fetch_after`, doubled at most this often: longer would let a task of a
-/// minute's life miss its deadline by two lost messages.
-const MAX_FETCH_DOUBLINGS: u8 = 2;
+/// A lost result is asked for again every `fetch_after`; to that comes the time that it may take on its way, which
+/// is doubled at most this often: on a slow link each copy delays the one before it.
+const MAX_FETCH_DOUBLINGS: u8 = 6;
 /// A `Busy` hint longer than this is cut: it comes from another node.
 const MAX_BUSY_WAIT: Duration = Duration::from_secs(30);
 
@@ -132,6 +132,7 @@ impl Submitter {
             retries: 0,
             busy_stays: 0,
             fetches: 0,
+            result_len: 0,
             known,
             force: false,
             tried: BTreeSet::new(),
@@ -191,8 +192,7 @@ impl Submitter {
         {
             sh.event(Event::Reassigned { task: id, from, to: target, why });
         }
-        let upload_ms = task.payload.len() as u64 * 1000 / sh.config.upload_floor.max(1);
-        let until = now + sh.config.accept_timeout + Duration::from_millis(upload_ms);
+        let until = now + sh.config.accept_timeout + way(sh, task.payload.len() as u64);
         task.state = State::Waiting { target, until };
         let reach = usize::try_from(attempt).unwrap_or(usize::MAX).max(index);
         let submit = Submit {
@@ -283,7 +283,7 @@ impl Submitter {
                 if fetch.is_some_and(|at| now >= at) {
                     // The result may still be on its way: ask again ever more slowly.
                     task.fetches = task.fetches.saturating_add(1);
-                    *fetch = Some(now + sh.config.fetch_after * (1 << task.fetches.min(MAX_FETCH_DOUBLINGS)));
+                    *fetch = Some(now + fetch_delay(sh, task.result_len, task.fetches));
                     sh.stats.fetched += 1;
                     sh.send(by, Message::Fetch { task: id, attempt });
                 }
@@ -374,14 +374,13 @@ impl Submitter {
         for beat in beats {
             let id = beat.task;
             let Some(task) = self.open.get_mut(&id) else {
-                self.not_waiting(sh, from, id, beat.attempt, beat.finished);
+                self.not_waiting(sh, from, id, beat.attempt, beat.finished.is_some());
                 continue;
             };
             if !task.heard.contains(&from) || beat.attempt >= task.attempts {
                 sh.stats.unexpected += 1;
                 continue;
             }
-            let fetch_after = sh.config.fetch_after;
             if let State::Held { by, boot: held, .. } = &task.state
                 && *by == from
                 && *held != boot
@@ -389,13 +388,16 @@ impl Submitter {
                 self.retry(sh, now, id, from, Moved::Gone);
                 continue;
             }
-            self.adopt(sh, now, id, from, (beat.attempt, boot, beat.finished));
-            if let Some(Submission { state: State::Held { by, fetch, .. }, .. }) = self.open.get_mut(&id)
+            self.adopt(sh, now, id, from, (beat.attempt, boot, beat.finished.is_some()));
+            if let Some(task) = self.open.get_mut(&id)
+                && let State::Held { by, fetch, .. } = &mut task.state
                 && *by == from
-                && beat.finished
+                && let Some(len) = beat.finished
                 && fetch.is_none()
             {
-                *fetch = Some(now + fetch_after);
+                // No result is longer, whatever a node says of its own.
+                task.result_len = len.min(MAX_PAYLOAD_LEN as u64);
+                *fetch = Some(now + fetch_delay(sh, task.result_len, task.fetches));
                 self.arm(sh, id);
             }
         }
@@ -705,4 +707,14 @@ impl Submitter {
         };
         self.open.iter().filter(|(_, task)| there(task)).map(|(id, _)| *id).collect()
     }
+}
+
+/// How long this many bytes may take.
+fn way(sh: &Shared, len: u64) -> Duration {
+    Duration::from_millis(len * 1000 / sh.config.upload_floor.max(1))
+}
+
+/// How long to wait for a result of this length before it is asked for again.
+fn fetch_delay(sh: &Shared, len: u64, fetches: u8) -> Duration {
+    sh.config.fetch_after + way(sh, len) * (1 << fetches.min(MAX_FETCH_DOUBLINGS))
 }

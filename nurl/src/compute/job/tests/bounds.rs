@@ -230,7 +230,7 @@ fn beats_for_tasks_that_nobody_knows_cost_nothing() {
     let beats = (0..options::MAX_BEATS as u32).map(|n| {
         let mut id = [0; 16];
         id[..4].copy_from_slice(&n.to_le_bytes());
-        Beat { task: TaskId::from_bytes(id), attempt: n, finished: false }
+        Beat { task: TaskId::from_bytes(id), attempt: n, finished: None }
     });
     let before = world.messages;
     world.inject(2, 1, &Message::Beats { boot: 7, beats: beats.collect() });
