@@ -15,6 +15,7 @@ fn run(id: u64, kind: &str, payload: &'static [u8], life: Duration) -> Run {
         kind: kind.into(),
         key: Bytes::new(),
         payload: Bytes::from_static(payload),
+        parent: None,
         token: Token { counter: 1, owner },
         deadline: rt::time::now() + life,
         limited: false,

@@ -27,6 +27,8 @@ pub struct Run {
     pub key: Bytes,
     /// Its input.
     pub payload: Bytes,
+    /// The dead letter of which the task is a retry.
+    pub parent: Option<TaskId>,
     /// The fencing token for every effect of this run.
     pub token: Token,
     /// When to end it: the task's life and the kind's limit, whichever is first.
@@ -190,10 +192,8 @@ pub struct Stats {
     pub duplicate_runs: u64,
     /// Keeper: records from nodes that may not make them.
     pub forged_records: u64,
-    /// Keeper: records not kept because the table was full.
+    /// Keeper: outcomes not kept because the table, or its bytes, were full.
     pub records_refused: u64,
-    /// Keeper: outcomes of which only the hash was kept because of the byte limit.
-    pub record_bytes_dropped: u64,
     /// Messages from a node that had no business with the task.
     pub unexpected: u64,
     /// Messages that didn't parse.

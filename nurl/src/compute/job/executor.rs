@@ -63,6 +63,7 @@ struct Execution {
     kind: String,
     key: Bytes,
     payload: Bytes,
+    parent: Option<TaskId>,
     digest: [u8; 32],
     priority: Priority,
     deadline: Instant,
@@ -210,6 +211,7 @@ impl Executor {
             kind: submit.kind,
             key: submit.key,
             payload: submit.payload,
+            parent: submit.parent,
             digest,
             priority: submit.priority,
             deadline,
@@ -346,6 +348,7 @@ impl Executor {
             kind: execution.kind.clone(),
             key: execution.key.clone(),
             payload: execution.payload.clone(),
+            parent: execution.parent,
             token: execution.token,
             deadline: limit.map_or(execution.deadline, |limit| limit.min(execution.deadline)),
             limited: limit.is_some_and(|limit| limit < execution.deadline),
@@ -508,18 +511,10 @@ impl Executor {
         }
     }
 
-    /// The submitter has an outcome.
-    pub(super) fn handle_ack(&mut self, sh: &mut Shared, now: Instant, from: PublicKey, task: TaskId) {
-        if self.tasks.contains_key(&task) {
-            self.handle_stop(sh, now, from, task, None);
-        }
-    }
-
-    /// A submitter waits no more, or not for this attempt. The last one to go ends the execution.
+    /// A submitter waits no more (it has an outcome, or it cancels), or not for this attempt. The last one to go ends the execution.
     pub(super) fn handle_stop(
         &mut self,
         sh: &mut Shared,
-        _now: Instant,
         from: PublicKey,
         task: TaskId,
         attempt: Option<u32>,
@@ -573,7 +568,7 @@ impl Executor {
     // ---- Others come and go.
 
     /// A node that was asked will not answer.
-    pub(super) fn on_peer_down(&mut self, sh: &mut Shared, _now: Instant, peer: PublicKey) {
+    pub(super) fn on_peer_down(&mut self, sh: &mut Shared, peer: PublicKey) {
         let mut answered = Vec::new();
         for (task, execution) in &mut self.tasks {
             if let Phase::Asking(asked) = &mut execution.phase
@@ -607,7 +602,7 @@ impl Executor {
                 if sh.down.contains(&waiter.who) {
                     continue;
                 }
-                let beat = Beat { task: *task, attempt: waiter.attempt, finished: false };
+                let beat = Beat { task: *task, attempt: waiter.attempt, finished: None };
                 by_submitter.entry(waiter.who).or_default().push(beat);
                 if let Some(note) = note.clone() {
                     sh.send(waiter.who, Message::Progress { task: *task, attempt: waiter.attempt, note });

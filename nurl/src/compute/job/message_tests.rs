@@ -95,7 +95,11 @@ fn replica() -> impl Strategy<Value = Message> {
 }
 
 fn message() -> impl Strategy<Value = Message> {
+<<<<<<< HEAD
     let beat = (task(), any::<u32>(), any::<bool>()).prop_map(|(task, attempt, finished)| Beat {
+=======
+    let beat = (task(), any::<u32>(), any::<Option<u64>>()).prop_map(|(task, attempt, finished)| Beat {
+>>>>>>> jobs
         task,
         attempt,
         finished,
@@ -183,10 +187,13 @@ fn what_is_over_its_limit_is_refused() {
     let note = Bytes::from(vec![0; MAX_PROGRESS_LEN + 1]);
     let progress = Message::Progress { task: TaskId::from_bytes([0; 16]), attempt: 0, note };
     assert_eq!(Message::decode(&progress.encode()), Err(MessageError::TooLong("a progress note")));
-    let beat = Beat { task: TaskId::from_bytes([0; 16]), attempt: 0, finished: false };
+    let beat = Beat { task: TaskId::from_bytes([0; 16]), attempt: 0, finished: None };
     let beats = Message::Beats { boot: 0, beats: vec![beat; MAX_BEATS + 1] };
     assert_eq!(Message::decode(&beats.encode()), Err(MessageError::TooLong("a batch of beats")));
-    let full = Message::Beats { boot: u64::MAX, beats: vec![Beat { attempt: u32::MAX, ..beat }; MAX_BEATS] };
+    let full = Message::Beats {
+        boot: u64::MAX,
+        beats: vec![Beat { attempt: u32::MAX, finished: Some(u64::MAX), ..beat }; MAX_BEATS],
+    };
     assert_eq!(Message::decode(&full.encode()), Ok(full));
     let mut huge = vec![FETCH, 0xff, 0xff];
     huge.extend(vec![0; 0xffff]);
@@ -213,4 +220,36 @@ fn the_largest_submit_fits_a_reliable_message() {
     let bytes = message.encode();
     assert!(bytes.len() <= 16 * 1024 * 1024);
     assert_eq!(Message::decode(&bytes), Ok(message));
+}
+
+#[test]
+fn the_layout_on_the_wire_is_the_documented_one() {
+    let task = TaskId::from_bytes([3; 16]);
+    let key = PublicKey::from_bytes([5; 32]);
+    let fetch = [&[9, 19, 0, 0x82, 0x50][..], &[3; 16], &[7]].concat();
+    assert_eq!(Message::Fetch { task, attempt: 7 }.encode(), fetch);
+    let token = Token { counter: 1, owner: key };
+    let accepted =
+        [&[2, 57, 0, 0x84, 0x50][..], &[3; 16], &[7, 0x18, 42, 0x82, 1, 0x58, 32], &[5; 32]].concat();
+    assert_eq!(Message::Accepted { task, attempt: 7, boot: 42, token }.encode(), accepted);
+    let submit = Message::Submit(Submit {
+        task,
+        attempt: 1,
+        reach: 2,
+        hops: 3,
+        submitter: key,
+        kind: "k".into(),
+        key: Bytes::from_static(b"x"),
+        priority: Priority::Normal,
+        life: Duration::from_millis(10),
+        ask: true,
+        force: false,
+        parent: None,
+        payload: Bytes::from_static(b"PAYLOAD"),
+    });
+    // The absent last field is left out: 11 of 12.
+    let header = [&[0x8b, 0x50][..], &[3; 16], &[1, 2, 3, 0x58, 32], &[5; 32]].concat();
+    let header = [&header[..], &[0x61, b'k', 0x41, b'x', 1, 10, 0xf5, 0xf4]].concat();
+    let expected = [&[1, header.len() as u8, 0][..], &header, b"PAYLOAD"].concat();
+    assert_eq!(submit.encode(), expected);
 }

@@ -32,12 +32,14 @@ mod message;
 pub mod options;
 mod record;
 mod shared;
+mod submission;
 mod submitter;
 mod task;
 mod tenure;
 #[cfg(test)]
 mod tests;
 mod timers;
+mod wire;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -77,7 +79,7 @@ impl Jobs {
     pub fn new(config: Config, local: PublicKey, boot: u64, _now: Instant, rng: Rng) -> Jobs {
         let tenures = Tenures::new(local, config.initial_epoch);
         let shared = Shared {
-            config,
+            config: config.sane(),
             local,
             boot,
             rng,
@@ -85,6 +87,7 @@ impl Jobs {
             timers: Timers::new(),
             tenures,
             down: BTreeSet::new(),
+            failed: BTreeSet::new(),
             stats: Stats::default(),
             events: VecDeque::new(),
             to_self: VecDeque::new(),
@@ -201,7 +204,7 @@ impl Jobs {
                 if self.shared.down.len() < MAX_DOWN {
                     self.shared.down.insert(peer);
                 }
-                self.executor.on_peer_down(&mut self.shared, now, peer);
+                self.executor.on_peer_down(&mut self.shared, peer);
             }
             MemberChange::Alive | MemberChange::Restarted => {
                 self.shared.down.remove(&peer);
@@ -215,12 +218,21 @@ impl Jobs {
         self.settle(now);
     }
 
-    /// A message to `peer` was not delivered.
+    /// A message to `peer` was not delivered. A burst of them is dealt with once, at the next
+    /// [`handle_timeout`](Jobs::handle_timeout), which is due at once.
     pub fn on_send_failed(&mut self, now: Instant, peer: PublicKey) {
-        self.submitter.on_send_failed(&mut self.shared, now, peer);
-        self.executor.on_peer_down(&mut self.shared, now, peer);
-        self.keeper.on_send_failed(&mut self.shared, now, peer);
-        self.settle(now);
+        if self.shared.failed.len() < MAX_DOWN {
+            self.shared.failed.insert(peer);
+            self.shared.timers.set_if_idle(Timer::Failed, now);
+        }
+    }
+
+    fn after_failed_sends(&mut self, now: Instant) {
+        for peer in std::mem::take(&mut self.shared.failed) {
+            self.submitter.on_send_failed(&mut self.shared, now, peer);
+            self.executor.on_peer_down(&mut self.shared, peer);
+            self.keeper.on_send_failed(&mut self.shared, now, peer);
+        }
     }
 
     /// The next message to send, to another node.
@@ -269,6 +281,7 @@ impl Jobs {
                 }
                 Timer::Record(task) => self.keeper.expire(task),
                 Timer::Beat => self.executor.beat(&mut self.shared, &self.keeper, now),
+                Timer::Failed => self.after_failed_sends(now),
                 Timer::Redeliver => self.keeper.redeliver(&mut self.shared, now),
                 Timer::Resync => self.keeper.resync(&mut self.shared, now),
             }
@@ -346,13 +359,13 @@ impl Jobs {
                 executor.on_record(sh, keeper, now, task);
             }
             Message::Ack { task, .. } => {
-                executor.handle_ack(sh, now, from, task);
+                executor.handle_stop(sh, from, task, None);
                 keeper.acknowledge(sh, task, from);
             }
             Message::Fetch { task, attempt } => executor.handle_fetch(sh, keeper, now, from, task, attempt),
-            Message::Cancel { task } => executor.handle_stop(sh, now, from, task, None),
+            Message::Cancel { task } => executor.handle_stop(sh, from, task, None),
             Message::Withdraw { task, attempt } => {
-                executor.handle_stop(sh, now, from, task, Some(attempt));
+                executor.handle_stop(sh, from, task, Some(attempt));
             }
             Message::Ask { task, digest } => executor.handle_ask(sh, keeper, from, task, digest),
             Message::Known { task, known } => executor.handle_known(sh, keeper, now, from, task, known),

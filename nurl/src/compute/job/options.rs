@@ -33,6 +33,9 @@ pub const MAX_SUBMISSION_BYTES: usize = 256 * 1024 * 1024;
 pub const MAX_RESOLVED: usize = 65_536;
 /// Submitter: nodes that are remembered per task as addressed or as having accepted.
 pub const MAX_HEARD_PER_TASK: usize = 64;
+/// Submitter: nodes that one round over the list remembers as tried. In a list that churns faster than it is
+/// walked, a new round begins here.
+pub const MAX_TRIED: usize = 4096;
 /// Submitter: dead letters kept for a retry; the oldest go first.
 pub const MAX_DEAD_LETTERS: usize = 256;
 /// Submitter: payload bytes of dead letters.
@@ -62,6 +65,8 @@ pub const MAX_RECORD_BYTES: usize = 256 * 1024 * 1024;
 pub const MAX_EARLY_ACKS: usize = 256;
 /// Keeper: outcomes sent to new replicas in one tick, so that a placement change is no storm.
 pub const RESYNC_BATCH: usize = 64;
+/// Keeper: records looked at in one tick; each costs a look-up in the ring.
+pub const RESYNC_SCAN: usize = 1024;
 /// Keeper: the tick of that.
 pub const RESYNC_TICK: Duration = Duration::from_millis(200);
 /// Keeper: an undelivered copy is sent again after this; sooner would hammer a member that can't be reached.
@@ -108,6 +113,24 @@ pub struct Config {
     pub concurrency: usize,
     /// The highest counter that a former process of this node persisted.
     pub initial_epoch: u64,
+}
+
+impl Config {
+    /// The same with times that can't stop the clock: a timer of zero would be due for ever.
+    pub(super) fn sane(mut self) -> Config {
+        let times = [
+            &mut self.accept_timeout,
+            &mut self.beat_interval,
+            &mut self.silence,
+            &mut self.ask_timeout,
+            &mut self.infeasible_after,
+            &mut self.fetch_after,
+        ];
+        for time in times {
+            *time = (*time).max(Duration::from_millis(1));
+        }
+        self
+    }
 }
 
 impl Default for Config {

@@ -20,7 +20,7 @@ pub trait Placement {
     fn owners(&self, key: &[u8], r: usize) -> Vec<PublicKey>;
 }
 
-/// Members held down at most; a forgotten one costs an asking owner its full timeout.
+/// Members held down, or with an undelivered message, at most; a forgotten one costs a full timeout.
 pub(super) const MAX_DOWN: usize = 16_384;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,6 +39,8 @@ pub(super) enum Timer {
     Resync,
     /// Records that didn't get through, once more.
     Redeliver,
+    /// Members to whom a message was not delivered.
+    Failed,
 }
 
 pub(super) struct Shared {
@@ -50,6 +52,8 @@ pub(super) struct Shared {
     pub(super) timers: Timers<Timer>,
     pub(super) tenures: Tenures,
     pub(super) down: BTreeSet<PublicKey>,
+    /// Members to whom a message was not delivered, not yet dealt with.
+    pub(super) failed: BTreeSet<PublicKey>,
     pub(super) stats: Stats,
     pub(super) events: VecDeque<Event>,
     /// Messages to this node itself, not yet handled.

@@ -21,14 +21,15 @@ use super::options::{
 };
 use super::record::Record;
 use super::shared::{Shared, Timer, digest};
+use super::submission::{State, Submission, choose, hear, may_speak};
 use super::task::{TaskId, Token};
 use crate::key::PublicKey;
 
 /// The hint of a full submitter: its oldest tasks end within seconds, as a rule.
 const SUBMITTER_RETRY_AFTER: Duration = Duration::from_secs(1);
-/// A result is asked for again after `fetch_after`, doubled at most this often: longer would let a task of a
-/// minute's life miss its deadline by two lost messages.
-const MAX_FETCH_DOUBLINGS: u8 = 2;
+/// A lost result is asked for again every `fetch_after`; to that comes the time that it may take on its way, which
+/// is doubled at most this often: on a slow link each copy delays the one before it.
+const MAX_FETCH_DOUBLINGS: u8 = 6;
 /// A `Busy` hint longer than this is cut: it comes from another node.
 const MAX_BUSY_WAIT: Duration = Duration::from_secs(30);
 
@@ -49,45 +50,6 @@ pub struct DeadLetter {
     pub failures: u32,
     /// The last failure.
     pub last: JobError,
-}
-
-#[derive(Debug)]
-enum State {
-    Placing { since: Instant },
-    Waiting { target: PublicKey, until: Instant },
-    Held { by: PublicKey, boot: u64, heard: Instant, fetch: Option<Instant> },
-    BackOff { until: Instant, stay: Option<PublicKey> },
-}
-
-#[derive(Debug)]
-struct Submission {
-    kind: String,
-    key: Bytes,
-    payload: Bytes,
-    digest: [u8; 32],
-    options: SubmitOptions,
-    parent: Option<TaskId>,
-    deadline: Instant,
-    /// Attempts sent out; the latest has this number less one.
-    attempts: u32,
-    failures: u32,
-    /// Ends without an outcome since the last sign of life: the exponent of the back-off.
-    retries: u32,
-    busy_stays: u8,
-    fetches: u8,
-    /// The id may be known elsewhere from the first attempt on.
-    known: bool,
-    /// Ignore a node that says another one is at it: that was tried.
-    force: bool,
-    /// Whom this round over the list has tried.
-    tried: BTreeSet<PublicKey>,
-    /// Who said that it has no such handler.
-    without_kind: BTreeSet<PublicKey>,
-    /// Everyone addressed and everyone who accepted: their outcomes count.
-    heard: BTreeSet<PublicKey>,
-    last: Option<(PublicKey, Moved)>,
-    token: Option<Token>,
-    state: State,
 }
 
 #[derive(Debug)]
@@ -170,6 +132,7 @@ impl Submitter {
             retries: 0,
             busy_stays: 0,
             fetches: 0,
+            result_len: 0,
             known,
             force: false,
             tried: BTreeSet::new(),
@@ -229,8 +192,7 @@ impl Submitter {
         {
             sh.event(Event::Reassigned { task: id, from, to: target, why });
         }
-        let upload_ms = task.payload.len() as u64 * 1000 / sh.config.upload_floor.max(1);
-        let until = now + sh.config.accept_timeout + Duration::from_millis(upload_ms);
+        let until = now + sh.config.accept_timeout + way(sh, task.payload.len() as u64);
         task.state = State::Waiting { target, until };
         let reach = usize::try_from(attempt).unwrap_or(usize::MAX).max(index);
         let submit = Submit {
@@ -321,7 +283,7 @@ impl Submitter {
                 if fetch.is_some_and(|at| now >= at) {
                     // The result may still be on its way: ask again ever more slowly.
                     task.fetches = task.fetches.saturating_add(1);
-                    *fetch = Some(now + sh.config.fetch_after * (1 << task.fetches.min(MAX_FETCH_DOUBLINGS)));
+                    *fetch = Some(now + fetch_delay(sh, task.result_len, task.fetches));
                     sh.stats.fetched += 1;
                     sh.send(by, Message::Fetch { task: id, attempt });
                 }
@@ -412,14 +374,13 @@ impl Submitter {
         for beat in beats {
             let id = beat.task;
             let Some(task) = self.open.get_mut(&id) else {
-                self.not_waiting(sh, from, id, beat.attempt, beat.finished);
+                self.not_waiting(sh, from, id, beat.attempt, beat.finished.is_some());
                 continue;
             };
             if !task.heard.contains(&from) || beat.attempt >= task.attempts {
                 sh.stats.unexpected += 1;
                 continue;
             }
-            let fetch_after = sh.config.fetch_after;
             if let State::Held { by, boot: held, .. } = &task.state
                 && *by == from
                 && *held != boot
@@ -427,13 +388,16 @@ impl Submitter {
                 self.retry(sh, now, id, from, Moved::Gone);
                 continue;
             }
-            self.adopt(sh, now, id, from, (beat.attempt, boot, beat.finished));
-            if let Some(Submission { state: State::Held { by, fetch, .. }, .. }) = self.open.get_mut(&id)
+            self.adopt(sh, now, id, from, (beat.attempt, boot, beat.finished.is_some()));
+            if let Some(task) = self.open.get_mut(&id)
+                && let State::Held { by, fetch, .. } = &mut task.state
                 && *by == from
-                && beat.finished
+                && let Some(len) = beat.finished
                 && fetch.is_none()
             {
-                *fetch = Some(now + fetch_after);
+                // No result is longer, whatever a node says of its own.
+                task.result_len = len.min(MAX_PAYLOAD_LEN as u64);
+                *fetch = Some(now + fetch_delay(sh, task.result_len, task.fetches));
                 self.arm(sh, id);
             }
         }
@@ -745,6 +709,7 @@ impl Submitter {
     }
 }
 
+<<<<<<< HEAD
 /// The next executor: `stay` while it is on the list; else the first of the list that this round hasn't tried:
 /// the n-th at attempt n, and still the natural heir when the dead have left the list. When all were tried a
 /// new round begins, but not with the last one if there is another.
@@ -765,17 +730,14 @@ fn choose(task: &mut Submission, list: &[PublicKey], stay: Option<PublicKey>) ->
     }
     let index = list.iter().position(|member| !task.tried.contains(member))?;
     Some((index, list[index]))
+=======
+/// How long this many bytes may take.
+fn way(sh: &Shared, len: u64) -> Duration {
+    Duration::from_millis(len * 1000 / sh.config.upload_floor.max(1))
+>>>>>>> jobs
 }
 
-fn hear(task: &mut Submission, peer: PublicKey) {
-    if task.heard.len() < MAX_HEARD_PER_TASK {
-        task.heard.insert(peer);
-    }
-}
-
-/// Whether this node's words about the task count: it was addressed, it has accepted, or it is on the lists.
-fn may_speak(sh: &Shared, task: &Submission, from: PublicKey) -> bool {
-    task.heard.contains(&from)
-        || sh.executors(&task.kind, &task.key).contains(&from)
-        || sh.owners(&task.key).contains(&from)
+/// How long to wait for a result of this length before it is asked for again.
+fn fetch_delay(sh: &Shared, len: u64, fetches: u8) -> Duration {
+    sh.config.fetch_after + way(sh, len) * (1 << fetches.min(MAX_FETCH_DOUBLINGS))
 }

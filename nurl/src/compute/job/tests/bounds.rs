@@ -230,10 +230,130 @@ fn beats_for_tasks_that_nobody_knows_cost_nothing() {
     let beats = (0..options::MAX_BEATS as u32).map(|n| {
         let mut id = [0; 16];
         id[..4].copy_from_slice(&n.to_le_bytes());
-        Beat { task: TaskId::from_bytes(id), attempt: n, finished: false }
+        Beat { task: TaskId::from_bytes(id), attempt: n, finished: None }
     });
     let before = world.messages;
     world.inject(2, 1, &Message::Beats { boot: 7, beats: beats.collect() });
     assert_eq!(world.jobs(1).gauges(), Gauges::default());
     assert_eq!(world.messages, before);
+}
+
+#[test]
+fn dead_letters_are_bounded_in_number_and_in_bytes() {
+    let mut world = World::new(4, 1);
+    world.jobs(1).register("work", KindLimits { queue: 1000, ..Default::default() });
+    world.behaviour = Box::new(|_, _, _| (ms(1), Err(JobError::retriable("no"))));
+    let options = SubmitOptions { max_failures: 1, ..Default::default() };
+    let first = world.submit(1, b"first", options.clone());
+    world.run(ms(10));
+    for n in 0..options::MAX_DEAD_LETTERS as u32 + 4 {
+        world.submit(1, &n.to_le_bytes(), options.clone());
+    }
+    world.run(secs(10));
+    assert_eq!(world.jobs(1).dead_letters().count(), options::MAX_DEAD_LETTERS);
+    assert_eq!(world.jobs(1).stats().dead_letters_dropped, 5);
+    assert!(world.jobs(1).dead_letters().all(|letter| letter.task != first), "the oldest went");
+    let big = vec![0; options::MAX_PAYLOAD_LEN];
+    for _ in 0..6 {
+        world.submit(1, &big, options.clone());
+        world.run(ms(100));
+    }
+    let bytes: usize = world.jobs(1).dead_letters().map(|letter| letter.payload.len()).sum();
+    assert!(bytes > 0 && bytes <= options::MAX_DEAD_LETTER_BYTES);
+}
+
+#[test]
+fn submitters_of_one_task_are_bounded() {
+    let mut world = World::new(5, 8);
+    world.behaviour = Box::new(|_, _, _| (secs(20), Ok(Bytes::new())));
+    let (now, id) = (world.now, TaskId::from_bytes([4; 16]));
+    for n in 3..=8 {
+        let options = SubmitOptions { life: secs(10), ..Default::default() };
+        world.jobs(n).submit_with_id(now, id, "work", b"key", Bytes::new(), options).unwrap();
+    }
+    world.run(secs(2));
+    let accepted = |world: &World, n| {
+        world.nodes[&key(n)].events.iter().any(|event| matches!(event, Event::Accepted { .. }))
+    };
+    assert_eq!((3..=8).filter(|n| accepted(&world, *n)).count(), options::MAX_WAITERS);
+}
+
+#[test]
+fn registered_kinds_are_bounded() {
+    let mut world = World::new(6, 1);
+    let mut taken = 1;
+    while world.jobs(1).register(&format!("kind {taken}"), KindLimits::default()) {
+        taken += 1;
+    }
+    assert_eq!(taken, options::MAX_KINDS);
+    assert!(world.jobs(1).register("work", KindLimits::default()), "known ones may change");
+    assert!(!world.jobs(1).register("", KindLimits::default()));
+}
+
+#[test]
+fn an_acknowledgement_that_overtakes_its_outcome_counts_and_such_are_bounded() {
+    let mut world = World::new(7, 3);
+    let now = world.now;
+    let task = TaskId::from_bytes([5; 16]);
+    let copy = |task| {
+        Message::Replica(Replica {
+            task,
+            digest: [0; 32],
+            submitters: vec![key(3)],
+            kind: "work".into(),
+            key: Bytes::new(),
+            keep: secs(60),
+            record: Record::new(Ok(Bytes::from_static(b"r")), Token { counter: 1, owner: key(1) }, key(1)),
+        })
+    };
+    let jobs = world.jobs(2);
+    jobs.dispatch(now, key(3), Message::Ack { task, hash: [0; 32] });
+    jobs.dispatch(now, key(1), copy(task));
+    assert!(jobs.record(task).unwrap().is_settled());
+    let other = TaskId::from_bytes([6; 16]);
+    jobs.dispatch(now, key(3), Message::Ack { task: other, hash: [0; 32] });
+    for n in 0..options::MAX_EARLY_ACKS as u32 {
+        let mut id = [0; 16];
+        id[..4].copy_from_slice(&n.to_le_bytes());
+        jobs.dispatch(now, key(3), Message::Ack { task: TaskId::from_bytes(id), hash: [0; 32] });
+    }
+    jobs.dispatch(now, key(1), copy(other));
+    assert!(!jobs.record(other).unwrap().is_settled(), "the oldest was forgotten");
+}
+
+#[test]
+fn times_of_zero_do_not_stop_the_clock() {
+    let zero = std::time::Duration::ZERO;
+    let config = Config {
+        accept_timeout: zero,
+        beat_interval: zero,
+        silence: zero,
+        ask_timeout: zero,
+        infeasible_after: zero,
+        backoff_base: zero,
+        backoff_cap: zero,
+        fetch_after: zero,
+        upload_floor: 0,
+        ..Config::default()
+    };
+    let mut world = World::with(8, 3, config);
+    let options = SubmitOptions { life: secs(2), ..Default::default() };
+    let task = world.submit(3, b"x", options);
+    world.run(secs(3));
+    assert_eq!(world.outcomes(3, task).len(), 1);
+}
+
+#[test]
+fn a_burst_of_failed_sends_is_dealt_with_once() {
+    let mut world = World::new(9, 3);
+    let now = world.now;
+    world.kill(1, None);
+    let task = world.submit(3, b"x", SubmitOptions::default());
+    for _ in 0..1000 {
+        world.jobs(3).on_send_failed(now, key(1));
+    }
+    assert_eq!(world.jobs(3).poll_timeout(), Some(now));
+    world.jobs(3).handle_timeout(now);
+    assert_eq!(world.jobs(3).stats().silences, 1);
+    world.run_to_done(3, task, secs(5)).unwrap();
 }

@@ -44,6 +44,7 @@ fn a_task_that_fails_everywhere_is_a_dead_letter_that_can_be_retried_under_a_new
     let again = world.jobs(3).retry_dead_letter(now, task, SubmitOptions::default()).unwrap();
     assert_ne!(again, task);
     world.run_to_done(3, again, secs(5)).unwrap();
+    assert_eq!(world.parents.get(&again), Some(&task), "the executor knows what it is a retry of");
     assert_eq!(world.jobs(3).dead_letters().count(), 0);
     let gone = world.jobs(3).retry_dead_letter(now, task, SubmitOptions::default());
     assert_eq!(gone, Err(SubmitError::NoSuchDeadLetter(task)));

@@ -156,7 +156,7 @@ fn an_outcome_of_a_member_that_is_not_on_the_list_is_ignored() {
     let token = Token { counter: 9, owner: key(6) };
     let record = Record::new(Ok(Bytes::from_static(b"forged")), token, key(6));
     world.inject(6, 5, &Message::Outcome { task, attempt: 0, record: record.clone() });
-    let beat = Beat { task, attempt: 0, finished: true };
+    let beat = Beat { task, attempt: 0, finished: Some(6) };
     world.inject(6, 5, &Message::Beats { boot: 1, beats: vec![beat] });
     assert_eq!(world.jobs(5).stats().forged_outcomes, 1);
     assert_eq!(world.jobs(5).stats().unexpected, 1);
@@ -221,4 +221,50 @@ fn a_late_acceptance_is_adopted_and_the_other_node_is_called_off() {
     for n in 1..=3 {
         assert_eq!(world.jobs(n).gauges().executing, 0, "node {n} goes on in vain");
     }
+}
+
+#[test]
+fn a_new_owner_gets_the_outcomes_of_its_keys() {
+    let mut world = World::new(12, 6);
+    let task = world.submit(6, b"x", SubmitOptions::default());
+    world.run_to_done(6, task, secs(5)).unwrap();
+    world.run(secs(1));
+    assert_eq!(world.jobs(5).record(task), None);
+    for n in 1..=6 {
+        world.set_view(n, View::of(&[5, 1, 2, 3, 4, 6]));
+    }
+    world.run(secs(1));
+    assert_eq!(world.jobs(5).record(task).cloned(), world.jobs(1).record(task).cloned());
+    // The submit comes again, to the new owner: it is not run.
+    let (now, payload) = (world.now, Bytes::from_static(b"x"));
+    world.jobs(4).submit_with_id(now, task, "work", b"key", payload, SubmitOptions::default()).unwrap();
+    let again = world.run_to_done(4, task, secs(5));
+    assert!(matches!(again, Err(JobError::Settled { .. })), "{again:?}");
+    assert_eq!(world.runs_of(task).len(), 1);
+}
+
+#[test]
+fn a_copy_that_was_not_delivered_is_sent_again() {
+    let mut world = World::new(13, 4);
+    world.partition(&[1], &[2]);
+    let task = world.submit(4, b"x", SubmitOptions::default());
+    world.run_to_done(4, task, secs(5)).unwrap();
+    world.run(secs(2));
+    assert_eq!(world.jobs(2).record(task), None);
+    world.cut.clear();
+    world.run(secs(10));
+    assert!(world.jobs(2).record(task).is_some());
+}
+
+#[test]
+fn a_lost_owner_costs_a_re_submitted_task_one_second_and_no_more() {
+    let mut world = World::new(14, 5);
+    world.behaviour = Box::new(|_, _, _| (ms(10), Ok(Bytes::new())));
+    // Node 1 never answers, and nobody's detector has noticed.
+    world.reports_losses = false;
+    world.kill(1, None);
+    let task = world.submit(5, b"x", SubmitOptions::default());
+    world.run_to_done(5, task, secs(10)).unwrap();
+    // 1 s without an acceptance, back-off up to 0.2 s, 1 s of asking, delays.
+    assert!(world.now - world.start < ms(2500));
 }

@@ -82,6 +82,8 @@ pub(super) struct World {
     pub(super) behaviour: Box<Behaviour>,
     /// Each handler start: task, node, when.
     pub(super) started: Vec<(TaskId, PublicKey, Instant)>,
+    /// Of which dead letter a task that was started is the retry.
+    pub(super) parents: BTreeMap<TaskId, TaskId>,
     pub(super) messages: u64,
     config: Config,
     queue: BTreeMap<(Instant, u64), Happening>,
@@ -108,6 +110,7 @@ impl World {
             cut: BTreeSet::new(),
             behaviour: Box::new(|_, payload, _| (ms(50), Ok(Bytes::copy_from_slice(payload)))),
             started: Vec::new(),
+            parents: BTreeMap::new(),
             messages: 0,
             config,
             queue: BTreeMap::new(),
@@ -309,6 +312,7 @@ impl World {
                     let boot = node.boot;
                     let times = self.runs_of(run.task).len();
                     self.started.push((run.task, who, now));
+                    self.parents.extend(run.parent.map(|parent| (run.task, parent)));
                     let (time, result) = (self.behaviour)(who, &run.payload, times);
                     let limit = run.deadline.saturating_duration_since(now);
                     let (time, result) = if time > limit && run.limited {

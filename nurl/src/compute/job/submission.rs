@@ -1,0 +1,92 @@
+//! One open task at its submitter: its state, whom it goes to next, whose words about it count.
+
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::event::Moved;
+use super::options::{MAX_HEARD_PER_TASK, MAX_TRIED, SubmitOptions};
+use super::shared::Shared;
+use super::task::{TaskId, Token};
+use crate::key::PublicKey;
+
+#[derive(Debug)]
+pub(super) enum State {
+    Placing { since: Instant },
+    Waiting { target: PublicKey, until: Instant },
+    Held { by: PublicKey, boot: u64, heard: Instant, fetch: Option<Instant> },
+    BackOff { until: Instant, stay: Option<PublicKey> },
+}
+
+#[derive(Debug)]
+pub(super) struct Submission {
+    pub(super) kind: String,
+    pub(super) key: Bytes,
+    pub(super) payload: Bytes,
+    pub(super) digest: [u8; 32],
+    pub(super) options: SubmitOptions,
+    pub(super) parent: Option<TaskId>,
+    pub(super) deadline: Instant,
+    /// Attempts sent out; the latest has this number less one.
+    pub(super) attempts: u32,
+    pub(super) failures: u32,
+    /// Ends without an outcome since the last sign of life: the exponent of the back-off.
+    pub(super) retries: u32,
+    pub(super) busy_stays: u8,
+    pub(super) fetches: u8,
+    /// What a finished executor says of its result.
+    pub(super) result_len: u64,
+    /// The id may be known elsewhere from the first attempt on.
+    pub(super) known: bool,
+    /// Ignore a node that says another one is at it: that was tried.
+    pub(super) force: bool,
+    /// Whom this round over the list has tried.
+    pub(super) tried: BTreeSet<PublicKey>,
+    /// Who said that it has no such handler.
+    pub(super) without_kind: BTreeSet<PublicKey>,
+    /// Everyone addressed and everyone who accepted: their outcomes count.
+    pub(super) heard: BTreeSet<PublicKey>,
+    pub(super) last: Option<(PublicKey, Moved)>,
+    pub(super) token: Option<Token>,
+    pub(super) state: State,
+}
+
+/// The next executor: `stay` while it is on the list; else the first of the list that this round hasn't tried:
+/// the n-th at attempt n, and still the natural heir when the dead have left the list. When all were tried a
+/// new round begins, but not with the last one if there is another.
+pub(super) fn choose(
+    task: &mut Submission,
+    list: &[PublicKey],
+    stay: Option<PublicKey>,
+) -> Option<(usize, PublicKey)> {
+    if list.is_empty() {
+        return None;
+    }
+    if let Some(index) = stay.and_then(|stay| list.iter().position(|member| *member == stay)) {
+        return Some((index, list[index]));
+    }
+    if task.tried.len() >= MAX_TRIED || list.iter().all(|member| task.tried.contains(member)) {
+        task.tried.clear();
+        if let Some((last, _)) = &task.last
+            && list.len() > 1
+        {
+            task.tried.insert(*last);
+        }
+    }
+    let index = list.iter().position(|member| !task.tried.contains(member))?;
+    Some((index, list[index]))
+}
+
+pub(super) fn hear(task: &mut Submission, peer: PublicKey) {
+    if task.heard.len() < MAX_HEARD_PER_TASK {
+        task.heard.insert(peer);
+    }
+}
+
+/// Whether this node's words about the task count: it was addressed, it has accepted, or it is on the lists.
+pub(super) fn may_speak(sh: &Shared, task: &Submission, from: PublicKey) -> bool {
+    task.heard.contains(&from)
+        || sh.executors(&task.kind, &task.key).contains(&from)
+        || sh.owners(&task.key).contains(&from)
+}
