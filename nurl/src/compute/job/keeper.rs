@@ -12,12 +12,8 @@ use bytes::Bytes;
 use super::event::{Event, MemberChange};
 use super::message::{Beat, Message, Replica};
 use super::options::{
-<<<<<<< HEAD
-    MAX_EARLY_ACKS, MAX_RECORD_BYTES, MAX_RECORDS, MAX_WAITERS, REDELIVER_AFTER, RESYNC_BATCH, RESYNC_TICK,
-=======
     MAX_EARLY_ACKS, MAX_RECORD_BYTES, MAX_RECORDS, MAX_WAITERS, REDELIVER_AFTER, RESYNC_BATCH, RESYNC_SCAN,
     RESYNC_TICK,
->>>>>>> jobs
 };
 use super::record::Record;
 use super::shared::{Shared, Timer};
@@ -196,20 +192,12 @@ impl Keeper {
 
     /// Signs of life for outcomes that nobody has acknowledged yet.
     pub(super) fn beats(&self) -> impl Iterator<Item = (PublicKey, Beat)> + '_ {
-<<<<<<< HEAD
-        self.awaited.iter().flat_map(move |task| {
-            let waiting = self.table.get(task).map(|kept| kept.waiting.as_slice()).unwrap_or_default();
-            waiting
-                .iter()
-                .map(|waiter| (waiter.who, Beat { task: *task, attempt: waiter.attempt, finished: true }))
-=======
         let kept = self.awaited.iter().filter_map(|task| Some((task, self.table.get(task)?)));
         kept.flat_map(|(task, kept)| {
             let finished = Some(kept.record.held_bytes() as u64);
             kept.waiting
                 .iter()
                 .map(move |waiter| (waiter.who, Beat { task: *task, attempt: waiter.attempt, finished }))
->>>>>>> jobs
         })
     }
 

@@ -95,11 +95,7 @@ fn replica() -> impl Strategy<Value = Message> {
 }
 
 fn message() -> impl Strategy<Value = Message> {
-<<<<<<< HEAD
-    let beat = (task(), any::<u32>(), any::<bool>()).prop_map(|(task, attempt, finished)| Beat {
-=======
     let beat = (task(), any::<u32>(), any::<Option<u64>>()).prop_map(|(task, attempt, finished)| Beat {
->>>>>>> jobs
         task,
         attempt,
         finished,

@@ -709,32 +709,9 @@ impl Submitter {
     }
 }
 
-<<<<<<< HEAD
-/// The next executor: `stay` while it is on the list; else the first of the list that this round hasn't tried:
-/// the n-th at attempt n, and still the natural heir when the dead have left the list. When all were tried a
-/// new round begins, but not with the last one if there is another.
-fn choose(task: &mut Submission, list: &[PublicKey], stay: Option<PublicKey>) -> Option<(usize, PublicKey)> {
-    if list.is_empty() {
-        return None;
-    }
-    if let Some(index) = stay.and_then(|stay| list.iter().position(|member| *member == stay)) {
-        return Some((index, list[index]));
-    }
-    if list.iter().all(|member| task.tried.contains(member)) {
-        task.tried.clear();
-        if let Some((last, _)) = &task.last
-            && list.len() > 1
-        {
-            task.tried.insert(*last);
-        }
-    }
-    let index = list.iter().position(|member| !task.tried.contains(member))?;
-    Some((index, list[index]))
-=======
 /// How long this many bytes may take.
 fn way(sh: &Shared, len: u64) -> Duration {
     Duration::from_millis(len * 1000 / sh.config.upload_floor.max(1))
->>>>>>> jobs
 }
 
 /// How long to wait for a result of this length before it is asked for again.
