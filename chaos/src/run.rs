@@ -376,8 +376,8 @@ mod tests {
 
     #[test]
     fn a_panic_of_the_scenario_is_an_error_with_its_message() {
-        let outcome = run(1, |_| async { panic!("on purpose") });
-        let message = outcome.result.map(|()| ()).unwrap_err().to_string();
+        let outcome: Outcome<()> = run(1, |_| async { panic!("on purpose") });
+        let message = outcome.result.unwrap_err().to_string();
         assert!(message.starts_with("on purpose, at chaos/src/run.rs:"), "{message}");
     }
 

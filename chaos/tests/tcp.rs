@@ -4,6 +4,7 @@
 use chaos::rt::net::{TcpListener, TcpStream};
 use chaos::rt::{task, time};
 use chaos::{Host, LinkConfig, Outcome, Rate, World, run};
+use rand_core::Rng as _;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -85,6 +86,26 @@ fn a_mebibyte_arrives_intact_under_five_percent_loss() {
     assert_eq!(first.digest, transfer(2, link).digest);
     let took = ok(first);
     assert!(took < Duration::from_secs(120), "{took:?}");
+}
+
+#[test]
+fn bytes_arrive_intact_whatever_the_path_does() {
+    for seed in 0..12 {
+        let mut draws = chaos::seed::stream(seed, "path");
+        let mut rate = |most: u32| Rate::percent(draws.next_u32() % (most + 1));
+        let mut link = LinkConfig {
+            tcp_loss: rate(8),
+            duplicate: rate(10),
+            reorder: rate(10),
+            corrupt: rate(5),
+            ..LinkConfig::default()
+        };
+        link.latency = Duration::from_millis(u64::from(draws.next_u32() % 100));
+        link.jitter = Duration::from_millis(u64::from(draws.next_u32() % 50));
+        link.mtu = 576 + draws.next_u32() as usize % 1000;
+        // The transfer itself compares the bytes.
+        ok(transfer(seed, link));
+    }
 }
 
 #[test]
