@@ -165,8 +165,7 @@ impl AeadKey {
                 out.copy_from_slice(tag.as_ref());
             }
             Cipher::Portable(key) => {
-                let tag =
-                    key.encrypt_in_place_detached(&nonce(counter).into(), aad, in_out).expect(FITS);
+                let tag = key.encrypt_in_place_detached(&nonce(counter).into(), aad, in_out).expect(FITS);
                 out.copy_from_slice(&tag);
             }
         }

@@ -134,8 +134,7 @@ impl Initiator {
         self.state.set_psk(PSK_PLACE, psk).map_err(|_| NoiseError::State)?;
         // ss was done in message 1, so the static key's next agreement is se.
         lock(&self.shared).static_calls = 1;
-        let len =
-            self.state.read_message(message, payload).map_err(|error| cause(&self.shared, &error))?;
+        let len = self.state.read_message(message, payload).map_err(|error| cause(&self.shared, &error))?;
         Ok((len, TransportKeys::split(&mut self.state, self.backend)))
     }
 

@@ -36,7 +36,10 @@ mod vector {
         ),
         ("462e20412e20486179656b", "a8fde7a0accec190cd306c5950d4fd8e04a205ec288aa747d8b347"),
         ("4361726c204d656e676572", "59caddd9984a3bbe24c4fb31a2bd455b7eba3fa0980674b1a3a5f9"),
-        ("4a65616e2d426170746973746520536179", "3b9bfebd210c22ba0cff9de79b4007d7a552fffbf92616881faa8a883e25b80258"),
+        (
+            "4a65616e2d426170746973746520536179",
+            "3b9bfebd210c22ba0cff9de79b4007d7a552fffbf92616881faa8a883e25b80258",
+        ),
         (
             "457567656e2042f6686d20766f6e2042617765726b",
             "f37512df1043d564d7c46ac85c53d3b6a9a05724bc297e7142808f217561651217fe85b782",
@@ -57,7 +60,8 @@ fn the_published_vector_passes_on_both_backends() {
         let mut one = Vec::new();
         let ephemeral = hex32(INIT_EPHEMERAL);
         let mut initiator =
-            Initiator::start(&init, resp.public(), None, &prologue, ephemeral, &texts[0].0, &mut one).unwrap();
+            Initiator::start(&init, resp.public(), None, &prologue, ephemeral, &texts[0].0, &mut one)
+                .unwrap();
         assert_eq!(one, texts[0].1);
 
         let mut responder = Responder::peek(&resp, &prologue, hex32(RESP_EPHEMERAL), &one).unwrap();

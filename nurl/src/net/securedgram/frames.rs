@@ -176,9 +176,11 @@ mod tests {
             bytes[0] = first;
             classify(&bytes)
         };
-        for (first, len, kind) in
-            [(INIT, INIT_LEN, Kind::Init), (RESPONSE, RESPONSE_LEN, Kind::Response), (COOKIE, COOKIE_LEN, Kind::Cookie)]
-        {
+        for (first, len, kind) in [
+            (INIT, INIT_LEN, Kind::Init),
+            (RESPONSE, RESPONSE_LEN, Kind::Response),
+            (COOKIE, COOKIE_LEN, Kind::Cookie),
+        ] {
             assert_eq!(of(first, len), Ok(kind));
             assert_eq!(of(first, len - 1), Err(Refusal::Length));
             assert_eq!(of(first, len + 1), Err(Refusal::Length));

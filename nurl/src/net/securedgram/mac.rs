@@ -77,9 +77,7 @@ impl CookieJar {
 
     /// Whether `theirs` is mac2 of `bytes` under a cookie of this origin.
     pub fn verify(&self, origin: &Origin, bytes: &[u8], theirs: &[u8]) -> bool {
-        let under = |secret: &Zeroizing<[u8; 32]>| {
-            equal(&mac2(&mac(secret, &origin.bytes()), bytes), theirs)
-        };
+        let under = |secret: &Zeroizing<[u8; 32]>| equal(&mac2(&mac(secret, &origin.bytes()), bytes), theirs);
         under(&self.current) || self.previous.as_ref().is_some_and(under)
     }
 }

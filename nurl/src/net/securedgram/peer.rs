@@ -147,7 +147,10 @@ impl Peer {
             && self.current.is_none()
             && self.previous.is_none()
             && self.attempt.is_none()
-            && self.next.iter().all(|live| now.saturating_duration_since(live.session.created()) > ANSWER_LIFE)
+            && self
+                .next
+                .iter()
+                .all(|live| now.saturating_duration_since(live.session.created()) > ANSWER_LIFE)
     }
 
     /// Makes a session whose peer is known to hold its keys the current one, or, where both sides began at
@@ -323,6 +326,8 @@ mod tests {
                 let adopted = peer.adopt(&local, live(2, false, 7, now));
                 assert!(!adopted.is_first && adopted.released.is_empty());
                 assert_eq!(adopted.tie, heard_first, "an unconfirmed session isn't kept against a confirmed");
+                let kept = if heard_first && ours_wins { 1 } else { 2 };
+                assert_eq!(peer.current.as_ref().unwrap().session.local_index(), kept);
                 // Frames arrive on the session that isn't current here but may be at the other side.
                 peer.settle_tie(&local);
                 assert!(!peer.settle_tie(&local), "and there it stays");

@@ -6,7 +6,10 @@ use crate::net::noise::Backend;
 fn pair(now: Instant) -> (Session, Session) {
     let a = TransportKeys::from_bytes(Backend::DEFAULT, [1; 32], [2; 32]);
     let b = TransportKeys::from_bytes(Backend::DEFAULT, [2; 32], [1; 32]);
-    (Session::new(&a, 0xAAAA_0001, 0xBBBB_0002, true, now), Session::new(&b, 0xBBBB_0002, 0xAAAA_0001, false, now))
+    (
+        Session::new(&a, 0xAAAA_0001, 0xBBBB_0002, true, now),
+        Session::new(&b, 0xBBBB_0002, 0xAAAA_0001, false, now),
+    )
 }
 
 #[expect(clippy::disallowed_methods, reason = "any instant will do as the beginning of a test's time")]
@@ -46,7 +49,10 @@ fn every_byte_of_a_frame_is_authenticated_the_header_too() {
         let mut bad = good.clone();
         bad[at] ^= 0x80;
         // A flipped counter bit may also read as a worn-out session.
-        assert!(matches!(b.open(now, Leg::Direct, &mut bad), Err(OpenError::Forged | OpenError::Expired)), "{at}");
+        assert!(
+            matches!(b.open(now, Leg::Direct, &mut bad), Err(OpenError::Forged | OpenError::Expired)),
+            "{at}"
+        );
     }
     assert!(b.open(now, Leg::Direct, &mut good.clone()).is_ok(), "the forgeries moved nothing");
 }

@@ -59,9 +59,8 @@ impl Endpoint {
     /// The copy of an answered init, by another leg: the same answer, and no Diffie-Hellman.
     fn answer_again(&mut self, now: Instant, source: Source, init: &[u8], mac1: &Mac) -> bool {
         let Some(peer) = self.answers.get(mac1).and_then(|slot| self.table.get(*slot)) else { return false };
-        let fresh = |answer: &&Answer| {
-            answer.init == init && now.saturating_duration_since(answer.at) < ANSWER_LIFE
-        };
+        let fresh =
+            |answer: &&Answer| answer.init == init && now.saturating_duration_since(answer.at) < ANSWER_LIFE;
         let Some(answer) = peer.answered.iter().find(fresh) else { return false };
         let (key, response) = (peer.key, answer.response.clone());
         self.stats.answers_from_cache += 1;

@@ -8,8 +8,8 @@ use super::super::peer::PASSIVE_KEEPALIVE;
 use super::super::source::Source;
 use super::super::table::Slot;
 use super::super::{CloseReason, Received, channel};
-use super::handshake::RETRY_AFTER;
 use super::Endpoint;
+use super::handshake::RETRY_AFTER;
 use crate::net::session::{HEADER_LEN, OpenError, Opened};
 
 impl Endpoint {

@@ -550,7 +550,10 @@ impl Endpoint {
 
     /// Our index and the peer's of the current session.
     pub(super) fn current_indices(&self, peer: &PublicKey) -> Option<(u32, u32)> {
-        self.peer(peer)?.current.as_ref().map(|live| (live.session.local_index(), live.session.remote_index()))
+        self.peer(peer)?
+            .current
+            .as_ref()
+            .map(|live| (live.session.local_index(), live.session.remote_index()))
     }
 
     /// Whether we began the current session.

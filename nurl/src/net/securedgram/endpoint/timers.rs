@@ -47,8 +47,8 @@ impl Endpoint {
         if rekey {
             peer.rekey_timer = None;
         }
-        let active = peer.keep
-            || peer.last_app.is_some_and(|at| now.saturating_duration_since(at) < REKEY_AFTER);
+        let active =
+            peer.keep || peer.last_app.is_some_and(|at| now.saturating_duration_since(at) < REKEY_AFTER);
         let retry = peer.retry_at.is_some_and(|at| at <= now);
         if retry {
             peer.retry_at = None;

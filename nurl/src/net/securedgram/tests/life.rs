@@ -66,9 +66,8 @@ fn a_lost_confirm_is_repeated_until_the_responder_is_heard() {
 fn a_lost_response_retransmits() {
     let mut world = World::new(5, 2);
     let mut first = true;
-    world.lose = Box::new(move |packet| {
-        packet.bytes[0] == frames::RESPONSE && std::mem::replace(&mut first, false)
-    });
+    world.lose =
+        Box::new(move |packet| packet.bytes[0] == frames::RESPONSE && std::mem::replace(&mut first, false));
     world.connect(0, 1);
     assert!(world.run_until(SECOND, World::both_open));
     assert_eq!(world.frames(frames::RESPONSE).len(), 2);
@@ -205,6 +204,22 @@ fn a_silently_restarted_peer_is_found_within_seconds_of_the_first_send() {
 }
 
 #[test]
+fn frames_on_the_session_before_are_no_answer_to_the_current_one() {
+    let mut world = World::pair(22);
+    world.run(REKEY_AFTER - SECOND);
+    // From here on nothing that node 0 seals arrives, so node 1 never leaves the old session; nor does its
+    // own handshake help.
+    world.lose = Box::new(|packet| packet.bytes[0] == [frames::INIT, frames::DATA][packet.to]);
+    for _ in 0..35 {
+        world.send(0, 1, b"x").unwrap();
+        world.send(1, 0, b"y").unwrap();
+        world.run(SECOND / 5);
+    }
+    assert!(world.nodes[0].received.len() > 30, "node 1 is heard all the time");
+    assert!(world.stats(0).inits_sent >= 3, "the first, the rekeying, and one for the silence on it");
+}
+
+#[test]
 fn a_close_ends_both_sides_at_once() {
     let mut world = World::pair(14);
     let (a, b) = (world.nodes[0].key, world.nodes[1].key);
@@ -271,7 +286,10 @@ fn generations_rotate_in_both_directions() {
     assert!(!world.open(0, 1), "without a common secret there is none");
     let now_common = world.nodes[0].config.generations.clone();
     world.nodes[1].endpoint.set_generations(now_common);
-    assert!(world.run_until(Duration::from_secs(6), World::both_open), "a rotation reaches a running attempt");
+    assert!(
+        world.run_until(Duration::from_secs(6), World::both_open),
+        "a rotation reaches a running attempt"
+    );
 }
 
 #[test]

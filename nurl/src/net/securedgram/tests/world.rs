@@ -264,7 +264,11 @@ impl World {
 
     /// The frames of a kind that were sent, in order.
     pub(super) fn frames(&self, kind: u8) -> Vec<Packet> {
-        self.sent.iter().filter(|(_, packet)| packet.bytes[0] == kind).map(|(_, packet)| packet.clone()).collect()
+        self.sent
+            .iter()
+            .filter(|(_, packet)| packet.bytes[0] == kind)
+            .map(|(_, packet)| packet.clone())
+            .collect()
     }
 
     /// What both sides' current sessions with each other are, told by a sealed frame: (0 → 1, 1 → 0) and
