@@ -232,6 +232,29 @@ fn a_close_ends_both_sides_at_once() {
 }
 
 #[test]
+fn a_late_close_of_the_session_before_does_not_end_the_present_one() {
+    let mut world = World::pair(23);
+    let (peer, now) = (world.nodes[1].key, world.now);
+    world.nodes[0].endpoint.close(now, &peer);
+    let mut close = Vec::new();
+    world.nodes[0].endpoint.poll_transmit(&mut close).unwrap();
+    world.connect(0, 1);
+    assert!(world.run_until(SECOND, |world| world.stats(1).rekeyed == 1));
+    let from = Source::direct(world.nodes[0].addr);
+    world.inject(1, from, &close);
+    assert!(world.both_open());
+    world.send(1, 0, b"x").unwrap();
+    world.run(SECOND);
+    assert_eq!(world.nodes[0].received.len(), 1);
+}
+
+#[test]
+fn an_endpoint_can_live_on_the_network_thread() {
+    fn assert_send<T: Send>() {}
+    assert_send::<Endpoint>();
+}
+
+#[test]
 fn a_peer_that_never_answers_fails_after_ninety_seconds_and_is_tried_again() {
     let mut world = World::new(15, 2);
     world.lose = Box::new(|_| true);

@@ -44,6 +44,9 @@ fn a_round_trip_longer_than_the_retry_gap_still_ends_in_one_session() {
         assert!(world.run_until(Duration::from_millis(limit_ms), World::both_open), "{rtt_ms}");
         world.run(Duration::from_millis(rtt_ms * 2));
         assert!(world.same_session());
+        for node in &world.nodes {
+            assert_eq!(node.endpoint.indices().len(), 1, "the other tries left nothing behind");
+        }
         world.send(1, 0, b"x").unwrap();
         world.run(Duration::from_millis(rtt_ms));
         assert_eq!(world.nodes[0].received.len(), 1);
