@@ -7,7 +7,7 @@
 //! for only when message 2 is written or read, and a change of it reaches handshakes that already run. An
 //! all-zero Diffie-Hellman output is an error, as RFC 7748 §6.1 allows.
 //!
-//! **How.** snow asks a resolver for X25519, ChaCha20-Poly1305, SHA-256 and randomness ([`resolver`]). Two
+//! **How.** snow asks a resolver for X25519, ChaCha20-Poly1305, SHA-256 and randomness (`resolver.rs`). Two
 //! backends supply them, always compiled and tested against each other ([`backend`]): aws-lc-rs, and the
 //! portable x25519-dalek with chacha20poly1305; the feature `portable-crypto` picks the default. The
 //! ephemeral key is drawn by the caller from the core's generator and yielded exactly once, so a run can be

@@ -179,18 +179,25 @@ impl Peer {
         }
         // A session that we began is only completed while its attempt is on, and any adoption ends the
         // attempt: so it is newer than the current one, by intent. Only the peer's can be concurrent.
-        adopted.tie = !live.session.is_initiator()
+        let concurrent = !live.session.is_initiator()
             && current.session.is_initiator()
-            && apart(&live, current) < CONCURRENT
-            && current.session.is_heard();
-        if adopted.tie && *local < self.key {
-            let old = self.previous.replace(live);
-            adopted.released.extend(old.map(|old| old.session.local_index()));
+            && apart(&live, current) < CONCURRENT;
+        adopted.tie = concurrent && current.session.is_heard();
+        let old = if adopted.tie && *local < self.key {
+            self.previous.replace(live)
         } else {
-            let old = std::mem::replace(&mut self.previous, self.current.take());
-            adopted.released.extend(old.map(|old| old.session.local_index()));
+            // A current session on which the peer was never heard may not push out the one before it: that
+            // is the one that the peer still seals with.
+            let unheard = !current.session.is_heard() && !concurrent && self.previous.is_some();
+            let old = if unheard {
+                self.current.take()
+            } else {
+                std::mem::replace(&mut self.previous, self.current.take())
+            };
             self.install(live, &mut adopted);
-        }
+            old
+        };
+        adopted.released.extend(old.map(|old| old.session.local_index()));
         adopted
     }
 
@@ -326,6 +333,8 @@ mod tests {
                 let adopted = peer.adopt(&local, live(2, false, 7, now));
                 assert!(!adopted.is_first && adopted.released.is_empty());
                 assert_eq!(adopted.tie, heard_first, "an unconfirmed session isn't kept against a confirmed");
+                let kept = if heard_first && ours_wins { 1 } else { 2 };
+                assert_eq!(peer.current.as_ref().unwrap().session.local_index(), kept);
                 // Frames arrive on the session that isn't current here but may be at the other side.
                 peer.settle_tie(&local);
                 assert!(!peer.settle_tie(&local), "and there it stays");
@@ -354,9 +363,25 @@ mod tests {
         let mut peer = peer(now);
         for index in 1..5 {
             let at = now + CONCURRENT * index;
-            let adopted = peer.adopt(&SMALL, live(index, index % 2 == 0, 7, at));
+            let mut next = live(index, index % 2 == 0, 7, at);
+            hear(&mut next, at);
+            let adopted = peer.adopt(&SMALL, next);
             assert!(adopted.is_current && !adopted.tie);
             assert_eq!(adopted.released, if index < 3 { vec![] } else { vec![index - 2] });
+        }
+    }
+
+    #[test]
+    fn a_session_on_which_nothing_was_heard_does_not_push_out_the_one_before_it() {
+        let now = start();
+        let mut peer = peer(now);
+        let mut heard = live(1, true, 7, now);
+        hear(&mut heard, now);
+        peer.adopt(&SMALL, heard);
+        for index in 2..5 {
+            let adopted = peer.adopt(&SMALL, live(index, true, 7, now + CONCURRENT * index));
+            assert_eq!(adopted.released, if index == 2 { vec![] } else { vec![index - 1] });
+            assert_eq!(peer.previous.as_ref().unwrap().session.local_index(), 1);
         }
     }
 

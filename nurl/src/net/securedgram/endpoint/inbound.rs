@@ -56,7 +56,9 @@ impl Endpoint {
         let peer = self.table.get_mut(slot)?;
         let key = peer.key;
         // Only the session that we seal with answers for itself: the peer may have lost it.
-        if peer.current.as_ref().is_some_and(|live| live.session.local_index() == u32_at(datagram, 1)) {
+        let index = u32_at(datagram, 1);
+        let on_current = peer.current.as_ref().is_some_and(|live| live.session.local_index() == index);
+        if on_current {
             peer.unanswered_since = None;
         }
         let newest = opened.newest_on_leg;
@@ -64,9 +66,8 @@ impl Endpoint {
         match channel {
             None => {
                 // A confirm: the initiator repeats it until it hears something.
-                let answer = peer.current.as_ref().is_some_and(|live| {
-                    !live.session.is_initiator() && live.session.local_index() == u32_at(datagram, 1)
-                });
+                let answer =
+                    on_current && peer.current.as_ref().is_some_and(|live| !live.session.is_initiator());
                 if answer && source.relay_src.is_none_or(|src| src == key) {
                     self.send_empty(now, slot, source.route);
                 }
@@ -74,7 +75,13 @@ impl Endpoint {
             }
             Some(channel::CONTROL) => {
                 match Control::decode(&datagram[body]) {
+<<<<<<< HEAD
                     Ok(Control::Close) => {
+=======
+                    // A close that comes late, on a session before this one, has been overtaken.
+                    Some(Control::Close) if !on_current => {}
+                    Some(Control::Close) => {
+>>>>>>> secure
                         peer.retry_at = peer.keep.then(|| now + RETRY_AFTER);
                         self.close_slot(now, slot, CloseReason::Remote);
                     }

@@ -548,6 +548,12 @@ impl fmt::Debug for Endpoint {
 
 #[cfg(test)]
 impl Endpoint {
+    /// Queues events until some are dropped.
+    pub(super) fn flood_events(&mut self, count: usize) {
+        let event = Event::HandshakeFailed { peer: self.local };
+        (0..count).for_each(|_| self.event(event));
+    }
+
     /// Our index and the peer's of the current session.
     pub(super) fn current_indices(&self, peer: &PublicKey) -> Option<(u32, u32)> {
         self.peer(peer)?

@@ -204,6 +204,22 @@ fn a_silently_restarted_peer_is_found_within_seconds_of_the_first_send() {
 }
 
 #[test]
+fn frames_on_the_session_before_are_no_answer_to_the_current_one() {
+    let mut world = World::pair(22);
+    world.run(REKEY_AFTER - SECOND);
+    // From here on nothing that node 0 seals arrives, so node 1 never leaves the old session; nor does its
+    // own handshake help.
+    world.lose = Box::new(|packet| packet.bytes[0] == [frames::INIT, frames::DATA][packet.to]);
+    for _ in 0..35 {
+        world.send(0, 1, b"x").unwrap();
+        world.send(1, 0, b"y").unwrap();
+        world.run(SECOND / 5);
+    }
+    assert!(world.nodes[0].received.len() > 30, "node 1 is heard all the time");
+    assert!(world.stats(0).inits_sent >= 3, "the first, the rekeying, and one for the silence on it");
+}
+
+#[test]
 fn a_close_ends_both_sides_at_once() {
     let mut world = World::pair(14);
     let (a, b) = (world.nodes[0].key, world.nodes[1].key);
@@ -213,6 +229,29 @@ fn a_close_ends_both_sides_at_once() {
     assert_eq!(world.nodes[0].events[1], Event::Closed { peer: b, reason: CloseReason::Local });
     assert_eq!(world.nodes[1].events[1], Event::Closed { peer: a, reason: CloseReason::Remote });
     assert!(!world.open(0, 1) && !world.open(1, 0));
+}
+
+#[test]
+fn a_late_close_of_the_session_before_does_not_end_the_present_one() {
+    let mut world = World::pair(23);
+    let (peer, now) = (world.nodes[1].key, world.now);
+    world.nodes[0].endpoint.close(now, &peer);
+    let mut close = Vec::new();
+    world.nodes[0].endpoint.poll_transmit(&mut close).unwrap();
+    world.connect(0, 1);
+    assert!(world.run_until(SECOND, |world| world.stats(1).rekeyed == 1));
+    let from = Source::direct(world.nodes[0].addr);
+    world.inject(1, from, &close);
+    assert!(world.both_open());
+    world.send(1, 0, b"x").unwrap();
+    world.run(SECOND);
+    assert_eq!(world.nodes[0].received.len(), 1);
+}
+
+#[test]
+fn an_endpoint_can_live_on_the_network_thread() {
+    fn assert_send<T: Send>() {}
+    assert_send::<Endpoint>();
 }
 
 #[test]

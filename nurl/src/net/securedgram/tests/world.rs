@@ -24,7 +24,6 @@ pub(super) struct Node {
 
 #[derive(Clone)]
 pub(super) struct Packet {
-    pub(super) from: usize,
     pub(super) to: usize,
     pub(super) source: Source,
     pub(super) bytes: Vec<u8>,
@@ -156,7 +155,7 @@ impl World {
             }
         };
         let Some(to) = to else { return };
-        let packet = Packet { from, to, source, bytes };
+        let packet = Packet { to, source, bytes };
         self.sent.push((self.now, packet.clone()));
         let lost = self.rng.next_u32() % 100 < self.loss_percent;
         if (self.lose)(&packet) || lost {
