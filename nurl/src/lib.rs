@@ -4,6 +4,7 @@
 //!
 //! | layer | module |
 //! | --- | --- |
+//! | compute | [`compute`] |
 //! | state | [`state`] |
 //! | ownership | [`ring`] |
 //! | keys | [`key`], [`mesh`] |
@@ -17,6 +18,8 @@ compile_error!(
 );
 
 // Without the cfg the world is empty: the modules step aside, so that only the error above is seen.
+#[cfg(any(not(feature = "sim"), madsim))]
+pub mod compute;
 #[cfg(any(not(feature = "sim"), madsim))]
 pub mod key;
 #[cfg(any(not(feature = "sim"), madsim))]

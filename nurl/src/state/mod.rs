@@ -7,3 +7,4 @@
 pub mod crdt;
 pub mod identity;
 pub mod replicator;
+pub mod store;
