@@ -100,6 +100,8 @@ pub struct Config {
     pub max_held_bytes: usize,
     /// Unacknowledged deltas at most.
     pub max_pending: usize,
+    /// Keys of others written here at most.
+    pub max_own: usize,
     /// Where the hybrid clock goes on: the durable [`Replicator::clock_high_water`].
     pub clock: Stamp,
     /// An observer writes through a member and holds nothing.
@@ -116,6 +118,7 @@ impl Default for Config {
             max_entries: MAX_ENTRIES,
             max_held_bytes: MAX_HELD_BYTES,
             max_pending: MAX_PENDING,
+            max_own: MAX_OWN,
             clock: Stamp::default(),
             observer: false,
         }

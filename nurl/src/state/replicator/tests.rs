@@ -620,6 +620,60 @@ fn full_tables_are_typed_errors_and_counted() {
 }
 
 #[test]
+fn a_node_that_cannot_remember_its_own_sums_refuses_the_write_and_keeps_its_copies() {
+    let mut mesh = Mesh::new(4);
+    mesh.config.max_own = 1;
+    mesh.start(0, 1);
+    mesh.set_ring(0..4);
+    let keys: Vec<[u8; 1]> =
+        (0..100u8).map(|n| [n]).filter(|key| ring(0..4).owns(&peer(0), key, 3)).take(5).collect();
+    for key in &keys {
+        mesh.update(0, key, &add(1));
+    }
+    mesh.run(5);
+    mesh.set_ring(1..4);
+    mesh.run(200);
+    assert_eq!(mesh.node(0).keys().count(), keys.len() - 1, "one was handed off, the others stay");
+    assert!(mesh.node(0).stats.hand_off_held > 0);
+    let (now, wall) = (mesh.now, mesh.wall);
+    let refused = mesh.node(0).update(now, wall, b"another", &add(1));
+    assert_eq!(refused, Err(UpdateError::Full("keys written")));
+}
+
+#[test]
+fn operations_are_bounded_at_both_ends() {
+    let mut mesh = Mesh::new(2);
+    let (now, wall) = (mesh.now, mesh.wall);
+    for _ in 0..operations::MAX_OPERATIONS {
+        mesh.node(0).operate(now, peer(1), b"k", add(1)).unwrap();
+    }
+    assert_eq!(mesh.node(0).operate(now, peer(1), b"k", add(1)), Err(UpdateError::Full("operations")));
+    let member = mesh.node(1);
+    let ask = |member: &mut Replicator, now, n: u32| {
+        let mut id = [0; 16];
+        id[..4].copy_from_slice(&n.to_le_bytes());
+        let message = Message::Operation { id: id.into(), key: b"n".to_vec().into(), op: add(1) };
+        member.handle_message(now, wall, peer(0), &message.encode());
+        while let Some((_, answer)) = member.poll_transmit() {
+            if let Some(Message::OperationReply { outcome, .. }) = Message::decode(&answer) {
+                return outcome;
+            }
+        }
+        panic!("no answer");
+    };
+    for n in 0..operations::MAX_REMEMBERED as u32 {
+        assert_eq!(ask(member, now, n), 0);
+    }
+    assert_eq!(ask(member, now, u32::MAX), 1, "busy, and nothing was done");
+    assert_eq!(ask(member, now, 0), 0, "what is remembered is still answered");
+    let later = now + operations::REMEMBER;
+    member.handle_timeout(later, wall);
+    assert_eq!(ask(member, later, u32::MAX), 0);
+    let Some(Value::Counter(counter)) = member.get(b"n") else { panic!() };
+    assert_eq!(counter.value(), operations::MAX_REMEMBERED as i128 + 1);
+}
+
+#[test]
 fn the_bytes_held_are_bounded() {
     let mut mesh = Mesh::new(1);
     mesh.config.max_held_bytes = 10_000;
