@@ -1,3 +1,4 @@
+<<<<<<< HEAD
 //! Compute: submit a task, the owner of its key executes it, the submitter gets one outcome.
 //!
 //! | module | what |
@@ -9,3 +10,8 @@
 pub mod handlers;
 pub mod job;
 pub mod pool;
+=======
+//! Computation: jobs run where their key lives, and what they do to the outside is fenced.
+
+pub mod lease;
+>>>>>>> ring
