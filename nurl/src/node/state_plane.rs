@@ -21,7 +21,7 @@ use crate::ring::Ring;
 use crate::rt::sync::{mpsc, watch};
 use crate::rt::task::Planes;
 use crate::rt::{self, time};
-use crate::state::crdt::Value;
+use crate::state::crdt::{Stamp, Value};
 use crate::state::identity::ReplicaId;
 use crate::state::replicator::{self, Replicator};
 use crate::state::store::Store;
@@ -32,6 +32,9 @@ const REPORTS: usize = 1_024;
 
 /// Inputs taken in one turn.
 const INPUTS_PER_TURN: usize = 256;
+
+/// Epoch counters that one write of the store reserves: a restart skips at most so many.
+const EPOCH_RESERVE: u64 = 1_024;
 
 /// Reads of replicated state under way.
 const READS: usize = 1_024;
@@ -68,16 +71,22 @@ pub(super) struct StatePlane {
     next_read: u64,
     view_complete: bool,
     epoch_told: u64,
+    /// What the store holds: a reserve, above every counter in use.
+    epoch_stored: u64,
 }
 
 impl StatePlane {
     pub(super) fn new(parts: StateParts) -> Result<StatePlane, Error> {
         let now = time::now();
         let failed = |error: crate::state::store::StoreError| Error::Store(error.to_string());
-        let (incarnation, epoch) = match &parts.store {
-            Some(store) => (store.incarnation(), store.epoch().map_err(failed)?),
+        let (replica, epoch, clock) = match &parts.store {
+            Some(store) => (
+                store.replica_id(parts.key),
+                store.epoch_counter().map_err(failed)?,
+                store.clock().map_err(failed)?,
+            ),
             // Without a store what was written is gone with the process, so the id is the process's.
-            None => (parts.boot, 0),
+            None => (ReplicaId { key: parts.key, incarnation: parts.boot }, 0, Stamp::default()),
         };
         let mut jobs = Jobs::new(
             job::Config { initial_epoch: epoch, ..job::Config::default() },
@@ -89,10 +98,22 @@ impl StatePlane {
         for (kind, limits) in parts.handlers.kinds() {
             jobs.register(kind, limits.clone());
         }
-        let replica = ReplicaId { key: parts.key, incarnation };
-        let config =
-            replicator::Config { observer: parts.role == Role::Observer, ..replicator::Config::default() };
-        let replicator = Replicator::new(config, replica, now, rt::rng("replicator"));
+        let observer = parts.role == Role::Observer;
+        let config = replicator::Config { observer, clock, ..replicator::Config::default() };
+        let mut replicator = Replicator::new(config, replica, now, rt::rng("replicator"));
+        if let Some(store) = &parts.store {
+            let (wall, mut refused) = (time::unix_now(), None);
+            store
+                .each_state(|key, record| {
+                    if let Err(error) = replicator.restore(now, wall, key, record) {
+                        refused = Some(error);
+                    }
+                })
+                .map_err(failed)?;
+            if let Some(error) = refused {
+                return Err(Error::Store(error.to_string()));
+            }
+        }
         let (reports_in, reports) = mpsc::channel(REPORTS);
         Ok(StatePlane {
             jobs,
@@ -110,7 +131,8 @@ impl StatePlane {
             reads: BTreeMap::new(),
             next_read: 0,
             view_complete: false,
-            epoch_told: epoch,
+            epoch_told: 0,
+            epoch_stored: epoch,
         })
     }
 
@@ -263,9 +285,14 @@ impl StatePlane {
         while let Some(event) = self.jobs.poll_event() {
             self.on_job_event(event);
         }
+        let mut changed = Vec::new();
         while let Some(event) = self.replicator.poll_event() {
-            self.on_state_event(event);
+            match event {
+                replicator::Event::Changed { key } => changed.push(key),
+                other => self.on_state_event(other),
+            }
         }
+        self.persist_state(&changed)?;
         while let Some((to, body)) = self.jobs.poll_transmit() {
             let message = NetCommand::Message { to, priority: Priority::Job, kind: kind::JOB, body };
             net.send(message).await.map_err(|_| Error::Closed)?;
@@ -278,17 +305,33 @@ impl StatePlane {
         Ok(())
     }
 
-    /// A counter is durable before anything carries it.
+    /// A counter is durable before anything carries it. The store is written once for many.
     async fn persist_epoch(&mut self, net: &mpsc::Sender<NetCommand>) -> Result<(), Error> {
         let highest = self.jobs.highest_epoch();
         if highest <= self.epoch_told {
             return Ok(());
         }
-        if let Some(store) = &self.store {
-            store.set_epoch(highest).map_err(|error| Error::Store(error.to_string()))?;
+        if let Some(store) = &self.store
+            && highest > self.epoch_stored
+        {
+            self.epoch_stored = highest.saturating_add(EPOCH_RESERVE);
+            store.set_epoch_counter(self.epoch_stored).map_err(|error| Error::Store(error.to_string()))?;
         }
         self.epoch_told = highest;
         net.send(NetCommand::NoteEpoch(highest)).await.map_err(|_| Error::Closed)
+    }
+
+    /// Replicated state is durable before an acknowledgement leaves, and no dot or sum is used twice.
+    fn persist_state(&mut self, changed: &[Vec<u8>]) -> Result<(), Error> {
+        let Some(store) = &self.store else { return Ok(()) };
+        if changed.is_empty() {
+            return Ok(());
+        }
+        let records: Vec<_> =
+            changed.iter().map(|key| (key.clone(), self.replicator.record(key))).collect();
+        store
+            .put_state(self.replicator.clock_high_water(), &records)
+            .map_err(|error| Error::Store(error.to_string()))
     }
 
     fn on_job_event(&mut self, event: job::Event) {
@@ -323,9 +366,9 @@ impl StatePlane {
             replicator::Event::ReadFailed { id } => {
                 (id, Err(Error::State("no owner of the key answered".to_owned())))
             }
-            // State stays in memory in this form; views converge by membership's own push-pull.
-            replicator::Event::Changed { .. }
-            | replicator::Event::ViewDiffers { .. }
+            // Views converge by membership's own push-pull.
+            replicator::Event::ViewDiffers { .. }
+            | replicator::Event::Changed { .. }
             | replicator::Event::OperationDone { .. } => return,
         };
         if let Some(reply) = self.reads.remove(&id) {

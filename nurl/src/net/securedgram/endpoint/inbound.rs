@@ -75,13 +75,9 @@ impl Endpoint {
             }
             Some(channel::CONTROL) => {
                 match Control::decode(&datagram[body]) {
-<<<<<<< HEAD
-                    Ok(Control::Close) => {
-=======
                     // A close that comes late, on a session before this one, has been overtaken.
-                    Some(Control::Close) if !on_current => {}
-                    Some(Control::Close) => {
->>>>>>> secure
+                    Ok(Control::Close) if !on_current => {}
+                    Ok(Control::Close) => {
                         peer.retry_at = peer.keep.then(|| now + RETRY_AFTER);
                         self.close_slot(now, slot, CloseReason::Remote);
                     }
