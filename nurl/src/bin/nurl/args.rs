@@ -78,6 +78,9 @@ pub(crate) struct MeshArgs {
     /// The mesh's ticket, or a file that holds it
     #[arg(long, env = "NURL_MESH", hide_env_values = true, value_name = "TICKET|FILE")]
     pub(crate) mesh: String,
+    /// How long to look for a hub and a member that answers
+    #[arg(long, default_value = "10s", value_parser = parse_duration, value_name = "DURATION")]
+    pub(crate) join: Duration,
 }
 
 #[derive(Debug, Args)]

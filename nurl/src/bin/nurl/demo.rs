@@ -117,7 +117,7 @@ impl Process {
         }
         // What follows is read and dropped, so that a full pipe never stalls the child.
         let mut lines = self.lines.take().expect("taken once, here");
-        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+        rt::task::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
         Ok(value)
     }
 }
@@ -162,8 +162,8 @@ impl Demo<'_> {
             done: Done { tasks: pieces.len(), files: Some(texts.len()), ..Done::default() },
         };
         demo.start_workers(&mesh).await?;
-        let node =
-            join(Node::builder(ticket(&mesh)?).role(Role::Member).listen(([127, 0, 0, 1], 0).into())).await?;
+        let builder = Node::builder(ticket(&mesh)?).role(Role::Member).listen(([127, 0, 0, 1], 0).into());
+        let (node, _) = join(builder, START).await?;
         demo.wait_for_members(&node).await?;
         let jobs = pieces.into_iter().map(|piece| Job { key: piece.key, payload: piece.bytes }).collect();
         demo.work(&node, jobs).await?;

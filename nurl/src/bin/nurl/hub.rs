@@ -11,15 +11,16 @@ use nurl::{PublicKey, SecretKey};
 use crate::args::{HubArgs, HubRole};
 use crate::client::{ticket, told_to_stop};
 use crate::event::Line;
-use crate::out::{Code, Failure, Out};
+use crate::key::bad_key_file;
+use crate::out::{Code, Failure, Out, unusable};
 
 pub(crate) async fn run(args: HubArgs, out: Out) -> Result<(), Failure> {
-    disk::create_dir_all(&args.state).map_err(|error| {
-        Failure::new(Code::Resource, format!("{}: {error}: choose another --state", args.state.display()))
-    })?;
+    disk::create_dir_all(&args.state)
+        .map_err(|error| unusable(&args.state, &error, "choose another --state"))?;
     let mut rng = rt::rng("hub");
-    let key = SecretKey::load_or_create(&args.state.join("key"), &mut rng)
-        .map_err(|error| Failure::new(Code::Resource, error.to_string()))?;
+    let key_file = args.state.join("key");
+    let key =
+        SecretKey::load_or_create(&key_file, &mut rng).map_err(|error| bad_key_file(&key_file, &error))?;
     let mesh_file = args.state.join("mesh");
     let known = match &args.mesh {
         Some(text) => Some(ticket(text)?),
@@ -85,7 +86,7 @@ fn keep(mesh: &Ticket, path: &Path) -> Result<(), Failure> {
         return Ok(());
     }
     disk::atomic_replace(path, format!("{}\n", *text).as_bytes())
-        .map_err(|error| Failure::new(Code::Resource, format!("{}: {error}", path.display())))
+        .map_err(|error| unusable(path, &error, "choose another --state"))
 }
 
 fn announce(

@@ -1,10 +1,12 @@
 //! Where output goes: results and events to stdout, everything that is only for a person to stderr.
 
 use std::io::{self, IsTerminal, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use nurl::Error;
+use nurl::compute::job::SubmitError;
 
 use crate::event::Line;
 
@@ -36,6 +38,20 @@ impl Failure {
     }
 }
 
+/// A path that can't be used, and what to do.
+pub(crate) fn unusable(path: &Path, error: &io::Error, hint: &str) -> Failure {
+    Failure::new(Code::Resource, format!("{}: {}: {hint}", path.display(), plain(error)))
+}
+
+/// The operating system's word without its number, which helps nobody.
+pub(crate) fn plain(error: &io::Error) -> String {
+    let text = error.to_string();
+    match text.find(" (os error") {
+        Some(end) => text[..end].to_owned(),
+        None => text,
+    }
+}
+
 impl From<Error> for Failure {
     fn from(error: Error) -> Failure {
         let code = match &error {
@@ -44,9 +60,19 @@ impl From<Error> for Failure {
             Error::Deadline(_) => Code::Deadline,
             Error::Job(_) => Code::JobFailed,
             Error::Listen { .. } | Error::Store(_) => Code::Resource,
+            // Busy is the mesh's state, the others are the caller's choice.
+            Error::Submit(SubmitError::Busy { .. }) => Code::Other,
+            Error::Submit(_) => Code::Usage,
+            Error::Meta(_) => Code::Usage,
             _ => Code::Other,
         };
-        Failure::new(code, error.to_string())
+        let message = match &error {
+            Error::Listen { addr, error } => {
+                format!("can't listen on {addr}: {}: choose another --listen", plain(error))
+            }
+            other => other.to_string(),
+        };
+        Failure::new(code, message)
     }
 }
 

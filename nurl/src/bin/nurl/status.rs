@@ -22,7 +22,7 @@ const PONG: Duration = Duration::from_secs(3);
 /// `nurl status`.
 pub(crate) async fn status(args: StatusArgs, out: Out) -> Result<(), Failure> {
     until_interrupted(async {
-        let node = observer(&args.mesh.mesh).await?;
+        let node = observer(&args.mesh).await?;
         let deadline = time::now() + args.wait;
         loop {
             let members = node.members().await?;
@@ -119,7 +119,7 @@ fn table(members: &[MemberInfo]) -> String {
 /// `nurl ping`.
 pub(crate) async fn ping(args: PingArgs, out: Out) -> Result<(), Failure> {
     until_interrupted(async {
-        let node = observer(&args.mesh.mesh).await?;
+        let node = observer(&args.mesh).await?;
         let peer = find(&node, &args.peer).await?;
         let mut answered = 0;
         for seq in 1..=args.count {

@@ -12,7 +12,8 @@ use crate::args::WorkerArgs;
 use crate::client::{join, ticket, told_to_stop};
 use crate::event::Line;
 use crate::handler::Program;
-use crate::out::{Code, Failure, Out};
+use crate::key::bad_key_file;
+use crate::out::{Code, Failure, Out, unusable};
 
 pub(crate) async fn run(args: WorkerArgs, out: Out) -> Result<(), Failure> {
     let mut builder = Node::builder(ticket(&args.mesh.mesh)?)
@@ -22,12 +23,11 @@ pub(crate) async fn run(args: WorkerArgs, out: Out) -> Result<(), Failure> {
         .weight(args.weight);
     if let Some(path) = &args.key {
         let key = SecretKey::load_or_create(path, &mut rt::rng("key"))
-            .map_err(|error| Failure::new(Code::Resource, error.to_string()))?;
+            .map_err(|error| bad_key_file(path, &error))?;
         builder = builder.key(key);
     }
     if let Some(path) = &args.state {
-        disk::create_dir_all(path)
-            .map_err(|error| Failure::new(Code::Resource, format!("{}: {error}", path.display())))?;
+        disk::create_dir_all(path).map_err(|error| unusable(path, &error, "choose another --state"))?;
         builder = builder.store(path);
     }
     let mut kinds: Vec<String> = handlers::BUILT_IN.map(String::from).to_vec();
@@ -52,8 +52,7 @@ pub(crate) async fn run(args: WorkerArgs, out: Out) -> Result<(), Failure> {
         });
     }
     kinds.sort();
-    let node = join(builder).await?;
-    let mut events = node.events();
+    let (node, mut events) = join(builder, args.mesh.join).await?;
     let line = Line::Ready {
         key: node.key().to_string(),
         addr: None,
