@@ -430,7 +430,7 @@ impl NetPlane {
     /// node alone is complete.
     fn on_contacts(&mut self, now: Instant, contacts: &[PublicKey]) {
         if contacts.is_empty() {
-            self.view_complete |= self.parts.detector.members().next().is_none();
+            self.view_complete |= self.parts.detector.live() <= 1;
             self.view_dirty = true;
             self.finish_joining();
         } else {
@@ -557,21 +557,21 @@ impl NetPlane {
             weight: member.meta.weight(),
             zone: member.meta.zone().to_owned(),
             kinds: member.meta.kinds().to_vec(),
-            live: matches!(member.state, State::Alive | State::Suspect),
-            placed: member.meta.roles().contains(Roles::WORKER) && is_placed(member),
+            live: member.state.is_live(),
+            placed: member.meta.roles().contains(Roles::WORKER) && member.is_placed(),
         };
-        let mut members: Vec<_> = self.parts.detector.members().map(ring_member).collect();
-        if self.parts.role == Role::Worker && self.leaving.is_none() {
-            members.push(ring_member(self.parts.detector.local()));
-        }
+        let members = self.parts.detector.members().map(ring_member).collect();
         let epoch = self.parts.detector.highest_epoch();
         self.parts.view.send(Arc::new(View { members, complete: self.view_complete, epoch }));
     }
 
+    /// The other members.
     fn members(&self) -> Vec<MemberInfo> {
+        let local = self.parts.detector.local().key;
         self.parts
             .detector
             .members()
+            .filter(|member| member.key != local)
             .map(|member| MemberInfo {
                 key: member.key,
                 state: member.state,
@@ -609,14 +609,5 @@ impl NetPlane {
             transport: self.parts.transport.stats(),
             last_hub_error: self.last_hub_error.values().next().map(|(reason, _)| *reason),
         }
-    }
-}
-
-/// Whether a member keeps its place on the ring: it has not left, and if it is dead, its store will be back.
-fn is_placed(member: &membership::Member) -> bool {
-    match member.state {
-        State::Alive | State::Suspect => true,
-        State::Dead => member.meta.roles().contains(Roles::STORE),
-        State::Left => false,
     }
 }
