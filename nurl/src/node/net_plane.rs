@@ -430,7 +430,7 @@ impl NetPlane {
     /// node alone is complete.
     fn on_contacts(&mut self, now: Instant, contacts: &[PublicKey]) {
         if contacts.is_empty() {
-            self.view_complete |= self.parts.detector.members().next().is_none();
+            self.view_complete |= self.others().next().is_none();
             self.view_dirty = true;
             self.finish_joining();
         } else {
@@ -551,6 +551,12 @@ impl NetPlane {
 
     // ---- Views.
 
+    /// Everyone but this node.
+    fn others(&self) -> impl Iterator<Item = &membership::Member> {
+        let detector = &self.parts.detector;
+        detector.members().filter(|member| member.key != detector.local().key)
+    }
+
     fn publish_view(&mut self) {
         let ring_member = |member: &membership::Member| RingMember {
             key: member.key,
@@ -560,7 +566,7 @@ impl NetPlane {
             live: matches!(member.state, State::Alive | State::Suspect),
             placed: member.meta.roles().contains(Roles::WORKER) && is_placed(member),
         };
-        let mut members: Vec<_> = self.parts.detector.members().map(ring_member).collect();
+        let mut members: Vec<_> = self.others().map(ring_member).collect();
         if self.parts.role == Role::Worker && self.leaving.is_none() {
             members.push(ring_member(self.parts.detector.local()));
         }
@@ -569,9 +575,7 @@ impl NetPlane {
     }
 
     fn members(&self) -> Vec<MemberInfo> {
-        self.parts
-            .detector
-            .members()
+        self.others()
             .map(|member| MemberInfo {
                 key: member.key,
                 state: member.state,

@@ -70,6 +70,8 @@ pub mod channel {
     pub const APPLICATION: u8 = 3;
     /// Group keys.
     pub const GROUP_KEYS: u8 = 4;
+    /// Echo: a ping of the layer above.
+    pub const ECHO: u8 = 5;
 }
 
 /// What an endpoint is and how it guards itself.
@@ -125,7 +127,7 @@ pub enum Received {
     Data {
         /// Who sealed it.
         peer: PublicKey,
-        /// Which channel it is for: 1 to 4.
+        /// Which channel it is for: 1 to 5.
         channel: u8,
         /// Where the body lies in the datagram.
         body: Range<usize>,
@@ -225,7 +227,7 @@ pub enum SealError {
         /// The limit in force.
         max_bytes: usize,
     },
-    /// Only channels 1 to 4 are for callers.
+    /// Only channels 1 to 5 are for callers.
     #[error("this channel isn't for callers")]
     BadChannel,
     /// The peer is ourselves, or isn't on the allow-list.

@@ -51,7 +51,7 @@ impl Endpoint {
         self.touch(slot);
         let body = HEADER_LEN + 1..HEADER_LEN + opened.len.max(1);
         let channel = (opened.len > 0).then(|| datagram[HEADER_LEN]);
-        let is_app = matches!(channel, Some(channel::MEMBERSHIP..=channel::GROUP_KEYS));
+        let is_app = matches!(channel, Some(channel::MEMBERSHIP..=channel::ECHO));
 
         let peer = self.table.get_mut(slot)?;
         let key = peer.key;

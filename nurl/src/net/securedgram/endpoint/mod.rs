@@ -143,7 +143,7 @@ impl Endpoint {
             self.stats.seal_too_large += 1;
             return Err(SealError::TooLarge { max_bytes: self.max_body_bytes });
         }
-        if !(channel::MEMBERSHIP..=channel::GROUP_KEYS).contains(&channel) {
+        if !(channel::MEMBERSHIP..=channel::ECHO).contains(&channel) {
             return Err(SealError::BadChannel);
         }
         let slot = self.slot_or_insert(now, peer)?;
