@@ -36,9 +36,12 @@ async fn main() -> Outcome {
     let moved_to = alice.socket.local_addr()?;
     alice.endpoint.on_network_change(time::now());
     println!("alice moves to {moved_to}");
-    let echo = soon("an echo after the move", talk(&mut alice, &mut bob, b"still there?")).await??;
+    // While it is in doubt where she is, bob answers to both addresses.
+    let mut echo = Vec::new();
+    while bob.address_of(&alice) != Some(moved_to) {
+        echo = soon("an echo after the move", talk(&mut alice, &mut bob, b"still there?")).await??;
+    }
     assert_eq!(echo, b"STILL THERE?");
-    assert_eq!(bob.address_of(&alice), Some(moved_to));
     assert_eq!(bob.endpoint.stats().established, 1, "one session carried all of it");
     println!("bob answered {:?} to {moved_to}, in the same session", String::from_utf8_lossy(&echo));
     Ok(())

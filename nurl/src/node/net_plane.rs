@@ -430,7 +430,8 @@ impl NetPlane {
     /// node alone is complete.
     fn on_contacts(&mut self, now: Instant, contacts: &[PublicKey]) {
         if contacts.is_empty() {
-            self.view_complete |= self.others().next().is_none();
+            let alone = self.others().next().is_none();
+            self.view_complete |= alone;
             self.view_dirty = true;
             self.finish_joining();
         } else {
