@@ -467,7 +467,7 @@ impl NetPlane {
     }
 
     fn begin_alone(&mut self) {
-        self.view_complete |= self.parts.detector.members().next().is_none();
+        self.view_complete |= self.others().next().is_none();
         self.view_dirty = true;
         self.finish_joining();
     }
@@ -586,6 +586,12 @@ impl NetPlane {
 
     // ---- Views.
 
+    /// Everyone but this node.
+    fn others(&self) -> impl Iterator<Item = &membership::Member> {
+        let detector = &self.parts.detector;
+        detector.members().filter(|member| member.key != detector.local().key)
+    }
+
     fn publish_view(&mut self) {
         let ring_member = |member: &membership::Member| RingMember {
             key: member.key,
@@ -602,11 +608,7 @@ impl NetPlane {
 
     /// The other members.
     fn members(&self) -> Vec<MemberInfo> {
-        let local = self.parts.detector.local().key;
-        self.parts
-            .detector
-            .members()
-            .filter(|member| member.key != local)
+        self.others()
             .map(|member| MemberInfo {
                 key: member.key,
                 state: member.state,

@@ -127,7 +127,7 @@ pub enum Received {
     Data {
         /// Who sealed it.
         peer: PublicKey,
-        /// Which channel it is for: 1 to 4.
+        /// Which channel it is for: 1 to 5.
         channel: u8,
         /// Where the body lies in the datagram.
         body: Range<usize>,
