@@ -98,6 +98,16 @@ pub(super) struct NetPlane {
     rng: Rng,
 }
 
+/// How far a turn came with the commands that wait.
+enum Taken {
+    /// None is left.
+    All,
+    /// The turn's share, or as many as there was room for.
+    Some,
+    /// Every handle is gone.
+    Closed,
+}
+
 /// When the plane's own chores are due.
 struct Due {
     hub_ping: Instant,
@@ -131,9 +141,11 @@ impl NetPlane {
         let mut command = None;
         loop {
             let now = time::now();
-            self.parts.driver.turn(&mut self.parts.transport, now);
-            if self.take_commands(now, command.take()) {
-                break;
+            let mut more = self.parts.driver.turn(&mut self.parts.transport, now);
+            match self.take_commands(now, command.take()) {
+                Taken::All => {}
+                Taken::Some => more = true,
+                Taken::Closed => break,
             }
             self.chores(now);
             self.work(now);
@@ -142,6 +154,10 @@ impl NetPlane {
             self.work(now);
             if self.leaving.as_ref().is_some_and(|(until, _)| now >= *until) {
                 break;
+            }
+            if more {
+                // There will be no wait that lets the other tasks of this plane and its poller run.
+                rt::task::yield_now().await;
             }
             let deadline = self.poll_timeout();
             let open = !self.parts.transport.is_full();
@@ -176,22 +192,22 @@ impl NetPlane {
         .min()
     }
 
-    /// Takes commands as long as there is room for what they send. Says whether the handles are gone.
-    fn take_commands(&mut self, now: Instant, first: Option<NetCommand>) -> bool {
+    /// Takes commands as long as there is room for what they send.
+    fn take_commands(&mut self, now: Instant, first: Option<NetCommand>) -> Taken {
         if let Some(command) = first {
             self.handle_command(now, command);
         }
         for _ in 0..COMMANDS_PER_TURN {
             if self.parts.transport.is_full() {
-                return false;
+                return Taken::Some;
             }
             match self.parts.commands.try_recv() {
                 Ok(command) => self.handle_command(now, command),
-                Err(mpsc::error::TryRecvError::Empty) => return false,
-                Err(mpsc::error::TryRecvError::Disconnected) => return true,
+                Err(mpsc::error::TryRecvError::Empty) => return Taken::All,
+                Err(mpsc::error::TryRecvError::Disconnected) => return Taken::Closed,
             }
         }
-        false
+        Taken::Some
     }
 
     fn handle_command(&mut self, now: Instant, command: NetCommand) {
