@@ -483,7 +483,8 @@ impl NetPlane {
     }
 
     fn begin_alone(&mut self) {
-        self.view_complete |= self.others().next().is_none();
+        let alone = self.others().next().is_none();
+        self.view_complete |= alone;
         self.view_dirty = true;
         self.finish_joining();
     }
