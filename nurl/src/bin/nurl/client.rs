@@ -9,7 +9,7 @@ use nurl::{Node, Ticket};
 use tokio::io::AsyncReadExt;
 
 use crate::args::MeshArgs;
-use crate::out::{Code, Failure};
+use crate::out::{Code, Failure, Out};
 
 /// The longest ticket file: the text form and a newline.
 const TICKET_FILE_LIMIT_BYTES: u64 = 4_096;
@@ -32,7 +32,8 @@ pub(crate) fn ticket(text: &str) -> Result<Ticket, Failure> {
 }
 
 /// A node that submits work or looks around: it owns no keys and is not gossiped about.
-pub(crate) async fn observer(mesh: &MeshArgs) -> Result<Node, Failure> {
+pub(crate) async fn observer(mesh: &MeshArgs, out: Out) -> Result<Node, Failure> {
+    let _waiting = out.waiting("looking for the mesh");
     let (node, _) = join(Node::builder(ticket(&mesh.mesh)?).role(Role::Observer), mesh.join).await?;
     Ok(node)
 }

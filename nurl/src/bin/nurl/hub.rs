@@ -1,11 +1,12 @@
 //! `nurl hub`.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
 use nurl::mesh::{Hub, Namespace, Ticket};
 use nurl::net::hub::{self, HubConfig, HubError, HubLimits};
 use nurl::net::relay::Roles;
-use nurl::rt::{self, disk};
+use nurl::rt::{self, disk, net};
 use nurl::{PublicKey, SecretKey};
 
 use crate::args::{HubArgs, HubRole};
@@ -57,7 +58,7 @@ pub(crate) async fn run(args: HubArgs, out: Out) -> Result<(), Failure> {
         HubError::PortInUse { .. } | HubError::Bind { .. } => Failure::new(Code::Resource, error.to_string()),
         other => Failure::new(Code::Usage, other.to_string()),
     })?;
-    let advertised = args.advertise.clone().unwrap_or_else(|| serving.addr().to_string());
+    let advertised = args.advertise.clone().unwrap_or_else(|| reachable(serving.addr()).to_string());
     if let Some(mesh) = &mut mesh {
         name_this_hub(mesh, key.public(), &advertised);
         if args.mesh.is_none() {
@@ -68,6 +69,19 @@ pub(crate) async fn run(args: HubArgs, out: Out) -> Result<(), Failure> {
     told_to_stop(args.exit_with_stdin).await;
     serving.shutdown().await;
     Ok(())
+}
+
+/// Where others find a hub that listens on every address: this host's first one that isn't loopback.
+fn reachable(addr: SocketAddr) -> SocketAddr {
+    if !addr.ip().is_unspecified() {
+        return addr;
+    }
+    let interfaces = net::interfaces().unwrap_or_default();
+    let mut usable = interfaces.iter().map(|interface| interface.addr).filter(|ip| !ip.is_loopback());
+    let same_family = usable.find(|ip| ip.is_ipv4() == addr.is_ipv4());
+    let loopback: IpAddr =
+        if addr.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
+    SocketAddr::new(same_family.unwrap_or(loopback), addr.port())
 }
 
 /// Puts this hub's present address into the ticket.

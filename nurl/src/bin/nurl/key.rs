@@ -8,18 +8,22 @@ use nurl::key::KeyError;
 use nurl::rt;
 
 use crate::args::KeyCommand;
+use crate::event::Line;
 use crate::out::{Code, Failure, Out, unusable};
 
 pub(crate) fn run(command: KeyCommand, out: Out) -> Result<(), Failure> {
     let key = match command {
-        KeyCommand::New { path } => {
+        KeyCommand::New { path, .. } => {
             let key = SecretKey::generate(&mut rt::rng("key"));
             key.save_new(&path).map_err(|error| bad_key_file(&path, &error))?;
             key
         }
-        KeyCommand::Show { path } => SecretKey::load(&path).map_err(|error| bad_key_file(&path, &error))?,
+        KeyCommand::Show { path, .. } => {
+            SecretKey::load(&path).map_err(|error| bad_key_file(&path, &error))?
+        }
     };
-    out.raw(format!("{}\n", key.public()).as_bytes());
+    let key = key.public().to_string();
+    out.line(&Line::Key { key: key.clone() }, || Some(key));
     Ok(())
 }
 

@@ -145,7 +145,8 @@ pub(crate) async fn submit(args: SubmitArgs, out: Out) -> Result<(), Failure> {
     let payload = payload(args.payload.as_deref()).await?;
     let key = args.key.unwrap_or_else(random_key);
     until_interrupted(async {
-        let node = observer(&args.mesh).await?;
+        let node = observer(&args.mesh, out).await?;
+        let waiting = out.waiting("waiting for the result");
         let mut course = run_all(&node, &args.kind, vec![Job { key, payload }], 1, args.timeout);
         let mut ended = Err(Failure::new(Code::Other, "the node stopped"));
         while let Some(update) = course.recv().await {
@@ -155,6 +156,7 @@ pub(crate) async fn submit(args: SubmitArgs, out: Out) -> Result<(), Failure> {
                     out.line(&line, || None);
                 }
                 Update::Ended { outcome, .. } => {
+                    waiting.hide();
                     if out.json {
                         out.line(&result_line(None, None, &update), || None);
                     } else if let Ok(bytes) = outcome {
@@ -180,7 +182,7 @@ pub(crate) async fn map(args: MapArgs, out: Out) -> Result<(), Failure> {
     let total = jobs.len();
     let begun = time::now();
     until_interrupted(async {
-        let node = observer(&args.mesh).await?;
+        let node = observer(&args.mesh, out).await?;
         let bar = out.progress(total, &args.kind);
         let mut course = run_all(&node, &args.kind, jobs, usize::from(args.window), args.timeout);
         // Results are written in order: those that come early wait here.
@@ -242,7 +244,7 @@ pub(crate) async fn wordcount(args: WordcountArgs, out: Out) -> Result<(), Failu
     let total = pieces.len();
     let begun = time::now();
     until_interrupted(async {
-        let node = observer(&args.mesh).await?;
+        let node = observer(&args.mesh, out).await?;
         let jobs = pieces.into_iter().map(|piece| Job { key: piece.key, payload: piece.bytes }).collect();
         let mut course = run_all(&node, "wordcount", jobs, WINDOW, Duration::from_secs(300));
         let bar = out.progress(total, "wordcount");

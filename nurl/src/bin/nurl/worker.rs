@@ -1,5 +1,6 @@
 //! `nurl worker`.
 
+use std::io;
 use std::time::Duration;
 
 use nurl::compute::handlers;
@@ -67,7 +68,8 @@ pub(crate) async fn run(args: WorkerArgs, out: Out) -> Result<(), Failure> {
         rt::select! {
             () = &mut stop => break,
             event = events.next() => match event {
-                Some(event) => tell(&event, out),
+                // Nobody reads any more: that is how a parent or a pipe says to stop.
+                Some(event) => if tell(&event, out).is_err() { break },
                 None => break,
             },
         }
@@ -77,7 +79,7 @@ pub(crate) async fn run(args: WorkerArgs, out: Out) -> Result<(), Failure> {
     Ok(())
 }
 
-fn tell(event: &NodeEvent, out: Out) {
+fn tell(event: &NodeEvent, out: Out) -> io::Result<()> {
     let job = |task: &TaskId, kind: &str, state, error: &Option<String>| Line::Job {
         task: task.to_string(),
         kind: kind.to_owned(),
@@ -125,7 +127,7 @@ fn tell(event: &NodeEvent, out: Out) {
             (Line::Lagged { lost: *lost }, format!("{lost} events lost: output is too slow"))
         }
     };
-    out.line(&line, || Some(human));
+    out.try_line(&line, || Some(human))
 }
 
 /// A path's name in output.
