@@ -327,8 +327,7 @@ impl StatePlane {
         if changed.is_empty() {
             return Ok(());
         }
-        let records: Vec<_> =
-            changed.iter().map(|key| (key.clone(), self.replicator.record(key))).collect();
+        let records: Vec<_> = changed.iter().map(|key| (key.clone(), self.replicator.record(key))).collect();
         store
             .put_state(self.replicator.clock_high_water(), &records)
             .map_err(|error| Error::Store(error.to_string()))
