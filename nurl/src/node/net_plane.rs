@@ -98,6 +98,16 @@ pub(super) struct NetPlane {
     rng: Rng,
 }
 
+/// How far a turn came with the commands that wait.
+enum Taken {
+    /// None is left.
+    All,
+    /// The turn's share, or as many as there was room for.
+    Some,
+    /// Every handle is gone.
+    Closed,
+}
+
 /// When the plane's own chores are due.
 struct Due {
     hub_ping: Instant,
@@ -131,9 +141,11 @@ impl NetPlane {
         let mut command = None;
         loop {
             let now = time::now();
-            self.parts.driver.turn(&mut self.parts.transport, now);
-            if self.take_commands(now, command.take()) {
-                break;
+            let mut more = self.parts.driver.turn(&mut self.parts.transport, now);
+            match self.take_commands(now, command.take()) {
+                Taken::All => {}
+                Taken::Some => more = true,
+                Taken::Closed => break,
             }
             self.chores(now);
             self.work(now);
@@ -142,6 +154,10 @@ impl NetPlane {
             self.work(now);
             if self.leaving.as_ref().is_some_and(|(until, _)| now >= *until) {
                 break;
+            }
+            if more {
+                // There will be no wait that lets the other tasks of this plane and its poller run.
+                rt::task::yield_now().await;
             }
             let deadline = self.poll_timeout();
             let open = !self.parts.transport.is_full();
@@ -176,22 +192,22 @@ impl NetPlane {
         .min()
     }
 
-    /// Takes commands as long as there is room for what they send. Says whether the handles are gone.
-    fn take_commands(&mut self, now: Instant, first: Option<NetCommand>) -> bool {
+    /// Takes commands as long as there is room for what they send.
+    fn take_commands(&mut self, now: Instant, first: Option<NetCommand>) -> Taken {
         if let Some(command) = first {
             self.handle_command(now, command);
         }
         for _ in 0..COMMANDS_PER_TURN {
             if self.parts.transport.is_full() {
-                return false;
+                return Taken::Some;
             }
             match self.parts.commands.try_recv() {
                 Ok(command) => self.handle_command(now, command),
-                Err(mpsc::error::TryRecvError::Empty) => return false,
-                Err(mpsc::error::TryRecvError::Disconnected) => return true,
+                Err(mpsc::error::TryRecvError::Empty) => return Taken::All,
+                Err(mpsc::error::TryRecvError::Disconnected) => return Taken::Closed,
             }
         }
-        false
+        Taken::Some
     }
 
     fn handle_command(&mut self, now: Instant, command: NetCommand) {
@@ -467,7 +483,8 @@ impl NetPlane {
     }
 
     fn begin_alone(&mut self) {
-        self.view_complete |= self.parts.detector.members().next().is_none();
+        let alone = self.others().next().is_none();
+        self.view_complete |= alone;
         self.view_dirty = true;
         self.finish_joining();
     }
@@ -586,27 +603,29 @@ impl NetPlane {
 
     // ---- Views.
 
+    /// Everyone but this node.
+    fn others(&self) -> impl Iterator<Item = &membership::Member> {
+        let detector = &self.parts.detector;
+        detector.members().filter(|member| member.key != detector.local().key)
+    }
+
     fn publish_view(&mut self) {
         let ring_member = |member: &membership::Member| RingMember {
             key: member.key,
             weight: member.meta.weight(),
             zone: member.meta.zone().to_owned(),
             kinds: member.meta.kinds().to_vec(),
-            live: matches!(member.state, State::Alive | State::Suspect),
-            placed: member.meta.roles().contains(Roles::WORKER) && is_placed(member),
+            live: member.state.is_live(),
+            placed: member.meta.roles().contains(Roles::WORKER) && member.is_placed(),
         };
-        let mut members: Vec<_> = self.parts.detector.members().map(ring_member).collect();
-        if self.parts.role == Role::Worker && self.leaving.is_none() {
-            members.push(ring_member(self.parts.detector.local()));
-        }
+        let members = self.parts.detector.members().map(ring_member).collect();
         let epoch = self.parts.detector.highest_epoch();
         self.parts.view.send(Arc::new(View { members, complete: self.view_complete, epoch }));
     }
 
+    /// The other members.
     fn members(&self) -> Vec<MemberInfo> {
-        self.parts
-            .detector
-            .members()
+        self.others()
             .map(|member| MemberInfo {
                 key: member.key,
                 state: member.state,
@@ -644,14 +663,5 @@ impl NetPlane {
             transport: self.parts.transport.stats(),
             last_hub_error: self.last_hub_error.values().next().map(|(reason, _)| *reason),
         }
-    }
-}
-
-/// Whether a member keeps its place on the ring: it has not left, and if it is dead, its store will be back.
-fn is_placed(member: &membership::Member) -> bool {
-    match member.state {
-        State::Alive | State::Suspect => true,
-        State::Dead => member.meta.roles().contains(Roles::STORE),
-        State::Left => false,
     }
 }

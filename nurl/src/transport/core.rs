@@ -359,7 +359,9 @@ impl Transport {
             return Vec::new();
         }
         // One allocation for all: each body is a slice of it.
-        let bytes = Bytes::from(std::mem::take(&mut self.inbox));
+        // The next turn will bring about as much.
+        let next = Vec::with_capacity(self.inbox.len());
+        let bytes = Bytes::from(std::mem::replace(&mut self.inbox, next));
         self.inbox_index.drain(..).map(|(peer, range)| Datagram { peer, body: bytes.slice(range) }).collect()
     }
 
