@@ -1,5 +1,5 @@
-//! The handshake: `Noise_IKpsk2_25519_ChaChaPoly_SHA256` (Noise revision 34), run by `snow` over our own
-//! primitives.
+//! The handshakes: `Noise_IKpsk2_25519_ChaChaPoly_SHA256` between peers, [`Ik`] without the pre-shared key for
+//! control connections (Noise revision 34), run by `snow` over our own primitives.
 //!
 //! **Promises.** The initiator knows the responder's static key beforehand and hides its own; both ends
 //! leave with the same two transport keys, or the message is refused and the handshake is as it was: a
@@ -19,10 +19,12 @@
 
 pub mod backend;
 mod handshake;
+mod ik;
 mod resolver;
 
 pub use backend::{AeadKey, Backend, OpenFailed, SharedSecret, StaticKey};
 pub use handshake::{Initiator, MESSAGE_1_OVERHEAD, MESSAGE_2_OVERHEAD, Responder, TransportKeys};
+pub use ik::Ik;
 
 /// Why a handshake message was refused or couldn't be made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -29,12 +29,10 @@ pub const CONCURRENT: Duration = Duration::from_secs(5);
 /// §6.2: the reject time less the attempts that fit).
 pub const REKEY_AFTER_AS_RESPONDER: Duration = Duration::from_secs(165);
 
-/// Application data that nothing answered for this long: the peer may have restarted.
+/// Application data that nothing answered for this long: the peer may have restarted. A peer that has nothing
+/// to say answers by a keepalive long before that
+/// ([`PathConfig::answer_delay`](super::paths::PathConfig::answer_delay)).
 pub const UNANSWERED: Duration = Duration::from_secs(3);
-
-/// Who received application data and had nothing to say for this long sends a keepalive; it must come well
-/// before the sender's [`UNANSWERED`]. Only application data asks for it, so two idle peers are silent.
-pub const PASSIVE_KEEPALIVE: Duration = Duration::from_secs(1);
 
 /// The first wait before a confirm is repeated; it doubles.
 pub const CONFIRM_WAIT: Duration = Duration::from_millis(200);
@@ -92,7 +90,6 @@ pub(super) struct Peer {
     pub(super) confirm: Option<Confirm>,
     pub(super) rekey_timer: Option<Instant>,
     pub(super) unanswered_since: Option<Instant>,
-    pub(super) owes_keepalive: Option<Instant>,
     pub(super) last_app: Option<Instant>,
     pub(super) dirty: bool,
     pub(super) timer: Option<Instant>,
@@ -134,7 +131,6 @@ impl Peer {
             confirm: None,
             rekey_timer: None,
             unanswered_since: None,
-            owes_keepalive: None,
             last_app: None,
             dirty: false,
             timer: None,
@@ -233,7 +229,6 @@ impl Peer {
         self.confirm = None;
         self.rekey_timer = None;
         self.unanswered_since = None;
-        self.owes_keepalive = None;
         let all = self.current.take().into_iter().chain(self.previous.take()).chain(self.next.drain(..));
         all.map(|live| live.session.local_index()).collect()
     }
@@ -262,7 +257,6 @@ impl Peer {
             self.confirm.as_ref().map(|confirm| confirm.at),
             self.rekey_timer,
             self.unanswered_since.map(|since| since + UNANSWERED),
-            self.owes_keepalive,
             self.current.as_ref().map(expiry),
             self.previous.as_ref().map(expiry),
             self.next.iter().map(expiry).min(),

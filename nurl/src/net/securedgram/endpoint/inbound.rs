@@ -4,7 +4,6 @@ use std::time::Instant;
 
 use super::super::frames::{Kind, Refusal, classify, u32_at};
 use super::super::paths::Control;
-use super::super::peer::PASSIVE_KEEPALIVE;
 use super::super::source::Source;
 use super::super::table::Slot;
 use super::super::{CloseReason, Received, channel};
@@ -51,7 +50,7 @@ impl Endpoint {
         self.touch(slot);
         let body = HEADER_LEN + 1..HEADER_LEN + opened.len.max(1);
         let channel = (opened.len > 0).then(|| datagram[HEADER_LEN]);
-        let is_app = matches!(channel, Some(channel::MEMBERSHIP..=channel::GROUP_KEYS));
+        let is_app = channel.is_some_and(channel::is_callers);
 
         let peer = self.table.get_mut(slot)?;
         let key = peer.key;
@@ -87,7 +86,6 @@ impl Endpoint {
                 None
             }
             Some(channel) if is_app => {
-                peer.owes_keepalive.get_or_insert(now + PASSIVE_KEEPALIVE);
                 peer.last_app = Some(now);
                 Some(Received::Data { peer: key, channel, body })
             }

@@ -60,6 +60,8 @@ fn a_replayed_message_1_neither_replaces_the_session_nor_moves_anything() {
     world.run(SECOND);
     assert_eq!((world.nodes[0].received.len(), world.nodes[1].received.len()), (1, 1));
     assert_eq!(world.nodes[1].events.len(), 1);
+    let real = Some(Route::Direct(world.nodes[0].addr));
+    assert!(world.nodes[1].paths.iter().all(|(_, event)| event.route == real));
 }
 
 #[test]
@@ -349,7 +351,7 @@ fn an_unknown_channel_and_a_malformed_control_message_are_counted() {
     let (_, keys) = noise.read_response(&psk, &answer.1[9..69], &mut [0; 12]).unwrap();
     let remote = frames::u32_at(&answer.1, 1);
     let mut session = crate::net::session::Session::new(&keys, 0x0909_0909, remote, true, world.now);
-    for plaintext in [&[5][..], &[255, 1], &[0], &[0, 250, 1], &[0, 4]] {
+    for plaintext in [&[channel::ECHO + 1][..], &[255, 1], &[0], &[0, 250, 1], &[0, 4]] {
         let mut frame = Vec::new();
         session.seal(world.now, plaintext, &[], &mut frame).unwrap();
         world.inject(1, from, &frame);
