@@ -195,7 +195,7 @@ impl Transport {
                 Ok(Sent::Sealed)
             }
             Err(securedgram::SealError::NoSession) => {
-                self.connect(now, peer);
+                self.connect(now, peer)?;
                 self.waiting.push(now, peer, channel, Bytes::copy_from_slice(body));
                 Ok(Sent::Waiting)
             }
@@ -216,7 +216,8 @@ impl Transport {
         body: Bytes,
     ) -> Result<MessageId, reliable::SendError> {
         let id = self.reliable.send(now, peer, priority, kind, body)?;
-        self.connect(now, peer);
+        // Who wants to know whether a session is allowed has called it before.
+        let _ = self.connect(now, peer);
         Ok(id)
     }
 
@@ -259,13 +260,19 @@ impl Transport {
     }
 
     /// Begins a session with `peer`, if there is none.
-    pub fn connect(&mut self, now: Instant, peer: PublicKey) {
+    ///
+    /// # Errors
+    /// [`SendError::Oneself`] and [`SendError::Refused`].
+    pub fn connect(&mut self, now: Instant, peer: PublicKey) -> Result<(), SendError> {
         if peer == self.local {
-            return;
+            return Err(SendError::Oneself);
         }
         self.meet(now, peer);
-        // A peer that isn't allowed, or one too many: the send that needs the session says so.
-        let _ = self.endpoint.connect(now, &peer);
+        self.endpoint.connect(now, &peer).map_err(|_| {
+            // Not allowed, or one too many: whoever is refused takes no place here.
+            self.peers.remove(&peer);
+            SendError::Refused
+        })
     }
 
     /// A peer that is new here can be reached through the hubs that are up.
@@ -599,7 +606,7 @@ impl Transport {
                 for packet in plain.chunks(segment.unwrap_or(plain.len()).max(1)) {
                     // Without a session the packet is lost, and QUIC sends it again.
                     if self.seal_and_send(now, peer, channel::RELIABLE, packet).is_err() {
-                        self.connect(now, peer);
+                        let _ = self.connect(now, peer);
                     }
                 }
                 moved = true;
