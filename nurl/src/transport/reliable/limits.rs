@@ -74,7 +74,3 @@ pub(super) const GONE_INTERVAL: Duration = Duration::from_millis(100);
 /// While the receive budget is exceeded, the one peer that is read from must make progress within this
 /// time, or its connection is closed to free its bytes.
 pub(super) const STALL: Duration = Duration::from_secs(10);
-
-/// Stream chunks below this are copied out of their datagram, so that a 1-byte chunk doesn't keep a
-/// 1,200-byte buffer alive.
-pub(super) const SMALL_CHUNK_BYTES: usize = 512;
