@@ -143,6 +143,11 @@ impl Sim {
         Ok(received)
     }
 
+    /// Whether a receive would not wait.
+    pub(crate) fn udp_readable(&self, key: Key) -> io::Result<bool> {
+        self.udp.get(key).map(|socket| !socket.waiting.is_empty()).ok_or_else(dead)
+    }
+
     /// Registers a reader to be woken at the next datagram.
     pub(crate) fn udp_wait(&mut self, key: Key, waker: &Waker) {
         if let Some(socket) = self.udp.get_mut(key)

@@ -108,6 +108,28 @@ impl UdpSocket {
         Ok(())
     }
 
+    /// Waits until a receive may succeed. Cancel safe.
+    ///
+    /// # Errors
+    /// When the process that bound it is gone.
+    pub async fn readable(&self) -> io::Result<()> {
+        poll_fn(|cx| {
+            let readable = sim::try_with(|sim| {
+                let readable = sim.udp_readable(self.key)?;
+                if !readable {
+                    sim.udp_wait(self.key, cx.waker());
+                }
+                Ok(readable)
+            });
+            match readable.unwrap_or_else(|| Err(dead())) {
+                Ok(true) => Poll::Ready(Ok(())),
+                Ok(false) => Poll::Pending,
+                Err(error) => Poll::Ready(Err(error)),
+            }
+        })
+        .await
+    }
+
     /// Receives without waiting; see [`recv`](UdpSocket::recv).
     ///
     /// # Errors

@@ -28,6 +28,9 @@ use crate::transport::{Transport, TransportConfig};
 /// Handler threads when nothing else is said: as many as cores, within these bounds.
 const POOL_DEFAULT: std::ops::RangeInclusive<usize> = 2..=64;
 
+/// The database within a node's store directory.
+const STORE_FILE: &str = "nurl.redb";
+
 /// A node to be; see [`Node::builder`].
 pub struct Builder {
     ticket: Ticket,
@@ -155,8 +158,13 @@ impl Builder {
         let public = key.public();
         let boot = rt::rng("boot id").next_u64();
         let planes = Planes::start("nurl", self.pool).map_err(Error::Threads)?;
-        let store = self.store.as_deref().map(Store::open_dir).transpose();
-        let store = store.map_err(|error| Error::Store(error.to_string()))?;
+        let store = match &self.store {
+            Some(dir) => {
+                let opened = Store::open(&dir.join(STORE_FILE), &mut rt::rng("store"));
+                Some(opened.map_err(|error| Error::Store(error.to_string()))?)
+            }
+            None => None,
+        };
 
         let mut roles = Roles::NONE;
         if self.role == Role::Worker {

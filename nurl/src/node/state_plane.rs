@@ -21,9 +21,9 @@ use crate::ring::Ring;
 use crate::rt::sync::{mpsc, watch};
 use crate::rt::task::Planes;
 use crate::rt::{self, time};
-use crate::state::crdt::Value;
+use crate::state::crdt::{Stamp, Value};
 use crate::state::identity::ReplicaId;
-use crate::state::replicator::{self, Replicator};
+use crate::state::replicator::{self, Op, OperationId, OperationOutcome, Replicator, UpdateError};
 use crate::state::store::Store;
 use crate::transport::{Priority, kind};
 
@@ -32,6 +32,9 @@ const REPORTS: usize = 1_024;
 
 /// Inputs taken in one turn.
 const INPUTS_PER_TURN: usize = 256;
+
+/// Epoch counters that one write of the store reserves: a restart skips at most so many.
+const EPOCH_RESERVE: u64 = 1_024;
 
 /// Reads of replicated state under way.
 const READS: usize = 1_024;
@@ -51,6 +54,14 @@ pub(super) struct StateParts {
     pub(super) bus: Bus,
 }
 
+/// Why a key is being read.
+enum Reading {
+    /// The application asked.
+    Asked(Reply<Result<Option<Value>, Error>>),
+    /// A remove elsewhere than on an owner takes away what was read.
+    Remove { key: Bytes, op: Op, reply: Reply<Result<(), Error>> },
+}
+
 pub(super) struct StatePlane {
     jobs: Jobs,
     pool: Pool,
@@ -64,20 +75,28 @@ pub(super) struct StatePlane {
     bus: Bus,
     courses: BTreeMap<TaskId, Course>,
     running: BTreeMap<RunId, (TaskId, String)>,
-    reads: BTreeMap<u64, Reply<Result<Option<Value>, Error>>>,
+    ring: Arc<Ring>,
+    reads: BTreeMap<u64, Reading>,
     next_read: u64,
+    operations: BTreeMap<OperationId, Reply<Result<(), Error>>>,
     view_complete: bool,
     epoch_told: u64,
+    /// What the store holds: a reserve, above every counter in use.
+    epoch_stored: u64,
 }
 
 impl StatePlane {
     pub(super) fn new(parts: StateParts) -> Result<StatePlane, Error> {
         let now = time::now();
         let failed = |error: crate::state::store::StoreError| Error::Store(error.to_string());
-        let (incarnation, epoch) = match &parts.store {
-            Some(store) => (store.incarnation(), store.epoch().map_err(failed)?),
+        let (replica, epoch, clock) = match &parts.store {
+            Some(store) => (
+                store.replica_id(parts.key),
+                store.epoch_counter().map_err(failed)?,
+                store.clock().map_err(failed)?,
+            ),
             // Without a store what was written is gone with the process, so the id is the process's.
-            None => (parts.boot, 0),
+            None => (ReplicaId { key: parts.key, incarnation: parts.boot }, 0, Stamp::default()),
         };
         let mut jobs = Jobs::new(
             job::Config { initial_epoch: epoch, ..job::Config::default() },
@@ -89,10 +108,22 @@ impl StatePlane {
         for (kind, limits) in parts.handlers.kinds() {
             jobs.register(kind, limits.clone());
         }
-        let replica = ReplicaId { key: parts.key, incarnation };
-        let config =
-            replicator::Config { observer: parts.role == Role::Observer, ..replicator::Config::default() };
-        let replicator = Replicator::new(config, replica, now, rt::rng("replicator"));
+        let observer = parts.role == Role::Observer;
+        let config = replicator::Config { observer, clock, ..replicator::Config::default() };
+        let mut replicator = Replicator::new(config, replica, now, rt::rng("replicator"));
+        if let Some(store) = &parts.store {
+            let (wall, mut refused) = (time::unix_now(), None);
+            store
+                .each_state(|key, record| {
+                    if let Err(error) = replicator.restore(now, wall, key, record) {
+                        refused = Some(error);
+                    }
+                })
+                .map_err(failed)?;
+            if let Some(error) = refused {
+                return Err(Error::Store(error.to_string()));
+            }
+        }
         let (reports_in, reports) = mpsc::channel(REPORTS);
         Ok(StatePlane {
             jobs,
@@ -107,10 +138,13 @@ impl StatePlane {
             bus: parts.bus,
             courses: BTreeMap::new(),
             running: BTreeMap::new(),
+            ring: Arc::default(),
             reads: BTreeMap::new(),
             next_read: 0,
+            operations: BTreeMap::new(),
             view_complete: false,
-            epoch_told: epoch,
+            epoch_told: 0,
+            epoch_stored: epoch,
         })
     }
 
@@ -163,7 +197,8 @@ impl StatePlane {
         let ring = Arc::new(Ring::new(view.members.iter().cloned()));
         self.jobs.note_epoch(view.epoch);
         self.jobs.set_placement(now, ring.clone());
-        self.replicator.set_ring(now, ring);
+        self.replicator.set_ring(now, ring.clone());
+        self.ring = ring;
         if view.complete && !self.view_complete {
             self.view_complete = true;
             self.jobs.on_view_complete(now);
@@ -218,11 +253,8 @@ impl StatePlane {
             StateCommand::Cancel { task, reply } => {
                 let _ = reply.send(self.jobs.cancel(now, task));
             }
-            StateCommand::Update { key, op, reply } => {
-                let done = self.replicator.update(now, time::unix_now(), &key, &op);
-                let _ = reply.send(done.map_err(|error| Error::State(error.to_string())));
-            }
-            StateCommand::Read { key, reply } => self.read(now, &key, reply),
+            StateCommand::Update { key, op, reply } => self.update(now, key, op, reply),
+            StateCommand::Read { key, reply } => self.read(now, &key, Reading::Asked(reply)),
             StateCommand::Stats { reply } => {
                 let _ = reply.send(StateStats { jobs: self.jobs.stats().clone() });
             }
@@ -230,19 +262,59 @@ impl StatePlane {
         }
     }
 
-    fn read(&mut self, now: Instant, key: &Bytes, reply: Reply<Result<Option<Value>, Error>>) {
+    fn update(&mut self, now: Instant, key: Bytes, op: Op, reply: Reply<Result<(), Error>>) {
+        match self.replicator.update(now, time::unix_now(), &key, &op) {
+            Err(UpdateError::NeedsRead) => self.read(now, &key.clone(), Reading::Remove { key, op, reply }),
+            Err(UpdateError::Observer) => self.operate(now, &key, op, reply),
+            done => {
+                let _ = reply.send(done.map_err(refused));
+            }
+        }
+    }
+
+    /// An observer has no replica id: the key's first owner writes in its place.
+    fn operate(&mut self, now: Instant, key: &[u8], op: Op, reply: Reply<Result<(), Error>>) {
+        let asked = match self.ring.owners(key, 1).first() {
+            Some(owner) => self.replicator.operate(now, *owner, key, op),
+            None => Err(UpdateError::NoOwners),
+        };
+        match asked {
+            Ok(id) => {
+                self.operations.insert(id, reply);
+            }
+            Err(error) => {
+                let _ = reply.send(Err(refused(error)));
+            }
+        }
+    }
+
+    fn read(&mut self, now: Instant, key: &[u8], reading: Reading) {
         if self.reads.len() >= READS {
-            let _ = reply.send(Err(Error::State("too many reads are under way".to_owned())));
-            return;
+            return reading.fail(Error::State("too many reads are under way".to_owned()));
         }
         self.next_read += 1;
         match self.replicator.read(now, key, self.next_read) {
             Ok(()) => {
-                self.reads.insert(self.next_read, reply);
+                self.reads.insert(self.next_read, reading);
             }
-            Err(error) => {
-                let _ = reply.send(Err(Error::State(error.to_string())));
+            Err(error) => reading.fail(refused(error)),
+        }
+    }
+
+    fn on_read(&mut self, id: u64, value: Option<Value>) {
+        match self.reads.remove(&id) {
+            Some(Reading::Asked(reply)) => {
+                let _ = reply.send(Ok(value));
             }
+            Some(Reading::Remove { key, op, reply }) => {
+                // Where there is nothing, there is nothing to remove.
+                let done = value.map_or(Ok(()), |observed| {
+                    let (now, wall) = (time::now(), time::unix_now());
+                    self.replicator.update_observed(now, wall, &key, &op, &observed)
+                });
+                let _ = reply.send(done.map_err(refused));
+            }
+            None => {}
         }
     }
 
@@ -263,9 +335,14 @@ impl StatePlane {
         while let Some(event) = self.jobs.poll_event() {
             self.on_job_event(event);
         }
+        let mut changed = Vec::new();
         while let Some(event) = self.replicator.poll_event() {
-            self.on_state_event(event);
+            match event {
+                replicator::Event::Changed { key } => changed.push(key),
+                other => self.on_state_event(other),
+            }
         }
+        self.persist_state(&changed)?;
         while let Some((to, body)) = self.jobs.poll_transmit() {
             let message = NetCommand::Message { to, priority: Priority::Job, kind: kind::JOB, body };
             net.send(message).await.map_err(|_| Error::Closed)?;
@@ -278,17 +355,32 @@ impl StatePlane {
         Ok(())
     }
 
-    /// A counter is durable before anything carries it.
+    /// A counter is durable before anything carries it. The store is written once for many.
     async fn persist_epoch(&mut self, net: &mpsc::Sender<NetCommand>) -> Result<(), Error> {
         let highest = self.jobs.highest_epoch();
         if highest <= self.epoch_told {
             return Ok(());
         }
-        if let Some(store) = &self.store {
-            store.set_epoch(highest).map_err(|error| Error::Store(error.to_string()))?;
+        if let Some(store) = &self.store
+            && highest > self.epoch_stored
+        {
+            self.epoch_stored = highest.saturating_add(EPOCH_RESERVE);
+            store.set_epoch_counter(self.epoch_stored).map_err(|error| Error::Store(error.to_string()))?;
         }
         self.epoch_told = highest;
         net.send(NetCommand::NoteEpoch(highest)).await.map_err(|_| Error::Closed)
+    }
+
+    /// Replicated state is durable before an acknowledgement leaves, and no dot or sum is used twice.
+    fn persist_state(&mut self, changed: &[Vec<u8>]) -> Result<(), Error> {
+        let Some(store) = &self.store else { return Ok(()) };
+        if changed.is_empty() {
+            return Ok(());
+        }
+        let records: Vec<_> = changed.iter().map(|key| (key.clone(), self.replicator.record(key))).collect();
+        store
+            .put_state(self.replicator.clock_high_water(), &records)
+            .map_err(|error| Error::Store(error.to_string()))
     }
 
     fn on_job_event(&mut self, event: job::Event) {
@@ -318,20 +410,46 @@ impl StatePlane {
     }
 
     fn on_state_event(&mut self, event: replicator::Event) {
-        let (id, answer) = match event {
-            replicator::Event::ReadDone { id, value } => (id, Ok(value)),
+        match event {
+            replicator::Event::ReadDone { id, value } => self.on_read(id, value),
             replicator::Event::ReadFailed { id } => {
-                (id, Err(Error::State("no owner of the key answered".to_owned())))
+                if let Some(reading) = self.reads.remove(&id) {
+                    reading.fail(Error::State("no owner of the key answered".to_owned()));
+                }
             }
-            // State stays in memory in this form; views converge by membership's own push-pull.
-            replicator::Event::Changed { .. }
-            | replicator::Event::ViewDiffers { .. }
-            | replicator::Event::OperationDone { .. } => return,
-        };
-        if let Some(reply) = self.reads.remove(&id) {
-            let _ = reply.send(answer);
+            replicator::Event::OperationDone { id, outcome } => {
+                if let Some(reply) = self.operations.remove(&id) {
+                    let _ = reply.send(outcome_of(outcome));
+                }
+            }
+            // Views converge by membership's own push-pull.
+            replicator::Event::ViewDiffers { .. } | replicator::Event::Changed { .. } => {}
         }
     }
+}
+
+impl Reading {
+    fn fail(self, error: Error) {
+        // As everywhere here: an answer that nobody waits for any more is dropped.
+        let _ = match self {
+            Reading::Asked(reply) => reply.send(Err(error)).is_ok(),
+            Reading::Remove { reply, .. } => reply.send(Err(error)).is_ok(),
+        };
+    }
+}
+
+fn refused(error: UpdateError) -> Error {
+    Error::State(error.to_string())
+}
+
+fn outcome_of(outcome: OperationOutcome) -> Result<(), Error> {
+    let text = match outcome {
+        OperationOutcome::Applied => return Ok(()),
+        OperationOutcome::Busy => "the key's owner has no room for the write now: try again",
+        OperationOutcome::Refused => "the key's owner refused the write: does it hold another kind of value?",
+        OperationOutcome::Unknown => "the key's owner was lost: the write was made once or not at all",
+    };
+    Err(Error::State(text.to_owned()))
 }
 
 impl job::Placement for Ring {

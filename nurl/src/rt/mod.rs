@@ -39,4 +39,4 @@ macro_rules! __rt_select {
 pub use crate::__rt_select as select;
 
 #[cfg(test)]
-mod contract;
+pub(crate) mod contract;

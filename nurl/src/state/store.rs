@@ -1,20 +1,537 @@
-//! interim
+//! The durable store: what a node must not forget.
+//!
+//! # What it promises
+//! - A commit that returned is on the disk; one that a crash cut off is there whole or not at all.
+//! - The store's incarnation is drawn when it is created and never changes: see
+//!   [`identity`](crate::state::identity).
+//!
+//! # How
+//! `redb` (copy-on-write B-trees, one commit = one sync at least) over a [`redb::StorageBackend`] of ours on
+//! [`rt::disk`](crate::rt::disk), so that the same code loses unsynced writes in the simulated world. All calls
+//! block on the disk: they belong on the state plane. Without a disk there is [`Store::in_memory`].
+//!
+//! # What it refuses
+//! A file that is not a store, records over a bound ([`StoreError::TooLarge`]), and everything after the disk
+//! failed once: redb then refuses further commits until the store is opened again. Two processes on one file
+//! are for the caller to prevent: the shim has no file locks.
+
+use std::fmt;
+use std::io;
 use std::path::Path;
+use std::time::Duration;
+
+use rand_core::Rng as _;
+use redb::{ReadableDatabase, ReadableTable, TableDefinition};
+
+use crate::key::PublicKey;
+use crate::rt::{Rng, disk};
+use crate::state::crdt::Stamp;
+use crate::state::identity::ReplicaId;
+
+/// Memory for cached pages. redb's own default is 1 GiB, which is no default for a laptop's background peer.
+const CACHE_BYTES: usize = 16 * 1024 * 1024;
+
+/// The longest record: a message of the largest size with room for what stands around it.
+pub const MAX_RECORD_BYTES: usize = 17 * 1024 * 1024;
+
+/// The longest name of a record.
+pub const MAX_NAME_BYTES: usize = 4096;
+
+/// Records of the replicator in one commit: bounds how long the state plane waits for one.
+pub const MAX_BATCH: usize = 4096;
+
+const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
+const STATE: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("state");
+const RESULTS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("results");
+const LEASE_TOKENS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("lease tokens");
+const LEASE_TASKS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("lease tasks");
+const EFFECTS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("effects");
+
+const INCARNATION: &str = "incarnation";
+const EPOCH: &str = "highest epoch counter";
+const CLOCK: &str = "clock high water";
+const FLOOR: &str = "lease floor";
+
+/// Where redb keeps its magic number, which it writes last when it makes a database.
+const MAGIC_BYTES: usize = 9;
+
+/// Why the store could not be opened, read or written.
 #[derive(Debug, thiserror::Error)]
-#[error("store")]
-pub struct StoreError;
-pub struct Store;
+pub enum StoreError {
+    /// The file can't be opened.
+    #[error("{path}: {error}")]
+    File {
+        /// Its path.
+        path: String,
+        /// The operating system's word.
+        error: io::Error,
+    },
+    /// The database refused: the file is none, or the disk failed. After a disk failure open it again.
+    #[error("the store failed: {0}")]
+    Database(Box<redb::Error>),
+    /// A record, its name or a batch is over its bound.
+    #[error("{what} of {size}, the limit is {limit}")]
+    TooLarge {
+        /// What.
+        what: &'static str,
+        /// How large.
+        size: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// A record is not what this version wrote.
+    #[error("the store's record of {0} is damaged")]
+    Damaged(&'static str),
+}
+
+impl<E: Into<redb::Error>> From<E> for StoreError {
+    fn from(error: E) -> StoreError {
+        StoreError::Database(Box::new(error.into()))
+    }
+}
+
+/// An open store.
+pub struct Store {
+    database: redb::Database,
+    incarnation: u64,
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store").field("incarnation", &self.incarnation).finish_non_exhaustive()
+    }
+}
+
 impl Store {
-    pub fn open_dir(_p: &Path) -> Result<Store, StoreError> {
-        Ok(Store)
+    /// Opens the store in the file at `path`, or creates it there.
+    ///
+    /// # Errors
+    /// [`StoreError::File`] or [`StoreError::Database`]. A file with other content is refused and not touched.
+    pub fn open(path: &Path, rng: &mut Rng) -> Result<Store, StoreError> {
+        let named = |error| StoreError::File { path: path.display().to_string(), error };
+        let file = disk::File::open(path).map_err(named)?;
+        reset_unfinished(&file).map_err(named)?;
+        Store::on(Backend(file), rng)
     }
+
+    /// A store that lives as long as the process.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub fn in_memory(rng: &mut Rng) -> Result<Store, StoreError> {
+        Store::on(redb::backends::InMemoryBackend::new(), rng)
+    }
+
+    fn on(backend: impl redb::StorageBackend, rng: &mut Rng) -> Result<Store, StoreError> {
+        let database = redb::Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(backend)?;
+        let write = database.begin_write()?;
+        let incarnation = {
+            for table in [STATE, RESULTS, LEASE_TOKENS, LEASE_TASKS, EFFECTS] {
+                write.open_table(table)?;
+            }
+            let mut meta = write.open_table(META)?;
+            let stored = meta.get(INCARNATION)?.map(|bytes| number(bytes.value(), "its incarnation"));
+            match stored {
+                Some(incarnation) => incarnation?,
+                None => {
+                    let incarnation = rng.next_u64();
+                    meta.insert(INCARNATION, &incarnation.to_le_bytes()[..])?;
+                    incarnation
+                }
+            }
+        };
+        write.commit()?;
+        Ok(Store { database, incarnation })
+    }
+
+    /// 64 random bits drawn when this store was created.
     pub fn incarnation(&self) -> u64 {
-        0
+        self.incarnation
     }
-    pub fn epoch(&self) -> Result<u64, StoreError> {
-        Ok(0)
+
+    /// The id under which a node with this store writes.
+    pub fn replica_id(&self, key: PublicKey) -> ReplicaId {
+        ReplicaId { key, incarnation: self.incarnation }
     }
-    pub fn set_epoch(&self, _e: u64) -> Result<(), StoreError> {
+
+    /// The stored epoch counter, for [`TenureBook::new`](crate::ring::TenureBook::new); 0 at first.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`] or [`StoreError::Damaged`].
+    pub fn epoch_counter(&self) -> Result<u64, StoreError> {
+        self.meta(EPOCH)?.map_or(Ok(0), |bytes| number(&bytes, EPOCH))
+    }
+
+    /// Stores the epoch counter.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub fn set_epoch_counter(&self, counter: u64) -> Result<(), StoreError> {
+        self.set_meta(EPOCH, &counter.to_le_bytes())
+    }
+
+    /// The stored high-water mark of the hybrid clock.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`] or [`StoreError::Damaged`].
+    pub fn clock(&self) -> Result<Stamp, StoreError> {
+        let Some(bytes) = self.meta(CLOCK)? else { return Ok(Stamp::default()) };
+        let (wall, logical) = bytes.split_at_checked(8).ok_or(StoreError::Damaged(CLOCK))?;
+        let logical = logical.try_into().map_err(|_| StoreError::Damaged(CLOCK))?;
+        Ok(Stamp { wall_ms: number(wall, CLOCK)?, logical: u32::from_le_bytes(logical) })
+    }
+
+    /// Stores the high-water mark together with what the replicator wrote: `None` deletes a record.
+    ///
+    /// # Errors
+    /// [`StoreError::TooLarge`] (nothing is written then) or [`StoreError::Database`].
+    pub fn put_state(&self, clock: Stamp, records: &[(Vec<u8>, Option<Vec<u8>>)]) -> Result<(), StoreError> {
+        within("a batch", records.len(), MAX_BATCH)?;
+        for (key, record) in records {
+            check(key, record.as_deref().unwrap_or_default())?;
+        }
+        let write = self.database.begin_write()?;
+        {
+            let mut state = write.open_table(STATE)?;
+            for (key, record) in records {
+                match record {
+                    Some(record) => state.insert(key.as_slice(), record.as_slice())?,
+                    None => state.remove(key.as_slice())?,
+                };
+            }
+            let mut bytes = clock.wall_ms.to_le_bytes().to_vec();
+            bytes.extend_from_slice(&clock.logical.to_le_bytes());
+            write.open_table(META)?.insert(CLOCK, bytes.as_slice())?;
+        }
+        write.commit()?;
         Ok(())
+    }
+
+    /// Gives every record of the replicator, by key.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub fn each_state(&self, each: impl FnMut(&[u8], &[u8])) -> Result<(), StoreError> {
+        self.each(STATE, each)
+    }
+
+    /// Stores what became of a task, to be kept until `expires` (since 1970).
+    ///
+    /// # Errors
+    /// [`StoreError::TooLarge`] or [`StoreError::Database`].
+    pub fn put_result(&self, task: &[u8; 16], expires: Duration, record: &[u8]) -> Result<(), StoreError> {
+        check(task, record)?;
+        let mut bytes = millis(expires).to_le_bytes().to_vec();
+        bytes.extend_from_slice(record);
+        let write = self.database.begin_write()?;
+        write.open_table(RESULTS)?.insert(&task[..], bytes.as_slice())?;
+        write.commit()?;
+        Ok(())
+    }
+
+    /// What became of a task.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub fn result(&self, task: &[u8; 16]) -> Result<Option<Vec<u8>>, StoreError> {
+        let read = self.database.begin_read()?;
+        let record = read.open_table(RESULTS)?.get(&task[..])?;
+        Ok(record.map(|bytes| bytes.value().get(8..).unwrap_or_default().to_vec()))
+    }
+
+    /// Deletes the results that have expired at `wall`, and returns how many.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub fn expire_results(&self, wall: Duration) -> Result<usize, StoreError> {
+        let now = millis(wall);
+        let mut expired = 0;
+        let write = self.database.begin_write()?;
+        write.open_table(RESULTS)?.retain(|_, bytes| {
+            let keep = bytes.get(..8).is_some_and(|expires| number(expires, "").is_ok_and(|at| at > now));
+            expired += usize::from(!keep);
+            keep
+        })?;
+        write.commit()?;
+        Ok(expired)
+    }
+
+    /// The lease table's floor, tokens and tasks, in the bytes that it gave them.
+    pub(crate) fn lease(
+        &self,
+        token: impl FnMut(&[u8], &[u8]),
+        task: impl FnMut(&[u8], &[u8]),
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        self.each(LEASE_TOKENS, token)?;
+        self.each(LEASE_TASKS, task)?;
+        self.meta(FLOOR)
+    }
+
+    /// One task's bytes.
+    pub(crate) fn lease_task(&self, name: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let read = self.database.begin_read()?;
+        Ok(read.open_table(LEASE_TASKS)?.get(name)?.map(|bytes| bytes.value().to_vec()))
+    }
+
+    /// Begins a transaction over the lease table and the effects.
+    pub(crate) fn begin_lease(&self) -> Result<LeaseWrite, StoreError> {
+        Ok(LeaseWrite { write: self.database.begin_write()? })
+    }
+
+    /// What [`Effects::put`] stored.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub fn effect(&self, name: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let read = self.database.begin_read()?;
+        Ok(read.open_table(EFFECTS)?.get(name)?.map(|bytes| bytes.value().to_vec()))
+    }
+
+    fn meta(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        let read = self.database.begin_read()?;
+        Ok(read.open_table(META)?.get(name)?.map(|bytes| bytes.value().to_vec()))
+    }
+
+    fn set_meta(&self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
+        let write = self.database.begin_write()?;
+        write.open_table(META)?.insert(name, bytes)?;
+        write.commit()?;
+        Ok(())
+    }
+
+    fn each(
+        &self,
+        table: TableDefinition<'_, &'static [u8], &'static [u8]>,
+        mut each: impl FnMut(&[u8], &[u8]),
+    ) -> Result<(), StoreError> {
+        let read = self.database.begin_read()?;
+        for record in read.open_table(table)?.iter()? {
+            let (name, bytes) = record?;
+            each(name.value(), bytes.value());
+        }
+        Ok(())
+    }
+}
+
+/// A transaction of the lease: everything in it becomes durable together, or nothing does.
+pub(crate) struct LeaseWrite {
+    write: redb::WriteTransaction,
+}
+
+impl LeaseWrite {
+    pub(crate) fn set_floor(&self, bytes: &[u8]) -> Result<(), StoreError> {
+        self.write.open_table(META)?.insert(FLOOR, bytes)?;
+        Ok(())
+    }
+
+    pub(crate) fn put_token(&self, key: &[u8], bytes: &[u8]) -> Result<(), StoreError> {
+        check(key, bytes)?;
+        self.write.open_table(LEASE_TOKENS)?.insert(key, bytes)?;
+        Ok(())
+    }
+
+    pub(crate) fn remove_token(&self, key: &[u8]) -> Result<(), StoreError> {
+        self.write.open_table(LEASE_TOKENS)?.remove(key)?;
+        Ok(())
+    }
+
+    pub(crate) fn put_task(&self, name: &[u8], bytes: &[u8]) -> Result<(), StoreError> {
+        check(name, bytes)?;
+        self.write.open_table(LEASE_TASKS)?.insert(name, bytes)?;
+        Ok(())
+    }
+
+    pub(crate) fn remove_task(&self, name: &[u8]) -> Result<(), StoreError> {
+        self.write.open_table(LEASE_TASKS)?.remove(name)?;
+        Ok(())
+    }
+
+    pub(crate) fn effects(&self) -> Effects<'_> {
+        Effects { write: &self.write }
+    }
+
+    pub(crate) fn commit(self) -> Result<(), StoreError> {
+        self.write.commit()?;
+        Ok(())
+    }
+}
+
+/// Effects that become durable in one transaction with the outcome of their task.
+pub struct Effects<'a> {
+    write: &'a redb::WriteTransaction,
+}
+
+impl Effects<'_> {
+    /// What is stored under `name`, with this transaction's own writes.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub fn get(&self, name: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.write.open_table(EFFECTS)?.get(name)?.map(|bytes| bytes.value().to_vec()))
+    }
+
+    /// Stores `bytes` under `name`.
+    ///
+    /// # Errors
+    /// [`StoreError::TooLarge`] or [`StoreError::Database`].
+    pub fn put(&mut self, name: &[u8], bytes: &[u8]) -> Result<(), StoreError> {
+        check(name, bytes)?;
+        self.write.open_table(EFFECTS)?.insert(name, bytes)?;
+        Ok(())
+    }
+
+    /// Deletes what is stored under `name`.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub fn remove(&mut self, name: &[u8]) -> Result<(), StoreError> {
+        self.write.open_table(EFFECTS)?.remove(name)?;
+        Ok(())
+    }
+}
+
+/// redb's storage on the shim's files.
+#[derive(Debug)]
+struct Backend(disk::File);
+
+impl redb::StorageBackend for Backend {
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.0.read_exact_at(out, offset)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.0.write_all_at(data, offset)
+    }
+}
+
+/// A crash while redb made the database leaves a file without the magic number, which redb would refuse for
+/// ever. Nothing was committed to it, so it is made anew.
+fn reset_unfinished(file: &disk::File) -> io::Result<()> {
+    let length = file.len()?;
+    if length == 0 {
+        return Ok(());
+    }
+    let mut magic = [0; MAGIC_BYTES];
+    let have = MAGIC_BYTES.min(usize::try_from(length).unwrap_or(MAGIC_BYTES));
+    file.read_exact_at(&mut magic[..have], 0)?;
+    if magic == [0; MAGIC_BYTES] { file.set_len(0) } else { Ok(()) }
+}
+
+fn within(what: &'static str, size: usize, limit: usize) -> Result<(), StoreError> {
+    if size > limit { Err(StoreError::TooLarge { what, size, limit }) } else { Ok(()) }
+}
+
+fn check(name: &[u8], record: &[u8]) -> Result<(), StoreError> {
+    within("a name", name.len(), MAX_NAME_BYTES)?;
+    within("a record", record.len(), MAX_RECORD_BYTES)
+}
+
+fn number(bytes: &[u8], what: &'static str) -> Result<u64, StoreError> {
+    bytes.try_into().map(u64::from_le_bytes).map_err(|_| StoreError::Damaged(what))
+}
+
+fn millis(wall: Duration) -> u64 {
+    u64::try_from(wall.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand_core::SeedableRng;
+
+    fn rng(seed: u8) -> Rng {
+        Rng::from_seed([seed; 32])
+    }
+
+    fn exercise(store: &Store) {
+        let stamp = Stamp { wall_ms: 7, logical: 3 };
+        assert_eq!((store.clock().unwrap(), store.epoch_counter().unwrap()), (Stamp::default(), 0));
+        store.set_epoch_counter(42).unwrap();
+        let record = |n: u8| (vec![n], Some(vec![n; 100]));
+        store.put_state(stamp, &[record(1), record(2), record(3)]).unwrap();
+        store.put_state(stamp, &[(vec![2], None)]).unwrap();
+        store.put_result(&[1; 16], Duration::from_secs(100), b"early").unwrap();
+        store.put_result(&[2; 16], Duration::from_secs(200), b"late").unwrap();
+        assert_eq!(store.expire_results(Duration::from_secs(100)).unwrap(), 1);
+    }
+
+    fn verify(store: &Store) {
+        assert_eq!(store.clock().unwrap(), Stamp { wall_ms: 7, logical: 3 });
+        assert_eq!(store.epoch_counter().unwrap(), 42);
+        let mut keys = Vec::new();
+        store.each_state(|key, record| keys.push((key.to_vec(), record.len()))).unwrap();
+        assert_eq!(keys, [(vec![1], 100), (vec![3], 100)]);
+        assert_eq!(store.result(&[1; 16]).unwrap(), None);
+        assert_eq!(store.result(&[2; 16]).unwrap(), Some(b"late".to_vec()));
+    }
+
+    #[test]
+    fn a_store_in_memory_gives_back_what_it_took() {
+        let store = Store::in_memory(&mut rng(1)).unwrap();
+        exercise(&store);
+        verify(&store);
+        let other = Store::in_memory(&mut rng(2)).unwrap();
+        assert_ne!(store.incarnation(), other.incarnation());
+    }
+
+    #[test]
+    fn what_is_over_a_bound_is_refused_whole() {
+        let store = Store::in_memory(&mut rng(1)).unwrap();
+        let large = vec![0; MAX_RECORD_BYTES + 1];
+        let records = [(vec![1], Some(vec![1])), (vec![2], Some(large))];
+        assert!(matches!(
+            store.put_state(Stamp::default(), &records),
+            Err(StoreError::TooLarge { limit: MAX_RECORD_BYTES, .. })
+        ));
+        let name = vec![0; MAX_NAME_BYTES + 1];
+        assert!(store.put_state(Stamp::default(), &[(name, None)]).is_err());
+        let many: Vec<_> = (0..=MAX_BATCH as u32).map(|n| (n.to_le_bytes().to_vec(), None)).collect();
+        assert!(store.put_state(Stamp::default(), &many).is_err());
+        let mut count = 0;
+        store.each_state(|_, _| count += 1).unwrap();
+        assert_eq!(count, 0);
+    }
+
+    #[cfg(not(feature = "sim"))]
+    #[test]
+    fn a_store_on_disk_outlives_the_process_and_keeps_its_incarnation() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("store");
+        let store = Store::open(&path, &mut rng(1)).unwrap();
+        let incarnation = store.incarnation();
+        exercise(&store);
+        drop(store);
+        let store = Store::open(&path, &mut rng(2)).unwrap();
+        assert_eq!(store.incarnation(), incarnation, "drawn once, at creation");
+        verify(&store);
+        drop(store);
+        disk::remove(&path).unwrap();
+        let store = Store::open(&path, &mut rng(3)).unwrap();
+        assert_ne!(store.incarnation(), incarnation, "a lost disk is another replica");
+    }
+
+    #[cfg(not(feature = "sim"))]
+    #[test]
+    fn an_unfinished_creation_is_begun_anew_and_another_file_is_never_touched() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("store");
+        disk::create_new_private(&path, &[0; 70_000]).unwrap();
+        exercise(&Store::open(&path, &mut rng(1)).unwrap());
+        let other = dir.path().join("letter");
+        disk::create_new_private(&other, b"Dear Alice, this is no database.").unwrap();
+        assert!(matches!(Store::open(&other, &mut rng(1)), Err(StoreError::Database(_))));
+        assert_eq!(disk::read(&other, 100).unwrap(), b"Dear Alice, this is no database.");
     }
 }

@@ -28,23 +28,8 @@ use crate::key::{AllowList, PublicKey, SecretKey};
 use crate::mesh::Ticket;
 
 pub use self::core::Transport;
+pub use crate::net::securedgram::channel;
 pub use reliable::{MessageId, Priority};
-
-/// Channels inside a sealed datagram: the byte before the body.
-pub mod channel {
-    /// Path control: challenges, candidates, keepalives.
-    pub const PATH: u8 = 0;
-    /// Membership messages.
-    pub const MEMBERSHIP: u8 = 1;
-    /// Reliable messages: QUIC packets.
-    pub const RELIABLE: u8 = 2;
-    /// Application datagrams.
-    pub const APPLICATION: u8 = 3;
-    /// Group keys.
-    pub const GROUP_KEYS: u8 = 4;
-    /// Echo: `0, nonce:8` asks, `1, nonce:8` answers.
-    pub const ECHO: u8 = 5;
-}
 
 /// Kinds of reliable messages: the first byte of a message's stream.
 pub mod kind {
@@ -172,6 +157,13 @@ pub enum Event {
         reason: &'static str,
         /// Whether it answered and said no, so that trying again can't help.
         refused: bool,
+    },
+    /// A hub says that a peer which we sent to isn't registered there.
+    NotThere {
+        /// The hub.
+        hub: PublicKey,
+        /// The peer.
+        peer: PublicKey,
     },
     /// A hub answered a PING.
     HubPong,

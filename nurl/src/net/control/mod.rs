@@ -17,17 +17,15 @@
 //! nothing. Any error is final.
 
 pub mod frames;
-mod resolver;
 #[cfg(test)]
 mod tests;
 
-use snow::HandshakeState;
-use snow::types::Cipher;
+use rand_core::Rng as _;
 
+use super::noise::backend::TAG_LEN;
+use super::noise::{AeadKey, Backend, Ik, MESSAGE_1_OVERHEAD, MESSAGE_2_OVERHEAD, NoiseError, StaticKey};
 use crate::key::{PublicKey, SecretKey};
 use crate::rt::Rng;
-
-const PATTERN: &str = "Noise_IK_25519_ChaChaPoly_SHA256";
 
 /// The Noise prologue of a control connection.
 pub const PROLOGUE: &[u8] = b"nurl/1 hub";
@@ -39,13 +37,9 @@ pub const MAX_PLAINTEXT_BYTES: usize = 65_519;
 /// Bytes of the length before each Noise message.
 pub const LENGTH_BYTES: usize = 2;
 
-/// Message 1 with an empty payload: e (32), s (48), tag (16). Another length is no client of ours.
-const MESSAGE_1_BYTES: usize = 96;
-
-/// Message 2 with an empty payload: e (32), tag (16).
-const MESSAGE_2_BYTES: usize = 48;
-
-const TAG_BYTES: usize = 16;
+/// Handshake messages carry no payload. Another length is no client of ours.
+const MESSAGE_1_BYTES: usize = MESSAGE_1_OVERHEAD;
+const MESSAGE_2_BYTES: usize = MESSAGE_2_OVERHEAD;
 
 /// Why a connection is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -72,9 +66,9 @@ pub enum ControlError {
 
 enum State {
     /// Server: waits for message 1.
-    AwaitFirst(Box<HandshakeState>),
+    AwaitFirst(Box<Ik>),
     /// Client: waits for message 2.
-    AwaitSecond(Box<HandshakeState>),
+    AwaitSecond(Box<Ik>),
     Open {
         peer: PublicKey,
         sealer: Direction,
@@ -85,13 +79,13 @@ enum State {
 
 /// One direction of the open connection.
 struct Direction {
-    cipher: Box<dyn Cipher>,
+    cipher: AeadKey,
     nonce: u64,
 }
 
 impl Direction {
-    fn new(key: &[u8; 32]) -> Direction {
-        Direction { cipher: resolver::cipher(key), nonce: 0 }
+    fn new(cipher: AeadKey) -> Direction {
+        Direction { cipher, nonce: 0 }
     }
 
     /// The next nonce. 2^64 − 1 is reserved (Noise §5.1).
@@ -118,11 +112,8 @@ impl Connection {
     /// # Errors
     /// [`ControlError::Handshake`] when `hub` is a key of small order.
     pub fn client(key: &SecretKey, hub: &PublicKey, rng: &mut Rng) -> Result<Connection, ControlError> {
-        let mut noise = resolver::builder(PATTERN, rng)
-            .prologue(PROLOGUE)
-            .and_then(|builder| builder.local_private_key(key.as_bytes()))
-            .and_then(|builder| builder.remote_public_key(hub.as_bytes()))
-            .and_then(snow::Builder::build_initiator)
+        let mut noise = own_key(key)
+            .and_then(|key| Ik::initiator(&key, hub, PROLOGUE, ephemeral(rng)))
             .map_err(|_| ControlError::Handshake)?;
         let mut outbox = Vec::new();
         write_handshake(&mut noise, MESSAGE_1_BYTES, &mut outbox)?;
@@ -134,10 +125,8 @@ impl Connection {
     /// # Errors
     /// [`ControlError::Handshake`] when the cryptography refuses the key.
     pub fn server(key: &SecretKey, rng: &mut Rng) -> Result<Connection, ControlError> {
-        let noise = resolver::builder(PATTERN, rng)
-            .prologue(PROLOGUE)
-            .and_then(|builder| builder.local_private_key(key.as_bytes()))
-            .and_then(snow::Builder::build_responder)
+        let noise = own_key(key)
+            .and_then(|key| Ik::responder(&key, PROLOGUE, ephemeral(rng)))
             .map_err(|_| ControlError::Handshake)?;
         Ok(Connection::in_state(State::AwaitFirst(Box::new(noise)), Vec::new()))
     }
@@ -216,22 +205,24 @@ impl Connection {
             State::AwaitFirst(noise) => {
                 read_handshake(noise, message, MESSAGE_1_BYTES)?;
                 write_handshake(noise, MESSAGE_2_BYTES, &mut self.outbox)?;
-                self.state = open(noise, false)?;
+                self.state = open(noise)?;
                 Ok(false)
             }
             State::AwaitSecond(noise) => {
                 read_handshake(noise, message, MESSAGE_2_BYTES)?;
-                self.state = open(noise, true)?;
+                self.state = open(noise)?;
                 self.proven = true;
                 Ok(false)
             }
             State::Open { opener, .. } => {
-                let len =
-                    message.len().checked_sub(TAG_BYTES).ok_or(ControlError::TooShort(message.len()))?;
+                if message.len() < TAG_LEN {
+                    return Err(ControlError::TooShort(message.len()));
+                }
                 plaintext.clear();
-                plaintext.resize(len, 0);
+                plaintext.extend_from_slice(message);
                 let nonce = opener.next()?;
-                opener.cipher.decrypt(nonce, &[], message, plaintext).map_err(|_| ControlError::Decrypt)?;
+                let len = opener.cipher.open(nonce, &[], plaintext).map_err(|_| ControlError::Decrypt)?;
+                plaintext.truncate(len);
                 self.proven = true;
                 Ok(true)
             }
@@ -254,11 +245,12 @@ impl Connection {
             return Err(ControlError::NotReady);
         }
         let nonce = sealer.next()?;
-        let len = plaintext.len() + TAG_BYTES;
+        let len = plaintext.len() + TAG_LEN;
         out.extend_from_slice(&(len as u16).to_be_bytes());
         let from = out.len();
-        out.resize(from + len, 0);
-        sealer.cipher.encrypt(nonce, &[], plaintext, &mut out[from..]);
+        out.extend_from_slice(plaintext);
+        let tag = sealer.cipher.seal(nonce, &[], &mut out[from..]);
+        out.extend_from_slice(&tag);
         Ok(())
     }
 
@@ -268,29 +260,30 @@ impl Connection {
     }
 }
 
-fn write_handshake(noise: &mut HandshakeState, len: usize, out: &mut Vec<u8>) -> Result<(), ControlError> {
-    out.extend_from_slice(&(len as u16).to_be_bytes());
-    let from = out.len();
-    out.resize(from + len, 0);
-    let written = noise.write_message(&[], &mut out[from..]).map_err(|_| ControlError::Handshake)?;
-    debug_assert_eq!(written, len);
-    Ok(())
+fn own_key(key: &SecretKey) -> Result<StaticKey, NoiseError> {
+    StaticKey::new(Backend::DEFAULT, key)
 }
 
-fn read_handshake(noise: &mut HandshakeState, message: &[u8], len: usize) -> Result<(), ControlError> {
+fn ephemeral(rng: &mut Rng) -> [u8; 32] {
+    let mut bytes = [0; 32];
+    rng.fill_bytes(&mut bytes);
+    bytes
+}
+
+fn write_handshake(noise: &mut Ik, len: usize, out: &mut Vec<u8>) -> Result<(), ControlError> {
+    out.extend_from_slice(&(len as u16).to_be_bytes());
+    noise.write(len, out).map_err(|_| ControlError::Handshake)
+}
+
+fn read_handshake(noise: &mut Ik, message: &[u8], len: usize) -> Result<(), ControlError> {
     if message.len() != len {
         return Err(ControlError::NotOurProtocol(message.len()));
     }
-    let mut payload = [0; MESSAGE_1_BYTES];
-    noise.read_message(message, &mut payload).map_err(|_| ControlError::Handshake)?;
-    Ok(())
+    noise.read(message).map_err(|_| ControlError::Handshake)
 }
 
-/// Splits the finished handshake into its two transport keys (Noise §5.2: the initiator sends with the first).
-fn open(noise: &mut HandshakeState, initiator: bool) -> Result<State, ControlError> {
-    let peer = noise.get_remote_static().and_then(PublicKey::from_slice).ok_or(ControlError::Handshake)?;
-    let (first, second) = noise.dangerously_get_raw_split();
-    let (first, second) = (zeroize::Zeroizing::new(first), zeroize::Zeroizing::new(second));
-    let (sealer, opener) = if initiator { (&first, &second) } else { (&second, &first) };
+fn open(noise: &mut Ik) -> Result<State, ControlError> {
+    let (peer, keys) = noise.finish().map_err(|_| ControlError::Handshake)?;
+    let (sealer, opener) = keys.ciphers();
     Ok(State::Open { peer, sealer: Direction::new(sealer), opener: Direction::new(opener) })
 }

@@ -39,7 +39,7 @@ impl TransportKeys {
         (AeadKey::new(self.backend, &self.send), AeadKey::new(self.backend, &self.receive))
     }
 
-    fn split(state: &mut HandshakeState, backend: Backend) -> TransportKeys {
+    pub(super) fn split(state: &mut HandshakeState, backend: Backend) -> TransportKeys {
         let (from_initiator, from_responder) = state.dangerously_get_raw_split();
         let (a, b) = (Zeroizing::new(from_initiator), Zeroizing::new(from_responder));
         if state.is_initiator() {
@@ -56,14 +56,15 @@ impl fmt::Debug for TransportKeys {
     }
 }
 
-fn build(
+pub(super) fn build(
+    pattern: &str,
     key: &StaticKey,
     remote: Option<&PublicKey>,
     prologue: &[u8],
     ephemeral: [u8; 32],
     shared: &SharedRef,
 ) -> Result<HandshakeState, NoiseError> {
-    let params = PATTERN.parse().map_err(|_| NoiseError::State)?;
+    let params = pattern.parse().map_err(|_| NoiseError::State)?;
     let resolver = Resolver::new(key, ephemeral, shared.clone());
     // The resolver holds the static key; snow only wants to see that there is one.
     let builder = Builder::with_resolver(params, Box::new(resolver))
@@ -80,7 +81,7 @@ fn build(
 }
 
 /// Why the last step failed: what a `Dh` left behind, else the message itself.
-fn cause(shared: &SharedRef, error: &snow::Error) -> NoiseError {
+pub(super) fn cause(shared: &SharedRef, error: &snow::Error) -> NoiseError {
     match (lock(shared).failure.take(), error) {
         (Some(failure), _) => failure,
         (None, snow::Error::State(_) | snow::Error::Rng | snow::Error::Init(_)) => NoiseError::State,
@@ -111,7 +112,7 @@ impl Initiator {
         out: &mut Vec<u8>,
     ) -> Result<Initiator, NoiseError> {
         let shared = SharedRef::new(Shared { ss, ..Shared::default() }.into());
-        let mut state = Box::new(build(key, Some(remote), prologue, ephemeral, &shared)?);
+        let mut state = Box::new(build(PATTERN, key, Some(remote), prologue, ephemeral, &shared)?);
         let start = out.len();
         out.resize(start + MESSAGE_1_OVERHEAD + payload.len(), 0);
         if let Err(error) = state.write_message(payload, &mut out[start..]) {
@@ -182,7 +183,7 @@ impl Responder {
         message: &[u8],
     ) -> Result<Responder, NoiseError> {
         let shared = SharedRef::new(Shared { responder: true, ..Shared::default() }.into());
-        let mut state = Box::new(build(key, None, prologue, ephemeral, &shared)?);
+        let mut state = Box::new(build(PATTERN, key, None, prologue, ephemeral, &shared)?);
         let mut payload = Zeroizing::new(vec![0; message.len()]);
         match state.read_message(message, &mut payload) {
             Ok(_) => Err(NoiseError::State),

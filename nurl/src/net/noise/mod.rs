@@ -1,5 +1,5 @@
-//! The handshake: `Noise_IKpsk2_25519_ChaChaPoly_SHA256` (Noise revision 34), run by `snow` over our own
-//! primitives.
+//! The handshakes: `Noise_IKpsk2_25519_ChaChaPoly_SHA256` between peers, [`Ik`] without the pre-shared key for
+//! control connections (Noise revision 34), run by `snow` over our own primitives.
 //!
 //! **Promises.** The initiator knows the responder's static key beforehand and hides its own; both ends
 //! leave with the same two transport keys, or the message is refused and the handshake is as it was: a
@@ -7,7 +7,7 @@
 //! for only when message 2 is written or read, and a change of it reaches handshakes that already run. An
 //! all-zero Diffie-Hellman output is an error, as RFC 7748 §6.1 allows.
 //!
-//! **How.** snow asks a resolver for X25519, ChaCha20-Poly1305, SHA-256 and randomness ([`resolver`]). Two
+//! **How.** snow asks a resolver for X25519, ChaCha20-Poly1305, SHA-256 and randomness (`resolver.rs`). Two
 //! backends supply them, always compiled and tested against each other ([`backend`]): aws-lc-rs, and the
 //! portable x25519-dalek with chacha20poly1305; the feature `portable-crypto` picks the default. The
 //! ephemeral key is drawn by the caller from the core's generator and yielded exactly once, so a run can be
@@ -19,10 +19,12 @@
 
 pub mod backend;
 mod handshake;
+mod ik;
 mod resolver;
 
 pub use backend::{AeadKey, Backend, OpenFailed, SharedSecret, StaticKey};
 pub use handshake::{Initiator, MESSAGE_1_OVERHEAD, MESSAGE_2_OVERHEAD, Responder, TransportKeys};
+pub use ik::Ik;
 
 /// Why a handshake message was refused or couldn't be made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -93,6 +93,34 @@ fn the_published_vector_passes_on_both_backends() {
     }
 }
 
+#[test]
+fn the_handshake_without_a_pre_shared_key_gives_the_same_bytes_on_both_backends() {
+    let transcripts = BOTH.map(|backend| {
+        let (init, resp) = (keys(backend, 1), keys(backend, 2));
+        let mut initiator = Ik::initiator(&init, resp.public(), b"x", [3; 32]).unwrap();
+        let mut responder = Ik::responder(&resp, b"x", [4; 32]).unwrap();
+        let mut wire = Vec::new();
+        initiator.write(MESSAGE_1_OVERHEAD, &mut wire).unwrap();
+        responder.read(&wire).unwrap();
+        assert!(responder.finish().is_err(), "there is a message to come");
+        responder.write(MESSAGE_2_OVERHEAD, &mut wire).unwrap();
+        initiator.read(&wire[MESSAGE_1_OVERHEAD..]).unwrap();
+        let (peer, ours) = initiator.finish().unwrap();
+        assert_eq!(&peer, resp.public());
+        let (peer, theirs) = responder.finish().unwrap();
+        assert_eq!(&peer, init.public());
+        let mut text = *b"hello";
+        let tag = ours.ciphers().0.seal(0, &[], &mut text);
+        wire.extend_from_slice(&text);
+        wire.extend_from_slice(&tag);
+        let mut sealed = [&text[..], &tag].concat();
+        let len = theirs.ciphers().1.open(0, &[], &mut sealed).unwrap();
+        assert_eq!(&sealed[..len], b"hello");
+        wire
+    });
+    assert_eq!(transcripts[0], transcripts[1]);
+}
+
 fn keys(backend: Backend, seed: u8) -> StaticKey {
     StaticKey::from_bytes(backend, &[seed; 32]).unwrap()
 }

@@ -40,7 +40,7 @@ use std::ops::Range;
 
 pub use endpoint::{Endpoint, MAX_EVENTS, MAX_TRANSMITS};
 pub use peer::{
-    ANSWER_LIFE, CONCURRENT, CONFIRM_WAIT, MAX_CONFIRM_WAIT, MAX_COOKIES, MAX_UNCONFIRMED, PASSIVE_KEEPALIVE,
+    ANSWER_LIFE, CONCURRENT, CONFIRM_WAIT, MAX_CONFIRM_WAIT, MAX_COOKIES, MAX_UNCONFIRMED,
     REKEY_AFTER_AS_RESPONDER, UNANSWERED,
 };
 pub use source::{Origin, Prefix, Source};
@@ -70,6 +70,13 @@ pub mod channel {
     pub const APPLICATION: u8 = 3;
     /// Group keys.
     pub const GROUP_KEYS: u8 = 4;
+    /// Echo: `0, nonce:8` asks, `1, nonce:8` answers.
+    pub const ECHO: u8 = 5;
+
+    /// Whether callers may seal on it, and are handed what comes on it.
+    pub const fn is_callers(channel: u8) -> bool {
+        CONTROL < channel && channel <= ECHO
+    }
 }
 
 /// What an endpoint is and how it guards itself.
@@ -125,7 +132,7 @@ pub enum Received {
     Data {
         /// Who sealed it.
         peer: PublicKey,
-        /// Which channel it is for: 1 to 4.
+        /// Which [`channel`] it is for; never the paths' own.
         channel: u8,
         /// Where the body lies in the datagram.
         body: Range<usize>,
@@ -225,7 +232,7 @@ pub enum SealError {
         /// The limit in force.
         max_bytes: usize,
     },
-    /// Only channels 1 to 4 are for callers.
+    /// The [`channel`] is the paths' own, or unknown.
     #[error("this channel isn't for callers")]
     BadChannel,
     /// The peer is ourselves, or isn't on the allow-list.

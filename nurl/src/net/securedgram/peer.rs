@@ -29,12 +29,10 @@ pub const CONCURRENT: Duration = Duration::from_secs(5);
 /// §6.2: the reject time less the attempts that fit).
 pub const REKEY_AFTER_AS_RESPONDER: Duration = Duration::from_secs(165);
 
-/// Application data that nothing answered for this long: the peer may have restarted.
+/// Application data that nothing answered for this long: the peer may have restarted. A peer that has nothing
+/// to say answers by a keepalive long before that
+/// ([`PathConfig::answer_delay`](super::paths::PathConfig::answer_delay)).
 pub const UNANSWERED: Duration = Duration::from_secs(3);
-
-/// Who received application data and had nothing to say for this long sends a keepalive; it must come well
-/// before the sender's [`UNANSWERED`]. Only application data asks for it, so two idle peers are silent.
-pub const PASSIVE_KEEPALIVE: Duration = Duration::from_secs(1);
 
 /// The first wait before a confirm is repeated; it doubles.
 pub const CONFIRM_WAIT: Duration = Duration::from_millis(200);
@@ -92,7 +90,6 @@ pub(super) struct Peer {
     pub(super) confirm: Option<Confirm>,
     pub(super) rekey_timer: Option<Instant>,
     pub(super) unanswered_since: Option<Instant>,
-    pub(super) owes_keepalive: Option<Instant>,
     pub(super) last_app: Option<Instant>,
     pub(super) dirty: bool,
     pub(super) timer: Option<Instant>,
@@ -134,7 +131,6 @@ impl Peer {
             confirm: None,
             rekey_timer: None,
             unanswered_since: None,
-            owes_keepalive: None,
             last_app: None,
             dirty: false,
             timer: None,
@@ -179,18 +175,25 @@ impl Peer {
         }
         // A session that we began is only completed while its attempt is on, and any adoption ends the
         // attempt: so it is newer than the current one, by intent. Only the peer's can be concurrent.
-        adopted.tie = !live.session.is_initiator()
+        let concurrent = !live.session.is_initiator()
             && current.session.is_initiator()
-            && apart(&live, current) < CONCURRENT
-            && current.session.is_heard();
-        if adopted.tie && *local < self.key {
-            let old = self.previous.replace(live);
-            adopted.released.extend(old.map(|old| old.session.local_index()));
+            && apart(&live, current) < CONCURRENT;
+        adopted.tie = concurrent && current.session.is_heard();
+        let old = if adopted.tie && *local < self.key {
+            self.previous.replace(live)
         } else {
-            let old = std::mem::replace(&mut self.previous, self.current.take());
-            adopted.released.extend(old.map(|old| old.session.local_index()));
+            // A current session on which the peer was never heard may not push out the one before it: that
+            // is the one that the peer still seals with.
+            let unheard = !current.session.is_heard() && !concurrent && self.previous.is_some();
+            let old = if unheard {
+                self.current.take()
+            } else {
+                std::mem::replace(&mut self.previous, self.current.take())
+            };
             self.install(live, &mut adopted);
-        }
+            old
+        };
+        adopted.released.extend(old.map(|old| old.session.local_index()));
         adopted
     }
 
@@ -226,7 +229,6 @@ impl Peer {
         self.confirm = None;
         self.rekey_timer = None;
         self.unanswered_since = None;
-        self.owes_keepalive = None;
         let all = self.current.take().into_iter().chain(self.previous.take()).chain(self.next.drain(..));
         all.map(|live| live.session.local_index()).collect()
     }
@@ -255,7 +257,6 @@ impl Peer {
             self.confirm.as_ref().map(|confirm| confirm.at),
             self.rekey_timer,
             self.unanswered_since.map(|since| since + UNANSWERED),
-            self.owes_keepalive,
             self.current.as_ref().map(expiry),
             self.previous.as_ref().map(expiry),
             self.next.iter().map(expiry).min(),
@@ -326,6 +327,8 @@ mod tests {
                 let adopted = peer.adopt(&local, live(2, false, 7, now));
                 assert!(!adopted.is_first && adopted.released.is_empty());
                 assert_eq!(adopted.tie, heard_first, "an unconfirmed session isn't kept against a confirmed");
+                let kept = if heard_first && ours_wins { 1 } else { 2 };
+                assert_eq!(peer.current.as_ref().unwrap().session.local_index(), kept);
                 // Frames arrive on the session that isn't current here but may be at the other side.
                 peer.settle_tie(&local);
                 assert!(!peer.settle_tie(&local), "and there it stays");
@@ -354,9 +357,25 @@ mod tests {
         let mut peer = peer(now);
         for index in 1..5 {
             let at = now + CONCURRENT * index;
-            let adopted = peer.adopt(&SMALL, live(index, index % 2 == 0, 7, at));
+            let mut next = live(index, index % 2 == 0, 7, at);
+            hear(&mut next, at);
+            let adopted = peer.adopt(&SMALL, next);
             assert!(adopted.is_current && !adopted.tie);
             assert_eq!(adopted.released, if index < 3 { vec![] } else { vec![index - 2] });
+        }
+    }
+
+    #[test]
+    fn a_session_on_which_nothing_was_heard_does_not_push_out_the_one_before_it() {
+        let now = start();
+        let mut peer = peer(now);
+        let mut heard = live(1, true, 7, now);
+        hear(&mut heard, now);
+        peer.adopt(&SMALL, heard);
+        for index in 2..5 {
+            let adopted = peer.adopt(&SMALL, live(index, true, 7, now + CONCURRENT * index));
+            assert_eq!(adopted.released, if index == 2 { vec![] } else { vec![index - 1] });
+            assert_eq!(peer.previous.as_ref().unwrap().session.local_index(), 1);
         }
     }
 

@@ -45,7 +45,6 @@ pub struct Stats {
     pub expired: u64,
     pub unknown_channel: u64,
     pub bad_control: u64,
-    pub keepalives_sent: u64,
     // Sealing refused.
     pub seal_no_session: u64,
     pub seal_too_large: u64,

@@ -329,6 +329,28 @@ fn a_delta_that_overtook_another_waits_in_the_cloud_without_hiding_it() {
 }
 
 #[test]
+fn a_context_has_bounds_for_actors_and_for_gaps() {
+    let id = |n: u64| ReplicaId { incarnation: n, ..replica(1) };
+    let mut set = OrSet::default();
+    let mut many = OrSet::default();
+    for n in 0..MAX_ACTORS as u64 {
+        many.merge(&set.adding(id(n), b"x", 0).unwrap()).unwrap();
+    }
+    let full = many.clone();
+    assert_eq!(many.add(id(1 << 40), b"x"), Err(CrdtError::TooManyActors));
+    assert_eq!(many, full, "nothing changed");
+    assert!(Value::Set(many).encode().len() < MAX_STATE_BYTES);
+    // Only every other dot arrives: none continues a prefix.
+    for n in 1..=MAX_CLOUD_DOTS as u64 {
+        let delta = OrSet::default().adding(id(1), b"x", 2 * n).unwrap();
+        set.merge(&delta).unwrap();
+    }
+    let beyond = OrSet::default().adding(id(1), b"x", 1 << 40).unwrap();
+    assert_eq!(set.merge(&beyond), Err(CrdtError::TooManyActors));
+    assert_eq!(Value::decode(&Value::Set(set.clone()).encode()), Ok(Value::Set(set)));
+}
+
+#[test]
 fn a_new_store_incarnation_never_reuses_a_dot() {
     let mut a = OrSet::default();
     a.add(replica(1), b"lost").unwrap();

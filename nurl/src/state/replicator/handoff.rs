@@ -118,6 +118,7 @@ impl Replicator {
             if !self.spend(state.len() + key.len()) {
                 return;
             }
+            self.stats.states_sent += 1;
             let message =
                 Message::Delta { key: key.to_vec().into(), id: Some(id), state: state.clone().into() };
             self.send(owner, &message);

@@ -100,6 +100,8 @@ pub struct Config {
     pub max_held_bytes: usize,
     /// Unacknowledged deltas at most.
     pub max_pending: usize,
+    /// Keys of others written here at most.
+    pub max_own: usize,
     /// Where the hybrid clock goes on: the durable [`Replicator::clock_high_water`].
     pub clock: Stamp,
     /// An observer writes through a member and holds nothing.
@@ -116,6 +118,7 @@ impl Default for Config {
             max_entries: MAX_ENTRIES,
             max_held_bytes: MAX_HELD_BYTES,
             max_pending: MAX_PENDING,
+            max_own: MAX_OWN,
             clock: Stamp::default(),
             observer: false,
         }
@@ -259,7 +262,7 @@ impl Replicator {
     /// A replicator that holds nothing and knows no ring.
     pub fn new(config: Config, local: ReplicaId, now: Instant, mut rng: Rng) -> Replicator {
         // Ticks of nodes that start together do not stay together.
-        let first = now + TICK.mul_f64(0.5) + Duration::from_millis(rng.next_u64() % 500);
+        let first = now + TICK / 2 + Duration::from_millis(rng.next_u64() % 500);
         let budget = config.repair_bytes_per_tick as i64;
         Replicator {
             clock: Clock::new(config.clock),
@@ -391,6 +394,10 @@ impl Replicator {
     }
 
     /// The next message to send, as a reliable message of at most [`MAX_MESSAGE_BYTES`].
+    ///
+    /// A driver with a store drains [`poll_event`](Replicator::poll_event) and commits the changed records
+    /// first. Then an acknowledgement means that the delta is durable here, and no dot or sum that others have
+    /// seen is ever given out again after a crash.
     pub fn poll_transmit(&mut self) -> Option<(PublicKey, Vec<u8>)> {
         let (to, bytes) = self.outbox.pop_front()?;
         self.outbox_bytes -= bytes.len();
@@ -428,14 +435,13 @@ impl Replicator {
         true
     }
 
-    /// Sends whole states or deltas out of the repair budget.
+    /// Takes bytes of repair traffic out of the tick's budget, if there is any left.
     fn spend(&mut self, bytes: usize) -> bool {
         if self.budget <= 0 {
             self.stats.throttled += 1;
             return false;
         }
         self.budget -= bytes as i64;
-        self.stats.states_sent += 1;
         true
     }
 

@@ -14,15 +14,15 @@ use super::{Event, MAX_KEY_BYTES, Op, Replicator, UpdateError};
 use crate::key::PublicKey;
 
 /// Operations under way at an observer: a command line has one.
-const MAX_OPERATIONS: usize = 1024;
+pub(super) const MAX_OPERATIONS: usize = 1024;
 /// Operations that a member remembers. More in 10 minutes, and it answers busy.
-const MAX_REMEMBERED: usize = 16_384;
+pub(super) const MAX_REMEMBERED: usize = 16_384;
 /// The pause between two tries.
 const RETRY: Duration = Duration::from_secs(2);
 /// After this an observer stops trying.
 const GIVE_UP: Duration = Duration::from_secs(60);
 /// How long a member remembers: ten times what an observer retries, for messages that linger.
-const REMEMBER: Duration = Duration::from_secs(600);
+pub(super) const REMEMBER: Duration = Duration::from_secs(600);
 
 /// 128 random bits.
 pub type OperationId = [u8; 16];

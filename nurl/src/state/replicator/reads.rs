@@ -163,6 +163,7 @@ impl Replicator {
             let state = value.encode();
             for (owner, _) in reading.answers.iter().filter(|(_, has)| **has != Some(digest)) {
                 if self.spend(state.len()) {
+                    self.stats.states_sent += 1;
                     let key = reading.key.clone().into();
                     self.send(*owner, &Message::Delta { key, id: None, state: state.clone().into() });
                 }

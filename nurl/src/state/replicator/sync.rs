@@ -21,6 +21,9 @@ const MAX_LIST_BYTES: usize = 512 * 1024;
 /// Keys asked for at once.
 const MAX_PULL_KEYS: usize = MAX_RANGE_KEYS;
 
+/// Keys and their digests, in key order.
+type Shared = Vec<(Vec<u8>, Digest)>;
+
 /// Where a peer's next summary begins, and when it is due.
 #[derive(Debug, Clone)]
 pub(super) struct Cursor {
@@ -79,8 +82,11 @@ impl Replicator {
             }
             items.push(Item { key: key.into(), bytes: digest.to_vec().into() });
         }
-        let range = Range { after: range.after, upto: end.map(ByteVec::from) };
-        self.send(from, &Message::Digests { range, items });
+        // A summary of 50 bytes may be answered with half a megabyte: that counts as repair.
+        if self.spend(bytes) {
+            let range = Range { after: range.after, upto: end.map(ByteVec::from) };
+            self.send(from, &Message::Digests { range, items });
+        }
     }
 
     pub(super) fn on_digests(&mut self, from: PublicKey, range: &Range, items: &[Item]) {
@@ -135,6 +141,7 @@ impl Replicator {
             if !self.spend(size) {
                 break;
             }
+            self.stats.states_sent += 1;
             if bytes > 0 && bytes + size > MAX_LIST_BYTES {
                 let full = std::mem::take(&mut items);
                 self.send(to, &Message::States { items: full });
@@ -156,7 +163,7 @@ impl Replicator {
         after: Option<&[u8]>,
         upto: Option<&[u8]>,
         limit: usize,
-    ) -> (Vec<(Vec<u8>, Digest)>, Option<Vec<u8>>) {
+    ) -> (Shared, Option<Vec<u8>>) {
         let mut keys = Vec::new();
         let mut end = upto.map(<[u8]>::to_vec);
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);

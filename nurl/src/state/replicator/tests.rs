@@ -50,6 +50,8 @@ struct Mesh {
     loss_percent: u64,
     cut: BTreeSet<(PublicKey, PublicKey)>,
     events: Vec<(PublicKey, Event)>,
+    /// The durable records.
+    disk: BTreeMap<(PublicKey, Vec<u8>), Vec<u8>>,
     /// Bytes of `Delta` and `States` messages.
     state_bytes: usize,
     messages: usize,
@@ -66,6 +68,7 @@ impl Mesh {
             loss_percent: 0,
             cut: BTreeSet::new(),
             events: Vec::new(),
+            disk: BTreeMap::new(),
             state_bytes: 0,
             messages: 0,
             config: Config::default(),
@@ -81,6 +84,23 @@ impl Mesh {
         let local = ReplicaId { key: peer(n), incarnation };
         let node = Replicator::new(self.config.clone(), local, self.now, Rng::from_seed([n; 32]));
         self.nodes.insert(peer(n), node);
+    }
+
+    /// Kills a node and starts it again on its store.
+    fn restart(&mut self, n: u8) {
+        let ring = self.node(n).ring.clone();
+        let (now, wall) = (self.now, self.wall);
+        self.start(n, 1);
+        let records: Vec<(Vec<u8>, Vec<u8>)> = self
+            .disk
+            .iter()
+            .filter(|((owner, _), _)| *owner == peer(n))
+            .map(|((_, key), record)| (key.clone(), record.clone()))
+            .collect();
+        for (key, record) in records {
+            self.node(n).restore(now, wall, &key, &record).unwrap();
+        }
+        self.node(n).set_ring(now, ring);
     }
 
     fn set_ring(&mut self, members: impl IntoIterator<Item = u8>) {
@@ -114,12 +134,18 @@ impl Mesh {
         loop {
             let mut batch = Vec::new();
             for (from, node) in &mut self.nodes {
+                while let Some(event) = node.poll_event() {
+                    if let Event::Changed { key } = &event {
+                        match node.record(key) {
+                            Some(record) => self.disk.insert((*from, key.clone()), record),
+                            None => self.disk.remove(&(*from, key.clone())),
+                        };
+                    }
+                    self.events.push((*from, event));
+                }
                 while let Some((to, bytes)) = node.poll_transmit() {
                     assert!(bytes.len() <= MAX_MESSAGE_BYTES);
                     batch.push((*from, to, bytes));
-                }
-                while let Some(event) = node.poll_event() {
-                    self.events.push((*from, event));
                 }
             }
             if batch.is_empty() {
@@ -594,6 +620,60 @@ fn full_tables_are_typed_errors_and_counted() {
 }
 
 #[test]
+fn a_node_that_cannot_remember_its_own_sums_refuses_the_write_and_keeps_its_copies() {
+    let mut mesh = Mesh::new(4);
+    mesh.config.max_own = 1;
+    mesh.start(0, 1);
+    mesh.set_ring(0..4);
+    let keys: Vec<[u8; 1]> =
+        (0..100u8).map(|n| [n]).filter(|key| ring(0..4).owns(&peer(0), key, 3)).take(5).collect();
+    for key in &keys {
+        mesh.update(0, key, &add(1));
+    }
+    mesh.run(5);
+    mesh.set_ring(1..4);
+    mesh.run(200);
+    assert_eq!(mesh.node(0).keys().count(), keys.len() - 1, "one was handed off, the others stay");
+    assert!(mesh.node(0).stats.hand_off_held > 0);
+    let (now, wall) = (mesh.now, mesh.wall);
+    let refused = mesh.node(0).update(now, wall, b"another", &add(1));
+    assert_eq!(refused, Err(UpdateError::Full("keys written")));
+}
+
+#[test]
+fn operations_are_bounded_at_both_ends() {
+    let mut mesh = Mesh::new(2);
+    let (now, wall) = (mesh.now, mesh.wall);
+    for _ in 0..operations::MAX_OPERATIONS {
+        mesh.node(0).operate(now, peer(1), b"k", add(1)).unwrap();
+    }
+    assert_eq!(mesh.node(0).operate(now, peer(1), b"k", add(1)), Err(UpdateError::Full("operations")));
+    let member = mesh.node(1);
+    let ask = |member: &mut Replicator, now, n: u32| {
+        let mut id = [0; 16];
+        id[..4].copy_from_slice(&n.to_le_bytes());
+        let message = Message::Operation { id: id.into(), key: b"n".to_vec().into(), op: add(1) };
+        member.handle_message(now, wall, peer(0), &message.encode());
+        while let Some((_, answer)) = member.poll_transmit() {
+            if let Some(Message::OperationReply { outcome, .. }) = Message::decode(&answer) {
+                return outcome;
+            }
+        }
+        panic!("no answer");
+    };
+    for n in 0..operations::MAX_REMEMBERED as u32 {
+        assert_eq!(ask(member, now, n), 0);
+    }
+    assert_eq!(ask(member, now, u32::MAX), 1, "busy, and nothing was done");
+    assert_eq!(ask(member, now, 0), 0, "what is remembered is still answered");
+    let later = now + operations::REMEMBER;
+    member.handle_timeout(later, wall);
+    assert_eq!(ask(member, later, u32::MAX), 0);
+    let Some(Value::Counter(counter)) = member.get(b"n") else { panic!() };
+    assert_eq!(counter.value(), operations::MAX_REMEMBERED as i128 + 1);
+}
+
+#[test]
 fn the_bytes_held_are_bounded() {
     let mut mesh = Mesh::new(1);
     mesh.config.max_held_bytes = 10_000;
@@ -618,6 +698,70 @@ fn a_record_restores_what_an_owner_held() {
     assert!(matches!(mesh.node(2).get(b"s"), Some(Value::Set(set)) if set.contains(b"x")));
     assert!(mesh.node(2).restore(now, wall, b"s", b"junk").is_err());
     assert_eq!(mesh.node(2).record(b"none"), None);
+}
+
+#[derive(Debug, Clone)]
+enum Fault {
+    Add { node: u8, key: u8 },
+    Run { seconds: u8 },
+    Partition { side: u8 },
+    Heal,
+    Loss { percent: u8 },
+    Ring { without: u8 },
+    Restart { node: u8 },
+}
+
+fn fault() -> impl Strategy<Value = Fault> {
+    prop_oneof![
+        6 => (0u8..6, 0u8..3).prop_map(|(node, key)| Fault::Add { node, key }),
+        3 => (1u8..90).prop_map(|seconds| Fault::Run { seconds }),
+        1 => (1u8..63).prop_map(|side| Fault::Partition { side }),
+        1 => Just(Fault::Heal),
+        1 => (0u8..80).prop_map(|percent| Fault::Loss { percent }),
+        2 => (0u8..63).prop_map(|without| Fault::Ring { without }),
+        2 => (0u8..6).prop_map(|node| Fault::Restart { node }),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+    #[test]
+    fn whatever_fails_and_moves_no_write_is_lost_or_counted_twice(
+        faults in proptest::collection::vec(fault(), 0..40),
+    ) {
+        let mut mesh = Mesh::new(6);
+        let mut expected: BTreeMap<u8, i128> = BTreeMap::new();
+        for fault in faults {
+            match fault {
+                Fault::Add { node, key } => {
+                    mesh.update(node, &[key], &add(1));
+                    mesh.deliver();
+                    *expected.entry(key).or_default() += 1;
+                }
+                Fault::Run { seconds } => mesh.run(u64::from(seconds)),
+                Fault::Partition { side } => {
+                    let side: Vec<u8> = (0..6).filter(|n| side & (1 << n) != 0).collect();
+                    mesh.partition(&side);
+                }
+                Fault::Heal => mesh.cut.clear(),
+                Fault::Loss { percent } => mesh.loss_percent = u64::from(percent),
+                Fault::Ring { without } => {
+                    let members: Vec<u8> = (0..6).filter(|n| without & (1 << n) == 0).collect();
+                    mesh.set_ring(members);
+                }
+                Fault::Restart { node } => mesh.restart(node),
+            }
+        }
+        mesh.cut.clear();
+        mesh.loss_percent = 0;
+        mesh.set_ring(0..6);
+        mesh.run(1000);
+        mesh.assert_converged(&ring(0..6));
+        for (key, sum) in expected {
+            prop_assert_eq!(mesh.counter(&[key]), sum);
+        }
+        prop_assert!(mesh.nodes.values().all(|node| node.pending() == 0));
+    }
 }
 
 proptest! {

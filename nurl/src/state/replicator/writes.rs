@@ -7,7 +7,7 @@ use minicbor::{Decode, Encode};
 
 use super::apply::{self, Own};
 use super::message::Message;
-use super::{Entry, MAX_KEY_BYTES, MAX_OWN, Op, Replicator, UpdateError};
+use super::{Entry, MAX_KEY_BYTES, Op, Replicator, UpdateError};
 use crate::key::PublicKey;
 use crate::state::crdt::{CrdtError, Digest, Value};
 
@@ -144,7 +144,7 @@ impl Replicator {
         if !self.pending.contains_key(key) && self.pending.len() >= self.config.max_pending {
             return Err(UpdateError::Full("unacknowledged writes"));
         }
-        if !self.own.contains_key(key) && self.own.len() >= MAX_OWN {
+        if !self.own.contains_key(key) && self.own.len() >= self.config.max_own {
             return Err(UpdateError::Full("keys written"));
         }
         // What this node has seen of the key: what was read, its copy under hand-off, its own pending delta.
@@ -404,7 +404,7 @@ impl Replicator {
         }
         let own = Own { added: record.added, taken: record.taken, dot: record.dot };
         if own != Own::default() {
-            if self.own.len() >= MAX_OWN {
+            if self.own.len() >= self.config.max_own {
                 return Err(UpdateError::Full("keys written"));
             }
             self.own.insert(key.to_vec(), own);
@@ -419,7 +419,7 @@ impl Replicator {
         let own = Own::of(&entry.value, &self.local);
         if own != Own::default() {
             let kept = self.own.get(key).copied();
-            if kept.is_none() && self.own.len() >= MAX_OWN {
+            if kept.is_none() && self.own.len() >= self.config.max_own {
                 self.stats.hand_off_held += 1;
                 return false;
             }

@@ -261,7 +261,12 @@ impl Endpoint {
         if adopted.is_current {
             peer.confirm = None;
         }
-        if adopted.is_first {
+        if adopted.restarted {
+            // What was proven with the process that is gone proves nothing of this one.
+            peer.paths.on_closed(now);
+        }
+        if adopted.is_current {
+            // Also after a rekeying: the peer may have forgotten us meanwhile, and our candidates with it.
             peer.paths.on_established(now);
         }
         adopted.released.into_iter().for_each(|index| self.table.release_index(index));

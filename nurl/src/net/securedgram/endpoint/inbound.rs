@@ -4,7 +4,6 @@ use std::time::Instant;
 
 use super::super::frames::{Kind, Refusal, classify, u32_at};
 use super::super::paths::Control;
-use super::super::peer::PASSIVE_KEEPALIVE;
 use super::super::source::Source;
 use super::super::table::Slot;
 use super::super::{CloseReason, Received, channel};
@@ -51,12 +50,14 @@ impl Endpoint {
         self.touch(slot);
         let body = HEADER_LEN + 1..HEADER_LEN + opened.len.max(1);
         let channel = (opened.len > 0).then(|| datagram[HEADER_LEN]);
-        let is_app = matches!(channel, Some(channel::MEMBERSHIP..=channel::GROUP_KEYS));
+        let is_app = channel.is_some_and(channel::is_callers);
 
         let peer = self.table.get_mut(slot)?;
         let key = peer.key;
         // Only the session that we seal with answers for itself: the peer may have lost it.
-        if peer.current.as_ref().is_some_and(|live| live.session.local_index() == u32_at(datagram, 1)) {
+        let index = u32_at(datagram, 1);
+        let on_current = peer.current.as_ref().is_some_and(|live| live.session.local_index() == index);
+        if on_current {
             peer.unanswered_since = None;
         }
         let newest = opened.newest_on_leg;
@@ -64,9 +65,8 @@ impl Endpoint {
         match channel {
             None => {
                 // A confirm: the initiator repeats it until it hears something.
-                let answer = peer.current.as_ref().is_some_and(|live| {
-                    !live.session.is_initiator() && live.session.local_index() == u32_at(datagram, 1)
-                });
+                let answer =
+                    on_current && peer.current.as_ref().is_some_and(|live| !live.session.is_initiator());
                 if answer && source.relay_src.is_none_or(|src| src == key) {
                     self.send_empty(now, slot, source.route);
                 }
@@ -74,6 +74,8 @@ impl Endpoint {
             }
             Some(channel::CONTROL) => {
                 match Control::decode(&datagram[body]) {
+                    // A close that comes late, on a session before this one, has been overtaken.
+                    Ok(Control::Close) if !on_current => {}
                     Ok(Control::Close) => {
                         peer.retry_at = peer.keep.then(|| now + RETRY_AFTER);
                         self.close_slot(now, slot, CloseReason::Remote);
@@ -84,7 +86,6 @@ impl Endpoint {
                 None
             }
             Some(channel) if is_app => {
-                peer.owes_keepalive.get_or_insert(now + PASSIVE_KEEPALIVE);
                 peer.last_app = Some(now);
                 Some(Received::Data { peer: key, channel, body })
             }

@@ -160,7 +160,7 @@ impl Endpoint {
             self.stats.seal_too_large += 1;
             return Err(SealError::TooLarge { max_bytes: self.max_body_bytes });
         }
-        if !(channel::MEMBERSHIP..=channel::GROUP_KEYS).contains(&channel) {
+        if !channel::is_callers(channel) {
             return Err(SealError::BadChannel);
         }
         let slot = self.slot_or_insert(now, peer)?;
@@ -170,10 +170,8 @@ impl Endpoint {
             self.begin_unless_answered(now, slot);
             return Err(SealError::NoSession);
         };
-        let routes = peer.paths.routes();
         let len = crate::net::session::OVERHEAD + 1 + body.len();
-        let routes =
-            if routes.len() > 1 { routes.filter(|route| peer.paths.may_send(route, len)) } else { routes };
+        let routes = peer.paths.routes().filter(|route| peer.paths.may_send(route, len));
         if routes.is_empty() {
             self.stats.seal_no_route += 1;
             return Err(SealError::NoRoute);
@@ -188,7 +186,6 @@ impl Endpoint {
         let due = live.session.is_spent() || peer.rekey_timer.is_some_and(|at| now >= at);
         peer.paths.on_sent(now, len, true);
         peer.unanswered_since.get_or_insert(now);
-        peer.owes_keepalive = None;
         peer.last_app = Some(now);
         if due && peer.attempt.is_none() {
             peer.rekey_timer = None;
@@ -564,6 +561,12 @@ impl fmt::Debug for Endpoint {
 
 #[cfg(test)]
 impl Endpoint {
+    /// Queues events until some are dropped.
+    pub(super) fn flood_events(&mut self, count: usize) {
+        let event = Event::HandshakeFailed { peer: self.local };
+        (0..count).for_each(|_| self.event(event));
+    }
+
     /// Our index and the peer's of the current session.
     pub(super) fn current_indices(&self, peer: &PublicKey) -> Option<(u32, u32)> {
         self.peer(peer)?

@@ -3,7 +3,6 @@
 use std::time::Instant;
 
 use super::super::CloseReason;
-use super::super::paths::Control;
 use super::super::peer::UNANSWERED;
 use super::super::table::Slot;
 use super::Endpoint;
@@ -36,7 +35,6 @@ impl Endpoint {
         if peer.confirm.as_ref().is_some_and(|confirm| confirm.at <= now) {
             self.send_confirm(now, slot);
         }
-        self.keepalive(now, slot);
 
         let Some(peer) = self.table.get_mut(slot) else { return };
         let unanswered = peer.unanswered_since.is_some_and(|since| since + UNANSWERED <= now);
@@ -83,17 +81,6 @@ impl Endpoint {
             self.close_slot(now, slot, CloseReason::Expired);
             if keep {
                 self.begin(now, slot);
-            }
-        }
-    }
-
-    /// Answers application data that nothing else has answered.
-    fn keepalive(&mut self, now: Instant, slot: Slot) {
-        let Some(peer) = self.table.get_mut(slot) else { return };
-        if peer.owes_keepalive.take_if(|at| *at <= now).is_some() {
-            for route in peer.paths.routes().iter() {
-                self.stats.keepalives_sent += 1;
-                self.queue_control(slot, route, &Control::Keepalive);
             }
         }
     }

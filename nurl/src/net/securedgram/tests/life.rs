@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::super::*;
 use super::world::{HUB, UNIX, World, config, ticket};
+use crate::net::route::{Route, Routes};
 use crate::net::session::{REJECT_AFTER, REKEY_AFTER};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -75,14 +76,29 @@ fn a_lost_response_retransmits() {
 
 #[test]
 fn two_idle_peers_are_silent() {
-    let mut world = World::pair(6);
+    let mut world = World::relayed(6);
+    world.connect(0, 1);
+    assert!(world.run_until(SECOND, World::both_open));
     world.send(0, 1, b"one word").unwrap();
-    world.run(Duration::from_secs(5));
-    assert_eq!(world.stats(1).keepalives_sent, 1, "the word is answered once");
-    assert_eq!(world.stats(0).keepalives_sent, 0, "and the answer isn't");
+    world.run(Duration::from_secs(15));
+    assert_eq!(world.path_stats(1).answers, 1, "the word is answered once");
+    assert_eq!(world.path_stats(0).answers, 0, "and the answer isn't");
     let sent = world.sent.len();
     world.run(Duration::from_secs(100));
-    assert_eq!(world.sent.len(), sent);
+    assert_eq!(world.sent.len(), sent, "a relayed peer costs nothing");
+}
+
+#[test]
+fn two_idle_peers_with_a_direct_path_only_keep_it_warm() {
+    let mut world = World::pair(6);
+    world.send(0, 1, b"one word").unwrap();
+    world.run(Duration::from_secs(15));
+    let sent = world.sent.len();
+    world.run(Duration::from_secs(100));
+    let each = 100 / paths::PathConfig::default().keepalive.as_secs() as usize;
+    assert!(world.sent.len() - sent <= 2 * (each + 1), "{}", world.sent.len() - sent);
+    assert!(world.path_stats(0).keepalives >= each as u64);
+    assert_eq!((world.path_stats(0).answers, world.path_stats(1).answers), (0, 1), "none is answered");
 }
 
 #[test]
@@ -192,6 +208,25 @@ fn a_restarted_peer_is_told_apart_by_its_boot() {
 }
 
 #[test]
+fn what_was_proven_with_a_process_that_is_gone_has_to_be_proven_again() {
+    let mut world = World::pair(25);
+    world.relay(0, 1);
+    world.run(SECOND);
+    assert!(world.path_state(0).direct);
+    // The new process is behind another port, and the hub is all that reaches it.
+    world.nodes[1].addr.set_port(9);
+    world.restart(1, UNIX + SECOND);
+    world.relay(0, 1);
+    world.connect(1, 0);
+    world.lose = Box::new(|packet| packet.source.route.is_direct());
+    assert!(world.run_until(SECOND, |world| world.nodes[0].events.len() == 3));
+    assert!(!world.path_state(0).direct);
+    world.send(0, 1, b"at once").unwrap();
+    world.run(Duration::from_millis(50));
+    assert_eq!(world.nodes[1].received.len(), 1);
+}
+
+#[test]
 fn a_silently_restarted_peer_is_found_within_seconds_of_the_first_send() {
     let mut world = World::pair(13);
     world.run(Duration::from_secs(20));
@@ -204,6 +239,22 @@ fn a_silently_restarted_peer_is_found_within_seconds_of_the_first_send() {
 }
 
 #[test]
+fn frames_on_the_session_before_are_no_answer_to_the_current_one() {
+    let mut world = World::pair(22);
+    world.run(REKEY_AFTER - SECOND);
+    // From here on nothing that node 0 seals arrives, so node 1 never leaves the old session; nor does its
+    // own handshake help.
+    world.lose = Box::new(|packet| packet.bytes[0] == [frames::INIT, frames::DATA][packet.to]);
+    for _ in 0..35 {
+        world.send(0, 1, b"x").unwrap();
+        world.send(1, 0, b"y").unwrap();
+        world.run(SECOND / 5);
+    }
+    assert!(world.nodes[0].received.len() > 30, "node 1 is heard all the time");
+    assert!(world.stats(0).inits_sent >= 3, "the first, the rekeying, and one for the silence on it");
+}
+
+#[test]
 fn a_close_ends_both_sides_at_once() {
     let mut world = World::pair(14);
     let (a, b) = (world.nodes[0].key, world.nodes[1].key);
@@ -213,6 +264,29 @@ fn a_close_ends_both_sides_at_once() {
     assert_eq!(world.nodes[0].events[1], Event::Closed { peer: b, reason: CloseReason::Local });
     assert_eq!(world.nodes[1].events[1], Event::Closed { peer: a, reason: CloseReason::Remote });
     assert!(!world.open(0, 1) && !world.open(1, 0));
+}
+
+#[test]
+fn a_late_close_of_the_session_before_does_not_end_the_present_one() {
+    let mut world = World::pair(23);
+    let (peer, now) = (world.nodes[1].key, world.now);
+    world.nodes[0].endpoint.close(now, &peer);
+    let mut close = Vec::new();
+    world.nodes[0].endpoint.poll_transmit(&mut close).unwrap();
+    world.connect(0, 1);
+    assert!(world.run_until(SECOND, |world| world.stats(1).rekeyed == 1));
+    let from = Source::direct(world.nodes[0].addr);
+    world.inject(1, from, &close);
+    assert!(world.both_open());
+    world.send(1, 0, b"x").unwrap();
+    world.run(SECOND);
+    assert_eq!(world.nodes[0].received.len(), 1);
+}
+
+#[test]
+fn an_endpoint_can_live_on_the_network_thread() {
+    fn assert_send<T: Send>() {}
+    assert_send::<Endpoint>();
 }
 
 #[test]
@@ -243,8 +317,9 @@ fn an_attempt_is_repeated_at_once_when_a_relay_appears() {
     world.send(0, 1, b"by the hub").unwrap();
     world.run(SECOND);
     assert_eq!(world.nodes[1].received.len(), 1);
-    let last = &world.frames(frames::DATA).pop().unwrap();
-    assert_eq!(last.source.route, crate::net::route::Route::Relay(HUB));
+    let peer = world.nodes[1].key;
+    let routes = world.nodes[0].endpoint.paths(&peer).unwrap().routes();
+    assert_eq!(routes, Routes::one(Route::Relay(HUB)), "lost on every other way");
 }
 
 #[test]
@@ -330,9 +405,25 @@ fn a_body_over_the_limit_is_a_typed_error_and_the_limit_can_be_raised() {
 fn channel_zero_is_not_for_callers_nor_is_an_unknown_one() {
     let mut world = World::pair(21);
     let peer = world.nodes[1].key;
-    for channel in [0, 5, 255] {
+    for channel in [0, channel::ECHO + 1, 255] {
         let now = world.now;
         let sealed = world.nodes[0].endpoint.seal(now, &peer, channel, b"x", &mut Vec::new());
         assert_eq!(sealed, Err(SealError::BadChannel));
     }
+}
+
+#[test]
+fn every_channel_of_the_callers_passes() {
+    let mut world = World::pair(24);
+    let peer = world.nodes[1].key;
+    let from = Source::direct(world.nodes[0].addr);
+    let channels =
+        [channel::MEMBERSHIP, channel::RELIABLE, channel::APPLICATION, channel::GROUP_KEYS, channel::ECHO];
+    for channel in channels {
+        let (now, mut sealed) = (world.now, Vec::new());
+        world.nodes[0].endpoint.seal(now, &peer, channel, b"x", &mut sealed).unwrap();
+        world.inject(1, from, &sealed);
+    }
+    let seen: Vec<u8> = world.nodes[1].received.iter().map(|(_, channel, _)| *channel).collect();
+    assert_eq!(seen, channels);
 }

@@ -1,6 +1,7 @@
 //! Whole endpoints against each other, over a wire that loses, delays and reorders.
 
 mod abuse;
+mod legs;
 mod life;
 mod loss;
 mod world;

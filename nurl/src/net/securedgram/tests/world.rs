@@ -19,12 +19,14 @@ pub(super) struct Node {
     pub(super) addr: SocketAddr,
     pub(super) key: PublicKey,
     pub(super) received: Vec<(PublicKey, u8, Vec<u8>)>,
+    /// What became of sessions.
     pub(super) events: Vec<Event>,
+    /// What became of paths.
+    pub(super) paths: Vec<(Instant, PathEvent)>,
 }
 
 #[derive(Clone)]
 pub(super) struct Packet {
-    pub(super) from: usize,
     pub(super) to: usize,
     pub(super) source: Source,
     pub(super) bytes: Vec<u8>,
@@ -37,6 +39,8 @@ pub(super) struct World {
     pub(super) rng: Rng,
     pub(super) loss_percent: u32,
     pub(super) delay_ms: std::ops::Range<u64>,
+    /// What the hub adds to that.
+    pub(super) hub_delay_ms: u64,
     /// Packets for which this says true are lost.
     pub(super) lose: Box<dyn FnMut(&Packet) -> bool>,
     /// Everything that was sent, lost or not.
@@ -71,35 +75,47 @@ pub(super) fn config(seed: u64, node: usize) -> Config {
 }
 
 impl World {
-    /// `count` nodes that know each other's addresses, unless `strangers`.
+    /// Two nodes that know only the hub, and tell each other their addresses over it.
+    pub(super) fn relayed(seed: u64) -> World {
+        let mut world = World::strangers((0..2).map(|node| config(seed, node)).collect(), seed);
+        world.relay(0, 1);
+        world
+    }
+
+    /// `count` nodes that know each other's addresses.
     pub(super) fn new(seed: u64, count: usize) -> World {
         World::of((0..count).map(|node| config(seed, node)).collect(), seed)
     }
 
     pub(super) fn of(configs: Vec<Config>, seed: u64) -> World {
+        let mut world = World::strangers(configs, seed);
+        for a in 0..world.nodes.len() {
+            world.introduce(a);
+        }
+        world
+    }
+
+    fn strangers(configs: Vec<Config>, seed: u64) -> World {
         let now = instant();
         let node = |(at, config): (usize, Config)| {
             let rng = Rng::seed_from_u64(seed * 7919 + at as u64);
             let endpoint = Endpoint::new(config.clone(), now, UNIX, rng);
             let key = *endpoint.local();
-            Node { endpoint, config, addr: addr(at), key, received: vec![], events: vec![] }
+            Node { endpoint, config, addr: addr(at), key, received: vec![], events: vec![], paths: vec![] }
         };
-        let mut world = World {
+        World {
             now,
             start: now,
             nodes: configs.into_iter().enumerate().map(node).collect(),
             rng: Rng::seed_from_u64(seed),
             loss_percent: 0,
             delay_ms: 20..21,
+            hub_delay_ms: 0,
             lose: Box::new(|_| false),
             sent: vec![],
             wire: BTreeMap::new(),
             seq: 0,
-        };
-        for a in 0..world.nodes.len() {
-            world.introduce(a);
         }
-        world
     }
 
     /// Tells node `a` the others' addresses.
@@ -156,14 +172,15 @@ impl World {
             }
         };
         let Some(to) = to else { return };
-        let packet = Packet { from, to, source, bytes };
+        let packet = Packet { to, source, bytes };
         self.sent.push((self.now, packet.clone()));
         let lost = self.rng.next_u32() % 100 < self.loss_percent;
         if (self.lose)(&packet) || lost {
             return;
         }
         let span = (self.delay_ms.end - self.delay_ms.start).max(1);
-        let delay = self.delay_ms.start + self.rng.next_u64() % span;
+        let hub = if packet.source.route.is_direct() { 0 } else { self.hub_delay_ms };
+        let delay = self.delay_ms.start + self.rng.next_u64() % span + hub;
         self.deliver_at(self.now + Duration::from_millis(delay), packet);
     }
 
@@ -197,8 +214,12 @@ impl World {
                 let Some(outgoing) = self.nodes[at].endpoint.poll_transmit(&mut out) else { break };
                 self.put(at, outgoing, out);
             }
-            while let Some(event) = self.nodes[at].endpoint.poll_event() {
-                self.nodes[at].events.push(event);
+            let node = &mut self.nodes[at];
+            while let Some(event) = node.endpoint.poll_event() {
+                match event {
+                    Event::Path { event, .. } => node.paths.push((self.now, event)),
+                    event => node.events.push(event),
+                }
             }
         }
     }
@@ -257,6 +278,17 @@ impl World {
         world.connect(0, 1);
         assert!(world.run_until(Duration::from_secs(1), World::both_open));
         world
+    }
+
+    /// What the paths of a node to the other one have done.
+    pub(super) fn path_stats(&mut self, at: usize) -> paths::Stats {
+        let other = self.nodes[1 - at].key;
+        self.nodes[at].endpoint.paths(&other).unwrap().stats().clone()
+    }
+
+    /// How a node reaches the other one.
+    pub(super) fn path_state(&self, at: usize) -> paths::PathState {
+        self.nodes[at].endpoint.path_state(&self.nodes[1 - at].key).unwrap()
     }
 
     pub(super) fn stats(&self, at: usize) -> Stats {

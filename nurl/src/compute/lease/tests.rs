@@ -1,0 +1,420 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use rand_core::SeedableRng;
+
+use super::*;
+use crate::key::PublicKey;
+use crate::ring::MAX_COUNTER_JUMP;
+use crate::rt::Rng;
+use crate::state::store::Store;
+
+const WALL: Duration = Duration::from_secs(1_000_000);
+const LIFE: Duration = Duration::from_secs(60);
+
+fn token(counter: u64, owner: u8) -> Epoch {
+    Epoch { counter, owner: PublicKey::from_bytes([owner; 32]) }
+}
+
+fn task(n: u8) -> TaskId {
+    [n; 16]
+}
+
+fn store() -> Arc<Store> {
+    Arc::new(Store::in_memory(&mut Rng::from_seed([1; 32])).unwrap())
+}
+
+fn open(store: &Arc<Store>) -> Resource {
+    open_with(store, Config::default())
+}
+
+fn open_with(store: &Arc<Store>, config: Config) -> Resource {
+    Resource::open(store.clone(), config, |_, _| Recovered::Unknown).unwrap()
+}
+
+fn admit(resource: &Resource, key: &[u8], token: Epoch, n: u8) -> Admission {
+    resource.admit(WALL, key, token, &task(n), LIFE).unwrap()
+}
+
+#[test]
+fn a_recorded_outcome_is_returned_whatever_the_token() {
+    let resource = open(&store());
+    assert_eq!(admit(&resource, b"k", token(5, 1), 1), Admission::Admitted);
+    resource.complete(b"k", &task(1), b"out").unwrap();
+    let recorded = Admission::Recorded(Outcome::Done(b"out".to_vec()));
+    for counter in [1, 5, 9, 6] {
+        assert_eq!(admit(&resource, b"k", token(counter, 1), 1), recorded);
+    }
+    assert_eq!(admit(&resource, b"k", token(u64::MAX, 1), 1), recorded, "it asks for nothing new");
+    assert_eq!(resource.current(b"k"), token(5, 1), "and asking raises no token");
+}
+
+#[test]
+fn a_duplicate_of_a_task_in_progress_never_runs_beside_it() {
+    let resource = open(&store());
+    assert_eq!(admit(&resource, b"k", token(5, 1), 1), Admission::Admitted);
+    for counter in [1, 5, 9] {
+        assert_eq!(admit(&resource, b"k", token(counter, 1), 1), Admission::InProgress);
+    }
+    assert_eq!(resource.counters().in_progress, 3);
+    assert_eq!(
+        admit(&resource, b"other", token(1, 1), 1),
+        Admission::Admitted,
+        "another key is another matter"
+    );
+}
+
+#[test]
+fn of_two_owners_the_lower_token_is_fenced_in_either_order() {
+    for (first, second) in [(token(1, 1), token(2, 2)), (token(1, 1), token(1, 2))] {
+        let resource = open(&store());
+        assert_eq!(admit(&resource, b"k", first, 1), Admission::Admitted);
+        assert_eq!(admit(&resource, b"k", second, 2), Admission::Admitted, "a higher one takes over");
+        assert_eq!(admit(&resource, b"k", first, 3), Admission::Fenced { current: second });
+        let resource = open(&store());
+        assert_eq!(admit(&resource, b"k", second, 2), Admission::Admitted);
+        assert_eq!(admit(&resource, b"k", first, 1), Admission::Fenced { current: second });
+        assert_eq!(admit(&resource, b"k", second, 4), Admission::Admitted, "tasks of one tenure share it");
+    }
+}
+
+#[test]
+fn two_owners_never_hold_equal_tokens_so_one_of_them_is_fenced() {
+    let resource = open(&store());
+    assert_eq!(admit(&resource, b"k", token(7, 1), 1), Admission::Admitted);
+    assert_eq!(admit(&resource, b"k", token(7, 2), 2), Admission::Admitted);
+    assert_eq!(admit(&resource, b"k", token(7, 1), 3), Admission::Fenced { current: token(7, 2) });
+}
+
+#[test]
+fn one_request_with_the_largest_epoch_fences_out_nobody() {
+    let resource = open(&store());
+    assert_eq!(admit(&resource, b"k", token(3, 1), 1), Admission::Admitted);
+    for counter in [u64::MAX, 3 + MAX_COUNTER_JUMP + 1] {
+        let refused = resource.admit(WALL, b"k", token(counter, 2), &task(2), LIFE);
+        assert!(matches!(refused, Err(LeaseError::TooFarAhead { highest: 3, .. })), "{refused:?}");
+    }
+    resource.note(u64::MAX);
+    assert_eq!((resource.highest(), resource.counters().too_far_ahead), (3, 3));
+    assert_eq!(admit(&resource, b"k", token(3, 1), 3), Admission::Admitted);
+    resource.note(MAX_COUNTER_JUMP);
+    assert_eq!(admit(&resource, b"k", token(MAX_COUNTER_JUMP + 4, 2), 4), Admission::Admitted);
+}
+
+#[test]
+fn a_restart_forgets_neither_tokens_nor_outcomes() {
+    let store = store();
+    let resource = open(&store);
+    admit(&resource, b"k", token(5, 1), 1);
+    resource.complete(b"k", &task(1), b"out").unwrap();
+    drop(resource);
+    let resource = open(&store);
+    assert_eq!(admit(&resource, b"k", token(4, 1), 2), Admission::Fenced { current: token(5, 1) });
+    assert_eq!(admit(&resource, b"k", token(5, 1), 1), Admission::Recorded(Outcome::Done(b"out".to_vec())));
+    assert_eq!(resource.highest(), 5);
+}
+
+#[test]
+fn a_task_in_progress_at_a_crash_is_unknown_and_never_runs_again() {
+    let store = store();
+    let resource = open(&store);
+    admit(&resource, b"k", token(5, 1), 1);
+    drop(resource);
+    for _ in 0..2 {
+        let resource = open(&store);
+        assert_eq!(admit(&resource, b"k", token(9, 2), 1), Admission::Recorded(Outcome::Unknown));
+        assert!(matches!(resource.complete(b"k", &task(1), b"x"), Err(LeaseError::NotInProgress)));
+    }
+}
+
+#[test]
+fn recovery_asks_the_resource_whether_the_effect_can_be_read_back() {
+    let store = store();
+    let resource = open(&store);
+    for n in 1..=3 {
+        admit(&resource, b"k", token(5, 1), n);
+    }
+    drop(resource);
+    let mut asked = Vec::new();
+    let resource = Resource::open(store.clone(), Config::default(), |key, id| {
+        asked.push((key.to_vec(), *id));
+        match id[0] {
+            1 => Recovered::Done(b"read back".to_vec()),
+            2 => Recovered::RolledBack,
+            _ => Recovered::Unknown,
+        }
+    })
+    .unwrap();
+    assert_eq!(asked.len(), 3);
+    assert_eq!(resource.counters().unknown, 1);
+    let done = Admission::Recorded(Outcome::Done(b"read back".to_vec()));
+    assert_eq!(admit(&resource, b"k", token(5, 1), 1), done);
+    assert_eq!(admit(&resource, b"k", token(5, 1), 2), Admission::Admitted, "it was undone");
+    assert_eq!(admit(&resource, b"k", token(5, 1), 3), Admission::Recorded(Outcome::Unknown));
+}
+
+#[test]
+fn an_effect_and_its_outcome_are_durable_together_or_not_at_all() {
+    let store = store();
+    let resource = open(&store);
+    admit(&resource, b"k", token(5, 1), 1);
+    let failed = resource.commit_with(b"k", &task(1), b"out", |effects| {
+        effects.put(b"account", b"100")?;
+        effects.put(&[0; 5000], b"too long a name")
+    });
+    assert!(matches!(failed, Err(LeaseError::Store(_))));
+    assert_eq!(store.effect(b"account").unwrap(), None);
+    assert_eq!(admit(&resource, b"k", token(5, 1), 1), Admission::InProgress);
+    resource.commit_with(b"k", &task(1), b"out", |effects| effects.put(b"account", b"100")).unwrap();
+    drop(resource);
+    let resource = open(&store);
+    assert_eq!(admit(&resource, b"k", token(1, 1), 1), Admission::Recorded(Outcome::Done(b"out".to_vec())));
+    assert_eq!(store.effect(b"account").unwrap(), Some(b"100".to_vec()));
+}
+
+#[test]
+fn a_stale_owner_is_fenced_also_at_its_commit() {
+    let store = store();
+    let resource = open(&store);
+    admit(&resource, b"k", token(5, 1), 1);
+    admit(&resource, b"k", token(6, 2), 2);
+    resource.commit_with(b"k", &task(2), b"", |effects| effects.put(b"account", b"new")).unwrap();
+    let stale = resource.commit_with(b"k", &task(1), b"", |effects| effects.put(b"account", b"stale"));
+    assert!(matches!(stale, Err(LeaseError::Fenced { current }) if current == token(6, 2)));
+    assert_eq!(store.effect(b"account").unwrap(), Some(b"new".to_vec()));
+    resource.release(b"k", &task(1)).unwrap();
+    assert_eq!(admit(&resource, b"k", token(5, 1), 1), Admission::Fenced { current: token(6, 2) });
+}
+
+#[test]
+fn a_released_task_may_be_admitted_again_also_after_a_restart() {
+    let store = store();
+    let resource = open(&store);
+    admit(&resource, b"k", token(5, 1), 1);
+    resource.release(b"k", &task(1)).unwrap();
+    drop(resource);
+    let resource = open(&store);
+    assert_eq!(admit(&resource, b"k", token(5, 1), 1), Admission::Admitted);
+    assert!(matches!(resource.release(b"k", &task(9)), Err(LeaseError::NotInProgress)));
+}
+
+#[test]
+fn an_outcome_is_kept_for_the_tasks_life_and_ten_minutes() {
+    let store = store();
+    let resource = open(&store);
+    admit(&resource, b"k", token(5, 1), 1);
+    resource.complete(b"k", &task(1), b"out").unwrap();
+    let end = WALL + LIFE + KEEP;
+    let ask = |wall, resource: &Resource| resource.admit(wall, b"k", token(5, 1), &task(1), LIFE).unwrap();
+    let kept = Admission::Recorded(Outcome::Done(b"out".to_vec()));
+    assert_eq!(ask(end - Duration::from_millis(1), &resource), kept);
+    assert_eq!(ask(end - Duration::from_millis(1), &open(&store)), kept);
+    assert_eq!(ask(end, &resource), Admission::Admitted);
+    assert_eq!(
+        resource.admit(end, b"k", token(4, 1), &task(2), LIFE).unwrap(),
+        Admission::Fenced { current: token(5, 1) },
+        "the token outlives its tasks"
+    );
+}
+
+#[test]
+fn a_task_in_progress_is_not_forgotten_when_its_time_is_over() {
+    let resource = open(&store());
+    admit(&resource, b"k", token(5, 1), 1);
+    let late = WALL + LIFE + KEEP + KEEP;
+    assert_eq!(resource.admit(late, b"k", token(5, 1), &task(1), LIFE).unwrap(), Admission::InProgress);
+}
+
+#[test]
+fn a_full_table_is_busy_and_evicts_nothing_younger_than_its_life() {
+    let resource = open_with(&store(), Config { max_tasks: 2, max_keys: 10 });
+    admit(&resource, b"k", token(1, 1), 1);
+    resource.complete(b"k", &task(1), b"1").unwrap();
+    admit(&resource, b"k", token(1, 1), 2);
+    assert_eq!(admit(&resource, b"k", token(2, 1), 3), Admission::Busy);
+    assert_eq!(resource.current(b"k"), token(1, 1), "a refused request leaves no trace");
+    assert_eq!(admit(&resource, b"k", token(1, 1), 1), Admission::Recorded(Outcome::Done(b"1".to_vec())));
+    assert_eq!(admit(&resource, b"k", token(1, 1), 2), Admission::InProgress);
+    assert_eq!(resource.counters().busy, 1);
+    let later = WALL + LIFE + KEEP;
+    assert_eq!(resource.admit(later, b"k", token(1, 1), &task(3), LIFE).unwrap(), Admission::Admitted);
+}
+
+#[test]
+fn evicting_a_keys_token_raises_the_floor_also_across_a_restart() {
+    let store = store();
+    let config = Config { max_tasks: 10, max_keys: 2 };
+    let resource = open_with(&store, config);
+    admit(&resource, b"a", token(9, 1), 1);
+    admit(&resource, b"b", token(5, 1), 1);
+    assert_eq!(admit(&resource, b"c", token(20, 1), 1), Admission::Busy, "both have tasks");
+    resource.release(b"a", &task(1)).unwrap();
+    resource.release(b"b", &task(1)).unwrap();
+    assert_eq!(admit(&resource, b"c", token(4, 1), 1), Admission::Fenced { current: token(5, 1) });
+    assert_eq!(admit(&resource, b"c", token(20, 1), 1), Admission::Admitted, "b gave way");
+    assert_eq!(resource.counters().evicted, 1);
+    for resource in [&resource, &open_with(&store, config)] {
+        assert_eq!(resource.current(b"b"), token(5, 1), "the floor");
+        assert_eq!(resource.current(b"unheard of"), token(5, 1));
+        assert_eq!(resource.current(b"a"), token(9, 1));
+        assert_eq!(resource.current(b"c"), token(20, 1));
+    }
+}
+
+#[test]
+fn what_is_over_a_bound_is_a_typed_error() {
+    let resource = open(&store());
+    let long = [0; MAX_KEY_BYTES + 1];
+    assert!(matches!(
+        resource.admit(WALL, &long, token(1, 1), &task(1), LIFE),
+        Err(LeaseError::TooLarge { what: "a key", .. })
+    ));
+    assert!(matches!(
+        resource.admit(WALL, b"k", token(1, 1), &task(1), MAX_LIFE + Duration::from_secs(1)),
+        Err(LeaseError::TooLarge { .. })
+    ));
+    admit(&resource, b"k", token(1, 1), 1);
+    assert!(matches!(
+        resource.complete(b"k", &task(1), &vec![0; MAX_OUTCOME_BYTES + 1]),
+        Err(LeaseError::TooLarge { what: "an outcome", .. })
+    ));
+}
+
+#[cfg(not(feature = "sim"))]
+#[test]
+fn of_concurrent_duplicates_exactly_one_is_admitted() {
+    let resource = open(&store());
+    let admitted = std::sync::atomic::AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for owner in 0..8 {
+            let (resource, admitted) = (&resource, &admitted);
+            scope.spawn(move || {
+                for n in 0..20 {
+                    if let Admission::Admitted = admit(resource, b"k", token(1, owner), n) {
+                        admitted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                        resource.complete(b"k", &task(n), &[owner]).unwrap();
+                    }
+                }
+            });
+        }
+    });
+    let counters = resource.counters();
+    let admitted = admitted.into_inner();
+    assert_eq!(counters.admitted as usize, admitted);
+    assert!(admitted <= 20, "{admitted}");
+    assert_eq!(resource.current(b"k").counter, 1);
+}
+
+/// What a kill leaves: the bytes of the file at that moment.
+#[cfg(not(feature = "sim"))]
+fn killed(path: &std::path::Path, copy: &str) -> Resource {
+    let bytes = crate::rt::disk::read(path, 1 << 30).unwrap();
+    let path = path.with_file_name(copy);
+    crate::rt::disk::create_new_private(&path, &bytes).unwrap();
+    open(&Arc::new(Store::open(&path, &mut Rng::from_seed([2; 32])).unwrap()))
+}
+
+#[cfg(not(feature = "sim"))]
+#[test]
+fn a_kill_at_any_step_leaves_a_state_that_answers_right() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store");
+    let resource = open(&Arc::new(Store::open(&path, &mut Rng::from_seed([1; 32])).unwrap()));
+
+    let before = killed(&path, "before");
+    assert_eq!(admit(&before, b"k", token(5, 1), 1), Admission::Admitted);
+
+    admit(&resource, b"k", token(5, 1), 1);
+    let between = killed(&path, "between");
+    assert_eq!(admit(&between, b"k", token(6, 2), 1), Admission::Recorded(Outcome::Unknown));
+    assert_eq!(admit(&between, b"k", token(4, 2), 2), Admission::Fenced { current: token(5, 1) });
+
+    resource.commit_with(b"k", &task(1), b"out", |effects| effects.put(b"account", b"1")).unwrap();
+    let after = killed(&path, "after");
+    assert_eq!(admit(&after, b"k", token(6, 2), 1), Admission::Recorded(Outcome::Done(b"out".to_vec())));
+    assert_eq!(after.store().effect(b"account").unwrap(), Some(b"1".to_vec()));
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Admit { key: u8, counter: u64, owner: u8, task: u8 },
+    Complete { key: u8, task: u8 },
+    Commit { key: u8, task: u8 },
+    Restart,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => (0u8..2, 1u64..6, 0u8..3, 0u8..6)
+            .prop_map(|(key, counter, owner, task)| Step::Admit { key, counter, owner, task }),
+        2 => (0u8..2, 0u8..6).prop_map(|(key, task)| Step::Complete { key, task }),
+        2 => (0u8..2, 0u8..6).prop_map(|(key, task)| Step::Commit { key, task }),
+        1 => Just(Step::Restart),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn whatever_the_order_effects_happen_once_and_tokens_never_fall(
+        steps in proptest::collection::vec(step(), 0..60),
+    ) {
+        let store = store();
+        let mut resource = open(&store);
+        let mut highest: BTreeMap<u8, Epoch> = BTreeMap::new();
+        let mut running: BTreeMap<(u8, u8), Epoch> = BTreeMap::new();
+        let mut begun = BTreeSet::new();
+        let mut committed = BTreeSet::new();
+        let mut outcomes: BTreeMap<(u8, u8), Outcome> = BTreeMap::new();
+        for step in steps {
+            match step {
+                Step::Admit { key, counter, owner, task: n } => {
+                    let asked = token(counter, owner);
+                    let known = highest.get(&key).copied().unwrap_or(Epoch::ZERO);
+                    match admit(&resource, &[key], asked, n) {
+                        Admission::Admitted => {
+                            prop_assert!(asked >= known);
+                            prop_assert!(begun.insert((key, n)), "a task runs once");
+                            highest.insert(key, asked);
+                            running.insert((key, n), asked);
+                        }
+                        Admission::Fenced { current } => {
+                            prop_assert!(asked < known && current == known);
+                        }
+                        Admission::InProgress => prop_assert!(running.contains_key(&(key, n))),
+                        Admission::Recorded(outcome) => {
+                            prop_assert_eq!(Some(&outcome), outcomes.get(&(key, n)));
+                        }
+                        Admission::Busy => prop_assert!(false),
+                    }
+                }
+                Step::Complete { key, task: n } => {
+                    let ok = resource.complete(&[key], &task(n), &[n]).is_ok();
+                    prop_assert_eq!(ok, running.remove(&(key, n)).is_some());
+                    if ok {
+                        outcomes.insert((key, n), Outcome::Done(vec![n]));
+                    }
+                }
+                Step::Commit { key, task: n } => {
+                    let name = [key, n];
+                    let ok = resource.commit_with(&[key], &task(n), &[n], |effects| effects.put(&name, b"1"));
+                    let may = running.get(&(key, n)).is_some_and(|held| *held >= highest[&key]);
+                    prop_assert_eq!(ok.is_ok(), may);
+                    if may {
+                        prop_assert!(committed.insert(name), "an effect happens once");
+                        running.remove(&(key, n));
+                        outcomes.insert((key, n), Outcome::Done(vec![n]));
+                    }
+                    prop_assert_eq!(store.effect(&name).unwrap().is_some(), committed.contains(&name));
+                }
+                Step::Restart => {
+                    resource = open(&store);
+                    for (id, _) in std::mem::take(&mut running) {
+                        outcomes.insert(id, Outcome::Unknown);
+                    }
+                }
+            }
+        }
+    }
+}
