@@ -20,7 +20,7 @@ pub enum Error {
         reason: String,
     },
     /// A hub answered and refused us.
-    #[error("the hub at {addr} refused us ({reason}): check the ticket")]
+    #[error("the hub at {addr} refused us ({reason}): {}", refusal_hint(reason))]
     HubRefused {
         /// The hub's address.
         addr: String,
@@ -74,4 +74,14 @@ pub enum Error {
     /// The node has shut down.
     #[error("the node has shut down")]
     Closed,
+}
+
+/// What a person can do about a hub's refusal.
+fn refusal_hint(reason: &str) -> &'static str {
+    match reason {
+        "unknown-namespace" => "it doesn't serve the mesh of this ticket; take the one that it printed",
+        "refused" => "its key isn't the one in the ticket; take the ticket that it printed",
+        "version" => "it speaks another version; update the older one",
+        _ => "is it a hub, and the ticket its own?",
+    }
 }

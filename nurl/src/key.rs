@@ -11,7 +11,7 @@ use std::io;
 use std::path::Path;
 use std::str::FromStr;
 
-use bech32::primitives::decode::CheckedHrpstring;
+use bech32::primitives::decode::{CheckedHrpstring, CheckedHrpstringError};
 use bech32::{Bech32m, Hrp};
 use rand_core::CryptoRng;
 use x25519_dalek::StaticSecret;
@@ -217,7 +217,10 @@ fn decode_32(text: &str, hrp: &'static str) -> Result<Zeroizing<[u8; KEY_LEN]>, 
 
 /// Decodes bech32m with the given prefix; the error is a phrase for a person.
 pub(crate) fn decode_text(text: &str, hrp: &str) -> Result<Zeroizing<Vec<u8>>, String> {
-    let checked = CheckedHrpstring::new::<Bech32m>(text).map_err(|error| error.to_string())?;
+    let checked = CheckedHrpstring::new::<Bech32m>(text).map_err(|error| match error {
+        CheckedHrpstringError::Parse(_) => "it doesn't look like one".to_owned(),
+        _ => "a character is mistyped or missing".to_owned(),
+    })?;
     if checked.hrp().to_lowercase() != hrp {
         return Err(format!("its prefix is {}", checked.hrp()));
     }

@@ -59,3 +59,8 @@ pub use crate::{
     mesh::Ticket,
     node::Node,
 };
+
+/// The README's first program, compiled and run as a test.
+#[cfg(all(doctest, not(feature = "sim")))]
+#[doc = include_str!("../../README.md")]
+pub struct Readme;

@@ -12,7 +12,7 @@ use chaos::world::World;
 use nurl::compute::job::SubmitOptions;
 
 use crate::cluster::Cluster;
-use crate::scenario::Verdict;
+use crate::scenario::{Held, Verdict};
 
 /// Nodes.
 const NODES: usize = 8;
@@ -74,7 +74,10 @@ pub async fn run(world: World) -> Verdict {
     if let Some(name) = outcomes.iter().find(|name| !ran.contains_key(*name)) {
         return Err(format!("{name} has a result, but nobody ran it"));
     }
-    Ok(format!("{}{} of {JOBS} jobs have their result\n", cluster.views().await, outcomes.len()))
+    let state = format!("{}{} of {JOBS} jobs have their result\n", cluster.views().await, outcomes.len());
+    let moved = cluster.witness.ran().iter().filter(|ran| ran.by != victim.name).count();
+    let twice = ran.values().map(|runs| runs - 1).sum::<usize>();
+    Ok(Held { state, notes: format!("{moved} runs on living nodes, {twice} beyond the first of a job\n") })
 }
 
 /// 30 % on both legs: TCP over such a path stalls for seconds, so only what happened is told.
@@ -87,9 +90,10 @@ pub async fn run_hard(world: World) -> Verdict {
     let told = |what: Result<(), String>| what.err().unwrap_or_else(|| "yes".to_owned());
     let healthy = cluster.witness.held_dead();
     let wrongly = healthy.iter().filter(|(_, about)| *about != cluster.peers[VICTIM].key).count();
-    Ok(format!(
+    let notes = format!(
         "all met: {}\nall learned the death: {}\nhealthy nodes held dead: {wrongly} times\n",
         told(met),
         told(learned)
-    ))
+    );
+    Ok(Held { state: String::new(), notes })
 }

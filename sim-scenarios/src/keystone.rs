@@ -14,7 +14,7 @@ use nurl::compute::job::SubmitOptions;
 use nurl::node::{Node, Task};
 
 use crate::cluster::Cluster;
-use crate::scenario::Verdict;
+use crate::scenario::{Held, Verdict};
 
 const NODES: usize = 6;
 
@@ -75,8 +75,8 @@ pub async fn run(world: World) -> Verdict {
         return Err(format!("{} of {jobs} jobs were run", runs.len()));
     }
     let twice = runs.values().map(|runs| runs - 1).sum::<usize>();
-    text += &format!("runs beyond the first: {twice}\n");
-    Ok(text + &cluster.views().await)
+    let notes = format!("{twice} runs beyond the first of a job\n");
+    Ok(Held { state: text + &cluster.views().await, notes })
 }
 
 async fn submit(node: &Node, act: &str) -> Result<Vec<(String, Task)>, String> {

@@ -7,8 +7,17 @@ use std::time::Duration;
 use chaos::run::{Failure, Outcome, Run};
 use chaos::world::World;
 
-/// What a scenario says of a run: its end state as sorted text without times, or the property that broke.
-pub type Verdict = Result<String, String>;
+/// What a scenario says of a run that held.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Held {
+    /// The end state as sorted text without times or counts of luck: what a snapshot keeps.
+    pub state: String,
+    /// What else was counted, for a reader; it may change with every draw.
+    pub notes: String,
+}
+
+/// How it held, or the property that broke, in words with its values.
+pub type Verdict = Result<Held, String>;
 
 type Body = fn(World) -> Pin<Box<dyn Future<Output = Verdict> + Send>>;
 

@@ -110,7 +110,7 @@ pub struct Status {
     pub boot: u64,
     /// The hubs of the ticket.
     pub hubs: Vec<HubInfo>,
-    /// The members, by key.
+    /// The other members, by key.
     pub members: Vec<MemberInfo>,
     /// The network plane's counters.
     pub net: NetStats,
@@ -177,7 +177,7 @@ impl Node {
         }
     }
 
-    /// The members, by key, and how each is reached.
+    /// The other members, by key, and how each is reached.
     ///
     /// # Errors
     /// [`Error::Closed`].

@@ -4,7 +4,7 @@
 //! with handlers still answers pings: that is the heartbeat. What another plane doesn't take in time is
 //! dropped and counted.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -38,6 +38,10 @@ const COMMANDS_PER_TURN: usize = 64;
 
 /// Messages that wait for a peer's budget; more are given up, which their sender is told.
 const DEFERRED: usize = 4_096;
+
+/// Contacts remembered until one of them has answered; a newcomer that is told of more waits for one of them
+/// even if all of these are gone.
+const CONTACTS_KEPT: usize = 256;
 
 /// Pings under way.
 const PINGS: usize = 256;
@@ -82,6 +86,8 @@ pub(super) struct NetPlane {
     pings: BTreeMap<u64, (Instant, Reply<Pong>)>,
     joining: Vec<Reply<Result<(), Error>>>,
     joined: bool,
+    /// Until we have joined: whom rendezvous named, and the hubs that say they aren't there (any more).
+    contacts: BTreeMap<PublicKey, BTreeSet<PublicKey>>,
     view_complete: bool,
     view_dirty: bool,
     /// What each hub that is down said last, and whether it was a refusal.
@@ -90,6 +96,16 @@ pub(super) struct NetPlane {
     leaving: Option<(Instant, Reply<()>)>,
     stats: NetStats,
     rng: Rng,
+}
+
+/// How far a turn came with the commands that wait.
+enum Taken {
+    /// None is left.
+    All,
+    /// The turn's share, or as many as there was room for.
+    Some,
+    /// Every handle is gone.
+    Closed,
 }
 
 /// When the plane's own chores are due.
@@ -109,6 +125,7 @@ impl NetPlane {
             pings: BTreeMap::new(),
             joining: Vec::new(),
             joined: false,
+            contacts: BTreeMap::new(),
             view_complete: false,
             view_dirty: true,
             last_hub_error: BTreeMap::new(),
@@ -124,9 +141,11 @@ impl NetPlane {
         let mut command = None;
         loop {
             let now = time::now();
-            self.parts.driver.turn(&mut self.parts.transport, now);
-            if self.take_commands(now, command.take()) {
-                break;
+            let mut more = self.parts.driver.turn(&mut self.parts.transport, now);
+            match self.take_commands(now, command.take()) {
+                Taken::All => {}
+                Taken::Some => more = true,
+                Taken::Closed => break,
             }
             self.chores(now);
             self.work(now);
@@ -135,6 +154,10 @@ impl NetPlane {
             self.work(now);
             if self.leaving.as_ref().is_some_and(|(until, _)| now >= *until) {
                 break;
+            }
+            if more {
+                // There will be no wait that lets the other tasks of this plane and its poller run.
+                rt::task::yield_now().await;
             }
             let deadline = self.poll_timeout();
             let open = !self.parts.transport.is_full();
@@ -169,22 +192,22 @@ impl NetPlane {
         .min()
     }
 
-    /// Takes commands as long as there is room for what they send. Says whether the handles are gone.
-    fn take_commands(&mut self, now: Instant, first: Option<NetCommand>) -> bool {
+    /// Takes commands as long as there is room for what they send.
+    fn take_commands(&mut self, now: Instant, first: Option<NetCommand>) -> Taken {
         if let Some(command) = first {
             self.handle_command(now, command);
         }
         for _ in 0..COMMANDS_PER_TURN {
             if self.parts.transport.is_full() {
-                return false;
+                return Taken::Some;
             }
             match self.parts.commands.try_recv() {
                 Ok(command) => self.handle_command(now, command),
-                Err(mpsc::error::TryRecvError::Empty) => return false,
-                Err(mpsc::error::TryRecvError::Disconnected) => return true,
+                Err(mpsc::error::TryRecvError::Empty) => return Taken::All,
+                Err(mpsc::error::TryRecvError::Disconnected) => return Taken::Closed,
             }
         }
-        false
+        Taken::Some
     }
 
     fn handle_command(&mut self, now: Instant, command: NetCommand) {
@@ -412,6 +435,7 @@ impl NetPlane {
                 self.parts.detector.on_hub_down(now);
                 self.parts.bus.send(&NodeEvent::HubDown { hub, reason });
             }
+            Event::NotThere { hub, peer } => self.on_not_there(hub, peer),
             Event::HubPong => self.parts.detector.on_hub_pong(now),
             Event::Contacts(contacts) => self.on_contacts(now, &contacts),
         }
@@ -430,12 +454,39 @@ impl NetPlane {
     /// node alone is complete.
     fn on_contacts(&mut self, now: Instant, contacts: &[PublicKey]) {
         if contacts.is_empty() {
-            self.view_complete |= self.parts.detector.members().next().is_none();
-            self.view_dirty = true;
-            self.finish_joining();
-        } else {
-            self.parts.detector.join(now, contacts);
+            self.begin_alone();
+            return;
         }
+        if !self.joined {
+            for contact in contacts {
+                if self.contacts.len() < CONTACTS_KEPT {
+                    self.contacts.entry(*contact).or_default();
+                }
+            }
+        }
+        self.parts.detector.join(now, contacts);
+    }
+
+    /// Rendezvous remembers for two minutes who was killed. A newcomer that meets only such traces is alone:
+    /// every hub says of every contact that it isn't registered.
+    fn on_not_there(&mut self, hub: PublicKey, peer: PublicKey) {
+        let Some(denying) = self.contacts.get_mut(&peer) else { return };
+        denying.insert(hub);
+        if self.contacts.len() >= CONTACTS_KEPT {
+            return;
+        }
+        let hubs = self.parts.transport.hubs();
+        let up = || hubs.iter().filter(|(_, state)| state.up).map(|(key, _)| key);
+        if self.contacts.values().all(|denying| up().all(|hub| denying.contains(hub))) {
+            self.begin_alone();
+        }
+    }
+
+    fn begin_alone(&mut self) {
+        let alone = self.others().next().is_none();
+        self.view_complete |= alone;
+        self.view_dirty = true;
+        self.finish_joining();
     }
 
     fn on_membership(&mut self, now: Instant, event: membership::Event) {
@@ -476,6 +527,7 @@ impl NetPlane {
 
     fn finish_joining(&mut self) {
         self.joined = true;
+        self.contacts.clear();
         for reply in self.joining.drain(..) {
             let _ = reply.send(Ok(()));
         }
@@ -551,27 +603,29 @@ impl NetPlane {
 
     // ---- Views.
 
+    /// Everyone but this node.
+    fn others(&self) -> impl Iterator<Item = &membership::Member> {
+        let detector = &self.parts.detector;
+        detector.members().filter(|member| member.key != detector.local().key)
+    }
+
     fn publish_view(&mut self) {
         let ring_member = |member: &membership::Member| RingMember {
             key: member.key,
             weight: member.meta.weight(),
             zone: member.meta.zone().to_owned(),
             kinds: member.meta.kinds().to_vec(),
-            live: matches!(member.state, State::Alive | State::Suspect),
-            placed: member.meta.roles().contains(Roles::WORKER) && is_placed(member),
+            live: member.state.is_live(),
+            placed: member.meta.roles().contains(Roles::WORKER) && member.is_placed(),
         };
-        let mut members: Vec<_> = self.parts.detector.members().map(ring_member).collect();
-        if self.parts.role == Role::Worker && self.leaving.is_none() {
-            members.push(ring_member(self.parts.detector.local()));
-        }
+        let members = self.parts.detector.members().map(ring_member).collect();
         let epoch = self.parts.detector.highest_epoch();
         self.parts.view.send(Arc::new(View { members, complete: self.view_complete, epoch }));
     }
 
+    /// The other members.
     fn members(&self) -> Vec<MemberInfo> {
-        self.parts
-            .detector
-            .members()
+        self.others()
             .map(|member| MemberInfo {
                 key: member.key,
                 state: member.state,
@@ -609,14 +663,5 @@ impl NetPlane {
             transport: self.parts.transport.stats(),
             last_hub_error: self.last_hub_error.values().next().map(|(reason, _)| *reason),
         }
-    }
-}
-
-/// Whether a member keeps its place on the ring: it has not left, and if it is dead, its store will be back.
-fn is_placed(member: &membership::Member) -> bool {
-    match member.state {
-        State::Alive | State::Suspect => true,
-        State::Dead => member.meta.roles().contains(Roles::STORE),
-        State::Left => false,
     }
 }

@@ -1,8 +1,9 @@
 //! Replicated state, as the application uses it: a counter, a register, a set, each under a key.
 //!
 //! A write is made here, under this node's own replica id, and reaches the key's owners by itself; it is
-//! never made twice. A read asks the owners and merges what they answer. Nothing waits for a quorum: two
-//! readers may see different states until the owners have heard of each other.
+//! never made twice. An observer has no such id: one of the key's owners writes in its place. A read asks the
+//! owners and merges what they answer. Nothing waits for a quorum: two readers may see different states until
+//! the owners have heard of each other.
 
 use bytes::Bytes;
 

@@ -23,7 +23,7 @@ use crate::rt::task::Planes;
 use crate::rt::{self, time};
 use crate::state::crdt::{Stamp, Value};
 use crate::state::identity::ReplicaId;
-use crate::state::replicator::{self, Replicator};
+use crate::state::replicator::{self, Op, OperationId, OperationOutcome, Replicator, UpdateError};
 use crate::state::store::Store;
 use crate::transport::{Priority, kind};
 
@@ -51,6 +51,14 @@ pub(super) struct StateParts {
     pub(super) bus: Bus,
 }
 
+/// Why a key is being read.
+enum Reading {
+    /// The application asked.
+    Asked(Reply<Result<Option<Value>, Error>>),
+    /// A remove elsewhere than on an owner takes away what was read.
+    Remove { key: Bytes, op: Op, reply: Reply<Result<(), Error>> },
+}
+
 pub(super) struct StatePlane {
     jobs: Jobs,
     pool: Pool,
@@ -64,8 +72,10 @@ pub(super) struct StatePlane {
     bus: Bus,
     courses: BTreeMap<TaskId, Course>,
     running: BTreeMap<RunId, (TaskId, String)>,
-    reads: BTreeMap<u64, Reply<Result<Option<Value>, Error>>>,
+    ring: Arc<Ring>,
+    reads: BTreeMap<u64, Reading>,
     next_read: u64,
+    operations: BTreeMap<OperationId, Reply<Result<(), Error>>>,
     view_complete: bool,
     epoch_told: u64,
 }
@@ -123,8 +133,10 @@ impl StatePlane {
             bus: parts.bus,
             courses: BTreeMap::new(),
             running: BTreeMap::new(),
+            ring: Arc::default(),
             reads: BTreeMap::new(),
             next_read: 0,
+            operations: BTreeMap::new(),
             view_complete: false,
             epoch_told: 0,
         })
@@ -179,7 +191,8 @@ impl StatePlane {
         let ring = Arc::new(Ring::new(view.members.iter().cloned()));
         self.jobs.note_epoch(view.epoch);
         self.jobs.set_placement(now, ring.clone());
-        self.replicator.set_ring(now, ring);
+        self.replicator.set_ring(now, ring.clone());
+        self.ring = ring;
         if view.complete && !self.view_complete {
             self.view_complete = true;
             self.jobs.on_view_complete(now);
@@ -234,11 +247,8 @@ impl StatePlane {
             StateCommand::Cancel { task, reply } => {
                 let _ = reply.send(self.jobs.cancel(now, task));
             }
-            StateCommand::Update { key, op, reply } => {
-                let done = self.replicator.update(now, time::unix_now(), &key, &op);
-                let _ = reply.send(done.map_err(|error| Error::State(error.to_string())));
-            }
-            StateCommand::Read { key, reply } => self.read(now, &key, reply),
+            StateCommand::Update { key, op, reply } => self.update(now, key, op, reply),
+            StateCommand::Read { key, reply } => self.read(now, &key, Reading::Asked(reply)),
             StateCommand::Stats { reply } => {
                 let _ = reply.send(StateStats { jobs: self.jobs.stats().clone() });
             }
@@ -246,19 +256,59 @@ impl StatePlane {
         }
     }
 
-    fn read(&mut self, now: Instant, key: &Bytes, reply: Reply<Result<Option<Value>, Error>>) {
+    fn update(&mut self, now: Instant, key: Bytes, op: Op, reply: Reply<Result<(), Error>>) {
+        match self.replicator.update(now, time::unix_now(), &key, &op) {
+            Err(UpdateError::NeedsRead) => self.read(now, &key.clone(), Reading::Remove { key, op, reply }),
+            Err(UpdateError::Observer) => self.operate(now, &key, op, reply),
+            done => {
+                let _ = reply.send(done.map_err(refused));
+            }
+        }
+    }
+
+    /// An observer has no replica id: the key's first owner writes in its place.
+    fn operate(&mut self, now: Instant, key: &[u8], op: Op, reply: Reply<Result<(), Error>>) {
+        let asked = match self.ring.owners(key, 1).first() {
+            Some(owner) => self.replicator.operate(now, *owner, key, op),
+            None => Err(UpdateError::NoOwners),
+        };
+        match asked {
+            Ok(id) => {
+                self.operations.insert(id, reply);
+            }
+            Err(error) => {
+                let _ = reply.send(Err(refused(error)));
+            }
+        }
+    }
+
+    fn read(&mut self, now: Instant, key: &[u8], reading: Reading) {
         if self.reads.len() >= READS {
-            let _ = reply.send(Err(Error::State("too many reads are under way".to_owned())));
-            return;
+            return reading.fail(Error::State("too many reads are under way".to_owned()));
         }
         self.next_read += 1;
         match self.replicator.read(now, key, self.next_read) {
             Ok(()) => {
-                self.reads.insert(self.next_read, reply);
+                self.reads.insert(self.next_read, reading);
             }
-            Err(error) => {
-                let _ = reply.send(Err(Error::State(error.to_string())));
+            Err(error) => reading.fail(refused(error)),
+        }
+    }
+
+    fn on_read(&mut self, id: u64, value: Option<Value>) {
+        match self.reads.remove(&id) {
+            Some(Reading::Asked(reply)) => {
+                let _ = reply.send(Ok(value));
             }
+            Some(Reading::Remove { key, op, reply }) => {
+                // Where there is nothing, there is nothing to remove.
+                let done = value.map_or(Ok(()), |observed| {
+                    let (now, wall) = (time::now(), time::unix_now());
+                    self.replicator.update_observed(now, wall, &key, &op, &observed)
+                });
+                let _ = reply.send(done.map_err(refused));
+            }
+            None => {}
         }
     }
 
@@ -354,20 +404,46 @@ impl StatePlane {
     }
 
     fn on_state_event(&mut self, event: replicator::Event) {
-        let (id, answer) = match event {
-            replicator::Event::ReadDone { id, value } => (id, Ok(value)),
+        match event {
+            replicator::Event::ReadDone { id, value } => self.on_read(id, value),
             replicator::Event::ReadFailed { id } => {
-                (id, Err(Error::State("no owner of the key answered".to_owned())))
+                if let Some(reading) = self.reads.remove(&id) {
+                    reading.fail(Error::State("no owner of the key answered".to_owned()));
+                }
+            }
+            replicator::Event::OperationDone { id, outcome } => {
+                if let Some(reply) = self.operations.remove(&id) {
+                    let _ = reply.send(outcome_of(outcome));
+                }
             }
             // Views converge by membership's own push-pull.
-            replicator::Event::ViewDiffers { .. }
-            | replicator::Event::Changed { .. }
-            | replicator::Event::OperationDone { .. } => return,
-        };
-        if let Some(reply) = self.reads.remove(&id) {
-            let _ = reply.send(answer);
+            replicator::Event::ViewDiffers { .. } | replicator::Event::Changed { .. } => {}
         }
     }
+}
+
+impl Reading {
+    fn fail(self, error: Error) {
+        // As everywhere here: an answer that nobody waits for any more is dropped.
+        let _ = match self {
+            Reading::Asked(reply) => reply.send(Err(error)).is_ok(),
+            Reading::Remove { reply, .. } => reply.send(Err(error)).is_ok(),
+        };
+    }
+}
+
+fn refused(error: UpdateError) -> Error {
+    Error::State(error.to_string())
+}
+
+fn outcome_of(outcome: OperationOutcome) -> Result<(), Error> {
+    let text = match outcome {
+        OperationOutcome::Applied => return Ok(()),
+        OperationOutcome::Busy => "the key's owner has no room for the write now: try again",
+        OperationOutcome::Refused => "the key's owner refused the write: does it hold another kind of value?",
+        OperationOutcome::Unknown => "the key's owner was lost: the write was made once or not at all",
+    };
+    Err(Error::State(text.to_owned()))
 }
 
 impl job::Placement for Ring {

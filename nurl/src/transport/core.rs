@@ -359,7 +359,9 @@ impl Transport {
             return Vec::new();
         }
         // One allocation for all: each body is a slice of it.
-        let bytes = Bytes::from(std::mem::take(&mut self.inbox));
+        // The next turn will bring about as much.
+        let next = Vec::with_capacity(self.inbox.len());
+        let bytes = Bytes::from(std::mem::replace(&mut self.inbox, next));
         self.inbox_index.drain(..).map(|(peer, range)| Datagram { peer, body: bytes.slice(range) }).collect()
     }
 
@@ -409,8 +411,13 @@ impl Transport {
                 HubEvent::Published { .. } => {}
                 HubEvent::GroupRefused { .. } => self.stats.groups_refused += 1,
                 // Datagrams may be lost anywhere: the layers above notice by silence, which also covers a
-                // hub that says nothing.
-                HubEvent::PeerGone { .. } | HubEvent::QueueFull { .. } => {}
+                // hub that says nothing. Only a newcomer must know whom not to wait for.
+                HubEvent::PeerGone { peer } => {
+                    if self.peers.contains(&peer) {
+                        self.events.push_back(Event::NotThere { hub, peer });
+                    }
+                }
+                HubEvent::QueueFull { .. } => {}
                 // Nobody here looks up or watches single records: paths are agreed end to end.
                 HubEvent::Record(_) | HubEvent::NoRecord { .. } | HubEvent::Watch(_) => {}
             }

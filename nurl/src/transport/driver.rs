@@ -25,8 +25,9 @@ const BUFFER_BYTES: usize = 65_536;
 /// Buffers filled by one receive: enough for one system call to empty a burst, small enough for the cache.
 const BUFFERS: usize = 8;
 
-/// Receives of one turn: bounds the time that a flood keeps other work waiting.
-const RECEIVES_PER_TURN: usize = 16;
+/// Receives of one turn and socket: bounds the time that a flood keeps other work waiting, and with it what a
+/// round trip is measured to be. What one turn takes in must fit the core's inbox.
+const RECEIVES_PER_TURN: usize = 2;
 
 /// Batches of hub events taken in one turn.
 const HUB_BATCHES_PER_TURN: usize = 16;
@@ -40,7 +41,7 @@ struct Link {
 
 /// What ended a wait, with what was taken from its source on the way.
 enum Woke {
-    Udp(usize, io::Result<usize>),
+    Udp(io::Result<usize>),
     Hub(usize, Vec<HubEvent>),
     Interfaces(Vec<Interface>),
     Resolved(PublicKey, Option<SocketAddr>),
@@ -50,6 +51,8 @@ enum Woke {
 /// The sockets and connections of one seam.
 pub struct Driver {
     sockets: Vec<UdpSocket>,
+    /// The first socket for v4 destinations, and for v6.
+    by_family: (Option<usize>, Option<usize>),
     links: Vec<Link>,
     resolved:
         (mpsc::Sender<(PublicKey, Option<SocketAddr>)>, mpsc::Receiver<(PublicKey, Option<SocketAddr>)>),
@@ -70,11 +73,14 @@ impl Driver {
         let mut sockets = Vec::new();
         let mut refused = None;
         let (mut v4, mut v6) = (None, None);
+        let mut by_family = (None, None);
         for addr in &config.listen {
             match UdpSocket::bind(*addr).await {
                 Ok(socket) => {
                     let port = socket.local_addr()?.port();
                     *if addr.is_ipv4() { &mut v4 } else { &mut v6 } = Some(port);
+                    let first = if addr.is_ipv4() { &mut by_family.0 } else { &mut by_family.1 };
+                    first.get_or_insert(sockets.len());
                     sockets.push(socket);
                 }
                 Err(error) => refused = refused.or(Some(error)),
@@ -103,6 +109,7 @@ impl Driver {
         core.set_interfaces(now, interfaces()?);
         Ok(Driver {
             sockets,
+            by_family,
             links,
             resolved: mpsc::channel(crate::mesh::MAX_HUBS),
             watch: InterfaceWatch::new(),
@@ -164,8 +171,8 @@ impl Driver {
         let mut timer = pin!(timer);
         let woke = rt::select! {
             (at, ready) = &mut readable => match ready {
-                Ok(()) => Woke::Udp(at, receive(&sockets[at], buffer, metas)),
-                Err(error) => Woke::Udp(at, Err(error)),
+                Ok(()) => Woke::Udp(receive(&sockets[at], buffer, metas)),
+                Err(error) => Woke::Udp(Err(error)),
             },
             (at, events) = &mut hub_events => Woke::Hub(at, events),
             Some((hub, addr)) = resolved.1.recv() => Woke::Resolved(hub, addr),
@@ -176,10 +183,12 @@ impl Driver {
         self.woke = Some(woke);
     }
 
-    /// Takes what the sources have, within bounds, and sends what the core has to say.
-    pub fn turn(&mut self, core: &mut Transport, now: Instant) {
+    /// Takes what the sources have, within bounds, and sends what the core has to say. Says whether it left
+    /// something for the next turn.
+    pub fn turn(&mut self, core: &mut Transport, now: Instant) -> bool {
+        let mut more = false;
         match self.woke.take() {
-            Some(Woke::Udp(at, filled)) => self.receive_from(core, now, at, filled),
+            Some(Woke::Udp(filled)) => self.take_datagrams(core, now, &filled),
             Some(Woke::Hub(at, events)) => self.take_hub_events(core, now, at, events),
             Some(Woke::Interfaces(list)) => {
                 core.set_interfaces(now, list);
@@ -192,8 +201,7 @@ impl Driver {
             Some(Woke::Work) | None => {}
         }
         for at in 0..self.sockets.len() {
-            let filled = receive(&self.sockets[at], &mut self.buffer, &mut self.metas);
-            self.receive_from(core, now, at, filled);
+            more |= self.receive_from(core, now, at);
         }
         for at in 0..self.links.len() {
             for _ in 0..HUB_BATCHES_PER_TURN {
@@ -203,6 +211,7 @@ impl Driver {
         }
         core.handle_timeout(now);
         self.flush(core, now);
+        more
     }
 
     /// Sends what the core has to say, as far as the kernel and the hub queues take it.
@@ -224,21 +233,24 @@ impl Driver {
         }
     }
 
-    fn receive_from(&mut self, core: &mut Transport, now: Instant, at: usize, first: io::Result<usize>) {
-        let mut filled = first;
+    /// Receives until the socket is empty or the turn's share is used up, which it says.
+    fn receive_from(&mut self, core: &mut Transport, now: Instant, at: usize) -> bool {
         for _ in 0..RECEIVES_PER_TURN {
-            match filled {
-                Ok(count) => {
-                    let chunks = self.buffer.chunks_exact_mut(BUFFER_BYTES);
-                    for (meta, chunk) in self.metas[..count].iter().zip(chunks) {
-                        core.handle_udp(now, meta.addr, meta.stride, &mut chunk[..meta.len]);
-                    }
-                }
-                // WouldBlock ends the turn's receives; any other error concerns one datagram, not the socket.
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Err(_) => {}
+            let filled = receive(&self.sockets[at], &mut self.buffer, &mut self.metas);
+            self.take_datagrams(core, now, &filled);
+            if filled.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
+                return false;
             }
-            filled = receive(&self.sockets[at], &mut self.buffer, &mut self.metas);
+        }
+        true
+    }
+
+    /// Hands over what a receive has filled. An error concerns one datagram, sent or received, not the socket.
+    fn take_datagrams(&mut self, core: &mut Transport, now: Instant, filled: &io::Result<usize>) {
+        let Ok(count) = filled else { return };
+        let chunks = self.buffer.chunks_exact_mut(BUFFER_BYTES);
+        for (meta, chunk) in self.metas[..*count].iter().zip(chunks) {
+            core.handle_udp(now, meta.addr, meta.stride, &mut chunk[..meta.len]);
         }
     }
 
@@ -257,8 +269,8 @@ impl Driver {
 
     fn flush_udp(&mut self, core: &mut Transport) {
         while let Some(batch) = core.outbox().front() {
-            let family = batch.destination.is_ipv4();
-            let Some(at) = self.sockets.iter().position(|socket| is_v4(socket) == family) else {
+            let (v4, v6) = self.by_family;
+            let Some(at) = (if batch.destination.is_ipv4() { v4 } else { v6 }) else {
                 core.outbox().pop();
                 continue;
             };
@@ -287,10 +299,6 @@ impl Driver {
             }
         }
     }
-}
-
-fn is_v4(socket: &UdpSocket) -> bool {
-    socket.local_addr().is_ok_and(|addr| addr.is_ipv4())
 }
 
 /// Fills the receive buffers without waiting.

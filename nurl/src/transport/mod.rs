@@ -158,6 +158,13 @@ pub enum Event {
         /// Whether it answered and said no, so that trying again can't help.
         refused: bool,
     },
+    /// A hub says that a peer which we sent to isn't registered there.
+    NotThere {
+        /// The hub.
+        hub: PublicKey,
+        /// The peer.
+        peer: PublicKey,
+    },
     /// A hub answered a PING.
     HubPong,
     /// Members that rendezvous knows.

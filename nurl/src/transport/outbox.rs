@@ -8,9 +8,10 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
-/// Above this, nothing more is taken from applications. Two full socket buffers' worth: less would leave the
-/// socket idle while the plane does other work, more would only add delay.
-pub const CAPACITY_BYTES: usize = 2 << 20;
+/// Above this, nothing more is taken from applications. It is what one turn of the driver sends: eight whole
+/// trains, so that a turn's fixed cost is spread over hundreds of datagrams. The queue behind a slow link is
+/// the socket's own buffer; more here would only fall out of the cache and add delay.
+pub const CAPACITY_BYTES: usize = 512 << 10;
 
 /// The most segments of one batch; the kernel's own limit (`UDP_MAX_SEGMENTS`) was 64 for long.
 const MAX_SEGMENTS: usize = 64;

@@ -50,6 +50,7 @@ struct Line<'a> {
     events: u64,
     virtual_seconds: f64,
     state: Option<&'a str>,
+    notes: Option<&'a str>,
     broken: Option<&'a str>,
 }
 
@@ -80,12 +81,13 @@ fn run(name: &str, seed: u64, json: bool) -> ExitCode {
             digest: &report.digest,
             events: report.events,
             virtual_seconds: report.elapsed.as_secs_f64(),
-            state: report.verdict.as_deref().ok(),
+            state: report.verdict.as_ref().ok().map(|held| held.state.as_str()),
+            notes: report.verdict.as_ref().ok().map(|held| held.notes.as_str()),
             broken: report.verdict.as_ref().err().map(String::as_str),
         };
         println!("{}", serde_json::to_string(&line).expect("a line is plain data"));
-    } else if let Ok(state) = &report.verdict {
-        print!("{state}");
+    } else if let Ok(held) = &report.verdict {
+        print!("{}{}", held.state, held.notes);
         println!(
             "held; digest {} over {} events, {:?} of virtual time",
             report.digest, report.events, report.elapsed

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use nurl::mesh::MAX_HUB_ADDR_BYTES;
 
 /// Run work on machines behind NATs: no servers of yours, no port forwarding, no root.
 #[derive(Debug, Parser)]
@@ -19,8 +20,17 @@ Examples, three terminals on one machine or on three:
 
 A ticket is a secret: put it into a file of mode 0600, or into NURL_MESH.
 
-Exit codes: 0 done, 1 other failure, 2 usage, 3 hub unreachable, 4 refused (ticket, key),
-5 deadline passed, 6 a job failed, 7 wrong result (demo), 8 a file or port can't be used, 130 interrupted."
+Exit codes:
+    0  done; a hub or worker that was told to stop
+    1  any other failure
+    2  usage: an argument, a ticket's text, a payload that is too large
+    3  no hub answers
+    4  refused: by the hub (another mesh, another key), or no member accepts the ticket's secret
+    5  a deadline passed
+    6  a job failed
+    7  wrong result (demo)
+    8  a file, directory or port can't be used
+  130  interrupted"
 )]
 pub(crate) struct Cli {
     #[command(subcommand)]
@@ -56,11 +66,15 @@ pub(crate) enum KeyCommand {
     New {
         /// Where to write it; an existing file is never overwritten
         path: PathBuf,
+        #[command(flatten)]
+        output: Output,
     },
     /// Print the public key of a key file
     Show {
         /// The key file
         path: PathBuf,
+        #[command(flatten)]
+        output: Output,
     },
 }
 
@@ -78,6 +92,9 @@ pub(crate) struct MeshArgs {
     /// The mesh's ticket, or a file that holds it
     #[arg(long, env = "NURL_MESH", hide_env_values = true, value_name = "TICKET|FILE")]
     pub(crate) mesh: String,
+    /// How long to look for a hub and a member that answers
+    #[arg(long, default_value = "10s", value_parser = parse_duration, value_name = "DURATION")]
+    pub(crate) join: Duration,
 }
 
 #[derive(Debug, Args)]
@@ -94,8 +111,8 @@ pub(crate) struct HubArgs {
     /// Address for TCP and UDP alike
     #[arg(long, default_value = "0.0.0.0:4242")]
     pub(crate) listen: SocketAddr,
-    /// host:port that goes into the ticket [default: the address listened on]
-    #[arg(long, value_name = "HOST:PORT")]
+    /// What the ticket says of where the hub is [default: the address listened on, or this host's first one]
+    #[arg(long, value_name = "HOST:PORT", value_parser = parse_host_port)]
     pub(crate) advertise: Option<String>,
     /// Directory for the hub's key and ticket
     #[arg(long, default_value = "nurl-hub", value_name = "DIR")]
@@ -305,6 +322,20 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     number.checked_mul(unit_ms).map(Duration::from_millis).ok_or_else(|| "too long".to_owned())
 }
 
+/// `host:port`, as a ticket can hold it.
+fn parse_host_port(text: &str) -> Result<String, String> {
+    let wrong = || "expected HOST:PORT, such as hub.example:4242 or [2001:db8::1]:4242".to_owned();
+    let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
+    let bare_v6 = host.contains(':') && !(host.starts_with('[') && host.ends_with(']'));
+    if host.is_empty() || bare_v6 || port.parse::<u16>().map_or(true, |port| port == 0) {
+        return Err(wrong());
+    }
+    if text.len() > MAX_HUB_ADDR_BYTES {
+        return Err(format!("longer than {MAX_HUB_ADDR_BYTES} bytes"));
+    }
+    Ok(text.to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -313,6 +344,17 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn an_advertised_address_has_a_host_and_a_port() {
+        for good in ["hub.example:4242", "192.0.2.1:1", "[2001:db8::1]:4242"] {
+            assert_eq!(parse_host_port(good).as_deref(), Ok(good));
+        }
+        for bad in ["hub.example", ":4242", "h:0", "h:65536", "2001:db8::1:4242", "h:port"] {
+            assert!(parse_host_port(bad).is_err(), "{bad}");
+        }
+        assert!(parse_host_port(&format!("{}:1", "h".repeat(MAX_HUB_ADDR_BYTES))).is_err());
     }
 
     #[test]

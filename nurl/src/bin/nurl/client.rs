@@ -3,15 +3,13 @@
 use std::path::Path;
 use std::time::Duration;
 
-use nurl::node::{Builder, Role};
+use nurl::node::{Builder, Events, Role};
 use nurl::rt::disk;
 use nurl::{Node, Ticket};
 use tokio::io::AsyncReadExt;
 
-use crate::out::{Code, Failure};
-
-/// How long a command waits for a hub and for its first view of the mesh.
-const JOIN: Duration = Duration::from_secs(10);
+use crate::args::MeshArgs;
+use crate::out::{Code, Failure, Out};
 
 /// The longest ticket file: the text form and a newline.
 const TICKET_FILE_LIMIT_BYTES: u64 = 4_096;
@@ -34,18 +32,23 @@ pub(crate) fn ticket(text: &str) -> Result<Ticket, Failure> {
 }
 
 /// A node that submits work or looks around: it owns no keys and is not gossiped about.
-pub(crate) async fn observer(mesh: &str) -> Result<Node, Failure> {
-    join(Node::builder(ticket(mesh)?).role(Role::Observer)).await
+pub(crate) async fn observer(mesh: &MeshArgs, out: Out) -> Result<Node, Failure> {
+    let _waiting = out.waiting("looking for the mesh");
+    let (node, _) = join(Node::builder(ticket(&mesh.mesh)?).role(Role::Observer), mesh.join).await?;
+    Ok(node)
 }
 
-/// Spawns a node and waits until it is in the mesh.
-pub(crate) async fn join(builder: Builder) -> Result<Node, Failure> {
+/// Spawns a node and waits until it is in the mesh; the events are all since its start.
+pub(crate) async fn join(builder: Builder, limit: Duration) -> Result<(Node, Events), Failure> {
     let node = builder.spawn().await?;
-    if let Err(error) = node.joined(JOIN).await {
-        node.shutdown().await;
-        return Err(error.into());
+    let events = node.events();
+    match node.joined(limit).await {
+        Ok(()) => Ok((node, events)),
+        Err(error) => {
+            node.shutdown().await;
+            Err(error.into())
+        }
     }
-    Ok(node)
 }
 
 /// Waits for Ctrl-C or SIGTERM, or, if asked, for the end of standard input.

@@ -6,6 +6,8 @@
 //! stays behind, however this process ends.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -15,6 +17,7 @@ use nurl::membership::State;
 use nurl::node::Role;
 use nurl::rt::{self, time};
 use nurl::{Node, PublicKey};
+use rand_core::Rng;
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
@@ -23,16 +26,23 @@ use crate::args::DemoArgs;
 use crate::client::{join, ticket, until_interrupted};
 use crate::event::{Done, Line};
 use crate::files::{MAX_TASK_BYTES, Text, cut, read_texts};
-use crate::out::{Code, Failure, Out};
+use crate::out::{Code, Failure, Out, unusable};
 use crate::work::{Job, Update, WINDOW, run_all, top};
 use crate::worker::path_name;
 
 /// How long a child may take to say that it is ready; also the wait until all workers know each other.
 const START: Duration = Duration::from_secs(20);
 
-/// Every task takes at least this long, so that a kill finds tasks that are accepted and unfinished, and a
-/// person sees work going on.
-const PACE: &str = "20ms";
+/// What the tasks' least durations add up to, as seen on a clock: so a kill finds tasks that are accepted and
+/// unfinished, and a person sees work going on.
+const PACED: Duration = Duration::from_secs(2);
+
+/// The bounds of one task's least duration. Below them a worker could finish everything that it has accepted
+/// before the kill is through; above them a small demo would drag.
+const PACE: RangeInclusive<Duration> = Duration::from_millis(25)..=Duration::from_millis(250);
+
+/// How many tasks of one kind a worker runs at one time.
+const RUN_AT_ONCE: usize = 4;
 
 /// The life of a task; the demo's kill costs a few seconds of it.
 const LIFE: Duration = Duration::from_secs(60);
@@ -55,9 +65,13 @@ struct StateDir(PathBuf);
 
 impl StateDir {
     fn new() -> Result<StateDir, Failure> {
-        let path = std::env::temp_dir().join(format!("nurl-demo-{}", std::process::id()));
-        rt::disk::create_dir_all(&path)
-            .map_err(|error| Failure::new(Code::Resource, format!("{}: {error}", path.display())))?;
+        let name = format!("nurl-demo-{:016x}", rt::rng("demo").next_u64());
+        let path = std::env::temp_dir().join(name);
+        // Not one that is there already: it could be somebody else's, and a key goes into it.
+        std::fs::DirBuilder::new()
+            .mode(0o700)
+            .create(&path)
+            .map_err(|error| unusable(&path, &error, "set TMPDIR to a folder that can be written"))?;
         Ok(StateDir(path))
     }
 }
@@ -117,7 +131,7 @@ impl Process {
         }
         // What follows is read and dropped, so that a full pipe never stalls the child.
         let mut lines = self.lines.take().expect("taken once, here");
-        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+        rt::task::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
         Ok(value)
     }
 }
@@ -161,9 +175,11 @@ impl Demo<'_> {
             counts: BTreeMap::new(),
             done: Done { tasks: pieces.len(), files: Some(texts.len()), ..Done::default() },
         };
-        demo.start_workers(&mesh).await?;
-        let node =
-            join(Node::builder(ticket(&mesh)?).role(Role::Member).listen(([127, 0, 0, 1], 0).into())).await?;
+        let rounds = pieces.len() / (usize::from(args.workers) * RUN_AT_ONCE) + 1;
+        let pace = (PACED / rounds as u32).clamp(*PACE.start(), *PACE.end());
+        demo.start_workers(&mesh, pace).await?;
+        let builder = Node::builder(ticket(&mesh)?).role(Role::Member).listen(([127, 0, 0, 1], 0).into());
+        let (node, _) = join(builder, START).await?;
         demo.wait_for_members(&node).await?;
         let jobs = pieces.into_iter().map(|piece| Job { key: piece.key, payload: piece.bytes }).collect();
         demo.work(&node, jobs).await?;
@@ -173,11 +189,12 @@ impl Demo<'_> {
         demo.report(texts, &ways)
     }
 
-    async fn start_workers(&mut self, mesh: &str) -> Result<(), Failure> {
+    async fn start_workers(&mut self, mesh: &str, pace: Duration) -> Result<(), Failure> {
+        let pace = format!("{}ms", pace.as_millis());
         let mut processes = Vec::new();
         for _ in 0..self.args.workers {
             processes
-                .push(Process::start(&["worker", "--listen", "127.0.0.1:0", "--pace", PACE], Some(mesh))?);
+                .push(Process::start(&["worker", "--listen", "127.0.0.1:0", "--pace", &pace], Some(mesh))?);
         }
         for mut process in processes {
             let ready = process.ready("worker").await?;
@@ -208,13 +225,16 @@ impl Demo<'_> {
     async fn work(&mut self, node: &Node, jobs: Vec<Job>) -> Result<(), Failure> {
         let total = jobs.len();
         let bar = self.out.progress(total, "counting words");
-        let mut course = run_all(node, "wordcount", jobs, WINDOW, LIFE);
+        // At most half of them at a time: after a third of the results there are still some to be accepted.
+        let mut course = run_all(node, "wordcount", jobs, WINDOW.min(total.div_ceil(2)), LIFE);
         while let Some(update) = course.recv().await {
             match update {
                 Update::Refused { failure } => return Err(failure),
                 Update::Accepted { index, by, .. } => {
-                    self.holding.entry(by).or_default().insert(index);
-                    self.kill_one(by, total).await?;
+                    if !self.ended.contains(&index) {
+                        self.holding.entry(by).or_default().insert(index);
+                        self.kill_one(by, total).await?;
+                    }
                 }
                 Update::Ended { index, by, attempts, outcome, .. } => {
                     let bytes = outcome.map_err(|error| {
@@ -259,9 +279,10 @@ impl Demo<'_> {
         }
     }
 
-    /// After a third of the results: kills the worker that has just accepted a task.
+    /// After a third of the results: kills the worker that has just accepted a task, which it can't have
+    /// finished yet.
     async fn kill_one(&mut self, by: PublicKey, total: usize) -> Result<(), Failure> {
-        if self.args.no_kill || self.victim.is_some() || self.ended.len() * 3 < total {
+        if self.args.no_kill || self.victim.is_some() || self.ended.len() < total / 3 {
             return Ok(());
         }
         let Some(worker) = self.workers.iter_mut().find(|worker| worker.key == by) else { return Ok(()) };

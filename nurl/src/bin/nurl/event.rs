@@ -7,6 +7,8 @@ use serde::Serialize;
 #[derive(Debug, Clone, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub(crate) enum Line {
+    /// The public key of a key file.
+    Key { key: String },
     /// A hub or worker serves.
     Ready {
         key: String,

@@ -1,12 +1,13 @@
 //! Finding text files, and cutting them into tasks.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use nurl::compute::handlers::split_text;
 use nurl::rt::disk;
 
-use crate::out::{Code, Failure};
+use crate::out::{Code, Failure, unusable};
 
 /// The largest task: small enough that many workers share a few files, large enough that a task costs more
 /// than its messages.
@@ -125,7 +126,13 @@ pub(crate) fn cut(texts: &[Text]) -> Vec<Piece> {
 }
 
 pub(crate) fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
-    Failure::new(Code::Resource, format!("{}: {error}", path.display()))
+    let hint = match error.kind() {
+        ErrorKind::NotFound => "check the name",
+        ErrorKind::PermissionDenied => "it isn't yours to read",
+        ErrorKind::IsADirectory => "name the files in it",
+        _ => "it can't be read",
+    };
+    unusable(path, error, hint)
 }
 
 #[cfg(test)]

@@ -1,25 +1,27 @@
 //! `nurl hub`.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
 use nurl::mesh::{Hub, Namespace, Ticket};
 use nurl::net::hub::{self, HubConfig, HubError, HubLimits};
 use nurl::net::relay::Roles;
-use nurl::rt::{self, disk};
+use nurl::rt::{self, disk, net};
 use nurl::{PublicKey, SecretKey};
 
 use crate::args::{HubArgs, HubRole};
 use crate::client::{ticket, told_to_stop};
 use crate::event::Line;
-use crate::out::{Code, Failure, Out};
+use crate::key::bad_key_file;
+use crate::out::{Code, Failure, Out, unusable};
 
 pub(crate) async fn run(args: HubArgs, out: Out) -> Result<(), Failure> {
-    disk::create_dir_all(&args.state).map_err(|error| {
-        Failure::new(Code::Resource, format!("{}: {error}: choose another --state", args.state.display()))
-    })?;
+    disk::create_dir_all(&args.state)
+        .map_err(|error| unusable(&args.state, &error, "choose another --state"))?;
     let mut rng = rt::rng("hub");
-    let key = SecretKey::load_or_create(&args.state.join("key"), &mut rng)
-        .map_err(|error| Failure::new(Code::Resource, error.to_string()))?;
+    let key_file = args.state.join("key");
+    let key =
+        SecretKey::load_or_create(&key_file, &mut rng).map_err(|error| bad_key_file(&key_file, &error))?;
     let mesh_file = args.state.join("mesh");
     let known = match &args.mesh {
         Some(text) => Some(ticket(text)?),
@@ -56,7 +58,7 @@ pub(crate) async fn run(args: HubArgs, out: Out) -> Result<(), Failure> {
         HubError::PortInUse { .. } | HubError::Bind { .. } => Failure::new(Code::Resource, error.to_string()),
         other => Failure::new(Code::Usage, other.to_string()),
     })?;
-    let advertised = args.advertise.clone().unwrap_or_else(|| serving.addr().to_string());
+    let advertised = args.advertise.clone().unwrap_or_else(|| reachable(serving.addr()).to_string());
     if let Some(mesh) = &mut mesh {
         name_this_hub(mesh, key.public(), &advertised);
         if args.mesh.is_none() {
@@ -67,6 +69,19 @@ pub(crate) async fn run(args: HubArgs, out: Out) -> Result<(), Failure> {
     told_to_stop(args.exit_with_stdin).await;
     serving.shutdown().await;
     Ok(())
+}
+
+/// Where others find a hub that listens on every address: this host's first one that isn't loopback.
+fn reachable(addr: SocketAddr) -> SocketAddr {
+    if !addr.ip().is_unspecified() {
+        return addr;
+    }
+    let interfaces = net::interfaces().unwrap_or_default();
+    let mut usable = interfaces.iter().map(|interface| interface.addr).filter(|ip| !ip.is_loopback());
+    let same_family = usable.find(|ip| ip.is_ipv4() == addr.is_ipv4());
+    let loopback: IpAddr =
+        if addr.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
+    SocketAddr::new(same_family.unwrap_or(loopback), addr.port())
 }
 
 /// Puts this hub's present address into the ticket.
@@ -85,7 +100,7 @@ fn keep(mesh: &Ticket, path: &Path) -> Result<(), Failure> {
         return Ok(());
     }
     disk::atomic_replace(path, format!("{}\n", *text).as_bytes())
-        .map_err(|error| Failure::new(Code::Resource, format!("{}: {error}", path.display())))
+        .map_err(|error| unusable(path, &error, "choose another --state"))
 }
 
 fn announce(

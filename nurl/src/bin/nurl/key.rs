@@ -1,24 +1,47 @@
 //! `nurl key new|show`.
 
+use std::io::ErrorKind;
+use std::path::Path;
+
 use nurl::SecretKey;
+use nurl::key::KeyError;
 use nurl::rt;
 
 use crate::args::KeyCommand;
-use crate::out::{Code, Failure, Out};
+use crate::event::Line;
+use crate::out::{Code, Failure, Out, unusable};
 
 pub(crate) fn run(command: KeyCommand, out: Out) -> Result<(), Failure> {
     let key = match command {
-        KeyCommand::New { path } => {
+        KeyCommand::New { path, .. } => {
             let key = SecretKey::generate(&mut rt::rng("key"));
-            key.save_new(&path).map_err(resource)?;
+            key.save_new(&path).map_err(|error| bad_key_file(&path, &error))?;
             key
         }
-        KeyCommand::Show { path } => SecretKey::load(&path).map_err(resource)?,
+        KeyCommand::Show { path, .. } => {
+            SecretKey::load(&path).map_err(|error| bad_key_file(&path, &error))?
+        }
     };
-    out.raw(format!("{}\n", key.public()).as_bytes());
+    let key = key.public().to_string();
+    out.line(&Line::Key { key: key.clone() }, || Some(key));
     Ok(())
 }
 
-fn resource(error: nurl::key::KeyError) -> Failure {
-    Failure::new(Code::Resource, error.to_string())
+/// A key file that can't be read, made or understood, and what to do.
+pub(crate) fn bad_key_file(path: &Path, error: &KeyError) -> Failure {
+    match error {
+        KeyError::File { error, .. } => {
+            let hint = match error.kind() {
+                ErrorKind::AlreadyExists => "a key is never overwritten: choose another name",
+                ErrorKind::NotFound => "make one with `nurl key new`",
+                _ => "choose another file",
+            };
+            unusable(path, error, hint)
+        }
+        // The file stays as it is: it may be somebody's key in another form.
+        _ => Failure::new(
+            Code::Resource,
+            format!("{}: {error}: make another with `nurl key new`", path.display()),
+        ),
+    }
 }

@@ -38,7 +38,7 @@ mod worker;
 
 #[cfg(not(feature = "sim"))]
 fn main() -> std::process::ExitCode {
-    use args::{Cli, Command};
+    use args::{Cli, Command, KeyCommand};
     use clap::Parser;
     use out::{Code, Failure, Out};
 
@@ -50,7 +50,7 @@ fn main() -> std::process::ExitCode {
         .init();
     let out = Out {
         json: match &command {
-            Command::Key(_) => false,
+            Command::Key(KeyCommand::New { output, .. } | KeyCommand::Show { output, .. }) => output.json,
             Command::Hub(args) => args.output.json,
             Command::Worker(args) => args.output.json,
             Command::Submit(args) => args.output.json,

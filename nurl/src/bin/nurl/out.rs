@@ -1,10 +1,15 @@
 //! Where output goes: results and events to stdout, everything that is only for a person to stderr.
 
 use std::io::{self, IsTerminal, Write};
+use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use nurl::Error;
+use nurl::compute::job::SubmitError;
+use nurl::rt::task::{self, JoinHandle};
+use nurl::rt::time;
 
 use crate::event::Line;
 
@@ -36,6 +41,20 @@ impl Failure {
     }
 }
 
+/// A path that can't be used, and what to do.
+pub(crate) fn unusable(path: &Path, error: &io::Error, hint: &str) -> Failure {
+    Failure::new(Code::Resource, format!("{}: {}: {hint}", path.display(), plain(error)))
+}
+
+/// The operating system's word without its number, which helps nobody.
+pub(crate) fn plain(error: &io::Error) -> String {
+    let text = error.to_string();
+    match text.find(" (os error") {
+        Some(end) => text[..end].to_owned(),
+        None => text,
+    }
+}
+
 impl From<Error> for Failure {
     fn from(error: Error) -> Failure {
         let code = match &error {
@@ -44,9 +63,59 @@ impl From<Error> for Failure {
             Error::Deadline(_) => Code::Deadline,
             Error::Job(_) => Code::JobFailed,
             Error::Listen { .. } | Error::Store(_) => Code::Resource,
+            // Busy is the mesh's state, the others are the caller's choice.
+            Error::Submit(SubmitError::Busy { .. }) => Code::Other,
+            Error::Submit(_) => Code::Usage,
+            Error::Meta(_) => Code::Usage,
             _ => Code::Other,
         };
-        Failure::new(code, error.to_string())
+        let message = match &error {
+            Error::Listen { addr, error } => {
+                format!("can't listen on {addr}: {}: choose another --listen", plain(error))
+            }
+            other => other.to_string(),
+        };
+        Failure::new(code, message)
+    }
+}
+
+fn write_out(bytes: &[u8]) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(bytes)?;
+    stdout.flush()
+}
+
+/// A reader that went away (`| head`) ends the program quietly, as it should. A full disk is an error.
+fn end_without_reader(error: &io::Error) -> ! {
+    if error.kind() == io::ErrorKind::BrokenPipe {
+        std::process::exit(0);
+    }
+    eprintln!("nurl: standard output: {}: what was written is incomplete", plain(error));
+    std::process::exit(i32::from(Code::Resource as u8));
+}
+
+/// How long something may take before a person is shown that it goes on.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How often a spinner moves.
+const SPIN: Duration = Duration::from_millis(120);
+
+/// Shown from [`PATIENCE`] on, until it is dropped.
+pub(crate) struct Waiting(ProgressBar, Option<JoinHandle<()>>);
+
+impl Waiting {
+    /// Takes it off the screen.
+    pub(crate) fn hide(&self) {
+        if let Some(shower) = &self.1 {
+            shower.abort();
+        }
+        self.0.finish_and_clear();
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.hide();
     }
 }
 
@@ -57,24 +126,31 @@ pub(crate) struct Out {
 }
 
 impl Out {
-    /// An event. People see `human`, if there is one.
+    /// An event. People see `human`, if there is one. Without a reader the program ends.
     pub(crate) fn line(self, line: &Line, human: impl FnOnce() -> Option<String>) {
+        if let Err(error) = self.try_line(line, human) {
+            end_without_reader(&error);
+        }
+    }
+
+    /// As [`line`](Out::line), for those who have more to do than to write.
+    pub(crate) fn try_line(self, line: &Line, human: impl FnOnce() -> Option<String>) -> io::Result<()> {
         let text = if self.json {
             Some(serde_json::to_string(line).expect("lines are plain data"))
         } else {
             human()
         };
-        if let Some(text) = text {
-            self.raw(text.as_bytes());
-            self.raw(b"\n");
+        match text {
+            // In one piece, so that a reader never sees half a line.
+            Some(text) => write_out(format!("{text}\n").as_bytes()),
+            None => Ok(()),
         }
     }
 
-    /// Bytes of a result. A reader that went away (`| head`) ends the program quietly, as it should.
+    /// Bytes of a result. Without a reader the program ends.
     pub(crate) fn raw(self, bytes: &[u8]) {
-        let mut stdout = io::stdout().lock();
-        if stdout.write_all(bytes).and_then(|()| stdout.flush()).is_err() {
-            std::process::exit(0);
+        if let Err(error) = write_out(bytes) {
+            end_without_reader(&error);
         }
     }
 
@@ -93,6 +169,24 @@ impl Out {
         }
         eprintln!("nurl: {}", failure.message);
         ExitCode::from(failure.code as u8)
+    }
+
+    /// A spinner on stderr for what should be quick: it shows itself after a second.
+    pub(crate) fn waiting(self, what: &str) -> Waiting {
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
+        if self.json || !io::stderr().is_terminal() {
+            return Waiting(bar, None);
+        }
+        bar.set_message(what.to_owned());
+        let style = ProgressStyle::with_template("{spinner} {msg} ({elapsed})");
+        bar.set_style(style.expect("the template is sound"));
+        let shown = bar.clone();
+        let shower = task::spawn(async move {
+            time::sleep(PATIENCE).await;
+            shown.set_draw_target(ProgressDrawTarget::stderr());
+            shown.enable_steady_tick(SPIN);
+        });
+        Waiting(bar, Some(shower))
     }
 
     /// A progress bar on stderr: none for machines, and none where stderr is no terminal.

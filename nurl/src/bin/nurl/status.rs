@@ -22,7 +22,8 @@ const PONG: Duration = Duration::from_secs(3);
 /// `nurl status`.
 pub(crate) async fn status(args: StatusArgs, out: Out) -> Result<(), Failure> {
     until_interrupted(async {
-        let node = observer(&args.mesh.mesh).await?;
+        let node = observer(&args.mesh, out).await?;
+        let waiting = out.waiting("waiting for the paths to settle");
         let deadline = time::now() + args.wait;
         loop {
             let members = node.members().await?;
@@ -35,6 +36,7 @@ pub(crate) async fn status(args: StatusArgs, out: Out) -> Result<(), Failure> {
             }
             time::sleep(LOOK_EVERY).await;
         }
+        drop(waiting);
         show(&node, out).await?;
         node.shutdown().await;
         Ok(())
@@ -119,7 +121,7 @@ fn table(members: &[MemberInfo]) -> String {
 /// `nurl ping`.
 pub(crate) async fn ping(args: PingArgs, out: Out) -> Result<(), Failure> {
     until_interrupted(async {
-        let node = observer(&args.mesh.mesh).await?;
+        let node = observer(&args.mesh, out).await?;
         let peer = find(&node, &args.peer).await?;
         let mut answered = 0;
         for seq in 1..=args.count {

@@ -1,7 +1,7 @@
 //! `nurl submit`, `nurl map`, `nurl wordcount`: work on the mesh, one task or many.
 
 use std::collections::BTreeMap;
-use std::io::IsTerminal;
+use std::io::{ErrorKind, IsTerminal};
 use std::path::Path;
 use std::time::Duration;
 
@@ -66,12 +66,12 @@ pub(crate) fn run_all(
     let (updates, course) = mpsc::channel(window.max(1) * 2);
     let node = node.clone();
     let kind = kind.to_owned();
-    tokio::spawn(async move {
+    rt::task::spawn(async move {
         let slots = std::sync::Arc::new(rt::sync::Semaphore::new(window));
         for (index, job) in jobs.into_iter().enumerate() {
             let Ok(slot) = slots.clone().acquire_owned().await else { return };
             let (node, kind, updates) = (node.clone(), kind.clone(), updates.clone());
-            tokio::spawn(async move {
+            rt::task::spawn(async move {
                 run_one(&node, &kind, index, job, life, &updates).await;
                 drop(slot);
             });
@@ -145,7 +145,8 @@ pub(crate) async fn submit(args: SubmitArgs, out: Out) -> Result<(), Failure> {
     let payload = payload(args.payload.as_deref()).await?;
     let key = args.key.unwrap_or_else(random_key);
     until_interrupted(async {
-        let node = observer(&args.mesh.mesh).await?;
+        let node = observer(&args.mesh, out).await?;
+        let waiting = out.waiting("waiting for the result");
         let mut course = run_all(&node, &args.kind, vec![Job { key, payload }], 1, args.timeout);
         let mut ended = Err(Failure::new(Code::Other, "the node stopped"));
         while let Some(update) = course.recv().await {
@@ -155,6 +156,7 @@ pub(crate) async fn submit(args: SubmitArgs, out: Out) -> Result<(), Failure> {
                     out.line(&line, || None);
                 }
                 Update::Ended { outcome, .. } => {
+                    waiting.hide();
                     if out.json {
                         out.line(&result_line(None, None, &update), || None);
                     } else if let Ok(bytes) = outcome {
@@ -180,7 +182,7 @@ pub(crate) async fn map(args: MapArgs, out: Out) -> Result<(), Failure> {
     let total = jobs.len();
     let begun = time::now();
     until_interrupted(async {
-        let node = observer(&args.mesh.mesh).await?;
+        let node = observer(&args.mesh, out).await?;
         let bar = out.progress(total, &args.kind);
         let mut course = run_all(&node, &args.kind, jobs, usize::from(args.window), args.timeout);
         // Results are written in order: those that come early wait here.
@@ -242,7 +244,7 @@ pub(crate) async fn wordcount(args: WordcountArgs, out: Out) -> Result<(), Failu
     let total = pieces.len();
     let begun = time::now();
     until_interrupted(async {
-        let node = observer(&args.mesh.mesh).await?;
+        let node = observer(&args.mesh, out).await?;
         let jobs = pieces.into_iter().map(|piece| Job { key: piece.key, payload: piece.bytes }).collect();
         let mut course = run_all(&node, "wordcount", jobs, WINDOW, Duration::from_secs(300));
         let bar = out.progress(total, "wordcount");
@@ -307,9 +309,7 @@ fn random_key() -> String {
 async fn payload(path: Option<&Path>) -> Result<Bytes, Failure> {
     let limit = MAX_PAYLOAD_LEN as u64;
     match path {
-        Some(path) if path != Path::new("-") => {
-            disk::read(path, limit).map(Bytes::from).map_err(|error| unreadable(path, &error))
-        }
+        Some(path) if path != Path::new("-") => read_payload(path),
         None if std::io::stdin().is_terminal() => Ok(Bytes::new()),
         _ => {
             let mut bytes = Vec::new();
@@ -319,11 +319,25 @@ async fn payload(path: Option<&Path>) -> Result<Bytes, Failure> {
                 .await
                 .map_err(|error| Failure::new(Code::Resource, format!("standard input: {error}")))?;
             if bytes.len() as u64 > limit {
-                return Err(Failure::new(Code::Usage, format!("a payload holds at most {limit} bytes")));
+                return Err(too_large("standard input"));
             }
             Ok(Bytes::from(bytes))
         }
     }
+}
+
+fn read_payload(path: &Path) -> Result<Bytes, Failure> {
+    disk::read(path, MAX_PAYLOAD_LEN as u64).map(Bytes::from).map_err(|error| match error.kind() {
+        ErrorKind::FileTooLarge => too_large(&path.display().to_string()),
+        _ => unreadable(path, &error),
+    })
+}
+
+fn too_large(source: &str) -> Failure {
+    Failure::new(
+        Code::Usage,
+        format!("{source}: a payload holds at most {MAX_PAYLOAD_LEN} bytes: cut it into several tasks"),
+    )
 }
 
 /// The jobs of a `map`, and what to call each when it fails.
@@ -357,9 +371,9 @@ async fn map_jobs(paths: &[std::path::PathBuf]) -> Result<(Vec<Job>, Vec<String>
         return Ok((jobs, sources));
     }
     for path in paths {
-        let bytes = disk::read(path, MAX_PAYLOAD_LEN as u64).map_err(|error| unreadable(path, &error))?;
+        let payload = read_payload(path)?;
         let name = path.display().to_string();
-        jobs.push(Job { key: name.clone(), payload: Bytes::from(bytes) });
+        jobs.push(Job { key: name.clone(), payload });
         sources.push(name);
     }
     Ok((jobs, sources))

@@ -1,5 +1,6 @@
 //! `nurl worker`.
 
+use std::io;
 use std::time::Duration;
 
 use nurl::compute::handlers;
@@ -12,7 +13,8 @@ use crate::args::WorkerArgs;
 use crate::client::{join, ticket, told_to_stop};
 use crate::event::Line;
 use crate::handler::Program;
-use crate::out::{Code, Failure, Out};
+use crate::key::bad_key_file;
+use crate::out::{Code, Failure, Out, unusable};
 
 pub(crate) async fn run(args: WorkerArgs, out: Out) -> Result<(), Failure> {
     let mut builder = Node::builder(ticket(&args.mesh.mesh)?)
@@ -22,12 +24,11 @@ pub(crate) async fn run(args: WorkerArgs, out: Out) -> Result<(), Failure> {
         .weight(args.weight);
     if let Some(path) = &args.key {
         let key = SecretKey::load_or_create(path, &mut rt::rng("key"))
-            .map_err(|error| Failure::new(Code::Resource, error.to_string()))?;
+            .map_err(|error| bad_key_file(path, &error))?;
         builder = builder.key(key);
     }
     if let Some(path) = &args.state {
-        disk::create_dir_all(path)
-            .map_err(|error| Failure::new(Code::Resource, format!("{}: {error}", path.display())))?;
+        disk::create_dir_all(path).map_err(|error| unusable(path, &error, "choose another --state"))?;
         builder = builder.store(path);
     }
     let mut kinds: Vec<String> = handlers::BUILT_IN.map(String::from).to_vec();
@@ -52,8 +53,7 @@ pub(crate) async fn run(args: WorkerArgs, out: Out) -> Result<(), Failure> {
         });
     }
     kinds.sort();
-    let node = join(builder).await?;
-    let mut events = node.events();
+    let (node, mut events) = join(builder, args.mesh.join).await?;
     let line = Line::Ready {
         key: node.key().to_string(),
         addr: None,
@@ -68,7 +68,8 @@ pub(crate) async fn run(args: WorkerArgs, out: Out) -> Result<(), Failure> {
         rt::select! {
             () = &mut stop => break,
             event = events.next() => match event {
-                Some(event) => tell(&event, out),
+                // Nobody reads any more: that is how a parent or a pipe says to stop.
+                Some(event) => if tell(&event, out).is_err() { break },
                 None => break,
             },
         }
@@ -78,7 +79,7 @@ pub(crate) async fn run(args: WorkerArgs, out: Out) -> Result<(), Failure> {
     Ok(())
 }
 
-fn tell(event: &NodeEvent, out: Out) {
+fn tell(event: &NodeEvent, out: Out) -> io::Result<()> {
     let job = |task: &TaskId, kind: &str, state, error: &Option<String>| Line::Job {
         task: task.to_string(),
         kind: kind.to_owned(),
@@ -126,7 +127,7 @@ fn tell(event: &NodeEvent, out: Out) {
             (Line::Lagged { lost: *lost }, format!("{lost} events lost: output is too slow"))
         }
     };
-    out.line(&line, || Some(human));
+    out.try_line(&line, || Some(human))
 }
 
 /// A path's name in output.

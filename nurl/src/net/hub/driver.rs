@@ -53,6 +53,13 @@ pub struct HubConfig {
     pub limits: HubLimits,
 }
 
+impl HubConfig {
+    /// A hub with every role and the default limits.
+    pub fn new(listen: SocketAddr, key: SecretKey, namespaces: Vec<Namespace>) -> HubConfig {
+        HubConfig { listen, key, namespaces, roles: Roles::ALL, limits: HubLimits::default() }
+    }
+}
+
 /// Why a hub can't start.
 #[derive(Debug, thiserror::Error)]
 pub enum HubError {

@@ -1,0 +1,76 @@
+//! Who is there? Three members; one vanishes, one says goodbye, and the third tells the two apart.
+//!
+//! Membership is SWIM with Lifeguard: every member probes another each second, asks others to probe for it
+//! before it suspects anybody, and lets the suspect speak up before it is held dead. So a death takes seconds
+//! to show, a goodbye takes none, and a slow machine isn't taken for a dead one.
+//!
+//! `cargo run -p nurl-examples --bin membership`
+
+use std::time::Duration;
+
+use nurl::membership::{Config, State};
+use nurl::node::{Events, NodeEvent, Role};
+use nurl::rt::time;
+use nurl::{Node, PublicKey, Ticket};
+use nurl_examples::{Outcome, loopback_mesh, see_alive, soon};
+
+#[tokio::main]
+async fn main() -> Outcome {
+    let (hub, ticket) = loopback_mesh().await?;
+    let alice = member(&ticket).await?;
+    let mut events = alice.events();
+    let bob = member(&ticket).await?;
+    let carol = member(&ticket).await?;
+    let (bobs_key, carols_key) = (bob.key(), carol.key());
+
+    // They know only the hub's address and key, from the ticket. The rest is gossip.
+    for node in [&alice, &bob, &carol] {
+        let others = [alice.key(), bobs_key, carols_key];
+        let others: Vec<PublicKey> = others.into_iter().filter(|key| *key != node.key()).collect();
+        see_alive(node, &others).await?;
+    }
+    for member in alice.members().await? {
+        println!("alice sees {:?}: {:?}, version {}", member.key, member.state, member.version);
+    }
+
+    // Dropping the last handle ends a node at once, as a crash would: it says nothing to anybody.
+    let begun = time::now();
+    drop(carol);
+    let end = soon("carol's end", verdict(&mut events, carols_key)).await?;
+    assert_eq!(end, Some(State::Dead));
+    println!("carol was held dead after {:.1} s of silence", (time::now() - begun).as_secs_f32());
+
+    // Bob leaves as one should.
+    let begun = time::now();
+    bob.shutdown().await;
+    let end = soon("bob's end", verdict(&mut events, bobs_key)).await?;
+    assert_eq!(end, Some(State::Left));
+    println!("bob's goodbye was here after {:.1} s", (time::now() - begun).as_secs_f32());
+
+    alice.shutdown().await;
+    hub.shutdown().await;
+    Ok(())
+}
+
+async fn member(ticket: &Ticket) -> Result<Node, nurl::Error> {
+    // The suspicion time is shortened for the example's sake; all members of a mesh run the same timings.
+    let timings = Config { suspicion_min: Duration::from_secs(2), ..Config::default() };
+    let node = Node::builder(ticket.clone()).role(Role::Member).detector(timings).spawn().await?;
+    node.joined(nurl_examples::PATIENCE).await?;
+    Ok(node)
+}
+
+/// Follows the events until `about` is dead or has left; prints what is seen on the way.
+async fn verdict(events: &mut Events, about: PublicKey) -> Option<State> {
+    while let Some(event) = events.next().await {
+        if let NodeEvent::Member { peer, state, incarnation } = event
+            && peer == about
+        {
+            println!("  {peer:?} is {state:?} in its incarnation {incarnation}");
+            if matches!(state, State::Dead | State::Left) {
+                return Some(state);
+            }
+        }
+    }
+    None
+}

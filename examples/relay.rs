@@ -1,0 +1,95 @@
+//! The relay: three clients behind one hub, a datagram by key, and one uplink for a whole group.
+//!
+//! A relay forwards bytes to whoever has proved a key to it. It is reached over TCP, so it works from behind
+//! every NAT. It never holds a key to what it carries: in a node these payloads are sealed frames. This
+//! example sends plain text to make that visible; `transport` shows the sealed use.
+//!
+//! `cargo run -p nurl-examples --bin relay`
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use nurl::mesh::Ticket;
+use nurl::net::hub_client::{self, Batch, HubClientConfig, HubCommand, HubEvent};
+use nurl::rt::{self, sync::mpsc};
+use nurl::{PublicKey, SecretKey};
+use nurl_examples::{Outcome, loopback_mesh, soon};
+
+#[tokio::main]
+async fn main() -> Outcome {
+    let (hub, ticket) = loopback_mesh().await?;
+    let mut alice = Client::register(&ticket).await?;
+    let mut bob = Client::register(&ticket).await?;
+    let mut carol = Client::register(&ticket).await?;
+    println!("{} clients are registered at {}", hub.stats().clients, hub.addr());
+
+    // To one key. The hub says who sent it: a return address, not yet a proof of identity.
+    let payload = Bytes::from_static(b"for bob alone");
+    alice.commands.send(HubCommand::Forward { dst: bob.key, payload }).await?;
+    let event = bob.until(|event| matches!(event, HubEvent::Datagram { .. })).await?;
+    let HubEvent::Datagram { src, payload } = event else { unreachable!("filtered") };
+    assert_eq!((src, &payload[..]), (alice.key, &b"for bob alone"[..]));
+    println!("bob got {payload:?} from {src:?}");
+
+    // To a group. Its name at the hub is an opaque tag, which only members can work out.
+    let tag = [7; 16];
+    for member in [&mut bob, &mut carol] {
+        member.commands.send(HubCommand::GroupJoin { tag }).await?;
+        // The connection is ordered: an answer to what was sent later means that the hub has the join.
+        member.commands.send(HubCommand::Lookup { peer: member.key }).await?;
+        member.until(|event| matches!(event, HubEvent::NoRecord { .. })).await?;
+    }
+    let payload = Bytes::from_static(b"for everybody");
+    alice.commands.send(HubCommand::GroupSend { tag, payload: payload.clone() }).await?;
+    for member in [&mut bob, &mut carol] {
+        let event = member.until(|event| matches!(event, HubEvent::Group { .. })).await?;
+        assert_eq!(event, HubEvent::Group { src: alice.key, tag, payload: payload.clone() });
+    }
+    let relay = hub.stats().relay;
+    assert_eq!((relay.forwarded, relay.group_sends), (1, 1));
+    println!("one uplink of alice's reached bob and carol: {payload:?}");
+
+    // A peer that isn't there costs one notice, so that a sender can look for another way.
+    let stranger = SecretKey::generate(&mut rt::rng("stranger")).public();
+    alice.commands.send(HubCommand::Forward { dst: stranger, payload }).await?;
+    alice.until(|event| *event == HubEvent::PeerGone { peer: stranger }).await?;
+    println!("and the hub says that {stranger:?} isn't registered");
+    hub.shutdown().await;
+    Ok(())
+}
+
+/// A connection to the hub, kept alive by a task, and the events that nobody has looked at yet.
+struct Client {
+    key: PublicKey,
+    commands: mpsc::Sender<HubCommand>,
+    events: mpsc::Receiver<Batch>,
+    backlog: VecDeque<HubEvent>,
+}
+
+impl Client {
+    async fn register(ticket: &Ticket) -> Result<Client, String> {
+        let key = SecretKey::generate(&mut rt::rng("client"));
+        let public = key.public();
+        let (hub, namespace) = (ticket.hubs[0].clone(), ticket.mesh.namespace());
+        let (commands, events) = hub_client::spawn(HubClientConfig { hub, key, namespace, boot: 1 });
+        let mut client = Client { key: public, commands, events, backlog: VecDeque::new() };
+        client.until(|event| matches!(event, HubEvent::Up { .. })).await?;
+        Ok(client)
+    }
+
+    /// The next event that fits; those before it are dropped.
+    async fn until(&mut self, fits: impl Fn(&HubEvent) -> bool) -> Result<HubEvent, String> {
+        let found = async {
+            loop {
+                while let Some(event) = self.backlog.pop_front() {
+                    if fits(&event) {
+                        return Ok(event);
+                    }
+                }
+                let (_, batch) = self.events.recv().await.ok_or("the client has ended")?;
+                self.backlog.extend(batch);
+            }
+        };
+        soon("an event of the hub", found).await?
+    }
+}

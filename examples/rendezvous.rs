@@ -1,0 +1,99 @@
+//! Rendezvous: a peer publishes where it can be reached, and only its mesh can read it.
+//!
+//! The hub keeps one record for each key that was proved to it, numbered, with a time to live. What is in the
+//! record is sealed under the mesh's secret, together with the key and the number: the hub can't read it, nor
+//! pass one peer's record off as another's, nor an old one as new.
+//!
+//! `cargo run -p nurl-examples --bin rendezvous`
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use nurl::SecretKey;
+use nurl::mesh::{Hub, Ticket};
+use nurl::net::hub_client::{self, Batch, HubClientConfig, HubCommand, HubEvent};
+use nurl::net::rendezvous::record::{RECORD_LIFE, RecordError};
+use nurl::net::rendezvous::{PublishResult, Record};
+use nurl::rt::{self, sync::mpsc, time};
+use nurl_examples::{Outcome, loopback_mesh, soon};
+
+#[tokio::main]
+async fn main() -> Outcome {
+    let (hub, ticket) = loopback_mesh().await?;
+    let secret = SecretKey::generate(&mut rt::rng("alice"));
+    let alice = secret.public();
+    let (publisher, mut published) = client(&ticket, secret);
+    let (reader, mut found) = client(&ticket, SecretKey::generate(&mut rt::rng("bob")));
+
+    // Sealed under the mesh's present secret, for this key and this number.
+    let address: SocketAddr = "192.0.2.7:4242".parse()?;
+    let record = Record {
+        candidates: vec![address],
+        home: Some(hub.key()),
+        capabilities: 0,
+        expires: time::unix_now() + RECORD_LIFE,
+    };
+    let seq = 1;
+    let sealed = record.seal(&ticket.generations()[0], &alice, seq, &mut rt::rng("nonces"))?;
+    println!("alice publishes {} sealed bytes as number {seq}", sealed.len());
+    publisher.send(HubCommand::Publish { seq, sealed: Bytes::from(sealed) }).await?;
+    let answer = next(&mut published, |event| matches!(event, HubEvent::Published { .. })).await?;
+    assert_eq!(answer, HubEvent::Published { seq, result: PublishResult::Stored });
+
+    // Bob knows alice's key and looks it up.
+    reader.send(HubCommand::Lookup { peer: alice }).await?;
+    let HubEvent::Record(kept) = next(&mut found, |event| matches!(event, HubEvent::Record(_))).await? else {
+        unreachable!("filtered")
+    };
+    let open = |ticket: &Ticket, seq| {
+        Record::open(&ticket.generations(), &kept.key, seq, &kept.sealed, time::unix_now())
+    };
+    let opened = open(&ticket, kept.seq)?;
+    assert_eq!(opened.candidates, [address]);
+    println!("bob reads that alice may be at {address}, kept for {:?} more", kept.ttl);
+
+    // Nobody else can read it, and nobody can give it another number.
+    let elsewhere = Hub { key: hub.key(), addr: hub.addr().to_string() };
+    let other_mesh = Ticket::generate(elsewhere, &mut rt::rng("another mesh"));
+    assert_eq!(open(&other_mesh, kept.seq), Err(RecordError::Sealed));
+    assert_eq!(open(&ticket, kept.seq + 1), Err(RecordError::Sealed));
+    println!("another mesh's secret doesn't open it, and neither does another number");
+
+    // Who knows no key at all asks for some members: this is how a newcomer finds its first contacts.
+    reader.send(HubCommand::List { max: 8 }).await?;
+    let HubEvent::Records(list) = next(&mut found, |event| matches!(event, HubEvent::Records(_))).await?
+    else {
+        unreachable!("filtered")
+    };
+    assert_eq!(list.iter().map(|record| record.key).collect::<Vec<_>>(), [alice]);
+    println!("the list of the mesh has {} record", list.len());
+
+    // A peer that leaves takes its record back.
+    publisher.send(HubCommand::Withdraw).await?;
+    publisher.send(HubCommand::Lookup { peer: alice }).await?;
+    next(&mut published, |event| *event == HubEvent::NoRecord { peer: alice }).await?;
+    println!("alice has taken it back");
+    hub.shutdown().await;
+    Ok(())
+}
+
+fn client(ticket: &Ticket, key: SecretKey) -> (mpsc::Sender<HubCommand>, mpsc::Receiver<Batch>) {
+    let (hub, namespace) = (ticket.hubs[0].clone(), ticket.mesh.namespace());
+    hub_client::spawn(HubClientConfig { hub, key, namespace, boot: 1 })
+}
+
+/// The next event that fits. One is asked for at a time here, so the rest of a batch may go.
+async fn next(
+    events: &mut mpsc::Receiver<Batch>,
+    fits: impl Fn(&HubEvent) -> bool,
+) -> Result<HubEvent, String> {
+    let found = async {
+        loop {
+            let (_, batch) = events.recv().await.ok_or("the client has ended")?;
+            if let Some(event) = batch.into_iter().find(|event| fits(event)) {
+                return Ok(event);
+            }
+        }
+    };
+    soon("an answer of the hub", found).await?
+}

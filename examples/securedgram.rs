@@ -1,0 +1,125 @@
+//! Encrypted datagrams between two keys, over bare UDP sockets, and a peer that moves while they talk.
+//!
+//! `net::securedgram::Endpoint` is a state machine: sealed datagrams go in and come out, and the program owns
+//! the sockets. It needs no hub. One side knows the other's address; the handshake, the keys, the replay
+//! window, and what to do when a datagram comes from somewhere new are the endpoint's business.
+//!
+//! `cargo run -p nurl-examples --bin securedgram`
+
+use std::io::IoSliceMut;
+
+use nurl::mesh::{Hub, Ticket};
+use nurl::net::route::Route;
+use nurl::net::securedgram::{Config, Endpoint, Received, Source, channel};
+use nurl::rt::net::{RecvMeta, Transmit, UdpSocket};
+use nurl::rt::{self, time};
+use nurl::{PublicKey, SecretKey};
+use nurl_examples::{Outcome, soon};
+
+#[tokio::main]
+async fn main() -> Outcome {
+    // Both hold the mesh's secret; the hub that a ticket names is not used here.
+    let nobody = Hub { key: PublicKey::from_bytes([0; 32]), addr: "unused:0".to_owned() };
+    let ticket = Ticket::generate(nobody, &mut rt::rng("ticket"));
+    let (mut alice, mut bob) = (Peer::bind(&ticket, 1).await?, Peer::bind(&ticket, 2).await?);
+    let bobs_address = bob.socket.local_addr()?;
+    alice.endpoint.add_candidates(time::now(), &bob.key, &[bobs_address])?;
+
+    let echo = soon("an echo", talk(&mut alice, &mut bob, b"hello, bob")).await??;
+    assert_eq!(echo, b"HELLO, BOB");
+    let before = bob.address_of(&alice).ok_or("bob has a session with alice")?;
+    println!("bob answered {:?} to {before}", String::from_utf8_lossy(&echo));
+
+    // Alice gets another socket, as a phone does that leaves its Wi-Fi. Nobody tells bob, and there is no new
+    // handshake: an authentic datagram from a new address makes bob challenge that address, then follow it.
+    alice.socket = bound().await?;
+    let moved_to = alice.socket.local_addr()?;
+    alice.endpoint.on_network_change(time::now());
+    println!("alice moves to {moved_to}");
+    // While it is in doubt where she is, bob answers to both addresses.
+    let mut echo = Vec::new();
+    while bob.address_of(&alice) != Some(moved_to) {
+        echo = soon("an echo after the move", talk(&mut alice, &mut bob, b"still there?")).await??;
+    }
+    assert_eq!(echo, b"STILL THERE?");
+    assert_eq!(bob.endpoint.stats().established, 1, "one session carried all of it");
+    println!("bob answered {:?} to {moved_to}, in the same session", String::from_utf8_lossy(&echo));
+    Ok(())
+}
+
+struct Peer {
+    key: PublicKey,
+    endpoint: Endpoint,
+    socket: UdpSocket,
+    buffer: Vec<u8>,
+}
+
+async fn bound() -> std::io::Result<UdpSocket> {
+    let socket = UdpSocket::bind(([127, 0, 0, 1], 0).into()).await?;
+    socket.writable().await?;
+    Ok(socket)
+}
+
+impl Peer {
+    async fn bind(ticket: &Ticket, boot: u64) -> std::io::Result<Peer> {
+        let secret = SecretKey::generate(&mut rt::rng("peer key"));
+        let key = secret.public();
+        let config = Config::new(secret, ticket.mesh, ticket.generations(), boot);
+        let endpoint = Endpoint::new(config, time::now(), time::unix_now(), rt::rng("sessions"));
+        Ok(Peer { key, endpoint, socket: bound().await?, buffer: vec![0; 2048] })
+    }
+
+    fn address_of(&self, peer: &Peer) -> Option<std::net::SocketAddr> {
+        self.endpoint.path_state(&peer.key)?.addr
+    }
+
+    fn transmit(&self, route: Route, contents: &[u8]) {
+        if let Route::Direct(destination) = route {
+            let transmit = Transmit { destination, contents, segment_size: None, src_ip: None };
+            // Datagrams may be lost, here as anywhere.
+            let _ = self.socket.try_send(&transmit);
+        }
+    }
+
+    /// Seals a body and sends it. Without a session this begins the handshake, and the body is not sent.
+    fn say(&mut self, to: &PublicKey, body: &[u8]) {
+        let mut sealed = Vec::new();
+        if let Ok(routes) = self.endpoint.seal(time::now(), to, channel::APPLICATION, body, &mut sealed) {
+            routes.iter().for_each(|route| self.transmit(route, &sealed));
+        }
+    }
+
+    /// Sends what the endpoint has to say by itself, then waits for one datagram and opens it.
+    async fn turn(&mut self) -> std::io::Result<Option<(PublicKey, Vec<u8>)>> {
+        let mut datagram = Vec::new();
+        while let Some(outgoing) = self.endpoint.poll_transmit(&mut datagram) {
+            self.transmit(outgoing.route, &datagram);
+            datagram.clear();
+        }
+        let mut meta = [RecvMeta::default()];
+        self.socket.recv(&mut [IoSliceMut::new(&mut self.buffer)], &mut meta).await?;
+        let (source, bytes) = (Source::direct(meta[0].addr), &mut self.buffer[..meta[0].len]);
+        match self.endpoint.handle_datagram(time::now(), source, bytes) {
+            Some(Received::Data { peer, body, .. }) => Ok(Some((peer, bytes[body].to_vec()))),
+            _ => Ok(None),
+        }
+    }
+}
+
+/// Alice says something until bob's echo is here; bob answers in capitals.
+async fn talk(alice: &mut Peer, bob: &mut Peer, body: &[u8]) -> std::io::Result<Vec<u8>> {
+    loop {
+        alice.say(&bob.key, body);
+        let again = time::now() + std::time::Duration::from_millis(100);
+        loop {
+            rt::select! {
+                heard = alice.turn() => if let Some((_, echo)) = heard? { return Ok(echo) },
+                heard = bob.turn() => if let Some((peer, body)) = heard? { bob.say(&peer, &body.to_ascii_uppercase()) },
+                () = time::sleep_until(again) => break,
+            }
+        }
+        let now = time::now();
+        alice.endpoint.handle_timeout(now);
+        bob.endpoint.handle_timeout(now);
+    }
+}

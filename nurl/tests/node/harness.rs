@@ -1,0 +1,151 @@
+//! A hub, a mesh, and patience.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use nurl::membership::State;
+use nurl::mesh::{Hub, Ticket};
+use nurl::net::hub::{self, HubConfig, HubHandle};
+use nurl::node::{Builder, Role};
+use nurl::rt::{self, time};
+use nurl::{Error, Node, PublicKey, SecretKey};
+
+/// How long anything may take that takes milliseconds on an idle machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Runs a test's body with a limit for the whole of it.
+pub(crate) fn run(body: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async { time::timeout(2 * PATIENCE, body).await.expect("the test ends in time") });
+}
+
+/// Waits for something, but not for ever.
+pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
+    match time::timeout(PATIENCE, future).await {
+        Ok(done) => done,
+        Err(_) => panic!("{what}: not within {PATIENCE:?}"),
+    }
+}
+
+/// Looks until a condition holds.
+pub(crate) async fn until<Fut: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> Fut) {
+    soon(what, async {
+        while !holds().await {
+            time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+}
+
+pub(crate) fn key() -> SecretKey {
+    SecretKey::generate(&mut rt::rng("test key"))
+}
+
+/// A mesh with one hub, which can be stopped and started again.
+pub(crate) struct Mesh {
+    pub(crate) ticket: Ticket,
+    key: SecretKey,
+    addr: SocketAddr,
+    hub: Option<HubHandle>,
+}
+
+impl Mesh {
+    pub(crate) async fn start() -> Mesh {
+        let key = key();
+        let hub = Hub { key: key.public(), addr: String::new() };
+        let ticket = Ticket::generate(hub, &mut rt::rng("test ticket"));
+        let mut mesh = Mesh { ticket, key, addr: ([127, 0, 0, 1], 0).into(), hub: None };
+        mesh.start_hub().await;
+        mesh
+    }
+
+    /// Starts the hub, with the same key and port as before.
+    pub(crate) async fn start_hub(&mut self) {
+        let config = HubConfig::new(self.addr, self.key.clone(), vec![self.ticket.mesh.namespace()]);
+        let hub = hub::serve(config).await.unwrap();
+        self.addr = hub.addr();
+        self.ticket.hubs[0].addr = hub.addr().to_string();
+        self.hub = Some(hub);
+    }
+
+    pub(crate) async fn stop_hub(&mut self) {
+        self.hub.take().expect("the hub runs").shutdown().await;
+    }
+
+    pub(crate) fn hub(&self) -> &HubHandle {
+        self.hub.as_ref().expect("the hub runs")
+    }
+
+    pub(crate) fn builder(&self, role: Role) -> Builder {
+        Node::builder(self.ticket.clone()).role(role)
+    }
+
+    /// A node that has joined.
+    pub(crate) async fn join(&self, builder: Builder) -> Node {
+        let node = builder.spawn().await.unwrap();
+        node.joined(PATIENCE).await.unwrap();
+        node
+    }
+
+    pub(crate) async fn node(&self, role: Role) -> Node {
+        self.join(self.builder(role)).await
+    }
+
+    /// So many nodes that see each other.
+    pub(crate) async fn nodes<const N: usize>(&self, role: Role) -> [Node; N] {
+        let mut nodes = Vec::new();
+        for _ in 0..N {
+            nodes.push(self.node(role).await);
+        }
+        meet(&nodes.iter().collect::<Vec<_>>()).await;
+        nodes.try_into().unwrap_or_else(|_| unreachable!("so many were made"))
+    }
+}
+
+/// Waits until all of these see each other alive.
+pub(crate) async fn meet(nodes: &[&Node]) {
+    for node in nodes {
+        for other in nodes.iter().filter(|other| other.key() != node.key()) {
+            see(node, other.key(), State::Alive).await;
+        }
+    }
+}
+
+/// Waits until `node` sees `peer` in a state.
+pub(crate) async fn see(node: &Node, peer: PublicKey, state: State) {
+    until(&format!("{:?} sees {peer:?} {}", node.key(), state.as_str()), async || {
+        state_of(node, peer).await == Some(state)
+    })
+    .await;
+}
+
+pub(crate) async fn state_of(node: &Node, peer: PublicKey) -> Option<State> {
+    let members = node.members().await.unwrap();
+    members.iter().find(|member| member.key == peer).map(|member| member.state)
+}
+
+pub(crate) async fn is_direct(node: &Node, peer: PublicKey) -> bool {
+    node.members().await.unwrap().iter().any(|member| member.key == peer && member.path.direct)
+}
+
+/// Sends a datagram until the other side has it.
+pub(crate) async fn deliver(from: &Node, to: &Node, body: &'static [u8]) {
+    let body = Bytes::from_static(body);
+    soon("a datagram", async {
+        loop {
+            from.send(to.key(), body.clone()).await.unwrap();
+            let arrived = time::timeout(Duration::from_millis(100), to.recv_many()).await;
+            if let Ok(Some(batch)) = arrived
+                && batch.iter().any(|datagram| datagram.peer == from.key() && datagram.body == body)
+            {
+                return;
+            }
+        }
+    })
+    .await;
+}
+
+pub(crate) async fn ping(from: &Node, to: &Node) -> Result<nurl::node::Pong, Error> {
+    from.ping(to.key(), PATIENCE).await
+}

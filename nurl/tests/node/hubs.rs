@@ -1,0 +1,153 @@
+//! Hubs that restart, refuse or are not there; strangers and allow-lists.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use nurl::Error;
+use nurl::key::AllowList;
+use nurl::membership::State;
+use nurl::mesh::MeshSecret;
+use nurl::node::{NodeEvent, Role};
+use nurl::rt::{self, time};
+
+use crate::harness::{Mesh, deliver, is_direct, key, meet, ping, run, see, soon, until};
+
+#[test]
+fn a_hub_that_restarts_is_found_again_and_direct_peers_never_stop_talking() {
+    run(async {
+        let mut mesh = Mesh::start().await;
+        let [a, b] = mesh.nodes(Role::Member).await;
+        until("a direct path", async || is_direct(&a, b.key()).await && is_direct(&b, a.key()).await).await;
+        let mut events = a.events();
+        mesh.stop_hub().await;
+        soon("the news", async { while !matches!(events.next().await, Some(NodeEvent::HubDown { .. })) {} })
+            .await;
+        deliver(&a, &b, b"without a hub").await;
+        assert!(soon("a ping", ping(&b, &a)).await.unwrap().direct);
+        assert!(!a.status().await.unwrap().hubs[0].up);
+
+        mesh.start_hub().await;
+        soon("the hub", async { while !matches!(events.next().await, Some(NodeEvent::HubUp { .. })) {} })
+            .await;
+        // A newcomer finds both through the hub that has forgotten everything.
+        let c = mesh.node(Role::Member).await;
+        meet(&[&a, &b, &c]).await;
+        deliver(&c, &a, b"hello").await;
+        deliver(&b, &c, b"hello").await;
+    });
+}
+
+#[test]
+fn a_node_that_began_before_its_hub_joins_when_the_hub_is_there() {
+    run(async {
+        let mut mesh = Mesh::start().await;
+        mesh.stop_hub().await;
+        let node = mesh.builder(Role::Member).spawn().await.unwrap();
+        match node.joined(Duration::from_millis(500)).await {
+            Err(Error::HubUnreachable { addrs, reason }) => {
+                assert_eq!(
+                    (addrs.as_str(), reason.as_str()),
+                    (mesh.ticket.hubs[0].addr.as_str(), "unreachable")
+                );
+            }
+            other => panic!("{other:?}"),
+        }
+        mesh.start_hub().await;
+        soon("joining", node.joined(Duration::MAX)).await.unwrap();
+    });
+}
+
+#[test]
+fn a_hub_with_another_key_than_the_tickets_is_an_error_at_once() {
+    run(async {
+        let mesh = Mesh::start().await;
+        let mut ticket = mesh.ticket.clone();
+        ticket.hubs[0].key = key().public();
+        let node = nurl::Node::builder(ticket).spawn().await.unwrap();
+        let error = soon("an answer", node.joined(Duration::MAX)).await.unwrap_err();
+        assert!(matches!(&error, Error::HubRefused { .. }), "{error:?}");
+        assert!(error.to_string().contains("check the ticket"));
+    });
+}
+
+#[test]
+fn a_mesh_that_the_hub_does_not_serve_is_an_error_at_once() {
+    run(async {
+        let mesh = Mesh::start().await;
+        let hub = mesh.ticket.hubs[0].clone();
+        let other = nurl::Ticket::generate(hub, &mut rt::rng("another mesh"));
+        let node = nurl::Node::builder(other).spawn().await.unwrap();
+        let error = soon("an answer", node.joined(Duration::MAX)).await.unwrap_err();
+        assert!(matches!(&error, Error::HubRefused { .. }), "{error:?}");
+    });
+}
+
+#[test]
+fn a_secret_that_is_no_longer_accepted_gets_silence_and_a_clear_error() {
+    run(async {
+        let mesh = Mesh::start().await;
+        let inside = mesh.node(Role::Member).await;
+        let mut ticket = mesh.ticket.clone();
+        ticket.current = MeshSecret::generate(&mut rt::rng("an old secret"));
+        let outside = nurl::Node::builder(ticket).role(Role::Member).spawn().await.unwrap();
+        let error = outside.joined(Duration::from_secs(2)).await.unwrap_err();
+        assert!(matches!(&error, Error::Refused(text) if text.contains("secret")), "{error:?}");
+        assert!(inside.members().await.unwrap().is_empty());
+        let asked = outside.ping(inside.key(), Duration::from_secs(1)).await;
+        assert!(matches!(asked, Err(Error::Deadline(_))), "{asked:?}");
+    });
+}
+
+#[test]
+fn a_secret_from_before_a_rotation_is_accepted_while_it_goes_on() {
+    run(async {
+        let mesh = Mesh::start().await;
+        let mut rotated = mesh.ticket.clone();
+        rotated.current = MeshSecret::generate(&mut rt::rng("the next secret"));
+        rotated.previous = Some(mesh.ticket.current.clone());
+        let new = mesh.join(nurl::Node::builder(rotated).role(Role::Member)).await;
+        let old = mesh.node(Role::Member).await;
+        meet(&[&new, &old]).await;
+        deliver(&old, &new, b"from the old").await;
+        deliver(&new, &old, b"from the new").await;
+    });
+}
+
+#[test]
+fn a_peer_that_is_not_on_the_allow_list_is_not_heard() {
+    run(async {
+        let mesh = Mesh::start().await;
+        let friend = key();
+        let only = AllowList::Only([friend.public()].into());
+        let guarded = mesh.join(mesh.builder(Role::Member).allow(only)).await;
+        let friend = mesh.join(mesh.builder(Role::Member).key(friend)).await;
+        meet(&[&guarded, &friend]).await;
+        let stranger = mesh.builder(Role::Member).spawn().await.unwrap();
+        see(&stranger, friend.key(), State::Alive).await;
+        stranger.send(guarded.key(), Bytes::from_static(b"let me in")).await.unwrap();
+        let pinged = stranger.ping(guarded.key(), Duration::from_secs(1)).await;
+        assert!(matches!(pinged, Err(Error::Deadline(_))), "{pinged:?}");
+        // What the friend says is heard, and nothing else was.
+        friend.send(guarded.key(), Bytes::from_static(b"it's me")).await.unwrap();
+        let heard = soon("the friend", guarded.recv_many()).await.unwrap();
+        assert!(heard.iter().all(|datagram| datagram.peer == friend.key()));
+        // The other way round the send is refused, and counted.
+        guarded.send(stranger.key(), Bytes::from_static(b"no")).await.unwrap();
+        until("the count", async || guarded.status().await.unwrap().net.refused_datagrams == 1).await;
+        let refused = guarded.send_message(stranger.key(), Bytes::from_static(b"no"));
+        assert!(time::timeout(Duration::from_secs(1), refused).await.is_ok_and(|sent| sent.is_err()));
+    });
+}
+
+#[test]
+fn an_address_in_use_is_an_error_that_names_it() {
+    run(async {
+        let mesh = Mesh::start().await;
+        let node = mesh.builder(Role::Member).listen("127.0.0.1:0".parse().unwrap()).spawn().await.unwrap();
+        let taken = node.local_addrs()[0];
+        let error = mesh.builder(Role::Member).listen(taken).spawn().await.err().unwrap();
+        assert!(matches!(&error, Error::Listen { addr, .. } if *addr == taken.to_string()), "{error}");
+        node.shutdown().await;
+        mesh.builder(Role::Member).listen(taken).spawn().await.unwrap();
+    });
+}

@@ -1,0 +1,102 @@
+//! A hub that keeps all that it ever gets to see: every plaintext of its control connections, both ways.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use nurl::SecretKey;
+use nurl::mesh::{Hub, Ticket};
+use nurl::net::control::Connection;
+use nurl::net::hub::core::Hub as Core;
+use nurl::net::hub::{HubLimits, Output};
+use nurl::net::relay::{ClientId, Counters, Roles};
+use nurl::rt::net::{TcpListener, TcpStream};
+use nurl::rt::{self, task, time};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::harness::key;
+
+/// How often a connection looks whether there is something to write.
+const LOOK: Duration = Duration::from_millis(2);
+
+struct Inner {
+    core: Core,
+    seen: Vec<u8>,
+}
+
+/// The hub.
+pub(crate) struct Spy {
+    pub(crate) ticket: Ticket,
+    inner: Arc<Mutex<Inner>>,
+}
+
+impl Spy {
+    /// Starts it, with the hub's own core and every role but STUN.
+    pub(crate) async fn start() -> Spy {
+        let key = key();
+        let listener =
+            TcpListener::bind("127.0.0.1:0".parse::<std::net::SocketAddr>().unwrap()).await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let hub = Hub { key: key.public(), addr: addr.to_string() };
+        let ticket = Ticket::generate(hub, &mut rt::rng("test ticket"));
+        let roles = Roles { stun: false, ..Roles::ALL };
+        let core = Core::new([ticket.mesh.namespace()], roles, HubLimits::default(), rt::rng("spy"));
+        let inner = Arc::new(Mutex::new(Inner { core, seen: Vec::new() }));
+        let accepting = inner.clone();
+        task::spawn(async move {
+            loop {
+                let (stream, remote) = listener.accept().await.unwrap();
+                let id = accepting.lock().unwrap().core.handle_accept(time::now(), remote).unwrap();
+                task::spawn(serve(accepting.clone(), id, stream, key.clone()));
+            }
+        });
+        Spy { ticket, inner }
+    }
+
+    /// The relay's counters.
+    pub(crate) fn relay(&self) -> Counters {
+        self.inner.lock().unwrap().core.stats().relay
+    }
+
+    /// How often the hub has seen these bytes.
+    pub(crate) fn sightings(&self, bytes: &[u8]) -> usize {
+        self.inner.lock().unwrap().seen.windows(bytes.len()).filter(|window| *window == bytes).count()
+    }
+}
+
+async fn serve(inner: Arc<Mutex<Inner>>, id: ClientId, mut stream: TcpStream, key: SecretKey) {
+    let mut noise = Connection::server(&key, &mut rt::rng("spy connection")).unwrap();
+    let (mut buffer, mut plaintext, mut out) = (vec![0; 65_536], Vec::new(), Vec::new());
+    let mut announced = None;
+    loop {
+        match time::timeout(LOOK, stream.read(&mut buffer)).await {
+            Ok(Ok(0) | Err(_)) => break,
+            Ok(Ok(n)) => noise.handle_bytes(&buffer[..n]),
+            Err(_) => {}
+        }
+        {
+            let mut inner = inner.lock().unwrap();
+            loop {
+                let polled = noise.poll_message(&mut plaintext).unwrap();
+                if let (None, Some(key)) = (announced, noise.peer()) {
+                    announced = Some(key);
+                    inner.core.handle_handshake(id, key);
+                }
+                if !polled {
+                    break;
+                }
+                inner.seen.extend_from_slice(&plaintext);
+                inner.core.handle_message(time::now(), id, &plaintext);
+            }
+            noise.poll_write(&mut out);
+            while inner.core.poll_output(id, &mut plaintext) == Output::Plaintext {
+                inner.seen.extend_from_slice(&plaintext);
+                noise.seal(&plaintext, &mut out).unwrap();
+            }
+        }
+        if stream.write_all(&out).await.is_err() {
+            break;
+        }
+        out.clear();
+    }
+    inner.lock().unwrap().core.handle_disconnect(id);
+}

@@ -1,0 +1,416 @@
+//! The worked examples of `docs/protocol.md`, computed by the code, so that the document can't rot.
+//!
+//! Each test computes what an example shows, and looks for its hexadecimal digits in the document. Blanks and
+//! line ends within the document's code blocks don't count.
+#![cfg(not(feature = "sim"))]
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use nurl::compute::job::{Config as JobConfig, Jobs, Placement, SubmitOptions, TaskId};
+use nurl::key::{PublicKey, SecretKey};
+use nurl::membership::message::{Body, Message};
+use nurl::membership::table::{Fact, Profile, Record as MemberRecord, State};
+use nurl::membership::{Meta, Roles};
+use nurl::mesh::{Generation, Hub, MeshId, MeshSecret, Ticket};
+use nurl::net::control::Connection;
+use nurl::net::noise::{Backend, Initiator, Responder, StaticKey, TransportKeys};
+use nurl::net::relay::{self, Limits, RelayLimits};
+use nurl::net::rendezvous::Record;
+use nurl::net::securedgram::frames::{InitPayload, ResponsePayload};
+use nurl::net::securedgram::mac::{self, Sealed};
+use nurl::net::securedgram::paths::{Control, acknowledgement};
+use nurl::net::session::Session;
+use nurl::ring::{Epoch, Ring, RingMember, position};
+use nurl::rt::Rng;
+use nurl::state::crdt::{Clock, LwwRegister, OrSet, PnCounter, Value};
+use nurl::state::identity::ReplicaId;
+use nurl::state::replicator::{self, Op, Replicator};
+use nurl::transport::group::Groups;
+use nurl::transport::reliable::{Priority, Reliable, ReliableConfig};
+use rand_core::{Rng as _, SeedableRng};
+
+const PROTOCOL: &str = include_str!("../docs/protocol.md");
+
+const BOOT: u64 = 0x0102_0304_0506_0708;
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Looks for each example in the document, and names those that aren't there with what the code computes.
+fn must_show(examples: &[(&str, String)]) {
+    let document: String = PROTOCOL.split_whitespace().collect();
+    let missing: Vec<String> = examples
+        .iter()
+        .filter(|(_, value)| !document.contains(value.split_whitespace().collect::<String>().as_str()))
+        .map(|(name, value)| format!("{name}:\n{value}\n"))
+        .collect();
+    assert!(missing.is_empty(), "docs/protocol.md doesn't show:\n{}", missing.join("\n"));
+}
+
+#[expect(clippy::disallowed_methods, reason = "any instant will do as the beginning of a test's time")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+fn rng(seed: u8) -> Rng {
+    Rng::from_seed([seed; 32])
+}
+
+/// The secret key that counts up from `from`.
+fn secret(from: u8) -> SecretKey {
+    SecretKey::from_bytes(std::array::from_fn(|at| from + at as u8))
+}
+
+fn initiator() -> SecretKey {
+    secret(0x00)
+}
+
+fn responder() -> SecretKey {
+    secret(0x20)
+}
+
+fn ticket() -> Ticket {
+    Ticket {
+        mesh: MeshId::from_bytes([0x11; 32]),
+        current: MeshSecret::from_bytes([0x22; 32]),
+        previous: None,
+        hubs: vec![Hub { key: responder().public(), addr: "127.0.0.1:4242".to_owned() }],
+    }
+}
+
+fn generation() -> Generation {
+    ticket().generations().remove(0)
+}
+
+#[test]
+fn keys_and_tickets_have_their_text_forms() {
+    let (a, b) = (initiator(), responder());
+    must_show(&[
+        ("public key A", hex(a.public().as_bytes())),
+        ("text of public key A", a.public().to_string()),
+        ("text of secret key A", a.to_text().to_string()),
+        ("public key B", hex(b.public().as_bytes())),
+        ("text of public key B", b.public().to_string()),
+        ("ticket", ticket().to_text().unwrap().to_string()),
+    ]);
+}
+
+#[test]
+fn a_ticket_gives_these_keys() {
+    let (generation, b) = (generation(), responder().public());
+    must_show(&[
+        ("namespace", ticket().mesh.namespace().to_string()),
+        ("psk", hex(&*generation.psk)),
+        ("mac1 key of B", hex(&generation.mac1_key(&b))),
+        ("cookie key of B", hex(&generation.cookie_key(&b))),
+        ("record key", hex(&*generation.record)),
+        ("group key", hex(&*generation.group)),
+        ("group key of B", hex(&*generation.group_sender_key(&b, BOOT))),
+    ]);
+}
+
+#[test]
+fn a_handshake_and_the_first_frames_are_these_bytes() {
+    let prologue = ticket().mesh.prologue();
+    let (generation, now) = (generation(), now());
+    let key = |secret: &SecretKey| StaticKey::new(Backend::DEFAULT, secret).unwrap();
+    let (a, b) = (key(&initiator()), key(&responder()));
+
+    let mut timestamp = [0; 12];
+    timestamp[..8].copy_from_slice(&1_700_000_000u64.to_be_bytes());
+    timestamp[8..].copy_from_slice(&5u32.to_be_bytes());
+    let payload = InitPayload { timestamp, boot: BOOT, features: 0, challenge: [0; 16] }.encode();
+    let mut init = vec![0xC1];
+    init.extend_from_slice(&0x1234_5678u32.to_le_bytes());
+    let mut begun =
+        Initiator::start(&a, b.public(), None, &prologue, [0x40; 32], &payload, &mut init).unwrap();
+    let mac1 = mac::mac(&generation.mac1_key(b.public()), &init);
+    init.extend_from_slice(&mac1);
+    init.extend_from_slice(&[0; 16]);
+
+    let mut read = [0; 40];
+    let mut answering = Responder::peek(&b, &prologue, [0x60; 32], &init[5..141]).unwrap();
+    assert_eq!(answering.initiator(), a.public());
+    answering.admit(None, &mut read).unwrap();
+    assert_eq!(read, payload);
+    let mut response = vec![0xC2];
+    response.extend_from_slice(&0x9abc_def0u32.to_le_bytes());
+    response.extend_from_slice(&0x1234_5678u32.to_le_bytes());
+    let ours = ResponsePayload { boot: 2, features: 0 }.encode();
+    let keys_b = answering.respond(&generation.psk, &ours, &mut response).unwrap();
+    let mac1_response = mac::mac(&generation.mac1_key(a.public()), &response);
+    response.extend_from_slice(&mac1_response);
+    response.extend_from_slice(&[0; 16]);
+
+    let (_, keys_a) = begun.read_response(&generation.psk, &response[9..69], &mut [0; 12]).unwrap();
+    let mut session_a = Session::new(&keys_a, 0x1234_5678, 0x9abc_def0, true, now);
+    let mut session_b = Session::new(&keys_b, 0x9abc_def0, 0x1234_5678, false, now);
+    let (mut confirm, mut data) = (Vec::new(), Vec::new());
+    session_a.seal(now, &[], &[], &mut confirm).unwrap();
+    session_b.seal(now, &[3], b"hello", &mut data).unwrap();
+
+    let mac2 = mac::mac2(&[0x77; 16], &init[..157]);
+    let (cookie_key, ss) = (generation.cookie_key(b.public()), a.agree(b.public()).unwrap());
+    let challenge_key = mac::challenge_key(&ss);
+    let cookie = mac::seal(0x1234_5678, &cookie_key, &mac1, Sealed::Cookie([0x77; 16]), &mut rng(6));
+    let challenge = mac::seal(0x1234_5678, &challenge_key, &mac1, Sealed::Challenge([0x88; 16]), &mut rng(6));
+    must_show(&[
+        ("init payload", hex(&payload)),
+        ("init", hex(&init)),
+        ("mac2 of init", hex(&mac2)),
+        ("cookie", hex(&cookie)),
+        ("challenge key", hex(&*challenge_key)),
+        ("challenge", hex(&challenge)),
+        ("response payload", hex(&ours)),
+        ("response", hex(&response)),
+        ("confirm", hex(&confirm)),
+        ("first data frame of the responder", hex(&data)),
+    ]);
+}
+
+#[test]
+fn a_data_frame_under_fixed_keys_is_these_bytes() {
+    let now = now();
+    let keys = TransportKeys::from_bytes(Backend::DEFAULT, [0x80; 32], [0x81; 32]);
+    let mut session = Session::new(&keys, 1, 0xA1B2_C3D4, true, now);
+    let mut frames = Vec::new();
+    session.seal(now, &[3], b"first", &mut frames).unwrap();
+    let second = frames.len();
+    session.seal(now, &[3], b"second", &mut frames).unwrap();
+    must_show(&[
+        ("data frame with counter 0", hex(&frames[..second])),
+        ("data frame with counter 1", hex(&frames[second..])),
+    ]);
+}
+
+#[test]
+fn control_messages_are_these_bytes() {
+    let candidates = Control::Candidates {
+        r#gen: 2,
+        addrs: vec!["192.0.2.1:4000".parse().unwrap(), "[2001:db8::1]:4001".parse().unwrap()],
+    };
+    must_show(&[
+        ("candidates", hex(&candidates.encode())),
+        ("acknowledgement", hex(&Control::Response { data: acknowledgement(2) }.encode())),
+    ]);
+}
+
+#[test]
+fn a_frame_to_the_mesh_group_is_these_bytes() {
+    let (mut frame, sender) = (Vec::new(), initiator().public());
+    let mut groups = Groups::new(sender, BOOT, vec![generation()], rng(1));
+    let tag = groups.seal(now(), "", b"hi", &mut frame).unwrap();
+    groups.join("news", None).unwrap();
+    let news = groups.tags().find(|other| *other != tag).unwrap();
+    must_show(&[
+        ("tag of the mesh group", hex(&tag)),
+        ("tag of the group news", hex(&news)),
+        ("group frame", hex(&frame)),
+    ]);
+}
+
+/// What the reliable layer of `local` sends first, once it has a message for `peer`.
+fn first_reliable(local: PublicKey, local_boot: u64, peer: PublicKey, peer_boot: u64) -> Vec<u8> {
+    let (now, mut out) = (now(), Vec::new());
+    let mut reliable = Reliable::new(ReliableConfig::default(), local, local_boot, now, rng(7));
+    reliable.on_established(now, peer, peer_boot);
+    reliable.send(now, peer, Priority::Job, 2, Bytes::from_static(b"body")).unwrap();
+    reliable.poll_transmit(now, &mut out).unwrap();
+    out
+}
+
+#[test]
+fn the_first_reliable_datagrams_are_these_bytes() {
+    let (a, b) = (initiator().public(), responder().public());
+    let ((small, small_boot), (large, large_boot)) =
+        if a < b { ((a, BOOT), (b, 2)) } else { ((b, 2), (a, BOOT)) };
+    let open = first_reliable(large, large_boot, small, small_boot);
+    let initial = first_reliable(small, small_boot, large, large_boot);
+    assert_eq!(initial.len(), 1200);
+    assert_eq!(initial[6..14], open[1..9], "both name the pair");
+    // What is padding, and what ends it: the four bytes that stand for a tag.
+    let padding = initial.iter().rposition(|byte| *byte != 0).unwrap();
+    must_show(&[("OPEN", hex(&open)), ("client's first packet", hex(&initial[..=padding]))]);
+}
+
+#[test]
+fn hub_frames_are_these_bytes() {
+    let namespace = ticket().mesh.namespace();
+    let register = relay::Frame::Register { version: 1, namespace, boot: BOOT }.to_vec();
+    let limits = Limits {
+        roles: relay::Roles::ALL,
+        frame_bytes: 65_519,
+        datagram_bytes: 16 * 1024,
+        queue_bytes: RelayLimits::default().queue_bytes as u32,
+        bytes_per_second: RelayLimits::default().bytes_per_second,
+        groups: 64,
+        record_ttl: Duration::from_secs(120),
+        idle: Duration::from_secs(60),
+    };
+    let forward = relay::Frame::Forward { dst: responder().public(), payload: b"\xc4\x01" }.to_vec();
+    must_show(&[
+        ("REGISTER", hex(&register)),
+        ("REGISTERED", hex(&relay::Frame::Registered(limits).to_vec())),
+        ("FORWARD", hex(&forward)),
+    ]);
+}
+
+#[test]
+fn a_control_connection_begins_with_these_bytes() {
+    let (mut to_hub, mut to_client, mut plaintext) = (Vec::new(), Vec::new(), Vec::new());
+    let ephemeral = |seed: u8| {
+        let mut bytes = [0; 32];
+        rng(seed).fill_bytes(&mut bytes);
+        hex(&bytes)
+    };
+    let mut client = Connection::client(&initiator(), &responder().public(), &mut rng(8)).unwrap();
+    let mut hub = Connection::server(&responder(), &mut rng(9)).unwrap();
+    client.poll_write(&mut to_hub);
+    hub.handle_bytes(&to_hub);
+    assert!(!hub.poll_message(&mut plaintext).unwrap());
+    hub.poll_write(&mut to_client);
+    client.handle_bytes(&to_client);
+    assert!(!client.poll_message(&mut plaintext).unwrap());
+    let mut ping = Vec::new();
+    client.seal(&relay::Frame::Ping { nonce: 1 }.to_vec(), &mut ping).unwrap();
+    must_show(&[
+        ("the client's ephemeral secret", ephemeral(8)),
+        ("message 1", hex(&to_hub)),
+        ("the hub's ephemeral secret", ephemeral(9)),
+        ("message 2", hex(&to_client)),
+        ("the client's first transport message", hex(&ping)),
+    ]);
+}
+
+#[test]
+fn a_sealed_record_is_these_bytes() {
+    let record = Record {
+        candidates: vec!["192.0.2.1:4000".parse().unwrap()],
+        home: Some(responder().public()),
+        capabilities: 0,
+        expires: Duration::from_secs(1_700_001_200),
+    };
+    let key = initiator().public();
+    let sealed = record.seal(&generation(), &key, 9, &mut rng(2)).unwrap();
+    must_show(&[("sealed record", hex(&sealed))]);
+}
+
+#[test]
+fn membership_messages_are_these_bytes() {
+    let meta = Meta::new(Roles::WORKER, vec!["up".to_owned()], 1, String::new(), "0.1.0".to_owned()).unwrap();
+    let profile = Profile { incarnation: 3, boot: BOOT, meta };
+    let record = MemberRecord { incarnation: 3, state: State::Alive, profile: Some(profile) };
+    let fact = Fact { key: initiator().public(), record, age_s: 0, accusers: Vec::new() };
+    let message = Message {
+        epoch: 7,
+        observer: false,
+        body: Body::Ping { seq: 500 },
+        facts: vec![fact],
+        events: Vec::new(),
+    };
+    must_show(&[("ping with a fact", hex(&message.encode()))]);
+}
+
+#[test]
+fn keys_have_these_places_on_the_ring() {
+    let member = |from: u8| RingMember {
+        key: PublicKey::from_bytes([from; 32]),
+        weight: 1,
+        zone: String::new(),
+        kinds: vec!["up".to_owned()],
+        live: true,
+        placed: true,
+    };
+    let ring = Ring::new((1..=5).map(member));
+    let owners: Vec<String> =
+        ring.owners(b"key", 3).iter().map(|owner| hex(&owner.as_bytes()[..1])).collect();
+    let epoch = Epoch { counter: 7, owner: PublicKey::from_bytes([1; 32]) };
+    must_show(&[
+        ("position of the empty key", format!("{:016x}", position(b""))),
+        ("position of key", format!("{:016x}", position(b"key"))),
+        ("owners of key", owners.join(", ")),
+        ("an epoch", hex(&epoch.to_bytes())),
+    ]);
+}
+
+/// A view in which one node runs and keeps everything.
+struct Only(PublicKey);
+
+impl Placement for Only {
+    fn executors(&self, _kind: &str, _key: &[u8]) -> Vec<PublicKey> {
+        vec![self.0]
+    }
+
+    fn owners(&self, _key: &[u8], _replicas: usize) -> Vec<PublicKey> {
+        vec![self.0]
+    }
+}
+
+#[test]
+fn job_messages_are_these_bytes() {
+    let (now, a, b) = (now(), initiator().public(), responder().public());
+    let mut submitter = Jobs::new(JobConfig::default(), a, BOOT, now, rng(3));
+    let mut executor = Jobs::new(JobConfig::default(), b, 2, now, rng(4));
+    submitter.set_placement(now, Arc::new(Only(b)));
+    executor.set_placement(now, Arc::new(Only(b)));
+    executor.register("up", Default::default());
+    let (id, payload) = (TaskId::from_bytes([0xEE; 16]), Bytes::from_static(b"hello"));
+    submitter.submit_with_id(now, id, "up", b"k", payload, SubmitOptions::default()).unwrap();
+    let (to, submit) = submitter.poll_transmit().unwrap();
+    assert_eq!(to, b);
+    executor.handle_message(now, a, submit.clone());
+    let (_, accepted) = executor.poll_transmit().unwrap();
+    let run = executor.poll_run(now).unwrap();
+    executor.finished(now, run.id, Ok(Bytes::from_static(b"HELLO")));
+    let (_, outcome) = executor.poll_transmit().unwrap();
+    submitter.handle_message(now, b, outcome.clone());
+    let (_, ack) = submitter.poll_transmit().unwrap();
+    must_show(&[
+        ("SUBMIT", hex(&submit)),
+        ("ACCEPTED", hex(&accepted)),
+        ("OUTCOME", hex(&outcome)),
+        ("ACK", hex(&ack)),
+    ]);
+}
+
+#[test]
+fn states_are_these_bytes() {
+    let replica = ReplicaId { key: PublicKey::from_bytes([1; 32]), incarnation: 5 };
+    let mut counter = PnCounter::default();
+    counter.add(replica, 300).unwrap();
+    let mut register = LwwRegister::default();
+    let wall = Duration::from_millis(1_700_000_000_000);
+    register.set(replica, &mut Clock::default(), wall, b"v").unwrap();
+    let mut set = OrSet::default();
+    set.add(replica, b"x").unwrap();
+    let counter = Value::Counter(counter);
+    must_show(&[
+        ("counter", hex(&counter.encode())),
+        ("digest of the counter", hex(&counter.digest())),
+        ("register", hex(&Value::Register(register).encode())),
+        ("set", hex(&Value::Set(set).encode())),
+    ]);
+}
+
+#[test]
+fn a_state_message_is_these_bytes() {
+    let (now, wall) = (now(), Duration::from_millis(1_700_000_000_000));
+    let local = ReplicaId { key: PublicKey::from_bytes([1; 32]), incarnation: 5 };
+    let mut replicator = Replicator::new(replicator::Config::default(), local, now, rng(5));
+    let member = |from: u8| RingMember {
+        key: PublicKey::from_bytes([from; 32]),
+        weight: 1,
+        zone: String::new(),
+        kinds: Vec::new(),
+        live: true,
+        placed: true,
+    };
+    replicator.set_ring(now, Arc::new(Ring::new([member(1), member(2)])));
+    replicator.update(now, wall, b"key", &Op::Add { by: 300 }).unwrap();
+    let (to, delta) = replicator.poll_transmit().unwrap();
+    assert_eq!(to, PublicKey::from_bytes([2; 32]));
+    must_show(&[("DELTA", hex(&delta))]);
+}
