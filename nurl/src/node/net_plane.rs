@@ -331,13 +331,13 @@ impl NetPlane {
                 let _ = reply.send(Err(error));
             }
             None if matches!(sent.kind, kind::JOB | kind::STATE) => {
-                self.to_state(StateInput::SendFailed { peer });
+                self.tell_state(StateInput::SendFailed { peer });
             }
             None => {}
         }
     }
 
-    fn to_state(&mut self, input: StateInput) {
+    fn tell_state(&mut self, input: StateInput) {
         if self.parts.state.try_send(input).is_err() {
             self.stats.state_dropped += 1;
         }
@@ -416,7 +416,7 @@ impl NetPlane {
                 }
             }
             Event::Message { peer, kind, body } => {
-                self.to_state(StateInput::Message { from: peer, kind, body });
+                self.tell_state(StateInput::Message { from: peer, kind, body });
             }
             Event::Acked { peer, id } => {
                 if let Some(Outstanding { reply: Some(reply), .. }) = self.sent.remove(&(peer, id)) {
@@ -525,11 +525,11 @@ impl NetPlane {
                     State::Left => MemberChange::Left,
                     State::Suspect => return,
                 };
-                self.to_state(StateInput::Member { peer, change });
+                self.tell_state(StateInput::Member { peer, change });
             }
             Member::Restarted { peer, .. } => {
                 self.parts.bus.send(&NodeEvent::Restarted { peer });
-                self.to_state(StateInput::Member { peer, change: MemberChange::Restarted });
+                self.tell_state(StateInput::Member { peer, change: MemberChange::Restarted });
             }
             Member::Joined => {
                 self.view_complete = true;

@@ -39,6 +39,9 @@ struct Link {
     events: mpsc::Receiver<(PublicKey, Vec<HubEvent>)>,
 }
 
+/// A hub, and the address that its name stands for.
+type Resolved = (PublicKey, Option<SocketAddr>);
+
 /// What ended a wait, with what was taken from its source on the way.
 enum Woke {
     Udp(io::Result<usize>),
@@ -65,8 +68,7 @@ pub struct Driver {
     /// The first socket for v4 destinations, and for v6.
     by_family: (Option<usize>, Option<usize>),
     links: Vec<Link>,
-    resolved:
-        (mpsc::Sender<(PublicKey, Option<SocketAddr>)>, mpsc::Receiver<(PublicKey, Option<SocketAddr>)>),
+    resolved: (mpsc::Sender<Resolved>, mpsc::Receiver<Resolved>),
     watch: InterfaceWatch,
     buffer: Vec<u8>,
     metas: [RecvMeta; BUFFERS],

@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 /// Above this, nothing more is taken from applications. It is what one turn of the driver sends: eight whole
 /// trains, so that a turn's fixed cost is spread over hundreds of datagrams. The queue behind a slow link is
 /// the socket's own buffer; more here would only fall out of the cache and add delay.
-pub const CAPACITY_BYTES: usize = 512 << 10;
+pub(crate) const CAPACITY_BYTES: usize = 512 << 10;
 
 /// The most segments of one batch; the kernel's own limit (`UDP_MAX_SEGMENTS`) was 64 for long.
 const MAX_SEGMENTS: usize = 64;
@@ -56,11 +56,6 @@ impl Outbox {
     /// Whether producers have to wait.
     pub(crate) fn is_full(&self) -> bool {
         self.bytes >= CAPACITY_BYTES
-    }
-
-    /// Whether there is nothing to send.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.batches.is_empty()
     }
 
     /// Queues a copy of `datagram`.
@@ -178,7 +173,7 @@ mod tests {
         while outbox.front().is_some() {
             outbox.pop();
         }
-        assert!(outbox.is_empty() && outbox.bytes == 0 && outbox.spare.len() <= SPARE_BUFFERS);
+        assert!(outbox.batches.is_empty() && outbox.bytes == 0 && outbox.spare.len() <= SPARE_BUFFERS);
     }
 
     #[test]
@@ -186,7 +181,7 @@ mod tests {
         let mut outbox = Outbox::default();
         outbox.begin(to(1), 10);
         outbox.commit();
-        assert!(outbox.is_empty());
+        assert!(outbox.batches.is_empty());
         outbox.push(to(1), &[1; 10]);
         outbox.begin(to(1), 10);
         outbox.commit();
