@@ -151,7 +151,7 @@ pub struct Generation {
 
 impl Generation {
     fn new(mesh: &MeshId, secret: &MeshSecret) -> Generation {
-        let key = |label: &[u8]| derive(mesh.as_bytes(), &*secret.0, label, &[]);
+        let key = |label: &[u8]| derive(mesh.as_bytes(), &secret.0, label, &[]);
         Generation {
             psk: key(b"nurl/1 psk"),
             mac1: key(b"nurl/1 mac1"),
@@ -164,17 +164,17 @@ impl Generation {
     /// The key of mac1 in messages *to* `receiver`. It needs the mesh secret, so a stranger can't make a
     /// receiver spend a Diffie-Hellman (WireGuard's comes from the public key alone).
     pub fn mac1_key(&self, receiver: &PublicKey) -> [u8; 32] {
-        *derive(&*self.mac1, receiver.as_bytes(), b"nurl/1 mac1 of", &[])
+        *derive(&self.mac1, receiver.as_bytes(), b"nurl/1 mac1 of", &[])
     }
 
     /// The key that seals cookies *from* `sender`.
     pub fn cookie_key(&self, sender: &PublicKey) -> [u8; 32] {
-        *derive(&*self.cookie, sender.as_bytes(), b"nurl/1 cookie of", &[])
+        *derive(&self.cookie, sender.as_bytes(), b"nurl/1 cookie of", &[])
     }
 
     /// The key with which `sender`, in its process `boot`, seals to the mesh group.
     pub fn group_sender_key(&self, sender: &PublicKey, boot: u64) -> Zeroizing<[u8; 32]> {
-        derive(&*self.group, sender.as_bytes(), b"nurl/1 group sender", &boot.to_le_bytes())
+        derive(&self.group, sender.as_bytes(), b"nurl/1 group sender", &boot.to_le_bytes())
     }
 }
 

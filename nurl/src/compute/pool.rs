@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::job::{JobError, KindLimits, Run, RunId, TaskId, Token};
+use super::job::{JobError, KindLimits, Run, RunId, TaskId};
+use crate::ring::Epoch;
 use crate::rt;
 use crate::rt::sync::{Notify, mpsc};
 use crate::rt::task::{JoinError, Plane, Planes};
@@ -149,7 +150,7 @@ pub struct JobContext {
     /// The job key.
     pub key: Bytes,
     /// The fencing token: an effect on a shared resource shows it there.
-    pub token: Token,
+    pub token: Epoch,
     /// When the run will be ended.
     pub deadline: Instant,
     run: RunId,

@@ -16,7 +16,7 @@ fn run(id: u64, kind: &str, payload: &'static [u8], life: Duration) -> Run {
         key: Bytes::new(),
         payload: Bytes::from_static(payload),
         parent: None,
-        token: Token { counter: 1, owner },
+        token: Epoch { counter: 1, owner },
         deadline: rt::time::now() + life,
         limited: false,
     }
@@ -161,6 +161,8 @@ fn a_whole_node_runs_a_task_through_the_pool() {
             assert!(jobs.register(kind, limits.clone()));
         }
         jobs.set_placement(rt::time::now(), Arc::new(Alone(local)));
+        let counter = jobs.poll_persist().unwrap();
+        jobs.on_persisted(counter);
         let options = SubmitOptions { priority: Priority::High, ..Default::default() };
         let payload = Bytes::from_static(b"hi");
         let task = jobs.submit(rt::time::now(), "echo", b"k", payload.clone(), options).unwrap();

@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use super::{MemberInfo, Status};
 use crate::Error;
-use crate::compute::job::{JobError, MemberChange, SubmitOptions, TaskId};
+use crate::compute::job::{MemberChange, SubmitOptions, TaskId};
 use crate::key::PublicKey;
 use crate::ring::RingMember;
 use crate::rt::sync::{mpsc, oneshot};
@@ -180,6 +180,3 @@ pub struct StateStats {
     /// The jobs' counters.
     pub jobs: crate::compute::job::Stats,
 }
-
-/// The outcome of a task as its submitter sees it.
-pub(super) type Outcome = Result<Bytes, JobError>;

@@ -12,10 +12,10 @@ use crate::membership::State;
 use crate::rt::sync::mpsc;
 
 /// Events that a subscriber may fall behind by.
-pub const QUEUE: usize = 1024;
+pub(super) const QUEUE: usize = 1024;
 
 /// The most subscribers of one node; more are refused an own queue and see an ended stream.
-pub const SUBSCRIBERS: usize = 64;
+pub(super) const SUBSCRIBERS: usize = 64;
 
 /// Something happened at this node or in its view of the mesh.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -23,7 +23,7 @@ use crate::ring::RingMember;
 use crate::rt::sync::{mpsc, watch};
 use crate::rt::{self, Rng, time};
 use crate::transport::core::{Datagram, Sent};
-use crate::transport::driver::Driver;
+use crate::transport::driver::{Driver, Until};
 use crate::transport::{Event, MessageId, PathInfo, Priority, Transport, channel, group, kind, reliable};
 
 /// How often a hub is asked whether it is there: at least twice within the detector's freshness.
@@ -156,11 +156,19 @@ impl NetPlane {
             if self.leaving.as_ref().is_some_and(|(until, _)| now >= *until) {
                 break;
             }
+            let deadline = self.poll_timeout();
+            // QUIC's pacer lets a burst go at a time; at a high rate the next one is due as soon as this one
+            // is out, long before a timer could fire.
+            more |= self.parts.driver.has_sent() && deadline.is_some_and(|at| at <= time::now());
+            let until = match deadline {
+                _ if more => Until::Now,
+                Some(deadline) => Until::Deadline(deadline),
+                None => Until::Woken,
+            };
             if more {
-                // There will be no wait that lets the other tasks of this plane and its poller run.
+                // No wait lets the other tasks of this plane and its poller run.
                 rt::task::yield_now().await;
             }
-            let deadline = self.poll_timeout();
             let open = !self.parts.transport.is_full();
             rt::select! {
                 next = self.parts.commands.recv(), if open => match next {
@@ -168,7 +176,7 @@ impl NetPlane {
                     // Every handle is gone: nobody could ask for anything any more.
                     None => break,
                 },
-                () = self.parts.driver.wait(deadline) => {}
+                () = self.parts.driver.wait(until) => {}
             }
         }
         self.parts.bus.close();
@@ -323,13 +331,13 @@ impl NetPlane {
                 let _ = reply.send(Err(error));
             }
             None if matches!(sent.kind, kind::JOB | kind::STATE) => {
-                self.to_state(StateInput::SendFailed { peer });
+                self.tell_state(StateInput::SendFailed { peer });
             }
             None => {}
         }
     }
 
-    fn to_state(&mut self, input: StateInput) {
+    fn tell_state(&mut self, input: StateInput) {
         if self.parts.state.try_send(input).is_err() {
             self.stats.state_dropped += 1;
         }
@@ -408,7 +416,7 @@ impl NetPlane {
                 }
             }
             Event::Message { peer, kind, body } => {
-                self.to_state(StateInput::Message { from: peer, kind, body });
+                self.tell_state(StateInput::Message { from: peer, kind, body });
             }
             Event::Acked { peer, id } => {
                 if let Some(Outstanding { reply: Some(reply), .. }) = self.sent.remove(&(peer, id)) {
@@ -517,11 +525,11 @@ impl NetPlane {
                     State::Left => MemberChange::Left,
                     State::Suspect => return,
                 };
-                self.to_state(StateInput::Member { peer, change });
+                self.tell_state(StateInput::Member { peer, change });
             }
             Member::Restarted { peer, .. } => {
                 self.parts.bus.send(&NodeEvent::Restarted { peer });
-                self.to_state(StateInput::Member { peer, change: MemberChange::Restarted });
+                self.tell_state(StateInput::Member { peer, change: MemberChange::Restarted });
             }
             Member::Joined => {
                 self.view_complete = true;

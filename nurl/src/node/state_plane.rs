@@ -33,9 +33,6 @@ const REPORTS: usize = 1_024;
 /// Inputs taken in one turn.
 const INPUTS_PER_TURN: usize = 256;
 
-/// Epoch counters that one write of the store reserves: a restart skips at most so many.
-const EPOCH_RESERVE: u64 = 1_024;
-
 /// Reads of replicated state under way.
 const READS: usize = 1_024;
 
@@ -81,8 +78,6 @@ pub(super) struct StatePlane {
     operations: BTreeMap<OperationId, Reply<Result<(), Error>>>,
     view_complete: bool,
     epoch_told: u64,
-    /// What the store holds: a reserve, above every counter in use.
-    epoch_stored: u64,
 }
 
 impl StatePlane {
@@ -144,7 +139,6 @@ impl StatePlane {
             operations: BTreeMap::new(),
             view_complete: false,
             epoch_told: 0,
-            epoch_stored: epoch,
         })
     }
 
@@ -355,17 +349,17 @@ impl StatePlane {
         Ok(())
     }
 
-    /// A counter is durable before anything carries it. The store is written once for many.
+    /// Keeps the reserve of durable counters filled, and tells membership of those that were taken.
     async fn persist_epoch(&mut self, net: &mpsc::Sender<NetCommand>) -> Result<(), Error> {
+        while let Some(counter) = self.jobs.poll_persist() {
+            if let Some(store) = &self.store {
+                store.set_epoch_counter(counter).map_err(|error| Error::Store(error.to_string()))?;
+            }
+            self.jobs.on_persisted(counter);
+        }
         let highest = self.jobs.highest_epoch();
         if highest <= self.epoch_told {
             return Ok(());
-        }
-        if let Some(store) = &self.store
-            && highest > self.epoch_stored
-        {
-            self.epoch_stored = highest.saturating_add(EPOCH_RESERVE);
-            store.set_epoch_counter(self.epoch_stored).map_err(|error| Error::Store(error.to_string()))?;
         }
         self.epoch_told = highest;
         net.send(NetCommand::NoteEpoch(highest)).await.map_err(|_| Error::Closed)

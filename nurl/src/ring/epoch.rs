@@ -1,5 +1,8 @@
 //! The fencing token.
 
+use minicbor::decode::{Decoder, Error as DecodeError};
+use minicbor::encode::{Encoder, Error as EncodeError, Write};
+
 use crate::key::PublicKey;
 
 /// The length of an encoded epoch.
@@ -34,5 +37,17 @@ impl Epoch {
             counter: u64::from_be_bytes(counter.try_into().ok()?),
             owner: PublicKey::from_slice(owner)?,
         })
+    }
+}
+
+impl<C> minicbor::Encode<C> for Epoch {
+    fn encode<W: Write>(&self, e: &mut Encoder<W>, _: &mut C) -> Result<(), EncodeError<W::Error>> {
+        e.bytes(&self.to_bytes())?.ok()
+    }
+}
+
+impl<'b, C> minicbor::Decode<'b, C> for Epoch {
+    fn decode(d: &mut Decoder<'b>, _: &mut C) -> Result<Self, DecodeError> {
+        Epoch::from_slice(d.bytes()?).ok_or_else(|| DecodeError::message("an epoch has 40 bytes"))
     }
 }

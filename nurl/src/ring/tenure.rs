@@ -15,10 +15,10 @@ use std::collections::BTreeMap;
 use super::epoch::Epoch;
 use crate::key::PublicKey;
 
-/// How far above the highest known a counter may be. One lie may spend this much of the 64 bits, so 2³² lies
+/// How far above the highest known a counter may be, as membership has it. One lie may spend this much of the 64 bits, so 2³² lies
 /// are needed to run out; below it no honest node is ever refused, since nobody takes 2³² tenures while out of
 /// touch.
-pub const MAX_COUNTER_JUMP: u64 = 1 << 32;
+pub const MAX_COUNTER_JUMP: u64 = crate::membership::detector::MAX_EPOCH_JUMP;
 
 /// Keys that a node acts for at once. An idle tenure costs its key and about 100 bytes, and the least recently
 /// used idle one makes room; only with so many attempts running is a new one refused.

@@ -701,15 +701,25 @@ impl Transport {
         channel: u8,
         body: &[u8],
     ) -> Result<(), securedgram::SealError> {
-        let mut sealed = std::mem::take(&mut self.sealed);
+        let (outbox, sealed) = (&mut self.outbox, &mut self.sealed);
         sealed.clear();
-        let routes: Result<Routes, _> = self.endpoint.seal(now, &peer, channel, body, &mut sealed);
-        if let Ok(routes) = routes {
+        let mut in_place = false;
+        let routes = self.endpoint.seal_into(now, &peer, channel, body, |routes, len| match routes.first() {
+            Some(Route::Direct(addr)) if routes.len() == 1 => {
+                in_place = true;
+                outbox.begin(addr, len)
+            }
+            _ => sealed,
+        });
+        if in_place {
+            self.outbox.commit();
+        } else if let Ok(routes) = routes {
+            let sealed = std::mem::take(&mut self.sealed);
             for route in routes.iter() {
                 self.route(route, Some(peer), &sealed);
             }
+            self.sealed = sealed;
         }
-        self.sealed = sealed;
         routes.map(|_| ())
     }
 

@@ -12,13 +12,13 @@ use bytes::Bytes;
 use crate::key::PublicKey;
 
 /// Datagrams kept for one peer: a burst of probes and gossip, not a bulk transfer.
-pub const PER_PEER: usize = 32;
+pub(super) const PER_PEER: usize = 32;
 
 /// Peers that datagrams are kept for at one time: a node meets its peers one by one or a few at once.
-pub const PEERS: usize = 256;
+pub(super) const PEERS: usize = 256;
 
 /// Older ones are dropped when the session comes up: whoever sent them has given up by then.
-pub const KEEP: Duration = Duration::from_secs(5);
+pub(super) const KEEP: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
 struct Entry {
@@ -75,6 +75,11 @@ impl Waiting {
 mod tests {
     use super::*;
 
+    #[expect(clippy::disallowed_methods, reason = "any instant will do")]
+    fn now() -> Instant {
+        Instant::now()
+    }
+
     fn peer(n: usize) -> PublicKey {
         let mut bytes = [0; 32];
         bytes[..8].copy_from_slice(&n.to_le_bytes());
@@ -83,7 +88,7 @@ mod tests {
 
     #[test]
     fn a_full_queue_keeps_the_newest_and_counts_the_rest() {
-        let (now, mut waiting) = (Instant::now(), Waiting::default());
+        let (now, mut waiting) = (now(), Waiting::default());
         for n in 0..PER_PEER + 3 {
             waiting.push(now, peer(1), 3, Bytes::from(vec![n as u8]));
         }
@@ -94,7 +99,7 @@ mod tests {
 
     #[test]
     fn peers_are_bounded() {
-        let (now, mut waiting) = (Instant::now(), Waiting::default());
+        let (now, mut waiting) = (now(), Waiting::default());
         for n in 0..=PEERS {
             waiting.push(now, peer(n), 3, Bytes::new());
         }
@@ -105,7 +110,7 @@ mod tests {
 
     #[test]
     fn what_waited_too_long_is_dropped() {
-        let (now, mut waiting) = (Instant::now(), Waiting::default());
+        let (now, mut waiting) = (now(), Waiting::default());
         waiting.push(now, peer(1), 3, Bytes::from_static(b"old"));
         waiting.push(now + KEEP, peer(1), 3, Bytes::from_static(b"new"));
         let taken = waiting.take(now + KEEP + Duration::from_millis(1), &peer(1));

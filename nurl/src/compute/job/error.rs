@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::options::{MAX_ERROR_TEXT_LEN, MAX_KEY_LEN, MAX_KIND_LEN, MAX_PAYLOAD_LEN};
-use super::task::{TaskId, Token};
+use super::task::TaskId;
+use crate::ring::Epoch;
 
 /// Why a task, or one attempt at it, has no result.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -46,7 +47,7 @@ pub enum JobError {
     #[error("fenced by a token with counter {}", current.counter)]
     Fenced {
         /// The token that the resource holds.
-        current: Token,
+        current: Epoch,
     },
     /// The same task id was used for another kind, key or payload.
     #[error("the task id is already used for another payload")]

@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::error::JobError;
-use super::task::{TaskId, Token};
+use super::task::TaskId;
 use crate::key::PublicKey;
+use crate::ring::Epoch;
 
 /// Names one start of a handler. Never used twice by one [`Jobs`](super::Jobs).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -30,7 +31,7 @@ pub struct Run {
     /// The dead letter of which the task is a retry.
     pub parent: Option<TaskId>,
     /// The fencing token for every effect of this run.
-    pub token: Token,
+    pub token: Epoch,
     /// When to end it: the task's life and the kind's limit, whichever is first.
     pub deadline: Instant,
     /// The kind's limit is what `deadline` is: running over it is [`JobError::TimedOut`].
@@ -75,7 +76,7 @@ pub enum Event {
         /// Who.
         by: PublicKey,
         /// Under which tenure.
-        token: Token,
+        token: Epoch,
     },
     /// Submitter: a note of the handler.
     Progress {
@@ -135,7 +136,7 @@ pub enum Event {
         /// The task.
         task: TaskId,
         /// What the resource holds.
-        current: Token,
+        current: Epoch,
     },
 }
 

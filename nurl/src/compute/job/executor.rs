@@ -17,8 +17,9 @@ use super::options::{
 };
 use super::record::Record;
 use super::shared::{Shared, Timer, digest};
-use super::task::{Priority, TaskId, Token};
+use super::task::{Priority, TaskId};
 use crate::key::PublicKey;
+use crate::ring::Epoch;
 
 /// The hint of a `Busy` lies between these, whatever the mean run time says.
 const MIN_RETRY_AFTER: Duration = Duration::from_millis(100);
@@ -67,7 +68,7 @@ struct Execution {
     digest: [u8; 32],
     priority: Priority,
     deadline: Instant,
-    token: Token,
+    token: Epoch,
     reach: u16,
     force: bool,
     restarts: u8,
@@ -102,6 +103,17 @@ impl Executor {
 
     pub(super) fn running(&self) -> usize {
         self.runs.len()
+    }
+
+    /// The kinds that this node has handlers for.
+    pub(super) fn kinds(&self) -> impl Iterator<Item = &str> {
+        self.kinds.keys().map(String::as_str)
+    }
+
+    /// The keys whose tenure an attempt holds.
+    pub(super) fn keys(&self) -> BTreeSet<Bytes> {
+        let holding = self.tasks.values().filter(|execution| !matches!(execution.phase, Phase::Resting));
+        holding.map(|execution| execution.key.clone()).collect()
     }
 
     pub(super) fn register(&mut self, kind: &str, limits: KindLimits) -> bool {
@@ -156,7 +168,13 @@ impl Executor {
             refuse(sh, submit.task, waiter, Reason::Busy { retry_after: kind.retry_after() });
             return;
         }
-        self.accept(sh, now, submit, digest, waiter);
+        // A counter that isn't durable yet is in a moment; there are fewer executions than tenures.
+        let Ok(token) = sh.tenures.begin(&submit.key) else {
+            sh.stats.busy += 1;
+            refuse(sh, submit.task, waiter, Reason::Busy { retry_after: MIN_RETRY_AFTER });
+            return;
+        };
+        self.accept(sh, now, submit, digest, waiter, token);
     }
 
     /// Answers a submit of a task that is here, or was.
@@ -197,9 +215,16 @@ impl Executor {
         true
     }
 
-    fn accept(&mut self, sh: &mut Shared, now: Instant, submit: Submit, digest: [u8; 32], waiter: Waiter) {
+    fn accept(
+        &mut self,
+        sh: &mut Shared,
+        now: Instant,
+        submit: Submit,
+        digest: [u8; 32],
+        waiter: Waiter,
+        token: Epoch,
+    ) {
         let task = submit.task;
-        let token = sh.tenures.take(&submit.kind, &submit.key);
         let boot = sh.boot;
         sh.send(waiter.who, Message::Accepted { task, attempt: waiter.attempt, boot, token });
         let asked = if submit.ask { self.ask(sh, &submit, digest) } else { BTreeSet::new() };
@@ -406,31 +431,39 @@ impl Executor {
 
     /// A resource holds a higher token. The driver does a push-pull; then, if this node still acts for the
     /// key, the attempt starts again under a higher tenure.
-    fn fenced(&mut self, sh: &mut Shared, now: Instant, task: TaskId, current: Token) {
+    fn fenced(&mut self, sh: &mut Shared, now: Instant, task: TaskId, current: Epoch) {
         sh.stats.fenced += 1;
         let Some(execution) = self.tasks.get_mut(&task) else { return };
-        let believed = sh.believe(current);
-        sh.tenures.release(&execution.key, execution.token);
-        sh.tenures.fenced(&execution.key, execution.token);
+        sh.tenures.end(&execution.key, execution.token);
+        execution.phase = Phase::Resting;
+        let believed = sh.tenures.supersede(&execution.key, current).is_ok();
+        sh.stats.epoch_refused += u64::from(!believed);
         execution.restarts += 1;
         if !believed || execution.restarts > MAX_FENCED_RESTARTS {
             self.give_back(sh, task, JobError::Fenced { current });
             return;
         }
-        execution.phase = Phase::Resting;
         let rest = FENCED_REST + backoff::within(&mut sh.rng, FENCED_REST);
         sh.timers.set(Timer::Execution(task), execution.deadline.min(now + rest));
         sh.event(Event::Fenced { task, current });
     }
 
-    fn rested(&mut self, sh: &mut Shared, task: TaskId) {
+    fn rested(&mut self, sh: &mut Shared, now: Instant, task: TaskId) {
         let Some(execution) = self.tasks.get_mut(&task) else { return };
         let list = sh.executors(&execution.kind, &execution.key);
-        if list.iter().take(usize::from(execution.reach) + 1).any(|member| *member == sh.local) {
-            execution.token = sh.tenures.take(&execution.kind, &execution.key);
-            self.enqueue(sh, task);
-        } else {
+        if !list.iter().take(usize::from(execution.reach) + 1).any(|member| *member == sh.local) {
             self.give_back(sh, task, JobError::retriable("another node acts for the key now"));
+            return;
+        }
+        match sh.tenures.begin(&execution.key) {
+            Ok(token) => {
+                execution.token = token;
+                self.enqueue(sh, task);
+            }
+            Err(_) => {
+                let again = execution.deadline.min(now + MIN_RETRY_AFTER);
+                sh.timers.set(Timer::Execution(task), again);
+            }
         }
     }
 
@@ -444,7 +477,7 @@ impl Executor {
         match execution.phase {
             // Whoever hasn't answered by now can't be reached: at least once means to run it.
             Phase::Asking(_) => self.enqueue(sh, task),
-            Phase::Resting => self.rested(sh, task),
+            Phase::Resting => self.rested(sh, now, task),
             Phase::Queued(_) | Phase::Running(_) => {}
         }
     }
@@ -494,7 +527,7 @@ impl Executor {
             Phase::Running(_) | Phase::Asking(_) => {}
             Phase::Resting => return Some(execution),
         }
-        sh.tenures.release(&execution.key, execution.token);
+        sh.tenures.end(&execution.key, execution.token);
         Some(execution)
     }
 

@@ -19,9 +19,10 @@ use super::options::{
     MAX_PAYLOAD_LEN, MAX_PROGRESS_LEN, MAX_WAITERS,
 };
 use super::record::{Class, Record, outcome_hash};
-use super::task::{Priority, TaskId, Token};
+use super::task::{Priority, TaskId};
 use super::wire::{self, Key};
 use crate::key::PublicKey;
+use crate::ring::Epoch;
 
 /// Why bytes are not a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -128,7 +129,7 @@ pub(super) enum Message {
         task: TaskId,
         attempt: u32,
         boot: u64,
-        token: Token,
+        token: Epoch,
     },
     /// To the submitter, every second.
     Beats {

@@ -9,8 +9,8 @@ fn task() -> impl Strategy<Value = TaskId> {
     any::<[u8; 16]>().prop_map(TaskId::from_bytes)
 }
 
-fn token() -> impl Strategy<Value = Token> {
-    (any::<u64>(), key()).prop_map(|(counter, owner)| Token { counter, owner })
+fn token() -> impl Strategy<Value = Epoch> {
+    (any::<u64>(), key()).prop_map(|(counter, owner)| Epoch { counter, owner })
 }
 
 fn bytes(max: usize) -> impl Strategy<Value = Bytes> {
@@ -161,7 +161,7 @@ proptest! {
 #[test]
 fn a_changed_result_does_not_pass_for_the_original() {
     let by = PublicKey::from_bytes([1; 32]);
-    let record = Record::new(Ok(Bytes::from_static(b"result")), Token { counter: 1, owner: by }, by);
+    let record = Record::new(Ok(Bytes::from_static(b"result")), Epoch { counter: 1, owner: by }, by);
     let message = Message::Outcome { task: TaskId::from_bytes([0; 16]), attempt: 0, record };
     let mut bytes = message.encode().to_vec();
     *bytes.last_mut().unwrap() ^= 1;
@@ -224,7 +224,7 @@ fn the_layout_on_the_wire_is_the_documented_one() {
     let key = PublicKey::from_bytes([5; 32]);
     let fetch = [&[9, 19, 0, 0x82, 0x50][..], &[3; 16], &[7]].concat();
     assert_eq!(Message::Fetch { task, attempt: 7 }.encode(), fetch);
-    let token = Token { counter: 1, owner: key };
+    let token = Epoch { counter: 1, owner: key };
     let accepted =
         [&[2, 57, 0, 0x84, 0x50][..], &[3; 16], &[7, 0x18, 42, 0x82, 1, 0x58, 32], &[5; 32]].concat();
     assert_eq!(Message::Accepted { task, attempt: 7, boot: 42, token }.encode(), accepted);

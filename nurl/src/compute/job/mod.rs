@@ -5,7 +5,7 @@
 //!
 //! - **A handle resolves once**, with a result or an error, at the latest when the task's life ends.
 //! - **A task runs at least once** while any live member has its kind. Without consensus it may run twice; that
-//!   is counted, and every run has a fencing [`Token`] for the resource to tell them apart.
+//!   is counted, and every run has a fencing [`Epoch`](crate::ring::Epoch) for the resource to tell them apart.
 //! - **A task that has an outcome is not run again** by a node that can reach one of the owners of its key.
 //!
 //! How: attempt *n* goes to the *n*-th live executor of the (kind, key) list. A node runs it if its own view has
@@ -35,7 +35,6 @@ mod shared;
 mod submission;
 mod submitter;
 mod task;
-mod tenure;
 #[cfg(test)]
 mod tests;
 mod timers;
@@ -54,16 +53,16 @@ pub use self::options::{Config, KindLimits, SubmitOptions};
 pub use self::record::{Class, Record, outcome_hash};
 pub use self::shared::Placement;
 pub use self::submitter::DeadLetter;
-pub use self::task::{NotATaskId, Priority, TASK_ID_LEN, TaskId, Token};
+pub use self::task::{NotATaskId, Priority, TASK_ID_LEN, TaskId};
 
 use self::executor::Executor;
 use self::keeper::Keeper;
 use self::message::Message;
 use self::shared::{MAX_DOWN, Shared, Timer};
 use self::submitter::Submitter;
-use self::tenure::Tenures;
 use self::timers::Timers;
 use crate::key::PublicKey;
+use crate::ring::TenureBook;
 use crate::rt::Rng;
 
 /// The jobs of one node.
@@ -77,7 +76,7 @@ pub struct Jobs {
 impl Jobs {
     /// A node without a view: it can submit, and waits for [`set_placement`](Jobs::set_placement).
     pub fn new(config: Config, local: PublicKey, boot: u64, _now: Instant, rng: Rng) -> Jobs {
-        let tenures = Tenures::new(local, config.initial_epoch);
+        let tenures = TenureBook::new(local, config.initial_epoch);
         let shared = Shared {
             config: config.sane(),
             local,
@@ -105,7 +104,11 @@ impl Jobs {
     pub fn set_placement(&mut self, now: Instant, placement: Arc<dyn Placement + Send + Sync>) {
         self.shared.placement = Some(placement.clone());
         let local = self.shared.local;
-        self.shared.tenures.retain(|kind, key| placement.executors(kind, key).first() == Some(&local));
+        let running = self.executor.keys();
+        let acts = |key: &[u8]| {
+            self.executor.kinds().any(|kind| placement.executors(kind, key).first() == Some(&local))
+        };
+        self.shared.tenures.retain(|key| running.contains(key) || acts(key));
         self.keeper.on_placement(&mut self.shared, now);
         self.submitter.on_placement(&mut self.shared, now);
         self.settle(now);
@@ -294,16 +297,26 @@ impl Jobs {
         self.shared.timers.next()
     }
 
-    /// The highest epoch counter seen or taken. The driver persists it before it starts runs that use it.
+    /// The highest epoch counter seen or taken; it travels in every membership message.
     pub fn highest_epoch(&self) -> u64 {
         self.shared.tenures.highest()
     }
 
+    /// The epoch counter to store next, as [`TenureBook::poll_persist`] says: drain it after every call, or
+    /// submits are refused as busy when the reserve has run out.
+    pub fn poll_persist(&mut self) -> Option<u64> {
+        self.shared.tenures.poll_persist()
+    }
+
+    /// That counter is durable; without a store, say so at once.
+    pub fn on_persisted(&mut self, counter: u64) {
+        self.shared.tenures.on_persisted(counter);
+    }
+
     /// Learns a counter from membership or from a resource; one that is too far ahead is refused and counted.
     pub fn note_epoch(&mut self, counter: u64) {
-        if !self.shared.tenures.note(counter) {
-            self.shared.stats.epoch_refused += 1;
-        }
+        let believed = self.shared.tenures.note(counter).is_ok();
+        self.shared.stats.epoch_refused += u64::from(!believed);
     }
 
     /// Counters since the start.

@@ -51,8 +51,6 @@ pub const MAX_KINDS: usize = 64;
 pub const MAX_WAITERS: usize = 4;
 /// Executor: owners and executors that are asked before a re-submitted task is run.
 pub const MAX_ASKED: usize = 8;
-/// Executor: tenures held at once; those of idle keys are dropped first, which costs a higher counter later.
-pub const MAX_TENURES: usize = 65_536;
 /// Executor: how often a fenced attempt starts again here before it is given back to the submitter.
 pub const MAX_FENCED_RESTARTS: u8 = 3;
 
@@ -82,8 +80,6 @@ pub const MAX_EVENTS: usize = 65_536;
 pub const MAX_HOPS: u8 = 4;
 /// How often a submitter stays with an executor that says `Busy` before it tries the next one.
 pub const MAX_BUSY_STAYS: u8 = 3;
-/// A counter this much above the highest known is refused: else one message could fence out the world.
-pub const MAX_EPOCH_LEAD: u64 = 1 << 32;
 
 /// Timings and sizes of one node. The defaults are the design's; tests and small machines change them.
 #[derive(Debug, Clone)]

@@ -9,8 +9,8 @@ use bytes::Bytes;
 
 use super::error::JobError;
 use super::message::error_bytes;
-use super::task::Token;
 use crate::key::PublicKey;
+use crate::ring::Epoch;
 
 /// What kind of end it was. Declared worst first: the order is the lattice's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -61,7 +61,7 @@ pub struct Record {
     /// What kind of end it was.
     pub class: Class,
     /// Under which tenure.
-    pub token: Token,
+    pub token: Epoch,
     /// BLAKE3 of the outcome, see [`outcome_hash`].
     pub hash: [u8; 32],
     /// Who produced it.
@@ -72,7 +72,7 @@ pub struct Record {
 
 impl Record {
     /// The record of an outcome.
-    pub fn new(outcome: Result<Bytes, JobError>, token: Token, by: PublicKey) -> Record {
+    pub fn new(outcome: Result<Bytes, JobError>, token: Epoch, by: PublicKey) -> Record {
         let outcome = outcome.map_err(JobError::bounded);
         Record { class: Class::of(&outcome), token, hash: outcome_hash(&outcome), by, outcome: Some(outcome) }
     }
@@ -90,7 +90,7 @@ impl Record {
         }
     }
 
-    fn rank(&self) -> (Class, Token, [u8; 32], PublicKey) {
+    fn rank(&self) -> (Class, Epoch, [u8; 32], PublicKey) {
         (self.class, self.token, self.hash, self.by)
     }
 
@@ -138,7 +138,7 @@ mod tests {
         ];
         (outcome, 0u64..3, 0u8..2, any::<bool>()).prop_map(|(outcome, counter, owner, settled)| {
             let owner = PublicKey::from_bytes([owner; 32]);
-            let mut record = Record::new(outcome, Token { counter, owner }, owner);
+            let mut record = Record::new(outcome, Epoch { counter, owner }, owner);
             if settled {
                 record.outcome = None;
             }
@@ -176,7 +176,7 @@ mod tests {
     #[test]
     fn a_result_outranks_every_other_end_whatever_its_token() {
         let owner = PublicKey::from_bytes([1; 32]);
-        let token = |counter| Token { counter, owner };
+        let token = |counter| Epoch { counter, owner };
         let result = Record::new(Ok(Bytes::from_static(b"r")), token(1), owner);
         let ends = [
             JobError::DeadLetter { failures: 1, last: String::new() },

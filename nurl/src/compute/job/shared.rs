@@ -6,10 +6,10 @@ use std::sync::Arc;
 use super::event::{Event, Stats};
 use super::message::Message;
 use super::options::{Config, MAX_EVENTS, MAX_OUTBOX};
-use super::task::{TaskId, Token};
-use super::tenure::Tenures;
+use super::task::TaskId;
 use super::timers::Timers;
 use crate::key::PublicKey;
+use crate::ring::{Epoch, TenureBook};
 use crate::rt::Rng;
 
 /// Who executes and who keeps, in the node's present view. Implemented by the ring.
@@ -50,7 +50,7 @@ pub(super) struct Shared {
     pub(super) rng: Rng,
     pub(super) placement: Option<Arc<dyn Placement + Send + Sync>>,
     pub(super) timers: Timers<Timer>,
-    pub(super) tenures: Tenures,
+    pub(super) tenures: TenureBook,
     pub(super) down: BTreeSet<PublicKey>,
     /// Members to whom a message was not delivered, not yet dealt with.
     pub(super) failed: BTreeSet<PublicKey>,
@@ -92,11 +92,9 @@ impl Shared {
     }
 
     /// Learns the counter of a token that a message carried; false if it is too far ahead to be believed.
-    pub(super) fn believe(&mut self, token: Token) -> bool {
-        let believed = self.tenures.note(token.counter);
-        if !believed {
-            self.stats.epoch_refused += 1;
-        }
+    pub(super) fn believe(&mut self, token: Epoch) -> bool {
+        let believed = self.tenures.note(token.counter).is_ok();
+        self.stats.epoch_refused += u64::from(!believed);
         believed
     }
 }

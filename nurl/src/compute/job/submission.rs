@@ -8,8 +8,9 @@ use bytes::Bytes;
 use super::event::Moved;
 use super::options::{MAX_HEARD_PER_TASK, MAX_TRIED, SubmitOptions};
 use super::shared::Shared;
-use super::task::{TaskId, Token};
+use super::task::TaskId;
 use crate::key::PublicKey;
+use crate::ring::Epoch;
 
 #[derive(Debug)]
 pub(super) enum State {
@@ -48,7 +49,7 @@ pub(super) struct Submission {
     /// Everyone addressed and everyone who accepted: their outcomes count.
     pub(super) heard: BTreeSet<PublicKey>,
     pub(super) last: Option<(PublicKey, Moved)>,
-    pub(super) token: Option<Token>,
+    pub(super) token: Option<Epoch>,
     pub(super) state: State,
 }
 

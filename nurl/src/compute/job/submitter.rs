@@ -22,8 +22,9 @@ use super::options::{
 use super::record::Record;
 use super::shared::{Shared, Timer, digest};
 use super::submission::{State, Submission, choose, hear, may_speak};
-use super::task::{TaskId, Token};
+use super::task::TaskId;
 use crate::key::PublicKey;
+use crate::ring::Epoch;
 
 /// The hint of a full submitter: its oldest tasks end within seconds, as a rule.
 const SUBMITTER_RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -300,7 +301,7 @@ impl Submitter {
         now: Instant,
         from: PublicKey,
         (id, attempt, boot): (TaskId, u32, u64),
-        token: Token,
+        token: Epoch,
     ) {
         if !sh.believe(token) {
             return;
@@ -593,7 +594,7 @@ impl Submitter {
     ) -> bool {
         let Some(task) = self.open.get(&id) else { return false };
         let local = sh.local;
-        let token = task.token.unwrap_or(Token { counter: 0, owner: local });
+        let token = task.token.unwrap_or(Epoch { counter: 0, owner: local });
         if task.attempts > 0 {
             let meta = Meta {
                 digest: task.digest,

@@ -1,4 +1,4 @@
-//! Names: a task's id, its fencing token, its priority.
+//! Names: a task's id and its priority.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,7 +7,6 @@ use minicbor::decode::{Decoder, Error as DecodeError};
 use minicbor::encode::{Encoder, Error as EncodeError, Write};
 use rand_core::Rng as _;
 
-use crate::key::PublicKey;
 use crate::rt::Rng;
 
 /// The length of a task id in bytes.
@@ -87,34 +86,6 @@ impl<'b, C> minicbor::Decode<'b, C> for TaskId {
     }
 }
 
-/// A fencing token: one node's tenure of one key. Ordered by counter, then by owner, so that no two nodes
-/// ever hold equal tokens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Token {
-    /// One more than the highest counter that the owner had seen when its tenure began.
-    pub counter: u64,
-    /// Whose tenure it is.
-    pub owner: PublicKey,
-}
-
-impl<C> minicbor::Encode<C> for Token {
-    fn encode<W: Write>(&self, e: &mut Encoder<W>, _: &mut C) -> Result<(), EncodeError<W::Error>> {
-        e.array(2)?.u64(self.counter)?.bytes(self.owner.as_bytes())?.ok()
-    }
-}
-
-impl<'b, C> minicbor::Decode<'b, C> for Token {
-    fn decode(d: &mut Decoder<'b>, _: &mut C) -> Result<Self, DecodeError> {
-        if d.array()? != Some(2) {
-            return Err(DecodeError::message("a token is a counter and a key"));
-        }
-        let counter = d.u64()?;
-        let owner =
-            PublicKey::from_slice(d.bytes()?).ok_or_else(|| DecodeError::message("a key has 32 bytes"))?;
-        Ok(Token { counter, owner })
-    }
-}
-
 /// Which of an executor's waiting tasks starts first. Declared worst first: the order is the policy.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Priority {
@@ -154,14 +125,5 @@ mod tests {
         assert_eq!(id.to_string().parse(), Ok(id));
         assert_eq!("3031".parse::<TaskId>(), Err(NotATaskId));
         assert_eq!("zz313233343536373839616263646566".parse::<TaskId>(), Err(NotATaskId));
-    }
-
-    #[test]
-    fn tokens_of_one_counter_are_ordered_by_owner() {
-        let key = |byte| PublicKey::from_bytes([byte; 32]);
-        let low = Token { counter: 3, owner: key(1) };
-        let high = Token { counter: 3, owner: key(2) };
-        assert!(low < high);
-        assert!(high < Token { counter: 4, owner: key(0) });
     }
 }

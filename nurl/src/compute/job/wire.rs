@@ -6,8 +6,9 @@ use minicbor::encode::{Encoder, Error as EncodeError, Write};
 use minicbor::{Decode, Encode};
 
 use super::message::Beat;
-use super::task::{TaskId, Token};
+use super::task::TaskId;
 use crate::key::PublicKey;
+use crate::ring::Epoch;
 
 /// A public key in CBOR: a byte string of 32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,7 +64,7 @@ pub(super) struct Accepted {
     #[n(2)]
     pub(super) boot: u64,
     #[n(3)]
-    pub(super) token: Token,
+    pub(super) token: Epoch,
 }
 
 #[derive(Encode, Decode)]
@@ -91,7 +92,7 @@ pub(super) struct Error {
     #[n(2)]
     pub(super) number: u64,
     #[n(3)]
-    pub(super) token: Option<Token>,
+    pub(super) token: Option<Epoch>,
     #[cbor(n(4), with = "minicbor::bytes")]
     pub(super) hash: Option<[u8; 32]>,
 }
@@ -119,7 +120,7 @@ pub(super) struct Record {
     #[n(0)]
     pub(super) class: u8,
     #[n(1)]
-    pub(super) token: Token,
+    pub(super) token: Epoch,
     #[cbor(n(2), with = "minicbor::bytes")]
     pub(super) hash: [u8; 32],
     #[n(3)]

@@ -4,7 +4,8 @@ use bytes::Bytes;
 
 use super::super::message::{Beat, Message, Replica};
 use super::super::*;
-use super::harness::{View, World, key, ms, secs};
+use super::harness::{View, World, key, ms, persist, secs};
+use crate::ring::Epoch;
 use crate::rt::Rng;
 use rand_core::SeedableRng;
 
@@ -61,6 +62,7 @@ fn a_cancelled_handler_keeps_its_place_until_it_has_come_back() {
     let mut jobs = Jobs::new(Config::default(), key(1), 1, now, rng);
     jobs.register("work", KindLimits { concurrency: 1, queue: 9, time_limit: None });
     jobs.set_placement(now, std::sync::Arc::new(View::of(&[1])));
+    persist(&mut jobs);
     let mut submit = || jobs.submit(now, "work", b"", Bytes::new(), SubmitOptions::default()).unwrap();
     let first = submit();
     submit();
@@ -71,6 +73,29 @@ fn a_cancelled_handler_keeps_its_place_until_it_has_come_back() {
     assert!(jobs.poll_run(now).is_none(), "the handler is still there");
     jobs.finished(now, run.id, Err(JobError::Cancelled));
     assert!(jobs.poll_run(now).is_some());
+}
+
+#[test]
+fn nothing_runs_under_a_counter_that_a_restart_could_forget() {
+    let mut now = World::new(1, 1).now;
+    let config = Config { initial_epoch: 7, ..Config::default() };
+    let mut jobs = Jobs::new(config, key(1), 1, now, Rng::seed_from_u64(1));
+    jobs.register("work", KindLimits::default());
+    jobs.set_placement(now, std::sync::Arc::new(View::of(&[1])));
+    jobs.submit(now, "work", b"", Bytes::new(), SubmitOptions::default()).unwrap();
+    assert!(jobs.poll_run(now).is_none());
+    assert_eq!(jobs.stats().busy, 1);
+    assert_eq!(jobs.poll_persist(), Some(7 + crate::ring::TENURE_RESERVE));
+    assert_eq!(jobs.poll_persist(), None, "asked for once");
+    jobs.on_persisted(7 + crate::ring::TENURE_RESERVE);
+    let run = loop {
+        now = jobs.poll_timeout().expect("it is tried again");
+        jobs.handle_timeout(now);
+        if let Some(run) = jobs.poll_run(now) {
+            break run;
+        }
+    };
+    assert_eq!(run.token, Epoch { counter: 8, owner: key(1) });
 }
 
 #[test]
@@ -142,7 +167,7 @@ fn outcomes_are_bounded_and_none_is_evicted() {
     let now = World::new(1, 1).now;
     let mut jobs = Jobs::new(Config::default(), key(1), 1, now, Rng::seed_from_u64(1));
     jobs.set_placement(now, std::sync::Arc::new(View::of(&[1, 2])));
-    let token = Token { counter: 1, owner: key(2) };
+    let token = Epoch { counter: 1, owner: key(2) };
     let mut copy = |n: u32, outcome: Bytes| {
         let mut id = [0; 16];
         id[..4].copy_from_slice(&n.to_le_bytes());
@@ -185,7 +210,7 @@ fn the_outbox_and_the_notices_are_bounded() {
     }
     assert_eq!(world.jobs(1).stats().outbox_dropped, 10);
     let mine = world.jobs(2).submit(now, "work", b"", Bytes::new(), SubmitOptions::default()).unwrap();
-    let token = Token { counter: 1, owner: key(1) };
+    let token = Epoch { counter: 1, owner: key(1) };
     let accepted = Message::Accepted { task: mine, attempt: 0, boot: 1, token };
     world.jobs(2).dispatch(now, key(1), accepted);
     for _ in 0..options::MAX_EVENTS + 10 {
@@ -303,7 +328,7 @@ fn an_acknowledgement_that_overtakes_its_outcome_counts_and_such_are_bounded() {
             kind: "work".into(),
             key: Bytes::new(),
             keep: secs(60),
-            record: Record::new(Ok(Bytes::from_static(b"r")), Token { counter: 1, owner: key(1) }, key(1)),
+            record: Record::new(Ok(Bytes::from_static(b"r")), Epoch { counter: 1, owner: key(1) }, key(1)),
         })
     };
     let jobs = world.jobs(2);

@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use super::super::*;
 use super::harness::{View, World, key, ms, secs};
+use crate::ring::Epoch;
 
 fn life(seconds: u64) -> SubmitOptions {
     SubmitOptions { life: secs(seconds), ..Default::default() }
@@ -146,7 +147,7 @@ fn a_panic_is_permanent_and_a_time_limit_is_not() {
 #[test]
 fn a_fenced_run_starts_again_under_a_higher_tenure() {
     let mut world = World::new(8, 3);
-    let current = Token { counter: 70, owner: key(2) };
+    let current = Epoch { counter: 70, owner: key(2) };
     world.behaviour = Box::new(move |_, _, times| match times {
         0 => (ms(10), Err(JobError::Fenced { current })),
         _ => (secs(1), Ok(Bytes::new())),
@@ -155,7 +156,7 @@ fn a_fenced_run_starts_again_under_a_higher_tenure() {
     world.run_to_done(3, task, secs(10)).unwrap();
     assert_eq!(world.runs_of(task), [key(1), key(1)]);
     let record = world.jobs(1).record(task).unwrap();
-    assert_eq!(record.token, Token { counter: 71, owner: key(1) });
+    assert_eq!(record.token, Epoch { counter: 71, owner: key(1) });
     assert!(world.nodes[&key(1)].events.contains(&Event::Fenced { task, current }));
 }
 

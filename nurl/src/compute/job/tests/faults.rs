@@ -5,6 +5,7 @@ use bytes::Bytes;
 use super::super::message::{Beat, Message};
 use super::super::*;
 use super::harness::{View, World, key, ms, secs};
+use crate::ring::Epoch;
 
 #[test]
 fn when_the_owner_is_killed_the_next_one_takes_over_in_bounded_time() {
@@ -153,7 +154,7 @@ fn an_outcome_of_a_member_that_is_not_on_the_list_is_ignored() {
     world.set_view(5, View::of(&[1, 2, 3]));
     let task = world.submit(5, b"x", SubmitOptions::default());
     world.run(ms(500));
-    let token = Token { counter: 9, owner: key(6) };
+    let token = Epoch { counter: 9, owner: key(6) };
     let record = Record::new(Ok(Bytes::from_static(b"forged")), token, key(6));
     world.inject(6, 5, &Message::Outcome { task, attempt: 0, record: record.clone() });
     let beat = Beat { task, attempt: 0, finished: Some(6) };
@@ -180,7 +181,7 @@ fn an_outcome_of_a_member_that_is_not_on_the_list_is_ignored() {
 fn a_counter_far_ahead_fences_nobody_out() {
     let mut world = World::new(9, 3);
     let task = world.submit(3, b"x", SubmitOptions::default());
-    let token = Token { counter: u64::MAX, owner: key(2) };
+    let token = Epoch { counter: u64::MAX, owner: key(2) };
     world.inject(2, 3, &Message::Accepted { task, attempt: 0, boot: 1, token });
     assert_eq!(world.jobs(3).stats().epoch_refused, 1);
     assert!(world.jobs(3).highest_epoch() < 10);

@@ -69,6 +69,13 @@ enum Happening {
     Verdict { on: PublicKey, change: MemberChange },
 }
 
+/// A disk that is never slow.
+pub(super) fn persist(jobs: &mut Jobs) {
+    while let Some(counter) = jobs.poll_persist() {
+        jobs.on_persisted(counter);
+    }
+}
+
 pub(super) struct World {
     pub(super) now: Instant,
     pub(super) start: Instant,
@@ -130,6 +137,7 @@ impl World {
         jobs.register("work", KindLimits::default());
         jobs.set_placement(self.now, Arc::new(view.clone()));
         jobs.on_view_complete(self.now);
+        persist(&mut jobs);
         self.nodes.insert(who, Node { jobs, boot, up: true, events: Vec::new(), view });
     }
 
@@ -294,6 +302,7 @@ impl World {
         for who in names {
             loop {
                 let node = self.nodes.get_mut(&who).unwrap();
+                persist(&mut node.jobs);
                 let mut idle = true;
                 if let Some((to, body)) = node.jobs.poll_transmit() {
                     idle = false;

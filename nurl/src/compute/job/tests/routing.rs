@@ -5,6 +5,7 @@ use bytes::Bytes;
 use super::super::message::{Message, Reason, Submit};
 use super::super::*;
 use super::harness::{View, World, key, ms, secs};
+use crate::ring::Epoch;
 
 #[test]
 fn a_task_is_executed_by_the_first_of_the_list_and_its_handle_resolves_once() {
@@ -203,7 +204,7 @@ fn one_task_submitted_through_two_nodes_runs_once_and_resolves_both_handles() {
 fn all_attempts_on_a_key_share_a_token_and_another_node_takes_a_higher_one() {
     let mut world = World::new(1, 3);
     world.behaviour = Box::new(|_, _, _| (secs(2), Ok(Bytes::new())));
-    let tokens = |world: &World| -> Vec<Token> {
+    let tokens = |world: &World| -> Vec<Epoch> {
         let token = |event: &Event| match event {
             Event::Accepted { token, .. } => Some(*token),
             _ => None,
@@ -213,11 +214,11 @@ fn all_attempts_on_a_key_share_a_token_and_another_node_takes_a_higher_one() {
     world.submit(3, b"a", SubmitOptions::default());
     world.submit(3, b"b", SubmitOptions::default());
     world.run(secs(1));
-    assert_eq!(tokens(&world), [Token { counter: 1, owner: key(1) }; 2]);
+    assert_eq!(tokens(&world), [Epoch { counter: 1, owner: key(1) }; 2]);
     let highest = world.jobs(1).highest_epoch();
     world.jobs(2).note_epoch(highest);
     world.kill(1, Some(ms(100)));
     world.run(secs(5));
     let tokens = tokens(&world);
-    assert_eq!(tokens[2..], [Token { counter: 2, owner: key(2) }; 2]);
+    assert_eq!(tokens[2..], [Epoch { counter: 2, owner: key(2) }; 2]);
 }

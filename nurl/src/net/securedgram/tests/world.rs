@@ -283,7 +283,7 @@ impl World {
     /// What the paths of a node to the other one have done.
     pub(super) fn path_stats(&mut self, at: usize) -> paths::Stats {
         let other = self.nodes[1 - at].key;
-        self.nodes[at].endpoint.paths(&other).unwrap().stats().clone()
+        *self.nodes[at].endpoint.paths(&other).unwrap().stats()
     }
 
     /// How a node reaches the other one.
