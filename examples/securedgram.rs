@@ -1,12 +1,12 @@
 //! Encrypted datagrams between two keys, over bare UDP sockets, and a peer that moves while they talk.
 //!
 //! `net::securedgram::Endpoint` is a state machine: sealed datagrams go in and come out, and the program owns
-//! the sockets. It needs no hub. One side knows the other's address; the handshake, the keys, the replay
-//! window, and what to do when a datagram comes from somewhere new are the endpoint's business.
+//! the sockets. No hub is needed. Handshake, keys, replay window and roaming are the endpoint's business.
 //!
 //! `cargo run -p nurl-examples --bin securedgram`
 
 use std::io::IoSliceMut;
+use std::time::Duration;
 
 use nurl::mesh::{Hub, Ticket};
 use nurl::net::route::Route;
@@ -26,18 +26,17 @@ async fn main() -> Outcome {
 
     let echo = soon("an echo", talk(&mut alice, &mut bob, b"hello, bob")).await??;
     assert_eq!(echo, b"HELLO, BOB");
-    let before = bob.address_of(&alice).ok_or("bob has a session with alice")?;
-    println!("bob answered {:?} to {before}", String::from_utf8_lossy(&echo));
+    println!("bob answered {:?} to {}", String::from_utf8_lossy(&echo), alice.socket.local_addr()?);
 
-    // Alice gets another socket, as a phone does that leaves its Wi-Fi. Nobody tells bob, and there is no new
-    // handshake: an authentic datagram from a new address makes bob challenge that address, then follow it.
+    // Alice gets another socket, as a phone does that leaves its Wi-Fi. Nobody tells bob: an authentic datagram
+    // from a new address makes him challenge that address, then follow it.
     alice.socket = bound().await?;
     let moved_to = alice.socket.local_addr()?;
     alice.endpoint.on_network_change(time::now());
     println!("alice moves to {moved_to}");
-    // While it is in doubt where she is, bob answers to both addresses.
+    // While in doubt, bob answers to both addresses.
     let mut echo = Vec::new();
-    while bob.address_of(&alice) != Some(moved_to) {
+    while bob.endpoint.path_state(&alice.key).and_then(|path| path.addr) != Some(moved_to) {
         echo = soon("an echo after the move", talk(&mut alice, &mut bob, b"still there?")).await??;
     }
     assert_eq!(echo, b"STILL THERE?");
@@ -66,10 +65,6 @@ impl Peer {
         let config = Config::new(secret, ticket.mesh, ticket.generations(), boot);
         let endpoint = Endpoint::new(config, time::now(), time::unix_now(), rt::rng("sessions"));
         Ok(Peer { key, endpoint, socket: bound().await?, buffer: vec![0; 2048] })
-    }
-
-    fn address_of(&self, peer: &Peer) -> Option<std::net::SocketAddr> {
-        self.endpoint.path_state(&peer.key)?.addr
     }
 
     fn transmit(&self, route: Route, contents: &[u8]) {
@@ -105,20 +100,21 @@ impl Peer {
     }
 }
 
-/// Alice says something until bob's echo is here; bob answers in capitals.
+/// Alice says something until bob has answered in capitals.
 async fn talk(alice: &mut Peer, bob: &mut Peer, body: &[u8]) -> std::io::Result<Vec<u8>> {
     loop {
         alice.say(&bob.key, body);
-        let again = time::now() + std::time::Duration::from_millis(100);
+        let again = time::now() + Duration::from_millis(100);
         loop {
             rt::select! {
                 heard = alice.turn() => if let Some((_, echo)) = heard? { return Ok(echo) },
-                heard = bob.turn() => if let Some((peer, body)) = heard? { bob.say(&peer, &body.to_ascii_uppercase()) },
+                heard = bob.turn() => if let Some((peer, body)) = heard? {
+                    bob.say(&peer, &body.to_ascii_uppercase());
+                },
                 () = time::sleep_until(again) => break,
             }
         }
-        let now = time::now();
-        alice.endpoint.handle_timeout(now);
-        bob.endpoint.handle_timeout(now);
+        alice.endpoint.handle_timeout(time::now());
+        bob.endpoint.handle_timeout(time::now());
     }
 }
