@@ -34,7 +34,6 @@ async fn main() -> Outcome {
     let moved_to = alice.socket.local_addr()?;
     alice.endpoint.on_network_change(time::now());
     println!("alice moves to {moved_to}");
-    // While in doubt, bob answers to both addresses.
     let mut echo = Vec::new();
     while bob.endpoint.path_state(&alice.key).and_then(|path| path.addr) != Some(moved_to) {
         echo = soon("an echo after the move", talk(&mut alice, &mut bob, b"still there?")).await??;
