@@ -26,7 +26,7 @@ use crate::net::candidates::{Gathered, candidates};
 use crate::net::hub_client::{DownReason, HubCommand, HubEvent};
 use crate::net::relay::CloseReason;
 use crate::net::rendezvous::{PublishResult, Record};
-use crate::net::route::{Route, Routes};
+use crate::net::route::Route;
 use crate::net::securedgram::{self, Endpoint, Received, Source};
 use crate::net::stun;
 use crate::rt::Rng;
