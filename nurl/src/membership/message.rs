@@ -30,7 +30,7 @@ use super::table::{Fact, MAX_INCARNATION, Profile, Record, State};
 use crate::key::{KEY_LEN, PublicKey};
 
 /// The largest body on the datagram channel: what fits every path before it is probed.
-pub const MAX_DATAGRAM_BYTES: usize = 1200;
+pub const MAX_DATAGRAM_BYTES: usize = crate::transport::MAX_DATAGRAM_BYTES;
 
 /// The largest body on the reliable leg: one chunk of a table. Large enough that 500 members are a handful
 /// of messages, small enough that none of them holds up the control stream.

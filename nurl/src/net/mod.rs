@@ -7,13 +7,14 @@
 //! | [`stun`], [`candidates`] | our own addresses, as others see them |
 //! | [`securedgram`] | encrypted datagrams between keys: handshakes, sessions, paths |
 //! | [`session`], [`noise`] | the record layer, and the handshake |
-//! | [`route`] | where a datagram goes to or came from |
+//! | [`route`], [`rate`] | where a datagram goes to or came from; how much may come |
 
 pub mod candidates;
 pub mod control;
 pub mod hub;
 pub mod hub_client;
 pub mod noise;
+pub mod rate;
 pub mod relay;
 pub mod rendezvous;
 pub mod route;

@@ -40,14 +40,21 @@ impl Epoch {
     }
 }
 
+/// In messages: `[counter, owner]`.
 impl<C> minicbor::Encode<C> for Epoch {
     fn encode<W: Write>(&self, e: &mut Encoder<W>, _: &mut C) -> Result<(), EncodeError<W::Error>> {
-        e.bytes(&self.to_bytes())?.ok()
+        e.array(2)?.u64(self.counter)?.bytes(self.owner.as_bytes())?.ok()
     }
 }
 
 impl<'b, C> minicbor::Decode<'b, C> for Epoch {
     fn decode(d: &mut Decoder<'b>, _: &mut C) -> Result<Self, DecodeError> {
-        Epoch::from_slice(d.bytes()?).ok_or_else(|| DecodeError::message("an epoch has 40 bytes"))
+        if d.array()? != Some(2) {
+            return Err(DecodeError::message("an epoch is a counter and a key"));
+        }
+        let counter = d.u64()?;
+        let owner =
+            PublicKey::from_slice(d.bytes()?).ok_or_else(|| DecodeError::message("a key has 32 bytes"))?;
+        Ok(Epoch { counter, owner })
     }
 }

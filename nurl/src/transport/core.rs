@@ -194,7 +194,8 @@ impl Transport {
                 self.stats.datagrams_out += u64::from(channel == channel::APPLICATION);
                 Ok(Sent::Sealed)
             }
-            Err(securedgram::SealError::NoSession) => {
+            // The way will come: by a hub, or with the echo that proves an address.
+            Err(securedgram::SealError::NoSession | securedgram::SealError::NoRoute) => {
                 self.connect(now, peer)?;
                 self.waiting.push(now, peer, channel, Bytes::copy_from_slice(body));
                 Ok(Sent::Waiting)
@@ -571,10 +572,7 @@ impl Transport {
                 self.meet(now, peer);
                 self.reliable.on_established(now, peer, boot);
                 self.groups.on_established(peer, boot);
-                for (channel, body) in self.waiting.take(now, &peer) {
-                    // Established just now; should it fail all the same, datagrams may be lost.
-                    let _ = self.seal_and_send(now, peer, channel, &body);
-                }
+                self.send_waiting(now, peer);
                 self.events.push_back(Event::Established { peer, boot });
             }
             Session::PeerRestarted { peer, boot } => {
@@ -589,10 +587,19 @@ impl Transport {
             Session::Path { peer, event } => {
                 if event.route.is_some() {
                     self.reliable.on_path_changed(now, peer);
+                    self.send_waiting(now, peer);
                 }
                 let path = self.path(&peer);
                 self.events.push_back(Event::Path { peer, path });
             }
+        }
+    }
+
+    /// Sends what waited for a session or for a way, and still has neither if it waits again.
+    fn send_waiting(&mut self, now: Instant, peer: PublicKey) {
+        for (channel, body) in self.waiting.take(now, &peer) {
+            // Accepted long ago; should it fail for another reason, datagrams may be lost.
+            let _ = self.send(now, peer, channel, &body);
         }
     }
 

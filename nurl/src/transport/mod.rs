@@ -45,7 +45,7 @@ pub mod kind {
 
 /// The largest body of a datagram before its path is probed higher: with its 30 bytes of frame it fits IPv6's
 /// minimum MTU.
-pub const MAX_DATAGRAM_BYTES: usize = 1_200;
+pub const MAX_DATAGRAM_BYTES: usize = crate::net::securedgram::DEFAULT_BODY_BYTES;
 
 /// What a seam is made of.
 #[derive(Debug, Clone)]

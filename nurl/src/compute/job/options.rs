@@ -12,7 +12,7 @@ pub const MAX_HEADER_LEN: usize = 32 * 1024;
 /// The longest name of a job kind; it travels in every member's metadata too.
 pub const MAX_KIND_LEN: usize = 64;
 /// The longest job key: enough for a path or a URL; keys are kept with each outcome for hours.
-pub const MAX_KEY_LEN: usize = 1024;
+pub const MAX_KEY_LEN: usize = crate::ring::MAX_TENURE_KEY_BYTES;
 /// The longest text of an error on the wire.
 pub const MAX_ERROR_TEXT_LEN: usize = 1024;
 /// The longest progress note; it is sent at most once a beat.

@@ -7,9 +7,9 @@ use bytes::Bytes;
 
 use super::frame::{Frame, GroupTag, MAX_DATAGRAM_BYTES};
 use super::queue::{FairQueue, Pushed};
-use super::rate::TokenBucket;
 use crate::key::PublicKey;
 use crate::mesh::Namespace;
+use crate::net::rate::TokenBucket;
 
 /// A connection's number at this hub; never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -31,7 +31,7 @@ pub type GroupTag = [u8; 16];
 
 /// The most payload bytes of one relayed datagram. Four times a UDP path's usual packet would do; the room is
 /// for batches of the reliable layer. Larger, and one datagram holds up a slow client's queue for seconds.
-pub const MAX_DATAGRAM_BYTES: usize = 16 * 1024;
+pub const MAX_DATAGRAM_BYTES: usize = crate::net::securedgram::frames::MAX_DATAGRAM_BYTES;
 
 /// Bytes that a DELIVER frame adds to its payload.
 pub const DELIVER_OVERHEAD_BYTES: usize = HEADER_BYTES + 32;

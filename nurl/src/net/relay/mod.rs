@@ -14,7 +14,6 @@
 
 pub mod frame;
 pub mod queue;
-pub mod rate;
 
 mod core;
 #[cfg(test)]

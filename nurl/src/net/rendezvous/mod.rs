@@ -30,9 +30,8 @@ pub use store::{Counters, Records};
 /// The longest sealed record. Sixteen candidates need 350 bytes; the rest is room for what comes.
 pub const MAX_RECORD_BYTES: usize = 4096;
 
-/// The most candidates in a record. A host with more has bridges and containers among them, which bury the
-/// useful one; a peer would need seconds to try them all.
-pub const MAX_CANDIDATES: usize = 16;
+/// In a record, too: a host with more has bridges and containers among them, which bury the useful one.
+pub use crate::net::securedgram::paths::MAX_CANDIDATES;
 
 /// How long a hub keeps a record that isn't refreshed: three refreshes may be lost or a hub switch may take
 /// place before a member is not found.

@@ -13,9 +13,10 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::source::{Origin, Prefix};
+use crate::net::rate::TokenBucket;
 
 /// Prefixes with a bucket of their own, per lane and width. More would let spoofed sources take memory
-/// (64 bytes each); fewer would send honest newcomers to the cookie sooner.
+/// (about 130 bytes each); fewer would send honest newcomers to the cookie sooner.
 pub const MAX_PREFIXES: usize = 4096;
 
 /// The rates of one lane, in handshakes.
@@ -44,6 +45,10 @@ impl Rate {
     const fn new(per_second: u32, burst: u32) -> Rate {
         Rate { per_second, burst }
     }
+
+    fn bucket(self, now: Instant) -> TokenBucket {
+        TokenBucket::new(self.per_second.into(), self.burst.into(), now)
+    }
 }
 
 impl Rates {
@@ -65,55 +70,20 @@ impl Rates {
     };
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Bucket {
-    /// In thousandths of a token, so that slow rates don't lose what a short wait brings.
-    millis: u64,
-    at: Instant,
-}
-
-impl Bucket {
-    fn full(rate: Rate, now: Instant) -> Bucket {
-        Bucket { millis: u64::from(rate.burst) * 1000, at: now }
-    }
-
-    fn refill(&mut self, rate: Rate, now: Instant) {
-        let elapsed = now.saturating_duration_since(self.at);
-        let elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
-        let gain = elapsed_ms.saturating_mul(u64::from(rate.per_second));
-        self.millis = self.millis.saturating_add(gain).min(u64::from(rate.burst) * 1000);
-        self.at += Duration::from_millis(elapsed_ms);
-    }
-
-    fn take(&mut self, rate: Rate, now: Instant) -> bool {
-        self.refill(rate, now);
-        let enough = self.millis >= 1000;
-        if enough {
-            self.millis -= 1000;
-        }
-        enough
-    }
-
-    fn is_full(&mut self, rate: Rate, now: Instant) -> bool {
-        self.refill(rate, now);
-        self.millis >= u64::from(rate.burst) * 1000
-    }
-}
-
 /// The buckets of one lane.
 #[derive(Debug)]
 pub struct Lane {
     rates: Rates,
-    narrow: BTreeMap<Prefix, Bucket>,
-    wide: BTreeMap<Prefix, Bucket>,
-    global: Bucket,
+    narrow: BTreeMap<Prefix, TokenBucket>,
+    wide: BTreeMap<Prefix, TokenBucket>,
+    global: TokenBucket,
     swept: Option<Instant>,
 }
 
 impl Lane {
     /// A lane with full buckets.
     pub fn new(rates: Rates, now: Instant) -> Lane {
-        let global = Bucket::full(rates.global, now);
+        let global = rates.global.bucket(now);
         Lane { rates, narrow: BTreeMap::new(), wide: BTreeMap::new(), global, swept: None }
     }
 
@@ -128,7 +98,7 @@ impl Lane {
         }
         take(&mut self.narrow, origin.narrow(), self.rates.narrow, now)
             && take(&mut self.wide, origin.wide(), wide, now)
-            && self.global.take(self.rates.global, now)
+            && self.global.take(now, 1)
     }
 
     /// How many prefixes have a bucket.
@@ -142,19 +112,16 @@ impl Lane {
             return;
         }
         self.swept = Some(now);
-        let Rates { narrow, wide, hub, .. } = self.rates;
-        self.narrow.retain(|_, bucket| !bucket.is_full(narrow, now));
-        self.wide.retain(|prefix, bucket| {
-            !bucket.is_full(if matches!(prefix, Prefix::Hub(_)) { hub } else { wide }, now)
-        });
+        self.narrow.retain(|_, bucket| !bucket.is_full(now));
+        self.wide.retain(|_, bucket| !bucket.is_full(now));
     }
 }
 
-fn take(table: &mut BTreeMap<Prefix, Bucket>, prefix: Prefix, rate: Rate, now: Instant) -> bool {
+fn take(table: &mut BTreeMap<Prefix, TokenBucket>, prefix: Prefix, rate: Rate, now: Instant) -> bool {
     if table.len() >= MAX_PREFIXES && !table.contains_key(&prefix) {
         return false;
     }
-    table.entry(prefix).or_insert_with(|| Bucket::full(rate, now)).take(rate, now)
+    table.entry(prefix).or_insert_with(|| rate.bucket(now)).take(now, 1)
 }
 
 #[cfg(test)]

@@ -26,8 +26,7 @@ pub const DATA_FRAME: u8 = 0xC4;
 /// `0xC4 ‖ receiver index ‖ counter`: the associated data.
 pub const HEADER_LEN: usize = 13;
 
-/// The length of the tag at a frame's end.
-pub const TAG_LEN: usize = 16;
+pub use super::noise::backend::TAG_LEN;
 
 /// What a frame is longer than its plaintext.
 pub const OVERHEAD: usize = HEADER_LEN + TAG_LEN;

@@ -54,7 +54,7 @@ use crate::state::crdt::{Clock, CrdtError, Digest, Stamp, Value};
 use crate::state::identity::ReplicaId;
 
 /// The longest key; as long as a tenure's.
-pub const MAX_KEY_BYTES: usize = 1024;
+pub const MAX_KEY_BYTES: usize = crate::ring::MAX_TENURE_KEY_BYTES;
 
 /// Keys held. The tables cost about 300 bytes a key besides its state.
 pub const MAX_ENTRIES: usize = 262_144;

@@ -9,7 +9,7 @@ pub const MAX_MESSAGE_BYTES: usize = 16 << 20;
 /// The largest datagram that is handed out, and the only size that QUIC uses here: `initial_mtu` and
 /// `min_mtu`, without discovery. Sealed, it is 1,230 bytes of UDP payload, within IPv6's minimum MTU.
 /// QUIC doesn't work below 1,200.
-pub const DATAGRAM_BYTES: usize = 1_200;
+pub const DATAGRAM_BYTES: usize = crate::transport::MAX_DATAGRAM_BYTES;
 
 /// Datagrams in one batch of `poll_transmit`: 32 × 1,230 bytes stay within one 64 KiB GSO send. Larger
 /// batches gained nothing measurable and delay other peers' packets.

@@ -21,7 +21,7 @@ pub const MAX_QUEUED_CONTROL: usize = 64;
 pub const MAX_QUEUED_EVENTS: usize = 32;
 
 /// What a sealed control message adds to its body: frame header, channel, tag.
-pub const SEAL_OVERHEAD: usize = 13 + 1 + 16;
+pub const SEAL_OVERHEAD: usize = crate::net::session::OVERHEAD + 1;
 
 /// An unvalidated source is sent at most this many times the bytes that it sent (RFC 9000 §8.1): it may be a
 /// victim's address that an attacker wrote on a copied datagram.

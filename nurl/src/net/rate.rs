@@ -1,4 +1,4 @@
-//! A token bucket in integers: how many bytes or requests a client may still send now.
+//! A token bucket in integers: how many bytes, requests or handshakes may still come now.
 
 use std::time::{Duration, Instant};
 
@@ -27,6 +27,12 @@ impl TokenBucket {
             }
             None => false,
         }
+    }
+
+    /// Whether nothing was taken lately: a full bucket says no more than none.
+    pub fn is_full(&mut self, now: Instant) -> bool {
+        self.fill(now);
+        self.tokens >= self.burst
     }
 
     fn fill(&mut self, now: Instant) {
