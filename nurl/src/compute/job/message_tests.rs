@@ -226,8 +226,7 @@ fn the_layout_on_the_wire_is_the_documented_one() {
     assert_eq!(Message::Fetch { task, attempt: 7 }.encode(), fetch);
     let token = Epoch { counter: 1, owner: key };
     let accepted =
-        [&[2, 63, 0, 0x84, 0x50][..], &[3; 16], &[7, 0x18, 42, 0x58, 40, 0, 0, 0, 0, 0, 0, 0, 1], &[5; 32]]
-            .concat();
+        [&[2, 57, 0, 0x84, 0x50][..], &[3; 16], &[7, 0x18, 42, 0x82, 1, 0x58, 32], &[5; 32]].concat();
     assert_eq!(Message::Accepted { task, attempt: 7, boot: 42, token }.encode(), accepted);
     let submit = Message::Submit(Submit {
         task,
