@@ -5,9 +5,9 @@
 
 use std::time::Duration;
 
+use nurl::membership::State;
 use nurl::mesh::{Hub, Ticket};
-use nurl::net::hub::{self, HubConfig, HubHandle, HubLimits};
-use nurl::net::relay::Roles;
+use nurl::net::hub::{self, HubConfig, HubHandle};
 use nurl::rt::{self, time};
 use nurl::{PublicKey, SecretKey};
 
@@ -27,13 +27,7 @@ pub async fn loopback_mesh() -> Result<(HubHandle, Ticket), hub::HubError> {
     let key = SecretKey::generate(&mut rng);
     // The ticket names the hub's address, which is known once the port is; the namespace is known before.
     let mut ticket = Ticket::generate(Hub { key: key.public(), addr: String::new() }, &mut rng);
-    let config = HubConfig {
-        listen: ([127, 0, 0, 1], 0).into(),
-        key,
-        namespaces: vec![ticket.mesh.namespace()],
-        roles: Roles::ALL,
-        limits: HubLimits::default(),
-    };
+    let config = HubConfig::new(([127, 0, 0, 1], 0).into(), key, vec![ticket.mesh.namespace()]);
     let hub = hub::serve(config).await?;
     ticket.hubs[0].addr = hub.addr().to_string();
     Ok((hub, ticket))
@@ -56,9 +50,7 @@ pub async fn see_alive(node: &nurl::Node, others: &[PublicKey]) -> Outcome {
         loop {
             let members = node.members().await?;
             let alive = |key: &PublicKey| {
-                members
-                    .iter()
-                    .any(|member| member.key == *key && member.state == nurl::membership::State::Alive)
+                members.iter().any(|member| member.key == *key && member.state == State::Alive)
             };
             if others.iter().all(alive) {
                 return Ok(());

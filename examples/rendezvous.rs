@@ -22,8 +22,8 @@ async fn main() -> Outcome {
     let (hub, ticket) = loopback_mesh().await?;
     let secret = SecretKey::generate(&mut rt::rng("alice"));
     let alice = secret.public();
-    let (publisher, mut published) = client(&ticket, secret);
-    let (reader, mut found) = client(&ticket, SecretKey::generate(&mut rt::rng("bob")));
+    let (publisher, mut published) = client(&ticket, secret).await?;
+    let (reader, mut found) = client(&ticket, SecretKey::generate(&mut rt::rng("bob"))).await?;
 
     // Sealed under the mesh's present secret, for this key and this number.
     let address: SocketAddr = "192.0.2.7:4242".parse()?;
@@ -77,9 +77,15 @@ async fn main() -> Outcome {
     Ok(())
 }
 
-fn client(ticket: &Ticket, key: SecretKey) -> (mpsc::Sender<HubCommand>, mpsc::Receiver<Batch>) {
+/// A client that is registered: what is asked before that is dropped.
+async fn client(
+    ticket: &Ticket,
+    key: SecretKey,
+) -> Result<(mpsc::Sender<HubCommand>, mpsc::Receiver<Batch>), String> {
     let (hub, namespace) = (ticket.hubs[0].clone(), ticket.mesh.namespace());
-    hub_client::spawn(HubClientConfig { hub, key, namespace, boot: 1 })
+    let (commands, mut events) = hub_client::spawn(HubClientConfig { hub, key, namespace, boot: 1 });
+    next(&mut events, |event| matches!(event, HubEvent::Up { .. })).await?;
+    Ok((commands, events))
 }
 
 /// The next event that fits. One is asked for at a time here, so the rest of a batch may go.

@@ -30,6 +30,9 @@ pub enum Error {
     /// Members are there, but none accepts our handshake.
     #[error("{0}")]
     Refused(String),
+    /// Too much is under way already.
+    #[error("{0}: try again when some of it is done")]
+    Busy(&'static str),
     /// No UDP address could be bound.
     #[error("can't listen on {addr}: {error}")]
     Listen {

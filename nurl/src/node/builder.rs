@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use rand_core::Rng as _;
 
-use super::command::{APPLICATION_QUEUE, NET_QUEUE, STATE_QUEUE, View};
+use super::command::{APPLICATION_QUEUE, NET_QUEUE, STATE_QUEUE, View, Waiting};
 use super::event::Bus;
 use super::net_plane::{NetParts, NetPlane};
 use super::state_plane::{StateParts, StatePlane};
@@ -208,6 +208,8 @@ impl Builder {
         let (messages_in, messages) = mpsc::channel(APPLICATION_QUEUE);
         let (groups_in, groups) = mpsc::channel(APPLICATION_QUEUE);
 
+        let waiting = Waiting::new();
+
         // The sockets belong to the plane's runtime, so they are opened there.
         let (role, hubs, net_bus) = (self.role, self.ticket.hubs.clone(), bus.clone());
         let opened = planes.spawn(Plane::Net, async move {
@@ -235,6 +237,7 @@ impl Builder {
             datagrams: datagrams_in,
             messages: messages_in,
             groups: groups_in,
+            waiting: waiting.clone(),
             bus: net_bus,
         };
         let state_plane = StatePlane::new(StateParts {
@@ -262,6 +265,7 @@ impl Builder {
             datagrams: Mutex::new(datagrams),
             messages: Mutex::new(messages),
             groups: Mutex::new(groups),
+            waiting,
             _planes: planes,
         })))
     }

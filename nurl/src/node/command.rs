@@ -4,6 +4,8 @@
 //! counted, and the protocols above recover by their own timers. An API call waits.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,6 +17,7 @@ use crate::key::PublicKey;
 use crate::ring::RingMember;
 use crate::rt::sync::{mpsc, oneshot};
 use crate::transport::Priority;
+use crate::transport::core::Datagram;
 
 /// Commands that wait for the network plane. It takes hundreds at a turn; more would only add delay.
 pub(super) const NET_QUEUE: usize = 1_024;
@@ -25,6 +28,61 @@ pub(super) const STATE_QUEUE: usize = 4_096;
 
 /// Application datagram batches, messages and group bodies that wait for the application.
 pub(super) const APPLICATION_QUEUE: usize = 1_024;
+
+/// Bytes of datagrams that wait for the application: two seconds at 64 Mbit/s. More of them are dropped.
+pub(super) const WAITING_DATAGRAM_BYTES: usize = 16 << 20;
+
+/// Bytes of messages that wait for the application: four of the largest. More of them are dropped, though
+/// their senders were told that they arrived: holding back here would hold back jobs and state too.
+pub(super) const WAITING_MESSAGE_BYTES: usize = 64 << 20;
+
+/// What waits for the application, in bytes: the queues alone would bound only how many there are.
+#[derive(Debug, Clone)]
+pub(super) struct Waiting {
+    pub(super) datagrams: Bytewise,
+    pub(super) messages: Bytewise,
+}
+
+impl Waiting {
+    pub(super) fn new() -> Waiting {
+        Waiting {
+            datagrams: Bytewise::new(WAITING_DATAGRAM_BYTES),
+            messages: Bytewise::new(WAITING_MESSAGE_BYTES),
+        }
+    }
+}
+
+/// A bound in bytes, shared by the one who fills a queue and the one who empties it.
+#[derive(Debug, Clone)]
+pub(super) struct Bytewise {
+    waiting: Arc<AtomicUsize>,
+    limit: usize,
+}
+
+impl Bytewise {
+    pub(super) fn new(limit: usize) -> Bytewise {
+        Bytewise { waiting: Arc::default(), limit }
+    }
+
+    /// Takes room for so many bytes, if there is any. There is one taker.
+    pub(super) fn take(&self, bytes: usize) -> bool {
+        let fits = self.waiting.load(Ordering::Relaxed).saturating_add(bytes) <= self.limit;
+        if fits {
+            self.waiting.fetch_add(bytes, Ordering::Relaxed);
+        }
+        fits
+    }
+
+    /// Gives room back.
+    pub(super) fn give(&self, bytes: usize) {
+        self.waiting.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+/// The bytes of a batch.
+pub(super) fn datagram_bytes(batch: &[Datagram]) -> usize {
+    batch.iter().map(|datagram| datagram.body.len()).sum()
+}
 
 /// An answer to an API call.
 pub(super) type Reply<T> = oneshot::Sender<T>;
@@ -44,9 +102,9 @@ pub(super) enum NetCommand {
     /// Leaves a group.
     LeaveGroup { group: String },
     /// Begins a session.
-    Connect { peer: PublicKey },
+    Connect { peer: PublicKey, reply: Reply<Result<(), Error>> },
     /// Sends an echo request.
-    Ping { peer: PublicKey, reply: Reply<Pong> },
+    Ping { peer: PublicKey, reply: Reply<Result<Pong, Error>> },
     /// The members and the ways to them.
     Members { reply: Reply<Vec<MemberInfo>> },
     /// Everything that `status` shows.

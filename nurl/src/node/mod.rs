@@ -134,6 +134,7 @@ struct Inner {
     datagrams: Mutex<mpsc::Receiver<Vec<Datagram>>>,
     messages: Mutex<mpsc::Receiver<(PublicKey, Bytes)>>,
     groups: Mutex<mpsc::Receiver<(String, PublicKey, Bytes)>>,
+    waiting: command::Waiting,
     // Last, so that the threads end after everything that talks to them.
     _planes: Planes,
 }
@@ -277,13 +278,16 @@ impl Node {
 
     /// The datagrams that came, in batches; `None` after shutdown. One caller at a time gets each batch.
     pub async fn recv_many(&self) -> Option<Vec<Datagram>> {
-        self.0.datagrams.lock().await.recv().await
+        let batch = self.0.datagrams.lock().await.recv().await?;
+        self.0.waiting.datagrams.give(command::datagram_bytes(&batch));
+        Some(batch)
     }
 
-    /// Sends a reliable message of at most 16 MiB, and waits until the peer has it.
+    /// Sends a reliable message of at most 16 MiB, and waits until the peer's node has it. An application
+    /// there that lets 64 MiB of messages wait loses the next ones; its node counts them.
     ///
     /// # Errors
-    /// [`Error::Message`] when it was not taken, [`Error::MessageLost`] when the peer's process ended before
+    /// [`Error::Message`] or [`Error::Send`] when it was not taken, [`Error::MessageLost`] when the peer's process ended before
     /// it acknowledged.
     pub async fn send_message(&self, to: PublicKey, body: Bytes) -> Result<(), Error> {
         self.ask(|reply| NetCommand::ApplicationMessage { to, body, reply }).await?
@@ -291,7 +295,9 @@ impl Node {
 
     /// The next reliable message; `None` after shutdown.
     pub async fn recv_message(&self) -> Option<(PublicKey, Bytes)> {
-        self.0.messages.lock().await.recv().await
+        let (from, body) = self.0.messages.lock().await.recv().await?;
+        self.0.waiting.messages.give(body.len());
+        Some((from, body))
     }
 
     /// Joins a group, so that [`recv_group`](Node::recv_group) gets what is broadcast to it.
@@ -329,18 +335,19 @@ impl Node {
     /// Begins a session with a peer, so that the first datagram doesn't wait for a handshake.
     ///
     /// # Errors
-    /// [`Error::Closed`].
+    /// [`Error::Send`] when the peer may have none.
     pub async fn connect(&self, peer: PublicKey) -> Result<(), Error> {
-        self.tell(NetCommand::Connect { peer }).await
+        self.ask(|reply| NetCommand::Connect { peer, reply }).await?
     }
 
     /// Measures the way to a peer.
     ///
     /// # Errors
-    /// [`Error::Deadline`] when no answer came within `limit`.
+    /// [`Error::Deadline`] when no answer came within `limit`, [`Error::Send`] when the peer may have no
+    /// session, [`Error::Busy`].
     pub async fn ping(&self, peer: PublicKey, limit: Duration) -> Result<Pong, Error> {
         match time::timeout(limit, self.ask(|reply| NetCommand::Ping { peer, reply })).await {
-            Ok(answer) => answer,
+            Ok(answer) => answer?,
             Err(_) => Err(Error::Deadline(limit)),
         }
     }

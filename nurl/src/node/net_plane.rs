@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use rand_core::Rng as _;
 
-use super::command::{NetCommand, Pong, Reply, StateInput, View};
+use super::command::{NetCommand, Pong, Reply, StateInput, View, Waiting, datagram_bytes};
 use super::event::{Bus, NodeEvent};
 use super::{HubInfo, MemberInfo, NetStats, Role, Status};
 use crate::Error;
@@ -23,7 +23,7 @@ use crate::ring::RingMember;
 use crate::rt::sync::{mpsc, watch};
 use crate::rt::{self, Rng, time};
 use crate::transport::core::{Datagram, Sent};
-use crate::transport::driver::Driver;
+use crate::transport::driver::{Driver, Until};
 use crate::transport::{Event, MessageId, PathInfo, Priority, Transport, channel, group, kind, reliable};
 
 /// How often a hub is asked whether it is there: at least twice within the detector's freshness.
@@ -62,6 +62,7 @@ pub(super) struct NetParts {
     pub(super) datagrams: mpsc::Sender<Vec<Datagram>>,
     pub(super) messages: mpsc::Sender<(PublicKey, Bytes)>,
     pub(super) groups: mpsc::Sender<(String, PublicKey, Bytes)>,
+    pub(super) waiting: Waiting,
     pub(super) bus: Bus,
 }
 
@@ -83,7 +84,7 @@ pub(super) struct NetPlane {
     parts: NetParts,
     sent: BTreeMap<(PublicKey, MessageId), Outstanding>,
     deferred: VecDeque<Deferred>,
-    pings: BTreeMap<u64, (Instant, Reply<Pong>)>,
+    pings: BTreeMap<u64, (Instant, Reply<Result<Pong, Error>>)>,
     joining: Vec<Reply<Result<(), Error>>>,
     joined: bool,
     /// Until we have joined: whom rendezvous named, and the hubs that say they aren't there (any more).
@@ -155,11 +156,19 @@ impl NetPlane {
             if self.leaving.as_ref().is_some_and(|(until, _)| now >= *until) {
                 break;
             }
+            let deadline = self.poll_timeout();
+            // QUIC's pacer lets a burst go at a time; at a high rate the next one is due as soon as this one
+            // is out, long before a timer could fire.
+            more |= self.parts.driver.has_sent() && deadline.is_some_and(|at| at <= time::now());
+            let until = match deadline {
+                _ if more => Until::Now,
+                Some(deadline) => Until::Deadline(deadline),
+                None => Until::Woken,
+            };
             if more {
-                // There will be no wait that lets the other tasks of this plane and its poller run.
+                // No wait lets the other tasks of this plane and its poller run.
                 rt::task::yield_now().await;
             }
-            let deadline = self.poll_timeout();
             let open = !self.parts.transport.is_full();
             rt::select! {
                 next = self.parts.commands.recv(), if open => match next {
@@ -167,7 +176,7 @@ impl NetPlane {
                     // Every handle is gone: nobody could ask for anything any more.
                     None => break,
                 },
-                () = self.parts.driver.wait(deadline) => {}
+                () = self.parts.driver.wait(until) => {}
             }
         }
         self.parts.bus.close();
@@ -234,7 +243,9 @@ impl NetPlane {
                 let _ = reply.send(transport.join_group(&group).map_err(Error::from));
             }
             NetCommand::LeaveGroup { group } => transport.leave_group(&group),
-            NetCommand::Connect { peer } => transport.connect(now, peer),
+            NetCommand::Connect { peer, reply } => {
+                let _ = reply.send(transport.connect(now, peer).map_err(Error::from));
+            }
             NetCommand::Ping { peer, reply } => self.ping(now, peer, reply),
             NetCommand::Members { reply } => {
                 let _ = reply.send(self.members());
@@ -275,6 +286,10 @@ impl NetPlane {
     /// Gives a message to the transport; gives it back if its budget is full.
     fn try_message(&mut self, now: Instant, message: Deferred) -> Option<Deferred> {
         let Deferred { to, priority, kind, body, reply } = message;
+        if let Err(error) = self.parts.transport.connect(now, to) {
+            self.message_failed(to, Outstanding { kind, reply }, error.into());
+            return None;
+        }
         match self.parts.transport.send_message(now, to, priority, kind, body.clone()) {
             Ok(id) => {
                 self.sent.insert((to, id), Outstanding { kind, reply });
@@ -354,7 +369,11 @@ impl NetPlane {
         let datagrams = self.parts.transport.take_datagrams();
         if !datagrams.is_empty() {
             let count = datagrams.len() as u64;
-            if self.parts.datagrams.try_send(datagrams).is_err() {
+            let bytes = datagram_bytes(&datagrams);
+            if !self.parts.waiting.datagrams.take(bytes) {
+                self.stats.application_dropped += count;
+            } else if self.parts.datagrams.try_send(datagrams).is_err() {
+                self.parts.waiting.datagrams.give(bytes);
                 self.stats.application_dropped += count;
             }
         }
@@ -388,7 +407,11 @@ impl NetPlane {
                 self.parts.detector.handle_message(now, peer, Via::Reliable, &body);
             }
             Event::Message { peer, kind: kind::APPLICATION, body } => {
-                if self.parts.messages.try_send((peer, body)).is_err() {
+                let bytes = body.len();
+                if !self.parts.waiting.messages.take(bytes) {
+                    self.stats.application_dropped += 1;
+                } else if self.parts.messages.try_send((peer, body)).is_err() {
+                    self.parts.waiting.messages.give(bytes);
                     self.stats.application_dropped += 1;
                 }
             }
@@ -422,7 +445,7 @@ impl NetPlane {
                 if let Some((begun, reply)) = self.pings.remove(&nonce) {
                     let path = self.parts.transport.path(&peer);
                     let rtt = now.saturating_duration_since(begun);
-                    let _ = reply.send(Pong { rtt, direct: path.direct, addr: path.addr });
+                    let _ = reply.send(Ok(Pong { rtt, direct: path.direct, addr: path.addr }));
                 }
             }
             Event::HubUp { hub } => {
@@ -512,7 +535,10 @@ impl NetPlane {
                 self.view_complete = true;
                 self.finish_joining();
             }
-            Member::WantSession { peer } => self.parts.transport.connect(now, peer),
+            Member::WantSession { peer } => {
+                // A peer that is refused fails its probe.
+                let _ = self.parts.transport.connect(now, peer);
+            }
             Member::Isolated(isolated) => self.parts.bus.send(&NodeEvent::Isolated(isolated)),
             Member::Reclaimed(peer) => self.parts.transport.forget(now, &peer),
             Member::AnnounceDue => self.announce(now),
@@ -590,14 +616,19 @@ impl NetPlane {
         }
     }
 
-    fn ping(&mut self, now: Instant, peer: PublicKey, reply: Reply<Pong>) {
+    fn ping(&mut self, now: Instant, peer: PublicKey, reply: Reply<Result<Pong, Error>>) {
         if self.pings.len() >= PINGS {
-            // Dropping the reply tells the caller.
+            let _ = reply.send(Err(Error::Busy("too many pings are under way")));
             return;
         }
         let nonce = self.rng.next_u64();
-        if self.parts.transport.echo(now, peer, nonce).is_ok() {
-            self.pings.insert(nonce, (now, reply));
+        match self.parts.transport.echo(now, peer, nonce) {
+            Ok(_) => {
+                self.pings.insert(nonce, (now, reply));
+            }
+            Err(error) => {
+                let _ = reply.send(Err(error.into()));
+            }
         }
     }
 

@@ -26,7 +26,7 @@ use crate::net::candidates::{Gathered, candidates};
 use crate::net::hub_client::{DownReason, HubCommand, HubEvent};
 use crate::net::relay::CloseReason;
 use crate::net::rendezvous::{PublishResult, Record};
-use crate::net::route::{Route, Routes};
+use crate::net::route::Route;
 use crate::net::securedgram::{self, Endpoint, Received, Source};
 use crate::net::stun;
 use crate::rt::Rng;
@@ -196,7 +196,7 @@ impl Transport {
             }
             // The way will come: by a hub, or with the echo that proves an address.
             Err(securedgram::SealError::NoSession | securedgram::SealError::NoRoute) => {
-                self.connect(now, peer);
+                self.connect(now, peer)?;
                 self.waiting.push(now, peer, channel, Bytes::copy_from_slice(body));
                 Ok(Sent::Waiting)
             }
@@ -217,7 +217,8 @@ impl Transport {
         body: Bytes,
     ) -> Result<MessageId, reliable::SendError> {
         let id = self.reliable.send(now, peer, priority, kind, body)?;
-        self.connect(now, peer);
+        // Who wants to know whether a session is allowed has called it before.
+        let _ = self.connect(now, peer);
         Ok(id)
     }
 
@@ -260,13 +261,19 @@ impl Transport {
     }
 
     /// Begins a session with `peer`, if there is none.
-    pub fn connect(&mut self, now: Instant, peer: PublicKey) {
+    ///
+    /// # Errors
+    /// [`SendError::Oneself`] and [`SendError::Refused`].
+    pub fn connect(&mut self, now: Instant, peer: PublicKey) -> Result<(), SendError> {
         if peer == self.local {
-            return;
+            return Err(SendError::Oneself);
         }
         self.meet(now, peer);
-        // A peer that isn't allowed, or one too many: the send that needs the session says so.
-        let _ = self.endpoint.connect(now, &peer);
+        self.endpoint.connect(now, &peer).map_err(|_| {
+            // Not allowed, or one too many: whoever is refused takes no place here.
+            self.peers.remove(&peer);
+            SendError::Refused
+        })
     }
 
     /// A peer that is new here can be reached through the hubs that are up.
@@ -606,7 +613,7 @@ impl Transport {
                 for packet in plain.chunks(segment.unwrap_or(plain.len()).max(1)) {
                     // Without a session the packet is lost, and QUIC sends it again.
                     if self.seal_and_send(now, peer, channel::RELIABLE, packet).is_err() {
-                        self.connect(now, peer);
+                        let _ = self.connect(now, peer);
                     }
                 }
                 moved = true;
@@ -701,15 +708,25 @@ impl Transport {
         channel: u8,
         body: &[u8],
     ) -> Result<(), securedgram::SealError> {
-        let mut sealed = std::mem::take(&mut self.sealed);
+        let (outbox, sealed) = (&mut self.outbox, &mut self.sealed);
         sealed.clear();
-        let routes: Result<Routes, _> = self.endpoint.seal(now, &peer, channel, body, &mut sealed);
-        if let Ok(routes) = routes {
+        let mut in_place = false;
+        let routes = self.endpoint.seal_into(now, &peer, channel, body, |routes, len| match routes.first() {
+            Some(Route::Direct(addr)) if routes.len() == 1 => {
+                in_place = true;
+                outbox.begin(addr, len)
+            }
+            _ => sealed,
+        });
+        if in_place {
+            self.outbox.commit();
+        } else if let Ok(routes) = routes {
+            let sealed = std::mem::take(&mut self.sealed);
             for route in routes.iter() {
                 self.route(route, Some(peer), &sealed);
             }
+            self.sealed = sealed;
         }
-        self.sealed = sealed;
         routes.map(|_| ())
     }
 

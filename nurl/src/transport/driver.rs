@@ -51,6 +51,17 @@ enum Woke {
     Work,
 }
 
+/// How long [`Driver::wait`] waits for a source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Until {
+    /// It only looks. A deadline that has passed is not the same: timers wake at whole milliseconds.
+    Now,
+    /// Not longer than this.
+    Deadline(Instant),
+    /// As long as it takes.
+    Woken,
+}
+
 /// The sockets and connections of one seam.
 pub struct Driver {
     sockets: Vec<UdpSocket>,
@@ -63,6 +74,7 @@ pub struct Driver {
     metas: [RecvMeta; BUFFERS],
     /// The socket whose kernel buffer is full.
     blocked: Option<usize>,
+    sent: bool,
     woke: Option<Woke>,
 }
 
@@ -118,6 +130,7 @@ impl Driver {
             buffer: vec![0; BUFFER_BYTES * BUFFERS],
             metas: [RecvMeta::default(); BUFFERS],
             blocked: None,
+            sent: false,
             woke: None,
         })
     }
@@ -127,9 +140,9 @@ impl Driver {
         self.sockets.iter().filter_map(|socket| socket.local_addr().ok()).collect()
     }
 
-    /// Waits until a source has something, a socket can be written to again, or `deadline` comes. Cancel
-    /// safe: what was taken from a source is kept for the next turn.
-    pub async fn wait(&mut self, deadline: Option<Instant>) {
+    /// Waits until a source has something, a socket can be written to again, or `until` comes. Cancel safe:
+    /// what was taken from a source is kept for the next turn.
+    pub async fn wait(&mut self, until: Until) {
         if self.woke.is_some() {
             return;
         }
@@ -162,9 +175,10 @@ impl Driver {
             }
         };
         let timer = async {
-            match deadline {
-                Some(deadline) => time::sleep_until(deadline).await,
-                None => std::future::pending().await,
+            match until {
+                Until::Now => {}
+                Until::Deadline(deadline) => time::sleep_until(deadline).await,
+                Until::Woken => std::future::pending().await,
             }
         };
         let mut readable = pin!(readable);
@@ -189,6 +203,7 @@ impl Driver {
     /// something for the next turn.
     pub fn turn(&mut self, core: &mut Transport, now: Instant) -> bool {
         let mut more = false;
+        self.sent = false;
         match self.woke.take() {
             Some(Woke::Udp(filled)) => self.take_datagrams(core, now, &filled),
             Some(Woke::Hub(at, events)) => self.take_hub_events(core, now, at, events),
@@ -214,6 +229,11 @@ impl Driver {
         core.handle_timeout(now);
         self.flush(core, now);
         more
+    }
+
+    /// Whether a socket took anything since the last turn began.
+    pub fn has_sent(&self) -> bool {
+        self.sent
     }
 
     /// Sends what the core has to say, as far as the kernel and the hub queues take it.
@@ -287,7 +307,10 @@ impl Driver {
             };
             let sent = contents.len();
             match socket.try_send(&transmit) {
-                Ok(()) => core.outbox().advance(sent),
+                Ok(()) => {
+                    core.outbox().advance(sent);
+                    self.sent = true;
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.blocked = Some(at);
                     return;

@@ -33,12 +33,12 @@ pub(crate) struct Batch {
 }
 
 impl Batch {
-    fn takes(&self, destination: SocketAddr, len: usize, max_segments: usize) -> bool {
+    fn takes(&self, destination: SocketAddr, len: usize) -> bool {
         !self.closed
             && self.destination == destination
             && len <= self.segment
             && self.bytes.len() + len <= MAX_BATCH_BYTES
-            && self.bytes.len() / self.segment < max_segments
+            && self.bytes.len() / self.segment < MAX_SEGMENTS
     }
 }
 
@@ -48,6 +48,8 @@ pub(crate) struct Outbox {
     batches: VecDeque<Batch>,
     spare: Vec<Vec<u8>>,
     bytes: usize,
+    /// Where the datagram begins that is being appended to the last batch.
+    begun: usize,
 }
 
 impl Outbox {
@@ -58,36 +60,34 @@ impl Outbox {
 
     /// Queues a copy of `datagram`.
     pub(crate) fn push(&mut self, destination: SocketAddr, datagram: &[u8]) {
-        self.with_buffer(destination, datagram.len(), |buffer| buffer.extend_from_slice(datagram));
+        self.begin(destination, datagram.len()).extend_from_slice(datagram);
+        self.commit();
     }
 
-    /// Lets `write` append one datagram of `len` bytes to the right batch; if it appends another number of
-    /// bytes, what it appended is discarded and `false` returned.
-    pub(crate) fn with_buffer(
-        &mut self,
-        destination: SocketAddr,
-        len: usize,
-        write: impl FnOnce(&mut Vec<u8>),
-    ) -> bool {
-        let fits = self.batches.back().is_some_and(|batch| batch.takes(destination, len, MAX_SEGMENTS));
+    /// The buffer to which one datagram of `len` bytes has to be appended; [`commit`](Outbox::commit) follows.
+    pub(crate) fn begin(&mut self, destination: SocketAddr, len: usize) -> &mut Vec<u8> {
+        let fits = self.batches.back().is_some_and(|batch| batch.takes(destination, len));
         if !fits {
             let bytes = self.spare.pop().unwrap_or_default();
             self.batches.push_back(Batch { destination, bytes, segment: len.max(1), closed: false });
         }
         let batch = self.batches.back_mut().expect("just ensured");
-        let before = batch.bytes.len();
-        write(&mut batch.bytes);
-        if batch.bytes.len() != before + len || len == 0 {
-            batch.bytes.truncate(before);
-            if before == 0 {
-                let batch = self.batches.pop_back().expect("just ensured");
-                self.keep(batch.bytes);
-            }
-            return false;
+        self.begun = batch.bytes.len();
+        &mut batch.bytes
+    }
+
+    /// Takes what was appended since [`begin`](Outbox::begin) for one datagram; nothing is no datagram.
+    pub(crate) fn commit(&mut self) {
+        let Some(batch) = self.batches.back_mut() else { return };
+        let len = batch.bytes.len() - self.begun;
+        if len > 0 {
+            batch.closed = len < batch.segment;
+            self.bytes += len;
+        } else if batch.bytes.is_empty()
+            && let Some(batch) = self.batches.pop_back()
+        {
+            self.keep(batch.bytes);
         }
-        batch.closed = len < batch.segment;
-        self.bytes += len;
-        true
     }
 
     /// The batch to send next.
@@ -177,12 +177,16 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_write_leaves_nothing_behind() {
+    fn what_was_begun_and_not_written_leaves_nothing_behind() {
         let mut outbox = Outbox::default();
-        assert!(!outbox.with_buffer(to(1), 10, |_| {}));
+        outbox.begin(to(1), 10);
+        outbox.commit();
         assert!(outbox.batches.is_empty());
         outbox.push(to(1), &[1; 10]);
-        assert!(!outbox.with_buffer(to(1), 10, |buffer| buffer.extend_from_slice(&[2; 3])));
-        assert_eq!(outbox.front().unwrap().bytes, [1; 10]);
+        outbox.begin(to(1), 10);
+        outbox.commit();
+        outbox.push(to(1), &[2; 10]);
+        assert_eq!(shape(&outbox), [(1, 10, 20)]);
+        assert_eq!(outbox.bytes, 20);
     }
 }

@@ -258,6 +258,10 @@ pub(crate) struct WordcountArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  nurl status --mesh TICKET
+  nurl status --mesh TICKET --json | jq '.members[] | [.key, .path]'")]
 pub(crate) struct StatusArgs {
     #[command(flatten)]
     pub(crate) mesh: MeshArgs,
@@ -269,6 +273,10 @@ pub(crate) struct StatusArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  nurl ping --mesh TICKET nurl1k0ff…
+  nurl ping --mesh TICKET k0ff -c 100 --interval 100ms")]
 pub(crate) struct PingArgs {
     #[command(flatten)]
     pub(crate) mesh: MeshArgs,

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use indicatif::ProgressBar;
 use nurl::compute::handlers::{count_parts, decode_counts, merge};
 use nurl::membership::State;
 use nurl::node::Role;
@@ -145,6 +146,7 @@ struct Worker {
 
 struct Demo<'a> {
     out: Out,
+    bar: ProgressBar,
     args: &'a DemoArgs,
     workers: Vec<Worker>,
     /// Tasks that a worker has accepted and that are unfinished.
@@ -167,6 +169,7 @@ impl Demo<'_> {
         out.note(&format!("hub at {}", ready["addr"].as_str().unwrap_or_default()));
         let mut demo = Demo {
             out,
+            bar: ProgressBar::hidden(),
             args,
             workers: Vec::new(),
             holding: BTreeMap::new(),
@@ -225,6 +228,7 @@ impl Demo<'_> {
     async fn work(&mut self, node: &Node, jobs: Vec<Job>) -> Result<(), Failure> {
         let total = jobs.len();
         let bar = self.out.progress(total, "counting words");
+        self.bar = bar.clone();
         // At most half of them at a time: after a third of the results there are still some to be accepted.
         let mut course = run_all(node, "wordcount", jobs, WINDOW.min(total.div_ceil(2)), LIFE);
         while let Some(update) = course.recv().await {
@@ -293,7 +297,8 @@ impl Demo<'_> {
         worker.killed = true;
         let held = self.holding.get(&by).cloned().unwrap_or_default();
         self.out.line(&Line::Killed { worker: by.to_string(), holding: held.len() }, || None);
-        self.out.note(&format!("killed {} while it held {} tasks", by.short(), held.len()));
+        let out = self.out;
+        self.bar.suspend(|| out.note(&format!("killed {} while it held {} tasks", by.short(), held.len())));
         self.done.killed = Some(1);
         self.victim = Some((by, held));
         Ok(())

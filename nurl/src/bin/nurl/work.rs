@@ -207,17 +207,9 @@ pub(crate) async fn map(args: MapArgs, out: Out) -> Result<(), Failure> {
                 reassigned += usize::from(*attempts > 1);
                 if let Err(error) = outcome {
                     failed += 1;
-                    out.note(&format!("{}: {error}", sources[next]));
                     first_error = first_error.or_else(|| Some(job_failure(error)));
                 }
-                if out.json {
-                    out.line(&result_line(Some(next), Some(sources[next].clone()), &update), || None);
-                } else if let Ok(bytes) = outcome {
-                    out.raw(bytes);
-                    if !bytes.ends_with(b"\n") {
-                        out.raw(b"\n");
-                    }
-                }
+                bar.suspend(|| show_result(next, &sources[next], &update, out));
                 next += 1;
             }
         }
@@ -235,6 +227,23 @@ pub(crate) async fn map(args: MapArgs, out: Out) -> Result<(), Failure> {
         }
     })
     .await
+}
+
+fn show_result(index: usize, source: &str, update: &Update, out: Out) {
+    if out.json {
+        out.line(&result_line(Some(index), Some(source.to_owned()), update), || None);
+        return;
+    }
+    match update {
+        Update::Ended { outcome: Ok(bytes), .. } => {
+            out.raw(bytes);
+            if !bytes.ends_with(b"\n") {
+                out.raw(b"\n");
+            }
+        }
+        Update::Ended { outcome: Err(error), .. } => out.note(&format!("{source}: {error}")),
+        Update::Accepted { .. } | Update::Refused { .. } => {}
+    }
 }
 
 /// `nurl wordcount`.

@@ -32,7 +32,7 @@ pub use register::{LwwRegister, MAX_PARKED, MAX_REGISTER_BYTES};
 pub use set::{MAX_ELEMENT_BYTES, OrSet};
 pub use value::{DIGEST_LEN, Digest, Kind, Value};
 
-/// The encoded size above which a local write is refused. Half of [`MAX_STATE_BYTES`], so that two sides of a
+/// The encoded size above which a local write is refused. A quarter of [`MAX_STATE_BYTES`], so that the sides of a
 /// partition that both fill up can still merge.
 pub const MAX_WRITE_BYTES: usize = 256 * 1024;
 

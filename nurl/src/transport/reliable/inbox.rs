@@ -1,6 +1,6 @@
 //! Received messages of one connection, until they are complete.
 //!
-//! A message holds the chunks in which it arrived, never a buffer of the announced length: what a peer
+//! A message's buffer grows with what has arrived and is never of the announced length before: what a peer
 //! announces costs nothing, only what it sends does. A message of one chunk is handed on without a copy.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use quinn_proto::{Connection, ReadError, StreamId};
 
-use super::limits::{MAX_INCOMPLETE_BYTES, MAX_MESSAGE_BYTES, SMALL_CHUNK_BYTES};
+use super::limits::{MAX_INCOMPLETE_BYTES, MAX_MESSAGE_BYTES};
 use super::wire::{HEADER_BYTES, parse_header};
 
 /// What a peer did that no honest one does. The connection ends.
@@ -27,9 +27,10 @@ pub(super) enum Violation {
 struct Incoming {
     header: [u8; HEADER_BYTES],
     header_len: usize,
-    parts: Vec<Bytes>,
-    /// Small chunks are gathered here; it follows `parts`.
-    tail: Vec<u8>,
+    /// What has arrived; its capacity grows with it and is never more than twice that.
+    body: Vec<u8>,
+    /// The body, if it came as one chunk.
+    whole: Option<Bytes>,
     received: usize,
     /// Whether its length is in the inbox's `announced`.
     counted: bool,
@@ -53,34 +54,26 @@ impl Incoming {
             return Err(Violation::WrongLength);
         }
         self.received += chunk.len();
-        if chunk.len() == length || chunk.len() >= SMALL_CHUNK_BYTES {
-            if !self.tail.is_empty() {
-                self.parts.push(Bytes::from(std::mem::take(&mut self.tail)));
-            }
-            self.parts.push(chunk);
-        } else {
-            self.tail.extend_from_slice(&chunk);
+        if chunk.len() == length {
+            self.whole = Some(chunk);
+            return Ok(());
         }
+        let wanted = self.body.len() + chunk.len();
+        if wanted > self.body.capacity() {
+            // Doubling, but not beyond the announced end: the body is handed on as it is.
+            let capacity = wanted.max(2 * self.body.len()).min(length);
+            self.body.reserve_exact(capacity - self.body.len());
+        }
+        self.body.extend_from_slice(&chunk);
         Ok(())
     }
 
-    fn finish(mut self) -> Result<(u8, Bytes), Violation> {
+    fn finish(self) -> Result<(u8, Bytes), Violation> {
         if self.length() != Some(self.received) {
             return Err(Violation::WrongLength);
         }
         let kind = parse_header(&self.header).0;
-        if self.parts.is_empty() {
-            return Ok((kind, Bytes::from(self.tail)));
-        }
-        if self.parts.len() == 1 && self.tail.is_empty() {
-            return Ok((kind, self.parts.remove(0)));
-        }
-        let mut body = Vec::with_capacity(self.received);
-        for part in self.parts.drain(..) {
-            body.extend_from_slice(&part);
-        }
-        body.extend_from_slice(&self.tail);
-        Ok((kind, Bytes::from(body)))
+        Ok((kind, self.whole.unwrap_or_else(|| Bytes::from(self.body))))
     }
 }
 

@@ -19,7 +19,8 @@ use super::congestion::CubicFactory;
 use super::crypto::{NoTokens, Plain, ResetKey};
 use super::inbox::Inbox;
 use super::limits::{
-    BATCH_DATAGRAMS, CONNECTION_WINDOW_BYTES, DATAGRAM_BYTES, INITIAL_RTT, MAX_STREAMS, STREAM_WINDOW_BYTES,
+    BATCH_DATAGRAMS, CONNECTION_WINDOW_BYTES, DATAGRAM_BYTES, INITIAL_RTT, MAX_STREAMS, PACKET_THRESHOLD,
+    STREAM_WINDOW_BYTES,
 };
 use super::wire::{CID_BYTES, Cid, Datagram};
 use crate::rt::Rng;
@@ -69,6 +70,7 @@ impl Settings {
             .max_concurrent_bidi_streams(0u32.into())
             .max_concurrent_uni_streams(MAX_STREAMS.into())
             .max_idle_timeout(None)
+            .packet_threshold(PACKET_THRESHOLD)
             .keep_alive_interval(None)
             .stream_receive_window(STREAM_WINDOW_BYTES.into())
             .receive_window(CONNECTION_WINDOW_BYTES.into())

@@ -138,6 +138,23 @@ impl Endpoint {
         body: &[u8],
         out: &mut Vec<u8>,
     ) -> Result<Routes, SealError> {
+        self.seal_into(now, peer, channel, body, |_, _| out)
+    }
+
+    /// As [`seal`](Endpoint::seal), but asks for the buffer when the routes and the frame's length are known,
+    /// so that bulk is sealed right where it is sent from. An error may follow nevertheless, with nothing
+    /// appended.
+    ///
+    /// # Errors
+    /// As [`seal`](Endpoint::seal).
+    pub fn seal_into<'a>(
+        &mut self,
+        now: Instant,
+        peer: &PublicKey,
+        channel: u8,
+        body: &[u8],
+        place: impl FnOnce(&Routes, usize) -> &'a mut Vec<u8>,
+    ) -> Result<Routes, SealError> {
         self.now = now;
         if body.len() > self.max_body_bytes {
             self.stats.seal_too_large += 1;
@@ -153,14 +170,13 @@ impl Endpoint {
             self.begin_unless_answered(now, slot);
             return Err(SealError::NoSession);
         };
-        let start = out.len();
         let len = crate::net::session::OVERHEAD + 1 + body.len();
         let routes = peer.paths.routes().filter(|route| peer.paths.may_send(route, len));
         if routes.is_empty() {
             self.stats.seal_no_route += 1;
             return Err(SealError::NoRoute);
         }
-        if live.session.seal(now, &[channel], body, out).is_err() {
+        if live.session.seal(now, &[channel], body, place(&routes, len)).is_err() {
             self.stats.seal_no_session += 1;
             self.close_slot(now, slot, CloseReason::Expired);
             self.begin(now, slot);
@@ -168,7 +184,7 @@ impl Endpoint {
         }
         self.stats.frames_sealed += 1;
         let due = live.session.is_spent() || peer.rekey_timer.is_some_and(|at| now >= at);
-        peer.paths.on_sent(now, out.len() - start, true);
+        peer.paths.on_sent(now, len, true);
         peer.unanswered_since.get_or_insert(now);
         peer.last_app = Some(now);
         if due && peer.attempt.is_none() {

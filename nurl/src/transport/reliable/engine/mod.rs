@@ -28,6 +28,8 @@ struct Opening {
 #[derive(Default)]
 struct Peer {
     boot: Option<u64>,
+    /// The name of this process and the peer's, known as soon as its boot is.
+    pair: Option<Pair>,
     outbox: Outbox,
     link: Option<Link>,
     /// As server: the client's newest attempt that was accepted.
@@ -176,7 +178,10 @@ impl Reliable {
             }
             None => {}
         }
-        self.peers.entry(peer).or_default().boot = Some(peer_boot);
+        let (ours, theirs) = ((&self.local, self.boot), (&peer, peer_boot));
+        let pair = if self.is_client(&peer) { Pair::new(ours, theirs) } else { Pair::new(theirs, ours) };
+        let entry = self.peers.entry(peer).or_default();
+        (entry.boot, entry.pair) = (Some(peer_boot), Some(pair));
         self.service(now, peer);
     }
 
@@ -372,9 +377,7 @@ impl Reliable {
 
     /// The name of this process and the peer's, if the peer's boot is known.
     fn pair(&self, peer: &PublicKey) -> Option<Pair> {
-        let boot = self.peers.get(peer)?.boot?;
-        let (ours, theirs) = ((&self.local, self.boot), (peer, boot));
-        Some(if self.is_client(peer) { Pair::new(ours, theirs) } else { Pair::new(theirs, ours) })
+        self.peers.get(peer)?.pair
     }
 
     /// Whether the peer is in the table or has room there.

@@ -1,0 +1,206 @@
+//! Bad input: one line that says what to do, the documented exit code, nothing lost, never a panic.
+
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use nurl::mesh::MeshSecret;
+use nurl::{PublicKey, Ticket};
+
+use crate::harness::{hub, run, worker};
+
+#[test]
+fn a_text_that_is_no_ticket_is_a_usage_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let hub = hub(dir.path());
+    let mut mistyped = hub.ticket.clone();
+    let last = mistyped.pop().unwrap();
+    mistyped.push(if last == 'q' { 'p' } else { 'q' });
+    run(&["status", "--mesh", "nurlmesh1"], None, b"").failed(2, &["not a ticket"]);
+    run(&["status", "--mesh", &mistyped], None, b"").failed(2, &["mistyped", "nurl hub"]);
+    run(&["status", "--mesh", &hub.ticket[..60]], None, b"").failed(2, &["mistyped"]);
+    run(&["status", "--mesh", "/no/such/file"], None, b"").failed(8, &["/no/such/file", "nurlmesh1"]);
+    let file = dir.path().join("file");
+    std::fs::write(&file, b"\xff\xfe").unwrap();
+    run(&["status", "--mesh", file.to_str().unwrap()], None, b"").failed(2, &["not a ticket"]);
+    // None at all is clap's to say.
+    assert_eq!(run(&["status"], None, b"").code, Some(2));
+}
+
+#[test]
+fn a_mesh_that_the_hub_does_not_serve_is_refused_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let (hub, other) = (hub(&dir.path().join("one")), hub(&dir.path().join("two")));
+    let mut ticket: Ticket = other.ticket.parse().unwrap();
+    ticket.hubs = hub.ticket.parse::<Ticket>().unwrap().hubs;
+    let text = ticket.to_text().unwrap();
+    for command in [&["status"][..], &["submit", "--kind", "echo"], &["worker"]] {
+        let ended = run(command, Some(&text), b"");
+        ended.failed(4, &["unknown-namespace", &hub.addr]);
+        assert!(ended.took < Duration::from_secs(8), "{:?}", ended.took);
+    }
+}
+
+#[test]
+fn another_hub_key_than_the_tickets_is_refused_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let hub = hub(dir.path());
+    let mut ticket: Ticket = hub.ticket.parse().unwrap();
+    ticket.hubs[0].key = PublicKey::from_bytes([9; 32]);
+    let ended = run(&["status"], Some(&ticket.to_text().unwrap()), b"");
+    ended.failed(4, &["refused", "key"]);
+    assert!(ended.took < Duration::from_secs(8), "{:?}", ended.took);
+}
+
+#[test]
+fn a_secret_that_is_no_longer_accepted_is_refused_within_the_limit() {
+    let dir = tempfile::tempdir().unwrap();
+    let hub = hub(dir.path());
+    let worker = worker(&hub.ticket, &[]);
+    let mut ticket: Ticket = hub.ticket.parse().unwrap();
+    ticket.current = MeshSecret::from_bytes([7; 32]);
+    let text = ticket.to_text().unwrap();
+    for command in [&["status", "--join", "2s"][..], &["submit", "--kind", "echo", "--join", "2s"]] {
+        let ended = run(command, Some(&text), b"");
+        ended.failed(4, &["no member accepts us", "secret"]);
+        assert!(ended.took < Duration::from_secs(10), "{:?}", ended.took);
+    }
+    // The mesh has not noticed anything.
+    assert_eq!(run(&["submit", "--kind", "echo"], Some(&hub.ticket), b"x").succeeded().text(), "x");
+    drop(worker);
+}
+
+#[test]
+fn a_hub_that_is_down_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut hub = hub(dir.path());
+    hub.process.kill();
+    for command in [&["status", "--join", "1s"][..], &["worker", "--join", "1s"]] {
+        run(command, Some(&hub.ticket), b"").failed(3, &["no hub answers", &hub.addr]);
+    }
+    let json = run(&["status", "--join", "1s", "--json"], Some(&hub.ticket), b"").events();
+    assert_eq!((&json[0]["event"], &json[0]["code"]), (&"error".into(), &3.into()));
+}
+
+#[test]
+fn a_port_in_use_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let hub = hub(dir.path());
+    let state = dir.path().join("other");
+    let args = ["hub", "--listen", &hub.addr, "--state", state.to_str().unwrap()];
+    run(&args, None, b"").failed(8, &[&hub.addr, "in use", "another"]);
+    let args = ["worker", "--listen", &hub.addr];
+    run(&args, Some(&hub.ticket), b"").failed(8, &[&hub.addr, "in use", "--listen"]);
+}
+
+#[test]
+fn files_that_cannot_be_read_are_named_and_nothing_is_submitted() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().to_str().unwrap();
+    let large = dir.path().join("large");
+    std::fs::File::create(&large).unwrap().set_len(17 << 20).unwrap();
+    let large = large.to_str().unwrap();
+    // No hub is there: a file is looked at first.
+    let ticket = nurl::Ticket::generate(
+        nurl::mesh::Hub { key: PublicKey::from_bytes([9; 32]), addr: "127.0.0.1:1".into() },
+        &mut nurl::rt::rng("test"),
+    );
+    let text = ticket.to_text().unwrap();
+    let run = |args: &[&str]| run(args, Some(&text), b"");
+    run(&["submit", "--kind", "echo", "--payload", "/no/such"]).failed(8, &["/no/such", "No such file"]);
+    run(&["submit", "--kind", "echo", "--payload", folder]).failed(8, &[folder, "directory"]);
+    run(&["submit", "--kind", "echo", "--payload", large]).failed(2, &[large, "16744445 bytes"]);
+    run(&["map", "--kind", "echo", "/no/such"]).failed(8, &["/no/such"]);
+    run(&["wordcount", "/no/such"]).failed(8, &["/no/such"]);
+    run(&["worker", "--key", "/no/such/key"]).failed(8, &["/no/such/key"]);
+    run(&["worker", "--state", "/proc/no"]).failed(8, &["/proc/no", "--state"]);
+    let hub = ["hub", "--listen", "127.0.0.1:0", "--state", "/proc/no"];
+    run(&hub).failed(8, &["/proc/no", "--state"]);
+}
+
+#[test]
+fn a_payload_from_a_pipe_is_bounded_too() {
+    let ticket = nurl::Ticket::generate(
+        nurl::mesh::Hub { key: PublicKey::from_bytes([9; 32]), addr: "127.0.0.1:1".into() },
+        &mut nurl::rt::rng("test"),
+    );
+    let text = ticket.to_text().unwrap();
+    let large = vec![0; 17 << 20];
+    run(&["submit", "--kind", "echo"], Some(&text), &large).failed(2, &["16744445 bytes"]);
+    run(&["map", "--kind", "echo"], Some(&text), &large).failed(2, &["line 1"]);
+}
+
+#[test]
+fn a_key_file_is_never_overwritten() {
+    let dir = tempfile::tempdir().unwrap();
+    let (good, bad) = (dir.path().join("good"), dir.path().join("bad"));
+    let (good, bad) = (good.to_str().unwrap(), bad.to_str().unwrap());
+    let made = run(&["key", "new", good], None, b"").succeeded();
+    let bytes = std::fs::read(good).unwrap();
+    run(&["key", "new", good], None, b"").failed(8, &[good, "never overwritten"]);
+    assert_eq!(std::fs::read(good).unwrap(), bytes);
+    let shown = run(&["key", "show", good, "--json"], None, b"").succeeded().events();
+    assert_eq!(shown[0]["key"], made.text().trim());
+
+    std::fs::write(bad, "my diary\n").unwrap();
+    run(&["key", "show", bad], None, b"").failed(8, &[bad, "not a key"]);
+    let hub = hub(dir.path());
+    run(&["worker", "--key", bad], Some(&hub.ticket), b"").failed(8, &[bad, "not a key"]);
+    assert_eq!(std::fs::read(bad).unwrap(), b"my diary\n");
+    // Nor a hub's: a hub with another key would be another hub.
+    drop(hub);
+    std::fs::write(dir.path().join("hub/key"), "my diary\n").unwrap();
+    let state = dir.path().join("hub");
+    let args = ["hub", "--listen", "127.0.0.1:0", "--state", state.to_str().unwrap()];
+    run(&args, None, b"").failed(8, &["hub/key", "not a key"]);
+    assert_eq!(std::fs::read(state.join("key")).unwrap(), b"my diary\n");
+}
+
+#[test]
+fn arguments_that_make_no_sense_are_usage_errors() {
+    let dir = tempfile::tempdir().unwrap();
+    let hub = hub(dir.path());
+    let mesh = Some(hub.ticket.as_str());
+    run(&["worker", "--handler", "no-command"], mesh, b"").failed(2, &["KIND=COMMAND"]);
+    run(&["worker", "--handler", "k='open"], mesh, b"").failed(2, &["quote"]);
+    run(&["submit", "--kind", ""], mesh, b"").failed(2, &["kind"]);
+    run(&["submit", "--kind", "echo", "--timeout", "0"], mesh, b"").failed(2, &["life"]);
+    run(&["hub", "--namespace", "abc"], None, b"").failed(2, &["--namespace"]);
+    for args in [&["frobnicate"][..], &["hub", "--advertise", "no-port"], &["demo", "--workers", "1"]] {
+        assert_eq!(run(args, None, b"").code, Some(2), "{args:?}");
+    }
+}
+
+#[test]
+fn streams_that_are_closed_end_a_command_quietly() {
+    let dir = tempfile::tempdir().unwrap();
+    let hub = hub(dir.path());
+    let _worker = worker(&hub.ticket, &[]);
+    let exe = env!("CARGO_BIN_EXE_nurl");
+    let shell = |script: &str| {
+        let mut command = Command::new("bash");
+        command.args(["-c", &format!("set -o pipefail; {script}")]).env("NURL_MESH", &hub.ticket);
+        command.stdin(Stdio::null()).output().unwrap()
+    };
+    let headed = shell(&format!("seq 1 5000 | {exe} map --kind echo | head -n 1"));
+    assert_eq!(String::from_utf8_lossy(&headed.stdout), "1\n");
+    assert_eq!(String::from_utf8_lossy(&headed.stderr), "");
+    assert!(shell(&format!("{exe} submit --kind echo <&-")).status.success());
+    assert!(shell(&format!("{exe} map --kind echo <&-")).status.success());
+    assert!(shell(&format!("{exe} submit --kind echo --payload /dev/null >&-")).status.success());
+    let full = shell(&format!("echo lost | {exe} submit --kind echo > /dev/full"));
+    assert_eq!(full.status.code(), Some(8));
+    assert!(String::from_utf8_lossy(&full.stderr).contains("incomplete"));
+}
+
+#[test]
+fn help_shows_examples_and_exit_codes() {
+    let help = run(&["--help"], None, b"").succeeded();
+    for code in ["0", "1", "2", "3", "4", "5", "6", "7", "8", "130"] {
+        let documented = |line: &str| line.trim_start().starts_with(&format!("{code}  "));
+        assert!(help.text().lines().any(documented), "exit code {code} isn't in --help");
+    }
+    for command in ["hub", "worker", "submit", "map", "wordcount", "status", "ping", "demo"] {
+        let help = run(&[command, "--help"], None, b"").succeeded();
+        assert!(help.text().contains("Example"), "{command}");
+    }
+}

@@ -1,0 +1,233 @@
+//! Starts the command, reads what it says, and leaves nothing running.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::Path;
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// How long anything may take here. A busy machine needs seconds for what takes milliseconds.
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+
+fn command(args: &[&str], mesh: Option<&str>) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_nurl"));
+    command.args(args).env_remove("NURL_MESH").env_remove("NURL_LOG");
+    if let Some(mesh) = mesh {
+        command.env("NURL_MESH", mesh);
+    }
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// Reads a pipe to its end beside the test.
+fn collect(mut from: impl Read + Send + 'static) -> Receiver<Vec<u8>> {
+    let (done, bytes) = channel();
+    std::thread::spawn(move || {
+        let mut all = Vec::new();
+        let _ = from.read_to_end(&mut all);
+        let _ = done.send(all);
+    });
+    bytes
+}
+
+/// A command that has ended.
+pub(crate) struct Ended {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: Vec<u8>,
+    pub(crate) stderr: String,
+    pub(crate) took: Duration,
+}
+
+impl Ended {
+    pub(crate) fn text(&self) -> &str {
+        std::str::from_utf8(&self.stdout).expect("text on stdout")
+    }
+
+    /// Every line of stdout as JSON: anything else there is a defect.
+    pub(crate) fn events(&self) -> Vec<Value> {
+        let parse = |line| serde_json::from_str(line).unwrap_or_else(|_| panic!("not JSON: {line}"));
+        self.text().lines().map(parse).collect()
+    }
+
+    #[track_caller]
+    pub(crate) fn succeeded(self) -> Ended {
+        assert_eq!(self.code, Some(0), "stderr: {}", self.stderr);
+        self
+    }
+
+    /// It failed as documented: this code, and one line that holds these words.
+    #[track_caller]
+    pub(crate) fn failed(&self, code: i32, words: &[&str]) {
+        assert_eq!(self.code, Some(code), "stderr: {}", self.stderr);
+        assert_eq!(self.stderr.trim_end().lines().count(), 1, "more than one line: {}", self.stderr);
+        assert!(self.stderr.starts_with("nurl: "), "{}", self.stderr);
+        for word in words {
+            assert!(self.stderr.contains(word), "no {word:?} in: {}", self.stderr);
+        }
+    }
+}
+
+/// Runs a command to its end.
+#[track_caller]
+pub(crate) fn run(args: &[&str], mesh: Option<&str>, input: &[u8]) -> Ended {
+    let begun = Instant::now();
+    let mut child = command(args, mesh).spawn().expect("the command starts");
+    let (stdout, stderr) = (collect(child.stdout.take().unwrap()), collect(child.stderr.take().unwrap()));
+    // It may end before it has read everything.
+    let _ = child.stdin.take().unwrap().write_all(input);
+    let Ok(stdout) = stdout.recv_timeout(LIMIT) else {
+        let _ = child.kill();
+        panic!("{args:?} didn't end: {}", text(&stderr));
+    };
+    let status = child.wait().expect("it can be waited for");
+    Ended { code: status.code(), stdout, stderr: text(&stderr), took: begun.elapsed() }
+}
+
+fn text(pipe: &Receiver<Vec<u8>>) -> String {
+    String::from_utf8_lossy(&pipe.recv_timeout(LIMIT).unwrap_or_default()).into_owned()
+}
+
+/// A command that goes on, with its JSON lines. Dropping it kills it.
+pub(crate) struct Running {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    lines: Receiver<Value>,
+    stderr: Arc<Mutex<String>>,
+}
+
+impl Running {
+    pub(crate) fn start(args: &[&str], mesh: Option<&str>) -> Running {
+        let mut child = command(args, mesh).spawn().expect("the command starts");
+        let (to_test, lines) = channel();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        std::thread::spawn(move || {
+            for line in stdout.lines().map_while(Result::ok) {
+                let line = serde_json::from_str(&line).unwrap_or_else(|_| panic!("not JSON: {line}"));
+                let _ = to_test.send(line);
+            }
+        });
+        let stderr = Arc::new(Mutex::new(String::new()));
+        let (mut pipe, kept) = (BufReader::new(child.stderr.take().unwrap()), Arc::clone(&stderr));
+        std::thread::spawn(move || {
+            let mut line = String::new();
+            while pipe.read_line(&mut line).is_ok_and(|n| n > 0) {
+                kept.lock().unwrap().push_str(&std::mem::take(&mut line));
+            }
+        });
+        Running { stdin: child.stdin.take(), child, lines, stderr }
+    }
+
+    /// The next line that satisfies `wanted`; those before it are dropped.
+    #[track_caller]
+    pub(crate) fn wait_for(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let until = Instant::now() + LIMIT;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            match self.lines.recv_timeout(left) {
+                Ok(line) if wanted(&line) => return line,
+                Ok(_) => {}
+                Err(error) => panic!("no {what} ({error}); stderr: {}", self.stderr.lock().unwrap()),
+            }
+        }
+    }
+
+    #[track_caller]
+    pub(crate) fn event(&self, name: &str) -> Value {
+        self.wait_for(name, |line| line["event"] == name)
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn signal(&self, name: &str) {
+        signal(self.pid(), name);
+    }
+
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().expect("it can be killed");
+        self.child.wait().expect("it can be waited for");
+    }
+
+    /// Ends its standard input.
+    pub(crate) fn close_stdin(&mut self) {
+        self.stdin = None;
+    }
+
+    /// Waits for its end.
+    #[track_caller]
+    pub(crate) fn ended(&mut self) -> ExitStatus {
+        let until = Instant::now() + LIMIT;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("it can be waited for") {
+                return status;
+            }
+            assert!(Instant::now() < until, "it didn't end: {}", self.stderr.lock().unwrap());
+            std::thread::yield_now();
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    pub(crate) fn stderr(&self) -> String {
+        self.stderr.lock().unwrap().clone()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+pub(crate) fn signal(pid: u32, name: &str) {
+    let done = Command::new("sh").args(["-c", &format!("kill -{name} {pid}")]).status();
+    assert!(done.expect("sh starts").success());
+}
+
+/// A hub with its ticket.
+pub(crate) struct Hub {
+    pub(crate) process: Running,
+    pub(crate) ticket: String,
+    pub(crate) addr: String,
+}
+
+pub(crate) fn hub(state: &Path) -> Hub {
+    hub_at(state, "127.0.0.1:0")
+}
+
+pub(crate) fn hub_at(state: &Path, listen: &str) -> Hub {
+    let state = state.join("hub");
+    let args = ["hub", "--listen", listen, "--state", state.to_str().unwrap(), "--json", "--exit-with-stdin"];
+    let process = Running::start(&args, None);
+    let ready = process.event("ready");
+    let text = |field: &str| ready[field].as_str().unwrap_or_default().to_owned();
+    Hub { ticket: text("ticket"), addr: text("addr"), process }
+}
+
+/// A worker with its key.
+pub(crate) struct Worker {
+    pub(crate) process: Running,
+    pub(crate) key: String,
+}
+
+pub(crate) fn worker(ticket: &str, more: &[&str]) -> Worker {
+    let args = [&["worker", "--listen", "127.0.0.1:0", "--json", "--exit-with-stdin"], more].concat();
+    let process = Running::start(&args, Some(ticket));
+    let key = process.event("ready")["key"].as_str().expect("a key").to_owned();
+    Worker { process, key }
+}
+
+/// The members as a status sees them.
+#[track_caller]
+pub(crate) fn members(ticket: &str) -> Vec<Value> {
+    let ended = run(&["status", "--json"], Some(ticket), b"").succeeded();
+    let mut lines = ended.events();
+    assert_eq!(lines.len(), 1);
+    let Value::Array(members) = lines.remove(0)["members"].take() else { panic!("no members") };
+    members
+}

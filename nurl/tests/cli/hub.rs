@@ -1,0 +1,116 @@
+//! Hubs: restarts, a second one, one that never has the ticket.
+
+use std::path::Path;
+
+use nurl::Ticket;
+
+use crate::harness::{Running, hub, hub_at, members, run, worker};
+
+fn mode(path: &Path) -> u32 {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+#[test]
+fn a_killed_hub_comes_back_with_its_ticket_and_nobody_else_must_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut first = hub(dir.path());
+    let up = ["--handler", "up=tr a-z A-Z"];
+    let (one, _two) = (worker(&first.ticket, &up), worker(&first.ticket, &up));
+    for file in ["key", "mesh"] {
+        assert_eq!(mode(&dir.path().join("hub").join(file)), 0o600, "{file}");
+    }
+    // Somebody who talks to a worker all the while.
+    let args = ["ping", &one.key, "-c", "1000000", "--interval", "20ms", "--json"];
+    let talk = Running::start(&args, Some(&first.ticket));
+    let direct = |line: &serde_json::Value| line["event"] == "pong" && line["path"] == "direct";
+    let before = talk.wait_for("direct pong", direct);
+
+    first.process.kill();
+    one.process.wait_for("hub down", |line| line["event"] == "hub" && line["up"] == false);
+    let after = before["seq"].as_u64().unwrap() + 50;
+    talk.wait_for("pong without a hub", |line| direct(line) && line["seq"].as_u64() > Some(after));
+
+    let second = hub_at(dir.path(), &first.addr);
+    assert_eq!(second.ticket, first.ticket);
+    let args = ["submit", "--kind", "up", "--join", "50s"];
+    assert_eq!(run(&args, Some(&first.ticket), b"again").succeeded().text(), "AGAIN");
+    one.process.wait_for("hub up", |line| line["event"] == "hub" && line["up"] == true);
+    talk.wait_for("pong after the restart", direct);
+}
+
+#[test]
+fn a_second_hub_serves_when_the_first_is_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut first = hub(dir.path());
+    let state = dir.path().join("second");
+    let args = ["hub", "--listen", "127.0.0.1:0", "--state", state.to_str().unwrap(), "--json"];
+    let second = Running::start(&args, Some(&first.ticket));
+    let ready = second.event("ready");
+    let both = ready["ticket"].as_str().unwrap();
+    let ticket: Ticket = both.parse().unwrap();
+    assert_eq!(ticket.hubs.len(), 2);
+    assert_eq!(ticket.hubs[1].addr, ready["addr"].as_str().unwrap());
+    let worker = worker(both, &[]);
+    // Through the first, whose ticket knows nothing of the second.
+    assert_eq!(members(&first.ticket)[0]["key"], worker.key.as_str());
+    first.process.kill();
+    let args = ["submit", "--kind", "echo", "--join", "50s"];
+    assert_eq!(run(&args, Some(both), b"still here").succeeded().text(), "still here");
+    assert_eq!(members(both)[0]["key"], worker.key.as_str());
+}
+
+#[test]
+fn a_hub_can_serve_a_mesh_whose_ticket_it_never_had() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = hub(dir.path());
+    let ticket: Ticket = first.ticket.parse().unwrap();
+    let namespace = ticket.mesh.namespace().to_string();
+    let state = dir.path().join("blind");
+    let args = [
+        "hub",
+        "--listen",
+        "127.0.0.1:0",
+        "--namespace",
+        &namespace,
+        "--state",
+        state.to_str().unwrap(),
+        "--json",
+    ];
+    let blind = Running::start(&args, None);
+    let ready = blind.event("ready");
+    assert!(ready.get("ticket").is_none() && !state.join("mesh").exists());
+    assert_eq!(ready["namespaces"], serde_json::json!([namespace]));
+    // A ticket that names only this hub works with it.
+    let mut other = ticket.clone();
+    other.hubs[0].key = ready["key"].as_str().unwrap().parse().unwrap();
+    other.hubs[0].addr = ready["addr"].as_str().unwrap().to_owned();
+    let text = other.to_text().unwrap();
+    let worker = worker(&text, &[]);
+    assert_eq!(members(&text)[0]["key"], worker.key.as_str());
+}
+
+#[test]
+fn the_traces_of_killed_workers_keep_no_newcomer_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let hub = hub(dir.path());
+    let mut killed = worker(&hub.ticket, &[]);
+    killed.process.kill();
+    let newcomer = worker(&hub.ticket, &["--join", "50s"]);
+    let args = ["submit", "--kind", "echo", "--join", "50s"];
+    assert_eq!(run(&args, Some(&hub.ticket), b"anybody?").succeeded().text(), "anybody?");
+    assert!(members(&hub.ticket).iter().any(|member| member["key"] == newcomer.key.as_str()));
+}
+
+#[test]
+fn a_hub_that_is_told_to_stop_exits_with_0() {
+    let dir = tempfile::tempdir().unwrap();
+    for how in ["INT", "TERM", "end of standard input"] {
+        let mut hub = hub(dir.path());
+        match how {
+            "INT" | "TERM" => hub.process.signal(how),
+            _ => hub.process.close_stdin(),
+        }
+        assert_eq!(hub.process.ended().code(), Some(0), "{how}");
+    }
+}

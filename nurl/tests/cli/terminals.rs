@@ -1,0 +1,112 @@
+//! What the README shows: three terminals.
+
+use crate::harness::{hub, members, run, worker};
+
+#[test]
+fn three_terminals_give_an_upper_cased_reply_over_a_direct_path() {
+    let dir = tempfile::tempdir().unwrap();
+    let hub = hub(dir.path());
+    let worker = worker(&hub.ticket, &["--handler", "up=tr a-z A-Z"]);
+    let reply = run(&["submit", "--kind", "up"], Some(&hub.ticket), b"hello").succeeded();
+    assert_eq!(reply.text(), "HELLO");
+
+    let members = members(&hub.ticket);
+    assert_eq!(members.len(), 1, "{members:?}");
+    let member = &members[0];
+    assert_eq!(member["key"], worker.key.as_str());
+    assert_eq!((&member["state"], &member["path"]), (&"alive".into(), &"direct".into()), "{member}");
+    assert_eq!(member["roles"], serde_json::json!(["worker"]));
+    assert!(member["rtt_ms"].as_f64().is_some_and(|ms| ms < 1_000.0), "{member}");
+
+    let table = run(&["status"], Some(&hub.ticket), b"").succeeded();
+    assert!(table.text().contains("direct") && table.text().contains("up"), "{}", table.text());
+}
+
+#[test]
+fn status_settles_on_direct_paths_within_its_two_seconds() {
+    let dir = tempfile::tempdir().unwrap();
+    let hub = hub(dir.path());
+    let workers: Vec<_> = (0..3).map(|_| worker(&hub.ticket, &[])).collect();
+    // The second worker knows of the third when it tells: then the view that a status gets is whole.
+    workers[0].process.wait_for("member", |line| {
+        line["event"] == "member" && line["peer"] == workers[2].key.as_str() && line["state"] == "alive"
+    });
+    let members = members(&hub.ticket);
+    assert!(members.len() >= 2 && members.iter().all(|member| member["path"] == "direct"), "{members:?}");
+}
+
+#[test]
+fn ping_shows_the_way_and_the_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let hub = hub(dir.path());
+    let worker = worker(&hub.ticket, &[]);
+    // Named by the first characters of its key, with and without the prefix, and whole.
+    for name in [&worker.key[..], &worker.key[..16], &worker.key[5..13]] {
+        let args = ["ping", name, "-c", "3", "--interval", "10ms", "--json"];
+        let pongs = run(&args, Some(&hub.ticket), b"").succeeded().events();
+        assert_eq!(pongs.len(), 3);
+        for (pong, seq) in pongs.iter().zip(1..) {
+            assert_eq!((&pong["event"], &pong["seq"]), (&"pong".into(), &seq.into()));
+            assert!(pong["rtt_ms"].as_f64().is_some_and(|ms| ms > 0.0), "{pong}");
+        }
+    }
+    run(&["ping", "zzzz"], Some(&hub.ticket), b"").failed(2, &["zzzz", "nurl1"]);
+}
+
+#[test]
+fn a_worker_that_is_told_to_stop_leaves_and_exits_with_0() {
+    let dir = tempfile::tempdir().unwrap();
+    let hub = hub(dir.path());
+    let witness = worker(&hub.ticket, &[]);
+    for how in ["INT", "TERM", "end of standard input"] {
+        let mut leaver = worker(&hub.ticket, &[]);
+        match how {
+            "INT" | "TERM" => leaver.process.signal(how),
+            _ => leaver.process.close_stdin(),
+        }
+        assert_eq!(leaver.process.ended().code(), Some(0), "{how}: {}", leaver.process.stderr());
+        witness.process.wait_for("leave", |line| {
+            line["event"] == "member" && line["peer"] == leaver.key.as_str() && line["state"] == "left"
+        });
+    }
+}
+
+#[test]
+fn a_key_file_makes_a_worker_the_same_peer_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let hub = hub(dir.path());
+    let file = dir.path().join("key");
+    let file = file.to_str().unwrap();
+    let first = worker(&hub.ticket, &["--key", file]).key;
+    assert_eq!(worker(&hub.ticket, &["--key", file]).key, first);
+    let shown = run(&["key", "show", file], None, b"").succeeded();
+    assert_eq!(shown.text().trim(), first);
+}
+
+#[test]
+fn a_ticket_is_taken_from_a_file_as_well() {
+    let dir = tempfile::tempdir().unwrap();
+    let hub = hub(dir.path());
+    let _worker = worker(&hub.ticket, &[]);
+    let file = dir.path().join("hub/mesh");
+    let args = ["submit", "--mesh", file.to_str().unwrap(), "--kind", "echo", "--payload", "-"];
+    assert_eq!(run(&args, None, b"as it was").succeeded().text(), "as it was");
+}
+
+#[test]
+fn a_worker_whose_reader_is_gone_leaves() {
+    let dir = tempfile::tempdir().unwrap();
+    let hub = hub(dir.path());
+    let witness = worker(&hub.ticket, &[]);
+    let exe = env!("CARGO_BIN_EXE_nurl");
+    let script = format!("{exe} worker --listen 127.0.0.1:0 --json | head -n 1");
+    let mut shell = std::process::Command::new("sh");
+    let mut shell = shell.args(["-c", &script]).env("NURL_MESH", &hub.ticket);
+    shell = shell.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null());
+    let mut shell = shell.spawn().unwrap();
+    // What it would tell of: the next member.
+    let gone = |line: &serde_json::Value| line["event"] == "member" && line["state"] == "left";
+    let _next = worker(&hub.ticket, &[]);
+    witness.process.wait_for("leave", gone);
+    assert!(shell.wait().unwrap().success());
+}
