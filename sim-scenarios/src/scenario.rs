@@ -97,7 +97,7 @@ impl Scenario {
     /// Runs the scenario in the world of `seed`.
     pub fn run(self, seed: u64) -> Report {
         let body = self.body;
-        let outcome: Outcome<Verdict> = Run::new(seed).time_limit(TIME_LIMIT).run(move |world| body(world));
+        let outcome: Outcome<Verdict> = Run::new(seed).time_limit(TIME_LIMIT).run(body);
         let verdict = match outcome.result {
             Ok(verdict) => verdict,
             Err(Failure::Panicked(message)) => Err(format!("panic: {message}")),
