@@ -567,7 +567,9 @@ impl NetPlane {
         if now >= self.due.hub_ping {
             self.due.hub_ping = now + HUB_PING_EVERY;
             self.parts.transport.ping_hubs();
-            if !self.joined {
+            // Also when we are alone: a hub that was just restarted has yet to hear from the others, and two
+            // that came at the same moment have both seen an empty list.
+            if !self.joined || self.parts.detector.members().next().is_none() {
                 self.parts.transport.ask_contacts();
             }
         }

@@ -3,13 +3,17 @@
 use std::path::Path;
 use std::time::Duration;
 
+use nurl::membership::{Roles, State};
 use nurl::node::{Builder, Events, Role};
-use nurl::rt::disk;
+use nurl::rt::{disk, time};
 use nurl::{Node, Ticket};
 use tokio::io::AsyncReadExt;
 
 use crate::args::MeshArgs;
 use crate::out::{Code, Failure, Out};
+
+/// How often the members are looked at while something is awaited of them.
+pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// The longest ticket file: the text form and a newline.
 const TICKET_FILE_LIMIT_BYTES: u64 = 4_096;
@@ -49,6 +53,24 @@ pub(crate) async fn join(builder: Builder, limit: Duration) -> Result<(Node, Eve
             Err(error.into())
         }
     }
+}
+
+/// Waits until a worker is known. A hub that was just restarted knows nobody until its clients are back.
+pub(crate) async fn some_worker(node: &Node, limit: Duration, out: Out) -> Result<(), Failure> {
+    let _waiting = out.waiting("waiting for a worker");
+    let known = async {
+        loop {
+            let members = node.members().await?;
+            if members.iter().any(|m| m.state == State::Alive && m.roles.contains(Roles::WORKER)) {
+                return Ok(());
+            }
+            time::sleep(LOOK_EVERY).await;
+        }
+    };
+    time::timeout(limit, known).await.unwrap_or_else(|_| {
+        let message = format!("no worker is in the mesh within {limit:?}: start one with `nurl worker`");
+        Err(Failure::new(Code::JobFailed, message))
+    })
 }
 
 /// Waits for Ctrl-C or SIGTERM, or, if asked, for the end of standard input.

@@ -8,13 +8,10 @@ use nurl::rt::time;
 use nurl::{Node, PublicKey};
 
 use crate::args::{PingArgs, StatusArgs};
-use crate::client::{observer, until_interrupted};
+use crate::client::{LOOK_EVERY, observer, until_interrupted};
 use crate::event::{Line, StatusHub, StatusMember, StatusSelf};
 use crate::out::{Code, Failure, Out};
 use crate::worker::path_name;
-
-/// How often the paths are looked at while they settle.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// How long a pong may take: the relay's worst round trip, and a handshake before the first.
 const PONG: Duration = Duration::from_secs(3);
@@ -30,7 +27,8 @@ pub(crate) async fn status(args: StatusArgs, out: Out) -> Result<(), Failure> {
             for member in members.iter().filter(|member| is_live(member)) {
                 node.connect(member.key).await?;
             }
-            let settled = members.iter().filter(|member| is_live(member)).all(|member| member.path.settled);
+            let mut live = members.iter().filter(|member| is_live(member)).peekable();
+            let settled = live.peek().is_some() && live.all(|member| member.path.settled);
             if settled || time::now() >= deadline {
                 break;
             }

@@ -16,7 +16,7 @@ use nurl::{Node, PublicKey};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 
 use crate::args::{MapArgs, SubmitArgs, WordcountArgs};
-use crate::client::{observer, until_interrupted};
+use crate::client::{observer, some_worker, until_interrupted};
 use crate::event::{Done, Line};
 use crate::files::{cut, read_texts, unreadable};
 use crate::out::{Code, Failure, Out};
@@ -146,6 +146,7 @@ pub(crate) async fn submit(args: SubmitArgs, out: Out) -> Result<(), Failure> {
     let key = args.key.unwrap_or_else(random_key);
     until_interrupted(async {
         let node = observer(&args.mesh, out).await?;
+        some_worker(&node, args.mesh.join, out).await?;
         let waiting = out.waiting("waiting for the result");
         let mut course = run_all(&node, &args.kind, vec![Job { key, payload }], 1, args.timeout);
         let mut ended = Err(Failure::new(Code::Other, "the node stopped"));
@@ -183,6 +184,7 @@ pub(crate) async fn map(args: MapArgs, out: Out) -> Result<(), Failure> {
     let begun = time::now();
     until_interrupted(async {
         let node = observer(&args.mesh, out).await?;
+        some_worker(&node, args.mesh.join, out).await?;
         let bar = out.progress(total, &args.kind);
         let mut course = run_all(&node, &args.kind, jobs, usize::from(args.window), args.timeout);
         // Results are written in order: those that come early wait here.
@@ -254,6 +256,7 @@ pub(crate) async fn wordcount(args: WordcountArgs, out: Out) -> Result<(), Failu
     let begun = time::now();
     until_interrupted(async {
         let node = observer(&args.mesh, out).await?;
+        some_worker(&node, args.mesh.join, out).await?;
         let jobs = pieces.into_iter().map(|piece| Job { key: piece.key, payload: piece.bytes }).collect();
         let mut course = run_all(&node, "wordcount", jobs, WINDOW, Duration::from_secs(300));
         let bar = out.progress(total, "wordcount");
