@@ -58,7 +58,7 @@ impl Outbox {
         self.bytes >= CAPACITY_BYTES
     }
 
-    /// Whether there is nothing to send.
+    #[cfg(test)]
     pub(crate) fn is_empty(&self) -> bool {
         self.batches.is_empty()
     }
