@@ -58,11 +58,6 @@ impl Outbox {
         self.bytes >= CAPACITY_BYTES
     }
 
-    #[cfg(test)]
-    pub(crate) fn is_empty(&self) -> bool {
-        self.batches.is_empty()
-    }
-
     /// Queues a copy of `datagram`.
     pub(crate) fn push(&mut self, destination: SocketAddr, datagram: &[u8]) {
         self.begin(destination, datagram.len()).extend_from_slice(datagram);
