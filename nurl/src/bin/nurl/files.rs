@@ -136,6 +136,7 @@ pub(crate) fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "a test makes its files")]
 mod tests {
     use super::*;
     use nurl::compute::handlers::{count_words, merge};

@@ -209,18 +209,24 @@ const INTERFACE_POLL: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct InterfaceWatch {
     last: Vec<Interface>,
+    /// Kept across calls: a caller that is woken often, and begins to wait anew each time, still gets there.
+    next: tokio::time::Instant,
 }
 
 impl InterfaceWatch {
     /// Begins with the present list as the one that is known.
     pub fn new() -> InterfaceWatch {
-        InterfaceWatch { last: interfaces().unwrap_or_default() }
+        InterfaceWatch {
+            last: interfaces().unwrap_or_default(),
+            next: tokio::time::Instant::now() + INTERFACE_POLL,
+        }
     }
 
     /// Waits for a list that differs from the last one, and returns it. Cancel safe.
     pub async fn changed(&mut self) -> Vec<Interface> {
         loop {
-            tokio::time::sleep(INTERFACE_POLL).await;
+            tokio::time::sleep_until(self.next).await;
+            self.next = tokio::time::Instant::now() + INTERFACE_POLL;
             match interfaces() {
                 Ok(list) if list != self.last => {
                     self.last.clone_from(&list);
