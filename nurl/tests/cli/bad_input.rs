@@ -160,6 +160,7 @@ fn arguments_that_make_no_sense_are_usage_errors() {
     let dir = tempfile::tempdir().unwrap();
     let hub = hub(dir.path());
     let mesh = Some(hub.ticket.as_str());
+    let _worker = worker(&hub.ticket, &[]);
     run(&["worker", "--handler", "no-command"], mesh, b"").failed(2, &["KIND=COMMAND"]);
     run(&["worker", "--handler", "k='open"], mesh, b"").failed(2, &["quote"]);
     run(&["submit", "--kind", ""], mesh, b"").failed(2, &["kind"]);

@@ -1,6 +1,8 @@
 //! What the README shows: three terminals.
 
-use crate::harness::{hub, members, run, worker};
+use std::time::{Duration, Instant};
+
+use crate::harness::{LIMIT, hub, members, run, worker};
 
 #[test]
 fn three_terminals_give_an_upper_cased_reply_over_a_direct_path() {
@@ -99,12 +101,18 @@ fn a_worker_whose_reader_is_gone_leaves() {
     let hub = hub(dir.path());
     let witness = worker(&hub.ticket, &[]);
     let exe = env!("CARGO_BIN_EXE_nurl");
-    let script = format!("{exe} worker --listen 127.0.0.1:0 --json | head -n 1");
+    let read = dir.path().join("read");
+    let script = format!("{exe} worker --listen 127.0.0.1:0 --json | head -n 1 > {}", read.display());
     let mut shell = std::process::Command::new("sh");
     let mut shell = shell.args(["-c", &script]).env("NURL_MESH", &hub.ticket);
     shell = shell.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null());
     let mut shell = shell.spawn().unwrap();
-    // What it would tell of: the next member.
+    // The reader has its line, and is gone. What the worker would tell of next: another member.
+    let until = Instant::now() + LIMIT;
+    while std::fs::metadata(&read).map_or(true, |file| file.len() == 0) {
+        assert!(Instant::now() < until, "no line from the worker");
+        std::thread::sleep(Duration::from_millis(5));
+    }
     let gone = |line: &serde_json::Value| line["event"] == "member" && line["state"] == "left";
     let _next = worker(&hub.ticket, &[]);
     witness.process.wait_for("leave", gone);
