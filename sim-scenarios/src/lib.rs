@@ -7,6 +7,7 @@
 //! | `converge` | membership converges under loss; a crash is learned by all, nobody healthy is declared dead |
 //! | `keystone` | a job completes across a partition and across its owner's death |
 //! | `blackout` | a bulk transfer survives its path's death and changes leg |
+//! | `lease` | effects happen once on a disk that loses what was not synced |
 //!
 //! Everything needs the feature `sim`; without it the crate is empty, so that the workspace's ordinary build
 //! has no simulator in it. `cargo chaos list` and `cargo chaos run SCENARIO --seed S` run them by hand.
@@ -16,4 +17,5 @@ pub mod blackout;
 pub mod cluster;
 pub mod converge;
 pub mod keystone;
+pub mod lease;
 pub mod scenario;

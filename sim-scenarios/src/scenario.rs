@@ -32,7 +32,7 @@ pub struct Scenario {
 }
 
 /// All scenarios, by name.
-pub const ALL: [Scenario; 4] = [
+pub const ALL: [Scenario; 5] = [
     Scenario {
         name: "blackout",
         about: "a bulk transfer survives 1.5 s without its direct path, and changes leg",
@@ -52,6 +52,11 @@ pub const ALL: [Scenario; 4] = [
         name: "keystone",
         about: "jobs complete across a short and a long partition and across their owner's death",
         body: |world| Box::pin(crate::keystone::run(world)),
+    },
+    Scenario {
+        name: "lease",
+        about: "a leased resource is killed at drawn disk operations: every effect happens once",
+        body: |world| Box::pin(crate::lease::run(world)),
     },
 ];
 

@@ -101,6 +101,11 @@ fn a_transfer_survives_a_blackout() {
 }
 
 #[test]
+fn leased_effects_happen_once_across_kills() {
+    prove("lease");
+}
+
+#[test]
 fn loss_on_both_legs_is_run_and_told() {
     let report = find("converge-hard").unwrap().run(1);
     println!("{}", report.verdict.map_or_else(|broken| broken, |held| held.notes));

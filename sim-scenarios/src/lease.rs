@@ -1,0 +1,120 @@
+//! A leased resource on a disk that loses what was not synced.
+//!
+//! One host serves forty-eight tasks, each an effect in one transaction with its outcome. Its process is
+//! killed at drawn disk operations, the machine keeps a part of the unsynced sectors, and the process starts
+//! again and takes the tasks from the beginning, as an owner that never heard an answer would. In the end
+//! every effect has happened exactly once, every outcome is the one first recorded, and a token below the
+//! last one is fenced, also after the last restart.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use chaos::world::World;
+use nurl::PublicKey;
+use nurl::compute::lease::{Admission, Config, LeaseError, Outcome, Recovered, Resource};
+use nurl::ring::Epoch;
+use nurl::rt::{self, disk, time};
+use nurl::state::store::Store;
+use rand_core::Rng as _;
+
+use crate::scenario::{Held, Verdict};
+
+const TASKS: u8 = 48;
+
+/// Tasks that share a token; the next ones have a higher one.
+const PER_TOKEN: u8 = 8;
+
+/// Kills, each at a drawn disk operation; after them the process may finish.
+const KILLS: u32 = 24;
+
+/// A kill comes within so many disk operations of its arming: a transaction has about ten.
+const WITHIN: u64 = 60;
+
+const LIFE: Duration = Duration::from_secs(3_600);
+
+const KEY: &[u8] = b"the one key";
+
+/// The effect: a sum in the store, which a second run of any task would change.
+const SUM: &[u8] = b"sum";
+
+#[derive(Default)]
+struct Seen {
+    /// What the process of the last boot found, once it came to its end.
+    end: Option<Result<u64, String>>,
+    /// Outcomes that were recorded by an earlier process.
+    recorded: usize,
+}
+
+/// Runs the resource through its kills.
+pub async fn run(world: World) -> Verdict {
+    let host = world.host("resource").addr("10.0.0.1");
+    let seen = Arc::new(Mutex::new(Seen::default()));
+    let log = seen.clone();
+    host.spawn(move || {
+        let log = log.clone();
+        async move {
+            let found = serve(&log).await;
+            // An error of the store is the crash that the disk was armed for: the next process goes on.
+            if let Some(end) = found.unwrap_or(None) {
+                log.lock().unwrap_or_else(PoisonError::into_inner).end = Some(end);
+            }
+            std::future::pending::<()>().await;
+        }
+    });
+    let mut draws = world.rng("kills");
+    for _ in 0..KILLS {
+        host.crash_at_disk_op(1 + draws.next_u64() % WITHIN);
+        world.sleep(Duration::from_secs(2)).await;
+        host.restart();
+    }
+    world.sleep(Duration::from_secs(10)).await;
+    let seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+    let sum = seen.end.clone().ok_or("the resource did not come to its end")??;
+    let expected: u64 = (0..TASKS).map(u64::from).sum();
+    if sum != expected {
+        return Err(format!("the effects add up to {sum}, once each they are {expected}"));
+    }
+    let state = format!("{TASKS} effects happened once each across {KILLS} kills; a lower token is fenced\n");
+    let stats = world.stats();
+    let notes = format!(
+        "{} outcomes were given again, {} sectors were lost\n",
+        seen.recorded, stats.disk_sectors_lost
+    );
+    Ok(Held { state, notes })
+}
+
+/// Takes every task from the first to the last. `Ok(Some)` is what holds at the end.
+async fn serve(log: &Mutex<Seen>) -> Result<Option<Result<u64, String>>, LeaseError> {
+    let folder = Path::new("/data");
+    if disk::create_dir_all(folder).is_err() {
+        return Ok(None);
+    }
+    let store = Arc::new(Store::open(&folder.join("lease.redb"), &mut rt::rng("store"))?);
+    let resource = Resource::open(store.clone(), Config::default(), |_, _| Recovered::RolledBack)?;
+    let token = |number: u8| Epoch {
+        counter: 1 + u64::from(number / PER_TOKEN),
+        owner: PublicKey::from_bytes([7; 32]),
+    };
+    for number in 0..TASKS {
+        let task = [number; 16];
+        match resource.admit(time::unix_now(), KEY, token(number), &task, LIFE)? {
+            Admission::Admitted => resource.commit_with(KEY, &task, &[number], |effects| {
+                let before = effects.get(SUM)?.and_then(|bytes| bytes.try_into().ok());
+                let sum = before.map_or(0, u64::from_le_bytes) + u64::from(number);
+                effects.put(SUM, &sum.to_le_bytes())
+            })?,
+            Admission::Recorded(Outcome::Done(outcome)) if outcome == [number] => {
+                log.lock().unwrap_or_else(PoisonError::into_inner).recorded += 1;
+            }
+            other => return Ok(Some(Err(format!("task {number} was answered with {other:?}")))),
+        }
+        time::sleep(Duration::from_millis(20)).await;
+    }
+    let late = resource.admit(time::unix_now(), KEY, token(0), &[0xff; 16], LIFE)?;
+    if !matches!(late, Admission::Fenced { .. }) {
+        return Ok(Some(Err(format!("a token below the last one was answered with {late:?}"))));
+    }
+    let sum = store.effect(SUM)?.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_le_bytes);
+    Ok(Some(Ok(sum)))
+}
