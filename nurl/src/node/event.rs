@@ -75,6 +75,12 @@ pub enum NodeEvent {
     },
     /// This node saw that it is cut off from the mesh (true), or no longer is.
     Isolated(bool),
+    /// The node's store failed, so it runs no jobs and holds no state any more: shut it down, mend the disk,
+    /// start it again.
+    StoreFailed {
+        /// What the store said.
+        reason: String,
+    },
     /// The subscriber was too slow: so many events were dropped here.
     Lagged(u64),
 }

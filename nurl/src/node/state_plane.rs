@@ -146,8 +146,14 @@ impl StatePlane {
     pub(super) async fn run(mut self) {
         self.adopt_view(time::now());
         loop {
-            if self.drain(time::now()).await.is_err() {
-                return;
+            match self.drain(time::now()).await {
+                Ok(()) => {}
+                Err(Error::Store(reason)) => {
+                    self.bus.send(&NodeEvent::StoreFailed { reason });
+                    return;
+                }
+                // The network plane has ended, and with it the node.
+                Err(_) => return,
             }
             let deadline = self.poll_timeout();
             let timer = async {

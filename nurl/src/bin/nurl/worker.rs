@@ -68,6 +68,11 @@ pub(crate) async fn run(args: WorkerArgs, out: Out) -> Result<(), Failure> {
         rt::select! {
             () = &mut stop => break,
             event = events.next() => match event {
+                Some(NodeEvent::StoreFailed { reason }) => {
+                    node.shutdown().await;
+                    let said = format!("the store failed ({reason}): mend the disk and start the worker again");
+                    return Err(Failure::new(Code::Resource, said));
+                }
                 // Nobody reads any more: that is how a parent or a pipe says to stop.
                 Some(event) => if tell(&event, out).is_err() { break },
                 None => break,
@@ -123,6 +128,8 @@ fn tell(event: &NodeEvent, out: Out) -> io::Result<()> {
             Line::Isolated { isolated: *isolated },
             if *isolated { "cut off from the mesh".into() } else { "back in the mesh".to_owned() },
         ),
+        // The loop ends on it.
+        NodeEvent::StoreFailed { .. } => return Ok(()),
         NodeEvent::Lagged(lost) => {
             (Line::Lagged { lost: *lost }, format!("{lost} events lost: output is too slow"))
         }
