@@ -807,8 +807,18 @@ impl Transport {
         if let Some(state) = self.hubs.get_mut(&hub) {
             state.up = false;
             state.rtt = None;
-            self.stats.hub_dropped += state.queue.len() as u64;
-            state.queue.clear();
+            let waiting = state.queue.len();
+            // What the connection remembers across reconnects stays; the rest was for this one.
+            state.queue.retain(|command| {
+                !matches!(
+                    command,
+                    HubCommand::Forward { .. }
+                        | HubCommand::GroupSend { .. }
+                        | HubCommand::List { .. }
+                        | HubCommand::Ping
+                )
+            });
+            self.stats.hub_dropped += (waiting - state.queue.len()) as u64;
         }
         self.relays_changed(now);
         // It answered, and it will say the same the next time.
