@@ -357,6 +357,8 @@ fn job_messages_are_these_bytes() {
     submitter.set_placement(now, Arc::new(Only(b)));
     executor.set_placement(now, Arc::new(Only(b)));
     executor.register("up", Default::default());
+    let reserve = executor.poll_persist().unwrap();
+    executor.on_persisted(reserve);
     let (id, payload) = (TaskId::from_bytes([0xEE; 16]), Bytes::from_static(b"hello"));
     submitter.submit_with_id(now, id, "up", b"k", payload, SubmitOptions::default()).unwrap();
     let (to, submit) = submitter.poll_transmit().unwrap();
