@@ -96,6 +96,11 @@ pub(crate) fn try_with<R>(f: impl FnOnce(&mut Sim) -> R) -> Option<R> {
     SIM.try_with(|cell| cell.try_borrow_mut().ok()?.as_mut().map(|sim| f(sim))).ok().flatten()
 }
 
+/// Whether this thread is inside of a run.
+pub(crate) fn is_running() -> bool {
+    SIM.try_with(|cell| cell.try_borrow().is_ok_and(|sim| sim.is_some())).unwrap_or(false)
+}
+
 /// The place of the calling task; `None` for the scenario's own code.
 pub(crate) fn place() -> Option<Place> {
     let node = madsim::plugin::node();

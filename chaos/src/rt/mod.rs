@@ -2,7 +2,8 @@
 //!
 //! Names and signatures are those of the door onto the operating system, so the same code runs behind both.
 //! Everything here belongs to the host, and the boot, of the calling task. The scenario's own code, which runs
-//! on no host, has [`time`], [`task`] and [`rng`].
+//! on no host, has [`time`], [`task`] and [`rng`]. Outside of any run, in a plain test of a pure core, there are
+//! the clocks and [`rng`] alone.
 
 pub mod disk;
 pub mod net;
@@ -18,6 +19,10 @@ pub type Rng = crate::seed::Rng;
 /// The next stream of this label for the calling host: a stream of the seed, the host, the label and how often
 /// the host has asked for it, restarts included, so that no two calls get the same bytes.
 pub fn rng(label: &str) -> Rng {
+    if !sim::is_running() {
+        // A plain test of a pure core: a fixed stream.
+        return crate::seed::stream(0, label);
+    }
     let place = sim::place();
     sim::with(|sim| sim.open_stream(place.map(|place| place.host), label))
 }
