@@ -455,7 +455,9 @@ impl NetPlane {
             }
             Event::HubDown { hub, reason, refused } => {
                 self.last_hub_error.insert(hub, (reason, refused));
-                self.parts.detector.on_hub_down(now);
+                if !self.parts.transport.hubs().values().any(|state| state.up) {
+                    self.parts.detector.on_hub_down(now);
+                }
                 self.parts.bus.send(&NodeEvent::HubDown { hub, reason });
             }
             Event::NotThere { hub, peer } => self.on_not_there(hub, peer),
@@ -518,6 +520,9 @@ impl NetPlane {
         match event {
             Member::Alive(member) | Member::Suspect(member) | Member::Dead(member) | Member::Left(member) => {
                 let (peer, state, incarnation) = (member.key, member.state, member.incarnation);
+                if state.is_live() {
+                    self.parts.transport.know(now, peer);
+                }
                 self.parts.bus.send(&NodeEvent::Member { peer, state, incarnation });
                 let change = match state {
                     State::Alive => MemberChange::Alive,

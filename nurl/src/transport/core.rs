@@ -25,7 +25,7 @@ use crate::mesh::Generation;
 use crate::net::candidates::{Gathered, candidates};
 use crate::net::hub_client::{DownReason, HubCommand, HubEvent};
 use crate::net::relay::CloseReason;
-use crate::net::rendezvous::{PublishResult, Record};
+use crate::net::rendezvous::{PublishResult, Record, RecordError, SealedRecord};
 use crate::net::route::Route;
 use crate::net::securedgram::{self, Endpoint, Received, Source};
 use crate::net::stun;
@@ -278,7 +278,8 @@ impl Transport {
 
     /// A peer that is new here can be reached through the hubs that are up.
     fn meet(&mut self, now: Instant, peer: PublicKey) {
-        if self.peers.insert(peer) {
+        // The endpoint forgets who is idle and nobody's wish; then the hubs have to be told it again.
+        if self.peers.insert(peer) || self.endpoint.path_state(&peer).is_none() {
             let up = self.hubs_up();
             // As above.
             let _ = self.endpoint.set_relays(now, &peer, &up);
@@ -290,7 +291,15 @@ impl Transport {
         self.peers.remove(peer);
         self.waiting.forget(peer);
         self.reliable.forget(now, *peer);
+        self.groups.forget(peer);
         self.endpoint.forget(now, peer);
+    }
+
+    /// A member: what it seals to our groups may be asked about, and it is reachable through the hubs.
+    pub fn know(&mut self, now: Instant, peer: PublicKey) {
+        if peer != self.local {
+            self.meet(now, peer);
+        }
     }
 
     /// Sends an echo request; [`Event::Echo`] follows if it is answered.
@@ -407,8 +416,7 @@ impl Transport {
                     self.events.push_back(Event::HubPong);
                 }
                 HubEvent::Records(records) => {
-                    let contacts =
-                        records.iter().map(|record| record.key).filter(|key| *key != self.local).collect();
+                    let contacts = self.contacts_of(now, &records);
                     self.events.push_back(Event::Contacts(contacts));
                 }
                 // Another publisher with our key was ahead of us.
@@ -639,9 +647,15 @@ impl Transport {
     fn pump_groups(&mut self, now: Instant) -> bool {
         let mut moved = false;
         while let Some((peer, body)) = self.groups.poll_transmit() {
+            moved = true;
+            // The sender that a frame names is not proven before its key is here. Whoever can send frames, a
+            // hub first of all, must not make us pursue keys that no member has.
+            if !self.peers.contains(&peer) {
+                self.stats.unknown_group_senders += 1;
+                continue;
+            }
             // A key that is lost is asked for again.
             let _ = self.send(now, peer, channel::GROUP_KEYS, &body);
-            moved = true;
         }
         while let Some(group::Event::Received { group, sender, body }) = self.groups.poll_event() {
             self.events.push_back(Event::Group { group, sender, body: Bytes::from(body) });
@@ -855,6 +869,21 @@ impl Transport {
         self.candidates = list;
         self.endpoint.set_local_candidates(now, &self.candidates);
         self.publish(now);
+    }
+
+    /// Whose records these are, as far as a holder of the mesh's secret sealed them: a hub can't name others.
+    fn contacts_of(&mut self, now: Instant, records: &[SealedRecord]) -> Vec<PublicKey> {
+        let (base, unix_base) = self.unix_base;
+        let unix_now = unix_base + now.saturating_duration_since(base);
+        let mut contacts = Vec::new();
+        for record in records.iter().filter(|record| record.key != self.local) {
+            match Record::open(&self.generations, &record.key, record.seq, &record.sealed, unix_now) {
+                // By our clock, which may be wrong; the hub's time to live bounds its age.
+                Ok(_) | Err(RecordError::Expired) => contacts.push(record.key),
+                Err(_) => self.stats.forged_records += 1,
+            }
+        }
+        contacts
     }
 
     /// Puts our record, sealed, into every hub's rendezvous; the connections keep it there.
