@@ -417,7 +417,11 @@ impl Transport {
                 }
                 HubEvent::Records(records) => {
                     let contacts = self.contacts_of(now, &records);
-                    self.events.push_back(Event::Contacts(contacts));
+                    let others = records.iter().any(|record| record.key != self.local);
+                    // Where others are, and none under a secret of ours, we are not alone but out of date.
+                    if !contacts.is_empty() || !others {
+                        self.events.push_back(Event::Contacts(contacts));
+                    }
                 }
                 // Another publisher with our key was ahead of us.
                 HubEvent::Published { seq, result: PublishResult::Stale } => {
