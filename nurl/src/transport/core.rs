@@ -104,6 +104,7 @@ pub struct Transport {
     candidates: Vec<SocketAddr>,
     record_seq: u64,
     record_due: Instant,
+    strangers: bool,
     inbox: Vec<u8>,
     inbox_index: Vec<(PublicKey, Range<usize>)>,
     events: VecDeque<Event>,
@@ -156,6 +157,7 @@ impl Transport {
             candidates: Vec::new(),
             record_seq: unix_now.as_micros() as u64,
             record_due: now,
+            strangers: false,
             inbox: Vec::new(),
             inbox_index: Vec::new(),
             events: VecDeque::new(),
@@ -293,6 +295,12 @@ impl Transport {
         self.reliable.forget(now, *peer);
         self.groups.forget(peer);
         self.endpoint.forget(now, peer);
+    }
+
+    /// Whether rendezvous has shown records that no secret of ours opens: others are there, and we are out of
+    /// date.
+    pub fn sees_strangers(&self) -> bool {
+        self.strangers
     }
 
     /// A member: what it seals to our groups may be asked about, and it is reachable through the hubs.
@@ -884,7 +892,10 @@ impl Transport {
             match Record::open(&self.generations, &record.key, record.seq, &record.sealed, unix_now) {
                 // By our clock, which may be wrong; the hub's time to live bounds its age.
                 Ok(_) | Err(RecordError::Expired) => contacts.push(record.key),
-                Err(_) => self.stats.forged_records += 1,
+                Err(_) => {
+                    self.stats.forged_records += 1;
+                    self.strangers = true;
+                }
             }
         }
         contacts
