@@ -508,9 +508,6 @@ impl NetPlane {
     }
 
     fn begin_alone(&mut self) {
-        if self.parts.transport.sees_strangers() {
-            return;
-        }
         let alone = self.others().next().is_none();
         self.view_complete |= alone;
         self.view_dirty = true;

@@ -25,7 +25,7 @@ use crate::mesh::Generation;
 use crate::net::candidates::{Gathered, candidates};
 use crate::net::hub_client::{DownReason, HubCommand, HubEvent};
 use crate::net::relay::CloseReason;
-use crate::net::rendezvous::{PublishResult, Record, RecordError, SealedRecord};
+use crate::net::rendezvous::{PublishResult, Record};
 use crate::net::route::Route;
 use crate::net::securedgram::{self, Endpoint, Received, Source};
 use crate::net::stun;
@@ -104,7 +104,6 @@ pub struct Transport {
     candidates: Vec<SocketAddr>,
     record_seq: u64,
     record_due: Instant,
-    strangers: bool,
     inbox: Vec<u8>,
     inbox_index: Vec<(PublicKey, Range<usize>)>,
     events: VecDeque<Event>,
@@ -157,7 +156,6 @@ impl Transport {
             candidates: Vec::new(),
             record_seq: unix_now.as_micros() as u64,
             record_due: now,
-            strangers: false,
             inbox: Vec::new(),
             inbox_index: Vec::new(),
             events: VecDeque::new(),
@@ -297,12 +295,6 @@ impl Transport {
         self.endpoint.forget(now, peer);
     }
 
-    /// Whether rendezvous has shown records that no secret of ours opens: others are there, and we are out of
-    /// date.
-    pub fn sees_strangers(&self) -> bool {
-        self.strangers
-    }
-
     /// A member: what it seals to our groups may be asked about, and it is reachable through the hubs.
     pub fn know(&mut self, now: Instant, peer: PublicKey) {
         if peer != self.local {
@@ -424,12 +416,10 @@ impl Transport {
                     self.events.push_back(Event::HubPong);
                 }
                 HubEvent::Records(records) => {
-                    let contacts = self.contacts_of(now, &records);
-                    let others = records.iter().any(|record| record.key != self.local);
-                    // Where others are, and none under a secret of ours, we are not alone but out of date.
-                    if !contacts.is_empty() || !others {
-                        self.events.push_back(Event::Contacts(contacts));
-                    }
+                    // Sealed under whichever secret: while one rotates, members under the next accept ours.
+                    let contacts =
+                        records.iter().map(|record| record.key).filter(|key| *key != self.local).collect();
+                    self.events.push_back(Event::Contacts(contacts));
                 }
                 // Another publisher with our key was ahead of us.
                 HubEvent::Published { seq, result: PublishResult::Stale } => {
@@ -881,24 +871,6 @@ impl Transport {
         self.candidates = list;
         self.endpoint.set_local_candidates(now, &self.candidates);
         self.publish(now);
-    }
-
-    /// Whose records these are, as far as a holder of the mesh's secret sealed them: a hub can't name others.
-    fn contacts_of(&mut self, now: Instant, records: &[SealedRecord]) -> Vec<PublicKey> {
-        let (base, unix_base) = self.unix_base;
-        let unix_now = unix_base + now.saturating_duration_since(base);
-        let mut contacts = Vec::new();
-        for record in records.iter().filter(|record| record.key != self.local) {
-            match Record::open(&self.generations, &record.key, record.seq, &record.sealed, unix_now) {
-                // By our clock, which may be wrong; the hub's time to live bounds its age.
-                Ok(_) | Err(RecordError::Expired) => contacts.push(record.key),
-                Err(_) => {
-                    self.stats.forged_records += 1;
-                    self.strangers = true;
-                }
-            }
-        }
-        contacts
     }
 
     /// Puts our record, sealed, into every hub's rendezvous; the connections keep it there.

@@ -217,8 +217,6 @@ pub struct Stats {
     pub hub_dropped: u64,
     /// Keys of groups that were not asked for, because the sender that the frame names is no member.
     pub unknown_group_senders: u64,
-    /// Rendezvous records that no holder of the mesh's secret has sealed.
-    pub forged_records: u64,
     /// Groups that a hub refused because we are in too many.
     pub groups_refused: u64,
     /// Sends that the kernel refused.
