@@ -1,29 +1,25 @@
-//! The way of a packet: from an interface, over a path, to the receiving kernel.
+//! The way of a packet: from an interface, over links and through boxes, to the receiving kernel.
 //!
-//! Every packet of the world passes [`Sim::forward`]; a chain of middleboxes belongs between `sent` and the
-//! path's own draw. What a host sends to itself takes the loopback, which loses nothing.
+//! Every packet of the world passes [`Sim::forward`]. From then on it [travels](Sim::travel): in a network it
+//! takes the link to whoever has its destination there, or to the network's box; a box passes it, rewritten or
+//! not, into the next network. What a host sends to itself takes the loopback, which loses nothing.
 
 use crate::host::{HostId, LOOPBACK};
 use crate::link::{Class, DropCause, Fate};
+use crate::middlebox::{Packet, Verdict};
+use crate::net::{End, MAX_DEPTH, NetId, Owner, Way};
 use crate::packet;
+use crate::property::{Broken, Kind};
 use crate::sim::{Flight, Sim};
 use std::net::IpAddr;
+use std::time::Duration;
 
 /// The way through a host's own kernel.
 const LOOPBACK_NS: u64 = 10_000;
 
 impl Sim {
-    /// Sends a packet from `nic` of `from` towards `dst`. It never arrives before `floor_ns`, unless the path
-    /// reorders it. Returns when it arrives, or 0 if it doesn't.
-    pub(crate) fn forward(
-        &mut self,
-        from: HostId,
-        nic: u8,
-        dst: IpAddr,
-        bytes: Vec<u8>,
-        class: Class,
-        floor_ns: u64,
-    ) -> u64 {
+    /// Sends a packet from `nic` of `from` towards `dst`.
+    pub(crate) fn forward(&mut self, from: HostId, nic: u8, dst: IpAddr, bytes: Vec<u8>, class: Class) {
         let now_ns = self.now_ns();
         self.next_packet += 1;
         let number = self.next_packet;
@@ -33,51 +29,137 @@ impl Sim {
             Class::Udp => self.stats.udp_datagrams += 1,
             Class::Tcp => self.stats.tcp_segments += 1,
         }
-        let addrs_version = self.addrs_version;
-        let mut flight = Flight { bytes, number, from, to: from, nic, addrs_version, corrupted: false };
+        let mut flight = Flight {
+            bytes,
+            number,
+            class,
+            origin: from,
+            sent_ns: now_ns,
+            net: NetId(0),
+            to: End::Host(from),
+            nic,
+            addrs_version: self.addrs_version,
+            corrupted: false,
+        };
         if nic == LOOPBACK {
-            let at_ns = (now_ns + LOOPBACK_NS).max(floor_ns);
-            self.launch(at_ns, flight);
-            return at_ns;
+            self.launch(now_ns + LOOPBACK_NS, flight);
+            return;
         }
-        let Some((to, to_nic)) = self.addrs.get(&dst).copied() else {
-            return self.end(now_ns, flight, DropCause::NoHost);
-        };
-        flight.to = to;
-        flight.nic = to_nic;
-        let link = self.links.get(from, to);
-        if flight.bytes.len() > link.mtu {
-            return self.end(now_ns, flight, DropCause::Mtu);
-        }
-        let fate = link.fate(class, &mut self.hosts[from.0 as usize].link_rng);
-        if self.links.is_cut(from, to) {
-            return self.end(now_ns, flight, DropCause::Partition);
-        }
-        let Fate::Arrives { delay_ns, copy_ns, flip, overtakes } = fate else {
-            return self.end(now_ns, flight, DropCause::Loss);
-        };
-        if let Some(copy_ns) = copy_ns {
-            let mut bytes = self.buffer();
-            bytes.clear();
-            bytes.extend_from_slice(&flight.bytes);
-            self.stats.packets_duplicated += 1;
-            self.launch(now_ns + copy_ns, Flight { bytes, ..flight_like(&flight) });
-        }
-        if let Some(draw) = flip {
-            self.stats.packets_corrupted += 1;
-            flip_bit(&mut flight.bytes, draw);
-            flight.corrupted = true;
-        }
-        let mut at_ns = now_ns + delay_ns;
-        if !overtakes {
-            at_ns = at_ns.max(floor_ns);
-        }
-        self.launch(at_ns, flight);
-        // One that was held back must not hold back those behind it.
-        if overtakes { 0 } else { at_ns }
+        self.check_forbidden(now_ns, from, &flight.bytes);
+        flight.net = self.host(from).nics[usize::from(nic)].net;
+        self.travel(now_ns, flight, End::Host(from), dst);
     }
 
-    /// A packet has reached the far end of its path.
+    fn check_forbidden(&mut self, now_ns: u64, from: HostId, bytes: &[u8]) {
+        let carried =
+            self.forbidden.iter().find(|(_, _, needle)| memchr::memmem::find(bytes, needle).is_some());
+        let Some((property, place, _)) = carried else { return };
+        let broken = Broken {
+            property: property.clone(),
+            kind: Kind::Safety,
+            seen: format!("packet {} of {} bytes carries it", self.next_packet, bytes.len()),
+            at: Duration::from_nanos(now_ns),
+            host: Some(self.host(from).name.clone()),
+            file: place.file().to_owned(),
+            line: place.line(),
+        };
+        self.broken.get_or_insert(broken);
+        self.wake_driver();
+    }
+
+    /// Takes a packet on from `from`, an end in the network that it is in.
+    fn travel(&mut self, now_ns: u64, mut flight: Flight, mut from: End, mut dst: IpAddr) {
+        // Links without any effect are walked here and now.
+        for _ in 0..2 * MAX_DEPTH {
+            let net = &self.nets[flight.net.0 as usize];
+            let to = match net.addrs.get(&dst) {
+                Some(owner) => *owner,
+                None if net.gateway.is_some() && from != End::Box(flight.net) => Owner::Box(flight.net),
+                None => return self.end(now_ns, flight, DropCause::NoHost),
+            };
+            flight.to = to.end();
+            if let Owner::Host(_, nic) = to {
+                flight.nic = nic;
+            }
+            // A box that finds itself behind its own outer address turns the packet around.
+            let ideal = flight.to == from || self.links.get(from, flight.to, &net.links).is_ideal();
+            if !ideal {
+                return self.take_link(now_ns, flight, from);
+            }
+            match flight.to {
+                End::Host(_) if from == flight.to => {
+                    return self.end(now_ns, flight, DropCause::NoHost);
+                }
+                End::Host(_) => return self.launch(now_ns, flight),
+                End::Box(id) => {
+                    let Some(passed) = self.pass_box(now_ns, flight, id) else { return };
+                    (flight, dst) = passed;
+                    from = End::Box(id);
+                }
+            }
+        }
+        self.end(now_ns, flight, DropCause::NoHost);
+    }
+
+    /// Puts a packet on the link from `from` to `flight.to`.
+    fn take_link(&mut self, now_ns: u64, mut flight: Flight, from: End) {
+        let default = &self.nets[flight.net.0 as usize].links;
+        let rng = match from {
+            End::Host(host) => &mut self.hosts[host.0 as usize].link_rng,
+            End::Box(net) => &mut self.box_link_rngs[net.0 as usize],
+        };
+        let fate = self.links.take(now_ns, (from, flight.to), default, flight.class, flight.bytes.len(), rng);
+        match fate {
+            Fate::Dropped(why) => self.end(now_ns, flight, why),
+            Fate::Arrives { at_ns, copy_at_ns, flip, cut } => {
+                if let Some(copy_at_ns) = copy_at_ns {
+                    let mut bytes = self.buffer();
+                    bytes.clear();
+                    bytes.extend_from_slice(&flight.bytes);
+                    self.stats.packets_duplicated += 1;
+                    self.launch(copy_at_ns, Flight { bytes, ..flight_like(&flight) });
+                }
+                if let Some(draw) = flip {
+                    self.stats.packets_corrupted += 1;
+                    flip_bit(&mut flight.bytes, draw);
+                    flight.corrupted = true;
+                }
+                if let Some(draw) = cut
+                    && packet::truncate_udp(&mut flight.bytes, draw)
+                {
+                    self.stats.packets_corrupted += 1;
+                    flight.corrupted = true;
+                }
+                self.launch(at_ns, flight);
+            }
+        }
+    }
+
+    /// Asks a box; returns the packet, in the network on the other side, and its destination there.
+    fn pass_box(&mut self, now_ns: u64, mut flight: Flight, id: NetId) -> Option<(Flight, IpAddr)> {
+        let Some(mut packet) = Packet::parse(std::mem::take(&mut flight.bytes)) else {
+            self.end(now_ns, flight, DropCause::Checksum);
+            return None;
+        };
+        let gateway = self.nets[id.0 as usize].gateway.as_mut().expect("an end of links has a box");
+        let way = if flight.net == id { Way::Out } else { Way::In };
+        let before = (packet.src(), packet.dst());
+        let verdict = gateway.pass(way, Duration::from_nanos(now_ns), &mut packet);
+        flight.net = if way == Way::Out { gateway.outside } else { id };
+        let (after, dst) = ((packet.src(), packet.dst()), packet.dst().ip());
+        flight.bytes = packet.into_bytes();
+        flight.to = End::Box(id);
+        if let Verdict::Refuse(why) = verdict {
+            self.end(now_ns, flight, why.into());
+            return None;
+        }
+        if before != after {
+            self.trace.rewritten(now_ns, flight.to, flight.number, &flight.bytes);
+        }
+        Some((flight, dst))
+    }
+
+    /// A packet has reached the far end of a link.
     pub(crate) fn arrive(&mut self, now_ns: u64, mut flight: Flight) {
         let Some(headers) = packet::parse(&flight.bytes) else {
             self.end(now_ns, flight, DropCause::Checksum);
@@ -85,44 +167,76 @@ impl Sim {
         };
         if flight.addrs_version != self.addrs_version && flight.nic != LOOPBACK {
             // Addresses have moved while it was under way.
-            match self.addrs.get(&headers.dst.ip()) {
-                Some((to, nic)) => (flight.to, flight.nic) = (*to, *nic),
-                None => {
+            flight.addrs_version = self.addrs_version;
+            match (flight.to, self.net(flight.net).addrs.get(&headers.dst.ip())) {
+                (End::Host(_), Some(Owner::Host(to, nic))) => {
+                    (flight.to, flight.nic) = (End::Host(*to), *nic);
+                }
+                (_, Some(Owner::Box(id))) => flight.to = End::Box(*id),
+                // On its way out.
+                (End::Box(id), None) if id == flight.net => {}
+                _ => {
                     self.end(now_ns, flight, DropCause::NoHost);
                     return;
                 }
             }
         }
-        if flight.nic != LOOPBACK && self.links.is_cut(flight.from, flight.to) {
+        let to = match flight.to {
+            End::Host(to) => to,
+            End::Box(id) => {
+                if let Some((flight, dst)) = self.pass_box(now_ns, flight, id) {
+                    self.travel(now_ns, flight, End::Box(id), dst);
+                }
+                return;
+            }
+        };
+        if flight.nic != LOOPBACK && self.links.crosses_cut(flight.origin, to, flight.sent_ns, now_ns) {
             self.end(now_ns, flight, DropCause::Partition);
             return;
         }
-        if !self.host(flight.to).answers() {
+        if !self.host(to).answers() {
             self.end(now_ns, flight, DropCause::HostDown);
             return;
         }
         match headers.proto {
-            packet::PROTO_UDP => self.udp_arrives(now_ns, flight, &headers),
-            packet::PROTO_TCP => self.tcp_arrives(now_ns, flight, &headers),
-            _ => {
-                self.end(now_ns, flight, DropCause::Checksum);
-            }
+            packet::PROTO_UDP => self.udp_arrives(now_ns, flight, to, &headers),
+            packet::PROTO_TCP => self.tcp_arrives(now_ns, flight, to, &headers),
+            _ => self.end(now_ns, flight, DropCause::Checksum),
         }
     }
 
     /// Ends a packet that has no receiver.
-    pub(crate) fn end(&mut self, now_ns: u64, flight: Flight, why: DropCause) -> u64 {
-        self.trace.dropped(now_ns, flight.to.0, flight.nic, flight.number, why);
+    pub(crate) fn end(&mut self, now_ns: u64, flight: Flight, why: DropCause) {
+        self.trace.dropped(now_ns, flight.to, flight.nic, flight.number, why);
         self.stats.drop_one(why);
         self.recycle(flight.bytes);
-        0
     }
 
     /// Records that a packet has reached its receiver.
     pub(crate) fn received(&mut self, now_ns: u64, flight: &Flight) {
         let changed = if flight.corrupted { flight.bytes.as_slice() } else { &[] };
-        self.trace.delivered(now_ns, flight.to.0, flight.nic, flight.number, changed);
+        self.trace.delivered(now_ns, flight.to, flight.nic, flight.number, changed);
         self.stats.packets_delivered += 1;
+    }
+
+    /// The largest packet that the way from `nic` of `host` towards `dst` carries, as far as this side can see.
+    pub(crate) fn path_mtu(&self, host: HostId, nic: u8, dst: IpAddr) -> usize {
+        let (mut from, mut net) = (End::Host(host), self.host(host).nics[usize::from(nic)].net);
+        let mut mtu = usize::MAX;
+        for _ in 0..MAX_DEPTH {
+            let state = self.net(net);
+            let to = match (state.addrs.get(&dst), &state.gateway) {
+                (Some(owner), _) => owner.end(),
+                (None, Some(_)) => End::Box(net),
+                (None, None) => break,
+            };
+            mtu = mtu.min(self.links.get(from, to, &state.links).mtu);
+            match (&state.gateway, to) {
+                (Some(gateway), End::Box(id)) if id == net => (from, net) = (to, gateway.outside),
+                _ => break,
+            }
+        }
+        if mtu == usize::MAX { crate::link::DEFAULT_MTU } else { mtu }
     }
 }
 

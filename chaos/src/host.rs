@@ -5,6 +5,7 @@
 
 use crate::clock::Clock;
 use crate::disk::Disk;
+use crate::net::{INTERNET, NetId};
 use crate::seed::{Rng, below, stream};
 use crate::slab::Key;
 use madsim::runtime::NodeHandle;
@@ -36,6 +37,8 @@ pub(crate) type Main = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = ()> + Send>> 
 /// One network interface.
 pub(crate) struct Nic {
     pub(crate) name: String,
+    /// The network that it is in.
+    pub(crate) net: NetId,
     pub(crate) addrs: Vec<IpAddr>,
     pub(crate) up: bool,
 }
@@ -168,7 +171,8 @@ impl HostState {
     pub(crate) fn nic(&mut self, name: &str) -> u8 {
         let at = self.nics.iter().position(|nic| nic.name == name).unwrap_or_else(|| {
             assert!(self.nics.len() < MAX_NICS, "a host has at most {MAX_NICS} interfaces");
-            self.nics.push(Nic { name: name.to_owned(), addrs: Vec::new(), up: true });
+            let nic = Nic { name: name.to_owned(), net: INTERNET, addrs: Vec::new(), up: true };
+            self.nics.push(nic);
             self.nics.len() - 1
         });
         at as u8

@@ -13,7 +13,9 @@
 //! | `sim` | the state of the running world |
 //! | `timer`, `slab` | the queue of events; keys that go stale |
 //! | `host`, `process` | a kernel; the tasks of a boot |
+//! | [`net`], [`middlebox`] | the map: networks, and what stands between them |
 //! | `forward`, [`link`], `packet` | the way of a packet |
+//! | [`scenario`], [`property`] | what is run, what must hold, what must happen |
 //! | `udp`, `tcp`, `disk`, [`clock`] | parts of a kernel |
 //! | [`seed`], `trace`, `pcap`, [`stats`] | random streams; the digest; a capture; counters |
 #![cfg(madsim)]
@@ -24,11 +26,15 @@ mod disk;
 mod forward;
 mod host;
 pub mod link;
+pub mod middlebox;
+pub mod net;
 mod packet;
 mod pcap;
 mod process;
+pub mod property;
 pub mod rt;
 pub mod run;
+pub mod scenario;
 pub mod seed;
 mod sim;
 mod slab;
@@ -41,6 +47,10 @@ pub mod world;
 
 pub use host::HostId;
 pub use link::{DropCause, LinkConfig, Rate};
+pub use middlebox::Middlebox;
+pub use net::Net;
+pub use property::{Broken, Kind};
 pub use run::{Failure, Outcome, Run, run};
+pub use scenario::{Held, Scenario, Trial, Verdict};
 pub use stats::Stats;
 pub use world::{Host, World};

@@ -1,13 +1,16 @@
-//! What a path does to packets: latency, jitter, loss, duplication, reordering, corruption, MTU, partitions.
+//! What a link does to packets: latency, loss, duplication, reordering, damage, bandwidth, MTU; and partitions.
 //!
-//! A path is directed, from a host to a host, and may be changed at any time. For each packet exactly three
-//! numbers are drawn from the sender's own stream, whatever the configuration, so that a change of one rate
-//! doesn't shift the fate of later packets in any other respect.
+//! A link is one direction between two ends of one network, and may be changed at any time. For each packet
+//! exactly three numbers are drawn from the stream of the end that sends it, whatever the configuration, so that a
+//! change of one rate doesn't shift the fate of later packets in any other respect. TCP segments keep their
+//! order on a link, as on a path that hashes flows, unless the link reorders.
 
 use crate::host::HostId;
-use crate::seed::{Rng, below};
+use crate::middlebox::Refusal;
+use crate::net::End;
+use crate::seed::{Rng, below, mix};
 use rand_core::Rng as _;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// A probability, as a threshold for a 32-bit draw: exact at 0 and at 1, and free of floats.
@@ -39,18 +42,79 @@ impl Rate {
 /// The least MTU: a TCP segment needs room for its headers and some bytes.
 pub const MIN_MTU: usize = 576;
 
-/// One direction of a path.
+/// Ethernet's.
+pub const DEFAULT_MTU: usize = 1500;
+
+/// How the time that [`jitter`](LinkConfig::jitter) adds is spread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Spread {
+    /// Uniform from zero to the jitter.
+    #[default]
+    Uniform,
+    /// Exponential, with the jitter as its half-life: half of all packets have less, one of 1,024 has ten times it.
+    Exponential,
+    /// Heavy tail: one packet of `n` has more than `n` times the jitter, up to 64 times.
+    HeavyTail,
+}
+
+impl Spread {
+    fn draw(self, scale_ns: u64, draw: u64) -> u64 {
+        match self {
+            Spread::Uniform => below(draw, scale_ns + 1),
+            Spread::Exponential => {
+                // -log2 of a uniform number: whole doublings, and linear between two of them, which is off by 6 %
+                // of one doubling at most and needs no float.
+                let doublings = u64::from(draw.leading_zeros());
+                let rest = draw.checked_shl(draw.leading_zeros() + 1).unwrap_or(0);
+                scale_ns * doublings + (scale_ns - below(rest, scale_ns + 1))
+            }
+            Spread::HeavyTail => {
+                let one_of = u64::MAX / draw.max(1);
+                scale_ns * one_of.saturating_sub(1).min(64)
+                    + below(mix(draw), if one_of > 64 { 1 } else { scale_ns + 1 })
+            }
+        }
+    }
+}
+
+/// Loss in bursts (Gilbert–Elliott): a link is good or bad, changes between two packets with these chances, and
+/// loses packets of either protocol while it is bad.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Burst {
+    /// From good to bad.
+    pub begin: Rate,
+    /// From bad to good: bursts last one over this many packets on average.
+    pub end: Rate,
+    /// Loss while it is bad.
+    pub loss: Rate,
+}
+
+/// How fast a link carries bytes, and how many may wait for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bandwidth {
+    /// Bytes of IP packets per second; at least 1.
+    pub bytes_per_second: u64,
+    /// Bytes that wait; a packet that would be beyond is dropped (tail drop).
+    pub queue_bytes: u64,
+}
+
+/// One direction of a link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LinkConfig {
-    /// The least time from the sender's interface to the receiver's.
+    /// The least time from one end to the other.
     pub latency: Duration,
-    /// Added to it: uniform from zero to this, drawn for each packet. UDP datagrams overtake each other so;
-    /// TCP segments of one connection keep their order, as on a path that hashes flows.
+    /// Added to it for good, another for each pair of ends: uniform from zero to this.
+    pub pair_latency: Duration,
+    /// Added to it, drawn for each packet: see [`Spread`]. UDP datagrams overtake each other so.
     pub jitter: Duration,
-    /// Loss of UDP datagrams.
+    /// How the jitter is spread.
+    pub spread: Spread,
+    /// Loss of UDP datagrams, each for itself.
     pub udp_loss: Rate,
-    /// Loss of TCP segments.
+    /// Loss of TCP segments, each for itself.
     pub tcp_loss: Rate,
+    /// Loss in bursts, besides.
+    pub burst: Option<Burst>,
     /// A second copy, with a jitter of its own.
     pub duplicate: Rate,
     /// Holding a packet back by [`reorder_by`](LinkConfig::reorder_by); also for TCP.
@@ -59,23 +123,33 @@ pub struct LinkConfig {
     pub reorder_by: Duration,
     /// One flipped bit, behind the IP header; checksums find it.
     pub corrupt: Rate,
+    /// A UDP datagram cut short at a drawn length, with lengths and checksum made right again, so that it reaches
+    /// whoever reads it.
+    pub truncate: Rate,
+    /// How fast it is; `None` for as fast as anybody sends.
+    pub bandwidth: Option<Bandwidth>,
     /// The largest IP packet in bytes; a larger one is dropped and counted. At least [`MIN_MTU`].
     pub mtu: usize,
 }
 
 impl Default for LinkConfig {
-    /// A good path of 10 ms: nothing is lost, doubled or reordered, MTU 1,500.
+    /// A good link of 10 ms: nothing is lost, doubled or reordered, MTU 1,500.
     fn default() -> Self {
         LinkConfig {
             latency: Duration::from_millis(10),
+            pair_latency: Duration::ZERO,
             jitter: Duration::ZERO,
+            spread: Spread::Uniform,
             udp_loss: Rate::NEVER,
             tcp_loss: Rate::NEVER,
+            burst: None,
             duplicate: Rate::NEVER,
             reorder: Rate::NEVER,
             reorder_by: Duration::from_millis(20),
             corrupt: Rate::NEVER,
-            mtu: 1500,
+            truncate: Rate::NEVER,
+            bandwidth: None,
+            mtu: DEFAULT_MTU,
         }
     }
 }
@@ -84,13 +158,13 @@ impl Default for LinkConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum DropCause {
-    /// The path lost it.
+    /// The link lost it.
     Loss = 0,
-    /// It was larger than the path's MTU.
+    /// It was larger than the link's MTU.
     Mtu = 1,
     /// A partition lay between.
     Partition = 2,
-    /// No host has the address.
+    /// Nobody has the address in the network that it had reached.
     NoHost = 3,
     /// No socket at that port.
     NoSocket = 4,
@@ -102,102 +176,272 @@ pub enum DropCause {
     Checksum = 7,
     /// The listener's backlog was full.
     Backlog = 8,
+    /// The queue of a link with a bandwidth was full.
+    QueueFull = 9,
+    /// A box had no mapping for it.
+    NoMapping = 10,
+    /// A box had a mapping, but not for this sender.
+    Filtered = 11,
+    /// A box had no room for a new mapping.
+    TableFull = 12,
+    /// A box doesn't turn packets around.
+    Hairpin = 13,
+    /// A box lets no such traffic through.
+    Blocked = 14,
+    /// A box had no power.
+    BoxOff = 15,
 }
 
 /// Distinct [`DropCause`]s.
-pub(crate) const DROP_CAUSES: usize = 9;
+pub(crate) const DROP_CAUSES: usize = 16;
 
-/// What a packet is to the path.
+impl From<Refusal> for DropCause {
+    fn from(refusal: Refusal) -> DropCause {
+        match refusal {
+            Refusal::NoMapping => DropCause::NoMapping,
+            Refusal::Filtered => DropCause::Filtered,
+            Refusal::TableFull => DropCause::TableFull,
+            Refusal::Hairpin => DropCause::Hairpin,
+            Refusal::Blocked => DropCause::Blocked,
+            Refusal::Off => DropCause::BoxOff,
+        }
+    }
+}
+
+/// What a packet is to a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Class {
     Udp,
     Tcp,
 }
 
-/// What the path does to one packet.
+/// What a link does to one packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fate {
-    Lost,
-    /// Arrives after this delay; `copy` is the delay of a second one; `flip` a draw that selects a bit.
+    Dropped(DropCause),
+    /// Arrives at this instant, and a copy of it perhaps at another; `flip` and `cut` are draws that select a bit,
+    /// and a length.
     Arrives {
-        delay_ns: u64,
-        copy_ns: Option<u64>,
+        at_ns: u64,
+        copy_at_ns: Option<u64>,
         flip: Option<u64>,
-        overtakes: bool,
+        cut: Option<u64>,
     },
 }
 
+/// What a link remembers from packet to packet.
+#[derive(Debug, Default)]
+struct LinkState {
+    /// When the last byte that waits will have left.
+    busy_until_ns: u64,
+    /// When the last TCP segment arrives that wasn't held back: those behind it keep the order.
+    tcp_floor_ns: u64,
+    /// Whether it is in a burst.
+    bad: bool,
+}
+
 impl LinkConfig {
+    /// A link that does nothing at all: packets are at the other end at once.
+    pub fn ideal() -> LinkConfig {
+        LinkConfig { latency: Duration::ZERO, ..LinkConfig::default() }
+    }
+
+    /// Whether it does nothing at all.
+    pub(crate) fn is_ideal(&self) -> bool {
+        self.latency.is_zero() && *self == LinkConfig::ideal()
+    }
+
+    pub(crate) fn checked(mut self) -> LinkConfig {
+        self.mtu = self.mtu.clamp(MIN_MTU, 65535);
+        self
+    }
+
+    fn remembers(&self, class: Class) -> bool {
+        class == Class::Tcp || self.burst.is_some() || self.bandwidth.is_some()
+    }
+
     /// Draws a packet's fate.
-    pub(crate) fn fate(&self, class: Class, rng: &mut Rng) -> Fate {
+    fn fate(
+        &self,
+        now_ns: u64,
+        class: Class,
+        len: usize,
+        pair_ns: u64,
+        state: &mut LinkState,
+        rng: &mut Rng,
+    ) -> Fate {
         let (rates, jitters, more) = (rng.next_u64(), rng.next_u64(), rng.next_u64());
+        let further = mix(rates ^ more);
+        if len > self.mtu {
+            return Fate::Dropped(DropCause::Mtu);
+        }
+        let mut leaves_ns = now_ns;
+        if let Some(bandwidth) = self.bandwidth {
+            let rate = u128::from(bandwidth.bytes_per_second.max(1));
+            let waits_ns = state.busy_until_ns.saturating_sub(now_ns);
+            let waiting = u128::from(waits_ns) * rate / 1_000_000_000;
+            if waiting + len as u128 > u128::from(bandwidth.queue_bytes) {
+                return Fate::Dropped(DropCause::QueueFull);
+            }
+            let takes_ns = (len as u128 * 1_000_000_000).div_ceil(rate) as u64;
+            state.busy_until_ns = now_ns + waits_ns + takes_ns;
+            leaves_ns = state.busy_until_ns;
+        }
+        if let Some(burst) = self.burst {
+            let change = if state.bad { burst.end } else { burst.begin };
+            state.bad ^= change.hits(further as u32);
+            if state.bad && burst.loss.hits((further >> 32) as u32) {
+                return Fate::Dropped(DropCause::Loss);
+            }
+        }
         let loss = match class {
             Class::Udp => self.udp_loss,
             Class::Tcp => self.tcp_loss,
         };
         if loss.hits(rates as u32) {
-            return Fate::Lost;
+            return Fate::Dropped(DropCause::Loss);
         }
+        let arrives_ns = leaves_ns + self.latency.as_nanos() as u64 + pair_ns;
         let jitter_ns = self.jitter.as_nanos() as u64;
-        let latency_ns = self.latency.as_nanos() as u64;
         let held = self.reorder.hits(more as u32);
-        let held_ns = if held { self.reorder_by.as_nanos() as u64 } else { 0 };
         let copy = self.duplicate.hits((rates >> 32) as u32);
+        let mut at_ns = arrives_ns + self.spread.draw(jitter_ns, jitters);
+        if held {
+            // One that was held back doesn't hold back those behind it.
+            at_ns += self.reorder_by.as_nanos() as u64;
+        } else if class == Class::Tcp {
+            at_ns = at_ns.max(state.tcp_floor_ns);
+            state.tcp_floor_ns = at_ns;
+        }
+        let draw = jitters ^ more.rotate_left(17);
         Fate::Arrives {
-            delay_ns: latency_ns + below(jitters, jitter_ns + 1) + held_ns,
-            copy_ns: copy.then(|| latency_ns + below(jitters.rotate_left(32), jitter_ns + 1)),
-            flip: self.corrupt.hits((more >> 32) as u32).then_some(jitters ^ more.rotate_left(17)),
-            overtakes: held,
+            at_ns,
+            copy_at_ns: copy.then(|| arrives_ns + self.spread.draw(jitter_ns, jitters.rotate_left(32))),
+            flip: self.corrupt.hits((more >> 32) as u32).then_some(draw),
+            cut: self.truncate.hits(mix(further) as u32).then_some(draw),
         }
     }
 }
 
-/// All paths.
-#[derive(Default)]
+/// A cut between two hosts; the last one is remembered after it has healed, for packets that were sent during it.
+#[derive(Debug, Clone, Copy)]
+struct Cut {
+    since_ns: u64,
+    until_ns: Option<u64>,
+}
+
+/// All links.
 pub(crate) struct Links {
-    default: LinkConfig,
-    own: BTreeMap<(HostId, HostId), LinkConfig>,
-    cut: BTreeSet<(HostId, HostId)>,
+    seed: u64,
+    own: BTreeMap<(End, End), LinkConfig>,
+    states: BTreeMap<(End, End), LinkState>,
+    pairs: BTreeMap<(End, End), u64>,
+    cuts: BTreeMap<(HostId, HostId), Cut>,
 }
 
 impl Links {
-    pub(crate) fn get(&self, from: HostId, to: HostId) -> &LinkConfig {
-        if self.own.is_empty() {
-            return &self.default;
+    pub(crate) fn new(seed: u64) -> Links {
+        Links {
+            seed,
+            own: BTreeMap::new(),
+            states: BTreeMap::new(),
+            pairs: BTreeMap::new(),
+            cuts: BTreeMap::new(),
         }
-        self.own.get(&(from, to)).unwrap_or(&self.default)
     }
 
-    pub(crate) fn set_default(&mut self, config: LinkConfig) {
-        self.default = checked(config);
+    /// The configuration of a link; `default` is that of its network.
+    pub(crate) fn get<'a>(&'a self, from: End, to: End, default: &'a LinkConfig) -> &'a LinkConfig {
+        if self.own.is_empty() {
+            return default;
+        }
+        self.own.get(&(from, to)).unwrap_or(default)
     }
 
-    pub(crate) fn set(&mut self, from: HostId, to: HostId, config: LinkConfig) {
-        self.own.insert((from, to), checked(config));
+    pub(crate) fn set(&mut self, from: End, to: End, config: LinkConfig) {
+        self.own.insert((from, to), config.checked());
     }
 
-    pub(crate) fn is_cut(&self, from: HostId, to: HostId) -> bool {
-        !self.cut.is_empty() && self.cut.contains(&(from, to))
+    /// Lets a link do again what its network's do.
+    pub(crate) fn unset(&mut self, from: End, to: End) {
+        self.own.remove(&(from, to));
     }
 
-    pub(crate) fn cut(&mut self, from: HostId, to: HostId) {
-        self.cut.insert((from, to));
+    /// Puts a packet of `len` bytes on a link.
+    pub(crate) fn take(
+        &mut self,
+        now_ns: u64,
+        (from, to): (End, End),
+        default: &LinkConfig,
+        class: Class,
+        len: usize,
+        rng: &mut Rng,
+    ) -> Fate {
+        let config = match self.own.is_empty() {
+            true => default,
+            false => self.own.get(&(from, to)).unwrap_or(default),
+        };
+        let pair_ns = match config.pair_latency.as_nanos() as u64 {
+            0 => 0,
+            most_ns => {
+                let seed = self.seed;
+                let draw = *self
+                    .pairs
+                    .entry((from, to))
+                    .or_insert_with(|| crate::seed::subseed(seed, &format!("pair/{from:?}/{to:?}")));
+                below(draw, most_ns + 1)
+            }
+        };
+        if config.remembers(class) {
+            let state = self.states.entry((from, to)).or_default();
+            config.fate(now_ns, class, len, pair_ns, state, rng)
+        } else {
+            config.fate(now_ns, class, len, pair_ns, &mut LinkState::default(), rng)
+        }
     }
 
-    pub(crate) fn heal(&mut self) {
-        self.cut.clear();
+    /// Whether a packet from `from` to `to`, under way from `sent_ns` until now, met a cut at any moment of that.
+    pub(crate) fn crosses_cut(&self, from: HostId, to: HostId, sent_ns: u64, now_ns: u64) -> bool {
+        if self.cuts.is_empty() {
+            return false;
+        }
+        self.cuts.get(&(from, to)).is_some_and(|cut| {
+            cut.since_ns <= now_ns && cut.until_ns.is_none_or(|until_ns| sent_ns < until_ns)
+        })
     }
-}
 
-fn checked(mut config: LinkConfig) -> LinkConfig {
-    config.mtu = config.mtu.clamp(MIN_MTU, 65535);
-    config
+    pub(crate) fn cut(&mut self, now_ns: u64, from: HostId, to: HostId) {
+        let cut = self.cuts.entry((from, to)).or_insert(Cut { since_ns: now_ns, until_ns: None });
+        if cut.until_ns.take().is_some() {
+            cut.since_ns = now_ns;
+        }
+    }
+
+    /// Ends the cut from `from` to `to`.
+    pub(crate) fn mend(&mut self, now_ns: u64, from: HostId, to: HostId) {
+        if let Some(cut) = self.cuts.get_mut(&(from, to)) {
+            cut.until_ns.get_or_insert(now_ns);
+        }
+    }
+
+    /// Ends every cut.
+    pub(crate) fn heal(&mut self, now_ns: u64) {
+        for cut in self.cuts.values_mut() {
+            cut.until_ns.get_or_insert(now_ns);
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::seed::stream;
+
+    const LOST: Fate = Fate::Dropped(DropCause::Loss);
+
+    fn fate(config: &LinkConfig, class: Class, rng: &mut Rng) -> Fate {
+        config.fate(0, class, 100, 0, &mut LinkState::default(), rng)
+    }
 
     #[test]
     fn a_rate_is_exact_at_its_ends() {
@@ -211,14 +455,14 @@ mod tests {
     fn a_new_rate_does_not_shift_the_draws_of_later_packets() {
         let fates = |config: &LinkConfig| {
             let mut rng = stream(3, "link/a");
-            (0..100).map(|_| config.fate(Class::Udp, &mut rng)).collect::<Vec<_>>()
+            (0..100).map(|_| fate(config, Class::Udp, &mut rng)).collect::<Vec<_>>()
         };
         let plain = LinkConfig { jitter: Duration::from_millis(9), ..LinkConfig::default() };
         let lossy = LinkConfig { udp_loss: Rate::percent(40), ..plain.clone() };
         let (plain, lossy) = (fates(&plain), fates(&lossy));
-        assert!(lossy.contains(&Fate::Lost));
+        assert!(lossy.contains(&LOST));
         for (a, b) in plain.iter().zip(&lossy) {
-            assert!(*b == Fate::Lost || a == b);
+            assert!(*b == LOST || a == b);
         }
     }
 
@@ -226,7 +470,64 @@ mod tests {
     fn loss_is_separate_for_udp_and_tcp() {
         let config = LinkConfig { udp_loss: Rate::ALWAYS, ..LinkConfig::default() };
         let mut rng = stream(3, "link/a");
-        assert_eq!(config.fate(Class::Udp, &mut rng), Fate::Lost);
-        assert_ne!(config.fate(Class::Tcp, &mut rng), Fate::Lost);
+        assert_eq!(fate(&config, Class::Udp, &mut rng), LOST);
+        assert_ne!(fate(&config, Class::Tcp, &mut rng), LOST);
+    }
+
+    #[test]
+    fn a_bandwidth_delays_what_waits_and_drops_what_does_not_fit() {
+        let bandwidth = Bandwidth { bytes_per_second: 1_000_000, queue_bytes: 3_000 };
+        let config = LinkConfig { bandwidth: Some(bandwidth), ..LinkConfig::ideal() };
+        let (mut state, mut rng) = (LinkState::default(), stream(3, "link/a"));
+        let mut send = |now_ns| match config.fate(now_ns, Class::Udp, 1_000, 0, &mut state, &mut rng) {
+            Fate::Arrives { at_ns, .. } => Some(at_ns),
+            Fate::Dropped(why) => {
+                assert_eq!(why, DropCause::QueueFull);
+                None
+            }
+        };
+        assert_eq!([send(0), send(0), send(0)], [Some(1_000_000), Some(2_000_000), Some(3_000_000)]);
+        assert_eq!(send(0), None);
+        assert_eq!(send(1_000_000), Some(4_000_000));
+        assert_eq!(send(9_000_000), Some(10_000_000));
+    }
+
+    #[test]
+    fn losses_of_a_burst_stand_together() {
+        let burst = Burst { begin: Rate::percent(1), end: Rate::percent(10), loss: Rate::ALWAYS };
+        let config = LinkConfig { burst: Some(burst), ..LinkConfig::default() };
+        let (mut state, mut rng) = (LinkState::default(), stream(3, "link/a"));
+        let lost: Vec<bool> =
+            (0..20_000).map(|_| config.fate(0, Class::Udp, 100, 0, &mut state, &mut rng) == LOST).collect();
+        let count = lost.iter().filter(|lost| **lost).count();
+        let runs = lost.windows(2).filter(|pair| !pair[0] && pair[1]).count();
+        // A tenth of the time is bad, in bursts of ten.
+        assert!((1_400..2_300).contains(&count), "{count}");
+        assert!((7..14).contains(&(count / runs)), "{count} in {runs} bursts");
+    }
+
+    #[test]
+    fn a_spread_has_the_tail_that_it_says() {
+        let mut rng = stream(3, "link/a");
+        let mut share_above = |spread: Spread, limit: u64| {
+            (0..10_000).filter(|_| spread.draw(1_000, rng.next_u64()) > limit).count()
+        };
+        assert_eq!(share_above(Spread::Uniform, 1_000), 0);
+        assert!((4_700..5_300).contains(&share_above(Spread::Exponential, 1_000)));
+        assert!((230..400).contains(&share_above(Spread::Exponential, 5_000)));
+        assert!((800..1_200).contains(&share_above(Spread::HeavyTail, 10_000)));
+        assert_eq!(share_above(Spread::HeavyTail, 65_000), 0);
+    }
+
+    #[test]
+    fn a_packet_is_lost_if_any_moment_of_its_way_is_cut() {
+        let mut links = Links::new(1);
+        let (a, b) = (HostId(0), HostId(1));
+        links.cut(10, a, b);
+        assert!(links.crosses_cut(a, b, 5, 10) && links.crosses_cut(a, b, 12, 20));
+        assert!(!links.crosses_cut(b, a, 5, 10));
+        links.heal(30);
+        assert!(links.crosses_cut(a, b, 29, 40));
+        assert!(!links.crosses_cut(a, b, 30, 40));
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! So a run can be written as a `.pcap`. TCP segments come from smoltcp in the same form.
 
+use crate::middlebox::TcpFlags;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 pub(crate) const PROTO_TCP: u8 = 6;
@@ -9,6 +10,7 @@ pub(crate) const PROTO_UDP: u8 = 17;
 const V4_HEADER: usize = 20;
 const V6_HEADER: usize = 40;
 const UDP_HEADER: usize = 8;
+const TCP_HEADER: usize = 20;
 const HOP_LIMIT: u8 = 64;
 
 /// The largest body of a UDP datagram over IPv4, and the limit for both families here.
@@ -52,20 +54,17 @@ fn pseudo_header(packet: &[u8], transport: usize, proto: u8) -> u64 {
     sum(addresses) + sum(&length.to_be_bytes()) + sum(&[0, proto])
 }
 
-/// Writes a UDP datagram into `out`, which is cleared first. Both addresses are of one family, and the body is
-/// at most [`MAX_UDP_BODY`] bytes.
-pub(crate) fn write_udp(out: &mut Vec<u8>, src: SocketAddr, dst: SocketAddr, ident: u16, body: &[u8]) {
-    out.clear();
-    let udp_len = (UDP_HEADER + body.len()) as u16;
-    let transport = match (src.ip(), dst.ip()) {
+/// Writes an IP header for `length` bytes of transport; returns where those begin. Both addresses are of one family.
+fn write_ip(out: &mut Vec<u8>, src: IpAddr, dst: IpAddr, ident: u16, proto: u8, length: u16) -> usize {
+    match (src, dst) {
         (IpAddr::V4(from), IpAddr::V4(to)) => {
             let mut header = [0; V4_HEADER];
             header[0] = 0x45;
-            header[2..4].copy_from_slice(&(udp_len + V4_HEADER as u16).to_be_bytes());
+            header[2..4].copy_from_slice(&(length + V4_HEADER as u16).to_be_bytes());
             header[4..6].copy_from_slice(&ident.to_be_bytes());
             header[6] = 0x40; // don't fragment
             header[8] = HOP_LIMIT;
-            header[9] = PROTO_UDP;
+            header[9] = proto;
             header[12..16].copy_from_slice(&from.octets());
             header[16..20].copy_from_slice(&to.octets());
             let checksum = fold(sum(&header));
@@ -76,26 +75,128 @@ pub(crate) fn write_udp(out: &mut Vec<u8>, src: SocketAddr, dst: SocketAddr, ide
         (from, to) => {
             let mut header = [0; V6_HEADER];
             header[0] = 0x60;
-            header[4..6].copy_from_slice(&udp_len.to_be_bytes());
-            header[6] = PROTO_UDP;
+            header[4..6].copy_from_slice(&length.to_be_bytes());
+            header[6] = proto;
             header[7] = HOP_LIMIT;
             header[8..24].copy_from_slice(&v6(from).octets());
             header[24..40].copy_from_slice(&v6(to).octets());
             out.extend_from_slice(&header);
             V6_HEADER
         }
-    };
+    }
+}
+
+/// Writes a UDP datagram into `out`, which is cleared first. Both addresses are of one family, and the body is
+/// at most [`MAX_UDP_BODY`] bytes.
+pub(crate) fn write_udp(out: &mut Vec<u8>, src: SocketAddr, dst: SocketAddr, ident: u16, body: &[u8]) {
+    out.clear();
+    let udp_len = (UDP_HEADER + body.len()) as u16;
+    let transport = write_ip(out, src.ip(), dst.ip(), ident, PROTO_UDP, udp_len);
     let mut udp = [0; UDP_HEADER];
     udp[..2].copy_from_slice(&src.port().to_be_bytes());
     udp[2..4].copy_from_slice(&dst.port().to_be_bytes());
     udp[4..6].copy_from_slice(&udp_len.to_be_bytes());
     out.extend_from_slice(&udp);
     out.extend_from_slice(body);
-    let mut checksum = fold(pseudo_header(out, transport, PROTO_UDP) + sum(&out[transport..]));
-    if checksum == [0, 0] {
+    write_checksum(out, transport, PROTO_UDP);
+}
+
+/// Writes a TCP segment without data into `out`, which is cleared first.
+pub(crate) fn write_tcp(out: &mut Vec<u8>, src: SocketAddr, dst: SocketAddr, flags: TcpFlags) {
+    out.clear();
+    let transport = write_ip(out, src.ip(), dst.ip(), 0, PROTO_TCP, TCP_HEADER as u16);
+    let mut tcp = [0; TCP_HEADER];
+    tcp[..2].copy_from_slice(&src.port().to_be_bytes());
+    tcp[2..4].copy_from_slice(&dst.port().to_be_bytes());
+    tcp[12] = (TCP_HEADER as u8 / 4) << 4;
+    tcp[13] =
+        u8::from(flags.fin) | u8::from(flags.syn) << 1 | u8::from(flags.rst) << 2 | u8::from(flags.ack) << 4;
+    out.extend_from_slice(&tcp);
+    write_checksum(out, transport, PROTO_TCP);
+}
+
+/// Where the checksum of a transport header stands.
+fn checksum_at(transport: usize, proto: u8) -> usize {
+    transport + if proto == PROTO_UDP { 6 } else { 16 }
+}
+
+/// Computes the transport's checksum anew.
+fn write_checksum(packet: &mut [u8], transport: usize, proto: u8) {
+    let at = checksum_at(transport, proto);
+    packet[at..at + 2].fill(0);
+    let mut checksum = fold(pseudo_header(packet, transport, proto) + sum(&packet[transport..]));
+    if checksum == [0, 0] && proto == PROTO_UDP {
         checksum = [0xFF, 0xFF]; // zero means "none"
     }
-    out[transport + 6..transport + 8].copy_from_slice(&checksum);
+    packet[at..at + 2].copy_from_slice(&checksum);
+}
+
+/// Cuts the body of a UDP datagram at a drawn length, and makes lengths and checksums right again; returns whether
+/// it was one.
+pub(crate) fn truncate_udp(packet: &mut Vec<u8>, draw: u64) -> bool {
+    let Some(headers) = parse(packet).filter(|headers| headers.proto == PROTO_UDP) else { return false };
+    let body = packet.len() - headers.transport - UDP_HEADER;
+    let kept = crate::seed::below(draw, body as u64) as usize;
+    let body = packet[headers.transport + UDP_HEADER..][..kept].to_vec();
+    let ident = u16::from_be_bytes([packet[4], packet[5]]);
+    write_udp(packet, headers.src, headers.dst, ident, &body);
+    true
+}
+
+/// An end of a packet's way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Side {
+    Source,
+    Destination,
+}
+
+/// The one's complement sum without what `old` adds to it, and with `new` (RFC 1624, equation 3).
+fn replaced(checksum: [u8; 2], old: &[u8], new: &[u8]) -> [u8; 2] {
+    let kept = !u16::from_ne_bytes(checksum);
+    let mut removed = sum(old);
+    while removed >> 16 != 0 {
+        removed = (removed & 0xFFFF) + (removed >> 16);
+    }
+    fold(u64::from(kept) + u64::from(!(removed as u16)) + sum(new))
+}
+
+/// Rewrites an end's address and port in a packet that `headers` describe, and its checksums with them. A damaged
+/// packet stays damaged.
+pub(crate) fn rewrite(packet: &mut [u8], headers: &Headers, side: Side, to: SocketAddr) {
+    let transport = headers.transport;
+    let (port_at, from) = match side {
+        Side::Source => (transport, headers.src),
+        Side::Destination => (transport + 2, headers.dst),
+    };
+    assert_eq!(from.is_ipv4(), to.is_ipv4(), "a box translates within one family");
+    let sum_at = checksum_at(transport, headers.proto);
+    let mut checksum = [packet[sum_at], packet[sum_at + 1]];
+    let (ip_at, ip_len) = match (side, from.is_ipv4()) {
+        (Side::Source, true) => (12, 4),
+        (Side::Destination, true) => (16, 4),
+        (Side::Source, false) => (8, 16),
+        (Side::Destination, false) => (24, 16),
+    };
+    let mut new_ip = [0; 16];
+    match to.ip() {
+        IpAddr::V4(ip) => new_ip[..4].copy_from_slice(&ip.octets()),
+        IpAddr::V6(ip) => new_ip.copy_from_slice(&ip.octets()),
+    }
+    let new_ip = &new_ip[..ip_len];
+    let old_ip = &packet[ip_at..ip_at + ip_len];
+    let new_port = to.port().to_be_bytes();
+    checksum = replaced(checksum, old_ip, new_ip);
+    checksum = replaced(checksum, &packet[port_at..port_at + 2], &new_port);
+    if checksum == [0, 0] && headers.proto == PROTO_UDP {
+        checksum = [0xFF, 0xFF];
+    }
+    if from.is_ipv4() {
+        let header_sum = replaced([packet[10], packet[11]], old_ip, new_ip);
+        packet[10..12].copy_from_slice(&header_sum);
+    }
+    packet[ip_at..ip_at + ip_len].copy_from_slice(new_ip);
+    packet[port_at..port_at + 2].copy_from_slice(&new_port);
+    packet[sum_at..sum_at + 2].copy_from_slice(&checksum);
 }
 
 fn v6(ip: IpAddr) -> Ipv6Addr {
@@ -128,7 +229,8 @@ pub(crate) fn parse(packet: &[u8]) -> Option<Headers> {
         }
         _ => return None,
     };
-    if length != packet.len() || packet.len() < transport + UDP_HEADER {
+    let least = if proto == PROTO_TCP { TCP_HEADER } else { UDP_HEADER };
+    if length != packet.len() || packet.len() < transport + least {
         return None;
     }
     let port = |at: usize| u16::from_be_bytes([packet[at], packet[at + 1]]);
@@ -150,6 +252,17 @@ pub(crate) fn udp_checksum_holds(packet: &[u8], headers: &Headers) -> bool {
 /// The body of a UDP datagram.
 pub(crate) fn udp_body(packet: &[u8], transport: usize) -> &[u8] {
     &packet[transport + UDP_HEADER..]
+}
+
+/// The flags of a TCP segment that a box looks at.
+pub(crate) fn tcp_flags(packet: &[u8], transport: usize) -> TcpFlags {
+    let flags = packet.get(transport + 13).copied().unwrap_or(0);
+    TcpFlags {
+        fin: flags & 0x01 != 0,
+        syn: flags & 0x02 != 0,
+        rst: flags & 0x04 != 0,
+        ack: flags & 0x10 != 0,
+    }
 }
 
 /// Whether a TCP segment opens a connection: SYN without ACK.

@@ -6,12 +6,14 @@
 
 use crate::pcap::Pcap;
 use crate::process::{self, CatchPanic, panic_message, panicked_at};
+use crate::property::{Broken, check_all};
 use crate::seed::subseed;
 use crate::sim::{self, Sim};
 use crate::stats::Stats;
 use crate::world::World;
 use madsim::runtime::{Handle, Runtime};
 use madsim::time::{Sleep, TimeHandle};
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
@@ -41,6 +43,9 @@ pub enum Failure {
     /// Something that must be virtual isn't: the run would not be reproducible.
     #[error("self-check: {0}")]
     SelfCheck(String),
+    /// A property was seen broken.
+    #[error("{0}")]
+    Broken(Broken),
     /// The capture could not be written.
     #[error("capture: {0}")]
     Capture(String),
@@ -61,6 +66,8 @@ pub struct Outcome<T> {
     pub elapsed: Duration,
     /// The world's counters at the end.
     pub stats: Stats,
+    /// The marks that were reached.
+    pub marks: BTreeSet<&'static str>,
     /// What the scenario returned.
     pub result: Result<T, Failure>,
 }
@@ -147,6 +154,7 @@ impl Run {
             events: ended.events,
             elapsed: ended.elapsed,
             stats: ended.stats,
+            marks: ended.marks,
             result,
         }
     }
@@ -179,6 +187,10 @@ impl Run {
         let mut body = body;
         let result = std::future::poll_fn(|cx| {
             let out_of_time = driver.poll(cx);
+            check_all();
+            if let Some(broken) = sim::with(|sim| sim.broken.take()) {
+                return Poll::Ready(Err(Failure::Broken(broken)));
+            }
             if let Some(why) = sim::with(|sim| sim.failure.take()) {
                 return Poll::Ready(Err(Failure::Panicked(why)));
             }
@@ -227,6 +239,7 @@ struct Ended {
     events: u64,
     elapsed: Duration,
     stats: Stats,
+    marks: BTreeSet<&'static str>,
 }
 
 impl Ended {
@@ -236,6 +249,7 @@ impl Ended {
             events: sim.trace.records(),
             elapsed: Duration::from_nanos(sim.now_ns()),
             stats: sim.stats.clone(),
+            marks: sim.marks.clone(),
         }
     }
 }

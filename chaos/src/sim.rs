@@ -6,7 +6,9 @@
 
 use crate::disk;
 use crate::host::{HostId, HostState};
-use crate::link::Links;
+use crate::link::{Class, Links};
+use crate::net::{End, Gateway, NetId, NetState};
+use crate::property::{Broken, Check};
 use crate::seed::Rng;
 use crate::slab::Slab;
 use crate::stats::Stats;
@@ -17,9 +19,9 @@ use crate::udp::Socket;
 use madsim::task::NodeId;
 use madsim::time::TimeHandle;
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::IpAddr;
+use std::panic::Location;
 use std::task::Waker;
 use std::time::Instant;
 
@@ -40,8 +42,13 @@ pub(crate) struct Place {
 pub(crate) struct Flight {
     pub(crate) bytes: Vec<u8>,
     pub(crate) number: u64,
-    pub(crate) from: HostId,
-    pub(crate) to: HostId,
+    pub(crate) class: Class,
+    /// The host that sent it, and when.
+    pub(crate) origin: HostId,
+    pub(crate) sent_ns: u64,
+    /// The network that it is in, and where it goes there.
+    pub(crate) net: NetId,
+    pub(crate) to: End,
     pub(crate) nic: u8,
     /// The value of `Sim::addrs_version` for which `to` and `nic` hold.
     pub(crate) addrs_version: u64,
@@ -55,7 +62,10 @@ pub(crate) struct Sim {
     pub(crate) hosts: Vec<HostState>,
     pub(crate) names: BTreeMap<String, HostId>,
     pub(crate) places: BTreeMap<NodeId, Place>,
-    pub(crate) addrs: BTreeMap<IpAddr, (HostId, u8)>,
+    pub(crate) nets: Vec<NetState>,
+    /// The streams of the links on which a network's box sends, by network.
+    pub(crate) box_link_rngs: Vec<Rng>,
+    /// Counts changes of who has which address where.
     pub(crate) addrs_version: u64,
     pub(crate) links: Links,
     pub(crate) timers: Timers,
@@ -72,6 +82,14 @@ pub(crate) struct Sim {
     pub(crate) armed_ns: u64,
     /// Why the run must end: a process' main future panicked.
     pub(crate) failure: Option<String>,
+    /// The first property that was seen broken.
+    pub(crate) broken: Option<Broken>,
+    /// What is checked after every instant.
+    pub(crate) checks: Vec<Check>,
+    /// Bytes that no packet may carry, with the property that they would break and where it was stated.
+    pub(crate) forbidden: Vec<(String, &'static Location<'static>, Vec<u8>)>,
+    /// Rare paths that were taken.
+    pub(crate) marks: BTreeSet<&'static str>,
     world_streams: BTreeMap<String, u64>,
     /// Tasks spawned so far.
     pub(crate) spawns: u64,
@@ -107,6 +125,12 @@ pub(crate) fn place() -> Option<Place> {
     with(|sim| sim.places.get(&node).copied())
 }
 
+/// The name of the host on which the calling task runs.
+pub(crate) fn place_name() -> Option<String> {
+    let place = place()?;
+    with(|sim| Some(sim.host(place.host).name.clone()))
+}
+
 /// The error of a handle whose process is gone.
 pub(crate) fn dead() -> io::Error {
     io::Error::other("the process that had this handle is gone")
@@ -128,9 +152,10 @@ impl Sim {
             hosts: Vec::new(),
             names: BTreeMap::new(),
             places: BTreeMap::new(),
-            addrs: BTreeMap::new(),
+            nets: vec![NetState::internet()],
+            box_link_rngs: vec![crate::seed::stream(seed, "link/box of internet")],
             addrs_version: 0,
-            links: Links::default(),
+            links: Links::new(seed),
             timers: Timers::new(),
             trace: Trace::new(),
             stats: Stats::default(),
@@ -143,6 +168,10 @@ impl Sim {
             driver: None,
             armed_ns: 0,
             failure: None,
+            broken: None,
+            checks: Vec::new(),
+            forbidden: Vec::new(),
+            marks: BTreeSet::new(),
             world_streams: BTreeMap::new(),
             spawns: 0,
         }
@@ -316,6 +345,10 @@ impl Sim {
             for rng in [&host.link_rng, &host.port_rng, &host.tcp_rng, host.disk.rng()] {
                 self.trace.note(now_ns, Kind::StreamEnd, host.id.0, &rng.get_word_pos().to_le_bytes());
             }
+        }
+        let boxes = self.nets.iter().filter_map(|net| net.gateway.as_ref()).map(Gateway::stream);
+        for rng in boxes.chain(&self.box_link_rngs) {
+            self.trace.note(now_ns, Kind::StreamEnd, NO_HOST, &rng.get_word_pos().to_le_bytes());
         }
         self.trace.digest()
     }

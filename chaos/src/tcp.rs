@@ -6,7 +6,7 @@
 //! handful of sockets that listen. Timers fit Linux's: RTO from 10 ms to 10 s, Reno, Nagle until it is
 //! turned off. A connection that nobody holds any more is kept until its FIN is acknowledged.
 
-use crate::host::{HostId, bound, release};
+use crate::host::{HostId, LOOPBACK, bound, release};
 use crate::link::{Class, DropCause};
 use crate::packet::{self, Headers};
 use crate::sim::{Flight, Place, Sim, dead};
@@ -123,8 +123,6 @@ struct Connection {
     owed_ns: Option<u64>,
     /// Whether a closed window is being probed.
     probing: bool,
-    /// When the last segment arrives at the far end: those behind it keep the order.
-    last_arrival_ns: u64,
 }
 
 struct Listener {
@@ -213,12 +211,10 @@ impl Sim {
     }
 
     fn tcp_new(&mut self, host: HostId, local: SocketAddr, remote: SocketAddr, holder: Holder) -> Connection {
-        let mtu = match self.host(host).has(remote.ip()) {
-            true => LOOPBACK_MTU,
-            false => {
-                let far = self.addrs.get(&remote.ip()).map_or(host, |(far, _)| *far);
-                self.links.get(host, far).mtu
-            }
+        let mtu = match self.host(host).route(Some(local.ip()), remote.ip()) {
+            Ok(route) if route.nic == LOOPBACK => LOOPBACK_MTU,
+            Ok(route) => self.path_mtu(host, route.nic, remote.ip()),
+            Err(_) => crate::link::DEFAULT_MTU,
         };
         let mut wire = Wire { incoming: VecDeque::new(), outgoing: Vec::new(), mtu };
         let random_seed = self.host_mut(host).tcp_rng.next_u64();
@@ -246,7 +242,6 @@ impl Sim {
             heard_ns: 0,
             owed_ns: None,
             probing: false,
-            last_arrival_ns: 0,
         }
     }
 
@@ -461,8 +456,7 @@ impl Sim {
         }
     }
 
-    pub(crate) fn tcp_arrives(&mut self, now_ns: u64, flight: Flight, headers: &Headers) {
-        let host = flight.to;
+    pub(crate) fn tcp_arrives(&mut self, now_ns: u64, flight: Flight, host: HostId, headers: &Headers) {
         let known = self.host(host).connections.get(&(headers.dst, headers.src)).copied();
         if let Some(key) = known {
             self.received(now_ns, &flight);
@@ -478,15 +472,14 @@ impl Sim {
         if let Some(listener) = listener
             && packet::tcp_opens(&flight.bytes, headers.transport)
         {
-            self.tcp_opened(now_ns, flight, headers, listener);
+            self.tcp_opened(now_ns, flight, host, headers, listener);
             return;
         }
-        self.tcp_refuse(now_ns, flight, headers);
+        self.tcp_refuse(now_ns, flight, host, headers);
     }
 
     /// A SYN for a listener.
-    fn tcp_opened(&mut self, now_ns: u64, flight: Flight, headers: &Headers, listener: Key) {
-        let host = flight.to;
+    fn tcp_opened(&mut self, now_ns: u64, flight: Flight, host: HostId, headers: &Headers, listener: Key) {
         match self.tcp.listeners.get_mut(listener) {
             Some(listener) if listener.pending < BACKLOG => listener.pending += 1,
             _ => {
@@ -508,8 +501,8 @@ impl Sim {
     }
 
     /// A segment that no connection wants: answered by RST, unless it is one.
-    fn tcp_refuse(&mut self, now_ns: u64, mut flight: Flight, headers: &Headers) {
-        let (host, bytes) = (flight.to, std::mem::take(&mut flight.bytes));
+    fn tcp_refuse(&mut self, now_ns: u64, mut flight: Flight, host: HostId, headers: &Headers) {
+        let bytes = std::mem::take(&mut flight.bytes);
         self.end(now_ns, flight, DropCause::NoSocket);
         let mut wire =
             Wire { incoming: VecDeque::from([bytes]), outgoing: Vec::new(), mtu: crate::link::MIN_MTU };
@@ -517,25 +510,15 @@ impl Sim {
         let mut interface = interface(&mut wire, headers.dst.ip(), 0, now);
         interface.poll(now, &mut wire, &mut SocketSet::new(Vec::new()));
         for bytes in wire.outgoing {
-            self.tcp_send(host, headers.dst, headers.src, bytes, 0);
+            self.tcp_send(host, headers.dst, headers.src, bytes);
         }
     }
 
-    fn tcp_send(
-        &mut self,
-        host: HostId,
-        local: SocketAddr,
-        remote: SocketAddr,
-        bytes: Vec<u8>,
-        floor_ns: u64,
-    ) -> u64 {
+    fn tcp_send(&mut self, host: HostId, local: SocketAddr, remote: SocketAddr, bytes: Vec<u8>) {
         match self.host(host).route(Some(local.ip()), remote.ip()) {
-            Ok(route) => self.forward(host, route.nic, remote.ip(), bytes, Class::Tcp, floor_ns),
+            Ok(route) => self.forward(host, route.nic, remote.ip(), bytes, Class::Tcp),
             // The address is gone (the host has roamed): the segment goes nowhere.
-            Err(_) => {
-                self.stats.unroutable += 1;
-                0
-            }
+            Err(_) => self.stats.unroutable += 1,
         }
     }
 
@@ -584,13 +567,11 @@ impl Sim {
         }
         let mut outgoing = std::mem::take(&mut connection.wire.outgoing);
         let (host, local, remote) = (connection.host, connection.local, connection.remote);
-        let mut floor_ns = connection.last_arrival_ns;
         for bytes in outgoing.drain(..) {
-            floor_ns = floor_ns.max(self.tcp_send(host, local, remote, bytes, floor_ns));
+            self.tcp_send(host, local, remote, bytes);
         }
         let Some(connection) = self.tcp.connections.get_mut(key) else { return };
         connection.wire.outgoing = outgoing;
-        connection.last_arrival_ns = floor_ns;
         let socket = connection.sockets.get::<Socket<'_>>(connection.socket);
         let opening = matches!(after, State::SynSent | State::SynReceived | State::Listen);
         let wake_reader = !opening && (socket.can_recv() || !socket.may_recv());

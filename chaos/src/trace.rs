@@ -6,6 +6,7 @@
 //! only if they have changed on the way.
 
 use crate::link::DropCause;
+use crate::net::End;
 use crate::pcap::Pcap;
 use std::io;
 
@@ -26,10 +27,24 @@ pub(crate) enum Kind {
     StreamEnd = 8,
     Note = 9,
     Setup = 10,
+    Rewritten = 11,
 }
 
 /// A host that isn't one: the scenario itself.
 pub(crate) const NO_HOST: u32 = u32::MAX;
+
+/// Set in the number of the box in front of a network.
+const BOX: u32 = 1 << 31;
+
+/// The bytes of a rewritten packet that a box can have changed: IP header, ports, and what has a checksum.
+const HEADERS: usize = 60;
+
+fn number_of(end: End) -> u32 {
+    match end {
+        End::Host(host) => host.0,
+        End::Box(net) => BOX | net.0,
+    }
+}
 
 pub(crate) struct Trace {
     buffer: Vec<u8>,
@@ -89,6 +104,10 @@ impl Trace {
         self.head(now_ns, Kind::Sent, host, nic, 0);
         self.buffer.extend_from_slice(&number.to_le_bytes());
         self.body(bytes);
+        self.capture_packet(now_ns, bytes);
+    }
+
+    fn capture_packet(&mut self, now_ns: u64, bytes: &[u8]) {
         if let Some(capture) = &mut self.capture
             && let Err(error) = capture.packet(now_ns, bytes)
         {
@@ -97,16 +116,24 @@ impl Trace {
         }
     }
 
-    /// A packet arrives where it was sent; `changed` are its bytes if they aren't those sent.
-    pub(crate) fn delivered(&mut self, now_ns: u64, host: u32, nic: u8, number: u64, changed: &[u8]) {
-        self.head(now_ns, Kind::Delivered, host, nic, 0);
+    /// A box has rewritten a packet.
+    pub(crate) fn rewritten(&mut self, now_ns: u64, by: End, number: u64, bytes: &[u8]) {
+        self.head(now_ns, Kind::Rewritten, number_of(by), 0, 0);
+        self.buffer.extend_from_slice(&number.to_le_bytes());
+        self.body(&bytes[..bytes.len().min(HEADERS)]);
+        self.capture_packet(now_ns, bytes);
+    }
+
+    /// A packet has arrived; `changed` are its bytes if a link has damaged it.
+    pub(crate) fn delivered(&mut self, now_ns: u64, at: End, nic: u8, number: u64, changed: &[u8]) {
+        self.head(now_ns, Kind::Delivered, number_of(at), nic, 0);
         self.buffer.extend_from_slice(&number.to_le_bytes());
         self.body(changed);
     }
 
     /// A packet ends on the way, or at a host that has no use for it.
-    pub(crate) fn dropped(&mut self, now_ns: u64, host: u32, nic: u8, number: u64, why: DropCause) {
-        self.head(now_ns, Kind::Dropped, host, nic, why as u8);
+    pub(crate) fn dropped(&mut self, now_ns: u64, at: End, nic: u8, number: u64, why: DropCause) {
+        self.head(now_ns, Kind::Dropped, number_of(at), nic, why as u8);
         self.buffer.extend_from_slice(&number.to_le_bytes());
         self.body(&[]);
     }
@@ -133,6 +160,7 @@ impl Trace {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::HostId;
 
     #[test]
     fn the_digest_does_not_depend_on_where_a_batch_ends() {
@@ -152,7 +180,7 @@ mod tests {
         let mut b = Trace::new();
         a.sent(1, 2, 3, 4, b"hello");
         b.sent(1, 2, 3, 4, b"hello");
-        b.delivered(1, 2, 3, 4, b"");
+        b.delivered(1, End::Host(HostId(2)), 3, 4, b"");
         assert_eq!((a.records(), b.records()), (1, 2));
         assert_ne!(a.digest(), b.digest());
     }

@@ -93,7 +93,7 @@ impl Sim {
             let ident = self.host_mut(host).ident();
             let mut bytes = self.buffer();
             packet::write_udp(&mut bytes, src, dst, ident, body);
-            self.forward(host, route.nic, dst.ip(), bytes, Class::Udp, 0);
+            self.forward(host, route.nic, dst.ip(), bytes, Class::Udp);
             rest = behind;
             if rest.is_empty() {
                 return Ok(());
@@ -101,12 +101,12 @@ impl Sim {
         }
     }
 
-    pub(crate) fn udp_arrives(&mut self, now_ns: u64, flight: Flight, headers: &Headers) {
+    pub(crate) fn udp_arrives(&mut self, now_ns: u64, flight: Flight, host: HostId, headers: &Headers) {
         if flight.corrupted && !packet::udp_checksum_holds(&flight.bytes, headers) {
             self.end(now_ns, flight, DropCause::Checksum);
             return;
         }
-        let socket = bound(&self.host(flight.to).udp_ports, headers.dst);
+        let socket = bound(&self.host(host).udp_ports, headers.dst);
         let Some(socket) = socket.and_then(|key| self.udp.get_mut(key)) else {
             self.end(now_ns, flight, DropCause::NoSocket);
             return;
@@ -120,7 +120,7 @@ impl Sim {
             reader.wake();
         }
         let changed = if flight.corrupted { flight.bytes.as_slice() } else { &[] };
-        self.trace.delivered(now_ns, flight.to.0, flight.nic, flight.number, changed);
+        self.trace.delivered(now_ns, flight.to, flight.nic, flight.number, changed);
         self.stats.packets_delivered += 1;
         socket.waiting.push_back(Waiting {
             bytes: flight.bytes,

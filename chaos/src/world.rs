@@ -2,7 +2,8 @@
 
 use crate::host::{HostId, HostState, Main};
 use crate::link::LinkConfig;
-use crate::process::{self, End};
+use crate::net::{End, INTERNET, Net};
+use crate::process::{self, End as ProcessEnd};
 use crate::rt::task::{JoinHandle, spawn_on};
 use crate::sim;
 use crate::stats::Stats;
@@ -56,46 +57,57 @@ impl World {
         sim::with(|sim| sim.hosts.iter().map(|host| Host(host.id)).collect())
     }
 
-    /// Sets every path that has no configuration of its own.
+    /// Sets every link of the internet that has no configuration of its own.
     pub fn link_default(&self, config: LinkConfig) {
+        self.internet().link_default(config);
+    }
+
+    /// Sets one direction of one link, from now on. Its ends are hosts, or boxes (named by the network behind them),
+    /// that have addresses in one network, or a host and the box of its own network.
+    pub fn set_link(&self, from: impl Into<End>, to: impl Into<End>, config: LinkConfig) {
+        let (from, to) = (from.into(), to.into());
         sim::with(|sim| {
-            sim.setup(None, &format!("link default {config:?}"));
-            sim.links.set_default(config);
+            sim.setup(None, &format!("link from {from:?} to {to:?} {config:?}"));
+            sim.links.set(from, to, config);
         });
     }
 
-    /// Sets one direction of one path, from now on.
-    pub fn set_link(&self, from: Host, to: Host, config: LinkConfig) {
-        sim::with(|sim| {
-            sim.setup(Some(from.0), &format!("link to {} {config:?}", to.0.0));
-            sim.links.set(from.0, to.0, config);
-        });
-    }
-
-    /// Sets both directions of one path, from now on.
-    pub fn set_link_both(&self, a: Host, b: Host, config: &LinkConfig) {
+    /// Sets both directions of one link, from now on.
+    pub fn set_link_both(&self, a: impl Into<End>, b: impl Into<End>, config: &LinkConfig) {
+        let (a, b) = (a.into(), b.into());
         self.set_link(a, b, config.clone());
         self.set_link(b, a, config.clone());
     }
 
-    /// The configuration of one direction of one path.
-    pub fn link(&self, from: Host, to: Host) -> LinkConfig {
-        sim::with(|sim| sim.links.get(from.0, to.0).clone())
+    /// Lets one direction of one link do again what its network's links do.
+    pub fn unset_link(&self, from: impl Into<End>, to: impl Into<End>) {
+        let (from, to) = (from.into(), to.into());
+        sim::with(|sim| {
+            sim.setup(None, &format!("link from {from:?} to {to:?} is its network's"));
+            sim.links.unset(from, to);
+        });
     }
 
-    /// Cuts every path between the two groups, both ways; what is under way is lost.
+    /// What one direction of one link of the internet does.
+    pub fn link(&self, from: impl Into<End>, to: impl Into<End>) -> LinkConfig {
+        let (from, to) = (from.into(), to.into());
+        sim::with(|sim| sim.links.get(from, to, &sim.net(INTERNET).links).clone())
+    }
+
+    /// Cuts every way between the two groups, both ways; what is under way is lost.
     pub fn partition(&self, left: &[Host], right: &[Host]) {
         self.partition_one_way(left, right);
         self.partition_one_way(right, left);
     }
 
-    /// Cuts every path from one group to the other; the way back stays open.
+    /// Cuts every way from one group to the other, whatever boxes lie on it; the way back stays open.
     pub fn partition_one_way(&self, from: &[Host], to: &[Host]) {
         sim::with(|sim| {
             sim.fault(None, &format!("cut from {from:?} to {to:?}"));
+            let now_ns = sim.now_ns();
             for a in from {
                 for b in to {
-                    sim.links.cut(a.0, b.0);
+                    sim.links.cut(now_ns, a.0, b.0);
                 }
             }
         });
@@ -105,7 +117,22 @@ impl World {
     pub fn heal(&self) {
         sim::with(|sim| {
             sim.fault(None, "heal");
-            sim.links.heal();
+            let now_ns = sim.now_ns();
+            sim.links.heal(now_ns);
+        });
+    }
+
+    /// Ends the partition between two groups, both ways; others stay.
+    pub fn mend(&self, left: &[Host], right: &[Host]) {
+        sim::with(|sim| {
+            sim.fault(None, &format!("mend between {left:?} and {right:?}"));
+            let now_ns = sim.now_ns();
+            for a in left {
+                for b in right {
+                    sim.links.mend(now_ns, a.0, b.0);
+                    sim.links.mend(now_ns, b.0, a.0);
+                }
+            }
         });
     }
 
@@ -146,7 +173,7 @@ impl World {
 /// The interface that [`Host::addr`] gives its addresses to.
 const FIRST_NIC: &str = "eth0";
 
-fn parse_ip(text: &str) -> IpAddr {
+pub(crate) fn parse_ip(text: &str) -> IpAddr {
     text.parse().unwrap_or_else(|_| panic!("{text} is not an IP address"))
 }
 
@@ -196,6 +223,21 @@ impl Host {
         });
     }
 
+    /// Puts an interface into a network, with these addresses and no others: the host has moved to another wifi, or
+    /// behind another box. Makes the interface if there is none of that name.
+    ///
+    /// # Panics
+    /// If one of `ips` isn't an address, or another's in that network.
+    pub fn attach(&self, nic: &str, net: Net, ips: &[&str]) {
+        let ips: Vec<IpAddr> = ips.iter().map(|ip| parse_ip(ip)).collect();
+        sim::with(|sim| sim.fault(Some(self.0), &format!("{nic} has {ips:?} in network {}", net.id().0)));
+        self.change_nics(|host| {
+            let nic = host.nic(nic) as usize;
+            host.nics[nic].net = net.id();
+            host.nics[nic].addrs = ips;
+        });
+    }
+
     /// Takes an interface down, or up again.
     pub fn set_nic_up(&self, nic: &str, up: bool) {
         sim::with(|sim| sim.fault(Some(self.0), &format!("{nic} {}", if up { "up" } else { "down" })));
@@ -208,7 +250,7 @@ impl Host {
     fn change_nics(&self, change: impl FnOnce(&mut HostState)) {
         let wakers = sim::with(|sim| {
             change(sim.host_mut(self.0));
-            sim.readdress(self.0);
+            sim.readdress();
             std::mem::take(&mut sim.host_mut(self.0).nic_wakers)
         });
         wakers.into_iter().for_each(std::task::Waker::wake);
@@ -219,6 +261,14 @@ impl Host {
         sim::with(|sim| {
             let nics = sim.host(self.0).nics.iter().filter(|nic| nic.up);
             nics.flat_map(|nic| nic.addrs.clone()).collect()
+        })
+    }
+
+    /// The network of its interface of that name.
+    pub fn net(&self, nic: &str) -> Option<Net> {
+        sim::with(|sim| {
+            let nics = &sim.host(self.0).nics;
+            nics.iter().find(|candidate| candidate.name == nic).map(|nic| Net(nic.net))
         })
     }
 
@@ -264,7 +314,7 @@ impl Host {
     /// Kills the process: unsynced bytes survive by lot, the kernel closes its connections.
     pub fn crash(&self) {
         sim::with(|sim| sim.fault(Some(self.0), "crash"));
-        process::end(self.0, End::Crash);
+        process::end(self.0, ProcessEnd::Crash);
     }
 
     /// Arms a crash at the `count`-th write, sync or removal from now on (1 is the next): that one and all later
@@ -284,13 +334,13 @@ impl Host {
     /// Takes the power away: as a crash, but nobody is told, and packets to it are lost until the restart.
     pub fn power_loss(&self) {
         sim::with(|sim| sim.fault(Some(self.0), "power loss"));
-        process::end(self.0, End::PowerLoss);
+        process::end(self.0, ProcessEnd::PowerLoss);
     }
 
     /// Starts the process again, under a new boot number; crashes it first if it runs.
     pub fn restart(&self) {
         self.wake_if_suspended();
-        process::end(self.0, End::Crash);
+        process::end(self.0, ProcessEnd::Crash);
         sim::with(|sim| {
             sim.fault(Some(self.0), "restart");
             let host = sim.host_mut(self.0);
@@ -409,20 +459,6 @@ impl Host {
 }
 
 impl sim::Sim {
-    /// Brings the table of addresses in line with a host's interfaces.
-    fn readdress(&mut self, id: HostId) {
-        self.addrs.retain(|_, (owner, _)| *owner != id);
-        let host = &self.hosts[id.0 as usize];
-        for (index, nic) in host.nics.iter().enumerate().filter(|(_, nic)| nic.up) {
-            for ip in &nic.addrs {
-                assert!(!ip.is_loopback() && !ip.is_unspecified(), "{ip} can't be an interface's address");
-                let taken = self.addrs.insert(*ip, (id, index as u8));
-                assert!(taken.is_none_or(|(owner, _)| owner == id), "{ip} belongs to another host");
-            }
-        }
-        self.addrs_version += 1;
-    }
-
     fn rebase_timers(&mut self, id: HostId) {
         let clock = self.host(id).clock.clone();
         self.timers.rebase(id, |local_ns| clock.world_ns(local_ns));

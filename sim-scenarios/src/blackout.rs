@@ -13,7 +13,9 @@ use chaos::link::LinkConfig;
 use chaos::world::World;
 
 use crate::cluster::Cluster;
-use crate::scenario::{Held, Verdict};
+use chaos::scenario::Held;
+
+type Verdict = Result<Held, String>;
 
 /// A message, and the time from one to the next: 800 KB a second.
 const MESSAGE_BYTES: usize = 16 << 10;

@@ -12,7 +12,9 @@ use chaos::world::World;
 use nurl::compute::job::SubmitOptions;
 
 use crate::cluster::Cluster;
-use crate::scenario::{Held, Verdict};
+use chaos::scenario::Held;
+
+type Verdict = Result<Held, String>;
 
 /// Nodes.
 const NODES: usize = 8;

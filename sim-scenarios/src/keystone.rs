@@ -14,7 +14,9 @@ use nurl::compute::job::SubmitOptions;
 use nurl::node::{Node, Task};
 
 use crate::cluster::Cluster;
-use crate::scenario::{Held, Verdict};
+use chaos::scenario::Held;
+
+type Verdict = Result<Held, String>;
 
 const NODES: usize = 6;
 

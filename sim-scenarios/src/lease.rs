@@ -18,7 +18,9 @@ use nurl::rt::{self, disk, time};
 use nurl::state::store::Store;
 use rand_core::Rng as _;
 
-use crate::scenario::{Held, Verdict};
+use chaos::scenario::Held;
+
+type Verdict = Result<Held, String>;
 
 const TASKS: u8 = 48;
 

@@ -7,7 +7,8 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::Mutex;
 
-use sim_scenarios::scenario::{Report, find};
+use chaos::scenario::{Options, Report};
+use sim_scenarios::scenario::find;
 
 /// Seeds whose end state is a snapshot.
 const PINNED: [u64; 2] = [1, 2];
@@ -35,7 +36,7 @@ fn number(name: &str) -> Option<u64> {
 /// Runs a seed twice and checks that both runs are the same, byte for byte.
 fn twice(name: &str, seed: u64) -> Report {
     let scenario = find(name).expect("the scenario exists");
-    let (first, second) = (scenario.run(seed), scenario.run(seed));
+    let (first, second) = (scenario.run(&Options::seed(seed)), scenario.run(&Options::seed(seed)));
     assert_eq!(first, second, "{name} with seed {seed} is not reproducible");
     assert!(first.events >= LEAST_EVENTS, "{name} with seed {seed} has only {} events", first.events);
     let mut digests = DIGESTS.lock().unwrap();
@@ -80,7 +81,7 @@ fn prove(name: &str) {
 #[test]
 fn what_once_broke_holds() {
     for (name, seed) in REGRESSIONS {
-        let report = find(name).expect("the scenario exists").run(seed);
+        let report = find(name).expect("the scenario exists").run(&Options::seed(seed));
         assert!(report.verdict.is_ok(), "{}", report.story());
     }
 }
@@ -107,7 +108,7 @@ fn leased_effects_happen_once_across_kills() {
 
 #[test]
 fn loss_on_both_legs_is_run_and_told() {
-    let report = find("converge-hard").unwrap().run(1);
-    println!("{}", report.verdict.map_or_else(|broken| broken, |held| held.notes));
+    let report = find("converge-hard").unwrap().run(&Options::seed(1));
+    println!("{}", report.verdict.map_or_else(|broken| broken.to_string(), |held| held.notes));
     assert!(report.events >= LEAST_EVENTS);
 }

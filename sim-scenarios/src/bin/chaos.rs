@@ -4,6 +4,7 @@
 
 use std::process::ExitCode;
 
+use chaos::scenario::Options;
 use clap::{Parser, Subcommand};
 use serde::Serialize;
 use sim_scenarios::scenario::{ALL, find};
@@ -51,7 +52,7 @@ struct Line<'a> {
     virtual_seconds: f64,
     state: Option<&'a str>,
     notes: Option<&'a str>,
-    broken: Option<&'a str>,
+    broken: Option<String>,
 }
 
 fn main() -> ExitCode {
@@ -71,7 +72,7 @@ fn run(name: &str, seed: u64, json: bool) -> ExitCode {
         eprintln!("chaos: there is no scenario {name}; `cargo chaos list` names them");
         return ExitCode::from(2);
     };
-    let report = scenario.run(seed);
+    let report = scenario.run(&Options::seed(seed));
     if json {
         let line = Line {
             event: "run",
@@ -83,7 +84,7 @@ fn run(name: &str, seed: u64, json: bool) -> ExitCode {
             virtual_seconds: report.elapsed.as_secs_f64(),
             state: report.verdict.as_ref().ok().map(|held| held.state.as_str()),
             notes: report.verdict.as_ref().ok().map(|held| held.notes.as_str()),
-            broken: report.verdict.as_ref().err().map(String::as_str),
+            broken: report.verdict.as_ref().err().map(ToString::to_string),
         };
         println!("{}", serde_json::to_string(&line).expect("a line is plain data"));
     } else if let Ok(held) = &report.verdict {

@@ -1,0 +1,242 @@
+//! What stands between two networks: NAT boxes, firewalls, whatever rewrites or refuses packets.
+//!
+//! A [`Middlebox`] sees every packet that crosses from its inner network to the outer one and back, may rewrite
+//! its addresses and ports, and says whether it goes on. It is a pure state machine: time, outer addresses and
+//! randomness come with the call, in a [`Passage`]. Boxes chain by nesting networks (see [`Net`](crate::net::Net)):
+//! a carrier-grade NAT is a network behind a box, in which the home's box has its outer address.
+//!
+//! A packet is refused without a word: no ICMP comes back.
+
+use crate::packet::{self, Headers, PROTO_TCP, PROTO_UDP};
+use crate::seed::Rng;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+/// A box between an inner network and an outer one.
+pub trait Middlebox: Send + 'static {
+    /// A packet from inside towards outside. `packet.dst()` may be one of the box's own outer addresses: then the
+    /// world hands the rewritten packet straight back to [`inbound`](Middlebox::inbound) (a hairpin).
+    fn outbound(&mut self, passage: &mut Passage<'_>, packet: &mut Packet) -> Verdict;
+
+    /// A packet that has arrived outside, for one of the box's outer addresses or, where it doesn't
+    /// [translate](Middlebox::translates), for an inner host's own.
+    fn inbound(&mut self, passage: &mut Passage<'_>, packet: &mut Packet) -> Verdict;
+
+    /// Whether inner addresses of this family are hidden from outside. Where they aren't (a firewall, IPv6 behind
+    /// most home routers), inner hosts are reached under their own addresses, through the box.
+    fn translates(&self, ip: IpAddr) -> bool {
+        ip.is_ipv4()
+    }
+
+    /// The box has lost its power for a moment: its tables are empty.
+    fn reboot(&mut self) {}
+
+    /// What kind of box it is, in a few words, for the map of a world.
+    fn describe(&self) -> String;
+}
+
+/// What a box is told with each packet.
+pub struct Passage<'a> {
+    /// The world's time.
+    pub now: Duration,
+    /// The box's addresses outside, at least one unless it only filters.
+    pub outer: &'a [IpAddr],
+    /// The box's own random stream.
+    pub rng: &'a mut Rng,
+}
+
+/// What becomes of a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It goes on, as it is now.
+    Pass,
+    /// It ends here.
+    Refuse(Refusal),
+}
+
+/// Why a box refuses a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Refusal {
+    /// From outside, to a port that nothing inside has opened.
+    NoMapping = 0,
+    /// The port is open, but not for this sender.
+    Filtered = 1,
+    /// No entry, or no port, is left for a new mapping.
+    TableFull = 2,
+    /// From inside to the box's own outer address, which it doesn't turn around.
+    Hairpin = 3,
+    /// This kind of traffic isn't let through at all.
+    Blocked = 4,
+    /// The box has no power.
+    Off = 5,
+}
+
+impl Refusal {
+    /// In a word, for a trace.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Refusal::NoMapping => "no mapping",
+            Refusal::Filtered => "filtered",
+            Refusal::TableFull => "table full",
+            Refusal::Hairpin => "hairpin",
+            Refusal::Blocked => "blocked",
+            Refusal::Off => "off",
+        }
+    }
+}
+
+/// The transport of a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Protocol {
+    /// UDP.
+    Udp,
+    /// TCP.
+    Tcp,
+}
+
+/// The flags of a TCP segment that a box looks at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct TcpFlags {
+    /// Opens a connection.
+    pub syn: bool,
+    /// Acknowledges.
+    pub ack: bool,
+    /// Ends a direction.
+    pub fin: bool,
+    /// Ends the connection.
+    pub rst: bool,
+}
+
+/// An IP packet with UDP or TCP in it, whose addresses and ports can be rewritten; checksums are kept right.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Packet {
+    bytes: Vec<u8>,
+    headers: Headers,
+}
+
+impl Packet {
+    /// A packet from its bytes; `None` (and the bytes are lost) if it isn't IPv4 or IPv6 with UDP or TCP.
+    pub fn parse(bytes: Vec<u8>) -> Option<Packet> {
+        let headers = packet::parse(&bytes)?;
+        matches!(headers.proto, PROTO_UDP | PROTO_TCP).then_some(Packet { bytes, headers })
+    }
+
+    /// A UDP datagram.
+    pub fn udp(src: SocketAddr, dst: SocketAddr, body: &[u8]) -> Packet {
+        let mut bytes = Vec::new();
+        packet::write_udp(&mut bytes, src, dst, 0, body);
+        Packet::parse(bytes).expect("what is written is read back")
+    }
+
+    /// A TCP segment without data, as a test of a box wants it.
+    pub fn tcp(src: SocketAddr, dst: SocketAddr, flags: TcpFlags) -> Packet {
+        let mut bytes = Vec::new();
+        packet::write_tcp(&mut bytes, src, dst, flags);
+        Packet::parse(bytes).expect("what is written is read back")
+    }
+
+    /// Where it comes from.
+    pub fn src(&self) -> SocketAddr {
+        self.headers.src
+    }
+
+    /// Where it goes.
+    pub fn dst(&self) -> SocketAddr {
+        self.headers.dst
+    }
+
+    /// Its transport.
+    pub fn protocol(&self) -> Protocol {
+        if self.headers.proto == PROTO_UDP { Protocol::Udp } else { Protocol::Tcp }
+    }
+
+    /// Its TCP flags; none are set for UDP.
+    pub fn tcp_flags(&self) -> TcpFlags {
+        match self.protocol() {
+            Protocol::Udp => TcpFlags::default(),
+            Protocol::Tcp => packet::tcp_flags(&self.bytes, self.headers.transport),
+        }
+    }
+
+    /// The whole packet.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The whole packet, taken.
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.bytes
+    }
+
+    /// Rewrites the source.
+    ///
+    /// # Panics
+    /// If `src` is of the other family.
+    pub fn set_src(&mut self, src: SocketAddr) {
+        packet::rewrite(&mut self.bytes, &self.headers, packet::Side::Source, src);
+        self.headers.src = src;
+    }
+
+    /// Rewrites the destination.
+    ///
+    /// # Panics
+    /// If `dst` is of the other family.
+    pub fn set_dst(&mut self, dst: SocketAddr) {
+        packet::rewrite(&mut self.bytes, &self.headers, packet::Side::Destination, dst);
+        self.headers.dst = dst;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use smoltcp::wire::{IpAddress, Ipv4Packet, Ipv6Packet, TcpPacket, UdpPacket};
+
+    fn checksums_hold(packet: &Packet) -> bool {
+        let bytes = packet.bytes();
+        let (src, dst): (IpAddress, IpAddress) = (packet.src().ip().into(), packet.dst().ip().into());
+        let payload = match bytes[0] >> 4 {
+            4 => {
+                let ip = Ipv4Packet::new_checked(bytes).unwrap();
+                assert!(ip.verify_checksum());
+                ip.payload().to_vec()
+            }
+            _ => Ipv6Packet::new_checked(bytes).unwrap().payload().to_vec(),
+        };
+        match packet.protocol() {
+            Protocol::Udp => UdpPacket::new_checked(&payload[..]).unwrap().verify_checksum(&src, &dst),
+            Protocol::Tcp => TcpPacket::new_checked(&payload[..]).unwrap().verify_checksum(&src, &dst),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn rewriting_keeps_every_checksum_right(
+            v6 in any::<bool>(), tcp in any::<bool>(),
+            hosts in any::<[u32; 4]>(), ports in any::<[u16; 4]>(),
+            body in proptest::collection::vec(any::<u8>(), 0..64),
+        ) {
+            let addr = |at: usize| {
+                let ip: IpAddr = if v6 {
+                    std::net::Ipv6Addr::from((0xfd00u128 << 112) | u128::from(hosts[at])).into()
+                } else {
+                    std::net::Ipv4Addr::from(hosts[at]).into()
+                };
+                SocketAddr::new(ip, ports[at])
+            };
+            let mut packet = if tcp {
+                Packet::tcp(addr(0), addr(1), TcpFlags { syn: true, ..TcpFlags::default() })
+            } else {
+                Packet::udp(addr(0), addr(1), &body)
+            };
+            prop_assert!(checksums_hold(&packet));
+            packet.set_src(addr(2));
+            packet.set_dst(addr(3));
+            prop_assert_eq!((packet.src(), packet.dst()), (addr(2), addr(3)));
+            prop_assert!(checksums_hold(&packet));
+            prop_assert_eq!(Packet::parse(packet.bytes().to_vec()).unwrap(), packet);
+        }
+    }
+}

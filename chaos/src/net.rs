@@ -1,0 +1,331 @@
+//! The map of a world: networks, the boxes between them, and who has which address where.
+//!
+//! There is one outermost network, the [internet](crate::World::internet), in which every host that nobody puts
+//! elsewhere has its addresses. A further [`Net`] lies behind a [`Middlebox`], which has addresses of its own in
+//! the network outside of it; so networks form a tree, and a carrier-grade NAT is a branch of depth two. Two
+//! networks may give the same address to different hosts, as homes do.
+//!
+//! A packet climbs from its sender's network, box by box, until a network knows its destination, and descends
+//! through the boxes that stand for it there. Each hop between two [`End`]s of one network is a link with a
+//! configuration of its own. Inside of a network behind a box links are [ideal](LinkConfig::ideal) unless
+//! configured: such a hop costs no time and no draw. A box is asked when the packet reaches it, so a mapping that
+//! is made while a packet is under way lets it in.
+
+use crate::host::HostId;
+use crate::link::LinkConfig;
+use crate::middlebox::{Middlebox, Packet, Passage, Verdict};
+use crate::seed::{Rng, stream};
+use crate::sim::{self, Sim};
+use crate::world::{Host, World, parse_ip};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// Names a network of a world, in the order in which they were made; 0 is the internet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct NetId(pub(crate) u32);
+
+/// A network of the running world. A copy is the same network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Net(pub(crate) NetId);
+
+/// An end of a link: a host, or the box in front of a network, which is an end both inside of it and outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum End {
+    /// A host.
+    Host(HostId),
+    /// The box in front of a network.
+    Box(NetId),
+}
+
+impl From<Host> for End {
+    fn from(host: Host) -> End {
+        End::Host(host.id())
+    }
+}
+
+impl From<Net> for End {
+    fn from(net: Net) -> End {
+        End::Box(net.0)
+    }
+}
+
+/// The outermost network.
+pub(crate) const INTERNET: NetId = NetId(0);
+
+/// Boxes that a packet may pass one after another: more is a loop, or a map nobody can draw.
+pub(crate) const MAX_DEPTH: usize = 8;
+
+/// Who has an address in a network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Owner {
+    /// A host, on this interface.
+    Host(HostId, u8),
+    /// The box in front of a network.
+    Box(NetId),
+}
+
+impl Owner {
+    pub(crate) fn end(self) -> End {
+        match self {
+            Owner::Host(host, _) => End::Host(host),
+            Owner::Box(net) => End::Box(net),
+        }
+    }
+}
+
+/// What stands between a network and the one outside of it.
+pub(crate) struct Gateway {
+    pub(crate) outside: NetId,
+    pub(crate) outer: Vec<IpAddr>,
+    middlebox: Box<dyn Middlebox>,
+    rng: Rng,
+    on: bool,
+}
+
+/// Which way a packet passes a box.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    Out,
+    In,
+}
+
+impl Gateway {
+    pub(crate) fn pass(&mut self, way: Way, now: Duration, packet: &mut Packet) -> Verdict {
+        if !self.on {
+            return Verdict::Refuse(crate::middlebox::Refusal::Off);
+        }
+        let mut passage = Passage { now, outer: &self.outer, rng: &mut self.rng };
+        match way {
+            Way::Out => self.middlebox.outbound(&mut passage, packet),
+            Way::In => self.middlebox.inbound(&mut passage, packet),
+        }
+    }
+
+    pub(crate) fn stream(&self) -> &Rng {
+        &self.rng
+    }
+}
+
+/// A network's state.
+pub(crate) struct NetState {
+    pub(crate) name: String,
+    pub(crate) addrs: BTreeMap<IpAddr, Owner>,
+    pub(crate) gateway: Option<Gateway>,
+    /// What every link inside of it does that has no configuration of its own.
+    pub(crate) links: LinkConfig,
+}
+
+impl NetState {
+    pub(crate) fn internet() -> NetState {
+        NetState {
+            name: "internet".to_owned(),
+            addrs: BTreeMap::new(),
+            gateway: None,
+            links: LinkConfig::default(),
+        }
+    }
+}
+
+impl World {
+    /// The outermost network.
+    pub fn internet(&self) -> Net {
+        Net(INTERNET)
+    }
+
+    /// The network of that name.
+    pub fn find_net(&self, name: &str) -> Option<Net> {
+        sim::with(|sim| {
+            let at = sim.nets.iter().position(|net| net.name == name)?;
+            Some(Net(NetId(at as u32)))
+        })
+    }
+
+    /// All networks, in the order in which they were made; the internet is the first.
+    pub fn nets(&self) -> Vec<Net> {
+        sim::with(|sim| (0..sim.nets.len()).map(|at| Net(NetId(at as u32))).collect())
+    }
+}
+
+impl Net {
+    /// Its number, in the order in which networks were made.
+    pub fn id(&self) -> NetId {
+        self.0
+    }
+
+    /// Its name.
+    pub fn name(&self) -> String {
+        sim::with(|sim| sim.net(self.0).name.clone())
+    }
+
+    /// What its box is; `None` for the internet.
+    pub fn describe(&self) -> Option<String> {
+        sim::with(|sim| sim.net(self.0).gateway.as_ref().map(|gateway| gateway.middlebox.describe()))
+    }
+
+    /// The network that its box has its addresses in; `None` for the internet.
+    pub fn outside(&self) -> Option<Net> {
+        sim::with(|sim| sim.net(self.0).gateway.as_ref().map(|gateway| Net(gateway.outside)))
+    }
+
+    /// Makes a network behind a box, which has the addresses `outer` in this one.
+    ///
+    /// # Panics
+    /// If there is a network of that name, or one of `outer` is taken or isn't an address.
+    pub fn nat(&self, name: &str, outer: &[&str], middlebox: impl Middlebox) -> Net {
+        let outer: Vec<IpAddr> = outer.iter().map(|ip| parse_ip(ip)).collect();
+        sim::with(|sim| {
+            assert!(sim.nets.iter().all(|net| net.name != name), "there is a network named {name}");
+            let id = NetId(u32::try_from(sim.nets.len()).expect("fewer than 2^32 networks"));
+            let what = middlebox.describe();
+            sim.setup(None, &format!("network {name} behind {what} at {outer:?} in {}", self.0.0));
+            let gateway = Gateway {
+                outside: self.0,
+                outer,
+                middlebox: Box::new(middlebox),
+                rng: stream(sim.seed, &format!("box/{name}")),
+                on: true,
+            };
+            sim.box_link_rngs.push(stream(sim.seed, &format!("link/box of {name}")));
+            sim.nets.push(NetState {
+                name: name.to_owned(),
+                addrs: BTreeMap::new(),
+                gateway: Some(gateway),
+                links: LinkConfig::ideal(),
+            });
+            sim.readdress();
+            Net(id)
+        })
+    }
+
+    /// Makes a host with one interface, `eth0`, in this network.
+    ///
+    /// # Panics
+    /// If there is a host of that name, or `ip` is taken here or isn't an address.
+    pub fn host(&self, name: &str, ip: &str) -> Host {
+        let host = World::new().host(name);
+        host.attach("eth0", *self, &[ip]);
+        host
+    }
+
+    /// Sets every link inside of this network that has no configuration of its own, the way to its box included.
+    pub fn link_default(&self, config: LinkConfig) {
+        sim::with(|sim| {
+            sim.setup(None, &format!("links of network {} {config:?}", self.0.0));
+            sim.net_mut(self.0).links = config.checked();
+        });
+    }
+
+    /// The addresses of its box in the network outside.
+    pub fn outer_addrs(&self) -> Vec<IpAddr> {
+        sim::with(|sim| sim.net(self.0).gateway.as_ref().map_or(Vec::new(), |gateway| gateway.outer.clone()))
+    }
+
+    /// Gives its box other addresses outside: the provider has renumbered it. What the box remembers is as before.
+    ///
+    /// # Panics
+    /// If this is the internet, or one of `outer` is taken or isn't an address.
+    pub fn set_outer_addrs(&self, outer: &[&str]) {
+        let outer: Vec<IpAddr> = outer.iter().map(|ip| parse_ip(ip)).collect();
+        sim::with(|sim| {
+            sim.fault(None, &format!("box of {} has {outer:?}", self.0.0));
+            sim.gateway(self.0).outer = outer;
+            sim.readdress();
+        });
+    }
+
+    /// Reboots its box: whatever it remembers is gone.
+    ///
+    /// # Panics
+    /// If this is the internet.
+    pub fn reboot(&self) {
+        sim::with(|sim| {
+            sim.fault(None, &format!("box of {} reboots", self.0.0));
+            sim.gateway(self.0).middlebox.reboot();
+        });
+    }
+
+    /// Takes its box's power away, or gives it back; it comes back with nothing remembered.
+    ///
+    /// # Panics
+    /// If this is the internet.
+    pub fn set_power(&self, on: bool) {
+        sim::with(|sim| {
+            sim.fault(None, &format!("box of {} {}", self.0.0, if on { "on" } else { "off" }));
+            let gateway = sim.gateway(self.0);
+            gateway.on = on;
+            gateway.middlebox.reboot();
+        });
+    }
+
+    /// Puts another box in the place of its own, with nothing remembered and the same addresses outside.
+    ///
+    /// # Panics
+    /// If this is the internet.
+    pub fn replace_box(&self, middlebox: impl Middlebox) {
+        let old = sim::with(|sim| {
+            sim.fault(None, &format!("box of {} becomes {}", self.0.0, middlebox.describe()));
+            let old = std::mem::replace(&mut sim.gateway(self.0).middlebox, Box::new(middlebox));
+            sim.readdress();
+            old
+        });
+        drop(old);
+    }
+}
+
+impl Sim {
+    pub(crate) fn net(&self, id: NetId) -> &NetState {
+        &self.nets[id.0 as usize]
+    }
+
+    pub(crate) fn net_mut(&mut self, id: NetId) -> &mut NetState {
+        &mut self.nets[id.0 as usize]
+    }
+
+    fn gateway(&mut self, id: NetId) -> &mut Gateway {
+        self.net_mut(id).gateway.as_mut().expect("the internet has no box")
+    }
+
+    /// Brings the tables of addresses in line with interfaces and boxes.
+    pub(crate) fn readdress(&mut self) {
+        let mut wanted: Vec<(NetId, IpAddr, Owner)> = Vec::new();
+        for (at, net) in self.nets.iter().enumerate() {
+            if let Some(gateway) = &net.gateway {
+                let owner = Owner::Box(NetId(at as u32));
+                wanted.extend(gateway.outer.iter().map(|ip| (gateway.outside, *ip, owner)));
+            }
+        }
+        for host in &self.hosts {
+            for (index, nic) in host.nics.iter().enumerate().filter(|(_, nic)| nic.up) {
+                for ip in &nic.addrs {
+                    assert!(
+                        !ip.is_loopback() && !ip.is_unspecified(),
+                        "{ip} can't be an interface's address"
+                    );
+                    wanted.push((nic.net, *ip, Owner::Host(host.id, index as u8)));
+                    // Where a box doesn't hide it, it stands for the address outside.
+                    let mut inside = nic.net;
+                    while let Some(gateway) = &self.net(inside).gateway
+                        && !gateway.middlebox.translates(*ip)
+                    {
+                        wanted.push((gateway.outside, *ip, Owner::Box(inside)));
+                        inside = gateway.outside;
+                    }
+                }
+            }
+        }
+        for net in &mut self.nets {
+            net.addrs.clear();
+        }
+        for (net, ip, owner) in wanted {
+            let net = self.net_mut(net);
+            let taken = net.addrs.insert(ip, owner);
+            assert!(
+                taken.is_none_or(|other| other.end() == owner.end()),
+                "{ip} belongs to another in network {}",
+                net.name
+            );
+        }
+        self.addrs_version += 1;
+    }
+}

@@ -1,0 +1,217 @@
+//! Scenarios: what is run, with which knobs, and what a run leaves behind.
+//!
+//! A [`Scenario`] is data beside a body: its name and purpose, its knobs, the faults that a seed may draw for it,
+//! the marks that some run of it has to reach. [`Scenario::run`] makes one run of it, a function of its [`Options`];
+//! sweeping, shrinking and replaying are made of such runs.
+
+use crate::property::Broken;
+use crate::run::{Failure, Run};
+use crate::world::World;
+use std::collections::{BTreeMap, BTreeSet};
+use std::pin::Pin;
+use std::time::Duration;
+
+/// What a scenario says of a run that held.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Held {
+    /// The end state as sorted text without times or counts of luck: what a snapshot keeps.
+    pub state: String,
+    /// What else was counted, for a reader; it may change with every draw.
+    pub notes: String,
+}
+
+/// How it held, or the property that broke.
+pub type Verdict = Result<Held, Broken>;
+
+/// What a knob turns, in the order in which a shrinker turns them down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Turns {
+    /// The number of hosts.
+    Hosts,
+    /// The amount of work.
+    Work,
+    /// Anything else; never turned down by itself.
+    Other,
+}
+
+/// A number that a scenario can be run with.
+#[derive(Debug, Clone, Copy)]
+pub struct Knob {
+    /// Its name, for `--set name=value`.
+    pub name: &'static str,
+    /// What it is, with its unit.
+    pub about: &'static str,
+    /// Its value unless set.
+    pub default: u64,
+    /// The least value with which the scenario makes sense.
+    pub least: u64,
+    /// What it turns.
+    pub turns: Turns,
+}
+
+/// A rare path that some run has to take.
+#[derive(Debug, Clone, Copy)]
+pub struct Mark {
+    /// The text given to [`sometimes!`](crate::sometimes).
+    pub name: &'static str,
+    /// From so many runs of the scenario on, its absence means that a sweep is vacuous.
+    pub within: u32,
+}
+
+impl Mark {
+    /// A mark that 300 runs must reach.
+    pub const fn new(name: &'static str) -> Mark {
+        Mark { name, within: 300 }
+    }
+
+    /// A mark that `within` runs must reach.
+    pub const fn within(name: &'static str, within: u32) -> Mark {
+        Mark { name, within }
+    }
+}
+
+/// What a scenario is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// It proves something: a run that breaks is a failure.
+    Proof,
+    /// It is run and told, nothing is asserted.
+    Observation,
+    /// It has a planted bug that every sweep must find; finding it is no failure.
+    Canary,
+}
+
+/// The body of a scenario.
+pub type Body = fn(Trial) -> Pin<Box<dyn Future<Output = Verdict> + Send>>;
+
+/// A scenario.
+#[derive(Clone, Copy)]
+pub struct Scenario {
+    /// Its name on the command line.
+    pub name: &'static str,
+    /// What it proves, in one line.
+    pub about: &'static str,
+    /// What it is for.
+    pub purpose: Purpose,
+    /// Its knobs.
+    pub knobs: &'static [Knob],
+    /// The marks that a sweep over it must reach.
+    pub marks: &'static [Mark],
+    /// The virtual time after which a run has failed.
+    pub time_limit: Duration,
+    /// What happens.
+    pub body: Body,
+}
+
+/// What a body is given: the world, and this run's settings.
+#[derive(Debug, Clone)]
+pub struct Trial {
+    /// The world.
+    pub world: World,
+    knobs: BTreeMap<&'static str, u64>,
+}
+
+impl Trial {
+    /// The value of a knob.
+    ///
+    /// # Panics
+    /// If the scenario has none of that name.
+    pub fn knob(&self, name: &str) -> u64 {
+        *self.knobs.get(name).unwrap_or_else(|| panic!("the scenario has no knob {name}"))
+    }
+}
+
+/// What a run is a function of.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Options {
+    /// The world's seed.
+    pub seed: u64,
+    /// The scheduler's seed; derived from the world's if left out.
+    pub scheduler_seed: Option<u64>,
+    /// Knobs that aren't at their default.
+    pub knobs: BTreeMap<String, u64>,
+}
+
+impl Options {
+    /// A run of `seed`, everything else at its default.
+    pub fn seed(seed: u64) -> Options {
+        Options { seed, ..Options::default() }
+    }
+}
+
+/// A run's end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// The scenario.
+    pub scenario: &'static str,
+    /// What it was run with.
+    pub options: Options,
+    /// The scheduler's seed that it was run with.
+    pub scheduler_seed: u64,
+    /// BLAKE3 over the trace, in hex.
+    pub digest: String,
+    /// Records in the trace.
+    pub events: u64,
+    /// Virtual time that it took.
+    pub elapsed: Duration,
+    /// The marks that it reached.
+    pub marks: BTreeSet<&'static str>,
+    /// What came of it.
+    pub verdict: Verdict,
+}
+
+impl Report {
+    /// A failure's story: what broke, and the one line that runs it again.
+    pub fn story(&self) -> String {
+        let Err(broken) = &self.verdict else { return String::new() };
+        format!(
+            "{} with seed {}: {broken}\n  at {:?}, {}:{}\nreplay: cargo chaos run {} --seed {}\ndigest {} over {} events\n",
+            self.scenario,
+            self.options.seed,
+            broken.at,
+            broken.file,
+            broken.line,
+            self.scenario,
+            self.options.seed,
+            self.digest,
+            self.events,
+        )
+    }
+}
+
+impl Scenario {
+    /// Makes one run.
+    pub fn run(&self, options: &Options) -> Report {
+        let mut run = Run::new(options.seed).time_limit(self.time_limit);
+        if let Some(seed) = options.scheduler_seed {
+            run = run.scheduler_seed(seed);
+        }
+        let value = |knob: &Knob| options.knobs.get(knob.name).copied().unwrap_or(knob.default);
+        let knobs = self.knobs.iter().map(|knob| (knob.name, value(knob).max(knob.least))).collect();
+        let body = self.body;
+        let outcome = run.run(move |world| body(Trial { world, knobs }));
+        let verdict = match outcome.result {
+            Ok(verdict) => verdict,
+            Err(Failure::Broken(broken)) => Err(broken),
+            Err(other) => {
+                let property = match other {
+                    Failure::TimeLimit(_) => "a run comes to its end",
+                    _ => "nothing panics",
+                };
+                let mut broken = Broken::safety(property, other.to_string());
+                broken.at = outcome.elapsed;
+                Err(broken)
+            }
+        };
+        Report {
+            scenario: self.name,
+            options: options.clone(),
+            scheduler_seed: outcome.scheduler_seed,
+            digest: outcome.digest,
+            events: outcome.events,
+            elapsed: outcome.elapsed,
+            marks: outcome.marks,
+            verdict,
+        }
+    }
+}
