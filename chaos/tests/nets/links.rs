@@ -4,7 +4,7 @@ use crate::boxes::{Cone, Tap};
 use crate::support::{Port, addr, ms, observer, ok, open};
 use chaos::link::{Bandwidth, Burst};
 use chaos::middlebox::{Modem, Protocol};
-use chaos::{DropCause, Host, LinkConfig, Net, Rate, World, run};
+use chaos::{DropCause, LinkConfig, Net, Rate, World, run};
 
 /// A server, and a home.
 async fn world_with(world: World, home_box: impl chaos::Middlebox) -> (Port, Net) {
@@ -155,26 +155,22 @@ fn duplicates_pass_a_box_as_two_packets_of_one_sender() {
 fn hosts_on_links_without_latency_do_not_stop_the_world() {
     ok(run(1, |world| async move {
         let (_, home) = world_with(world, Cone::open()).await;
-        let echo = |host: Host, neighbour: &'static str, begins: bool| async move {
-            let port = open(host).await;
-            if begins {
-                port.send(addr(neighbour), b"ball").await;
-            }
-            port.host.run({
-                let port = port.clone();
-                async move {
-                    // As fast as it goes, for ever.
-                    while port.receive().await.is_some() {
-                        port.send(addr(neighbour), b"ball").await;
-                    }
+        let a = open(home.host("a", "192.168.1.2")).await;
+        let b = open(home.host("b", "192.168.1.3")).await;
+        // As fast as it goes, for ever.
+        let play = |port: Port, neighbour: &'static str| {
+            port.host.run(async move {
+                while port.receive().await.is_some() {
+                    port.send(addr(neighbour), b"ball").await;
                 }
             })
         };
-        let a = echo(home.host("a", "192.168.1.2"), "192.168.1.3:4000", false).await;
-        let _b = echo(home.host("b", "192.168.1.3"), "192.168.1.2:4000", true).await;
+        let one = play(a, "192.168.1.3:4000");
+        b.send(addr("192.168.1.2:4000"), b"ball").await;
+        let other = play(b, "192.168.1.2:4000");
         world.sleep(ms(10)).await;
         assert!(world.stats().udp_datagrams > 100);
-        assert!(!a.is_finished());
+        assert!(!one.is_finished() && !other.is_finished());
     }));
 }
 
