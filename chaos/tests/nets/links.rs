@@ -159,7 +159,8 @@ fn hosts_on_links_without_latency_do_not_stop_the_world() {
         let b = open(home.host("b", "192.168.1.3")).await;
         // As fast as it goes, for ever.
         let play = |port: Port, neighbour: &'static str| {
-            port.host.run(async move {
+            let host = port.host;
+            host.run(async move {
                 while port.receive().await.is_some() {
                     port.send(addr(neighbour), b"ball").await;
                 }
