@@ -247,16 +247,6 @@ impl LinkConfig {
         LinkConfig { latency: Duration::ZERO, ..LinkConfig::default() }
     }
 
-    /// Whether it does nothing at all.
-    pub(crate) fn is_ideal(&self) -> bool {
-        self.latency.is_zero() && *self == LinkConfig::ideal()
-    }
-
-    pub(crate) fn checked(mut self) -> LinkConfig {
-        self.mtu = self.mtu.clamp(MIN_MTU, 65535);
-        self
-    }
-
     fn remembers(&self, class: Class) -> bool {
         class == Class::Tcp || self.burst.is_some() || self.bandwidth.is_some()
     }
@@ -324,6 +314,29 @@ impl LinkConfig {
     }
 }
 
+/// A configuration as it is kept: its values within bounds, and known to be ideal or not.
+#[derive(Debug)]
+pub(crate) struct Link {
+    config: LinkConfig,
+    is_ideal: bool,
+}
+
+impl Link {
+    pub(crate) fn new(mut config: LinkConfig) -> Link {
+        config.mtu = config.mtu.clamp(MIN_MTU, 65535);
+        Link { is_ideal: config == LinkConfig::ideal(), config }
+    }
+
+    pub(crate) fn config(&self) -> &LinkConfig {
+        &self.config
+    }
+
+    /// Whether it does nothing at all.
+    pub(crate) fn is_ideal(&self) -> bool {
+        self.is_ideal
+    }
+}
+
 /// A cut between two hosts; the last one is remembered after it has healed, for packets that were sent during it.
 #[derive(Debug, Clone, Copy)]
 struct Cut {
@@ -334,7 +347,7 @@ struct Cut {
 /// All links.
 pub(crate) struct Links {
     seed: u64,
-    own: BTreeMap<(End, End), LinkConfig>,
+    own: BTreeMap<(End, End), Link>,
     states: BTreeMap<(End, End), LinkState>,
     pairs: BTreeMap<(End, End), u64>,
     cuts: BTreeMap<(HostId, HostId), Cut>,
@@ -352,7 +365,7 @@ impl Links {
     }
 
     /// The configuration of a link; `default` is that of its network.
-    pub(crate) fn get<'a>(&'a self, from: End, to: End, default: &'a LinkConfig) -> &'a LinkConfig {
+    pub(crate) fn get<'a>(&'a self, from: End, to: End, default: &'a Link) -> &'a Link {
         if self.own.is_empty() {
             return default;
         }
@@ -360,7 +373,7 @@ impl Links {
     }
 
     pub(crate) fn set(&mut self, from: End, to: End, config: LinkConfig) {
-        self.own.insert((from, to), config.checked());
+        self.own.insert((from, to), Link::new(config));
     }
 
     /// Lets a link do again what its network's do.
@@ -373,15 +386,16 @@ impl Links {
         &mut self,
         now_ns: u64,
         (from, to): (End, End),
-        default: &LinkConfig,
+        default: &Link,
         class: Class,
         len: usize,
         rng: &mut Rng,
     ) -> Fate {
-        let config = match self.own.is_empty() {
+        let link = match self.own.is_empty() {
             true => default,
             false => self.own.get(&(from, to)).unwrap_or(default),
         };
+        let config = &link.config;
         let pair_ns = match config.pair_latency.as_nanos() as u64 {
             0 => 0,
             most_ns => {

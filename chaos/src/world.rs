@@ -96,7 +96,7 @@ impl World {
         let (from, to) = (from.into(), to.into());
         sim::with(|sim| {
             let net = sim.common_net(from, to).unwrap_or_else(|| panic!("no link from {from:?} to {to:?}"));
-            sim.links.get(from, to, &sim.net(net).links).clone()
+            sim.links.get(from, to, &sim.net(net).links).config().clone()
         })
     }
 
