@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `scenario` | the list of scenarios, how one is run, what a run leaves behind |
 //! | `cluster` | a hub and nodes on hosts of a world, assembled as a deployment would be |
+//! | `decode` | what a packet carries, in words |
 //! | `converge` | membership converges under loss; a crash is learned by all, nobody healthy is declared dead |
 //! | `keystone` | a job completes across a partition and across its owner's death |
 //! | `blackout` | a bulk transfer survives its path's death and changes leg |
@@ -16,6 +17,7 @@
 pub mod blackout;
 pub mod cluster;
 pub mod converge;
+pub mod decode;
 pub mod keystone;
 pub mod lease;
 pub mod scenario;
