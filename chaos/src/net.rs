@@ -193,6 +193,7 @@ impl Net {
                 gateway: Some(gateway),
                 links: LinkConfig::ideal(),
             });
+            sim.trace.net_named(name);
             sim.readdress();
             Net(id)
         })
