@@ -171,7 +171,7 @@ fn a_planted_bug_is_found_made_small_and_replayed_from_its_bundle() {
     let folder = tempfile::tempdir().unwrap();
     let teller = Teller { decoder: Some(|_, bytes| format!("{bytes:?}")), folder: folder.path().to_owned() };
     let story = explain(&teller, &TOY, &found.found[0].report, Some(&small)).unwrap();
-    assert!(story.reproducible, "{}", story.text);eprintln!("{}", story.text);
+    assert!(story.reproducible, "{}", story.text);
     let expected = [
         "every number is counted once (safety)",
         "was counted 2 times",
