@@ -34,20 +34,20 @@ pub const ALL: &[Scenario] = &[
     Scenario {
         name: "blackout",
         about: "a bulk transfer survives 1.5 s without its direct path, and changes leg",
-        body: old!(crate::blackout::run),
+        body: |trial| Box::pin(crate::scenarios::blackout::run(trial)),
         ..PLAIN
     },
     Scenario {
         name: "converge",
         about: "8 nodes, 30 % UDP and 5 % TCP loss, one crash: all learn it, nobody healthy is held dead",
-        body: old!(crate::converge::run),
+        body: |trial| Box::pin(crate::scenarios::converge::run(trial)),
         ..PLAIN
     },
     Scenario {
         name: "converge-hard",
         about: "the same with 30 % loss on both: run and printed, nothing is asserted of it",
         purpose: Purpose::Observation,
-        body: old!(crate::converge::run_hard),
+        body: |trial| Box::pin(crate::scenarios::converge::run_hard(trial)),
         ..PLAIN
     },
     Scenario {

@@ -1,0 +1,4 @@
+//! The scenarios, a file each; [`scenario::ALL`](crate::scenario::ALL) lists them.
+
+pub mod blackout;
+pub mod converge;
