@@ -22,6 +22,7 @@ use nurl::SecretKey;
 use nurl::mesh::{Hub, Ticket};
 use nurl::net::hub::HubLimits;
 use nurl::node::Builder;
+use nurl::rt::Rng;
 
 use super::payload::{MARKER, SEALED};
 use super::peer::{Build, NIC, Setup};
@@ -120,27 +121,61 @@ impl Map {
             Relay::start(world, host, key, namespace, limits)
         };
         let hubs = hubs.into_iter().zip(keys).enumerate().map(start_hub).collect();
-        let witness = Witness::default();
-        let mut residents: BTreeMap<Option<Net>, usize> = BTreeMap::new();
-        let mut peers = Vec::new();
-        for (number, (name, place)) in nodes.into_iter().enumerate() {
-            let net = match place {
-                Place::Open => None,
-                Place::In(net) => Some(net),
-            };
-            let there = residents.entry(net).or_default();
-            let host = match net {
-                None => world.host(&name).addr(&format!("198.18.{}.{}", *there / 250, *there % 250 + 1)),
-                Some(net) => {
-                    let host = world.host(&name);
-                    host.attach(NIC, net, &[&format!("192.168.1.{}", *there + 10)]);
-                    host
-                }
-            };
-            *there += 1;
-            let setup = Setup { name, number, host, witness: witness.clone() };
-            peers.push(Peer::start(&setup, &SecretKey::generate(&mut rng), &ticket, &build));
+        let ground = Ground { rng, build, residents: BTreeMap::new() };
+        let mut cluster =
+            Cluster { world, ticket, hubs, peers: Vec::new(), witness: Witness::default(), ground };
+        for (name, place) in nodes {
+            cluster.add(&name, place);
         }
-        Cluster { world, ticket, hubs, peers, witness }
+        cluster
+    }
+}
+
+/// What further nodes are made of.
+pub(super) struct Ground {
+    rng: Rng,
+    build: Build,
+    /// Nodes that every network has had, by network; `None` is the internet.
+    residents: BTreeMap<Option<Net>, usize>,
+}
+
+impl Cluster {
+    /// A further node, started now. Its number is the next one.
+    ///
+    /// # Panics
+    /// If the name is taken.
+    pub fn add(&mut self, name: &str, place: Place) -> Peer {
+        let host = self.world.host(name);
+        let (net, ip) = self.ground.address(self.world, place);
+        host.attach(NIC, net, &[&ip]);
+        let (name, number) = (name.to_owned(), self.peers.len());
+        let setup = Setup { name, number, host, witness: self.witness.clone() };
+        let key = SecretKey::generate(&mut self.ground.rng);
+        let peer = Peer::start(&setup, &key, &self.ticket, &self.ground.build);
+        self.peers.push(peer.clone());
+        peer
+    }
+
+    /// Moves a node's host elsewhere, with a new address: its old connections hang.
+    pub fn roam(&mut self, peer: &Peer, place: Place) {
+        let (net, ip) = self.ground.address(self.world, place);
+        peer.host.attach(NIC, net, &[&ip]);
+    }
+}
+
+impl Ground {
+    /// The next free address in a place.
+    fn address(&mut self, world: World, place: Place) -> (Net, String) {
+        let key = match place {
+            Place::Open => None,
+            Place::In(net) => Some(net),
+        };
+        let there = self.residents.entry(key).or_default();
+        let number = *there;
+        *there += 1;
+        match key {
+            None => (world.internet(), format!("198.18.{}.{}", number / 250, number % 250 + 1)),
+            Some(net) => (net, format!("192.168.1.{}", number + 10)),
+        }
     }
 }

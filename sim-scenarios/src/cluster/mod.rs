@@ -24,6 +24,7 @@ use chaos::world::World;
 use nurl::PublicKey;
 use nurl::membership::State;
 use nurl::mesh::Ticket;
+use nurl::transport::PathInfo;
 
 use crate::models::relay::Relay;
 
@@ -48,6 +49,7 @@ pub struct Cluster {
     pub peers: Vec<Peer>,
     /// What happened.
     pub witness: Witness,
+    ground: map::Ground,
 }
 
 impl Cluster {
@@ -92,6 +94,25 @@ impl Cluster {
         // A node that shuts down while it is asked has no view.
         let members = node.members().await.unwrap_or_default();
         members.into_iter().map(|member| (member.key, member.state)).collect()
+    }
+
+    /// How `from` reaches `to`; `None` if it doesn't know it.
+    pub async fn path(&self, from: &Peer, to: &Peer) -> Option<PathInfo> {
+        let members = from.node(&self.world).await.members().await.unwrap_or_default();
+        members.into_iter().find(|member| member.key == to.key).map(|member| member.path)
+    }
+
+    /// The running nodes that aren't registered at `hub`.
+    pub async fn unregistered(&self, hub: &Relay) -> Vec<String> {
+        let mut missing = Vec::new();
+        for peer in self.running() {
+            let status = peer.node(&self.world).await.status().await;
+            let up = status.is_ok_and(|status| status.hubs.iter().any(|info| info.key == hub.key && info.up));
+            if !up {
+                missing.push(format!("{} isn't registered", peer.name));
+            }
+        }
+        missing
     }
 
     /// The nodes whose process runs.
