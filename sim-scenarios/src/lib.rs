@@ -8,6 +8,7 @@
 //! | `keystone` | a job completes across a partition and across its owner's death |
 //! | `blackout` | a bulk transfer survives its path's death and changes leg |
 //! | `lease` | effects happen once on a disk that loses what was not synced |
+//! | `models` | NAT boxes and firewalls; the oracle that says which pairs of them can be direct |
 //!
 //! Everything needs the feature `sim`; without it the crate is empty, so that the workspace's ordinary build
 //! has no simulator in it. `cargo chaos list` and `cargo chaos run SCENARIO --seed S` run them by hand.
@@ -18,4 +19,5 @@ pub mod cluster;
 pub mod converge;
 pub mod keystone;
 pub mod lease;
+pub mod models;
 pub mod scenario;
