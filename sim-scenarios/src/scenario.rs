@@ -14,6 +14,7 @@ const PLAIN: Scenario = Scenario {
     about: "",
     purpose: Purpose::Proof,
     knobs: &[],
+    faults: &[],
     marks: &[],
     time_limit: TIME_LIMIT,
     body: |_| Box::pin(async { Ok(Held::default()) }),
