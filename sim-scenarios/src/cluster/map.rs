@@ -13,15 +13,17 @@
 //! 100.64.0.0/16 behind another box), and within every home 192.168.1.10 and up, so that homes share addresses.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use chaos::middlebox::Middlebox;
 use chaos::net::Net;
+use chaos::plan::Targets;
 use chaos::world::World;
 use nurl::SecretKey;
 use nurl::mesh::{Hub, Ticket};
 use nurl::net::hub::HubLimits;
-use nurl::node::Builder;
+use nurl::node::{Builder, Role};
 use nurl::rt::Rng;
 
 use super::payload::{MARKER, SEALED};
@@ -52,7 +54,7 @@ pub fn home(world: World, outside: Net, name: &str, middlebox: impl Middlebox) -
 pub struct Map {
     world: World,
     hubs: Vec<(String, HubLimits)>,
-    nodes: Vec<(String, Place)>,
+    nodes: Vec<(String, Place, Role)>,
     build: Build,
 }
 
@@ -75,10 +77,22 @@ impl Map {
         self
     }
 
-    /// A node.
+    /// A worker.
     #[must_use]
-    pub fn node(mut self, name: &str, place: Place) -> Map {
-        self.nodes.push((name.to_owned(), place));
+    pub fn node(self, name: &str, place: Place) -> Map {
+        self.role(name, place, Role::Worker)
+    }
+
+    /// A node that only looks on and sends: nobody probes it, nobody gossips about it.
+    #[must_use]
+    pub fn client(self, name: &str, place: Place) -> Map {
+        self.role(name, place, Role::Observer)
+    }
+
+    /// A node in this role.
+    #[must_use]
+    pub fn role(mut self, name: &str, place: Place, role: Role) -> Map {
+        self.nodes.push((name.to_owned(), place, role));
         self
     }
 
@@ -124,8 +138,8 @@ impl Map {
         let ground = Ground { rng, build, residents: BTreeMap::new() };
         let mut cluster =
             Cluster { world, ticket, hubs, peers: Vec::new(), witness: Witness::default(), ground };
-        for (name, place) in nodes {
-            cluster.add(&name, place);
+        for (name, place, role) in nodes {
+            cluster.add(&name, place, role);
         }
         cluster
     }
@@ -144,22 +158,42 @@ impl Cluster {
     ///
     /// # Panics
     /// If the name is taken.
-    pub fn add(&mut self, name: &str, place: Place) -> Peer {
+    pub fn add(&mut self, name: &str, place: Place, role: Role) -> Peer {
         let host = self.world.host(name);
         let (net, ip) = self.ground.address(self.world, place);
         host.attach(NIC, net, &[&ip]);
         let (name, number) = (name.to_owned(), self.peers.len());
-        let setup = Setup { name, number, host, witness: self.witness.clone() };
+        let setup = Setup { name, number, role, host, witness: self.witness.clone() };
         let key = SecretKey::generate(&mut self.ground.rng);
         let peer = Peer::start(&setup, &key, &self.ticket, &self.ground.build);
         self.peers.push(peer.clone());
         peer
     }
 
-    /// Moves a node's host elsewhere, with a new address: its old connections hang.
+    /// Moves a node's host elsewhere, with an address that it had nowhere before: its old connections hang.
     pub fn roam(&mut self, peer: &Peer, place: Place) {
-        let (net, ip) = self.ground.address(self.world, place);
+        let (net, mut ip) = self.ground.address(self.world, place);
+        while peer.host.addrs().iter().any(|old| old.to_string() == ip) {
+            (_, ip) = self.ground.address(self.world, place);
+        }
         peer.host.attach(NIC, net, &[&ip]);
+    }
+}
+
+impl Cluster {
+    /// What a fault plan may hit: every node, every hub, every box; nodes may roam into every home and onto the
+    /// internet. A scenario spares whom it needs.
+    pub fn targets(&self) -> Targets {
+        let nets: Vec<_> = self.world.nets().into_iter().filter(|net| net.outside().is_some()).collect();
+        let homes = nets.iter().map(|net| (*net, Ipv4Addr::new(192, 168, 1, 150)));
+        let internet = (self.world.internet(), Ipv4Addr::new(198, 19, 0, 1));
+        Targets {
+            hosts: self.peers.iter().map(|peer| peer.host).collect(),
+            spared: Vec::new(),
+            hubs: self.hubs.iter().map(|hub| hub.host).collect(),
+            havens: homes.chain([internet]).collect(),
+            nets,
+        }
     }
 }
 

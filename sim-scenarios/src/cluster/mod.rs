@@ -24,6 +24,7 @@ use chaos::world::World;
 use nurl::PublicKey;
 use nurl::membership::State;
 use nurl::mesh::Ticket;
+use nurl::node::Role;
 use nurl::transport::PathInfo;
 
 use crate::models::relay::Relay;
@@ -68,11 +69,14 @@ impl Cluster {
         Ok(())
     }
 
-    async fn missing(&self) -> Vec<String> {
+    /// Where a running node's view isn't that exactly the running nodes are alive.
+    pub async fn missing(&self) -> Vec<String> {
         let mut missing = Vec::new();
         for peer in self.running() {
             let view = self.view(peer).await;
-            for other in self.peers.iter().filter(|other| other.key != peer.key) {
+            // Nobody gossips about an observer.
+            let members = self.peers.iter().filter(|other| other.role != Role::Observer);
+            for other in members.filter(|other| other.key != peer.key) {
                 let state = view.get(&other.key).copied();
                 let wrong = match state {
                     Some(State::Alive) => !other.host.is_running(),
@@ -100,6 +104,17 @@ impl Cluster {
     pub async fn path(&self, from: &Peer, to: &Peer) -> Option<PathInfo> {
         let members = from.node(&self.world).await.members().await.unwrap_or_default();
         members.into_iter().find(|member| member.key == to.key).map(|member| member.path)
+    }
+
+    /// What is wrong with the way from one node to another, where it should be direct or should not.
+    pub async fn wrong_path(&self, from: &Peer, to: &Peer, direct: bool) -> Option<String> {
+        let path = self.path(from, to).await;
+        if path.is_some_and(|path| path.direct == direct) {
+            return None;
+        }
+        let is = path.map_or("unknown", |path| path.reason);
+        let should = if direct { "direct" } else { "relayed" };
+        Some(format!("{} to {} is {is}, not {should}", from.name, to.name))
     }
 
     /// The running nodes that aren't registered at `hub`.

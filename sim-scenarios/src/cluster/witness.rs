@@ -3,9 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use chaos::sometimes;
 use nurl::PublicKey;
 use nurl::membership::State;
 use nurl::node::NodeEvent;
+
+use super::Peer;
 
 /// What one handler did with one task: who ran it, and when.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,6 +28,15 @@ struct Seen {
     ran: Vec<Ran>,
     /// (who says, about whom, state) in order.
     verdicts: Vec<(String, PublicKey, State)>,
+    /// By who says, and of the way to whom.
+    paths: BTreeMap<(String, PublicKey), Way>,
+}
+
+/// What became of the way from one node to another.
+#[derive(Debug, Clone, Copy, Default)]
+struct Way {
+    direct: bool,
+    demotions: u32,
 }
 
 impl Witness {
@@ -34,9 +46,37 @@ impl Witness {
 
     /// Every event of every node comes through here, in the order in which it happened; `by` is the node's name.
     pub(super) fn event(&self, by: &str, event: &NodeEvent) {
-        if let NodeEvent::Member { peer, state, .. } = event {
-            self.seen().verdicts.push((by.to_owned(), *peer, *state));
+        match event {
+            NodeEvent::Member { peer, state, .. } => {
+                self.seen().verdicts.push((by.to_owned(), *peer, *state));
+            }
+            NodeEvent::Path { peer, direct, .. } => {
+                let mut seen = self.seen();
+                let way = seen.paths.entry((by.to_owned(), *peer)).or_default();
+                sometimes!(
+                    *direct && !way.direct && way.demotions > 0,
+                    "a path was given up, and direct again later"
+                );
+                way.demotions += u32::from(way.direct && !direct);
+                way.direct = *direct;
+            }
+            _ => {}
         }
+    }
+
+    /// A process of a node has begun: it knows no ways yet.
+    pub(super) fn begins(&self, by: &str) {
+        self.seen().paths.retain(|(name, _), _| name != by);
+    }
+
+    /// Whether the way from one node to another is direct, by what the first has told last.
+    pub fn is_direct(&self, from: &Peer, to: &Peer) -> bool {
+        self.seen().paths.get(&(from.name.clone(), to.key)).is_some_and(|way| way.direct)
+    }
+
+    /// How often the way from one node to another has stopped to be direct.
+    pub fn demotions(&self, from: &Peer, to: &Peer) -> u32 {
+        self.seen().paths.get(&(from.name.clone(), to.key)).map_or(0, |way| way.demotions)
     }
 
     /// A handler has come to its end with a payload.

@@ -2,3 +2,8 @@
 
 pub mod blackout;
 pub mod converge;
+pub mod hub_restarts;
+pub mod mapping_expires;
+pub mod nat_matrix;
+pub mod relay_dies;
+pub mod roam;
