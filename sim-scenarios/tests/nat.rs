@@ -94,8 +94,7 @@ async fn punch(me: usize, board: Board) -> bool {
         time::sleep(EVERY).await;
     }
     receiver.abort();
-    let proven = *proven.lock().unwrap();
-    proven
+    *proven.lock().unwrap()
 }
 
 /// Whether two hosts punch through; both have to say the same.
