@@ -8,8 +8,10 @@
 use crate::host::HostId;
 use crate::middlebox::Refusal;
 use crate::net::End;
+use crate::plan::Effects;
 use crate::seed::{Rng, below, mix};
 use rand_core::Rng as _;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -32,6 +34,11 @@ impl Rate {
     pub const fn per_million(parts: u32) -> Rate {
         let parts = if parts > 1_000_000 { 1_000_000 } else { parts };
         Rate(((parts as u64) << 32) / 1_000_000)
+    }
+
+    /// The rate at which this or the other hits, each for itself.
+    pub(crate) fn or(self, other: Rate) -> Rate {
+        Rate(self.0 + other.0 - ((self.0 * other.0) >> 32))
     }
 
     pub(crate) fn hits(self, draw: u32) -> bool {
@@ -337,6 +344,8 @@ pub(crate) struct Links {
     states: BTreeMap<(End, End), LinkState>,
     pairs: BTreeMap<(End, End), u64>,
     cuts: BTreeMap<(HostId, HostId), Cut>,
+    /// What faults do to links besides.
+    pub(crate) effects: Effects,
 }
 
 impl Links {
@@ -347,15 +356,16 @@ impl Links {
             states: BTreeMap::new(),
             pairs: BTreeMap::new(),
             cuts: BTreeMap::new(),
+            effects: Effects::default(),
         }
     }
 
     /// The configuration of a link; `default` is that of its network.
-    pub(crate) fn get<'a>(&'a self, from: End, to: End, default: &'a LinkConfig) -> &'a LinkConfig {
-        if self.own.is_empty() {
-            return default;
+    pub(crate) fn get<'a>(&'a self, from: End, to: End, default: &'a LinkConfig) -> Cow<'a, LinkConfig> {
+        if self.own.is_empty() && self.effects.is_empty() {
+            return Cow::Borrowed(default);
         }
-        self.own.get(&(from, to)).unwrap_or(default)
+        self.effects.compose(from, to, self.own.get(&(from, to)).unwrap_or(default))
     }
 
     pub(crate) fn set(&mut self, from: End, to: End, config: LinkConfig) {
@@ -380,6 +390,14 @@ impl Links {
         let config = match self.own.is_empty() {
             true => default,
             false => self.own.get(&(from, to)).unwrap_or(default),
+        };
+        let composed;
+        let config = match self.effects.is_empty() {
+            true => config,
+            false => {
+                composed = self.effects.compose(from, to, config);
+                composed.as_ref()
+            }
         };
         let pair_ns = match config.pair_latency.as_nanos() as u64 {
             0 => 0,

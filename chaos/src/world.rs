@@ -91,7 +91,7 @@ impl World {
     /// What one direction of one link of the internet does.
     pub fn link(&self, from: impl Into<End>, to: impl Into<End>) -> LinkConfig {
         let (from, to) = (from.into(), to.into());
-        sim::with(|sim| sim.links.get(from, to, &sim.net(INTERNET).links).clone())
+        sim::with(|sim| sim.links.get(from, to, &sim.net(INTERNET).links).into_owned())
     }
 
     /// Cuts every way between the two groups, both ways; what is under way is lost.
@@ -270,6 +270,11 @@ impl Host {
             let nics = &sim.host(self.0).nics;
             nics.iter().find(|candidate| candidate.name == nic).map(|nic| Net(nic.net))
         })
+    }
+
+    /// The name of its first interface.
+    pub(crate) fn first_nic(&self) -> Option<String> {
+        sim::with(|sim| sim.host(self.0).nics.first().map(|nic| nic.name.clone()))
     }
 
     /// Its first address.

@@ -4,6 +4,8 @@
 //! | --- | --- |
 //! | `nat_box` | NAT boxes and firewalls, configurable and as people have them |
 //! | `oracle` | which pairs of boxes let two peers end with a direct path |
+//! | `relay` | a hub, and everything that may befall it |
 
 pub mod nat_box;
 pub mod oracle;
+pub mod relay;
