@@ -106,6 +106,14 @@ impl Gateway {
         self.middlebox.translates(ip)
     }
 
+    pub(crate) fn is_on(&self) -> bool {
+        self.on
+    }
+
+    pub(crate) fn describe(&self) -> String {
+        self.middlebox.describe()
+    }
+
     pub(crate) fn stream(&self) -> &Rng {
         &self.rng
     }
@@ -169,7 +177,7 @@ impl Net {
 
     /// What its box is; `None` for the internet.
     pub fn describe(&self) -> Option<String> {
-        sim::with(|sim| sim.net(self.0).gateway.as_ref().map(|gateway| gateway.middlebox.describe()))
+        sim::with(|sim| sim.net(self.0).gateway.as_ref().map(Gateway::describe))
     }
 
     /// The network that its box has its addresses in; `None` for the internet.
