@@ -41,9 +41,10 @@ pub async fn run(world: World) -> Verdict {
         ..LinkConfig::default()
     });
     let cluster = Cluster::start(world, NODES);
-    cluster.converge(MEET).await?;
+    cluster.converge(MEET).await.map_err(|broken| broken.seen)?;
     let submitter = cluster.peers[0].node(&world).await;
-    let near: Vec<Host> = cluster.peers[..FAR].iter().map(|peer| peer.host).chain([cluster.hub]).collect();
+    let near: Vec<Host> =
+        cluster.peers[..FAR].iter().map(|peer| peer.host).chain([cluster.hubs[0].host]).collect();
     let far: Vec<Host> = cluster.peers[FAR..].iter().map(|peer| peer.host).collect();
     let mut text = String::new();
 
@@ -54,7 +55,7 @@ pub async fn run(world: World) -> Verdict {
     world.sleep(SHORT).await;
     world.heal();
     text += &act(&world, "short partition", tasks, TAKE_OVER).await?;
-    cluster.converge(LONG).await?;
+    cluster.converge(LONG).await.map_err(|broken| broken.seen)?;
 
     let tasks = submit(&submitter, "long").await?;
     world.sleep(Duration::from_millis(100)).await;
@@ -63,13 +64,13 @@ pub async fn run(world: World) -> Verdict {
     text += &act(&world, "long partition, before it heals", tasks, TAKE_OVER).await?;
     world.sleep((cut + LONG).saturating_sub(world.elapsed())).await;
     world.heal();
-    cluster.converge(LONG).await?;
+    cluster.converge(LONG).await.map_err(|broken| broken.seen)?;
 
     let tasks = submit(&submitter, "death").await?;
     world.sleep(Duration::from_millis(100)).await;
     cluster.peers[FAR].host.power_loss();
     text += &act(&world, "the owner's death", tasks, TAKE_OVER).await?;
-    cluster.converge(LONG).await?;
+    cluster.converge(LONG).await.map_err(|broken| broken.seen)?;
 
     let runs = cluster.witness.runs_per_job();
     let jobs = 3 * JOBS;

@@ -194,7 +194,7 @@ impl StatePlane {
 
     fn adopt_view(&mut self, now: Instant) {
         let view = self.views.borrow_and_update();
-        let ring = Arc::new(Ring::new(view.members.iter().cloned()));
+        let ring = Arc::new(self.ring.followed_by(view.members.iter().cloned()));
         self.jobs.note_epoch(view.epoch);
         self.jobs.set_placement(now, ring.clone());
         self.replicator.set_ring(now, ring.clone());
