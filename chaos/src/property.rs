@@ -114,6 +114,16 @@ macro_rules! sometimes {
     };
 }
 
+/// Notes bytes that leave the circle of those who may read them without being on a link in the clear: the frames
+/// that a relay opens, say. They are searched as [packets are](World::forbid_bytes). Outside of a run it does nothing.
+pub fn exposed(bytes: &[u8]) {
+    let host = sim::is_running().then(sim::place).flatten().map(|place| place.host);
+    sim::try_with(|sim| {
+        sim.stats.exposed_bytes += bytes.len() as u64;
+        sim.check_forbidden(host, bytes, || "an exposed frame".to_owned());
+    });
+}
+
 /// A check that is made after every instant in which anything happened.
 pub(crate) struct Check {
     pub(crate) property: String,
@@ -132,6 +142,7 @@ impl World {
     }
 
     /// Forbids a sequence of bytes on every link: no packet may carry it as it leaves its host. Loopback is no link.
+    /// Nor may anything that is [`exposed`].
     #[track_caller]
     pub fn forbid_bytes(&self, property: &str, bytes: &[u8]) {
         let place = Location::caller();

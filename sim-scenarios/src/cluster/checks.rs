@@ -19,19 +19,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use chaos::property::{Broken, fail};
 use chaos::sometimes;
 use nurl::PublicKey;
-use nurl::compute::job::options::{
-    MAX_EXECUTIONS, MAX_RECORD_BYTES, MAX_RECORDS, MAX_SUBMISSIONS, SubmitOptions,
-};
+use nurl::compute::job::options::{MAX_EXECUTIONS, MAX_RECORD_BYTES, MAX_RECORDS, MAX_SUBMISSIONS};
 use nurl::compute::job::{Config as JobConfig, KindLimits, TaskId};
 use nurl::membership::{Config as DetectorConfig, Roles, State};
 use nurl::node::{MemberInfo, Node, NodeEvent, StateStats};
 use nurl::ring::{MAX_TENURES, Ring, RingMember};
 use nurl::rt::time;
 use nurl::state::replicator::MAX_PENDING;
-
-use chaos::property::Broken;
 
 /// How often a node is asked what can't be heard.
 const SAMPLE: Duration = Duration::from_secs(10);
@@ -83,8 +80,7 @@ impl Checks {
         }
         match event {
             NodeEvent::Member { peer, state, incarnation } => {
-                let now =
-                    Seen { state: *state, incarnation: *incarnation, at, excused: node.isolated };
+                let now = Seen { state: *state, incarnation: *incarnation, at, excused: node.isolated };
                 node.member(by, *peer, now)
             }
             NodeEvent::Isolated(isolated) => {
@@ -108,6 +104,11 @@ impl Checks {
         }
     }
 
+    /// How many handlers run at a node now.
+    pub fn running(&self, by: &str) -> usize {
+        self.nodes.get(by).map_or(0, |node| node.running.values().sum())
+    }
+
     /// A task's handle at the node `by` has resolved.
     ///
     /// # Errors
@@ -125,7 +126,8 @@ impl Observer {
         let forget = DetectorConfig::default().left_reclaim;
         let before = self.views.get(&peer).copied();
         // Whom it may have forgotten since, it meets as somebody new.
-        let before = before.filter(|seen| seen.state != State::Left || now.at.saturating_sub(seen.at) < forget);
+        let before =
+            before.filter(|seen| seen.state != State::Left || now.at.saturating_sub(seen.at) < forget);
         if let Some(before) = before {
             if now.incarnation < before.incarnation {
                 return Err(Broken::safety(
@@ -240,13 +242,23 @@ fn distinct(by: &str, owners: &[PublicKey]) -> Result<(), Broken> {
     Err(Broken::safety("an owner set has no duplicates", format!("{by} has the owners {owners:?}")))
 }
 
-/// Asks a node now and then, until it ends, and hands on what it breaks.
-pub async fn sample(by: String, node: Node, broken: impl Fn(Broken)) {
+/// Asks a node what can't be heard.
+///
+/// # Errors
+/// The property that its answers break.
+pub async fn look(by: &str, node: &Node) -> Result<(), Broken> {
+    // A node that shuts down while it is asked breaks nothing.
+    let (Ok(members), Ok(counted)) = (node.members().await, node.state_stats().await) else { return Ok(()) };
+    owners(by, node.key(), &members)?;
+    stats(by, &counted)
+}
+
+/// Looks at a node now and then, until its process ends.
+pub(super) async fn sample(by: String, node: Node) {
     loop {
         time::sleep(SAMPLE).await;
-        let (Ok(members), Ok(counted)) = (node.members().await, node.state_stats().await) else { return };
-        if let Err(seen) = owners(&by, node.key(), &members).and_then(|()| stats(&by, &counted)) {
-            broken(seen);
+        if let Err(broken) = look(&by, &node).await {
+            fail(broken);
         }
     }
 }

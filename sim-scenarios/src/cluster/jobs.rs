@@ -73,7 +73,9 @@ impl<'a> Jobs<'a> {
         for (by, name, task) in self.open.drain(..) {
             let left = until.saturating_sub(self.cluster.world.elapsed());
             // A handle that has resolved is read at once, also when no time is left.
-            match time::timeout(left.max(Duration::from_millis(1)), self.cluster.witness.outcome(&by, task)).await {
+            match time::timeout(left.max(Duration::from_millis(1)), self.cluster.witness.outcome(&by, task))
+                .await
+            {
                 Ok(outcome) => ends.push((name, outcome)),
                 Err(_) => late.push(name),
             }

@@ -19,7 +19,7 @@ use chaos::world::Host;
 use nurl::compute::job::JobError;
 use rand_core::Rng as _;
 
-use crate::cluster::{Cluster, Jobs, Map, Peer, Place};
+use crate::cluster::{Cluster, Jobs, Map, Peer, Place, Within};
 
 /// What can be turned.
 pub const KNOBS: &[Knob] =
@@ -65,7 +65,8 @@ pub async fn run(trial: Trial) -> Verdict {
     });
     let far = |_, payload: Bytes| async move { Ok(payload) };
     let map = Map::new(world).hub("hub").nodes(NODES, Place::Open);
-    let map = map.build(move |builder, at| if at.number < FAR { builder } else { builder.handler("far", far) });
+    let map =
+        map.build(move |builder, at| if at.number < FAR { builder } else { builder.handler("far", far) });
     let mut cluster = map.start();
     cluster.converge(MEET).await?;
     let mut text = partitions(&trial, &cluster).await?;
@@ -85,7 +86,8 @@ pub async fn run(trial: Trial) -> Verdict {
 async fn partitions(trial: &Trial, cluster: &Cluster) -> Result<String, Broken> {
     let world = trial.world;
     let (from, far_peers) = (&cluster.peers[0], &cluster.peers[FAR..NODES]);
-    let near: Vec<Host> = cluster.peers[..FAR].iter().map(|peer| peer.host).chain([cluster.hubs[0].host()]).collect();
+    let near: Vec<Host> =
+        cluster.peers[..FAR].iter().map(|peer| peer.host).chain([cluster.hubs[0].host]).collect();
     let far: Vec<Host> = far_peers.iter().map(|peer| peer.host).collect();
     let mut text = String::new();
 
@@ -102,20 +104,12 @@ async fn partitions(trial: &Trial, cluster: &Cluster) -> Result<String, Broken> 
     world.partition(&near, &far);
     let mut beyond = Jobs::new(cluster);
     beyond.submit(from, "far", "beyond").await?;
-    text += &format!("long partition, before it heals: {} handles resolved once\n", jobs.settle(TAKE_OVER).await?);
-    cluster
-        .until("each half holds the other dead", LEARN, async || {
-            let mut missing = Vec::new();
-            for (at, peer) in cluster.peers.iter().enumerate() {
-                let view = cluster.view(peer).await;
-                let others = if at < FAR { far_peers } else { &cluster.peers[..FAR] };
-                let live = |other: &&Peer| view.get(&other.key).is_some_and(|state| state.is_live());
-                let live = others.iter().filter(live);
-                missing.extend(live.map(|other| format!("{} holds {} alive", peer.name, other.name)));
-            }
-            missing
-        })
-        .await?;
+    text += &format!(
+        "long partition, before it heals: {} handles resolved once\n",
+        jobs.settle(TAKE_OVER).await?
+    );
+    let within = Within::new(world, "each half holds the other dead", LEARN);
+    while within.lacks(alive_beyond(cluster).await).await? {}
     match beyond.outcomes(LEARN).await?.pop() {
         Some((_, Err(JobError::Infeasible(_)))) => text += "a job for the far half alone is infeasible\n",
         other => {
@@ -132,10 +126,23 @@ async fn partitions(trial: &Trial, cluster: &Cluster) -> Result<String, Broken> 
     Ok(text)
 }
 
+/// Who holds somebody alive beyond the partition.
+async fn alive_beyond(cluster: &Cluster) -> Vec<String> {
+    let mut missing = Vec::new();
+    for (at, peer) in cluster.peers.iter().enumerate() {
+        let view = cluster.view(peer).await;
+        let others = if at < FAR { &cluster.peers[FAR..] } else { &cluster.peers[..FAR] };
+        let live = others.iter().filter(|other| view.get(&other.key).is_some_and(|state| state.is_live()));
+        missing.extend(live.map(|other| format!("{} holds {} alive", peer.name, other.name)));
+    }
+    missing
+}
+
 /// The node dies that runs most of the jobs.
 async fn death(trial: &Trial, cluster: &Cluster, text: &mut String) -> Result<Peer, Broken> {
     let mut jobs = burst(trial, cluster, &cluster.peers[0], "death").await?;
-    let busiest = cluster.peers[1..].iter().max_by_key(|peer| (cluster.witness.running(&peer.name), peer.key));
+    let busiest =
+        cluster.peers[1..].iter().max_by_key(|peer| (cluster.witness.running(&peer.name), peer.key));
     let victim = busiest.cloned().expect("there are six nodes");
     sometimes!(cluster.witness.running(&victim.name) > 0, "an owner died with a job half done");
     if trial.world.rng("death").next_u32() % 2 == 0 {
@@ -159,14 +166,12 @@ async fn ring_change(
     let leaver = cluster.peers[1..NODES].iter().find(|peer| peer.key != back.key).cloned();
     let leaver = leaver.expect("there are six nodes");
     back.host.restart();
-    cluster.join("newcomer", Place::Open);
+    cluster.join("newcomer");
     let leaving = leaver.node(&world).await;
     leaver.host.run(async move { leaving.shutdown().await });
     let cluster = &*cluster;
-    let from: Vec<&Peer> = cluster.peers[..NODES]
-        .iter()
-        .filter(|peer| peer.key != back.key && peer.key != leaver.key)
-        .collect();
+    let from: Vec<&Peer> =
+        cluster.peers[..NODES].iter().filter(|peer| peer.key != back.key && peer.key != leaver.key).collect();
     let mut jobs = Jobs::new(cluster);
     let begun = world.elapsed();
     let mut number = 0;
@@ -185,12 +190,7 @@ async fn ring_change(
 }
 
 /// Submits an act's jobs, and waits until the first of them run.
-async fn burst<'a>(
-    trial: &Trial,
-    cluster: &'a Cluster,
-    from: &Peer,
-    act: &str,
-) -> Result<Jobs<'a>, Broken> {
+async fn burst<'a>(trial: &Trial, cluster: &'a Cluster, from: &Peer, act: &str) -> Result<Jobs<'a>, Broken> {
     let mut jobs = Jobs::new(cluster);
     for number in 0..trial.knob("jobs") {
         jobs.submit(from, "slow", &format!("{act} {number:02}")).await?;

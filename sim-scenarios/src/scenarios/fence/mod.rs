@@ -164,7 +164,7 @@ impl Rounds<'_> {
             world.sleep(DOWN).await;
             victim.restart();
         } else {
-            let others = cluster.peers.iter().map(|peer| peer.host).chain([cluster.hubs[0].host()]);
+            let others = cluster.peers.iter().map(|peer| peer.host).chain([cluster.hubs[0].host]);
             let others: Vec<Host> = others.filter(|host| *host != victim && *host != resource.host).collect();
             world.partition(&[victim], &others);
             world.sleep(CUT).await;
@@ -224,7 +224,9 @@ impl Rounds<'_> {
         });
         let counts = match counts.await {
             Ok(Ok(counts)) => counts,
-            Ok(Err(error)) => return Err(Broken::safety("the resource's disk can be read", error.to_string())),
+            Ok(Err(error)) => {
+                return Err(Broken::safety("the resource's disk can be read", error.to_string()));
+            }
             Err(error) => return Err(Broken::safety("the resource's disk can be read", error.to_string())),
         };
         if let Some((task, count)) = tasks.iter().zip(&counts).find(|(_, count)| **count != 1) {

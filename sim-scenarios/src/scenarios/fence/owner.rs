@@ -71,7 +71,9 @@ impl Owners {
                 return Err(JobError::retriable(error.to_string()));
             }
             let until = time::now() + ASK_AGAIN;
-            while let Ok(Some(batch)) = time::timeout_at(until, node.recv_many()).await {
+            while let Ok(Some(batch)) =
+                time::timeout(until.saturating_duration_since(time::now()), node.recv_many()).await
+            {
                 let said = batch.iter().filter(|datagram| datagram.peer == resource);
                 for (task, answer) in said.filter_map(|datagram| Answer::decode(&datagram.body)) {
                     self.keep().insert((at, boot, task), answer);
@@ -80,7 +82,8 @@ impl Owners {
                     break;
                 }
             }
-            match self.keep().remove(&mine) {
+            let answer = self.keep().remove(&mine);
+            match answer {
                 Some(Answer::Done(outcome)) => return Ok(secret(&outcome)),
                 Some(Answer::Fenced(current)) if current > context.token => {
                     return Err(JobError::Fenced { current });

@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use chaos::property::{Broken, fail};
 use chaos::sometimes;
+use nurl::PublicKey;
 use nurl::compute::job::TaskId;
 use nurl::compute::lease::{Admission, Config, LeaseError, Outcome, Recovered, Resource};
 use nurl::node::Node;
 use nurl::ring::Epoch;
+use nurl::rt::Rng;
 use nurl::rt::{self, disk, task, time};
 use nurl::state::store::{Effects, Store, StoreError};
-use nurl::rt::Rng;
-use nurl::PublicKey;
 use rand_core::Rng as _;
 
 use super::talk::{Answer, Ask};
@@ -51,9 +51,10 @@ impl Log {
     /// Tasks for which more than one run of a handler asked: without the lease, their effect would have happened
     /// more than once.
     pub(super) fn doubled(&self) -> usize {
-        let seen = self.seen();
-        let runs = |asked: &Vec<(PublicKey, u64, u64)>| asked.iter().map(|(_, _, run)| run).collect::<BTreeSet<_>>();
-        seen.asked.values().filter(|asked| runs(asked).len() > 1).count()
+        let runs = |asked: &[(PublicKey, u64, u64)]| {
+            asked.iter().map(|(_, _, run)| *run).collect::<BTreeSet<_>>().len()
+        };
+        self.seen().asked.values().filter(|asked| runs(asked) > 1).count()
     }
 
     /// An owner has a token, in its host's `boot`-th process.
@@ -125,7 +126,8 @@ impl Leased {
     pub(super) fn open(node: Node, log: Log) -> Result<Leased, LeaseError> {
         let folder = Path::new("/resource");
         let path = folder.join("lease.redb");
-        disk::create_dir_all(folder).map_err(|error| StoreError::File { path: path.display().to_string(), error })?;
+        disk::create_dir_all(folder)
+            .map_err(|error| StoreError::File { path: path.display().to_string(), error })?;
         let store = Arc::new(Store::open(&path, &mut rt::rng("lease store"))?);
         // An effect and its outcome are one transaction: without the outcome there was no effect.
         let resource = Resource::open(store, Config::default(), |_, _| Recovered::RolledBack)?;

@@ -1,9 +1,9 @@
 //! What owners and the resource say to each other, in datagrams that may be lost and are sent more than once.
 
 use bytes::Bytes;
+use nurl::PublicKey;
 use nurl::compute::job::TaskId;
 use nurl::ring::Epoch;
-use nurl::PublicKey;
 
 use crate::cluster::{secret, text};
 
