@@ -23,7 +23,7 @@ use super::talk::{Answer, Ask};
 const LIFE: Duration = Duration::from_secs(3_600);
 
 /// An effect takes up to so many milliseconds, in which others may ask.
-const EFFECT_MS: u64 = 1_500;
+const EFFECT_MS: u64 = 3_000;
 
 /// What happened at the resource, across all of its processes. What it says of an effect is true of the disk: it is
 /// noted after the commit, so a crash may leave out the last one, and the end is read off the disk.
