@@ -16,6 +16,7 @@
 //! | [`net`], [`middlebox`] | the map: networks, and what stands between them |
 //! | `forward`, [`link`], `packet` | the way of a packet |
 //! | [`scenario`], [`property`] | what is run, what must hold, what must happen |
+//! | [`plan`] | what goes wrong, as data: drawn, given, let loose, healed |
 //! | `udp`, `tcp`, `disk`, [`clock`] | parts of a kernel |
 //! | [`seed`], `trace`, `pcap`, [`stats`] | random streams; the digest; a capture; counters |
 #![cfg(madsim)]
@@ -30,6 +31,7 @@ pub mod middlebox;
 pub mod net;
 mod packet;
 mod pcap;
+pub mod plan;
 mod process;
 pub mod property;
 pub mod rt;
@@ -49,6 +51,7 @@ pub use host::HostId;
 pub use link::{DropCause, LinkConfig, Rate};
 pub use middlebox::Middlebox;
 pub use net::Net;
+pub use plan::{FaultKind, Plan, Targets};
 pub use property::{Broken, Kind};
 pub use run::{Failure, Outcome, Run, run};
 pub use scenario::{Held, Scenario, Trial, Verdict};

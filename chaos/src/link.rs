@@ -8,8 +8,10 @@
 use crate::host::HostId;
 use crate::middlebox::Refusal;
 use crate::net::End;
+use crate::plan::Effects;
 use crate::seed::{Rng, below, mix};
 use rand_core::Rng as _;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -32,6 +34,11 @@ impl Rate {
     pub const fn per_million(parts: u32) -> Rate {
         let parts = if parts > 1_000_000 { 1_000_000 } else { parts };
         Rate(((parts as u64) << 32) / 1_000_000)
+    }
+
+    /// The rate at which this or the other hits, each for itself.
+    pub(crate) fn or(self, other: Rate) -> Rate {
+        Rate(self.0 + other.0 - ((self.0 * other.0) >> 32))
     }
 
     pub(crate) fn hits(self, draw: u32) -> bool {
@@ -94,7 +101,8 @@ pub struct Burst {
 pub struct Bandwidth {
     /// Bytes of IP packets per second; at least 1.
     pub bytes_per_second: u64,
-    /// Bytes that wait; a packet that would be beyond is dropped (tail drop).
+    /// Bytes that wait, the packet that is being sent among them; one that would be beyond is dropped (tail drop),
+    /// unless nothing waits.
     pub queue_bytes: u64,
 }
 
@@ -280,7 +288,7 @@ impl LinkConfig {
             let rate = u128::from(bandwidth.bytes_per_second.max(1));
             let waits_ns = state.busy_until_ns.saturating_sub(now_ns);
             let waiting = u128::from(waits_ns) * rate / 1_000_000_000;
-            if waiting + len as u128 > u128::from(bandwidth.queue_bytes) {
+            if waits_ns > 0 && waiting + len as u128 > u128::from(bandwidth.queue_bytes) {
                 return Fate::Dropped(DropCause::QueueFull);
             }
             let takes_ns = (len as u128 * 1_000_000_000).div_ceil(rate) as u64;
@@ -337,6 +345,8 @@ pub(crate) struct Links {
     states: BTreeMap<(End, End), LinkState>,
     pairs: BTreeMap<(End, End), u64>,
     cuts: BTreeMap<(HostId, HostId), Cut>,
+    /// What faults do to links besides.
+    pub(crate) effects: Effects,
 }
 
 impl Links {
@@ -347,15 +357,16 @@ impl Links {
             states: BTreeMap::new(),
             pairs: BTreeMap::new(),
             cuts: BTreeMap::new(),
+            effects: Effects::default(),
         }
     }
 
     /// The configuration of a link; `default` is that of its network.
-    pub(crate) fn get<'a>(&'a self, from: End, to: End, default: &'a LinkConfig) -> &'a LinkConfig {
-        if self.own.is_empty() {
-            return default;
+    pub(crate) fn get<'a>(&'a self, from: End, to: End, default: &'a LinkConfig) -> Cow<'a, LinkConfig> {
+        if self.own.is_empty() && self.effects.is_empty() {
+            return Cow::Borrowed(default);
         }
-        self.own.get(&(from, to)).unwrap_or(default)
+        self.effects.compose(from, to, self.own.get(&(from, to)).unwrap_or(default))
     }
 
     pub(crate) fn set(&mut self, from: End, to: End, config: LinkConfig) {
@@ -380,6 +391,14 @@ impl Links {
         let config = match self.own.is_empty() {
             true => default,
             false => self.own.get(&(from, to)).unwrap_or(default),
+        };
+        let composed;
+        let config = match self.effects.is_empty() {
+            true => config,
+            false => {
+                composed = self.effects.compose(from, to, config);
+                composed.as_ref()
+            }
         };
         let pair_ns = match config.pair_latency.as_nanos() as u64 {
             0 => 0,
@@ -490,6 +509,10 @@ mod tests {
         assert_eq!(send(0), None);
         assert_eq!(send(1_000_000), Some(4_000_000));
         assert_eq!(send(9_000_000), Some(10_000_000));
+        let bandwidth = Bandwidth { queue_bytes: 0, ..bandwidth };
+        let config = LinkConfig { bandwidth: Some(bandwidth), ..config };
+        let fate = config.fate(0, Class::Udp, 1_000, 0, &mut LinkState::default(), &mut rng);
+        assert!(matches!(fate, Fate::Arrives { at_ns: 1_000_000, .. }), "an idle link takes any packet");
     }
 
     #[test]

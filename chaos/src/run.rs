@@ -5,6 +5,7 @@
 //! and letting the executor drop what they held, because madsim itself drops nothing that is pending.
 
 use crate::pcap::Pcap;
+use crate::plan::Plan;
 use crate::process::{self, CatchPanic, panic_message, panicked_at};
 use crate::property::{Broken, check_all};
 use crate::seed::subseed;
@@ -51,6 +52,19 @@ pub enum Failure {
     Capture(String),
 }
 
+/// A fault plan that was let loose in a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unleashed {
+    /// The plan.
+    pub plan: Plan,
+    /// The kinds and weights that the seed drew; `None` if the plan was given.
+    pub drawn: Option<String>,
+    /// When it was let loose.
+    pub at: Duration,
+    /// Faults that could not be, each with the reason.
+    pub skipped: Vec<String>,
+}
+
 /// What a run leaves behind.
 #[derive(Debug, Clone)]
 pub struct Outcome<T> {
@@ -68,6 +82,8 @@ pub struct Outcome<T> {
     pub stats: Stats,
     /// The marks that were reached.
     pub marks: BTreeSet<&'static str>,
+    /// The fault plan that was let loose, if one was.
+    pub plan: Option<Unleashed>,
     /// What the scenario returned.
     pub result: Result<T, Failure>,
 }
@@ -155,6 +171,7 @@ impl Run {
             elapsed: ended.elapsed,
             stats: ended.stats,
             marks: ended.marks,
+            plan: ended.plan,
             result,
         }
     }
@@ -240,6 +257,7 @@ struct Ended {
     elapsed: Duration,
     stats: Stats,
     marks: BTreeSet<&'static str>,
+    plan: Option<Unleashed>,
 }
 
 impl Ended {
@@ -250,6 +268,7 @@ impl Ended {
             elapsed: Duration::from_nanos(sim.now_ns()),
             stats: sim.stats.clone(),
             marks: sim.marks.clone(),
+            plan: sim.faults.unleashed(),
         }
     }
 }

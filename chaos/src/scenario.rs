@@ -4,8 +4,9 @@
 //! the marks that some run of it has to reach. [`Scenario::run`] makes one run of it, a function of its [`Options`];
 //! sweeping, shrinking and replaying are made of such runs.
 
+use crate::plan::{FaultKind, Plan};
 use crate::property::Broken;
-use crate::run::{Failure, Run};
+use crate::run::{Failure, Run, Unleashed};
 use crate::world::World;
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
@@ -95,6 +96,8 @@ pub struct Scenario {
     pub purpose: Purpose,
     /// Its knobs.
     pub knobs: &'static [Knob],
+    /// The kinds of fault that a seed may draw for it, where it [unleashes](Trial::unleash) any.
+    pub faults: &'static [FaultKind],
     /// The marks that a sweep over it must reach.
     pub marks: &'static [Mark],
     /// The virtual time after which a run has failed.
@@ -109,9 +112,20 @@ pub struct Trial {
     /// The world.
     pub world: World,
     knobs: BTreeMap<&'static str, u64>,
+    faults: &'static [FaultKind],
+    plan: Option<Plan>,
 }
 
 impl Trial {
+    pub(crate) fn fault_kinds(&self) -> &'static [FaultKind] {
+        self.faults
+    }
+
+    /// The plan that the run was given.
+    pub(crate) fn given_plan(&self) -> Option<&Plan> {
+        self.plan.as_ref()
+    }
+
     /// The value of a knob.
     ///
     /// # Panics
@@ -130,6 +144,8 @@ pub struct Options {
     pub scheduler_seed: Option<u64>,
     /// Knobs that aren't at their default.
     pub knobs: BTreeMap<String, u64>,
+    /// The faults; drawn by the seed if left out.
+    pub plan: Option<Plan>,
 }
 
 impl Options {
@@ -156,6 +172,8 @@ pub struct Report {
     pub elapsed: Duration,
     /// The marks that it reached.
     pub marks: BTreeSet<&'static str>,
+    /// The fault plan that was let loose, if one was.
+    pub plan: Option<Unleashed>,
     /// What came of it.
     pub verdict: Verdict,
 }
@@ -188,8 +206,8 @@ impl Scenario {
         }
         let value = |knob: &Knob| options.knobs.get(knob.name).copied().unwrap_or(knob.default);
         let knobs = self.knobs.iter().map(|knob| (knob.name, value(knob).max(knob.least))).collect();
-        let body = self.body;
-        let outcome = run.run(move |world| body(Trial { world, knobs }));
+        let (body, faults, plan) = (self.body, self.faults, options.plan.clone());
+        let outcome = run.run(move |world| body(Trial { world, knobs, faults, plan }));
         let verdict = match outcome.result {
             Ok(verdict) => verdict,
             Err(Failure::Broken(broken)) => Err(broken),
@@ -211,6 +229,7 @@ impl Scenario {
             events: outcome.events,
             elapsed: outcome.elapsed,
             marks: outcome.marks,
+            plan: outcome.plan,
             verdict,
         }
     }

@@ -116,12 +116,15 @@ impl Trace {
         }
     }
 
-    /// A box has rewritten a packet.
-    pub(crate) fn rewritten(&mut self, now_ns: u64, by: End, number: u64, bytes: &[u8]) {
+    /// A box has rewritten a packet. One that a link has damaged before isn't captured again: a reader of the
+    /// capture would take it for malformed.
+    pub(crate) fn rewritten(&mut self, now_ns: u64, by: End, number: u64, bytes: &[u8], damaged: bool) {
         self.head(now_ns, Kind::Rewritten, number_of(by), 0, 0);
         self.buffer.extend_from_slice(&number.to_le_bytes());
         self.body(&bytes[..bytes.len().min(HEADERS)]);
-        self.capture_packet(now_ns, bytes);
+        if !damaged {
+            self.capture_packet(now_ns, bytes);
+        }
     }
 
     /// A packet has arrived; `changed` are its bytes if a link has damaged it.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use chaos::scenario::{Held, Purpose, Scenario};
+use chaos::scenario::{Held, Mark, Purpose, Scenario};
 
 use crate::scenarios::{fence, keystone, lease};
 
@@ -15,6 +15,7 @@ const PLAIN: Scenario = Scenario {
     about: "",
     purpose: Purpose::Proof,
     knobs: &[],
+    faults: &[],
     marks: &[],
     time_limit: TIME_LIMIT,
     body: |_| Box::pin(async { Ok(Held::default()) }),
@@ -62,6 +63,50 @@ pub const ALL: &[Scenario] = &[
         about: "a leased resource is killed at drawn disk operations: every effect happens once",
         marks: lease::MARKS,
         body: |trial| Box::pin(lease::run(trial)),
+        ..PLAIN
+    },
+    Scenario {
+        name: "hub-restarts",
+        about: "a hub comes back with nothing remembered: all register again, relayed traffic and groups go on",
+        body: |trial| Box::pin(crate::scenarios::hub_restarts::run(trial)),
+        marks: &[
+            Mark::new("a hub's clients registered again"),
+            Mark::new("a hub stayed away for longer than 12 s"),
+        ],
+        ..PLAIN
+    },
+    Scenario {
+        name: "mapping-expires",
+        about: "NATs end the mapping under an idle path, and under a busy one: 2 s at most are lost",
+        body: |trial| Box::pin(crate::scenarios::mapping_expires::run(trial)),
+        marks: &[
+            Mark::new("a carrier's lifetime ended a path in use"),
+            Mark::new("an idle mapping ended before its keepalive"),
+            Mark::new("a path was given up, and direct again later"),
+        ],
+        ..PLAIN
+    },
+    Scenario {
+        name: "nat-matrix",
+        about: "every kind of NAT against every other: direct exactly where it can be, relayed elsewhere",
+        body: |trial| Box::pin(crate::scenarios::nat_matrix::run(trial)),
+        marks: &[Mark::new("a relay carried what could not go straight")],
+        ..PLAIN
+    },
+    Scenario {
+        name: "relay-dies",
+        about: "a hub dies, stalls, moves or takes nobody: another takes over within 2 s",
+        body: |trial| Box::pin(crate::scenarios::relay_dies::run(trial)),
+        marks: &[
+            Mark::new("a hub that moved was found by its name"),
+            Mark::new("a stalled hub's standby took over"),
+        ],
+        ..PLAIN
+    },
+    Scenario {
+        name: "roam",
+        about: "a phone goes from wifi to cellular: nobody holds it dead, datagrams pass within 2 s",
+        body: |trial| Box::pin(crate::scenarios::roam::run(trial)),
         ..PLAIN
     },
 ];

@@ -13,15 +13,18 @@
 //! 100.64.0.0/16 behind another box), and within every home 192.168.1.10 and up, so that homes share addresses.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use chaos::middlebox::Middlebox;
 use chaos::net::Net;
+use chaos::plan::Targets;
 use chaos::world::World;
 use nurl::SecretKey;
 use nurl::mesh::{Hub, Ticket};
 use nurl::net::hub::HubLimits;
-use nurl::node::Builder;
+use nurl::node::{Builder, Role};
+use nurl::rt::Rng;
 
 use super::payload::{MARKER, SEALED};
 use super::peer::{Build, NIC, Setup};
@@ -51,7 +54,7 @@ pub fn home(world: World, outside: Net, name: &str, middlebox: impl Middlebox) -
 pub struct Map {
     world: World,
     hubs: Vec<(String, HubLimits)>,
-    nodes: Vec<(String, Place)>,
+    nodes: Vec<(String, Place, Role)>,
     build: Build,
 }
 
@@ -74,10 +77,22 @@ impl Map {
         self
     }
 
-    /// A node.
+    /// A worker.
     #[must_use]
-    pub fn node(mut self, name: &str, place: Place) -> Map {
-        self.nodes.push((name.to_owned(), place));
+    pub fn node(self, name: &str, place: Place) -> Map {
+        self.role(name, place, Role::Worker)
+    }
+
+    /// A node that only looks on and sends: nobody probes it, nobody gossips about it.
+    #[must_use]
+    pub fn client(self, name: &str, place: Place) -> Map {
+        self.role(name, place, Role::Observer)
+    }
+
+    /// A node in this role.
+    #[must_use]
+    pub fn role(mut self, name: &str, place: Place, role: Role) -> Map {
+        self.nodes.push((name.to_owned(), place, role));
         self
     }
 
@@ -120,41 +135,81 @@ impl Map {
             Relay::start(world, host, key, namespace, limits)
         };
         let hubs = hubs.into_iter().zip(keys).enumerate().map(start_hub).collect();
-        let witness = Witness::default();
-        let mut residents: BTreeMap<Option<Net>, usize> = BTreeMap::new();
-        let mut peers = Vec::new();
-        for (number, (name, place)) in nodes.into_iter().enumerate() {
-            let net = match place {
-                Place::Open => None,
-                Place::In(net) => Some(net),
-            };
-            let there = residents.entry(net).or_default();
-            let host = match net {
-                None => world.host(&name).addr(&format!("198.18.{}.{}", *there / 250, *there % 250 + 1)),
-                Some(net) => {
-                    let host = world.host(&name);
-                    host.attach(NIC, net, &[&format!("192.168.1.{}", *there + 10)]);
-                    host
-                }
-            };
-            *there += 1;
-            let setup = Setup { name, number, host, world, witness: witness.clone() };
-            peers.push(Peer::start(&setup, &SecretKey::generate(&mut rng), &ticket, &build));
+        let ground = Ground { rng, build, residents: BTreeMap::new() };
+        let mut cluster =
+            Cluster { world, ticket, hubs, peers: Vec::new(), witness: Witness::default(), ground };
+        for (name, place, role) in nodes {
+            cluster.add(&name, place, role);
         }
-        Cluster { world, build, ticket, hubs, peers, witness }
+        cluster
+    }
+}
+
+/// What further nodes are made of.
+pub(super) struct Ground {
+    rng: Rng,
+    build: Build,
+    /// Nodes that every network has had, by network; `None` is the internet.
+    residents: BTreeMap<Option<Net>, usize>,
+}
+
+impl Cluster {
+    /// A further node, started now. Its number is the next one.
+    ///
+    /// # Panics
+    /// If the name is taken.
+    pub fn add(&mut self, name: &str, place: Place, role: Role) -> Peer {
+        let host = self.world.host(name);
+        let (net, ip) = self.ground.address(self.world, place);
+        host.attach(NIC, net, &[&ip]);
+        let (name, number) = (name.to_owned(), self.peers.len());
+        let setup = Setup { name, number, role, host, world: self.world, witness: self.witness.clone() };
+        let key = SecretKey::generate(&mut self.ground.rng);
+        let peer = Peer::start(&setup, &key, &self.ticket, &self.ground.build);
+        self.peers.push(peer.clone());
+        peer
+    }
+
+    /// Moves a node's host elsewhere, with an address that it had nowhere before: its old connections hang.
+    pub fn roam(&mut self, peer: &Peer, place: Place) {
+        let (net, mut ip) = self.ground.address(self.world, place);
+        while peer.host.addrs().iter().any(|old| old.to_string() == ip) {
+            (_, ip) = self.ground.address(self.world, place);
+        }
+        peer.host.attach(NIC, net, &[&ip]);
     }
 }
 
 impl Cluster {
-    /// Starts one more node, on the internet.
-    pub fn join(&mut self, name: &str) -> Peer {
-        let number = self.peers.len();
-        let host = self.world.host(name).addr(&format!("198.19.0.{}", number + 1));
-        let setup =
-            Setup { name: name.to_owned(), number, host, world: self.world, witness: self.witness.clone() };
-        let key = SecretKey::generate(&mut self.world.rng("newcomer's key"));
-        let peer = Peer::start(&setup, &key, &self.ticket, &self.build);
-        self.peers.push(peer.clone());
-        peer
+    /// What a fault plan may hit: every node, every hub, every box; nodes may roam into every home and onto the
+    /// internet. A scenario spares whom it needs.
+    pub fn targets(&self) -> Targets {
+        let nets: Vec<_> = self.world.nets().into_iter().filter(|net| net.outside().is_some()).collect();
+        let homes = nets.iter().map(|net| (*net, Ipv4Addr::new(192, 168, 1, 150)));
+        let internet = (self.world.internet(), Ipv4Addr::new(198, 19, 0, 1));
+        Targets {
+            hosts: self.peers.iter().map(|peer| peer.host).collect(),
+            spared: Vec::new(),
+            hubs: self.hubs.iter().map(|hub| hub.host).collect(),
+            havens: homes.chain([internet]).collect(),
+            nets,
+        }
+    }
+}
+
+impl Ground {
+    /// The next free address in a place.
+    fn address(&mut self, world: World, place: Place) -> (Net, String) {
+        let key = match place {
+            Place::Open => None,
+            Place::In(net) => Some(net),
+        };
+        let there = self.residents.entry(key).or_default();
+        let number = *there;
+        *there += 1;
+        match key {
+            None => (world.internet(), format!("198.18.{}.{}", number / 250, number % 250 + 1)),
+            Some(net) => (net, format!("192.168.1.{}", number + 10)),
+        }
     }
 }

@@ -27,8 +27,9 @@ use chaos::world::World;
 use nurl::PublicKey;
 use nurl::membership::State;
 use nurl::mesh::Ticket;
+use nurl::node::Role;
+use nurl::transport::PathInfo;
 
-use self::peer::Build;
 use crate::models::relay::Relay;
 
 pub use jobs::Jobs;
@@ -45,7 +46,6 @@ const MET: &str = "every running node sees exactly the running nodes alive";
 /// A mesh in the world.
 pub struct Cluster {
     world: World,
-    build: Build,
     /// What a newcomer would be given.
     pub ticket: Ticket,
     /// The hubs, in the order in which the map names them.
@@ -54,6 +54,7 @@ pub struct Cluster {
     pub peers: Vec<Peer>,
     /// What happened.
     pub witness: Witness,
+    ground: map::Ground,
 }
 
 impl Cluster {
@@ -72,12 +73,14 @@ impl Cluster {
         Ok(())
     }
 
-    /// What [`converge`](Cluster::converge) would wait for now.
+    /// Where a running node's view isn't that exactly the running nodes are alive.
     pub async fn missing(&self) -> Vec<String> {
         let mut missing = Vec::new();
         for peer in self.running() {
             let view = self.view(peer).await;
-            for other in self.peers.iter().filter(|other| other.key != peer.key) {
+            // Nobody gossips about an observer.
+            let members = self.peers.iter().filter(|other| other.role != Role::Observer);
+            for other in members.filter(|other| other.key != peer.key) {
                 let state = view.get(&other.key).copied();
                 let wrong = match state {
                     Some(State::Alive) => !other.host.is_running(),
@@ -110,6 +113,36 @@ impl Cluster {
         // A node that shuts down while it is asked has no view.
         let members = node.members().await.unwrap_or_default();
         members.into_iter().map(|member| (member.key, member.state)).collect()
+    }
+
+    /// How `from` reaches `to`; `None` if it doesn't know it.
+    pub async fn path(&self, from: &Peer, to: &Peer) -> Option<PathInfo> {
+        let members = from.node(&self.world).await.members().await.unwrap_or_default();
+        members.into_iter().find(|member| member.key == to.key).map(|member| member.path)
+    }
+
+    /// What is wrong with the way from one node to another, where it should be direct or should not.
+    pub async fn wrong_path(&self, from: &Peer, to: &Peer, direct: bool) -> Option<String> {
+        let path = self.path(from, to).await;
+        if path.is_some_and(|path| path.direct == direct) {
+            return None;
+        }
+        let is = path.map_or("unknown", |path| path.reason);
+        let should = if direct { "direct" } else { "relayed" };
+        Some(format!("{} to {} is {is}, not {should}", from.name, to.name))
+    }
+
+    /// The running nodes that aren't registered at `hub`.
+    pub async fn unregistered(&self, hub: &Relay) -> Vec<String> {
+        let mut missing = Vec::new();
+        for peer in self.running() {
+            let status = peer.node(&self.world).await.status().await;
+            let up = status.is_ok_and(|status| status.hubs.iter().any(|info| info.key == hub.key && info.up));
+            if !up {
+                missing.push(format!("{} isn't registered", peer.name));
+            }
+        }
+        missing
     }
 
     /// The nodes whose process runs.

@@ -25,6 +25,8 @@ pub struct Setup {
     pub name: String,
     /// Its number, from 0.
     pub number: usize,
+    /// What it is in its mesh.
+    pub role: Role,
     /// Its host.
     pub host: Host,
     /// Where it is.
@@ -43,6 +45,8 @@ pub struct Peer {
     pub name: String,
     /// Its key, the same after a restart.
     pub key: PublicKey,
+    /// What it is in its mesh.
+    pub role: Role,
     /// Its host.
     pub host: Host,
     slot: Arc<Mutex<Option<(u32, Node)>>>,
@@ -74,7 +78,7 @@ impl Peer {
     pub(super) fn start(setup: &Setup, key: &SecretKey, ticket: &Ticket, build: &Build) -> Peer {
         let slot = Arc::new(Mutex::new(None));
         let (name, host) = (setup.name.clone(), setup.host);
-        let peer = Peer { name, key: key.public(), host, slot: slot.clone() };
+        let peer = Peer { name, key: key.public(), role: setup.role, host, slot: slot.clone() };
         let (setup, key, ticket, build) = (setup.clone(), key.clone(), ticket.clone(), build.clone());
         let world = setup.world;
         host.spawn(move || {
@@ -85,13 +89,14 @@ impl Peer {
                 let Setup { name, witness, .. } = setup.clone();
                 let (by, ran) = (name.clone(), witness.clone());
                 let slow = move |_: JobContext, payload: Bytes| slow_echo(by.clone(), ran.clone(), payload);
-                let builder = Node::builder(ticket).key(key).role(Role::Worker).handler("slow", slow);
+                let builder = Node::builder(ticket).key(key).role(setup.role).handler("slow", slow);
                 let node = match build(builder, &setup).spawn().await {
                     Ok(node) => node,
                     // The disk died under it: a crash was armed there.
                     Err(_) if !setup.host.is_running() => return,
                     Err(error) => panic!("{name} doesn't start: {error}"),
                 };
+                witness.begins(&name);
                 let mut events = node.events();
                 task::spawn(checks::sample(name.clone(), node.clone()));
                 *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some((boot, node));

@@ -77,6 +77,26 @@ impl Traffic {
         flights.iter().filter(|(sent, _)| *sent >= since).count()
     }
 
+    /// The longest time between two arrivals in a row, from `since` to `until`.
+    pub fn longest_pause(
+        &self,
+        from: PublicKey,
+        to: PublicKey,
+        since: Duration,
+        until: Duration,
+    ) -> Duration {
+        let state = self.state();
+        let flights = state.flights.get(&(from, to)).map_or(&[][..], Vec::as_slice);
+        let within = flights.iter().map(|(_, at)| *at).filter(|at| (since..until).contains(at));
+        let mut last = since;
+        let mut longest = Duration::ZERO;
+        for at in within.chain([until]) {
+            longest = longest.max(at.saturating_sub(last));
+            last = at;
+        }
+        longest
+    }
+
     fn arrived(&self, now: Duration, from: PublicKey, to: PublicKey, body: &[u8]) {
         assert!(is_secret(body), "a datagram came that nobody sent");
         let sent = text(body).parse().expect("a datagram says when it was sent");

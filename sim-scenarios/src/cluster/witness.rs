@@ -6,12 +6,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use chaos::property::fail;
+use chaos::sometimes;
 use nurl::PublicKey;
 use nurl::compute::job::JobError;
 use nurl::membership::State;
 use nurl::node::{NodeEvent, Task, TaskEvent};
 
 use super::checks::Checks;
+
+use super::Peer;
 
 /// What one handler did with one task: who ran it, and when.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,6 +35,15 @@ struct Seen {
     /// (who says, about whom, state) in order.
     verdicts: Vec<(String, PublicKey, State)>,
     checks: Checks,
+    /// By who says, and of the way to whom.
+    paths: BTreeMap<(String, PublicKey), Way>,
+}
+
+/// What became of the way from one node to another.
+#[derive(Debug, Clone, Copy, Default)]
+struct Way {
+    direct: bool,
+    demotions: u32,
 }
 
 impl Witness {
@@ -43,8 +55,20 @@ impl Witness {
     /// and its host has had `boot` processes.
     pub(super) fn event(&self, at: Duration, by: &str, boot: u32, event: &NodeEvent) {
         let mut seen = self.seen();
-        if let NodeEvent::Member { peer, state, .. } = event {
-            seen.verdicts.push((by.to_owned(), *peer, *state));
+        match event {
+            NodeEvent::Member { peer, state, .. } => {
+                seen.verdicts.push((by.to_owned(), *peer, *state));
+            }
+            NodeEvent::Path { peer, direct, .. } => {
+                let way = seen.paths.entry((by.to_owned(), *peer)).or_default();
+                sometimes!(
+                    *direct && !way.direct && way.demotions > 0,
+                    "a path was given up, and direct again later"
+                );
+                way.demotions += u32::from(way.direct && !direct);
+                way.direct = *direct;
+            }
+            _ => {}
         }
         if let Err(broken) = seen.checks.event(at, by, boot, event) {
             fail(broken);
@@ -67,6 +91,21 @@ impl Witness {
     /// How many handlers run at a node now.
     pub fn running(&self, by: &str) -> usize {
         self.seen().checks.running(by)
+    }
+
+    /// A process of a node has begun: it knows no ways yet.
+    pub(super) fn begins(&self, by: &str) {
+        self.seen().paths.retain(|(name, _), _| name != by);
+    }
+
+    /// Whether the way from one node to another is direct, by what the first has told last.
+    pub fn is_direct(&self, from: &Peer, to: &Peer) -> bool {
+        self.seen().paths.get(&(from.name.clone(), to.key)).is_some_and(|way| way.direct)
+    }
+
+    /// How often the way from one node to another has stopped to be direct.
+    pub fn demotions(&self, from: &Peer, to: &Peer) -> u32 {
+        self.seen().paths.get(&(from.name.clone(), to.key)).map_or(0, |way| way.demotions)
     }
 
     /// A handler has come to its end with a payload.

@@ -20,6 +20,7 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use chaos::link::{Bandwidth, Burst, LinkConfig, Rate};
 use chaos::net::End;
@@ -101,6 +102,14 @@ impl Relay {
     /// Ends a stall.
     pub fn go_on(&self) {
         self.host.resume();
+    }
+
+    /// Makes the links to and from it longer.
+    pub fn delay(&self, by: Duration) {
+        for end in self.neighbours() {
+            self.change(self.host.into(), end, |link| link.latency += by);
+            self.change(end, self.host.into(), |link| link.latency += by);
+        }
     }
 
     /// Limits what it sends to each client, `None` for as before.

@@ -17,6 +17,7 @@ use chaos::scenario::{Held, Knob, Mark, Trial, Turns, Verdict};
 use chaos::sometimes;
 use chaos::world::Host;
 use nurl::compute::job::JobError;
+use nurl::node::Role;
 use rand_core::Rng as _;
 
 use crate::cluster::{Cluster, Jobs, Map, Peer, Place, Within};
@@ -166,7 +167,7 @@ async fn ring_change(
     let leaver = cluster.peers[1..NODES].iter().find(|peer| peer.key != back.key).cloned();
     let leaver = leaver.expect("there are six nodes");
     back.host.restart();
-    cluster.join("newcomer");
+    cluster.add("newcomer", Place::Open, Role::Worker);
     let leaving = leaver.node(&world).await;
     leaver.host.run(async move { leaving.shutdown().await });
     let cluster = &*cluster;

@@ -94,9 +94,11 @@ pub async fn run(trial: Trial) -> Verdict {
     let log = Log::default();
     let owners = Owners::new(world, log.clone());
     let fit = owners.clone();
-    let map = Map::new(world).hub("hub").nodes(2 + OWNERS, Place::Open).build(move |builder, at| {
-        if at.number < 2 {
-            return builder.role(Role::Member);
+    let map = Map::new(world).hub("hub");
+    let map = map.role("submitter", Place::Open, Role::Member).role("resource", Place::Open, Role::Member);
+    let map = map.nodes(OWNERS, Place::Open).build(move |builder, at| {
+        if at.role == Role::Member {
+            return builder;
         }
         let (owners, number) = (fit.clone(), at.number);
         let handler = move |context: JobContext, _: Bytes| owners.clone().effect(number, context);
@@ -157,7 +159,8 @@ impl Rounds<'_> {
         if draws.next_u32() % 3 == 0 {
             resource.host.crash_at_disk_op(1 + draws.next_u64() % WITHIN_OPS);
         }
-        let busiest = cluster.peers[2..].iter().max_by_key(|peer| cluster.witness.running(&peer.name));
+        let busiest =
+            cluster.peers[RESOURCE + 1..].iter().max_by_key(|peer| cluster.witness.running(&peer.name));
         let victim = busiest.expect("there are owners").host;
         if draws.next_u32() % 3 == 0 {
             victim.power_loss();
@@ -183,7 +186,7 @@ impl Rounds<'_> {
         for handle in handles {
             let task = handle.id();
             // An armed kill may still come: the machine is started again by whoever looks after it.
-            let mut outcome = Box::pin(cluster.witness.outcome("node 0", handle));
+            let mut outcome = Box::pin(cluster.witness.outcome(&cluster.peers[SUBMITTER].name, handle));
             let ended = loop {
                 let soon = nurl::rt::time::timeout(DOWN, outcome.as_mut()).await;
                 match soon {
