@@ -2,7 +2,10 @@
 
 pub mod blackout;
 pub mod converge;
+pub mod fence;
 pub mod hub_restarts;
+pub mod keystone;
+pub mod lease;
 pub mod mapping_expires;
 pub mod nat_matrix;
 pub mod relay_dies;
