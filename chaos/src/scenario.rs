@@ -179,6 +179,19 @@ pub struct Report {
     pub verdict: Verdict,
 }
 
+impl Report {
+    /// A failure in short: what broke, where, and the seed that runs it again.
+    /// [`story::explain`](crate::story::explain) tells it in full. Empty for a run that held.
+    pub fn story(&self) -> String {
+        let Err(broken) = &self.verdict else { return String::new() };
+        let (scenario, seed) = (self.scenario, self.options.seed);
+        format!(
+            "{scenario} with seed {seed}: {broken}\n  at {:?}, {}:{}\nreplay: cargo chaos run {scenario} --seed {seed}\n",
+            broken.at, broken.file, broken.line,
+        )
+    }
+}
+
 impl Scenario {
     /// Makes one run.
     pub fn run(&self, options: &Options) -> Report {

@@ -41,9 +41,7 @@ pub(crate) fn list(json: bool) -> u8 {
             continue;
         }
         println!("{:<16} {}", line.scenario, line.about);
-        for (what, words) in [("knob", &line.knobs)] {
-            words.iter().for_each(|word| println!("{:<16}   {what} {word}", ""));
-        }
+        line.knobs.iter().for_each(|knob| println!("{:<16}   knob {knob}", ""));
         if !line.faults.is_empty() {
             println!("{:<16}   faults {}", "", line.faults.join(" "));
         }
