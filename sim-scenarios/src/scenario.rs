@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chaos::scenario::{Held, Mark, Purpose, Scenario};
 
-use crate::scenarios::{fence, keystone, lease};
+use crate::scenarios::{churn, fence, keystone, lease, pinned};
 
 /// Virtual time that a scenario may take unless it says otherwise.
 const TIME_LIMIT: Duration = Duration::from_secs(600);
@@ -27,6 +27,16 @@ pub const ALL: &[Scenario] = &[
         name: "blackout",
         about: "a bulk transfer survives 1.5 s without its direct path, and changes leg",
         body: |trial| Box::pin(crate::scenarios::blackout::run(trial)),
+        ..PLAIN
+    },
+    Scenario {
+        name: "churn",
+        about: "replicas under drawn faults, and with disks lost: the same bytes everywhere, what was written in them",
+        knobs: churn::KNOBS,
+        faults: churn::FAULTS,
+        marks: churn::MARKS,
+        time_limit: churn::TIME_LIMIT,
+        body: |trial| Box::pin(churn::run(trial)),
         ..PLAIN
     },
     Scenario {
@@ -63,6 +73,15 @@ pub const ALL: &[Scenario] = &[
         about: "a leased resource is killed at drawn disk operations: every effect happens once",
         marks: lease::MARKS,
         body: |trial| Box::pin(lease::run(trial)),
+        ..PLAIN
+    },
+    Scenario {
+        name: "pinned",
+        about: "every core of a node is busy for ten minutes: it is never held dead, a dead one is",
+        knobs: pinned::KNOBS,
+        marks: pinned::MARKS,
+        time_limit: pinned::TIME_LIMIT,
+        body: |trial| Box::pin(pinned::run(trial)),
         ..PLAIN
     },
     Scenario {
