@@ -49,21 +49,22 @@ impl Sim {
             self.launch(now_ns + KERNEL_NS, flight);
             return;
         }
-        self.check_forbidden(now_ns, from, &flight.bytes);
+        self.check_forbidden(Some(from), &flight.bytes, || format!("packet {number}"));
         flight.net = self.host(from).nics[usize::from(nic)].net;
         self.travel(now_ns, flight, None, End::Host(from), dst);
     }
 
-    fn check_forbidden(&mut self, now_ns: u64, from: HostId, bytes: &[u8]) {
+    /// Breaks the property of the first forbidden sequence that `bytes` carry.
+    pub(crate) fn check_forbidden(&mut self, host: Option<HostId>, bytes: &[u8], what: impl Fn() -> String) {
         let carried =
             self.forbidden.iter().find(|(_, _, needle)| memchr::memmem::find(bytes, needle).is_some());
         let Some((property, place, _)) = carried else { return };
         let broken = Broken {
             property: property.clone(),
             kind: Kind::Safety,
-            seen: format!("packet {} of {} bytes carries it", self.next_packet, bytes.len()),
-            at: Duration::from_nanos(now_ns),
-            host: Some(self.host(from).name.clone()),
+            seen: format!("{} of {} bytes carries it", what(), bytes.len()),
+            at: Duration::from_nanos(self.now_ns()),
+            host: host.map(|id| self.host(id).name.clone()),
             file: place.file().to_owned(),
             line: place.line(),
         };
@@ -95,7 +96,7 @@ impl Sim {
             }
             // A box that finds itself behind its own outer address turns the packet around.
             let turns = flight.to == from;
-            if !turns && !self.links.get(from, flight.to, &net.links).is_ideal() {
+            if !turns && !self.links.is_ideal(from, flight.to, &net.links) {
                 return self.take_link(now_ns, flight, from);
             }
             match flight.to {
@@ -271,7 +272,7 @@ impl Sim {
                 (None, None) => break,
             };
             if from != to {
-                mtu = mtu.min(self.links.get(from, to, &state.links).config().mtu);
+                mtu = mtu.min(self.links.get(from, to, &state.links).mtu);
             }
             let End::Box(id) = to else { break };
             let Some(gateway) = &self.net(id).gateway else { break };

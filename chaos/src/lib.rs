@@ -57,12 +57,16 @@
 //! | [`net`], [`middlebox`], `map` | the map: networks, what stands between them, and it all as text |
 //! | `forward`, [`link`], `packet` | the way of a packet |
 //! | [`scenario`], [`property`] | what is run, what must hold, what must happen |
+//! | [`plan`] | what goes wrong, as data: drawn, given, let loose, healed |
+//! | [`sweep`], [`shrink`], [`story`], [`bundle`], [`diff`] | many runs; what is left of a failing one, told, kept, compared |
 //! | `udp`, `tcp`, `disk`, [`clock`] | parts of a kernel |
-//! | [`seed`], `trace`, `pcap`, [`stats`] | random streams; the digest; a capture; counters |
+//! | [`seed`], `trace`, `watch`, `pcap`, [`stats`] | random streams; the digest; events in words; a capture; counters |
 #![cfg(madsim)]
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "this is the world behind the door")]
 
+pub mod bundle;
 pub mod clock;
+pub mod diff;
 mod disk;
 mod forward;
 mod host;
@@ -72,27 +76,34 @@ pub mod middlebox;
 pub mod net;
 mod packet;
 mod pcap;
+pub mod plan;
 mod process;
 pub mod property;
 pub mod rt;
 pub mod run;
 pub mod scenario;
 pub mod seed;
+pub mod shrink;
 mod sim;
 mod slab;
 pub mod stats;
+pub mod story;
+pub mod sweep;
 mod tcp;
 mod timer;
 mod trace;
 mod udp;
+mod watch;
 pub mod world;
 
 pub use host::HostId;
 pub use link::{DropCause, LinkConfig, Rate};
 pub use middlebox::Middlebox;
 pub use net::Net;
+pub use plan::{FaultKind, Plan, Targets};
 pub use property::{Broken, Kind};
 pub use run::{Failure, Outcome, Run, run};
 pub use scenario::{Held, Scenario, Trial, Verdict};
 pub use stats::Stats;
+pub use watch::{Decoder, Watching};
 pub use world::{Host, World};

@@ -8,8 +8,10 @@
 use crate::host::HostId;
 use crate::middlebox::Refusal;
 use crate::net::End;
+use crate::plan::Effects;
 use crate::seed::{Rng, below, mix};
 use rand_core::Rng as _;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -32,6 +34,11 @@ impl Rate {
     pub const fn per_million(parts: u32) -> Rate {
         let parts = if parts > 1_000_000 { 1_000_000 } else { parts };
         Rate(((parts as u64) << 32) / 1_000_000)
+    }
+
+    /// The rate at which this or the other hits, each for itself.
+    pub(crate) fn or(self, other: Rate) -> Rate {
+        Rate(self.0 + other.0 - ((self.0 * other.0) >> 32))
     }
 
     pub(crate) fn hits(self, draw: u32) -> bool {
@@ -326,15 +333,6 @@ impl Link {
         config.mtu = config.mtu.clamp(MIN_MTU, 65535);
         Link { is_ideal: config == LinkConfig::ideal(), config }
     }
-
-    pub(crate) fn config(&self) -> &LinkConfig {
-        &self.config
-    }
-
-    /// Whether it does nothing at all.
-    pub(crate) fn is_ideal(&self) -> bool {
-        self.is_ideal
-    }
 }
 
 /// A cut between two hosts; the last one is remembered after it has healed, for packets that were sent during it.
@@ -351,6 +349,8 @@ pub(crate) struct Links {
     states: BTreeMap<(End, End), LinkState>,
     pairs: BTreeMap<(End, End), u64>,
     cuts: BTreeMap<(HostId, HostId), Cut>,
+    /// What faults do to links besides.
+    pub(crate) effects: Effects,
 }
 
 impl Links {
@@ -361,15 +361,31 @@ impl Links {
             states: BTreeMap::new(),
             pairs: BTreeMap::new(),
             cuts: BTreeMap::new(),
+            effects: Effects::default(),
         }
     }
 
     /// The configuration of a link; `default` is that of its network.
-    pub(crate) fn get<'a>(&'a self, from: End, to: End, default: &'a Link) -> &'a Link {
-        if self.own.is_empty() {
-            return default;
+    pub(crate) fn get<'a>(&'a self, from: End, to: End, default: &'a Link) -> Cow<'a, LinkConfig> {
+        let link = self.own(from, to, default);
+        match self.effects.is_empty() {
+            true => Cow::Borrowed(&link.config),
+            false => self.effects.compose(from, to, &link.config),
         }
-        self.own.get(&(from, to)).unwrap_or(default)
+    }
+
+    /// Whether a link does nothing at all.
+    pub(crate) fn is_ideal(&self, from: End, to: End, default: &Link) -> bool {
+        let link = self.own(from, to, default);
+        link.is_ideal
+            && (self.effects.is_empty() || *self.effects.compose(from, to, &link.config) == link.config)
+    }
+
+    fn own<'a>(&'a self, from: End, to: End, default: &'a Link) -> &'a Link {
+        match self.own.is_empty() {
+            true => default,
+            false => self.own.get(&(from, to)).unwrap_or(default),
+        }
     }
 
     pub(crate) fn set(&mut self, from: End, to: End, config: LinkConfig) {
@@ -395,7 +411,14 @@ impl Links {
             true => default,
             false => self.own.get(&(from, to)).unwrap_or(default),
         };
-        let config = &link.config;
+        let composed;
+        let config = match self.effects.is_empty() {
+            true => &link.config,
+            false => {
+                composed = self.effects.compose(from, to, &link.config);
+                composed.as_ref()
+            }
+        };
         let pair_ns = match config.pair_latency.as_nanos() as u64 {
             0 => 0,
             most_ns => {

@@ -214,6 +214,7 @@ impl Net {
                 gateway: Some(gateway),
                 links: Link::new(LinkConfig::ideal()),
             });
+            sim.trace.net_named(name);
             sim.readdress();
             Net(id)
         })

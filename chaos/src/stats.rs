@@ -33,6 +33,8 @@ pub struct Stats {
     pub task_panics: u64,
     /// TCP segments whose source address had left the host.
     pub unroutable: u64,
+    /// Bytes that were [exposed](crate::property::exposed).
+    pub exposed_bytes: u64,
     dropped: [u64; DROP_CAUSES],
 }
 

@@ -41,6 +41,7 @@ impl World {
             assert!(!sim.names.contains_key(name), "there is a host named {name}");
             sim.names.insert(name.to_owned(), id);
             sim.hosts.push(HostState::new(id, name, sim.seed));
+            sim.trace.host_named(name);
             id
         });
         process::begin(id);
@@ -96,7 +97,7 @@ impl World {
         let (from, to) = (from.into(), to.into());
         sim::with(|sim| {
             let net = sim.common_net(from, to).unwrap_or_else(|| panic!("no link from {from:?} to {to:?}"));
-            sim.links.get(from, to, &sim.net(net).links).config().clone()
+            sim.links.get(from, to, &sim.net(net).links).into_owned()
         })
     }
 
@@ -276,6 +277,11 @@ impl Host {
             let nics = &sim.host(self.0).nics;
             nics.iter().find(|candidate| candidate.name == nic).map(|nic| Net(nic.net))
         })
+    }
+
+    /// The name of its first interface.
+    pub(crate) fn first_nic(&self) -> Option<String> {
+        sim::with(|sim| sim.host(self.0).nics.first().map(|nic| nic.name.clone()))
     }
 
     /// Its first address.
