@@ -39,6 +39,12 @@ pub const ALL: &[Scenario] = &[
         ..PLAIN
     },
     Scenario {
+        name: "circle",
+        about: "views that differ send jobs in circles: four hops at most, and they run once views agree",
+        body: |trial| Box::pin(crate::scenarios::circle::run(trial)),
+        ..PLAIN
+    },
+    Scenario {
         name: "converge",
         about: "8 nodes, 30 % UDP and 5 % TCP loss, one crash: all learn it, nobody healthy is held dead",
         body: |trial| Box::pin(crate::scenarios::converge::run(trial)),
@@ -61,6 +67,13 @@ pub const ALL: &[Scenario] = &[
         name: "lease",
         about: "a leased resource is killed at drawn disk operations: every effect happens once",
         body: old!(crate::lease::run),
+        ..PLAIN
+    },
+    Scenario {
+        name: "echoes",
+        about: "links copy and delay: a datagram is given once, and a late one moves no path",
+        body: |trial| Box::pin(crate::scenarios::echoes::run(trial)),
+        marks: &[Mark::new("a datagram came late from where its sender had left")],
         ..PLAIN
     },
     Scenario {

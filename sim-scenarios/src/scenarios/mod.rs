@@ -1,7 +1,9 @@
 //! The scenarios, a file each; [`scenario::ALL`](crate::scenario::ALL) lists them.
 
 pub mod blackout;
+pub mod circle;
 pub mod converge;
+pub mod echoes;
 pub mod hub_restarts;
 pub mod mapping_expires;
 pub mod nat_matrix;
