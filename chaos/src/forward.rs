@@ -3,19 +3,23 @@
 //! Every packet of the world passes [`Sim::forward`]. From then on it [travels](Sim::travel): in a network it
 //! takes the link to whoever has its destination there, or to the network's box; a box passes it, rewritten or
 //! not, into the next network. What a host sends to itself takes the loopback, which loses nothing.
+//!
+//! A kernel needs some time for a packet, however good its link is: so time passes between a question and its
+//! answer, and two hosts on links without latency can't stop the world with an endless exchange.
 
-use crate::host::{HostId, LOOPBACK};
+use crate::host::{HostId, LOOPBACK, Route};
 use crate::link::{Class, DropCause, Fate};
 use crate::middlebox::{Packet, Verdict};
 use crate::net::{End, MAX_DEPTH, NetId, Owner, Way};
 use crate::packet;
 use crate::property::{Broken, Kind};
 use crate::sim::{Flight, Sim};
+use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// The way through a host's own kernel.
-const LOOPBACK_NS: u64 = 10_000;
+/// The way through a host's own kernel, and the least time that any packet is under way to a host.
+const KERNEL_NS: u64 = 10_000;
 
 impl Sim {
     /// Sends a packet from `nic` of `from` towards `dst`.
@@ -42,7 +46,7 @@ impl Sim {
             corrupted: false,
         };
         if nic == LOOPBACK {
-            self.launch(now_ns + LOOPBACK_NS, flight);
+            self.launch(now_ns + KERNEL_NS, flight);
             return;
         }
         self.check_forbidden(Some(from), &flight.bytes, || format!("packet {number}"));
@@ -91,7 +95,7 @@ impl Sim {
                 End::Host(_) if from == flight.to => {
                     return self.end(now_ns, flight, DropCause::NoHost);
                 }
-                End::Host(_) => return self.launch(now_ns, flight),
+                End::Host(_) => return self.launch(now_ns + KERNEL_NS, flight),
                 End::Box(id) => {
                     let Some(passed) = self.pass_box(now_ns, flight, id) else { return };
                     (flight, dst) = passed;
@@ -113,25 +117,29 @@ impl Sim {
         match fate {
             Fate::Dropped(why) => self.end(now_ns, flight, why),
             Fate::Arrives { at_ns, copy_at_ns, flip, cut } => {
+                let earliest_ns = match flight.to {
+                    End::Host(_) => now_ns + KERNEL_NS,
+                    End::Box(_) => now_ns,
+                };
                 if let Some(copy_at_ns) = copy_at_ns {
                     let mut bytes = self.buffer();
                     bytes.clear();
                     bytes.extend_from_slice(&flight.bytes);
                     self.stats.packets_duplicated += 1;
-                    self.launch(copy_at_ns, Flight { bytes, ..flight_like(&flight) });
+                    self.launch(copy_at_ns.max(earliest_ns), Flight { bytes, ..flight_like(&flight) });
+                }
+                if let Some(draw) = cut
+                    && packet::truncate_udp(&mut flight.bytes, draw)
+                {
+                    self.stats.packets_truncated += 1;
+                    flight.corrupted = true;
                 }
                 if let Some(draw) = flip {
                     self.stats.packets_corrupted += 1;
                     flip_bit(&mut flight.bytes, draw);
                     flight.corrupted = true;
                 }
-                if let Some(draw) = cut
-                    && packet::truncate_udp(&mut flight.bytes, draw)
-                {
-                    self.stats.packets_corrupted += 1;
-                    flight.corrupted = true;
-                }
-                self.launch(at_ns, flight);
+                self.launch(at_ns.max(earliest_ns), flight);
             }
         }
     }
@@ -155,7 +163,7 @@ impl Sim {
             return None;
         }
         if before != after {
-            self.trace.rewritten(now_ns, flight.to, flight.number, &flight.bytes);
+            self.trace.rewritten(now_ns, flight.to, flight.number, &flight.bytes, flight.corrupted);
         }
         Some((flight, dst))
     }
@@ -220,21 +228,34 @@ impl Sim {
         self.stats.packets_delivered += 1;
     }
 
-    /// The largest packet that the way from `nic` of `host` towards `dst` carries, as far as this side can see.
+    /// Interface and source address of `host` towards `dst`; see [`HostState::route`](crate::host::HostState::route).
+    pub(crate) fn route(&self, host: HostId, wanted: Option<IpAddr>, dst: IpAddr) -> io::Result<Route> {
+        self.host(host).route(wanted, dst, |net| self.net(net).is_on_link(dst))
+    }
+
+    /// The largest packet that the way from `nic` of `host` towards `dst` carries, as far as this side can see: up
+    /// to the box that has `dst` and hides what is behind it.
     pub(crate) fn path_mtu(&self, host: HostId, nic: u8, dst: IpAddr) -> usize {
         let (mut from, mut net) = (End::Host(host), self.host(host).nics[usize::from(nic)].net);
         let mut mtu = usize::MAX;
-        for _ in 0..MAX_DEPTH {
+        for _ in 0..2 * MAX_DEPTH {
             let state = self.net(net);
             let to = match (state.addrs.get(&dst), &state.gateway) {
                 (Some(owner), _) => owner.end(),
                 (None, Some(_)) => End::Box(net),
                 (None, None) => break,
             };
-            mtu = mtu.min(self.links.get(from, to, &state.links).mtu);
-            match (&state.gateway, to) {
-                (Some(gateway), End::Box(id)) if id == net => (from, net) = (to, gateway.outside),
-                _ => break,
+            if from != to {
+                mtu = mtu.min(self.links.get(from, to, &state.links).mtu);
+            }
+            let End::Box(id) = to else { break };
+            let Some(gateway) = &self.net(id).gateway else { break };
+            if id == net {
+                (from, net) = (to, gateway.outside);
+            } else if gateway.translates(dst) {
+                break;
+            } else {
+                (from, net) = (to, id);
             }
         }
         if mtu == usize::MAX { crate::link::DEFAULT_MTU } else { mtu }

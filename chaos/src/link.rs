@@ -101,7 +101,8 @@ pub struct Burst {
 pub struct Bandwidth {
     /// Bytes of IP packets per second; at least 1.
     pub bytes_per_second: u64,
-    /// Bytes that wait; a packet that would be beyond is dropped (tail drop).
+    /// Bytes that wait, the packet that is being sent among them; one that would be beyond is dropped (tail drop),
+    /// unless nothing waits.
     pub queue_bytes: u64,
 }
 
@@ -287,7 +288,7 @@ impl LinkConfig {
             let rate = u128::from(bandwidth.bytes_per_second.max(1));
             let waits_ns = state.busy_until_ns.saturating_sub(now_ns);
             let waiting = u128::from(waits_ns) * rate / 1_000_000_000;
-            if waiting + len as u128 > u128::from(bandwidth.queue_bytes) {
+            if waits_ns > 0 && waiting + len as u128 > u128::from(bandwidth.queue_bytes) {
                 return Fate::Dropped(DropCause::QueueFull);
             }
             let takes_ns = (len as u128 * 1_000_000_000).div_ceil(rate) as u64;
@@ -508,6 +509,10 @@ mod tests {
         assert_eq!(send(0), None);
         assert_eq!(send(1_000_000), Some(4_000_000));
         assert_eq!(send(9_000_000), Some(10_000_000));
+        let bandwidth = Bandwidth { queue_bytes: 0, ..bandwidth };
+        let config = LinkConfig { bandwidth: Some(bandwidth), ..config };
+        let fate = config.fate(0, Class::Udp, 1_000, 0, &mut LinkState::default(), &mut rng);
+        assert!(matches!(fate, Fate::Arrives { at_ns: 1_000_000, .. }), "an idle link takes any packet");
     }
 
     #[test]

@@ -35,6 +35,29 @@ pub trait Middlebox: Send + 'static {
     fn describe(&self) -> String;
 }
 
+/// A box that lets everything pass as it is: a modem, a cable. In front of a home's router it makes one link of the
+/// home's way in and out, with one bandwidth for all that use it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Modem;
+
+impl Middlebox for Modem {
+    fn outbound(&mut self, _: &mut Passage<'_>, _: &mut Packet) -> Verdict {
+        Verdict::Pass
+    }
+
+    fn inbound(&mut self, _: &mut Passage<'_>, _: &mut Packet) -> Verdict {
+        Verdict::Pass
+    }
+
+    fn translates(&self, _: IpAddr) -> bool {
+        false
+    }
+
+    fn describe(&self) -> String {
+        "a modem".to_owned()
+    }
+}
+
 /// What a box is told with each packet.
 pub struct Passage<'a> {
     /// The world's time.

@@ -132,9 +132,12 @@ fn write_checksum(packet: &mut [u8], transport: usize, proto: u8) {
 }
 
 /// Cuts the body of a UDP datagram at a drawn length, and makes lengths and checksums right again; returns whether
-/// it was one.
+/// it was one. A damaged one is left as it is, since a right checksum would hide the damage.
 pub(crate) fn truncate_udp(packet: &mut Vec<u8>, draw: u64) -> bool {
     let Some(headers) = parse(packet).filter(|headers| headers.proto == PROTO_UDP) else { return false };
+    if !udp_checksum_holds(packet, &headers) {
+        return false;
+    }
     let body = packet.len() - headers.transport - UDP_HEADER;
     let kept = crate::seed::below(draw, body as u64) as usize;
     let body = packet[headers.transport + UDP_HEADER..][..kept].to_vec();
@@ -321,6 +324,20 @@ mod tests {
         let last = out.len() - 1;
         out[last] ^= 1;
         assert!(!udp_checksum_holds(&out, &headers));
+    }
+
+    #[test]
+    fn a_cut_datagram_is_whole_and_a_damaged_one_is_left_alone() {
+        let mut out = Vec::new();
+        write_udp(&mut out, addr("10.0.0.1:1"), addr("10.0.0.2:2"), 77, b"abcdef");
+        let mut damaged = out.clone();
+        assert!(truncate_udp(&mut out, u64::MAX));
+        let headers = parse(&out).unwrap();
+        assert!(udp_checksum_holds(&out, &headers));
+        assert_eq!(udp_body(&out, headers.transport), b"abcde");
+        assert_eq!(out[4..6], 77u16.to_be_bytes());
+        damaged[30] ^= 1;
+        assert!(!truncate_udp(&mut damaged, 0));
     }
 
     proptest! {

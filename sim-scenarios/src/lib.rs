@@ -14,8 +14,6 @@
 
 pub mod cluster;
 pub mod decode;
-pub mod keystone;
-pub mod lease;
 pub mod models;
 pub mod scenario;
 pub mod scenarios;

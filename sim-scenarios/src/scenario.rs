@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use chaos::Broken;
-use chaos::scenario::{Held, Mark, Purpose, Scenario, Trial};
+use chaos::scenario::{Held, Mark, Purpose, Scenario};
+
+use crate::scenarios::{fence, keystone, lease};
 
 /// Virtual time that a scenario may take unless it says otherwise.
 const TIME_LIMIT: Duration = Duration::from_secs(600);
@@ -19,16 +20,6 @@ const PLAIN: Scenario = Scenario {
     time_limit: TIME_LIMIT,
     body: |_| Box::pin(async { Ok(Held::default()) }),
 };
-
-macro_rules! old {
-    ($body:path) => {
-        |trial: Trial| {
-            Box::pin(async move {
-                $body(trial.world).await.map_err(|seen| Broken::safety("the scenario holds", seen))
-            })
-        }
-    };
-}
 
 /// All scenarios, by name.
 pub const ALL: &[Scenario] = &[
@@ -58,15 +49,26 @@ pub const ALL: &[Scenario] = &[
         ..PLAIN
     },
     Scenario {
+        name: "fence",
+        about: "two owners act for one key, under loss, across restarts: no effect happens twice",
+        knobs: fence::KNOBS,
+        marks: fence::MARKS,
+        body: |trial| Box::pin(fence::run(trial)),
+        ..PLAIN
+    },
+    Scenario {
         name: "keystone",
-        about: "jobs complete across a short and a long partition and across their owner's death",
-        body: old!(crate::keystone::run),
+        about: "jobs complete across partitions, across their owner's death, and while the ring changes under them",
+        knobs: keystone::KNOBS,
+        marks: keystone::MARKS,
+        body: |trial| Box::pin(keystone::run(trial)),
         ..PLAIN
     },
     Scenario {
         name: "lease",
         about: "a leased resource is killed at drawn disk operations: every effect happens once",
-        body: old!(crate::lease::run),
+        marks: lease::MARKS,
+        body: |trial| Box::pin(lease::run(trial)),
         ..PLAIN
     },
     Scenario {

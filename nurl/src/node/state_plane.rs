@@ -194,7 +194,7 @@ impl StatePlane {
 
     fn adopt_view(&mut self, now: Instant) {
         let view = self.views.borrow_and_update();
-        let ring = Arc::new(Ring::new(view.members.iter().cloned()));
+        let ring = Arc::new(self.ring.followed_by(view.members.iter().cloned()));
         self.jobs.note_epoch(view.epoch);
         self.jobs.set_placement(now, ring.clone());
         self.replicator.set_ring(now, ring.clone());
@@ -256,7 +256,15 @@ impl StatePlane {
             StateCommand::Update { key, op, reply } => self.update(now, key, op, reply),
             StateCommand::Read { key, reply } => self.read(now, &key, Reading::Asked(reply)),
             StateCommand::Stats { reply } => {
-                let _ = reply.send(StateStats { jobs: self.jobs.stats().clone() });
+                let _ = reply.send(StateStats {
+                    jobs: self.jobs.stats().clone(),
+                    jobs_now: self.jobs.gauges(),
+                    replication: self.replicator.stats,
+                    unacknowledged: self.replicator.pending(),
+                });
+            }
+            StateCommand::Digest { key, reply } => {
+                let _ = reply.send(self.replicator.get(&key).map(Value::digest));
             }
             StateCommand::Shutdown { .. } => unreachable!("the loop ends on it"),
         }

@@ -163,7 +163,7 @@ impl Cluster {
         let (net, ip) = self.ground.address(self.world, place);
         host.attach(NIC, net, &[&ip]);
         let (name, number) = (name.to_owned(), self.peers.len());
-        let setup = Setup { name, number, role, host, witness: self.witness.clone() };
+        let setup = Setup { name, number, role, host, world: self.world, witness: self.witness.clone() };
         let key = SecretKey::generate(&mut self.ground.rng);
         let peer = Peer::start(&setup, &key, &self.ticket, &self.ground.build);
         self.peers.push(peer.clone());

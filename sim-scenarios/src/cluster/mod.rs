@@ -5,10 +5,13 @@
 //! scenario reaches into a node only through its public handle; [`Peer::node`] waits until the host's present
 //! process has one, so it works across crashes and restarts.
 //!
-//! What happens in the cluster goes to one [`Witness`]: every event of every node, every run of a handler.
+//! What happens in the cluster goes to one [`Witness`]: every event of every node, every run of a handler. What is
+//! held against every node, whatever the scenario, is in [`checks`].
 //! Everything an application would call its own is a [`secret`]: a payload with a marker that no packet on a link,
 //! and no frame that a hub reads, may carry in the clear. Every cluster has that checked.
 
+pub mod checks;
+mod jobs;
 mod map;
 mod payload;
 mod peer;
@@ -29,6 +32,7 @@ use nurl::transport::PathInfo;
 
 use crate::models::relay::Relay;
 
+pub use jobs::Jobs;
 pub use map::{Map, Place, home};
 pub use payload::{is_secret, secret, text};
 pub use peer::{Peer, Setup};
@@ -90,6 +94,17 @@ impl Cluster {
             }
         }
         missing
+    }
+
+    /// Looks once more at every running node as [`checks`] does now and then.
+    ///
+    /// # Errors
+    /// The property that one of them breaks.
+    pub async fn inspect(&self) -> Result<(), Broken> {
+        for peer in self.running() {
+            checks::look(&peer.name, &peer.node(&self.world).await).await?;
+        }
+        Ok(())
     }
 
     /// The members as `peer` sees them.

@@ -10,10 +10,10 @@ use nurl::compute::job::JobError;
 use nurl::compute::pool::JobContext;
 use nurl::mesh::Ticket;
 use nurl::node::{Builder, Role};
-use nurl::rt::time;
+use nurl::rt::{task, time};
 use nurl::{Node, PublicKey, SecretKey};
 
-use super::Witness;
+use super::{Witness, checks};
 
 /// The interface that a node's host has its addresses on.
 pub(super) const NIC: &str = "eth0";
@@ -29,6 +29,8 @@ pub struct Setup {
     pub role: Role,
     /// Its host.
     pub host: Host,
+    /// Where it is.
+    pub world: World,
     /// Where handlers tell what they did.
     pub witness: Witness,
 }
@@ -78,6 +80,7 @@ impl Peer {
         let (name, host) = (setup.name.clone(), setup.host);
         let peer = Peer { name, key: key.public(), role: setup.role, host, slot: slot.clone() };
         let (setup, key, ticket, build) = (setup.clone(), key.clone(), ticket.clone(), build.clone());
+        let world = setup.world;
         host.spawn(move || {
             let boot = host.boot();
             let (setup, key, ticket) = (setup.clone(), key.clone(), ticket.clone());
@@ -87,12 +90,18 @@ impl Peer {
                 let (by, ran) = (name.clone(), witness.clone());
                 let slow = move |_: JobContext, payload: Bytes| slow_echo(by.clone(), ran.clone(), payload);
                 let builder = Node::builder(ticket).key(key).role(setup.role).handler("slow", slow);
-                let node = build(builder, &setup).spawn().await.expect("a node starts on a fresh host");
+                let node = match build(builder, &setup).spawn().await {
+                    Ok(node) => node,
+                    // The disk died under it: a crash was armed there.
+                    Err(_) if !setup.host.is_running() => return,
+                    Err(error) => panic!("{name} doesn't start: {error}"),
+                };
                 witness.begins(&name);
                 let mut events = node.events();
+                task::spawn(checks::sample(name.clone(), node.clone()));
                 *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some((boot, node));
                 while let Some(event) = events.next().await {
-                    witness.event(&name, &event);
+                    witness.event(world.elapsed(), &name, boot, &event);
                 }
             }
         });

@@ -2,11 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use bytes::Bytes;
+use chaos::property::fail;
 use chaos::sometimes;
 use nurl::PublicKey;
+use nurl::compute::job::JobError;
 use nurl::membership::State;
-use nurl::node::NodeEvent;
+use nurl::node::{NodeEvent, Task, TaskEvent};
+
+use super::checks::Checks;
 
 use super::Peer;
 
@@ -28,6 +34,7 @@ struct Seen {
     ran: Vec<Ran>,
     /// (who says, about whom, state) in order.
     verdicts: Vec<(String, PublicKey, State)>,
+    checks: Checks,
     /// By who says, and of the way to whom.
     paths: BTreeMap<(String, PublicKey), Way>,
 }
@@ -44,14 +51,15 @@ impl Witness {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Every event of every node comes through here, in the order in which it happened; `by` is the node's name.
-    pub(super) fn event(&self, by: &str, event: &NodeEvent) {
+    /// Every event of every node comes through here, in the order in which it happened; `by` is the node's name,
+    /// and its host has had `boot` processes.
+    pub(super) fn event(&self, at: Duration, by: &str, boot: u32, event: &NodeEvent) {
+        let mut seen = self.seen();
         match event {
             NodeEvent::Member { peer, state, .. } => {
-                self.seen().verdicts.push((by.to_owned(), *peer, *state));
+                seen.verdicts.push((by.to_owned(), *peer, *state));
             }
             NodeEvent::Path { peer, direct, .. } => {
-                let mut seen = self.seen();
                 let way = seen.paths.entry((by.to_owned(), *peer)).or_default();
                 sometimes!(
                     *direct && !way.direct && way.demotions > 0,
@@ -62,6 +70,27 @@ impl Witness {
             }
             _ => {}
         }
+        if let Err(broken) = seen.checks.event(at, by, boot, event) {
+            fail(broken);
+        }
+    }
+
+    /// The outcome of a task that the node `by` submitted, once its handle is closed.
+    pub async fn outcome(&self, by: &str, mut task: Task) -> Result<Bytes, JobError> {
+        let (id, mut end) = (task.id(), None);
+        while let Some(event) = task.next().await {
+            let TaskEvent::Ended { outcome, .. } = event else { continue };
+            if let Err(broken) = self.seen().checks.ended(by, id) {
+                fail(broken);
+            }
+            end = Some(outcome);
+        }
+        end.unwrap_or(Err(JobError::Cancelled))
+    }
+
+    /// How many handlers run at a node now.
+    pub fn running(&self, by: &str) -> usize {
+        self.seen().checks.running(by)
     }
 
     /// A process of a node has begun: it knows no ways yet.

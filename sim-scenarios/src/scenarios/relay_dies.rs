@@ -44,13 +44,18 @@ const BACK: Duration = Duration::from_secs(40);
 /// It carries again: three round trips a second apart have shown that it is nearer.
 const CARRIES_AGAIN: Duration = Duration::from_secs(20);
 
-/// Both hubs are away for this long.
+/// Both hubs are away for this long: shorter than a datagram waits for a way.
 const BOTH_AWAY: Duration = Duration::from_secs(4);
+
+/// What is sent this long before the two meet again arrives, in one direction at least: who has a way before the
+/// other speaks into the void.
+const WAITS: Duration = Duration::from_millis(500);
 
 const STANDBY: &str = "another hub takes over within 2 s and carries without a pause";
 const REGISTERED: &str = "everybody registers again at a hub whose trouble is over";
 const NEARER: &str = "the nearer hub carries again";
 const NEEDED: &str = "without a hub nothing is relayed";
+const WAITED: &str = "what was sent when there was no way goes out when a hub is back";
 const HEALTHY: &str = "nobody healthy is held dead";
 
 /// What a relay may suffer.
@@ -141,22 +146,50 @@ pub async fn run(trial: Trial) -> Verdict {
     }
 
     let both = [near, far];
-    both.iter().for_each(|hub| hub.power_loss());
+    both.iter().for_each(|hub| hub.kill());
     let gone = world.elapsed() + Duration::from_millis(500);
     world.sleep(BOTH_AWAY).await;
     let passed = traffic.count(pair.0.key, pair.1.key, gone);
     if passed > 0 {
         return Err(Broken::safety(NEEDED, format!("{passed} datagrams passed without a hub")));
     }
-    both.iter().for_each(|hub| hub.restart());
+    // One alone: with two, each of the pair may speak into the void at another one.
+    near.restart();
+    let met = meet_again(world, pair).await;
     let within = Within::new(world, REGISTERED, BACK);
     while within.lacks(cluster.unregistered(near).await).await? {}
+    world.sleep(TAKEN_OVER).await;
+    let sent = [(pair.0, pair.1), (pair.1, pair.0)];
+    let sent = sent.map(|(from, to)| traffic.first_sent(from.key, to.key, gone).unwrap_or(met));
+    if sent.iter().all(|sent| *sent + WAITS > met) {
+        let seen = format!("they met at {met:?}, the first that arrived were sent at {sent:?}");
+        return Err(Broken::liveness(WAITED, seen));
+    }
+    far.restart();
+    let within = Within::new(world, REGISTERED, BACK);
+    while within.lacks(cluster.unregistered(far).await).await? {}
     traffic.stop();
     cluster.converge(MEET).await?;
     if let Some((by, about)) = cluster.witness.held_dead().first() {
         return Err(Broken::safety(HEALTHY, format!("{by} held {} dead", cluster.name_of(about))));
     }
     Ok(Held { state: state(&cluster).await, notes })
+}
+
+/// When the two are registered at one hub again, a hundredth of a second sharp.
+async fn meet_again(world: World, (a, b): (&Peer, &Peer)) -> Duration {
+    let hubs = async |peer: &Peer| {
+        let status = peer.node(&world).await.status().await;
+        let hubs = status.map(|status| status.hubs).unwrap_or_default();
+        hubs.into_iter().filter(|hub| hub.up).map(|hub| hub.key).collect::<Vec<_>>()
+    };
+    loop {
+        let (at_a, at_b) = (hubs(a).await, hubs(b).await);
+        if at_a.iter().any(|hub| at_b.contains(hub)) {
+            return world.elapsed();
+        }
+        world.sleep(Duration::from_millis(10)).await;
+    }
 }
 
 /// Waits until the pair hears each other again, and then for a while whether it stays so.
