@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chaos::scenario::{Held, Mark, Purpose, Scenario};
 
-use crate::scenarios::{fence, keystone, lease};
+use crate::scenarios::{churn, fence, keystone, lease, pinned};
 
 /// Virtual time that a scenario may take unless it says otherwise.
 const TIME_LIMIT: Duration = Duration::from_secs(600);
@@ -33,6 +33,16 @@ pub const ALL: &[Scenario] = &[
         name: "circle",
         about: "views that differ send jobs in circles: four hops at most, and they run once views agree",
         body: |trial| Box::pin(crate::scenarios::circle::run(trial)),
+        ..PLAIN
+    },
+    Scenario {
+        name: "churn",
+        about: "replicas under drawn faults, and with disks lost: the same bytes everywhere, what was written in them",
+        knobs: churn::KNOBS,
+        faults: churn::FAULTS,
+        marks: churn::MARKS,
+        time_limit: churn::TIME_LIMIT,
+        body: |trial| Box::pin(churn::run(trial)),
         ..PLAIN
     },
     Scenario {
@@ -76,6 +86,15 @@ pub const ALL: &[Scenario] = &[
         about: "links copy and delay: a datagram is given once, and a late one moves no path",
         body: |trial| Box::pin(crate::scenarios::echoes::run(trial)),
         marks: &[Mark::new("a datagram came late from where its sender had left")],
+        ..PLAIN
+    },
+    Scenario {
+        name: "pinned",
+        about: "every core of a node is busy for ten minutes: it is never held dead, a dead one is",
+        knobs: pinned::KNOBS,
+        marks: pinned::MARKS,
+        time_limit: pinned::TIME_LIMIT,
+        body: |trial| Box::pin(pinned::run(trial)),
         ..PLAIN
     },
     Scenario {

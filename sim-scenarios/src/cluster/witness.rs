@@ -119,6 +119,13 @@ impl Witness {
         self.seen().ran.clone()
     }
 
+    /// Everything that anybody ever said of a node's state, in order.
+    pub fn verdicts_on(&self, node: &Peer) -> impl Iterator<Item = State> + use<> {
+        let seen = self.seen();
+        let said = seen.verdicts.iter().filter(|(_, about, _)| *about == node.key);
+        said.map(|(_, _, state)| *state).collect::<Vec<_>>().into_iter()
+    }
+
     /// Who ever held whom dead.
     pub fn held_dead(&self) -> Vec<(String, PublicKey)> {
         let seen = self.seen();

@@ -2,6 +2,7 @@
 
 pub mod blackout;
 pub mod circle;
+pub mod churn;
 pub mod converge;
 pub mod echoes;
 pub mod fence;
@@ -10,5 +11,6 @@ pub mod keystone;
 pub mod lease;
 pub mod mapping_expires;
 pub mod nat_matrix;
+pub mod pinned;
 pub mod relay_dies;
 pub mod roam;
