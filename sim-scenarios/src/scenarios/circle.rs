@@ -31,7 +31,7 @@ const PORT: u16 = 4000;
 const KIND: &str = "work";
 
 /// How many jobs the fourth node submits.
-const JOBS: u8 = 3;
+const JOBS: u8 = 24;
 
 /// The nodes that might run them.
 const WORKERS: u8 = 3;

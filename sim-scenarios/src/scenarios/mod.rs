@@ -1,8 +1,8 @@
 //! The scenarios, a file each; [`scenario::ALL`](crate::scenario::ALL) lists them.
 
 pub mod blackout;
-pub mod circle;
 pub mod churn;
+pub mod circle;
 pub mod converge;
 pub mod echoes;
 pub mod fence;
