@@ -69,6 +69,11 @@ impl Clock {
         Duration::from_nanos(ns.clamp(0, i128::from(u64::MAX)) as u64)
     }
 
+    /// Its rate: parts per billion off the world's.
+    pub(crate) fn drift_ppb(&self) -> i64 {
+        self.drift_ppb
+    }
+
     /// Changes the rate from `world_ns` on.
     pub(crate) fn set_drift(&mut self, world_ns: u64, drift_ppb: i64) {
         self.anchor_local_ns = self.local_ns(world_ns);

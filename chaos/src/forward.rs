@@ -3,19 +3,23 @@
 //! Every packet of the world passes [`Sim::forward`]. From then on it [travels](Sim::travel): in a network it
 //! takes the link to whoever has its destination there, or to the network's box; a box passes it, rewritten or
 //! not, into the next network. What a host sends to itself takes the loopback, which loses nothing.
+//!
+//! A kernel needs some time for a packet, however good its link is: so time passes between a question and its
+//! answer, and two hosts on links without latency can't stop the world with an endless exchange.
 
-use crate::host::{HostId, LOOPBACK};
+use crate::host::{HostId, LOOPBACK, Route};
 use crate::link::{Class, DropCause, Fate};
 use crate::middlebox::{Packet, Verdict};
 use crate::net::{End, MAX_DEPTH, NetId, Owner, Way};
-use crate::packet;
+use crate::packet::{self, Headers};
 use crate::property::{Broken, Kind};
 use crate::sim::{Flight, Sim};
+use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// The way through a host's own kernel.
-const LOOPBACK_NS: u64 = 10_000;
+/// The way through a host's own kernel, and the least time that any packet is under way.
+const KERNEL_NS: u64 = 10_000;
 
 impl Sim {
     /// Sends a packet from `nic` of `from` towards `dst`.
@@ -42,24 +46,25 @@ impl Sim {
             corrupted: false,
         };
         if nic == LOOPBACK {
-            self.launch(now_ns + LOOPBACK_NS, flight);
+            self.launch(now_ns + KERNEL_NS, flight);
             return;
         }
-        self.check_forbidden(now_ns, from, &flight.bytes);
+        self.check_forbidden(Some(from), &flight.bytes, || format!("packet {number}"));
         flight.net = self.host(from).nics[usize::from(nic)].net;
-        self.travel(now_ns, flight, End::Host(from), dst);
+        self.travel(now_ns, flight, None, End::Host(from), dst);
     }
 
-    fn check_forbidden(&mut self, now_ns: u64, from: HostId, bytes: &[u8]) {
+    /// Breaks the property of the first forbidden sequence that `bytes` carry.
+    pub(crate) fn check_forbidden(&mut self, host: Option<HostId>, bytes: &[u8], what: impl Fn() -> String) {
         let carried =
             self.forbidden.iter().find(|(_, _, needle)| memchr::memmem::find(bytes, needle).is_some());
         let Some((property, place, _)) = carried else { return };
         let broken = Broken {
             property: property.clone(),
             kind: Kind::Safety,
-            seen: format!("packet {} of {} bytes carries it", self.next_packet, bytes.len()),
-            at: Duration::from_nanos(now_ns),
-            host: Some(self.host(from).name.clone()),
+            seen: format!("{} of {} bytes carries it", what(), bytes.len()),
+            at: Duration::from_nanos(self.now_ns()),
+            host: host.map(|id| self.host(id).name.clone()),
             file: place.file().to_owned(),
             line: place.line(),
         };
@@ -67,8 +72,16 @@ impl Sim {
         self.wake_driver();
     }
 
-    /// Takes a packet on from `from`, an end in the network that it is in.
-    fn travel(&mut self, now_ns: u64, mut flight: Flight, mut from: End, mut dst: IpAddr) {
+    /// Takes a packet on from `from`, an end in the network that it is in, towards `dst`. `headers` describe it as it
+    /// is, if somebody has read them.
+    fn travel(
+        &mut self,
+        now_ns: u64,
+        mut flight: Flight,
+        mut headers: Option<Headers>,
+        mut from: End,
+        mut dst: IpAddr,
+    ) {
         // Links without any effect are walked here and now.
         for _ in 0..2 * MAX_DEPTH {
             let net = &self.nets[flight.net.0 as usize];
@@ -82,19 +95,25 @@ impl Sim {
                 flight.nic = nic;
             }
             // A box that finds itself behind its own outer address turns the packet around.
-            let ideal = flight.to == from || self.links.get(from, flight.to, &net.links).is_ideal();
-            if !ideal {
+            let turns = flight.to == from;
+            if !turns && !self.links.is_ideal(from, flight.to, &net.links) {
                 return self.take_link(now_ns, flight, from);
             }
             match flight.to {
-                End::Host(_) if from == flight.to => {
-                    return self.end(now_ns, flight, DropCause::NoHost);
+                End::Host(_) if turns => return self.end(now_ns, flight, DropCause::NoHost),
+                End::Host(to) => {
+                    let earliest_ns = flight.sent_ns + KERNEL_NS;
+                    return match headers {
+                        // Only what has come by a link before: a kernel isn't entered while another one sends.
+                        Some(headers) if earliest_ns <= now_ns => self.reach(now_ns, flight, to, &headers),
+                        _ => self.launch(earliest_ns.max(now_ns), flight),
+                    };
                 }
-                End::Host(_) => return self.launch(now_ns, flight),
                 End::Box(id) => {
-                    let Some(passed) = self.pass_box(now_ns, flight, id) else { return };
-                    (flight, dst) = passed;
-                    from = End::Box(id);
+                    let Some((passed, seen)) = self.pass_box(now_ns, flight, headers, id) else { return };
+                    flight = passed;
+                    (from, dst) = (End::Box(id), seen.dst.ip());
+                    headers = Some(seen);
                 }
             }
         }
@@ -112,51 +131,61 @@ impl Sim {
         match fate {
             Fate::Dropped(why) => self.end(now_ns, flight, why),
             Fate::Arrives { at_ns, copy_at_ns, flip, cut } => {
+                let earliest_ns = match flight.to {
+                    End::Host(_) => flight.sent_ns + KERNEL_NS,
+                    End::Box(_) => now_ns,
+                };
                 if let Some(copy_at_ns) = copy_at_ns {
                     let mut bytes = self.buffer();
                     bytes.clear();
                     bytes.extend_from_slice(&flight.bytes);
                     self.stats.packets_duplicated += 1;
-                    self.launch(copy_at_ns, Flight { bytes, ..flight_like(&flight) });
+                    self.launch(copy_at_ns.max(earliest_ns), Flight { bytes, ..flight_like(&flight) });
+                }
+                if let Some(draw) = cut
+                    && packet::truncate_udp(&mut flight.bytes, draw)
+                {
+                    self.stats.packets_truncated += 1;
+                    flight.corrupted = true;
                 }
                 if let Some(draw) = flip {
                     self.stats.packets_corrupted += 1;
                     flip_bit(&mut flight.bytes, draw);
                     flight.corrupted = true;
                 }
-                if let Some(draw) = cut
-                    && packet::truncate_udp(&mut flight.bytes, draw)
-                {
-                    self.stats.packets_corrupted += 1;
-                    flight.corrupted = true;
-                }
-                self.launch(at_ns, flight);
+                self.launch(at_ns.max(earliest_ns), flight);
             }
         }
     }
 
-    /// Asks a box; returns the packet, in the network on the other side, and its destination there.
-    fn pass_box(&mut self, now_ns: u64, mut flight: Flight, id: NetId) -> Option<(Flight, IpAddr)> {
-        let Some(mut packet) = Packet::parse(std::mem::take(&mut flight.bytes)) else {
+    /// Asks a box; returns the packet, in the network on the other side, and its headers there.
+    fn pass_box(
+        &mut self,
+        now_ns: u64,
+        mut flight: Flight,
+        headers: Option<Headers>,
+        id: NetId,
+    ) -> Option<(Flight, Headers)> {
+        let Some(before) = headers.or_else(|| packet::parse(&flight.bytes)) else {
             self.end(now_ns, flight, DropCause::Checksum);
             return None;
         };
+        let mut packet = Packet::of(std::mem::take(&mut flight.bytes), before);
         let gateway = self.nets[id.0 as usize].gateway.as_mut().expect("an end of links has a box");
         let way = if flight.net == id { Way::Out } else { Way::In };
-        let before = (packet.src(), packet.dst());
         let verdict = gateway.pass(way, Duration::from_nanos(now_ns), &mut packet);
         flight.net = if way == Way::Out { gateway.outside } else { id };
-        let (after, dst) = ((packet.src(), packet.dst()), packet.dst().ip());
-        flight.bytes = packet.into_bytes();
+        let (bytes, after) = packet.into_parts();
+        flight.bytes = bytes;
         flight.to = End::Box(id);
         if let Verdict::Refuse(why) = verdict {
             self.end(now_ns, flight, why.into());
             return None;
         }
         if before != after {
-            self.trace.rewritten(now_ns, flight.to, flight.number, &flight.bytes);
+            self.trace.rewritten(now_ns, flight.to, flight.number, &flight.bytes, flight.corrupted);
         }
-        Some((flight, dst))
+        Some((flight, after))
     }
 
     /// A packet has reached the far end of a link.
@@ -184,12 +213,18 @@ impl Sim {
         let to = match flight.to {
             End::Host(to) => to,
             End::Box(id) => {
-                if let Some((flight, dst)) = self.pass_box(now_ns, flight, id) {
-                    self.travel(now_ns, flight, End::Box(id), dst);
+                if let Some((flight, headers)) = self.pass_box(now_ns, flight, Some(headers), id) {
+                    let dst = headers.dst.ip();
+                    self.travel(now_ns, flight, Some(headers), End::Box(id), dst);
                 }
                 return;
             }
         };
+        self.reach(now_ns, flight, to, &headers);
+    }
+
+    /// A packet is at its receiver's interface.
+    fn reach(&mut self, now_ns: u64, flight: Flight, to: HostId, headers: &Headers) {
         if flight.nic != LOOPBACK && self.links.crosses_cut(flight.origin, to, flight.sent_ns, now_ns) {
             self.end(now_ns, flight, DropCause::Partition);
             return;
@@ -199,9 +234,8 @@ impl Sim {
             return;
         }
         match headers.proto {
-            packet::PROTO_UDP => self.udp_arrives(now_ns, flight, to, &headers),
-            packet::PROTO_TCP => self.tcp_arrives(now_ns, flight, to, &headers),
-            _ => self.end(now_ns, flight, DropCause::Checksum),
+            packet::PROTO_UDP => self.udp_arrives(now_ns, flight, to, headers),
+            _ => self.tcp_arrives(now_ns, flight, to, headers),
         }
     }
 
@@ -219,21 +253,34 @@ impl Sim {
         self.stats.packets_delivered += 1;
     }
 
-    /// The largest packet that the way from `nic` of `host` towards `dst` carries, as far as this side can see.
+    /// Interface and source address of `host` towards `dst`; see [`HostState::route`](crate::host::HostState::route).
+    pub(crate) fn route(&self, host: HostId, wanted: Option<IpAddr>, dst: IpAddr) -> io::Result<Route> {
+        self.host(host).route(wanted, dst, |net| self.net(net).is_on_link(dst))
+    }
+
+    /// The largest packet that the way from `nic` of `host` towards `dst` carries, as far as this side can see: up
+    /// to the box that has `dst` and hides what is behind it.
     pub(crate) fn path_mtu(&self, host: HostId, nic: u8, dst: IpAddr) -> usize {
         let (mut from, mut net) = (End::Host(host), self.host(host).nics[usize::from(nic)].net);
         let mut mtu = usize::MAX;
-        for _ in 0..MAX_DEPTH {
+        for _ in 0..2 * MAX_DEPTH {
             let state = self.net(net);
             let to = match (state.addrs.get(&dst), &state.gateway) {
                 (Some(owner), _) => owner.end(),
                 (None, Some(_)) => End::Box(net),
                 (None, None) => break,
             };
-            mtu = mtu.min(self.links.get(from, to, &state.links).mtu);
-            match (&state.gateway, to) {
-                (Some(gateway), End::Box(id)) if id == net => (from, net) = (to, gateway.outside),
-                _ => break,
+            if from != to {
+                mtu = mtu.min(self.links.get(from, to, &state.links).mtu);
+            }
+            let End::Box(id) = to else { break };
+            let Some(gateway) = &self.net(id).gateway else { break };
+            if id == net {
+                (from, net) = (to, gateway.outside);
+            } else if gateway.translates(dst) {
+                break;
+            } else {
+                (from, net) = (to, id);
             }
         }
         if mtu == usize::MAX { crate::link::DEFAULT_MTU } else { mtu }

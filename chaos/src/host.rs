@@ -82,6 +82,23 @@ pub(crate) struct HostState {
     /// How many streams of each label the host's processes have opened.
     pub(crate) streams: BTreeMap<String, u64>,
     pub(crate) next_ident: u16,
+    pub(crate) caps: Caps,
+}
+
+/// What a kernel keeps for its processes at most.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Caps {
+    /// Bytes of datagrams that wait in one socket.
+    pub(crate) udp_buffer_bytes: usize,
+    /// Connections of one listener that are not accepted yet, half-open ones among them.
+    pub(crate) backlog: usize,
+}
+
+impl Default for Caps {
+    /// What the real door asks its kernel for, and Linux's `somaxconn` of old.
+    fn default() -> Caps {
+        Caps { udp_buffer_bytes: 4 << 20, backlog: 128 }
+    }
 }
 
 /// How a packet leaves a host.
@@ -154,6 +171,7 @@ impl HostState {
             tcp_rng: stream(seed, &format!("tcp/{name}")),
             streams: BTreeMap::new(),
             next_ident: 0,
+            caps: Caps::default(),
         }
     }
 
@@ -183,8 +201,15 @@ impl HostState {
         ip.is_loopback() || self.nics.iter().any(|nic| nic.up && nic.addrs.contains(&ip))
     }
 
-    /// Chooses interface and source address towards `dst`; `wanted` is the socket's own address, if it has one.
-    pub(crate) fn route(&self, wanted: Option<IpAddr>, dst: IpAddr) -> io::Result<Route> {
+    /// Chooses interface and source address towards `dst`; `wanted` is the socket's own address, if it has one, and
+    /// then the packet leaves by an interface that has it. Else the order of interfaces is their metric, as with a
+    /// default route on each; one whose network has `dst` in itself ([`on_link`](NetState::is_on_link)) comes first.
+    pub(crate) fn route(
+        &self,
+        wanted: Option<IpAddr>,
+        dst: IpAddr,
+        on_link: impl Fn(NetId) -> bool,
+    ) -> io::Result<Route> {
         if wanted.is_some_and(|ip| !same_family(ip, dst)) {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
@@ -195,14 +220,20 @@ impl HostState {
             let src = wanted.unwrap_or(if dst.is_loopback() { loopback_of(dst) } else { dst });
             return Ok(Route { src, nic: LOOPBACK });
         }
-        for (index, nic) in self.nics.iter().enumerate().filter(|(_, nic)| nic.up) {
-            let src = match wanted {
-                Some(ip) => nic.addrs.iter().find(|addr| **addr == ip),
-                None => nic.addrs.iter().find(|addr| same_family(**addr, dst)),
-            };
-            if let Some(src) = src {
-                return Ok(Route { src: *src, nic: index as u8 });
+        let mut candidates =
+            self.nics.iter().enumerate().filter(|(_, nic)| nic.up).filter_map(|(index, nic)| {
+                let src = match wanted {
+                    Some(ip) => nic.addrs.iter().find(|addr| **addr == ip),
+                    None => nic.addrs.iter().find(|addr| same_family(**addr, dst)),
+                };
+                src.map(|src| (Route { src: *src, nic: index as u8 }, nic.net))
+            });
+        if let Some((first, net)) = candidates.next() {
+            if on_link(net) {
+                return Ok(first);
             }
+            let nearer = candidates.find(|(_, net)| on_link(*net));
+            return Ok(nearer.map_or(first, |(route, _)| route));
         }
         Err(match wanted {
             Some(ip) => io::Error::new(
@@ -262,12 +293,31 @@ mod tests {
     fn a_route_needs_an_interface_of_the_family() {
         let host = host();
         let far = "10.9.9.9".parse().unwrap();
-        assert_eq!(host.route(None, far).unwrap().src, "10.0.0.1".parse::<IpAddr>().unwrap());
-        assert_eq!(host.route(None, "127.0.0.1".parse().unwrap()).unwrap().nic, LOOPBACK);
-        let v6 = host.route(None, "fd00::1".parse().unwrap()).unwrap_err();
+        let route = |wanted, dst| host.route(wanted, dst, |_| false);
+        assert_eq!(route(None, far).unwrap().src, "10.0.0.1".parse::<IpAddr>().unwrap());
+        assert_eq!(route(None, "127.0.0.1".parse().unwrap()).unwrap().nic, LOOPBACK);
+        let v6 = route(None, "fd00::1".parse().unwrap()).unwrap_err();
         assert_eq!(v6.kind(), io::ErrorKind::NetworkUnreachable);
-        let gone = host.route(Some("10.0.0.2".parse().unwrap()), far).unwrap_err();
+        let gone = route(Some("10.0.0.2".parse().unwrap()), far).unwrap_err();
         assert_eq!(gone.kind(), io::ErrorKind::AddrNotAvailable);
+    }
+
+    #[test]
+    fn of_several_interfaces_the_first_leads_out_unless_another_has_the_destination_on_its_link() {
+        let mut host = host();
+        let wlan = host.nic("wlan0") as usize;
+        host.nics[wlan].net = NetId(7);
+        host.nics[wlan].addrs.push("192.168.1.2".parse().unwrap());
+        let far = "10.9.9.9".parse().unwrap();
+        let nic = |host: &HostState, wanted: Option<&str>, on_link: u32| {
+            host.route(wanted.map(|ip| ip.parse().unwrap()), far, |net| net.0 == on_link).unwrap().nic
+        };
+        assert_eq!(nic(&host, None, 99), 0);
+        assert_eq!(nic(&host, None, 7), 1);
+        assert_eq!(nic(&host, Some("192.168.1.2"), 99), 1);
+        assert_eq!(nic(&host, Some("10.0.0.1"), 7), 0);
+        host.nics[0].up = false;
+        assert_eq!(nic(&host, None, 99), 1);
     }
 
     #[test]

@@ -8,8 +8,10 @@
 use crate::host::HostId;
 use crate::middlebox::Refusal;
 use crate::net::End;
+use crate::plan::Effects;
 use crate::seed::{Rng, below, mix};
 use rand_core::Rng as _;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -32,6 +34,11 @@ impl Rate {
     pub const fn per_million(parts: u32) -> Rate {
         let parts = if parts > 1_000_000 { 1_000_000 } else { parts };
         Rate(((parts as u64) << 32) / 1_000_000)
+    }
+
+    /// The rate at which this or the other hits, each for itself.
+    pub(crate) fn or(self, other: Rate) -> Rate {
+        Rate(self.0 + other.0 - ((self.0 * other.0) >> 32))
     }
 
     pub(crate) fn hits(self, draw: u32) -> bool {
@@ -94,7 +101,8 @@ pub struct Burst {
 pub struct Bandwidth {
     /// Bytes of IP packets per second; at least 1.
     pub bytes_per_second: u64,
-    /// Bytes that wait; a packet that would be beyond is dropped (tail drop).
+    /// Bytes that wait, the packet that is being sent among them; one that would be beyond is dropped (tail drop),
+    /// unless nothing waits.
     pub queue_bytes: u64,
 }
 
@@ -246,16 +254,6 @@ impl LinkConfig {
         LinkConfig { latency: Duration::ZERO, ..LinkConfig::default() }
     }
 
-    /// Whether it does nothing at all.
-    pub(crate) fn is_ideal(&self) -> bool {
-        self.latency.is_zero() && *self == LinkConfig::ideal()
-    }
-
-    pub(crate) fn checked(mut self) -> LinkConfig {
-        self.mtu = self.mtu.clamp(MIN_MTU, 65535);
-        self
-    }
-
     fn remembers(&self, class: Class) -> bool {
         class == Class::Tcp || self.burst.is_some() || self.bandwidth.is_some()
     }
@@ -280,7 +278,7 @@ impl LinkConfig {
             let rate = u128::from(bandwidth.bytes_per_second.max(1));
             let waits_ns = state.busy_until_ns.saturating_sub(now_ns);
             let waiting = u128::from(waits_ns) * rate / 1_000_000_000;
-            if waiting + len as u128 > u128::from(bandwidth.queue_bytes) {
+            if waits_ns > 0 && waiting + len as u128 > u128::from(bandwidth.queue_bytes) {
                 return Fate::Dropped(DropCause::QueueFull);
             }
             let takes_ns = (len as u128 * 1_000_000_000).div_ceil(rate) as u64;
@@ -323,6 +321,20 @@ impl LinkConfig {
     }
 }
 
+/// A configuration as it is kept: its values within bounds, and known to be ideal or not.
+#[derive(Debug)]
+pub(crate) struct Link {
+    config: LinkConfig,
+    is_ideal: bool,
+}
+
+impl Link {
+    pub(crate) fn new(mut config: LinkConfig) -> Link {
+        config.mtu = config.mtu.clamp(MIN_MTU, 65535);
+        Link { is_ideal: config == LinkConfig::ideal(), config }
+    }
+}
+
 /// A cut between two hosts; the last one is remembered after it has healed, for packets that were sent during it.
 #[derive(Debug, Clone, Copy)]
 struct Cut {
@@ -333,10 +345,12 @@ struct Cut {
 /// All links.
 pub(crate) struct Links {
     seed: u64,
-    own: BTreeMap<(End, End), LinkConfig>,
+    own: BTreeMap<(End, End), Link>,
     states: BTreeMap<(End, End), LinkState>,
     pairs: BTreeMap<(End, End), u64>,
     cuts: BTreeMap<(HostId, HostId), Cut>,
+    /// What faults do to links besides.
+    pub(crate) effects: Effects,
 }
 
 impl Links {
@@ -347,19 +361,35 @@ impl Links {
             states: BTreeMap::new(),
             pairs: BTreeMap::new(),
             cuts: BTreeMap::new(),
+            effects: Effects::default(),
         }
     }
 
     /// The configuration of a link; `default` is that of its network.
-    pub(crate) fn get<'a>(&'a self, from: End, to: End, default: &'a LinkConfig) -> &'a LinkConfig {
-        if self.own.is_empty() {
-            return default;
+    pub(crate) fn get<'a>(&'a self, from: End, to: End, default: &'a Link) -> Cow<'a, LinkConfig> {
+        let link = self.own(from, to, default);
+        match self.effects.is_empty() {
+            true => Cow::Borrowed(&link.config),
+            false => self.effects.compose(from, to, &link.config),
         }
-        self.own.get(&(from, to)).unwrap_or(default)
+    }
+
+    /// Whether a link does nothing at all.
+    pub(crate) fn is_ideal(&self, from: End, to: End, default: &Link) -> bool {
+        let link = self.own(from, to, default);
+        link.is_ideal
+            && (self.effects.is_empty() || *self.effects.compose(from, to, &link.config) == link.config)
+    }
+
+    fn own<'a>(&'a self, from: End, to: End, default: &'a Link) -> &'a Link {
+        match self.own.is_empty() {
+            true => default,
+            false => self.own.get(&(from, to)).unwrap_or(default),
+        }
     }
 
     pub(crate) fn set(&mut self, from: End, to: End, config: LinkConfig) {
-        self.own.insert((from, to), config.checked());
+        self.own.insert((from, to), Link::new(config));
     }
 
     /// Lets a link do again what its network's do.
@@ -372,14 +402,22 @@ impl Links {
         &mut self,
         now_ns: u64,
         (from, to): (End, End),
-        default: &LinkConfig,
+        default: &Link,
         class: Class,
         len: usize,
         rng: &mut Rng,
     ) -> Fate {
-        let config = match self.own.is_empty() {
+        let link = match self.own.is_empty() {
             true => default,
             false => self.own.get(&(from, to)).unwrap_or(default),
+        };
+        let composed;
+        let config = match self.effects.is_empty() {
+            true => &link.config,
+            false => {
+                composed = self.effects.compose(from, to, &link.config);
+                composed.as_ref()
+            }
         };
         let pair_ns = match config.pair_latency.as_nanos() as u64 {
             0 => 0,
@@ -490,6 +528,10 @@ mod tests {
         assert_eq!(send(0), None);
         assert_eq!(send(1_000_000), Some(4_000_000));
         assert_eq!(send(9_000_000), Some(10_000_000));
+        let bandwidth = Bandwidth { queue_bytes: 0, ..bandwidth };
+        let config = LinkConfig { bandwidth: Some(bandwidth), ..config };
+        let fate = config.fate(0, Class::Udp, 1_000, 0, &mut LinkState::default(), &mut rng);
+        assert!(matches!(fate, Fate::Arrives { at_ns: 1_000_000, .. }), "an idle link takes any packet");
     }
 
     #[test]

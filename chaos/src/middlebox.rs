@@ -7,7 +7,7 @@
 //!
 //! A packet is refused without a word: no ICMP comes back.
 
-use crate::packet::{self, Headers, PROTO_TCP, PROTO_UDP};
+use crate::packet::{self, Headers, PROTO_UDP};
 use crate::seed::Rng;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -33,6 +33,29 @@ pub trait Middlebox: Send + 'static {
 
     /// What kind of box it is, in a few words, for the map of a world.
     fn describe(&self) -> String;
+}
+
+/// A box that lets everything pass as it is: a modem, a cable. In front of a home's router it makes one link of the
+/// home's way in and out, with one bandwidth for all that use it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Modem;
+
+impl Middlebox for Modem {
+    fn outbound(&mut self, _: &mut Passage<'_>, _: &mut Packet) -> Verdict {
+        Verdict::Pass
+    }
+
+    fn inbound(&mut self, _: &mut Passage<'_>, _: &mut Packet) -> Verdict {
+        Verdict::Pass
+    }
+
+    fn translates(&self, _: IpAddr) -> bool {
+        false
+    }
+
+    fn describe(&self) -> String {
+        "a modem".to_owned()
+    }
 }
 
 /// What a box is told with each packet.
@@ -119,7 +142,16 @@ impl Packet {
     /// A packet from its bytes; `None` (and the bytes are lost) if it isn't IPv4 or IPv6 with UDP or TCP.
     pub fn parse(bytes: Vec<u8>) -> Option<Packet> {
         let headers = packet::parse(&bytes)?;
-        matches!(headers.proto, PROTO_UDP | PROTO_TCP).then_some(Packet { bytes, headers })
+        Some(Packet { bytes, headers })
+    }
+
+    /// A packet that `headers` describe.
+    pub(crate) fn of(bytes: Vec<u8>, headers: Headers) -> Packet {
+        Packet { bytes, headers }
+    }
+
+    pub(crate) fn into_parts(self) -> (Vec<u8>, Headers) {
+        (self.bytes, self.headers)
     }
 
     /// A UDP datagram.

@@ -12,12 +12,13 @@
 //! is made while a packet is under way lets it in.
 
 use crate::host::HostId;
-use crate::link::LinkConfig;
+use crate::link::{Link, LinkConfig};
 use crate::middlebox::{Middlebox, Packet, Passage, Verdict};
 use crate::seed::{Rng, stream};
 use crate::sim::{self, Sim};
 use crate::world::{Host, World, parse_ip};
-use std::collections::BTreeMap;
+use indexmap::IndexMap;
+use rustc_hash::FxBuildHasher;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -74,6 +75,9 @@ impl Owner {
     }
 }
 
+/// Who has which address. Every packet looks into it; nothing goes through it from one end to the other.
+pub(crate) type Addrs = IndexMap<IpAddr, Owner, FxBuildHasher>;
+
 /// What stands between a network and the one outside of it.
 pub(crate) struct Gateway {
     pub(crate) outside: NetId,
@@ -102,6 +106,18 @@ impl Gateway {
         }
     }
 
+    pub(crate) fn translates(&self, ip: IpAddr) -> bool {
+        self.middlebox.translates(ip)
+    }
+
+    pub(crate) fn is_on(&self) -> bool {
+        self.on
+    }
+
+    pub(crate) fn describe(&self) -> String {
+        self.middlebox.describe()
+    }
+
     pub(crate) fn stream(&self) -> &Rng {
         &self.rng
     }
@@ -110,20 +126,25 @@ impl Gateway {
 /// A network's state.
 pub(crate) struct NetState {
     pub(crate) name: String,
-    pub(crate) addrs: BTreeMap<IpAddr, Owner>,
+    pub(crate) addrs: Addrs,
     pub(crate) gateway: Option<Gateway>,
     /// What every link inside of it does that has no configuration of its own.
-    pub(crate) links: LinkConfig,
+    pub(crate) links: Link,
 }
 
 impl NetState {
     pub(crate) fn internet() -> NetState {
         NetState {
             name: "internet".to_owned(),
-            addrs: BTreeMap::new(),
+            addrs: Addrs::default(),
             gateway: None,
-            links: LinkConfig::default(),
+            links: Link::new(LinkConfig::default()),
         }
+    }
+
+    /// Whether a host in it has `ip` on its own link. Nobody has that of the internet, which is no single link.
+    pub(crate) fn is_on_link(&self, ip: IpAddr) -> bool {
+        self.gateway.is_some() && self.addrs.contains_key(&ip)
     }
 }
 
@@ -160,7 +181,7 @@ impl Net {
 
     /// What its box is; `None` for the internet.
     pub fn describe(&self) -> Option<String> {
-        sim::with(|sim| sim.net(self.0).gateway.as_ref().map(|gateway| gateway.middlebox.describe()))
+        sim::with(|sim| sim.net(self.0).gateway.as_ref().map(Gateway::describe))
     }
 
     /// The network that its box has its addresses in; `None` for the internet.
@@ -168,7 +189,7 @@ impl Net {
         sim::with(|sim| sim.net(self.0).gateway.as_ref().map(|gateway| Net(gateway.outside)))
     }
 
-    /// Makes a network behind a box, which has the addresses `outer` in this one.
+    /// Makes a network behind a box, which has the addresses `outer` in this one; none, if the box only filters.
     ///
     /// # Panics
     /// If there is a network of that name, or one of `outer` is taken or isn't an address.
@@ -189,10 +210,11 @@ impl Net {
             sim.box_link_rngs.push(stream(sim.seed, &format!("link/box of {name}")));
             sim.nets.push(NetState {
                 name: name.to_owned(),
-                addrs: BTreeMap::new(),
+                addrs: Addrs::default(),
                 gateway: Some(gateway),
-                links: LinkConfig::ideal(),
+                links: Link::new(LinkConfig::ideal()),
             });
+            sim.trace.net_named(name);
             sim.readdress();
             Net(id)
         })
@@ -212,7 +234,7 @@ impl Net {
     pub fn link_default(&self, config: LinkConfig) {
         sim::with(|sim| {
             sim.setup(None, &format!("links of network {} {config:?}", self.0.0));
-            sim.net_mut(self.0).links = config.checked();
+            sim.net_mut(self.0).links = Link::new(config);
         });
     }
 
@@ -282,6 +304,22 @@ impl Sim {
         &mut self.nets[id.0 as usize]
     }
 
+    /// The network in which both ends have addresses; that of the higher number if there are several.
+    pub(crate) fn common_net(&self, a: End, b: End) -> Option<NetId> {
+        let shared: Vec<NetId> = self.nets_of(b);
+        self.nets_of(a).into_iter().filter(|net| shared.contains(net)).max()
+    }
+
+    /// The networks of an end: those of a host's interfaces, or both sides of a box.
+    fn nets_of(&self, end: End) -> Vec<NetId> {
+        match end {
+            End::Host(host) => self.host(host).nics.iter().map(|nic| nic.net).collect(),
+            End::Box(id) => std::iter::once(id)
+                .chain(self.net(id).gateway.as_ref().map(|gateway| gateway.outside))
+                .collect(),
+        }
+    }
+
     fn gateway(&mut self, id: NetId) -> &mut Gateway {
         self.net_mut(id).gateway.as_mut().expect("the internet has no box")
     }
@@ -289,10 +327,21 @@ impl Sim {
     /// Brings the tables of addresses in line with interfaces and boxes.
     pub(crate) fn readdress(&mut self) {
         let mut wanted: Vec<(NetId, IpAddr, Owner)> = Vec::new();
+        // Where a box doesn't hide an address behind it, it stands for the address outside.
+        let stands_for = |wanted: &mut Vec<_>, net: NetId, ip: IpAddr| {
+            let mut inside = net;
+            while let Some(gateway) = &self.net(inside).gateway
+                && !gateway.translates(ip)
+            {
+                wanted.push((gateway.outside, ip, Owner::Box(inside)));
+                inside = gateway.outside;
+            }
+        };
         for (at, net) in self.nets.iter().enumerate() {
-            if let Some(gateway) = &net.gateway {
-                let owner = Owner::Box(NetId(at as u32));
-                wanted.extend(gateway.outer.iter().map(|ip| (gateway.outside, *ip, owner)));
+            let Some(gateway) = &net.gateway else { continue };
+            for ip in &gateway.outer {
+                wanted.push((gateway.outside, *ip, Owner::Box(NetId(at as u32))));
+                stands_for(&mut wanted, gateway.outside, *ip);
             }
         }
         for host in &self.hosts {
@@ -303,14 +352,7 @@ impl Sim {
                         "{ip} can't be an interface's address"
                     );
                     wanted.push((nic.net, *ip, Owner::Host(host.id, index as u8)));
-                    // Where a box doesn't hide it, it stands for the address outside.
-                    let mut inside = nic.net;
-                    while let Some(gateway) = &self.net(inside).gateway
-                        && !gateway.middlebox.translates(*ip)
-                    {
-                        wanted.push((gateway.outside, *ip, Owner::Box(inside)));
-                        inside = gateway.outside;
-                    }
+                    stands_for(&mut wanted, nic.net, *ip);
                 }
             }
         }

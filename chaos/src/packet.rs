@@ -132,9 +132,12 @@ fn write_checksum(packet: &mut [u8], transport: usize, proto: u8) {
 }
 
 /// Cuts the body of a UDP datagram at a drawn length, and makes lengths and checksums right again; returns whether
-/// it was one.
+/// it was one. A damaged one is left as it is, since a right checksum would hide the damage.
 pub(crate) fn truncate_udp(packet: &mut Vec<u8>, draw: u64) -> bool {
     let Some(headers) = parse(packet).filter(|headers| headers.proto == PROTO_UDP) else { return false };
+    if !udp_checksum_holds(packet, &headers) {
+        return false;
+    }
     let body = packet.len() - headers.transport - UDP_HEADER;
     let kept = crate::seed::below(draw, body as u64) as usize;
     let body = packet[headers.transport + UDP_HEADER..][..kept].to_vec();
@@ -206,7 +209,7 @@ fn v6(ip: IpAddr) -> Ipv6Addr {
     }
 }
 
-/// Reads the headers; `None` for anything that isn't a whole IPv4 or IPv6 packet with ports.
+/// Reads the headers; `None` for anything that isn't a whole IPv4 or IPv6 packet with UDP or TCP in it.
 pub(crate) fn parse(packet: &[u8]) -> Option<Headers> {
     let (src, dst, proto, transport, length) = match packet.first()? >> 4 {
         4 if packet.len() >= V4_HEADER && packet[0] == 0x45 => {
@@ -229,7 +232,11 @@ pub(crate) fn parse(packet: &[u8]) -> Option<Headers> {
         }
         _ => return None,
     };
-    let least = if proto == PROTO_TCP { TCP_HEADER } else { UDP_HEADER };
+    let least = match proto {
+        PROTO_TCP => TCP_HEADER,
+        PROTO_UDP => UDP_HEADER,
+        _ => return None,
+    };
     if length != packet.len() || packet.len() < transport + least {
         return None;
     }
@@ -321,6 +328,20 @@ mod tests {
         let last = out.len() - 1;
         out[last] ^= 1;
         assert!(!udp_checksum_holds(&out, &headers));
+    }
+
+    #[test]
+    fn a_cut_datagram_is_whole_and_a_damaged_one_is_left_alone() {
+        let mut out = Vec::new();
+        write_udp(&mut out, addr("10.0.0.1:1"), addr("10.0.0.2:2"), 77, b"abcdef");
+        let mut damaged = out.clone();
+        assert!(truncate_udp(&mut out, u64::MAX));
+        let headers = parse(&out).unwrap();
+        assert!(udp_checksum_holds(&out, &headers));
+        assert_eq!(udp_body(&out, headers.transport), b"abcde");
+        assert_eq!(out[4..6], 77u16.to_be_bytes());
+        damaged[30] ^= 1;
+        assert!(!truncate_udp(&mut damaged, 0));
     }
 
     proptest! {

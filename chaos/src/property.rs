@@ -12,11 +12,15 @@ use std::fmt;
 use std::panic::Location;
 use std::time::Duration;
 
-/// The two kinds of property.
+/// The kinds of property, the gravest failure first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
+    /// A seed gives the same run again. Where it doesn't, nothing else that was seen is worth much.
+    Reproducibility,
     /// Nothing bad ever happens.
     Safety,
+    /// Nothing panics.
+    Panic,
     /// Something good happens in the end.
     Liveness,
 }
@@ -25,7 +29,9 @@ impl Kind {
     /// In a word.
     pub fn as_str(self) -> &'static str {
         match self {
+            Kind::Reproducibility => "reproducibility",
             Kind::Safety => "safety",
+            Kind::Panic => "panic",
             Kind::Liveness => "liveness",
         }
     }
@@ -114,6 +120,16 @@ macro_rules! sometimes {
     };
 }
 
+/// Notes bytes that leave the circle of those who may read them without being on a link in the clear: the frames
+/// that a relay opens, say. They are searched as [packets are](World::forbid_bytes). Outside of a run it does nothing.
+pub fn exposed(bytes: &[u8]) {
+    let host = sim::is_running().then(sim::place).flatten().map(|place| place.host);
+    sim::try_with(|sim| {
+        sim.stats.exposed_bytes += bytes.len() as u64;
+        sim.check_forbidden(host, bytes, || "an exposed frame".to_owned());
+    });
+}
+
 /// A check that is made after every instant in which anything happened.
 pub(crate) struct Check {
     pub(crate) property: String,
@@ -132,6 +148,7 @@ impl World {
     }
 
     /// Forbids a sequence of bytes on every link: no packet may carry it as it leaves its host. Loopback is no link.
+    /// Nor may anything that is [`exposed`].
     #[track_caller]
     pub fn forbid_bytes(&self, property: &str, bytes: &[u8]) {
         let place = Location::caller();

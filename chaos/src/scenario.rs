@@ -4,8 +4,10 @@
 //! the marks that some run of it has to reach. [`Scenario::run`] makes one run of it, a function of its [`Options`];
 //! sweeping, shrinking and replaying are made of such runs.
 
-use crate::property::Broken;
-use crate::run::{Failure, Run};
+use crate::plan::{FaultKind, Plan};
+use crate::property::{Broken, Kind};
+use crate::run::{Failure, Run, Unleashed};
+use crate::watch::Watching;
 use crate::world::World;
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
@@ -85,7 +87,7 @@ pub enum Purpose {
 pub type Body = fn(Trial) -> Pin<Box<dyn Future<Output = Verdict> + Send>>;
 
 /// A scenario.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 pub struct Scenario {
     /// Its name on the command line.
     pub name: &'static str,
@@ -95,6 +97,8 @@ pub struct Scenario {
     pub purpose: Purpose,
     /// Its knobs.
     pub knobs: &'static [Knob],
+    /// The kinds of fault that a seed may draw for it, where it [unleashes](Trial::unleash) any.
+    pub faults: &'static [FaultKind],
     /// The marks that a sweep over it must reach.
     pub marks: &'static [Mark],
     /// The virtual time after which a run has failed.
@@ -109,9 +113,20 @@ pub struct Trial {
     /// The world.
     pub world: World,
     knobs: BTreeMap<&'static str, u64>,
+    faults: &'static [FaultKind],
+    plan: Option<Plan>,
 }
 
 impl Trial {
+    pub(crate) fn fault_kinds(&self) -> &'static [FaultKind] {
+        self.faults
+    }
+
+    /// The plan that the run was given.
+    pub(crate) fn given_plan(&self) -> Option<&Plan> {
+        self.plan.as_ref()
+    }
+
     /// The value of a knob.
     ///
     /// # Panics
@@ -130,6 +145,8 @@ pub struct Options {
     pub scheduler_seed: Option<u64>,
     /// Knobs that aren't at their default.
     pub knobs: BTreeMap<String, u64>,
+    /// The faults; drawn by the seed if left out.
+    pub plan: Option<Plan>,
 }
 
 impl Options {
@@ -156,25 +173,21 @@ pub struct Report {
     pub elapsed: Duration,
     /// The marks that it reached.
     pub marks: BTreeSet<&'static str>,
+    /// The fault plan that was let loose, if one was.
+    pub plan: Option<Unleashed>,
     /// What came of it.
     pub verdict: Verdict,
 }
 
 impl Report {
-    /// A failure's story: what broke, and the one line that runs it again.
+    /// A failure in short: what broke, where, and the seed that runs it again.
+    /// [`story::explain`](crate::story::explain) tells it in full. Empty for a run that held.
     pub fn story(&self) -> String {
         let Err(broken) = &self.verdict else { return String::new() };
+        let (scenario, seed) = (self.scenario, self.options.seed);
         format!(
-            "{} with seed {}: {broken}\n  at {:?}, {}:{}\nreplay: cargo chaos run {} --seed {}\ndigest {} over {} events\n",
-            self.scenario,
-            self.options.seed,
-            broken.at,
-            broken.file,
-            broken.line,
-            self.scenario,
-            self.options.seed,
-            self.digest,
-            self.events,
+            "{scenario} with seed {seed}: {broken}\n  at {:?}, {}:{}\nreplay: cargo chaos run {scenario} --seed {seed}\n",
+            broken.at, broken.file, broken.line,
         )
     }
 }
@@ -182,28 +195,24 @@ impl Report {
 impl Scenario {
     /// Makes one run.
     pub fn run(&self, options: &Options) -> Report {
-        let mut run = Run::new(options.seed).time_limit(self.time_limit);
+        self.run_watched(options, &Watching::default()).0
+    }
+
+    /// Makes one run that a reader watches; returns the last events besides, if they are wanted.
+    pub fn run_watched(&self, options: &Options, watching: &Watching) -> (Report, Vec<String>) {
+        let mut run = Run::new(options.seed).time_limit(self.time_limit).watching(watching.clone());
         if let Some(seed) = options.scheduler_seed {
             run = run.scheduler_seed(seed);
         }
-        let value = |knob: &Knob| options.knobs.get(knob.name).copied().unwrap_or(knob.default);
-        let knobs = self.knobs.iter().map(|knob| (knob.name, value(knob).max(knob.least))).collect();
-        let body = self.body;
-        let outcome = run.run(move |world| body(Trial { world, knobs }));
+        let knobs = self.knobs.iter().map(|knob| (knob.name, self.knob(knob, options))).collect();
+        let (body, faults, plan) = (self.body, self.faults, options.plan.clone());
+        let outcome = run.run(move |world| body(Trial { world, knobs, faults, plan }));
         let verdict = match outcome.result {
             Ok(verdict) => verdict,
             Err(Failure::Broken(broken)) => Err(broken),
-            Err(other) => {
-                let property = match other {
-                    Failure::TimeLimit(_) => "a run comes to its end",
-                    _ => "nothing panics",
-                };
-                let mut broken = Broken::safety(property, other.to_string());
-                broken.at = outcome.elapsed;
-                Err(broken)
-            }
+            Err(failure) => Err(broken_by(&failure, outcome.elapsed)),
         };
-        Report {
+        let report = Report {
             scenario: self.name,
             options: options.clone(),
             scheduler_seed: outcome.scheduler_seed,
@@ -211,7 +220,46 @@ impl Scenario {
             events: outcome.events,
             elapsed: outcome.elapsed,
             marks: outcome.marks,
+            plan: outcome.plan,
             verdict,
-        }
+        };
+        (report, outcome.last)
+    }
+
+    /// The value of a knob in a run with these options.
+    pub fn knob(&self, knob: &Knob, options: &Options) -> u64 {
+        options.knobs.get(knob.name).copied().unwrap_or(knob.default).max(knob.least)
+    }
+}
+
+/// The property that is broken when a run has no result.
+fn broken_by(failure: &Failure, at: Duration) -> Broken {
+    let seen = failure.to_string();
+    // The place is a part of the property: another panic is another failure.
+    let place = seen.rsplit_once(", at ").map_or("", |(_, place)| place);
+    let mut place = place.rsplitn(3, ':');
+    let (_, line, file) = (place.next(), place.next(), place.next());
+    let (file, line) = (file.unwrap_or("").to_owned(), line.and_then(|line| line.parse().ok()).unwrap_or(0));
+    let (kind, property) = match failure {
+        Failure::TimeLimit(_) => (Kind::Liveness, "a run comes to its end".to_owned()),
+        Failure::SelfCheck(_) => (Kind::Reproducibility, "time and entropy are the world's".to_owned()),
+        _ if file.is_empty() => (Kind::Panic, "nothing panics".to_owned()),
+        _ => (Kind::Panic, format!("nothing panics at {file}:{line}")),
+    };
+    Broken { property, kind, seen, at, host: None, file, line }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_told_with_its_place() {
+        let failure = Failure::Panicked("no: a, at noon, at src/a.rs:12:7".to_owned());
+        let broken = broken_by(&failure, Duration::from_secs(3));
+        assert_eq!((broken.kind, broken.file.as_str(), broken.line), (Kind::Panic, "src/a.rs", 12));
+        assert_eq!(broken.property, "nothing panics at src/a.rs:12");
+        let nowhere = broken_by(&Failure::Panicked("no".to_owned()), Duration::ZERO);
+        assert_eq!(nowhere.property, "nothing panics");
     }
 }

@@ -8,6 +8,7 @@ use crate::disk;
 use crate::host::{HostId, HostState};
 use crate::link::{Class, Links};
 use crate::net::{End, Gateway, NetId, NetState};
+use crate::plan::Faults;
 use crate::property::{Broken, Check};
 use crate::seed::Rng;
 use crate::slab::Slab;
@@ -51,7 +52,7 @@ pub(crate) struct Flight {
     pub(crate) to: End,
     pub(crate) nic: u8,
     /// The value of `Sim::addrs_version` for which `to` and `nic` hold.
-    pub(crate) addrs_version: u64,
+    pub(crate) addrs_version: u32,
     pub(crate) corrupted: bool,
 }
 
@@ -66,7 +67,7 @@ pub(crate) struct Sim {
     /// The streams of the links on which a network's box sends, by network.
     pub(crate) box_link_rngs: Vec<Rng>,
     /// Counts changes of who has which address where.
-    pub(crate) addrs_version: u64,
+    pub(crate) addrs_version: u32,
     pub(crate) links: Links,
     pub(crate) timers: Timers,
     pub(crate) trace: Trace,
@@ -88,6 +89,8 @@ pub(crate) struct Sim {
     pub(crate) checks: Vec<Check>,
     /// Bytes that no packet may carry, with the property that they would break and where it was stated.
     pub(crate) forbidden: Vec<(String, &'static Location<'static>, Vec<u8>)>,
+    /// The fault plan, and what of it is under way.
+    pub(crate) faults: Faults,
     /// Rare paths that were taken.
     pub(crate) marks: BTreeSet<&'static str>,
     world_streams: BTreeMap<String, u64>,
@@ -171,6 +174,7 @@ impl Sim {
             broken: None,
             checks: Vec::new(),
             forbidden: Vec::new(),
+            faults: Faults::default(),
             marks: BTreeSet::new(),
             world_streams: BTreeMap::new(),
             spawns: 0,

@@ -5,7 +5,7 @@ use crate::link::{DROP_CAUSES, DropCause};
 /// What has happened so far in a world.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// IP packets that left an interface, loopback among them.
+    /// IP packets that left an interface, loopback among them; however many boxes they pass, they count once.
     pub packets_sent: u64,
     /// IP packets that reached a socket or a connection; a duplicate counts again.
     pub packets_delivered: u64,
@@ -15,8 +15,10 @@ pub struct Stats {
     pub tcp_segments: u64,
     /// Second copies that a path made.
     pub packets_duplicated: u64,
-    /// Packets that a path damaged.
+    /// Packets in which a path flipped a bit.
     pub packets_corrupted: u64,
+    /// UDP datagrams that a path cut short.
+    pub packets_truncated: u64,
     /// TCP connections begun by a `connect` or made by a listener.
     pub tcp_connections: u64,
     /// Writes to files, changes of length among them.
@@ -31,6 +33,8 @@ pub struct Stats {
     pub task_panics: u64,
     /// TCP segments whose source address had left the host.
     pub unroutable: u64,
+    /// Bytes that were [exposed](crate::property::exposed).
+    pub exposed_bytes: u64,
     dropped: [u64; DROP_CAUSES],
 }
 

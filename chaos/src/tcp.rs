@@ -38,9 +38,6 @@ const PROBE: SmolDuration = SmolDuration::from_secs(2);
 /// How long a connection that nobody holds waits for the peer's FIN: Linux's `tcp_fin_timeout`.
 const ORPHAN_NS: u64 = 60_000_000_000;
 
-/// Connections of one listener that are not accepted yet, half-open ones among them: Linux's `somaxconn` of old.
-const BACKLOG: usize = 128;
-
 /// The MTU of the loopback.
 const LOOPBACK_MTU: usize = 16 << 10;
 
@@ -211,7 +208,7 @@ impl Sim {
     }
 
     fn tcp_new(&mut self, host: HostId, local: SocketAddr, remote: SocketAddr, holder: Holder) -> Connection {
-        let mtu = match self.host(host).route(Some(local.ip()), remote.ip()) {
+        let mtu = match self.route(host, Some(local.ip()), remote.ip()) {
             Ok(route) if route.nic == LOOPBACK => LOOPBACK_MTU,
             Ok(route) => self.path_mtu(host, route.nic, remote.ip()),
             Err(_) => crate::link::DEFAULT_MTU,
@@ -333,9 +330,8 @@ impl Sim {
         if remote.port() == 0 || remote.ip().is_unspecified() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{remote} is no destination")));
         }
-        let host = self.host_mut(place.host);
-        let route = host.route(None, remote.ip())?;
-        let local = host.choose_port(true, SocketAddr::new(route.src, 0))?;
+        let route = self.route(place.host, None, remote.ip())?;
+        let local = self.host_mut(place.host).choose_port(true, SocketAddr::new(route.src, 0))?;
         let mut connection = self.tcp_new(place.host, local, remote, Holder::Process);
         let socket = connection.sockets.get_mut::<Socket<'_>>(connection.socket);
         socket.connect(connection.interface.context(), remote, local).map_err(io::Error::other)?;
@@ -480,8 +476,9 @@ impl Sim {
 
     /// A SYN for a listener.
     fn tcp_opened(&mut self, now_ns: u64, flight: Flight, host: HostId, headers: &Headers, listener: Key) {
+        let backlog = self.host(host).caps.backlog;
         match self.tcp.listeners.get_mut(listener) {
-            Some(listener) if listener.pending < BACKLOG => listener.pending += 1,
+            Some(listener) if listener.pending < backlog => listener.pending += 1,
             _ => {
                 self.end(now_ns, flight, DropCause::Backlog);
                 return;
@@ -515,7 +512,7 @@ impl Sim {
     }
 
     fn tcp_send(&mut self, host: HostId, local: SocketAddr, remote: SocketAddr, bytes: Vec<u8>) {
-        match self.host(host).route(Some(local.ip()), remote.ip()) {
+        match self.route(host, Some(local.ip()), remote.ip()) {
             Ok(route) => self.forward(host, route.nic, remote.ip(), bytes, Class::Tcp),
             // The address is gone (the host has roamed): the segment goes nowhere.
             Err(_) => self.stats.unroutable += 1,

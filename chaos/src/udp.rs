@@ -10,9 +10,6 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::task::Waker;
 
-/// Bytes of datagrams that wait in one socket: what the real door asks its kernel for.
-const RECEIVE_BUFFER_BYTES: usize = 4 << 20;
-
 /// The most segments of one send: Linux's `UDP_MAX_SEGMENTS` of old.
 pub(crate) const MAX_SEGMENTS: usize = 64;
 
@@ -85,7 +82,7 @@ impl Sim {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "the socket is of another family"));
         }
         let wanted = if local.ip().is_unspecified() { src_ip } else { Some(local.ip()) };
-        let route = self.host(host).route(wanted, dst.ip())?;
+        let route = self.route(host, wanted, dst.ip())?;
         let src = SocketAddr::new(route.src, local.port());
         let mut rest = contents;
         loop {
@@ -106,12 +103,13 @@ impl Sim {
             self.end(now_ns, flight, DropCause::Checksum);
             return;
         }
+        let cap = self.host(host).caps.udp_buffer_bytes;
         let socket = bound(&self.host(host).udp_ports, headers.dst);
         let Some(socket) = socket.and_then(|key| self.udp.get_mut(key)) else {
             self.end(now_ns, flight, DropCause::NoSocket);
             return;
         };
-        if socket.waiting_bytes + flight.bytes.len() > RECEIVE_BUFFER_BYTES {
+        if socket.waiting_bytes + flight.bytes.len() > cap {
             self.end(now_ns, flight, DropCause::BufferFull);
             return;
         }

@@ -2,7 +2,7 @@
 
 use crate::host::{HostId, HostState, Main};
 use crate::link::LinkConfig;
-use crate::net::{End, INTERNET, Net};
+use crate::net::{End, Net};
 use crate::process::{self, End as ProcessEnd};
 use crate::rt::task::{JoinHandle, spawn_on};
 use crate::sim;
@@ -41,6 +41,7 @@ impl World {
             assert!(!sim.names.contains_key(name), "there is a host named {name}");
             sim.names.insert(name.to_owned(), id);
             sim.hosts.push(HostState::new(id, name, sim.seed));
+            sim.trace.host_named(name);
             id
         });
         process::begin(id);
@@ -88,10 +89,16 @@ impl World {
         });
     }
 
-    /// What one direction of one link of the internet does.
+    /// What one direction of one link does.
+    ///
+    /// # Panics
+    /// If the ends have no network in common: then there is no such link.
     pub fn link(&self, from: impl Into<End>, to: impl Into<End>) -> LinkConfig {
         let (from, to) = (from.into(), to.into());
-        sim::with(|sim| sim.links.get(from, to, &sim.net(INTERNET).links).clone())
+        sim::with(|sim| {
+            let net = sim.common_net(from, to).unwrap_or_else(|| panic!("no link from {from:?} to {to:?}"));
+            sim.links.get(from, to, &sim.net(net).links).into_owned()
+        })
     }
 
     /// Cuts every way between the two groups, both ways; what is under way is lost.
@@ -272,12 +279,37 @@ impl Host {
         })
     }
 
+    /// The name of its first interface.
+    pub(crate) fn first_nic(&self) -> Option<String> {
+        sim::with(|sim| sim.host(self.0).nics.first().map(|nic| nic.name.clone()))
+    }
+
     /// Its first address.
     ///
     /// # Panics
     /// If it has none.
     pub fn ip(&self) -> IpAddr {
         *self.addrs().first().unwrap_or_else(|| panic!("host {} has no address", self.name()))
+    }
+
+    /// Sets how many bytes of datagrams wait in each of its UDP sockets; what comes beyond is dropped. 4 MiB at
+    /// first.
+    pub fn set_udp_buffer(self, bytes: usize) -> Host {
+        sim::with(|sim| {
+            sim.setup(Some(self.0), &format!("udp buffer {bytes} bytes"));
+            sim.host_mut(self.0).caps.udp_buffer_bytes = bytes;
+        });
+        self
+    }
+
+    /// Sets how many connections of each of its listeners wait to be accepted, half-open ones among them; a SYN
+    /// beyond is dropped. 128 at first.
+    pub fn set_backlog(self, connections: usize) -> Host {
+        sim::with(|sim| {
+            sim.setup(Some(self.0), &format!("backlog {connections}"));
+            sim.host_mut(self.0).caps.backlog = connections;
+        });
+        self
     }
 
     /// Starts its process now, and at every [`restart`](Host::restart). When the future returns, the process

@@ -3,8 +3,7 @@
 //! CPU; how it grows is a table. Every node submits a job each ten seconds; each job must have its result,
 //! and all nodes must see each other alive, or the numbers say nothing.
 //!
-//! Where the time goes is sampled by `perf`, where it is installed: the bench runs itself under it once
-//! more. `cargo bench -p sim-scenarios --features sim -- 20` runs one size only.
+//! `cargo bench -p sim-scenarios --features sim -- 20` runs one size only.
 #![allow(
     clippy::disallowed_methods,
     reason = "a benchmark reads files and starts a profiler, outside of every world"
@@ -12,7 +11,6 @@
 
 #[cfg(feature = "sim")]
 mod bench {
-    use std::process::Command;
     use std::time::Duration;
 
     use bytes::Bytes;
@@ -33,8 +31,6 @@ mod bench {
     const EVERY: Duration = Duration::from_secs(10);
     /// Rounds of the headline's size: the best counts, since whatever else the machine does only slows it.
     const ROUNDS: usize = 3;
-    /// Samples a second of CPU time; not a divisor of anything periodic.
-    const SAMPLES: &str = "997";
 
     /// What one run took.
     struct Took {
@@ -81,7 +77,7 @@ mod bench {
             task.outcome().await.map_err(|error| error.to_string())?;
         }
         world.sleep(SPAN.saturating_sub(world.elapsed())).await;
-        cluster.converge(Duration::ZERO).await?;
+        cluster.converge(Duration::ZERO).await.map_err(|broken| broken.to_string())?;
         Ok(jobs)
     }
 

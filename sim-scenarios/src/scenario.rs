@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use chaos::Broken;
-use chaos::scenario::{Held, Purpose, Scenario, Trial};
+use chaos::scenario::{Held, Mark, Purpose, Scenario};
+
+use crate::scenarios::{churn, fence, keystone, lease, pinned};
 
 /// Virtual time that a scenario may take unless it says otherwise.
 const TIME_LIMIT: Duration = Duration::from_secs(600);
@@ -14,52 +15,117 @@ const PLAIN: Scenario = Scenario {
     about: "",
     purpose: Purpose::Proof,
     knobs: &[],
+    faults: &[],
     marks: &[],
     time_limit: TIME_LIMIT,
     body: |_| Box::pin(async { Ok(Held::default()) }),
 };
-
-macro_rules! old {
-    ($body:path) => {
-        |trial: Trial| {
-            Box::pin(async move {
-                $body(trial.world).await.map_err(|seen| Broken::safety("the scenario holds", seen))
-            })
-        }
-    };
-}
 
 /// All scenarios, by name.
 pub const ALL: &[Scenario] = &[
     Scenario {
         name: "blackout",
         about: "a bulk transfer survives 1.5 s without its direct path, and changes leg",
-        body: old!(crate::blackout::run),
+        body: |trial| Box::pin(crate::scenarios::blackout::run(trial)),
+        ..PLAIN
+    },
+    Scenario {
+        name: "churn",
+        about: "replicas under drawn faults, and with disks lost: the same bytes everywhere, what was written in them",
+        knobs: churn::KNOBS,
+        faults: churn::FAULTS,
+        marks: churn::MARKS,
+        time_limit: churn::TIME_LIMIT,
+        body: |trial| Box::pin(churn::run(trial)),
         ..PLAIN
     },
     Scenario {
         name: "converge",
         about: "8 nodes, 30 % UDP and 5 % TCP loss, one crash: all learn it, nobody healthy is held dead",
-        body: old!(crate::converge::run),
+        body: |trial| Box::pin(crate::scenarios::converge::run(trial)),
         ..PLAIN
     },
     Scenario {
         name: "converge-hard",
         about: "the same with 30 % loss on both: run and printed, nothing is asserted of it",
         purpose: Purpose::Observation,
-        body: old!(crate::converge::run_hard),
+        body: |trial| Box::pin(crate::scenarios::converge::run_hard(trial)),
+        ..PLAIN
+    },
+    Scenario {
+        name: "fence",
+        about: "two owners act for one key, under loss, across restarts: no effect happens twice",
+        knobs: fence::KNOBS,
+        marks: fence::MARKS,
+        body: |trial| Box::pin(fence::run(trial)),
         ..PLAIN
     },
     Scenario {
         name: "keystone",
-        about: "jobs complete across a short and a long partition and across their owner's death",
-        body: old!(crate::keystone::run),
+        about: "jobs complete across partitions, across their owner's death, and while the ring changes under them",
+        knobs: keystone::KNOBS,
+        marks: keystone::MARKS,
+        body: |trial| Box::pin(keystone::run(trial)),
         ..PLAIN
     },
     Scenario {
         name: "lease",
         about: "a leased resource is killed at drawn disk operations: every effect happens once",
-        body: old!(crate::lease::run),
+        marks: lease::MARKS,
+        body: |trial| Box::pin(lease::run(trial)),
+        ..PLAIN
+    },
+    Scenario {
+        name: "pinned",
+        about: "every core of a node is busy for ten minutes: it is never held dead, a dead one is",
+        knobs: pinned::KNOBS,
+        marks: pinned::MARKS,
+        time_limit: pinned::TIME_LIMIT,
+        body: |trial| Box::pin(pinned::run(trial)),
+        ..PLAIN
+    },
+    Scenario {
+        name: "hub-restarts",
+        about: "a hub comes back with nothing remembered: all register again, relayed traffic and groups go on",
+        body: |trial| Box::pin(crate::scenarios::hub_restarts::run(trial)),
+        marks: &[
+            Mark::new("a hub's clients registered again"),
+            Mark::new("a hub stayed away for longer than 12 s"),
+        ],
+        ..PLAIN
+    },
+    Scenario {
+        name: "mapping-expires",
+        about: "NATs end the mapping under an idle path, and under a busy one: 2 s at most are lost",
+        body: |trial| Box::pin(crate::scenarios::mapping_expires::run(trial)),
+        marks: &[
+            Mark::new("a carrier's lifetime ended a path in use"),
+            Mark::new("an idle mapping ended before its keepalive"),
+            Mark::new("a path was given up, and direct again later"),
+        ],
+        ..PLAIN
+    },
+    Scenario {
+        name: "nat-matrix",
+        about: "every kind of NAT against every other: direct exactly where it can be, relayed elsewhere",
+        body: |trial| Box::pin(crate::scenarios::nat_matrix::run(trial)),
+        marks: &[Mark::new("a relay carried what could not go straight")],
+        ..PLAIN
+    },
+    Scenario {
+        name: "relay-dies",
+        about: "a hub dies, stalls, moves or takes nobody: another takes over within 2 s",
+        body: |trial| Box::pin(crate::scenarios::relay_dies::run(trial)),
+        marks: &[
+            Mark::new("a hub that moved was found by its name"),
+            Mark::new("a stalled hub's standby took over"),
+        ],
+        ..PLAIN
+    },
+    Scenario {
+        name: "roam",
+        about: "a phone goes from wifi to cellular: nobody holds it dead, datagrams pass within 2 s",
+        body: |trial| Box::pin(crate::scenarios::roam::run(trial)),
         ..PLAIN
     },
 ];

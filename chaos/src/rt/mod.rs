@@ -13,6 +13,8 @@ pub mod time;
 
 use crate::sim;
 
+pub use crate::property::{exposed, reached};
+
 /// The generator behind every random draw: ChaCha20, 20 rounds.
 pub type Rng = crate::seed::Rng;
 

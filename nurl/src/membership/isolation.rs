@@ -55,9 +55,12 @@ impl Isolation {
         self.hub_pong = None;
     }
 
-    /// A whole exchange with a member succeeded: that is the opposite of isolation.
-    pub fn reset(&mut self) -> bool {
-        self.results.clear();
+    /// A whole exchange with a member succeeded: that is the opposite of isolation. Failures until now are void,
+    /// answers are not, and the exchange is one: else the next probe, of someone who is really dead, would be all
+    /// the evidence there is, and the node isolated again before its verdict could count.
+    pub fn exchanged(&mut self, now: Instant, peer: PublicKey) -> bool {
+        self.results.retain(|_, (_, answered)| *answered);
+        self.probed(now, peer, true);
         self.since.take().is_some()
     }
 
@@ -140,8 +143,18 @@ mod tests {
         let later = now + Duration::from_secs(60);
         assert!(!isolation.weigh(later));
         assert_eq!(isolation.since(), Some(now));
-        assert!(isolation.reset());
-        assert!(!isolation.reset());
+        assert!(isolation.exchanged(later, key(2)));
+        assert!(!isolation.exchanged(later, key(2)));
+    }
+
+    #[test]
+    fn after_an_exchange_a_death_is_no_isolation() {
+        let (now, mut isolation) = new();
+        isolation.probed(now, key(1), false);
+        assert!(isolation.weigh(now));
+        isolation.exchanged(now, key(2));
+        isolation.probed(now, key(1), false);
+        assert!(!isolation.weigh(now), "one is dead, one is not");
     }
 
     #[test]

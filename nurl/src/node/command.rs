@@ -16,6 +16,7 @@ use crate::compute::job::{MemberChange, SubmitOptions, TaskId};
 use crate::key::PublicKey;
 use crate::ring::RingMember;
 use crate::rt::sync::{mpsc, oneshot};
+use crate::state::crdt::Digest;
 use crate::transport::Priority;
 use crate::transport::core::Datagram;
 
@@ -170,6 +171,8 @@ pub(super) enum StateCommand {
     Read { key: Bytes, reply: Reply<Result<Option<crate::state::crdt::Value>, Error>> },
     /// What the state plane counts.
     Stats { reply: Reply<StateStats> },
+    /// The digest of this node's own copy of a key.
+    Digest { key: Bytes, reply: Reply<Option<Digest>> },
     /// Stops taking work; the answer comes when what runs has ended or been given up.
     Shutdown { reply: Reply<()> },
 }
@@ -179,4 +182,10 @@ pub(super) enum StateCommand {
 pub struct StateStats {
     /// The jobs' counters.
     pub jobs: crate::compute::job::Stats,
+    /// What is in the jobs' tables now.
+    pub jobs_now: crate::compute::job::Gauges,
+    /// The replicator's counters.
+    pub replication: crate::state::replicator::Stats,
+    /// Keys whose writes no owner has acknowledged yet.
+    pub unacknowledged: usize,
 }

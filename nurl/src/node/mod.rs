@@ -28,6 +28,7 @@ use crate::membership::{Roles, State};
 use crate::rt::sync::{Mutex, mpsc, oneshot};
 use crate::rt::task::Planes;
 use crate::rt::time;
+use crate::state::crdt::Digest;
 use crate::transport::core::Datagram;
 use crate::transport::{self, PathInfo};
 
@@ -252,6 +253,16 @@ impl Node {
     /// A replicated set: an add wins over a concurrent remove.
     pub fn set(&self, key: &str) -> Set {
         Set::new(self, key)
+    }
+
+    /// The digest of this node's own copy of a key, if it holds one: equal digests are equal bytes. It asks
+    /// nobody, so the owners' copies can be compared.
+    ///
+    /// # Errors
+    /// [`Error::Closed`].
+    pub async fn held_digest(&self, key: &str) -> Result<Option<Digest>, Error> {
+        let key = Bytes::copy_from_slice(key.as_bytes());
+        self.ask_state(|reply| StateCommand::Digest { key, reply }).await
     }
 
     // ---- The seam.

@@ -263,7 +263,15 @@ impl StatePlane {
             StateCommand::Update { key, op, reply } => self.update(now, key, op, reply),
             StateCommand::Read { key, reply } => self.read(now, &key, Reading::Asked(reply)),
             StateCommand::Stats { reply } => {
-                let _ = reply.send(StateStats { jobs: self.jobs.stats().clone() });
+                let _ = reply.send(StateStats {
+                    jobs: self.jobs.stats().clone(),
+                    jobs_now: self.jobs.gauges(),
+                    replication: self.replicator.stats,
+                    unacknowledged: self.replicator.pending(),
+                });
+            }
+            StateCommand::Digest { key, reply } => {
+                let _ = reply.send(self.replicator.get(&key).map(Value::digest));
             }
             StateCommand::Shutdown { .. } => unreachable!("the loop ends on it"),
         }

@@ -12,6 +12,7 @@
 //! | [`disk`] | synchronous files with explicit syncs, atomic replacement, private modes |
 //! | [`sync`] | channels and locks whose wake order doesn't depend on ambient entropy |
 //! | [`rng`] | a labelled ChaCha20 stream |
+//! | [`exposed`], [`reached`] | what a hub reads, and which rare path was taken: told to the world, else to nobody |
 //! | [`select!`](crate::rt::select) | always `biased` |
 //!
 //! It refuses nothing and decides nothing: a rule that would stand here belongs in the layer that needs it.
@@ -19,10 +20,10 @@
 #[cfg(not(feature = "sim"))]
 mod real;
 #[cfg(not(feature = "sim"))]
-pub use real::{disk, net, rng, task, time};
+pub use real::{disk, exposed, net, reached, rng, task, time};
 
 #[cfg(feature = "sim")]
-pub use chaos::rt::{disk, net, rng, task, time};
+pub use chaos::rt::{disk, exposed, net, reached, rng, task, time};
 
 pub mod sync;
 

@@ -64,7 +64,7 @@ impl Detector {
             Body::Gossip => {}
             Body::PushPull(chunk) => self.answer_push_pull(now, from, chunk),
             Body::PushPullAck(chunk) => match self.push_pull.answer(&from, chunk) {
-                Some(true) => self.push_pull_done(now),
+                Some(true) => self.push_pull_done(now, from),
                 Some(false) => {}
                 None => self.stats.unsolicited_chunks += 1,
             },
@@ -185,10 +185,10 @@ impl Detector {
         }
     }
 
-    fn push_pull_done(&mut self, now: Instant) {
+    fn push_pull_done(&mut self, now: Instant, from: PublicKey) {
         self.stats.push_pulls += 1;
         self.hold_verdicts = None;
-        if self.isolation.reset() {
+        if self.isolation.exchanged(now, from) {
             self.emit(Event::Isolated(false));
         }
         self.discard_local_verdicts(now);

@@ -353,7 +353,10 @@ impl Served {
                 self.shared.with(|hub| hub.handle_handshake(self.id, key));
             }
             match polled {
-                Ok(true) => self.shared.with(|hub| hub.handle_message(time::now(), self.id, plaintext)),
+                Ok(true) => {
+                    rt::exposed(plaintext);
+                    self.shared.with(|hub| hub.handle_message(time::now(), self.id, plaintext));
+                }
                 Ok(false) => return true,
                 Err(_) => {
                     self.shared.with(|hub| hub.counters_mut().noise_failures += 1);

@@ -10,12 +10,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use chaos::link::LinkConfig;
+use chaos::property::Broken;
+use chaos::scenario::{Held, Trial, Verdict};
 use chaos::world::World;
 
 use crate::cluster::Cluster;
-use chaos::scenario::Held;
-
-type Verdict = Result<Held, String>;
 
 /// A message, and the time from one to the next: 800 KB a second.
 const MESSAGE_BYTES: usize = 16 << 10;
@@ -31,11 +30,16 @@ const WINDOW: usize = 64;
 const SPAN: Duration = Duration::from_millis(500);
 const FULL: usize = (SPAN.as_millis() / EVERY.as_millis()) as usize;
 
+const DIRECT: &str = "the path is direct where nothing stands between";
+const RATE: &str = "four fifths of the rate is back 3 s after the path's death";
+const ONCE: &str = "every message arrives exactly once";
+
 const DEAD_FOR: Duration = Duration::from_millis(1_500);
 const BACK_WITHIN: Duration = Duration::from_secs(3);
 
 /// First a blackout of 1.5 s, then the end of the direct path.
-pub async fn run(world: World) -> Verdict {
+pub async fn run(trial: Trial) -> Verdict {
+    let world = trial.world;
     world.link_default(LinkConfig {
         latency: Duration::from_millis(10),
         jitter: Duration::from_millis(2),
@@ -52,7 +56,7 @@ pub async fn run(world: World) -> Verdict {
     let begun = world.elapsed();
     while !direct(sender.clone(), to.key).await {
         if world.elapsed() - begun > Duration::from_secs(5) {
-            return Err("the path is not direct after 5 s, though nothing stands between".to_owned());
+            return Err(Broken::liveness(DIRECT, "it is not after 5 s"));
         }
         world.sleep(Duration::from_millis(50)).await;
     }
@@ -92,9 +96,8 @@ pub async fn run(world: World) -> Verdict {
     world.sleep(Duration::from_secs(3)).await;
     let before = rate(&arrived, world.elapsed());
     if before * 100 < FULL * 80 {
-        return Err(format!(
-            "only {before} messages arrive in {SPAN:?} on a good direct path, of {FULL} sent"
-        ));
+        let seen = format!("only {before} messages arrive in {SPAN:?}, of {FULL} sent");
+        return Err(Broken::liveness("a good direct path carries four fifths of what is sent", seen));
     }
     let (a, b) = (from.host, to.host);
     world.partition(&[a], &[b]);
@@ -104,7 +107,7 @@ pub async fn run(world: World) -> Verdict {
     back_within(&world, &arrived, cut).await?;
     while !direct(sender.clone(), to.key).await {
         if world.elapsed() - cut > Duration::from_secs(10) {
-            return Err("the direct path did not come back within 10 s".to_owned());
+            return Err(Broken::liveness(DIRECT, "it is not 10 s after the cut"));
         }
         world.sleep(Duration::from_millis(50)).await;
     }
@@ -115,18 +118,21 @@ pub async fn run(world: World) -> Verdict {
     // While the path is in doubt both legs carry copies; then it is given up.
     while direct(sender.clone(), to.key).await {
         if world.elapsed() - cut > BACK_WITHIN {
-            return Err("the path still counts as direct, though it is cut".to_owned());
+            let seen = format!("{BACK_WITHIN:?} after the cut it counts as direct");
+            return Err(Broken::liveness("a dead path is given up", seen));
         }
         world.sleep(Duration::from_millis(50)).await;
     }
-    sent.await.map_err(|error| error.to_string())?.map_err(|error| format!("a message failed: {error}"))?;
+    let sent = sent.await.map_err(|error| error.to_string()).and_then(|sent| sent);
+    sent.map_err(|error| Broken::safety(ONCE, format!("a message failed: {error}")))?;
     world.sleep(Duration::from_secs(1)).await;
     let mut times = BTreeMap::new();
     for (_, number) in arrived.lock().unwrap_or_else(PoisonError::into_inner).iter() {
         *times.entry(*number).or_insert(0) += 1;
     }
     if times.len() != MESSAGES as usize || times.values().any(|count| *count != 1) {
-        return Err(format!("{} of {MESSAGES} messages arrived, not each once", times.len()));
+        let seen = format!("{} of {MESSAGES} messages arrived, not each once", times.len());
+        return Err(Broken::safety(ONCE, seen));
     }
     let state = format!(
         "{MESSAGES} messages arrived once each\nthe rate came back within {BACK_WITHIN:?} after a blackout, and \
@@ -146,7 +152,7 @@ async fn back_within(
     world: &World,
     arrived: &Mutex<Vec<(Duration, u32)>>,
     cut: Duration,
-) -> Result<(), String> {
+) -> Result<(), Broken> {
     world.sleep((cut + SPAN).saturating_sub(world.elapsed())).await;
     loop {
         let took = world.elapsed() - cut;
@@ -155,7 +161,8 @@ async fn back_within(
             return Ok(());
         }
         if took > BACK_WITHIN {
-            return Err(format!("{took:?} after the cut {now} messages arrive in {SPAN:?}, of {FULL} sent"));
+            let seen = format!("{took:?} after the cut {now} messages arrive in {SPAN:?}, of {FULL} sent");
+            return Err(Broken::liveness(RATE, seen));
         }
         world.sleep(Duration::from_millis(50)).await;
     }

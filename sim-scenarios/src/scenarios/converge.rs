@@ -6,15 +6,15 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use chaos::link::{LinkConfig, Rate};
-use chaos::world::World;
+use chaos::property::Broken;
+use chaos::scenario::{Held, Trial, Verdict};
 use nurl::compute::job::SubmitOptions;
 
-use crate::cluster::Cluster;
-use chaos::scenario::Held;
+use crate::cluster::{Cluster, secret};
 
-type Verdict = Result<Held, String>;
+const RESULTS: &str = "every job has its own result, and somebody has run it";
+const HEALTHY: &str = "nobody healthy is held dead";
 
 /// Nodes.
 const NODES: usize = 8;
@@ -43,7 +43,8 @@ fn lossy(tcp_percent: u32) -> LinkConfig {
 }
 
 /// 30 % of UDP, 5 % of TCP: everything is asserted.
-pub async fn run(world: World) -> Verdict {
+pub async fn run(trial: Trial) -> Verdict {
+    let world = trial.world;
     world.link_default(lossy(5));
     let cluster = Cluster::start(world, NODES);
     cluster.converge(MEET).await?;
@@ -53,43 +54,47 @@ pub async fn run(world: World) -> Verdict {
     for number in 0..JOBS {
         let name = format!("job {number:02}");
         let options = SubmitOptions { life: Duration::from_secs(120), ..SubmitOptions::default() };
-        let task = submitter.submit("slow", name.as_bytes(), Bytes::from(name.clone()), options).await;
-        tasks.push((name, task.map_err(|error| format!("a submit was refused: {error}"))?));
+        let task = submitter.submit("slow", name.as_bytes(), secret(&name), options).await;
+        let refused = |error| Broken::safety(RESULTS, format!("a submit was refused: {error}"));
+        tasks.push((name, task.map_err(refused)?));
     }
     world.sleep(Duration::from_millis(700)).await;
     victim.host.power_loss();
     let mut outcomes = Vec::new();
     for (name, task) in tasks {
-        let outcome = task.outcome().await.map_err(|error| format!("{name} failed: {error}"))?;
-        if outcome != name.as_bytes() {
-            return Err(format!("{name} came back as {outcome:?}"));
+        let failed = |error| Broken::safety(RESULTS, format!("{name} failed: {error}"));
+        let outcome = task.outcome().await.map_err(failed)?;
+        if outcome != secret(&name) {
+            return Err(Broken::safety(RESULTS, format!("{name} came back as {outcome:?}")));
         }
         outcomes.push(name);
     }
     cluster.converge(LEARN).await?;
     for (by, about) in cluster.witness.held_dead() {
         if about != victim.key {
-            return Err(format!("{by} held {} dead, which was healthy", cluster.name_of(&about)));
+            let seen = format!("{by} held {} dead", cluster.name_of(&about));
+            return Err(Broken::safety(HEALTHY, seen));
         }
     }
     let ran = cluster.witness.runs_per_job();
     if let Some(name) = outcomes.iter().find(|name| !ran.contains_key(*name)) {
-        return Err(format!("{name} has a result, but nobody ran it"));
+        return Err(Broken::safety(RESULTS, format!("{name} has a result, but nobody ran it")));
     }
     let state = format!("{}{} of {JOBS} jobs have their result\n", cluster.views().await, outcomes.len());
-    let moved = cluster.witness.ran().iter().filter(|ran| ran.by != victim.name).count();
+    let moved = cluster.witness.runs().iter().filter(|ran| ran.by != victim.name).count();
     let twice = ran.values().map(|runs| runs - 1).sum::<usize>();
     Ok(Held { state, notes: format!("{moved} runs on living nodes, {twice} beyond the first of a job\n") })
 }
 
 /// 30 % on both legs: TCP over such a path stalls for seconds, so only what happened is told.
-pub async fn run_hard(world: World) -> Verdict {
+pub async fn run_hard(trial: Trial) -> Verdict {
+    let world = trial.world;
     world.link_default(lossy(30));
     let cluster = Cluster::start(world, NODES);
     let met = cluster.converge(MEET).await;
     cluster.peers[VICTIM].host.power_loss();
     let learned = cluster.converge(LEARN).await;
-    let told = |what: Result<(), String>| what.err().unwrap_or_else(|| "yes".to_owned());
+    let told = |what: Result<(), Broken>| what.err().map_or_else(|| "yes".to_owned(), |broken| broken.seen);
     let healthy = cluster.witness.held_dead();
     let wrongly = healthy.iter().filter(|(_, about)| *about != cluster.peers[VICTIM].key).count();
     let notes = format!(

@@ -10,7 +10,9 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use chaos::world::World;
+use chaos::property::Broken;
+use chaos::scenario::{Held, Mark, Trial, Verdict};
+use chaos::sometimes;
 use nurl::PublicKey;
 use nurl::compute::lease::{Admission, Config, LeaseError, Outcome, Recovered, Resource};
 use nurl::ring::Epoch;
@@ -18,9 +20,8 @@ use nurl::rt::{self, disk, time};
 use nurl::state::store::Store;
 use rand_core::Rng as _;
 
-use chaos::scenario::Held;
-
-type Verdict = Result<Held, String>;
+/// What some run has to reach.
+pub const MARKS: &[Mark] = &[Mark::new("an outcome is given again after a restart")];
 
 const TASKS: u8 = 48;
 
@@ -43,13 +44,14 @@ const SUM: &[u8] = b"sum";
 #[derive(Default)]
 struct Seen {
     /// What the process of the last boot found, once it came to its end.
-    end: Option<Result<u64, String>>,
+    end: Option<Result<u64, Broken>>,
     /// Outcomes that were recorded by an earlier process.
     recorded: usize,
 }
 
 /// Runs the resource through its kills.
-pub async fn run(world: World) -> Verdict {
+pub async fn run(trial: Trial) -> Verdict {
+    let world = trial.world;
     let host = world.host("resource").addr("10.0.0.1");
     let seen = Arc::new(Mutex::new(Seen::default()));
     let log = seen.clone();
@@ -72,10 +74,12 @@ pub async fn run(world: World) -> Verdict {
     }
     world.sleep(Duration::from_secs(10)).await;
     let seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
-    let sum = seen.end.clone().ok_or("the resource did not come to its end")??;
+    let unfinished = || Broken::liveness("the resource comes to its end once it is left alone", "it did not");
+    let sum = seen.end.clone().ok_or_else(unfinished)??;
     let expected: u64 = (0..TASKS).map(u64::from).sum();
     if sum != expected {
-        return Err(format!("the effects add up to {sum}, once each they are {expected}"));
+        let seen = format!("the effects add up to {sum}, once each they are {expected}");
+        return Err(Broken::safety("an effect is made once", seen));
     }
     let state = format!("{TASKS} effects happened once each across {KILLS} kills; a lower token is fenced\n");
     let stats = world.stats();
@@ -87,7 +91,7 @@ pub async fn run(world: World) -> Verdict {
 }
 
 /// Takes every task from the first to the last. `Ok(Some)` is what holds at the end.
-async fn serve(log: &Mutex<Seen>) -> Result<Option<Result<u64, String>>, LeaseError> {
+async fn serve(log: &Mutex<Seen>) -> Result<Option<Result<u64, Broken>>, LeaseError> {
     let folder = Path::new("/data");
     if disk::create_dir_all(folder).is_err() {
         return Ok(None);
@@ -107,15 +111,20 @@ async fn serve(log: &Mutex<Seen>) -> Result<Option<Result<u64, String>>, LeaseEr
                 effects.put(SUM, &sum.to_le_bytes())
             })?,
             Admission::Recorded(Outcome::Done(outcome)) if outcome == [number] => {
+                sometimes!("an outcome is given again after a restart");
                 log.lock().unwrap_or_else(PoisonError::into_inner).recorded += 1;
             }
-            other => return Ok(Some(Err(format!("task {number} was answered with {other:?}")))),
+            other => {
+                let seen = format!("task {number} was answered with {other:?}");
+                return Ok(Some(Err(Broken::safety("an outcome never changes", seen))));
+            }
         }
         time::sleep(Duration::from_millis(20)).await;
     }
     let late = resource.admit(time::unix_now(), KEY, token(0), &[0xff; 16], LIFE)?;
     if !matches!(late, Admission::Fenced { .. }) {
-        return Ok(Some(Err(format!("a token below the last one was answered with {late:?}"))));
+        let seen = format!("a token below the last one was answered with {late:?}");
+        return Ok(Some(Err(Broken::safety("a token below the last one is fenced", seen))));
     }
     let sum = store.effect(SUM)?.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_le_bytes);
     Ok(Some(Ok(sum)))

@@ -1,0 +1,440 @@
+//! Lets a plan loose in a world, and ends it.
+//!
+//! A task of the scenario's own begins each fault at its moment and ends it after its duration. What a fault changes
+//! is *held*: the first fault that wants a host down takes it down, the last one that ends brings it up again, and what
+//! was there before is remembered by the first. Nothing here is random.
+
+use super::draw::{Targets, draw};
+use super::effect::{Effects, Scope};
+use super::{BoxFault, Fault, HostFault, Plan, Planned, Spot};
+use crate::host::HostId;
+use crate::net::{End, Net, NetId};
+use crate::run::Unleashed;
+use crate::scenario::Trial;
+use crate::sim;
+use crate::world::{Host, World};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// Something that a fault keeps from being as it was.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Hold {
+    Effect(usize),
+    Cut(HostId, HostId),
+    Down(HostId),
+    Paused(HostId),
+    Suspended(HostId),
+    Pinned(HostId),
+    Step(usize, HostId),
+    Drift(HostId),
+    Nic(HostId, String),
+    Place(HostId),
+    Off(NetId),
+    Outer(NetId),
+}
+
+/// How it was.
+#[derive(Debug, Clone)]
+enum Was {
+    /// As it is without faults.
+    Usual,
+    StepMs(i64),
+    DriftPpb(i64),
+    Place(String, Net, Vec<IpAddr>),
+    Outer(Vec<IpAddr>),
+}
+
+/// The plan of a run, and what of it is under way.
+#[derive(Default)]
+pub(crate) struct Faults {
+    /// The plan in use, once it has been let loose.
+    plan: Option<Plan>,
+    /// What the seed drew, if it did.
+    drawn: Option<String>,
+    /// When it was let loose.
+    unleashed: Duration,
+    /// Faults that could not be, with the reason.
+    skipped: Vec<String>,
+    /// What each fault that has begun and not ended holds.
+    active: BTreeMap<usize, Vec<Hold>>,
+    holds: BTreeMap<Hold, (u32, Was)>,
+    healed: bool,
+}
+
+impl Faults {
+    /// Whether this is the first to hold it.
+    fn hold(&mut self, number: usize, hold: Hold, was: impl FnOnce() -> Was) -> bool {
+        self.active.entry(number).or_default().push(hold.clone());
+        let held = self.holds.entry(hold).or_insert_with(|| (0, was()));
+        held.0 += 1;
+        held.0 == 1
+    }
+
+    /// What a run's outcome says of them.
+    pub(crate) fn unleashed(&self) -> Option<Unleashed> {
+        let plan = self.plan.clone()?;
+        Some(Unleashed { plan, drawn: self.drawn.clone(), at: self.unleashed, skipped: self.skipped.clone() })
+    }
+
+    /// How it was, if nobody holds it any longer.
+    fn release(&mut self, hold: &Hold) -> Option<Was> {
+        let (count, _) = self.holds.get_mut(hold)?;
+        *count -= 1;
+        if *count > 0 {
+            return None;
+        }
+        self.holds.remove(hold).map(|(_, was)| was)
+    }
+}
+
+fn with<R>(f: impl FnOnce(&mut Faults) -> R) -> R {
+    sim::with(|sim| f(&mut sim.faults))
+}
+
+fn with_effects<R>(f: impl FnOnce(&mut Effects) -> R) -> R {
+    sim::with(|sim| f(&mut sim.links.effects))
+}
+
+fn holds(hold: &Hold) -> bool {
+    with(|faults| faults.holds.contains_key(hold))
+}
+
+fn hold(number: usize, what: Hold) -> bool {
+    with(|faults| faults.hold(number, what, || Was::Usual))
+}
+
+impl Trial {
+    /// Lets faults loose, from now on and in the background: those of the plan that the run was given, or else a plan
+    /// that the seed draws of the scenario's [`faults`](crate::Scenario::faults) for these targets, all of it over after
+    /// `span`. Returns at once.
+    ///
+    /// # Panics
+    /// If faults have been let loose in this run before.
+    pub fn unleash(&self, targets: &Targets, span: Duration) {
+        let world = self.world;
+        let (plan, options) = match self.given_plan() {
+            Some(plan) => (plan.clone(), None),
+            None => {
+                let drawn = draw(world.seed(), self.fault_kinds(), targets, span);
+                (drawn.plan, Some(drawn.options))
+            }
+        };
+        let steps = steps(&plan);
+        let begun = world.elapsed();
+        with(|faults| {
+            assert!(faults.plan.is_none(), "faults are let loose once in a run");
+            faults.plan = Some(plan.clone());
+            faults.drawn = options;
+            faults.unleashed = begun;
+        });
+        drop(madsim::task::spawn(async move {
+            for (at, step, number) in steps {
+                world.sleep((begun + at).saturating_sub(world.elapsed())).await;
+                if with(|faults| faults.healed) {
+                    return;
+                }
+                match step {
+                    Step::Begin => begin(world, number, &plan.faults()[number]),
+                    Step::End => end(world, number, false),
+                }
+            }
+        }));
+    }
+
+    /// Ends every fault: links are as before, partitions mended, boxes on, hosts where they were, started, continued and
+    /// awake. Clocks stay as they are. From here on liveness can be asked for.
+    pub async fn heal(&self) {
+        let active: Vec<usize> = with(|faults| {
+            faults.healed = true;
+            faults.active.keys().copied().collect()
+        });
+        for number in active {
+            end(self.world, number, true);
+        }
+        // What was started or continued runs before the scenario goes on.
+        self.world.sleep(Duration::from_millis(1)).await;
+    }
+
+    /// The plan in use; empty until faults are let loose.
+    pub fn plan(&self) -> Plan {
+        with(|faults| faults.plan.clone().unwrap_or_default())
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Step {
+    // At one moment what ends comes first.
+    End,
+    Begin,
+}
+
+/// What happens when, to the fault of which number.
+fn steps(plan: &Plan) -> Vec<(Duration, Step, usize)> {
+    let mut steps = Vec::new();
+    for (number, planned) in plan.faults().iter().enumerate() {
+        steps.push((planned.at, Step::Begin, number));
+        if let Some(lasts) = planned.lasts {
+            // Not before its own beginning, also if it lasts for no time at all.
+            let end = (planned.at + lasts).max(planned.at + Duration::from_nanos(1));
+            steps.push((end, Step::End, number));
+        }
+    }
+    steps.sort_unstable();
+    steps
+}
+
+fn begin(world: World, number: usize, planned: &Planned) {
+    world.note(&format!("fault {}: {}", number + 1, planned));
+    let begun = match &planned.fault {
+        Fault::Link { on, way, effect } => spot(world, on).map(|end| {
+            sim::with(|sim| sim.fault(None, &format!("{on:?} {way:?} {effect:?}")));
+            hold(number, Hold::Effect(number));
+            with_effects(|effects| effects.begin(number, Scope { end, way: *way }, effect.clone()));
+        }),
+        Fault::Partition { left, right, one_way } => partition(world, number, left, right, *one_way),
+        Fault::Host { host, fault } => match world.find(host) {
+            Some(host) => on_host(world, number, host, fault),
+            None => Err(format!("there is no host {host}")),
+        },
+        Fault::Box { net, fault } => match world.find_net(net).filter(|net| net.outside().is_some()) {
+            Some(net) => on_box(number, net, fault),
+            None => Err(format!("there is no network {net} behind a box")),
+        },
+    };
+    if let Err(why) = begun {
+        let skipped = format!("fault {} ({}) was skipped: {why}", number + 1, planned);
+        world.note(&skipped);
+        with(|faults| faults.skipped.push(skipped));
+    }
+}
+
+fn spot(world: World, on: &Spot) -> Result<Option<End>, String> {
+    match on {
+        Spot::Everywhere => Ok(None),
+        Spot::Host(name) => {
+            let host = world.find(name).ok_or_else(|| format!("there is no host {name}"))?;
+            Ok(Some(host.into()))
+        }
+        Spot::Box(name) => {
+            let net = world.find_net(name).filter(|net| net.outside().is_some());
+            Ok(Some(net.ok_or_else(|| format!("there is no network {name} behind a box"))?.into()))
+        }
+    }
+}
+
+fn partition(
+    world: World,
+    number: usize,
+    left: &[String],
+    right: &[String],
+    one_way: bool,
+) -> Result<(), String> {
+    let find = |names: &[String]| -> Vec<HostId> {
+        names.iter().filter_map(|n| world.find(n)).map(|h| h.id()).collect()
+    };
+    let (left, right) = (find(left), find(right));
+    let mut pairs = Vec::new();
+    for a in &left {
+        for b in right.iter().filter(|b| *b != a) {
+            pairs.push((*a, *b));
+            if !one_way {
+                pairs.push((*b, *a));
+            }
+        }
+    }
+    if pairs.is_empty() {
+        return Err("one side has no host".to_owned());
+    }
+    sim::with(|sim| {
+        let now_ns = sim.now_ns();
+        sim.fault(None, &format!("cut {pairs:?}"));
+        for (a, b) in pairs {
+            if sim.faults.hold(number, Hold::Cut(a, b), || Was::Usual) {
+                sim.links.cut(now_ns, a, b);
+            }
+        }
+    });
+    Ok(())
+}
+
+fn on_host(world: World, number: usize, host: Host, fault: &HostFault) -> Result<(), String> {
+    let id = host.id();
+    let running = host.is_running();
+    let must_run = || if running { Ok(()) } else { Err("it does not run".to_owned()) };
+    match fault {
+        HostFault::Crash | HostFault::HubKill | HostFault::PowerLoss => {
+            // One that isn't down because of a fault has ended by itself, and stays so.
+            if !holds(&Hold::Down(id)) {
+                must_run()?;
+            }
+            hold(number, Hold::Down(id));
+            if *fault == HostFault::PowerLoss {
+                host.power_loss();
+            } else if running {
+                host.crash();
+            }
+        }
+        HostFault::DiskCrash { op } => {
+            must_run()?;
+            hold(number, Hold::Down(id));
+            host.crash_at_disk_op((*op).max(1));
+        }
+        HostFault::Restart | HostFault::HubRestart => {
+            must_run()?;
+            restart(host);
+        }
+        HostFault::Pause | HostFault::HubStall => {
+            must_run()?;
+            if hold(number, Hold::Paused(id)) {
+                host.pause();
+            }
+        }
+        HostFault::Suspend => {
+            if hold(number, Hold::Suspended(id)) {
+                host.suspend();
+            }
+        }
+        HostFault::PinCpu => {
+            must_run()?;
+            if hold(number, Hold::Pinned(id)) {
+                host.pin_cpu();
+            }
+        }
+        HostFault::ClockStep { by_ms } => {
+            with(|faults| faults.hold(number, Hold::Step(number, id), || Was::StepMs(*by_ms)));
+            host.step_wall_clock_ms(*by_ms);
+        }
+        HostFault::ClockDrift { ppm } => {
+            let before = sim::with(|sim| sim.host(id).clock.drift_ppb());
+            with(|faults| faults.hold(number, Hold::Drift(id), || Was::DriftPpb(before)));
+            host.set_clock_drift_ppb(ppm.saturating_mul(1_000));
+        }
+        HostFault::NicDown { nic } => {
+            let up = sim::with(|sim| sim.host(id).nics.iter().find(|n| n.name == *nic).map(|n| n.up));
+            let held = holds(&Hold::Nic(id, nic.clone()));
+            match up {
+                None => return Err(format!("it has no interface {nic}")),
+                Some(false) if !held => return Err(format!("its {nic} is down")),
+                Some(_) => {}
+            }
+            if hold(number, Hold::Nic(id, nic.clone())) {
+                host.set_nic_up(nic, false);
+            }
+        }
+        HostFault::Roam { to, ip } => {
+            let net = world.find_net(to).ok_or_else(|| format!("there is no network {to}"))?;
+            if !is_free(net, *ip, host) {
+                return Err(format!("{ip} is taken in {to}"));
+            }
+            let place = sim::with(|sim| {
+                let nic = sim.host(id).nics.first()?;
+                Some((nic.name.clone(), Net(nic.net), nic.addrs.clone()))
+            });
+            let (nic, was_in, addrs) = place.ok_or("it has no interface")?;
+            with(|faults| faults.hold(number, Hold::Place(id), || Was::Place(nic.clone(), was_in, addrs)));
+            host.attach(&nic, net, &[&ip.to_string()]);
+        }
+    }
+    Ok(())
+}
+
+/// Starts a host anew, as far as other faults let it.
+fn restart(host: Host) {
+    host.restart();
+    let id = host.id();
+    if holds(&Hold::Paused(id)) {
+        host.pause();
+    }
+    if holds(&Hold::Pinned(id)) {
+        host.pin_cpu();
+    }
+    if holds(&Hold::Suspended(id)) {
+        host.suspend();
+    }
+}
+
+/// Whether `who` may have `ip` in a network.
+fn is_free(net: Net, ip: IpAddr, who: impl Into<End>) -> bool {
+    let who = who.into();
+    sim::with(|sim| sim.net(net.id()).addrs.get(&ip).is_none_or(|owner| owner.end() == who))
+}
+
+fn on_box(number: usize, net: Net, fault: &BoxFault) -> Result<(), String> {
+    match fault {
+        BoxFault::Reboot => net.reboot(),
+        BoxFault::Off => {
+            if hold(number, Hold::Off(net.id())) {
+                net.set_power(false);
+            }
+        }
+        BoxFault::Renumber { ip } => {
+            let outside = net.outside().ok_or("it has no box")?;
+            if !is_free(outside, *ip, net) {
+                return Err(format!("{ip} is taken in {}", outside.name()));
+            }
+            let before = net.outer_addrs();
+            with(|faults| faults.hold(number, Hold::Outer(net.id()), || Was::Outer(before)));
+            set_outer(net, &[*ip]);
+        }
+    }
+    Ok(())
+}
+
+fn set_outer(net: Net, ips: &[IpAddr]) {
+    let ips: Vec<String> = ips.iter().map(IpAddr::to_string).collect();
+    net.set_outer_addrs(&ips.iter().map(String::as_str).collect::<Vec<_>>());
+}
+
+/// Ends a fault. When everything is `healing`, clocks stay as they are.
+fn end(world: World, number: usize, healing: bool) {
+    let Some(active) = with(|faults| faults.active.remove(&number)) else { return };
+    world.note(&format!("fault {} ends", number + 1));
+    for hold in active {
+        let Some(was) = with(|faults| faults.release(&hold)) else { continue };
+        undo(world, hold, was, healing);
+    }
+}
+
+fn undo(world: World, hold: Hold, was: Was, healing: bool) {
+    let host = |id: HostId| world.hosts()[id.0 as usize];
+    match (hold, was) {
+        (Hold::Effect(number), _) => {
+            sim::with(|sim| sim.fault(None, "links as before"));
+            with_effects(|effects| effects.end(number));
+        }
+        (Hold::Cut(a, b), _) => sim::with(|sim| {
+            sim.fault(None, &format!("mend {a:?} to {b:?}"));
+            let now_ns = sim.now_ns();
+            sim.links.mend(now_ns, a, b);
+        }),
+        (Hold::Down(id), _) => {
+            if host(id).is_running() {
+                // Armed, and never came to that operation.
+                sim::with(|sim| sim.host_mut(id).crash_at_disk_op = None);
+            } else {
+                restart(host(id));
+            }
+        }
+        (Hold::Paused(id), _) => host(id).resume(),
+        (Hold::Suspended(id), _) => host(id).wake(),
+        (Hold::Pinned(id), _) => host(id).unpin_cpu(),
+        (Hold::Step(_, id), Was::StepMs(by_ms)) if !healing => host(id).step_wall_clock_ms(-by_ms),
+        (Hold::Drift(id), Was::DriftPpb(ppb)) if !healing => host(id).set_clock_drift_ppb(ppb),
+        (Hold::Nic(id, nic), _) => host(id).set_nic_up(&nic, true),
+        (Hold::Place(id), Was::Place(nic, net, addrs)) => {
+            // Another may have moved in meanwhile.
+            let free: Vec<String> =
+                addrs.iter().filter(|ip| is_free(net, **ip, host(id))).map(IpAddr::to_string).collect();
+            host(id).attach(&nic, net, &free.iter().map(String::as_str).collect::<Vec<_>>());
+        }
+        (Hold::Off(id), _) => Net(id).set_power(true),
+        (Hold::Outer(id), Was::Outer(ips)) => {
+            let outside = Net(id).outside();
+            let free: Vec<IpAddr> =
+                ips.into_iter().filter(|ip| outside.is_none_or(|net| is_free(net, *ip, Net(id)))).collect();
+            set_outer(Net(id), &free);
+        }
+        (Hold::Step(..) | Hold::Drift(_) | Hold::Place(_) | Hold::Outer(_), _) => {}
+    }
+}

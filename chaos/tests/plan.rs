@@ -1,0 +1,247 @@
+//! Fault plans: their text, what they do to a world, and that nothing of it is left.
+#![cfg(madsim)]
+#![allow(clippy::disallowed_methods, reason = "tests of the world behind the door")]
+
+mod support;
+
+use chaos::plan::Plan;
+use chaos::scenario::{Held, Options, Purpose, Scenario, Trial, Verdict};
+use chaos::{FaultKind, LinkConfig, Rate, Targets};
+use proptest::prelude::*;
+use std::time::Duration;
+
+proptest! {
+    #[test]
+    fn a_plans_text_is_the_plan(plan in support::plan("[ -~äß]{0,12}", 12)) {
+        let text = plan.to_string();
+        let read: Plan = text.parse().unwrap_or_else(|error| panic!("{error} in\n{text}"));
+        prop_assert_eq!(&read, &plan, "{}", text);
+        prop_assert_eq!(read.to_string(), text);
+    }
+
+    #[test]
+    fn no_text_makes_the_reader_panic(text in "[ -~\n]{0,80}") {
+        let _ = text.parse::<Plan>();
+    }
+}
+
+#[test]
+fn a_person_may_write_a_plan() {
+    let text = "
+        # two faults, the later one first
+        3s     crash  \"hub 1\"  for=1.5s   # for a while
+        250ms  loss   box:home  way=out for=2s tcp=0 udp=30
+    ";
+    let plan: Plan = text.parse().unwrap();
+    assert_eq!(
+        plan.to_string(),
+        "250ms loss box:home udp=30 tcp=0 way=out for=2s\n3s crash \"hub 1\" for=1.5s\n"
+    );
+}
+
+#[test]
+fn a_line_that_is_wrong_is_told_with_what_was_expected() {
+    let error = |text: &str| text.parse::<Plan>().unwrap_err().to_string();
+    let cases = [
+        ("1s crash a\nsoon crash a", "line 2: expected a duration such as 250ms or 1.5s, found `soon`"),
+        ("1s", "line 1: expected a kind of fault, found the end of the line"),
+        ("1s explode a", "line 1: expected a kind of fault, found `explode`"),
+        ("1s crash", "line 1: expected the name of a host, found the end of the line"),
+        ("1s crash a b", "line 1: expected no further target, found `b`"),
+        ("1s loss a udp=30", "line 1: expected `tcp=`, found the end of the line"),
+        ("1s loss a udp=130 tcp=0", "line 1: expected 0 to 100 for `udp=`, found `130`"),
+        ("1s loss a udp=1 tcp=1 way=up", "line 1: expected `way=out` or `way=in`, found `up`"),
+        ("1s partition a b", "line 1: expected `/` and a second group, found the end of the line"),
+        ("1s restart a for=1s", "line 1: expected no `for=`: it is over at once, found `restart`"),
+        ("1s crash a speed=9", "line 1: expected no such parameter, found `speed=9`"),
+        ("1s crash \"a", "line 1: expected a closing quote, found `a`"),
+        ("1s clock-step a by=1us", "line 1: expected whole milliseconds, found `1us`"),
+        (
+            "99999999999999999999s crash a",
+            "line 1: expected a duration such as 250ms or 1.5s, found `99999999999999999999s`",
+        ),
+    ];
+    for (text, expected) in cases {
+        assert_eq!(error(text), expected);
+    }
+}
+
+const SPAN: Duration = Duration::from_secs(30);
+
+const TOY: Scenario = Scenario {
+    name: "toy",
+    about: "four hosts and a box, every kind of fault, everything is as before when healed",
+    purpose: Purpose::Proof,
+    knobs: &[],
+    faults: FaultKind::ALL,
+    marks: &[],
+    time_limit: Duration::from_secs(300),
+    body: |trial| Box::pin(toy(trial)),
+};
+
+/// A box that lets everything out and nothing in.
+struct Wall;
+
+impl chaos::Middlebox for Wall {
+    fn outbound(
+        &mut self,
+        _: &mut chaos::middlebox::Passage<'_>,
+        _: &mut chaos::middlebox::Packet,
+    ) -> chaos::middlebox::Verdict {
+        chaos::middlebox::Verdict::Pass
+    }
+
+    fn inbound(
+        &mut self,
+        _: &mut chaos::middlebox::Passage<'_>,
+        _: &mut chaos::middlebox::Packet,
+    ) -> chaos::middlebox::Verdict {
+        chaos::middlebox::Verdict::Refuse(chaos::middlebox::Refusal::NoMapping)
+    }
+
+    fn describe(&self) -> String {
+        "wall".to_owned()
+    }
+}
+
+/// Lets faults loose, heals halfway through, and compares the world with what it was.
+async fn toy(trial: Trial) -> Verdict {
+    let world = trial.world;
+    let home = world.internet().nat("home", &["203.0.113.1"], Wall);
+    let cell = world.internet().nat("cell", &["198.51.100.1"], Wall);
+    let names = ["a", "b", "c"];
+    let mut hosts: Vec<_> =
+        names.iter().enumerate().map(|(n, name)| world.host(name).addr(&format!("10.0.0.{n}"))).collect();
+    hosts.push(home.host("phone", "192.168.0.2"));
+    let hub = world.host("hub").addr("10.0.1.1");
+    for host in &hosts {
+        host.spawn(std::future::pending);
+    }
+    hub.spawn(std::future::pending);
+    let lossy = LinkConfig { udp_loss: Rate::percent(3), ..LinkConfig::default() };
+    world.set_link(hosts[0], hosts[1], lossy);
+    let all: Vec<_> = hosts.iter().copied().chain([hub]).collect();
+    let state = || {
+        let mut state = String::new();
+        for host in &all {
+            let net = host.net("eth0").map(|net| net.name());
+            state += &format!("{} {} {:?} {net:?}\n", host.name(), host.is_running(), host.addrs());
+            for other in &all {
+                state += &format!("{:?}\n", world.link(*host, *other));
+            }
+        }
+        format!("{state}{:?}", home.outer_addrs())
+    };
+    let before = state();
+    let targets = Targets {
+        hosts: hosts.clone(),
+        hubs: vec![hub],
+        nets: vec![home],
+        havens: vec![(cell, [10, 64, 0, 8].into())],
+        ..Targets::default()
+    };
+    trial.unleash(&targets, SPAN);
+    world.sleep(SPAN / 2).await;
+    let halfway = state();
+    trial.heal().await;
+    let after = state();
+    if before != after {
+        return Err(chaos::Broken::safety(
+            "healing leaves nothing behind",
+            format!("before:\n{before}\nafter:\n{after}"),
+        ));
+    }
+    world.sleep(SPAN).await;
+    assert_eq!(state(), after, "a healed plan goes on");
+    let disturbed = if halfway == before { "undisturbed" } else { "disturbed" };
+    Ok(Held { state: disturbed.to_owned(), notes: trial.plan().to_string() })
+}
+
+#[test]
+fn a_healed_world_is_as_it_was() {
+    let mut disturbed = 0;
+    for seed in 0..60 {
+        let report = TOY.run(&Options::seed(seed));
+        let held = report.verdict.unwrap_or_else(|broken| panic!("seed {seed}: {broken}"));
+        disturbed += usize::from(held.state == "disturbed");
+        let unleashed = report.plan.unwrap();
+        assert_eq!(unleashed.plan.to_string(), held.notes);
+        assert!(unleashed.drawn.is_some());
+    }
+    assert!(disturbed > 40, "{disturbed}");
+}
+
+#[test]
+fn a_drawn_plan_that_is_given_back_makes_the_same_run() {
+    for seed in 0..10 {
+        let drawn = TOY.run(&Options::seed(seed));
+        assert!(drawn.verdict.is_ok(), "{:?}", drawn.verdict);
+        let plan = drawn.plan.clone().unwrap().plan.to_string().parse().unwrap();
+        let given = TOY.run(&Options { plan: Some(plan), ..Options::seed(seed) });
+        assert_eq!(given.digest, drawn.digest, "seed {seed}");
+        assert_eq!(given.plan.unwrap().drawn, None);
+    }
+}
+
+#[test]
+fn every_kind_is_drawn_and_a_kind_does_not_move_the_others() {
+    let mut seen = std::collections::BTreeSet::new();
+    for seed in 0..40 {
+        let all = TOY.run(&Options::seed(seed)).plan.unwrap().plan;
+        seen.extend(all.faults().iter().map(|planned| planned.fault.kind()));
+        let without: &'static [FaultKind] =
+            FaultKind::ALL.iter().copied().filter(|kind| *kind != FaultKind::Loss).collect::<Vec<_>>().leak();
+        let fewer = Scenario { faults: without, ..TOY }.run(&Options::seed(seed)).plan.unwrap().plan;
+        let kept = all.faults().iter().filter(|planned| planned.fault.kind() != FaultKind::Loss).cloned();
+        assert_eq!(fewer, Plan::new(kept.collect()), "seed {seed}");
+        let over = |planned: &chaos::plan::Planned| planned.at + planned.lasts.unwrap_or_default();
+        assert!(all.faults().iter().all(|planned| over(planned) <= SPAN));
+    }
+    assert_eq!(seen.len(), FaultKind::ALL.len(), "{seen:?}");
+}
+
+#[test]
+fn a_fault_without_a_target_is_skipped_and_told() {
+    let plan = "1s crash nobody\n2s box-off internet\n3s roam a to=home ip=192.168.0.2\n".parse().unwrap();
+    let report = TOY.run(&Options { plan: Some(plan), ..Options::seed(1) });
+    let skipped = report.plan.unwrap().skipped;
+    assert_eq!(
+        skipped,
+        [
+            "fault 1 (1s crash nobody) was skipped: there is no host nobody",
+            "fault 2 (2s box-off internet) was skipped: there is no network internet behind a box",
+            "fault 3 (3s roam a to=home ip=192.168.0.2) was skipped: 192.168.0.2 is taken in home",
+        ]
+    );
+}
+
+/// A world of one host and what a plan does to it, sampled every 100 ms: `.` runs, `x` doesn't.
+fn lifeline(plan: &str) -> String {
+    const WATCH: Scenario = Scenario {
+        name: "watch",
+        body: |trial| {
+            Box::pin(async move {
+                let host = trial.world.host("a").addr("10.0.0.1");
+                host.spawn(std::future::pending);
+                trial.unleash(&Targets::default(), SPAN);
+                let mut state = String::new();
+                for _ in 0..12 {
+                    trial.world.sleep(Duration::from_millis(100)).await;
+                    state.push(if host.is_running() { '.' } else { 'x' });
+                }
+                Ok(Held { state, notes: String::new() })
+            })
+        },
+        ..TOY
+    };
+    WATCH.run(&Options { plan: Some(plan.parse().unwrap()), ..Options::seed(1) }).verdict.unwrap().state
+}
+
+#[test]
+fn a_host_is_up_again_when_the_last_fault_that_keeps_it_down_is_over() {
+    assert_eq!(lifeline("150ms crash a for=300ms"), ".xxx........");
+    assert_eq!(lifeline("150ms crash a for=300ms\n250ms power-loss a for=500ms"), ".xxxxxx.....");
+    assert_eq!(lifeline("150ms crash a for=600ms\n250ms crash a for=100ms"), ".xxxxxx.....");
+    assert_eq!(lifeline("150ms crash a"), ".xxxxxxxxxxx");
+    assert_eq!(lifeline("150ms disk-crash a op=1 for=300ms"), "............");
+}

@@ -1,0 +1,113 @@
+//! What several tests share: plans of every shape.
+
+use chaos::plan::{BoxFault, Effect, Fault, HostFault, Plan, Planned, Spot, Way};
+use proptest::prelude::*;
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// Durations of every grain.
+fn duration() -> impl Strategy<Value = Duration> {
+    let most = 1_000_000_000_000u64;
+    (0..=most, prop::sample::select(vec![1u64, 1_000, 1_000_000, 1_000_000_000]))
+        .prop_map(|(ns, grain)| Duration::from_nanos(ns / grain * grain))
+}
+
+fn ip() -> impl Strategy<Value = IpAddr> {
+    prop_oneof![any::<[u8; 4]>().prop_map(IpAddr::from), any::<[u8; 16]>().prop_map(IpAddr::from)]
+}
+
+fn effect() -> impl Strategy<Value = Effect> {
+    let percent = 0..=100u32;
+    prop_oneof![
+        (percent.clone(), percent.clone())
+            .prop_map(|(udp_percent, tcp_percent)| Effect::Loss { udp_percent, tcp_percent }),
+        (percent.clone(), percent.clone(), percent.clone()).prop_map(
+            |(begin_percent, end_percent, loss_percent)| Effect::Burst {
+                begin_percent,
+                end_percent,
+                loss_percent
+            }
+        ),
+        (duration(), duration()).prop_map(|(add, jitter)| Effect::Latency { add, jitter }),
+        percent.clone().prop_map(|percent| Effect::Duplicate { percent }),
+        (percent.clone(), duration()).prop_map(|(percent, by)| Effect::Reorder { percent, by }),
+        percent.clone().prop_map(|percent| Effect::Corrupt { percent }),
+        percent.prop_map(|percent| Effect::Truncate { percent }),
+        (any::<u64>(), any::<u64>())
+            .prop_map(|(bytes_per_second, queue_bytes)| Effect::Bandwidth { bytes_per_second, queue_bytes }),
+        any::<usize>().prop_map(|bytes| Effect::Mtu { bytes }),
+    ]
+}
+
+fn host_fault(name: impl Strategy<Value = String> + Clone + 'static) -> impl Strategy<Value = HostFault> {
+    prop_oneof![
+        Just(HostFault::Crash),
+        Just(HostFault::PowerLoss),
+        (1..=u64::MAX).prop_map(|op| HostFault::DiskCrash { op }),
+        Just(HostFault::Restart),
+        Just(HostFault::Pause),
+        Just(HostFault::Suspend),
+        Just(HostFault::PinCpu),
+        (-1_000_000_000i64..1_000_000_000).prop_map(|by_ms| HostFault::ClockStep { by_ms }),
+        any::<i64>().prop_map(|ppm| HostFault::ClockDrift { ppm }),
+        name.clone().prop_map(|nic| HostFault::NicDown { nic }),
+        (name, ip()).prop_map(|(to, ip)| HostFault::Roam { to, ip }),
+        Just(HostFault::HubKill),
+        Just(HostFault::HubRestart),
+        Just(HostFault::HubStall),
+    ]
+}
+
+/// Any fault on these names.
+pub(crate) fn fault(name: impl Strategy<Value = String> + Clone + 'static) -> impl Strategy<Value = Fault> {
+    let spot = prop_oneof![
+        Just(Spot::Everywhere),
+        name.clone().prop_map(Spot::Host),
+        name.clone().prop_map(Spot::Box),
+    ];
+    let way = prop::sample::select(vec![Way::Both, Way::Out, Way::In]);
+    let group = prop::collection::vec(name.clone(), 1..4);
+    let box_fault = prop_oneof![
+        Just(BoxFault::Reboot),
+        Just(BoxFault::Off),
+        ip().prop_map(|ip| BoxFault::Renumber { ip }),
+    ];
+    prop_oneof![
+        (spot, way, effect()).prop_map(|(on, way, effect)| Fault::Link { on, way, effect }),
+        (group.clone(), group, any::<bool>()).prop_map(|(left, right, one_way)| Fault::Partition {
+            left,
+            right,
+            one_way
+        }),
+        (name.clone(), host_fault(name.clone())).prop_map(|(host, fault)| Fault::Host { host, fault }),
+        (name, box_fault).prop_map(|(net, fault)| Fault::Box { net, fault }),
+    ]
+}
+
+/// Plans of up to `most` faults on these names that are over within `span`.
+#[allow(dead_code, reason = "each test uses what it needs of this module")]
+pub(crate) fn short_plan(
+    name: impl Strategy<Value = String> + Clone + 'static,
+    most: usize,
+    span: Duration,
+) -> impl Strategy<Value = Plan> {
+    let ms = 0..span.as_millis() as u64;
+    let planned = (ms.clone(), fault(name), ms).prop_map(|(at, fault, lasts)| {
+        let lasts = Some(Duration::from_millis(lasts)).filter(|_| !fault.kind().is_momentary());
+        Planned { at: Duration::from_millis(at), fault, lasts }
+    });
+    prop::collection::vec(planned, 0..=most).prop_map(Plan::new)
+}
+
+/// Plans of up to `most` faults on these names, at any moment.
+#[allow(dead_code, reason = "each test uses what it needs of this module")]
+pub(crate) fn plan(
+    name: impl Strategy<Value = String> + Clone + 'static,
+    most: usize,
+) -> impl Strategy<Value = Plan> {
+    let planned = (duration(), fault(name), prop::option::of(duration())).prop_map(|(at, fault, lasts)| {
+        let lasts = lasts.filter(|_| !fault.kind().is_momentary());
+        Planned { at, fault, lasts }
+    });
+    prop::collection::vec(planned, 0..=most).prop_map(Plan::new)
+}

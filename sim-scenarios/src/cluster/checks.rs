@@ -1,0 +1,392 @@
+//! What is held against every node in every scenario, whatever else the scenario proves.
+//!
+//! | property | seen through |
+//! | --- | --- |
+//! | an incarnation never goes back in a node's view | its events |
+//! | who is dead or has left comes back only with a higher incarnation | its events |
+//! | a node runs no more handlers of a kind at once than the kind allows | its events |
+//! | a handle resolves once | the scenario's task handles |
+//! | a result is recorded once | the node's counters |
+//! | no queue is longer than its bound | the node's gauges |
+//! | an owner set has no duplicates | rings made of the node's members |
+//!
+//! A check costs a look into a small table. The first that fails ends the run.
+//!
+//! Two things look like a resurrection and are none. A node that was cut off takes back what it concluded alone
+//! (see `nurl::membership::isolation`), so its own verdicts from then on are excused. And who left is forgotten
+//! after a while, and may then be met as somebody new.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use chaos::property::{Broken, fail};
+use chaos::sometimes;
+use nurl::PublicKey;
+use nurl::compute::job::options::{MAX_EXECUTIONS, MAX_RECORD_BYTES, MAX_RECORDS, MAX_SUBMISSIONS};
+use nurl::compute::job::{Config as JobConfig, KindLimits, TaskId};
+use nurl::membership::{Config as DetectorConfig, Roles, State};
+use nurl::node::{MemberInfo, Node, NodeEvent, StateStats};
+use nurl::ring::{MAX_TENURES, Ring, RingMember};
+use nurl::rt::time;
+use nurl::state::replicator::MAX_PENDING;
+
+/// How often a node is asked what can't be heard.
+const SAMPLE: Duration = Duration::from_secs(10);
+
+/// Keys whose owner sets are looked at in each sample.
+const SAMPLED_KEYS: u8 = 4;
+
+/// Owners of a key, as everywhere.
+const REPLICAS: usize = 3;
+
+/// What the checks remember.
+#[derive(Debug, Default)]
+pub struct Checks {
+    nodes: BTreeMap<String, Observer>,
+    ended: BTreeSet<(String, TaskId)>,
+}
+
+/// One node, in its present process.
+#[derive(Debug, Default)]
+struct Observer {
+    boot: u32,
+    isolated: bool,
+    views: BTreeMap<PublicKey, Seen>,
+    running: BTreeMap<String, usize>,
+}
+
+/// What a node says of another.
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    state: State,
+    incarnation: u64,
+    at: Duration,
+    /// Said in isolation, or before one: it may be taken back.
+    excused: bool,
+}
+
+impl Checks {
+    /// An event of the node `by`, whose host has had `boot` processes, at the world's time `at`.
+    ///
+    /// # Errors
+    /// The property that it breaks.
+    pub fn event(&mut self, at: Duration, by: &str, boot: u32, event: &NodeEvent) -> Result<(), Broken> {
+        let node = self.nodes.entry(by.to_owned()).or_default();
+        if boot < node.boot {
+            return Ok(());
+        }
+        if boot > node.boot {
+            *node = Observer { boot, ..Observer::default() };
+        }
+        match event {
+            NodeEvent::Member { peer, state, incarnation } => {
+                let now = Seen { state: *state, incarnation: *incarnation, at, excused: node.isolated };
+                node.member(by, *peer, now)
+            }
+            NodeEvent::Isolated(isolated) => {
+                node.isolated = *isolated;
+                if *isolated {
+                    node.views.values_mut().for_each(|seen| seen.excused = true);
+                }
+                Ok(())
+            }
+            NodeEvent::JobStarted { kind, .. } => node.started(by, kind),
+            NodeEvent::JobFinished { kind, .. } => {
+                if let Some(running) = node.running.get_mut(kind) {
+                    *running = running.saturating_sub(1);
+                }
+                Ok(())
+            }
+            NodeEvent::Lagged(lost) => {
+                Err(Broken::safety("the checks hear every event", format!("{by} dropped {lost}")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// How many handlers run at a node now.
+    pub fn running(&self, by: &str) -> usize {
+        self.nodes.get(by).map_or(0, |node| node.running.values().sum())
+    }
+
+    /// A task's handle at the node `by` has resolved.
+    ///
+    /// # Errors
+    /// If it had before.
+    pub fn ended(&mut self, by: &str, task: TaskId) -> Result<(), Broken> {
+        if self.ended.insert((by.to_owned(), task)) {
+            return Ok(());
+        }
+        Err(Broken::safety("a handle resolves once", format!("{by} was told the end of {task:?} again")))
+    }
+}
+
+impl Observer {
+    fn member(&mut self, by: &str, peer: PublicKey, now: Seen) -> Result<(), Broken> {
+        let forget = DetectorConfig::default().left_reclaim;
+        let before = self.views.get(&peer).copied();
+        // Whom it may have forgotten since, it meets as somebody new.
+        let before =
+            before.filter(|seen| seen.state != State::Left || now.at.saturating_sub(seen.at) < forget);
+        if let Some(before) = before {
+            if now.incarnation < before.incarnation {
+                return Err(Broken::safety(
+                    "an incarnation never goes back in a node's view",
+                    format!("{by} saw {peer:?} at {}, now at {}", before.incarnation, now.incarnation),
+                ));
+            }
+            let risen = !before.state.is_live() && now.state.is_live();
+            let excused = before.excused && before.state == State::Dead;
+            if risen && now.incarnation == before.incarnation && !excused {
+                return Err(Broken::safety(
+                    "who is dead or has left comes back only with a higher incarnation",
+                    format!(
+                        "{by} held {peer:?} {} at {}, and now {} at the same",
+                        before.state.as_str(),
+                        before.incarnation,
+                        now.state.as_str()
+                    ),
+                ));
+            }
+            let refuted = before.state == State::Suspect && now.incarnation > before.incarnation;
+            sometimes!(refuted && now.state == State::Alive, "a suspect refutes");
+            sometimes!(risen, "who was held dead is alive again");
+        }
+        self.views.insert(peer, now);
+        Ok(())
+    }
+
+    fn started(&mut self, by: &str, kind: &str) -> Result<(), Broken> {
+        let limit = KindLimits::default().concurrency;
+        let running = self.running.entry(kind.to_owned()).or_default();
+        *running += 1;
+        if *running > limit {
+            return Err(Broken::safety(
+                "a node runs no more handlers of a kind at once than the kind allows",
+                format!("{by} runs {running} of {kind}, the limit is {limit}"),
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Looks at what a node says of its tables and counters.
+///
+/// # Errors
+/// The property that they break.
+pub fn stats(by: &str, stats: &StateStats) -> Result<(), Broken> {
+    let (jobs, now) = (&stats.jobs, &stats.jobs_now);
+    let ends = jobs.results + jobs.errors;
+    if ends + now.open as u64 != jobs.submitted {
+        return Err(Broken::safety(
+            "a result is recorded once",
+            format!("{by} took {} tasks, {} are open, and it counts {ends} ends", jobs.submitted, now.open),
+        ));
+    }
+    let bounds = [
+        ("open tasks", now.open, MAX_SUBMISSIONS),
+        ("executions", now.executing, MAX_EXECUTIONS),
+        ("running handlers", now.running, JobConfig::default().concurrency),
+        ("outcomes", now.records, MAX_RECORDS),
+        ("bytes of outcomes", now.record_bytes, MAX_RECORD_BYTES),
+        ("tenures", now.tenures, MAX_TENURES),
+        ("unacknowledged writes", stats.unacknowledged, MAX_PENDING),
+    ];
+    for (what, count, bound) in bounds {
+        if count > bound {
+            return Err(Broken::safety(
+                "no queue is longer than its bound",
+                format!("{by} has {count} {what}, the bound is {bound}"),
+            ));
+        }
+    }
+    sometimes!(jobs.forwarded > 0, "a job was forwarded");
+    sometimes!(jobs.duplicate_runs > 0, "a job ran twice and was recorded once");
+    sometimes!(jobs.recalled > 0, "an owner gave an outcome instead of a second run");
+    Ok(())
+}
+
+/// Looks at the owner sets that follow from a node's members.
+///
+/// # Errors
+/// The property that they break.
+pub fn owners(by: &str, local: PublicKey, members: &[MemberInfo]) -> Result<(), Broken> {
+    let placed = |member: &MemberInfo| RingMember {
+        key: member.key,
+        weight: member.weight,
+        zone: member.zone.clone(),
+        kinds: member.kinds.clone(),
+        live: member.state.is_live(),
+        placed: member.roles.contains(Roles::WORKER) && member.state != State::Left,
+    };
+    let me = RingMember {
+        key: local,
+        weight: 1,
+        zone: String::new(),
+        kinds: Vec::new(),
+        live: true,
+        placed: true,
+    };
+    let ring = Ring::new(members.iter().map(placed).chain([me]));
+    for key in 0..SAMPLED_KEYS {
+        distinct(by, &ring.owners(&[key], REPLICAS))?;
+    }
+    Ok(())
+}
+
+fn distinct(by: &str, owners: &[PublicKey]) -> Result<(), Broken> {
+    let set: BTreeSet<_> = owners.iter().collect();
+    if set.len() == owners.len() {
+        return Ok(());
+    }
+    Err(Broken::safety("an owner set has no duplicates", format!("{by} has the owners {owners:?}")))
+}
+
+/// Asks a node what can't be heard.
+///
+/// # Errors
+/// The property that its answers break.
+pub async fn look(by: &str, node: &Node) -> Result<(), Broken> {
+    // A node that shuts down while it is asked breaks nothing.
+    let (Ok(members), Ok(counted)) = (node.members().await, node.state_stats().await) else { return Ok(()) };
+    owners(by, node.key(), &members)?;
+    stats(by, &counted)
+}
+
+/// Looks at a node now and then, until its process ends.
+pub(super) async fn sample(by: String, node: Node) {
+    loop {
+        time::sleep(SAMPLE).await;
+        if let Err(broken) = look(&by, &node).await {
+            fail(broken);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(n: u8) -> PublicKey {
+        PublicKey::from_bytes([n; 32])
+    }
+
+    fn says(checks: &mut Checks, state: State, incarnation: u64) -> Result<(), Broken> {
+        let event = NodeEvent::Member { peer: key(1), state, incarnation };
+        checks.event(Duration::from_secs(1), "a", 1, &event)
+    }
+
+    fn property(found: Result<(), Broken>) -> String {
+        found.expect_err("the check goes red").property
+    }
+
+    #[test]
+    fn an_incarnation_that_goes_back_is_seen() {
+        let mut checks = Checks::default();
+        says(&mut checks, State::Alive, 4).unwrap();
+        assert!(property(says(&mut checks, State::Alive, 3)).starts_with("an incarnation never goes back"));
+    }
+
+    #[test]
+    fn another_process_of_the_observer_begins_anew() {
+        let mut checks = Checks::default();
+        says(&mut checks, State::Alive, 4).unwrap();
+        let event = NodeEvent::Member { peer: key(1), state: State::Alive, incarnation: 0 };
+        checks.event(Duration::from_secs(2), "a", 2, &event).unwrap();
+        // What the old process still had to say counts no more.
+        says(&mut checks, State::Alive, 9).unwrap();
+        checks.event(Duration::from_secs(2), "a", 2, &event).unwrap();
+    }
+
+    #[test]
+    fn a_resurrection_is_seen() {
+        for gone in [State::Dead, State::Left] {
+            let mut checks = Checks::default();
+            says(&mut checks, gone, 4).unwrap();
+            assert!(property(says(&mut checks, State::Alive, 4)).starts_with("who is dead or has left"));
+            says(&mut checks, State::Alive, 5).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_verdict_of_isolation_may_be_taken_back_a_goodbye_may_not() {
+        let mut checks = Checks::default();
+        let isolated = |checks: &mut Checks, is| {
+            checks.event(Duration::from_secs(1), "a", 1, &NodeEvent::Isolated(is)).unwrap();
+        };
+        says(&mut checks, State::Dead, 4).unwrap();
+        isolated(&mut checks, true);
+        isolated(&mut checks, false);
+        says(&mut checks, State::Alive, 4).unwrap();
+        says(&mut checks, State::Dead, 4).unwrap();
+        assert!(says(&mut checks, State::Alive, 4).is_err(), "the next verdict is no longer excused");
+        says(&mut checks, State::Left, 5).unwrap();
+        isolated(&mut checks, true);
+        assert!(says(&mut checks, State::Alive, 5).is_err());
+    }
+
+    #[test]
+    fn who_left_long_ago_may_be_met_anew() {
+        let mut checks = Checks::default();
+        says(&mut checks, State::Left, 4).unwrap();
+        let event = NodeEvent::Member { peer: key(1), state: State::Alive, incarnation: 1 };
+        let later = DetectorConfig::default().left_reclaim + Duration::from_secs(1);
+        checks.event(later, "a", 1, &event).unwrap();
+    }
+
+    #[test]
+    fn too_many_handlers_of_a_kind_are_seen() {
+        let mut checks = Checks::default();
+        let (task, kind) = (TaskId::from_bytes([0; 16]), "k".to_owned());
+        let started = NodeEvent::JobStarted { task, kind: kind.clone() };
+        let finished = NodeEvent::JobFinished { task, kind, error: None };
+        for _ in 0..KindLimits::default().concurrency {
+            checks.event(Duration::ZERO, "a", 1, &started).unwrap();
+        }
+        checks.event(Duration::ZERO, "a", 1, &finished).unwrap();
+        checks.event(Duration::ZERO, "a", 1, &started).unwrap();
+        let one_more = checks.event(Duration::ZERO, "a", 1, &started);
+        assert!(property(one_more).starts_with("a node runs no more handlers"));
+    }
+
+    #[test]
+    fn lost_events_are_no_silence() {
+        let mut checks = Checks::default();
+        assert!(checks.event(Duration::ZERO, "a", 1, &NodeEvent::Lagged(3)).is_err());
+    }
+
+    #[test]
+    fn a_handle_that_resolves_twice_is_seen() {
+        let mut checks = Checks::default();
+        let task = TaskId::from_bytes([7; 16]);
+        checks.ended("a", task).unwrap();
+        checks.ended("b", task).unwrap();
+        assert_eq!(property(checks.ended("a", task)), "a handle resolves once");
+    }
+
+    #[test]
+    fn a_second_record_of_a_result_and_an_end_that_is_missing_are_seen() {
+        let mut counted = StateStats::default();
+        (counted.jobs.submitted, counted.jobs.results, counted.jobs_now.open) = (3, 2, 1);
+        stats("a", &counted).unwrap();
+        counted.jobs.results = 3;
+        assert_eq!(property(stats("a", &counted)), "a result is recorded once");
+        counted.jobs.results = 1;
+        assert_eq!(property(stats("a", &counted)), "a result is recorded once");
+    }
+
+    #[test]
+    fn a_queue_past_its_bound_is_seen() {
+        let over = StateStats { unacknowledged: MAX_PENDING + 1, ..StateStats::default() };
+        assert_eq!(property(stats("a", &over)), "no queue is longer than its bound");
+        let mut over = StateStats::default();
+        over.jobs_now.running = JobConfig::default().concurrency + 1;
+        assert_eq!(property(stats("a", &over)), "no queue is longer than its bound");
+    }
+
+    #[test]
+    fn an_owner_twice_is_seen() {
+        distinct("a", &[key(1), key(2), key(3)]).unwrap();
+        assert_eq!(property(distinct("a", &[key(1), key(2), key(1)])), "an owner set has no duplicates");
+    }
+}

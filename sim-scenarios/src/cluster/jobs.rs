@@ -1,0 +1,89 @@
+//! Jobs that a scenario submits, and what is asked of every one of them.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use chaos::property::Broken;
+use nurl::compute::job::{JobError, SubmitOptions};
+use nurl::node::Task;
+use nurl::rt::time;
+
+use super::{Cluster, Peer, secret};
+
+/// How long a job may take before its submitter gives it up.
+const LIFE: Duration = Duration::from_secs(180);
+
+/// Jobs under way. Each is named by its payload, which is its key and what its handler gives back.
+pub struct Jobs<'a> {
+    cluster: &'a Cluster,
+    open: Vec<(String, String, Task)>,
+}
+
+impl<'a> Jobs<'a> {
+    /// None yet.
+    pub fn new(cluster: &'a Cluster) -> Jobs<'a> {
+        Jobs { cluster, open: Vec::new() }
+    }
+
+    /// Submits the job `name` of `kind` at a node.
+    ///
+    /// # Errors
+    /// When the node doesn't take it.
+    pub async fn submit(&mut self, from: &Peer, kind: &str, name: &str) -> Result<(), Broken> {
+        let node = from.node(&self.cluster.world).await;
+        let options = SubmitOptions { life: LIFE, ..SubmitOptions::default() };
+        match node.submit(kind, name.as_bytes(), secret(name), options).await {
+            Ok(task) => self.open.push((from.name.clone(), name.to_owned(), task)),
+            Err(error) => {
+                return Err(Broken::safety("a node takes a job", format!("{} refused: {error}", from.name)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for all of them: each handle resolves once, with the right result, within `limit` from now.
+    ///
+    /// # Errors
+    /// The property that broke.
+    pub async fn settle(&mut self, limit: Duration) -> Result<usize, Broken> {
+        let count = self.open.len();
+        for (name, outcome) in self.outcomes(limit).await? {
+            match outcome {
+                Ok(result) if result == secret(&name) => {}
+                other => {
+                    let seen = format!("{name} came back as {other:?}");
+                    return Err(Broken::safety("a job's result is its handler's", seen));
+                }
+            }
+        }
+        Ok(count)
+    }
+
+    /// Waits for all of them, whatever comes of them, within `limit` from now.
+    ///
+    /// # Errors
+    /// When one's handle isn't resolved by then.
+    pub async fn outcomes(
+        &mut self,
+        limit: Duration,
+    ) -> Result<Vec<(String, Result<Bytes, JobError>)>, Broken> {
+        let until = self.cluster.world.elapsed() + limit;
+        let mut ends = Vec::new();
+        let mut late = Vec::new();
+        for (by, name, task) in self.open.drain(..) {
+            let left = until.saturating_sub(self.cluster.world.elapsed());
+            // A handle that has resolved is read at once, also when no time is left.
+            match time::timeout(left.max(Duration::from_millis(1)), self.cluster.witness.outcome(&by, task))
+                .await
+            {
+                Ok(outcome) => ends.push((name, outcome)),
+                Err(_) => late.push(name),
+            }
+        }
+        if late.is_empty() {
+            return Ok(ends);
+        }
+        let seen = format!("after {limit:?} no end of {}", late.join(", "));
+        Err(Broken::liveness("every job's handle resolves in time", seen))
+    }
+}

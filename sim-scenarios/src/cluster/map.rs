@@ -1,0 +1,215 @@
+//! Who is where: the hubs and the nodes of a mesh, on the internet or behind boxes.
+//!
+//! ```no_run
+//! # use chaos::{middlebox::Middlebox, world::World};
+//! # use sim_scenarios::cluster::{Map, Place, home};
+//! # fn map(world: World, box_of_a_home: impl Middlebox) {
+//! let family = home(world, world.internet(), "family", box_of_a_home);
+//! let cluster = Map::new(world).hub("hub").nodes(2, Place::Open).node("phone", Place::In(family)).start();
+//! # }
+//! ```
+//!
+//! Addresses are given out in order: hubs in 192.0.2.0/24, open nodes in 198.18.0.0/15, boxes in 203.0.113.0/24 (in
+//! 100.64.0.0/16 behind another box), and within every home 192.168.1.10 and up, so that homes share addresses.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use chaos::middlebox::Middlebox;
+use chaos::net::Net;
+use chaos::plan::Targets;
+use chaos::world::World;
+use nurl::SecretKey;
+use nurl::mesh::{Hub, Ticket};
+use nurl::net::hub::HubLimits;
+use nurl::node::{Builder, Role};
+use nurl::rt::Rng;
+
+use super::payload::{MARKER, SEALED};
+use super::peer::{Build, NIC, Setup};
+use super::{Cluster, Peer, Witness};
+use crate::models::relay::{HUB_PORT, Relay};
+
+/// Where a node is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// On the internet, with an address of its own.
+    Open,
+    /// In this network, behind whatever box is there.
+    In(Net),
+}
+
+/// A network behind a box, as a home, an office or a carrier has it; its one address outside is the next one free.
+pub fn home(world: World, outside: Net, name: &str, middlebox: impl Middlebox) -> Net {
+    let number = world.nets().len();
+    let outer = match outside.outside() {
+        None => format!("203.0.113.{number}"),
+        Some(_) => format!("100.64.0.{number}"),
+    };
+    outside.nat(name, &[&outer], middlebox)
+}
+
+/// A cluster to be.
+pub struct Map {
+    world: World,
+    hubs: Vec<(String, HubLimits)>,
+    nodes: Vec<(String, Place, Role)>,
+    build: Build,
+}
+
+impl Map {
+    /// Nobody yet.
+    pub fn new(world: World) -> Map {
+        Map { world, hubs: Vec::new(), nodes: Vec::new(), build: Arc::new(|builder, _| builder) }
+    }
+
+    /// A hub on the internet, with the default limits.
+    #[must_use]
+    pub fn hub(self, name: &str) -> Map {
+        self.hub_with(name, HubLimits::default())
+    }
+
+    /// A hub on the internet.
+    #[must_use]
+    pub fn hub_with(mut self, name: &str, limits: HubLimits) -> Map {
+        self.hubs.push((name.to_owned(), limits));
+        self
+    }
+
+    /// A worker.
+    #[must_use]
+    pub fn node(self, name: &str, place: Place) -> Map {
+        self.role(name, place, Role::Worker)
+    }
+
+    /// A node that only looks on and sends: nobody probes it, nobody gossips about it.
+    #[must_use]
+    pub fn client(self, name: &str, place: Place) -> Map {
+        self.role(name, place, Role::Observer)
+    }
+
+    /// A node in this role.
+    #[must_use]
+    pub fn role(mut self, name: &str, place: Place, role: Role) -> Map {
+        self.nodes.push((name.to_owned(), place, role));
+        self
+    }
+
+    /// So many nodes in one place, named by their numbers.
+    #[must_use]
+    pub fn nodes(mut self, count: usize, place: Place) -> Map {
+        for _ in 0..count {
+            let name = format!("node {}", self.nodes.len());
+            self = self.node(&name, place);
+        }
+        self
+    }
+
+    /// How each node is built, at its start and at each restart, beyond its key, role and the handler "slow".
+    #[must_use]
+    pub fn build(mut self, build: impl Fn(Builder, &Setup) -> Builder + Send + Sync + 'static) -> Map {
+        self.build = Arc::new(build);
+        self
+    }
+
+    /// Makes hosts and keys, and starts everybody.
+    ///
+    /// # Panics
+    /// If there is no hub, or a name is taken.
+    pub fn start(self) -> Cluster {
+        let Map { world, hubs, nodes, build } = self;
+        let mut rng = world.rng("cluster keys");
+        let keys: Vec<_> = hubs.iter().map(|_| SecretKey::generate(&mut rng)).collect();
+        let mut named = hubs
+            .iter()
+            .zip(&keys)
+            .map(|((name, _), key)| Hub { key: key.public(), addr: format!("{name}:{HUB_PORT}") });
+        let mut ticket = Ticket::generate(named.next().expect("a mesh has a hub"), &mut rng);
+        ticket.hubs.extend(named);
+        world.forbid_bytes(SEALED, MARKER);
+
+        let namespace = ticket.mesh.namespace();
+        let start_hub = |(number, ((name, limits), key)): (usize, ((String, HubLimits), SecretKey))| {
+            let host = world.host(&name).addr(&format!("192.0.2.{}", number + 1));
+            Relay::start(world, host, key, namespace, limits)
+        };
+        let hubs = hubs.into_iter().zip(keys).enumerate().map(start_hub).collect();
+        let ground = Ground { rng, build, residents: BTreeMap::new() };
+        let mut cluster =
+            Cluster { world, ticket, hubs, peers: Vec::new(), witness: Witness::default(), ground };
+        for (name, place, role) in nodes {
+            cluster.add(&name, place, role);
+        }
+        cluster
+    }
+}
+
+/// What further nodes are made of.
+pub(super) struct Ground {
+    rng: Rng,
+    build: Build,
+    /// Nodes that every network has had, by network; `None` is the internet.
+    residents: BTreeMap<Option<Net>, usize>,
+}
+
+impl Cluster {
+    /// A further node, started now. Its number is the next one.
+    ///
+    /// # Panics
+    /// If the name is taken.
+    pub fn add(&mut self, name: &str, place: Place, role: Role) -> Peer {
+        let host = self.world.host(name);
+        let (net, ip) = self.ground.address(self.world, place);
+        host.attach(NIC, net, &[&ip]);
+        let (name, number) = (name.to_owned(), self.peers.len());
+        let setup = Setup { name, number, role, host, world: self.world, witness: self.witness.clone() };
+        let key = SecretKey::generate(&mut self.ground.rng);
+        let peer = Peer::start(&setup, &key, &self.ticket, &self.ground.build);
+        self.peers.push(peer.clone());
+        peer
+    }
+
+    /// Moves a node's host elsewhere, with an address that it had nowhere before: its old connections hang.
+    pub fn roam(&mut self, peer: &Peer, place: Place) {
+        let (net, mut ip) = self.ground.address(self.world, place);
+        while peer.host.addrs().iter().any(|old| old.to_string() == ip) {
+            (_, ip) = self.ground.address(self.world, place);
+        }
+        peer.host.attach(NIC, net, &[&ip]);
+    }
+}
+
+impl Cluster {
+    /// What a fault plan may hit: every node, every hub, every box; nodes may roam into every home and onto the
+    /// internet. A scenario spares whom it needs.
+    pub fn targets(&self) -> Targets {
+        let nets: Vec<_> = self.world.nets().into_iter().filter(|net| net.outside().is_some()).collect();
+        let homes = nets.iter().map(|net| (*net, Ipv4Addr::new(192, 168, 1, 150)));
+        let internet = (self.world.internet(), Ipv4Addr::new(198, 19, 0, 1));
+        Targets {
+            hosts: self.peers.iter().map(|peer| peer.host).collect(),
+            spared: Vec::new(),
+            hubs: self.hubs.iter().map(|hub| hub.host).collect(),
+            havens: homes.chain([internet]).collect(),
+            nets,
+        }
+    }
+}
+
+impl Ground {
+    /// The next free address in a place.
+    fn address(&mut self, world: World, place: Place) -> (Net, String) {
+        let key = match place {
+            Place::Open => None,
+            Place::In(net) => Some(net),
+        };
+        let there = self.residents.entry(key).or_default();
+        let number = *there;
+        *there += 1;
+        match key {
+            None => (world.internet(), format!("198.18.{}.{}", number / 250, number % 250 + 1)),
+            Some(net) => (net, format!("192.168.1.{}", number + 10)),
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! Payloads of the application, marked, so that one in the clear is recognised wherever it turns up.
+
+use bytes::Bytes;
+
+/// What every payload of a scenario begins with. Long enough that no ciphertext carries it by chance.
+pub(super) const MARKER: &[u8] = b"\x1bthe application's own, for its members only\x1b";
+
+/// The property that a cluster has checked of its payloads.
+pub(super) const SEALED: &str = "no payload of the application is in the clear on a link or at a hub";
+
+/// A payload of the application: marked, and readable by [`text`].
+pub fn secret(text: &str) -> Bytes {
+    Bytes::from([MARKER, text.as_bytes()].concat())
+}
+
+/// Whether a payload is one that [`secret`] made.
+pub fn is_secret(payload: &[u8]) -> bool {
+    payload.starts_with(MARKER)
+}
+
+/// What a payload says, without its marker.
+pub fn text(payload: &[u8]) -> String {
+    String::from_utf8_lossy(payload.strip_prefix(MARKER).unwrap_or(payload)).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_marked_and_says_what_was_put_in() {
+        let payload = secret("job 7");
+        assert!(is_secret(&payload) && !is_secret(b"job 7"));
+        assert_eq!((text(&payload), text(b"plain")), ("job 7".to_owned(), "plain".to_owned()));
+    }
+}

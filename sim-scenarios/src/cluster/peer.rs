@@ -1,0 +1,117 @@
+//! One node of a cluster, on its host, across all of its processes.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use chaos::net::Net;
+use chaos::world::{Host, World};
+use nurl::compute::job::JobError;
+use nurl::compute::pool::JobContext;
+use nurl::mesh::Ticket;
+use nurl::node::{Builder, Role};
+use nurl::rt::{task, time};
+use nurl::{Node, PublicKey, SecretKey};
+
+use super::{Witness, checks};
+
+/// The interface that a node's host has its addresses on.
+pub(super) const NIC: &str = "eth0";
+
+/// What is known where a node is built.
+#[derive(Clone)]
+pub struct Setup {
+    /// The node's name, which is its host's.
+    pub name: String,
+    /// Its number, from 0.
+    pub number: usize,
+    /// What it is in its mesh.
+    pub role: Role,
+    /// Its host.
+    pub host: Host,
+    /// Where it is.
+    pub world: World,
+    /// Where handlers tell what they did.
+    pub witness: Witness,
+}
+
+/// How each node is built, beyond what every node is: handlers, a store, another role.
+pub(super) type Build = Arc<dyn Fn(Builder, &Setup) -> Builder + Send + Sync>;
+
+/// A node of the cluster.
+#[derive(Clone)]
+pub struct Peer {
+    /// Its name, as in "node 3".
+    pub name: String,
+    /// Its key, the same after a restart.
+    pub key: PublicKey,
+    /// What it is in its mesh.
+    pub role: Role,
+    /// Its host.
+    pub host: Host,
+    slot: Arc<Mutex<Option<(u32, Node)>>>,
+}
+
+impl Peer {
+    /// The node of the host's present process, once it has joined.
+    pub async fn node(&self, world: &World) -> Node {
+        loop {
+            let boot = self.host.boot();
+            if let Some((of, node)) = &*self.slot.lock().unwrap_or_else(PoisonError::into_inner)
+                && *of == boot
+            {
+                return node.clone();
+            }
+            world.sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// The network that its host is in.
+    ///
+    /// # Panics
+    /// If a scenario has given the host another interface than `eth0`.
+    pub fn net(&self) -> Net {
+        self.host.net(NIC).expect("a node's host has eth0")
+    }
+
+    /// Starts a node on `setup.host`, now and at each restart.
+    pub(super) fn start(setup: &Setup, key: &SecretKey, ticket: &Ticket, build: &Build) -> Peer {
+        let slot = Arc::new(Mutex::new(None));
+        let (name, host) = (setup.name.clone(), setup.host);
+        let peer = Peer { name, key: key.public(), role: setup.role, host, slot: slot.clone() };
+        let (setup, key, ticket, build) = (setup.clone(), key.clone(), ticket.clone(), build.clone());
+        let world = setup.world;
+        host.spawn(move || {
+            let boot = host.boot();
+            let (setup, key, ticket) = (setup.clone(), key.clone(), ticket.clone());
+            let (build, slot) = (build.clone(), slot.clone());
+            async move {
+                let Setup { name, witness, .. } = setup.clone();
+                let (by, ran) = (name.clone(), witness.clone());
+                let slow = move |_: JobContext, payload: Bytes| slow_echo(by.clone(), ran.clone(), payload);
+                let builder = Node::builder(ticket).key(key).role(setup.role).handler("slow", slow);
+                let node = match build(builder, &setup).spawn().await {
+                    Ok(node) => node,
+                    // The disk died under it: a crash was armed there.
+                    Err(_) if !setup.host.is_running() => return,
+                    Err(error) => panic!("{name} doesn't start: {error}"),
+                };
+                witness.begins(&name);
+                let mut events = node.events();
+                task::spawn(checks::sample(name.clone(), node.clone()));
+                *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some((boot, node));
+                while let Some(event) = events.next().await {
+                    witness.event(world.elapsed(), &name, boot, &event);
+                }
+            }
+        });
+        peer
+    }
+}
+
+/// A handler that takes a second of virtual time, so that a fault can meet it half-way.
+async fn slow_echo(by: String, witness: Witness, payload: Bytes) -> Result<Bytes, JobError> {
+    time::sleep(Duration::from_secs(1)).await;
+    witness.ran(&by, &payload);
+    Ok(payload)
+}

@@ -1,0 +1,116 @@
+//! Application datagrams between all nodes of a cluster, and what became of them.
+//!
+//! Every running node sends a [`secret`](super::secret) to every other one at a steady rate, and keeps what comes.
+//! A datagram may be lost; a scenario asks when the first one sent after some moment arrived.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use chaos::world::World;
+use nurl::PublicKey;
+use nurl::rt::time;
+
+use super::{Cluster, is_secret, secret, text};
+
+/// When a datagram was sent, and when it came.
+type Flight = (Duration, Duration);
+
+/// The datagrams of one cluster. A clone is the same traffic.
+#[derive(Clone, Default)]
+pub struct Traffic(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    stopped: bool,
+    /// By sender and receiver, in the order of arrival.
+    flights: BTreeMap<(PublicKey, PublicKey), Vec<Flight>>,
+}
+
+impl Traffic {
+    /// Starts to send, from every node that runs now and until its process ends.
+    pub async fn start(world: World, cluster: &Cluster, every: Duration) -> Traffic {
+        let traffic = Traffic::default();
+        for peer in cluster.running() {
+            let (node, me) = (peer.node(&world).await, peer.key);
+            let others: Vec<_> =
+                cluster.peers.iter().map(|other| other.key).filter(|key| *key != me).collect();
+            let (log, receiver) = (traffic.clone(), node.clone());
+            peer.host.run(async move {
+                while let Some(batch) = receiver.recv_many().await {
+                    for datagram in batch {
+                        log.arrived(world.elapsed(), datagram.peer, me, &datagram.body);
+                    }
+                }
+            });
+            let log = traffic.clone();
+            peer.host.run(async move {
+                while !log.state().stopped {
+                    for other in &others {
+                        let body = secret(&world.elapsed().as_nanos().to_string());
+                        // A node that shuts down sends no more.
+                        let _ = node.send(*other, body).await;
+                    }
+                    time::sleep(every).await;
+                }
+            });
+        }
+        traffic
+    }
+
+    /// Ends it.
+    pub fn stop(&self) {
+        self.state().stopped = true;
+    }
+
+    /// When the first datagram sent at `since` or later arrived.
+    pub fn first(&self, from: PublicKey, to: PublicKey, since: Duration) -> Option<Duration> {
+        let state = self.state();
+        let flights = state.flights.get(&(from, to))?;
+        flights.iter().filter(|(sent, _)| *sent >= since).map(|(_, arrived)| *arrived).min()
+    }
+
+    /// When the first datagram was sent, of those sent at `since` or later that arrived.
+    pub fn first_sent(&self, from: PublicKey, to: PublicKey, since: Duration) -> Option<Duration> {
+        let state = self.state();
+        let flights = state.flights.get(&(from, to))?;
+        flights.iter().map(|(sent, _)| *sent).filter(|sent| *sent >= since).min()
+    }
+
+    /// How many of those sent at `since` or later arrived.
+    pub fn count(&self, from: PublicKey, to: PublicKey, since: Duration) -> usize {
+        let state = self.state();
+        let flights = state.flights.get(&(from, to)).map_or(&[][..], Vec::as_slice);
+        flights.iter().filter(|(sent, _)| *sent >= since).count()
+    }
+
+    /// The longest time between two arrivals in a row, from `since` to `until`.
+    pub fn longest_pause(
+        &self,
+        from: PublicKey,
+        to: PublicKey,
+        since: Duration,
+        until: Duration,
+    ) -> Duration {
+        let state = self.state();
+        let flights = state.flights.get(&(from, to)).map_or(&[][..], Vec::as_slice);
+        let within = flights.iter().map(|(_, at)| *at).filter(|at| (since..until).contains(at));
+        let mut last = since;
+        let mut longest = Duration::ZERO;
+        for at in within.chain([until]) {
+            longest = longest.max(at.saturating_sub(last));
+            last = at;
+        }
+        longest
+    }
+
+    fn arrived(&self, now: Duration, from: PublicKey, to: PublicKey, body: &[u8]) {
+        assert!(is_secret(body), "a datagram came that nobody sent");
+        let sent = text(body).parse().expect("a datagram says when it was sent");
+        self.state().flights.entry((from, to)).or_default().push((Duration::from_nanos(sent), now));
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

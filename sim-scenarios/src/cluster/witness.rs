@@ -1,0 +1,144 @@
+//! What the whole cluster has seen, in the order in which it happened.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use chaos::property::fail;
+use chaos::sometimes;
+use nurl::PublicKey;
+use nurl::compute::job::JobError;
+use nurl::membership::State;
+use nurl::node::{NodeEvent, Task, TaskEvent};
+
+use super::checks::Checks;
+
+use super::Peer;
+
+/// What one handler did with one task: who ran it, and when.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ran {
+    /// What the payload says, which names the job.
+    pub job: String,
+    /// The host's name.
+    pub by: String,
+}
+
+/// Everybody's account. A clone is the same witness.
+#[derive(Debug, Clone, Default)]
+pub struct Witness(Arc<Mutex<Seen>>);
+
+#[derive(Debug, Default)]
+struct Seen {
+    ran: Vec<Ran>,
+    /// (who says, about whom, state) in order.
+    verdicts: Vec<(String, PublicKey, State)>,
+    checks: Checks,
+    /// By who says, and of the way to whom.
+    paths: BTreeMap<(String, PublicKey), Way>,
+}
+
+/// What became of the way from one node to another.
+#[derive(Debug, Clone, Copy, Default)]
+struct Way {
+    direct: bool,
+    demotions: u32,
+}
+
+impl Witness {
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Every event of every node comes through here, in the order in which it happened; `by` is the node's name,
+    /// and its host has had `boot` processes.
+    pub(super) fn event(&self, at: Duration, by: &str, boot: u32, event: &NodeEvent) {
+        let mut seen = self.seen();
+        match event {
+            NodeEvent::Member { peer, state, .. } => {
+                seen.verdicts.push((by.to_owned(), *peer, *state));
+            }
+            NodeEvent::Path { peer, direct, .. } => {
+                let way = seen.paths.entry((by.to_owned(), *peer)).or_default();
+                sometimes!(
+                    *direct && !way.direct && way.demotions > 0,
+                    "a path was given up, and direct again later"
+                );
+                way.demotions += u32::from(way.direct && !direct);
+                way.direct = *direct;
+            }
+            _ => {}
+        }
+        if let Err(broken) = seen.checks.event(at, by, boot, event) {
+            fail(broken);
+        }
+    }
+
+    /// The outcome of a task that the node `by` submitted, once its handle is closed.
+    pub async fn outcome(&self, by: &str, mut task: Task) -> Result<Bytes, JobError> {
+        let (id, mut end) = (task.id(), None);
+        while let Some(event) = task.next().await {
+            let TaskEvent::Ended { outcome, .. } = event else { continue };
+            if let Err(broken) = self.seen().checks.ended(by, id) {
+                fail(broken);
+            }
+            end = Some(outcome);
+        }
+        end.unwrap_or(Err(JobError::Cancelled))
+    }
+
+    /// How many handlers run at a node now.
+    pub fn running(&self, by: &str) -> usize {
+        self.seen().checks.running(by)
+    }
+
+    /// A process of a node has begun: it knows no ways yet.
+    pub(super) fn begins(&self, by: &str) {
+        self.seen().paths.retain(|(name, _), _| name != by);
+    }
+
+    /// Whether the way from one node to another is direct, by what the first has told last.
+    pub fn is_direct(&self, from: &Peer, to: &Peer) -> bool {
+        self.seen().paths.get(&(from.name.clone(), to.key)).is_some_and(|way| way.direct)
+    }
+
+    /// How often the way from one node to another has stopped to be direct.
+    pub fn demotions(&self, from: &Peer, to: &Peer) -> u32 {
+        self.seen().paths.get(&(from.name.clone(), to.key)).map_or(0, |way| way.demotions)
+    }
+
+    /// A handler has come to its end with a payload.
+    pub fn ran(&self, by: &str, payload: &[u8]) {
+        let ran = Ran { job: super::text(payload), by: by.to_owned() };
+        self.seen().ran.push(ran);
+    }
+
+    /// Every completed run of a handler.
+    pub fn runs(&self) -> Vec<Ran> {
+        self.seen().ran.clone()
+    }
+
+    /// Everything that anybody ever said of a node's state, in order.
+    pub fn verdicts_on(&self, node: &Peer) -> impl Iterator<Item = State> + use<> {
+        let seen = self.seen();
+        let said = seen.verdicts.iter().filter(|(_, about, _)| *about == node.key);
+        said.map(|(_, _, state)| *state).collect::<Vec<_>>().into_iter()
+    }
+
+    /// Who ever held whom dead.
+    pub fn held_dead(&self) -> Vec<(String, PublicKey)> {
+        let seen = self.seen();
+        let dead = seen.verdicts.iter().filter(|(_, _, state)| *state == State::Dead);
+        dead.map(|(by, about, _)| (by.clone(), *about)).collect()
+    }
+
+    /// How often each job was run to its end.
+    pub fn runs_per_job(&self) -> BTreeMap<String, usize> {
+        let mut count = BTreeMap::new();
+        for ran in self.seen().ran.iter() {
+            *count.entry(ran.job.clone()).or_default() += 1;
+        }
+        count
+    }
+}

@@ -1,0 +1,111 @@
+//! A NAT box and stateful firewall for the world, in the terms of RFC 4787 (UDP) and RFC 5382 (TCP).
+//!
+//! [`NatBox`] does what its [`NatConfig`] says, one field for each behaviour; [`presets`] are boxes as people have
+//! them. It rewrites UDP and TCP endpoints, keeps idle timers, runs out of ports and of table, forgets everything on
+//! a reboot and whatever was bound to an outer address that it has lost. Boxes are stacked by nesting networks.
+//!
+//! Refused, without a word to the sender: what comes in unasked, what is blocked, what finds no room, and a hairpin
+//! where the box has none. Not modelled: ICMP, fragments (the world has neither), application-level gateways
+//! (RFC 4787 REQ-10 wants them off), port mapping protocols, and the answer to an unsolicited SYN (RFC 5382 REQ-4
+//! wants none for 6 s; here it never comes).
+//!
+//! | module | concept |
+//! | --- | --- |
+//! | `config` | what a box does, as data |
+//! | [`presets`] | boxes as people have them |
+//! | `table` | mappings, permissions, timers |
+//! | `ports` | the choice of a port |
+//! | `tcp` | what flags tell of a connection |
+
+mod config;
+mod ports;
+pub mod presets;
+mod table;
+mod tcp;
+#[cfg(test)]
+mod tests;
+
+pub use config::{Dependence, Family, Lifetime, NatConfig, Pooling, Ports};
+
+use chaos::middlebox::{Middlebox, Packet, Passage, Protocol, Refusal, Verdict};
+use std::net::IpAddr;
+use table::Table;
+
+/// The box.
+#[derive(Debug)]
+pub struct NatBox {
+    config: NatConfig,
+    table: Table,
+}
+
+impl NatBox {
+    /// A box that has just been switched on.
+    ///
+    /// # Panics
+    /// If fields of `config` contradict each other.
+    pub fn new(config: NatConfig) -> NatBox {
+        NatBox { config: config.checked(), table: Table::default() }
+    }
+
+    fn lets_out(&self, packet: &Packet) -> bool {
+        match packet.protocol() {
+            Protocol::Udp => self.config.udp,
+            Protocol::Tcp => {
+                self.config.tcp_ports.as_ref().is_none_or(|ports| ports.contains(&packet.dst().port()))
+            }
+        }
+    }
+}
+
+impl Middlebox for NatBox {
+    fn outbound(&mut self, passage: &mut Passage<'_>, packet: &mut Packet) -> Verdict {
+        let family = self.config.family(packet.src().ip());
+        if family == Family::Blocked || !self.lets_out(packet) {
+            return Verdict::Refuse(Refusal::Blocked);
+        }
+        if family == Family::Open {
+            return Verdict::Pass;
+        }
+        if !self.config.hairpin && passage.outer.contains(&packet.dst().ip()) {
+            return Verdict::Refuse(Refusal::Hairpin);
+        }
+        match self.table.outbound(&self.config, passage, packet) {
+            Ok(outer) => {
+                packet.set_src(outer);
+                Verdict::Pass
+            }
+            Err(refusal) => Verdict::Refuse(refusal),
+        }
+    }
+
+    fn inbound(&mut self, passage: &mut Passage<'_>, packet: &mut Packet) -> Verdict {
+        let family = self.config.family(packet.dst().ip());
+        if family == Family::Blocked || (packet.protocol() == Protocol::Udp && !self.config.udp) {
+            return Verdict::Refuse(Refusal::Blocked);
+        }
+        if family == Family::Open {
+            return Verdict::Pass;
+        }
+        match self.table.inbound(&self.config, passage, packet) {
+            Ok(inner) => {
+                packet.set_dst(inner);
+                Verdict::Pass
+            }
+            Err(refusal) => Verdict::Refuse(refusal),
+        }
+    }
+
+    fn translates(&self, ip: IpAddr) -> bool {
+        self.config.family(ip) == Family::Translated
+    }
+
+    fn reboot(&mut self) {
+        self.table = Table::default();
+    }
+
+    fn describe(&self) -> String {
+        let NatConfig { name, mapping, filtering, udp, .. } = &self.config;
+        let udp = if *udp { "" } else { ", UDP blocked" };
+        format!("{name} ({} mapping, {} filtering{udp})", mapping.as_str(), filtering.as_str())
+    }
+}

@@ -1,0 +1,121 @@
+//! Boxes as people have them. The first four are named as RFC 3489 §5 did; each says what it is in the terms of
+//! RFC 4787.
+
+use super::config::{Dependence, Family, Lifetime, NatConfig, Ports};
+use std::time::Duration;
+
+/// Endpoint-independent mapping and filtering: whoever learns the outer address gets in.
+pub fn full_cone() -> NatConfig {
+    NatConfig {
+        filtering: Dependence::Endpoint,
+        udp_timeout: Duration::from_secs(300),
+        udp_stream_timeout: Duration::from_secs(300),
+        inbound_refresh: true,
+        ..NatConfig::rfc("full cone")
+    }
+}
+
+/// Endpoint-independent mapping, address-dependent filtering.
+pub fn restricted() -> NatConfig {
+    NatConfig {
+        filtering: Dependence::Address,
+        udp_timeout: Duration::from_secs(300),
+        udp_stream_timeout: Duration::from_secs(300),
+        ..NatConfig::rfc("restricted")
+    }
+}
+
+/// Endpoint-independent mapping, address-and-port-dependent filtering, and no hairpin.
+pub fn port_restricted() -> NatConfig {
+    NatConfig { hairpin: false, ..NatConfig::rfc("port-restricted") }
+}
+
+/// Address-and-port-dependent mapping and filtering, random ports: an office.
+pub fn symmetric() -> NatConfig {
+    NatConfig {
+        mapping: Dependence::AddressAndPort,
+        ports: Ports::Random,
+        hairpin: false,
+        udp_timeout: Duration::from_secs(60),
+        udp_stream_timeout: Duration::from_secs(60),
+        ..NatConfig::rfc("symmetric")
+    }
+}
+
+/// The same, each port the one after the last: the next can be guessed.
+pub fn symmetric_sequential() -> NatConfig {
+    NatConfig { name: "symmetric-sequential", ports: Ports::Sequential, ..symmetric() }
+}
+
+/// IPv4 behind one address, port-restricted and with a hairpin; IPv6 behind a stateful firewall (RFC 6092).
+pub fn home_router() -> NatConfig {
+    NatConfig { v6: Family::Firewalled, inbound_refresh: true, ..NatConfig::rfc("home router") }
+}
+
+/// A carrier's NAT (RFC 6888) as phones meet it: random ports, 256 of them for a subscriber, 30 s without an
+/// outbound packet end a UDP mapping, and 48 to 75 s end it in any case. Endpoint-independent mapping,
+/// address-and-port-dependent filtering.
+pub fn carrier_grade() -> NatConfig {
+    NatConfig {
+        ports: Ports::Random,
+        udp_timeout: Duration::from_secs(30),
+        udp_stream_timeout: Duration::from_secs(30),
+        udp_lifetime: Some(Lifetime { least: Duration::from_secs(48), most: Duration::from_secs(75) }),
+        tcp_established: Duration::from_secs(1800),
+        ports_per_host: 256,
+        table: 65_536,
+        ..NatConfig::rfc("carrier-grade")
+    }
+}
+
+/// Linux with `MASQUERADE` and a firewall that drops what isn't asked for.
+///
+/// Netfilter tracks 5-tuples: each has its own mapping and admits its remote only. The port is kept unless another
+/// inner host has it *toward the same remote*, so what a lone host sees is an endpoint-independent mapping. 30 s
+/// end a flow that nobody answered, 120 s one that was; packets of both directions refresh. Connections that it
+/// doesn't know are picked up (`nf_conntrack_tcp_loose`).
+///
+/// Left out: an unanswered inbound packet that the box's own stack accepts makes a flow there, too, and may take a
+/// port away. The firewall drops it before.
+pub fn linux_masquerade() -> NatConfig {
+    NatConfig {
+        v6: Family::Firewalled,
+        mapping: Dependence::AddressAndPort,
+        overload: true,
+        hairpin: false,
+        udp_timeout: Duration::from_secs(30),
+        udp_stream_timeout: Duration::from_secs(120),
+        inbound_refresh: true,
+        tcp_established: Duration::from_secs(5 * 24 * 3600),
+        tcp_transitory: Duration::from_secs(120),
+        tcp_pick_up: true,
+        table: 65_536,
+        ..NatConfig::rfc("linux masquerade")
+    }
+}
+
+/// A guest network: no UDP, no IPv6, and TCP to `tcp_ports` only. A hub is reached if its port is among them.
+pub fn hotel(tcp_ports: &[u16]) -> NatConfig {
+    NatConfig {
+        udp: false,
+        tcp_ports: Some(tcp_ports.to_vec()),
+        hairpin: false,
+        tcp_established: Duration::from_secs(1800),
+        ..NatConfig::rfc("hotel")
+    }
+}
+
+/// All of them; the hotel lets through to `hub_port` beside the web's ports.
+pub fn all(hub_port: u16) -> Vec<NatConfig> {
+    vec![
+        full_cone(),
+        restricted(),
+        port_restricted(),
+        symmetric(),
+        symmetric_sequential(),
+        home_router(),
+        carrier_grade(),
+        linux_masquerade(),
+        hotel(&[80, 443, hub_port]),
+    ]
+}

@@ -1,0 +1,287 @@
+//! The mappings of a box and the remotes that each has spoken with.
+//!
+//! A mapping binds an inner endpoint, toward whatever its [dependence](super::Dependence) says, to an outer one. A
+//! session is one remote of a mapping: for UDP it is the filter's permission, for TCP a connection. A session ends
+//! after its idle time, a UDP mapping with the last of its refreshes or at the end of its life, a TCP mapping with
+//! its last session; a mapping whose outer address the box has lost is dead at once. A firewall has the same
+//! mappings, to themselves.
+//!
+//! Nothing is swept while packets pass: a packet finds what has ended, and a new entry makes room first.
+
+use super::config::{Dependence, Family, NatConfig, Pooling};
+use super::ports;
+use super::tcp::{self, Track, Way};
+use chaos::middlebox::{Packet, Passage, Protocol, Refusal};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+/// What a mapping belongs to: the inner endpoint, and the remote as far as the mapping depends on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Key {
+    protocol: Protocol,
+    inner: SocketAddr,
+    toward: Option<(IpAddr, Option<u16>)>,
+}
+
+#[derive(Debug)]
+struct Session {
+    /// When it ends unless refreshed.
+    ends: Duration,
+    /// Both directions have been seen.
+    replied: bool,
+    track: Track,
+}
+
+#[derive(Debug)]
+struct Mapping {
+    outer: SocketAddr,
+    /// When it ends unless refreshed; of no meaning for TCP.
+    ends: Duration,
+    /// When it ends in any case.
+    life_ends: Option<Duration>,
+    sessions: BTreeMap<SocketAddr, Session>,
+}
+
+impl Mapping {
+    fn is_alive(&self, protocol: Protocol, passage: &Passage<'_>, translated: bool) -> bool {
+        let now = passage.now;
+        let in_time = match protocol {
+            Protocol::Udp => now < self.ends && self.life_ends.is_none_or(|ends| now < ends),
+            Protocol::Tcp => self.sessions.values().any(|session| now < session.ends),
+        };
+        in_time && (!translated || passage.outer.contains(&self.outer.ip()))
+    }
+
+    /// The session that lets a packet of `remote` in, by address alone if that is enough.
+    fn permission(&self, filter: Dependence, remote: SocketAddr, now: Duration) -> Option<SocketAddr> {
+        let alive = |(at, session): (&SocketAddr, &Session)| (now < session.ends).then_some(*at);
+        if let Some(at) = self.sessions.get_key_value(&remote).and_then(alive) {
+            return Some(at);
+        }
+        if filter == Dependence::AddressAndPort {
+            return None;
+        }
+        let any_port = SocketAddr::new(remote.ip(), 0)..=SocketAddr::new(remote.ip(), u16::MAX);
+        self.sessions.range(any_port).find_map(alive)
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Table {
+    mappings: BTreeMap<Key, Mapping>,
+    /// Who has an outer endpoint: one mapping, or several with a remote each where ports are shared.
+    outer: BTreeMap<(Protocol, SocketAddr), Vec<Key>>,
+    /// The outer address of each inner one that has had a mapping.
+    paired: BTreeMap<IpAddr, IpAddr>,
+    sessions: usize,
+    last_port: Option<u16>,
+}
+
+impl Table {
+    /// The outer endpoint for a packet from inside, with a new mapping if it needs one.
+    pub(super) fn outbound(
+        &mut self,
+        config: &NatConfig,
+        passage: &mut Passage<'_>,
+        packet: &Packet,
+    ) -> Result<SocketAddr, Refusal> {
+        let (protocol, inner, remote) = (packet.protocol(), packet.src(), packet.dst());
+        let translated = config.family(inner.ip()) == Family::Translated;
+        let toward = match if translated { config.mapping } else { Dependence::Endpoint } {
+            Dependence::Endpoint => None,
+            Dependence::Address => Some((remote.ip(), None)),
+            Dependence::AddressAndPort => Some((remote.ip(), Some(remote.port()))),
+        };
+        let key = Key { protocol, inner, toward };
+        let known = self.mappings.get(&key).filter(|mapping| mapping.is_alive(protocol, passage, translated));
+        let session = known.and_then(|mapping| mapping.sessions.get(&remote));
+        if session.is_none_or(|session| passage.now >= session.ends) {
+            let is_known = known.is_some();
+            let flags = packet.tcp_flags();
+            let begins = protocol == Protocol::Udp || tcp::opens(flags);
+            if !begins && (flags.rst || !config.tcp_pick_up) {
+                return Err(Refusal::NoMapping);
+            }
+            self.make_room(config, passage)?;
+            if !is_known {
+                self.remove(&key);
+                self.map(config, passage, key, translated)?;
+            }
+            self.add_session(&key, remote, if begins { Track::default() } else { Track::picked_up() });
+        }
+        let mapping = self.mappings.get_mut(&key).expect("found or made above");
+        let session = mapping.sessions.get_mut(&remote).expect("found or made above");
+        session.track.see(Way::Out, packet.tcp_flags());
+        let ends = passage.now + idle(config, protocol, session);
+        session.ends = ends;
+        mapping.ends = mapping.ends.max(ends);
+        Ok(mapping.outer)
+    }
+
+    /// The inner endpoint for a packet from outside, if it is let in.
+    pub(super) fn inbound(
+        &mut self,
+        config: &NatConfig,
+        passage: &mut Passage<'_>,
+        packet: &Packet,
+    ) -> Result<SocketAddr, Refusal> {
+        let (protocol, remote) = (packet.protocol(), packet.src());
+        let translated = config.family(packet.dst().ip()) == Family::Translated;
+        let filter = if translated { config.filtering } else { config.firewall };
+        let mut refusal = Refusal::NoMapping;
+        let owners = self.outer.get(&(protocol, packet.dst())).map_or(&[][..], Vec::as_slice);
+        let mut admitted = None;
+        for key in owners {
+            let mapping = &self.mappings[key];
+            if !mapping.is_alive(protocol, passage, translated) {
+                continue;
+            }
+            refusal = Refusal::Filtered;
+            let permission = mapping.permission(filter, remote, passage.now);
+            // The segment of a connection that isn't known can only be its first.
+            let known = permission == Some(remote);
+            let begins = protocol == Protocol::Udp || tcp::opens(packet.tcp_flags());
+            if known || (begins && (permission.is_some() || filter == Dependence::Endpoint)) {
+                admitted = Some((*key, permission, known));
+                break;
+            }
+        }
+        let Some((key, permission, known)) = admitted else { return Err(refusal) };
+        let mut permission = permission;
+        if protocol == Protocol::Tcp && !known {
+            self.make_room(config, passage)?;
+            self.add_session(&key, remote, Track::default());
+            permission = Some(remote);
+        }
+        let refreshes = protocol == Protocol::Tcp || config.inbound_refresh;
+        let mapping = self.mappings.get_mut(&key).expect("found above, and alive");
+        let Some(session) = permission.and_then(|at| mapping.sessions.get_mut(&at)) else {
+            // A stranger, whom the filter lets in.
+            if refreshes {
+                mapping.ends = mapping.ends.max(passage.now + config.udp_timeout);
+            }
+            return Ok(key.inner);
+        };
+        session.replied = true;
+        session.track.see(Way::In, packet.tcp_flags());
+        if refreshes {
+            session.ends = passage.now + idle(config, protocol, session);
+            mapping.ends = mapping.ends.max(session.ends);
+        }
+        Ok(key.inner)
+    }
+
+    /// Makes sure that one more session may be added.
+    fn make_room(&mut self, config: &NatConfig, passage: &Passage<'_>) -> Result<(), Refusal> {
+        if self.sessions >= config.table {
+            self.sweep(config, passage);
+        }
+        if self.sessions >= config.table { Err(Refusal::TableFull) } else { Ok(()) }
+    }
+
+    fn add_session(&mut self, key: &Key, remote: SocketAddr, track: Track) {
+        let mapping = self.mappings.get_mut(key).expect("a session is of a mapping");
+        let session = Session { ends: Duration::ZERO, replied: false, track };
+        if mapping.sessions.insert(remote, session).is_none() {
+            self.sessions += 1;
+        }
+    }
+
+    /// Makes a mapping without sessions.
+    fn map(
+        &mut self,
+        config: &NatConfig,
+        passage: &mut Passage<'_>,
+        key: Key,
+        translated: bool,
+    ) -> Result<(), Refusal> {
+        let mine = |table: &Table| table.mappings.keys().filter(|of| of.inner.ip() == key.inner.ip()).count();
+        if mine(self) >= config.ports_per_host {
+            self.sweep(config, passage);
+            if mine(self) >= config.ports_per_host {
+                return Err(Refusal::TableFull);
+            }
+        }
+        let outer = if !translated {
+            key.inner
+        } else if let Some(outer) = self.allocate(config, passage, key) {
+            outer
+        } else {
+            self.sweep(config, passage);
+            self.allocate(config, passage, key).ok_or(Refusal::TableFull)?
+        };
+        let life = config.udp_lifetime.filter(|_| translated && key.protocol == Protocol::Udp);
+        let life_ends = life.map(|life| {
+            let spread = u64::try_from((life.most - life.least).as_nanos()).unwrap_or(u64::MAX);
+            passage.now
+                + life.least
+                + Duration::from_nanos(ports::below(passage.rng, spread.saturating_add(1)))
+        });
+        self.outer.entry((key.protocol, outer)).or_default().push(key);
+        let mapping = Mapping { outer, ends: Duration::ZERO, life_ends, sessions: BTreeMap::new() };
+        self.mappings.insert(key, mapping);
+        Ok(())
+    }
+
+    /// An outer endpoint for a new mapping.
+    fn allocate(&mut self, config: &NatConfig, passage: &mut Passage<'_>, key: Key) -> Option<SocketAddr> {
+        let v4 = key.inner.is_ipv4();
+        let family: Vec<IpAddr> = passage.outer.iter().copied().filter(|ip| ip.is_ipv4() == v4).collect();
+        let paired = self.paired.get(&key.inner.ip()).copied().filter(|ip| family.contains(ip));
+        let ip = match (config.pooling, paired, family.as_slice()) {
+            (_, _, []) => return None,
+            (_, _, [only]) => *only,
+            (Pooling::Paired, Some(ip), _) => ip,
+            _ => family[ports::below(passage.rng, family.len() as u64) as usize],
+        };
+        let is_free = |port| match self.outer.get(&(key.protocol, SocketAddr::new(ip, port))) {
+            None => true,
+            Some(owners) => config.overload && owners.iter().all(|owner| owner.toward != key.toward),
+        };
+        let port = ports::pick(config, key.inner.port(), self.last_port, passage.rng, is_free)?;
+        self.last_port = Some(port);
+        self.paired.insert(key.inner.ip(), ip);
+        Some(SocketAddr::new(ip, port))
+    }
+
+    fn remove(&mut self, key: &Key) {
+        let Some(mapping) = self.mappings.remove(key) else { return };
+        self.sessions -= mapping.sessions.len();
+        let at = (key.protocol, mapping.outer);
+        if let Some(owners) = self.outer.get_mut(&at) {
+            owners.retain(|owner| owner != key);
+            if owners.is_empty() {
+                self.outer.remove(&at);
+            }
+        }
+    }
+
+    /// Forgets whatever has ended.
+    fn sweep(&mut self, config: &NatConfig, passage: &Passage<'_>) {
+        let mut dead = Vec::new();
+        for (key, mapping) in &mut self.mappings {
+            let translated = config.family(key.inner.ip()) == Family::Translated;
+            if mapping.is_alive(key.protocol, passage, translated) {
+                let before = mapping.sessions.len();
+                mapping.sessions.retain(|_, session| passage.now < session.ends);
+                self.sessions -= before - mapping.sessions.len();
+            } else {
+                dead.push(*key);
+            }
+        }
+        for key in &dead {
+            self.remove(key);
+        }
+    }
+}
+
+/// The idle time that a session has from now on.
+fn idle(config: &NatConfig, protocol: Protocol, session: &Session) -> Duration {
+    match protocol {
+        Protocol::Udp if session.replied => config.udp_stream_timeout,
+        Protocol::Udp => config.udp_timeout,
+        Protocol::Tcp if session.track.is_established() => config.tcp_established,
+        Protocol::Tcp => config.tcp_transitory,
+    }
+}

@@ -1,0 +1,232 @@
+//! Which pairs of boxes let two peers end with a direct path.
+//!
+//! A pure function of what stands before each of two peers, reasoned from RFC 4787's definitions, and not from any
+//! transport's code. It assumes plain punching with peer-reflexive learning (RFC 5128 §3.3, RFC 8445 §7.3.1.3): each
+//! peer has one socket; it learns its outer address from a server elsewhere (its *reflexive* address, the mapping
+//! toward that server), tells it to the other, keeps sending to the other's, and answers whatever source it hears
+//! from. No port is guessed, none is opened by a protocol. Sending goes on for longer than timers last, so timers,
+//! lifetimes and tables don't count.
+//!
+//! Write `a` and `b` for the peers, `R` for the reflexive address of `b`, and let `a` send first:
+//!
+//! 1. *It arrives.* `R` is the mapping of `b` toward the server. Where the filter of `b` is endpoint-independent,
+//!    everything sent to `R` gets in. Otherwise `b` must have sent to `a` *from `R`*, so its mapping has to be
+//!    endpoint-independent; and if the filter asks for the port, too, `a` must come from the port that `b` sent
+//!    to, its reflexive one, so the mapping of `a` has to be endpoint-independent as well.
+//! 2. *The answer arrives.* It goes to the source that `b` saw, a mapping of `a` that has sent to `R`. It comes from
+//!    `R` if the mapping of `b` is endpoint-independent; otherwise from another port of the same address, which an
+//!    address-and-port-dependent filter refuses.
+//! 3. *It settles.* Where the answer came from elsewhere than `R`, `a` answers there; if that is a new mapping of
+//!    `a`, and it in turn of `b`, and so on, no pair of addresses ever carries packets both ways. That takes
+//!    address-and-port-dependent mappings on both sides.
+//!
+//! The path is direct if this goes through from either side. Two peers in one network need none of it.
+
+use super::nat_box::{Dependence, Family, NatConfig, Pooling};
+
+/// What stands before a peer, all boxes from it to the outermost network taken together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Nature {
+    /// What its mapping depends on.
+    pub mapping: Dependence,
+    /// What its filter depends on.
+    pub filtering: Dependence,
+    /// Whether all its mappings have one outer address, so that an address seen is an address known.
+    pub one_address: bool,
+    /// Whether UDP passes.
+    pub udp: bool,
+}
+
+impl Nature {
+    /// Nothing stands before it.
+    pub const OPEN: Nature = Nature {
+        mapping: Dependence::Endpoint,
+        filtering: Dependence::Endpoint,
+        one_address: true,
+        udp: true,
+    };
+
+    /// What a box is to IPv4.
+    pub fn v4(config: &NatConfig) -> Nature {
+        Nature::of(config, config.v4)
+    }
+
+    /// What a box is to IPv6.
+    pub fn v6(config: &NatConfig) -> Nature {
+        Nature::of(config, config.v6)
+    }
+
+    fn of(config: &NatConfig, family: Family) -> Nature {
+        match family {
+            Family::Open => Nature { udp: config.udp, ..Nature::OPEN },
+            Family::Blocked => Nature { udp: false, ..Nature::OPEN },
+            Family::Firewalled => Nature { filtering: config.firewall, udp: config.udp, ..Nature::OPEN },
+            Family::Translated => {
+                // Where remotes share a port it is kept as long as no other inner host uses it, and the oracle
+                // speaks of a host that is alone with its port.
+                let mapping = if config.overload { Dependence::Endpoint } else { config.mapping };
+                Nature {
+                    mapping,
+                    filtering: config.filtering,
+                    one_address: mapping == Dependence::Endpoint || config.pooling == Pooling::Paired,
+                    udp: config.udp,
+                }
+            }
+        }
+    }
+
+    /// This box behind another. A mapping is as dependent as the more dependent of the two, and a packet gets in
+    /// that both filters let in.
+    pub fn behind(self, outer: Nature) -> Nature {
+        Nature {
+            mapping: self.mapping.max(outer.mapping),
+            filtering: self.filtering.max(outer.filtering),
+            one_address: self.one_address && outer.one_address,
+            udp: self.udp && outer.udp,
+        }
+    }
+}
+
+/// Whether two peers in the outermost network, or behind boxes that have nothing in common, end with a direct path.
+pub fn direct(a: Nature, b: Nature) -> bool {
+    a.udp && b.udp && (goes_through(a, b) || goes_through(b, a))
+}
+
+/// The same where both are behind `shared`: `a` and `b` are what stands between it and each of them, `None` for a
+/// peer in the network right behind it. `hairpin` is whether it turns packets to its own outer address around.
+pub fn direct_behind(shared: Nature, hairpin: bool, a: Option<Nature>, b: Option<Nature>) -> bool {
+    match (a, b) {
+        (Some(a), Some(b)) => hairpin && direct(a.behind(shared), b.behind(shared)),
+        // The peer right behind the shared box has told its own address there, and is open to the other.
+        (a, b) => direct(a.unwrap_or(Nature::OPEN), b.unwrap_or(Nature::OPEN)),
+    }
+}
+
+/// `a` sends to the reflexive address of `b`.
+fn goes_through(a: Nature, b: Nature) -> bool {
+    let arrives = match b.filter_for(a) {
+        Dependence::Endpoint => true,
+        Dependence::Address => b.mapping == Dependence::Endpoint,
+        Dependence::AddressAndPort => b.mapping == Dependence::Endpoint && a.mapping == Dependence::Endpoint,
+    };
+    let answered = b.mapping == Dependence::Endpoint || a.filter_for(b) != Dependence::AddressAndPort;
+    let settles = a.mapping != Dependence::AddressAndPort || b.mapping != Dependence::AddressAndPort;
+    arrives && answered && settles
+}
+
+impl Nature {
+    /// Its filter, where `remote` is. Of a remote whose mappings have many addresses, knowing one is knowing none:
+    /// a filter by address is then as strict as one by port.
+    fn filter_for(self, remote: Nature) -> Dependence {
+        match self.filtering {
+            Dependence::Address if !remote.one_address => Dependence::AddressAndPort,
+            filtering => filtering,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::nat_box::presets::*;
+    use super::*;
+
+    const ENDPOINT: Dependence = Dependence::Endpoint;
+    const ADDRESS: Dependence = Dependence::Address;
+    const PORT: Dependence = Dependence::AddressAndPort;
+
+    fn nature(mapping: Dependence, filtering: Dependence) -> Nature {
+        Nature { mapping, filtering, ..Nature::OPEN }
+    }
+
+    fn both(a: Nature, b: Nature) -> bool {
+        assert_eq!(direct(a, b), direct(b, a), "it doesn't matter who is called a: {a:?} {b:?}");
+        direct(a, b)
+    }
+
+    #[test]
+    fn the_table_of_rfc_5128_and_what_everybody_learns_by_heart() {
+        let boxes = [
+            ("open", Nature::OPEN),
+            ("full cone", Nature::v4(&full_cone())),
+            ("restricted", Nature::v4(&restricted())),
+            ("port-restricted", Nature::v4(&port_restricted())),
+            ("symmetric", Nature::v4(&symmetric())),
+            ("UDP blocked", Nature::v4(&hotel(&[443]))),
+        ];
+        // One row each, one column each, in that order.
+        let table = ["yyyyyn", "yyyyyn", "yyyyyn", "yyyynn", "yyynnn", "nnnnnn"];
+        for ((a_name, a), row) in boxes.iter().zip(table) {
+            for ((b_name, b), expected) in boxes.iter().zip(row.chars()) {
+                assert_eq!(both(*a, *b), expected == 'y', "{a_name} and {b_name}");
+            }
+        }
+    }
+
+    #[test]
+    fn boxes_as_people_have_them_are_what_their_mapping_and_filter_make_them() {
+        for alike in [home_router(), carrier_grade(), linux_masquerade()] {
+            assert_eq!(Nature::v4(&alike), Nature::v4(&port_restricted()), "{}", alike.name);
+        }
+        assert_eq!(Nature::v4(&symmetric_sequential()), Nature::v4(&symmetric()));
+    }
+
+    #[test]
+    fn a_server_behind_a_symmetric_nat_is_direct_to_an_open_client() {
+        assert!(both(nature(PORT, PORT), Nature::OPEN), "the client answers the source that it sees");
+    }
+
+    #[test]
+    fn a_mapping_that_depends_on_the_address_alone_is_as_bad_for_a_port_filter() {
+        assert!(!both(nature(ADDRESS, PORT), nature(ENDPOINT, PORT)));
+        assert!(!both(nature(ADDRESS, ADDRESS), nature(ADDRESS, ADDRESS)));
+        assert!(both(nature(ADDRESS, PORT), nature(ENDPOINT, ADDRESS)));
+    }
+
+    #[test]
+    fn two_mappings_that_change_with_every_port_never_settle() {
+        assert!(!both(nature(PORT, ENDPOINT), nature(PORT, ENDPOINT)));
+        assert!(both(nature(PORT, ENDPOINT), nature(ADDRESS, ENDPOINT)));
+        assert!(!both(nature(PORT, ENDPOINT), nature(PORT, PORT)));
+    }
+
+    #[test]
+    fn a_filter_by_address_fails_where_the_address_is_drawn_for_each_mapping() {
+        let mut office = NatConfig { pooling: Pooling::Arbitrary, ..symmetric() };
+        assert!(!both(Nature::v4(&office), Nature::v4(&restricted())));
+        assert!(both(Nature::v4(&office), Nature::v4(&full_cone())));
+        office.mapping = ENDPOINT;
+        assert!(both(Nature::v4(&office), Nature::v4(&restricted())), "there is one mapping, so one address");
+    }
+
+    #[test]
+    fn a_stack_is_as_strict_as_its_strictest() {
+        let home = Nature::v4(&home_router());
+        assert_eq!(home.behind(Nature::v4(&symmetric())), Nature::v4(&symmetric()));
+        assert_eq!(Nature::v4(&full_cone()).behind(home), home);
+        assert!(!Nature::v4(&full_cone()).behind(Nature::v4(&hotel(&[]))).udp);
+    }
+
+    #[test]
+    fn peers_in_one_network_are_direct_whatever_stands_before_it() {
+        assert!(direct_behind(Nature::v4(&symmetric()), false, None, None));
+        assert!(direct_behind(Nature::v4(&hotel(&[])), false, None, None), "it blocks what leaves");
+    }
+
+    #[test]
+    fn two_homes_of_one_carrier_need_its_hairpin() {
+        let (home, carrier) = (Nature::v4(&home_router()), Nature::v4(&carrier_grade()));
+        assert!(direct_behind(carrier, true, Some(home), Some(home)));
+        assert!(!direct_behind(carrier, false, Some(home), Some(home)));
+        assert!(
+            direct_behind(carrier, false, None, Some(home)),
+            "a phone has an address that the home can reach"
+        );
+    }
+
+    #[test]
+    fn a_firewall_without_translation_never_stands_in_the_way_of_two_that_both_ask() {
+        let home = Nature::v6(&home_router());
+        assert!(both(home, home));
+        assert!(!both(home, Nature::v6(&hotel(&[]))));
+    }
+}

@@ -1,0 +1,164 @@
+//! A hub in the world, and everything that may befall it.
+//!
+//! What runs is the real hub, [`nurl::net::hub::serve`], on a host of its own, so each fault is one of the host, of
+//! its links, or of the limits that the hub reads when it starts:
+//!
+//! | fault | how |
+//! | --- | --- |
+//! | dies | [`kill`](Relay::kill): its clients see their connections end; [`power_loss`](Relay::power_loss): they see nothing |
+//! | restarts | [`restart`](Relay::restart): the same key and address, nothing remembered |
+//! | stalls | [`stall`](Relay::stall): the process stands still, its kernel goes on acknowledging |
+//! | is slow | [`throttle`](Relay::throttle): what it sends to each client is limited, so its queues fill |
+//! | drops a fraction | [`drop_fraction`](Relay::drop_fraction): of what it sends and gets, whatever the protocol |
+//! | refuses | [`limit`](Relay::limit): with other limits, from its next start on |
+//! | moves | [`move_to`](Relay::move_to): another address; tickets have its name, so clients find it again |
+//!
+//! **What an untrusted hub reads.** Frames travel inside of an encrypted control connection, so a search of packets
+//! says nothing about them. The hub itself hands each message that it has opened to `nurl::rt::exposed`, which in the
+//! world searches it for the bytes that [`chaos::World::forbid_bytes`] forbids, as it searches every packet; outside
+//! of the world nobody listens there. `world.stats().exposed_bytes` says how much was searched.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use chaos::link::{Bandwidth, Burst, LinkConfig, Rate};
+use chaos::net::End;
+use chaos::world::{Host, World};
+use nurl::mesh::Namespace;
+use nurl::net::hub::{self, HubConfig, HubHandle, HubLimits, HubStats};
+use nurl::{PublicKey, SecretKey};
+
+/// Where hubs listen.
+pub const HUB_PORT: u16 = 4242;
+
+/// The interface that a hub's host has its address on.
+const NIC: &str = "eth0";
+
+/// What waits for a throttled link: a router's modest buffer.
+const THROTTLE_QUEUE_BYTES: u64 = 64 << 10;
+
+/// A hub on its host. A clone is the same hub.
+#[derive(Clone)]
+pub struct Relay {
+    /// Its host.
+    pub host: Host,
+    /// Its key, the same after a restart.
+    pub key: PublicKey,
+    world: World,
+    shared: Arc<Mutex<Shared>>,
+}
+
+struct Shared {
+    limits: HubLimits,
+    serving: Option<HubHandle>,
+}
+
+impl Relay {
+    /// Starts a hub on `host`, now and at each restart.
+    pub fn start(world: World, host: Host, key: SecretKey, namespace: Namespace, limits: HubLimits) -> Relay {
+        let shared = Arc::new(Mutex::new(Shared { limits, serving: None }));
+        let relay = Relay { host, key: key.public(), world, shared: shared.clone() };
+        host.spawn(move || {
+            let (key, shared) = (key.clone(), shared.clone());
+            async move {
+                let listen = SocketAddr::new([0, 0, 0, 0].into(), HUB_PORT);
+                let limits = lock(&shared).limits;
+                let config = HubConfig { limits, ..HubConfig::new(listen, key, vec![namespace]) };
+                let serving = hub::serve(config).await.expect("the hub's port is free on its own host");
+                // The handle of an earlier process goes: whatever it did has ended with its host's boot.
+                lock(&shared).serving = Some(serving);
+                std::future::pending::<()>().await;
+            }
+        });
+        relay
+    }
+
+    /// What it does now; all zero before its first start.
+    pub fn stats(&self) -> HubStats {
+        lock(&self.shared).serving.as_ref().map_or_else(HubStats::default, HubHandle::stats)
+    }
+
+    /// The process ends; the kernel closes its connections.
+    pub fn kill(&self) {
+        self.host.crash();
+    }
+
+    /// The machine loses its power; nobody is told.
+    pub fn power_loss(&self) {
+        self.host.power_loss();
+    }
+
+    /// Starts it (again): the same key, nothing remembered.
+    pub fn restart(&self) {
+        self.host.restart();
+    }
+
+    /// The process stands still until [`go_on`](Relay::go_on); connections stay open.
+    pub fn stall(&self) {
+        self.host.pause();
+    }
+
+    /// Ends a stall.
+    pub fn go_on(&self) {
+        self.host.resume();
+    }
+
+    /// Makes the links to and from it longer.
+    pub fn delay(&self, by: Duration) {
+        for end in self.neighbours() {
+            self.change(self.host.into(), end, |link| link.latency += by);
+            self.change(end, self.host.into(), |link| link.latency += by);
+        }
+    }
+
+    /// Limits what it sends to each client, `None` for as before.
+    pub fn throttle(&self, bytes_per_second: Option<u64>) {
+        let queue_bytes = THROTTLE_QUEUE_BYTES;
+        let bandwidth = bytes_per_second.map(|bytes_per_second| Bandwidth { bytes_per_second, queue_bytes });
+        for end in self.neighbours() {
+            self.change(self.host.into(), end, |link| link.bandwidth = bandwidth);
+        }
+    }
+
+    /// Loses this fraction of all packets to and from it, whatever their protocol.
+    pub fn drop_fraction(&self, rate: Rate) {
+        // Always bad, so the loss doesn't depend on what went before.
+        let burst = Burst { begin: Rate::ALWAYS, end: Rate::NEVER, loss: rate };
+        let burst = (rate != Rate::NEVER).then_some(burst);
+        for end in self.neighbours() {
+            self.change(self.host.into(), end, |link| link.burst = burst);
+            self.change(end, self.host.into(), |link| link.burst = burst);
+        }
+    }
+
+    /// The limits that it starts with from the next time on. With no clients at all it refuses everybody.
+    pub fn limit(&self, limits: HubLimits) {
+        lock(&self.shared).limits = limits;
+    }
+
+    /// Gives it another address. Its connections hang: their packets have no way any more.
+    pub fn move_to(&self, ip: &str) {
+        self.host.set_addrs(NIC, &[ip]);
+    }
+
+    fn change(&self, from: End, to: End, change: impl FnOnce(&mut LinkConfig)) {
+        let mut link = self.world.link(from, to);
+        change(&mut link);
+        self.world.set_link(from, to, link);
+    }
+
+    /// Everybody on the internet: hosts with addresses there, and boxes.
+    fn neighbours(&self) -> Vec<End> {
+        let internet = self.world.internet();
+        let open = |host: &Host| *host != self.host && host.net(NIC) == Some(internet);
+        let hosts = self.world.hosts().into_iter().filter(open).map(End::from);
+        let boxes =
+            self.world.nets().into_iter().filter(|net| net.outside() == Some(internet)).map(End::from);
+        hosts.chain(boxes).collect()
+    }
+}
+
+fn lock(shared: &Mutex<Shared>) -> std::sync::MutexGuard<'_, Shared> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}

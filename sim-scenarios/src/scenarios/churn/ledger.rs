@@ -1,0 +1,259 @@
+//! What was written and what was acknowledged, and so what may be read in the end.
+//!
+//! **What is promised of an increment.** One that was acknowledged is on the disk of the node that made it: while
+//! that disk lives it is neither lost nor counted twice, whatever happens to the process. One whose call failed or
+//! was cut off was made once or not at all. If the disk is lost, those made before the replicas last agreed stay,
+//! later ones may be lost with it, each for itself; and what the node writes after it came back counts in full,
+//! since it comes back under another id.
+//!
+//! All writers add to one counter. Each adds a power of its own, so the sum has a digit for each of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Increments that one writer can make: the base of the sum's digits.
+const BASE: i64 = 1 << 10;
+
+/// What may have become of an element of the set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// Its insert was acknowledged.
+    There,
+    /// Its insert or its remove was cut off, or its disk was lost.
+    Either,
+    /// Its remove was acknowledged when all replicas had it.
+    Gone,
+}
+
+/// The increments of one writer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Account {
+    /// As many at least are counted.
+    least: u64,
+    /// As many at most.
+    most: u64,
+    /// What the replicas last agreed on.
+    agreed: u64,
+    /// Acknowledged since then, and on a disk that was lost.
+    at_risk: u64,
+}
+
+/// What became of acknowledged increments whose disk was lost.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Risked {
+    pub(super) lost: u64,
+    pub(super) outlived: u64,
+}
+
+/// The books of a run.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Ledger {
+    accounts: Vec<Account>,
+    elements: BTreeMap<String, Fate>,
+    texts: BTreeSet<String>,
+}
+
+impl Ledger {
+    pub(super) fn new(writers: usize) -> Ledger {
+        Ledger { accounts: vec![Account::default(); writers], ..Ledger::default() }
+    }
+
+    /// What `writer` adds.
+    pub(super) fn weight(writer: usize) -> i64 {
+        BASE.pow(writer as u32)
+    }
+
+    /// An increment is being made.
+    pub(super) fn adds(&mut self, writer: usize) {
+        self.accounts[writer].most += 1;
+        assert!(self.accounts[writer].most < BASE as u64, "a digit holds a writer's increments");
+    }
+
+    /// It was acknowledged.
+    pub(super) fn added(&mut self, writer: usize) {
+        self.accounts[writer].least += 1;
+    }
+
+    /// An element is being inserted; it is one that was never inserted before.
+    pub(super) fn inserts(&mut self, element: &str) {
+        self.elements.insert(element.to_owned(), Fate::Either);
+    }
+
+    /// It was acknowledged.
+    pub(super) fn inserted(&mut self, element: &str) {
+        self.elements.insert(element.to_owned(), Fate::There);
+    }
+
+    /// An element is being removed; where it was not observed, that does nothing.
+    pub(super) fn removes(&mut self, element: &str) {
+        self.elements.insert(element.to_owned(), Fate::Either);
+    }
+
+    /// It was acknowledged, and all replicas had the element.
+    pub(super) fn removed(&mut self, element: &str) {
+        self.elements.insert(element.to_owned(), Fate::Gone);
+    }
+
+    /// A register is being set.
+    pub(super) fn sets(&mut self, text: &str) {
+        self.texts.insert(text.to_owned());
+    }
+
+    /// The elements that must be there.
+    pub(super) fn there(&self) -> Vec<String> {
+        let there = self.elements.iter().filter(|(_, fate)| **fate == Fate::There);
+        there.map(|(element, _)| element.clone()).collect()
+    }
+
+    /// `writer` lost its disk, and with it perhaps what it wrote since the replicas last agreed.
+    pub(super) fn lost_disk(&mut self, writer: usize, since: &[String]) {
+        let account = &mut self.accounts[writer];
+        account.at_risk = account.least - account.agreed;
+        account.least = account.agreed;
+        for element in since {
+            self.elements.insert(element.clone(), Fate::Either);
+        }
+    }
+
+    /// The replicas agree, and nothing is under way.
+    ///
+    /// # Errors
+    /// What the sum can't be.
+    pub(super) fn agree(&mut self, sum: i128) -> Result<Risked, String> {
+        let mut risked = Risked::default();
+        let digits = digits(sum, self.accounts.len())?;
+        for (writer, (account, digit)) in self.accounts.iter_mut().zip(digits).enumerate() {
+            let Account { least, most, at_risk, .. } = *account;
+            if !(least..=most).contains(&digit) {
+                return Err(format!(
+                    "{digit} increments of writer {writer} are counted, of {least} to {most}"
+                ));
+            }
+            let outlived = at_risk.min(digit - least);
+            risked.outlived += outlived;
+            risked.lost += at_risk - outlived;
+            *account = Account { least: digit, most: digit, agreed: digit, at_risk: 0 };
+        }
+        Ok(risked)
+    }
+
+    /// Whether the replicas may agree on this set.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(super) fn check_set(&self, members: &BTreeSet<String>) -> Result<(), String> {
+        for member in members {
+            match self.elements.get(member) {
+                None => return Err(format!("{member:?} was never inserted")),
+                Some(Fate::Gone) => return Err(format!("{member:?} was removed")),
+                Some(Fate::There | Fate::Either) => {}
+            }
+        }
+        match self.there().into_iter().find(|element| !members.contains(element)) {
+            Some(lost) => Err(format!("{lost:?} was inserted, and is lost")),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether the replicas may agree on this text.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(super) fn check_text(&self, text: Option<&str>) -> Result<(), String> {
+        match text {
+            Some(text) if !self.texts.contains(text) => Err(format!("{text:?} was never written")),
+            _ => Ok(()),
+        }
+    }
+
+    /// How many increments are counted for sure.
+    pub(super) fn counted(&self) -> u64 {
+        self.accounts.iter().map(|account| account.least).sum()
+    }
+}
+
+fn digits(sum: i128, writers: usize) -> Result<Vec<u64>, String> {
+    let (mut rest, base) = (sum, i128::from(BASE));
+    let mut digits = Vec::new();
+    for _ in 0..writers {
+        let digit = rest.rem_euclid(base);
+        digits.push(digit as u64);
+        rest = (rest - digit) / base;
+    }
+    if rest == 0 { Ok(digits) } else { Err(format!("{sum} has more digits than there are writers")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sum(counts: &[i128]) -> i128 {
+        counts.iter().enumerate().map(|(at, count)| count * i128::from(Ledger::weight(at))).sum()
+    }
+
+    fn books() -> Ledger {
+        let mut ledger = Ledger::new(2);
+        for _ in 0..3 {
+            ledger.adds(0);
+            ledger.added(0);
+        }
+        ledger.adds(1);
+        ledger
+    }
+
+    #[test]
+    fn acknowledged_increments_count_once_and_doubtful_ones_once_or_not() {
+        for good in [[3, 0], [3, 1]] {
+            books().agree(sum(&good)).unwrap();
+        }
+        for bad in [[2, 0], [4, 0], [3, 2]] {
+            books().agree(sum(&bad)).unwrap_err();
+        }
+        books().agree(-1).unwrap_err();
+    }
+
+    #[test]
+    fn what_was_agreed_stays_also_without_the_disk_and_what_comes_later_counts() {
+        let mut ledger = books();
+        ledger.agree(sum(&[3, 1])).unwrap();
+        ledger.adds(0);
+        ledger.added(0);
+        ledger.lost_disk(0, &[]);
+        ledger.adds(0);
+        ledger.added(0);
+        // One after the loss; the one before it is counted or not.
+        for (good, lost) in [([4, 1], 1), ([5, 1], 0)] {
+            let risked = ledger.clone().agree(sum(&good)).unwrap();
+            assert_eq!(risked, Risked { lost, outlived: 1 - lost });
+        }
+        for bad in [[3, 1], [6, 1], [4, 0]] {
+            ledger.clone().agree(sum(&bad)).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn a_set_has_what_was_inserted_and_not_what_was_removed() {
+        let mut ledger = Ledger::new(1);
+        for element in ["a", "b", "c"] {
+            ledger.inserts(element);
+        }
+        ledger.inserted("a");
+        ledger.removed("c");
+        let set = |members: &[&str]| members.iter().map(|member| (*member).to_owned()).collect();
+        ledger.check_set(&set(&["a"])).unwrap();
+        ledger.check_set(&set(&["a", "b"])).unwrap();
+        ledger.check_set(&set(&["b"])).unwrap_err();
+        ledger.check_set(&set(&["a", "c"])).unwrap_err();
+        ledger.check_set(&set(&["a", "d"])).unwrap_err();
+        ledger.lost_disk(0, &["a".to_owned()]);
+        ledger.check_set(&set(&["b"])).unwrap();
+    }
+
+    #[test]
+    fn a_text_that_nobody_wrote_is_seen() {
+        let mut ledger = Ledger::new(1);
+        ledger.check_text(None).unwrap();
+        ledger.sets("x");
+        ledger.check_text(Some("x")).unwrap();
+        ledger.check_text(Some("y")).unwrap_err();
+    }
+}

@@ -1,0 +1,245 @@
+//! No double side effect across split ownership.
+//!
+//! Three owners, a submitter and a resource whose leases and effects lie on its disk. Links lose, repeat and
+//! reorder, and owners send every question several times. In each of three rounds some tasks are under way on two
+//! keys, and the owner that runs most of them is cut off from everybody but the resource, or restarts from its
+//! disk; the resource may be killed at a drawn disk operation meanwhile. The submitter goes on to another owner,
+//! while the first one goes on too: two nodes act for one key, under two tokens, and reach the resource in either
+//! order, or at once.
+//!
+//! Every handle gets the outcome of the one run whose effect was made, every effect was made exactly once as the
+//! resource's disk has it, none under a lower token than one before it, and an owner that restarts from its disk
+//! never shows a token that it had before.
+//!
+//! Contrast: the runs of handlers that asked for an effect are counted. Some tasks have several: without the lease,
+//! each of them would have had its effect more than once.
+
+mod owner;
+mod resource;
+mod talk;
+
+use std::path::Path;
+use std::time::Duration;
+
+use bytes::Bytes;
+use chaos::link::{LinkConfig, Rate};
+use chaos::property::Broken;
+use chaos::scenario::{Held, Knob, Mark, Trial, Turns, Verdict};
+use chaos::sometimes;
+use chaos::world::{Host, World};
+use nurl::compute::job::{SubmitOptions, TaskId};
+use nurl::compute::pool::JobContext;
+use nurl::node::Role;
+use nurl::rt::disk;
+use rand_core::Rng as _;
+
+use self::owner::Owners;
+use self::resource::{Leased, Log};
+use crate::cluster::{Cluster, Map, Peer, Place, secret, text};
+
+/// What can be turned.
+pub const KNOBS: &[Knob] = &[
+    Knob { name: "rounds", about: "faults, one after the other", default: 3, least: 1, turns: Turns::Work },
+    Knob { name: "tasks", about: "tasks of each round", default: 6, least: 1, turns: Turns::Work },
+];
+
+/// What some run has to reach.
+pub const MARKS: &[Mark] = &[
+    Mark::new("without the lease an effect would have happened twice"),
+    Mark::new("two owners ask for one task"),
+    Mark::new("the stale owner came first"),
+    Mark::new("the stale owner came last"),
+    Mark::new("a stale owner is fenced"),
+    Mark::new("an effect is fenced at its commit"),
+    Mark::new("a task is asked for while it is in progress"),
+    Mark::new("an outcome is given again after a restart"),
+    Mark::new("an owner restarts from its disk and takes a higher tenure"),
+];
+
+const SUBMITTER: usize = 0;
+const RESOURCE: usize = 1;
+const OWNERS: usize = 3;
+
+/// Keys that the tasks are about.
+const KEYS: u64 = 2;
+
+const MEET: Duration = Duration::from_secs(30);
+
+/// From the submit to the fault, at most: the tasks are accepted and on their way to the resource by then.
+const BEFORE_MS: u64 = 3_000;
+
+/// How long an owner is cut off: the submitter goes on after 3.5 s of silence, and the other owner asks for 1 s.
+const CUT: Duration = Duration::from_secs(9);
+
+/// A machine's restart.
+const DOWN: Duration = Duration::from_secs(2);
+
+/// A kill of the resource comes within so many disk operations; a transaction has about ten.
+const WITHIN_OPS: u64 = 60;
+
+/// Everything is settled so long after the last fault.
+const SETTLE: Duration = Duration::from_secs(60);
+
+/// Runs the rounds.
+pub async fn run(trial: Trial) -> Verdict {
+    let world = trial.world;
+    world.link_default(LinkConfig {
+        latency: Duration::from_millis(15),
+        jitter: Duration::from_millis(30),
+        udp_loss: Rate::percent(10),
+        tcp_loss: Rate::percent(1),
+        duplicate: Rate::percent(10),
+        ..LinkConfig::default()
+    });
+    let log = Log::default();
+    let owners = Owners::new(world, log.clone());
+    let fit = owners.clone();
+    let map = Map::new(world).hub("hub");
+    let map = map.role("submitter", Place::Open, Role::Member).role("resource", Place::Open, Role::Member);
+    let map = map.nodes(OWNERS, Place::Open).build(move |builder, at| {
+        if at.role == Role::Member {
+            return builder;
+        }
+        let (owners, number) = (fit.clone(), at.number);
+        let handler = move |context: JobContext, _: Bytes| owners.clone().effect(number, context);
+        let folder = Path::new("/node");
+        // What can't be made can't be opened either, and is told there.
+        let _ = disk::create_dir_all(folder);
+        builder.store(folder).handler("effect", handler)
+    });
+    let cluster = map.start();
+    owners.meet(&cluster.peers, RESOURCE);
+    cluster.converge(MEET).await?;
+    serve(&world, &cluster.peers[RESOURCE], &log).await;
+
+    let mut rounds = Rounds { trial: &trial, cluster: &cluster, log: &log, tasks: Vec::new() };
+    for round in 0..trial.knob("rounds") {
+        rounds.round(round).await?;
+    }
+    rounds.check().await
+}
+
+/// Starts the resource in its host's present process.
+async fn serve(world: &World, peer: &Peer, log: &Log) {
+    let (node, log) = (peer.node(world).await, log.clone());
+    peer.host.run(async move {
+        // A store that fails is the crash that its disk was armed for.
+        if let Ok(leased) = Leased::open(node, log) {
+            leased.serve().await;
+        }
+    });
+}
+
+struct Rounds<'a> {
+    trial: &'a Trial,
+    cluster: &'a Cluster,
+    log: &'a Log,
+    tasks: Vec<TaskId>,
+}
+
+impl Rounds<'_> {
+    async fn round(&mut self, round: u64) -> Result<(), Broken> {
+        let (world, cluster) = (self.trial.world, self.cluster);
+        let mut draws = world.rng("rounds");
+        let submitter = cluster.peers[SUBMITTER].node(&world).await;
+        let mut handles = Vec::new();
+        for number in 0..self.trial.knob("tasks") {
+            let key = format!("account-{}", draws.next_u64() % KEYS);
+            let payload = secret(&format!("round {round}, task {number}"));
+            let options = SubmitOptions { life: Duration::from_secs(180), ..SubmitOptions::default() };
+            match submitter.submit("effect", key.as_bytes(), payload, options).await {
+                Ok(task) => handles.push(task),
+                Err(error) => return Err(Broken::safety("a node takes a job", error.to_string())),
+            }
+        }
+        self.tasks.extend(handles.iter().map(nurl::node::Task::id));
+        world.sleep(Duration::from_millis(draws.next_u64() % BEFORE_MS)).await;
+
+        let resource = &cluster.peers[RESOURCE];
+        if draws.next_u32() % 3 == 0 {
+            resource.host.crash_at_disk_op(1 + draws.next_u64() % WITHIN_OPS);
+        }
+        let busiest =
+            cluster.peers[RESOURCE + 1..].iter().max_by_key(|peer| cluster.witness.running(&peer.name));
+        let victim = busiest.expect("there are owners").host;
+        if draws.next_u32() % 3 == 0 {
+            victim.power_loss();
+            world.sleep(DOWN).await;
+            victim.restart();
+        } else {
+            let others = cluster.peers.iter().map(|peer| peer.host).chain([cluster.hubs[0].host]);
+            let others: Vec<Host> = others.filter(|host| *host != victim && *host != resource.host).collect();
+            world.partition(&[victim], &others);
+            world.sleep(CUT).await;
+            world.heal();
+        }
+        // The power is taken from the resource too, if its disk's turn hasn't come by itself.
+        if resource.host.is_running() && draws.next_u32() % 4 == 0 {
+            resource.host.power_loss();
+        }
+        if !resource.host.is_running() {
+            world.sleep(DOWN).await;
+            resource.host.restart();
+            serve(&world, resource, self.log).await;
+        }
+        let until = world.elapsed() + SETTLE;
+        for handle in handles {
+            let task = handle.id();
+            // An armed kill may still come: the machine is started again by whoever looks after it.
+            let mut outcome = Box::pin(cluster.witness.outcome(&cluster.peers[SUBMITTER].name, handle));
+            let ended = loop {
+                let soon = nurl::rt::time::timeout(DOWN, outcome.as_mut()).await;
+                match soon {
+                    Ok(ended) => break ended,
+                    Err(_) if world.elapsed() > until => {
+                        let seen = format!("{task} has no end {SETTLE:?} after the last fault");
+                        return Err(Broken::liveness("every job's handle resolves in time", seen));
+                    }
+                    Err(_) if !resource.host.is_running() => {
+                        resource.host.restart();
+                        serve(&world, resource, self.log).await;
+                    }
+                    Err(_) => {}
+                }
+            };
+            let made = self.log.outcome(task);
+            match ended {
+                Ok(outcome) if Some(text(&outcome)) == made => {}
+                other => {
+                    let seen = format!("{task} came back as {other:?}, its effect had the outcome {made:?}");
+                    return Err(Broken::safety("a handle gets the outcome of the effect", seen));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads off the disk how often each effect was made.
+    async fn check(self) -> Verdict {
+        let Rounds { trial, cluster, log, tasks } = self;
+        let resource = &cluster.peers[RESOURCE];
+        resource.host.restart();
+        let node = resource.node(&trial.world).await;
+        let (again, asked) = (log.clone(), tasks.clone());
+        let counts = resource.host.run(async move {
+            let leased = Leased::open(node, again)?;
+            asked.iter().map(|task| leased.times(*task)).collect::<Result<Vec<_>, _>>()
+        });
+        let counts = match counts.await {
+            Ok(Ok(counts)) => counts,
+            Ok(Err(error)) => {
+                return Err(Broken::safety("the resource's disk can be read", error.to_string()));
+            }
+            Err(error) => return Err(Broken::safety("the resource's disk can be read", error.to_string())),
+        };
+        if let Some((task, count)) = tasks.iter().zip(&counts).find(|(_, count)| **count != 1) {
+            return Err(Broken::safety("an effect is made once", format!("{count} times for {task}")));
+        }
+        let doubled = log.doubled();
+        sometimes!(doubled > 0, "without the lease an effect would have happened twice");
+        cluster.inspect().await?;
+        let state = format!("{} effects were made once each\n", tasks.len());
+        let notes = format!("{doubled} of them would have been made more than once without the lease\n");
+        Ok(Held { state, notes })
+    }
+}

@@ -1,0 +1,101 @@
+//! The owner's handler: asks the resource, again and again, until it has the effect's outcome or is fenced.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use chaos::world::World;
+use nurl::compute::job::{JobError, TaskId};
+use nurl::compute::pool::JobContext;
+use nurl::rt::{self, time};
+use rand_core::Rng as _;
+
+use super::resource::Log;
+use super::talk::{Answer, Ask};
+use crate::cluster::{Peer, secret};
+
+/// An owner hesitates up to so many milliseconds before it asks, so that who comes first is drawn.
+const HESITATES_MS: u64 = 4_000;
+
+/// It asks again after this; the answer may have been lost, and so may the question.
+const ASK_AGAIN: Duration = Duration::from_millis(400);
+
+/// It sends each question up to so many times at once.
+const COPIES: u64 = 3;
+
+/// What all owners' handlers share.
+#[derive(Clone)]
+pub(super) struct Owners {
+    world: World,
+    log: Log,
+    /// All nodes, and the resource's number among them; set when all have been made.
+    peers: Arc<OnceLock<(Vec<Peer>, usize)>>,
+    /// Answers that another run's turn has received.
+    answers: Arc<Mutex<BTreeMap<(usize, u32, TaskId), Answer>>>,
+}
+
+impl Owners {
+    pub(super) fn new(world: World, log: Log) -> Owners {
+        Owners { world, log, peers: Arc::default(), answers: Arc::default() }
+    }
+
+    /// Tells who is there.
+    pub(super) fn meet(&self, peers: &[Peer], resource: usize) {
+        assert!(self.peers.set((peers.to_vec(), resource)).is_ok(), "the nodes are made once");
+    }
+
+    /// Runs at node `at`.
+    pub(super) async fn effect(self, at: usize, context: JobContext) -> Result<Bytes, JobError> {
+        let Some((peers, resource)) = self.peers.get() else {
+            return Err(JobError::retriable("not all nodes have been made"));
+        };
+        let (me, resource) = (&peers[at], peers[*resource].key);
+        let boot = me.host.boot();
+        self.log.token(me.key, boot, context.token.counter);
+        let node = me.node(&self.world).await;
+        let mut rng = rt::rng("owner");
+        time::sleep(Duration::from_millis(rng.next_u64() % HESITATES_MS)).await;
+        let ask = Ask {
+            task: context.task,
+            counter: context.token.counter,
+            run: rng.next_u64(),
+            key: String::from_utf8_lossy(&context.key).into_owned(),
+        };
+        let mine = (at, boot, context.task);
+        self.keep().remove(&mine);
+        loop {
+            let copies = 1 + rng.next_u64() % COPIES;
+            let bodies = (0..copies).map(|_| ask.encode()).collect();
+            if let Err(error) = node.send_many(resource, bodies).await {
+                return Err(JobError::retriable(error.to_string()));
+            }
+            let until = time::now() + ASK_AGAIN;
+            while let Ok(Some(batch)) =
+                time::timeout(until.saturating_duration_since(time::now()), node.recv_many()).await
+            {
+                let said = batch.iter().filter(|datagram| datagram.peer == resource);
+                for (task, answer) in said.filter_map(|datagram| Answer::decode(&datagram.body)) {
+                    self.keep().insert((at, boot, task), answer);
+                }
+                if self.keep().contains_key(&mine) {
+                    break;
+                }
+            }
+            let answer = self.keep().remove(&mine);
+            match answer {
+                Some(Answer::Done(outcome)) => return Ok(secret(&outcome)),
+                Some(Answer::Fenced(current)) if current > context.token => {
+                    return Err(JobError::Fenced { current });
+                }
+                Some(Answer::Wait) => time::sleep_until(until).await,
+                // An answer to an earlier run of this task here.
+                Some(Answer::Fenced(_)) | None => {}
+            }
+        }
+    }
+
+    fn keep(&self) -> std::sync::MutexGuard<'_, BTreeMap<(usize, u32, TaskId), Answer>> {
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,216 @@
+//! The resource: a lease over a store on its host's disk, asked by datagram.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use chaos::property::{Broken, fail};
+use chaos::sometimes;
+use nurl::PublicKey;
+use nurl::compute::job::TaskId;
+use nurl::compute::lease::{Admission, Config, LeaseError, Outcome, Recovered, Resource};
+use nurl::node::Node;
+use nurl::ring::Epoch;
+use nurl::rt::Rng;
+use nurl::rt::{self, disk, task, time};
+use nurl::state::store::{Effects, Store, StoreError};
+use rand_core::Rng as _;
+
+use super::talk::{Answer, Ask};
+
+/// A task's life at the resource: longer than any run.
+const LIFE: Duration = Duration::from_secs(3_600);
+
+/// An effect takes up to so many milliseconds, in which others may ask.
+const EFFECT_MS: u64 = 3_000;
+
+/// What happened at the resource, across all of its processes. What it says of an effect is true of the disk: it is
+/// noted after the commit, so a crash may leave out the last one, and the end is read off the disk.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Log(Arc<Mutex<Seen>>);
+
+#[derive(Debug, Default)]
+struct Seen {
+    boots: u32,
+    /// Per task: who asked, under which counters, in which runs of the handler.
+    asked: BTreeMap<TaskId, Vec<(PublicKey, u64, u64)>>,
+    /// Per key: the token of the last effect.
+    last: BTreeMap<String, Epoch>,
+    /// Per task: its outcome, and in which process it was recorded.
+    outcomes: BTreeMap<TaskId, (u32, String)>,
+    /// Per owner: its host's process and the counters that it showed in it.
+    tokens: BTreeMap<PublicKey, BTreeMap<u32, (u64, u64)>>,
+}
+
+impl Log {
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tasks for which more than one run of a handler asked: without the lease, their effect would have happened
+    /// more than once.
+    pub(super) fn doubled(&self) -> usize {
+        let runs = |asked: &[(PublicKey, u64, u64)]| {
+            asked.iter().map(|(_, _, run)| *run).collect::<BTreeSet<_>>().len()
+        };
+        self.seen().asked.values().filter(|asked| runs(asked) > 1).count()
+    }
+
+    /// An owner has a token, in its host's `boot`-th process.
+    pub(super) fn token(&self, owner: PublicKey, boot: u32, counter: u64) {
+        let mut seen = self.seen();
+        let boots = seen.tokens.entry(owner).or_default();
+        let (least, most) = boots.entry(boot).or_insert((counter, counter));
+        (*least, *most) = ((*least).min(counter), (*most).max(counter));
+        let before = boots.range(..boot).next_back().map(|(_, (_, most))| *most);
+        let (least, _) = boots[&boot];
+        sometimes!(before.is_some(), "an owner restarts from its disk and takes a higher tenure");
+        if before.is_some_and(|before| before >= least) {
+            let seen = format!("{owner:?} had counter {before:?}, and {least} in its next process");
+            fail(Broken::safety("an owner that restarts from its disk takes a higher tenure", seen));
+        }
+    }
+
+    fn ask(&self, from: PublicKey, ask: &Ask) {
+        let mut seen = self.seen();
+        let asked = seen.asked.entry(ask.task).or_default();
+        let one = (from, ask.counter, ask.run);
+        if asked.contains(&one) {
+            return;
+        }
+        if let Some((first, counter, _)) = asked.iter().find(|(owner, _, _)| *owner != from) {
+            sometimes!("two owners ask for one task");
+            sometimes!((*counter, *first) < (ask.counter, from), "the stale owner came first");
+            sometimes!((*counter, *first) > (ask.counter, from), "the stale owner came last");
+        }
+        asked.push(one);
+    }
+
+    fn answered(&self, task: TaskId, outcome: &str) {
+        let mut seen = self.seen();
+        let boots = seen.boots;
+        let (boot, first) = seen.outcomes.entry(task).or_insert_with(|| (boots, outcome.to_owned()));
+        sometimes!(*boot < boots, "an outcome is given again after a restart");
+        if first != outcome {
+            let seen = format!("{task} was answered with {first}, now with {outcome}");
+            fail(Broken::safety("an outcome never changes", seen));
+        }
+    }
+
+    fn made(&self, key: &str, token: Epoch) {
+        let mut seen = self.seen();
+        let last = seen.last.entry(key.to_owned()).or_insert(token);
+        if token < *last {
+            let seen = format!("{key}: {token:?} after {last:?}");
+            fail(Broken::safety("no effect is made under a lower token than one before it", seen));
+        }
+        *last = token;
+    }
+
+    /// The outcome that an owner was told, if one was.
+    pub(super) fn outcome(&self, task: TaskId) -> Option<String> {
+        self.seen().outcomes.get(&task).map(|(_, outcome)| outcome.clone())
+    }
+}
+
+/// The resource of this process.
+pub(super) struct Leased {
+    node: Node,
+    resource: Resource,
+    log: Log,
+}
+
+impl Leased {
+    /// Opens the store, on the host that runs this.
+    pub(super) fn open(node: Node, log: Log) -> Result<Leased, LeaseError> {
+        let folder = Path::new("/resource");
+        let path = folder.join("lease.redb");
+        disk::create_dir_all(folder)
+            .map_err(|error| StoreError::File { path: path.display().to_string(), error })?;
+        let store = Arc::new(Store::open(&path, &mut rt::rng("lease store"))?);
+        // An effect and its outcome are one transaction: without the outcome there was no effect.
+        let resource = Resource::open(store, Config::default(), |_, _| Recovered::RolledBack)?;
+        log.seen().boots += 1;
+        Ok(Leased { node, resource, log })
+    }
+
+    /// Answers until the process ends.
+    pub(super) async fn serve(self) {
+        let this = Arc::new(self);
+        while let Some(batch) = this.node.recv_many().await {
+            for datagram in batch {
+                if let Some(ask) = Ask::decode(&datagram.body) {
+                    let (this, rng) = (this.clone(), rt::rng("effect"));
+                    task::spawn(async move { this.answer(datagram.peer, ask, rng).await });
+                }
+            }
+        }
+    }
+
+    async fn answer(&self, from: PublicKey, ask: Ask, rng: Rng) {
+        self.log.ask(from, &ask);
+        // A store that fails is the crash that its disk was armed for: nobody is told anything.
+        let Ok(answer) = self.decide(from, &ask, rng).await else { return };
+        if let Answer::Done(outcome) = &answer {
+            self.log.answered(ask.task, outcome);
+        }
+        let _ = self.node.send(from, answer.encode(ask.task)).await;
+    }
+
+    async fn decide(&self, from: PublicKey, ask: &Ask, mut rng: Rng) -> Result<Answer, LeaseError> {
+        let (key, task) = (ask.key.as_bytes(), ask.task.as_bytes());
+        let token = Epoch { counter: ask.counter, owner: from };
+        match self.resource.admit(time::unix_now(), key, token, task, LIFE)? {
+            Admission::Recorded(Outcome::Done(outcome)) => {
+                return Ok(Answer::Done(String::from_utf8_lossy(&outcome).into_owned()));
+            }
+            Admission::InProgress => {
+                sometimes!("a task is asked for while it is in progress");
+                return Ok(Answer::Wait);
+            }
+            Admission::Fenced { current } => {
+                sometimes!("a stale owner is fenced");
+                return Ok(Answer::Fenced(current));
+            }
+            Admission::Busy | Admission::Recorded(Outcome::Unknown) => return Ok(Answer::Wait),
+            Admission::Admitted => {}
+        }
+        time::sleep(Duration::from_millis(rng.next_u64() % EFFECT_MS)).await;
+        // It names the run that made the effect: an effect that is made again has another outcome.
+        let outcome = format!("{}.{}", ask.counter, ask.run);
+        let made =
+            self.resource.commit_with(key, task, outcome.as_bytes(), |effects| count(effects, ask.task));
+        match made {
+            Ok(()) => {
+                self.log.made(&ask.key, token);
+                Ok(Answer::Done(outcome))
+            }
+            Err(LeaseError::Fenced { current }) => {
+                sometimes!("an effect is fenced at its commit");
+                self.resource.release(key, task)?;
+                Ok(Answer::Fenced(current))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// How often the effect of a task was made, off the disk.
+    pub(super) fn times(&self, task: TaskId) -> Result<u64, LeaseError> {
+        let count = self.resource.store().effect(&count_name(task))?;
+        Ok(count.map_or(0, |bytes| number_of(&bytes)))
+    }
+}
+
+fn count(effects: &mut Effects<'_>, task: TaskId) -> Result<(), StoreError> {
+    let before = effects.get(&count_name(task))?.map_or(0, |bytes| number_of(&bytes));
+    effects.put(&count_name(task), &(before + 1).to_le_bytes())
+}
+
+fn count_name(task: TaskId) -> Vec<u8> {
+    [b"times ", task.as_bytes().as_slice()].concat()
+}
+
+fn number_of(bytes: &[u8]) -> u64 {
+    bytes.try_into().map_or(0, u64::from_le_bytes)
+}

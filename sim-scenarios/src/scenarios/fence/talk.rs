@@ -1,0 +1,94 @@
+//! What owners and the resource say to each other, in datagrams that may be lost and are sent more than once.
+
+use bytes::Bytes;
+use nurl::PublicKey;
+use nurl::compute::job::TaskId;
+use nurl::ring::Epoch;
+
+use crate::cluster::{secret, text};
+
+/// An owner asks to make the effect of a task. Its key is the sender's, its epoch's other half.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Ask {
+    pub(super) task: TaskId,
+    pub(super) counter: u64,
+    /// Names the run of the handler, so that its repetitions are told from another run's.
+    pub(super) run: u64,
+    pub(super) key: String,
+}
+
+/// What the resource says to that.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// The effect was made, now or before, with this outcome.
+    Done(String),
+    /// A higher token stands.
+    Fenced(Epoch),
+    /// Ask again.
+    Wait,
+}
+
+impl Ask {
+    pub(super) fn encode(&self) -> Bytes {
+        secret(&format!("ask {} {} {} {}", self.task, self.counter, self.run, self.key))
+    }
+
+    pub(super) fn decode(body: &[u8]) -> Option<Ask> {
+        let text = text(body);
+        let mut words = text.split(' ');
+        if words.next() != Some("ask") {
+            return None;
+        }
+        let task = words.next()?.parse().ok()?;
+        let (counter, run) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+        Some(Ask { task, counter, run, key: words.next()?.to_owned() })
+    }
+}
+
+impl Answer {
+    pub(super) fn encode(&self, task: TaskId) -> Bytes {
+        secret(&match self {
+            Answer::Done(outcome) => format!("done {task} {outcome}"),
+            Answer::Fenced(current) => format!("fenced {task} {} {}", current.counter, current.owner),
+            Answer::Wait => format!("wait {task}"),
+        })
+    }
+
+    pub(super) fn decode(body: &[u8]) -> Option<(TaskId, Answer)> {
+        let text = text(body);
+        let mut words = text.split(' ');
+        let what = words.next()?;
+        let task = words.next()?.parse().ok()?;
+        let answer = match what {
+            "done" => Answer::Done(words.next()?.to_owned()),
+            "fenced" => {
+                let counter = words.next()?.parse().ok()?;
+                Answer::Fenced(Epoch { counter, owner: words.next()?.parse::<PublicKey>().ok()? })
+            }
+            "wait" => Answer::Wait,
+            _ => return None,
+        };
+        Some((task, answer))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nurl::SecretKey;
+
+    #[test]
+    fn what_is_said_is_understood() {
+        let task = TaskId::from_bytes([7; 16]);
+        let ask = Ask { task, counter: 3, run: 9, key: "account-1".to_owned() };
+        assert_eq!(Ask::decode(&ask.encode()), Some(ask.clone()));
+        let owner = SecretKey::from_bytes([1; 32]).public();
+        for answer in
+            [Answer::Done("12".to_owned()), Answer::Fenced(Epoch { counter: 4, owner }), Answer::Wait]
+        {
+            assert_eq!(Answer::decode(&answer.encode(task)), Some((task, answer.clone())));
+        }
+        assert_eq!(Ask::decode(&Answer::Wait.encode(task)), None);
+        assert_eq!(Answer::decode(&ask.encode()), None);
+    }
+}

@@ -1,0 +1,158 @@
+//! A hub restarts with an empty memory, and a mesh takes no harm.
+//!
+//! Five nodes and a hub; two of the nodes sit behind symmetric NATs, so the hub carries what they say to each other.
+//! All are in a group. The hub's process ends, stays away for a drawn time, and comes back with nothing remembered:
+//! no registration, no group, no record. Without anybody's help all register again, what it relays flows again, a
+//! broadcast reaches the whole group, and a newcomer that knocked in vain meanwhile finds everybody. Nobody is held
+//! dead, and who has a direct path notices nothing.
+//!
+//! So that it can fail: while the hub is away nothing passes between the two, and the newcomer sees nobody.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use chaos::link::LinkConfig;
+use chaos::property::Broken;
+use chaos::scenario::{Held, Trial, Verdict};
+use chaos::sometimes;
+use chaos::world::World;
+use nurl::Node;
+use nurl::node::Role;
+use rand_core::Rng as _;
+
+use crate::cluster::{Cluster, Map, Peer, Place, Traffic, Within, home, secret};
+use crate::models::nat_box::{NatBox, presets};
+
+const OPEN: usize = 3;
+const EVERY: Duration = Duration::from_millis(200);
+const MEET: Duration = Duration::from_secs(30);
+
+/// The hub is away for this long at least, and for less than so much more.
+const AWAY: (Duration, u64) = (Duration::from_secs(4), 14_000);
+
+/// Within this everybody is registered again: the longest back-off, and a round trip or two.
+const REGISTERED: Duration = Duration::from_secs(12);
+
+/// Within this of the last registration what is relayed flows, and a group hears.
+const FLOWS: Duration = Duration::from_secs(2);
+
+/// Within this the newcomer has met everybody.
+const MET: Duration = Duration::from_secs(20);
+
+/// The longest pause on a direct path: a few datagrams.
+const PAUSE: Duration = Duration::from_millis(900);
+
+const GROUP: &str = "news";
+
+const BACK: &str = "everybody registers again at a hub that comes back with nothing remembered";
+const RELAYED: &str = "what a restarted hub relays flows as soon as both are registered";
+const HEARD: &str = "a broadcast reaches the whole group after the hub's restart";
+const UNTOUCHED: &str = "a direct path doesn't notice the hub";
+const HEALTHY: &str = "nobody healthy is held dead";
+const NEEDED: &str = "without a hub nothing is relayed, and nobody is met";
+
+/// Restarts the hub once.
+pub async fn run(trial: Trial) -> Verdict {
+    let world = trial.world;
+    world.link_default(LinkConfig {
+        latency: Duration::from_millis(15),
+        jitter: Duration::from_millis(5),
+        ..LinkConfig::default()
+    });
+    let mut map = Map::new(world).hub("hub").nodes(OPEN, Place::Open);
+    for name in ["home 1", "home 2"] {
+        let net = home(world, world.internet(), name, NatBox::new(presets::symmetric()));
+        map = map.node(&format!("in {name}"), Place::In(net));
+    }
+    let mut cluster = map.start();
+    cluster.converge(MEET).await?;
+    let (a, b) = (cluster.peers[OPEN].clone(), cluster.peers[OPEN + 1].clone());
+    let heard = listen(world, &cluster).await;
+    let traffic = Traffic::start(world, &cluster, EVERY).await;
+    world.sleep(Duration::from_secs(3)).await;
+
+    let hub = cluster.hubs[0].clone();
+    let away = AWAY.0 + Duration::from_millis(world.rng("away").next_u64() % AWAY.1);
+    sometimes!(away > Duration::from_secs(12), "a hub stayed away for longer than 12 s");
+    hub.kill();
+    let gone = world.elapsed();
+    let newcomer = cluster.add("newcomer", Place::Open, Role::Worker);
+    world.sleep(away).await;
+    // The first second is what was under way.
+    let passed = traffic.count(a.key, b.key, gone + Duration::from_secs(1));
+    let met = cluster.view(&newcomer).await.len();
+    if passed + met > 0 {
+        let seen = format!("{passed} datagrams passed, the newcomer met {met}");
+        return Err(Broken::safety(NEEDED, seen));
+    }
+
+    hub.restart();
+    let within = Within::new(world, BACK, REGISTERED);
+    while within.lacks(cluster.unregistered(&hub).await).await? {}
+    sometimes!("a hub's clients registered again");
+    let registered = world.elapsed();
+    let within = Within::new(world, RELAYED, FLOWS);
+    while within.lacks(silent(&traffic, registered, &[(&a, &b), (&b, &a)])).await? {}
+    broadcast(world, &cluster.peers[0].node(&world).await).await?;
+    let within = Within::new(world, HEARD, FLOWS);
+    while within.lacks(deaf(&cluster, &heard)).await? {}
+    cluster.converge(MET).await?;
+    let took = world.elapsed() - registered;
+    traffic.stop();
+
+    let open = &cluster.peers[..OPEN];
+    for (from, to) in open.iter().flat_map(|from| open.iter().map(move |to| (from, to))) {
+        let pause = traffic.longest_pause(from.key, to.key, gone, registered);
+        if from.key != to.key && pause > PAUSE {
+            let seen = format!("{pause:?} without a datagram from {} to {}", from.name, to.name);
+            return Err(Broken::liveness(UNTOUCHED, seen));
+        }
+    }
+    if let Some((by, about)) = cluster.witness.held_dead().first() {
+        return Err(Broken::safety(HEALTHY, format!("{by} held {} dead", cluster.name_of(about))));
+    }
+    let notes = format!("away for {away:?}, the newcomer had met all {took:?} after the last registration\n");
+    Ok(Held { state: cluster.views().await, notes })
+}
+
+/// Pairs between which nothing sent since then has arrived.
+fn silent(traffic: &Traffic, since: Duration, pairs: &[(&Peer, &Peer)]) -> Vec<String> {
+    let mute = |(from, to): &&(&Peer, &Peer)| traffic.first(from.key, to.key, since).is_none();
+    pairs.iter().filter(mute).map(|(from, to)| format!("{} to {}", from.name, to.name)).collect()
+}
+
+type Heard = Arc<Mutex<BTreeSet<String>>>;
+
+/// Everybody joins the group and listens.
+async fn listen(world: World, cluster: &Cluster) -> Heard {
+    let heard = Heard::default();
+    for peer in &cluster.peers {
+        let (node, name, heard) = (peer.node(&world).await, peer.name.clone(), heard.clone());
+        peer.host.run(async move {
+            node.join_group(GROUP).await.expect("a node has room for a group");
+            while let Some((_, _, body)) = node.recv_group().await {
+                assert_eq!(body, secret("news"));
+                heard.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone());
+            }
+        });
+    }
+    heard
+}
+
+/// A broadcast may be lost, and its key has to be asked for first: a few go out.
+async fn broadcast(world: World, node: &Node) -> Result<(), Broken> {
+    for _ in 0..3 {
+        let sent = node.broadcast(GROUP, secret("news")).await;
+        sent.map_err(|error| Broken::safety(HEARD, format!("a broadcast was refused: {error}")))?;
+        world.sleep(EVERY).await;
+    }
+    Ok(())
+}
+
+/// Members of the group that have heard nothing.
+fn deaf(cluster: &Cluster, heard: &Heard) -> Vec<String> {
+    let heard = heard.lock().unwrap_or_else(PoisonError::into_inner);
+    let members = &cluster.peers[1..OPEN + 2];
+    members.iter().map(|peer| peer.name.clone()).filter(|name| !heard.contains(name)).collect()
+}

@@ -1,0 +1,201 @@
+//! A job completes across a partition and its heal, across its owner's death, and while the ring changes.
+//!
+//! Six nodes and a hub. Four times jobs are under way when something happens to their owners: a short partition
+//! that heals before anybody is held dead; a long one, after which both halves hold each other dead; the death of
+//! the node that runs most of them; and a ring that changes under them, when that node comes back, another one
+//! leaves and a new one joins. Every handle resolves once, with the right result, in the long partition before it
+//! heals. Work that was done twice is counted and shown.
+//!
+//! Contrast: a job that only the far half can run has no result before the heal, and has one after it.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use chaos::link::LinkConfig;
+use chaos::property::Broken;
+use chaos::scenario::{Held, Knob, Mark, Trial, Turns, Verdict};
+use chaos::sometimes;
+use chaos::world::Host;
+use nurl::compute::job::JobError;
+use nurl::node::Role;
+use rand_core::Rng as _;
+
+use crate::cluster::{Cluster, Jobs, Map, Peer, Place, Within};
+
+/// What can be turned.
+pub const KNOBS: &[Knob] =
+    &[Knob { name: "jobs", about: "jobs of each act", default: 12, least: 1, turns: Turns::Work }];
+
+/// What some run has to reach.
+pub const MARKS: &[Mark] = &[
+    Mark::new("a job was forwarded"),
+    Mark::new("a job ran on the far side when the line was cut"),
+    Mark::new("an owner died with a job half done"),
+    Mark::new("a job ran twice and its handle resolved once"),
+    Mark::new("an owner gave an outcome instead of a second run"),
+    Mark::new("halves that held each other dead met again"),
+];
+
+const NODES: usize = 6;
+
+/// Nodes from here on are beyond the partition, away from the hub.
+const FAR: usize = 3;
+
+const MEET: Duration = Duration::from_secs(30);
+const SHORT: Duration = Duration::from_secs(3);
+
+/// Within this a partition's halves hold each other dead: the longest suspicion, and the time to spread it.
+const LEARN: Duration = Duration::from_secs(90);
+
+/// The bound after a death, and before a long partition heals.
+const TAKE_OVER: Duration = Duration::from_secs(30);
+
+/// From a submit until its handler has begun, on a good day.
+const BEGUN: Duration = Duration::from_millis(300);
+
+/// Between two submits while the ring changes: so that some meet a view of yesterday.
+const TRICKLE: Duration = Duration::from_millis(60);
+
+/// Runs the four acts in one world.
+pub async fn run(trial: Trial) -> Verdict {
+    let world = trial.world;
+    world.link_default(LinkConfig {
+        latency: Duration::from_millis(20),
+        jitter: Duration::from_millis(10),
+        ..LinkConfig::default()
+    });
+    let far = |_, payload: Bytes| async move { Ok(payload) };
+    let map = Map::new(world).hub("hub").nodes(NODES, Place::Open);
+    let map =
+        map.build(move |builder, at| if at.number < FAR { builder } else { builder.handler("far", far) });
+    let mut cluster = map.start();
+    cluster.converge(MEET).await?;
+    let mut text = partitions(&trial, &cluster).await?;
+
+    let victim = death(&trial, &cluster, &mut text).await?;
+    ring_change(&trial, &mut cluster, &victim, &mut text).await?;
+
+    let runs = cluster.witness.runs_per_job();
+    let twice = runs.values().map(|runs| runs - 1).sum::<usize>();
+    sometimes!(twice > 0, "a job ran twice and its handle resolved once");
+    cluster.inspect().await?;
+    let notes = format!("{twice} runs beyond the first of a job\n");
+    Ok(Held { state: text + &cluster.views().await, notes })
+}
+
+/// Jobs are on their way or running when the line is cut, for a short time and for a long one.
+async fn partitions(trial: &Trial, cluster: &Cluster) -> Result<String, Broken> {
+    let world = trial.world;
+    let (from, far_peers) = (&cluster.peers[0], &cluster.peers[FAR..NODES]);
+    let near: Vec<Host> =
+        cluster.peers[..FAR].iter().map(|peer| peer.host).chain([cluster.hubs[0].host]).collect();
+    let far: Vec<Host> = far_peers.iter().map(|peer| peer.host).collect();
+    let mut text = String::new();
+
+    let mut jobs = burst(trial, cluster, from, "short").await?;
+    world.partition(&near, &far);
+    world.sleep(SHORT).await;
+    world.heal();
+    text += &format!("short partition: {} handles resolved once\n", jobs.settle(TAKE_OVER).await?);
+    cluster.converge(LEARN).await?;
+
+    let mut jobs = burst(trial, cluster, from, "long").await?;
+    let running = far_peers.iter().any(|peer| cluster.witness.running(&peer.name) > 0);
+    sometimes!(running, "a job ran on the far side when the line was cut");
+    world.partition(&near, &far);
+    let mut beyond = Jobs::new(cluster);
+    beyond.submit(from, "far", "beyond").await?;
+    text += &format!(
+        "long partition, before it heals: {} handles resolved once\n",
+        jobs.settle(TAKE_OVER).await?
+    );
+    let within = Within::new(world, "each half holds the other dead", LEARN);
+    while within.lacks(alive_beyond(cluster).await).await? {}
+    match beyond.outcomes(LEARN).await?.pop() {
+        Some((_, Err(JobError::Infeasible(_)))) => text += "a job for the far half alone is infeasible\n",
+        other => {
+            let seen = format!("it came back as {other:?}");
+            return Err(Broken::safety("nothing crosses a partition", seen));
+        }
+    }
+    world.heal();
+    cluster.converge(LEARN).await?;
+    sometimes!("halves that held each other dead met again");
+    beyond.submit(from, "far", "beyond, again").await?;
+    beyond.settle(TAKE_OVER).await?;
+    text += "after the heal it has a result\n";
+    Ok(text)
+}
+
+/// Who holds somebody alive beyond the partition.
+async fn alive_beyond(cluster: &Cluster) -> Vec<String> {
+    let mut missing = Vec::new();
+    for (at, peer) in cluster.peers.iter().enumerate() {
+        let view = cluster.view(peer).await;
+        let others = if at < FAR { &cluster.peers[FAR..] } else { &cluster.peers[..FAR] };
+        let live = others.iter().filter(|other| view.get(&other.key).is_some_and(|state| state.is_live()));
+        missing.extend(live.map(|other| format!("{} holds {} alive", peer.name, other.name)));
+    }
+    missing
+}
+
+/// The node dies that runs most of the jobs.
+async fn death(trial: &Trial, cluster: &Cluster, text: &mut String) -> Result<Peer, Broken> {
+    let mut jobs = burst(trial, cluster, &cluster.peers[0], "death").await?;
+    let busiest =
+        cluster.peers[1..].iter().max_by_key(|peer| (cluster.witness.running(&peer.name), peer.key));
+    let victim = busiest.cloned().expect("there are six nodes");
+    sometimes!(cluster.witness.running(&victim.name) > 0, "an owner died with a job half done");
+    if trial.world.rng("death").next_u32() % 2 == 0 {
+        victim.host.power_loss();
+    } else {
+        victim.host.crash();
+    }
+    *text += &format!("the owner's death: {} handles resolved once\n", jobs.settle(TAKE_OVER).await?);
+    cluster.converge(LEARN).await?;
+    Ok(victim)
+}
+
+/// The dead one comes back, another one leaves, a new one joins; jobs trickle in from everywhere.
+async fn ring_change(
+    trial: &Trial,
+    cluster: &mut Cluster,
+    back: &Peer,
+    text: &mut String,
+) -> Result<(), Broken> {
+    let world = trial.world;
+    let leaver = cluster.peers[1..NODES].iter().find(|peer| peer.key != back.key).cloned();
+    let leaver = leaver.expect("there are six nodes");
+    back.host.restart();
+    cluster.add("newcomer", Place::Open, Role::Worker);
+    let leaving = leaver.node(&world).await;
+    leaver.host.run(async move { leaving.shutdown().await });
+    let cluster = &*cluster;
+    let from: Vec<&Peer> =
+        cluster.peers[..NODES].iter().filter(|peer| peer.key != back.key && peer.key != leaver.key).collect();
+    let mut jobs = Jobs::new(cluster);
+    let begun = world.elapsed();
+    let mut number = 0;
+    // Until all agree again, and as many jobs as every act has at least.
+    while number < trial.knob("jobs") as usize || !cluster.missing().await.is_empty() {
+        if world.elapsed() - begun > LEARN {
+            break;
+        }
+        jobs.submit(from[number % from.len()], "slow", &format!("ring {number:03}")).await?;
+        number += 1;
+        world.sleep(TRICKLE).await;
+    }
+    jobs.settle(TAKE_OVER).await?;
+    *text += "the ring changes under them: all handles resolved once\n";
+    cluster.converge(LEARN).await
+}
+
+/// Submits an act's jobs, and waits until the first of them run.
+async fn burst<'a>(trial: &Trial, cluster: &'a Cluster, from: &Peer, act: &str) -> Result<Jobs<'a>, Broken> {
+    let mut jobs = Jobs::new(cluster);
+    for number in 0..trial.knob("jobs") {
+        jobs.submit(from, "slow", &format!("{act} {number:02}")).await?;
+    }
+    trial.world.sleep(BEGUN).await;
+    Ok(jobs)
+}

@@ -1,0 +1,14 @@
+//! The scenarios, a file each; [`scenario::ALL`](crate::scenario::ALL) lists them.
+
+pub mod blackout;
+pub mod churn;
+pub mod converge;
+pub mod fence;
+pub mod hub_restarts;
+pub mod keystone;
+pub mod lease;
+pub mod mapping_expires;
+pub mod nat_matrix;
+pub mod pinned;
+pub mod relay_dies;
+pub mod roam;

@@ -1,0 +1,144 @@
+//! A node with every core busy is not evicted, an equally silent dead one is.
+//!
+//! Five nodes with jobs under way. On one of them handlers occupy every core, so its state and compute planes stand
+//! still: it accepts nothing, beats for nothing, finishes nothing. For its applications it is as silent as another
+//! one that loses its power at the same moment. But its network plane goes on, so for ten minutes nobody ever holds
+//! it dead, while the dead one is held dead everywhere within a minute. Jobs of both are done by others meanwhile,
+//! and when the cores are free again, the node takes its share again.
+
+use std::time::Duration;
+
+use chaos::link::{LinkConfig, Rate};
+use chaos::property::Broken;
+use chaos::scenario::{Held, Knob, Mark, Trial, Turns, Verdict};
+use chaos::sometimes;
+use nurl::membership::State;
+
+use crate::cluster::{Cluster, Jobs, Peer, Within};
+
+/// What can be turned.
+pub const KNOBS: &[Knob] = &[
+    Knob { name: "jobs", about: "jobs of each burst", default: 6, least: 1, turns: Turns::Work },
+    Knob {
+        name: "minutes",
+        about: "how long the cores are busy",
+        default: 10,
+        least: 1,
+        turns: Turns::Other,
+    },
+];
+
+/// What some run has to reach.
+pub const MARKS: &[Mark] = &[
+    Mark::new("a handler was under way when its cores were taken"),
+    Mark::new("the busy node was suspected and cleared"),
+    Mark::new("a job ran twice and was recorded once"),
+];
+
+/// Virtual time that it may take.
+pub const TIME_LIMIT: Duration = Duration::from_secs(20 * 60);
+
+const NODES: usize = 5;
+const BUSY: usize = 1;
+const DEAD: usize = 2;
+
+const MEET: Duration = Duration::from_secs(30);
+
+/// A death is known everywhere within this.
+const LEARN: Duration = Duration::from_secs(60);
+
+/// A job of a silent node is done by another one within this.
+const TAKE_OVER: Duration = Duration::from_secs(30);
+
+/// Between two bursts of jobs.
+const REST: Duration = Duration::from_secs(100);
+
+/// Runs it.
+pub async fn run(trial: Trial) -> Verdict {
+    let world = trial.world;
+    // Some loss, so that probes of the busy one fail now and then, and are cleared.
+    world.link_default(LinkConfig {
+        latency: Duration::from_millis(15),
+        jitter: Duration::from_millis(10),
+        udp_loss: Rate::percent(8),
+        tcp_loss: Rate::percent(1),
+        ..LinkConfig::default()
+    });
+    let cluster = Cluster::start(world, NODES);
+    cluster.converge(MEET).await?;
+    let (busy, dead) = (&cluster.peers[BUSY], &cluster.peers[DEAD]);
+
+    let mut jobs = burst(&trial, &cluster, 0).await?;
+    world.sleep(Duration::from_millis(300)).await;
+    sometimes!(cluster.witness.running(&busy.name) > 0, "a handler was under way when its cores were taken");
+    busy.host.pin_cpu();
+    dead.host.power_loss();
+    let begun = world.elapsed();
+    jobs.settle(TAKE_OVER).await?;
+
+    let within = Within::new(world, "a dead node is held dead everywhere", LEARN);
+    while within.lacks(alive_at(&cluster, dead).await).await? {
+        nobody_held_dead(&cluster, busy)?;
+    }
+    let until = begun + Duration::from_secs(60 * trial.knob("minutes"));
+    let mut bursts = 1;
+    while world.elapsed() + REST < until {
+        world.sleep(REST).await;
+        burst(&trial, &cluster, bursts).await?.settle(TAKE_OVER).await?;
+        bursts += 1;
+        nobody_held_dead(&cluster, busy)?;
+    }
+    world.sleep(until.saturating_sub(world.elapsed())).await;
+    nobody_held_dead(&cluster, busy)?;
+    let suspected = cluster.witness.verdicts_on(busy).any(|state| state == State::Suspect);
+    sometimes!(suspected, "the busy node was suspected and cleared");
+
+    busy.host.unpin_cpu();
+    cluster.converge(LEARN).await?;
+    let before = cluster.witness.runs().len();
+    let within = Within::new(world, "a node whose cores are free again runs jobs again", LEARN);
+    loop {
+        burst(&trial, &cluster, bursts).await?.settle(TAKE_OVER).await?;
+        bursts += 1;
+        let ran = cluster.witness.runs()[before..].iter().any(|ran| ran.by == busy.name);
+        let missing = if ran { Vec::new() } else { vec![format!("a run by {}", busy.name)] };
+        if !within.lacks(missing).await? {
+            break;
+        }
+    }
+    cluster.inspect().await?;
+    let state = format!(
+        "{}busy for {} minutes and never held dead: {}\n",
+        cluster.views().await,
+        trial.knob("minutes"),
+        busy.name
+    );
+    Ok(Held { state, notes: format!("{} runs\n", cluster.witness.runs().len()) })
+}
+
+async fn burst<'a>(trial: &Trial, cluster: &'a Cluster, number: usize) -> Result<Jobs<'a>, Broken> {
+    let mut jobs = Jobs::new(cluster);
+    for job in 0..trial.knob("jobs") {
+        jobs.submit(&cluster.peers[0], "slow", &format!("burst {number}, job {job}")).await?;
+    }
+    Ok(jobs)
+}
+
+/// Who still holds a node alive.
+async fn alive_at(cluster: &Cluster, node: &Peer) -> Vec<String> {
+    let mut missing = Vec::new();
+    for peer in cluster.running() {
+        if cluster.view(peer).await.get(&node.key).is_none_or(|state| state.is_live()) {
+            missing.push(format!("{} holds {} alive", peer.name, node.name));
+        }
+    }
+    missing
+}
+
+fn nobody_held_dead(cluster: &Cluster, busy: &Peer) -> Result<(), Broken> {
+    if cluster.witness.verdicts_on(busy).any(|state| !state.is_live()) {
+        let seen = format!("{} was, its network plane goes on", busy.name);
+        return Err(Broken::safety("a node whose cores are busy is never held dead", seen));
+    }
+    Ok(())
+}

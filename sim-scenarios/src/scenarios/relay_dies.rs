@@ -1,0 +1,242 @@
+//! A relay gets into trouble, and another one carries on.
+//!
+//! Two nodes behind symmetric NATs talk through a hub; a second hub is farther away; two more nodes are open. The
+//! nearer hub suffers several of these in a drawn order: its process is killed, its machine loses its power, it
+//! stalls with its connections open, its network loses everything, it moves to another address, it comes back full
+//! and takes nobody. Each time the other hub takes over within 2 s, and goes on without a pause; when the trouble
+//! is over, everybody is registered at the nearer one again, and it carries again. Nobody is held dead.
+//!
+//! So that it can fail: with both hubs gone nothing passes between the two.
+
+use std::time::Duration;
+
+use chaos::link::{LinkConfig, Rate};
+use chaos::property::Broken;
+use chaos::scenario::{Held, Trial, Verdict};
+use chaos::sometimes;
+use chaos::world::World;
+use nurl::net::hub::HubLimits;
+use rand_core::Rng as _;
+
+use crate::cluster::{Cluster, Map, Peer, Place, Traffic, Within, home};
+use crate::models::nat_box::{NatBox, presets};
+use crate::models::relay::Relay;
+
+const MEET: Duration = Duration::from_secs(30);
+const EVERY: Duration = Duration::from_millis(100);
+
+/// The farther hub's links are longer by this: the nearer one is everybody's home.
+const FARTHER: Duration = Duration::from_millis(40);
+
+/// Troubles of one run, of the six.
+const TROUBLES: usize = 3;
+
+/// The other hub has taken over.
+const TAKEN_OVER: Duration = Duration::from_secs(2);
+
+/// Then it carries for this long, with no longer pause than this.
+const CARRIES: Duration = Duration::from_secs(4);
+const PAUSE: Duration = Duration::from_millis(600);
+
+/// Everybody is registered again: a half-open connection is noticed after 25 s, and tried again within 12 s.
+const BACK: Duration = Duration::from_secs(40);
+
+/// It carries again: three round trips a second apart have shown that it is nearer.
+const CARRIES_AGAIN: Duration = Duration::from_secs(20);
+
+/// Both hubs are away for this long: shorter than a datagram waits for a way.
+const BOTH_AWAY: Duration = Duration::from_secs(4);
+
+/// What is sent this long before the two meet again arrives, in one direction at least: who has a way before the
+/// other speaks into the void.
+const WAITS: Duration = Duration::from_millis(500);
+
+const STANDBY: &str = "another hub takes over within 2 s and carries without a pause";
+const REGISTERED: &str = "everybody registers again at a hub whose trouble is over";
+const NEARER: &str = "the nearer hub carries again";
+const NEEDED: &str = "without a hub nothing is relayed";
+const WAITED: &str = "what was sent when there was no way goes out when a hub is back";
+const HEALTHY: &str = "nobody healthy is held dead";
+
+/// What a relay may suffer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Trouble {
+    Killed,
+    PowerLoss,
+    Stalled,
+    Unreachable,
+    Moved,
+    Full,
+}
+
+impl Trouble {
+    const ALL: [Trouble; 6] = [
+        Trouble::Killed,
+        Trouble::PowerLoss,
+        Trouble::Stalled,
+        Trouble::Unreachable,
+        Trouble::Moved,
+        Trouble::Full,
+    ];
+
+    fn begin(self, hub: &Relay) {
+        match self {
+            Trouble::Killed => hub.kill(),
+            Trouble::PowerLoss => hub.power_loss(),
+            Trouble::Stalled => hub.stall(),
+            Trouble::Unreachable => hub.drop_fraction(Rate::ALWAYS),
+            Trouble::Moved => hub.move_to("192.0.2.99"),
+            Trouble::Full => {
+                hub.limit(HubLimits { clients: 0, ..HubLimits::default() });
+                hub.restart();
+            }
+        }
+    }
+
+    fn end(self, hub: &Relay) {
+        match self {
+            Trouble::Killed | Trouble::PowerLoss => hub.restart(),
+            Trouble::Stalled => hub.go_on(),
+            Trouble::Unreachable => hub.drop_fraction(Rate::NEVER),
+            Trouble::Moved => {}
+            Trouble::Full => {
+                hub.limit(HubLimits::default());
+                hub.restart();
+            }
+        }
+    }
+}
+
+/// Troubles in a drawn order, then both hubs away.
+pub async fn run(trial: Trial) -> Verdict {
+    let world = trial.world;
+    world.link_default(LinkConfig {
+        latency: Duration::from_millis(10),
+        jitter: Duration::from_millis(4),
+        ..LinkConfig::default()
+    });
+    let mut map = Map::new(world).hub("near").hub("far").nodes(2, Place::Open);
+    for name in ["office 1", "office 2"] {
+        let net = home(world, world.internet(), name, NatBox::new(presets::symmetric()));
+        map = map.node(&format!("in {name}"), Place::In(net));
+    }
+    let cluster = map.start();
+    let (near, far) = (&cluster.hubs[0], &cluster.hubs[1]);
+    far.delay(FARTHER);
+    cluster.converge(MEET).await?;
+    let pair = (&cluster.peers[2], &cluster.peers[3]);
+    let traffic = Traffic::start(world, &cluster, EVERY).await;
+    carries_again(world, near).await?;
+
+    let mut left = Trouble::ALL.to_vec();
+    let mut draws = world.rng("troubles");
+    let mut notes = String::new();
+    for _ in 0..TROUBLES {
+        let trouble = left.remove((draws.next_u64() % left.len() as u64) as usize);
+        let begun = world.elapsed();
+        trouble.begin(near);
+        let took = taken_over(world, &traffic, pair, begun, trouble).await?;
+        notes += &format!("{trouble:?}: the other hub took over after {took:?}\n");
+        trouble.end(near);
+        let within = Within::new(world, REGISTERED, BACK);
+        while within.lacks(cluster.unregistered(near).await).await? {}
+        sometimes!(trouble == Trouble::Moved, "a hub that moved was found by its name");
+        sometimes!(trouble == Trouble::Stalled, "a stalled hub's standby took over");
+        carries_again(world, near).await?;
+    }
+
+    let both = [near, far];
+    both.iter().for_each(|hub| hub.kill());
+    let gone = world.elapsed() + Duration::from_millis(500);
+    world.sleep(BOTH_AWAY).await;
+    let passed = traffic.count(pair.0.key, pair.1.key, gone);
+    if passed > 0 {
+        return Err(Broken::safety(NEEDED, format!("{passed} datagrams passed without a hub")));
+    }
+    // One alone: with two, each of the pair may speak into the void at another one.
+    near.restart();
+    let met = meet_again(world, pair).await;
+    let within = Within::new(world, REGISTERED, BACK);
+    while within.lacks(cluster.unregistered(near).await).await? {}
+    world.sleep(TAKEN_OVER).await;
+    let sent = [(pair.0, pair.1), (pair.1, pair.0)];
+    let sent = sent.map(|(from, to)| traffic.first_sent(from.key, to.key, gone).unwrap_or(met));
+    if sent.iter().all(|sent| *sent + WAITS > met) {
+        let seen = format!("they met at {met:?}, the first that arrived were sent at {sent:?}");
+        return Err(Broken::liveness(WAITED, seen));
+    }
+    far.restart();
+    let within = Within::new(world, REGISTERED, BACK);
+    while within.lacks(cluster.unregistered(far).await).await? {}
+    traffic.stop();
+    cluster.converge(MEET).await?;
+    if let Some((by, about)) = cluster.witness.held_dead().first() {
+        return Err(Broken::safety(HEALTHY, format!("{by} held {} dead", cluster.name_of(about))));
+    }
+    Ok(Held { state: state(&cluster).await, notes })
+}
+
+/// When the two are registered at one hub again, a hundredth of a second sharp.
+async fn meet_again(world: World, (a, b): (&Peer, &Peer)) -> Duration {
+    let hubs = async |peer: &Peer| {
+        let status = peer.node(&world).await.status().await;
+        let hubs = status.map(|status| status.hubs).unwrap_or_default();
+        hubs.into_iter().filter(|hub| hub.up).map(|hub| hub.key).collect::<Vec<_>>()
+    };
+    loop {
+        let (at_a, at_b) = (hubs(a).await, hubs(b).await);
+        if at_a.iter().any(|hub| at_b.contains(hub)) {
+            return world.elapsed();
+        }
+        world.sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Waits until the pair hears each other again, and then for a while whether it stays so.
+async fn taken_over(
+    world: World,
+    traffic: &Traffic,
+    (a, b): (&Peer, &Peer),
+    begun: Duration,
+    trouble: Trouble,
+) -> Result<Duration, Broken> {
+    // What is sent from now on can't have passed before the trouble began.
+    let since = begun + Duration::from_millis(1);
+    let mute = || {
+        let silent = [(a, b), (b, a)];
+        let silent = silent.into_iter().filter(|(from, to)| traffic.first(from.key, to.key, since).is_none());
+        silent.map(|(from, to)| format!("{} to {} ({trouble:?})", from.name, to.name)).collect::<Vec<_>>()
+    };
+    let within = Within::new(world, STANDBY, TAKEN_OVER);
+    while within.lacks(mute()).await? {}
+    let taken = world.elapsed();
+    world.sleep(CARRIES).await;
+    for (from, to) in [(a, b), (b, a)] {
+        let pause = traffic.longest_pause(from.key, to.key, taken, world.elapsed());
+        if pause > PAUSE {
+            let seen =
+                format!("{pause:?} without a datagram from {} to {} ({trouble:?})", from.name, to.name);
+            return Err(Broken::liveness(STANDBY, seen));
+        }
+    }
+    Ok(taken - begun)
+}
+
+/// Waits until what the pair says goes through this hub.
+async fn carries_again(world: World, hub: &Relay) -> Result<(), Broken> {
+    let within = Within::new(world, NEARER, CARRIES_AGAIN);
+    loop {
+        let before = hub.stats().relay.forwarded;
+        world.sleep(Duration::from_secs(1)).await;
+        let carried = hub.stats().relay.forwarded.saturating_sub(before);
+        // Each of the two sends ten a second; probes and the like are far fewer.
+        let missing = (carried < 15).then(|| format!("it carried {carried} datagrams in a second"));
+        if !within.lacks(missing.into_iter().collect()).await? {
+            return Ok(());
+        }
+    }
+}
+
+async fn state(cluster: &Cluster) -> String {
+    format!("{TROUBLES} troubles survived\n{}", cluster.views().await)
+}

@@ -1,0 +1,178 @@
+//! A phone leaves the wifi, and its mesh stays whole.
+//!
+//! Six nodes behind different boxes send each other datagrams. One of them, a phone, moves from its wifi into a
+//! carrier's network: a new address, another NAT, its old connections left half-open. Nobody is held dead; within
+//! 2 s datagrams pass between the phone and everybody else in both directions; and soon each path is direct again
+//! exactly where the [oracle](crate::models::oracle) says that it can be.
+//!
+//! So that it can fail: the same phone, gone for good, is dead everywhere within a bound.
+
+use std::time::Duration;
+
+use chaos::link::LinkConfig;
+use chaos::net::Net;
+use chaos::property::Broken;
+use chaos::scenario::{Held, Trial, Verdict};
+use chaos::world::World;
+use rand_core::Rng as _;
+
+use crate::cluster::{Cluster, Map, Peer, Place, Traffic, Within, home};
+use crate::models::nat_box::{NatBox, NatConfig, presets};
+use crate::models::oracle::{self, Nature};
+
+const MEET: Duration = Duration::from_secs(30);
+const EVERY: Duration = Duration::from_millis(100);
+
+/// Datagrams pass again.
+const RESUMES: Duration = Duration::from_secs(2);
+
+/// What is left of the old paths has been given up.
+const JUDGED: Duration = Duration::from_secs(4);
+
+/// Each path is what it can be.
+const SETTLES: Duration = Duration::from_secs(15);
+
+/// A death is known everywhere: a probe of each, and the longest suspicion.
+const LEARN: Duration = Duration::from_secs(45);
+
+const RESUMED: &str = "datagrams pass within 2 s of a roam";
+const ORACLE: &str = "each path is direct exactly where the oracle says so";
+const FOLLOWED: &str = "a direct path to a phone that has moved leads to where it is";
+const HEALTHY: &str = "a phone that roams is held dead by nobody";
+const GONE: &str = "a phone that is gone for good is dead everywhere";
+
+/// Homes of the other five, in a drawn order: two of them stay empty.
+fn homes() -> Vec<NatConfig> {
+    vec![
+        presets::full_cone(),
+        presets::restricted(),
+        presets::port_restricted(),
+        presets::symmetric(),
+        presets::home_router(),
+        presets::linux_masquerade(),
+        presets::symmetric_sequential(),
+    ]
+}
+
+/// One move, and then the end.
+pub async fn run(trial: Trial) -> Verdict {
+    let world = trial.world;
+    world.link_default(LinkConfig {
+        latency: Duration::from_millis(20),
+        jitter: Duration::from_millis(10),
+        ..LinkConfig::default()
+    });
+    let mut draws = world.rng("boxes");
+    let (wifi, cellular) = (presets::home_router(), presets::carrier_grade());
+    let nat =
+        |name: &str, config: &NatConfig| home(world, world.internet(), name, NatBox::new(config.clone()));
+    let (at_home, outside) = (nat("wifi", &wifi), nat("cellular", &cellular));
+    let mut map = Map::new(world).hub("hub").node("phone", Place::In(at_home));
+    let mut left = homes();
+    let mut configs = Vec::new();
+    for number in 1..6 {
+        let config = left.remove((draws.next_u64() % left.len() as u64) as usize);
+        let net = nat(&format!("home {number}"), &config);
+        map = map.node(&format!("{} {number}", config.name), Place::In(net));
+        configs.push(config);
+    }
+    let mut cluster = map.start();
+    cluster.converge(MEET).await?;
+    let traffic = Traffic::start(world, &cluster, EVERY).await;
+    settled(world, &cluster, &wifi, &configs).await?;
+
+    let phone = cluster.peers[0].clone();
+    cluster.roam(&phone, Place::In(outside));
+    let moved = world.elapsed();
+    let took = resumed(world, &cluster, &traffic, moved).await?;
+    world.sleep(JUDGED.saturating_sub(world.elapsed() - moved)).await;
+    settled(world, &cluster, &cellular, &configs).await?;
+    followed(&cluster, outside).await?;
+    let direct = world.elapsed() - moved;
+    if let Some((by, about)) = cluster.witness.held_dead().first() {
+        let seen = format!("{by} held {} dead", cluster.name_of(about));
+        return Err(Broken::safety(HEALTHY, seen));
+    }
+    let state = paths(&cluster).await;
+
+    phone.host.power_loss();
+    let within = Within::new(world, GONE, LEARN);
+    while within.lacks(cluster.missing().await).await? {}
+    let others = cluster.peers.len() - 1;
+    let dead = cluster.witness.held_dead();
+    if dead.len() != others || dead.iter().any(|(_, about)| *about != phone.key) {
+        return Err(Broken::safety(HEALTHY, format!("{} verdicts of death after one", dead.len())));
+    }
+    let notes = format!("resumed after {took:?}, all as it can be after {direct:?}\n");
+    Ok(Held { state: state + &cluster.views().await, notes })
+}
+
+/// Waits until everybody has heard the phone, and it them.
+async fn resumed(
+    world: World,
+    cluster: &Cluster,
+    traffic: &Traffic,
+    moved: Duration,
+) -> Result<Duration, Broken> {
+    let phone = &cluster.peers[0];
+    let mute = || {
+        let both = cluster.peers[1..].iter().flat_map(|other| [(phone, other), (other, phone)]);
+        let silent = both.filter(|(from, to)| traffic.first(from.key, to.key, moved).is_none());
+        silent.map(|(from, to)| format!("{} to {}", from.name, to.name)).collect::<Vec<_>>()
+    };
+    let within = Within::new(world, RESUMED, RESUMES);
+    while within.lacks(mute()).await? {}
+    Ok(within.waited())
+}
+
+/// Waits until each path of the phone, behind `phone`'s box, is what the oracle says, as both ends see it.
+async fn settled(
+    world: World,
+    cluster: &Cluster,
+    phone: &NatConfig,
+    others: &[NatConfig],
+) -> Result<(), Broken> {
+    let within = Within::new(world, ORACLE, SETTLES);
+    loop {
+        let mut wrong = Vec::new();
+        for (peer, config) in cluster.peers[1..].iter().zip(others) {
+            let can = oracle::direct(Nature::v4(phone), Nature::v4(config));
+            for (from, to) in [(&cluster.peers[0], peer), (peer, &cluster.peers[0])] {
+                wrong.extend(cluster.wrong_path(from, to, can).await);
+            }
+        }
+        if !within.lacks(wrong).await? {
+            return Ok(());
+        }
+    }
+}
+
+/// Whether everybody with a direct path to the phone sends to the box that it is behind now.
+async fn followed(cluster: &Cluster, outside: Net) -> Result<(), Broken> {
+    let there = outside.outer_addrs();
+    for other in &cluster.peers[1..] {
+        let path = cluster.path(other, &cluster.peers[0]).await;
+        if let Some(addr) = path.and_then(|path| path.addr)
+            && !there.contains(&addr.ip())
+        {
+            let seen = format!("{} sends to {addr}, the phone is behind {there:?}", other.name);
+            return Err(Broken::safety(FOLLOWED, seen));
+        }
+    }
+    Ok(())
+}
+
+/// The phone's paths, one line each.
+async fn paths(cluster: &Cluster) -> String {
+    let phone = &cluster.peers[0];
+    let mut text = String::new();
+    for other in &cluster.peers[1..] {
+        text += &format!("phone to {}: {}\n", other.name, leg(cluster, phone, other).await);
+    }
+    text
+}
+
+async fn leg(cluster: &Cluster, from: &Peer, to: &Peer) -> &'static str {
+    let path = cluster.path(from, to).await;
+    if path.is_some_and(|path| path.direct) { "direct" } else { "relayed" }
+}
