@@ -1,25 +1,11 @@
 //! The list of scenarios.
 
-use std::time::Duration;
-
 use chaos::scenario::{Held, Mark, Purpose, Scenario};
 
 use crate::scenarios::{churn, fence, keystone, lease, pinned};
 
-/// Virtual time that a scenario may take unless it says otherwise.
-const TIME_LIMIT: Duration = Duration::from_secs(600);
-
-/// A scenario without knobs and marks.
-const PLAIN: Scenario = Scenario {
-    name: "",
-    about: "",
-    purpose: Purpose::Proof,
-    knobs: &[],
-    faults: &[],
-    marks: &[],
-    time_limit: TIME_LIMIT,
-    body: |_| Box::pin(async { Ok(Held::default()) }),
-};
+/// What a scenario is unless it says otherwise.
+const PLAIN: Scenario = Scenario::new("", "", |_| Box::pin(async { Ok(Held::default()) }));
 
 /// All scenarios, by name.
 pub const ALL: &[Scenario] = &[
