@@ -30,6 +30,12 @@ pub const ALL: &[Scenario] = &[
         ..PLAIN
     },
     Scenario {
+        name: "circle",
+        about: "views that differ send jobs in circles: four hops at most, and they run once views agree",
+        body: |trial| Box::pin(crate::scenarios::circle::run(trial)),
+        ..PLAIN
+    },
+    Scenario {
         name: "churn",
         about: "replicas under drawn faults, and with disks lost: the same bytes everywhere, what was written in them",
         knobs: churn::KNOBS,
@@ -73,6 +79,13 @@ pub const ALL: &[Scenario] = &[
         about: "a leased resource is killed at drawn disk operations: every effect happens once",
         marks: lease::MARKS,
         body: |trial| Box::pin(lease::run(trial)),
+        ..PLAIN
+    },
+    Scenario {
+        name: "echoes",
+        about: "links copy and delay: a datagram is given once, and a late one moves no path",
+        body: |trial| Box::pin(crate::scenarios::echoes::run(trial)),
+        marks: &[Mark::new("a datagram came late from where its sender had left")],
         ..PLAIN
     },
     Scenario {

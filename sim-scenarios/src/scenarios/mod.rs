@@ -2,7 +2,9 @@
 
 pub mod blackout;
 pub mod churn;
+pub mod circle;
 pub mod converge;
+pub mod echoes;
 pub mod fence;
 pub mod hub_restarts;
 pub mod keystone;
