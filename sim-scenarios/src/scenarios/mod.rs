@@ -1,6 +1,7 @@
 //! The scenarios, a file each; [`scenario::ALL`](crate::scenario::ALL) lists them.
 
 pub mod blackout;
+pub mod canary;
 pub mod churn;
 pub mod converge;
 pub mod fence;

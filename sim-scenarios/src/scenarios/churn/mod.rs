@@ -157,6 +157,7 @@ pub async fn run(trial: Trial) -> Verdict {
     for _ in 0..trial.knob("losses") {
         let victim = (draws.next_u64() % members as u64) as usize;
         lose_disk(&cluster, &mut next[victim], &disks).await?;
+        agree(world, &cluster, &ledger).await?;
         let other = (victim + 1) % members;
         next[other].remove_one().await;
         agree(world, &cluster, &ledger).await?;
