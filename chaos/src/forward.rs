@@ -11,14 +11,14 @@ use crate::host::{HostId, LOOPBACK, Route};
 use crate::link::{Class, DropCause, Fate};
 use crate::middlebox::{Packet, Verdict};
 use crate::net::{End, MAX_DEPTH, NetId, Owner, Way};
-use crate::packet;
+use crate::packet::{self, Headers};
 use crate::property::{Broken, Kind};
 use crate::sim::{Flight, Sim};
 use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// The way through a host's own kernel, and the least time that any packet is under way to a host.
+/// The way through a host's own kernel, and the least time that any packet is under way.
 const KERNEL_NS: u64 = 10_000;
 
 impl Sim {
@@ -51,7 +51,7 @@ impl Sim {
         }
         self.check_forbidden(Some(from), &flight.bytes, || format!("packet {number}"));
         flight.net = self.host(from).nics[usize::from(nic)].net;
-        self.travel(now_ns, flight, End::Host(from), dst);
+        self.travel(now_ns, flight, None, End::Host(from), dst);
     }
 
     /// Breaks the property of the first forbidden sequence that `bytes` carry.
@@ -72,8 +72,16 @@ impl Sim {
         self.wake_driver();
     }
 
-    /// Takes a packet on from `from`, an end in the network that it is in.
-    fn travel(&mut self, now_ns: u64, mut flight: Flight, mut from: End, mut dst: IpAddr) {
+    /// Takes a packet on from `from`, an end in the network that it is in, towards `dst`. `headers` describe it as it
+    /// is, if somebody has read them.
+    fn travel(
+        &mut self,
+        now_ns: u64,
+        mut flight: Flight,
+        mut headers: Option<Headers>,
+        mut from: End,
+        mut dst: IpAddr,
+    ) {
         // Links without any effect are walked here and now.
         for _ in 0..2 * MAX_DEPTH {
             let net = &self.nets[flight.net.0 as usize];
@@ -87,19 +95,25 @@ impl Sim {
                 flight.nic = nic;
             }
             // A box that finds itself behind its own outer address turns the packet around.
-            let ideal = flight.to == from || self.links.get(from, flight.to, &net.links).is_ideal();
-            if !ideal {
+            let turns = flight.to == from;
+            if !turns && !self.links.is_ideal(from, flight.to, &net.links) {
                 return self.take_link(now_ns, flight, from);
             }
             match flight.to {
-                End::Host(_) if from == flight.to => {
-                    return self.end(now_ns, flight, DropCause::NoHost);
+                End::Host(_) if turns => return self.end(now_ns, flight, DropCause::NoHost),
+                End::Host(to) => {
+                    let earliest_ns = flight.sent_ns + KERNEL_NS;
+                    return match headers {
+                        // Only what has come by a link before: a kernel isn't entered while another one sends.
+                        Some(headers) if earliest_ns <= now_ns => self.reach(now_ns, flight, to, &headers),
+                        _ => self.launch(earliest_ns.max(now_ns), flight),
+                    };
                 }
-                End::Host(_) => return self.launch(now_ns + KERNEL_NS, flight),
                 End::Box(id) => {
-                    let Some(passed) = self.pass_box(now_ns, flight, id) else { return };
-                    (flight, dst) = passed;
-                    from = End::Box(id);
+                    let Some((passed, seen)) = self.pass_box(now_ns, flight, headers, id) else { return };
+                    flight = passed;
+                    (from, dst) = (End::Box(id), seen.dst.ip());
+                    headers = Some(seen);
                 }
             }
         }
@@ -118,7 +132,7 @@ impl Sim {
             Fate::Dropped(why) => self.end(now_ns, flight, why),
             Fate::Arrives { at_ns, copy_at_ns, flip, cut } => {
                 let earliest_ns = match flight.to {
-                    End::Host(_) => now_ns + KERNEL_NS,
+                    End::Host(_) => flight.sent_ns + KERNEL_NS,
                     End::Box(_) => now_ns,
                 };
                 if let Some(copy_at_ns) = copy_at_ns {
@@ -144,28 +158,35 @@ impl Sim {
         }
     }
 
-    /// Asks a box; returns the packet, in the network on the other side, and its destination there.
-    fn pass_box(&mut self, now_ns: u64, mut flight: Flight, id: NetId) -> Option<(Flight, IpAddr)> {
-        let Some(mut packet) = Packet::parse(std::mem::take(&mut flight.bytes)) else {
+    /// Asks a box; returns the packet, in the network on the other side, and its headers there.
+    fn pass_box(
+        &mut self,
+        now_ns: u64,
+        mut flight: Flight,
+        headers: Option<Headers>,
+        id: NetId,
+    ) -> Option<(Flight, Headers)> {
+        let Some(headers) = headers.or_else(|| packet::parse(&flight.bytes)) else {
             self.end(now_ns, flight, DropCause::Checksum);
             return None;
         };
+        let mut packet = Packet::of(std::mem::take(&mut flight.bytes), headers);
         let gateway = self.nets[id.0 as usize].gateway.as_mut().expect("an end of links has a box");
         let way = if flight.net == id { Way::Out } else { Way::In };
-        let before = (packet.src(), packet.dst());
         let verdict = gateway.pass(way, Duration::from_nanos(now_ns), &mut packet);
         flight.net = if way == Way::Out { gateway.outside } else { id };
-        let (after, dst) = ((packet.src(), packet.dst()), packet.dst().ip());
-        flight.bytes = packet.into_bytes();
+        let (bytes, headers, is_rewritten) = packet.into_parts();
+        flight.bytes = bytes;
         flight.to = End::Box(id);
         if let Verdict::Refuse(why) = verdict {
             self.end(now_ns, flight, why.into());
             return None;
         }
-        if before != after {
-            self.trace.rewritten(now_ns, flight.to, flight.number, &flight.bytes, flight.corrupted);
+        if is_rewritten {
+            let changed = headers.len();
+            self.trace.rewritten(now_ns, flight.to, flight.number, &flight.bytes, changed, flight.corrupted);
         }
-        Some((flight, dst))
+        Some((flight, headers))
     }
 
     /// A packet has reached the far end of a link.
@@ -193,12 +214,18 @@ impl Sim {
         let to = match flight.to {
             End::Host(to) => to,
             End::Box(id) => {
-                if let Some((flight, dst)) = self.pass_box(now_ns, flight, id) {
-                    self.travel(now_ns, flight, End::Box(id), dst);
+                if let Some((flight, headers)) = self.pass_box(now_ns, flight, Some(headers), id) {
+                    let dst = headers.dst.ip();
+                    self.travel(now_ns, flight, Some(headers), End::Box(id), dst);
                 }
                 return;
             }
         };
+        self.reach(now_ns, flight, to, &headers);
+    }
+
+    /// A packet is at its receiver's interface.
+    fn reach(&mut self, now_ns: u64, flight: Flight, to: HostId, headers: &Headers) {
         if flight.nic != LOOPBACK && self.links.crosses_cut(flight.origin, to, flight.sent_ns, now_ns) {
             self.end(now_ns, flight, DropCause::Partition);
             return;
@@ -208,9 +235,8 @@ impl Sim {
             return;
         }
         match headers.proto {
-            packet::PROTO_UDP => self.udp_arrives(now_ns, flight, to, &headers),
-            packet::PROTO_TCP => self.tcp_arrives(now_ns, flight, to, &headers),
-            _ => self.end(now_ns, flight, DropCause::Checksum),
+            packet::PROTO_UDP => self.udp_arrives(now_ns, flight, to, headers),
+            _ => self.tcp_arrives(now_ns, flight, to, headers),
         }
     }
 

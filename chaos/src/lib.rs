@@ -5,6 +5,47 @@
 //! [`run`](fn@run) makes a world, hands it to a scenario, and returns an [`Outcome`] with the digest of
 //! everything that happened. What a host's code calls is in [`rt`], the twin of the real door of the same name.
 //!
+//! A world is written as its map: networks behind boxes, hosts in networks, links between them.
+//!
+//! ```
+//! # #[cfg(madsim)]
+//! # {
+//! use chaos::link::Bandwidth;
+//! use chaos::middlebox::Modem;
+//! use chaos::{LinkConfig, Rate};
+//! use std::time::Duration;
+//!
+//! let outcome = chaos::run(7, |world| async move {
+//!     world.link_default(LinkConfig { latency: Duration::from_millis(20), ..LinkConfig::default() });
+//!     let server = world.internet().host("server", "198.51.100.7").addr("2001:db8::7");
+//!     // A home behind a line of 1 MB/s up. Its box translates nothing; a NAT box stands in the same place.
+//!     let line = world.internet().nat("line", &[], Modem);
+//!     let home = line.nat("home", &["203.0.113.1"], Modem);
+//!     let up = Bandwidth { bytes_per_second: 1_000_000, queue_bytes: 64 << 10 };
+//!     world.set_link(home, line, LinkConfig { bandwidth: Some(up), ..LinkConfig::ideal() });
+//!     // A laptop on a bad wifi, and with a second way out.
+//!     let laptop = home.host("laptop", "203.0.113.2");
+//!     laptop.attach("cell0", world.internet(), &["203.0.113.77"]);
+//!     world.set_link_both(laptop, home, &LinkConfig { udp_loss: Rate::percent(3), ..LinkConfig::ideal() });
+//!     // What happens to it.
+//!     world.partition(&[laptop], &[server]);
+//!     laptop.attach("eth0", world.internet(), &["203.0.113.3"]);
+//!     home.set_power(false);
+//!     world.heal();
+//!     world.map()
+//! });
+//! assert_eq!(
+//!     outcome.result.unwrap(),
+//!     "internet
+//!   server: eth0 198.51.100.7 2001:db8::7
+//!   laptop: eth0 203.0.113.3, cell0 203.0.113.77
+//!   line, behind a modem
+//!     home, behind a modem (off) at 203.0.113.1
+//! "
+//! );
+//! # }
+//! ```
+//!
 //! | module | concept |
 //! | --- | --- |
 //! | [`run`](mod@run) | a run, its self-check, its end |
@@ -13,20 +54,24 @@
 //! | `sim` | the state of the running world |
 //! | `timer`, `slab` | the queue of events; keys that go stale |
 //! | `host`, `process` | a kernel; the tasks of a boot |
-//! | [`net`], [`middlebox`] | the map: networks, and what stands between them |
+//! | [`net`], [`middlebox`], `map` | the map: networks, what stands between them, and it all as text |
 //! | `forward`, [`link`], `packet` | the way of a packet |
 //! | [`scenario`], [`property`] | what is run, what must hold, what must happen |
 //! | [`plan`] | what goes wrong, as data: drawn, given, let loose, healed |
+//! | [`sweep`], [`shrink`], [`story`], [`bundle`], [`diff`] | many runs; what is left of a failing one, told, kept, compared |
 //! | `udp`, `tcp`, `disk`, [`clock`] | parts of a kernel |
-//! | [`seed`], `trace`, `pcap`, [`stats`] | random streams; the digest; a capture; counters |
+//! | [`seed`], `trace`, `watch`, `pcap`, [`stats`] | random streams; the digest; events in words; a capture; counters |
 #![cfg(madsim)]
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "this is the world behind the door")]
 
+pub mod bundle;
 pub mod clock;
+pub mod diff;
 mod disk;
 mod forward;
 mod host;
 pub mod link;
+mod map;
 pub mod middlebox;
 pub mod net;
 mod packet;
@@ -38,13 +83,17 @@ pub mod rt;
 pub mod run;
 pub mod scenario;
 pub mod seed;
+pub mod shrink;
 mod sim;
 mod slab;
 pub mod stats;
+pub mod story;
+pub mod sweep;
 mod tcp;
 mod timer;
 mod trace;
 mod udp;
+mod watch;
 pub mod world;
 
 pub use host::HostId;
@@ -56,4 +105,5 @@ pub use property::{Broken, Kind};
 pub use run::{Failure, Outcome, Run, run};
 pub use scenario::{Held, Scenario, Trial, Verdict};
 pub use stats::Stats;
+pub use watch::{Decoder, Watching};
 pub use world::{Host, World};

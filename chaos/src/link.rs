@@ -254,16 +254,6 @@ impl LinkConfig {
         LinkConfig { latency: Duration::ZERO, ..LinkConfig::default() }
     }
 
-    /// Whether it does nothing at all.
-    pub(crate) fn is_ideal(&self) -> bool {
-        self.latency.is_zero() && *self == LinkConfig::ideal()
-    }
-
-    pub(crate) fn checked(mut self) -> LinkConfig {
-        self.mtu = self.mtu.clamp(MIN_MTU, 65535);
-        self
-    }
-
     fn remembers(&self, class: Class) -> bool {
         class == Class::Tcp || self.burst.is_some() || self.bandwidth.is_some()
     }
@@ -331,6 +321,20 @@ impl LinkConfig {
     }
 }
 
+/// A configuration as it is kept: its values within bounds, and known to be ideal or not.
+#[derive(Debug)]
+pub(crate) struct Link {
+    config: LinkConfig,
+    is_ideal: bool,
+}
+
+impl Link {
+    pub(crate) fn new(mut config: LinkConfig) -> Link {
+        config.mtu = config.mtu.clamp(MIN_MTU, 65535);
+        Link { is_ideal: config == LinkConfig::ideal(), config }
+    }
+}
+
 /// A cut between two hosts; the last one is remembered after it has healed, for packets that were sent during it.
 #[derive(Debug, Clone, Copy)]
 struct Cut {
@@ -341,7 +345,7 @@ struct Cut {
 /// All links.
 pub(crate) struct Links {
     seed: u64,
-    own: BTreeMap<(End, End), LinkConfig>,
+    own: BTreeMap<(End, End), Link>,
     states: BTreeMap<(End, End), LinkState>,
     pairs: BTreeMap<(End, End), u64>,
     cuts: BTreeMap<(HostId, HostId), Cut>,
@@ -362,15 +366,30 @@ impl Links {
     }
 
     /// The configuration of a link; `default` is that of its network.
-    pub(crate) fn get<'a>(&'a self, from: End, to: End, default: &'a LinkConfig) -> Cow<'a, LinkConfig> {
-        if self.own.is_empty() && self.effects.is_empty() {
-            return Cow::Borrowed(default);
+    pub(crate) fn get<'a>(&'a self, from: End, to: End, default: &'a Link) -> Cow<'a, LinkConfig> {
+        let link = self.own(from, to, default);
+        match self.effects.is_empty() {
+            true => Cow::Borrowed(&link.config),
+            false => self.effects.compose(from, to, &link.config),
         }
-        self.effects.compose(from, to, self.own.get(&(from, to)).unwrap_or(default))
+    }
+
+    /// Whether a link does nothing at all.
+    pub(crate) fn is_ideal(&self, from: End, to: End, default: &Link) -> bool {
+        let link = self.own(from, to, default);
+        link.is_ideal
+            && (self.effects.is_empty() || *self.effects.compose(from, to, &link.config) == link.config)
+    }
+
+    fn own<'a>(&'a self, from: End, to: End, default: &'a Link) -> &'a Link {
+        match self.own.is_empty() {
+            true => default,
+            false => self.own.get(&(from, to)).unwrap_or(default),
+        }
     }
 
     pub(crate) fn set(&mut self, from: End, to: End, config: LinkConfig) {
-        self.own.insert((from, to), config.checked());
+        self.own.insert((from, to), Link::new(config));
     }
 
     /// Lets a link do again what its network's do.
@@ -383,20 +402,20 @@ impl Links {
         &mut self,
         now_ns: u64,
         (from, to): (End, End),
-        default: &LinkConfig,
+        default: &Link,
         class: Class,
         len: usize,
         rng: &mut Rng,
     ) -> Fate {
-        let config = match self.own.is_empty() {
+        let link = match self.own.is_empty() {
             true => default,
             false => self.own.get(&(from, to)).unwrap_or(default),
         };
         let composed;
         let config = match self.effects.is_empty() {
-            true => config,
+            true => &link.config,
             false => {
-                composed = self.effects.compose(from, to, config);
+                composed = self.effects.compose(from, to, &link.config);
                 composed.as_ref()
             }
         };

@@ -12,12 +12,13 @@
 //! is made while a packet is under way lets it in.
 
 use crate::host::HostId;
-use crate::link::LinkConfig;
+use crate::link::{Link, LinkConfig};
 use crate::middlebox::{Middlebox, Packet, Passage, Verdict};
 use crate::seed::{Rng, stream};
 use crate::sim::{self, Sim};
 use crate::world::{Host, World, parse_ip};
-use std::collections::BTreeMap;
+use indexmap::IndexMap;
+use rustc_hash::FxBuildHasher;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -74,6 +75,9 @@ impl Owner {
     }
 }
 
+/// Who has which address. Every packet looks into it; nothing goes through it from one end to the other.
+pub(crate) type Addrs = IndexMap<IpAddr, Owner, FxBuildHasher>;
+
 /// What stands between a network and the one outside of it.
 pub(crate) struct Gateway {
     pub(crate) outside: NetId,
@@ -106,6 +110,14 @@ impl Gateway {
         self.middlebox.translates(ip)
     }
 
+    pub(crate) fn is_on(&self) -> bool {
+        self.on
+    }
+
+    pub(crate) fn describe(&self) -> String {
+        self.middlebox.describe()
+    }
+
     pub(crate) fn stream(&self) -> &Rng {
         &self.rng
     }
@@ -114,19 +126,19 @@ impl Gateway {
 /// A network's state.
 pub(crate) struct NetState {
     pub(crate) name: String,
-    pub(crate) addrs: BTreeMap<IpAddr, Owner>,
+    pub(crate) addrs: Addrs,
     pub(crate) gateway: Option<Gateway>,
     /// What every link inside of it does that has no configuration of its own.
-    pub(crate) links: LinkConfig,
+    pub(crate) links: Link,
 }
 
 impl NetState {
     pub(crate) fn internet() -> NetState {
         NetState {
             name: "internet".to_owned(),
-            addrs: BTreeMap::new(),
+            addrs: Addrs::default(),
             gateway: None,
-            links: LinkConfig::default(),
+            links: Link::new(LinkConfig::default()),
         }
     }
 
@@ -169,7 +181,7 @@ impl Net {
 
     /// What its box is; `None` for the internet.
     pub fn describe(&self) -> Option<String> {
-        sim::with(|sim| sim.net(self.0).gateway.as_ref().map(|gateway| gateway.middlebox.describe()))
+        sim::with(|sim| sim.net(self.0).gateway.as_ref().map(Gateway::describe))
     }
 
     /// The network that its box has its addresses in; `None` for the internet.
@@ -198,10 +210,11 @@ impl Net {
             sim.box_link_rngs.push(stream(sim.seed, &format!("link/box of {name}")));
             sim.nets.push(NetState {
                 name: name.to_owned(),
-                addrs: BTreeMap::new(),
+                addrs: Addrs::default(),
                 gateway: Some(gateway),
-                links: LinkConfig::ideal(),
+                links: Link::new(LinkConfig::ideal()),
             });
+            sim.trace.net_named(name);
             sim.readdress();
             Net(id)
         })
@@ -221,7 +234,7 @@ impl Net {
     pub fn link_default(&self, config: LinkConfig) {
         sim::with(|sim| {
             sim.setup(None, &format!("links of network {} {config:?}", self.0.0));
-            sim.net_mut(self.0).links = config.checked();
+            sim.net_mut(self.0).links = Link::new(config);
         });
     }
 

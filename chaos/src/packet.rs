@@ -26,6 +26,13 @@ pub(crate) struct Headers {
     pub(crate) transport: usize,
 }
 
+impl Headers {
+    /// Bytes up to the end of the transport header, without TCP's options.
+    pub(crate) fn len(&self) -> usize {
+        self.transport + if self.proto == PROTO_TCP { TCP_HEADER } else { UDP_HEADER }
+    }
+}
+
 /// One's complement sum over 16-bit big-endian words, not yet folded. The order of bytes within words doesn't
 /// matter to the sum (RFC 1071 §2), so it runs over native words of 32 bits.
 fn sum(bytes: &[u8]) -> u64 {
@@ -209,7 +216,7 @@ fn v6(ip: IpAddr) -> Ipv6Addr {
     }
 }
 
-/// Reads the headers; `None` for anything that isn't a whole IPv4 or IPv6 packet with ports.
+/// Reads the headers; `None` for anything that isn't a whole IPv4 or IPv6 packet with UDP or TCP in it.
 pub(crate) fn parse(packet: &[u8]) -> Option<Headers> {
     let (src, dst, proto, transport, length) = match packet.first()? >> 4 {
         4 if packet.len() >= V4_HEADER && packet[0] == 0x45 => {
@@ -232,7 +239,11 @@ pub(crate) fn parse(packet: &[u8]) -> Option<Headers> {
         }
         _ => return None,
     };
-    let least = if proto == PROTO_TCP { TCP_HEADER } else { UDP_HEADER };
+    let least = match proto {
+        PROTO_TCP => TCP_HEADER,
+        PROTO_UDP => UDP_HEADER,
+        _ => return None,
+    };
     if length != packet.len() || packet.len() < transport + least {
         return None;
     }

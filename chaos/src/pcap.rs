@@ -23,7 +23,7 @@ pub(crate) struct Pcap {
 impl Pcap {
     /// Begins a file.
     pub(crate) fn create(path: &Path) -> io::Result<Pcap> {
-        let mut out = BufWriter::new(File::create(path)?);
+        let mut out = BufWriter::new(crate::watch::create(path)?);
         out.write_all(&MAGIC.to_le_bytes())?;
         out.write_all(&2u16.to_le_bytes())?;
         out.write_all(&4u16.to_le_bytes())?;

@@ -12,11 +12,15 @@ use std::fmt;
 use std::panic::Location;
 use std::time::Duration;
 
-/// The two kinds of property.
+/// The kinds of property, the gravest failure first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
+    /// A seed gives the same run again. Where it doesn't, nothing else that was seen is worth much.
+    Reproducibility,
     /// Nothing bad ever happens.
     Safety,
+    /// Nothing panics.
+    Panic,
     /// Something good happens in the end.
     Liveness,
 }
@@ -25,7 +29,9 @@ impl Kind {
     /// In a word.
     pub fn as_str(self) -> &'static str {
         match self {
+            Kind::Reproducibility => "reproducibility",
             Kind::Safety => "safety",
+            Kind::Panic => "panic",
             Kind::Liveness => "liveness",
         }
     }

@@ -11,6 +11,7 @@ use crate::property::{Broken, check_all};
 use crate::seed::subseed;
 use crate::sim::{self, Sim};
 use crate::stats::Stats;
+use crate::watch::{Watch, Watching};
 use crate::world::World;
 use madsim::runtime::{Handle, Runtime};
 use madsim::time::{Sleep, TimeHandle};
@@ -47,8 +48,8 @@ pub enum Failure {
     /// A property was seen broken.
     #[error("{0}")]
     Broken(Broken),
-    /// The capture could not be written.
-    #[error("capture: {0}")]
+    /// The capture or the trace could not be written.
+    #[error("the capture or trace file: {0}")]
     Capture(String),
 }
 
@@ -84,6 +85,8 @@ pub struct Outcome<T> {
     pub marks: BTreeSet<&'static str>,
     /// The fault plan that was let loose, if one was.
     pub plan: Option<Unleashed>,
+    /// The last events, in words, if they were to be kept.
+    pub last: Vec<String>,
     /// What the scenario returned.
     pub result: Result<T, Failure>,
 }
@@ -94,13 +97,18 @@ pub struct Run {
     seed: u64,
     scheduler_seed: u64,
     time_limit: Duration,
-    capture: Option<PathBuf>,
+    watching: Watching,
 }
 
 impl Run {
     /// A run of `seed`. The scheduler's seed is derived from it.
     pub fn new(seed: u64) -> Run {
-        Run { seed, scheduler_seed: subseed(seed, "scheduler"), time_limit: TIME_LIMIT, capture: None }
+        Run {
+            seed,
+            scheduler_seed: subseed(seed, "scheduler"),
+            time_limit: TIME_LIMIT,
+            watching: Watching::default(),
+        }
     }
 
     /// Sets the scheduler's seed, which orders the tasks that are ready at one instant.
@@ -120,7 +128,28 @@ impl Run {
     /// Writes every packet that is sent into a `.pcap` file.
     #[must_use]
     pub fn capture(mut self, path: impl Into<PathBuf>) -> Run {
-        self.capture = Some(path.into());
+        self.watching.capture = Some(path.into());
+        self
+    }
+
+    /// Keeps the last events for [`Outcome::last`].
+    #[must_use]
+    pub fn keep_last(mut self, events: usize) -> Run {
+        self.watching.last = events;
+        self
+    }
+
+    /// Writes the whole trace as text.
+    #[must_use]
+    pub fn write_trace(mut self, path: impl Into<PathBuf>) -> Run {
+        self.watching.trace = Some(path.into());
+        self
+    }
+
+    /// Sets everything that a reader wants of the run.
+    #[must_use]
+    pub fn watching(mut self, watching: Watching) -> Run {
+        self.watching = watching;
         self
     }
 
@@ -162,6 +191,7 @@ impl Run {
             .unwrap_or_else(|payload| Err(Failure::Panicked(panic_message(&*payload) + &panicked_at())));
         if let Some(mut left) = left {
             ended = Ended::of(&mut left);
+            ended.last = left.trace.end_watch().unwrap_or_default();
         }
         Outcome {
             seed: self.seed,
@@ -172,6 +202,7 @@ impl Run {
             stats: ended.stats,
             marks: ended.marks,
             plan: ended.plan,
+            last: ended.last,
             result,
         }
     }
@@ -191,8 +222,11 @@ impl Run {
         let time = TimeHandle::current();
         let handle = Handle::current();
         let mut sim = Sim::new(self.seed, time.clone());
-        if let Some(path) = &self.capture {
+        if let Some(path) = &self.watching.capture {
             sim.trace.capture(Pcap::create(path).map_err(capture_failed)?);
+        }
+        if let Some(watch) = Watch::begin(&self.watching).map_err(capture_failed)? {
+            sim.trace.watch(watch);
         }
         drop(sim::replace(Some(Box::new(sim))));
         // Not on the main node, which can't be killed.
@@ -224,7 +258,9 @@ impl Run {
         drop(body);
         let (nodes, captured) = sim::with(|sim| {
             *ended = Ended::of(sim);
-            (sim.places.keys().copied().collect::<Vec<_>>(), sim.trace.end_capture())
+            let captured = sim.trace.end_capture().and_then(|()| sim.trace.end_watch());
+            let captured = captured.map(|last| ended.last = last);
+            (sim.places.keys().copied().collect::<Vec<_>>(), captured)
         });
         // The world stays in place while the futures' Drop code runs, but its digest is taken.
         for node in nodes.into_iter().chain([node.id()]) {
@@ -258,6 +294,7 @@ struct Ended {
     stats: Stats,
     marks: BTreeSet<&'static str>,
     plan: Option<Unleashed>,
+    last: Vec<String>,
 }
 
 impl Ended {
@@ -269,6 +306,7 @@ impl Ended {
             stats: sim.stats.clone(),
             marks: sim.marks.clone(),
             plan: sim.faults.unleashed(),
+            last: Vec::new(),
         }
     }
 }

@@ -5,8 +5,9 @@
 //! sweeping, shrinking and replaying are made of such runs.
 
 use crate::plan::{FaultKind, Plan};
-use crate::property::Broken;
+use crate::property::{Broken, Kind};
 use crate::run::{Failure, Run, Unleashed};
+use crate::watch::Watching;
 use crate::world::World;
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
@@ -86,7 +87,7 @@ pub enum Purpose {
 pub type Body = fn(Trial) -> Pin<Box<dyn Future<Output = Verdict> + Send>>;
 
 /// A scenario.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 pub struct Scenario {
     /// Its name on the command line.
     pub name: &'static str,
@@ -179,20 +180,14 @@ pub struct Report {
 }
 
 impl Report {
-    /// A failure's story: what broke, and the one line that runs it again.
+    /// A failure in short: what broke, where, and the seed that runs it again.
+    /// [`story::explain`](crate::story::explain) tells it in full. Empty for a run that held.
     pub fn story(&self) -> String {
         let Err(broken) = &self.verdict else { return String::new() };
+        let (scenario, seed) = (self.scenario, self.options.seed);
         format!(
-            "{} with seed {}: {broken}\n  at {:?}, {}:{}\nreplay: cargo chaos run {} --seed {}\ndigest {} over {} events\n",
-            self.scenario,
-            self.options.seed,
-            broken.at,
-            broken.file,
-            broken.line,
-            self.scenario,
-            self.options.seed,
-            self.digest,
-            self.events,
+            "{scenario} with seed {seed}: {broken}\n  at {:?}, {}:{}\nreplay: cargo chaos run {scenario} --seed {seed}\n",
+            broken.at, broken.file, broken.line,
         )
     }
 }
@@ -200,28 +195,24 @@ impl Report {
 impl Scenario {
     /// Makes one run.
     pub fn run(&self, options: &Options) -> Report {
-        let mut run = Run::new(options.seed).time_limit(self.time_limit);
+        self.run_watched(options, &Watching::default()).0
+    }
+
+    /// Makes one run that a reader watches; returns the last events besides, if they are wanted.
+    pub fn run_watched(&self, options: &Options, watching: &Watching) -> (Report, Vec<String>) {
+        let mut run = Run::new(options.seed).time_limit(self.time_limit).watching(watching.clone());
         if let Some(seed) = options.scheduler_seed {
             run = run.scheduler_seed(seed);
         }
-        let value = |knob: &Knob| options.knobs.get(knob.name).copied().unwrap_or(knob.default);
-        let knobs = self.knobs.iter().map(|knob| (knob.name, value(knob).max(knob.least))).collect();
+        let knobs = self.knobs.iter().map(|knob| (knob.name, self.knob(knob, options))).collect();
         let (body, faults, plan) = (self.body, self.faults, options.plan.clone());
         let outcome = run.run(move |world| body(Trial { world, knobs, faults, plan }));
         let verdict = match outcome.result {
             Ok(verdict) => verdict,
             Err(Failure::Broken(broken)) => Err(broken),
-            Err(other) => {
-                let property = match other {
-                    Failure::TimeLimit(_) => "a run comes to its end",
-                    _ => "nothing panics",
-                };
-                let mut broken = Broken::safety(property, other.to_string());
-                broken.at = outcome.elapsed;
-                Err(broken)
-            }
+            Err(failure) => Err(broken_by(&failure, outcome.elapsed)),
         };
-        Report {
+        let report = Report {
             scenario: self.name,
             options: options.clone(),
             scheduler_seed: outcome.scheduler_seed,
@@ -231,6 +222,44 @@ impl Scenario {
             marks: outcome.marks,
             plan: outcome.plan,
             verdict,
-        }
+        };
+        (report, outcome.last)
+    }
+
+    /// The value of a knob in a run with these options.
+    pub fn knob(&self, knob: &Knob, options: &Options) -> u64 {
+        options.knobs.get(knob.name).copied().unwrap_or(knob.default).max(knob.least)
+    }
+}
+
+/// The property that is broken when a run has no result.
+fn broken_by(failure: &Failure, at: Duration) -> Broken {
+    let seen = failure.to_string();
+    // The place is a part of the property: another panic is another failure.
+    let place = seen.rsplit_once(", at ").map_or("", |(_, place)| place);
+    let mut place = place.rsplitn(3, ':');
+    let (_, line, file) = (place.next(), place.next(), place.next());
+    let (file, line) = (file.unwrap_or("").to_owned(), line.and_then(|line| line.parse().ok()).unwrap_or(0));
+    let (kind, property) = match failure {
+        Failure::TimeLimit(_) => (Kind::Liveness, "a run comes to its end".to_owned()),
+        Failure::SelfCheck(_) => (Kind::Reproducibility, "time and entropy are the world's".to_owned()),
+        _ if file.is_empty() => (Kind::Panic, "nothing panics".to_owned()),
+        _ => (Kind::Panic, format!("nothing panics at {file}:{line}")),
+    };
+    Broken { property, kind, seen, at, host: None, file, line }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_told_with_its_place() {
+        let failure = Failure::Panicked("no: a, at noon, at src/a.rs:12:7".to_owned());
+        let broken = broken_by(&failure, Duration::from_secs(3));
+        assert_eq!((broken.kind, broken.file.as_str(), broken.line), (Kind::Panic, "src/a.rs", 12));
+        assert_eq!(broken.property, "nothing panics at src/a.rs:12");
+        let nowhere = broken_by(&Failure::Panicked("no".to_owned()), Duration::ZERO);
+        assert_eq!(nowhere.property, "nothing panics");
     }
 }

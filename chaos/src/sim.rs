@@ -52,7 +52,7 @@ pub(crate) struct Flight {
     pub(crate) to: End,
     pub(crate) nic: u8,
     /// The value of `Sim::addrs_version` for which `to` and `nic` hold.
-    pub(crate) addrs_version: u64,
+    pub(crate) addrs_version: u32,
     pub(crate) corrupted: bool,
 }
 
@@ -67,7 +67,7 @@ pub(crate) struct Sim {
     /// The streams of the links on which a network's box sends, by network.
     pub(crate) box_link_rngs: Vec<Rng>,
     /// Counts changes of who has which address where.
-    pub(crate) addrs_version: u64,
+    pub(crate) addrs_version: u32,
     pub(crate) links: Links,
     pub(crate) timers: Timers,
     pub(crate) trace: Trace,

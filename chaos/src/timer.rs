@@ -33,10 +33,37 @@ pub(crate) enum Due {
     Tcp(Key),
 }
 
+/// When a packet arrives, its sequence number, and its place in the table: in one number, because moving and comparing
+/// these is what the world does most.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Arrival(u128);
+
+/// Bits of a packet's place in the table: 16 million packets are under way at most.
+const PLACE_BITS: u32 = 24;
+
+impl Arrival {
+    fn new(at_ns: u64, seq: u64, packet: u32) -> Arrival {
+        assert!(packet >> PLACE_BITS == 0 && seq >> (64 - PLACE_BITS) == 0, "a world has room for so many");
+        Arrival(u128::from(at_ns) << 64 | u128::from(seq << PLACE_BITS | u64::from(packet)))
+    }
+
+    fn at_ns(self) -> u64 {
+        (self.0 >> 64) as u64
+    }
+
+    fn at(self) -> (u64, u64) {
+        (self.at_ns(), self.0 as u64 >> PLACE_BITS)
+    }
+
+    fn packet(self) -> u32 {
+        self.0 as u32 & ((1 << PLACE_BITS) - 1)
+    }
+}
+
 /// Packets and timers that lie in the future.
 pub(crate) struct Timers {
     next_seq: u64,
-    packets: BinaryHeap<Reverse<(u64, u64, u32)>>,
+    packets: BinaryHeap<Reverse<Arrival>>,
     order: BTreeMap<(u64, u64), Key>,
     timers: Slab<Timer>,
 }
@@ -53,7 +80,7 @@ impl Timers {
 
     pub(crate) fn push_packet(&mut self, at_ns: u64, packet: u32) {
         let seq = self.seq();
-        self.packets.push(Reverse((at_ns, seq, packet)));
+        self.packets.push(Reverse(Arrival::new(at_ns, seq, packet)));
     }
 
     pub(crate) fn insert(&mut self, at_ns: u64, kind: TimerKind) -> Key {
@@ -98,7 +125,7 @@ impl Timers {
 
     /// When the next event is due.
     pub(crate) fn next_at(&self) -> Option<u64> {
-        let packet = self.packets.peek().map(|Reverse((at, ..))| *at);
+        let packet = self.packets.peek().map(|Reverse(arrival)| arrival.at_ns());
         let timer = self.order.first_key_value().map(|(at, _)| at.0);
         match (packet, timer) {
             (Some(a), Some(b)) => Some(a.min(b)),
@@ -108,7 +135,7 @@ impl Timers {
 
     /// Takes the first event that is due at `now_ns`.
     pub(crate) fn pop_due(&mut self, now_ns: u64) -> Option<Due> {
-        let packet = self.packets.peek().map(|Reverse((at, seq, _))| (*at, *seq));
+        let packet = self.packets.peek().map(|Reverse(arrival)| arrival.at());
         let timer = self.order.first_key_value().map(|(at, _)| *at);
         let first_is_packet = match (packet, timer) {
             (Some(a), Some(b)) => a < b,
@@ -120,8 +147,8 @@ impl Timers {
             if packet?.0 > now_ns {
                 return None;
             }
-            let Reverse((_, _, index)) = self.packets.pop()?;
-            return Some(Due::Packet(index));
+            let Reverse(arrival) = self.packets.pop()?;
+            return Some(Due::Packet(arrival.packet()));
         }
         if timer?.0 > now_ns {
             return None;

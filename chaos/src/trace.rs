@@ -8,6 +8,7 @@
 use crate::link::DropCause;
 use crate::net::End;
 use crate::pcap::Pcap;
+use crate::watch::{CLOSING, Watch, hash};
 use std::io;
 
 /// Bytes gathered before they are hashed: large enough for BLAKE3's wide code paths, small enough for the cache.
@@ -30,14 +31,48 @@ pub(crate) enum Kind {
     Rewritten = 11,
 }
 
+impl Kind {
+    fn as_str(self) -> &'static str {
+        match self {
+            Kind::Sent => "sent",
+            Kind::Delivered => "delivered",
+            Kind::Dropped => "dropped",
+            Kind::DiskWrite => "disk",
+            Kind::DiskSync => "sync",
+            Kind::Fault => "fault",
+            Kind::Stream => "stream",
+            Kind::StreamEnd => CLOSING,
+            Kind::Note => "note",
+            Kind::Setup => "setup",
+            Kind::Rewritten => "rewritten",
+        }
+    }
+}
+
+/// A note's bytes for a reader.
+fn tell(kind: Kind, bytes: &[u8]) -> String {
+    match (kind, std::str::from_utf8(bytes)) {
+        (Kind::Fault | Kind::Stream | Kind::Note | Kind::Setup, Ok(text)) => text.to_owned(),
+        (Kind::StreamEnd, _) => match bytes.try_into().map(u128::from_le_bytes) {
+            Ok(words) => format!("{words} words of a stream"),
+            Err(_) => hash(bytes),
+        },
+        _ => format!("{} B {}", bytes.len(), hash(bytes)),
+    }
+}
+
+fn name_of(watch: &Watch, end: End) -> String {
+    match end {
+        End::Host(host) => watch.host(host.0),
+        End::Box(net) => watch.box_of(net.0),
+    }
+}
+
 /// A host that isn't one: the scenario itself.
 pub(crate) const NO_HOST: u32 = u32::MAX;
 
 /// Set in the number of the box in front of a network.
 const BOX: u32 = 1 << 31;
-
-/// The bytes of a rewritten packet that a box can have changed: IP header, ports, and what has a checksum.
-const HEADERS: usize = 60;
 
 fn number_of(end: End) -> u32 {
     match end {
@@ -53,6 +88,8 @@ pub(crate) struct Trace {
     /// Where packets are captured besides, and what came of it.
     capture: Option<Pcap>,
     capture_error: Option<io::Error>,
+    /// Who watches besides.
+    watch: Option<Watch>,
 }
 
 impl Trace {
@@ -63,6 +100,7 @@ impl Trace {
             records: 0,
             capture: None,
             capture_error: None,
+            watch: None,
         }
     }
 
@@ -77,6 +115,30 @@ impl Trace {
             return Err(error);
         }
         self.capture.take().map_or(Ok(()), Pcap::finish)
+    }
+
+    /// Has the run watched from now on.
+    pub(crate) fn watch(&mut self, watch: Watch) {
+        self.watch = Some(watch);
+    }
+
+    /// Ends the watch; returns the last events.
+    pub(crate) fn end_watch(&mut self) -> io::Result<Vec<String>> {
+        self.watch.take().map_or(Ok(Vec::new()), Watch::end)
+    }
+
+    /// The next host, in the order in which they are made, has this name.
+    pub(crate) fn host_named(&mut self, name: &str) {
+        if let Some(watch) = &mut self.watch {
+            watch.host_named(name);
+        }
+    }
+
+    /// The next network has this name.
+    pub(crate) fn net_named(&mut self, name: &str) {
+        if let Some(watch) = &mut self.watch {
+            watch.net_named(name);
+        }
     }
 
     fn head(&mut self, now_ns: u64, kind: Kind, host: u32, nic: u8, extra: u8) {
@@ -105,6 +167,10 @@ impl Trace {
         self.buffer.extend_from_slice(&number.to_le_bytes());
         self.body(bytes);
         self.capture_packet(now_ns, bytes);
+        if let Some(watch) = &mut self.watch {
+            let place = watch.host(host);
+            watch.packet(now_ns, "sent", &place, number, bytes);
+        }
     }
 
     fn capture_packet(&mut self, now_ns: u64, bytes: &[u8]) {
@@ -116,14 +182,26 @@ impl Trace {
         }
     }
 
-    /// A box has rewritten a packet. One that a link has damaged before isn't captured again: a reader of the
+    /// A box has rewritten a packet, within its first `changed` bytes. One that a link has damaged before isn't captured again: a reader of the
     /// capture would take it for malformed.
-    pub(crate) fn rewritten(&mut self, now_ns: u64, by: End, number: u64, bytes: &[u8], damaged: bool) {
+    pub(crate) fn rewritten(
+        &mut self,
+        now_ns: u64,
+        by: End,
+        number: u64,
+        bytes: &[u8],
+        changed: usize,
+        damaged: bool,
+    ) {
         self.head(now_ns, Kind::Rewritten, number_of(by), 0, 0);
         self.buffer.extend_from_slice(&number.to_le_bytes());
-        self.body(&bytes[..bytes.len().min(HEADERS)]);
+        self.body(&bytes[..changed]);
         if !damaged {
             self.capture_packet(now_ns, bytes);
+        }
+        if let Some(watch) = &mut self.watch {
+            let place = name_of(watch, by);
+            watch.packet(now_ns, "rewritten", &place, number, bytes);
         }
     }
 
@@ -132,6 +210,12 @@ impl Trace {
         self.head(now_ns, Kind::Delivered, number_of(at), nic, 0);
         self.buffer.extend_from_slice(&number.to_le_bytes());
         self.body(changed);
+        if let Some(watch) = &mut self.watch {
+            let place = name_of(watch, at);
+            let damage =
+                if changed.is_empty() { String::new() } else { format!("damaged {}", hash(changed)) };
+            watch.fate(now_ns, "delivered", &place, number, &damage);
+        }
     }
 
     /// A packet ends on the way, or at a host that has no use for it.
@@ -139,12 +223,20 @@ impl Trace {
         self.head(now_ns, Kind::Dropped, number_of(at), nic, why as u8);
         self.buffer.extend_from_slice(&number.to_le_bytes());
         self.body(&[]);
+        if let Some(watch) = &mut self.watch {
+            let place = name_of(watch, at);
+            watch.fate(now_ns, "dropped", &place, number, &format!("{why:?}"));
+        }
     }
 
     /// Anything else, told by `bytes`.
     pub(crate) fn note(&mut self, now_ns: u64, kind: Kind, host: u32, bytes: &[u8]) {
         self.head(now_ns, kind, host, 0, 0);
         self.body(bytes);
+        if let Some(watch) = &mut self.watch {
+            let place = watch.host(host);
+            watch.note(now_ns, kind.as_str(), &place, &tell(kind, bytes));
+        }
     }
 
     /// Records so far.

@@ -41,6 +41,7 @@ impl World {
             assert!(!sim.names.contains_key(name), "there is a host named {name}");
             sim.names.insert(name.to_owned(), id);
             sim.hosts.push(HostState::new(id, name, sim.seed));
+            sim.trace.host_named(name);
             id
         });
         process::begin(id);

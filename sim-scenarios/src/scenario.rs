@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chaos::scenario::{Held, Mark, Purpose, Scenario};
 
-use crate::scenarios::{canary, churn, fence, keystone, lease, pinned};
+use crate::scenarios::{canary, churn, fence, keystone, lease, pinned, swarm};
 
 /// Virtual time that a scenario may take unless it says otherwise.
 const TIME_LIMIT: Duration = Duration::from_secs(600);
@@ -36,6 +36,12 @@ pub const ALL: &[Scenario] = &[
         knobs: canary::KNOBS,
         faults: canary::FAULTS,
         body: |trial| Box::pin(canary::run(trial)),
+        ..PLAIN
+    },
+    Scenario {
+        name: "circle",
+        about: "views that differ send jobs in circles: four hops at most, and they run once views agree",
+        body: |trial| Box::pin(crate::scenarios::circle::run(trial)),
         ..PLAIN
     },
     Scenario {
@@ -85,12 +91,29 @@ pub const ALL: &[Scenario] = &[
         ..PLAIN
     },
     Scenario {
+        name: "echoes",
+        about: "links copy and delay: a datagram is given once, and a late one moves no path",
+        body: |trial| Box::pin(crate::scenarios::echoes::run(trial)),
+        marks: &[Mark::new("a datagram came late from where its sender had left")],
+        ..PLAIN
+    },
+    Scenario {
         name: "pinned",
         about: "every core of a node is busy for ten minutes: it is never held dead, a dead one is",
         knobs: pinned::KNOBS,
         marks: pinned::MARKS,
         time_limit: pinned::TIME_LIMIT,
         body: |trial| Box::pin(pinned::run(trial)),
+        ..PLAIN
+    },
+    Scenario {
+        name: "swarm",
+        about: "everything at once: boxes, hubs, jobs, state and messages under every kind of fault",
+        knobs: swarm::KNOBS,
+        faults: swarm::FAULTS,
+        marks: swarm::MARKS,
+        time_limit: swarm::TIME_LIMIT,
+        body: |trial| Box::pin(swarm::run(trial)),
         ..PLAIN
     },
     Scenario {

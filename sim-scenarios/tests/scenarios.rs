@@ -2,12 +2,10 @@
 //! twice with equal digests. `NURL_SEED` runs one seed instead, `NURL_SEEDS` another number of them.
 #![cfg(feature = "sim")]
 
-use std::collections::BTreeMap;
-use std::io::Write as _;
-use std::path::PathBuf;
-use std::sync::Mutex;
+mod harness;
 
-use chaos::scenario::{Options, Report};
+use chaos::scenario::Options;
+use harness::{Runs, number};
 use sim_scenarios::scenario::find;
 
 /// Seeds whose end state is a snapshot.
@@ -16,73 +14,41 @@ const PINNED: [u64; 2] = [1, 2];
 /// Seeds beyond them, for the invariants alone.
 const MORE: u64 = 20;
 
-/// Seeds that once broke a scenario, each with what it found.
+/// Seeds that once broke a scenario, with the shrunk plan if they need one, each with what it found.
 ///
 /// - `blackout` 3 and 100: jitter of a tenth of the round trip looked like loss to QUIC's packet threshold of
 ///   3, and a steady transfer on a good path fell to half its rate.
-const REGRESSIONS: [(&str, u64); 2] = [("blackout", 3), ("blackout", 100)];
+const REGRESSIONS: &[(&str, u64, Option<&str>)] = &[("blackout", 3, None), ("blackout", 100, None)];
 
 /// A run with fewer records in its trace has not happened.
 const LEAST_EVENTS: u64 = 1_000;
 
-/// The digests of this run, rewritten sorted after each scenario, for `ci/test` to compare.
-static DIGESTS: Mutex<BTreeMap<(String, u64), String>> = Mutex::new(BTreeMap::new());
-
-fn number(name: &str) -> Option<u64> {
-    let text = std::env::var(name).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
-}
-
-/// Runs a seed twice and checks that both runs are the same, byte for byte.
-fn twice(name: &str, seed: u64) -> Report {
-    let scenario = find(name).expect("the scenario exists");
-    let (first, second) = (scenario.run(&Options::seed(seed)), scenario.run(&Options::seed(seed)));
-    assert_eq!(first, second, "{name} with seed {seed} is not reproducible");
-    assert!(first.events >= LEAST_EVENTS, "{name} with seed {seed} has only {} events", first.events);
-    let mut digests = DIGESTS.lock().unwrap();
-    digests.insert((name.to_owned(), seed), first.digest.clone());
-    write_digests(&digests);
-    first
-}
-
-#[expect(clippy::disallowed_methods, reason = "after the runs, outside of every world")]
-fn write_digests(digests: &BTreeMap<(String, u64), String>) {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target/chaos");
-    std::fs::create_dir_all(&folder).unwrap();
-    let mut file = std::fs::File::create(folder.join("digests.txt")).unwrap();
-    for ((name, seed), digest) in digests {
-        writeln!(file, "{name} {seed} {digest}").unwrap();
-    }
-}
-
+/// Proves a scenario with the pinned seeds, whose end states are snapshots, and with [`MORE`] others.
 fn prove(name: &str) {
+    prove_with(name, MORE);
+}
+
+/// As [`prove`], with another number of seeds: a scenario that takes long has fewer.
+fn prove_with(name: &str, more: u64) {
+    let mut runs = Runs::of(name);
     if let Some(seed) = number("NURL_SEED") {
-        let report = twice(name, seed);
-        assert!(report.verdict.is_ok(), "{}", report.story());
+        runs.prove(seed);
         return;
     }
-    let mut digests = BTreeMap::new();
     for seed in PINNED {
-        let report = twice(name, seed);
-        assert!(report.verdict.is_ok(), "{}", report.story());
+        let report = runs.prove(seed);
         insta::assert_snapshot!(format!("{name}-{seed}"), report.verdict.unwrap().state);
-        digests.insert(report.digest, seed);
     }
-    let more = number("NURL_SEEDS").unwrap_or(MORE);
-    for seed in 100..100 + more {
-        let report = twice(name, seed);
-        assert!(report.verdict.is_ok(), "{}", report.story());
-        if let Some(other) = digests.insert(report.digest, seed) {
-            panic!("{name}: seeds {other} and {seed} gave the same bytes");
-        }
-    }
+    let more = number("NURL_SEEDS").unwrap_or(more);
+    (100..100 + more).for_each(|seed| drop(runs.prove(seed)));
+    runs.differ();
+    runs.write_digests();
 }
 
 #[test]
 fn what_once_broke_holds() {
-    for (name, seed) in REGRESSIONS {
-        let report = find(name).expect("the scenario exists").run(&Options::seed(seed));
-        assert!(report.verdict.is_ok(), "{}", report.story());
+    for (name, seed, plan) in REGRESSIONS {
+        Runs::of(name).regress(*seed, *plan);
     }
 }
 
@@ -104,6 +70,16 @@ fn a_transfer_survives_a_blackout() {
 #[test]
 fn leased_effects_happen_once_across_kills() {
     prove("lease");
+}
+
+#[test]
+fn views_that_send_jobs_in_circles() {
+    prove("circle");
+}
+
+#[test]
+fn copies_and_late_datagrams() {
+    prove("echoes");
 }
 
 #[test]

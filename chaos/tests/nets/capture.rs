@@ -1,8 +1,8 @@
 //! What a capture holds: every packet as it leaves its host, and as it leaves each box that rewrites it.
 
 use crate::boxes::Cone;
-use crate::support::{addr, observer, ok, open};
-use chaos::{LinkConfig, Rate, Run, World};
+use crate::support::{OBSERVER, addr, observer, ok, open};
+use chaos::{DropCause, LinkConfig, Rate, Run, World};
 use smoltcp::wire::{IpAddress, Ipv4Packet, Ipv6Packet, TcpPacket, UdpPacket};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -79,6 +79,21 @@ fn a_capture_shows_a_packet_on_both_sides_of_a_box() {
     assert_eq!(outer.ip(), addr("203.0.113.1:1").ip());
     assert_eq!(ends, [(inner, observer), (outer, observer), (observer, outer), (observer, inner)]);
     assert!(packets.is_sorted_by_key(|(time, _)| *time));
+}
+
+#[test]
+fn what_comes_in_for_nobody_is_not_sent_out_again() {
+    let packets = captured("for-nobody", |world| async move {
+        observer(world);
+        let home = world.internet().nat("home", &["203.0.113.1"], Cone::open());
+        let a = open(home.host("a", "192.168.1.2")).await;
+        a.send(addr(OBSERVER), b"?").await;
+        a.host.set_nic_up("eth0", false);
+        assert_eq!(a.receive().await, None);
+        assert_eq!(world.stats().dropped(DropCause::NoHost), 1);
+    });
+    // Out, twice, and the answer, twice.
+    assert_eq!(packets.len(), 4);
 }
 
 #[test]

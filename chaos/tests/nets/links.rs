@@ -170,7 +170,8 @@ fn hosts_on_links_without_latency_do_not_stop_the_world() {
         b.send(addr("192.168.1.2:4000"), b"ball").await;
         let other = play(b, "192.168.1.2:4000");
         world.sleep(ms(10)).await;
-        assert!(world.stats().udp_datagrams > 100);
+        let rounds = world.stats().udp_datagrams;
+        assert!(rounds > 100 && rounds < 1_100, "a kernel takes 10 µs, and has done {rounds} in 10 ms");
         assert!(!one.is_finished() && !other.is_finished());
     }));
 }

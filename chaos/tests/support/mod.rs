@@ -84,7 +84,23 @@ pub(crate) fn fault(name: impl Strategy<Value = String> + Clone + 'static) -> im
     ]
 }
 
+/// Plans of up to `most` faults on these names that are over within `span`.
+#[allow(dead_code, reason = "each test uses what it needs of this module")]
+pub(crate) fn short_plan(
+    name: impl Strategy<Value = String> + Clone + 'static,
+    most: usize,
+    span: Duration,
+) -> impl Strategy<Value = Plan> {
+    let ms = 0..span.as_millis() as u64;
+    let planned = (ms.clone(), fault(name), ms).prop_map(|(at, fault, lasts)| {
+        let lasts = Some(Duration::from_millis(lasts)).filter(|_| !fault.kind().is_momentary());
+        Planned { at: Duration::from_millis(at), fault, lasts }
+    });
+    prop::collection::vec(planned, 0..=most).prop_map(Plan::new)
+}
+
 /// Plans of up to `most` faults on these names, at any moment.
+#[allow(dead_code, reason = "each test uses what it needs of this module")]
 pub(crate) fn plan(
     name: impl Strategy<Value = String> + Clone + 'static,
     most: usize,

@@ -17,7 +17,7 @@ use crate::Error;
 use crate::compute::job::{self, Jobs, RunId, TaskId};
 use crate::compute::pool::{Finished, Handlers, Pool, Report};
 use crate::key::PublicKey;
-use crate::ring::Ring;
+use crate::ring::{Ring, RingMember};
 use crate::rt::sync::{mpsc, watch};
 use crate::rt::task::Planes;
 use crate::rt::{self, time};
@@ -80,6 +80,8 @@ pub(super) struct StatePlane {
     bus: Bus,
     courses: BTreeMap<TaskId, Course>,
     running: BTreeMap<RunId, (TaskId, String)>,
+    /// The members of the view that `ring` was made of, once there was one.
+    members: Option<Vec<RingMember>>,
     ring: Arc<Ring>,
     reads: BTreeMap<u64, Reading>,
     next_read: u64,
@@ -143,6 +145,7 @@ impl StatePlane {
             bus: parts.bus,
             courses: BTreeMap::new(),
             running: BTreeMap::new(),
+            members: None,
             ring: Arc::default(),
             reads: BTreeMap::new(),
             next_read: 0,
@@ -205,11 +208,15 @@ impl StatePlane {
 
     fn adopt_view(&mut self, now: Instant) {
         let view = self.views.borrow_and_update();
-        let ring = Arc::new(Ring::new(view.members.iter().cloned()));
         self.jobs.note_epoch(view.epoch);
-        self.jobs.set_placement(now, ring.clone());
-        self.replicator.set_ring(now, ring.clone());
-        self.ring = ring;
+        // A view may be new for its epoch alone, and then nothing moves.
+        if self.members.as_ref() != Some(&view.members) {
+            self.members = Some(view.members.clone());
+            let ring = Arc::new(self.ring.followed_by(view.members.iter().cloned()));
+            self.jobs.set_placement(now, ring.clone());
+            self.replicator.set_ring(now, ring.clone());
+            self.ring = ring;
+        }
         if view.complete && !self.view_complete {
             self.view_complete = true;
             self.jobs.on_view_complete(now);

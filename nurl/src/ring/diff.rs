@@ -58,7 +58,7 @@ impl Diff {
 impl Ring {
     /// What moved from this ring to `new`. Costs a lookup in each ring for each point of both.
     pub fn diff(&self, new: &Ring, replicas: usize) -> Diff {
-        let mut ends: Vec<u64> = self.points.iter().chain(&new.points).map(|(at, _)| *at).collect();
+        let mut ends: Vec<u64> = self.points.iter().chain(new.points.iter()).map(|(at, _)| *at).collect();
         ends.sort_unstable();
         ends.dedup();
         let mut arcs: Vec<Moved> = Vec::new();

@@ -26,13 +26,16 @@ pub fn position(key: &[u8]) -> u64 {
     u64::from_le_bytes(bytes)
 }
 
-/// The first `count` points of a member: consecutive 8-byte words of one extendable output, so a higher
-/// weight adds points and moves none.
-pub(super) fn points_of(member: &PublicKey, count: usize) -> impl Iterator<Item = u64> {
+/// The points of a member: consecutive 8-byte words of one extendable output, so a higher weight adds points
+/// and moves none.
+pub(super) fn points_of(member: &PublicKey, weight: u16) -> impl Iterator<Item = u64> {
     let mut stream = blake3::Hasher::new_derive_key(POINT_CONTEXT).update(member.as_bytes()).finalize_xof();
-    (0..count).map(move |_| {
-        let mut bytes = [0; 8];
-        stream.fill(&mut bytes);
-        u64::from_le_bytes(bytes)
+    (0..weight).flat_map(move |_| {
+        // A unit at a time: BLAKE3 makes many blocks of output side by side, and a whole one for each word
+        // that is asked for alone.
+        let mut words = [0; POINTS_PER_WEIGHT * 8];
+        stream.fill(&mut words);
+        let word = move |at: usize| u64::from_le_bytes(std::array::from_fn(|byte| words[at * 8 + byte]));
+        (0..POINTS_PER_WEIGHT).map(word)
     })
 }

@@ -1,6 +1,7 @@
 //! The immutable ring and its lookups.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::points::{MAX_POINTS, MAX_WEIGHT, POINTS_PER_WEIGHT, points_of, position};
 use super::preference::Preference;
@@ -33,7 +34,7 @@ pub struct Ring {
     /// `zones_deeper[k]`: how many zones have more than k members. Falls with k; its sum is `members.len()`.
     pub(super) zones_deeper: Vec<u32>,
     /// (position, index into `members`), sorted; equal positions go by key, which the index follows.
-    pub(super) points: Vec<(u64, u32)>,
+    pub(super) points: Arc<[(u64, u32)]>,
     refused: usize,
 }
 
@@ -41,28 +42,61 @@ impl Ring {
     /// Builds the ring of the members that are placed and have weight. The order of the input doesn't matter;
     /// of two entries with one key the first counts.
     pub fn new(members: impl IntoIterator<Item = RingMember>) -> Ring {
+        Ring::default().followed_by(members)
+    }
+
+    /// The same ring as [`Ring::new`] makes of `members`, for the price of what is different from this one:
+    /// the points of members that stay are taken over, and shared when nobody comes or goes.
+    #[must_use]
+    pub fn followed_by(&self, members: impl IntoIterator<Item = RingMember>) -> Ring {
         let mut placed: Vec<RingMember> =
             members.into_iter().filter(|member| member.placed && member.weight > 0).collect();
         placed.sort_by_key(|member| member.key);
         placed.dedup_by_key(|member| member.key);
 
-        let mut points = Vec::new();
-        let mut kept = 0;
+        let (mut count, mut kept) = (0, 0);
         for member in &mut placed {
             member.weight = member.weight.min(MAX_WEIGHT);
-            let count = usize::from(member.weight) * POINTS_PER_WEIGHT;
-            if points.len() + count > MAX_POINTS {
+            count += usize::from(member.weight) * POINTS_PER_WEIGHT;
+            if count > MAX_POINTS {
                 break;
             }
-            points.extend(points_of(&member.key, count).map(|at| (at, kept)));
             kept += 1;
         }
-        let refused = placed.len() - kept as usize;
-        placed.truncate(kept as usize);
-        points.sort_unstable();
+        let refused = placed.len() - kept;
+        placed.truncate(kept);
 
         let (zones, zones_deeper) = number_zones(&placed);
-        Ring { members: placed, zones, zones_deeper, points, refused }
+        Ring { points: self.points_for(&placed), members: placed, zones, zones_deeper, refused }
+    }
+
+    fn points_for(&self, placed: &[RingMember]) -> Arc<[(u64, u32)]> {
+        let place = |member: &RingMember| (member.key, member.weight);
+        if self.members.iter().map(place).eq(placed.iter().map(place)) {
+            return self.points.clone();
+        }
+        let same = |member: &&RingMember| {
+            self.member(&member.key).is_some_and(|before| before.weight == member.weight)
+        };
+        // Where each member of this ring is among the placed, if its points are the same there.
+        let moved: Vec<Option<u32>> = self
+            .members
+            .iter()
+            .map(|member| {
+                let at = placed.binary_search_by_key(&member.key, |other| other.key).ok()?;
+                same(&&placed[at]).then_some(at as u32)
+            })
+            .collect();
+        let taken = self.points.iter().filter_map(|(at, member)| Some((*at, moved[*member as usize]?)));
+        let mut points: Vec<_> = taken.collect();
+        let sorted = points.len();
+        for (index, member) in placed.iter().enumerate().filter(|(_, member)| !same(member)) {
+            points.extend(points_of(&member.key, member.weight).map(|at| (at, index as u32)));
+        }
+        points[sorted..].sort_unstable();
+        // Two sorted runs, which the stable sort finds and merges.
+        points.sort();
+        points.into()
     }
 
     /// The placed members, by key.

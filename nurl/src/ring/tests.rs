@@ -32,7 +32,7 @@ fn hex(bytes: &[u8]) -> String {
 fn shares(ring: &Ring) -> BTreeMap<PublicKey, u128> {
     let mut shares = BTreeMap::new();
     let mut before = ring.points.last().unwrap().0;
-    for (at, member) in &ring.points {
+    for (at, member) in ring.points.iter() {
         let length = u128::from(at.wrapping_sub(before).wrapping_sub(1)) + 1;
         *shares.entry(ring.members[*member as usize].key).or_insert(0) += length;
         before = *at;
@@ -43,7 +43,7 @@ fn shares(ring: &Ring) -> BTreeMap<PublicKey, u128> {
 #[test]
 fn golden_positions_and_owners_hold_on_every_platform() {
     let positions = [position(b""), position(b"key")];
-    let points: Vec<u64> = points::points_of(&PublicKey::from_bytes([1; 32]), 3).collect();
+    let points: Vec<u64> = points::points_of(&PublicKey::from_bytes([1; 32]), 1).take(3).collect();
     let ring = ring(0..10);
     let owners: Vec<String> =
         ring.owners(b"key", 4).iter().map(|owner| hex(&owner.as_bytes()[..4])).collect();
@@ -100,6 +100,14 @@ fn a_weight_of_four_takes_four_times_as_much_and_moves_no_other_point() {
         ring.points.iter().map(|(at, n)| (*at, ring.members[*n as usize].key)).collect()
     };
     assert!(places(&flat).is_subset(&places(&heavy)));
+}
+
+#[test]
+fn a_ring_whose_members_only_changed_their_state_shares_its_points() {
+    let before = ring(0..10);
+    let after = before.followed_by((0..10).map(|n| RingMember { live: n != 3, ..member(n) }));
+    assert!(std::sync::Arc::ptr_eq(&before.points, &after.points));
+    assert!(!after.member(&key(3)).unwrap().live);
 }
 
 #[test]
@@ -364,5 +372,20 @@ proptest! {
         }
         prop_assert!(rounds.is_sorted(), "{:?}", rounds);
         prop_assert_eq!(ring.owners_at(at, 3), list.iter().take(3).map(|m| m.key).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_ring_that_follows_another_is_the_ring_of_its_members(
+        views in proptest::collection::vec(proptest::collection::btree_map(0u32..24, 0u16..4, 0..20), 1..6),
+    ) {
+        let mut ring = Ring::default();
+        for view in views {
+            let members = view.into_iter().map(|(n, weight)| RingMember { weight, ..member(n) });
+            let members: Vec<_> = members.collect();
+            ring = ring.followed_by(members.clone());
+            let fresh = Ring::new(members);
+            prop_assert_eq!(&ring.members, &fresh.members);
+            prop_assert_eq!(&ring.points, &fresh.points);
+        }
     }
 }

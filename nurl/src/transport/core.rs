@@ -816,6 +816,12 @@ impl Transport {
         }
         self.command(hub, HubCommand::List { max: CONTACTS });
         self.relays_changed(now);
+        // A peer with a session, but without a way until now, has one.
+        for peer in self.waiting.peers() {
+            if self.endpoint.is_established(&peer) {
+                self.send_waiting(now, peer);
+            }
+        }
         self.events.push_back(Event::HubUp { hub });
     }
 

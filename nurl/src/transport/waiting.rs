@@ -63,6 +63,11 @@ impl Waiting {
         fresh
     }
 
+    /// The peers that something waits for.
+    pub(crate) fn peers(&self) -> Vec<PublicKey> {
+        self.peers.keys().copied().collect()
+    }
+
     /// Forgets what waited for a peer that can't be reached.
     pub(crate) fn forget(&mut self, peer: &PublicKey) {
         if let Some(queue) = self.peers.remove(peer) {

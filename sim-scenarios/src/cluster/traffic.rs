@@ -70,6 +70,13 @@ impl Traffic {
         flights.iter().filter(|(sent, _)| *sent >= since).map(|(_, arrived)| *arrived).min()
     }
 
+    /// When the first datagram was sent, of those sent at `since` or later that arrived.
+    pub fn first_sent(&self, from: PublicKey, to: PublicKey, since: Duration) -> Option<Duration> {
+        let state = self.state();
+        let flights = state.flights.get(&(from, to))?;
+        flights.iter().map(|(sent, _)| *sent).filter(|sent| *sent >= since).min()
+    }
+
     /// How many of those sent at `since` or later arrived.
     pub fn count(&self, from: PublicKey, to: PublicKey, since: Duration) -> usize {
         let state = self.state();

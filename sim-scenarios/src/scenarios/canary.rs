@@ -24,7 +24,7 @@ use nurl::rt::{disk, time};
 
 /// What can be turned.
 pub const KNOBS: &[Knob] =
-    &[Knob { name: "letters", about: "letters to be filed", default: 200, least: 1, turns: Turns::Work }];
+    &[Knob { name: "letters", about: "letters to be filed", default: 800, least: 1, turns: Turns::Work }];
 
 /// What a seed may draw for it.
 pub const FAULTS: &[FaultKind] = &[
@@ -33,14 +33,12 @@ pub const FAULTS: &[FaultKind] = &[
     FaultKind::Latency,
     FaultKind::Duplicate,
     FaultKind::Reorder,
-    FaultKind::Bandwidth,
     FaultKind::Partition,
     FaultKind::PartitionOneWay,
     FaultKind::Crash,
+    FaultKind::PowerLoss,
     FaultKind::Restart,
     FaultKind::Pause,
-    FaultKind::Suspend,
-    FaultKind::ClockStep,
 ];
 
 const PORT: u16 = 1_000;
@@ -53,7 +51,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// Between two letters.
 const PAUSE: Duration = Duration::from_millis(20);
 
-const SPAN: Duration = Duration::from_secs(20);
+const SPAN: Duration = Duration::from_secs(60);
 
 /// Every letter is filed so long after all was healed.
 const SETTLE: Duration = Duration::from_secs(60);

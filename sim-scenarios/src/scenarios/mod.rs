@@ -3,7 +3,9 @@
 pub mod blackout;
 pub mod canary;
 pub mod churn;
+pub mod circle;
 pub mod converge;
+pub mod echoes;
 pub mod fence;
 pub mod hub_restarts;
 pub mod keystone;
@@ -13,3 +15,4 @@ pub mod nat_matrix;
 pub mod pinned;
 pub mod relay_dies;
 pub mod roam;
+pub mod swarm;

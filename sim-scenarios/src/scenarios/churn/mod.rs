@@ -9,7 +9,7 @@
 //! Then members lose their disks, one after the other, with fresh writes on them, come back with none, and write
 //! again: what the replicas had agreed on stays, and the new writes count in full.
 
-mod ledger;
+pub(super) mod ledger;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::candidate::{Candidate, usable};
+use super::candidate::{Candidate, Origin, usable};
 use super::config::{
     CONTEST_COOLDOWN, DATA_LOST_HOLD, FLAPS_FORGIVEN_AFTER, LOST_HOLD, OLD_PATH_SILENCE, SHADOW_LIFE,
 };
@@ -13,6 +13,7 @@ use super::roam::{Contest, Outcome};
 use super::score::{relay_wins, replaces};
 use super::status::{PathEvent, PathEventKind, Reason};
 use super::{Paths, Route};
+use crate::rt;
 
 /// The reserve's time of a path that was lost for this reason, the `flaps`-th time in a row.
 fn hold(reason: Reason, flaps: u32) -> Option<Duration> {
@@ -83,6 +84,9 @@ impl Paths {
             Outcome::Wait => {}
             Outcome::Follow => {
                 self.stats.moves += 1;
+                if new.origin == Origin::Seen {
+                    rt::reached("a roamed sender was followed to an address that nobody had named");
+                }
                 self.set_primary(now, Some(contest.newcomer));
                 self.emit(PathEventKind::Moved, Some(Route::Direct(contest.newcomer)), Reason::PeerMoved);
             }
@@ -412,6 +416,9 @@ impl Paths {
 
     fn promote(&mut self, now: Instant, addr: SocketAddr, reason: Reason) {
         self.stats.promotions += 1;
+        if self.candidates.get(addr).is_some_and(|known| known.origin == Origin::Seen) {
+            rt::reached("a peer-reflexive address became the path");
+        }
         self.set_primary(now, Some(addr));
         self.emit(PathEventKind::Promoted, Some(Route::Direct(addr)), reason);
     }

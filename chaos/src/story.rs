@@ -1,0 +1,191 @@
+//! A failure tells its story: what broke, where and when, what was drawn, what happened last, and how to see it again.
+//!
+//! [`explain`] makes the failing run once more, watched, which also says whether it is the same again; then it writes
+//! the [bundle](crate::bundle) and returns the story. A run that isn't the same again is made twice more with whole
+//! traces, and the story shows where they part.
+
+use crate::bundle::Bundle;
+use crate::diff::diff;
+use crate::plan::Plan;
+use crate::plan::text::show;
+use crate::property::{Broken, Kind};
+use crate::scenario::{Options, Report, Scenario};
+use crate::shrink::Shrunk;
+use crate::watch::{Decoder, Watching};
+use std::fmt::Write as _;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Events in a story: a page of them.
+const EVENTS: usize = 40;
+
+/// Events kept in the bundle, for who wants to look further back.
+const EVENTS_KEPT: usize = 2_000;
+
+/// What a story is made with.
+#[derive(Debug, Clone)]
+pub struct Teller {
+    /// Tells payloads.
+    pub decoder: Option<Decoder>,
+    /// The folder in which bundles are made, each in a folder `SCENARIO-SEED`.
+    pub folder: PathBuf,
+}
+
+/// A failure, explained.
+#[derive(Debug, Clone)]
+pub struct Story {
+    /// The story, ending with the one line that replays it.
+    pub text: String,
+    /// Where the bundle is.
+    pub bundle: PathBuf,
+    /// Whether the run is the same again.
+    pub reproducible: bool,
+    /// What broke: the property of the run, or [reproducibility](Kind::Reproducibility) itself.
+    pub broken: Broken,
+}
+
+/// The property that a run which isn't the same again breaks.
+pub fn not_reproducible(first: &Report, second: &Report) -> Broken {
+    let seen = format!(
+        "digest {} over {} events, then {} over {}",
+        first.digest, first.events, second.digest, second.events
+    );
+    Broken {
+        property: "a seed gives the same run again".to_owned(),
+        kind: Kind::Reproducibility,
+        seen,
+        at: first.elapsed.min(second.elapsed),
+        host: None,
+        file: String::new(),
+        line: 0,
+    }
+}
+
+/// Explains a run that failed, or that wasn't the same again; `shrunk` is what was made of it, if it was tried.
+///
+/// # Errors
+/// If the bundle can't be written.
+pub fn explain(
+    teller: &Teller,
+    scenario: &Scenario,
+    failing: &Report,
+    shrunk: Option<&Shrunk>,
+) -> io::Result<Story> {
+    let subject = shrunk.map_or(failing, |shrunk| &shrunk.report);
+    let options = Options { scheduler_seed: Some(subject.scheduler_seed), ..subject.options.clone() };
+    let folder = teller.folder.join(format!("{}-{}", scenario.name, options.seed));
+    // What an earlier failure of this seed left there would lie about this one.
+    if folder.join(crate::bundle::FILE).exists() {
+        std::fs::remove_dir_all(&folder)?;
+    }
+    std::fs::create_dir_all(&folder)?;
+    let watching = Watching { last: EVENTS_KEPT, decoder: teller.decoder, ..Watching::default() };
+    let (again, events) = scenario.run_watched(&options, &watching);
+    let reproducible = again.digest == subject.digest && again.verdict == subject.verdict;
+    let parting = if reproducible { String::new() } else { parting(scenario, &options, &folder)? };
+    let broken = match &subject.verdict {
+        Err(broken) if reproducible => broken.clone(),
+        _ => not_reproducible(subject, &again),
+    };
+    let bundle = Bundle::of(
+        &Report { verdict: Err(broken.clone()), ..subject.clone() },
+        reproducible,
+        shrunk.map(Shrunk::to_string),
+    );
+    if let Some(bundle) = bundle {
+        bundle.save(&folder)?;
+    }
+    if let Some(unleashed) = &subject.plan {
+        std::fs::write(folder.join("plan.txt"), unleashed.plan.to_string())?;
+    }
+    if let (Some(_), Some(unleashed)) = (shrunk, &failing.plan) {
+        std::fs::write(folder.join("plan.drawn.txt"), unleashed.plan.to_string())?;
+    }
+    std::fs::write(folder.join("events.txt"), events.join("\n") + "\n")?;
+    let mut text = head(subject, &broken);
+    if !reproducible && let Err(seen) = &subject.verdict {
+        let _ = writeln!(text, "  in one run  {seen}");
+    }
+    tell_options(&mut text, scenario, failing, subject, shrunk);
+    if parting.is_empty() {
+        tell_events(&mut text, &events);
+    } else {
+        text += &parting;
+    }
+    let same = if reproducible { "yes" } else { "no" };
+    let _ = writeln!(text, "  digest      {} over {} events", subject.digest, subject.events);
+    let _ = writeln!(text, "  same on rerun: {same}");
+    let _ = writeln!(text, "replay: cargo chaos replay {}", folder.display());
+    std::fs::write(folder.join("story.txt"), &text)?;
+    Ok(Story { text, bundle: folder, reproducible, broken })
+}
+
+/// Makes a run twice more, with whole traces, and tells where they part.
+fn parting(scenario: &Scenario, options: &Options, folder: &Path) -> io::Result<String> {
+    let [first, second] = ["first.trace", "second.trace"].map(|name| folder.join(name));
+    for path in [&first, &second] {
+        let watching = Watching { trace: Some(path.clone()), ..Watching::default() };
+        scenario.run_watched(options, &watching);
+    }
+    Ok(match diff(&first, &second)? {
+        Some(difference) => format!("  between {} and {}:\n{difference}", first.display(), second.display()),
+        None => "  two further runs were the same\n".to_owned(),
+    })
+}
+
+fn head(report: &Report, broken: &Broken) -> String {
+    let mut text = format!("{} with seed {}: {broken}\n", report.scenario, report.options.seed);
+    let _ = writeln!(text, "  property    {} ({})", broken.property, broken.kind.as_str());
+    let _ = writeln!(text, "  seen        {}", broken.seen);
+    let host = broken.host.as_ref().map_or(String::new(), |host| format!(", on host {host}"));
+    let _ = writeln!(text, "  when        {} of virtual time{host}", show(broken.at));
+    if !broken.file.is_empty() {
+        let _ = writeln!(text, "  where       {}:{}", broken.file, broken.line);
+    }
+    text
+}
+
+fn tell_options(
+    text: &mut String,
+    scenario: &Scenario,
+    failing: &Report,
+    subject: &Report,
+    shrunk: Option<&Shrunk>,
+) {
+    if !scenario.knobs.is_empty() {
+        let knobs =
+            scenario.knobs.iter().map(|k| format!("{}={}", k.name, scenario.knob(k, &subject.options)));
+        let _ = writeln!(text, "  knobs       {}", knobs.collect::<Vec<_>>().join(" "));
+    }
+    if let Some(drawn) = failing.plan.as_ref().and_then(|unleashed| unleashed.drawn.as_ref()) {
+        let _ = writeln!(text, "  drawn       {drawn}");
+    }
+    if let Some(shrunk) = shrunk {
+        let _ = writeln!(text, "  shrunk      {shrunk}");
+    }
+    let Some(unleashed) = &subject.plan else { return };
+    let at = show(unleashed.at);
+    let _ = writeln!(text, "  plan        {}, let loose at {at}", count(&unleashed.plan));
+    for planned in unleashed.plan.faults() {
+        let _ = writeln!(text, "    {planned}");
+    }
+    for skipped in &unleashed.skipped {
+        let _ = writeln!(text, "    # {skipped}");
+    }
+}
+
+fn count(plan: &Plan) -> String {
+    match plan.len() {
+        0 => "no faults".to_owned(),
+        1 => "1 fault".to_owned(),
+        many => format!("{many} faults"),
+    }
+}
+
+fn tell_events(text: &mut String, events: &[String]) {
+    let last = &events[events.len().saturating_sub(EVENTS)..];
+    let _ = writeln!(text, "  last {} events", last.len());
+    for event in last {
+        let _ = writeln!(text, "    {event}");
+    }
+}

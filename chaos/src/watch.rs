@@ -1,0 +1,187 @@
+//! Lets a reader watch a run: its last events in fixed columns, or its whole trace as a text file.
+//!
+//! The digest says *that* two runs differ; a trace file, one line for each record of the digest, says *where*, and is
+//! what [`diff`](crate::diff) compares. The last events are a part of a failure's story. Both are off in an ordinary
+//! run and cost nothing there: a run that failed is made again with them.
+//!
+//! A line is the moment in seconds, what happened, where (a host, `box NETWORK`, or `-` for the scenario), and the rest:
+//!
+//! ```text
+//!     12.345678901 sent      a            #17 10.0.0.1:4000 > 10.0.0.2:4000 UDP 120 B  data 7 to index 0badcafe
+//! ```
+
+use crate::middlebox::Protocol;
+use crate::packet;
+use std::collections::{BTreeMap, VecDeque};
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+/// Says in words what a packet carries. It is given the payload of UDP or TCP; an empty answer says nothing.
+pub type Decoder = fn(Protocol, &[u8]) -> String;
+
+/// Packets that are remembered: those sent last. A record of an older one is told by its number only.
+const REMEMBERED: usize = 1 << 16;
+
+/// The word for the records that close a digest, of which no reader learns anything.
+pub(crate) const CLOSING: &str = "drawn";
+
+/// What a reader wants of a run. Nothing, unless set.
+#[derive(Debug, Clone, Default)]
+pub struct Watching {
+    /// So many events before the end.
+    pub last: usize,
+    /// What tells the payloads among them.
+    pub decoder: Option<Decoder>,
+    /// Where to write the whole trace as text.
+    pub trace: Option<PathBuf>,
+    /// Where to write a `.pcap`.
+    pub capture: Option<PathBuf>,
+}
+
+/// The watch over a running world.
+pub(crate) struct Watch {
+    hosts: Vec<String>,
+    nets: Vec<String>,
+    packets: BTreeMap<u64, Seen>,
+    keep: usize,
+    last: VecDeque<String>,
+    decoder: Option<Decoder>,
+    out: Option<BufWriter<File>>,
+    failed: Option<io::Error>,
+}
+
+/// A packet as it was seen last: addresses and length, and what it carries.
+struct Seen {
+    way: String,
+    carries: String,
+}
+
+impl Watch {
+    /// A watch as it is wanted, if any is.
+    pub(crate) fn begin(wanted: &Watching) -> io::Result<Option<Watch>> {
+        if wanted.last == 0 && wanted.trace.is_none() {
+            return Ok(None);
+        }
+        Ok(Some(Watch {
+            hosts: Vec::new(),
+            nets: vec!["internet".to_owned()],
+            packets: BTreeMap::new(),
+            keep: wanted.last,
+            last: VecDeque::new(),
+            decoder: wanted.decoder,
+            out: wanted.trace.as_deref().map(create).transpose()?.map(BufWriter::new),
+            failed: None,
+        }))
+    }
+
+    /// Ends it; returns the last events.
+    pub(crate) fn end(mut self) -> io::Result<Vec<String>> {
+        if let Some(error) = self.failed {
+            return Err(error);
+        }
+        if let Some(out) = &mut self.out {
+            out.flush()?;
+        }
+        Ok(self.last.into())
+    }
+
+    pub(crate) fn host_named(&mut self, name: &str) {
+        self.hosts.push(name.to_owned());
+    }
+
+    pub(crate) fn net_named(&mut self, name: &str) {
+        self.nets.push(name.to_owned());
+    }
+
+    pub(crate) fn host(&self, number: u32) -> String {
+        self.hosts.get(number as usize).map_or("-", String::as_str).to_owned()
+    }
+
+    pub(crate) fn box_of(&self, net: u32) -> String {
+        format!("box {}", self.nets.get(net as usize).map_or("?", String::as_str))
+    }
+
+    fn line(&mut self, now_ns: u64, what: &str, place: &str, full: &str, short: Option<&str>) {
+        let head =
+            format!("{:>6}.{:09} {what:<9} {place:<14} ", now_ns / 1_000_000_000, now_ns % 1_000_000_000);
+        if let Some(out) = &mut self.out
+            && let Err(error) = writeln!(out, "{head}{}", full.replace('\n', "\\n"))
+        {
+            self.out = None;
+            self.failed = Some(error);
+        }
+        if self.keep > 0 && what != CLOSING {
+            if self.last.len() == self.keep {
+                self.last.pop_front();
+            }
+            self.last.push_back(head + short.unwrap_or(full));
+        }
+    }
+
+    /// A packet with its bytes: sent, or changed on its way.
+    pub(crate) fn packet(&mut self, now_ns: u64, what: &str, place: &str, number: u64, bytes: &[u8]) {
+        let seen = self.describe(bytes);
+        let full = format!("#{number} {} {}", seen.way, hash(bytes));
+        let short = format!("#{number} {}  {}", seen.way, seen.carries);
+        self.line(now_ns, what, place, &full, Some(short.trim_end()));
+        self.packets.insert(number, seen);
+        if self.packets.len() > REMEMBERED {
+            self.packets.pop_first();
+        }
+    }
+
+    /// The fate of a packet that was seen before; `more` is why, or the hash of its damaged bytes.
+    pub(crate) fn fate(&mut self, now_ns: u64, what: &str, place: &str, number: u64, more: &str) {
+        let (way, carries) = match self.packets.get(&number) {
+            Some(seen) => (seen.way.as_str(), seen.carries.as_str()),
+            None => ("", ""),
+        };
+        let more = if more.is_empty() { String::new() } else { format!(" ({more})") };
+        let full = format!("#{number} {way}{more}");
+        let short = format!("#{number} {way}{more}  {carries}");
+        self.line(now_ns, what, place, &full, Some(short.trim_end()));
+    }
+
+    /// Anything else.
+    pub(crate) fn note(&mut self, now_ns: u64, what: &str, place: &str, text: &str) {
+        self.line(now_ns, what, place, text, None);
+    }
+
+    fn describe(&self, bytes: &[u8]) -> Seen {
+        let Some(headers) = packet::parse(bytes) else {
+            return Seen { way: format!("{} B that are no packet", bytes.len()), carries: String::new() };
+        };
+        let (name, protocol, payload) = match headers.proto {
+            packet::PROTO_UDP => ("UDP".to_owned(), Protocol::Udp, headers.transport + 8),
+            _ => {
+                let at = headers.transport;
+                let flags = bytes.get(at + 13).copied().unwrap_or(0);
+                let letters: String = "FSRPA"
+                    .chars()
+                    .enumerate()
+                    .filter(|(bit, _)| flags >> bit & 1 == 1)
+                    .map(|(_, c)| c)
+                    .collect();
+                let data = bytes.get(at + 12).map_or(20, |offset| usize::from(offset >> 4) * 4);
+                (format!("TCP {letters}"), Protocol::Tcp, at + data)
+            }
+        };
+        let payload = bytes.get(payload..).unwrap_or(&[]);
+        let carries = self.decoder.map_or_else(String::new, |decode| decode(protocol, payload));
+        Seen { way: format!("{} > {} {name} {} B", headers.src, headers.dst, payload.len()), carries }
+    }
+}
+
+/// Enough of a hash to tell two contents apart.
+pub(crate) fn hash(bytes: &[u8]) -> String {
+    blake3::hash(bytes).to_hex()[..16].to_owned()
+}
+
+/// Makes a file, and the folder that it is in.
+pub(crate) fn create(path: &Path) -> io::Result<File> {
+    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        std::fs::create_dir_all(folder)?;
+    }
+    File::create(path)
+}

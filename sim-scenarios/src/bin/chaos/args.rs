@@ -1,0 +1,246 @@
+//! The command line.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use chaos::bundle::Bundle;
+use chaos::scenario::{Options, Scenario};
+use chaos::story::Teller;
+use clap::{Args, Parser, Subcommand};
+use sim_scenarios::scenario::{ALL, find};
+
+use crate::exit;
+
+/// Why a command can't be carried out.
+pub(crate) type Usage = String;
+
+/// Run nurl in the simulated world.
+#[derive(Debug, Parser)]
+#[command(
+    name = "chaos",
+    after_help = exit::HELP,
+    after_long_help = format!("\
+Examples:
+  cargo chaos list
+  cargo chaos run keystone --seed 7
+  cargo chaos run keystone --seed 7 --plan plan.txt --set nodes=3 --trace a.trace --pcap a.pcap
+  cargo chaos sweep --all --seeds 2000 --jobs 2
+  cargo chaos sweep keystone converge --seeds 100 --start 5000 --shard 1/4
+  cargo chaos replay target/chaos/keystone-7       # a bundle, from whatever machine
+  cargo chaos shrink keystone --seed 7
+  cargo chaos diff a.trace b.trace
+
+{}", exit::HELP)
+)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// List the scenarios with their knobs, faults and marks
+    List {
+        /// Print one JSON object for each
+        #[arg(long)]
+        json: bool,
+    },
+    /// Run a scenario once, in the world of a seed
+    Run(Run),
+    /// Run again what failed: a bundle, or a scenario with a seed. Both runs of it must be the same
+    Replay(Run),
+    /// Make a failing run small: fewer faults, fewer hosts, less work, milder faults
+    Shrink(Shrink),
+    /// Run many seeds
+    Sweep(Sweep),
+    /// Show the first event in which two traces differ
+    Diff {
+        /// A file written by `run --trace`
+        left: PathBuf,
+        /// Another
+        right: PathBuf,
+    },
+}
+
+/// One run.
+#[derive(Debug, Args)]
+pub(crate) struct Run {
+    /// A scenario; or a bundle, by its folder or its bundle.json
+    pub(crate) what: String,
+    /// The seed: everything that happens follows from it [default: 1]
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+    /// The scheduler's seed, which orders tasks that are ready at one instant; else it follows from the seed
+    #[arg(long, value_name = "SEED")]
+    pub(crate) scheduler: Option<u64>,
+    /// Take the faults from a file, one a line: TIME KIND TARGET… key=value… [for=DURATION]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) plan: Option<PathBuf>,
+    /// Turn a knob of the scenario; `list` names them
+    #[arg(long, value_name = "KNOB=VALUE", value_parser = knob)]
+    pub(crate) set: Vec<(String, u64)>,
+    /// Write every event into a file, for `diff`
+    #[arg(long, value_name = "FILE")]
+    pub(crate) trace: Option<PathBuf>,
+    /// Write every packet into a file, for Wireshark
+    #[arg(long, value_name = "FILE")]
+    pub(crate) pcap: Option<PathBuf>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) out: Out,
+}
+
+/// Where bundles go.
+#[derive(Debug, Args)]
+pub(crate) struct Out {
+    /// The folder for bundles of failing runs
+    #[arg(long = "out", value_name = "FOLDER", default_value = "target/chaos")]
+    folder: PathBuf,
+}
+
+impl Out {
+    pub(crate) fn teller(&self) -> Teller {
+        Teller { decoder: Some(sim_scenarios::decode::payload), folder: self.folder.clone() }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Shrink {
+    #[command(flatten)]
+    pub(crate) run: Run,
+    /// The most runs to make
+    #[arg(long, default_value_t = chaos::shrink::RUNS)]
+    pub(crate) runs: u32,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Sweep {
+    /// The scenarios over which the runs are dealt
+    #[arg(required_unless_present = "all", conflicts_with = "all")]
+    pub(crate) scenarios: Vec<String>,
+    /// Every scenario
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Runs in all [default: 100, or as many as there is time for with --minutes]
+    #[arg(long, value_name = "N")]
+    pub(crate) seeds: Option<u64>,
+    /// The first seed
+    #[arg(long, value_name = "SEED", default_value_t = 1)]
+    pub(crate) start: u64,
+    /// Threads [default: one for each core]
+    #[arg(long, value_name = "J")]
+    pub(crate) jobs: Option<usize>,
+    /// Make only the I-th of N parts of the runs
+    #[arg(long, value_name = "I/N", value_parser = shard, default_value = "1/1")]
+    pub(crate) shard: (u64, u64),
+    /// Begin no further run after so many minutes
+    #[arg(long, value_name = "M")]
+    pub(crate) minutes: Option<u64>,
+    /// Turn a knob of those scenarios that have it
+    #[arg(long, value_name = "KNOB=VALUE", value_parser = knob)]
+    pub(crate) set: Vec<(String, u64)>,
+    /// Print JSON lines
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// The most runs to make to shrink each failure
+    #[arg(long, value_name = "N", default_value_t = chaos::shrink::RUNS)]
+    pub(crate) shrink_runs: u32,
+    #[command(flatten)]
+    pub(crate) out: Out,
+}
+
+fn knob(text: &str) -> Result<(String, u64), String> {
+    let (name, value) = text.split_once('=').ok_or("expected KNOB=VALUE")?;
+    let value = value.parse().map_err(|_| format!("{value} is no number"))?;
+    Ok((name.to_owned(), value))
+}
+
+fn shard(text: &str) -> Result<(u64, u64), String> {
+    let parts = text.split_once('/').and_then(|(i, n)| Some((i.parse().ok()?, n.parse().ok()?)));
+    parts.filter(|(i, n)| 1 <= *i && i <= n).ok_or_else(|| "expected I/N with 1 ≤ I ≤ N".to_owned())
+}
+
+/// Finds a scenario.
+pub(crate) fn scenario(name: &str) -> Result<Scenario, Usage> {
+    find(name).ok_or_else(|| {
+        let names: Vec<&str> = ALL.iter().map(|scenario| scenario.name).collect();
+        format!("there is no scenario {name}, and no bundle; the scenarios are {}", names.join(", "))
+    })
+}
+
+/// Checks settings against the knobs of the scenarios: each must be some scenario's.
+pub(crate) fn knobs(set: &[(String, u64)], scenarios: &[Scenario]) -> Result<BTreeMap<String, u64>, Usage> {
+    for (name, value) in set {
+        let mut known = scenarios.iter().flat_map(|scenario| scenario.knobs).filter(|knob| knob.name == name);
+        let Some(knob) = known.next() else {
+            return Err(format!("there is no knob {name}; `cargo chaos list` names them"));
+        };
+        if *value < knob.least {
+            return Err(format!("{name} is at least {}", knob.least));
+        }
+    }
+    Ok(set.iter().cloned().collect())
+}
+
+/// What a run is asked for: a scenario's, or a bundle's.
+pub(crate) struct Subject {
+    pub(crate) scenario: Scenario,
+    pub(crate) options: Options,
+    pub(crate) bundle: Option<Bundle>,
+}
+
+impl Run {
+    /// What to run.
+    pub(crate) fn subject(&self) -> Result<Subject, Usage> {
+        let path = Path::new(&self.what);
+        let bundle = match find(&self.what) {
+            None if path.exists() => {
+                Some(Bundle::load(path).map_err(|error| format!("{}: {error}", self.what))?)
+            }
+            _ => None,
+        };
+        let name = bundle.as_ref().map_or(self.what.as_str(), |bundle| &bundle.scenario);
+        let scenario = scenario(name)?;
+        let mut options = match &bundle {
+            Some(bundle) => bundle.options().map_err(|error| format!("{}: {error}", self.what))?,
+            None => Options::seed(1),
+        };
+        options.seed = self.seed.unwrap_or(options.seed);
+        options.scheduler_seed = self.scheduler.or(options.scheduler_seed);
+        options.knobs.extend(knobs(&self.set, &[scenario])?);
+        if let Some(path) = &self.plan {
+            let said = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+            let text = std::fs::read_to_string(path).map_err(|error| said(&error))?;
+            options.plan = Some(text.parse().map_err(|error| said(&error))?);
+        }
+        Ok(Subject { scenario, options, bundle })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_shard_is_one_of_its_parts() {
+        assert_eq!(shard("2/3"), Ok((2, 3)));
+        for wrong in ["0/3", "4/3", "3", "a/b", "1/0"] {
+            assert!(shard(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_sweep_names_scenarios_or_takes_all_of_them() {
+        let parsed = |args: &[&str]| Cli::try_parse_from([&["chaos", "sweep"], args].concat()).is_ok();
+        assert!(parsed(&["--all"]) && parsed(&["lease"]));
+        assert!(!parsed(&[]) && !parsed(&["lease", "--all"]));
+    }
+}

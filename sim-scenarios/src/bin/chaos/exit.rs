@@ -1,0 +1,55 @@
+//! Exit codes: what a script needs to know of a run.
+
+use chaos::Kind;
+
+/// Everything held.
+pub(crate) const HELD: u8 = 0;
+/// A safety property broke.
+const SAFETY: u8 = 1;
+/// The command line is wrong, or a file can't be read or written. clap's own code.
+pub(crate) const USAGE: u8 = 2;
+/// A liveness property broke.
+const LIVENESS: u8 = 3;
+/// Something panicked.
+const PANIC: u8 = 4;
+/// Two runs of one seed differ.
+pub(crate) const NOT_REPRODUCIBLE: u8 = 5;
+/// A sweep proved less than it seems.
+pub(crate) const VACUOUS: u8 = 6;
+
+/// For `--help`.
+pub(crate) const HELP: &str = "\
+Exit codes:
+  0  everything held (for `diff`: the traces are the same)
+  1  a safety property broke
+  2  usage: the command line is wrong, or a file can't be read or written
+  3  a liveness property broke
+  4  something panicked
+  5  two runs of one seed differ (for `diff`: the traces do)
+  6  vacuous: a sweep missed a mark or its canary, so it proved less than it seems
+A sweep that saw several kinds of failure ends with the gravest: 5, then 1, 4, 3, 6.";
+
+/// The code of a property that broke.
+pub(crate) fn of(kind: Kind) -> u8 {
+    match kind {
+        Kind::Reproducibility => NOT_REPRODUCIBLE,
+        Kind::Safety => SAFETY,
+        Kind::Panic => PANIC,
+        Kind::Liveness => LIVENESS,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_end_has_a_code_of_its_own_that_help_names() {
+        let codes = [HELD, SAFETY, USAGE, LIVENESS, PANIC, NOT_REPRODUCIBLE, VACUOUS];
+        let distinct: std::collections::BTreeSet<u8> = codes.into_iter().collect();
+        assert_eq!(distinct.len(), codes.len());
+        for code in codes {
+            assert!(HELP.contains(&format!("\n  {code}  ")), "{code}");
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! What is printed with `--json`: one object a line, told apart by `event`.
+
+use chaos::scenario::Report;
+use serde::Serialize;
+
+/// Prints a line.
+pub(crate) fn print(line: &impl Serialize) {
+    println!("{}", serde_json::to_string(line).expect("a line is plain data"));
+}
+
+/// A run. It says nothing of the machine that made it: the same seed, the same line.
+#[derive(Serialize)]
+pub(crate) struct RunLine<'a> {
+    event: &'static str,
+    scenario: &'a str,
+    seed: u64,
+    held: bool,
+    digest: &'a str,
+    events: u64,
+    virtual_seconds: f64,
+    drawn: Option<&'a str>,
+    plan: Option<String>,
+    state: Option<&'a str>,
+    notes: Option<&'a str>,
+    #[serde(flatten)]
+    broken: Option<BrokenLine<'a>>,
+}
+
+/// A property that broke.
+#[derive(Serialize)]
+struct BrokenLine<'a> {
+    kind: &'static str,
+    property: &'a str,
+    seen: &'a str,
+    bundle: Option<String>,
+}
+
+impl<'a> RunLine<'a> {
+    /// The line of a report; `bundle` is where its story is.
+    pub(crate) fn of(event: &'static str, report: &'a Report, bundle: Option<String>) -> RunLine<'a> {
+        let held = report.verdict.as_ref().ok();
+        let broken = report.verdict.as_ref().err();
+        RunLine {
+            event,
+            scenario: report.scenario,
+            seed: report.options.seed,
+            held: held.is_some(),
+            digest: &report.digest,
+            events: report.events,
+            virtual_seconds: report.elapsed.as_secs_f64(),
+            drawn: report.plan.as_ref().and_then(|unleashed| unleashed.drawn.as_deref()),
+            plan: report.plan.as_ref().map(|unleashed| unleashed.plan.to_string()),
+            state: held.map(|held| held.state.as_str()),
+            notes: held.map(|held| held.notes.as_str()),
+            broken: broken.map(|broken| BrokenLine {
+                kind: broken.kind.as_str(),
+                property: &broken.property,
+                seen: &broken.seen,
+                bundle,
+            }),
+        }
+    }
+}
