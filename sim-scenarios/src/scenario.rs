@@ -2,7 +2,7 @@
 
 use chaos::scenario::{Held, Mark, Purpose, Scenario};
 
-use crate::scenarios::{churn, fence, keystone, lease, pinned};
+use crate::scenarios::{canary, churn, fence, keystone, lease, pinned, swarm};
 
 /// What a scenario is unless it says otherwise.
 const PLAIN: Scenario = Scenario::new("", "", |_| Box::pin(async { Ok(Held::default()) }));
@@ -13,6 +13,15 @@ pub const ALL: &[Scenario] = &[
         name: "blackout",
         about: "a bulk transfer survives 1.5 s without its direct path, and changes leg",
         body: |trial| Box::pin(crate::scenarios::blackout::run(trial)),
+        ..PLAIN
+    },
+    Scenario {
+        name: "canary",
+        about: "a planted bug, in a protocol of its own: every sweep must find it",
+        purpose: Purpose::Canary,
+        knobs: canary::KNOBS,
+        faults: canary::FAULTS,
+        body: |trial| Box::pin(canary::run(trial)),
         ..PLAIN
     },
     Scenario {
@@ -81,6 +90,16 @@ pub const ALL: &[Scenario] = &[
         marks: pinned::MARKS,
         time_limit: pinned::TIME_LIMIT,
         body: |trial| Box::pin(pinned::run(trial)),
+        ..PLAIN
+    },
+    Scenario {
+        name: "swarm",
+        about: "everything at once: boxes, hubs, jobs, state and messages under every kind of fault",
+        knobs: swarm::KNOBS,
+        faults: swarm::FAULTS,
+        marks: swarm::MARKS,
+        time_limit: swarm::TIME_LIMIT,
+        body: |trial| Box::pin(swarm::run(trial)),
         ..PLAIN
     },
     Scenario {

@@ -1,6 +1,7 @@
 //! The scenarios, a file each; [`scenario::ALL`](crate::scenario::ALL) lists them.
 
 pub mod blackout;
+pub mod canary;
 pub mod churn;
 pub mod circle;
 pub mod converge;
@@ -14,3 +15,4 @@ pub mod nat_matrix;
 pub mod pinned;
 pub mod relay_dies;
 pub mod roam;
+pub mod swarm;
