@@ -77,6 +77,13 @@ pub const ALL: &[Scenario] = &[
         ..PLAIN
     },
     Scenario {
+        name: "lone-accuser",
+        about: "all but one stop for up to 20 s: who is accused by one alone is in doubt for longest",
+        body: |trial| Box::pin(crate::scenarios::lone_accuser::run(trial)),
+        marks: crate::scenarios::lone_accuser::MARKS,
+        ..PLAIN
+    },
+    Scenario {
         name: "echoes",
         about: "links copy and delay: a datagram is given once, and a late one moves no path",
         body: |trial| Box::pin(crate::scenarios::echoes::run(trial)),
