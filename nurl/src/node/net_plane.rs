@@ -91,6 +91,8 @@ pub(super) struct NetPlane {
     contacts: BTreeMap<PublicKey, BTreeSet<PublicKey>>,
     view_complete: bool,
     view_dirty: bool,
+    /// The highest epoch counter in the view that was published last.
+    epoch_told: u64,
     /// What each hub that is down said last, and whether it was a refusal.
     last_hub_error: BTreeMap<PublicKey, (&'static str, bool)>,
     due: Due,
@@ -129,6 +131,7 @@ impl NetPlane {
             contacts: BTreeMap::new(),
             view_complete: false,
             view_dirty: true,
+            epoch_told: 0,
             last_hub_error: BTreeMap::new(),
             due: Due { hub_ping: now, clock_check: now + CLOCK_CHECK_EVERY, clocks: (now, time::unix_now()) },
             leaving: None,
@@ -377,6 +380,7 @@ impl NetPlane {
                 self.stats.application_dropped += count;
             }
         }
+        self.view_dirty |= self.parts.detector.highest_epoch() != self.epoch_told;
         if std::mem::take(&mut self.view_dirty) {
             self.publish_view();
         }
@@ -516,9 +520,9 @@ impl NetPlane {
 
     fn on_membership(&mut self, now: Instant, event: membership::Event) {
         use membership::Event as Member;
-        self.view_dirty = true;
         match event {
             Member::Alive(member) | Member::Suspect(member) | Member::Dead(member) | Member::Left(member) => {
+                self.view_dirty = true;
                 let (peer, state, incarnation) = (member.key, member.state, member.incarnation);
                 if state.is_live() {
                     self.parts.transport.know(now, peer);
@@ -537,7 +541,7 @@ impl NetPlane {
                 self.tell_state(StateInput::Member { peer, change: MemberChange::Restarted });
             }
             Member::Joined => {
-                self.view_complete = true;
+                (self.view_complete, self.view_dirty) = (true, true);
                 self.finish_joining();
             }
             Member::WantSession { peer } => {
@@ -545,14 +549,18 @@ impl NetPlane {
                 let _ = self.parts.transport.connect(now, peer);
             }
             Member::Isolated(isolated) => self.parts.bus.send(&NodeEvent::Isolated(isolated)),
-            Member::Reclaimed(peer) => self.parts.transport.forget(now, &peer),
+            Member::Reclaimed(peer) => {
+                self.view_dirty = true;
+                self.parts.transport.forget(now, &peer);
+            }
+            Member::MetaChanged(_) => self.view_dirty = true,
             Member::AnnounceDue => self.announce(now),
             Member::Departed => {
                 if let Some((until, _)) = &mut self.leaving {
                     *until = now;
                 }
             }
-            Member::Refuted { .. } | Member::MetaChanged(_) | Member::User { .. } => {}
+            Member::Refuted { .. } | Member::User { .. } => {}
         }
     }
 
@@ -658,6 +666,7 @@ impl NetPlane {
         };
         let members = self.parts.detector.members().map(ring_member).collect();
         let epoch = self.parts.detector.highest_epoch();
+        self.epoch_told = epoch;
         self.parts.view.send(Arc::new(View { members, complete: self.view_complete, epoch }));
     }
 

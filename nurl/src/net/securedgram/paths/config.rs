@@ -101,6 +101,11 @@ pub const LOST_HOLD: (Duration, Duration) = (Duration::from_secs(2), Duration::f
 /// the first time.
 pub const DATA_LOST_HOLD: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(300));
 
+/// Application data flows when so many datagrams were sent or received within [`PathConfig::rtt_refresh`], one a
+/// second. Below it lies what a mesh says while it is idle (each member is probed now and then): to measure
+/// every path for that would cost more than the probes themselves.
+pub const FLOW: u32 = 10;
+
 /// What may differ between meshes and tests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PathConfig {
@@ -114,7 +119,7 @@ pub struct PathConfig {
     pub demote_after: Duration,
     /// How soon received application data is answered by a keepalive, when nothing else goes that way.
     pub answer_delay: Duration,
-    /// While application data flows, round-trip times are measured this often.
+    /// While application data flows ([`FLOW`]), round-trip times are measured this often.
     pub rtt_refresh: Duration,
     /// Whether a peer's loopback addresses are checked: several nodes on one machine need it.
     pub loopback: bool,

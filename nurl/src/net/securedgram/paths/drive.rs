@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::candidate::Origin;
 use super::challenge::jittered;
 use super::config::{
-    CANDIDATES_RESEND, MAX_CHECKS_IN_FLIGHT, MAX_QUEUED_CONTROL, ROTATE_EVERY, SEAL_OVERHEAD,
+    CANDIDATES_RESEND, FLOW, MAX_CHECKS_IN_FLIGHT, MAX_QUEUED_CONTROL, ROTATE_EVERY, SEAL_OVERHEAD,
 };
 use super::control::Control;
 use super::evidence::patience;
@@ -110,14 +110,14 @@ impl Paths {
     }
 
     /// While application data flows, the route in use is measured, and so are the relays that it's compared
-    /// with; an idle peer costs nothing.
+    /// with; an idle peer costs nothing. An interval begins with the first datagram after an idle one.
     fn refresh(&mut self, now: Instant) {
         if self.next_refresh.is_none_or(|next| next > now) {
             return;
         }
-        let every = self.config.rtt_refresh;
-        self.next_refresh = self.last_app.filter(|last| *last + every >= now).map(|_| now + every);
-        if self.next_refresh.is_none() {
+        let flows = std::mem::take(&mut self.app_datagrams) >= FLOW;
+        self.next_refresh = flows.then_some(now + self.config.rtt_refresh);
+        if !flows {
             return;
         }
         let primary = self.primary.and_then(|primary| self.candidates.get_mut(primary));

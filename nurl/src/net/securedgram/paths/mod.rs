@@ -100,7 +100,8 @@ pub struct Paths {
     wait_until: Option<Instant>,
     /// Repetitions of "moved" that are left.
     moved_left: u8,
-    last_app: Option<Instant>,
+    /// Application datagrams, either way, since the refresh interval began.
+    app_datagrams: u32,
     next_refresh: Option<Instant>,
     next_rotation: Option<Instant>,
     rotations_left: u32,
@@ -133,7 +134,7 @@ impl Paths {
             told_generation: None,
             wait_until: None,
             moved_left: 0,
-            last_app: None,
+            app_datagrams: 0,
             next_refresh: None,
             next_rotation: None,
             rotations_left: 0,
@@ -477,7 +478,7 @@ impl Paths {
     }
 
     fn note_app(&mut self, now: Instant) {
-        self.last_app = Some(now);
+        self.app_datagrams = self.app_datagrams.saturating_add(1);
         if self.next_refresh.is_none() {
             self.next_refresh = Some(now + self.config.rtt_refresh);
         }

@@ -141,6 +141,25 @@ fn no_keepalive_is_sent_while_traffic_flows() {
 }
 
 #[test]
+fn a_path_is_measured_while_data_flows_and_not_for_a_probe_now_and_then() {
+    let challenges = |every| {
+        let mut world = World::direct(1);
+        world.nodes[A].app_every = Some(every);
+        world.run(secs(60));
+        let sent = |world: &World| {
+            world.nodes[A].controls.iter().filter(|(.., c)| matches!(c, Control::Challenge { .. })).count()
+        };
+        let before = sent(&world);
+        world.run(secs(300));
+        sent(&world) - before
+    };
+    // Both ways count, and B answers each: 0.8 datagrams a second, and 4.
+    assert_eq!(challenges(ms(2_500)), 0);
+    let flowing = challenges(ms(500));
+    assert!((29..=62).contains(&flowing), "{flowing} challenges in five minutes");
+}
+
+#[test]
 fn one_way_data_is_answered_and_keeps_its_path() {
     let mut world = World::direct(1);
     world.nodes[B].replies = false;
