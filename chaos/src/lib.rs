@@ -49,13 +49,13 @@
 //! | module | concept |
 //! | --- | --- |
 //! | [`run`](mod@run) | a run, its self-check, its end |
-//! | [`world`] | the scenario's handles |
+//! | [`world`], `handle` | the scenario's handles |
 //! | [`rt`] | what code on a host calls |
 //! | `sim` | the state of the running world |
 //! | `timer`, `slab` | the queue of events; keys that go stale |
 //! | `host`, `process` | a kernel; the tasks of a boot |
 //! | [`net`], [`middlebox`], `map` | the map: networks, what stands between them, and it all as text |
-//! | `forward`, [`link`], `packet` | the way of a packet |
+//! | `forward`, [`link`], `links`, `packet` | the way of a packet |
 //! | [`scenario`], [`property`] | what is run, what must hold, what must happen |
 //! | [`plan`] | what goes wrong, as data: drawn, given, let loose, healed |
 //! | [`sweep`], [`shrink`], [`story`], [`bundle`], [`diff`] | many runs; what is left of a failing one, told, kept, compared |
@@ -69,8 +69,10 @@ pub mod clock;
 pub mod diff;
 mod disk;
 mod forward;
+mod handle;
 mod host;
 pub mod link;
+mod links;
 mod map;
 pub mod middlebox;
 pub mod net;

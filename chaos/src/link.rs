@@ -1,18 +1,13 @@
-//! What a link does to packets: latency, loss, duplication, reordering, damage, bandwidth, MTU; and partitions.
+//! What a link does to packets: latency, loss, duplication, reordering, damage, bandwidth, MTU.
 //!
 //! A link is one direction between two ends of one network, and may be changed at any time. For each packet
 //! exactly three numbers are drawn from the stream of the end that sends it, whatever the configuration, so that a
 //! change of one rate doesn't shift the fate of later packets in any other respect. TCP segments keep their
 //! order on a link, as on a path that hashes flows, unless the link reorders.
 
-use crate::host::HostId;
 use crate::middlebox::Refusal;
-use crate::net::End;
-use crate::plan::Effects;
 use crate::seed::{Rng, below, mix};
 use rand_core::Rng as _;
-use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// A probability, as a threshold for a 32-bit draw: exact at 0 and at 1, and free of floats.
@@ -239,7 +234,7 @@ pub(crate) enum Fate {
 
 /// What a link remembers from packet to packet.
 #[derive(Debug, Default)]
-struct LinkState {
+pub(crate) struct LinkState {
     /// When the last byte that waits will have left.
     busy_until_ns: u64,
     /// When the last TCP segment arrives that wasn't held back: those behind it keep the order.
@@ -254,12 +249,12 @@ impl LinkConfig {
         LinkConfig { latency: Duration::ZERO, ..LinkConfig::default() }
     }
 
-    fn remembers(&self, class: Class) -> bool {
+    pub(crate) fn remembers(&self, class: Class) -> bool {
         class == Class::Tcp || self.burst.is_some() || self.bandwidth.is_some()
     }
 
     /// Draws a packet's fate.
-    fn fate(
+    pub(crate) fn fate(
         &self,
         now_ns: u64,
         class: Class,
@@ -317,155 +312,6 @@ impl LinkConfig {
             copy_at_ns: copy.then(|| arrives_ns + self.spread.draw(jitter_ns, jitters.rotate_left(32))),
             flip: self.corrupt.hits((more >> 32) as u32).then_some(draw),
             cut: self.truncate.hits(mix(further) as u32).then_some(draw),
-        }
-    }
-}
-
-/// A configuration as it is kept: its values within bounds, and known to be ideal or not.
-#[derive(Debug)]
-pub(crate) struct Link {
-    config: LinkConfig,
-    is_ideal: bool,
-}
-
-impl Link {
-    pub(crate) fn new(mut config: LinkConfig) -> Link {
-        config.mtu = config.mtu.clamp(MIN_MTU, 65535);
-        Link { is_ideal: config == LinkConfig::ideal(), config }
-    }
-}
-
-/// A cut between two hosts; the last one is remembered after it has healed, for packets that were sent during it.
-#[derive(Debug, Clone, Copy)]
-struct Cut {
-    since_ns: u64,
-    until_ns: Option<u64>,
-}
-
-/// All links.
-pub(crate) struct Links {
-    seed: u64,
-    own: BTreeMap<(End, End), Link>,
-    states: BTreeMap<(End, End), LinkState>,
-    pairs: BTreeMap<(End, End), u64>,
-    cuts: BTreeMap<(HostId, HostId), Cut>,
-    /// What faults do to links besides.
-    pub(crate) effects: Effects,
-}
-
-impl Links {
-    pub(crate) fn new(seed: u64) -> Links {
-        Links {
-            seed,
-            own: BTreeMap::new(),
-            states: BTreeMap::new(),
-            pairs: BTreeMap::new(),
-            cuts: BTreeMap::new(),
-            effects: Effects::default(),
-        }
-    }
-
-    /// The configuration of a link; `default` is that of its network.
-    pub(crate) fn get<'a>(&'a self, from: End, to: End, default: &'a Link) -> Cow<'a, LinkConfig> {
-        let link = self.own(from, to, default);
-        match self.effects.is_empty() {
-            true => Cow::Borrowed(&link.config),
-            false => self.effects.compose(from, to, &link.config),
-        }
-    }
-
-    /// Whether a link does nothing at all.
-    pub(crate) fn is_ideal(&self, from: End, to: End, default: &Link) -> bool {
-        let link = self.own(from, to, default);
-        link.is_ideal
-            && (self.effects.is_empty() || *self.effects.compose(from, to, &link.config) == link.config)
-    }
-
-    fn own<'a>(&'a self, from: End, to: End, default: &'a Link) -> &'a Link {
-        match self.own.is_empty() {
-            true => default,
-            false => self.own.get(&(from, to)).unwrap_or(default),
-        }
-    }
-
-    pub(crate) fn set(&mut self, from: End, to: End, config: LinkConfig) {
-        self.own.insert((from, to), Link::new(config));
-    }
-
-    /// Lets a link do again what its network's do.
-    pub(crate) fn unset(&mut self, from: End, to: End) {
-        self.own.remove(&(from, to));
-    }
-
-    /// Puts a packet of `len` bytes on a link.
-    pub(crate) fn take(
-        &mut self,
-        now_ns: u64,
-        (from, to): (End, End),
-        default: &Link,
-        class: Class,
-        len: usize,
-        rng: &mut Rng,
-    ) -> Fate {
-        let link = match self.own.is_empty() {
-            true => default,
-            false => self.own.get(&(from, to)).unwrap_or(default),
-        };
-        let composed;
-        let config = match self.effects.is_empty() {
-            true => &link.config,
-            false => {
-                composed = self.effects.compose(from, to, &link.config);
-                composed.as_ref()
-            }
-        };
-        let pair_ns = match config.pair_latency.as_nanos() as u64 {
-            0 => 0,
-            most_ns => {
-                let seed = self.seed;
-                let draw = *self
-                    .pairs
-                    .entry((from, to))
-                    .or_insert_with(|| crate::seed::subseed(seed, &format!("pair/{from:?}/{to:?}")));
-                below(draw, most_ns + 1)
-            }
-        };
-        if config.remembers(class) {
-            let state = self.states.entry((from, to)).or_default();
-            config.fate(now_ns, class, len, pair_ns, state, rng)
-        } else {
-            config.fate(now_ns, class, len, pair_ns, &mut LinkState::default(), rng)
-        }
-    }
-
-    /// Whether a packet from `from` to `to`, under way from `sent_ns` until now, met a cut at any moment of that.
-    pub(crate) fn crosses_cut(&self, from: HostId, to: HostId, sent_ns: u64, now_ns: u64) -> bool {
-        if self.cuts.is_empty() {
-            return false;
-        }
-        self.cuts.get(&(from, to)).is_some_and(|cut| {
-            cut.since_ns <= now_ns && cut.until_ns.is_none_or(|until_ns| sent_ns < until_ns)
-        })
-    }
-
-    pub(crate) fn cut(&mut self, now_ns: u64, from: HostId, to: HostId) {
-        let cut = self.cuts.entry((from, to)).or_insert(Cut { since_ns: now_ns, until_ns: None });
-        if cut.until_ns.take().is_some() {
-            cut.since_ns = now_ns;
-        }
-    }
-
-    /// Ends the cut from `from` to `to`.
-    pub(crate) fn mend(&mut self, now_ns: u64, from: HostId, to: HostId) {
-        if let Some(cut) = self.cuts.get_mut(&(from, to)) {
-            cut.until_ns.get_or_insert(now_ns);
-        }
-    }
-
-    /// Ends every cut.
-    pub(crate) fn heal(&mut self, now_ns: u64) {
-        for cut in self.cuts.values_mut() {
-            cut.until_ns.get_or_insert(now_ns);
         }
     }
 }
@@ -559,17 +405,5 @@ mod tests {
         assert!((230..400).contains(&share_above(Spread::Exponential, 5_000)));
         assert!((800..1_200).contains(&share_above(Spread::HeavyTail, 10_000)));
         assert_eq!(share_above(Spread::HeavyTail, 65_000), 0);
-    }
-
-    #[test]
-    fn a_packet_is_lost_if_any_moment_of_its_way_is_cut() {
-        let mut links = Links::new(1);
-        let (a, b) = (HostId(0), HostId(1));
-        links.cut(10, a, b);
-        assert!(links.crosses_cut(a, b, 5, 10) && links.crosses_cut(a, b, 12, 20));
-        assert!(!links.crosses_cut(b, a, 5, 10));
-        links.heal(30);
-        assert!(links.crosses_cut(a, b, 29, 40));
-        assert!(!links.crosses_cut(a, b, 30, 40));
     }
 }

@@ -11,12 +11,14 @@
 //! configured: such a hop costs no time and no draw. A box is asked when the packet reaches it, so a mapping that
 //! is made while a packet is under way lets it in.
 
+use crate::handle::{Host, parse_ip};
 use crate::host::HostId;
-use crate::link::{Link, LinkConfig};
+use crate::link::LinkConfig;
+use crate::links::Link;
 use crate::middlebox::{Middlebox, Packet, Passage, Verdict};
 use crate::seed::{Rng, stream};
 use crate::sim::{self, Sim};
-use crate::world::{Host, World, parse_ip};
+use crate::world::World;
 use indexmap::IndexMap;
 use rustc_hash::FxBuildHasher;
 use std::net::IpAddr;

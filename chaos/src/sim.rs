@@ -6,7 +6,8 @@
 
 use crate::disk;
 use crate::host::{HostId, HostState};
-use crate::link::{Class, Links};
+use crate::link::Class;
+use crate::links::Links;
 use crate::net::{End, Gateway, NetId, NetState};
 use crate::plan::Faults;
 use crate::property::{Broken, Check};

@@ -1,0 +1,338 @@
+//! The handle that a scenario has on a host: its interfaces, its process, its clocks, and what befalls them.
+//!
+//! Everything acts now, and for good unless undone. What a host's own code calls is in [`rt`](crate::rt).
+
+use crate::host::{HostId, HostState, Main};
+use crate::net::Net;
+use crate::process::{self, End as ProcessEnd};
+use crate::rt::task::{JoinHandle, spawn_on};
+use crate::sim::{self, Sim};
+use std::future::Future;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The interface that [`Host::addr`] gives its addresses to.
+const FIRST_NIC: &str = "eth0";
+
+/// A host of the running world. A copy is the same host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Host(pub(crate) HostId);
+
+pub(crate) fn parse_ip(text: &str) -> IpAddr {
+    text.parse().unwrap_or_else(|_| panic!("{text} is not an IP address"))
+}
+
+impl Host {
+    /// Its number, in the order in which hosts were made.
+    pub fn id(&self) -> HostId {
+        self.0
+    }
+
+    /// Its name.
+    pub fn name(&self) -> String {
+        sim::with(|sim| sim.host(self.0).name.clone())
+    }
+
+    /// Gives its first interface, `eth0`, a further address.
+    ///
+    /// # Panics
+    /// If `ip` isn't an address, or another host's.
+    pub fn addr(self, ip: &str) -> Host {
+        self.nic_addr(FIRST_NIC, ip)
+    }
+
+    /// Gives an interface a further address; makes the interface if there is none of that name.
+    ///
+    /// # Panics
+    /// If `ip` isn't an address, or another host's.
+    pub fn nic_addr(self, nic: &str, ip: &str) -> Host {
+        let ip = parse_ip(ip);
+        sim::with(|sim| sim.setup(Some(self.0), &format!("{nic} gets {ip}")));
+        self.change_nics(|host| {
+            let nic = host.nic(nic) as usize;
+            host.nics[nic].addrs.push(ip);
+        });
+        self
+    }
+
+    /// Replaces the addresses of an interface: the host has roamed.
+    ///
+    /// # Panics
+    /// If one of `ips` isn't an address, or another host's.
+    pub fn set_addrs(&self, nic: &str, ips: &[&str]) {
+        let ips: Vec<IpAddr> = ips.iter().map(|ip| parse_ip(ip)).collect();
+        sim::with(|sim| sim.fault(Some(self.0), &format!("{nic} has {ips:?}")));
+        self.change_nics(|host| {
+            let nic = host.nic(nic) as usize;
+            host.nics[nic].addrs = ips;
+        });
+    }
+
+    /// Puts an interface into a network, with these addresses and no others: the host has moved to another wifi, or
+    /// behind another box. Makes the interface if there is none of that name.
+    ///
+    /// # Panics
+    /// If one of `ips` isn't an address, or another's in that network.
+    pub fn attach(&self, nic: &str, net: Net, ips: &[&str]) {
+        let ips: Vec<IpAddr> = ips.iter().map(|ip| parse_ip(ip)).collect();
+        sim::with(|sim| sim.fault(Some(self.0), &format!("{nic} has {ips:?} in network {}", net.id().0)));
+        self.change_nics(|host| {
+            let nic = host.nic(nic) as usize;
+            host.nics[nic].net = net.id();
+            host.nics[nic].addrs = ips;
+        });
+    }
+
+    /// Takes an interface down, or up again.
+    pub fn set_nic_up(&self, nic: &str, up: bool) {
+        sim::with(|sim| sim.fault(Some(self.0), &format!("{nic} {}", if up { "up" } else { "down" })));
+        self.change_nics(|host| {
+            let nic = host.nic(nic) as usize;
+            host.nics[nic].up = up;
+        });
+    }
+
+    fn change_nics(&self, change: impl FnOnce(&mut HostState)) {
+        let wakers = sim::with(|sim| {
+            change(sim.host_mut(self.0));
+            sim.readdress();
+            std::mem::take(&mut sim.host_mut(self.0).nic_wakers)
+        });
+        wakers.into_iter().for_each(std::task::Waker::wake);
+    }
+
+    /// Its addresses, in the order of interfaces; loopback is not among them.
+    pub fn addrs(&self) -> Vec<IpAddr> {
+        sim::with(|sim| {
+            let nics = sim.host(self.0).nics.iter().filter(|nic| nic.up);
+            nics.flat_map(|nic| nic.addrs.clone()).collect()
+        })
+    }
+
+    /// The network of its interface of that name.
+    pub fn net(&self, nic: &str) -> Option<Net> {
+        sim::with(|sim| {
+            let nics = &sim.host(self.0).nics;
+            nics.iter().find(|candidate| candidate.name == nic).map(|nic| Net(nic.net))
+        })
+    }
+
+    /// The name of its first interface.
+    pub(crate) fn first_nic(&self) -> Option<String> {
+        sim::with(|sim| sim.host(self.0).nics.first().map(|nic| nic.name.clone()))
+    }
+
+    /// Its first address.
+    ///
+    /// # Panics
+    /// If it has none.
+    pub fn ip(&self) -> IpAddr {
+        *self.addrs().first().unwrap_or_else(|| panic!("host {} has no address", self.name()))
+    }
+
+    /// Sets how many bytes of datagrams wait in each of its UDP sockets; what comes beyond is dropped. 4 MiB at
+    /// first.
+    pub fn set_udp_buffer(self, bytes: usize) -> Host {
+        sim::with(|sim| {
+            sim.setup(Some(self.0), &format!("udp buffer {bytes} bytes"));
+            sim.host_mut(self.0).caps.udp_buffer_bytes = bytes;
+        });
+        self
+    }
+
+    /// Sets how many connections of each of its listeners wait to be accepted, half-open ones among them; a SYN
+    /// beyond is dropped. 128 at first.
+    pub fn set_backlog(self, connections: usize) -> Host {
+        sim::with(|sim| {
+            sim.setup(Some(self.0), &format!("backlog {connections}"));
+            sim.host_mut(self.0).caps.backlog = connections;
+        });
+        self
+    }
+
+    /// Starts its process now, and at every [`restart`](Host::restart). When the future returns, the process
+    /// ends and with it all of its tasks; when it panics, the run fails.
+    pub fn spawn<F, Fut>(&self, main: F) -> Host
+    where
+        F: Fn() -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        let main: Main = Arc::new(move || Box::pin(main()));
+        let old = sim::with(|sim| sim.host_mut(self.0).main.replace(main));
+        drop(old);
+        process::run_main(self.0);
+        *self
+    }
+
+    /// Runs `future` inside the host's present process, beside whatever it does. A crash cancels it.
+    ///
+    /// # Panics
+    /// If no process runs.
+    pub fn run<F>(&self, future: F) -> JoinHandle<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        let node = sim::with(|sim| {
+            let host = sim.host(self.0);
+            let node = host.nodes.first().filter(|_| host.alive);
+            node.unwrap_or_else(|| panic!("no process runs on host {}", host.name)).0.clone()
+        });
+        spawn_on(&node, future)
+    }
+
+    /// Kills the process: unsynced bytes survive by lot, the kernel closes its connections.
+    pub fn crash(&self) {
+        sim::with(|sim| sim.fault(Some(self.0), "crash"));
+        process::end(self.0, ProcessEnd::Crash);
+    }
+
+    /// Arms a crash at the `count`-th write, sync or removal from now on (1 is the next): that one and all later
+    /// ones fail, and the process is killed there and then. So a kill can land inside of what is synchronous,
+    /// such as the commit of a database. A crash before it disarms it.
+    ///
+    /// # Panics
+    /// If `count` is 0.
+    pub fn crash_at_disk_op(&self, count: u64) {
+        assert!(count > 0, "the next operation is number 1");
+        sim::with(|sim| {
+            sim.setup(Some(self.0), &format!("crash at disk operation {count}"));
+            sim.host_mut(self.0).crash_at_disk_op = Some(count);
+        });
+    }
+
+    /// Takes the power away: as a crash, but nobody is told, and packets to it are lost until the restart.
+    pub fn power_loss(&self) {
+        sim::with(|sim| sim.fault(Some(self.0), "power loss"));
+        process::end(self.0, ProcessEnd::PowerLoss);
+    }
+
+    /// Starts the process again, under a new boot number; crashes it first if it runs.
+    pub fn restart(&self) {
+        self.wake_if_suspended();
+        process::end(self.0, ProcessEnd::Crash);
+        sim::with(|sim| {
+            sim.fault(Some(self.0), "restart");
+            let host = sim.host_mut(self.0);
+            host.boot += 1;
+            host.alive = true;
+            host.powered = true;
+        });
+        process::begin(self.0);
+    }
+
+    /// Stops the process (SIGSTOP): no task of it runs; the kernel goes on receiving and acknowledging.
+    pub fn pause(&self) {
+        self.stop("pause", |host| host.paused = true);
+    }
+
+    /// Continues a paused process.
+    pub fn resume(&self) {
+        self.stop("resume", |host| host.paused = false);
+    }
+
+    /// Occupies every core with handlers: state and compute planes stand still, the network plane, whose
+    /// thread the OS preempts for, goes on.
+    pub fn pin_cpu(&self) {
+        self.stop("pin cpu", |host| host.pinned = true);
+    }
+
+    /// Frees the cores.
+    pub fn unpin_cpu(&self) {
+        self.stop("unpin cpu", |host| host.pinned = false);
+    }
+
+    /// Closes the lid: the process stands still, and so do its kernel, which neither receives nor acknowledges,
+    /// and its monotonic clock. The wall clock goes on.
+    pub fn suspend(&self) {
+        sim::with(|sim| {
+            sim.fault(Some(self.0), "suspend");
+            let now_ns = sim.now_ns();
+            let host = sim.host_mut(self.0);
+            if !host.suspended {
+                host.suspended = true;
+                host.clock.freeze(now_ns);
+            }
+        });
+        process::apply_stops(self.0);
+    }
+
+    fn wake_if_suspended(&self) {
+        if sim::with(|sim| sim.host(self.0).suspended) {
+            self.wake();
+        }
+    }
+
+    /// Opens the lid of a suspended host.
+    pub fn wake(&self) {
+        sim::with(|sim| {
+            sim.fault(Some(self.0), "wake");
+            let now_ns = sim.now_ns();
+            let host = sim.host_mut(self.0);
+            if std::mem::take(&mut host.suspended) {
+                host.clock.thaw(now_ns);
+                sim.rebase_timers(self.0);
+                sim.tcp_wakes(self.0);
+            }
+        });
+        process::apply_stops(self.0);
+    }
+
+    fn stop(&self, what: &str, change: impl FnOnce(&mut HostState)) {
+        sim::with(|sim| {
+            sim.fault(Some(self.0), what);
+            let host = sim.host_mut(self.0);
+            if host.alive {
+                change(host);
+            }
+        });
+        process::apply_stops(self.0);
+    }
+
+    /// Whether a process runs (a paused one does).
+    pub fn is_running(&self) -> bool {
+        sim::with(|sim| sim.host(self.0).alive)
+    }
+
+    /// How many processes the host has had.
+    pub fn boot(&self) -> u32 {
+        sim::with(|sim| sim.host(self.0).boot)
+    }
+
+    /// Lets both of its clocks run fast or slow from now on, in parts per billion.
+    pub fn set_clock_drift_ppb(&self, drift_ppb: i64) {
+        sim::with(|sim| {
+            sim.fault(Some(self.0), &format!("clock drift {drift_ppb} ppb"));
+            let now_ns = sim.now_ns();
+            sim.host_mut(self.0).clock.set_drift(now_ns, drift_ppb);
+            sim.rebase_timers(self.0);
+        });
+    }
+
+    /// Sets its monotonic clock ahead; for a host that has been up for longer than the others, before it runs.
+    pub fn advance_clock(self, by: Duration) -> Host {
+        sim::with(|sim| {
+            sim.setup(Some(self.0), &format!("clock ahead {by:?}"));
+            sim.host_mut(self.0).clock.advance(by);
+            sim.rebase_timers(self.0);
+        });
+        self
+    }
+
+    /// Steps its wall clock by so many milliseconds, either way.
+    pub fn step_wall_clock_ms(&self, by_ms: i64) {
+        sim::with(|sim| {
+            sim.fault(Some(self.0), &format!("wall clock step {by_ms} ms"));
+            sim.host_mut(self.0).clock.step_wall(i128::from(by_ms) * 1_000_000);
+        });
+    }
+}
+
+impl Sim {
+    fn rebase_timers(&mut self, id: HostId) {
+        let clock = self.host(id).clock.clone();
+        self.timers.rebase(id, |local_ns| clock.world_ns(local_ns));
+        self.wake_driver();
+    }
+}
