@@ -73,6 +73,31 @@ fn leased_effects_happen_once_across_kills() {
 }
 
 #[test]
+fn a_phone_moves_and_nobody_holds_it_dead() {
+    prove_with("roam", 10);
+}
+
+#[test]
+fn every_nat_against_every_other() {
+    prove_with("nat-matrix", 4);
+}
+
+#[test]
+fn relays_in_trouble() {
+    prove_with("relay-dies", 10);
+}
+
+#[test]
+fn a_hub_comes_back_with_nothing_remembered() {
+    prove_with("hub-restarts", 10);
+}
+
+#[test]
+fn mappings_expire_under_paths() {
+    prove_with("mapping-expires", 4);
+}
+
+#[test]
 fn views_that_send_jobs_in_circles() {
     prove("circle");
 }
