@@ -1,25 +1,11 @@
 //! The list of scenarios.
 
-use std::time::Duration;
-
 use chaos::scenario::{Held, Mark, Purpose, Scenario};
 
 use crate::scenarios::{canary, churn, fence, keystone, lease, pinned, swarm};
 
-/// Virtual time that a scenario may take unless it says otherwise.
-const TIME_LIMIT: Duration = Duration::from_secs(600);
-
-/// A scenario without knobs and marks.
-const PLAIN: Scenario = Scenario {
-    name: "",
-    about: "",
-    purpose: Purpose::Proof,
-    knobs: &[],
-    faults: &[],
-    marks: &[],
-    time_limit: TIME_LIMIT,
-    body: |_| Box::pin(async { Ok(Held::default()) }),
-};
+/// What a scenario is unless it says otherwise.
+const PLAIN: Scenario = Scenario::new("", "", |_| Box::pin(async { Ok(Held::default()) }));
 
 /// All scenarios, by name.
 pub const ALL: &[Scenario] = &[
@@ -88,6 +74,13 @@ pub const ALL: &[Scenario] = &[
         about: "a leased resource is killed at drawn disk operations: every effect happens once",
         marks: lease::MARKS,
         body: |trial| Box::pin(lease::run(trial)),
+        ..PLAIN
+    },
+    Scenario {
+        name: "lone-accuser",
+        about: "all but one stop for up to 20 s: who is accused by one alone is in doubt for longest",
+        body: |trial| Box::pin(crate::scenarios::lone_accuser::run(trial)),
+        marks: crate::scenarios::lone_accuser::MARKS,
         ..PLAIN
     },
     Scenario {

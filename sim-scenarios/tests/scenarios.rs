@@ -106,6 +106,31 @@ fn the_canary_is_found() {
 }
 
 #[test]
+fn a_phone_moves_and_nobody_holds_it_dead() {
+    prove_with("roam", 10);
+}
+
+#[test]
+fn every_nat_against_every_other() {
+    prove_with("nat-matrix", 4);
+}
+
+#[test]
+fn relays_in_trouble() {
+    prove_with("relay-dies", 10);
+}
+
+#[test]
+fn a_hub_comes_back_with_nothing_remembered() {
+    prove_with("hub-restarts", 10);
+}
+
+#[test]
+fn mappings_expire_under_paths() {
+    prove_with("mapping-expires", 4);
+}
+
+#[test]
 fn views_that_send_jobs_in_circles() {
     prove("circle");
 }
@@ -113,6 +138,11 @@ fn views_that_send_jobs_in_circles() {
 #[test]
 fn copies_and_late_datagrams() {
     prove("echoes");
+}
+
+#[test]
+fn a_lone_accuser_waits() {
+    prove("lone-accuser");
 }
 
 #[test]

@@ -10,6 +10,7 @@ pub mod fence;
 pub mod hub_restarts;
 pub mod keystone;
 pub mod lease;
+pub mod lone_accuser;
 pub mod mapping_expires;
 pub mod nat_matrix;
 pub mod pinned;
