@@ -166,26 +166,27 @@ impl Sim {
         headers: Option<Headers>,
         id: NetId,
     ) -> Option<(Flight, Headers)> {
-        let Some(before) = headers.or_else(|| packet::parse(&flight.bytes)) else {
+        let Some(headers) = headers.or_else(|| packet::parse(&flight.bytes)) else {
             self.end(now_ns, flight, DropCause::Checksum);
             return None;
         };
-        let mut packet = Packet::of(std::mem::take(&mut flight.bytes), before);
+        let mut packet = Packet::of(std::mem::take(&mut flight.bytes), headers);
         let gateway = self.nets[id.0 as usize].gateway.as_mut().expect("an end of links has a box");
         let way = if flight.net == id { Way::Out } else { Way::In };
         let verdict = gateway.pass(way, Duration::from_nanos(now_ns), &mut packet);
         flight.net = if way == Way::Out { gateway.outside } else { id };
-        let (bytes, after) = packet.into_parts();
+        let (bytes, headers, is_rewritten) = packet.into_parts();
         flight.bytes = bytes;
         flight.to = End::Box(id);
         if let Verdict::Refuse(why) = verdict {
             self.end(now_ns, flight, why.into());
             return None;
         }
-        if before != after {
-            self.trace.rewritten(now_ns, flight.to, flight.number, &flight.bytes, flight.corrupted);
+        if is_rewritten {
+            let changed = headers.len();
+            self.trace.rewritten(now_ns, flight.to, flight.number, &flight.bytes, changed, flight.corrupted);
         }
-        Some((flight, after))
+        Some((flight, headers))
     }
 
     /// A packet has reached the far end of a link.

@@ -26,6 +26,13 @@ pub(crate) struct Headers {
     pub(crate) transport: usize,
 }
 
+impl Headers {
+    /// Bytes up to the end of the transport header, without TCP's options.
+    pub(crate) fn len(&self) -> usize {
+        self.transport + if self.proto == PROTO_TCP { TCP_HEADER } else { UDP_HEADER }
+    }
+}
+
 /// One's complement sum over 16-bit big-endian words, not yet folded. The order of bytes within words doesn't
 /// matter to the sum (RFC 1071 §2), so it runs over native words of 32 bits.
 fn sum(bytes: &[u8]) -> u64 {

@@ -4,9 +4,11 @@
 //! runs as should reach it, or the canary's planted bug was not found. The second is called *vacuous*, and a sweep says
 //! of it as loudly as of the first.
 //!
-//! Runs are dealt round robin: scenario after scenario with one seed, then all of them with the next. Canaries come
-//! first, until each has been found, and don't count. The first seed of each scenario is run twice and has to be the
-//! same again.
+//! Runs are dealt round robin: scenario after scenario with one seed, then all of them with the next. The last quarter
+//! goes to the scenarios that have not reached all of their marks by then, so that a large sweep can tell a rare path
+//! from one that nothing takes. Canaries come first, until each has been found, and don't count. The first seed of
+//! each scenario is run twice and has to be the same again. Which runs are made depends on the seeds and the shard
+//! alone, not on the threads.
 
 use crate::property::{Broken, Kind};
 use crate::scenario::{Options, Purpose, Report, Scenario};
@@ -147,25 +149,52 @@ impl Sweep {
             self.scenarios.iter().copied().partition(|scenario| scenario.purpose == Purpose::Canary);
         let canaries = canaries.iter().map(|canary| self.look_for(canary)).collect();
         let mut book = Book::new(&scenarios);
-        let next = AtomicU64::new(0);
-        let last = self.runs.unwrap_or(u64::MAX);
-        let of =
-            self.runs.map(|runs| (0..runs).filter(|at| self.is_mine(*at, scenarios.len())).count() as u64);
+        // Every scenario at least once.
+        let rounds = |runs: u64| (runs / 4 * 3 / (scenarios.len() as u64).max(1)).max(1);
+        let first = Phase {
+            scenarios: scenarios.clone(),
+            place: 0,
+            number: 0,
+            runs: self.runs.map(|runs| runs.min(rounds(runs) * scenarios.len() as u64)),
+        };
+        self.phase(&first, begun, &mut book, told);
+        if let (Some(all), Some(done)) = (self.runs, first.runs) {
+            let wanting = book.wanting();
+            let second = Phase {
+                scenarios: if wanting.is_empty() { scenarios.clone() } else { wanting },
+                place: done,
+                number: done.div_ceil((scenarios.len() as u64).max(1)),
+                runs: Some(all - done),
+            };
+            self.phase(&second, begun, &mut book, told);
+        }
+        told(&book.progress(begun.elapsed()));
+        book.close(canaries, begun.elapsed())
+    }
+
+    /// Deals a part of the runs.
+    fn phase(&self, phase: &Phase, begun: Instant, book: &mut Book<'_>, told: &mut dyn FnMut(&Progress)) {
+        let count = phase.scenarios.len() as u64;
+        let last = if count == 0 { 0 } else { phase.runs.unwrap_or(u64::MAX) };
+        let mine = phase.runs.map(|runs| (0..runs).filter(|at| self.is_mine(*at, count)).count() as u64);
+        book.expect(mine);
         let is_over = || self.limit.is_some_and(|limit| begun.elapsed() >= limit);
+        let next = AtomicU64::new(0);
         let (sender, receiver) = mpsc::channel();
         thread::scope(|threads| {
-            let (scenarios, next, is_over) = (&scenarios, &next, &is_over);
+            let (next, is_over) = (&next, &is_over);
             for _ in 0..self.jobs.max(1) {
                 let sender = sender.clone();
                 threads.spawn(move || {
-                    while !scenarios.is_empty() && !is_over() {
+                    while !is_over() {
                         let at = next.fetch_add(1, Ordering::Relaxed);
                         if at >= last {
                             break;
                         }
-                        if self.is_mine(at, scenarios.len()) {
-                            let scenario = &scenarios[(at % scenarios.len() as u64) as usize];
-                            let _ = sender.send((at, self.one(scenario, at / scenarios.len() as u64)));
+                        if self.is_mine(at, count) {
+                            let scenario = &phase.scenarios[(at % count) as usize];
+                            let report = self.one(scenario, phase.number + at / count);
+                            let _ = sender.send((phase.place + at, report));
                         }
                     }
                 });
@@ -176,19 +205,17 @@ impl Sweep {
                 book.enter(at, report);
                 if told_at.elapsed() >= TOLD_EVERY {
                     told_at = Instant::now();
-                    told(&book.progress(of, begun.elapsed()));
+                    told(&book.progress(begun.elapsed()));
                 }
             }
         });
-        told(&book.progress(of, begun.elapsed()));
-        book.close(canaries, of, begun.elapsed())
     }
 
     /// Whether the run at this place is a part of the shard. Neighbours of one seed go to different shards, so that
     /// each shard sees every scenario.
-    fn is_mine(&self, at: u64, scenarios: usize) -> bool {
+    fn is_mine(&self, at: u64, scenarios: u64) -> bool {
         let (shard, shards) = self.shard;
-        let scenarios = (scenarios as u64).max(1);
+        let scenarios = scenarios.max(1);
         (at / scenarios + at % scenarios) % shards.max(1) + 1 == shard
     }
 
@@ -217,8 +244,20 @@ impl Sweep {
     }
 }
 
+/// A part of a sweep's runs.
+struct Phase {
+    scenarios: Vec<Scenario>,
+    /// Runs dealt before it.
+    place: u64,
+    /// Seeds that every scenario had before it.
+    number: u64,
+    runs: Option<u64>,
+}
+
 /// What is counted while the runs come in.
 struct Book<'a> {
+    /// Runs to be made, if that is known.
+    of: Option<u64>,
     scenarios: &'a [Scenario],
     tallies: BTreeMap<&'static str, Tally>,
     /// The first failure by its place in the sweep, of each scenario and property.
@@ -231,7 +270,24 @@ impl<'a> Book<'a> {
             let marks = scenario.marks.iter().map(|mark| (mark.name, 0)).collect();
             (scenario.name, Tally { marks, ..Tally::default() })
         };
-        Book { scenarios, tallies: scenarios.iter().map(tally).collect(), found: BTreeMap::new() }
+        Book {
+            of: Some(0),
+            scenarios,
+            tallies: scenarios.iter().map(tally).collect(),
+            found: BTreeMap::new(),
+        }
+    }
+
+    /// So many more runs are to be made.
+    fn expect(&mut self, runs: Option<u64>) {
+        self.of = self.of.zip(runs).map(|(before, more)| before + more);
+    }
+
+    /// The scenarios that have not reached all of their marks.
+    fn wanting(&self) -> Vec<Scenario> {
+        let wants =
+            |scenario: &&Scenario| self.tallies[scenario.name].marks.values().any(|count| *count == 0);
+        self.scenarios.iter().filter(wants).copied().collect()
     }
 
     fn enter(&mut self, at: u64, report: Report) {
@@ -260,12 +316,12 @@ impl<'a> Book<'a> {
         }
     }
 
-    fn progress(&self, of: Option<u64>, took: Duration) -> Progress {
+    fn progress(&self, took: Duration) -> Progress {
         let all = self.tallies.values();
         let marks = all.clone().flat_map(|tally| tally.marks.values());
         Progress {
             runs: all.clone().map(|tally| tally.runs).sum(),
-            of,
+            of: self.of,
             failures: all.clone().map(|tally| tally.failures).sum(),
             took,
             elapsed: all.map(|tally| tally.elapsed).sum(),
@@ -273,7 +329,7 @@ impl<'a> Book<'a> {
         }
     }
 
-    fn close(self, canaries: Vec<Canary>, of: Option<u64>, took: Duration) -> Swept {
+    fn close(self, canaries: Vec<Canary>, took: Duration) -> Swept {
         let (mut missing, mut unsure) = (Vec::new(), Vec::new());
         for scenario in self.scenarios {
             let Some(tally) = self.tallies.get(scenario.name) else { continue };
@@ -292,7 +348,7 @@ impl<'a> Book<'a> {
             canaries,
             missing,
             unsure,
-            skipped: of.map_or(0, |of| of.saturating_sub(runs)),
+            skipped: self.of.map_or(0, |of| of.saturating_sub(runs)),
             took,
         }
     }

@@ -74,9 +74,6 @@ pub(crate) const NO_HOST: u32 = u32::MAX;
 /// Set in the number of the box in front of a network.
 const BOX: u32 = 1 << 31;
 
-/// The bytes of a rewritten packet that a box can have changed: IP header, ports, and what has a checksum.
-const HEADERS: usize = 60;
-
 fn number_of(end: End) -> u32 {
     match end {
         End::Host(host) => host.0,
@@ -185,12 +182,20 @@ impl Trace {
         }
     }
 
-    /// A box has rewritten a packet. One that a link has damaged before isn't captured again: a reader of the
+    /// A box has rewritten a packet, within its first `changed` bytes. One that a link has damaged before isn't captured again: a reader of the
     /// capture would take it for malformed.
-    pub(crate) fn rewritten(&mut self, now_ns: u64, by: End, number: u64, bytes: &[u8], damaged: bool) {
+    pub(crate) fn rewritten(
+        &mut self,
+        now_ns: u64,
+        by: End,
+        number: u64,
+        bytes: &[u8],
+        changed: usize,
+        damaged: bool,
+    ) {
         self.head(now_ns, Kind::Rewritten, number_of(by), 0, 0);
         self.buffer.extend_from_slice(&number.to_le_bytes());
-        self.body(&bytes[..bytes.len().min(HEADERS)]);
+        self.body(&bytes[..changed]);
         if !damaged {
             self.capture_packet(now_ns, bytes);
         }

@@ -126,7 +126,9 @@ async fn toy(trial: Trial) -> Verdict {
         for host in &all {
             let net = host.net("eth0").map(|net| net.name());
             state += &format!("{} {} {:?} {net:?}\n", host.name(), host.is_running(), host.addrs());
-            for other in &all {
+            let open =
+                |host: &chaos::Host| !host.addrs().is_empty() && host.net("eth0") == Some(world.internet());
+            for other in all.iter().filter(|other| open(host) && open(other) && *other != host) {
                 state += &format!("{:?}\n", world.link(*host, *other));
             }
         }

@@ -1,25 +1,11 @@
 //! The list of scenarios.
 
-use std::time::Duration;
-
 use chaos::scenario::{Held, Mark, Purpose, Scenario};
 
-use crate::scenarios::{churn, fence, keystone, lease, pinned};
+use crate::scenarios::{canary, churn, fence, keystone, lease, pinned, swarm};
 
-/// Virtual time that a scenario may take unless it says otherwise.
-const TIME_LIMIT: Duration = Duration::from_secs(600);
-
-/// A scenario without knobs and marks.
-const PLAIN: Scenario = Scenario {
-    name: "",
-    about: "",
-    purpose: Purpose::Proof,
-    knobs: &[],
-    faults: &[],
-    marks: &[],
-    time_limit: TIME_LIMIT,
-    body: |_| Box::pin(async { Ok(Held::default()) }),
-};
+/// What a scenario is unless it says otherwise.
+const PLAIN: Scenario = Scenario::new("", "", |_| Box::pin(async { Ok(Held::default()) }));
 
 /// All scenarios, by name.
 pub const ALL: &[Scenario] = &[
@@ -27,6 +13,21 @@ pub const ALL: &[Scenario] = &[
         name: "blackout",
         about: "a bulk transfer survives 1.5 s without its direct path, and changes leg",
         body: |trial| Box::pin(crate::scenarios::blackout::run(trial)),
+        ..PLAIN
+    },
+    Scenario {
+        name: "canary",
+        about: "a planted bug, in a protocol of its own: every sweep must find it",
+        purpose: Purpose::Canary,
+        knobs: canary::KNOBS,
+        faults: canary::FAULTS,
+        body: |trial| Box::pin(canary::run(trial)),
+        ..PLAIN
+    },
+    Scenario {
+        name: "circle",
+        about: "views that differ send jobs in circles: four hops at most, and they run once views agree",
+        body: |trial| Box::pin(crate::scenarios::circle::run(trial)),
         ..PLAIN
     },
     Scenario {
@@ -76,12 +77,36 @@ pub const ALL: &[Scenario] = &[
         ..PLAIN
     },
     Scenario {
+        name: "lone-accuser",
+        about: "all but one stop for up to 20 s: who is accused by one alone is in doubt for longest",
+        body: |trial| Box::pin(crate::scenarios::lone_accuser::run(trial)),
+        marks: crate::scenarios::lone_accuser::MARKS,
+        ..PLAIN
+    },
+    Scenario {
+        name: "echoes",
+        about: "links copy and delay: a datagram is given once, and a late one moves no path",
+        body: |trial| Box::pin(crate::scenarios::echoes::run(trial)),
+        marks: &[Mark::new("a datagram came late from where its sender had left")],
+        ..PLAIN
+    },
+    Scenario {
         name: "pinned",
         about: "every core of a node is busy for ten minutes: it is never held dead, a dead one is",
         knobs: pinned::KNOBS,
         marks: pinned::MARKS,
         time_limit: pinned::TIME_LIMIT,
         body: |trial| Box::pin(pinned::run(trial)),
+        ..PLAIN
+    },
+    Scenario {
+        name: "swarm",
+        about: "everything at once: boxes, hubs, jobs, state and messages under every kind of fault",
+        knobs: swarm::KNOBS,
+        faults: swarm::FAULTS,
+        marks: swarm::MARKS,
+        time_limit: swarm::TIME_LIMIT,
+        body: |trial| Box::pin(swarm::run(trial)),
         ..PLAIN
     },
     Scenario {

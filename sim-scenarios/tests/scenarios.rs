@@ -73,6 +73,21 @@ fn leased_effects_happen_once_across_kills() {
 }
 
 #[test]
+fn views_that_send_jobs_in_circles() {
+    prove("circle");
+}
+
+#[test]
+fn copies_and_late_datagrams() {
+    prove("echoes");
+}
+
+#[test]
+fn a_lone_accuser_waits() {
+    prove("lone-accuser");
+}
+
+#[test]
 fn loss_on_both_legs_is_run_and_told() {
     let report = find("converge-hard").unwrap().run(&Options::seed(1));
     println!("{}", report.verdict.map_or_else(|broken| broken.to_string(), |held| held.notes));

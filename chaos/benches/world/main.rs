@@ -26,7 +26,7 @@ mod bench {
     pub(crate) const GAP: Duration = Duration::from_millis(5);
     pub(crate) const LATENCY_MS: (u64, u64) = (10, 20);
     pub(crate) const PORT: u16 = 4000;
-    const ROUNDS: usize = 5;
+    const ROUNDS: usize = 7;
 
     /// The world with its trace against the better of two ways to use madsim's network.
     const LEAST: f64 = 1.5;

@@ -51,6 +51,14 @@ pub(super) struct StateParts {
     pub(super) bus: Bus,
 }
 
+/// An answer that tells of state which is not durable yet.
+enum Answer {
+    /// A write was made.
+    Written(Reply<Result<(), Error>>),
+    /// This was read.
+    Read(Reply<Result<Option<Value>, Error>>, Option<Value>),
+}
+
 /// Why a key is being read.
 enum Reading {
     /// The application asked.
@@ -78,6 +86,8 @@ pub(super) struct StatePlane {
     reads: BTreeMap<u64, Reading>,
     next_read: u64,
     operations: BTreeMap<OperationId, Reply<Result<(), Error>>>,
+    /// What waits for the store: nobody is told of a write that a crash could still undo.
+    answers: Vec<Answer>,
     view_complete: bool,
     epoch_told: u64,
 }
@@ -140,6 +150,7 @@ impl StatePlane {
             reads: BTreeMap::new(),
             next_read: 0,
             operations: BTreeMap::new(),
+            answers: Vec::new(),
             view_complete: false,
             epoch_told: 0,
         })
@@ -283,8 +294,15 @@ impl StatePlane {
         match self.replicator.update(now, time::unix_now(), &key, &op) {
             Err(UpdateError::NeedsRead) => self.read(now, &key.clone(), Reading::Remove { key, op, reply }),
             Err(UpdateError::Observer) => self.operate(now, &key, op, reply),
-            done => {
-                let _ = reply.send(done.map_err(refused));
+            done => self.written(done, reply),
+        }
+    }
+
+    fn written(&mut self, done: Result<(), UpdateError>, reply: Reply<Result<(), Error>>) {
+        match done {
+            Ok(()) => self.answers.push(Answer::Written(reply)),
+            Err(error) => {
+                let _ = reply.send(Err(refused(error)));
             }
         }
     }
@@ -320,16 +338,14 @@ impl StatePlane {
 
     fn on_read(&mut self, id: u64, value: Option<Value>) {
         match self.reads.remove(&id) {
-            Some(Reading::Asked(reply)) => {
-                let _ = reply.send(Ok(value));
-            }
+            Some(Reading::Asked(reply)) => self.answers.push(Answer::Read(reply, value)),
             Some(Reading::Remove { key, op, reply }) => {
                 // Where there is nothing, there is nothing to remove.
                 let done = value.map_or(Ok(()), |observed| {
                     let (now, wall) = (time::now(), time::unix_now());
                     self.replicator.update_observed(now, wall, &key, &op, &observed)
                 });
-                let _ = reply.send(done.map_err(refused));
+                self.written(done, reply);
             }
             None => {}
         }
@@ -360,6 +376,9 @@ impl StatePlane {
             }
         }
         self.persist_state(&changed)?;
+        for answer in self.answers.drain(..) {
+            answer.give();
+        }
         while let Some((to, body)) = self.jobs.poll_transmit() {
             let message = NetCommand::Message { to, priority: Priority::Job, kind: kind::JOB, body };
             net.send(message).await.map_err(|_| Error::Closed)?;
@@ -442,6 +461,16 @@ impl StatePlane {
             // Views converge by membership's own push-pull.
             replicator::Event::ViewDiffers { .. } | replicator::Event::Changed { .. } => {}
         }
+    }
+}
+
+impl Answer {
+    fn give(self) {
+        // As everywhere here: an answer that nobody waits for any more is dropped.
+        let _ = match self {
+            Answer::Written(reply) => reply.send(Ok(())).is_ok(),
+            Answer::Read(reply, value) => reply.send(Ok(value)).is_ok(),
+        };
     }
 }
 

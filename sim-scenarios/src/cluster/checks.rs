@@ -9,6 +9,7 @@
 //! | a result is recorded once | the node's counters |
 //! | no queue is longer than its bound | the node's gauges |
 //! | an owner set has no duplicates | rings made of the node's members |
+//! | a job goes to a member that is live | the same |
 //!
 //! A check costs a look into a small table. The first that fails ends the run.
 //!
@@ -230,8 +231,23 @@ pub fn owners(by: &str, local: PublicKey, members: &[MemberInfo]) -> Result<(), 
     let ring = Ring::new(members.iter().map(placed).chain([me]));
     for key in 0..SAMPLED_KEYS {
         distinct(by, &ring.owners(&[key], REPLICAS))?;
+        for kind in members.iter().flat_map(|member| &member.kinds) {
+            live(by, members, kind, &ring.executors(kind, &[key]))?;
+        }
     }
     Ok(())
+}
+
+/// Whether those who would be given a job of a kind are live, as this node sees them.
+fn live(by: &str, members: &[MemberInfo], kind: &str, executors: &[PublicKey]) -> Result<(), Broken> {
+    let gone = |key: &&PublicKey| members.iter().any(|of| of.key == **key && !of.state.is_live());
+    match executors.iter().find(gone) {
+        None => Ok(()),
+        Some(key) => Err(Broken::safety(
+            "a job goes to a member that is live",
+            format!("{by} would give a job of {kind} to {key:?}, which it doesn't hold live"),
+        )),
+    }
 }
 
 fn distinct(by: &str, owners: &[PublicKey]) -> Result<(), Broken> {
@@ -266,6 +282,7 @@ pub(super) async fn sample(by: String, node: Node) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nurl::transport::PathInfo;
 
     fn key(n: u8) -> PublicKey {
         PublicKey::from_bytes([n; 32])
@@ -388,5 +405,25 @@ mod tests {
     fn an_owner_twice_is_seen() {
         distinct("a", &[key(1), key(2), key(3)]).unwrap();
         assert_eq!(property(distinct("a", &[key(1), key(2), key(1)])), "an owner set has no duplicates");
+    }
+
+    #[test]
+    fn a_job_for_a_dead_member_is_seen() {
+        let member = |n, state| MemberInfo {
+            key: key(n),
+            state,
+            incarnation: 1,
+            boot: 1,
+            roles: Roles::WORKER,
+            kinds: vec!["work".to_owned()],
+            weight: 1,
+            zone: String::new(),
+            version: String::new(),
+            path: PathInfo { direct: true, addr: None, reason: "direct", rtt: None, settled: true },
+        };
+        let members = [member(1, State::Suspect), member(2, State::Dead)];
+        live("a", &members, "work", &[key(1)]).unwrap();
+        let found = live("a", &members, "work", &[key(1), key(2)]);
+        assert_eq!(property(found), "a job goes to a member that is live");
     }
 }

@@ -27,7 +27,7 @@ use chaos::world::World;
 use nurl::PublicKey;
 use nurl::membership::State;
 use nurl::mesh::Ticket;
-use nurl::node::Role;
+use nurl::node::{MemberInfo, Role};
 use nurl::transport::PathInfo;
 
 use crate::models::relay::Relay;
@@ -107,12 +107,16 @@ impl Cluster {
         Ok(())
     }
 
-    /// The members as `peer` sees them.
-    pub async fn view(&self, peer: &Peer) -> BTreeMap<PublicKey, State> {
+    /// What `peer` says of the members.
+    pub async fn members(&self, peer: &Peer) -> Vec<MemberInfo> {
         let node = peer.node(&self.world).await;
         // A node that shuts down while it is asked has no view.
-        let members = node.members().await.unwrap_or_default();
-        members.into_iter().map(|member| (member.key, member.state)).collect()
+        node.members().await.unwrap_or_default()
+    }
+
+    /// The members' states as `peer` sees them.
+    pub async fn view(&self, peer: &Peer) -> BTreeMap<PublicKey, State> {
+        self.members(peer).await.into_iter().map(|member| (member.key, member.state)).collect()
     }
 
     /// How `from` reaches `to`; `None` if it doesn't know it.

@@ -35,8 +35,8 @@ pub const HUB_PORT: u16 = 4242;
 /// The interface that a hub's host has its address on.
 const NIC: &str = "eth0";
 
-/// What waits for a throttled link: a router's modest buffer.
-const THROTTLE_QUEUE_BYTES: u64 = 64 << 10;
+/// What waits for a throttled link: five segments or so.
+const THROTTLE_QUEUE_BYTES: u64 = 8 << 10;
 
 /// A hub on its host. A clone is the same hub.
 #[derive(Clone)]

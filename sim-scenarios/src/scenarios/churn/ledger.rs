@@ -39,73 +39,73 @@ struct Account {
 
 /// What became of acknowledged increments whose disk was lost.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Risked {
-    pub(super) lost: u64,
-    pub(super) outlived: u64,
+pub(crate) struct Risked {
+    pub(crate) lost: u64,
+    pub(crate) outlived: u64,
 }
 
 /// The books of a run.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Ledger {
+pub(crate) struct Ledger {
     accounts: Vec<Account>,
     elements: BTreeMap<String, Fate>,
     texts: BTreeSet<String>,
 }
 
 impl Ledger {
-    pub(super) fn new(writers: usize) -> Ledger {
+    pub(crate) fn new(writers: usize) -> Ledger {
         Ledger { accounts: vec![Account::default(); writers], ..Ledger::default() }
     }
 
     /// What `writer` adds.
-    pub(super) fn weight(writer: usize) -> i64 {
+    pub(crate) fn weight(writer: usize) -> i64 {
         BASE.pow(writer as u32)
     }
 
     /// An increment is being made.
-    pub(super) fn adds(&mut self, writer: usize) {
+    pub(crate) fn adds(&mut self, writer: usize) {
         self.accounts[writer].most += 1;
         assert!(self.accounts[writer].most < BASE as u64, "a digit holds a writer's increments");
     }
 
     /// It was acknowledged.
-    pub(super) fn added(&mut self, writer: usize) {
+    pub(crate) fn added(&mut self, writer: usize) {
         self.accounts[writer].least += 1;
     }
 
     /// An element is being inserted; it is one that was never inserted before.
-    pub(super) fn inserts(&mut self, element: &str) {
+    pub(crate) fn inserts(&mut self, element: &str) {
         self.elements.insert(element.to_owned(), Fate::Either);
     }
 
     /// It was acknowledged.
-    pub(super) fn inserted(&mut self, element: &str) {
+    pub(crate) fn inserted(&mut self, element: &str) {
         self.elements.insert(element.to_owned(), Fate::There);
     }
 
     /// An element is being removed; where it was not observed, that does nothing.
-    pub(super) fn removes(&mut self, element: &str) {
+    pub(crate) fn removes(&mut self, element: &str) {
         self.elements.insert(element.to_owned(), Fate::Either);
     }
 
     /// It was acknowledged, and all replicas had the element.
-    pub(super) fn removed(&mut self, element: &str) {
+    pub(crate) fn removed(&mut self, element: &str) {
         self.elements.insert(element.to_owned(), Fate::Gone);
     }
 
     /// A register is being set.
-    pub(super) fn sets(&mut self, text: &str) {
+    pub(crate) fn sets(&mut self, text: &str) {
         self.texts.insert(text.to_owned());
     }
 
     /// The elements that must be there.
-    pub(super) fn there(&self) -> Vec<String> {
+    pub(crate) fn there(&self) -> Vec<String> {
         let there = self.elements.iter().filter(|(_, fate)| **fate == Fate::There);
         there.map(|(element, _)| element.clone()).collect()
     }
 
     /// `writer` lost its disk, and with it perhaps what it wrote since the replicas last agreed.
-    pub(super) fn lost_disk(&mut self, writer: usize, since: &[String]) {
+    pub(crate) fn lost_disk(&mut self, writer: usize, since: &[String]) {
         let account = &mut self.accounts[writer];
         account.at_risk = account.least - account.agreed;
         account.least = account.agreed;
@@ -118,7 +118,7 @@ impl Ledger {
     ///
     /// # Errors
     /// What the sum can't be.
-    pub(super) fn agree(&mut self, sum: i128) -> Result<Risked, String> {
+    pub(crate) fn agree(&mut self, sum: i128) -> Result<Risked, String> {
         let mut risked = Risked::default();
         let digits = digits(sum, self.accounts.len())?;
         for (writer, (account, digit)) in self.accounts.iter_mut().zip(digits).enumerate() {
@@ -140,7 +140,7 @@ impl Ledger {
     ///
     /// # Errors
     /// What is wrong with it.
-    pub(super) fn check_set(&self, members: &BTreeSet<String>) -> Result<(), String> {
+    pub(crate) fn check_set(&self, members: &BTreeSet<String>) -> Result<(), String> {
         for member in members {
             match self.elements.get(member) {
                 None => return Err(format!("{member:?} was never inserted")),
@@ -158,7 +158,7 @@ impl Ledger {
     ///
     /// # Errors
     /// What is wrong with it.
-    pub(super) fn check_text(&self, text: Option<&str>) -> Result<(), String> {
+    pub(crate) fn check_text(&self, text: Option<&str>) -> Result<(), String> {
         match text {
             Some(text) if !self.texts.contains(text) => Err(format!("{text:?} was never written")),
             _ => Ok(()),
@@ -166,7 +166,7 @@ impl Ledger {
     }
 
     /// How many increments are counted for sure.
-    pub(super) fn counted(&self) -> u64 {
+    pub(crate) fn counted(&self) -> u64 {
         self.accounts.iter().map(|account| account.least).sum()
     }
 }

@@ -9,7 +9,7 @@
 //! Then members lose their disks, one after the other, with fresh writes on them, come back with none, and write
 //! again: what the replicas had agreed on stays, and the new writes count in full.
 
-mod ledger;
+pub(super) mod ledger;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -157,6 +157,7 @@ pub async fn run(trial: Trial) -> Verdict {
     for _ in 0..trial.knob("losses") {
         let victim = (draws.next_u64() % members as u64) as usize;
         lose_disk(&cluster, &mut next[victim], &disks).await?;
+        agree(world, &cluster, &ledger).await?;
         let other = (victim + 1) % members;
         next[other].remove_one().await;
         agree(world, &cluster, &ledger).await?;

@@ -1,4 +1,7 @@
-//! The `chaos` command: runs nurl in the simulated world, once or many times, and explains what fails.
+//! The `chaos` command, over any list of scenarios: runs them once or many times, and explains what fails.
+//!
+//! [`main`] is the whole program. With scenarios of one's own it is a test bench for one's own handlers, with
+//! everything that there is for nurl itself: sweeps, bundles, replays, shrinking.
 //!
 //! | module | what |
 //! | --- | --- |
@@ -21,15 +24,17 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use args::{Cli, Command};
+use chaos::Scenario;
 
-fn main() -> ExitCode {
+/// Reads the command line, does what it says with `scenarios`, and returns the exit code that `--help` explains.
+pub fn main(scenarios: &[Scenario]) -> ExitCode {
     hush_worlds();
     let code = match Cli::parse().command {
-        Command::List { json } => Ok(run::list(json)),
-        Command::Run(args) => run::run(&args),
-        Command::Replay(args) => run::replay(&args),
-        Command::Shrink(args) => shrink::shrink(&args),
-        Command::Sweep(args) => sweep::sweep(&args),
+        Command::List { json } => Ok(run::list(scenarios, json)),
+        Command::Run(args) => run::run(scenarios, &args),
+        Command::Replay(args) => run::replay(scenarios, &args),
+        Command::Shrink(args) => shrink::shrink(scenarios, &args),
+        Command::Sweep(args) => sweep::sweep(scenarios, &args),
         Command::Diff { left, right } => run::diff(&left, &right),
     };
     ExitCode::from(code.unwrap_or_else(|why| {

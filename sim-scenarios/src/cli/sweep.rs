@@ -11,11 +11,10 @@ use chaos::story::explain;
 use chaos::sweep::{Found, Progress, Swept, Tally};
 use chaos::{Scenario, sweep as many};
 use serde::Serialize;
-use sim_scenarios::scenario::ALL;
 
-use crate::args::{self, Usage};
-use crate::exit;
-use crate::line::{self, RunLine};
+use super::args::{self, Usage};
+use super::exit;
+use super::line::{self, RunLine};
 
 /// Runs unless the command line says otherwise.
 const RUNS: u64 = 100;
@@ -68,13 +67,13 @@ struct SweepLine<'a> {
     exit: u8,
 }
 
-pub(crate) fn sweep(args: &args::Sweep) -> Result<u8, Usage> {
+pub(crate) fn sweep(known: &[Scenario], args: &args::Sweep) -> Result<u8, Usage> {
     let mut scenarios: Vec<Scenario> = match args.all {
-        true => ALL.to_vec(),
-        false => args.scenarios.iter().map(|name| args::scenario(name)).collect::<Result<_, _>>()?,
+        true => known.to_vec(),
+        false => args.scenarios.iter().map(|name| args::scenario(known, name)).collect::<Result<_, _>>()?,
     };
     // Every sweep has to find the planted bugs.
-    let canaries = ALL.iter().filter(|scenario| scenario.purpose == Purpose::Canary);
+    let canaries = known.iter().filter(|scenario| scenario.purpose == Purpose::Canary);
     for canary in canaries {
         if scenarios.iter().all(|scenario| scenario.name != canary.name) {
             scenarios.push(*canary);

@@ -1,14 +1,14 @@
 //! `shrink`: makes a failing run small.
 
-use chaos::shrink as smaller;
 use chaos::story::explain;
+use chaos::{Scenario, shrink as smaller};
 
-use crate::args::{Shrink, Usage};
-use crate::exit;
-use crate::run::tell_story;
+use super::args::{Shrink, Usage};
+use super::exit;
+use super::run::tell_story;
 
-pub(crate) fn shrink(args: &Shrink) -> Result<u8, Usage> {
-    let subject = args.run.subject()?;
+pub(crate) fn shrink(scenarios: &[Scenario], args: &Shrink) -> Result<u8, Usage> {
+    let subject = args.run.subject(scenarios)?;
     let failing = subject.scenario.run(&subject.options);
     if failing.verdict.is_ok() {
         println!("{} with seed {} holds: there is nothing to shrink", failing.scenario, failing.options.seed);

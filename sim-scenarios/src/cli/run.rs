@@ -6,11 +6,10 @@ use chaos::scenario::{Knob, Report, Scenario};
 use chaos::story::{Story, explain, not_reproducible};
 use chaos::{Watching, diff as traces};
 use serde::Serialize;
-use sim_scenarios::scenario::ALL;
 
-use crate::args::{Run, Subject, Usage};
-use crate::exit;
-use crate::line::{self, RunLine};
+use super::args::{Run, Subject, Usage};
+use super::exit;
+use super::line::{self, RunLine};
 
 #[derive(Serialize)]
 struct ScenarioLine {
@@ -23,8 +22,8 @@ struct ScenarioLine {
     marks: Vec<&'static str>,
 }
 
-pub(crate) fn list(json: bool) -> u8 {
-    for scenario in ALL {
+pub(crate) fn list(scenarios: &[Scenario], json: bool) -> u8 {
+    for scenario in scenarios {
         let knob =
             |knob: &Knob| format!("{}={} ({}, at least {})", knob.name, knob.default, knob.about, knob.least);
         let line = ScenarioLine {
@@ -50,8 +49,8 @@ pub(crate) fn list(json: bool) -> u8 {
     exit::HELD
 }
 
-pub(crate) fn run(args: &Run) -> Result<u8, Usage> {
-    let subject = args.subject()?;
+pub(crate) fn run(scenarios: &[Scenario], args: &Run) -> Result<u8, Usage> {
+    let subject = args.subject(scenarios)?;
     let report = watched(args, &subject);
     if report.verdict.is_ok() {
         tell_held(args, &report);
@@ -60,8 +59,8 @@ pub(crate) fn run(args: &Run) -> Result<u8, Usage> {
     tell_failed(args, &subject.scenario, &report)
 }
 
-pub(crate) fn replay(args: &Run) -> Result<u8, Usage> {
-    let subject = args.subject()?;
+pub(crate) fn replay(scenarios: &[Scenario], args: &Run) -> Result<u8, Usage> {
+    let subject = args.subject(scenarios)?;
     let mut report = watched(args, &subject);
     let again = subject.scenario.run(&subject.options);
     if let Some(bundle) = &subject.bundle {

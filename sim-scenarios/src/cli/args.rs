@@ -7,9 +7,8 @@ use chaos::bundle::Bundle;
 use chaos::scenario::{Options, Scenario};
 use chaos::story::Teller;
 use clap::{Args, Parser, Subcommand};
-use sim_scenarios::scenario::{ALL, find};
 
-use crate::exit;
+use super::exit;
 
 /// Why a command can't be carried out.
 pub(crate) type Usage = String;
@@ -102,7 +101,7 @@ pub(crate) struct Out {
 
 impl Out {
     pub(crate) fn teller(&self) -> Teller {
-        Teller { decoder: Some(sim_scenarios::decode::payload), folder: self.folder.clone() }
+        Teller { decoder: Some(crate::decode::payload), folder: self.folder.clone() }
     }
 }
 
@@ -162,10 +161,14 @@ fn shard(text: &str) -> Result<(u64, u64), String> {
     parts.filter(|(i, n)| 1 <= *i && i <= n).ok_or_else(|| "expected I/N with 1 ≤ I ≤ N".to_owned())
 }
 
+fn find(scenarios: &[Scenario], name: &str) -> Option<Scenario> {
+    scenarios.iter().find(|scenario| scenario.name == name).copied()
+}
+
 /// Finds a scenario.
-pub(crate) fn scenario(name: &str) -> Result<Scenario, Usage> {
-    find(name).ok_or_else(|| {
-        let names: Vec<&str> = ALL.iter().map(|scenario| scenario.name).collect();
+pub(crate) fn scenario(scenarios: &[Scenario], name: &str) -> Result<Scenario, Usage> {
+    find(scenarios, name).ok_or_else(|| {
+        let names: Vec<&str> = scenarios.iter().map(|scenario| scenario.name).collect();
         format!("there is no scenario {name}, and no bundle; the scenarios are {}", names.join(", "))
     })
 }
@@ -193,16 +196,16 @@ pub(crate) struct Subject {
 
 impl Run {
     /// What to run.
-    pub(crate) fn subject(&self) -> Result<Subject, Usage> {
+    pub(crate) fn subject(&self, scenarios: &[Scenario]) -> Result<Subject, Usage> {
         let path = Path::new(&self.what);
-        let bundle = match find(&self.what) {
+        let bundle = match find(scenarios, &self.what) {
             None if path.exists() => {
                 Some(Bundle::load(path).map_err(|error| format!("{}: {error}", self.what))?)
             }
             _ => None,
         };
         let name = bundle.as_ref().map_or(self.what.as_str(), |bundle| &bundle.scenario);
-        let scenario = scenario(name)?;
+        let scenario = scenario(scenarios, name)?;
         let mut options = match &bundle {
             Some(bundle) => bundle.options().map_err(|error| format!("{}: {error}", self.what))?,
             None => Options::seed(1),

@@ -1,0 +1,146 @@
+//! A planted bug, which every sweep must find.
+//!
+//! A clerk posts numbered letters to an archive, each until it hears that the letter has arrived. The archive files
+//! every letter on its disk, and answers. It knows which letters it has, so a letter that is posted again is not
+//! filed again. The bug: it knows that by heart, and forgets it when it restarts, while the files stay. So a letter
+//! is filed twice when its answer is lost and the archive is killed before the letter comes again: it takes two
+//! faults that meet, which some seeds draw.
+//!
+//! It uses nothing of nurl's, so what it says about is the sweep: that faults are let loose, that a property which
+//! breaks is seen, and that a failure can be shrunk and replayed.
+
+use std::collections::BTreeSet;
+use std::io::{self, IoSliceMut};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use chaos::link::LinkConfig;
+use chaos::plan::{FaultKind, Targets};
+use chaos::property::{Broken, fail};
+use chaos::scenario::{Held, Knob, Trial, Turns, Verdict};
+use nurl::rt::net::{RecvMeta, Transmit, UdpSocket};
+use nurl::rt::{disk, time};
+
+/// What can be turned.
+pub const KNOBS: &[Knob] =
+    &[Knob { name: "letters", about: "letters to be filed", default: 800, least: 1, turns: Turns::Work }];
+
+/// What a seed may draw for it.
+pub const FAULTS: &[FaultKind] = &[
+    FaultKind::Loss,
+    FaultKind::Burst,
+    FaultKind::Latency,
+    FaultKind::Duplicate,
+    FaultKind::Reorder,
+    FaultKind::Partition,
+    FaultKind::PartitionOneWay,
+    FaultKind::Crash,
+    FaultKind::PowerLoss,
+    FaultKind::Restart,
+    FaultKind::Pause,
+];
+
+const PORT: u16 = 1_000;
+const ARCHIVE: &str = "10.0.0.2";
+const FILES: &str = "/files";
+
+/// The clerk posts a letter again after this.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// Between two letters.
+const PAUSE: Duration = Duration::from_millis(20);
+
+const SPAN: Duration = Duration::from_secs(60);
+
+/// Every letter is filed so long after all was healed.
+const SETTLE: Duration = Duration::from_secs(60);
+
+/// Runs it.
+pub async fn run(trial: Trial) -> Verdict {
+    let world = trial.world;
+    world.link_default(LinkConfig { latency: Duration::from_millis(20), ..LinkConfig::default() });
+    let clerk = world.host("clerk").addr("10.0.0.1");
+    let archive = world.host("archive").addr(ARCHIVE).spawn(file_letters);
+    let letters = trial.knob("letters") as u32;
+    let posted = clerk.run(post_letters(letters));
+    let hit = Targets { hosts: vec![archive], spared: vec![clerk], ..Targets::default() };
+    trial.unleash(&hit, SPAN);
+    world.sleep(SPAN).await;
+    trial.heal().await;
+    let posted = time::timeout(SETTLE, posted).await;
+    if !matches!(posted, Ok(Ok(()))) {
+        return Err(Broken::liveness("every letter is filed", format!("not within {SETTLE:?}")));
+    }
+    Ok(Held { state: format!("{letters} letters are filed\n"), notes: String::new() })
+}
+
+/// A letter box: letters are numbers.
+struct Post(UdpSocket);
+
+impl Post {
+    async fn open() -> Post {
+        Post(UdpSocket::bind(([0, 0, 0, 0], PORT).into()).await.expect("the port is free"))
+    }
+
+    fn send(&self, letter: u32, destination: SocketAddr) {
+        let contents = &letter.to_le_bytes();
+        // A letter that isn't carried is posted again.
+        let _ = self.0.try_send(&Transmit { destination, contents, segment_size: None, src_ip: None });
+    }
+
+    async fn receive(&self) -> (u32, SocketAddr) {
+        loop {
+            let (mut bytes, mut meta) = ([0; 4], [RecvMeta::default()]);
+            let received = self.0.recv(&mut [IoSliceMut::new(&mut bytes)], &mut meta).await;
+            if received.is_ok() && meta[0].len == bytes.len() {
+                return (u32::from_le_bytes(bytes), meta[0].addr);
+            }
+        }
+    }
+}
+
+/// Posts one letter after the other, each until it is answered.
+async fn post_letters(letters: u32) {
+    let post = Post::open().await;
+    let archive = SocketAddr::new(ARCHIVE.parse().expect("an address"), PORT);
+    for letter in 0..letters {
+        loop {
+            post.send(letter, archive);
+            let answered = async { while post.receive().await.0 != letter {} };
+            if time::timeout(AGAIN, answered).await.is_ok() {
+                break;
+            }
+        }
+        time::sleep(PAUSE).await;
+    }
+}
+
+/// The archive's process.
+async fn file_letters() {
+    let post = Post::open().await;
+    let mut known = BTreeSet::new();
+    loop {
+        let (letter, from) = post.receive().await;
+        // The bug: what it knows it should read off its files.
+        if known.insert(letter) {
+            let times = file(letter).expect("a disk that nothing happens to");
+            if times > 1 {
+                let seen = format!("letter {letter} was filed {times} times");
+                fail(Broken::safety("a letter is filed once", seen));
+            }
+        }
+        post.send(letter, from);
+    }
+}
+
+/// Files a letter, and says how often it is there now.
+fn file(letter: u32) -> io::Result<usize> {
+    let files = disk::File::open(Path::new(FILES))?;
+    let end = files.len()?;
+    files.write_all_at(&letter.to_le_bytes(), end)?;
+    files.sync()?;
+    let mut all = vec![0; end as usize + 4];
+    files.read_exact_at(&mut all, 0)?;
+    Ok(all.chunks_exact(4).filter(|filed| **filed == letter.to_le_bytes()).count())
+}

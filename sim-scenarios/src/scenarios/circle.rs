@@ -1,0 +1,198 @@
+//! Views that send a job in a circle: it is passed on four times at most, and runs as soon as they agree.
+//!
+//! Three nodes each hold the next one responsible, a fourth submits. It is the pure core of jobs that runs here, one
+//! on each host, over datagrams: membership would not let views differ for so long. Until the views agree, at a drawn
+//! time, every attempt goes round until its hops are used up and is refused. So forwards are at most
+//! [`MAX_HOPS`] times the attempts, at every moment; then each task runs and its handle resolves.
+//!
+//! So that it can fail: there must have been forwards, and attempts whose hops were used up.
+
+use std::collections::BTreeMap;
+use std::io::IoSliceMut;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use chaos::link::LinkConfig;
+use chaos::property::Broken;
+use chaos::scenario::{Held, Trial, Verdict};
+use chaos::world::{Host, World};
+use nurl::PublicKey;
+use nurl::compute::job::options::MAX_HOPS;
+use nurl::compute::job::{Config, Event, Jobs, KindLimits, Placement, SubmitOptions, TaskId};
+use nurl::rt::net::{RecvMeta, Transmit, UdpSocket};
+use nurl::rt::{self, time};
+use rand_core::Rng as _;
+
+use crate::cluster::Within;
+
+const PORT: u16 = 4000;
+const KIND: &str = "work";
+
+/// How many jobs the fourth node submits.
+const JOBS: u8 = 24;
+
+/// The nodes that might run them.
+const WORKERS: u8 = 3;
+
+/// A node looks at least this often whether views agree by now.
+const TICK: Duration = Duration::from_millis(20);
+
+/// From when views agree: a back-off at its longest, a few attempts.
+const COMPLETES: Duration = Duration::from_secs(30);
+
+const HOPS: &str = "a submit is forwarded four times at most";
+const COMPLETE: &str = "jobs complete once views agree";
+const CIRCLES: &str = "views that differ send jobs in circles";
+
+/// What a node holds to be the list of executors.
+#[derive(Debug, Clone)]
+struct View(Vec<PublicKey>);
+
+impl Placement for View {
+    fn executors(&self, _kind: &str, _key: &[u8]) -> Vec<PublicKey> {
+        self.0.clone()
+    }
+
+    fn owners(&self, _key: &[u8], r: usize) -> Vec<PublicKey> {
+        self.0.iter().copied().take(r).collect()
+    }
+}
+
+/// What all nodes share: the counters of each, and the ends of the jobs.
+#[derive(Debug, Default)]
+struct Seen {
+    forwarded: BTreeMap<u8, u64>,
+    misrouted: BTreeMap<u8, u64>,
+    attempts: u64,
+    ends: BTreeMap<TaskId, bool>,
+}
+
+type Log = Arc<Mutex<Seen>>;
+
+fn seen(log: &Log) -> MutexGuard<'_, Seen> {
+    log.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A node's number is its key and its address.
+fn key(number: u8) -> PublicKey {
+    PublicKey::from_bytes([number; 32])
+}
+
+fn addr(number: u8) -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, number], PORT))
+}
+
+fn workers() -> Vec<PublicKey> {
+    (1..=WORKERS).map(key).collect()
+}
+
+/// A circle, and its end.
+pub async fn run(trial: Trial) -> Verdict {
+    let world = trial.world;
+    world.link_default(LinkConfig {
+        latency: Duration::from_millis(5),
+        jitter: Duration::from_millis(10),
+        ..LinkConfig::default()
+    });
+    let agree = Duration::from_millis(2_000 + world.rng("agreement").next_u64() % 6_000);
+    let log = Log::default();
+    for number in 1..=WORKERS + 1 {
+        let host = world.host(&format!("node {number}")).addr(&addr(number).ip().to_string());
+        start(world, host, number, agree, log.clone());
+    }
+    world.sleep(agree.saturating_sub(world.elapsed())).await;
+    let circled = seen(&log).misrouted.values().sum::<u64>();
+    if circled == 0 {
+        return Err(Broken::safety(CIRCLES, "no hops were used up"));
+    }
+    let within = Within::new(world, COMPLETE, COMPLETES);
+    while within.lacks(open(&log)).await? {}
+    let seen = seen(&log);
+    let forwarded: u64 = seen.forwarded.values().sum();
+    let notes = format!("{forwarded} forwards of {} attempts, {circled} in vain\n", seen.attempts);
+    Ok(Held { state: format!("{JOBS} jobs ran once views agreed\n"), notes })
+}
+
+/// The jobs without a result.
+fn open(log: &Log) -> Vec<String> {
+    let done = seen(log).ends.values().filter(|ok| **ok).count();
+    (done..usize::from(JOBS)).map(|number| format!("job {number}")).collect()
+}
+
+fn start(world: World, host: Host, number: u8, agree: Duration, log: Log) {
+    host.run(async move {
+        let socket = UdpSocket::bind(SocketAddr::from(([0, 0, 0, 0], PORT))).await.expect("the port is free");
+        let now = time::now();
+        let mut jobs = Jobs::new(Config::default(), key(number), u64::from(number), now, rt::rng("jobs"));
+        let is_worker = number <= WORKERS;
+        if is_worker {
+            jobs.register(KIND, KindLimits::default());
+        }
+        // Each worker names the next one, and the submitter the first.
+        let next = if is_worker { number % WORKERS + 1 } else { 1 };
+        jobs.set_placement(now, Arc::new(View(vec![key(next)])));
+        jobs.on_view_complete(now);
+        if !is_worker {
+            for job in 0..JOBS {
+                let body = Bytes::from(vec![job]);
+                jobs.submit(now, KIND, &[job], body, SubmitOptions::default()).expect("there is room");
+            }
+        }
+        let mut agreed = false;
+        loop {
+            drain(&mut jobs, &socket, number, &log);
+            let due = jobs.poll_timeout().map_or(TICK, |at| at.saturating_duration_since(time::now()));
+            if let Ok((from, body)) = time::timeout(due.min(TICK), receive(&socket)).await {
+                jobs.handle_message(time::now(), from, body);
+            }
+            let now = time::now();
+            if !agreed && world.elapsed() >= agree {
+                agreed = true;
+                jobs.set_placement(now, Arc::new(View(workers())));
+            }
+            jobs.handle_timeout(now);
+        }
+    });
+}
+
+/// Runs what is to be run, sends what is to be sent, and checks the bound.
+fn drain(jobs: &mut Jobs, socket: &UdpSocket, number: u8, log: &Log) {
+    while let Some(counter) = jobs.poll_persist() {
+        jobs.on_persisted(counter);
+    }
+    while let Some(run) = jobs.poll_run(time::now()) {
+        jobs.finished(time::now(), run.id, Ok(run.payload));
+    }
+    while let Some((to, contents)) = jobs.poll_transmit() {
+        let destination = addr(to.as_bytes()[0]);
+        let transmit = Transmit { destination, contents: &contents, segment_size: None, src_ip: None };
+        socket.try_send(&transmit).expect("a message of a small job fits a datagram");
+    }
+    let mut seen = seen(log);
+    while let Some(event) = jobs.poll_event() {
+        if let Event::Done { task, outcome, .. } = event {
+            seen.ends.insert(task, outcome.is_ok());
+        }
+    }
+    let stats = jobs.stats();
+    seen.forwarded.insert(number, stats.forwarded);
+    seen.misrouted.insert(number, stats.misrouted);
+    seen.attempts = seen.attempts.max(stats.attempts);
+    let forwarded: u64 = seen.forwarded.values().sum();
+    let bound = seen.attempts * u64::from(MAX_HOPS);
+    if forwarded > bound {
+        let what = format!("{forwarded} forwards of {} attempts", seen.attempts);
+        chaos::property::fail(Broken::safety(HOPS, what));
+    }
+}
+
+async fn receive(socket: &UdpSocket) -> (PublicKey, Bytes) {
+    let mut buffer = vec![0; 2048];
+    let mut meta = [RecvMeta::default()];
+    socket.recv(&mut [IoSliceMut::new(&mut buffer)], &mut meta).await.expect("the socket is open");
+    buffer.truncate(meta[0].len);
+    let std::net::IpAddr::V4(from) = meta[0].addr.ip() else { unreachable!("all addresses here are v4") };
+    (key(from.octets()[3]), Bytes::from(buffer))
+}

@@ -1,0 +1,165 @@
+//! Copies and late datagrams: what comes twice counts once, what comes late moves nothing.
+//!
+//! A phone and a desk send each other numbered datagrams over links that deliver many of them twice. The phone is
+//! behind a slow wifi, whose way out takes half a second and more, and moves into a fast network: for a while what
+//! it sent from the old place arrives after what it sends from the new one. Each datagram is given to the application
+//! once, in both directions. Once the desk has followed the phone, it never sends to the old place again.
+//!
+//! So that it can fail: links must have made copies, and late datagrams must have come after newer ones.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use chaos::link::{LinkConfig, Rate};
+use chaos::property::{Broken, fail};
+use chaos::scenario::{Held, Trial, Verdict};
+use chaos::sometimes;
+use chaos::world::World;
+use nurl::node::NodeEvent;
+use nurl::rt::time;
+use rand_core::Rng as _;
+
+use crate::cluster::{Cluster, Map, Peer, Place, Within, home, secret, text};
+use crate::models::nat_box::{NatBox, presets};
+
+const MEET: Duration = Duration::from_secs(30);
+const EVERY: Duration = Duration::from_millis(20);
+
+/// Traffic before the move, and after it: the last late datagram has come, and the path been judged.
+const BEFORE: Duration = Duration::from_secs(2);
+const AFTER: Duration = Duration::from_secs(4);
+
+const DIRECT: &str = "a desk on the internet and a phone behind a NAT have a direct path";
+const ONCE: &str = "a datagram is given to the application once";
+const FORWARD: &str = "a late datagram of an old path moves nothing";
+const FOLLOWS: &str = "a phone that moves is followed";
+const COPIES: &str = "links that duplicate make copies";
+
+/// What both ends have seen.
+#[derive(Debug, Default)]
+struct Seen {
+    /// Datagrams by receiver and number.
+    given: BTreeSet<(String, u64)>,
+    /// The highest number that the desk was given.
+    newest: u64,
+    /// Datagrams that came to the desk after newer ones.
+    overtaken: u32,
+    /// The address to which the desk sends straight.
+    address: Option<IpAddr>,
+    /// Addresses that it has left.
+    left: BTreeSet<IpAddr>,
+}
+
+type Log = Arc<Mutex<Seen>>;
+
+fn seen(log: &Log) -> MutexGuard<'_, Seen> {
+    log.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// One move, out of a slow network into a fast one.
+pub async fn run(trial: Trial) -> Verdict {
+    let world = trial.world;
+    let mut draws = world.rng("links");
+    let millis = |draw: u64, least: u64, most: u64| Duration::from_millis(least + draw % (most - least + 1));
+    let fast = LinkConfig {
+        latency: millis(draws.next_u64(), 5, 40),
+        jitter: Duration::from_millis(5),
+        duplicate: Rate::percent(30),
+        ..LinkConfig::default()
+    };
+    world.link_default(fast.clone());
+    let wifi = home(world, world.internet(), "wifi", NatBox::new(presets::home_router()));
+    let cellular = home(world, world.internet(), "cellular", NatBox::new(presets::full_cone()));
+    let map = Map::new(world).hub("hub").node("desk", Place::Open).node("phone", Place::In(wifi));
+    let mut cluster = map.start();
+    let (desk, phone) = (cluster.peers[0].clone(), cluster.peers[1].clone());
+    let slow = LinkConfig { latency: millis(draws.next_u64(), 500, 900), ..fast };
+    world.set_link(wifi, desk.host, slow);
+    cluster.converge(MEET).await?;
+    let direct = Within::new(world, DIRECT, MEET);
+    while direct.lacks(indirect(&cluster, &desk, &phone).await).await? {}
+
+    let log = Log::default();
+    watch(world, &log, &desk, &phone).await;
+    for (from, to) in [(&desk, &phone), (&phone, &desk)] {
+        receive(world, &log, to, to.key == desk.key).await;
+        send(world, from, to).await;
+    }
+    world.sleep(BEFORE).await;
+    cluster.roam(&phone, Place::In(cellular));
+    world.sleep(AFTER).await;
+    let there = cellular.outer_addrs();
+    let followed = || seen(&log).address.filter(|ip| there.contains(ip)).is_none();
+    let within = Within::new(world, FOLLOWS, AFTER);
+    while within.lacks(Vec::from_iter(followed().then(|| "the desk sends elsewhere".to_owned()))).await? {}
+
+    let copies = world.stats().packets_duplicated;
+    if copies == 0 {
+        return Err(Broken::safety(COPIES, "there was none"));
+    }
+    let seen = seen(&log);
+    sometimes!(seen.overtaken > 0, "a datagram came late from where its sender had left");
+    let notes = format!("{copies} copies, {} datagrams came late\n", seen.overtaken);
+    Ok(Held { state: "each datagram once, and the phone was followed once\n".to_owned(), notes })
+}
+
+/// Whether one of the two has no direct path to the other.
+async fn indirect(cluster: &Cluster, a: &Peer, b: &Peer) -> Vec<String> {
+    let ways = [cluster.wrong_path(a, b, true).await, cluster.wrong_path(b, a, true).await];
+    ways.into_iter().flatten().collect()
+}
+
+/// Follows what the desk says of its way to the phone.
+async fn watch(world: World, log: &Log, desk: &Peer, phone: &Peer) {
+    let (log, key, node) = (log.clone(), phone.key, desk.node(&world).await);
+    desk.host.run(async move {
+        let mut events = node.events();
+        while let Some(event) = events.next().await {
+            let NodeEvent::Path { peer, addr: Some(addr), .. } = event else { continue };
+            if peer != key {
+                continue;
+            }
+            let mut seen = seen(&log);
+            let now = addr.ip();
+            if seen.left.contains(&now) {
+                fail(Broken::safety(FORWARD, format!("the desk sends to {now} again, which the phone left")));
+            }
+            if let Some(old) = seen.address.replace(now).filter(|old| *old != now) {
+                seen.left.insert(old);
+            }
+        }
+    });
+}
+
+async fn receive(world: World, log: &Log, at: &Peer, is_desk: bool) {
+    let (log, name, node) = (log.clone(), at.name.clone(), at.node(&world).await);
+    at.host.run(async move {
+        while let Some(batch) = node.recv_many().await {
+            for datagram in batch {
+                let number = text(&datagram.body).parse().expect("a datagram is a number");
+                let mut seen = seen(&log);
+                if !seen.given.insert((name.clone(), number)) {
+                    fail(Broken::safety(ONCE, format!("datagram {number} came again")));
+                }
+                if is_desk {
+                    // Further behind than duplicates and jitter put it: it came from the old place.
+                    seen.overtaken += u32::from(number + 5 < seen.newest);
+                    seen.newest = seen.newest.max(number);
+                }
+            }
+        }
+    });
+}
+
+async fn send(world: World, from: &Peer, to: &Peer) {
+    let (node, to) = (from.node(&world).await, to.key);
+    from.host.run(async move {
+        for number in 0u64.. {
+            // What can't be sent while the phone has no network is lost, as any datagram may be.
+            let _ = node.send(to, secret(&number.to_string())).await;
+            time::sleep(EVERY).await;
+        }
+    });
+}

@@ -1,0 +1,346 @@
+//! Everything at once.
+//!
+//! Two hubs; two nodes on the internet, two at home behind boxes that the seed draws, a phone that owns nothing, and an
+//! observer. Jobs, increments and reliable messages are under way from everybody to everybody, while a plan of every
+//! kind of fault is let loose. Then all is healed, and within bounds: everybody sees everybody alive, every handle
+//! has resolved, the counter's copies are the same bytes and count what was acknowledged, and messages pass between
+//! all. At no time is a message delivered twice.
+//!
+//! A handle is asked for only where its process still runs: one that dies takes its handles with it. What comes of a
+//! job may be an error, such as that nobody was there for it; a result has to be the right one.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use chaos::link::{LinkConfig, Rate};
+use chaos::plan::FaultKind;
+use chaos::property::{Broken, fail};
+use chaos::scenario::{Held, Knob, Mark, Trial, Turns, Verdict};
+use chaos::sometimes;
+use chaos::world::World;
+use nurl::compute::job::{JobError, SubmitOptions};
+use nurl::node::Role;
+use nurl::rt::{disk, task, time};
+use nurl::{Node, PublicKey};
+use rand_core::Rng as _;
+
+use super::churn::ledger::Ledger;
+use crate::cluster::{Cluster, Map, Peer, Place, Within, home, secret, text};
+use crate::models::nat_box::{NatBox, NatConfig, presets};
+
+/// What can be turned.
+pub const KNOBS: &[Knob] = &[
+    Knob {
+        name: "steps",
+        about: "what each node does under faults",
+        default: 40,
+        least: 1,
+        turns: Turns::Work,
+    },
+    Knob {
+        name: "seconds",
+        about: "how long faults are drawn over",
+        default: 40,
+        least: 5,
+        turns: Turns::Other,
+    },
+];
+
+/// What a seed may draw for it: everything.
+pub const FAULTS: &[FaultKind] = FaultKind::ALL;
+
+/// What some run has to reach.
+pub const MARKS: &[Mark] = &[
+    Mark::new("a handle died with its process"),
+    Mark::new("a message's end was never heard"),
+    Mark::new("a job was forwarded"),
+    Mark::new("a job ran twice and was recorded once"),
+    Mark::new("a suspect refutes"),
+    Mark::new("who was held dead is alive again"),
+    Mark::new("a path was given up, and direct again later"),
+];
+
+/// Virtual time that it may take.
+pub const TIME_LIMIT: Duration = Duration::from_secs(20 * 60);
+
+const COUNTER: &str = "counter";
+
+const MEET: Duration = Duration::from_secs(60);
+
+/// Between two steps of a node at most.
+const PACE_MS: u64 = 2_000;
+
+/// A task's life; every handle has resolved by then.
+const LIFE: Duration = Duration::from_secs(60);
+
+/// What is healed is well again within this: hubs are found again within 30 s, the dead are probed every 30 s, a
+/// clock that was set back holds handshakes up for as long as its step.
+const WELL: Duration = Duration::from_secs(180);
+
+/// A message that is sent when all is well arrives within this.
+const ARRIVES: Duration = Duration::from_secs(10);
+
+/// Runs it.
+pub async fn run(trial: Trial) -> Verdict {
+    let world = trial.world;
+    world.link_default(LinkConfig {
+        latency: Duration::from_millis(20),
+        jitter: Duration::from_millis(10),
+        udp_loss: Rate::percent(1),
+        ..LinkConfig::default()
+    });
+    let cluster = mesh(world);
+    cluster.converge(MEET).await?;
+
+    let shared = Arc::new(Shared {
+        world,
+        cluster: cluster.peers.clone(),
+        witness: cluster.witness.clone(),
+        books: Mutex::new(Books { ledger: Ledger::new(cluster.peers.len()), ..Books::default() }),
+    });
+    let steps = trial.knob("steps");
+    let actors: Vec<_> = (0..cluster.peers.len())
+        .map(|number| {
+            task::spawn(receive(shared.clone(), number));
+            task::spawn(act(shared.clone(), number, steps))
+        })
+        .collect();
+    let span = Duration::from_secs(trial.knob("seconds"));
+    trial.unleash(&cluster.targets(), span);
+    world.sleep(span).await;
+    trial.heal().await;
+
+    let mut ends = Vec::new();
+    for actor in actors {
+        match time::timeout(WELL, actor).await {
+            Ok(Ok(handles)) => ends.extend(handles),
+            Ok(Err(error)) => return Err(Broken::safety("nothing panics", error.to_string())),
+            Err(_) => return Err(Broken::liveness("every call ends", "a node's calls did not")),
+        }
+    }
+    cluster.converge(WELL).await?;
+    let mut results = 0;
+    for end in ends {
+        let left = LIFE + Duration::from_secs(5);
+        match time::timeout(left, end).await {
+            Ok(Ok(result)) => results += u32::from(result),
+            Ok(Err(error)) => return Err(Broken::safety("nothing panics", error.to_string())),
+            Err(_) => return Err(Broken::liveness("every job's handle resolves in time", "one did not")),
+        }
+    }
+    let within = Within::new(world, "replicas that can talk agree", WELL);
+    while within.lacks(differing(&shared).await).await? {}
+    let node = cluster.peers[0].node(&world).await;
+    let unread = |error: nurl::Error| Broken::liveness("what all agree on can be read", error.to_string());
+    let sum = node.counter(COUNTER).get().await.map_err(unread)?;
+    let agreed = shared.books().ledger.agree(sum);
+    agreed.map_err(|seen| Broken::safety("acknowledged increments count once", seen))?;
+    let within = Within::new(world, "messages pass between all", ARRIVES);
+    all_pairs(&shared).await?;
+    while within.lacks(silent(&shared)).await? {}
+    cluster.inspect().await?;
+    let runs = cluster.witness.runs().len();
+    let (counted, delivered) = (shared.books().ledger.counted(), shared.books().delivered.len());
+    Ok(Held {
+        state: cluster.views().await,
+        notes: format!("{results} results, {runs} runs, {counted} increments, {delivered} messages\n"),
+    })
+}
+
+fn mesh(world: World) -> Cluster {
+    let mut draws = world.rng("boxes");
+    let kinds: [fn() -> NatConfig; 5] = [
+        presets::full_cone,
+        presets::restricted,
+        presets::port_restricted,
+        presets::symmetric,
+        presets::carrier_grade,
+    ];
+    let mut place = |name: &str| {
+        let kind = kinds[(draws.next_u64() % kinds.len() as u64) as usize];
+        Place::In(home(world, world.internet(), name, NatBox::new(kind())))
+    };
+    let (flat, house) = (place("flat"), place("house"));
+    Map::new(world)
+        .hub("hub 1")
+        .hub("hub 2")
+        .nodes(2, Place::Open)
+        .node("node 2", flat)
+        .node("node 3", house)
+        .role("phone", house, Role::Member)
+        .role("observer", Place::Open, Role::Observer)
+        .build(|builder, at| {
+            if at.role != Role::Worker {
+                return builder;
+            }
+            let folder = std::path::Path::new("/node");
+            // What can't be made can't be opened either, and is told there.
+            let _ = disk::create_dir_all(folder);
+            builder.store(folder)
+        })
+        .start()
+}
+
+/// What everybody's application knows.
+struct Shared {
+    world: World,
+    cluster: Vec<Peer>,
+    witness: crate::cluster::Witness,
+    books: Mutex<Books>,
+}
+
+#[derive(Default)]
+struct Books {
+    ledger: Ledger,
+    /// By receiver and text: how often a message came.
+    delivered: BTreeMap<(PublicKey, String), u32>,
+    next: u32,
+}
+
+impl Shared {
+    fn books(&self) -> MutexGuard<'_, Books> {
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether a job that was submitted has a result.
+type End = task::JoinHandle<bool>;
+
+/// One node's application: its steps, whatever happens meanwhile. No call has a time limit of its own.
+async fn act(shared: Arc<Shared>, number: usize, steps: u64) -> Vec<End> {
+    let (world, peer) = (shared.world, &shared.cluster[number]);
+    let mut draws = world.rng(&format!("application {number}"));
+    let mut ends = Vec::new();
+    for step in 0..steps {
+        world.sleep(Duration::from_millis(draws.next_u64() % PACE_MS)).await;
+        let node = peer.node(&world).await;
+        match draws.next_u64() % 4 {
+            0 => {
+                let name = format!("job {step} of {}", peer.name);
+                ends.extend(submit(&shared, peer, &node, name).await);
+            }
+            // The phone has no disk, so what it adds goes with its process; see the ledger.
+            1 if peer.role != Role::Member => {
+                shared.books().ledger.adds(number);
+                if node.counter(COUNTER).add(Ledger::weight(number)).await.is_ok() {
+                    shared.books().ledger.added(number);
+                }
+            }
+            _ => {
+                let to = (number + 1 + draws.next_u64() as usize % (shared.cluster.len() - 1))
+                    % shared.cluster.len();
+                let (shared, to) = (shared.clone(), shared.cluster[to].key);
+                task::spawn(async move { send(&shared, &node, to).await });
+            }
+        }
+    }
+    ends
+}
+
+async fn submit(shared: &Arc<Shared>, peer: &Peer, node: &Node, name: String) -> Option<End> {
+    let boot = peer.host.boot();
+    let options = SubmitOptions { life: LIFE, ..SubmitOptions::default() };
+    // A node that has just died takes nothing.
+    let task = node.submit("slow", name.as_bytes(), secret(&name), options).await.ok()?;
+    let (shared, peer) = (shared.clone(), peer.clone());
+    Some(task::spawn(async move {
+        let outcome: Result<Bytes, JobError> = shared.witness.outcome(&peer.name, task).await;
+        match outcome {
+            Ok(result) if result == secret(&name) => true,
+            Ok(result) => {
+                fail(Broken::safety("a job's result is its handler's", format!("{name}: {result:?}")));
+                false
+            }
+            Err(JobError::Cancelled) if peer.host.boot() == boot && peer.host.is_running() => {
+                fail(Broken::safety("nobody cancels a job but its submitter", name));
+                false
+            }
+            Err(error) => {
+                sometimes!(error == JobError::Cancelled, "a handle died with its process");
+                false
+            }
+        }
+    }))
+}
+
+/// Sends a message that was never sent before. Says whether its end was heard, and was good.
+async fn send(shared: &Shared, node: &Node, to: PublicKey) -> bool {
+    let number = {
+        let mut books = shared.books();
+        books.next += 1;
+        books.next
+    };
+    let sent = node.send_message(to, secret(&format!("message {number}"))).await;
+    sometimes!(sent.is_err(), "a message's end was never heard");
+    sent.is_ok()
+}
+
+/// Takes a node's messages, in all of its processes.
+async fn receive(shared: Arc<Shared>, number: usize) {
+    let peer = &shared.cluster[number];
+    loop {
+        let node = peer.node(&shared.world).await;
+        while let Some((_, body)) = node.recv_message().await {
+            let message = text(&body);
+            let mut books = shared.books();
+            let times = books.delivered.entry((peer.key, message.clone())).or_insert(0);
+            *times += 1;
+            if *times > 1 {
+                let seen = format!("{} got {message:?} {times} times", peer.name);
+                fail(Broken::safety("a message is delivered once", seen));
+            }
+        }
+        shared.world.sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Sends a message from everybody to everybody, and forgets those that came before.
+async fn all_pairs(shared: &Arc<Shared>) -> Result<(), Broken> {
+    shared.books().delivered.clear();
+    for from in &shared.cluster {
+        let node = from.node(&shared.world).await;
+        for to in shared.cluster.iter().filter(|to| to.key != from.key) {
+            let (node, to) = (node.clone(), to.key);
+            let body = secret(&format!("from {}", from.name));
+            task::spawn(async move { node.send_message(to, body).await.is_ok() });
+        }
+    }
+    Ok(())
+}
+
+/// The pairs between which none has come.
+fn silent(shared: &Shared) -> Vec<String> {
+    let books = shared.books();
+    let mut missing = Vec::new();
+    for from in &shared.cluster {
+        let message = format!("from {}", from.name);
+        let to = shared.cluster.iter().filter(|to| to.key != from.key);
+        let to = to.filter(|to| !books.delivered.contains_key(&(to.key, message.clone())));
+        missing.extend(to.map(|to| format!("a message from {} to {}", from.name, to.name)));
+    }
+    missing
+}
+
+/// Where copies of the counter differ, or nodes in what they read.
+async fn differing(shared: &Shared) -> Vec<String> {
+    let (mut copies, mut reads) = (BTreeMap::new(), BTreeMap::new());
+    for peer in &shared.cluster {
+        let node = peer.node(&shared.world).await;
+        if let Ok(Some(digest)) = node.held_digest(COUNTER).await {
+            copies.entry(digest).or_insert_with(Vec::new).push(peer.name.as_str());
+        }
+        let read = node.counter(COUNTER).get().await;
+        let read = read.map_or_else(|error| error.to_string(), |sum| sum.to_string());
+        reads.entry(read).or_insert_with(Vec::new).push(peer.name.as_str());
+    }
+    let mut missing = Vec::new();
+    if copies.len() > 1 {
+        missing.push(format!("the copies of {:?} differ", copies.values().collect::<Vec<_>>()));
+    }
+    if reads.len() > 1 {
+        missing.push(format!("the readings of {:?} differ", reads.values().collect::<Vec<_>>()));
+    }
+    missing
+}

@@ -1,0 +1,118 @@
+//! The `chaos` command as a person has it: from a planted bug to its bundle and back, exit codes, usage.
+#![cfg(feature = "sim")]
+#![allow(clippy::disallowed_methods, reason = "a test of a program has files and processes")]
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+/// The canary's bug shows within so many seeds.
+const SEEDS: u64 = 100;
+
+fn chaos(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_chaos")).args(args).output().unwrap()
+}
+
+fn code(args: &[&str]) -> i32 {
+    chaos(args).status.code().unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+#[test]
+fn a_planted_bug_goes_from_a_seed_to_a_bundle_that_replays_anywhere() {
+    let out = tempfile::tempdir().unwrap();
+    let out = text(out.path());
+    let fails = |seed: &u64| code(&["run", "canary", "--seed", &seed.to_string(), "--out", out]) == 1;
+    let seed = (1..=SEEDS).find(fails).expect("the planted bug shows").to_string();
+    let shrunk = chaos(&["shrink", "canary", "--seed", &seed, "--out", out]);
+    assert_eq!(shrunk.status.code(), Some(1), "{}", stderr(&shrunk));
+    assert!(stdout(&shrunk).contains(" faults → "), "{}", stdout(&shrunk));
+    for part in ["replay: cargo chaos replay", "same on rerun: yes", "drawn  ", "last 40 events"] {
+        assert!(stderr(&shrunk).contains(part), "{part} is missing in\n{}", stderr(&shrunk));
+    }
+    // Another machine has the bundle and nothing else.
+    let bundle = Path::new(out).join(format!("canary-{seed}"));
+    let elsewhere = tempfile::tempdir().unwrap();
+    std::fs::copy(bundle.join("bundle.json"), elsewhere.path().join("bundle.json")).unwrap();
+    let replayed = chaos(&["replay", text(elsewhere.path()), "--out", out]);
+    assert_eq!(replayed.status.code(), Some(1));
+    for part in ["broken as in the bundle: yes", "digest as in the bundle: yes", "same on rerun: yes"] {
+        assert!(stderr(&replayed).contains(part), "{part} is missing in\n{}", stderr(&replayed));
+    }
+    // A plan without faults breaks nothing.
+    let empty = elsewhere.path().join("empty.txt");
+    std::fs::write(&empty, "# nothing goes wrong\n").unwrap();
+    assert_eq!(code(&["run", "canary", "--seed", &seed, "--plan", text(&empty), "--out", out]), 0);
+}
+
+#[test]
+fn a_sweep_says_what_it_did_and_finds_the_canary() {
+    let out = tempfile::tempdir().unwrap();
+    let swept =
+        chaos(&["sweep", "lease", "--seeds", "4", "--jobs", "2", "--json", "--out", text(out.path())]);
+    assert_eq!(swept.status.code(), Some(0), "{}{}", stdout(&swept), stderr(&swept));
+    let lines = stdout(&swept);
+    assert!(lines.contains(r#""event":"tally","scenario":"lease","runs":4,"failures":0"#), "{lines}");
+    assert!(lines.contains(r#""event":"canary","scenario":"canary","found_in_run":"#), "{lines}");
+    assert!(
+        lines.contains(r#""event":"sweep","runs":4,"skipped":0,"failures":0,"vacuous":false"#),
+        "{lines}"
+    );
+}
+
+#[test]
+fn two_traces_of_a_seed_are_the_same_and_those_of_two_seeds_are_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| text(&folder.path().join(name)).to_owned();
+    for (name, seed) in [("a", "1"), ("b", "1"), ("c", "2")] {
+        let (trace, pcap) = (path(name), path("pcap"));
+        let empty = path("plan");
+        std::fs::write(&empty, "").unwrap();
+        let run = ["run", "canary", "--seed", seed, "--plan", &empty, "--trace", &trace, "--pcap", &pcap];
+        assert_eq!(code(&run), 0);
+    }
+    assert_eq!(code(&["diff", &path("a"), &path("b")]), 0);
+    let differ = chaos(&["diff", &path("a"), &path("c")]);
+    assert_eq!(differ.status.code(), Some(5));
+    assert!(stdout(&differ).contains("the traces differ from line "), "{}", stdout(&differ));
+    assert!(std::fs::metadata(path("pcap")).unwrap().len() > 1_000);
+}
+
+#[test]
+fn what_is_asked_for_wrongly_is_usage() {
+    let folder = tempfile::tempdir().unwrap();
+    let plan = folder.path().join("plan");
+    std::fs::write(&plan, "1s explode a\n").unwrap();
+    let plan = text(&plan);
+    let wrong: &[&[&str]] = &[
+        &["run", "nothing"],
+        &["run", "canary", "--plan", plan],
+        &["run", "canary", "--plan", "/nowhere"],
+        &["run", "canary", "--set", "legs=3"],
+        &["run", "canary", "--set", "legs"],
+        &["replay", plan],
+        &["sweep"],
+        &["sweep", "--all", "--shard", "3/2"],
+        &["diff", plan, "/nowhere"],
+        &["fly"],
+    ];
+    for args in wrong {
+        let output = chaos(args);
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {}", stderr(&output));
+        assert!(!stderr(&output).is_empty(), "{args:?}");
+    }
+    let said = stderr(&chaos(&["run", "canary", "--plan", plan]));
+    assert!(said.contains("line 1: expected a kind of fault, found `explode`"), "{said}");
+    let help = stdout(&chaos(&["--help"]));
+    assert!(help.contains("Exit codes:") && help.contains("cargo chaos sweep --all"), "{help}");
+}
