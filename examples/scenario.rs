@@ -27,7 +27,7 @@ async fn everything_is_shouted(trial: Trial) -> Verdict {
 
     // Faults of these kinds, drawn from the seed, for twenty seconds; the node that asks is spared.
     let mut targets = cluster.targets();
-    targets.spared.push(cluster.peers[0].host);
+    targets.spared.push(targets.hosts.remove(0));
     trial.unleash(&targets, Duration::from_secs(20));
     let client = cluster.peers[0].node(&world).await;
     for number in 0..10 {

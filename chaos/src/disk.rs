@@ -29,6 +29,8 @@ struct Inode {
     durable_name: bool,
     linked: bool,
     handles: u32,
+    /// Whether a handle has it for itself.
+    locked: bool,
 }
 
 /// A disk operation, for the trace.
@@ -172,7 +174,7 @@ impl Inode {
         }
         self.bytes.truncate(len);
         self.sync();
-        self.handles = 0;
+        (self.handles, self.locked) = (0, false);
         lost
     }
 }
@@ -233,8 +235,18 @@ impl Disk {
     }
 
     /// A handle is gone.
-    pub(crate) fn close(&mut self, number: u64) {
+    /// Gives the file to one handle alone; `WouldBlock` if another has it.
+    pub(crate) fn lock(&mut self, number: u64) -> io::Result<()> {
+        let inode = self.inode_mut(number)?;
+        if std::mem::replace(&mut inode.locked, true) {
+            return Err(io::Error::new(io::ErrorKind::WouldBlock, "another handle has locked the file"));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn close(&mut self, number: u64, had_lock: bool) {
         if let Some(inode) = self.inodes.get_mut(&number) {
+            inode.locked &= !had_lock;
             inode.handles = inode.handles.saturating_sub(1);
             self.reap(number);
         }
@@ -395,7 +407,7 @@ impl Disk {
             if !inode.dirty.is_empty() || inode.durable_len != inode.bytes.len() || !inode.durable_name {
                 lost += inode.crash(&mut self.rng);
             }
-            inode.handles = 0;
+            (inode.handles, inode.locked) = (0, false);
         }
         self.inodes.retain(|_, inode| inode.linked);
         lost
@@ -404,7 +416,7 @@ impl Disk {
     /// The process has ended: its handles are gone, its bytes are not.
     pub(crate) fn release_handles(&mut self) {
         for inode in self.inodes.values_mut() {
-            inode.handles = 0;
+            (inode.handles, inode.locked) = (0, false);
         }
         let numbers: Vec<u64> = self.inodes.keys().copied().collect();
         for number in numbers {
@@ -492,7 +504,7 @@ mod tests {
         disk.read_at(file, &mut buffer, 0).unwrap();
         assert_eq!(&buffer, b"abc");
         disk.sync(file).unwrap();
-        disk.close(file);
+        disk.close(file, false);
         assert!(disk.inodes.is_empty());
     }
 

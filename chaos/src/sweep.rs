@@ -135,9 +135,9 @@ impl Swept {
 
     /// Whether it proved less than it seems.
     pub fn is_vacuous(&self) -> bool {
-        !self.missing.is_empty()
-            || self.canaries.iter().any(|canary| canary.found_in.is_none())
-            || self.runs() == 0
+        let unfound = self.canaries.iter().any(|canary| canary.found_in.is_none());
+        let nothing = self.runs() == 0 && (self.skipped > 0 || self.canaries.is_empty());
+        unfound || nothing || !self.missing.is_empty()
     }
 }
 
@@ -175,7 +175,10 @@ impl Sweep {
     /// Deals a part of the runs.
     fn phase(&self, phase: &Phase, begun: Instant, book: &mut Book<'_>, told: &mut dyn FnMut(&Progress)) {
         let count = phase.scenarios.len() as u64;
-        let last = if count == 0 { 0 } else { phase.runs.unwrap_or(u64::MAX) };
+        if count == 0 {
+            return;
+        }
+        let last = phase.runs.unwrap_or(u64::MAX);
         let mine = phase.runs.map(|runs| (0..runs).filter(|at| self.is_mine(*at, count)).count() as u64);
         book.expect(mine);
         let is_over = || self.limit.is_some_and(|limit| begun.elapsed() >= limit);

@@ -7,7 +7,7 @@
 //! A line is the moment in seconds, what happened, where (a host, `box NETWORK`, or `-` for the scenario), and the rest:
 //!
 //! ```text
-//!     12.345678901 sent      a            #17 10.0.0.1:4000 > 10.0.0.2:4000 UDP 120 B  data 7 to index 0badcafe
+//!     12.345678901 sent      a              #17     10.0.0.1:4000         > 10.0.0.2:4000         UDP       120 B  data 7 to index 0badcafe
 //! ```
 
 use crate::middlebox::Protocol;
@@ -122,8 +122,8 @@ impl Watch {
     /// A packet with its bytes: sent, or changed on its way.
     pub(crate) fn packet(&mut self, now_ns: u64, what: &str, place: &str, number: u64, bytes: &[u8]) {
         let seen = self.describe(bytes);
-        let full = format!("#{number} {} {}", seen.way, hash(bytes));
-        let short = format!("#{number} {}  {}", seen.way, seen.carries);
+        let full = format!("#{number:<6} {} {}", seen.way, hash(bytes));
+        let short = format!("#{number:<6} {}  {}", seen.way, seen.carries);
         self.line(now_ns, what, place, &full, Some(short.trim_end()));
         self.packets.insert(number, seen);
         if self.packets.len() > REMEMBERED {
@@ -138,8 +138,8 @@ impl Watch {
             None => ("", ""),
         };
         let more = if more.is_empty() { String::new() } else { format!(" ({more})") };
-        let full = format!("#{number} {way}{more}");
-        let short = format!("#{number} {way}{more}  {carries}");
+        let full = format!("#{number:<6} {way}{more}");
+        let short = format!("#{number:<6} {way}{more}  {carries}");
         self.line(now_ns, what, place, &full, Some(short.trim_end()));
     }
 
@@ -169,7 +169,15 @@ impl Watch {
         };
         let payload = bytes.get(payload..).unwrap_or(&[]);
         let carries = self.decoder.map_or_else(String::new, |decode| decode(protocol, payload));
-        Seen { way: format!("{} > {} {name} {} B", headers.src, headers.dst, payload.len()), carries }
+        Seen {
+            way: format!(
+                "{:<21} > {:<21} {name:<7} {:>5} B",
+                headers.src.to_string(),
+                headers.dst.to_string(),
+                payload.len()
+            ),
+            carries,
+        }
     }
 }
 

@@ -15,6 +15,7 @@ use std::path::Path;
 pub struct File {
     place: Place,
     inode: u64,
+    locked: bool,
 }
 
 /// Whether this operation is the one at which a crash is armed; the process is gone then.
@@ -72,7 +73,18 @@ impl File {
     pub fn open(path: &Path) -> io::Result<File> {
         let place = sim::live_place()?;
         let inode = on(place, |sim, place| sim.host_mut(place.host).disk.open(path))?;
-        Ok(File { place, inode })
+        Ok(File { place, inode, locked: false })
+    }
+
+    /// Takes the file for this handle alone, until it is closed or the process ends. Whoever doesn't lock isn't held
+    /// back.
+    ///
+    /// # Errors
+    /// `WouldBlock` when another handle has it; or the process that opened it is gone.
+    pub fn lock(&mut self) -> io::Result<()> {
+        on(self.place, |sim, place| sim.host_mut(place.host).disk.lock(self.inode))?;
+        self.locked = true;
+        Ok(())
     }
 
     /// The length in bytes.
@@ -131,7 +143,7 @@ impl Drop for File {
     fn drop(&mut self) {
         // An error means that the process is gone, and its handles with it.
         let _ = on(self.place, |sim, place| {
-            sim.host_mut(place.host).disk.close(self.inode);
+            sim.host_mut(place.host).disk.close(self.inode, self.locked);
             Ok(())
         });
     }

@@ -407,32 +407,7 @@ impl NetPlane {
             Event::Membership { peer, body } => {
                 self.parts.detector.handle_message(now, peer, Via::Datagram, &body);
             }
-            Event::Message { peer, kind: kind::MEMBERSHIP, body } => {
-                self.parts.detector.handle_message(now, peer, Via::Reliable, &body);
-            }
-            Event::Message { peer, kind: kind::APPLICATION, body } => {
-                let bytes = body.len();
-                if !self.parts.waiting.messages.take(bytes) {
-                    self.stats.application_dropped += 1;
-                } else if self.parts.messages.try_send((peer, body)).is_err() {
-                    self.parts.waiting.messages.give(bytes);
-                    self.stats.application_dropped += 1;
-                }
-            }
-            Event::Message { peer, kind, body } => {
-                self.tell_state(StateInput::Message { from: peer, kind, body });
-            }
-            Event::Acked { peer, id } => {
-                if let Some(Outstanding { reply: Some(reply), .. }) = self.sent.remove(&(peer, id)) {
-                    let _ = reply.send(Ok(()));
-                }
-            }
-            Event::Failed { peer, id, reason } => {
-                if let Some(sent) = self.sent.remove(&(peer, id)) {
-                    self.message_failed(peer, sent, Error::MessageLost(reason));
-                }
-            }
-            Event::Writable { peer } => self.retry_deferred(now, peer),
+            Event::Reliable(event) => self.on_reliable(now, event),
             Event::Group { group, sender, body } if group == group::MESH_GROUP => {
                 self.parts.detector.handle_announcement(now, sender, &body);
             }
@@ -467,6 +442,38 @@ impl NetPlane {
             Event::NotThere { hub, peer } => self.on_not_there(hub, peer),
             Event::HubPong => self.parts.detector.on_hub_pong(now),
             Event::Contacts(contacts) => self.on_contacts(now, &contacts),
+        }
+    }
+
+    fn on_reliable(&mut self, now: Instant, event: reliable::Event) {
+        use reliable::Event;
+        match event {
+            Event::Message { peer, kind: kind::MEMBERSHIP, body } => {
+                self.parts.detector.handle_message(now, peer, Via::Reliable, &body);
+            }
+            Event::Message { peer, kind: kind::APPLICATION, body } => {
+                let bytes = body.len();
+                if !self.parts.waiting.messages.take(bytes) {
+                    self.stats.application_dropped += 1;
+                } else if self.parts.messages.try_send((peer, body)).is_err() {
+                    self.parts.waiting.messages.give(bytes);
+                    self.stats.application_dropped += 1;
+                }
+            }
+            Event::Message { peer, kind, body } => {
+                self.tell_state(StateInput::Message { from: peer, kind, body });
+            }
+            Event::Acked { peer, id } => {
+                if let Some(Outstanding { reply: Some(reply), .. }) = self.sent.remove(&(peer, id)) {
+                    let _ = reply.send(Ok(()));
+                }
+            }
+            Event::Failed { peer, id, reason } => {
+                if let Some(sent) = self.sent.remove(&(peer, id)) {
+                    self.message_failed(peer, sent, Error::MessageLost(reason));
+                }
+            }
+            Event::Writable { peer } => self.retry_deferred(now, peer),
         }
     }
 

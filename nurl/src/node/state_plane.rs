@@ -185,7 +185,9 @@ impl StatePlane {
                 Some(input) = self.inputs.recv() => self.take_inputs(time::now(), input),
                 command = self.commands.recv() => match command {
                     Some(StateCommand::Shutdown { reply }) => {
-                        // Dropping the pool ends what runs; others take it over.
+                        // Dropping the pool ends what runs; others take it over. The store is closed before the
+                        // caller hears of it: it may open it again at once.
+                        drop(self);
                         let _ = reply.send(());
                         return;
                     }

@@ -169,7 +169,7 @@ fn files_keep_what_was_written_and_are_private() {
         disk::atomic_replace(&key, b"three").unwrap();
         assert_eq!(disk::read(&key, 5).unwrap(), b"three");
         assert_eq!(disk::read(&key, 4).unwrap_err().kind(), std::io::ErrorKind::FileTooLarge);
-        let file = disk::File::open(&root.join("data")).unwrap();
+        let mut file = disk::File::open(&root.join("data")).unwrap();
         file.write_all_at(b"abc", 5).unwrap();
         file.sync().unwrap();
         assert_eq!(file.len().unwrap(), 8);
@@ -177,6 +177,13 @@ fn files_keep_what_was_written_and_are_private() {
         file.read_exact_at(&mut back, 0).unwrap();
         assert_eq!(&back, b"\0\0\0\0\0abc");
         file.set_len(2).unwrap();
+        file.lock().unwrap();
+        let mut other = disk::File::open(&root.join("data")).unwrap();
+        assert_eq!(other.lock().unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+        assert_eq!(other.len().unwrap(), 2, "who doesn't lock isn't held back");
+        drop(file);
+        other.lock().unwrap();
+        let file = other;
         assert!(file.read_exact_at(&mut back, 0).is_err());
         disk::remove(&key).unwrap();
         assert!(!disk::exists(&key));

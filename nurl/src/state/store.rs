@@ -12,8 +12,8 @@
 //!
 //! # What it refuses
 //! A file that is not a store, records over a bound ([`StoreError::TooLarge`]), and everything after the disk
-//! failed once: redb then refuses further commits until the store is opened again. Two processes on one file
-//! are for the caller to prevent: the shim has no file locks.
+//! failed once: redb then refuses further commits until the store is opened again. A file that another store has
+//! open ([`StoreError::InUse`]): two processes that write one database would destroy it.
 
 use std::fmt;
 use std::io;
@@ -66,6 +66,12 @@ pub enum StoreError {
         /// The operating system's word.
         error: io::Error,
     },
+    /// Another store has the file open, most likely that of a second process with the same folder.
+    #[error("{path} is in use by another process: end it, or give this one a folder of its own")]
+    InUse {
+        /// Its path.
+        path: String,
+    },
     /// The database refused: the file is none, or the disk failed. After a disk failure open it again.
     #[error("the store failed: {0}")]
     Database(Box<redb::Error>),
@@ -106,10 +112,17 @@ impl Store {
     /// Opens the store in the file at `path`, or creates it there.
     ///
     /// # Errors
-    /// [`StoreError::File`] or [`StoreError::Database`]. A file with other content is refused and not touched.
+    /// [`StoreError::File`], [`StoreError::InUse`] or [`StoreError::Database`]. A file with other content is refused and not touched.
     pub fn open(path: &Path, rng: &mut Rng) -> Result<Store, StoreError> {
-        let named = |error| StoreError::File { path: path.display().to_string(), error };
-        let file = disk::File::open(path).map_err(named)?;
+        let named = |error: io::Error| {
+            let path = path.display().to_string();
+            match error.kind() {
+                io::ErrorKind::WouldBlock => StoreError::InUse { path },
+                _ => StoreError::File { path, error },
+            }
+        };
+        let mut file = disk::File::open(path).map_err(named)?;
+        file.lock().map_err(named)?;
         reset_unfinished(&file).map_err(named)?;
         Store::on(Backend(file), rng)
     }
@@ -520,6 +533,20 @@ mod tests {
         disk::remove(&path).unwrap();
         let store = Store::open(&path, &mut rng(3)).unwrap();
         assert_ne!(store.incarnation(), incarnation, "a lost disk is another replica");
+    }
+
+    #[cfg(not(feature = "sim"))]
+    #[test]
+    fn a_file_that_another_store_has_open_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("store");
+        let store = Store::open(&path, &mut rng(1)).unwrap();
+        exercise(&store);
+        let refused = Store::open(&path, &mut rng(2)).unwrap_err();
+        assert!(matches!(refused, StoreError::InUse { .. }), "{refused}");
+        verify(&store);
+        drop(store);
+        verify(&Store::open(&path, &mut rng(2)).unwrap());
     }
 
     #[cfg(not(feature = "sim"))]

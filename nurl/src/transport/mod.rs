@@ -72,36 +72,8 @@ pub enum Event {
         /// Its body.
         body: Bytes,
     },
-    /// A reliable message, whole.
-    Message {
-        /// Who sent it.
-        peer: PublicKey,
-        /// One of [`kind`].
-        kind: u8,
-        /// Its body.
-        body: Bytes,
-    },
-    /// The peer has all of a message.
-    Acked {
-        /// The peer.
-        peer: PublicKey,
-        /// The message.
-        id: MessageId,
-    },
-    /// A message will never be acknowledged.
-    Failed {
-        /// The peer.
-        peer: PublicKey,
-        /// The message.
-        id: MessageId,
-        /// Why.
-        reason: reliable::FailReason,
-    },
-    /// A peer's budget has room again after a refusal.
-    Writable {
-        /// The peer.
-        peer: PublicKey,
-    },
+    /// What reliable messages report.
+    Reliable(reliable::Event),
     /// A body that was broadcast to a group.
     Group {
         /// The group's name.

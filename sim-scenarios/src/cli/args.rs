@@ -13,6 +13,9 @@ use super::exit;
 /// Why a command can't be carried out.
 pub(crate) type Usage = String;
 
+/// Runs for each failure of a sweep, which may have several: fewer than [`chaos::shrink::RUNS`].
+const SWEEP_SHRINK_RUNS: u32 = 150;
+
 /// Run nurl in the simulated world.
 #[derive(Debug, Parser)]
 #[command(
@@ -144,7 +147,7 @@ pub(crate) struct Sweep {
     #[arg(long)]
     pub(crate) json: bool,
     /// The most runs to make to shrink each failure
-    #[arg(long, value_name = "N", default_value_t = chaos::shrink::RUNS)]
+    #[arg(long, value_name = "N", default_value_t = SWEEP_SHRINK_RUNS)]
     pub(crate) shrink_runs: u32,
     #[command(flatten)]
     pub(crate) out: Out,

@@ -135,7 +135,7 @@ impl Map {
             Relay::start(world, host, key, namespace, limits)
         };
         let hubs = hubs.into_iter().zip(keys).enumerate().map(start_hub).collect();
-        let ground = Ground { rng, build, residents: BTreeMap::new() };
+        let ground = Ground { rng, build, residents: BTreeMap::new(), roamers: 0, leases: BTreeMap::new() };
         let mut cluster =
             Cluster { world, ticket, hubs, peers: Vec::new(), witness: Witness::default(), ground };
         for (name, place, role) in nodes {
@@ -149,8 +149,12 @@ impl Map {
 pub(super) struct Ground {
     rng: Rng,
     build: Build,
-    /// Nodes that every network has had, by network; `None` is the internet.
-    residents: BTreeMap<Option<Net>, usize>,
+    /// Hosts that began in each network.
+    residents: BTreeMap<Net, usize>,
+    /// Moves to places where the host had not been.
+    roamers: usize,
+    /// By a host's name and the network.
+    leases: BTreeMap<(String, Net), String>,
 }
 
 impl Cluster {
@@ -160,7 +164,7 @@ impl Cluster {
     /// If the name is taken.
     pub fn add(&mut self, name: &str, place: Place, role: Role) -> Peer {
         let host = self.world.host(name);
-        let (net, ip) = self.ground.address(self.world, place);
+        let (net, ip) = self.ground.lease(self.world, name, place);
         host.attach(NIC, net, &[&ip]);
         let (name, number) = (name.to_owned(), self.peers.len());
         let setup = Setup { name, number, role, host, world: self.world, witness: self.witness.clone() };
@@ -170,12 +174,10 @@ impl Cluster {
         peer
     }
 
-    /// Moves a node's host elsewhere, with an address that it had nowhere before: its old connections hang.
+    /// Moves a node's host elsewhere; its old connections hang. It has another address there, or the one that it had
+    /// there before, as a DHCP server would have it.
     pub fn roam(&mut self, peer: &Peer, place: Place) {
-        let (net, mut ip) = self.ground.address(self.world, place);
-        while peer.host.addrs().iter().any(|old| old.to_string() == ip) {
-            (_, ip) = self.ground.address(self.world, place);
-        }
+        let (net, ip) = self.ground.lease(self.world, &peer.name, place);
         peer.host.attach(NIC, net, &[&ip]);
     }
 }
@@ -186,7 +188,7 @@ impl Cluster {
     pub fn targets(&self) -> Targets {
         let nets: Vec<_> = self.world.nets().into_iter().filter(|net| net.outside().is_some()).collect();
         let homes = nets.iter().map(|net| (*net, Ipv4Addr::new(192, 168, 1, 150)));
-        let internet = (self.world.internet(), Ipv4Addr::new(198, 19, 0, 1));
+        let internet = (self.world.internet(), Ipv4Addr::new(198, 19, 1, 1));
         Targets {
             hosts: self.peers.iter().map(|peer| peer.host).collect(),
             spared: Vec::new(),
@@ -198,18 +200,28 @@ impl Cluster {
 }
 
 impl Ground {
-    /// The next free address in a place.
-    fn address(&mut self, world: World, place: Place) -> (Net, String) {
-        let key = match place {
-            Place::Open => None,
-            Place::In(net) => Some(net),
+    /// The address of a host in a network: always the same one. Who comes from elsewhere has one that nobody else
+    /// has anywhere, so that it can see that it is elsewhere.
+    fn lease(&mut self, world: World, name: &str, place: Place) -> (Net, String) {
+        let net = match place {
+            Place::Open => world.internet(),
+            Place::In(net) => net,
         };
-        let there = self.residents.entry(key).or_default();
-        let number = *there;
-        *there += 1;
-        match key {
-            None => (world.internet(), format!("198.18.{}.{}", number / 250, number % 250 + 1)),
-            Some(net) => (net, format!("192.168.1.{}", number + 10)),
+        let known = (name.to_owned(), net);
+        if let Some(ip) = self.leases.get(&known) {
+            return (net, ip.clone());
         }
+        let roams = self.leases.keys().any(|(host, _)| host == name);
+        let here = if roams { &mut self.roamers } else { self.residents.entry(net).or_default() };
+        let number = *here;
+        *here += 1;
+        let ip = match (net == world.internet(), roams) {
+            (true, false) => format!("198.18.{}.{}", number / 250, number % 250 + 1),
+            (true, true) => format!("198.19.0.{}", number + 1),
+            (false, false) => format!("192.168.1.{}", number + 10),
+            (false, true) => format!("192.168.1.{}", number + 100),
+        };
+        self.leases.insert(known, ip.clone());
+        (net, ip)
     }
 }

@@ -146,7 +146,7 @@ async fn death(trial: &Trial, cluster: &Cluster, text: &mut String) -> Result<Pe
         cluster.peers[1..].iter().max_by_key(|peer| (cluster.witness.running(&peer.name), peer.key));
     let victim = busiest.cloned().expect("there are six nodes");
     sometimes!(cluster.witness.running(&victim.name) > 0, "an owner died with a job half done");
-    if trial.world.rng("death").next_u32() % 2 == 0 {
+    if trial.world.rng("death").next_u32().is_multiple_of(2) {
         victim.host.power_loss();
     } else {
         victim.host.crash();

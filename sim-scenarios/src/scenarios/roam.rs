@@ -1,20 +1,21 @@
 //! A phone leaves the wifi, and its mesh stays whole.
 //!
 //! Six nodes behind different boxes send each other datagrams. One of them, a phone, moves from its wifi into a
-//! carrier's network: a new address, another NAT, its old connections left half-open. Nobody is held dead; within
-//! 2 s datagrams pass between the phone and everybody else in both directions; and soon each path is direct again
-//! exactly where the [oracle](crate::models::oracle) says that it can be.
+//! carrier's network, perhaps after a moment without any, and later back: a new address, another NAT, its old
+//! connections left half-open. Nobody is held dead; within 2 s of a move datagrams pass between the phone and
+//! everybody else in both directions; and soon each path is direct again exactly where the
+//! [oracle](crate::models::oracle) says that it can be, and leads to where the phone is now.
 //!
 //! So that it can fail: the same phone, gone for good, is dead everywhere within a bound.
 
 use std::time::Duration;
 
-use chaos::link::LinkConfig;
+use chaos::link::{LinkConfig, Rate};
 use chaos::net::Net;
 use chaos::property::Broken;
 use chaos::scenario::{Held, Trial, Verdict};
 use chaos::world::World;
-use rand_core::Rng as _;
+use rand_core::Rng;
 
 use crate::cluster::{Cluster, Map, Peer, Place, Traffic, Within, home};
 use crate::models::nat_box::{NatBox, NatConfig, presets};
@@ -54,41 +55,72 @@ fn homes() -> Vec<NatConfig> {
     ]
 }
 
-/// One move, and then the end.
+/// Where the phone may be at first, and where it may go.
+fn wifis() -> Vec<NatConfig> {
+    vec![presets::home_router(), presets::full_cone(), presets::symmetric(), presets::linux_masquerade()]
+}
+
+fn carriers() -> Vec<NatConfig> {
+    vec![presets::carrier_grade(), presets::symmetric_sequential()]
+}
+
+/// How long the phone has no network at all in between, in milliseconds.
+const BETWEEN: [u64; 3] = [0, 300, 1_500];
+
+/// The most of a hundred datagrams that a link loses.
+const WORST_LOSS: u64 = 3;
+
+fn draw<T>(draws: &mut impl Rng, from: &mut Vec<T>) -> T {
+    from.remove((draws.next_u64() % from.len() as u64) as usize)
+}
+
+/// Two moves, and then the end.
 pub async fn run(trial: Trial) -> Verdict {
     let world = trial.world;
+    let mut draws = world.rng("map");
+    let loss = draws.next_u64() % (WORST_LOSS + 1);
     world.link_default(LinkConfig {
         latency: Duration::from_millis(20),
         jitter: Duration::from_millis(10),
+        udp_loss: Rate::percent(loss as u32),
         ..LinkConfig::default()
     });
-    let mut draws = world.rng("boxes");
-    let (wifi, cellular) = (presets::home_router(), presets::carrier_grade());
     let nat =
         |name: &str, config: &NatConfig| home(world, world.internet(), name, NatBox::new(config.clone()));
+    let (wifi, cellular) = (draw(&mut draws, &mut wifis()), draw(&mut draws, &mut carriers()));
     let (at_home, outside) = (nat("wifi", &wifi), nat("cellular", &cellular));
     let mut map = Map::new(world).hub("hub").node("phone", Place::In(at_home));
     let mut left = homes();
-    let mut configs = Vec::new();
+    let mut others = Vec::new();
     for number in 1..6 {
-        let config = left.remove((draws.next_u64() % left.len() as u64) as usize);
+        let config = draw(&mut draws, &mut left);
         let net = nat(&format!("home {number}"), &config);
         map = map.node(&format!("{} {number}", config.name), Place::In(net));
-        configs.push(config);
+        others.push(config);
     }
     let mut cluster = map.start();
     cluster.converge(MEET).await?;
     let traffic = Traffic::start(world, &cluster, EVERY).await;
-    settled(world, &cluster, &wifi, &configs).await?;
+    settled(world, &cluster, &wifi, &others).await?;
 
     let phone = cluster.peers[0].clone();
-    cluster.roam(&phone, Place::In(outside));
-    let moved = world.elapsed();
-    let took = resumed(world, &cluster, &traffic, moved).await?;
-    world.sleep(JUDGED.saturating_sub(world.elapsed() - moved)).await;
-    settled(world, &cluster, &cellular, &configs).await?;
-    followed(&cluster, outside).await?;
-    let direct = world.elapsed() - moved;
+    let mut notes = format!("{loss} % lost, from {} to {}\n", wifi.name, cellular.name);
+    for (place, config) in [(outside, &cellular), (at_home, &wifi)] {
+        let between = Duration::from_millis(BETWEEN[(draws.next_u64() % 3) as usize]);
+        phone.host.set_nic_up("eth0", false);
+        world.sleep(between).await;
+        cluster.roam(&phone, Place::In(place));
+        phone.host.set_nic_up("eth0", true);
+        let moved = world.elapsed();
+        let took = resumed(world, &cluster, &traffic, moved).await?;
+        world.sleep(JUDGED.saturating_sub(world.elapsed() - moved)).await;
+        settled(world, &cluster, config, &others).await?;
+        followed(&cluster, place).await?;
+        let direct = world.elapsed() - moved;
+        notes += &format!(
+            "no network for {between:?}, resumed after {took:?}, all as it can be after {direct:?}\n"
+        );
+    }
     if let Some((by, about)) = cluster.witness.held_dead().first() {
         let seen = format!("{by} held {} dead", cluster.name_of(about));
         return Err(Broken::safety(HEALTHY, seen));
@@ -98,12 +130,10 @@ pub async fn run(trial: Trial) -> Verdict {
     phone.host.power_loss();
     let within = Within::new(world, GONE, LEARN);
     while within.lacks(cluster.missing().await).await? {}
-    let others = cluster.peers.len() - 1;
     let dead = cluster.witness.held_dead();
-    if dead.len() != others || dead.iter().any(|(_, about)| *about != phone.key) {
+    if dead.len() != others.len() || dead.iter().any(|(_, about)| *about != phone.key) {
         return Err(Broken::safety(HEALTHY, format!("{} verdicts of death after one", dead.len())));
     }
-    let notes = format!("resumed after {took:?}, all as it can be after {direct:?}\n");
     Ok(Held { state: state + &cluster.views().await, notes })
 }
 

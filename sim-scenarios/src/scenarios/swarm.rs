@@ -142,10 +142,13 @@ pub async fn run(trial: Trial) -> Verdict {
     while within.lacks(silent(&shared)).await? {}
     cluster.inspect().await?;
     let runs = cluster.witness.runs().len();
-    let (counted, delivered) = (shared.books().ledger.counted(), shared.books().delivered.len());
+    let (counted, sent) = {
+        let books = shared.books();
+        (books.ledger.counted(), books.next)
+    };
     Ok(Held {
         state: cluster.views().await,
-        notes: format!("{results} results, {runs} runs, {counted} increments, {delivered} messages\n"),
+        notes: format!("{results} results, {runs} runs, {counted} increments, {sent} messages\n"),
     })
 }
 

@@ -28,6 +28,15 @@ impl File {
             .map(File)
     }
 
+    /// Takes the file for this handle alone, until it is closed or the process ends. Whoever doesn't lock isn't held
+    /// back.
+    ///
+    /// # Errors
+    /// `WouldBlock` when another handle has it; else the operating system's.
+    pub fn lock(&mut self) -> io::Result<()> {
+        self.0.try_lock().map_err(io::Error::from)
+    }
+
     /// The length in bytes.
     ///
     /// # Errors

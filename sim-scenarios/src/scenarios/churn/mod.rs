@@ -141,7 +141,6 @@ pub async fn run(trial: Trial) -> Verdict {
     trial.unleash(&cluster.targets(), SPAN);
     world.sleep(SPAN).await;
     trial.heal().await;
-    start_all(&cluster);
     let mut next = Vec::new();
     for writer in writers {
         match writer.await {
@@ -174,13 +173,6 @@ type Disks = Arc<Mutex<BTreeMap<String, u32>>>;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// A kill that was armed may come after all was healed.
-fn start_all(cluster: &Cluster) {
-    for peer in cluster.peers.iter().filter(|peer| !peer.host.is_running()) {
-        peer.host.restart();
-    }
 }
 
 /// One node's application.

@@ -24,6 +24,9 @@ const ASK_AGAIN: Duration = Duration::from_millis(400);
 /// It sends each question up to so many times at once.
 const COPIES: u64 = 3;
 
+/// Answers by the number of the node, its boot and the task.
+type Answers = BTreeMap<(usize, u32, TaskId), Answer>;
+
 /// What all owners' handlers share.
 #[derive(Clone)]
 pub(super) struct Owners {
@@ -32,7 +35,7 @@ pub(super) struct Owners {
     /// All nodes, and the resource's number among them; set when all have been made.
     peers: Arc<OnceLock<(Vec<Peer>, usize)>>,
     /// Answers that another run's turn has received.
-    answers: Arc<Mutex<BTreeMap<(usize, u32, TaskId), Answer>>>,
+    answers: Arc<Mutex<Answers>>,
 }
 
 impl Owners {
@@ -95,7 +98,7 @@ impl Owners {
         }
     }
 
-    fn keep(&self) -> std::sync::MutexGuard<'_, BTreeMap<(usize, u32, TaskId), Answer>> {
+    fn keep(&self) -> std::sync::MutexGuard<'_, Answers> {
         self.answers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,0 +1,316 @@
+//! The seam's side of its hubs: what they report, and what is queued for their connections.
+//!
+//! A hub's queue is bounded. What a connection remembers across reconnects (groups, the record, a change of our
+//! network) is an order: the newest takes the place of those that it overrides, and survives the loss of the
+//! connection. The rest is worth the least when it is oldest, so that goes when there is no room.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+
+use super::{Event, Transport};
+use crate::key::PublicKey;
+use crate::net::hub_client::{DownReason, HubCommand, HubEvent};
+use crate::net::relay::CloseReason;
+use crate::net::rendezvous::PublishResult;
+use crate::net::securedgram::Source;
+
+/// Commands that wait for one hub's connection: a second of gossip and a window of relayed bulk.
+pub const HUB_QUEUE: usize = 1_024;
+
+/// Contacts asked of rendezvous at a time: more than a join uses, so that dead ones don't matter.
+const CONTACTS: u16 = 16;
+
+/// A hub as the seam sees it.
+#[derive(Debug, Default)]
+pub struct HubState {
+    /// Whether we are registered.
+    pub up: bool,
+    /// Its address, once resolved.
+    pub addr: Option<SocketAddr>,
+    /// Our address as it sees it.
+    pub reflexive: Option<SocketAddr>,
+    /// The round trip of the last PING.
+    pub rtt: Option<Duration>,
+    pub(super) stun_due: Option<Instant>,
+    pub(super) queue: VecDeque<HubCommand>,
+}
+
+impl HubState {
+    /// Queues a command. Says whether another one was lost for it.
+    pub(super) fn push(&mut self, command: HubCommand) -> bool {
+        if is_order(&command) {
+            self.queue.retain(|waiting| !overrides(&command, waiting));
+        }
+        let lost = self.queue.len() >= HUB_QUEUE;
+        if lost {
+            // Groups are few, so beyond datagrams and the like only leaves can be many; one that is lost costs
+            // frames that nobody here opens.
+            let is_leave = |waiting: &HubCommand| matches!(waiting, HubCommand::GroupLeave { .. });
+            let oldest = self.queue.iter().position(|waiting| !is_order(waiting));
+            let oldest = oldest.or_else(|| self.queue.iter().position(is_leave)).unwrap_or(0);
+            self.queue.remove(oldest);
+        }
+        self.queue.push_back(command);
+        lost
+    }
+}
+
+/// Whether the connection remembers it across reconnects.
+fn is_order(command: &HubCommand) -> bool {
+    !matches!(
+        command,
+        HubCommand::Forward { .. }
+            | HubCommand::GroupSend { .. }
+            | HubCommand::List { .. }
+            | HubCommand::Ping
+    )
+}
+
+/// Whether an order makes one before it pointless.
+fn overrides(order: &HubCommand, before: &HubCommand) -> bool {
+    use HubCommand::{GroupJoin, GroupLeave, NetworkChanged, Publish};
+    match (order, before) {
+        (GroupJoin { tag } | GroupLeave { tag }, GroupJoin { tag: other } | GroupLeave { tag: other }) => {
+            tag == other
+        }
+        (Publish { .. }, Publish { .. }) | (NetworkChanged, NetworkChanged) => true,
+        _ => false,
+    }
+}
+
+impl Transport {
+    /// Asks every hub that is up for a PONG.
+    pub fn ping_hubs(&mut self) {
+        self.command_all(|| HubCommand::Ping);
+    }
+
+    /// Asks rendezvous for members; [`Event::Contacts`] follows.
+    pub fn ask_contacts(&mut self) {
+        self.command_all(|| HubCommand::List { max: CONTACTS });
+    }
+
+    /// What a hub's connection reports.
+    pub fn handle_hub(&mut self, now: Instant, hub: PublicKey, events: Vec<HubEvent>) {
+        for event in events {
+            match event {
+                HubEvent::Datagram { src, payload } => {
+                    let mut datagram =
+                        payload.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
+                    self.handle_datagram(now, Source::relay(hub, src), &mut datagram);
+                }
+                HubEvent::Group { payload, .. } => self.handle_group(now, &payload),
+                HubEvent::Up { .. } => self.on_hub_up(now, hub),
+                HubEvent::Down { reason, .. } => self.on_hub_down(now, hub, reason),
+                // Down follows, and says it.
+                HubEvent::Replaced => {}
+                HubEvent::Pong { rtt } => {
+                    if let Some(state) = self.hubs.get_mut(&hub) {
+                        state.rtt = Some(rtt);
+                    }
+                    self.events.push_back(Event::HubPong);
+                }
+                HubEvent::Records(records) => {
+                    // Sealed under whichever secret: while one rotates, members under the next accept ours.
+                    let contacts =
+                        records.iter().map(|record| record.key).filter(|key| *key != self.local).collect();
+                    self.events.push_back(Event::Contacts(contacts));
+                }
+                // Another publisher with our key was ahead of us.
+                HubEvent::Published { seq, result: PublishResult::Stale } => {
+                    self.record_seq = self.record_seq.max(seq);
+                    self.publish(now);
+                }
+                HubEvent::Published { .. } => {}
+                HubEvent::GroupRefused { .. } => self.stats.groups_refused += 1,
+                // Datagrams may be lost anywhere: the layers above notice by silence, which also covers a
+                // hub that says nothing. Only a newcomer must know whom not to wait for.
+                HubEvent::PeerGone { peer } => {
+                    if self.peers.contains(&peer) {
+                        self.events.push_back(Event::NotThere { hub, peer });
+                    }
+                }
+                HubEvent::QueueFull { .. } => {}
+                // Nobody here looks up or watches single records: paths are agreed end to end.
+                HubEvent::Record(_) | HubEvent::NoRecord { .. } | HubEvent::Watch(_) => {}
+            }
+        }
+    }
+
+    pub(super) fn on_hub_up(&mut self, now: Instant, hub: PublicKey) {
+        if let Some(state) = self.hubs.get_mut(&hub) {
+            state.up = true;
+        }
+        self.command(hub, HubCommand::List { max: CONTACTS });
+        self.relays_changed(now);
+        // A peer with a session, but without a way until now, has one.
+        for peer in self.waiting.peers() {
+            if self.endpoint.is_established(&peer) {
+                self.send_waiting(now, peer);
+            }
+        }
+        self.events.push_back(Event::HubUp { hub });
+    }
+
+    pub(super) fn on_hub_down(&mut self, now: Instant, hub: PublicKey, reason: DownReason) {
+        if let Some(state) = self.hubs.get_mut(&hub) {
+            state.up = false;
+            state.rtt = None;
+            let waiting = state.queue.len();
+            // What the connection remembers across reconnects stays; the rest was for this one.
+            state.queue.retain(is_order);
+            self.stats.hub_dropped += (waiting - state.queue.len()) as u64;
+        }
+        self.relays_changed(now);
+        // It answered, and it will say the same the next time.
+        let refused = matches!(
+            reason,
+            DownReason::Refused
+                | DownReason::Protocol
+                | DownReason::Closed(CloseReason::UnknownNamespace | CloseReason::Version)
+        );
+        self.events.push_back(Event::HubDown { hub, reason: reason.as_str(), refused });
+    }
+
+    pub(super) fn relays_changed(&mut self, now: Instant) {
+        let up = self.hubs_up();
+        for peer in &self.peers {
+            // The table had room for the peer when we met it; if it has none now, there is nothing to tell.
+            let _ = self.endpoint.set_relays(now, peer, &up);
+        }
+    }
+
+    /// The hubs of the ticket.
+    pub fn hubs(&self) -> &BTreeMap<PublicKey, HubState> {
+        &self.hubs
+    }
+
+    pub(super) fn hubs_up(&self) -> Vec<PublicKey> {
+        self.hubs.iter().filter(|(_, state)| state.up).map(|(hub, _)| *hub).collect()
+    }
+
+    pub(super) fn first_hub_up(&self) -> Option<PublicKey> {
+        self.hubs.iter().find(|(_, state)| state.up).map(|(hub, _)| *hub)
+    }
+
+    /// Whether a hub's queue is so full that bulk should wait.
+    pub(super) fn hub_is_full(&self) -> bool {
+        self.hubs.values().any(|state| state.queue.len() >= HUB_QUEUE / 2)
+    }
+
+    pub(super) fn command(&mut self, hub: PublicKey, command: HubCommand) {
+        let Some(state) = self.hubs.get_mut(&hub) else { return };
+        if !state.up {
+            self.stats.hub_dropped += 1;
+            return;
+        }
+        self.stats.hub_dropped += u64::from(state.push(command));
+    }
+
+    pub(super) fn command_all(&mut self, command: impl Fn() -> HubCommand) {
+        for hub in self.hubs_up() {
+            self.command(hub, command());
+        }
+    }
+
+    /// A command that the connection remembers across reconnects, so also for hubs that are down.
+    pub(super) fn order_all(&mut self, command: impl Fn() -> HubCommand) {
+        for state in self.hubs.values_mut() {
+            self.stats.hub_dropped += u64::from(state.push(command()));
+        }
+    }
+
+    /// Tells the hubs which groups we are in now.
+    pub(super) fn sync_groups(&mut self) {
+        let tags: BTreeSet<_> = self.groups.tags().collect();
+        for tag in self.joined.difference(&tags).copied().collect::<Vec<_>>() {
+            self.order_all(|| HubCommand::GroupLeave { tag });
+        }
+        for tag in tags.difference(&self.joined).copied().collect::<Vec<_>>() {
+            self.order_all(|| HubCommand::GroupJoin { tag });
+        }
+        self.joined = tags;
+    }
+
+    /// The next command for a hub's connection.
+    pub(in crate::transport) fn poll_hub(&mut self, hub: &PublicKey) -> Option<HubCommand> {
+        self.hubs.get_mut(hub)?.queue.pop_front()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::net::relay::GroupTag;
+
+    fn datagram(n: usize) -> HubCommand {
+        HubCommand::Forward {
+            dst: PublicKey::from_bytes([9; 32]),
+            payload: Bytes::from(n.to_le_bytes().to_vec()),
+        }
+    }
+
+    fn tag(n: usize) -> GroupTag {
+        let mut tag = GroupTag::default();
+        tag[..8].copy_from_slice(&n.to_le_bytes());
+        tag
+    }
+
+    fn names(hub: &HubState) -> Vec<String> {
+        hub.queue.iter().map(|command| format!("{command:?}")).collect()
+    }
+
+    #[test]
+    fn a_full_queue_loses_its_oldest_datagram_and_no_order() {
+        let mut hub = HubState::default();
+        assert!(!hub.push(HubCommand::GroupJoin { tag: tag(1) }));
+        for n in 1..HUB_QUEUE {
+            assert!(!hub.push(datagram(n)));
+        }
+        assert!(hub.push(datagram(HUB_QUEUE)));
+        assert!(hub.push(HubCommand::NetworkChanged));
+        assert_eq!(hub.queue.len(), HUB_QUEUE);
+        assert!(matches!(hub.queue[0], HubCommand::GroupJoin { .. }), "{:?}", hub.queue[0]);
+        let first = |n: usize| format!("{:?}", datagram(n));
+        assert_eq!(format!("{:?}", hub.queue[1]), first(3));
+    }
+
+    #[test]
+    fn an_order_takes_the_place_of_those_it_overrides() {
+        let mut hub = HubState::default();
+        let publish = |seq| HubCommand::Publish { seq, sealed: Bytes::new() };
+        for order in [
+            HubCommand::GroupJoin { tag: tag(1) },
+            HubCommand::GroupJoin { tag: tag(2) },
+            publish(1),
+            HubCommand::NetworkChanged,
+            HubCommand::GroupLeave { tag: tag(1) },
+            publish(2),
+            HubCommand::NetworkChanged,
+        ] {
+            assert!(!hub.push(order));
+        }
+        let left = [
+            HubCommand::GroupJoin { tag: tag(2) },
+            HubCommand::GroupLeave { tag: tag(1) },
+            publish(2),
+            HubCommand::NetworkChanged,
+        ];
+        assert_eq!(names(&hub), left.map(|command| format!("{command:?}")));
+    }
+
+    #[test]
+    fn orders_alone_never_outgrow_the_queue() {
+        let mut hub = HubState::default();
+        hub.push(HubCommand::GroupJoin { tag: tag(0) });
+        for n in 1..2 * HUB_QUEUE {
+            hub.push(HubCommand::GroupLeave { tag: tag(n) });
+        }
+        assert_eq!(hub.queue.len(), HUB_QUEUE);
+        assert!(matches!(hub.queue[0], HubCommand::GroupJoin { .. }), "a group that we are in is never lost");
+    }
+}

@@ -1,0 +1,408 @@
+//! The seam's core: sessions, legs, reliable messages and groups as one state machine without IO.
+//!
+//! Inputs are datagrams from the sockets, events from the hubs, the interface list and the time. Outputs are
+//! batches for the sockets, commands for the hubs, and [`Event`]s for the layer above.
+//!
+//! Every input is followed by [`Transport::pump`], which moves what the parts have to say to each other: a
+//! session that came up lets waiting datagrams go and opens the reliable connection; a reliable datagram is
+//! sealed onto the routes that the path machine names; both legs get the same sealed bytes while a path is
+//! in doubt, and the receiver's replay window drops the second.
+//!
+//! Its rooms: `datagrams` seals and opens, `hubs` talks to the hubs' connections, `candidates` says where we can be
+//! reached.
+
+mod candidates;
+mod datagrams;
+mod hubs;
+
+pub use datagrams::{Datagram, Sent};
+pub use hubs::{HUB_QUEUE, HubState};
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::group::{self, Groups};
+use super::outbox::Outbox;
+use super::reliable::{self, MessageId, Priority, Reliable, ReliableConfig};
+use super::waiting::Waiting;
+use super::{Event, MAX_DATAGRAM_BYTES, PathInfo, SendError, Stats, TransportConfig, channel};
+use crate::key::PublicKey;
+use crate::mesh::Generation;
+use crate::net::hub_client::HubCommand;
+use crate::net::securedgram::{self, Endpoint};
+use crate::net::stun;
+use crate::rt::Rng;
+use crate::rt::net::Interface;
+
+/// Events kept between two drains: reliable messages wait in their own budget beyond it.
+const EVENTS: usize = 4_096;
+
+/// The state machine; see the module.
+pub struct Transport {
+    local: PublicKey,
+    generations: Vec<Generation>,
+    endpoint: Endpoint,
+    reliable: Reliable,
+    groups: Groups,
+    stun: stun::Client,
+    waiting: Waiting,
+    outbox: Outbox,
+    hubs: BTreeMap<PublicKey, HubState>,
+    peers: BTreeSet<PublicKey>,
+    joined: BTreeSet<group::Tag>,
+    interfaces: Vec<Interface>,
+    ports: (Option<u16>, Option<u16>),
+    candidates: Vec<SocketAddr>,
+    record_seq: u64,
+    record_due: Instant,
+    inbox: Vec<u8>,
+    inbox_index: Vec<(PublicKey, Range<usize>)>,
+    events: VecDeque<Event>,
+    sealed: Vec<u8>,
+    plain: Vec<u8>,
+    stats: Stats,
+    unix_base: (Instant, Duration),
+    rng: Rng,
+}
+
+impl Transport {
+    /// A seam without sockets yet. `rng` gives each part its own labelled stream.
+    pub fn new(
+        config: &TransportConfig,
+        now: Instant,
+        unix_now: Duration,
+        mut rng: impl FnMut(&str) -> Rng,
+    ) -> Transport {
+        let local = config.key.public();
+        let generations = config.ticket.generations();
+        let endpoint = Endpoint::new(
+            securedgram::Config {
+                allow: config.allow.clone(),
+                ..securedgram::Config::new(
+                    config.key.clone(),
+                    config.ticket.mesh,
+                    generations.clone(),
+                    config.boot,
+                )
+            },
+            now,
+            unix_now,
+            rng("sessions"),
+        );
+        let reliable = Reliable::new(ReliableConfig::default(), local, config.boot, now, rng("reliable"));
+        let mut transport = Transport {
+            local,
+            groups: Groups::new(local, config.boot, generations.clone(), rng("groups")),
+            generations,
+            endpoint,
+            reliable,
+            stun: stun::Client::new(rng("stun")),
+            waiting: Waiting::default(),
+            outbox: Outbox::default(),
+            hubs: config.ticket.hubs.iter().map(|hub| (hub.key, HubState::default())).collect(),
+            peers: BTreeSet::new(),
+            joined: BTreeSet::new(),
+            interfaces: Vec::new(),
+            ports: (None, None),
+            candidates: Vec::new(),
+            record_seq: unix_now.as_micros() as u64,
+            record_due: now,
+            inbox: Vec::new(),
+            inbox_index: Vec::new(),
+            events: VecDeque::new(),
+            sealed: Vec::new(),
+            plain: Vec::new(),
+            stats: Stats::default(),
+            unix_base: (now, unix_now),
+            rng: rng("records"),
+        };
+        transport.sync_groups();
+        transport
+    }
+
+    /// Queues a reliable message; [`reliable::Event::Acked`] or [`reliable::Event::Failed`] follows.
+    ///
+    /// # Errors
+    /// As [`Reliable::send`] says.
+    pub fn send_message(
+        &mut self,
+        now: Instant,
+        peer: PublicKey,
+        priority: Priority,
+        kind: u8,
+        body: Bytes,
+    ) -> Result<MessageId, reliable::SendError> {
+        let id = self.reliable.send(now, peer, priority, kind, body)?;
+        // Who wants to know whether a session is allowed has called it before.
+        let _ = self.connect(now, peer);
+        Ok(id)
+    }
+
+    /// Seals `body` for a group that we joined and lets the hub fan it out.
+    ///
+    /// # Errors
+    /// As [`Groups::seal`] says.
+    pub fn broadcast(&mut self, now: Instant, name: &str, body: &[u8]) -> Result<(), group::GroupError> {
+        self.sealed.clear();
+        let tag = self.groups.seal(now, name, body, &mut self.sealed)?;
+        let payload = Bytes::copy_from_slice(&self.sealed);
+        match self.first_hub_up() {
+            Some(hub) => self.command(hub, HubCommand::GroupSend { tag, payload }),
+            // No hub to fan it out: each peer with a direct path gets its own copy.
+            None => {
+                for peer in self.peers.clone() {
+                    if let Some(addr) = self.endpoint.path_state(&peer).and_then(|state| state.addr) {
+                        self.outbox.push(addr, &payload);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Joins a group; [`group::MESH_GROUP`] is joined from the start.
+    ///
+    /// # Errors
+    /// As [`Groups::join`] says.
+    pub fn join_group(&mut self, name: &str) -> Result<(), group::GroupError> {
+        self.groups.join(name, None)?;
+        self.sync_groups();
+        Ok(())
+    }
+
+    /// Leaves a group.
+    pub fn leave_group(&mut self, name: &str) {
+        self.groups.leave(name);
+        self.sync_groups();
+    }
+
+    /// Begins a session with `peer`, if there is none.
+    ///
+    /// # Errors
+    /// [`SendError::Oneself`] and [`SendError::Refused`].
+    pub fn connect(&mut self, now: Instant, peer: PublicKey) -> Result<(), SendError> {
+        if peer == self.local {
+            return Err(SendError::Oneself);
+        }
+        self.meet(now, peer);
+        self.endpoint.connect(now, &peer).map_err(|_| {
+            // Not allowed, or one too many: whoever is refused takes no place here.
+            self.peers.remove(&peer);
+            SendError::Refused
+        })
+    }
+
+    /// A peer that is new here can be reached through the hubs that are up.
+    fn meet(&mut self, now: Instant, peer: PublicKey) {
+        // The endpoint forgets who is idle and nobody's wish; then the hubs have to be told it again.
+        if self.peers.insert(peer) || self.endpoint.path_state(&peer).is_none() {
+            let up = self.hubs_up();
+            // As above.
+            let _ = self.endpoint.set_relays(now, &peer, &up);
+        }
+    }
+
+    /// Forgets a peer: its session, its paths, and what waits for it.
+    pub fn forget(&mut self, now: Instant, peer: &PublicKey) {
+        self.peers.remove(peer);
+        self.waiting.forget(peer);
+        self.reliable.forget(now, *peer);
+        self.groups.forget(peer);
+        self.endpoint.forget(now, peer);
+    }
+
+    /// A member: what it seals to our groups may be asked about, and it is reachable through the hubs.
+    pub fn know(&mut self, now: Instant, peer: PublicKey) {
+        if peer != self.local {
+            self.meet(now, peer);
+        }
+    }
+
+    /// The host slept: every path and every connection is in doubt.
+    pub fn on_suspend(&mut self, now: Instant) {
+        self.endpoint.on_network_change(now);
+        for hub in self.hubs.values_mut() {
+            hub.stun_due = hub.addr.map(|_| now);
+        }
+        self.order_all(|| HubCommand::NetworkChanged);
+    }
+
+    /// How a peer is reached.
+    pub fn path(&self, peer: &PublicKey) -> PathInfo {
+        match self.endpoint.path_state(peer) {
+            Some(state) => PathInfo {
+                direct: state.direct,
+                addr: state.addr,
+                reason: state.reason.as_str(),
+                rtt: state.rtt,
+                settled: state.settled,
+            },
+            None => PathInfo { direct: false, addr: None, reason: "no_session", rtt: None, settled: false },
+        }
+    }
+
+    /// Whether producers have to wait before they send more datagrams.
+    pub fn is_full(&self) -> bool {
+        self.outbox.is_full()
+    }
+
+    /// What the seam counts.
+    pub fn stats(&self) -> Stats {
+        Stats { waiting_dropped: self.waiting.dropped, ..self.stats }
+    }
+
+    /// What sessions count.
+    pub fn session_stats(&self) -> &securedgram::Stats {
+        self.endpoint.stats()
+    }
+
+    /// The next event.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.refresh_candidates(now);
+        self.stun.handle_timeout(now);
+        self.endpoint.handle_timeout(now);
+        self.reliable.handle_timeout(now);
+        self.groups.handle_timeout(now);
+    }
+
+    /// When [`handle_timeout`](Transport::handle_timeout) is due.
+    pub fn poll_timeout(&mut self) -> Option<Instant> {
+        [
+            self.candidates_due(),
+            self.stun.poll_timeout(),
+            self.endpoint.poll_timeout(),
+            self.reliable.poll_timeout(),
+            self.groups.poll_timeout(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// Moves what the parts have to say to each other and towards the sockets. Says whether anything moved.
+    pub fn pump(&mut self, now: Instant) -> bool {
+        let mut moved = false;
+        loop {
+            let round = self.pump_stun(now)
+                | self.pump_endpoint(now)
+                | self.pump_reliable(now)
+                | self.pump_groups(now);
+            if !round {
+                return moved;
+            }
+            moved = true;
+        }
+    }
+
+    pub(super) fn outbox(&mut self) -> &mut Outbox {
+        &mut self.outbox
+    }
+
+    pub(super) fn count_send_error(&mut self) {
+        self.stats.send_errors += 1;
+    }
+
+    fn pump_endpoint(&mut self, now: Instant) -> bool {
+        let mut moved = false;
+        loop {
+            self.sealed.clear();
+            let Some(out) = self.endpoint.poll_transmit(&mut self.sealed) else { break };
+            let sealed = std::mem::take(&mut self.sealed);
+            self.route(out.route, out.relay_dst, &sealed);
+            self.sealed = sealed;
+            moved = true;
+        }
+        while let Some(event) = self.endpoint.poll_event() {
+            self.on_session_event(now, event);
+            moved = true;
+        }
+        moved
+    }
+
+    fn on_session_event(&mut self, now: Instant, event: securedgram::Event) {
+        use securedgram::Event as Session;
+        match event {
+            Session::Established { peer, boot, .. } => {
+                self.meet(now, peer);
+                self.reliable.on_established(now, peer, boot);
+                self.groups.on_established(peer, boot);
+                self.send_waiting(now, peer);
+                self.events.push_back(Event::Established { peer, boot });
+            }
+            Session::PeerRestarted { peer, boot } => {
+                self.reliable.on_established(now, peer, boot);
+                self.events.push_back(Event::Restarted { peer, boot });
+            }
+            Session::HandshakeFailed { peer } => {
+                self.waiting.forget(&peer);
+                self.events.push_back(Event::Unreachable { peer });
+            }
+            Session::Closed { .. } => {}
+            Session::Path { peer, event } => {
+                if event.route.is_some() {
+                    self.reliable.on_path_changed(now, peer);
+                    self.send_waiting(now, peer);
+                }
+                let path = self.path(&peer);
+                self.events.push_back(Event::Path { peer, path });
+            }
+        }
+    }
+
+    fn pump_reliable(&mut self, now: Instant) -> bool {
+        let mut moved = false;
+        while !self.outbox.is_full() && !self.hub_is_full() {
+            let mut plain = std::mem::take(&mut self.plain);
+            plain.clear();
+            let next = self.reliable.poll_transmit(now, &mut plain);
+            if let Some((peer, segment)) = next {
+                for packet in plain.chunks(segment.unwrap_or(plain.len()).max(1)) {
+                    // Without a session the packet is lost, and QUIC sends it again.
+                    if self.seal_and_send(now, peer, channel::RELIABLE, packet).is_err() {
+                        let _ = self.connect(now, peer);
+                    }
+                }
+                moved = true;
+            }
+            self.plain = plain;
+            if next.is_none() {
+                break;
+            }
+        }
+        while self.events.len() < EVENTS {
+            let Some(event) = self.reliable.poll_event() else { break };
+            moved = true;
+            self.events.push_back(Event::Reliable(event));
+        }
+        moved
+    }
+
+    fn pump_groups(&mut self, now: Instant) -> bool {
+        let mut moved = false;
+        while let Some((peer, body)) = self.groups.poll_transmit() {
+            moved = true;
+            // The sender that a frame names is not proven before its key is here. Whoever can send frames, a
+            // hub first of all, must not make us pursue keys that no member has.
+            if !self.peers.contains(&peer) {
+                self.stats.unknown_group_senders += 1;
+                continue;
+            }
+            // A key that is lost is asked for again.
+            let _ = self.send(now, peer, channel::GROUP_KEYS, &body);
+        }
+        while let Some(group::Event::Received { group, sender, body }) = self.groups.poll_event() {
+            self.events.push_back(Event::Group { group, sender, body: Bytes::from(body) });
+            moved = true;
+        }
+        moved
+    }
+}
