@@ -434,7 +434,7 @@ fn a_capture_holds_every_packet_sent_and_leaves_the_digest_alone() {
     // The file's header, and for each datagram the record's, IP's and UDP's headers and four bytes.
     assert_eq!(bytes.len(), 24 + 10 * (16 + 20 + 8 + 4));
     assert_eq!(bytes[24 + 16], 0x45);
-    let nowhere = chaos::Run::new(4).capture("/nowhere/at/all").run(|_| async {});
+    let nowhere = chaos::Run::new(4).capture("/dev/null/at/all").run(|_| async {});
     assert!(matches!(nowhere.result, Err(chaos::Failure::Capture(_))));
 }
 
