@@ -140,6 +140,7 @@ fn sweep(scenarios: &[Scenario], runs: u64) -> Sweep {
         jobs: 2,
         shard: (1, 1),
         limit: None,
+        patience: Duration::from_secs(600),
         knobs: BTreeMap::new(),
     }
 }
@@ -257,6 +258,35 @@ fn a_sweep_whose_time_is_over_says_what_it_left_out() {
     let swept = swept(&Sweep { limit: Some(Duration::ZERO), ..sweep(&[SOUND], 50) });
     assert_eq!((swept.runs(), swept.skipped), (0, 50));
     assert!(swept.is_vacuous());
+}
+
+/// A scenario that blocks: what it waits for never comes, and virtual time stands still.
+const BLOCKED: Scenario = Scenario {
+    name: "blocked",
+    knobs: &[],
+    marks: &[],
+    faults: &[],
+    body: |trial| {
+        Box::pin(async move {
+            if trial.world.seed() == 2 {
+                let (_sender, receiver) = std::sync::mpsc::channel::<()>();
+                let _ = receiver.recv();
+            }
+            Ok(Held::default())
+        })
+    },
+    ..TOY
+};
+
+#[test]
+fn a_run_that_stands_still_does_not_silence_a_sweep() {
+    let swept = swept(&Sweep { patience: Duration::from_secs(3), jobs: 1, ..sweep(&[BLOCKED], 4) });
+    assert_eq!((swept.runs(), swept.skipped), (3, 0));
+    assert_eq!(
+        swept.stuck.iter().map(|stuck| (stuck.name, stuck.seed)).collect::<Vec<_>>(),
+        [("blocked", 2)]
+    );
+    assert_eq!(swept.gravest(), Some(Kind::Liveness));
 }
 
 /// Stands for entropy that nobody intercepts: a process-wide counter.

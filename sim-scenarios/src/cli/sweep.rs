@@ -8,7 +8,7 @@ use std::time::Duration;
 use chaos::scenario::Purpose;
 use chaos::shrink::shrink;
 use chaos::story::explain;
-use chaos::sweep::{Found, Progress, Swept, Tally};
+use chaos::sweep::{Found, Progress, Stuck, Swept, Tally};
 use chaos::{Scenario, sweep as many};
 use serde::Serialize;
 
@@ -55,6 +55,14 @@ struct CanaryLine<'a> {
 }
 
 #[derive(Serialize)]
+struct StuckLine<'a> {
+    event: &'static str,
+    scenario: &'a str,
+    seed: u64,
+    real_seconds: f64,
+}
+
+#[derive(Serialize)]
 struct SweepLine<'a> {
     event: &'static str,
     runs: u64,
@@ -86,6 +94,7 @@ pub(crate) fn sweep(known: &[Scenario], args: &args::Sweep) -> Result<u8, Usage>
         jobs: args.jobs.unwrap_or_else(|| available_parallelism().map_or(1, usize::from)),
         shard: args.shard,
         limit: args.minutes.map(|minutes| Duration::from_secs(60 * minutes)),
+        patience: many::PATIENCE,
         knobs: args::knobs(&args.set, &scenarios)?,
         scenarios,
     };
@@ -192,6 +201,10 @@ fn lines(swept: &Swept, exit: u8) {
     for canary in &swept.canaries {
         line::print(&CanaryLine { event: "canary", scenario: canary.name, found_in_run: canary.found_in });
     }
+    for stuck in &swept.stuck {
+        let real_seconds = stuck.after.as_secs_f64();
+        line::print(&StuckLine { event: "stuck", scenario: stuck.name, seed: stuck.seed, real_seconds });
+    }
     line::print(&SweepLine {
         event: "sweep",
         runs: swept.runs(),
@@ -233,6 +246,12 @@ fn report(sweep: &many::Sweep, swept: &Swept) {
             println!("FAILED {} times: {} from seed {seed} on: {broken}", found.times, found.scenario.name);
         }
     }
+    for stuck in &swept.stuck {
+        let Stuck { name, seed, after } = stuck;
+        println!(
+            "GIVEN UP: {name} with seed {seed} had no end after {after:.0?} of real time: it blocks or goes in circles"
+        );
+    }
     if swept.skipped > 0 {
         println!("{} runs were skipped: the time was over", swept.skipped);
     }
@@ -246,7 +265,7 @@ fn report(sweep: &many::Sweep, swept: &Swept) {
         sweep.jobs,
         rate(swept.runs() as f64, swept.took),
         rate(swept.elapsed().as_secs_f64(), swept.took),
-        match (swept.found.is_empty(), swept.is_vacuous()) {
+        match (swept.gravest().is_none(), swept.is_vacuous()) {
             (false, _) => "failed",
             (true, true) => "vacuous: it proved less than it seems",
             (true, false) => "clean",
