@@ -18,7 +18,10 @@ const MORE: u64 = 20;
 ///
 /// - `blackout` 3 and 100: jitter of a tenth of the round trip looked like loss to QUIC's packet threshold of
 ///   3, and a steady transfer on a good path fell to half its rate.
-const REGRESSIONS: &[(&str, u64, Option<&str>)] = &[("blackout", 3, None), ("blackout", 100, None)];
+/// - `relay-dies` 1: what was sent without any way waited for ever, also when a hub was back.
+/// - `relay-dies` 12: a relay that had been slow for a moment was passed over for minutes.
+const REGRESSIONS: &[(&str, u64, Option<&str>)] =
+    &[("blackout", 3, None), ("blackout", 100, None), ("relay-dies", 1, None), ("relay-dies", 12, None)];
 
 /// A run with fewer records in its trace has not happened.
 const LEAST_EVENTS: u64 = 1_000;
@@ -80,6 +83,31 @@ fn views_that_send_jobs_in_circles() {
 #[test]
 fn copies_and_late_datagrams() {
     prove("echoes");
+}
+
+#[test]
+fn a_hub_restarts_with_nothing_remembered() {
+    prove("hub-restarts");
+}
+
+#[test]
+fn mappings_expire_under_idle_and_busy_paths() {
+    prove("mapping-expires");
+}
+
+#[test]
+fn every_kind_of_nat_against_every_other() {
+    prove_with("nat-matrix", 8);
+}
+
+#[test]
+fn a_relay_in_trouble_is_replaced() {
+    prove("relay-dies");
+}
+
+#[test]
+fn a_phone_roams() {
+    prove("roam");
 }
 
 #[test]
