@@ -134,7 +134,11 @@ pub const ALL: &[Scenario] = &[
         name: "nat-matrix",
         about: "every kind of NAT against every other: direct exactly where it can be, relayed elsewhere",
         body: |trial| Box::pin(crate::scenarios::nat_matrix::run(trial)),
-        marks: &[Mark::new("a relay carried what could not go straight")],
+        marks: &[
+            Mark::new("a relay carried what could not go straight"),
+            Mark::new("a punch succeeded through port-restricted NATs"),
+            Mark::new("a peer-reflexive address became the path"),
+        ],
         ..PLAIN
     },
     Scenario {
@@ -151,6 +155,10 @@ pub const ALL: &[Scenario] = &[
         name: "roam",
         about: "a phone goes from wifi to cellular: nobody holds it dead, datagrams pass within 2 s",
         body: |trial| Box::pin(crate::scenarios::roam::run(trial)),
+        marks: &[
+            Mark::new("a roamed sender was followed to an address that nobody had named"),
+            Mark::new("a path was given up, and direct again later"),
+        ],
         ..PLAIN
     },
 ];

@@ -18,7 +18,10 @@ const MORE: u64 = 20;
 ///
 /// - `blackout` 3 and 100: jitter of a tenth of the round trip looked like loss to QUIC's packet threshold of
 ///   3, and a steady transfer on a good path fell to half its rate.
-const REGRESSIONS: &[(&str, u64, Option<&str>)] = &[("blackout", 3, None), ("blackout", 100, None)];
+/// - `relay-dies` 1: what was sent without any way waited for ever, also when a hub was back.
+/// - `relay-dies` 12: a relay that had been slow for a moment was passed over for minutes.
+const REGRESSIONS: &[(&str, u64, Option<&str>)] =
+    &[("blackout", 3, None), ("blackout", 100, None), ("relay-dies", 1, None), ("relay-dies", 12, None)];
 
 /// Seeds of which one at least finds the planted bug.
 const CANARY: u64 = 60;

@@ -9,13 +9,14 @@
 
 use std::time::Duration;
 
-use chaos::link::LinkConfig;
+use chaos::link::{LinkConfig, Rate};
 use chaos::property::Broken;
 use chaos::scenario::{Held, Trial, Verdict};
 use chaos::sometimes;
 use chaos::world::World;
+use rand_core::Rng as _;
 
-use crate::cluster::{Cluster, Map, Place, Traffic, Within, home};
+use crate::cluster::{Cluster, Map, Peer, Place, Traffic, Within, home};
 use crate::models::nat_box::{NatBox, NatConfig, presets};
 use crate::models::oracle::{self, Nature};
 use crate::models::relay::HUB_PORT;
@@ -32,6 +33,9 @@ const EVERY: Duration = Duration::from_millis(500);
 
 /// Within this each direction of each pair has carried a datagram: a few, should one be lost while a path changes.
 const FLOWS: Duration = Duration::from_secs(2);
+
+/// The most of a hundred datagrams that a link loses.
+const WORST_LOSS: u64 = 5;
 
 const ORACLE: &str = "each pair is direct exactly where the oracle says so";
 const SETTLED: &str = "no pair is left connecting";
@@ -54,9 +58,11 @@ fn kinds() -> Vec<(&'static str, Option<NatConfig>)> {
 /// All pairs in one mesh.
 pub async fn run(trial: Trial) -> Verdict {
     let world = trial.world;
+    let loss = world.rng("loss").next_u64() % (WORST_LOSS + 1);
     world.link_default(LinkConfig {
         latency: Duration::from_millis(15),
         jitter: Duration::from_millis(10),
+        udp_loss: Rate::percent(loss as u32),
         ..LinkConfig::default()
     });
     let mut map = Map::new(world).hub("hub");
@@ -88,8 +94,15 @@ pub async fn run(trial: Trial) -> Verdict {
     traffic.stop();
     let relayed = cluster.hubs[0].stats().relay.forwarded;
     sometimes!(relayed > 0, "a relay carried what could not go straight");
-    let notes =
-        format!("all found their way {took:?} after they had met; {relayed} datagrams were relayed\n");
+    let punched = |peer: &&Peer| peer.name.starts_with("port-restricted");
+    let punched: Vec<_> = cluster.peers.iter().filter(punched).collect();
+    sometimes!(
+        cluster.witness.is_direct(punched[0], punched[1]),
+        "a punch succeeded through port-restricted NATs"
+    );
+    let notes = format!(
+        "{loss} % lost; all found their way {took:?} after they had met; {relayed} datagrams were relayed\n"
+    );
     Ok(Held { state: matrix(&cluster).await, notes })
 }
 
