@@ -8,7 +8,7 @@
 //! A packet climbs from its sender's network, box by box, until a network knows its destination, and descends
 //! through the boxes that stand for it there. Each hop between two [`End`]s of one network is a link with a
 //! configuration of its own. Inside of a network behind a box links are [ideal](LinkConfig::ideal) unless
-//! configured: such a hop costs no time and no draw. A box is asked when the packet reaches it, so a mapping that
+//! configured: such a hop costs no draw, and no time but what a kernel takes. A box is asked when the packet reaches it, so a mapping that
 //! is made while a packet is under way lets it in.
 
 use crate::handle::{Host, parse_ip};
