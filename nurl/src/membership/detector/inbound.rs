@@ -190,6 +190,10 @@ impl Detector {
         self.hold_verdicts = None;
         if self.isolation.exchanged(now, from) {
             self.emit(Event::Isolated(false));
+            // A probe that began in isolation says nothing of its target, which is probed again, soon.
+            if let Some(target) = self.prober.abandon() {
+                self.prober.urge(target);
+            }
         }
         self.discard_local_verdicts(now);
         if !self.joined && self.me.state != State::Left {
