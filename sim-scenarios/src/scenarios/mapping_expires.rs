@@ -130,6 +130,9 @@ pub async fn run(trial: Trial) -> Verdict {
         return Err(Broken::safety(EXPIRED, "nothing was refused"));
     }
     let ended = cluster.witness.demotions(a, b) + cluster.witness.demotions(b, a) - lost;
+    if keeps == Keeps::Long && ended > 0 {
+        return Err(Broken::safety(HELD, format!("it was given up {ended} times once they spoke again")));
+    }
     sometimes!(keeps == Keeps::ForAWhile && ended > 0, "a carrier's lifetime ended a path in use");
     let state =
         format!("boxes keep mappings {keeps:?}; after {IDLE:?} of silence and {BUSY:?} of traffic: direct\n");
