@@ -61,7 +61,7 @@ fn main() -> ExitCode {
     let report = scenario.run(&chaos::scenario::Options::seed(1));
     match report.verdict {
         Ok(held) => {
-            print!("{}held: digest {}\n", held.state, report.digest);
+            println!("{}held: digest {}", held.state, report.digest);
             ExitCode::SUCCESS
         }
         Err(broken) => {

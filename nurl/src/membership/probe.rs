@@ -258,6 +258,12 @@ impl Prober {
         Some(probe)
     }
 
+    /// Ends a probe under way that has no answer yet, without a verdict; returns its target.
+    pub fn abandon(&mut self) -> Option<PublicKey> {
+        self.current.as_ref().filter(|probe| !probe.acked)?;
+        self.finish().map(|probe| probe.target)
+    }
+
     /// Remembers a ping outside of the rounds.
     pub fn remember(&mut self, seq: u64, target: PublicKey, helpers: Vec<PublicKey>) {
         if self.past.len() >= MAX_PAST_PROBES {

@@ -188,8 +188,15 @@ impl Detector {
     fn push_pull_done(&mut self, now: Instant, from: PublicKey) {
         self.stats.push_pulls += 1;
         self.hold_verdicts = None;
+        let isolated = self.isolation.since().map(|since| now.saturating_duration_since(since));
         if self.isolation.exchanged(now, from) {
             self.emit(Event::Isolated(false));
+            // A probe from a long isolation says nothing of its target, which is probed again, soon. After a short one,
+            // as the death of the only member that was probed brings about, it does.
+            let long = isolated > Some(self.config.push_pull_timeout);
+            if let Some(target) = long.then(|| self.prober.abandon()).flatten() {
+                self.prober.urge(target);
+            }
         }
         self.discard_local_verdicts(now);
         if !self.joined && self.me.state != State::Left {
