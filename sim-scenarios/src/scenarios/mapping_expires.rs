@@ -15,9 +15,10 @@ use chaos::property::Broken;
 use chaos::scenario::{Held, Trial, Verdict};
 use chaos::sometimes;
 use chaos::world::World;
+use nurl::rt::time;
 use rand_core::Rng as _;
 
-use crate::cluster::{Cluster, Map, Peer, Place, Traffic, Within, home};
+use crate::cluster::{Cluster, Map, Peer, Place, Traffic, Within, home, secret};
 use crate::models::nat_box::{Lifetime, NatBox, NatConfig, presets};
 
 const MEET: Duration = Duration::from_secs(30);
@@ -101,6 +102,11 @@ pub async fn run(trial: Trial) -> Verdict {
     if keeps == Keeps::Long && lost > 0 {
         return Err(Broken::safety(HELD, format!("it was given up {lost} times in {IDLE:?} of silence")));
     }
+    let word = word(world, a, b).await;
+    if keeps == Keeps::Long && word.is_none_or(|took| took > EVERY) {
+        let seen = format!("one datagram, from one side alone, took {word:?}");
+        return Err(Broken::safety(HELD, seen));
+    }
     let traffic = Traffic::start(world, &cluster, EVERY).await;
     let since = world.elapsed();
     let within = Within::new(world, RESUMED, RESUMES);
@@ -130,6 +136,9 @@ pub async fn run(trial: Trial) -> Verdict {
         return Err(Broken::safety(EXPIRED, "nothing was refused"));
     }
     let ended = cluster.witness.demotions(a, b) + cluster.witness.demotions(b, a) - lost;
+    if keeps == Keeps::Long && ended > 0 {
+        return Err(Broken::safety(HELD, format!("it was given up {ended} times once they spoke again")));
+    }
     sometimes!(keeps == Keeps::ForAWhile && ended > 0, "a carrier's lifetime ended a path in use");
     let state =
         format!("boxes keep mappings {keeps:?}; after {IDLE:?} of silence and {BUSY:?} of traffic: direct\n");
@@ -137,6 +146,17 @@ pub async fn run(trial: Trial) -> Verdict {
         "resumed after {slowest:?}, given up {lost} times while idle and {ended} times under traffic, boxes refused {refused} packets\n"
     );
     Ok(Held { state, notes })
+}
+
+/// One datagram into the silence, and how long it took. Where both sides speak at once, each opens its own box.
+async fn word(world: World, from: &Peer, to: &Peer) -> Option<Duration> {
+    let (sender, receiver, key) = (from.node(&world).await, to.node(&world).await, to.key);
+    let since = world.elapsed();
+    let listens = to.host.run(async move { time::timeout(RESUMES, receiver.recv_many()).await.is_ok() });
+    let body = secret(&since.as_nanos().to_string());
+    let spoken = from.host.run(async move { sender.send(key, body).await.is_ok() });
+    let heard = listens.await.unwrap_or(false) && spoken.await.unwrap_or(false);
+    heard.then(|| world.elapsed() - since)
 }
 
 /// Waits until both clients have a direct path to each other.

@@ -8,7 +8,7 @@
 //! order, or at once.
 //!
 //! Every handle gets the outcome of the one run whose effect was made, every effect was made exactly once as the
-//! resource's disk has it, none under a lower token than one before it, and an owner that restarts from its disk
+//! resource's disk has it, none under a lower token than one admitted before it, and an owner that restarts from its disk
 //! never shows a token that it had before.
 //!
 //! Contrast: the runs of handlers that asked for an effect are counted. Some tasks have several: without the lease,

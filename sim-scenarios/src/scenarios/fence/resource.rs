@@ -35,8 +35,8 @@ struct Seen {
     boots: u32,
     /// Per task: who asked, under which counters, in which runs of the handler.
     asked: BTreeMap<TaskId, Vec<(PublicKey, u64, u64)>>,
-    /// Per key: the token of the last effect.
-    last: BTreeMap<String, Epoch>,
+    /// Per key: the highest token that was admitted.
+    highest: BTreeMap<String, Epoch>,
     /// Per task: its outcome, and in which process it was recorded.
     outcomes: BTreeMap<TaskId, (u32, String)>,
     /// Per owner: its host's process and the counters that it showed in it.
@@ -98,14 +98,18 @@ impl Log {
         }
     }
 
-    fn made(&self, key: &str, token: Epoch) {
+    fn admitted(&self, key: &str, token: Epoch) {
         let mut seen = self.seen();
-        let last = seen.last.entry(key.to_owned()).or_insert(token);
-        if token < *last {
-            let seen = format!("{key}: {token:?} after {last:?}");
-            fail(Broken::safety("no effect is made under a lower token than one before it", seen));
+        let highest = seen.highest.entry(key.to_owned()).or_insert(token);
+        *highest = token.max(*highest);
+    }
+
+    fn made(&self, key: &str, token: Epoch) {
+        let highest = self.seen().highest.get(key).copied();
+        if highest.is_some_and(|highest| token < highest) {
+            let seen = format!("{key}: {token:?}, though {highest:?} had been admitted");
+            fail(Broken::safety("no effect is made under a lower token than one admitted before it", seen));
         }
-        *last = token;
     }
 
     /// The outcome that an owner was told, if one was.
@@ -174,7 +178,7 @@ impl Leased {
                 return Ok(Answer::Fenced(current));
             }
             Admission::Busy | Admission::Recorded(Outcome::Unknown) => return Ok(Answer::Wait),
-            Admission::Admitted => {}
+            Admission::Admitted => self.log.admitted(&ask.key, token),
         }
         time::sleep(Duration::from_millis(rng.next_u64() % EFFECT_MS)).await;
         // It names the run that made the effect: an effect that is made again has another outcome.
