@@ -21,6 +21,8 @@ const MORE: u64 = 20;
 /// - `churn` 10: an application was told of a write before the store had it, and a crash at the disk undid it.
 /// - `keystone` 3: in a mesh without a hub a node threw away all evidence with each exchange, so that the next probe
 ///   of a dead member looked like isolation again, and the member was never held dead.
+/// - `mapping-expires` 23: a mapping that ended took the direct path with it, and the new address was not asked for
+///   until the next turn, up to 25 s later.
 /// - `relay-dies` 1: what was sent without any way waited for ever, also when a hub was back.
 /// - `relay-dies` 12: a relay that had been slow for a moment was passed over for minutes.
 const REGRESSIONS: &[(&str, u64, Option<&str>)] = &[
@@ -28,6 +30,7 @@ const REGRESSIONS: &[(&str, u64, Option<&str>)] = &[
     ("blackout", 100, None),
     ("churn", 10, None),
     ("keystone", 3, None),
+    ("mapping-expires", 23, None),
     ("relay-dies", 1, None),
     ("relay-dies", 12, None),
 ];

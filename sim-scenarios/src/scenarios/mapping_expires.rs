@@ -33,8 +33,8 @@ const RESUMES: Duration = Duration::from_secs(2);
 const BUSY: Duration = Duration::from_secs(100);
 const EVERY: Duration = Duration::from_millis(200);
 
-/// A path that was lost is direct again.
-const DIRECT_AGAIN: Duration = Duration::from_secs(20);
+/// A path that was lost is direct again: what is new is asked for once the loss is seen, but not twice within 5 s.
+const DIRECT_AGAIN: Duration = Duration::from_secs(10);
 
 const DIRECT: &str = "two clients behind endpoint-independent NATs have a direct path";
 const HELD: &str = "a path is kept by keepalives that are more frequent than its mapping's timeout";

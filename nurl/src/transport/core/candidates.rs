@@ -17,6 +17,10 @@ use crate::rt::net::Interface;
 /// the mapping which candidates name stays open.
 const STUN_EVERY: Duration = Duration::from_secs(25);
 
+/// A direct path that was lost may have been lost with our mapping, so the reflexive address is asked for at once,
+/// but no sooner than this after the last time: many paths may be lost together, and again and again.
+const STUN_AGAIN: Duration = Duration::from_secs(5);
+
 /// How often our record is sealed anew, and how long one may be believed: a reader that finds an older one
 /// found the trace of a node that is gone.
 const RECORD_EVERY: Duration = Duration::from_secs(600);
@@ -125,6 +129,14 @@ impl Transport {
         }
         if now >= self.record_due {
             self.publish(now);
+        }
+    }
+
+    /// A direct path was given up: our reflexive address may be another one by now.
+    pub(super) fn on_direct_lost(&mut self, now: Instant) {
+        for state in self.hubs.values_mut() {
+            let early = |due: Instant| due.checked_sub(STUN_EVERY - STUN_AGAIN).unwrap_or(now).max(now);
+            state.stun_due = state.stun_due.map(|due| due.min(early(due)));
         }
     }
 

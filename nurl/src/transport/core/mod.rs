@@ -33,6 +33,7 @@ use super::{Event, MAX_DATAGRAM_BYTES, PathInfo, SendError, Stats, TransportConf
 use crate::key::PublicKey;
 use crate::mesh::Generation;
 use crate::net::hub_client::HubCommand;
+use crate::net::securedgram::paths::Reason;
 use crate::net::securedgram::{self, Endpoint};
 use crate::net::stun;
 use crate::rt::Rng;
@@ -348,6 +349,9 @@ impl Transport {
             }
             Session::Closed { .. } => {}
             Session::Path { peer, event } => {
+                if matches!(event.reason, Reason::PathLost | Reason::DataLost) {
+                    self.on_direct_lost(now);
+                }
                 if event.route.is_some() {
                     self.reliable.on_path_changed(now, peer);
                     self.send_waiting(now, peer);
