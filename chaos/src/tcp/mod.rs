@@ -6,130 +6,36 @@
 //! handful of sockets that listen. Timers fit Linux's: RTO from 10 ms to 10 s, Reno, Nagle until it is
 //! turned off. A connection that nobody holds any more is kept until its FIN is acknowledged.
 
-use crate::host::{HostId, LOOPBACK, bound, release};
+mod connection;
+mod listen;
+mod wire;
+
+use crate::host::{HostId, LOOPBACK, bound};
 use crate::link::{Class, DropCause};
 use crate::packet::{self, Headers};
 use crate::sim::{Flight, Place, Sim, dead};
 use crate::slab::{Key, Slab};
 use crate::timer::TimerKind;
+use connection::{Connection, Holder};
+use listen::Listener;
 use rand_core::Rng as _;
-use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
-use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
+use smoltcp::iface::SocketSet;
 use smoltcp::socket::tcp::{CongestionControl, Socket, SocketBuffer, State};
-use smoltcp::time::{Duration as SmolDuration, Instant as SmolInstant};
-use smoltcp::wire::{HardwareAddress, IpCidr};
+use smoltcp::time::Instant as SmolInstant;
 use std::collections::VecDeque;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::task::{Poll, Waker};
+use wire::{Wire, interface};
 
 /// Bytes of each direction's buffer, and so the largest window.
 const BUFFER_BYTES: usize = 128 << 10;
-
-/// How long a peer may be silent while it owes an acknowledgement. Linux gives up after about 15 minutes; a world in which
-/// that matters would wait for it in every scenario, and the stack has its own keepalives.
-/// (smoltcp's own timeout isn't used: it also ends connections that are merely idle.)
-const GIVE_UP_NS: u64 = 30_000_000_000;
-
-/// How often a closed window is probed. smoltcp 0.12 doesn't by itself, so a lost window update would end a
-/// transfer for ever; it answers probes once a second at most.
-const PROBE: SmolDuration = SmolDuration::from_secs(2);
 
 /// How long a connection that nobody holds waits for the peer's FIN: Linux's `tcp_fin_timeout`.
 const ORPHAN_NS: u64 = 60_000_000_000;
 
 /// The MTU of the loopback.
 const LOOPBACK_MTU: usize = 16 << 10;
-
-/// Packets on their way into and out of one connection.
-struct Wire {
-    incoming: VecDeque<Vec<u8>>,
-    outgoing: Vec<Vec<u8>>,
-    mtu: usize,
-}
-
-struct Incoming(Vec<u8>);
-struct Outgoing<'a>(&'a mut Vec<Vec<u8>>);
-
-impl RxToken for Incoming {
-    fn consume<R, F: FnOnce(&[u8]) -> R>(self, f: F) -> R {
-        f(&self.0)
-    }
-}
-
-impl TxToken for Outgoing<'_> {
-    fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, f: F) -> R {
-        let mut bytes = vec![0; len];
-        let result = f(&mut bytes);
-        self.0.push(bytes);
-        result
-    }
-}
-
-impl Device for Wire {
-    type RxToken<'a> = Incoming;
-    type TxToken<'a> = Outgoing<'a>;
-
-    fn receive(&mut self, _: SmolInstant) -> Option<(Incoming, Outgoing<'_>)> {
-        let bytes = self.incoming.pop_front()?;
-        Some((Incoming(bytes), Outgoing(&mut self.outgoing)))
-    }
-
-    fn transmit(&mut self, _: SmolInstant) -> Option<Outgoing<'_>> {
-        Some(Outgoing(&mut self.outgoing))
-    }
-
-    fn capabilities(&self) -> DeviceCapabilities {
-        let mut capabilities = DeviceCapabilities::default();
-        capabilities.medium = Medium::Ip;
-        capabilities.max_transmission_unit = self.mtu;
-        capabilities
-    }
-}
-
-/// Who holds a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Holder {
-    /// A listener: not accepted yet; `true` once it is in the queue of those to be accepted.
-    Listener(Key, bool),
-    /// A process.
-    Process,
-    /// Nobody: kept until this instant to end in order.
-    Nobody(u64),
-}
-
-struct Connection {
-    host: HostId,
-    local: SocketAddr,
-    remote: SocketAddr,
-    interface: Interface,
-    sockets: SocketSet<'static>,
-    socket: SocketHandle,
-    wire: Wire,
-    holder: Holder,
-    timer: Option<(u64, Key)>,
-    reader: Option<Waker>,
-    writer: Option<Waker>,
-    /// An RST has arrived.
-    reset: bool,
-    /// Why it ended, until a call has told it.
-    error: Option<io::ErrorKind>,
-    /// When the last segment came in.
-    heard_ns: u64,
-    /// Since when the peer has owed an acknowledgement.
-    owed_ns: Option<u64>,
-    /// Whether a closed window is being probed.
-    probing: bool,
-}
-
-struct Listener {
-    host: HostId,
-    local: SocketAddr,
-    ready: VecDeque<Key>,
-    /// Connections that hold this listener, half-open ones among them.
-    pending: usize,
-    acceptors: Vec<Waker>,
-}
 
 /// All connections and listeners of a world.
 pub(crate) struct Tcp {
@@ -141,65 +47,6 @@ impl Tcp {
     pub(crate) const fn new() -> Tcp {
         Tcp { connections: Slab::new(), listeners: Slab::new() }
     }
-}
-
-impl Connection {
-    fn socket(&mut self) -> &mut Socket<'static> {
-        self.sockets.get_mut(self.socket)
-    }
-
-    fn state(&self) -> State {
-        self.sockets.get::<Socket<'_>>(self.socket).state()
-    }
-
-    /// Whether the connection must be reset: bytes for nobody, a peer that never ends, or one that is silent
-    /// while it owes an acknowledgement.
-    fn is_hopeless(&mut self, now_ns: u64) -> bool {
-        let owes = self.socket().send_queue() > 0
-            || matches!(
-                self.state(),
-                State::SynSent | State::SynReceived | State::FinWait1 | State::LastAck | State::Closing
-            );
-        match (owes, self.owed_ns) {
-            (true, None) => self.owed_ns = Some(now_ns),
-            (false, _) => self.owed_ns = None,
-            (true, Some(_)) => {}
-        }
-        let forlorn = match self.holder {
-            Holder::Nobody(until_ns) => self.socket().recv_queue() > 0 || now_ns >= until_ns,
-            Holder::Listener(..) | Holder::Process => false,
-        };
-        forlorn || self.gives_up_ns().is_some_and(|at_ns| now_ns >= at_ns)
-    }
-
-    /// When the peer's silence becomes too long.
-    fn gives_up_ns(&self) -> Option<u64> {
-        self.owed_ns.map(|since_ns| since_ns.max(self.heard_ns) + GIVE_UP_NS)
-    }
-
-    /// Probes a window that is closed, by keepalives: there is something to send, and smoltcp waits for nothing
-    /// but a segment. `poll_at` is when it wants to be polled.
-    fn probe(&mut self, poll_at: Option<SmolInstant>) {
-        let queued = self.socket().send_queue() > 0;
-        if queued && !self.probing && poll_at.is_none() {
-            self.probing = true;
-            self.socket().set_keep_alive(Some(PROBE));
-        } else if self.probing && !queued {
-            self.probing = false;
-            self.socket().set_keep_alive(None);
-        }
-    }
-}
-
-/// An interface of one address that reaches everything directly.
-fn interface(wire: &mut Wire, ip: IpAddr, random_seed: u64, now: SmolInstant) -> Interface {
-    let mut config = Config::new(HardwareAddress::Ip);
-    config.random_seed = random_seed;
-    let mut interface = Interface::new(config, wire, now);
-    interface.update_ip_addrs(|addrs| {
-        addrs.push(IpCidr::new(ip.into(), 0)).expect("an interface has room for one address");
-    });
-    interface
 }
 
 impl Sim {
@@ -264,64 +111,6 @@ impl Sim {
         }
         for waker in [connection.reader, connection.writer].into_iter().flatten() {
             waker.wake();
-        }
-    }
-
-    pub(crate) fn tcp_listen(&mut self, place: Place, addr: SocketAddr) -> io::Result<(Key, SocketAddr)> {
-        let host = self.host_mut(place.host);
-        let local = host.choose_port(true, addr)?;
-        let key = self.tcp.listeners.insert(Listener {
-            host: place.host,
-            local,
-            ready: VecDeque::new(),
-            pending: 0,
-            acceptors: Vec::new(),
-        });
-        self.host_mut(place.host).tcp_ports.entry(local.port()).or_default().push((local.ip(), key));
-        Ok((key, local))
-    }
-
-    /// Closes a listener; what wasn't accepted is reset.
-    pub(crate) fn tcp_unlisten(&mut self, key: Key) {
-        let Some(listener) = self.tcp.listeners.remove(key) else { return };
-        release(&mut self.host_mut(listener.host).tcp_ports, listener.local.port(), key);
-        for waker in listener.acceptors {
-            waker.wake();
-        }
-        let held: Vec<Key> = self
-            .host(listener.host)
-            .connections
-            .values()
-            .copied()
-            .filter(|connection| {
-                let holder = self.tcp.connections.get(*connection).map(|connection| connection.holder);
-                matches!(holder, Some(Holder::Listener(of, _)) if of == key)
-            })
-            .collect();
-        for connection in held {
-            self.tcp_abort(connection);
-        }
-    }
-
-    pub(crate) fn tcp_accept(
-        &mut self,
-        key: Key,
-        waker: &Waker,
-    ) -> Poll<io::Result<(Key, SocketAddr, SocketAddr)>> {
-        let Some(listener) = self.tcp.listeners.get_mut(key) else { return Poll::Ready(Err(dead())) };
-        match listener.ready.pop_front() {
-            Some(connection) => {
-                listener.pending -= 1;
-                let accepted = self.tcp.connections.get_mut(connection).expect("those ready exist");
-                accepted.holder = Holder::Process;
-                Poll::Ready(Ok((connection, accepted.local, accepted.remote)))
-            }
-            None => {
-                if !listener.acceptors.iter().any(|acceptor| acceptor.will_wake(waker)) {
-                    listener.acceptors.push(waker.clone());
-                }
-                Poll::Pending
-            }
         }
     }
 
@@ -472,29 +261,6 @@ impl Sim {
             return;
         }
         self.tcp_refuse(now_ns, flight, host, headers);
-    }
-
-    /// A SYN for a listener.
-    fn tcp_opened(&mut self, now_ns: u64, flight: Flight, host: HostId, headers: &Headers, listener: Key) {
-        let backlog = self.host(host).caps.backlog;
-        match self.tcp.listeners.get_mut(listener) {
-            Some(listener) if listener.pending < backlog => listener.pending += 1,
-            _ => {
-                self.end(now_ns, flight, DropCause::Backlog);
-                return;
-            }
-        }
-        self.received(now_ns, &flight);
-        let holder = Holder::Listener(listener, false);
-        let mut connection = self.tcp_new(host, headers.dst, headers.src, holder);
-        connection.socket().listen(headers.dst).expect("a fresh socket listens");
-        connection.wire.incoming.push_back(flight.bytes);
-        let key = self.tcp_insert(connection);
-        self.tcp_poll(key);
-        if self.tcp.connections.get(key).is_some_and(|connection| connection.state() == State::Listen) {
-            // The SYN was damaged.
-            self.tcp_forget(key);
-        }
     }
 
     /// A segment that no connection wants: answered by RST, unless it is one.
