@@ -28,6 +28,7 @@ use nurl::PublicKey;
 use nurl::membership::State;
 use nurl::mesh::Ticket;
 use nurl::node::{MemberInfo, Role};
+use nurl::rt::time;
 use nurl::transport::PathInfo;
 
 use crate::models::relay::Relay;
@@ -42,6 +43,9 @@ pub use witness::{Ran, Witness};
 
 /// What [`Cluster::converge`] waits for.
 const MET: &str = "every running node sees exactly the running nodes alive";
+
+/// A node says what it sees within this.
+const ANSWERS: Duration = Duration::from_secs(5);
 
 /// A mesh in the world.
 pub struct Cluster {
@@ -110,8 +114,9 @@ impl Cluster {
     /// What `peer` says of the members.
     pub async fn members(&self, peer: &Peer) -> Vec<MemberInfo> {
         let node = peer.node(&self.world).await;
-        // A node that shuts down while it is asked has no view.
-        node.members().await.unwrap_or_default()
+        // A node that shuts down while it is asked has no view, and one that doesn't answer has none either.
+        let answer = time::timeout(ANSWERS, node.members()).await;
+        answer.ok().and_then(Result::ok).unwrap_or_default()
     }
 
     /// The members' states as `peer` sees them.
@@ -121,8 +126,7 @@ impl Cluster {
 
     /// How `from` reaches `to`; `None` if it doesn't know it.
     pub async fn path(&self, from: &Peer, to: &Peer) -> Option<PathInfo> {
-        let members = from.node(&self.world).await.members().await.unwrap_or_default();
-        members.into_iter().find(|member| member.key == to.key).map(|member| member.path)
+        self.members(from).await.into_iter().find(|member| member.key == to.key).map(|member| member.path)
     }
 
     /// What is wrong with the way from one node to another, where it should be direct or should not.
