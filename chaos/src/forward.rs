@@ -12,7 +12,7 @@ use crate::link::{Class, DropCause, Fate};
 use crate::middlebox::{Packet, Verdict};
 use crate::net::{End, MAX_DEPTH, NetId, Owner, Way};
 use crate::packet::{self, Headers};
-use crate::property::{Broken, Kind};
+use crate::property::{Broken, Forbidden, Kind};
 use crate::sim::{Flight, Sim};
 use std::io;
 use std::net::IpAddr;
@@ -56,9 +56,8 @@ impl Sim {
 
     /// Breaks the property of the first forbidden sequence that `bytes` carry.
     pub(crate) fn check_forbidden(&mut self, host: Option<HostId>, bytes: &[u8], what: impl Fn() -> String) {
-        let carried =
-            self.forbidden.iter().find(|(_, _, needle)| memchr::memmem::find(bytes, needle).is_some());
-        let Some((property, place, _)) = carried else { return };
+        let carried = self.forbidden.iter().find(|forbidden| forbidden.bytes.find(bytes).is_some());
+        let Some(Forbidden { property, place, .. }) = carried else { return };
         let broken = Broken {
             property: property.clone(),
             kind: Kind::Safety,

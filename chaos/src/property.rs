@@ -8,6 +8,7 @@
 
 use crate::sim;
 use crate::world::World;
+use memchr::memmem::Finder;
 use std::fmt;
 use std::panic::Location;
 use std::time::Duration;
@@ -137,6 +138,13 @@ pub(crate) struct Check {
     pub(crate) check: Box<dyn FnMut() -> Result<(), String> + Send>,
 }
 
+/// Bytes that no packet may carry, with the property that they would break and where it was stated.
+pub(crate) struct Forbidden {
+    pub(crate) property: String,
+    pub(crate) place: &'static Location<'static>,
+    pub(crate) bytes: Finder<'static>,
+}
+
 impl World {
     /// Has `check` called after every instant in which anything happened, on no host; `Err` with what was seen
     /// breaks the property and ends the run. It must be cheap, and must not sleep.
@@ -152,7 +160,9 @@ impl World {
     #[track_caller]
     pub fn forbid_bytes(&self, property: &str, bytes: &[u8]) {
         let place = Location::caller();
-        sim::with(|sim| sim.forbidden.push((property.to_owned(), place, bytes.to_vec())));
+        let forbidden =
+            Forbidden { property: property.to_owned(), place, bytes: Finder::new(bytes).into_owned() };
+        sim::with(|sim| sim.forbidden.push(forbidden));
     }
 
     /// The marks reached so far.

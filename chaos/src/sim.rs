@@ -10,7 +10,7 @@ use crate::link::Class;
 use crate::links::Links;
 use crate::net::{End, Gateway, NetId, NetState};
 use crate::plan::Faults;
-use crate::property::{Broken, Check};
+use crate::property::{Broken, Check, Forbidden};
 use crate::seed::Rng;
 use crate::slab::Slab;
 use crate::stats::Stats;
@@ -23,7 +23,6 @@ use madsim::time::TimeHandle;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::panic::Location;
 use std::task::Waker;
 use std::time::Instant;
 
@@ -88,8 +87,8 @@ pub(crate) struct Sim {
     pub(crate) broken: Option<Broken>,
     /// What is checked after every instant.
     pub(crate) checks: Vec<Check>,
-    /// Bytes that no packet may carry, with the property that they would break and where it was stated.
-    pub(crate) forbidden: Vec<(String, &'static Location<'static>, Vec<u8>)>,
+    /// Bytes that no packet may carry.
+    pub(crate) forbidden: Vec<Forbidden>,
     /// The fault plan, and what of it is under way.
     pub(crate) faults: Faults,
     /// Rare paths that were taken.
