@@ -233,33 +233,41 @@ pub fn interfaces() -> io::Result<Vec<Interface>> {
 #[derive(Debug)]
 pub struct InterfaceWatch {
     last: Vec<Interface>,
+    /// The world's addresses of which `last` is a part. It is asked with every wake of its task, so as long as nobody
+    /// in the world has moved no list is made.
+    version: u32,
 }
 
 impl InterfaceWatch {
     /// Begins with the present list as the one that is known.
     pub fn new() -> InterfaceWatch {
-        InterfaceWatch { last: interfaces().unwrap_or_default() }
+        let version = sim::with(|sim| sim.addrs_version);
+        InterfaceWatch { last: interfaces().unwrap_or_default(), version }
     }
 
     /// Waits for a list that differs from the last one, and returns it. Cancel safe.
     pub async fn changed(&mut self) -> Vec<Interface> {
-        poll_fn(|cx| match interfaces() {
-            Ok(list) if list != self.last => {
-                self.last.clone_from(&list);
-                Poll::Ready(list)
-            }
-            _ => {
-                if let Ok(place) = sim::live_place() {
-                    let wakers = |sim: &mut sim::Sim| {
-                        let wakers = &mut sim.host_mut(place.host).nic_wakers;
-                        if !wakers.iter().any(|waker| waker.will_wake(cx.waker())) {
-                            wakers.push(cx.waker().clone());
-                        }
-                    };
-                    sim::with(wakers);
+        poll_fn(|cx| {
+            let version = sim::with(|sim| sim.addrs_version);
+            if version != self.version
+                && let Ok(list) = interfaces()
+            {
+                self.version = version;
+                if list != self.last {
+                    self.last.clone_from(&list);
+                    return Poll::Ready(list);
                 }
-                Poll::Pending
             }
+            if let Ok(place) = sim::live_place() {
+                let wakers = |sim: &mut sim::Sim| {
+                    let wakers = &mut sim.host_mut(place.host).nic_wakers;
+                    if !wakers.iter().any(|waker| waker.will_wake(cx.waker())) {
+                        wakers.push(cx.waker().clone());
+                    }
+                };
+                sim::with(wakers);
+            }
+            Poll::Pending
         })
         .await
     }
