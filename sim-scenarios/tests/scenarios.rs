@@ -6,7 +6,6 @@ mod harness;
 
 use chaos::scenario::Options;
 use harness::{Runs, number};
-use sim_scenarios::scenario::find;
 
 /// Seeds whose end state is a snapshot.
 const PINNED: [u64; 2] = [1, 2];
@@ -114,8 +113,8 @@ fn everything_at_once() {
 /// A sweep of this size finds it, whatever else it does.
 #[test]
 fn the_canary_is_found() {
-    let scenario = find("canary").unwrap();
-    let found = (1..=CANARY).filter(|seed| scenario.run(&Options::seed(*seed)).verdict.is_err()).count();
+    let runs = Runs::of("canary");
+    let found = (1..=CANARY).filter(|seed| runs.twice(&Options::seed(*seed)).verdict.is_err()).count();
     assert!(found > 0, "none of {CANARY} seeds finds the planted bug");
     assert!(found < CANARY as usize, "a bug that every seed finds needs no sweep");
 }
@@ -162,7 +161,7 @@ fn a_lone_accuser_waits() {
 
 #[test]
 fn loss_on_both_legs_is_run_and_told() {
-    let report = find("converge-hard").unwrap().run(&Options::seed(1));
+    let report = Runs::of("converge-hard").twice(&Options::seed(1));
     println!("{}", report.verdict.map_or_else(|broken| broken.to_string(), |held| held.notes));
     assert!(report.events >= LEAST_EVENTS);
 }

@@ -38,9 +38,8 @@ impl Runs {
 
     /// Runs a seed twice; both runs must be the same, byte for byte, and hold.
     pub(crate) fn prove(&mut self, seed: u64) -> Report {
-        let options = Options::seed(seed);
-        let (first, second) = (self.scenario.run(&options), self.scenario.run(&options));
-        if first != second || first.verdict.is_err() {
+        let first = self.twice(&Options::seed(seed));
+        if first.verdict.is_err() {
             self.fail(&first);
         }
         let events = first.events;
@@ -49,13 +48,22 @@ impl Runs {
         first
     }
 
-    /// Runs a seed with the faults that once broke it; it must hold.
+    /// Runs a seed twice with the faults that once broke it; it must hold.
     pub(crate) fn regress(&self, seed: u64, plan: Option<&str>) {
         let plan: Option<Plan> = plan.map(|plan| plan.parse().expect("a plan"));
-        let report = self.scenario.run(&Options { plan, ..Options::seed(seed) });
+        let report = self.twice(&Options { plan, ..Options::seed(seed) });
         if report.verdict.is_err() {
             self.fail(&report);
         }
+    }
+
+    /// Runs it twice, whatever comes of it; both runs must be the same, byte for byte.
+    pub(crate) fn twice(&self, options: &Options) -> Report {
+        let (first, second) = (self.scenario.run(options), self.scenario.run(options));
+        if first != second {
+            self.fail(&first);
+        }
+        first
     }
 
     /// Seeds are different worlds.
