@@ -118,6 +118,11 @@ impl Host {
         })
     }
 
+    /// The networks of its interfaces.
+    pub(crate) fn nets(&self) -> Vec<Net> {
+        sim::with(|sim| sim.host(self.0).nics.iter().map(|nic| Net(nic.net)).collect())
+    }
+
     /// The name of its first interface.
     pub(crate) fn first_nic(&self) -> Option<String> {
         sim::with(|sim| sim.host(self.0).nics.first().map(|nic| nic.name.clone()))

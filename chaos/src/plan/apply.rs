@@ -13,7 +13,7 @@ use crate::run::Unleashed;
 use crate::scenario::Trial;
 use crate::sim;
 use crate::world::{Host, World};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -136,7 +136,7 @@ impl Trial {
                 }
                 match step {
                     Step::Begin => begin(world, number, &plan.faults()[number]),
-                    Step::End => end(world, number, false),
+                    Step::End => end(world, number, false, |_| true),
                 }
             }
         }));
@@ -145,12 +145,50 @@ impl Trial {
     /// Ends every fault: links are as before, partitions mended, boxes on, hosts where they were, started, continued and
     /// awake. Clocks stay as they are. From here on liveness can be asked for.
     pub async fn heal(&self) {
+        self.heal_what(|_| true).await;
+    }
+
+    /// As [`heal`](Trial::heal), but only of what touches `core`: its hosts, the boxes that they are behind, partitions
+    /// among them, and links as far as the core has to do with them. Nothing new begins anywhere, yet what is down,
+    /// stalled or cut off elsewhere stays so, until all is healed: the core has to live with it.
+    pub async fn heal_core(&self, core: &[Host]) {
+        let hosts: BTreeSet<HostId> = core.iter().map(Host::id).collect();
+        // Who has roamed is home again first: the boxes there are what counts.
+        self.heal_what(|hold| matches!(hold, Hold::Place(id) if hosts.contains(id))).await;
+        let mut boxes = BTreeSet::new();
+        for mut net in core.iter().flat_map(Host::nets) {
+            while let Some(outside) = net.outside() {
+                boxes.insert(net.id());
+                net = outside;
+            }
+        }
+        let touches = |end: End| match end {
+            End::Host(id) => hosts.contains(&id),
+            End::Box(id) => boxes.contains(&id),
+        };
+        self.heal_what(|hold| match hold {
+            Hold::Effect(number) => with_effects(|effects| effects.end_of(*number)).is_none_or(touches),
+            Hold::Cut(a, b) => hosts.contains(a) && hosts.contains(b),
+            Hold::Down(id)
+            | Hold::Paused(id)
+            | Hold::Suspended(id)
+            | Hold::Pinned(id)
+            | Hold::Step(_, id)
+            | Hold::Drift(id)
+            | Hold::Nic(id, _)
+            | Hold::Place(id) => hosts.contains(id),
+            Hold::Off(id) | Hold::Outer(id) => boxes.contains(id),
+        })
+        .await;
+    }
+
+    async fn heal_what(&self, what: impl Fn(&Hold) -> bool) {
         let active: Vec<usize> = with(|faults| {
             faults.healed = true;
             faults.active.keys().copied().collect()
         });
         for number in active {
-            end(self.world, number, true);
+            end(self.world, number, true, &what);
         }
         // What was started or continued runs before the scenario goes on.
         self.world.sleep(Duration::from_millis(1)).await;
@@ -386,11 +424,18 @@ fn set_outer(net: Net, ips: &[IpAddr]) {
     net.set_outer_addrs(&ips.iter().map(String::as_str).collect::<Vec<_>>());
 }
 
-/// Ends a fault. When everything is `healing`, clocks stay as they are.
-fn end(world: World, number: usize, healing: bool) {
+/// Ends of a fault `what` it says. When everything is `healing`, clocks stay as they are.
+fn end(world: World, number: usize, healing: bool, what: impl Fn(&Hold) -> bool) {
     let Some(active) = with(|faults| faults.active.remove(&number)) else { return };
+    let (ending, staying): (Vec<_>, Vec<_>) = active.into_iter().partition(|hold| what(hold));
+    if !staying.is_empty() {
+        with(|faults| faults.active.insert(number, staying));
+    }
+    if ending.is_empty() {
+        return;
+    }
     world.note(&format!("fault {} ends", number + 1));
-    for hold in active {
+    for hold in ending {
         let Some(was) = with(|faults| faults.release(&hold)) else { continue };
         undo(world, hold, was, healing);
     }

@@ -160,6 +160,11 @@ impl Effects {
         self.0.sort_by_key(|(number, ..)| *number);
     }
 
+    /// The end that an effect belongs to; `None` if it is one of every link.
+    pub(crate) fn end_of(&self, number: usize) -> Option<End> {
+        self.0.iter().find(|(other, ..)| *other == number).and_then(|(_, scope, _)| scope.end)
+    }
+
     pub(crate) fn end(&mut self, number: usize) {
         self.0.retain(|(other, ..)| *other != number);
     }
