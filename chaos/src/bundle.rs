@@ -23,6 +23,10 @@ const FORMAT: u32 = 1;
 /// The name of the file in a bundle's folder.
 pub const FILE: &str = "bundle.json";
 
+/// All files that a bundle may have.
+pub(crate) const FILES: [&str; 7] =
+    [FILE, "story.txt", "plan.txt", "plan.drawn.txt", "events.txt", "first.trace", "second.trace"];
+
 /// What a failing run is a function of, and what came of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bundle {

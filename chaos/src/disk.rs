@@ -83,6 +83,8 @@ pub(crate) struct Disk {
     /// Removals that are not durable yet.
     removed: Vec<(PathBuf, u64)>,
     next_inode: u64,
+    /// The most bytes that all files may have together.
+    capacity_bytes: u64,
     rng: Rng,
 }
 
@@ -187,12 +189,30 @@ impl Disk {
             directories: BTreeSet::from([PathBuf::from("/")]),
             removed: Vec::new(),
             next_inode: 1,
+            capacity_bytes: u64::MAX,
             rng,
         }
     }
 
     pub(crate) fn rng(&self) -> &Rng {
         &self.rng
+    }
+
+    pub(crate) fn set_capacity(&mut self, bytes: u64) {
+        self.capacity_bytes = bytes;
+    }
+
+    /// Whether there is room for so many bytes more. What was removed takes room until its removal is durable and its
+    /// last handle is gone.
+    fn check_room(&self, more: u64) -> io::Result<()> {
+        if self.capacity_bytes == u64::MAX || more == 0 {
+            return Ok(());
+        }
+        let used: u64 = self.inodes.values().map(|inode| inode.bytes.len() as u64).sum();
+        if used.saturating_add(more) > self.capacity_bytes {
+            return Err(io::Error::new(io::ErrorKind::StorageFull, "the disk is full"));
+        }
+        Ok(())
     }
 
     fn check_parent(&self, path: &Path) -> io::Result<()> {
@@ -234,7 +254,6 @@ impl Disk {
         Ok(number)
     }
 
-    /// A handle is gone.
     /// Gives the file to one handle alone; `WouldBlock` if another has it.
     pub(crate) fn lock(&mut self, number: u64) -> io::Result<()> {
         let inode = self.inode_mut(number)?;
@@ -244,6 +263,7 @@ impl Disk {
         Ok(())
     }
 
+    /// A handle is gone.
     pub(crate) fn close(&mut self, number: u64, had_lock: bool) {
         if let Some(inode) = self.inodes.get_mut(&number) {
             inode.locked &= !had_lock;
@@ -284,7 +304,8 @@ impl Disk {
 
     pub(crate) fn write_at(&mut self, number: u64, bytes: &[u8], offset: u64) -> io::Result<()> {
         let end = offset.checked_add(bytes.len() as u64).filter(|end| *end <= MAX_FILE_BYTES);
-        end.ok_or(io::ErrorKind::FileTooLarge)?;
+        let end = end.ok_or(io::ErrorKind::FileTooLarge)?;
+        self.check_room(end.saturating_sub(self.len(number)?))?;
         self.inode_mut(number)?.write(bytes, offset as usize);
         Ok(())
     }
@@ -293,6 +314,7 @@ impl Disk {
         if len > MAX_FILE_BYTES {
             return Err(io::ErrorKind::FileTooLarge.into());
         }
+        self.check_room(len.saturating_sub(self.len(number)?))?;
         self.inode_mut(number)?.set_len(len as usize);
         Ok(())
     }
@@ -326,6 +348,7 @@ impl Disk {
         if self.names.contains_key(&path) || self.directories.contains(&path) {
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, format!("{} exists", path.display())));
         }
+        self.check_room(bytes.len() as u64)?;
         let number = self.make(path, bytes.to_vec());
         self.sync(number)
     }
@@ -337,6 +360,8 @@ impl Disk {
         if self.directories.contains(&path) {
             return Err(io::ErrorKind::IsADirectory.into());
         }
+        // The new bytes stand beside the old ones until they are whole.
+        self.check_room(bytes.len() as u64)?;
         let old = self.names.get(&path).copied();
         let number = self.make(path, bytes.to_vec());
         if let Some(old) = old {
@@ -506,6 +531,25 @@ mod tests {
         disk.sync(file).unwrap();
         disk.close(file, false);
         assert!(disk.inodes.is_empty());
+    }
+
+    #[test]
+    fn a_full_disk_refuses_to_grow_and_keeps_what_it_has() {
+        let mut disk = disk(1);
+        disk.set_capacity(100);
+        let (a, b) = (Path::new("/a"), Path::new("/b"));
+        let is_full = |done: io::Result<()>| done.unwrap_err().kind() == io::ErrorKind::StorageFull;
+        disk.create_new(a, &[1; 60]).unwrap();
+        assert!(is_full(disk.create_new(b, &[2; 41])));
+        assert!(!disk.exists(b));
+        assert!(is_full(disk.replace(a, &[2; 50])), "old and new bytes stand beside each other");
+        let file = disk.open(a).unwrap();
+        assert!(is_full(disk.write_at(file, &[3; 50], 51)) && is_full(disk.set_len(file, 101)));
+        assert_eq!(disk.read(a, 100).unwrap(), [1; 60]);
+        disk.write_at(file, &[3; 100], 0).unwrap();
+        disk.close(file, false);
+        disk.remove(a).unwrap();
+        assert!(is_full(disk.create_new(b, &[2; 10])), "the removal is not durable");
     }
 
     proptest! {

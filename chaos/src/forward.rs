@@ -13,6 +13,7 @@ use crate::middlebox::{Packet, Verdict};
 use crate::net::{End, MAX_DEPTH, NetId, Owner, Way};
 use crate::packet::{self, Headers};
 use crate::property::{Broken, Forbidden, Kind};
+use crate::seed::mix;
 use crate::sim::{Flight, Sim};
 use std::io;
 use std::net::IpAddr;
@@ -149,7 +150,11 @@ impl Sim {
                 }
                 if let Some(draw) = flip {
                     self.stats.packets_corrupted += 1;
-                    flip_bit(&mut flight.bytes, draw);
+                    // A draw further, so that which bit it is says nothing of whether it is noticed.
+                    let unnoticed = mix(draw) & 1 == 1;
+                    if !unnoticed || !packet::damage_udp(&mut flight.bytes, draw) {
+                        flip_bit(&mut flight.bytes, draw);
+                    }
                     flight.corrupted = true;
                 }
                 self.launch(at_ns.max(earliest_ns), flight);

@@ -2,7 +2,7 @@
 //!
 //! Everything acts now, and for good unless undone. What a host's own code calls is in [`rt`](crate::rt).
 
-use crate::host::{HostId, HostState, Main};
+use crate::host::{Armed, HostId, HostState, Main};
 use crate::net::Net;
 use crate::process::{self, End as ProcessEnd};
 use crate::rt::task::{JoinHandle, spawn_on};
@@ -156,6 +156,26 @@ impl Host {
         self
     }
 
+    /// Sets how many connections its kernel has at most, those that wait for their end among them: a connect beyond
+    /// fails, a SYN beyond is dropped. Without a bound at first.
+    pub fn set_max_connections(self, connections: usize) -> Host {
+        sim::with(|sim| {
+            sim.setup(Some(self.0), &format!("connections {connections}"));
+            sim.host_mut(self.0).caps.connections = connections;
+        });
+        self
+    }
+
+    /// Sets how many bytes all files of its disk may have together; what would grow beyond fails with `StorageFull`.
+    /// Without a bound at first.
+    pub fn set_disk_capacity(self, bytes: u64) -> Host {
+        sim::with(|sim| {
+            sim.setup(Some(self.0), &format!("disk capacity {bytes} bytes"));
+            sim.host_mut(self.0).disk.set_capacity(bytes);
+        });
+        self
+    }
+
     /// Starts its process now, and at every [`restart`](Host::restart). When the future returns, the process
     /// ends and with it all of its tasks; when it panics, the run fails.
     pub fn spawn<F, Fut>(&self, main: F) -> Host
@@ -200,10 +220,27 @@ impl Host {
     /// # Panics
     /// If `count` is 0.
     pub fn crash_at_disk_op(&self, count: u64) {
-        assert!(count > 0, "the next operation is number 1");
+        self.arm(Armed { left: count, how: ProcessEnd::Crash, fault: None });
+    }
+
+    /// Arms a loss of power in the same way.
+    ///
+    /// # Panics
+    /// If `count` is 0.
+    pub fn power_loss_at_disk_op(&self, count: u64) {
+        self.arm(Armed { left: count, how: ProcessEnd::PowerLoss, fault: None });
+    }
+
+    /// Of ends that are armed for one process the first to come is the only one. One that a scenario arms takes the
+    /// place of its last.
+    pub(crate) fn arm(&self, armed: Armed) {
+        assert!(armed.left > 0, "the next operation is number 1");
         sim::with(|sim| {
-            sim.setup(Some(self.0), &format!("crash at disk operation {count}"));
-            sim.host_mut(self.0).crash_at_disk_op = Some(count);
+            let what = if armed.how == ProcessEnd::PowerLoss { "power loss" } else { "crash" };
+            sim.setup(Some(self.0), &format!("{what} at disk operation {}", armed.left));
+            let all = &mut sim.host_mut(self.0).armed;
+            all.retain(|other| other.fault != armed.fault);
+            all.push(armed);
         });
     }
 

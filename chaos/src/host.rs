@@ -6,6 +6,7 @@
 use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::net::{INTERNET, NetId};
+use crate::process::End;
 use crate::seed::{Rng, below, stream};
 use crate::slab::Key;
 use madsim::runtime::NodeHandle;
@@ -65,8 +66,8 @@ pub(crate) struct HostState {
     pub(crate) paused: bool,
     pub(crate) pinned: bool,
     pub(crate) suspended: bool,
-    /// How many disk operations are left before the process is killed.
-    pub(crate) crash_at_disk_op: Option<u64>,
+    /// The ends that disk operations of the process will bring, in the order in which they were armed.
+    pub(crate) armed: Vec<Armed>,
     pub(crate) nics: Vec<Nic>,
     pub(crate) nic_wakers: Vec<Waker>,
     pub(crate) clock: Clock,
@@ -92,13 +93,25 @@ pub(crate) struct Caps {
     pub(crate) udp_buffer_bytes: usize,
     /// Connections of one listener that are not accepted yet, half-open ones among them.
     pub(crate) backlog: usize,
+    /// Connections of all of its processes, also those that only wait for their end.
+    pub(crate) connections: usize,
 }
 
 impl Default for Caps {
-    /// What the real door asks its kernel for, and Linux's `somaxconn` of old.
+    /// What the real door asks its kernel for, Linux's `somaxconn` of old, and as many connections as anybody opens.
     fn default() -> Caps {
-        Caps { udp_buffer_bytes: 4 << 20, backlog: 128 }
+        Caps { udp_buffer_bytes: 4 << 20, backlog: 128, connections: usize::MAX }
     }
+}
+
+/// An end of the process at a disk operation.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Armed {
+    /// Operations until then, that one included.
+    pub(crate) left: u64,
+    pub(crate) how: End,
+    /// The fault of the plan that armed it, if one did.
+    pub(crate) fault: Option<usize>,
 }
 
 /// How a packet leaves a host.
@@ -156,7 +169,7 @@ impl HostState {
             paused: false,
             pinned: false,
             suspended: false,
-            crash_at_disk_op: None,
+            armed: Vec::new(),
             nics: Vec::new(),
             nic_wakers: Vec::new(),
             clock: Clock::new(),
@@ -269,6 +282,11 @@ impl HostState {
             }
         }
         Err(io::Error::new(io::ErrorKind::AddrInUse, "every ephemeral port is in use"))
+    }
+
+    /// Whether its kernel has room for a further connection.
+    pub(crate) fn takes_connection(&self) -> bool {
+        self.connections.len() < self.caps.connections
     }
 
     pub(crate) fn ident(&mut self) -> u16 {

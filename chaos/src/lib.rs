@@ -107,5 +107,5 @@ pub use property::{Broken, Kind};
 pub use run::{Failure, Outcome, Run, run};
 pub use scenario::{Held, Scenario, Trial, Verdict};
 pub use stats::Stats;
-pub use watch::{Decoder, Watching};
+pub use watch::{Decoder, Sight, Watching};
 pub use world::{Host, World};

@@ -1,9 +1,11 @@
 //! What a link does to packets: latency, loss, duplication, reordering, damage, bandwidth, MTU.
 //!
 //! A link is one direction between two ends of one network, and may be changed at any time. For each packet
-//! exactly three numbers are drawn from the stream of the end that sends it, whatever the configuration, so that a
-//! change of one rate doesn't shift the fate of later packets in any other respect. TCP segments keep their
-//! order on a link, as on a path that hashes flows, unless the link reorders.
+//! exactly three numbers are drawn from the stream of the end that sends it, whatever the link does, so that a
+//! change of one rate doesn't shift the fate of later packets in any other respect. Only a link that does
+//! [nothing at all](LinkConfig::ideal) draws none: where the first fault on it begins, or the last one ends, the
+//! later packets of that end have other fates. TCP segments keep their order on a link, as on a path that hashes
+//! flows, unless the link reorders.
 
 use crate::middlebox::Refusal;
 use crate::seed::{Rng, below, mix};
@@ -33,7 +35,8 @@ impl Rate {
 
     /// The rate at which this or the other hits, each for itself.
     pub(crate) fn or(self, other: Rate) -> Rate {
-        Rate(self.0 + other.0 - ((self.0 * other.0) >> 32))
+        let both = (u128::from(self.0) * u128::from(other.0)) >> 32;
+        Rate(self.0 + other.0 - both as u64)
     }
 
     pub(crate) fn hits(self, draw: u32) -> bool {
@@ -62,18 +65,19 @@ pub enum Spread {
 impl Spread {
     fn draw(self, scale_ns: u64, draw: u64) -> u64 {
         match self {
-            Spread::Uniform => below(draw, scale_ns + 1),
+            Spread::Uniform => below(draw, scale_ns.saturating_add(1)),
             Spread::Exponential => {
                 // -log2 of a uniform number: whole doublings, and linear between two of them, which is off by 6 %
                 // of one doubling at most and needs no float.
                 let doublings = u64::from(draw.leading_zeros());
                 let rest = draw.checked_shl(draw.leading_zeros() + 1).unwrap_or(0);
-                scale_ns * doublings + (scale_ns - below(rest, scale_ns + 1))
+                let beyond = scale_ns - below(rest, scale_ns.saturating_add(1));
+                scale_ns.saturating_mul(doublings).saturating_add(beyond)
             }
             Spread::HeavyTail => {
                 let one_of = u64::MAX / draw.max(1);
-                scale_ns * one_of.saturating_sub(1).min(64)
-                    + below(mix(draw), if one_of > 64 { 1 } else { scale_ns + 1 })
+                let beyond = below(mix(draw), if one_of > 64 { 1 } else { scale_ns.saturating_add(1) });
+                scale_ns.saturating_mul(one_of.saturating_sub(1).min(64)).saturating_add(beyond)
             }
         }
     }
@@ -124,7 +128,8 @@ pub struct LinkConfig {
     pub reorder: Rate,
     /// How long.
     pub reorder_by: Duration,
-    /// One flipped bit, behind the IP header; checksums find it.
+    /// One flipped bit, behind the IP header. Checksums find it, but in half of the UDP datagrams it is in the body and the
+    /// checksum is made right again, so that the damage reaches whoever reads it.
     pub corrupt: Rate,
     /// A UDP datagram cut short at a drawn length, with lengths and checksum made right again, so that it reaches
     /// whoever reads it.
@@ -177,7 +182,7 @@ pub enum DropCause {
     HostDown = 6,
     /// Damaged on the way.
     Checksum = 7,
-    /// The listener's backlog was full.
+    /// The listener's backlog was full, or its host had no room for a connection.
     Backlog = 8,
     /// The queue of a link with a bandwidth was full.
     QueueFull = 9,
@@ -235,12 +240,18 @@ pub(crate) enum Fate {
 /// What a link remembers from packet to packet.
 #[derive(Debug, Default)]
 pub(crate) struct LinkState {
-    /// When the last byte that waits will have left.
+    /// When the last byte that waits will have left, at the rate that the link had for the last packet.
     busy_until_ns: u64,
+    bytes_per_second: u64,
     /// When the last TCP segment arrives that wasn't held back: those behind it keep the order.
     tcp_floor_ns: u64,
     /// Whether it is in a burst.
     bad: bool,
+}
+
+/// A duration in nanoseconds; one beyond five centuries is as good as for ever.
+pub(crate) fn whole_ns(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 impl LinkConfig {
@@ -272,13 +283,20 @@ impl LinkConfig {
         let mut leaves_ns = now_ns;
         if let Some(bandwidth) = self.bandwidth {
             let rate = u128::from(bandwidth.bytes_per_second.max(1));
-            let waits_ns = state.busy_until_ns.saturating_sub(now_ns);
+            let mut waits_ns = state.busy_until_ns.saturating_sub(now_ns);
+            let before = std::mem::replace(&mut state.bytes_per_second, rate as u64);
+            if waits_ns > 0 && before != state.bytes_per_second {
+                // The bytes that wait are as many, and leave at the new rate.
+                let bytes_ns = u128::from(waits_ns) * u128::from(before);
+                waits_ns = u64::try_from(bytes_ns.div_ceil(rate)).unwrap_or(u64::MAX);
+                state.busy_until_ns = now_ns.saturating_add(waits_ns);
+            }
             let waiting = u128::from(waits_ns) * rate / 1_000_000_000;
             if waits_ns > 0 && waiting + len as u128 > u128::from(bandwidth.queue_bytes) {
                 return Fate::Dropped(DropCause::QueueFull);
             }
             let takes_ns = (len as u128 * 1_000_000_000).div_ceil(rate) as u64;
-            state.busy_until_ns = now_ns + waits_ns + takes_ns;
+            state.busy_until_ns = now_ns.saturating_add(waits_ns).saturating_add(takes_ns);
             leaves_ns = state.busy_until_ns;
         }
         if let Some(burst) = self.burst {
@@ -295,14 +313,14 @@ impl LinkConfig {
         if loss.hits(rates as u32) {
             return Fate::Dropped(DropCause::Loss);
         }
-        let arrives_ns = leaves_ns + self.latency.as_nanos() as u64 + pair_ns;
-        let jitter_ns = self.jitter.as_nanos() as u64;
+        let arrives_ns = leaves_ns.saturating_add(whole_ns(self.latency)).saturating_add(pair_ns);
+        let jitter_ns = whole_ns(self.jitter);
         let held = self.reorder.hits(more as u32);
         let copy = self.duplicate.hits((rates >> 32) as u32);
-        let mut at_ns = arrives_ns + self.spread.draw(jitter_ns, jitters);
+        let mut at_ns = arrives_ns.saturating_add(self.spread.draw(jitter_ns, jitters));
         if held {
             // One that was held back doesn't hold back those behind it.
-            at_ns += self.reorder_by.as_nanos() as u64;
+            at_ns = at_ns.saturating_add(whole_ns(self.reorder_by));
         } else if class == Class::Tcp {
             at_ns = at_ns.max(state.tcp_floor_ns);
             state.tcp_floor_ns = at_ns;
@@ -310,7 +328,8 @@ impl LinkConfig {
         let draw = jitters ^ more.rotate_left(17);
         Fate::Arrives {
             at_ns,
-            copy_at_ns: copy.then(|| arrives_ns + self.spread.draw(jitter_ns, jitters.rotate_left(32))),
+            copy_at_ns: copy
+                .then(|| arrives_ns.saturating_add(self.spread.draw(jitter_ns, jitters.rotate_left(32)))),
             flip: self.corrupt.hits((more >> 32) as u32).then_some(draw),
             cut: self.truncate.hits(mix(further) as u32).then_some(draw),
         }
@@ -379,6 +398,40 @@ mod tests {
         let config = LinkConfig { bandwidth: Some(bandwidth), ..config };
         let fate = config.fate(0, Class::Udp, 1_000, 0, &mut LinkState::default(), &mut rng);
         assert!(matches!(fate, Fate::Arrives { at_ns: 1_000_000, .. }), "an idle link takes any packet");
+    }
+
+    #[test]
+    fn what_waits_leaves_at_the_rate_that_the_link_has_now() {
+        let at_rate = |bytes_per_second| LinkConfig {
+            bandwidth: Some(Bandwidth { bytes_per_second, queue_bytes: 3_000 }),
+            ..LinkConfig::ideal()
+        };
+        let (mut state, mut rng) = (LinkState::default(), stream(3, "link/a"));
+        let mut send = |config: &LinkConfig| match config.fate(0, Class::Udp, 1_000, 0, &mut state, &mut rng)
+        {
+            Fate::Arrives { at_ns, .. } => Some(at_ns / 1_000_000_000),
+            Fate::Dropped(_) => None,
+        };
+        let (slow, fast) = (at_rate(1), at_rate(1_000));
+        assert_eq!([send(&slow), send(&slow)], [Some(1_000), Some(2_000)]);
+        assert_eq!([send(&fast), send(&fast)], [Some(3), None]);
+        assert_eq!(send(&slow), None, "3,000 bytes wait");
+    }
+
+    #[test]
+    fn what_takes_for_ever_does_not_come_round_again() {
+        let long = Duration::from_secs(18_446_744_074);
+        let all =
+            LinkConfig { latency: long + Duration::from_millis(10), jitter: long, ..LinkConfig::default() };
+        let all = LinkConfig { duplicate: Rate::ALWAYS, reorder: Rate::ALWAYS, reorder_by: long, ..all };
+        for spread in [Spread::Uniform, Spread::Exponential, Spread::HeavyTail] {
+            let config = LinkConfig { spread, ..all.clone() };
+            let fate = fate(&config, Class::Tcp, &mut stream(3, "link/a"));
+            let Fate::Arrives { at_ns, copy_at_ns: Some(copy_at_ns), .. } = fate else { panic!("{fate:?}") };
+            assert!(at_ns > u64::MAX / 2 && copy_at_ns > u64::MAX / 2, "{fate:?}");
+        }
+        assert_eq!(Rate::ALWAYS.or(Rate::ALWAYS), Rate::ALWAYS);
+        assert_eq!(Rate::ALWAYS.or(Rate::NEVER), Rate::ALWAYS);
     }
 
     #[test]

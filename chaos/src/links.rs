@@ -4,7 +4,7 @@
 //! lies between two hosts, not on a link: a packet is lost if it was under way at any moment of it.
 
 use crate::host::HostId;
-use crate::link::{Class, Fate, LinkConfig, LinkState, MIN_MTU};
+use crate::link::{Class, Fate, LinkConfig, LinkState, MIN_MTU, whole_ns};
 use crate::net::End;
 use crate::plan::Effects;
 use crate::seed::{Rng, below};
@@ -109,7 +109,7 @@ impl Links {
                 composed.as_ref()
             }
         };
-        let pair_ns = match config.pair_latency.as_nanos() as u64 {
+        let pair_ns = match whole_ns(config.pair_latency) {
             0 => 0,
             most_ns => {
                 let seed = self.seed;
@@ -117,7 +117,7 @@ impl Links {
                     .pairs
                     .entry((from, to))
                     .or_insert_with(|| crate::seed::subseed(seed, &format!("pair/{from:?}/{to:?}")));
-                below(draw, most_ns + 1)
+                below(draw, most_ns.saturating_add(1))
             }
         };
         if config.remembers(class) {

@@ -24,18 +24,27 @@ impl World {
     ///     nas (no process): eth0 192.168.1.9
     /// ```
     pub fn map(&self) -> String {
-        sim::with(|sim| {
-            let mut out = String::new();
-            sim.map_net(INTERNET, 0, &mut out);
-            for host in sim.hosts.iter().filter(|host| host.nics.is_empty()) {
-                line(&mut out, 0, &format!("nowhere: {}{}", host.name, state(host)));
-            }
-            out
-        })
+        sim::with(|sim| sim.map())
     }
 }
 
 impl Sim {
+    fn map(&self) -> String {
+        let mut out = String::new();
+        self.map_net(INTERNET, 0, &mut out);
+        for host in self.hosts.iter().filter(|host| host.nics.is_empty()) {
+            line(&mut out, 0, &format!("nowhere: {}{}", host.name, state(host)));
+        }
+        out
+    }
+
+    /// Keeps the map for a reader who wants it, as it is when this is called first.
+    pub(crate) fn look(&mut self) {
+        if self.wants_map && self.kept_map.is_none() {
+            self.kept_map = Some(self.map());
+        }
+    }
+
     fn map_net(&self, id: NetId, depth: usize, out: &mut String) {
         let net = self.net(id);
         let behind = net.gateway.as_ref().map(|gateway| {

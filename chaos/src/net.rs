@@ -326,42 +326,93 @@ impl Sim {
         self.net_mut(id).gateway.as_mut().expect("the internet has no box")
     }
 
-    /// Brings the tables of addresses in line with interfaces and boxes.
-    pub(crate) fn readdress(&mut self) {
-        let mut wanted: Vec<(NetId, IpAddr, Owner)> = Vec::new();
-        // Where a box doesn't hide an address behind it, it stands for the address outside.
-        let stands_for = |wanted: &mut Vec<_>, net: NetId, ip: IpAddr| {
-            let mut inside = net;
-            while let Some(gateway) = &self.net(inside).gateway
-                && !gateway.translates(ip)
-            {
-                wanted.push((gateway.outside, ip, Owner::Box(inside)));
-                inside = gateway.outside;
-            }
-        };
+    /// The networks in which `ip` stands if somebody has it in `net`, each with whose it is there. Where a box doesn't
+    /// hide an address behind it, it stands for the address outside.
+    fn stands(&self, net: NetId, ip: IpAddr, owner: Owner) -> Vec<(NetId, IpAddr, Owner)> {
+        let mut all = vec![(net, ip, owner)];
+        let mut inside = net;
+        while let Some(gateway) = &self.net(inside).gateway
+            && !gateway.translates(ip)
+        {
+            all.push((gateway.outside, ip, Owner::Box(inside)));
+            inside = gateway.outside;
+        }
+        all
+    }
+
+    /// Who has which address where. Those of interfaces that are down are among them if `reserved`: they have them again
+    /// when they come up.
+    fn owners(&self, reserved: bool) -> Vec<(NetId, IpAddr, Owner)> {
+        let mut all = Vec::new();
         for (at, net) in self.nets.iter().enumerate() {
             let Some(gateway) = &net.gateway else { continue };
             for ip in &gateway.outer {
-                wanted.push((gateway.outside, *ip, Owner::Box(NetId(at as u32))));
-                stands_for(&mut wanted, gateway.outside, *ip);
+                all.extend(self.stands(gateway.outside, *ip, Owner::Box(NetId(at as u32))));
             }
         }
         for host in &self.hosts {
-            for (index, nic) in host.nics.iter().enumerate().filter(|(_, nic)| nic.up) {
+            for (index, nic) in host.nics.iter().enumerate().filter(|(_, nic)| reserved || nic.up) {
                 for ip in &nic.addrs {
-                    assert!(
-                        !ip.is_loopback() && !ip.is_unspecified(),
-                        "{ip} can't be an interface's address"
-                    );
-                    wanted.push((nic.net, *ip, Owner::Host(host.id, index as u8)));
-                    stands_for(&mut wanted, nic.net, *ip);
+                    all.extend(self.stands(nic.net, *ip, Owner::Host(host.id, index as u8)));
                 }
             }
         }
+        all
+    }
+
+    /// Why `who` can't have `ip` in `net` instead of what it has now, if it can't: it is no address for an interface, or
+    /// in a network in which it would stand another has it, or will have it when its interface comes up or when the
+    /// fault that took it is over.
+    pub(crate) fn refuses(&self, net: NetId, ip: IpAddr, who: Owner) -> Option<String> {
+        if !fits_an_interface(ip) {
+            return Some(format!("{ip} can't be an interface's address"));
+        }
+        // What it has now it gives up, also where boxes stand for it: a box that stands for an address of another
+        // interface has that one still.
+        let given_up: Vec<(NetId, IpAddr, Owner)> = match who {
+            Owner::Host(host, nic) => {
+                let nic = &self.host(host).nics[usize::from(nic)];
+                nic.addrs.iter().flat_map(|ip| self.stands(nic.net, *ip, who)).collect()
+            }
+            Owner::Box(id) => self
+                .net(id)
+                .gateway
+                .iter()
+                .flat_map(|gateway| {
+                    gateway.outer.iter().flat_map(|ip| self.stands(gateway.outside, *ip, who))
+                })
+                .collect(),
+        };
+        let mut others = self.owners(true);
+        for mine in given_up {
+            if let Some(at) = others.iter().position(|other| *other == mine) {
+                others.swap_remove(at);
+            }
+        }
+        for (whose, net, ips) in self.faults.taken_away().filter(|(whose, ..)| *whose != who.end()) {
+            let owner = match whose {
+                End::Host(host) => Owner::Host(host, 0),
+                End::Box(id) => Owner::Box(id),
+            };
+            others.extend(ips.iter().flat_map(|ip| self.stands(net, *ip, owner)));
+        }
+        let wanted = self.stands(net, ip, who);
+        let taken = wanted.iter().find(|(net, ip, owner)| {
+            others.iter().any(|(at, other, whose)| at == net && other == ip && whose.end() != owner.end())
+        });
+        taken.map(|(net, ..)| format!("{ip} is taken in {}", self.net(*net).name))
+    }
+
+    /// Brings the tables of addresses in line with interfaces and boxes.
+    pub(crate) fn readdress(&mut self) {
+        let owners = self.owners(false);
         for net in &mut self.nets {
             net.addrs.clear();
         }
-        for (net, ip, owner) in wanted {
+        for (net, ip, owner) in owners {
+            if matches!(owner, Owner::Host(..)) {
+                assert!(fits_an_interface(ip), "{ip} can't be an interface's address");
+            }
             let net = self.net_mut(net);
             let taken = net.addrs.insert(ip, owner);
             assert!(
@@ -372,4 +423,10 @@ impl Sim {
         }
         self.addrs_version += 1;
     }
+}
+
+/// Whether an interface may have such an address: one host's, that others can send to.
+fn fits_an_interface(ip: IpAddr) -> bool {
+    let is_broadcast = matches!(ip, IpAddr::V4(ip) if ip.is_broadcast());
+    !(ip.is_loopback() || ip.is_unspecified() || ip.is_multicast() || is_broadcast)
 }

@@ -153,6 +153,20 @@ pub(crate) fn truncate_udp(packet: &mut Vec<u8>, draw: u64) -> bool {
     true
 }
 
+/// Flips a drawn bit in the body of a UDP datagram and makes its checksum right again, so that it reaches whoever reads
+/// it; returns whether it was one with a body. A damaged one is left as it is.
+pub(crate) fn damage_udp(packet: &mut [u8], draw: u64) -> bool {
+    let Some(headers) = parse(packet).filter(|headers| headers.proto == PROTO_UDP) else { return false };
+    let body = headers.transport + UDP_HEADER;
+    if body >= packet.len() || !udp_checksum_holds(packet, &headers) {
+        return false;
+    }
+    let bit = crate::seed::below(draw, (packet.len() - body) as u64 * 8);
+    packet[body + (bit / 8) as usize] ^= 1 << (bit % 8);
+    write_checksum(packet, headers.transport, PROTO_UDP);
+    true
+}
+
 /// An end of a packet's way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Side {
@@ -348,7 +362,7 @@ mod tests {
         assert_eq!(udp_body(&out, headers.transport), b"abcde");
         assert_eq!(out[4..6], 77u16.to_be_bytes());
         damaged[30] ^= 1;
-        assert!(!truncate_udp(&mut damaged, 0));
+        assert!(!truncate_udp(&mut damaged, 0) && !damage_udp(&mut damaged, 0));
     }
 
     proptest! {

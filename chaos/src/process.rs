@@ -73,6 +73,27 @@ pub(crate) fn panic_message(payload: &(dyn Any + Send)) -> String {
         .unwrap_or_else(|| "(no message)".to_owned())
 }
 
+/// Ends the run because the caller panicked and nobody hears of it. Of a process that is over nobody sees what its
+/// tasks still do before the executor drops them.
+pub(crate) fn unheard(what: &str, message: &str) {
+    if let Some(why) = told(what, message) {
+        sim::try_with(|sim| sim.fail(why));
+    }
+}
+
+/// A panic of the caller, in words; `None` if its process is over.
+pub(crate) fn told(what: &str, message: &str) -> Option<String> {
+    let at = panicked_at();
+    let whose = match sim::place() {
+        Some(place) => sim::with(|sim| {
+            let host = sim.host(place.host);
+            host.runs(place.boot).then(|| format!("host {}", host.name))
+        })?,
+        None => "the scenario".to_owned(),
+    };
+    Some(format!("{what} of {whose} panicked: {message}{at}"))
+}
+
 /// Makes a scheduling node for a place; it stands still if its role does now.
 pub(crate) fn new_node(handle: &Handle, place: Place, name: &str, role: Role) -> NodeHandle {
     let host_name = sim::with(|sim| sim.host(place.host).name.clone());
@@ -142,11 +163,7 @@ pub(crate) fn run_main(host: HostId) {
     node.spawn(async move {
         match future.await {
             Ok(()) => exit(host, boot),
-            Err(message) => sim::with(|sim| {
-                let name = &sim.host(host).name;
-                let why = format!("the process of host {name} panicked: {message}{}", panicked_at());
-                sim.fail(why);
-            }),
+            Err(message) => unheard("the process", &message),
         }
     });
 }
@@ -174,7 +191,7 @@ pub(crate) fn end(host: HostId, how: End) {
             return Vec::new();
         }
         state.alive = false;
-        state.crash_at_disk_op = None;
+        state.armed.clear();
         match how {
             End::Exit => state.disk.release_handles(),
             End::Crash | End::PowerLoss => {

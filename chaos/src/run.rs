@@ -11,7 +11,7 @@ use crate::property::{Broken, check_all};
 use crate::seed::subseed;
 use crate::sim::{self, Sim};
 use crate::stats::Stats;
-use crate::watch::{Watch, Watching};
+use crate::watch::{Sight, Watch, Watching};
 use crate::world::World;
 use madsim::runtime::{Handle, Runtime};
 use madsim::time::{Sleep, TimeHandle};
@@ -36,7 +36,7 @@ const STACK_BYTES: usize = 16 << 20;
 /// Why a run has no result.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
-    /// The scenario, a host's process or Drop code panicked; the text is the panic's message.
+    /// The scenario, a host's process, a task that nobody awaits or Drop code panicked; the text is the panic's message.
     #[error("{0}")]
     Panicked(String),
     /// The scenario was not at its end when the limit of virtual time was reached.
@@ -48,8 +48,8 @@ pub enum Failure {
     /// A property was seen broken.
     #[error("{0}")]
     Broken(Broken),
-    /// The capture or the trace could not be written.
-    #[error("the capture or trace file: {0}")]
+    /// The capture or the trace could not be written; a file that can't be made is known before the world is.
+    #[error("can't write the capture or the trace: {0}")]
     Capture(String),
 }
 
@@ -62,7 +62,9 @@ pub struct Unleashed {
     pub drawn: Option<String>,
     /// When it was let loose.
     pub at: Duration,
-    /// Faults that could not be, each with the reason.
+    /// How many of its faults have begun.
+    pub begun: usize,
+    /// Faults that could not be, or not whole, or were never due, each with the reason.
     pub skipped: Vec<String>,
 }
 
@@ -85,8 +87,8 @@ pub struct Outcome<T> {
     pub marks: BTreeSet<&'static str>,
     /// The fault plan that was let loose, if one was.
     pub plan: Option<Unleashed>,
-    /// The last events, in words, if they were to be kept.
-    pub last: Vec<String>,
+    /// What there was to be seen of it, as far as somebody wanted to.
+    pub sight: Sight,
     /// What the scenario returned.
     pub result: Result<T, Failure>,
 }
@@ -132,7 +134,7 @@ impl Run {
         self
     }
 
-    /// Keeps the last events for [`Outcome::last`].
+    /// Keeps the last events for [`Outcome::sight`].
     #[must_use]
     pub fn keep_last(mut self, events: usize) -> Run {
         self.watching.last = events;
@@ -191,7 +193,7 @@ impl Run {
             .unwrap_or_else(|payload| Err(Failure::Panicked(panic_message(&*payload) + &panicked_at())));
         if let Some(mut left) = left {
             ended = Ended::of(&mut left);
-            ended.last = left.trace.end_watch().unwrap_or_default();
+            ended.sight.last = left.trace.end_watch().unwrap_or_default();
         }
         Outcome {
             seed: self.seed,
@@ -202,7 +204,7 @@ impl Run {
             stats: ended.stats,
             marks: ended.marks,
             plan: ended.plan,
-            last: ended.last,
+            sight: ended.sight,
             result,
         }
     }
@@ -222,6 +224,7 @@ impl Run {
         let time = TimeHandle::current();
         let handle = Handle::current();
         let mut sim = Sim::new(self.seed, time.clone());
+        sim.wants_map = self.watching.map;
         if let Some(path) = &self.watching.capture {
             sim.trace.capture(Pcap::create(path).map_err(capture_failed)?);
         }
@@ -257,9 +260,10 @@ impl Run {
         .await;
         drop(body);
         let (nodes, captured) = sim::with(|sim| {
+            sim.look();
             *ended = Ended::of(sim);
             let captured = sim.trace.end_capture().and_then(|()| sim.trace.end_watch());
-            let captured = captured.map(|last| ended.last = last);
+            let captured = captured.map(|last| ended.sight.last = last);
             (sim.places.keys().copied().collect::<Vec<_>>(), captured)
         });
         // The world stays in place while the futures' Drop code runs, but its digest is taken.
@@ -268,6 +272,9 @@ impl Run {
         }
         // Time moves only when nothing is ready, so after this every killed future has been dropped.
         madsim::time::sleep(Duration::from_millis(1)).await;
+        // Who waited for a task that panicked may have ended without asking.
+        let unheard = sim::with(|sim| sim.failure.take());
+        let result = result.and_then(|output| unheard.map_or(Ok(output), |why| Err(Failure::Panicked(why))));
         drop(sim::replace(None));
         // Once more, for what the wakers and closures inside of it held.
         madsim::time::sleep(Duration::from_millis(1)).await;
@@ -294,7 +301,7 @@ struct Ended {
     stats: Stats,
     marks: BTreeSet<&'static str>,
     plan: Option<Unleashed>,
-    last: Vec<String>,
+    sight: Sight,
 }
 
 impl Ended {
@@ -306,7 +313,7 @@ impl Ended {
             stats: sim.stats.clone(),
             marks: sim.marks.clone(),
             plan: sim.faults.unleashed(),
-            last: Vec::new(),
+            sight: Sight { last: Vec::new(), map: sim.kept_map.take() },
         }
     }
 }

@@ -7,9 +7,10 @@
 use crate::plan::{FaultKind, Plan};
 use crate::property::{Broken, Kind};
 use crate::run::{Failure, Run, Unleashed};
-use crate::watch::Watching;
+use crate::watch::{Sight, Watching};
 use crate::world::World;
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -77,7 +78,8 @@ impl Mark {
 pub enum Purpose {
     /// It proves something: a run that breaks is a failure.
     Proof,
-    /// It is run and told, nothing is asserted.
+    /// It is run and told: whether it comes to its end is not asserted. That nothing panics, and what must hold at every
+    /// moment, is.
     Observation,
     /// It has a planted bug that every sweep must find; finding it is no failure.
     Canary,
@@ -212,11 +214,22 @@ impl Scenario {
 
     /// Makes one run.
     pub fn run(&self, options: &Options) -> Report {
-        self.run_watched(options, &Watching::default()).0
+        self.watched(options, &Watching::default()).0
     }
 
-    /// Makes one run that a reader watches; returns the last events besides, if they are wanted.
-    pub fn run_watched(&self, options: &Options, watching: &Watching) -> (Report, Vec<String>) {
+    /// Makes one run that a reader watches; returns besides what there was to be seen.
+    ///
+    /// # Errors
+    /// If a file that the reader wants can't be written: that is no failure of the run.
+    pub fn run_watched(&self, options: &Options, watching: &Watching) -> io::Result<(Report, Sight)> {
+        match self.watched(options, watching) {
+            (_, _, Some(why)) => Err(io::Error::other(why)),
+            (report, sight, None) => Ok((report, sight)),
+        }
+    }
+
+    /// Makes one run; the last is why its files could not be written.
+    fn watched(&self, options: &Options, watching: &Watching) -> (Report, Sight, Option<String>) {
         let mut run = Run::new(options.seed).time_limit(self.time_limit).watching(watching.clone());
         if let Some(seed) = options.scheduler_seed {
             run = run.scheduler_seed(seed);
@@ -224,6 +237,10 @@ impl Scenario {
         let knobs = self.knobs.iter().map(|knob| (knob.name, self.knob(knob, options))).collect();
         let (body, faults, plan) = (self.body, self.faults, options.plan.clone());
         let outcome = run.run(move |world| body(Trial { world, knobs, faults, plan }));
+        let unwritten = match &outcome.result {
+            Err(failure @ Failure::Capture(_)) => Some(failure.to_string()),
+            _ => None,
+        };
         let verdict = match outcome.result {
             Ok(verdict) => verdict,
             Err(Failure::Broken(broken)) => Err(broken),
@@ -240,7 +257,7 @@ impl Scenario {
             plan: outcome.plan,
             verdict,
         };
-        (report, outcome.last)
+        (report, outcome.sight, unwritten)
     }
 
     /// The value of a knob in a run with these options.

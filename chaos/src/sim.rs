@@ -81,7 +81,7 @@ pub(crate) struct Sim {
     /// The task that moves the world on, and the instant for which it is armed.
     pub(crate) driver: Option<Waker>,
     pub(crate) armed_ns: u64,
-    /// Why the run must end: a process' main future panicked.
+    /// Why the run must end: a process' main future, or a task that nobody awaits, panicked.
     pub(crate) failure: Option<String>,
     /// The first property that was seen broken.
     pub(crate) broken: Option<Broken>,
@@ -91,6 +91,9 @@ pub(crate) struct Sim {
     pub(crate) forbidden: Vec<Forbidden>,
     /// The fault plan, and what of it is under way.
     pub(crate) faults: Faults,
+    /// Whether a reader wants the map of the world, and the map.
+    pub(crate) wants_map: bool,
+    pub(crate) kept_map: Option<String>,
     /// Rare paths that were taken.
     pub(crate) marks: BTreeSet<&'static str>,
     world_streams: BTreeMap<String, u64>,
@@ -175,6 +178,8 @@ impl Sim {
             checks: Vec::new(),
             forbidden: Vec::new(),
             faults: Faults::default(),
+            wants_map: false,
+            kept_map: None,
             marks: BTreeSet::new(),
             world_streams: BTreeMap::new(),
             spawns: 0,

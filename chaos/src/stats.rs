@@ -29,7 +29,7 @@ pub struct Stats {
     pub disk_sectors_lost: u64,
     /// Faults that the scenario made: crashes, partitions, pauses and so on.
     pub faults: u64,
-    /// Tasks that panicked (their handle says so; a process' main future ends the run).
+    /// Tasks that panicked: whoever awaits one hears of it, and what nobody awaits ends the run.
     pub task_panics: u64,
     /// TCP segments whose source address had left the host.
     pub unroutable: u64,

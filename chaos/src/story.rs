@@ -29,6 +29,52 @@ pub struct Teller {
     pub decoder: Option<Decoder>,
     /// The folder in which bundles are made, each in a folder `SCENARIO-SEED`.
     pub folder: PathBuf,
+    /// How the program that makes the runs is called, as a person would type it.
+    pub invocation: String,
+    /// A file that no bundle may take the place of: the plan that the run was given.
+    pub keep: Option<PathBuf>,
+}
+
+impl Teller {
+    /// One that makes bundles in `folder`, for runs of `cargo chaos`.
+    pub fn new(folder: impl Into<PathBuf>) -> Teller {
+        Teller { decoder: None, folder: folder.into(), invocation: INVOCATION.to_owned(), keep: None }
+    }
+
+    /// The folder of a bundle, with nothing in it that an earlier failure of this seed left there and that would lie
+    /// about this one. What else is in it is somebody's, and stays.
+    fn make_room(&self, scenario: &str, seed: u64) -> io::Result<PathBuf> {
+        let usual = self.folder.join(format!("{scenario}-{seed}"));
+        let keeps = |folder: &Path| {
+            let kept = self.keep.as_deref().and_then(|file| file.canonicalize().ok());
+            kept.is_some_and(|file| file.parent() == folder.canonicalize().ok().as_deref())
+        };
+        let folder =
+            if keeps(&usual) { self.folder.join(format!("{scenario}-{seed}-edited")) } else { usual };
+        if keeps(&folder) {
+            return Err(io::Error::other(format!("{} holds the plan that was given", folder.display())));
+        }
+        std::fs::create_dir_all(&folder)?;
+        for file in crate::bundle::FILES {
+            match std::fs::remove_file(folder.join(file)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(folder)
+    }
+}
+
+/// How nurl's own runs are made.
+pub const INVOCATION: &str = "cargo chaos";
+
+/// A word of a command line, in quotes if a shell would take it apart.
+pub fn shell_word(word: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "/._-+=:,@%".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', "'\\''"))
 }
 
 /// A failure, explained.
@@ -73,14 +119,10 @@ pub fn explain(
 ) -> io::Result<Story> {
     let subject = shrunk.map_or(failing, |shrunk| &shrunk.report);
     let options = Options { scheduler_seed: Some(subject.scheduler_seed), ..subject.options.clone() };
-    let folder = teller.folder.join(format!("{}-{}", scenario.name, options.seed));
-    // What an earlier failure of this seed left there would lie about this one.
-    if folder.join(crate::bundle::FILE).exists() {
-        std::fs::remove_dir_all(&folder)?;
-    }
-    std::fs::create_dir_all(&folder)?;
+    let folder = teller.make_room(scenario.name, options.seed)?;
     let watching = Watching { last: EVENTS_KEPT, decoder: teller.decoder, ..Watching::default() };
-    let (again, events) = scenario.run_watched(&options, &watching);
+    let (again, seen) = scenario.run_watched(&options, &watching)?;
+    let events = seen.last;
     let reproducible = again.digest == subject.digest && again.verdict == subject.verdict;
     let parting = if reproducible { String::new() } else { parting(scenario, &options, &folder)? };
     let broken = match &subject.verdict {
@@ -115,7 +157,8 @@ pub fn explain(
     let same = if reproducible { "yes" } else { "no" };
     let _ = writeln!(text, "  digest      {} over {} events", subject.digest, subject.events);
     let _ = writeln!(text, "  same on rerun: {same}");
-    let _ = writeln!(text, "replay: cargo chaos replay {}", folder.display());
+    let bundle = shell_word(&folder.display().to_string());
+    let _ = writeln!(text, "replay: {} replay {bundle}", teller.invocation);
     std::fs::write(folder.join("story.txt"), &text)?;
     Ok(Story { text, bundle: folder, reproducible, broken })
 }
@@ -125,7 +168,7 @@ fn parting(scenario: &Scenario, options: &Options, folder: &Path) -> io::Result<
     let [first, second] = ["first.trace", "second.trace"].map(|name| folder.join(name));
     for path in [&first, &second] {
         let watching = Watching { trace: Some(path.clone()), ..Watching::default() };
-        scenario.run_watched(options, &watching);
+        scenario.run_watched(options, &watching)?;
     }
     Ok(match diff(&first, &second)? {
         Some(difference) => format!("  between {} and {}:\n{difference}", first.display(), second.display()),
@@ -164,8 +207,8 @@ fn tell_options(
         let _ = writeln!(text, "  shrunk      {shrunk}");
     }
     let Some(unleashed) = &subject.plan else { return };
-    let at = show(unleashed.at);
-    let _ = writeln!(text, "  plan        {}, let loose at {at}", count(&unleashed.plan));
+    let (at, begun) = (show(unleashed.at), unleashed.begun);
+    let _ = writeln!(text, "  plan        {}, let loose at {at}; {begun} have begun", count(&unleashed.plan));
     for planned in unleashed.plan.faults() {
         let _ = writeln!(text, "    {planned}");
     }
@@ -187,5 +230,17 @@ fn tell_events(text: &mut String, events: &[String]) {
     let _ = writeln!(text, "  last {} events", last.len());
     for event in last {
         let _ = writeln!(text, "    {event}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_is_quoted_where_a_shell_would_take_it_apart() {
+        assert_eq!(shell_word("target/chaos/toy-7"), "target/chaos/toy-7");
+        assert_eq!(shell_word("my runs/it's"), "'my runs/it'\\''s'");
+        assert_eq!(shell_word(""), "''");
     }
 }

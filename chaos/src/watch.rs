@@ -37,6 +37,17 @@ pub struct Watching {
     pub trace: Option<PathBuf>,
     /// Where to write a `.pcap`.
     pub capture: Option<PathBuf>,
+    /// The [map](crate::World::map) of the world.
+    pub map: bool,
+}
+
+/// What a reader has seen.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Sight {
+    /// The last events, in words.
+    pub last: Vec<String>,
+    /// The map of the world when faults were let loose in it, or at the end if none were.
+    pub map: Option<String>,
 }
 
 /// The watch over a running world.
@@ -186,10 +197,9 @@ pub(crate) fn hash(bytes: &[u8]) -> String {
     blake3::hash(bytes).to_hex()[..16].to_owned()
 }
 
-/// Makes a file, and the folder that it is in.
+/// Makes a file, and the folder that it is in; an error names it.
 pub(crate) fn create(path: &Path) -> io::Result<File> {
-    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        std::fs::create_dir_all(folder)?;
-    }
-    File::create(path)
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let made = folder.map_or(Ok(()), std::fs::create_dir_all).and_then(|()| File::create(path));
+    made.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
 }

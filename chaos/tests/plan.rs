@@ -4,10 +4,13 @@
 
 mod support;
 
+use chaos::middlebox::Modem;
 use chaos::plan::Plan;
+use chaos::rt::{disk, time};
 use chaos::scenario::{Held, Options, Purpose, Scenario, Trial, Verdict};
 use chaos::{FaultKind, LinkConfig, Rate, Targets};
 use proptest::prelude::*;
+use std::path::Path;
 use std::time::Duration;
 
 proptest! {
@@ -45,7 +48,7 @@ fn a_line_that_is_wrong_is_told_with_what_was_expected() {
     let cases = [
         ("1s crash a\nsoon crash a", "line 2: expected a duration such as 250ms or 1.5s, found `soon`"),
         ("1s", "line 1: expected a kind of fault, found the end of the line"),
-        ("1s explode a", "line 1: expected a kind of fault, found `explode`"),
+        ("1s explode a", "line 1: expected a kind of fault (loss, burst, KINDS), found `explode`"),
         ("1s crash", "line 1: expected the name of a host, found the end of the line"),
         ("1s crash a b", "line 1: expected no further target, found `b`"),
         ("1s loss a udp=30", "line 1: expected `tcp=`, found the end of the line"),
@@ -55,14 +58,18 @@ fn a_line_that_is_wrong_is_told_with_what_was_expected() {
         ("1s restart a for=1s", "line 1: expected no `for=`: it is over at once, found `restart`"),
         ("1s crash a speed=9", "line 1: expected no such parameter, found `speed=9`"),
         ("1s crash \"a", "line 1: expected a closing quote, found `a`"),
+        ("1s loss a udp=5 tcp=0 udp=5", "line 1: expected `udp=` once, found it twice"),
+        ("1s disk-power-loss a op=0", "line 1: expected at least 1 for `op=`, found `0`"),
+        ("1s latency a add=3153600001s jitter=0s", "line 1: expected a century at most, found `3153600001s`"),
         ("1s clock-step a by=1us", "line 1: expected whole milliseconds, found `1us`"),
         (
             "99999999999999999999s crash a",
             "line 1: expected a duration such as 250ms or 1.5s, found `99999999999999999999s`",
         ),
     ];
+    let kinds: Vec<&str> = FaultKind::ALL[2..].iter().map(|kind| kind.as_str()).collect();
     for (text, expected) in cases {
-        assert_eq!(error(text), expected);
+        assert_eq!(error(text), expected.replace("KINDS", &kinds.join(", ")));
     }
 }
 
@@ -108,6 +115,7 @@ impl chaos::Middlebox for Wall {
 async fn toy(trial: Trial) -> Verdict {
     let world = trial.world;
     let home = world.internet().nat("home", &["203.0.113.1"], Wall);
+    world.internet().nat("yard", &[], Modem);
     let cell = world.internet().nat("cell", &["198.51.100.1"], Wall);
     let names = ["a", "b", "c"];
     let mut hosts: Vec<_> =
@@ -241,7 +249,12 @@ fn lifeline(plan: &str) -> String {
         body: |trial| {
             Box::pin(async move {
                 let host = trial.world.host("a").addr("10.0.0.1");
-                host.spawn(std::future::pending);
+                host.spawn(|| async {
+                    loop {
+                        time::sleep(Duration::from_millis(90)).await;
+                        let _ = disk::atomic_replace(Path::new("/a"), b"x");
+                    }
+                });
                 trial.unleash(&Targets::default(), SPAN);
                 let mut state = String::new();
                 for _ in 0..12 {
@@ -257,10 +270,81 @@ fn lifeline(plan: &str) -> String {
 }
 
 #[test]
+fn an_address_that_a_host_cannot_have_is_skipped_and_told() {
+    let plan = "
+        0s nic-down b nic=eth0 for=5s
+        1s roam a to=internet ip=127.0.0.1
+        1s roam a to=internet ip=0.0.0.0
+        1s roam a to=internet ip=224.0.0.1
+        1s roam a to=internet ip=255.255.255.255
+        1s roam a to=internet ip=10.0.0.1
+        1s box-renumber home ip=::1
+        1s box-renumber home ip=10.0.0.1
+        1s roam a to=yard ip=10.0.1.1
+        2s roam c to=yard ip=10.0.3.3 for=4s
+        3s roam b to=internet ip=10.0.3.3
+        4s roam b to=internet ip=10.0.0.2 for=4s
+    ";
+    let report = TOY.run(&Options { plan: Some(plan.parse().unwrap()), ..Options::seed(1) });
+    report.verdict.unwrap();
+    let unleashed = report.plan.unwrap();
+    let why: Vec<&str> =
+        unleashed.skipped.iter().map(|told| told.split_once(" was skipped: ").unwrap().1).collect();
+    assert_eq!(
+        why,
+        [
+            "127.0.0.1 can't be an interface's address",
+            "0.0.0.0 can't be an interface's address",
+            "224.0.0.1 can't be an interface's address",
+            "255.255.255.255 can't be an interface's address",
+            "10.0.0.1 is taken in internet",
+            "::1 can't be an interface's address",
+            "10.0.0.1 is taken in internet",
+            "10.0.1.1 is taken in internet",
+            "10.0.3.3 is taken in internet",
+            "10.0.0.2 is taken in internet",
+        ]
+    );
+    assert_eq!(unleashed.begun, 2);
+}
+
+#[test]
+fn what_a_plan_names_wrongly_or_too_late_is_told() {
+    let plan =
+        "1s partition a bb / b\n2s partition aa / b\n100s crash nobody\n100s crash a\n".parse().unwrap();
+    let report = TOY.run(&Options { plan: Some(plan), ..Options::seed(1) });
+    report.verdict.unwrap();
+    let unleashed = report.plan.unwrap();
+    assert_eq!(unleashed.begun, 1);
+    assert_eq!(
+        unleashed.skipped,
+        [
+            "fault 1 (1s partition a bb / b) is not whole: there is no host bb",
+            "fault 2 (2s partition aa / b) was skipped: there is no host aa",
+            "fault 3 (100s crash nobody) was never due; there is no host nobody",
+            "fault 4 (100s crash a) was never due: all was healed before",
+        ]
+    );
+}
+
+#[test]
 fn a_host_is_up_again_when_the_last_fault_that_keeps_it_down_is_over() {
     assert_eq!(lifeline("150ms crash a for=300ms"), ".xxx........");
     assert_eq!(lifeline("150ms crash a for=300ms\n250ms power-loss a for=500ms"), ".xxxxxx.....");
     assert_eq!(lifeline("150ms crash a for=600ms\n250ms crash a for=100ms"), ".xxxxxx.....");
     assert_eq!(lifeline("150ms crash a"), ".xxxxxxxxxxx");
-    assert_eq!(lifeline("150ms disk-crash a op=1 for=300ms"), "............");
+    assert_eq!(lifeline("150ms disk-crash a op=1000 for=300ms"), "............");
+    // One that is armed keeps nothing down, also after another fault has ended the process that it is armed in.
+    assert_eq!(lifeline("150ms disk-crash a op=1000\n250ms crash a for=200ms"), "..xx........");
+    // The host writes each 100 ms.
+    for kind in ["disk-crash", "disk-power-loss"] {
+        assert_eq!(lifeline(&format!("150ms {kind} a op=2 for=500ms")), "..xxxx......");
+        assert_eq!(
+            lifeline(&format!("150ms {kind} a op=2 for=500ms\n350ms crash a for=500ms")),
+            "..xxxxxx...."
+        );
+        // Of two that are armed, the one that comes keeps it down.
+        let two = format!("150ms {kind} a op=1000\n160ms {kind} a op=2 for=300ms");
+        assert_eq!(lifeline(&two), "..xx........");
+    }
 }

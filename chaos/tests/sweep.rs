@@ -170,7 +170,7 @@ fn a_planted_bug_is_found_made_small_and_replayed_from_its_bundle() {
     assert!(small.to_string().contains(&format!("in {} runs", small.runs)));
 
     let folder = tempfile::tempdir().unwrap();
-    let teller = Teller { decoder: Some(|_, bytes| format!("{bytes:?}")), folder: folder.path().to_owned() };
+    let teller = Teller { decoder: Some(|_, bytes| format!("{bytes:?}")), ..Teller::new(folder.path()) };
     let story = explain(&teller, &TOY, &found.found[0].report, Some(&small)).unwrap();
     assert!(story.reproducible, "{}", story.text);
     let expected = [
@@ -260,6 +260,29 @@ fn a_sweep_whose_time_is_over_says_what_it_left_out() {
     assert!(swept.is_vacuous());
 }
 
+#[test]
+fn a_sweep_with_a_scenario_that_had_no_run_is_vacuous() {
+    let (many, one) = (swept(&sweep(&[SOUND, BLOCKED], 1)), swept(&sweep(&[SOUND], 1)));
+    assert_eq!(many.unrun, ["blocked"]);
+    assert!(many.is_vacuous() && !one.is_vacuous());
+    let part = |shard| swept(&Sweep { shard: (shard, 2), ..sweep(&[SOUND], 1) });
+    assert!(!part(1).is_vacuous());
+    assert!(part(2).is_vacuous(), "no run at all");
+    assert!(swept(&sweep(&[SOUND], 0)).is_vacuous());
+}
+
+#[test]
+fn of_an_observation_only_its_end_is_not_asserted() {
+    const OBSERVED: Scenario = Scenario { purpose: Purpose::Observation, marks: &[], ..BLOCKED };
+    let late =
+        Scenario { body: |_| Box::pin(async { Err(Broken::liveness("it ends", "it didn't")) }), ..OBSERVED };
+    let wrong =
+        Scenario { body: |_| Box::pin(async { Err(Broken::safety("all is well", "it isn't")) }), ..OBSERVED };
+    let dies = Scenario { body: |_| Box::pin(async { panic!("on purpose") }), ..OBSERVED };
+    let gravest = |scenario| swept(&sweep(&[scenario], 2)).gravest();
+    assert_eq!([late, wrong, dies].map(gravest), [None, Some(Kind::Safety), Some(Kind::Panic)]);
+}
+
 /// A scenario that blocks: what it waits for never comes, and virtual time stands still.
 const BLOCKED: Scenario = Scenario {
     name: "blocked",
@@ -324,7 +347,7 @@ fn a_draw_from_ambient_entropy_is_caught_and_located() {
     let traces = ["first", "second"].map(|name| {
         let path = folder.path().join(name);
         let watching = Watching { trace: Some(path.clone()), ..Watching::default() };
-        let (report, _) = AMBIENT_DRAW.run_watched(&Options::seed(1), &watching);
+        let (report, _) = AMBIENT_DRAW.run_watched(&Options::seed(1), &watching).unwrap();
         (path, report.digest)
     });
     assert_ne!(traces[0].1, traces[1].1);
@@ -334,7 +357,7 @@ fn a_draw_from_ambient_entropy_is_caught_and_located() {
     }
     let found = swept(&sweep(&[AMBIENT_DRAW], 3));
     assert_eq!(found.gravest(), Some(Kind::Reproducibility));
-    let teller = Teller { decoder: None, folder: folder.path().to_owned() };
+    let teller = Teller::new(folder.path());
     let story = explain(&teller, &AMBIENT_DRAW, &found.found[0].report, None).unwrap();
     assert!(!story.reproducible);
     assert!(story.text.contains("same on rerun: no"), "{}", story.text);
@@ -342,7 +365,8 @@ fn a_draw_from_ambient_entropy_is_caught_and_located() {
     // A scenario without it has one trace.
     let sound = ["first", "second"].map(|name| {
         let path = folder.path().join(name);
-        SOUND.run_watched(&Options::seed(1), &Watching { trace: Some(path.clone()), ..Watching::default() });
+        let watching = Watching { trace: Some(path.clone()), ..Watching::default() };
+        SOUND.run_watched(&Options::seed(1), &watching).unwrap();
         path
     });
     assert_eq!(diff(&sound[0], &sound[1]).unwrap(), None);
@@ -356,13 +380,51 @@ fn a_watched_run_is_the_run_that_nobody_watches() {
         decoder: None,
         trace: Some(folder.path().join("deep/in/a.trace")),
         capture: Some(folder.path().join("deep/in/a.pcap")),
+        map: true,
     };
-    let (watched, last) = TOY.run_watched(&Options::seed(3), &watching);
+    let (watched, seen) = TOY.run_watched(&Options::seed(3), &watching).unwrap();
     assert_eq!(watched, TOY.run(&Options::seed(3)));
-    assert_eq!(last.len(), 10);
+    assert_eq!(seen.last.len(), 10);
+    assert!(seen.map.unwrap().contains("\n  server: eth0 10.0.0.1\n"));
     let lines = std::fs::read_to_string(watching.trace.unwrap()).unwrap().lines().count();
     assert_eq!(lines as u64, watched.events);
     assert!(std::fs::metadata(watching.capture.unwrap()).unwrap().len() > 1_000);
+}
+
+#[test]
+fn a_file_that_cannot_be_written_is_an_error_and_no_failure_of_the_run() {
+    let nowhere = std::path::PathBuf::from("/proc/nowhere/a");
+    for watching in [
+        Watching { trace: Some(nowhere.clone()), ..Watching::default() },
+        Watching { capture: Some(nowhere.clone()), ..Watching::default() },
+    ] {
+        let error = SOUND.run_watched(&Options::seed(1), &watching).unwrap_err().to_string();
+        assert!(error.contains("can't write the capture or the trace: /proc/nowhere/a: "), "{error}");
+    }
+}
+
+#[test]
+fn a_bundle_leaves_what_is_somebodys_alone() {
+    let failing = swept(&sweep(&[TOY], 10)).found[0].report.clone();
+    let folder = tempfile::tempdir().unwrap();
+    let teller = Teller::new(folder.path().join("my runs"));
+    let first = explain(&teller, &TOY, &failing, None).unwrap();
+    let line = format!("replay: cargo chaos replay '{}'\n", first.bundle.display());
+    assert!(first.text.ends_with(&line), "{}", first.text);
+    let (plan, notes) = (first.bundle.join("plan.txt"), first.bundle.join("notes.txt"));
+    let drawn = std::fs::read_to_string(&plan).unwrap();
+    let edited = format!("# mine\n{drawn}");
+    std::fs::write(&plan, &edited).unwrap();
+    std::fs::write(&notes, "mine too").unwrap();
+    let teller = Teller { invocation: "./bench".to_owned(), keep: Some(plan.clone()), ..teller };
+    let second = explain(&teller, &TOY, &failing, None).unwrap();
+    assert!(second.text.contains("replay: ./bench replay '"), "{}", second.text);
+    assert_ne!(second.bundle, first.bundle);
+    assert_eq!(std::fs::read_to_string(&plan).unwrap(), edited);
+    let third = explain(&Teller { keep: None, ..teller }, &TOY, &failing, None).unwrap();
+    assert_eq!(third.bundle, first.bundle);
+    assert_eq!(std::fs::read_to_string(&plan).unwrap(), drawn);
+    assert!(notes.exists());
 }
 
 /// A second opinion: proptest makes plans of its own and shrinks them its own way.
@@ -383,5 +445,6 @@ fn proptest_finds_the_planted_bug_too_and_shrinks_its_plan() {
         panic!("the bug was not found: {outcome:?}")
     };
     assert_eq!(why.message(), "every number is counted once", "{plan}");
-    assert!(plan.len() <= 2, "{plan}");
+    // proptest knows of no scheduler's seeds: a third fault may be left that only moves the order of tasks.
+    assert!(plan.len() <= 3, "{plan}");
 }

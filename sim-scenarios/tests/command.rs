@@ -70,6 +70,34 @@ fn a_sweep_says_what_it_did_and_finds_the_canary() {
     );
 }
 
+/// A bundle of somebody else's scenario.
+const BUNDLE: &str = r#"{"format":1,"version":"0","scenario":"theirs","seed":1,"scheduler_seed":1,"knobs":{},
+"plan":null,"kind":"safety","property":"p","seen":"s","digest":"d","events":1,"reproducible":true,"shrunk":null}"#;
+
+#[test]
+fn a_sweep_of_too_few_runs_is_vacuous_and_says_what_it_left_out() {
+    let swept = chaos(&["sweep", "lease", "fence", "--seeds", "1"]);
+    assert_eq!(swept.status.code(), Some(6), "{}", stdout(&swept));
+    assert!(stdout(&swept).contains("NOT RUN: fence\n"), "{}", stdout(&swept));
+}
+
+#[test]
+fn a_run_prints_the_plan_and_the_map_that_it_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let plan = folder.path().join("plan");
+    std::fs::write(&plan, "1s loss * udp=1 tcp=0 for=1s\n2s crash nobody\n").unwrap();
+    let run = chaos(&["run", "canary", "--plan", text(&plan), "--map"]);
+    let said = stdout(&run);
+    let parts = [
+        "internet\n  ",
+        "1 of 2 faults have begun, let loose at ",
+        ":\n1s loss * udp=1 tcp=0 for=1s\n2s crash nobody\n# fault 2 (2s crash nobody) was skipped: there is no host nobody\n",
+    ];
+    for part in parts {
+        assert!(said.contains(part), "{part} is missing in\n{said}{}", stderr(&run));
+    }
+}
+
 #[test]
 fn two_traces_of_a_seed_are_the_same_and_those_of_two_seeds_are_not() {
     let folder = tempfile::tempdir().unwrap();
@@ -94,6 +122,10 @@ fn what_is_asked_for_wrongly_is_usage() {
     let plan = folder.path().join("plan");
     std::fs::write(&plan, "1s explode a\n").unwrap();
     let plan = text(&plan);
+    let (empty, bundle) = (folder.path().join("empty"), folder.path().join("bundle.json"));
+    std::fs::write(&empty, "").unwrap();
+    std::fs::write(&bundle, BUNDLE).unwrap();
+    let (empty, bundle) = (text(&empty), text(&bundle));
     let wrong: &[&[&str]] = &[
         &["run", "nothing"],
         &["run", "canary", "--plan", plan],
@@ -103,6 +135,16 @@ fn what_is_asked_for_wrongly_is_usage() {
         &["replay", plan],
         &["sweep"],
         &["sweep", "--all", "--shard", "3/2"],
+        &["sweep", "--all", "--seeds", "0"],
+        &["sweep", "--all", "--minutes", "0"],
+        &["sweep", "--all", "--jobs", "0"],
+        &["run", "canary", "--trace", "/proc/nowhere/a"],
+        &["run", "canary", "--pcap", "/proc/nowhere/a"],
+        &["replay", "canary", "--trace", "/proc/nowhere/a"],
+        &["run", "lease", "--plan", empty],
+        &["shrink", "lease", "--plan", empty],
+        &["shrink", "canary", "--trace", "a"],
+        &["replay", bundle],
         &["diff", plan, "/nowhere"],
         &["fly"],
     ];
@@ -112,7 +154,11 @@ fn what_is_asked_for_wrongly_is_usage() {
         assert!(!stderr(&output).is_empty(), "{args:?}");
     }
     let said = stderr(&chaos(&["run", "canary", "--plan", plan]));
-    assert!(said.contains("line 1: expected a kind of fault, found `explode`"), "{said}");
+    assert!(said.contains("line 1: expected a kind of fault (loss, burst, latency, "), "{said}");
+    let said = stderr(&chaos(&["replay", bundle]));
+    assert!(said.contains("is of the scenario theirs, which isn't here"), "{said}");
+    let said = stderr(&chaos(&["run", "canary", "--pcap", "/proc/nowhere/a"]));
+    assert!(said.contains("can't write the capture or the trace: /proc/nowhere/a: "), "{said}");
     let help = stdout(&chaos(&["--help"]));
     assert!(help.contains("Exit codes:") && help.contains("cargo chaos sweep --all"), "{help}");
 }

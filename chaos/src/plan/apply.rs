@@ -7,8 +7,9 @@
 use super::draw::{Targets, draw};
 use super::effect::{Effects, Scope};
 use super::{BoxFault, Fault, HostFault, Plan, Planned, Spot};
-use crate::host::HostId;
-use crate::net::{End, Net, NetId};
+use crate::host::{Armed, HostId};
+use crate::net::{self, Net, NetId, Owner};
+use crate::process::End;
 use crate::run::Unleashed;
 use crate::scenario::Trial;
 use crate::sim;
@@ -23,6 +24,8 @@ enum Hold {
     Effect(usize),
     Cut(HostId, HostId),
     Down(HostId),
+    /// An end that is armed in the host's process by the fault of this number: it keeps nothing down before it comes.
+    Armed(usize, HostId),
     Paused(HostId),
     Suspended(HostId),
     Pinned(HostId),
@@ -42,7 +45,7 @@ enum Was {
     StepMs(i64),
     DriftPpb(i64),
     Place(String, Net, Vec<IpAddr>),
-    Outer(Vec<IpAddr>),
+    Outer(NetId, Vec<IpAddr>),
 }
 
 /// The plan of a run, and what of it is under way.
@@ -54,8 +57,12 @@ pub(crate) struct Faults {
     drawn: Option<String>,
     /// When it was let loose.
     unleashed: Duration,
-    /// Faults that could not be, with the reason.
-    skipped: Vec<String>,
+    /// Faults that could not be, or not whole, with the reason, by number.
+    skipped: BTreeMap<usize, String>,
+    /// Faults that have begun.
+    begun: BTreeSet<usize>,
+    /// What faults name that wasn't there when they were let loose.
+    unknown: BTreeMap<usize, String>,
     /// What each fault that has begun and not ended holds.
     active: BTreeMap<usize, Vec<Hold>>,
     holds: BTreeMap<Hold, (u32, Was)>,
@@ -74,7 +81,45 @@ impl Faults {
     /// What a run's outcome says of them.
     pub(crate) fn unleashed(&self) -> Option<Unleashed> {
         let plan = self.plan.clone()?;
-        Some(Unleashed { plan, drawn: self.drawn.clone(), at: self.unleashed, skipped: self.skipped.clone() })
+        let told = |(number, planned): (usize, &Planned)| {
+            let fault = format!("fault {} ({planned})", number + 1);
+            match (self.skipped.get(&number), self.unknown.get(&number)) {
+                (Some(why), _) if self.begun.contains(&number) => {
+                    Some(format!("{fault} is not whole: {why}"))
+                }
+                (Some(why), _) => Some(format!("{fault} was skipped: {why}")),
+                _ if self.begun.contains(&number) => None,
+                (None, Some(why)) => Some(format!("{fault} was never due; {why}")),
+                (None, None) if self.healed => Some(format!("{fault} was never due: all was healed before")),
+                (None, None) => Some(format!("{fault} was never due: the run was over before")),
+            }
+        };
+        let skipped = plan.faults().iter().enumerate().filter_map(told).collect();
+        let begun = self.begun.len();
+        Some(Unleashed { plan, drawn: self.drawn.clone(), at: self.unleashed, begun, skipped })
+    }
+
+    /// Addresses that faults have taken from a host or a box for a while, each with the network that it stands in.
+    pub(crate) fn taken_away(&self) -> impl Iterator<Item = (net::End, NetId, &[IpAddr])> {
+        self.holds.iter().filter_map(|(hold, (_, was))| match (hold, was) {
+            (Hold::Place(id), Was::Place(_, net, ips)) => Some((net::End::Host(*id), net.0, ips.as_slice())),
+            (Hold::Outer(id), Was::Outer(outside, ips)) => {
+                Some((net::End::Box(*id), *outside, ips.as_slice()))
+            }
+            _ => None,
+        })
+    }
+
+    /// The end that a fault armed in a host's process has come: now the fault keeps the host down.
+    pub(crate) fn fires(&mut self, number: usize, host: HostId) {
+        let armed = Hold::Armed(number, host);
+        if self.release(&armed).is_none() {
+            return;
+        }
+        if let Some(active) = self.active.get_mut(&number) {
+            active.retain(|hold| *hold != armed);
+        }
+        self.hold(number, Hold::Down(host), || Was::Usual);
     }
 
     /// How it was, if nobody holds it any longer.
@@ -122,11 +167,17 @@ impl Trial {
         };
         let steps = steps(&plan);
         let begun = world.elapsed();
+        let numbered = plan.faults().iter().enumerate();
+        let unknown =
+            numbered.filter_map(|(number, planned)| Some((number, unknown(world, &planned.fault)?)));
+        let unknown: BTreeMap<usize, String> = unknown.collect();
+        sim::with(|sim| sim.look());
         with(|faults| {
             assert!(faults.plan.is_none(), "faults are let loose once in a run");
             faults.plan = Some(plan.clone());
             faults.drawn = options;
             faults.unleashed = begun;
+            faults.unknown = unknown;
         });
         drop(madsim::task::spawn(async move {
             for (at, step, number) in steps {
@@ -230,33 +281,72 @@ fn begin(world: World, number: usize, planned: &Planned) {
             hold(number, Hold::Effect(number));
             with_effects(|effects| effects.begin(number, Scope { end, way: *way }, effect.clone()));
         }),
-        Fault::Partition { left, right, one_way } => partition(world, number, left, right, *one_way),
+        Fault::Partition { left, right, one_way } => {
+            if let Some(missing) = unknown(world, &planned.fault) {
+                // Those that are there are cut off nevertheless: a plan also fits a world with fewer hosts.
+                world.note(&missing);
+                with(|faults| faults.skipped.insert(number, missing));
+            }
+            partition(world, number, left, right, *one_way)
+        }
         Fault::Host { host, fault } => match world.find(host) {
             Some(host) => on_host(world, number, host, fault),
-            None => Err(format!("there is no host {host}")),
+            None => Err(no_host(host)),
         },
         Fault::Box { net, fault } => match world.find_net(net).filter(|net| net.outside().is_some()) {
             Some(net) => on_box(number, net, fault),
-            None => Err(format!("there is no network {net} behind a box")),
+            None => Err(no_box(net)),
         },
     };
-    if let Err(why) = begun {
-        let skipped = format!("fault {} ({}) was skipped: {why}", number + 1, planned);
-        world.note(&skipped);
-        with(|faults| faults.skipped.push(skipped));
+    match begun {
+        Ok(()) => with(|faults| {
+            faults.begun.insert(number);
+        }),
+        Err(why) => skip(world, number, planned, why),
     }
 }
 
-fn spot(world: World, on: &Spot) -> Result<Option<End>, String> {
+fn skip(world: World, number: usize, planned: &Planned, why: String) {
+    world.note(&format!("fault {} ({planned}) was skipped: {why}", number + 1));
+    with(|faults| faults.skipped.insert(number, why));
+}
+
+fn no_host(name: &str) -> String {
+    format!("there is no host {name}")
+}
+
+fn no_box(name: &str) -> String {
+    format!("there is no network {name} behind a box")
+}
+
+/// What a fault names that isn't there; `None` if it all is.
+fn unknown(world: World, fault: &Fault) -> Option<String> {
+    let host = |name: &String| world.find(name).is_none().then(|| no_host(name));
+    let net = |name: &String| match world.find_net(name).and_then(|net| net.outside()) {
+        Some(_) => None,
+        None => Some(no_box(name)),
+    };
+    match fault {
+        Fault::Link { on: Spot::Everywhere, .. } => None,
+        Fault::Link { on: Spot::Host(name), .. } | Fault::Host { host: name, .. } => host(name),
+        Fault::Link { on: Spot::Box(name), .. } | Fault::Box { net: name, .. } => net(name),
+        Fault::Partition { left, right, .. } => {
+            let missing: Vec<String> = left.iter().chain(right).filter_map(host).collect();
+            (!missing.is_empty()).then(|| missing.join(", "))
+        }
+    }
+}
+
+fn spot(world: World, on: &Spot) -> Result<Option<net::End>, String> {
     match on {
         Spot::Everywhere => Ok(None),
         Spot::Host(name) => {
-            let host = world.find(name).ok_or_else(|| format!("there is no host {name}"))?;
+            let host = world.find(name).ok_or_else(|| no_host(name))?;
             Ok(Some(host.into()))
         }
         Spot::Box(name) => {
             let net = world.find_net(name).filter(|net| net.outside().is_some());
-            Ok(Some(net.ok_or_else(|| format!("there is no network {name} behind a box"))?.into()))
+            Ok(Some(net.ok_or_else(|| no_box(name))?.into()))
         }
     }
 }
@@ -282,7 +372,9 @@ fn partition(
         }
     }
     if pairs.is_empty() {
-        return Err("one side has no host".to_owned());
+        // A typo is what a person wants to know first.
+        let missing = with(|faults| faults.skipped.remove(&number));
+        return Err(missing.unwrap_or_else(|| "one side has no host".to_owned()));
     }
     sim::with(|sim| {
         let now_ns = sim.now_ns();
@@ -313,10 +405,14 @@ fn on_host(world: World, number: usize, host: Host, fault: &HostFault) -> Result
                 host.crash();
             }
         }
-        HostFault::DiskCrash { op } => {
+        HostFault::DiskCrash { op } | HostFault::DiskPowerLoss { op } => {
             must_run()?;
-            hold(number, Hold::Down(id));
-            host.crash_at_disk_op((*op).max(1));
+            hold(number, Hold::Armed(number, id));
+            let how = match fault {
+                HostFault::DiskPowerLoss { .. } => End::PowerLoss,
+                _ => End::Crash,
+            };
+            host.arm(Armed { left: (*op).max(1), how, fault: Some(number) });
         }
         HostFault::Restart | HostFault::HubRestart => {
             must_run()?;
@@ -362,14 +458,12 @@ fn on_host(world: World, number: usize, host: Host, fault: &HostFault) -> Result
         }
         HostFault::Roam { to, ip } => {
             let net = world.find_net(to).ok_or_else(|| format!("there is no network {to}"))?;
-            if !is_free(net, *ip, host) {
-                return Err(format!("{ip} is taken in {to}"));
-            }
             let place = sim::with(|sim| {
                 let nic = sim.host(id).nics.first()?;
                 Some((nic.name.clone(), Net(nic.net), nic.addrs.clone()))
             });
             let (nic, was_in, addrs) = place.ok_or("it has no interface")?;
+            refused(net, *ip, Owner::Host(id, 0))?;
             with(|faults| faults.hold(number, Hold::Place(id), || Was::Place(nic.clone(), was_in, addrs)));
             host.attach(&nic, net, &[&ip.to_string()]);
         }
@@ -392,10 +486,9 @@ fn restart(host: Host) {
     }
 }
 
-/// Whether `who` may have `ip` in a network.
-fn is_free(net: Net, ip: IpAddr, who: impl Into<End>) -> bool {
-    let who = who.into();
-    sim::with(|sim| sim.net(net.id()).addrs.get(&ip).is_none_or(|owner| owner.end() == who))
+/// Whether `who` may have `ip` in a network instead of what it has; else why not.
+fn refused(net: Net, ip: IpAddr, who: Owner) -> Result<(), String> {
+    sim::with(|sim| sim.refuses(net.id(), ip, who)).map_or(Ok(()), Err)
 }
 
 fn on_box(number: usize, net: Net, fault: &BoxFault) -> Result<(), String> {
@@ -408,11 +501,9 @@ fn on_box(number: usize, net: Net, fault: &BoxFault) -> Result<(), String> {
         }
         BoxFault::Renumber { ip } => {
             let outside = net.outside().ok_or("it has no box")?;
-            if !is_free(outside, *ip, net) {
-                return Err(format!("{ip} is taken in {}", outside.name()));
-            }
+            refused(outside, *ip, Owner::Box(net.id()))?;
             let before = net.outer_addrs();
-            with(|faults| faults.hold(number, Hold::Outer(net.id()), || Was::Outer(before)));
+            with(|faults| faults.hold(number, Hold::Outer(net.id()), || Was::Outer(outside.id(), before)));
             set_outer(net, &[*ip]);
         }
     }
@@ -441,6 +532,18 @@ fn end(world: World, number: usize, healing: bool, what: impl Fn(&Hold) -> bool)
     }
 }
 
+/// What of its former addresses is given back. No fault takes them meanwhile, but the scenario may have.
+fn still_free(world: World, net: Net, ips: Vec<IpAddr>, who: Owner) -> Vec<IpAddr> {
+    let is_free = |ip: &IpAddr| {
+        let refused = refused(net, *ip, who);
+        if let Err(why) = &refused {
+            world.note(&format!("it is not given back: {why}"));
+        }
+        refused.is_ok()
+    };
+    ips.into_iter().filter(is_free).collect()
+}
+
 fn undo(world: World, hold: Hold, was: Was, healing: bool) {
     let host = |id: HostId| world.hosts()[id.0 as usize];
     match (hold, was) {
@@ -454,12 +557,12 @@ fn undo(world: World, hold: Hold, was: Was, healing: bool) {
             sim.links.mend(now_ns, a, b);
         }),
         (Hold::Down(id), _) => {
-            if host(id).is_running() {
-                // Armed, and never came to that operation.
-                sim::with(|sim| sim.host_mut(id).crash_at_disk_op = None);
-            } else {
+            if !host(id).is_running() {
                 restart(host(id));
             }
+        }
+        (Hold::Armed(number, id), _) => {
+            sim::with(|sim| sim.host_mut(id).armed.retain(|armed| armed.fault != Some(number)));
         }
         (Hold::Paused(id), _) => host(id).resume(),
         (Hold::Suspended(id), _) => host(id).wake(),
@@ -468,17 +571,14 @@ fn undo(world: World, hold: Hold, was: Was, healing: bool) {
         (Hold::Drift(id), Was::DriftPpb(ppb)) if !healing => host(id).set_clock_drift_ppb(ppb),
         (Hold::Nic(id, nic), _) => host(id).set_nic_up(&nic, true),
         (Hold::Place(id), Was::Place(nic, net, addrs)) => {
-            // Another may have moved in meanwhile.
-            let free: Vec<String> =
-                addrs.iter().filter(|ip| is_free(net, **ip, host(id))).map(IpAddr::to_string).collect();
+            let at = sim::with(|sim| sim.host_mut(id).nic(&nic));
+            let free = still_free(world, net, addrs, Owner::Host(id, at));
+            let free: Vec<String> = free.iter().map(IpAddr::to_string).collect();
             host(id).attach(&nic, net, &free.iter().map(String::as_str).collect::<Vec<_>>());
         }
         (Hold::Off(id), _) => Net(id).set_power(true),
-        (Hold::Outer(id), Was::Outer(ips)) => {
-            let outside = Net(id).outside();
-            let free: Vec<IpAddr> =
-                ips.into_iter().filter(|ip| outside.is_none_or(|net| is_free(net, *ip, Net(id)))).collect();
-            set_outer(Net(id), &free);
+        (Hold::Outer(id), Was::Outer(outside, ips)) => {
+            set_outer(Net(id), &still_free(world, Net(outside), ips, Owner::Box(id)));
         }
         (Hold::Step(..) | Hold::Drift(_) | Hold::Place(_) | Hold::Outer(_), _) => {}
     }

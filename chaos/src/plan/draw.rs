@@ -204,6 +204,7 @@ impl Hand<'_> {
             FaultKind::Crash => HostFault::Crash,
             FaultKind::PowerLoss => HostFault::PowerLoss,
             FaultKind::DiskCrash => HostFault::DiskCrash { op: 1 + self.below(40) },
+            FaultKind::DiskPowerLoss => HostFault::DiskPowerLoss { op: 1 + self.below(40) },
             FaultKind::Restart => HostFault::Restart,
             FaultKind::Pause => HostFault::Pause,
             FaultKind::Suspend => HostFault::Suspend,

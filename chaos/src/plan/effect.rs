@@ -105,8 +105,8 @@ impl Effect {
                 });
             }
             Effect::Latency { add, jitter } => {
-                config.latency += add;
-                config.jitter += jitter;
+                config.latency = config.latency.saturating_add(add);
+                config.jitter = config.jitter.saturating_add(jitter);
             }
             Effect::Duplicate { percent } => also(&mut config.duplicate, percent),
             Effect::Reorder { percent, by } => {

@@ -56,6 +56,8 @@ kinds! {
     PowerLoss = "power-loss",
     /// A process is killed at its n-th disk operation from then on, and started again.
     DiskCrash = "disk-crash",
+    /// A host loses its power at its process' n-th disk operation from then on, and gets it back.
+    DiskPowerLoss = "disk-power-loss",
     /// A process is killed and started again at once.
     Restart = "restart",
     /// A process is stopped; its kernel goes on.
@@ -124,6 +126,11 @@ pub enum HostFault {
     PowerLoss,
     /// See [`FaultKind::DiskCrash`].
     DiskCrash {
+        /// Which operation from then on; 1 is the next.
+        op: u64,
+    },
+    /// See [`FaultKind::DiskPowerLoss`].
+    DiskPowerLoss {
         /// Which operation from then on; 1 is the next.
         op: u64,
     },
@@ -227,6 +234,7 @@ impl Fault {
                 HostFault::Crash => FaultKind::Crash,
                 HostFault::PowerLoss => FaultKind::PowerLoss,
                 HostFault::DiskCrash { .. } => FaultKind::DiskCrash,
+                HostFault::DiskPowerLoss { .. } => FaultKind::DiskPowerLoss,
                 HostFault::Restart => FaultKind::Restart,
                 HostFault::Pause => FaultKind::Pause,
                 HostFault::Suspend => FaultKind::Suspend,

@@ -10,7 +10,8 @@
 //! also with fewer hosts, which need less time to find each other.
 //!
 //! Faults that overlap compose: a link does all that its active faults ask for, a host is up again when the last
-//! fault that keeps it down is over. A fault whose target isn't there is skipped, and the run says so.
+//! fault that keeps it down is over. A fault whose target isn't there is skipped, and one that
+//! is never due never begins; the run says so.
 
 mod apply;
 pub mod draw;

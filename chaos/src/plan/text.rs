@@ -12,7 +12,7 @@
 //! A line is empty, a comment from `#` on, or a fault: its moment, counted from the unleashing; its kind; its
 //! targets; parameters as `key=value`, in any order, all of them needed but `way`; and `for=`, after which it undoes
 //! itself (without it, it stays until everything is healed). Durations are a decimal number and `ns`, `us`, `ms` or
-//! `s`. A name that isn't made of letters, digits, `-`, `_` and `.` alone stands in double quotes, in which `\` comes before
+//! `s`, a century at most. A name that isn't made of letters, digits, `-`, `_` and `.` alone stands in double quotes, in which `\` comes before
 //! `"` and `\`. Rates are whole percent.
 //!
 //! | kind | targets | parameters |
@@ -26,7 +26,7 @@
 //! | `mtu` | spot | `bytes` |
 //! | `partition`, `partition-one-way` | hosts `/` hosts | |
 //! | `crash`, `power-loss`, `pause`, `suspend`, `pin-cpu` | host | |
-//! | `disk-crash` | host | `op`: at which disk operation from then on |
+//! | `disk-crash`, `disk-power-loss` | host | `op`: at which disk operation from then on; 1 is the next |
 //! | `restart` | host | at once, no `for` |
 //! | `clock-step` | host | `by`: a duration with a sign |
 //! | `clock-drift` | host | `ppm`: parts per million, with a sign |
@@ -119,10 +119,8 @@ fn fault(kind: FaultKind, line: &mut Line) -> Result<Fault, Wrong> {
         }
         FaultKind::Crash => host(line, |_| Ok(HostFault::Crash)),
         FaultKind::PowerLoss => host(line, |_| Ok(HostFault::PowerLoss)),
-        FaultKind::DiskCrash => host(line, |line| match line.number("op", "a number")? {
-            0 => wrong("at least 1 for `op=`", 0),
-            op => Ok(HostFault::DiskCrash { op }),
-        }),
+        FaultKind::DiskCrash => host(line, |line| Ok(HostFault::DiskCrash { op: line.op()? })),
+        FaultKind::DiskPowerLoss => host(line, |line| Ok(HostFault::DiskPowerLoss { op: line.op()? })),
         FaultKind::Restart => host(line, |_| Ok(HostFault::Restart)),
         FaultKind::Pause => host(line, |_| Ok(HostFault::Pause)),
         FaultKind::Suspend => host(line, |_| Ok(HostFault::Suspend)),
@@ -148,12 +146,16 @@ fn fault(kind: FaultKind, line: &mut Line) -> Result<Fault, Wrong> {
     }
 }
 
+fn known_kinds() -> String {
+    FaultKind::ALL.iter().map(|kind| kind.as_str()).collect::<Vec<_>>().join(", ")
+}
+
 fn planned(text: &str) -> Result<Option<Planned>, Wrong> {
     let words = words(text)?;
     if words.is_empty() {
         return Ok(None);
     }
-    let mut line = Line::new(words);
+    let mut line = Line::new(words)?;
     let at = match line.words.next() {
         Some(Word::Bare(word) | Word::Quoted(word)) => duration(&word)?,
         _ => return wrong("a moment such as 1.5s", text.trim()),
@@ -161,7 +163,7 @@ fn planned(text: &str) -> Result<Option<Planned>, Wrong> {
     let kind = match line.words.next() {
         Some(Word::Bare(word)) => {
             let kind = FaultKind::ALL.iter().find(|kind| kind.as_str() == word);
-            *kind.map_or_else(|| wrong("a kind of fault", word), Ok)?
+            *kind.map_or_else(|| wrong(format!("a kind of fault ({})", known_kinds()), word), Ok)?
         }
         _ => return Err(("a kind of fault".to_owned(), "the end of the line".to_owned())),
     };

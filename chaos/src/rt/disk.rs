@@ -18,25 +18,25 @@ pub struct File {
     locked: bool,
 }
 
-/// Whether this operation is the one at which a crash is armed; the process is gone then.
-fn crashes_here(place: Place) -> bool {
+/// Whether this operation is one at which an end is armed; the process is gone then.
+fn ends_here(place: Place) -> bool {
     let due = sim::try_with(|sim| {
         let host = sim.host_mut(place.host);
         if !host.runs(place.boot) {
-            return false;
+            return None;
         }
-        let Some(left) = host.crash_at_disk_op.as_mut() else { return false };
-        *left -= 1;
-        let due = *left == 0;
-        if due {
-            sim.fault(Some(place.host), "crash at a disk operation");
+        host.armed.iter_mut().for_each(|armed| armed.left -= 1);
+        let due = *host.armed.iter().find(|armed| armed.left == 0)?;
+        let what = if due.how == End::PowerLoss { "power loss" } else { "crash" };
+        sim.fault(Some(place.host), &format!("{what} at a disk operation"));
+        if let Some(number) = due.fault {
+            sim.faults.fires(number, place.host);
         }
-        due
+        Some(due.how)
     });
-    if due == Some(true) {
-        process::end(place.host, End::Crash);
-    }
-    due == Some(true)
+    let Some(Some(how)) = due else { return false };
+    process::end(place.host, how);
+    true
 }
 
 /// Calls `f` with the disk of a place whose process still runs.
@@ -53,9 +53,9 @@ fn here_recorded(op: &Op<'_>, f: impl FnOnce(&mut Disk) -> io::Result<()>) -> io
     recorded(sim::live_place()?, op, f)
 }
 
-/// Carries an operation out and records it, unless a crash comes first.
+/// Carries an operation out and records it, unless the process' end comes first.
 fn recorded(place: Place, op: &Op<'_>, f: impl FnOnce(&mut Disk) -> io::Result<()>) -> io::Result<()> {
-    if crashes_here(place) {
+    if ends_here(place) {
         return Err(dead());
     }
     on(place, |sim, place| {
@@ -106,7 +106,7 @@ impl File {
     /// Cuts the file, or extends it with zeros.
     ///
     /// # Errors
-    /// `FileTooLarge`; or the process that opened it is gone.
+    /// `FileTooLarge`; `StorageFull`; or the process that opened it is gone.
     pub fn set_len(&self, len: u64) -> io::Result<()> {
         let op = Op::SetLen { inode: self.inode, len };
         recorded(self.place, &op, |disk| disk.set_len(self.inode, len))
@@ -123,7 +123,7 @@ impl File {
     /// Writes all of `bytes` at `offset`, extending the file where needed.
     ///
     /// # Errors
-    /// `FileTooLarge`; or the process that opened it is gone.
+    /// `FileTooLarge`; `StorageFull`; or the process that opened it is gone.
     pub fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         let op = Op::Write { inode: self.inode, offset, bytes };
         recorded(self.place, &op, |disk| disk.write_at(self.inode, bytes, offset))
@@ -160,7 +160,7 @@ pub fn read(path: &Path, limit_bytes: u64) -> io::Result<Vec<u8>> {
 /// Makes a new file of mode 0600 with these bytes, durably. An existing file is never touched.
 ///
 /// # Errors
-/// `AlreadyExists` if there is one; `NotFound` when its directory doesn't exist.
+/// `AlreadyExists` if there is one; `StorageFull`; `NotFound` when its directory doesn't exist.
 pub fn create_new_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
     here_recorded(&Op::Whole { path, bytes }, |disk| disk.create_new(path, bytes))
 }
@@ -168,7 +168,7 @@ pub fn create_new_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
 /// Replaces a file's content (mode 0600) so that a crash leaves the old bytes or the new ones, whole.
 ///
 /// # Errors
-/// `NotFound` when its directory doesn't exist; the old content stands then.
+/// `NotFound` when its directory doesn't exist, `StorageFull`; the old content stands then.
 pub fn atomic_replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     here_recorded(&Op::Whole { path, bytes }, |disk| disk.replace(path, bytes))
 }

@@ -1,4 +1,8 @@
 //! Tasks, and the planes of a node.
+//!
+//! A panic is a value for whoever awaits the task. One that nobody awaits would leave a host that looks healthy and
+//! does less than it should, so it ends the run: when nobody has asked the task's handle yet, when the handle is gone,
+//! or when it goes without having been asked again.
 
 use crate::host::Role;
 use crate::process::{self, CatchPanic};
@@ -7,7 +11,7 @@ use madsim::runtime::{Handle, NodeHandle};
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 /// Which of a node's threads a task runs on.
@@ -58,7 +62,8 @@ impl Planes {
         Ok(Planes(Arc::new(Inner { net, compute })))
     }
 
-    /// Runs `future` on a plane. A panic inside it is caught and becomes the handle's [`JoinError`].
+    /// Runs `future` on a plane. A panic inside it is caught and becomes the handle's [`JoinError`]; one that nobody
+    /// awaits ends the run.
     pub fn spawn<F>(&self, plane: Plane, future: F) -> JoinHandle<F::Output>
     where
         F: Future + Send + 'static,
@@ -87,7 +92,8 @@ where
     F::Output: Send + 'static,
 {
     process::count_spawn();
-    JoinHandle(node.spawn(CatchPanic::new(future)))
+    let hearing = Hearing::default();
+    JoinHandle { task: node.spawn(hearing.clone().watch(future)), hearing }
 }
 
 /// Runs `future` on the plane of the caller.
@@ -97,7 +103,8 @@ where
     F::Output: Send + 'static,
 {
     process::count_spawn();
-    JoinHandle(madsim::task::spawn(CatchPanic::new(future)))
+    let hearing = Hearing::default();
+    JoinHandle { task: madsim::task::spawn(hearing.clone().watch(future)), hearing }
 }
 
 /// Lets other tasks of this plane run.
@@ -113,19 +120,67 @@ pub async fn yield_now() {
     .await;
 }
 
+/// Who hears of a task's panic: shared by the task and its handle.
+#[derive(Debug, Clone, Default)]
+struct Hearing(Arc<Mutex<Heard>>);
+
+#[derive(Debug, Default)]
+struct Heard {
+    /// Whether somebody has asked the handle and still has it.
+    awaited: bool,
+    /// A panic of which the handle hasn't told yet, in words.
+    untold: Option<String>,
+}
+
+impl Hearing {
+    fn lock(&self) -> MutexGuard<'_, Heard> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs a task's future to its end, or to its panic.
+    async fn watch<F: Future>(self, future: F) -> Result<F::Output, String> {
+        let ended = CatchPanic::new(future).await;
+        if let Err(message) = &ended {
+            if self.lock().awaited {
+                let told = process::told("a task", message);
+                self.lock().untold = told;
+            } else {
+                process::unheard("a task", message);
+            }
+        }
+        ended
+    }
+}
+
 /// Waits for a task. Dropping it lets the task run on.
 #[derive(Debug)]
-pub struct JoinHandle<T>(madsim::task::JoinHandle<Result<T, String>>);
+pub struct JoinHandle<T> {
+    task: madsim::task::JoinHandle<Result<T, String>>,
+    hearing: Hearing,
+}
+
+impl<T> Drop for JoinHandle<T> {
+    fn drop(&mut self) {
+        let untold = {
+            let mut heard = self.hearing.lock();
+            heard.awaited = false;
+            heard.untold.take()
+        };
+        if let Some(why) = untold {
+            sim::try_with(|sim| sim.fail(why));
+        }
+    }
+}
 
 impl<T> JoinHandle<T> {
     /// Ends the task at its next await.
     pub fn abort(&self) {
-        self.0.abort();
+        self.task.abort();
     }
 
     /// Whether the task has ended.
     pub fn is_finished(&self) -> bool {
-        self.0.is_finished()
+        self.task.is_finished()
     }
 }
 
@@ -133,7 +188,13 @@ impl<T> Future for JoinHandle<T> {
     type Output = Result<T, JoinError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.0).poll(cx).map(|ended| match ended {
+        let polled = Pin::new(&mut self.task).poll(cx);
+        let mut heard = self.hearing.lock();
+        heard.awaited = true;
+        if polled.is_ready() {
+            heard.untold = None;
+        }
+        polled.map(|ended| match ended {
             Ok(Ok(output)) => Ok(output),
             Ok(Err(message)) => Err(JoinError::Panicked(message)),
             Err(_) => Err(JoinError::Cancelled),

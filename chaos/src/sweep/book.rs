@@ -58,8 +58,8 @@ impl<'a> Book<'a> {
             *tally.marks.entry(mark).or_default() += 1;
         }
         let Err(Broken { kind, property, .. }) = &report.verdict else { return };
-        // Of an observation nothing is asserted, but it must be the same again.
-        if scenario.purpose == Purpose::Observation && *kind != Kind::Reproducibility {
+        // An observation may miss its end. What must hold at every moment, nothing excuses.
+        if scenario.purpose == Purpose::Observation && *kind == Kind::Liveness {
             return;
         }
         tally.failures += 1;
@@ -88,7 +88,7 @@ impl<'a> Book<'a> {
         }
     }
 
-    pub(super) fn close(self, canaries: Vec<Canary>, took: Duration) -> Swept {
+    pub(super) fn close(self, canaries: Vec<Canary>, sharded: bool, took: Duration) -> Swept {
         let (mut missing, mut unsure) = (Vec::new(), Vec::new());
         for scenario in self.scenarios {
             let Some(tally) = self.tallies.get(scenario.name) else { continue };
@@ -101,7 +101,11 @@ impl<'a> Book<'a> {
         let mut found: Vec<(u64, Found)> = self.found.into_values().collect();
         found.sort_by_key(|(at, _)| *at);
         let runs: u64 = self.tallies.values().map(|tally| tally.runs).sum();
+        let idle =
+            |name: &&str| self.tallies[name].runs == 0 && self.stuck.iter().all(|stuck| stuck.name != *name);
+        let names = self.scenarios.iter().map(|scenario| scenario.name);
         Swept {
+            unrun: names.filter(|name| !sharded && idle(name)).collect(),
             tallies: self.tallies,
             found: found.into_iter().map(|(_, found)| found).collect(),
             canaries,

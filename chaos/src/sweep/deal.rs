@@ -52,8 +52,7 @@ impl Deal {
             return;
         }
         let count = self.scenarios.len() as u64;
-        let mine = |runs| (0..runs).filter(|at| self.sweep.is_mine(*at, count)).count() as u64;
-        book.expect(self.runs.map(mine));
+        book.expect(self.runs.map(|runs| self.sweep.count_mine(runs, count)));
         let (begun, jobs, patience) = (self.begun, self.sweep.jobs.max(1), self.sweep.patience);
         let table = Arc::new(Table { deal: self, next: AtomicU64::new(0), running: Mutex::default() });
         let (sender, receiver) = mpsc::channel();

@@ -2,7 +2,7 @@
 //!
 //! A sweep can fail in two ways. A property breaks; or it proved less than it seems: a mark was not reached in as many
 //! runs as should reach it, or the canary's planted bug was not found. The second is called *vacuous*, and a sweep says
-//! of it as loudly as of the first.
+//! of it as loudly as of the first. So is one with a scenario that had no run at all.
 //!
 //! Runs are dealt round robin: scenario after scenario with one seed, then all of them with the next. The last quarter
 //! goes to the scenarios that have not reached all of their marks by then, so that a large sweep can tell a rare path
@@ -125,6 +125,8 @@ pub struct Swept {
     pub missing: Vec<(&'static str, &'static str, u64)>,
     /// Marks that were missed in too few runs to mean anything.
     pub unsure: Vec<(&'static str, &'static str, u64)>,
+    /// Scenarios that had no run, in a sweep of all parts: one shard may well have none of some.
+    pub unrun: Vec<&'static str>,
     /// Runs that it was to make and didn't, because the time was over.
     pub skipped: u64,
     /// Real time that it took.
@@ -156,8 +158,8 @@ impl Swept {
     /// Whether it proved less than it seems.
     pub fn is_vacuous(&self) -> bool {
         let unfound = self.canaries.iter().any(|canary| canary.found_in.is_none());
-        let nothing = self.runs() == 0 && (self.skipped > 0 || self.canaries.is_empty());
-        unfound || nothing || !self.missing.is_empty()
+        let nothing = self.runs() == 0 && (!self.tallies.is_empty() || self.canaries.is_empty());
+        unfound || nothing || !self.unrun.is_empty() || !self.missing.is_empty()
     }
 }
 
@@ -194,7 +196,7 @@ impl Sweep {
             second.run(&mut book, told);
         }
         told(&book.progress(begun.elapsed()));
-        book.close(canaries, begun.elapsed())
+        book.close(canaries, self.shard.1 > 1, begun.elapsed())
     }
 
     /// Whether the run at this place is a part of the shard. Neighbours of one seed go to different shards, so that
@@ -203,6 +205,19 @@ impl Sweep {
         let (shard, shards) = self.shard;
         let scenarios = scenarios.max(1);
         (at / scenarios + at % scenarios) % shards.max(1) + 1 == shard
+    }
+
+    /// How many of the first `runs` places are a part of the shard.
+    fn count_mine(&self, runs: u64, scenarios: u64) -> u64 {
+        let (scenarios, shards) = (scenarios.max(1), self.shard.1.max(1));
+        let (rounds, rest) = (runs / scenarios, runs % scenarios);
+        let of_one = |place: u64| {
+            // Of each scenario every `shards`-th round, from this one on.
+            let first = (self.shard.0 + shards - 1 - place % shards) % shards;
+            let rounds = rounds + u64::from(place < rest);
+            if first < rounds { (rounds - first - 1) / shards + 1 } else { 0 }
+        };
+        (0..scenarios).map(of_one).sum()
     }
 
     fn options(&self, scenario: &Scenario, number: u64) -> Options {
@@ -227,5 +242,34 @@ impl Sweep {
         let fails = |number: &u64| canary.run(&self.options(canary, *number)).verdict.is_err();
         let found_in = (0..CANARY_RUNS).find(fails).map(|number| number + 1);
         Canary { name: canary.name, found_in }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_runs_of_a_shard_are_counted_as_they_are_dealt() {
+        for (runs, scenarios, shards) in [(0, 3, 2), (1, 3, 2), (20, 3, 4), (57, 5, 7), (100, 1, 1)] {
+            for shard in 1..=shards {
+                let sweep = Sweep {
+                    scenarios: Vec::new(),
+                    runs: None,
+                    start: 1,
+                    jobs: 1,
+                    shard: (shard, shards),
+                    limit: None,
+                    patience: PATIENCE,
+                    knobs: BTreeMap::new(),
+                };
+                let dealt = (0..runs).filter(|at| sweep.is_mine(*at, scenarios)).count() as u64;
+                assert_eq!(
+                    sweep.count_mine(runs, scenarios),
+                    dealt,
+                    "{shard}/{shards} of {runs}, {scenarios}"
+                );
+            }
+        }
     }
 }

@@ -90,9 +90,9 @@ impl Sim {
         headers: &Headers,
         listener: Key,
     ) {
-        let backlog = self.host(host).caps.backlog;
+        let (backlog, has_room) = (self.host(host).caps.backlog, self.host(host).takes_connection());
         match self.tcp.listeners.get_mut(listener) {
-            Some(listener) if listener.pending < backlog => listener.pending += 1,
+            Some(listener) if listener.pending < backlog && has_room => listener.pending += 1,
             _ => {
                 self.end(now_ns, flight, DropCause::Backlog);
                 return;

@@ -120,6 +120,9 @@ impl Sim {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{remote} is no destination")));
         }
         let route = self.route(place.host, None, remote.ip())?;
+        if !self.host(place.host).takes_connection() {
+            return Err(io::Error::other("the host has no room for a further connection"));
+        }
         let local = self.host_mut(place.host).choose_port(true, SocketAddr::new(route.src, 0))?;
         let mut connection = self.tcp_new(place.host, local, remote, Holder::Process);
         let socket = connection.sockets.get_mut::<Socket<'_>>(connection.socket);

@@ -95,6 +95,29 @@ fn a_full_backlog_lets_later_connections_wait_for_a_place() {
 }
 
 #[test]
+fn a_host_without_room_for_a_connection_refuses_its_own_and_drops_others() {
+    ok(run(1, |world| async move {
+        let server = world.internet().host("server", "198.51.100.7").set_max_connections(2);
+        let a = world.internet().host("a", "203.0.113.1").set_max_connections(3);
+        server.run(async {
+            let listener = TcpListener::bind(addr("0.0.0.0:80")).await.unwrap();
+            let mut held = Vec::new();
+            while let Ok(stream) = listener.accept().await {
+                held.push(stream);
+            }
+        });
+        world.sleep(ms(1)).await;
+        let clients: Vec<_> = (0..4)
+            .map(|_| a.run(async { TcpStream::connect(addr("198.51.100.7:80")).await.is_ok() }))
+            .collect();
+        world.sleep(ms(400)).await;
+        assert!(world.stats().dropped(DropCause::Backlog) >= 1);
+        assert_eq!(clients.iter().filter(|client| !client.is_finished()).count(), 1);
+        assert!(world.open_connections() <= 5);
+    }));
+}
+
+#[test]
 fn a_lost_power_takes_unsynced_bytes_as_a_crash_does_and_the_host_is_dark_until_it_restarts() {
     let mut outcomes = std::collections::BTreeSet::new();
     for seed in 0..12 {

@@ -44,6 +44,7 @@ fn host_fault(name: impl Strategy<Value = String> + Clone + 'static) -> impl Str
         Just(HostFault::Crash),
         Just(HostFault::PowerLoss),
         (1..=u64::MAX).prop_map(|op| HostFault::DiskCrash { op }),
+        (1..=u64::MAX).prop_map(|op| HostFault::DiskPowerLoss { op }),
         Just(HostFault::Restart),
         Just(HostFault::Pause),
         Just(HostFault::Suspend),

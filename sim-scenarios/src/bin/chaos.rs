@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    sim_scenarios::cli::main(sim_scenarios::scenario::ALL)
+    sim_scenarios::cli::main_as(chaos::story::INVOCATION, sim_scenarios::scenario::ALL)
 }

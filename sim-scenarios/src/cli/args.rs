@@ -4,36 +4,26 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use chaos::bundle::Bundle;
-use chaos::scenario::{Options, Scenario};
+use chaos::scenario::{Options, Report, Scenario};
 use chaos::story::Teller;
-use clap::{Args, Parser, Subcommand};
-
-use super::exit;
+use clap::{Args, Parser, Subcommand, value_parser};
 
 /// Why a command can't be carried out.
 pub(crate) type Usage = String;
+
+/// The scenarios, and how the program that runs them is called.
+pub(crate) struct Bench<'a> {
+    /// As a person would type it.
+    pub(crate) invocation: &'a str,
+    pub(crate) scenarios: &'a [Scenario],
+}
 
 /// Runs for each failure of a sweep, which may have several: fewer than [`chaos::shrink::RUNS`].
 const SWEEP_SHRINK_RUNS: u32 = 150;
 
 /// Run nurl in the simulated world.
 #[derive(Debug, Parser)]
-#[command(
-    name = "chaos",
-    after_help = exit::HELP,
-    after_long_help = format!("\
-Examples:
-  cargo chaos list
-  cargo chaos run keystone --seed 7
-  cargo chaos run keystone --seed 7 --plan plan.txt --set nodes=3 --trace a.trace --pcap a.pcap
-  cargo chaos sweep --all --seeds 2000 --jobs 2
-  cargo chaos sweep keystone converge --seeds 100 --start 5000 --shard 1/4
-  cargo chaos replay target/chaos/keystone-7       # a bundle, from whatever machine
-  cargo chaos shrink keystone --seed 7
-  cargo chaos diff a.trace b.trace
-
-{}", exit::HELP)
-)]
+#[command(name = "chaos")]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -64,9 +54,9 @@ pub(crate) enum Command {
     },
 }
 
-/// One run.
+/// What to run.
 #[derive(Debug, Args)]
-pub(crate) struct Run {
+pub(crate) struct Which {
     /// A scenario; or a bundle, by its folder or its bundle.json
     pub(crate) what: String,
     /// The seed: everything that happens follows from it [default: 1]
@@ -81,12 +71,22 @@ pub(crate) struct Run {
     /// Turn a knob of the scenario; `list` names them
     #[arg(long, value_name = "KNOB=VALUE", value_parser = knob)]
     pub(crate) set: Vec<(String, u64)>,
+}
+
+/// One run.
+#[derive(Debug, Args)]
+pub(crate) struct Run {
+    #[command(flatten)]
+    pub(crate) which: Which,
     /// Write every event into a file, for `diff`
     #[arg(long, value_name = "FILE")]
     pub(crate) trace: Option<PathBuf>,
     /// Write every packet into a file, for Wireshark
     #[arg(long, value_name = "FILE")]
     pub(crate) pcap: Option<PathBuf>,
+    /// Print the map: the networks and hosts that a plan may name, as they are when faults are let loose
+    #[arg(long)]
+    pub(crate) map: bool,
     /// Print one JSON object
     #[arg(long)]
     pub(crate) json: bool,
@@ -103,18 +103,24 @@ pub(crate) struct Out {
 }
 
 impl Out {
-    pub(crate) fn teller(&self) -> Teller {
-        Teller { decoder: Some(crate::decode::payload), folder: self.folder.clone() }
+    pub(crate) fn teller(&self, bench: &Bench<'_>) -> Teller {
+        let invocation = bench.invocation.to_owned();
+        Teller { decoder: Some(crate::decode::payload), invocation, ..Teller::new(&self.folder) }
     }
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Shrink {
     #[command(flatten)]
-    pub(crate) run: Run,
+    pub(crate) which: Which,
     /// The most runs to make
     #[arg(long, default_value_t = chaos::shrink::RUNS)]
     pub(crate) runs: u32,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) out: Out,
 }
 
 #[derive(Debug, Args)]
@@ -126,19 +132,19 @@ pub(crate) struct Sweep {
     #[arg(long)]
     pub(crate) all: bool,
     /// Runs in all [default: 100, or as many as there is time for with --minutes]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = value_parser!(u64).range(1..))]
     pub(crate) seeds: Option<u64>,
     /// The first seed
     #[arg(long, value_name = "SEED", default_value_t = 1)]
     pub(crate) start: u64,
     /// Threads [default: one for each core]
-    #[arg(long, value_name = "J")]
-    pub(crate) jobs: Option<usize>,
+    #[arg(long, value_name = "J", value_parser = value_parser!(u16).range(1..))]
+    pub(crate) jobs: Option<u16>,
     /// Make only the I-th of N parts of the runs
     #[arg(long, value_name = "I/N", value_parser = shard, default_value = "1/1")]
     pub(crate) shard: (u64, u64),
     /// Begin no further run after so many minutes
-    #[arg(long, value_name = "M")]
+    #[arg(long, value_name = "M", value_parser = value_parser!(u64).range(1..))]
     pub(crate) minutes: Option<u64>,
     /// Turn a knob of those scenarios that have it
     #[arg(long, value_name = "KNOB=VALUE", value_parser = knob)]
@@ -164,24 +170,33 @@ fn shard(text: &str) -> Result<(u64, u64), String> {
     parts.filter(|(i, n)| 1 <= *i && i <= n).ok_or_else(|| "expected I/N with 1 ≤ I ≤ N".to_owned())
 }
 
-fn find(scenarios: &[Scenario], name: &str) -> Option<Scenario> {
-    scenarios.iter().find(|scenario| scenario.name == name).copied()
-}
+impl Bench<'_> {
+    fn find(&self, name: &str) -> Option<Scenario> {
+        self.scenarios.iter().find(|scenario| scenario.name == name).copied()
+    }
 
-/// Finds a scenario.
-pub(crate) fn scenario(scenarios: &[Scenario], name: &str) -> Result<Scenario, Usage> {
-    find(scenarios, name).ok_or_else(|| {
-        let names: Vec<&str> = scenarios.iter().map(|scenario| scenario.name).collect();
-        format!("there is no scenario {name}, and no bundle; the scenarios are {}", names.join(", "))
-    })
+    fn names(&self) -> String {
+        self.scenarios.iter().map(|scenario| scenario.name).collect::<Vec<_>>().join(", ")
+    }
+
+    /// Finds a scenario.
+    pub(crate) fn scenario(&self, name: &str) -> Result<Scenario, Usage> {
+        let unknown =
+            || format!("there is no scenario {name}, and no bundle; the scenarios are {}", self.names());
+        self.find(name).ok_or_else(unknown)
+    }
 }
 
 /// Checks settings against the knobs of the scenarios: each must be some scenario's.
-pub(crate) fn knobs(set: &[(String, u64)], scenarios: &[Scenario]) -> Result<BTreeMap<String, u64>, Usage> {
+pub(crate) fn knobs(
+    bench: &Bench<'_>,
+    set: &[(String, u64)],
+    scenarios: &[Scenario],
+) -> Result<BTreeMap<String, u64>, Usage> {
     for (name, value) in set {
         let mut known = scenarios.iter().flat_map(|scenario| scenario.knobs).filter(|knob| knob.name == name);
         let Some(knob) = known.next() else {
-            return Err(format!("there is no knob {name}; `cargo chaos list` names them"));
+            return Err(format!("there is no knob {name}; `{} list` names them", bench.invocation));
         };
         if *value < knob.least {
             return Err(format!("{name} is at least {}", knob.least));
@@ -197,31 +212,46 @@ pub(crate) struct Subject {
     pub(crate) bundle: Option<Bundle>,
 }
 
-impl Run {
+impl Which {
     /// What to run.
-    pub(crate) fn subject(&self, scenarios: &[Scenario]) -> Result<Subject, Usage> {
+    pub(crate) fn subject(&self, bench: &Bench<'_>) -> Result<Subject, Usage> {
         let path = Path::new(&self.what);
-        let bundle = match find(scenarios, &self.what) {
+        let bundle = match bench.find(&self.what) {
             None if path.exists() => {
                 Some(Bundle::load(path).map_err(|error| format!("{}: {error}", self.what))?)
             }
             _ => None,
         };
-        let name = bundle.as_ref().map_or(self.what.as_str(), |bundle| &bundle.scenario);
-        let scenario = scenario(scenarios, name)?;
+        let scenario = match &bundle {
+            Some(Bundle { scenario: name, .. }) => bench.find(name).ok_or_else(|| {
+                let (what, known) = (&self.what, bench.names());
+                format!("{what} is of the scenario {name}, which isn't here; the scenarios are {known}")
+            })?,
+            None => bench.scenario(&self.what)?,
+        };
         let mut options = match &bundle {
             Some(bundle) => bundle.options().map_err(|error| format!("{}: {error}", self.what))?,
             None => Options::seed(1),
         };
         options.seed = self.seed.unwrap_or(options.seed);
         options.scheduler_seed = self.scheduler.or(options.scheduler_seed);
-        options.knobs.extend(knobs(&self.set, &[scenario])?);
+        options.knobs.extend(knobs(bench, &self.set, &[scenario])?);
         if let Some(path) = &self.plan {
             let said = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
             let text = std::fs::read_to_string(path).map_err(|error| said(&error))?;
             options.plan = Some(text.parse().map_err(|error| said(&error))?);
         }
         Ok(Subject { scenario, options, bundle })
+    }
+
+    /// A plan that nobody let loose was given for nothing.
+    pub(crate) fn check_plan(&self, report: &Report) -> Result<(), Usage> {
+        match &self.plan {
+            Some(plan) if report.plan.is_none() && report.verdict.is_ok() => {
+                Err(format!("{} is of no use: {} lets no faults loose", plan.display(), report.scenario))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -240,6 +270,15 @@ mod tests {
         assert_eq!(shard("2/3"), Ok((2, 3)));
         for wrong in ["0/3", "4/3", "3", "a/b", "1/0"] {
             assert!(shard(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_sweep_of_nothing_is_refused() {
+        let parsed =
+            |args: &[&str]| Cli::try_parse_from([&["chaos", "sweep", "--all"], args].concat()).is_ok();
+        for count in ["--seeds", "--minutes", "--jobs"] {
+            assert!(parsed(&[count, "1"]) && !parsed(&[count, "0"]), "{count}");
         }
     }
 

@@ -27,7 +27,8 @@ Exit codes:
   4  something panicked
   5  two runs of one seed differ (for `diff`: the traces do)
   6  vacuous: a sweep missed a mark or its canary, so it proved less than it seems
-A sweep that saw several kinds of failure ends with the gravest: 5, then 1, 4, 3, 6.";
+A sweep that saw several kinds of failure ends with the gravest: 5, then 1, 4, 3, 6;
+with 2 if a bundle can't be written.";
 
 /// The code of a property that broke.
 pub(crate) fn of(kind: Kind) -> u8 {

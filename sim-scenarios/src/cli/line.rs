@@ -20,6 +20,11 @@ pub(crate) struct RunLine<'a> {
     virtual_seconds: f64,
     drawn: Option<&'a str>,
     plan: Option<String>,
+    faults_given: Option<usize>,
+    faults_begun: Option<usize>,
+    skipped: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    map: Option<&'a str>,
     state: Option<&'a str>,
     notes: Option<&'a str>,
     #[serde(flatten)]
@@ -36,6 +41,11 @@ struct BrokenLine<'a> {
 }
 
 impl<'a> RunLine<'a> {
+    /// With the world's map.
+    pub(crate) fn with_map(self, map: Option<&'a str>) -> RunLine<'a> {
+        RunLine { map, ..self }
+    }
+
     /// The line of a report; `bundle` is where its story is.
     pub(crate) fn of(event: &'static str, report: &'a Report, bundle: Option<String>) -> RunLine<'a> {
         let held = report.verdict.as_ref().ok();
@@ -50,6 +60,10 @@ impl<'a> RunLine<'a> {
             virtual_seconds: report.elapsed.as_secs_f64(),
             drawn: report.plan.as_ref().and_then(|unleashed| unleashed.drawn.as_deref()),
             plan: report.plan.as_ref().map(|unleashed| unleashed.plan.to_string()),
+            faults_given: report.plan.as_ref().map(|unleashed| unleashed.plan.len()),
+            faults_begun: report.plan.as_ref().map(|unleashed| unleashed.begun),
+            skipped: report.plan.as_ref().map_or(&[], |unleashed| unleashed.skipped.as_slice()),
+            map: None,
             state: held.map(|held| held.state.as_str()),
             notes: held.map(|held| held.notes.as_str()),
             broken: broken.map(|broken| BrokenLine {

@@ -1,11 +1,13 @@
 //! The `chaos` command, over any list of scenarios: runs them once or many times, and explains what fails.
 //!
 //! [`main`] is the whole program. With scenarios of one's own it is a test bench for one's own handlers, with
-//! everything that there is for nurl itself: sweeps, bundles, replays, shrinking.
+//! everything that there is for nurl itself: sweeps, bundles, replays, shrinking. What it prints to be typed begins as
+//! the program was called; [`main_as`] is told how else.
 //!
 //! | module | what |
 //! | --- | --- |
 //! | `args` | the command line |
+//! | `help` | examples for `--help` |
 //! | `exit` | exit codes |
 //! | `run` | `list`, `run`, `replay`, `diff` |
 //! | `shrink` | `shrink` |
@@ -14,6 +16,7 @@
 
 mod args;
 mod exit;
+mod help;
 mod line;
 mod run;
 mod shrink;
@@ -21,20 +24,31 @@ mod sweep;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches};
 
-use args::{Cli, Command};
+use args::{Bench, Cli, Command};
 use chaos::Scenario;
+use chaos::story::shell_word;
 
 /// Reads the command line, does what it says with `scenarios`, and returns the exit code that `--help` explains.
 pub fn main(scenarios: &[Scenario]) -> ExitCode {
+    let program = std::env::args().next().unwrap_or_default();
+    main_as(&shell_word(&program), scenarios)
+}
+
+/// As [`main`], for a program that is called otherwise than by its path: `cargo chaos`.
+pub fn main_as(invocation: &str, scenarios: &[Scenario]) -> ExitCode {
     hush_worlds();
-    let code = match Cli::parse().command {
+    let bench = Bench { invocation, scenarios };
+    let help = help::text(&bench);
+    let parsed = Cli::command().after_help(exit::HELP).after_long_help(help).get_matches();
+    let cli = Cli::from_arg_matches(&parsed).unwrap_or_else(|error| error.exit());
+    let code = match cli.command {
         Command::List { json } => Ok(run::list(scenarios, json)),
-        Command::Run(args) => run::run(scenarios, &args),
-        Command::Replay(args) => run::replay(scenarios, &args),
-        Command::Shrink(args) => shrink::shrink(scenarios, &args),
-        Command::Sweep(args) => sweep::sweep(scenarios, &args),
+        Command::Run(args) => run::run(&bench, &args),
+        Command::Replay(args) => run::replay(&bench, &args),
+        Command::Shrink(args) => shrink::shrink(&bench, &args),
+        Command::Sweep(args) => sweep::sweep(&bench, &args),
         Command::Diff { left, right } => run::diff(&left, &right),
     };
     ExitCode::from(code.unwrap_or_else(|why| {

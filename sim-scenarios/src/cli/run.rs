@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use chaos::scenario::{Knob, Report, Scenario};
-use chaos::story::{Story, explain, not_reproducible};
+use chaos::story::{Story, Teller, explain, not_reproducible};
 use chaos::{Watching, diff as traces};
 use serde::Serialize;
 
-use super::args::{Run, Subject, Usage};
+use super::args::{Bench, Run, Subject, Usage};
 use super::exit;
 use super::line::{self, RunLine};
 
@@ -49,51 +49,55 @@ pub(crate) fn list(scenarios: &[Scenario], json: bool) -> u8 {
     exit::HELD
 }
 
-pub(crate) fn run(scenarios: &[Scenario], args: &Run) -> Result<u8, Usage> {
-    let subject = args.subject(scenarios)?;
-    let report = watched(args, &subject);
+pub(crate) fn run(bench: &Bench<'_>, args: &Run) -> Result<u8, Usage> {
+    let subject = args.which.subject(bench)?;
+    let (report, map) = watched(args, &subject)?;
+    args.which.check_plan(&report)?;
     if report.verdict.is_ok() {
-        tell_held(args, &report);
+        tell_held(args, &report, map.as_deref());
         return Ok(exit::HELD);
     }
-    tell_failed(args, &subject.scenario, &report)
+    let teller = Teller { keep: args.which.plan.clone(), ..args.out.teller(bench) };
+    tell_failed(args, "run", &teller, &subject.scenario, &report, map.as_deref())
 }
 
-pub(crate) fn replay(scenarios: &[Scenario], args: &Run) -> Result<u8, Usage> {
-    let subject = args.subject(scenarios)?;
-    let mut report = watched(args, &subject);
+pub(crate) fn replay(bench: &Bench<'_>, args: &Run) -> Result<u8, Usage> {
+    let subject = args.which.subject(bench)?;
+    let (mut report, map) = watched(args, &subject)?;
+    args.which.check_plan(&report)?;
     let again = subject.scenario.run(&subject.options);
+    if again != report {
+        report.verdict = Err(not_reproducible(&report, &again));
+    }
     if let Some(bundle) = &subject.bundle {
         let is = |yes: bool| if yes { "yes" } else { "no" };
         eprintln!("broken as in the bundle: {}", is(bundle.is_reproduced_by(&report)));
         eprintln!("digest as in the bundle: {}", is(bundle.digest == report.digest));
     }
-    if again != report {
-        report.verdict = Err(not_reproducible(&report, &again));
-    }
     if report.verdict.is_ok() {
-        tell_held(args, &report);
+        tell_held(args, &report, map.as_deref());
         return Ok(exit::HELD);
     }
     // The bundle that is replayed stays as it is.
-    let teller = args.out.teller();
-    let folder = teller.folder.join("replayed");
-    let teller = chaos::story::Teller { folder, ..teller };
-    let story = explain(&teller, &subject.scenario, &report, None).map_err(|error| error.to_string())?;
-    Ok(tell_story(args.json, "replay", &report, &story))
+    let teller = args.out.teller(bench);
+    let teller = Teller { folder: teller.folder.join("replayed"), keep: args.which.plan.clone(), ..teller };
+    tell_failed(args, "replay", &teller, &subject.scenario, &report, map.as_deref())
 }
 
-/// Makes the run, with what the command line wants written.
-fn watched(args: &Run, subject: &Subject) -> Report {
-    let watching = Watching { trace: args.trace.clone(), capture: args.pcap.clone(), ..Watching::default() };
-    subject.scenario.run_watched(&subject.options, &watching).0
+/// Makes the run, with what the command line wants written; returns the map besides.
+fn watched(args: &Run, subject: &Subject) -> Result<(Report, Option<String>), Usage> {
+    let (trace, capture) = (args.trace.clone(), args.pcap.clone());
+    let watching = Watching { trace, capture, map: args.map, ..Watching::default() };
+    let made = subject.scenario.run_watched(&subject.options, &watching);
+    made.map(|(report, seen)| (report, seen.map)).map_err(|error| error.to_string())
 }
 
-fn tell_held(args: &Run, report: &Report) {
+fn tell_held(args: &Run, report: &Report, map: Option<&str>) {
     if args.json {
-        line::print(&RunLine::of("run", report, None));
+        line::print(&RunLine::of("run", report, None).with_map(map));
         return;
     }
+    print!("{}", map.unwrap_or_default());
     if let Ok(held) = &report.verdict {
         print!("{}{}", held.state, held.notes);
     }
@@ -101,10 +105,10 @@ fn tell_held(args: &Run, report: &Report) {
         if let Some(drawn) = &unleashed.drawn {
             println!("drawn: {drawn}");
         }
-        println!("{} faults were let loose", unleashed.plan.len());
-        unleashed.skipped.iter().for_each(|skipped| println!("{skipped}"));
-    } else if args.plan.is_some() {
-        println!("the plan was of no use: the scenario lets no faults loose");
+        let (begun, given) = (unleashed.begun, unleashed.plan.len());
+        println!("{begun} of {given} faults have begun, let loose at {:?}:", unleashed.at);
+        print!("{}", unleashed.plan);
+        unleashed.skipped.iter().for_each(|skipped| println!("# {skipped}"));
     }
     println!(
         "held; digest {} over {} events, {:?} of virtual time",
@@ -112,15 +116,33 @@ fn tell_held(args: &Run, report: &Report) {
     );
 }
 
-fn tell_failed(args: &Run, scenario: &Scenario, report: &Report) -> Result<u8, Usage> {
-    let story = explain(&args.out.teller(), scenario, report, None).map_err(|error| error.to_string())?;
-    Ok(tell_story(args.json, "run", report, &story))
+fn tell_failed(
+    args: &Run,
+    event: &'static str,
+    teller: &Teller,
+    scenario: &Scenario,
+    report: &Report,
+    map: Option<&str>,
+) -> Result<u8, Usage> {
+    let story = explain(teller, scenario, report, None).map_err(|error| error.to_string())?;
+    if !args.json {
+        print!("{}", map.unwrap_or_default());
+    }
+    Ok(tell_story(args.json, event, report, &story, map))
 }
 
 /// Tells a failure; returns its exit code.
-pub(crate) fn tell_story(json: bool, event: &'static str, report: &Report, story: &Story) -> u8 {
+pub(crate) fn tell_story(
+    json: bool,
+    event: &'static str,
+    report: &Report,
+    story: &Story,
+    map: Option<&str>,
+) -> u8 {
     if json {
-        line::print(&RunLine::of(event, report, Some(story.bundle.display().to_string())));
+        // What broke is the story's to say: it has seen the run a second time.
+        let told = Report { verdict: Err(story.broken.clone()), ..report.clone() };
+        line::print(&RunLine::of(event, &told, Some(story.bundle.display().to_string())).with_map(map));
     }
     eprint!("{}", story.text);
     exit::of(story.broken.kind)

@@ -5,14 +5,14 @@ use std::io::{IsTerminal, Write, stderr};
 use std::thread::available_parallelism;
 use std::time::Duration;
 
-use chaos::scenario::Purpose;
+use chaos::scenario::{Purpose, Report};
 use chaos::shrink::shrink;
 use chaos::story::explain;
 use chaos::sweep::{Found, Progress, Stuck, Swept, Tally};
-use chaos::{Scenario, sweep as many};
+use chaos::{Kind, Scenario, sweep as many};
 use serde::Serialize;
 
-use super::args::{self, Usage};
+use super::args::{self, Bench, Usage};
 use super::exit;
 use super::line::{self, RunLine};
 
@@ -69,16 +69,18 @@ struct SweepLine<'a> {
     skipped: u64,
     failures: usize,
     vacuous: bool,
+    unrun: &'a [&'static str],
     missing_marks: Vec<(&'a str, &'a str)>,
     real_seconds: f64,
     virtual_per_real: f64,
     exit: u8,
 }
 
-pub(crate) fn sweep(known: &[Scenario], args: &args::Sweep) -> Result<u8, Usage> {
+pub(crate) fn sweep(bench: &Bench<'_>, args: &args::Sweep) -> Result<u8, Usage> {
+    let known = bench.scenarios;
     let mut scenarios: Vec<Scenario> = match args.all {
         true => known.to_vec(),
-        false => args.scenarios.iter().map(|name| args::scenario(known, name)).collect::<Result<_, _>>()?,
+        false => args.scenarios.iter().map(|name| bench.scenario(name)).collect::<Result<_, _>>()?,
     };
     // Every sweep has to find the planted bugs.
     let canaries = known.iter().filter(|scenario| scenario.purpose == Purpose::Canary);
@@ -91,20 +93,26 @@ pub(crate) fn sweep(known: &[Scenario], args: &args::Sweep) -> Result<u8, Usage>
     let sweep = many::Sweep {
         runs,
         start: args.start,
-        jobs: args.jobs.unwrap_or_else(|| available_parallelism().map_or(1, usize::from)),
+        jobs: args.jobs.map_or_else(|| available_parallelism().map_or(1, usize::from), usize::from),
         shard: args.shard,
-        limit: args.minutes.map(|minutes| Duration::from_secs(60 * minutes)),
+        limit: args.minutes.map(|minutes| Duration::from_secs(minutes.saturating_mul(60))),
         patience: many::PATIENCE,
-        knobs: args::knobs(&args.set, &scenarios)?,
+        knobs: args::knobs(bench, &args.set, &scenarios)?,
         scenarios,
     };
     let mut teller = ProgressTeller { json: args.json, terminal: stderr().is_terminal(), step: 0 };
     let swept = sweep.run(&mut |progress| teller.tell(progress));
     teller.end();
+    // What a story has seen counts too: it has made the run once more.
+    let (mut gravest, mut untold) = (swept.gravest(), None);
     for found in &swept.found[..swept.found.len().min(STORIES)] {
-        tell(args, found)?;
+        match tell(bench, args, found) {
+            Ok(kind) => gravest = gravest.min(Some(kind)),
+            Err(why) => untold = untold.or(Some(why)),
+        }
     }
-    let code = match swept.gravest() {
+    let code = match gravest {
+        _ if untold.is_some() => exit::USAGE,
         Some(kind) => exit::of(kind),
         None if swept.is_vacuous() => exit::VACUOUS,
         None => exit::HELD,
@@ -114,7 +122,7 @@ pub(crate) fn sweep(known: &[Scenario], args: &args::Sweep) -> Result<u8, Usage>
     } else {
         report(&sweep, &swept)
     }
-    Ok(code)
+    untold.map_or(Ok(code), |why| Err(format!("a bundle could not be written: {why}")))
 }
 
 fn rate(what: f64, took: Duration) -> f64 {
@@ -170,20 +178,20 @@ impl ProgressTeller {
     }
 }
 
-/// Shrinks a failure and tells its story.
-fn tell(args: &args::Sweep, found: &Found) -> Result<(), Usage> {
-    let is_determinism =
-        matches!(&found.report.verdict, Err(broken) if broken.kind == chaos::Kind::Reproducibility);
+/// Shrinks a failure and tells its story; returns what broke, as the story has it.
+fn tell(bench: &Bench<'_>, args: &args::Sweep, found: &Found) -> Result<Kind, Usage> {
+    let is_determinism = matches!(&found.report.verdict, Err(broken) if broken.kind == Kind::Reproducibility);
     let small = (!is_determinism)
         .then(|| shrink(&found.scenario, &found.report, args.shrink_runs, &mut |step| eprintln!("{step}")));
-    let story = explain(&args.out.teller(), &found.scenario, &found.report, small.as_ref())
+    let story = explain(&args.out.teller(bench), &found.scenario, &found.report, small.as_ref())
         .map_err(|error| error.to_string())?;
     let report = small.as_ref().map_or(&found.report, |small| &small.report);
     if args.json {
-        line::print(&RunLine::of("failure", report, Some(story.bundle.display().to_string())));
+        let told = Report { verdict: Err(story.broken.clone()), ..report.clone() };
+        line::print(&RunLine::of("failure", &told, Some(story.bundle.display().to_string())));
     }
     eprintln!("{}", story.text);
-    Ok(())
+    Ok(story.broken.kind)
 }
 
 fn lines(swept: &Swept, exit: u8) {
@@ -211,6 +219,7 @@ fn lines(swept: &Swept, exit: u8) {
         skipped: swept.skipped,
         failures: swept.found.len(),
         vacuous: swept.is_vacuous(),
+        unrun: &swept.unrun,
         missing_marks: swept.missing.iter().map(|(scenario, mark, _)| (*scenario, *mark)).collect(),
         real_seconds: swept.took.as_secs_f64(),
         virtual_per_real: rate(swept.elapsed().as_secs_f64(), swept.took),
@@ -225,6 +234,9 @@ fn report(sweep: &many::Sweep, swept: &Swept) {
         for (mark, runs) in &tally.marks {
             println!("{:<16} {runs:>6} runs: {mark}", "");
         }
+    }
+    for scenario in &swept.unrun {
+        println!("NOT RUN: {scenario}");
     }
     for (scenario, mark, runs) in &swept.unsure {
         println!("not reached, in too few runs to mean anything: {mark} ({scenario}, {runs} runs)");

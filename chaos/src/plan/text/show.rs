@@ -85,7 +85,7 @@ impl fmt::Display for Fault {
             Fault::Host { host, fault } => {
                 write!(f, "{}", Name(host))?;
                 match fault {
-                    HostFault::DiskCrash { op } => write!(f, " op={op}"),
+                    HostFault::DiskCrash { op } | HostFault::DiskPowerLoss { op } => write!(f, " op={op}"),
                     HostFault::ClockStep { by_ms } => {
                         let sign = if *by_ms < 0 { "-" } else { "" };
                         write!(f, " by={sign}{}", show(Duration::from_millis(by_ms.unsigned_abs())))

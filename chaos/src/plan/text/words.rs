@@ -85,15 +85,18 @@ pub(super) struct Line {
 }
 
 impl Line {
-    pub(super) fn new(words: Vec<Word>) -> Line {
-        let (mut plain, mut pairs) = (Vec::new(), Vec::new());
+    pub(super) fn new(words: Vec<Word>) -> Result<Line, Wrong> {
+        let (mut plain, mut pairs) = (Vec::new(), Vec::<(String, String)>::new());
         for word in words {
             match word {
+                Word::Pair(key, _) if pairs.iter().any(|(other, _)| *other == key) => {
+                    return Err((format!("`{key}=` once"), "it twice".to_owned()));
+                }
                 Word::Pair(key, value) => pairs.push((key, value)),
                 word => plain.push(word),
             }
         }
-        Line { words: plain.into_iter().peekable(), pairs }
+        Ok(Line { words: plain.into_iter().peekable(), pairs })
     }
 
     pub(super) fn name(&mut self, what: &str) -> Result<String, Wrong> {
@@ -155,6 +158,14 @@ impl Line {
         value.parse().or_else(|_| wrong(format!("{what} for `{key}=`"), value))
     }
 
+    /// The number of a disk operation.
+    pub(super) fn op(&mut self) -> Result<u64, Wrong> {
+        match self.number("op", "a number")? {
+            0 => wrong("at least 1 for `op=`", 0),
+            op => Ok(op),
+        }
+    }
+
     pub(super) fn percent(&mut self, key: &str) -> Result<u32, Wrong> {
         let percent: u32 = self.number(key, "whole percent")?;
         if percent > 100 { wrong(format!("0 to 100 for `{key}=`"), percent) } else { Ok(percent) }
@@ -176,6 +187,9 @@ impl Line {
     }
 }
 
+/// The longest duration: sums of some stay in range, and a clock may still be set back to 1970.
+const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
 /// Reads a duration such as `1.5s`.
 pub(super) fn duration(text: &str) -> Result<Duration, Wrong> {
     let expected = "a duration such as 250ms or 1.5s";
@@ -194,7 +208,8 @@ pub(super) fn duration(text: &str) -> Result<Duration, Wrong> {
         return wrong(expected, text);
     }
     let ns = format!("{whole}{fraction:0<digits$}");
-    ns.parse().map(Duration::from_nanos).or_else(|_| wrong(expected, text))
+    let Ok(read) = ns.parse().map(Duration::from_nanos) else { return wrong(expected, text) };
+    if read > LONGEST { wrong("a century at most", text) } else { Ok(read) }
 }
 
 /// Reads a duration with a sign, in whole milliseconds.

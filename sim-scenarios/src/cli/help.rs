@@ -1,0 +1,78 @@
+//! What `--help` says besides: examples, over the scenarios that there are, and exit codes.
+
+use chaos::scenario::Purpose;
+
+use super::args::Bench;
+use super::exit;
+
+/// The examples, a command line each.
+fn examples(bench: &Bench<'_>) -> Vec<String> {
+    let known = || bench.scenarios.iter().filter(|scenario| scenario.purpose == Purpose::Proof);
+    let Some(first) = known().find(|scenario| !scenario.knobs.is_empty()).or(known().next()) else {
+        return vec!["list".to_owned()];
+    };
+    let name = first.name;
+    let mut all = vec!["list".to_owned(), format!("run {name} --seed 7 --trace a.trace --pcap a.pcap")];
+    if let Some(knob) = first.knobs.first() {
+        all.push(format!("run {name} --seed 7 --set {}={}", knob.name, knob.least));
+    }
+    if let Some(faulty) = known().find(|scenario| !scenario.faults.is_empty()) {
+        all.push(format!("run {} --seed 7 --map --plan plan.txt", faulty.name));
+    }
+    all.extend([
+        "sweep --all --seeds 2000 --jobs 2".to_owned(),
+        format!("sweep {name} --seeds 100 --start 5000 --shard 1/4"),
+        format!("replay target/chaos/{name}-7"),
+        format!("shrink {name} --seed 7"),
+        "diff a.trace b.trace".to_owned(),
+    ]);
+    all
+}
+
+/// All of it.
+pub(crate) fn text(bench: &Bench<'_>) -> String {
+    let lines: String =
+        examples(bench).iter().map(|example| format!("  {} {example}\n", bench.invocation)).collect();
+    format!("Examples:\n{lines}\n{}", exit::HELP)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::args::{Cli, Command, knobs};
+    use clap::Parser;
+
+    #[test]
+    fn every_example_is_a_command_line_that_works() {
+        let bench = Bench { invocation: "cargo chaos", scenarios: crate::scenario::ALL };
+        let examples = examples(&bench);
+        assert!(examples.len() >= 9, "{examples:?}");
+        for example in examples {
+            let words = std::iter::once("chaos").chain(example.split(' '));
+            let which =
+                match Cli::try_parse_from(words).unwrap_or_else(|error| panic!("{example}: {error}")).command
+                {
+                    Command::Run(run) => run.which,
+                    Command::Shrink(shrink) => shrink.which,
+                    Command::Sweep(sweep) => {
+                        for name in &sweep.scenarios {
+                            bench.scenario(name).unwrap();
+                        }
+                        continue;
+                    }
+                    Command::List { .. } | Command::Replay(_) | Command::Diff { .. } => continue,
+                };
+            let scenario = bench.scenario(&which.what).unwrap();
+            knobs(&bench, &which.set, &[scenario]).unwrap();
+            assert!(which.plan.is_none() || !scenario.faults.is_empty(), "{example}");
+        }
+    }
+
+    #[test]
+    fn a_bench_of_ones_own_has_examples_of_its_own() {
+        let own = chaos::Scenario::new("shout", "", |_| Box::pin(async { Ok(chaos::Held::default()) }));
+        let text = text(&Bench { invocation: "./bench", scenarios: &[own] });
+        assert!(text.contains("  ./bench shrink shout --seed 7\n"), "{text}");
+        assert!(!text.contains("cargo chaos") && !text.contains("--set"), "{text}");
+    }
+}
