@@ -161,8 +161,6 @@ fn a_lone_accuser_waits() {
 }
 
 #[test]
-fn loss_on_both_legs_is_run_and_told() {
-    let report = find("converge-hard").unwrap().run(&Options::seed(1));
-    println!("{}", report.verdict.map_or_else(|broken| broken.to_string(), |held| held.notes));
-    assert!(report.events >= LEAST_EVENTS);
+fn loss_on_both_legs() {
+    prove_with("converge-hard", 10);
 }
