@@ -38,9 +38,6 @@ const REGRESSIONS: &[(&str, u64, Option<&str>)] = &[
 /// Seeds of which one at least finds the planted bug.
 const CANARY: u64 = 60;
 
-/// A run with fewer records in its trace has not happened.
-const LEAST_EVENTS: u64 = 1_000;
-
 /// Proves a scenario with the pinned seeds, whose end states are snapshots, and with [`MORE`] others.
 fn prove(name: &str) {
     prove_with(name, MORE);
