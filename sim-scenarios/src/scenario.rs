@@ -42,14 +42,13 @@ pub const ALL: &[Scenario] = &[
     },
     Scenario {
         name: "converge",
-        about: "8 nodes, 30 % UDP and 5 % TCP loss, one crash: all learn it, nobody healthy is held dead",
+        about: "8 nodes, 30 % UDP and 5 % TCP loss, reordering, one crash: all learn it, no healthy one is held dead",
         body: |trial| Box::pin(crate::scenarios::converge::run(trial)),
         ..PLAIN
     },
     Scenario {
         name: "converge-hard",
-        about: "the same with 30 % loss on both: run and printed, nothing is asserted of it",
-        purpose: Purpose::Observation,
+        about: "the same with 30 % loss on both: all meet and learn the death; false deaths are told",
         body: |trial| Box::pin(crate::scenarios::converge::run_hard(trial)),
         ..PLAIN
     },
@@ -78,7 +77,7 @@ pub const ALL: &[Scenario] = &[
     },
     Scenario {
         name: "lone-accuser",
-        about: "all but one stop for up to 20 s: who is accused by one alone is in doubt for longest",
+        about: "all but one stop for up to 22 s: who is accused by one alone is in doubt for longest",
         body: |trial| Box::pin(crate::scenarios::lone_accuser::run(trial)),
         marks: crate::scenarios::lone_accuser::MARKS,
         ..PLAIN

@@ -37,9 +37,6 @@ const REGRESSIONS: &[(&str, u64, Option<&str>)] = &[
 /// Seeds of which one at least finds the planted bug.
 const CANARY: u64 = 60;
 
-/// A run with fewer records in its trace has not happened.
-const LEAST_EVENTS: u64 = 1_000;
-
 /// Proves a scenario with the pinned seeds, whose end states are snapshots, and with [`MORE`] others.
 fn prove(name: &str) {
     prove_with(name, MORE);
@@ -160,8 +157,6 @@ fn a_lone_accuser_waits() {
 }
 
 #[test]
-fn loss_on_both_legs_is_run_and_told() {
-    let report = Runs::of("converge-hard").twice(&Options::seed(1));
-    println!("{}", report.verdict.map_or_else(|broken| broken.to_string(), |held| held.notes));
-    assert!(report.events >= LEAST_EVENTS);
+fn loss_on_both_legs() {
+    prove_with("converge-hard", 10);
 }

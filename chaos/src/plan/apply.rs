@@ -213,9 +213,9 @@ impl Trial {
                 net = outside;
             }
         }
-        let touches = |end: End| match end {
-            End::Host(id) => hosts.contains(&id),
-            End::Box(id) => boxes.contains(&id),
+        let touches = |end: net::End| match end {
+            net::End::Host(id) => hosts.contains(&id),
+            net::End::Box(id) => boxes.contains(&id),
         };
         self.heal_what(|hold| match hold {
             Hold::Effect(number) => with_effects(|effects| effects.end_of(*number)).is_none_or(touches),
@@ -227,6 +227,7 @@ impl Trial {
             | Hold::Step(_, id)
             | Hold::Drift(id)
             | Hold::Nic(id, _)
+            | Hold::Armed(_, id)
             | Hold::Place(id) => hosts.contains(id),
             Hold::Off(id) | Hold::Outer(id) => boxes.contains(id),
         })

@@ -117,6 +117,8 @@ pub struct Status {
     pub net: NetStats,
     /// The seam's counters.
     pub transport: transport::Stats,
+    /// How full the seam is now.
+    pub transport_now: transport::Gauges,
     /// What a hub that is down said last.
     pub last_hub_error: Option<&'static str>,
 }

@@ -715,6 +715,7 @@ impl NetPlane {
             members: self.members(),
             net: self.stats,
             transport: self.parts.transport.stats(),
+            transport_now: self.parts.transport.gauges(),
             last_hub_error: self.last_hub_error.values().next().map(|(reason, _)| *reason),
         }
     }

@@ -14,6 +14,7 @@
 
 pub mod core;
 pub mod driver;
+mod gauges;
 pub mod group;
 mod outbox;
 pub mod reliable;
@@ -28,6 +29,7 @@ use crate::key::{AllowList, PublicKey, SecretKey};
 use crate::mesh::Ticket;
 
 pub use self::core::Transport;
+pub use self::gauges::{Gauge, Gauges};
 pub use crate::net::securedgram::channel;
 pub use reliable::{MessageId, Priority};
 

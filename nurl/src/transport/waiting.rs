@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::Gauge;
 use crate::key::PublicKey;
 
 /// Datagrams kept for one peer: a burst of probes and gossip, not a bulk transfer.
@@ -63,6 +64,12 @@ impl Waiting {
         fresh
     }
 
+    /// The peers that something waits for, and the length of the longest queue.
+    pub(crate) fn gauges(&self) -> (Gauge, Gauge) {
+        let longest = self.peers.values().map(VecDeque::len).max().unwrap_or(0);
+        (Gauge { now: self.peers.len(), bound: PEERS }, Gauge { now: longest, bound: PER_PEER })
+    }
+
     /// The peers that something waits for.
     pub(crate) fn peers(&self) -> Vec<PublicKey> {
         self.peers.keys().copied().collect()
@@ -97,6 +104,8 @@ mod tests {
         for n in 0..PER_PEER + 3 {
             waiting.push(now, peer(1), 3, Bytes::from(vec![n as u8]));
         }
+        let full = |bound| Gauge { now: bound, bound };
+        assert_eq!(waiting.gauges(), (Gauge { now: 1, bound: PEERS }, full(PER_PEER)));
         let taken = waiting.take(now, &peer(1));
         assert_eq!((taken.len(), taken[0].1[0], waiting.dropped), (PER_PEER, 3, 3));
         assert!(waiting.take(now, &peer(1)).is_empty());

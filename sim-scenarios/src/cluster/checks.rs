@@ -7,34 +7,41 @@
 //! | a node runs no more handlers of a kind at once than the kind allows | its events |
 //! | a handle resolves once | the scenario's task handles |
 //! | a result is recorded once | the node's counters |
-//! | no queue is longer than its bound | the node's gauges |
+//! | no queue is longer than its bound | the node's gauges, and the hubs' |
 //! | an owner set has no duplicates | rings made of the node's members |
 //! | a job goes to a member that is live | the same |
 //!
 //! A check costs a look into a small table. The first that fails ends the run.
 //!
 //! Two things look like a resurrection and are none. A node that was cut off takes back what it concluded alone
-//! (see `nurl::membership::isolation`), so its own verdicts from then on are excused. And who left is forgotten
-//! after a while, and may then be met as somebody new.
+//! (see `nurl::membership::isolation`), so its own verdicts from then on are excused, and those on the way in: no older
+//! than [`RETRACT`]. And who left is forgotten after a while, and may then be met as somebody new.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use chaos::property::{Broken, fail};
 use chaos::sometimes;
+use chaos::world::World;
 use nurl::PublicKey;
 use nurl::compute::job::options::{MAX_EXECUTIONS, MAX_RECORD_BYTES, MAX_RECORDS, MAX_SUBMISSIONS};
 use nurl::compute::job::{Config as JobConfig, KindLimits, TaskId};
+use nurl::membership::detector::RETRACT;
 use nurl::membership::{Config as DetectorConfig, Roles, State};
+use nurl::net::hub::{HubLimits, HubStats};
 use nurl::node::{MemberInfo, Node, NodeEvent, StateStats};
 use nurl::ring::{MAX_TENURES, Ring, RingMember};
 use nurl::rt::time;
 use nurl::state::replicator::MAX_PENDING;
+use nurl::transport::Gauges;
+
+use crate::models::relay::Relay;
 
 /// How often a node is asked what can't be heard.
 const SAMPLE: Duration = Duration::from_secs(10);
 
-/// Keys whose owner sets are looked at in each sample.
+/// Keys whose owner sets are looked at in each sample: others each time, so that in a sweep they lie everywhere on
+/// the ring, also where it wraps.
 const SAMPLED_KEYS: u8 = 4;
 
 /// Owners of a key, as everywhere.
@@ -87,7 +94,8 @@ impl Checks {
             NodeEvent::Isolated(isolated) => {
                 node.isolated = *isolated;
                 if *isolated {
-                    node.views.values_mut().for_each(|seen| seen.excused = true);
+                    let young = |seen: &&mut Seen| at.saturating_sub(seen.at) <= RETRACT;
+                    node.views.values_mut().filter(young).for_each(|seen| seen.excused = true);
                 }
                 Ok(())
             }
@@ -193,25 +201,52 @@ pub fn stats(by: &str, stats: &StateStats) -> Result<(), Broken> {
         ("tenures", now.tenures, MAX_TENURES),
         ("unacknowledged writes", stats.unacknowledged, MAX_PENDING),
     ];
-    for (what, count, bound) in bounds {
-        if count > bound {
-            return Err(Broken::safety(
-                "no queue is longer than its bound",
-                format!("{by} has {count} {what}, the bound is {bound}"),
-            ));
-        }
-    }
+    within(by, bounds)?;
     sometimes!(jobs.forwarded > 0, "a job was forwarded");
     sometimes!(jobs.duplicate_runs > 0, "a job ran twice and was recorded once");
     sometimes!(jobs.recalled > 0, "an owner gave an outcome instead of a second run");
     Ok(())
 }
 
-/// Looks at the owner sets that follow from a node's members.
+/// Looks at what a node says of its seam to the network.
+///
+/// # Errors
+/// The property that it breaks.
+pub fn gauges(by: &str, gauges: &Gauges) -> Result<(), Broken> {
+    within(by, gauges.named().map(|(what, gauge)| (what, gauge.now, gauge.bound)))
+}
+
+/// Looks at what a hub with these limits says of its tables and its clients' queues.
+///
+/// # Errors
+/// The property that it breaks.
+pub fn hub(by: &str, stats: &HubStats, limits: &HubLimits) -> Result<(), Broken> {
+    let relay = limits.relay;
+    let bounds = [
+        ("clients", stats.clients, limits.clients),
+        ("connections", stats.connections, limits.clients + limits.half_open),
+        ("records", stats.records, limits.records),
+        ("bytes of datagrams for a client", stats.fullest_queue_bytes, relay.queue_bytes),
+        ("bytes of control frames for a client", stats.fullest_control_bytes, relay.control_bytes),
+    ];
+    within(by, bounds)
+}
+
+fn within<const N: usize>(by: &str, bounds: [(&str, usize, usize); N]) -> Result<(), Broken> {
+    match bounds.into_iter().find(|(_, count, bound)| count > bound) {
+        None => Ok(()),
+        Some((what, count, bound)) => Err(Broken::safety(
+            "no queue is longer than its bound",
+            format!("{by} has {count} {what}, the bound is {bound}"),
+        )),
+    }
+}
+
+/// Looks at the owner sets that follow from a node's members, at the world's time `at`.
 ///
 /// # Errors
 /// The property that they break.
-pub fn owners(by: &str, local: PublicKey, members: &[MemberInfo]) -> Result<(), Broken> {
+pub fn owners(at: Duration, by: &str, local: PublicKey, members: &[MemberInfo]) -> Result<(), Broken> {
     let placed = |member: &MemberInfo| RingMember {
         key: member.key,
         weight: member.weight,
@@ -229,10 +264,13 @@ pub fn owners(by: &str, local: PublicKey, members: &[MemberInfo]) -> Result<(), 
         placed: true,
     };
     let ring = Ring::new(members.iter().map(placed).chain([me]));
-    for key in 0..SAMPLED_KEYS {
-        distinct(by, &ring.owners(&[key], REPLICAS))?;
-        for kind in members.iter().flat_map(|member| &member.kinds) {
-            live(by, members, kind, &ring.executors(kind, &[key]))?;
+    let kinds: BTreeSet<_> = members.iter().flat_map(|member| &member.kinds).collect();
+    for number in 0..SAMPLED_KEYS {
+        // The ring hashes it.
+        let key = [at.as_nanos().to_le_bytes().as_slice(), &[number]].concat();
+        distinct(by, &ring.owners(&key, REPLICAS))?;
+        for kind in &kinds {
+            live(by, members, kind, &ring.executors(kind, &key))?;
         }
     }
     Ok(())
@@ -258,22 +296,26 @@ fn distinct(by: &str, owners: &[PublicKey]) -> Result<(), Broken> {
     Err(Broken::safety("an owner set has no duplicates", format!("{by} has the owners {owners:?}")))
 }
 
-/// Asks a node what can't be heard.
+/// Asks a node, and the hubs, what can't be heard.
 ///
 /// # Errors
-/// The property that its answers break.
-pub async fn look(by: &str, node: &Node) -> Result<(), Broken> {
+/// The property that their answers break.
+pub async fn look(world: World, by: &str, node: &Node, hubs: &[Relay]) -> Result<(), Broken> {
+    for relay in hubs {
+        hub(&relay.host.name(), &relay.stats(), &relay.limits())?;
+    }
     // A node that shuts down while it is asked breaks nothing.
-    let (Ok(members), Ok(counted)) = (node.members().await, node.state_stats().await) else { return Ok(()) };
-    owners(by, node.key(), &members)?;
+    let (Ok(status), Ok(counted)) = (node.status().await, node.state_stats().await) else { return Ok(()) };
+    owners(world.elapsed(), by, node.key(), &status.members)?;
+    gauges(by, &status.transport_now)?;
     stats(by, &counted)
 }
 
 /// Looks at a node now and then, until its process ends.
-pub(super) async fn sample(by: String, node: Node) {
+pub(super) async fn sample(world: World, by: String, node: Node, hubs: Vec<Relay>) {
     loop {
         time::sleep(SAMPLE).await;
-        if let Err(broken) = look(&by, &node).await {
+        if let Err(broken) = look(world, &by, &node, &hubs).await {
             fail(broken);
         }
     }
@@ -282,7 +324,7 @@ pub(super) async fn sample(by: String, node: Node) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nurl::transport::PathInfo;
+    use nurl::transport::{Gauge, PathInfo};
 
     fn key(n: u8) -> PublicKey {
         PublicKey::from_bytes([n; 32])
@@ -343,6 +385,15 @@ mod tests {
     }
 
     #[test]
+    fn a_verdict_from_long_before_isolation_stands() {
+        let mut checks = Checks::default();
+        says(&mut checks, State::Dead, 4).unwrap();
+        let late = Duration::from_secs(2) + RETRACT;
+        checks.event(late, "a", 1, &NodeEvent::Isolated(true)).unwrap();
+        assert!(property(says(&mut checks, State::Alive, 4)).starts_with("who is dead or has left"));
+    }
+
+    #[test]
     fn who_left_long_ago_may_be_met_anew() {
         let mut checks = Checks::default();
         says(&mut checks, State::Left, 4).unwrap();
@@ -399,6 +450,15 @@ mod tests {
         let mut over = StateStats::default();
         over.jobs_now.running = JobConfig::default().concurrency + 1;
         assert_eq!(property(stats("a", &over)), "no queue is longer than its bound");
+        let mut over = Gauges::default();
+        gauges("a", &over).unwrap();
+        over.waiting_datagrams = Gauge { now: 3, bound: 2 };
+        assert_eq!(property(gauges("a", &over)), "no queue is longer than its bound");
+        let limits = HubLimits::default();
+        let mut over = HubStats { fullest_queue_bytes: limits.relay.queue_bytes, ..HubStats::default() };
+        hub("h", &over, &limits).unwrap();
+        over.fullest_queue_bytes += 1;
+        assert_eq!(property(hub("h", &over, &limits)), "no queue is longer than its bound");
     }
 
     #[test]

@@ -169,7 +169,7 @@ impl Cluster {
         let (name, number) = (name.to_owned(), self.peers.len());
         let setup = Setup { name, number, role, host, world: self.world, witness: self.witness.clone() };
         let key = SecretKey::generate(&mut self.ground.rng);
-        let peer = Peer::start(&setup, &key, &self.ticket, &self.ground.build);
+        let peer = Peer::start(&setup, &key, &self.ticket, &self.ground.build, &self.hubs);
         self.peers.push(peer.clone());
         peer
     }

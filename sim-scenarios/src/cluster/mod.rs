@@ -106,7 +106,7 @@ impl Cluster {
     /// The property that one of them breaks.
     pub async fn inspect(&self) -> Result<(), Broken> {
         for peer in self.running() {
-            checks::look(&peer.name, &peer.node(&self.world).await).await?;
+            checks::look(self.world, &peer.name, &peer.node(&self.world).await, &self.hubs).await?;
         }
         Ok(())
     }

@@ -14,6 +14,7 @@ use nurl::rt::{task, time};
 use nurl::{Node, PublicKey, SecretKey};
 
 use super::{Witness, checks};
+use crate::models::relay::Relay;
 
 /// The interface that a node's host has its addresses on.
 pub(super) const NIC: &str = "eth0";
@@ -75,16 +76,23 @@ impl Peer {
     }
 
     /// Starts a node on `setup.host`, now and at each restart.
-    pub(super) fn start(setup: &Setup, key: &SecretKey, ticket: &Ticket, build: &Build) -> Peer {
+    pub(super) fn start(
+        setup: &Setup,
+        key: &SecretKey,
+        ticket: &Ticket,
+        build: &Build,
+        hubs: &[Relay],
+    ) -> Peer {
         let slot = Arc::new(Mutex::new(None));
         let (name, host) = (setup.name.clone(), setup.host);
         let peer = Peer { name, key: key.public(), role: setup.role, host, slot: slot.clone() };
         let (setup, key, ticket, build) = (setup.clone(), key.clone(), ticket.clone(), build.clone());
+        let hubs = hubs.to_vec();
         let world = setup.world;
         host.spawn(move || {
             let boot = host.boot();
             let (setup, key, ticket) = (setup.clone(), key.clone(), ticket.clone());
-            let (build, slot) = (build.clone(), slot.clone());
+            let (build, slot, hubs) = (build.clone(), slot.clone(), hubs.clone());
             async move {
                 let Setup { name, witness, .. } = setup.clone();
                 let (by, ran) = (name.clone(), witness.clone());
@@ -98,7 +106,7 @@ impl Peer {
                 };
                 witness.begins(&name);
                 let mut events = node.events();
-                task::spawn(checks::sample(name.clone(), node.clone()));
+                task::spawn(checks::sample(world, name.clone(), node.clone(), hubs));
                 *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some((boot, node));
                 while let Some(event) = events.next().await {
                     witness.event(world.elapsed(), &name, boot, &event);

@@ -51,7 +51,8 @@ pub struct Relay {
 
 struct Shared {
     limits: HubLimits,
-    serving: Option<HubHandle>,
+    /// With the limits that it read.
+    serving: Option<(HubHandle, HubLimits)>,
 }
 
 impl Relay {
@@ -67,7 +68,7 @@ impl Relay {
                 let config = HubConfig { limits, ..HubConfig::new(listen, key, vec![namespace]) };
                 let serving = hub::serve(config).await.expect("the hub's port is free on its own host");
                 // The handle of an earlier process goes: whatever it did has ended with its host's boot.
-                lock(&shared).serving = Some(serving);
+                lock(&shared).serving = Some((serving, limits));
                 std::future::pending::<()>().await;
             }
         });
@@ -76,7 +77,13 @@ impl Relay {
 
     /// What it does now; all zero before its first start.
     pub fn stats(&self) -> HubStats {
-        lock(&self.shared).serving.as_ref().map_or_else(HubStats::default, HubHandle::stats)
+        lock(&self.shared).serving.as_ref().map_or_else(HubStats::default, |(serving, _)| serving.stats())
+    }
+
+    /// The limits that what it does now is under.
+    pub fn limits(&self) -> HubLimits {
+        let shared = lock(&self.shared);
+        shared.serving.as_ref().map_or(shared.limits, |(_, limits)| *limits)
     }
 
     /// The process ends; the kernel closes its connections.

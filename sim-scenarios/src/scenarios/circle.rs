@@ -67,6 +67,8 @@ struct Seen {
     misrouted: BTreeMap<u8, u64>,
     attempts: u64,
     ends: BTreeMap<TaskId, bool>,
+    /// By job: who ran it, in order.
+    ran: BTreeMap<u8, Vec<u8>>,
 }
 
 type Log = Arc<Mutex<Seen>>;
@@ -112,7 +114,12 @@ pub async fn run(trial: Trial) -> Verdict {
     let seen = seen(&log);
     let forwarded: u64 = seen.forwarded.values().sum();
     let notes = format!("{forwarded} forwards of {} attempts, {circled} in vain\n", seen.attempts);
-    Ok(Held { state: format!("{JOBS} jobs ran once views agreed\n"), notes })
+    let mut state = String::new();
+    for (job, by) in &seen.ran {
+        let by: Vec<_> = by.iter().map(|number| format!("node {number}")).collect();
+        state += &format!("job {job:02} ran at {}\n", by.join(", then "));
+    }
+    Ok(Held { state, notes })
 }
 
 /// The jobs without a result.
@@ -163,6 +170,7 @@ fn drain(jobs: &mut Jobs, socket: &UdpSocket, number: u8, log: &Log) {
         jobs.on_persisted(counter);
     }
     while let Some(run) = jobs.poll_run(time::now()) {
+        seen(log).ran.entry(run.payload[0]).or_default().push(number);
         jobs.finished(time::now(), run.id, Ok(run.payload));
     }
     while let Some((to, contents)) = jobs.poll_transmit() {

@@ -6,8 +6,12 @@
 //! leaves and a new one joins. Every handle resolves once, with the right result, in the long partition before it
 //! heals. Work that was done twice is counted and shown.
 //!
-//! Contrast: a job that only the far half can run has no result before the heal, and has one after it.
+//! Contrast: a job that only the far half can run has no result before the heal. In the short partition, when its
+//! members still count as live, it waits, and has a result soon after the heal; in the long one it is infeasible.
+//!
+//! The nodes are in three zones and have different weights, so that owner sets are spread and the ring wraps unevenly.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,6 +22,7 @@ use chaos::sometimes;
 use chaos::world::Host;
 use nurl::compute::job::JobError;
 use nurl::node::Role;
+use nurl::rt::time;
 use rand_core::Rng as _;
 
 use crate::cluster::{Cluster, Jobs, Map, Peer, Place, Within};
@@ -41,7 +46,15 @@ const NODES: usize = 6;
 /// Nodes from here on are beyond the partition, away from the hub.
 const FAR: usize = 3;
 
+/// The nodes' zones and weights, in turn: each zone has light nodes and heavy ones.
+const ZONES: [&str; 3] = ["east", "south", "west"];
+const WEIGHTS: usize = 4;
+
+const CROSSES: &str = "nothing crosses a partition";
+
 const MEET: Duration = Duration::from_secs(30);
+
+/// Shorter than any suspicion.
 const SHORT: Duration = Duration::from_secs(3);
 
 /// Within this a partition's halves hold each other dead: the longest suspicion, and the time to spread it.
@@ -66,8 +79,10 @@ pub async fn run(trial: Trial) -> Verdict {
     });
     let far = |_, payload: Bytes| async move { Ok(payload) };
     let map = Map::new(world).hub("hub").nodes(NODES, Place::Open);
-    let map =
-        map.build(move |builder, at| if at.number < FAR { builder } else { builder.handler("far", far) });
+    let map = map.build(move |builder, at| {
+        let builder = builder.zone(ZONES[at.number % ZONES.len()]).weight(1 + (at.number % WEIGHTS) as u16);
+        if at.number < FAR { builder } else { builder.handler("far", far) }
+    });
     let mut cluster = map.start();
     cluster.converge(MEET).await?;
     let mut text = partitions(&trial, &cluster).await?;
@@ -94,9 +109,16 @@ async fn partitions(trial: &Trial, cluster: &Cluster) -> Result<String, Broken> 
 
     let mut jobs = burst(trial, cluster, from, "short").await?;
     world.partition(&near, &far);
-    world.sleep(SHORT).await;
+    let mut across = Jobs::new(cluster);
+    across.submit(from, "far", "across").await?;
+    let mut result = pin!(across.settle(SHORT + TAKE_OVER));
+    if let Ok(result) = time::timeout(SHORT, result.as_mut()).await {
+        return Err(Broken::safety(CROSSES, format!("a job for the far half has ended: {result:?}")));
+    }
     world.heal();
     text += &format!("short partition: {} handles resolved once\n", jobs.settle(TAKE_OVER).await?);
+    result.await?;
+    text += "a job that waited for the heal has a result\n";
     cluster.converge(LEARN).await?;
 
     let mut jobs = burst(trial, cluster, from, "long").await?;
@@ -115,7 +137,7 @@ async fn partitions(trial: &Trial, cluster: &Cluster) -> Result<String, Broken> 
         Some((_, Err(JobError::Infeasible(_)))) => text += "a job for the far half alone is infeasible\n",
         other => {
             let seen = format!("it came back as {other:?}");
-            return Err(Broken::safety("nothing crosses a partition", seen));
+            return Err(Broken::safety(CROSSES, seen));
         }
     }
     world.heal();

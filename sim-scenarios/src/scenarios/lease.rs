@@ -3,11 +3,12 @@
 //! One host serves forty-eight tasks, each an effect in one transaction with its outcome. Its process is
 //! killed at drawn disk operations, the machine keeps a part of the unsynced sectors, and the process starts
 //! again and takes the tasks from the beginning, as an owner that never heard an answer would. In the end
-//! every effect has happened exactly once, every outcome is the one first recorded, and a token below the
-//! last one is fenced, also after the last restart.
+//! every effect has happened exactly once, every outcome is the one first recorded, by which process, and a token
+//! below the last one is fenced, also after the last restart.
 
+use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use chaos::property::Broken;
@@ -47,6 +48,8 @@ struct Seen {
     end: Option<Result<u64, Broken>>,
     /// Outcomes that were recorded by an earlier process.
     recorded: usize,
+    /// By task: the process that made its effect, as it or a later one has read it off the disk.
+    made: BTreeMap<u8, u8>,
 }
 
 /// Runs the resource through its kills.
@@ -58,10 +61,10 @@ pub async fn run(trial: Trial) -> Verdict {
     host.spawn(move || {
         let log = log.clone();
         async move {
-            let found = serve(&log).await;
+            let found = serve(host.boot() as u8, &log).await;
             // An error of the store is the crash that the disk was armed for: the next process goes on.
             if let Some(end) = found.unwrap_or(None) {
-                log.lock().unwrap_or_else(PoisonError::into_inner).end = Some(end);
+                lock(&log).end = Some(end);
             }
             std::future::pending::<()>().await;
         }
@@ -73,7 +76,7 @@ pub async fn run(trial: Trial) -> Verdict {
         host.restart();
     }
     world.sleep(Duration::from_secs(10)).await;
-    let seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+    let seen = lock(&seen);
     let unfinished = || Broken::liveness("the resource comes to its end once it is left alone", "it did not");
     let sum = seen.end.clone().ok_or_else(unfinished)??;
     let expected: u64 = (0..TASKS).map(u64::from).sum();
@@ -81,7 +84,11 @@ pub async fn run(trial: Trial) -> Verdict {
         let seen = format!("the effects add up to {sum}, once each they are {expected}");
         return Err(Broken::safety("an effect is made once", seen));
     }
-    let state = format!("{TASKS} effects happened once each across {KILLS} kills; a lower token is fenced\n");
+    let mut state =
+        format!("{TASKS} effects happened once each across {KILLS} kills; a lower token is fenced\n");
+    for (task, boot) in &seen.made {
+        state += &format!("effect {task:02}: by process {boot}\n");
+    }
     let stats = world.stats();
     let notes = format!(
         "{} outcomes were given again, {} sectors were lost\n",
@@ -90,8 +97,18 @@ pub async fn run(trial: Trial) -> Verdict {
     Ok(Held { state, notes })
 }
 
-/// Takes every task from the first to the last. `Ok(Some)` is what holds at the end.
-async fn serve(log: &Mutex<Seen>) -> Result<Option<Result<u64, Broken>>, LeaseError> {
+fn lock(log: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
+    log.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whether an outcome is the one that is known of a task; who hears of it first, after a crash, believes it.
+fn is_of(log: &Mutex<Seen>, task: u8, outcome: &[u8]) -> bool {
+    let [number, boot] = *outcome else { return false };
+    number == task && *lock(log).made.entry(task).or_insert(boot) == boot
+}
+
+/// Takes every task from the first to the last, in the host's `boot`-th process. `Ok(Some)` is what holds at the end.
+async fn serve(boot: u8, log: &Mutex<Seen>) -> Result<Option<Result<u64, Broken>>, LeaseError> {
     let folder = Path::new("/data");
     if disk::create_dir_all(folder).is_err() {
         return Ok(None);
@@ -105,14 +122,21 @@ async fn serve(log: &Mutex<Seen>) -> Result<Option<Result<u64, Broken>>, LeaseEr
     for number in 0..TASKS {
         let task = [number; 16];
         match resource.admit(time::unix_now(), KEY, token(number), &task, LIFE)? {
-            Admission::Admitted => resource.commit_with(KEY, &task, &[number], |effects| {
-                let before = effects.get(SUM)?.and_then(|bytes| bytes.try_into().ok());
-                let sum = before.map_or(0, u64::from_le_bytes) + u64::from(number);
-                effects.put(SUM, &sum.to_le_bytes())
-            })?,
-            Admission::Recorded(Outcome::Done(outcome)) if outcome == [number] => {
+            Admission::Admitted => {
+                resource.commit_with(KEY, &task, &[number, boot], |effects| {
+                    let before = effects.get(SUM)?.and_then(|bytes| bytes.try_into().ok());
+                    let sum = before.map_or(0, u64::from_le_bytes) + u64::from(number);
+                    effects.put(SUM, &sum.to_le_bytes())
+                })?;
+                let first = *lock(log).made.entry(number).or_insert(boot);
+                if first != boot {
+                    let seen = format!("task {number} was made by process {first}, and again by {boot}");
+                    return Ok(Some(Err(Broken::safety("an effect is made once", seen))));
+                }
+            }
+            Admission::Recorded(Outcome::Done(outcome)) if is_of(log, number, &outcome) => {
                 sometimes!("an outcome is given again after a restart");
-                log.lock().unwrap_or_else(PoisonError::into_inner).recorded += 1;
+                lock(log).recorded += 1;
             }
             other => {
                 let seen = format!("task {number} was answered with {other:?}");

@@ -3,8 +3,8 @@
 //! Two hubs; two nodes on the internet, two at home behind boxes that the seed draws, a phone that owns nothing, and an
 //! observer. Jobs, increments and reliable messages are under way from everybody to everybody, while a plan of every
 //! kind of fault is let loose. Then all is healed, and within bounds: everybody sees everybody alive, every handle
-//! has resolved, the counter's copies are the same bytes and count what was acknowledged, and messages pass between
-//! all. At no time is a message delivered twice.
+//! has resolved, a new job of each node has its result, the counter's copies are the same bytes and count what was
+//! acknowledged, messages pass between all At no time is a message delivered twice.
 //!
 //! A handle is asked for only where its process still runs: one that dies takes its handles with it. What comes of a
 //! job may be an error, such as that nobody was there for it; a result has to be the right one.
@@ -27,8 +27,9 @@ use nurl::{Node, PublicKey};
 use rand_core::Rng as _;
 
 use super::churn::ledger::Ledger;
-use crate::cluster::{Cluster, Map, Peer, Place, Within, home, secret, text};
+use crate::cluster::{Cluster, Jobs, Map, Peer, Place, Within, home, secret, text};
 use crate::models::nat_box::{NatBox, NatConfig, presets};
+use crate::models::oracle::{self, Nature};
 
 /// What can be turned.
 pub const KNOBS: &[Knob] = &[
@@ -82,6 +83,9 @@ const WELL: Duration = Duration::from_secs(180);
 /// A message that is sent when all is well arrives within this.
 const ARRIVES: Duration = Duration::from_secs(10);
 
+/// A job that is submitted when all is well has its result within this: one attempt is lost at most.
+const SERVED: Duration = Duration::from_secs(15);
+
 /// Runs it.
 pub async fn run(trial: Trial) -> Verdict {
     let world = trial.world;
@@ -91,7 +95,7 @@ pub async fn run(trial: Trial) -> Verdict {
         udp_loss: Rate::percent(1),
         ..LinkConfig::default()
     });
-    let cluster = mesh(world);
+    let (cluster, natures) = mesh(world);
     cluster.converge(MEET).await?;
 
     let shared = Arc::new(Shared {
@@ -130,6 +134,11 @@ pub async fn run(trial: Trial) -> Verdict {
             Err(_) => return Err(Broken::liveness("every job's handle resolves in time", "one did not")),
         }
     }
+    let mut jobs = Jobs::new(&cluster);
+    for peer in &cluster.peers {
+        jobs.submit(peer, "slow", &format!("of {}, when all is well", peer.name)).await?;
+    }
+    let well = jobs.settle(SERVED).await?;
     let within = Within::new(world, "replicas that can talk agree", WELL);
     while within.lacks(differing(&shared).await).await? {}
     let node = cluster.peers[0].node(&world).await;
@@ -140,19 +149,22 @@ pub async fn run(trial: Trial) -> Verdict {
     let within = Within::new(world, "messages pass between all", ARRIVES);
     all_pairs(&shared).await?;
     while within.lacks(silent(&shared)).await? {}
+    let within = Within::new(world, "each path is direct exactly where the oracle says so", WELL);
+    while within.lacks(wrong_paths(&cluster, &natures).await).await? {}
     cluster.inspect().await?;
     let runs = cluster.witness.runs().len();
     let (counted, sent) = {
         let books = shared.books();
-        (books.ledger.counted(), books.next)
+        (books.ledger.counted().iter().sum::<u64>(), books.next)
     };
-    Ok(Held {
-        state: cluster.views().await,
-        notes: format!("{results} results, {runs} runs, {counted} increments, {sent} messages\n"),
-    })
+    let mut state = cluster.views().await;
+    state += &paths(&cluster).await;
+    state += &format!("{results} results under faults, {well} when all was well\n{counted} increments\n");
+    Ok(Held { state, notes: format!("{runs} runs, {sent} messages\n") })
 }
 
-fn mesh(world: World) -> Cluster {
+/// The mesh, and what stands before each node.
+fn mesh(world: World) -> (Cluster, Vec<Nature>) {
     let mut draws = world.rng("boxes");
     let kinds: [fn() -> NatConfig; 5] = [
         presets::full_cone,
@@ -163,10 +175,11 @@ fn mesh(world: World) -> Cluster {
     ];
     let mut place = |name: &str| {
         let kind = kinds[(draws.next_u64() % kinds.len() as u64) as usize];
-        Place::In(home(world, world.internet(), name, NatBox::new(kind())))
+        (Place::In(home(world, world.internet(), name, NatBox::new(kind()))), Nature::v4(&kind()))
     };
-    let (flat, house) = (place("flat"), place("house"));
-    Map::new(world)
+    let ((flat, before_flat), (house, before_house)) = (place("flat"), place("house"));
+    let natures = vec![Nature::OPEN, Nature::OPEN, before_flat, before_house, before_house, Nature::OPEN];
+    let cluster = Map::new(world)
         .hub("hub 1")
         .hub("hub 2")
         .nodes(2, Place::Open)
@@ -183,7 +196,41 @@ fn mesh(world: World) -> Cluster {
             let _ = disk::create_dir_all(folder);
             builder.store(folder)
         })
-        .start()
+        .start();
+    (cluster, natures)
+}
+
+/// The paths between members that aren't what they can be. Those that roamed are at home again.
+async fn wrong_paths(cluster: &Cluster, natures: &[Nature]) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for (from, to) in pairs(cluster) {
+        let (a, b) = (&cluster.peers[from], &cluster.peers[to]);
+        // In one network nothing stands between.
+        let house = a.net() == b.net();
+        let can = house || oracle::direct(natures[from], natures[to]);
+        wrong.extend(cluster.wrong_path(a, b, can).await);
+    }
+    wrong
+}
+
+/// The paths between members, one line each.
+async fn paths(cluster: &Cluster) -> String {
+    let mut text = String::new();
+    for (from, to) in pairs(cluster) {
+        let (from, to) = (&cluster.peers[from], &cluster.peers[to]);
+        let direct = cluster.path(from, to).await.is_some_and(|path| path.direct);
+        let leg = if direct { "direct" } else { "relayed" };
+        text += &format!("{} to {}: {leg}\n", from.name, to.name);
+    }
+    text
+}
+
+/// Members by twos, in either direction: nobody holds a path to an observer that it has nothing for.
+fn pairs(cluster: &Cluster) -> Vec<(usize, usize)> {
+    let members = |number: &usize| cluster.peers[*number].role != Role::Observer;
+    let all = (0..cluster.peers.len()).filter(members);
+    let all = all.flat_map(|from| (0..cluster.peers.len()).filter(members).map(move |to| (from, to)));
+    all.filter(|(from, to)| from != to).collect()
 }
 
 /// What everybody's application knows.

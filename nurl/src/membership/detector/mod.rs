@@ -54,6 +54,10 @@ pub const MAX_SEEN_EVENTS: usize = 1024;
 /// How far an epoch counter may jump above the highest known: one message must not fence out the world.
 pub const MAX_EPOCH_JUMP: u64 = 1 << 32;
 
+/// An accusation no older than this is taken back when this node finds itself isolated: it was made on the
+/// way in. Isolation shows within a probe window, so this is three of them.
+pub const RETRACT: Duration = Duration::from_secs(30);
+
 /// Refutations per second. Two processes with one key outbid each other for ever; this keeps it cheap.
 pub const MAX_REFUTATIONS_PER_SECOND: u32 = 8;
 

@@ -2,15 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Detector, Event, MAX_REFUTATIONS_PER_SECOND};
+use super::{Detector, Event, MAX_REFUTATIONS_PER_SECOND, RETRACT};
 use crate::key::PublicKey;
 use crate::membership::gossip::Topic;
 use crate::membership::suspicion::{MAX_ACCUSERS, Suspicion, expected_confirmations, min_timeout};
 use crate::membership::table::{Fact, Refusal, State, Verdict};
-
-/// An accusation younger than this is taken back when this node finds itself isolated: it was made on the
-/// way in. Isolation shows within a probe window, so this is three of them.
-const RETRACT: Duration = Duration::from_secs(30);
 
 impl Detector {
     /// Takes a fact in. True if it was about this node and was refuted.

@@ -93,6 +93,10 @@ pub struct HubStats {
     pub groups: usize,
     /// Records now.
     pub records: usize,
+    /// Bytes in the fullest datagram queue of a client, of [`relay::RelayLimits::queue_bytes`] at most.
+    pub fullest_queue_bytes: usize,
+    /// Bytes of control frames in the fullest queue of a client, of [`relay::RelayLimits::control_bytes`] at most.
+    pub fullest_control_bytes: usize,
     /// The connections' counters.
     pub hub: Counters,
     /// The relay's counters.
@@ -187,7 +191,10 @@ impl Hub {
 
     /// A snapshot.
     pub fn stats(&self) -> HubStats {
+        let (fullest_queue_bytes, fullest_control_bytes) = self.relay.fullest();
         HubStats {
+            fullest_queue_bytes,
+            fullest_control_bytes,
             connections: self.connections.len(),
             clients: self.relay.registered(),
             groups: self.relay.groups(),

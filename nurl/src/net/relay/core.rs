@@ -143,6 +143,14 @@ impl Relay {
         self.registry.contains_key(&(namespace, key))
     }
 
+    /// Bytes in the fullest datagram queue of a client, and in the fullest one of control frames. Neither is ever
+    /// above its limit in [`RelayLimits`].
+    pub fn fullest(&self) -> (usize, usize) {
+        let queues = self.clients.values().map(|client| client.queue.bytes()).max();
+        let control = self.clients.values().map(|client| client.control_bytes).max();
+        (queues.unwrap_or(0), control.unwrap_or(0))
+    }
+
     /// Groups with at least one subscriber.
     pub fn groups(&self) -> usize {
         self.groups.len()

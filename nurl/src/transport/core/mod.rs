@@ -29,7 +29,7 @@ use super::group::{self, Groups};
 use super::outbox::Outbox;
 use super::reliable::{self, MessageId, Priority, Reliable, ReliableConfig};
 use super::waiting::Waiting;
-use super::{Event, MAX_DATAGRAM_BYTES, PathInfo, SendError, Stats, TransportConfig, channel};
+use super::{Event, Gauge, Gauges, MAX_DATAGRAM_BYTES, PathInfo, SendError, Stats, TransportConfig, channel};
 use crate::key::PublicKey;
 use crate::mesh::Generation;
 use crate::net::hub_client::HubCommand;
@@ -254,6 +254,19 @@ impl Transport {
     /// What the seam counts.
     pub fn stats(&self) -> Stats {
         Stats { waiting_dropped: self.waiting.dropped, ..self.stats }
+    }
+
+    /// How full the seam is.
+    pub fn gauges(&self) -> Gauges {
+        let (waiting_peers, waiting_datagrams) = self.waiting.gauges();
+        Gauges {
+            sessions: Gauge { now: self.endpoint.peers().count(), bound: securedgram::MAX_PEERS },
+            groups: self.groups.gauge(),
+            waiting_peers,
+            waiting_datagrams,
+            sending_bytes: self.reliable.sending(),
+            receiving_bytes: self.reliable.receiving(),
+        }
     }
 
     /// What sessions count.

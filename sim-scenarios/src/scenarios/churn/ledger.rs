@@ -165,9 +165,9 @@ impl Ledger {
         }
     }
 
-    /// How many increments are counted for sure.
-    pub(crate) fn counted(&self) -> u64 {
-        self.accounts.iter().map(|account| account.least).sum()
+    /// How many increments of each writer are counted for sure.
+    pub(crate) fn counted(&self) -> Vec<u64> {
+        self.accounts.iter().map(|account| account.least).collect()
     }
 }
 

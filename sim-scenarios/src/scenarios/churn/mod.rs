@@ -150,7 +150,7 @@ pub async fn run(trial: Trial) -> Verdict {
     }
     cluster.converge(AGREE).await?;
     sometimes!(!differing(world, &cluster).await.is_empty(), "replicas differed when all was healed");
-    agree(world, &cluster, &ledger).await?;
+    let mut agreed = agree(world, &cluster, &ledger).await?;
 
     let mut draws = world.rng("disks");
     for _ in 0..trial.knob("losses") {
@@ -159,11 +159,11 @@ pub async fn run(trial: Trial) -> Verdict {
         agree(world, &cluster, &ledger).await?;
         let other = (victim + 1) % members;
         next[other].remove_one().await;
-        agree(world, &cluster, &ledger).await?;
+        agreed = agree(world, &cluster, &ledger).await?;
     }
     cluster.inspect().await?;
-    let counted = lock(&ledger).counted();
-    let state = format!("{} nodes agree, to the byte\n", cluster.peers.len());
+    let counted: u64 = lock(&ledger).counted().iter().sum();
+    let state = format!("{} nodes agree, to the byte, on\n{agreed}", cluster.peers.len());
     let notes = format!("{counted} increments are counted\n");
     Ok(Held { state, notes })
 }
@@ -290,8 +290,8 @@ async fn lose_disk(cluster: &Cluster, writer: &mut Writer, disks: &Disks) -> Res
     cluster.converge(AGREE).await
 }
 
-/// Waits until the replicas agree, and looks at what they agree on.
-async fn agree(world: World, cluster: &Cluster, ledger: &Mutex<Ledger>) -> Result<(), Broken> {
+/// Waits until the replicas agree, looks at what they agree on, and says it.
+async fn agree(world: World, cluster: &Cluster, ledger: &Mutex<Ledger>) -> Result<String, Broken> {
     let within = Within::new(world, "replicas that can talk agree", AGREE);
     while within.lacks(differing(world, cluster).await).await? {}
     let node = cluster.peers[0].node(&world).await;
@@ -307,7 +307,14 @@ async fn agree(world: World, cluster: &Cluster, ledger: &Mutex<Ledger>) -> Resul
     sometimes!(risked.outlived > 0, "an increment outlived its disk");
     ledger.check_set(&set).map_err(|seen| Broken::safety("a set has what was put into it", seen))?;
     let of_somebody = |seen| Broken::safety("a register has what somebody wrote", seen);
-    ledger.check_text(value.as_deref()).map_err(of_somebody)
+    ledger.check_text(value.as_deref()).map_err(of_somebody)?;
+    let mut told = String::new();
+    for (peer, counted) in cluster.peers.iter().zip(ledger.counted()) {
+        told += &format!("increments of {}: {counted}\n", peer.name);
+    }
+    set.iter().for_each(|element| told += &format!("in the set: {element}\n"));
+    told += &format!("the register: {}\n", value.as_deref().unwrap_or("never written"));
+    Ok(told)
 }
 
 /// Where copies differ in their bytes, or nodes in what they read.

@@ -238,7 +238,17 @@ impl Rounds<'_> {
         let doubled = log.doubled();
         sometimes!(doubled > 0, "without the lease an effect would have happened twice");
         cluster.inspect().await?;
-        let state = format!("{} effects were made once each\n", tasks.len());
+        let mut state = String::new();
+        let per_round = trial.knob("tasks") as usize;
+        for (number, task) in tasks.iter().enumerate() {
+            let (round, number) = (number / per_round, number % per_round);
+            let Some(maker) = log.maker(*task) else {
+                let seen = format!("round {round}, task {number} has an effect that nobody asked for");
+                return Err(Broken::safety("an effect is an owner's", seen));
+            };
+            let maker = cluster.name_of(&maker);
+            state += &format!("round {round}, task {number}: one effect, by {maker}\n");
+        }
         let notes = format!("{doubled} of them would have been made more than once without the lease\n");
         Ok(Held { state, notes })
     }

@@ -112,6 +112,15 @@ impl Log {
         }
     }
 
+    /// The owner whose run made the effect of a task, by the outcome that it was told.
+    pub(super) fn maker(&self, task: TaskId) -> Option<PublicKey> {
+        let seen = self.seen();
+        let (_, outcome) = seen.outcomes.get(&task)?;
+        let asked = seen.asked.get(&task)?.iter();
+        let mut made = asked.filter(|(_, counter, run)| outcome_of(*counter, *run) == *outcome);
+        made.next().map(|(owner, _, _)| *owner)
+    }
+
     /// The outcome that an owner was told, if one was.
     pub(super) fn outcome(&self, task: TaskId) -> Option<String> {
         self.seen().outcomes.get(&task).map(|(_, outcome)| outcome.clone())
@@ -181,8 +190,7 @@ impl Leased {
             Admission::Admitted => self.log.admitted(&ask.key, token),
         }
         time::sleep(Duration::from_millis(rng.next_u64() % EFFECT_MS)).await;
-        // It names the run that made the effect: an effect that is made again has another outcome.
-        let outcome = format!("{}.{}", ask.counter, ask.run);
+        let outcome = outcome_of(ask.counter, ask.run);
         let made =
             self.resource.commit_with(key, task, outcome.as_bytes(), |effects| count(effects, ask.task));
         match made {
@@ -204,6 +212,11 @@ impl Leased {
         let count = self.resource.store().effect(&count_name(task))?;
         Ok(count.map_or(0, |bytes| number_of(&bytes)))
     }
+}
+
+/// It names the run that made the effect: an effect that is made again has another outcome.
+fn outcome_of(counter: u64, run: u64) -> String {
+    format!("{counter}.{run}")
 }
 
 fn count(effects: &mut Effects<'_>, task: TaskId) -> Result<(), StoreError> {

@@ -12,6 +12,7 @@ use zeroize::Zeroizing;
 use crate::key::{AllowList, PublicKey};
 use crate::mesh::Generation;
 use crate::rt::Rng;
+use crate::transport::Gauge;
 use crate::transport::group::frame::{Header, Window};
 use crate::transport::group::message::{self, Message};
 use crate::transport::group::{
@@ -323,6 +324,12 @@ impl Groups {
             request.at = now + request.wait;
             self.post_request(&id.0, id.1);
         }
+    }
+
+    /// The groups that we are in.
+    pub fn gauge(&self) -> Gauge {
+        // The mesh's own comes on top.
+        Gauge { now: self.groups.len(), bound: MAX_GROUPS + 1 }
     }
 
     /// What was counted.

@@ -10,6 +10,7 @@ use bytes::Bytes;
 
 use crate::key::PublicKey;
 use crate::rt::Rng;
+use crate::transport::Gauge;
 use crate::transport::reliable::limits::{
     MAX_MESSAGE_BYTES, MAX_PROBE_INTERVAL, MESSAGE_OVERHEAD_BYTES, STALL,
 };
@@ -356,6 +357,16 @@ impl Reliable {
         timer.into_iter().chain(stall).min()
     }
 
+    /// Bytes accepted for all peers and not yet acknowledged.
+    pub fn sending(&self) -> Gauge {
+        Gauge { now: self.sending, bound: self.config.send_budget_bytes }
+    }
+
+    /// Bytes received from all peers and not yet taken.
+    pub fn receiving(&self) -> Gauge {
+        Gauge { now: self.receiving, bound: self.config.receive_budget_bytes }
+    }
+
     /// What was counted.
     pub fn stats(&self) -> &Stats {
         &self.stats
@@ -427,9 +438,5 @@ impl Reliable {
             stream.finish().unwrap();
         }
         self.service(now, peer);
-    }
-
-    pub(super) fn receiving_for_tests(&self) -> usize {
-        self.receiving
     }
 }

@@ -152,7 +152,7 @@ fn a_peer_that_breaks_the_rules_of_messages_loses_its_connection_and_may_come_ba
         assert_eq!(net.hosts[1].reliable.stats().violations, 1);
         assert_eq!(net.hosts[0].reliable.stats().connections_ended, 1, "it was told");
         assert!(net.messages(1).is_empty());
-        assert_eq!(net.hosts[1].reliable.receiving_for_tests(), 0);
+        assert_eq!(net.hosts[1].reliable.receiving().now, 0);
         net.send(0, 1, Priority::Job, 1, b"sorry".to_vec());
         net.run(ms(500));
         assert_eq!(net.messages(1).len(), 1);
@@ -169,7 +169,7 @@ fn announcing_more_than_the_bound_ends_the_connection_and_announcing_costs_nothi
     }
     net.run(ms(200));
     assert_eq!(net.hosts[1].reliable.stats().violations, 0);
-    assert_eq!(net.hosts[1].reliable.receiving_for_tests(), 0, "nothing is reserved for what is announced");
+    assert_eq!(net.hosts[1].reliable.receiving().now, 0, "nothing is reserved for what is announced");
     net.hosts[0].reliable.raw_stream(net.now, key(2), &announcement, false);
     net.run(ms(200));
     assert_eq!(net.hosts[1].reliable.stats().violations, 1);
@@ -264,7 +264,7 @@ proptest! {
             net.hosts[1].reliable.handle_datagram(net.now, key(1), &datagram);
         }
         net.run(ms(500));
-        let receiving = net.hosts[1].reliable.receiving_for_tests();
+        let receiving = net.hosts[1].reliable.receiving().now;
         prop_assert!(receiving <= 25_000 * 60, "{receiving} bytes held");
         // Whatever broke, the two get over it.
         net.send(0, 1, Priority::Job, 9, b"after".to_vec());
