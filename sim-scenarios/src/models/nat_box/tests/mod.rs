@@ -2,6 +2,7 @@
 
 mod firewall;
 mod ports;
+mod presets;
 mod room;
 mod tcp;
 mod udp;
