@@ -1,8 +1,8 @@
 //! What a box does to single packets at given times. Each test names the requirement that it is about.
 
 mod firewall;
+mod named;
 mod ports;
-mod presets;
 mod room;
 mod tcp;
 mod udp;
