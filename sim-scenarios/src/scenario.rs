@@ -120,7 +120,7 @@ pub const ALL: &[Scenario] = &[
     },
     Scenario {
         name: "mapping-expires",
-        about: "NATs end the mapping under an idle path, and under a busy one: 2 s at most are lost",
+        about: "NATs end the mapping under an idle path, and under a busy one, or keep it: 2 s at most are lost",
         body: |trial| Box::pin(crate::scenarios::mapping_expires::run(trial)),
         marks: &[
             Mark::new("a carrier's lifetime ended a path in use"),
@@ -145,8 +145,14 @@ pub const ALL: &[Scenario] = &[
         about: "a hub dies, stalls, moves or takes nobody: another takes over within 2 s",
         body: |trial| Box::pin(crate::scenarios::relay_dies::run(trial)),
         marks: &[
-            Mark::new("a hub that moved was found by its name"),
+            Mark::new("a hub's process was killed"),
+            Mark::new("a hub's machine lost its power"),
             Mark::new("a stalled hub's standby took over"),
+            Mark::new("a hub's network lost everything"),
+            Mark::new("a hub that moved was found by its name"),
+            Mark::new("a hub came back full"),
+            Mark::new("a hub became slow"),
+            Mark::new("a hub's network lost a good part"),
         ],
         ..PLAIN
     },

@@ -54,7 +54,7 @@ impl Builder {
             key: None,
             role: Role::Worker,
             handlers: Handlers::new(),
-            listen: vec![([0, 0, 0, 0], 0).into()],
+            listen: Vec::new(),
             allow: AllowList::Anyone,
             zone: String::new(),
             weight: 1,
@@ -100,10 +100,11 @@ impl Builder {
         self
     }
 
-    /// Where to bind UDP; `0.0.0.0:0` if this isn't called.
+    /// Where to bind UDP; `0.0.0.0:0` if this isn't called. Called again, there as well: a node with both families
+    /// has an address of each.
     #[must_use]
     pub fn listen(mut self, addr: SocketAddr) -> Builder {
-        self.listen = vec![addr];
+        self.listen.push(addr);
         self
     }
 
@@ -190,12 +191,16 @@ impl Builder {
             now,
             rt::rng("membership"),
         );
+        let mut listen = self.listen;
+        if listen.is_empty() {
+            listen.push(([0, 0, 0, 0], 0).into());
+        }
         let config = TransportConfig {
             key,
             ticket: self.ticket.clone(),
             allow: self.allow,
             boot,
-            listen: self.listen.clone(),
+            listen: listen.clone(),
         };
         let mut transport = Transport::new(&config, now, time::unix_now(), rt::rng);
 
@@ -216,7 +221,7 @@ impl Builder {
             let driver = Driver::open(&config, &mut transport).await?;
             Ok::<_, std::io::Error>((driver, transport))
         });
-        let addr = self.listen.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let addr = listen.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         let (driver, transport) = match opened.await {
             Ok(Ok(opened)) => opened,
             Ok(Err(error)) => return Err(Error::Listen { addr, error }),

@@ -11,7 +11,7 @@ use chaos::world::World;
 use nurl::PublicKey;
 use nurl::rt::time;
 
-use super::{Cluster, is_secret, secret, text};
+use super::{Cluster, Peer, is_secret, secret, text};
 
 /// When a datagram was sent, and when it came.
 type Flight = (Duration, Duration);
@@ -32,30 +32,39 @@ impl Traffic {
     pub async fn start(world: World, cluster: &Cluster, every: Duration) -> Traffic {
         let traffic = Traffic::default();
         for peer in cluster.running() {
-            let (node, me) = (peer.node(&world).await, peer.key);
             let others: Vec<_> =
-                cluster.peers.iter().map(|other| other.key).filter(|key| *key != me).collect();
-            let (log, receiver) = (traffic.clone(), node.clone());
-            peer.host.run(async move {
-                while let Some(batch) = receiver.recv_many().await {
-                    for datagram in batch {
-                        log.arrived(world.elapsed(), datagram.peer, me, &datagram.body);
-                    }
-                }
-            });
-            let log = traffic.clone();
-            peer.host.run(async move {
-                while !log.state().stopped {
-                    for other in &others {
-                        let body = secret(&world.elapsed().as_nanos().to_string());
-                        // A node that shuts down sends no more.
-                        let _ = node.send(*other, body).await;
-                    }
-                    time::sleep(every).await;
-                }
-            });
+                cluster.peers.iter().map(|other| other.key).filter(|key| *key != peer.key).collect();
+            traffic.hear(world, peer).await;
+            traffic.speak(world, peer, others, every).await;
         }
         traffic
+    }
+
+    /// Keeps what comes to this node, until its process ends. Only one may take what comes.
+    pub async fn hear(&self, world: World, at: &Peer) {
+        let (log, receiver, me) = (self.clone(), at.node(&world).await, at.key);
+        at.host.run(async move {
+            while let Some(batch) = receiver.recv_many().await {
+                for datagram in batch {
+                    log.arrived(world.elapsed(), datagram.peer, me, &datagram.body);
+                }
+            }
+        });
+    }
+
+    /// Sends from this node to `others`, until its process ends or all traffic does.
+    pub async fn speak(&self, world: World, from: &Peer, others: Vec<PublicKey>, every: Duration) {
+        let (log, node) = (self.clone(), from.node(&world).await);
+        from.host.run(async move {
+            while !log.state().stopped {
+                for other in &others {
+                    let body = secret(&world.elapsed().as_nanos().to_string());
+                    // A node that shuts down sends no more.
+                    let _ = node.send(*other, body).await;
+                }
+                time::sleep(every).await;
+            }
+        });
     }
 
     /// Ends it.

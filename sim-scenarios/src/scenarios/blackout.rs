@@ -14,7 +14,7 @@ use chaos::property::Broken;
 use chaos::scenario::{Held, Trial, Verdict};
 use chaos::world::World;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, secret, text};
 
 /// A message, and the time from one to the next: 800 KB a second.
 const MESSAGE_BYTES: usize = 16 << 10;
@@ -66,7 +66,8 @@ pub async fn run(trial: Trial) -> Verdict {
     let log = arrived.clone();
     to.host.run(async move {
         while let Some((_, body)) = receiver.recv_message().await {
-            let number = body[..4].try_into().map(u32::from_le_bytes).unwrap_or(u32::MAX);
+            let number = text(&body).split_once(' ').and_then(|(number, _)| number.parse().ok());
+            let number = number.unwrap_or(u32::MAX);
             log.lock().unwrap_or_else(PoisonError::into_inner).push((world.elapsed(), number));
         }
     });
@@ -76,12 +77,11 @@ pub async fn run(trial: Trial) -> Verdict {
         let slots = Arc::new(nurl::rt::sync::Semaphore::new(WINDOW));
         let mut last = Vec::new();
         for number in 0..MESSAGES {
-            let mut body = vec![0; MESSAGE_BYTES];
-            body[..4].copy_from_slice(&number.to_le_bytes());
+            let body = message(number);
             let slot = slots.clone().acquire_owned().await;
             let node = sending.clone();
             last.push(nurl::rt::task::spawn(async move {
-                let done = node.send_message(peer, Bytes::from(body)).await;
+                let done = node.send_message(peer, body).await;
                 drop(slot);
                 done.map_err(|error| error.to_string())
             }));
@@ -111,6 +111,7 @@ pub async fn run(trial: Trial) -> Verdict {
         }
         world.sleep(Duration::from_millis(50)).await;
     }
+    let mut state = format!("after a blackout: {}\n", leg(&cluster).await);
     world.sleep(Duration::from_secs(1)).await;
     world.partition(&[a], &[b]);
     let cut = world.elapsed();
@@ -134,11 +135,23 @@ pub async fn run(trial: Trial) -> Verdict {
         let seen = format!("{} of {MESSAGES} messages arrived, not each once", times.len());
         return Err(Broken::safety(ONCE, seen));
     }
-    let state = format!(
-        "{MESSAGES} messages arrived once each\nthe rate came back within {BACK_WITHIN:?} after a blackout, and \
-         again after the direct path's death\n"
-    );
+    state += &format!("after the direct path's death: {}\n", leg(&cluster).await);
+    state += &format!("{} messages arrived once each\n", times.len());
     Ok(Held { state, notes: format!("{before} messages in {SPAN:?} before, {FULL} sent\n") })
+}
+
+/// How the sender reaches the receiver, and how often it has given the direct path up.
+async fn leg(cluster: &Cluster) -> String {
+    let (from, to) = (&cluster.peers[0], &cluster.peers[1]);
+    let path = cluster.path(from, to).await;
+    let leg = if path.is_some_and(|path| path.direct) { "direct" } else { "relayed" };
+    format!("{leg}, given up {} times so far", cluster.witness.demotions(from, to))
+}
+
+/// A message, marked in every part of it, for each goes out in a packet of its own.
+fn message(number: u32) -> Bytes {
+    let (numbered, filler) = (secret(&format!("{number} ")), secret(" "));
+    numbered.iter().chain(filler.iter().cycle()).copied().take(MESSAGE_BYTES).collect()
 }
 
 /// Messages that arrived in the last [`SPAN`].

@@ -76,13 +76,16 @@ pub async fn run(trial: Trial) -> Verdict {
     let mut cluster = map.start();
     let (desk, phone) = (cluster.peers[0].clone(), cluster.peers[1].clone());
     let slow = LinkConfig { latency: millis(draws.next_u64(), 500, 900), ..fast };
-    world.set_link(wifi, desk.host, slow);
+    // Whoever it goes to, lest the hub be the faster way.
+    for to in [desk.host, cluster.hubs[0].host] {
+        world.set_link(wifi, to, slow.clone());
+    }
     cluster.converge(MEET).await?;
     let direct = Within::new(world, DIRECT, MEET);
     while direct.lacks(indirect(&cluster, &desk, &phone).await).await? {}
 
     let log = Log::default();
-    watch(world, &log, &desk, &phone).await;
+    watch(world, &cluster, &log, &desk, &phone).await;
     for (from, to) in [(&desk, &phone), (&phone, &desk)] {
         receive(world, &log, to, to.key == desk.key).await;
         send(world, from, to).await;
@@ -102,7 +105,14 @@ pub async fn run(trial: Trial) -> Verdict {
     let seen = seen(&log);
     sometimes!(seen.overtaken > 0, "a datagram came late from where its sender had left");
     let notes = format!("{copies} copies, {} datagrams came late\n", seen.overtaken);
-    Ok(Held { state: "each datagram once, and the phone was followed once\n".to_owned(), notes })
+    let name = |ip: &IpAddr| {
+        let nat = [wifi, cellular].into_iter().find(|net| net.outer_addrs().contains(ip));
+        nat.map_or_else(|| ip.to_string(), |net| net.name())
+    };
+    let left: Vec<_> = seen.left.iter().map(name).collect();
+    let now = seen.address.as_ref().map_or_else(|| "nowhere".to_owned(), name);
+    let state = format!("the desk sends to {now}, and has left {}\n", left.join(", "));
+    Ok(Held { state, notes })
 }
 
 /// Whether one of the two has no direct path to the other.
@@ -111,11 +121,13 @@ async fn indirect(cluster: &Cluster, a: &Peer, b: &Peer) -> Vec<String> {
     ways.into_iter().flatten().collect()
 }
 
-/// Follows what the desk says of its way to the phone.
-async fn watch(world: World, log: &Log, desk: &Peer, phone: &Peer) {
-    let (log, key, node) = (log.clone(), phone.key, desk.node(&world).await);
+/// Follows what the desk says of its way to the phone, from the one that it has now.
+async fn watch(world: World, cluster: &Cluster, log: &Log, desk: &Peer, phone: &Peer) {
+    let (key, node) = (phone.key, desk.node(&world).await);
+    let mut events = node.events();
+    seen(log).address = cluster.path(desk, phone).await.and_then(|path| path.addr).map(|addr| addr.ip());
+    let log = log.clone();
     desk.host.run(async move {
-        let mut events = node.events();
         while let Some(event) = events.next().await {
             let NodeEvent::Path { peer, addr: Some(addr), .. } = event else { continue };
             if peer != key {

@@ -113,7 +113,17 @@ pub async fn run(trial: Trial) -> Verdict {
         return Err(Broken::safety(HEALTHY, format!("{by} held {} dead", cluster.name_of(about))));
     }
     let notes = format!("away for {away:?}, the newcomer had met all {took:?} after the last registration\n");
-    Ok(Held { state: cluster.views().await, notes })
+    let stats = hub.stats();
+    let members = 1 + heard.lock().unwrap_or_else(PoisonError::into_inner).len();
+    let mut state =
+        format!("{} clients, {} groups at the hub; {members} in the group\n", stats.clients, stats.groups);
+    for (from, to) in [(&a, &b), (&cluster.peers[0], &a), (&cluster.peers[0], &newcomer), (&a, &newcomer)] {
+        let path = cluster.path(from, to).await;
+        let leg = if path.is_some_and(|path| path.direct) { "direct" } else { "relayed" };
+        let given_up = cluster.witness.demotions(from, to);
+        state += &format!("{} to {}: {leg}, given up {given_up} times\n", from.name, to.name);
+    }
+    Ok(Held { state: state + &cluster.views().await, notes })
 }
 
 /// Pairs between which nothing sent since then has arrived.

@@ -1,24 +1,27 @@
 //! A mapping expires under an idle path.
 //!
-//! Two clients that nobody probes, each behind a NAT, have a direct path and nothing to say. What their boxes do to
-//! idle mappings is drawn: they keep them for longer than a keepalive takes, or for less, or they end them after a
-//! while whatever passes, as carriers do. After a long silence one of them speaks: within 2 s its datagrams arrive,
-//! and soon the path is direct again. Under steady traffic no pause is longer than 2 s either.
+//! Three pairs of clients that nobody probes, each client behind a NAT, have direct paths and nothing to say. Their
+//! boxes differ in what they do to idle mappings: one pair's keep them for longer than a keepalive takes, the next
+//! one's for less, the third's end them after a while whatever passes, as carriers do. After a long silence one of
+//! each pair speaks, and the other doesn't answer: within 2 s its datagrams arrive. Then both speak: no pause is
+//! longer than 2 s, and soon each path is direct again.
 //!
-//! So that it can fail: where the box keeps a mapping for long enough, the path never stops to be direct and the
+//! So that it can fail: where the boxes keep a mapping for long enough, the path never stops to be direct and the
 //! first datagram arrives at once; where a mapping ends whatever passes, the boxes must have refused something.
 
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use chaos::link::{DropCause, LinkConfig};
+use chaos::link::LinkConfig;
+use chaos::middlebox::{self, Middlebox, Packet, Passage, Refusal};
 use chaos::property::Broken;
 use chaos::scenario::{Held, Trial, Verdict};
 use chaos::sometimes;
 use chaos::world::World;
-use nurl::rt::time;
-use rand_core::Rng as _;
 
-use crate::cluster::{Cluster, Map, Peer, Place, Traffic, Within, home, secret};
+use crate::cluster::{Cluster, Map, Peer, Place, Traffic, Within, home};
 use crate::models::nat_box::{Lifetime, NatBox, NatConfig, presets};
 
 const MEET: Duration = Duration::from_secs(30);
@@ -29,6 +32,9 @@ const IDLE: Duration = Duration::from_secs(100);
 /// Datagrams pass again.
 const RESUMES: Duration = Duration::from_secs(2);
 
+/// One side speaks alone for this long.
+const ALONE: Duration = Duration::from_secs(5);
+
 /// Then there is steady traffic for this long: a carrier's lifetime ends at least once.
 const BUSY: Duration = Duration::from_secs(100);
 const EVERY: Duration = Duration::from_millis(200);
@@ -38,7 +44,7 @@ const DIRECT_AGAIN: Duration = Duration::from_secs(10);
 
 const DIRECT: &str = "two clients behind endpoint-independent NATs have a direct path";
 const HELD: &str = "a path is kept by keepalives that are more frequent than its mapping's timeout";
-const RESUMED: &str = "after a long silence datagrams pass within 2 s";
+const RESUMED: &str = "who speaks alone after a long silence is heard within 2 s";
 const STEADY: &str = "under steady traffic a mapping's end costs 2 s at most";
 const EXPIRED: &str = "boxes that end mappings refuse what comes for them";
 
@@ -73,7 +79,69 @@ impl Keeps {
     }
 }
 
-/// Silence, a word, and then steady traffic.
+/// A NAT box that counts what it refuses because it knows no mapping for it, or not for its sender.
+struct Counted {
+    nat: NatBox,
+    refused: Arc<AtomicU64>,
+}
+
+impl Middlebox for Counted {
+    fn outbound(&mut self, passage: &mut Passage<'_>, packet: &mut Packet) -> middlebox::Verdict {
+        self.nat.outbound(passage, packet)
+    }
+
+    fn inbound(&mut self, passage: &mut Passage<'_>, packet: &mut Packet) -> middlebox::Verdict {
+        let verdict = self.nat.inbound(passage, packet);
+        if let middlebox::Verdict::Refuse(Refusal::NoMapping | Refusal::Filtered) = verdict {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+        }
+        verdict
+    }
+
+    fn translates(&self, ip: IpAddr) -> bool {
+        self.nat.translates(ip)
+    }
+
+    fn reboot(&mut self) {
+        self.nat.reboot();
+    }
+
+    fn describe(&self) -> String {
+        self.nat.describe()
+    }
+}
+
+/// Two clients behind boxes of one kind; `a` speaks first.
+struct Pair {
+    keeps: Keeps,
+    a: Peer,
+    b: Peer,
+    refused: Arc<AtomicU64>,
+}
+
+impl Pair {
+    fn both(&self) -> [(&Peer, &Peer); 2] {
+        [(&self.a, &self.b), (&self.b, &self.a)]
+    }
+
+    /// What both boxes have refused so far.
+    fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    /// How often one of them has given the direct path up so far.
+    fn given_up(&self, cluster: &Cluster) -> u32 {
+        self.both().iter().map(|(from, to)| cluster.witness.demotions(from, to)).sum()
+    }
+}
+
+/// What the silence did to a pair.
+struct Silence {
+    refused_before: u64,
+    given_up: u32,
+}
+
+/// Silence, one side alone, and then steady traffic.
 pub async fn run(trial: Trial) -> Verdict {
     let world = trial.world;
     world.link_default(LinkConfig {
@@ -81,111 +149,144 @@ pub async fn run(trial: Trial) -> Verdict {
         jitter: Duration::from_millis(5),
         ..LinkConfig::default()
     });
-    let keeps = Keeps::ALL[(world.rng("boxes").next_u64() % 3) as usize];
-    let mut map = Map::new(world).hub("hub").node("server", Place::Open);
-    for name in ["a", "b"] {
-        let net = home(world, world.internet(), &format!("home of {name}"), NatBox::new(keeps.config()));
-        map = map.client(name, Place::In(net));
-    }
-    let cluster = map.start();
+    let (cluster, pairs) = start(world);
     cluster.converge(MEET).await?;
-    let (a, b) = (&cluster.peers[1], &cluster.peers[2]);
-    let begun = a.node(&world).await.connect(b.key).await;
-    begun.map_err(|error| Broken::safety(DIRECT, error.to_string()))?;
-    direct(world, &cluster, (a, b), MEET).await?;
+    for pair in &pairs {
+        let begun = pair.a.node(&world).await.connect(pair.b.key).await;
+        begun.map_err(|error| Broken::safety(DIRECT, error.to_string()))?;
+    }
+    direct(world, &cluster, &pairs, MEET).await?;
 
-    let refused = refused(world);
+    let refused_before: Vec<_> = pairs.iter().map(Pair::refused).collect();
     world.sleep(IDLE).await;
-    let expired = self::refused(world) - refused;
-    sometimes!(keeps == Keeps::Short && expired > 0, "an idle mapping ended before its keepalive");
-    let lost = cluster.witness.demotions(a, b) + cluster.witness.demotions(b, a);
-    if keeps == Keeps::Long && lost > 0 {
-        return Err(Broken::safety(HELD, format!("it was given up {lost} times in {IDLE:?} of silence")));
+    let mut silences = Vec::new();
+    for (pair, refused_before) in pairs.iter().zip(refused_before) {
+        let (expired, given_up) = (pair.refused() - refused_before, pair.given_up(&cluster));
+        sometimes!(pair.keeps == Keeps::Short && expired > 0, "an idle mapping ended before its keepalive");
+        if pair.keeps == Keeps::Long && given_up > 0 {
+            return Err(Broken::safety(
+                HELD,
+                format!("it was given up {given_up} times in {IDLE:?} of silence"),
+            ));
+        }
+        silences.push(Silence { refused_before, given_up });
     }
-    let word = word(world, a, b).await;
-    if keeps == Keeps::Long && word.is_none_or(|took| took > EVERY) {
-        let seen = format!("one datagram, from one side alone, took {word:?}");
-        return Err(Broken::safety(HELD, seen));
+
+    let traffic = Traffic::default();
+    for peer in pairs.iter().flat_map(|pair| [&pair.a, &pair.b]) {
+        traffic.hear(world, peer).await;
     }
-    let traffic = Traffic::start(world, &cluster, EVERY).await;
+    let took = alone(world, &traffic, &pairs).await?;
+    for pair in &pairs {
+        traffic.speak(world, &pair.b, vec![pair.a.key], EVERY).await;
+    }
     let since = world.elapsed();
-    let within = Within::new(world, RESUMED, RESUMES);
-    while within.lacks(silent(&traffic, (a, b), since)).await? {}
-    let resumed = world.elapsed();
-    let took = [(a, b), (b, a)].map(|(from, to)| {
-        let first = traffic.first(from.key, to.key, since);
-        first.map_or(RESUMES, |first| first - since)
-    });
-    let slowest = took[0].max(took[1]);
-    if keeps == Keeps::Long && slowest > EVERY {
-        let seen = format!("the first datagram took {slowest:?}");
-        return Err(Broken::safety(HELD, seen));
-    }
     world.sleep(BUSY).await;
-    for (from, to) in [(a, b), (b, a)] {
-        let pause = traffic.longest_pause(from.key, to.key, resumed, world.elapsed());
+    for (from, to) in pairs.iter().flat_map(Pair::both) {
+        let pause = traffic.longest_pause(from.key, to.key, since, world.elapsed());
         if pause > RESUMES {
-            let seen = format!("{pause:?} without a datagram from {} to {} ({keeps:?})", from.name, to.name);
+            let seen = format!("{pause:?} without a datagram from {} to {}", from.name, to.name);
             return Err(Broken::liveness(STEADY, seen));
         }
     }
-    direct(world, &cluster, (a, b), DIRECT_AGAIN).await?;
+    direct(world, &cluster, &pairs, DIRECT_AGAIN).await?;
     traffic.stop();
-    let refused = self::refused(world) - refused;
-    if keeps == Keeps::ForAWhile && refused == 0 {
-        return Err(Broken::safety(EXPIRED, "nothing was refused"));
+
+    let (mut state, mut notes) = (String::new(), String::new());
+    for ((pair, silence), took) in pairs.iter().zip(silences).zip(took) {
+        let (keeps, refused) = (pair.keeps, pair.refused() - silence.refused_before);
+        if keeps == Keeps::ForAWhile && refused == 0 {
+            return Err(Broken::safety(EXPIRED, "nothing was refused"));
+        }
+        let ended = pair.given_up(&cluster) - silence.given_up;
+        if keeps == Keeps::Long && ended > 0 {
+            return Err(Broken::safety(HELD, format!("it was given up {ended} times once they spoke again")));
+        }
+        sometimes!(keeps == Keeps::ForAWhile && ended > 0, "a carrier's lifetime ended a path in use");
+        let is = |times| if times > 0 { "given up" } else { "held" };
+        state += &format!(
+            "{keeps:?}: {} in silence, {} once they spoke, direct in the end\n",
+            is(silence.given_up),
+            is(ended)
+        );
+        notes += &format!(
+            "{keeps:?}: heard after {took:?}, given up {} times in silence and {ended} times once they spoke, \
+             {refused} packets refused\n",
+            silence.given_up
+        );
     }
-    let ended = cluster.witness.demotions(a, b) + cluster.witness.demotions(b, a) - lost;
-    if keeps == Keeps::Long && ended > 0 {
-        return Err(Broken::safety(HELD, format!("it was given up {ended} times once they spoke again")));
-    }
-    sometimes!(keeps == Keeps::ForAWhile && ended > 0, "a carrier's lifetime ended a path in use");
-    let state =
-        format!("boxes keep mappings {keeps:?}; after {IDLE:?} of silence and {BUSY:?} of traffic: direct\n");
-    let notes = format!(
-        "resumed after {slowest:?}, given up {lost} times while idle and {ended} times under traffic, boxes refused {refused} packets\n"
-    );
     Ok(Held { state, notes })
 }
 
-/// One datagram into the silence, and how long it took. Where both sides speak at once, each opens its own box.
-async fn word(world: World, from: &Peer, to: &Peer) -> Option<Duration> {
-    let (sender, receiver, key) = (from.node(&world).await, to.node(&world).await, to.key);
-    let since = world.elapsed();
-    let listens = to.host.run(async move { time::timeout(RESUMES, receiver.recv_many()).await.is_ok() });
-    let body = secret(&since.as_nanos().to_string());
-    let spoken = from.host.run(async move { sender.send(key, body).await.is_ok() });
-    let heard = listens.await.unwrap_or(false) && spoken.await.unwrap_or(false);
-    heard.then(|| world.elapsed() - since)
+/// A pair of clients for each kind of box, and a server, which makes it a mesh.
+fn start(world: World) -> (Cluster, Vec<Pair>) {
+    let mut map = Map::new(world).hub("hub").node("server", Place::Open);
+    let mut counters = Vec::new();
+    for keeps in Keeps::ALL {
+        let refused = Arc::new(AtomicU64::new(0));
+        for side in ["a", "b"] {
+            let name = format!("{keeps:?} {side}");
+            let counted = Counted { nat: NatBox::new(keeps.config()), refused: refused.clone() };
+            let net = home(world, world.internet(), &format!("home of {name}"), counted);
+            map = map.client(&name, Place::In(net));
+        }
+        counters.push((keeps, refused));
+    }
+    let cluster = map.start();
+    let clients = cluster.peers[1..].chunks_exact(2);
+    let pairs = counters.into_iter().zip(clients).map(|((keeps, refused), pair)| {
+        let (a, b) = (pair[0].clone(), pair[1].clone());
+        Pair { keeps, a, b, refused }
+    });
+    let pairs = pairs.collect();
+    (cluster, pairs)
 }
 
-/// Waits until both clients have a direct path to each other.
-async fn direct(
-    world: World,
-    cluster: &Cluster,
-    (a, b): (&Peer, &Peer),
-    limit: Duration,
-) -> Result<(), Broken> {
+/// One of each pair speaks into the silence. How long each first datagram took that arrived.
+async fn alone(world: World, traffic: &Traffic, pairs: &[Pair]) -> Result<Vec<Duration>, Broken> {
+    let since = world.elapsed();
+    for pair in pairs {
+        traffic.speak(world, &pair.a, vec![pair.b.key], EVERY).await;
+    }
+    let first = |pair: &Pair| traffic.first(pair.a.key, pair.b.key, since);
+    let within = Within::new(world, RESUMED, RESUMES);
+    loop {
+        let deaf = pairs.iter().filter(|pair| first(pair).is_none());
+        let deaf = deaf.map(|pair| format!("{} to {}", pair.a.name, pair.b.name)).collect();
+        if !within.lacks(deaf).await? {
+            break;
+        }
+    }
+    let mut took = Vec::new();
+    for pair in pairs {
+        let waited = first(pair).map_or(RESUMES, |first| first - since);
+        if pair.keeps == Keeps::Long && waited > EVERY {
+            return Err(Broken::safety(HELD, format!("the first datagram took {waited:?}")));
+        }
+        took.push(waited);
+    }
+    let resumed = world.elapsed();
+    world.sleep(ALONE).await;
+    for pair in pairs {
+        let pause = traffic.longest_pause(pair.a.key, pair.b.key, resumed, world.elapsed());
+        if pause > RESUMES {
+            let seen = format!("{pause:?} without a datagram from {}, who speaks alone", pair.a.name);
+            return Err(Broken::liveness(RESUMED, seen));
+        }
+    }
+    Ok(took)
+}
+
+/// Waits until the clients of each pair have a direct path to each other.
+async fn direct(world: World, cluster: &Cluster, pairs: &[Pair], limit: Duration) -> Result<(), Broken> {
     let within = Within::new(world, DIRECT, limit);
     loop {
-        let not_yet = [(a, b), (b, a)].into_iter().filter(|(from, to)| !cluster.witness.is_direct(from, to));
+        let ways = pairs.iter().flat_map(Pair::both);
+        let not_yet = ways.filter(|(from, to)| !cluster.witness.is_direct(from, to));
         let missing =
             not_yet.map(|(from, to)| format!("{} to {} is not direct", from.name, to.name)).collect();
         if !within.lacks(missing).await? {
             return Ok(());
         }
     }
-}
-
-/// Directions that have carried nothing sent since then.
-fn silent(traffic: &Traffic, (a, b): (&Peer, &Peer), since: Duration) -> Vec<String> {
-    let mute = [(a, b), (b, a)].into_iter();
-    let mute = mute.filter(|(from, to)| traffic.first(from.key, to.key, since).is_none());
-    mute.map(|(from, to)| format!("{} to {}", from.name, to.name)).collect()
-}
-
-/// Packets that a box has refused because it knew no mapping for them, or not for their sender.
-fn refused(world: World) -> u64 {
-    let stats = world.stats();
-    stats.dropped(DropCause::NoMapping) + stats.dropped(DropCause::Filtered)
 }

@@ -27,11 +27,14 @@ const EVERY: Duration = Duration::from_millis(100);
 /// Datagrams pass again.
 const RESUMES: Duration = Duration::from_secs(2);
 
-/// What is left of the old paths has been given up.
-const JUDGED: Duration = Duration::from_secs(4);
+/// After the first meeting each path is what it can be within this.
+const FIRST_SETTLES: Duration = Duration::from_secs(15);
 
-/// Each path is what it can be.
-const SETTLES: Duration = Duration::from_secs(15);
+/// After a move each path is what it can be, and leads to where the phone is, within this.
+const SETTLES: Duration = Duration::from_secs(4);
+
+/// It stays so: by then what is left of the old paths has been given up.
+const JUDGED: Duration = Duration::from_secs(5);
 
 /// A death is known everywhere: a probe of each, and the longest suspicion.
 const LEARN: Duration = Duration::from_secs(45);
@@ -101,10 +104,12 @@ pub async fn run(trial: Trial) -> Verdict {
     let mut cluster = map.start();
     cluster.converge(MEET).await?;
     let traffic = Traffic::start(world, &cluster, EVERY).await;
-    settled(world, &cluster, &wifi, &others).await?;
+    let first = Within::new(world, ORACLE, FIRST_SETTLES);
+    while first.lacks(unsettled(&cluster, &wifi, &others).await).await? {}
 
     let phone = cluster.peers[0].clone();
     let mut notes = format!("{loss} % lost, from {} to {}\n", wifi.name, cellular.name);
+    let mut state = format!("at home, {}:\n{}", wifi.name, paths(&cluster).await);
     for (place, config) in [(outside, &cellular), (at_home, &wifi)] {
         let between = Duration::from_millis(BETWEEN[(draws.next_u64() % 3) as usize]);
         phone.host.set_nic_up("eth0", false);
@@ -112,11 +117,26 @@ pub async fn run(trial: Trial) -> Verdict {
         cluster.roam(&phone, Place::In(place));
         phone.host.set_nic_up("eth0", true);
         let moved = world.elapsed();
+        let (settles, follows) = (Within::new(world, ORACLE, SETTLES), Within::new(world, FOLLOWED, SETTLES));
         let took = resumed(world, &cluster, &traffic, moved).await?;
-        world.sleep(JUDGED.saturating_sub(world.elapsed() - moved)).await;
-        settled(world, &cluster, config, &others).await?;
-        followed(&cluster, place).await?;
-        let direct = world.elapsed() - moved;
+        while settles.lacks(unsettled(&cluster, config, &others).await).await?
+            || follows.lacks(astray(&cluster, place).await).await?
+        {}
+        let direct = settles.waited();
+        world.sleep(JUDGED.saturating_sub(settles.waited())).await;
+        for (property, wrong) in
+            [(ORACLE, unsettled(&cluster, config, &others).await), (FOLLOWED, astray(&cluster, place).await)]
+        {
+            if !wrong.is_empty() {
+                let seen = format!(
+                    "it was so {direct:?} after a move, and isn't after {JUDGED:?}: {}",
+                    wrong.join("; ")
+                );
+                return Err(Broken::safety(property, seen));
+            }
+        }
+        let where_to = if place == at_home { "at home again" } else { "away" };
+        state += &format!("{where_to}, {}:\n{}", config.name, paths(&cluster).await);
         notes += &format!(
             "no network for {between:?}, resumed after {took:?}, all as it can be after {direct:?}\n"
         );
@@ -125,7 +145,6 @@ pub async fn run(trial: Trial) -> Verdict {
         let seen = format!("{by} held {} dead", cluster.name_of(about));
         return Err(Broken::safety(HEALTHY, seen));
     }
-    let state = paths(&cluster).await;
 
     phone.host.power_loss();
     let within = Within::new(world, GONE, LEARN);
@@ -155,41 +174,31 @@ async fn resumed(
     Ok(within.waited())
 }
 
-/// Waits until each path of the phone, behind `phone`'s box, is what the oracle says, as both ends see it.
-async fn settled(
-    world: World,
-    cluster: &Cluster,
-    phone: &NatConfig,
-    others: &[NatConfig],
-) -> Result<(), Broken> {
-    let within = Within::new(world, ORACLE, SETTLES);
-    loop {
-        let mut wrong = Vec::new();
-        for (peer, config) in cluster.peers[1..].iter().zip(others) {
-            let can = oracle::direct(Nature::v4(phone), Nature::v4(config));
-            for (from, to) in [(&cluster.peers[0], peer), (peer, &cluster.peers[0])] {
-                wrong.extend(cluster.wrong_path(from, to, can).await);
-            }
-        }
-        if !within.lacks(wrong).await? {
-            return Ok(());
+/// The paths of the phone, behind `phone`'s box, that aren't what the oracle says, as both ends see them.
+async fn unsettled(cluster: &Cluster, phone: &NatConfig, others: &[NatConfig]) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for (peer, config) in cluster.peers[1..].iter().zip(others) {
+        let can = oracle::direct(Nature::v4(phone), Nature::v4(config));
+        for (from, to) in [(&cluster.peers[0], peer), (peer, &cluster.peers[0])] {
+            wrong.extend(cluster.wrong_path(from, to, can).await);
         }
     }
+    wrong
 }
 
-/// Whether everybody with a direct path to the phone sends to the box that it is behind now.
-async fn followed(cluster: &Cluster, outside: Net) -> Result<(), Broken> {
+/// Who has a direct path to the phone, and doesn't send to the box that it is behind now.
+async fn astray(cluster: &Cluster, outside: Net) -> Vec<String> {
     let there = outside.outer_addrs();
+    let mut astray = Vec::new();
     for other in &cluster.peers[1..] {
         let path = cluster.path(other, &cluster.peers[0]).await;
         if let Some(addr) = path.and_then(|path| path.addr)
             && !there.contains(&addr.ip())
         {
-            let seen = format!("{} sends to {addr}, the phone is behind {there:?}", other.name);
-            return Err(Broken::safety(FOLLOWED, seen));
+            astray.push(format!("{} sends to {addr}, the phone is behind {there:?}", other.name));
         }
     }
-    Ok(())
+    astray
 }
 
 /// The phone's paths, one line each.

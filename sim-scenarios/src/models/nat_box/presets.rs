@@ -1,5 +1,5 @@
 //! Boxes as people have them. The first four are named as RFC 3489 §5 did; each says what it is in the terms of
-//! RFC 4787.
+//! RFC 4787, and which requirements it breaks, as the boxes that it is named for do.
 
 use super::config::{Dependence, Family, Lifetime, NatConfig, Ports};
 use std::time::Duration;
@@ -25,12 +25,14 @@ pub fn restricted() -> NatConfig {
     }
 }
 
-/// Endpoint-independent mapping, address-and-port-dependent filtering, and no hairpin.
+/// Endpoint-independent mapping, address-and-port-dependent filtering, and no hairpin, against RFC 4787 REQ-9 and
+/// RFC 5382 REQ-8.
 pub fn port_restricted() -> NatConfig {
     NatConfig { hairpin: false, ..NatConfig::rfc("port-restricted") }
 }
 
-/// Address-and-port-dependent mapping and filtering, random ports: an office.
+/// Address-and-port-dependent mapping and filtering, random ports: an office. Against RFC 4787 REQ-1 (a mapping for
+/// each remote), REQ-5 (60 s end it, where two minutes are the least), REQ-9 and RFC 5382 REQ-8 (no hairpin).
 pub fn symmetric() -> NatConfig {
     NatConfig {
         mapping: Dependence::AddressAndPort,
@@ -54,7 +56,9 @@ pub fn home_router() -> NatConfig {
 
 /// A carrier's NAT (RFC 6888) as phones meet it: random ports, 256 of them for a subscriber, 30 s without an
 /// outbound packet end a UDP mapping, and 48 to 75 s end it in any case. Endpoint-independent mapping,
-/// address-and-port-dependent filtering.
+/// address-and-port-dependent filtering. Against RFC 4787 REQ-5 (two minutes at least) and REQ-6 (what is refreshed
+/// lives), RFC 5382 REQ-5 (half an hour ends a connection, where 2 h 4 min are the least) and RFC 6888 REQ-8 (a port
+/// is given away again at once, where it is to rest for 120 s).
 pub fn carrier_grade() -> NatConfig {
     NatConfig {
         ports: Ports::Random,
@@ -74,6 +78,10 @@ pub fn carrier_grade() -> NatConfig {
 /// inner host has it *toward the same remote*, so what a lone host sees is an endpoint-independent mapping. 30 s
 /// end a flow that nobody answered, 120 s one that was; packets of both directions refresh. Connections that it
 /// doesn't know are picked up (`nf_conntrack_tcp_loose`).
+///
+/// Against RFC 4787 REQ-3 and RFC 5382 REQ-7 (ports are overloaded), RFC 4787 REQ-11 (the mapping depends on who else
+/// has one), REQ-5 (30 s; after 2 min an unanswered connection ends, where RFC 5382 REQ-5 asks for 4), REQ-9 and
+/// RFC 5382 REQ-8 (no hairpin).
 ///
 /// Left out: an unanswered inbound packet that the box's own stack accepts makes a flow there, too, and may take a
 /// port away. The firewall drops it before.
@@ -95,6 +103,7 @@ pub fn linux_masquerade() -> NatConfig {
 }
 
 /// A guest network: no UDP, no IPv6, and TCP to `tcp_ports` only. A hub is reached if its port is among them.
+/// Against RFC 5382 REQ-5: half an hour ends a connection.
 pub fn hotel(tcp_ports: &[u16]) -> NatConfig {
     NatConfig {
         udp: false,

@@ -6,7 +6,8 @@
 //! its last session; a mapping whose outer address the box has lost is dead at once. A firewall has the same
 //! mappings, to themselves.
 //!
-//! Nothing is swept while packets pass: a packet finds what has ended, and a new entry makes room first.
+//! Nothing is swept while packets pass: a packet finds what has ended, a port whose mapping has ended is free at once,
+//! and a new entry makes room first.
 
 use super::config::{Dependence, Family, NatConfig, Pooling};
 use super::ports;
@@ -44,13 +45,13 @@ struct Mapping {
 }
 
 impl Mapping {
-    fn is_alive(&self, protocol: Protocol, passage: &Passage<'_>, translated: bool) -> bool {
-        let now = passage.now;
+    /// `outer` are the box's addresses now, `None` where it doesn't translate.
+    fn is_alive(&self, protocol: Protocol, now: Duration, outer: Option<&[IpAddr]>) -> bool {
         let in_time = match protocol {
             Protocol::Udp => now < self.ends && self.life_ends.is_none_or(|ends| now < ends),
             Protocol::Tcp => self.sessions.values().any(|session| now < session.ends),
         };
-        in_time && (!translated || passage.outer.contains(&self.outer.ip()))
+        in_time && outer.is_none_or(|outer| outer.contains(&self.outer.ip()))
     }
 
     /// The session that lets a packet of `remote` in, by address alone if that is enough.
@@ -94,7 +95,8 @@ impl Table {
             Dependence::AddressAndPort => Some((remote.ip(), Some(remote.port()))),
         };
         let key = Key { protocol, inner, toward };
-        let known = self.mappings.get(&key).filter(|mapping| mapping.is_alive(protocol, passage, translated));
+        let outer = translated.then_some(passage.outer);
+        let known = self.mappings.get(&key).filter(|mapping| mapping.is_alive(protocol, passage.now, outer));
         let session = known.and_then(|mapping| mapping.sessions.get(&remote));
         if session.is_none_or(|session| passage.now >= session.ends) {
             let is_known = known.is_some();
@@ -131,10 +133,11 @@ impl Table {
         let filter = if translated { config.filtering } else { config.firewall };
         let mut refusal = Refusal::NoMapping;
         let owners = self.outer.get(&(protocol, packet.dst())).map_or(&[][..], Vec::as_slice);
+        let outer = translated.then_some(passage.outer);
         let mut admitted = None;
         for key in owners {
             let mapping = &self.mappings[key];
-            if !mapping.is_alive(protocol, passage, translated) {
+            if !mapping.is_alive(protocol, passage.now, outer) {
                 continue;
             }
             refusal = Refusal::Filtered;
@@ -235,11 +238,15 @@ impl Table {
             (Pooling::Paired, Some(ip), _) => ip,
             _ => family[ports::below(passage.rng, family.len() as u64) as usize],
         };
-        let is_free = |port| match self.outer.get(&(key.protocol, SocketAddr::new(ip, port))) {
-            None => true,
-            Some(owners) => config.overload && owners.iter().all(|owner| owner.toward != key.toward),
-        };
+        let owners = |port| self.outer.get(&(key.protocol, SocketAddr::new(ip, port))).into_iter().flatten();
+        let (now, outer) = (passage.now, Some(passage.outer));
+        let lives = |owner: &&Key| self.mappings[*owner].is_alive(key.protocol, now, outer);
+        let shares = |owner: &Key| config.overload && owner.toward != key.toward;
+        let is_free = |port| owners(port).filter(lives).all(shares);
         let port = ports::pick(config, key.inner.port(), self.last_port, passage.rng, is_free)?;
+        // Whose port this was has ended, and shall not come back with an outer address that does.
+        let ended: Vec<Key> = owners(port).filter(|owner| !lives(owner)).copied().collect();
+        ended.iter().for_each(|owner| self.remove(owner));
         self.last_port = Some(port);
         self.paired.insert(key.inner.ip(), ip);
         Some(SocketAddr::new(ip, port))
@@ -262,7 +269,8 @@ impl Table {
         let mut dead = Vec::new();
         for (key, mapping) in &mut self.mappings {
             let translated = config.family(key.inner.ip()) == Family::Translated;
-            if mapping.is_alive(key.protocol, passage, translated) {
+            let outer = translated.then_some(passage.outer);
+            if mapping.is_alive(key.protocol, passage.now, outer) {
                 let before = mapping.sessions.len();
                 mapping.sessions.retain(|_, session| passage.now < session.ends);
                 self.sessions -= before - mapping.sessions.len();

@@ -1,6 +1,7 @@
 //! What a box does to single packets at given times. Each test names the requirement that it is about.
 
 mod firewall;
+mod named;
 mod ports;
 mod room;
 mod tcp;

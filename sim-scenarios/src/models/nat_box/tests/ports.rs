@@ -26,6 +26,63 @@ fn a_port_is_preserved_while_it_is_free() {
 }
 
 #[test]
+fn a_port_is_free_once_its_mapping_has_ended() {
+    let mut bench = Bench::new(ports(Ports::Preserving));
+    assert_eq!(of_hosts(&mut bench, 1), [5000]);
+    bench.wait(119);
+    assert_ne!(bench.out("10.0.0.3:5000", X).unwrap().port(), 5000, "the first still has it");
+    bench.wait(1);
+    assert_eq!(bench.out("10.0.0.4:5000", X), Ok(at("203.0.113.1:5000")));
+    assert_eq!(
+        bench.back(X, at("203.0.113.1:5000")),
+        Ok(at("10.0.0.4:5000")),
+        "and it reaches its new owner"
+    );
+    assert_ne!(bench.out("10.0.0.2:5000", X).unwrap().port(), 5000, "the first one's is taken now");
+}
+
+#[test]
+fn a_port_that_another_took_is_not_had_again_with_the_address() {
+    let mut bench = Bench::with_outer(ports(Ports::Preserving), &[OUTER, "203.0.113.2"]);
+    let old = bench.out("10.0.0.2:5000", X).unwrap();
+    let outer = std::mem::take(&mut bench.outer);
+    bench.outer = outer.iter().copied().filter(|ip| *ip != old.ip()).collect();
+    let moved = bench.out("10.0.0.2:5000", X).unwrap();
+    assert_ne!(moved, old);
+    bench.outer = outer;
+    assert_eq!(bench.back(X, old), Err(Refusal::NoMapping));
+    assert_eq!(bench.back(X, moved), Ok(at("10.0.0.2:5000")));
+}
+
+#[test]
+fn a_shared_port_is_shared_by_those_who_live() {
+    // Netfilter: an ended flow toward a remote is no conflict for the next one.
+    let mut bench = Bench::new(presets::linux_masquerade());
+    assert_eq!(bench.out("10.0.0.2:5000", X), Ok(at("203.0.113.1:5000")));
+    assert_ne!(bench.out("10.0.0.3:5000", X), Ok(at("203.0.113.1:5000")));
+    bench.wait(30);
+    assert_eq!(bench.out("10.0.0.4:5000", X), Ok(at("203.0.113.1:5000")));
+}
+
+#[test]
+fn a_mapping_doesnt_depend_on_who_else_has_one_except_netfilters() {
+    // RFC 4787 REQ-11: a box behaves alike under all conditions. Netfilter's mapping is one for all remotes until
+    // another inner host has its port toward one of them.
+    let is_one_for_all = |config: NatConfig, crowded: bool| {
+        let mut bench = Bench::new(config);
+        if crowded {
+            bench.out("10.0.0.2:5000", X).unwrap();
+        }
+        bench.out("10.0.0.3:5000", "198.51.100.2:1000") == bench.out("10.0.0.3:5000", X)
+    };
+    for config in presets::all(443).into_iter().filter(|config| config.udp) {
+        let (alone, crowded) = (is_one_for_all(config.clone(), false), is_one_for_all(config.clone(), true));
+        let is_netfilter = config.name == "linux masquerade";
+        assert_eq!(alone != crowded, is_netfilter, "{}: {alone}, {crowded}", config.name);
+    }
+}
+
+#[test]
 fn well_known_ports_stay_well_known() {
     // RFC 4787 REQ-3a and b.
     let mut bench = Bench::new(ports(Ports::Preserving));

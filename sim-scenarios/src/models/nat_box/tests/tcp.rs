@@ -122,6 +122,39 @@ fn a_connection_from_outside_gets_in_where_the_filter_is_open() {
 }
 
 #[test]
+fn connections_of_two_hosts_share_no_port_except_with_netfilter() {
+    // RFC 5382 REQ-7: no port overloading.
+    for config in presets::all(443) {
+        let shares = config.name == "linux masquerade";
+        let mut bench = Bench::new(config.clone());
+        let first = bench.tcp_out(INNER, X, SYN).unwrap();
+        let second = bench.tcp_out("10.0.0.3:5000", Y, SYN).unwrap();
+        assert_eq!(first == second, shares, "{}", config.name);
+        let third = bench.tcp_out("10.0.0.4:5000", X, SYN).unwrap();
+        assert!(third != first && third != second, "{}: one remote can't tell them apart", config.name);
+    }
+}
+
+#[test]
+fn a_connection_is_turned_around_with_its_outer_endpoint_as_its_source() {
+    // RFC 5382 REQ-8a.
+    let a = "10.0.0.3:6000";
+    let mut bench = Bench::new(NatConfig { filtering: Dependence::Endpoint, ..NatConfig::rfc("box") });
+    let listens = bench.tcp_out(INNER, X, SYN).unwrap();
+    let turned = bench.pass(true, Packet::tcp(at(a), listens, SYN)).unwrap();
+    assert_eq!(turned.dst(), listens);
+    assert_eq!(turned.src().ip().to_string(), OUTER);
+    let arrived = bench.pass(false, turned.clone()).unwrap();
+    assert_eq!((arrived.src(), arrived.dst()), (turned.src(), at(INNER)));
+    let answer = bench.pass(true, Packet::tcp(at(INNER), turned.src(), SYN_ACK)).unwrap();
+    assert_eq!((answer.src(), answer.dst()), (listens, turned.src()));
+    assert_eq!(bench.pass(false, answer).map(|packet| packet.dst()), Ok(at(a)));
+    let mut bench = Bench::new(presets::port_restricted());
+    let listens = bench.tcp_out(INNER, X, SYN).unwrap();
+    assert_eq!(bench.tcp_out(a, &listens.to_string(), SYN), Err(Refusal::Hairpin));
+}
+
+#[test]
 fn an_unsolicited_syn_is_dropped_without_an_answer() {
     // RFC 5382 REQ-4.
     let mut bench = Bench::new(NatConfig::rfc("box"));
