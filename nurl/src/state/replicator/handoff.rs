@@ -9,10 +9,13 @@ use crate::key::PublicKey;
 use crate::state::crdt::Digest;
 
 /// The pause before a copy is offered again to the owners that did not acknowledge it; it doubles up to
-/// [`PAUSE_MAX`]: a hand-off to an owner that is away goes on for as long as it is away, but not fast.
+/// [`PAUSE_MAX`]: a hand-off to an owner that is away goes on for as long as it is away, but not fast. A view that
+/// changes, with an owner that is back perhaps, begins with the shortest again.
 const PAUSE_MIN: Duration = Duration::from_secs(5);
 /// See [`PAUSE_MIN`].
 const PAUSE_MAX: Duration = Duration::from_secs(300);
+/// Owners that have it, but differ, are asked again after this: a summary later they may have repaired it.
+const REPAIRED: Duration = Duration::from_secs(10);
 /// Copies looked at in one tick.
 const MAX_PER_TICK: usize = 1024;
 
@@ -31,6 +34,12 @@ impl HandOff {
     pub(super) fn new(now: Instant) -> HandOff {
         HandOff { since: now, next: now, pause: PAUSE_MIN, id: 0, acknowledged: BTreeMap::new() }
     }
+
+    /// The view has changed, though not the owners: who was away may be back.
+    pub(super) fn view_changed(&mut self, now: Instant) {
+        self.next = self.next.min(now + PAUSE_MIN);
+        self.pause = PAUSE_MIN;
+    }
 }
 
 impl Replicator {
@@ -42,10 +51,14 @@ impl Replicator {
         id: u64,
         digest: Digest,
     ) -> bool {
-        let hand_off = self.entries.get_mut(key).and_then(|entry| entry.hand_off.as_mut());
-        match hand_off {
+        let Some(entry) = self.entries.get_mut(key) else { return false };
+        match &mut entry.hand_off {
             Some(hand_off) if hand_off.id == id => {
                 hand_off.acknowledged.insert(from, digest);
+                if entry.owners.iter().all(|owner| hand_off.acknowledged.contains_key(owner)) {
+                    // The next tick looks at what they said, however long the pause would be.
+                    hand_off.next = hand_off.since;
+                }
                 true
             }
             _ => false,
@@ -106,11 +119,14 @@ impl Replicator {
         // All have it, but they differ among themselves: ask all again when they had time to repair.
         if complete {
             hand_off.acknowledged.clear();
+            hand_off.pause = PAUSE_MIN;
+            hand_off.next = now + REPAIRED;
+            return;
         }
         let missing: Vec<PublicKey> =
             owners.into_iter().filter(|owner| !hand_off.acknowledged.contains_key(owner)).collect();
         hand_off.id = id;
-        // The first look for the answers is a tick later; each further offer waits twice as long.
+        // Each further offer waits twice as long.
         hand_off.next = now + hand_off.pause;
         hand_off.pause = (hand_off.pause * 2).min(PAUSE_MAX);
         let state = entry.value.encode();

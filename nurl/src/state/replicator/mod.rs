@@ -331,6 +331,8 @@ impl Replicator {
             } else if changed || entry.hand_off.is_none() {
                 entry.hand_off = Some(HandOff::new(now));
                 self.leaving.insert(key.clone());
+            } else if let Some(hand_off) = &mut entry.hand_off {
+                hand_off.view_changed(now);
             }
         }
         self.syncs.retain(|peer, _| peers.contains(peer));
