@@ -9,8 +9,10 @@
 //! | restarts | [`restart`](Relay::restart): the same key and address, nothing remembered |
 //! | stalls | [`stall`](Relay::stall): the process stands still, its kernel goes on acknowledging |
 //! | is slow | [`throttle`](Relay::throttle): what it sends to each client is limited, so its queues fill |
+//! | has a slow reader | [`throttle_client`](Relay::throttle_client): the same for one client alone |
 //! | drops a fraction | [`drop_fraction`](Relay::drop_fraction): of what it sends and gets, whatever the protocol |
-//! | refuses | [`limit`](Relay::limit): with other limits, from its next start on |
+//! | comes back full | [`limit`](Relay::limit): with other limits, from its next start on |
+//! | refuses new clients | [`refuse_new`](Relay::refuse_new): who is registered stays |
 //! | moves | [`move_to`](Relay::move_to): another address; tickets have its name, so clients find it again |
 //!
 //! **What an untrusted hub reads.** Frames travel inside of an encrypted control connection, so a search of packets
@@ -18,6 +20,7 @@
 //! world searches it for the bytes that [`chaos::World::forbid_bytes`] forbids, as it searches every packet; outside
 //! of the world nobody listens there. `world.stats().exposed_bytes` says how much was searched.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -53,12 +56,21 @@ struct Shared {
     limits: HubLimits,
     /// With the limits that it read.
     serving: Option<(HubHandle, HubLimits)>,
+    /// What links did before it was slow: of the one to this end.
+    bandwidths: BTreeMap<End, Option<Bandwidth>>,
+    /// The same before it lost a fraction: of the one from an end to another.
+    bursts: BTreeMap<(End, End), Option<Burst>>,
 }
 
 impl Relay {
     /// Starts a hub on `host`, now and at each restart.
     pub fn start(world: World, host: Host, key: SecretKey, namespace: Namespace, limits: HubLimits) -> Relay {
-        let shared = Arc::new(Mutex::new(Shared { limits, serving: None }));
+        let shared = Arc::new(Mutex::new(Shared {
+            limits,
+            serving: None,
+            bandwidths: BTreeMap::new(),
+            bursts: BTreeMap::new(),
+        }));
         let relay = Relay { host, key: key.public(), world, shared: shared.clone() };
         host.spawn(move || {
             let (key, shared) = (key.clone(), shared.clone());
@@ -121,21 +133,67 @@ impl Relay {
 
     /// Limits what it sends to each client, `None` for as before.
     pub fn throttle(&self, bytes_per_second: Option<u64>) {
-        let queue_bytes = THROTTLE_QUEUE_BYTES;
-        let bandwidth = bytes_per_second.map(|bytes_per_second| Bandwidth { bytes_per_second, queue_bytes });
         for end in self.neighbours() {
-            self.change(self.host.into(), end, |link| link.bandwidth = bandwidth);
+            self.throttle_end(end, bytes_per_second);
         }
     }
 
-    /// Loses this fraction of all packets to and from it, whatever their protocol.
+    /// Limits what it sends to this client, and to whoever else is behind the same outermost box, `None` for as
+    /// before.
+    ///
+    /// # Panics
+    /// If the host has no way to the internet.
+    pub fn throttle_client(&self, client: Host, bytes_per_second: Option<u64>) {
+        let internet = self.world.internet();
+        let mut end = End::from(client);
+        let mut net = client.net(NIC).expect("a client is in a network");
+        while net != internet {
+            end = net.into();
+            net = net.outside().expect("only the internet has nothing outside");
+        }
+        self.throttle_end(end, bytes_per_second);
+    }
+
+    fn throttle_end(&self, end: End, bytes_per_second: Option<u64>) {
+        let queue_bytes = THROTTLE_QUEUE_BYTES;
+        let slow = bytes_per_second.map(|bytes_per_second| Bandwidth { bytes_per_second, queue_bytes });
+        let mut shared = lock(&self.shared);
+        self.change(self.host.into(), end, |link| {
+            link.bandwidth = match slow {
+                Some(slow) => {
+                    shared.bandwidths.entry(end).or_insert(link.bandwidth);
+                    Some(slow)
+                }
+                None => shared.bandwidths.remove(&end).unwrap_or(link.bandwidth),
+            };
+        });
+    }
+
+    /// Loses this fraction of all packets to and from it, whatever their protocol; `NEVER` for as before.
     pub fn drop_fraction(&self, rate: Rate) {
         // Always bad, so the loss doesn't depend on what went before.
-        let burst = Burst { begin: Rate::ALWAYS, end: Rate::NEVER, loss: rate };
-        let burst = (rate != Rate::NEVER).then_some(burst);
-        for end in self.neighbours() {
-            self.change(self.host.into(), end, |link| link.burst = burst);
-            self.change(end, self.host.into(), |link| link.burst = burst);
+        let lossy = Burst { begin: Rate::ALWAYS, end: Rate::NEVER, loss: rate };
+        let mut shared = lock(&self.shared);
+        for other in self.neighbours() {
+            for (from, to) in [(self.host.into(), other), (other, self.host.into())] {
+                self.change(from, to, |link| {
+                    link.burst = if rate == Rate::NEVER {
+                        shared.bursts.remove(&(from, to)).unwrap_or(link.burst)
+                    } else {
+                        shared.bursts.entry((from, to)).or_insert(link.burst);
+                        Some(lossy)
+                    };
+                });
+            }
+        }
+    }
+
+    /// Takes no client that isn't registered, or everybody again. Who is registered stays. Its next start ends it.
+    pub fn refuse_new(&self, refuse: bool) {
+        let shared = lock(&self.shared);
+        let most = if refuse { 0 } else { shared.limits.clients };
+        if let Some((serving, _)) = &shared.serving {
+            serving.limit_clients(most);
         }
     }
 

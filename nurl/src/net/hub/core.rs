@@ -210,6 +210,11 @@ impl Hub {
         &mut self.counters
     }
 
+    /// Takes so many registered clients in all from now on; who is registered stays.
+    pub fn limit_clients(&mut self, clients: usize) {
+        self.limits.clients = clients;
+    }
+
     /// Takes a new connection, or refuses it; a refused one is to be dropped without a word.
     ///
     /// # Errors

@@ -124,6 +124,12 @@ impl HubHandle {
         self.shared.with(|hub| hub.stats())
     }
 
+    /// Takes so many registered clients in all from now on. Who is registered stays, also beyond it: a hub with 0 is
+    /// drained without anybody's harm.
+    pub fn limit_clients(&self, clients: usize) {
+        self.shared.with(|hub| hub.limit_clients(clients));
+    }
+
     /// Tells every client, waits until they have read it (2 s at most), and gives the ports back.
     pub async fn shutdown(self) {
         self.shared.with(|hub| hub.shutdown(time::now()));
