@@ -24,6 +24,9 @@ const MORE: u64 = 20;
 ///   until the next turn, up to 25 s later.
 /// - `relay-dies` 1: what was sent without any way waited for ever, also when a hub was back.
 /// - `relay-dies` 12: a relay that had been slow for a moment was passed over for minutes.
+/// - `churn` 18: a former owner's copy was looked after ever more seldom, also when all owners were back.
+/// - `swarm` 1011: an obituary that its author took back had reached an observer alone, which held it for ever.
+/// - `swarm` 1263: an address that was seen once and then named was never checked again.
 const REGRESSIONS: &[(&str, u64, Option<&str>)] = &[
     ("blackout", 3, None),
     ("blackout", 100, None),
@@ -32,6 +35,9 @@ const REGRESSIONS: &[(&str, u64, Option<&str>)] = &[
     ("mapping-expires", 23, None),
     ("relay-dies", 1, None),
     ("relay-dies", 12, None),
+    ("churn", 18, None),
+    ("swarm", 1011, None),
+    ("swarm", 1263, None),
 ];
 
 /// Seeds of which one at least finds the planted bug.

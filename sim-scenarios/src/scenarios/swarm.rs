@@ -86,6 +86,9 @@ const ARRIVES: Duration = Duration::from_secs(10);
 /// A job that is submitted when all is well has its result within this: one attempt is lost at most.
 const SERVED: Duration = Duration::from_secs(15);
 
+/// An application tries again.
+const AGAIN: Duration = Duration::from_millis(250);
+
 /// Runs it.
 pub async fn run(trial: Trial) -> Verdict {
     let world = trial.world;
@@ -352,9 +355,17 @@ async fn all_pairs(shared: &Arc<Shared>) -> Result<(), Broken> {
     for from in &shared.cluster {
         let node = from.node(&shared.world).await;
         for to in shared.cluster.iter().filter(|to| to.key != from.key) {
-            let (node, to) = (node.clone(), to.key);
-            let body = secret(&format!("from {}", from.name));
-            task::spawn(async move { node.send_message(to, body).await.is_ok() });
+            let (world, node, to, name) = (shared.world, node.clone(), to.key, from.name.clone());
+            task::spawn(async move {
+                // Who restarted under faults may be found out by this very message, which is lost then, and said to be.
+                for attempt in 1.. {
+                    let body = secret(&format!("from {name}: {attempt}"));
+                    if node.send_message(to, body).await.is_ok() {
+                        break;
+                    }
+                    world.sleep(AGAIN).await;
+                }
+            });
         }
     }
     Ok(())
@@ -365,9 +376,11 @@ fn silent(shared: &Shared) -> Vec<String> {
     let books = shared.books();
     let mut missing = Vec::new();
     for from in &shared.cluster {
-        let message = format!("from {}", from.name);
-        let to = shared.cluster.iter().filter(|to| to.key != from.key);
-        let to = to.filter(|to| !books.delivered.contains_key(&(to.key, message.clone())));
+        let message = format!("from {}: ", from.name);
+        let came = |to: &Peer| {
+            books.delivered.keys().any(|(key, text)| *key == to.key && text.starts_with(&message))
+        };
+        let to = shared.cluster.iter().filter(|to| to.key != from.key && !came(to));
         missing.extend(to.map(|to| format!("a message from {} to {}", from.name, to.name)));
     }
     missing

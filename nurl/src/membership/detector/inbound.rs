@@ -22,9 +22,18 @@ impl Detector {
         }
         let Some(message) = self.decode(body) else { return };
         if message.observer {
-            // An observer has no say about members; it may look, and be told that this node is there.
+            // An observer has no say about members; it may look, and be told that this node is there. What it holds of
+            // this node it has heard of somebody, who may have taken it back meanwhile: only this node can end that.
+            let me = self.me.key;
+            let mut refuted = false;
+            for fact in message.facts.iter().filter(|fact| fact.key == me) {
+                refuted |= self.handle_self_fact(now, fact, false);
+            }
             match message.body {
-                Body::Ping { seq } => self.send(from, via, Body::Ack { seq }, &[]),
+                Body::Ping { seq } => {
+                    let own = refuted.then(|| self.self_fact());
+                    self.send(from, via, Body::Ack { seq }, own.as_slice());
+                }
                 Body::PushPull(chunk) => self.answer_push_pull(now, from, chunk),
                 _ => {}
             }

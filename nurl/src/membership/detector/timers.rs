@@ -218,10 +218,9 @@ impl Detector {
             // Everyone is lost: whoever was known may be the way back.
             None => self.try_join(now),
         }
-        if self.observer {
-            return;
+        if !self.observer {
+            self.emit(Event::AnnounceDue);
         }
-        self.emit(Event::AnnounceDue);
         if self.healing.is_none() {
             let dead = self.random_members(1, |member| member.state == State::Dead);
             if let Some(peer) = dead.first().copied() {

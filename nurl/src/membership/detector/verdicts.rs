@@ -12,7 +12,7 @@ impl Detector {
     /// Takes a fact in. True if it was about this node and was refuted.
     pub(super) fn handle_fact(&mut self, now: Instant, fact: &Fact, first_hand: bool) -> bool {
         if fact.key == self.me.key {
-            return self.handle_self_fact(now, fact);
+            return self.handle_self_fact(now, fact, true);
         }
         let applied = match self.table.apply(now, &self.config, fact, first_hand) {
             Ok(applied) => applied,
@@ -97,8 +97,9 @@ impl Detector {
         true
     }
 
-    /// Something said about this node. Nobody but itself may say that it is anything but alive.
-    fn handle_self_fact(&mut self, now: Instant, fact: &Fact) -> bool {
+    /// Something said about this node. Nobody but itself may say that it is anything but alive; that it was accused
+    /// says something of its health if a member `probed` it.
+    pub(super) fn handle_self_fact(&mut self, now: Instant, fact: &Fact, probed: bool) -> bool {
         if self.observer {
             return false;
         }
@@ -136,7 +137,7 @@ impl Detector {
         self.gossip_self();
         if accused {
             // Whoever is suspected may be the slow one. A stale goodbye of a former life says nothing.
-            if record.state != State::Left {
+            if probed && record.state != State::Left {
                 self.awareness.worse(1);
             }
             self.emit(Event::Refuted { incarnation: self.me.incarnation });

@@ -5,7 +5,9 @@ mod rules;
 
 use std::time::Duration;
 
-use super::{Event, State};
+use super::message::{Body, Message};
+use super::table::{Fact, Record};
+use super::{Event, State, Via};
 use cluster::{Cluster, key};
 
 const S: fn(u64) -> Duration = Duration::from_secs;
@@ -237,6 +239,29 @@ fn an_observer_sees_everyone_and_is_seen_by_nobody() {
         *to == observer && matches!(message.body, crate::membership::message::Body::Ping { .. })
     }));
     assert_eq!(cluster.nodes[observer].detector.live(), 4, "nor does it count itself");
+}
+
+/// Found by the scenario `swarm` with seed 1011: an obituary that its author took back had reached an observer alone.
+#[test]
+fn an_observer_that_holds_a_member_dead_alone_has_it_refuted() {
+    let mut cluster = Cluster::of(9, 4);
+    let observer = cluster.add(true);
+    cluster.join(observer, &[0]);
+    cluster.run(S(60));
+    let incarnation = cluster.nodes[observer].detector.member(&key(3)).unwrap().incarnation;
+    let record = Record { incarnation, state: State::Dead, profile: None };
+    let obituary = Fact { key: key(3), record, age_s: 0, accusers: Vec::new() };
+    let told =
+        Message { epoch: 0, observer: false, body: Body::Gossip, facts: vec![obituary], events: Vec::new() };
+    let now = cluster.now;
+    cluster.nodes[observer].detector.handle_message(now, key(0), Via::Datagram, &told.encode());
+    assert_eq!(cluster.state(observer, 3), Some(State::Dead));
+    let health = cluster.nodes[3].detector.health();
+    cluster
+        .run_until(S(120), |c| c.state(c.nodes.len() - 1, 3) == Some(State::Alive))
+        .expect("dead for ever");
+    assert!(cluster.nodes[observer].detector.member(&key(3)).unwrap().incarnation > incarnation);
+    assert_eq!(cluster.nodes[3].detector.health(), health, "nobody has probed it in vain");
 }
 
 #[test]

@@ -157,7 +157,11 @@ impl Table {
         let mut refused = 0;
         for (order, &addr) in addrs.iter().enumerate() {
             match self.get_mut(addr) {
-                Some(known) if known.origin == Origin::Told => known.order = order,
+                // One that was only seen so far is no longer bounded by what came from it: it may have been seen once,
+                // long ago, and everything since then was lost.
+                Some(known) if known.origin != Origin::Configured => {
+                    (known.origin, known.order) = (Origin::Told, order);
+                }
                 Some(_) => {}
                 None => refused += u64::from(!self.push(addr, Origin::Told, order)),
             }
@@ -233,6 +237,20 @@ mod tests {
         assert!(table.get(addr(15)).is_none() && table.get(addr(14)).is_some());
         assert!(table.see(addr(98), Some(addr(14))));
         assert!(table.get(addr(14)).is_some(), "the address in use stays");
+    }
+
+    /// Found by the scenario `swarm` with seed 1263: three times the bytes of one datagram were used up, and nobody
+    /// challenged the peer's own address ever again.
+    #[test]
+    fn an_address_that_is_seen_and_then_named_is_checked_as_one_that_is_named() {
+        let mut table = Table::default();
+        assert!(table.see(addr(1), None));
+        assert!(!table.get(addr(1)).unwrap().may_send(40));
+        table.tell(&[addr(2), addr(1)], None);
+        let known = table.get(addr(1)).unwrap();
+        assert_eq!((known.origin, known.order), (Origin::Told, 1));
+        table.tell(&[addr(2)], None);
+        assert!(table.get(addr(1)).is_none(), "and forgotten as one");
     }
 
     #[test]
