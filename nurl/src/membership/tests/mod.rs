@@ -5,9 +5,9 @@ mod rules;
 
 use std::time::Duration;
 
-use super::message::{Body, Message};
-use super::table::{Fact, Record};
 use super::{Event, State, Via};
+use crate::membership::message::{Body, Message};
+use crate::membership::table::{Fact, Record};
 use cluster::{Cluster, key};
 
 const S: fn(u64) -> Duration = Duration::from_secs;
