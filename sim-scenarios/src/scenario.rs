@@ -7,7 +7,7 @@ use crate::scenarios::{canary, churn, fence, keystone, lease, pinned, swarm};
 /// What a scenario is unless it says otherwise.
 const PLAIN: Scenario = Scenario::new("", "", |_| Box::pin(async { Ok(Held::default()) }));
 
-/// All scenarios, by name.
+/// All scenarios.
 pub const ALL: &[Scenario] = &[
     Scenario {
         name: "blackout",
