@@ -35,8 +35,6 @@ pub struct Config {
     pub isolated_push_pull_interval: Duration,
     /// A push-pull unanswered for this long has failed.
     pub push_pull_timeout: Duration,
-    /// Time between attempts to join as long as none succeeded.
-    pub join_retry: Duration,
     /// How long a probe waits for a session before the direct leg counts as failed, before scaling.
     pub session_grace: Duration,
     /// The probes of this last stretch of time decide about isolation.
@@ -71,7 +69,6 @@ impl Default for Config {
             push_pull_interval: Duration::from_secs(30),
             isolated_push_pull_interval: Duration::from_secs(5),
             push_pull_timeout: Duration::from_secs(10),
-            join_retry: Duration::from_secs(2),
             session_grace: Duration::from_secs(2),
             isolation_window: Duration::from_secs(10),
             hub_freshness: Duration::from_secs(10),

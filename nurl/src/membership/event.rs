@@ -9,6 +9,10 @@ use crate::key::PublicKey;
 pub enum Event {
     /// The first exchange after [`join`](super::Detector::join) is complete: this node is in, and knows the mesh.
     Joined,
+    /// It is proven that nobody else is there: this node's view of the mesh is complete.
+    Alone,
+    /// Time to ask the hubs for contacts: nobody has answered yet.
+    ListDue,
     /// A member is new, or alive again.
     Alive(Member),
     /// A member is suspect; it still counts as live.

@@ -27,6 +27,7 @@ pub mod detector;
 pub mod event;
 pub mod gossip;
 pub mod isolation;
+pub mod join;
 pub mod message;
 pub mod meta;
 pub mod probe;

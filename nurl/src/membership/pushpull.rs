@@ -14,8 +14,9 @@ use crate::key::PublicKey;
 /// and four accusers each take 228.
 pub const MAX_CHUNKS: u32 = 256;
 
-/// Exchanges that this node has under way. A join starts three; the rest is for peers that turn up unknown.
-pub const MAX_PENDING: usize = 16;
+/// Exchanges that this node has under way. A join that meets only silence starts three a second, each for ten
+/// seconds; the rest is for peers that turn up unknown.
+pub const MAX_PENDING: usize = 40;
 
 /// Tables that are answered per second. A full one costs half a megabyte, and whoever isn't answered asks
 /// again.
@@ -71,6 +72,11 @@ impl PushPull {
         };
         self.answered = Some((since, count.saturating_add(1)));
         count < MAX_ANSWERS_PER_SECOND
+    }
+
+    /// Ends the one with this peer, which can't answer.
+    pub fn cancel(&mut self, peer: &PublicKey) {
+        self.pending.retain(|_, pending| pending.peer != *peer);
     }
 
     /// Ends those that took too long; how many did.

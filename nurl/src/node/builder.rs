@@ -200,6 +200,7 @@ impl Builder {
             ticket: self.ticket.clone(),
             allow: self.allow,
             boot,
+            listed: self.role != Role::Observer,
             listen: listen.clone(),
         };
         let mut transport = Transport::new(&config, now, time::unix_now(), rt::rng);

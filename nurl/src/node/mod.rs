@@ -9,6 +9,7 @@
 mod builder;
 mod command;
 mod event;
+mod levels;
 mod net_plane;
 mod state;
 mod state_plane;
@@ -24,6 +25,7 @@ use self::command::{NetCommand, StateCommand};
 use crate::Error;
 use crate::compute::job::{SubmitOptions, TaskId};
 use crate::key::PublicKey;
+use crate::membership::join::Obstacle;
 use crate::membership::{Roles, State};
 use crate::rt::sync::{Mutex, mpsc, oneshot};
 use crate::rt::task::Planes;
@@ -119,6 +121,8 @@ pub struct Status {
     pub transport: transport::Stats,
     /// How full the seam is now.
     pub transport_now: transport::Gauges,
+    /// What keeps this node out of the mesh, as long as it hasn't joined.
+    pub obstacle: Obstacle,
     /// What a hub that is down said last.
     pub last_hub_error: Option<&'static str>,
 }
@@ -161,23 +165,28 @@ impl Node {
     /// Waits until a hub has accepted us and a first view of the mesh is here.
     ///
     /// # Errors
-    /// [`Error::HubRefused`] as soon as every hub has said no; [`Error::HubUnreachable`] or
-    /// [`Error::Refused`] after `limit`. The node goes on trying by itself.
+    /// [`Error::HubRefused`] as soon as every hub has said no; [`Error::HubUnreachable`],
+    /// [`Error::Refused`] or [`Error::Busy`] after `limit`. The node goes on trying by itself.
     pub async fn joined(&self, limit: Duration) -> Result<(), Error> {
         match time::timeout(limit, self.ask(|reply| NetCommand::Joined { reply })).await {
             Ok(answer) => answer?,
-            Err(_) => {
-                let status = self.status().await?;
-                if status.hubs.iter().any(|hub| hub.up) {
-                    return Err(Error::Refused(
-                        "a hub answers, but no member accepts us: is the mesh's secret in the ticket the \
-                         present one, and is our key on their allow-list?"
-                            .to_owned(),
-                    ));
-                }
-                let reason = status.last_hub_error.unwrap_or("no answer").to_owned();
-                Err(Error::HubUnreachable { addrs: self.0.hubs.clone(), reason })
-            }
+            Err(_) => Err(self.kept_out(&self.status().await?)),
+        }
+    }
+
+    /// The error for what keeps this node out of the mesh: one for each cause, by what was seen and no more.
+    fn kept_out(&self, status: &Status) -> Error {
+        let hub =
+            |reason: &str| Error::HubUnreachable { addrs: self.0.hubs.clone(), reason: reason.to_owned() };
+        match status.obstacle {
+            Obstacle::NoHub => hub(status.last_hub_error.unwrap_or("no answer")),
+            Obstacle::HubSilent => hub("it accepted us and then fell silent"),
+            Obstacle::NoAnswer => Error::Refused(
+                "a hub passes on what we say, but no member accepts us: is the mesh's secret in the ticket the \
+                 present one, and is our key on their allow-list?"
+                    .to_owned(),
+            ),
+            Obstacle::NoTable => Error::Busy("members answer, but none has told us the mesh's table in time"),
         }
     }
 

@@ -4,7 +4,7 @@
 //! with handlers still answers pings: that is the heartbeat. What another plane doesn't take in time is
 //! dropped and counted.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,7 @@ use rand_core::Rng as _;
 
 use super::command::{NetCommand, Pong, Reply, StateInput, View, Waiting, datagram_bytes};
 use super::event::{Bus, NodeEvent};
+use super::levels::Levels;
 use super::{HubInfo, MemberInfo, NetStats, Role, Status};
 use crate::Error;
 use crate::compute::job::MemberChange;
@@ -39,15 +40,15 @@ const COMMANDS_PER_TURN: usize = 64;
 /// Messages that wait for a peer's budget; more are given up, which their sender is told.
 const DEFERRED: usize = 4_096;
 
-/// Contacts remembered until one of them has answered; a newcomer that is told of more waits for one of them
-/// even if all of these are gone.
-const CONTACTS_KEPT: usize = 256;
-
 /// Pings under way.
 const PINGS: usize = 256;
 
-/// How long a leaving node goes on, so that its leave reaches others before it falls silent.
+/// How long a leaving node goes on at most, so that its leave and what it has just sent reach others before it
+/// falls silent. It ends sooner when all of it has been acknowledged.
 const LEAVE_FOR: Duration = Duration::from_millis(600);
+
+/// How soon the state plane is told again what it had no room for.
+const TELL_AGAIN: Duration = Duration::from_millis(20);
 
 /// Everything that the plane needs from the builder.
 pub(super) struct NetParts {
@@ -79,6 +80,14 @@ struct Outstanding {
     reply: Option<Reply<Result<(), Error>>>,
 }
 
+/// A node on its way out.
+struct Leaving {
+    until: Instant,
+    /// Whether the others have been told.
+    departed: bool,
+    reply: Reply<()>,
+}
+
 /// The plane's state beside its parts.
 pub(super) struct NetPlane {
     parts: NetParts,
@@ -87,8 +96,8 @@ pub(super) struct NetPlane {
     pings: BTreeMap<u64, (Instant, Reply<Result<Pong, Error>>)>,
     joining: Vec<Reply<Result<(), Error>>>,
     joined: bool,
-    /// Until we have joined: whom rendezvous named, and the hubs that say they aren't there (any more).
-    contacts: BTreeMap<PublicKey, BTreeSet<PublicKey>>,
+    /// Verdicts that the state plane had no room for.
+    untold: Levels,
     view_complete: bool,
     view_dirty: bool,
     /// The highest epoch counter in the view that was published last.
@@ -96,7 +105,7 @@ pub(super) struct NetPlane {
     /// What each hub that is down said last, and whether it was a refusal.
     last_hub_error: BTreeMap<PublicKey, (&'static str, bool)>,
     due: Due,
-    leaving: Option<(Instant, Reply<()>)>,
+    leaving: Option<Leaving>,
     stats: NetStats,
     rng: Rng,
 }
@@ -119,8 +128,9 @@ struct Due {
 }
 
 impl NetPlane {
-    pub(super) fn new(parts: NetParts) -> NetPlane {
+    pub(super) fn new(mut parts: NetParts) -> NetPlane {
         let now = time::now();
+        parts.detector.join(now);
         NetPlane {
             parts,
             sent: BTreeMap::new(),
@@ -128,7 +138,7 @@ impl NetPlane {
             pings: BTreeMap::new(),
             joining: Vec::new(),
             joined: false,
-            contacts: BTreeMap::new(),
+            untold: Levels::default(),
             view_complete: false,
             view_dirty: true,
             epoch_told: 0,
@@ -156,7 +166,7 @@ impl NetPlane {
             self.parts.driver.flush(&mut self.parts.transport, now);
             // What the flush let arrive is worked on before anybody sleeps.
             self.work(now);
-            if self.leaving.as_ref().is_some_and(|(until, _)| now >= *until) {
+            if self.is_gone(now) {
                 break;
             }
             let deadline = self.poll_timeout();
@@ -182,13 +192,28 @@ impl NetPlane {
                 () = self.parts.driver.wait(until) => {}
             }
         }
+        self.end().await;
+    }
+
+    /// Whether a leaving node has nothing left to say.
+    fn is_gone(&self, now: Instant) -> bool {
+        let said = |leaving: &Leaving| leaving.departed && self.parts.transport.is_quiet();
+        self.leaving.as_ref().is_some_and(|leaving| now >= leaving.until || said(leaving))
+    }
+
+    /// Tells peers and hubs that this node goes, and those who still ask that it has gone.
+    async fn end(mut self) {
+        let now = time::now();
+        self.parts.transport.close(now);
+        self.parts.driver.flush(&mut self.parts.transport, now);
+        self.parts.driver.close().await;
         self.parts.bus.close();
         for reply in self.joining.drain(..) {
             let _ = reply.send(Err(Error::Closed));
         }
-        if let Some((_, reply)) = self.leaving.take() {
+        if let Some(leaving) = self.leaving.take() {
             // Nobody waits for the answer: the caller gave up.
-            let _ = reply.send(());
+            let _ = leaving.reply.send(());
         }
     }
 
@@ -197,7 +222,8 @@ impl NetPlane {
             self.parts.transport.poll_timeout(),
             self.parts.detector.poll_timeout(),
             Some(self.due.hub_ping.min(self.due.clock_check)),
-            self.leaving.as_ref().map(|(until, _)| *until),
+            self.leaving.as_ref().map(|leaving| leaving.until),
+            (!self.untold.is_empty()).then(|| time::now() + TELL_AGAIN),
         ]
         .into_iter()
         .flatten()
@@ -223,6 +249,13 @@ impl NetPlane {
     }
 
     fn handle_command(&mut self, now: Instant, command: NetCommand) {
+        if let NetCommand::Datagrams { to: peer, .. }
+        | NetCommand::ApplicationMessage { to: peer, .. }
+        | NetCommand::Connect { peer, .. }
+        | NetCommand::Ping { peer, .. } = &command
+        {
+            self.look_up_stranger(*peer);
+        }
         let transport = &mut self.parts.transport;
         match command {
             NetCommand::Datagrams { to, bodies } => {
@@ -269,8 +302,16 @@ impl NetPlane {
             }
             NetCommand::Shutdown { reply } => {
                 self.parts.detector.leave(now);
-                self.leaving = Some((now + LEAVE_FOR, reply));
+                let departed = self.parts.role == Role::Observer;
+                self.leaving = Some(Leaving { until: now + LEAVE_FOR, departed, reply });
             }
+        }
+    }
+
+    /// A key that no view has is looked up at rendezvous, which may know where it is.
+    fn look_up_stranger(&mut self, peer: PublicKey) {
+        if self.parts.detector.member(&peer).is_none() {
+            self.parts.transport.look_up(peer);
         }
     }
 
@@ -343,6 +384,14 @@ impl NetPlane {
     fn tell_state(&mut self, input: StateInput) {
         if self.parts.state.try_send(input).is_err() {
             self.stats.state_dropped += 1;
+        }
+    }
+
+    /// A verdict is a level: one that doesn't fit now is told when there is room.
+    fn tell_member(&mut self, peer: PublicKey, change: MemberChange) {
+        let input = StateInput::Member { peer, change };
+        if !self.untold.is_empty() || self.parts.state.try_send(input).is_err() {
+            self.untold.keep(peer, change);
         }
     }
 
@@ -430,18 +479,22 @@ impl NetPlane {
             Event::HubUp { hub } => {
                 self.last_hub_error.remove(&hub);
                 self.due.hub_ping = now;
+                self.parts.detector.on_hub_up(hub);
                 self.parts.bus.send(&NodeEvent::HubUp { hub });
             }
             Event::HubDown { hub, reason, refused } => {
                 self.last_hub_error.insert(hub, (reason, refused));
-                if !self.parts.transport.hubs().values().any(|state| state.up) {
-                    self.parts.detector.on_hub_down(now);
-                }
+                let last = !self.parts.transport.hubs().values().any(|state| state.up);
+                self.parts.detector.on_hub_down(now, hub, last);
                 self.parts.bus.send(&NodeEvent::HubDown { hub, reason });
             }
-            Event::NotThere { hub, peer } => self.on_not_there(hub, peer),
+            Event::NotThere { hub, peer } => {
+                if self.parts.detector.on_denied(now, hub, peer) {
+                    self.parts.transport.forget(now, &peer);
+                }
+            }
             Event::HubPong => self.parts.detector.on_hub_pong(now),
-            Event::Contacts(contacts) => self.on_contacts(now, &contacts),
+            Event::Contacts { hub, contacts } => self.parts.detector.on_contacts(now, Some(hub), &contacts),
         }
     }
 
@@ -486,45 +539,6 @@ impl NetPlane {
         });
     }
 
-    /// Rendezvous answered: whoever is there is asked for the table, and with nobody there the view of this
-    /// node alone is complete.
-    fn on_contacts(&mut self, now: Instant, contacts: &[PublicKey]) {
-        if contacts.is_empty() {
-            self.begin_alone();
-            return;
-        }
-        if !self.joined {
-            for contact in contacts {
-                if self.contacts.len() < CONTACTS_KEPT {
-                    self.contacts.entry(*contact).or_default();
-                }
-            }
-        }
-        self.parts.detector.join(now, contacts);
-    }
-
-    /// Rendezvous remembers for two minutes who was killed. A newcomer that meets only such traces is alone:
-    /// every hub says of every contact that it isn't registered.
-    fn on_not_there(&mut self, hub: PublicKey, peer: PublicKey) {
-        let Some(denying) = self.contacts.get_mut(&peer) else { return };
-        denying.insert(hub);
-        if self.contacts.len() >= CONTACTS_KEPT {
-            return;
-        }
-        let hubs = self.parts.transport.hubs();
-        let up = || hubs.iter().filter(|(_, state)| state.up).map(|(key, _)| key);
-        if self.contacts.values().all(|denying| up().all(|hub| denying.contains(hub))) {
-            self.begin_alone();
-        }
-    }
-
-    fn begin_alone(&mut self) {
-        let alone = self.others().next().is_none();
-        self.view_complete |= alone;
-        self.view_dirty = true;
-        self.finish_joining();
-    }
-
     fn on_membership(&mut self, now: Instant, event: membership::Event) {
         use membership::Event as Member;
         match event {
@@ -541,16 +555,17 @@ impl NetPlane {
                     State::Left => MemberChange::Left,
                     State::Suspect => return,
                 };
-                self.tell_state(StateInput::Member { peer, change });
+                self.tell_member(peer, change);
             }
             Member::Restarted { peer, .. } => {
                 self.parts.bus.send(&NodeEvent::Restarted { peer });
-                self.tell_state(StateInput::Member { peer, change: MemberChange::Restarted });
+                self.tell_member(peer, MemberChange::Restarted);
             }
-            Member::Joined => {
+            Member::Joined | Member::Alone => {
                 (self.view_complete, self.view_dirty) = (true, true);
                 self.finish_joining();
             }
+            Member::ListDue => self.parts.transport.ask_contacts(),
             Member::WantSession { peer } => {
                 // A peer that is refused fails its probe.
                 let _ = self.parts.transport.connect(now, peer);
@@ -563,8 +578,8 @@ impl NetPlane {
             Member::MetaChanged(_) => self.view_dirty = true,
             Member::AnnounceDue => self.announce(now),
             Member::Departed => {
-                if let Some((until, _)) = &mut self.leaving {
-                    *until = now;
+                if let Some(leaving) = &mut self.leaving {
+                    leaving.departed = true;
                 }
             }
             Member::Refuted { .. } | Member::User { .. } => {}
@@ -573,7 +588,6 @@ impl NetPlane {
 
     fn finish_joining(&mut self) {
         self.joined = true;
-        self.contacts.clear();
         for reply in self.joining.drain(..) {
             let _ = reply.send(Ok(()));
         }
@@ -584,14 +598,11 @@ impl NetPlane {
     fn chores(&mut self, now: Instant) {
         self.parts.detector.handle_timeout(now);
         self.fail_hopeless_joins();
+        let (untold, state) = (&mut self.untold, &self.parts.state);
+        untold.tell(|peer, change| state.try_send(StateInput::Member { peer, change }).is_ok());
         if now >= self.due.hub_ping {
             self.due.hub_ping = now + HUB_PING_EVERY;
             self.parts.transport.ping_hubs();
-            // Also when we are alone: a hub that was just restarted has yet to hear from the others, and two
-            // that came at the same moment have both seen an empty list.
-            if !self.joined || self.parts.detector.members().next().is_none() {
-                self.parts.transport.ask_contacts();
-            }
         }
         if now >= self.due.clock_check {
             self.due.clock_check = now + CLOCK_CHECK_EVERY;
@@ -716,6 +727,7 @@ impl NetPlane {
             net: self.stats,
             transport: self.parts.transport.stats(),
             transport_now: self.parts.transport.gauges(),
+            obstacle: self.parts.detector.obstacle(),
             last_hub_error: self.last_hub_error.values().next().map(|(reason, _)| *reason),
         }
     }

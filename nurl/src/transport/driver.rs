@@ -9,7 +9,7 @@ use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::task::Poll;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::TransportConfig;
 use super::core::Transport;
@@ -31,6 +31,9 @@ const RECEIVES_PER_TURN: usize = 2;
 
 /// Batches of hub events taken in one turn.
 const HUB_BATCHES_PER_TURN: usize = 16;
+
+/// How long an ending node waits for its hubs' streams to take its goodbye. A stream that stands takes it at once.
+const GOODBYE: Duration = Duration::from_secs(1);
 
 struct Link {
     hub: PublicKey,
@@ -253,6 +256,23 @@ impl Driver {
                 slot.send(command);
             }
         }
+    }
+
+    /// Says goodbye to the hubs, and waits until their streams have taken it, for [`GOODBYE`] at most: a hub that
+    /// hears nothing goes on naming this node to others.
+    pub async fn close(self) {
+        let waits = self.links.into_iter().map(|Link { commands, mut events, .. }| {
+            // Without its commands the connection's task says goodbye and ends.
+            drop(commands);
+            async move { while events.recv().await.is_some() {} }
+        });
+        let waits: Vec<_> = waits.collect();
+        let goodbyes = async {
+            for wait in waits {
+                wait.await;
+            }
+        };
+        let _ = time::timeout(GOODBYE, goodbyes).await;
     }
 
     /// Receives until the socket is empty or the turn's share is used up, which it says.

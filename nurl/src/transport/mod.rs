@@ -27,6 +27,7 @@ use bytes::Bytes;
 
 use crate::key::{AllowList, PublicKey, SecretKey};
 use crate::mesh::Ticket;
+use crate::net::rendezvous::Contact;
 
 pub use self::core::Transport;
 pub use self::gauges::{Gauge, Gauges};
@@ -60,6 +61,8 @@ pub struct TransportConfig {
     pub allow: AllowList,
     /// This process; random, and the same wherever a boot id is told.
     pub boot: u64,
+    /// Whether rendezvous gets a record of us, by which newcomers find us: members have one, observers don't.
+    pub listed: bool,
     /// Where to bind UDP: one socket for each address that the host has a family for.
     pub listen: Vec<SocketAddr>,
 }
@@ -141,8 +144,13 @@ pub enum Event {
     },
     /// A hub answered a PING.
     HubPong,
-    /// Members that rendezvous knows.
-    Contacts(Vec<PublicKey>),
+    /// Those whom rendezvous names as connected to a hub.
+    Contacts {
+        /// The hub.
+        hub: PublicKey,
+        /// At most sixteen.
+        contacts: Vec<Contact>,
+    },
 }
 
 /// How a peer is reached.

@@ -208,9 +208,8 @@ impl Detector {
             }
         }
         self.discard_local_verdicts(now);
-        if !self.joined && self.me.state != State::Left {
-            self.joined = true;
-            self.next_join = None;
+        if self.join.is_active() && self.me.state != State::Left {
+            self.join.finish();
             self.emit(Event::Joined);
         }
     }
@@ -251,16 +250,36 @@ impl Detector {
         self.answers.push((now + Duration::from_millis(delay_ms as u64), from));
     }
 
+    /// A hub accepts this node.
+    pub fn on_hub_up(&mut self, hub: PublicKey) {
+        self.join.handle_hub(hub, true);
+    }
+
+    /// A hub says that `peer` isn't connected to it. True if that ends an attempt to join by it: nobody but the join
+    /// wanted a session with it, and every hub that is up says the same.
+    pub fn on_denied(&mut self, now: Instant, hub: PublicKey, peer: PublicKey) -> bool {
+        let ends = self.join.handle_denied(hub, &peer);
+        if ends {
+            self.push_pull.cancel(&peer);
+            self.run_join(now);
+        }
+        ends && self.table.get(&peer).is_none()
+    }
+
     /// A hub answered a PING.
     pub fn on_hub_pong(&mut self, now: Instant) {
         self.isolation.hub_pong(now);
         self.weigh_isolation(now);
     }
 
-    /// The last connection to a hub is gone.
-    pub fn on_hub_down(&mut self, now: Instant) {
-        self.isolation.hub_down();
-        self.weigh_isolation(now);
+    /// The connection to a hub is gone, and with it the `last` one or not.
+    pub fn on_hub_down(&mut self, now: Instant, hub: PublicKey, last: bool) {
+        self.join.handle_hub(hub, false);
+        if last {
+            self.isolation.hub_down();
+            self.weigh_isolation(now);
+        }
+        self.run_join(now);
     }
 
     /// The wall clock ran ahead of the monotonic one: this machine slept. No verdict falls before a
@@ -270,7 +289,7 @@ impl Detector {
         self.prober.finish();
         self.next_probe = now;
         self.suspicions.values_mut().for_each(|suspicion| suspicion.restart(now));
-        let peers = self.random_members(super::JOIN_FANOUT, |member| member.state.is_live());
+        let peers = self.random_members(super::EXCHANGE_FANOUT, |member| member.state.is_live());
         for peer in peers {
             self.start_push_pull(now, peer);
         }
@@ -287,6 +306,7 @@ impl Detector {
 
     /// A session to `peer` is up.
     pub fn on_session_up(&mut self, now: Instant, peer: PublicKey) {
+        self.join.handle_session(&peer);
         if let Some(probe) = self.prober.current.as_mut().filter(|probe| probe.target == peer) {
             probe.session_up(now);
         }

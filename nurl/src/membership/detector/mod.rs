@@ -20,6 +20,7 @@ use super::config::Config;
 use super::event::{Event, MembershipError, Stats};
 use super::gossip::{GossipQueue, Topic};
 use super::isolation::Isolation;
+use super::join::{Join, MAX_CONTACTS, Obstacle};
 use super::message::{self, MAX_EVENT_BYTES, UserEvent};
 use super::meta::Meta;
 use super::probe::Prober;
@@ -28,6 +29,7 @@ use super::random;
 use super::suspicion::Suspicion;
 use super::table::{Fact, Member, Profile, Record, State, Table};
 use crate::key::PublicKey;
+use crate::net::rendezvous::Contact;
 use crate::rt::Rng;
 
 /// Messages that wait to be sent. The driver drains after every call; a full table is 190 chunks and up to
@@ -38,11 +40,9 @@ pub const MAX_TRANSMITS: usize = 2048;
 /// dropped and counted; [`Detector::members`] always has the truth.
 pub const MAX_WAITING_EVENTS: usize = 16_384;
 
-/// Contacts that are kept for joining again when everyone is lost.
-pub const MAX_CONTACTS: usize = 64;
-
-/// Contacts that a join begins with.
-pub const JOIN_FANOUT: usize = 3;
+/// Members that one exchange after another is begun with at one time: after a suspend, or when a hub names
+/// some whom this node doesn't hold live.
+pub const EXCHANGE_FANOUT: usize = 3;
 
 /// Pings that this node makes on behalf of others at one time. Beyond it the request gets a NACK at once:
 /// this node is there, but can't tell.
@@ -129,8 +129,7 @@ pub struct Detector {
     push_pull: PushPull,
     isolation: Isolation,
     epoch: u64,
-    contacts: Vec<PublicKey>,
-    joined: bool,
+    join: Join,
     /// After a suspend no verdict falls before a push-pull, or before this.
     hold_verdicts: Option<Instant>,
     seq: u64,
@@ -140,7 +139,6 @@ pub struct Detector {
     next_probe: Instant,
     next_gossip: Instant,
     next_push_pull: Instant,
-    next_join: Option<Instant>,
     departing: bool,
     transmits: VecDeque<Transmit>,
     events: VecDeque<Event>,
@@ -179,8 +177,7 @@ impl Detector {
             push_pull: PushPull::default(),
             isolation,
             epoch: 0,
-            contacts: Vec::new(),
-            joined: false,
+            join: Join::default(),
             hold_verdicts: None,
             seq: rng.next_u64() >> 16,
             seen_events: VecDeque::new(),
@@ -189,7 +186,6 @@ impl Detector {
             next_probe,
             next_gossip: now,
             next_push_pull,
-            next_join: None,
             departing: false,
             transmits: VecDeque::new(),
             events: VecDeque::new(),
@@ -199,34 +195,40 @@ impl Detector {
         }
     }
 
-    /// Push-pulls with up to three of `contacts`, and goes on trying until one answers. They are kept for
-    /// the day when everyone else is lost. After [`leave`](Detector::leave) this joins again. A node that is
-    /// in already asks those contacts only that it doesn't hold live: that is how halves meet again.
-    pub fn join(&mut self, now: Instant, contacts: &[PublicKey]) {
+    /// Begins to join, as [`join`](super::join) says, with the contacts that [`on_contacts`](Detector::on_contacts)
+    /// brings. After [`leave`](Detector::leave) this joins again.
+    pub fn join(&mut self, now: Instant) {
+        self.join.begin(now);
         if self.me.state == State::Left {
             self.departing = false;
-            self.joined = false;
             self.next_probe = now + self.config.probe_interval;
             self.me.state = State::Alive;
             self.me.since = now;
             self.me.incarnation += 1;
             self.gossip_self();
         }
-        for contact in contacts.iter().filter(|contact| **contact != self.me.key) {
-            self.contacts.retain(|kept| kept != contact);
-            self.contacts.push(*contact);
-        }
-        let excess = self.contacts.len().saturating_sub(MAX_CONTACTS);
-        self.contacts.drain(..excess);
-        if !self.joined {
-            self.try_join(now);
+    }
+
+    /// Contacts: those that `hub` named in answer to a LIST, or `None` from elsewhere. A node that is in already
+    /// asks only members that it doesn't hold live: that is how halves meet again.
+    pub fn on_contacts(&mut self, now: Instant, hub: Option<PublicKey>, contacts: &[Contact]) {
+        let others: Vec<_> = contacts.iter().filter(|contact| contact.key != self.me.key).copied().collect();
+        self.join.handle_contacts(now, hub, &others, &mut self.rng);
+        if self.join.is_active() {
+            self.run_join(now);
             return;
         }
-        let lost = |key: &&PublicKey| !self.table.get(key).is_some_and(|member| member.state.is_live());
-        let lost: Vec<PublicKey> = contacts.iter().filter(lost).copied().collect();
-        for contact in random::sample(&mut self.rng, lost, JOIN_FANOUT) {
+        let is_live = |key: &PublicKey| self.table.get(key).is_some_and(|member| member.state.is_live());
+        let lost = others.iter().filter(|contact| contact.opened && !is_live(&contact.key));
+        let lost: Vec<PublicKey> = lost.map(|contact| contact.key).collect();
+        for contact in random::sample(&mut self.rng, lost, EXCHANGE_FANOUT) {
             self.start_push_pull(now, contact);
         }
+    }
+
+    /// What keeps this node out of the mesh, while it is.
+    pub fn obstacle(&self) -> Obstacle {
+        self.join.obstacle()
     }
 
     /// Leaves gracefully: the others hold this node *left*, not dead. It tells some at once and gossips on;
@@ -238,7 +240,7 @@ impl Detector {
         self.me.state = State::Left;
         self.me.since = now;
         self.departing = true;
-        self.next_join = None;
+        self.join.finish();
         self.prober.current = None;
         self.healing = None;
         self.answers.clear();
@@ -324,7 +326,7 @@ impl Detector {
     /// [`MAX_CONTACTS`].
     pub fn contacts(&mut self) -> Vec<PublicKey> {
         let mut contacts = self.random_members(MAX_CONTACTS, |member| member.state.is_live());
-        let known = self.contacts.iter().filter(|key| !contacts.contains(key)).copied();
+        let known = self.join.opened().filter(|key| !contacts.contains(key)).copied();
         let known: Vec<_> = known.take(MAX_CONTACTS - contacts.len()).collect();
         contacts.extend(known);
         contacts

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use rand_core::Rng as _;
 
-use super::{Detector, Event, JOIN_FANOUT, MAX_TRANSMITS, Transmit, Via};
+use super::{Detector, Event, MAX_TRANSMITS, Transmit, Via};
 use crate::key::PublicKey;
 use crate::membership::gossip::{Topic, retransmit_limit};
 use crate::membership::message::{self, Body, Chunk, MAX_CHUNK_BYTES, MAX_DATAGRAM_BYTES, MAX_FACTS};
@@ -149,15 +149,16 @@ impl Detector {
             .collect()
     }
 
-    /// Asks some contacts, and tries again until one answers.
-    pub(super) fn try_join(&mut self, now: Instant) {
-        if self.contacts.is_empty() {
-            return;
+    /// Asks the contacts whose turn it is, until one answers.
+    pub(super) fn run_join(&mut self, now: Instant) {
+        if self.join.poll_list(now) {
+            self.emit(Event::ListDue);
         }
-        self.next_join = Some(now + self.config.join_retry);
-        let contacts = random::sample(&mut self.rng, self.contacts.clone(), JOIN_FANOUT);
-        for contact in contacts {
+        while let Some(contact) = self.join.poll_ask(now) {
             self.start_push_pull(now, contact);
+        }
+        if self.join.poll_alone() {
+            self.emit(Event::Alone);
         }
     }
 

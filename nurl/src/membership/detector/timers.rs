@@ -26,7 +26,7 @@ impl Detector {
         });
         let mut due: Vec<Option<Instant>> = vec![
             (!self.queue.is_empty() && !self.observer).then_some(self.next_gossip),
-            self.next_join,
+            self.join.poll_timeout(),
             self.push_pull.due(),
             verdicts.min(),
             self.local_dead.iter().filter_map(|peer| self.counts_at(peer)).min(),
@@ -63,12 +63,7 @@ impl Detector {
         self.run_healing(now);
         self.run_answers(now);
         self.stats.push_pulls_failed += self.push_pull.expire(now) as u64;
-        if self.next_join.is_some_and(|at| at <= now) {
-            self.next_join = None;
-            if !self.joined || self.table.live() == 0 {
-                self.try_join(now);
-            }
-        }
+        self.run_join(now);
         if self.next_push_pull <= now {
             self.periodic(now);
         }
@@ -216,7 +211,7 @@ impl Detector {
         match partner.first() {
             Some(peer) => self.start_push_pull(now, *peer),
             // Everyone is lost: whoever was known may be the way back.
-            None => self.try_join(now),
+            None => self.join.begin(now),
         }
         if !self.observer {
             self.emit(Event::AnnounceDue);

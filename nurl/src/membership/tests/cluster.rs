@@ -9,6 +9,7 @@ use rand_core::{Rng as _, SeedableRng};
 use crate::key::PublicKey;
 use crate::membership::message::{MAX_CHUNK_BYTES, MAX_DATAGRAM_BYTES, Message};
 use crate::membership::{Config, Detector, Event, Meta, Roles, State, Transmit, Via};
+use crate::net::rendezvous::Contact;
 use crate::rt::Rng;
 
 pub(super) fn key(at: usize) -> PublicKey {
@@ -115,9 +116,11 @@ impl Cluster {
     }
 
     pub(super) fn join(&mut self, at: usize, contacts: &[usize]) {
-        let contacts: Vec<_> = contacts.iter().map(|at| key(*at)).collect();
+        let contacts: Vec<_> = contacts.iter().map(|at| Contact { key: key(*at), opened: true }).collect();
         let now = self.now;
-        self.nodes[at].detector.join(now, &contacts);
+        let detector = &mut self.nodes[at].detector;
+        detector.join(now);
+        detector.on_contacts(now, None, &contacts);
         self.drain(at);
     }
 

@@ -104,7 +104,7 @@ fn a_node_cut_off_for_30_seconds_comes_back_without_an_obituary() {
         cluster.nodes.iter_mut().for_each(|node| node.hub = true);
         cluster.run(S(30));
         cluster.nodes[5].hub = false;
-        cluster.nodes[5].detector.on_hub_down(cluster.now);
+        cluster.nodes[5].detector.on_hub_down(cluster.now, key(99), true);
         cluster.side.insert(5, 1);
         cluster.run(S(30));
         assert!(cluster.nodes[5].detector.is_isolated(), "seed {seed}");

@@ -16,6 +16,7 @@ use crate::membership::message::{
 };
 use crate::membership::table::{Fact, MAX_INCARNATION_JUMP, Profile, Record};
 use crate::membership::{Config, Detector, Event, MembershipError, Meta, State, Via};
+use crate::net::rendezvous::Contact;
 use crate::rt::Rng;
 
 const ME: usize = 0;
@@ -244,12 +245,19 @@ fn an_accusation_by_a_name_that_nobody_has_shortens_nothing() {
     assert_eq!(dead_after(&[3, 4, 5, 6]), Duration::from_secs(4));
 }
 
+/// Contacts from nobody in particular.
+fn named(detector: &mut Detector, now: Instant, who: impl IntoIterator<Item = usize>) {
+    let contacts: Vec<_> = who.into_iter().map(|of| Contact { key: key(of), opened: true }).collect();
+    detector.on_contacts(now, None, &contacts);
+}
+
 #[test]
 fn joining_again_is_no_stall() {
     let (mut now, mut detector) = among(3);
     detector.leave(now);
     run(&mut detector, &mut now, Duration::from_secs(100));
-    detector.join(now, &[key(1)]);
+    detector.join(now);
+    named(&mut detector, now, [1]);
     run(&mut detector, &mut now, Duration::from_secs(1));
     assert_eq!((detector.stats().stalls, detector.health()), (0, 0));
 }
@@ -562,9 +570,8 @@ fn what_waits_for_a_driver_that_never_comes_is_bounded() {
 #[test]
 fn contacts_are_bounded_and_the_living_come_first() {
     let (now, mut detector) = among(3);
-    let many: Vec<_> = (10..10 + 2 * MAX_CONTACTS).map(key).collect();
-    detector.join(now, &many);
-    assert_eq!(detector.contacts.len(), MAX_CONTACTS);
+    named(&mut detector, now, 10..10 + 2 * MAX_CONTACTS);
+    assert_eq!(detector.join.opened().count(), MAX_CONTACTS);
     let contacts = detector.contacts();
     assert_eq!(contacts.len(), MAX_CONTACTS);
     assert!(contacts[..3].iter().all(|contact| (1..4).any(|of| key(of) == *contact)));
@@ -573,7 +580,8 @@ fn contacts_are_bounded_and_the_living_come_first() {
 #[test]
 fn joining_asks_three_contacts_and_tries_again_until_one_answers() {
     let (mut now, mut detector) = new(false);
-    detector.join(now, &(1..9).map(key).collect::<Vec<_>>());
+    detector.join(now);
+    named(&mut detector, now, 1..9);
     assert_eq!(sent(&mut detector).len(), 3);
     assert!(!events(&mut detector).contains(&Event::Joined));
     run(&mut detector, &mut now, Duration::from_secs(25));
@@ -589,7 +597,7 @@ fn joining_asks_three_contacts_and_tries_again_until_one_answers() {
     assert_eq!(detector.live(), 3);
     // Rendezvous read again: only whom it doesn't hold live is news.
     sent(&mut detector);
-    detector.join(now, &[key(60), key(50)]);
+    named(&mut detector, now, [60, 50]);
     let asked: Vec<_> = sent(&mut detector).into_iter().map(|(to, ..)| to).collect();
     assert_eq!(asked, [key(60)]);
 }
@@ -728,7 +736,10 @@ proptest! {
                     let target = key(number as usize);
                     tell(&mut detector, now, who, Body::PingReq { seq: number, target, timeout_ms: 9 }, facts);
                 }
-                4 => detector.join(now, &[key(who)]),
+                4 => {
+                    detector.join(now);
+                    named(&mut detector, now, [who]);
+                }
                 5 => detector.leave(now),
                 6 => detector.on_suspend(now),
                 7 => detector.on_hub_pong(now),

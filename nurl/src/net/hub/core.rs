@@ -353,7 +353,7 @@ impl Hub {
     ) -> Result<(), CloseReason> {
         match frame {
             relay::Frame::Close(_) => {
-                self.withdraw(now, id);
+                self.withdraw(id);
                 Err(CloseReason::Bye)
             }
             relay::Frame::Ping { .. } | relay::Frame::Pong { .. } => {
@@ -388,29 +388,20 @@ impl Hub {
             return Ok(());
         }
         let (namespace, key) = (*namespace, *key);
-        let pushes =
+        let answer =
             self.records.handle_frame(now, id, namespace, key, frame).ok_or(CloseReason::Protocol)?;
-        self.push(pushes);
+        if !answer.is_empty() {
+            self.relay.push_control_bytes(id, answer);
+        }
         Ok(())
     }
 
     /// A client that says goodbye takes its record with it.
-    fn withdraw(&mut self, now: Instant, id: ClientId) {
+    fn withdraw(&mut self, id: ClientId) {
         if let Some(Connection { phase: Phase::Registered { namespace, key, .. }, .. }) =
             self.connections.get(&id)
         {
-            let (namespace, key) = (*namespace, *key);
-            let frame = rendezvous::Frame::Withdraw;
-            let pushes = self.records.handle_frame(now, id, namespace, key, frame).unwrap_or_default();
-            self.push(pushes);
-        }
-    }
-
-    fn push(&mut self, pushes: Vec<rendezvous::store::Push>) {
-        for (to, frame) in pushes {
-            for id in to {
-                self.relay.push_control_bytes(id, frame.clone());
-            }
+            self.records.withdraw(*namespace, *key);
         }
     }
 
@@ -419,8 +410,8 @@ impl Hub {
         self.no_longer_half_open(id);
         let Some(connection) = self.connections.get_mut(&id) else { return };
         let phase = std::mem::replace(&mut connection.phase, Phase::Closing { since: now });
-        if let Phase::Registered { namespace, .. } = phase {
-            self.records.disconnected(id, namespace);
+        if let Phase::Registered { namespace, key, .. } = phase {
+            self.records.disconnected(id, namespace, key);
         }
         self.relay.unregister(id);
         self.relay.clear_control(id);
@@ -433,8 +424,8 @@ impl Hub {
         self.gone.remove(&id);
         self.relay.close(id);
         let Some(connection) = self.connections.remove(&id) else { return };
-        if let Phase::Registered { namespace, .. } = connection.phase {
-            self.records.disconnected(id, namespace);
+        if let Phase::Registered { namespace, key, .. } = connection.phase {
+            self.records.disconnected(id, namespace, key);
         }
         if let Some(from) = self.addresses.get_mut(&connection.prefix) {
             from.connections -= 1;
@@ -465,8 +456,7 @@ impl Hub {
 
     /// Ends what has taken too long.
     pub fn handle_timeout(&mut self, now: Instant) {
-        let pushes = self.records.handle_timeout(now);
-        self.push(pushes);
+        self.records.handle_timeout(now);
         if self.next_tick.is_none_or(|tick| now < tick) {
             return;
         }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::backoff::Backoff;
-use super::{ClientStats, DownReason, HubClientConfig, HubCommand, HubEvent, WatchEvent};
+use super::{ClientStats, DownReason, HubClientConfig, HubCommand, HubEvent};
 use crate::key::PublicKey;
 use crate::net::control::frames::split;
 use crate::net::control::{Connection, MAX_PLAINTEXT_BYTES};
@@ -112,7 +112,6 @@ pub struct HubClient {
     backoff: Backoff,
     groups: BTreeSet<GroupTag>,
     record: Option<(u64, Bytes)>,
-    watch: bool,
     seqs: SeqMemory,
     next_nonce: u64,
     requests: VecDeque<Vec<u8>>,
@@ -134,7 +133,6 @@ impl HubClient {
             backoff: Backoff::default(),
             groups: BTreeSet::new(),
             record: None,
-            watch: false,
             seqs: SeqMemory::default(),
             next_nonce: 0,
             requests: VecDeque::new(),
@@ -307,11 +305,6 @@ impl HubClient {
             }
             HubCommand::Lookup { peer } => self.request(rendezvous::Frame::Lookup { peer }.to_vec()),
             HubCommand::List { max } => self.request(rendezvous::Frame::List { max }.to_vec()),
-            HubCommand::Watch => {
-                if !std::mem::replace(&mut self.watch, true) {
-                    self.request(rendezvous::Frame::Watch { on: true }.to_vec());
-                }
-            }
             HubCommand::Ping => self.ping(now),
             HubCommand::NetworkChanged => self.down(now, DownReason::NetworkChanged),
             // Whoever asked may have gone: then nobody needs the answer.
@@ -491,19 +484,11 @@ impl HubClient {
                     self.push_event(HubEvent::Record(record));
                 }
             }
-            rendezvous::Frame::Changed(record) => {
-                if self.is_newest(now, &record) {
-                    self.push_event(HubEvent::Watch(WatchEvent::Changed(record)));
-                }
-            }
             rendezvous::Frame::Records(mut records) => {
                 records.retain(|record| self.is_newest(now, record));
                 self.push_event(HubEvent::Records(records));
             }
             rendezvous::Frame::NoRecord { peer } => self.push_event(HubEvent::NoRecord { peer }),
-            rendezvous::Frame::Expired { peer } => {
-                self.push_event(HubEvent::Watch(WatchEvent::Expired(peer)));
-            }
             _ => return None,
         }
         Some(())
@@ -537,9 +522,6 @@ impl HubClient {
     fn restore(&mut self, now: Instant) {
         for tag in self.groups.clone() {
             self.request(relay::Frame::GroupJoin { tag }.to_vec());
-        }
-        if self.watch {
-            self.request(rendezvous::Frame::Watch { on: true }.to_vec());
         }
         self.publish(now);
         self.ping(now);
@@ -577,7 +559,12 @@ impl HubClient {
 
     /// The bytes that say goodbye, if somebody is there to hear it. Nothing else is sent after.
     pub fn poll_goodbye(&mut self, out: &mut Vec<u8>) {
-        self.poll_write(out);
+        let waiting = |client: &HubClient| client.requests.len() + client.outbox.len();
+        let mut before = usize::MAX;
+        while waiting(self) < before {
+            before = waiting(self);
+            self.poll_write(out);
+        }
         if let State::Connected(stream) = &mut self.state {
             let frame = relay::Frame::Close(CloseReason::Bye).to_vec();
             // Before the handshake is done there is nobody to say it to.

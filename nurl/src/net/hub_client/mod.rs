@@ -1,6 +1,6 @@
 //! The client's side of a hub: one control connection, kept alive for as long as the node lives.
 //!
-//! Promise: while the hub can be reached we are registered there; after a reconnect groups, record and watch
+//! Promise: while the hub can be reached we are registered there; after a reconnect groups and record
 //! are as they were, without the layer above doing anything; a dead connection is noticed within 25 s, also a
 //! half-open one, which no FIN announces. A hub that restarts needs no peer to restart.
 //!
@@ -83,15 +83,6 @@ impl DownReason {
     }
 }
 
-/// What a watch tells.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum WatchEvent {
-    /// A record is new or has a new number.
-    Changed(SealedRecord),
-    /// A record has ended or was taken back.
-    Expired(PublicKey),
-}
-
 /// What happens at the hub.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HubEvent {
@@ -156,8 +147,6 @@ pub enum HubEvent {
         /// Whose.
         peer: PublicKey,
     },
-    /// The watched records changed.
-    Watch(WatchEvent),
     /// The hub answered a ping.
     Pong {
         /// The round trip.
@@ -211,8 +200,6 @@ pub enum HubCommand {
         /// At most so many.
         max: u16,
     },
-    /// Asks for every change of a record, now and after each reconnect.
-    Watch,
     /// Measures the round trip.
     Ping,
     /// Our addresses changed: the connection is made anew at once, whatever wait was going on.

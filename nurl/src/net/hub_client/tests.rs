@@ -120,7 +120,6 @@ const PING: u8 = 0x03;
 const FORWARD: u8 = 0x10;
 const GJOIN: u8 = 0x20;
 const PUBLISH: u8 = 0x30;
-const WATCH: u8 = 0x37;
 
 #[test]
 fn it_registers_first_and_measures_the_round_trip() {
@@ -133,23 +132,22 @@ fn it_registers_first_and_measures_the_round_trip() {
 }
 
 #[test]
-fn after_a_reconnect_groups_watch_and_record_are_there_again() {
+fn after_a_reconnect_groups_and_record_are_there_again() {
     let mut bench = Bench::new();
     bench.command(HubCommand::GroupJoin { tag: [1; 16] });
     bench.connect();
     bench.command(HubCommand::GroupJoin { tag: [2; 16] });
-    bench.command(HubCommand::Watch);
     bench.command(HubCommand::Publish { seq: 1, sealed: Bytes::from_static(b"r") });
-    assert_eq!(bench.exchange(), [GJOIN, WATCH, PUBLISH]);
+    assert_eq!(bench.exchange(), [GJOIN, PUBLISH]);
     bench.client.handle_end(bench.now);
     bench.client.take_events();
     bench.pass(CAP);
-    assert_eq!(bench.connect(), [REGISTER, GJOIN, GJOIN, WATCH, PUBLISH, PING]);
+    assert_eq!(bench.connect(), [REGISTER, GJOIN, GJOIN, PUBLISH, PING]);
     bench.command(HubCommand::GroupLeave { tag: [1; 16] });
     bench.command(HubCommand::Withdraw);
     bench.client.handle_end(bench.now);
     bench.pass(CAP);
-    assert_eq!(bench.connect(), [REGISTER, GJOIN, WATCH, PING]);
+    assert_eq!(bench.connect(), [REGISTER, GJOIN, PING]);
 }
 
 #[test]
@@ -402,9 +400,8 @@ fn a_record_older_than_one_already_seen_is_dropped() {
     };
     bench.tell(&rendezvous::Frame::Record(record(5)).to_vec());
     bench.tell(&rendezvous::Frame::Record(record(4)).to_vec());
-    bench.tell(&rendezvous::Frame::Changed(record(3)).to_vec());
     bench.tell(&rendezvous::Frame::Records(vec![record(4), record(6)]).to_vec());
     let seen = bench.client.take_events();
     assert_eq!(seen, [HubEvent::Record(record(5)), HubEvent::Records(vec![record(6)])]);
-    assert_eq!(bench.client.stats().stale_records, 3);
+    assert_eq!(bench.client.stats().stale_records, 2);
 }

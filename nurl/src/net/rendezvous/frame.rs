@@ -9,9 +9,6 @@
 //! | 0x34 | NO_RECORD | hub | `peer:32` |
 //! | 0x35 | LIST | client | `max:2` |
 //! | 0x36 | RECORDS | hub | `count:2`, then so many entries |
-//! | 0x37 | WATCH | client | `on:1` |
-//! | 0x38 | CHANGED | hub | one entry |
-//! | 0x39 | EXPIRED | hub | `peer:32` |
 //! | 0x3a | WITHDRAW | client | empty |
 //!
 //! An entry is `key:32, seq:8, ttl_s:2, len:2, sealed:len`.
@@ -36,9 +33,6 @@ mod kind {
     pub(super) const NO_RECORD: u8 = 0x34;
     pub(super) const LIST: u8 = 0x35;
     pub(super) const RECORDS: u8 = 0x36;
-    pub(super) const WATCH: u8 = 0x37;
-    pub(super) const CHANGED: u8 = 0x38;
-    pub(super) const EXPIRED: u8 = 0x39;
     pub(super) const WITHDRAW: u8 = 0x3a;
 }
 
@@ -117,18 +111,6 @@ pub enum Frame<'a> {
     },
     /// Answers a [`Frame::List`].
     Records(Vec<SealedRecord>),
-    /// Asks for every change from now on, or no longer.
-    Watch {
-        /// Which of the two.
-        on: bool,
-    },
-    /// A record is new or has a new number.
-    Changed(SealedRecord),
-    /// A record has ended.
-    Expired {
-        /// Whose.
-        peer: PublicKey,
-    },
     /// Takes the sender's own record back.
     Withdraw,
 }
@@ -139,7 +121,7 @@ impl<'a> Frame<'a> {
     /// # Errors
     /// [`Malformed`] when the body isn't what the kind has.
     pub fn decode(kind: u8, body: &'a [u8]) -> Result<Option<Frame<'a>>, Malformed> {
-        if !(kind::PUBLISH..=kind::WITHDRAW).contains(&kind) {
+        if !matches!(kind, kind::PUBLISH..=kind::RECORDS | kind::WITHDRAW) {
             return Ok(None);
         }
         Frame::decode_known(kind, Reader(body)).map(Some).ok_or(Malformed(kind))
@@ -178,22 +160,6 @@ impl<'a> Frame<'a> {
                 let records = (0..count).map(|_| entry(&mut body)).collect::<Option<Vec<_>>>()?;
                 body.end(Frame::Records(records))
             }
-            kind::WATCH => {
-                let on = match body.u8()? {
-                    0 => false,
-                    1 => true,
-                    _ => return None,
-                };
-                body.end(Frame::Watch { on })
-            }
-            kind::CHANGED => {
-                let record = entry(&mut body)?;
-                body.end(Frame::Changed(record))
-            }
-            kind::EXPIRED => {
-                let peer = key(&mut body)?;
-                body.end(Frame::Expired { peer })
-            }
             kind::WITHDRAW => body.end(Frame::Withdraw),
             _ => None,
         }
@@ -213,9 +179,6 @@ impl<'a> Frame<'a> {
             Frame::NoRecord { peer } => put(out, kind::NO_RECORD, &[peer.as_bytes()]),
             Frame::List { max } => put(out, kind::LIST, &[&max.to_le_bytes()]),
             Frame::Records(records) => encode_records(out, records),
-            Frame::Watch { on } => put(out, kind::WATCH, &[&[u8::from(*on)]]),
-            Frame::Changed(record) => put_entry(out, kind::CHANGED, record),
-            Frame::Expired { peer } => put(out, kind::EXPIRED, &[peer.as_bytes()]),
             Frame::Withdraw => put(out, kind::WITHDRAW, &[]),
         }
     }
@@ -310,9 +273,7 @@ mod tests {
         assert_eq!(back(&Frame::NoRecord { peer })[0], 0x34);
         assert_eq!(back(&Frame::List { max: 16 }), [0x35, 2, 0, 16, 0]);
         assert_eq!(back(&Frame::Records(vec![record(1, 3), record(2, 0)]))[0], 0x36);
-        assert_eq!(back(&Frame::Watch { on: true }), [0x37, 1, 0, 1]);
-        assert_eq!(back(&Frame::Changed(record(1, 3)))[0], 0x38);
-        assert_eq!(back(&Frame::Expired { peer })[0], 0x39);
+        assert_eq!(Frame::decode(0x37, &[1]), Ok(None), "kinds between them are nobody's");
         assert_eq!(back(&Frame::Withdraw), [0x3a, 0, 0]);
     }
 

@@ -6,7 +6,7 @@
 //! one ([`memory::SeqMemory`]). A record not refreshed goes after its time to live.
 //!
 //! How: PUBLISH replaces one's own record by a higher `seq`, or refreshes it by the same bytes. LOOKUP asks for
-//! one key, LIST for a bounded random sample of the namespace, WATCH for every change from now on.
+//! one key, LIST for a bounded random sample of those in the namespace whose publishers are connected now.
 //!
 //! It refuses, and counts: a record over 4 KiB, an older `seq`, the same `seq` with other bytes, one record
 //! too many, and truncated bytes: nothing is ever filled up with zeros.
@@ -39,6 +39,15 @@ pub const RECORD_TTL: Duration = Duration::from_secs(120);
 
 /// The most records in one answer to LIST. A newcomer joins by three of them; 16 of the largest fill a frame.
 pub const MAX_LIST: usize = 16;
+
+/// Somebody whom a LIST named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Contact {
+    /// Who.
+    pub key: PublicKey,
+    /// Whether a secret of the mesh opens its record: then a member has sealed it.
+    pub opened: bool,
+}
 
 /// A record as hubs see it.
 #[derive(Debug, Clone, PartialEq, Eq)]

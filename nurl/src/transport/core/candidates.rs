@@ -94,11 +94,11 @@ impl Transport {
         self.publish(now);
     }
 
-    /// Puts our record, sealed, into every hub's rendezvous; the connections keep it there.
+    /// Puts our record, sealed, into every hub's rendezvous, if this node has one; the connections keep it there.
     pub(super) fn publish(&mut self, now: Instant) {
-        let Some(generation) = self.generations.first() else { return };
+        let (Some(generation), Some(due)) = (self.generations.first(), &mut self.record_due) else { return };
         self.record_seq += 1;
-        self.record_due = now + RECORD_EVERY;
+        *due = now + RECORD_EVERY;
         let (base, unix_base) = self.unix_base;
         let expires = unix_base + now.saturating_duration_since(base) + RECORD_LIFE;
         for (hub, state) in &mut self.hubs {
@@ -127,7 +127,7 @@ impl Transport {
                 state.stun_due = Some(now + STUN_EVERY);
             }
         }
-        if now >= self.record_due {
+        if self.record_due.is_some_and(|due| now >= due) {
             self.publish(now);
         }
     }
@@ -142,6 +142,6 @@ impl Transport {
 
     /// When [`refresh_candidates`](Transport::refresh_candidates) has something to do.
     pub(super) fn candidates_due(&self) -> Option<Instant> {
-        self.hubs.values().filter_map(|hub| hub.stun_due).chain([self.record_due]).min()
+        self.hubs.values().filter_map(|hub| hub.stun_due).chain(self.record_due).min()
     }
 }

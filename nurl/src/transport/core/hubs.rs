@@ -14,13 +14,13 @@ use super::{Event, Transport};
 use crate::key::PublicKey;
 use crate::net::hub_client::{DownReason, HubCommand, HubEvent};
 use crate::net::relay::CloseReason;
-use crate::net::rendezvous::PublishResult;
+use crate::net::rendezvous::{Contact, PublishResult, Record, RecordError, SealedRecord};
 use crate::net::securedgram::Source;
 
 /// Commands that wait for one hub's connection: a second of gossip and a window of relayed bulk.
 pub const HUB_QUEUE: usize = 1_024;
 
-/// Contacts asked of rendezvous at a time: more than a join uses, so that dead ones don't matter.
+/// Contacts asked of rendezvous at a time: more than a join asks at once, so that silent ones don't matter.
 const CONTACTS: u16 = 16;
 
 /// A hub as the seam sees it.
@@ -64,6 +64,7 @@ fn is_order(command: &HubCommand) -> bool {
         command,
         HubCommand::Forward { .. }
             | HubCommand::GroupSend { .. }
+            | HubCommand::Lookup { .. }
             | HubCommand::List { .. }
             | HubCommand::Ping
     )
@@ -113,11 +114,17 @@ impl Transport {
                     self.events.push_back(Event::HubPong);
                 }
                 HubEvent::Records(records) => {
-                    // Sealed under whichever secret: while one rotates, members under the next accept ours.
-                    let contacts =
-                        records.iter().map(|record| record.key).filter(|key| *key != self.local).collect();
-                    self.events.push_back(Event::Contacts(contacts));
+                    let contacts = records
+                        .iter()
+                        .filter(|record| record.key != self.local)
+                        .map(|record| Contact {
+                            key: record.key,
+                            opened: self.open(now, record) != Err(RecordError::Sealed),
+                        })
+                        .collect();
+                    self.events.push_back(Event::Contacts { hub, contacts });
                 }
+                HubEvent::Record(record) => self.on_looked_up(now, &record),
                 // Another publisher with our key was ahead of us.
                 HubEvent::Published { seq, result: PublishResult::Stale } => {
                     self.record_seq = self.record_seq.max(seq);
@@ -132,10 +139,28 @@ impl Transport {
                         self.events.push_back(Event::NotThere { hub, peer });
                     }
                 }
-                HubEvent::QueueFull { .. } => {}
-                // Nobody here looks up or watches single records: paths are agreed end to end.
-                HubEvent::Record(_) | HubEvent::NoRecord { .. } | HubEvent::Watch(_) => {}
+                // A hub without a record of a peer may have the peer connected all the same: observers have none.
+                HubEvent::NoRecord { .. } | HubEvent::QueueFull { .. } => {}
             }
+        }
+    }
+
+    /// What a record says, if the mesh sealed it and it isn't over.
+    fn open(&self, now: Instant, record: &SealedRecord) -> Result<Record, RecordError> {
+        let (base, unix_base) = self.unix_base;
+        let unix_now = unix_base + now.saturating_duration_since(base);
+        Record::open(&self.generations, &record.key, record.seq, &record.sealed, unix_now)
+    }
+
+    /// A record that was asked for when its key was first wanted: where the peer may be reached, before there is
+    /// any session that could tell. It is the only way where no hub relays.
+    fn on_looked_up(&mut self, now: Instant, record: &SealedRecord) {
+        if !self.peers.contains(&record.key) {
+            return;
+        }
+        if let Ok(opened) = self.open(now, record) {
+            // The table had room for the peer when we met it.
+            let _ = self.endpoint.add_candidates(now, &record.key, &opened.candidates);
         }
     }
 

@@ -59,7 +59,8 @@ pub struct Transport {
     ports: (Option<u16>, Option<u16>),
     candidates: Vec<SocketAddr>,
     record_seq: u64,
-    record_due: Instant,
+    /// When our record is to be sealed anew; never for a node without one.
+    record_due: Option<Instant>,
     inbox: Vec<u8>,
     inbox_index: Vec<(PublicKey, Range<usize>)>,
     events: VecDeque<Event>,
@@ -111,7 +112,7 @@ impl Transport {
             ports: (None, None),
             candidates: Vec::new(),
             record_seq: unix_now.as_micros() as u64,
-            record_due: now,
+            record_due: config.listed.then_some(now),
             inbox: Vec::new(),
             inbox_index: Vec::new(),
             events: VecDeque::new(),
@@ -197,6 +198,13 @@ impl Transport {
         })
     }
 
+    /// Asks rendezvous where `peer` may be, unless it is known here: the way to a key that no view has.
+    pub fn look_up(&mut self, peer: PublicKey) {
+        if peer != self.local && !self.peers.contains(&peer) {
+            self.command_all(|| HubCommand::Lookup { peer });
+        }
+    }
+
     /// A peer that is new here can be reached through the hubs that are up.
     fn meet(&mut self, now: Instant, peer: PublicKey) {
         // The endpoint forgets who is idle and nobody's wish; then the hubs have to be told it again.
@@ -214,6 +222,18 @@ impl Transport {
         self.reliable.forget(now, *peer);
         self.groups.forget(peer);
         self.endpoint.forget(now, peer);
+    }
+
+    /// Tells every peer with a session that this node goes.
+    pub fn close(&mut self, now: Instant) {
+        let peers: Vec<PublicKey> = self.endpoint.peers().copied().collect();
+        peers.iter().for_each(|peer| self.endpoint.close(now, peer));
+        self.pump(now);
+    }
+
+    /// Whether everything reliable that was sent has been acknowledged, and nothing waits for a hub.
+    pub fn is_quiet(&self) -> bool {
+        self.reliable.sending().now == 0 && self.hubs.values().all(|hub| hub.queue.is_empty())
     }
 
     /// A member: what it seals to our groups may be asked about, and it is reachable through the hubs.

@@ -278,7 +278,7 @@ fn every_count_returns_to_zero_when_all_have_gone() {
             1 => bench.say(id, &register(UNKNOWN)),
             2 => {
                 bench.say(id, &[register(HOME), Frame::GroupJoin { tag: [1; 16] }.to_vec()].concat());
-                bench.say(id, &rendezvous::Frame::Watch { on: true }.to_vec());
+                bench.say(id, &rendezvous::Frame::List { max: 1 }.to_vec());
             }
             _ => {}
         }
@@ -300,8 +300,10 @@ fn records_belong_to_the_key_of_the_connection_and_to_one_namespace() {
         bench.say(id, &rendezvous::Frame::Lookup { peer: key(1) }.to_vec());
         assert_eq!(bench.heard(id), [Heard::Frame(answer)]);
     }
-    // It survives its connection, and goes with a goodbye.
+    // It survives its connection, though no list names it then, and goes with a goodbye.
     bench.hub.handle_disconnect(a);
+    bench.say(b, &rendezvous::Frame::List { max: 9 }.to_vec());
+    assert_eq!(bench.heard(b), [Heard::Frame(0x36)]);
     assert_eq!(bench.hub.stats().records, 1);
     let a = bench.client(1, HOME);
     bench.say(a, &Frame::Close(CloseReason::Bye).to_vec());

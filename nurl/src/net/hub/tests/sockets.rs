@@ -383,15 +383,15 @@ fn a_client_whose_owner_is_gone_says_goodbye() {
     run(async {
         let hub = start().await;
         let mut a = Client::up(&hub, 1).await;
-        let b = Client::up(&hub, 2).await;
-        a.send(HubCommand::Watch).await;
+        let mut b = Client::up(&hub, 2).await;
         a.forward(&b, "hello").await;
         b.send(HubCommand::Publish { seq: 1, sealed: Bytes::from_static(b"r") }).await;
-        a.until(|event| matches!(event, HubEvent::Watch(hub_client::WatchEvent::Changed(_)))).await;
+        b.until(|event| matches!(event, HubEvent::Published { .. })).await;
         let key = b.key;
         drop(b);
-        a.until(|event| *event == HubEvent::Watch(hub_client::WatchEvent::Expired(key))).await;
         a.until(|event| *event == HubEvent::PeerGone { peer: key }).await;
+        a.send(HubCommand::Lookup { peer: key }).await;
+        a.until(|event| *event == HubEvent::NoRecord { peer: key }).await;
         hub.shutdown().await;
     });
 }
