@@ -106,6 +106,9 @@ impl Transport {
             Some(Received::Group) => return self.handle_group(now, datagram),
             None => return,
         };
+        // The first datagram of a session may be what tells that the session is up, and it may carry a reliable
+        // packet: without a peer's boot id that would be lost, and its repetition takes a quarter of a second.
+        self.take_session_events(now);
         match channel {
             channel::MEMBERSHIP => {
                 let body = Bytes::copy_from_slice(body);

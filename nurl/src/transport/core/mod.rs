@@ -355,6 +355,12 @@ impl Transport {
             self.sealed = sealed;
             moved = true;
         }
+        moved | self.take_session_events(now)
+    }
+
+    /// Tells the parts what happened to sessions.
+    fn take_session_events(&mut self, now: Instant) -> bool {
+        let mut moved = false;
         while let Some(event) = self.endpoint.poll_event() {
             self.on_session_event(now, event);
             moved = true;
@@ -443,3 +449,6 @@ impl Transport {
         moved
     }
 }
+
+#[cfg(test)]
+mod tests;
