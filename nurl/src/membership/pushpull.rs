@@ -61,6 +61,11 @@ impl PushPull {
         Some(complete)
     }
 
+    /// Ends the exchange with a peer that has no table to give.
+    pub fn cancel(&mut self, peer: &PublicKey) {
+        self.pending.retain(|_, pending| pending.peer != *peer);
+    }
+
     /// Whether a request may be answered now.
     pub fn may_answer(&mut self, now: Instant) -> bool {
         let (since, count) = match self.answered {

@@ -439,7 +439,10 @@ impl NetPlane {
                 }
                 self.parts.bus.send(&NodeEvent::HubDown { hub, reason });
             }
-            Event::NotThere { hub, peer } => self.on_not_there(hub, peer),
+            Event::NotThere { hub, peer } => {
+                self.parts.detector.on_not_there(now, peer);
+                self.on_not_there(hub, peer);
+            }
             Event::HubPong => self.parts.detector.on_hub_pong(now),
             Event::Contacts(contacts) => self.on_contacts(now, &contacts),
         }

@@ -64,6 +64,9 @@ pub const MAX_REFUTATIONS_PER_SECOND: u32 = 8;
 /// Members that are told of a graceful leave at once, before gossip does the rest.
 pub const LEAVE_FANOUT: usize = 16;
 
+/// Observers that a member knows as such, so that it asks them for nothing. Beyond it the oldest is asked once more.
+pub const MAX_OBSERVERS: usize = 256;
+
 /// Announcements that wait for their random delay.
 pub const MAX_ANSWERS: usize = 32;
 
@@ -126,6 +129,12 @@ pub struct Detector {
     prober: Prober,
     served: BTreeMap<u64, Served>,
     healing: Option<Healing>,
+    /// Whom the rendezvous named last: the dead among them are healed first.
+    named: Vec<PublicKey>,
+    /// Keys that have said of themselves that they only look on.
+    observers: VecDeque<PublicKey>,
+    /// When somebody last answered in time: a witness that this node isn't the slow one.
+    answered: Option<Instant>,
     push_pull: PushPull,
     isolation: Isolation,
     epoch: u64,
@@ -176,6 +185,9 @@ impl Detector {
             prober: Prober::default(),
             served: BTreeMap::new(),
             healing: None,
+            named: Vec::new(),
+            observers: VecDeque::new(),
+            answered: None,
             push_pull: PushPull::default(),
             isolation,
             epoch: 0,
@@ -222,7 +234,10 @@ impl Detector {
             self.try_join(now);
             return;
         }
-        let lost = |key: &&PublicKey| !self.table.get(key).is_some_and(|member| member.state.is_live());
+        self.named = contacts.iter().take(MAX_CONTACTS).copied().collect();
+        let lost = |key: &&PublicKey| {
+            !self.table.get(key).is_some_and(|member| member.state.is_live()) && !self.observers.contains(key)
+        };
         let lost: Vec<PublicKey> = contacts.iter().filter(lost).copied().collect();
         for contact in random::sample(&mut self.rng, lost, JOIN_FANOUT) {
             self.start_push_pull(now, contact);
@@ -239,7 +254,7 @@ impl Detector {
         self.me.since = now;
         self.departing = true;
         self.next_join = None;
-        self.prober.current = None;
+        self.prober.stop();
         self.healing = None;
         self.answers.clear();
         self.gossip_self();
