@@ -260,6 +260,8 @@ impl Host {
             host.boot += 1;
             host.alive = true;
             host.powered = true;
+            let now_ns = sim.now_ns();
+            sim.host_mut(self.0).note_progress(now_ns);
         });
         process::begin(self.0);
     }
@@ -335,6 +337,12 @@ impl Host {
     /// Whether a process runs (a paused one does).
     pub fn is_running(&self) -> bool {
         sim::with(|sim| sim.host(self.0).alive)
+    }
+
+    /// Since when its present process has been making progress; `None` while there is none, or it stands still.
+    pub fn runs_since(&self) -> Option<Duration> {
+        let (runs, since_ns) = sim::with(|sim| sim.host(self.0).progress);
+        runs.then(|| Duration::from_nanos(since_ns))
     }
 
     /// How many processes the host has had.

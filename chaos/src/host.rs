@@ -66,6 +66,8 @@ pub(crate) struct HostState {
     pub(crate) paused: bool,
     pub(crate) pinned: bool,
     pub(crate) suspended: bool,
+    /// Whether its process makes progress, and since when that is so.
+    pub(crate) progress: (bool, u64),
     /// The ends that disk operations of the process will bring, in the order in which they were armed.
     pub(crate) armed: Vec<Armed>,
     pub(crate) nics: Vec<Nic>,
@@ -169,6 +171,7 @@ impl HostState {
             paused: false,
             pinned: false,
             suspended: false,
+            progress: (true, 0),
             armed: Vec::new(),
             nics: Vec::new(),
             nic_wakers: Vec::new(),
@@ -191,6 +194,14 @@ impl HostState {
     /// Whether `boot` is the process that runs now.
     pub(crate) fn runs(&self, boot: u32) -> bool {
         self.alive && self.boot == boot
+    }
+
+    /// Remembers the moment at which its process began to make progress, or ceased to.
+    pub(crate) fn note_progress(&mut self, now_ns: u64) {
+        let runs = self.alive && !self.paused && !self.suspended;
+        if runs != self.progress.0 {
+            self.progress = (runs, now_ns);
+        }
     }
 
     /// Whether its kernel takes part in the network.

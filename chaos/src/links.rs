@@ -138,6 +138,11 @@ impl Links {
         })
     }
 
+    /// Whether the way from `from` to `to` has been cut at every moment since then.
+    pub(crate) fn is_cut_since(&self, since_ns: u64, from: HostId, to: HostId) -> bool {
+        self.cuts.get(&(from, to)).is_some_and(|cut| cut.since_ns <= since_ns && cut.until_ns.is_none())
+    }
+
     pub(crate) fn cut(&mut self, now_ns: u64, from: HostId, to: HostId) {
         let cut = self.cuts.entry((from, to)).or_insert(Cut { since_ns: now_ns, until_ns: None });
         if cut.until_ns.take().is_some() {
@@ -171,6 +176,9 @@ mod tests {
         links.cut(10, a, b);
         assert!(links.crosses_cut(a, b, 5, 10) && links.crosses_cut(a, b, 12, 20));
         assert!(!links.crosses_cut(b, a, 5, 10));
+        assert!(
+            links.is_cut_since(10, a, b) && !links.is_cut_since(9, a, b) && !links.is_cut_since(10, b, a)
+        );
         links.heal(30);
         assert!(links.crosses_cut(a, b, 29, 40));
         assert!(!links.crosses_cut(a, b, 30, 40));

@@ -186,11 +186,13 @@ pub(crate) fn end(host: HostId, how: End) {
             sim.host_mut(host).powered = false;
             sim.tcp_power_ends(host);
         }
+        let now_ns = sim.now_ns();
         let state = sim.host_mut(host);
         if !state.alive {
             return Vec::new();
         }
         state.alive = false;
+        state.note_progress(now_ns);
         state.armed.clear();
         match how {
             End::Exit => state.disk.release_handles(),
@@ -228,6 +230,8 @@ fn stands_still(host: &HostState, role: Role) -> bool {
 /// Stops or continues the nodes of a host as its flags say.
 pub(crate) fn apply_stops(host: HostId) {
     let nodes: Vec<_> = sim::with(|sim| {
+        let now_ns = sim.now_ns();
+        sim.host_mut(host).note_progress(now_ns);
         let state = sim.host(host);
         state.nodes.iter().map(|(node, role)| (node.clone(), stands_still(state, *role))).collect()
     });

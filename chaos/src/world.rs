@@ -7,6 +7,7 @@ use crate::process;
 use crate::sim;
 use crate::stats::Stats;
 use crate::trace::{Kind, NO_HOST};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 pub use crate::handle::Host;
@@ -135,6 +136,28 @@ impl World {
                 }
             }
         });
+    }
+
+    /// The hosts of which anything can have come to `to` since a moment of virtual time, straight or through others:
+    /// their processes have run since, and the ways between them were not cut all the time. So no other host has been
+    /// heard there. A host may be named that has not been heard either: losses and boxes are left out of it.
+    pub fn audible(&self, to: Host, since: Duration) -> BTreeSet<Host> {
+        sim::with(|sim| {
+            let since_ns = u64::try_from(since.as_nanos()).unwrap_or(u64::MAX);
+            let mute = |host: &HostState| !host.progress.0 && host.progress.1 <= since_ns;
+            let mut silent: Vec<HostId> =
+                sim.hosts.iter().filter(|host| host.id != to.0 && !mute(host)).map(|host| host.id).collect();
+            let (mut audible, mut next) = (BTreeSet::new(), vec![to.0]);
+            while let Some(at) = next.pop() {
+                let (still, heard) =
+                    silent.into_iter().partition(|from| sim.links.is_cut_since(since_ns, *from, at));
+                silent = still;
+                let heard: Vec<HostId> = heard;
+                audible.extend(heard.iter().map(|host| Host(*host)));
+                next.extend(heard);
+            }
+            audible
+        })
     }
 
     /// Virtual time since the world began.

@@ -182,6 +182,30 @@ fn a_one_way_partition_leaves_the_way_back_open() {
 }
 
 #[test]
+fn a_host_is_audible_while_some_way_from_it_was_open_and_its_process_ran() {
+    ok(run(3, |world| async move {
+        let (a, b) = two(world);
+        let between = host(world, "between", "10.0.0.9");
+        let second = Duration::from_secs(1);
+        world.sleep(second).await;
+        world.partition(&[a], &[b]);
+        assert!(world.audible(a, Duration::ZERO).contains(&b), "it was until now");
+        assert!(world.audible(a, second).contains(&b), "through the one between them");
+        assert_eq!(between.runs_since(), Some(Duration::ZERO));
+        between.pause();
+        assert_eq!(between.runs_since(), None);
+        assert!(!world.audible(a, second).contains(&b));
+        world.sleep(second).await;
+        between.resume();
+        assert_eq!(between.runs_since(), Some(2 * second));
+        assert!(world.audible(a, second).contains(&b));
+        world.heal();
+        b.crash();
+        assert!(world.audible(a, second).contains(&b) && !world.audible(a, 2 * second).contains(&b));
+    }));
+}
+
+#[test]
 fn what_is_under_way_does_not_cross_a_new_partition() {
     ok(run(3, |world| async move {
         let (a, b) = two(world);

@@ -2,7 +2,7 @@
 
 use chaos::scenario::{Held, Mark, Purpose, Scenario};
 
-use crate::scenarios::{canary, churn, fence, keystone, lease, pinned, swarm};
+use crate::scenarios::{canary, churn, deaths, fence, keystone, lease, pinned, swarm};
 
 /// What a scenario is unless it says otherwise.
 const PLAIN: Scenario = Scenario::new("", "", |_| Box::pin(async { Ok(Held::default()) }));
@@ -50,6 +50,19 @@ pub const ALL: &[Scenario] = &[
         name: "converge-hard",
         about: "the same with 30 % loss on both: all meet and learn the death; false deaths are told",
         body: |trial| Box::pin(crate::scenarios::converge::run_hard(trial)),
+        ..PLAIN
+    },
+    Scenario {
+        name: "deaths",
+        about: "a quarter, half, four fifths of 20 die at one instant: all know it within twice the time of one death",
+        marks: deaths::MARKS,
+        body: |trial| Box::pin(deaths::run(trial)),
+        ..PLAIN
+    },
+    Scenario {
+        name: "deaths-wide",
+        about: "the same among a hundred",
+        body: |trial| Box::pin(deaths::run_wide(trial)),
         ..PLAIN
     },
     Scenario {

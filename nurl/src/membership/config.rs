@@ -43,8 +43,12 @@ pub struct Config {
     pub hub_freshness: Duration,
     /// Verdicts reached in isolation count, locally, once it has lasted this long.
     pub isolation_counts_after: Duration,
-    /// A dead member is forgotten after this.
+    /// A dead member is forgotten after this, if it had no store: nothing waits for its return. Long enough that
+    /// halves of a mesh that were apart for a while still know whom to look for.
     pub dead_reclaim: Duration,
+    /// A dead member with a store is forgotten after this, and its place on the ring ends: replicas that it holds are
+    /// made anew elsewhere only then.
+    pub stored_reclaim: Duration,
     /// A member that left is forgotten after this.
     pub left_reclaim: Duration,
     /// A timer that fires this late means that this node itself stood still.
@@ -73,7 +77,8 @@ impl Default for Config {
             isolation_window: Duration::from_secs(10),
             hub_freshness: Duration::from_secs(10),
             isolation_counts_after: Duration::from_secs(60),
-            dead_reclaim: Duration::from_secs(24 * 3600),
+            dead_reclaim: Duration::from_secs(3600),
+            stored_reclaim: Duration::from_secs(24 * 3600),
             left_reclaim: Duration::from_secs(600),
             stall_tolerance: Duration::from_secs(1),
             answer_delay: Duration::from_secs(2),

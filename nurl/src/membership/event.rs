@@ -106,6 +106,10 @@ pub struct Stats {
     pub stalls: u64,
     /// Probes that failed.
     pub probes_failed: u64,
+    /// Probes beside the rounds, because of somebody's bad word.
+    pub probes_beside: u64,
+    /// Members that were not probed out of turn, because too many waited.
+    pub urgent_full: u64,
     /// Probes that were answered in time.
     pub probes_answered: u64,
     /// Announcements not answered because too many waited.

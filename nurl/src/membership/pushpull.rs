@@ -62,6 +62,11 @@ impl PushPull {
         Some(complete)
     }
 
+    /// Ends the exchange with a peer that can't answer, or has no table to give.
+    pub fn cancel(&mut self, peer: &PublicKey) {
+        self.pending.retain(|_, pending| pending.peer != *peer);
+    }
+
     /// Whether a request may be answered now.
     pub fn may_answer(&mut self, now: Instant) -> bool {
         let (since, count) = match self.answered {
@@ -72,11 +77,6 @@ impl PushPull {
         };
         self.answered = Some((since, count.saturating_add(1)));
         count < MAX_ANSWERS_PER_SECOND
-    }
-
-    /// Ends the one with this peer, which can't answer.
-    pub fn cancel(&mut self, peer: &PublicKey) {
-        self.pending.retain(|_, pending| pending.peer != *peer);
     }
 
     /// Ends those that took too long; how many did.

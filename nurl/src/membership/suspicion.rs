@@ -56,14 +56,16 @@ impl Suspicion {
 
     /// Counts an accuser. False if it accused before or if enough have: then nothing changes.
     pub fn confirm(&mut self, accuser: PublicKey) -> bool {
-        if self.confirmations() >= self.k
-            || self.accusers.len() >= MAX_ACCUSERS
-            || self.accusers.contains(&accuser)
-        {
+        if !self.is_open() || self.accusers.len() >= MAX_ACCUSERS || self.accusers.contains(&accuser) {
             return false;
         }
         self.accusers.push(accuser);
         true
+    }
+
+    /// Whether another accuser would shorten it.
+    pub fn is_open(&self) -> bool {
+        self.confirmations() < self.k
     }
 
     /// Accusers after the first.

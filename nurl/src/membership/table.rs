@@ -217,6 +217,10 @@ pub(crate) struct Entry {
     pub(crate) published: Option<Instant>,
     /// When it last spoke to this node itself.
     pub(crate) heard: Option<Instant>,
+    /// When a hub's denial of it last brought a probe.
+    pub(crate) denied: Option<Instant>,
+    /// An exchange has voided a verdict on it, and it has given no sign of life since: the next one stands.
+    pub(crate) reprieved: bool,
 }
 
 impl Entry {
@@ -274,6 +278,14 @@ impl Table {
     pub(crate) fn hear(&mut self, now: Instant, key: &PublicKey) {
         if let Some(entry) = self.entries.get_mut(key) {
             entry.heard = Some(now);
+            entry.reprieved = false;
+        }
+    }
+
+    /// A hub has denied a member, and it is probed for that.
+    pub(crate) fn deny(&mut self, now: Instant, key: &PublicKey) {
+        if let Some(entry) = self.entries.get_mut(key) {
+            entry.denied = Some(now);
         }
     }
 
@@ -359,6 +371,7 @@ impl Table {
                 if entry.record.incarnation > incarnation {
                     entry.accusers.clear();
                     entry.verdict = None;
+                    entry.reprieved = false;
                 }
                 if !entry.record.state.is_live() {
                     entry.verdict = None;
@@ -390,7 +403,8 @@ impl Table {
     fn insert(&mut self, now: Instant, config: &Config, fact: &Fact) -> Result<Applied, Refusal> {
         let age = Duration::from_secs(fact.age_s.into());
         let state = fact.record.state;
-        if reclaim_after(config, state).is_some_and(|limit| age + RECLAIM_MARGIN > limit) {
+        let roles = fact.record.profile.as_ref().map_or(Roles::NONE, |profile| profile.meta.roles());
+        if reclaim_after(config, state, roles).is_some_and(|limit| age + RECLAIM_MARGIN > limit) {
             return Err(Refusal::Expired);
         }
         let mut reclaimed = None;
@@ -424,6 +438,8 @@ impl Table {
                 verdict: None,
                 published: None,
                 heard: None,
+                denied: None,
+                reprieved: false,
             },
         );
         self.live += usize::from(state.is_live());
@@ -454,7 +470,8 @@ impl Table {
             .values()
             .filter(|entry| {
                 let gone = now.saturating_duration_since(entry.member.since);
-                reclaim_after(config, entry.member.state).is_some_and(|limit| gone >= limit)
+                let roles = entry.member.meta.roles();
+                reclaim_after(config, entry.member.state, roles).is_some_and(|limit| gone >= limit)
             })
             .map(|entry| entry.member.key)
             .collect();
@@ -465,9 +482,12 @@ impl Table {
     }
 }
 
-fn reclaim_after(config: &Config, state: State) -> Option<Duration> {
+/// After which time a member is forgotten. A dead one without a store has no place to come back to; whether it had
+/// one is unknown while only hearsay without a profile is known, and then an exchange brings it back with its profile.
+fn reclaim_after(config: &Config, state: State, roles: Roles) -> Option<Duration> {
     match state {
         State::Alive | State::Suspect => None,
+        State::Dead if roles.contains(Roles::STORE) => Some(config.stored_reclaim),
         State::Dead => Some(config.dead_reclaim),
         State::Left => Some(config.left_reclaim),
     }

@@ -10,6 +10,10 @@
 //! | no queue is longer than its bound | the node's gauges, and the hubs' |
 //! | an owner set has no duplicates | rings made of the node's members |
 //! | a job goes to a member that is live | the same |
+//! | a node that has been silent on every leg for 60 s is not held alive | the node's members, and the world |
+//!
+//! A node is silent to another one if nothing of it can have come there, straight or through others: the world knows.
+//! One that was isolated meanwhile has 90 s, since its verdicts wait for 60.
 //!
 //! A check costs a look into a small table. The first that fails ends the run.
 //!
@@ -22,19 +26,20 @@ use std::time::Duration;
 
 use chaos::property::{Broken, fail};
 use chaos::sometimes;
-use chaos::world::World;
+use chaos::world::{Host, World};
 use nurl::PublicKey;
 use nurl::compute::job::options::{MAX_EXECUTIONS, MAX_RECORD_BYTES, MAX_RECORDS, MAX_SUBMISSIONS};
 use nurl::compute::job::{Config as JobConfig, KindLimits, TaskId};
 use nurl::membership::detector::RETRACT;
 use nurl::membership::{Config as DetectorConfig, Roles, State};
 use nurl::net::hub::{HubLimits, HubStats};
-use nurl::node::{MemberInfo, Node, NodeEvent, StateStats};
+use nurl::node::{MemberInfo, Node, NodeEvent, Role, StateStats};
 use nurl::ring::{MAX_TENURES, Ring, RingMember};
 use nurl::rt::time;
 use nurl::state::replicator::MAX_PENDING;
 use nurl::transport::Gauges;
 
+use super::{Setup, Witness};
 use crate::models::relay::Relay;
 
 /// How often a node is asked what can't be heard.
@@ -44,6 +49,12 @@ const SAMPLE: Duration = Duration::from_secs(10);
 /// the ring, also where it wraps.
 const SAMPLED_KEYS: u8 = 4;
 
+/// Within this a silent node is held dead: the longest suspicion of a mesh of a hundred is 48 s.
+const SILENT: Duration = Duration::from_secs(60);
+
+/// The same for a node that was isolated meanwhile.
+const SILENT_TO_THE_ISOLATED: Duration = Duration::from_secs(90);
+
 /// Owners of a key, as everywhere.
 const REPLICAS: usize = 3;
 
@@ -51,6 +62,7 @@ const REPLICAS: usize = 3;
 #[derive(Debug, Default)]
 pub struct Checks {
     nodes: BTreeMap<String, Observer>,
+    hosts: BTreeMap<PublicKey, Host>,
     ended: BTreeSet<(String, TaskId)>,
 }
 
@@ -59,6 +71,8 @@ pub struct Checks {
 struct Observer {
     boot: u32,
     isolated: bool,
+    /// When it last was isolated.
+    isolated_at: Option<Duration>,
     views: BTreeMap<PublicKey, Seen>,
     running: BTreeMap<String, usize>,
 }
@@ -71,9 +85,38 @@ struct Seen {
     at: Duration,
     /// Said in isolation, or before one: it may be taken back.
     excused: bool,
+    /// When its observer first heard of it at this incarnation.
+    met: Duration,
 }
 
 impl Checks {
+    /// A node's key is that of this host.
+    pub(super) fn knows(&mut self, key: PublicKey, host: Host) {
+        self.hosts.insert(key, host);
+    }
+
+    /// Looks whether the node `by` on `host`, with these members, holds somebody alive who has been silent for too
+    /// long.
+    ///
+    /// # Errors
+    /// If it does.
+    pub fn silent(&self, world: World, by: &str, host: Host, members: &[MemberInfo]) -> Result<(), Broken> {
+        let (now, Some(node)) = (world.elapsed(), self.nodes.get(by)) else { return Ok(()) };
+        let lately = node.isolated_at.is_some_and(|at| now.saturating_sub(at) <= SILENT_TO_THE_ISOLATED);
+        let limit = if node.isolated || lately { SILENT_TO_THE_ISOLATED } else { SILENT };
+        // A newcomer, or one that stood still, has had less time.
+        let Some(since) = now.checked_sub(limit) else { return Ok(()) };
+        if host.runs_since().is_none_or(|at| at > since) {
+            return Ok(());
+        }
+        let audible = world.audible(host, since);
+        let long_silent = |key: &PublicKey| {
+            let long_met = node.views.get(key).is_some_and(|seen| seen.met <= since);
+            long_met && self.hosts.get(key).is_some_and(|of| !audible.contains(of))
+        };
+        held_alive(by, members, limit, long_silent)
+    }
+
     /// An event of the node `by`, whose host has had `boot` processes, at the world's time `at`.
     ///
     /// # Errors
@@ -88,11 +131,13 @@ impl Checks {
         }
         match event {
             NodeEvent::Member { peer, state, incarnation } => {
-                let now = Seen { state: *state, incarnation: *incarnation, at, excused: node.isolated };
+                let (state, incarnation) = (*state, *incarnation);
+                let now = Seen { state, incarnation, at, excused: node.isolated, met: at };
                 node.member(by, *peer, now)
             }
             NodeEvent::Isolated(isolated) => {
                 node.isolated = *isolated;
+                node.isolated_at = Some(at);
                 if *isolated {
                     let young = |seen: &&mut Seen| at.saturating_sub(seen.at) <= RETRACT;
                     node.views.values_mut().filter(young).for_each(|seen| seen.excused = true);
@@ -131,7 +176,7 @@ impl Checks {
 }
 
 impl Observer {
-    fn member(&mut self, by: &str, peer: PublicKey, now: Seen) -> Result<(), Broken> {
+    fn member(&mut self, by: &str, peer: PublicKey, mut now: Seen) -> Result<(), Broken> {
         let forget = DetectorConfig::default().left_reclaim;
         let before = self.views.get(&peer).copied();
         // Whom it may have forgotten since, it meets as somebody new.
@@ -160,6 +205,9 @@ impl Observer {
             let refuted = before.state == State::Suspect && now.incarnation > before.incarnation;
             sometimes!(refuted && now.state == State::Alive, "a suspect refutes");
             sometimes!(risen, "who was held dead is alive again");
+            if now.incarnation == before.incarnation {
+                now.met = before.met;
+            }
         }
         self.views.insert(peer, now);
         Ok(())
@@ -288,6 +336,22 @@ fn live(by: &str, members: &[MemberInfo], kind: &str, executors: &[PublicKey]) -
     }
 }
 
+/// Whether somebody who has been silent for `limit` or longer is held alive.
+fn held_alive(
+    by: &str,
+    members: &[MemberInfo],
+    limit: Duration,
+    long_silent: impl Fn(&PublicKey) -> bool,
+) -> Result<(), Broken> {
+    match members.iter().find(|member| member.state.is_live() && long_silent(&member.key)) {
+        None => Ok(()),
+        Some(member) => Err(Broken::safety(
+            "a node that has been silent on every leg for a minute is not held alive",
+            format!("{by} holds {:?} {}, silent for {limit:?}", member.key, member.state.as_str()),
+        )),
+    }
+}
+
 fn distinct(by: &str, owners: &[PublicKey]) -> Result<(), Broken> {
     let set: BTreeSet<_> = owners.iter().collect();
     if set.len() == owners.len() {
@@ -296,26 +360,44 @@ fn distinct(by: &str, owners: &[PublicKey]) -> Result<(), Broken> {
     Err(Broken::safety("an owner set has no duplicates", format!("{by} has the owners {owners:?}")))
 }
 
+/// A node that is looked at.
+pub struct Looked<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// What it is in its mesh. An observer asks for the members now and then, so its view is older.
+    pub role: Role,
+    /// Its host.
+    pub host: Host,
+    /// Where its events are told.
+    pub witness: &'a Witness,
+}
+
 /// Asks a node, and the hubs, what can't be heard.
 ///
 /// # Errors
 /// The property that their answers break.
-pub async fn look(world: World, by: &str, node: &Node, hubs: &[Relay]) -> Result<(), Broken> {
+pub async fn look(world: World, peer: &Looked<'_>, node: &Node, hubs: &[Relay]) -> Result<(), Broken> {
+    let by = peer.name;
     for relay in hubs {
         hub(&relay.host.name(), &relay.stats(), &relay.limits())?;
     }
     // A node that shuts down while it is asked breaks nothing.
     let (Ok(status), Ok(counted)) = (node.status().await, node.state_stats().await) else { return Ok(()) };
+    if peer.role != Role::Observer {
+        peer.witness.silent(world, by, peer.host, &status.members)?;
+    }
     owners(world.elapsed(), by, node.key(), &status.members)?;
     gauges(by, &status.transport_now)?;
     stats(by, &counted)
 }
 
 /// Looks at a node now and then, until its process ends.
-pub(super) async fn sample(world: World, by: String, node: Node, hubs: Vec<Relay>) {
+pub(super) async fn sample(setup: Setup, node: Node, hubs: Vec<Relay>) {
+    let Setup { name, role, host, world, witness, .. } = &setup;
     loop {
         time::sleep(SAMPLE).await;
-        if let Err(broken) = look(world, &by, &node, &hubs).await {
+        let peer = Looked { name, role: *role, host: *host, witness };
+        if let Err(broken) = look(*world, &peer, &node, &hubs).await {
             fail(broken);
         }
     }
@@ -467,9 +549,8 @@ mod tests {
         assert_eq!(property(distinct("a", &[key(1), key(2), key(1)])), "an owner set has no duplicates");
     }
 
-    #[test]
-    fn a_job_for_a_dead_member_is_seen() {
-        let member = |n, state| MemberInfo {
+    fn member(n: u8, state: State) -> MemberInfo {
+        MemberInfo {
             key: key(n),
             state,
             incarnation: 1,
@@ -480,7 +561,20 @@ mod tests {
             zone: String::new(),
             version: String::new(),
             path: PathInfo { direct: true, addr: None, reason: "direct", rtt: None, settled: true },
-        };
+        }
+    }
+
+    #[test]
+    fn a_silent_member_that_is_held_alive_is_seen() {
+        for (state, broken) in [(State::Alive, true), (State::Suspect, true), (State::Dead, false)] {
+            let found =
+                held_alive("a", &[member(1, State::Alive), member(2, state)], SILENT, |of| *of == key(2));
+            assert_eq!(found.is_err(), broken, "{state:?}");
+        }
+    }
+
+    #[test]
+    fn a_job_for_a_dead_member_is_seen() {
         let members = [member(1, State::Suspect), member(2, State::Dead)];
         live("a", &members, "work", &[key(1)]).unwrap();
         let found = live("a", &members, "work", &[key(1), key(2)]);

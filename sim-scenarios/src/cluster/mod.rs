@@ -106,7 +106,9 @@ impl Cluster {
     /// The property that one of them breaks.
     pub async fn inspect(&self) -> Result<(), Broken> {
         for peer in self.running() {
-            checks::look(self.world, &peer.name, &peer.node(&self.world).await, &self.hubs).await?;
+            let Peer { name, role, host, .. } = peer;
+            let looked = checks::Looked { name, role: *role, host: *host, witness: &self.witness };
+            checks::look(self.world, &looked, &peer.node(&self.world).await, &self.hubs).await?;
         }
         Ok(())
     }

@@ -84,6 +84,7 @@ impl Peer {
         hubs: &[Relay],
     ) -> Peer {
         let slot = Arc::new(Mutex::new(None));
+        setup.witness.knows(key.public(), setup.host);
         let (name, host) = (setup.name.clone(), setup.host);
         let peer = Peer { name, key: key.public(), role: setup.role, host, slot: slot.clone() };
         let (setup, key, ticket, build) = (setup.clone(), key.clone(), ticket.clone(), build.clone());
@@ -106,7 +107,7 @@ impl Peer {
                 };
                 witness.begins(&name);
                 let mut events = node.events();
-                task::spawn(checks::sample(world, name.clone(), node.clone(), hubs));
+                task::spawn(checks::sample(setup.clone(), node.clone(), hubs));
                 *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some((boot, node));
                 while let Some(event) = events.next().await {
                     witness.event(world.elapsed(), &name, boot, &event);

@@ -5,12 +5,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use chaos::property::fail;
+use chaos::property::{Broken, fail};
 use chaos::sometimes;
+use chaos::world::{Host, World};
 use nurl::PublicKey;
 use nurl::compute::job::JobError;
 use nurl::membership::State;
-use nurl::node::{NodeEvent, Task, TaskEvent};
+use nurl::node::{MemberInfo, NodeEvent, Task, TaskEvent};
 
 use super::checks::Checks;
 
@@ -91,6 +92,25 @@ impl Witness {
     /// How many handlers run at a node now.
     pub fn running(&self, by: &str) -> usize {
         self.seen().checks.running(by)
+    }
+
+    /// A node's key is that of this host.
+    pub(super) fn knows(&self, key: PublicKey, host: Host) {
+        self.seen().checks.knows(key, host);
+    }
+
+    /// Looks whether a node holds somebody alive who has been silent for too long.
+    ///
+    /// # Errors
+    /// If it does.
+    pub(super) fn silent(
+        &self,
+        world: World,
+        by: &str,
+        host: Host,
+        members: &[MemberInfo],
+    ) -> Result<(), Broken> {
+        self.seen().checks.silent(world, by, host, members)
     }
 
     /// A process of a node has begun: it knows no ways yet.

@@ -5,6 +5,7 @@ pub mod canary;
 pub mod churn;
 pub mod circle;
 pub mod converge;
+pub mod deaths;
 pub mod echoes;
 pub mod fence;
 pub mod hub_restarts;

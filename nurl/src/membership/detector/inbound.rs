@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{ANSWERERS, Detector, Event, MAX_ANSWERS, MAX_SERVED, Served, Via};
+use super::{ANSWERERS, Detector, Event, MAX_ANSWERS, MAX_OBSERVERS, MAX_SERVED, Served, Via};
 use crate::key::PublicKey;
 use crate::membership::gossip::Topic;
 use crate::membership::message::{self, Body, Chunk, DecodeError, Message, UserEvent};
@@ -13,6 +13,10 @@ use crate::membership::table::State;
 /// is nine seconds.
 const MAX_SERVE_TIME: Duration = Duration::from_secs(9);
 
+/// A hub's denial of a peer brings no second probe for this long: a member that is on another hub, or in reach
+/// without one, is denied whenever something is sent to it by that hub.
+pub(super) const DENIAL_HOLDS: Duration = Duration::from_secs(10);
+
 impl Detector {
     /// A message from `from`, who was authenticated by its session.
     pub fn handle_message(&mut self, now: Instant, from: PublicKey, via: Via, body: &[u8]) {
@@ -21,6 +25,7 @@ impl Detector {
             return;
         }
         let Some(message) = self.decode(body) else { return };
+        self.note_observer(from, message.observer);
         if message.observer {
             // An observer has no say about members; it may look, and be told that this node is there. What it holds of
             // this node it has heard of somebody, who may have taken it back meanwhile: only this node can end that.
@@ -35,6 +40,8 @@ impl Detector {
                     self.send(from, via, Body::Ack { seq }, own.as_slice());
                 }
                 Body::PushPull(chunk) => self.answer_push_pull(now, from, chunk),
+                // It has told what it is, so that nobody asks it again.
+                Body::PushPullAck(_) => self.push_pull.cancel(&from),
                 _ => {}
             }
             return;
@@ -64,9 +71,12 @@ impl Detector {
                 self.serve(now, from, via, seq, target, timeout_ms);
             }
             Body::Nack { seq } => {
-                let probe = self.prober.current.as_mut();
-                match probe.filter(|probe| probe.seq == seq && probe.helpers.contains(&from)) {
-                    Some(probe) => drop(probe.nacks.insert(from)),
+                let probe = self.prober.find_mut(seq);
+                match probe.filter(|probe| probe.helpers.contains(&from)) {
+                    Some(probe) => {
+                        probe.nacks.insert(from);
+                        self.answered = Some(now);
+                    }
                     None => self.stats.unsolicited_acks += 1,
                 }
             }
@@ -113,15 +123,10 @@ impl Detector {
     }
 
     fn handle_ack(&mut self, now: Instant, from: PublicKey, seq: u64) {
-        if let Some(probe) = &mut self.prober.current
-            && probe.seq == seq
-            && probe.is_answered_by(&from)
-        {
-            let target = probe.target;
+        if let Some(probe) = self.prober.find_mut(seq).filter(|probe| probe.is_answered_by(&from)) {
+            let (target, owes) = (probe.target, probe.owes);
             if !std::mem::replace(&mut probe.acked, true) {
-                self.stats.probes_answered += 1;
-                self.awareness.better();
-                self.proof_of_life(now, target);
+                self.probe_answered(now, target, owes);
             }
         } else if let Some(served) = self.served.get(&seq).filter(|served| served.target == from) {
             let (origin, seq) = (served.origin, served.origin_seq);
@@ -184,7 +189,7 @@ impl Detector {
     }
 
     fn answer_push_pull(&mut self, now: Instant, from: PublicKey, chunk: Chunk) {
-        if self.observer || chunk.index != 0 {
+        if chunk.index != 0 {
             return;
         }
         if self.push_pull.may_answer(now) {
@@ -203,9 +208,8 @@ impl Detector {
             // A probe from a long isolation says nothing of its target, which is probed again, soon. After a short one,
             // as the death of the only member that was probed brings about, it does.
             let long = isolated > Some(self.config.push_pull_timeout);
-            if let Some(target) = long.then(|| self.prober.abandon()).flatten() {
-                self.prober.urge(target);
-            }
+            let void = if long { self.prober.abandon() } else { Vec::new() };
+            void.into_iter().for_each(|target| self.urge(now, target, false));
         }
         self.discard_local_verdicts(now);
         if self.join.is_active() && self.me.state != State::Left {
@@ -258,6 +262,7 @@ impl Detector {
     /// A hub says that `peer` isn't connected to it. True if that ends an attempt to join by it: nobody but the join
     /// wanted a session with it, and every hub that is up says the same.
     pub fn on_denied(&mut self, now: Instant, hub: PublicKey, peer: PublicKey) -> bool {
+        self.probe_denied(now, peer);
         let ends = self.join.handle_denied(hub, &peer);
         if ends {
             self.push_pull.cancel(&peer);
@@ -282,11 +287,41 @@ impl Detector {
         self.run_join(now);
     }
 
+    /// A denied peer may be on another hub, or in reach without one, and the hub may lie: so a denial brings a probe,
+    /// at most one per [`DENIAL_HOLDS`], and never a verdict. It also speaks for this node, whose question was answered.
+    fn probe_denied(&mut self, now: Instant, peer: PublicKey) {
+        let Some(entry) = self.table.entry(&peer).filter(|entry| entry.member.state.is_live()) else {
+            return;
+        };
+        let again = entry.denied.is_none_or(|at| now.saturating_duration_since(at) >= DENIAL_HOLDS);
+        self.answered = Some(now);
+        if again {
+            self.table.deny(now, &peer);
+            self.urge(now, peer, false);
+        }
+    }
+
+    /// Remembers who only looks on, and forgets it of a key that turns up as a member.
+    fn note_observer(&mut self, from: PublicKey, observer: bool) {
+        let known = self.observers.iter().position(|key| *key == from);
+        match (observer, known) {
+            (true, None) => {
+                if self.observers.len() >= MAX_OBSERVERS {
+                    self.observers.pop_front();
+                }
+                self.observers.push_back(from);
+            }
+            (false, Some(at)) => drop(self.observers.remove(at)),
+            _ => {}
+        }
+    }
+
     /// The wall clock ran ahead of the monotonic one: this machine slept. No verdict falls before a
     /// push-pull, or before it has had its time.
     pub fn on_suspend(&mut self, now: Instant) {
         self.hold_verdicts = Some(now + self.config.push_pull_timeout);
-        self.prober.finish();
+        self.prober.abandon();
+        self.prober.finish_round();
         self.next_probe = now;
         self.suspicions.values_mut().for_each(|suspicion| suspicion.restart(now));
         let peers = self.random_members(super::EXCHANGE_FANOUT, |member| member.state.is_live());
@@ -299,7 +334,7 @@ impl Detector {
     /// A datagram to `peer` could not be sealed: there is no session yet. If it was a ping, its clock waits.
     pub fn on_session_pending(&mut self, now: Instant, peer: PublicKey) {
         let grace = self.awareness.scale(self.config.session_grace);
-        if let Some(probe) = self.prober.current.as_mut().filter(|probe| probe.target == peer) {
+        for probe in self.prober.probes_mut().filter(|probe| probe.target == peer) {
             probe.hold(now, grace);
         }
     }
@@ -307,7 +342,7 @@ impl Detector {
     /// A session to `peer` is up.
     pub fn on_session_up(&mut self, now: Instant, peer: PublicKey) {
         self.join.handle_session(&peer);
-        if let Some(probe) = self.prober.current.as_mut().filter(|probe| probe.target == peer) {
+        for probe in self.prober.probes_mut().filter(|probe| probe.target == peer) {
             probe.session_up(now);
         }
         if let Some(healing) = self.healing.as_mut().filter(|healing| healing.peer == peer) {
@@ -317,7 +352,7 @@ impl Detector {
 
     /// A handshake with `peer` failed: so has the direct leg of its probe.
     pub fn on_session_failed(&mut self, now: Instant, peer: PublicKey) {
-        if let Some(probe) = self.prober.current.as_mut().filter(|probe| probe.target == peer) {
+        for probe in self.prober.probes_mut().filter(|probe| probe.target == peer) {
             probe.without_session(now);
         }
     }

@@ -64,6 +64,9 @@ pub const MAX_REFUTATIONS_PER_SECOND: u32 = 8;
 /// Members that are told of a graceful leave at once, before gossip does the rest.
 pub const LEAVE_FANOUT: usize = 16;
 
+/// Observers that a member knows as such, so that it asks them for nothing. Beyond it the oldest is asked once more.
+pub const MAX_OBSERVERS: usize = 256;
+
 /// Announcements that wait for their random delay.
 pub const MAX_ANSWERS: usize = 32;
 
@@ -126,6 +129,12 @@ pub struct Detector {
     prober: Prober,
     served: BTreeMap<u64, Served>,
     healing: Option<Healing>,
+    /// Whom the rendezvous named last: the dead among them are healed first.
+    named: Vec<PublicKey>,
+    /// Keys that have said of themselves that they only look on.
+    observers: VecDeque<PublicKey>,
+    /// When somebody last answered in time: a witness that this node isn't the slow one.
+    answered: Option<Instant>,
     push_pull: PushPull,
     isolation: Isolation,
     epoch: u64,
@@ -174,6 +183,9 @@ impl Detector {
             prober: Prober::default(),
             served: BTreeMap::new(),
             healing: None,
+            named: Vec::new(),
+            observers: VecDeque::new(),
+            answered: None,
             push_pull: PushPull::default(),
             isolation,
             epoch: 0,
@@ -218,9 +230,10 @@ impl Detector {
             self.run_join(now);
             return;
         }
+        let opened = others.iter().filter(|contact| contact.opened).map(|contact| contact.key);
+        self.named = opened.clone().take(MAX_CONTACTS).collect();
         let is_live = |key: &PublicKey| self.table.get(key).is_some_and(|member| member.state.is_live());
-        let lost = others.iter().filter(|contact| contact.opened && !is_live(&contact.key));
-        let lost: Vec<PublicKey> = lost.map(|contact| contact.key).collect();
+        let lost = opened.filter(|key| !is_live(key) && !self.observers.contains(key)).collect();
         for contact in random::sample(&mut self.rng, lost, EXCHANGE_FANOUT) {
             self.start_push_pull(now, contact);
         }
@@ -241,7 +254,7 @@ impl Detector {
         self.me.since = now;
         self.departing = true;
         self.join.finish();
-        self.prober.current = None;
+        self.prober.stop();
         self.healing = None;
         self.answers.clear();
         self.gossip_self();

@@ -13,7 +13,8 @@ use crate::membership::random;
 use crate::membership::table::{Entry, Fact, Member, State};
 
 impl Detector {
-    /// Sends a message with what must ride on it, and as much gossip as fits.
+    /// Sends a message with what must ride on it, and as much gossip as fits. None rides to a peer that may be silent:
+    /// each fact is told a few times only, and when many die together, the dead would take most of them.
     pub(super) fn send(&mut self, to: PublicKey, via: Via, body: Body, pinned: &[Fact]) {
         let mut room = message::room(MAX_DATAGRAM_BYTES, self.observer, &body);
         let (mut facts, mut about) = (Vec::new(), Vec::new());
@@ -26,7 +27,8 @@ impl Detector {
             }
         }
         let mut events = Vec::new();
-        if !self.observer {
+        let silent = self.table.get(&to).is_some_and(|member| member.state != State::Alive);
+        if !self.observer && !silent {
             let limit = retransmit_limit(self.config.retransmit_factor, self.live());
             let picked = self.queue.pick(room, limit, &about);
             facts.extend(picked.facts);
@@ -85,18 +87,24 @@ impl Detector {
         }
     }
 
-    /// One tick of gossip: to a few random members, also those that died a moment ago, for they may be
-    /// alive and not know what is said of them.
+    /// One tick of gossip: to a few random members, and what is said of it to one that is suspect or died a moment ago,
+    /// for it may be alive and not know.
     pub(super) fn gossip_tick(&mut self, now: Instant) {
         self.next_gossip = now + self.config.gossip_interval;
         if self.observer || self.queue.is_empty() {
             return;
         }
         let recent = self.config.gossip_to_the_dead;
-        let targets = self.random_members(self.config.gossip_fanout, |member| {
-            member.state.is_live()
-                || (member.state == State::Dead && now.saturating_duration_since(member.since) <= recent)
+        let accused = self.random_members(1, |member| match member.state {
+            State::Suspect => true,
+            State::Dead => now.saturating_duration_since(member.since) <= recent,
+            State::Alive | State::Left => false,
         });
+        for peer in accused {
+            let told: Vec<_> = self.buddy_fact(now, &peer).into_iter().collect();
+            self.send(peer, Via::Datagram, Body::Gossip, &told);
+        }
+        let targets = self.random_members(self.config.gossip_fanout, |member| member.state == State::Alive);
         for peer in targets {
             if self.queue.is_empty() {
                 break;

@@ -1,5 +1,6 @@
 //! Time: the rounds of probes, gossip, exchanges and healing.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use super::{Detector, Event, Healing, Via};
@@ -46,8 +47,8 @@ impl Detector {
         if self.observer || self.me.state == State::Left {
             return None;
         }
-        let step = self.prober.current.as_ref().and_then(Probe::due);
-        Some(step.unwrap_or(self.next_probe))
+        let round = self.prober.current.as_ref().and_then(Probe::due).unwrap_or(self.next_probe);
+        self.prober.probes().filter_map(Probe::due).chain([round]).min()
     }
 
     /// Does what is due.
@@ -83,8 +84,8 @@ impl Detector {
         self.stats.stalls += 1;
         self.awareness.worse(1);
         self.suspicions.values_mut().for_each(|suspicion| suspicion.postpone(late));
-        if let Some(probe) = &mut self.prober.current {
-            probe.postpone(late);
+        self.prober.probes_mut().for_each(|probe| probe.postpone(late));
+        if self.prober.current.is_some() {
             self.next_probe += late;
         }
     }
@@ -93,20 +94,58 @@ impl Detector {
         if self.observer || self.me.state == State::Left {
             return;
         }
-        while let Some(step) = self.prober.current.as_mut().and_then(|probe| probe.step(now)) {
-            match step {
-                Step::Ping => self.send_probe_ping(now, Via::Datagram),
-                Step::Indirect => {
-                    self.send_probe_ping(now, Via::Reliable);
-                    self.ask_others(now);
-                }
-                Step::Failed => self.probe_failed(now),
-            }
-        }
+        let under_way: Vec<u64> = self.prober.probes().map(|probe| probe.seq).collect();
+        under_way.into_iter().for_each(|seq| self.step_probe(now, seq));
         // A probe that is held for its session, or went on after it, delays the next.
         if self.next_probe <= now && self.prober.current.as_ref().is_none_or(|probe| probe.acked) {
-            self.prober.finish();
+            self.prober.finish_round();
             self.start_probe(now);
+        }
+        self.start_urgent(now);
+    }
+
+    fn step_probe(&mut self, now: Instant, seq: u64) {
+        while let Some(step) = self.prober.find_mut(seq).and_then(|probe| probe.step(now)) {
+            match step {
+                Step::Ping => self.send_probe_ping(now, seq, Via::Datagram),
+                Step::Indirect => {
+                    self.send_probe_ping(now, seq, Via::Reliable);
+                    self.ask_others(now, seq);
+                }
+                Step::Failed => self.probe_failed(now, seq),
+            }
+        }
+    }
+
+    /// Probes `peer` beside the rounds: somebody has a bad word of it. `owes` says that it is a silent helper.
+    pub(super) fn urge(&mut self, now: Instant, peer: PublicKey, owes: bool) {
+        if self.observer || self.me.state == State::Left {
+            return;
+        }
+        if !self.prober.urge(peer, owes) {
+            self.stats.urgent_full += 1;
+        }
+        self.start_urgent(now);
+    }
+
+    /// Starts probes beside the rounds, as long as there is room.
+    fn start_urgent(&mut self, now: Instant) {
+        let table = &self.table;
+        let is_target = |key: &PublicKey| table.get(key).is_some_and(|member| member.state.is_live());
+        let mut targets = Vec::new();
+        let period = self.awareness.scale(self.config.probe_interval);
+        let timeout = self.awareness.scale(self.config.direct_timeout);
+        while let Some((target, owes)) = self.prober.next_beside(is_target) {
+            self.seq = self.seq.wrapping_add(1);
+            let mut probe = Probe::new(now, self.seq, target, timeout, period);
+            probe.owes = owes;
+            self.prober.start_beside(probe);
+            targets.push((self.seq, target));
+        }
+        for (seq, peer) in targets {
+            self.stats.probes_beside += 1;
+            self.emit(Event::WantSession { peer });
+            self.step_probe(now, seq);
         }
     }
 
@@ -124,27 +163,25 @@ impl Detector {
             let timeout = self.awareness.scale(self.config.direct_timeout);
             let seq = self.next_seq();
             self.prober.current = Some(Probe::new(now, seq, target, timeout, period));
-            self.run_probe(now);
+            self.step_probe(now, seq);
         }
     }
 
-    fn send_probe_ping(&mut self, now: Instant, via: Via) {
-        let Some((seq, target)) = self.prober.current.as_ref().map(|probe| (probe.seq, probe.target)) else {
-            return;
-        };
+    fn send_probe_ping(&mut self, now: Instant, seq: u64, via: Via) {
+        let Some(target) = self.prober.find_mut(seq).map(|probe| probe.target) else { return };
         let pinned: Vec<_> = self.buddy_fact(now, &target).into_iter().collect();
         self.send(target, via, Body::Ping { seq }, &pinned);
     }
 
-    fn ask_others(&mut self, now: Instant) {
-        let Some(probe) = self.prober.current.as_ref() else { return };
-        let (seq, target, remaining) = (probe.seq, probe.target, probe.remaining(now));
+    fn ask_others(&mut self, now: Instant, seq: u64) {
+        let Some(probe) = self.prober.find_mut(seq) else { return };
+        let (target, remaining) = (probe.target, probe.remaining(now));
         let timeout_ms = u32::try_from(remaining.as_millis()).unwrap_or(u32::MAX);
         let (helpers, heard) = self.helpers(now, target);
         for helper in &helpers {
             self.send(*helper, Via::Datagram, Body::PingReq { seq, target, timeout_ms }, &[]);
         }
-        if let Some(probe) = &mut self.prober.current {
+        if let Some(probe) = self.prober.find_mut(seq) {
             probe.helpers = helpers;
             probe.heard = heard;
         }
@@ -155,19 +192,48 @@ impl Detector {
     fn helpers(&mut self, now: Instant, target: PublicKey) -> (Vec<PublicKey>, usize) {
         let count = self.config.indirect_probes;
         let recent = self.table.heard_since(now.checked_sub(SESSION_LIFE));
-        let apt = |member: &Member| member.state == State::Alive && member.key != target;
+        // One that is being probed itself has yet to say that it is there.
+        let probed: BTreeSet<PublicKey> =
+            self.prober.probes().filter(|probe| !probe.acked).map(|probe| probe.target).collect();
+        let apt = |member: &Member| {
+            member.state == State::Alive && member.key != target && !probed.contains(&member.key)
+        };
         let mut helpers = self.random_members(count, |member| apt(member) && recent.contains(&member.key));
         let heard = helpers.len();
         helpers.extend(self.random_members(count - heard, |m| apt(m) && !recent.contains(&m.key)));
         (helpers, heard)
     }
 
-    fn probe_failed(&mut self, now: Instant) {
-        let Some(probe) = self.prober.finish() else { return };
+    /// A probe was answered in time. One of a silent helper shows that its NACK was missed here, which outweighs the
+    /// sign of health that it is.
+    pub(super) fn probe_answered(&mut self, now: Instant, target: PublicKey, owes: bool) {
+        self.stats.probes_answered += 1;
+        self.answered = Some(now);
+        if !owes {
+            self.awareness.better();
+        }
+        if let Some(seq) = self.prober.answered_beside(&target) {
+            self.prober.finish(seq);
+        }
+        self.proof_of_life(now, target);
+        self.start_urgent(now);
+    }
+
+    /// A probe failed on every leg. Lifeguard supposes that failures are independent, so that a failed probe and a
+    /// missed NACK each say that this node is the slow one (§4.1). But deaths come together, and there are other
+    /// witnesses: if anybody else has answered since the probe began, or a hub has denied somebody, this node isn't
+    /// slow. A helper that gave no NACK may be dead too, so it is probed before that is held against this node.
+    fn probe_failed(&mut self, now: Instant, seq: u64) {
+        let Some(probe) = self.prober.finish(seq) else { return };
         self.stats.probes_failed += 1;
-        self.awareness.worse(1 + probe.missed_nacks());
+        if self.answered.is_none_or(|at| at < probe.started()) {
+            self.awareness.worse(1);
+        }
         // The next probe waits for what health says now.
         self.next_probe = self.next_probe.max(now);
+        for helper in probe.silent_helpers() {
+            self.urge(now, helper, true);
+        }
         self.isolation.probed(now, probe.target, false);
         self.weigh_isolation(now);
         if !self.verdicts_held(now) {
@@ -217,8 +283,7 @@ impl Detector {
             self.emit(Event::AnnounceDue);
         }
         if self.healing.is_none() {
-            let dead = self.random_members(1, |member| member.state == State::Dead);
-            if let Some(peer) = dead.first().copied() {
+            if let Some(peer) = self.to_heal() {
                 let seq = self.next_seq();
                 self.prober.remember(seq, peer, Vec::new());
                 self.healing = Some(Healing { peer, seq, next: now, left: HEALING_PINGS });
@@ -226,6 +291,16 @@ impl Detector {
                 self.run_healing(now);
             }
         }
+    }
+
+    /// A dead member to be probed: first one that a hub names as connected.
+    fn to_heal(&mut self) -> Option<PublicKey> {
+        let named = std::mem::take(&mut self.named);
+        let dead = |member: &Member| member.state == State::Dead;
+        let first = self.random_members(1, |member| dead(member) && named.contains(&member.key));
+        let first = if first.is_empty() { self.random_members(1, dead) } else { first };
+        self.named = named;
+        first.first().copied()
     }
 
     fn run_healing(&mut self, now: Instant) {

@@ -82,6 +82,12 @@ impl Detector {
             // Hearsay without a name still runs its course.
             self.confirm(now, key, key);
         }
+        let open = self.suspicions.get(&key).is_some_and(Suspicion::is_open);
+        let mine = self.table.entry(&key).is_some_and(|entry| entry.accusers.contains(&self.me.key));
+        if open && !mine && (anew || !accusers.is_empty()) {
+            // Is it so? Another answer than theirs would be known at once, and the same is a confirmation.
+            self.urge(now, key, false);
+        }
     }
 
     /// Counts an accuser, or starts the timer with the first. True if it was news.
@@ -171,6 +177,7 @@ impl Detector {
         }
         self.change(now, &peer, |entry| {
             entry.verdict = None;
+            entry.reprieved = false;
             entry.cleared = entry.record.state == State::Suspect;
         });
         if risen {
@@ -236,7 +243,7 @@ impl Detector {
             if isolated_since.is_some() || entry.verdict.is_some() {
                 let counts_at = isolated_since.unwrap_or(now) + self.config.isolation_counts_after;
                 self.local_dead.insert(peer);
-                self.prober.urge(peer);
+                self.urge(now, peer, false);
                 self.change(now, &peer, |entry| {
                     entry.verdict = Some(Verdict::Dead { counts_at, counts: false });
                 });
@@ -295,7 +302,8 @@ impl Detector {
             .filter(|entry| {
                 let own = entry.published.is_some_and(|at| now.saturating_duration_since(at) <= RETRACT);
                 let others = entry.accusers.iter().any(|accuser| *accuser != me);
-                own && (entry.record.state == State::Dead || !others)
+                // An exchange has voided one before: a half of a mesh that has no hub is isolated and not, in turns.
+                !entry.reprieved && own && (entry.record.state == State::Dead || !others)
             })
             .map(|entry| entry.member.key)
             .collect();
@@ -322,7 +330,8 @@ impl Detector {
     }
 
     /// After a successful push-pull nothing stands that was concluded in isolation; its subjects are probed
-    /// again, soon.
+    /// again, soon. That happens once: what is concluded again, without a sign of life since, is no mistake of a node
+    /// that was cut off for a moment, and is made public.
     pub(super) fn discard_local_verdicts(&mut self, now: Instant) {
         let held: Vec<PublicKey> = self
             .table
@@ -331,17 +340,45 @@ impl Detector {
             .map(|entry| entry.member.key)
             .collect();
         for peer in held {
+            if self.table.entry(&peer).is_some_and(|entry| entry.reprieved) {
+                self.publish_verdict(now, peer);
+                continue;
+            }
             self.local_dead.remove(&peer);
             self.suspicions.remove(&peer);
-            self.change(now, &peer, |entry| entry.verdict = None);
+            self.change(now, &peer, |entry| {
+                entry.verdict = None;
+                entry.reprieved = true;
+            });
             let accusers = self.table.entry(&peer).map_or(Vec::new(), |entry| {
                 if entry.record.state == State::Suspect { entry.accusers.clone() } else { Vec::new() }
             });
             for accuser in accusers {
                 self.confirm(now, peer, accuser);
             }
-            self.prober.urge(peer);
+            self.urge(now, peer, false);
         }
+    }
+
+    /// Says in public what this node holds alone.
+    fn publish_verdict(&mut self, now: Instant, peer: PublicKey) {
+        let me = self.me.key;
+        self.local_dead.remove(&peer);
+        let mut dead = false;
+        self.change(now, &peer, |entry| {
+            dead = matches!(entry.verdict.take(), Some(Verdict::Dead { .. }));
+            let state = if dead { State::Dead } else { State::Suspect };
+            entry.record.state = entry.record.state.max(state);
+            entry.cleared = false;
+            entry.published = Some(now);
+            if !entry.accusers.contains(&me) && entry.accusers.len() < MAX_ACCUSERS {
+                entry.accusers.push(me);
+            }
+        });
+        if dead {
+            self.suspicions.remove(&peer);
+        }
+        self.gossip_member(now, &peer);
     }
 
     /// Changes what is known of a member, and says what that shows.

@@ -1,0 +1,201 @@
+//! Many die at one moment: a rack loses its power, a deployment is taken down.
+//!
+//! Twenty-one nodes and two hubs. One node dies, by a kill or by a loss of power; the time until all others know it is
+//! the measure. Then a part of the other twenty dies at one instant by the same cause: a quarter, half, or four fifths,
+//! in some worlds with one of the hubs. All deaths are known to all who live within twice the measure; the jobs that are
+//! submitted at that moment have their results within twice the measure too; and nobody who lives is ever held dead.
+//!
+//! Contrast: before that the same number stands still at one instant, for less than any suspicion lasts, and nobody is
+//! held dead.
+//!
+//! The number and the cause follow from the seed, so that any six seeds in a row meet each of them.
+
+use std::time::Duration;
+
+use chaos::link::LinkConfig;
+use chaos::property::Broken;
+use chaos::scenario::{Held, Mark, Trial, Verdict};
+use chaos::sometimes;
+use chaos::world::World;
+use nurl::membership::State;
+use rand_core::Rng as _;
+
+use crate::cluster::{Cluster, Jobs, Map, Peer, Place, Within};
+use crate::models::relay::Relay;
+
+/// What some run has to reach.
+pub const MARKS: &[Mark] = &[
+    Mark::new("a quarter died at one instant"),
+    Mark::new("half died at one instant"),
+    Mark::new("four fifths died at one instant"),
+    Mark::new("a hub died with them"),
+    Mark::new("many were killed"),
+    Mark::new("many lost their power"),
+];
+
+/// Nodes beside the one whose death is the measure.
+const NODES: usize = 20;
+
+/// The same in a wide mesh.
+const WIDE: usize = 100;
+
+const MEET: Duration = Duration::from_secs(60);
+
+/// They stand still for this long, which is shorter than any suspicion.
+const STILL: Duration = Duration::from_secs(3);
+
+/// All see each other alive again after it.
+const BACK: Duration = Duration::from_secs(30);
+
+/// One death is known to all within this.
+const ONE: Duration = Duration::from_secs(20);
+
+/// Jobs that are submitted when many die.
+const JOBS: usize = 40;
+
+const KNOWN: &str = "a death is known to all who live";
+const TOGETHER: &str = "deaths at one instant are known to all who live within twice the time of one";
+const LIVING: &str = "nobody who lives is held dead";
+
+/// How many die, and how.
+#[derive(Clone, Copy)]
+struct Blow {
+    count: usize,
+    share: &'static str,
+    power: bool,
+    hub: bool,
+}
+
+impl Blow {
+    fn of(trial: &Trial, nodes: usize) -> Blow {
+        let seed = trial.world.seed();
+        let (count, share) = match seed % 3 {
+            0 => (nodes / 4, "a quarter"),
+            1 => (nodes / 2, "half"),
+            _ => (nodes * 4 / 5, "four fifths"),
+        };
+        let hub = trial.world.rng("hub").next_u32().is_multiple_of(2);
+        Blow { count, share, power: seed / 3 % 2 == 1, hub }
+    }
+
+    fn strike(self, peers: &[Peer]) {
+        for peer in peers {
+            if self.power {
+                peer.host.power_loss();
+            } else {
+                peer.host.crash();
+            }
+        }
+    }
+
+    fn strike_hub(self, hub: &Relay) {
+        if self.power {
+            hub.power_loss();
+        } else {
+            hub.kill();
+        }
+    }
+
+    fn mark(self) {
+        sometimes!(self.share == "a quarter", "a quarter died at one instant");
+        sometimes!(self.share == "half", "half died at one instant");
+        sometimes!(self.share == "four fifths", "four fifths died at one instant");
+        sometimes!(self.hub, "a hub died with them");
+        sometimes!(!self.power, "many were killed");
+        sometimes!(self.power, "many lost their power");
+    }
+}
+
+/// One death, and many.
+pub async fn run(trial: Trial) -> Verdict {
+    run_with(trial, NODES).await
+}
+
+/// The same in a mesh of a hundred.
+pub async fn run_wide(trial: Trial) -> Verdict {
+    run_with(trial, WIDE).await
+}
+
+async fn run_with(trial: Trial, nodes: usize) -> Verdict {
+    let world = trial.world;
+    world.link_default(LinkConfig {
+        latency: Duration::from_millis(15),
+        jitter: Duration::from_millis(10),
+        ..LinkConfig::default()
+    });
+    let blow = Blow::of(&trial, nodes);
+    let cluster = Map::new(world).hub("hub 0").hub("hub 1").nodes(nodes + 1, Place::Open).start();
+    cluster.converge(MEET).await?;
+    let (first, others) = cluster.peers.split_last().expect("there are nodes");
+    // The first of them lives, and submits.
+    let mut others = others.to_vec();
+    for last in (2..others.len()).rev() {
+        others.swap(last, 1 + world.rng("victims").next_u32() as usize % last);
+    }
+    let (living, dying) = others.split_at(nodes - blow.count);
+
+    dying.iter().for_each(|peer| peer.host.pause());
+    world.sleep(STILL).await;
+    dying.iter().for_each(|peer| peer.host.resume());
+    cluster.converge(BACK).await?;
+    if let Some((by, about)) = cluster.witness.held_dead().first() {
+        return Err(Broken::safety(LIVING, format!("{by} held {} dead", cluster.name_of(about))));
+    }
+
+    blow.strike(std::slice::from_ref(first));
+    let one = known(&cluster, world, KNOWN, std::slice::from_ref(first), ONE).await?;
+
+    blow.strike(dying);
+    if blow.hub {
+        blow.strike_hub(&cluster.hubs[0]);
+    }
+    blow.mark();
+    let mut jobs = Jobs::new(&cluster);
+    for number in 0..JOBS {
+        jobs.submit(&living[number % 2], "slow", &format!("job {number:02}")).await?;
+    }
+    let begun = world.elapsed();
+    let many = known(&cluster, world, TOGETHER, dying, 2 * one).await?;
+    let count = jobs.settle((2 * one).saturating_sub(world.elapsed() - begun)).await?;
+    let took = world.elapsed() - begun;
+    for (by, about) in cluster.witness.held_dead() {
+        if living.iter().any(|peer| peer.key == about) {
+            return Err(Broken::safety(LIVING, format!("{by} held {} dead", cluster.name_of(&about))));
+        }
+    }
+    cluster.inspect().await?;
+    let hub = if blow.hub { ", and a hub" } else { "" };
+    let cause = if blow.power { "lose their power" } else { "are killed" };
+    let state = format!(
+        "{} of {nodes} nodes{hub}, {cause} at one instant: all who live know it in time\n{count} jobs have their results\n",
+        blow.share
+    );
+    let notes =
+        format!("one death is known after {one:?}, {} after {many:?}, jobs took {took:?}\n", blow.count);
+    Ok(Held { state, notes })
+}
+
+/// How long it takes until all who live hold all of `dead` dead.
+async fn known(
+    cluster: &Cluster,
+    world: World,
+    property: &'static str,
+    dead: &[Peer],
+    limit: Duration,
+) -> Result<Duration, Broken> {
+    let within = Within::new(world, property, limit);
+    while within.lacks(ignorant(cluster, dead).await).await? {}
+    Ok(within.waited())
+}
+
+async fn ignorant(cluster: &Cluster, dead: &[Peer]) -> Vec<String> {
+    let mut missing = Vec::new();
+    for peer in cluster.running() {
+        let view = cluster.view(peer).await;
+        let live = dead.iter().filter(|of| view.get(&of.key) != Some(&State::Dead)).count();
+        if live > 0 {
+            missing.push(format!("{} holds {live} of {} live", peer.name, dead.len()));
+        }
+    }
+    missing
+}
