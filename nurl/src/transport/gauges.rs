@@ -28,11 +28,13 @@ pub struct Gauges {
     /// Bytes of reliable messages that have come and aren't taken yet. At its bound one peer alone is read from,
     /// so it may be exceeded by what the others' windows let in before they noticed.
     pub receiving_bytes: Gauge,
+    /// Peers with messages that nobody has acknowledged yet, and no timer to send them again.
+    pub stuck_peers: Gauge,
 }
 
 impl Gauges {
     /// All of them, by name.
-    pub fn named(&self) -> [(&'static str, Gauge); 6] {
+    pub fn named(&self) -> [(&'static str, Gauge); 7] {
         [
             ("sessions", self.sessions),
             ("groups", self.groups),
@@ -40,6 +42,7 @@ impl Gauges {
             ("datagrams waiting for a peer", self.waiting_datagrams),
             ("bytes of messages to be sent", self.sending_bytes),
             ("bytes of messages received", self.receiving_bytes),
+            ("peers with unacknowledged messages and no timer", self.stuck_peers),
         ]
     }
 }

@@ -266,6 +266,7 @@ impl Transport {
             waiting_datagrams,
             sending_bytes: self.reliable.sending(),
             receiving_bytes: self.reliable.receiving(),
+            stuck_peers: self.reliable.stuck(),
         }
     }
 

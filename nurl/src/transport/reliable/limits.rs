@@ -65,6 +65,10 @@ pub(super) const INITIAL_RTT: Duration = Duration::from_millis(150);
 /// timeout without end, so after a minute's blackout the next probe could be a minute away.
 pub(super) const MAX_PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
+/// RFC 9002 §6.1.2: a packet counts as lost after 9/8 of a round trip. It was sent before one that is acknowledged,
+/// so this long after the last acknowledgement no loss is pending any more.
+pub(super) const LOSS_DELAY: (u32, u32) = (9, 8);
+
 /// An OPEN that got no connection is repeated after this, doubling up to [`MAX_PROBE_INTERVAL`].
 pub(super) const OPEN_INTERVAL: Duration = Duration::from_millis(250);
 
