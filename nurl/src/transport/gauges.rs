@@ -15,6 +15,8 @@ pub struct Gauge {
 /// The gauges of one seam.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Gauges {
+    /// Peers that are known: members, and strangers with a session or something that waits for them.
+    pub peers: Gauge,
     /// Peers with a session, or on the way to one.
     pub sessions: Gauge,
     /// Groups that we are in, the mesh's own among them.
@@ -34,8 +36,9 @@ pub struct Gauges {
 
 impl Gauges {
     /// All of them, by name.
-    pub fn named(&self) -> [(&'static str, Gauge); 7] {
+    pub fn named(&self) -> [(&'static str, Gauge); 8] {
         [
+            ("peers", self.peers),
             ("sessions", self.sessions),
             ("groups", self.groups),
             ("peers that datagrams wait for", self.waiting_peers),

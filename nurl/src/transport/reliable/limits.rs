@@ -16,7 +16,7 @@ pub const DATAGRAM_BYTES: usize = crate::transport::MAX_DATAGRAM_BYTES;
 pub const BATCH_DATAGRAMS: usize = 32;
 
 /// Peers in the table: as many as there can be sessions.
-pub const MAX_PEERS: usize = 4_096;
+pub const MAX_PEERS: usize = crate::transport::MAX_PEERS;
 
 /// Bytes that may wait, unacknowledged, per peer and priority; one larger message may wait alone. Each
 /// priority has its own budget, so a bulk transfer never keeps a control message out.

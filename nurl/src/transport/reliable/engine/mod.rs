@@ -259,6 +259,8 @@ impl Reliable {
     /// Drops all that is known of a peer; unacknowledged messages fail with [`FailReason::Forgotten`].
     pub fn forget(&mut self, _now: Instant, peer: PublicKey) {
         self.drop_link(peer);
+        self.refused.retain(|(refused, _)| *refused != peer);
+        self.refused_by_all.remove(&peer);
         if let Some(mut entry) = self.peers.remove(&peer) {
             if let Some(at) = entry.timer {
                 self.timers.remove(&(at, peer));
@@ -269,8 +271,6 @@ impl Reliable {
             let gone = entry.outbox.take_all();
             self.fail(peer, gone, FailReason::Forgotten);
         }
-        self.refused.retain(|(refused, _)| *refused != peer);
-        self.refused_by_all.remove(&peer);
         self.resume();
     }
 
@@ -370,6 +370,11 @@ impl Reliable {
     /// What was counted.
     pub fn stats(&self) -> &Stats {
         &self.stats
+    }
+
+    /// Whether a message for a peer is not yet acknowledged.
+    pub fn is_sending(&self, peer: &PublicKey) -> bool {
+        self.peers.get(peer).is_some_and(|entry| !entry.outbox.is_empty())
     }
 
     /// Bytes accepted for a peer and not yet acknowledged.

@@ -1,0 +1,205 @@
+//! One node and its clients, over a hub that delivers at once.
+
+use rand_core::SeedableRng;
+
+use super::*;
+use crate::key::SecretKey;
+use crate::mesh::{Hub, Ticket};
+
+const UNIX: Duration = Duration::from_secs(1_800_000_000);
+
+/// Datagrams that may pass between two nodes before they have to be quiet.
+const PASSES: usize = 100_000;
+
+struct World {
+    now: Instant,
+    ticket: Ticket,
+    node: Transport,
+    events: Vec<Event>,
+}
+
+fn secret(n: u64) -> SecretKey {
+    let mut bytes = [7; 32];
+    // X25519 ignores some bits at either end.
+    bytes[8..16].copy_from_slice(&n.to_le_bytes());
+    SecretKey::from_bytes(bytes)
+}
+
+fn transport(ticket: &Ticket, now: Instant, n: u64, limits: Limits) -> Transport {
+    let config = TransportConfig {
+        key: secret(n),
+        ticket: ticket.clone(),
+        allow: crate::key::AllowList::Anyone,
+        boot: n,
+        listen: Vec::new(),
+        limits,
+    };
+    let unix = UNIX + Duration::from_millis(n);
+    let mut seed = n;
+    let mut transport = Transport::new(&config, now, unix, |_| {
+        seed += 1 << 32;
+        Rng::seed_from_u64(seed)
+    });
+    transport.on_hub_up(now, ticket.hubs[0].key);
+    transport
+}
+
+/// Carries what `from` sends to `to` over a hub. Says whether there was anything.
+fn relay(now: Instant, hub: &PublicKey, from: &mut Transport, to: &mut Transport) -> bool {
+    let mut moved = false;
+    while let Some(command) = from.poll_hub(hub) {
+        if let HubCommand::Forward { dst, payload } = command
+            && dst == to.local
+        {
+            moved = true;
+            to.handle_datagram(now, securedgram::Source::relay(*hub, from.local), &mut payload.to_vec());
+            to.pump(now);
+        }
+    }
+    moved
+}
+
+impl World {
+    /// A node with a table of `peers`.
+    fn new(peers: usize) -> World {
+        let now = crate::rt::time::now();
+        let hub = Hub { key: secret(1 << 20).public(), addr: "hub:1".to_owned() };
+        let ticket = Ticket::generate(hub, &mut Rng::seed_from_u64(9));
+        let node = transport(&ticket, now, 0, Limits { peers });
+        World { now, ticket, node, events: Vec::new() }
+    }
+
+    fn key(&self) -> PublicKey {
+        secret(0).public()
+    }
+
+    fn client(&self, n: u64) -> Transport {
+        transport(&self.ticket, self.now, n, Limits::default())
+    }
+
+    /// Lets the node and a client talk for `time`; what others are sent is lost.
+    fn run(&mut self, client: &mut Transport, time: Duration) -> Vec<Event> {
+        let until = self.now + time;
+        let mut events = Vec::new();
+        for _ in 0..PASSES {
+            self.node.pump(self.now);
+            client.pump(self.now);
+            let hub = self.ticket.hubs[0].key;
+            let moved =
+                relay(self.now, &hub, &mut self.node, client) | relay(self.now, &hub, client, &mut self.node);
+            events.extend(std::iter::from_fn(|| client.poll_event()));
+            self.events.extend(std::iter::from_fn(|| self.node.poll_event()));
+            if moved {
+                continue;
+            }
+            let due = self.node.poll_timeout().into_iter().chain(client.poll_timeout()).min();
+            let Some(due) = due.filter(|due| *due <= until) else {
+                self.now = until;
+                return events;
+            };
+            self.now = self.now.max(due);
+            self.node.handle_timeout(self.now);
+            client.handle_timeout(self.now);
+        }
+        panic!("they never fall silent");
+    }
+
+    /// A client comes, says `body` and hears it back, and goes without a word. Says whether it was answered.
+    fn visit(&mut self, n: u64, body: &Bytes) -> bool {
+        let mut client = self.client(n);
+        client.send_message(self.now, self.key(), Priority::Job, 1, body.clone()).unwrap();
+        self.run(&mut client, Duration::from_millis(20));
+        let asked = std::mem::take(&mut self.events).into_iter().any(|event| {
+            matches!(&event, Event::Reliable(reliable::Event::Message { peer, .. }) if *peer == client.local)
+        });
+        if asked {
+            self.node.send_message(self.now, client.local, Priority::Job, 1, body.clone()).unwrap();
+        }
+        let answers = self.run(&mut client, Duration::from_millis(100));
+        answers.iter().any(|event| matches!(event, Event::Reliable(reliable::Event::Message { .. })))
+    }
+
+    /// The node is by itself for `time`.
+    fn alone(&mut self, time: Duration) {
+        let mut nobody = self.client(1 << 21);
+        self.run(&mut nobody, time);
+    }
+}
+
+#[test]
+fn a_node_serves_any_number_of_clients_one_after_the_other() {
+    let mut world = World::new(64);
+    let body = Bytes::from_static(b"a job");
+    for n in 1..=5_000 {
+        assert!(world.visit(n, &body), "client {n}: {:?} {:?}", world.node.stats(), world.node.gauges());
+        let gauges = world.node.gauges();
+        for (name, gauge) in gauges.named() {
+            assert!(gauge.now <= gauge.bound, "client {n}: {} {name}", gauge.now);
+        }
+    }
+    assert_eq!(world.node.stats().refused_peers, 0);
+    assert!(world.node.stats().evicted_peers > 4_000, "{:?}", world.node.stats());
+}
+
+#[test]
+fn a_client_that_went_leaves_nothing_behind() {
+    let mut world = World::new(64);
+    for n in 1..=32 {
+        assert!(world.visit(n, &Bytes::from(vec![n as u8; 50_000])));
+    }
+    assert_eq!(world.node.gauges().peers.now, 32);
+    world.alone(Duration::from_secs(300));
+    let gauges = world.node.gauges();
+    let held = [gauges.peers, gauges.sessions, gauges.sending_bytes, gauges.receiving_bytes];
+    assert_eq!(held.map(|gauge| gauge.now), [0; 4], "{gauges:?}");
+    assert_eq!(world.node.stats().evicted_peers, 0, "they went by themselves");
+}
+
+#[test]
+fn what_waits_for_a_client_that_went_fails_and_it_is_forgotten() {
+    let mut world = World::new(64);
+    assert!(world.visit(1, &Bytes::from_static(b"hello")));
+    let client = secret(1).public();
+    let id = world.node.send_message(world.now, client, Priority::Job, 1, Bytes::from_static(b"result"));
+    // The session ends after three minutes, the attempt at the next one a minute and a half later.
+    world.alone(Duration::from_secs(300));
+    let failed =
+        reliable::Event::Failed { peer: client, id: id.unwrap(), reason: reliable::FailReason::Forgotten };
+    let position = |wanted: &dyn Fn(&Event) -> bool| world.events.iter().position(wanted);
+    assert!(position(&|event| matches!(event, Event::Reliable(event) if *event == failed)).is_some());
+    assert!(position(&|event| matches!(event, Event::Forgotten { peer } if *peer == client)).is_some());
+    assert_eq!(world.node.gauges().peers.now, 0);
+}
+
+#[test]
+fn a_member_is_never_forgotten_for_its_silence_and_takes_the_place_of_a_stranger() {
+    let mut world = World::new(8);
+    for n in 1..=8 {
+        assert!(world.visit(n, &Bytes::from_static(b"hello")));
+    }
+    let member = secret(100).public();
+    world.node.know(world.now, member);
+    assert_eq!((world.node.peers.len(), world.node.stats().evicted_peers), (8, 1));
+    world.node.connect(world.now, member).unwrap();
+    world.alone(Duration::from_secs(1_000));
+    assert_eq!(world.node.peers.keys().collect::<Vec<_>>(), [&member]);
+    world.node.dismiss(world.now, &member);
+    assert!(world.node.peers.is_empty(), "it left the mesh");
+}
+
+#[test]
+fn a_table_full_of_busy_peers_refuses_the_next_one_and_serves_it_later() {
+    let mut world = World::new(4);
+    for n in 1..=4 {
+        assert!(world.visit(n, &Bytes::from_static(b"hello")));
+    }
+    let last = world.node.connect(world.now, secret(5).public());
+    assert_eq!(last, Err(SendError::Refused), "all four were heard just now");
+    let mut client = world.client(6);
+    client.connect(world.now, world.key()).unwrap();
+    world.run(&mut client, Duration::from_millis(100));
+    assert!(!client.endpoint.is_established(&world.key()), "it was told that there is no room");
+    assert_eq!(world.node.stats().refused_peers, 2);
+    world.alone(peers::QUIET);
+    assert!(world.visit(6, &Bytes::from_static(b"hello")));
+}
