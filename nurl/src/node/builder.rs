@@ -23,7 +23,7 @@ use crate::rt::task::{Plane, Planes};
 use crate::rt::{self, time};
 use crate::state::store::Store;
 use crate::transport::driver::Driver;
-use crate::transport::{Transport, TransportConfig};
+use crate::transport::{Limits, Transport, TransportConfig};
 
 /// Handler threads when nothing else is said: as many as cores, within these bounds.
 const POOL_DEFAULT: std::ops::RangeInclusive<usize> = 2..=64;
@@ -44,6 +44,7 @@ pub struct Builder {
     store: Option<PathBuf>,
     pool: usize,
     detector: membership::Config,
+    limits: Limits,
 }
 
 impl Builder {
@@ -61,6 +62,7 @@ impl Builder {
             store: None,
             pool: cores.clamp(*POOL_DEFAULT.start(), *POOL_DEFAULT.end()),
             detector: membership::Config::default(),
+            limits: Limits::default(),
         }
     }
 
@@ -150,6 +152,13 @@ impl Builder {
         self
     }
 
+    /// Other bounds than the default ones on what the node holds for its peers.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Builder {
+        self.limits = limits;
+        self
+    }
+
     /// Starts the node's threads, binds its sockets and begins to join.
     ///
     /// # Errors
@@ -202,6 +211,7 @@ impl Builder {
             boot,
             listed: self.role != Role::Observer,
             listen: listen.clone(),
+            limits: self.limits,
         };
         let mut transport = Transport::new(&config, now, time::unix_now(), rt::rng);
 

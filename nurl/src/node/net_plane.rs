@@ -368,6 +368,18 @@ impl NetPlane {
         }
     }
 
+    /// The transport knows a peer no more, so it never says that there is room for its messages.
+    fn fail_deferred(&mut self, peer: PublicKey) {
+        for message in std::mem::take(&mut self.deferred) {
+            if message.to == peer {
+                let sent = Outstanding { kind: message.kind, reply: message.reply };
+                self.message_failed(peer, sent, Error::MessageLost(reliable::FailReason::Forgotten));
+            } else {
+                self.deferred.push_back(message);
+            }
+        }
+    }
+
     fn message_failed(&mut self, peer: PublicKey, sent: Outstanding, error: Error) {
         match sent.reply {
             Some(reply) => {
@@ -468,6 +480,7 @@ impl NetPlane {
             Event::Established { peer, .. } => self.parts.detector.on_session_up(now, peer),
             Event::Restarted { .. } => {}
             Event::Unreachable { peer } => self.parts.detector.on_session_failed(now, peer),
+            Event::Forgotten { peer } => self.fail_deferred(peer),
             Event::Path { peer, path } => self.tell_path(peer, path),
             Event::Echo { peer, nonce } => {
                 if let Some((begun, reply)) = self.pings.remove(&nonce) {
@@ -545,8 +558,11 @@ impl NetPlane {
             Member::Alive(member) | Member::Suspect(member) | Member::Dead(member) | Member::Left(member) => {
                 self.view_dirty = true;
                 let (peer, state, incarnation) = (member.key, member.state, member.incarnation);
-                if state.is_live() {
-                    self.parts.transport.know(now, peer);
+                match state {
+                    State::Alive | State::Suspect => self.parts.transport.know(now, peer),
+                    // It may come back, and is sought until membership reclaims it.
+                    State::Dead => {}
+                    State::Left => self.parts.transport.dismiss(now, &peer),
                 }
                 self.parts.bus.send(&NodeEvent::Member { peer, state, incarnation });
                 let change = match state {

@@ -15,6 +15,8 @@ pub struct Gauge {
 /// The gauges of one seam.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Gauges {
+    /// Peers that are known: members, and strangers with a session or something that waits for them.
+    pub peers: Gauge,
     /// Peers with a session, or on the way to one.
     pub sessions: Gauge,
     /// Groups that we are in, the mesh's own among them.
@@ -28,18 +30,22 @@ pub struct Gauges {
     /// Bytes of reliable messages that have come and aren't taken yet. At its bound one peer alone is read from,
     /// so it may be exceeded by what the others' windows let in before they noticed.
     pub receiving_bytes: Gauge,
+    /// Peers with messages that nobody has acknowledged yet, and no timer to send them again.
+    pub stuck_peers: Gauge,
 }
 
 impl Gauges {
     /// All of them, by name.
-    pub fn named(&self) -> [(&'static str, Gauge); 6] {
+    pub fn named(&self) -> [(&'static str, Gauge); 8] {
         [
+            ("peers", self.peers),
             ("sessions", self.sessions),
             ("groups", self.groups),
             ("peers that datagrams wait for", self.waiting_peers),
             ("datagrams waiting for a peer", self.waiting_datagrams),
             ("bytes of messages to be sent", self.sending_bytes),
             ("bytes of messages received", self.receiving_bytes),
+            ("peers with unacknowledged messages and no timer", self.stuck_peers),
         ]
     }
 }

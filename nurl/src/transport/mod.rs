@@ -31,7 +31,7 @@ use crate::net::rendezvous::Contact;
 
 pub use self::core::Transport;
 pub use self::gauges::{Gauge, Gauges};
-pub use crate::net::securedgram::channel;
+pub use crate::net::securedgram::{MAX_PEERS, channel};
 pub use reliable::{MessageId, Priority};
 
 /// Kinds of reliable messages: the first byte of a message's stream.
@@ -50,6 +50,19 @@ pub mod kind {
 /// minimum MTU.
 pub const MAX_DATAGRAM_BYTES: usize = crate::net::securedgram::DEFAULT_BODY_BYTES;
 
+/// What a seam may hold at most. A smaller table than the default one is for those who want to see it full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Peers that are known at a time, members and strangers; [`MAX_PEERS`] if nothing else is said.
+    pub peers: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits { peers: MAX_PEERS }
+    }
+}
+
 /// What a seam is made of.
 #[derive(Debug, Clone)]
 pub struct TransportConfig {
@@ -65,6 +78,8 @@ pub struct TransportConfig {
     pub listed: bool,
     /// Where to bind UDP: one socket for each address that the host has a family for.
     pub listen: Vec<SocketAddr>,
+    /// What it may hold.
+    pub limits: Limits,
 }
 
 /// What the seam tells the layer above.
@@ -104,6 +119,11 @@ pub enum Event {
     },
     /// A handshake with the peer was given up.
     Unreachable {
+        /// The peer.
+        peer: PublicKey,
+    },
+    /// A peer is known no more: nothing that was for it will be sent.
+    Forgotten {
         /// The peer.
         peer: PublicKey,
     },
@@ -201,6 +221,10 @@ pub struct Stats {
     pub unknown_group_senders: u64,
     /// Groups that a hub refused because we are in too many.
     pub groups_refused: u64,
+    /// Peers that got no place in a full table.
+    pub refused_peers: u64,
+    /// Peers that were forgotten because the table was full.
+    pub evicted_peers: u64,
     /// Sends that the kernel refused.
     pub send_errors: u64,
 }

@@ -75,6 +75,11 @@ impl Waiting {
         self.peers.keys().copied().collect()
     }
 
+    /// Whether something waits for a peer.
+    pub(crate) fn holds(&self, peer: &PublicKey) -> bool {
+        self.peers.contains_key(peer)
+    }
+
     /// Forgets what waited for a peer that can't be reached.
     pub(crate) fn forget(&mut self, peer: &PublicKey) {
         if let Some(queue) = self.peers.remove(peer) {

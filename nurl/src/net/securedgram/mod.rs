@@ -21,7 +21,7 @@
 //! is out, and at most [`attempt::MAX_RESPONSES`] times.
 //!
 //! **Refuses.** It queues no application data: [`SealError::NoSession`] begins a handshake, and
-//! [`Event::Established`] says when to try again. It keeps no more than [`MAX_PEERS`] peers.
+//! [`Event::Established`] says when to try again. It keeps no more than [`Config::max_peers`] peers.
 
 pub mod attempt;
 pub mod budget;
@@ -104,6 +104,8 @@ pub struct Config {
     pub max_body_bytes: usize,
     /// How paths are kept.
     pub paths: PathConfig,
+    /// The most peers that are known at a time.
+    pub max_peers: usize,
 }
 
 impl Config {
@@ -121,6 +123,7 @@ impl Config {
             cookie_rates: Rates::COOKIE,
             max_body_bytes: DEFAULT_BODY_BYTES,
             paths: PathConfig::default(),
+            max_peers: MAX_PEERS,
         }
     }
 }
@@ -238,7 +241,7 @@ pub enum SealError {
     /// The peer is ourselves, or isn't on the allow-list.
     #[error("this peer may have no session")]
     NotAllowed,
-    /// [`MAX_PEERS`] peers are known and none is idle: forget one.
+    /// [`Config::max_peers`] peers are known and none is idle: forget one.
     #[error("the table of peers is full")]
     PeersFull,
 }

@@ -13,7 +13,7 @@ use super::peer::Peer;
 use crate::key::PublicKey;
 use crate::rt::Rng;
 
-/// The most peers that are known at a time. One costs about 2 KiB, and up to 24 KiB with three sessions
+/// The most peers that are known at a time, if nothing else is said. One costs about 2 KiB, and up to 24 KiB with three sessions
 /// whose replay windows have grown; a mesh larger than this keeps sessions with a part of its members.
 pub const MAX_PEERS: usize = 4096;
 

@@ -135,7 +135,7 @@ impl Transport {
                 // Datagrams may be lost anywhere: the layers above notice by silence, which also covers a
                 // hub that says nothing. Only a newcomer must know whom not to wait for.
                 HubEvent::PeerGone { peer } => {
-                    if self.peers.contains(&peer) {
+                    if self.peers.contains_key(&peer) {
                         self.events.push_back(Event::NotThere { hub, peer });
                     }
                 }
@@ -155,7 +155,7 @@ impl Transport {
     /// A record that was asked for when its key was first wanted: where the peer may be reached, before there is
     /// any session that could tell. It is the only way where no hub relays.
     fn on_looked_up(&mut self, now: Instant, record: &SealedRecord) {
-        if !self.peers.contains(&record.key) {
+        if !self.peers.contains_key(&record.key) {
             return;
         }
         if let Ok(opened) = self.open(now, record) {
@@ -201,7 +201,7 @@ impl Transport {
 
     pub(super) fn relays_changed(&mut self, now: Instant) {
         let up = self.hubs_up();
-        for peer in &self.peers {
+        for peer in self.peers.keys() {
             // The table had room for the peer when we met it; if it has none now, there is nothing to tell.
             let _ = self.endpoint.set_relays(now, peer, &up);
         }

@@ -8,12 +8,17 @@
 //! sealed onto the routes that the path machine names; both legs get the same sealed bytes while a path is
 //! in doubt, and the receiver's replay window drops the second.
 //!
-//! Its rooms: `datagrams` seals and opens, `hubs` talks to the hubs' connections, `candidates` says where we can be
-//! reached.
+//! The module's parts: `datagrams` seals and opens, `hubs` talks to the hubs' connections, `candidates` says where we
+//! can be reached, `peers` says who is known and who makes room.
 
 mod candidates;
 mod datagrams;
 mod hubs;
+#[cfg(test)]
+mod pair_tests;
+mod peers;
+#[cfg(test)]
+mod tests;
 
 pub use datagrams::{Datagram, Sent};
 pub use hubs::{HUB_QUEUE, HubState};
@@ -29,7 +34,9 @@ use super::group::{self, Groups};
 use super::outbox::Outbox;
 use super::reliable::{self, MessageId, Priority, Reliable, ReliableConfig};
 use super::waiting::Waiting;
-use super::{Event, Gauge, Gauges, MAX_DATAGRAM_BYTES, PathInfo, SendError, Stats, TransportConfig, channel};
+use super::{
+    Event, Gauge, Gauges, Limits, MAX_DATAGRAM_BYTES, PathInfo, SendError, Stats, TransportConfig, channel,
+};
 use crate::key::PublicKey;
 use crate::mesh::Generation;
 use crate::net::hub_client::HubCommand;
@@ -38,6 +45,11 @@ use crate::net::securedgram::{self, Endpoint};
 use crate::net::stun;
 use crate::rt::Rng;
 use crate::rt::net::Interface;
+use peers::Known;
+
+/// Peers that the endpoint holds beyond those that are known here: they began a handshake and haven't yet shown that
+/// they have its keys. Each is idle after ten seconds; a hundred new ones a second is more than clients bring.
+const UNCONFIRMED_PEERS: usize = 1_024;
 
 /// Events kept between two drains: reliable messages wait in their own budget beyond it.
 const EVENTS: usize = 4_096;
@@ -53,7 +65,8 @@ pub struct Transport {
     waiting: Waiting,
     outbox: Outbox,
     hubs: BTreeMap<PublicKey, HubState>,
-    peers: BTreeSet<PublicKey>,
+    limits: Limits,
+    peers: BTreeMap<PublicKey, Known>,
     joined: BTreeSet<group::Tag>,
     interfaces: Vec<Interface>,
     ports: (Option<u16>, Option<u16>),
@@ -84,6 +97,7 @@ impl Transport {
         let endpoint = Endpoint::new(
             securedgram::Config {
                 allow: config.allow.clone(),
+                max_peers: config.limits.peers + UNCONFIRMED_PEERS,
                 ..securedgram::Config::new(
                     config.key.clone(),
                     config.ticket.mesh,
@@ -95,7 +109,8 @@ impl Transport {
             unix_now,
             rng("sessions"),
         );
-        let reliable = Reliable::new(ReliableConfig::default(), local, config.boot, now, rng("reliable"));
+        let messages = ReliableConfig { max_peers: config.limits.peers, ..ReliableConfig::default() };
+        let reliable = Reliable::new(messages, local, config.boot, now, rng("reliable"));
         let mut transport = Transport {
             local,
             groups: Groups::new(local, config.boot, generations.clone(), rng("groups")),
@@ -106,7 +121,8 @@ impl Transport {
             waiting: Waiting::default(),
             outbox: Outbox::default(),
             hubs: config.ticket.hubs.iter().map(|hub| (hub.key, HubState::default())).collect(),
-            peers: BTreeSet::new(),
+            limits: config.limits,
+            peers: BTreeMap::new(),
             joined: BTreeSet::new(),
             interfaces: Vec::new(),
             ports: (None, None),
@@ -138,6 +154,9 @@ impl Transport {
         kind: u8,
         body: Bytes,
     ) -> Result<MessageId, reliable::SendError> {
+        if peer != self.local && !self.meet(now, peer) {
+            return Err(reliable::SendError::TooManyPeers);
+        }
         let id = self.reliable.send(now, peer, priority, kind, body)?;
         // Who wants to know whether a session is allowed has called it before.
         let _ = self.connect(now, peer);
@@ -156,8 +175,8 @@ impl Transport {
             Some(hub) => self.command(hub, HubCommand::GroupSend { tag, payload }),
             // No hub to fan it out: each peer with a direct path gets its own copy.
             None => {
-                for peer in self.peers.clone() {
-                    if let Some(addr) = self.endpoint.path_state(&peer).and_then(|state| state.addr) {
+                for peer in self.peers.keys() {
+                    if let Some(addr) = self.endpoint.path_state(peer).and_then(|state| state.addr) {
                         self.outbox.push(addr, &payload);
                     }
                 }
@@ -182,46 +201,11 @@ impl Transport {
         self.sync_groups();
     }
 
-    /// Begins a session with `peer`, if there is none.
-    ///
-    /// # Errors
-    /// [`SendError::Oneself`] and [`SendError::Refused`].
-    pub fn connect(&mut self, now: Instant, peer: PublicKey) -> Result<(), SendError> {
-        if peer == self.local {
-            return Err(SendError::Oneself);
-        }
-        self.meet(now, peer);
-        self.endpoint.connect(now, &peer).map_err(|_| {
-            // Not allowed, or one too many: whoever is refused takes no place here.
-            self.peers.remove(&peer);
-            SendError::Refused
-        })
-    }
-
     /// Asks rendezvous where `peer` may be, unless it is known here: the way to a key that no view has.
     pub fn look_up(&mut self, peer: PublicKey) {
-        if peer != self.local && !self.peers.contains(&peer) {
+        if peer != self.local && !self.peers.contains_key(&peer) {
             self.command_all(|| HubCommand::Lookup { peer });
         }
-    }
-
-    /// A peer that is new here can be reached through the hubs that are up.
-    fn meet(&mut self, now: Instant, peer: PublicKey) {
-        // The endpoint forgets who is idle and nobody's wish; then the hubs have to be told it again.
-        if self.peers.insert(peer) || self.endpoint.path_state(&peer).is_none() {
-            let up = self.hubs_up();
-            // As above.
-            let _ = self.endpoint.set_relays(now, &peer, &up);
-        }
-    }
-
-    /// Forgets a peer: its session, its paths, and what waits for it.
-    pub fn forget(&mut self, now: Instant, peer: &PublicKey) {
-        self.peers.remove(peer);
-        self.waiting.forget(peer);
-        self.reliable.forget(now, *peer);
-        self.groups.forget(peer);
-        self.endpoint.forget(now, peer);
     }
 
     /// Tells every peer with a session that this node goes.
@@ -234,13 +218,6 @@ impl Transport {
     /// Whether everything reliable that was sent has been acknowledged, and nothing waits for a hub.
     pub fn is_quiet(&self) -> bool {
         self.reliable.sending().now == 0 && self.hubs.values().all(|hub| hub.queue.is_empty())
-    }
-
-    /// A member: what it seals to our groups may be asked about, and it is reachable through the hubs.
-    pub fn know(&mut self, now: Instant, peer: PublicKey) {
-        if peer != self.local {
-            self.meet(now, peer);
-        }
     }
 
     /// The host slept: every path and every connection is in doubt.
@@ -280,12 +257,17 @@ impl Transport {
     pub fn gauges(&self) -> Gauges {
         let (waiting_peers, waiting_datagrams) = self.waiting.gauges();
         Gauges {
-            sessions: Gauge { now: self.endpoint.peers().count(), bound: securedgram::MAX_PEERS },
+            peers: Gauge { now: self.peers.len(), bound: self.limits.peers },
+            sessions: Gauge {
+                now: self.endpoint.peers().count(),
+                bound: self.limits.peers + UNCONFIRMED_PEERS,
+            },
             groups: self.groups.gauge(),
             waiting_peers,
             waiting_datagrams,
             sending_bytes: self.reliable.sending(),
             receiving_bytes: self.reliable.receiving(),
+            stuck_peers: self.reliable.stuck(),
         }
     }
 
@@ -372,7 +354,9 @@ impl Transport {
         use securedgram::Event as Session;
         match event {
             Session::Established { peer, boot, .. } => {
-                self.meet(now, peer);
+                if !self.welcome(now, peer) {
+                    return;
+                }
                 self.reliable.on_established(now, peer, boot);
                 self.groups.on_established(peer, boot);
                 self.send_waiting(now, peer);
@@ -383,10 +367,10 @@ impl Transport {
                 self.events.push_back(Event::Restarted { peer, boot });
             }
             Session::HandshakeFailed { peer } => {
-                self.waiting.forget(&peer);
                 self.events.push_back(Event::Unreachable { peer });
+                self.on_handshake_failed(now, &peer);
             }
-            Session::Closed { .. } => {}
+            Session::Closed { peer, .. } => self.on_session_closed(now, &peer),
             Session::Path { peer, event } => {
                 if matches!(event.reason, Reason::PathLost | Reason::DataLost) {
                     self.on_direct_lost(now);
@@ -411,7 +395,7 @@ impl Transport {
                 for packet in plain.chunks(segment.unwrap_or(plain.len()).max(1)) {
                     // Without a session the packet is lost, and QUIC sends it again.
                     if self.seal_and_send(now, peer, channel::RELIABLE, packet).is_err() {
-                        let _ = self.connect(now, peer);
+                        self.seek(now, peer);
                     }
                 }
                 moved = true;
@@ -435,7 +419,7 @@ impl Transport {
             moved = true;
             // The sender that a frame names is not proven before its key is here. Whoever can send frames, a
             // hub first of all, must not make us pursue keys that no member has.
-            if !self.peers.contains(&peer) {
+            if !self.peers.contains_key(&peer) {
                 self.stats.unknown_group_senders += 1;
                 continue;
             }
@@ -449,6 +433,3 @@ impl Transport {
         moved
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,153 +1,206 @@
-//! Two seams and a hub between them that takes no time.
+//! One node and its clients, over a hub that delivers at once.
 
-use std::time::{Duration, Instant};
-
-use bytes::Bytes;
 use rand_core::SeedableRng;
 
 use super::*;
-use crate::key::{AllowList, SecretKey};
+use crate::key::SecretKey;
 use crate::mesh::{Hub, Ticket};
-use crate::net::hub_client::HubEvent;
-use crate::net::rendezvous::{Record, SealedRecord};
-use crate::transport::kind;
 
-const HUB: PublicKey = PublicKey::from_bytes([7; 32]);
+const UNIX: Duration = Duration::from_secs(1_800_000_000);
 
-struct Pair {
-    nodes: [Transport; 2],
-    tickets: Ticket,
+/// Datagrams that may pass between two nodes before they have to be quiet.
+const PASSES: usize = 100_000;
+
+struct World {
     now: Instant,
+    ticket: Ticket,
+    node: Transport,
+    events: Vec<Event>,
 }
 
-impl Pair {
-    /// Two nodes at one hub, which pass what they have to say in turns, each turn's datagrams in one batch.
-    fn new(seed: u8) -> Pair {
-        let now = crate::membership::test_now();
-        let mut rng = Rng::from_seed([seed; 32]);
-        let ticket = Ticket::generate(Hub { key: HUB, addr: "hub.example:1".to_owned() }, &mut rng);
-        let node = |n: u8, rng: &mut Rng| {
-            let config = TransportConfig {
-                key: SecretKey::generate(rng),
-                ticket: ticket.clone(),
-                allow: AllowList::Anyone,
-                boot: n.into(),
-                listed: true,
-                listen: Vec::new(),
+fn secret(n: u64) -> SecretKey {
+    let mut bytes = [7; 32];
+    // X25519 ignores some bits at either end.
+    bytes[8..16].copy_from_slice(&n.to_le_bytes());
+    SecretKey::from_bytes(bytes)
+}
+
+fn transport(ticket: &Ticket, now: Instant, n: u64, limits: Limits) -> Transport {
+    let config = TransportConfig {
+        key: secret(n),
+        ticket: ticket.clone(),
+        allow: crate::key::AllowList::Anyone,
+        boot: n,
+        listen: Vec::new(),
+        limits,
+        listed: true,
+    };
+    let unix = UNIX + Duration::from_millis(n);
+    let mut seed = n;
+    let mut transport = Transport::new(&config, now, unix, |_| {
+        seed += 1 << 32;
+        Rng::seed_from_u64(seed)
+    });
+    transport.on_hub_up(now, ticket.hubs[0].key);
+    transport
+}
+
+/// Carries what `from` sends to `to` over a hub. Says whether there was anything.
+fn relay(now: Instant, hub: &PublicKey, from: &mut Transport, to: &mut Transport) -> bool {
+    let mut moved = false;
+    while let Some(command) = from.poll_hub(hub) {
+        if let HubCommand::Forward { dst, payload } = command
+            && dst == to.local
+        {
+            moved = true;
+            to.handle_datagram(now, securedgram::Source::relay(*hub, from.local), &mut payload.to_vec());
+            to.pump(now);
+        }
+    }
+    moved
+}
+
+impl World {
+    /// A node with a table of `peers`.
+    fn new(peers: usize) -> World {
+        let now = crate::rt::time::now();
+        let hub = Hub { key: secret(1 << 20).public(), addr: "hub:1".to_owned() };
+        let ticket = Ticket::generate(hub, &mut Rng::seed_from_u64(9));
+        let node = transport(&ticket, now, 0, Limits { peers });
+        World { now, ticket, node, events: Vec::new() }
+    }
+
+    fn key(&self) -> PublicKey {
+        secret(0).public()
+    }
+
+    fn client(&self, n: u64) -> Transport {
+        transport(&self.ticket, self.now, n, Limits::default())
+    }
+
+    /// Lets the node and a client talk for `time`; what others are sent is lost.
+    fn run(&mut self, client: &mut Transport, time: Duration) -> Vec<Event> {
+        let until = self.now + time;
+        let mut events = Vec::new();
+        for _ in 0..PASSES {
+            self.node.pump(self.now);
+            client.pump(self.now);
+            let hub = self.ticket.hubs[0].key;
+            let moved =
+                relay(self.now, &hub, &mut self.node, client) | relay(self.now, &hub, client, &mut self.node);
+            events.extend(std::iter::from_fn(|| client.poll_event()));
+            self.events.extend(std::iter::from_fn(|| self.node.poll_event()));
+            if moved {
+                continue;
+            }
+            let due = self.node.poll_timeout().into_iter().chain(client.poll_timeout()).min();
+            let Some(due) = due.filter(|due| *due <= until) else {
+                self.now = until;
+                return events;
             };
-            let mut seeds = u8::from(n == 1) * 100;
-            Transport::new(&config, now, Duration::from_secs(1_700_000_000), |_| {
-                seeds += 1;
-                Rng::from_seed([seeds ^ seed; 32])
-            })
-        };
-        let nodes = [node(0, &mut rng), node(1, &mut rng)];
-        Pair { nodes, tickets: ticket, now }
-    }
-
-    fn up(mut self) -> Pair {
-        for node in &mut self.nodes {
-            node.on_hub_up(self.now, HUB);
-            while node.poll_hub(&HUB).is_some() {}
+            self.now = self.now.max(due);
+            self.node.handle_timeout(self.now);
+            client.handle_timeout(self.now);
         }
-        self
+        panic!("they never fall silent");
     }
 
-    fn key(&self, at: usize) -> PublicKey {
-        self.nodes[at].local
+    /// A client comes, says `body` and hears it back, and goes without a word. Says whether it was answered.
+    fn visit(&mut self, n: u64, body: &Bytes) -> bool {
+        let mut client = self.client(n);
+        client.send_message(self.now, self.key(), Priority::Job, 1, body.clone()).unwrap();
+        self.run(&mut client, Duration::from_millis(20));
+        let asked = std::mem::take(&mut self.events).into_iter().any(|event| {
+            matches!(&event, Event::Reliable(reliable::Event::Message { peer, .. }) if *peer == client.local)
+        });
+        if asked {
+            self.node.send_message(self.now, client.local, Priority::Job, 1, body.clone()).unwrap();
+        }
+        let answers = self.run(&mut client, Duration::from_millis(100));
+        answers.iter().any(|event| matches!(event, Event::Reliable(reliable::Event::Message { .. })))
     }
 
-    /// Lets both talk until neither has anything to say, without any time passing.
-    fn talk(&mut self) {
-        for turn in 0..200 {
-            let from = turn % 2;
-            self.nodes[from].pump(self.now);
-            let src = self.key(from);
-            let batch: Vec<HubEvent> = std::iter::from_fn(|| self.nodes[from].poll_hub(&HUB))
-                .filter_map(|command| match command {
-                    HubCommand::Forward { payload, .. } => Some(HubEvent::Datagram { src, payload }),
-                    _ => None,
-                })
-                .collect();
-            self.nodes[1 - from].handle_hub(self.now, HUB, batch);
+    /// The node is by itself for `time`.
+    fn alone(&mut self, time: Duration) {
+        let mut nobody = self.client(1 << 21);
+        self.run(&mut nobody, time);
+    }
+}
+
+#[test]
+fn a_node_serves_any_number_of_clients_one_after_the_other() {
+    let mut world = World::new(64);
+    let body = Bytes::from_static(b"a job");
+    for n in 1..=5_000 {
+        assert!(world.visit(n, &body), "client {n}: {:?} {:?}", world.node.stats(), world.node.gauges());
+        let gauges = world.node.gauges();
+        for (name, gauge) in gauges.named() {
+            assert!(gauge.now <= gauge.bound, "client {n}: {} {name}", gauge.now);
         }
     }
+    assert_eq!(world.node.stats().refused_peers, 0);
+    assert!(world.node.stats().evicted_peers > 4_000, "{:?}", world.node.stats());
 }
 
-/// Until this was mended a peer that didn't know yet that the session was up lost the packet behind the confirm.
 #[test]
-fn a_first_message_is_acknowledged_without_any_timer_whichever_key_is_the_smaller() {
-    let mut smaller = [false; 2];
-    for seed in 1..=8 {
-        let mut pair = Pair::new(seed).up();
-        let (a, b) = (pair.key(0), pair.key(1));
-        smaller[usize::from(a < b)] = true;
-        let body = Bytes::from_static(b"first");
-        let id =
-            pair.nodes[0].send_message(pair.now, b, Priority::Bulk, kind::APPLICATION, body.clone()).unwrap();
-        pair.talk();
-        let at_b: Vec<Event> = std::iter::from_fn(|| pair.nodes[1].poll_event()).collect();
-        let arrived = |event: &Event| {
-            matches!(event, Event::Reliable(reliable::Event::Message { peer, body: got, .. })
-                if *peer == a && *got == body)
-        };
-        assert!(at_b.iter().any(arrived), "seed {seed}: {at_b:?}");
-        let at_a: Vec<Event> = std::iter::from_fn(|| pair.nodes[0].poll_event()).collect();
-        let acked = |event: &Event| {
-            matches!(event, Event::Reliable(reliable::Event::Acked { id: of, .. }) if *of == id)
-        };
-        assert!(at_a.iter().any(acked), "seed {seed}: {at_a:?}");
-        assert!(pair.nodes[0].is_quiet(), "seed {seed}");
+fn a_client_that_went_leaves_nothing_behind() {
+    let mut world = World::new(64);
+    for n in 1..=32 {
+        assert!(world.visit(n, &Bytes::from(vec![n as u8; 50_000])));
     }
-    assert_eq!(smaller, [true, true], "both orders of keys were tried");
+    assert_eq!(world.node.gauges().peers.now, 32);
+    world.alone(Duration::from_secs(300));
+    let gauges = world.node.gauges();
+    let held = [gauges.peers, gauges.sessions, gauges.sending_bytes, gauges.receiving_bytes];
+    assert_eq!(held.map(|gauge| gauge.now), [0; 4], "{gauges:?}");
+    assert_eq!(world.node.stats().evicted_peers, 0, "they went by themselves");
 }
 
 #[test]
-fn a_list_says_of_each_whether_the_mesh_has_sealed_its_record() {
-    let mut pair = Pair::new(1).up();
-    let mut rng = Rng::from_seed([9; 32]);
-    let hub = Hub { key: HUB, addr: "hub.example:1".to_owned() };
-    let other = Ticket::generate(hub, &mut rng);
-    let expires = Duration::from_secs(1_700_000_600);
-    let record = Record { candidates: Vec::new(), home: None, capabilities: 0, expires };
-    let peers = [PublicKey::from_bytes([1; 32]), PublicKey::from_bytes([2; 32])];
-    let records = [&pair.tickets, &other].into_iter().zip(peers).map(|(ticket, key)| {
-        let sealed = record.seal(&ticket.generations()[0], &key, 5, &mut rng).unwrap();
-        SealedRecord { key, seq: 5, ttl: Duration::from_secs(60), sealed: Bytes::from(sealed) }
-    });
-    let records = records.collect();
-    pair.nodes[0].handle_hub(pair.now, HUB, vec![HubEvent::Records(records)]);
-    let contacts = std::iter::from_fn(|| pair.nodes[0].poll_event()).find_map(|event| match event {
-        Event::Contacts { contacts, .. } => Some(contacts),
-        _ => None,
-    });
-    let opened: Vec<_> = contacts.unwrap().iter().map(|contact| (contact.key, contact.opened)).collect();
-    assert_eq!(opened, [(peers[0], true), (peers[1], false)]);
+fn what_waits_for_a_client_that_went_fails_and_it_is_forgotten() {
+    let mut world = World::new(64);
+    assert!(world.visit(1, &Bytes::from_static(b"hello")));
+    let client = secret(1).public();
+    let id = world.node.send_message(world.now, client, Priority::Job, 1, Bytes::from_static(b"result"));
+    // The session ends after three minutes, the attempt at the next one a minute and a half later.
+    world.alone(Duration::from_secs(300));
+    let failed =
+        reliable::Event::Failed { peer: client, id: id.unwrap(), reason: reliable::FailReason::Forgotten };
+    let position = |wanted: &dyn Fn(&Event) -> bool| world.events.iter().position(wanted);
+    assert!(position(&|event| matches!(event, Event::Reliable(event) if *event == failed)).is_some());
+    assert!(position(&|event| matches!(event, Event::Forgotten { peer } if *peer == client)).is_some());
+    assert_eq!(world.node.gauges().peers.now, 0);
 }
 
 #[test]
-fn a_stranger_is_looked_up_once_and_tried_where_its_record_says() {
-    let mut pair = Pair::new(2);
-    let (a, b) = (0, pair.key(1));
-    pair.nodes[a].on_hub_up(pair.now, HUB);
-    while pair.nodes[a].poll_hub(&HUB).is_some() {}
-    pair.nodes[a].look_up(b);
-    assert!(matches!(pair.nodes[a].poll_hub(&HUB), Some(HubCommand::Lookup { peer }) if peer == b));
-    pair.nodes[a].connect(pair.now, b).unwrap();
-    while pair.nodes[a].poll_hub(&HUB).is_some() {}
-    pair.nodes[a].look_up(b);
-    assert!(pair.nodes[a].poll_hub(&HUB).is_none(), "it is known here by now");
+fn a_member_is_never_forgotten_for_its_silence_and_takes_the_place_of_a_stranger() {
+    let mut world = World::new(8);
+    for n in 1..=8 {
+        assert!(world.visit(n, &Bytes::from_static(b"hello")));
+    }
+    let member = secret(100).public();
+    world.node.know(world.now, member);
+    assert_eq!((world.node.peers.len(), world.node.stats().evicted_peers), (8, 1));
+    world.node.connect(world.now, member).unwrap();
+    world.alone(Duration::from_secs(1_000));
+    assert_eq!(world.node.peers.keys().collect::<Vec<_>>(), [&member]);
+    world.node.dismiss(world.now, &member);
+    assert!(world.node.peers.is_empty(), "it left the mesh");
+}
 
-    // The hub's connection ends: what the record says is the only way.
-    pair.nodes[a].on_hub_down(pair.now, HUB, crate::net::hub_client::DownReason::Lost);
-    let candidates = vec!["192.0.2.9:4000".parse().unwrap()];
-    let expires = Duration::from_secs(1_700_000_600);
-    let record = Record { candidates, home: None, capabilities: 0, expires };
-    let generation = &pair.tickets.generations()[0];
-    let sealed = record.seal(generation, &b, 5, &mut Rng::from_seed([3; 32])).unwrap();
-    let found = SealedRecord { key: b, seq: 5, ttl: Duration::from_secs(60), sealed: Bytes::from(sealed) };
-    pair.nodes[a].handle_hub(pair.now, HUB, vec![HubEvent::Record(found)]);
-    pair.nodes[a].pump(pair.now);
-    let sent = pair.nodes[a].outbox().front().map(|batch| batch.destination);
-    assert_eq!(sent, Some("192.0.2.9:4000".parse().unwrap()));
+#[test]
+fn a_table_full_of_busy_peers_refuses_the_next_one_and_serves_it_later() {
+    let mut world = World::new(4);
+    for n in 1..=4 {
+        assert!(world.visit(n, &Bytes::from_static(b"hello")));
+    }
+    let last = world.node.connect(world.now, secret(5).public());
+    assert_eq!(last, Err(SendError::Refused), "all four were heard just now");
+    let mut client = world.client(6);
+    client.connect(world.now, world.key()).unwrap();
+    world.run(&mut client, Duration::from_millis(100));
+    assert!(!client.endpoint.is_established(&world.key()), "it was told that there is no room");
+    assert_eq!(world.node.stats().refused_peers, 2);
+    world.alone(peers::QUIET);
+    assert!(world.visit(6, &Bytes::from_static(b"hello")));
 }

@@ -16,7 +16,7 @@ pub const DATAGRAM_BYTES: usize = crate::transport::MAX_DATAGRAM_BYTES;
 pub const BATCH_DATAGRAMS: usize = 32;
 
 /// Peers in the table: as many as there can be sessions.
-pub const MAX_PEERS: usize = 4_096;
+pub const MAX_PEERS: usize = crate::transport::MAX_PEERS;
 
 /// Bytes that may wait, unacknowledged, per peer and priority; one larger message may wait alone. Each
 /// priority has its own budget, so a bulk transfer never keeps a control message out.
@@ -64,6 +64,10 @@ pub(super) const INITIAL_RTT: Duration = Duration::from_millis(150);
 /// The longest silence before a connection with unacknowledged data probes again. QUIC doubles its probe
 /// timeout without end, so after a minute's blackout the next probe could be a minute away.
 pub(super) const MAX_PROBE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// RFC 9002 §6.1.2: a packet counts as lost after 9/8 of a round trip. It was sent before one that is acknowledged,
+/// so this long after the last acknowledgement no loss is pending any more.
+pub(super) const LOSS_DELAY: (u32, u32) = (9, 8);
 
 /// An OPEN that got no connection is repeated after this, doubling up to [`MAX_PROBE_INTERVAL`].
 pub(super) const OPEN_INTERVAL: Duration = Duration::from_millis(250);

@@ -19,8 +19,8 @@ use super::congestion::CubicFactory;
 use super::crypto::{NoTokens, Plain, ResetKey};
 use super::inbox::Inbox;
 use super::limits::{
-    BATCH_DATAGRAMS, CONNECTION_WINDOW_BYTES, DATAGRAM_BYTES, INITIAL_RTT, MAX_STREAMS, PACKET_THRESHOLD,
-    STREAM_WINDOW_BYTES,
+    BATCH_DATAGRAMS, CONNECTION_WINDOW_BYTES, DATAGRAM_BYTES, INITIAL_RTT, LOSS_DELAY, MAX_PROBE_INTERVAL,
+    MAX_STREAMS, PACKET_THRESHOLD, STREAM_WINDOW_BYTES,
 };
 use super::wire::{CID_BYTES, Cid, Datagram};
 use crate::rt::Rng;
@@ -136,7 +136,11 @@ pub(super) struct Link {
     pub(super) remote_cid: Option<Cid>,
     /// Our connection id in the peer's last packet: what we name in a GONE.
     pub(super) local_cid: Option<Cid>,
-    /// When something last arrived or a probe was last sent.
+    /// When the peer last acknowledged anything.
+    answered: Instant,
+    /// ACK frames that came, as QUIC counts them.
+    acks: u64,
+    /// When the peer last acknowledged anything, or a probe was last sent.
     pub(super) touched: Instant,
     /// Set when the connection is over.
     pub(super) over: bool,
@@ -194,6 +198,8 @@ impl Link {
             inbox: Inbox::default(),
             remote_cid: None,
             local_cid: None,
+            answered: now,
+            acks: 0,
             touched: now,
             over: false,
         }
@@ -206,7 +212,12 @@ impl Link {
         match self.endpoint.handle(now, PEER, None, None, BytesMut::from(packet), &mut reply) {
             Some(DatagramEvent::ConnectionEvent(_, event)) => {
                 self.handle_event(event);
-                self.touched = now;
+                // Only an answer counts: a peer that sends while it hears nothing of us must not put our
+                // probes off.
+                let acks = self.conn.stats().frame_rx.acks;
+                if std::mem::replace(&mut self.acks, acks) != acks {
+                    (self.answered, self.touched) = (now, now);
+                }
                 if let Some(Datagram::Packet(cid)) = Datagram::parse(packet) {
                     self.local_cid = Some(cid);
                 }
@@ -244,13 +255,42 @@ impl Link {
         Some(transmit.segment_size)
     }
 
-    /// Resolves QUIC's timer before its time: a probe goes out now, not after the rest of a back-off.
-    pub(super) fn probe(&mut self, now: Instant) {
-        if let Some(at) = self.conn.poll_timeout() {
-            self.conn.handle_timeout(at.max(now));
-            self.touched = now;
-            self.handle_endpoint_events();
+    /// When [`handle_timeout`](Link::handle_timeout) is due. While something is `unanswered` there is always a time,
+    /// whatever QUIC thinks: quinn-proto stops its timer where it discards the keys of the handshake before it
+    /// counts itself established, and doesn't set it again by itself.
+    pub(super) fn poll_timeout(&mut self, unanswered: bool) -> Option<Instant> {
+        let probe = unanswered.then(|| self.touched + MAX_PROBE_INTERVAL);
+        self.conn.poll_timeout().into_iter().chain(probe).min()
+    }
+
+    /// Does what is due at `now`. Says whether it probed.
+    pub(super) fn handle_timeout(&mut self, now: Instant, unanswered: bool) -> bool {
+        self.conn.handle_timeout(now);
+        let probe = unanswered && now >= self.touched + MAX_PROBE_INTERVAL;
+        if probe {
+            self.probe(now);
         }
+        probe
+    }
+
+    /// Asks for a sign of life now, where QUIC might be in a long back-off.
+    ///
+    /// A full window keeps a ping back, and only a probe timeout sends past it. So after a silence that timer is
+    /// brought forward. Within a round trip of an answer it isn't, because it may be the timer of a loss (RFC
+    /// 9002 §6.1.2): brought forward, it would count packets as lost whose acknowledgement is on its way, and
+    /// shrink the window for them. Where QUIC has no timer at all, its window may be full of what it will never
+    /// declare lost, so the path begins anew. That forgets the round trip, and is done nowhere else.
+    pub(super) fn probe(&mut self, now: Instant) {
+        self.touched = now;
+        self.conn.ping();
+        match self.conn.poll_timeout() {
+            Some(at) if now >= self.answered + self.conn.rtt() * LOSS_DELAY.0 / LOSS_DELAY.1 => {
+                self.conn.handle_timeout(at.max(now));
+            }
+            Some(_) => {}
+            None => self.conn.path_changed(now),
+        }
+        self.handle_endpoint_events();
     }
 
     /// Sends something that the peer must answer.

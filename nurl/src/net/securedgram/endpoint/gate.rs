@@ -12,7 +12,7 @@ use super::super::generation::Keys;
 use super::super::mac::{self, Mac, Sealed, challenge_key};
 use super::super::peer::{ANSWER_LIFE, Answer, Live, MAX_UNCONFIRMED};
 use super::super::source::{Origin, Source};
-use super::super::table::{MAX_PEERS, Slot};
+use super::super::table::Slot;
 use super::super::{Outgoing, frames};
 use super::Endpoint;
 use crate::net::noise::{NoiseError, Responder};
@@ -221,7 +221,7 @@ impl Endpoint {
         if let Some(dropped) = dropped {
             self.answers.remove(&dropped.mac1);
         }
-        debug_assert!(self.answers.len() <= MAX_PEERS * MAX_UNCONFIRMED);
+        debug_assert!(self.answers.len() <= self.max_peers * MAX_UNCONFIRMED);
         self.answers.insert(mac1, slot);
     }
 }

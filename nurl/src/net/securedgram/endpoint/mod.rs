@@ -47,6 +47,7 @@ pub struct Endpoint {
     boot: u64,
     features: u32,
     max_body_bytes: usize,
+    max_peers: usize,
     path_config: PathConfig,
     rng: Rng,
     clock: Clock,
@@ -80,6 +81,7 @@ impl Endpoint {
             boot: config.boot,
             features: config.features,
             max_body_bytes: config.max_body_bytes.min(MAX_BODY_BYTES),
+            max_peers: config.max_peers,
             path_config: config.paths,
             clock: Clock::new(now, unix_now),
             now,
@@ -120,7 +122,12 @@ impl Endpoint {
         self.peer(peer)?.current.as_ref().map(|live| (live.boot, live.features))
     }
 
-    /// The peers that are known, in no order of worth.
+    /// When something of the application was last sent to a peer or came from it.
+    pub fn last_used(&self, peer: &PublicKey) -> Option<Instant> {
+        self.peer(peer)?.last_app
+    }
+
+    /// The peers that are known, in arbitrary order.
     pub fn peers(&self) -> impl Iterator<Item = &PublicKey> {
         self.table.iter().map(|(_, peer)| &peer.key)
     }
@@ -419,7 +426,7 @@ impl Endpoint {
 
     /// Whether one more peer fits, if need be in the place of an idle one.
     fn make_room(&mut self, now: Instant) -> bool {
-        if self.table.len() < MAX_PEERS {
+        if self.table.len() < self.max_peers {
             return true;
         }
         let idle = self.table.iter().find(|(_, peer)| peer.is_idle(now)).map(|(slot, _)| slot);

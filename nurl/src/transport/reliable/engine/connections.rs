@@ -161,7 +161,10 @@ impl Reliable {
         {
             link.handle_endpoint_events();
             let Some(event) = link.conn.poll() else {
-                entry.outbox.pump(&mut link.conn);
+                // Before the handshake ends, quinn-proto sets no timer for what streams have on the way.
+                if link.connected {
+                    entry.outbox.pump(&mut link.conn);
+                }
                 break;
             };
             match event {

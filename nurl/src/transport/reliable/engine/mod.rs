@@ -236,10 +236,12 @@ impl Reliable {
     /// After a mere blackout of the same path nothing is to be reset; [`Reliable::on_established`] with the
     /// same boot id only probes.
     pub fn on_path_changed(&mut self, now: Instant, peer: PublicKey) {
+        // The probe goes by the round trip of the old path, so it comes first.
+        self.probe(now, peer);
         if let Some(link) = self.peers.get_mut(&peer).and_then(|entry| entry.link.as_mut()) {
             link.conn.path_changed(now);
         }
-        self.probe(now, peer);
+        self.service(now, peer);
     }
 
     /// Asks for a sign of life now if something is unanswered, where QUIC might be in a long back-off.
@@ -257,6 +259,8 @@ impl Reliable {
     /// Drops all that is known of a peer; unacknowledged messages fail with [`FailReason::Forgotten`].
     pub fn forget(&mut self, _now: Instant, peer: PublicKey) {
         self.drop_link(peer);
+        self.refused.retain(|(refused, _)| *refused != peer);
+        self.refused_by_all.remove(&peer);
         if let Some(mut entry) = self.peers.remove(&peer) {
             if let Some(at) = entry.timer {
                 self.timers.remove(&(at, peer));
@@ -267,8 +271,6 @@ impl Reliable {
             let gone = entry.outbox.take_all();
             self.fail(peer, gone, FailReason::Forgotten);
         }
-        self.refused.retain(|(refused, _)| *refused != peer);
-        self.refused_by_all.remove(&peer);
         self.resume();
     }
 
@@ -334,17 +336,8 @@ impl Reliable {
                 self.stats.opens_sent += 1;
             }
             if let Some(link) = &mut entry.link {
-                match link.conn.poll_timeout() {
-                    Some(due) if due <= now => {
-                        link.conn.handle_timeout(now);
-                        link.touched = now;
-                    }
-                    Some(_) if now >= link.touched + MAX_PROBE_INTERVAL => {
-                        link.probe(now);
-                        self.stats.early_probes += 1;
-                    }
-                    _ => {}
-                }
+                let unanswered = !entry.outbox.is_empty() || !link.connected;
+                self.stats.early_probes += u64::from(link.handle_timeout(now, unanswered));
             }
             self.service(now, peer);
         }
@@ -367,9 +360,21 @@ impl Reliable {
         Gauge { now: self.receiving, bound: self.config.receive_budget_bytes }
     }
 
+    /// Peers whose messages nobody has acknowledged, and for which nothing would ever happen again: there are
+    /// none. Messages for a peer without a session wait for [`Reliable::on_established`].
+    pub fn stuck(&self) -> Gauge {
+        let stuck = |entry: &&Peer| entry.pair.is_some() && !entry.outbox.is_empty() && entry.timer.is_none();
+        Gauge { now: self.peers.values().filter(stuck).count(), bound: 0 }
+    }
+
     /// What was counted.
     pub fn stats(&self) -> &Stats {
         &self.stats
+    }
+
+    /// Whether a message for a peer is not yet acknowledged.
+    pub fn is_sending(&self, peer: &PublicKey) -> bool {
+        self.peers.get(peer).is_some_and(|entry| !entry.outbox.is_empty())
     }
 
     /// Bytes accepted for a peer and not yet acknowledged.
@@ -410,11 +415,7 @@ impl Reliable {
     fn set_timer(&mut self, peer: PublicKey) {
         let Some(entry) = self.peers.get_mut(&peer) else { return };
         let busy = !entry.outbox.is_empty();
-        let quic = entry.link.as_mut().and_then(|link| {
-            let due = link.conn.poll_timeout()?;
-            let unanswered = busy || !link.connected;
-            Some(if unanswered { due.min(link.touched + MAX_PROBE_INTERVAL) } else { due })
-        });
+        let quic = entry.link.as_mut().and_then(|link| link.poll_timeout(busy || !link.connected));
         let timer = quic.into_iter().chain(entry.opening.map(|opening| opening.at)).min();
         if timer != entry.timer {
             if let Some(at) = entry.timer {
@@ -428,6 +429,11 @@ impl Reliable {
 
 #[cfg(test)]
 impl Reliable {
+    /// Packets that QUIC holds lost on the connection to a peer.
+    pub(super) fn lost_packets(&self, peer: &PublicKey) -> u64 {
+        self.peers[peer].link.as_ref().unwrap().conn.stats().path.lost_packets
+    }
+
     /// Opens a stream with these bytes on the connection, whatever the rules of messages say.
     pub(super) fn raw_stream(&mut self, now: Instant, peer: PublicKey, bytes: &[u8], finish: bool) {
         let link = self.peers.get_mut(&peer).unwrap().link.as_mut().unwrap();

@@ -157,3 +157,48 @@ fn two_senders_share_one_link() {
     assert!(first + second > 40 * 1_400_000, "{first} + {second}");
     assert!(second * 3 > first && first * 3 > second, "{first} and {second}");
 }
+
+#[test]
+fn a_blackout_anywhere_in_the_handshake_leaves_nothing_behind_without_a_timer() {
+    for sender in [0, 1] {
+        for begin in (0..200).step_by(5) {
+            for length in [100, 700, 3_000] {
+                let mut net = Net::pair(12);
+                net.weather = Weather { delay: ms(20), jitter: ms(10), ..Weather::default() };
+                let id = net.send(sender, 1 - sender, Priority::Job, 1, body(100_000, 1));
+                net.run(ms(begin));
+                net.weather.blackout = true;
+                net.run(ms(length));
+                net.weather.blackout = false;
+                let case = format!("{sender} sends, dark from {begin} ms for {length} ms");
+                let until = net.now + Duration::from_secs(3);
+                while net.acked(sender) != [id] && net.step(until) {
+                    assert_eq!(net.hosts[sender].reliable.stuck().now, 0, "{case}");
+                }
+                net.flush();
+                assert_eq!(net.acked(sender), [id], "{case}: {:?}", net.hosts[sender].reliable.stats());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_probe_holds_nothing_lost_whose_acknowledgement_is_on_its_way() {
+    let mut net = Net::pair(13);
+    // Packets overtake each other, and none is lost.
+    net.weather = Weather {
+        delay: ms(50),
+        jitter: ms(5),
+        rate: 1_000_000,
+        queue: Duration::from_secs(10),
+        ..Weather::default()
+    };
+    net.send(0, 1, Priority::Bulk, 1, body(4 << 20, 1));
+    for _ in 0..300 {
+        net.run(ms(7));
+        net.establish(0, 1);
+    }
+    assert!(net.hosts[0].reliable.stats().early_probes >= 300);
+    assert!(net.acked(0).is_empty(), "the transfer is under way");
+    assert_eq!(net.hosts[0].reliable.lost_packets(&key(2)), 0);
+}

@@ -1,0 +1,154 @@
+//! Two seams and a hub between them that takes no time.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use rand_core::SeedableRng;
+
+use super::*;
+use crate::key::{AllowList, SecretKey};
+use crate::mesh::{Hub, Ticket};
+use crate::net::hub_client::HubEvent;
+use crate::net::rendezvous::{Record, SealedRecord};
+use crate::transport::kind;
+
+const HUB: PublicKey = PublicKey::from_bytes([7; 32]);
+
+struct Pair {
+    nodes: [Transport; 2],
+    tickets: Ticket,
+    now: Instant,
+}
+
+impl Pair {
+    /// Two nodes at one hub, which pass what they have to say in turns, each turn's datagrams in one batch.
+    fn new(seed: u8) -> Pair {
+        let now = crate::membership::test_now();
+        let mut rng = Rng::from_seed([seed; 32]);
+        let ticket = Ticket::generate(Hub { key: HUB, addr: "hub.example:1".to_owned() }, &mut rng);
+        let node = |n: u8, rng: &mut Rng| {
+            let config = TransportConfig {
+                key: SecretKey::generate(rng),
+                ticket: ticket.clone(),
+                allow: AllowList::Anyone,
+                boot: n.into(),
+                listed: true,
+                limits: Limits::default(),
+                listen: Vec::new(),
+            };
+            let mut seeds = u8::from(n == 1) * 100;
+            Transport::new(&config, now, Duration::from_secs(1_700_000_000), |_| {
+                seeds += 1;
+                Rng::from_seed([seeds ^ seed; 32])
+            })
+        };
+        let nodes = [node(0, &mut rng), node(1, &mut rng)];
+        Pair { nodes, tickets: ticket, now }
+    }
+
+    fn up(mut self) -> Pair {
+        for node in &mut self.nodes {
+            node.on_hub_up(self.now, HUB);
+            while node.poll_hub(&HUB).is_some() {}
+        }
+        self
+    }
+
+    fn key(&self, at: usize) -> PublicKey {
+        self.nodes[at].local
+    }
+
+    /// Lets both talk until neither has anything to say, without any time passing.
+    fn talk(&mut self) {
+        for turn in 0..200 {
+            let from = turn % 2;
+            self.nodes[from].pump(self.now);
+            let src = self.key(from);
+            let batch: Vec<HubEvent> = std::iter::from_fn(|| self.nodes[from].poll_hub(&HUB))
+                .filter_map(|command| match command {
+                    HubCommand::Forward { payload, .. } => Some(HubEvent::Datagram { src, payload }),
+                    _ => None,
+                })
+                .collect();
+            self.nodes[1 - from].handle_hub(self.now, HUB, batch);
+        }
+    }
+}
+
+/// Until this was mended a peer that didn't know yet that the session was up lost the packet behind the confirm.
+#[test]
+fn a_first_message_is_acknowledged_without_any_timer_whichever_key_is_the_smaller() {
+    let mut smaller = [false; 2];
+    for seed in 1..=8 {
+        let mut pair = Pair::new(seed).up();
+        let (a, b) = (pair.key(0), pair.key(1));
+        smaller[usize::from(a < b)] = true;
+        let body = Bytes::from_static(b"first");
+        let id =
+            pair.nodes[0].send_message(pair.now, b, Priority::Bulk, kind::APPLICATION, body.clone()).unwrap();
+        pair.talk();
+        let at_b: Vec<Event> = std::iter::from_fn(|| pair.nodes[1].poll_event()).collect();
+        let arrived = |event: &Event| {
+            matches!(event, Event::Reliable(reliable::Event::Message { peer, body: got, .. })
+                if *peer == a && *got == body)
+        };
+        assert!(at_b.iter().any(arrived), "seed {seed}: {at_b:?}");
+        let at_a: Vec<Event> = std::iter::from_fn(|| pair.nodes[0].poll_event()).collect();
+        let acked = |event: &Event| {
+            matches!(event, Event::Reliable(reliable::Event::Acked { id: of, .. }) if *of == id)
+        };
+        assert!(at_a.iter().any(acked), "seed {seed}: {at_a:?}");
+        assert!(pair.nodes[0].is_quiet(), "seed {seed}");
+    }
+    assert_eq!(smaller, [true, true], "both orders of keys were tried");
+}
+
+#[test]
+fn a_list_says_of_each_whether_the_mesh_has_sealed_its_record() {
+    let mut pair = Pair::new(1).up();
+    let mut rng = Rng::from_seed([9; 32]);
+    let hub = Hub { key: HUB, addr: "hub.example:1".to_owned() };
+    let other = Ticket::generate(hub, &mut rng);
+    let expires = Duration::from_secs(1_700_000_600);
+    let record = Record { candidates: Vec::new(), home: None, capabilities: 0, expires };
+    let peers = [PublicKey::from_bytes([1; 32]), PublicKey::from_bytes([2; 32])];
+    let records = [&pair.tickets, &other].into_iter().zip(peers).map(|(ticket, key)| {
+        let sealed = record.seal(&ticket.generations()[0], &key, 5, &mut rng).unwrap();
+        SealedRecord { key, seq: 5, ttl: Duration::from_secs(60), sealed: Bytes::from(sealed) }
+    });
+    let records = records.collect();
+    pair.nodes[0].handle_hub(pair.now, HUB, vec![HubEvent::Records(records)]);
+    let contacts = std::iter::from_fn(|| pair.nodes[0].poll_event()).find_map(|event| match event {
+        Event::Contacts { contacts, .. } => Some(contacts),
+        _ => None,
+    });
+    let opened: Vec<_> = contacts.unwrap().iter().map(|contact| (contact.key, contact.opened)).collect();
+    assert_eq!(opened, [(peers[0], true), (peers[1], false)]);
+}
+
+#[test]
+fn a_stranger_is_looked_up_once_and_tried_where_its_record_says() {
+    let mut pair = Pair::new(2);
+    let (a, b) = (0, pair.key(1));
+    pair.nodes[a].on_hub_up(pair.now, HUB);
+    while pair.nodes[a].poll_hub(&HUB).is_some() {}
+    pair.nodes[a].look_up(b);
+    assert!(matches!(pair.nodes[a].poll_hub(&HUB), Some(HubCommand::Lookup { peer }) if peer == b));
+    pair.nodes[a].connect(pair.now, b).unwrap();
+    while pair.nodes[a].poll_hub(&HUB).is_some() {}
+    pair.nodes[a].look_up(b);
+    assert!(pair.nodes[a].poll_hub(&HUB).is_none(), "it is known here by now");
+
+    // The hub's connection ends: what the record says is the only way.
+    pair.nodes[a].on_hub_down(pair.now, HUB, crate::net::hub_client::DownReason::Lost);
+    let candidates = vec!["192.0.2.9:4000".parse().unwrap()];
+    let expires = Duration::from_secs(1_700_000_600);
+    let record = Record { candidates, home: None, capabilities: 0, expires };
+    let generation = &pair.tickets.generations()[0];
+    let sealed = record.seal(generation, &b, 5, &mut Rng::from_seed([3; 32])).unwrap();
+    let found = SealedRecord { key: b, seq: 5, ttl: Duration::from_secs(60), sealed: Bytes::from(sealed) };
+    pair.nodes[a].handle_hub(pair.now, HUB, vec![HubEvent::Record(found)]);
+    pair.nodes[a].pump(pair.now);
+    let sent = pair.nodes[a].outbox().front().map(|batch| batch.destination);
+    assert_eq!(sent, Some("192.0.2.9:4000".parse().unwrap()));
+}
