@@ -8,12 +8,12 @@ use bytes::Bytes;
 
 use super::backoff;
 use super::error::JobError;
-use super::event::{Event, Run, RunId};
+use super::event::{Drained, Event, Run, RunId};
 use super::keeper::{Keeper, Kept, Meta, Waiter, add_waiter};
 use super::message::{Beat, Known, Message, Reason, Submit};
 use super::options::{
-    HORIZON, KindLimits, MAX_ASKED, MAX_BEATS, MAX_EXECUTION_BYTES, MAX_EXECUTIONS, MAX_FENCED_RESTARTS,
-    MAX_HOPS, MAX_KIND_LEN, MAX_KINDS, MAX_PAYLOAD_LEN, MAX_PROGRESS_LEN,
+    DRAIN_GRACE, HORIZON, KindLimits, MAX_ASKED, MAX_BEATS, MAX_EXECUTION_BYTES, MAX_EXECUTIONS,
+    MAX_FENCED_RESTARTS, MAX_HOPS, MAX_KIND_LEN, MAX_KINDS, MAX_PAYLOAD_LEN, MAX_PROGRESS_LEN,
 };
 use super::record::Record;
 use super::shared::{Shared, Timer, digest};
@@ -85,6 +85,15 @@ struct Started {
     at: Instant,
 }
 
+/// A drain under way, or done.
+#[derive(Debug)]
+struct Drain {
+    /// Runs may end by themselves until then.
+    until: Instant,
+    so_far: Drained,
+    reported: bool,
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Executor {
     kinds: BTreeMap<String, Kind>,
@@ -94,6 +103,7 @@ pub(super) struct Executor {
     bytes: usize,
     next_run: u64,
     next_place: u64,
+    drain: Option<Drain>,
 }
 
 impl Executor {
@@ -147,6 +157,11 @@ impl Executor {
         let waiter = Waiter { who: submit.submitter, attempt: submit.attempt };
         let digest = digest(&submit.kind, &submit.key, &submit.payload);
         if self.answer_from_memory(sh, keeper, now, submit.task, digest, waiter) {
+            return;
+        }
+        if self.drain.is_some() {
+            sh.stats.handed_back += 1;
+            refuse(sh, submit.task, waiter, Reason::HandedBack);
             return;
         }
         let list = sh.executors(&submit.kind, &submit.key);
@@ -416,6 +431,9 @@ impl Executor {
         if *current != run {
             return;
         }
+        if let Some(drain) = &mut self.drain {
+            drain.so_far.finished += 1;
+        }
         match result {
             Ok(bytes) if bytes.len() > MAX_PAYLOAD_LEN => {
                 let error = JobError::TooLarge { len: bytes.len() as u64 };
@@ -423,7 +441,7 @@ impl Executor {
             }
             Err(JobError::Fenced { current }) => self.fenced(sh, now, task, current),
             // Nobody here cancelled it: the plane has ended.
-            Err(JobError::Cancelled) => self.give_back(sh, task, JobError::retriable("the executor stopped")),
+            Err(JobError::Cancelled) => self.hand_back(sh, task),
             Err(error) if error.is_retriable() => self.give_back(sh, task, error),
             outcome => self.conclude(sh, keeper, now, task, Record::new(outcome, token, sh.local)),
         }
@@ -433,6 +451,11 @@ impl Executor {
     /// key, the attempt starts again under a higher tenure.
     fn fenced(&mut self, sh: &mut Shared, now: Instant, task: TaskId, current: Epoch) {
         sh.stats.fenced += 1;
+        if self.drain.is_some() {
+            // It would begin again, and there is no time.
+            self.hand_back(sh, task);
+            return;
+        }
         let Some(execution) = self.tasks.get_mut(&task) else { return };
         sh.tenures.end(&execution.key, execution.token);
         execution.phase = Phase::Resting;
@@ -508,6 +531,62 @@ impl Executor {
         let error = error.bounded();
         for waiter in execution.waiters {
             refuse(sh, task, waiter, Reason::Failed { error: error.clone() });
+        }
+    }
+
+    /// This node gives the task up, for reasons of its own: it starts elsewhere, and nothing counts against it.
+    fn hand_back(&mut self, sh: &mut Shared, task: TaskId) {
+        let Some(execution) = self.remove(sh, task) else { return };
+        sh.stats.handed_back += 1;
+        if let Some(drain) = &mut self.drain {
+            drain.so_far.handed_back += 1;
+        }
+        for waiter in execution.waiters {
+            refuse(sh, task, waiter, Reason::HandedBack);
+        }
+    }
+
+    // ---- Draining.
+
+    /// Takes no more work, gives back what doesn't run, and the rest at `limit`.
+    pub(super) fn drain(&mut self, sh: &mut Shared, now: Instant, limit: Duration) {
+        let until = now + limit;
+        let fresh = Drain { until, so_far: Drained::default(), reported: false };
+        let drain = self.drain.get_or_insert(fresh);
+        drain.until = drain.until.min(until);
+        drain.reported = false;
+        sh.timers.set(Timer::Drain, drain.until);
+        let runs = |execution: &Execution| matches!(execution.phase, Phase::Running(_));
+        self.hand_back_all(sh, |execution| !runs(execution));
+    }
+
+    /// The limit of the drain is over, or the time for acknowledgements after it.
+    pub(super) fn drain_over(&mut self, sh: &mut Shared, now: Instant) {
+        self.hand_back_all(sh, |_| true);
+        if let Some(drain) = &self.drain
+            && now < drain.until + DRAIN_GRACE
+        {
+            sh.timers.set(Timer::Drain, drain.until + DRAIN_GRACE);
+        }
+    }
+
+    fn hand_back_all(&mut self, sh: &mut Shared, which: impl Fn(&Execution) -> bool) {
+        let tasks = self.tasks.iter().filter(|(_, execution)| which(execution)).map(|(task, _)| *task);
+        for task in tasks.collect::<Vec<_>>() {
+            self.hand_back(sh, task);
+        }
+    }
+
+    /// Tells, once, that nothing is left here.
+    pub(super) fn report_drain(&mut self, sh: &mut Shared, keeper: &Keeper, now: Instant) {
+        let empty = self.tasks.is_empty() && self.runs.is_empty() && !keeper.owes_anything();
+        if let Some(drain) = &mut self.drain
+            && !drain.reported
+            && (empty || now >= drain.until + DRAIN_GRACE)
+        {
+            drain.reported = true;
+            sh.timers.clear(Timer::Drain);
+            sh.event(Event::Drained(drain.so_far));
         }
     }
 

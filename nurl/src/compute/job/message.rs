@@ -86,6 +86,8 @@ pub(super) enum Reason {
     Failed { error: JobError },
     /// Asked about a task that isn't here.
     Unknown,
+    /// This node is draining: it takes no task, and gives back those that it had.
+    HandedBack,
 }
 
 /// What an owner knows about a task.
@@ -441,6 +443,7 @@ fn refused(task: TaskId, attempt: u32, reason: &Reason) -> wire::Refused {
             7
         }
         Reason::Unknown => 8,
+        Reason::HandedBack => 9,
     };
     header
 }
@@ -455,6 +458,7 @@ fn decode_refused(header: wire::Refused) -> Result<Message, MessageError> {
         6 => Reason::Settled { hash: header.hash.ok_or(MessageError::Malformed)? },
         7 => Reason::Failed { error: error_in(header.error.ok_or(MessageError::Malformed)?)? },
         8 => Reason::Unknown,
+        9 => Reason::HandedBack,
         _ => return Err(MessageError::Malformed),
     };
     Ok(Message::Refused { task: header.task, attempt: header.attempt, reason })
@@ -505,6 +509,11 @@ fn error_out(error: &JobError) -> wire::Error {
             out.number = len;
             13
         }
+        JobError::Lost { workers, names } => {
+            out.text = names;
+            out.number = u64::from(workers);
+            14
+        }
     };
     out
 }
@@ -529,6 +538,10 @@ fn error_in(error: wire::Error) -> Result<JobError, MessageError> {
         11 => JobError::Conflict,
         12 => JobError::Settled { hash: error.hash.ok_or(MessageError::Malformed)? },
         13 => JobError::TooLarge { len: error.number },
+        14 => {
+            let workers = u32::try_from(error.number).map_err(|_| MessageError::Malformed)?;
+            JobError::Lost { workers, names: text }
+        }
         _ => return Err(MessageError::Malformed),
     })
 }

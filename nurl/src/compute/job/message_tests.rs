@@ -31,6 +31,7 @@ fn error() -> impl Strategy<Value = JobError> {
         Just(JobError::Conflict),
         any::<[u8; 32]>().prop_map(|hash| JobError::Settled { hash }),
         any::<u64>().prop_map(|len| JobError::TooLarge { len }),
+        (any::<u32>(), ".{0,40}").prop_map(|(workers, names)| JobError::Lost { workers, names }),
     ]
 }
 
@@ -55,6 +56,7 @@ fn reason() -> impl Strategy<Value = Reason> {
         any::<[u8; 32]>().prop_map(|hash| Reason::Settled { hash }),
         error().prop_map(|error| Reason::Failed { error }),
         Just(Reason::Unknown),
+        Just(Reason::HandedBack),
     ]
 }
 

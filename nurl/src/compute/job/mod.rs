@@ -40,14 +40,14 @@ mod tests;
 mod timers;
 mod wire;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
 pub use self::error::{JobError, SubmitError};
-pub use self::event::{Event, Gauges, MemberChange, Moved, Run, RunId, Stats};
+pub use self::event::{Drained, Event, Gauges, MemberChange, Moved, Run, RunId, Stats, WaitReason};
 pub use self::message::MessageError;
 pub use self::options::{Config, KindLimits, SubmitOptions};
 pub use self::record::{Class, Record, outcome_hash};
@@ -87,6 +87,7 @@ impl Jobs {
             tenures,
             down: BTreeSet::new(),
             failed: BTreeSet::new(),
+            draining: BTreeMap::new(),
             stats: Stats::default(),
             events: VecDeque::new(),
             to_self: VecDeque::new(),
@@ -202,6 +203,7 @@ impl Jobs {
 
     /// The detector's verdict on a member.
     pub fn on_member(&mut self, now: Instant, peer: PublicKey, change: MemberChange) {
+        self.shared.draining.remove(&peer);
         match change {
             MemberChange::Dead | MemberChange::Left => {
                 if self.shared.down.len() < MAX_DOWN {
@@ -261,6 +263,15 @@ impl Jobs {
         self.settle(now);
     }
 
+    /// From now on this node takes no task. What is queued goes back to its submitters at once; what runs may come
+    /// to its end within `limit`, and goes back then. [`Event::Drained`] tells when nothing is left here: no run, and
+    /// no outcome that its submitter hasn't acknowledged, but at most [`options::DRAIN_GRACE`] after the limit.
+    /// Called again, the earlier limit counts. There is no way back: a node that drained is shut down.
+    pub fn drain(&mut self, now: Instant, limit: Duration) {
+        self.executor.drain(&mut self.shared, now, limit);
+        self.settle(now);
+    }
+
     /// A handler reports progress; the submitter hears the latest note with the next beat.
     pub fn progress(&mut self, run: RunId, note: Bytes) {
         self.executor.progress(run, note);
@@ -285,6 +296,7 @@ impl Jobs {
                 Timer::Record(task) => self.keeper.expire(task),
                 Timer::Beat => self.executor.beat(&mut self.shared, &self.keeper, now),
                 Timer::Failed => self.after_failed_sends(now),
+                Timer::Drain => self.executor.drain_over(&mut self.shared, now),
                 Timer::Redeliver => self.keeper.redeliver(&mut self.shared, now),
                 Timer::Resync => self.keeper.resync(&mut self.shared, now),
             }
@@ -347,6 +359,7 @@ impl Jobs {
             let local = self.shared.local;
             self.dispatch(now, local, message);
         }
+        self.executor.report_drain(&mut self.shared, &self.keeper, now);
     }
 
     fn dispatch(&mut self, now: Instant, from: PublicKey, message: Message) {

@@ -175,7 +175,7 @@ impl Submitter {
     /// Sends the next attempt, to `stay` if it is still on the list, else to the next of the list.
     fn place(&mut self, sh: &mut Shared, now: Instant, id: TaskId, stay: Option<PublicKey>) {
         let Some(task) = self.open.get_mut(&id) else { return };
-        let list = sh.executors(&task.kind, &task.key);
+        let list = sh.candidates(now, &task.kind, &task.key);
         let Some((index, target)) = choose(task, &list, stay) else {
             if !matches!(task.state, State::Placing { .. }) {
                 task.state = State::Placing { since: now };
@@ -492,6 +492,7 @@ impl Submitter {
                     self.retry(sh, now, id, from, Moved::Refused);
                 }
             }
+            Reason::HandedBack => self.handed_back(sh, now, id, from),
             Reason::Misrouted | Reason::Unknown => self.retry(sh, now, id, from, Moved::Refused),
             Reason::Elsewhere { runner } => {
                 // Believed once: if the runner doesn't answer, the next one runs it all the same.
@@ -507,6 +508,19 @@ impl Submitter {
             }
             Reason::Failed { error } => self.failed(sh, keeper, now, id, from, error),
         }
+    }
+
+    /// `from` drains: the next executor has the task at once, and others of ours don't go there either.
+    fn handed_back(&mut self, sh: &mut Shared, now: Instant, id: TaskId, from: PublicKey) {
+        let Some(task) = self.open.get_mut(&id) else { return };
+        sh.stats.hand_backs += 1;
+        if !sh.pass_over(now, from) {
+            // It would be the next one again.
+            self.retry(sh, now, id, from, Moved::HandedBack);
+            return;
+        }
+        task.last = Some((from, Moved::HandedBack));
+        self.place(sh, now, id, None);
     }
 
     fn failed(

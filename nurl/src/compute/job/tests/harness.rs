@@ -49,6 +49,10 @@ impl Placement for View {
     fn owners(&self, _key: &[u8], r: usize) -> Vec<PublicKey> {
         self.placed.iter().copied().take(r).collect()
     }
+
+    fn has_kind(&self, kind: &str) -> bool {
+        self.placed.iter().any(|member| self.kinds.get(member).is_none_or(|kinds| kinds.contains(kind)))
+    }
 }
 
 pub(super) struct Node {
