@@ -240,6 +240,8 @@ pub struct Stats {
     pub elsewhere: u64,
     /// Executor: runs that a resource fenced.
     pub fenced: u64,
+    /// Executor: outcomes that are owed no more to a submitter that has long given no answer.
+    pub outcomes_unheard: u64,
     /// Executor: tasks given back, or refused, while this node drained.
     pub handed_back: u64,
     /// Executor: a task id used for two payloads.

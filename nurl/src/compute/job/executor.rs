@@ -10,6 +10,7 @@ use super::backoff;
 use super::error::JobError;
 use super::event::{Drained, Event, Run, RunId};
 use super::keeper::{Keeper, Kept, Meta, Waiter, add_waiter};
+use super::listeners::{Listeners, Turn};
 use super::message::{Beat, Known, Message, Reason, Submit};
 use super::options::{
     DRAIN_GRACE, HORIZON, KindLimits, MAX_ASKED, MAX_BEATS, MAX_EXECUTION_BYTES, MAX_EXECUTIONS,
@@ -104,6 +105,7 @@ pub(super) struct Executor {
     next_run: u64,
     next_place: u64,
     drain: Option<Drain>,
+    listeners: Listeners,
 }
 
 impl Executor {
@@ -705,33 +707,57 @@ impl Executor {
         }
     }
 
+    /// Something has come from `peer`.
+    pub(super) fn heard(&mut self, now: Instant, peer: PublicKey) {
+        self.listeners.heard(now, peer);
+    }
+
     /// Signs of life to every submitter, and the tick for the next.
-    pub(super) fn beat(&mut self, sh: &mut Shared, keeper: &Keeper, now: Instant) {
-        let mut by_submitter: BTreeMap<PublicKey, Vec<Beat>> = BTreeMap::new();
+    pub(super) fn beat(&mut self, sh: &mut Shared, keeper: &mut Keeper, now: Instant) {
+        let mut by_submitter: BTreeMap<PublicKey, Signs> = BTreeMap::new();
         for (task, execution) in &mut self.tasks {
             let note = execution.note.take();
-            for waiter in &execution.waiters {
-                if sh.down.contains(&waiter.who) {
-                    continue;
-                }
-                let beat = Beat { task: *task, attempt: waiter.attempt, finished: None };
-                by_submitter.entry(waiter.who).or_default().push(beat);
-                if let Some(note) = note.clone() {
-                    sh.send(waiter.who, Message::Progress { task: *task, attempt: waiter.attempt, note });
-                }
+            for waiter in execution.waiters.iter().filter(|waiter| !sh.down.contains(&waiter.who)) {
+                let signs = by_submitter.entry(waiter.who).or_default();
+                signs.beats.push(Beat { task: *task, attempt: waiter.attempt, finished: None });
+                signs.notes.extend(note.clone().map(|note| (*task, waiter.attempt, note)));
             }
         }
         for (who, beat) in keeper.beats() {
-            by_submitter.entry(who).or_default().push(beat);
+            by_submitter.entry(who).or_default().beats.push(beat);
         }
-        let boot = sh.boot;
-        for (who, beats) in by_submitter {
-            for batch in beats.chunks(MAX_BEATS) {
-                sh.send(who, Message::Beats { boot, beats: batch.to_vec() });
+        self.listeners.retain(|peer| by_submitter.contains_key(peer));
+        for (who, signs) in by_submitter {
+            // This node hears itself.
+            let turn = if who == sh.local { Turn::Beat } else { self.listeners.turn(now, who) };
+            match turn {
+                Turn::Ask | Turn::Beat => signs.send(sh, who, turn == Turn::Ask),
+                Turn::Skip => {}
+                Turn::Deaf => sh.stats.outcomes_unheard += keeper.give_up(who),
             }
         }
         if !self.tasks.is_empty() || keeper.owes_anything() {
             sh.timers.set(Timer::Beat, now + sh.config.beat_interval);
+        }
+    }
+}
+
+/// What there is to say to one submitter at one beat.
+#[derive(Debug, Default)]
+struct Signs {
+    beats: Vec<Beat>,
+    notes: Vec<(TaskId, u32, Bytes)>,
+}
+
+impl Signs {
+    fn send(self, sh: &mut Shared, who: PublicKey, answer: bool) {
+        for (task, attempt, note) in self.notes {
+            sh.send(who, Message::Progress { task, attempt, note });
+        }
+        let boot = sh.boot;
+        for (number, batch) in self.beats.chunks(MAX_BEATS).enumerate() {
+            let answer = answer && number == 0;
+            sh.send(who, Message::Beats { boot, beats: batch.to_vec(), answer });
         }
     }
 }

@@ -137,6 +137,8 @@ pub(super) enum Message {
     Beats {
         boot: u64,
         beats: Vec<Beat>,
+        /// The submitter is asked for [`Message::Listening`].
+        answer: bool,
     },
     /// To the submitter.
     Progress {
@@ -187,6 +189,8 @@ pub(super) enum Message {
         task: TaskId,
         known: Known,
     },
+    /// From the submitter, when beats ask for it: it is there.
+    Listening,
 }
 
 const SUBMIT: u8 = 1;
@@ -202,6 +206,7 @@ const CANCEL: u8 = 10;
 const WITHDRAW: u8 = 11;
 const ASK: u8 = 12;
 const KNOWN: u8 = 13;
+const LISTENING: u8 = 14;
 
 impl Message {
     /// The bytes on the wire.
@@ -228,8 +233,9 @@ impl Message {
             &Message::Accepted { task, attempt, boot, token } => {
                 frame(ACCEPTED, &wire::Accepted { task, attempt, boot, token }, &empty)
             }
-            Message::Beats { boot, beats } => {
-                frame(BEATS, &wire::Beats { boot: *boot, beats: beats.clone() }, &empty)
+            Message::Beats { boot, beats, answer } => {
+                let answer = answer.then_some(true);
+                frame(BEATS, &wire::Beats { boot: *boot, beats: beats.clone(), answer }, &empty)
             }
             &Message::Progress { task, attempt, ref note } => {
                 frame(PROGRESS, &wire::Attempt { task, attempt }, note)
@@ -270,6 +276,7 @@ impl Message {
                 let running = matches!(known, Known::Running);
                 frame(KNOWN, &wire::Known { task: *task, running, record }, &body)
             }
+            Message::Listening => frame(LISTENING, &wire::Empty {}, &empty),
         }
     }
 
@@ -292,9 +299,9 @@ impl Message {
                 Ok(Message::Accepted { task, attempt, boot, token })
             }
             BEATS => {
-                let wire::Beats { boot, beats } = cbor(header)?;
+                let wire::Beats { boot, beats, answer } = cbor(header)?;
                 limit(beats.len(), MAX_BEATS, "a batch of beats")?;
-                Ok(Message::Beats { boot, beats })
+                Ok(Message::Beats { boot, beats, answer: answer.unwrap_or(false) })
             }
             PROGRESS => {
                 let wire::Attempt { task, attempt } = cbor(header)?;
@@ -323,6 +330,7 @@ impl Message {
                 };
                 Ok(Message::Known { task, known })
             }
+            LISTENING => cbor(header).map(|wire::Empty {}| Message::Listening),
             other => Err(MessageError::UnknownType(other)),
         }
     }

@@ -27,7 +27,9 @@ pub mod backoff;
 mod error;
 mod event;
 mod executor;
+mod holders;
 mod keeper;
+mod listeners;
 mod message;
 pub mod options;
 mod record;
@@ -215,8 +217,8 @@ impl Jobs {
                 self.shared.down.remove(&peer);
             }
         }
+        self.submitter.on_member(&mut self.shared, now, peer, change);
         if change != MemberChange::Alive {
-            self.submitter.on_peer_gone(&mut self.shared, now, peer);
             self.executor.on_submitter_gone(peer);
         }
         self.keeper.on_member(&mut self.shared, now, peer, change);
@@ -294,7 +296,7 @@ impl Jobs {
                     self.executor.on_timer(&mut self.shared, &mut self.keeper, now, task);
                 }
                 Timer::Record(task) => self.keeper.expire(task),
-                Timer::Beat => self.executor.beat(&mut self.shared, &self.keeper, now),
+                Timer::Beat => self.executor.beat(&mut self.shared, &mut self.keeper, now),
                 Timer::Failed => self.after_failed_sends(now),
                 Timer::Drain => self.executor.drain_over(&mut self.shared, now),
                 Timer::Redeliver => self.keeper.redeliver(&mut self.shared, now),
@@ -364,12 +366,18 @@ impl Jobs {
 
     fn dispatch(&mut self, now: Instant, from: PublicKey, message: Message) {
         let Jobs { shared: sh, submitter, executor, keeper } = self;
+        executor.heard(now, from);
         match message {
             Message::Submit(submit) => executor.handle_submit(sh, keeper, now, from, submit),
             Message::Accepted { task, attempt, boot, token } => {
                 submitter.handle_accepted(sh, now, from, (task, attempt, boot), token);
             }
-            Message::Beats { boot, beats } => submitter.handle_beats(sh, now, from, boot, &beats),
+            Message::Beats { boot, beats, answer } => {
+                if answer && submitter.waits_for(&beats) {
+                    sh.send(from, Message::Listening);
+                }
+                submitter.handle_beats(sh, now, from, boot, &beats);
+            }
             Message::Progress { task, attempt, note } => {
                 submitter.handle_progress(sh, from, task, attempt, note);
             }
@@ -395,6 +403,8 @@ impl Jobs {
             }
             Message::Ask { task, digest } => executor.handle_ask(sh, keeper, from, task, digest),
             Message::Known { task, known } => executor.handle_known(sh, keeper, now, from, task, known),
+            // That it has come is all that it says.
+            Message::Listening => {}
         }
     }
 }

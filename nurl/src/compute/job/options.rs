@@ -56,6 +56,15 @@ pub const MAX_KINDS: usize = 64;
 pub const MAX_WAITERS: usize = 4;
 /// Executor: owners and executors that are asked before a re-submitted task is run.
 pub const MAX_ASKED: usize = 8;
+/// Executor: every so many beats one asks the submitter for an answer. Fewer answers would leave less time between the
+/// first that is missing and [`QUIET_AFTER`].
+pub const BEATS_PER_QUESTION: u32 = 3;
+/// Executor: a submitter that hasn't answered for so long (three questions) is beaten to ever more seldom. One that is
+/// there has counted the beats that it missed, and submitted again.
+pub const QUIET_AFTER: Duration = Duration::from_secs(10);
+/// Executor: a submitter that hasn't answered for so long is beaten to no more, and no outcome is owed to it: a phone
+/// that is back from a tunnel asks by itself.
+pub const DEAF_AFTER: Duration = Duration::from_secs(300);
 /// Executor: how long after a drain's limit acknowledgements are waited for, and handlers that were told to end: a
 /// round trip over a busy relay, and what the pool gives a handler to notice.
 pub const DRAIN_GRACE: Duration = Duration::from_secs(2);

@@ -94,9 +94,10 @@ impl Shared {
     }
 
     /// Executors that take work: those that drain are left out.
-    pub(super) fn candidates(&self, now: Instant, kind: &str, key: &[u8]) -> Vec<PublicKey> {
+    pub(super) fn candidates(&mut self, now: Instant, kind: &str, key: &[u8]) -> Vec<PublicKey> {
+        self.draining.retain(|_, until| *until > now);
         let mut list = self.executors(kind, key);
-        list.retain(|member| self.draining.get(member).is_none_or(|until| *until <= now));
+        list.retain(|member| !self.draining.contains_key(member));
         list
     }
 
@@ -108,6 +109,11 @@ impl Shared {
             self.draining.insert(peer, now + DRAINING_FOR);
         }
         fits
+    }
+
+    /// Whether any member of the view has a kind, also one that is dead or has left.
+    pub(super) fn has_kind(&self, kind: &str) -> bool {
+        self.placement.as_ref().is_some_and(|view| view.has_kind(kind))
     }
 
     pub(super) fn owners(&self, key: &[u8]) -> Vec<PublicKey> {
