@@ -234,6 +234,7 @@ impl Demo<'_> {
         while let Some(update) = course.recv().await {
             match update {
                 Update::Refused { failure } => return Err(failure),
+                Update::Waiting { .. } => {}
                 Update::Accepted { index, by, .. } => {
                     if !self.ended.contains(&index) {
                         self.holding.entry(by).or_default().insert(index);

@@ -104,6 +104,11 @@ const SPIN: Duration = Duration::from_millis(120);
 pub(crate) struct Waiting(ProgressBar, Option<JoinHandle<()>>);
 
 impl Waiting {
+    /// Says something above it.
+    pub(crate) fn note(&self, out: Out, text: &str) {
+        self.0.suspend(|| out.note(text));
+    }
+
     /// Takes it off the screen.
     pub(crate) fn hide(&self) {
         if let Some(shower) = &self.1 {
