@@ -40,11 +40,12 @@ pub(crate) enum Op<'a> {
     Sync { inode: u64 },
     Whole { path: &'a Path, bytes: &'a [u8] },
     Remove { path: &'a Path },
+    Rename { from: &'a Path, to: &'a Path },
 }
 
 impl Op<'_> {
     pub(crate) fn is_sync(&self) -> bool {
-        matches!(self, Op::Sync { .. } | Op::Whole { .. })
+        matches!(self, Op::Sync { .. } | Op::Whole { .. } | Op::Rename { .. })
     }
 
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
@@ -70,6 +71,12 @@ impl Op<'_> {
                 let path = path.to_string_lossy();
                 head(5, path.len() as u64, 0);
                 out.extend_from_slice(path.as_bytes());
+            }
+            Op::Rename { from, to } => {
+                let (from, to) = (from.to_string_lossy(), to.to_string_lossy());
+                head(6, from.len() as u64, to.len() as u64);
+                out.extend_from_slice(from.as_bytes());
+                out.extend_from_slice(to.as_bytes());
             }
         }
     }
@@ -400,6 +407,20 @@ impl Disk {
         Ok(())
     }
 
+    /// Gives a file another name, durably. Nothing may have that name.
+    pub(crate) fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
+        let (from, to) = (absolute(from), absolute(to));
+        self.check_parent(&to)?;
+        if self.names.contains_key(&to) || self.directories.contains(&to) {
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, format!("{} exists", to.display())));
+        }
+        let number = self.names.remove(&from).ok_or_else(|| not_found(&from))?;
+        self.names.insert(to, number);
+        self.inode_mut(number)?.durable_name = true;
+        self.settle_removals();
+        Ok(())
+    }
+
     pub(crate) fn mode(&self, path: &Path) -> io::Result<u32> {
         let path = absolute(path);
         if self.directories.contains(&path) {
@@ -515,6 +536,20 @@ mod tests {
             disk.replace(Path::new("/f"), b"three").unwrap();
             disk.crash();
             assert_eq!(disk.read(Path::new("/f"), 9).unwrap(), b"three");
+        }
+    }
+
+    #[test]
+    fn a_renamed_file_has_its_new_name_after_a_crash_and_replaces_nothing() {
+        let (a, b) = (Path::new("/a"), Path::new("/b"));
+        for seed in 0..20 {
+            let mut disk = disk(seed);
+            disk.create_new(a, b"one").unwrap();
+            disk.rename(a, b).unwrap();
+            disk.create_new(a, b"two").unwrap();
+            assert_eq!(disk.rename(a, b).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+            disk.crash();
+            assert_eq!((disk.read(a, 9).unwrap(), disk.read(b, 9).unwrap()), (b"two".into(), b"one".into()));
         }
     }
 

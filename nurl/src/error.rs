@@ -74,9 +74,33 @@ pub enum Error {
     /// A state call was refused.
     #[error("{0}")]
     State(String),
+    /// The key was created as another kind of value: nothing was changed.
+    #[error("{key} holds a {held}: use it as that, or take another key")]
+    OtherKind {
+        /// The key.
+        key: String,
+        /// The kind that it holds.
+        held: &'static str,
+    },
+    /// The write is made, but no owner of the key has acknowledged it. It goes on being sent, and is lost if this
+    /// process ends before: don't repeat it, wait for the mesh.
+    #[error(
+        "no owner of the key has acknowledged the write yet: it goes on being sent, as long as this process lives"
+    )]
+    Unacknowledged,
     /// The node has shut down.
     #[error("the node has shut down")]
     Closed,
+    /// A defect ended the node.
+    #[error(
+        "the node's {plane} thread panicked ({message}): this is a defect in nurl; start it again, and report it"
+    )]
+    Panicked {
+        /// Which thread.
+        plane: &'static str,
+        /// The panic's text.
+        message: String,
+    },
 }
 
 /// What a person can do about a hub's refusal.

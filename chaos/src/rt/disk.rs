@@ -194,6 +194,14 @@ pub fn remove(path: &Path) -> io::Result<()> {
     here_recorded(&Op::Remove { path }, |disk| disk.remove(path))
 }
 
+/// Gives a file another name in its directory, durably.
+///
+/// # Errors
+/// `AlreadyExists` if something has that name; `NotFound`.
+pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    here_recorded(&Op::Rename { from, to }, |disk| disk.rename(from, to))
+}
+
 /// The permission bits of a file, as in 0o600.
 ///
 /// # Errors

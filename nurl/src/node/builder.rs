@@ -8,10 +8,10 @@ use bytes::Bytes;
 use rand_core::Rng as _;
 
 use super::command::{APPLICATION_QUEUE, NET_QUEUE, STATE_QUEUE, View, Waiting};
-use super::event::Bus;
+use super::event::{Bus, NodeEvent};
 use super::net_plane::{NetParts, NetPlane};
 use super::state_plane::{StateParts, StatePlane};
-use super::{Inner, Node, Role};
+use super::{Inner, Node, Role, ending};
 use crate::Error;
 use crate::compute::job::{JobError, KindLimits};
 use crate::compute::pool::{Handlers, JobContext};
@@ -21,7 +21,7 @@ use crate::mesh::Ticket;
 use crate::rt::sync::{Mutex, mpsc, watch};
 use crate::rt::task::{Plane, Planes};
 use crate::rt::{self, time};
-use crate::state::store::Store;
+use crate::state::store::{Opened, SetAside};
 use crate::transport::driver::Driver;
 use crate::transport::{Limits, Transport, TransportConfig};
 
@@ -42,6 +42,7 @@ pub struct Builder {
     zone: String,
     weight: u16,
     store: Option<PathBuf>,
+    store_strict: bool,
     pool: usize,
     detector: membership::Config,
     limits: Limits,
@@ -60,6 +61,7 @@ impl Builder {
             zone: String::new(),
             weight: 1,
             store: None,
+            store_strict: false,
             pool: cores.clamp(*POOL_DEFAULT.start(), *POOL_DEFAULT.end()),
             detector: membership::Config::default(),
             limits: Limits::default(),
@@ -131,10 +133,19 @@ impl Builder {
         self
     }
 
-    /// Where to keep what outlives a restart.
+    /// Where to keep what outlives a restart. A damaged store is set aside under a new name, and the node begins with
+    /// a new one, as if it had lost its disk: [`NodeEvent::StoreSetAside`] says so.
     #[must_use]
     pub fn store(mut self, dir: &Path) -> Builder {
         self.store = Some(dir.to_owned());
+        self
+    }
+
+    /// Refuses to start with a damaged store: [`spawn`](Builder::spawn) fails with [`Error::Store`], and nothing on
+    /// the disk is changed.
+    #[must_use]
+    pub fn store_strict(mut self) -> Builder {
+        self.store_strict = true;
         self
     }
 
@@ -168,13 +179,14 @@ impl Builder {
         let public = key.public();
         let boot = rt::rng("boot id").next_u64();
         let planes = Planes::start("nurl", self.pool).map_err(Error::Threads)?;
-        let store = match &self.store {
+        let opened = match &self.store {
             Some(dir) => {
-                let opened = Store::open(&dir.join(STORE_FILE), &mut rt::rng("store"));
+                let opened = Opened::at(&dir.join(STORE_FILE), self.store_strict, &mut rt::rng("store"));
                 Some(opened.map_err(|error| Error::Store(error.to_string()))?)
             }
             None => None,
         };
+        let (store, set_aside) = opened.map_or((None, None), |opened| (Some(opened.store), opened.set_aside));
 
         let mut roles = Roles::NONE;
         if self.role == Role::Worker {
@@ -215,7 +227,9 @@ impl Builder {
         };
         let mut transport = Transport::new(&config, now, time::unix_now(), rt::rng);
 
-        let bus = Bus::default();
+        let bus = Bus::beginning_with(
+            set_aside.map(|SetAside { path, reason }| NodeEvent::StoreSetAside { path, reason }),
+        );
         let (net, net_commands) = mpsc::channel(NET_QUEUE);
         let (state, state_commands) = mpsc::channel(NET_QUEUE);
         let (state_input, state_inputs) = mpsc::channel(STATE_QUEUE);
@@ -269,14 +283,20 @@ impl Builder {
             net: net.downgrade(),
             bus: bus.clone(),
         })?;
-        planes.spawn(Plane::Net, async move { NetPlane::new(parts).run().await });
-        planes.spawn(Plane::State, state_plane.run());
+        let (net_guard, state_guard, ending) = ending::guards(&bus, &net);
+        let net_plane = async move {
+            NetPlane::new(parts).run().await;
+            Ok(())
+        };
+        planes.spawn(Plane::Net, net_guard.run(net_plane));
+        planes.spawn(Plane::State, state_guard.run(state_plane.run()));
         Ok(Node(Arc::new(Inner {
             key: public,
             hubs: self.ticket.hubs.iter().map(|hub| hub.addr.as_str()).collect::<Vec<_>>().join(", "),
             local_addrs,
             net,
             state,
+            ending,
             bus,
             datagrams: Mutex::new(datagrams),
             messages: Mutex::new(messages),

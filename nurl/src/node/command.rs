@@ -114,6 +114,9 @@ pub(super) enum NetCommand {
     Joined { reply: Reply<Result<(), Error>> },
     /// An epoch counter that the state plane took.
     NoteEpoch(u64),
+    /// Panics, as a defect would.
+    #[cfg(test)]
+    Panic,
     /// Leaves the mesh; the answer comes when that is told.
     Shutdown { reply: Reply<()> },
 }
@@ -175,8 +178,23 @@ pub(super) enum StateCommand {
     Digest { key: Bytes, reply: Reply<Option<Digest>> },
     /// Takes no more work, and gives back what doesn't end in time; the answer comes when nothing is left.
     Drain { limit: Duration, reply: Reply<Result<Drained, Error>> },
-    /// Ends the plane. What runs is given back; the answer comes when the store is closed.
-    Shutdown { reply: Reply<()> },
+    /// Answers when a first view of the mesh is here.
+    Joined { reply: Reply<()> },
+    /// Stops taking work; the answer comes when what runs has ended or been given up, and what only this node has was
+    /// handed over, or nobody took it.
+    Shutdown { reply: Reply<Departure> },
+    /// Panics, as a defect would.
+    #[cfg(test)]
+    Panic,
+}
+
+/// What a node that left the mesh took with it; see [`Node::shutdown`](super::Node::shutdown).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Departure {
+    /// Keys whose newest writes neither another node has nor this node's store: they are lost.
+    pub lost: usize,
+    /// Keys whose newest writes only this node's store has: the mesh sees them when the node is back.
+    pub stored: usize,
 }
 
 /// What the state plane counts.

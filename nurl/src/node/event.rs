@@ -4,7 +4,8 @@
 //! learns how many ([`NodeEvent::Lagged`]); it never delays the node or another subscriber.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::compute::job::TaskId;
 use crate::key::PublicKey;
@@ -75,8 +76,15 @@ pub enum NodeEvent {
     },
     /// This node saw that it is cut off from the mesh (true), or no longer is.
     Isolated(bool),
-    /// The node's store failed, so it runs no jobs and holds no state any more: shut it down, mend the disk,
-    /// start it again.
+    /// The store was damaged: it was set aside, and the node goes on with a new one, as if it had lost its disk.
+    /// Every subscriber hears this first, whenever it begins.
+    StoreSetAside {
+        /// Where the damaged file is now; none if there was none any more.
+        path: Option<PathBuf>,
+        /// What was wrong with it.
+        reason: String,
+    },
+    /// The node's store failed, and with it the node: it leaves the mesh and ends. Mend the disk, start it again.
     StoreFailed {
         /// What the store said.
         reason: String,
@@ -104,21 +112,41 @@ struct Subscriber {
 
 /// The node's side: hands each event to every subscriber.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Bus(Arc<Mutex<Vec<Subscriber>>>);
+pub(super) struct Bus(Arc<Mutex<Subscribers>>);
+
+#[derive(Debug, Default)]
+struct Subscribers {
+    list: Vec<Subscriber>,
+    /// The first event of each, if there is one.
+    first: Option<NodeEvent>,
+    closed: bool,
+}
 
 impl Bus {
+    /// A bus whose subscribers all hear `first`, whenever they come.
+    pub(super) fn beginning_with(first: Option<NodeEvent>) -> Bus {
+        Bus(Arc::new(Mutex::new(Subscribers { first, ..Subscribers::default() })))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Subscribers> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(super) fn subscribe(&self) -> Events {
         let (queue, events) = mpsc::channel(QUEUE);
-        let mut subscribers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if subscribers.len() < SUBSCRIBERS {
-            subscribers.push(Subscriber { queue, lost: 0 });
+        let mut subscribers = self.lock();
+        if let Some(first) = &subscribers.first {
+            // An empty queue has room.
+            let _ = queue.try_send(first.clone());
+        }
+        if !subscribers.closed && subscribers.list.len() < SUBSCRIBERS {
+            subscribers.list.push(Subscriber { queue, lost: 0 });
         }
         Events(events)
     }
 
     pub(super) fn send(&self, event: &NodeEvent) {
-        let mut subscribers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        subscribers.retain_mut(|subscriber| {
+        self.lock().list.retain_mut(|subscriber| {
             if subscriber.lost > 0 && subscriber.queue.try_send(NodeEvent::Lagged(subscriber.lost)).is_ok() {
                 subscriber.lost = 0;
             }
@@ -133,9 +161,11 @@ impl Bus {
         });
     }
 
-    /// Ends every subscription.
+    /// Ends every subscription, also those to come.
     pub(super) fn close(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        let mut subscribers = self.lock();
+        subscribers.closed = true;
+        subscribers.list.clear();
     }
 }
 
@@ -174,7 +204,23 @@ mod tests {
             assert!(bus.subscribe().next().await.is_none());
             drop(kept);
             bus.send(&NodeEvent::Isolated(true));
-            assert!(bus.0.lock().unwrap().is_empty());
+            assert!(bus.lock().list.is_empty());
+        });
+    }
+
+    #[test]
+    fn a_late_subscriber_hears_what_stands_and_one_after_the_end_sees_the_end() {
+        crate::rt::contract::run(async {
+            let standing = NodeEvent::StoreSetAside { path: None, reason: "zeros".to_owned() };
+            let bus = Bus::beginning_with(Some(standing.clone()));
+            bus.send(&NodeEvent::Isolated(true));
+            let mut late = bus.subscribe();
+            bus.close();
+            assert_eq!(late.next().await, Some(standing.clone()));
+            assert_eq!(late.next().await, None);
+            let mut after = bus.subscribe();
+            assert_eq!(after.next().await, Some(standing));
+            assert_eq!(after.next().await, None);
         });
     }
 }

@@ -8,6 +8,7 @@
 
 mod builder;
 mod command;
+mod ending;
 mod event;
 mod levels;
 mod net_plane;
@@ -35,7 +36,7 @@ use crate::transport::core::Datagram;
 use crate::transport::{self, PathInfo};
 
 pub use builder::Builder;
-pub use command::{Pong, StateStats};
+pub use command::{Departure, Pong, StateStats};
 pub use event::{Events, NodeEvent};
 pub use state::{Counter, Register, Set};
 pub use task::{Task, TaskEvent};
@@ -137,6 +138,7 @@ struct Inner {
     local_addrs: Vec<SocketAddr>,
     net: mpsc::Sender<NetCommand>,
     state: mpsc::Sender<StateCommand>,
+    ending: ending::Ending,
     bus: event::Bus,
     datagrams: Mutex<mpsc::Receiver<Vec<Datagram>>>,
     messages: Mutex<mpsc::Receiver<(PublicKey, Bytes)>>,
@@ -162,14 +164,18 @@ impl Node {
         &self.0.local_addrs
     }
 
-    /// Waits until a hub has accepted us and a first view of the mesh is here.
+    /// Waits until a hub has accepted us and a first view of the mesh is here, for jobs and state too.
     ///
     /// # Errors
     /// [`Error::HubRefused`] as soon as every hub has said no; [`Error::HubUnreachable`],
     /// [`Error::Refused`] or [`Error::Busy`] after `limit`. The node goes on trying by itself.
     pub async fn joined(&self, limit: Duration) -> Result<(), Error> {
-        match time::timeout(limit, self.ask(|reply| NetCommand::Joined { reply })).await {
-            Ok(answer) => answer?,
+        let joined = async {
+            self.ask(|reply| NetCommand::Joined { reply }).await??;
+            self.ask_state(|reply| StateCommand::Joined { reply }).await
+        };
+        match time::timeout(limit, joined).await {
+            Ok(answer) => answer,
             Err(_) => Err(self.kept_out(&self.status().await?)),
         }
     }
@@ -387,29 +393,55 @@ impl Node {
     }
 
     /// Leaves the mesh, tells it so, and ends the node's threads. What runs here is ended and given back: other
-    /// workers take it over at once.
-    pub async fn shutdown(&self) {
+    /// workers take it over at once. What only this node has is handed to other owners first, for 2 s at most: the
+    /// answer says what nobody took.
+    pub async fn shutdown(&self) -> Departure {
         // Either plane may have ended already; then there is nothing to wait for.
-        let _ = self.ask_state(|reply| StateCommand::Shutdown { reply }).await;
-        let _ = self.ask(|reply| NetCommand::Shutdown { reply }).await;
+        let departure = self.call_state(|reply| StateCommand::Shutdown { reply }).await.unwrap_or_default();
+        let _ = self.call(|reply| NetCommand::Shutdown { reply }).await;
+        departure
     }
 
     async fn tell(&self, command: NetCommand) -> Result<(), Error> {
-        self.0.net.send(command).await.map_err(|_| Error::Closed)
+        match self.0.ending.cause() {
+            Some(error) => Err(error),
+            None if self.0.net.send(command).await.is_ok() => Ok(()),
+            None => Err(self.0.ending.of_net().await),
+        }
     }
 
     async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> NetCommand) -> Result<T, Error> {
-        let (reply, answer) = oneshot::channel();
-        self.tell(command(reply)).await?;
-        answer.await.map_err(|_| Error::Closed)
+        if let Some(error) = self.0.ending.cause() {
+            return Err(error);
+        }
+        match self.call(command).await {
+            Some(answer) => Ok(answer),
+            None => Err(self.0.ending.of_net().await),
+        }
     }
 
     async fn ask_state<T>(
         &self,
         command: impl FnOnce(oneshot::Sender<T>) -> StateCommand,
     ) -> Result<T, Error> {
+        if let Some(error) = self.0.ending.cause() {
+            return Err(error);
+        }
+        match self.call_state(command).await {
+            Some(answer) => Ok(answer),
+            None => Err(self.0.ending.of_state().await),
+        }
+    }
+
+    async fn call<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> NetCommand) -> Option<T> {
         let (reply, answer) = oneshot::channel();
-        self.0.state.send(command(reply)).await.map_err(|_| Error::Closed)?;
-        answer.await.map_err(|_| Error::Closed)
+        self.0.net.send(command(reply)).await.ok()?;
+        answer.await.ok()
+    }
+
+    async fn call_state<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> StateCommand) -> Option<T> {
+        let (reply, answer) = oneshot::channel();
+        self.0.state.send(command(reply)).await.ok()?;
+        answer.await.ok()
     }
 }

@@ -300,6 +300,8 @@ impl NetPlane {
                 // It was taken here, from what this node has seen: never a jump.
                 let _ = self.parts.detector.note_epoch(counter);
             }
+            #[cfg(test)]
+            NetCommand::Panic => panic!("a test asked for it"),
             NetCommand::Shutdown { reply } => {
                 self.parts.detector.leave(now);
                 let departed = self.parts.role == Role::Observer;

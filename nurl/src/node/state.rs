@@ -1,7 +1,8 @@
 //! Replicated state, as the application uses it: a counter, a register, a set, each under a key.
 //!
 //! A write is made here, under this node's own replica id, and reaches the key's owners by itself; it is
-//! never made twice. An observer has no such id: one of the key's owners writes in its place. A read asks the
+//! never made twice. `Ok` says that it is safe: an owner has it, or this node's store. A key has one kind, that of its
+//! first write: a write of another changes nothing. An observer has no such id: one of the key's owners writes in its place. A read asks the
 //! owners and merges what they answer. Nothing waits for a quorum: two readers may see different states until
 //! the owners have heard of each other.
 
@@ -9,8 +10,9 @@ use bytes::Bytes;
 
 use super::Node;
 use super::command::StateCommand;
+use super::state_plane::other_kind;
 use crate::Error;
-use crate::state::crdt::Value;
+use crate::state::crdt::{Kind, Value};
 use crate::state::replicator::Op;
 
 /// A replicated counter; see [`Node::counter`].
@@ -46,8 +48,13 @@ impl Handle {
         self.node.ask_state(|reply| StateCommand::Read { key, reply }).await?
     }
 
-    fn other_kind(&self) -> Error {
-        Error::State(format!("{} holds another kind of value", String::from_utf8_lossy(&self.key)))
+    /// What the key holds of a kind, if it holds anything.
+    async fn read_kind(&self, kind: Kind) -> Result<Option<Value>, Error> {
+        let Some(value) = self.read().await? else { return Ok(None) };
+        match value.part(kind) {
+            Some(part) => Ok(Some(part.clone())),
+            None => Err(other_kind(&self.key, value.kind())),
+        }
     }
 }
 
@@ -59,7 +66,7 @@ impl Counter {
     /// Adds `by`, which may be negative.
     ///
     /// # Errors
-    /// [`Error::State`].
+    /// [`Error::OtherKind`], [`Error::State`]: nothing was added. [`Error::Unacknowledged`]: it is under way.
     pub async fn add(&self, by: i64) -> Result<(), Error> {
         self.0.update(Op::Add { by }).await
     }
@@ -67,12 +74,11 @@ impl Counter {
     /// The sum of all additions that the owners have heard of.
     ///
     /// # Errors
-    /// [`Error::State`] when no owner answers or the key holds another kind of value.
+    /// [`Error::State`] when no owner answers, [`Error::OtherKind`].
     pub async fn get(&self) -> Result<i128, Error> {
-        match self.0.read().await? {
-            None => Ok(0),
+        match self.0.read_kind(Kind::Counter).await? {
             Some(Value::Counter(counter)) => Ok(counter.value()),
-            Some(_) => Err(self.0.other_kind()),
+            _ => Ok(0),
         }
     }
 }
@@ -85,7 +91,7 @@ impl Register {
     /// Sets the value.
     ///
     /// # Errors
-    /// [`Error::State`], also when this node's clock is too far ahead of what it has seen.
+    /// As [`Counter::add`], and [`Error::State`] when this node's clock is too far behind what it has seen.
     pub async fn set(&self, value: &[u8]) -> Result<(), Error> {
         self.0.update(Op::Set { value: value.to_vec() }).await
     }
@@ -95,10 +101,9 @@ impl Register {
     /// # Errors
     /// As [`Counter::get`].
     pub async fn get(&self) -> Result<Option<Vec<u8>>, Error> {
-        match self.0.read().await? {
-            None => Ok(None),
+        match self.0.read_kind(Kind::Register).await? {
             Some(Value::Register(register)) => Ok(register.value().map(<[u8]>::to_vec)),
-            Some(_) => Err(self.0.other_kind()),
+            _ => Ok(None),
         }
     }
 }
@@ -111,15 +116,15 @@ impl Set {
     /// Adds an element.
     ///
     /// # Errors
-    /// [`Error::State`].
+    /// As [`Counter::add`].
     pub async fn insert(&self, element: &[u8]) -> Result<(), Error> {
         self.0.update(Op::Insert { element: element.to_vec() }).await
     }
 
-    /// Removes an element where this node has observed it; a concurrent add wins.
+    /// Removes an element where this node, or an owner that it asks, has observed it; a concurrent add wins.
     ///
     /// # Errors
-    /// [`Error::State`].
+    /// As [`Counter::add`].
     pub async fn remove(&self, element: &[u8]) -> Result<(), Error> {
         self.0.update(Op::Remove { element: element.to_vec() }).await
     }
@@ -129,10 +134,9 @@ impl Set {
     /// # Errors
     /// As [`Counter::get`].
     pub async fn members(&self) -> Result<Vec<Vec<u8>>, Error> {
-        match self.0.read().await? {
-            None => Ok(Vec::new()),
+        match self.0.read_kind(Kind::Set).await? {
             Some(Value::Set(set)) => Ok(set.iter().map(<[u8]>::to_vec).collect()),
-            Some(_) => Err(self.0.other_kind()),
+            _ => Ok(Vec::new()),
         }
     }
 }

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::Role;
-use super::command::{Course, NetCommand, Reply, StateCommand, StateInput, StateStats, View};
+use super::command::{Course, Departure, NetCommand, Reply, StateCommand, StateInput, StateStats, View};
+use super::ending::Cause;
 use super::event::{Bus, NodeEvent};
 use super::task::TaskEvent;
 use crate::Error;
@@ -21,7 +22,7 @@ use crate::ring::{Ring, RingMember};
 use crate::rt::sync::{mpsc, watch};
 use crate::rt::task::Planes;
 use crate::rt::{self, time};
-use crate::state::crdt::{Stamp, Value};
+use crate::state::crdt::{CrdtError, Kind, Stamp, Value};
 use crate::state::identity::ReplicaId;
 use crate::state::replicator::{self, Op, OperationId, OperationOutcome, Replicator, UpdateError};
 use crate::state::store::Store;
@@ -35,6 +36,13 @@ const INPUTS_PER_TURN: usize = 256;
 
 /// Reads of replicated state under way.
 const READS: usize = 1_024;
+
+/// Callers that wait for a first view. More would wait for nothing else than these.
+const JOINING: usize = 1_024;
+
+/// How long a node that leaves offers what only it has. A healthy owner takes it within a few round trips; container
+/// engines kill ten seconds after they asked, and what runs here has had its time before.
+const HAND_OVER_FOR: Duration = Duration::from_secs(2);
 
 /// Everything that the plane needs from the builder.
 pub(super) struct StateParts {
@@ -53,18 +61,10 @@ pub(super) struct StateParts {
 
 /// An answer that tells of state which is not durable yet.
 enum Answer {
-    /// A write was made.
-    Written(Reply<Result<(), Error>>),
+    /// What became of a write.
+    Written(Reply<Result<(), Error>>, Result<(), Error>),
     /// This was read.
     Read(Reply<Result<Option<Value>, Error>>, Option<Value>),
-}
-
-/// Why a key is being read.
-enum Reading {
-    /// The application asked.
-    Asked(Reply<Result<Option<Value>, Error>>),
-    /// A remove elsewhere than on an owner takes away what was read.
-    Remove { key: Bytes, op: Op, reply: Reply<Result<(), Error>> },
 }
 
 pub(super) struct StatePlane {
@@ -84,13 +84,25 @@ pub(super) struct StatePlane {
     /// The members of the view that `ring` was made of, once there was one.
     members: Option<Vec<RingMember>>,
     ring: Arc<Ring>,
-    reads: BTreeMap<u64, Reading>,
-    next_read: u64,
-    operations: BTreeMap<OperationId, Reply<Result<(), Error>>>,
+    reads: BTreeMap<u64, Reply<Result<Option<Value>, Error>>>,
+    writes: BTreeMap<u64, Writing>,
+    /// The id of the last read or write.
+    last_call: u64,
+    operations: BTreeMap<OperationId, Writing>,
     /// What waits for the store: nobody is told of a write that a crash could still undo.
     answers: Vec<Answer>,
     view_complete: bool,
+    /// Those who wait for it.
+    joining: Vec<Reply<()>>,
     epoch_told: u64,
+    /// Until when what only this node has is offered, and who waits for that.
+    leaving: Option<(Instant, Reply<Departure>)>,
+}
+
+/// A write under way.
+struct Writing {
+    key: Bytes,
+    reply: Reply<Result<(), Error>>,
 }
 
 impl StatePlane {
@@ -117,7 +129,8 @@ impl StatePlane {
             jobs.register(kind, limits.clone());
         }
         let observer = parts.role == Role::Observer;
-        let config = replicator::Config { observer, clock, ..replicator::Config::default() };
+        let durable = parts.store.is_some();
+        let config = replicator::Config { observer, clock, durable, ..replicator::Config::default() };
         let mut replicator = Replicator::new(config, replica, now, rt::rng("replicator"));
         if let Some(store) = &parts.store {
             let (wall, mut refused) = (time::unix_now(), None);
@@ -150,26 +163,38 @@ impl StatePlane {
             members: None,
             ring: Arc::default(),
             reads: BTreeMap::new(),
-            next_read: 0,
+            writes: BTreeMap::new(),
+            last_call: 0,
             operations: BTreeMap::new(),
             answers: Vec::new(),
             view_complete: false,
+            joining: Vec::new(),
             epoch_told: 0,
+            leaving: None,
         })
     }
 
     /// Runs until the node is shut down or dropped.
-    pub(super) async fn run(mut self) {
+    ///
+    /// # Errors
+    /// [`Cause::Store`].
+    pub(super) async fn run(mut self) -> Result<(), Cause> {
         self.adopt_view(time::now());
         loop {
             match self.drain(time::now()).await {
                 Ok(()) => {}
-                Err(Error::Store(reason)) => {
-                    self.bus.send(&NodeEvent::StoreFailed { reason });
-                    return;
-                }
+                Err(Error::Store(reason)) => return Err(Cause::Store(reason)),
                 // The network plane has ended, and with it the node.
-                Err(_) => return,
+                Err(_) => return Ok(()),
+            }
+            if let Some(reply) = self.left(time::now()) {
+                let departure = self.departure();
+                // Dropping the pool ends what runs. The store is closed before the caller hears
+                // of it: it may open it again at once.
+                drop(self);
+                // Nobody waits for the answer: the caller gave up.
+                let _ = reply.send(departure);
+                return Ok(());
             }
             let deadline = self.poll_timeout();
             let timer = async {
@@ -181,21 +206,13 @@ impl StatePlane {
             rt::select! {
                 changed = self.views.changed() => match changed {
                     Ok(()) => self.adopt_view(time::now()),
-                    Err(_) => return,
+                    Err(_) => return Ok(()),
                 },
                 Some(report) = self.reports.recv() => self.on_report(time::now(), report),
                 Some(input) = self.inputs.recv() => self.take_inputs(time::now(), input),
                 command = self.commands.recv() => match command {
-                    Some(StateCommand::Shutdown { reply }) => {
-                        self.hand_back_all(time::now()).await;
-                        // Dropping the pool ends what runs. The store is closed before the caller hears of it: it
-                        // may open it again at once.
-                        drop(self);
-                        let _ = reply.send(());
-                        return;
-                    }
                     Some(command) => self.on_command(time::now(), command),
-                    None => return,
+                    None => return Ok(()),
                 },
                 () = timer => {}
             }
@@ -205,16 +222,9 @@ impl StatePlane {
         }
     }
 
-    /// What this node has goes back to its submitters, who then needn't find out by its silence.
-    async fn hand_back_all(&mut self, now: Instant) {
-        self.jobs.drain(now, Duration::ZERO);
-        self.jobs.handle_timeout(now);
-        // Without a network plane, or without a store, they find out by themselves.
-        let _ = self.drain(now).await;
-    }
-
     fn poll_timeout(&self) -> Option<Instant> {
-        [self.jobs.poll_timeout(), self.replicator.poll_timeout()].into_iter().flatten().min()
+        let leaving = self.leaving.as_ref().map(|(until, _)| *until);
+        [self.jobs.poll_timeout(), self.replicator.poll_timeout(), leaving].into_iter().flatten().min()
     }
 
     // ---- Inputs.
@@ -233,6 +243,10 @@ impl StatePlane {
         if view.complete && !self.view_complete {
             self.view_complete = true;
             self.jobs.on_view_complete(now);
+            for reply in self.joining.drain(..) {
+                // Nobody waits for the answer: the caller gave up.
+                let _ = reply.send(());
+            }
         }
     }
 
@@ -284,8 +298,8 @@ impl StatePlane {
             StateCommand::Cancel { task, reply } => {
                 let _ = reply.send(self.jobs.cancel(now, task));
             }
-            StateCommand::Update { key, op, reply } => self.update(now, key, op, reply),
-            StateCommand::Read { key, reply } => self.read(now, &key, Reading::Asked(reply)),
+            StateCommand::Update { key, op, reply } => self.update(now, op, Writing { key, reply }),
+            StateCommand::Read { key, reply } => self.read(now, &key, reply),
             StateCommand::Stats { reply } => {
                 let _ = reply.send(StateStats {
                     jobs: self.jobs.stats().clone(),
@@ -304,68 +318,107 @@ impl StatePlane {
                 self.drain = Some(reply);
                 self.jobs.drain(now, limit);
             }
-            StateCommand::Shutdown { .. } => unreachable!("the loop ends on it"),
-        }
-    }
-
-    fn update(&mut self, now: Instant, key: Bytes, op: Op, reply: Reply<Result<(), Error>>) {
-        match self.replicator.update(now, time::unix_now(), &key, &op) {
-            Err(UpdateError::NeedsRead) => self.read(now, &key.clone(), Reading::Remove { key, op, reply }),
-            Err(UpdateError::Observer) => self.operate(now, &key, op, reply),
-            done => self.written(done, reply),
-        }
-    }
-
-    fn written(&mut self, done: Result<(), UpdateError>, reply: Reply<Result<(), Error>>) {
-        match done {
-            Ok(()) => self.answers.push(Answer::Written(reply)),
-            Err(error) => {
-                let _ = reply.send(Err(refused(error)));
-            }
+            StateCommand::Joined { reply } => self.tell_joined(reply),
+            StateCommand::Shutdown { reply } => self.leave(now, reply),
+            #[cfg(test)]
+            StateCommand::Panic => panic!("a test asked for it"),
         }
     }
 
     /// An observer has no replica id: the key's first owner writes in its place.
-    fn operate(&mut self, now: Instant, key: &[u8], op: Op, reply: Reply<Result<(), Error>>) {
-        let asked = match self.ring.owners(key, 1).first() {
-            Some(owner) => self.replicator.operate(now, *owner, key, op),
+    fn update(&mut self, now: Instant, op: Op, writing: Writing) {
+        if self.leaving.is_some() {
+            // What comes now could miss the offers to the other owners.
+            return writing.end(Err(Error::Closed));
+        }
+        let asked = if self.replicator.is_observer() {
+            self.operate(now, op, writing)
+        } else {
+            self.write(now, op, writing)
+        };
+        if let Err((error, writing)) = asked {
+            let error = refused(error, &writing.key);
+            writing.end(Err(error));
+        }
+    }
+
+    fn write(&mut self, now: Instant, op: Op, writing: Writing) -> Result<(), (UpdateError, Writing)> {
+        self.last_call += 1;
+        match self.replicator.write(now, time::unix_now(), &writing.key, op, self.last_call) {
+            Ok(()) => {
+                self.writes.insert(self.last_call, writing);
+                Ok(())
+            }
+            Err(error) => Err((error, writing)),
+        }
+    }
+
+    fn operate(&mut self, now: Instant, op: Op, writing: Writing) -> Result<(), (UpdateError, Writing)> {
+        let asked = match self.ring.owners(&writing.key, 1).first() {
+            Some(owner) => self.replicator.operate(now, *owner, &writing.key, op),
             None => Err(UpdateError::NoOwners),
         };
         match asked {
             Ok(id) => {
-                self.operations.insert(id, reply);
+                self.operations.insert(id, writing);
+                Ok(())
+            }
+            Err(error) => Err((error, writing)),
+        }
+    }
+
+    fn read(&mut self, now: Instant, key: &[u8], reply: Reply<Result<Option<Value>, Error>>) {
+        self.last_call += 1;
+        let begun = match self.reads.len() < READS {
+            true => self.replicator.read(now, key, self.last_call),
+            false => Err(UpdateError::Full("reads")),
+        };
+        match begun {
+            Ok(()) => {
+                self.reads.insert(self.last_call, reply);
             }
             Err(error) => {
-                let _ = reply.send(Err(refused(error)));
+                // Nobody waits for the answer: the caller gave up.
+                let _ = reply.send(Err(refused(error, key)));
             }
         }
     }
 
-    fn read(&mut self, now: Instant, key: &[u8], reading: Reading) {
-        if self.reads.len() >= READS {
-            return reading.fail(Error::State("too many reads are under way".to_owned()));
-        }
-        self.next_read += 1;
-        match self.replicator.read(now, key, self.next_read) {
-            Ok(()) => {
-                self.reads.insert(self.next_read, reading);
-            }
-            Err(error) => reading.fail(refused(error)),
+    // ---- Beginning and end.
+
+    fn tell_joined(&mut self, reply: Reply<()>) {
+        self.joining.retain(|reply| !reply.is_closed());
+        if self.view_complete {
+            // Nobody waits for the answer: the caller gave up.
+            let _ = reply.send(());
+        } else if self.joining.len() < JOINING {
+            self.joining.push(reply);
         }
     }
 
-    fn on_read(&mut self, id: u64, value: Option<Value>) {
-        match self.reads.remove(&id) {
-            Some(Reading::Asked(reply)) => self.answers.push(Answer::Read(reply, value)),
-            Some(Reading::Remove { key, op, reply }) => {
-                // Where there is nothing, there is nothing to remove.
-                let done = value.map_or(Ok(()), |observed| {
-                    let (now, wall) = (time::now(), time::unix_now());
-                    self.replicator.update_observed(now, wall, &key, &op, &observed)
-                });
-                self.written(done, reply);
-            }
-            None => {}
+    /// Begins to offer what only this node has.
+    fn leave(&mut self, now: Instant, reply: Reply<Departure>) {
+        if self.leaving.is_none() {
+            self.replicator.leave(now);
+            // What runs here goes back to its submitters, who then needn't find out by silence.
+            self.jobs.drain(now, Duration::ZERO);
+            self.jobs.handle_timeout(now);
+            self.leaving = Some((now + HAND_OVER_FOR, reply));
+        }
+    }
+
+    /// Who waits for this node's end, once nothing is left to be handed over or the time for it is up.
+    fn left(&mut self, now: Instant) -> Option<Reply<Departure>> {
+        let (until, _) = self.leaving.as_ref()?;
+        let over = *until <= now || self.replicator.unheld().offered == 0;
+        self.leaving.take_if(|_| over).map(|(_, reply)| reply)
+    }
+
+    fn departure(&self) -> Departure {
+        let keys = self.replicator.unheld().keys;
+        match self.store {
+            Some(_) => Departure { lost: 0, stored: keys },
+            None => Departure { lost: keys, stored: 0 },
         }
     }
 
@@ -476,15 +529,27 @@ impl StatePlane {
 
     fn on_state_event(&mut self, event: replicator::Event) {
         match event {
-            replicator::Event::ReadDone { id, value } => self.on_read(id, value),
+            replicator::Event::ReadDone { id, value } => {
+                if let Some(reply) = self.reads.remove(&id) {
+                    self.answers.push(Answer::Read(reply, value));
+                }
+            }
             replicator::Event::ReadFailed { id } => {
-                if let Some(reading) = self.reads.remove(&id) {
-                    reading.fail(Error::State("no owner of the key answered".to_owned()));
+                if let Some(reply) = self.reads.remove(&id) {
+                    // Nobody waits for the answer: the caller gave up.
+                    let _ = reply.send(Err(Error::State("no owner of the key answered".to_owned())));
+                }
+            }
+            replicator::Event::WriteDone { id, outcome } => {
+                if let Some(Writing { key, reply }) = self.writes.remove(&id) {
+                    let outcome = outcome.map_err(|error| refused(error, &key));
+                    self.answers.push(Answer::Written(reply, outcome));
                 }
             }
             replicator::Event::OperationDone { id, outcome } => {
-                if let Some(reply) = self.operations.remove(&id) {
-                    let _ = reply.send(outcome_of(outcome));
+                if let Some(writing) = self.operations.remove(&id) {
+                    let outcome = outcome_of(outcome, &writing.key);
+                    writing.end(outcome);
                 }
             }
             // Views converge by membership's own push-pull.
@@ -497,34 +562,41 @@ impl Answer {
     fn give(self) {
         // As everywhere here: an answer that nobody waits for any more is dropped.
         let _ = match self {
-            Answer::Written(reply) => reply.send(Ok(())).is_ok(),
+            Answer::Written(reply, outcome) => reply.send(outcome).is_ok(),
             Answer::Read(reply, value) => reply.send(Ok(value)).is_ok(),
         };
     }
 }
 
-impl Reading {
-    fn fail(self, error: Error) {
+impl Writing {
+    fn end(self, outcome: Result<(), Error>) {
         // As everywhere here: an answer that nobody waits for any more is dropped.
-        let _ = match self {
-            Reading::Asked(reply) => reply.send(Err(error)).is_ok(),
-            Reading::Remove { reply, .. } => reply.send(Err(error)).is_ok(),
-        };
+        let _ = self.reply.send(outcome);
     }
 }
 
-fn refused(error: UpdateError) -> Error {
-    Error::State(error.to_string())
+fn refused(error: UpdateError, key: &[u8]) -> Error {
+    match error {
+        UpdateError::Value(CrdtError::WrongKind { held, .. }) => other_kind(key, held),
+        UpdateError::Unacknowledged => Error::Unacknowledged,
+        other => Error::State(other.to_string()),
+    }
 }
 
-fn outcome_of(outcome: OperationOutcome) -> Result<(), Error> {
+fn outcome_of(outcome: OperationOutcome, key: &[u8]) -> Result<(), Error> {
     let text = match outcome {
         OperationOutcome::Applied => return Ok(()),
-        OperationOutcome::Busy => "the key's owner has no room for the write now: try again",
-        OperationOutcome::Refused => "the key's owner refused the write: does it hold another kind of value?",
+        OperationOutcome::OtherKind(held) => return Err(other_kind(key, held)),
+        OperationOutcome::Busy => "the key's owner can't take the write now: try again",
+        OperationOutcome::Refused => "the key's owner refused the write",
         OperationOutcome::Unknown => "the key's owner was lost: the write was made once or not at all",
     };
     Err(Error::State(text.to_owned()))
+}
+
+/// The error of a call on a key that holds another kind.
+pub(super) fn other_kind(key: &[u8], held: Kind) -> Error {
+    Error::OtherKind { key: String::from_utf8_lossy(key).into_owned(), held: held.as_str() }
 }
 
 impl job::Placement for Ring {

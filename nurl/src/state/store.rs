@@ -10,21 +10,27 @@
 //! [`rt::disk`](crate::rt::disk), so that the same code loses unsynced writes in the simulated world. All calls
 //! block on the disk: they belong on the state plane. Without a disk there is [`Store::in_memory`].
 //!
+//! A small file beside the database says that one was made there: a database of which only zeros are left is not taken
+//! for one that was never finished. Opening reads all of it and checks every page (a second for 1 GB), so damage is
+//! found before anybody relies on what is left. [`Opened::at`] sets a damaged store aside and begins with a new one,
+//! which has another incarnation: to the mesh the node has lost its disk.
+//!
 //! # What it refuses
-//! A file that is not a store, records over a bound ([`StoreError::TooLarge`]), and everything after the disk
+//! A file that is not a store, or a damaged one ([`StoreError::Unsound`]), records over a bound ([`StoreError::TooLarge`]), and everything after the disk
 //! failed once: redb then refuses further commits until the store is opened again. A file that another store has
 //! open ([`StoreError::InUse`]): two processes that write one database would destroy it.
 
 use std::fmt;
 use std::io;
-use std::path::Path;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rand_core::Rng as _;
 use redb::{ReadableDatabase, ReadableTable, TableDefinition};
 
 use crate::key::PublicKey;
-use crate::rt::{Rng, disk};
+use crate::rt::{Rng, disk, time};
 use crate::state::crdt::Stamp;
 use crate::state::identity::ReplicaId;
 
@@ -52,8 +58,8 @@ const EPOCH: &str = "highest epoch counter";
 const CLOCK: &str = "clock high water";
 const FLOOR: &str = "lease floor";
 
-/// Where redb keeps its magic number, which it writes last when it makes a database.
-const MAGIC_BYTES: usize = 9;
+/// How redb's databases begin. It writes this last when it makes one.
+const MAGIC: &[u8; 9] = b"redb\x1a\x0a\xa9\x0d\x0a";
 
 /// Why the store could not be opened, read or written.
 #[derive(Debug, thiserror::Error)]
@@ -85,6 +91,20 @@ pub enum StoreError {
         /// The limit.
         limit: usize,
     },
+    /// The store is damaged. It is left where it is.
+    #[error(
+        "{path} is damaged ({reason}): put a copy of it back, or move it and {path}{} away to begin anew",
+        MADE
+    )]
+    Unsound {
+        /// Its path.
+        path: String,
+        /// What was found.
+        reason: String,
+    },
+    /// The database panicked, as it does over pages that make no sense. Open it again.
+    #[error("the store failed: {0}")]
+    Panicked(String),
     /// A record is not what this version wrote.
     #[error("the store's record of {0} is damaged")]
     Damaged(&'static str),
@@ -96,10 +116,149 @@ impl<E: Into<redb::Error>> From<E> for StoreError {
     }
 }
 
+/// The end of the name of the file that says that a store was made.
+const MADE: &str = ".made";
+
+/// What is in it.
+const MADE_TEXT: &[u8] =
+    b"A store of nurl was made beside this file. If it is gone or damaged, nurl notices.\n";
+
+/// Names tried for a store that is set aside in one second.
+const ASIDE_TRIES: u32 = 100;
+
+/// A store, opened or made, and what became of a damaged one that was in its place.
+#[derive(Debug)]
+pub struct Opened {
+    /// The store.
+    pub store: Store,
+    /// The damaged one.
+    pub set_aside: Option<SetAside>,
+}
+
+/// A damaged store that was set aside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SetAside {
+    /// Where it is now; none if its file was gone.
+    pub path: Option<PathBuf>,
+    /// What was found.
+    pub reason: String,
+}
+
+impl Opened {
+    /// Opens the store at `path`, or makes it. A damaged one gets another name there, unless `strict` forbids it.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn at(path: &Path, strict: bool, rng: &mut Rng) -> Result<Opened, StoreError> {
+        match Store::open(path, rng) {
+            Err(StoreError::Unsound { reason, .. }) if !strict => {
+                let (aside, kept) = set_aside(path)?;
+                let mut store = Store::open(path, rng)?;
+                store._aside = kept;
+                Ok(Opened { store, set_aside: Some(SetAside { path: aside, reason }) })
+            }
+            opened => Ok(Opened { store: opened?, set_aside: None }),
+        }
+    }
+}
+
+/// Gives a damaged store another name, and takes away the file that says that there is one. The handle keeps a second
+/// process, which has found the same damage, from setting the new store aside.
+fn set_aside(path: &Path) -> Result<(Option<PathBuf>, Option<disk::File>), StoreError> {
+    let named = |error| failed(path, error);
+    let aside = if disk::exists(path) {
+        let mut file = disk::File::open(path).map_err(named)?;
+        file.lock().map_err(named)?;
+        Some((renamed(path).map_err(named)?, file))
+    } else {
+        None
+    };
+    if disk::exists(&made(path)) {
+        disk::remove(&made(path)).map_err(named)?;
+    }
+    Ok(aside.unzip())
+}
+
+fn renamed(path: &Path) -> io::Result<PathBuf> {
+    let seconds = time::unix_now().as_secs();
+    for number in 0..ASIDE_TRIES {
+        let again = if number == 0 { String::new() } else { format!("-{number}") };
+        let aside = beside(path, &format!(".damaged-{seconds}{again}"));
+        match disk::rename(path, &aside) {
+            Ok(()) => return Ok(aside),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Err(io::ErrorKind::AlreadyExists.into())
+}
+
+fn made(path: &Path) -> PathBuf {
+    beside(path, MADE)
+}
+
+fn beside(path: &Path, end: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(end);
+    PathBuf::from(name)
+}
+
+fn failed(path: &Path, error: io::Error) -> StoreError {
+    let path = path.display().to_string();
+    match error.kind() {
+        io::ErrorKind::WouldBlock => StoreError::InUse { path },
+        _ => StoreError::File { path, error },
+    }
+}
+
+/// What the database gave, or its panic as an error.
+fn guarded<T>(work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+        let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+        Err(StoreError::Panicked(text.unwrap_or_else(|| "the database panicked".to_owned())))
+    })
+}
+
+/// Reads every page, and compares it with its checksum.
+fn checked(mut database: redb::Database) -> Result<redb::Database, StoreError> {
+    if database.check_integrity()? { Ok(database) } else { Err(StoreError::Damaged("its last commit")) }
+}
+
+/// Tells damage from a disk that fails: what is on a failing one may be sound.
+fn told(path: &Path, error: StoreError) -> StoreError {
+    let reason = match error {
+        StoreError::Database(error) => match &*error {
+            redb::Error::Io(io)
+                if !matches!(io.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) =>
+            {
+                return StoreError::Database(error);
+            }
+            redb::Error::PreviousIo => return StoreError::Database(error),
+            damage => damage.to_string(),
+        },
+        StoreError::Panicked(text) => text,
+        StoreError::Damaged(what) => format!("the record of {what}"),
+        other => return other,
+    };
+    StoreError::Unsound { path: path.display().to_string(), reason }
+}
+
 /// An open store.
 pub struct Store {
-    database: redb::Database,
+    // Taken when the store is dropped.
+    database: Option<redb::Database>,
     incarnation: u64,
+    /// Holds the lock on the damaged file that was in this one's place.
+    _aside: Option<disk::File>,
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        let database = self.database.take();
+        // A database that failed may panic again when it is closed. There is nobody to tell.
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(database)));
+    }
 }
 
 impl fmt::Debug for Store {
@@ -112,19 +271,35 @@ impl Store {
     /// Opens the store in the file at `path`, or creates it there.
     ///
     /// # Errors
-    /// [`StoreError::File`], [`StoreError::InUse`] or [`StoreError::Database`]. A file with other content is refused and not touched.
+    /// [`StoreError::File`], [`StoreError::InUse`], [`StoreError::Unsound`] or [`StoreError::Database`]. A file with
+    /// other content is refused and not touched.
     pub fn open(path: &Path, rng: &mut Rng) -> Result<Store, StoreError> {
-        let named = |error: io::Error| {
-            let path = path.display().to_string();
-            match error.kind() {
-                io::ErrorKind::WouldBlock => StoreError::InUse { path },
-                _ => StoreError::File { path, error },
-            }
+        let was_made = disk::exists(&made(path));
+        let unsound = |reason: &str| {
+            Err(StoreError::Unsound { path: path.display().to_string(), reason: reason.to_owned() })
         };
+        if was_made && !disk::exists(path) {
+            return unsound("it is gone");
+        }
+        let named = |error| failed(path, error);
         let mut file = disk::File::open(path).map_err(named)?;
         file.lock().map_err(named)?;
-        reset_unfinished(&file).map_err(named)?;
-        Store::on(Backend(file), rng)
+        match head(&file).map_err(named)? {
+            Head::Empty if was_made => return unsound("it is empty, or begins with zeros"),
+            // A crash while redb made the database leaves a file without the magic number, which redb would refuse
+            // for ever. Nothing was committed to it, so it is made anew.
+            Head::Empty => file.set_len(0).map_err(named)?,
+            Head::Other if was_made => return unsound("it doesn't begin as a database does"),
+            // Another's file: redb's own words tell of it best.
+            Head::Other | Head::Database => {}
+        }
+        let other = matches!(head(&file).map_err(named)?, Head::Other);
+        let store = guarded(|| Store::on(checked(Store::database_on(Backend(file))?)?, rng));
+        let store = store.map_err(|error| if other { error } else { told(path, error) })?;
+        if !was_made {
+            disk::create_new_private(&made(path), MADE_TEXT).map_err(named)?;
+        }
+        Ok(store)
     }
 
     /// A store that lives as long as the process.
@@ -132,11 +307,14 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`].
     pub fn in_memory(rng: &mut Rng) -> Result<Store, StoreError> {
-        Store::on(redb::backends::InMemoryBackend::new(), rng)
+        Store::on(Store::database_on(redb::backends::InMemoryBackend::new())?, rng)
     }
 
-    fn on(backend: impl redb::StorageBackend, rng: &mut Rng) -> Result<Store, StoreError> {
-        let database = redb::Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(backend)?;
+    fn database_on(backend: impl redb::StorageBackend) -> Result<redb::Database, StoreError> {
+        Ok(redb::Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(backend)?)
+    }
+
+    fn on(database: redb::Database, rng: &mut Rng) -> Result<Store, StoreError> {
         let write = database.begin_write()?;
         let incarnation = {
             for table in [STATE, RESULTS, LEASE_TOKENS, LEASE_TASKS, EFFECTS] {
@@ -154,7 +332,7 @@ impl Store {
             }
         };
         write.commit()?;
-        Ok(Store { database, incarnation })
+        Ok(Store { database: Some(database), incarnation, _aside: None })
     }
 
     /// 64 random bits drawn when this store was created.
@@ -203,8 +381,7 @@ impl Store {
         for (key, record) in records {
             check(key, record.as_deref().unwrap_or_default())?;
         }
-        let write = self.database.begin_write()?;
-        {
+        self.write(|write| {
             let mut state = write.open_table(STATE)?;
             for (key, record) in records {
                 match record {
@@ -215,9 +392,8 @@ impl Store {
             let mut bytes = clock.wall_ms.to_le_bytes().to_vec();
             bytes.extend_from_slice(&clock.logical.to_le_bytes());
             write.open_table(META)?.insert(CLOCK, bytes.as_slice())?;
-        }
-        write.commit()?;
-        Ok(())
+            Ok(())
+        })
     }
 
     /// Gives every record of the replicator, by key.
@@ -236,10 +412,10 @@ impl Store {
         check(task, record)?;
         let mut bytes = millis(expires).to_le_bytes().to_vec();
         bytes.extend_from_slice(record);
-        let write = self.database.begin_write()?;
-        write.open_table(RESULTS)?.insert(&task[..], bytes.as_slice())?;
-        write.commit()?;
-        Ok(())
+        self.write(|write| {
+            write.open_table(RESULTS)?.insert(&task[..], bytes.as_slice())?;
+            Ok(())
+        })
     }
 
     /// What became of a task.
@@ -247,9 +423,8 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`].
     pub fn result(&self, task: &[u8; 16]) -> Result<Option<Vec<u8>>, StoreError> {
-        let read = self.database.begin_read()?;
-        let record = read.open_table(RESULTS)?.get(&task[..])?;
-        Ok(record.map(|bytes| bytes.value().get(8..).unwrap_or_default().to_vec()))
+        let record = self.get(RESULTS, task)?;
+        Ok(record.map(|bytes| bytes.get(8..).unwrap_or_default().to_vec()))
     }
 
     /// Deletes the results that have expired at `wall`, and returns how many.
@@ -258,15 +433,15 @@ impl Store {
     /// [`StoreError::Database`].
     pub fn expire_results(&self, wall: Duration) -> Result<usize, StoreError> {
         let now = millis(wall);
-        let mut expired = 0;
-        let write = self.database.begin_write()?;
-        write.open_table(RESULTS)?.retain(|_, bytes| {
-            let keep = bytes.get(..8).is_some_and(|expires| number(expires, "").is_ok_and(|at| at > now));
-            expired += usize::from(!keep);
-            keep
-        })?;
-        write.commit()?;
-        Ok(expired)
+        self.write(|write| {
+            let mut expired = 0;
+            write.open_table(RESULTS)?.retain(|_, bytes| {
+                let keep = bytes.get(..8).is_some_and(|expires| number(expires, "").is_ok_and(|at| at > now));
+                expired += usize::from(!keep);
+                keep
+            })?;
+            Ok(expired)
+        })
     }
 
     /// The lease table's floor, tokens and tasks, in the bytes that it gave them.
@@ -282,13 +457,12 @@ impl Store {
 
     /// One task's bytes.
     pub(crate) fn lease_task(&self, name: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        let read = self.database.begin_read()?;
-        Ok(read.open_table(LEASE_TASKS)?.get(name)?.map(|bytes| bytes.value().to_vec()))
+        self.get(LEASE_TASKS, name)
     }
 
     /// Begins a transaction over the lease table and the effects.
     pub(crate) fn begin_lease(&self) -> Result<LeaseWrite, StoreError> {
-        Ok(LeaseWrite { write: self.database.begin_write()? })
+        guarded(|| Ok(LeaseWrite { write: self.database().begin_write()? }))
     }
 
     /// What [`Effects::put`] stored.
@@ -296,20 +470,25 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`].
     pub fn effect(&self, name: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        let read = self.database.begin_read()?;
-        Ok(read.open_table(EFFECTS)?.get(name)?.map(|bytes| bytes.value().to_vec()))
+        self.get(EFFECTS, name)
+    }
+
+    fn database(&self) -> &redb::Database {
+        self.database.as_ref().expect("present until drop")
     }
 
     fn meta(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        let read = self.database.begin_read()?;
-        Ok(read.open_table(META)?.get(name)?.map(|bytes| bytes.value().to_vec()))
+        guarded(|| {
+            let read = self.database().begin_read()?;
+            Ok(read.open_table(META)?.get(name)?.map(|bytes| bytes.value().to_vec()))
+        })
     }
 
     fn set_meta(&self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
-        let write = self.database.begin_write()?;
-        write.open_table(META)?.insert(name, bytes)?;
-        write.commit()?;
-        Ok(())
+        self.write(|write| {
+            write.open_table(META)?.insert(name, bytes)?;
+            Ok(())
+        })
     }
 
     fn each(
@@ -317,12 +496,38 @@ impl Store {
         table: TableDefinition<'_, &'static [u8], &'static [u8]>,
         mut each: impl FnMut(&[u8], &[u8]),
     ) -> Result<(), StoreError> {
-        let read = self.database.begin_read()?;
-        for record in read.open_table(table)?.iter()? {
-            let (name, bytes) = record?;
-            each(name.value(), bytes.value());
-        }
-        Ok(())
+        guarded(|| {
+            let read = self.database().begin_read()?;
+            for record in read.open_table(table)?.iter()? {
+                let (name, bytes) = record?;
+                each(name.value(), bytes.value());
+            }
+            Ok(())
+        })
+    }
+
+    fn get(
+        &self,
+        table: TableDefinition<'_, &'static [u8], &'static [u8]>,
+        name: &[u8],
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        guarded(|| {
+            let read = self.database().begin_read()?;
+            Ok(read.open_table(table)?.get(name)?.map(|bytes| bytes.value().to_vec()))
+        })
+    }
+
+    /// Makes one transaction durable.
+    fn write<T>(
+        &self,
+        work: impl FnOnce(&redb::WriteTransaction) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        guarded(|| {
+            let write = self.database().begin_write()?;
+            let done = work(&write)?;
+            write.commit()?;
+            Ok(done)
+        })
     }
 }
 
@@ -333,30 +538,40 @@ pub(crate) struct LeaseWrite {
 
 impl LeaseWrite {
     pub(crate) fn set_floor(&self, bytes: &[u8]) -> Result<(), StoreError> {
-        self.write.open_table(META)?.insert(FLOOR, bytes)?;
-        Ok(())
+        guarded(|| {
+            self.write.open_table(META)?.insert(FLOOR, bytes)?;
+            Ok(())
+        })
     }
 
     pub(crate) fn put_token(&self, key: &[u8], bytes: &[u8]) -> Result<(), StoreError> {
         check(key, bytes)?;
-        self.write.open_table(LEASE_TOKENS)?.insert(key, bytes)?;
-        Ok(())
+        guarded(|| {
+            self.write.open_table(LEASE_TOKENS)?.insert(key, bytes)?;
+            Ok(())
+        })
     }
 
     pub(crate) fn remove_token(&self, key: &[u8]) -> Result<(), StoreError> {
-        self.write.open_table(LEASE_TOKENS)?.remove(key)?;
-        Ok(())
+        guarded(|| {
+            self.write.open_table(LEASE_TOKENS)?.remove(key)?;
+            Ok(())
+        })
     }
 
     pub(crate) fn put_task(&self, name: &[u8], bytes: &[u8]) -> Result<(), StoreError> {
         check(name, bytes)?;
-        self.write.open_table(LEASE_TASKS)?.insert(name, bytes)?;
-        Ok(())
+        guarded(|| {
+            self.write.open_table(LEASE_TASKS)?.insert(name, bytes)?;
+            Ok(())
+        })
     }
 
     pub(crate) fn remove_task(&self, name: &[u8]) -> Result<(), StoreError> {
-        self.write.open_table(LEASE_TASKS)?.remove(name)?;
-        Ok(())
+        guarded(|| {
+            self.write.open_table(LEASE_TASKS)?.remove(name)?;
+            Ok(())
+        })
     }
 
     pub(crate) fn effects(&self) -> Effects<'_> {
@@ -364,8 +579,10 @@ impl LeaseWrite {
     }
 
     pub(crate) fn commit(self) -> Result<(), StoreError> {
-        self.write.commit()?;
-        Ok(())
+        guarded(|| {
+            self.write.commit()?;
+            Ok(())
+        })
     }
 }
 
@@ -380,7 +597,7 @@ impl Effects<'_> {
     /// # Errors
     /// [`StoreError::Database`].
     pub fn get(&self, name: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(self.write.open_table(EFFECTS)?.get(name)?.map(|bytes| bytes.value().to_vec()))
+        guarded(|| Ok(self.write.open_table(EFFECTS)?.get(name)?.map(|bytes| bytes.value().to_vec())))
     }
 
     /// Stores `bytes` under `name`.
@@ -389,8 +606,10 @@ impl Effects<'_> {
     /// [`StoreError::TooLarge`] or [`StoreError::Database`].
     pub fn put(&mut self, name: &[u8], bytes: &[u8]) -> Result<(), StoreError> {
         check(name, bytes)?;
-        self.write.open_table(EFFECTS)?.insert(name, bytes)?;
-        Ok(())
+        guarded(|| {
+            self.write.open_table(EFFECTS)?.insert(name, bytes)?;
+            Ok(())
+        })
     }
 
     /// Deletes what is stored under `name`.
@@ -398,8 +617,10 @@ impl Effects<'_> {
     /// # Errors
     /// [`StoreError::Database`].
     pub fn remove(&mut self, name: &[u8]) -> Result<(), StoreError> {
-        self.write.open_table(EFFECTS)?.remove(name)?;
-        Ok(())
+        guarded(|| {
+            self.write.open_table(EFFECTS)?.remove(name)?;
+            Ok(())
+        })
     }
 }
 
@@ -429,17 +650,25 @@ impl redb::StorageBackend for Backend {
     }
 }
 
-/// A crash while redb made the database leaves a file without the magic number, which redb would refuse for
-/// ever. Nothing was committed to it, so it is made anew.
-fn reset_unfinished(file: &disk::File) -> io::Result<()> {
-    let length = file.len()?;
-    if length == 0 {
-        return Ok(());
-    }
-    let mut magic = [0; MAGIC_BYTES];
-    let have = MAGIC_BYTES.min(usize::try_from(length).unwrap_or(MAGIC_BYTES));
+/// How a file begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Head {
+    /// No bytes, or only zeros.
+    Empty,
+    /// As redb's databases do.
+    Database,
+    Other,
+}
+
+fn head(file: &disk::File) -> io::Result<Head> {
+    let mut magic = [0; MAGIC.len()];
+    let have = MAGIC.len().min(usize::try_from(file.len()?).unwrap_or(MAGIC.len()));
     file.read_exact_at(&mut magic[..have], 0)?;
-    if magic == [0; MAGIC_BYTES] { file.set_len(0) } else { Ok(()) }
+    Ok(match magic {
+        magic if magic == [0; MAGIC.len()] => Head::Empty,
+        magic if magic == *MAGIC => Head::Database,
+        _ => Head::Other,
+    })
 }
 
 fn within(what: &'static str, size: usize, limit: usize) -> Result<(), StoreError> {
@@ -531,7 +760,10 @@ mod tests {
         verify(&store);
         drop(store);
         disk::remove(&path).unwrap();
-        let store = Store::open(&path, &mut rng(3)).unwrap();
+        let refused = Store::open(&path, &mut rng(3)).unwrap_err();
+        assert!(matches!(refused, StoreError::Unsound { .. }), "{refused}");
+        let Opened { store, set_aside } = Opened::at(&path, false, &mut rng(3)).unwrap();
+        assert_eq!(set_aside.unwrap().path, None);
         assert_ne!(store.incarnation(), incarnation, "a lost disk is another replica");
     }
 

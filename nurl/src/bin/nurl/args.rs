@@ -173,6 +173,9 @@ pub(crate) struct WorkerArgs {
     /// Directory for what outlives a restart (results, leases, the member cache)
     #[arg(long, value_name = "DIR")]
     pub(crate) state: Option<PathBuf>,
+    /// Refuse to start with a damaged store, instead of setting it aside and beginning a new one
+    #[arg(long, requires = "state")]
+    pub(crate) store_strict: bool,
     /// UDP address for direct paths
     #[arg(long, default_value = "0.0.0.0:0")]
     pub(crate) listen: SocketAddr,

@@ -33,6 +33,8 @@ pub(crate) enum Line {
     Job { task: String, kind: String, state: &'static str, error: Option<String> },
     /// This worker sees that it is cut off, or no longer is.
     Isolated { isolated: bool },
+    /// A damaged store was set aside, at `path` if there was a file; the worker began a new one.
+    StoreSetAside { path: Option<String>, reason: String },
     /// The reader was too slow: so many lines are missing here.
     Lagged { lost: u64 },
     /// A task was given to a worker that said it has it.

@@ -166,6 +166,11 @@ impl Out {
         }
     }
 
+    /// A remark that machines' keepers have to see as well: it goes to stderr in either form.
+    pub(crate) fn warn(self, text: &str) {
+        eprintln!("nurl: {text}");
+    }
+
     /// Reports a failure and gives the exit code.
     pub(crate) fn fail(self, failure: &Failure) -> ExitCode {
         if self.json {

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use nurl::compute::handlers;
 use nurl::compute::job::TaskId;
-use nurl::node::{NodeEvent, Role};
+use nurl::node::{Departure, NodeEvent, Role};
 use nurl::rt::{self, disk, time};
-use nurl::{Node, SecretKey};
+use nurl::{Error, Node, SecretKey};
 
 use crate::args::WorkerArgs;
 use crate::client::{join, ticket, told_to_stop};
@@ -30,6 +30,9 @@ pub(crate) async fn run(args: WorkerArgs, out: Out) -> Result<(), Failure> {
     if let Some(path) = &args.state {
         disk::create_dir_all(path).map_err(|error| unusable(path, &error, "choose another --state"))?;
         builder = builder.store(path);
+        if args.store_strict {
+            builder = builder.store_strict();
+        }
     }
     let mut kinds: Vec<String> = handlers::BUILT_IN.map(String::from).to_vec();
     let pace = args.pace.unwrap_or(Duration::ZERO);
@@ -75,12 +78,26 @@ pub(crate) async fn run(args: WorkerArgs, out: Out) -> Result<(), Failure> {
                 }
                 // Nobody reads any more: that is how a parent or a pipe says to stop.
                 Some(event) => if tell(&event, out).is_err() { break },
-                None => break,
+                // The node ended by itself.
+                None => {
+                    let why = node.members().await.err().unwrap_or(Error::Closed);
+                    node.shutdown().await;
+                    return Err(why.into());
+                }
             },
         }
     }
     out.note("leaving the mesh");
-    node.shutdown().await;
+    let Departure { lost, stored } = node.shutdown().await;
+    if lost > 0 {
+        out.warn(&format!(
+            "the last writes to {lost} keys are lost: no other owner took them, and there is no --state"
+        ));
+    } else if stored > 0 {
+        out.note(&format!(
+            "no other owner took the last writes to {stored} keys: they are here until the next start"
+        ));
+    }
     Ok(())
 }
 
@@ -128,6 +145,14 @@ fn tell(event: &NodeEvent, out: Out) -> io::Result<()> {
             Line::Isolated { isolated: *isolated },
             if *isolated { "cut off from the mesh".into() } else { "back in the mesh".to_owned() },
         ),
+        NodeEvent::StoreSetAside { path, reason } => {
+            let set_aside = path.as_ref().map(|path| path.display().to_string());
+            let at = set_aside.as_ref().map_or("gone".to_owned(), |path| format!("now at {path}"));
+            out.warn(&format!(
+                "the store was damaged ({reason}): it is {at}, and the worker began a new one"
+            ));
+            return out.try_line(&Line::StoreSetAside { path: set_aside, reason: reason.clone() }, || None);
+        }
         // The loop ends on it.
         NodeEvent::StoreFailed { .. } => return Ok(()),
         NodeEvent::Lagged(lost) => {

@@ -146,6 +146,17 @@ pub fn remove(path: &Path) -> io::Result<()> {
     fs::remove_file(path)
 }
 
+/// Gives a file another name in its directory, durably.
+///
+/// # Errors
+/// `AlreadyExists` if something has that name; else the operating system's.
+pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    // A link, unlike a renaming, never replaces a file.
+    fs::hard_link(from, to)?;
+    fs::remove_file(from)?;
+    sync_parent(to)
+}
+
 /// The permission bits of a file, as in 0o600.
 ///
 /// # Errors

@@ -82,6 +82,10 @@ impl<'a> Reader<'a> {
         Ok(ReplicaId::from_bytes(bytes.try_into().expect("taken with this length")))
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub(super) fn finish(self) -> Result<(), CrdtError> {
         if self.0.is_empty() { Ok(()) } else { Err(CrdtError::NotCanonical("trailing bytes")) }
     }

@@ -8,8 +8,9 @@
 //!
 //! # Which
 //! [`PnCounter`], [`LwwRegister`] (hybrid logical clock), [`OrSet`] (observed-remove, add wins, no tombstones).
-//! [`Value`] is any of them. Two replicas that create one key as different types converge too: the greater
-//! type wins (counter < register < set), and a write of the wrong type is refused where it enters.
+//! [`Value`] is any of them. A write of another type than the key has is refused where it enters. Replicas that
+//! couldn't hear each other may still create one key as different types: they converge too, on a state that is
+//! [mixed](Mixed), in which each type has what was written as such.
 //!
 //! # What they refuse
 //! Bytes that are not canonical, states over a bound ([`MAX_COUNTER_SLOTS`], [`MAX_STATE_BYTES`], …), a write
@@ -30,7 +31,7 @@ pub use context::{Context, Dot, MAX_ACTORS, MAX_CLOUD_DOTS};
 pub use counter::{MAX_COUNTER_SLOTS, PnCounter};
 pub use register::{LwwRegister, MAX_PARKED, MAX_REGISTER_BYTES};
 pub use set::{MAX_ELEMENT_BYTES, OrSet};
-pub use value::{DIGEST_LEN, Digest, Kind, Value};
+pub use value::{DIGEST_LEN, Digest, Kind, Mixed, Value};
 
 /// The encoded size above which a local write is refused. A quarter of [`MAX_STATE_BYTES`], so that the sides of a
 /// partition that both fill up can still merge.
@@ -66,7 +67,7 @@ pub enum CrdtError {
         behind_ms: u64,
     },
     /// The key holds another type.
-    #[error("the key holds a {held:?}, not a {wanted:?}")]
+    #[error("the key holds a {}, not a {}", held.as_str(), wanted.as_str())]
     WrongKind {
         /// What it holds.
         held: Kind,

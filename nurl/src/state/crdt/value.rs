@@ -11,7 +11,7 @@ pub const DIGEST_LEN: usize = 16;
 /// BLAKE3 of a state's canonical bytes, cut to 128 bits: equal digests are equal states.
 pub type Digest = [u8; DIGEST_LEN];
 
-/// The types, in the order in which a greater one wins a key that was created as two.
+/// The types, in the order in which a mixed state holds them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Kind {
@@ -23,6 +23,24 @@ pub enum Kind {
     Set = 3,
 }
 
+impl Kind {
+    /// One word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kind::Counter => "counter",
+            Kind::Register => "register",
+            Kind::Set => "set",
+        }
+    }
+
+    pub(crate) fn from_byte(byte: u8) -> Option<Kind> {
+        [Kind::Counter, Kind::Register, Kind::Set].into_iter().find(|kind| *kind as u8 == byte)
+    }
+}
+
+/// The first byte of a mixed state, where others have their type.
+const MIXED: u8 = 4;
+
 /// A replicated value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Value {
@@ -32,7 +50,13 @@ pub enum Value {
     Register(LwwRegister),
     /// A set.
     Set(OrSet),
+    /// A key that was created as more than one type by sides that couldn't hear each other.
+    Mixed(Mixed),
 }
+
+/// The states of a key that was created as more than one type: one of each, none of them lost.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mixed(Vec<Value>);
 
 impl Value {
     /// An empty state.
@@ -44,41 +68,99 @@ impl Value {
         }
     }
 
-    /// Its type.
+    /// Its type; the first one of a mixed state.
     pub fn kind(&self) -> Kind {
         match self {
             Value::Counter(_) => Kind::Counter,
             Value::Register(_) => Kind::Register,
             Value::Set(_) => Kind::Set,
+            Value::Mixed(Mixed(parts)) => parts[0].kind(),
         }
     }
 
-    /// Joins another state, as seen by a clock that shows `wall`. Returns whether anything changed.
+    /// Its states, one of each type, by type: only a mixed one has several.
+    pub fn parts(&self) -> &[Value] {
+        match self {
+            Value::Mixed(Mixed(parts)) => parts,
+            one => std::slice::from_ref(one),
+        }
+    }
+
+    /// The state of a type, if there is one.
+    pub fn part(&self, kind: Kind) -> Option<&Value> {
+        self.parts().iter().find(|part| part.kind() == kind)
+    }
+
+    /// Whether it has a state of every type that `other` has: only then may `other` be a write to it.
+    pub fn takes(&self, other: &Value) -> bool {
+        other.parts().iter().all(|part| self.part(part.kind()).is_some())
+    }
+
+    /// The register, if there is one.
+    pub(crate) fn register_mut(&mut self) -> Option<&mut LwwRegister> {
+        match self {
+            Value::Register(register) => Some(register),
+            Value::Mixed(Mixed(parts)) => parts.iter_mut().find_map(|part| match part {
+                Value::Register(register) => Some(register),
+                _ => None,
+            }),
+            Value::Counter(_) | Value::Set(_) => None,
+        }
+    }
+
+    /// Joins another state, as seen by a clock that shows `wall`. Returns whether anything changed. A state of
+    /// another type is kept beside this one: neither replaces the other, so the order of merges doesn't matter.
     ///
     /// # Errors
     /// A bound of the type; nothing changed then.
     pub fn merge(&mut self, other: &Value, wall: Duration) -> Result<bool, CrdtError> {
-        if self.kind() < other.kind() {
-            let mut fresh = Value::new(other.kind());
-            fresh.merge(other, wall)?;
-            *self = fresh;
-            return Ok(true);
-        }
-        match (self, other) {
+        match (&mut *self, other) {
             (Value::Counter(mine), Value::Counter(other)) => mine.merge(other),
             (Value::Register(mine), Value::Register(other)) => Ok(mine.merge(other, wall)),
             (Value::Set(mine), Value::Set(other)) => mine.merge(other),
-            _ => Ok(false),
+            _ => self.mix(other, wall),
         }
     }
 
-    /// The canonical bytes: `kind:1` and the state.
+    fn mix(&mut self, other: &Value, wall: Duration) -> Result<bool, CrdtError> {
+        let mut parts = self.parts().to_vec();
+        let mut changed = false;
+        for part in other.parts() {
+            match parts.binary_search_by_key(&part.kind(), Value::kind) {
+                Ok(at) => changed |= parts[at].merge(part, wall)?,
+                Err(at) => {
+                    let mut fresh = Value::new(part.kind());
+                    fresh.merge(part, wall)?;
+                    parts.insert(at, fresh);
+                    changed = true;
+                }
+            }
+        }
+        if changed {
+            let mixed = Value::Mixed(Mixed(parts));
+            let size = mixed.encode().len();
+            if size > MAX_STATE_BYTES {
+                return Err(CrdtError::TooLarge { size, limit: MAX_STATE_BYTES });
+            }
+            *self = mixed;
+        }
+        Ok(changed)
+    }
+
+    /// The canonical bytes: `kind:1` and the state; of a mixed one `4` and its states, by kind.
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = vec![self.kind() as u8];
-        match self {
-            Value::Counter(counter) => counter.encode(&mut out),
-            Value::Register(register) => register.encode(&mut out),
-            Value::Set(set) => set.encode(&mut out),
+        let mut out = Vec::new();
+        if matches!(self, Value::Mixed(_)) {
+            out.push(MIXED);
+        }
+        for part in self.parts() {
+            out.push(part.kind() as u8);
+            match part {
+                Value::Counter(counter) => counter.encode(&mut out),
+                Value::Register(register) => register.encode(&mut out),
+                Value::Set(set) => set.encode(&mut out),
+                Value::Mixed(_) => unreachable!("a part is of one type"),
+            }
         }
         out
     }
@@ -92,14 +174,37 @@ impl Value {
             return Err(CrdtError::TooLarge { size: bytes.len(), limit: MAX_STATE_BYTES });
         }
         let mut reader = Reader::new(bytes);
-        let value = match reader.byte()? {
-            1 => Value::Counter(PnCounter::decode(&mut reader)?),
-            2 => Value::Register(LwwRegister::decode(&mut reader)?),
-            3 => Value::Set(OrSet::decode(&mut reader)?),
-            _ => return Err(CrdtError::NotCanonical("an unknown type")),
+        let first = reader.byte()?;
+        let value = if first == MIXED {
+            Value::decode_mixed(&mut reader)?
+        } else {
+            Value::decode_part(first, &mut reader)?
         };
         reader.finish()?;
         Ok(value)
+    }
+
+    fn decode_part(kind: u8, reader: &mut Reader<'_>) -> Result<Value, CrdtError> {
+        match Kind::from_byte(kind).ok_or(CrdtError::NotCanonical("an unknown type"))? {
+            Kind::Counter => PnCounter::decode(reader).map(Value::Counter),
+            Kind::Register => LwwRegister::decode(reader).map(Value::Register),
+            Kind::Set => OrSet::decode(reader).map(Value::Set),
+        }
+    }
+
+    fn decode_mixed(reader: &mut Reader<'_>) -> Result<Value, CrdtError> {
+        let mut parts: Vec<Value> = Vec::new();
+        while !reader.is_empty() {
+            let kind = reader.byte()?;
+            if parts.last().is_some_and(|last| last.kind() as u8 >= kind) {
+                return Err(CrdtError::NotCanonical("the types of a mixed state are out of order"));
+            }
+            parts.push(Value::decode_part(kind, reader)?);
+        }
+        if parts.len() < 2 {
+            return Err(CrdtError::NotCanonical("a mixed state of one type"));
+        }
+        Ok(Value::Mixed(Mixed(parts)))
     }
 
     /// The digest of the canonical bytes.

@@ -26,6 +26,9 @@ impl Own {
             }
             Value::Register(_) => Own::default(),
             Value::Set(set) => Own { dot: set.context().highest(replica), ..Own::default() },
+            Value::Mixed(_) => {
+                value.parts().iter().fold(Own::default(), |own, part| own.join(Own::of(part, replica)))
+            }
         }
     }
 
@@ -59,7 +62,8 @@ pub(super) fn delta(
     wall: Duration,
 ) -> Result<Value, UpdateError> {
     let own = own.join(Own::of(known, &replica));
-    match (op, known) {
+    let wrong = CrdtError::WrongKind { held: known.kind(), wanted: op.kind() };
+    match (op, known.part(op.kind()).ok_or(wrong)?) {
         (Op::Add { by }, Value::Counter(_)) => {
             let mut slot = PnCounter::of(replica, own.added, own.taken);
             Ok(Value::Counter(slot.add(replica, *by)?))
@@ -72,6 +76,6 @@ pub(super) fn delta(
         }
         (Op::Insert { element }, Value::Set(set)) => Ok(Value::Set(set.adding(replica, element, own.dot)?)),
         (Op::Remove { element }, Value::Set(set)) => Ok(Value::Set(set.removing(element))),
-        _ => Err(CrdtError::WrongKind { held: known.kind(), wanted: op.kind() }.into()),
+        _ => Err(wrong.into()),
     }
 }

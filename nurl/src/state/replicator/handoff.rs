@@ -55,6 +55,7 @@ impl Replicator {
         match &mut entry.hand_off {
             Some(hand_off) if hand_off.id == id => {
                 hand_off.acknowledged.insert(from, digest);
+                (entry.unspread, entry.offered) = (false, 0);
                 if entry.owners.iter().all(|owner| hand_off.acknowledged.contains_key(owner)) {
                     // The next tick looks at what they said, however long the pause would be.
                     hand_off.next = hand_off.since;
@@ -135,8 +136,7 @@ impl Replicator {
                 return;
             }
             self.stats.states_sent += 1;
-            let message =
-                Message::Delta { key: key.to_vec().into(), id: Some(id), state: state.clone().into() };
+            let message = Message::Copy { key: key.to_vec().into(), id, state: state.clone().into() };
             self.send(owner, &message);
         }
     }

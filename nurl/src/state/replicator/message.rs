@@ -34,7 +34,8 @@ pub(super) struct Range {
 
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub(super) enum Message {
-    /// A delta or a whole state for an owner. With an id it is acknowledged.
+    /// A state for an owner. With an id it is the write of a node that is none: it is acknowledged, or refused if
+    /// the key holds another type. Without one it comes from an owner or a reader's repair.
     #[n(0)]
     Delta {
         #[n(0)]
@@ -120,13 +121,34 @@ pub(super) enum Message {
         #[n(2)]
         op: Op,
     },
-    /// What became of it: 0 applied, 1 busy (nothing was done), 2 refused (nothing was done).
+    /// What became of it: 0 applied; nothing was done if it is 1, busy, 2, refused, or 3 to 5: refused, since
+    /// the key holds a counter, a register, a set. 6: it was made, but no owner has acknowledged it.
     #[n(10)]
     OperationReply {
         #[n(0)]
         id: ByteArray<16>,
         #[n(1)]
         outcome: u8,
+    },
+    /// A write is refused: the key holds another type, which this is.
+    #[n(11)]
+    OtherKind {
+        #[n(0)]
+        key: ByteVec,
+        #[n(1)]
+        id: u64,
+        #[n(2)]
+        held: u8,
+    },
+    /// The copy of a node that leaves the key's list or the mesh. It is acknowledged as a delta is.
+    #[n(12)]
+    Copy {
+        #[n(0)]
+        key: ByteVec,
+        #[n(1)]
+        id: u64,
+        #[n(2)]
+        state: ByteVec,
     },
 }
 
@@ -185,6 +207,8 @@ impl Message {
             | Message::Refused { key, .. }
             | Message::Read { key, .. }
             | Message::ReadReply { key, .. }
+            | Message::OtherKind { key, .. }
+            | Message::Copy { key, .. }
             | Message::Operation { key, .. } => Box::new(std::iter::once(key)),
             Message::Summary { range, .. } => Box::new(range.after.iter().chain(&range.upto)),
             Message::Digests { range, items } => {

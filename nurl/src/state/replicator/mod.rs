@@ -3,7 +3,9 @@
 //! # What it promises
 //! - A write is made where it is called, as a delta under this node's replica id. Deltas are idempotent: what
 //!   is retried is the delta, never the operation. A node that isn't an owner keeps the delta until an owner
-//!   has acknowledged it.
+//!   has acknowledged it, and answers its caller then.
+//! - A write of another type than the key has is refused by the owners and changes nothing. An owner that holds
+//!   no copy doesn't take that for an empty key: it asks the other owners first.
 //! - Owners of a key that can talk converge, whatever was lost: they compare digests, and what differs is
 //!   exchanged. Equal digests transfer nothing.
 //! - A node that is no longer an owner hands its copy over, and drops it only after all owners, unchanged for
@@ -15,14 +17,18 @@
 //! Deltas fan out to `owners(key, R)`. Each tick a few peers get a *summary* of the next range of shared keys:
 //! one hash. If it differs the peer answers with its digests of the range, and the sender pulls and pushes
 //! what differs. Reads by non-owners ask all owners, merge, and repair those that lag. An observer sends an
-//! operation with an id to one member and retries only there.
+//! operation with an id to one member and retries only there. A node that leaves offers what no other owner is
+//! known to have.
 //!
 //! # What it refuses
 //! States for keys that this node doesn't own in its own view (it answers with that view), bytes that are not
 //! canonical, everything over a bound. This form has no hints: while an owner is away the others hold the key.
 
 mod apply;
+mod asking;
+mod calls;
 mod handoff;
+mod leave;
 mod message;
 mod operations;
 mod reads;
@@ -38,10 +44,12 @@ use std::time::{Duration, Instant};
 use minicbor::bytes::ByteVec;
 use rand_core::Rng as _;
 
+pub use leave::Unheld;
 pub use message::{MAX_MESSAGE_BYTES, Op};
 pub use operations::{OperationId, OperationOutcome};
 
 use self::apply::Own;
+use self::asking::Asking;
 use self::handoff::HandOff;
 use self::message::Message;
 use self::operations::Operations;
@@ -106,6 +114,8 @@ pub struct Config {
     pub clock: Stamp,
     /// An observer writes through a member and holds nothing.
     pub observer: bool,
+    /// What [`Event::Changed`] names is stored durably: then a write is safe here although no owner answers.
+    pub durable: bool,
 }
 
 impl Default for Config {
@@ -121,11 +131,12 @@ impl Default for Config {
             max_own: MAX_OWN,
             clock: Stamp::default(),
             observer: false,
+            durable: false,
         }
     }
 }
 
-/// Why a write or a read was not begun.
+/// Why a write or a read was not begun, or a write not made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum UpdateError {
     /// The value refused it.
@@ -137,9 +148,12 @@ pub enum UpdateError {
     /// A table is full: try again when owners have acknowledged, or elsewhere.
     #[error("the table of {0} is full")]
     Full(&'static str),
-    /// A node removes only what it has observed: read the key, then pass the value that was read.
-    #[error("removing needs the value that was read")]
-    NeedsRead,
+    /// This node holds no copy, and no other owner has told whether there is one.
+    #[error("no other owner of the key answers, so its value isn't known: try again")]
+    Unknown,
+    /// The write is kept here, and goes on being sent, but is lost if the process ends before.
+    #[error("no owner of the key has acknowledged the write yet: it is lost if this process ends before")]
+    Unacknowledged,
     /// An observer has no replica id to write under: it sends an operation to a member.
     #[error("an observer writes through a member")]
     Observer,
@@ -168,6 +182,13 @@ pub enum Event {
         /// The id that the caller gave.
         id: u64,
     },
+    /// A write is over.
+    WriteDone {
+        /// The id that the caller gave.
+        id: u64,
+        /// Whether it was made.
+        outcome: Result<(), UpdateError>,
+    },
     /// A peer sees other owners of a key than this node: the driver does a push-pull with it.
     ViewDiffers {
         /// Who.
@@ -191,6 +212,10 @@ pub struct Stats {
     pub bad_states: u64,
     /// States for keys that this node doesn't own.
     pub not_owner: u64,
+    /// Writes refused because the key holds another type.
+    pub other_kind: u64,
+    /// Merges that kept a state of another type beside what was held.
+    pub mixed: u64,
     /// Acknowledgements and answers that nobody waits for, or from the wrong node.
     pub stray: u64,
     /// New keys refused because the node holds as much as it may.
@@ -224,6 +249,20 @@ struct Entry {
     size: usize,
     /// Set while this node holds the key without being an owner.
     hand_off: Option<HandOff>,
+    /// Written here, and no other owner is known to have it.
+    unspread: bool,
+    /// The id of the last offer to other owners; 0 if there was none.
+    offered: u64,
+}
+
+impl Entry {
+    fn wrote(&mut self) {
+        (self.unspread, self.offered) = (true, 0);
+    }
+
+    fn spread(&mut self) {
+        (self.unspread, self.offered) = (false, 0);
+    }
 }
 
 /// The state of one node's part in replication.
@@ -239,6 +278,10 @@ pub struct Replicator {
     own: BTreeMap<Vec<u8>, Own>,
     pending: BTreeMap<Vec<u8>, Pending>,
     reads: BTreeMap<u64, Reading>,
+    /// What waits here for what other owners have.
+    asking: Asking,
+    /// Callers' writes that wait for an acknowledgement.
+    waiting_writes: usize,
     operations: Operations,
     /// Keys with parked writes, and keys to hand off.
     parked: BTreeSet<Vec<u8>>,
@@ -253,6 +296,8 @@ pub struct Replicator {
     /// Bytes of state that may still be sent in this tick; a large one may overdraw it.
     budget: i64,
     next_tick: Instant,
+    /// When this node offers again what it leaves behind, once it leaves.
+    next_offer: Option<Instant>,
     next_id: u64,
     /// What was done, dropped and refused.
     pub stats: Stats,
@@ -276,6 +321,8 @@ impl Replicator {
             own: BTreeMap::new(),
             pending: BTreeMap::new(),
             reads: BTreeMap::new(),
+            asking: Asking::default(),
+            waiting_writes: 0,
             operations: Operations::default(),
             parked: BTreeSet::new(),
             leaving: BTreeSet::new(),
@@ -287,6 +334,7 @@ impl Replicator {
             events: VecDeque::new(),
             budget,
             next_tick: first,
+            next_offer: None,
             stats: Stats::default(),
         }
     }
@@ -294,6 +342,11 @@ impl Replicator {
     /// Under which id this node writes.
     pub fn local(&self) -> ReplicaId {
         self.local
+    }
+
+    /// Whether this node writes through members.
+    pub fn is_observer(&self) -> bool {
+        self.config.observer
     }
 
     /// The state that this node holds of a key: as an owner, or until it is handed off.
@@ -342,6 +395,7 @@ impl Replicator {
         for pending in self.pending.values_mut() {
             pending.retry_now(now);
         }
+        self.ask_present_owners(now);
     }
 
     /// Takes a message that arrived from `from`, with the wall clock as time since 1970.
@@ -362,12 +416,14 @@ impl Replicator {
                     self.merge_from(now, wall, from, item.key.into(), &item.bytes);
                 }
             }
+            Message::OtherKind { key, id, held } => self.on_other_kind(from, &key, id, held),
+            Message::Copy { key, id, state } => self.on_copy(now, wall, from, key.into(), id, &state),
             Message::Read { key, id } => self.on_read(from, key, id),
             Message::ReadReply { key, id, state } => {
-                self.on_read_reply(wall, from, &key, id, state.as_ref().map(|state| state.as_slice()));
+                self.on_read_reply(now, wall, from, &key, id, state.as_ref().map(|state| state.as_slice()));
             }
             Message::Operation { id, key, op } => {
-                self.on_operation(now, wall, from, id.into(), key.into(), &op);
+                self.on_operation(now, wall, from, id.into(), key.into(), op);
             }
             Message::OperationReply { id, outcome } => self.on_operation_reply(from, id.into(), outcome),
         }
@@ -376,6 +432,7 @@ impl Replicator {
     /// Time has passed.
     pub fn handle_timeout(&mut self, now: Instant, wall: Duration) {
         self.expire_reads(now, wall);
+        self.offer_again(now);
         if now < self.next_tick {
             return;
         }
@@ -384,6 +441,7 @@ impl Replicator {
             .min(self.config.repair_bytes_per_tick as i64);
         self.settle_parked(wall);
         self.retry_pending(now, wall);
+        self.expire_writes(now);
         self.retry_operations(now);
         self.continue_hand_off(now);
         self.summarise(now);
@@ -392,7 +450,7 @@ impl Replicator {
     /// When [`handle_timeout`](Replicator::handle_timeout) is wanted.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let read = self.reads.values().map(|reading| reading.due()).min();
-        Some(read.map_or(self.next_tick, |read| read.min(self.next_tick)))
+        [read, self.next_offer].into_iter().flatten().chain([self.next_tick]).min()
     }
 
     /// The next message to send, as a reliable message of at most [`MAX_MESSAGE_BYTES`].

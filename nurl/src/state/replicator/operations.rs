@@ -9,9 +9,11 @@ use std::time::{Duration, Instant};
 
 use rand_core::Rng as _;
 
+use super::calls::Caller;
 use super::message::Message;
 use super::{Event, MAX_KEY_BYTES, Op, Replicator, UpdateError};
 use crate::key::PublicKey;
+use crate::state::crdt::{CrdtError, Kind};
 
 /// Operations under way at an observer: a command line has one.
 pub(super) const MAX_OPERATIONS: usize = 1024;
@@ -23,6 +25,14 @@ const RETRY: Duration = Duration::from_secs(2);
 const GIVE_UP: Duration = Duration::from_secs(60);
 /// How long a member remembers: ten times what an observer retries, for messages that linger.
 pub(super) const REMEMBER: Duration = Duration::from_secs(600);
+
+const APPLIED: u8 = 0;
+const BUSY: u8 = 1;
+const REFUSED: u8 = 2;
+/// The kind is added: 3 to 5.
+const OTHER_KIND: u8 = 2;
+/// Made, but no owner has acknowledged it.
+const UNKNOWN: u8 = 6;
 
 /// 128 random bits.
 pub type OperationId = [u8; 16];
@@ -36,6 +46,8 @@ pub enum OperationOutcome {
     Busy,
     /// Not done: the value or the key refused it.
     Refused,
+    /// Not done: the key holds this type.
+    OtherKind(Kind),
     /// Done once or not at all: the member is lost.
     Unknown,
 }
@@ -52,7 +64,8 @@ struct Underway {
 #[derive(Debug, Default)]
 pub(super) struct Operations {
     underway: BTreeMap<OperationId, Underway>,
-    remembered: BTreeMap<(PublicKey, OperationId), u8>,
+    /// What became of others' operations; none while they are under way here.
+    remembered: BTreeMap<(PublicKey, OperationId), Option<u8>>,
     forget: VecDeque<(Instant, (PublicKey, OperationId))>,
 }
 
@@ -90,32 +103,52 @@ impl Replicator {
         from: PublicKey,
         id: OperationId,
         key: Vec<u8>,
-        op: &Op,
+        op: Op,
     ) {
-        let remembered = self.operations.remembered.get(&(from, id)).copied();
-        let outcome = match remembered {
-            Some(outcome) => outcome,
-            None if self.operations.remembered.len() >= MAX_REMEMBERED => 1,
+        let outcome = match self.operations.remembered.get(&(from, id)) {
+            Some(Some(outcome)) => *outcome,
+            // It is told when it is over.
+            Some(None) => return,
+            None if self.operations.remembered.len() >= MAX_REMEMBERED => BUSY,
             None => {
-                let outcome = match self.update(now, wall, &key, op) {
-                    Ok(()) => 0,
-                    Err(UpdateError::Full(_) | UpdateError::NoOwners) => 1,
-                    Err(_) => 2,
-                };
-                self.operations.remembered.insert((from, id), outcome);
+                self.operations.remembered.insert((from, id), None);
                 self.operations.forget.push_back((now + REMEMBER, (from, id)));
-                outcome
+                if let Err(error) = self.call(now, wall, &key, op, Caller::Observer(from, id)) {
+                    self.settle_operation(from, id, Err(error));
+                }
+                return;
             }
         };
         self.send(from, &Message::OperationReply { id: id.into(), outcome });
     }
 
-    pub(super) fn on_operation_reply(&mut self, from: PublicKey, id: OperationId, outcome: u8) {
+    /// Remembers what became of another's operation, and tells it.
+    pub(super) fn settle_operation(
+        &mut self,
+        from: PublicKey,
+        id: OperationId,
+        outcome: Result<(), UpdateError>,
+    ) {
         let outcome = match outcome {
-            0 => OperationOutcome::Applied,
-            1 => OperationOutcome::Busy,
-            2 => OperationOutcome::Refused,
-            _ => {
+            Ok(()) => APPLIED,
+            Err(UpdateError::Full(_) | UpdateError::NoOwners | UpdateError::Unknown) => BUSY,
+            Err(UpdateError::Value(CrdtError::WrongKind { held, .. })) => OTHER_KIND + held as u8,
+            Err(UpdateError::Unacknowledged) => UNKNOWN,
+            Err(UpdateError::Value(_) | UpdateError::KeyTooLong(_) | UpdateError::Observer) => REFUSED,
+        };
+        self.operations.remembered.entry((from, id)).and_modify(|remembered| *remembered = Some(outcome));
+        self.send(from, &Message::OperationReply { id: id.into(), outcome });
+    }
+
+    pub(super) fn on_operation_reply(&mut self, from: PublicKey, id: OperationId, outcome: u8) {
+        let kind = outcome.checked_sub(OTHER_KIND).and_then(Kind::from_byte);
+        let outcome = match (outcome, kind) {
+            (APPLIED, _) => OperationOutcome::Applied,
+            (BUSY, _) => OperationOutcome::Busy,
+            (REFUSED, _) => OperationOutcome::Refused,
+            (UNKNOWN, _) => OperationOutcome::Unknown,
+            (_, Some(held)) => OperationOutcome::OtherKind(held),
+            (_, None) => {
                 self.stats.malformed += 1;
                 return;
             }

@@ -1,4 +1,4 @@
-//! Reads by a node that holds no copy: ask all owners, merge, repair those that lag.
+//! Reads by a node that holds no copy, or not all of it: ask all owners, merge, repair those that lag.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -31,6 +31,19 @@ impl Reading {
         if self.answers.is_empty() { self.give_up } else { self.enough }
     }
 
+    pub(super) fn key(&self) -> &[u8] {
+        &self.key
+    }
+
+    /// Waits for nobody else.
+    pub(super) fn wait_only_for(&mut self, now: Instant, owners: &BTreeSet<PublicKey>) {
+        self.waiting.retain(|owner| owners.contains(owner));
+        if self.waiting.is_empty() {
+            // Looked at by the next timeout, which is due now.
+            (self.enough, self.give_up) = (now, now);
+        }
+    }
+
     fn is_done(&self, now: Instant) -> bool {
         self.waiting.is_empty() || self.due() <= now
     }
@@ -54,12 +67,16 @@ impl Replicator {
             self.events.push_back(Event::ReadDone { id, value });
             return Ok(());
         }
-        let owners = self.ring.owners(key, self.config.replicas);
-        if owners.is_empty() {
+        if self.ring.owners(key, self.config.replicas).is_empty() {
             return Err(UpdateError::NoOwners);
         }
-        let waiting: BTreeSet<PublicKey> =
-            owners.into_iter().filter(|owner| *owner != self.local.key).collect();
+        self.ask_owners(now, key, id);
+        Ok(())
+    }
+
+    /// Asks all other owners.
+    pub(super) fn ask_owners(&mut self, now: Instant, key: &[u8], id: u64) {
+        let waiting: BTreeSet<PublicKey> = self.other_owners(key).into_iter().collect();
         for owner in &waiting {
             self.send(*owner, &Message::Read { key: key.to_vec().into(), id });
         }
@@ -78,7 +95,6 @@ impl Replicator {
         } else {
             self.reads.insert(id, reading);
         }
-        Ok(())
     }
 
     pub(super) fn on_read(&mut self, from: PublicKey, key: ByteVec, id: u64) {
@@ -92,6 +108,7 @@ impl Replicator {
 
     pub(super) fn on_read_reply(
         &mut self,
+        now: Instant,
         wall: Duration,
         from: PublicKey,
         key: &[u8],
@@ -121,7 +138,7 @@ impl Replicator {
             Some(Err(_)) => self.stats.bad_states += 1,
         }
         if reading.waiting.is_empty() {
-            self.finish_read(id, wall);
+            self.finish_read(now, id, wall);
         }
     }
 
@@ -148,12 +165,17 @@ impl Replicator {
         let done: Vec<u64> =
             self.reads.iter().filter(|(_, reading)| reading.is_done(now)).map(|(id, _)| *id).collect();
         for id in done {
-            self.finish_read(id, wall);
+            self.finish_read(now, id, wall);
         }
     }
 
-    fn finish_read(&mut self, id: u64, wall: Duration) {
+    fn finish_read(&mut self, now: Instant, id: u64, wall: Duration) {
         let Some(mut reading) = self.reads.remove(&id) else { return };
+        if self.asking.is_asking(id) {
+            let answered = !reading.answers.is_empty();
+            self.asked(now, wall, id, &reading.key, reading.value, answered);
+            return;
+        }
         if reading.answers.is_empty() && reading.value.is_none() {
             self.events.push_back(Event::ReadFailed { id });
             return;

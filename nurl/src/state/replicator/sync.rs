@@ -68,6 +68,9 @@ impl Replicator {
         let (shared, cut) = self.shared(&from, after.as_deref(), upto.as_deref(), 2 * MAX_RANGE_KEYS);
         if cut == upto && hash_of(&shared) == hash {
             self.stats.in_sync += 1;
+            for (key, _) in shared {
+                self.note_spread(&key);
+            }
             return;
         }
         self.stats.out_of_sync += 1;
@@ -101,7 +104,10 @@ impl Replicator {
                 break;
             }
             match mine.remove(item.key.as_slice()) {
-                Some(digest) if digest[..] == item.bytes[..] => continue,
+                Some(digest) if digest[..] == item.bytes[..] => {
+                    self.note_spread(&item.key);
+                    continue;
+                }
                 Some(_) => push.push(item.key.to_vec()),
                 None => {}
             }

@@ -6,7 +6,7 @@ use rand_core::{Rng as _, SeedableRng};
 use super::*;
 use crate::ring::RingMember;
 use crate::rt::Rng;
-use crate::state::crdt::{Kind, OrSet, PnCounter};
+use crate::state::crdt::{CrdtError, Kind, OrSet, PnCounter};
 
 const WALL: Duration = Duration::from_secs(1_000_000);
 
@@ -116,7 +116,7 @@ impl Mesh {
 
     fn update(&mut self, n: u8, key: &[u8], op: &Op) {
         let (now, wall) = (self.now, self.wall);
-        self.node(n).update(now, wall, key, op).unwrap();
+        self.node(n).update(now, wall, key, op, None).unwrap();
     }
 
     fn partition(&mut self, side: &[u8]) {
@@ -210,6 +210,38 @@ impl Mesh {
             matches!(event, Event::ReadDone { id: 77, .. } | Event::ReadFailed { id: 77 })
         });
         self.events.remove(at.unwrap()).1
+    }
+
+    /// Writes at `n` as an application does, and gives what the event says.
+    fn write(&mut self, n: u8, key: &[u8], op: Op) -> Result<(), UpdateError> {
+        let (now, wall) = (self.now, self.wall);
+        self.node(n).write(now, wall, key, op, 88)?;
+        self.deliver();
+        for _ in 0..20 {
+            let done =
+                self.events.iter().position(|(_, event)| matches!(event, Event::WriteDone { id: 88, .. }));
+            if let Some(at) = done {
+                let Event::WriteDone { outcome, .. } = self.events.remove(at).1 else { unreachable!() };
+                return outcome;
+            }
+            self.run(1);
+        }
+        panic!("the write never ends");
+    }
+
+    /// Kills a node and starts it again without its store.
+    fn lose_disk(&mut self, n: u8) {
+        let ring = self.node(n).ring.clone();
+        let now = self.now;
+        self.disk.retain(|(owner, _), _| *owner != peer(n));
+        self.start(n, 2);
+        self.node(n).set_ring(now, ring);
+    }
+
+    /// Every copy of a key, by its holder.
+    fn copies(&self, key: &[u8]) -> BTreeMap<PublicKey, Vec<u8>> {
+        let held = self.nodes.iter().filter_map(|(peer, node)| Some((*peer, node.get(key)?.encode())));
+        held.collect()
     }
 
     fn outsider(&self, key: &[u8]) -> u8 {
@@ -491,20 +523,249 @@ fn a_read_with_no_owner_in_reach_fails_and_sees_its_own_write_otherwise() {
 }
 
 #[test]
-fn a_removal_elsewhere_needs_what_was_read_and_then_removes_it() {
+fn a_removal_elsewhere_reads_first_and_then_removes_what_was_read() {
     let mut mesh = Mesh::new(6);
     let (insider, outsider) = (mesh.insider(b"s"), mesh.outsider(b"s"));
     mesh.update(insider, b"s", &insert(b"x"));
     mesh.update(insider, b"s", &insert(b"y"));
     mesh.deliver();
-    let (now, wall) = (mesh.now, mesh.wall);
-    assert_eq!(mesh.node(outsider).update(now, wall, b"s", &remove(b"x")), Err(UpdateError::NeedsRead));
-    let Event::ReadDone { value: Some(value), .. } = mesh.read(outsider, b"s") else { panic!() };
-    let (now, wall) = (mesh.now, mesh.wall);
-    mesh.node(outsider).update_observed(now, wall, b"s", &remove(b"x"), &value).unwrap();
+    assert_eq!(mesh.write(outsider, b"s", remove(b"x")), Ok(()));
     mesh.run(3);
     let Some(Value::Set(elements)) = mesh.node(insider).get(b"s") else { panic!() };
     assert_eq!(elements.iter().collect::<Vec<_>>(), [b"y"]);
+}
+
+#[test]
+fn a_removal_at_an_owner_that_lost_its_disk_removes_it_everywhere() {
+    let mut mesh = Mesh::new(3);
+    mesh.update(1, b"s", &insert(b"x"));
+    mesh.run(1);
+    mesh.lose_disk(0);
+    assert_eq!(mesh.write(0, b"s", remove(b"x")), Ok(()));
+    mesh.run(120);
+    mesh.assert_converged(&ring(0..3));
+    assert!(matches!(mesh.node(0).get(b"s"), Some(Value::Set(set)) if set.is_empty()));
+}
+
+#[test]
+fn a_removal_at_an_owner_whose_copy_is_behind_removes_it_everywhere() {
+    let mut mesh = Mesh::new(3);
+    mesh.update(0, b"s", &insert(b"old"));
+    mesh.run(1);
+    mesh.partition(&[0]);
+    mesh.update(1, b"s", &insert(b"x"));
+    mesh.run(1);
+    mesh.cut.clear();
+    assert_eq!(mesh.write(0, b"s", remove(b"x")), Ok(()));
+    mesh.run(120);
+    mesh.assert_converged(&ring(0..3));
+    assert!(matches!(mesh.node(0).get(b"s"), Some(Value::Set(set)) if set.len() == 1));
+}
+
+#[test]
+fn an_owner_without_a_copy_makes_no_write_before_another_has_told_what_it_has() {
+    let mut mesh = Mesh::new(3);
+    mesh.update(1, b"s", &insert(b"x"));
+    mesh.run(1);
+    mesh.lose_disk(0);
+    mesh.partition(&[0]);
+    for op in [remove(b"x"), insert(b"y"), add(1)] {
+        assert_eq!(mesh.write(0, b"s", op), Err(UpdateError::Unknown));
+    }
+    assert_eq!(mesh.node(0).get(b"s"), None);
+    // As the only owner it knows.
+    mesh.set_ring([0]);
+    assert_eq!(mesh.write(0, b"s", remove(b"x")), Ok(()));
+    assert_eq!(mesh.write(0, b"s", insert(b"y")), Ok(()));
+    assert!(mesh.node(0).get(b"s").is_some());
+}
+
+#[test]
+fn what_waits_for_other_owners_goes_on_when_there_are_none_any_more() {
+    let mut mesh = Mesh::new(3);
+    mesh.partition(&[0]);
+    let (now, wall) = (mesh.now, mesh.wall);
+    mesh.node(0).write(now, wall, b"k", add(1), 1).unwrap();
+    mesh.run(1);
+    mesh.set_ring([0]);
+    mesh.run(1);
+    assert!(mesh.events.contains(&(peer(0), Event::WriteDone { id: 1, outcome: Ok(()) })));
+}
+
+#[test]
+fn a_write_elsewhere_is_answered_when_an_owner_has_it() {
+    let mut mesh = Mesh::new(6);
+    let outsider = mesh.outsider(b"k");
+    assert_eq!(mesh.write(outsider, b"k", add(1)), Ok(()));
+    assert_eq!(mesh.counter(b"k"), 1, "the answer came after it");
+    mesh.partition(&[outsider]);
+    let begun = mesh.now;
+    assert_eq!(mesh.write(outsider, b"k", add(1)), Err(UpdateError::Unacknowledged));
+    assert!(mesh.now - begun >= Duration::from_secs(5));
+    mesh.cut.clear();
+    mesh.run(60);
+    assert_eq!(mesh.counter(b"k"), 2, "it went on being sent");
+    // With a store it is safe where it was made.
+    mesh.config.durable = true;
+    mesh.lose_disk(outsider);
+    mesh.partition(&[outsider]);
+    assert_eq!(mesh.write(outsider, b"k", add(1)), Ok(()));
+    assert_eq!(mesh.node(outsider).waiting_writes, 0);
+}
+
+#[test]
+fn writes_under_way_are_bounded_and_all_of_a_key_are_answered_at_once() {
+    let mut mesh = Mesh::new(6);
+    let outsider = mesh.outsider(b"k");
+    let (now, wall) = (mesh.now, mesh.wall);
+    for id in 0..calls::MAX_WRITES as u64 {
+        mesh.node(outsider).write(now, wall, b"k", add(1), id).unwrap();
+    }
+    let refused = mesh.node(outsider).write(now, wall, b"k", add(1), 99_999);
+    assert_eq!(refused, Err(UpdateError::Full("writes under way")));
+    mesh.deliver();
+    let done = |(_, event): &&(PublicKey, Event)| matches!(event, Event::WriteDone { outcome: Ok(()), .. });
+    assert_eq!(mesh.events.iter().filter(done).count(), calls::MAX_WRITES);
+    assert_eq!(mesh.counter(b"k"), calls::MAX_WRITES as i128);
+}
+
+#[test]
+fn sides_that_created_one_key_as_two_types_converge_and_lose_neither() {
+    let mut mesh = Mesh::new(4);
+    mesh.partition(&[0, 1]);
+    let now = mesh.now;
+    for side in [[0, 1], [2, 3]] {
+        for n in side {
+            mesh.node(n).set_ring(now, ring(side));
+        }
+    }
+    assert_eq!(mesh.write(0, b"k", add(5)), Ok(()));
+    assert_eq!(mesh.write(2, b"k", insert(b"x")), Ok(()));
+    mesh.cut.clear();
+    mesh.set_ring(0..4);
+    mesh.run(200);
+    mesh.assert_converged(&ring(0..4));
+    assert!(mesh.nodes.values().map(|node| node.stats.mixed).sum::<u64>() > 0);
+    let holder = mesh.insider(b"k");
+    let value = mesh.node(holder).get(b"k").unwrap();
+    assert!(matches!(value.part(Kind::Counter), Some(Value::Counter(counter)) if counter.value() == 5));
+    assert!(matches!(value.part(Kind::Set), Some(Value::Set(set)) if set.contains(b"x")));
+    // Both go on being written, and a third type is refused.
+    let outsider = mesh.outsider(b"k");
+    for n in [holder, outsider] {
+        assert_eq!(mesh.write(n, b"k", add(1)), Ok(()));
+        assert_eq!(mesh.write(n, b"k", insert(&[n])), Ok(()));
+        let refused = mesh.write(n, b"k", set(b"v"));
+        assert!(matches!(refused, Err(UpdateError::Value(CrdtError::WrongKind { .. }))), "{refused:?}");
+    }
+}
+
+#[test]
+fn a_node_that_leaves_offers_what_no_other_owner_is_known_to_have() {
+    let mut mesh = Mesh::new(6);
+    let (insider, outsider) = (mesh.insider(b"k"), mesh.outsider(b"k"));
+    mesh.update(insider, b"k", &add(1));
+    mesh.run(30);
+    assert_eq!(mesh.node(insider).unheld(), Unheld::default(), "summaries have shown that others have it");
+    mesh.loss_percent = 100;
+    mesh.update(insider, b"k", &add(2));
+    mesh.update(outsider, b"k", &add(4));
+    mesh.deliver();
+    let now = mesh.now;
+    for n in [insider, outsider] {
+        assert_eq!(mesh.node(n).unheld(), Unheld { keys: 1, offered: 1 });
+        mesh.node(n).leave(now);
+    }
+    mesh.deliver();
+    assert_eq!(mesh.node(insider).unheld().keys, 1, "the first offer was lost");
+    mesh.loss_percent = 0;
+    mesh.run(1);
+    for n in [insider, outsider] {
+        assert_eq!(mesh.node(n).unheld(), Unheld::default());
+    }
+    mesh.nodes.remove(&peer(insider));
+    assert_eq!(mesh.counter(b"k"), 7);
+}
+
+#[test]
+fn a_node_that_leaves_nobody_behind_says_what_is_lost() {
+    let mut mesh = Mesh::new(1);
+    mesh.update(0, b"k", &add(1));
+    let now = mesh.now;
+    mesh.node(0).leave(now);
+    assert_eq!(mesh.node(0).unheld(), Unheld { keys: 1, offered: 0 });
+}
+
+/// A write of a type, distinct for each `n`.
+fn op_of(kind: Kind, n: u8) -> Op {
+    match kind {
+        Kind::Counter => add(i64::from(n) + 1),
+        Kind::Register => set(&[n]),
+        Kind::Set => insert(&[n]),
+    }
+}
+
+fn any_kind() -> impl Strategy<Value = Kind> {
+    prop_oneof![Just(Kind::Counter), Just(Kind::Register), Just(Kind::Set)]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn a_write_of_another_type_is_refused_and_changes_nothing_anywhere(
+        kind in any_kind(), other in any_kind(), key in 0u8..20, writers in proptest::collection::vec(0u8..8, 1..5),
+        forgetful in proptest::option::of(0u8..7), moves in any::<bool>(), loss in 0u64..40,
+    ) {
+        prop_assume!(kind != other);
+        let mut mesh = Mesh::new(7);
+        mesh.config.observer = true;
+        mesh.start(7, 1);
+        mesh.config.observer = false;
+        mesh.set_ring(0..7);
+        let first = mesh.insider(&[key]);
+        mesh.write(first, &[key], op_of(kind, 0)).unwrap();
+        mesh.run(40);
+        if let Some(forgetful) = forgetful {
+            mesh.lose_disk(forgetful);
+        }
+        if moves {
+            // The first owner hands its copy over to a node that has none.
+            let owner = ring(0..7).owners(&[key], 3)[0];
+            mesh.set_ring((0..7).filter(|n| peer(*n) != owner));
+        }
+        mesh.loss_percent = loss;
+        for writer in writers {
+            let now = mesh.now;
+            if writer == 7 {
+                let member = mesh.insider(&[key]);
+                let id = mesh.node(7).operate(now, peer(member), &[key], op_of(other, 1)).unwrap();
+                mesh.run(62);
+                let outcome = mesh.events.iter().find_map(|(_, event)| match event {
+                    Event::OperationDone { id: of, outcome } if *of == id => Some(*outcome),
+                    _ => None,
+                });
+                let told = [OperationOutcome::OtherKind(kind), OperationOutcome::Busy, OperationOutcome::Unknown];
+                prop_assert!(told.contains(&outcome.unwrap()), "{:?}", outcome);
+            } else {
+                let refused = mesh.write(writer, &[key], op_of(other, 1));
+                let wrong = UpdateError::Value(CrdtError::WrongKind { held: kind, wanted: other });
+                let told = [Err(wrong), Err(UpdateError::Unknown), Err(UpdateError::Unacknowledged)];
+                prop_assert!(told.contains(&refused), "{:?}", refused);
+                prop_assert!(loss > 0 || refused == Err(wrong), "{:?}", refused);
+            }
+        }
+        mesh.loss_percent = 0;
+        mesh.run(400);
+        let copies = mesh.copies(&[key]);
+        prop_assert!(copies.len() >= 3);
+        for copy in copies.values() {
+            let value = Value::decode(copy).unwrap();
+            prop_assert_eq!(value.parts().len(), 1);
+            prop_assert_eq!(value.kind(), kind);
+        }
+        prop_assert_eq!(copies.values().collect::<BTreeSet<_>>().len(), 1, "all copies are the same");
+    }
 }
 
 #[test]
@@ -514,7 +775,7 @@ fn an_observers_operation_is_done_once_however_often_it_is_sent() {
     mesh.start(200, 1);
     mesh.set_ring(0..4);
     let (now, wall) = (mesh.now, mesh.wall);
-    assert_eq!(mesh.node(200).update(now, wall, b"k", &add(1)), Err(UpdateError::Observer));
+    assert_eq!(mesh.node(200).write(now, wall, b"k", add(1), 1), Err(UpdateError::Observer));
     // The answers are lost for a while: the same operation is sent again and again.
     mesh.cut.insert((peer(1), peer(200)));
     let id = mesh.node(200).operate(now, peer(1), b"k", add(1)).unwrap();
@@ -571,7 +832,7 @@ fn a_write_from_a_fast_clock_is_parked_equally_everywhere_and_shown_in_time() {
     mesh.update(1, b"r", &set(b"now"));
     mesh.deliver();
     let (now, ahead) = (mesh.now, mesh.wall + Duration::from_secs(40));
-    mesh.node(0).update(now, ahead, b"r", &set(b"fast")).unwrap();
+    mesh.node(0).update(now, ahead, b"r", &set(b"fast"), None).unwrap();
     mesh.run(5);
     let shown = |mesh: &mut Mesh, n| match mesh.node(n).get(b"r") {
         Some(Value::Register(register)) => register.value().map(<[u8]>::to_vec),
@@ -595,17 +856,17 @@ fn full_tables_are_typed_errors_and_counted() {
     mesh.set_ring(0..3);
     let (now, wall) = (mesh.now, mesh.wall);
     let node = mesh.node(0);
-    node.update(now, wall, b"a", &add(1)).unwrap();
-    node.update(now, wall, b"b", &add(1)).unwrap();
-    assert_eq!(node.update(now, wall, b"c", &add(1)), Err(UpdateError::Full("keys held")));
+    node.update(now, wall, b"a", &add(1), None).unwrap();
+    node.update(now, wall, b"b", &add(1), None).unwrap();
+    assert_eq!(node.update(now, wall, b"c", &add(1), None), Err(UpdateError::Full("keys held")));
     assert_eq!(node.stats.full, 1);
-    assert!(matches!(node.update(now, wall, b"a", &set(b"x")), Err(UpdateError::Value(_))));
+    assert!(matches!(node.update(now, wall, b"a", &set(b"x"), None), Err(UpdateError::Value(_))));
     node.set_ring(now, ring(1..3));
-    node.update(now, wall, b"c", &add(1)).unwrap();
-    assert_eq!(node.update(now, wall, b"d", &add(1)), Err(UpdateError::Full("unacknowledged writes")));
-    assert!(matches!(node.update(now, wall, &[0; 1025], &add(1)), Err(UpdateError::KeyTooLong(1025))));
+    node.update(now, wall, b"c", &add(1), None).unwrap();
+    assert_eq!(node.update(now, wall, b"d", &add(1), None), Err(UpdateError::Full("unacknowledged writes")));
+    assert!(matches!(node.write(now, wall, &[0; 1025], add(1), 1), Err(UpdateError::KeyTooLong(1025))));
     node.set_ring(now, ring([]));
-    assert_eq!(node.update(now, wall, b"a", &add(1)), Err(UpdateError::NoOwners));
+    assert_eq!(node.update(now, wall, b"a", &add(1), None), Err(UpdateError::NoOwners));
     for id in 0..MAX_READS as u64 {
         node.set_ring(now, ring(1..3));
         node.read(now, b"zz", id).unwrap();
@@ -636,7 +897,7 @@ fn a_node_that_cannot_remember_its_own_sums_refuses_the_write_and_keeps_its_copi
     assert_eq!(mesh.node(0).keys().count(), keys.len() - 1, "one was handed off, the others stay");
     assert!(mesh.node(0).stats.hand_off_held > 0);
     let (now, wall) = (mesh.now, mesh.wall);
-    let refused = mesh.node(0).update(now, wall, b"another", &add(1));
+    let refused = mesh.node(0).update(now, wall, b"another", &add(1), None);
     assert_eq!(refused, Err(UpdateError::Full("keys written")));
 }
 
@@ -644,6 +905,8 @@ fn a_node_that_cannot_remember_its_own_sums_refuses_the_write_and_keeps_its_copi
 fn operations_are_bounded_at_both_ends() {
     let mut mesh = Mesh::new(2);
     let (now, wall) = (mesh.now, mesh.wall);
+    mesh.update(1, b"n", &add(1));
+    mesh.deliver();
     for _ in 0..operations::MAX_OPERATIONS {
         mesh.node(0).operate(now, peer(1), b"k", add(1)).unwrap();
     }
@@ -670,7 +933,7 @@ fn operations_are_bounded_at_both_ends() {
     member.handle_timeout(later, wall);
     assert_eq!(ask(member, later, u32::MAX), 0);
     let Some(Value::Counter(counter)) = member.get(b"n") else { panic!() };
-    assert_eq!(counter.value(), operations::MAX_REMEMBERED as i128 + 1);
+    assert_eq!(counter.value(), operations::MAX_REMEMBERED as i128 + 2);
 }
 
 #[test]
@@ -680,7 +943,8 @@ fn the_bytes_held_are_bounded() {
     mesh.start(0, 1);
     mesh.set_ring(0..1);
     let (now, wall) = (mesh.now, mesh.wall);
-    let refused = (0..20u8).find_map(|key| mesh.node(0).update(now, wall, &[key], &set(&[0; 1000])).err());
+    let refused =
+        (0..20u8).find_map(|key| mesh.node(0).update(now, wall, &[key], &set(&[0; 1000]), None).err());
     assert_eq!(refused, Some(UpdateError::Full("keys held")));
     assert!(mesh.node(0).held_bytes <= 10_000);
 }

@@ -6,10 +6,11 @@ use minicbor::bytes::{ByteArray, ByteVec};
 use minicbor::{Decode, Encode};
 
 use super::apply::{self, Own};
+use super::calls::Waiter;
 use super::message::Message;
-use super::{Entry, MAX_KEY_BYTES, Op, Replicator, UpdateError};
+use super::{Entry, Op, Replicator, UpdateError};
 use crate::key::PublicKey;
-use crate::state::crdt::{CrdtError, Digest, Value};
+use crate::state::crdt::{CrdtError, Digest, Kind, Value};
 
 /// The first pause before an unacknowledged delta is sent again; it doubles up to [`RETRY_MAX`].
 const RETRY_MIN: Duration = Duration::from_secs(2);
@@ -25,9 +26,15 @@ pub(super) struct Pending {
     id: u64,
     next: Instant,
     pause: Duration,
+    /// Those who wait until an owner has it.
+    pub(super) waiting: Vec<Waiter>,
 }
 
 impl Pending {
+    pub(super) fn id(&self) -> u64 {
+        self.id
+    }
+
     pub(super) fn retry_now(&mut self, now: Instant) {
         self.next = now;
         self.pause = RETRY_MIN;
@@ -54,30 +61,12 @@ struct Record {
 }
 
 impl Replicator {
-    /// Writes. On an owner the state has the write at once; elsewhere the delta waits for an owner.
+    /// Writes. On an owner the state has the write at once; elsewhere the delta waits for an owner. Elsewhere only
+    /// what was `observed` by a read, or what is held, is removed.
     ///
     /// # Errors
     /// [`UpdateError`]; nothing was written then.
-    pub fn update(&mut self, now: Instant, wall: Duration, key: &[u8], op: &Op) -> Result<(), UpdateError> {
-        self.write(now, wall, key, op, None)
-    }
-
-    /// Writes over a value that was read before, as [`Op::Remove`] needs on a node that isn't an owner.
-    ///
-    /// # Errors
-    /// As [`update`](Replicator::update).
-    pub fn update_observed(
-        &mut self,
-        now: Instant,
-        wall: Duration,
-        key: &[u8],
-        op: &Op,
-        observed: &Value,
-    ) -> Result<(), UpdateError> {
-        self.write(now, wall, key, op, Some(observed))
-    }
-
-    fn write(
+    pub(super) fn update(
         &mut self,
         now: Instant,
         wall: Duration,
@@ -85,18 +74,12 @@ impl Replicator {
         op: &Op,
         observed: Option<&Value>,
     ) -> Result<(), UpdateError> {
-        if self.config.observer {
-            return Err(UpdateError::Observer);
-        }
-        if key.len() > MAX_KEY_BYTES {
-            return Err(UpdateError::KeyTooLong(key.len()));
-        }
         let owners = self.ring.owners(key, self.config.replicas);
         if owners.is_empty() {
             return Err(UpdateError::NoOwners);
         }
         if owners.contains(&self.local.key) {
-            self.write_as_owner(now, wall, key, op, observed)
+            self.write_as_owner(now, wall, key, op)
         } else {
             self.write_for_owners(now, wall, key, op, observed, &owners)
         }
@@ -108,26 +91,21 @@ impl Replicator {
         wall: Duration,
         key: &[u8],
         op: &Op,
-        observed: Option<&Value>,
     ) -> Result<(), UpdateError> {
         let own = self.own.get(key).copied().unwrap_or_default();
-        let mut known = match self.entries.get(key) {
-            None => observed.cloned().unwrap_or_else(|| Value::new(op.kind())),
-            Some(entry) => {
-                let delta = apply::delta(op, &entry.value, own, self.local, &mut self.clock, wall)?;
-                return self.commit(now, wall, key, delta);
-            }
-        };
-        if known.kind() != op.kind() {
-            known = Value::new(op.kind());
-        }
-        let delta = apply::delta(op, &known, own, self.local, &mut self.clock, wall)?;
+        let empty = Value::new(op.kind());
+        let known = self.entries.get(key).map_or(&empty, |entry| &entry.value);
+        let delta = apply::delta(op, known, own, self.local, &mut self.clock, wall)?;
         self.commit(now, wall, key, delta)
     }
 
     fn commit(&mut self, now: Instant, wall: Duration, key: &[u8], delta: Value) -> Result<(), UpdateError> {
         let bytes = delta.encode();
-        self.merge(now, wall, key, &delta, bytes.len())?;
+        if self.merge(now, wall, key, &delta, bytes.len())?
+            && let Some(entry) = self.entries.get_mut(key)
+        {
+            entry.wrote();
+        }
         self.fan_out(key, None, bytes);
         Ok(())
     }
@@ -149,11 +127,10 @@ impl Replicator {
         }
         // What this node has seen of the key: what was read, its copy under hand-off, its own pending delta.
         let held = self.entries.get(key).map(|entry| &entry.value);
-        if matches!(op, Op::Remove { .. }) && observed.is_none() && held.is_none() {
-            return Err(UpdateError::NeedsRead);
-        }
         let mut known = observed.or(held).cloned().unwrap_or_else(|| Value::new(op.kind()));
         if let Some(pending) = self.pending.get(key) {
+            let wrong = CrdtError::WrongKind { held: pending.value.kind(), wanted: op.kind() };
+            pending.value.part(op.kind()).ok_or(wrong)?;
             known.merge(&pending.value, wall)?;
         }
         let own = self.own.get(key).copied().unwrap_or_default();
@@ -168,7 +145,10 @@ impl Replicator {
         value.merge(&delta, wall)?;
         let bytes = value.encode();
         self.own.insert(key.to_vec(), own.join(Own::of(&delta, &self.local)));
-        self.pending.insert(key.to_vec(), Pending { value, id, next: now + RETRY_MIN, pause: RETRY_MIN });
+        // Those who wait for an earlier write are answered with this one, which has it.
+        let waiting = self.pending.remove(key).map(|pending| pending.waiting).unwrap_or_default();
+        let pending = Pending { value, id, next: now + RETRY_MIN, pause: RETRY_MIN, waiting };
+        self.pending.insert(key.to_vec(), pending);
         self.dirty.insert(key.to_vec());
         let message = Message::Delta { key: key.to_vec().into(), id: Some(id), state: bytes.into() };
         for owner in owners {
@@ -178,7 +158,7 @@ impl Replicator {
     }
 
     /// Sends a delta to all owners but this node.
-    fn fan_out(&mut self, key: &[u8], id: Option<u64>, bytes: Vec<u8>) {
+    pub(super) fn fan_out(&mut self, key: &[u8], id: Option<u64>, bytes: Vec<u8>) {
         let owners = self.ring.owners(key, self.config.replicas);
         let message = Message::Delta { key: key.to_vec().into(), id, state: bytes.into() };
         for owner in owners {
@@ -188,8 +168,9 @@ impl Replicator {
         }
     }
 
-    /// Merges into what is held. The caller has checked that this node owns the key.
-    fn merge(
+    /// Merges into what is held. The caller has checked that this node owns the key. A state of another type is kept
+    /// beside what is held: it comes from another copy, and a write of another type is refused before.
+    pub(super) fn merge(
         &mut self,
         now: Instant,
         wall: Duration,
@@ -211,21 +192,26 @@ impl Replicator {
                 self.know_peer(now, *peer);
             }
             self.held_bytes += size;
-            self.entries.insert(key.to_vec(), Entry { value, owners, digest: None, size, hand_off: None });
+            let entry =
+                Entry { value, owners, digest: None, size, hand_off: None, unspread: false, offered: 0 };
+            self.entries.insert(key.to_vec(), entry);
         } else {
             let entry = self.entries.get_mut(key).expect("checked above");
             if self.held_bytes + size > self.config.max_held_bytes {
                 self.stats.full += 1;
                 return Err(UpdateError::Full("bytes held"));
             }
+            let mixes = !entry.value.takes(delta);
             if !entry.value.merge(delta, wall)? {
                 return Ok(false);
             }
+            self.stats.mixed += u64::from(mixes);
             entry.digest = None;
             entry.size += size;
             self.held_bytes += size;
         }
-        if let Some(Value::Register(register)) = self.entries.get(key).map(|entry| &entry.value) {
+        let register = self.entries.get_mut(key).and_then(|entry| entry.value.register_mut());
+        if let Some(register) = register {
             if let Some(stamp) = register.stamp() {
                 self.clock.observe(stamp, wall);
             }
@@ -272,24 +258,96 @@ impl Replicator {
         id: Option<u64>,
         state: &[u8],
     ) {
-        if self.config.observer || !self.ring.owns(&self.local.key, &key, self.config.replicas) {
-            self.refuse(from, key.into(), id);
+        let Some(id) = id else {
+            self.merge_from(now, wall, from, key, state);
+            return;
+        };
+        if self.config.observer || !self.is_owner(&key) {
+            self.refuse(from, key.into(), Some(id));
+        } else if !self.entries.contains_key(&key) && !self.other_owners(&key).is_empty() {
+            self.ask_for_delta(now, from, key, id, state);
+        } else {
+            self.take_delta(now, wall, from, key, id, state);
+        }
+    }
+
+    /// Takes the write of a node that isn't an owner, or refuses it because the key holds another type.
+    pub(super) fn take_delta(
+        &mut self,
+        now: Instant,
+        wall: Duration,
+        from: PublicKey,
+        key: Vec<u8>,
+        id: u64,
+        state: &[u8],
+    ) {
+        let Ok(delta) = Value::decode(state) else {
+            self.stats.bad_states += 1;
+            return;
+        };
+        let held = self.entries.get(&key).map(|entry| &entry.value);
+        if let Some(held) = held.filter(|held| !held.takes(&delta)) {
+            let held = held.kind() as u8;
+            self.stats.other_kind += 1;
+            self.send(from, &Message::OtherKind { key: key.into(), id, held });
             return;
         }
-        let merged = self.merge_from(now, wall, from, key.clone(), state);
-        if let (Some(id), Some(digest)) = (id, merged) {
+        self.on_copy(now, wall, from, key, id, state);
+    }
+
+    /// Takes a copy, and acknowledges it.
+    pub(super) fn on_copy(
+        &mut self,
+        now: Instant,
+        wall: Duration,
+        from: PublicKey,
+        key: Vec<u8>,
+        id: u64,
+        state: &[u8],
+    ) {
+        if self.config.observer || !self.is_owner(&key) {
+            self.refuse(from, key.into(), Some(id));
+            return;
+        }
+        if let Some(digest) = self.merge_from(now, wall, from, key.clone(), state) {
             self.send(from, &Message::Ack { key: key.into(), id, digest: digest.into() });
         }
     }
 
     pub(super) fn on_ack(&mut self, from: PublicKey, key: &[u8], id: u64, digest: Digest) {
-        let owner = self.ring.owns(&from, key, self.config.replicas);
-        if owner && self.pending.get(key).is_some_and(|pending| pending.id == id) {
-            self.pending.remove(key);
-            self.dirty.insert(key.to_vec());
-        } else if !owner || !self.hand_off_acknowledged(from, key, id, digest) {
+        if !self.ring.owns(&from, key, self.config.replicas) {
+            self.stats.stray += 1;
+            return;
+        }
+        if let Some(pending) = self.take_pending(key, id) {
+            self.settle_pending(pending, Ok(()));
+            return;
+        }
+        let offered = self.offer_acknowledged(key, id);
+        if !self.hand_off_acknowledged(from, key, id, digest) && !offered {
             self.stats.stray += 1;
         }
+    }
+
+    /// An owner has refused a write: it changed nothing there, and is given up.
+    pub(super) fn on_other_kind(&mut self, from: PublicKey, key: &[u8], id: u64, held: u8) {
+        let owner = self.ring.owns(&from, key, self.config.replicas);
+        let Some((held, pending)) = Kind::from_byte(held)
+            .filter(|_| owner)
+            .and_then(|held| Some((held, self.take_pending(key, id)?)))
+        else {
+            self.stats.stray += 1;
+            return;
+        };
+        let wanted = pending.value.kind();
+        self.settle_pending(pending, Err(CrdtError::WrongKind { held, wanted }.into()));
+    }
+
+    /// Takes the delta with this id out of those that wait.
+    fn take_pending(&mut self, key: &[u8], id: u64) -> Option<Pending> {
+        self.pending.get(key).filter(|pending| pending.id == id)?;
+        self.dirty.insert(key.to_vec());
+        self.pending.remove(key)
     }
 
     pub(super) fn on_refused(
@@ -318,11 +376,8 @@ impl Replicator {
             .collect();
         for key in due {
             let Some(mut pending) = self.pending.remove(&key) else { continue };
-            let owned = self.ring.owns(&self.local.key, &key, self.config.replicas);
-            let size = pending.value.encode().len();
-            if owned && self.merge(now, wall, &key, &pending.value, size).is_ok() {
-                // This node became an owner: its delta is in the state, which repair carries to the others.
-                self.fan_out(&key, None, pending.value.encode());
+            if let Some(outcome) = self.take_own(now, wall, &key, &pending.value) {
+                self.settle_pending(pending, outcome);
                 self.dirty.insert(key);
                 continue;
             }
@@ -333,10 +388,32 @@ impl Replicator {
         }
     }
 
+    /// Takes this node's own delta, if it has become an owner and holds the key: then its delta is in the state, which
+    /// repair carries to the others. Without a copy the other owners have to take it.
+    fn take_own(
+        &mut self,
+        now: Instant,
+        wall: Duration,
+        key: &[u8],
+        delta: &Value,
+    ) -> Option<Result<(), UpdateError>> {
+        let held = self.entries.get(key).map(|entry| &entry.value);
+        if !self.is_owner(key) || (held.is_none() && !self.other_owners(key).is_empty()) {
+            return None;
+        }
+        if let Some(held) = held.filter(|held| !held.takes(delta)) {
+            self.stats.other_kind += 1;
+            return Some(Err(CrdtError::WrongKind { held: held.kind(), wanted: delta.kind() }.into()));
+        }
+        self.commit(now, wall, key, delta.clone()).is_ok().then_some(Ok(()))
+    }
+
     pub(super) fn settle_parked(&mut self, wall: Duration) {
         let keys: Vec<Vec<u8>> = self.parked.iter().cloned().collect();
         for key in keys {
-            let Some(Entry { value: Value::Register(register), digest, .. }) = self.entries.get_mut(&key)
+            let entry = self.entries.get_mut(&key);
+            let Some((register, digest)) =
+                entry.and_then(|entry| Some((entry.value.register_mut()?, &mut entry.digest)))
             else {
                 self.parked.remove(&key);
                 continue;
@@ -399,7 +476,7 @@ impl Replicator {
             let decoded = Value::decode(bytes)?;
             let mut value = Value::new(decoded.kind());
             value.merge(&decoded, wall)?;
-            let pending = Pending { value, id, next: now, pause: RETRY_MIN };
+            let pending = Pending { value, id, next: now, pause: RETRY_MIN, waiting: Vec::new() };
             self.pending.insert(key.to_vec(), pending);
         }
         let own = Own { added: record.added, taken: record.taken, dot: record.dot };

@@ -1,0 +1,132 @@
+//! The end of a node that nobody asked for: a plane that panicked, or a store that failed.
+//!
+//! One plane without the other would look alive to the mesh and do nothing, so both end, and every call from then on
+//! says why.
+
+use std::any::Any;
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::{Arc, OnceLock};
+use std::task::Poll;
+use std::time::Duration;
+
+use super::command::NetCommand;
+use super::event::{Bus, NodeEvent};
+use crate::Error;
+use crate::rt::sync::{mpsc, oneshot, watch};
+use crate::rt::time;
+
+/// How long a call that got no answer waits to learn why. A plane that unwinds needs microseconds.
+const WHY: Duration = Duration::from_secs(1);
+
+/// Why a node ended by itself.
+#[derive(Debug, Clone)]
+pub(super) enum Cause {
+    /// A defect.
+    Panicked { plane: &'static str, message: String },
+    /// The store said this.
+    Store(String),
+}
+
+/// Runs one plane, and keeps why it ended.
+pub(super) struct Guard {
+    plane: &'static str,
+    cause: Arc<OnceLock<Cause>>,
+    bus: Bus,
+    net: mpsc::WeakSender<NetCommand>,
+    // Dropping it tells that the plane has ended.
+    _running: watch::Sender<()>,
+}
+
+/// Tells callers why their plane is gone.
+pub(super) struct Ending {
+    cause: Arc<OnceLock<Cause>>,
+    net: watch::Receiver<()>,
+    state: watch::Receiver<()>,
+}
+
+/// A guard for the network plane and one for the state plane, and where both are heard.
+pub(super) fn guards(bus: &Bus, net: &mpsc::Sender<NetCommand>) -> (Guard, Guard, Ending) {
+    let cause = Arc::new(OnceLock::new());
+    let guard = |plane| {
+        let (running, ended) = watch::channel(());
+        let guard =
+            Guard { plane, cause: cause.clone(), bus: bus.clone(), net: net.downgrade(), _running: running };
+        (guard, ended)
+    };
+    let ((net_guard, net), (state_guard, state)) = (guard("network"), guard("state"));
+    (net_guard, state_guard, Ending { cause, net, state })
+}
+
+impl Guard {
+    /// Runs a plane to its end. A panic goes on when the node knows of it.
+    pub(super) async fn run(self, plane: impl Future<Output = Result<(), Cause>>) {
+        match caught(plane).await {
+            Ok(Ok(())) => {}
+            Ok(Err(cause)) => self.end(cause).await,
+            Err(panic) => {
+                self.end(Cause::Panicked { plane: self.plane, message: message(&*panic) }).await;
+                drop(self);
+                resume_unwind(panic);
+            }
+        }
+    }
+
+    async fn end(&self, cause: Cause) {
+        if let Cause::Store(reason) = &cause {
+            self.bus.send(&NodeEvent::StoreFailed { reason: reason.clone() });
+        }
+        // The first cause counts; what comes after it follows from it.
+        let _ = self.cause.set(cause);
+        self.bus.close();
+        // Without its state plane the node leaves, so that others take its work and its keys over at once. An error
+        // means that the network plane has ended already.
+        if let Some(net) = self.net.upgrade() {
+            let (reply, _) = oneshot::channel();
+            let _ = net.send(NetCommand::Shutdown { reply }).await;
+        }
+    }
+}
+
+impl Ending {
+    /// Why the node has ended by itself, if it has.
+    pub(super) fn cause(&self) -> Option<Error> {
+        self.cause.get().map(|cause| match cause.clone() {
+            Cause::Panicked { plane, message } => Error::Panicked { plane, message },
+            Cause::Store(reason) => Error::Store(reason),
+        })
+    }
+
+    /// Why the network plane gave no answer.
+    pub(super) async fn of_net(&self) -> Error {
+        self.of(&self.net).await
+    }
+
+    /// Why the state plane gave no answer.
+    pub(super) async fn of_state(&self) -> Error {
+        self.of(&self.state).await
+    }
+
+    async fn of(&self, plane: &watch::Receiver<()>) -> Error {
+        // A plane drops its callers before its end is known. An error of either kind is the end of the wait.
+        let _ = time::timeout(WHY, plane.clone().changed()).await;
+        self.cause().unwrap_or(Error::Closed)
+    }
+}
+
+/// The output of a future, or its panic.
+async fn caught<T>(future: impl Future<Output = T>) -> Result<T, Box<dyn Any + Send>> {
+    let mut future = Box::pin(future);
+    poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+        Ok(Poll::Pending) => Poll::Pending,
+        Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
+        Err(panic) => Poll::Ready(Err(panic)),
+    })
+    .await
+}
+
+/// A panic's text.
+fn message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
+}

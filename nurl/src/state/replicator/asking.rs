@@ -1,0 +1,198 @@
+//! What waits here until the other owners have told what they have.
+//!
+//! An owner without a copy doesn't know whether the key is new or its copy is yet to come: it may have lost its disk,
+//! or have become an owner a moment ago. Taking that for an empty key would acknowledge the removal of what others
+//! hold, and let a write of another type in. So it asks the other owners before the first write.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use super::calls::Caller;
+use super::{MAX_READS, Op, Replicator, UpdateError};
+use crate::key::PublicKey;
+use crate::state::crdt::Value;
+
+/// Bytes of other nodes' deltas that wait, as many as may wait to be sent. A delta over it is dropped: its writer
+/// sends it again.
+const MAX_WAITING_BYTES: usize = super::MAX_OUTBOX_BYTES;
+
+/// What goes on when the other owners have answered.
+#[derive(Debug)]
+pub(super) enum Asked {
+    /// A write that is made here.
+    Write { caller: Caller, op: Op },
+    /// Another node's delta.
+    Delta { key: Vec<u8>, from: PublicKey, id: u64, state: Vec<u8> },
+}
+
+/// What waits, by the id of its read.
+#[derive(Debug, Default)]
+pub(super) struct Asking {
+    waiting: BTreeMap<u64, Asked>,
+    /// Of the deltas.
+    bytes: usize,
+}
+
+impl Asking {
+    pub(super) fn is_asking(&self, read: u64) -> bool {
+        self.waiting.contains_key(&read)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    fn insert(&mut self, read: u64, asked: Asked) {
+        if let Asked::Delta { state, .. } = &asked {
+            self.bytes += state.len();
+        }
+        self.waiting.insert(read, asked);
+    }
+
+    fn take(&mut self, read: u64) -> Option<Asked> {
+        let asked = self.waiting.remove(&read)?;
+        if let Asked::Delta { state, .. } = &asked {
+            self.bytes -= state.len();
+        }
+        Some(asked)
+    }
+
+    /// The read for which an earlier delta of the same writer and key waits.
+    fn of_delta(&self, from: PublicKey, key: &[u8]) -> Option<u64> {
+        let mut waiting = self.waiting.iter();
+        let same = |asked: &Asked| matches!(asked, Asked::Delta { key: of, from: by, .. } if of == key && *by == from);
+        waiting.find(|(_, asked)| same(asked)).map(|(read, _)| *read)
+    }
+}
+
+impl Replicator {
+    /// The key's owners without this node.
+    pub(super) fn other_owners(&self, key: &[u8]) -> Vec<PublicKey> {
+        let mut owners = self.ring.owners(key, self.config.replicas);
+        owners.retain(|owner| *owner != self.local.key);
+        owners
+    }
+
+    pub(super) fn is_owner(&self, key: &[u8]) -> bool {
+        self.ring.owns(&self.local.key, key, self.config.replicas)
+    }
+
+    /// Whether this node has to hear from other owners before it makes a write.
+    pub(super) fn must_ask(&self, key: &[u8], op: &Op) -> bool {
+        if self.other_owners(key).is_empty() {
+            return false;
+        }
+        let held = self.entries.get(key).map(|entry| &entry.value);
+        match op {
+            // Elsewhere there may be what isn't here, also beside a copy that is behind.
+            Op::Remove { element } => !held.is_some_and(|value| has_element(value, element)),
+            _ => held.is_none() && self.is_owner(key),
+        }
+    }
+
+    /// Asks the other owners; [`asked`](Replicator::asked) goes on.
+    pub(super) fn ask(&mut self, now: Instant, key: &[u8], asked: Asked) -> Result<(), UpdateError> {
+        if self.reads.len() >= MAX_READS {
+            return Err(UpdateError::Full("reads"));
+        }
+        let read = self.fresh_id();
+        self.asking.insert(read, asked);
+        self.ask_owners(now, key, read);
+        Ok(())
+    }
+
+    /// As [`ask`](Replicator::ask), for another node's delta. A later delta of a writer has its earlier ones in it.
+    pub(super) fn ask_for_delta(
+        &mut self,
+        now: Instant,
+        from: PublicKey,
+        key: Vec<u8>,
+        id: u64,
+        state: &[u8],
+    ) {
+        if self.asking.bytes + state.len() > MAX_WAITING_BYTES {
+            self.stats.full += 1;
+            return;
+        }
+        let earlier = self.asking.of_delta(from, &key);
+        let delta = Asked::Delta { key: key.clone(), from, id, state: state.to_vec() };
+        match earlier {
+            Some(read) => {
+                self.asking.take(read);
+                self.asking.insert(read, delta);
+            }
+            None if self.ask(now, &key, delta).is_err() => self.stats.full += 1,
+            None => {}
+        }
+    }
+
+    /// The other owners have told what they have, or at least one has.
+    pub(super) fn asked(
+        &mut self,
+        now: Instant,
+        wall: Duration,
+        read: u64,
+        key: &[u8],
+        value: Option<Value>,
+        answered: bool,
+    ) {
+        let Some(asked) = self.asking.take(read) else { return };
+        // A view that leaves this node as the only owner leaves nobody to ask.
+        let known = answered || self.other_owners(key).is_empty();
+        if self.is_owner(key)
+            && let Some(value) = &value
+            && self.merge(now, wall, key, value, value.encode().len()).is_err()
+        {
+            self.stats.bad_states += 1;
+        }
+        match asked {
+            Asked::Write { caller, op } => {
+                let outcome = match known {
+                    true => self.update_asked(now, wall, key, &op, value.as_ref()),
+                    false => Err(UpdateError::Unknown),
+                };
+                self.settle_or_wait(now, key, caller, outcome);
+            }
+            Asked::Delta { key, from, id, state } if known => {
+                self.take_delta(now, wall, from, key, id, &state);
+            }
+            // Its writer sends it again.
+            Asked::Delta { .. } => {}
+        }
+    }
+
+    fn update_asked(
+        &mut self,
+        now: Instant,
+        wall: Duration,
+        key: &[u8],
+        op: &Op,
+        observed: Option<&Value>,
+    ) -> Result<(), UpdateError> {
+        let nothing =
+            observed.is_none() && !self.entries.contains_key(key) && !self.pending.contains_key(key);
+        if nothing && matches!(op, Op::Remove { .. }) {
+            // Where there is nothing, there is nothing to remove.
+            return Ok(());
+        }
+        self.update(now, wall, key, op, observed)
+    }
+
+    /// The view has changed: what waits here for other owners waits for present ones only, and goes on alone if there
+    /// are none.
+    pub(super) fn ask_present_owners(&mut self, now: Instant) {
+        let asking: Vec<u64> =
+            self.reads.keys().copied().filter(|read| self.asking.is_asking(*read)).collect();
+        for read in asking {
+            let Some(key) = self.reads.get(&read).map(|reading| reading.key().to_vec()) else { continue };
+            let owners: BTreeSet<PublicKey> = self.other_owners(&key).into_iter().collect();
+            if let Some(reading) = self.reads.get_mut(&read) {
+                reading.wait_only_for(now, &owners);
+            }
+        }
+    }
+}
+
+fn has_element(value: &Value, element: &[u8]) -> bool {
+    value.parts().iter().any(|part| matches!(part, Value::Set(set) if set.contains(element)))
+}
