@@ -21,10 +21,11 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use self::command::{NetCommand, StateCommand};
-use crate::Error;
 use crate::compute::job::{SubmitOptions, TaskId};
+use crate::error::{Error, HubFailure};
 use crate::key::PublicKey;
 use crate::membership::{Roles, State};
+use crate::net::hub_client::DownReason;
 use crate::rt::sync::{Mutex, mpsc, oneshot};
 use crate::rt::task::Planes;
 use crate::rt::time;
@@ -87,6 +88,17 @@ pub struct HubInfo {
     pub rtt: Option<Duration>,
     /// Our address as it sees it.
     pub reflexive: Option<SocketAddr>,
+    /// Why it is down; `None` while it is up, and before a first attempt has failed.
+    pub down: Option<DownReason>,
+}
+
+impl HubInfo {
+    /// The hub as one that can't be used; `None` while it is up. A first attempt that goes on still hasn't reached
+    /// anybody.
+    pub(crate) fn failure(&self) -> Option<HubFailure> {
+        let reason = self.down.unwrap_or(DownReason::Unreachable);
+        (!self.up).then(|| HubFailure { addr: self.addr.clone(), reason })
+    }
 }
 
 /// What the network plane counts.
@@ -119,8 +131,6 @@ pub struct Status {
     pub transport: transport::Stats,
     /// How full the seam is now.
     pub transport_now: transport::Gauges,
-    /// What a hub that is down said last.
-    pub last_hub_error: Option<&'static str>,
 }
 
 /// A handle on a running node. Cheap to clone.
@@ -129,7 +139,6 @@ pub struct Node(Arc<Inner>);
 
 struct Inner {
     key: PublicKey,
-    hubs: String,
     local_addrs: Vec<SocketAddr>,
     net: mpsc::Sender<NetCommand>,
     state: mpsc::Sender<StateCommand>,
@@ -161,8 +170,8 @@ impl Node {
     /// Waits until a hub has accepted us and a first view of the mesh is here.
     ///
     /// # Errors
-    /// [`Error::HubRefused`] as soon as every hub has said no; [`Error::HubUnreachable`] or
-    /// [`Error::Refused`] after `limit`. The node goes on trying by itself.
+    /// [`Error::HubRefused`] as soon as every hub, having proved its key, has said no; [`Error::HubUnreachable`]
+    /// or [`Error::Refused`] after `limit`. The node goes on trying by itself.
     pub async fn joined(&self, limit: Duration) -> Result<(), Error> {
         match time::timeout(limit, self.ask(|reply| NetCommand::Joined { reply })).await {
             Ok(answer) => answer?,
@@ -175,8 +184,7 @@ impl Node {
                             .to_owned(),
                     ));
                 }
-                let reason = status.last_hub_error.unwrap_or("no answer").to_owned();
-                Err(Error::HubUnreachable { addrs: self.0.hubs.clone(), reason })
+                Err(Error::HubUnreachable { hubs: status.hubs.iter().filter_map(HubInfo::failure).collect() })
             }
         }
     }

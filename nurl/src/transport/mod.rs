@@ -27,6 +27,7 @@ use bytes::Bytes;
 
 use crate::key::{AllowList, PublicKey, SecretKey};
 use crate::mesh::Ticket;
+use crate::net::hub_client::DownReason;
 
 pub use self::core::Transport;
 pub use self::gauges::{Gauge, Gauges};
@@ -127,10 +128,8 @@ pub enum Event {
     HubDown {
         /// The hub.
         hub: PublicKey,
-        /// Why, in one word.
-        reason: &'static str,
-        /// Whether it answered and said no, so that trying again can't help.
-        refused: bool,
+        /// Why.
+        reason: DownReason,
     },
     /// A hub says that a peer which we sent to isn't registered there.
     NotThere {
