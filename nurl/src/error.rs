@@ -1,31 +1,27 @@
 //! What can go wrong when a node is used: one enum, each variant with a way out.
 
+use std::fmt;
 use std::time::Duration;
 
 use crate::compute::job::{JobError, SubmitError};
 use crate::membership::MembershipError;
+use crate::net::hub_client::DownReason;
 use crate::transport;
 
 /// Why a call on a node failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No hub of the ticket could be reached in time.
-    #[error(
-        "no hub answers at {addrs} ({reason}): is `nurl hub` running there, and the ticket the right one?"
-    )]
+    /// No hub of the ticket could be used in time. Trying on may help; the node does.
+    #[error("no hub can be used: {}", listed(hubs))]
     HubUnreachable {
-        /// The addresses tried.
-        addrs: String,
-        /// What the last attempt said.
-        reason: String,
+        /// The hubs of the ticket, in its order.
+        hubs: Vec<HubFailure>,
     },
-    /// A hub answered and refused us.
-    #[error("the hub at {addr} refused us ({reason}): {}", refusal_hint(reason))]
+    /// Every hub of the ticket has proved its key and doesn't want us, so that trying again is no use.
+    #[error("refused by the hub: {}", listed(hubs))]
     HubRefused {
-        /// The hub's address.
-        addr: String,
-        /// Its reason.
-        reason: String,
+        /// The hubs of the ticket, in its order.
+        hubs: Vec<HubFailure>,
     },
     /// Members are there, but none accepts our handshake.
     #[error("{0}")]
@@ -103,12 +99,66 @@ pub enum Error {
     },
 }
 
-/// What a person can do about a hub's refusal.
-fn refusal_hint(reason: &str) -> &'static str {
-    match reason {
-        "unknown-namespace" => "it doesn't serve the mesh of this ticket; take the one that it printed",
-        "refused" => "its key isn't the one in the ticket; take the ticket that it printed",
-        "version" => "it speaks another version; update the older one",
-        _ => "is it a hub, and the ticket its own?",
+impl Error {
+    /// The machine-readable cause, where hubs are the cause: of several, that of the first which answered anything.
+    pub fn hub_reason(&self) -> Option<&'static str> {
+        let (Error::HubUnreachable { hubs } | Error::HubRefused { hubs }) = self else { return None };
+        let answered = hubs.iter().find(|hub| hub.reason != DownReason::Unreachable);
+        answered.or(hubs.first()).map(|hub| hub.reason.as_str())
+    }
+}
+
+/// A hub of the ticket that can't be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HubFailure {
+    /// `host:port` from the ticket.
+    pub addr: String,
+    /// Why, as its connection saw it last.
+    pub reason: DownReason,
+}
+
+impl fmt::Display for HubFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({}): {}", self.addr, self.reason.as_str(), self.reason.sentence())
+    }
+}
+
+/// One line for all of them.
+fn listed(hubs: &[HubFailure]) -> String {
+    match hubs {
+        [] => "the ticket names none".to_owned(),
+        hubs => hubs.iter().map(HubFailure::to_string).collect::<Vec<_>>().join("; "),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::relay::CloseReason;
+
+    fn unreachable(reasons: &[DownReason]) -> Error {
+        let hub =
+            |(n, reason): (usize, &DownReason)| HubFailure { addr: format!("hub{n}:1"), reason: *reason };
+        Error::HubUnreachable { hubs: reasons.iter().enumerate().map(hub).collect() }
+    }
+
+    #[test]
+    fn each_hub_is_told_with_its_own_cause() {
+        let error = unreachable(&[DownReason::Unreachable, DownReason::Closed(CloseReason::Full)]);
+        assert_eq!(
+            error.to_string(),
+            "no hub can be used: hub0:1 (unreachable): nobody accepts a connection: is `nurl hub` running there, \
+             and is its port open?; hub1:1 (overloaded): it has as many clients as it takes: try again later, or \
+             give the mesh a second hub"
+        );
+    }
+
+    #[test]
+    fn the_cause_for_machines_is_that_of_a_hub_which_answered() {
+        let reason = |reasons: &[DownReason]| unreachable(reasons).hub_reason();
+        assert_eq!(reason(&[DownReason::Unreachable, DownReason::NotTheHub]), Some("not-a-hub"));
+        assert_eq!(reason(&[DownReason::Unreachable, DownReason::Unreachable]), Some("unreachable"));
+        assert_eq!(reason(&[]), None);
+        assert_eq!(Error::Closed.hub_reason(), None);
     }
 }

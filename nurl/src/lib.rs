@@ -54,7 +54,7 @@ pub mod transport;
 
 #[cfg(any(not(feature = "sim"), madsim))]
 pub use crate::{
-    error::Error,
+    error::{Error, HubFailure},
     key::{PublicKey, SecretKey},
     mesh::Ticket,
     node::Node,

@@ -162,6 +162,18 @@ pub const ALL: &[Scenario] = &[
         ..PLAIN
     },
     Scenario {
+        name: "portal",
+        about: "something else answers on the hub's port, and the hub comes late: no refusal, all join",
+        body: |trial| Box::pin(crate::scenarios::portal::run(trial)),
+        marks: &[
+            Mark::new("a captive portal answered in a hub's place"),
+            Mark::new("a proxy was up before its hub"),
+            Mark::new("what answered in a hub's place said nothing"),
+            Mark::new("a hub took nobody at first"),
+        ],
+        ..PLAIN
+    },
+    Scenario {
         name: "relay-dies",
         about: "a hub dies, stalls, moves or takes nobody: another takes over within 2 s",
         body: |trial| Box::pin(crate::scenarios::relay_dies::run(trial)),

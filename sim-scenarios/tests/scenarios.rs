@@ -148,6 +148,11 @@ fn a_hub_comes_back_with_nothing_remembered() {
 }
 
 #[test]
+fn a_hub_comes_late_and_something_else_answers_before() {
+    prove_with("portal", 10);
+}
+
+#[test]
 fn mappings_expire_under_paths() {
     prove_with("mapping-expires", 4);
 }

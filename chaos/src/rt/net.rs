@@ -175,6 +175,22 @@ impl Drop for UdpSocket {
     }
 }
 
+/// As [`TcpStream::connect`]: the links of the world say how long a segment may be.
+///
+/// # Errors
+/// As there.
+pub async fn connect(addr: SocketAddr) -> io::Result<TcpStream> {
+    TcpStream::connect(addr).await
+}
+
+/// As [`TcpListener::bind`].
+///
+/// # Errors
+/// As there.
+pub async fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
+    TcpListener::bind(addr).await
+}
+
 /// Resolves `host:port`: the hosts of the world by their names, and addresses by themselves.
 ///
 /// # Errors

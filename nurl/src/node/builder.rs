@@ -292,7 +292,6 @@ impl Builder {
         planes.spawn(Plane::State, state_guard.run(state_plane.run()));
         Ok(Node(Arc::new(Inner {
             key: public,
-            hubs: self.ticket.hubs.iter().map(|hub| hub.addr.as_str()).collect::<Vec<_>>().join(", "),
             local_addrs,
             net,
             state,

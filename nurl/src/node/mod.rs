@@ -23,11 +23,12 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use self::command::{NetCommand, StateCommand};
-use crate::Error;
 use crate::compute::job::{Drained, SubmitOptions, TaskId};
+use crate::error::{Error, HubFailure};
 use crate::key::PublicKey;
 use crate::membership::join::Obstacle;
 use crate::membership::{Roles, State};
+use crate::net::hub_client::DownReason;
 use crate::rt::sync::{Mutex, mpsc, oneshot};
 use crate::rt::task::Planes;
 use crate::rt::time;
@@ -90,6 +91,17 @@ pub struct HubInfo {
     pub rtt: Option<Duration>,
     /// Our address as it sees it.
     pub reflexive: Option<SocketAddr>,
+    /// Why it is down; `None` while it is up, and before a first attempt has failed.
+    pub down: Option<DownReason>,
+}
+
+impl HubInfo {
+    /// The hub as one that can't be used; `None` while it is up. A first attempt that goes on still hasn't reached
+    /// anybody.
+    pub(crate) fn failure(&self) -> Option<HubFailure> {
+        let reason = self.down.unwrap_or(DownReason::Unreachable);
+        (!self.up).then(|| HubFailure { addr: self.addr.clone(), reason })
+    }
 }
 
 /// What the network plane counts.
@@ -124,8 +136,6 @@ pub struct Status {
     pub transport_now: transport::Gauges,
     /// What keeps this node out of the mesh, as long as it hasn't joined.
     pub obstacle: Obstacle,
-    /// What a hub that is down said last.
-    pub last_hub_error: Option<&'static str>,
 }
 
 /// A handle on a running node. Cheap to clone.
@@ -134,7 +144,6 @@ pub struct Node(Arc<Inner>);
 
 struct Inner {
     key: PublicKey,
-    hubs: String,
     local_addrs: Vec<SocketAddr>,
     net: mpsc::Sender<NetCommand>,
     state: mpsc::Sender<StateCommand>,
@@ -167,7 +176,7 @@ impl Node {
     /// Waits until a hub has accepted us and a first view of the mesh is here, for jobs and state too.
     ///
     /// # Errors
-    /// [`Error::HubRefused`] as soon as every hub has said no; [`Error::HubUnreachable`],
+    /// [`Error::HubRefused`] as soon as every hub, having proved its key, has said no; [`Error::HubUnreachable`]
     /// [`Error::Refused`] or [`Error::Busy`] after `limit`. The node goes on trying by itself.
     pub async fn joined(&self, limit: Duration) -> Result<(), Error> {
         let joined = async {
@@ -182,11 +191,13 @@ impl Node {
 
     /// The error for what keeps this node out of the mesh: one for each cause, by what was seen and no more.
     fn kept_out(&self, status: &Status) -> Error {
-        let hub =
-            |reason: &str| Error::HubUnreachable { addrs: self.0.hubs.clone(), reason: reason.to_owned() };
+        let hubs = status.hubs.iter();
         match status.obstacle {
-            Obstacle::NoHub => hub(status.last_hub_error.unwrap_or("no answer")),
-            Obstacle::HubSilent => hub("it accepted us and then fell silent"),
+            Obstacle::NoHub => Error::HubUnreachable { hubs: hubs.filter_map(HubInfo::failure).collect() },
+            Obstacle::HubSilent => {
+                let silent = |hub: &HubInfo| HubFailure { addr: hub.addr.clone(), reason: DownReason::Silent };
+                Error::HubUnreachable { hubs: hubs.map(|hub| hub.failure().unwrap_or_else(|| silent(hub))).collect() }
+            }
             Obstacle::NoAnswer => Error::Refused(
                 "a hub passes on what we say, but no member accepts us: is the mesh's secret in the ticket the \
                  present one, and is our key on their allow-list?"

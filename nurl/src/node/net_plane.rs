@@ -15,11 +15,12 @@ use super::command::{NetCommand, Pong, Reply, StateInput, View, Waiting, datagra
 use super::event::{Bus, NodeEvent};
 use super::levels::Levels;
 use super::{HubInfo, MemberInfo, NetStats, Role, Status};
-use crate::Error;
 use crate::compute::job::MemberChange;
+use crate::error::{Error, HubFailure};
 use crate::key::PublicKey;
 use crate::membership::{self, Detector, Roles, State, Via};
 use crate::mesh::Hub;
+use crate::net::hub_client::DownReason;
 use crate::ring::RingMember;
 use crate::rt::sync::{mpsc, watch};
 use crate::rt::{self, Rng, time};
@@ -102,8 +103,6 @@ pub(super) struct NetPlane {
     view_dirty: bool,
     /// The highest epoch counter in the view that was published last.
     epoch_told: u64,
-    /// What each hub that is down said last, and whether it was a refusal.
-    last_hub_error: BTreeMap<PublicKey, (&'static str, bool)>,
     due: Due,
     leaving: Option<Leaving>,
     stats: NetStats,
@@ -142,7 +141,6 @@ impl NetPlane {
             view_complete: false,
             view_dirty: true,
             epoch_told: 0,
-            last_hub_error: BTreeMap::new(),
             due: Due { hub_ping: now, clock_check: now + CLOCK_CHECK_EVERY, clocks: (now, time::unix_now()) },
             leaving: None,
             stats: NetStats::default(),
@@ -492,16 +490,14 @@ impl NetPlane {
                 }
             }
             Event::HubUp { hub } => {
-                self.last_hub_error.remove(&hub);
                 self.due.hub_ping = now;
                 self.parts.detector.on_hub_up(hub);
                 self.parts.bus.send(&NodeEvent::HubUp { hub });
             }
-            Event::HubDown { hub, reason, refused } => {
-                self.last_hub_error.insert(hub, (reason, refused));
+            Event::HubDown { hub, reason } => {
                 let last = !self.parts.transport.hubs().values().any(|state| state.up);
                 self.parts.detector.on_hub_down(now, hub, last);
-                self.parts.bus.send(&NodeEvent::HubDown { hub, reason });
+                self.parts.bus.send(&NodeEvent::HubDown { hub, reason: reason.as_str() });
             }
             Event::NotThere { hub, peer } => {
                 if self.parts.detector.on_denied(now, hub, peer) {
@@ -649,21 +645,18 @@ impl NetPlane {
 
     /// Tells those who wait to join when every hub has refused us: no waiting helps then.
     fn fail_hopeless_joins(&mut self) {
-        if self.joining.is_empty() || self.last_hub_error.len() < self.parts.hubs.len() {
+        if self.joining.is_empty() {
             return;
         }
-        let refused = |hub: &Hub| {
-            let (reason, refused) = self.last_hub_error.get(&hub.key)?;
-            refused.then(|| (hub.addr.clone(), (*reason).to_owned()))
-        };
-        let refusals: Vec<_> = self.parts.hubs.iter().filter_map(refused).collect();
-        if refusals.len() < self.parts.hubs.len() {
+        let states = self.parts.transport.hubs();
+        let refuses =
+            |hub: &Hub| states.get(&hub.key).and_then(|state| state.down).is_some_and(DownReason::is_refusal);
+        if self.parts.hubs.is_empty() || !self.parts.hubs.iter().all(refuses) {
             return;
         }
-        if let Some((addr, reason)) = refusals.first() {
-            for reply in self.joining.drain(..) {
-                let _ = reply.send(Err(Error::HubRefused { addr: addr.clone(), reason: reason.clone() }));
-            }
+        let hubs: Vec<HubFailure> = self.hub_infos().filter_map(|hub| hub.failure()).collect();
+        for reply in self.joining.drain(..) {
+            let _ = reply.send(Err(Error::HubRefused { hubs: hubs.clone() }));
         }
     }
 
@@ -724,10 +717,10 @@ impl NetPlane {
             .collect()
     }
 
-    fn status(&self) -> Status {
-        let local = self.parts.detector.local();
+    /// The hubs of the ticket, in its order.
+    fn hub_infos(&self) -> impl Iterator<Item = HubInfo> {
         let states = self.parts.transport.hubs();
-        let hubs = self.parts.hubs.iter().map(|hub| {
+        self.parts.hubs.iter().map(|hub| {
             let state = states.get(&hub.key);
             HubInfo {
                 key: hub.key,
@@ -735,18 +728,22 @@ impl NetPlane {
                 up: state.is_some_and(|state| state.up),
                 rtt: state.and_then(|state| state.rtt),
                 reflexive: state.and_then(|state| state.reflexive),
+                down: state.and_then(|state| state.down),
             }
-        });
+        })
+    }
+
+    fn status(&self) -> Status {
+        let local = self.parts.detector.local();
         Status {
             key: local.key,
             boot: local.boot,
-            hubs: hubs.collect(),
+            hubs: self.hub_infos().collect(),
             members: self.members(),
             net: self.stats,
             transport: self.parts.transport.stats(),
             transport_now: self.parts.transport.gauges(),
             obstacle: self.parts.detector.obstacle(),
-            last_hub_error: self.last_hub_error.values().next().map(|(reason, _)| *reason),
         }
     }
 }

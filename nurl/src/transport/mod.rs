@@ -27,6 +27,7 @@ use bytes::Bytes;
 
 use crate::key::{AllowList, PublicKey, SecretKey};
 use crate::mesh::Ticket;
+use crate::net::hub_client::DownReason;
 use crate::net::rendezvous::Contact;
 
 pub use self::core::Transport;
@@ -150,10 +151,8 @@ pub enum Event {
     HubDown {
         /// The hub.
         hub: PublicKey,
-        /// Why, in one word.
-        reason: &'static str,
-        /// Whether it answered and said no, so that trying again can't help.
-        refused: bool,
+        /// Why.
+        reason: DownReason,
     },
     /// A hub says that a peer which we sent to isn't registered there.
     NotThere {

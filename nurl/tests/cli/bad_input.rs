@@ -41,14 +41,14 @@ fn a_mesh_that_the_hub_does_not_serve_is_refused_at_once() {
 }
 
 #[test]
-fn another_hub_key_than_the_tickets_is_refused_at_once() {
+fn another_hub_key_than_the_tickets_may_be_anything_that_answers_there() {
     let dir = tempfile::tempdir().unwrap();
     let hub = hub(dir.path());
     let mut ticket: Ticket = hub.ticket.parse().unwrap();
     ticket.hubs[0].key = PublicKey::from_bytes([9; 32]);
-    let ended = run(&["status"], Some(&ticket.to_text().unwrap()), b"");
-    ended.failed(4, &["refused", "key"]);
-    assert!(ended.took < Duration::from_secs(8), "{:?}", ended.took);
+    let ended = run(&["status", "--join", "1s"], Some(&ticket.to_text().unwrap()), b"");
+    ended.failed(3, &["not-a-hub", &hub.addr, "captive portal", "proxy", "lost its key"]);
+    assert!(!ended.stderr.contains("mesh's secret"), "{}", ended.stderr);
 }
 
 #[test]
@@ -75,10 +75,11 @@ fn a_hub_that_is_down_is_named() {
     let mut hub = hub(dir.path());
     hub.process.kill();
     for command in [&["status", "--join", "1s"][..], &["worker", "--join", "1s"]] {
-        run(command, Some(&hub.ticket), b"").failed(3, &["no hub answers", &hub.addr]);
+        run(command, Some(&hub.ticket), b"").failed(3, &["no hub can be used", "unreachable", &hub.addr]);
     }
     let json = run(&["status", "--join", "1s", "--json"], Some(&hub.ticket), b"").events();
     assert_eq!((&json[0]["event"], &json[0]["code"]), (&"error".into(), &3.into()));
+    assert_eq!(json[0]["reason"], "unreachable");
 }
 
 #[test]

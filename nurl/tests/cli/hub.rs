@@ -1,10 +1,16 @@
 //! Hubs: restarts, a second one, one that never has the ticket.
 
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use nurl::Ticket;
 
-use crate::harness::{Running, hub, hub_at, members, run, worker};
+use crate::harness::{LIMIT, Running, hub, hub_at, members, run, worker};
 
 fn mode(path: &Path) -> u32 {
     use std::os::unix::fs::PermissionsExt;
@@ -100,6 +106,95 @@ fn the_traces_of_killed_workers_keep_no_newcomer_out() {
     let args = ["submit", "--kind", "echo", "--join", "50s"];
     assert_eq!(run(&args, Some(&hub.ticket), b"anybody?").succeeded().text(), "anybody?");
     assert!(members(&hub.ticket).iter().any(|member| member["key"] == newcomer.key.as_str()));
+}
+
+/// Answers on `addr` until it is dropped, as something that isn't a hub.
+struct Impostor {
+    served: Arc<AtomicUsize>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Impostor {
+    fn start(addr: &str, serve: fn(TcpStream)) -> Impostor {
+        let listener = TcpListener::bind(addr).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let (served, stop) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+        let (count, stopped) = (served.clone(), stop.clone());
+        let accept = move || {
+            while !stopped.load(Ordering::SeqCst) {
+                match listener.accept() {
+                    Ok((stream, _)) => {
+                        stream.set_nonblocking(false).unwrap();
+                        serve(stream);
+                        count.fetch_add(1, Ordering::SeqCst);
+                    }
+                    Err(_) => std::thread::sleep(Duration::from_millis(5)),
+                }
+            }
+        };
+        Impostor { served, stop, thread: Some(std::thread::spawn(accept)) }
+    }
+
+    fn served(&self) -> usize {
+        self.served.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Impostor {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::SeqCst);
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
+}
+
+/// As a captive portal does: every connection gets a page, whatever it said.
+fn portal(mut stream: TcpStream) {
+    let mut request = [0; 256];
+    // Whether it came in whole doesn't matter.
+    let _ = stream.read(&mut request);
+    let _ = stream
+        .write_all(b"HTTP/1.1 302 Found\r\nLocation: http://portal.example/\r\nContent-Length: 0\r\n\r\n");
+}
+
+#[test]
+fn what_answers_before_the_hub_is_up_is_no_refusal_and_the_hub_is_found_when_it_is() {
+    // The second is a proxy whose hub isn't there yet: it accepts, and closes.
+    for (what, serve) in [("portal", portal as fn(TcpStream)), ("proxy", drop)] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut hub = hub(dir.path());
+        hub.process.kill();
+        let impostor = Impostor::start(&hub.addr, serve);
+        let ended = run(&["status", "--join", "1s", "--json"], Some(&hub.ticket), b"");
+        ended.failed(3, &["not-a-hub", &hub.addr, "captive portal", "proxy"]);
+        let error = ended.events().remove(0);
+        assert_eq!((&error["code"], &error["reason"]), (&3.into(), &"not-a-hub".into()), "{what}");
+
+        let worker = Running::start(
+            &["worker", "--listen", "127.0.0.1:0", "--json", "--exit-with-stdin", "--join", "50s"],
+            Some(&hub.ticket),
+        );
+        let before = impostor.served();
+        let begun = Instant::now();
+        while impostor.served() < before + 4 {
+            assert!(begun.elapsed() < LIMIT, "{what}: the worker doesn't try again: {}", worker.stderr());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        drop(impostor);
+        let _hub = hub_at(dir.path(), &hub.addr);
+        worker.event("ready");
+    }
+}
+
+#[test]
+fn seventy_idle_connections_of_a_neighbour_keep_nobody_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let hub = hub(dir.path());
+    let _idle: Vec<_> = (0..70).map(|_| TcpStream::connect(&hub.addr).unwrap()).collect();
+    let ended = run(&["status", "--json"], Some(&hub.ticket), b"").succeeded();
+    // The hub drops those that say nothing after 5 s: it must not be that which let us in.
+    assert!(ended.took < Duration::from_secs(4), "{:?}", ended.took);
+    worker(&hub.ticket, &[]);
 }
 
 #[test]

@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use nurl::Error;
 use nurl::key::AllowList;
 use nurl::membership::State;
-use nurl::mesh::MeshSecret;
+use nurl::mesh::{Hub, MeshSecret};
+use nurl::net::hub_client::DownReason;
 use nurl::node::{NodeEvent, Role};
 use nurl::rt;
+use nurl::{Error, HubFailure};
 
 use crate::harness::{Mesh, deliver, is_direct, key, meet, ping, run, see, soon, until};
 
@@ -44,11 +45,9 @@ fn a_node_that_began_before_its_hub_joins_when_the_hub_is_there() {
         mesh.stop_hub().await;
         let node = mesh.builder(Role::Member).spawn().await.unwrap();
         match node.joined(Duration::from_millis(500)).await {
-            Err(Error::HubUnreachable { addrs, reason }) => {
-                assert_eq!(
-                    (addrs.as_str(), reason.as_str()),
-                    (mesh.ticket.hubs[0].addr.as_str(), "unreachable")
-                );
+            Err(Error::HubUnreachable { hubs }) => {
+                let addr = mesh.ticket.hubs[0].addr.clone();
+                assert_eq!(hubs, [HubFailure { addr, reason: DownReason::Unreachable }]);
             }
             other => panic!("{other:?}"),
         }
@@ -58,15 +57,65 @@ fn a_node_that_began_before_its_hub_joins_when_the_hub_is_there() {
 }
 
 #[test]
-fn a_hub_with_another_key_than_the_tickets_is_an_error_at_once() {
+fn a_hub_with_another_key_than_the_tickets_is_tried_again_and_told_as_not_the_hub() {
     run(async {
         let mesh = Mesh::start().await;
         let mut ticket = mesh.ticket.clone();
         ticket.hubs[0].key = key().public();
         let node = nurl::Node::builder(ticket).spawn().await.unwrap();
-        let error = soon("an answer", node.joined(Duration::MAX)).await.unwrap_err();
-        assert!(matches!(&error, Error::HubRefused { .. }), "{error:?}");
+        let error = node.joined(Duration::from_secs(1)).await.unwrap_err();
+        assert!(matches!(&error, Error::HubUnreachable { .. }), "{error:?}");
+        assert_eq!(error.hub_reason(), Some("not-a-hub"));
         assert!(error.to_string().contains(&mesh.ticket.hubs[0].addr), "{error}");
+        assert!(mesh.hub().stats().hub.accepted > 1, "it is tried again");
+    });
+}
+
+#[test]
+fn a_hub_that_accepts_and_falls_silent_is_told_as_silent() {
+    run(async {
+        let mesh = Mesh::start().await;
+        // The kernel accepts, nobody reads.
+        let mute = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut ticket = mesh.ticket.clone();
+        ticket.hubs[0].addr = mute.local_addr().unwrap().to_string();
+        let node = nurl::Node::builder(ticket).spawn().await.unwrap();
+        let error = node.joined(Duration::from_secs(7)).await.unwrap_err();
+        assert!(matches!(&error, Error::HubUnreachable { .. }), "{error:?}");
+        assert_eq!(error.hub_reason(), Some("silent"));
+    });
+}
+
+#[test]
+fn a_hub_that_takes_nobody_is_told_as_overloaded_and_tried_again() {
+    run(async {
+        let mesh = Mesh::start().await;
+        mesh.hub().limit_clients(0);
+        let node = mesh.builder(Role::Member).spawn().await.unwrap();
+        let error = node.joined(Duration::from_millis(500)).await.unwrap_err();
+        assert!(matches!(&error, Error::HubUnreachable { .. }), "{error:?}");
+        assert_eq!(error.hub_reason(), Some("overloaded"));
+        mesh.hub().limit_clients(100);
+        soon("joining", node.joined(Duration::MAX)).await.unwrap();
+    });
+}
+
+#[test]
+fn each_hub_of_a_ticket_is_told_with_its_own_cause() {
+    run(async {
+        let mesh = Mesh::start().await;
+        let mut ticket = mesh.ticket.clone();
+        ticket.hubs[0].key = key().public();
+        let dead = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        ticket.hubs.insert(0, Hub { key: key().public(), addr: dead.to_string() });
+        let node = nurl::Node::builder(ticket).spawn().await.unwrap();
+        match node.joined(Duration::from_secs(1)).await {
+            Err(Error::HubUnreachable { hubs }) => {
+                let reasons: Vec<_> = hubs.iter().map(|hub| hub.reason).collect();
+                assert_eq!(reasons, [DownReason::Unreachable, DownReason::NotTheHub]);
+            }
+            other => panic!("{other:?}"),
+        }
     });
 }
 

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use nurl::Error;
 use nurl::compute::job::SubmitOptions;
 use nurl::membership::{Config, State};
+use nurl::net::hub_client::DownReason;
 use nurl::node::{NodeEvent, Role};
 use nurl::rt::time;
 
@@ -160,7 +161,8 @@ fn two_processes_with_one_key_do_not_duel() {
         });
         assert!(duel.await.is_err(), "the newer one keeps its place");
         assert_eq!(mesh.hub().stats().relay.replaced, 1);
-        assert_eq!(old.status().await.unwrap().last_hub_error, Some("replaced"));
+        let down = old.status().await.unwrap().hubs[0].down;
+        assert_eq!(down.map(DownReason::as_str), Some("replaced"));
     });
 }
 

@@ -13,6 +13,7 @@
 //! | drops a fraction | [`drop_fraction`](Relay::drop_fraction): of what it sends and gets, whatever the protocol |
 //! | comes back full | [`limit`](Relay::limit): with other limits, from its next start on |
 //! | refuses new clients | [`refuse_new`](Relay::refuse_new): who is registered stays |
+//! | isn't there, and something else is | [`pose`](Relay::pose): from its next start on |
 //! | moves | [`move_to`](Relay::move_to): another address; tickets have its name, so clients find it again |
 //!
 //! **What an untrusted hub reads.** Frames travel inside of an encrypted control connection, so a search of packets
@@ -31,6 +32,8 @@ use chaos::world::{Host, World};
 use nurl::mesh::Namespace;
 use nurl::net::hub::{self, HubConfig, HubHandle, HubLimits, HubStats};
 use nurl::{PublicKey, SecretKey};
+
+use super::impostor::Impostor;
 
 /// Where hubs listen.
 pub const HUB_PORT: u16 = 4242;
@@ -54,6 +57,8 @@ pub struct Relay {
 
 struct Shared {
     limits: HubLimits,
+    /// What runs in its place.
+    impostor: Option<Impostor>,
     /// With the limits that it read.
     serving: Option<(HubHandle, HubLimits)>,
     /// What links did before it was slow: of the one to this end.
@@ -67,6 +72,7 @@ impl Relay {
     pub fn start(world: World, host: Host, key: SecretKey, namespace: Namespace, limits: HubLimits) -> Relay {
         let shared = Arc::new(Mutex::new(Shared {
             limits,
+            impostor: None,
             serving: None,
             bandwidths: BTreeMap::new(),
             bursts: BTreeMap::new(),
@@ -76,7 +82,13 @@ impl Relay {
             let (key, shared) = (key.clone(), shared.clone());
             async move {
                 let listen = SocketAddr::new([0, 0, 0, 0].into(), HUB_PORT);
-                let limits = lock(&shared).limits;
+                let (limits, impostor) = {
+                    let shared = lock(&shared);
+                    (shared.limits, shared.impostor)
+                };
+                if let Some(impostor) = impostor {
+                    return impostor.serve(listen).await;
+                }
                 let config = HubConfig { limits, ..HubConfig::new(listen, key, vec![namespace]) };
                 let serving = hub::serve(config).await.expect("the hub's port is free on its own host");
                 // The handle of an earlier process goes: whatever it did has ended with its host's boot.
@@ -200,6 +212,11 @@ impl Relay {
     /// The limits that it starts with from the next time on. With no clients at all it refuses everybody.
     pub fn limit(&self, limits: HubLimits) {
         lock(&self.shared).limits = limits;
+    }
+
+    /// What runs in its place from the next start on; `None` for itself again.
+    pub fn pose(&self, as_impostor: Option<Impostor>) {
+        lock(&self.shared).impostor = as_impostor;
     }
 
     /// Gives it another address. Its connections hang: their packets have no way any more.

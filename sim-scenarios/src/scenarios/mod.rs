@@ -16,6 +16,7 @@ pub mod mapping_expires;
 pub mod nat_matrix;
 pub mod pinned;
 pub mod poison;
+pub mod portal;
 pub mod relay_dies;
 pub mod roam;
 pub mod swarm;

@@ -24,8 +24,8 @@ Exit codes:
     0  done; a hub or worker that was told to stop
     1  any other failure
     2  usage: an argument, a ticket's text, a payload that is too large
-    3  no hub answers
-    4  refused: by the hub (another mesh, another key), or no member accepts the ticket's secret
+    3  no hub can be used: unreachable, not the hub of the ticket, silent, overloaded
+    4  refused: by the hub (another mesh, another version), or no member accepts the ticket's secret
     5  a deadline passed
     6  a job failed
     7  wrong result (demo)

@@ -79,7 +79,12 @@ pub(crate) enum Line {
     /// Work on many tasks is finished.
     Done(Box<Done>),
     /// The command failed.
-    Error { code: u8, message: String },
+    Error {
+        code: u8,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reason: Option<&'static str>,
+        message: String,
+    },
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -149,7 +154,7 @@ mod tests {
                 kinds: vec![],
             },
             Line::Key { key: "nurl1k".into() },
-            Line::Hub { hub: "nurl1h".into(), up: false, reason: Some("refused") },
+            Line::Hub { hub: "nurl1h".into(), up: false, reason: Some("not-a-hub") },
             Line::Restarted { peer: "nurl1p".into() },
             Line::Isolated { isolated: true },
             Line::Lagged { lost: 7 },
@@ -212,7 +217,8 @@ mod tests {
                 seconds: 1.5,
                 ..Done::default()
             })),
-            Line::Error { code: 3, message: "no hub answers".into() },
+            Line::Error { code: 3, reason: Some("unreachable"), message: "no hub can be used".into() },
+            Line::Error { code: 5, reason: None, message: "no answer within 3s".into() },
         ];
         let text: Vec<_> = lines.iter().map(|line| serde_json::to_string(line).unwrap()).collect();
         insta::assert_snapshot!(text.join("\n"));

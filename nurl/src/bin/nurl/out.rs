@@ -32,12 +32,14 @@ pub(crate) enum Code {
 #[derive(Debug)]
 pub(crate) struct Failure {
     pub(crate) code: Code,
+    /// The machine-readable cause, where a code alone says too little.
+    pub(crate) reason: Option<&'static str>,
     pub(crate) message: String,
 }
 
 impl Failure {
     pub(crate) fn new(code: Code, message: impl Into<String>) -> Failure {
-        Failure { code, message: message.into() }
+        Failure { code, reason: None, message: message.into() }
     }
 }
 
@@ -75,7 +77,7 @@ impl From<Error> for Failure {
             }
             other => other.to_string(),
         };
-        Failure::new(code, message)
+        Failure { reason: error.hub_reason(), ..Failure::new(code, message) }
     }
 }
 
@@ -174,7 +176,11 @@ impl Out {
     /// Reports a failure and gives the exit code.
     pub(crate) fn fail(self, failure: &Failure) -> ExitCode {
         if self.json {
-            let line = Line::Error { code: failure.code as u8, message: failure.message.clone() };
+            let line = Line::Error {
+                code: failure.code as u8,
+                reason: failure.reason,
+                message: failure.message.clone(),
+            };
             self.line(&line, || None);
         }
         eprintln!("nurl: {}", failure.message);

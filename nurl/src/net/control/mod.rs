@@ -166,17 +166,15 @@ impl Connection {
             if let State::Failed(error) = self.state {
                 return Err(error);
             }
-            let Some(len) = self.whole_message() else {
-                // What is consumed goes in one move, not one for each message.
-                self.inbox.drain(..self.at);
-                self.at = 0;
-                return Ok(false);
-            };
-            let from = self.at + LENGTH_BYTES;
-            self.at = from + len;
-            match self.handle_message(from..from + len, plaintext) {
-                Ok(false) => {}
-                Ok(true) => return Ok(true),
+            match self.poll_once(plaintext) {
+                Ok(Some(false)) => {}
+                Ok(Some(true)) => return Ok(true),
+                Ok(None) => {
+                    // What is consumed goes in one move, not one for each message.
+                    self.inbox.drain(..self.at);
+                    self.at = 0;
+                    return Ok(false);
+                }
                 Err(error) => {
                     self.state = State::Failed(error);
                     self.inbox = Vec::new();
@@ -186,12 +184,30 @@ impl Connection {
         }
     }
 
-    /// The length of the message that begins at `at`, if all of it has arrived.
-    fn whole_message(&self) -> Option<usize> {
+    /// Handles the message that begins at `at` and says whether it was a transport message; `None` if it isn't all
+    /// here yet.
+    fn poll_once(&mut self, plaintext: &mut Vec<u8>) -> Result<Option<bool>, ControlError> {
+        let Some(len) = self.whole_message()? else { return Ok(None) };
+        let from = self.at + LENGTH_BYTES;
+        self.at = from + len;
+        self.handle_message(from..from + len, plaintext).map(Some)
+    }
+
+    /// The length of the message that begins at `at`, if all of it has arrived. Two bytes tell a handshake message
+    /// from another protocol's: the rest of that would never come.
+    fn whole_message(&self) -> Result<Option<usize>, ControlError> {
         let rest = &self.inbox[self.at..];
-        let (length, rest) = rest.split_first_chunk::<LENGTH_BYTES>()?;
+        let Some((length, rest)) = rest.split_first_chunk::<LENGTH_BYTES>() else { return Ok(None) };
         let len = usize::from(u16::from_be_bytes(*length));
-        (rest.len() >= len).then_some(len)
+        let fits = match self.state {
+            State::AwaitFirst(_) => len == MESSAGE_1_BYTES,
+            State::AwaitSecond(_) => len == MESSAGE_2_BYTES,
+            _ => true,
+        };
+        if !fits {
+            return Err(ControlError::NotOurProtocol(len));
+        }
+        Ok((rest.len() >= len).then_some(len))
     }
 
     /// Whether the message was a transport message.
@@ -203,13 +219,13 @@ impl Connection {
         let message = &self.inbox[range];
         match &mut self.state {
             State::AwaitFirst(noise) => {
-                read_handshake(noise, message, MESSAGE_1_BYTES)?;
+                read_handshake(noise, message)?;
                 write_handshake(noise, MESSAGE_2_BYTES, &mut self.outbox)?;
                 self.state = open(noise)?;
                 Ok(false)
             }
             State::AwaitSecond(noise) => {
-                read_handshake(noise, message, MESSAGE_2_BYTES)?;
+                read_handshake(noise, message)?;
                 self.state = open(noise)?;
                 self.proven = true;
                 Ok(false)
@@ -275,10 +291,7 @@ fn write_handshake(noise: &mut Ik, len: usize, out: &mut Vec<u8>) -> Result<(), 
     noise.write(len, out).map_err(|_| ControlError::Handshake)
 }
 
-fn read_handshake(noise: &mut Ik, message: &[u8], len: usize) -> Result<(), ControlError> {
-    if message.len() != len {
-        return Err(ControlError::NotOurProtocol(message.len()));
-    }
+fn read_handshake(noise: &mut Ik, message: &[u8]) -> Result<(), ControlError> {
     noise.read(message).map_err(|_| ControlError::Handshake)
 }
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use super::half_open::HalfOpen;
 use super::limits::{HubLimits, prefix};
 use crate::key::PublicKey;
 use crate::mesh::Namespace;
@@ -31,9 +32,6 @@ pub enum Refusal {
     /// this address.
     #[error("too many connections from this address")]
     Address,
-    /// Too many connections, of this address or in all, haven't registered yet.
-    #[error("too many connections that haven't registered yet")]
-    HalfOpen,
     /// The hub is shutting down.
     #[error("the hub is shutting down")]
     Shutdown,
@@ -48,8 +46,8 @@ pub struct Counters {
     pub refused_full: u64,
     /// Connections refused by [`Refusal::Address`].
     pub refused_address: u64,
-    /// Connections refused by [`Refusal::HalfOpen`].
-    pub refused_half_open: u64,
+    /// Connections ended before they registered, since a newer one needed their place.
+    pub evicted_half_open: u64,
     /// Clients registered.
     pub registered: u64,
     /// Connections that didn't register in time.
@@ -140,20 +138,15 @@ struct Connection {
     phase: Phase,
 }
 
-#[derive(Default, Clone, Copy)]
-struct PerAddress {
-    connections: usize,
-    half_open: usize,
-}
-
 /// See the module.
 pub struct Hub {
     limits: HubLimits,
     roles: Roles,
     namespaces: BTreeSet<Namespace>,
     connections: BTreeMap<ClientId, Connection>,
-    addresses: BTreeMap<IpAddr, PerAddress>,
-    half_open: usize,
+    /// Connections of each address.
+    addresses: BTreeMap<IpAddr, usize>,
+    half_open: HalfOpen,
     relay: Relay,
     records: Records,
     /// Connections that are over without their driver knowing.
@@ -172,13 +165,16 @@ impl Hub {
         limits: HubLimits,
         rng: Rng,
     ) -> Hub {
+        // A stream of its own under the same key.
+        let mut evictions = rng.clone();
+        evictions.set_stream(1);
         Hub {
             limits,
             roles,
             namespaces: namespaces.into_iter().collect(),
             connections: BTreeMap::new(),
             addresses: BTreeMap::new(),
-            half_open: 0,
+            half_open: HalfOpen::new(evictions),
             relay: Relay::new(limits.relay),
             records: Records::new(limits.records, limits.record_ttl, rng),
             gone: BTreeSet::new(),
@@ -215,15 +211,19 @@ impl Hub {
         self.limits.clients = clients;
     }
 
-    /// Takes a new connection, or refuses it; a refused one is to be dropped without a word.
+    /// Takes a new connection, or refuses it; a refused one is to be dropped without a word. A half-open one may
+    /// have to go for it.
     ///
     /// # Errors
     /// [`Refusal`].
     pub fn handle_accept(&mut self, now: Instant, remote: SocketAddr) -> Result<ClientId, Refusal> {
         let prefix = prefix(remote.ip());
-        let from = self.addresses.get(&prefix).copied().unwrap_or_default();
         if self.shutting_down {
             return Err(Refusal::Shutdown);
+        }
+        if let Some(evictee) = self.half_open.evictee(prefix, &self.limits) {
+            self.counters.evicted_half_open += 1;
+            self.drop_connection(evictee);
         }
         // A registered client that roamed must get in to take its own place, so that the registered ones are
         // bounded by REGISTER, and here only the sum.
@@ -231,22 +231,17 @@ impl Hub {
             self.counters.refused_full += 1;
             return Err(Refusal::Full);
         }
-        if from.connections >= self.limits.clients_per_address + self.limits.half_open_per_address {
+        let from = self.addresses.get(&prefix).copied().unwrap_or_default();
+        if from >= self.limits.clients_per_address + self.limits.half_open_per_address {
             self.counters.refused_address += 1;
             return Err(Refusal::Address);
-        }
-        if from.half_open >= self.limits.half_open_per_address || self.half_open >= self.limits.half_open {
-            self.counters.refused_half_open += 1;
-            return Err(Refusal::HalfOpen);
         }
         let id = ClientId(self.next_id);
         self.next_id += 1;
         let phase = Phase::HalfOpen { key: None };
         self.connections.insert(id, Connection { prefix, accepted: now, heard: now, phase });
-        let from = self.addresses.entry(prefix).or_default();
-        from.connections += 1;
-        from.half_open += 1;
-        self.half_open += 1;
+        *self.addresses.entry(prefix).or_default() += 1;
+        self.half_open.insert(prefix, id);
         self.relay.open(id);
         self.counters.accepted += 1;
         self.next_tick.get_or_insert(now + TICK);
@@ -328,8 +323,10 @@ impl Hub {
 
     /// Whether another key from this connection's address would be one too many.
     fn is_full(&self, id: ClientId) -> bool {
-        let from = self.connections.get(&id).and_then(|connection| self.addresses.get(&connection.prefix));
-        let here = from.map_or(0, |from| from.connections - from.half_open);
+        let here = self.connections.get(&id).map_or(0, |connection| {
+            let all = self.addresses.get(&connection.prefix).copied().unwrap_or_default();
+            all - self.half_open.from(connection.prefix)
+        });
         self.relay.registered() >= self.limits.clients || here >= self.limits.clients_per_address
     }
 
@@ -428,22 +425,25 @@ impl Hub {
             self.records.disconnected(id, namespace, key);
         }
         if let Some(from) = self.addresses.get_mut(&connection.prefix) {
-            from.connections -= 1;
-            if from.connections == 0 {
+            *from -= 1;
+            if *from == 0 {
                 self.addresses.remove(&connection.prefix);
             }
         }
     }
 
-    /// Takes a connection out of the half-open counts; the caller changes its phase right after.
+    /// Ends a connection without a word; its driver is woken to see it.
+    fn drop_connection(&mut self, id: ClientId) {
+        self.handle_disconnect(id);
+        self.gone.insert(id);
+    }
+
+    /// Takes a connection out of the half-open ones; the caller changes its phase right after.
     fn no_longer_half_open(&mut self, id: ClientId) {
         let Some(Connection { phase: Phase::HalfOpen { .. }, prefix, .. }) = self.connections.get(&id) else {
             return;
         };
-        self.half_open -= 1;
-        if let Some(from) = self.addresses.get_mut(prefix) {
-            from.half_open -= 1;
-        }
+        self.half_open.remove(*prefix, id);
     }
 
     /// When [`handle_timeout`](Hub::handle_timeout) has something to do.
@@ -477,8 +477,7 @@ impl Hub {
             self.close(now, id, CloseReason::Idle);
         }
         for id in over {
-            self.handle_disconnect(id);
-            self.gone.insert(id);
+            self.drop_connection(id);
         }
         self.next_tick = (!self.connections.is_empty()).then_some(now + TICK);
     }

@@ -237,7 +237,7 @@ async fn bind(
         let mut tcp = None;
         if streams {
             let fail = |error| HubError::bind(listen, "TCP", error);
-            let listener = TcpListener::bind(listen).await.map_err(fail)?;
+            let listener = rt::net::listen(listen).await.map_err(fail)?;
             addr = listener.local_addr().map_err(fail)?;
             tcp = Some(listener);
         }

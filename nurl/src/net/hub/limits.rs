@@ -21,9 +21,9 @@ pub struct HubLimits {
     /// Registered clients from one address (v4) or /64 (v6). Carrier-grade NATs put many phones behind one.
     pub clients_per_address: usize,
     /// Connections from one address that haven't registered yet: each may cost one handshake, 0.2 ms. A whole
-    /// lab behind one NAT comes back at once after a restart; what is refused tries again within seconds.
+    /// lab behind one NAT comes back at once after a restart. One more ends a random one of them.
     pub half_open_per_address: usize,
-    /// Connections that haven't registered yet, in all.
+    /// Connections that haven't registered yet, in all. One more ends a random one of the address with the most.
     pub half_open: usize,
     /// How long a connection may take from its acceptance to its REGISTER.
     pub handshake: Duration,

@@ -10,10 +10,12 @@
 //! connection, which reads and writes 64 KiB at a time and never waits for another connection.
 //!
 //! It refuses, and counts: connections beyond the limits ([`limits`]), handshakes that take longer than 5 s,
-//! unknown namespaces, other versions, frames out of place.
+//! unknown namespaces, other versions, frames out of place. Connections that haven't registered yet never keep a
+//! newcomer out: one of them goes.
 
 pub mod core;
 mod driver;
+mod half_open;
 pub mod limits;
 #[cfg(test)]
 mod tests;

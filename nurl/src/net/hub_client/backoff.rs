@@ -13,6 +13,10 @@ pub const BASE: Duration = Duration::from_millis(200);
 /// The longest window. A hub that comes back after an hour is found within so long.
 pub const CAP: Duration = Duration::from_secs(10);
 
+/// The longest window while no hub at all is up: peers that are relayed can't hear each other until then, and a hub
+/// that merely restarted takes so many registrations in a moment.
+pub const URGENT_CAP: Duration = Duration::from_secs(2);
+
 /// What a replaced client waits at least, and the first window on top of it.
 pub const REPLACED: Duration = Duration::from_secs(10);
 
@@ -29,7 +33,21 @@ pub struct Backoff {
 impl Backoff {
     /// The wait after a failure: uniform in a window that doubles.
     pub fn after_failure(&mut self, rng: &mut Rng) -> Duration {
-        let window = window(BASE, CAP, self.failures);
+        self.after(CAP, rng)
+    }
+
+    /// The same while no hub at all is up: never above [`URGENT_CAP`].
+    pub fn after_urgent_failure(&mut self, rng: &mut Rng) -> Duration {
+        self.after(URGENT_CAP, rng)
+    }
+
+    /// A wait that is drawn anew because the last hub was lost meanwhile.
+    pub fn urgent_wait(&self, rng: &mut Rng) -> Duration {
+        uniform(URGENT_CAP, rng)
+    }
+
+    fn after(&mut self, cap: Duration, rng: &mut Rng) -> Duration {
+        let window = window(BASE, cap, self.failures);
         self.failures = self.failures.saturating_add(1);
         uniform(window, rng)
     }

@@ -30,6 +30,10 @@ pub const PONG_TIMEOUT: Duration = Duration::from_secs(10);
 /// A connection that stood so long was a success: the next failure begins the back-off anew.
 const STABLE: Duration = Duration::from_secs(5);
 
+/// For so long after the last hub was lost this one is tried often: a hub that restarts is back within seconds, one
+/// that stays away longer has somebody's attention by then.
+pub const URGENT_FOR: Duration = Duration::from_secs(120);
+
 /// A connection that nobody replaced for so long ends a duel's back-off.
 const UNCHALLENGED: Duration = Duration::from_secs(300);
 
@@ -71,8 +75,10 @@ impl Queued {
 }
 
 enum State {
+    /// `absent`: the hub wasn't there, so the wait may be cut short.
     Waiting {
         until: Instant,
+        absent: bool,
     },
     /// `begun`: the driver has taken the request to dial.
     Dialing {
@@ -110,6 +116,8 @@ pub struct HubClient {
     rng: Rng,
     state: State,
     backoff: Backoff,
+    /// Until when this hub is tried often; `None` while another one is up.
+    urgent_until: Option<Instant>,
     groups: BTreeSet<GroupTag>,
     record: Option<(u64, Bytes)>,
     seqs: SeqMemory,
@@ -131,6 +139,7 @@ impl HubClient {
             rng,
             state: State::Dialing { begun: false, until: now + DIAL_TIMEOUT },
             backoff: Backoff::default(),
+            urgent_until: Some(now + URGENT_FOR),
             groups: BTreeSet::new(),
             record: None,
             seqs: SeqMemory::default(),
@@ -192,7 +201,8 @@ impl HubClient {
                 let phase = Phase::Handshake { until: now + HANDSHAKE_TIMEOUT };
                 self.state = State::Connected(Box::new(Stream { noise, phase }));
             }
-            Err(_) => self.down(now, DownReason::Refused),
+            // The ticket's key is none that anybody can hold.
+            Err(_) => self.down(now, DownReason::NotTheHub),
         }
     }
 
@@ -207,7 +217,7 @@ impl HubClient {
     pub fn handle_end(&mut self, now: Instant) {
         let State::Connected(stream) = &self.state else { return };
         let reason = match stream.phase {
-            Phase::Handshake { .. } => DownReason::Refused,
+            Phase::Handshake { .. } => DownReason::NotTheHub,
             _ => DownReason::Lost,
         };
         self.down(now, reason);
@@ -220,6 +230,7 @@ impl HubClient {
             let stood = now.saturating_duration_since(up.since);
             if stood >= STABLE {
                 self.backoff.succeeded();
+                self.urgent_again(now);
             }
             if stood >= UNCHALLENGED {
                 self.backoff.unchallenged();
@@ -237,15 +248,20 @@ impl HubClient {
                 self.backoff.after_replaced(&mut self.rng)
             }
             DownReason::NetworkChanged => {
+                self.urgent_again(now);
                 self.backoff.succeeded();
                 self.backoff.unchallenged();
                 Duration::ZERO
+            }
+            _ if reason.is_absence() && self.is_urgent(now) => {
+                let wait = self.backoff.after_urgent_failure(&mut self.rng);
+                wait.saturating_sub(self.dialing_for(now))
             }
             _ => self.backoff.after_failure(&mut self.rng),
         };
         self.state = match retry_in {
             Duration::ZERO => State::Dialing { begun: false, until: now + DIAL_TIMEOUT },
-            wait => State::Waiting { until: now + wait },
+            wait => State::Waiting { until: now + wait, absent: reason.is_absence() },
         };
         self.stats.dropped_down += self.outbox.len() as u64;
         self.stats.dropped_requests += self.requests.len() as u64;
@@ -253,6 +269,35 @@ impl HubClient {
         self.outbox_bytes = 0;
         self.requests.clear();
         self.push_event(HubEvent::Down { reason, retry_in });
+    }
+
+    fn is_urgent(&self, now: Instant) -> bool {
+        self.urgent_until.is_some_and(|until| now < until)
+    }
+
+    /// The hub was there, or the world has changed: its absence begins now.
+    fn urgent_again(&mut self, now: Instant) {
+        self.urgent_until = self.urgent_until.map(|_| now + URGENT_FOR);
+    }
+
+    /// How long the dial that goes on has taken: tries are counted from their beginnings.
+    fn dialing_for(&self, now: Instant) -> Duration {
+        match self.state {
+            State::Dialing { until, .. } => DIAL_TIMEOUT.saturating_sub(until.saturating_duration_since(now)),
+            _ => Duration::ZERO,
+        }
+    }
+
+    /// Without another hub a long wait is cut short.
+    fn others_up(&mut self, now: Instant, up: bool) {
+        if up {
+            self.urgent_until = None;
+        } else if self.urgent_until.is_none() {
+            self.urgent_until = Some(now + URGENT_FOR);
+            if let State::Waiting { until, absent: true } = &mut self.state {
+                *until = (*until).min(now + self.backoff.urgent_wait(&mut self.rng));
+            }
+        }
     }
 
     fn up(&self) -> Option<&Up> {
@@ -307,6 +352,7 @@ impl HubClient {
             HubCommand::List { max } => self.request(rendezvous::Frame::List { max }.to_vec()),
             HubCommand::Ping => self.ping(now),
             HubCommand::NetworkChanged => self.down(now, DownReason::NetworkChanged),
+            HubCommand::OthersUp(up) => self.others_up(now, up),
             // Whoever asked may have gone: then nobody needs the answer.
             HubCommand::Stats(reply) => drop(reply.send(self.stats)),
         }
@@ -408,7 +454,7 @@ impl HubClient {
                 Ok(false) => break,
                 Err(_) => {
                     let reason = match stream.phase {
-                        Phase::Handshake { .. } => DownReason::Refused,
+                        Phase::Handshake { .. } => DownReason::NotTheHub,
                         _ => DownReason::Protocol,
                     };
                     self.down(now, reason);
@@ -575,7 +621,7 @@ impl HubClient {
     /// When [`handle_timeout`](HubClient::handle_timeout) has something to do.
     pub fn poll_timeout(&self) -> Instant {
         match &self.state {
-            State::Waiting { until } | State::Dialing { until, .. } => *until,
+            State::Waiting { until, .. } | State::Dialing { until, .. } => *until,
             State::Connected(stream) => match &stream.phase {
                 Phase::Handshake { until } | Phase::Registering { until } => *until,
                 Phase::Up(up) => {
@@ -589,13 +635,13 @@ impl HubClient {
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Instant) {
         match &self.state {
-            State::Waiting { until } if now >= *until => {
+            State::Waiting { until, .. } if now >= *until => {
                 self.state = State::Dialing { begun: false, until: now + DIAL_TIMEOUT };
             }
             State::Dialing { until, .. } if now >= *until => self.down(now, DownReason::Unreachable),
             State::Connected(stream) => match &stream.phase {
                 Phase::Handshake { until } | Phase::Registering { until } if now >= *until => {
-                    self.down(now, DownReason::Timeout);
+                    self.down(now, DownReason::Silent);
                 }
                 Phase::Up(up) => {
                     let silent = up.silent_at().is_some_and(|at| now >= at);

@@ -2,16 +2,16 @@
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::core::HubClient;
+use super::dial::dial;
 use super::{HubClientConfig, HubCommand, HubEvent};
 use crate::key::PublicKey;
-use crate::rt::net::{OwnedReadHalf, TcpStream, lookup_host};
+use crate::rt::net::{OwnedReadHalf, TcpStream};
 use crate::rt::sync::mpsc;
 use crate::rt::{self, task, time};
 
@@ -23,9 +23,6 @@ pub const EVENT_QUEUE: usize = 64;
 
 /// Commands taken at once, so that their datagrams share messages and writes.
 const COMMAND_BATCH: usize = 256;
-
-/// How long one address of a hub may take to accept, when it has several.
-const ADDRESS_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long the stream may take to accept our goodbye.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -67,7 +64,7 @@ impl Driver {
         loop {
             let ended = if self.core.poll_dial() {
                 let addr = self.core.hub().addr.clone();
-                match self.idle(connect(addr)).await {
+                match self.idle(dial(&addr)).await {
                     Ok(Some(Ok(stream))) => {
                         self.core.handle_dialed(time::now());
                         self.serve(stream).await
@@ -241,21 +238,4 @@ async fn read_now(reader: &mut OwnedReadHalf, buffer: &mut [u8]) -> Option<io::R
         read = reader.read(buffer) => Some(read),
         () = std::future::ready(()) => None,
     }
-}
-
-/// Tries a hub's addresses in turn. A literal address needs no resolver.
-async fn connect(addr: String) -> io::Result<TcpStream> {
-    let addrs = match addr.parse::<SocketAddr>() {
-        Ok(addr) => vec![addr],
-        Err(_) => lookup_host(&addr).await?,
-    };
-    let mut last = io::Error::new(io::ErrorKind::NotFound, "no address");
-    for addr in addrs {
-        match time::timeout(ADDRESS_TIMEOUT, TcpStream::connect(addr)).await {
-            Ok(Ok(stream)) => return Ok(stream),
-            Ok(Err(error)) => last = error,
-            Err(_) => last = io::ErrorKind::TimedOut.into(),
-        }
-    }
-    Err(last)
 }

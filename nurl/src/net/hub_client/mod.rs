@@ -5,7 +5,12 @@
 //! half-open one, which no FIN announces. A hub that restarts needs no peer to restart.
 //!
 //! How: [`core::HubClient`] is pure. It dials at once, then with full-jitter back-off (0.2 s doubling to 10 s)
-//! for ever; pings each 15 s and expects to hear something within 10 s. [`spawn`] drives it over TCP.
+//! for ever; pings each 15 s and expects to hear something within 10 s. While no other hub is up either, the
+//! back-off ends at 2 s for the first two minutes: until then peers that are relayed hear nothing of each other.
+//! [`spawn`] drives it over TCP, [`dial`] finds the address that answers.
+//!
+//! Only a hub that has proved its key can refuse us ([`DownReason::is_refusal`]). Anything may answer on a hub's
+//! port before that: a captive portal, a proxy whose hub isn't up yet.
 //!
 //! A client that a newer registration of the same key has replaced waits at least 10 s, longer each time, since
 //! two processes with one key must not duel; only [`HubCommand::NetworkChanged`] ends that wait, since a
@@ -16,6 +21,8 @@
 
 pub mod backoff;
 pub mod core;
+pub mod dial;
+mod down;
 mod driver;
 #[cfg(test)]
 mod tests;
@@ -26,10 +33,11 @@ use bytes::Bytes;
 
 use crate::key::{PublicKey, SecretKey};
 use crate::mesh::{Hub, Namespace};
-use crate::net::relay::{CloseReason, GroupTag, Limits};
+use crate::net::relay::{GroupTag, Limits};
 use crate::net::rendezvous::{PublishResult, SealedRecord};
 use crate::rt::sync::oneshot;
 
+pub use down::DownReason;
 pub use driver::{Batch, COMMAND_QUEUE, EVENT_QUEUE, spawn, spawn_into};
 
 /// Which hub, and who we are there.
@@ -43,44 +51,6 @@ pub struct HubClientConfig {
     pub namespace: Namespace,
     /// This process's boot id.
     pub boot: u64,
-}
-
-/// Why there is no connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DownReason {
-    /// The name doesn't resolve, or nobody accepts.
-    Unreachable,
-    /// Handshake or registration weren't done within 5 s.
-    Timeout,
-    /// The stream ended within the handshake: what listens there isn't the hub whose key is pinned, or it has
-    /// too many connections from our address.
-    Refused,
-    /// The stream ended.
-    Lost,
-    /// Nothing was heard for too long: the connection is half-open.
-    Silent,
-    /// The other side sent what no hub sends.
-    Protocol,
-    /// The hub closed the connection and said why.
-    Closed(CloseReason),
-    /// We gave it up because our network changed.
-    NetworkChanged,
-}
-
-impl DownReason {
-    /// The machine-readable name.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            DownReason::Unreachable => "unreachable",
-            DownReason::Timeout => "timeout",
-            DownReason::Refused => "refused",
-            DownReason::Lost => "lost",
-            DownReason::Silent => "silent",
-            DownReason::Protocol => "protocol-error",
-            DownReason::Closed(reason) => reason.as_str(),
-            DownReason::NetworkChanged => "network-changed",
-        }
-    }
 }
 
 /// What happens at the hub.
@@ -204,6 +174,9 @@ pub enum HubCommand {
     Ping,
     /// Our addresses changed: the connection is made anew at once, whatever wait was going on.
     NetworkChanged,
+    /// Whether another hub is up. While none is, this one is tried more often; a client assumes at first that none
+    /// is.
+    OthersUp(bool),
     /// Asks for the counters.
     Stats(oneshot::Sender<ClientStats>),
 }

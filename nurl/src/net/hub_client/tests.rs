@@ -5,16 +5,16 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use rand_core::SeedableRng;
 
-use super::backoff::{CAP, REPLACED};
+use super::backoff::{CAP, REPLACED, URGENT_CAP};
 use super::core::{
     HANDSHAKE_TIMEOUT, HubClient, KEEPALIVE, MAX_EVENT_BYTES, MAX_EVENTS, MAX_GROUPS, MAX_REQUESTS,
-    OUTBOX_BYTES, PONG_TIMEOUT,
+    OUTBOX_BYTES, PONG_TIMEOUT, URGENT_FOR,
 };
 use super::*;
 use crate::net::control::Connection;
 use crate::net::control::frames::split;
 use crate::net::hub::HubLimits;
-use crate::net::relay::{self, Roles};
+use crate::net::relay::{self, CloseReason, Roles};
 use crate::net::rendezvous;
 use crate::rt::Rng;
 
@@ -217,6 +217,7 @@ fn the_timer_always_lies_ahead() {
 #[test]
 fn it_dials_again_for_ever_with_growing_waits() {
     let mut bench = Bench::new();
+    bench.command(HubCommand::OthersUp(true));
     let mut longest = Duration::ZERO;
     for attempt in 0..100 {
         assert!(bench.client.poll_dial(), "attempt {attempt}");
@@ -233,6 +234,85 @@ fn it_dials_again_for_ever_with_growing_waits() {
     }
     assert!(longest > CAP / 2);
     assert_eq!(bench.client.stats().dials, 100);
+}
+
+/// Fails a dial at once and waits as long as told, again and again, for so long; returns the waits.
+fn waits(bench: &mut Bench, time: Duration) -> Vec<Duration> {
+    let end = bench.now + time;
+    let mut waits = Vec::new();
+    while bench.now < end {
+        assert!(bench.client.poll_dial());
+        bench.client.handle_dial_failed(bench.now);
+        let (_, retry_in) = bench.down();
+        waits.push(retry_in);
+        bench.pass(retry_in);
+    }
+    waits
+}
+
+#[test]
+fn without_another_hub_tries_are_two_seconds_apart_at_most_for_two_minutes() {
+    let mut bench = Bench::new();
+    let urgent = waits(&mut bench, URGENT_FOR);
+    let (last, before) = urgent.split_last().unwrap();
+    assert!(before.iter().all(|wait| *wait <= URGENT_CAP), "{before:?}");
+    assert!(*last <= URGENT_CAP && before.iter().any(|wait| *wait > URGENT_CAP / 2));
+    let later = waits(&mut bench, URGENT_FOR);
+    assert!(later.iter().any(|wait| *wait > CAP / 2), "{later:?}");
+    // It is there again, for a while, and gone again.
+    bench.connect();
+    bench.now += Duration::from_secs(10);
+    bench.client.handle_end(bench.now);
+    let (_, retry_in) = bench.down();
+    bench.pass(retry_in);
+    assert!(waits(&mut bench, URGENT_FOR - Duration::from_secs(2)).iter().all(|wait| *wait <= URGENT_CAP));
+}
+
+#[test]
+fn a_try_is_counted_from_its_beginning() {
+    let mut bench = Bench::new();
+    assert!(bench.client.poll_dial());
+    bench.pass(URGENT_CAP);
+    bench.client.handle_dial_failed(bench.now);
+    assert_eq!(bench.down().1, Duration::ZERO);
+    assert!(bench.client.poll_dial());
+}
+
+#[test]
+fn a_long_wait_is_cut_short_when_the_last_other_hub_goes() {
+    let mut bench = Bench::new();
+    bench.command(HubCommand::OthersUp(true));
+    loop {
+        assert!(bench.client.poll_dial());
+        bench.client.handle_dial_failed(bench.now);
+        let (_, retry_in) = bench.down();
+        if retry_in > CAP / 2 {
+            break;
+        }
+        bench.pass(retry_in);
+    }
+    bench.command(HubCommand::OthersUp(false));
+    assert!(bench.client.poll_timeout() <= bench.now + URGENT_CAP);
+}
+
+#[test]
+fn a_duel_and_a_full_hub_are_not_urgent() {
+    for reason in [CloseReason::Replaced, CloseReason::Full] {
+        let mut bench = Bench::new();
+        let mut longest = Duration::ZERO;
+        for _ in 0..12 {
+            bench.connect();
+            bench.tell(&relay::Frame::Close(reason).to_vec());
+            let until = bench.client.poll_timeout();
+            bench.command(HubCommand::OthersUp(true));
+            bench.command(HubCommand::OthersUp(false));
+            assert_eq!(bench.client.poll_timeout(), until, "{reason:?}");
+            let wait = until - bench.now;
+            longest = longest.max(wait);
+            bench.pass(wait);
+        }
+        assert!(longest > CAP / 2, "{reason:?}: {longest:?}");
+    }
 }
 
 #[test]
@@ -256,6 +336,7 @@ fn a_hub_that_restarts_after_a_stable_hour_is_found_at_once() {
 #[test]
 fn a_hub_that_closes_at_once_each_time_is_not_hammered() {
     let mut bench = Bench::new();
+    bench.command(HubCommand::OthersUp(true));
     let mut waited = Duration::ZERO;
     for _ in 0..20 {
         bench.connect();
@@ -300,7 +381,7 @@ fn a_changed_network_ends_every_wait_and_every_old_stream() {
 }
 
 #[test]
-fn another_hubs_key_is_refused() {
+fn another_hubs_key_is_no_refusal() {
     let mut bench = Bench::new();
     assert!(bench.client.poll_dial());
     bench.client.handle_dialed(bench.now);
@@ -310,7 +391,29 @@ fn another_hubs_key_is_refused() {
     bench.hub.handle_bytes(&bytes);
     assert!(bench.hub.poll_message(&mut Vec::new()).is_err());
     bench.client.handle_end(bench.now);
-    assert_eq!(bench.down().0, DownReason::Refused);
+    assert_eq!(bench.down().0, DownReason::NotTheHub);
+}
+
+#[test]
+fn another_protocol_on_the_hubs_port_is_no_refusal_and_known_by_its_first_bytes() {
+    let mut bench = Bench::new();
+    assert!(bench.client.poll_dial());
+    bench.client.handle_dialed(bench.now);
+    bench.client.handle_bytes(bench.now, b"H");
+    assert!(bench.client.wants_stream());
+    bench.client.handle_bytes(bench.now, b"TTP/1.1 302 Found\r\n");
+    let (reason, _) = bench.down();
+    assert!(reason == DownReason::NotTheHub && !reason.is_refusal());
+}
+
+#[test]
+fn a_registration_that_gets_no_answer_is_silence() {
+    let mut bench = Bench::new();
+    assert!(bench.client.poll_dial());
+    bench.client.handle_dialed(bench.now);
+    assert_eq!(bench.exchange(), [REGISTER]);
+    bench.pass(HANDSHAKE_TIMEOUT);
+    assert_eq!(bench.down().0, DownReason::Silent);
 }
 
 #[test]
@@ -319,7 +422,7 @@ fn a_handshake_that_stalls_is_given_up() {
     assert!(bench.client.poll_dial());
     bench.client.handle_dialed(bench.now);
     bench.pass(HANDSHAKE_TIMEOUT);
-    assert_eq!(bench.down().0, DownReason::Timeout);
+    assert_eq!(bench.down().0, DownReason::Silent);
 }
 
 #[test]

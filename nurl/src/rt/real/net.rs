@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use quinn_udp::{UdpSockRef, UdpSocketState};
 use tokio::io::Interest;
+use tokio::net::TcpSocket;
 
 pub use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 pub use tokio::net::{TcpListener, TcpStream};
@@ -165,6 +166,44 @@ impl UdpSocket {
     }
 }
 
+/// The longest TCP segment to and from other hosts: what the smallest IPv6 packet (RFC 8200 section 5) carries. A link
+/// narrower than Ethernet (PPPoE, a tunnel, a container's overlay) whose router can't tell us so, since somebody drops
+/// ICMP, swallows longer ones for ever.
+const SEGMENT_BYTES: u32 = 1_220;
+
+/// Connections that wait to be accepted: a whole mesh comes back at once after a restart.
+const BACKLOG: u32 = 1_024;
+
+/// As [`TcpStream::connect`], with segments that pass narrow links. Dropping the future gives the attempt up.
+///
+/// # Errors
+/// The operating system's.
+pub async fn connect(addr: SocketAddr) -> io::Result<TcpStream> {
+    tcp_socket(addr)?.connect(addr).await
+}
+
+/// As [`TcpListener::bind`], with segments that pass narrow links, those of clients too.
+///
+/// # Errors
+/// The operating system's.
+pub async fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
+    let socket = tcp_socket(addr)?;
+    // The connections of the process before us may still linger.
+    socket.set_reuseaddr(true)?;
+    socket.bind(addr)?;
+    socket.listen(BACKLOG)
+}
+
+/// A socket for `addr`. The limit has to be there before the handshake, which tells it to the other side.
+fn tcp_socket(addr: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    if !addr.ip().to_canonical().is_loopback() {
+        // Best effort: without it only narrow links are worse off.
+        let _ = socket2::SockRef::from(&socket).set_tcp_mss(SEGMENT_BYTES);
+    }
+    Ok(socket)
+}
+
 /// Resolves `host:port`.
 ///
 /// # Errors
@@ -241,5 +280,40 @@ impl InterfaceWatch {
 impl Default for InterfaceWatch {
     fn default() -> Self {
         InterfaceWatch::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rt::contract::run;
+
+    fn segment(socket: impl std::os::fd::AsFd) -> u32 {
+        socket2::SockRef::from(&socket).tcp_mss().unwrap()
+    }
+
+    #[test]
+    fn a_listener_for_other_hosts_limits_the_segments_of_both_ends() {
+        run(async {
+            let listener = listen("0.0.0.0:0".parse().unwrap()).await.unwrap();
+            let addr = SocketAddr::from(([127, 0, 0, 1], listener.local_addr().unwrap().port()));
+            let client = connect(addr).await.unwrap();
+            let (server, _) = listener.accept().await.unwrap();
+            assert!(segment(&client) <= SEGMENT_BYTES, "{}", segment(&client));
+            assert!(segment(&server) <= SEGMENT_BYTES, "{}", segment(&server));
+        });
+    }
+
+    #[test]
+    fn a_connection_to_another_host_tells_its_limit_and_one_within_this_host_has_none() {
+        run(async {
+            for elsewhere in ["192.0.2.1:1", "[2001:db8::1]:1"] {
+                assert_eq!(segment(tcp_socket(elsewhere.parse().unwrap()).unwrap()), SEGMENT_BYTES);
+            }
+            let listener = listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
+            let client = connect(listener.local_addr().unwrap()).await.unwrap();
+            let (server, _) = listener.accept().await.unwrap();
+            assert!(segment(&client).min(segment(&server)) > SEGMENT_BYTES);
+        });
     }
 }

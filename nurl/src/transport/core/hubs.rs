@@ -13,7 +13,6 @@ use bytes::BytesMut;
 use super::{Event, Transport};
 use crate::key::PublicKey;
 use crate::net::hub_client::{DownReason, HubCommand, HubEvent};
-use crate::net::relay::CloseReason;
 use crate::net::rendezvous::{Contact, PublishResult, Record, RecordError, SealedRecord};
 use crate::net::securedgram::Source;
 
@@ -34,6 +33,10 @@ pub struct HubState {
     pub reflexive: Option<SocketAddr>,
     /// The round trip of the last PING.
     pub rtt: Option<Duration>,
+    /// Why it is down; `None` while it is up, and before a first attempt has failed.
+    pub down: Option<DownReason>,
+    /// Whether its connection has been told that another hub is up.
+    others_up: bool,
     pub(super) stun_due: Option<Instant>,
     pub(super) queue: VecDeque<HubCommand>,
 }
@@ -72,12 +75,14 @@ fn is_order(command: &HubCommand) -> bool {
 
 /// Whether an order makes one before it pointless.
 fn overrides(order: &HubCommand, before: &HubCommand) -> bool {
-    use HubCommand::{GroupJoin, GroupLeave, NetworkChanged, Publish};
+    use HubCommand::{GroupJoin, GroupLeave, NetworkChanged, OthersUp, Publish};
     match (order, before) {
         (GroupJoin { tag } | GroupLeave { tag }, GroupJoin { tag: other } | GroupLeave { tag: other }) => {
             tag == other
         }
-        (Publish { .. }, Publish { .. }) | (NetworkChanged, NetworkChanged) => true,
+        (Publish { .. }, Publish { .. }) | (NetworkChanged, NetworkChanged) | (OthersUp(_), OthersUp(_)) => {
+            true
+        }
         _ => false,
     }
 }
@@ -167,7 +172,9 @@ impl Transport {
     pub(super) fn on_hub_up(&mut self, now: Instant, hub: PublicKey) {
         if let Some(state) = self.hubs.get_mut(&hub) {
             state.up = true;
+            state.down = None;
         }
+        self.tell_others_up();
         self.command(hub, HubCommand::List { max: CONTACTS });
         self.relays_changed(now);
         // A peer with a session, but without a way until now, has one.
@@ -183,20 +190,31 @@ impl Transport {
         if let Some(state) = self.hubs.get_mut(&hub) {
             state.up = false;
             state.rtt = None;
+            state.down = Some(match (reason, state.down) {
+                // Our own doing says nothing of a hub that couldn't be used before.
+                (DownReason::NetworkChanged, Some(before)) => before,
+                _ => reason,
+            });
             let waiting = state.queue.len();
             // What the connection remembers across reconnects stays; the rest was for this one.
             state.queue.retain(is_order);
             self.stats.hub_dropped += (waiting - state.queue.len()) as u64;
         }
+        self.tell_others_up();
         self.relays_changed(now);
-        // It answered, and it will say the same the next time.
-        let refused = matches!(
-            reason,
-            DownReason::Refused
-                | DownReason::Protocol
-                | DownReason::Closed(CloseReason::UnknownNamespace | CloseReason::Version)
-        );
-        self.events.push_back(Event::HubDown { hub, reason: reason.as_str(), refused });
+        self.events.push_back(Event::HubDown { hub, reason });
+    }
+
+    /// Tells each hub's connection whether another hub is up, where that has changed.
+    fn tell_others_up(&mut self) {
+        let up = self.hubs_up();
+        for (hub, state) in &mut self.hubs {
+            let others_up = up.iter().any(|other| other != hub);
+            if state.others_up != others_up {
+                state.others_up = others_up;
+                self.stats.hub_dropped += u64::from(state.push(HubCommand::OthersUp(others_up)));
+            }
+        }
     }
 
     pub(super) fn relays_changed(&mut self, now: Instant) {
@@ -326,6 +344,15 @@ mod tests {
             HubCommand::NetworkChanged,
         ];
         assert_eq!(names(&hub), left.map(|command| format!("{command:?}")));
+    }
+
+    #[test]
+    fn of_what_was_told_of_other_hubs_the_newest_stays() {
+        let mut hub = HubState::default();
+        for up in [true, false, true] {
+            hub.push(HubCommand::OthersUp(up));
+        }
+        assert_eq!(names(&hub), ["OthersUp(true)"]);
     }
 
     #[test]

@@ -94,9 +94,7 @@ fn a_first_message_is_acknowledged_without_any_timer_whichever_key_is_the_smalle
         };
         assert!(at_b.iter().any(arrived), "seed {seed}: {at_b:?}");
         let at_a: Vec<Event> = std::iter::from_fn(|| pair.nodes[0].poll_event()).collect();
-        let acked = |event: &Event| {
-            matches!(event, Event::Reliable(reliable::Event::Acked { id: of, .. }) if *of == id)
-        };
+        let acked = |event: &Event| matches!(event, Event::Reliable(reliable::Event::Acked { id: of, .. }) if *of == id);
         assert!(at_a.iter().any(acked), "seed {seed}: {at_a:?}");
         assert!(pair.nodes[0].is_quiet(), "seed {seed}");
     }

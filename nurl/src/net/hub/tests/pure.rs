@@ -214,18 +214,35 @@ fn an_idle_client_is_reaped_and_one_that_pings_is_not() {
 fn half_open_connections_are_capped_for_each_address_and_in_all() {
     let limits = HubLimits { half_open_per_address: 2, half_open: 3, ..HubLimits::default() };
     let mut bench = Bench::new(limits);
+    let counts = |bench: &Bench| (bench.hub.stats().connections, bench.hub.stats().hub.evicted_half_open);
     let first = bench.connect(1);
-    bench.accept(1).unwrap();
-    assert_eq!(bench.accept(1), Err(Refusal::HalfOpen));
-    bench.accept(2).unwrap();
-    assert_eq!(bench.accept(3), Err(Refusal::HalfOpen));
     // A registered one is no longer half-open.
     bench.say(first, &register(HOME));
-    bench.accept(1).unwrap();
-    assert_eq!(bench.accept(1), Err(Refusal::HalfOpen));
+    let (second, third) = (bench.accept(1).unwrap(), bench.accept(1).unwrap());
+    assert_eq!(counts(&bench), (3, 0));
+    // One of the same address goes, and its driver is told.
+    let newcomer = bench.accept(1).unwrap();
+    assert_eq!(counts(&bench), (3, 1));
+    assert!(bench.hub.is_gone(second) != bench.hub.is_gone(third) && !bench.hub.is_gone(newcomer));
+    let gone = std::iter::from_fn(|| bench.hub.poll_wake()).find(|id| [second, third].contains(id));
+    assert!(bench.hub.is_gone(gone.unwrap()));
+    // One of address 1, which has the most, goes for the others.
+    bench.accept(2).unwrap();
+    let other = bench.accept(3).unwrap();
+    assert_eq!(counts(&bench), (4, 2));
+    assert!(!bench.hub.is_gone(first) && !bench.hub.is_gone(other));
     bench.pass(Duration::from_secs(5));
-    bench.accept(1).unwrap();
-    assert_eq!(bench.hub.stats().hub.refused_half_open, 3);
+    assert_eq!(counts(&bench), (1, 2));
+}
+
+#[test]
+fn idle_connections_of_one_address_keep_no_client_there_out() {
+    let mut bench = Bench::new(HubLimits::default());
+    for _ in 0..70 {
+        bench.accept(1).unwrap();
+    }
+    bench.client(1, HOME);
+    assert_eq!(bench.hub.stats().hub.evicted_half_open, 7);
 }
 
 /// Registers key `n` from `host` and returns what the connection hears.

@@ -1,0 +1,132 @@
+//! The connections that haven't registered yet, and which of them goes when there is no room for one more.
+//!
+//! A newcomer is never the one that goes: idle connections of one neighbour behind the same NAT would keep everybody
+//! there out. It is a random one of the address with the most. Whoever means to register does so within two round
+//! trips, and of a table's worth of others few come meanwhile; a flood costs its own address its places first.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use rand_core::Rng as _;
+
+use super::limits::HubLimits;
+use crate::net::relay::ClientId;
+use crate::rt::Rng;
+
+/// At most [`HubLimits::half_open`] connections, of one address at most [`HubLimits::half_open_per_address`].
+pub(super) struct HalfOpen {
+    /// By address, as [`prefix`](super::limits::prefix) has it; no list is empty.
+    by_address: BTreeMap<IpAddr, Vec<ClientId>>,
+    total: usize,
+    rng: Rng,
+}
+
+impl HalfOpen {
+    /// None yet.
+    pub(super) fn new(rng: Rng) -> HalfOpen {
+        HalfOpen { by_address: BTreeMap::new(), total: 0, rng }
+    }
+
+    /// How many there are from one address.
+    pub(super) fn from(&self, address: IpAddr) -> usize {
+        self.by_address.get(&address).map_or(0, Vec::len)
+    }
+
+    pub(super) fn insert(&mut self, address: IpAddr, id: ClientId) {
+        self.by_address.entry(address).or_default().push(id);
+        self.total += 1;
+    }
+
+    /// One has registered, or is over.
+    pub(super) fn remove(&mut self, address: IpAddr, id: ClientId) {
+        let Some(here) = self.by_address.get_mut(&address) else { return };
+        let Some(at) = here.iter().position(|other| *other == id) else { return };
+        here.swap_remove(at);
+        if here.is_empty() {
+            self.by_address.remove(&address);
+        }
+        self.total -= 1;
+    }
+
+    /// Which one has to go before `address` may have one more: none while there is room.
+    pub(super) fn evictee(&mut self, address: IpAddr, limits: &HubLimits) -> Option<ClientId> {
+        let here = self.from(address);
+        if here >= limits.half_open_per_address {
+            return self.draw(|other, _| other == address);
+        }
+        if self.total >= limits.half_open {
+            let most = self.by_address.values().map(Vec::len).max()?;
+            return self.draw(|_, count| count == most);
+        }
+        None
+    }
+
+    /// A random one of the addresses that fit.
+    fn draw(&mut self, fits: impl Fn(IpAddr, usize) -> bool) -> Option<ClientId> {
+        let crowd: Vec<ClientId> = self
+            .by_address
+            .iter()
+            .filter(|(address, ids)| fits(**address, ids.len()))
+            .flat_map(|(_, ids)| ids.iter().copied())
+            .collect();
+        let drawn = (u128::from(self.rng.next_u64()) * crowd.len() as u128) >> 64;
+        crowd.get(drawn as usize).copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use rand_core::SeedableRng;
+
+    use super::*;
+
+    const LIMITS: fn() -> HubLimits =
+        || HubLimits { half_open_per_address: 4, half_open: 6, ..HubLimits::default() };
+
+    fn address(n: u8) -> IpAddr {
+        IpAddr::from([192, 0, 2, n])
+    }
+
+    /// So many connections from address 1, 2, and so on, numbered through.
+    fn table(counts: &[u64]) -> HalfOpen {
+        let mut table = HalfOpen::new(Rng::from_seed([1; 32]));
+        let mut ids = (0..).map(ClientId);
+        for (n, count) in counts.iter().enumerate() {
+            ids.by_ref().take(*count as usize).for_each(|id| table.insert(address(n as u8 + 1), id));
+        }
+        table
+    }
+
+    /// Everybody who may have to go.
+    fn evictees(table: &mut HalfOpen, newcomer: u8) -> BTreeSet<u64> {
+        (0..200).filter_map(|_| table.evictee(address(newcomer), &LIMITS()).map(|id| id.0)).collect()
+    }
+
+    #[test]
+    fn while_there_is_room_nobody_goes() {
+        assert_eq!(evictees(&mut table(&[3, 2]), 1), BTreeSet::new());
+        assert_eq!(evictees(&mut table(&[3, 2]), 3), BTreeSet::new());
+    }
+
+    #[test]
+    fn a_full_address_loses_one_of_its_own() {
+        assert_eq!(evictees(&mut table(&[1, 4]), 2), BTreeSet::from([1, 2, 3, 4]));
+    }
+
+    #[test]
+    fn a_full_table_loses_one_of_the_address_with_the_most() {
+        assert_eq!(evictees(&mut table(&[2, 3, 1]), 4), BTreeSet::from([2, 3, 4]));
+        assert_eq!(evictees(&mut table(&[3, 3]), 3), BTreeSet::from([0, 1, 2, 3, 4, 5]));
+    }
+
+    #[test]
+    fn whoever_has_registered_is_safe_and_its_place_is_free() {
+        let mut table = table(&[4]);
+        table.remove(address(1), ClientId(2));
+        assert_eq!(evictees(&mut table, 1), BTreeSet::new());
+        table.insert(address(1), ClientId(9));
+        assert_eq!(evictees(&mut table, 1), BTreeSet::from([0, 1, 3, 9]));
+    }
+}

@@ -1,0 +1,217 @@
+//! Which of a hub's addresses: the first that accepts (RFC 8305, "Happy Eyeballs Version 2").
+//!
+//! The addresses of a name are tried in the resolver's order, with the families taking turns (section 4). Each
+//! attempt begins 250 ms after the one before it, or at once when one has failed; those before it go on (section 5).
+//! So a dead first address costs a quarter of a second, and a broken family no more than that. When one accepts, the
+//! others are given up.
+
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use crate::rt::net::{TcpStream, connect, lookup_host};
+use crate::rt::{self, time};
+
+/// How long after an attempt the next one begins (RFC 8305 section 8): above the round trip to most hubs, so that a
+/// sound first address rarely costs a second connection.
+pub const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+
+/// How long one address may take to accept: the first SYN and one that is sent again after a second.
+pub const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Addresses of one name that are tried: a hub has one or two of each family. With as many the last attempt ends
+/// before [`DIAL_TIMEOUT`](super::core::DIAL_TIMEOUT).
+pub const MAX_ADDRESSES: usize = 8;
+
+/// Connects to `name`, which is `host:port`. Dropping the future gives all attempts up.
+///
+/// # Errors
+/// The resolver's, or the last attempt's.
+pub async fn dial(name: &str) -> io::Result<TcpStream> {
+    let addrs = match name.parse() {
+        // A literal address needs no resolver.
+        Ok(addr) => vec![addr],
+        Err(_) => lookup_host(name).await?,
+    };
+    race(interleave(&addrs), connect).await
+}
+
+/// The addresses to try, in order: families take turns, beginning with that of the first.
+fn interleave(addrs: &[SocketAddr]) -> Vec<SocketAddr> {
+    let Some(first) = addrs.first() else { return Vec::new() };
+    let (mut same, mut other): (Vec<_>, Vec<_>) =
+        addrs.iter().copied().partition(|addr| addr.is_ipv4() == first.is_ipv4());
+    (same, other) = (dedup(same), dedup(other));
+    let turns = same.len().max(other.len());
+    let turn = |n| [same.get(n).copied(), other.get(n).copied()];
+    (0..turns).flat_map(turn).flatten().take(MAX_ADDRESSES).collect()
+}
+
+/// Without repetitions, in the same order.
+fn dedup(addrs: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    let mut seen = Vec::new();
+    for addr in addrs {
+        if !seen.contains(&addr) {
+            seen.push(addr);
+        }
+    }
+    seen
+}
+
+/// The first success of staggered attempts, or the last failure.
+async fn race<T, F>(addrs: Vec<SocketAddr>, attempt: impl Fn(SocketAddr) -> F) -> io::Result<T>
+where
+    F: Future<Output = io::Result<T>>,
+{
+    let mut waiting = addrs.into_iter();
+    let mut running = Vec::new();
+    let mut failed = io::Error::new(io::ErrorKind::NotFound, "no address");
+    loop {
+        if let Some(addr) = waiting.next() {
+            running.push(Box::pin(time::timeout(ATTEMPT_TIMEOUT, attempt(addr))));
+        } else if running.is_empty() {
+            return Err(failed);
+        }
+        rt::select! {
+            ended = next_end(&mut running) => match ended {
+                Ok(Ok(stream)) => return Ok(stream),
+                Ok(Err(error)) => failed = error,
+                Err(_) => failed = io::ErrorKind::TimedOut.into(),
+            },
+            () = time::sleep(ATTEMPT_DELAY), if waiting.len() > 0 => {}
+        }
+    }
+}
+
+/// Waits for the first of these to end and takes it out. Of several that have ended, the earliest begun.
+async fn next_end<F: Future>(running: &mut Vec<Pin<Box<F>>>) -> F::Output {
+    poll_fn(|cx| {
+        for at in 0..running.len() {
+            if let Poll::Ready(ended) = running[at].as_mut().poll(cx) {
+                drop(running.remove(at));
+                return Poll::Ready(ended);
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::rt::contract::run;
+
+    fn addrs(texts: &[&str]) -> Vec<SocketAddr> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn families_take_turns_and_the_resolver_says_which_begins() {
+        let cases: [(&[&str], &[&str]); 5] = [
+            (&[], &[]),
+            (&["192.0.2.1:1", "192.0.2.1:1"], &["192.0.2.1:1"]),
+            (
+                &["[2001:db8::1]:1", "[2001:db8::2]:1", "192.0.2.1:1", "192.0.2.2:1"],
+                &["[2001:db8::1]:1", "192.0.2.1:1", "[2001:db8::2]:1", "192.0.2.2:1"],
+            ),
+            (
+                &["192.0.2.1:1", "192.0.2.2:1", "192.0.2.3:1", "[2001:db8::1]:1"],
+                &["192.0.2.1:1", "[2001:db8::1]:1", "192.0.2.2:1", "192.0.2.3:1"],
+            ),
+            (&["192.0.2.1:1", "[2001:db8::1]:1"], &["192.0.2.1:1", "[2001:db8::1]:1"]),
+        ];
+        for (found, tried) in cases {
+            assert_eq!(interleave(&addrs(found)), addrs(tried), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_with_many_addresses_costs_a_bounded_number_of_attempts() {
+        let many: Vec<SocketAddr> = (1..=200).map(|n| SocketAddr::from(([192, 0, 2, n], 1))).collect();
+        assert_eq!(interleave(&many), many[..MAX_ADDRESSES]);
+        let last_end = ATTEMPT_DELAY * (MAX_ADDRESSES as u32 - 1) + ATTEMPT_TIMEOUT;
+        assert!(last_end < crate::net::hub_client::core::DIAL_TIMEOUT);
+    }
+
+    /// Races addresses whose ports say what becomes of them: 1 fails at once, 2 never ends, 3 accepts after 300 ms,
+    /// others accept at once. Returns the port that won, which were tried, and how long it took.
+    async fn tried(texts: &[&str]) -> (io::Result<u16>, Vec<u16>, Duration) {
+        let ports = Mutex::new(Vec::new());
+        let attempt = async |addr: SocketAddr| {
+            ports.lock().unwrap().push(addr.port());
+            match addr.port() {
+                1 => return Err(io::ErrorKind::ConnectionRefused.into()),
+                2 => std::future::pending().await,
+                3 => time::sleep(Duration::from_millis(300)).await,
+                _ => {}
+            }
+            Ok(addr.port())
+        };
+        let begun = time::now();
+        let won = race(addrs(texts), attempt).await;
+        let took = time::now() - begun;
+        (won, ports.into_inner().unwrap(), took)
+    }
+
+    #[test]
+    fn a_sound_first_address_is_the_only_one_tried() {
+        run(async {
+            let (won, ports, _) = tried(&["192.0.2.1:4", "192.0.2.1:5"]).await;
+            assert_eq!((won.unwrap(), ports), (4, vec![4]));
+        });
+    }
+
+    #[test]
+    fn a_dead_first_address_costs_a_quarter_of_a_second() {
+        run(async {
+            let (won, ports, took) = tried(&["192.0.2.1:2", "192.0.2.1:4", "192.0.2.1:5"]).await;
+            assert_eq!((won.unwrap(), ports), (4, vec![2, 4]));
+            assert!(took >= ATTEMPT_DELAY && took < ATTEMPT_TIMEOUT, "{took:?}");
+        });
+    }
+
+    #[test]
+    fn an_address_that_refuses_costs_nothing() {
+        run(async {
+            let (won, ports, took) = tried(&["192.0.2.1:1", "192.0.2.1:1", "192.0.2.1:4"]).await;
+            assert_eq!((won.unwrap(), ports), (4, vec![1, 1, 4]));
+            assert!(took < ATTEMPT_DELAY, "{took:?}");
+        });
+    }
+
+    #[test]
+    fn a_slow_first_address_goes_on_beside_the_next_and_may_win() {
+        run(async {
+            let (won, ports, _) = tried(&["192.0.2.1:3", "192.0.2.1:2"]).await;
+            assert_eq!((won.unwrap(), ports), (3, vec![3, 2]));
+        });
+    }
+
+    #[test]
+    fn a_name_is_dialled_at_whichever_of_its_addresses_accepts() {
+        run(async {
+            let listener = crate::rt::net::listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
+            let port = listener.local_addr().unwrap().port();
+            for name in ["localhost", "127.0.0.1"] {
+                let stream = dial(&format!("{name}:{port}")).await.unwrap();
+                assert_eq!(stream.peer_addr().unwrap(), listener.local_addr().unwrap());
+            }
+        });
+    }
+
+    #[test]
+    fn the_last_failure_is_told_when_no_address_accepts() {
+        run(async {
+            let kind = |(won, ..): (io::Result<u16>, Vec<u16>, Duration)| won.unwrap_err().kind();
+            assert_eq!(kind(tried(&["192.0.2.1:1", "192.0.2.1:2"]).await), io::ErrorKind::TimedOut);
+            assert_eq!(kind(tried(&["192.0.2.1:1"]).await), io::ErrorKind::ConnectionRefused);
+            assert_eq!(kind(tried(&[]).await), io::ErrorKind::NotFound);
+        });
+    }
+}

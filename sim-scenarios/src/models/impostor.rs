@@ -1,0 +1,45 @@
+//! What may answer on a hub's port without being the hub.
+
+use std::net::SocketAddr;
+
+use nurl::rt::net::{TcpListener, TcpStream};
+use nurl::rt::task;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+/// Something that accepts connections where a ticket says that a hub is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Impostor {
+    /// A captive portal: every connection gets a page, whatever it says.
+    Portal,
+    /// A proxy whose hub isn't up: it accepts, and closes.
+    Proxy,
+    /// It accepts, reads, and says nothing.
+    Mute,
+}
+
+impl Impostor {
+    /// Answers on `listen` for as long as its process lives.
+    ///
+    /// # Panics
+    /// If the port isn't free.
+    pub async fn serve(self, listen: SocketAddr) {
+        let listener = TcpListener::bind(listen).await.expect("the hub's port is free on its own host");
+        while let Ok((stream, _)) = listener.accept().await {
+            task::spawn(self.answer(stream));
+        }
+    }
+
+    async fn answer(self, mut stream: TcpStream) {
+        let mut heard = [0; 256];
+        match self {
+            Impostor::Portal => {
+                // How much of the request is there doesn't matter, nor whether somebody reads the page.
+                let _ = stream.read(&mut heard).await;
+                let _ = stream.write_all(b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\n\r\n").await;
+                let _ = stream.shutdown().await;
+            }
+            Impostor::Proxy => {}
+            Impostor::Mute => while matches!(stream.read(&mut heard).await, Ok(n) if n > 0) {},
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! Something else answers on the hub's port, and the hub comes late.
+//!
+//! A worker on the internet, one in a home and a client want to join while a captive portal, a proxy without its hub
+//! or a process that hangs accepts their connections at the hub's address, or the hub itself takes nobody. None of
+//! them takes that for a refusal: each says what it has met, and goes on. When the hub is there, all register within
+//! moments, and everybody meets everybody.
+//!
+//! So that it can fail: until then nobody is registered and nobody meets anybody.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use chaos::link::LinkConfig;
+use chaos::property::Broken;
+use chaos::scenario::{Held, Trial, Verdict};
+use chaos::sometimes;
+use chaos::world::World;
+use nurl::net::hub::HubLimits;
+use nurl::node::Role;
+use rand_core::Rng as _;
+
+use crate::cluster::{Cluster, Map, Peer, Place, Within, home};
+use crate::models::impostor::Impostor;
+use crate::models::nat_box::{NatBox, presets};
+use crate::models::relay::Relay;
+
+/// The hub is late by this at least (what is mute is known as such after 5 s), and by less than so much more.
+const LATE: (Duration, u64) = (Duration::from_secs(8), 40_000);
+
+/// Somebody who joins waits for so long: longer than all of it takes.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// Within this of the hub's coming all are registered: tries are 2 s apart at most, a name is looked up, and a
+/// handshake takes two round trips.
+const SOON: Duration = Duration::from_secs(3);
+
+/// The same after a hub that took nobody: one that has too much to do isn't asked more often.
+const LATER: Duration = Duration::from_secs(11);
+
+/// Within this of the last registration everybody has met everybody.
+const MET: Duration = Duration::from_secs(10);
+
+const NO_REFUSAL: &str = "what answers in a hub's place is no refusal";
+const TOLD: &str = "a node says what answers in its hub's place";
+const BACK: &str = "everybody registers at a hub that comes late";
+const JOINED: &str = "everybody who waits for a late hub joins";
+const NEEDED: &str = "without its hub nobody meets anybody";
+
+/// What answers until the hub is there.
+#[derive(Debug, Clone, Copy)]
+enum Before {
+    Impostor(Impostor),
+    /// The hub itself, without room for anybody.
+    Full,
+}
+
+impl Before {
+    const ALL: [Before; 4] = [
+        Before::Impostor(Impostor::Portal),
+        Before::Impostor(Impostor::Proxy),
+        Before::Impostor(Impostor::Mute),
+        Before::Full,
+    ];
+
+    /// Takes the hub's place, or its room.
+    fn begin(self, hub: &Relay) {
+        hub.kill();
+        match self {
+            Before::Impostor(impostor) => hub.pose(Some(impostor)),
+            Before::Full => hub.limit(HubLimits { clients: 0, ..HubLimits::default() }),
+        }
+        hub.restart();
+    }
+
+    /// The hub comes, as it should be.
+    fn end(hub: &Relay) {
+        hub.kill();
+        hub.pose(None);
+        hub.limit(HubLimits::default());
+        hub.restart();
+    }
+
+    /// What its clients say of it.
+    fn reason(self) -> &'static str {
+        match self {
+            Before::Impostor(Impostor::Portal | Impostor::Proxy) => "not-a-hub",
+            Before::Impostor(Impostor::Mute) => "silent",
+            Before::Full => "overloaded",
+        }
+    }
+
+    fn registered_within(self) -> Duration {
+        match self {
+            Before::Impostor(_) => SOON,
+            Before::Full => LATER,
+        }
+    }
+
+    /// Each is met by some run.
+    fn mark(self) {
+        match self {
+            Before::Impostor(Impostor::Portal) => sometimes!("a captive portal answered in a hub's place"),
+            Before::Impostor(Impostor::Proxy) => sometimes!("a proxy was up before its hub"),
+            Before::Impostor(Impostor::Mute) => sometimes!("what answered in a hub's place said nothing"),
+            Before::Full => sometimes!("a hub took nobody at first"),
+        }
+    }
+}
+
+/// Lets three nodes join too early.
+pub async fn run(trial: Trial) -> Verdict {
+    let world = trial.world;
+    world.link_default(LinkConfig {
+        latency: Duration::from_millis(15),
+        jitter: Duration::from_millis(5),
+        ..LinkConfig::default()
+    });
+    let mut cluster = Map::new(world).hub("hub").start();
+    let hub = cluster.hubs[0].clone();
+    let mut rng = world.rng("before the hub");
+    let before = Before::ALL[(rng.next_u64() % Before::ALL.len() as u64) as usize];
+    let late = LATE.0 + Duration::from_millis(rng.next_u64() % LATE.1);
+    before.begin(&hub);
+    let family = home(world, world.internet(), "family", NatBox::new(presets::symmetric()));
+    for (name, place, role) in [
+        ("worker", Place::Open, Role::Worker),
+        ("in a home", Place::In(family), Role::Worker),
+        ("client", Place::Open, Role::Observer),
+    ] {
+        cluster.add(name, place, role);
+    }
+    let answers = ask_to_join(world, &cluster).await;
+    world.sleep(late).await;
+    too_early(world, &cluster, before, &answers).await?;
+    before.mark();
+
+    Before::end(&hub);
+    let within = Within::new(world, BACK, before.registered_within());
+    while within.lacks(cluster.unregistered(&hub).await).await? {}
+    let registered = within.waited();
+    cluster.converge(MET).await?;
+    let within = Within::new(world, JOINED, MET);
+    while within.lacks(waiting(&cluster, &answers)).await? {}
+    for (name, answer) in answers.all() {
+        if let Err(error) = answer {
+            return Err(Broken::safety(NO_REFUSAL, format!("{name} is told: {error}")));
+        }
+    }
+    let notes = format!("{before:?} for {late:?}, all registered {registered:?} after the hub came\n");
+    Ok(Held { state: cluster.views().await, notes })
+}
+
+/// What those who asked to join were told, by name.
+#[derive(Clone, Default)]
+struct Answers(Arc<Mutex<BTreeMap<String, Result<(), String>>>>);
+
+impl Answers {
+    fn all(&self) -> BTreeMap<String, Result<(), String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Every node asks to join, as a command does.
+async fn ask_to_join(world: World, cluster: &Cluster) -> Answers {
+    let answers = Answers::default();
+    for peer in &cluster.peers {
+        let (node, name, told) = (peer.node(&world).await, peer.name.clone(), answers.clone());
+        peer.host.run(async move {
+            let answer = node.joined(PATIENCE).await.map_err(|error| error.to_string());
+            told.0.lock().unwrap_or_else(PoisonError::into_inner).insert(name, answer);
+        });
+    }
+    answers
+}
+
+/// Those who were told nothing yet.
+fn waiting(cluster: &Cluster, answers: &Answers) -> Vec<String> {
+    let all = answers.all();
+    let names = cluster.peers.iter().map(|peer| &peer.name);
+    names.filter(|name| !all.contains_key(*name)).map(|name| format!("{name} waits")).collect()
+}
+
+/// Looks at everybody before the hub is there.
+async fn too_early(world: World, cluster: &Cluster, before: Before, answers: &Answers) -> Result<(), Broken> {
+    for (name, answer) in answers.all() {
+        let seen = format!("{name} is told, while {before:?} answers: {answer:?}");
+        return Err(Broken::safety(if answer.is_ok() { NEEDED } else { NO_REFUSAL }, seen));
+    }
+    for peer in &cluster.peers {
+        let met = cluster.view(peer).await.len();
+        if met > 0 {
+            return Err(Broken::safety(NEEDED, format!("{} has met {met}", peer.name)));
+        }
+        let reason = reason(world, peer).await;
+        if reason != Some(before.reason()) {
+            return Err(Broken::safety(TOLD, format!("{} says {reason:?} of {before:?}", peer.name)));
+        }
+    }
+    Ok(())
+}
+
+/// Why the hub is down, as a node says.
+async fn reason(world: World, peer: &Peer) -> Option<&'static str> {
+    let status = peer.node(&world).await.status().await.ok()?;
+    status.hubs[0].down.map(|reason| reason.as_str())
+}
