@@ -1,5 +1,7 @@
 //! The list of scenarios.
 
+use std::time::Duration;
+
 use chaos::scenario::{Held, Mark, Purpose, Scenario};
 
 use crate::scenarios::{canary, churn, deaths, fence, keystone, lease, pinned, poison, swarm};
@@ -38,6 +40,21 @@ pub const ALL: &[Scenario] = &[
         marks: churn::MARKS,
         time_limit: churn::TIME_LIMIT,
         body: |trial| Box::pin(churn::run(trial)),
+        ..PLAIN
+    },
+    Scenario {
+        name: "clients",
+        about: "200 clients come and go, some are killed: each is served at once, and nothing is left of it",
+        marks: crate::scenarios::clients::MARKS,
+        time_limit: Duration::from_secs(1_200),
+        body: |trial| Box::pin(crate::scenarios::clients::run(trial)),
+        ..PLAIN
+    },
+    Scenario {
+        name: "crowd",
+        about: "newcomers come when most have just gone, and among made-up records: they are in at once",
+        marks: crate::scenarios::crowd::MARKS,
+        body: |trial| Box::pin(crate::scenarios::crowd::run(trial)),
         ..PLAIN
     },
     Scenario {

@@ -95,7 +95,8 @@ impl Join {
                 round_ends: Some(now + ROUND),
                 ..Join::default()
             };
-            self.rewind();
+            self.contacts.retain(|_, known| known.stage != Stage::Denied);
+            self.contacts.values_mut().for_each(|known| known.stage = Stage::Waiting);
         }
     }
 
@@ -227,8 +228,9 @@ impl Join {
         if self.round_ends.is_none_or(|ends| now < ends) {
             return false;
         }
-        if self.contacts.values().any(|known| known.stage == Stage::Waiting) {
-            // Not everybody has had a turn; there is one as soon as somebody's patience is over.
+        if self.contacts.values().any(|known| known.opened && known.stage == Stage::Waiting) {
+            // Not everybody has had a turn; there is one as soon as somebody's patience is over. Strangers don't
+            // hold up the round: the next list may name somebody better.
             self.round_ends = Some(now + PATIENCE);
             return false;
         }
@@ -237,10 +239,11 @@ impl Join {
         true
     }
 
-    /// Everybody gets another turn, but for the denied, whom a hub has to name again.
+    /// Those who were silent get another turn. The denied don't: a hub has to name them again.
     fn rewind(&mut self) {
         self.contacts.retain(|_, known| known.stage != Stage::Denied);
-        self.contacts.values_mut().for_each(|known| known.stage = Stage::Waiting);
+        let silent = self.contacts.values_mut().filter(|known| known.stage == Stage::Silent);
+        silent.for_each(|known| known.stage = Stage::Waiting);
     }
 
     /// Whether it is proven now that nobody else is there. Says so once.

@@ -1,0 +1,236 @@
+//! Clients come and go, hundreds of them, and the workers that serve them stay what they are.
+//!
+//! Two workers whose tables hold 64 peers, and machines on which one client after the other begins with a new key,
+//! submits a job, reads its result and leaves: 200 of them. On some machines they are killed in the middle instead.
+//! Every client that isn't killed has its result as soon as the first had, what a worker holds stays in its bounds, and
+//! when the last has gone nothing is left of any of them: no peer, no session, no byte.
+//!
+//! So that it can fail: the tables are full on the way, and a killed client's job still runs when its client is gone.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use chaos::link::LinkConfig;
+use chaos::property::Broken;
+use chaos::scenario::{Held, Mark, Trial, Verdict};
+use chaos::sometimes;
+use chaos::world::{Host, World};
+use nurl::compute::job::SubmitOptions;
+use nurl::mesh::Ticket;
+use nurl::node::{Role, TaskEvent};
+use nurl::rt::{Rng, time};
+use nurl::transport::Limits;
+use nurl::{Node, PublicKey};
+use rand_core::Rng as _;
+
+use crate::cluster::{Cluster, Map, Place, Within, secret};
+
+const WORKERS: usize = 2;
+
+/// What a worker's table holds.
+const TABLE: usize = 64;
+
+/// Machines with clients that end by themselves, and clients on each.
+const MACHINES: usize = 8;
+const EACH: usize = 20;
+
+/// Machines on which clients are killed, and how often.
+const DOOMED: usize = 4;
+const KILLS: usize = 10;
+
+/// What a rare thing is called here.
+pub const MARKS: &[Mark] = &[
+    Mark::new("a client was killed before it had its result"),
+    Mark::new("a full table made room for a client"),
+];
+
+const MEET: Duration = Duration::from_secs(60);
+
+/// From its first packet to its result a client needs 12 round trips of 40 ms: TCP, the hub's handshake, LIST, a
+/// handshake and QUIC's, a table; the same again for the owner if it is another one; the job. Twice that with jitter.
+const SERVED: Duration = Duration::from_millis(1_200);
+
+/// Within this of the last client nothing is left of it: its session ends after three minutes, an attempt at
+/// another after a minute and a half.
+const FORGOTTEN: Duration = Duration::from_secs(330);
+
+const EVERY_CLIENT: &str = "every client has its result as soon as the first had";
+const NOTHING_LEFT: &str = "of clients that are gone nothing is left at a worker";
+const FULL: &str = "the workers' tables were full";
+
+/// 200 clients at two workers.
+pub async fn run(trial: Trial) -> Verdict {
+    let world = trial.world;
+    world.link_default(LinkConfig {
+        latency: Duration::from_millis(18),
+        jitter: Duration::from_millis(4),
+        ..LinkConfig::default()
+    });
+    let cluster = Map::new(world)
+        .hub("hub")
+        .nodes(WORKERS, Place::Open)
+        .build(|builder, _| {
+            builder
+                .limits(Limits { peers: TABLE, ..Limits::default() })
+                .handler("echo", async |_, payload| Ok(payload))
+        })
+        .start();
+    cluster.converge(MEET).await?;
+
+    let log = Log::default();
+    let machines: Vec<Host> =
+        (0..MACHINES).map(|number| one_after_another(world, &cluster, &log, number)).collect();
+    kill_some(world, &cluster).await;
+    let within = Within::new(world, EVERY_CLIENT, Duration::from_secs(120));
+    while within.lacks(log.outstanding()).await? {}
+    let (failed, slowest) = log.sum();
+    if let Some(failed) = failed {
+        return Err(Broken::safety(EVERY_CLIENT, failed));
+    }
+    if slowest > SERVED {
+        return Err(Broken::liveness(EVERY_CLIENT, format!("one took {slowest:?}")));
+    }
+    drop(machines);
+
+    let evicted = evicted(world, &cluster).await;
+    if evicted == 0 {
+        return Err(Broken::safety(FULL, "no table had to make room".to_owned()));
+    }
+    sometimes!(evicted > 0, "a full table made room for a client");
+    let within = Within::new(world, NOTHING_LEFT, FORGOTTEN);
+    while within.lacks(left(world, &cluster).await).await? {}
+    let state = format!("{} clients had their result\n{}", MACHINES * EACH, cluster.views().await);
+    Ok(Held { state, notes: format!("the slowest took {slowest:?}; {evicted} were evicted\n") })
+}
+
+/// What became of the clients that weren't killed.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<Result<Duration, String>>>>);
+
+impl Log {
+    fn add(&self, ended: Result<Duration, String>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(ended);
+    }
+
+    fn outstanding(&self) -> Vec<String> {
+        let ended = self.0.lock().unwrap_or_else(PoisonError::into_inner).len();
+        let missing = (MACHINES * EACH).saturating_sub(ended);
+        (missing > 0).then(|| format!("{missing} clients")).into_iter().collect()
+    }
+
+    /// The first failure, and the longest time of the others.
+    fn sum(&self) -> (Option<String>, Duration) {
+        let log = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let failed = log.iter().find_map(|ended| ended.as_ref().err().cloned());
+        (failed, log.iter().flatten().max().copied().unwrap_or_default())
+    }
+}
+
+/// A machine on which one client follows the other.
+fn one_after_another(world: World, cluster: &Cluster, log: &Log, number: usize) -> Host {
+    let host = world.host(&format!("machine {number}")).addr(&format!("198.51.100.{}", number + 1));
+    let (ticket, log) = (cluster.ticket.clone(), log.clone());
+    host.spawn(move || {
+        let (ticket, log) = (ticket.clone(), log.clone());
+        async move {
+            for client in 0..EACH {
+                let begun = time::now();
+                let name = format!("job {number}.{client}");
+                let ended = submit(&ticket, "echo", &name).await;
+                log.add(ended.map(|()| time::now() - begun).map_err(|error| format!("{name}: {error}")));
+            }
+            std::future::pending::<()>().await;
+        }
+    });
+    host
+}
+
+/// What `nurl submit` does, until its result is out.
+async fn submit(ticket: &Ticket, kind: &str, name: &str) -> Result<(), String> {
+    let node = Node::builder(ticket.clone())
+        .role(Role::Observer)
+        .spawn()
+        .await
+        .map_err(|error| error.to_string())?;
+    node.joined(Duration::from_secs(10)).await.map_err(|error| error.to_string())?;
+    let payload: Bytes = secret(name);
+    let options = SubmitOptions { life: Duration::from_secs(60), ..SubmitOptions::default() };
+    let task = node.submit(kind, name.as_bytes(), payload.clone(), options).await;
+    let mut task = task.map_err(|error| error.to_string())?;
+    while let Some(event) = task.next().await {
+        let TaskEvent::Ended { outcome, .. } = event else { continue };
+        node.shutdown().await;
+        return match outcome {
+            Ok(result) if result == payload => Ok(()),
+            other => Err(format!("{other:?}")),
+        };
+    }
+    Err("the node ended".to_owned())
+}
+
+/// Kills clients at drawn moments while others come and go; their machines begin the next one.
+async fn kill_some(world: World, cluster: &Cluster) {
+    let mut rng: Rng = world.rng("kills");
+    let hosts: Vec<Host> = (0..DOOMED).map(|number| doomed(world, cluster, number)).collect();
+    for _ in 0..KILLS {
+        for host in &hosts {
+            world.sleep(Duration::from_millis(50 + rng.next_u64() % 300)).await;
+            sometimes!("a client was killed before it had its result");
+            if rng.next_u64().is_multiple_of(2) {
+                host.crash()
+            } else {
+                host.power_loss()
+            }
+            world.sleep(Duration::from_millis(rng.next_u64() % 100)).await;
+            host.restart();
+        }
+    }
+    hosts.iter().for_each(Host::power_loss);
+}
+
+/// A machine whose client runs a job that takes longer than the client lives.
+fn doomed(world: World, cluster: &Cluster, number: usize) -> Host {
+    let host = world.host(&format!("doomed {number}")).addr(&format!("198.51.100.{}", number + 101));
+    let ticket = cluster.ticket.clone();
+    host.spawn(move || {
+        let ticket = ticket.clone();
+        async move {
+            // It is killed sooner than that, but for the last one.
+            let _ = submit(&ticket, "slow", &format!("doomed job {number}")).await;
+            std::future::pending::<()>().await;
+        }
+    });
+    host
+}
+
+/// Peers that the workers' tables made room for.
+async fn evicted(world: World, cluster: &Cluster) -> u64 {
+    let mut evicted = 0;
+    for peer in &cluster.peers {
+        let status = peer.node(&world).await.status().await;
+        evicted += status.map_or(0, |status| status.transport.evicted_peers);
+    }
+    evicted
+}
+
+/// What the workers still hold for anybody but each other.
+async fn left(world: World, cluster: &Cluster) -> Vec<String> {
+    let mut left = Vec::new();
+    let members: Vec<PublicKey> = cluster.peers.iter().map(|peer| peer.key).collect();
+    for peer in &cluster.peers {
+        let Ok(status) = peer.node(&world).await.status().await else { continue };
+        let now = status.transport_now;
+        let beyond = now.peers.now.saturating_sub(members.len() - 1);
+        for (what, count) in [
+            ("peers", beyond),
+            ("bytes to be sent", now.sending_bytes.now),
+            ("bytes received", now.receiving_bytes.now),
+        ] {
+            if count > 0 {
+                left.push(format!("{}: {count} {what}", peer.name));
+            }
+        }
+    }
+    left
+}

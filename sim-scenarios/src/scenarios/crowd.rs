@@ -1,0 +1,185 @@
+//! Newcomers come to a mesh of which most have just gone, or whose hub names people who are nobody.
+//!
+//! Two workers stay. A crowd of workers and of clients ends in one moment, by kill or by power loss, and in the same
+//! moment a newcomer comes: the hub has named all of them until now, yet the newcomer is in at once. Then somebody who
+//! knows the namespace alone registers keys by the dozen, with records that it made up: the next newcomer is in
+//! nearly as soon. Whoever has another secret is told so. When the last ones have gone too, the next newcomer knows
+//! that it is alone, and a hub that was restarted is no reason to wait.
+//!
+//! So that it can fail: with another secret nobody gets in, and the made-up keys do answer to their names.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use chaos::link::LinkConfig;
+use chaos::property::Broken;
+use chaos::scenario::{Held, Mark, Trial, Verdict};
+use chaos::sometimes;
+use chaos::world::{Host, World};
+use nurl::mesh::{MeshSecret, Ticket};
+use nurl::net::hub_client::{self, HubClientConfig, HubCommand, HubEvent};
+use nurl::node::Role;
+use nurl::{Error, Node, SecretKey};
+use rand_core::Rng as _;
+
+use crate::cluster::{Cluster, Map, Peer, Place, Within};
+
+/// Workers that stay.
+const STAY: usize = 2;
+
+/// Workers and clients that go.
+const WORKERS: usize = 12;
+const CLIENTS: usize = 8;
+
+/// Keys of somebody who knows the namespace alone.
+const STRANGERS: usize = 60;
+
+/// What a rare thing is called here.
+pub const MARKS: &[Mark] = &[
+    Mark::new("a crowd was killed, and a newcomer came"),
+    Mark::new("a crowd lost its power, and a newcomer came"),
+];
+
+const MEET: Duration = Duration::from_secs(60);
+
+/// Within this a newcomer is in, whatever its hub denies: dial, handshake, LIST, a denial for each three of the crowd,
+/// and a table, at 40 ms a round trip.
+const DENIED: Duration = Duration::from_millis(1_500);
+
+/// The same when the crowd lost its power: the hub knows nothing of it for a minute. Of fourteen contacts three are
+/// asked each second, and two of them answer.
+const SILENT: Duration = Duration::from_secs(6);
+
+/// Within this a newcomer meets a member among made-up records: with probability 0.42 a list of 16 names neither
+/// worker, and four lists come each second.
+const AMONG_STRANGERS: Duration = Duration::from_secs(5);
+
+/// Within this a newcomer knows that nobody is there.
+const ALONE: Duration = Duration::from_secs(1);
+
+const IN_AFTER_DEATHS: &str = "a newcomer is in, however many others have just gone";
+const IN_AMONG_STRANGERS: &str = "made-up records keep nobody out";
+const ALONE_AT_ONCE: &str = "a newcomer to whom every hub denies everybody begins alone";
+const KEPT_OUT: &str = "whoever has another secret is kept out, and told why";
+const THERE: &str = "the made-up keys are there";
+
+/// One life of such a mesh.
+pub async fn run(trial: Trial) -> Verdict {
+    let world = trial.world;
+    world.link_default(LinkConfig { latency: Duration::from_millis(20), ..LinkConfig::default() });
+    let mut map = Map::new(world).hub("hub").nodes(STAY + WORKERS, Place::Open);
+    for number in 0..CLIENTS {
+        map = map.client(&format!("client {number}"), Place::Open);
+    }
+    let mut cluster = map.start();
+    cluster.converge(MEET).await?;
+    let mut notes = String::new();
+
+    let power = world.rng("how they go").next_u64().is_multiple_of(2);
+    let bound = if power { SILENT } else { DENIED };
+    sometimes!(!power, "a crowd was killed, and a newcomer came");
+    sometimes!(power, "a crowd lost its power, and a newcomer came");
+    for peer in &cluster.peers[STAY..] {
+        if power { peer.host.power_loss() } else { peer.host.crash() }
+    }
+    let took = joins(world, &mut cluster, "after the deaths", bound, IN_AFTER_DEATHS).await?;
+    notes += &format!("in {took:?} after {} had gone\n", WORKERS + CLIENTS);
+    cluster.converge(2 * MEET).await?;
+
+    let strangers = Strangers::come(world, &cluster).await?;
+    let took = joins(world, &mut cluster, "among strangers", AMONG_STRANGERS, IN_AMONG_STRANGERS).await?;
+    notes += &format!("in {took:?} among {STRANGERS} made-up records\n");
+    if strangers.heard() == 0 {
+        return Err(Broken::safety(THERE, "nobody has sent them anything".to_owned()));
+    }
+    strangers.host.crash();
+    let refused = with_another_secret(world, &cluster).await;
+    if !matches!(&refused, Err(Error::Refused(text)) if text.contains("is the mesh's secret")) {
+        return Err(Broken::safety(KEPT_OUT, format!("{refused:?}")));
+    }
+    cluster.converge(MEET).await?;
+    let views = cluster.views().await;
+
+    for peer in cluster.running() {
+        peer.host.crash();
+    }
+    let took = joins(world, &mut cluster, "the last", ALONE, ALONE_AT_ONCE).await?;
+    notes += &format!("alone after {took:?}\n");
+    Ok(Held { state: views, notes })
+}
+
+/// A worker that comes now. How long it took until it was in.
+async fn joins(
+    world: World,
+    cluster: &mut Cluster,
+    name: &str,
+    bound: Duration,
+    property: &'static str,
+) -> Result<Duration, Broken> {
+    let begun = world.elapsed();
+    let peer: Peer = cluster.add(name, Place::Open, Role::Worker);
+    let joined = peer.node(&world).await.joined(bound).await;
+    joined.map_err(|error| Broken::liveness(property, format!("{name}: not within {bound:?}: {error}")))?;
+    Ok(world.elapsed() - begun)
+}
+
+/// What becomes of somebody with another secret, who has everything else.
+async fn with_another_secret(world: World, cluster: &Cluster) -> Result<(), Error> {
+    let host = world.host("another secret").addr("198.51.100.2");
+    host.spawn(std::future::pending::<()>);
+    let secret = MeshSecret::generate(&mut world.rng("another secret"));
+    let ticket = Ticket { current: secret, previous: None, ..cluster.ticket.clone() };
+    let joining = host.run(async move {
+        let node = Node::builder(ticket).spawn().await?;
+        let joined = node.joined(Duration::from_secs(5)).await;
+        node.shutdown().await;
+        joined
+    });
+    joining.await.expect("nobody ends it")
+}
+
+/// Many keys that are registered, and whose records the mesh didn't seal.
+struct Strangers {
+    host: Host,
+    heard: Arc<Mutex<usize>>,
+}
+
+impl Strangers {
+    async fn come(world: World, cluster: &Cluster) -> Result<Strangers, Broken> {
+        let host = world.host("strangers").addr("198.51.100.1");
+        host.spawn(std::future::pending::<()>);
+        let strangers = Strangers { host, heard: Arc::default() };
+        let mut rng = world.rng("strangers");
+        for _ in 0..STRANGERS {
+            let config = HubClientConfig {
+                hub: cluster.ticket.hubs[0].clone(),
+                key: SecretKey::generate(&mut rng),
+                namespace: cluster.ticket.mesh.namespace(),
+                boot: rng.next_u64(),
+            };
+            let (heard, sealed) = (strangers.heard.clone(), Bytes::from(vec![7; 200]));
+            host.run(async move {
+                let (commands, mut events) = hub_client::spawn(config);
+                // The connection keeps it there.
+                let _ = commands.send(HubCommand::Publish { seq: 1, sealed }).await;
+                while let Some((_, events)) = events.recv().await {
+                    let datagrams = events.iter().filter(|event| matches!(event, HubEvent::Datagram { .. }));
+                    *heard.lock().unwrap_or_else(PoisonError::into_inner) += datagrams.count();
+                }
+            });
+        }
+        let within = Within::new(world, THERE, MEET);
+        let there = || cluster.hubs[0].stats().records >= STRANGERS;
+        while within
+            .lacks((!there()).then(|| "not all are registered".to_owned()).into_iter().collect())
+            .await?
+        {}
+        Ok(strangers)
+    }
+
+    /// Datagrams that came to any of them.
+    fn heard(&self) -> usize {
+        *self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
