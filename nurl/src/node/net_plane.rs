@@ -433,7 +433,7 @@ impl NetPlane {
                 if !self.parts.transport.hubs().values().any(|state| state.up) {
                     self.parts.detector.on_hub_down(now);
                 }
-                self.parts.bus.send(&NodeEvent::HubDown { hub, reason: reason.as_str() });
+                self.parts.bus.send(&NodeEvent::HubDown { hub, reason });
             }
             Event::NotThere { hub, peer } => self.on_not_there(hub, peer),
             Event::HubPong => self.parts.detector.on_hub_pong(now),
