@@ -187,6 +187,7 @@ pub const ALL: &[Scenario] = &[
             Mark::new("a proxy was up before its hub"),
             Mark::new("what answered in a hub's place said nothing"),
             Mark::new("a hub took nobody at first"),
+            Mark::new("a hub ended an idle connection for a newer one"),
         ],
         ..PLAIN
     },

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::compute::job::TaskId;
 use crate::key::PublicKey;
 use crate::membership::State;
+use crate::net::hub_client::DownReason;
 use crate::rt::sync::mpsc;
 
 /// Events that a subscriber may fall behind by.
@@ -30,8 +31,8 @@ pub enum NodeEvent {
     HubDown {
         /// The hub.
         hub: PublicKey,
-        /// Why, in one word.
-        reason: &'static str,
+        /// Why.
+        reason: DownReason,
     },
     /// A member's state changed in this node's view.
     Member {

@@ -497,7 +497,7 @@ impl NetPlane {
             Event::HubDown { hub, reason } => {
                 let last = !self.parts.transport.hubs().values().any(|state| state.up);
                 self.parts.detector.on_hub_down(now, hub, last);
-                self.parts.bus.send(&NodeEvent::HubDown { hub, reason: reason.as_str() });
+                self.parts.bus.send(&NodeEvent::HubDown { hub, reason });
             }
             Event::NotThere { hub, peer } => {
                 if self.parts.detector.on_denied(now, hub, peer) {

@@ -148,7 +148,7 @@ fn two_processes_with_one_key_do_not_duel() {
             }
         })
         .await;
-        assert_eq!(reason, "replaced");
+        assert_eq!(reason.as_str(), "replaced");
         // For the next ten seconds the older one keeps still. Three of them are enough to see a duel, which
         // takes a turn each round trip.
         let mut newer = new.events();

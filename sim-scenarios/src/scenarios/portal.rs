@@ -3,7 +3,8 @@
 //! A worker on the internet, one in a home and a client want to join while a captive portal, a proxy without its hub
 //! or a process that hangs accepts their connections at the hub's address, or the hub itself takes nobody. None of
 //! them takes that for a refusal: each says what it has met, and goes on. When the hub is there, all register within
-//! moments, and everybody meets everybody.
+//! moments, and everybody meets everybody, although a neighbour in that home has more idle connections to the hub than
+//! one address may have.
 //!
 //! So that it can fail: until then nobody is registered and nobody meets anybody.
 
@@ -17,16 +18,27 @@ use chaos::scenario::{Held, Trial, Verdict};
 use chaos::sometimes;
 use chaos::world::World;
 use nurl::net::hub::HubLimits;
+use nurl::net::hub_client::dial::dial;
 use nurl::node::Role;
+use nurl::rt::{task, time};
 use rand_core::Rng as _;
+use tokio::io::AsyncReadExt;
 
 use crate::cluster::{Cluster, Map, Peer, Place, Within, home};
 use crate::models::impostor::Impostor;
 use crate::models::nat_box::{NatBox, presets};
-use crate::models::relay::Relay;
+use crate::models::relay::{HUB_PORT, Relay};
 
 /// The hub is late by this at least (what is mute is known as such after 5 s), and by less than so much more.
 const LATE: (Duration, u64) = (Duration::from_secs(8), 40_000);
+
+/// Connections of one address that haven't registered, as the hub allows them, and as the neighbour has them.
+const HALF_OPEN: usize = 4;
+const IDLE: usize = 8;
+
+/// The neighbour opens one again so long after the hub has ended it, and so long after nobody has accepted.
+const REOPENED: Duration = Duration::from_secs(5);
+const REFUSED: Duration = Duration::from_millis(100);
 
 /// Somebody who joins waits for so long: longer than all of it takes.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -68,7 +80,7 @@ impl Before {
         hub.kill();
         match self {
             Before::Impostor(impostor) => hub.pose(Some(impostor)),
-            Before::Full => hub.limit(HubLimits { clients: 0, ..HubLimits::default() }),
+            Before::Full => hub.limit(HubLimits { clients: 0, ..limits() }),
         }
         hub.restart();
     }
@@ -77,7 +89,7 @@ impl Before {
     fn end(hub: &Relay) {
         hub.kill();
         hub.pose(None);
-        hub.limit(HubLimits::default());
+        hub.limit(limits());
         hub.restart();
     }
 
@@ -108,6 +120,10 @@ impl Before {
     }
 }
 
+fn limits() -> HubLimits {
+    HubLimits { half_open_per_address: HALF_OPEN, ..HubLimits::default() }
+}
+
 /// Lets three nodes join too early.
 pub async fn run(trial: Trial) -> Verdict {
     let world = trial.world;
@@ -136,9 +152,13 @@ pub async fn run(trial: Trial) -> Verdict {
     before.mark();
 
     Before::end(&hub);
+    let neighbour = world.host("neighbour");
+    neighbour.attach("eth0", family, &["192.168.1.200"]);
+    neighbour.spawn(idle_connections);
     let within = Within::new(world, BACK, before.registered_within());
     while within.lacks(cluster.unregistered(&hub).await).await? {}
     let registered = within.waited();
+    sometimes!(hub.stats().hub.evicted_half_open > 0, "a hub ended an idle connection for a newer one");
     cluster.converge(MET).await?;
     let within = Within::new(world, JOINED, MET);
     while within.lacks(waiting(&cluster, &answers)).await? {}
@@ -149,6 +169,27 @@ pub async fn run(trial: Trial) -> Verdict {
     }
     let notes = format!("{before:?} for {late:?}, all registered {registered:?} after the hub came\n");
     Ok(Held { state: cluster.views().await, notes })
+}
+
+/// Holds connections to the hub, and never says a word.
+async fn idle_connections() {
+    let hold = async || {
+        loop {
+            let pause = match dial(&format!("hub:{HUB_PORT}")).await {
+                Ok(mut stream) => {
+                    let mut heard = [0; 64];
+                    while matches!(stream.read(&mut heard).await, Ok(n) if n > 0) {}
+                    REOPENED
+                }
+                Err(_) => REFUSED,
+            };
+            time::sleep(pause).await;
+        }
+    };
+    for _ in 1..IDLE {
+        task::spawn(hold());
+    }
+    hold().await;
 }
 
 /// What those who asked to join were told, by name.

@@ -98,6 +98,7 @@ pub(crate) struct StatusHub {
     pub(crate) key: String,
     pub(crate) addr: String,
     pub(crate) up: bool,
+    pub(crate) reason: Option<&'static str>,
     pub(crate) rtt_ms: Option<f64>,
 }
 
@@ -190,6 +191,7 @@ mod tests {
                     key: "nurl1h".into(),
                     addr: "h:1".into(),
                     up: true,
+                    reason: None,
                     rtt_ms: Some(1.5),
                 }],
                 members: vec![StatusMember {

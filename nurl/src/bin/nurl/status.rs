@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use nurl::membership::{Roles, State};
+use nurl::net::hub_client::DownReason;
 use nurl::node::MemberInfo;
 use nurl::rt::time;
 use nurl::{Node, PublicKey};
@@ -54,6 +55,7 @@ async fn show(node: &Node, out: Out) -> Result<(), Failure> {
                 key: hub.key.to_string(),
                 addr: hub.addr.clone(),
                 up: hub.up,
+                reason: hub.down.map(DownReason::as_str),
                 rtt_ms: hub.rtt.map(ms),
             })
             .collect(),

@@ -113,8 +113,8 @@ fn tell(event: &NodeEvent, out: Out) -> io::Result<()> {
             (Line::Hub { hub: hub.to_string(), up: true, reason: None }, format!("hub {} is up", hub.short()))
         }
         NodeEvent::HubDown { hub, reason } => (
-            Line::Hub { hub: hub.to_string(), up: false, reason: Some(*reason) },
-            format!("hub {} is down: {reason}", hub.short()),
+            Line::Hub { hub: hub.to_string(), up: false, reason: Some(reason.as_str()) },
+            format!("hub {} is down ({}): {}", hub.short(), reason.as_str(), reason.sentence()),
         ),
         NodeEvent::Member { peer, state, incarnation } => (
             Line::Member { peer: peer.to_string(), state: state.as_str(), incarnation: *incarnation },
