@@ -1,14 +1,15 @@
 //! Received messages of one connection, until they are complete.
 //!
 //! A message's buffer grows with what has arrived and is never of the announced length before: what a peer
-//! announces costs nothing, only what it sends does. A message of one chunk is handed on without a copy.
+//! announces costs nothing, only what it sends does. A message of one chunk is handed on without a copy. Bytes
+//! beyond a gap are kept here too, and counted.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use quinn_proto::{Connection, ReadError, StreamId};
 
-use super::limits::{MAX_INCOMPLETE_BYTES, MAX_MESSAGE_BYTES};
+use super::limits::{MAX_INCOMPLETE_BYTES, MAX_MESSAGE_BYTES, PART_OVERHEAD_BYTES};
 use super::wire::{HEADER_BYTES, parse_header};
 
 /// What a peer did that no honest one does. The connection ends.
@@ -18,7 +19,7 @@ pub(super) enum Violation {
     TooLong,
     /// A stream carried more than it announced, or ended early.
     WrongLength,
-    /// Its incomplete messages announce more than [`MAX_INCOMPLETE_BYTES`].
+    /// Its incomplete messages announce or occupy more than [`MAX_INCOMPLETE_BYTES`].
     TooMuch,
 }
 
@@ -27,13 +28,18 @@ pub(super) enum Violation {
 struct Incoming {
     header: [u8; HEADER_BYTES],
     header_len: usize,
-    /// What has arrived; its capacity grows with it and is never more than twice that.
+    /// The body's beginning, as far as it came without a gap; its capacity grows with it and is never more than
+    /// twice that.
     body: Vec<u8>,
     /// The body, if it came as one chunk.
     whole: Option<Bytes>,
     received: usize,
-    /// Whether its length is in the inbox's `announced`.
-    counted: bool,
+    /// What came beyond a gap, by its offset in the stream. Copies, so that a small chunk never keeps its datagram
+    /// alive; QUIC hands out each byte once, so they don't overlap.
+    parts: BTreeMap<u64, Vec<u8>>,
+    part_bytes: usize,
+    /// The end of the furthest byte that came, as an offset in the stream.
+    end: u64,
 }
 
 impl Incoming {
@@ -42,6 +48,40 @@ impl Incoming {
         (self.header_len == HEADER_BYTES).then(|| parse_header(&self.header).1)
     }
 
+    /// What the message announces: its length, or, without its header, as much as is certain.
+    fn announced(&self) -> usize {
+        self.length().unwrap_or_else(|| usize::try_from(self.end).unwrap_or(usize::MAX))
+    }
+
+    /// What it occupies here.
+    fn held(&self) -> usize {
+        self.received + self.part_bytes + self.parts.len() * PART_OVERHEAD_BYTES
+    }
+
+    /// Takes bytes from anywhere in the stream.
+    fn take(&mut self, offset: u64, chunk: Bytes) -> Result<(), Violation> {
+        self.end = self.end.max(offset + chunk.len() as u64);
+        if offset == next(self.header_len, self.received) {
+            self.push(chunk)?;
+            while let Some(part) = self.parts.first_entry()
+                && *part.key() == next(self.header_len, self.received)
+            {
+                let part = part.remove();
+                self.part_bytes -= part.len();
+                self.push(Bytes::from(part))?;
+            }
+        } else {
+            self.part_bytes += chunk.len();
+            self.parts.insert(offset, chunk.to_vec());
+        }
+        let bound = HEADER_BYTES + self.length().unwrap_or(MAX_MESSAGE_BYTES);
+        if self.end > bound as u64 {
+            return Err(if self.length().is_some() { Violation::WrongLength } else { Violation::TooLong });
+        }
+        Ok(())
+    }
+
+    /// Takes the next bytes of the part without a gap.
     fn push(&mut self, mut chunk: Bytes) -> Result<(), Violation> {
         let take = chunk.len().min(HEADER_BYTES - self.header_len);
         self.header[self.header_len..self.header_len + take].copy_from_slice(&chunk.split_to(take));
@@ -77,25 +117,31 @@ impl Incoming {
     }
 }
 
+/// Where the part without a gap ends, as an offset in the stream.
+fn next(header_len: usize, received: usize) -> u64 {
+    (header_len + received) as u64
+}
+
 /// The incomplete messages of one connection.
 #[derive(Default)]
 pub(super) struct Inbox {
     streams: BTreeMap<StreamId, Incoming>,
-    /// The sum of the announced lengths.
+    /// The sum of what the messages announce.
     announced: usize,
-    /// The sum of the received bytes.
+    /// The sum of what they occupy.
     held: usize,
     /// Streams that have something to read, while reading is paused.
     pub(super) unread: BTreeSet<StreamId>,
 }
 
 impl Inbox {
-    /// Bytes of incomplete messages.
+    /// What incomplete messages occupy, in bytes.
     pub(super) fn held(&self) -> usize {
         self.held
     }
 
-    /// Reads what a stream has. A message that became complete is returned.
+    /// Reads what a stream has, in whatever order it came: nothing is left to QUIC, whose buffers nobody counts.
+    /// A message that became complete is returned.
     pub(super) fn read(
         &mut self,
         conn: &mut Connection,
@@ -103,15 +149,11 @@ impl Inbox {
     ) -> Result<Option<(u8, Bytes)>, Violation> {
         self.unread.remove(&id);
         let mut stream = conn.recv_stream(id);
-        let Ok(mut chunks) = stream.read(true) else {
-            self.drop_stream(id);
-            return Ok(None);
-        };
-        let mut incoming = self.streams.remove(&id).unwrap_or_default();
-        let before = incoming.received;
+        let mut incoming = self.remove(id);
+        let Ok(mut chunks) = stream.read(false) else { return Ok(None) };
         let outcome = loop {
             match chunks.next(usize::MAX) {
-                Ok(Some(chunk)) => incoming.push(chunk.bytes)?,
+                Ok(Some(chunk)) => incoming.take(chunk.offset, chunk.bytes)?,
                 Ok(None) => break Some(true),
                 Err(ReadError::Blocked) => break None,
                 Err(ReadError::Reset(_)) => break Some(false),
@@ -119,35 +161,37 @@ impl Inbox {
         };
         let _ = chunks.finalize();
         match outcome {
-            Some(whole) => {
-                if incoming.counted {
-                    self.announced -= incoming.length().unwrap_or(0);
-                    self.held -= before;
-                }
-                if whole { incoming.finish().map(Some) } else { Ok(None) }
-            }
+            Some(true) => incoming.finish().map(Some),
+            Some(false) => Ok(None),
             None => {
-                if !incoming.counted
-                    && let Some(length) = incoming.length()
-                {
-                    incoming.counted = true;
-                    self.announced += length;
-                    self.held += incoming.received;
-                } else if incoming.counted {
-                    self.held += incoming.received - before;
-                }
-                self.streams.insert(id, incoming);
-                if self.announced > MAX_INCOMPLETE_BYTES { Err(Violation::TooMuch) } else { Ok(None) }
+                self.keep(id, incoming);
+                let too_much = self.announced.max(self.held) > MAX_INCOMPLETE_BYTES;
+                if too_much { Err(Violation::TooMuch) } else { Ok(None) }
             }
         }
     }
 
-    fn drop_stream(&mut self, id: StreamId) {
-        if let Some(incoming) = self.streams.remove(&id)
-            && incoming.counted
-        {
-            self.announced -= incoming.length().unwrap_or(0);
-            self.held -= incoming.received;
-        }
+    fn keep(&mut self, id: StreamId, incoming: Incoming) {
+        self.announced += incoming.announced();
+        self.held += incoming.held();
+        self.streams.insert(id, incoming);
+    }
+
+    /// Takes a stream's message out, or a new one.
+    fn remove(&mut self, id: StreamId) -> Incoming {
+        let incoming = self.streams.remove(&id).unwrap_or_default();
+        self.announced -= incoming.announced();
+        self.held -= incoming.held();
+        incoming
+    }
+}
+
+#[cfg(test)]
+impl Inbox {
+    /// Takes one byte of a stream, as if QUIC had handed it out.
+    pub(super) fn insert(&mut self, id: StreamId, offset: u64) {
+        let mut incoming = self.remove(id);
+        incoming.take(offset, Bytes::from_static(b"x")).expect("within bounds");
+        self.keep(id, incoming);
     }
 }

@@ -30,23 +30,31 @@ pub const SEND_BUDGET_BYTES: usize = 256 << 20;
 
 /// Bytes of received messages that are incomplete, or complete and not yet taken by `poll_event`, from all
 /// peers together. Above it only one peer is read from until it completes; QUIC's flow control then stops
-/// the others after [`CONNECTION_WINDOW_BYTES`] each.
+/// the others after their windows, which sum up to about as much again.
 pub const RECEIVE_BUDGET_BYTES: usize = 256 << 20;
 
 /// What one undelivered message costs beyond its body in the receive budget, so that empty messages count.
 pub(super) const MESSAGE_OVERHEAD_BYTES: usize = 64;
 
-/// The lengths that one peer's incomplete messages may announce together. An honest sender has at most one
+/// What bytes beyond a gap cost beyond themselves, here and in QUIC's record of what has come, so that single bytes
+/// with gaps between them count for what they occupy.
+pub(super) const PART_OVERHEAD_BYTES: usize = 128;
+
+/// The lengths that one peer's incomplete messages may announce together, and what they may occupy. An honest sender has at most one
 /// message of the largest size in each of the four priorities, or smaller ones that sum up to less.
 /// Announcing more closes the connection.
 pub const MAX_INCOMPLETE_BYTES: usize = 4 * (MAX_MESSAGE_BYTES + CLASS_BUDGET_BYTES);
 
-/// QUIC's window of one stream: one message alone moves 4 MiB per round trip, 320 Mbit/s at 100 ms.
+/// QUIC's window of one stream, at most: one message alone moves 4 MiB per round trip, 320 Mbit/s at 100 ms.
 pub const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 
-/// QUIC's window of a connection: four priorities with [`STREAM_WINDOW_BYTES`] each, so that what waits at
-/// a low priority never uses up the credit of a high one.
+/// QUIC's window of a connection, at most: four priorities with [`STREAM_WINDOW_BYTES`] each, so that what waits at
+/// a low priority never uses up the credit of a high one. The windows of all connections share
+/// [`RECEIVE_BUDGET_BYTES`], so with more than 16 of them each is smaller.
 pub const CONNECTION_WINDOW_BYTES: u32 = 4 * STREAM_WINDOW_BYTES;
+
+/// The least window of a connection: about what a full table has for each, 5 Mbit/s at 100 ms.
+pub(super) const MIN_WINDOW_BYTES: u32 = 64 << 10;
 
 /// Streams that each priority may have open at once. The receiver admits their sum; every priority has its
 /// own share, so that bulk never uses up the streams of control. The rest waits in our own queue, where a

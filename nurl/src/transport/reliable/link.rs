@@ -19,8 +19,8 @@ use super::congestion::CubicFactory;
 use super::crypto::{NoTokens, Plain, ResetKey};
 use super::inbox::Inbox;
 use super::limits::{
-    BATCH_DATAGRAMS, CONNECTION_WINDOW_BYTES, DATAGRAM_BYTES, INITIAL_RTT, LOSS_DELAY, MAX_PROBE_INTERVAL,
-    MAX_STREAMS, PACKET_THRESHOLD, STREAM_WINDOW_BYTES,
+    BATCH_DATAGRAMS, DATAGRAM_BYTES, INITIAL_RTT, LOSS_DELAY, MAX_PROBE_INTERVAL, MAX_STREAMS,
+    PACKET_THRESHOLD, STREAM_WINDOW_BYTES,
 };
 use super::wire::{CID_BYTES, Cid, Datagram};
 use crate::rt::Rng;
@@ -60,10 +60,13 @@ impl TimeSource for NoClock {
 #[derive(Clone)]
 pub(super) struct Settings {
     transport: Arc<TransportConfig>,
+    /// QUIC's window of a connection.
+    window: u32,
 }
 
 impl Settings {
-    pub(super) fn new() -> Settings {
+    /// Connections with a window of this many bytes.
+    pub(super) fn new(window: u32) -> Settings {
         let mtu = u16::try_from(DATAGRAM_BYTES).expect("1,200 fits");
         let mut transport = TransportConfig::default();
         transport
@@ -72,8 +75,8 @@ impl Settings {
             .max_idle_timeout(None)
             .packet_threshold(PACKET_THRESHOLD)
             .keep_alive_interval(None)
-            .stream_receive_window(STREAM_WINDOW_BYTES.into())
-            .receive_window(CONNECTION_WINDOW_BYTES.into())
+            .stream_receive_window(STREAM_WINDOW_BYTES.min(window).into())
+            .receive_window(window.into())
             // Bodies are reference-counted, and the outbox bounds them.
             .send_window(u64::MAX >> 2)
             .initial_rtt(INITIAL_RTT)
@@ -83,7 +86,12 @@ impl Settings {
             .allow_spin(false)
             .datagram_receive_buffer_size(None)
             .congestion_controller_factory(Arc::new(CubicFactory));
-        Settings { transport: Arc::new(transport) }
+        Settings { transport: Arc::new(transport), window }
+    }
+
+    /// The window of a connection that begins now.
+    pub(super) fn window(&self) -> u32 {
+        self.window
     }
 
     fn endpoint(&self, server: bool, rng: &mut Rng) -> Endpoint {
@@ -291,6 +299,12 @@ impl Link {
             None => self.conn.path_changed(now),
         }
         self.handle_endpoint_events();
+    }
+
+    /// Sets the window for what the peer sends. A smaller one comes into force as what is on its way is read: credit
+    /// that was given can't be taken back.
+    pub(super) fn set_window(&mut self, window: u32) {
+        self.conn.set_receive_window(window.into());
     }
 
     /// Sends something that the peer must answer.

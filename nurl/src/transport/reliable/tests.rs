@@ -69,9 +69,12 @@ pub(super) struct Net {
     /// Everything sent, as a hash.
     pub(super) trace: blake3::Hasher,
     pub(super) sent: u64,
+    pub(super) sent_bytes: usize,
     pub(super) longest: usize,
     /// By a full queue.
     pub(super) dropped: u64,
+    /// Datagrams that hold these bytes are lost.
+    pub(super) censored: Option<&'static [u8]>,
     /// Whether poll_event is called.
     pub(super) taking: bool,
 }
@@ -95,8 +98,10 @@ impl Net {
             sequence: 0,
             trace: blake3::Hasher::new(),
             sent: 0,
+            sent_bytes: 0,
             longest: 0,
             dropped: 0,
+            censored: None,
             taking: true,
         };
         for n in 0..hosts {
@@ -169,12 +174,15 @@ impl Net {
         assert!(datagram.len() <= DATAGRAM_BYTES);
         self.longest = self.longest.max(datagram.len());
         self.sent += 1;
+        self.sent_bytes += datagram.len();
         self.trace.update(&(self.now - self.begin).as_nanos().to_le_bytes());
         self.trace.update(datagram);
         let weather = self.weather;
         let lost = self.draw(100) < u64::from(weather.loss_percent);
         let jitter = self.draw(u64::try_from(weather.jitter.as_micros()).unwrap());
-        if lost || weather.blackout {
+        let censored =
+            self.censored.is_some_and(|word| datagram.windows(word.len()).any(|part| part == word));
+        if lost || censored || weather.blackout {
             return;
         }
         let mut leaves = self.now;

@@ -8,7 +8,7 @@ use super::{Opening, Reliable};
 use crate::key::PublicKey;
 use crate::transport::reliable::inbox::Violation;
 use crate::transport::reliable::limits::{GONE_INTERVAL, OPEN_INTERVAL};
-use crate::transport::reliable::link::{Fate, Link};
+use crate::transport::reliable::link::{Fate, Link, Settings};
 use crate::transport::reliable::outbox::Gone;
 use crate::transport::reliable::wire::{self, Cid, Pair};
 use crate::transport::reliable::{Event, FailReason, Priority};
@@ -19,8 +19,10 @@ impl Reliable {
         let first_cid = pair.first_cid(self.attempts);
         let link = Link::connect(&self.settings, now, &first_cid, self.attempts, &mut self.rng);
         if let Some(entry) = self.peers.get_mut(&peer) {
+            self.links += usize::from(link.is_some());
             entry.link = link;
         }
+        self.share_windows();
     }
 
     pub(super) fn accept(&mut self, now: Instant, peer: PublicKey, attempt: u64, packet: &[u8]) {
@@ -32,8 +34,28 @@ impl Reliable {
         self.lose(peer, None);
         if let Some(entry) = self.peers.get_mut(&peer) {
             entry.last_attempt = attempt;
+            self.links += 1;
             entry.link = Some(link);
             entry.opening = None;
+        }
+        self.share_windows();
+    }
+
+    /// Shares the receive budget among the connections that there are now.
+    fn share_windows(&mut self) {
+        let window = super::window(self.links, self.config.receive_budget_bytes);
+        if window == self.settings.window() {
+            return;
+        }
+        self.settings = Settings::new(window);
+        let connected: Vec<PublicKey> =
+            self.peers.iter().filter(|(_, entry)| entry.link.is_some()).map(|(peer, _)| *peer).collect();
+        for peer in connected {
+            if let Some(link) = self.peers.get_mut(&peer).and_then(|entry| entry.link.as_mut()) {
+                link.set_window(window);
+            }
+            // A larger window is told at once.
+            self.enqueue(peer);
         }
     }
 
@@ -62,12 +84,14 @@ impl Reliable {
     /// Takes a connection away, and its bytes out of the receive budget.
     pub(super) fn drop_link(&mut self, peer: PublicKey) -> Option<Link> {
         let link = self.peers.get_mut(&peer)?.link.take()?;
+        self.links -= 1;
         self.stats.connections_ended += 1;
         self.receiving -= link.inbox.held();
         self.paused.remove(&peer);
         if self.leader.is_some_and(|(leader, _)| leader == peer) {
             self.leader = None;
         }
+        self.share_windows();
         Some(link)
     }
 

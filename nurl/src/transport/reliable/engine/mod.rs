@@ -12,7 +12,8 @@ use crate::key::PublicKey;
 use crate::rt::Rng;
 use crate::transport::Gauge;
 use crate::transport::reliable::limits::{
-    MAX_MESSAGE_BYTES, MAX_PROBE_INTERVAL, MESSAGE_OVERHEAD_BYTES, STALL,
+    CONNECTION_WINDOW_BYTES, MAX_MESSAGE_BYTES, MAX_PROBE_INTERVAL, MESSAGE_OVERHEAD_BYTES, MIN_WINDOW_BYTES,
+    STALL,
 };
 use crate::transport::reliable::link::{Link, Settings};
 use crate::transport::reliable::outbox::Outbox;
@@ -54,6 +55,8 @@ pub struct Reliable {
     boot: u64,
     rng: Rng,
     peers: BTreeMap<PublicKey, Peer>,
+    /// Connections.
+    links: usize,
     next_message: u64,
     /// As client: attempts, counted over all peers.
     attempts: u64,
@@ -86,8 +89,9 @@ impl Reliable {
         rng: Rng,
     ) -> Reliable {
         Reliable {
+            settings: Settings::new(window(0, config.receive_budget_bytes)),
             config,
-            settings: Settings::new(),
+            links: 0,
             local,
             boot: local_boot,
             rng,
@@ -425,6 +429,13 @@ impl Reliable {
             self.timers.extend(timer.map(|at| (at, peer)));
         }
     }
+}
+
+/// Each connection's share of the receive budget. In steps of two, so that a table that fills changes the windows of
+/// all a dozen times and not with each newcomer.
+fn window(links: usize, budget: usize) -> u32 {
+    let share = budget / links.next_power_of_two();
+    u32::try_from(share).unwrap_or(u32::MAX).clamp(MIN_WINDOW_BYTES, CONNECTION_WINDOW_BYTES)
 }
 
 #[cfg(test)]
