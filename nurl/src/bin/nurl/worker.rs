@@ -5,18 +5,20 @@ use std::time::Duration;
 
 use nurl::compute::handlers;
 use nurl::compute::job::TaskId;
-use nurl::node::{NodeEvent, Role};
+use nurl::node::{Events, NodeEvent, Role};
 use nurl::rt::{self, disk, time};
 use nurl::{Node, SecretKey};
 
 use crate::args::WorkerArgs;
-use crate::client::{join, ticket, told_to_stop};
+use crate::client::{join, ticket};
 use crate::event::Line;
-use crate::handler::Program;
+use crate::group::Groups;
+use crate::handler::{Program, Runner, variables};
 use crate::key::bad_key_file;
-use crate::out::{Code, Failure, Out, unusable};
+use crate::out::{Code, Failure, Out, plain, unusable};
+use crate::stop::Stop;
 
-pub(crate) async fn run(args: WorkerArgs, out: Out) -> Result<(), Failure> {
+pub(crate) async fn run(args: WorkerArgs, out: Out<'_>) -> Result<(), Failure> {
     let mut builder = Node::builder(ticket(&args.mesh.mesh)?)
         .role(Role::Worker)
         .listen(args.listen)
@@ -31,7 +33,6 @@ pub(crate) async fn run(args: WorkerArgs, out: Out) -> Result<(), Failure> {
         disk::create_dir_all(path).map_err(|error| unusable(path, &error, "choose another --state"))?;
         builder = builder.store(path);
     }
-    let mut kinds: Vec<String> = handlers::BUILT_IN.map(String::from).to_vec();
     let pace = args.pace.unwrap_or(Duration::ZERO);
     for kind in handlers::BUILT_IN {
         builder = builder.handler(kind, move |context, payload| async move {
@@ -39,52 +40,119 @@ pub(crate) async fn run(args: WorkerArgs, out: Out) -> Result<(), Failure> {
             handlers::run(kind, &context, payload).await
         });
     }
-    for text in &args.handler {
-        let program =
-            Program::parse(text).map_err(|error| Failure::new(Code::Usage, format!("--handler {error}")))?;
-        if !kinds.contains(&program.kind) {
-            kinds.push(program.kind.clone());
-        }
-        let limit = args.handler_timeout;
-        let kind = program.kind.clone();
-        builder = builder.handler(&kind, move |_context, payload| {
-            let program = program.clone();
-            async move { program.run(payload, limit).await }
+    let programs = programs(&args.handler)?;
+    let mut kinds: Vec<String> = handlers::BUILT_IN.map(String::from).to_vec();
+    kinds.extend(programs.iter().map(|program| program.kind.clone()));
+    kinds.sort();
+    kinds.dedup();
+    let groups = if programs.is_empty() { None } else { Some(groups()?) };
+    for program in programs {
+        let groups = groups.clone().expect("made for the first program");
+        let (limit, retry_exits) = (args.handler_timeout, args.retry_exit.clone());
+        let (kind, runner) = (program.kind.clone(), Runner { groups, limit, retry_exits });
+        builder = builder.handler(&kind, move |context, payload| {
+            let (runner, program) = (runner.clone(), program.clone());
+            async move { runner.run(&program, variables(&context), payload).await }
         });
     }
-    kinds.sort();
-    let (node, mut events) = join(builder, args.mesh.join).await?;
-    let line = Line::Ready {
-        key: node.key().to_string(),
-        addr: None,
-        ticket: None,
-        namespaces: Vec::new(),
-        kinds: kinds.clone(),
+    let mut stop = Stop::new(args.exit_with_stdin);
+    let joined = rt::select! {
+        joined = join(builder, args.mesh.join) => joined,
+        () = stop.told() => return Ok(()),
     };
-    out.line(&line, || Some(format!("{} is ready for {}", node.key(), kinds.join(", "))));
-    let stop = told_to_stop(args.exit_with_stdin);
-    tokio::pin!(stop);
-    loop {
-        rt::select! {
-            () = &mut stop => break,
-            event = events.next() => match event {
-                Some(NodeEvent::StoreFailed { reason }) => {
-                    node.shutdown().await;
-                    let said = format!("the store failed ({reason}): mend the disk and start the worker again");
-                    return Err(Failure::new(Code::Resource, said));
-                }
-                // Nobody reads any more: that is how a parent or a pipe says to stop.
-                Some(event) => if tell(&event, out).is_err() { break },
-                None => break,
-            },
-        }
+    let (node, events) = joined?;
+    let done = serve(&node, events, kinds, args.drain, stop, out).await;
+    if let Some(groups) = groups {
+        groups.kill_all();
     }
-    out.note("leaving the mesh");
-    node.shutdown().await;
+    done
+}
+
+fn programs(texts: &[String]) -> Result<Vec<Program>, Failure> {
+    texts
+        .iter()
+        .map(|text| Program::parse(text))
+        .collect::<Result<_, _>>()
+        .map_err(|error| Failure::new(Code::Usage, format!("--handler {error}")))
+}
+
+fn groups() -> Result<Groups, Failure> {
+    Groups::new().map_err(|error| {
+        Failure::new(Code::Resource, format!("no watcher for the handlers' programs: {}", plain(&error)))
+    })
+}
+
+/// Serves until it is told to stop, then leaves in order; a second word ends it at once.
+async fn serve(
+    node: &Node,
+    mut events: Events,
+    kinds: Vec<String>,
+    drain: Duration,
+    mut stop: Stop,
+    out: Out<'_>,
+) -> Result<(), Failure> {
+    let told = async {
+        let human = format!("{} is ready for {}", node.key(), kinds.join(", "));
+        let line = Line::Ready {
+            key: node.key().to_string(),
+            addr: None,
+            ticket: None,
+            namespaces: Vec::new(),
+            kinds,
+        };
+        out.line(&line, || Some(human)).await;
+        tell_all(&mut events, out).await
+    };
+    tokio::pin!(told);
+    let ended = rt::select! {
+        () = stop.told() => None,
+        ended = &mut told => Some(ended),
+    };
+    if let Some(Ended::StoreFailed(reason)) = ended {
+        node.shutdown().await;
+        let said = format!("the store failed ({reason}): mend the disk and start the worker again");
+        return Err(Failure::new(Code::Resource, said));
+    }
+    let leave = async {
+        out.note("leaving the mesh").await;
+        node.shutdown().await;
+    };
+    // Tasks that end meanwhile are told of, to a reader that is there.
+    let telling = async {
+        if ended.is_none() {
+            told.await;
+        }
+        std::future::pending().await
+    };
+    rt::select! {
+        () = stop.told() => {}
+        () = leave => {}
+        () = telling => {}
+    }
     Ok(())
 }
 
-fn tell(event: &NodeEvent, out: Out) -> io::Result<()> {
+/// Why there is nothing more to tell.
+enum Ended {
+    /// Nobody reads any more: that is how a parent or a pipe says to stop.
+    ReaderGone,
+    /// The node has ended.
+    Node,
+    StoreFailed(String),
+}
+
+async fn tell_all(events: &mut Events, out: Out<'_>) -> Ended {
+    loop {
+        match events.next().await {
+            Some(NodeEvent::StoreFailed { reason }) => return Ended::StoreFailed(reason),
+            Some(event) if tell(&event, out).await.is_err() => return Ended::ReaderGone,
+            Some(_) => {}
+            None => return Ended::Node,
+        }
+    }
+}
+
+async fn tell(event: &NodeEvent, out: Out<'_>) -> io::Result<()> {
     let job = |task: &TaskId, kind: &str, state, error: &Option<String>| Line::Job {
         task: task.to_string(),
         kind: kind.to_owned(),
@@ -128,13 +196,13 @@ fn tell(event: &NodeEvent, out: Out) -> io::Result<()> {
             Line::Isolated { isolated: *isolated },
             if *isolated { "cut off from the mesh".into() } else { "back in the mesh".to_owned() },
         ),
-        // The loop ends on it.
+        // Telling ends with it.
         NodeEvent::StoreFailed { .. } => return Ok(()),
         NodeEvent::Lagged(lost) => {
             (Line::Lagged { lost: *lost }, format!("{lost} events lost: output is too slow"))
         }
     };
-    out.try_line(&line, || Some(human))
+    out.try_line(&line, || Some(human)).await
 }
 
 /// A path's name in output.
