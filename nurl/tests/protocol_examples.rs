@@ -347,6 +347,10 @@ impl Placement for Only {
     fn owners(&self, _key: &[u8], _replicas: usize) -> Vec<PublicKey> {
         vec![self.0]
     }
+
+    fn has_kind(&self, _kind: &str) -> bool {
+        true
+    }
 }
 
 #[test]

@@ -153,6 +153,9 @@ fn a_whole_node_runs_a_task_through_the_pool() {
             fn owners(&self, _: &[u8], _: usize) -> Vec<PublicKey> {
                 vec![self.0]
             }
+            fn has_kind(&self, _: &str) -> bool {
+                true
+            }
         }
         let (mut pool, mut reports) = pool(1);
         let local = PublicKey::from_bytes([1; 32]);

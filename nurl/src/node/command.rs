@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use super::{MemberInfo, Status};
 use crate::Error;
-use crate::compute::job::{MemberChange, SubmitOptions, TaskId};
+use crate::compute::job::{Drained, MemberChange, SubmitOptions, TaskId};
 use crate::key::PublicKey;
 use crate::ring::RingMember;
 use crate::rt::sync::{mpsc, oneshot};
@@ -173,7 +173,9 @@ pub(super) enum StateCommand {
     Stats { reply: Reply<StateStats> },
     /// The digest of this node's own copy of a key.
     Digest { key: Bytes, reply: Reply<Option<Digest>> },
-    /// Stops taking work; the answer comes when what runs has ended or been given up.
+    /// Takes no more work, and gives back what doesn't end in time; the answer comes when nothing is left.
+    Drain { limit: Duration, reply: Reply<Result<Drained, Error>> },
+    /// Ends the plane. What runs is given back; the answer comes when the store is closed.
     Shutdown { reply: Reply<()> },
 }
 

@@ -22,7 +22,7 @@ use bytes::Bytes;
 
 use self::command::{NetCommand, StateCommand};
 use crate::Error;
-use crate::compute::job::{SubmitOptions, TaskId};
+use crate::compute::job::{Drained, SubmitOptions, TaskId};
 use crate::key::PublicKey;
 use crate::membership::{Roles, State};
 use crate::rt::sync::{Mutex, mpsc, oneshot};
@@ -365,8 +365,20 @@ impl Node {
         }
     }
 
-    /// Leaves the mesh, tells it so, and ends the node's threads. What runs here is given up; other workers
-    /// take it over.
+    /// Takes no more work from now on. What waits here for its turn starts elsewhere at once; what runs may come to
+    /// its end within `limit`, and is ended and starts elsewhere after it. The answer comes when nothing is left,
+    /// at most [`DRAIN_GRACE`](crate::compute::job::options::DRAIN_GRACE) after the limit; a
+    /// [`shutdown`](Node::shutdown) follows it. The node goes on with everything else: it owns keys, holds state and
+    /// can submit. There is no way back.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] while another call waits, [`Error::Closed`].
+    pub async fn drain(&self, limit: Duration) -> Result<Drained, Error> {
+        self.ask_state(|reply| StateCommand::Drain { limit, reply }).await?
+    }
+
+    /// Leaves the mesh, tells it so, and ends the node's threads. What runs here is ended and given back: other
+    /// workers take it over at once.
     pub async fn shutdown(&self) {
         // Either plane may have ended already; then there is nothing to wait for.
         let _ = self.ask_state(|reply| StateCommand::Shutdown { reply }).await;

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -14,7 +14,7 @@ use super::command::{Course, NetCommand, Reply, StateCommand, StateInput, StateS
 use super::event::{Bus, NodeEvent};
 use super::task::TaskEvent;
 use crate::Error;
-use crate::compute::job::{self, Jobs, RunId, TaskId};
+use crate::compute::job::{self, Drained, Jobs, RunId, TaskId};
 use crate::compute::pool::{Finished, Handlers, Pool, Report};
 use crate::key::PublicKey;
 use crate::ring::{Ring, RingMember};
@@ -79,6 +79,7 @@ pub(super) struct StatePlane {
     net: mpsc::WeakSender<NetCommand>,
     bus: Bus,
     courses: BTreeMap<TaskId, Course>,
+    drain: Option<Reply<Result<Drained, Error>>>,
     running: BTreeMap<RunId, (TaskId, String)>,
     /// The members of the view that `ring` was made of, once there was one.
     members: Option<Vec<RingMember>>,
@@ -144,6 +145,7 @@ impl StatePlane {
             net: parts.net,
             bus: parts.bus,
             courses: BTreeMap::new(),
+            drain: None,
             running: BTreeMap::new(),
             members: None,
             ring: Arc::default(),
@@ -185,8 +187,9 @@ impl StatePlane {
                 Some(input) = self.inputs.recv() => self.take_inputs(time::now(), input),
                 command = self.commands.recv() => match command {
                     Some(StateCommand::Shutdown { reply }) => {
-                        // Dropping the pool ends what runs; others take it over. The store is closed before the
-                        // caller hears of it: it may open it again at once.
+                        self.hand_back_all(time::now()).await;
+                        // Dropping the pool ends what runs. The store is closed before the caller hears of it: it
+                        // may open it again at once.
                         drop(self);
                         let _ = reply.send(());
                         return;
@@ -200,6 +203,14 @@ impl StatePlane {
             self.jobs.handle_timeout(now);
             self.replicator.handle_timeout(now, time::unix_now());
         }
+    }
+
+    /// What this node has goes back to its submitters, who then needn't find out by its silence.
+    async fn hand_back_all(&mut self, now: Instant) {
+        self.jobs.drain(now, Duration::ZERO);
+        self.jobs.handle_timeout(now);
+        // Without a network plane, or without a store, they find out by themselves.
+        let _ = self.drain(now).await;
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
@@ -285,6 +296,13 @@ impl StatePlane {
             }
             StateCommand::Digest { key, reply } => {
                 let _ = reply.send(self.replicator.get(&key).map(Value::digest));
+            }
+            StateCommand::Drain { reply, .. } if self.drain.is_some() => {
+                let _ = reply.send(Err(Error::Busy("a drain is under way")));
+            }
+            StateCommand::Drain { limit, reply } => {
+                self.drain = Some(reply);
+                self.jobs.drain(now, limit);
             }
             StateCommand::Shutdown { .. } => unreachable!("the loop ends on it"),
         }
@@ -437,6 +455,17 @@ impl StatePlane {
                     });
                 }
             }
+            job::Event::Waiting { task, why } => {
+                if let Some(course) = self.courses.get(&task) {
+                    // A notice, as above.
+                    let _ = course.try_send(TaskEvent::Waiting { why });
+                }
+            }
+            job::Event::Drained(drained) => {
+                if let Some(reply) = self.drain.take() {
+                    let _ = reply.send(Ok(drained));
+                }
+            }
             job::Event::Progress { .. }
             | job::Event::Reassigned { .. }
             | job::Event::Ran { .. }
@@ -505,5 +534,9 @@ impl job::Placement for Ring {
 
     fn owners(&self, key: &[u8], replicas: usize) -> Vec<PublicKey> {
         Ring::owners(self, key, replicas)
+    }
+
+    fn has_kind(&self, kind: &str) -> bool {
+        Ring::has_kind(self, kind)
     }
 }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::compute::job::{JobError, TaskId};
+use crate::compute::job::{JobError, TaskId, WaitReason};
 use crate::key::PublicKey;
 use crate::rt::sync::mpsc;
 
@@ -16,6 +16,11 @@ pub enum TaskEvent {
     Accepted {
         /// The worker.
         by: PublicKey,
+    },
+    /// It waits, for longer than a moment. Once for each time that it does.
+    Waiting {
+        /// Why.
+        why: WaitReason,
     },
     /// It is over; nothing follows.
     Ended {

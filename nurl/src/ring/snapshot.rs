@@ -1,6 +1,6 @@
 //! The immutable ring and its lookups.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::points::{MAX_POINTS, MAX_WEIGHT, POINTS_PER_WEIGHT, points_of, position};
@@ -36,6 +36,8 @@ pub struct Ring {
     /// (position, index into `members`), sorted; equal positions go by key, which the index follows.
     pub(super) points: Arc<[(u64, u32)]>,
     refused: usize,
+    /// What any member of the view advertises, placed or not, live or not.
+    kinds: BTreeSet<String>,
 }
 
 impl Ring {
@@ -49,8 +51,18 @@ impl Ring {
     /// the points of members that stay are taken over, and shared when nobody comes or goes.
     #[must_use]
     pub fn followed_by(&self, members: impl IntoIterator<Item = RingMember>) -> Ring {
-        let mut placed: Vec<RingMember> =
-            members.into_iter().filter(|member| member.placed && member.weight > 0).collect();
+        let mut kinds = BTreeSet::new();
+        let mut placed: Vec<RingMember> = Vec::new();
+        for member in members {
+            for kind in &member.kinds {
+                if !kinds.contains(kind) {
+                    kinds.insert(kind.clone());
+                }
+            }
+            if member.placed && member.weight > 0 {
+                placed.push(member);
+            }
+        }
         placed.sort_by_key(|member| member.key);
         placed.dedup_by_key(|member| member.key);
 
@@ -67,7 +79,7 @@ impl Ring {
         placed.truncate(kept);
 
         let (zones, zones_deeper) = number_zones(&placed);
-        Ring { points: self.points_for(&placed), members: placed, zones, zones_deeper, refused }
+        Ring { points: self.points_for(&placed), members: placed, zones, zones_deeper, refused, kinds }
     }
 
     fn points_for(&self, placed: &[RingMember]) -> Arc<[(u64, u32)]> {
@@ -112,6 +124,11 @@ impl Ring {
     /// How many members were left out because the ring was full.
     pub fn refused(&self) -> usize {
         self.refused
+    }
+
+    /// Whether any member advertises `kind`, also one that is dead or has left, as long as the view knows it.
+    pub fn has_kind(&self, kind: &str) -> bool {
+        self.kinds.contains(kind)
     }
 
     /// Whether nobody is placed.

@@ -2,9 +2,9 @@
 
 use std::io::{PipeReader, PipeWriter, Write};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::harness::{LIMIT, Running, gone, hub, signal, worker};
+use crate::harness::{LIMIT, Running, Worker, gone, hub, signal, until, worker};
 use crate::programs::{child_in, hangs_with_a_child};
 
 /// A pipe that is full, and that nobody reads.
@@ -18,14 +18,14 @@ fn full_pipe() -> (PipeReader, PipeWriter) {
 
 fn started(args: &[&str], ticket: &str, stdout: PipeWriter) -> std::process::Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_nurl"));
-    command.args(args).env("NURL_MESH", ticket).stdin(Stdio::null()).stdout(stdout);
+    command.args(args).env("NURL_MESH", ticket).stdin(Stdio::null()).stdout(stdout).stderr(Stdio::null());
     command.spawn().unwrap()
 }
 
 #[track_caller]
 fn ended(mut child: std::process::Child) -> Option<i32> {
-    let limit = std::time::Instant::now() + LIMIT / 2;
-    while std::time::Instant::now() < limit {
+    let limit = Instant::now() + LIMIT / 2;
+    while Instant::now() < limit {
         if let Some(status) = child.try_wait().unwrap() {
             return status.code();
         }
@@ -60,9 +60,11 @@ fn a_client_whose_reader_hangs_can_be_interrupted() {
     let dir = tempfile::tempdir().unwrap();
     let hub = hub(dir.path());
     let worker = worker(&hub.ticket, &[]);
+    let text = dir.path().join("text");
+    std::fs::write(&text, "some words").unwrap();
     for form in [&["--json"][..], &[]] {
         let (_reader, stdout) = full_pipe();
-        let args = [&["submit", "--kind", "echo", "--payload", "/dev/null"], form].concat();
+        let args = [&["submit", "--kind", "echo", "--payload", text.to_str().unwrap()], form].concat();
         let stuck = started(&args, &hub.ticket, stdout);
         worker.process.wait_for("end", |line| line["event"] == "job" && line["state"] == "finished");
         signal(stuck.id(), "INT");
@@ -96,4 +98,66 @@ fn an_interrupted_command_cancels_its_tasks_down_to_the_program() {
         gone(child);
         std::fs::remove_file(&file).unwrap();
     }
+}
+
+/// A worker whose handler `kind` runs this script, and goes on for so long when it is told to stop.
+fn draining(ticket: &str, script: &str, drain: &str) -> Worker {
+    worker(ticket, &["--drain", drain, "--handler", &format!("kind=sh -c '{script}'")])
+}
+
+const SUBMIT: [&str; 6] = ["submit", "--kind", "kind", "--payload", "/dev/null", "--json"];
+
+#[test]
+fn a_worker_that_is_told_to_stop_ends_its_task_and_takes_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let hub = hub(dir.path());
+    let go = dir.path().join("go");
+    let script = format!("until [ -e {} ]; do sleep 0.02; done; echo done", go.display());
+    let mut worker = draining(&hub.ticket, &script, "50s");
+    let submit = Running::start(&SUBMIT, Some(&hub.ticket));
+    worker.process.event("job");
+    worker.process.signal("TERM");
+    // The next one has to wait: nobody else is there.
+    let next = Running::start(&SUBMIT, Some(&hub.ticket));
+    next.event("waiting");
+    std::fs::write(&go, "").unwrap();
+    let result = submit.event("result");
+    assert_eq!((&result["text"], &result["attempts"]), (&"done\n".into(), &1.into()), "{result}");
+    assert_eq!(worker.process.ended().code(), Some(0), "{}", worker.process.stderr());
+}
+
+#[test]
+fn a_task_that_a_leaving_worker_cannot_end_starts_elsewhere_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let hub = hub(dir.path());
+    let first = dir.path().join("first");
+    let script = format!("mkdir {} && exec sleep 600; echo moved", first.display());
+    let mut workers = [(); 2].map(|()| draining(&hub.ticket, &script, "100ms"));
+    let submit = Running::start(&SUBMIT, Some(&hub.ticket));
+    let by = submit.event("accepted")["by"].clone();
+    until("the program", || first.exists().then_some(()));
+    let leaver = workers.iter_mut().find(|worker| worker.key == by).unwrap();
+    let told = Instant::now();
+    leaver.process.signal("TERM");
+    let result = submit.event("result");
+    assert_eq!((&result["text"], &result["attempts"]), (&"moved\n".into(), &2.into()), "{result}");
+    // By its silence it would be missed after three seconds.
+    assert!(told.elapsed() < Duration::from_millis(2_500), "{:?}", told.elapsed());
+    assert_eq!(leaver.process.ended().code(), Some(0));
+}
+
+#[test]
+fn a_worker_that_is_told_twice_ends_at_once_and_its_programs_with_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let hub = hub(dir.path());
+    let file = dir.path().join("child");
+    let handler = format!("kind={}", hangs_with_a_child(&file));
+    let mut worker = worker(&hub.ticket, &["--drain", "10m", "--handler", &handler]);
+    let _submit = Running::start(&SUBMIT, Some(&hub.ticket));
+    let child = child_in(&file);
+    for name in ["INT", "TERM"] {
+        worker.process.signal(name);
+    }
+    assert_eq!(worker.process.ended().code(), Some(0), "{}", worker.process.stderr());
+    gone(child);
 }

@@ -51,6 +51,10 @@ const CIRCLES: &str = "views that differ send jobs in circles";
 struct View(Vec<PublicKey>);
 
 impl Placement for View {
+    fn has_kind(&self, _kind: &str) -> bool {
+        true
+    }
+
     fn executors(&self, _kind: &str, _key: &[u8]) -> Vec<PublicKey> {
         self.0.clone()
     }

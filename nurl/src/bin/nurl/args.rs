@@ -373,6 +373,21 @@ mod tests {
     }
 
     #[test]
+    fn exits_that_mean_elsewhere_are_75_or_those_that_are_named() {
+        let of = |more: &[&str]| {
+            let args = ["nurl", "worker", "--mesh", "x"].iter().chain(more);
+            match Cli::try_parse_from(args).map(|cli| cli.command) {
+                Ok(Command::Worker(args)) => args.retry_exit,
+                _ => Vec::new(),
+            }
+        };
+        assert_eq!(of(&[]), [75]);
+        assert_eq!(of(&["--retry-exit", "3", "--retry-exit", "4"]), [3, 4]);
+        assert_eq!(of(&["--retry-exit", "0"]), [0_u8; 0]);
+        assert_eq!(of(&["--retry-exit", "256"]), [0_u8; 0]);
+    }
+
+    #[test]
     fn an_advertised_address_has_a_host_and_a_port() {
         for good in ["hub.example:4242", "192.0.2.1:1", "[2001:db8::1]:4242"] {
             assert_eq!(parse_host_port(good).as_deref(), Ok(good));

@@ -37,6 +37,8 @@ pub(crate) enum Line {
     Lagged { lost: u64 },
     /// A task was given to a worker that said it has it.
     Accepted { task: String, by: String },
+    /// A task waits for a worker, for longer than a moment.
+    Waiting { task: String, reason: &'static str },
     /// A task is finished.
     Result {
         task: String,
@@ -150,6 +152,7 @@ mod tests {
             Line::Isolated { isolated: true },
             Line::Lagged { lost: 7 },
             Line::Accepted { task: "0a".into(), by: "nurl1p".into() },
+            Line::Waiting { task: "0a".into(), reason: "away" },
             Line::Result {
                 task: "0a".into(),
                 index: Some(3),

@@ -156,6 +156,11 @@ const SPIN: Duration = Duration::from_millis(120);
 pub(crate) struct Waiting(ProgressBar, Option<JoinHandle<()>>);
 
 impl Waiting {
+    /// For what is written [`beside`](Out::beside) it.
+    pub(crate) fn bar(&self) -> &ProgressBar {
+        &self.0
+    }
+
     /// Takes it off the screen.
     pub(crate) fn hide(&self) {
         if let Some(shower) = &self.1 {

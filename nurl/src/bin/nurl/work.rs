@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use nurl::compute::handlers::{decode_counts, merge};
 use nurl::compute::job::options::MAX_PAYLOAD_LEN;
-use nurl::compute::job::{JobError, SubmitOptions, TaskId};
+use nurl::compute::job::{JobError, SubmitOptions, TaskId, WaitReason};
 use nurl::node::TaskEvent;
 use nurl::rt::sync::mpsc;
 use nurl::rt::{self, disk, time};
@@ -44,6 +44,8 @@ pub(crate) struct Job {
 pub(crate) enum Update {
     /// A worker has it.
     Accepted { index: usize, task: TaskId, by: PublicKey },
+    /// It waits for a worker.
+    Waiting { task: TaskId, why: WaitReason },
     /// It is over.
     Ended {
         index: usize,
@@ -137,6 +139,7 @@ async fn run_one(
         };
         let update = match event {
             Some(TaskEvent::Accepted { by }) => Update::Accepted { index, task: id, by },
+            Some(TaskEvent::Waiting { why }) => Update::Waiting { task: id, why },
             Some(TaskEvent::Ended { by, attempts, outcome }) => {
                 Update::Ended { index, task: id, by, attempts, outcome }
             }
@@ -151,6 +154,10 @@ async fn run_one(
 fn job_failure(error: &JobError) -> Failure {
     let code = if matches!(error, JobError::Deadline) { Code::Deadline } else { Code::JobFailed };
     Failure::new(code, error.to_string())
+}
+
+fn waiting_line(task: TaskId, why: WaitReason) -> Line {
+    Line::Waiting { task: task.to_string(), reason: why.as_str() }
 }
 
 fn result_line(index: Option<usize>, source: Option<String>, update: &Update) -> Line {
@@ -191,6 +198,11 @@ pub(crate) async fn submit(args: SubmitArgs, out: Out<'_>) -> Result<(), Failure
                     let line = Line::Accepted { task: task.to_string(), by: by.to_string() };
                     out.line(&line, || None).await;
                 }
+                Update::Waiting { task, why } => {
+                    let out = out.beside(waiting.bar());
+                    out.line(&waiting_line(*task, *why), || None).await;
+                    out.note(&why.to_string()).await;
+                }
                 Update::Ended { outcome, .. } => {
                     waiting.hide();
                     if out.json {
@@ -223,9 +235,18 @@ pub(crate) async fn map(args: MapArgs, out: Out<'_>) -> Result<(), Failure> {
         // Results are written in order: those that come early wait here.
         let mut early = BTreeMap::new();
         let (mut next, mut failed, mut first_error, mut reassigned) = (0, 0, None, 0);
+        let mut told = false;
         while let Some(update) = course.recv().await {
             match update {
                 Update::Accepted { .. } => continue,
+                Update::Waiting { task, why } => {
+                    out.line(&waiting_line(task, why), || None).await;
+                    // Once: a thousand tasks wait for the same worker.
+                    if !std::mem::replace(&mut told, true) {
+                        out.note(&why.to_string()).await;
+                    }
+                    continue;
+                }
                 Update::Refused { failure } => return Err(failure),
                 Update::Ended { index, .. } => {
                     early.insert(index, update);
@@ -274,7 +295,7 @@ async fn show_result(index: usize, source: &str, update: &Update, out: Out<'_>) 
             out.raw(bytes).await;
         }
         Update::Ended { outcome: Err(error), .. } => out.note(&format!("{source}: {error}")).await,
-        Update::Accepted { .. } | Update::Refused { .. } => {}
+        Update::Accepted { .. } | Update::Waiting { .. } | Update::Refused { .. } => {}
     }
 }
 
@@ -291,7 +312,7 @@ pub(crate) async fn wordcount(args: WordcountArgs, out: Out<'_>) -> Result<(), F
         let (mut sum, mut reassigned) = (BTreeMap::new(), 0);
         while let Some(update) = course.recv().await {
             match update {
-                Update::Accepted { .. } => {}
+                Update::Accepted { .. } | Update::Waiting { .. } => {}
                 Update::Refused { failure } => return Err(failure),
                 Update::Ended { outcome, attempts, .. } => {
                     let bytes = outcome.map_err(|error| job_failure(&error))?;

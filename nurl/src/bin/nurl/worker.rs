@@ -10,7 +10,7 @@ use nurl::rt::{self, disk, time};
 use nurl::{Node, SecretKey};
 
 use crate::args::WorkerArgs;
-use crate::client::{join, ticket};
+use crate::client::ticket;
 use crate::event::Line;
 use crate::group::Groups;
 use crate::handler::{Program, Runner, variables};
@@ -55,13 +55,9 @@ pub(crate) async fn run(args: WorkerArgs, out: Out<'_>) -> Result<(), Failure> {
             async move { runner.run(&program, variables(&context), payload).await }
         });
     }
-    let mut stop = Stop::new(args.exit_with_stdin);
-    let joined = rt::select! {
-        joined = join(builder, args.mesh.join) => joined,
-        () = stop.told() => return Ok(()),
-    };
-    let (node, events) = joined?;
-    let done = serve(&node, events, kinds, args.drain, stop, out).await;
+    let stop = Stop::new(args.exit_with_stdin);
+    let node = builder.spawn().await?;
+    let done = serve(&node, kinds, args.mesh.join, args.drain, stop, out).await;
     if let Some(groups) = groups {
         groups.kill_all();
     }
@@ -82,45 +78,43 @@ fn groups() -> Result<Groups, Failure> {
     })
 }
 
-/// Serves until it is told to stop, then leaves in order; a second word ends it at once.
+/// Joins and serves until it is told to stop, then leaves in order; a second word ends it at once.
 async fn serve(
     node: &Node,
-    mut events: Events,
     kinds: Vec<String>,
+    join: Duration,
     drain: Duration,
     mut stop: Stop,
     out: Out<'_>,
 ) -> Result<(), Failure> {
-    let told = async {
+    let events = node.events();
+    let serving = async {
+        node.joined(join).await?;
         let human = format!("{} is ready for {}", node.key(), kinds.join(", "));
-        let line = Line::Ready {
-            key: node.key().to_string(),
-            addr: None,
-            ticket: None,
-            namespaces: Vec::new(),
-            kinds,
-        };
+        let key = node.key().to_string();
+        let line = Line::Ready { key, addr: None, ticket: None, namespaces: Vec::new(), kinds };
         out.line(&line, || Some(human)).await;
-        tell_all(&mut events, out).await
+        tell_all(events, out).await
     };
-    tokio::pin!(told);
-    let ended = rt::select! {
+    tokio::pin!(serving);
+    let served = rt::select! {
         () = stop.told() => None,
-        ended = &mut told => Some(ended),
+        served = &mut serving => Some(served),
     };
-    if let Some(Ended::StoreFailed(reason)) = ended {
-        node.shutdown().await;
-        let said = format!("the store failed ({reason}): mend the disk and start the worker again");
-        return Err(Failure::new(Code::Resource, said));
-    }
+    let goes_on = served.is_none();
+    let done = served.unwrap_or(Ok(()));
     let leave = async {
-        out.note("leaving the mesh").await;
+        if done.is_ok() {
+            out.note("leaving the mesh").await;
+            // An error means that the node has ended by itself.
+            let _ = node.drain(drain).await;
+        }
         node.shutdown().await;
     };
     // Tasks that end meanwhile are told of, to a reader that is there.
     let telling = async {
-        if ended.is_none() {
-            told.await;
+        if goes_on {
+            let _ = serving.await;
         }
         std::future::pending().await
     };
@@ -129,25 +123,20 @@ async fn serve(
         () = leave => {}
         () = telling => {}
     }
-    Ok(())
+    done
 }
 
-/// Why there is nothing more to tell.
-enum Ended {
-    /// Nobody reads any more: that is how a parent or a pipe says to stop.
-    ReaderGone,
-    /// The node has ended.
-    Node,
-    StoreFailed(String),
-}
-
-async fn tell_all(events: &mut Events, out: Out<'_>) -> Ended {
+/// Tells until nobody reads any more, which is how a parent or a pipe says to stop, or the node ends.
+async fn tell_all(mut events: Events, out: Out<'_>) -> Result<(), Failure> {
     loop {
         match events.next().await {
-            Some(NodeEvent::StoreFailed { reason }) => return Ended::StoreFailed(reason),
-            Some(event) if tell(&event, out).await.is_err() => return Ended::ReaderGone,
+            Some(NodeEvent::StoreFailed { reason }) => {
+                let said = format!("the store failed ({reason}): mend the disk and start the worker again");
+                return Err(Failure::new(Code::Resource, said));
+            }
+            Some(event) if tell(&event, out).await.is_err() => return Ok(()),
             Some(_) => {}
-            None => return Ended::Node,
+            None => return Ok(()),
         }
     }
 }

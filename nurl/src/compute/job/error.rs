@@ -7,6 +7,18 @@ use super::task::TaskId;
 use crate::ring::Epoch;
 
 /// Why a task, or one attempt at it, has no result.
+///
+/// A handler says by its error what is to become of the task:
+///
+/// - **Try elsewhere**: [`JobError::retriable`]. The submitter goes to the next executor of the list (with only
+///   one, to that one again), after a back-off of 0.2 s at first, and gives the task up as a
+///   [`DeadLetter`](JobError::DeadLetter) after [`max_failures`](super::SubmitOptions::max_failures) of them. For
+///   faults of the place: a full disk, a missing device, a process that the system killed.
+/// - **Final**: [`JobError::permanent`]. The task ends with this error, and no other executor is asked. For faults
+///   of the task: an input that can't be parsed.
+///
+/// The runtime adds its own: over the kind's time limit and fenced are tried elsewhere, a panic is final. A worker
+/// that is lost says nothing: see [`Lost`](JobError::Lost).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum JobError {
     /// The handler said no. Only a retriable failure moves on to the next executor.
@@ -43,6 +55,15 @@ pub enum JobError {
         /// What the last of them said.
         last: String,
     },
+    /// Too many workers died, or came back as another process, while they had the task: it may be what kills
+    /// them. A dead letter, as above.
+    #[error("a dead letter: lost with {workers} workers: {names}")]
+    Lost {
+        /// How many processes were lost with it.
+        workers: u32,
+        /// The short keys of their nodes, in the order of their ends.
+        names: String,
+    },
     /// The resource has admitted a higher token: this node's tenure of the key is over.
     #[error("fenced by a token with counter {}", current.counter)]
     Fenced {
@@ -67,12 +88,12 @@ pub enum JobError {
 }
 
 impl JobError {
-    /// A failure that another attempt, elsewhere or later, may not have.
+    /// A failure that another attempt, elsewhere or later, may not have: the task goes to the next executor.
     pub fn retriable(message: impl Into<String>) -> JobError {
         JobError::Failed { retriable: true, message: message.into() }
     }
 
-    /// A failure that every attempt would have.
+    /// A failure that every attempt would have: the task ends with it.
     pub fn permanent(message: impl Into<String>) -> JobError {
         JobError::Failed { retriable: false, message: message.into() }
     }
@@ -93,6 +114,7 @@ impl JobError {
             JobError::UnknownKind(text) => JobError::UnknownKind(cut(text)),
             JobError::Infeasible(text) => JobError::Infeasible(cut(text)),
             JobError::DeadLetter { failures, last } => JobError::DeadLetter { failures, last: cut(last) },
+            JobError::Lost { workers, names } => JobError::Lost { workers, names: cut(names) },
             other => other,
         }
     }

@@ -1,5 +1,6 @@
 //! What the driver sees: runs to start, events to pass on, counters.
 
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -62,8 +63,49 @@ pub enum Moved {
     Busy,
     /// It has no handler of the kind, or doesn't hold itself responsible.
     Refused,
+    /// It is draining, and has given the task back.
+    HandedBack,
     /// It failed retriably.
     Failed(JobError),
+}
+
+/// Why a task waits, though its submitter would send it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum WaitReason {
+    /// Members have its kind, but none of them is live and takes work: it goes to the first that comes back.
+    Away,
+    /// As many workers as the task may be lost with have fallen silent while they had it. It goes on when enough
+    /// of them are known to live.
+    Verdict,
+}
+
+impl WaitReason {
+    /// The reason as one word, for programs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            WaitReason::Away => "away",
+            WaitReason::Verdict => "verdict",
+        }
+    }
+}
+
+impl fmt::Display for WaitReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            WaitReason::Away => "every worker that has the kind is away",
+            WaitReason::Verdict => "workers fell silent while they had the task: are they dead?",
+        })
+    }
+}
+
+/// What came of a node's tasks while it drained.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Drained {
+    /// Runs that came to their ends within the limit.
+    pub finished: u64,
+    /// Tasks that were given back to their submitters, queued or half-way.
+    pub handed_back: u64,
 }
 
 /// Something to tell the application.
@@ -86,6 +128,13 @@ pub enum Event {
         by: PublicKey,
         /// What it said.
         note: Bytes,
+    },
+    /// Submitter: the task waits, for longer than a moment. Once for each time that it does.
+    Waiting {
+        /// The task.
+        task: TaskId,
+        /// Why.
+        why: WaitReason,
     },
     /// Submitter: the task goes to another executor.
     Reassigned {
@@ -138,6 +187,8 @@ pub enum Event {
         /// What the resource holds.
         current: Epoch,
     },
+    /// Executor: what was asked of [`drain`](super::Jobs::drain) is done.
+    Drained(Drained),
 }
 
 /// Counters of one node since its start.
@@ -163,6 +214,8 @@ pub struct Stats {
     pub withdrawn: u64,
     /// Submitter: finished tasks whose result had to be asked for again.
     pub fetched: u64,
+    /// Submitter: tasks that a draining executor refused or gave back.
+    pub hand_backs: u64,
     /// Submitter: dead letters dropped because there were too many.
     pub dead_letters_dropped: u64,
     /// Submitter: submits refused locally because too many were open.
@@ -187,6 +240,10 @@ pub struct Stats {
     pub elsewhere: u64,
     /// Executor: runs that a resource fenced.
     pub fenced: u64,
+    /// Executor: outcomes that are owed no more to a submitter that has long given no answer.
+    pub outcomes_unheard: u64,
+    /// Executor: tasks given back, or refused, while this node drained.
+    pub handed_back: u64,
     /// Executor: a task id used for two payloads.
     pub conflicts: u64,
     /// Keeper: records that showed a second run of a task.

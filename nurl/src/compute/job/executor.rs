@@ -8,12 +8,13 @@ use bytes::Bytes;
 
 use super::backoff;
 use super::error::JobError;
-use super::event::{Event, Run, RunId};
+use super::event::{Drained, Event, Run, RunId};
 use super::keeper::{Keeper, Kept, Meta, Waiter, add_waiter};
+use super::listeners::{Listeners, Turn};
 use super::message::{Beat, Known, Message, Reason, Submit};
 use super::options::{
-    HORIZON, KindLimits, MAX_ASKED, MAX_BEATS, MAX_EXECUTION_BYTES, MAX_EXECUTIONS, MAX_FENCED_RESTARTS,
-    MAX_HOPS, MAX_KIND_LEN, MAX_KINDS, MAX_PAYLOAD_LEN, MAX_PROGRESS_LEN,
+    DRAIN_GRACE, HORIZON, KindLimits, MAX_ASKED, MAX_BEATS, MAX_EXECUTION_BYTES, MAX_EXECUTIONS,
+    MAX_FENCED_RESTARTS, MAX_HOPS, MAX_KIND_LEN, MAX_KINDS, MAX_PAYLOAD_LEN, MAX_PROGRESS_LEN,
 };
 use super::record::Record;
 use super::shared::{Shared, Timer, digest};
@@ -85,6 +86,15 @@ struct Started {
     at: Instant,
 }
 
+/// A drain under way, or done.
+#[derive(Debug)]
+struct Drain {
+    /// Runs may end by themselves until then.
+    until: Instant,
+    so_far: Drained,
+    reported: bool,
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Executor {
     kinds: BTreeMap<String, Kind>,
@@ -94,6 +104,8 @@ pub(super) struct Executor {
     bytes: usize,
     next_run: u64,
     next_place: u64,
+    drain: Option<Drain>,
+    listeners: Listeners,
 }
 
 impl Executor {
@@ -147,6 +159,11 @@ impl Executor {
         let waiter = Waiter { who: submit.submitter, attempt: submit.attempt };
         let digest = digest(&submit.kind, &submit.key, &submit.payload);
         if self.answer_from_memory(sh, keeper, now, submit.task, digest, waiter) {
+            return;
+        }
+        if self.drain.is_some() {
+            sh.stats.handed_back += 1;
+            refuse(sh, submit.task, waiter, Reason::HandedBack);
             return;
         }
         let list = sh.executors(&submit.kind, &submit.key);
@@ -416,6 +433,9 @@ impl Executor {
         if *current != run {
             return;
         }
+        if let Some(drain) = &mut self.drain {
+            drain.so_far.finished += 1;
+        }
         match result {
             Ok(bytes) if bytes.len() > MAX_PAYLOAD_LEN => {
                 let error = JobError::TooLarge { len: bytes.len() as u64 };
@@ -423,7 +443,7 @@ impl Executor {
             }
             Err(JobError::Fenced { current }) => self.fenced(sh, now, task, current),
             // Nobody here cancelled it: the plane has ended.
-            Err(JobError::Cancelled) => self.give_back(sh, task, JobError::retriable("the executor stopped")),
+            Err(JobError::Cancelled) => self.hand_back(sh, task),
             Err(error) if error.is_retriable() => self.give_back(sh, task, error),
             outcome => self.conclude(sh, keeper, now, task, Record::new(outcome, token, sh.local)),
         }
@@ -433,6 +453,11 @@ impl Executor {
     /// key, the attempt starts again under a higher tenure.
     fn fenced(&mut self, sh: &mut Shared, now: Instant, task: TaskId, current: Epoch) {
         sh.stats.fenced += 1;
+        if self.drain.is_some() {
+            // It would begin again, and there is no time.
+            self.hand_back(sh, task);
+            return;
+        }
         let Some(execution) = self.tasks.get_mut(&task) else { return };
         sh.tenures.end(&execution.key, execution.token);
         execution.phase = Phase::Resting;
@@ -508,6 +533,62 @@ impl Executor {
         let error = error.bounded();
         for waiter in execution.waiters {
             refuse(sh, task, waiter, Reason::Failed { error: error.clone() });
+        }
+    }
+
+    /// This node gives the task up, for reasons of its own: it starts elsewhere, and nothing counts against it.
+    fn hand_back(&mut self, sh: &mut Shared, task: TaskId) {
+        let Some(execution) = self.remove(sh, task) else { return };
+        sh.stats.handed_back += 1;
+        if let Some(drain) = &mut self.drain {
+            drain.so_far.handed_back += 1;
+        }
+        for waiter in execution.waiters {
+            refuse(sh, task, waiter, Reason::HandedBack);
+        }
+    }
+
+    // ---- Draining.
+
+    /// Takes no more work, gives back what doesn't run, and the rest at `limit`.
+    pub(super) fn drain(&mut self, sh: &mut Shared, now: Instant, limit: Duration) {
+        let until = now + limit;
+        let fresh = Drain { until, so_far: Drained::default(), reported: false };
+        let drain = self.drain.get_or_insert(fresh);
+        drain.until = drain.until.min(until);
+        drain.reported = false;
+        sh.timers.set(Timer::Drain, drain.until);
+        let runs = |execution: &Execution| matches!(execution.phase, Phase::Running(_));
+        self.hand_back_all(sh, |execution| !runs(execution));
+    }
+
+    /// The limit of the drain is over, or the time for acknowledgements after it.
+    pub(super) fn drain_over(&mut self, sh: &mut Shared, now: Instant) {
+        self.hand_back_all(sh, |_| true);
+        if let Some(drain) = &self.drain
+            && now < drain.until + DRAIN_GRACE
+        {
+            sh.timers.set(Timer::Drain, drain.until + DRAIN_GRACE);
+        }
+    }
+
+    fn hand_back_all(&mut self, sh: &mut Shared, which: impl Fn(&Execution) -> bool) {
+        let tasks = self.tasks.iter().filter(|(_, execution)| which(execution)).map(|(task, _)| *task);
+        for task in tasks.collect::<Vec<_>>() {
+            self.hand_back(sh, task);
+        }
+    }
+
+    /// Tells, once, that nothing is left here.
+    pub(super) fn report_drain(&mut self, sh: &mut Shared, keeper: &Keeper, now: Instant) {
+        let empty = self.tasks.is_empty() && self.runs.is_empty() && !keeper.owes_anything();
+        if let Some(drain) = &mut self.drain
+            && !drain.reported
+            && (empty || now >= drain.until + DRAIN_GRACE)
+        {
+            drain.reported = true;
+            sh.timers.clear(Timer::Drain);
+            sh.event(Event::Drained(drain.so_far));
         }
     }
 
@@ -626,33 +707,57 @@ impl Executor {
         }
     }
 
+    /// Something has come from `peer`.
+    pub(super) fn heard(&mut self, now: Instant, peer: PublicKey) {
+        self.listeners.heard(now, peer);
+    }
+
     /// Signs of life to every submitter, and the tick for the next.
-    pub(super) fn beat(&mut self, sh: &mut Shared, keeper: &Keeper, now: Instant) {
-        let mut by_submitter: BTreeMap<PublicKey, Vec<Beat>> = BTreeMap::new();
+    pub(super) fn beat(&mut self, sh: &mut Shared, keeper: &mut Keeper, now: Instant) {
+        let mut by_submitter: BTreeMap<PublicKey, Signs> = BTreeMap::new();
         for (task, execution) in &mut self.tasks {
             let note = execution.note.take();
-            for waiter in &execution.waiters {
-                if sh.down.contains(&waiter.who) {
-                    continue;
-                }
-                let beat = Beat { task: *task, attempt: waiter.attempt, finished: None };
-                by_submitter.entry(waiter.who).or_default().push(beat);
-                if let Some(note) = note.clone() {
-                    sh.send(waiter.who, Message::Progress { task: *task, attempt: waiter.attempt, note });
-                }
+            for waiter in execution.waiters.iter().filter(|waiter| !sh.down.contains(&waiter.who)) {
+                let signs = by_submitter.entry(waiter.who).or_default();
+                signs.beats.push(Beat { task: *task, attempt: waiter.attempt, finished: None });
+                signs.notes.extend(note.clone().map(|note| (*task, waiter.attempt, note)));
             }
         }
         for (who, beat) in keeper.beats() {
-            by_submitter.entry(who).or_default().push(beat);
+            by_submitter.entry(who).or_default().beats.push(beat);
         }
-        let boot = sh.boot;
-        for (who, beats) in by_submitter {
-            for batch in beats.chunks(MAX_BEATS) {
-                sh.send(who, Message::Beats { boot, beats: batch.to_vec() });
+        self.listeners.retain(|peer| by_submitter.contains_key(peer));
+        for (who, signs) in by_submitter {
+            // This node hears itself.
+            let turn = if who == sh.local { Turn::Beat } else { self.listeners.turn(now, who) };
+            match turn {
+                Turn::Ask | Turn::Beat => signs.send(sh, who, turn == Turn::Ask),
+                Turn::Skip => {}
+                Turn::Deaf => sh.stats.outcomes_unheard += keeper.give_up(who),
             }
         }
         if !self.tasks.is_empty() || keeper.owes_anything() {
             sh.timers.set(Timer::Beat, now + sh.config.beat_interval);
+        }
+    }
+}
+
+/// What there is to say to one submitter at one beat.
+#[derive(Debug, Default)]
+struct Signs {
+    beats: Vec<Beat>,
+    notes: Vec<(TaskId, u32, Bytes)>,
+}
+
+impl Signs {
+    fn send(self, sh: &mut Shared, who: PublicKey, answer: bool) {
+        for (task, attempt, note) in self.notes {
+            sh.send(who, Message::Progress { task, attempt, note });
+        }
+        let boot = sh.boot;
+        for (number, batch) in self.beats.chunks(MAX_BEATS).enumerate() {
+            let answer = answer && number == 0;
+            sh.send(who, Message::Beats { boot, beats: batch.to_vec(), answer });
         }
     }
 }

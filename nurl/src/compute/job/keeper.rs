@@ -201,6 +201,19 @@ impl Keeper {
         })
     }
 
+    /// `peer` is told no more of outcomes that it hasn't acknowledged; how many those were.
+    pub(super) fn give_up(&mut self, peer: PublicKey) -> u64 {
+        let (table, mut unheard) = (&mut self.table, 0);
+        self.awaited.retain(|task| {
+            let Some(kept) = table.get_mut(task) else { return false };
+            let before = kept.waiting.len();
+            kept.waiting.retain(|waiter| waiter.who != peer);
+            unheard += (before - kept.waiting.len()) as u64;
+            !kept.waiting.is_empty()
+        });
+        unheard
+    }
+
     pub(super) fn owes_anything(&self) -> bool {
         !self.awaited.is_empty()
     }

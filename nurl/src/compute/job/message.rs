@@ -86,6 +86,8 @@ pub(super) enum Reason {
     Failed { error: JobError },
     /// Asked about a task that isn't here.
     Unknown,
+    /// This node is draining: it takes no task, and gives back those that it had.
+    HandedBack,
 }
 
 /// What an owner knows about a task.
@@ -135,6 +137,8 @@ pub(super) enum Message {
     Beats {
         boot: u64,
         beats: Vec<Beat>,
+        /// The submitter is asked for [`Message::Listening`].
+        answer: bool,
     },
     /// To the submitter.
     Progress {
@@ -185,6 +189,8 @@ pub(super) enum Message {
         task: TaskId,
         known: Known,
     },
+    /// From the submitter, when beats ask for it: it is there.
+    Listening,
 }
 
 const SUBMIT: u8 = 1;
@@ -200,6 +206,7 @@ const CANCEL: u8 = 10;
 const WITHDRAW: u8 = 11;
 const ASK: u8 = 12;
 const KNOWN: u8 = 13;
+const LISTENING: u8 = 14;
 
 impl Message {
     /// The bytes on the wire.
@@ -226,8 +233,9 @@ impl Message {
             &Message::Accepted { task, attempt, boot, token } => {
                 frame(ACCEPTED, &wire::Accepted { task, attempt, boot, token }, &empty)
             }
-            Message::Beats { boot, beats } => {
-                frame(BEATS, &wire::Beats { boot: *boot, beats: beats.clone() }, &empty)
+            Message::Beats { boot, beats, answer } => {
+                let answer = answer.then_some(true);
+                frame(BEATS, &wire::Beats { boot: *boot, beats: beats.clone(), answer }, &empty)
             }
             &Message::Progress { task, attempt, ref note } => {
                 frame(PROGRESS, &wire::Attempt { task, attempt }, note)
@@ -268,6 +276,7 @@ impl Message {
                 let running = matches!(known, Known::Running);
                 frame(KNOWN, &wire::Known { task: *task, running, record }, &body)
             }
+            Message::Listening => frame(LISTENING, &wire::Empty {}, &empty),
         }
     }
 
@@ -290,9 +299,9 @@ impl Message {
                 Ok(Message::Accepted { task, attempt, boot, token })
             }
             BEATS => {
-                let wire::Beats { boot, beats } = cbor(header)?;
+                let wire::Beats { boot, beats, answer } = cbor(header)?;
                 limit(beats.len(), MAX_BEATS, "a batch of beats")?;
-                Ok(Message::Beats { boot, beats })
+                Ok(Message::Beats { boot, beats, answer: answer.unwrap_or(false) })
             }
             PROGRESS => {
                 let wire::Attempt { task, attempt } = cbor(header)?;
@@ -321,6 +330,7 @@ impl Message {
                 };
                 Ok(Message::Known { task, known })
             }
+            LISTENING => cbor(header).map(|wire::Empty {}| Message::Listening),
             other => Err(MessageError::UnknownType(other)),
         }
     }
@@ -441,6 +451,7 @@ fn refused(task: TaskId, attempt: u32, reason: &Reason) -> wire::Refused {
             7
         }
         Reason::Unknown => 8,
+        Reason::HandedBack => 9,
     };
     header
 }
@@ -455,6 +466,7 @@ fn decode_refused(header: wire::Refused) -> Result<Message, MessageError> {
         6 => Reason::Settled { hash: header.hash.ok_or(MessageError::Malformed)? },
         7 => Reason::Failed { error: error_in(header.error.ok_or(MessageError::Malformed)?)? },
         8 => Reason::Unknown,
+        9 => Reason::HandedBack,
         _ => return Err(MessageError::Malformed),
     };
     Ok(Message::Refused { task: header.task, attempt: header.attempt, reason })
@@ -505,6 +517,11 @@ fn error_out(error: &JobError) -> wire::Error {
             out.number = len;
             13
         }
+        JobError::Lost { workers, names } => {
+            out.text = names;
+            out.number = u64::from(workers);
+            14
+        }
     };
     out
 }
@@ -529,6 +546,10 @@ fn error_in(error: wire::Error) -> Result<JobError, MessageError> {
         11 => JobError::Conflict,
         12 => JobError::Settled { hash: error.hash.ok_or(MessageError::Malformed)? },
         13 => JobError::TooLarge { len: error.number },
+        14 => {
+            let workers = u32::try_from(error.number).map_err(|_| MessageError::Malformed)?;
+            JobError::Lost { workers, names: text }
+        }
         _ => return Err(MessageError::Malformed),
     })
 }

@@ -31,6 +31,7 @@ fn error() -> impl Strategy<Value = JobError> {
         Just(JobError::Conflict),
         any::<[u8; 32]>().prop_map(|hash| JobError::Settled { hash }),
         any::<u64>().prop_map(|len| JobError::TooLarge { len }),
+        (any::<u32>(), ".{0,40}").prop_map(|(workers, names)| JobError::Lost { workers, names }),
     ]
 }
 
@@ -55,6 +56,7 @@ fn reason() -> impl Strategy<Value = Reason> {
         any::<[u8; 32]>().prop_map(|hash| Reason::Settled { hash }),
         error().prop_map(|error| Reason::Failed { error }),
         Just(Reason::Unknown),
+        Just(Reason::HandedBack),
     ]
 }
 
@@ -105,8 +107,9 @@ fn message() -> impl Strategy<Value = Message> {
         replica(),
         (task(), any::<u32>(), any::<u64>(), token())
             .prop_map(|(task, attempt, boot, token)| Message::Accepted { task, attempt, boot, token }),
-        (any::<u64>(), proptest::collection::vec(beat, 0..20))
-            .prop_map(|(boot, beats)| Message::Beats { boot, beats }),
+        (any::<u64>(), proptest::collection::vec(beat, 0..20), any::<bool>())
+            .prop_map(|(boot, beats, answer)| Message::Beats { boot, beats, answer }),
+        Just(Message::Listening),
         (task(), any::<u32>(), bytes(MAX_PROGRESS_LEN)).prop_map(|(task, attempt, note)| Message::Progress {
             task,
             attempt,
@@ -151,7 +154,7 @@ proptest! {
     }
 
     #[test]
-    fn arbitrary_bytes_never_panic(kind in 0u8..15, header in proptest::collection::vec(any::<u8>(), 0..100)) {
+    fn arbitrary_bytes_never_panic(kind in 0u8..16, header in proptest::collection::vec(any::<u8>(), 0..100)) {
         let mut bytes = vec![kind, header.len() as u8, 0];
         bytes.extend(header);
         let _ = Message::decode(&bytes.into());
@@ -175,6 +178,8 @@ fn fields_of_a_later_version_are_ignored() {
     bytes.append(&mut header);
     let expected = Message::Fetch { task: TaskId::from_bytes([3; 16]), attempt: 7 };
     assert_eq!(Message::decode(&bytes.into()), Ok(expected));
+    let listening = Bytes::from_static(&[LISTENING, 2, 0, 0x81, 7]);
+    assert_eq!(Message::decode(&listening), Ok(Message::Listening));
     assert_eq!(Message::decode(&Bytes::from_static(&[77, 0, 0])), Err(MessageError::UnknownType(77)));
 }
 
@@ -184,11 +189,12 @@ fn what_is_over_its_limit_is_refused() {
     let progress = Message::Progress { task: TaskId::from_bytes([0; 16]), attempt: 0, note };
     assert_eq!(Message::decode(&progress.encode()), Err(MessageError::TooLong("a progress note")));
     let beat = Beat { task: TaskId::from_bytes([0; 16]), attempt: 0, finished: None };
-    let beats = Message::Beats { boot: 0, beats: vec![beat; MAX_BEATS + 1] };
+    let beats = Message::Beats { boot: 0, beats: vec![beat; MAX_BEATS + 1], answer: true };
     assert_eq!(Message::decode(&beats.encode()), Err(MessageError::TooLong("a batch of beats")));
     let full = Message::Beats {
         boot: u64::MAX,
         beats: vec![Beat { attempt: u32::MAX, finished: Some(u64::MAX), ..beat }; MAX_BEATS],
+        answer: true,
     };
     assert_eq!(Message::decode(&full.encode()), Ok(full));
     let mut huge = vec![FETCH, 0xff, 0xff];

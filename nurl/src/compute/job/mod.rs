@@ -27,7 +27,9 @@ pub mod backoff;
 mod error;
 mod event;
 mod executor;
+mod holders;
 mod keeper;
+mod listeners;
 mod message;
 pub mod options;
 mod record;
@@ -40,14 +42,14 @@ mod tests;
 mod timers;
 mod wire;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
 pub use self::error::{JobError, SubmitError};
-pub use self::event::{Event, Gauges, MemberChange, Moved, Run, RunId, Stats};
+pub use self::event::{Drained, Event, Gauges, MemberChange, Moved, Run, RunId, Stats, WaitReason};
 pub use self::message::MessageError;
 pub use self::options::{Config, KindLimits, SubmitOptions};
 pub use self::record::{Class, Record, outcome_hash};
@@ -87,6 +89,7 @@ impl Jobs {
             tenures,
             down: BTreeSet::new(),
             failed: BTreeSet::new(),
+            draining: BTreeMap::new(),
             stats: Stats::default(),
             events: VecDeque::new(),
             to_self: VecDeque::new(),
@@ -202,6 +205,7 @@ impl Jobs {
 
     /// The detector's verdict on a member.
     pub fn on_member(&mut self, now: Instant, peer: PublicKey, change: MemberChange) {
+        self.shared.draining.remove(&peer);
         match change {
             MemberChange::Dead | MemberChange::Left => {
                 if self.shared.down.len() < MAX_DOWN {
@@ -213,8 +217,8 @@ impl Jobs {
                 self.shared.down.remove(&peer);
             }
         }
+        self.submitter.on_member(&mut self.shared, now, peer, change);
         if change != MemberChange::Alive {
-            self.submitter.on_peer_gone(&mut self.shared, now, peer);
             self.executor.on_submitter_gone(peer);
         }
         self.keeper.on_member(&mut self.shared, now, peer, change);
@@ -261,6 +265,15 @@ impl Jobs {
         self.settle(now);
     }
 
+    /// From now on this node takes no task. What is queued goes back to its submitters at once; what runs may come
+    /// to its end within `limit`, and goes back then. [`Event::Drained`] tells when nothing is left here: no run, and
+    /// no outcome that its submitter hasn't acknowledged, but at most [`options::DRAIN_GRACE`] after the limit.
+    /// Called again, the earlier limit counts. There is no way back: a node that drained is shut down.
+    pub fn drain(&mut self, now: Instant, limit: Duration) {
+        self.executor.drain(&mut self.shared, now, limit);
+        self.settle(now);
+    }
+
     /// A handler reports progress; the submitter hears the latest note with the next beat.
     pub fn progress(&mut self, run: RunId, note: Bytes) {
         self.executor.progress(run, note);
@@ -283,8 +296,9 @@ impl Jobs {
                     self.executor.on_timer(&mut self.shared, &mut self.keeper, now, task);
                 }
                 Timer::Record(task) => self.keeper.expire(task),
-                Timer::Beat => self.executor.beat(&mut self.shared, &self.keeper, now),
+                Timer::Beat => self.executor.beat(&mut self.shared, &mut self.keeper, now),
                 Timer::Failed => self.after_failed_sends(now),
+                Timer::Drain => self.executor.drain_over(&mut self.shared, now),
                 Timer::Redeliver => self.keeper.redeliver(&mut self.shared, now),
                 Timer::Resync => self.keeper.resync(&mut self.shared, now),
             }
@@ -347,16 +361,23 @@ impl Jobs {
             let local = self.shared.local;
             self.dispatch(now, local, message);
         }
+        self.executor.report_drain(&mut self.shared, &self.keeper, now);
     }
 
     fn dispatch(&mut self, now: Instant, from: PublicKey, message: Message) {
         let Jobs { shared: sh, submitter, executor, keeper } = self;
+        executor.heard(now, from);
         match message {
             Message::Submit(submit) => executor.handle_submit(sh, keeper, now, from, submit),
             Message::Accepted { task, attempt, boot, token } => {
                 submitter.handle_accepted(sh, now, from, (task, attempt, boot), token);
             }
-            Message::Beats { boot, beats } => submitter.handle_beats(sh, now, from, boot, &beats),
+            Message::Beats { boot, beats, answer } => {
+                if answer && submitter.waits_for(&beats) {
+                    sh.send(from, Message::Listening);
+                }
+                submitter.handle_beats(sh, now, from, boot, &beats);
+            }
             Message::Progress { task, attempt, note } => {
                 submitter.handle_progress(sh, from, task, attempt, note);
             }
@@ -382,6 +403,8 @@ impl Jobs {
             }
             Message::Ask { task, digest } => executor.handle_ask(sh, keeper, from, task, digest),
             Message::Known { task, known } => executor.handle_known(sh, keeper, now, from, task, known),
+            // That it has come is all that it says.
+            Message::Listening => {}
         }
     }
 }

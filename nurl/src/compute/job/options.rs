@@ -33,6 +33,11 @@ pub const MAX_SUBMISSION_BYTES: usize = 256 * 1024 * 1024;
 pub const MAX_RESOLVED: usize = 65_536;
 /// Submitter: nodes that are remembered per task as addressed or as having accepted.
 pub const MAX_HEARD_PER_TASK: usize = 64;
+/// Submitter: processes that are remembered per task as having had it; the oldest go first.
+pub const MAX_HOLDERS: usize = 64;
+/// Submitter: how long a node that says that it drains is passed over. It is gone before that, as a rule; if it
+/// isn't, it is asked once more.
+pub const DRAINING_FOR: Duration = Duration::from_secs(60);
 /// Submitter: nodes that one round over the list remembers as tried. In a list that churns faster than it is
 /// walked, a new round begins here.
 pub const MAX_TRIED: usize = 4096;
@@ -51,6 +56,18 @@ pub const MAX_KINDS: usize = 64;
 pub const MAX_WAITERS: usize = 4;
 /// Executor: owners and executors that are asked before a re-submitted task is run.
 pub const MAX_ASKED: usize = 8;
+/// Executor: every so many beats one asks the submitter for an answer. Fewer answers would leave less time between the
+/// first that is missing and [`QUIET_AFTER`].
+pub const BEATS_PER_QUESTION: u32 = 3;
+/// Executor: a submitter that hasn't answered for so long (three questions) is beaten to ever more seldom. One that is
+/// there has counted the beats that it missed, and submitted again.
+pub const QUIET_AFTER: Duration = Duration::from_secs(10);
+/// Executor: a submitter that hasn't answered for so long is beaten to no more, and no outcome is owed to it: a phone
+/// that is back from a tunnel asks by itself.
+pub const DEAF_AFTER: Duration = Duration::from_secs(300);
+/// Executor: how long after a drain's limit acknowledgements are waited for, and handlers that were told to end: a
+/// round trip over a busy relay, and what the pool gives a handler to notice.
+pub const DRAIN_GRACE: Duration = Duration::from_secs(2);
 /// Executor: how often a fenced attempt starts again here before it is given back to the submitter.
 pub const MAX_FENCED_RESTARTS: u8 = 3;
 
@@ -157,11 +174,22 @@ pub struct SubmitOptions {
     pub priority: Priority,
     /// Retriably failed attempts after which the task is a dead letter. Silence doesn't count.
     pub max_failures: u32,
+    /// Workers that may be lost with the task before it is a dead letter ([`JobError::Lost`]): that died, or came
+    /// back as another process, after they had accepted it and before they gave it back. Silence and a hand-back
+    /// don't count. 0 counts as 1; over [`MAX_HOLDERS`] there is no such limit.
+    ///
+    /// [`JobError::Lost`]: super::JobError::Lost
+    pub max_losses: u32,
 }
 
 impl Default for SubmitOptions {
     fn default() -> SubmitOptions {
-        SubmitOptions { life: Duration::from_secs(300), priority: Priority::Normal, max_failures: 8 }
+        SubmitOptions {
+            life: Duration::from_secs(300),
+            priority: Priority::Normal,
+            max_failures: 8,
+            max_losses: 3,
+        }
     }
 }
 

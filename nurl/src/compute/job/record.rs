@@ -32,7 +32,7 @@ impl Class {
     pub fn of(outcome: &Result<Bytes, JobError>) -> Class {
         match outcome {
             Ok(_) => Class::Result,
-            Err(JobError::DeadLetter { .. }) => Class::DeadLetter,
+            Err(JobError::DeadLetter { .. } | JobError::Lost { .. }) => Class::DeadLetter,
             Err(JobError::Cancelled) => Class::Cancelled,
             Err(JobError::Deadline) => Class::Deadline,
             Err(_) => Class::Failed,
@@ -135,6 +135,7 @@ mod tests {
             Just(Err(JobError::Cancelled)),
             Just(Err(JobError::permanent("no"))),
             Just(Err(JobError::DeadLetter { failures: 2, last: "x".into() })),
+            Just(Err(JobError::Lost { workers: 3, names: "a, b, c".into() })),
         ];
         (outcome, 0u64..3, 0u8..2, any::<bool>()).prop_map(|(outcome, counter, owner, settled)| {
             let owner = PublicKey::from_bytes([owner; 32]);

@@ -1,11 +1,12 @@
 //! What the three roles of a node share: identity, clock-independent settings, queues, counters.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::event::{Event, Stats};
 use super::message::Message;
-use super::options::{Config, MAX_EVENTS, MAX_OUTBOX};
+use super::options::{Config, DRAINING_FOR, MAX_EVENTS, MAX_OUTBOX};
 use super::task::TaskId;
 use super::timers::Timers;
 use crate::key::PublicKey;
@@ -18,6 +19,8 @@ pub trait Placement {
     fn executors(&self, kind: &str, key: &[u8]) -> Vec<PublicKey>;
     /// The first `r` of the key's placement list, alive or not: where outcomes are kept.
     fn owners(&self, key: &[u8], r: usize) -> Vec<PublicKey>;
+    /// Whether any member of the view, live or not, advertises `kind`.
+    fn has_kind(&self, kind: &str) -> bool;
 }
 
 /// Members held down, or with an undelivered message, at most; a forgotten one costs a full timeout.
@@ -41,6 +44,8 @@ pub(super) enum Timer {
     Redeliver,
     /// Members to whom a message was not delivered.
     Failed,
+    /// The limit of a drain.
+    Drain,
 }
 
 pub(super) struct Shared {
@@ -54,6 +59,8 @@ pub(super) struct Shared {
     pub(super) down: BTreeSet<PublicKey>,
     /// Members to whom a message was not delivered, not yet dealt with.
     pub(super) failed: BTreeSet<PublicKey>,
+    /// Members that drain, and until when they are passed over.
+    pub(super) draining: BTreeMap<PublicKey, Instant>,
     pub(super) stats: Stats,
     pub(super) events: VecDeque<Event>,
     /// Messages to this node itself, not yet handled.
@@ -84,6 +91,29 @@ impl Shared {
 
     pub(super) fn executors(&self, kind: &str, key: &[u8]) -> Vec<PublicKey> {
         self.placement.as_ref().map(|view| view.executors(kind, key)).unwrap_or_default()
+    }
+
+    /// Executors that take work: those that drain are left out.
+    pub(super) fn candidates(&mut self, now: Instant, kind: &str, key: &[u8]) -> Vec<PublicKey> {
+        self.draining.retain(|_, until| *until > now);
+        let mut list = self.executors(kind, key);
+        list.retain(|member| !self.draining.contains_key(member));
+        list
+    }
+
+    /// A member says that it drains; false if there is no room to remember it.
+    pub(super) fn pass_over(&mut self, now: Instant, peer: PublicKey) -> bool {
+        self.draining.retain(|_, until| *until > now);
+        let fits = self.draining.len() < MAX_DOWN;
+        if fits {
+            self.draining.insert(peer, now + DRAINING_FOR);
+        }
+        fits
+    }
+
+    /// Whether any member of the view has a kind, also one that is dead or has left.
+    pub(super) fn has_kind(&self, kind: &str) -> bool {
+        self.placement.as_ref().is_some_and(|view| view.has_kind(kind))
     }
 
     pub(super) fn owners(&self, key: &[u8]) -> Vec<PublicKey> {

@@ -6,6 +6,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::event::Moved;
+use super::holders::Holders;
 use super::options::{MAX_HEARD_PER_TASK, MAX_TRIED, SubmitOptions};
 use super::shared::Shared;
 use super::task::TaskId;
@@ -14,10 +15,25 @@ use crate::ring::Epoch;
 
 #[derive(Debug)]
 pub(super) enum State {
-    Placing { since: Instant },
-    Waiting { target: PublicKey, until: Instant },
-    Held { by: PublicKey, boot: u64, heard: Instant, fetch: Option<Instant> },
-    BackOff { until: Instant, stay: Option<PublicKey> },
+    /// Nobody takes it. `told` when it was said that it waits.
+    Placing {
+        since: Instant,
+        told: bool,
+    },
+    Waiting {
+        target: PublicKey,
+        until: Instant,
+    },
+    Held {
+        by: PublicKey,
+        boot: u64,
+        heard: Instant,
+        fetch: Option<Instant>,
+    },
+    BackOff {
+        until: Instant,
+        stay: Option<PublicKey>,
+    },
 }
 
 #[derive(Debug)]
@@ -48,6 +64,10 @@ pub(super) struct Submission {
     pub(super) without_kind: BTreeSet<PublicKey>,
     /// Everyone addressed and everyone who accepted: their outcomes count.
     pub(super) heard: BTreeSet<PublicKey>,
+    /// Who has had it.
+    pub(super) holders: Holders,
+    /// It was said that it waits for verdicts on them.
+    pub(super) waits_told: bool,
     pub(super) last: Option<(PublicKey, Moved)>,
     pub(super) token: Option<Epoch>,
     pub(super) state: State,
@@ -77,6 +97,11 @@ pub(super) fn choose(
     }
     let index = list.iter().position(|member| !task.tried.contains(member))?;
     Some((index, list[index]))
+}
+
+/// How many workers may be lost with the task.
+pub(super) fn max_losses(task: &Submission) -> usize {
+    usize::try_from(task.options.max_losses.max(1)).unwrap_or(usize::MAX)
 }
 
 pub(super) fn hear(task: &mut Submission, peer: PublicKey) {

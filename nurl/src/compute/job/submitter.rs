@@ -2,7 +2,8 @@
 //!
 //! A task is *placing* (no live executor), *waiting* (sent, not yet accepted), *held* (accepted, beating) or in
 //! *back-off*. Whatever ends an attempt without an outcome leads to the next one; the end of the life leads to
-//! an error. An executor that failed is not tried again before every other one was.
+//! an error. An executor that failed is not tried again before every other one was. A task that is lost with too many
+//! executors, or fails on too many, is a dead letter.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -11,7 +12,8 @@ use bytes::Bytes;
 
 use super::backoff::{full_jitter, within};
 use super::error::{JobError, SubmitError};
-use super::event::{Event, Moved};
+use super::event::{Event, MemberChange, Moved, WaitReason};
+use super::holders::{Holders, VERDICT_WITHIN};
 use super::keeper::{Keeper, Kept, Meta};
 use super::message::{Beat, Message, Reason, Submit};
 use super::options::{
@@ -21,7 +23,7 @@ use super::options::{
 };
 use super::record::Record;
 use super::shared::{Shared, Timer, digest};
-use super::submission::{State, Submission, choose, hear, may_speak};
+use super::submission::{State, Submission, choose, hear, max_losses, may_speak};
 use super::task::TaskId;
 use crate::key::PublicKey;
 use crate::ring::Epoch;
@@ -139,9 +141,11 @@ impl Submitter {
             tried: BTreeSet::new(),
             without_kind: BTreeSet::new(),
             heard: BTreeSet::new(),
+            holders: Holders::default(),
+            waits_told: false,
             last: None,
             token: None,
-            state: State::Placing { since: now },
+            state: State::Placing { since: now, told: false },
         };
         self.open.insert(id, task);
         self.place(sh, now, id, None);
@@ -175,10 +179,19 @@ impl Submitter {
     /// Sends the next attempt, to `stay` if it is still on the list, else to the next of the list.
     fn place(&mut self, sh: &mut Shared, now: Instant, id: TaskId, stay: Option<PublicKey>) {
         let Some(task) = self.open.get_mut(&id) else { return };
-        let list = sh.executors(&task.kind, &task.key);
+        if let Some(until) = task.holders.wait(now, max_losses(task)) {
+            if !std::mem::replace(&mut task.waits_told, true) {
+                sh.event(Event::Waiting { task: id, why: WaitReason::Verdict });
+            }
+            task.state = State::BackOff { until, stay };
+            self.arm(sh, id);
+            return;
+        }
+        task.waits_told = false;
+        let list = sh.candidates(now, &task.kind, &task.key);
         let Some((index, target)) = choose(task, &list, stay) else {
             if !matches!(task.state, State::Placing { .. }) {
-                task.state = State::Placing { since: now };
+                task.state = State::Placing { since: now, told: false };
             }
             self.arm(sh, id);
             return;
@@ -222,6 +235,9 @@ impl Submitter {
         let delay = full_jitter(&mut sh.rng, sh.config.backoff_base, sh.config.backoff_cap, task.retries);
         task.retries = task.retries.saturating_add(1);
         task.busy_stays = 0;
+        if why == Moved::Silent {
+            task.holders.fell_silent(from, now + VERDICT_WITHIN);
+        }
         task.last = Some((from, why));
         task.state = State::BackOff { until: now + delay, stay: None };
         self.arm(sh, id);
@@ -230,10 +246,14 @@ impl Submitter {
     fn arm(&self, sh: &mut Shared, id: TaskId) {
         let Some(task) = self.open.get(&id) else { return };
         let next = match task.state {
-            State::Placing { since } => match self.complete_at {
-                Some(complete) => since.max(complete) + sh.config.infeasible_after,
-                None => task.deadline,
-            },
+            State::Placing { since, told } => {
+                // One that drains may be back, or have been slow to end.
+                let again = sh.draining.values().min().copied().unwrap_or(task.deadline);
+                match self.complete_at {
+                    Some(complete) if !told => (since.max(complete) + sh.config.infeasible_after).min(again),
+                    _ => again,
+                }
+            }
             State::Waiting { until, .. } | State::BackOff { until, .. } => until,
             State::Held { heard, fetch, .. } => {
                 let silent = heard + sh.config.silence;
@@ -249,22 +269,13 @@ impl Submitter {
             self.end_here(sh, keeper, now, id, JobError::Deadline);
             return;
         }
+        if task.holders.lost().count() >= max_losses(task) {
+            self.lost(sh, keeper, now, id);
+            return;
+        }
         let attempt = task.attempts.saturating_sub(1);
         match &mut task.state {
-            State::Placing { since } => {
-                let since = *since;
-                self.place(sh, now, id, None);
-                let ripe = self
-                    .complete_at
-                    .is_some_and(|complete| now >= since.max(complete) + sh.config.infeasible_after);
-                let kind = self.open.get(&id).and_then(|task| match task.state {
-                    State::Placing { .. } => Some(task.kind.clone()),
-                    _ => None,
-                });
-                if ripe && let Some(kind) = kind {
-                    self.end_here(sh, keeper, now, id, JobError::Infeasible(kind));
-                }
-            }
+            State::Placing { .. } => self.still_placing(sh, keeper, now, id),
             State::Waiting { target, .. } => {
                 let target = *target;
                 sh.stats.silences += 1;
@@ -291,6 +302,28 @@ impl Submitter {
                 self.arm(sh, id);
             }
         }
+    }
+
+    /// Nobody has taken the task for a while: it ends if nobody ever will, as far as this view goes.
+    fn still_placing(&mut self, sh: &mut Shared, keeper: &mut Keeper, now: Instant, id: TaskId) {
+        self.place(sh, now, id, None);
+        let after = sh.config.infeasible_after;
+        let Some(Submission { kind, state: State::Placing { since, told: told @ false }, .. }) =
+            self.open.get_mut(&id)
+        else {
+            return;
+        };
+        if self.complete_at.is_none_or(|complete| now < complete.max(*since) + after) {
+            return;
+        }
+        if !sh.has_kind(kind) {
+            let kind = kind.clone();
+            self.end_here(sh, keeper, now, id, JobError::Infeasible(kind));
+            return;
+        }
+        *told = true;
+        sh.event(Event::Waiting { task: id, why: WaitReason::Away });
+        self.arm(sh, id);
     }
 
     // ---- Answers.
@@ -333,6 +366,7 @@ impl Submitter {
     ) -> bool {
         let Some(task) = self.open.get_mut(&id) else { return false };
         let latest = task.attempts.saturating_sub(1);
+        task.holders.has(from, boot);
         let withdrawn = match &mut task.state {
             State::Held { by, boot: held_boot, heard, .. } if *by == from => {
                 *heard = now;
@@ -340,10 +374,14 @@ impl Submitter {
                 self.arm(sh, id);
                 return false;
             }
-            State::Held { fetch: Some(_), .. } if finished => return false,
+            State::Held { fetch: Some(_), .. } if finished => {
+                task.holders.released(from);
+                return false;
+            }
             // The other one is done: better than one that runs.
             State::Held { by, .. } if finished => Some(*by),
             State::Held { .. } => {
+                task.holders.released(from);
                 sh.stats.withdrawn += 1;
                 sh.send(from, Message::Withdraw { task: id, attempt });
                 return false;
@@ -357,11 +395,17 @@ impl Submitter {
         task.busy_stays = 0;
         task.last = None;
         if let Some(target) = withdrawn {
+            task.holders.released(target);
             sh.stats.withdrawn += 1;
             sh.send(target, Message::Withdraw { task: id, attempt: latest });
         }
         self.arm(sh, id);
         true
+    }
+
+    /// Whether any of these is for a task that is open here.
+    pub(super) fn waits_for(&self, beats: &[Beat]) -> bool {
+        beats.iter().any(|beat| self.open.contains_key(&beat.task))
     }
 
     pub(super) fn handle_beats(
@@ -386,6 +430,7 @@ impl Submitter {
                 && *by == from
                 && *held != boot
             {
+                task.holders.replaced(from);
                 self.retry(sh, now, id, from, Moved::Gone);
                 continue;
             }
@@ -451,6 +496,8 @@ impl Submitter {
         reason: Reason,
     ) {
         let Some(task) = self.open.get_mut(&id) else { return };
+        // Also where nothing else follows from it: its end is no loss of the task.
+        task.holders.released(from);
         // Only the latest attempt, and from its place, or from one that it was forwarded to: that one is on
         // the list, or we would never believe its outcome either.
         let current = match &task.state {
@@ -492,6 +539,7 @@ impl Submitter {
                     self.retry(sh, now, id, from, Moved::Refused);
                 }
             }
+            Reason::HandedBack => self.handed_back(sh, now, id, from),
             Reason::Misrouted | Reason::Unknown => self.retry(sh, now, id, from, Moved::Refused),
             Reason::Elsewhere { runner } => {
                 // Believed once: if the runner doesn't answer, the next one runs it all the same.
@@ -509,6 +557,19 @@ impl Submitter {
         }
     }
 
+    /// `from` drains: the next executor has the task at once, and others of ours don't go there either.
+    fn handed_back(&mut self, sh: &mut Shared, now: Instant, id: TaskId, from: PublicKey) {
+        let Some(task) = self.open.get_mut(&id) else { return };
+        sh.stats.hand_backs += 1;
+        if !sh.pass_over(now, from) {
+            // It would be the next one again.
+            self.retry(sh, now, id, from, Moved::HandedBack);
+            return;
+        }
+        task.last = Some((from, Moved::HandedBack));
+        self.place(sh, now, id, None);
+    }
+
     fn failed(
         &mut self,
         sh: &mut Shared,
@@ -524,15 +585,31 @@ impl Submitter {
             self.retry(sh, now, id, from, Moved::Failed(error));
             return;
         }
-        let failures = task.failures;
+        let (failures, last) = (task.failures, error.to_string());
+        self.keep_letter(sh, id, error);
+        self.end_here(sh, keeper, now, id, JobError::DeadLetter { failures, last });
+    }
+
+    /// As many workers as are allowed were lost with the task.
+    fn lost(&mut self, sh: &mut Shared, keeper: &mut Keeper, now: Instant, id: TaskId) {
+        let Some(task) = self.open.get(&id) else { return };
+        let names: Vec<_> = task.holders.lost().map(|who| who.short()).collect();
+        let workers = u32::try_from(names.len()).unwrap_or(u32::MAX);
+        let error = JobError::Lost { workers, names: names.join(", ") };
+        self.keep_letter(sh, id, error.clone());
+        self.end_here(sh, keeper, now, id, error);
+    }
+
+    fn keep_letter(&mut self, sh: &mut Shared, id: TaskId, last: JobError) {
+        let Some(task) = self.open.get(&id) else { return };
         let letter = DeadLetter {
             task: id,
             parent: task.parent,
             kind: task.kind.clone(),
             key: task.key.clone(),
             payload: task.payload.clone(),
-            failures,
-            last: error.clone(),
+            failures: task.failures,
+            last,
         };
         self.letter_bytes += letter.payload.len();
         self.letters.push_back(letter);
@@ -541,8 +618,6 @@ impl Submitter {
             self.letter_bytes -= oldest.payload.len();
             sh.stats.dead_letters_dropped += 1;
         }
-        let last = error.to_string();
-        self.end_here(sh, keeper, now, id, JobError::DeadLetter { failures, last });
     }
 
     pub(super) fn handle_outcome(
@@ -683,8 +758,23 @@ impl Submitter {
         }
     }
 
-    /// A member is dead, has left or has a new boot: what it had is lost.
-    pub(super) fn on_peer_gone(&mut self, sh: &mut Shared, now: Instant, peer: PublicKey) {
+    /// A member is dead, has left or has a new boot, and what it had is lost; or it is alive after all.
+    pub(super) fn on_member(&mut self, sh: &mut Shared, now: Instant, peer: PublicKey, change: MemberChange) {
+        for (id, task) in &mut self.open {
+            match change {
+                MemberChange::Dead => task.holders.died(peer),
+                MemberChange::Restarted => task.holders.replaced(peer),
+                MemberChange::Left => task.holders.released(peer),
+                MemberChange::Alive => task.holders.lives(peer),
+            }
+            let waits = task.waits_told && task.holders.wait(now, max_losses(task)).is_none();
+            if waits || task.holders.lost().count() >= max_losses(task) {
+                sh.timers.set(Timer::Submission(*id), now);
+            }
+        }
+        if change == MemberChange::Alive {
+            return;
+        }
         for id in self.at(peer, true) {
             sh.stats.silences += 1;
             self.retry(sh, now, id, peer, Moved::Gone);

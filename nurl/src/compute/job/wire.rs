@@ -73,7 +73,13 @@ pub(super) struct Beats {
     pub(super) boot: u64,
     #[n(1)]
     pub(super) beats: Vec<Beat>,
+    #[n(2)]
+    pub(super) answer: Option<bool>,
 }
+
+/// The header of a message without fields.
+#[derive(Encode, Decode)]
+pub(super) struct Empty {}
 
 #[derive(Encode, Decode)]
 pub(super) struct Attempt {

@@ -235,7 +235,7 @@ fn beats_of_many_tasks_are_few_messages() {
     world.run(ms(500));
     let before = world.messages;
     world.run(secs(10));
-    assert!(world.messages - before <= 22, "{} messages", world.messages - before);
+    assert!(world.messages - before <= 30, "{} messages", world.messages - before);
     assert_eq!(world.jobs(2).stats().silences, 0, "a long queue is not silence");
 }
 
@@ -258,7 +258,7 @@ fn beats_for_tasks_that_nobody_knows_cost_nothing() {
         Beat { task: TaskId::from_bytes(id), attempt: n, finished: None }
     });
     let before = world.messages;
-    world.inject(2, 1, &Message::Beats { boot: 7, beats: beats.collect() });
+    world.inject(2, 1, &Message::Beats { boot: 7, beats: beats.collect(), answer: false });
     assert_eq!(world.jobs(1).gauges(), Gauges::default());
     assert_eq!(world.messages, before);
 }

@@ -158,7 +158,7 @@ fn an_outcome_of_a_member_that_is_not_on_the_list_is_ignored() {
     let record = Record::new(Ok(Bytes::from_static(b"forged")), token, key(6));
     world.inject(6, 5, &Message::Outcome { task, attempt: 0, record: record.clone() });
     let beat = Beat { task, attempt: 0, finished: Some(6) };
-    world.inject(6, 5, &Message::Beats { boot: 1, beats: vec![beat] });
+    world.inject(6, 5, &Message::Beats { boot: 1, beats: vec![beat], answer: false });
     assert_eq!(world.jobs(5).stats().forged_outcomes, 1);
     assert_eq!(world.jobs(5).stats().unexpected, 1);
     // Nor as a replica's record.

@@ -49,6 +49,10 @@ impl Placement for View {
     fn owners(&self, _key: &[u8], r: usize) -> Vec<PublicKey> {
         self.placed.iter().copied().take(r).collect()
     }
+
+    fn has_kind(&self, kind: &str) -> bool {
+        self.placed.iter().any(|member| self.kinds.get(member).is_none_or(|kinds| kinds.contains(kind)))
+    }
 }
 
 pub(super) struct Node {
@@ -92,6 +96,7 @@ pub(super) struct World {
     /// Of which dead letter a task that was started is the retry.
     pub(super) parents: BTreeMap<TaskId, TaskId>,
     pub(super) messages: u64,
+    pub(super) messages_to: BTreeMap<PublicKey, u64>,
     config: Config,
     queue: BTreeMap<(Instant, u64), Happening>,
     cancelled: BTreeSet<(PublicKey, RunId)>,
@@ -119,6 +124,7 @@ impl World {
             started: Vec::new(),
             parents: BTreeMap::new(),
             messages: 0,
+            messages_to: BTreeMap::new(),
             config,
             queue: BTreeMap::new(),
             cancelled: BTreeSet::new(),
@@ -345,6 +351,7 @@ impl World {
 
     fn transmit(&mut self, from: PublicKey, to: PublicKey, body: Bytes) {
         self.messages += 1;
+        *self.messages_to.entry(to).or_default() += 1;
         let lost = self.rng.next_u64() % 100 < self.loss_percent
             || self.cut.contains(&(from, to))
             || !self.nodes.get(&to).is_some_and(|node| node.up);

@@ -1,8 +1,11 @@
 //! Whole nodes against each other.
 
 mod bounds;
+mod drain;
 mod ends;
 mod faults;
 mod harness;
+mod losses;
 mod routing;
 mod seeds;
+mod silent_clients;
