@@ -2,7 +2,7 @@
 
 use chaos::scenario::{Held, Mark, Purpose, Scenario};
 
-use crate::scenarios::{canary, churn, fence, keystone, lease, pinned, swarm};
+use crate::scenarios::{canary, churn, fence, keystone, lease, pinned, poison, swarm};
 
 /// What a scenario is unless it says otherwise.
 const PLAIN: Scenario = Scenario::new("", "", |_| Box::pin(async { Ok(Held::default()) }));
@@ -96,6 +96,14 @@ pub const ALL: &[Scenario] = &[
         marks: pinned::MARKS,
         time_limit: pinned::TIME_LIMIT,
         body: |trial| Box::pin(pinned::run(trial)),
+        ..PLAIN
+    },
+    Scenario {
+        name: "poison",
+        about: "a task kills its workers, a kind's only worker is away, a worker drains: three are lost, nothing else",
+        marks: poison::MARKS,
+        time_limit: poison::TIME_LIMIT,
+        body: |trial| Box::pin(poison::run(trial)),
         ..PLAIN
     },
     Scenario {

@@ -109,6 +109,11 @@ fn replicas_agree_after_churn() {
 }
 
 #[test]
+fn a_task_that_kills_its_workers_is_given_up() {
+    prove_with("poison", 6);
+}
+
+#[test]
 fn everything_at_once() {
     prove_with("swarm", 3);
 }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use chaos::property::fail;
 use chaos::sometimes;
 use nurl::PublicKey;
-use nurl::compute::job::JobError;
+use nurl::compute::job::{JobError, WaitReason};
 use nurl::membership::State;
 use nurl::node::{NodeEvent, Task, TaskEvent};
 
@@ -76,16 +76,26 @@ impl Witness {
     }
 
     /// The outcome of a task that the node `by` submitted, once its handle is closed.
-    pub async fn outcome(&self, by: &str, mut task: Task) -> Result<Bytes, JobError> {
-        let (id, mut end) = (task.id(), None);
+    pub async fn outcome(&self, by: &str, task: Task) -> Result<Bytes, JobError> {
+        self.course(by, task).await.1
+    }
+
+    /// As [`outcome`](Witness::outcome), with the reasons for which the task waited.
+    pub async fn course(&self, by: &str, mut task: Task) -> (Vec<WaitReason>, Result<Bytes, JobError>) {
+        let (id, mut waits, mut end) = (task.id(), Vec::new(), None);
         while let Some(event) = task.next().await {
-            let TaskEvent::Ended { outcome, .. } = event else { continue };
-            if let Err(broken) = self.seen().checks.ended(by, id) {
-                fail(broken);
+            match event {
+                TaskEvent::Accepted { .. } => {}
+                TaskEvent::Waiting { why } => waits.push(why),
+                TaskEvent::Ended { outcome, .. } => {
+                    if let Err(broken) = self.seen().checks.ended(by, id) {
+                        fail(broken);
+                    }
+                    end = Some(outcome);
+                }
             }
-            end = Some(outcome);
         }
-        end.unwrap_or(Err(JobError::Cancelled))
+        (waits, end.unwrap_or(Err(JobError::Cancelled)))
     }
 
     /// How many handlers run at a node now.

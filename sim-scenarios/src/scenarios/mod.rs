@@ -14,6 +14,7 @@ pub mod lone_accuser;
 pub mod mapping_expires;
 pub mod nat_matrix;
 pub mod pinned;
+pub mod poison;
 pub mod relay_dies;
 pub mod roam;
 pub mod swarm;

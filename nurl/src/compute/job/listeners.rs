@@ -6,7 +6,7 @@
 //! stay with the keys' owners. Anything that comes from it makes it a listener again.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::options::{BEATS_PER_QUESTION, DEAF_AFTER, QUIET_AFTER};
 use crate::key::PublicKey;
@@ -78,6 +78,8 @@ pub(super) const MOST_BEATS_TO_THE_DEAF: u64 = 15;
 #[cfg(test)]
 #[allow(clippy::disallowed_methods, reason = "the base of virtual time")]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     const PEER: PublicKey = PublicKey::from_bytes([1; 32]);

@@ -1,0 +1,324 @@
+//! Tasks that are lost with their workers, that wait for one, and that are given back.
+//!
+//! Five workers, a member that submits, an observer that submits, and a hub.
+//!
+//! **Poison.** A task kills each worker that runs it, by a crash, a loss of power or a crash with a restart at once. It is
+//! a dead letter after as many as it may be lost with (drawn: one to three), it names them, and no further one is lost:
+//! neither when the observer submits it, whom nobody tells of deaths, nor when the member does. Jobs of others go on
+//! meanwhile.
+//!
+//! **Away.** The only worker of a kind is away for 20 s, and its kind's tasks wait for it and have their results soon after
+//! it is back. Contrast: a kind that nobody has is infeasible within seconds.
+//!
+//! **Drain.** A worker drains while it runs long tasks. What it gives back starts elsewhere at once, long before its silence
+//! would have been noticed, and counts as no loss.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use chaos::link::LinkConfig;
+use chaos::property::Broken;
+use chaos::scenario::{Held, Mark, Trial, Verdict};
+use chaos::sometimes;
+use chaos::world::World;
+use nurl::PublicKey;
+use nurl::compute::job::{JobError, SubmitOptions, WaitReason};
+use nurl::node::{Role, Task};
+use nurl::rt::{task, time};
+use rand_core::Rng as _;
+
+use crate::cluster::{Cluster, Jobs, Map, Peer, Place, Within, secret, text};
+
+/// What some run has to reach.
+pub const MARKS: &[Mark] = &[
+    Mark::new("a task waited for verdicts on those that had fallen silent with it"),
+    Mark::new("a node was lost with the same task twice"),
+    Mark::new("a task said that every worker of its kind is away"),
+    Mark::new("a draining worker gave back a task half-way"),
+];
+
+/// Virtual time that it may take.
+pub const TIME_LIMIT: Duration = Duration::from_secs(15 * 60);
+
+const WORKERS: usize = 5;
+
+const LIMITED: &str = "a task is lost with no more workers than it may be";
+const LETTER: &str = "a task that kills its workers is a dead letter that names them";
+const WAITS: &str = "tasks wait for the only worker of their kind";
+const INFEASIBLE: &str = "a kind that nobody has is infeasible";
+const AT_ONCE: &str = "what a draining worker gives back starts elsewhere at once";
+
+const MEET: Duration = Duration::from_secs(60);
+
+/// A death is known everywhere within this.
+const LEARN: Duration = Duration::from_secs(90);
+
+/// A poison task is found out within this: three losses, each with its silence and the verdict on it.
+const FOUND_OUT: Duration = Duration::from_secs(200);
+
+/// A job of a dead worker is done by another one within this.
+const TAKE_OVER: Duration = Duration::from_secs(60);
+
+/// How long the only worker of a kind is away.
+const AWAY: Duration = Duration::from_secs(20);
+
+/// The tasks that wait for it, and when they are done after its return.
+const RARE: usize = 12;
+const DONE: Duration = Duration::from_secs(30);
+
+/// How long what runs on a draining worker may go on.
+const DRAIN: Duration = Duration::from_secs(2);
+
+/// From a hand-back to the next start: a few messages, and the second in which owners are asked. Three missed beats
+/// take 3.5 s.
+const STARTS: Duration = Duration::from_millis(1_500);
+
+/// Tasks that run when the worker drains.
+const LONG: usize = 10;
+
+/// What handlers did: by name of the job.
+#[derive(Debug, Clone, Default)]
+struct Log(Arc<Mutex<Vec<Begun>>>);
+
+#[derive(Debug, Clone)]
+struct Begun {
+    job: String,
+    by: PublicKey,
+    at: Duration,
+}
+
+impl Log {
+    fn begins(&self, world: World, job: &Bytes, by: PublicKey) {
+        let begun = Begun { job: text(job), by, at: world.elapsed() };
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(begun);
+    }
+
+    /// The starts of a job.
+    fn of(&self, job: &str) -> Vec<Begun> {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.iter().filter(|begun| begun.job == job).cloned().collect()
+    }
+}
+
+/// Runs the three acts in one world.
+pub async fn run(trial: Trial) -> Verdict {
+    let world = trial.world;
+    world.link_default(LinkConfig {
+        latency: Duration::from_millis(15),
+        jitter: Duration::from_millis(10),
+        ..LinkConfig::default()
+    });
+    let log = Log::default();
+    let cluster = start(world, &log);
+    cluster.converge(MEET).await?;
+    let (member, observer) = (&cluster.peers[WORKERS], &cluster.peers[WORKERS + 1]);
+    let mut state = String::new();
+    let mut notes = String::new();
+    for (from, number) in [(observer, 0), (member, 1)] {
+        let (limit, found) = poison(&trial, &cluster, &log, from, number).await?;
+        state += &format!("poison from {}: lost with {limit} as allowed, others' jobs done\n", from.name);
+        notes += &format!("poison from {}: found out after {found:?}\n", from.name);
+        for peer in cluster.peers.iter().filter(|peer| !peer.host.is_running()) {
+            peer.host.restart();
+        }
+        cluster.converge(LEARN).await?;
+    }
+    state += &away(world, &cluster, member).await?;
+    state += &drain(world, &cluster, &log, member).await?;
+    cluster.converge(LEARN).await?;
+    cluster.inspect().await?;
+    Ok(Held { state: state + &cluster.views().await, notes })
+}
+
+fn start(world: World, log: &Log) -> Cluster {
+    let map = Map::new(world)
+        .hub("hub")
+        .nodes(WORKERS, Place::Open)
+        .role("member", Place::Open, Role::Member)
+        .client("observer", Place::Open);
+    let log = log.clone();
+    let map = map.build(move |builder, at| {
+        if at.role != Role::Worker {
+            return builder;
+        }
+        // A node's key isn't known where it is built; its number is.
+        let (log, number) = (log.clone(), at.number);
+        let endless = move |_, job: Bytes| {
+            log.begins(world, &job, numbered(number));
+            async move {
+                time::sleep(Duration::from_secs(3_600)).await;
+                Ok(job)
+            }
+        };
+        let builder = builder.handler("endless", endless);
+        let rare = |_, job: Bytes| async move { Ok(job) };
+        if at.number == 0 { builder.handler("rare", rare) } else { builder }
+    });
+    map.start()
+}
+
+/// Stands for the key of the node of this number in the log.
+fn numbered(number: usize) -> PublicKey {
+    PublicKey::from_bytes([u8::try_from(number).expect("few nodes"); 32])
+}
+
+async fn submit(world: World, from: &Peer, kind: &str, name: &str, options: SubmitOptions) -> Task {
+    let node = from.node(&world).await;
+    node.submit(kind, name.as_bytes(), secret(name), options).await.expect("there is room for it")
+}
+
+// ---- Poison.
+
+/// A task whose workers are killed as soon as it runs there. How many it was allowed, and when it was found out.
+async fn poison(
+    trial: &Trial,
+    cluster: &Cluster,
+    log: &Log,
+    from: &Peer,
+    number: u32,
+) -> Result<(usize, Duration), Broken> {
+    let world = trial.world;
+    let mut draws = world.rng(&format!("poison {number}"));
+    let limit = 1 + draws.next_u32() % 3;
+    let (name, begun) = (format!("poison {number}"), world.elapsed());
+    let mut others = Jobs::new(cluster);
+    for other in 0..6 {
+        others.submit(&cluster.peers[WORKERS], "slow", &format!("beside {name}: {other}")).await?;
+    }
+    let options = SubmitOptions { max_losses: limit, ..SubmitOptions::default() };
+    let task = submit(world, from, "endless", &name, options).await;
+    let (witness, by) = (cluster.witness.clone(), from.name.clone());
+    let end = task::spawn(async move { witness.course(&by, task).await });
+    let mut killed: Vec<&Peer> = Vec::new();
+    let within = Within::new(world, LETTER, FOUND_OUT);
+    while !end.is_finished() {
+        for start in log.of(&name).iter().skip(killed.len()).map(|start| start.by).collect::<Vec<_>>() {
+            let victim = cluster.peers.iter().find(|peer| number_of(cluster, peer) == start);
+            let victim = victim.expect("workers run tasks");
+            world.sleep(Duration::from_millis(u64::from(draws.next_u32() % 1_500))).await;
+            match draws.next_u32() % 3 {
+                0 => victim.host.crash(),
+                1 => victim.host.power_loss(),
+                _ => victim.host.restart(),
+            }
+            killed.push(victim);
+        }
+        if killed.len() > limit as usize {
+            return Err(Broken::safety(LIMITED, format!("{name}: {} were killed", killed.len())));
+        }
+        within.lacks(vec![format!("the end of {name}")]).await?;
+    }
+    let (waits, outcome) = end.await.expect("it has no reason to panic");
+    let names = killed.iter().map(|peer| peer.key.short()).collect::<Vec<_>>().join(", ");
+    if outcome != Err(JobError::Lost { workers: limit, names: names.clone() }) {
+        return Err(Broken::safety(LETTER, format!("{name}, of {names}: {outcome:?}")));
+    }
+    sometimes!(
+        waits.contains(&WaitReason::Verdict),
+        "a task waited for verdicts on those that had fallen silent with it"
+    );
+    let twice = killed.iter().any(|peer| killed.iter().filter(|other| other.key == peer.key).count() > 1);
+    sometimes!(twice, "a node was lost with the same task twice");
+    let found = world.elapsed() - begun;
+    others.settle(TAKE_OVER).await?;
+    if log.of(&name).len() > limit as usize {
+        return Err(Broken::safety(LIMITED, format!("{name} began {} times", log.of(&name).len())));
+    }
+    Ok((limit as usize, found))
+}
+
+fn number_of(cluster: &Cluster, peer: &Peer) -> PublicKey {
+    numbered(cluster.peers.iter().position(|other| other.key == peer.key).expect("one of the cluster"))
+}
+
+// ---- Away.
+
+/// The only worker of a kind is away for a while.
+async fn away(world: World, cluster: &Cluster, from: &Peer) -> Result<String, Broken> {
+    let only = &cluster.peers[0];
+    if world.rng("away").next_u32().is_multiple_of(2) {
+        only.host.power_loss();
+    } else {
+        only.host.crash();
+    }
+    let mut ends = Vec::new();
+    for number in 0..RARE {
+        let task = submit(world, from, "rare", &format!("rare {number}"), SubmitOptions::default()).await;
+        let (witness, by) = (cluster.witness.clone(), from.name.clone());
+        ends.push(task::spawn(async move { witness.course(&by, task).await }));
+    }
+    let nobodys = submit(world, from, "nobody's", "nobody's", SubmitOptions::default()).await;
+    let nobodys = time::timeout(AWAY / 2, cluster.witness.outcome(&from.name, nobodys)).await;
+    if !matches!(&nobodys, Ok(Err(JobError::Infeasible(_)))) {
+        return Err(Broken::safety(INFEASIBLE, format!("{nobodys:?}")));
+    }
+    world.sleep(AWAY / 2).await;
+    if let Some(number) = ends.iter().position(task::JoinHandle::is_finished) {
+        return Err(Broken::safety(WAITS, format!("rare {number} has ended before its worker is back")));
+    }
+    only.host.restart();
+    let within = Within::new(world, WAITS, DONE);
+    loop {
+        let open = ends.iter().enumerate().filter(|(_, end)| !end.is_finished());
+        if !within.lacks(open.map(|(number, _)| format!("rare {number}")).collect()).await? {
+            break;
+        }
+    }
+    for (number, end) in ends.into_iter().enumerate() {
+        let (waits, outcome) = end.await.expect("it has no reason to panic");
+        sometimes!(waits.contains(&WaitReason::Away), "a task said that every worker of its kind is away");
+        if outcome != Ok(secret(&format!("rare {number}"))) {
+            return Err(Broken::safety(WAITS, format!("rare {number} came back as {outcome:?}")));
+        }
+    }
+    cluster.converge(LEARN).await?;
+    Ok(format!(
+        "{RARE} tasks waited for the only worker of their kind; a kind that nobody has is infeasible\n"
+    ))
+}
+
+// ---- Drain.
+
+/// The worker with the most long tasks drains.
+async fn drain(world: World, cluster: &Cluster, log: &Log, from: &Peer) -> Result<String, Broken> {
+    let names: Vec<_> = (0..LONG).map(|number| format!("long {number}")).collect();
+    let mut ids = Vec::new();
+    for name in &names {
+        // One loss would end it.
+        let options = SubmitOptions { max_losses: 1, ..SubmitOptions::default() };
+        ids.push(submit(world, from, "endless", name, options).await.id());
+    }
+    world.sleep(Duration::from_secs(3)).await;
+    let busiest =
+        cluster.peers[..WORKERS].iter().max_by_key(|peer| (cluster.witness.running(&peer.name), peer.key));
+    let busiest = busiest.expect("there are workers");
+    let has = |name: &&String| log.of(name).last().is_some_and(|last| last.by == number_of(cluster, busiest));
+    let there: Vec<_> = names.iter().filter(has).collect();
+    let node = busiest.node(&world).await;
+    let drained = node.drain(DRAIN).await;
+    let given_back = world.elapsed();
+    sometimes!(!there.is_empty(), "a draining worker gave back a task half-way");
+    let expected = there.len() as u64;
+    if !drained.as_ref().is_ok_and(|drained| (drained.finished, drained.handed_back) == (0, expected)) {
+        return Err(Broken::safety(AT_ONCE, format!("{expected} tasks, but {drained:?}")));
+    }
+    node.shutdown().await;
+    busiest.host.crash();
+    world.sleep(LEARN).await;
+    for name in &there {
+        let starts = log.of(name);
+        let late = starts.get(1).is_none_or(|start| start.at > given_back + STARTS);
+        if late || starts.len() != 2 {
+            return Err(Broken::safety(AT_ONCE, format!("given back at {given_back:?}: {starts:?}")));
+        }
+    }
+    let node = from.node(&world).await;
+    for id in ids {
+        // Each is open yet: none was lost.
+        if !node.cancel(id).await.is_ok_and(|open| open) {
+            return Err(Broken::safety(AT_ONCE, format!("{id} has ended")));
+        }
+    }
+    Ok("what the draining worker had was begun elsewhere at once, and is open\n".to_owned())
+}
