@@ -4,7 +4,7 @@ use std::io::{PipeReader, PipeWriter, Write};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::harness::{LIMIT, Running, Worker, gone, hub, signal, until, worker};
+use crate::harness::{LIMIT, Running, Worker, gone, hub, run, signal, until, worker};
 use crate::programs::{child_in, hangs_with_a_child};
 
 /// A pipe that is full, and that nobody reads.
@@ -43,15 +43,14 @@ fn a_worker_whose_reader_hangs_can_be_told_to_stop() {
     let witness = worker(&hub.ticket, &[]);
     for form in [&["--json"][..], &[]] {
         let (_reader, stdout) = full_pipe();
-        let args = [&["worker", "--listen", "127.0.0.1:0"], form].concat();
+        let args = [&["worker", "--listen", "127.0.0.1:0", "--handler", "only=cat"], form].concat();
         let stuck = started(&args, &hub.ticket, stdout);
-        let state = |state: &'static str| {
-            witness.process.wait_for(state, |line| line["event"] == "member" && line["state"] == state);
-        };
-        state("alive");
+        // It has joined and works.
+        let work = ["submit", "--kind", "only"];
+        assert_eq!(run(&work, Some(&hub.ticket), b"x").succeeded().text(), "x");
         signal(stuck.id(), "TERM");
         assert_eq!(ended(stuck), Some(0));
-        state("left");
+        witness.process.wait_for("leave", |line| line["event"] == "member" && line["state"] == "left");
     }
 }
 
