@@ -1,9 +1,10 @@
 //! The demo: it proves what it says, and leaves nothing behind however it ends.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
 
-use crate::harness::{LIMIT, Running, run, signal};
+use crate::harness::{Running, run, signal};
+#[cfg(target_os = "linux")]
+use crate::harness::{children, gone};
 
 fn some_text(folder: &Path) {
     for name in ["a", "b", "c"] {
@@ -60,32 +61,6 @@ fn the_demo_leaves_no_process_behind_however_it_ends() {
         assert!(children.len() >= 3, "{how}: {children:?}");
         signal(demo.pid(), how);
         assert_eq!(demo.ended().code(), code, "{how}");
-        let until = Instant::now() + LIMIT;
-        while children.iter().any(|pid| runs(*pid)) {
-            assert!(Instant::now() < until, "{how}: a child goes on");
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        children.into_iter().for_each(gone);
     }
-}
-
-/// The parent and the state of a process.
-#[cfg(target_os = "linux")]
-fn stat(pid: u32) -> Option<(u32, char)> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // After the name, which is in parentheses and may hold anything.
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
-    let state = fields.next()?.chars().next()?;
-    Some((fields.next()?.parse().ok()?, state))
-}
-
-#[cfg(target_os = "linux")]
-fn runs(pid: u32) -> bool {
-    stat(pid).is_some_and(|(_, state)| state != 'Z')
-}
-
-#[cfg(target_os = "linux")]
-fn children(of: u32) -> Vec<u32> {
-    let entries = std::fs::read_dir("/proc").unwrap().flatten();
-    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    pids.filter(|pid| stat(*pid).is_some_and(|(parent, _)| parent == of)).collect()
 }

@@ -231,3 +231,40 @@ pub(crate) fn members(ticket: &str) -> Vec<Value> {
     let Value::Array(members) = lines.remove(0)["members"].take() else { panic!("no members") };
     members
 }
+
+/// Looks again and again until there is something.
+#[track_caller]
+pub(crate) fn until<T>(what: &str, look: impl Fn() -> Option<T>) -> T {
+    let limit = Instant::now() + LIMIT;
+    loop {
+        if let Some(seen) = look() {
+            return seen;
+        }
+        assert!(Instant::now() < limit, "{what} didn't come");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The parent and the state of a process.
+#[cfg(target_os = "linux")]
+fn stat(pid: u32) -> Option<(u32, char)> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // After the name, which is in parentheses and may hold anything.
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    let state = fields.next()?.chars().next()?;
+    Some((fields.next()?.parse().ok()?, state))
+}
+
+/// Waits until a process is no more.
+#[cfg(target_os = "linux")]
+#[track_caller]
+pub(crate) fn gone(pid: u32) {
+    until("the end of a process", || stat(pid).is_none_or(|(_, state)| state == 'Z').then_some(()));
+}
+
+#[cfg(target_os = "linux")]
+pub(crate) fn children(of: u32) -> Vec<u32> {
+    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter(|pid| stat(*pid).is_some_and(|(parent, _)| parent == of)).collect()
+}

@@ -9,7 +9,11 @@
 
 mod bad_input;
 mod demo;
+#[cfg(target_os = "linux")]
+mod ends;
 mod harness;
 mod hub;
 mod jobs;
+#[cfg(target_os = "linux")]
+mod programs;
 mod terminals;

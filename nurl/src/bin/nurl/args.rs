@@ -58,6 +58,9 @@ pub(crate) enum Command {
     Ping(PingArgs),
     /// Start a hub and workers here, count words, kill a worker half-way, check the result
     Demo(DemoArgs),
+    /// Kill the programs of a worker when it is gone (a worker starts this by itself)
+    #[command(hide = true)]
+    WatchPrograms,
 }
 
 #[derive(Debug, Subcommand)]
@@ -146,6 +149,9 @@ pub(crate) enum HubRole {
     Stun,
 }
 
+/// The exit code that means: not now, or not here (sysexits.h).
+const EX_TEMPFAIL: u8 = 75;
+
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Built-in kinds: wordcount, echo, blake3.
@@ -155,9 +161,14 @@ Examples:
   nurl worker --mesh mesh.ticket --key ~/.nurl/key --handler up='tr a-z A-Z'
   nurl worker --mesh TICKET --handler 'thumb=convert - -resize 128x128 -' --handler-timeout 2m
 
-A handler is a program: payload on stdin, result on stdout. A non-zero exit fails the task, with the tail
-of stderr as its message. The command is split into words as a shell would; no shell runs it unless you
-name one: --handler 'sum=sh -c \"cut -f2 | paste -sd+ | bc\"'.")]
+A handler is a program: payload on stdin, result on stdout; NURL_TASK, NURL_KEY, NURL_KIND, NURL_ATTEMPT and
+NURL_TOKEN tell of the task. A non-zero exit fails the task, with the tail of stderr as its message; exit
+75 (EX_TEMPFAIL, or --retry-exit) and a SIGKILL of somebody else have it tried on another worker. What the
+program has started ends with it. The command is split into words as a shell would; no shell runs it unless
+you name one: --handler 'sum=sh -c \"cut -f2 | paste -sd+ | bc\"'.
+
+On Ctrl-C or SIGTERM a worker takes no new work and goes on for --drain, so that its tasks end; the rest is
+given to others. A second one ends it at once.")]
 pub(crate) struct WorkerArgs {
     #[command(flatten)]
     pub(crate) mesh: MeshArgs,
@@ -170,6 +181,13 @@ pub(crate) struct WorkerArgs {
     /// How long a handler program may run
     #[arg(long, default_value = "60s", value_parser = parse_duration, value_name = "DURATION")]
     pub(crate) handler_timeout: Duration,
+    /// An exit code of a handler program that means: try another worker; may be given more than once
+    #[arg(long, default_values_t = [EX_TEMPFAIL], value_name = "CODE",
+        value_parser = clap::value_parser!(u8).range(1..))]
+    pub(crate) retry_exit: Vec<u8>,
+    /// How long running tasks may go on when the worker is told to stop
+    #[arg(long, default_value = "8s", value_parser = parse_duration, value_name = "DURATION")]
+    pub(crate) drain: Duration,
     /// Directory for what outlives a restart (results, leases, the member cache)
     #[arg(long, value_name = "DIR")]
     pub(crate) state: Option<PathBuf>,
@@ -355,6 +373,21 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn exits_that_mean_elsewhere_are_75_or_those_that_are_named() {
+        let of = |more: &[&str]| {
+            let args = ["nurl", "worker", "--mesh", "x"].iter().chain(more);
+            match Cli::try_parse_from(args).map(|cli| cli.command) {
+                Ok(Command::Worker(args)) => args.retry_exit,
+                _ => Vec::new(),
+            }
+        };
+        assert_eq!(of(&[]), [75]);
+        assert_eq!(of(&["--retry-exit", "3", "--retry-exit", "4"]), [3, 4]);
+        assert_eq!(of(&["--retry-exit", "0"]), [0_u8; 0]);
+        assert_eq!(of(&["--retry-exit", "256"]), [0_u8; 0]);
     }
 
     #[test]

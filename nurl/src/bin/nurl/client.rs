@@ -7,13 +7,21 @@ use nurl::membership::{Roles, State};
 use nurl::node::{Builder, Events, Role};
 use nurl::rt::{disk, time};
 use nurl::{Node, Ticket};
-use tokio::io::AsyncReadExt;
 
 use crate::args::MeshArgs;
 use crate::out::{Code, Failure, Out};
+use crate::stop::Stop;
+use crate::work::UnderWay;
 
 /// How often the members are looked at while something is awaited of them.
 pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// How long a client that ends may take to cancel its tasks and to say goodbye: a few round trips through a
+/// busy relay. A person who interrupted it is waiting.
+const LEAVE_WITHIN: Duration = Duration::from_secs(2);
+
+/// How long the words of an interrupted command may wait for their reader.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// The longest ticket file: the text form and a newline.
 const TICKET_FILE_LIMIT_BYTES: u64 = 4_096;
@@ -36,7 +44,7 @@ pub(crate) fn ticket(text: &str) -> Result<Ticket, Failure> {
 }
 
 /// A node that submits work or looks around: it owns no keys and is not gossiped about.
-pub(crate) async fn observer(mesh: &MeshArgs, out: Out) -> Result<Node, Failure> {
+pub(crate) async fn observer(mesh: &MeshArgs, out: Out<'_>) -> Result<Node, Failure> {
     let _waiting = out.waiting("looking for the mesh");
     let (node, _) = join(Node::builder(ticket(&mesh.mesh)?).role(Role::Observer), mesh.join).await?;
     Ok(node)
@@ -56,7 +64,7 @@ pub(crate) async fn join(builder: Builder, limit: Duration) -> Result<(Node, Eve
 }
 
 /// Waits until a worker is known. A hub that was just restarted knows nobody until its clients are back.
-pub(crate) async fn some_worker(node: &Node, limit: Duration, out: Out) -> Result<(), Failure> {
+pub(crate) async fn some_worker(node: &Node, limit: Duration, out: Out<'_>) -> Result<(), Failure> {
     let _waiting = out.waiting("waiting for a worker");
     let known = async {
         loop {
@@ -73,38 +81,67 @@ pub(crate) async fn some_worker(node: &Node, limit: Duration, out: Out) -> Resul
     })
 }
 
-/// Waits for Ctrl-C or SIGTERM, or, if asked, for the end of standard input.
-pub(crate) async fn told_to_stop(with_stdin: bool) {
-    let stdin = async {
-        if !with_stdin {
-            return std::future::pending().await;
-        }
-        let mut sink = [0; 256];
-        let mut stdin = tokio::io::stdin();
-        while matches!(stdin.read(&mut sink).await, Ok(n) if n > 0) {}
-    };
-    let terminated = async {
-        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
-            Ok(mut signal) => {
-                signal.recv().await;
-            }
-            Err(_) => std::future::pending().await,
-        }
-    };
-    nurl::rt::select! {
-        // Without a handler for the signal there is nothing to wait for, and the default action ends us.
-        Ok(()) = tokio::signal::ctrl_c() => {}
-        () = terminated => {}
-        () = stdin => {}
-    }
-}
-
 /// Runs a command's work until it is done or the person interrupts it.
 pub(crate) async fn until_interrupted<T>(
     work: impl Future<Output = Result<T, Failure>>,
 ) -> Result<T, Failure> {
+    let mut stop = Stop::new(false);
     nurl::rt::select! {
         done = work => done,
-        () = told_to_stop(false) => Err(Failure::new(Code::Interrupted, "interrupted")),
+        () = stop.told() => Err(interrupted()),
+    }
+}
+
+fn interrupted() -> Failure {
+    Failure::new(Code::Interrupted, "interrupted")
+}
+
+/// Joins a mesh with workers and runs a command's work on it, until it is done or the person interrupts it.
+/// Tasks that are under way then are cancelled, down to the program that a worker runs.
+pub(crate) async fn with_workers<T>(
+    mesh: &MeshArgs,
+    out: Out<'_>,
+    work: impl AsyncFnOnce(&Node, &UnderWay) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let mut stop = Stop::new(false);
+    let node = nurl::rt::select! {
+        node = observer(mesh, out) => node?,
+        () = stop.told() => return Err(interrupted()),
+    };
+    let under_way = UnderWay::new();
+    let done = {
+        let work = async {
+            some_worker(&node, mesh.join, out).await?;
+            work(&node, &under_way).await
+        };
+        nurl::rt::select! {
+            done = work => done,
+            () = stop.told() => Err(interrupted()),
+        }
+    };
+    let leave = async {
+        under_way.all_ended().await;
+        node.shutdown().await;
+    };
+    nurl::rt::select! {
+        // What isn't cancelled by then is found out by the workers.
+        _ = time::timeout(LEAVE_WITHIN, leave) => {}
+        () = stop.told() => {}
+    }
+    done
+}
+
+/// Reports a failure. A person who has interrupted the command doesn't wait for a reader that hangs.
+pub(crate) async fn last_words(failure: &Failure, out: Out<'_>) {
+    let mut stop = Stop::new(false);
+    let patience = async {
+        match failure.code {
+            Code::Interrupted => time::sleep(LAST_WORDS).await,
+            _ => stop.told().await,
+        }
+    };
+    nurl::rt::select! {
+        () = out.fail(failure) => {}
+        () = patience => {}
     }
 }

@@ -28,7 +28,7 @@ use crate::client::{join, ticket, until_interrupted};
 use crate::event::{Done, Line};
 use crate::files::{MAX_TASK_BYTES, Text, cut, read_texts};
 use crate::out::{Code, Failure, Out, unusable};
-use crate::work::{Job, Update, WINDOW, run_all, top};
+use crate::work::{Job, UnderWay, Update, WINDOW, run_all, top};
 use crate::worker::path_name;
 
 /// How long a child may take to say that it is ready; also the wait until all workers know each other.
@@ -51,7 +51,7 @@ const LIFE: Duration = Duration::from_secs(60);
 /// How many words the table shows.
 const TOP_WORDS: usize = 10;
 
-pub(crate) async fn run(args: DemoArgs, out: Out) -> Result<(), Failure> {
+pub(crate) async fn run(args: DemoArgs, out: Out<'_>) -> Result<(), Failure> {
     let paths = if args.paths.is_empty() { vec![own_text()?] } else { args.paths.clone() };
     let texts = read_texts(&paths)?;
     if texts.iter().all(|text| text.bytes.is_empty()) {
@@ -145,7 +145,7 @@ struct Worker {
 }
 
 struct Demo<'a> {
-    out: Out,
+    out: Out<'a>,
     bar: ProgressBar,
     args: &'a DemoArgs,
     workers: Vec<Worker>,
@@ -157,16 +157,16 @@ struct Demo<'a> {
     done: Done,
 }
 
-impl Demo<'_> {
-    async fn run(args: &DemoArgs, texts: &[Text], state: &Path, out: Out) -> Result<(), Failure> {
+impl<'a> Demo<'a> {
+    async fn run(args: &'a DemoArgs, texts: &[Text], state: &Path, out: Out<'a>) -> Result<(), Failure> {
         let begun = time::now();
         let pieces = cut(texts);
-        out.note(&format!("{} files, {} tasks of at most 8 KiB", texts.len(), pieces.len()));
+        out.note(&format!("{} files, {} tasks of at most 8 KiB", texts.len(), pieces.len())).await;
         let state = state.to_string_lossy();
         let mut hub = Process::start(&["hub", "--listen", "127.0.0.1:0", "--state", &state], None)?;
         let ready = hub.ready("hub").await?;
         let mesh = ready["ticket"].as_str().unwrap_or_default().to_owned();
-        out.note(&format!("hub at {}", ready["addr"].as_str().unwrap_or_default()));
+        out.note(&format!("hub at {}", ready["addr"].as_str().unwrap_or_default())).await;
         let mut demo = Demo {
             out,
             bar: ProgressBar::hidden(),
@@ -189,7 +189,7 @@ impl Demo<'_> {
         let ways = demo.ways(&node).await;
         node.shutdown().await;
         demo.done.seconds = (time::now() - begun).as_secs_f64();
-        demo.report(texts, &ways)
+        demo.report(texts, &ways).await
     }
 
     async fn start_workers(&mut self, mesh: &str, pace: Duration) -> Result<(), Failure> {
@@ -205,7 +205,7 @@ impl Demo<'_> {
             let key = key.ok_or_else(|| Failure::new(Code::Other, "a worker said no key"))?;
             self.workers.push(Worker { process, key, killed: false, tasks: 0 });
         }
-        self.out.note(&format!("{} workers are ready", self.workers.len()));
+        self.out.note(&format!("{} workers are ready", self.workers.len())).await;
         Ok(())
     }
 
@@ -230,7 +230,8 @@ impl Demo<'_> {
         let bar = self.out.progress(total, "counting words");
         self.bar = bar.clone();
         // At most half of them at a time: after a third of the results there are still some to be accepted.
-        let mut course = run_all(node, "wordcount", jobs, WINDOW.min(total.div_ceil(2)), LIFE);
+        let mut course =
+            run_all(node, &UnderWay::new(), "wordcount", jobs, WINDOW.min(total.div_ceil(2)), LIFE);
         while let Some(update) = course.recv().await {
             match update {
                 Update::Refused { failure } => return Err(failure),
@@ -255,7 +256,7 @@ impl Demo<'_> {
                     bar.inc(1);
                     let done = self.ended.len();
                     if done.is_multiple_of(total.div_ceil(20)) {
-                        self.out.line(&Line::Progress { done, total }, || None);
+                        self.out.line(&Line::Progress { done, total }, || None).await;
                     }
                 }
             }
@@ -297,9 +298,9 @@ impl Demo<'_> {
         worker.process.child.wait().await.map_err(failed)?;
         worker.killed = true;
         let held = self.holding.get(&by).cloned().unwrap_or_default();
-        self.out.line(&Line::Killed { worker: by.to_string(), holding: held.len() }, || None);
-        let out = self.out;
-        self.bar.suspend(|| out.note(&format!("killed {} while it held {} tasks", by.short(), held.len())));
+        let out = self.out.beside(&self.bar);
+        out.line(&Line::Killed { worker: by.to_string(), holding: held.len() }, || None).await;
+        out.note(&format!("killed {} while it held {} tasks", by.short(), held.len())).await;
         self.done.killed = Some(1);
         self.victim = Some((by, held));
         Ok(())
@@ -315,13 +316,14 @@ impl Demo<'_> {
             .collect()
     }
 
-    fn report(mut self, texts: &[Text], ways: &BTreeMap<PublicKey, bool>) -> Result<(), Failure> {
+    async fn report(mut self, texts: &[Text], ways: &BTreeMap<PublicKey, bool>) -> Result<(), Failure> {
         let mut local = BTreeMap::new();
         for text in texts {
             merge(&mut local, count_parts(&text.bytes, MAX_TASK_BYTES));
         }
         let matches = local == self.counts;
-        self.out.note(&format!("\n{:<10}{:>7}  {:<9}", "WORKER", "TASKS", "PATH"));
+        self.out.note("").await;
+        self.out.note(&format!("{:<10}{:>7}  {:<9}", "WORKER", "TASKS", "PATH")).await;
         for worker in &self.workers {
             let path = path_name(ways.get(&worker.key).copied().unwrap_or(false));
             let line = Line::Worker {
@@ -331,13 +333,13 @@ impl Demo<'_> {
                 killed: worker.killed,
             };
             let killed = if worker.killed { "killed" } else { "" };
-            self.out.line(&line, || {
-                Some(format!("{:<10}{:>7}  {path:<9}{killed}", worker.key.short(), worker.tasks))
-            });
+            let human = || Some(format!("{:<10}{:>7}  {path:<9}{killed}", worker.key.short(), worker.tasks));
+            self.out.line(&line, human).await;
         }
-        self.out.note("");
+        self.out.note("").await;
         for (word, count) in top(&self.counts, TOP_WORDS) {
-            self.out.line(&Line::Word { word: word.clone(), count }, || Some(format!("{count:>8} {word}")));
+            let line = Line::Word { word: word.clone(), count };
+            self.out.line(&line, || Some(format!("{count:>8} {word}"))).await;
         }
         self.done.workers = Some(self.workers.len());
         self.done.killed = Some(self.workers.iter().filter(|worker| worker.killed).count());
@@ -347,18 +349,20 @@ impl Demo<'_> {
         self.done.direct_paths =
             Some(self.workers.iter().filter(|w| !w.killed && ways.get(&w.key) == Some(&true)).count());
         let done = self.done.clone();
-        let human = format!(
-            "\n{} words, {} of them distinct, in {} files; {} tasks, {} reassigned after the kill; {:.1} s\n\
-             the count made here in one thread is {}",
-            done.words.unwrap_or_default(),
-            done.distinct.unwrap_or_default(),
-            texts.len(),
-            done.tasks,
-            done.reassigned,
-            done.seconds,
-            if matches { "equal" } else { "DIFFERENT" }
-        );
-        self.out.line(&Line::Done(Box::new(done)), || Some(human));
+        let human = vec![
+            String::new(),
+            format!(
+                "{} words, {} of them distinct, in {} files; {} tasks, {} reassigned after the kill; {:.1} s",
+                done.words.unwrap_or_default(),
+                done.distinct.unwrap_or_default(),
+                texts.len(),
+                done.tasks,
+                done.reassigned,
+                done.seconds
+            ),
+            format!("the count made here in one thread is {}", if matches { "equal" } else { "DIFFERENT" }),
+        ];
+        self.out.lines(&Line::Done(Box::new(done)), || human).await;
         if !matches {
             return Err(Failure::new(Code::WrongResult, "the mesh's count differs from the one made here"));
         }

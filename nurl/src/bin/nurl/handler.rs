@@ -1,22 +1,35 @@
 //! Handlers that are programs: payload on stdin, result on stdout.
 //!
 //! Promises that a program which fails, hangs, floods or never reads its input costs its own task and nothing
-//! else: stdout is bounded by the largest result, stderr by its tail, the run by a time limit, and a program
-//! is killed when its task is cancelled or the worker stops. No shell is involved unless the command names
-//! one.
+//! else: stdout is bounded by the largest result, stderr by its tail, the run by a time limit. The program's
+//! exit ends the task, and what it started is killed with its [`group`](crate::group), as it is when the task
+//! is cancelled or the worker stops. No shell is involved unless the command names one.
 
-use std::process::Stdio;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use bytes::Bytes;
 use nurl::compute::job::JobError;
-use nurl::compute::job::options::MAX_PAYLOAD_LEN as MAX_RESULT_BYTES;
-use nurl::rt::time;
+use nurl::compute::job::options::{MAX_ERROR_TEXT_LEN, MAX_PAYLOAD_LEN as MAX_RESULT_BYTES};
+use nurl::compute::pool::JobContext;
+use nurl::rt::{self, time};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
 
-/// What is kept of a program's stderr for the task's error: the end, where the reason usually stands.
-const STDERR_TAIL_BYTES: usize = 2_048;
+use crate::group::{Groups, remove_own_variables};
+use crate::words::split_words;
+
+/// What is kept of a program's stderr for the task's error: the end, where the reason usually stands. The
+/// other half of an error's text is for the program's name and its status.
+const STDERR_TAIL_BYTES: usize = MAX_ERROR_TEXT_LEN / 2;
+
+/// How long a program's pipes are read after its exit. What it wrote is in the pipe by then, at most 64 KiB,
+/// and needs no more than a busy machine's delay; what a child of it writes later is not part of the result.
+const PIPE_DRAIN: Duration = Duration::from_millis(250);
+
+/// SIGKILL's number, the same on every Unix.
+const SIGKILL: i32 = 9;
 
 /// A `--handler KIND=COMMAND`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,120 +49,168 @@ impl Program {
         Ok(Program { kind: kind.to_owned(), words })
     }
 
-    /// Runs the program once.
-    pub(crate) async fn run(&self, payload: Bytes, limit: Duration) -> Result<Bytes, JobError> {
-        let mut child = Command::new(&self.words[0])
-            .args(&self.words[1..])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(|error| JobError::permanent(format!("{}: {error}", self.words[0])))?;
-        let mut stdin = child.stdin.take().expect("piped");
-        let stdout = child.stdout.take().expect("piped");
-        let stderr = child.stderr.take().expect("piped");
-        let feed = async move {
-            // A program may close its input early; that is its own business.
-            let _ = stdin.write_all(&payload).await;
-        };
-        let work = async {
-            let ((), result, tail) = tokio::join!(feed, read_bounded(stdout), read_tail(stderr));
-            (result, tail, child.wait().await)
-        };
-        let Ok((result, tail, status)) = time::timeout(limit, work).await else {
-            return Err(JobError::permanent(format!(
-                "{} ran for more than {limit:?} and was killed",
-                self.words[0]
-            )));
-        };
-        let status = status.map_err(|error| JobError::permanent(format!("{}: {error}", self.words[0])))?;
-        let result = result.ok_or_else(|| {
-            JobError::permanent(format!("{} wrote more than {MAX_RESULT_BYTES} bytes", self.words[0]))
-        })?;
-        if status.success() {
-            return Ok(result);
-        }
-        let separator = if tail.is_empty() { "" } else { ": " };
-        Err(JobError::permanent(format!("{} failed ({status}){separator}{tail}", self.words[0])))
+    fn command(&self, variables: Variables) -> Command {
+        let mut command = Command::new(&self.words[0]);
+        command.args(&self.words[1..]);
+        remove_own_variables(|name| {
+            command.env_remove(name);
+        });
+        command.envs(variables).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
     }
 }
 
-/// Everything that is written, or `None` when it is more than a result may hold.
-async fn read_bounded(mut from: impl AsyncRead + Unpin) -> Option<Bytes> {
-    let mut bytes = Vec::new();
-    // An error reads like an end: the exit status tells what it meant.
-    let _ = (&mut from).take(MAX_RESULT_BYTES as u64 + 1).read_to_end(&mut bytes).await;
-    (bytes.len() <= MAX_RESULT_BYTES).then(|| Bytes::from(bytes))
+/// What a program is told of its task.
+pub(crate) type Variables = Vec<(&'static str, String)>;
+
+/// The variables of a run. `nurl/docs/cli.md` documents them.
+pub(crate) fn variables(context: &JobContext) -> Variables {
+    vec![
+        ("NURL_TASK", context.task.to_string()),
+        ("NURL_KEY", text_or_hex(&context.key)),
+        ("NURL_KIND", context.kind.clone()),
+        ("NURL_ATTEMPT", context.attempt.to_string()),
+        ("NURL_TOKEN", hex(&context.token.to_bytes())),
+    ]
 }
 
-/// The last bytes that are written, as text on one line.
-async fn read_tail(mut from: impl AsyncRead + Unpin) -> String {
-    let (mut tail, mut chunk) = (Vec::new(), [0; 4_096]);
+/// Text as it is; other bytes, and text that a variable or a terminal can't hold, in hexadecimal.
+fn text_or_hex(bytes: &[u8]) -> String {
+    match std::str::from_utf8(bytes) {
+        Ok(text) if !text.contains(char::is_control) => text.to_owned(),
+        _ => hex(bytes),
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Runs programs.
+#[derive(Debug, Clone)]
+pub(crate) struct Runner {
+    pub(crate) groups: Groups,
+    /// How long a run may take.
+    pub(crate) limit: Duration,
+    /// The exit codes that mean *try elsewhere*.
+    pub(crate) retry_exits: Vec<u8>,
+}
+
+impl Runner {
+    /// Runs a program once.
+    pub(crate) async fn run(
+        &self,
+        program: &Program,
+        variables: Variables,
+        payload: Bytes,
+    ) -> Result<Bytes, JobError> {
+        let name = &program.words[0];
+        match time::timeout(self.limit, self.run_to_exit(program, variables, payload)).await {
+            Ok(ended) => ended,
+            Err(_) => {
+                let limit = self.limit;
+                Err(JobError::permanent(format!("{name} ran for more than {limit:?} and was killed")))
+            }
+        }
+    }
+
+    async fn run_to_exit(
+        &self,
+        program: &Program,
+        variables: Variables,
+        payload: Bytes,
+    ) -> Result<Bytes, JobError> {
+        let name = &program.words[0];
+        let system = |error: std::io::Error| JobError::permanent(format!("{name}: {error}"));
+        let mut group = self.groups.spawn(&mut program.command(variables)).map_err(system)?;
+        let mut stdin = group.leader.stdin.take().expect("piped");
+        let stdout = group.leader.stdout.take().expect("piped");
+        let stderr = group.leader.stderr.take().expect("piped");
+        let (mut result, mut tail) = (Vec::new(), Vec::new());
+        let pipes = async {
+            let feed = async move {
+                // A program may close its input early; that is its own business.
+                let _ = stdin.write_all(&payload).await;
+                Ok(())
+            };
+            tokio::try_join!(feed, read_bounded(stdout, &mut result), read_tail(stderr, &mut tail))
+        };
+        let read = {
+            tokio::pin!(pipes);
+            rt::select! {
+                read = &mut pipes => {
+                    if read.is_ok() {
+                        group.exited().await;
+                    }
+                    read.map(|_| ())
+                }
+                // A child that it left may hold the pipes for as long as it likes.
+                () = group.exited() => match time::timeout(PIPE_DRAIN, &mut pipes).await {
+                    Ok(read) => read.map(|_| ()),
+                    Err(_) => Ok(()),
+                },
+            }
+        };
+        let status = group.end().await.map_err(system)?;
+        if let Err(Flood) = read {
+            return Err(JobError::permanent(format!("{name} wrote more than {MAX_RESULT_BYTES} bytes")));
+        }
+        if status.success() { Ok(Bytes::from(result)) } else { Err(self.failure(name, status, &tail)) }
+    }
+
+    /// What an exit that is no success means for the task.
+    fn failure(&self, name: &str, status: ExitStatus, tail: &[u8]) -> JobError {
+        let tail = String::from_utf8_lossy(tail).trim().replace('\n', " | ");
+        let separator = if tail.is_empty() { "" } else { ": " };
+        let message = format!("{name} failed ({status}){separator}{tail}");
+        // Somebody else's SIGKILL is a machine's that is out of memory, or an operator's.
+        let elsewhere =
+            status.code().is_some_and(|code| self.retry_exits.iter().any(|c| i32::from(*c) == code))
+                || status.signal() == Some(SIGKILL);
+        if elsewhere { JobError::retriable(message) } else { JobError::permanent(message) }
+    }
+}
+
+/// A program wrote more than a result may hold.
+#[derive(Debug)]
+struct Flood;
+
+/// Reads to the end of the pipe.
+async fn read_bounded(from: impl AsyncRead + Unpin, into: &mut Vec<u8>) -> Result<(), Flood> {
+    // An error reads like an end: the exit status tells what it meant.
+    let _ = from.take(MAX_RESULT_BYTES as u64 + 1).read_to_end(into).await;
+    if into.len() > MAX_RESULT_BYTES { Err(Flood) } else { Ok(()) }
+}
+
+/// Reads to the end of the pipe, and keeps the last bytes.
+async fn read_tail(mut from: impl AsyncRead + Unpin, tail: &mut Vec<u8>) -> Result<(), Flood> {
+    let mut chunk = [0; 4_096];
     while let Ok(n @ 1..) = from.read(&mut chunk).await {
         tail.extend_from_slice(&chunk[..n]);
         let surplus = tail.len().saturating_sub(STDERR_TAIL_BYTES);
         tail.drain(..surplus);
     }
-    String::from_utf8_lossy(&tail).trim().replace('\n', " | ")
-}
-
-/// Splits a command into words: spaces separate, single and double quotes keep together, a backslash takes
-/// the next character as it is (not within single quotes).
-fn split_words(command: &str) -> Result<Vec<String>, String> {
-    let (mut words, mut word, mut begun, mut quote) = (Vec::new(), String::new(), false, None);
-    let mut chars = command.chars();
-    while let Some(c) = chars.next() {
-        match (quote, c) {
-            (Some(open), c) if c == open => quote = None,
-            (None, '\'' | '"') => (quote, begun) = (Some(c), true),
-            (None | Some('"'), '\\') => {
-                word.push(chars.next().ok_or_else(|| format!("{command}: ends in a backslash"))?);
-                begun = true;
-            }
-            (None, c) if c.is_whitespace() => {
-                if begun {
-                    words.push(std::mem::take(&mut word));
-                    begun = false;
-                }
-            }
-            (_, c) => {
-                word.push(c);
-                begun = true;
-            }
-        }
-    }
-    if quote.is_some() {
-        return Err(format!("{command}: a quote is not closed"));
-    }
-    if begun {
-        words.push(word);
-    }
-    Ok(words)
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
+    use crate::group::tests::unwatched;
 
     fn run(command: &str, payload: &'static [u8], limit: Duration) -> Result<Bytes, JobError> {
         let program = Program::parse(&format!("kind={command}")).unwrap();
+        let variables = vec![("NURL_TASK", "7".to_owned())];
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(program.run(Bytes::from_static(payload), limit))
+        runtime.block_on(async {
+            let runner = Runner { groups: unwatched(), limit, retry_exits: vec![75] };
+            runner.run(&program, variables, Bytes::from_static(payload)).await
+        })
     }
 
     const LIMIT: Duration = Duration::from_secs(20);
-
-    #[test]
-    fn words_are_split_as_a_shell_would() {
-        assert_eq!(split_words("tr a-z  A-Z").unwrap(), ["tr", "a-z", "A-Z"]);
-        assert_eq!(
-            split_words(r#"sh -c "cut -f2 | 'x'" '' a\ b"#).unwrap(),
-            ["sh", "-c", "cut -f2 | 'x'", "", "a b"]
-        );
-        assert!(split_words("sh -c 'open").is_err());
-        assert!(split_words("back\\").is_err());
-    }
 
     #[test]
     fn a_handler_needs_a_kind_and_a_command() {
@@ -192,5 +253,50 @@ mod tests {
     fn a_missing_program_is_a_clear_error() {
         let error = run("no-such-program-here", b"", LIMIT).unwrap_err().to_string();
         assert!(error.contains("no-such-program-here"), "{error}");
+    }
+
+    #[test]
+    fn the_exit_of_a_program_ends_its_task_though_a_child_holds_its_pipes() {
+        let begun = Instant::now();
+        assert_eq!(run("sh -c 'sleep 600 & echo done'", b"", LIMIT).unwrap(), "done\n");
+        assert!(begun.elapsed() < LIMIT / 2, "{:?}", begun.elapsed());
+    }
+
+    #[test]
+    fn what_a_program_wrote_before_its_exit_is_read_to_the_last_byte() {
+        let result = run("sh -c 'sleep 600 & head -c 3000000 /dev/zero'", b"", LIMIT).unwrap();
+        assert_eq!(result.len(), 3_000_000);
+    }
+
+    #[test]
+    fn a_flood_that_ignores_its_broken_pipe_is_cut_off_before_its_limit() {
+        let begun = Instant::now();
+        let error = run("sh -c \"trap '' PIPE; yes 2>&1; sleep 600\"", b"", LIMIT).unwrap_err().to_string();
+        assert!(error.contains("more than") && begun.elapsed() < LIMIT / 2, "{error}");
+    }
+
+    #[test]
+    fn an_exit_says_whether_another_worker_may_do_better() {
+        let retriable = |command| run(command, b"", LIMIT).unwrap_err().is_retriable();
+        assert!(retriable("sh -c 'exit 75'"));
+        assert!(!retriable("sh -c 'exit 1'"));
+        assert!(retriable("sh -c 'kill -KILL $$'"));
+        assert!(!retriable("sh -c 'kill -TERM $$'"));
+    }
+
+    #[test]
+    fn a_program_is_told_of_its_task_and_of_nothing_else_that_is_ours() {
+        let seen = run("env", b"", LIMIT).unwrap();
+        let seen = std::str::from_utf8(&seen).unwrap();
+        let ours: Vec<_> = seen.lines().filter(|line| line.starts_with("NURL_")).collect();
+        assert_eq!(ours, ["NURL_TASK=7"]);
+    }
+
+    #[test]
+    fn a_key_that_is_no_text_is_shown_in_hexadecimal() {
+        assert_eq!(text_or_hex("photos/ä".as_bytes()), "photos/ä");
+        assert_eq!(text_or_hex(b"\xff\x00"), "ff00");
+        assert_eq!(text_or_hex(b"a\0b"), "610062");
+        assert_eq!(text_or_hex(b"\x1b[2J"), "1b5b324a");
     }
 }

@@ -10,12 +10,13 @@ use nurl::rt::{self, disk, net};
 use nurl::{PublicKey, SecretKey};
 
 use crate::args::{HubArgs, HubRole};
-use crate::client::{ticket, told_to_stop};
+use crate::client::ticket;
 use crate::event::Line;
 use crate::key::bad_key_file;
 use crate::out::{Code, Failure, Out, unusable};
+use crate::stop::Stop;
 
-pub(crate) async fn run(args: HubArgs, out: Out) -> Result<(), Failure> {
+pub(crate) async fn run(args: HubArgs, out: Out<'_>) -> Result<(), Failure> {
     disk::create_dir_all(&args.state)
         .map_err(|error| unusable(&args.state, &error, "choose another --state"))?;
     let mut rng = rt::rng("hub");
@@ -65,8 +66,8 @@ pub(crate) async fn run(args: HubArgs, out: Out) -> Result<(), Failure> {
             keep(mesh, &mesh_file)?;
         }
     }
-    announce(&key.public(), &advertised, mesh.as_ref(), &namespaces, out)?;
-    told_to_stop(args.exit_with_stdin).await;
+    announce(&key.public(), &advertised, mesh.as_ref(), &namespaces, out).await?;
+    Stop::new(args.exit_with_stdin).told().await;
     serving.shutdown().await;
     Ok(())
 }
@@ -103,12 +104,12 @@ fn keep(mesh: &Ticket, path: &Path) -> Result<(), Failure> {
         .map_err(|error| unusable(path, &error, "choose another --state"))
 }
 
-fn announce(
+async fn announce(
     key: &PublicKey,
     addr: &str,
     mesh: Option<&Ticket>,
     namespaces: &[Namespace],
-    out: Out,
+    out: Out<'_>,
 ) -> Result<(), Failure> {
     let text = match mesh {
         Some(mesh) => {
@@ -123,14 +124,20 @@ fn announce(
         namespaces: namespaces.iter().map(ToString::to_string).collect(),
         kinds: Vec::new(),
     };
-    out.line(&line, || {
-        Some(match text {
-            Some(ticket) => format!(
-                "Serving at {addr} (TCP and UDP).\n\nThe mesh's ticket, a secret. Whoever has it may join:\n\n{ticket}\n\n\
-                 Next:  nurl worker --mesh TICKET"
-            ),
-            None => format!("Serving {} namespace(s) at {addr} (TCP and UDP), as {key}.", namespaces.len()),
-        })
-    });
+    out.lines(&line, || match text {
+        Some(ticket) => vec![
+            format!("Serving at {addr} (TCP and UDP)."),
+            String::new(),
+            "The mesh's ticket, a secret. Whoever has it may join:".to_owned(),
+            String::new(),
+            ticket,
+            String::new(),
+            "Next:  nurl worker --mesh TICKET".to_owned(),
+        ],
+        None => {
+            vec![format!("Serving {} namespace(s) at {addr} (TCP and UDP), as {key}.", namespaces.len())]
+        }
+    })
+    .await;
     Ok(())
 }

@@ -11,7 +11,7 @@ use crate::args::KeyCommand;
 use crate::event::Line;
 use crate::out::{Code, Failure, Out, unusable};
 
-pub(crate) fn run(command: KeyCommand, out: Out) -> Result<(), Failure> {
+pub(crate) async fn run(command: KeyCommand, out: Out<'_>) -> Result<(), Failure> {
     let key = match command {
         KeyCommand::New { path, .. } => {
             let key = SecretKey::generate(&mut rt::rng("key"));
@@ -23,7 +23,7 @@ pub(crate) fn run(command: KeyCommand, out: Out) -> Result<(), Failure> {
         }
     };
     let key = key.public().to_string();
-    out.line(&Line::Key { key: key.clone() }, || Some(key));
+    out.line(&Line::Key { key: key.clone() }, || Some(key)).await;
     Ok(())
 }
 

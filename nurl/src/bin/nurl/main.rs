@@ -22,6 +22,8 @@ mod event;
 #[cfg(not(feature = "sim"))]
 mod files;
 #[cfg(not(feature = "sim"))]
+mod group;
+#[cfg(not(feature = "sim"))]
 mod handler;
 #[cfg(not(feature = "sim"))]
 mod hub;
@@ -32,6 +34,12 @@ mod out;
 #[cfg(not(feature = "sim"))]
 mod status;
 #[cfg(not(feature = "sim"))]
+mod stop;
+#[cfg(not(feature = "sim"))]
+mod watcher;
+#[cfg(not(feature = "sim"))]
+mod words;
+#[cfg(not(feature = "sim"))]
 mod work;
 #[cfg(not(feature = "sim"))]
 mod worker;
@@ -40,7 +48,7 @@ mod worker;
 fn main() -> std::process::ExitCode {
     use args::{Cli, Command, KeyCommand};
     use clap::Parser;
-    use out::{Code, Failure, Out};
+    use out::{Code, Out};
 
     let command = Cli::parse().command;
     // Logs are for people who ask for them: NURL_LOG=nurl=debug.
@@ -48,26 +56,28 @@ fn main() -> std::process::ExitCode {
         .with_env_filter(tracing_subscriber::EnvFilter::try_from_env("NURL_LOG").unwrap_or_default())
         .with_writer(std::io::stderr)
         .init();
-    let out = Out {
-        json: match &command {
-            Command::Key(KeyCommand::New { output, .. } | KeyCommand::Show { output, .. }) => output.json,
-            Command::Hub(args) => args.output.json,
-            Command::Worker(args) => args.output.json,
-            Command::Submit(args) => args.output.json,
-            Command::Map(args) => args.output.json,
-            Command::Wordcount(args) => args.output.json,
-            Command::Status(args) => args.output.json,
-            Command::Ping(args) => args.output.json,
-            Command::Demo(args) => args.output.json,
-        },
-    };
+    let out = Out::new(match &command {
+        Command::Key(KeyCommand::New { output, .. } | KeyCommand::Show { output, .. }) => output.json,
+        Command::Hub(args) => args.output.json,
+        Command::Worker(args) => args.output.json,
+        Command::Submit(args) => args.output.json,
+        Command::Map(args) => args.output.json,
+        Command::Wordcount(args) => args.output.json,
+        Command::Status(args) => args.output.json,
+        Command::Ping(args) => args.output.json,
+        Command::Demo(args) => args.output.json,
+        Command::WatchPrograms => false,
+    });
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return out.fail(&Failure::new(Code::Other, format!("no runtime: {error}"))),
+        Err(error) => {
+            eprintln!("nurl: no runtime: {error}");
+            return std::process::ExitCode::from(Code::Other as u8);
+        }
     };
-    let done = runtime.block_on(async {
-        match command {
-            Command::Key(args) => key::run(args, out),
+    let code = runtime.block_on(async {
+        let done = match command {
+            Command::Key(args) => key::run(args, out).await,
             Command::Hub(args) => hub::run(args, out).await,
             Command::Worker(args) => worker::run(args, out).await,
             Command::Submit(args) => work::submit(args, out).await,
@@ -76,12 +86,21 @@ fn main() -> std::process::ExitCode {
             Command::Status(args) => status::status(args, out).await,
             Command::Ping(args) => status::ping(args, out).await,
             Command::Demo(args) => demo::run(args, out).await,
+            Command::WatchPrograms => {
+                watcher::run().await;
+                Ok(())
+            }
+        };
+        match done {
+            Ok(()) => std::process::ExitCode::SUCCESS,
+            Err(failure) => {
+                client::last_words(&failure, out).await;
+                std::process::ExitCode::from(failure.code as u8)
+            }
         }
     });
-    // Reading standard input blocks a thread of the runtime; nobody waits for it at the end.
+    // Reading standard input and writing to a reader that hangs block threads of the runtime; nobody waits for
+    // them at the end.
     runtime.shutdown_background();
-    match done {
-        Ok(()) => std::process::ExitCode::SUCCESS,
-        Err(failure) => out.fail(&failure),
-    }
+    code
 }

@@ -1,8 +1,10 @@
 //! Where output goes: results and events to stdout, everything that is only for a person to stderr.
+//!
+//! Writes wait beside the command's thread: a reader that hangs keeps nobody from being told to stop. Text for a
+//! person passes [`printable`], since names and errors in it may be somebody else's.
 
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
-use std::process::ExitCode;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -81,10 +83,55 @@ impl From<Error> for Failure {
     }
 }
 
-fn write_out(bytes: &[u8]) -> io::Result<()> {
-    let mut stdout = io::stdout().lock();
-    stdout.write_all(bytes)?;
-    stdout.flush()
+/// Whether a terminal obeys a character instead of showing it: it is a control character, or turns the
+/// direction of writing.
+fn is_obeyed(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// The text on one line, with escapes for what a terminal would obey.
+fn printable(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        if is_obeyed(c) {
+            shown.extend(c.escape_default());
+        } else {
+            shown.push(c);
+        }
+    }
+    shown
+}
+
+/// A line as JSON. The serializer escapes the control characters of ASCII; a terminal obeys others as well.
+fn json(line: &Line) -> String {
+    let text = serde_json::to_string(line).expect("lines are plain data");
+    let mut escaped = String::with_capacity(text.len() + 1);
+    for c in text.chars() {
+        if is_obeyed(c) {
+            // Each of them is in the basic plane, and within a string: nothing else can hold it.
+            escaped += &format!("\\u{:04x}", u32::from(c));
+        } else {
+            escaped.push(c);
+        }
+    }
+    escaped
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Stream {
+    Stdout,
+    Stderr,
+}
+
+impl Stream {
+    fn write(self, bytes: &[u8]) -> io::Result<()> {
+        let mut stream: Box<dyn Write> = match self {
+            Stream::Stdout => Box::new(io::stdout().lock()),
+            Stream::Stderr => Box::new(io::stderr().lock()),
+        };
+        stream.write_all(bytes)?;
+        stream.flush()
+    }
 }
 
 /// A reader that went away (`| head`) ends the program quietly, as it should. A full disk is an error.
@@ -92,9 +139,14 @@ fn end_without_reader(error: &io::Error) -> ! {
     if error.kind() == io::ErrorKind::BrokenPipe {
         std::process::exit(0);
     }
-    eprintln!("nurl: standard output: {}: what was written is incomplete", plain(error));
+    let text = format!("nurl: standard output: {}: what was written is incomplete\n", plain(error));
+    // If this can't be written either, the exit code is left.
+    let _ = Stream::Stderr.write(text.as_bytes());
     std::process::exit(i32::from(Code::Resource as u8));
 }
+
+/// How long a remark may wait for a reader of stderr that hangs; then it is dropped.
+const REMARK_WAIT: Duration = Duration::from_secs(1);
 
 /// How long something may take before a person is shown that it goes on.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -106,9 +158,9 @@ const SPIN: Duration = Duration::from_millis(120);
 pub(crate) struct Waiting(ProgressBar, Option<JoinHandle<()>>);
 
 impl Waiting {
-    /// Says something above it.
-    pub(crate) fn note(&self, out: Out, text: &str) {
-        self.0.suspend(|| out.note(text));
+    /// For what is written [`beside`](Out::beside) it.
+    pub(crate) fn bar(&self) -> &ProgressBar {
+        &self.0
     }
 
     /// Takes it off the screen.
@@ -128,63 +180,102 @@ impl Drop for Waiting {
 
 /// Writes lines for machines or for people.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Out {
+pub(crate) struct Out<'a> {
     pub(crate) json: bool,
+    beside: Option<&'a ProgressBar>,
 }
 
-impl Out {
+impl<'a> Out<'a> {
+    /// Output in one of the two forms.
+    pub(crate) fn new(json: bool) -> Out<'a> {
+        Out { json, beside: None }
+    }
+
+    /// The same, while a progress bar is on the screen.
+    pub(crate) fn beside<'b>(self, bar: &'b ProgressBar) -> Out<'b> {
+        Out { json: self.json, beside: Some(bar) }
+    }
+
     /// An event. People see `human`, if there is one. Without a reader the program ends.
-    pub(crate) fn line(self, line: &Line, human: impl FnOnce() -> Option<String>) {
-        if let Err(error) = self.try_line(line, human) {
+    pub(crate) async fn line(self, line: &Line, human: impl FnOnce() -> Option<String>) {
+        if let Err(error) = self.try_line(line, human).await {
             end_without_reader(&error);
         }
     }
 
     /// As [`line`](Out::line), for those who have more to do than to write.
-    pub(crate) fn try_line(self, line: &Line, human: impl FnOnce() -> Option<String>) -> io::Result<()> {
-        let text = if self.json {
-            Some(serde_json::to_string(line).expect("lines are plain data"))
-        } else {
-            human()
-        };
-        match text {
-            // In one piece, so that a reader never sees half a line.
-            Some(text) => write_out(format!("{text}\n").as_bytes()),
-            None => Ok(()),
+    pub(crate) async fn try_line(
+        self,
+        line: &Line,
+        human: impl FnOnce() -> Option<String>,
+    ) -> io::Result<()> {
+        self.try_lines(line, || human().into_iter().collect()).await
+    }
+
+    /// An event that people see as several lines. Without a reader the program ends.
+    pub(crate) async fn lines(self, line: &Line, human: impl FnOnce() -> Vec<String>) {
+        if let Err(error) = self.try_lines(line, human).await {
+            end_without_reader(&error);
         }
     }
 
+    async fn try_lines(self, line: &Line, human: impl FnOnce() -> Vec<String>) -> io::Result<()> {
+        let text: String = if self.json {
+            json(line) + "\n"
+        } else {
+            human().iter().map(|row| printable(row) + "\n").collect()
+        };
+        // In one piece, so that a reader never sees half a line.
+        self.write(Stream::Stdout, text.into_bytes()).await
+    }
+
     /// Bytes of a result. Without a reader the program ends.
-    pub(crate) fn raw(self, bytes: &[u8]) {
-        if let Err(error) = write_out(bytes) {
+    pub(crate) async fn raw(self, bytes: Vec<u8>) {
+        if let Err(error) = self.write(Stream::Stdout, bytes).await {
             end_without_reader(&error);
         }
     }
 
     /// A remark for a person.
-    pub(crate) fn note(self, text: &str) {
+    pub(crate) async fn note(self, text: &str) {
         if !self.json {
-            eprintln!("{text}");
+            let text = printable(text) + "\n";
+            // A remark that nobody reads is worth no wait and no error.
+            let _ = time::timeout(REMARK_WAIT, self.write(Stream::Stderr, text.into_bytes())).await;
         }
     }
 
     /// A remark that machines' keepers have to see as well: it goes to stderr in either form.
-    pub(crate) fn warn(self, text: &str) {
-        eprintln!("nurl: {text}");
+    pub(crate) async fn warn(self, text: &str) {
+        let text = format!("nurl: {}\n", printable(text));
+        let _ = time::timeout(REMARK_WAIT, self.write(Stream::Stderr, text.into_bytes())).await;
     }
 
-    /// Reports a failure and gives the exit code.
-    pub(crate) fn fail(self, failure: &Failure) -> ExitCode {
+    /// Reports a failure.
+    pub(crate) async fn fail(self, failure: &Failure) {
         if self.json {
             let line = Line::Error {
                 code: failure.code as u8,
                 reason: failure.reason,
                 message: failure.message.clone(),
             };
-            self.line(&line, || None);
+            self.line(&line, || None).await;
         }
-        eprintln!("nurl: {}", failure.message);
-        ExitCode::from(failure.code as u8)
+        let text = format!("nurl: {}\n", printable(&failure.message));
+        // The exit code tells it as well.
+        let _ = self.write(Stream::Stderr, text.into_bytes()).await;
+    }
+
+    async fn write(self, to: Stream, bytes: Vec<u8>) -> io::Result<()> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let bar = self.beside.cloned();
+        let write = move || match bar {
+            Some(bar) => bar.suspend(|| to.write(&bytes)),
+            None => to.write(&bytes),
+        };
+        tokio::task::spawn_blocking(write).await?
     }
 
     /// A spinner on stderr for what should be quick: it shows itself after a second.
@@ -215,5 +306,25 @@ impl Out {
         bar.set_style(style.expect("the template is sound").progress_chars("=> "));
         bar.set_message(what.to_owned());
         bar
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_terminal_obeys_nothing_that_is_printed() {
+        assert_eq!(printable("plain, ä and 🐚"), "plain, ä and 🐚");
+        assert_eq!(printable("\u{1b}[2Jwiped"), "\\u{1b}[2Jwiped");
+        assert_eq!(printable("two\nlines\r\tand\u{9b}31m"), "two\\nlines\\r\\tand\\u{9b}31m");
+        assert_eq!(printable("gnp.\u{202e}exe"), "gnp.\\u{202e}exe");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn what_is_printed_is_one_line_without_control_characters(text: String) {
+            proptest::prop_assert!(!printable(&text).contains(char::is_control));
+        }
     }
 }

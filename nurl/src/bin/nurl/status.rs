@@ -18,7 +18,7 @@ use crate::worker::path_name;
 const PONG: Duration = Duration::from_secs(3);
 
 /// `nurl status`.
-pub(crate) async fn status(args: StatusArgs, out: Out) -> Result<(), Failure> {
+pub(crate) async fn status(args: StatusArgs, out: Out<'_>) -> Result<(), Failure> {
     until_interrupted(async {
         let node = observer(&args.mesh, out).await?;
         let waiting = out.waiting("waiting for the paths to settle");
@@ -43,7 +43,7 @@ pub(crate) async fn status(args: StatusArgs, out: Out) -> Result<(), Failure> {
     .await
 }
 
-async fn show(node: &Node, out: Out) -> Result<(), Failure> {
+async fn show(node: &Node, out: Out<'_>) -> Result<(), Failure> {
     let status = node.status().await?;
     let ms = |rtt: Duration| (rtt.as_secs_f64() * 1e5).round() / 100.0;
     let line = Line::Status {
@@ -61,7 +61,7 @@ async fn show(node: &Node, out: Out) -> Result<(), Failure> {
             .collect(),
         members: status.members.iter().map(member_line).collect(),
     };
-    out.line(&line, || Some(table(&status.members)));
+    out.lines(&line, || table(&status.members)).await;
     Ok(())
 }
 
@@ -93,19 +93,19 @@ fn roles(member: &MemberInfo) -> Vec<&'static str> {
         .collect()
 }
 
-fn table(members: &[MemberInfo]) -> String {
+fn table(members: &[MemberInfo]) -> Vec<String> {
     if members.is_empty() {
-        return "No members yet. Start one: nurl worker --mesh TICKET".into();
+        return vec!["No members yet. Start one: nurl worker --mesh TICKET".into()];
     }
-    let mut text = format!(
+    let mut rows = vec![format!(
         "{:<10}{:<9}{:<9}{:<22}{:<16}{:>9}  {}",
         "MEMBER", "STATE", "PATH", "ADDRESS", "REASON", "RTT", "KINDS"
-    );
+    )];
     for member in members {
         let rtt = member.path.rtt.map_or("-".into(), |rtt| format!("{:.1} ms", rtt.as_secs_f64() * 1e3));
         let addr = member.path.addr.map_or("-".into(), |addr| addr.to_string());
-        text += &format!(
-            "\n{:<10}{:<9}{:<9}{:<22}{:<16}{:>9}  {}",
+        rows.push(format!(
+            "{:<10}{:<9}{:<9}{:<22}{:<16}{:>9}  {}",
             member.key.short(),
             member.state.as_str(),
             path_name(member.path.direct),
@@ -113,13 +113,13 @@ fn table(members: &[MemberInfo]) -> String {
             member.path.reason,
             rtt,
             member.kinds.join(",")
-        );
+        ));
     }
-    text
+    rows
 }
 
 /// `nurl ping`.
-pub(crate) async fn ping(args: PingArgs, out: Out) -> Result<(), Failure> {
+pub(crate) async fn ping(args: PingArgs, out: Out<'_>) -> Result<(), Failure> {
     until_interrupted(async {
         let node = observer(&args.mesh, out).await?;
         let peer = find(&node, &args.peer).await?;
@@ -133,10 +133,12 @@ pub(crate) async fn ping(args: PingArgs, out: Out) -> Result<(), Failure> {
                     let at = addr.as_ref().map(|addr| format!(" at {addr}")).unwrap_or_default();
                     out.line(&Line::Pong { seq, path, rtt_ms, addr }, || {
                         Some(format!("pong {seq}: {path}{at}, {rtt_ms:.2} ms"))
-                    });
+                    })
+                    .await;
                 }
                 Err(_) => {
-                    out.line(&Line::Lost { seq }, || Some(format!("ping {seq}: no answer within {PONG:?}")));
+                    let human = || Some(format!("ping {seq}: no answer within {PONG:?}"));
+                    out.line(&Line::Lost { seq }, human).await;
                 }
             }
             if seq < args.count {

@@ -1,6 +1,7 @@
 //! `nurl submit`, `nurl map`, `nurl wordcount`: work on the mesh, one task or many.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::io::{ErrorKind, IsTerminal};
 use std::path::Path;
 use std::time::Duration;
@@ -16,7 +17,7 @@ use nurl::{Node, PublicKey};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 
 use crate::args::{MapArgs, SubmitArgs, WordcountArgs};
-use crate::client::{observer, some_worker, until_interrupted};
+use crate::client::with_workers;
 use crate::event::{Done, Line};
 use crate::files::{cut, read_texts, unreadable};
 use crate::out::{Code, Failure, Out};
@@ -57,25 +58,53 @@ pub(crate) enum Update {
     Refused { failure: Failure },
 }
 
-/// Submits jobs of one kind, `window` at a time, and reports their course. Every job ends exactly once.
+/// The tasks of a command that are under way. Each ends with an outcome, or is cancelled when nobody waits for
+/// its course any more.
+#[derive(Debug)]
+pub(crate) struct UnderWay {
+    // Every task holds a clone: the channel is closed when the last one has ended.
+    held: mpsc::Sender<Infallible>,
+    released: mpsc::Receiver<Infallible>,
+}
+
+impl UnderWay {
+    /// None yet.
+    pub(crate) fn new() -> UnderWay {
+        let (held, released) = mpsc::channel(1);
+        UnderWay { held, released }
+    }
+
+    /// Waits until none is left.
+    pub(crate) async fn all_ended(mut self) {
+        drop(self.held);
+        self.released.recv().await;
+    }
+}
+
+/// Submits jobs of one kind, `window` at a time, and reports their course. Every job ends exactly once. Those
+/// that are under way when the course is dropped are cancelled.
 pub(crate) fn run_all(
     node: &Node,
+    under_way: &UnderWay,
     kind: &str,
     jobs: Vec<Job>,
     window: usize,
     life: Duration,
 ) -> mpsc::Receiver<Update> {
     let (updates, course) = mpsc::channel(window.max(1) * 2);
-    let node = node.clone();
+    let (node, held) = (node.clone(), under_way.held.clone());
     let kind = kind.to_owned();
     rt::task::spawn(async move {
         let slots = std::sync::Arc::new(rt::sync::Semaphore::new(window));
         for (index, job) in jobs.into_iter().enumerate() {
             let Ok(slot) = slots.clone().acquire_owned().await else { return };
-            let (node, kind, updates) = (node.clone(), kind.clone(), updates.clone());
+            if updates.is_closed() {
+                return;
+            }
+            let (node, kind, updates, held) = (node.clone(), kind.clone(), updates.clone(), held.clone());
             rt::task::spawn(async move {
                 run_one(&node, &kind, index, job, life, &updates).await;
-                drop(slot);
+                drop((slot, held));
             });
         }
     });
@@ -99,18 +128,25 @@ async fn run_one(
         }
     };
     let id = task.id();
-    while let Some(event) = task.next().await {
-        let update = match event {
-            TaskEvent::Accepted { by } => Update::Accepted { index, task: id, by },
-            TaskEvent::Waiting { why } => Update::Waiting { task: id, why },
-            TaskEvent::Ended { by, attempts, outcome } => {
-                Update::Ended { index, task: id, by, attempts, outcome }
+    loop {
+        let event = rt::select! {
+            event = task.next() => event,
+            // Nobody waits any more: the command failed or was interrupted.
+            () = updates.closed() => {
+                let _ = node.cancel(id).await;
+                return;
             }
         };
-        // Nobody listens any more: the command was interrupted.
-        if updates.send(update).await.is_err() {
-            return;
-        }
+        let update = match event {
+            Some(TaskEvent::Accepted { by }) => Update::Accepted { index, task: id, by },
+            Some(TaskEvent::Waiting { why }) => Update::Waiting { task: id, why },
+            Some(TaskEvent::Ended { by, attempts, outcome }) => {
+                Update::Ended { index, task: id, by, attempts, outcome }
+            }
+            None => return,
+        };
+        // An error is found out by `closed` in the next round.
+        let _ = updates.send(update).await;
     }
 }
 
@@ -148,31 +184,31 @@ fn result_line(index: Option<usize>, source: Option<String>, update: &Update) ->
 }
 
 /// `nurl submit`.
-pub(crate) async fn submit(args: SubmitArgs, out: Out) -> Result<(), Failure> {
+pub(crate) async fn submit(args: SubmitArgs, out: Out<'_>) -> Result<(), Failure> {
     let payload = payload(args.payload.as_deref()).await?;
     let key = args.key.unwrap_or_else(random_key);
-    until_interrupted(async {
-        let node = observer(&args.mesh, out).await?;
-        some_worker(&node, args.mesh.join, out).await?;
+    with_workers(&args.mesh, out, async |node, under_way| {
         let waiting = out.waiting("waiting for the result");
-        let mut course = run_all(&node, &args.kind, vec![Job { key, payload }], 1, args.timeout);
+        let job = Job { key, payload };
+        let mut course = run_all(node, under_way, &args.kind, vec![job], 1, args.timeout);
         let mut ended = Err(Failure::new(Code::Other, "the node stopped"));
         while let Some(update) = course.recv().await {
             match &update {
                 Update::Accepted { task, by, .. } => {
                     let line = Line::Accepted { task: task.to_string(), by: by.to_string() };
-                    out.line(&line, || None);
+                    out.line(&line, || None).await;
                 }
                 Update::Waiting { task, why } => {
-                    out.line(&waiting_line(*task, *why), || None);
-                    waiting.note(out, &why.to_string());
+                    let out = out.beside(waiting.bar());
+                    out.line(&waiting_line(*task, *why), || None).await;
+                    out.note(&why.to_string()).await;
                 }
                 Update::Ended { outcome, .. } => {
                     waiting.hide();
                     if out.json {
-                        out.line(&result_line(None, None, &update), || None);
+                        out.line(&result_line(None, None, &update), || None).await;
                     } else if let Ok(bytes) = outcome {
-                        out.raw(bytes);
+                        out.raw(bytes.to_vec()).await;
                     }
                     ended = outcome.as_ref().map(|_| ()).map_err(job_failure);
                 }
@@ -182,22 +218,20 @@ pub(crate) async fn submit(args: SubmitArgs, out: Out) -> Result<(), Failure> {
                 ended = Err(failure);
             }
         }
-        node.shutdown().await;
         ended
     })
     .await
 }
 
 /// `nurl map`.
-pub(crate) async fn map(args: MapArgs, out: Out) -> Result<(), Failure> {
+pub(crate) async fn map(args: MapArgs, out: Out<'_>) -> Result<(), Failure> {
     let (jobs, sources) = map_jobs(&args.paths).await?;
     let total = jobs.len();
     let begun = time::now();
-    until_interrupted(async {
-        let node = observer(&args.mesh, out).await?;
-        some_worker(&node, args.mesh.join, out).await?;
+    with_workers(&args.mesh, out, async |node, under_way| {
         let bar = out.progress(total, &args.kind);
-        let mut course = run_all(&node, &args.kind, jobs, usize::from(args.window), args.timeout);
+        let out = out.beside(&bar);
+        let mut course = run_all(node, under_way, &args.kind, jobs, usize::from(args.window), args.timeout);
         // Results are written in order: those that come early wait here.
         let mut early = BTreeMap::new();
         let (mut next, mut failed, mut first_error, mut reassigned) = (0, 0, None, 0);
@@ -206,17 +240,14 @@ pub(crate) async fn map(args: MapArgs, out: Out) -> Result<(), Failure> {
             match update {
                 Update::Accepted { .. } => continue,
                 Update::Waiting { task, why } => {
-                    out.line(&waiting_line(task, why), || None);
+                    out.line(&waiting_line(task, why), || None).await;
                     // Once: a thousand tasks wait for the same worker.
                     if !std::mem::replace(&mut told, true) {
-                        bar.suspend(|| out.note(&why.to_string()));
+                        out.note(&why.to_string()).await;
                     }
                     continue;
                 }
-                Update::Refused { failure } => {
-                    node.shutdown().await;
-                    return Err(failure);
-                }
+                Update::Refused { failure } => return Err(failure),
                 Update::Ended { index, .. } => {
                     early.insert(index, update);
                 }
@@ -231,15 +262,14 @@ pub(crate) async fn map(args: MapArgs, out: Out) -> Result<(), Failure> {
                     failed += 1;
                     first_error = first_error.or_else(|| Some(job_failure(error)));
                 }
-                bar.suspend(|| show_result(next, &sources[next], &update, out));
+                show_result(next, &sources[next], &update, out).await;
                 next += 1;
             }
         }
         bar.finish_and_clear();
-        node.shutdown().await;
         let seconds = (time::now() - begun).as_secs_f64();
         let done = Done { tasks: total, failed, reassigned, seconds, ..Done::default() };
-        out.line(&Line::Done(Box::new(done)), || None);
+        out.line(&Line::Done(Box::new(done)), || None).await;
         match first_error {
             Some(failure) => Err(Failure::new(
                 failure.code,
@@ -251,34 +281,33 @@ pub(crate) async fn map(args: MapArgs, out: Out) -> Result<(), Failure> {
     .await
 }
 
-fn show_result(index: usize, source: &str, update: &Update, out: Out) {
+async fn show_result(index: usize, source: &str, update: &Update, out: Out<'_>) {
     if out.json {
-        out.line(&result_line(Some(index), Some(source.to_owned()), update), || None);
+        out.line(&result_line(Some(index), Some(source.to_owned()), update), || None).await;
         return;
     }
     match update {
         Update::Ended { outcome: Ok(bytes), .. } => {
-            out.raw(bytes);
+            let mut bytes = bytes.to_vec();
             if !bytes.ends_with(b"\n") {
-                out.raw(b"\n");
+                bytes.push(b'\n');
             }
+            out.raw(bytes).await;
         }
-        Update::Ended { outcome: Err(error), .. } => out.note(&format!("{source}: {error}")),
+        Update::Ended { outcome: Err(error), .. } => out.note(&format!("{source}: {error}")).await,
         Update::Accepted { .. } | Update::Waiting { .. } | Update::Refused { .. } => {}
     }
 }
 
 /// `nurl wordcount`.
-pub(crate) async fn wordcount(args: WordcountArgs, out: Out) -> Result<(), Failure> {
+pub(crate) async fn wordcount(args: WordcountArgs, out: Out<'_>) -> Result<(), Failure> {
     let texts = read_texts(&args.paths)?;
     let pieces = cut(&texts);
     let total = pieces.len();
     let begun = time::now();
-    until_interrupted(async {
-        let node = observer(&args.mesh, out).await?;
-        some_worker(&node, args.mesh.join, out).await?;
+    with_workers(&args.mesh, out, async |node, under_way| {
         let jobs = pieces.into_iter().map(|piece| Job { key: piece.key, payload: piece.bytes }).collect();
-        let mut course = run_all(&node, "wordcount", jobs, WINDOW, Duration::from_secs(300));
+        let mut course = run_all(node, under_way, "wordcount", jobs, WINDOW, Duration::from_secs(300));
         let bar = out.progress(total, "wordcount");
         let (mut sum, mut reassigned) = (BTreeMap::new(), 0);
         while let Some(update) = course.recv().await {
@@ -297,9 +326,9 @@ pub(crate) async fn wordcount(args: WordcountArgs, out: Out) -> Result<(), Failu
             }
         }
         bar.finish_and_clear();
-        node.shutdown().await;
         for (word, count) in top(&sum, args.top) {
-            out.line(&Line::Word { word: word.clone(), count }, || Some(format!("{count:>8} {word}")));
+            let line = Line::Word { word: word.clone(), count };
+            out.line(&line, || Some(format!("{count:>8} {word}"))).await;
         }
         let done = Done {
             tasks: total,
@@ -318,7 +347,7 @@ pub(crate) async fn wordcount(args: WordcountArgs, out: Out) -> Result<(), Failu
             total,
             done.seconds
         );
-        out.line(&Line::Done(Box::new(done)), || Some(human));
+        out.line(&Line::Done(Box::new(done)), || Some(human)).await;
         Ok(())
     })
     .await

@@ -5,18 +5,20 @@ use std::time::Duration;
 
 use nurl::compute::handlers;
 use nurl::compute::job::TaskId;
-use nurl::node::{Departure, NodeEvent, Role};
+use nurl::node::{Departure, Events, NodeEvent, Role};
 use nurl::rt::{self, disk, time};
 use nurl::{Error, Node, SecretKey};
 
 use crate::args::WorkerArgs;
-use crate::client::{join, ticket, told_to_stop};
+use crate::client::ticket;
 use crate::event::Line;
-use crate::handler::Program;
+use crate::group::Groups;
+use crate::handler::{Program, Runner, variables};
 use crate::key::bad_key_file;
-use crate::out::{Code, Failure, Out, unusable};
+use crate::out::{Code, Failure, Out, plain, unusable};
+use crate::stop::Stop;
 
-pub(crate) async fn run(args: WorkerArgs, out: Out) -> Result<(), Failure> {
+pub(crate) async fn run(args: WorkerArgs, out: Out<'_>) -> Result<(), Failure> {
     let mut builder = Node::builder(ticket(&args.mesh.mesh)?)
         .role(Role::Worker)
         .listen(args.listen)
@@ -34,7 +36,6 @@ pub(crate) async fn run(args: WorkerArgs, out: Out) -> Result<(), Failure> {
             builder = builder.store_strict();
         }
     }
-    let mut kinds: Vec<String> = handlers::BUILT_IN.map(String::from).to_vec();
     let pace = args.pace.unwrap_or(Duration::ZERO);
     for kind in handlers::BUILT_IN {
         builder = builder.handler(kind, move |context, payload| async move {
@@ -42,66 +43,124 @@ pub(crate) async fn run(args: WorkerArgs, out: Out) -> Result<(), Failure> {
             handlers::run(kind, &context, payload).await
         });
     }
-    for text in &args.handler {
-        let program =
-            Program::parse(text).map_err(|error| Failure::new(Code::Usage, format!("--handler {error}")))?;
-        if !kinds.contains(&program.kind) {
-            kinds.push(program.kind.clone());
-        }
-        let limit = args.handler_timeout;
-        let kind = program.kind.clone();
-        builder = builder.handler(&kind, move |_context, payload| {
-            let program = program.clone();
-            async move { program.run(payload, limit).await }
+    let programs = programs(&args.handler)?;
+    let mut kinds: Vec<String> = handlers::BUILT_IN.map(String::from).to_vec();
+    kinds.extend(programs.iter().map(|program| program.kind.clone()));
+    kinds.sort();
+    kinds.dedup();
+    let groups = if programs.is_empty() { None } else { Some(groups()?) };
+    for program in programs {
+        let groups = groups.clone().expect("made for the first program");
+        let (limit, retry_exits) = (args.handler_timeout, args.retry_exit.clone());
+        let (kind, runner) = (program.kind.clone(), Runner { groups, limit, retry_exits });
+        builder = builder.handler(&kind, move |context, payload| {
+            let (runner, program) = (runner.clone(), program.clone());
+            async move { runner.run(&program, variables(&context), payload).await }
         });
     }
-    kinds.sort();
-    let (node, mut events) = join(builder, args.mesh.join).await?;
-    let line = Line::Ready {
-        key: node.key().to_string(),
-        addr: None,
-        ticket: None,
-        namespaces: Vec::new(),
-        kinds: kinds.clone(),
-    };
-    out.line(&line, || Some(format!("{} is ready for {}", node.key(), kinds.join(", "))));
-    let stop = told_to_stop(args.exit_with_stdin);
-    tokio::pin!(stop);
-    loop {
-        rt::select! {
-            () = &mut stop => break,
-            event = events.next() => match event {
-                Some(NodeEvent::StoreFailed { reason }) => {
-                    node.shutdown().await;
-                    let said = format!("the store failed ({reason}): mend the disk and start the worker again");
-                    return Err(Failure::new(Code::Resource, said));
-                }
-                // Nobody reads any more: that is how a parent or a pipe says to stop.
-                Some(event) => if tell(&event, out).is_err() { break },
-                // The node ended by itself.
-                None => {
-                    let why = node.members().await.err().unwrap_or(Error::Closed);
-                    node.shutdown().await;
-                    return Err(why.into());
-                }
-            },
-        }
+    let stop = Stop::new(args.exit_with_stdin);
+    let node = builder.spawn().await?;
+    let done = serve(&node, kinds, args.mesh.join, args.drain, stop, out).await;
+    if let Some(groups) = groups {
+        groups.kill_all();
     }
-    out.note("leaving the mesh");
-    let Departure { lost, stored } = node.shutdown().await;
+    done
+}
+
+fn programs(texts: &[String]) -> Result<Vec<Program>, Failure> {
+    texts
+        .iter()
+        .map(|text| Program::parse(text))
+        .collect::<Result<_, _>>()
+        .map_err(|error| Failure::new(Code::Usage, format!("--handler {error}")))
+}
+
+fn groups() -> Result<Groups, Failure> {
+    Groups::new().map_err(|error| {
+        Failure::new(Code::Resource, format!("no watcher for the handlers' programs: {}", plain(&error)))
+    })
+}
+
+/// Joins and serves until it is told to stop, then leaves in order; a second word ends it at once.
+async fn serve(
+    node: &Node,
+    kinds: Vec<String>,
+    join: Duration,
+    drain: Duration,
+    mut stop: Stop,
+    out: Out<'_>,
+) -> Result<(), Failure> {
+    let events = node.events();
+    let serving = async {
+        node.joined(join).await?;
+        let human = format!("{} is ready for {}", node.key(), kinds.join(", "));
+        let key = node.key().to_string();
+        let line = Line::Ready { key, addr: None, ticket: None, namespaces: Vec::new(), kinds };
+        out.line(&line, || Some(human)).await;
+        tell_all(node, events, out).await
+    };
+    tokio::pin!(serving);
+    let served = rt::select! {
+        () = stop.told() => None,
+        served = &mut serving => Some(served),
+    };
+    let goes_on = served.is_none();
+    let done = served.unwrap_or(Ok(()));
+    let leave = async {
+        if done.is_ok() {
+            out.note("leaving the mesh").await;
+            // An error means that the node has ended by itself.
+            let _ = node.drain(drain).await;
+        }
+        tell_departure(node.shutdown().await, out).await;
+    };
+    // Tasks that end meanwhile are told of, to a reader that is there.
+    let telling = async {
+        if goes_on {
+            let _ = serving.await;
+        }
+        std::future::pending().await
+    };
+    rt::select! {
+        () = stop.told() => {}
+        () = leave => {}
+        () = telling => {}
+    }
+    done
+}
+
+/// What a worker takes with it that nobody else has.
+async fn tell_departure(Departure { lost, stored }: Departure, out: Out<'_>) {
     if lost > 0 {
         out.warn(&format!(
             "the last writes to {lost} keys are lost: no other owner took them, and there is no --state"
-        ));
+        ))
+        .await;
     } else if stored > 0 {
         out.note(&format!(
             "no other owner took the last writes to {stored} keys: they are here until the next start"
-        ));
+        ))
+        .await;
     }
-    Ok(())
 }
 
-fn tell(event: &NodeEvent, out: Out) -> io::Result<()> {
+/// Tells until nobody reads any more, which is how a parent or a pipe says to stop, or the node ends.
+async fn tell_all(node: &Node, mut events: Events, out: Out<'_>) -> Result<(), Failure> {
+    loop {
+        match events.next().await {
+            Some(NodeEvent::StoreFailed { reason }) => {
+                let said = format!("the store failed ({reason}): mend the disk and start the worker again");
+                return Err(Failure::new(Code::Resource, said));
+            }
+            Some(event) if tell(&event, out).await.is_err() => return Ok(()),
+            Some(_) => {}
+            // The node ended by itself.
+            None => return Err(node.members().await.err().unwrap_or(Error::Closed).into()),
+        }
+    }
+}
+
+async fn tell(event: &NodeEvent, out: Out<'_>) -> io::Result<()> {
     let job = |task: &TaskId, kind: &str, state, error: &Option<String>| Line::Job {
         task: task.to_string(),
         kind: kind.to_owned(),
@@ -150,16 +209,18 @@ fn tell(event: &NodeEvent, out: Out) -> io::Result<()> {
             let at = set_aside.as_ref().map_or("gone".to_owned(), |path| format!("now at {path}"));
             out.warn(&format!(
                 "the store was damaged ({reason}): it is {at}, and the worker began a new one"
-            ));
-            return out.try_line(&Line::StoreSetAside { path: set_aside, reason: reason.clone() }, || None);
+            ))
+            .await;
+            let line = Line::StoreSetAside { path: set_aside, reason: reason.clone() };
+            return out.try_line(&line, || None).await;
         }
-        // The loop ends on it.
+        // Telling ends with it.
         NodeEvent::StoreFailed { .. } => return Ok(()),
         NodeEvent::Lagged(lost) => {
             (Line::Lagged { lost: *lost }, format!("{lost} events lost: output is too slow"))
         }
     };
-    out.try_line(&line, || Some(human))
+    out.try_line(&line, || Some(human)).await
 }
 
 /// A path's name in output.

@@ -1,0 +1,55 @@
+//! Being told to stop: Ctrl-C, SIGTERM, or the end of standard input.
+
+use nurl::rt::task::{self, JoinHandle};
+use tokio::io::AsyncReadExt;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// Listens for words to stop. There may be a second one, from somebody who is in a hurry.
+#[derive(Debug)]
+pub(crate) struct Stop {
+    interrupt: Option<Signal>,
+    terminate: Option<Signal>,
+    stdin: Option<JoinHandle<()>>,
+}
+
+impl Stop {
+    /// Listens from now on, to standard input only if asked.
+    pub(crate) fn new(with_stdin: bool) -> Stop {
+        Stop {
+            // A signal that can't be listened for keeps its default action, which ends the process.
+            interrupt: signal(SignalKind::interrupt()).ok(),
+            terminate: signal(SignalKind::terminate()).ok(),
+            stdin: with_stdin.then(|| task::spawn(end_of_stdin())),
+        }
+    }
+
+    /// Waits for the next word.
+    pub(crate) async fn told(&mut self) {
+        let stdin = &mut self.stdin;
+        let stdin_ended = async {
+            let Some(ended) = stdin else { return std::future::pending().await };
+            // It can't panic, and nobody aborts it.
+            let _ = ended.await;
+            *stdin = None;
+        };
+        nurl::rt::select! {
+            () = next(&mut self.interrupt) => {}
+            () = next(&mut self.terminate) => {}
+            () = stdin_ended => {}
+        }
+    }
+}
+
+async fn next(signal: &mut Option<Signal>) {
+    match signal {
+        Some(signal) => {
+            signal.recv().await;
+        }
+        None => std::future::pending().await,
+    }
+}
+
+async fn end_of_stdin() {
+    let (mut stdin, mut sink) = (tokio::io::stdin(), [0; 256]);
+    while matches!(stdin.read(&mut sink).await, Ok(n) if n > 0) {}
+}
