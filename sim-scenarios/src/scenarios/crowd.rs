@@ -6,7 +6,7 @@
 //! nearly as soon. Whoever has another secret is told so. When the last ones have gone too, the next newcomer knows
 //! that it is alone, and a hub that was restarted is no reason to wait.
 //!
-//! So that it can fail: with another secret nobody gets in, and the made-up keys do answer to their names.
+//! So that it can fail: with another secret nobody gets in, and the hub has the made-up keys' records throughout.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -39,6 +39,7 @@ const STRANGERS: usize = 60;
 pub const MARKS: &[Mark] = &[
     Mark::new("a crowd was killed, and a newcomer came"),
     Mark::new("a crowd lost its power, and a newcomer came"),
+    Mark::new("a newcomer was named nobody but strangers, and tried them"),
 ];
 
 const MEET: Duration = Duration::from_secs(60);
@@ -55,6 +56,9 @@ const SILENT: Duration = Duration::from_secs(6);
 /// worker, and four lists come each second.
 const AMONG_STRANGERS: Duration = Duration::from_secs(5);
 
+/// Within this a hub closes a client that says nothing: a minute, and a look each half second.
+const REAPED_AFTER: Duration = Duration::from_secs(62);
+
 /// Within this a newcomer knows that nobody is there.
 const ALONE: Duration = Duration::from_secs(1);
 
@@ -62,6 +66,7 @@ const IN_AFTER_DEATHS: &str = "a newcomer is in, however many others have just g
 const IN_AMONG_STRANGERS: &str = "made-up records keep nobody out";
 const ALONE_AT_ONCE: &str = "a newcomer to whom every hub denies everybody begins alone";
 const KEPT_OUT: &str = "whoever has another secret is kept out, and told why";
+const REAPED: &str = "a hub forgets those who have lost their power";
 const THERE: &str = "the made-up keys are there";
 
 /// One life of such a mesh.
@@ -90,8 +95,10 @@ pub async fn run(trial: Trial) -> Verdict {
     let strangers = Strangers::come(world, &cluster).await?;
     let took = joins(world, &mut cluster, "among strangers", AMONG_STRANGERS, IN_AMONG_STRANGERS).await?;
     notes += &format!("in {took:?} among {STRANGERS} made-up records\n");
-    if strangers.heard() == 0 {
-        return Err(Broken::safety(THERE, "nobody has sent them anything".to_owned()));
+    sometimes!(strangers.heard() > 0, "a newcomer was named nobody but strangers, and tried them");
+    let named = cluster.hubs[0].stats().records;
+    if named < STRANGERS {
+        return Err(Broken::safety(THERE, format!("the hub has {named} records")));
     }
     strangers.host.crash();
     let refused = with_another_secret(world, &cluster).await;
@@ -101,6 +108,9 @@ pub async fn run(trial: Trial) -> Verdict {
     cluster.converge(MEET).await?;
     let views = cluster.views().await;
 
+    // A hub takes a minute to notice that somebody lost its power.
+    let within = Within::new(world, REAPED, REAPED_AFTER);
+    while within.lacks(lingering(&cluster)).await? {}
     for peer in cluster.running() {
         peer.host.crash();
     }
@@ -122,6 +132,12 @@ async fn joins(
     let joined = peer.node(&world).await.joined(bound).await;
     joined.map_err(|error| Broken::liveness(property, format!("{name}: not within {bound:?}: {error}")))?;
     Ok(world.elapsed() - begun)
+}
+
+/// How many the hub has beside those who run.
+fn lingering(cluster: &Cluster) -> Vec<String> {
+    let beyond = cluster.hubs[0].stats().clients.saturating_sub(cluster.running().count());
+    (beyond > 0).then(|| format!("{beyond} clients")).into_iter().collect()
 }
 
 /// What becomes of somebody with another secret, who has everything else.
