@@ -2,7 +2,7 @@
 
 use chaos::scenario::{Held, Mark, Purpose, Scenario};
 
-use crate::scenarios::{canary, churn, fence, keystone, lease, pinned, swarm};
+use crate::scenarios::{canary, churn, fence, goodbye, keystone, lease, pinned, swarm};
 
 /// What a scenario is unless it says otherwise.
 const PLAIN: Scenario = Scenario::new("", "", |_| Box::pin(async { Ok(Held::default()) }));
@@ -58,6 +58,13 @@ pub const ALL: &[Scenario] = &[
         knobs: fence::KNOBS,
         marks: fence::MARKS,
         body: |trial| Box::pin(fence::run(trial)),
+        ..PLAIN
+    },
+    Scenario {
+        name: "goodbye",
+        about: "nodes write and leave at once: what was acknowledged is held by those that stay",
+        knobs: goodbye::KNOBS,
+        body: |trial| Box::pin(goodbye::run(trial)),
         ..PLAIN
     },
     Scenario {

@@ -109,6 +109,11 @@ fn replicas_agree_after_churn() {
 }
 
 #[test]
+fn what_was_acknowledged_before_a_goodbye_is_held() {
+    prove_with("goodbye", 10);
+}
+
+#[test]
 fn everything_at_once() {
     prove_with("swarm", 3);
 }

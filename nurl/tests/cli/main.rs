@@ -12,4 +12,5 @@ mod demo;
 mod harness;
 mod hub;
 mod jobs;
+mod stores;
 mod terminals;

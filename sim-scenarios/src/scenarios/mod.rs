@@ -7,6 +7,7 @@ pub mod circle;
 pub mod converge;
 pub mod echoes;
 pub mod fence;
+pub mod goodbye;
 pub mod hub_restarts;
 pub mod keystone;
 pub mod lease;
