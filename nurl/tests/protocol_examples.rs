@@ -420,31 +420,66 @@ fn states_are_these_bytes() {
     register.set(replica, &mut Clock::default(), wall, b"v").unwrap();
     let mut set = OrSet::default();
     set.add(replica, b"x").unwrap();
-    let counter = Value::Counter(counter);
+    let (counter, set) = (Value::Counter(counter), Value::Set(set));
+    let mut mixed = counter.clone();
+    mixed.merge(&set, wall).unwrap();
     must_show(&[
         ("counter", hex(&counter.encode())),
         ("digest of the counter", hex(&counter.digest())),
         ("register", hex(&Value::Register(register).encode())),
-        ("set", hex(&Value::Set(set).encode())),
+        ("set", hex(&set.encode())),
+        ("mixed", hex(&mixed.encode())),
     ]);
 }
 
 #[test]
-fn a_state_message_is_these_bytes() {
+fn state_messages_are_these_bytes() {
     let (now, wall) = (now(), Duration::from_millis(1_700_000_000_000));
-    let local = ReplicaId { key: PublicKey::from_bytes([1; 32]), incarnation: 5 };
-    let mut replicator = Replicator::new(replicator::Config::default(), local, now, rng(5));
+    let key = |from: u8| PublicKey::from_bytes([from; 32]);
     let member = |from: u8| RingMember {
-        key: PublicKey::from_bytes([from; 32]),
+        key: key(from),
         weight: 1,
         zone: String::new(),
         kinds: Vec::new(),
         live: true,
         placed: true,
     };
-    replicator.set_ring(now, Arc::new(Ring::new([member(1), member(2)])));
-    replicator.update(now, wall, b"key", &Op::Add { by: 300 }).unwrap();
-    let (to, delta) = replicator.poll_transmit().unwrap();
-    assert_eq!(to, PublicKey::from_bytes([2; 32]));
-    must_show(&[("DELTA", hex(&delta))]);
+    let ring = Arc::new(Ring::new([member(1), member(2)]));
+    let start = |from: u8| {
+        let local = ReplicaId { key: key(from), incarnation: 5 };
+        let mut replicator = Replicator::new(replicator::Config::default(), local, now, rng(5));
+        replicator.set_ring(now, ring.clone());
+        replicator
+    };
+    let (mut first, mut second) = (start(1), start(2));
+    let sent = |from: &mut Replicator, to: u8| {
+        let (peer, bytes) = from.poll_transmit().unwrap();
+        assert_eq!(peer, key(to));
+        bytes
+    };
+    first.write(now, wall, b"key", Op::Add { by: 300 }, 1).unwrap();
+    let read = sent(&mut first, 2);
+    second.handle_message(now, wall, key(1), &read);
+    let reply = sent(&mut second, 1);
+    first.handle_message(now, wall, key(2), &reply);
+    let delta = sent(&mut first, 2);
+    first.leave(now);
+    let copy = sent(&mut first, 2);
+    let mut set = OrSet::default();
+    set.add(ReplicaId { key: key(3), incarnation: 5 }, b"x").unwrap();
+    // A delta of another node, by hand: [0, [key, id, state]].
+    let mut write = vec![0x82, 0x00, 0x83, 0x43];
+    write.extend_from_slice(b"key");
+    let state = Value::Set(set).encode();
+    write.extend_from_slice(&[0x07, 0x58, u8::try_from(state.len()).unwrap()]);
+    write.extend_from_slice(&state);
+    first.handle_message(now, wall, key(3), &write);
+    let other_kind = sent(&mut first, 3);
+    must_show(&[
+        ("READ", hex(&read)),
+        ("READ_REPLY", hex(&reply)),
+        ("DELTA", hex(&delta)),
+        ("COPY", hex(&copy)),
+        ("OTHER_KIND", hex(&other_kind)),
+    ]);
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chaos::scenario::{Held, Mark, Purpose, Scenario};
 
-use crate::scenarios::{canary, churn, deaths, fence, keystone, lease, pinned, poison, swarm};
+use crate::scenarios::{canary, churn, deaths, fence, goodbye, keystone, lease, pinned, poison, swarm};
 
 /// What a scenario is unless it says otherwise.
 const PLAIN: Scenario = Scenario::new("", "", |_| Box::pin(async { Ok(Held::default()) }));
@@ -88,6 +88,13 @@ pub const ALL: &[Scenario] = &[
         knobs: fence::KNOBS,
         marks: fence::MARKS,
         body: |trial| Box::pin(fence::run(trial)),
+        ..PLAIN
+    },
+    Scenario {
+        name: "goodbye",
+        about: "nodes write and leave at once: what was acknowledged is held by those that stay",
+        knobs: goodbye::KNOBS,
+        body: |trial| Box::pin(goodbye::run(trial)),
         ..PLAIN
     },
     Scenario {

@@ -114,6 +114,11 @@ fn a_task_that_kills_its_workers_is_given_up() {
 }
 
 #[test]
+fn what_was_acknowledged_before_a_goodbye_is_held() {
+    prove_with("goodbye", 10);
+}
+
+#[test]
 fn everything_at_once() {
     prove_with("swarm", 3);
 }

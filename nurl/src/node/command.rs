@@ -115,7 +115,7 @@ pub(super) enum NetCommand {
     /// An epoch counter that the state plane took.
     NoteEpoch(u64),
     /// Panics, as a defect would.
-    #[cfg(test)]
+    #[cfg(all(test, not(feature = "sim")))]
     Panic,
     /// Leaves the mesh; the answer comes when that is told.
     Shutdown { reply: Reply<()> },
@@ -184,7 +184,7 @@ pub(super) enum StateCommand {
     /// handed over, or nobody took it.
     Shutdown { reply: Reply<Departure> },
     /// Panics, as a defect would.
-    #[cfg(test)]
+    #[cfg(all(test, not(feature = "sim")))]
     Panic,
 }
 

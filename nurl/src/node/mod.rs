@@ -15,6 +15,8 @@ mod net_plane;
 mod state;
 mod state_plane;
 mod task;
+#[cfg(all(test, not(feature = "sim")))]
+mod tests;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

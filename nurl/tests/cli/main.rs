@@ -16,4 +16,5 @@ mod hub;
 mod jobs;
 #[cfg(target_os = "linux")]
 mod programs;
+mod stores;
 mod terminals;

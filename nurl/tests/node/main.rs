@@ -9,4 +9,5 @@ mod jobs;
 mod membership;
 mod spy;
 mod state;
+mod stores;
 mod talk;

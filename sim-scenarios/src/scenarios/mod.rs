@@ -10,6 +10,7 @@ pub mod crowd;
 pub mod deaths;
 pub mod echoes;
 pub mod fence;
+pub mod goodbye;
 pub mod hub_restarts;
 pub mod keystone;
 pub mod lease;

@@ -249,17 +249,19 @@ struct Entry {
     size: usize,
     /// Set while this node holds the key without being an owner.
     hand_off: Option<HandOff>,
-    /// Written here, and no other owner is known to have it.
+    /// Written or acknowledged here, and no other owner is known to have it.
     unspread: bool,
     /// The id of the last offer to other owners; 0 if there was none.
     offered: u64,
 }
 
 impl Entry {
-    fn wrote(&mut self) {
+    /// The others may lack what is held now.
+    fn unspread(&mut self) {
         (self.unspread, self.offered) = (true, 0);
     }
 
+    /// Another owner has what is held.
     fn spread(&mut self) {
         (self.unspread, self.offered) = (false, 0);
     }

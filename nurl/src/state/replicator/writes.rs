@@ -104,7 +104,7 @@ impl Replicator {
         if self.merge(now, wall, key, &delta, bytes.len())?
             && let Some(entry) = self.entries.get_mut(key)
         {
-            entry.wrote();
+            entry.unspread();
         }
         self.fan_out(key, None, bytes);
         Ok(())
@@ -310,6 +310,10 @@ impl Replicator {
             return;
         }
         if let Some(digest) = self.merge_from(now, wall, from, key.clone(), state) {
+            // Its sender may rely on this node alone from now on, and be gone.
+            if let Some(entry) = self.entries.get_mut(&key) {
+                entry.unspread();
+            }
             self.send(from, &Message::Ack { key: key.into(), id, digest: digest.into() });
         }
     }

@@ -7,7 +7,8 @@
 //! was acknowledged ([`ledger`] says exactly what that is).
 //!
 //! Then members lose their disks, one after the other, with fresh writes on them, come back with none, and write
-//! again: what the replicas had agreed on stays, and the new writes count in full.
+//! again: what the replicas had agreed on stays, and the new writes count in full. Each of them, and the observer, also
+//! writes a set where the counter is: that is refused, and changes nothing.
 
 pub(super) mod ledger;
 
@@ -76,6 +77,8 @@ pub const MARKS: &[Mark] = &[
 
 /// Virtual time that it may take.
 pub const TIME_LIMIT: Duration = Duration::from_secs(20 * 60);
+
+const OTHER_KIND: &str = "a write of another kind is refused";
 
 const COUNTER: &str = "counter";
 const SET: &str = "set";
@@ -156,6 +159,8 @@ pub async fn run(trial: Trial) -> Verdict {
     for _ in 0..trial.knob("losses") {
         let victim = (draws.next_u64() % members as u64) as usize;
         lose_disk(&cluster, &mut next[victim], &disks).await?;
+        next[victim].mistake().await?;
+        next[members].mistake().await?;
         agree(world, &cluster, &ledger).await?;
         let other = (victim + 1) % members;
         next[other].remove_one().await;
@@ -248,6 +253,15 @@ impl Writer {
             if set.remove(&secret(&element)).await.is_ok() {
                 lock(&self.ledger).removed(&element);
             }
+        }
+    }
+
+    /// Writes a set where the counter is.
+    async fn mistake(&mut self) -> Result<(), Broken> {
+        let set = self.peer.node(&self.world).await.set(COUNTER);
+        match set.insert(b"a mistake").await {
+            Ok(()) => Err(Broken::safety(OTHER_KIND, format!("{} was told that it is done", self.peer.name))),
+            Err(_) => Ok(()),
         }
     }
 

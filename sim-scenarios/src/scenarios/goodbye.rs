@@ -1,0 +1,121 @@
+//! What was acknowledged just before an orderly end is held by others.
+//!
+//! Three workers stay. Others come, workers and members, none with a store; each writes to keys of its own over links
+//! that lose a fifth of everything, and leaves as soon as the last write is acknowledged: no summary has had the time
+//! to find what was lost on the way. When all have left, each acknowledged key is looked for among the copies of those
+//! that stay, by its digest alone, since a read would repair what is looked at. Within a bound their copies are equal.
+//! One that could not hand everything over says so: what it says it lost may be missing, and nothing else.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use chaos::link::{LinkConfig, Rate};
+use chaos::property::Broken;
+use chaos::scenario::{Held, Knob, Trial, Turns, Verdict};
+use chaos::world::World;
+use nurl::node::Role;
+
+use crate::cluster::{Map, Peer, Place, Within, secret};
+
+/// What can be turned.
+pub const KNOBS: &[Knob] = &[
+    Knob { name: "leavers", about: "nodes that write and leave", default: 6, least: 1, turns: Turns::Hosts },
+    Knob {
+        name: "writes",
+        about: "keys that each of them writes",
+        default: 12,
+        least: 1,
+        turns: Turns::Work,
+    },
+];
+
+const HELD: &str = "a write acknowledged before an orderly end is held by others";
+
+const STAY: usize = 3;
+
+const MEET: Duration = Duration::from_secs(60);
+
+/// Copies are equal within this: a few summaries over links that lose something.
+const AGREE: Duration = Duration::from_secs(90);
+
+/// Runs it.
+pub async fn run(trial: Trial) -> Verdict {
+    let world = trial.world;
+    world.link_default(LinkConfig {
+        latency: Duration::from_millis(25),
+        jitter: Duration::from_millis(15),
+        udp_loss: Rate::percent(20),
+        tcp_loss: Rate::percent(3),
+        ..LinkConfig::default()
+    });
+    let leavers = trial.knob("leavers") as usize;
+    let mut map = Map::new(world).hub("hub").nodes(STAY, Place::Open);
+    for number in 0..leavers {
+        let role = if number % 2 == 0 { Role::Worker } else { Role::Member };
+        map = map.role(&format!("leaver {number}"), Place::Open, role);
+    }
+    let cluster = map.start();
+    cluster.converge(MEET).await?;
+    let (stay, leave) = cluster.peers.split_at(STAY);
+    let mut acknowledged = BTreeSet::new();
+    let mut lost = 0;
+    for leaver in leave {
+        let (keys, said) = write_and_leave(world, leaver, trial.knob("writes")).await;
+        acknowledged.extend(keys);
+        lost += said;
+    }
+    let mut missing = Vec::new();
+    for key in &acknowledged {
+        if copies(world, stay, key).await.is_empty() {
+            missing.push(key.clone());
+        }
+    }
+    if missing.len() > lost {
+        let seen =
+            format!("{} of {} keys, said to be lost {lost}: {missing:?}", missing.len(), acknowledged.len());
+        return Err(Broken::safety(HELD, seen));
+    }
+    let within = Within::new(world, "replicas that can talk agree", AGREE);
+    while within.lacks(differing(world, stay, &acknowledged).await).await? {}
+    cluster.inspect().await?;
+    let state = format!("what {leavers} nodes wrote before they left is held by others, in equal copies\n");
+    Ok(Held { state, notes: format!("{} writes were acknowledged\n", acknowledged.len()) })
+}
+
+/// Writes all keys, and leaves when the last answer is here. Gives the acknowledged ones, and of how many the
+/// node said that they are lost.
+async fn write_and_leave(world: World, leaver: &Peer, writes: u64) -> (Vec<String>, usize) {
+    let node = leaver.node(&world).await;
+    let mut keys = Vec::new();
+    for number in 0..writes {
+        let key = format!("{} writes {number:02}", leaver.name);
+        if node.register(&key).set(&secret("the last word")).await.is_ok() {
+            keys.push(key);
+        }
+    }
+    let departure = node.shutdown().await;
+    (keys, departure.lost)
+}
+
+/// The copies of those that stay, by their bytes.
+async fn copies(world: World, stay: &[Peer], key: &str) -> BTreeMap<[u8; 16], Vec<String>> {
+    let mut copies = BTreeMap::new();
+    for peer in stay {
+        if let Ok(Some(digest)) = peer.node(&world).await.held_digest(key).await {
+            copies.entry(digest).or_insert_with(Vec::new).push(peer.name.clone());
+        }
+    }
+    copies
+}
+
+async fn differing(world: World, stay: &[Peer], keys: &BTreeSet<String>) -> Vec<String> {
+    let mut missing = Vec::new();
+    for key in keys {
+        let copies = copies(world, stay, key).await;
+        let holders: usize = copies.values().map(Vec::len).sum();
+        if copies.len() > 1 || (holders > 0 && holders < stay.len()) {
+            missing.push(format!("one copy of {key} at each: {:?}", copies.values().collect::<Vec<_>>()));
+        }
+    }
+    missing
+}
