@@ -90,6 +90,15 @@ pub fn candidates(gathered: &Gathered<'_>) -> Vec<SocketAddr> {
     list
 }
 
+/// Whether a path to another host may lead over an interface: not over loopback, and hardly over the bridges of
+/// containers, which come and go without end.
+pub(crate) fn leads_out(interface: &Interface) -> bool {
+    !matches!(
+        rank(&interface.name, interface.addr.to_canonical()),
+        None | Some(Rank::Loopback | Rank::Bridge)
+    )
+}
+
 /// Where an address belongs; `None` if no other host can use it.
 fn rank(interface: &str, ip: IpAddr) -> Option<Rank> {
     let usable = match ip {

@@ -6,8 +6,9 @@
 
 use std::future::poll_fn;
 use std::io::{self, IoSliceMut};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Instant;
 
@@ -15,7 +16,9 @@ use super::TransportConfig;
 use super::core::Transport;
 use crate::key::PublicKey;
 use crate::net::hub_client::{self, HubClientConfig, HubCommand, HubEvent};
-use crate::rt::net::{Interface, InterfaceWatch, RecvMeta, Transmit, UdpSocket, interfaces, lookup_host};
+use crate::rt::net::{
+    Interface, InterfaceWatch, RecvMeta, Transmit, UdpSocket, interfaces, lookup_host, source_towards,
+};
 use crate::rt::sync::mpsc;
 use crate::rt::{self, time};
 
@@ -120,7 +123,7 @@ impl Driver {
             .collect();
         let now = time::now();
         core.set_ports(now, v4, v6);
-        core.set_interfaces(now, interfaces()?);
+        core.set_interfaces(now, interfaces()?, source);
         Ok(Driver {
             sockets,
             by_family,
@@ -207,14 +210,8 @@ impl Driver {
         match self.woke.take() {
             Some(Woke::Udp(filled)) => self.take_datagrams(core, now, &filled),
             Some(Woke::Hub(at, events)) => self.take_hub_events(core, now, at, events),
-            Some(Woke::Interfaces(list)) => {
-                core.set_interfaces(now, list);
-                for link in &self.links {
-                    // A full queue means that the connection is being dialled anyway.
-                    let _ = link.commands.try_send(HubCommand::NetworkChanged);
-                }
-            }
-            Some(Woke::Resolved(hub, addr)) => core.set_hub_addr(now, hub, addr),
+            Some(Woke::Interfaces(list)) => self.take_interfaces(core, now, list),
+            Some(Woke::Resolved(hub, addr)) => core.set_hub_addr(now, hub, addr, source),
             Some(Woke::Work) | None => {}
         }
         for at in 0..self.sockets.len() {
@@ -276,6 +273,17 @@ impl Driver {
         }
     }
 
+    fn take_interfaces(&self, core: &mut Transport, now: Instant, list: Vec<Interface>) {
+        let shared: Arc<[Interface]> = list.as_slice().into();
+        if !core.set_interfaces(now, list, source) {
+            return;
+        }
+        for link in &self.links {
+            // A full queue means that the connection is being dialled anyway.
+            let _ = link.commands.try_send(HubCommand::InterfacesChanged(shared.clone()));
+        }
+    }
+
     fn take_hub_events(&mut self, core: &mut Transport, now: Instant, at: usize, events: Vec<HubEvent>) {
         let link = &self.links[at];
         if events.iter().any(|event| matches!(event, HubEvent::Up { .. })) {
@@ -324,6 +332,11 @@ impl Driver {
             }
         }
     }
+}
+
+/// The address from which this host writes to another one, if there is a way.
+fn source(remote: IpAddr) -> Option<IpAddr> {
+    source_towards(remote).ok()
 }
 
 /// Fills the receive buffers without waiting.

@@ -313,7 +313,9 @@ impl HubClient {
                 }
             }
             HubCommand::Ping => self.ping(now),
-            HubCommand::NetworkChanged => self.down(now, DownReason::NetworkChanged),
+            HubCommand::NetworkChanged | HubCommand::InterfacesChanged(_) => {
+                self.down(now, DownReason::NetworkChanged);
+            }
             // Whoever asked may have gone: then nobody needs the answer.
             HubCommand::Stats(reply) => drop(reply.send(self.stats)),
         }

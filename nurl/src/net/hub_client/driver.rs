@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::core::HubClient;
 use super::{HubClientConfig, HubCommand, HubEvent};
 use crate::key::PublicKey;
-use crate::rt::net::{OwnedReadHalf, TcpStream, lookup_host};
+use crate::rt::net::{Interface, OwnedReadHalf, TcpStream, lookup_host, source_towards};
 use crate::rt::sync::mpsc;
 use crate::rt::{self, task, time};
 
@@ -50,12 +50,14 @@ pub fn spawn_into(config: HubClientConfig, events: mpsc::Sender<Batch>) -> mpsc:
     let core = HubClient::new(config, time::now(), rng);
     let batch = Vec::with_capacity(COMMAND_BATCH);
     let timer = Timer::new(core.poll_timeout());
-    task::spawn(Driver { core, commands, events, batch, timer }.run());
+    task::spawn(Driver { core, way: None, commands, events, batch, timer }.run());
     sender
 }
 
 struct Driver {
     core: HubClient,
+    /// Of the stream, while there is one.
+    way: Option<Way>,
     commands: mpsc::Receiver<HubCommand>,
     events: mpsc::Sender<Batch>,
     batch: Vec<HubCommand>,
@@ -70,7 +72,10 @@ impl Driver {
                 match self.idle(connect(addr)).await {
                     Ok(Some(Ok(stream))) => {
                         self.core.handle_dialed(time::now());
-                        self.serve(stream).await
+                        self.way = Way::of(&stream);
+                        let ended = self.serve(stream).await;
+                        self.way = None;
+                        ended
                     }
                     Ok(Some(Err(error))) => {
                         tracing::debug!(hub = %self.core.hub().addr, %error, "can't reach the hub");
@@ -95,7 +100,7 @@ impl Driver {
         let now = time::now();
         for _ in 0..COMMAND_BATCH {
             match self.commands.try_recv() {
-                Ok(command) => self.core.handle_command(now, command),
+                Ok(command) => handle_command(&mut self.core, self.way, now, command),
                 Err(mpsc::error::TryRecvError::Empty) => break,
                 Err(mpsc::error::TryRecvError::Disconnected) => return Err(Stopped),
             }
@@ -123,10 +128,10 @@ impl Driver {
             if self.core.wants_dial() != dialing || self.core.is_dial_due() {
                 return Ok(None);
             }
-            let Driver { core, commands, events, batch, timer } = self;
+            let Driver { core, way, commands, events, batch, timer } = self;
             rt::select! {
                 done = &mut work => return Ok(Some(done)),
-                taken = commands.recv_many(batch, COMMAND_BATCH) => handle_commands(core, batch, taken)?,
+                taken = commands.recv_many(batch, COMMAND_BATCH) => handle_commands(core, *way, batch, taken)?,
                 permit = events.reserve(), if core.has_events() => drop(permit),
                 () = timer.fired() => {}
             }
@@ -164,7 +169,7 @@ impl Driver {
                 handle_read(&mut self.core, read, &mut buffer);
                 continue;
             }
-            let Driver { core, commands, events, batch, timer } = &mut *self;
+            let Driver { core, way, commands, events, batch, timer } = &mut *self;
             rt::select! {
                 wrote = writer.write(&out[written..]), if written < out.len() => match wrote {
                     Ok(0) | Err(_) => core.handle_end(time::now()),
@@ -176,7 +181,7 @@ impl Driver {
                 read = reader.read(&mut buffer) => handle_read(core, read, &mut buffer),
                 taken = commands.recv_many(batch, COMMAND_BATCH) => {
                     // That nobody is left is for the next turn to see, which says goodbye.
-                    let _ = handle_commands(core, batch, taken);
+                    let _ = handle_commands(core, *way, batch, taken);
                 }
                 permit = events.reserve(), if core.has_events() => drop(permit),
                 () = timer.fired() => {}
@@ -185,10 +190,23 @@ impl Driver {
     }
 }
 
-fn handle_commands(core: &mut HubClient, batch: &mut Vec<HubCommand>, taken: usize) -> Result<(), Stopped> {
+fn handle_commands(
+    core: &mut HubClient,
+    way: Option<Way>,
+    batch: &mut Vec<HubCommand>,
+    taken: usize,
+) -> Result<(), Stopped> {
     let now = time::now();
-    batch.drain(..).for_each(|command| core.handle_command(now, command));
+    batch.drain(..).for_each(|command| handle_command(core, way, now, command));
     if taken == 0 { Err(Stopped) } else { Ok(()) }
+}
+
+/// A change of interfaces that leaves the stream its way is none of the core's business.
+fn handle_command(core: &mut HubClient, way: Option<Way>, now: Instant, command: HubCommand) {
+    match (&command, way) {
+        (HubCommand::InterfacesChanged(list), Some(way)) if way.holds(list) => {}
+        _ => core.handle_command(now, command),
+    }
 }
 
 fn handle_read(core: &mut HubClient, read: io::Result<usize>, buffer: &mut Vec<u8>) {
@@ -200,6 +218,28 @@ fn handle_read(core: &mut HubClient, read: io::Result<usize>, buffer: &mut Vec<u
                 buffer.resize(2 * n, 0);
             }
         }
+    }
+}
+
+/// The two ends of a stream.
+#[derive(Debug, Clone, Copy)]
+struct Way {
+    local: IpAddr,
+    hub: IpAddr,
+}
+
+impl Way {
+    fn of(stream: &TcpStream) -> Option<Way> {
+        let (local, hub) = (stream.local_addr().ok()?, stream.peer_addr().ok()?);
+        Some(Way { local: local.ip().to_canonical(), hub: hub.ip().to_canonical() })
+    }
+
+    /// Whether its address is still here, and what is written to the hub still leaves by the interface that has it.
+    /// It may leave from another of its addresses: temporary ones (RFC 8981) take turns.
+    fn holds(&self, interfaces: &[Interface]) -> bool {
+        let interface = |ip| interfaces.iter().find(|entry| entry.addr == ip).map(|entry| &entry.name);
+        let own = interface(self.local);
+        own.is_some() && own == source_towards(self.hub).ok().and_then(interface)
     }
 }
 

@@ -20,6 +20,7 @@ mod driver;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -28,6 +29,7 @@ use crate::key::{PublicKey, SecretKey};
 use crate::mesh::{Hub, Namespace};
 use crate::net::relay::{CloseReason, GroupTag, Limits};
 use crate::net::rendezvous::{PublishResult, SealedRecord};
+use crate::rt::net::Interface;
 use crate::rt::sync::oneshot;
 
 pub use driver::{Batch, COMMAND_QUEUE, EVENT_QUEUE, spawn, spawn_into};
@@ -215,8 +217,11 @@ pub enum HubCommand {
     Watch,
     /// Measures the round trip.
     Ping,
-    /// Our addresses changed: the connection is made anew at once, whatever wait was going on.
+    /// Our network is another one: the connection is made anew at once, whatever wait was going on.
     NetworkChanged,
+    /// This host's interfaces are these now. A connection that still leaves by its own stays; else as
+    /// [`NetworkChanged`](HubCommand::NetworkChanged).
+    InterfacesChanged(Arc<[Interface]>),
     /// Asks for the counters.
     Stats(oneshot::Sender<ClientStats>),
 }

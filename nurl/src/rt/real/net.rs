@@ -1,7 +1,7 @@
 //! UDP with batches, TCP, names, and the interface list.
 
 use std::io::{self, IoSliceMut};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use quinn_udp::{UdpSockRef, UdpSocketState};
@@ -163,6 +163,21 @@ impl UdpSocket {
             }
         }
     }
+}
+
+/// The address from which this host would write to `remote`, by its routes. Nothing is sent.
+///
+/// # Errors
+/// `NetworkUnreachable` where no route leads there; else the operating system's.
+pub fn source_towards(remote: IpAddr) -> io::Result<IpAddr> {
+    let any: IpAddr = match remote {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = std::net::UdpSocket::bind((any, 0))?;
+    // Connecting a UDP socket looks the route up, and does no more. Any port will do.
+    socket.connect((remote, 9))?;
+    Ok(socket.local_addr()?.ip())
 }
 
 /// Resolves `host:port`.

@@ -1,13 +1,14 @@
 //! Where we can be reached: interfaces, sockets' ports and reflexive addresses, told to peers and to rendezvous.
 
-use std::net::SocketAddr;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
 use super::Transport;
 use crate::key::PublicKey;
-use crate::net::candidates::{Gathered, candidates};
+use crate::net::candidates::{Gathered, candidates, leads_out};
 use crate::net::hub_client::HubCommand;
 use crate::net::rendezvous::Record;
 use crate::net::stun;
@@ -17,9 +18,16 @@ use crate::rt::net::Interface;
 /// the mapping which candidates name stays open.
 const STUN_EVERY: Duration = Duration::from_secs(25);
 
-/// A direct path that was lost may have been lost with our mapping, so the reflexive address is asked for at once,
-/// but no sooner than this after the last time: many paths may be lost together, and again and again.
-const STUN_AGAIN: Duration = Duration::from_secs(5);
+/// While a way is being opened, the reflexive address is asked for with each round of punches, but no sooner than this
+/// after the last time: many ways may be opened at once, and punches follow each other faster than mappings end.
+const STUN_AGAIN: Duration = Duration::from_secs(2);
+
+/// So often it is asked for out of turn in quick succession …
+pub(super) const HURRIES: u64 = 6;
+
+/// … and then once per so many seconds: behind a NAT with another address for each request, each answer makes new
+/// candidates, and they make new punches.
+pub(super) const HURRY_SECONDS: u64 = 10;
 
 /// How often our record is sealed anew, and how long one may be believed: a reader that finds an older one
 /// found the trace of a node that is gone.
@@ -27,18 +35,49 @@ const RECORD_EVERY: Duration = Duration::from_secs(600);
 const RECORD_LIFE: Duration = Duration::from_secs(1_200);
 
 impl Transport {
-    /// The interfaces of this host, at the start and whenever they change.
-    pub fn set_interfaces(&mut self, now: Instant, interfaces: Vec<Interface>) {
-        let changed = !self.interfaces.is_empty() && self.interfaces != interfaces;
+    /// The interfaces of this host, at the start and whenever they change; `source` is the address from which it
+    /// writes to another one. Says whether connections had better look whether they still have their way: an interface
+    /// of containers that comes or goes is none.
+    ///
+    /// A path is in doubt only when an address is gone from which it may have led, or the route to a hub is another one,
+    /// or there is a first address again. One that comes in addition is a candidate, and no more than that.
+    pub fn set_interfaces(
+        &mut self,
+        now: Instant,
+        interfaces: Vec<Interface>,
+        source: impl Fn(IpAddr) -> Option<IpAddr>,
+    ) -> bool {
+        let (before, first) = (ways(&self.interfaces), self.interfaces.is_empty());
         self.interfaces = interfaces;
-        if changed {
-            for hub in self.hubs.values_mut() {
-                hub.reflexive = None;
-                hub.stun_due = hub.addr.map(|_| now);
-            }
+        let after = ways(&self.interfaces);
+        let rerouted = self.reroute(now, source);
+        if before == after && !rerouted {
+            self.gather(now);
+            return false;
+        }
+        if !first && (rerouted || before.is_empty() || !before.is_subset(&after)) {
+            self.observed.clear();
             self.endpoint.on_network_change(now);
         }
         self.gather(now);
+        !first
+    }
+
+    /// Looks from which address requests to each hub's STUN server leave now. An answer to one that left from another
+    /// address tells nothing any more. Says whether there was such.
+    fn reroute(&mut self, now: Instant, source: impl Fn(IpAddr) -> Option<IpAddr>) -> bool {
+        let here = |ip: &IpAddr| self.interfaces.iter().any(|interface| interface.addr == *ip);
+        let mut rerouted = false;
+        for hub in self.hubs.values_mut() {
+            let Some(addr) = hub.addr else { continue };
+            // The routes may be newer than the list, whose change is told later.
+            let source = source(addr.ip()).filter(here);
+            if hub.source != source {
+                (hub.source, hub.reflexive, hub.stun_due) = (source, None, Some(now));
+                rerouted = true;
+            }
+        }
+        rerouted
     }
 
     /// The ports of our sockets, by family.
@@ -47,10 +86,17 @@ impl Transport {
         self.gather(now);
     }
 
-    /// A hub's name was resolved (or could not be).
-    pub fn set_hub_addr(&mut self, now: Instant, hub: PublicKey, addr: Option<SocketAddr>) {
+    /// A hub's name was resolved (or could not be); `source` is as in [`set_interfaces`](Transport::set_interfaces).
+    pub fn set_hub_addr(
+        &mut self,
+        now: Instant,
+        hub: PublicKey,
+        addr: Option<SocketAddr>,
+        source: impl Fn(IpAddr) -> Option<IpAddr>,
+    ) {
         if let Some(state) = self.hubs.get_mut(&hub) {
             state.addr = addr.or(state.addr);
+            state.source = state.addr.and_then(|addr| source(addr.ip()));
             state.stun_due = state.addr.map(|_| now);
         }
         self.gather(now);
@@ -78,7 +124,9 @@ impl Transport {
 
     /// Works out our candidates, and tells peers and rendezvous if they have changed.
     pub(super) fn gather(&mut self, now: Instant) {
-        let reflexive: Vec<_> = self.hubs.values().filter_map(|hub| hub.reflexive).collect();
+        // A server's word comes before that of peers.
+        let reflexive = self.hubs.values().filter_map(|hub| hub.reflexive);
+        let reflexive: Vec<_> = reflexive.chain(self.observed.agreed()).collect();
         let list = candidates(&Gathered {
             interfaces: &self.interfaces,
             port_v4: self.ports.0,
@@ -132,11 +180,33 @@ impl Transport {
         }
     }
 
-    /// A direct path was given up: our reflexive address may be another one by now.
-    pub(super) fn on_direct_lost(&mut self, now: Instant) {
-        for state in self.hubs.values_mut() {
-            let early = |due: Instant| due.checked_sub(STUN_EVERY - STUN_AGAIN).unwrap_or(now).max(now);
-            state.stun_due = state.stun_due.map(|due| due.min(early(due)));
+    /// A way is being opened, or our address is another one by now: it is asked for soon.
+    pub(super) fn hurry_stun(&mut self, now: Instant) {
+        let early = |due: Instant| due.checked_sub(STUN_EVERY - STUN_AGAIN).unwrap_or(now).max(now);
+        let later = |due: &Instant| early(*due) < *due;
+        if !self.hubs.values().filter_map(|hub| hub.stun_due).any(|due| later(&due))
+            || !self.hurries.take(now, HURRY_SECONDS)
+        {
+            return;
+        }
+        for due in self.hubs.values_mut().filter_map(|hub| hub.stun_due.as_mut()).filter(|due| later(due)) {
+            *due = early(*due);
+        }
+    }
+
+    /// A peer says where it sees us. What no server says, and two peers do, is a candidate.
+    pub(super) fn on_observed(&mut self, now: Instant, peer: PublicKey, addr: SocketAddr) {
+        self.observed.note(peer, addr);
+        if !self.candidates.contains(&addr) {
+            self.hurry_stun(now);
+        }
+        self.gather(now);
+    }
+
+    /// A peer's session ended, and its word with it.
+    pub(super) fn forget_observed(&mut self, now: Instant, peer: &PublicKey) {
+        if self.observed.forget(peer) {
+            self.gather(now);
         }
     }
 
@@ -144,4 +214,9 @@ impl Transport {
     pub(super) fn candidates_due(&self) -> Option<Instant> {
         self.hubs.values().filter_map(|hub| hub.stun_due).chain([self.record_due]).min()
     }
+}
+
+/// The addresses from which paths to other hosts may lead.
+fn ways(interfaces: &[Interface]) -> BTreeSet<IpAddr> {
+    interfaces.iter().filter(|interface| leads_out(interface)).map(|interface| interface.addr).collect()
 }

@@ -5,7 +5,7 @@
 //! connection. The rest is worth the least when it is oldest, so that goes when there is no room.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
@@ -30,6 +30,8 @@ pub struct HubState {
     pub up: bool,
     /// Its address, once resolved.
     pub addr: Option<SocketAddr>,
+    /// The address from which we write to it.
+    pub(super) source: Option<IpAddr>,
     /// Our address as it sees it.
     pub reflexive: Option<SocketAddr>,
     /// The round trip of the last PING.

@@ -14,6 +14,7 @@
 mod candidates;
 mod datagrams;
 mod hubs;
+mod observed;
 
 pub use datagrams::{Datagram, Sent};
 pub use hubs::{HUB_QUEUE, HubState};
@@ -25,6 +26,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use self::candidates::{HURRIES, HURRY_SECONDS};
+use self::observed::Observed;
 use super::group::{self, Groups};
 use super::outbox::Outbox;
 use super::reliable::{self, MessageId, Priority, Reliable, ReliableConfig};
@@ -33,7 +36,7 @@ use super::{Event, Gauge, Gauges, MAX_DATAGRAM_BYTES, PathInfo, SendError, Stats
 use crate::key::PublicKey;
 use crate::mesh::Generation;
 use crate::net::hub_client::HubCommand;
-use crate::net::securedgram::paths::Reason;
+use crate::net::rate::TokenBucket;
 use crate::net::securedgram::{self, Endpoint};
 use crate::net::stun;
 use crate::rt::Rng;
@@ -58,6 +61,9 @@ pub struct Transport {
     interfaces: Vec<Interface>,
     ports: (Option<u16>, Option<u16>),
     candidates: Vec<SocketAddr>,
+    observed: Observed,
+    /// Requests for the reflexive address out of turn, in seconds that each costs.
+    hurries: TokenBucket,
     record_seq: u64,
     record_due: Instant,
     inbox: Vec<u8>,
@@ -110,6 +116,8 @@ impl Transport {
             interfaces: Vec::new(),
             ports: (None, None),
             candidates: Vec::new(),
+            observed: Observed::default(),
+            hurries: TokenBucket::new(1, HURRIES * HURRY_SECONDS, now),
             record_seq: unix_now.as_micros() as u64,
             record_due: now,
             inbox: Vec::new(),
@@ -360,11 +368,10 @@ impl Transport {
                 self.waiting.forget(&peer);
                 self.events.push_back(Event::Unreachable { peer });
             }
-            Session::Closed { .. } => {}
+            Session::Closed { peer, .. } => self.forget_observed(now, &peer),
+            Session::Punched { .. } => self.hurry_stun(now),
+            Session::Observed { peer, addr } => self.on_observed(now, peer, addr),
             Session::Path { peer, event } => {
-                if matches!(event.reason, Reason::PathLost | Reason::DataLost) {
-                    self.on_direct_lost(now);
-                }
                 if event.route.is_some() {
                     self.reliable.on_path_changed(now, peer);
                     self.send_waiting(now, peer);

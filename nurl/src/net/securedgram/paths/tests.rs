@@ -562,8 +562,11 @@ fn a_named_address_is_answered_whatever_was_sent_there_before() {
         paths.on_authentic(now, route, true, 39, false);
         paths.on_control(now, route, true, Control::Challenge { data });
     });
-    let (at, _, _) =
-        world.nodes[A].controls.iter().rfind(|(_, _, c)| *c == Control::Response { data: [7; 8] }).unwrap();
+    let (at, _, _) = world.nodes[A]
+        .controls
+        .iter()
+        .rfind(|(_, _, c)| *c == Control::Response { data: [7; 8], observed: Some(addr(2)) })
+        .unwrap();
     assert_eq!(*at, world.now);
 }
 
@@ -688,7 +691,7 @@ fn any_route() -> impl Strategy<Value = Route> {
 fn any_control() -> impl Strategy<Value = Control> {
     prop_oneof![
         any::<[u8; 8]>().prop_map(|data| Control::Challenge { data }),
-        any::<[u8; 8]>().prop_map(|data| Control::Response { data }),
+        any::<[u8; 8]>().prop_map(|data| Control::Response { data, observed: None }),
         Just(Control::Keepalive),
         (0u32..5, proptest::collection::vec(0u8..40, 0..20)).prop_map(|(r#gen, hosts)| Control::Candidates {
             r#gen,
@@ -760,7 +763,7 @@ proptest! {
                     if !open.is_empty() {
                         let (route, data) = open.remove(index % open.len());
                         paths.on_authentic(now, route, true, 39, false);
-                        paths.on_control(now, route, true, Control::Response { data });
+                        paths.on_control(now, route, true, Control::Response { data, observed: None });
                     }
                 }
                 Step::Sent(app) => paths.on_sent(now, 300, app),
