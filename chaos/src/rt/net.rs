@@ -175,6 +175,23 @@ impl Drop for UdpSocket {
     }
 }
 
+/// Listens for TCP. A v6 listener takes v6 only, so that both families can share a port number.
+///
+/// # Errors
+/// As [`TcpListener::bind`].
+pub async fn listen_tcp(addr: SocketAddr) -> io::Result<TcpListener> {
+    TcpListener::bind(addr).await
+}
+
+/// The address from which this host would write to `remote`, by its routes. Nothing is sent.
+///
+/// # Errors
+/// `NetworkUnreachable` where no interface leads there.
+pub fn source_towards(remote: IpAddr) -> io::Result<IpAddr> {
+    let place = sim::live_place()?;
+    sim::with(|sim| sim.host(place.host).route(None, remote, |_| false)).map(|route| route.src)
+}
+
 /// Resolves `host:port`: the hosts of the world by their names, and addresses by themselves.
 ///
 /// # Errors
