@@ -175,6 +175,14 @@ impl Drop for UdpSocket {
     }
 }
 
+/// Listens for TCP. A v6 listener takes v6 only, so that both families can share a port number.
+///
+/// # Errors
+/// As [`TcpListener::bind`].
+pub async fn listen_tcp(addr: SocketAddr) -> io::Result<TcpListener> {
+    TcpListener::bind(addr).await
+}
+
 /// The address from which this host would write to `remote`, by its routes. Nothing is sent.
 ///
 /// # Errors

@@ -7,9 +7,9 @@ use nurl::compute::handlers;
 use nurl::compute::job::TaskId;
 use nurl::node::{NodeEvent, Role};
 use nurl::rt::{self, disk, time};
-use nurl::{Node, SecretKey};
+use nurl::{Error, Node, SecretKey};
 
-use crate::args::WorkerArgs;
+use crate::args::{WorkerArgs, listen};
 use crate::client::{join, ticket, told_to_stop};
 use crate::event::Line;
 use crate::handler::Program;
@@ -19,7 +19,7 @@ use crate::out::{Code, Failure, Out, unusable};
 pub(crate) async fn run(args: WorkerArgs, out: Out) -> Result<(), Failure> {
     let mut builder = Node::builder(ticket(&args.mesh.mesh)?)
         .role(Role::Worker)
-        .listen(args.listen)
+        .listen(listen(args.listen)?)
         .zone(&args.zone)
         .weight(args.weight);
     if let Some(path) = &args.key {
@@ -57,6 +57,7 @@ pub(crate) async fn run(args: WorkerArgs, out: Out) -> Result<(), Failure> {
     let line = Line::Ready {
         key: node.key().to_string(),
         addr: None,
+        addr_from: None,
         ticket: None,
         namespaces: Vec::new(),
         kinds: kinds.clone(),
@@ -73,6 +74,7 @@ pub(crate) async fn run(args: WorkerArgs, out: Out) -> Result<(), Failure> {
                     let said = format!("the store failed ({reason}): mend the disk and start the worker again");
                     return Err(Failure::new(Code::Resource, said));
                 }
+                Some(NodeEvent::SocketFailed { reason }) => return Err(Error::Socket(reason).into()),
                 // Nobody reads any more: that is how a parent or a pipe says to stop.
                 Some(event) => if tell(&event, out).is_err() { break },
                 None => break,
@@ -129,7 +131,7 @@ fn tell(event: &NodeEvent, out: Out) -> io::Result<()> {
             if *isolated { "cut off from the mesh".into() } else { "back in the mesh".to_owned() },
         ),
         // The loop ends on it.
-        NodeEvent::StoreFailed { .. } => return Ok(()),
+        NodeEvent::StoreFailed { .. } | NodeEvent::SocketFailed { .. } => return Ok(()),
         NodeEvent::Lagged(lost) => {
             (Line::Lagged { lost: *lost }, format!("{lost} events lost: output is too slow"))
         }

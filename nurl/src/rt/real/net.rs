@@ -165,6 +165,30 @@ impl UdpSocket {
     }
 }
 
+/// Connections that wait to be accepted; the kernel may cut it to `net.core.somaxconn`.
+const TCP_BACKLOG: i32 = 1_024;
+
+/// Listens for TCP. A v6 listener takes v6 only, so that both families can share a port number.
+///
+/// # Errors
+/// `AddrInUse`, `AddrNotAvailable` and whatever else the operating system says.
+pub async fn listen_tcp(addr: SocketAddr) -> io::Result<TcpListener> {
+    let socket = socket2::Socket::new(
+        socket2::Domain::for_address(addr),
+        socket2::Type::STREAM,
+        Some(socket2::Protocol::TCP),
+    )?;
+    if addr.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    // As tokio's own listeners: connections that linger from an earlier process don't hold the port.
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&addr.into())?;
+    socket.listen(TCP_BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
 /// The address from which this host would write to `remote`, by its routes. Nothing is sent.
 ///
 /// # Errors

@@ -1,4 +1,4 @@
-//! Where we can be reached: interfaces, sockets' ports and reflexive addresses, told to peers and to rendezvous.
+//! Where we can be reached: interfaces, bound sockets and reflexive addresses, told to peers and to rendezvous.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::Transport;
+use super::{HubState, Transport};
 use crate::key::PublicKey;
 use crate::net::candidates::{Gathered, candidates, leads_out};
 use crate::net::hub_client::HubCommand;
@@ -68,38 +68,52 @@ impl Transport {
     fn reroute(&mut self, now: Instant, source: impl Fn(IpAddr) -> Option<IpAddr>) -> bool {
         let here = |ip: &IpAddr| self.interfaces.iter().any(|interface| interface.addr == *ip);
         let mut rerouted = false;
-        for hub in self.hubs.values_mut() {
-            let Some(addr) = hub.addr else { continue };
+        for server in self.hubs.values_mut().flat_map(|hub| &mut hub.servers) {
             // The routes may be newer than the list, whose change is told later.
-            let source = source(addr.ip()).filter(here);
-            if hub.source != source {
-                (hub.source, hub.reflexive, hub.stun_due) = (source, None, Some(now));
+            let source = source(server.addr.ip()).filter(here);
+            if server.source != source {
+                (server.source, server.reflexive, server.due) = (source, None, now);
                 rerouted = true;
             }
         }
         rerouted
     }
 
-    /// The ports of our sockets, by family.
-    pub fn set_ports(&mut self, now: Instant, v4: Option<u16>, v6: Option<u16>) {
-        self.ports = (v4, v6);
+    /// Where our sockets are bound, by family.
+    pub fn set_bound(&mut self, now: Instant, v4: Option<SocketAddr>, v6: Option<SocketAddr>) {
+        self.bound = (v4, v6);
         self.gather(now);
     }
 
-    /// A hub's name was resolved (or could not be); `source` is as in [`set_interfaces`](Transport::set_interfaces).
-    pub fn set_hub_addr(
+    /// What a hub's name stands for, as the resolver orders it; nothing if it could not be resolved, and then what
+    /// was known holds. Of each family the first address is asked. `source` is as in
+    /// [`set_interfaces`](Transport::set_interfaces).
+    pub fn set_hub_addrs(
         &mut self,
         now: Instant,
         hub: PublicKey,
-        addr: Option<SocketAddr>,
+        found: &[SocketAddr],
         source: impl Fn(IpAddr) -> Option<IpAddr>,
     ) {
         if let Some(state) = self.hubs.get_mut(&hub) {
-            state.addr = addr.or(state.addr);
-            state.source = state.addr.and_then(|addr| source(addr.ip()));
-            state.stun_due = state.addr.map(|_| now);
+            state.resolved(now, found);
+            for server in &mut state.servers {
+                server.source = source(server.addr.ip());
+            }
         }
         self.gather(now);
+    }
+
+    /// Whether a request to `server` has a socket to leave by, and an interface.
+    fn can_ask(&self, server: SocketAddr) -> bool {
+        let (ip, (v4, v6)) = (server.ip(), self.bound);
+        let leads_there = |interface: &Interface| {
+            interface.addr.is_ipv4() == ip.is_ipv4() && interface.addr.is_loopback() == ip.is_loopback()
+        };
+        let bound = if ip.is_ipv4() { v4 } else { v6 };
+        let sends =
+            |bound: SocketAddr| bound.ip().is_unspecified() || bound.ip().is_loopback() == ip.is_loopback();
+        bound.is_some_and(sends) && self.interfaces.iter().any(leads_there)
     }
 
     pub(super) fn pump_stun(&mut self, now: Instant) -> bool {
@@ -111,9 +125,10 @@ impl Transport {
         let mut learned = false;
         while let Some(event) = self.stun.poll_event() {
             let stun::Outcome::Reflexive { addr, .. } = event.outcome else { continue };
-            for state in self.hubs.values_mut().filter(|state| state.addr == Some(event.server)) {
-                learned |= state.reflexive != Some(addr);
-                state.reflexive = Some(addr);
+            let servers = self.hubs.values_mut().flat_map(|hub| &mut hub.servers);
+            for server in servers.filter(|server| server.addr == event.server) {
+                learned |= server.reflexive != Some(addr);
+                server.reflexive = Some(addr);
             }
         }
         if learned {
@@ -125,13 +140,13 @@ impl Transport {
     /// Works out our candidates, and tells peers and rendezvous if they have changed.
     pub(super) fn gather(&mut self, now: Instant) {
         // A server's word comes before that of peers.
-        let reflexive = self.hubs.values().filter_map(|hub| hub.reflexive);
+        let reflexive = self.hubs.values().flat_map(HubState::reflexive);
         let reflexive: Vec<_> = reflexive.chain(self.observed.agreed()).collect();
         let list = candidates(&Gathered {
             interfaces: &self.interfaces,
-            port_v4: self.ports.0,
-            port_v6: self.ports.1,
-            hub: self.hubs.values().find_map(|hub| hub.addr),
+            v4: self.bound.0,
+            v6: self.bound.1,
+            hub: self.hubs.values().find_map(|hub| hub.servers.first()).map(|server| server.addr),
             reflexive: &reflexive,
         });
         if list == self.candidates {
@@ -166,13 +181,15 @@ impl Transport {
 
     /// Asks for reflexive addresses and publishes, when either is due.
     pub(super) fn refresh_candidates(&mut self, now: Instant) {
-        for state in self.hubs.values_mut() {
-            if let (Some(addr), Some(due)) = (state.addr, state.stun_due)
-                && now >= due
-            {
-                // A full table of transactions means that one to this server is under way.
-                let _ = self.stun.query(now, addr);
-                state.stun_due = Some(now + STUN_EVERY);
+        let servers = self.hubs.values().flat_map(|hub| &hub.servers).filter(|server| now >= server.due);
+        let due: Vec<_> = servers.map(|server| server.addr).filter(|addr| self.can_ask(*addr)).collect();
+        for addr in due {
+            // A full table of transactions means that one to this server is under way.
+            let _ = self.stun.query(now, addr);
+        }
+        for server in self.hubs.values_mut().flat_map(|hub| &mut hub.servers) {
+            if now >= server.due {
+                server.due = now + STUN_EVERY;
             }
         }
         if now >= self.record_due {
@@ -183,14 +200,13 @@ impl Transport {
     /// A way is being opened, or our address is another one by now: it is asked for soon.
     pub(super) fn hurry_stun(&mut self, now: Instant) {
         let early = |due: Instant| due.checked_sub(STUN_EVERY - STUN_AGAIN).unwrap_or(now).max(now);
-        let later = |due: &Instant| early(*due) < *due;
-        if !self.hubs.values().filter_map(|hub| hub.stun_due).any(|due| later(&due))
-            || !self.hurries.take(now, HURRY_SECONDS)
-        {
+        let can_hurry =
+            self.hubs.values().flat_map(|hub| &hub.servers).any(|server| early(server.due) < server.due);
+        if !can_hurry || !self.hurries.take(now, HURRY_SECONDS) {
             return;
         }
-        for due in self.hubs.values_mut().filter_map(|hub| hub.stun_due.as_mut()).filter(|due| later(due)) {
-            *due = early(*due);
+        for server in self.hubs.values_mut().flat_map(|hub| &mut hub.servers) {
+            server.due = server.due.min(early(server.due));
         }
     }
 
@@ -212,7 +228,8 @@ impl Transport {
 
     /// When [`refresh_candidates`](Transport::refresh_candidates) has something to do.
     pub(super) fn candidates_due(&self) -> Option<Instant> {
-        self.hubs.values().filter_map(|hub| hub.stun_due).chain([self.record_due]).min()
+        let servers = self.hubs.values().flat_map(|hub| &hub.servers);
+        servers.map(|server| server.due).chain([self.record_due]).min()
     }
 }
 

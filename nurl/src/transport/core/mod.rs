@@ -59,7 +59,8 @@ pub struct Transport {
     peers: BTreeSet<PublicKey>,
     joined: BTreeSet<group::Tag>,
     interfaces: Vec<Interface>,
-    ports: (Option<u16>, Option<u16>),
+    /// Where the sockets are bound, v4 and v6.
+    bound: (Option<SocketAddr>, Option<SocketAddr>),
     candidates: Vec<SocketAddr>,
     observed: Observed,
     /// Requests for the reflexive address out of turn, in seconds that each costs.
@@ -114,7 +115,7 @@ impl Transport {
             peers: BTreeSet::new(),
             joined: BTreeSet::new(),
             interfaces: Vec::new(),
-            ports: (None, None),
+            bound: (None, None),
             candidates: Vec::new(),
             observed: Observed::default(),
             hurries: TokenBucket::new(1, HURRIES * HURRY_SECONDS, now),
@@ -234,8 +235,8 @@ impl Transport {
     /// The host slept: every path and every connection is in doubt.
     pub fn on_suspend(&mut self, now: Instant) {
         self.endpoint.on_network_change(now);
-        for hub in self.hubs.values_mut() {
-            hub.stun_due = hub.addr.map(|_| now);
+        for server in self.hubs.values_mut().flat_map(|hub| &mut hub.servers) {
+            server.due = now;
         }
         self.order_all(|| HubCommand::NetworkChanged);
     }
