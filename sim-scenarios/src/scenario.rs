@@ -126,6 +126,13 @@ pub const ALL: &[Scenario] = &[
         ..PLAIN
     },
     Scenario {
+        name: "containers",
+        about: "bridges and other interfaces come and go: no connection drops, no path is in doubt, a move is seen",
+        body: |trial| Box::pin(crate::scenarios::containers::run(trial)),
+        marks: &[Mark::new("a hub's connection outlived a change of interfaces")],
+        ..PLAIN
+    },
+    Scenario {
         name: "mapping-expires",
         about: "NATs end the mapping under an idle path, and under a busy one, or keep it: 2 s at most are lost",
         body: |trial| Box::pin(crate::scenarios::mapping_expires::run(trial)),

@@ -6,6 +6,9 @@
 //! each pair speaks, and the other doesn't answer: within 2 s its datagrams arrive. Then both speak: no pause is
 //! longer than 2 s, and soon each path is direct again.
 //!
+//! At last the two boxes of one pair forget all they know, the second one right after the first loss was seen and both
+//! have asked for their new addresses: the one that answers named is gone again. The path is direct again all the same.
+//!
 //! So that it can fail: where the boxes keep a mapping for long enough, the path never stops to be direct and the
 //! first datagram arrives at once; where a mapping ends whatever passes, the boxes must have refused something.
 
@@ -16,6 +19,7 @@ use std::time::Duration;
 
 use chaos::link::LinkConfig;
 use chaos::middlebox::{self, Middlebox, Packet, Passage, Refusal};
+use chaos::net::Net;
 use chaos::property::Broken;
 use chaos::scenario::{Held, Trial, Verdict};
 use chaos::sometimes;
@@ -39,13 +43,20 @@ const ALONE: Duration = Duration::from_secs(5);
 const BUSY: Duration = Duration::from_secs(100);
 const EVERY: Duration = Duration::from_millis(200);
 
-/// A path that was lost is direct again: what is new is asked for once the loss is seen, but not twice within 5 s.
+/// A path that was lost is direct again: what is new is asked for once the loss is seen, and with each round of punches.
 const DIRECT_AGAIN: Duration = Duration::from_secs(10);
+
+/// A loss is seen: a path is given up after 1.5 s of sends that nobody answers.
+const LOSS_SEEN: Duration = Duration::from_secs(3);
+
+/// By then what was asked for when the loss was seen has been answered, and not yet been of use.
+const ANSWERED: Duration = Duration::from_millis(50);
 
 const DIRECT: &str = "two clients behind endpoint-independent NATs have a direct path";
 const HELD: &str = "a path is kept by keepalives that are more frequent than its mapping's timeout";
 const RESUMED: &str = "who speaks alone after a long silence is heard within 2 s";
 const STEADY: &str = "under steady traffic a mapping's end costs 2 s at most";
+const LOST: &str = "a path is given up once its boxes have forgotten it";
 const EXPIRED: &str = "boxes that end mappings refuse what comes for them";
 
 /// What the boxes do to mappings.
@@ -116,6 +127,8 @@ struct Pair {
     keeps: Keeps,
     a: Peer,
     b: Peer,
+    /// The box of each.
+    homes: [Net; 2],
     refused: Arc<AtomicU64>,
 }
 
@@ -190,15 +203,18 @@ pub async fn run(trial: Trial) -> Verdict {
         }
     }
     direct(world, &cluster, &pairs, DIRECT_AGAIN).await?;
+    let ended: Vec<_> = pairs.iter().map(|pair| pair.given_up(&cluster)).collect();
+    forget_twice(world, &cluster, &pairs[0]).await?;
+    direct(world, &cluster, &pairs, DIRECT_AGAIN).await?;
     traffic.stop();
 
     let (mut state, mut notes) = (String::new(), String::new());
-    for ((pair, silence), took) in pairs.iter().zip(silences).zip(took) {
+    for (((pair, silence), took), ended) in pairs.iter().zip(silences).zip(took).zip(ended) {
         let (keeps, refused) = (pair.keeps, pair.refused() - silence.refused_before);
         if keeps == Keeps::ForAWhile && refused == 0 {
             return Err(Broken::safety(EXPIRED, "nothing was refused"));
         }
-        let ended = pair.given_up(&cluster) - silence.given_up;
+        let ended = ended - silence.given_up;
         if keeps == Keeps::Long && ended > 0 {
             return Err(Broken::safety(HELD, format!("it was given up {ended} times once they spoke again")));
         }
@@ -224,19 +240,22 @@ fn start(world: World) -> (Cluster, Vec<Pair>) {
     let mut counters = Vec::new();
     for keeps in Keeps::ALL {
         let refused = Arc::new(AtomicU64::new(0));
-        for side in ["a", "b"] {
+        let homes = ["a", "b"].map(|side| {
             let name = format!("{keeps:?} {side}");
             let counted = Counted { nat: NatBox::new(keeps.config()), refused: refused.clone() };
             let net = home(world, world.internet(), &format!("home of {name}"), counted);
-            map = map.client(&name, Place::In(net));
+            (name, net)
+        });
+        for (name, net) in &homes {
+            map = map.client(name, Place::In(*net));
         }
-        counters.push((keeps, refused));
+        counters.push((keeps, homes.map(|(_, net)| net), refused));
     }
     let cluster = map.start();
     let clients = cluster.peers[1..].chunks_exact(2);
-    let pairs = counters.into_iter().zip(clients).map(|((keeps, refused), pair)| {
+    let pairs = counters.into_iter().zip(clients).map(|((keeps, homes, refused), pair)| {
         let (a, b) = (pair[0].clone(), pair[1].clone());
-        Pair { keeps, a, b, refused }
+        Pair { keeps, a, b, homes, refused }
     });
     let pairs = pairs.collect();
     (cluster, pairs)
@@ -275,6 +294,25 @@ async fn alone(world: World, traffic: &Traffic, pairs: &[Pair]) -> Result<Vec<Du
         }
     }
     Ok(took)
+}
+
+/// The first box of a pair forgets its mappings; once the loss is seen and the new addresses have been asked for, the
+/// second one forgets its own.
+async fn forget_twice(world: World, cluster: &Cluster, pair: &Pair) -> Result<(), Broken> {
+    let before = pair.both().map(|(from, to)| cluster.witness.demotions(from, to));
+    pair.homes[0].reboot();
+    let within = Within::new(world, LOST, LOSS_SEEN);
+    loop {
+        let ways = pair.both().into_iter().zip(before);
+        let holds = ways.filter(|((from, to), before)| cluster.witness.demotions(from, to) == *before);
+        let holds = holds.map(|((from, to), _)| format!("{} to {} is direct still", from.name, to.name));
+        if !within.lacks(holds.collect()).await? {
+            break;
+        }
+    }
+    world.sleep(ANSWERED).await;
+    pair.homes[1].reboot();
+    Ok(())
 }
 
 /// Waits until the clients of each pair have a direct path to each other.

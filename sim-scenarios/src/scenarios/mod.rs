@@ -4,6 +4,7 @@ pub mod blackout;
 pub mod canary;
 pub mod churn;
 pub mod circle;
+pub mod containers;
 pub mod converge;
 pub mod echoes;
 pub mod families;

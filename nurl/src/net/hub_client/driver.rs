@@ -204,7 +204,9 @@ fn handle_commands(
 /// A change of interfaces that leaves the stream its way is none of the core's business.
 fn handle_command(core: &mut HubClient, way: Option<Way>, now: Instant, command: HubCommand) {
     match (&command, way) {
-        (HubCommand::InterfacesChanged(list), Some(way)) if way.holds(list) => {}
+        (HubCommand::InterfacesChanged(list), Some(way)) if way.holds(list, source_towards(way.hub).ok()) => {
+            rt::reached("a hub\'s connection outlived a change of interfaces");
+        }
         _ => core.handle_command(now, command),
     }
 }
@@ -234,12 +236,13 @@ impl Way {
         Some(Way { local: local.ip().to_canonical(), hub: hub.ip().to_canonical() })
     }
 
-    /// Whether its address is still here, and what is written to the hub still leaves by the interface that has it.
-    /// It may leave from another of its addresses: temporary ones (RFC 8981) take turns.
-    fn holds(&self, interfaces: &[Interface]) -> bool {
+    /// Whether its address is still here, and what is written to the hub still leaves by the interface that has it;
+    /// `source` is the address from which it leaves now. That may be another one of the interface: temporary addresses
+    /// (RFC 8981) take turns.
+    fn holds(&self, interfaces: &[Interface], source: Option<IpAddr>) -> bool {
         let interface = |ip| interfaces.iter().find(|entry| entry.addr == ip).map(|entry| &entry.name);
         let own = interface(self.local);
-        own.is_some() && own == source_towards(self.hub).ok().and_then(interface)
+        own.is_some() && own == source.and_then(interface)
     }
 }
 
@@ -298,4 +301,37 @@ async fn connect(addr: String) -> io::Result<TcpStream> {
         }
     }
     Err(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_stays_as_long_as_its_address_and_its_interface_do() {
+        let interface =
+            |(name, addr): &(&str, &str)| Interface { name: (*name).to_owned(), addr: addr.parse().unwrap() };
+        let way = Way { local: "192.168.1.2".parse().unwrap(), hub: "192.0.2.1".parse().unwrap() };
+        let (wifi, cell) = (("wlan0", "192.168.1.2"), ("wwan0", "100.64.0.9"));
+        for (interfaces, source, stays, why) in [
+            (vec![wifi], Some("192.168.1.2"), true, "nothing has changed"),
+            (vec![wifi, ("docker0", "172.17.0.1")], Some("192.168.1.2"), true, "containers came"),
+            (
+                vec![wifi, ("wlan0", "192.168.1.77")],
+                Some("192.168.1.77"),
+                true,
+                "another address of its interface",
+            ),
+            (vec![wifi, cell], Some("100.64.0.9"), false, "the route leads elsewhere"),
+            (vec![cell], Some("100.64.0.9"), false, "its address went"),
+            (vec![("wlan0", "10.0.0.2")], Some("10.0.0.2"), false, "another wifi"),
+            (vec![wifi], None, false, "no route"),
+            // The route may be newer than the list: the change in between counts.
+            (vec![], Some("192.168.1.2"), false, "its address went and came"),
+        ] {
+            let list: Vec<_> = interfaces.iter().map(interface).collect();
+            let source = source.map(|source| source.parse().unwrap());
+            assert_eq!(way.holds(&list, source), stays, "{why}");
+        }
+    }
 }

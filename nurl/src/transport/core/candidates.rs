@@ -72,7 +72,7 @@ impl Transport {
             // The routes may be newer than the list, whose change is told later.
             let source = source(server.addr.ip()).filter(here);
             if server.source != source {
-                (server.source, server.reflexive, server.due) = (source, None, now);
+                (server.source, server.reflexive, server.asked, server.due) = (source, None, None, now);
                 rerouted = true;
             }
         }
@@ -189,7 +189,7 @@ impl Transport {
         }
         for server in self.hubs.values_mut().flat_map(|hub| &mut hub.servers) {
             if now >= server.due {
-                server.due = now + STUN_EVERY;
+                (server.asked, server.due) = (Some(now), now + STUN_EVERY);
             }
         }
         if now >= self.record_due {
@@ -199,14 +199,13 @@ impl Transport {
 
     /// A way is being opened, or our address is another one by now: it is asked for soon.
     pub(super) fn hurry_stun(&mut self, now: Instant) {
-        let early = |due: Instant| due.checked_sub(STUN_EVERY - STUN_AGAIN).unwrap_or(now).max(now);
-        let can_hurry =
-            self.hubs.values().flat_map(|hub| &hub.servers).any(|server| early(server.due) < server.due);
-        if !can_hurry || !self.hurries.take(now, HURRY_SECONDS) {
+        let servers = self.hubs.values_mut().flat_map(|hub| &mut hub.servers);
+        let mut late: Vec<_> = servers.filter(|server| server.soon(now, STUN_AGAIN) < server.due).collect();
+        if late.is_empty() || !self.hurries.take(now, HURRY_SECONDS) {
             return;
         }
-        for server in self.hubs.values_mut().flat_map(|hub| &mut hub.servers) {
-            server.due = server.due.min(early(server.due));
+        for server in &mut late {
+            server.due = server.soon(now, STUN_AGAIN);
         }
     }
 
@@ -236,4 +235,131 @@ impl Transport {
 /// The addresses from which paths to other hosts may lead.
 fn ways(interfaces: &[Interface]) -> BTreeSet<IpAddr> {
     interfaces.iter().filter(|interface| leads_out(interface)).map(|interface| interface.addr).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use rand_core::SeedableRng;
+
+    use super::*;
+    use crate::key::{AllowList, SecretKey};
+    use crate::mesh::{Hub, Ticket};
+    use crate::net::listen::Listen;
+    use crate::rt::Rng;
+    use crate::transport::TransportConfig;
+
+    const HUB: [u8; 4] = [192, 0, 2, 1];
+
+    #[expect(clippy::disallowed_methods, reason = "only differences matter")]
+    fn origin() -> Instant {
+        Instant::now()
+    }
+
+    fn list(interfaces: &[(&str, &str)]) -> Vec<Interface> {
+        let entry =
+            |(name, addr): &(&str, &str)| Interface { name: (*name).to_owned(), addr: addr.parse().unwrap() };
+        interfaces.iter().map(entry).collect()
+    }
+
+    /// Behind `from`, with a hub that has told the reflexive address.
+    fn transport(now: Instant, from: &[(&str, &str)], source: &str) -> (Transport, PublicKey) {
+        let mut rng = Rng::seed_from_u64(1);
+        let hub = SecretKey::generate(&mut rng).public();
+        let config = TransportConfig {
+            key: SecretKey::generate(&mut rng),
+            ticket: Ticket::generate(Hub { key: hub, addr: "hub:4242".to_owned() }, &mut rng),
+            allow: AllowList::Anyone,
+            boot: 1,
+            listen: Listen::default(),
+        };
+        let mut transport =
+            Transport::new(&config, now, Duration::from_secs(1_000_000), |_| Rng::seed_from_u64(2));
+        transport.set_bound(now, Some(([0; 4], 4_000).into()), None);
+        let source = |_| source.parse().ok();
+        transport.set_interfaces(now, list(from), source);
+        transport.set_hub_addrs(now, hub, &[(HUB, 4_242).into()], source);
+        (transport, hub)
+    }
+
+    /// Lets the hub's STUN server answer all that it is asked at `now`. How often it was asked.
+    fn answer(transport: &mut Transport, now: Instant, mapped: SocketAddr) -> usize {
+        transport.handle_timeout(now);
+        let mut asked = 0;
+        while let Some(request) = transport.stun.poll_transmit(now) {
+            let response = stun::answer(&request.contents, mapped).unwrap();
+            assert!(transport.stun.handle_datagram(now, request.destination, &response));
+            asked += 1;
+        }
+        transport.pump(now);
+        asked
+    }
+
+    fn reflexive(port: u16) -> SocketAddr {
+        SocketAddr::from(([203, 0, 113, 1], port))
+    }
+
+    #[test]
+    fn only_a_way_that_went_takes_the_reflexive_address_with_it() {
+        let (wifi, lan) = (("wlan0", "192.168.1.2"), ("eth0", "192.168.1.3"));
+        let (docker, cell) = (("docker0", "172.17.0.1"), ("wwan0", "100.64.0.9"));
+        let from = "192.168.1.2";
+        for (to, source, look, kept, why) in [
+            (vec![wifi, lan], from, false, true, "nothing has changed"),
+            (vec![wifi, lan, docker], from, false, true, "a bridge comes"),
+            (vec![wifi, lan, cell], from, true, true, "an interface comes in addition"),
+            (vec![wifi], from, true, true, "an interface goes that led elsewhere"),
+            (vec![lan], "192.168.1.3", true, false, "the address goes"),
+            (vec![wifi, lan, cell], "100.64.0.9", true, false, "the route leads elsewhere"),
+            (vec![lan], from, true, false, "the address has gone and is back already"),
+            (vec![], "none", true, false, "there is none any more"),
+        ] {
+            let now = origin();
+            let (mut transport, _) = transport(now, &[wifi, lan], from);
+            answer(&mut transport, now, reflexive(1));
+            assert!(transport.candidates.contains(&reflexive(1)));
+            let later = now + Duration::from_secs(1);
+            assert_eq!(transport.set_interfaces(later, list(&to), |_| source.parse().ok()), look, "{why}");
+            assert_eq!(transport.candidates.contains(&reflexive(1)), kept, "{why}");
+            assert_eq!(
+                answer(&mut transport, later, reflexive(2)) == 0,
+                kept,
+                "{why}: it is asked for at once"
+            );
+        }
+    }
+
+    #[test]
+    fn the_reflexive_address_is_asked_for_with_each_punch_and_never_in_a_storm() {
+        let now = origin();
+        let (mut transport, _) = transport(now, &[("wlan0", "192.168.1.2")], "192.168.1.2");
+        assert_eq!(answer(&mut transport, now, reflexive(1)), 1);
+        let mut asked = Vec::new();
+        for tenth in 1..=600 {
+            let at = now + Duration::from_millis(100 * tenth);
+            transport.hurry_stun(at);
+            if answer(&mut transport, at, reflexive(1)) > 0 {
+                asked.push(tenth / 10);
+            }
+        }
+        assert_eq!(asked[..6], [2, 4, 6, 8, 10, 12], "while a way is being opened");
+        assert!(asked.len() <= 6 + 6 + 1, "a minute of it: {asked:?}");
+    }
+
+    #[test]
+    fn what_peers_see_is_a_sign_at_once_and_a_candidate_when_two_agree() {
+        let now = origin();
+        let (mut transport, _) = transport(now, &[("wlan0", "192.168.1.2")], "192.168.1.2");
+        answer(&mut transport, now, reflexive(1));
+        let (one, other) = (PublicKey::from_bytes([1; 32]), PublicKey::from_bytes([2; 32]));
+        let later = now + Duration::from_secs(10);
+        transport.on_observed(later, one, reflexive(1));
+        assert_eq!(answer(&mut transport, later, reflexive(1)), 0, "the peer says what is known");
+        transport.on_observed(later, one, reflexive(2));
+        assert!(!transport.candidates.contains(&reflexive(2)));
+        transport.on_observed(later, other, reflexive(2));
+        assert!(transport.candidates.contains(&reflexive(2)));
+        assert_eq!(answer(&mut transport, later, reflexive(1)), 1, "the server is asked again");
+        transport.forget_observed(later, &other);
+        assert!(!transport.candidates.contains(&reflexive(2)));
+    }
 }

@@ -43,8 +43,17 @@ pub(super) struct StunServer {
     pub(super) source: Option<IpAddr>,
     /// Our address as it sees it.
     pub(super) reflexive: Option<SocketAddr>,
+    /// When it was asked last, from that address.
+    pub(super) asked: Option<Instant>,
     /// When it is asked next.
     pub(super) due: Instant,
+}
+
+impl StunServer {
+    /// When it may be asked out of turn: `gap` after the last time.
+    pub(super) fn soon(&self, now: Instant, gap: Duration) -> Instant {
+        self.asked.map_or(now, |asked| now.max(asked + gap))
+    }
 }
 
 impl HubState {
@@ -68,7 +77,7 @@ impl HubState {
             let Some(addr) = canonical.into_iter().find(|addr| addr.is_ipv4() == v4) else { continue };
             let known = known.iter().find(|server| server.addr.is_ipv4() == v4);
             let (source, reflexive) = known.map_or((None, None), |server| (server.source, server.reflexive));
-            self.servers.push(StunServer { addr, source, reflexive, due: now });
+            self.servers.push(StunServer { addr, source, reflexive, asked: None, due: now });
         }
     }
 
