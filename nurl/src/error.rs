@@ -32,11 +32,14 @@ pub enum Error {
     /// No UDP address could be bound.
     #[error("can't listen on {addr}: {error}")]
     Listen {
-        /// The address.
+        /// The addresses, or the port of every address.
         addr: String,
         /// The operating system's word.
         error: std::io::Error,
     },
+    /// A UDP socket fails each receive, and the node has ended.
+    #[error("the UDP socket can't receive ({0}): does a sandbox or the kernel forbid recvmmsg here?")]
+    Socket(String),
     /// The store can't be opened or written.
     #[error("the store: {0}")]
     Store(String),

@@ -192,9 +192,11 @@ fn control_messages_are_these_bytes() {
         r#gen: 2,
         addrs: vec!["192.0.2.1:4000".parse().unwrap(), "[2001:db8::1]:4001".parse().unwrap()],
     };
+    let seen = "203.0.113.9:50000".parse().unwrap();
     must_show(&[
         ("candidates", hex(&candidates.encode())),
-        ("acknowledgement", hex(&Control::Response { data: acknowledgement(2) }.encode())),
+        ("acknowledgement", hex(&Control::Response { data: acknowledgement(2), observed: None }.encode())),
+        ("response", hex(&Control::Response { data: [0x88; 8], observed: Some(seen) }.encode())),
     ]);
 }
 

@@ -83,6 +83,13 @@ pub const ALL: &[Scenario] = &[
         ..PLAIN
     },
     Scenario {
+        name: "families",
+        about: "IPv4, IPv6 and both, a hub with both: direct where either family lets it be, relayed elsewhere",
+        body: |trial| Box::pin(crate::scenarios::families::run(trial)),
+        marks: crate::scenarios::families::MARKS,
+        ..PLAIN
+    },
+    Scenario {
         name: "fence",
         about: "two owners act for one key, under loss, across restarts: no effect happens twice",
         knobs: fence::KNOBS,
@@ -161,6 +168,13 @@ pub const ALL: &[Scenario] = &[
             Mark::new("a hub's clients registered again"),
             Mark::new("a hub stayed away for longer than 12 s"),
         ],
+        ..PLAIN
+    },
+    Scenario {
+        name: "containers",
+        about: "bridges and other interfaces come and go: no connection drops, no path is in doubt, a move is seen",
+        body: |trial| Box::pin(crate::scenarios::containers::run(trial)),
+        marks: &[Mark::new("a hub's connection outlived a change of interfaces")],
         ..PLAIN
     },
     Scenario {

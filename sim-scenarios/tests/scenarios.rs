@@ -22,6 +22,8 @@ const MORE: u64 = 20;
 ///   of a dead member looked like isolation again, and the member was never held dead.
 /// - `mapping-expires` 23: a mapping that ended took the direct path with it, and the new address was not asked for
 ///   until the next turn, up to 25 s later.
+/// - `mapping-expires` 7000010 and 41000046: the second of two mappings ended when the address had just been asked for,
+///   which was asked for once per loss.
 /// - `relay-dies` 1: what was sent without any way waited for ever, also when a hub was back.
 /// - `relay-dies` 12: a relay that had been slow for a moment was passed over for minutes.
 /// - `churn` 18: a former owner's copy was looked after ever more seldom, also when all owners were back.
@@ -33,6 +35,8 @@ const REGRESSIONS: &[(&str, u64, Option<&str>)] = &[
     ("churn", 10, None),
     ("keystone", 3, None),
     ("mapping-expires", 23, None),
+    ("mapping-expires", 7_000_010, None),
+    ("mapping-expires", 41_000_046, None),
     ("relay-dies", 1, None),
     ("relay-dies", 12, None),
     ("churn", 18, None),
@@ -143,6 +147,11 @@ fn every_nat_against_every_other() {
 }
 
 #[test]
+fn both_address_families() {
+    prove_with("families", 6);
+}
+
+#[test]
 fn relays_in_trouble() {
     prove_with("relay-dies", 10);
 }
@@ -155,6 +164,11 @@ fn a_hub_comes_back_with_nothing_remembered() {
 #[test]
 fn a_hub_comes_late_and_something_else_answers_before() {
     prove_with("portal", 10);
+}
+
+#[test]
+fn interfaces_come_and_go() {
+    prove_with("containers", 4);
 }
 
 #[test]

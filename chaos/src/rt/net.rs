@@ -183,12 +183,21 @@ pub async fn connect(addr: SocketAddr) -> io::Result<TcpStream> {
     TcpStream::connect(addr).await
 }
 
-/// As [`TcpListener::bind`].
+/// As [`TcpListener::bind`]; a v6 listener takes v6 only.
 ///
 /// # Errors
 /// As there.
 pub async fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::bind(addr).await
+}
+
+/// The address from which this host would write to `remote`, by its routes. Nothing is sent.
+///
+/// # Errors
+/// `NetworkUnreachable` where no interface leads there.
+pub fn source_towards(remote: IpAddr) -> io::Result<IpAddr> {
+    let place = sim::live_place()?;
+    sim::with(|sim| sim.host(place.host).route(None, remote, |_| false)).map(|route| route.src)
 }
 
 /// Resolves `host:port`: the hosts of the world by their names, and addresses by themselves.

@@ -24,10 +24,10 @@ const BRIDGES: [&str; 12] =
 pub struct Gathered<'a> {
     /// This host's interfaces.
     pub interfaces: &'a [Interface],
-    /// The port of the v4 socket, if there is one.
-    pub port_v4: Option<u16>,
-    /// The port of the v6 socket, if there is one.
-    pub port_v6: Option<u16>,
+    /// Where the v4 socket is bound, if there is one.
+    pub v4: Option<SocketAddr>,
+    /// Where the v6 socket is bound, if there is one.
+    pub v6: Option<SocketAddr>,
     /// The hub in use. Loopback addresses are candidates only if it is on loopback itself: then the mesh is
     /// one machine.
     pub hub: Option<SocketAddr>,
@@ -52,12 +52,16 @@ pub fn candidates(gathered: &Gathered<'_>) -> Vec<SocketAddr> {
     let mut own: Vec<(Rank, SocketAddr)> = Vec::new();
     for interface in gathered.interfaces {
         let ip = interface.addr.to_canonical();
-        let port = if ip.is_ipv4() { gathered.port_v4 } else { gathered.port_v6 };
-        let (Some(rank), Some(port)) = (rank(&interface.name, ip), port.filter(|port| *port != 0)) else {
+        // A socket that is bound to one address hears nothing at the others.
+        let hears = |bound: &SocketAddr| {
+            bound.port() != 0 && (bound.ip().is_unspecified() || bound.ip().to_canonical() == ip)
+        };
+        let bound = if ip.is_ipv4() { gathered.v4 } else { gathered.v6 };
+        let (Some(rank), Some(bound)) = (rank(&interface.name, ip), bound.filter(hears)) else {
             continue;
         };
         if rank != Rank::Loopback || loopback {
-            own.push((rank, SocketAddr::new(ip, port)));
+            own.push((rank, SocketAddr::new(ip, bound.port())));
         }
     }
     // Stable: within a rank, the order of the interfaces.
@@ -90,6 +94,20 @@ pub fn candidates(gathered: &Gathered<'_>) -> Vec<SocketAddr> {
     list
 }
 
+/// Whether a path to another host may lead over an interface: not over loopback, and hardly over the bridges of
+/// containers, which come and go without end.
+pub(crate) fn leads_out(interface: &Interface) -> bool {
+    !matches!(
+        rank(&interface.name, interface.addr.to_canonical()),
+        None | Some(Rank::Loopback | Rank::Bridge)
+    )
+}
+
+/// Whether an interface carries containers or virtual machines, by its name.
+pub(crate) fn is_bridge(interface: &str) -> bool {
+    BRIDGES.iter().any(|prefix| interface.starts_with(prefix))
+}
+
 /// Where an address belongs; `None` if no other host can use it.
 fn rank(interface: &str, ip: IpAddr) -> Option<Rank> {
     let usable = match ip {
@@ -103,7 +121,7 @@ fn rank(interface: &str, ip: IpAddr) -> Option<Rank> {
     if ip.is_loopback() {
         return Some(Rank::Loopback);
     }
-    if BRIDGES.iter().any(|prefix| interface.starts_with(prefix)) {
+    if is_bridge(interface) {
         return Some(Rank::Bridge);
     }
     Some(match ip {
@@ -126,8 +144,8 @@ mod tests {
         let reflexive: Vec<_> = reflexive.iter().map(|addr| addr.parse().unwrap()).collect();
         let gathered = Gathered {
             interfaces: &interfaces,
-            port_v4: Some(4),
-            port_v6: Some(6),
+            v4: Some(([0; 4], 4).into()),
+            v6: Some(([0; 16], 6).into()),
             hub: hub.parse().ok(),
             reflexive: &reflexive,
         };
@@ -210,9 +228,33 @@ mod tests {
     fn a_family_without_a_socket_has_no_candidates() {
         let interfaces = ["192.168.1.2", "2001:db8::2"]
             .map(|addr| Interface { name: "eth0".to_owned(), addr: addr.parse().unwrap() });
-        let mut gathered = Gathered { interfaces: &interfaces, port_v4: Some(4), ..Gathered::default() };
+        let any: SocketAddr = ([0; 4], 4).into();
+        let mut gathered = Gathered { interfaces: &interfaces, v4: Some(any), ..Gathered::default() };
         assert_eq!(candidates(&gathered), ["192.168.1.2:4".parse().unwrap()]);
-        (gathered.port_v4, gathered.port_v6) = (Some(0), Some(6));
+        (gathered.v4, gathered.v6) = (Some(([0; 4], 0).into()), Some(([0; 16], 6).into()));
         assert_eq!(candidates(&gathered), ["[2001:db8::2]:6".parse().unwrap()]);
+    }
+
+    #[test]
+    fn a_socket_that_is_bound_to_one_address_has_no_other_candidate() {
+        let interfaces = ["127.0.0.1", "192.168.1.2", "10.0.0.2", "2001:db8::2", "2001:db8::3"]
+            .map(|addr| Interface { name: "eth0".to_owned(), addr: addr.parse().unwrap() });
+        for (v4, v6, hub, expected) in [
+            ("127.0.0.1:4", None, HUB, vec![]),
+            ("127.0.0.1:4", None, "127.0.0.1:9", vec!["127.0.0.1:4"]),
+            ("10.0.0.2:4", None, HUB, vec!["10.0.0.2:4"]),
+            ("10.0.0.2:4", None, "127.0.0.1:9", vec!["10.0.0.2:4"]),
+            ("10.0.0.9:4", Some("[2001:db8::3]:6"), HUB, vec!["[2001:db8::3]:6"]),
+        ] {
+            let gathered = Gathered {
+                interfaces: &interfaces,
+                v4: v4.parse().ok(),
+                v6: v6.and_then(|addr| addr.parse().ok()),
+                hub: hub.parse().ok(),
+                reflexive: &[],
+            };
+            let list: Vec<_> = candidates(&gathered).iter().map(ToString::to_string).collect();
+            assert_eq!(list, expected, "{v4} {v6:?} {hub}");
+        }
     }
 }

@@ -19,6 +19,14 @@ impl Route {
     pub const fn is_direct(&self) -> bool {
         matches!(self, Route::Direct(_))
     }
+
+    /// The UDP address, if it is one.
+    pub const fn addr(&self) -> Option<std::net::SocketAddr> {
+        match self {
+            Route::Direct(addr) => Some(*addr),
+            Route::Relay(_) => None,
+        }
+    }
 }
 
 /// No, one or two routes: two while a path is in doubt. The same sealed datagram goes on each; the replay

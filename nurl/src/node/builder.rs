@@ -1,6 +1,5 @@
 //! Building a node.
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -18,6 +17,7 @@ use crate::compute::pool::{Handlers, JobContext};
 use crate::key::{AllowList, SecretKey};
 use crate::membership::{self, Detector, Meta, Roles};
 use crate::mesh::Ticket;
+use crate::net::listen::Listen;
 use crate::rt::sync::{Mutex, mpsc, watch};
 use crate::rt::task::{Plane, Planes};
 use crate::rt::{self, time};
@@ -37,7 +37,7 @@ pub struct Builder {
     key: Option<SecretKey>,
     role: Role,
     handlers: Handlers,
-    listen: Vec<SocketAddr>,
+    listen: Listen,
     allow: AllowList,
     zone: String,
     weight: u16,
@@ -56,7 +56,7 @@ impl Builder {
             key: None,
             role: Role::Worker,
             handlers: Handlers::new(),
-            listen: Vec::new(),
+            listen: Listen::default(),
             allow: AllowList::Anyone,
             zone: String::new(),
             weight: 1,
@@ -104,11 +104,10 @@ impl Builder {
         self
     }
 
-    /// Where to bind UDP; `0.0.0.0:0` if this isn't called. Called again, there as well: a node with both families
-    /// has an address of each.
+    /// Where to bind UDP; every address of both families and any port if this isn't called.
     #[must_use]
-    pub fn listen(mut self, addr: SocketAddr) -> Builder {
-        self.listen.push(addr);
+    pub fn listen(mut self, listen: Listen) -> Builder {
+        self.listen = listen;
         self
     }
 
@@ -212,19 +211,16 @@ impl Builder {
             now,
             rt::rng("membership"),
         );
-        let mut listen = self.listen;
-        if listen.is_empty() {
-            listen.push(([0, 0, 0, 0], 0).into());
-        }
         let config = TransportConfig {
             key,
             ticket: self.ticket.clone(),
             allow: self.allow,
             boot,
             listed: self.role != Role::Observer,
-            listen: listen.clone(),
+            listen: self.listen,
             limits: self.limits,
         };
+        let addr = config.listen.to_string();
         let mut transport = Transport::new(&config, now, time::unix_now(), rt::rng);
 
         let bus = Bus::beginning_with(
@@ -246,7 +242,6 @@ impl Builder {
             let driver = Driver::open(&config, &mut transport).await?;
             Ok::<_, std::io::Error>((driver, transport))
         });
-        let addr = listen.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         let (driver, transport) = match opened.await {
             Ok(Ok(opened)) => opened,
             Ok(Err(error)) => return Err(Error::Listen { addr, error }),
@@ -284,11 +279,7 @@ impl Builder {
             bus: bus.clone(),
         })?;
         let (net_guard, state_guard, ending) = ending::guards(&bus, &net);
-        let net_plane = async move {
-            NetPlane::new(parts).run().await;
-            Ok(())
-        };
-        planes.spawn(Plane::Net, net_guard.run(net_plane));
+        planes.spawn(Plane::Net, async move { net_guard.run(NetPlane::new(parts).run()).await });
         planes.spawn(Plane::State, state_guard.run(state_plane.run()));
         Ok(Node(Arc::new(Inner {
             key: public,

@@ -1,4 +1,4 @@
-//! The end of a node that nobody asked for: a plane that panicked, or a store that failed.
+//! The end of a node that nobody asked for: a plane that panicked, a store or a socket that failed.
 //!
 //! One plane without the other would look alive to the mesh and do nothing, so both end, and every call from then on
 //! says why.
@@ -26,6 +26,8 @@ pub(super) enum Cause {
     Panicked { plane: &'static str, message: String },
     /// The store said this.
     Store(String),
+    /// A socket that can't receive any more said this.
+    Socket(String),
 }
 
 /// Runs one plane, and keeps why it ended.
@@ -73,8 +75,10 @@ impl Guard {
     }
 
     async fn end(&self, cause: Cause) {
-        if let Cause::Store(reason) = &cause {
-            self.bus.send(&NodeEvent::StoreFailed { reason: reason.clone() });
+        match &cause {
+            Cause::Store(reason) => self.bus.send(&NodeEvent::StoreFailed { reason: reason.clone() }),
+            Cause::Socket(reason) => self.bus.send(&NodeEvent::SocketFailed { reason: reason.clone() }),
+            Cause::Panicked { .. } => {}
         }
         // The first cause counts; what comes after it follows from it.
         let _ = self.cause.set(cause);
@@ -94,6 +98,7 @@ impl Ending {
         self.cause.get().map(|cause| match cause.clone() {
             Cause::Panicked { plane, message } => Error::Panicked { plane, message },
             Cause::Store(reason) => Error::Store(reason),
+            Cause::Socket(reason) => Error::Socket(reason),
         })
     }
 

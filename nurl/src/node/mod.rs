@@ -91,8 +91,8 @@ pub struct HubInfo {
     pub up: bool,
     /// The last PING's round trip.
     pub rtt: Option<Duration>,
-    /// Our address as it sees it.
-    pub reflexive: Option<SocketAddr>,
+    /// Our addresses as it sees them, one of each family at most.
+    pub reflexive: Vec<SocketAddr>,
     /// Why it is down; `None` while it is up, and before a first attempt has failed.
     pub down: Option<DownReason>,
 }

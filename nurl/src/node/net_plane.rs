@@ -12,6 +12,7 @@ use bytes::Bytes;
 use rand_core::Rng as _;
 
 use super::command::{NetCommand, Pong, Reply, StateInput, View, Waiting, datagram_bytes};
+use super::ending::Cause;
 use super::event::{Bus, NodeEvent};
 use super::levels::Levels;
 use super::{HubInfo, MemberInfo, NetStats, Role, Status};
@@ -149,11 +150,17 @@ impl NetPlane {
     }
 
     /// Runs until the node is shut down or dropped.
-    pub(super) async fn run(mut self) {
+    ///
+    /// # Errors
+    /// [`Cause::Socket`].
+    pub(super) async fn run(mut self) -> Result<(), Cause> {
         let mut command = None;
         loop {
             let now = time::now();
             let mut more = self.parts.driver.turn(&mut self.parts.transport, now);
+            if let Some(reason) = self.parts.driver.broken() {
+                return Err(Cause::Socket(reason.to_owned()));
+            }
             match self.take_commands(now, command.take()) {
                 Taken::All => {}
                 Taken::Some => more = true,
@@ -191,6 +198,7 @@ impl NetPlane {
             }
         }
         self.end().await;
+        Ok(())
     }
 
     /// Whether a leaving node has nothing left to say.
@@ -727,7 +735,7 @@ impl NetPlane {
                 addr: hub.addr.clone(),
                 up: state.is_some_and(|state| state.up),
                 rtt: state.and_then(|state| state.rtt),
-                reflexive: state.and_then(|state| state.reflexive),
+                reflexive: state.map_or_else(Vec::new, |state| state.reflexive().collect()),
                 down: state.and_then(|state| state.down),
             }
         })

@@ -28,6 +28,7 @@ use bytes::Bytes;
 use crate::key::{AllowList, PublicKey, SecretKey};
 use crate::mesh::Ticket;
 use crate::net::hub_client::DownReason;
+use crate::net::listen::Listen;
 use crate::net::rendezvous::Contact;
 
 pub use self::core::Transport;
@@ -77,8 +78,8 @@ pub struct TransportConfig {
     pub boot: u64,
     /// Whether rendezvous gets a record of us, by which newcomers find us: members have one, observers don't.
     pub listed: bool,
-    /// Where to bind UDP: one socket for each address that the host has a family for.
-    pub listen: Vec<SocketAddr>,
+    /// Where to bind UDP.
+    pub listen: Listen,
     /// What it may hold.
     pub limits: Limits,
 }

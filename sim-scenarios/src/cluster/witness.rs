@@ -38,6 +38,8 @@ struct Seen {
     checks: Checks,
     /// By who says, and of the way to whom.
     paths: BTreeMap<(String, PublicKey), Way>,
+    /// Connections to hubs that went down, by whose they were.
+    hub_downs: BTreeMap<String, u32>,
 }
 
 /// What became of the way from one node to another.
@@ -69,6 +71,7 @@ impl Witness {
                 way.demotions += u32::from(way.direct && !direct);
                 way.direct = *direct;
             }
+            NodeEvent::HubDown { .. } => *seen.hub_downs.entry(by.to_owned()).or_default() += 1,
             _ => {}
         }
         if let Err(broken) = seen.checks.event(at, by, boot, event) {
@@ -136,6 +139,11 @@ impl Witness {
     /// How often the way from one node to another has stopped to be direct.
     pub fn demotions(&self, from: &Peer, to: &Peer) -> u32 {
         self.seen().paths.get(&(from.name.clone(), to.key)).map_or(0, |way| way.demotions)
+    }
+
+    /// How often a node's connections to hubs have gone down.
+    pub fn hub_downs(&self, of: &Peer) -> u32 {
+        self.seen().hub_downs.get(&of.name).copied().unwrap_or_default()
     }
 
     /// A handler has come to its end with a payload.

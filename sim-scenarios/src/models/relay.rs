@@ -22,7 +22,6 @@
 //! of the world nobody listens there. `world.stats().exposed_bytes` says how much was searched.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -31,6 +30,7 @@ use chaos::net::End;
 use chaos::world::{Host, World};
 use nurl::mesh::Namespace;
 use nurl::net::hub::{self, HubConfig, HubHandle, HubLimits, HubStats};
+use nurl::net::listen::Listen;
 use nurl::{PublicKey, SecretKey};
 
 use super::impostor::Impostor;
@@ -81,14 +81,14 @@ impl Relay {
         host.spawn(move || {
             let (key, shared) = (key.clone(), shared.clone());
             async move {
-                let listen = SocketAddr::new([0, 0, 0, 0].into(), HUB_PORT);
                 let (limits, impostor) = {
                     let shared = lock(&shared);
                     (shared.limits, shared.impostor)
                 };
                 if let Some(impostor) = impostor {
-                    return impostor.serve(listen).await;
+                    return impostor.serve(std::net::SocketAddr::new([0, 0, 0, 0].into(), HUB_PORT)).await;
                 }
+                let listen = Listen::Everywhere { port: HUB_PORT };
                 let config = HubConfig { limits, ..HubConfig::new(listen, key, vec![namespace]) };
                 let serving = hub::serve(config).await.expect("the hub's port is free on its own host");
                 // The handle of an earlier process goes: whatever it did has ended with its host's boot.

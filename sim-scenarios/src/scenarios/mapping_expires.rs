@@ -6,12 +6,16 @@
 //! each pair speaks, and the other doesn't answer: within 2 s its datagrams arrive. Then both speak: no pause is
 //! longer than 2 s, and soon each path is direct again.
 //!
+//! At last the two boxes of one pair end their mappings, the second one a drawn time after the first: perhaps both have
+//! just asked for their new addresses, and the one that the answer named is gone again. The path is direct again all the
+//! same.
+//!
 //! So that it can fail: where the boxes keep a mapping for long enough, the path never stops to be direct and the
 //! first datagram arrives at once; where a mapping ends whatever passes, the boxes must have refused something.
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use chaos::link::LinkConfig;
@@ -20,6 +24,7 @@ use chaos::property::Broken;
 use chaos::scenario::{Held, Trial, Verdict};
 use chaos::sometimes;
 use chaos::world::World;
+use rand_core::Rng as _;
 
 use crate::cluster::{Cluster, Map, Peer, Place, Traffic, Within, home};
 use crate::models::nat_box::{Lifetime, NatBox, NatConfig, presets};
@@ -39,8 +44,12 @@ const ALONE: Duration = Duration::from_secs(5);
 const BUSY: Duration = Duration::from_secs(100);
 const EVERY: Duration = Duration::from_millis(200);
 
-/// A path that was lost is direct again: what is new is asked for once the loss is seen, but not twice within 5 s.
+/// A path that was lost is direct again: what is new is asked for once the loss is seen, and with each round of punches.
 const DIRECT_AGAIN: Duration = Duration::from_secs(10);
+
+/// The second of two mappings ends so much later than the first, at least and at most, in milliseconds: while the loss of
+/// the first is being seen and mended.
+const APART_MS: (u64, u64) = (300, 2_500);
 
 const DIRECT: &str = "two clients behind endpoint-independent NATs have a direct path";
 const HELD: &str = "a path is kept by keepalives that are more frequent than its mapping's timeout";
@@ -83,15 +92,26 @@ impl Keeps {
 struct Counted {
     nat: NatBox,
     refused: Arc<AtomicU64>,
+    /// Its UDP mappings are to end with the next packet.
+    forgets: Arc<AtomicBool>,
+}
+
+impl Counted {
+    fn nat(&mut self) -> &mut NatBox {
+        if self.forgets.swap(false, Ordering::Relaxed) {
+            self.nat.forget_udp();
+        }
+        &mut self.nat
+    }
 }
 
 impl Middlebox for Counted {
     fn outbound(&mut self, passage: &mut Passage<'_>, packet: &mut Packet) -> middlebox::Verdict {
-        self.nat.outbound(passage, packet)
+        self.nat().outbound(passage, packet)
     }
 
     fn inbound(&mut self, passage: &mut Passage<'_>, packet: &mut Packet) -> middlebox::Verdict {
-        let verdict = self.nat.inbound(passage, packet);
+        let verdict = self.nat().inbound(passage, packet);
         if let middlebox::Verdict::Refuse(Refusal::NoMapping | Refusal::Filtered) = verdict {
             self.refused.fetch_add(1, Ordering::Relaxed);
         }
@@ -116,6 +136,8 @@ struct Pair {
     keeps: Keeps,
     a: Peer,
     b: Peer,
+    /// What ends the mappings of each one's box.
+    forgets: [Arc<AtomicBool>; 2],
     refused: Arc<AtomicU64>,
 }
 
@@ -190,15 +212,20 @@ pub async fn run(trial: Trial) -> Verdict {
         }
     }
     direct(world, &cluster, &pairs, DIRECT_AGAIN).await?;
+    let ended: Vec<_> = pairs.iter().map(|pair| pair.given_up(&cluster)).collect();
+    let apart = forget_twice(world, &pairs[0]).await;
+    // Until the loss is seen it counts as direct.
+    world.sleep(DIRECT_AGAIN).await;
+    direct(world, &cluster, &pairs[..1], EVERY).await?;
     traffic.stop();
 
-    let (mut state, mut notes) = (String::new(), String::new());
-    for ((pair, silence), took) in pairs.iter().zip(silences).zip(took) {
+    let (mut state, mut notes) = (String::new(), format!("two mappings ended {apart:?} apart\n"));
+    for (((pair, silence), took), ended) in pairs.iter().zip(silences).zip(took).zip(ended) {
         let (keeps, refused) = (pair.keeps, pair.refused() - silence.refused_before);
         if keeps == Keeps::ForAWhile && refused == 0 {
             return Err(Broken::safety(EXPIRED, "nothing was refused"));
         }
-        let ended = pair.given_up(&cluster) - silence.given_up;
+        let ended = ended - silence.given_up;
         if keeps == Keeps::Long && ended > 0 {
             return Err(Broken::safety(HELD, format!("it was given up {ended} times once they spoke again")));
         }
@@ -224,19 +251,24 @@ fn start(world: World) -> (Cluster, Vec<Pair>) {
     let mut counters = Vec::new();
     for keeps in Keeps::ALL {
         let refused = Arc::new(AtomicU64::new(0));
-        for side in ["a", "b"] {
+        let forgets = [(); 2].map(|()| Arc::new(AtomicBool::new(false)));
+        for (side, forgets) in ["a", "b"].into_iter().zip(&forgets) {
             let name = format!("{keeps:?} {side}");
-            let counted = Counted { nat: NatBox::new(keeps.config()), refused: refused.clone() };
+            let counted = Counted {
+                nat: NatBox::new(keeps.config()),
+                refused: refused.clone(),
+                forgets: forgets.clone(),
+            };
             let net = home(world, world.internet(), &format!("home of {name}"), counted);
             map = map.client(&name, Place::In(net));
         }
-        counters.push((keeps, refused));
+        counters.push((keeps, forgets, refused));
     }
     let cluster = map.start();
     let clients = cluster.peers[1..].chunks_exact(2);
-    let pairs = counters.into_iter().zip(clients).map(|((keeps, refused), pair)| {
+    let pairs = counters.into_iter().zip(clients).map(|((keeps, forgets, refused), pair)| {
         let (a, b) = (pair[0].clone(), pair[1].clone());
-        Pair { keeps, a, b, refused }
+        Pair { keeps, a, b, forgets, refused }
     });
     let pairs = pairs.collect();
     (cluster, pairs)
@@ -275,6 +307,17 @@ async fn alone(world: World, traffic: &Traffic, pairs: &[Pair]) -> Result<Vec<Du
         }
     }
     Ok(took)
+}
+
+/// The mappings of a pair's first box end, and a while later those of the second one. How much later.
+async fn forget_twice(world: World, pair: &Pair) -> Duration {
+    let [first, second] = &pair.forgets;
+    let span = APART_MS.1 - APART_MS.0;
+    let apart = Duration::from_millis(APART_MS.0 + world.rng("apart").next_u64() % span);
+    first.store(true, Ordering::Relaxed);
+    world.sleep(apart).await;
+    second.store(true, Ordering::Relaxed);
+    apart
 }
 
 /// Waits until the clients of each pair have a direct path to each other.

@@ -1,11 +1,13 @@
 //! The command line, as clap sees it.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use nurl::mesh::MAX_HUB_ADDR_BYTES;
+use nurl::net::listen::{Listen, ListenError};
+
+use crate::out::{Code, Failure};
 
 /// Run work on machines behind NATs: no servers of yours, no port forwarding, no root.
 #[derive(Debug, Parser)]
@@ -111,9 +113,10 @@ The state directory holds the hub's key (key) and, if it made the mesh, its tick
 0600: keep it, and a restart prints the same ticket. A hub that minted the ticket was trusted with the
 mesh's secret at that moment; with --namespace it never has it.")]
 pub(crate) struct HubArgs {
-    /// Address for TCP and UDP alike
-    #[arg(long, default_value = "0.0.0.0:4242")]
-    pub(crate) listen: SocketAddr,
+    /// Port or address for TCP and UDP alike; a port alone is every address, of IPv4 and IPv6. May be given once for
+    /// each family
+    #[arg(long, default_value = "4242", value_name = "PORT|ADDR:PORT")]
+    pub(crate) listen: Vec<Listen>,
     /// What the ticket says of where the hub is [default: the address listened on, or this host's first one]
     #[arg(long, value_name = "HOST:PORT", value_parser = parse_host_port)]
     pub(crate) advertise: Option<String>,
@@ -194,9 +197,10 @@ pub(crate) struct WorkerArgs {
     /// Refuse to start with a damaged store, instead of setting it aside and beginning a new one
     #[arg(long, requires = "state")]
     pub(crate) store_strict: bool,
-    /// UDP address for direct paths
-    #[arg(long, default_value = "0.0.0.0:0")]
-    pub(crate) listen: SocketAddr,
+    /// UDP port or address for direct paths; a port alone is every address, of IPv4 and IPv6. May be given once for
+    /// each family
+    #[arg(long, default_value = "0", value_name = "PORT|ADDR:PORT")]
+    pub(crate) listen: Vec<Listen>,
     /// Failure zone; replicas of a key are spread over zones
     #[arg(long, default_value = "")]
     pub(crate) zone: String,
@@ -334,6 +338,15 @@ pub(crate) struct DemoArgs {
     pub(crate) no_kill: bool,
     #[command(flatten)]
     pub(crate) output: Output,
+}
+
+/// All that was given with `--listen`, together.
+pub(crate) fn listen(given: Vec<Listen>) -> Result<Listen, Failure> {
+    let mut given = given.into_iter();
+    let first = given.next().unwrap_or_default();
+    given
+        .try_fold(first, Listen::and)
+        .map_err(|error: ListenError| Failure::new(Code::Usage, format!("--listen: {error}")))
 }
 
 /// `90`, `90s`, `1500ms`, `2m`, `1h`.

@@ -9,7 +9,7 @@ use nurl::node::{Departure, Events, NodeEvent, Role};
 use nurl::rt::{self, disk, time};
 use nurl::{Error, Node, SecretKey};
 
-use crate::args::WorkerArgs;
+use crate::args::{WorkerArgs, listen};
 use crate::client::ticket;
 use crate::event::Line;
 use crate::group::Groups;
@@ -21,7 +21,7 @@ use crate::stop::Stop;
 pub(crate) async fn run(args: WorkerArgs, out: Out<'_>) -> Result<(), Failure> {
     let mut builder = Node::builder(ticket(&args.mesh.mesh)?)
         .role(Role::Worker)
-        .listen(args.listen)
+        .listen(listen(args.listen)?)
         .zone(&args.zone)
         .weight(args.weight);
     if let Some(path) = &args.key {
@@ -95,7 +95,8 @@ async fn serve(
         node.joined(join).await?;
         let human = format!("{} is ready for {}", node.key(), kinds.join(", "));
         let key = node.key().to_string();
-        let line = Line::Ready { key, addr: None, ticket: None, namespaces: Vec::new(), kinds };
+        let (addr, addr_from, ticket) = (None, None, None);
+        let line = Line::Ready { key, addr, addr_from, ticket, namespaces: Vec::new(), kinds };
         out.line(&line, || Some(human)).await;
         tell_all(node, events, out).await
     };
@@ -152,6 +153,7 @@ async fn tell_all(node: &Node, mut events: Events, out: Out<'_>) -> Result<(), F
                 let said = format!("the store failed ({reason}): mend the disk and start the worker again");
                 return Err(Failure::new(Code::Resource, said));
             }
+            Some(NodeEvent::SocketFailed { reason }) => return Err(Error::Socket(reason).into()),
             Some(event) if tell(&event, out).await.is_err() => return Ok(()),
             Some(_) => {}
             // The node ended by itself.
@@ -215,7 +217,7 @@ async fn tell(event: &NodeEvent, out: Out<'_>) -> io::Result<()> {
             return out.try_line(&line, || None).await;
         }
         // Telling ends with it.
-        NodeEvent::StoreFailed { .. } => return Ok(()),
+        NodeEvent::StoreFailed { .. } | NodeEvent::SocketFailed { .. } => return Ok(()),
         NodeEvent::Lagged(lost) => {
             (Line::Lagged { lost: *lost }, format!("{lost} events lost: output is too slow"))
         }

@@ -351,7 +351,9 @@ impl HubClient {
             HubCommand::Lookup { peer } => self.request(rendezvous::Frame::Lookup { peer }.to_vec()),
             HubCommand::List { max } => self.request(rendezvous::Frame::List { max }.to_vec()),
             HubCommand::Ping => self.ping(now),
-            HubCommand::NetworkChanged => self.down(now, DownReason::NetworkChanged),
+            HubCommand::NetworkChanged | HubCommand::InterfacesChanged(_) => {
+                self.down(now, DownReason::NetworkChanged);
+            }
             HubCommand::OthersUp(up) => self.others_up(now, up),
             // Whoever asked may have gone: then nobody needs the answer.
             HubCommand::Stats(reply) => drop(reply.send(self.stats)),

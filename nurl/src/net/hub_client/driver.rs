@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use super::core::HubClient;
 use super::dial::dial;
 use super::{HubClientConfig, HubCommand, HubEvent};
 use crate::key::PublicKey;
-use crate::rt::net::{OwnedReadHalf, TcpStream};
+use crate::rt::net::{Interface, OwnedReadHalf, TcpStream, source_towards};
 use crate::rt::sync::mpsc;
 use crate::rt::{self, task, time};
 
@@ -47,12 +48,14 @@ pub fn spawn_into(config: HubClientConfig, events: mpsc::Sender<Batch>) -> mpsc:
     let core = HubClient::new(config, time::now(), rng);
     let batch = Vec::with_capacity(COMMAND_BATCH);
     let timer = Timer::new(core.poll_timeout());
-    task::spawn(Driver { core, commands, events, batch, timer }.run());
+    task::spawn(Driver { core, way: None, commands, events, batch, timer }.run());
     sender
 }
 
 struct Driver {
     core: HubClient,
+    /// Of the stream, while there is one.
+    way: Option<Way>,
     commands: mpsc::Receiver<HubCommand>,
     events: mpsc::Sender<Batch>,
     batch: Vec<HubCommand>,
@@ -67,7 +70,10 @@ impl Driver {
                 match self.idle(dial(&addr)).await {
                     Ok(Some(Ok(stream))) => {
                         self.core.handle_dialed(time::now());
-                        self.serve(stream).await
+                        self.way = Way::of(&stream);
+                        let ended = self.serve(stream).await;
+                        self.way = None;
+                        ended
                     }
                     Ok(Some(Err(error))) => {
                         tracing::debug!(hub = %self.core.hub().addr, %error, "can't reach the hub");
@@ -92,7 +98,7 @@ impl Driver {
         let now = time::now();
         for _ in 0..COMMAND_BATCH {
             match self.commands.try_recv() {
-                Ok(command) => self.core.handle_command(now, command),
+                Ok(command) => handle_command(&mut self.core, self.way, now, command),
                 Err(mpsc::error::TryRecvError::Empty) => break,
                 Err(mpsc::error::TryRecvError::Disconnected) => return Err(Stopped),
             }
@@ -120,10 +126,10 @@ impl Driver {
             if self.core.wants_dial() != dialing || self.core.is_dial_due() {
                 return Ok(None);
             }
-            let Driver { core, commands, events, batch, timer } = self;
+            let Driver { core, way, commands, events, batch, timer } = self;
             rt::select! {
                 done = &mut work => return Ok(Some(done)),
-                taken = commands.recv_many(batch, COMMAND_BATCH) => handle_commands(core, batch, taken)?,
+                taken = commands.recv_many(batch, COMMAND_BATCH) => handle_commands(core, *way, batch, taken)?,
                 permit = events.reserve(), if core.has_events() => drop(permit),
                 () = timer.fired() => {}
             }
@@ -161,7 +167,7 @@ impl Driver {
                 handle_read(&mut self.core, read, &mut buffer);
                 continue;
             }
-            let Driver { core, commands, events, batch, timer } = &mut *self;
+            let Driver { core, way, commands, events, batch, timer } = &mut *self;
             rt::select! {
                 wrote = writer.write(&out[written..]), if written < out.len() => match wrote {
                     Ok(0) | Err(_) => core.handle_end(time::now()),
@@ -173,7 +179,7 @@ impl Driver {
                 read = reader.read(&mut buffer) => handle_read(core, read, &mut buffer),
                 taken = commands.recv_many(batch, COMMAND_BATCH) => {
                     // That nobody is left is for the next turn to see, which says goodbye.
-                    let _ = handle_commands(core, batch, taken);
+                    let _ = handle_commands(core, *way, batch, taken);
                 }
                 permit = events.reserve(), if core.has_events() => drop(permit),
                 () = timer.fired() => {}
@@ -182,10 +188,25 @@ impl Driver {
     }
 }
 
-fn handle_commands(core: &mut HubClient, batch: &mut Vec<HubCommand>, taken: usize) -> Result<(), Stopped> {
+fn handle_commands(
+    core: &mut HubClient,
+    way: Option<Way>,
+    batch: &mut Vec<HubCommand>,
+    taken: usize,
+) -> Result<(), Stopped> {
     let now = time::now();
-    batch.drain(..).for_each(|command| core.handle_command(now, command));
+    batch.drain(..).for_each(|command| handle_command(core, way, now, command));
     if taken == 0 { Err(Stopped) } else { Ok(()) }
+}
+
+/// A change of interfaces that leaves the stream its way is none of the core's business.
+fn handle_command(core: &mut HubClient, way: Option<Way>, now: Instant, command: HubCommand) {
+    match (&command, way) {
+        (HubCommand::InterfacesChanged(list), Some(way)) if way.holds(list, source_towards(way.hub).ok()) => {
+            rt::reached("a hub\'s connection outlived a change of interfaces");
+        }
+        _ => core.handle_command(now, command),
+    }
 }
 
 fn handle_read(core: &mut HubClient, read: io::Result<usize>, buffer: &mut Vec<u8>) {
@@ -197,6 +218,29 @@ fn handle_read(core: &mut HubClient, read: io::Result<usize>, buffer: &mut Vec<u
                 buffer.resize(2 * n, 0);
             }
         }
+    }
+}
+
+/// The two ends of a stream.
+#[derive(Debug, Clone, Copy)]
+struct Way {
+    local: IpAddr,
+    hub: IpAddr,
+}
+
+impl Way {
+    fn of(stream: &TcpStream) -> Option<Way> {
+        let (local, hub) = (stream.local_addr().ok()?, stream.peer_addr().ok()?);
+        Some(Way { local: local.ip().to_canonical(), hub: hub.ip().to_canonical() })
+    }
+
+    /// Whether its address is still here, and what is written to the hub still leaves by the interface that has it;
+    /// `source` is the address from which it leaves now. That may be another one of the interface: temporary addresses
+    /// (RFC 8981) take turns.
+    fn holds(&self, interfaces: &[Interface], source: Option<IpAddr>) -> bool {
+        let interface = |ip| interfaces.iter().find(|entry| entry.addr == ip).map(|entry| &entry.name);
+        let own = interface(self.local);
+        own.is_some() && own == source.and_then(interface)
     }
 }
 
@@ -237,5 +281,38 @@ async fn read_now(reader: &mut OwnedReadHalf, buffer: &mut [u8]) -> Option<io::R
     rt::select! {
         read = reader.read(buffer) => Some(read),
         () = std::future::ready(()) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_stays_as_long_as_its_address_and_its_interface_do() {
+        let interface =
+            |(name, addr): &(&str, &str)| Interface { name: (*name).to_owned(), addr: addr.parse().unwrap() };
+        let way = Way { local: "192.168.1.2".parse().unwrap(), hub: "192.0.2.1".parse().unwrap() };
+        let (wifi, cell) = (("wlan0", "192.168.1.2"), ("wwan0", "100.64.0.9"));
+        for (interfaces, source, stays, why) in [
+            (vec![wifi], Some("192.168.1.2"), true, "nothing has changed"),
+            (vec![wifi, ("docker0", "172.17.0.1")], Some("192.168.1.2"), true, "containers came"),
+            (
+                vec![wifi, ("wlan0", "192.168.1.77")],
+                Some("192.168.1.77"),
+                true,
+                "another address of its interface",
+            ),
+            (vec![wifi, cell], Some("100.64.0.9"), false, "the route leads elsewhere"),
+            (vec![cell], Some("100.64.0.9"), false, "its address went"),
+            (vec![("wlan0", "10.0.0.2")], Some("10.0.0.2"), false, "another wifi"),
+            (vec![wifi], None, false, "no route"),
+            // The route may be newer than the list: the change in between counts.
+            (vec![], Some("192.168.1.2"), false, "its address went and came"),
+        ] {
+            let list: Vec<_> = interfaces.iter().map(interface).collect();
+            let source = source.map(|source| source.parse().unwrap());
+            assert_eq!(way.holds(&list, source), stays, "{why}");
+        }
     }
 }

@@ -27,6 +27,7 @@ mod driver;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -35,6 +36,7 @@ use crate::key::{PublicKey, SecretKey};
 use crate::mesh::{Hub, Namespace};
 use crate::net::relay::{GroupTag, Limits};
 use crate::net::rendezvous::{PublishResult, SealedRecord};
+use crate::rt::net::Interface;
 use crate::rt::sync::oneshot;
 
 pub use down::DownReason;
@@ -172,11 +174,14 @@ pub enum HubCommand {
     },
     /// Measures the round trip.
     Ping,
-    /// Our addresses changed: the connection is made anew at once, whatever wait was going on.
+    /// Our network is another one: the connection is made anew at once, whatever wait was going on.
     NetworkChanged,
     /// Whether another hub is up. While none is, this one is tried more often; a client assumes at first that none
     /// is.
     OthersUp(bool),
+    /// This host's interfaces are these now. A connection that still leaves by its own stays; else as
+    /// [`NetworkChanged`](HubCommand::NetworkChanged).
+    InterfacesChanged(Arc<[Interface]>),
     /// Asks for the counters.
     Stats(oneshot::Sender<ClientStats>),
 }

@@ -36,6 +36,7 @@ mod stats;
 mod table;
 mod timestamp;
 
+use std::net::SocketAddr;
 use std::ops::Range;
 
 pub use endpoint::{Endpoint, MAX_EVENTS, MAX_TRANSMITS};
@@ -187,6 +188,18 @@ pub enum Event {
         peer: PublicKey,
         /// How.
         event: PathEvent,
+    },
+    /// Addresses of a peer are being challenged to open a way: it had better know ours as it is now.
+    Punched {
+        /// The peer.
+        peer: PublicKey,
+    },
+    /// A peer says where it sees us; a change only, and its word only.
+    Observed {
+        /// The peer.
+        peer: PublicKey,
+        /// Our address as it sees it.
+        addr: SocketAddr,
     },
     /// The peer didn't answer for [`attempt::ATTEMPT_LIFE`].
     HandshakeFailed {

@@ -100,6 +100,9 @@ struct Transaction {
     request: Vec<u8>,
     started: Instant,
     sent: u32,
+    /// Requests of the present series of retransmissions, of [`RC`] at most.
+    tries: u32,
+    last: Option<Instant>,
     next: Instant,
 }
 
@@ -119,12 +122,17 @@ impl Client {
         Client { rng, rto: RTO, open: BTreeMap::new(), events: VecDeque::new(), stats: Stats::default() }
     }
 
-    /// Asks a server where it sees us. Asking one that is being asked already changes nothing.
+    /// Asks a server where it sees us. One that is being asked already, and has not answered within an RTO, is asked
+    /// again now and its retransmissions begin anew: they may have become rare while it was away.
     ///
     /// # Errors
     /// [`ClientError::TooManyTransactions`].
     pub fn query(&mut self, now: Instant, server: SocketAddr) -> Result<(), ClientError> {
-        if self.open.values().any(|open| open.server == server) {
+        let rto = self.rto;
+        if let Some(open) = self.open.values_mut().find(|open| open.server == server) {
+            if open.last.is_some_and(|last| now >= last + rto) {
+                (open.tries, open.next) = (0, now);
+            }
             return Ok(());
         }
         if self.open.len() >= MAX_TRANSACTIONS {
@@ -135,7 +143,8 @@ impl Client {
         let id = TransactionId::from(u128::from_be_bytes(bytes));
         let kind = MessageType::from_class_method(MessageClass::Request, BINDING);
         let request = Message::builder(kind, id, MessageWriteVec::new()).finish();
-        let transaction = Transaction { server, request, started: now, sent: 0, next: now };
+        let transaction =
+            Transaction { server, request, started: now, sent: 0, tries: 0, last: None, next: now };
         self.open.insert(id.into(), transaction);
         Ok(())
     }
@@ -170,7 +179,7 @@ impl Client {
         let over: Vec<u128> = self
             .open
             .iter()
-            .filter(|(_, open)| open.sent >= RC && open.next <= now)
+            .filter(|(_, open)| open.tries >= RC && open.next <= now)
             .map(|(id, _)| *id)
             .collect();
         for id in over {
@@ -184,9 +193,9 @@ impl Client {
     /// The next request that is due: at 0, 1, 3, 7, 15, 31 and 63 RTOs.
     pub fn poll_transmit(&mut self, now: Instant) -> Option<Transmit> {
         let rto = self.rto;
-        let open = self.open.values_mut().find(|open| open.sent < RC && open.next <= now)?;
-        let wait = if open.sent + 1 == RC { rto * RM } else { rto * 2u32.pow(open.sent) };
-        open.sent += 1;
+        let open = self.open.values_mut().find(|open| open.tries < RC && open.next <= now)?;
+        let wait = if open.tries + 1 == RC { rto * RM } else { rto * 2u32.pow(open.tries) };
+        (open.tries, open.sent, open.last) = (open.tries + 1, open.sent.saturating_add(1), Some(now));
         open.next = now + wait;
         self.stats.requests += 1;
         Some(Transmit { destination: open.server, contents: open.request.clone() })

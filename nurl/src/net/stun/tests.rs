@@ -134,6 +134,32 @@ fn requests_are_repeated_as_rfc_8489_says() {
 }
 
 #[test]
+fn a_server_that_was_away_is_asked_at_once_when_somebody_asks_again() {
+    let (mut client, start) = (client(), origin());
+    client.query(start, server()).unwrap();
+    let mut sent = 0;
+    while let Some(next) = client.poll_timeout().filter(|next| *next <= start + ms(15_500)) {
+        sent += usize::from(client.poll_transmit(next).is_some());
+    }
+    assert_eq!(sent, 6, "the next one would be due 16 s later");
+    let back = start + ms(17_000);
+    client.query(start + ms(15_500) + RTO - ms(1), server()).unwrap();
+    assert_eq!(client.poll_transmit(back), None, "it was asked just now");
+    client.query(back, server()).unwrap();
+    let again = client.poll_transmit(back).unwrap();
+    assert_eq!(client.poll_timeout(), Some(back + RTO), "the schedule begins anew");
+    let mapped = "203.0.113.1:50000".parse().unwrap();
+    let response = answer(&again.contents, mapped).unwrap();
+    assert!(client.handle_datagram(back + ms(20), server(), &response));
+    let outcome = Outcome::Reflexive { addr: mapped, rtt: None };
+    assert_eq!(
+        client.poll_event(),
+        Some(Event { server: server(), outcome }),
+        "which request it answers is unknown"
+    );
+}
+
+#[test]
 fn an_answer_from_elsewhere_is_no_answer() {
     let (mut client, now) = (client(), origin());
     client.query(now, server()).unwrap();

@@ -1,7 +1,7 @@
 //! UDP with batches, TCP, names, and the interface list.
 
 use std::io::{self, IoSliceMut};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use quinn_udp::{UdpSockRef, UdpSocketState};
@@ -182,12 +182,16 @@ pub async fn connect(addr: SocketAddr) -> io::Result<TcpStream> {
     tcp_socket(addr)?.connect(addr).await
 }
 
-/// As [`TcpListener::bind`], with segments that pass narrow links, those of clients too.
+/// As [`TcpListener::bind`], with segments that pass narrow links, those of clients too. A v6 listener takes v6
+/// only, so that both families can share a port number.
 ///
 /// # Errors
 /// The operating system's.
 pub async fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
     let socket = tcp_socket(addr)?;
+    if addr.is_ipv6() {
+        socket2::SockRef::from(&socket).set_only_v6(true)?;
+    }
     // The connections of the process before us may still linger.
     socket.set_reuseaddr(true)?;
     socket.bind(addr)?;
@@ -202,6 +206,21 @@ fn tcp_socket(addr: SocketAddr) -> io::Result<TcpSocket> {
         let _ = socket2::SockRef::from(&socket).set_tcp_mss(SEGMENT_BYTES);
     }
     Ok(socket)
+}
+
+/// The address from which this host would write to `remote`, by its routes. Nothing is sent.
+///
+/// # Errors
+/// `NetworkUnreachable` where no route leads there; else the operating system's.
+pub fn source_towards(remote: IpAddr) -> io::Result<IpAddr> {
+    let any: IpAddr = match remote {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = std::net::UdpSocket::bind((any, 0))?;
+    // Connecting a UDP socket looks the route up, and does no more. Any port will do.
+    socket.connect((remote, 9))?;
+    Ok(socket.local_addr()?.ip())
 }
 
 /// Resolves `host:port`.

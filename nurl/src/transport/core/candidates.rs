@@ -1,13 +1,14 @@
-//! Where we can be reached: interfaces, sockets' ports and reflexive addresses, told to peers and to rendezvous.
+//! Where we can be reached: interfaces, bound sockets and reflexive addresses, told to peers and to rendezvous.
 
-use std::net::SocketAddr;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::Transport;
+use super::{HubState, Transport};
 use crate::key::PublicKey;
-use crate::net::candidates::{Gathered, candidates};
+use crate::net::candidates::{Gathered, candidates, leads_out};
 use crate::net::hub_client::HubCommand;
 use crate::net::rendezvous::Record;
 use crate::net::stun;
@@ -17,9 +18,16 @@ use crate::rt::net::Interface;
 /// the mapping which candidates name stays open.
 const STUN_EVERY: Duration = Duration::from_secs(25);
 
-/// A direct path that was lost may have been lost with our mapping, so the reflexive address is asked for at once,
-/// but no sooner than this after the last time: many paths may be lost together, and again and again.
-const STUN_AGAIN: Duration = Duration::from_secs(5);
+/// While a way is being opened, the reflexive address is asked for with each round of punches, but no sooner than this
+/// after the last time: many ways may be opened at once, and punches follow each other faster than mappings end.
+const STUN_AGAIN: Duration = Duration::from_secs(2);
+
+/// So often it is asked for out of turn in quick succession …
+pub(super) const HURRIES: u64 = 6;
+
+/// … and then once per so many seconds: behind a NAT with another address for each request, each answer makes new
+/// candidates, and they make new punches.
+pub(super) const HURRY_SECONDS: u64 = 10;
 
 /// How often our record is sealed anew, and how long one may be believed: a reader that finds an older one
 /// found the trace of a node that is gone.
@@ -27,33 +35,85 @@ const RECORD_EVERY: Duration = Duration::from_secs(600);
 const RECORD_LIFE: Duration = Duration::from_secs(1_200);
 
 impl Transport {
-    /// The interfaces of this host, at the start and whenever they change.
-    pub fn set_interfaces(&mut self, now: Instant, interfaces: Vec<Interface>) {
-        let changed = !self.interfaces.is_empty() && self.interfaces != interfaces;
+    /// The interfaces of this host, at the start and whenever they change; `source` is the address from which it
+    /// writes to another one. Says whether connections had better look whether they still have their way: an interface
+    /// of containers that comes or goes is none.
+    ///
+    /// A path is in doubt only when an address is gone from which it may have led, or the route to a hub is another one,
+    /// or there is a first address again. One that comes in addition is a candidate, and no more than that.
+    pub fn set_interfaces(
+        &mut self,
+        now: Instant,
+        interfaces: Vec<Interface>,
+        source: impl Fn(IpAddr) -> Option<IpAddr>,
+    ) -> bool {
+        let (before, first) = (ways(&self.interfaces), self.interfaces.is_empty());
         self.interfaces = interfaces;
-        if changed {
-            for hub in self.hubs.values_mut() {
-                hub.reflexive = None;
-                hub.stun_due = hub.addr.map(|_| now);
-            }
+        let after = ways(&self.interfaces);
+        let rerouted = self.reroute(now, source);
+        if before == after && !rerouted {
+            self.gather(now);
+            return false;
+        }
+        if !first && (rerouted || before.is_empty() || !before.is_subset(&after)) {
+            self.observed.clear();
             self.endpoint.on_network_change(now);
         }
         self.gather(now);
+        !first
     }
 
-    /// The ports of our sockets, by family.
-    pub fn set_ports(&mut self, now: Instant, v4: Option<u16>, v6: Option<u16>) {
-        self.ports = (v4, v6);
+    /// Looks from which address requests to each hub's STUN server leave now. An answer to one that left from another
+    /// address tells nothing any more. Says whether there was such.
+    fn reroute(&mut self, now: Instant, source: impl Fn(IpAddr) -> Option<IpAddr>) -> bool {
+        let here = |ip: &IpAddr| self.interfaces.iter().any(|interface| interface.addr == *ip);
+        let mut rerouted = false;
+        for server in self.hubs.values_mut().flat_map(|hub| &mut hub.servers) {
+            // The routes may be newer than the list, whose change is told later.
+            let source = source(server.addr.ip()).filter(here);
+            if server.source != source {
+                (server.source, server.reflexive, server.asked, server.due) = (source, None, None, now);
+                rerouted = true;
+            }
+        }
+        rerouted
+    }
+
+    /// Where our sockets are bound, by family.
+    pub fn set_bound(&mut self, now: Instant, v4: Option<SocketAddr>, v6: Option<SocketAddr>) {
+        self.bound = (v4, v6);
         self.gather(now);
     }
 
-    /// A hub's name was resolved (or could not be).
-    pub fn set_hub_addr(&mut self, now: Instant, hub: PublicKey, addr: Option<SocketAddr>) {
+    /// What a hub's name stands for, as the resolver orders it; nothing if it could not be resolved, and then what
+    /// was known holds. Of each family the first address is asked. `source` is as in
+    /// [`set_interfaces`](Transport::set_interfaces).
+    pub fn set_hub_addrs(
+        &mut self,
+        now: Instant,
+        hub: PublicKey,
+        found: &[SocketAddr],
+        source: impl Fn(IpAddr) -> Option<IpAddr>,
+    ) {
         if let Some(state) = self.hubs.get_mut(&hub) {
-            state.addr = addr.or(state.addr);
-            state.stun_due = state.addr.map(|_| now);
+            state.resolved(now, found);
+            for server in &mut state.servers {
+                server.source = source(server.addr.ip());
+            }
         }
         self.gather(now);
+    }
+
+    /// Whether a request to `server` has a socket to leave by, and an interface.
+    fn can_ask(&self, server: SocketAddr) -> bool {
+        let (ip, (v4, v6)) = (server.ip(), self.bound);
+        let leads_there = |interface: &Interface| {
+            interface.addr.is_ipv4() == ip.is_ipv4() && interface.addr.is_loopback() == ip.is_loopback()
+        };
+        let bound = if ip.is_ipv4() { v4 } else { v6 };
+        let sends =
+            |bound: SocketAddr| bound.ip().is_unspecified() || bound.ip().is_loopback() == ip.is_loopback();
+        bound.is_some_and(sends) && self.interfaces.iter().any(leads_there)
     }
 
     pub(super) fn pump_stun(&mut self, now: Instant) -> bool {
@@ -65,9 +125,10 @@ impl Transport {
         let mut learned = false;
         while let Some(event) = self.stun.poll_event() {
             let stun::Outcome::Reflexive { addr, .. } = event.outcome else { continue };
-            for state in self.hubs.values_mut().filter(|state| state.addr == Some(event.server)) {
-                learned |= state.reflexive != Some(addr);
-                state.reflexive = Some(addr);
+            let servers = self.hubs.values_mut().flat_map(|hub| &mut hub.servers);
+            for server in servers.filter(|server| server.addr == event.server) {
+                learned |= server.reflexive != Some(addr);
+                server.reflexive = Some(addr);
             }
         }
         if learned {
@@ -78,12 +139,14 @@ impl Transport {
 
     /// Works out our candidates, and tells peers and rendezvous if they have changed.
     pub(super) fn gather(&mut self, now: Instant) {
-        let reflexive: Vec<_> = self.hubs.values().filter_map(|hub| hub.reflexive).collect();
+        // A server's word comes before that of peers.
+        let reflexive = self.hubs.values().flat_map(HubState::reflexive);
+        let reflexive: Vec<_> = reflexive.chain(self.observed.agreed()).collect();
         let list = candidates(&Gathered {
             interfaces: &self.interfaces,
-            port_v4: self.ports.0,
-            port_v6: self.ports.1,
-            hub: self.hubs.values().find_map(|hub| hub.addr),
+            v4: self.bound.0,
+            v6: self.bound.1,
+            hub: self.hubs.values().find_map(|hub| hub.servers.first()).map(|server| server.addr),
             reflexive: &reflexive,
         });
         if list == self.candidates {
@@ -118,13 +181,15 @@ impl Transport {
 
     /// Asks for reflexive addresses and publishes, when either is due.
     pub(super) fn refresh_candidates(&mut self, now: Instant) {
-        for state in self.hubs.values_mut() {
-            if let (Some(addr), Some(due)) = (state.addr, state.stun_due)
-                && now >= due
-            {
-                // A full table of transactions means that one to this server is under way.
-                let _ = self.stun.query(now, addr);
-                state.stun_due = Some(now + STUN_EVERY);
+        let servers = self.hubs.values().flat_map(|hub| &hub.servers).filter(|server| now >= server.due);
+        let due: Vec<_> = servers.map(|server| server.addr).filter(|addr| self.can_ask(*addr)).collect();
+        for addr in due {
+            // A full table of transactions means that one to this server is under way.
+            let _ = self.stun.query(now, addr);
+        }
+        for server in self.hubs.values_mut().flat_map(|hub| &mut hub.servers) {
+            if now >= server.due {
+                (server.asked, server.due) = (Some(now), now + STUN_EVERY);
             }
         }
         if self.record_due.is_some_and(|due| now >= due) {
@@ -132,16 +197,171 @@ impl Transport {
         }
     }
 
-    /// A direct path was given up: our reflexive address may be another one by now.
-    pub(super) fn on_direct_lost(&mut self, now: Instant) {
-        for state in self.hubs.values_mut() {
-            let early = |due: Instant| due.checked_sub(STUN_EVERY - STUN_AGAIN).unwrap_or(now).max(now);
-            state.stun_due = state.stun_due.map(|due| due.min(early(due)));
+    /// A way is being opened, or our address is another one by now: it is asked for soon.
+    pub(super) fn hurry_stun(&mut self, now: Instant) {
+        let servers = self.hubs.values_mut().flat_map(|hub| &mut hub.servers);
+        let mut late: Vec<_> = servers.filter(|server| server.soon(now, STUN_AGAIN) < server.due).collect();
+        if late.is_empty() || !self.hurries.take(now, HURRY_SECONDS) {
+            return;
+        }
+        for server in &mut late {
+            server.due = server.soon(now, STUN_AGAIN);
+        }
+    }
+
+    /// A peer says where it sees us. What no server says, and two peers do, is a candidate.
+    pub(super) fn on_observed(&mut self, now: Instant, peer: PublicKey, addr: SocketAddr) {
+        self.observed.note(peer, addr);
+        if !self.candidates.contains(&addr) {
+            self.hurry_stun(now);
+        }
+        self.gather(now);
+    }
+
+    /// A peer's session ended, and its word with it.
+    pub(super) fn forget_observed(&mut self, now: Instant, peer: &PublicKey) {
+        if self.observed.forget(peer) {
+            self.gather(now);
         }
     }
 
     /// When [`refresh_candidates`](Transport::refresh_candidates) has something to do.
     pub(super) fn candidates_due(&self) -> Option<Instant> {
-        self.hubs.values().filter_map(|hub| hub.stun_due).chain(self.record_due).min()
+        let servers = self.hubs.values().flat_map(|hub| &hub.servers);
+        servers.map(|server| server.due).chain(self.record_due).min()
+    }
+}
+
+/// The addresses from which paths to other hosts may lead.
+fn ways(interfaces: &[Interface]) -> BTreeSet<IpAddr> {
+    interfaces.iter().filter(|interface| leads_out(interface)).map(|interface| interface.addr).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use rand_core::SeedableRng;
+
+    use super::*;
+    use crate::key::{AllowList, SecretKey};
+    use crate::mesh::{Hub, Ticket};
+    use crate::net::listen::Listen;
+    use crate::rt::Rng;
+    use crate::transport::{Limits, TransportConfig};
+
+    const HUB: [u8; 4] = [192, 0, 2, 1];
+
+    #[expect(clippy::disallowed_methods, reason = "only differences matter")]
+    fn origin() -> Instant {
+        Instant::now()
+    }
+
+    fn list(interfaces: &[(&str, &str)]) -> Vec<Interface> {
+        let entry =
+            |(name, addr): &(&str, &str)| Interface { name: (*name).to_owned(), addr: addr.parse().unwrap() };
+        interfaces.iter().map(entry).collect()
+    }
+
+    /// Behind `from`, with a hub that has told the reflexive address.
+    fn transport(now: Instant, from: &[(&str, &str)], source: &str) -> (Transport, PublicKey) {
+        let mut rng = Rng::seed_from_u64(1);
+        let hub = SecretKey::generate(&mut rng).public();
+        let config = TransportConfig {
+            key: SecretKey::generate(&mut rng),
+            ticket: Ticket::generate(Hub { key: hub, addr: "hub:4242".to_owned() }, &mut rng),
+            allow: AllowList::Anyone,
+            boot: 1,
+            listed: true,
+            listen: Listen::default(),
+            limits: Limits::default(),
+        };
+        let mut transport =
+            Transport::new(&config, now, Duration::from_secs(1_000_000), |_| Rng::seed_from_u64(2));
+        transport.set_bound(now, Some(([0; 4], 4_000).into()), None);
+        let source = |_| source.parse().ok();
+        transport.set_interfaces(now, list(from), source);
+        transport.set_hub_addrs(now, hub, &[(HUB, 4_242).into()], source);
+        (transport, hub)
+    }
+
+    /// Lets the hub's STUN server answer all that it is asked at `now`. How often it was asked.
+    fn answer(transport: &mut Transport, now: Instant, mapped: SocketAddr) -> usize {
+        transport.handle_timeout(now);
+        let mut asked = 0;
+        while let Some(request) = transport.stun.poll_transmit(now) {
+            let response = stun::answer(&request.contents, mapped).unwrap();
+            assert!(transport.stun.handle_datagram(now, request.destination, &response));
+            asked += 1;
+        }
+        transport.pump(now);
+        asked
+    }
+
+    fn reflexive(port: u16) -> SocketAddr {
+        SocketAddr::from(([203, 0, 113, 1], port))
+    }
+
+    #[test]
+    fn only_a_way_that_went_takes_the_reflexive_address_with_it() {
+        let (wifi, lan) = (("wlan0", "192.168.1.2"), ("eth0", "192.168.1.3"));
+        let (docker, cell) = (("docker0", "172.17.0.1"), ("wwan0", "100.64.0.9"));
+        let from = "192.168.1.2";
+        for (to, source, look, kept, why) in [
+            (vec![wifi, lan], from, false, true, "nothing has changed"),
+            (vec![wifi, lan, docker], from, false, true, "a bridge comes"),
+            (vec![wifi, lan, cell], from, true, true, "an interface comes in addition"),
+            (vec![wifi], from, true, true, "an interface goes that led elsewhere"),
+            (vec![lan], "192.168.1.3", true, false, "the address goes"),
+            (vec![wifi, lan, cell], "100.64.0.9", true, false, "the route leads elsewhere"),
+            (vec![lan], from, true, false, "the address has gone and is back already"),
+            (vec![], "none", true, false, "there is none any more"),
+        ] {
+            let now = origin();
+            let (mut transport, _) = transport(now, &[wifi, lan], from);
+            answer(&mut transport, now, reflexive(1));
+            assert!(transport.candidates.contains(&reflexive(1)));
+            let later = now + Duration::from_secs(1);
+            assert_eq!(transport.set_interfaces(later, list(&to), |_| source.parse().ok()), look, "{why}");
+            assert_eq!(transport.candidates.contains(&reflexive(1)), kept, "{why}");
+            assert_eq!(
+                answer(&mut transport, later, reflexive(2)) == 0,
+                kept,
+                "{why}: it is asked for at once"
+            );
+        }
+    }
+
+    #[test]
+    fn the_reflexive_address_is_asked_for_with_each_punch_and_never_in_a_storm() {
+        let now = origin();
+        let (mut transport, _) = transport(now, &[("wlan0", "192.168.1.2")], "192.168.1.2");
+        assert_eq!(answer(&mut transport, now, reflexive(1)), 1);
+        let mut asked = Vec::new();
+        for tenth in 1..=600 {
+            let at = now + Duration::from_millis(100 * tenth);
+            transport.hurry_stun(at);
+            if answer(&mut transport, at, reflexive(1)) > 0 {
+                asked.push(tenth / 10);
+            }
+        }
+        assert_eq!(asked[..6], [2, 4, 6, 8, 10, 12], "while a way is being opened");
+        assert!(asked.len() <= 6 + 6 + 1, "a minute of it: {asked:?}");
+    }
+
+    #[test]
+    fn what_peers_see_is_a_sign_at_once_and_a_candidate_when_two_agree() {
+        let now = origin();
+        let (mut transport, _) = transport(now, &[("wlan0", "192.168.1.2")], "192.168.1.2");
+        answer(&mut transport, now, reflexive(1));
+        let (one, other) = (PublicKey::from_bytes([1; 32]), PublicKey::from_bytes([2; 32]));
+        let later = now + Duration::from_secs(10);
+        transport.on_observed(later, one, reflexive(1));
+        assert_eq!(answer(&mut transport, later, reflexive(1)), 0, "the peer says what is known");
+        transport.on_observed(later, one, reflexive(2));
+        assert!(!transport.candidates.contains(&reflexive(2)));
+        transport.on_observed(later, other, reflexive(2));
+        assert!(transport.candidates.contains(&reflexive(2)));
+        assert_eq!(answer(&mut transport, later, reflexive(1)), 1, "the server is asked again");
+        transport.forget_observed(later, &other);
+        assert!(!transport.candidates.contains(&reflexive(2)));
     }
 }

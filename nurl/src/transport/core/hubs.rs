@@ -5,7 +5,7 @@
 //! connection. The rest is worth the least when it is oldest, so that goes when there is no room.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
@@ -27,21 +27,63 @@ const CONTACTS: u16 = 16;
 pub struct HubState {
     /// Whether we are registered.
     pub up: bool,
-    /// Its address, once resolved.
-    pub addr: Option<SocketAddr>,
-    /// Our address as it sees it.
-    pub reflexive: Option<SocketAddr>,
     /// The round trip of the last PING.
     pub rtt: Option<Duration>,
     /// Why it is down; `None` while it is up, and before a first attempt has failed.
     pub down: Option<DownReason>,
     /// Whether its connection has been told that another hub is up.
     others_up: bool,
-    pub(super) stun_due: Option<Instant>,
+    /// Its STUN servers, once its name is resolved: one of each family at most, v4 first.
+    pub(super) servers: Vec<StunServer>,
     pub(super) queue: VecDeque<HubCommand>,
 }
 
+/// A hub's STUN server in one address family.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct StunServer {
+    pub(super) addr: SocketAddr,
+    /// The address from which we write to it.
+    pub(super) source: Option<IpAddr>,
+    /// Our address as it sees it.
+    pub(super) reflexive: Option<SocketAddr>,
+    /// When it was asked last, from that address.
+    pub(super) asked: Option<Instant>,
+    /// When it is asked next.
+    pub(super) due: Instant,
+}
+
+impl StunServer {
+    /// When it may be asked out of turn: `gap` after the last time.
+    pub(super) fn soon(&self, now: Instant, gap: Duration) -> Instant {
+        self.asked.map_or(now, |asked| now.max(asked + gap))
+    }
+}
+
 impl HubState {
+    /// Our addresses as it sees them, one of each family at most.
+    pub fn reflexive(&self) -> impl Iterator<Item = SocketAddr> + use<'_> {
+        self.servers.iter().filter_map(|server| server.reflexive)
+    }
+
+    /// Takes the first address of each family; all are asked at once. What was learned in a family holds until the
+    /// next answer. Nothing found leaves what was known.
+    pub(super) fn resolved(&mut self, now: Instant, found: &[SocketAddr]) {
+        for server in &mut self.servers {
+            server.due = now;
+        }
+        if found.is_empty() {
+            return;
+        }
+        let known = std::mem::take(&mut self.servers);
+        for v4 in [true, false] {
+            let canonical = found.iter().map(|addr| SocketAddr::new(addr.ip().to_canonical(), addr.port()));
+            let Some(addr) = canonical.into_iter().find(|addr| addr.is_ipv4() == v4) else { continue };
+            let known = known.iter().find(|server| server.addr.is_ipv4() == v4);
+            let (source, reflexive) = known.map_or((None, None), |server| (server.source, server.reflexive));
+            self.servers.push(StunServer { addr, source, reflexive, asked: None, due: now });
+        }
+    }
+
     /// Queues a command. Says whether another one was lost for it.
     pub(super) fn push(&mut self, command: HubCommand) -> bool {
         if is_order(&command) {

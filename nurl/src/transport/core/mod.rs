@@ -14,6 +14,7 @@
 mod candidates;
 mod datagrams;
 mod hubs;
+mod observed;
 #[cfg(test)]
 mod pair_tests;
 mod peers;
@@ -30,6 +31,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use self::candidates::{HURRIES, HURRY_SECONDS};
+use self::observed::Observed;
 use super::group::{self, Groups};
 use super::outbox::Outbox;
 use super::reliable::{self, MessageId, Priority, Reliable, ReliableConfig};
@@ -40,7 +43,7 @@ use super::{
 use crate::key::PublicKey;
 use crate::mesh::Generation;
 use crate::net::hub_client::HubCommand;
-use crate::net::securedgram::paths::Reason;
+use crate::net::rate::TokenBucket;
 use crate::net::securedgram::{self, Endpoint};
 use crate::net::stun;
 use crate::rt::Rng;
@@ -69,8 +72,12 @@ pub struct Transport {
     peers: BTreeMap<PublicKey, Known>,
     joined: BTreeSet<group::Tag>,
     interfaces: Vec<Interface>,
-    ports: (Option<u16>, Option<u16>),
+    /// Where the sockets are bound, v4 and v6.
+    bound: (Option<SocketAddr>, Option<SocketAddr>),
     candidates: Vec<SocketAddr>,
+    observed: Observed,
+    /// Requests for the reflexive address out of turn, in seconds that each costs.
+    hurries: TokenBucket,
     record_seq: u64,
     /// When our record is to be sealed anew; never for a node without one.
     record_due: Option<Instant>,
@@ -125,8 +132,10 @@ impl Transport {
             peers: BTreeMap::new(),
             joined: BTreeSet::new(),
             interfaces: Vec::new(),
-            ports: (None, None),
+            bound: (None, None),
             candidates: Vec::new(),
+            observed: Observed::default(),
+            hurries: TokenBucket::new(1, HURRIES * HURRY_SECONDS, now),
             record_seq: unix_now.as_micros() as u64,
             record_due: config.listed.then_some(now),
             inbox: Vec::new(),
@@ -223,8 +232,8 @@ impl Transport {
     /// The host slept: every path and every connection is in doubt.
     pub fn on_suspend(&mut self, now: Instant) {
         self.endpoint.on_network_change(now);
-        for hub in self.hubs.values_mut() {
-            hub.stun_due = hub.addr.map(|_| now);
+        for server in self.hubs.values_mut().flat_map(|hub| &mut hub.servers) {
+            server.due = now;
         }
         self.order_all(|| HubCommand::NetworkChanged);
     }
@@ -370,11 +379,13 @@ impl Transport {
                 self.events.push_back(Event::Unreachable { peer });
                 self.on_handshake_failed(now, &peer);
             }
-            Session::Closed { peer, .. } => self.on_session_closed(now, &peer),
+            Session::Closed { peer, .. } => {
+                self.forget_observed(now, &peer);
+                self.on_session_closed(now, &peer);
+            }
+            Session::Punched { .. } => self.hurry_stun(now),
+            Session::Observed { peer, addr } => self.on_observed(now, peer, addr),
             Session::Path { peer, event } => {
-                if matches!(event.reason, Reason::PathLost | Reason::DataLost) {
-                    self.on_direct_lost(now);
-                }
                 if event.route.is_some() {
                     self.reliable.on_path_changed(now, peer);
                     self.send_waiting(now, peer);

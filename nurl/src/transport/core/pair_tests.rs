@@ -34,7 +34,7 @@ impl Pair {
                 boot: n.into(),
                 listed: true,
                 limits: Limits::default(),
-                listen: Vec::new(),
+                listen: crate::net::listen::Listen::default(),
             };
             let mut seeds = u8::from(n == 1) * 100;
             Transport::new(&config, now, Duration::from_secs(1_700_000_000), |_| {

@@ -47,6 +47,11 @@ impl NatBox {
         NatBox { config: config.checked(), table: Table::default() }
     }
 
+    /// Ends its UDP mappings, as an update of its configuration does; TCP goes on.
+    pub fn forget_udp(&mut self) {
+        self.table.forget(Protocol::Udp);
+    }
+
     fn lets_out(&self, packet: &Packet) -> bool {
         match packet.protocol() {
             Protocol::Udp => self.config.udp,

@@ -264,6 +264,14 @@ impl Table {
         }
     }
 
+    /// Forgets every mapping of a protocol.
+    pub(super) fn forget(&mut self, protocol: Protocol) {
+        let gone: Vec<_> = self.mappings.keys().filter(|key| key.protocol == protocol).copied().collect();
+        for key in &gone {
+            self.remove(key);
+        }
+    }
+
     /// Forgets whatever has ended.
     fn sweep(&mut self, config: &NatConfig, passage: &Passage<'_>) {
         let mut dead = Vec::new();

@@ -548,6 +548,14 @@ impl Endpoint {
         while let Some(event) = self.table.get_mut(slot).and_then(|peer| peer.paths.poll_event()) {
             self.event(Event::Path { peer: key, event });
         }
+        let Some(peer) = self.table.get_mut(slot) else { return };
+        let (punched, observed) = (peer.paths.poll_punched(), peer.paths.poll_observed());
+        if punched {
+            self.event(Event::Punched { peer: key });
+        }
+        if let Some(addr) = observed {
+            self.event(Event::Observed { peer: key, addr });
+        }
     }
 }
 

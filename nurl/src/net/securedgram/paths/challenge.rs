@@ -125,6 +125,11 @@ impl Check {
         self.attempt > QUICK_GAPS.len()
     }
 
+    /// Whether the quick checks and those of the back-off have gone by without an echo.
+    pub(super) fn is_slow(&self) -> bool {
+        self.attempt > QUICK_GAPS.len() + BACKOFF_GAPS.len()
+    }
+
     /// Whether the echo of a challenge sent at `since` or later has returned.
     pub(super) fn proven_since(&self, since: Instant) -> bool {
         self.proven.is_some_and(|sent| sent >= since)

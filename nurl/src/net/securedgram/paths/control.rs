@@ -5,12 +5,13 @@
 //! | type | body |
 //! | --- | --- |
 //! | 1 challenge | `data:8` |
-//! | 2 response | `data:8` |
+//! | 2 response | `data:8`, and to a challenge that came directly: the address that it came from |
 //! | 3 keepalive | |
-//! | 4 candidates | `generation:4, count:1, count × (family:1 (4 or 6), address:4 or 16, port:2)` |
+//! | 4 candidates | `generation:4, count:1, count × address` |
 //! | 5 moved | |
 //! | 6 close | |
 //!
+//! An address is `family:1 (4 or 6), ip:4 or 16, port:2`.
 //! A message ends where its fields end: trailing bytes are refused, so every message has one encoding.
 //! Candidates are acknowledged by a response whose data is [`acknowledgement`] of their generation.
 
@@ -45,6 +46,9 @@ pub enum Control {
     Response {
         /// The challenge's bytes.
         data: [u8; 8],
+        /// Where the challenge came from, if it came directly: the challenger's address behind its NAT, as a STUN server
+        /// would tell it (RFC 8489 §14.2).
+        observed: Option<SocketAddr>,
     },
     /// Holds a mapping open, or says that application data arrived here when nothing else would say so.
     /// Never answered.
@@ -104,9 +108,12 @@ impl Control {
                 out.push(CHALLENGE);
                 out.extend_from_slice(data);
             }
-            Control::Response { data } => {
+            Control::Response { data, observed } => {
                 out.push(RESPONSE);
                 out.extend_from_slice(data);
+                if let Some(addr) = observed {
+                    encode_addr(addr, out);
+                }
             }
             Control::Keepalive => out.push(KEEPALIVE),
             Control::Candidates { r#gen, addrs } => {
@@ -114,19 +121,7 @@ impl Control {
                 out.push(CANDIDATES);
                 out.extend_from_slice(&r#gen.to_le_bytes());
                 out.push(addrs.len() as u8);
-                for addr in addrs {
-                    match addr.ip() {
-                        IpAddr::V4(ip) => {
-                            out.push(FAMILY_V4);
-                            out.extend_from_slice(&ip.octets());
-                        }
-                        IpAddr::V6(ip) => {
-                            out.push(FAMILY_V6);
-                            out.extend_from_slice(&ip.octets());
-                        }
-                    }
-                    out.extend_from_slice(&addr.port().to_le_bytes());
-                }
+                addrs.iter().for_each(|addr| encode_addr(addr, out));
             }
             Control::Moved => out.push(MOVED),
             Control::Close => out.push(CLOSE),
@@ -136,11 +131,11 @@ impl Control {
     /// The length of the encoding in bytes.
     pub fn encoded_len(&self) -> usize {
         match self {
-            Control::Challenge { .. } | Control::Response { .. } => 9,
+            Control::Challenge { .. } => 9,
+            Control::Response { observed, .. } => 9 + observed.as_ref().map_or(0, addr_len),
             Control::Keepalive | Control::Moved | Control::Close => 1,
             Control::Candidates { addrs, .. } => {
-                let len = |addr: &SocketAddr| if addr.is_ipv4() { 1 + 4 + 2 } else { 1 + 16 + 2 };
-                6 + addrs.iter().take(MAX_CANDIDATES).map(len).sum::<usize>()
+                6 + addrs.iter().take(MAX_CANDIDATES).map(addr_len).sum::<usize>()
             }
         }
     }
@@ -153,7 +148,10 @@ impl Control {
         let mut reader = Reader(bytes);
         let control = match reader.byte()? {
             CHALLENGE => Control::Challenge { data: reader.array()? },
-            RESPONSE => Control::Response { data: reader.array()? },
+            RESPONSE => Control::Response {
+                data: reader.array()?,
+                observed: if reader.0.is_empty() { None } else { Some(reader.addr()?) },
+            },
             KEEPALIVE => Control::Keepalive,
             CANDIDATES => {
                 let generation = u32::from_le_bytes(reader.array()?);
@@ -164,12 +162,7 @@ impl Control {
                 // The shortest address takes 7 bytes: nothing is reserved for addresses that didn't arrive.
                 let mut addrs = Vec::with_capacity(usize::from(count).min(reader.0.len() / 7));
                 for _ in 0..count {
-                    let ip = match reader.byte()? {
-                        FAMILY_V4 => IpAddr::V4(Ipv4Addr::from(reader.array::<4>()?)),
-                        FAMILY_V6 => IpAddr::V6(Ipv6Addr::from(reader.array::<16>()?)),
-                        family => return Err(ControlError::UnknownFamily(family)),
-                    };
-                    addrs.push(SocketAddr::new(ip, u16::from_le_bytes(reader.array()?)));
+                    addrs.push(reader.addr()?);
                 }
                 Control::Candidates { r#gen: generation, addrs }
             }
@@ -179,6 +172,24 @@ impl Control {
         };
         if reader.0.is_empty() { Ok(control) } else { Err(ControlError::Trailing) }
     }
+}
+
+fn encode_addr(addr: &SocketAddr, out: &mut Vec<u8>) {
+    match addr.ip() {
+        IpAddr::V4(ip) => {
+            out.push(FAMILY_V4);
+            out.extend_from_slice(&ip.octets());
+        }
+        IpAddr::V6(ip) => {
+            out.push(FAMILY_V6);
+            out.extend_from_slice(&ip.octets());
+        }
+    }
+    out.extend_from_slice(&addr.port().to_le_bytes());
+}
+
+fn addr_len(addr: &SocketAddr) -> usize {
+    if addr.is_ipv4() { 1 + 4 + 2 } else { 1 + 16 + 2 }
 }
 
 struct Reader<'a>(&'a [u8]);
@@ -192,6 +203,15 @@ impl Reader<'_> {
 
     fn byte(&mut self) -> Result<u8, ControlError> {
         self.array::<1>().map(|[byte]| byte)
+    }
+
+    fn addr(&mut self) -> Result<SocketAddr, ControlError> {
+        let ip = match self.byte()? {
+            FAMILY_V4 => IpAddr::V4(Ipv4Addr::from(self.array::<4>()?)),
+            FAMILY_V6 => IpAddr::V6(Ipv6Addr::from(self.array::<16>()?)),
+            family => return Err(ControlError::UnknownFamily(family)),
+        };
+        Ok(SocketAddr::new(ip, u16::from_le_bytes(self.array()?)))
     }
 }
 
@@ -209,7 +229,8 @@ mod tests {
     fn any_control() -> impl Strategy<Value = Control> {
         prop_oneof![
             any::<[u8; 8]>().prop_map(|data| Control::Challenge { data }),
-            any::<[u8; 8]>().prop_map(|data| Control::Response { data }),
+            (any::<[u8; 8]>(), proptest::option::of(any_addr()))
+                .prop_map(|(data, observed)| Control::Response { data, observed }),
             Just(Control::Keepalive),
             (any::<u32>(), proptest::collection::vec(any_addr(), 0..=MAX_CANDIDATES))
                 .prop_map(|(r#gen, addrs)| Control::Candidates { r#gen, addrs }),
@@ -238,9 +259,14 @@ mod tests {
         fn a_cut_or_longer_message_is_refused(control in any_control(), cut in any::<prop::sample::Index>()) {
             let mut bytes = control.encode();
             let cut = cut.index(bytes.len());
-            prop_assert_eq!(Control::decode(&bytes[..cut]), Err(ControlError::Truncated));
+            // The address is all of it or nothing.
+            let without_addr = matches!(control, Control::Response { observed: Some(_), .. }) && cut == 9;
+            prop_assert_eq!(Control::decode(&bytes[..cut]).err(), (!without_addr).then_some(ControlError::Truncated));
             bytes.push(0);
-            prop_assert_eq!(Control::decode(&bytes), Err(ControlError::Trailing));
+            let longer = Control::decode(&bytes).unwrap_err();
+            // Behind a response without an address one would begin.
+            let begins = matches!(control, Control::Response { observed: None, .. });
+            prop_assert_eq!(longer, if begins { ControlError::UnknownFamily(0) } else { ControlError::Trailing });
         }
     }
 
@@ -259,6 +285,9 @@ mod tests {
         let control =
             Control::Candidates { r#gen: 0x0102_0304, addrs: vec![SocketAddr::from(([10, 0, 0, 1], 258))] };
         assert_eq!(control.encode(), [4, 4, 3, 2, 1, 1, 4, 10, 0, 0, 1, 2, 1]);
+        let response =
+            Control::Response { data: [1; 8], observed: Some(SocketAddr::from(([10, 0, 0, 1], 258))) };
+        assert_eq!(response.encode(), [2, 1, 1, 1, 1, 1, 1, 1, 1, 4, 10, 0, 0, 1, 2, 1]);
         assert_eq!(Control::decode(&[9]), Err(ControlError::UnknownType(9)));
         assert_eq!(acknowledgement(5), *b"cand\x05\0\0\0");
     }

@@ -169,6 +169,10 @@ impl Paths {
                 self.stats.amplification_refused += 1;
                 known.check.skip(now, slow, &mut self.rng);
             } else {
+                // In the slow part nobody waits for it.
+                if (self.primary.is_none() || in_doubt) && !known.check.is_slow() {
+                    self.reflection.punched();
+                }
                 due.push((known.addr, known.check.issue(now, slow, &mut self.rng)));
             }
         }
@@ -243,7 +247,7 @@ impl Paths {
                         known.answer_due = None;
                     }
                     // A challenge was weighed when it was drawn. A named address may always be answered:
-                    // that reflects no more than it sent.
+                    // that reflects less than twice what it sent.
                     let free = match control {
                         Control::Challenge { .. } => true,
                         Control::Response { .. } => known.origin != Origin::Seen,

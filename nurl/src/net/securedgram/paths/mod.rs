@@ -29,6 +29,7 @@ mod control;
 mod drive;
 mod evidence;
 mod keepalive;
+mod reflection;
 mod roam;
 mod score;
 mod select;
@@ -49,6 +50,7 @@ use config::{CANDIDATES_RESEND, CANDIDATES_WAIT, MAX_RELAYS, MOVED_TIMES, ROTATE
 pub use control::{Control, ControlError, MAX_CANDIDATES, MAX_CONTROL_LEN, acknowledgement};
 use evidence::Evidence;
 use keepalive::Keepalive;
+use reflection::Reflection;
 use roam::Contest;
 pub use status::{PathEvent, PathEventKind, PathState, Reason, Stats};
 
@@ -96,6 +98,7 @@ pub struct Paths {
     keepalive: Keepalive,
     announcement: Announcement,
     told_generation: Option<u32>,
+    reflection: Reflection,
     /// Until when the peer's candidates are waited for.
     wait_until: Option<Instant>,
     /// Repetitions of "moved" that are left.
@@ -132,6 +135,7 @@ impl Paths {
             keepalive,
             announcement: Announcement::default(),
             told_generation: None,
+            reflection: Reflection::default(),
             wait_until: None,
             moved_left: 0,
             app_datagrams: 0,
@@ -231,6 +235,7 @@ impl Paths {
         self.set_primary(now, None);
         (self.contest, self.lost, self.wait_until, self.next_refresh) = (None, None, None, None);
         (self.announcement.next, self.moved_left, self.relay_faster) = (None, 0, false);
+        self.reflection = Reflection::default();
         for candidate in self.candidates.iter_mut() {
             candidate.check.reset();
             (candidate.validated, candidate.answer_due, candidate.hold_until) = (false, None, None);
@@ -295,8 +300,10 @@ impl Paths {
     /// A message of channel 0, after [`on_authentic`](Paths::on_authentic) for its datagram.
     pub fn on_control(&mut self, now: Instant, source: Route, newest_on_leg: bool, control: Control) {
         match control {
-            Control::Challenge { data } => self.push(now, source, Control::Response { data }),
-            Control::Response { data } => self.on_response(now, source, data),
+            Control::Challenge { data } => {
+                self.push(now, source, Control::Response { data, observed: source.addr() });
+            }
+            Control::Response { data, observed } => self.on_response(now, source, data, observed),
             Control::Keepalive => {
                 self.on_answer(now, source);
                 if newest_on_leg && let Route::Direct(addr) = source {
@@ -403,6 +410,17 @@ impl Paths {
     /// The next change of the route.
     pub fn poll_event(&mut self) -> Option<PathEvent> {
         self.events.pop_front()
+    }
+
+    /// Whether addresses were challenged lately to open a way, so that ours behind the NAT had better be the one that
+    /// the peer knows. Says it once for each round.
+    pub fn poll_punched(&mut self) -> bool {
+        self.reflection.poll_punched()
+    }
+
+    /// Where the peer sees us, whenever that has changed. Its word, and no more than that.
+    pub fn poll_observed(&mut self) -> Option<SocketAddr> {
+        self.reflection.poll_observed()
     }
 
     /// The counters.

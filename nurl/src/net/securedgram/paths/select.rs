@@ -124,7 +124,7 @@ impl Paths {
     }
 
     pub(super) fn on_told(&mut self, now: Instant, source: Route, generation: u32, addrs: &[SocketAddr]) {
-        self.push(now, source, Control::Response { data: acknowledgement(generation) });
+        self.push(now, source, Control::Response { data: acknowledgement(generation), observed: None });
         let newer = self.told_generation.is_none_or(|known| (generation.wrapping_sub(known) as i32) > 0);
         if !newer {
             self.stats.stale_candidates += u64::from(self.told_generation != Some(generation));
@@ -146,13 +146,22 @@ impl Paths {
         }
     }
 
-    pub(super) fn on_response(&mut self, now: Instant, source: Route, data: [u8; 8]) {
+    pub(super) fn on_response(
+        &mut self,
+        now: Instant,
+        source: Route,
+        data: [u8; 8],
+        observed: Option<SocketAddr>,
+    ) {
         let known = match source {
             Route::Direct(addr) => self.on_echo(now, addr, &data),
             Route::Relay(hub) => self.on_relay_echo(now, hub, &data),
         };
         if known {
             self.stats.echoes += 1;
+            if let Some(addr) = observed.and_then(|addr| usable(addr, self.config.loopback)) {
+                self.reflection.observed(addr);
+            }
         } else if self.announcement.next.is_some() && data == acknowledgement(self.announcement.generation) {
             self.announcement.next = None;
         } else {

@@ -453,6 +453,56 @@ fn a_peer_learned_only_from_its_challenge_is_direct() {
 }
 
 #[test]
+fn a_challenger_learns_where_the_peer_sees_it_and_only_from_an_echo() {
+    let mut world = World::relayed(1);
+    world.nodes[B].source = addr(50);
+    world.nodes[B].reached_at = vec![addr(50)];
+    world.run(secs(1));
+    assert_eq!(world.with(A, |paths, _| paths.poll_observed()), Some(addr(1)));
+    assert_eq!(world.with(B, |paths, _| paths.poll_observed()), Some(addr(50)));
+    world.run(secs(10));
+    assert_eq!(world.with(B, |paths, _| paths.poll_observed()), None, "the same again is no news");
+    for route in [Route::Direct(addr(50)), Route::Direct(addr(99)), Route::Relay(hub(1))] {
+        let observed = world.with(A, |paths, now| {
+            paths.on_authentic(now, route, true, 60, false);
+            let data = acknowledgement(77);
+            paths.on_control(now, route, true, Control::Response { data, observed: Some(addr(66)) });
+            paths.poll_observed()
+        });
+        assert_eq!(observed, None, "{route:?} echoed nothing");
+    }
+    assert!(
+        world.nodes[A].controls.iter().all(|(_, route, control)| match control {
+            Control::Response { observed, .. } => *observed == route.addr(),
+            _ => true,
+        }),
+        "through a relay there is nothing to see"
+    );
+}
+
+#[test]
+fn each_round_of_punches_is_told_and_slow_checks_are_not() {
+    let mut world = World::relayed(1);
+    world.link.cut = [true; 2];
+    let mut told = Vec::new();
+    for second in 0..600 {
+        world.run(secs(1));
+        if world.with(A, |paths, _| paths.poll_punched()) {
+            told.push(second);
+        }
+    }
+    assert_eq!(told, [0, 1, 3, 4, 7, 13, 25]);
+    let mut world = World::direct(1);
+    world.nodes[A].app_every = Some(ms(100));
+    world.with(A, |paths, _| paths.poll_punched());
+    world.run(secs(60));
+    assert!(!world.with(A, |paths, _| paths.poll_punched()), "a path that works is measured, not punched");
+    world.link.cut = [true; 2];
+    world.run(ms(1_100));
+    assert!(world.with(A, |paths, _| paths.poll_punched()), "one in doubt may be lost with our address");
+}
+
+#[test]
 fn every_relayed_peer_has_its_reason() {
     let mut world = World::new(1);
     let reason = |world: &World| world.nodes[A].paths.state().reason.as_str();
@@ -562,8 +612,11 @@ fn a_named_address_is_answered_whatever_was_sent_there_before() {
         paths.on_authentic(now, route, true, 39, false);
         paths.on_control(now, route, true, Control::Challenge { data });
     });
-    let (at, _, _) =
-        world.nodes[A].controls.iter().rfind(|(_, _, c)| *c == Control::Response { data: [7; 8] }).unwrap();
+    let (at, _, _) = world.nodes[A]
+        .controls
+        .iter()
+        .rfind(|(_, _, c)| *c == Control::Response { data: [7; 8], observed: Some(addr(2)) })
+        .unwrap();
     assert_eq!(*at, world.now);
 }
 
@@ -688,7 +741,7 @@ fn any_route() -> impl Strategy<Value = Route> {
 fn any_control() -> impl Strategy<Value = Control> {
     prop_oneof![
         any::<[u8; 8]>().prop_map(|data| Control::Challenge { data }),
-        any::<[u8; 8]>().prop_map(|data| Control::Response { data }),
+        any::<[u8; 8]>().prop_map(|data| Control::Response { data, observed: None }),
         Just(Control::Keepalive),
         (0u32..5, proptest::collection::vec(0u8..40, 0..20)).prop_map(|(r#gen, hosts)| Control::Candidates {
             r#gen,
@@ -760,7 +813,7 @@ proptest! {
                     if !open.is_empty() {
                         let (route, data) = open.remove(index % open.len());
                         paths.on_authentic(now, route, true, 39, false);
-                        paths.on_control(now, route, true, Control::Response { data });
+                        paths.on_control(now, route, true, Control::Response { data, observed: None });
                     }
                 }
                 Step::Sent(app) => paths.on_sent(now, 300, app),

@@ -218,6 +218,7 @@ impl World {
             while let Some(event) = node.endpoint.poll_event() {
                 match event {
                     Event::Path { event, .. } => node.paths.push((self.now, event)),
+                    Event::Punched { .. } | Event::Observed { .. } => {}
                     event => node.events.push(event),
                 }
             }

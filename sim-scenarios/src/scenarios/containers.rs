@@ -1,0 +1,181 @@
+//! Interfaces come and go on a host that stays where it is.
+//!
+//! A laptop sends datagrams to three others and gets theirs, each behind another box. On it the bridges and cables of
+//! containers come and go every 2 s: no connection to the hub drops, and no path is in doubt for a moment. Then an
+//! interface comes and goes that might lead somewhere: paths are looked at anew when it goes, since one might have led
+//! over it, but stay direct, and no connection drops either.
+//!
+//! So that it can fail: while containers go on to come and go the laptop leaves for a carrier's network. That is seen at
+//! once: its connection drops, it is registered again and datagrams pass within 2 s, and each path is direct again.
+
+use std::time::Duration;
+
+use chaos::link::LinkConfig;
+use chaos::property::Broken;
+use chaos::scenario::{Held, Trial, Verdict};
+use chaos::world::{Host, World};
+use rand_core::Rng;
+
+use crate::cluster::{Cluster, Map, Peer, Place, Traffic, Within, home};
+use crate::models::nat_box::{NatBox, presets};
+
+const MEET: Duration = Duration::from_secs(30);
+const EVERY: Duration = Duration::from_millis(100);
+
+/// An interface comes or goes this often.
+const CHANGE: Duration = Duration::from_secs(2);
+
+/// Changes of each kind of interface.
+const CHANGES: u64 = 12;
+
+/// A path is looked at this long after a change: a probe of it would not have come back.
+const AFTERWARDS: Duration = Duration::from_millis(10);
+
+/// No datagram is missed for longer: what an echo takes that clears a doubt.
+const PAUSE: Duration = Duration::from_millis(400);
+
+/// The laptop is without any network for this long when it leaves.
+const BETWEEN: Duration = Duration::from_millis(300);
+
+/// Its connection has dropped by then.
+const SEEN: Duration = Duration::from_millis(100);
+
+/// It is registered again, and datagrams pass.
+const RESUMES: Duration = Duration::from_secs(2);
+
+/// Each path is direct again.
+const SETTLES: Duration = Duration::from_secs(4);
+
+const DIRECT: &str = "each path of the laptop is direct";
+const UNDOUBTED: &str = "an interface of containers that comes or goes puts no path in doubt";
+const CONNECTED: &str = "an interface that comes or goes drops no connection that leads elsewhere";
+const STEADY: &str = "datagrams pass while interfaces come and go";
+const SEEN_AT_ONCE: &str = "a connection whose address went drops at once";
+const RESUMED: &str = "a laptop that moved is registered again and heard within 2 s";
+
+/// Interfaces of containers, and one that might lead somewhere.
+const BRIDGES: [(&str, &str); 3] =
+    [("docker0", "172.17.0.1"), ("veth1a2b3c4", "172.17.0.77"), ("br-5e6f", "172.18.0.1")];
+const LAB: [(&str, &str); 1] = [("lab0", "10.99.0.1")];
+
+/// Containers, another interface, and a real move.
+pub async fn run(trial: Trial) -> Verdict {
+    let world = trial.world;
+    let mut draws = world.rng("interfaces");
+    world.link_default(LinkConfig {
+        latency: Duration::from_millis(20),
+        jitter: Duration::from_millis(5),
+        ..LinkConfig::default()
+    });
+    let nat = |name: &str, config| home(world, world.internet(), name, NatBox::new(config));
+    let (office, cellular) =
+        (nat("office", presets::home_router()), nat("cellular", presets::carrier_grade()));
+    let map = Map::new(world).hub("hub").node("laptop", Place::In(office)).node("server", Place::Open);
+    let map = map.node("in flat", Place::In(nat("flat", presets::full_cone())));
+    let mut cluster = map.node("in house", Place::In(nat("house", presets::restricted()))).start();
+    cluster.converge(MEET).await?;
+    let traffic = Traffic::start(world, &cluster, EVERY).await;
+    direct(world, &cluster, MEET).await?;
+    let laptop = cluster.peers[0].clone();
+    for (nic, ip) in BRIDGES.into_iter().chain(LAB) {
+        laptop.host.attach(nic, nat(nic, presets::full_cone()), &[ip]);
+    }
+    world.sleep(CHANGE).await;
+    direct(world, &cluster, MEET).await?;
+
+    let (since, downs) = (world.elapsed(), cluster.witness.hub_downs(&laptop));
+    for _ in 0..CHANGES {
+        change(laptop.host, &BRIDGES, &mut draws);
+        world.sleep(AFTERWARDS).await;
+        let doubted = doubted(&cluster).await;
+        if !doubted.is_empty() {
+            return Err(Broken::safety(UNDOUBTED, doubted.join("; ")));
+        }
+        world.sleep(CHANGE).await;
+    }
+    for _ in 0..CHANGES {
+        change(laptop.host, &LAB, &mut draws);
+        world.sleep(CHANGE).await;
+    }
+    let dropped = cluster.witness.hub_downs(&laptop) - downs;
+    if dropped > 0 {
+        return Err(Broken::safety(CONNECTED, format!("{dropped} drops")));
+    }
+    for other in &cluster.peers[1..] {
+        for (from, to) in [(&laptop, other), (other, &laptop)] {
+            let pause = traffic.longest_pause(from.key, to.key, since, world.elapsed());
+            if pause > PAUSE {
+                let seen = format!("{pause:?} without a datagram from {} to {}", from.name, to.name);
+                return Err(Broken::liveness(STEADY, seen));
+            }
+            if cluster.witness.demotions(from, to) > 0 {
+                return Err(Broken::safety(STEADY, format!("{} gave up its path to {}", from.name, to.name)));
+            }
+        }
+    }
+
+    change(laptop.host, &BRIDGES, &mut draws);
+    laptop.host.set_nic_up("eth0", false);
+    world.sleep(SEEN).await;
+    let dropped = cluster.witness.hub_downs(&laptop) - downs;
+    if dropped == 0 {
+        return Err(Broken::liveness(SEEN_AT_ONCE, "it still stands"));
+    }
+    world.sleep(BETWEEN).await;
+    cluster.roam(&laptop, Place::In(cellular));
+    laptop.host.set_nic_up("eth0", true);
+    let moved = world.elapsed();
+    change(laptop.host, &BRIDGES, &mut draws);
+    let within = Within::new(world, RESUMED, RESUMES);
+    while within.lacks(mute(&cluster, &traffic, moved).await).await? {}
+    let resumed = within.waited();
+    direct(world, &cluster, SETTLES).await?;
+    traffic.stop();
+    let notes = format!("heard after {resumed:?}, direct after {:?}\n", world.elapsed() - moved);
+    let state = format!(
+        "bridges came and went: no drop, no doubt\nanother interface: no drop, direct\na move: seen at once\n{}",
+        cluster.views().await
+    );
+    Ok(Held { state, notes })
+}
+
+/// One of these interfaces, drawn, comes or goes.
+fn change(host: Host, nics: &[(&str, &str)], draws: &mut impl Rng) {
+    let (nic, ip) = nics[(draws.next_u64() % nics.len() as u64) as usize];
+    let is_up = host.addrs().iter().any(|addr| addr.to_string() == ip);
+    host.set_nic_up(nic, !is_up);
+}
+
+/// The paths of the laptop, as it and the others see them, that aren't direct without a doubt.
+async fn doubted(cluster: &Cluster) -> Vec<String> {
+    let laptop = &cluster.peers[0];
+    let mut doubted = Vec::new();
+    for other in &cluster.peers[1..] {
+        for (from, to) in [(laptop, other), (other, laptop)] {
+            let reason = cluster.path(from, to).await.map_or("unknown", |path| path.reason);
+            if reason != "direct" {
+                doubted.push(format!("{} to {} is {reason}", from.name, to.name));
+            }
+        }
+    }
+    doubted
+}
+
+/// Waits until each path of the laptop is direct.
+async fn direct(world: World, cluster: &Cluster, limit: Duration) -> Result<(), Broken> {
+    let within = Within::new(world, DIRECT, limit);
+    while within.lacks(doubted(cluster).await).await? {}
+    Ok(())
+}
+
+/// Where the laptop isn't registered, or a datagram sent since it moved hasn't arrived from it or at it.
+async fn mute(cluster: &Cluster, traffic: &Traffic, moved: Duration) -> Vec<String> {
+    let laptop = &cluster.peers[0];
+    let mut missing = cluster.unregistered(&cluster.hubs[0]).await;
+    for other in &cluster.peers[1..] {
+        let silent = |from: &Peer, to: &Peer| traffic.first(from.key, to.key, moved).is_none();
+        let both = [(laptop, other), (other, laptop)].into_iter().filter(|(from, to)| silent(from, to));
+        missing.extend(both.map(|(from, to)| format!("{} to {}", from.name, to.name)));
+    }
+    missing
+}
