@@ -17,3 +17,4 @@ pub mod pinned;
 pub mod relay_dies;
 pub mod roam;
 pub mod swarm;
+pub mod visitors;
