@@ -238,6 +238,12 @@ pub const ALL: &[Scenario] = &[
         ],
         ..PLAIN
     },
+    Scenario {
+        name: "visitors",
+        about: "clients come and go at a node with little room: each is served, and none leaves anything behind",
+        body: |trial| Box::pin(crate::scenarios::visitors::run(trial)),
+        ..PLAIN
+    },
 ];
 
 /// Finds a scenario.

@@ -28,6 +28,7 @@ const MORE: u64 = 20;
 /// - `relay-dies` 12: a relay that had been slow for a moment was passed over for minutes.
 /// - `churn` 18: a former owner's copy was looked after ever more seldom, also when all owners were back.
 /// - `swarm` 1011: an obituary that its author took back had reached an observer alone, which held it for ever.
+/// - `swarm` 1403: QUIC stopped its timer as its handshake ended in a blackout, and what was on the way stayed there.
 /// - `swarm` 1263: an address that was seen once and then named was never checked again.
 const REGRESSIONS: &[(&str, u64, Option<&str>)] = &[
     ("blackout", 3, None),
@@ -42,6 +43,7 @@ const REGRESSIONS: &[(&str, u64, Option<&str>)] = &[
     ("churn", 18, None),
     ("swarm", 1011, None),
     ("swarm", 1263, None),
+    ("swarm", 1403, None),
 ];
 
 /// Seeds of which one at least finds the planted bug.
@@ -169,6 +171,11 @@ fn a_hub_comes_late_and_something_else_answers_before() {
 #[test]
 fn interfaces_come_and_go() {
     prove_with("containers", 4);
+}
+
+#[test]
+fn clients_come_and_go() {
+    prove_with("visitors", 10);
 }
 
 #[test]

@@ -25,3 +25,4 @@ pub mod portal;
 pub mod relay_dies;
 pub mod roam;
 pub mod swarm;
+pub mod visitors;

@@ -91,6 +91,7 @@ pub(super) struct Peer {
     pub(super) rekey_timer: Option<Instant>,
     pub(super) unanswered_since: Option<Instant>,
     pub(super) last_app: Option<Instant>,
+    pub(super) last_heard: Option<Instant>,
     pub(super) dirty: bool,
     pub(super) timer: Option<Instant>,
 }
@@ -132,6 +133,7 @@ impl Peer {
             rekey_timer: None,
             unanswered_since: None,
             last_app: None,
+            last_heard: None,
             dirty: false,
             timer: None,
         }

@@ -15,6 +15,10 @@ use crate::key::PublicKey;
 /// a lost packet in it, is over by then. Shorter, and clients that come at the same moment throw each other out.
 pub(super) const QUIET: Duration = Duration::from_secs(2);
 
+/// A peer that something waits for and that wasn't heard for this long is taken for lost. What waits is sent again
+/// every second, so a peer that is there is heard several times in it.
+const LOST: Duration = Duration::from_secs(5);
+
 /// Strangers that make room at once are this part of the table. Each look for them passes over the whole table;
 /// this many newcomers share one.
 const EVICTED_SHARE: usize = 64;
@@ -31,7 +35,7 @@ pub(super) struct Known {
 enum Missed {
     /// A stranger that nothing waits for.
     Idle,
-    /// A stranger that something waits for, and that has no session: it may never come back.
+    /// A stranger that something waits for and that doesn't answer: it may never come back.
     Lost,
     /// A member without a session that nothing waits for: it is met again when there is something to say.
     Member,
@@ -47,6 +51,8 @@ struct Case {
     awaited: bool,
     /// It was met or heard within [`QUIET`].
     fresh: bool,
+    /// It wasn't met or heard within [`LOST`].
+    lost: bool,
 }
 
 impl Case {
@@ -55,7 +61,7 @@ impl Case {
         match self {
             Case { fresh: true, .. } => None,
             Case { member: false, awaited: false, .. } => Some(Missed::Idle),
-            Case { member: false, open: false, .. } => Some(Missed::Lost),
+            Case { member: false, lost: true, .. } => Some(Missed::Lost),
             Case { member: true, open: false, awaited: false, .. } => Some(Missed::Member),
             Case { .. } => None,
         }
@@ -191,14 +197,16 @@ impl Transport {
     fn make_room(&mut self, now: Instant, quiet: Duration) -> bool {
         let mut found: Vec<(Missed, Instant, PublicKey)> = Vec::new();
         for (peer, known) in &self.peers {
-            let used = self.endpoint.last_used(peer).map_or(known.met, |used| used.max(known.met));
+            let seen = self.endpoint.last_heard(peer).map_or(known.met, |heard| heard.max(known.met));
+            let silent = now.saturating_duration_since(seen);
             let case = Case {
                 member: known.member,
                 open: self.endpoint.is_established(peer),
                 awaited: self.is_awaited(peer),
-                fresh: now.saturating_duration_since(used) < quiet,
+                fresh: silent < quiet,
+                lost: silent >= LOST,
             };
-            found.extend(case.judge().map(|missed| (missed, used, *peer)));
+            found.extend(case.judge().map(|missed| (missed, seen, *peer)));
         }
         found.sort_unstable();
         let idle = found.iter().take_while(|(missed, ..)| *missed == Missed::Idle).count();
@@ -217,20 +225,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn strangers_make_room_before_members_and_whoever_is_busy_stays() {
-        // (member, open, awaited) → how much it is missed when it was silent.
+    fn strangers_make_room_before_members_and_a_busy_peer_stays() {
+        // (member, open, awaited, lost) → how much it is missed.
         let table = [
-            ((false, false, false), Some(Missed::Idle)),
-            ((false, true, false), Some(Missed::Idle)),
-            ((false, false, true), Some(Missed::Lost)),
-            ((false, true, true), None),
-            ((true, false, false), Some(Missed::Member)),
-            ((true, false, true), None),
-            ((true, true, false), None),
-            ((true, true, true), None),
+            ((false, false, false, false), Some(Missed::Idle)),
+            ((false, true, false, false), Some(Missed::Idle)),
+            ((false, false, true, false), None),
+            ((false, true, true, false), None),
+            ((false, true, true, true), Some(Missed::Lost)),
+            ((true, false, false, false), Some(Missed::Member)),
+            ((true, false, true, true), None),
+            ((true, true, false, true), None),
+            ((true, true, true, true), None),
         ];
-        for ((member, open, awaited), missed) in table {
-            let case = Case { member, open, awaited, fresh: false };
+        for ((member, open, awaited, lost), missed) in table {
+            let case = Case { member, open, awaited, fresh: false, lost };
             assert_eq!(case.judge(), missed, "{case:?}");
             assert_eq!(Case { fresh: true, ..case }.judge(), None);
         }

@@ -54,6 +54,7 @@ impl Endpoint {
 
         let peer = self.table.get_mut(slot)?;
         let key = peer.key;
+        peer.last_heard = Some(now);
         // Only the session that we seal with answers for itself: the peer may have lost it.
         let index = u32_at(datagram, 1);
         let on_current = peer.current.as_ref().is_some_and(|live| live.session.local_index() == index);

@@ -122,9 +122,9 @@ impl Endpoint {
         self.peer(peer)?.current.as_ref().map(|live| (live.boot, live.features))
     }
 
-    /// When something of the application was last sent to a peer or came from it.
-    pub fn last_used(&self, peer: &PublicKey) -> Option<Instant> {
-        self.peer(peer)?.last_app
+    /// When anything authentic last came from a peer.
+    pub fn last_heard(&self, peer: &PublicKey) -> Option<Instant> {
+        self.peer(peer)?.last_heard
     }
 
     /// The peers that are known, in arbitrary order.

@@ -1,0 +1,137 @@
+//! Clients come to a node, one after the other, and go without a word.
+//!
+//! Two workers with room for 8 peers, and a hub. Twenty-four observers come in turn; each sends the first worker a
+//! message, is told that it has it, and is switched off. Each is served at once, because one that was silent makes
+//! room. Then the worker answers the last one, which is gone: with more than fits its budget at one time, so that some
+//! of it waits in the transport and some before it. All of that ends with a reason, and in the end the worker knows
+//! the other worker and nobody else.
+//!
+//! So that it can fail: somebody had to make room, and the answers were accepted before they failed.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use chaos::link::LinkConfig;
+use chaos::property::Broken;
+use chaos::scenario::{Held, Trial, Verdict};
+use chaos::world::World;
+use nurl::node::Role;
+use nurl::rt::time;
+use nurl::transport::Limits;
+use nurl::transport::reliable::FailReason;
+use nurl::{Error, PublicKey};
+
+use crate::cluster::{Cluster, Map, Peer, Place, Within, secret};
+
+const MEET: Duration = Duration::from_secs(30);
+const ROOM: usize = 8;
+const VISITORS: usize = 24;
+
+/// A session through a hub, a message and its acknowledgement. Where the worker has something to say to those who
+/// went, they make room only when they are taken for lost, after 5 s.
+const SERVED_WITHIN: Duration = Duration::from_secs(10);
+
+/// Answers to the visitor that is gone, of this many bytes each: two fill its budget.
+const ANSWERS: usize = 4;
+const ANSWER_BYTES: usize = 2 << 20;
+
+/// A session ends after 180 s, and the attempt at another one after 90 s.
+const GONE_WITHIN: Duration = Duration::from_secs(300);
+
+const SERVED: &str = "a node serves any number of clients, one after the other";
+const TOLD: &str = "what waits for a client that is gone for good fails with a reason";
+const FORGOTTEN: &str = "a client that went leaves nothing behind";
+
+/// Twenty-four visits, and answers to nobody.
+pub async fn run(trial: Trial) -> Verdict {
+    let world = trial.world;
+    world.link_default(LinkConfig {
+        latency: Duration::from_millis(15),
+        jitter: Duration::from_millis(5),
+        ..LinkConfig::default()
+    });
+    let map = Map::new(world).hub("hub").nodes(2, Place::Open).build(|builder, setup| match setup.role {
+        Role::Worker => builder.limits(Limits { peers: ROOM }),
+        Role::Member | Role::Observer => builder,
+    });
+    let mut cluster = map.start();
+    cluster.converge(MEET).await?;
+    let worker = cluster.peers[0].clone();
+    let mut last = worker.key;
+    for number in 0..VISITORS {
+        last = visit(world, &mut cluster, &worker, number).await?;
+    }
+    let told = answer(world, &worker, last).await;
+    let within = Within::new(world, TOLD, GONE_WITHIN);
+    while within.lacks(untold(&told)).await? {}
+    let within = Within::new(world, FORGOTTEN, GONE_WITHIN);
+    while within.lacks(remembered(world, &worker).await).await? {}
+
+    let status = worker.node(&world).await.status().await;
+    let stats = status.map_err(|error| Broken::safety(SERVED, error.to_string()))?.transport;
+    if stats.evicted_peers == 0 {
+        return Err(Broken::safety(SERVED, "nobody had to make room".to_owned()));
+    }
+    let lost = told.lock().unwrap_or_else(PoisonError::into_inner).len();
+    Ok(Held {
+        state: format!(
+            "{VISITORS} clients served with room for {ROOM}; {lost} answers failed; no stranger remembered\n"
+        ),
+        notes: format!("{} peers made room, {} were refused\n", stats.evicted_peers, stats.refused_peers),
+    })
+}
+
+/// One client comes, is heard, and goes.
+async fn visit(
+    world: World,
+    cluster: &mut Cluster,
+    worker: &Peer,
+    number: usize,
+) -> Result<PublicKey, Broken> {
+    let visitor = cluster.add(&format!("visitor {number}"), Place::Open, Role::Observer);
+    let node = visitor.node(&world).await;
+    let sent = time::timeout(SERVED_WITHIN, node.send_message(worker.key, secret("hello"))).await;
+    if !matches!(sent, Ok(Ok(()))) {
+        return Err(Broken::liveness(SERVED, format!("{} came and was told {sent:?}", visitor.name)));
+    }
+    visitor.host.crash();
+    Ok(visitor.key)
+}
+
+type Told = Arc<Mutex<Vec<Error>>>;
+
+/// The worker has a lot to say to a client that is gone.
+async fn answer(world: World, worker: &Peer, to: PublicKey) -> Told {
+    let told = Told::default();
+    for _ in 0..ANSWERS {
+        let (node, told) = (worker.node(&world).await, told.clone());
+        worker.host.run(async move {
+            let body = Bytes::from(vec![0; ANSWER_BYTES]);
+            let error = node.send_message(to, body).await.expect_err("nobody is there to take it");
+            told.lock().unwrap_or_else(PoisonError::into_inner).push(error);
+        });
+    }
+    told
+}
+
+/// The answers that have no end yet, and those that ended for another reason.
+fn untold(told: &Told) -> Vec<String> {
+    let told = told.lock().unwrap_or_else(PoisonError::into_inner);
+    let open = (told.len() < ANSWERS).then(|| format!("{} answers have no end", ANSWERS - told.len()));
+    let wrong = told.iter().filter(|error| !matches!(error, Error::MessageLost(FailReason::Forgotten)));
+    open.into_iter().chain(wrong.map(ToString::to_string)).collect()
+}
+
+/// What the worker still knows and holds for clients.
+async fn remembered(world: World, worker: &Peer) -> Vec<String> {
+    let Ok(status) = worker.node(&world).await.status().await else { return Vec::new() };
+    let now = status.transport_now;
+    let left = [
+        ("strangers", now.peers.now - 1),
+        ("sessions with strangers", now.sessions.now - 1),
+        ("bytes to send", now.sending_bytes.now),
+        ("bytes received", now.receiving_bytes.now),
+    ];
+    left.into_iter().filter(|(_, left)| *left > 0).map(|(name, left)| format!("{left} {name}")).collect()
+}
