@@ -163,7 +163,8 @@ impl Detector {
             return;
         }
         self.next_join = Some(now + self.config.join_retry);
-        let contacts = random::sample(&mut self.rng, self.contacts.clone(), JOIN_FANOUT);
+        let able = self.contacts.iter().filter(|contact| !self.observers.contains(contact));
+        let contacts = random::sample(&mut self.rng, able.copied().collect(), JOIN_FANOUT);
         for contact in contacts {
             self.start_push_pull(now, contact);
         }
