@@ -72,14 +72,9 @@ pub const ALL: &[Scenario] = &[
     Scenario {
         name: "deaths",
         about: "a quarter, half, four fifths of 20 die at one instant: all know it within twice the time of one death",
+        knobs: deaths::KNOBS,
         marks: deaths::MARKS,
         body: |trial| Box::pin(deaths::run(trial)),
-        ..PLAIN
-    },
-    Scenario {
-        name: "deaths-wide",
-        about: "the same among a hundred",
-        body: |trial| Box::pin(deaths::run_wide(trial)),
         ..PLAIN
     },
     Scenario {

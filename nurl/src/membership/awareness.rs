@@ -1,7 +1,8 @@
 //! Lifeguard's local health multiplier (§4.1, "LHA-Probe"): how likely is it that the slow one is me?
 //!
 //! A score from 0, healthy, to [`MAX_SCORE`]. A failed probe, a missed NACK or a suspicion of this node that
-//! it had to refute raise it by one, a successful probe lowers it by one. The probe period *and* the probe's
+//! it had to refute raise it by one, a successful probe lowers it by one. The paper supposes that failures are
+//! independent; where there are other witnesses, the detector asks them first. The probe period *and* the probe's
 //! timeouts are multiplied by `score + 1`, so that a node whose own processing lags asks less often and waits
 //! longer before it accuses. Suspicion times are not scaled: they protect the accused from *other* accusers.
 

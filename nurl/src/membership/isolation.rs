@@ -3,7 +3,7 @@
 //! A node is *isolated* when more than half of the distinct peers that it probed in the last ten seconds
 //! failed on every leg **and** no hub answers its PINGs. What it then concludes about others stays at home:
 //! verdicts are not gossiped, the first successful push-pull discards them and has their subjects probed
-//! again, and after a minute they count for this node's own view alone. So a node that was cut off for half
+//! again (once: what is concluded a second time is made public), and after a minute they count for this node's own view alone. So a node that was cut off for half
 //! a minute comes back without flooding the mesh with obituaries, while in a mesh of two, whose hub answers
 //! or not, a death is still noticed.
 //!
@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 
 use crate::key::PublicKey;
 
-/// The most peers whose last probe is remembered: a window holds about ten probes, so this is never reached
-/// by the detector; it bounds the table whatever the configuration.
+/// The most peers whose last probe is remembered. A window holds ten probes of the rounds and, while many die, up to
+/// 32 a second beside them; beyond it the oldest is forgotten.
 pub const MAX_RESULTS: usize = 256;
 
 /// The evidence.

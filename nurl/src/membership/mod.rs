@@ -9,13 +9,15 @@
 //!
 //! - *Probe*: once per period one member, round-robin over a shuffled list ([`probe`]). Direct pings at 0, 300
 //!   and 600 ms; from 300 ms also through three others and over the reliable leg. [`awareness`] stretches
-//!   period and timeouts while this node itself seems to be the slow one.
+//!   period and timeouts while this node itself seems to be the slow one. Beside the rounds those are probed of whom
+//!   there is a bad word, so that many deaths at one moment are found together.
 //! - *Suspect, then dead*: a failed probe makes a suspect, whose time shrinks with each independent accuser
 //!   ([`suspicion`]). A suspect is told, goes on being probed, and refutes with a higher incarnation.
 //! - *Facts* spread by piggyback, least sent first ([`gossip`]), and whole tables by push-pull ([`pushpull`]).
 //!   The [`table`] merges them by a rule that is commutative, associative and idempotent.
 //! - *Isolation* ([`isolation`]): a node that hears nobody blames itself. Its verdicts stay at home.
-//! - *Healing*: every push-pull period one random dead member is probed, and the node announces itself.
+//! - *Healing*: every push-pull period one dead member is probed, first one that a hub names as connected, and the node
+//!   announces itself.
 //!
 //! **What it refuses.** Bytes that are no message, facts that jump an incarnation by more than 2^20, epochs
 //! that jump by more than 2^32, members beyond [`table::MAX_MEMBERS`]: each is a counter in [`Stats`].

@@ -166,17 +166,37 @@ fn the_table_is_bounded_and_the_gone_make_room_for_newcomers() {
 }
 
 #[test]
-fn the_left_are_forgotten_after_ten_minutes_and_the_dead_after_a_day() {
+fn the_left_are_forgotten_after_ten_minutes_the_dead_after_an_hour_and_with_a_store_after_a_day() {
     let (mut table, config, start) = (Table::default(), Config::default(), now());
     take(&mut table, &alive(key(1), 1));
-    for (at, state) in [(2, State::Left), (3, State::Dead)] {
-        take(&mut table, &alive(key(at), 1));
+    let stored = Roles::WORKER.with(Roles::STORE);
+    for (at, state, roles) in
+        [(2, State::Left, stored), (3, State::Dead, Roles::WORKER), (4, State::Dead, stored)]
+    {
+        let mut fact = alive(key(at), 1);
+        fact.record.profile.as_mut().unwrap().meta = meta(1, roles);
+        take(&mut table, &fact);
         table.apply(start, &config, &said(key(at), 1, state, &[]), false).unwrap();
     }
-    assert!(table.reclaim(start + Duration::from_secs(599), &config).is_empty());
-    assert_eq!(table.reclaim(start + Duration::from_secs(601), &config), [key(2)]);
-    assert_eq!(table.reclaim(start + Duration::from_secs(24 * 3600 + 1), &config), [key(3)]);
+    let after = |seconds| start + Duration::from_secs(seconds);
+    assert!(table.reclaim(after(599), &config).is_empty());
+    assert_eq!(table.reclaim(after(601), &config), [key(2)]);
+    assert!(table.reclaim(after(3599), &config).is_empty());
+    assert_eq!(table.reclaim(after(3601), &config), [key(3)]);
+    assert!(table.reclaim(after(24 * 3600 - 1), &config).is_empty());
+    assert_eq!(table.reclaim(after(24 * 3600 + 1), &config), [key(4)]);
     assert!(table.get(&key(1)).is_some());
+}
+
+#[test]
+fn whether_the_long_dead_are_learned_depends_on_their_store() {
+    let (mut table, config, start) = (Table::default(), Config::default(), now());
+    for (at, roles, learned) in [(1, Roles::WORKER, false), (2, Roles::WORKER.with(Roles::STORE), true)] {
+        let mut fact = alive(key(at), 1);
+        fact.record.profile.as_mut().unwrap().meta = meta(1, roles);
+        (fact.record.state, fact.age_s) = (State::Dead, 2 * 3600);
+        assert_eq!(table.apply(start, &config, &fact, false).is_ok(), learned);
+    }
 }
 
 #[test]

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use chaos::link::LinkConfig;
 use chaos::property::Broken;
-use chaos::scenario::{Held, Mark, Trial, Verdict};
+use chaos::scenario::{Held, Knob, Mark, Trial, Turns, Verdict};
 use chaos::sometimes;
 use chaos::world::World;
 use nurl::membership::State;
@@ -33,11 +33,14 @@ pub const MARKS: &[Mark] = &[
     Mark::new("many lost their power"),
 ];
 
-/// Nodes beside the one whose death is the measure.
-const NODES: usize = 20;
-
-/// The same in a wide mesh.
-const WIDE: usize = 100;
+/// What can be turned.
+pub const KNOBS: &[Knob] = &[Knob {
+    name: "nodes",
+    about: "nodes beside the one whose death is the measure",
+    default: 20,
+    least: 5,
+    turns: Turns::Hosts,
+}];
 
 const MEET: Duration = Duration::from_secs(60);
 
@@ -69,13 +72,13 @@ struct Blow {
 impl Blow {
     fn of(trial: &Trial, nodes: usize) -> Blow {
         let seed = trial.world.seed();
-        let (count, share) = match seed % 3 {
+        let (count, share) = match seed / 2 % 3 {
             0 => (nodes / 4, "a quarter"),
             1 => (nodes / 2, "half"),
             _ => (nodes * 4 / 5, "four fifths"),
         };
         let hub = trial.world.rng("hub").next_u32().is_multiple_of(2);
-        Blow { count, share, power: seed / 3 % 2 == 1, hub }
+        Blow { count, share, power: seed.is_multiple_of(2), hub }
     }
 
     fn strike(self, peers: &[Peer]) {
@@ -106,18 +109,9 @@ impl Blow {
     }
 }
 
-/// One death, and many.
+/// Some stand still, one dies, many die.
 pub async fn run(trial: Trial) -> Verdict {
-    run_with(trial, NODES).await
-}
-
-/// The same in a mesh of a hundred.
-pub async fn run_wide(trial: Trial) -> Verdict {
-    run_with(trial, WIDE).await
-}
-
-async fn run_with(trial: Trial, nodes: usize) -> Verdict {
-    let world = trial.world;
+    let (world, nodes) = (trial.world, trial.knob("nodes") as usize);
     world.link_default(LinkConfig {
         latency: Duration::from_millis(15),
         jitter: Duration::from_millis(10),
@@ -152,7 +146,7 @@ async fn run_with(trial: Trial, nodes: usize) -> Verdict {
     blow.mark();
     let mut jobs = Jobs::new(&cluster);
     for number in 0..JOBS {
-        jobs.submit(&living[number % 2], "slow", &format!("job {number:02}")).await?;
+        jobs.submit(&living[number % living.len()], "slow", &format!("job {number:02}")).await?;
     }
     let begun = world.elapsed();
     let many = known(&cluster, world, TOGETHER, dying, 2 * one).await?;

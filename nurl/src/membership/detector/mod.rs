@@ -208,9 +208,11 @@ impl Detector {
     }
 
     /// Begins to join, as [`join`](super::join) says, with the contacts that [`on_contacts`](Detector::on_contacts)
-    /// brings. After [`leave`](Detector::leave) this joins again.
+    /// brings. After [`leave`](Detector::leave) this joins again. A node that is among others already has joined.
     pub fn join(&mut self, now: Instant) {
-        self.join.begin(now);
+        if self.table.live() == 0 || self.me.state == State::Left {
+            self.join.begin(now);
+        }
         if self.me.state == State::Left {
             self.departing = false;
             self.next_probe = now + self.config.probe_interval;
@@ -224,7 +226,8 @@ impl Detector {
     /// Contacts: those that `hub` named in answer to a LIST, or `None` from elsewhere. A node that is in already
     /// asks only members that it doesn't hold live: that is how halves meet again.
     pub fn on_contacts(&mut self, now: Instant, hub: Option<PublicKey>, contacts: &[Contact]) {
-        let others: Vec<_> = contacts.iter().filter(|contact| contact.key != self.me.key).copied().collect();
+        let has_table = |key: &PublicKey| *key != self.me.key && !self.observers.contains(key);
+        let others: Vec<_> = contacts.iter().filter(|contact| has_table(&contact.key)).copied().collect();
         self.join.handle_contacts(now, hub, &others, &mut self.rng);
         if self.join.is_active() {
             self.run_join(now);
@@ -233,7 +236,7 @@ impl Detector {
         let opened = others.iter().filter(|contact| contact.opened).map(|contact| contact.key);
         self.named = opened.clone().take(MAX_CONTACTS).collect();
         let is_live = |key: &PublicKey| self.table.get(key).is_some_and(|member| member.state.is_live());
-        let lost = opened.filter(|key| !is_live(key) && !self.observers.contains(key)).collect();
+        let lost = opened.filter(|key| !is_live(key)).collect();
         for contact in random::sample(&mut self.rng, lost, EXCHANGE_FANOUT) {
             self.start_push_pull(now, contact);
         }

@@ -159,7 +159,8 @@ impl Detector {
         if let Some(peer) = upcoming {
             self.emit(Event::WantSession { peer });
         }
-        if let Some(target) = target {
+        // One that is being probed beside the rounds has its turn by that: a failure must not count twice.
+        if let Some(target) = target.filter(|target| !self.prober.is_probed(target)) {
             let timeout = self.awareness.scale(self.config.direct_timeout);
             let seq = self.next_seq();
             self.prober.current = Some(Probe::new(now, seq, target, timeout, period));

@@ -1,6 +1,7 @@
 //! A whole mesh in memory: what the rules come to together.
 
 mod cluster;
+mod deaths;
 mod rules;
 
 use std::time::Duration;

@@ -19,36 +19,36 @@ use crate::membership::{Config, Detector, Event, MembershipError, Meta, State, V
 use crate::net::rendezvous::Contact;
 use crate::rt::Rng;
 
-const ME: usize = 0;
+pub(super) const ME: usize = 0;
 
-fn ms(ms: u64) -> Duration {
+pub(super) fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
-fn new(observer: bool) -> (Instant, Detector) {
+pub(super) fn new(observer: bool) -> (Instant, Detector) {
     let now = crate::membership::test_now();
     let rng = Rng::from_seed([5; 32]);
     (now, Detector::new(Config::default(), key(ME), 1, meta(""), observer, now, rng))
 }
 
-fn fact(of: usize, incarnation: u64, state: State) -> Fact {
+pub(super) fn fact(of: usize, incarnation: u64, state: State) -> Fact {
     let profile = Profile { incarnation, boot: of as u64, meta: meta("") };
     let record = Record { incarnation, state, profile: Some(profile) };
     let accusers = if state == State::Suspect { vec![key(99)] } else { Vec::new() };
     Fact { key: key(of), record, age_s: 0, accusers }
 }
 
-fn message(body: Body, facts: Vec<Fact>) -> Message {
+pub(super) fn message(body: Body, facts: Vec<Fact>) -> Message {
     Message { epoch: 0, observer: false, body, facts, events: Vec::new() }
 }
 
-fn tell(detector: &mut Detector, now: Instant, from: usize, body: Body, facts: Vec<Fact>) {
+pub(super) fn tell(detector: &mut Detector, now: Instant, from: usize, body: Body, facts: Vec<Fact>) {
     let bytes = message(body, facts).encode();
     detector.handle_message(now, key(from), Via::Datagram, &bytes);
 }
 
 /// A detector that knows members 1 to `count`.
-fn among(count: usize) -> (Instant, Detector) {
+pub(super) fn among(count: usize) -> (Instant, Detector) {
     let (now, mut detector) = new(false);
     let facts = (1..=count).map(|of| fact(of, 1, State::Alive)).collect();
     tell(&mut detector, now, 1, Body::Gossip, facts);
@@ -57,17 +57,17 @@ fn among(count: usize) -> (Instant, Detector) {
     (now, detector)
 }
 
-fn sent(detector: &mut Detector) -> Vec<(PublicKey, Via, Message)> {
+pub(super) fn sent(detector: &mut Detector) -> Vec<(PublicKey, Via, Message)> {
     std::iter::from_fn(|| detector.poll_transmit())
         .map(|transmit| (transmit.to, transmit.via, Message::decode(&transmit.body).unwrap()))
         .collect()
 }
 
-fn events(detector: &mut Detector) -> Vec<Event> {
+pub(super) fn events(detector: &mut Detector) -> Vec<Event> {
     std::iter::from_fn(|| detector.poll_event()).collect()
 }
 
-fn run(detector: &mut Detector, now: &mut Instant, time: Duration) {
+pub(super) fn run(detector: &mut Detector, now: &mut Instant, time: Duration) {
     let end = *now + time;
     while let Some(due) = detector.poll_timeout().filter(|due| *due <= end) {
         *now = due.max(*now);
@@ -76,7 +76,7 @@ fn run(detector: &mut Detector, now: &mut Instant, time: Duration) {
     *now = end;
 }
 
-fn state(detector: &Detector, of: usize) -> State {
+pub(super) fn state(detector: &Detector, of: usize) -> State {
     detector.member(&key(of)).unwrap().state
 }
 
@@ -246,7 +246,7 @@ fn an_accusation_by_a_name_that_nobody_has_shortens_nothing() {
 }
 
 /// Contacts from nobody in particular.
-fn named(detector: &mut Detector, now: Instant, who: impl IntoIterator<Item = usize>) {
+pub(super) fn named(detector: &mut Detector, now: Instant, who: impl IntoIterator<Item = usize>) {
     let contacts: Vec<_> = who.into_iter().map(|of| Contact { key: key(of), opened: true }).collect();
     detector.on_contacts(now, None, &contacts);
 }
