@@ -44,7 +44,8 @@ const ALONE: Duration = Duration::from_secs(5);
 const BUSY: Duration = Duration::from_secs(100);
 const EVERY: Duration = Duration::from_millis(200);
 
-/// A path that was lost is direct again: what is new is asked for once the loss is seen, and with each round of punches.
+/// A path that was lost is direct again: the new address is asked for as soon as the loss is seen, and again with each
+/// round of punches.
 const DIRECT_AGAIN: Duration = Duration::from_secs(10);
 
 /// The second of two mappings ends so much later than the first, at least and at most, in milliseconds: while the loss of

@@ -322,11 +322,8 @@ mod tests {
             let later = now + Duration::from_secs(1);
             assert_eq!(transport.set_interfaces(later, list(&to), |_| source.parse().ok()), look, "{why}");
             assert_eq!(transport.candidates.contains(&reflexive(1)), kept, "{why}");
-            assert_eq!(
-                answer(&mut transport, later, reflexive(2)) == 0,
-                kept,
-                "{why}: it is asked for at once"
-            );
+            let asked = answer(&mut transport, later, reflexive(2)) > 0;
+            assert_eq!(asked, !kept && !to.is_empty(), "{why}: another one is asked for at once");
         }
     }
 
