@@ -11,6 +11,7 @@
 //! push-pull tells it, so it does that before it acts.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::epoch::Epoch;
 use crate::key::PublicKey;
@@ -71,7 +72,8 @@ pub struct TenureCounters {
 
 #[derive(Debug, Clone)]
 struct Tenure {
-    epoch: Epoch,
+    /// Of the epoch; its owner is this node.
+    counter: u64,
     attempts: u32,
     /// Sequence of its last use.
     used: u64,
@@ -85,10 +87,12 @@ pub struct TenureBook {
     /// Counters up to here are durable: they may be used.
     durable: u64,
     asked: u64,
-    held: BTreeMap<Vec<u8>, Tenure>,
+    held: BTreeMap<Arc<[u8]>, Tenure>,
     /// Idle tenures by last use.
-    idle: BTreeMap<u64, Vec<u8>>,
+    idle: BTreeMap<u64, Arc<[u8]>>,
     sequence: u64,
+    /// Idle tenures that were last used no later than that go at the next [`age`](TenureBook::age).
+    aged: u64,
     capacity: usize,
     /// What was refused or dropped.
     pub counters: TenureCounters,
@@ -105,6 +109,7 @@ impl TenureBook {
             held: BTreeMap::new(),
             idle: BTreeMap::new(),
             sequence: 0,
+            aged: 0,
             capacity: MAX_TENURES,
             counters: TenureCounters::default(),
         }
@@ -168,7 +173,7 @@ impl TenureBook {
             }
             tenure.attempts += 1;
             tenure.used = self.sequence;
-            return Ok(tenure.epoch);
+            return Ok(Epoch { counter: tenure.counter, owner: self.local });
         }
         let counter = self.highest.checked_add(1).ok_or(TenureError::Exhausted)?;
         if counter > self.durable {
@@ -183,26 +188,46 @@ impl TenureBook {
             self.counters.evicted += 1;
         }
         self.highest = counter;
-        let epoch = Epoch { counter, owner: self.local };
-        self.held.insert(key.to_vec(), Tenure { epoch, attempts: 1, used: self.sequence });
-        Ok(epoch)
+        self.held.insert(key.into(), Tenure { counter, attempts: 1, used: self.sequence });
+        Ok(Epoch { counter, owner: self.local })
     }
 
     /// An attempt on `key` that held `epoch` is over. A later tenure of the key is not touched.
     pub fn end(&mut self, key: &[u8], epoch: Epoch) {
         let Some(tenure) = self.held.get_mut(key) else { return };
-        if tenure.epoch != epoch || tenure.attempts == 0 {
+        let same = Epoch { counter: tenure.counter, owner: self.local } == epoch;
+        if !same || tenure.attempts == 0 {
             return;
         }
         tenure.attempts -= 1;
-        if tenure.attempts == 0 {
-            self.idle.insert(tenure.used, key.to_vec());
+        let (idle, used) = (tenure.attempts == 0, tenure.used);
+        if idle && let Some((key, _)) = self.held.get_key_value(key) {
+            self.idle.insert(used, key.clone());
         }
+    }
+
+    /// Drops the tenures that were idle at the last call and are since. To be called at equal intervals: an idle
+    /// tenure goes after one or two of them, so that keys that come once leave nothing behind.
+    pub fn age(&mut self) {
+        while let Some(entry) = self.idle.first_entry()
+            && *entry.key() <= self.aged
+        {
+            self.held.remove(&entry.remove());
+        }
+        self.aged = self.sequence;
+    }
+
+    /// What the table holds, in bytes: its entries and their keys, without the trees' own.
+    pub fn bytes(&self) -> usize {
+        /// Two counts before the bytes of a shared slice.
+        const COUNTS: usize = 2 * size_of::<usize>();
+        let held = self.held.keys().map(|key| size_of::<(Arc<[u8]>, Tenure)>() + COUNTS + key.len());
+        held.sum::<usize>() + self.idle.len() * size_of::<(u64, Arc<[u8]>)>()
     }
 
     /// The tenure held for `key`, if any.
     pub fn current(&self, key: &[u8]) -> Option<Epoch> {
-        self.held.get(key).map(|tenure| tenure.epoch)
+        self.held.get(key).map(|tenure| Epoch { counter: tenure.counter, owner: self.local })
     }
 
     /// Drops the tenures of the keys that this node no longer acts for. Attempts keep the token that they
@@ -226,7 +251,7 @@ impl TenureBook {
     /// [`TenureError::TooFarAhead`]: the tenure stands, the resource is not believed.
     pub fn supersede(&mut self, key: &[u8], current: Epoch) -> Result<(), TenureError> {
         self.note(current.counter)?;
-        if self.held.get(key).is_some_and(|tenure| tenure.epoch < current) {
+        if self.current(key).is_some_and(|epoch| epoch < current) {
             self.counters.superseded += 1;
             if let Some(tenure) = self.held.remove(key) {
                 self.idle.remove(&tenure.used);

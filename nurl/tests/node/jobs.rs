@@ -194,6 +194,56 @@ fn a_task_of_a_worker_that_vanishes_is_done_by_another() {
 }
 
 #[test]
+fn what_a_draining_worker_gives_back_is_done_by_another_at_once() {
+    run(async {
+        let mesh = Mesh::start().await;
+        let first = Arc::new(AtomicUsize::new(0));
+        let mut workers = Vec::new();
+        for _ in 0..2 {
+            let first = first.clone();
+            // Only the first run takes for ever.
+            let stuck = move |_: JobContext, text: Bytes| {
+                let begun = first.fetch_add(1, Ordering::Relaxed);
+                async move {
+                    if begun == 0 {
+                        std::future::pending::<()>().await;
+                    }
+                    Ok(text)
+                }
+            };
+            workers.push(mesh.join(mesh.builder(Role::Worker).handler("stuck", stuck)).await);
+        }
+        let client = mesh.node(Role::Member).await;
+        meet(&[&client, &workers[0], &workers[1]]).await;
+        let mut task = client
+            .submit("stuck", b"k", Bytes::from_static(b"mine"), SubmitOptions::default())
+            .await
+            .unwrap();
+        let Some(TaskEvent::Accepted { by }) = soon("a worker", task.next()).await else {
+            panic!("accepted first")
+        };
+        let draining = workers.iter().find(|worker| worker.key() == by).unwrap();
+        let begun = time::now();
+        let drained = soon("the drain", draining.drain(Duration::from_millis(300))).await.unwrap();
+        assert_eq!((drained.finished, drained.handed_back), (0, 1));
+        loop {
+            if let TaskEvent::Ended { by: other, outcome, .. } =
+                soon("the end", task.next()).await.expect("the end comes")
+            {
+                assert_eq!(outcome.unwrap(), "mine");
+                assert_ne!(other, Some(by));
+                break;
+            }
+        }
+        // Its silence would be noticed after 3.5 s.
+        assert!(time::now() - begun < Duration::from_secs(3));
+        // It takes nothing more, and can still submit.
+        let own = draining.submit("stuck", b"k", Bytes::from_static(b"own"), SubmitOptions::default()).await;
+        assert_eq!(soon("the other worker", own.unwrap().outcome()).await.unwrap(), "own");
+    });
+}
+
+#[test]
 fn a_payload_over_the_limit_and_a_life_of_zero_are_refused_at_once() {
     run(async {
         let mesh = Mesh::start().await;

@@ -281,4 +281,8 @@ pub struct Gauges {
     pub record_bytes: usize,
     /// Executor: tenures held.
     pub tenures: usize,
+    /// What finished tasks have left in all tables, in bytes: acknowledged outcomes, tenures, and the ids that the
+    /// submitter remembers. At most 512 of them a task with a key of up to 16 bytes, without what the allocator and the
+    /// trees add, and gone when the horizon of the task is over.
+    pub left_behind_bytes: usize,
 }

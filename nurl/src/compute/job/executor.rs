@@ -14,7 +14,7 @@ use super::listeners::{Listeners, Turn};
 use super::message::{Beat, Known, Message, Reason, Submit};
 use super::options::{
     DRAIN_GRACE, HORIZON, KindLimits, MAX_ASKED, MAX_BEATS, MAX_EXECUTION_BYTES, MAX_EXECUTIONS,
-    MAX_FENCED_RESTARTS, MAX_HOPS, MAX_KIND_LEN, MAX_KINDS, MAX_PAYLOAD_LEN, MAX_PROGRESS_LEN,
+    MAX_FENCED_RESTARTS, MAX_HOPS, MAX_KIND_LEN, MAX_KINDS, MAX_PAYLOAD_LEN, MAX_PROGRESS_LEN, TENURES_AGE,
 };
 use super::record::Record;
 use super::shared::{Shared, Timer, digest};
@@ -191,6 +191,7 @@ impl Executor {
             refuse(sh, submit.task, waiter, Reason::Busy { retry_after: MIN_RETRY_AFTER });
             return;
         };
+        sh.timers.set_if_idle(Timer::Tenures, now + TENURES_AGE);
         self.accept(sh, now, submit, digest, waiter, token);
     }
 
@@ -657,10 +658,10 @@ impl Executor {
     ) {
         let waiter = Waiter { who: from, attempt };
         if let Some(kept) = keeper.get(&task) {
-            if !kept.submitters.contains(&from) {
-                sh.stats.unexpected += 1;
-            } else if kept.record.is_settled() {
+            if kept.record.is_settled() {
                 refuse(sh, task, waiter, Reason::Settled { hash: kept.record.hash });
+            } else if !kept.submitters.contains(&from) {
+                sh.stats.unexpected += 1;
             } else {
                 tell(sh, task, waiter, &kept.record);
                 keeper.owe(sh, now, task, waiter);

@@ -35,12 +35,33 @@ pub(super) struct Kept {
     pub(super) submitters: Vec<PublicKey>,
     /// Who was to be told by this node and hasn't acknowledged.
     pub(super) waiting: Vec<Waiter>,
-    pub(super) kind: String,
-    pub(super) key: Bytes,
+    pub(super) kind: Box<str>,
+    pub(super) key: Box<[u8]>,
     pub(super) until: Instant,
     pub(super) record: Record,
     /// Replicas that were sent this very record.
-    sent_to: BTreeSet<PublicKey>,
+    sent_to: Peers,
+}
+
+/// A few peers. A set's first node has room for eleven, and a table has thousands of these.
+#[derive(Debug, Default)]
+struct Peers(Vec<PublicKey>);
+
+impl Peers {
+    fn insert(&mut self, peer: PublicKey) -> bool {
+        let new = !self.0.contains(&peer);
+        if new {
+            self.0.reserve_exact(1);
+            self.0.push(peer);
+        }
+        new
+    }
+
+    fn remove(&mut self, peer: &PublicKey) -> bool {
+        let before = self.0.len();
+        self.0.retain(|other| other != peer);
+        self.0.len() < before
+    }
 }
 
 impl Kept {
@@ -51,12 +72,29 @@ impl Kept {
             digest: task.digest,
             submitters,
             waiting,
-            kind: task.kind.clone(),
-            key: task.key.clone(),
+            kind: task.kind.as_str().into(),
+            key: task.key[..].into(),
             until: task.until,
             record,
-            sent_to: BTreeSet::new(),
+            sent_to: Peers::default(),
         }
+    }
+}
+
+impl Kept {
+    /// The submitter has its outcome: only its hash is kept, and nobody has to acknowledge it.
+    fn settle(&mut self) {
+        self.record.outcome = None;
+        self.waiting = Vec::new();
+        self.submitters = Vec::new();
+    }
+
+    fn bytes(&self) -> usize {
+        size_of::<Kept>()
+            + (self.submitters.capacity() + self.sent_to.0.capacity()) * size_of::<PublicKey>()
+            + self.waiting.capacity() * size_of::<Waiter>()
+            + self.kind.len()
+            + self.key.len()
     }
 }
 
@@ -78,6 +116,8 @@ pub(super) struct Keeper {
     dirty: BTreeSet<TaskId>,
     /// Those of them whose last copy was not delivered.
     undelivered: BTreeSet<TaskId>,
+    /// When each goes.
+    ends: BTreeSet<(Instant, TaskId)>,
     /// Records with somebody waiting.
     awaited: BTreeSet<TaskId>,
     /// Acknowledgements that overtook their outcome on another path.
@@ -104,7 +144,7 @@ impl Keeper {
         if let Some(at) = acknowledged {
             self.early.remove(at);
             if kept.waiting.is_empty() {
-                kept.record.outcome = None;
+                kept.settle();
             }
         }
         if self.table.contains_key(&task) {
@@ -117,9 +157,10 @@ impl Keeper {
             return;
         } else {
             self.bytes += kept.record.held_bytes();
-            sh.timers.set(Timer::Record(task), kept.until);
+            self.ends.insert((kept.until, task));
             self.table.insert(task, kept);
             self.touch(sh, now, task);
+            self.arm_ends(sh);
         }
         self.watch(sh, now, task);
     }
@@ -151,9 +192,12 @@ impl Keeper {
             add_waiter(&mut kept.waiting, waiter);
         }
         let changed = kept.record.merge(other.record);
+        if kept.record.is_settled() {
+            kept.settle();
+        }
         self.bytes = self.bytes - before + kept.record.held_bytes();
         if changed {
-            kept.sent_to.clear();
+            kept.sent_to = Peers::default();
             self.touch(sh, now, task);
         }
     }
@@ -178,6 +222,9 @@ impl Keeper {
             self.early.push_back((task, from));
             return;
         };
+        if kept.record.is_settled() {
+            return;
+        }
         if !kept.submitters.contains(&from) {
             sh.stats.unexpected += 1;
             return;
@@ -186,7 +233,7 @@ impl Keeper {
         if kept.waiting.is_empty() {
             self.awaited.remove(&task);
             self.bytes -= kept.record.held_bytes();
-            kept.record.outcome = None;
+            kept.settle();
         }
     }
 
@@ -319,8 +366,9 @@ impl Keeper {
     pub(super) fn replicate(&mut self, sh: &mut Shared, now: Instant, task: TaskId) -> usize {
         self.dirty.remove(&task);
         let Some(kept) = self.table.get_mut(&task) else { return 0 };
-        let mut sent = 0;
-        for owner in sh.owners(&kept.key) {
+        let (mut sent, owners) = (0, sh.owners(&kept.key));
+        kept.sent_to.0.retain(|peer| owners.contains(peer));
+        for owner in owners {
             // One that is down gets it when it is back.
             if owner != sh.local && !sh.down.contains(&owner) && kept.sent_to.insert(owner) {
                 sh.send(owner, Message::Replica(replica(now, task, kept)));
@@ -330,13 +378,32 @@ impl Keeper {
         sent
     }
 
-    pub(super) fn expire(&mut self, task: TaskId) {
-        if let Some(kept) = self.table.remove(&task) {
-            self.bytes -= kept.record.held_bytes();
+    /// Forgets what has been kept for long enough.
+    pub(super) fn expire(&mut self, sh: &mut Shared, now: Instant) {
+        while let Some((until, task)) = self.ends.first().copied()
+            && until <= now
+        {
+            self.ends.pop_first();
+            if let Some(kept) = self.table.remove(&task) {
+                self.bytes -= kept.record.held_bytes();
+            }
+            self.dirty.remove(&task);
+            self.undelivered.remove(&task);
+            self.awaited.remove(&task);
         }
-        self.dirty.remove(&task);
-        self.undelivered.remove(&task);
-        self.awaited.remove(&task);
+        self.arm_ends(sh);
+    }
+
+    fn arm_ends(&self, sh: &mut Shared) {
+        if let Some((until, _)) = self.ends.first() {
+            sh.timers.set(Timer::Records, *until);
+        }
+    }
+
+    /// What the settled take, in bytes: their entries and what those own, without the trees' own.
+    pub(super) fn settled_bytes(&self) -> usize {
+        let settled = self.table.values().filter(|kept| kept.record.is_settled());
+        settled.map(|kept| size_of::<(Instant, TaskId)>() + size_of::<TaskId>() + kept.bytes()).sum()
     }
 
     fn touch(&mut self, sh: &mut Shared, now: Instant, task: TaskId) {
@@ -363,8 +430,8 @@ fn replica(now: Instant, task: TaskId, kept: &Kept) -> Replica {
         task,
         digest: kept.digest,
         submitters: kept.submitters.clone(),
-        kind: kept.kind.clone(),
-        key: kept.key.clone(),
+        kind: kept.kind.clone().into(),
+        key: Bytes::copy_from_slice(&kept.key),
         keep: kept.until.saturating_duration_since(now),
         record: kept.record.clone(),
     }

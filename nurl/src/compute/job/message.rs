@@ -395,7 +395,7 @@ fn decode_replica(r: wire::Replica, body: Bytes) -> Result<Message, MessageError
 }
 
 fn record_out(record: &Record) -> (wire::Record, Bytes) {
-    let (error, body) = match &record.outcome {
+    let (error, body) = match record.outcome.as_deref() {
         Some(Ok(bytes)) => (None, bytes.clone()),
         Some(Err(error)) => (Some(error_out(error)), Bytes::new()),
         None => (None, Bytes::new()),
@@ -418,13 +418,19 @@ fn record_in(header: wire::Record, body: Bytes) -> Result<Record, MessageError> 
         (false, Some(error)) => Some(Err(error_in(error)?)),
         (false, None) => Some(Ok(body)),
     };
-    let honest = outcome
-        .as_ref()
-        .is_none_or(|outcome| Class::of(outcome) == class && outcome_hash(outcome) == header.hash);
+    let honest = outcome.as_ref().is_none_or(|outcome: &Result<_, _>| {
+        Class::of(outcome) == class && outcome_hash(outcome) == header.hash
+    });
     if !honest {
         return Err(MessageError::Inconsistent);
     }
-    Ok(Record { class, token: header.token, hash: header.hash, by: header.by.0, outcome })
+    Ok(Record {
+        class,
+        token: header.token,
+        hash: header.hash,
+        by: header.by.0,
+        outcome: outcome.map(Box::new),
+    })
 }
 
 fn refused(task: TaskId, attempt: u32, reason: &Reason) -> wire::Refused {

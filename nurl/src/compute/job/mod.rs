@@ -295,7 +295,8 @@ impl Jobs {
                 Timer::Execution(task) => {
                     self.executor.on_timer(&mut self.shared, &mut self.keeper, now, task);
                 }
-                Timer::Record(task) => self.keeper.expire(task),
+                Timer::Records => self.keeper.expire(&mut self.shared, now),
+                Timer::Tenures => self.shared.age_tenures(now),
                 Timer::Beat => self.executor.beat(&mut self.shared, &mut self.keeper, now),
                 Timer::Failed => self.after_failed_sends(now),
                 Timer::Drain => self.executor.drain_over(&mut self.shared, now),
@@ -347,6 +348,9 @@ impl Jobs {
             records: self.keeper.len(),
             record_bytes: self.keeper.held_bytes(),
             tenures: self.shared.tenures.len(),
+            left_behind_bytes: self.keeper.settled_bytes()
+                + self.shared.tenures.bytes()
+                + self.submitter.resolved_bytes(),
         }
     }
 

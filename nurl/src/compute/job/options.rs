@@ -76,6 +76,10 @@ pub const DRAIN_GRACE: Duration = Duration::from_secs(2);
 /// Executor: how often a fenced attempt starts again here before it is given back to the submitter.
 pub const MAX_FENCED_RESTARTS: u8 = 3;
 
+/// Executor: a tenure that was idle for this long, or twice this, ends: within the horizon of its last task, like the
+/// outcome. Sooner, and tasks that share a key would take a new counter each, which has to be made durable.
+pub const TENURES_AGE: Duration = Duration::from_secs(300);
+
 /// Keeper: outcomes. A full table refuses new ones and evicts nothing: the price is a possible second run.
 pub const MAX_RECORDS: usize = 65_536;
 /// Keeper: bytes of unacknowledged outcomes; over it a record keeps its hash only.

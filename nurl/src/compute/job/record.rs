@@ -67,14 +67,15 @@ pub struct Record {
     /// Who produced it.
     pub by: PublicKey,
     /// The outcome itself, until the submitter has acknowledged it.
-    pub outcome: Option<Result<Bytes, JobError>>,
+    pub outcome: Option<Box<Result<Bytes, JobError>>>,
 }
 
 impl Record {
     /// The record of an outcome.
     pub fn new(outcome: Result<Bytes, JobError>, token: Epoch, by: PublicKey) -> Record {
         let outcome = outcome.map_err(JobError::bounded);
-        Record { class: Class::of(&outcome), token, hash: outcome_hash(&outcome), by, outcome: Some(outcome) }
+        let (class, hash) = (Class::of(&outcome), outcome_hash(&outcome));
+        Record { class, token, hash, by, outcome: Some(Box::new(outcome)) }
     }
 
     /// Whether the submitter has acknowledged an outcome, so that only the hash is left.
@@ -84,7 +85,7 @@ impl Record {
 
     /// The bytes of the outcome that this record holds.
     pub fn held_bytes(&self) -> usize {
-        match &self.outcome {
+        match self.outcome.as_deref() {
             Some(Ok(bytes)) => bytes.len(),
             _ => 0,
         }

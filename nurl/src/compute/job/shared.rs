@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::event::{Event, Stats};
 use super::message::Message;
-use super::options::{Config, DRAINING_FOR, MAX_EVENTS, MAX_OUTBOX};
+use super::options::{Config, DRAINING_FOR, MAX_EVENTS, MAX_OUTBOX, TENURES_AGE};
 use super::task::TaskId;
 use super::timers::Timers;
 use crate::key::PublicKey;
@@ -34,8 +34,10 @@ pub(super) enum Timer {
     Resolved(TaskId),
     /// An execution's next step.
     Execution(TaskId),
-    /// A record's horizon.
-    Record(TaskId),
+    /// The next record's horizon.
+    Records,
+    /// Idle tenures grow old.
+    Tenures,
     /// Signs of life.
     Beat,
     /// Records to new replicas.
@@ -119,6 +121,14 @@ impl Shared {
     pub(super) fn owners(&self, key: &[u8]) -> Vec<PublicKey> {
         let replicas = self.config.replicas;
         self.placement.as_ref().map(|view| view.owners(key, replicas)).unwrap_or_default()
+    }
+
+    /// Drops the tenures that have been idle for long, and looks again as long as there are any.
+    pub(super) fn age_tenures(&mut self, now: Instant) {
+        self.tenures.age();
+        if !self.tenures.is_empty() {
+            self.timers.set(Timer::Tenures, now + TENURES_AGE);
+        }
     }
 
     /// Learns the counter of a token that a message carried; false if it is too far ahead to be believed.

@@ -78,6 +78,12 @@ impl Submitter {
         self.open.len()
     }
 
+    /// What the resolved ids take, in bytes.
+    pub(super) fn resolved_bytes(&self) -> usize {
+        let entry = size_of::<(TaskId, Resolved)>() + size_of::<TaskId>() + 2 * size_of::<(Timer, Instant)>();
+        self.resolved.len() * entry
+    }
+
     #[cfg(test)]
     pub(super) fn resolved_len(&self) -> usize {
         self.resolved.len()
@@ -648,7 +654,7 @@ impl Submitter {
             return;
         }
         match record.outcome {
-            Some(outcome) => self.resolve(sh, now, id, outcome, Some(record.by)),
+            Some(outcome) => self.resolve(sh, now, id, *outcome, Some(record.by)),
             None => sh.stats.unexpected += 1,
         }
         // The keepers that this view doesn't know as owners hear it too.

@@ -181,7 +181,7 @@ fn outcomes_are_bounded_and_none_is_evicted() {
             record: Record::new(Ok(outcome), token, key(2)),
         };
         jobs.dispatch(now, key(2), Message::Replica(replica));
-        (jobs.gauges().records, jobs.gauges().record_bytes, jobs.stats().records_refused)
+        (jobs.keeper.len(), jobs.keeper.held_bytes(), jobs.stats().records_refused)
     };
     let big = Bytes::from(vec![0; 1 << 24]);
     let fit = options::MAX_RECORD_BYTES >> 24;

@@ -53,6 +53,28 @@ fn an_outcome_that_a_killed_client_never_acknowledges_is_told_a_few_times() {
 }
 
 #[test]
+fn a_finished_task_leaves_at_most_512_bytes_behind_and_nothing_after_its_horizon() {
+    const TASKS: u32 = 500;
+    let mut world = world(5, 4, 0);
+    for n in 0..TASKS {
+        let (now, key) = (world.now, format!("{n:016x}"));
+        world.jobs(4).submit(now, "work", key.as_bytes(), Bytes::from_static(b"x"), life(300)).unwrap();
+        world.run(secs(1) / 50);
+    }
+    world.run(secs(5));
+    for n in 1..=4 {
+        let gauges = world.jobs(n).gauges();
+        assert_eq!(gauges.record_bytes, 0);
+        let each = gauges.left_behind_bytes / TASKS as usize;
+        assert!((100..=512).contains(&each), "{each} bytes at node {n}: {gauges:?}");
+    }
+    world.run(secs(300) + options::HORIZON);
+    for n in 1..=4 {
+        assert_eq!(world.jobs(n).gauges(), Gauges::default(), "node {n}");
+    }
+}
+
+#[test]
 fn a_client_that_listens_is_beaten_to_for_as_long_as_the_task_runs() {
     let mut world = world(3, 3, 3_600);
     let task = world.submit(3, b"x", life(7_200));
