@@ -71,7 +71,7 @@ impl Groups {
         let id = leader.id().and_then(GroupId::new).expect("a child that wasn't waited for has an id");
         let group = Group { id, leader, exits, groups: self.clone(), ended: false };
         // On an error the group is dropped, and thereby killed: nothing runs unwatched.
-        self.ledger().begin(id)?;
+        self.ledger().begin(id).map_err(|error| io::Error::other(format!("no watcher: {error}")))?;
         Ok(group)
     }
 

@@ -17,6 +17,7 @@ use crate::out::{Code, Failure, Out, unusable};
 use crate::stop::Stop;
 
 pub(crate) async fn run(args: HubArgs, out: Out<'_>) -> Result<(), Failure> {
+    let mut stop = Stop::new(args.exit_with_stdin);
     disk::create_dir_all(&args.state)
         .map_err(|error| unusable(&args.state, &error, "choose another --state"))?;
     let mut rng = rt::rng("hub");
@@ -66,9 +67,19 @@ pub(crate) async fn run(args: HubArgs, out: Out<'_>) -> Result<(), Failure> {
             keep(mesh, &mesh_file)?;
         }
     }
-    announce(&key.public(), &advertised, mesh.as_ref(), &namespaces, out).await?;
-    Stop::new(args.exit_with_stdin).told().await;
-    serving.shutdown().await;
+    let key = key.public();
+    rt::select! {
+        announced = announce(&key, &advertised, mesh.as_ref(), &namespaces, out) => {
+            announced?;
+            stop.told().await;
+        }
+        // A reader that hangs holds up the announcement, not the end.
+        () = stop.told() => {}
+    }
+    rt::select! {
+        () = serving.shutdown() => {}
+        () = stop.told() => {}
+    }
     Ok(())
 }
 
