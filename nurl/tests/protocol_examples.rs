@@ -383,6 +383,34 @@ fn job_messages_are_these_bytes() {
 }
 
 #[test]
+fn a_question_its_answer_and_a_hand_back_are_these_bytes() {
+    let (mut now, a, b) = (now(), initiator().public(), responder().public());
+    let mut submitter = Jobs::new(JobConfig::default(), a, BOOT, now, rng(3));
+    let mut executor = Jobs::new(JobConfig::default(), b, 2, now, rng(4));
+    submitter.set_placement(now, Arc::new(Only(b)));
+    executor.set_placement(now, Arc::new(Only(b)));
+    executor.register("up", Default::default());
+    let reserve = executor.poll_persist().unwrap();
+    executor.on_persisted(reserve);
+    let (id, payload) = (TaskId::from_bytes([0xDD; 16]), Bytes::from_static(b"hello"));
+    submitter.submit_with_id(now, id, "up", b"k", payload, SubmitOptions::default()).unwrap();
+    executor.handle_message(now, a, submitter.poll_transmit().unwrap().1);
+    submitter.handle_message(now, b, executor.poll_transmit().unwrap().1);
+    let run = executor.poll_run(now).unwrap();
+    now += Duration::from_secs(1);
+    executor.handle_timeout(now);
+    let (_, beats) = executor.poll_transmit().unwrap();
+    submitter.handle_message(now, b, beats.clone());
+    let (_, listening) = submitter.poll_transmit().unwrap();
+    executor.handle_message(now, a, listening.clone());
+    executor.drain(now, Duration::ZERO);
+    executor.handle_timeout(now);
+    let (_, refused) = executor.poll_transmit().unwrap();
+    assert_eq!(executor.poll_cancel(), Some(run.id));
+    must_show(&[("BEATS", hex(&beats)), ("LISTENING", hex(&listening)), ("REFUSED", hex(&refused))]);
+}
+
+#[test]
 fn states_are_these_bytes() {
     let replica = ReplicaId { key: PublicKey::from_bytes([1; 32]), incarnation: 5 };
     let mut counter = PnCounter::default();

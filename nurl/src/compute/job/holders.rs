@@ -4,6 +4,9 @@
 //! meanwhile proves nothing yet: it may be slow, or cut off. It is **lost** with the task when the detector holds it
 //! dead, or when another process has come in its place. A death that turns out to be none is taken back; another
 //! process is proof for good. Silence that leads to neither within a while is mere silence.
+//!
+//! A task that happened to be with the deadly one on each of its workers can't be told from it. So suspects go apart: see
+//! [`LOSS_SPREAD`](super::options::LOSS_SPREAD).
 
 use std::time::{Duration, Instant};
 
@@ -99,6 +102,11 @@ impl Holders {
     /// With whom the task was lost.
     pub(super) fn lost(&self) -> impl Iterator<Item = PublicKey> {
         self.list.iter().filter(|holder| holder.fate.is_lost()).map(|holder| holder.who)
+    }
+
+    /// With how many the task was lost, or may have been.
+    pub(super) fn suspicions(&self) -> usize {
+        self.list.iter().filter(|holder| holder.fate != Fate::Holding).count()
     }
 
     /// Until when to wait for verdicts before the task may be lost with one more than `limit`: while as many as

@@ -35,6 +35,11 @@ pub const MAX_RESOLVED: usize = 65_536;
 pub const MAX_HEARD_PER_TASK: usize = 64;
 /// Submitter: processes that are remembered per task as having had it; the oldest go first.
 pub const MAX_HOLDERS: usize = 64;
+/// Submitter: a task that may have been lost with `n` workers waits for a time from zero to `n - 1` times this before
+/// the next has it. Tasks that were on one worker when one of them killed it all go on at that moment, often to one
+/// worker again: without this they would be lost together until all of them are dead letters. The first loss costs
+/// nothing, since it is the common one.
+pub const LOSS_SPREAD: Duration = Duration::from_secs(5);
 /// Submitter: how long a node that says that it drains is passed over. It is gone before that, as a rule; if it
 /// isn't, it is asked once more.
 pub const DRAINING_FOR: Duration = Duration::from_secs(60);

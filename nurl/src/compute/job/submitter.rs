@@ -17,9 +17,9 @@ use super::holders::{Holders, VERDICT_WITHIN};
 use super::keeper::{Keeper, Kept, Meta};
 use super::message::{Beat, Message, Reason, Submit};
 use super::options::{
-    HORIZON, MAX_BUSY_STAYS, MAX_DEAD_LETTER_BYTES, MAX_DEAD_LETTERS, MAX_HEARD_PER_TASK, MAX_KEY_LEN,
-    MAX_KIND_LEN, MAX_LIFE, MAX_PAYLOAD_LEN, MAX_RESOLVED, MAX_SUBMISSION_BYTES, MAX_SUBMISSIONS,
-    SubmitOptions,
+    HORIZON, LOSS_SPREAD, MAX_BUSY_STAYS, MAX_DEAD_LETTER_BYTES, MAX_DEAD_LETTERS, MAX_HEARD_PER_TASK,
+    MAX_KEY_LEN, MAX_KIND_LEN, MAX_LIFE, MAX_PAYLOAD_LEN, MAX_RESOLVED, MAX_SUBMISSION_BYTES,
+    MAX_SUBMISSIONS, SubmitOptions,
 };
 use super::record::Record;
 use super::shared::{Shared, Timer, digest};
@@ -238,8 +238,10 @@ impl Submitter {
         if why == Moved::Silent {
             task.holders.fell_silent(from, now + VERDICT_WITHIN);
         }
+        let suspicions = u32::try_from(task.holders.suspicions().saturating_sub(1)).unwrap_or(u32::MAX);
+        let spread = within(&mut sh.rng, LOSS_SPREAD.saturating_mul(suspicions).min(sh.config.backoff_cap));
         task.last = Some((from, why));
-        task.state = State::BackOff { until: now + delay, stay: None };
+        task.state = State::BackOff { until: now + delay + spread, stay: None };
         self.arm(sh, id);
     }
 
