@@ -1,5 +1,6 @@
 //! What can go wrong when a node is used: one enum, each variant with a way out.
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use crate::compute::job::{JobError, SubmitError};
@@ -36,11 +37,14 @@ pub enum Error {
     /// No UDP address could be bound.
     #[error("can't listen on {addr}: {error}")]
     Listen {
-        /// The address.
+        /// The addresses, or the port of every address.
         addr: String,
         /// The operating system's word.
         error: std::io::Error,
     },
+    /// A UDP socket fails each receive, and the node has ended.
+    #[error("the UDP socket can't receive ({0}): does a sandbox or the kernel forbid recvmmsg here?")]
+    Socket(String),
     /// The store can't be opened or written.
     #[error("the store: {0}")]
     Store(String),
@@ -77,6 +81,13 @@ pub enum Error {
     /// The node has shut down.
     #[error("the node has shut down")]
     Closed,
+}
+
+impl Error {
+    /// What a node that has ended says: why, if it wasn't told to.
+    pub(crate) fn ended(socket_failed: &OnceLock<String>) -> Error {
+        socket_failed.get().map_or(Error::Closed, |reason| Error::Socket(reason.clone()))
+    }
 }
 
 /// What a person can do about a hub's refusal.

@@ -218,6 +218,8 @@ fn decode_32(text: &str, hrp: &'static str) -> Result<Zeroizing<[u8; KEY_LEN]>, 
 /// Decodes bech32m with the given prefix; the error is a phrase for a person.
 pub(crate) fn decode_text(text: &str, hrp: &str) -> Result<Zeroizing<Vec<u8>>, String> {
     let checked = CheckedHrpstring::new::<Bech32m>(text).map_err(|error| match error {
+        // A text in capitals is sound, one of both kinds isn't (BIP 173).
+        CheckedHrpstringError::Parse(_) if is_mixed(text) => "it has capital and small letters".to_owned(),
         CheckedHrpstringError::Parse(_) => "it doesn't look like one".to_owned(),
         _ => "a character is mistyped or missing".to_owned(),
     })?;
@@ -225,6 +227,10 @@ pub(crate) fn decode_text(text: &str, hrp: &str) -> Result<Zeroizing<Vec<u8>>, S
         return Err(format!("its prefix is {}", checked.hrp()));
     }
     Ok(Zeroizing::new(checked.byte_iter().collect()))
+}
+
+fn is_mixed(text: &str) -> bool {
+    text.bytes().any(|b| b.is_ascii_uppercase()) && text.bytes().any(|b| b.is_ascii_lowercase())
 }
 
 #[cfg(test)]

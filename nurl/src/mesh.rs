@@ -354,6 +354,18 @@ mod tests {
     }
 
     #[test]
+    fn a_ticket_in_capitals_is_one_and_in_both_kinds_of_letters_none() {
+        let ticket = ticket(true, 2);
+        let capitals = ticket.to_text().unwrap().to_uppercase();
+        assert_eq!(capitals.parse::<Ticket>().unwrap(), ticket);
+        let mixed = capitals.replacen("NURL", "nurl", 1);
+        let Err(TicketError::Text(why)) = mixed.parse::<Ticket>() else {
+            panic!("mixed letters are refused")
+        };
+        assert_eq!(why, "it has capital and small letters");
+    }
+
+    #[test]
     fn one_hub_too_many_is_a_typed_error() {
         assert_eq!(ticket(false, MAX_HUBS + 1).to_text(), Err(TicketError::TooLarge));
     }

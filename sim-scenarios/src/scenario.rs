@@ -53,6 +53,13 @@ pub const ALL: &[Scenario] = &[
         ..PLAIN
     },
     Scenario {
+        name: "families",
+        about: "IPv4, IPv6 and both, a hub with both: direct where either family lets it be, relayed elsewhere",
+        body: |trial| Box::pin(crate::scenarios::families::run(trial)),
+        marks: crate::scenarios::families::MARKS,
+        ..PLAIN
+    },
+    Scenario {
         name: "fence",
         about: "two owners act for one key, under loss, across restarts: no effect happens twice",
         knobs: fence::KNOBS,

@@ -138,6 +138,11 @@ fn every_nat_against_every_other() {
 }
 
 #[test]
+fn both_address_families() {
+    prove_with("families", 3);
+}
+
+#[test]
 fn relays_in_trouble() {
     prove_with("relay-dies", 10);
 }

@@ -175,6 +175,23 @@ impl Drop for UdpSocket {
     }
 }
 
+/// Listens for TCP. A v6 listener takes v6 only, so that both families can share a port number.
+///
+/// # Errors
+/// As [`TcpListener::bind`].
+pub async fn listen_tcp(addr: SocketAddr) -> io::Result<TcpListener> {
+    TcpListener::bind(addr).await
+}
+
+/// The address from which this host would write to `remote`, by its routes. Nothing is sent.
+///
+/// # Errors
+/// `NetworkUnreachable` where no interface leads there.
+pub fn source_towards(remote: IpAddr) -> io::Result<IpAddr> {
+    let place = sim::live_place()?;
+    sim::with(|sim| sim.host(place.host).route(None, remote, |_| false)).map(|route| route.src)
+}
+
 /// Resolves `host:port`: the hosts of the world by their names, and addresses by themselves.
 ///
 /// # Errors
@@ -239,10 +256,10 @@ pub struct InterfaceWatch {
 }
 
 impl InterfaceWatch {
-    /// Begins with the present list as the one that is known.
-    pub fn new() -> InterfaceWatch {
+    /// Begins with `last`, the list that is known now.
+    pub fn new(last: Vec<Interface>) -> InterfaceWatch {
         let version = sim::with(|sim| sim.addrs_version);
-        InterfaceWatch { last: interfaces().unwrap_or_default(), version }
+        InterfaceWatch { last, version }
     }
 
     /// Waits for a list that differs from the last one, and returns it. Cancel safe.
@@ -270,11 +287,5 @@ impl InterfaceWatch {
             Poll::Pending
         })
         .await
-    }
-}
-
-impl Default for InterfaceWatch {
-    fn default() -> Self {
-        InterfaceWatch::new()
     }
 }

@@ -1,9 +1,10 @@
 //! Our own candidates: the addresses at which peers may try us.
 //!
 //! A pure function of what the driver gathered, so that its order is a table in a test. Best first: the
-//! interfaces' own addresses (a peer on the same network needs no NAT), then port-mapped and reflexive ones,
-//! then the bridges of containers and virtual machines. The list is bounded ([`MAX_CANDIDATES`]), and each
-//! group has a share of it: neither twelve bridges nor a host full of addresses buries the reflexive one.
+//! interfaces' own addresses (a peer on the same network needs no NAT), then port-mapped and reflexive ones, of
+//! both address families in turn; then the bridges of containers and virtual machines. The list is bounded
+//! ([`MAX_CANDIDATES`]), and each group has a share of it: neither twelve bridges nor a host full of addresses buries
+//! the reflexive one.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -24,10 +25,10 @@ const BRIDGES: [&str; 12] =
 pub struct Gathered<'a> {
     /// This host's interfaces.
     pub interfaces: &'a [Interface],
-    /// The port of the v4 socket, if there is one.
-    pub port_v4: Option<u16>,
-    /// The port of the v6 socket, if there is one.
-    pub port_v6: Option<u16>,
+    /// Where the v4 socket is bound, if there is one.
+    pub v4: Option<SocketAddr>,
+    /// Where the v6 socket is bound, if there is one.
+    pub v6: Option<SocketAddr>,
     /// The hub in use. Loopback addresses are candidates only if it is on loopback itself: then the mesh is
     /// one machine.
     pub hub: Option<SocketAddr>,
@@ -52,12 +53,16 @@ pub fn candidates(gathered: &Gathered<'_>) -> Vec<SocketAddr> {
     let mut own: Vec<(Rank, SocketAddr)> = Vec::new();
     for interface in gathered.interfaces {
         let ip = interface.addr.to_canonical();
-        let port = if ip.is_ipv4() { gathered.port_v4 } else { gathered.port_v6 };
-        let (Some(rank), Some(port)) = (rank(&interface.name, ip), port.filter(|port| *port != 0)) else {
+        // A socket that is bound to one address hears nothing at the others.
+        let hears = |bound: &SocketAddr| {
+            bound.port() != 0 && (bound.ip().is_unspecified() || bound.ip().to_canonical() == ip)
+        };
+        let bound = if ip.is_ipv4() { gathered.v4 } else { gathered.v6 };
+        let (Some(rank), Some(bound)) = (rank(&interface.name, ip), bound.filter(hears)) else {
             continue;
         };
         if rank != Rank::Loopback || loopback {
-            own.push((rank, SocketAddr::new(ip, port)));
+            own.push((rank, SocketAddr::new(ip, bound.port())));
         }
     }
     // Stable: within a rank, the order of the interfaces.
@@ -72,22 +77,48 @@ pub fn candidates(gathered: &Gathered<'_>) -> Vec<SocketAddr> {
         }
     }
     let reserved = outside.len().min(REFLEXIVE_SHARE);
-    let mut list: Vec<SocketAddr> = Vec::with_capacity(MAX_CANDIDATES);
-    let mut add = |addr: SocketAddr, limit: usize| {
-        if list.len() < limit && !list.contains(&addr) {
-            list.push(addr);
-        }
+    let ranked = |bridges: bool| {
+        let own = own.iter().filter(move |(rank, _)| (*rank == Rank::Bridge) == bridges);
+        own.map(|(_, addr)| *addr).collect::<Vec<_>>()
     };
-    for (_, addr) in own.iter().filter(|(rank, _)| *rank != Rank::Bridge) {
-        add(*addr, MAX_CANDIDATES - reserved);
+    let mut list: Vec<SocketAddr> = Vec::with_capacity(MAX_CANDIDATES);
+    for addr in in_turn(ranked(false)) {
+        add(&mut list, addr, MAX_CANDIDATES - reserved);
     }
     for addr in outside {
-        add(addr, MAX_CANDIDATES);
+        add(&mut list, addr, MAX_CANDIDATES);
     }
-    for (_, addr) in own.iter().filter(|(rank, _)| *rank == Rank::Bridge) {
-        add(*addr, MAX_CANDIDATES);
+    list = in_turn(list);
+    for addr in ranked(true) {
+        add(&mut list, addr, MAX_CANDIDATES);
     }
     list
+}
+
+fn add(list: &mut Vec<SocketAddr>, addr: SocketAddr, limit: usize) {
+    if list.len() < limit && !list.contains(&addr) {
+        list.push(addr);
+    }
+}
+
+/// Both families in turn, each in its order, the first one's first (RFC 8421): peers try few addresses at a time, so a
+/// host full of addresses of IPv6 would keep those of IPv4 waiting, the only ones that many a peer can use.
+fn in_turn(list: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    let length = list.len();
+    let v6_first = list.first().is_some_and(SocketAddr::is_ipv6);
+    let (one, other): (Vec<_>, Vec<_>) = list.into_iter().partition(|addr| addr.is_ipv6() == v6_first);
+    let (mut one, mut other) = (one.into_iter(), other.into_iter());
+    let mut merged = Vec::with_capacity(length);
+    while merged.len() < length {
+        merged.extend(one.next());
+        merged.extend(other.next());
+    }
+    merged
+}
+
+/// Whether an interface carries containers or virtual machines, by its name.
+pub(crate) fn is_bridge(interface: &str) -> bool {
+    BRIDGES.iter().any(|prefix| interface.starts_with(prefix))
 }
 
 /// Where an address belongs; `None` if no other host can use it.
@@ -103,7 +134,7 @@ fn rank(interface: &str, ip: IpAddr) -> Option<Rank> {
     if ip.is_loopback() {
         return Some(Rank::Loopback);
     }
-    if BRIDGES.iter().any(|prefix| interface.starts_with(prefix)) {
+    if is_bridge(interface) {
         return Some(Rank::Bridge);
     }
     Some(match ip {
@@ -126,8 +157,8 @@ mod tests {
         let reflexive: Vec<_> = reflexive.iter().map(|addr| addr.parse().unwrap()).collect();
         let gathered = Gathered {
             interfaces: &interfaces,
-            port_v4: Some(4),
-            port_v6: Some(6),
+            v4: Some(([0; 4], 4).into()),
+            v6: Some(([0; 16], 6).into()),
             hub: hub.parse().ok(),
             reflexive: &reflexive,
         };
@@ -158,8 +189,8 @@ mod tests {
                 vec![
                     "[2001:db8::2]:6",
                     "192.168.1.2:4",
-                    "10.9.0.2:4",
                     "[fd00::2]:6",
+                    "10.9.0.2:4",
                     "203.0.113.7:5000",
                     "172.17.0.1:4",
                 ],
@@ -207,12 +238,46 @@ mod tests {
     }
 
     #[test]
+    fn a_host_full_of_one_family_tells_the_other_early() {
+        let addrs: Vec<_> = (1..=14).map(|n| format!("2001:db8::{n:x}")).collect();
+        let mut interfaces: Vec<_> = addrs.iter().map(|addr| ("eth0", addr.as_str())).collect();
+        interfaces.push(("eth0", "192.168.1.2"));
+        let list = list(&interfaces, HUB, &["203.0.113.7:5000"]);
+        assert_eq!(list[..4], ["[2001:db8::1]:6", "192.168.1.2:4", "[2001:db8::2]:6", "203.0.113.7:5000"]);
+        assert_eq!(list.len(), MAX_CANDIDATES);
+    }
+
+    #[test]
     fn a_family_without_a_socket_has_no_candidates() {
         let interfaces = ["192.168.1.2", "2001:db8::2"]
             .map(|addr| Interface { name: "eth0".to_owned(), addr: addr.parse().unwrap() });
-        let mut gathered = Gathered { interfaces: &interfaces, port_v4: Some(4), ..Gathered::default() };
+        let any: SocketAddr = ([0; 4], 4).into();
+        let mut gathered = Gathered { interfaces: &interfaces, v4: Some(any), ..Gathered::default() };
         assert_eq!(candidates(&gathered), ["192.168.1.2:4".parse().unwrap()]);
-        (gathered.port_v4, gathered.port_v6) = (Some(0), Some(6));
+        (gathered.v4, gathered.v6) = (Some(([0; 4], 0).into()), Some(([0; 16], 6).into()));
         assert_eq!(candidates(&gathered), ["[2001:db8::2]:6".parse().unwrap()]);
+    }
+
+    #[test]
+    fn a_socket_that_is_bound_to_one_address_has_no_other_candidate() {
+        let interfaces = ["127.0.0.1", "192.168.1.2", "10.0.0.2", "2001:db8::2", "2001:db8::3"]
+            .map(|addr| Interface { name: "eth0".to_owned(), addr: addr.parse().unwrap() });
+        for (v4, v6, hub, expected) in [
+            ("127.0.0.1:4", None, HUB, vec![]),
+            ("127.0.0.1:4", None, "127.0.0.1:9", vec!["127.0.0.1:4"]),
+            ("10.0.0.2:4", None, HUB, vec!["10.0.0.2:4"]),
+            ("10.0.0.2:4", None, "127.0.0.1:9", vec!["10.0.0.2:4"]),
+            ("10.0.0.9:4", Some("[2001:db8::3]:6"), HUB, vec!["[2001:db8::3]:6"]),
+        ] {
+            let gathered = Gathered {
+                interfaces: &interfaces,
+                v4: v4.parse().ok(),
+                v6: v6.and_then(|addr| addr.parse().ok()),
+                hub: hub.parse().ok(),
+                reflexive: &[],
+            };
+            let list: Vec<_> = candidates(&gathered).iter().map(ToString::to_string).collect();
+            assert_eq!(list, expected, "{v4} {v6:?} {hub}");
+        }
     }
 }

@@ -4,15 +4,20 @@
 //! | --- | --- |
 //! | [`hub`], [`hub_client`] | the server for relay, rendezvous and STUN; a client's one connection to it |
 //! | [`relay`], [`rendezvous`], [`control`] | its frames and cores, and the Noise connection under them |
+//! | [`listen`] | where sockets are bound |
+//! | [`advertise`] | which address a hub tells others |
 //! | [`stun`], [`candidates`] | our own addresses, as others see them |
 //! | [`securedgram`] | encrypted datagrams between keys: handshakes, sessions, paths |
 //! | [`session`], [`noise`] | the record layer, and the handshake |
 //! | [`route`], [`rate`] | where a datagram goes to or came from; how much may come |
 
+pub mod advertise;
 pub mod candidates;
 pub mod control;
+pub(crate) mod faults;
 pub mod hub;
 pub mod hub_client;
+pub mod listen;
 pub mod noise;
 pub mod rate;
 pub mod relay;

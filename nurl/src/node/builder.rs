@@ -1,8 +1,7 @@
 //! Building a node.
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use rand_core::Rng as _;
@@ -18,6 +17,7 @@ use crate::compute::pool::{Handlers, JobContext};
 use crate::key::{AllowList, SecretKey};
 use crate::membership::{self, Detector, Meta, Roles};
 use crate::mesh::Ticket;
+use crate::net::listen::Listen;
 use crate::rt::sync::{Mutex, mpsc, watch};
 use crate::rt::task::{Plane, Planes};
 use crate::rt::{self, time};
@@ -37,7 +37,7 @@ pub struct Builder {
     key: Option<SecretKey>,
     role: Role,
     handlers: Handlers,
-    listen: Vec<SocketAddr>,
+    listen: Listen,
     allow: AllowList,
     zone: String,
     weight: u16,
@@ -54,7 +54,7 @@ impl Builder {
             key: None,
             role: Role::Worker,
             handlers: Handlers::new(),
-            listen: Vec::new(),
+            listen: Listen::default(),
             allow: AllowList::Anyone,
             zone: String::new(),
             weight: 1,
@@ -100,11 +100,10 @@ impl Builder {
         self
     }
 
-    /// Where to bind UDP; `0.0.0.0:0` if this isn't called. Called again, there as well: a node with both families
-    /// has an address of each.
+    /// Where to bind UDP; every address of both families and any port if this isn't called.
     #[must_use]
-    pub fn listen(mut self, addr: SocketAddr) -> Builder {
-        self.listen.push(addr);
+    pub fn listen(mut self, listen: Listen) -> Builder {
+        self.listen = listen;
         self
     }
 
@@ -191,17 +190,14 @@ impl Builder {
             now,
             rt::rng("membership"),
         );
-        let mut listen = self.listen;
-        if listen.is_empty() {
-            listen.push(([0, 0, 0, 0], 0).into());
-        }
         let config = TransportConfig {
             key,
             ticket: self.ticket.clone(),
             allow: self.allow,
             boot,
-            listen: listen.clone(),
+            listen: self.listen,
         };
+        let addr = config.listen.to_string();
         let mut transport = Transport::new(&config, now, time::unix_now(), rt::rng);
 
         let bus = Bus::default();
@@ -214,6 +210,7 @@ impl Builder {
         let (groups_in, groups) = mpsc::channel(APPLICATION_QUEUE);
 
         let waiting = Waiting::new();
+        let ended = Arc::new(OnceLock::new());
 
         // The sockets belong to the plane's runtime, so they are opened there.
         let (role, hubs, net_bus) = (self.role, self.ticket.hubs.clone(), bus.clone());
@@ -221,7 +218,6 @@ impl Builder {
             let driver = Driver::open(&config, &mut transport).await?;
             Ok::<_, std::io::Error>((driver, transport))
         });
-        let addr = listen.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         let (driver, transport) = match opened.await {
             Ok(Ok(opened)) => opened,
             Ok(Err(error)) => return Err(Error::Listen { addr, error }),
@@ -244,6 +240,7 @@ impl Builder {
             groups: groups_in,
             waiting: waiting.clone(),
             bus: net_bus,
+            ended: ended.clone(),
         };
         let state_plane = StatePlane::new(StateParts {
             key: public,
@@ -267,6 +264,7 @@ impl Builder {
             net,
             state,
             bus,
+            ended,
             datagrams: Mutex::new(datagrams),
             messages: Mutex::new(messages),
             groups: Mutex::new(groups),

@@ -81,6 +81,11 @@ pub enum NodeEvent {
         /// What the store said.
         reason: String,
     },
+    /// A UDP socket fails each receive, so the node has ended.
+    SocketFailed {
+        /// The operating system's word.
+        reason: String,
+    },
     /// The subscriber was too slow: so many events were dropped here.
     Lagged(u64),
 }

@@ -15,7 +15,7 @@ mod state_plane;
 mod task;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -85,8 +85,8 @@ pub struct HubInfo {
     pub up: bool,
     /// The last PING's round trip.
     pub rtt: Option<Duration>,
-    /// Our address as it sees it.
-    pub reflexive: Option<SocketAddr>,
+    /// Our addresses as it sees them, one of each family at most.
+    pub reflexive: Vec<SocketAddr>,
 }
 
 /// What the network plane counts.
@@ -134,6 +134,8 @@ struct Inner {
     net: mpsc::Sender<NetCommand>,
     state: mpsc::Sender<StateCommand>,
     bus: event::Bus,
+    /// What a socket said that failed and ended the node.
+    ended: Arc<OnceLock<String>>,
     datagrams: Mutex<mpsc::Receiver<Vec<Datagram>>>,
     messages: Mutex<mpsc::Receiver<(PublicKey, Bytes)>>,
     groups: Mutex<mpsc::Receiver<(String, PublicKey, Bytes)>>,
@@ -385,14 +387,19 @@ impl Node {
         let _ = self.ask(|reply| NetCommand::Shutdown { reply }).await;
     }
 
+    /// Why the planes answer no more.
+    fn closed(&self) -> Error {
+        Error::ended(&self.0.ended)
+    }
+
     async fn tell(&self, command: NetCommand) -> Result<(), Error> {
-        self.0.net.send(command).await.map_err(|_| Error::Closed)
+        self.0.net.send(command).await.map_err(|_| self.closed())
     }
 
     async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> NetCommand) -> Result<T, Error> {
         let (reply, answer) = oneshot::channel();
         self.tell(command(reply)).await?;
-        answer.await.map_err(|_| Error::Closed)
+        answer.await.map_err(|_| self.closed())
     }
 
     async fn ask_state<T>(
@@ -400,7 +407,7 @@ impl Node {
         command: impl FnOnce(oneshot::Sender<T>) -> StateCommand,
     ) -> Result<T, Error> {
         let (reply, answer) = oneshot::channel();
-        self.0.state.send(command(reply)).await.map_err(|_| Error::Closed)?;
-        answer.await.map_err(|_| Error::Closed)
+        self.0.state.send(command(reply)).await.map_err(|_| self.closed())?;
+        answer.await.map_err(|_| self.closed())
     }
 }

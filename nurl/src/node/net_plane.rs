@@ -5,7 +5,7 @@
 //! dropped and counted.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -64,6 +64,8 @@ pub(super) struct NetParts {
     pub(super) groups: mpsc::Sender<(String, PublicKey, Bytes)>,
     pub(super) waiting: Waiting,
     pub(super) bus: Bus,
+    /// Why the plane ended, if nobody told it to.
+    pub(super) ended: Arc<OnceLock<String>>,
 }
 
 struct Deferred {
@@ -146,6 +148,13 @@ impl NetPlane {
         loop {
             let now = time::now();
             let mut more = self.parts.driver.turn(&mut self.parts.transport, now);
+            if let Some(reason) = self.parts.driver.broken() {
+                let reason = reason.to_owned();
+                // It is set once.
+                let _ = self.parts.ended.set(reason.clone());
+                self.parts.bus.send(&NodeEvent::SocketFailed { reason });
+                break;
+            }
             match self.take_commands(now, command.take()) {
                 Taken::All => {}
                 Taken::Some => more = true,
@@ -184,7 +193,7 @@ impl NetPlane {
         }
         self.parts.bus.close();
         for reply in self.joining.drain(..) {
-            let _ = reply.send(Err(Error::Closed));
+            let _ = reply.send(Err(Error::ended(&self.parts.ended)));
         }
         if let Some((_, reply)) = self.leaving.take() {
             // Nobody waits for the answer: the caller gave up.
@@ -705,7 +714,7 @@ impl NetPlane {
                 addr: hub.addr.clone(),
                 up: state.is_some_and(|state| state.up),
                 rtt: state.and_then(|state| state.rtt),
-                reflexive: state.and_then(|state| state.reflexive),
+                reflexive: state.map_or_else(Vec::new, |state| state.reflexive().collect()),
             }
         });
         Status {

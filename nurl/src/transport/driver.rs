@@ -14,7 +14,9 @@ use std::time::Instant;
 use super::TransportConfig;
 use super::core::Transport;
 use crate::key::PublicKey;
+use crate::net::faults::ReceiveFaults;
 use crate::net::hub_client::{self, HubClientConfig, HubCommand, HubEvent};
+use crate::net::listen::Listen;
 use crate::rt::net::{Interface, InterfaceWatch, RecvMeta, Transmit, UdpSocket, interfaces, lookup_host};
 use crate::rt::sync::mpsc;
 use crate::rt::{self, time};
@@ -39,15 +41,15 @@ struct Link {
     events: mpsc::Receiver<(PublicKey, Vec<HubEvent>)>,
 }
 
-/// A hub, and the address that its name stands for.
-type Resolved = (PublicKey, Option<SocketAddr>);
+/// A hub, and the addresses that its name stands for.
+type Resolved = (PublicKey, Vec<SocketAddr>);
 
 /// What ended a wait, with what was taken from its source on the way.
 enum Woke {
-    Udp(io::Result<usize>),
+    Udp(usize, io::Result<usize>),
     Hub(usize, Vec<HubEvent>),
     Interfaces(Vec<Interface>),
-    Resolved(PublicKey, Option<SocketAddr>),
+    Resolved(PublicKey, Vec<SocketAddr>),
     Work,
 }
 
@@ -64,8 +66,12 @@ pub enum Until {
 
 /// The sockets and connections of one seam.
 pub struct Driver {
+    /// One of each family at most.
     sockets: Vec<UdpSocket>,
-    /// The first socket for v4 destinations, and for v6.
+    faults: Vec<ReceiveFaults>,
+    /// What a socket says that can't receive any more.
+    broken: Option<String>,
+    /// The socket for v4 destinations, and for v6.
     by_family: (Option<usize>, Option<usize>),
     links: Vec<Link>,
     resolved: (mpsc::Sender<Resolved>, mpsc::Receiver<Resolved>),
@@ -82,27 +88,12 @@ impl Driver {
     /// Binds the sockets and dials the hubs. Runs on the network plane, where its tasks will live.
     ///
     /// # Errors
-    /// The first address's error when no address could be bound.
+    /// The operating system's, for an address that was asked for, or for the last one when none could be bound.
     pub async fn open(config: &TransportConfig, core: &mut Transport) -> io::Result<Driver> {
-        let mut sockets = Vec::new();
-        let mut refused = None;
-        let (mut v4, mut v6) = (None, None);
-        let mut by_family = (None, None);
-        for addr in &config.listen {
-            match UdpSocket::bind(*addr).await {
-                Ok(socket) => {
-                    let port = socket.local_addr()?.port();
-                    *if addr.is_ipv4() { &mut v4 } else { &mut v6 } = Some(port);
-                    let first = if addr.is_ipv4() { &mut by_family.0 } else { &mut by_family.1 };
-                    first.get_or_insert(sockets.len());
-                    sockets.push(socket);
-                }
-                Err(error) => refused = refused.or(Some(error)),
-            }
-        }
-        if sockets.is_empty() {
-            return Err(refused.unwrap_or_else(|| io::Error::other("no address to listen on")));
-        }
+        let sockets = bind(&config.listen).await?;
+        let bound = sockets.iter().map(UdpSocket::local_addr).collect::<io::Result<Vec<_>>>()?;
+        let of_family = |v4: bool| bound.iter().position(|addr| addr.is_ipv4() == v4);
+        let by_family = (of_family(true), of_family(false));
         let namespace = config.ticket.mesh.namespace();
         let links = config
             .ticket
@@ -119,14 +110,17 @@ impl Driver {
             })
             .collect();
         let now = time::now();
-        core.set_ports(now, v4, v6);
-        core.set_interfaces(now, interfaces()?);
+        core.set_bound(now, by_family.0.map(|at| bound[at]), by_family.1.map(|at| bound[at]));
+        let known = interfaces()?;
+        core.set_interfaces(now, known.clone());
         Ok(Driver {
+            faults: sockets.iter().map(|_| ReceiveFaults::default()).collect(),
+            broken: None,
             sockets,
             by_family,
             links,
             resolved: mpsc::channel(crate::mesh::MAX_HUBS),
-            watch: InterfaceWatch::new(),
+            watch: InterfaceWatch::new(known),
             buffer: vec![0; BUFFER_BYTES * BUFFERS],
             metas: [RecvMeta::default(); BUFFERS],
             blocked: None,
@@ -187,11 +181,11 @@ impl Driver {
         let mut timer = pin!(timer);
         let woke = rt::select! {
             (at, ready) = &mut readable => match ready {
-                Ok(()) => Woke::Udp(receive(&sockets[at], buffer, metas)),
-                Err(error) => Woke::Udp(Err(error)),
+                Ok(()) => Woke::Udp(at, receive(&sockets[at], buffer, metas)),
+                Err(error) => Woke::Udp(at, Err(error)),
             },
             (at, events) = &mut hub_events => Woke::Hub(at, events),
-            Some((hub, addr)) = resolved.1.recv() => Woke::Resolved(hub, addr),
+            Some((hub, addrs)) = resolved.1.recv() => Woke::Resolved(hub, addrs),
             list = watch.changed() => Woke::Interfaces(list),
             _ = &mut writable => Woke::Work,
             () = &mut timer => Woke::Work,
@@ -205,7 +199,7 @@ impl Driver {
         let mut more = false;
         self.sent = false;
         match self.woke.take() {
-            Some(Woke::Udp(filled)) => self.take_datagrams(core, now, &filled),
+            Some(Woke::Udp(at, filled)) => self.take_datagrams(core, now, at, &filled),
             Some(Woke::Hub(at, events)) => self.take_hub_events(core, now, at, events),
             Some(Woke::Interfaces(list)) => {
                 core.set_interfaces(now, list);
@@ -214,7 +208,7 @@ impl Driver {
                     let _ = link.commands.try_send(HubCommand::NetworkChanged);
                 }
             }
-            Some(Woke::Resolved(hub, addr)) => core.set_hub_addr(now, hub, addr),
+            Some(Woke::Resolved(hub, addrs)) => core.set_hub_addrs(now, hub, &addrs),
             Some(Woke::Work) | None => {}
         }
         for at in 0..self.sockets.len() {
@@ -229,6 +223,11 @@ impl Driver {
         core.handle_timeout(now);
         self.flush(core, now);
         more
+    }
+
+    /// What a socket says that fails each receive, if one does: nothing would be heard any more.
+    pub fn broken(&self) -> Option<&str> {
+        self.broken.as_deref()
     }
 
     /// Whether a socket took anything since the last turn began.
@@ -259,7 +258,7 @@ impl Driver {
     fn receive_from(&mut self, core: &mut Transport, now: Instant, at: usize) -> bool {
         for _ in 0..RECEIVES_PER_TURN {
             let filled = receive(&self.sockets[at], &mut self.buffer, &mut self.metas);
-            self.take_datagrams(core, now, &filled);
+            self.take_datagrams(core, now, at, &filled);
             if filled.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
                 return false;
             }
@@ -267,9 +266,19 @@ impl Driver {
         true
     }
 
-    /// Hands over what a receive has filled. An error concerns one datagram, sent or received, not the socket.
-    fn take_datagrams(&mut self, core: &mut Transport, now: Instant, filled: &io::Result<usize>) {
-        let Ok(count) = filled else { return };
+    /// Hands over what a receive has filled. An error concerns one datagram, sent or received, unless it comes back
+    /// each time.
+    fn take_datagrams(&mut self, core: &mut Transport, now: Instant, at: usize, filled: &io::Result<usize>) {
+        let broken = self.faults[at].note(filled);
+        let count = match filled {
+            Ok(count) => count,
+            Err(error) => {
+                if broken {
+                    self.broken.get_or_insert_with(|| error.to_string());
+                }
+                return;
+            }
+        };
         let chunks = self.buffer.chunks_exact_mut(BUFFER_BYTES);
         for (meta, chunk) in self.metas[..*count].iter().zip(chunks) {
             core.handle_udp(now, meta.addr, meta.stride, &mut chunk[..meta.len]);
@@ -281,7 +290,7 @@ impl Driver {
         if events.iter().any(|event| matches!(event, HubEvent::Up { .. })) {
             let (hub, name, resolved) = (link.hub, link.addr.clone(), self.resolved.0.clone());
             rt::task::spawn(async move {
-                let found = lookup_host(&name).await.ok().and_then(|list| list.first().copied());
+                let found = lookup_host(&name).await.unwrap_or_default();
                 // Full or closed: the next registration resolves again.
                 let _ = resolved.try_send((hub, found));
             });
@@ -323,6 +332,37 @@ impl Driver {
                 }
             }
         }
+    }
+}
+
+/// Binds a socket of each family. Where any port will do, the second takes the number of the first if that is free, so
+/// that a firewall needs one rule.
+async fn bind(listen: &Listen) -> io::Result<Vec<UdpSocket>> {
+    let mut sockets: Vec<UdpSocket> = Vec::new();
+    let mut lacking = None;
+    for addr in listen.addrs() {
+        let mut wanted = addr;
+        if let (0, Some(first)) = (addr.port(), sockets.first()) {
+            wanted.set_port(first.local_addr()?.port());
+        }
+        let bound = match UdpSocket::bind(wanted).await {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && wanted != addr => {
+                UdpSocket::bind(addr).await
+            }
+            bound => bound,
+        };
+        match bound {
+            Ok(socket) => sockets.push(socket),
+            Err(error) if listen.may_lack(&error) => {
+                tracing::debug!(%addr, %error, "not in this family");
+                lacking = Some(error);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    match lacking {
+        Some(error) if sockets.is_empty() => Err(error),
+        _ => Ok(sockets),
     }
 }
 

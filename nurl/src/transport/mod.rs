@@ -27,6 +27,7 @@ use bytes::Bytes;
 
 use crate::key::{AllowList, PublicKey, SecretKey};
 use crate::mesh::Ticket;
+use crate::net::listen::Listen;
 
 pub use self::core::Transport;
 pub use self::gauges::{Gauge, Gauges};
@@ -60,8 +61,8 @@ pub struct TransportConfig {
     pub allow: AllowList,
     /// This process; random, and the same wherever a boot id is told.
     pub boot: u64,
-    /// Where to bind UDP: one socket for each address that the host has a family for.
-    pub listen: Vec<SocketAddr>,
+    /// Where to bind UDP.
+    pub listen: Listen,
 }
 
 /// What the seam tells the layer above.

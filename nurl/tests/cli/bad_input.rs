@@ -6,7 +6,7 @@ use std::time::Duration;
 use nurl::mesh::MeshSecret;
 use nurl::{PublicKey, Ticket};
 
-use crate::harness::{hub, run, worker};
+use crate::harness::{Running, hub, run, worker};
 
 #[test]
 fn a_text_that_is_no_ticket_is_a_usage_error() {
@@ -24,6 +24,78 @@ fn a_text_that_is_no_ticket_is_a_usage_error() {
     run(&["status", "--mesh", file.to_str().unwrap()], None, b"").failed(2, &["not a ticket"]);
     // None at all is clap's to say.
     assert_eq!(run(&["status"], None, b"").code, Some(2));
+}
+
+#[test]
+fn a_ticket_is_taken_in_capitals_and_never_shown_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let hub = hub(dir.path());
+    let worker = worker(&hub.ticket, &[]);
+    // As a QR code has it.
+    let capitals = hub.ticket.to_uppercase();
+    run(&["status", "--mesh", &capitals], None, b"").succeeded();
+    let ping = ["ping", &worker.key.to_uppercase(), "--mesh", &capitals, "-c", "1"];
+    run(&ping, None, b"").succeeded();
+
+    let mixed = capitals.replacen("NURL", "nurl", 1);
+    run(&["status", "--mesh", &mixed], None, b"").failed(2, &["capital and small letters"]);
+    let headless = &hub.ticket["nurlmesh1".len()..];
+    let quoted = format!("\"{}\"", hub.ticket);
+    let secret = nurl::SecretKey::from_bytes([7; 32]).to_text();
+    let shown = |args: &[&str], mesh: Option<&str>, code: i32| {
+        let ended = run(args, mesh, b"");
+        assert_eq!(ended.code, Some(code), "{}", ended.stderr);
+        for given in args.iter().copied().chain(mesh).filter(|given| given.len() > 50) {
+            let lower = ended.stderr.to_lowercase();
+            let middle = given[given.len() / 2..][..12].to_lowercase();
+            assert!(!lower.contains(&middle), "a secret is shown: {}", ended.stderr);
+        }
+    };
+    for text in [headless, &quoted, &mixed, &hub.ticket[..60], &capitals[..60]] {
+        let code = if text.to_lowercase().starts_with("nurlmesh1") { 2 } else { 8 };
+        shown(&["status", "--mesh", text], None, code);
+        shown(&["status"], Some(text), code);
+    }
+    // Where something else is expected.
+    shown(&["status", &hub.ticket], None, 2);
+    shown(&["worker", "--listen", &hub.ticket], Some(&hub.ticket), 2);
+    shown(&["hub", "--advertise", &hub.ticket], None, 2);
+    shown(&["hub", "--namespace", &hub.ticket], None, 2);
+    shown(&["ping", &hub.ticket], Some(&hub.ticket), 2);
+    shown(&["key", "show", &secret], None, 8);
+    shown(&["map", "--kind", "echo", &hub.ticket], Some(&hub.ticket), 8);
+}
+
+#[test]
+fn an_empty_ticket_is_a_usage_error_that_says_so() {
+    for args in [&["status"][..], &["worker"], &["hub"], &["submit", "--kind", "echo"]] {
+        run(args, Some(""), b"").failed(2, &["empty", "NURL_MESH"]);
+    }
+    run(&["status", "--mesh", " "], None, b"").failed(2, &["empty"]);
+}
+
+#[test]
+fn a_hub_without_the_key_of_its_mesh_does_not_make_another() {
+    let dir = tempfile::tempdir().unwrap();
+    let old = hub(dir.path());
+    let state = dir.path().join("hub");
+    let (key, mesh) = (state.join("key"), state.join("mesh"));
+    drop(old);
+    let kept = std::fs::read(&key).unwrap();
+    std::fs::remove_file(&key).unwrap();
+    let args = ["hub", "--listen", "127.0.0.1:0", "--state", state.to_str().unwrap()];
+    let (key_name, mesh_name) = (key.to_str().unwrap(), mesh.to_str().unwrap());
+    run(&args, None, b"").failed(8, &[key_name, "is gone", mesh_name, "put that key back", "--state"]);
+    assert!(!key.exists(), "a key was made");
+    run(&["key", "new", key_name], None, b"").succeeded();
+    run(&args, None, b"").failed(8, &[key_name, "is another key", mesh_name]);
+    // The ways out that are named lead out.
+    let further = [&args[..], &["--mesh", mesh_name, "--json", "--exit-with-stdin"]].concat();
+    let ready = Running::start(&further, None).event("ready");
+    let hubs = ready["ticket"].as_str().unwrap().parse::<Ticket>().unwrap().hubs;
+    assert_eq!(hubs.len(), 2);
+    std::fs::write(&key, kept).unwrap();
+    hub(dir.path());
 }
 
 #[test]

@@ -7,6 +7,7 @@
     reason = "tests of a process from outside it: files, threads and clocks here are the test's own"
 )]
 
+mod addresses;
 mod bad_input;
 mod demo;
 #[cfg(target_os = "linux")]

@@ -146,9 +146,9 @@ fn an_address_in_use_is_an_error_that_names_it() {
         let mesh = Mesh::start().await;
         let node = mesh.builder(Role::Member).listen("127.0.0.1:0".parse().unwrap()).spawn().await.unwrap();
         let taken = node.local_addrs()[0];
-        let error = mesh.builder(Role::Member).listen(taken).spawn().await.err().unwrap();
+        let error = mesh.builder(Role::Member).listen(taken.into()).spawn().await.err().unwrap();
         assert!(matches!(&error, Error::Listen { addr, .. } if *addr == taken.to_string()), "{error}");
         node.shutdown().await;
-        mesh.builder(Role::Member).listen(taken).spawn().await.unwrap();
+        mesh.builder(Role::Member).listen(taken.into()).spawn().await.unwrap();
     });
 }

@@ -21,7 +21,6 @@
 //! of the world nobody listens there. `world.stats().exposed_bytes` says how much was searched.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -30,6 +29,7 @@ use chaos::net::End;
 use chaos::world::{Host, World};
 use nurl::mesh::Namespace;
 use nurl::net::hub::{self, HubConfig, HubHandle, HubLimits, HubStats};
+use nurl::net::listen::Listen;
 use nurl::{PublicKey, SecretKey};
 
 /// Where hubs listen.
@@ -75,7 +75,7 @@ impl Relay {
         host.spawn(move || {
             let (key, shared) = (key.clone(), shared.clone());
             async move {
-                let listen = SocketAddr::new([0, 0, 0, 0].into(), HUB_PORT);
+                let listen = Listen::Everywhere { port: HUB_PORT };
                 let limits = lock(&shared).limits;
                 let config = HubConfig { limits, ..HubConfig::new(listen, key, vec![namespace]) };
                 let serving = hub::serve(config).await.expect("the hub's port is free on its own host");

@@ -6,6 +6,7 @@ pub mod churn;
 pub mod circle;
 pub mod converge;
 pub mod echoes;
+pub mod families;
 pub mod fence;
 pub mod hub_restarts;
 pub mod keystone;

@@ -175,19 +175,14 @@ fn start(world: World) -> (Cluster, Vec<Before>) {
                 }
             };
             if kind.home.as_ref().is_some_and(|home| has_v6(home, &kind.carrier)) {
-                dual.push((before.len(), name.clone()));
+                dual.push(before.len());
             }
             map = map.node(&name, place);
             before.push(Before::of(&kind));
         }
     }
-    let dual_named: Vec<_> = dual.iter().map(|(_, name)| name.clone()).collect();
-    let map = map.build(move |builder, setup| match dual_named.contains(&setup.name) {
-        true => builder.listen(([0u8; 4], 0).into()).listen(([0u8; 16], 0).into()),
-        false => builder,
-    });
     let cluster = map.start();
-    for (at, _) in dual {
+    for at in dual {
         let host = cluster.peers[at].host;
         host.set_addrs("eth0", &[&host.ip().to_string(), &format!("2001:db8:{at}::10")]);
     }

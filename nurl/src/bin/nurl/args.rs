@@ -1,11 +1,13 @@
 //! The command line, as clap sees it.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use nurl::mesh::MAX_HUB_ADDR_BYTES;
+use nurl::net::listen::{Listen, ListenError};
+
+use crate::out::{Code, Failure};
 
 /// Run work on machines behind NATs: no servers of yours, no port forwarding, no root.
 #[derive(Debug, Parser)]
@@ -14,7 +16,7 @@ use nurl::mesh::MAX_HUB_ADDR_BYTES;
     version,
     after_help = "\
 Examples, three terminals on one machine or on three:
-  nurl hub --listen 0.0.0.0:4242 --advertise hub.example:4242   # prints a ticket
+  nurl hub --advertise hub.example:4242                         # prints a ticket
   nurl worker --mesh TICKET --handler up='tr a-z A-Z'
   echo hello | nurl submit --mesh TICKET --kind up --payload -
 
@@ -103,18 +105,19 @@ pub(crate) struct MeshArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  nurl hub --listen 127.0.0.1:4242
-  nurl hub --listen 0.0.0.0:4242 --advertise hub.example:4242 --state /var/lib/nurl
+  nurl hub --listen localhost:4242
+  nurl hub --advertise hub.example:4242 --state /var/lib/nurl
   nurl hub --namespace 6d2f… --state ./hub        # serve a mesh whose ticket it never had
 
 The state directory holds the hub's key (key) and, if it made the mesh, its ticket (mesh), both of mode
 0600: keep it, and a restart prints the same ticket. A hub that minted the ticket was trusted with the
 mesh's secret at that moment; with --namespace it never has it.")]
 pub(crate) struct HubArgs {
-    /// Address for TCP and UDP alike
-    #[arg(long, default_value = "0.0.0.0:4242")]
-    pub(crate) listen: SocketAddr,
-    /// What the ticket says of where the hub is [default: the address listened on, or this host's first one]
+    /// Port or address for TCP and UDP alike; a port alone is every address, of IPv4 and IPv6. May be given once for
+    /// each family
+    #[arg(long, default_value = "4242", value_name = "PORT|ADDR:PORT")]
+    pub(crate) listen: Vec<Listen>,
+    /// What the ticket says of where the hub is [default: the address listened on, or the one that this host's default route leaves from]
     #[arg(long, value_name = "HOST:PORT", value_parser = parse_host_port)]
     pub(crate) advertise: Option<String>,
     /// Directory for the hub's key and ticket
@@ -191,9 +194,10 @@ pub(crate) struct WorkerArgs {
     /// Directory for what outlives a restart (results, leases, the member cache)
     #[arg(long, value_name = "DIR")]
     pub(crate) state: Option<PathBuf>,
-    /// UDP address for direct paths
-    #[arg(long, default_value = "0.0.0.0:0")]
-    pub(crate) listen: SocketAddr,
+    /// UDP port or address for direct paths; a port alone is every address, of IPv4 and IPv6. May be given once for
+    /// each family
+    #[arg(long, default_value = "0", value_name = "PORT|ADDR:PORT")]
+    pub(crate) listen: Vec<Listen>,
     /// Failure zone; replicas of a key are spread over zones
     #[arg(long, default_value = "")]
     pub(crate) zone: String,
@@ -331,6 +335,15 @@ pub(crate) struct DemoArgs {
     pub(crate) no_kill: bool,
     #[command(flatten)]
     pub(crate) output: Output,
+}
+
+/// All that was given with `--listen`, together.
+pub(crate) fn listen(given: Vec<Listen>) -> Result<Listen, Failure> {
+    let mut given = given.into_iter();
+    let first = given.next().unwrap_or_default();
+    given
+        .try_fold(first, Listen::and)
+        .map_err(|error: ListenError| Failure::new(Code::Usage, format!("--listen: {error}")))
 }
 
 /// `90`, `90s`, `1500ms`, `2m`, `1h`.

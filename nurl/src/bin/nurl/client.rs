@@ -9,7 +9,7 @@ use nurl::rt::{disk, time};
 use nurl::{Node, Ticket};
 
 use crate::args::MeshArgs;
-use crate::out::{Code, Failure, Out};
+use crate::out::{Code, Failure, Out, shown, unusable};
 use crate::stop::Stop;
 use crate::work::UnderWay;
 
@@ -23,24 +23,31 @@ const LEAVE_WITHIN: Duration = Duration::from_secs(2);
 /// How long the words of an interrupted command may wait for their reader.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
+/// How a ticket begins, as the library writes it.
+const TICKET_BEGINS: &str = "nurlmesh1";
+
 /// The longest ticket file: the text form and a newline.
 const TICKET_FILE_LIMIT_BYTES: u64 = 4_096;
 
-/// Reads a ticket, or the file that holds it.
+/// Reads a ticket, or the file that holds it. A ticket is never shown whole, whatever is wrong with it.
 pub(crate) fn ticket(text: &str) -> Result<Ticket, Failure> {
-    if text.trim_start().starts_with("nurlmesh") {
+    let text = text.trim();
+    if text.is_empty() {
+        let message =
+            "the ticket is empty: give --mesh or NURL_MESH a ticket (nurlmesh1…) or a file that holds one";
+        return Err(Failure::new(Code::Usage, message));
+    }
+    // In capitals, too: QR codes hold those best.
+    if text.get(..TICKET_BEGINS.len()).is_some_and(|begins| begins.eq_ignore_ascii_case(TICKET_BEGINS)) {
         return text.parse().map_err(|error| Failure::new(Code::Usage, format!("{error}")));
     }
     let bytes = disk::read(Path::new(text), TICKET_FILE_LIMIT_BYTES).map_err(|error| {
-        Failure::new(
-            Code::Resource,
-            format!("{text}: {error}: give a ticket (nurlmesh1…) or a file that holds one"),
-        )
+        unusable(Path::new(text), &error, "give a ticket (nurlmesh1…) or a file that holds one")
     })?;
     String::from_utf8_lossy(&bytes)
         .trim()
         .parse()
-        .map_err(|error| Failure::new(Code::Usage, format!("{text}: {error}")))
+        .map_err(|error| Failure::new(Code::Usage, format!("{}: {error}", shown(text))))
 }
 
 /// A node that submits work or looks around: it owns no keys and is not gossiped about.

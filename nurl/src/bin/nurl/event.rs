@@ -15,6 +15,8 @@ pub(crate) enum Line {
         #[serde(skip_serializing_if = "Option::is_none")]
         addr: Option<String>,
         #[serde(skip_serializing_if = "Option::is_none")]
+        addr_from: Option<&'static str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
         ticket: Option<String>,
         #[serde(skip_serializing_if = "Vec::is_empty")]
         namespaces: Vec<String>,
@@ -142,6 +144,7 @@ mod tests {
             Line::Ready {
                 key: "nurl1k".into(),
                 addr: Some("127.0.0.1:4242".into()),
+                addr_from: Some("listen"),
                 ticket: Some("nurlmesh1t".into()),
                 namespaces: vec![],
                 kinds: vec![],

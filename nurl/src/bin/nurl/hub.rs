@@ -1,35 +1,37 @@
 //! `nurl hub`.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 use nurl::mesh::{Hub, Namespace, Ticket};
+use nurl::net::advertise::{Why, advertise, default_sources};
 use nurl::net::hub::{self, HubConfig, HubError, HubLimits};
 use nurl::net::relay::Roles;
 use nurl::rt::{self, disk, net};
 use nurl::{PublicKey, SecretKey};
 
-use crate::args::{HubArgs, HubRole};
+use crate::args::{HubArgs, HubRole, listen};
 use crate::client::ticket;
 use crate::event::Line;
 use crate::key::bad_key_file;
-use crate::out::{Code, Failure, Out, unusable};
+use crate::out::{Code, Failure, Out, shown, unusable};
 use crate::stop::Stop;
 
 pub(crate) async fn run(args: HubArgs, out: Out<'_>) -> Result<(), Failure> {
     let mut stop = Stop::new(args.exit_with_stdin);
+    let listen = listen(args.listen)?;
     disk::create_dir_all(&args.state)
         .map_err(|error| unusable(&args.state, &error, "choose another --state"))?;
     let mut rng = rt::rng("hub");
-    let key_file = args.state.join("key");
-    let key =
-        SecretKey::load_or_create(&key_file, &mut rng).map_err(|error| bad_key_file(&key_file, &error))?;
     let mesh_file = args.state.join("mesh");
     let known = match &args.mesh {
         Some(text) => Some(ticket(text)?),
         None if disk::exists(&mesh_file) => Some(ticket(&mesh_file.to_string_lossy())?),
         None => None,
     };
+    // The mesh of the state directory names the hub that made it.
+    let made = known.as_ref().filter(|_| args.mesh.is_none());
+    let key = own_key(&args.state, made, &mut rng)?;
     let mut namespaces = Vec::new();
     for text in &args.namespace {
         namespaces
@@ -50,7 +52,7 @@ pub(crate) async fn run(args: HubArgs, out: Out<'_>) -> Result<(), Failure> {
             rendezvous: args.roles.contains(&HubRole::Rendezvous),
             stun: args.roles.contains(&HubRole::Stun),
         },
-        listen: args.listen,
+        listen,
         key: key.clone(),
         namespaces: namespaces.clone(),
         limits: HubLimits::default(),
@@ -60,40 +62,96 @@ pub(crate) async fn run(args: HubArgs, out: Out<'_>) -> Result<(), Failure> {
         HubError::PortInUse { .. } | HubError::Bind { .. } => Failure::new(Code::Resource, error.to_string()),
         other => Failure::new(Code::Usage, other.to_string()),
     })?;
-    let advertised = args.advertise.clone().unwrap_or_else(|| reachable(serving.addr()).to_string());
+    let advertised = match args.advertise {
+        Some(addr) => Advertised { addr, from: "option", remark: None },
+        None => reachable(serving.addrs()),
+    };
     if let Some(mesh) = &mut mesh {
-        name_this_hub(mesh, key.public(), &advertised);
+        name_this_hub(mesh, key.public(), &advertised.addr);
         if args.mesh.is_none() {
             keep(mesh, &mesh_file)?;
         }
     }
     let key = key.public();
-    rt::select! {
-        announced = announce(&key, &advertised, mesh.as_ref(), &namespaces, out) => {
-            announced?;
-            stop.told().await;
-        }
+    let announcement = async {
+        announce(&key, advertised, mesh.as_ref(), &namespaces, out).await?;
+        Err(Failure::new(
+            Code::Resource,
+            format!("the hub's UDP socket can't receive: {}", serving.failed().await),
+        ))
+    };
+    let done = rt::select! {
         // A reader that hangs holds up the announcement, not the end.
-        () = stop.told() => {}
-    }
+        () = stop.told() => Ok(()),
+        failed = announcement => failed,
+    };
     rt::select! {
         () = serving.shutdown() => {}
         () = stop.told() => {}
     }
-    Ok(())
+    done
 }
 
-/// Where others find a hub that listens on every address: this host's first one that isn't loopback.
-fn reachable(addr: SocketAddr) -> SocketAddr {
-    if !addr.ip().is_unspecified() {
-        return addr;
+/// The hub's key, made at its first start. It isn't made anew beside a mesh that names another: every ticket of that
+/// mesh would lead to a hub that nobody can prove to be.
+fn own_key(state: &Path, made: Option<&Ticket>, rng: &mut rt::Rng) -> Result<SecretKey, Failure> {
+    let file = state.join("key");
+    let lost = |fate: &str| {
+        let mesh = state.join("mesh");
+        let (file, mesh) = (shown(&file.to_string_lossy()), shown(&mesh.to_string_lossy()));
+        let hubs = made.map_or_else(Vec::new, |made| made.hubs.iter().map(|hub| hub.key.short()).collect());
+        let hubs = hubs.join(", ");
+        Failure::new(
+            Code::Resource,
+            format!(
+                "{file} {fate}, and {mesh} is a mesh of hub {hubs}: put that key back, or serve the mesh as a further \
+                 hub with --mesh {mesh}, or make another mesh with another --state"
+            ),
+        )
+    };
+    if made.is_some() && !disk::exists(&file) {
+        return Err(lost("is gone"));
     }
-    let interfaces = net::interfaces().unwrap_or_default();
-    let mut usable = interfaces.iter().map(|interface| interface.addr).filter(|ip| !ip.is_loopback());
-    let same_family = usable.find(|ip| ip.is_ipv4() == addr.is_ipv4());
-    let loopback: IpAddr =
-        if addr.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
-    SocketAddr::new(same_family.unwrap_or(loopback), addr.port())
+    let key = SecretKey::load_or_create(&file, rng).map_err(|error| bad_key_file(&file, &error))?;
+    if made.is_some_and(|made| made.hubs.iter().all(|hub| hub.key != key.public())) {
+        return Err(lost("is another key"));
+    }
+    Ok(key)
+}
+
+/// Where others find this hub.
+struct Advertised {
+    /// `host:port`, as the ticket has it.
+    addr: String,
+    /// How it was found, in one word for machines.
+    from: &'static str,
+    /// The same for a person.
+    remark: Option<String>,
+}
+
+/// Where others find a hub that listens at these addresses: at one that it was given, or at this host's best one.
+fn reachable(bound: &[SocketAddr]) -> Advertised {
+    if let Some(addr) = bound.iter().find(|addr| !addr.ip().is_unspecified()) {
+        return Advertised { addr: addr.to_string(), from: "listen", remark: None };
+    }
+    let (v4, v6) = (bound.iter().any(SocketAddr::is_ipv4), bound.iter().any(SocketAddr::is_ipv6));
+    let sources = default_sources();
+    let choice = advertise(&net::interfaces().unwrap_or_default(), &sources, v4, v6);
+    let port = bound.iter().find(|addr| addr.is_ipv4() == choice.ip.is_ipv4()).or(bound.first());
+    let addr = SocketAddr::new(choice.ip, port.map_or(0, SocketAddr::port)).to_string();
+    let interface = choice.interface.map(|name| format!(" of {name}")).unwrap_or_default();
+    let why = match choice.why {
+        Why::DefaultRoute => "this host's default route leaves from it",
+        Why::Interface => "this host has no default route",
+        Why::Bridge => "only bridges of containers have addresses here",
+        Why::Loopback => "this host has no other, so only its own processes reach the hub",
+    };
+    // The ticket holds one address of a hub; a name can stand for several.
+    let both = sources.iter().any(IpAddr::is_ipv4) && sources.iter().any(IpAddr::is_ipv6) && v4 && v6;
+    let names = if both { " (a name may stand for IPv4 and IPv6 alike)" } else { "" };
+    let remark =
+        format!("The ticket says {addr}{interface}: {why}. --advertise HOST:PORT says otherwise{names}.");
+    Advertised { addr, from: choice.why.as_str(), remark: Some(remark) }
 }
 
 /// Puts this hub's present address into the ticket.
@@ -117,7 +175,7 @@ fn keep(mesh: &Ticket, path: &Path) -> Result<(), Failure> {
 
 async fn announce(
     key: &PublicKey,
-    addr: &str,
+    advertised: Advertised,
     mesh: Option<&Ticket>,
     namespaces: &[Namespace],
     out: Out<'_>,
@@ -128,9 +186,14 @@ async fn announce(
         }
         None => None,
     };
+    let Advertised { addr, from, remark } = advertised;
+    if let Some(remark) = remark {
+        out.note(&remark).await;
+    }
     let line = Line::Ready {
         key: key.to_string(),
-        addr: Some(addr.to_owned()),
+        addr: Some(addr.clone()),
+        addr_from: Some(from),
         ticket: text.clone(),
         namespaces: namespaces.iter().map(ToString::to_string).collect(),
         kinds: Vec::new(),

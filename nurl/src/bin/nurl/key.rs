@@ -9,7 +9,7 @@ use nurl::rt;
 
 use crate::args::KeyCommand;
 use crate::event::Line;
-use crate::out::{Code, Failure, Out, unusable};
+use crate::out::{Code, Failure, Out, shown, unusable};
 
 pub(crate) async fn run(command: KeyCommand, out: Out<'_>) -> Result<(), Failure> {
     let key = match command {
@@ -41,7 +41,7 @@ pub(crate) fn bad_key_file(path: &Path, error: &KeyError) -> Failure {
         // The file stays as it is: it may be somebody's key in another form.
         _ => Failure::new(
             Code::Resource,
-            format!("{}: {error}: make another with `nurl key new`", path.display()),
+            format!("{}: {error}: make another with `nurl key new`", shown(&path.to_string_lossy())),
         ),
     }
 }

@@ -44,13 +44,25 @@ mod work;
 #[cfg(not(feature = "sim"))]
 mod worker;
 
+/// Says what is wrong with the command line, and ends. A ticket in the wrong place isn't shown whole.
+#[cfg(not(feature = "sim"))]
+fn misused(error: &clap::Error) -> ! {
+    let said = error.render().to_string();
+    let fit = out::shown(&said);
+    if fit == said {
+        error.exit();
+    }
+    eprint!("{fit}");
+    std::process::exit(error.exit_code());
+}
+
 #[cfg(not(feature = "sim"))]
 fn main() -> std::process::ExitCode {
     use args::{Cli, Command, KeyCommand};
     use clap::Parser;
     use out::{Code, Out};
 
-    let command = Cli::parse().command;
+    let command = Cli::try_parse().unwrap_or_else(|error| misused(&error)).command;
     // Logs are for people who ask for them: NURL_LOG=nurl=debug.
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::try_from_env("NURL_LOG").unwrap_or_default())

@@ -45,7 +45,33 @@ impl Failure {
 
 /// A path that can't be used, and what to do.
 pub(crate) fn unusable(path: &Path, error: &io::Error, hint: &str) -> Failure {
-    Failure::new(Code::Resource, format!("{}: {}: {hint}", path.display(), plain(error)))
+    let path = shown(&path.to_string_lossy());
+    Failure::new(Code::Resource, format!("{path}: {}: {hint}", plain(error)))
+}
+
+/// So many letters and digits in a row may be a secret: a ticket or a secret key, or the rest of one whose beginning
+/// is missing. Hashes in the names of files are seldom as long.
+const SECRET_RUN: usize = 33;
+
+/// Letters and digits that are shown of one.
+const SHOWN: usize = 8;
+
+/// A text that a person gave, fit for an error. A ticket or a secret key that stands where something else was expected
+/// isn't shown whole, since errors end in logs and in questions to others.
+pub(crate) fn shown(text: &str) -> String {
+    let mut out = String::new();
+    for part in text.split_inclusive(|c: char| !c.is_ascii_alphanumeric()) {
+        let run = part.trim_end_matches(|c: char| !c.is_ascii_alphanumeric());
+        let ticket = run.len() > 9 && run.to_ascii_lowercase().starts_with("nurlmesh1");
+        if ticket || run.len() >= SECRET_RUN {
+            out += &run[..SHOWN];
+            out.push('…');
+            out += &part[run.len()..];
+        } else {
+            out += part;
+        }
+    }
+    out
 }
 
 /// The operating system's word without its number, which helps nobody.
@@ -64,7 +90,7 @@ impl From<Error> for Failure {
             Error::HubRefused { .. } | Error::Refused(_) => Code::Refused,
             Error::Deadline(_) => Code::Deadline,
             Error::Job(_) => Code::JobFailed,
-            Error::Listen { .. } | Error::Store(_) => Code::Resource,
+            Error::Listen { .. } | Error::Store(_) | Error::Socket(_) => Code::Resource,
             // Busy is the mesh's state, the others are the caller's choice.
             Error::Submit(SubmitError::Busy { .. }) => Code::Other,
             Error::Submit(_) => Code::Usage,
@@ -313,6 +339,26 @@ mod tests {
         #[test]
         fn what_is_printed_is_one_line_without_control_characters(text: String) {
             proptest::prop_assert!(!printable(&text).contains(char::is_control));
+        }
+    }
+
+    #[test]
+    fn a_secret_in_the_wrong_place_is_not_shown_whole() {
+        let data = "qpzry9x8gf2tvdw0s3jn54khce6mua7lqpzry9x8gf2tvdw0s3jn54khce6mua7l";
+        for (text, expected) in [
+            (format!("nurlmesh1{data}"), "nurlmesh…"),
+            (format!("NURLMESH1{}", data.to_uppercase()), "NURLMESH…"),
+            ("nurlmesh1qpzry9x8gf2".to_owned(), "nurlmesh…"),
+            (format!("'nurlmesh1{data}' and more"), "'nurlmesh…' and more"),
+            (format!("nurl-secret-1{data}"), "nurl-secret-1qpzry9x…"),
+            (data.to_owned(), "qpzry9x8…"),
+            ("nurlmesh1".to_owned(), "nurlmesh1"),
+            ("nurlmesh".to_owned(), "nurlmesh"),
+            ("/no/such/file".to_owned(), "/no/such/file"),
+            ("größer.ticket".to_owned(), "größer.ticket"),
+            (String::new(), ""),
+        ] {
+            assert_eq!(shown(&text), expected);
         }
     }
 }

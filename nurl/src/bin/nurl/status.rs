@@ -10,7 +10,7 @@ use nurl::{Node, PublicKey};
 use crate::args::{PingArgs, StatusArgs};
 use crate::client::{LOOK_EVERY, observer, until_interrupted};
 use crate::event::{Line, StatusHub, StatusMember, StatusSelf};
-use crate::out::{Code, Failure, Out};
+use crate::out::{Code, Failure, Out, shown};
 use crate::worker::path_name;
 
 /// How long a pong may take: the relay's worst round trip, and a handshake before the first.
@@ -91,23 +91,28 @@ fn roles(member: &MemberInfo) -> Vec<&'static str> {
         .collect()
 }
 
+/// The longest address of IPv4 with its port.
+const IPV4_COLUMN: usize = 21;
+
 fn table(members: &[MemberInfo]) -> Vec<String> {
     if members.is_empty() {
         return vec!["No members yet. Start one: nurl worker --mesh TICKET".into()];
     }
+    let addr = |member: &MemberInfo| member.path.addr.map_or("-".into(), |addr| addr.to_string());
+    // An address of IPv6 is up to twice as long as one of IPv4.
+    let wide = members.iter().map(|member| addr(member).len()).max().unwrap_or(0).max(IPV4_COLUMN) + 1;
     let mut rows = vec![format!(
-        "{:<10}{:<9}{:<9}{:<22}{:<16}{:>9}  {}",
+        "{:<10}{:<9}{:<9}{:<wide$}{:<16}{:>9}  {}",
         "MEMBER", "STATE", "PATH", "ADDRESS", "REASON", "RTT", "KINDS"
     )];
     for member in members {
         let rtt = member.path.rtt.map_or("-".into(), |rtt| format!("{:.1} ms", rtt.as_secs_f64() * 1e3));
-        let addr = member.path.addr.map_or("-".into(), |addr| addr.to_string());
         rows.push(format!(
-            "{:<10}{:<9}{:<9}{:<22}{:<16}{:>9}  {}",
+            "{:<10}{:<9}{:<9}{:<wide$}{:<16}{:>9}  {}",
             member.key.short(),
             member.state.as_str(),
             path_name(member.path.direct),
-            addr,
+            addr(member),
             member.path.reason,
             rtt,
             member.kinds.join(",")
@@ -161,6 +166,8 @@ async fn find(node: &Node, text: &str) -> Result<PublicKey, Failure> {
         return Ok(key);
     }
     let members = node.members().await?;
+    let text = text.to_ascii_lowercase();
+    let text = text.as_str();
     let matching: Vec<_> = members
         .iter()
         .filter(|member| member.key.to_string().starts_with(text) || member.key.short().starts_with(text))
@@ -169,7 +176,7 @@ async fn find(node: &Node, text: &str) -> Result<PublicKey, Failure> {
         [member] => Ok(member.key),
         [] => Err(Failure::new(
             Code::Usage,
-            format!("{text}: neither a key (nurl1…) nor the beginning of a member's"),
+            format!("{}: neither a key (nurl1…) nor the beginning of a member's", shown(text)),
         )),
         _ => Err(Failure::new(Code::Usage, format!("{text}: {} members' keys begin so", matching.len()))),
     }

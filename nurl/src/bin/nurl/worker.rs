@@ -7,9 +7,9 @@ use nurl::compute::handlers;
 use nurl::compute::job::TaskId;
 use nurl::node::{Builder, Events, NodeEvent, Role};
 use nurl::rt::{self, disk, time};
-use nurl::{Node, SecretKey};
+use nurl::{Error, Node, SecretKey};
 
-use crate::args::WorkerArgs;
+use crate::args::{WorkerArgs, listen};
 use crate::client::ticket;
 use crate::event::Line;
 use crate::group::Groups;
@@ -21,7 +21,7 @@ use crate::stop::Stop;
 pub(crate) async fn run(args: WorkerArgs, out: Out<'_>) -> Result<(), Failure> {
     let mut builder = Node::builder(ticket(&args.mesh.mesh)?)
         .role(Role::Worker)
-        .listen(args.listen)
+        .listen(listen(args.listen)?)
         .zone(&args.zone)
         .weight(args.weight);
     if let Some(path) = &args.key {
@@ -94,7 +94,8 @@ async fn serve(
         node.joined(join).await?;
         let human = format!("{} is ready for {}", node.key(), kinds.join(", "));
         let key = node.key().to_string();
-        let line = Line::Ready { key, addr: None, ticket: None, namespaces: Vec::new(), kinds };
+        let line =
+            Line::Ready { key, addr: None, addr_from: None, ticket: None, namespaces: Vec::new(), kinds };
         out.line(&line, || Some(human)).await;
         tell_all(events, out).await
     };
@@ -136,6 +137,7 @@ async fn tell_all(mut events: Events, out: Out<'_>) -> Result<(), Failure> {
                 let said = format!("the store failed ({reason}): mend the disk and start the worker again");
                 return Err(Failure::new(Code::Resource, said));
             }
+            Some(NodeEvent::SocketFailed { reason }) => return Err(Error::Socket(reason).into()),
             Some(event) if tell(&event, out).await.is_err() => return Ok(()),
             Some(_) => {}
             None => return Ok(()),
@@ -188,7 +190,7 @@ async fn tell(event: &NodeEvent, out: Out<'_>) -> io::Result<()> {
             if *isolated { "cut off from the mesh".into() } else { "back in the mesh".to_owned() },
         ),
         // Telling ends with it.
-        NodeEvent::StoreFailed { .. } => return Ok(()),
+        NodeEvent::StoreFailed { .. } | NodeEvent::SocketFailed { .. } => return Ok(()),
         NodeEvent::Lagged(lost) => {
             (Line::Lagged { lost: *lost }, format!("{lost} events lost: output is too slow"))
         }

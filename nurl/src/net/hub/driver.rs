@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, IoSliceMut};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,9 +14,11 @@ use super::limits::{HubLimits, MAX_NAMESPACES};
 use crate::key::{PublicKey, SecretKey};
 use crate::mesh::Namespace;
 use crate::net::control::Connection;
+use crate::net::faults::ReceiveFaults;
+use crate::net::listen::Listen;
 use crate::net::relay::{ClientId, Roles};
 use crate::net::stun;
-use crate::rt::net::{OwnedReadHalf, RecvMeta, TcpListener, TcpStream, Transmit, UdpSocket};
+use crate::rt::net::{OwnedReadHalf, RecvMeta, TcpListener, TcpStream, Transmit, UdpSocket, listen_tcp};
 use crate::rt::sync::{Notify, watch};
 use crate::rt::{self, Rng, task, time};
 
@@ -41,8 +43,8 @@ const UDP_BUFFER_BYTES: usize = 64 * 1024;
 /// What a hub needs to know.
 #[derive(Debug, Clone)]
 pub struct HubConfig {
-    /// Where to listen, TCP and UDP; port 0 takes any that is free in both.
-    pub listen: SocketAddr,
+    /// Where to listen, TCP and UDP; port 0 takes any that is free in both, and in both families.
+    pub listen: Listen,
     /// The hub's key, which its clients pin.
     pub key: SecretKey,
     /// The meshes served; at most [`MAX_NAMESPACES`].
@@ -55,7 +57,7 @@ pub struct HubConfig {
 
 impl HubConfig {
     /// A hub with every role and the default limits.
-    pub fn new(listen: SocketAddr, key: SecretKey, namespaces: Vec<Namespace>) -> HubConfig {
+    pub fn new(listen: Listen, key: SecretKey, namespaces: Vec<Namespace>) -> HubConfig {
         HubConfig { listen, key, namespaces, roles: Roles::ALL, limits: HubLimits::default() }
     }
 }
@@ -101,7 +103,7 @@ impl HubError {
 /// A running hub. Dropping the handle ends it at once, as a crash would; see
 /// [`shutdown`](HubHandle::shutdown).
 pub struct HubHandle {
-    addr: SocketAddr,
+    addrs: Vec<SocketAddr>,
     key: PublicKey,
     shared: Arc<Shared>,
     stop: watch::Sender<()>,
@@ -109,9 +111,14 @@ pub struct HubHandle {
 }
 
 impl HubHandle {
-    /// Where it listens.
+    /// Where it listens: an address of each family that it has.
+    pub fn addrs(&self) -> &[SocketAddr] {
+        &self.addrs
+    }
+
+    /// The first of them: that of v4, if there is one.
     pub fn addr(&self) -> SocketAddr {
-        self.addr
+        self.addrs[0]
     }
 
     /// Its public key.
@@ -128,6 +135,19 @@ impl HubHandle {
     /// drained without anybody's harm.
     pub fn limit_clients(&self, clients: usize) {
         self.shared.with(|hub| hub.limit_clients(clients));
+    }
+
+    /// Waits until a UDP socket of the hub fails each receive, and says how: nobody would learn its own address from the
+    /// hub any more. Cancel safe.
+    pub async fn failed(&self) -> String {
+        let mut broken = self.shared.broken.subscribe();
+        loop {
+            if let Some(reason) = broken.borrow_and_update() {
+                return reason;
+            }
+            // The hub ends before the cell does, and the caller with it.
+            let _ = broken.changed().await;
+        }
     }
 
     /// Tells every client, waits until they have read it (2 s at most), and gives the ports back.
@@ -158,6 +178,8 @@ struct Shared {
     timer: Notify,
     /// Woken by each connection's end.
     ended: Notify,
+    /// What a UDP socket says that can't receive any more.
+    broken: watch::Sender<Option<String>>,
 }
 
 struct Inner {
@@ -201,73 +223,91 @@ pub async fn serve(config: HubConfig) -> Result<HubHandle, HubError> {
     if config.namespaces.len() > MAX_NAMESPACES {
         return Err(HubError::TooManyNamespaces(config.namespaces.len()));
     }
-    let (addr, tcp, udp) = bind(config.listen, config.roles).await?;
+    let Bound { addrs, tcp, udp } = bind(&config.listen, config.roles).await?;
     let mut rng = rt::rng("hub");
     let hub = Hub::new(config.namespaces, config.roles, config.limits, child(&mut rng));
     let shared = Arc::new(Shared {
         inner: Mutex::new(Inner { hub, wakers: BTreeMap::new() }),
         timer: Notify::new(),
         ended: Notify::new(),
+        broken: watch::channel(None).0,
     });
     let (stop, stopped) = watch::channel(());
     let key = config.key.public();
     let mut tasks = vec![task::spawn(keep_time(shared.clone(), stopped.clone()))];
-    if let Some(listener) = tcp {
-        tasks.push(task::spawn(accept(shared.clone(), listener, config.key, rng, stopped.clone())));
+    for listener in tcp {
+        let (key, rng) = (config.key.clone(), child(&mut rng));
+        tasks.push(task::spawn(accept(shared.clone(), listener, key, rng, stopped.clone())));
     }
     for socket in udp {
         tasks.push(task::spawn(answer_stun(shared.clone(), socket, stopped.clone())));
     }
-    tracing::info!(%addr, hub = %key.short(), "the hub listens");
-    Ok(HubHandle { addr, key, shared, stop, tasks })
+    tracing::info!(?addrs, hub = %key.short(), "the hub listens");
+    Ok(HubHandle { addrs, key, shared, stop, tasks })
 }
 
-/// TCP and UDP on one port number, as far as the roles need them.
-async fn bind(
-    listen: SocketAddr,
-    roles: Roles,
-) -> Result<(SocketAddr, Option<TcpListener>, Vec<UdpSocket>), HubError> {
-    let streams = roles.relay || roles.rendezvous;
-    if !streams && !roles.stun {
+/// The sockets of a hub.
+#[derive(Default)]
+struct Bound {
+    addrs: Vec<SocketAddr>,
+    tcp: Vec<TcpListener>,
+    udp: Vec<UdpSocket>,
+}
+
+/// TCP and UDP on one port number in each family, as far as the roles need them and the host has the family.
+async fn bind(listen: &Listen, roles: Roles) -> Result<Bound, HubError> {
+    if !roles.relay && !roles.rendezvous && !roles.stun {
         return Err(HubError::NoRole);
     }
+    let any_port = listen.addrs().iter().any(|addr| addr.port() == 0);
     let mut attempt = 1;
     loop {
-        let mut addr = listen;
-        let mut tcp = None;
-        if streams {
-            let fail = |error| HubError::bind(listen, "TCP", error);
-            let listener = TcpListener::bind(listen).await.map_err(fail)?;
-            addr = listener.local_addr().map_err(fail)?;
-            tcp = Some(listener);
-        }
-        if !roles.stun {
-            return Ok((addr, tcp, Vec::new()));
-        }
-        match UdpSocket::bind(addr).await {
-            Ok(socket) => {
-                addr = socket.local_addr().map_err(|error| HubError::bind(addr, "UDP", error))?;
-                let mut sockets = vec![socket];
-                // TCP on [::] takes v4 too; our v6 UDP sockets don't.
-                if addr.is_ipv6() && addr.ip().is_unspecified() {
-                    let v4 = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), addr.port());
-                    match UdpSocket::bind(v4).await {
-                        Ok(socket) => sockets.push(socket),
-                        Err(error) => tracing::warn!(addr = %v4, %error, "no STUN over IPv4"),
-                    }
-                }
-                return Ok((addr, tcp, sockets));
-            }
-            Err(error)
-                if error.kind() == io::ErrorKind::AddrInUse
-                    && listen.port() == 0
-                    && attempt < BIND_ATTEMPTS =>
-            {
-                attempt += 1;
-            }
-            Err(error) => return Err(HubError::bind(addr, "UDP", error)),
+        match bind_once(listen, roles).await {
+            Err(HubError::PortInUse { .. }) if any_port && attempt < BIND_ATTEMPTS => attempt += 1,
+            done => return done,
         }
     }
+}
+
+async fn bind_once(listen: &Listen, roles: Roles) -> Result<Bound, HubError> {
+    let mut bound = Bound::default();
+    let mut lacking = None;
+    for mut addr in listen.addrs() {
+        if let (0, Some(first)) = (addr.port(), bound.addrs.first()) {
+            addr.set_port(first.port());
+        }
+        match bind_family(addr, roles, &mut bound).await {
+            Ok(()) => {}
+            Err(HubError::Bind { addr, protocol, error }) if listen.may_lack(&error) => {
+                tracing::debug!(%addr, %error, "not in this family");
+                lacking = Some(HubError::Bind { addr, protocol, error });
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    match lacking {
+        Some(error) if bound.addrs.is_empty() => Err(error),
+        _ => Ok(bound),
+    }
+}
+
+async fn bind_family(mut addr: SocketAddr, roles: Roles, bound: &mut Bound) -> Result<(), HubError> {
+    let mut listener = None;
+    if roles.relay || roles.rendezvous {
+        let fail = |error| HubError::bind(addr, "TCP", error);
+        let tcp = listen_tcp(addr).await.map_err(fail)?;
+        addr = tcp.local_addr().map_err(fail)?;
+        listener = Some(tcp);
+    }
+    if roles.stun {
+        let fail = |error| HubError::bind(addr, "UDP", error);
+        let udp = UdpSocket::bind(addr).await.map_err(fail)?;
+        addr = udp.local_addr().map_err(fail)?;
+        bound.udp.push(udp);
+    }
+    bound.tcp.extend(listener);
+    bound.addrs.push(addr);
+    Ok(())
 }
 
 /// A generator of its own for whatever is started now.
@@ -481,6 +521,7 @@ async fn read_now(reader: &mut OwnedReadHalf, buffer: &mut [u8]) -> Option<io::R
 
 async fn answer_stun(shared: Arc<Shared>, socket: UdpSocket, mut stopped: watch::Receiver<()>) {
     let mut storage = vec![0; UDP_BUFFERS * UDP_BUFFER_BYTES];
+    let mut faults = ReceiveFaults::default();
     let mut metas = [RecvMeta::default(); UDP_BUFFERS];
     // try_send works only once somebody has waited for it.
     let _ = socket.writable().await;
@@ -493,8 +534,16 @@ async fn answer_stun(shared: Arc<Shared>, socket: UdpSocket, mut stopped: watch:
                 received = socket.recv(&mut buffers, &mut metas) => received,
             }
         };
-        // An error concerns one datagram, a refused answer of ours for example.
-        let Ok(received) = received else { continue };
+        let broken = faults.note(&received);
+        let received = match received {
+            Ok(received) => received,
+            Err(error) if broken => {
+                shared.broken.send(Some(error.to_string()));
+                return;
+            }
+            // It concerns one datagram, a refused answer of ours for example.
+            Err(_) => continue,
+        };
         let (mut answered, mut ignored) = (0, 0);
         for (meta, bytes) in metas[..received].iter().zip(storage.chunks(UDP_BUFFER_BYTES)) {
             for datagram in bytes[..meta.len.min(bytes.len())].chunks(meta.stride.max(1)) {

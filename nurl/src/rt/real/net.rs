@@ -1,7 +1,7 @@
 //! UDP with batches, TCP, names, and the interface list.
 
 use std::io::{self, IoSliceMut};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use quinn_udp::{UdpSockRef, UdpSocketState};
@@ -165,6 +165,45 @@ impl UdpSocket {
     }
 }
 
+/// Connections that wait to be accepted; the kernel may cut it to `net.core.somaxconn`.
+const TCP_BACKLOG: i32 = 1_024;
+
+/// Listens for TCP. A v6 listener takes v6 only, so that both families can share a port number.
+///
+/// # Errors
+/// `AddrInUse`, `AddrNotAvailable` and whatever else the operating system says.
+pub async fn listen_tcp(addr: SocketAddr) -> io::Result<TcpListener> {
+    let socket = socket2::Socket::new(
+        socket2::Domain::for_address(addr),
+        socket2::Type::STREAM,
+        Some(socket2::Protocol::TCP),
+    )?;
+    if addr.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    // As tokio's own listeners: connections that linger from an earlier process don't hold the port.
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&addr.into())?;
+    socket.listen(TCP_BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// The address from which this host would write to `remote`, by its routes. Nothing is sent.
+///
+/// # Errors
+/// `NetworkUnreachable` where no route leads there; else the operating system's.
+pub fn source_towards(remote: IpAddr) -> io::Result<IpAddr> {
+    let any: IpAddr = match remote {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = std::net::UdpSocket::bind((any, 0))?;
+    // Connecting a UDP socket looks the route up, and does no more. Any port will do.
+    socket.connect((remote, 9))?;
+    Ok(socket.local_addr()?.ip())
+}
+
 /// Resolves `host:port`.
 ///
 /// # Errors
@@ -214,12 +253,9 @@ pub struct InterfaceWatch {
 }
 
 impl InterfaceWatch {
-    /// Begins with the present list as the one that is known.
-    pub fn new() -> InterfaceWatch {
-        InterfaceWatch {
-            last: interfaces().unwrap_or_default(),
-            next: tokio::time::Instant::now() + INTERFACE_POLL,
-        }
+    /// Begins with `last`, the list that is known now.
+    pub fn new(last: Vec<Interface>) -> InterfaceWatch {
+        InterfaceWatch { last, next: tokio::time::Instant::now() + INTERFACE_POLL }
     }
 
     /// Waits for a list that differs from the last one, and returns it. Cancel safe.
@@ -235,11 +271,5 @@ impl InterfaceWatch {
                 _ => {}
             }
         }
-    }
-}
-
-impl Default for InterfaceWatch {
-    fn default() -> Self {
-        InterfaceWatch::new()
     }
 }

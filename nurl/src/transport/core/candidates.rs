@@ -1,11 +1,11 @@
-//! Where we can be reached: interfaces, sockets' ports and reflexive addresses, told to peers and to rendezvous.
+//! Where we can be reached: interfaces, bound sockets and reflexive addresses, told to peers and to rendezvous.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::Transport;
+use super::{HubState, Transport};
 use crate::key::PublicKey;
 use crate::net::candidates::{Gathered, candidates};
 use crate::net::hub_client::HubCommand;
@@ -32,28 +32,40 @@ impl Transport {
         let changed = !self.interfaces.is_empty() && self.interfaces != interfaces;
         self.interfaces = interfaces;
         if changed {
-            for hub in self.hubs.values_mut() {
-                hub.reflexive = None;
-                hub.stun_due = hub.addr.map(|_| now);
+            for server in self.hubs.values_mut().flat_map(|hub| &mut hub.servers) {
+                server.reflexive = None;
+                server.due = now;
             }
             self.endpoint.on_network_change(now);
         }
         self.gather(now);
     }
 
-    /// The ports of our sockets, by family.
-    pub fn set_ports(&mut self, now: Instant, v4: Option<u16>, v6: Option<u16>) {
-        self.ports = (v4, v6);
+    /// Where our sockets are bound, by family.
+    pub fn set_bound(&mut self, now: Instant, v4: Option<SocketAddr>, v6: Option<SocketAddr>) {
+        self.bound = (v4, v6);
         self.gather(now);
     }
 
-    /// A hub's name was resolved (or could not be).
-    pub fn set_hub_addr(&mut self, now: Instant, hub: PublicKey, addr: Option<SocketAddr>) {
+    /// What a hub's name stands for, as the resolver orders it; nothing if it could not be resolved, and then what
+    /// was known holds. Of each family the first address is asked.
+    pub fn set_hub_addrs(&mut self, now: Instant, hub: PublicKey, found: &[SocketAddr]) {
         if let Some(state) = self.hubs.get_mut(&hub) {
-            state.addr = addr.or(state.addr);
-            state.stun_due = state.addr.map(|_| now);
+            state.resolved(now, found);
         }
         self.gather(now);
+    }
+
+    /// Whether a request to `server` has a socket to leave by, and an interface.
+    fn can_ask(&self, server: SocketAddr) -> bool {
+        let (ip, (v4, v6)) = (server.ip(), self.bound);
+        let leads_there = |interface: &Interface| {
+            interface.addr.is_ipv4() == ip.is_ipv4() && interface.addr.is_loopback() == ip.is_loopback()
+        };
+        let bound = if ip.is_ipv4() { v4 } else { v6 };
+        let sends =
+            |bound: SocketAddr| bound.ip().is_unspecified() || bound.ip().is_loopback() == ip.is_loopback();
+        bound.is_some_and(sends) && self.interfaces.iter().any(leads_there)
     }
 
     pub(super) fn pump_stun(&mut self, now: Instant) -> bool {
@@ -65,9 +77,10 @@ impl Transport {
         let mut learned = false;
         while let Some(event) = self.stun.poll_event() {
             let stun::Outcome::Reflexive { addr, .. } = event.outcome else { continue };
-            for state in self.hubs.values_mut().filter(|state| state.addr == Some(event.server)) {
-                learned |= state.reflexive != Some(addr);
-                state.reflexive = Some(addr);
+            let servers = self.hubs.values_mut().flat_map(|hub| &mut hub.servers);
+            for server in servers.filter(|server| server.addr == event.server) {
+                learned |= server.reflexive != Some(addr);
+                server.reflexive = Some(addr);
             }
         }
         if learned {
@@ -78,12 +91,12 @@ impl Transport {
 
     /// Works out our candidates, and tells peers and rendezvous if they have changed.
     pub(super) fn gather(&mut self, now: Instant) {
-        let reflexive: Vec<_> = self.hubs.values().filter_map(|hub| hub.reflexive).collect();
+        let reflexive: Vec<_> = self.hubs.values().flat_map(HubState::reflexive).collect();
         let list = candidates(&Gathered {
             interfaces: &self.interfaces,
-            port_v4: self.ports.0,
-            port_v6: self.ports.1,
-            hub: self.hubs.values().find_map(|hub| hub.addr),
+            v4: self.bound.0,
+            v6: self.bound.1,
+            hub: self.hubs.values().find_map(|hub| hub.servers.first()).map(|server| server.addr),
             reflexive: &reflexive,
         });
         if list == self.candidates {
@@ -118,13 +131,15 @@ impl Transport {
 
     /// Asks for reflexive addresses and publishes, when either is due.
     pub(super) fn refresh_candidates(&mut self, now: Instant) {
-        for state in self.hubs.values_mut() {
-            if let (Some(addr), Some(due)) = (state.addr, state.stun_due)
-                && now >= due
-            {
-                // A full table of transactions means that one to this server is under way.
-                let _ = self.stun.query(now, addr);
-                state.stun_due = Some(now + STUN_EVERY);
+        let servers = self.hubs.values().flat_map(|hub| &hub.servers).filter(|server| now >= server.due);
+        let due: Vec<_> = servers.map(|server| server.addr).filter(|addr| self.can_ask(*addr)).collect();
+        for addr in due {
+            // A full table of transactions means that one to this server is under way.
+            let _ = self.stun.query(now, addr);
+        }
+        for server in self.hubs.values_mut().flat_map(|hub| &mut hub.servers) {
+            if now >= server.due {
+                server.due = now + STUN_EVERY;
             }
         }
         if now >= self.record_due {
@@ -134,14 +149,15 @@ impl Transport {
 
     /// A direct path was given up: our reflexive address may be another one by now.
     pub(super) fn on_direct_lost(&mut self, now: Instant) {
-        for state in self.hubs.values_mut() {
-            let early = |due: Instant| due.checked_sub(STUN_EVERY - STUN_AGAIN).unwrap_or(now).max(now);
-            state.stun_due = state.stun_due.map(|due| due.min(early(due)));
+        for server in self.hubs.values_mut().flat_map(|hub| &mut hub.servers) {
+            let early = server.due.checked_sub(STUN_EVERY - STUN_AGAIN).unwrap_or(now).max(now);
+            server.due = server.due.min(early);
         }
     }
 
     /// When [`refresh_candidates`](Transport::refresh_candidates) has something to do.
     pub(super) fn candidates_due(&self) -> Option<Instant> {
-        self.hubs.values().filter_map(|hub| hub.stun_due).chain([self.record_due]).min()
+        let servers = self.hubs.values().flat_map(|hub| &hub.servers);
+        servers.map(|server| server.due).chain([self.record_due]).min()
     }
 }

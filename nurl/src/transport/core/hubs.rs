@@ -28,17 +28,48 @@ const CONTACTS: u16 = 16;
 pub struct HubState {
     /// Whether we are registered.
     pub up: bool,
-    /// Its address, once resolved.
-    pub addr: Option<SocketAddr>,
-    /// Our address as it sees it.
-    pub reflexive: Option<SocketAddr>,
     /// The round trip of the last PING.
     pub rtt: Option<Duration>,
-    pub(super) stun_due: Option<Instant>,
+    /// Its STUN servers, once its name is resolved: one of each family at most, v4 first.
+    pub(super) servers: Vec<StunServer>,
     pub(super) queue: VecDeque<HubCommand>,
 }
 
+/// A hub's STUN server in one address family.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct StunServer {
+    pub(super) addr: SocketAddr,
+    /// Our address as it sees it.
+    pub(super) reflexive: Option<SocketAddr>,
+    /// When it is asked next.
+    pub(super) due: Instant,
+}
+
 impl HubState {
+    /// Our addresses as it sees them, one of each family at most.
+    pub fn reflexive(&self) -> impl Iterator<Item = SocketAddr> + use<'_> {
+        self.servers.iter().filter_map(|server| server.reflexive)
+    }
+
+    /// Takes the first address of each family; all are asked at once. What was learned in a family holds until the
+    /// next answer. Nothing found leaves what was known.
+    pub(super) fn resolved(&mut self, now: Instant, found: &[SocketAddr]) {
+        for server in &mut self.servers {
+            server.due = now;
+        }
+        if found.is_empty() {
+            return;
+        }
+        let known = std::mem::take(&mut self.servers);
+        for v4 in [true, false] {
+            let canonical = found.iter().map(|addr| SocketAddr::new(addr.ip().to_canonical(), addr.port()));
+            let Some(addr) = canonical.into_iter().find(|addr| addr.is_ipv4() == v4) else { continue };
+            let known = known.iter().find(|server| server.addr.is_ipv4() == v4);
+            let reflexive = known.and_then(|server| server.reflexive);
+            self.servers.push(StunServer { addr, reflexive, due: now });
+        }
+    }
+
     /// Queues a command. Says whether another one was lost for it.
     pub(super) fn push(&mut self, command: HubCommand) -> bool {
         if is_order(&command) {

@@ -56,7 +56,8 @@ pub struct Transport {
     peers: BTreeSet<PublicKey>,
     joined: BTreeSet<group::Tag>,
     interfaces: Vec<Interface>,
-    ports: (Option<u16>, Option<u16>),
+    /// Where the sockets are bound, v4 and v6.
+    bound: (Option<SocketAddr>, Option<SocketAddr>),
     candidates: Vec<SocketAddr>,
     record_seq: u64,
     record_due: Instant,
@@ -108,7 +109,7 @@ impl Transport {
             peers: BTreeSet::new(),
             joined: BTreeSet::new(),
             interfaces: Vec::new(),
-            ports: (None, None),
+            bound: (None, None),
             candidates: Vec::new(),
             record_seq: unix_now.as_micros() as u64,
             record_due: now,
@@ -226,8 +227,8 @@ impl Transport {
     /// The host slept: every path and every connection is in doubt.
     pub fn on_suspend(&mut self, now: Instant) {
         self.endpoint.on_network_change(now);
-        for hub in self.hubs.values_mut() {
-            hub.stun_due = hub.addr.map(|_| now);
+        for server in self.hubs.values_mut().flat_map(|hub| &mut hub.servers) {
+            server.due = now;
         }
         self.order_all(|| HubCommand::NetworkChanged);
     }

@@ -1,0 +1,225 @@
+//! Both address families at once.
+//!
+//! One hub, whose name stands for an address of IPv4 and one of IPv6. Two phones have IPv4 behind symmetric NATs and
+//! IPv6 of their own behind firewalls; two hosts have IPv6 alone, one of them behind a firewall; two more have it behind
+//! translators, so that they learn their addresses from the hub alone; two homes have IPv4 alone. Nobody says where to
+//! listen. Each pair ends direct exactly where the [oracle](crate::models::oracle) says that one family or the other
+//! lets it, in that family, and relayed elsewhere: a host with one family and a host with the other have the hub.
+//!
+//! So that it can fail: a phone that loses its IPv6 is relayed where nothing else led straight, and direct again once
+//! it has IPv6 back, at another address.
+
+use std::time::Duration;
+
+use chaos::link::{LinkConfig, Rate};
+use chaos::property::Broken;
+use chaos::scenario::{Held, Mark, Trial, Verdict};
+use chaos::sometimes;
+use chaos::world::World;
+use rand_core::Rng as _;
+
+use crate::cluster::{Cluster, Map, Place, Within, home};
+use crate::models::nat_box::{Family, NatBox, NatConfig, presets};
+use crate::models::oracle::{self, Nature};
+
+/// What a sweep has to reach.
+pub const MARKS: &[Mark] = &[
+    Mark::new("IPv6 led straight where IPv4 could not"),
+    Mark::new("a translator of IPv6 was crossed"),
+    Mark::new("a phone without IPv6 was relayed, and direct again with it"),
+];
+
+const NIC: &str = "eth0";
+
+const MEET: Duration = Duration::from_secs(40);
+
+/// All pairs have found the way that they'll have: two rounds of quick checks and a first slow one.
+const SETTLES: Duration = Duration::from_secs(40);
+
+/// The most of a hundred datagrams that a link loses.
+const WORST_LOSS: u64 = 5;
+
+const ORACLE: &str = "each pair is direct exactly where the oracle says so, in a family that leads straight";
+
+/// A host: its name, and in each family its address and what stands before it, if it has that family.
+struct Resident {
+    name: &'static str,
+    v4: Option<Nature>,
+    v6: Option<(&'static str, Nature)>,
+}
+
+/// The phone that loses its IPv6, and the address that it has later.
+const PHONE: usize = 0;
+const LATER: &str = "2001:db8:1::11";
+
+impl Resident {
+    /// The families in which the oracle lets two hosts end direct: IPv4, IPv6.
+    fn straight(&self, other: &Resident) -> [bool; 2] {
+        let v4 = self.v4.zip(other.v4).is_some_and(|(a, b)| oracle::direct(a, b));
+        let v6 = self.v6.zip(other.v6).is_some_and(|((_, a), (_, b))| oracle::direct(a, b));
+        [v4, v6]
+    }
+}
+
+fn firewall() -> NatConfig {
+    NatConfig { v6: Family::Firewalled, ..NatConfig::rfc("firewall") }
+}
+
+fn translator() -> NatConfig {
+    NatConfig { v6: Family::Translated, ..NatConfig::rfc("translator") }
+}
+
+fn phone() -> NatConfig {
+    NatConfig { v6: Family::Firewalled, ..presets::symmetric() }
+}
+
+/// Everybody, in the order of the map.
+fn residents() -> Vec<Resident> {
+    let phone = |name, addr| Resident {
+        name,
+        v4: Some(Nature::v4(&phone())),
+        v6: Some((addr, Nature::v6(&phone()))),
+    };
+    let six = |name, addr, nature| Resident { name, v4: None, v6: Some((addr, nature)) };
+    let four = |name| Resident { name, v4: Some(Nature::v4(&presets::port_restricted())), v6: None };
+    vec![
+        phone("phone 1", "2001:db8:1::10"),
+        phone("phone 2", "2001:db8:2::10"),
+        six("open v6", "2001:db8:3::10", Nature::OPEN),
+        six("firewalled v6", "2001:db8:4::10", Nature::v6(&firewall())),
+        six("translated v6 1", "fd00::10", Nature::v6(&translator())),
+        six("translated v6 2", "fd00::10", Nature::v6(&translator())),
+        four("home 1"),
+        four("home 2"),
+    ]
+}
+
+/// All pairs, then without the phone's IPv6, then with it again.
+pub async fn run(trial: Trial) -> Verdict {
+    let world = trial.world;
+    let loss = world.rng("loss").next_u64() % (WORST_LOSS + 1);
+    world.link_default(LinkConfig {
+        latency: Duration::from_millis(15),
+        jitter: Duration::from_millis(10),
+        udp_loss: Rate::percent(loss as u32),
+        ..LinkConfig::default()
+    });
+    let mut residents = residents();
+    let cluster = start(world, &residents);
+    cluster.converge(MEET).await?;
+    let first = settled(world, &cluster, &residents).await?;
+    sometimes!(by_v6_alone(&residents, 0, 1), "IPv6 led straight where IPv4 could not");
+    sometimes!(by_v6_alone(&residents, 4, 5), "a translator of IPv6 was crossed");
+    let mut state = matrix(&cluster, &residents).await;
+
+    let host = cluster.peers[PHONE].host;
+    let (v4, v6) = (host.ip().to_string(), residents[PHONE].v6.take());
+    host.set_addrs(NIC, &[&v4]);
+    let without = settled(world, &cluster, &residents).await?;
+    state += &format!("without IPv6:\n{}", row(&cluster, &residents, PHONE).await);
+
+    residents[PHONE].v6 = v6.map(|(_, nature)| (LATER, nature));
+    host.set_addrs(NIC, &[&v4, LATER]);
+    let again = settled(world, &cluster, &residents).await?;
+    sometimes!(true, "a phone without IPv6 was relayed, and direct again with it");
+    state += &format!("with IPv6 again:\n{}", row(&cluster, &residents, PHONE).await);
+    let notes = format!(
+        "{loss} % lost; all as it can be {first:?} after they had met, {without:?} after a phone lost its IPv6, \
+         {again:?} after it had it back\n"
+    );
+    Ok(Held { state, notes })
+}
+
+/// Everybody at home. Of those who have IPv6 alone, IPv4 is taken before anybody runs.
+fn start(world: World, residents: &[Resident]) -> Cluster {
+    let internet = world.internet();
+    let mut map = Map::new(world).hub("hub");
+    for (number, resident) in residents.iter().enumerate() {
+        let name = format!("network of {}", resident.name);
+        let behind = |config: NatConfig| Place::In(home(world, internet, &name, NatBox::new(config)));
+        let place = match resident.name {
+            "open v6" => Place::Open,
+            "firewalled v6" => behind(firewall()),
+            "home 1" | "home 2" => behind(presets::port_restricted()),
+            "phone 1" | "phone 2" => behind(phone()),
+            _ => {
+                let outer = format!("2001:db8:ff:{number}::1");
+                Place::In(internet.nat(&name, &[&outer], NatBox::new(translator())))
+            }
+        };
+        map = map.node(resident.name, place);
+    }
+    let cluster = map.start();
+    let hub = cluster.hubs[0].host;
+    hub.set_addrs(NIC, &[&hub.ip().to_string(), "2001:db8:ffff::1"]);
+    for (peer, resident) in cluster.peers.iter().zip(residents) {
+        let v4 = resident.v4.map(|_| peer.host.ip().to_string());
+        let v6 = resident.v6.map(|(addr, _)| addr.to_owned());
+        let addrs: Vec<_> = v4.iter().chain(&v6).map(String::as_str).collect();
+        peer.host.set_addrs(NIC, &addrs);
+    }
+    cluster
+}
+
+fn by_v6_alone(residents: &[Resident], from: usize, to: usize) -> bool {
+    residents[from].straight(&residents[to]) == [false, true]
+}
+
+/// Waits until every pair is what the oracle says, settled, as both ends see it; says how long it took.
+async fn settled(world: World, cluster: &Cluster, residents: &[Resident]) -> Result<Duration, Broken> {
+    let within = Within::new(world, ORACLE, SETTLES);
+    while within.lacks(wrong(cluster, residents).await).await? {}
+    Ok(within.waited())
+}
+
+/// The paths that aren't what they have to be.
+async fn wrong(cluster: &Cluster, residents: &[Resident]) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for (from, a) in cluster.peers.iter().zip(residents) {
+        let members = cluster.members(from).await;
+        for (to, b) in cluster.peers.iter().zip(residents).filter(|(to, _)| to.key != from.key) {
+            let pair = format!("{} to {}", a.name, b.name);
+            let Some(member) = members.iter().find(|member| member.key == to.key) else {
+                wrong.push(format!("{pair} is unknown"));
+                continue;
+            };
+            let (path, [v4, v6]) = (member.path, a.straight(b));
+            // Without an address, the path is relayed.
+            let right = path.addr.map_or(!v4 && !v6, |addr| if addr.is_ipv4() { v4 } else { v6 });
+            if !right || !path.settled {
+                let leg = path.addr.map_or("relayed".to_owned(), |addr| format!("direct at {addr}"));
+                wrong.push(format!(
+                    "{pair} is {leg} ({}); IPv4 leads straight: {v4}, IPv6: {v6}",
+                    path.reason
+                ));
+            }
+        }
+    }
+    wrong
+}
+
+/// How each host reaches each other one.
+async fn matrix(cluster: &Cluster, residents: &[Resident]) -> String {
+    let mut text = String::new();
+    for from in 0..residents.len() {
+        text += &row(cluster, residents, from).await;
+    }
+    text
+}
+
+/// How one host reaches the others. Where both families lead straight, the quicker one is a draw.
+async fn row(cluster: &Cluster, residents: &[Resident], from: usize) -> String {
+    let mut legs = Vec::new();
+    for (to, resident) in residents.iter().enumerate().filter(|(to, _)| *to != from) {
+        let path = cluster.path(&cluster.peers[from], &cluster.peers[to]).await;
+        let addr = path.and_then(|path| path.addr);
+        let leg = match (addr, residents[from].straight(resident)) {
+            (None, _) => "relayed",
+            (Some(_), [true, true]) => "direct",
+            (Some(addr), _) if addr.is_ipv4() => "direct by IPv4",
+            (Some(_), _) => "direct by IPv6",
+        };
+        legs.push(format!("{} {leg}", resident.name));
+    }
+    format!("{}: {}\n", residents[from].name, legs.join(", "))
+}
