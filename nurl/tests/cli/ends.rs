@@ -16,9 +16,10 @@ fn full_pipe() -> (PipeReader, PipeWriter) {
     (reader, writer)
 }
 
-fn started(args: &[&str], ticket: &str, stdout: PipeWriter) -> std::process::Child {
+fn started(args: &[&str], ticket: Option<&str>, stdout: PipeWriter) -> std::process::Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_nurl"));
-    command.args(args).env("NURL_MESH", ticket).stdin(Stdio::null()).stdout(stdout).stderr(Stdio::null());
+    command.args(args).env_remove("NURL_MESH").envs(ticket.map(|ticket| ("NURL_MESH", ticket)));
+    command.stdin(Stdio::null()).stdout(stdout).stderr(Stdio::null());
     command.spawn().unwrap()
 }
 
@@ -44,7 +45,7 @@ fn a_worker_whose_reader_hangs_can_be_told_to_stop() {
     for form in [&["--json"][..], &[]] {
         let (_reader, stdout) = full_pipe();
         let args = [&["worker", "--listen", "127.0.0.1:0", "--handler", "only=cat"], form].concat();
-        let stuck = started(&args, &hub.ticket, stdout);
+        let stuck = started(&args, Some(&hub.ticket), stdout);
         // It has joined and works.
         let work = ["submit", "--kind", "only"];
         assert_eq!(run(&work, Some(&hub.ticket), b"x").succeeded().text(), "x");
@@ -52,6 +53,17 @@ fn a_worker_whose_reader_hangs_can_be_told_to_stop() {
         assert_eq!(ended(stuck), Some(0));
         witness.process.wait_for("leave", |line| line["event"] == "member" && line["state"] == "left");
     }
+}
+
+#[test]
+fn a_hub_whose_reader_hangs_can_be_told_to_stop() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_reader, stdout) = full_pipe();
+    let args = ["hub", "--listen", "127.0.0.1:0", "--state", dir.path().to_str().unwrap()];
+    let stuck = started(&args, None, stdout);
+    until("the ticket", || dir.path().join("mesh").exists().then_some(()));
+    signal(stuck.id(), "TERM");
+    assert_eq!(ended(stuck), Some(0));
 }
 
 #[test]
@@ -64,7 +76,7 @@ fn a_client_whose_reader_hangs_can_be_interrupted() {
     for form in [&["--json"][..], &[]] {
         let (_reader, stdout) = full_pipe();
         let args = [&["submit", "--kind", "echo", "--payload", text.to_str().unwrap()], form].concat();
-        let stuck = started(&args, &hub.ticket, stdout);
+        let stuck = started(&args, Some(&hub.ticket), stdout);
         worker.process.wait_for("end", |line| line["event"] == "job" && line["state"] == "finished");
         signal(stuck.id(), "INT");
         assert_eq!(ended(stuck), Some(130));
@@ -151,7 +163,8 @@ fn a_worker_that_is_told_twice_ends_at_once_and_its_programs_with_it() {
     let hub = hub(dir.path());
     let file = dir.path().join("child");
     let handler = format!("kind={}", hangs_with_a_child(&file));
-    let mut worker = worker(&hub.ticket, &["--drain", "10m", "--handler", &handler]);
+    let patient = ["--drain", "10m", "--handler-timeout", "10m", "--handler", &handler];
+    let mut worker = worker(&hub.ticket, &patient);
     let _submit = Running::start(&SUBMIT, Some(&hub.ticket));
     let child = child_in(&file);
     for name in ["INT", "TERM"] {

@@ -22,6 +22,7 @@ const LEAVE_WITHIN: Duration = Duration::from_secs(2);
 
 /// How long the words of an interrupted command may wait for their reader.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+
 /// How a ticket begins, as the library writes it.
 const TICKET_BEGINS: &str = "nurlmesh1";
 

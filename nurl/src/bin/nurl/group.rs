@@ -53,25 +53,26 @@ impl fmt::Display for GroupId {
 pub(crate) struct Groups(Arc<Mutex<Ledger>>);
 
 impl Groups {
-    /// None yet, and a watcher for those to come.
+    /// None yet. Their watcher is this same program.
     pub(crate) fn new() -> io::Result<Groups> {
-        Groups::watched_by(vec![std::env::current_exe()?.into(), "watch-programs".into()])
+        Ok(Groups::watched_by(vec![std::env::current_exe()?.into(), "watch-programs".into()]))
     }
 
-    fn watched_by(command: Vec<OsString>) -> io::Result<Groups> {
-        let watcher = Watcher::start(&command)?;
-        Ok(Groups(Arc::new(Mutex::new(Ledger { running: BTreeSet::new(), command, watcher }))))
+    fn watched_by(command: Vec<OsString>) -> Groups {
+        Groups(Arc::new(Mutex::new(Ledger { running: BTreeSet::new(), command, watcher: None })))
     }
 
     /// Starts a program as the leader of a group.
     pub(crate) fn spawn(&self, command: &mut Command) -> io::Result<Group> {
+        let unwatched = |error| io::Error::other(format!("no watcher: {error}"));
+        self.ledger().watch().map_err(unwatched)?;
         // Listened for before the spawn, so that the first exit isn't missed.
         let exits = signal(SignalKind::child())?;
         let leader = command.process_group(0).spawn()?;
         let id = leader.id().and_then(GroupId::new).expect("a child that wasn't waited for has an id");
         let group = Group { id, leader, exits, groups: self.clone(), ended: false };
         // On an error the group is dropped, and thereby killed: nothing runs unwatched.
-        self.ledger().begin(id)?;
+        self.ledger().begin(id).map_err(unwatched)?;
         Ok(group)
     }
 
@@ -134,32 +135,39 @@ struct Ledger {
     running: BTreeSet<GroupId>,
     /// Starts a watcher.
     command: Vec<OsString>,
-    watcher: Watcher,
+    watcher: Option<Watcher>,
 }
 
 impl Ledger {
     fn begin(&mut self, group: GroupId) -> io::Result<()> {
         self.running.insert(group);
-        if self.watcher.tell(&watcher::began(group)).is_err() {
-            self.replace_watcher()?;
-        }
-        Ok(())
+        self.tell(&watcher::began(group))
     }
 
     fn end(&mut self, group: GroupId) {
         self.running.remove(&group);
-        if self.watcher.tell(&watcher::ended(group)).is_err() {
-            // If this fails, the next program's start tries again, and fails with it.
-            let _ = self.replace_watcher();
-        }
+        // If this fails, the next program's start tries again, and fails with it.
+        let _ = self.tell(&watcher::ended(group));
     }
 
-    /// For a watcher that was killed, or stopped for so long that its pipe is full.
-    fn replace_watcher(&mut self) -> io::Result<()> {
-        // Dead before its pipe ends: else it would kill what runs.
-        self.watcher.kill();
-        self.watcher = Watcher::start(&self.command)?;
-        self.running.iter().try_for_each(|group| self.watcher.tell(&watcher::began(*group)))
+    fn tell(&mut self, line: &str) -> io::Result<()> {
+        if self.watcher.as_mut().is_some_and(|watcher| watcher.tell(line).is_ok()) {
+            return Ok(());
+        }
+        // It was killed, or stopped for so long that its pipe is full.
+        if let Some(watcher) = self.watcher.take() {
+            watcher.kill();
+        }
+        self.watch()
+    }
+
+    /// Sees to it that there is a watcher, which knows what runs.
+    fn watch(&mut self) -> io::Result<()> {
+        if self.watcher.is_some() {
+            return Ok(());
+        }
+        let watcher = self.watcher.insert(Watcher::start(&self.command)?);
+        self.running.iter().try_for_each(|group| watcher.tell(&watcher::began(*group)))
     }
 }
 
@@ -182,12 +190,11 @@ impl Watcher {
 
     /// Writes one line, whole or not at all: it is shorter than `PIPE_BUF`. A full pipe is an error.
     fn tell(&mut self, line: &str) -> io::Result<()> {
-        // A watcher that was killed and couldn't be replaced has no pipe any more.
-        let pipe = self.0.stdin.as_mut().ok_or(io::ErrorKind::BrokenPipe)?;
-        pipe.write_all(line.as_bytes())
+        self.0.stdin.as_mut().expect("piped").write_all(line.as_bytes())
     }
 
-    fn kill(&mut self) {
+    /// Ends it before its pipe does: at the end of that it would kill what runs.
+    fn kill(mut self) {
         // It may have ended by itself.
         let _ = self.0.kill();
         let _ = self.0.wait();
@@ -209,7 +216,13 @@ pub(crate) mod tests {
 
     /// Groups whose watcher only reads: in a unit test, this program is the test.
     pub(crate) fn unwatched() -> Groups {
-        Groups::watched_by(vec!["cat".into()]).unwrap()
+        Groups::watched_by(vec!["cat".into()])
+    }
+
+    impl Groups {
+        fn watcher(&self) -> i32 {
+            self.ledger().watcher.as_ref().unwrap().0.id().try_into().unwrap()
+        }
     }
 
     #[test]
@@ -224,11 +237,15 @@ pub(crate) mod tests {
     async fn a_watcher_that_died_is_replaced_and_told_of_what_runs() {
         let groups = unwatched();
         let first = groups.spawn(Command::new("sleep").arg("600")).unwrap();
-        groups.ledger().watcher.kill();
-        let dead = groups.ledger().watcher.0.id();
-        let second = groups.spawn(Command::new("sleep").arg("600")).unwrap();
-        let ledger = groups.ledger();
-        assert_ne!(ledger.watcher.0.id(), dead);
-        assert_eq!(ledger.running, BTreeSet::from([first.id, second.id]));
+        let killed = groups.watcher();
+        kill_process_group(Pid::from_raw(killed).unwrap(), rustix::process::Signal::KILL).unwrap();
+        // Its pipe breaks when it is gone.
+        let second = loop {
+            let group = groups.spawn(Command::new("sleep").arg("600")).unwrap();
+            if groups.watcher() != killed {
+                break group;
+            }
+        };
+        assert_eq!(groups.ledger().running, BTreeSet::from([first.id, second.id]));
     }
 }

@@ -5,6 +5,7 @@
 //! exit ends the task, and what it started is killed with its [`group`](crate::group), as it is when the task
 //! is cancelled or the worker stops. No shell is involved unless the command names one.
 
+use std::io::{self, ErrorKind};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -121,8 +122,8 @@ impl Runner {
         payload: Bytes,
     ) -> Result<Bytes, JobError> {
         let name = &program.words[0];
-        let system = |error: std::io::Error| JobError::permanent(format!("{name}: {error}"));
-        let mut group = self.groups.spawn(&mut program.command(variables)).map_err(system)?;
+        let failed = |error| not_run(name, &error);
+        let mut group = self.groups.spawn(&mut program.command(variables)).map_err(failed)?;
         let mut stdin = group.leader.stdin.take().expect("piped");
         let stdout = group.leader.stdout.take().expect("piped");
         let stderr = group.leader.stderr.take().expect("piped");
@@ -151,7 +152,7 @@ impl Runner {
                 },
             }
         };
-        let status = group.end().await.map_err(system)?;
+        let status = group.end().await.map_err(failed)?;
         if let Err(Flood) = read {
             return Err(JobError::permanent(format!("{name} wrote more than {MAX_RESULT_BYTES} bytes")));
         }
@@ -168,6 +169,18 @@ impl Runner {
             status.code().is_some_and(|code| self.retry_exits.iter().any(|c| i32::from(*c) == code))
                 || status.signal() == Some(SIGKILL);
         if elsewhere { JobError::retriable(message) } else { JobError::permanent(message) }
+    }
+}
+
+/// A program that could not be run. Where it is missing, it is missing on every worker that was started alike;
+/// a machine that has no process or memory to spare is its own fault.
+fn not_run(name: &str, error: &io::Error) -> JobError {
+    let message = format!("{name}: {error}");
+    match error.kind() {
+        ErrorKind::NotFound | ErrorKind::PermissionDenied | ErrorKind::InvalidInput => {
+            JobError::permanent(message)
+        }
+        _ => JobError::retriable(message),
     }
 }
 
@@ -195,8 +208,6 @@ async fn read_tail(mut from: impl AsyncRead + Unpin, tail: &mut Vec<u8>) -> Resu
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
-
     use super::*;
     use crate::group::tests::unwatched;
 
@@ -257,9 +268,9 @@ mod tests {
 
     #[test]
     fn the_exit_of_a_program_ends_its_task_though_a_child_holds_its_pipes() {
-        let begun = Instant::now();
+        let begun = time::now();
         assert_eq!(run("sh -c 'sleep 600 & echo done'", b"", LIMIT).unwrap(), "done\n");
-        assert!(begun.elapsed() < LIMIT / 2, "{:?}", begun.elapsed());
+        assert!((time::now() - begun) < LIMIT / 2, "{:?}", (time::now() - begun));
     }
 
     #[test]
@@ -270,9 +281,9 @@ mod tests {
 
     #[test]
     fn a_flood_that_ignores_its_broken_pipe_is_cut_off_before_its_limit() {
-        let begun = Instant::now();
+        let begun = time::now();
         let error = run("sh -c \"trap '' PIPE; yes 2>&1; sleep 600\"", b"", LIMIT).unwrap_err().to_string();
-        assert!(error.contains("more than") && begun.elapsed() < LIMIT / 2, "{error}");
+        assert!(error.contains("more than") && (time::now() - begun) < LIMIT / 2, "{error}");
     }
 
     #[test]
@@ -298,5 +309,11 @@ mod tests {
         assert_eq!(text_or_hex(b"\xff\x00"), "ff00");
         assert_eq!(text_or_hex(b"a\0b"), "610062");
         assert_eq!(text_or_hex(b"\x1b[2J"), "1b5b324a");
+    }
+
+    #[test]
+    fn a_machine_without_a_process_to_spare_leaves_the_task_to_others() {
+        assert!(not_run("x", &ErrorKind::WouldBlock.into()).is_retriable());
+        assert!(!not_run("x", &ErrorKind::NotFound.into()).is_retriable());
     }
 }

@@ -18,6 +18,7 @@ use crate::out::{Code, Failure, Out, shown, unusable};
 use crate::stop::Stop;
 
 pub(crate) async fn run(args: HubArgs, out: Out<'_>) -> Result<(), Failure> {
+    let mut stop = Stop::new(args.exit_with_stdin);
     let listen = listen(args.listen)?;
     disk::create_dir_all(&args.state)
         .map_err(|error| unusable(&args.state, &error, "choose another --state"))?;
@@ -71,19 +72,24 @@ pub(crate) async fn run(args: HubArgs, out: Out<'_>) -> Result<(), Failure> {
             keep(mesh, &mesh_file)?;
         }
     }
-    announce(&key.public(), advertised, mesh.as_ref(), &namespaces, out).await?;
-    let mut stop = Stop::new(args.exit_with_stdin);
-    let failed = rt::select! {
-        () = stop.told() => None,
-        reason = serving.failed() => Some(reason),
+    let key = key.public();
+    let announcement = async {
+        announce(&key, advertised, mesh.as_ref(), &namespaces, out).await?;
+        Err(Failure::new(
+            Code::Resource,
+            format!("the hub's UDP socket can't receive: {}", serving.failed().await),
+        ))
     };
-    serving.shutdown().await;
-    match failed {
-        None => Ok(()),
-        Some(reason) => {
-            Err(Failure::new(Code::Resource, format!("the hub's UDP socket can't receive: {reason}")))
-        }
+    let done = rt::select! {
+        // A reader that hangs holds up the announcement, not the end.
+        () = stop.told() => Ok(()),
+        failed = announcement => failed,
+    };
+    rt::select! {
+        () = serving.shutdown() => {}
+        () = stop.told() => {}
     }
+    done
 }
 
 /// The hub's key, made at its first start. It isn't made anew beside a mesh that names another: every ticket of that

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use nurl::compute::handlers;
 use nurl::compute::job::TaskId;
-use nurl::node::{Departure, Events, NodeEvent, Role};
+use nurl::node::{Builder, Departure, Events, NodeEvent, Role};
 use nurl::rt::{self, disk, time};
 use nurl::{Error, Node, SecretKey};
 
@@ -44,26 +44,17 @@ pub(crate) async fn run(args: WorkerArgs, out: Out<'_>) -> Result<(), Failure> {
         });
     }
     let programs = programs(&args.handler)?;
-    let mut kinds: Vec<String> = handlers::BUILT_IN.map(String::from).to_vec();
-    kinds.extend(programs.iter().map(|program| program.kind.clone()));
-    kinds.sort();
-    kinds.dedup();
-    let groups = if programs.is_empty() { None } else { Some(groups()?) };
+    let kinds = kinds(&programs);
+    let groups = Groups::new()
+        .map_err(|error| Failure::new(Code::Other, format!("this program's own file: {}", plain(&error))))?;
+    let runner = Runner { groups, limit: args.handler_timeout, retry_exits: args.retry_exit };
     for program in programs {
-        let groups = groups.clone().expect("made for the first program");
-        let (limit, retry_exits) = (args.handler_timeout, args.retry_exit.clone());
-        let (kind, runner) = (program.kind.clone(), Runner { groups, limit, retry_exits });
-        builder = builder.handler(&kind, move |context, payload| {
-            let (runner, program) = (runner.clone(), program.clone());
-            async move { runner.run(&program, variables(&context), payload).await }
-        });
+        builder = with_program(builder, program, runner.clone());
     }
     let stop = Stop::new(args.exit_with_stdin);
     let node = builder.spawn().await?;
     let done = serve(&node, kinds, args.mesh.join, args.drain, stop, out).await;
-    if let Some(groups) = groups {
-        groups.kill_all();
-    }
+    runner.groups.kill_all();
     done
 }
 
@@ -75,9 +66,20 @@ fn programs(texts: &[String]) -> Result<Vec<Program>, Failure> {
         .map_err(|error| Failure::new(Code::Usage, format!("--handler {error}")))
 }
 
-fn groups() -> Result<Groups, Failure> {
-    Groups::new().map_err(|error| {
-        Failure::new(Code::Resource, format!("no watcher for the handlers' programs: {}", plain(&error)))
+/// All that a worker with these programs runs, sorted.
+fn kinds(programs: &[Program]) -> Vec<String> {
+    let mut kinds: Vec<String> = handlers::BUILT_IN.map(String::from).to_vec();
+    kinds.extend(programs.iter().map(|program| program.kind.clone()));
+    kinds.sort();
+    kinds.dedup();
+    kinds
+}
+
+fn with_program(builder: Builder, program: Program, runner: Runner) -> Builder {
+    let kind = program.kind.clone();
+    builder.handler(&kind, move |context, payload| {
+        let (runner, program) = (runner.clone(), program.clone());
+        async move { runner.run(&program, variables(&context), payload).await }
     })
 }
 
@@ -95,8 +97,8 @@ async fn serve(
         node.joined(join).await?;
         let human = format!("{} is ready for {}", node.key(), kinds.join(", "));
         let key = node.key().to_string();
-        let (addr, addr_from, ticket) = (None, None, None);
-        let line = Line::Ready { key, addr, addr_from, ticket, namespaces: Vec::new(), kinds };
+        let line =
+            Line::Ready { key, addr: None, addr_from: None, ticket: None, namespaces: Vec::new(), kinds };
         out.line(&line, || Some(human)).await;
         tell_all(node, events, out).await
     };
