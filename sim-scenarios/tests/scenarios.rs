@@ -146,7 +146,7 @@ fn a_hub_comes_back_with_nothing_remembered() {
 
 #[test]
 fn clients_come_and_go() {
-    prove_with("visitors", 10);
+    prove_with("visitors", 4);
 }
 
 #[test]
