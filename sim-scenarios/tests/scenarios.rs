@@ -179,7 +179,7 @@ fn interfaces_come_and_go() {
 
 #[test]
 fn clients_come_and_go() {
-    prove_with("visitors", 10);
+    prove_with("visitors", 4);
 }
 
 #[test]

@@ -329,7 +329,7 @@ impl Node {
     ///
     /// # Errors
     /// [`Error::Message`] or [`Error::Send`] when it was not taken, [`Error::MessageLost`] when the peer's process ended before
-    /// it acknowledged.
+    /// it acknowledged, or when a peer that is no member could not be reached.
     pub async fn send_message(&self, to: PublicKey, body: Bytes) -> Result<(), Error> {
         self.ask(|reply| NetCommand::ApplicationMessage { to, body, reply }).await?
     }

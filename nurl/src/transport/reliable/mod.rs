@@ -1,8 +1,8 @@
 //! Reliable messages: anything larger than a datagram, or that must arrive.
 //!
 //! **Promises.** A message of up to 16 MiB arrives whole and once at the process (the boot) for which it was
-//! accepted, or its sender is told why not. Messages don't wait for each other: each is a QUIC stream of its
-//! own. Under four priorities, a higher one always goes first. What waits is bounded, per peer, priority and
+//! accepted, or its sender is told why not. While one is unacknowledged there is a timer, whatever QUIC thinks.
+//! Messages don't wait for each other: each is a QUIC stream of its own. Under four priorities, a higher one always goes first. What waits is bounded, per peer, priority and
 //! in all; what arrives is bounded too. No path change, rekeying or silence ever ends a connection.
 //!
 //! **How.** One QUIC connection ([`quinn_proto`]) per pair of boot ids, inside sealed datagrams on channel 2,
@@ -139,7 +139,7 @@ pub enum Event {
 pub enum FailReason {
     /// The peer's boot id changed: the process for which the message was meant is gone.
     PeerRestarted,
-    /// The caller dropped the peer.
+    /// The peer was dropped: it is gone for good, can't be reached, or had to make room.
     Forgotten,
     /// The same process of the peer dropped the connection.
     ConnectionLost,
