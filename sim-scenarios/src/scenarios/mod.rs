@@ -8,6 +8,7 @@ pub mod converge;
 pub mod deaths;
 pub mod echoes;
 pub mod fence;
+pub mod go_between;
 pub mod hub_restarts;
 pub mod keystone;
 pub mod lease;
