@@ -100,6 +100,12 @@ pub const ALL: &[Scenario] = &[
         ..PLAIN
     },
     Scenario {
+        name: "go-between",
+        about: "two that can't hear each other are alive to each other as long as others hear both",
+        body: |trial| Box::pin(crate::scenarios::go_between::run(trial)),
+        ..PLAIN
+    },
+    Scenario {
         name: "keystone",
         about: "jobs complete across partitions, across their owner's death, and while the ring changes under them",
         knobs: keystone::KNOBS,

@@ -204,6 +204,11 @@ fn many_die_at_one_moment() {
 }
 
 #[test]
+fn two_that_hear_each_other_through_others() {
+    prove_with("go-between", 4);
+}
+
+#[test]
 fn a_lone_accuser_waits() {
     prove("lone-accuser");
 }

@@ -12,6 +12,7 @@ pub mod deaths;
 pub mod echoes;
 pub mod families;
 pub mod fence;
+pub mod go_between;
 pub mod goodbye;
 pub mod hub_restarts;
 pub mod keystone;

@@ -1,0 +1,77 @@
+//! Two that can't hear each other are alive to each other as long as others hear both.
+//!
+//! Five nodes and a hub. The hub dies, and the way between two of the nodes is cut, so that no leg of a probe is left
+//! between them but a ping on their behalf. Once the paths have taken note of it, nobody is suspected for two minutes.
+//!
+//! So that it can fail: one of the two is then cut off from the others too, and all who are left hold it dead in time.
+
+use std::time::Duration;
+
+use chaos::link::LinkConfig;
+use chaos::property::Broken;
+use chaos::scenario::{Held, Trial, Verdict};
+use chaos::world::Host;
+use nurl::membership::State;
+
+use crate::cluster::{Cluster, Peer, Within};
+
+const NODES: usize = 5;
+
+const MEET: Duration = Duration::from_secs(30);
+
+/// The cut lasts for several rounds of probes, and for longer than any suspicion.
+const CUT: Duration = Duration::from_secs(120);
+
+/// A probe that was under way when the hub died may fail.
+const SETTLED: Duration = Duration::from_secs(10);
+
+/// A silent node is held dead within this.
+const LEARN: Duration = Duration::from_secs(60);
+
+const BETWEEN: &str = "who is heard by others isn't suspected";
+const GONE: &str = "who is heard by nobody is held dead";
+
+/// A cut between two, and one around one of them.
+pub async fn run(trial: Trial) -> Verdict {
+    let world = trial.world;
+    world.link_default(LinkConfig {
+        latency: Duration::from_millis(15),
+        jitter: Duration::from_millis(10),
+        ..LinkConfig::default()
+    });
+    let cluster = Cluster::start(world, NODES);
+    cluster.converge(MEET).await?;
+    let hosts: Vec<Host> = cluster.peers.iter().map(|peer| peer.host).collect();
+    cluster.hubs[0].kill();
+    world.partition(&hosts[..1], &hosts[1..2]);
+    world.sleep(SETTLED).await;
+    let accused = || {
+        let of =
+            |peer: &Peer| cluster.witness.verdicts_on(peer).filter(|state| *state != State::Alive).count();
+        cluster.peers.iter().map(of).sum::<usize>()
+    };
+    let before = accused();
+    world.sleep(CUT).await;
+    let times = accused() - before;
+    if times > 0 {
+        return Err(Broken::safety(BETWEEN, format!("somebody was suspected or held dead {times} times")));
+    }
+    cluster.inspect().await?;
+
+    world.partition(&hosts[..1], &hosts[1..]);
+    let (silent, others) = cluster.peers.split_first().expect("there are five nodes");
+    let within = Within::new(world, GONE, LEARN);
+    loop {
+        let mut missing = Vec::new();
+        for peer in others {
+            if cluster.view(peer).await.get(&silent.key) != Some(&State::Dead) {
+                missing.push(format!("{} holds {} live", peer.name, silent.name));
+            }
+        }
+        if !within.lacks(missing).await? {
+            break;
+        }
+    }
+    let notes = format!("held dead after {:?}\n", within.waited());
+    Ok(Held { state: "nobody was suspected while others heard both\n".to_owned(), notes })
+}
