@@ -239,13 +239,11 @@ pub(crate) mod tests {
         let first = groups.spawn(Command::new("sleep").arg("600")).unwrap();
         let killed = groups.watcher();
         kill_process_group(Pid::from_raw(killed).unwrap(), rustix::process::Signal::KILL).unwrap();
-        // Its pipe breaks when it is gone.
-        let second = loop {
-            let group = groups.spawn(Command::new("sleep").arg("600")).unwrap();
-            if groups.watcher() != killed {
-                break group;
-            }
-        };
+        // Its pipe breaks when it is gone, which takes a moment.
+        let second = (0..1_000)
+            .map(|_| groups.spawn(Command::new("sleep").arg("600")).unwrap())
+            .find(|_| groups.watcher() != killed)
+            .expect("another watcher");
         assert_eq!(groups.ledger().running, BTreeSet::from([first.id, second.id]));
     }
 }
