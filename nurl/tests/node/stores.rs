@@ -1,10 +1,10 @@
 //! A store that is damaged on the disk.
 
-use std::fs;
 use std::path::Path;
 
 use nurl::Error;
 use nurl::node::{NodeEvent, Role};
+use nurl::rt::disk;
 
 use crate::harness::{Mesh, key, meet, run, soon, until};
 
@@ -22,6 +22,10 @@ const DAMAGES: [(&str, Damage); 5] = [
     ("nothing", Vec::clear),
 ];
 
+fn read(path: &Path) -> Vec<u8> {
+    disk::read(path, 1 << 30).unwrap()
+}
+
 #[test]
 fn a_damaged_store_is_set_aside_and_its_node_gets_back_what_others_have() {
     run(async {
@@ -37,23 +41,23 @@ fn a_damaged_store_is_set_aside_and_its_node_gets_back_what_others_have() {
             soon("the end", worker.shutdown()).await;
             drop(worker);
             let path = dir.path().join(STORE);
-            let mut bytes = fs::read(&path).unwrap();
+            let mut bytes = read(&path);
             damage(&mut bytes);
-            fs::write(&path, &bytes).unwrap();
+            disk::atomic_replace(&path, &bytes).unwrap();
 
             let refused = builder().store_strict().spawn().await.err();
             assert!(
                 matches!(&refused, Some(Error::Store(text)) if text.contains(STORE)),
                 "{what}: {refused:?}"
             );
-            assert_eq!(fs::read(&path).unwrap(), bytes, "{what}: it is left as it was");
+            assert_eq!(read(&path), bytes, "{what}: it is left as it was");
 
             let worker = mesh.join(builder()).await;
             let first = soon("the event", async { worker.events().next().await }).await;
             let Some(NodeEvent::StoreSetAside { path: Some(aside), .. }) = first else {
                 panic!("{what}: {first:?}")
             };
-            assert_eq!(fs::read(&aside).unwrap(), bytes, "{what}: {}", aside.display());
+            assert_eq!(read(&aside), bytes, "{what}: {}", aside.display());
             // Under its old id it would write what others hold to be seen already.
             for number in 0..KEYS {
                 let counter = worker.counter(&format!("key {number}"));
@@ -72,7 +76,7 @@ fn a_store_that_is_gone_is_told_of_and_a_foreign_file_is_never_touched() {
         let dir = tempfile::tempdir().unwrap();
         let builder = || mesh.builder(Role::Worker).store(dir.path());
         soon("the end", mesh.join(builder()).await.shutdown()).await;
-        fs::remove_file(dir.path().join(STORE)).unwrap();
+        disk::remove(&dir.path().join(STORE)).unwrap();
         assert!(builder().store_strict().spawn().await.is_err());
         let worker = builder().spawn().await.unwrap();
         let first = worker.events().next().await;
@@ -81,8 +85,8 @@ fn a_store_that_is_gone_is_told_of_and_a_foreign_file_is_never_touched() {
 
         let foreign = tempfile::tempdir().unwrap();
         let path: &Path = &foreign.path().join(STORE);
-        fs::write(path, b"Dear Alice, this is no database.").unwrap();
+        disk::create_new_private(path, b"Dear Alice, this is no database.").unwrap();
         assert!(mesh.builder(Role::Worker).store(foreign.path()).spawn().await.is_err());
-        assert_eq!(fs::read(path).unwrap(), b"Dear Alice, this is no database.");
+        assert_eq!(read(path), b"Dear Alice, this is no database.");
     });
 }

@@ -126,7 +126,7 @@ impl Replicator {
         }
     }
 
-    /// The other owners have told what they have, or at least one has.
+    /// The other owners have told what they have; it is `known` if one has something, or none has.
     pub(super) fn asked(
         &mut self,
         now: Instant,
@@ -134,11 +134,9 @@ impl Replicator {
         read: u64,
         key: &[u8],
         value: Option<Value>,
-        answered: bool,
+        known: bool,
     ) {
         let Some(asked) = self.asking.take(read) else { return };
-        // A view that leaves this node as the only owner leaves nobody to ask.
-        let known = answered || self.other_owners(key).is_empty();
         if self.is_owner(key)
             && let Some(value) = &value
             && self.merge(now, wall, key, value, value.encode().len()).is_err()

@@ -148,8 +148,8 @@ pub enum UpdateError {
     /// A table is full: try again when owners have acknowledged, or elsewhere.
     #[error("the table of {0} is full")]
     Full(&'static str),
-    /// This node holds no copy, and no other owner has told whether there is one.
-    #[error("no other owner of the key answers, so its value isn't known: try again")]
+    /// This node holds no copy, and the other owners haven't told whether there is one.
+    #[error("the other owners of the key don't answer, so its value isn't known: try again")]
     Unknown,
     /// The write is kept here, and goes on being sent, but is lost if the process ends before.
     #[error("no owner of the key has acknowledged the write yet: it is lost if this process ends before")]

@@ -22,13 +22,17 @@ pub(super) struct Reading {
     /// What each owner has: none if nothing.
     answers: BTreeMap<PublicKey, Option<Digest>>,
     value: Option<Value>,
+    /// Whether something waits here for it: then an owner that has nothing proves nothing, while another is silent
+    /// that may have the value.
+    asks: bool,
     enough: Instant,
     give_up: Instant,
 }
 
 impl Reading {
     pub(super) fn due(&self) -> Instant {
-        if self.answers.is_empty() { self.give_up } else { self.enough }
+        let nothing = if self.asks { self.value.is_none() } else { self.answers.is_empty() };
+        if nothing { self.give_up } else { self.enough }
     }
 
     pub(super) fn key(&self) -> &[u8] {
@@ -87,6 +91,7 @@ impl Replicator {
             waiting,
             answers: BTreeMap::new(),
             value,
+            asks: self.asking.is_asking(id),
             enough: now + WAIT,
             give_up: now + GIVE_UP,
         };
@@ -172,8 +177,10 @@ impl Replicator {
     fn finish_read(&mut self, now: Instant, id: u64, wall: Duration) {
         let Some(mut reading) = self.reads.remove(&id) else { return };
         if self.asking.is_asking(id) {
-            let answered = !reading.answers.is_empty();
-            self.asked(now, wall, id, &reading.key, reading.value, answered);
+            let others = self.other_owners(&reading.key);
+            let all = others.iter().all(|owner| reading.answers.contains_key(owner));
+            let known = all || reading.value.is_some();
+            self.asked(now, wall, id, &reading.key, reading.value, known);
             return;
         }
         if reading.answers.is_empty() && reading.value.is_none() {
