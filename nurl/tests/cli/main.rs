@@ -4,6 +4,7 @@
 #![cfg(all(feature = "cli", not(feature = "sim")))]
 #![allow(
     clippy::disallowed_methods,
+    clippy::disallowed_types,
     reason = "tests of a process from outside it: files, threads and clocks here are the test's own"
 )]
 

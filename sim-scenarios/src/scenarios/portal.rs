@@ -224,7 +224,7 @@ fn waiting(cluster: &Cluster, answers: &Answers) -> Vec<String> {
 
 /// Looks at everybody before the hub is there.
 async fn too_early(world: World, cluster: &Cluster, before: Before, answers: &Answers) -> Result<(), Broken> {
-    for (name, answer) in answers.all() {
+    if let Some((name, answer)) = answers.all().into_iter().next() {
         let seen = format!("{name} is told, while {before:?} answers: {answer:?}");
         return Err(Broken::safety(if answer.is_ok() { NEEDED } else { NO_REFUSAL }, seen));
     }
