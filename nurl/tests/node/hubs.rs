@@ -76,7 +76,7 @@ fn a_hub_that_accepts_and_falls_silent_is_told_as_silent() {
     run(async {
         let mesh = Mesh::start().await;
         // The kernel accepts, nobody reads.
-        let mute = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let mute = rt::net::listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let mut ticket = mesh.ticket.clone();
         ticket.hubs[0].addr = mute.local_addr().unwrap().to_string();
         let node = nurl::Node::builder(ticket).spawn().await.unwrap();
@@ -106,7 +106,9 @@ fn each_hub_of_a_ticket_is_told_with_its_own_cause() {
         let mesh = Mesh::start().await;
         let mut ticket = mesh.ticket.clone();
         ticket.hubs[0].key = key().public();
-        let dead = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let gone = rt::net::listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let dead = gone.local_addr().unwrap();
+        drop(gone);
         ticket.hubs.insert(0, Hub { key: key().public(), addr: dead.to_string() });
         let node = nurl::Node::builder(ticket).spawn().await.unwrap();
         match node.joined(Duration::from_secs(1)).await {
