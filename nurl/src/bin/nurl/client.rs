@@ -8,6 +8,7 @@ use nurl::node::{Builder, Events, Role};
 use nurl::rt::{disk, time};
 use nurl::{Node, Ticket};
 use tokio::io::AsyncReadExt;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::MeshArgs;
 use crate::out::{Code, Failure, Out, shown, unusable};
@@ -80,9 +81,11 @@ pub(crate) async fn some_worker(node: &Node, limit: Duration, out: Out) -> Resul
     })
 }
 
-/// Waits for Ctrl-C or SIGTERM, or, if asked, for the end of standard input.
-pub(crate) async fn told_to_stop(with_stdin: bool) {
-    let stdin = async {
+/// Waits for Ctrl-C or SIGTERM, or, if asked, for the end of standard input. From the call on, not only from the first
+/// poll, a signal ends this wait and not the process: call it before anybody is told that there is something to stop.
+pub(crate) fn told_to_stop(with_stdin: bool) -> impl Future<Output = ()> {
+    let (interrupted, terminated) = (signalled(SignalKind::interrupt()), signalled(SignalKind::terminate()));
+    let stdin = async move {
         if !with_stdin {
             return std::future::pending().await;
         }
@@ -90,19 +93,26 @@ pub(crate) async fn told_to_stop(with_stdin: bool) {
         let mut stdin = tokio::io::stdin();
         while matches!(stdin.read(&mut sink).await, Ok(n) if n > 0) {}
     };
-    let terminated = async {
-        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+    async move {
+        nurl::rt::select! {
+            () = interrupted => {}
+            () = terminated => {}
+            () = stdin => {}
+        }
+    }
+}
+
+/// Waits for a signal, whose handler is in place when this returns. Without one there is nothing to wait for, and the
+/// default action ends us.
+fn signalled(kind: SignalKind) -> impl Future<Output = ()> {
+    let handler = signal(kind);
+    async move {
+        match handler {
             Ok(mut signal) => {
                 signal.recv().await;
             }
             Err(_) => std::future::pending().await,
         }
-    };
-    nurl::rt::select! {
-        // Without a handler for the signal there is nothing to wait for, and the default action ends us.
-        Ok(()) = tokio::signal::ctrl_c() => {}
-        () = terminated => {}
-        () = stdin => {}
     }
 }
 

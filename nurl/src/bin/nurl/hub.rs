@@ -70,9 +70,10 @@ pub(crate) async fn run(args: HubArgs, out: Out) -> Result<(), Failure> {
             keep(mesh, &mesh_file)?;
         }
     }
+    let stop = told_to_stop(args.exit_with_stdin);
     announce(&key.public(), advertised, mesh.as_ref(), &namespaces, out)?;
     let failed = rt::select! {
-        () = told_to_stop(args.exit_with_stdin) => None,
+        () = stop => None,
         reason = serving.failed() => Some(reason),
     };
     serving.shutdown().await;

@@ -54,6 +54,8 @@ pub(crate) async fn run(args: WorkerArgs, out: Out) -> Result<(), Failure> {
     }
     kinds.sort();
     let (node, mut events) = join(builder, args.mesh.join).await?;
+    let stop = told_to_stop(args.exit_with_stdin);
+    tokio::pin!(stop);
     let line = Line::Ready {
         key: node.key().to_string(),
         addr: None,
@@ -63,8 +65,6 @@ pub(crate) async fn run(args: WorkerArgs, out: Out) -> Result<(), Failure> {
         kinds: kinds.clone(),
     };
     out.line(&line, || Some(format!("{} is ready for {}", node.key(), kinds.join(", "))));
-    let stop = told_to_stop(args.exit_with_stdin);
-    tokio::pin!(stop);
     loop {
         rt::select! {
             () = &mut stop => break,
