@@ -5,7 +5,7 @@
 #![allow(
     clippy::disallowed_methods,
     clippy::disallowed_types,
-    reason = "tests of a process from outside it: files, threads and clocks here are the test's own"
+    reason = "tests of a process from outside it: files, sockets, threads and clocks here are the test's own"
 )]
 
 mod addresses;
