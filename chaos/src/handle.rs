@@ -146,6 +146,15 @@ impl Host {
         self
     }
 
+    /// From now on each receive of a datagram fails, and the datagram waits: a sandbox or a kernel without the system
+    /// call. Sends go on.
+    pub fn forbid_udp_receive(&self) {
+        sim::with(|sim| {
+            sim.fault(Some(self.0), "no udp receive");
+            sim.host_mut(self.0).caps.udp_receive = false;
+        });
+    }
+
     /// Sets how many connections of each of its listeners wait to be accepted, half-open ones among them; a SYN
     /// beyond is dropped. 128 at first.
     pub fn set_backlog(self, connections: usize) -> Host {

@@ -91,6 +91,8 @@ pub(crate) struct HostState {
 pub(crate) struct Caps {
     /// Bytes of datagrams that wait in one socket.
     pub(crate) udp_buffer_bytes: usize,
+    /// Whether a receive of datagrams is a system call that it has, and lets its processes make.
+    pub(crate) udp_receive: bool,
     /// Connections of one listener that are not accepted yet, half-open ones among them.
     pub(crate) backlog: usize,
     /// Connections of all of its processes, also those that only wait for their end.
@@ -100,7 +102,7 @@ pub(crate) struct Caps {
 impl Default for Caps {
     /// What the real door asks its kernel for, Linux's `somaxconn` of old, and as many connections as anybody opens.
     fn default() -> Caps {
-        Caps { udp_buffer_bytes: 4 << 20, backlog: 128, connections: usize::MAX }
+        Caps { udp_buffer_bytes: 4 << 20, udp_receive: true, backlog: 128, connections: usize::MAX }
     }
 }
 

@@ -130,6 +130,10 @@ impl Sim {
 
     /// Takes one datagram; what doesn't fit into `buffer` is lost, as with any kernel.
     pub(crate) fn udp_recv(&mut self, key: Key, buffer: &mut [u8]) -> io::Result<Received> {
+        let socket = self.udp.get(key).ok_or_else(dead)?;
+        if !socket.waiting.is_empty() && !self.host(socket.host).caps.udp_receive {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
         let socket = self.udp.get_mut(key).ok_or_else(dead)?;
         let waiting = socket.waiting.pop_front().ok_or(io::ErrorKind::WouldBlock)?;
         socket.waiting_bytes -= waiting.bytes.len();

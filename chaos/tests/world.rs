@@ -1,7 +1,7 @@
 //! What the world promises, seen from a scenario.
 #![cfg(madsim)]
 
-use chaos::rt::net::{RecvMeta, Transmit, UdpSocket};
+use chaos::rt::net::{InterfaceWatch, RecvMeta, Transmit, UdpSocket, interfaces};
 use chaos::rt::{disk, task, time};
 use chaos::{DropCause, Host, LinkConfig, Outcome, Rate, World, run};
 use std::io::IoSliceMut;
@@ -496,7 +496,7 @@ fn a_roaming_host_is_found_at_its_new_address_only() {
     ok(run(3, |world| async move {
         let (a, b) = two(world);
         let watch = b.run(async {
-            let mut watch = chaos::rt::net::InterfaceWatch::new();
+            let mut watch = InterfaceWatch::new(interfaces().unwrap());
             watch.changed().await.iter().any(|interface| interface.addr.to_string() == "10.7.0.2")
         });
         world.sleep(Duration::from_millis(1)).await;

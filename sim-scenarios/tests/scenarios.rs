@@ -138,7 +138,7 @@ fn every_nat_against_every_other() {
 
 #[test]
 fn both_address_families() {
-    prove_with("families", 6);
+    prove_with("families", 3);
 }
 
 #[test]

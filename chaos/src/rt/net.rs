@@ -256,10 +256,10 @@ pub struct InterfaceWatch {
 }
 
 impl InterfaceWatch {
-    /// Begins with the present list as the one that is known.
-    pub fn new() -> InterfaceWatch {
+    /// Begins with `last`, the list that is known now.
+    pub fn new(last: Vec<Interface>) -> InterfaceWatch {
         let version = sim::with(|sim| sim.addrs_version);
-        InterfaceWatch { last: interfaces().unwrap_or_default(), version }
+        InterfaceWatch { last, version }
     }
 
     /// Waits for a list that differs from the last one, and returns it. Cancel safe.
@@ -287,11 +287,5 @@ impl InterfaceWatch {
             Poll::Pending
         })
         .await
-    }
-}
-
-impl Default for InterfaceWatch {
-    fn default() -> Self {
-        InterfaceWatch::new()
     }
 }

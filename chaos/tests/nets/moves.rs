@@ -2,6 +2,7 @@
 
 use crate::boxes::Cone;
 use crate::support::{OBSERVER, addr, ms, observer, ok, open, open_at};
+use chaos::rt::net::{InterfaceWatch, interfaces};
 use chaos::{DropCause, World, run};
 
 #[test]
@@ -12,7 +13,7 @@ fn a_phone_that_moves_is_seen_under_its_new_boxs_address_and_not_found_behind_th
         let wifi = world.internet().nat("wifi", &["203.0.113.1"], Cone::open());
         let cell = world.internet().nat("cell", &["203.0.113.2"], Cone::open());
         let phone = wifi.host("phone", "192.168.1.2");
-        let watch = phone.run(async { chaos::rt::net::InterfaceWatch::new().changed().await });
+        let watch = phone.run(async { InterfaceWatch::new(interfaces().unwrap()).changed().await });
         let (phone, server) = (open(phone).await, open(server).await);
         let old = phone.reflexive().await.unwrap();
         // Both ways something is under way when it moves.

@@ -1,9 +1,10 @@
 //! Our own candidates: the addresses at which peers may try us.
 //!
 //! A pure function of what the driver gathered, so that its order is a table in a test. Best first: the
-//! interfaces' own addresses (a peer on the same network needs no NAT), then port-mapped and reflexive ones,
-//! then the bridges of containers and virtual machines. The list is bounded ([`MAX_CANDIDATES`]), and each
-//! group has a share of it: neither twelve bridges nor a host full of addresses buries the reflexive one.
+//! interfaces' own addresses (a peer on the same network needs no NAT), then port-mapped and reflexive ones, of
+//! both address families in turn; then the bridges of containers and virtual machines. The list is bounded
+//! ([`MAX_CANDIDATES`]), and each group has a share of it: neither twelve bridges nor a host full of addresses buries
+//! the reflexive one.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -76,20 +77,20 @@ pub fn candidates(gathered: &Gathered<'_>) -> Vec<SocketAddr> {
         }
     }
     let reserved = outside.len().min(REFLEXIVE_SHARE);
-    let mut list: Vec<SocketAddr> = Vec::with_capacity(MAX_CANDIDATES);
-    let mut add = |addr: SocketAddr, limit: usize| {
-        if list.len() < limit && !list.contains(&addr) {
-            list.push(addr);
-        }
+    let ranked = |bridges: bool| {
+        let own = own.iter().filter(move |(rank, _)| (*rank == Rank::Bridge) == bridges);
+        own.map(|(_, addr)| *addr).collect::<Vec<_>>()
     };
-    for (_, addr) in own.iter().filter(|(rank, _)| *rank != Rank::Bridge) {
-        add(*addr, MAX_CANDIDATES - reserved);
+    let mut list: Vec<SocketAddr> = Vec::with_capacity(MAX_CANDIDATES);
+    for addr in in_turn(ranked(false)) {
+        add(&mut list, addr, MAX_CANDIDATES - reserved);
     }
     for addr in outside {
-        add(addr, MAX_CANDIDATES);
+        add(&mut list, addr, MAX_CANDIDATES);
     }
-    for (_, addr) in own.iter().filter(|(rank, _)| *rank == Rank::Bridge) {
-        add(*addr, MAX_CANDIDATES);
+    list = in_turn(list);
+    for addr in ranked(true) {
+        add(&mut list, addr, MAX_CANDIDATES);
     }
     list
 }
@@ -101,6 +102,27 @@ pub(crate) fn leads_out(interface: &Interface) -> bool {
         rank(&interface.name, interface.addr.to_canonical()),
         None | Some(Rank::Loopback | Rank::Bridge)
     )
+}
+
+fn add(list: &mut Vec<SocketAddr>, addr: SocketAddr, limit: usize) {
+    if list.len() < limit && !list.contains(&addr) {
+        list.push(addr);
+    }
+}
+
+/// Both families in turn, each in its order, the first one's first (RFC 8421): peers try few addresses at a time, so a
+/// host full of addresses of IPv6 would keep those of IPv4 waiting, the only ones that many a peer can use.
+fn in_turn(list: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    let length = list.len();
+    let v6_first = list.first().is_some_and(SocketAddr::is_ipv6);
+    let (one, other): (Vec<_>, Vec<_>) = list.into_iter().partition(|addr| addr.is_ipv6() == v6_first);
+    let (mut one, mut other) = (one.into_iter(), other.into_iter());
+    let mut merged = Vec::with_capacity(length);
+    while merged.len() < length {
+        merged.extend(one.next());
+        merged.extend(other.next());
+    }
+    merged
 }
 
 /// Whether an interface carries containers or virtual machines, by its name.
@@ -176,8 +198,8 @@ mod tests {
                 vec![
                     "[2001:db8::2]:6",
                     "192.168.1.2:4",
-                    "10.9.0.2:4",
                     "[fd00::2]:6",
+                    "10.9.0.2:4",
                     "203.0.113.7:5000",
                     "172.17.0.1:4",
                 ],
@@ -222,6 +244,16 @@ mod tests {
         assert_eq!(list.len(), MAX_CANDIDATES);
         assert_eq!(list.iter().filter(|addr| addr.starts_with("203")).count(), REFLEXIVE_SHARE);
         assert_eq!(list[0], "10.0.0.1:4");
+    }
+
+    #[test]
+    fn a_host_full_of_one_family_tells_the_other_early() {
+        let addrs: Vec<_> = (1..=14).map(|n| format!("2001:db8::{n:x}")).collect();
+        let mut interfaces: Vec<_> = addrs.iter().map(|addr| ("eth0", addr.as_str())).collect();
+        interfaces.push(("eth0", "192.168.1.2"));
+        let list = list(&interfaces, HUB, &["203.0.113.7:5000"]);
+        assert_eq!(list[..4], ["[2001:db8::1]:6", "192.168.1.2:4", "[2001:db8::2]:6", "203.0.113.7:5000"]);
+        assert_eq!(list.len(), MAX_CANDIDATES);
     }
 
     #[test]

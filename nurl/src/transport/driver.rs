@@ -114,7 +114,8 @@ impl Driver {
             .collect();
         let now = time::now();
         core.set_bound(now, by_family.0.map(|at| bound[at]), by_family.1.map(|at| bound[at]));
-        core.set_interfaces(now, interfaces()?, source);
+        let known = interfaces()?;
+        core.set_interfaces(now, known.clone(), source);
         Ok(Driver {
             faults: sockets.iter().map(|_| ReceiveFaults::default()).collect(),
             broken: None,
@@ -122,7 +123,7 @@ impl Driver {
             by_family,
             links,
             resolved: mpsc::channel(crate::mesh::MAX_HUBS),
-            watch: InterfaceWatch::new(),
+            watch: InterfaceWatch::new(known),
             buffer: vec![0; BUFFER_BYTES * BUFFERS],
             metas: [RecvMeta::default(); BUFFERS],
             blocked: None,

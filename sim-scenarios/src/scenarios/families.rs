@@ -22,6 +22,7 @@ use crate::cluster::{Cluster, Map, Place, Within, home};
 use crate::models::nat_box::{Family, NatBox, NatConfig, presets};
 use crate::models::oracle::{self, Nature};
 
+/// What a sweep has to reach.
 pub const MARKS: &[Mark] = &[
     Mark::new("IPv6 led straight where IPv4 could not"),
     Mark::new("a translator of IPv6 was crossed"),
@@ -61,11 +62,11 @@ impl Resident {
 }
 
 fn firewall() -> NatConfig {
-    NatConfig { name: "firewall", v4: Family::Blocked, v6: Family::Firewalled, ..NatConfig::rfc("firewall") }
+    NatConfig { v6: Family::Firewalled, ..NatConfig::rfc("firewall") }
 }
 
 fn translator() -> NatConfig {
-    NatConfig { v4: Family::Blocked, v6: Family::Translated, ..NatConfig::rfc("translator") }
+    NatConfig { v6: Family::Translated, ..NatConfig::rfc("translator") }
 }
 
 fn phone() -> NatConfig {

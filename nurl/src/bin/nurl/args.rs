@@ -16,7 +16,7 @@ use crate::out::{Code, Failure};
     version,
     after_help = "\
 Examples, three terminals on one machine or on three:
-  nurl hub --listen 0.0.0.0:4242 --advertise hub.example:4242   # prints a ticket
+  nurl hub --advertise hub.example:4242                         # prints a ticket
   nurl worker --mesh TICKET --handler up='tr a-z A-Z'
   echo hello | nurl submit --mesh TICKET --kind up --payload -
 
@@ -102,8 +102,8 @@ pub(crate) struct MeshArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  nurl hub --listen 127.0.0.1:4242
-  nurl hub --listen 0.0.0.0:4242 --advertise hub.example:4242 --state /var/lib/nurl
+  nurl hub --listen localhost:4242
+  nurl hub --advertise hub.example:4242 --state /var/lib/nurl
   nurl hub --namespace 6d2f… --state ./hub        # serve a mesh whose ticket it never had
 
 The state directory holds the hub's key (key) and, if it made the mesh, its ticket (mesh), both of mode
@@ -114,7 +114,7 @@ pub(crate) struct HubArgs {
     /// each family
     #[arg(long, default_value = "4242", value_name = "PORT|ADDR:PORT")]
     pub(crate) listen: Vec<Listen>,
-    /// What the ticket says of where the hub is [default: the address listened on, or this host's first one]
+    /// What the ticket says of where the hub is [default: the address listened on, or the one that this host's default route leaves from]
     #[arg(long, value_name = "HOST:PORT", value_parser = parse_host_port)]
     pub(crate) advertise: Option<String>,
     /// Directory for the hub's key and ticket

@@ -253,12 +253,9 @@ pub struct InterfaceWatch {
 }
 
 impl InterfaceWatch {
-    /// Begins with the present list as the one that is known.
-    pub fn new() -> InterfaceWatch {
-        InterfaceWatch {
-            last: interfaces().unwrap_or_default(),
-            next: tokio::time::Instant::now() + INTERFACE_POLL,
-        }
+    /// Begins with `last`, the list that is known now.
+    pub fn new(last: Vec<Interface>) -> InterfaceWatch {
+        InterfaceWatch { last, next: tokio::time::Instant::now() + INTERFACE_POLL }
     }
 
     /// Waits for a list that differs from the last one, and returns it. Cancel safe.
@@ -274,11 +271,5 @@ impl InterfaceWatch {
                 _ => {}
             }
         }
-    }
-}
-
-impl Default for InterfaceWatch {
-    fn default() -> Self {
-        InterfaceWatch::new()
     }
 }
