@@ -1,7 +1,8 @@
 //! Newcomers come to a mesh of which most have just gone, or whose hub names people who are nobody.
 //!
-//! Two workers stay. A crowd of workers and of clients ends in one moment, by kill or by power loss, and in the same
-//! moment a newcomer comes: the hub has named all of them until now, yet the newcomer is in at once. Then somebody who
+//! Two workers stay. A crowd of workers and of clients ends in one moment, by kill or by power loss, and a newcomer is
+//! just coming: the hub has named all of them until now, perhaps to the newcomer too, yet the newcomer is in at once, and
+//! the hub names none of the killed any more. Then somebody who
 //! knows the namespace alone registers keys by the dozen, with records that it made up: the next newcomer is in
 //! nearly as soon. Whoever has another secret is told so. When the last ones have gone too, the next newcomer knows
 //! that it is alone, and a hub that was restarted is no reason to wait.
@@ -35,6 +36,10 @@ const CLIENTS: usize = 8;
 /// Keys of somebody who knows the namespace alone.
 const STRANGERS: usize = 60;
 
+/// The crowd goes less than so many milliseconds after the newcomer's start: before it has asked the hub for contacts,
+/// or right after.
+const JUST_BEFORE: u64 = 300;
+
 /// What a rare thing is called here.
 pub const MARKS: &[Mark] = &[
     Mark::new("a crowd was killed, and a newcomer came"),
@@ -56,8 +61,12 @@ const SILENT: Duration = Duration::from_secs(6);
 /// worker, and four lists come each second.
 const AMONG_STRANGERS: Duration = Duration::from_secs(5);
 
-/// Within this a hub closes a client that says nothing: a minute, and a look each half second.
-const REAPED_AFTER: Duration = Duration::from_secs(62);
+/// Lists that are asked for: of 20 keys each list names 16 at most.
+const LISTS: usize = 3;
+
+/// Within this a hub closes a client that says nothing, and ends the record that nobody refreshes: two minutes, and a
+/// look each half second.
+const REAPED_AFTER: Duration = Duration::from_secs(122);
 
 /// Within this a newcomer knows that nobody is there.
 const ALONE: Duration = Duration::from_secs(1);
@@ -66,7 +75,8 @@ const IN_AFTER_DEATHS: &str = "a newcomer is in, however many others have just g
 const IN_AMONG_STRANGERS: &str = "made-up records keep nobody out";
 const ALONE_AT_ONCE: &str = "a newcomer to whom every hub denies everybody begins alone";
 const KEPT_OUT: &str = "whoever has another secret is kept out, and told why";
-const REAPED: &str = "a hub forgets those who have lost their power";
+const NAMES_THE_CONNECTED: &str = "a hub names only those who are connected to it";
+const REAPED: &str = "a hub forgets those who have gone";
 const THERE: &str = "the made-up keys are there";
 
 /// One life of such a mesh.
@@ -85,10 +95,17 @@ pub async fn run(trial: Trial) -> Verdict {
     let bound = if power { SILENT } else { DENIED };
     sometimes!(!power, "a crowd was killed, and a newcomer came");
     sometimes!(power, "a crowd lost its power, and a newcomer came");
-    for peer in &cluster.peers[STAY..] {
+    let crowd: Vec<Peer> = cluster.peers[STAY..].to_vec();
+    let begun = world.elapsed();
+    let newcomer = cluster.add("after the deaths", Place::Open, Role::Worker);
+    world.sleep(Duration::from_millis(world.rng("when they go").next_u64() % JUST_BEFORE)).await;
+    for peer in &crowd {
         if power { peer.host.power_loss() } else { peer.host.crash() }
     }
-    let took = joins(world, &mut cluster, "after the deaths", bound, IN_AFTER_DEATHS).await?;
+    let took = joined(world, &newcomer, begun, bound, IN_AFTER_DEATHS).await?;
+    if !power {
+        names_nobody_of(world, &cluster, &crowd).await?;
+    }
     notes += &format!("in {took:?} after {} had gone\n", WORKERS + CLIENTS);
     cluster.converge(2 * MEET).await?;
 
@@ -108,7 +125,7 @@ pub async fn run(trial: Trial) -> Verdict {
     cluster.converge(MEET).await?;
     let views = cluster.views().await;
 
-    // A hub takes a minute to notice that somebody lost its power.
+    // A hub takes a minute to notice that somebody lost its power, and two to end a record.
     let within = Within::new(world, REAPED, REAPED_AFTER);
     while within.lacks(lingering(&cluster)).await? {}
     for peer in cluster.running() {
@@ -129,15 +146,70 @@ async fn joins(
 ) -> Result<Duration, Broken> {
     let begun = world.elapsed();
     let peer: Peer = cluster.add(name, Place::Open, Role::Worker);
-    let joined = peer.node(&world).await.joined(bound).await;
-    joined.map_err(|error| Broken::liveness(property, format!("{name}: not within {bound:?}: {error}")))?;
+    joined(world, &peer, begun, bound, property).await
+}
+
+/// Waits until a worker that came at `begun` is in. How long it took.
+async fn joined(
+    world: World,
+    peer: &Peer,
+    begun: Duration,
+    bound: Duration,
+    property: &'static str,
+) -> Result<Duration, Broken> {
+    let node = peer.node(&world).await;
+    let left = (begun + bound).saturating_sub(world.elapsed());
+    let joined = node.joined(left).await;
+    joined.map_err(|error| {
+        Broken::liveness(property, format!("{}: not within {bound:?}: {error}", peer.name))
+    })?;
     Ok(world.elapsed() - begun)
+}
+
+/// Asks the hub for contacts, as a newcomer does, a few times: none may be among the killed.
+async fn names_nobody_of(world: World, cluster: &Cluster, killed: &[Peer]) -> Result<(), Broken> {
+    let host = world.host("asker").addr("198.51.100.3");
+    host.spawn(std::future::pending::<()>);
+    let config = HubClientConfig {
+        hub: cluster.ticket.hubs[0].clone(),
+        key: SecretKey::generate(&mut world.rng("asker")),
+        namespace: cluster.ticket.mesh.namespace(),
+        boot: 1,
+    };
+    let asking = host.run(async move {
+        let (commands, mut events) = hub_client::spawn(config);
+        let (mut named, mut lists) = (Vec::new(), 0);
+        while lists < LISTS
+            && let Some((_, events)) = events.recv().await
+        {
+            for event in events {
+                match event {
+                    HubEvent::Records(records) => {
+                        lists += 1;
+                        named.extend(records.iter().map(|record| record.key));
+                    }
+                    HubEvent::Up { .. } => {}
+                    _ => continue,
+                }
+                let _ = commands.send(HubCommand::List { max: 16 }).await;
+            }
+        }
+        named
+    });
+    let named = asking.await.expect("nobody ends it");
+    host.crash();
+    match killed.iter().find(|peer| named.contains(&peer.key)) {
+        None => Ok(()),
+        Some(peer) => Err(Broken::safety(NAMES_THE_CONNECTED, format!("it named {}", peer.name))),
+    }
 }
 
 /// How many the hub has beside those who run.
 fn lingering(cluster: &Cluster) -> Vec<String> {
-    let beyond = cluster.hubs[0].stats().clients.saturating_sub(cluster.running().count());
-    (beyond > 0).then(|| format!("{beyond} clients")).into_iter().collect()
+    let (stats, running) = (cluster.hubs[0].stats(), cluster.running().count());
+    let beyond = [(stats.clients, "clients"), (stats.records, "records")];
+    let beyond = beyond.into_iter().filter(|(count, _)| *count > running);
+    beyond.map(|(count, what)| format!("{count} {what} of {running}")).collect()
 }
 
 /// What becomes of somebody with another secret, who has everything else.
