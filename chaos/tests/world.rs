@@ -185,7 +185,7 @@ fn a_one_way_partition_leaves_the_way_back_open() {
 fn a_host_is_audible_while_some_way_from_it_was_open_and_its_process_ran() {
     ok(run(3, |world| async move {
         let (a, b) = two(world);
-        let between = host(world, "between", "10.0.0.9");
+        let between = world.host("between").addr("10.0.0.9");
         let second = Duration::from_secs(1);
         world.sleep(second).await;
         world.partition(&[a], &[b]);

@@ -159,10 +159,10 @@ pub async fn run(trial: Trial) -> Verdict {
         }
     }
     cluster.inspect().await?;
-    let hub = if blow.hub { ", and a hub" } else { "" };
+    let hub = if blow.hub { " and a hub" } else { "" };
     let cause = if blow.power { "lose their power" } else { "are killed" };
     let state = format!(
-        "{} of {nodes} nodes{hub}, {cause} at one instant: all who live know it in time\n{count} jobs have their results\n",
+        "{} of {nodes} nodes{hub} {cause} at one instant: all who live know it in time\n{count} jobs have their results\n",
         blow.share
     );
     let notes =

@@ -283,19 +283,19 @@ impl Detector {
         if !self.observer {
             self.emit(Event::AnnounceDue);
         }
-        if self.healing.is_none() {
-            if let Some(peer) = self.to_heal() {
-                let seq = self.next_seq();
-                self.prober.remember(seq, peer, Vec::new());
-                self.healing = Some(Healing { peer, seq, next: now, left: HEALING_PINGS });
-                self.emit(Event::WantSession { peer });
-                self.run_healing(now);
-            }
+        if self.healing.is_none()
+            && let Some(peer) = self.next_healing()
+        {
+            let seq = self.next_seq();
+            self.prober.remember(seq, peer, Vec::new());
+            self.healing = Some(Healing { peer, seq, next: now, left: HEALING_PINGS });
+            self.emit(Event::WantSession { peer });
+            self.run_healing(now);
         }
     }
 
     /// A dead member to be probed: first one that a hub names as connected.
-    fn to_heal(&mut self) -> Option<PublicKey> {
+    fn next_healing(&mut self) -> Option<PublicKey> {
         let named = std::mem::take(&mut self.named);
         let dead = |member: &Member| member.state == State::Dead;
         let first = self.random_members(1, |member| dead(member) && named.contains(&member.key));
