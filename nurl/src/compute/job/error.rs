@@ -38,8 +38,8 @@ pub enum JobError {
     /// Every live executor of the list says that it has no handler of this kind.
     #[error("no handler of kind `{0}` is registered where it was advertised")]
     UnknownKind(String),
-    /// No live member advertises the kind.
-    #[error("no live member executes tasks of kind `{0}`")]
+    /// No member advertises the kind, live or not.
+    #[error("no member executes tasks of kind `{0}`")]
     Infeasible(String),
     /// The submitter cancelled the task.
     #[error("cancelled")]

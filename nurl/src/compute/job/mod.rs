@@ -6,6 +6,7 @@
 //! - **A handle resolves once**, with a result or an error, at the latest when the task's life ends.
 //! - **A task runs at least once** while any live member has its kind. Without consensus it may run twice; that
 //!   is counted, and every run has a fencing [`Epoch`](crate::ring::Epoch) for the resource to tell them apart.
+//! - **A task that kills its workers is given up** after as many as it may be lost with, see [`SubmitOptions`].
 //! - **A task that has an outcome is not run again** by a node that can reach one of the owners of its key.
 //!
 //! How: attempt *n* goes to the *n*-th live executor of the (kind, key) list. A node runs it if its own view has
@@ -14,6 +15,10 @@
 //! submitter goes to the next executor, with full-jitter back-off, until the life ends. A re-submitted task is
 //! run only after the key's owners were asked (1 s) whether they know its outcome. An outcome goes to the
 //! submitter and to the owners together; the submitter's acknowledgement drops its bytes, its hash stays.
+//!
+//! A node that [drains](Jobs::drain) gives its tasks back, and the submitter goes to the next executor at once. A task
+//! whose kind members have, but none that is live, waits for one. A submitter that gives no answer to beats is beaten
+//! to ever more seldom, and then no more.
 //!
 //! It refuses: the same id with another payload, outcomes from nodes that are neither on the task's list nor
 //! had accepted it, submits in another node's name, kinds without a handler, counters that are absurdly far

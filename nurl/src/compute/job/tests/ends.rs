@@ -126,6 +126,28 @@ fn cancelling_resolves_at_once_and_stops_the_run() {
 }
 
 #[test]
+fn cancelling_between_two_attempts_stops_both_runs() {
+    for seed in 0..10 {
+        let mut world = World::new(seed, 4);
+        world.behaviour = Box::new(|_, _, _| (secs(600), Ok(Bytes::new())));
+        let task = world.submit(4, b"x", life(900));
+        world.run(secs(1));
+        // The first run is cut off from its submitter, which gives the task to the second.
+        world.partition(&[1], &[4]);
+        world.run_until(secs(10), |world| world.jobs_ref(4).stats().attempts == 2);
+        world.run(ms(seed * 3));
+        let now = world.now;
+        assert!(world.jobs(4).cancel(now, task));
+        world.run(secs(1));
+        let running: usize = (2..=3).map(|n| world.jobs(n).gauges().running).sum();
+        assert_eq!(running, 0, "seed {seed}: at once where it can be reached");
+        world.cut.clear();
+        world.run(secs(20));
+        assert_eq!(world.jobs(1).gauges().running, 0, "seed {seed}: and soon where it can be again");
+    }
+}
+
+#[test]
 fn a_panic_is_permanent_and_a_time_limit_is_not() {
     let mut world = World::new(7, 4);
     for n in 1..=4 {

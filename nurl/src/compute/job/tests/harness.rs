@@ -151,6 +151,10 @@ impl World {
         &mut self.nodes.get_mut(&key(n)).unwrap().jobs
     }
 
+    pub(super) fn jobs_ref(&self, n: u8) -> &Jobs {
+        &self.nodes[&key(n)].jobs
+    }
+
     pub(super) fn set_view(&mut self, n: u8, view: View) {
         let now = self.now;
         let node = self.nodes.get_mut(&key(n)).unwrap();
