@@ -4,7 +4,8 @@
 #![cfg(all(feature = "cli", not(feature = "sim")))]
 #![allow(
     clippy::disallowed_methods,
-    reason = "tests of a process from outside it: files, threads and clocks here are the test's own"
+    clippy::disallowed_types,
+    reason = "tests of a process from outside it: files, sockets, threads and clocks here are the test's own"
 )]
 
 mod addresses;

@@ -62,7 +62,7 @@ impl Mesh {
 
     /// Starts the hub, with the same key and port as before.
     pub(crate) async fn start_hub(&mut self) {
-        let config = HubConfig::new(self.addr, self.key.clone(), vec![self.ticket.mesh.namespace()]);
+        let config = HubConfig::new(self.addr.into(), self.key.clone(), vec![self.ticket.mesh.namespace()]);
         let hub = hub::serve(config).await.unwrap();
         self.addr = hub.addr();
         self.ticket.hubs[0].addr = hub.addr().to_string();
