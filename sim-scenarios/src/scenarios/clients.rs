@@ -72,7 +72,7 @@ pub async fn run(trial: Trial) -> Verdict {
         .nodes(WORKERS, Place::Open)
         .build(|builder, _| {
             builder
-                .limits(Limits { peers: TABLE, ..Limits::default() })
+                .limits(Limits { peers: TABLE })
                 .handler("echo", async |_, payload| Ok(payload))
         })
         .start();
