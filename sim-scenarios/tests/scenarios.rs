@@ -178,6 +178,16 @@ fn interfaces_come_and_go() {
 }
 
 #[test]
+fn a_crowd_goes_and_newcomers_come() {
+    prove_with("crowd", 4);
+}
+
+#[test]
+fn two_hundred_clients_come_and_go() {
+    prove_with("clients", 1);
+}
+
+#[test]
 fn clients_come_and_go() {
     prove_with("visitors", 4);
 }
