@@ -16,7 +16,7 @@
 //! | ownership | [`ring`] | key → owner, key → replica set, epochs |
 //! | membership | [`membership`] | who is alive: SWIM and Lifeguard |
 //! | seam | [`transport`] | `send(peer)`, `broadcast(group)`, `recv()`; direct or relayed |
-//! | reach | [`net`]: `stun`, `candidates`, `relay`, `rendezvous`, `hub`, `hub_client`, `control` | how two peers find a path |
+//! | reach | [`net`]: `listen`, `advertise`, `stun`, `candidates`, `relay`, `rendezvous`, `hub`, `hub_client`, `control` | how two peers find a path |
 //! | secure | [`net`]: `noise`, `session`, `securedgram` | encrypted datagrams between keys |
 //! | keys | [`key`], [`mesh`] | who a peer is, who belongs together |
 //! | shim | [`rt`] | sockets, time, tasks, threads, randomness, disk: tokio or simulated |

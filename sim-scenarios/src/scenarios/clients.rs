@@ -71,9 +71,7 @@ pub async fn run(trial: Trial) -> Verdict {
         .hub("hub")
         .nodes(WORKERS, Place::Open)
         .build(|builder, _| {
-            builder
-                .limits(Limits { peers: TABLE })
-                .handler("echo", async |_, payload| Ok(payload))
+            builder.limits(Limits { peers: TABLE }).handler("echo", async |_, payload| Ok(payload))
         })
         .start();
     cluster.converge(MEET).await?;

@@ -9,6 +9,10 @@ use crate::membership::message::{self, Body, Chunk, DecodeError, Message, UserEv
 use crate::membership::random;
 use crate::membership::table::State;
 
+/// After it has joined, an observer asks for a table again so soon, and then after twice as long each time, up to the
+/// period of everybody: gossip doesn't reach it, and the first table may be that of somebody who has just come.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
 /// A helper doesn't ping on someone's behalf for longer than this, whatever it is asked: the longest probe
 /// is nine seconds.
 const MAX_SERVE_TIME: Duration = Duration::from_secs(9);
@@ -214,6 +218,10 @@ impl Detector {
         self.discard_local_verdicts(now);
         if self.join.is_active() && self.me.state != State::Left {
             self.join.finish();
+            if self.observer {
+                self.look_again = LOOK_AGAIN;
+                self.next_push_pull = now + LOOK_AGAIN;
+            }
             self.emit(Event::Joined);
         }
     }

@@ -148,6 +148,8 @@ pub struct Detector {
     next_probe: Instant,
     next_gossip: Instant,
     next_push_pull: Instant,
+    /// An observer's time from one look at a table to the next.
+    look_again: Duration,
     departing: bool,
     transmits: VecDeque<Transmit>,
     events: VecDeque<Event>,
@@ -198,6 +200,7 @@ impl Detector {
             next_probe,
             next_gossip: now,
             next_push_pull,
+            look_again: config.push_pull_interval,
             departing: false,
             transmits: VecDeque::new(),
             events: VecDeque::new(),

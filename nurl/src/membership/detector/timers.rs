@@ -63,7 +63,12 @@ impl Detector {
         self.count_local_verdicts(now);
         self.run_healing(now);
         self.run_answers(now);
-        self.stats.push_pulls_failed += self.push_pull.expire(now) as u64;
+        let failed = self.push_pull.expire(now);
+        self.stats.push_pulls_failed += failed as u64;
+        if failed > 0 && self.observer {
+            // Nobody tells an observer of a death: one that asked a dead member asks another.
+            self.next_push_pull = now;
+        }
         self.run_join(now);
         if self.next_push_pull <= now {
             self.periodic(now);
@@ -265,8 +270,12 @@ impl Detector {
     /// What happens once per push-pull period.
     fn periodic(&mut self, now: Instant) {
         let isolated = self.is_isolated();
-        let period =
+        let mut period =
             if isolated { self.config.isolated_push_pull_interval } else { self.config.push_pull_interval };
+        if self.observer {
+            period = period.min(self.look_again);
+            self.look_again = (2 * self.look_again).min(self.config.push_pull_interval);
+        }
         self.next_push_pull = now + period;
         for gone in self.table.reclaim(now, &self.config) {
             self.forget(gone);

@@ -251,3 +251,15 @@ fn observers_are_remembered_within_a_bound_and_one_that_becomes_a_member_is_met(
     tell(&mut detector, now, 2, Body::Gossip, vec![fact(ME, 0, State::Alive)]);
     assert!(asked(&mut detector, 2) || detector.member(&key(2)).is_none());
 }
+
+#[test]
+fn an_observer_that_came_early_sees_who_came_after_it_within_seconds() {
+    let mut cluster = Cluster::of(5, 2);
+    let observer = cluster.add(true);
+    cluster.join(observer, &[0]);
+    cluster.run_until(S(5), |c| c.state(observer, 0) == Some(State::Alive)).expect("it has joined");
+    let late = cluster.add(false);
+    cluster.join(late, &[0]);
+    let seen = cluster.run_until(S(8), |c| c.state(observer, late) == Some(State::Alive));
+    assert!(seen.is_some(), "nobody tells an observer, so it has to ask");
+}
