@@ -137,26 +137,35 @@ impl Replicator {
         known: bool,
     ) {
         let Some(asked) = self.asking.take(read) else { return };
-        if self.is_owner(key)
-            && let Some(value) = &value
-            && self.merge(now, wall, key, value, value.encode().len()).is_err()
-        {
-            self.stats.bad_states += 1;
-        }
+        let ready = match (known, &value) {
+            (false, _) => Err(UpdateError::Unknown),
+            // Without what the others have, the key would be as good as empty here.
+            (true, Some(value)) if self.is_owner(key) => self.take_told(now, wall, key, value),
+            (true, _) => Ok(()),
+        };
         match asked {
             Asked::Write { caller, op } => {
-                let outcome = match known {
-                    true => self.update_asked(now, wall, key, &op, value.as_ref()),
-                    false => Err(UpdateError::Unknown),
-                };
+                let outcome = ready.and_then(|()| self.update_asked(now, wall, key, &op, value.as_ref()));
                 self.settle_or_wait(now, key, caller, outcome);
             }
-            Asked::Delta { key, from, id, state } if known => {
+            Asked::Delta { key, from, id, state } if ready.is_ok() => {
                 self.take_delta(now, wall, from, key, id, &state);
             }
             // Its writer sends it again.
             Asked::Delta { .. } => {}
         }
+    }
+
+    fn take_told(
+        &mut self,
+        now: Instant,
+        wall: Duration,
+        key: &[u8],
+        value: &Value,
+    ) -> Result<(), UpdateError> {
+        let taken = self.merge(now, wall, key, value, value.encode().len());
+        self.stats.bad_states += u64::from(matches!(taken, Err(UpdateError::Value(_))));
+        taken.map(|_| ())
     }
 
     fn update_asked(

@@ -4,8 +4,14 @@
 //! - A write is made where it is called, as a delta under this node's replica id. Deltas are idempotent: what
 //!   is retried is the delta, never the operation. A node that isn't an owner keeps the delta until an owner
 //!   has acknowledged it, and answers its caller then.
-//! - A write of another type than the key has is refused by the owners and changes nothing. An owner that holds
-//!   no copy doesn't take that for an empty key: it asks the other owners first.
+//! - A write of another type than the key has is refused by the owners and changes nothing, as long as one owner in
+//!   the view of the owner that takes it has a copy. An owner that holds none doesn't take that for an empty key: it
+//!   asks the other owners first, and makes no write if all that answered have none and another is silent, or if it
+//!   has no room for what it was told.
+//! - Without such an owner the types may meet: all owners are new and the former ones haven't handed over yet, or two
+//!   owners make the first write at the same time, or on two sides of a partition. Only consensus on the first write
+//!   would prevent that, and a minority couldn't write then. Both types are kept on all copies and go on being
+//!   written, and [`Stats::mixed`] counts it.
 //! - Owners of a key that can talk converge, whatever was lost: they compare digests, and what differs is
 //!   exchanged. Equal digests transfer nothing.
 //! - A node that is no longer an owner hands its copy over, and drops it only after all owners, unchanged for
