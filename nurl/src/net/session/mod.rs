@@ -16,8 +16,11 @@ use std::time::{Duration, Instant};
 
 use super::noise::{AeadKey, TransportKeys};
 
+mod lateness;
 pub mod window;
 
+pub use lateness::LATE_AFTER;
+pub(in crate::net) use lateness::Lateness;
 pub use window::ReplayWindow;
 
 /// The first byte of a data frame.
@@ -80,13 +83,23 @@ pub enum OpenError {
     Forged,
 }
 
+/// How a frame stands to those that came before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Freshness {
+    /// Whether the counter is the highest yet on the leg it came by.
+    pub newest_on_leg: bool,
+    /// Whether a frame that was sealed after it came [`LATE_AFTER`] before it, on whatever leg. Then it tells how its
+    /// way was, not how it is.
+    pub late: bool,
+}
+
 /// What a frame held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Opened {
     /// The plaintext's length; it begins at [`HEADER_LEN`].
     pub len: usize,
-    /// Whether the counter is the highest yet on the leg it came by.
-    pub newest_on_leg: bool,
+    /// How it stands to the frames before it.
+    pub freshness: Freshness,
 }
 
 /// One end of a session.
@@ -101,6 +114,7 @@ pub struct Session {
     next_counter: u64,
     window: ReplayWindow,
     highest_on_leg: [Option<u64>; 2],
+    lateness: Lateness,
 }
 
 impl Session {
@@ -126,6 +140,7 @@ impl Session {
             next_counter: 0,
             window: ReplayWindow::default(),
             highest_on_leg: [None; 2],
+            lateness: Lateness::default(),
         }
     }
 
@@ -168,6 +183,11 @@ impl Session {
     /// Whether anything authentic came at all: the peer has the keys.
     pub fn is_heard(&self) -> bool {
         self.highest_on_leg.iter().any(Option::is_some)
+    }
+
+    /// Whether it was heard so long ago that what the session before it sent is late.
+    pub fn is_past_start(&self, now: Instant) -> bool {
+        self.lateness.is_past_start(now)
     }
 
     /// Appends one frame with the plaintext `prefix ‖ body` to `out`.
@@ -223,7 +243,8 @@ impl Session {
         if newest_on_leg {
             *highest = Some(counter);
         }
-        Ok(Opened { len, newest_on_leg })
+        let late = self.lateness.arrived(now, counter);
+        Ok(Opened { len, freshness: Freshness { newest_on_leg, late } })
     }
 
     /// Moves the counter: tests can't seal 2^60 messages.

@@ -12,8 +12,10 @@ fn pair(now: Instant) -> (Session, Session) {
     )
 }
 
+const NEWEST: Freshness = Freshness { newest_on_leg: true, late: false };
+
 #[expect(clippy::disallowed_methods, reason = "any instant will do as the beginning of a test's time")]
-fn start() -> Instant {
+pub(super) fn start() -> Instant {
     Instant::now()
 }
 
@@ -34,9 +36,9 @@ fn frames_are_appended_to_the_batch_and_opened_in_place() {
     assert_eq!(len, OVERHEAD + 4);
     let (first, second) = batch.split_at_mut(len);
     assert_eq!(second[..5], [0xC4, 2, 0, 0xBB, 0xBB]);
-    assert_eq!(b.open(now, Leg::Direct, second), Ok(Opened { len: 4, newest_on_leg: true }));
+    assert_eq!(b.open(now, Leg::Direct, second), Ok(Opened { len: 4, freshness: NEWEST }));
     assert_eq!(&second[HEADER_LEN..][..4], b"\x03two");
-    assert_eq!(b.open(now, Leg::Direct, first), Ok(Opened { len: 4, newest_on_leg: false }));
+    assert_eq!(b.open(now, Leg::Direct, first).map(|opened| opened.freshness.newest_on_leg), Ok(false));
     assert_eq!(&first[HEADER_LEN..][..4], b"\x03one");
 }
 
@@ -83,7 +85,7 @@ fn a_frame_500_ms_late_on_the_relay_leg_is_accepted_at_100_000_packets_a_second(
     }
     for (at, mut sealed) in late.into_iter().enumerate() {
         let opened = b.open(now, Leg::Relay, &mut sealed).unwrap();
-        assert!(opened.newest_on_leg, "late frame {at} is the relay leg's newest all the same");
+        assert!(opened.freshness.newest_on_leg, "late frame {at} is the relay leg's newest all the same");
     }
 }
 

@@ -61,8 +61,8 @@ impl Endpoint {
         if on_current {
             peer.unanswered_since = None;
         }
-        let newest = opened.newest_on_leg;
-        peer.paths.on_authentic(now, source.route, newest, datagram.len(), is_app);
+        let freshness = opened.freshness;
+        peer.paths.on_authentic(now, source.route, freshness, datagram.len(), is_app);
         match channel {
             None => {
                 // A confirm: the initiator repeats it until it hears something.
@@ -81,7 +81,7 @@ impl Endpoint {
                         peer.retry_at = peer.keep.then(|| now + RETRY_AFTER);
                         self.close_slot(now, slot, CloseReason::Remote);
                     }
-                    Ok(control) => peer.paths.on_control(now, source.route, newest, control),
+                    Ok(control) => peer.paths.on_control(now, source.route, freshness, control),
                     Err(_) => self.stats.bad_control += 1,
                 }
                 None
@@ -116,10 +116,11 @@ impl Endpoint {
         }
         if let Some(live) = peer.previous.as_mut().filter(|live| live.session.local_index() == index) {
             let mut opened = live.session.open(now, leg, datagram);
-            // What the session before sent can't be news once the current one was heard on that leg.
-            let superseded = peer.current.as_ref().is_some_and(|live| live.session.heard_on(leg));
-            if let Ok(opened) = &mut opened {
-                opened.newest_on_leg &= !superseded;
+            if let Ok(Opened { freshness, .. }) = &mut opened {
+                // What the session before sent can't be news once the current one was heard on that leg.
+                let current = peer.current.as_ref().map(|live| &live.session);
+                freshness.newest_on_leg &= !current.is_some_and(|current| current.heard_on(leg));
+                freshness.late |= current.is_some_and(|current| current.is_past_start(now));
                 self.stats.tie_breaks += u64::from(peer.settle_tie(&self.local));
             }
             return Some((slot, opened));

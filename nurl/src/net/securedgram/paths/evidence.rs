@@ -1,6 +1,6 @@
 //! Whether the route in use still delivers: application-bearing sends, and what answers them.
 //!
-//! Evidence for a route is an application datagram, or the keepalive that answers one, received on it. An
+//! Evidence for a route is an application datagram, or the keepalive that answers one, received on it and not late. An
 //! echo says that small packets pass; it clears a doubt that a few lost datagrams raised, but not the loss of
 //! everything. Keepalives and challenges of ours are never counted as unanswered, so an idle path has
 //! nothing to lose.

@@ -11,7 +11,8 @@
 //! the challenged address validates it, for this side; the other side decides for itself. Among validated
 //! ones the lowest round-trip time wins, with a margin. Application data received on a leg is answered
 //! there, by application data or, 250 ms later, by a keepalive: that answer is the evidence that data passes
-//! ("probes passing while data is dropped" is a real fault). What it lacks, it puts in doubt, and probes.
+//! ("probes passing while data is dropped" is a real fault). What it lacks, it puts in doubt, and probes. A late
+//! datagram ([`Freshness::late`]) is no evidence: a stalled TCP connection delivers what was said before it stalled.
 //!
 //! **Refuses.** A datagram that isn't its leg's newest never makes an address known, and nothing but an echo
 //! makes one used. A merely seen address gets at most three times the bytes it sent until it has echoed. A
@@ -41,6 +42,7 @@ use std::time::{Duration, Instant};
 
 use crate::key::PublicKey;
 use crate::net::route::{Route, Routes};
+use crate::net::session::Freshness;
 use crate::rt::Rng;
 
 use candidate::{Table, usable};
@@ -250,17 +252,26 @@ impl Paths {
         self.start_rotation(now);
     }
 
-    /// An authenticated datagram of the peer arrived: `len` bytes from `source`, with its leg's highest
-    /// counter or not, with application data (a channel other than 0) or not.
-    pub fn on_authentic(&mut self, now: Instant, source: Route, newest_on_leg: bool, len: usize, app: bool) {
+    /// An authenticated datagram of the peer arrived: `len` bytes from `source`, with application data (a channel other
+    /// than 0) or not.
+    pub fn on_authentic(
+        &mut self,
+        now: Instant,
+        source: Route,
+        Freshness { newest_on_leg, late }: Freshness,
+        len: usize,
+        app: bool,
+    ) {
         let delay = self.config.answer_delay;
+        // A late one neither answers what we say nor is answered: it would keep both sides on a way that stalls.
+        let answers = app && !late;
         if app {
             self.note_app(now);
         }
         match source {
             Route::Relay(hub) => {
                 if let Some(leg) = self.relays.iter_mut().find(|leg| leg.hub == hub)
-                    && app
+                    && answers
                 {
                     leg.answer_due.get_or_insert(now + delay);
                 }
@@ -272,7 +283,7 @@ impl Paths {
                 let Some(known) = self.candidates.get_mut(addr) else { return };
                 known.received = known.received.saturating_add(len as u64);
                 known.heard = Some(now);
-                if app {
+                if answers {
                     known.answer_due.get_or_insert(now + delay);
                 }
                 if self.primary == Some(addr) {
@@ -292,20 +303,28 @@ impl Paths {
                 }
             }
         }
-        if app {
+        if answers {
             self.on_answer(now, source);
         }
     }
 
     /// A message of channel 0, after [`on_authentic`](Paths::on_authentic) for its datagram.
-    pub fn on_control(&mut self, now: Instant, source: Route, newest_on_leg: bool, control: Control) {
+    pub fn on_control(
+        &mut self,
+        now: Instant,
+        source: Route,
+        Freshness { newest_on_leg, late }: Freshness,
+        control: Control,
+    ) {
         match control {
             Control::Challenge { data } => {
                 self.push(now, source, Control::Response { data, observed: source.addr() });
             }
             Control::Response { data, observed } => self.on_response(now, source, data, observed),
             Control::Keepalive => {
-                self.on_answer(now, source);
+                if !late {
+                    self.on_answer(now, source);
+                }
                 if newest_on_leg && let Route::Direct(addr) = source {
                     self.consider_contest(now, addr, false);
                 }

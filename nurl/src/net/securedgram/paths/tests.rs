@@ -13,6 +13,9 @@ pub(super) fn origin() -> Instant {
     Instant::now()
 }
 
+const NEWEST: Freshness = Freshness { newest_on_leg: true, late: false };
+const BEHIND: Freshness = Freshness { newest_on_leg: false, late: false };
+
 fn secs(n: u64) -> Duration {
     Duration::from_secs(n)
 }
@@ -191,7 +194,7 @@ fn a_late_packet_never_moves_the_endpoint() {
     let mut world = World::direct(1);
     world.with(A, |paths, now| {
         for _ in 0..100 {
-            paths.on_authentic(now, Route::Direct(addr(77)), false, 1_200, true);
+            paths.on_authentic(now, Route::Direct(addr(77)), BEHIND, 1_200, true);
         }
         assert_eq!(paths.routes(), Routes::one(Route::Direct(addr(2))));
         assert_eq!(paths.stats().late_sources, 100);
@@ -204,7 +207,7 @@ fn a_late_packet_never_moves_the_endpoint() {
     world.with(B, Paths::on_network_change);
     world.run(ms(200));
     assert_eq!(world.primary(A), Some(addr(3)));
-    world.with(A, |paths, now| paths.on_authentic(now, Route::Direct(addr(2)), false, 1_200, true));
+    world.with(A, |paths, now| paths.on_authentic(now, Route::Direct(addr(2)), BEHIND, 1_200, true));
     assert_eq!(world.nodes[A].paths.routes(), Routes::one(Route::Direct(addr(3))));
     world.run(secs(10));
     assert_eq!((world.primary(A), world.nodes[A].paths.stats().moves), (Some(addr(3)), 1));
@@ -218,8 +221,8 @@ fn a_new_source_gets_at_most_three_times_its_bytes() {
     let victim = Route::Direct(addr(66));
     for copied in [60, 1_200] {
         world.with(A, |paths, now| {
-            paths.on_authentic(now, victim, true, copied, true);
-            paths.on_control(now, victim, true, Control::Moved);
+            paths.on_authentic(now, victim, NEWEST, copied, true);
+            paths.on_control(now, victim, NEWEST, Control::Moved);
         });
         world.run(secs(60));
     }
@@ -417,10 +420,10 @@ fn candidates_are_bounded() {
     world.with(A, |paths, now| {
         paths.add_candidates(now, &many);
         for host in 100..250 {
-            paths.on_authentic(now, Route::Direct(addr(host)), true, 100, false);
+            paths.on_authentic(now, Route::Direct(addr(host)), NEWEST, 100, false);
         }
         let addrs = (60..76).map(addr).collect();
-        paths.on_control(now, Route::Relay(hub(1)), true, Control::Candidates { r#gen: 77, addrs });
+        paths.on_control(now, Route::Relay(hub(1)), NEWEST, Control::Candidates { r#gen: 77, addrs });
         assert_eq!(paths.candidates.iter().count(), MAX_CANDIDATES);
         let seen = paths.candidates.iter().filter(|known| known.origin == candidate::Origin::Seen).count();
         assert!(seen <= MAX_REFLEXIVE);
@@ -435,7 +438,7 @@ fn the_queue_of_control_messages_is_bounded() {
     let now = origin();
     for n in 0..1_000u64 {
         let data = n.to_le_bytes();
-        paths.on_control(now, Route::Relay(hub(1)), true, Control::Challenge { data });
+        paths.on_control(now, Route::Relay(hub(1)), NEWEST, Control::Challenge { data });
     }
     assert_eq!(std::iter::from_fn(|| paths.poll_control()).count(), MAX_QUEUED_CONTROL);
     assert_eq!(paths.stats().control_dropped, 1_000 - MAX_QUEUED_CONTROL as u64);
@@ -464,9 +467,9 @@ fn a_challenger_learns_where_the_peer_sees_it_and_only_from_an_echo() {
     assert_eq!(world.with(B, |paths, _| paths.poll_observed()), None, "the same again is no news");
     for route in [Route::Direct(addr(50)), Route::Direct(addr(99)), Route::Relay(hub(1))] {
         let observed = world.with(A, |paths, now| {
-            paths.on_authentic(now, route, true, 60, false);
+            paths.on_authentic(now, route, NEWEST, 60, false);
             let data = acknowledgement(77);
-            paths.on_control(now, route, true, Control::Response { data, observed: Some(addr(66)) });
+            paths.on_control(now, route, NEWEST, Control::Response { data, observed: Some(addr(66)) });
             paths.poll_observed()
         });
         assert_eq!(observed, None, "{route:?} echoed nothing");
@@ -595,7 +598,7 @@ fn being_heard_does_not_speed_up_checks_without_bound() {
     world.run(secs(1));
     let before = world.nodes[A].paths.stats().challenges;
     for _ in 0..6_000 {
-        world.with(A, |paths, now| paths.on_authentic(now, Route::Direct(addr(2)), true, 1_000, true));
+        world.with(A, |paths, now| paths.on_authentic(now, Route::Direct(addr(2)), NEWEST, 1_000, true));
         world.run(ms(10));
     }
     let challenges = world.nodes[A].paths.stats().challenges - before;
@@ -609,8 +612,8 @@ fn a_named_address_is_answered_whatever_was_sent_there_before() {
     world.run(secs(20));
     world.with(A, |paths, now| {
         let (route, data) = (Route::Direct(addr(2)), [7; 8]);
-        paths.on_authentic(now, route, true, 39, false);
-        paths.on_control(now, route, true, Control::Challenge { data });
+        paths.on_authentic(now, route, NEWEST, 39, false);
+        paths.on_control(now, route, NEWEST, Control::Challenge { data });
     });
     let (at, _, _) = world.nodes[A]
         .controls
@@ -640,6 +643,33 @@ fn the_standby_relay_takes_over_within_2_s() {
     world.run(secs(1));
     let other = if dead == hub(1) { hub(2) } else { hub(1) };
     assert_eq!(world.nodes[A].paths.routes(), Routes::one(Route::Relay(other)));
+}
+
+#[test]
+fn what_a_relay_delivers_late_keeps_nobody_there() {
+    let mut world = World::new(1);
+    for side in [A, B] {
+        world.with(side, |paths, now| paths.set_relays(now, &[hub(1), hub(2)]));
+        world.nodes[side].app_every = Some(ms(100));
+    }
+    world.link.relays_behind.insert(hub(2), ms(40));
+    world.establish();
+    world.run(secs(5));
+    let [near, far] = [hub(1), hub(2)].map(|hub| Routes::one(Route::Relay(hub)));
+    assert_eq!([A, B].map(|side| world.nodes[side].paths.routes()), [near, near]);
+    // A queue that grows: half of what is said passes, later and later, and never is there a silence.
+    let slower = |world: &mut World, times: u64| {
+        for _ in 0..times {
+            *world.link.relays_behind.entry(hub(1)).or_default() += ms(100);
+            world.run(ms(200));
+        }
+    };
+    slower(&mut world, 10);
+    assert_eq!([A, B].map(|side| world.nodes[side].paths.routes()), [near, near]);
+    // B measures both, and goes. What it said before, and what it answers there, arrives at A for ever.
+    world.with(B, Paths::on_network_change);
+    slower(&mut world, 10);
+    assert_eq!([A, B].map(|side| world.nodes[side].paths.routes()), [far, far]);
 }
 
 #[test]
@@ -710,7 +740,7 @@ fn a_restarted_peer_may_begin_its_generations_anew() {
     let tell = |world: &mut World, r#gen: u32, host: u8| {
         world.with(A, |paths, now| {
             let told = Control::Candidates { r#gen, addrs: vec![addr(host)] };
-            paths.on_control(now, Route::Relay(hub(1)), true, told);
+            paths.on_control(now, Route::Relay(hub(1)), NEWEST, told);
             paths.candidates.get(addr(host)).is_some()
         })
     };
@@ -759,12 +789,16 @@ enum Step {
     Add(u8),
     Established,
     Closed,
-    Authentic(Route, bool, usize, bool),
-    Control(Route, bool, Control),
+    Authentic(Route, Freshness, usize, bool),
+    Control(Route, Freshness, Control),
     Echo(usize),
     Sent(bool),
     NetworkChange,
     Wait(u64),
+}
+
+fn any_freshness() -> impl Strategy<Value = Freshness> {
+    (any::<bool>(), any::<bool>()).prop_map(|(newest_on_leg, late)| Freshness { newest_on_leg, late })
 }
 
 fn any_step() -> impl Strategy<Value = Step> {
@@ -774,9 +808,9 @@ fn any_step() -> impl Strategy<Value = Step> {
         1 => (0u8..40).prop_map(Step::Add),
         1 => Just(Step::Established),
         1 => Just(Step::Closed),
-        5 => (any_route(), any::<bool>(), 0usize..1_500, any::<bool>())
-            .prop_map(|(route, newest, len, app)| Step::Authentic(route, newest, len, app)),
-        5 => (any_route(), any::<bool>(), any_control()).prop_map(|(r, n, c)| Step::Control(r, n, c)),
+        5 => (any_route(), any_freshness(), 0usize..1_500, any::<bool>())
+            .prop_map(|(route, freshness, len, app)| Step::Authentic(route, freshness, len, app)),
+        5 => (any_route(), any_freshness(), any_control()).prop_map(|(r, f, c)| Step::Control(r, f, c)),
         8 => (0usize..8).prop_map(Step::Echo),
         5 => any::<bool>().prop_map(Step::Sent),
         1 => Just(Step::NetworkChange),
@@ -799,21 +833,21 @@ proptest! {
                 Step::Add(n) => paths.add_candidates(now, &[addr(n + 100)]),
                 Step::Established => paths.on_established(now),
                 Step::Closed => paths.on_closed(now),
-                Step::Authentic(route, newest, len, app) => {
+                Step::Authentic(route, freshness, len, app) => {
                     *received.entry(route).or_default() += len as u64;
-                    paths.on_authentic(now, route, newest, len, app);
+                    paths.on_authentic(now, route, freshness, len, app);
                 }
-                Step::Control(route, newest, control) => {
+                Step::Control(route, freshness, control) => {
                     let len = config::SEAL_OVERHEAD + control.encoded_len();
                     *received.entry(route).or_default() += len as u64;
-                    paths.on_authentic(now, route, newest, len, false);
-                    paths.on_control(now, route, newest, control);
+                    paths.on_authentic(now, route, freshness, len, false);
+                    paths.on_control(now, route, freshness, control);
                 }
                 Step::Echo(index) => {
                     if !open.is_empty() {
                         let (route, data) = open.remove(index % open.len());
-                        paths.on_authentic(now, route, true, 39, false);
-                        paths.on_control(now, route, true, Control::Response { data, observed: None });
+                        paths.on_authentic(now, route, NEWEST, 39, false);
+                        paths.on_control(now, route, NEWEST, Control::Response { data, observed: None });
                     }
                 }
                 Step::Sent(app) => paths.on_sent(now, 300, app),

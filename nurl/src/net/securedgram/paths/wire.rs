@@ -10,6 +10,7 @@ use super::config::SEAL_OVERHEAD;
 use super::{Control, PathConfig, PathEvent, PathEventKind, Paths};
 use crate::key::PublicKey;
 use crate::net::route::Route;
+use crate::net::session::{Freshness, Lateness};
 use crate::rt::Rng;
 
 /// An application datagram's bytes, sealed.
@@ -48,6 +49,8 @@ pub(super) struct Link {
     /// Direct application datagrams die, small control messages pass.
     pub(super) data_dies: bool,
     pub(super) relays_cut: BTreeSet<PublicKey>,
+    /// What single hubs take longer than `relay_delay`, both ways.
+    pub(super) relays_behind: BTreeMap<PublicKey, Duration>,
     pub(super) loss_percent: u64,
     /// Somebody on the path copies every direct datagram of B, and its copy, from this address, is faster.
     /// What is sent to that address is handed on to B.
@@ -70,6 +73,7 @@ pub(super) struct Node {
     counter: u64,
     seen: BTreeSet<u64>,
     newest: BTreeMap<Option<PublicKey>, u64>,
+    lateness: Lateness,
     pub(super) app_received: Vec<(Instant, Route)>,
     pub(super) bytes_to: BTreeMap<Route, usize>,
     pub(super) datagrams: usize,
@@ -103,6 +107,7 @@ impl World {
             counter: 0,
             seen: BTreeSet::new(),
             newest: BTreeMap::new(),
+            lateness: Lateness::default(),
             app_received: Vec::new(),
             bytes_to: BTreeMap::new(),
             datagrams: 0,
@@ -115,6 +120,7 @@ impl World {
             cut: [false; 2],
             data_dies: false,
             relays_cut: BTreeSet::new(),
+            relays_behind: BTreeMap::new(),
             loss_percent: 0,
             mirror: None,
         };
@@ -198,7 +204,8 @@ impl World {
         match route {
             Route::Relay(hub) => {
                 if !self.link.relays_cut.contains(&hub) {
-                    put(route, self.link.relay_delay, control);
+                    let behind = self.link.relays_behind.get(&hub).copied().unwrap_or_default();
+                    put(route, self.link.relay_delay + behind, control);
                 }
             }
             Route::Direct(dst) => {
@@ -234,12 +241,14 @@ impl World {
             Route::Relay(hub) => Some(hub),
         };
         let top = node.newest.entry(leg).or_default();
-        let newest = packet.counter > *top;
+        let newest_on_leg = packet.counter > *top;
         *top = (*top).max(packet.counter);
+        let late = node.lateness.arrived(now, packet.counter);
+        let freshness = Freshness { newest_on_leg, late };
         let app = packet.control.is_none();
-        node.paths.on_authentic(now, packet.source, newest, packet.len, app);
+        node.paths.on_authentic(now, packet.source, freshness, packet.len, app);
         if let Some(control) = packet.control {
-            node.paths.on_control(now, packet.source, newest, control);
+            node.paths.on_control(now, packet.source, freshness, control);
         } else {
             node.app_received.push((now, packet.source));
         }

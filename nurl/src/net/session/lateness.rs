@@ -1,0 +1,117 @@
+//! Which frames come late: one that was sealed after them arrived a good while ago, whatever leg it came by.
+//!
+//! Counters tell in which order the peer sealed its frames, not when. So a frame is late against another that
+//! overtook it, never by itself: a way that makes everything late is not seen here.
+
+use std::time::{Duration, Instant};
+
+/// A frame is late if one that was sealed after it came this long before it: longer than jitter and an ordinary
+/// detour through a hub, shorter than a TCP connection stalls that loses one segment twice (RFC 6298 §5).
+pub const LATE_AFTER: Duration = Duration::from_millis(500);
+
+#[derive(Debug, Clone, Copy)]
+struct Arrival {
+    counter: u64,
+    at: Instant,
+}
+
+impl Arrival {
+    fn is_old(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.at) >= LATE_AFTER
+    }
+}
+
+/// The highest counter now, and one that was it [`LATE_AFTER`] ago. The time of each frame isn't kept, so a frame may be
+/// up to twice as late before it counts.
+#[derive(Debug, Default)]
+pub(in crate::net) struct Lateness {
+    highest: Option<Arrival>,
+    /// What was the highest when it was set; it becomes the bound when it is old.
+    next_bound: Option<Arrival>,
+    /// Counters below are late.
+    bound: Option<u64>,
+}
+
+impl Lateness {
+    /// Takes one authentic frame; returns whether it is late.
+    pub(in crate::net) fn arrived(&mut self, now: Instant, counter: u64) -> bool {
+        let old = |arrival: &Arrival| arrival.is_old(now);
+        if let Some(bound) = self.highest.filter(old).or(self.next_bound.filter(old)) {
+            (self.bound, self.next_bound) = (Some(bound.counter), self.highest);
+        }
+        if self.highest.is_none_or(|highest| counter > highest.counter) {
+            self.highest = Some(Arrival { counter, at: now });
+        }
+        self.next_bound = self.next_bound.or(self.highest);
+        self.bound.is_some_and(|bound| counter < bound)
+    }
+
+    /// Whether anything arrived [`LATE_AFTER`] ago: all that the peer sealed with the keys before these is late then.
+    pub(in crate::net) fn is_past_start(&self, now: Instant) -> bool {
+        self.bound.is_some() || self.next_bound.is_some_and(|arrival| arrival.is_old(now))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::net::session::tests::start;
+
+    fn ms(n: u64) -> Duration {
+        Duration::from_millis(n)
+    }
+
+    #[test]
+    fn a_frame_is_late_behind_one_that_came_500_ms_before() {
+        let (start, mut lateness) = (start(), Lateness::default());
+        for (at, counter, late) in [
+            (0, 10, false),
+            (499, 5, false),
+            (500, 6, true),
+            (500, 20, false),
+            (501, 7, true),
+            (999, 15, false),
+            (1_000, 16, true),
+            // A silence makes what came before it old.
+            (9_000, 8, true),
+            (9_000, 21, false),
+        ] {
+            assert_eq!(lateness.arrived(start + ms(at), counter), late, "{counter} after {at} ms");
+        }
+    }
+
+    #[test]
+    fn keys_are_past_their_start_500_ms_after_their_first_frame() {
+        let (start, mut lateness) = (start(), Lateness::default());
+        assert!(!lateness.is_past_start(start));
+        lateness.arrived(start, 0);
+        assert!(!lateness.is_past_start(start + ms(499)) && lateness.is_past_start(start + ms(500)));
+        lateness.arrived(start + ms(800), 1);
+        assert!(lateness.is_past_start(start + ms(800)));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn none_is_late_too_early_and_all_are_after_twice_the_time(
+            steps in proptest::collection::vec((0u64..700, 0u64..100), 1..200)
+        ) {
+            let (mut now, mut lateness) = (start(), Lateness::default());
+            let mut seen: Vec<(u64, Instant)> = Vec::new();
+            for (wait, counter) in steps {
+                now += ms(wait);
+                let overtaken = |by: Duration| {
+                    seen.iter().any(|&(other, at)| other > counter && now - at >= by)
+                };
+                let (may, must) = (overtaken(LATE_AFTER), overtaken(LATE_AFTER * 2));
+                let late = lateness.arrived(now, counter);
+                prop_assert!(may || !late);
+                prop_assert!(late || !must);
+                seen.push((counter, now));
+            }
+        }
+    }
+}
