@@ -19,6 +19,7 @@ use chaos::scenario::{Held, Mark, Trial, Verdict};
 use chaos::sometimes;
 use chaos::world::{Host, World};
 use nurl::mesh::{MeshSecret, Ticket};
+use nurl::net::hub::HubStats;
 use nurl::net::hub_client::{self, HubClientConfig, HubCommand, HubEvent};
 use nurl::node::Role;
 use nurl::{Error, Node, SecretKey};
@@ -64,9 +65,11 @@ const AMONG_STRANGERS: Duration = Duration::from_secs(5);
 /// Lists that are asked for: of 20 keys each list names 16 at most.
 const LISTS: usize = 3;
 
-/// Within this a hub closes a client that says nothing, and ends the record that nobody refreshes: two minutes, and a
-/// look each half second.
-const REAPED_AFTER: Duration = Duration::from_secs(122);
+/// Within this a hub closes a client that says nothing: a minute, and a look each half second.
+const UNHEARD: Duration = Duration::from_secs(62);
+
+/// Within this a hub ends a record that nobody refreshes.
+const UNREFRESHED: Duration = Duration::from_secs(122);
 
 /// Within this a newcomer knows that nobody is there.
 const ALONE: Duration = Duration::from_secs(1);
@@ -109,6 +112,10 @@ pub async fn run(trial: Trial) -> Verdict {
     notes += &format!("in {took:?} after {} had gone\n", WORKERS + CLIENTS);
     cluster.converge(2 * MEET).await?;
 
+    // A hub takes a minute to notice that somebody lost its power.
+    let within = Within::new(world, REAPED, UNHEARD);
+    while within.lacks(lingering(&cluster, |stats| stats.clients)).await? {}
+
     let strangers = Strangers::come(world, &cluster).await?;
     let took = joins(world, &mut cluster, "among strangers", AMONG_STRANGERS, IN_AMONG_STRANGERS).await?;
     notes += &format!("in {took:?} among {STRANGERS} made-up records\n");
@@ -125,9 +132,8 @@ pub async fn run(trial: Trial) -> Verdict {
     cluster.converge(MEET).await?;
     let views = cluster.views().await;
 
-    // A hub takes a minute to notice that somebody lost its power, and two to end a record.
-    let within = Within::new(world, REAPED, REAPED_AFTER);
-    while within.lacks(lingering(&cluster)).await? {}
+    let within = Within::new(world, REAPED, UNREFRESHED);
+    while within.lacks(lingering(&cluster, |stats| stats.records)).await? {}
     for peer in cluster.running() {
         peer.host.crash();
     }
@@ -204,12 +210,10 @@ async fn names_nobody_of(world: World, cluster: &Cluster, killed: &[Peer]) -> Re
     }
 }
 
-/// How many the hub has beside those who run.
-fn lingering(cluster: &Cluster) -> Vec<String> {
-    let (stats, running) = (cluster.hubs[0].stats(), cluster.running().count());
-    let beyond = [(stats.clients, "clients"), (stats.records, "records")];
-    let beyond = beyond.into_iter().filter(|(count, _)| *count > running);
-    beyond.map(|(count, what)| format!("{count} {what} of {running}")).collect()
+/// How many of something the hub has beside those who run.
+fn lingering(cluster: &Cluster, count: impl Fn(&HubStats) -> usize) -> Vec<String> {
+    let (held, running) = (count(&cluster.hubs[0].stats()), cluster.running().count());
+    (held > running).then(|| format!("{held} of {running}")).into_iter().collect()
 }
 
 /// What becomes of somebody with another secret, who has everything else.
