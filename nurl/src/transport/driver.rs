@@ -254,7 +254,7 @@ impl Driver {
         }
     }
 
-    /// Says goodbye to the hubs, and waits until their streams have taken it, for [`GOODBYE`] at most: a hub that
+    /// Says goodbye to the hubs, and waits until their streams have taken it, for a second at most: a hub that
     /// hears nothing goes on naming this node to others.
     pub async fn close(self) {
         let waits = self.links.into_iter().map(|Link { commands, mut events, .. }| {
