@@ -33,6 +33,7 @@ const MORE: u64 = 20;
 /// - `swarm` 1011: an obituary that its author took back had reached an observer alone, which held it for ever.
 /// - `swarm` 1403: QUIC stopped its timer as its handshake ended in a blackout, and what was on the way stayed there.
 /// - `swarm` 1263: an address that was seen once and then named was never checked again.
+/// - `swarm` 9,000,000: a server's probes in a handshake that only it heard filled its QUIC window for ever.
 const REGRESSIONS: &[(&str, u64, Option<&str>)] = &[
     ("blackout", 3, None),
     ("blackout", 100, None),
@@ -50,6 +51,7 @@ const REGRESSIONS: &[(&str, u64, Option<&str>)] = &[
     ("swarm", 1011, None),
     ("swarm", 1263, None),
     ("swarm", 1403, None),
+    ("swarm", 9_000_000, None),
 ];
 
 /// Seeds of which one at least finds the planted bug.

@@ -288,9 +288,16 @@ impl Link {
     /// 9002 §6.1.2): brought forward, it would count packets as lost whose acknowledgement is on its way, and
     /// shrink the window for them. Where QUIC has no timer at all, its window may be full of what it will never
     /// declare lost, so the path begins anew. That forgets the round trip, and is done nowhere else.
+    ///
+    /// Before the handshake ends there is no ping: QUIC repeats the handshake's own packets, and a server would seal a
+    /// ping with the keys that come after it. The client can't open it yet, so it is never answered, and nothing is
+    /// held lost in that space before the handshake ends. A dozen such packets, filled up to the length of an Initial
+    /// beside them, fill the window for as long as the connection lives.
     pub(super) fn probe(&mut self, now: Instant) {
         self.touched = now;
-        self.conn.ping();
+        if self.connected {
+            self.conn.ping();
+        }
         match self.conn.poll_timeout() {
             Some(at) if now >= self.answered + self.conn.rtt() * LOSS_DELAY.0 / LOSS_DELAY.1 => {
                 self.conn.handle_timeout(at.max(now));

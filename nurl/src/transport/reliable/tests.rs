@@ -29,6 +29,8 @@ pub(super) struct Weather {
     /// How long a datagram may wait for the link before it is dropped.
     pub(super) queue: Duration,
     pub(super) blackout: bool,
+    /// Nothing reaches this host.
+    pub(super) deaf: Option<usize>,
     /// How many arrive 2 s late.
     pub(super) late_percent: u32,
     /// All senders to one host share its link.
@@ -44,6 +46,7 @@ impl Default for Weather {
             rate: 0,
             queue: ms(200),
             blackout: false,
+            deaf: None,
             late_percent: 0,
             shared: false,
         }
@@ -182,7 +185,7 @@ impl Net {
         let jitter = self.draw(u64::try_from(weather.jitter.as_micros()).unwrap());
         let censored =
             self.censored.is_some_and(|word| datagram.windows(word.len()).any(|part| part == word));
-        if lost || censored || weather.blackout {
+        if lost || censored || weather.blackout || weather.deaf == Some(to) {
             return;
         }
         let mut leaves = self.now;

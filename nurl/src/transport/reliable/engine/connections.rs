@@ -41,17 +41,20 @@ impl Reliable {
         self.share_windows();
     }
 
-    /// Shares the receive budget among the connections that there are now.
+    /// Shares the receive budget among the connections that there are now. One whose handshake isn't over is told when
+    /// it is: what a server seals before stays in its congestion window, as [`Link::probe`] says.
     fn share_windows(&mut self) {
         let window = super::window(self.links, self.config.receive_budget_bytes);
         if window == self.settings.window() {
             return;
         }
         self.settings = Settings::new(window);
-        let connected: Vec<PublicKey> =
+        let linked: Vec<PublicKey> =
             self.peers.iter().filter(|(_, entry)| entry.link.is_some()).map(|(peer, _)| *peer).collect();
-        for peer in connected {
-            if let Some(link) = self.peers.get_mut(&peer).and_then(|entry| entry.link.as_mut()) {
+        for peer in linked {
+            if let Some(link) = self.peers.get_mut(&peer).and_then(|entry| entry.link.as_mut())
+                && link.connected
+            {
                 link.set_window(window);
             }
             // A larger window is told at once.
@@ -194,6 +197,7 @@ impl Reliable {
             match event {
                 QuicEvent::Connected => {
                     link.connected = true;
+                    link.set_window(self.settings.window());
                     self.stats.connections += 1;
                 }
                 QuicEvent::ConnectionLost { .. } => link.over = true,

@@ -182,6 +182,26 @@ fn a_blackout_anywhere_in_the_handshake_leaves_nothing_behind_without_a_timer() 
     }
 }
 
+/// The side that hears answers again and again; none of that may fill its window for ever.
+#[test]
+fn a_handshake_of_which_one_side_heard_nothing_for_a_minute_ends_with_a_connection_that_sends() {
+    for deaf in [0, 1] {
+        for seconds in [3, 8, 12, 20, 60] {
+            let mut net = Net::pair(14);
+            net.weather = Weather { delay: ms(20), jitter: ms(10), deaf: Some(deaf), ..Weather::default() };
+            let ids = [0, 1].map(|from| net.send(from, 1 - from, Priority::Job, 1, body(100, from as u8)));
+            net.run(Duration::from_secs(seconds));
+            net.weather.deaf = None;
+            let case = format!("{deaf} is deaf for {seconds} s");
+            let until = net.now + Duration::from_secs(3);
+            while net.step(until) {}
+            for (from, id) in ids.into_iter().enumerate() {
+                assert_eq!(net.acked(from), [id], "{case}: {:?}", net.hosts[from].reliable.stats());
+            }
+        }
+    }
+}
+
 #[test]
 fn a_probe_holds_nothing_lost_whose_acknowledgement_is_on_its_way() {
     let mut net = Net::pair(13);
