@@ -82,10 +82,11 @@ impl Detector {
             // Hearsay without a name still runs its course.
             self.confirm(now, key, key);
         }
+        // Is it so? Another answer than theirs would be known at once, and the same is a confirmation. Where no other is
+        // needed the time is the shortest: what is news is checked then too, for the refutation may not come this way.
         let open = self.suspicions.get(&key).is_some_and(Suspicion::is_open);
         let mine = self.table.entry(&key).is_some_and(|entry| entry.accusers.contains(&self.me.key));
-        if open && !mine && (anew || !accusers.is_empty()) {
-            // Is it so? Another answer than theirs would be known at once, and the same is a confirmation.
+        if !mine && (anew || (open && !accusers.is_empty())) {
             self.urge(now, key, false);
         }
     }
