@@ -9,7 +9,7 @@ use crate::membership::suspicion::{MAX_ACCUSERS, Suspicion, expected_confirmatio
 use crate::membership::table::{Fact, Refusal, State, Verdict};
 
 impl Detector {
-    /// Takes a fact in. True if it was about this node and was refuted.
+    /// Takes a fact in. True if it was about this node and was refuted, now or before.
     pub(super) fn handle_fact(&mut self, now: Instant, fact: &Fact, first_hand: bool) -> bool {
         if fact.key == self.me.key {
             return self.handle_self_fact(now, fact, true);
@@ -105,14 +105,15 @@ impl Detector {
     }
 
     /// Something said about this node. Nobody but itself may say that it is anything but alive; that it was accused
-    /// says something of its health if a member `probed` it.
+    /// says something of its health if a member `probed` it. True if the sender needs this node's word: it is refuted, or
+    /// holds what was refuted before.
     pub(super) fn handle_self_fact(&mut self, now: Instant, fact: &Fact, probed: bool) -> bool {
         if self.observer {
             return false;
         }
         let record = &fact.record;
         if record.incarnation < self.me.incarnation {
-            return false;
+            return record.state != State::Alive;
         }
         if record.incarnation
             > self.me.incarnation.saturating_add(crate::membership::table::MAX_INCARNATION_JUMP)
