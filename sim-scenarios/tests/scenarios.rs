@@ -38,6 +38,7 @@ const REGRESSIONS: &[(&str, u64, Option<&str>)] = &[
     ("blackout", 3, None),
     ("blackout", 100, None),
     ("churn", 10, None),
+    ("deaths", 9_000_003, None),
     ("keystone", 3, None),
     ("keystone", 8_000_028, None),
     ("keystone", 41_000_005, None),

@@ -9,7 +9,7 @@ use crate::membership::suspicion::{MAX_ACCUSERS, Suspicion, expected_confirmatio
 use crate::membership::table::{Fact, Refusal, State, Verdict};
 
 impl Detector {
-    /// Takes a fact in. True if it was about this node and was refuted.
+    /// Takes a fact in. True if it was about this node and was refuted, now or before.
     pub(super) fn handle_fact(&mut self, now: Instant, fact: &Fact, first_hand: bool) -> bool {
         if fact.key == self.me.key {
             return self.handle_self_fact(now, fact, true);
@@ -82,10 +82,11 @@ impl Detector {
             // Hearsay without a name still runs its course.
             self.confirm(now, key, key);
         }
+        // Is it so? Another answer than theirs would be known at once, and the same is a confirmation. Where no other is
+        // needed the time is the shortest: what is news is checked then too, for the refutation may not come this way.
         let open = self.suspicions.get(&key).is_some_and(Suspicion::is_open);
         let mine = self.table.entry(&key).is_some_and(|entry| entry.accusers.contains(&self.me.key));
-        if open && !mine && (anew || !accusers.is_empty()) {
-            // Is it so? Another answer than theirs would be known at once, and the same is a confirmation.
+        if !mine && (anew || (open && !accusers.is_empty())) {
             self.urge(now, key, false);
         }
     }
@@ -104,14 +105,15 @@ impl Detector {
     }
 
     /// Something said about this node. Nobody but itself may say that it is anything but alive; that it was accused
-    /// says something of its health if a member `probed` it.
+    /// says something of its health if a member `probed` it. True if the sender needs this node's word: it is refuted, or
+    /// holds what was refuted before.
     pub(super) fn handle_self_fact(&mut self, now: Instant, fact: &Fact, probed: bool) -> bool {
         if self.observer {
             return false;
         }
         let record = &fact.record;
         if record.incarnation < self.me.incarnation {
-            return false;
+            return record.state != State::Alive;
         }
         if record.incarnation
             > self.me.incarnation.saturating_add(crate::membership::table::MAX_INCARNATION_JUMP)

@@ -173,6 +173,24 @@ fn a_suspect_of_others_is_probed_at_once() {
     assert_eq!(detector.stats().probes_beside, 2);
 }
 
+/// Found by the scenario `deaths` with seed 9000003: the time was the shortest already when this node heard of it, and
+/// the refutation never came this way.
+#[test]
+fn a_suspicion_that_needs_no_other_accuser_is_checked_too_when_it_is_news() {
+    let (mut now, mut detector) = among(9);
+    detector.on_hub_pong(now);
+    let mut accusation = fact(2, 1, State::Suspect);
+    accusation.accusers = (3..=6).map(key).collect();
+    tell(&mut detector, now, 1, Body::Gossip, vec![accusation.clone()]);
+    let pings = pinged(&mut detector);
+    let (_, seq) = *pings.iter().find(|(of, _)| *of == 2).expect("it is probed at once");
+    tell(&mut detector, now, 2, Body::Ack { seq }, Vec::new());
+    assert_eq!(state(&detector, 2), State::Alive);
+    run(&mut detector, &mut now, ms(100));
+    tell(&mut detector, now, 7, Body::Gossip, vec![accusation]);
+    assert!(pinged(&mut detector).iter().all(|(of, _)| *of != 2), "it is no news");
+}
+
 #[test]
 fn the_silent_take_no_gossip_from_the_living() {
     let (mut now, mut detector) = among(4);

@@ -103,6 +103,27 @@ fn a_suspicion_of_this_node_is_refuted_in_the_very_answer() {
 }
 
 #[test]
+fn who_missed_the_refutation_gets_it_with_every_answer() {
+    let (mut now, mut detector) = among(3);
+    tell(&mut detector, now, 1, Body::Gossip, vec![fact(ME, 4, State::Suspect)]);
+    run(&mut detector, &mut now, ms(900));
+    let told = sent(&mut detector).into_iter().flat_map(|(.., message)| message.facts);
+    assert_eq!(told.filter(|fact| fact.key == key(ME)).count(), 4, "as often as a fact is told");
+    let mut word = |stale: Fact| {
+        tell(&mut detector, now, 2, Body::Ping { seq: 3 }, vec![stale]);
+        let answer =
+            sent(&mut detector).into_iter().find(|(.., message)| message.body == Body::Ack { seq: 3 });
+        answer.and_then(|(.., message)| message.facts.into_iter().find(|fact| fact.key == key(ME)))
+    };
+    for state in [State::Suspect, State::Dead] {
+        let record = word(fact(ME, 4, state)).expect("the answer has it").record;
+        assert_eq!((record.state, record.incarnation), (State::Alive, 5));
+    }
+    assert_eq!(word(fact(ME, 4, State::Alive)), None, "an old word that does no harm needs no answer");
+    assert_eq!((detector.health(), detector.local().incarnation), (1, 5), "it counts once");
+}
+
+#[test]
 fn a_foreign_process_with_this_key_is_outbid_and_the_duel_is_slow() {
     let (now, mut detector) = among(3);
     let foreign = |incarnation| {
