@@ -18,9 +18,9 @@ pub const MAX_CHUNKS: u32 = 256;
 /// seconds; the rest is for peers that turn up unknown.
 pub const MAX_PENDING: usize = 40;
 
-/// Tables that are answered per second. A full one costs half a megabyte, and whoever isn't answered asks
-/// again.
-pub const MAX_ANSWERS_PER_SECOND: u32 = 32;
+/// Facts that are told per second in answers: 32 of the largest tables, which cost half a megabyte each. A newcomer that
+/// isn't answered asks somebody else, so a small mesh must not refuse the clients of a busy loop: it answers thousands.
+pub const MAX_FACTS_PER_SECOND: usize = 32 * super::table::MAX_MEMBERS;
 
 #[derive(Debug)]
 struct Pending {
@@ -33,7 +33,8 @@ struct Pending {
 #[derive(Debug, Default)]
 pub struct PushPull {
     pending: BTreeMap<u64, Pending>,
-    answered: Option<(Instant, u32)>,
+    /// Since when, and how many facts.
+    answered: Option<(Instant, usize)>,
 }
 
 impl PushPull {
@@ -67,16 +68,17 @@ impl PushPull {
         self.pending.retain(|_, pending| pending.peer != *peer);
     }
 
-    /// Whether a request may be answered now.
-    pub fn may_answer(&mut self, now: Instant) -> bool {
+    /// Whether a request may be answered now with a table of so many facts.
+    pub fn may_answer(&mut self, now: Instant, facts: usize) -> bool {
         let (since, count) = match self.answered {
             Some((since, count)) if now.saturating_duration_since(since) < Duration::from_secs(1) => {
                 (since, count)
             }
             _ => (now, 0),
         };
-        self.answered = Some((since, count.saturating_add(1)));
-        count < MAX_ANSWERS_PER_SECOND
+        let count = count.saturating_add(facts);
+        self.answered = Some((since, count));
+        count <= MAX_FACTS_PER_SECOND
     }
 
     /// Ends those that took too long; how many did.
@@ -146,12 +148,15 @@ mod tests {
     }
 
     #[test]
-    fn answers_are_limited_per_second() {
+    fn answers_are_limited_per_second_by_what_they_cost() {
         let now = crate::membership::test_now();
         let mut exchanges = PushPull::default();
-        let granted = (0..100).filter(|_| exchanges.may_answer(now)).count();
-        assert_eq!(granted as u32, MAX_ANSWERS_PER_SECOND);
-        assert!(exchanges.may_answer(now + Duration::from_secs(1)));
+        let largest = crate::membership::table::MAX_MEMBERS;
+        let granted = (0..100).filter(|_| exchanges.may_answer(now, largest)).count();
+        assert_eq!(granted, 32);
+        let later = now + Duration::from_secs(1);
+        let granted = (0..10_000).filter(|_| exchanges.may_answer(later, 3)).count();
+        assert_eq!(granted, 10_000, "a small table is answered to every client of a busy loop");
     }
 
     #[test]

@@ -196,7 +196,8 @@ impl Detector {
         if chunk.index != 0 {
             return;
         }
-        if self.push_pull.may_answer(now) {
+        let facts = 1 + self.table.entries().count();
+        if self.push_pull.may_answer(now, facts) {
             self.send_table(now, from, chunk.id, false);
         } else {
             self.stats.push_pulls_refused += 1;
