@@ -13,6 +13,7 @@
 //!   there is a bad word, so that many deaths at one moment are found together.
 //! - *Suspect, then dead*: a failed probe makes a suspect, whose time shrinks with each independent accuser
 //!   ([`suspicion`]). A suspect is told, goes on being probed, and refutes with a higher incarnation.
+//! - *Joining* ([`join`]): contacts that hubs name are asked three at a time; a denied one is replaced at once.
 //! - *Facts* spread by piggyback, least sent first ([`gossip`]), and whole tables by push-pull ([`pushpull`]).
 //!   The [`table`] merges them by a rule that is commutative, associative and idempotent.
 //! - *Isolation* ([`isolation`]): a node that hears nobody blames itself. Its verdicts stay at home.

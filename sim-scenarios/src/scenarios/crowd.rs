@@ -2,10 +2,9 @@
 //!
 //! Two workers stay. A crowd of workers and of clients ends in one moment, by kill or by power loss, and a newcomer is
 //! just coming: the hub has named all of them until now, perhaps to the newcomer too, yet the newcomer is in at once, and
-//! the hub names none of the killed any more. Then somebody who
-//! knows the namespace alone registers keys by the dozen, with records that it made up: the next newcomer is in
-//! nearly as soon. Whoever has another secret is told so. When the last ones have gone too, the next newcomer knows
-//! that it is alone, and a hub that was restarted is no reason to wait.
+//! the hub names none of the killed any more. Then somebody who knows the namespace alone registers keys by the dozen,
+//! with records that it made up: the next newcomer is in nearly as soon. A newcomer with another secret is told so. The
+//! hub's records of those who have gone end. When the last ones have gone too, the next newcomer knows that it is alone.
 //!
 //! So that it can fail: with another secret nobody gets in, and the hub has the made-up keys' records throughout.
 
