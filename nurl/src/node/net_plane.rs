@@ -310,6 +310,7 @@ impl NetPlane {
             NetCommand::Panic => panic!("a test asked for it"),
             NetCommand::Shutdown { reply } => {
                 self.parts.detector.leave(now);
+                self.parts.transport.hurry(now);
                 let departed = self.parts.role == Role::Observer;
                 self.leaving = Some(Leaving { until: now + LEAVE_FOR, departed, reply });
             }

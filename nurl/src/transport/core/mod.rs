@@ -224,6 +224,13 @@ impl Transport {
         self.pump(now);
     }
 
+    /// Sends what there is to send, and asks for its acknowledgement without the usual delay.
+    pub fn hurry(&mut self, now: Instant) {
+        self.pump(now);
+        self.reliable.hurry(now);
+        self.pump(now);
+    }
+
     /// Whether everything reliable that was sent has been acknowledged, and nothing waits for a hub.
     pub fn is_quiet(&self) -> bool {
         self.reliable.sending().now == 0 && self.hubs.values().all(|hub| hub.queue.is_empty())

@@ -260,6 +260,21 @@ impl Reliable {
         self.service(now, peer);
     }
 
+    /// Asks every peer for its acknowledgements now. QUIC acknowledges every second packet at once and a single one
+    /// after 25 ms (RFC 9000 §13.2.2), so what is on its way gets a second one behind it.
+    pub fn hurry(&mut self, now: Instant) {
+        let sending = |(_, entry): &(&PublicKey, &Peer)| !entry.outbox.is_empty();
+        let peers: Vec<PublicKey> = self.peers.iter().filter(sending).map(|(peer, _)| *peer).collect();
+        for peer in peers {
+            if let Some(link) = self.peers.get_mut(&peer).and_then(|entry| entry.link.as_mut())
+                && link.connected
+            {
+                link.ping();
+            }
+            self.service(now, peer);
+        }
+    }
+
     /// Drops all that is known of a peer; unacknowledged messages fail with [`FailReason::Forgotten`].
     pub fn forget(&mut self, _now: Instant, peer: PublicKey) {
         self.drop_link(peer);
