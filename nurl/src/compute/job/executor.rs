@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::backoff;
 use super::error::JobError;
 use super::event::{Drained, Event, Run, RunId};
-use super::keeper::{Keeper, Kept, Meta, Waiter, add_waiter};
+use super::keeper::{Keeper, Meta, Waiter, add_waiter};
 use super::listeners::{Listeners, Turn};
 use super::message::{Beat, Known, Message, Reason, Submit};
 use super::options::{
@@ -524,7 +524,7 @@ impl Executor {
             until: execution.deadline + HORIZON,
         };
         let waiting = if record.is_settled() { Vec::new() } else { execution.waiters };
-        keeper.keep(sh, now, task, Kept::new(&meta, record, waiting));
+        keeper.keep(sh, now, task, &meta, record, waiting);
         keeper.replicate(sh, now, task);
     }
 
@@ -660,7 +660,7 @@ impl Executor {
         if let Some(kept) = keeper.get(&task) {
             if kept.record.is_settled() {
                 refuse(sh, task, waiter, Reason::Settled { hash: kept.record.hash });
-            } else if !kept.submitters.contains(&from) {
+            } else if !kept.submitters().contains(&from) {
                 sh.stats.unexpected += 1;
             } else {
                 tell(sh, task, waiter, &kept.record);

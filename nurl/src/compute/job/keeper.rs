@@ -5,7 +5,8 @@
 //! bytes; the hash stays. When the owners change, or one comes back, records follow, a batch at a time.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -20,6 +21,9 @@ use super::shared::{Shared, Timer};
 use super::task::TaskId;
 use crate::key::PublicKey;
 
+/// Records that end within this time go together, up to so much later: one time for many costs less than one each.
+const ENDS_TOGETHER: Duration = Duration::from_secs(1);
+
 /// A submitter that waits for an execution, with its latest count of attempts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Waiter {
@@ -31,16 +35,23 @@ pub(super) struct Waiter {
 #[derive(Debug)]
 pub(super) struct Kept {
     pub(super) digest: [u8; 32],
-    /// Who may acknowledge it.
-    pub(super) submitters: Vec<PublicKey>,
-    /// Who was to be told by this node and hasn't acknowledged.
-    pub(super) waiting: Vec<Waiter>,
-    pub(super) kind: Box<str>,
+    /// Gone when the record is settled, which most of them are for most of their time.
+    owed: Option<Box<Owed>>,
+    pub(super) kind: Arc<str>,
     pub(super) key: Box<[u8]>,
     pub(super) until: Instant,
     pub(super) record: Record,
     /// Replicas that were sent this very record.
     sent_to: Peers,
+}
+
+/// To whom an outcome is owed.
+#[derive(Debug, Default)]
+struct Owed {
+    /// Who may acknowledge it.
+    submitters: Vec<PublicKey>,
+    /// Who was to be told by this node and hasn't acknowledged.
+    waiting: Vec<Waiter>,
 }
 
 /// A few peers. A set's first node has room for eleven, and a table has thousands of these.
@@ -65,13 +76,12 @@ impl Peers {
 }
 
 impl Kept {
-    pub(super) fn new(task: &Meta, record: Record, waiting: Vec<Waiter>) -> Kept {
+    fn new(task: &Meta, record: Record, waiting: Vec<Waiter>) -> Kept {
         let mut submitters = task.submitters.clone();
         submitters.truncate(MAX_WAITERS);
         Kept {
             digest: task.digest,
-            submitters,
-            waiting,
+            owed: Some(Box::new(Owed { submitters, waiting })),
             kind: task.kind.as_str().into(),
             key: task.key[..].into(),
             until: task.until,
@@ -85,16 +95,35 @@ impl Kept {
     /// The submitter has its outcome: only its hash is kept, and nobody has to acknowledge it.
     fn settle(&mut self) {
         self.record.outcome = None;
-        self.waiting = Vec::new();
-        self.submitters = Vec::new();
+        self.owed = None;
+    }
+
+    /// Who may acknowledge it.
+    pub(super) fn submitters(&self) -> &[PublicKey] {
+        self.owed.as_deref().map_or(&[], |owed| &owed.submitters)
+    }
+
+    fn waiting(&self) -> &[Waiter] {
+        self.owed.as_deref().map_or(&[], |owed| &owed.waiting)
+    }
+
+    fn add_submitter(&mut self, submitter: PublicKey) {
+        let owed = self.owed.get_or_insert_default();
+        if owed.submitters.len() < MAX_WAITERS && !owed.submitters.contains(&submitter) {
+            owed.submitters.push(submitter);
+        }
+    }
+
+    /// Takes one off the list of those who wait; how many there were.
+    fn stop_waiting(&mut self, who: &PublicKey) -> usize {
+        let Some(owed) = &mut self.owed else { return 0 };
+        let before = owed.waiting.len();
+        owed.waiting.retain(|waiter| waiter.who != *who);
+        before - owed.waiting.len()
     }
 
     fn bytes(&self) -> usize {
-        size_of::<Kept>()
-            + (self.submitters.capacity() + self.sent_to.0.capacity()) * size_of::<PublicKey>()
-            + self.waiting.capacity() * size_of::<Waiter>()
-            + self.kind.len()
-            + self.key.len()
+        size_of::<Kept>() + self.sent_to.0.capacity() * size_of::<PublicKey>() + self.key.len()
     }
 }
 
@@ -110,14 +139,17 @@ pub(super) struct Meta {
 
 #[derive(Debug, Default)]
 pub(super) struct Keeper {
-    table: BTreeMap<TaskId, Kept>,
+    /// Boxed, since a tree leaves a third of its room empty.
+    table: BTreeMap<TaskId, Box<Kept>>,
+    /// The kinds of the records, each once.
+    kinds: BTreeSet<Arc<str>>,
     bytes: usize,
     /// Records whose replicas may lack them.
     dirty: BTreeSet<TaskId>,
     /// Those of them whose last copy was not delivered.
     undelivered: BTreeSet<TaskId>,
-    /// When each goes.
-    ends: BTreeSet<(Instant, TaskId)>,
+    /// When each goes, at the latest [`ENDS_TOGETHER`] after its end.
+    ends: BTreeMap<Instant, Vec<TaskId>>,
     /// Records with somebody waiting.
     awaited: BTreeSet<TaskId>,
     /// Acknowledgements that overtook their outcome on another path.
@@ -126,7 +158,7 @@ pub(super) struct Keeper {
 
 impl Keeper {
     pub(super) fn get(&self, task: &TaskId) -> Option<&Kept> {
-        self.table.get(task)
+        self.table.get(task).map(|kept| &**kept)
     }
 
     pub(super) fn len(&self) -> usize {
@@ -138,12 +170,21 @@ impl Keeper {
     }
 
     /// Keeps an outcome, or joins it into the one that is there.
-    pub(super) fn keep(&mut self, sh: &mut Shared, now: Instant, task: TaskId, mut kept: Kept) {
+    pub(super) fn keep(
+        &mut self,
+        sh: &mut Shared,
+        now: Instant,
+        task: TaskId,
+        meta: &Meta,
+        record: Record,
+        waiting: Vec<Waiter>,
+    ) {
+        let mut kept = Kept::new(meta, record, waiting);
         let acknowledged =
-            self.early.iter().position(|(early, from)| *early == task && kept.submitters.contains(from));
+            self.early.iter().position(|(early, from)| *early == task && kept.submitters().contains(from));
         if let Some(at) = acknowledged {
             self.early.remove(at);
-            if kept.waiting.is_empty() {
+            if kept.waiting().is_empty() {
                 kept.settle();
             }
         }
@@ -157,12 +198,31 @@ impl Keeper {
             return;
         } else {
             self.bytes += kept.record.held_bytes();
-            self.ends.insert((kept.until, task));
-            self.table.insert(task, kept);
+            self.end_at(kept.until, task);
+            kept.kind = self.intern(kept.kind);
+            self.table.insert(task, Box::new(kept));
             self.touch(sh, now, task);
             self.arm_ends(sh);
         }
         self.watch(sh, now, task);
+    }
+
+    /// The one copy of this kind.
+    fn intern(&mut self, kind: Arc<str>) -> Arc<str> {
+        if let Some(known) = self.kinds.get(&kind) {
+            return known.clone();
+        }
+        self.kinds.insert(kind.clone());
+        kind
+    }
+
+    fn end_at(&mut self, until: Instant, task: TaskId) {
+        match self.ends.range_mut(until..=until + ENDS_TOGETHER).next() {
+            Some((_, tasks)) => tasks.push(task),
+            None => {
+                self.ends.insert(until + ENDS_TOGETHER, vec![task]);
+            }
+        }
     }
 
     fn join(&mut self, sh: &mut Shared, now: Instant, task: TaskId, other: Kept) {
@@ -183,13 +243,11 @@ impl Keeper {
             sh.stats.records_refused += 1;
             return;
         }
-        for submitter in other.submitters {
-            if kept.submitters.len() < MAX_WAITERS && !kept.submitters.contains(&submitter) {
-                kept.submitters.push(submitter);
-            }
+        for submitter in other.submitters() {
+            kept.add_submitter(*submitter);
         }
-        for waiter in other.waiting {
-            add_waiter(&mut kept.waiting, waiter);
+        for waiter in other.waiting() {
+            add_waiter(&mut kept.owed.get_or_insert_default().waiting, *waiter);
         }
         let changed = kept.record.merge(other.record);
         if kept.record.is_settled() {
@@ -205,10 +263,8 @@ impl Keeper {
     /// Somebody asks for the outcome again: it is owed until acknowledged.
     pub(super) fn owe(&mut self, sh: &mut Shared, now: Instant, task: TaskId, waiter: Waiter) {
         if let Some(kept) = self.table.get_mut(&task) {
-            if !kept.submitters.contains(&waiter.who) && kept.submitters.len() < MAX_WAITERS {
-                kept.submitters.push(waiter.who);
-            }
-            add_waiter(&mut kept.waiting, waiter);
+            kept.add_submitter(waiter.who);
+            add_waiter(&mut kept.owed.get_or_insert_default().waiting, waiter);
             self.watch(sh, now, task);
         }
     }
@@ -225,12 +281,12 @@ impl Keeper {
         if kept.record.is_settled() {
             return;
         }
-        if !kept.submitters.contains(&from) {
+        if !kept.submitters().contains(&from) {
             sh.stats.unexpected += 1;
             return;
         }
-        kept.waiting.retain(|waiter| waiter.who != from);
-        if kept.waiting.is_empty() {
+        kept.stop_waiting(&from);
+        if kept.waiting().is_empty() {
             self.awaited.remove(&task);
             self.bytes -= kept.record.held_bytes();
             kept.settle();
@@ -242,7 +298,7 @@ impl Keeper {
         let kept = self.awaited.iter().filter_map(|task| Some((task, self.table.get(task)?)));
         kept.flat_map(|(task, kept)| {
             let finished = Some(kept.record.held_bytes() as u64);
-            kept.waiting
+            kept.waiting()
                 .iter()
                 .map(move |waiter| (waiter.who, Beat { task: *task, attempt: waiter.attempt, finished }))
         })
@@ -253,10 +309,8 @@ impl Keeper {
         let (table, mut unheard) = (&mut self.table, 0);
         self.awaited.retain(|task| {
             let Some(kept) = table.get_mut(task) else { return false };
-            let before = kept.waiting.len();
-            kept.waiting.retain(|waiter| waiter.who != peer);
-            unheard += (before - kept.waiting.len()) as u64;
-            !kept.waiting.is_empty()
+            unheard += kept.stop_waiting(&peer) as u64;
+            !kept.waiting().is_empty()
         });
         unheard
     }
@@ -284,7 +338,7 @@ impl Keeper {
         };
         let theirs = (copy.record.class, copy.record.token, copy.record.hash);
         let is_new = !self.table.contains_key(&copy.task);
-        self.keep(sh, now, copy.task, Kept::new(&meta, copy.record, Vec::new()));
+        self.keep(sh, now, copy.task, &meta, copy.record, Vec::new());
         let Some(kept) = self.table.get_mut(&copy.task) else { return };
         if kept.digest != meta.digest {
             return;
@@ -332,8 +386,8 @@ impl Keeper {
                 touched.push(*task);
             }
             if gone {
-                kept.waiting.retain(|waiter| waiter.who != peer);
-                if kept.waiting.is_empty() {
+                kept.stop_waiting(&peer);
+                if kept.waiting().is_empty() {
                     self.awaited.remove(task);
                 }
             }
@@ -380,22 +434,24 @@ impl Keeper {
 
     /// Forgets what has been kept for long enough.
     pub(super) fn expire(&mut self, sh: &mut Shared, now: Instant) {
-        while let Some((until, task)) = self.ends.first().copied()
-            && until <= now
+        while let Some(first) = self.ends.first_entry()
+            && *first.key() <= now
         {
-            self.ends.pop_first();
-            if let Some(kept) = self.table.remove(&task) {
-                self.bytes -= kept.record.held_bytes();
+            for task in first.remove() {
+                if let Some(kept) = self.table.remove(&task) {
+                    self.bytes -= kept.record.held_bytes();
+                }
+                self.dirty.remove(&task);
+                self.undelivered.remove(&task);
+                self.awaited.remove(&task);
             }
-            self.dirty.remove(&task);
-            self.undelivered.remove(&task);
-            self.awaited.remove(&task);
         }
+        self.kinds.retain(|kind| Arc::strong_count(kind) > 1);
         self.arm_ends(sh);
     }
 
     fn arm_ends(&self, sh: &mut Shared) {
-        if let Some((until, _)) = self.ends.first() {
+        if let Some((until, _)) = self.ends.first_key_value() {
             sh.timers.set(Timer::Records, *until);
         }
     }
@@ -403,7 +459,7 @@ impl Keeper {
     /// What the settled take, in bytes: their entries and what those own, without the trees' own.
     pub(super) fn settled_bytes(&self) -> usize {
         let settled = self.table.values().filter(|kept| kept.record.is_settled());
-        settled.map(|kept| size_of::<(Instant, TaskId)>() + size_of::<TaskId>() + kept.bytes()).sum()
+        settled.map(|kept| 2 * size_of::<TaskId>() + size_of::<Box<Kept>>() + kept.bytes()).sum()
     }
 
     fn touch(&mut self, sh: &mut Shared, now: Instant, task: TaskId) {
@@ -418,7 +474,7 @@ impl Keeper {
     }
 
     fn watch(&mut self, sh: &mut Shared, now: Instant, task: TaskId) {
-        if self.table.get(&task).is_some_and(|kept| !kept.waiting.is_empty()) {
+        if self.table.get(&task).is_some_and(|kept| !kept.waiting().is_empty()) {
             self.awaited.insert(task);
             sh.timers.set_if_idle(Timer::Beat, now + sh.config.beat_interval);
         }
@@ -429,8 +485,8 @@ fn replica(now: Instant, task: TaskId, kept: &Kept) -> Replica {
     Replica {
         task,
         digest: kept.digest,
-        submitters: kept.submitters.clone(),
-        kind: kept.kind.clone().into(),
+        submitters: kept.submitters().to_vec(),
+        kind: kept.kind.to_string(),
         key: Bytes::copy_from_slice(&kept.key),
         keep: kept.until.saturating_duration_since(now),
         record: kept.record.clone(),

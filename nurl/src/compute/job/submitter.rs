@@ -14,7 +14,7 @@ use super::backoff::{full_jitter, within};
 use super::error::{JobError, SubmitError};
 use super::event::{Event, MemberChange, Moved, WaitReason};
 use super::holders::{Holders, VERDICT_WITHIN};
-use super::keeper::{Keeper, Kept, Meta};
+use super::keeper::{Keeper, Meta};
 use super::message::{Beat, Message, Reason, Submit};
 use super::options::{
     HORIZON, LOSS_SPREAD, MAX_BUSY_STAYS, MAX_DEAD_LETTER_BYTES, MAX_DEAD_LETTERS, MAX_HEARD_PER_TASK,
@@ -687,7 +687,7 @@ impl Submitter {
                 until: task.deadline + HORIZON,
             };
             let record = Record::new(Err(error.clone()), token, local);
-            keeper.keep(sh, now, id, Kept::new(&meta, record, Vec::new()));
+            keeper.keep(sh, now, id, &meta, record, Vec::new());
             keeper.replicate(sh, now, id);
         }
         self.resolve(sh, now, id, Err(error), None);
