@@ -192,6 +192,15 @@ impl Join {
         denied
     }
 
+    /// `peer` hasn't answered, or what it was asked was lost: it is waited for no longer.
+    pub fn handle_silence(&mut self, peer: &PublicKey) {
+        if let Some(known) = self.contacts.get_mut(peer)
+            && let Stage::Asked(_) = known.stage
+        {
+            known.stage = Stage::Silent;
+        }
+    }
+
     /// A session with `peer` is up.
     pub fn handle_session(&mut self, peer: &PublicKey) {
         self.met |= self.contacts.contains_key(peer);

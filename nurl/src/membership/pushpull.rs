@@ -22,9 +22,14 @@ pub const MAX_PENDING: usize = 40;
 /// isn't answered asks somebody else, so a small mesh must not refuse the clients of a busy loop: it answers thousands.
 pub const MAX_FACTS_PER_SECOND: usize = 32 * super::table::MAX_MEMBERS;
 
+/// After so long without any of the answer the same peer may be asked again: it may have refused, as one that is busy
+/// does, or have been another process. A large table on a slow path has begun to arrive by then.
+pub const ASK_AGAIN: Duration = Duration::from_secs(3);
+
 #[derive(Debug)]
 struct Pending {
     peer: PublicKey,
+    begun: Instant,
     until: Instant,
     got: BTreeSet<u32>,
 }
@@ -38,18 +43,16 @@ pub struct PushPull {
 }
 
 impl PushPull {
-    /// Starts one. False if one with this peer is under way, or too many are.
+    /// Starts one. False if one with this peer is under way and not overdue, or too many are.
     pub fn start(&mut self, now: Instant, timeout: Duration, id: u64, peer: PublicKey) -> bool {
-        if self.pending.len() >= MAX_PENDING || self.is_pending(&peer) {
+        let overdue = |pending: &Pending| pending.got.is_empty() && pending.begun + ASK_AGAIN <= now;
+        let busy = self.pending.values().any(|pending| pending.peer == peer && !overdue(pending));
+        if busy || self.pending.len() >= MAX_PENDING {
             return false;
         }
-        self.pending.insert(id, Pending { peer, until: now + timeout, got: BTreeSet::new() });
+        let pending = Pending { peer, begun: now, until: now + timeout, got: BTreeSet::new() };
+        self.pending.insert(id, pending);
         true
-    }
-
-    /// Whether one with this peer is under way.
-    pub fn is_pending(&self, peer: &PublicKey) -> bool {
-        self.pending.values().any(|pending| pending.peer == *peer)
     }
 
     /// A chunk of an answer: `None` if nobody asked, else whether the answer is complete.
@@ -58,14 +61,16 @@ impl PushPull {
         pending.got.insert(chunk.index);
         let complete = pending.got.len() as u32 >= chunk.total;
         if complete {
-            self.pending.remove(&chunk.id);
+            self.cancel(from);
         }
         Some(complete)
     }
 
-    /// Ends the exchange with a peer that can't answer, or has no table to give.
-    pub fn cancel(&mut self, peer: &PublicKey) {
+    /// Ends the exchanges with a peer that can't answer, or has no table to give. Whether there were any.
+    pub fn cancel(&mut self, peer: &PublicKey) -> bool {
+        let before = self.pending.len();
         self.pending.retain(|_, pending| pending.peer != *peer);
+        self.pending.len() < before
     }
 
     /// Whether a request may be answered now with a table of so many facts.
@@ -81,11 +86,10 @@ impl PushPull {
         count <= MAX_FACTS_PER_SECOND
     }
 
-    /// Ends those that took too long; how many did.
-    pub fn expire(&mut self, now: Instant) -> usize {
-        let before = self.pending.len();
-        self.pending.retain(|_, pending| pending.until > now);
-        before - self.pending.len()
+    /// Ends those that took too long, and says with whom they were.
+    pub fn expire(&mut self, now: Instant) -> Vec<PublicKey> {
+        let late = self.pending.extract_if(.., |_, pending| pending.until <= now);
+        late.map(|(_, pending)| pending.peer).collect()
     }
 
     /// When [`expire`](PushPull::expire) has something.
@@ -142,9 +146,25 @@ mod tests {
         }
         assert!(!exchanges.start(now, TIMEOUT, 99, key(99)));
         assert_eq!(exchanges.due(), Some(now + TIMEOUT));
-        assert_eq!(exchanges.expire(now + TIMEOUT), MAX_PENDING);
+        assert_eq!(exchanges.expire(now + TIMEOUT).len(), MAX_PENDING);
         assert!(exchanges.start(now, TIMEOUT, 99, key(99)));
         assert!(!exchanges.start(now, TIMEOUT, 100, key(99)), "one with each peer");
+    }
+
+    #[test]
+    fn a_peer_of_which_nothing_came_is_asked_again_and_either_answer_counts() {
+        let now = crate::membership::test_now();
+        let mut exchanges = PushPull::default();
+        assert!(exchanges.start(now, TIMEOUT, 1, key(1)));
+        assert!(!exchanges.start(now + ASK_AGAIN - Duration::from_millis(1), TIMEOUT, 2, key(1)));
+        let later = now + ASK_AGAIN;
+        assert!(exchanges.start(later, TIMEOUT, 2, key(1)));
+        assert_eq!(exchanges.answer(&key(1), Chunk { id: 1, index: 0, total: 2 }), Some(false));
+        assert_eq!(exchanges.answer(&key(1), Chunk { id: 1, index: 1, total: 2 }), Some(true));
+        assert_eq!(exchanges.due(), None, "the other one is answered too");
+        assert!(exchanges.start(later, TIMEOUT, 3, key(1)));
+        assert_eq!(exchanges.answer(&key(1), Chunk { id: 3, index: 0, total: 2 }), Some(false));
+        assert!(!exchanges.start(later + ASK_AGAIN, TIMEOUT, 4, key(1)), "its table is on the way");
     }
 
     #[test]

@@ -398,6 +398,7 @@ impl NetPlane {
             None if matches!(sent.kind, kind::JOB | kind::STATE) => {
                 self.tell_state(StateInput::SendFailed { peer });
             }
+            None if sent.kind == kind::MEMBERSHIP => self.parts.detector.on_message_lost(time::now(), peer),
             None => {}
         }
     }
@@ -467,7 +468,13 @@ impl NetPlane {
             }
             Via::Reliable => {
                 let body = Bytes::copy_from_slice(&out.body);
-                let _ = transport.send_message(now, out.to, Priority::Control, kind::MEMBERSHIP, body);
+                match transport.send_message(now, out.to, Priority::Control, kind::MEMBERSHIP, body) {
+                    Ok(id) => {
+                        let sent = Outstanding { kind: kind::MEMBERSHIP, reply: None };
+                        self.sent.insert((out.to, id), sent);
+                    }
+                    Err(_) => self.parts.detector.on_message_lost(now, out.to),
+                }
             }
         }
     }

@@ -45,7 +45,9 @@ impl Detector {
                 }
                 Body::PushPull(chunk) => self.answer_push_pull(now, from, chunk),
                 // It has told what it is, so that nobody asks it again.
-                Body::PushPullAck(_) => self.push_pull.cancel(&from),
+                Body::PushPullAck(_) => {
+                    self.push_pull.cancel(&from);
+                }
                 _ => {}
             }
             return;
@@ -224,6 +226,24 @@ impl Detector {
                 self.next_push_pull = now + LOOK_AGAIN;
             }
             self.emit(Event::Joined);
+        }
+    }
+
+    /// A reliable message of ours to `peer` was lost on its way.
+    pub fn on_message_lost(&mut self, now: Instant, peer: PublicKey) {
+        if self.push_pull.cancel(&peer) {
+            self.exchange_failed(now, peer);
+            self.run_join(now);
+        }
+    }
+
+    /// What gossip missed only an exchange repairs, and an observer learns of a death by nothing else: so one that failed
+    /// is made up for with somebody else soon. One with a stranger is nobody's loss.
+    pub(super) fn exchange_failed(&mut self, now: Instant, peer: PublicKey) {
+        self.stats.push_pulls_failed += 1;
+        self.join.handle_silence(&peer);
+        if self.table.get(&peer).is_some() {
+            self.next_push_pull = self.next_push_pull.min(now + LOOK_AGAIN);
         }
     }
 

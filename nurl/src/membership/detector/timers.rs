@@ -63,11 +63,8 @@ impl Detector {
         self.count_local_verdicts(now);
         self.run_healing(now);
         self.run_answers(now);
-        let failed = self.push_pull.expire(now);
-        self.stats.push_pulls_failed += failed as u64;
-        if failed > 0 && self.observer {
-            // Nobody tells an observer of a death: one that asked a dead member asks another.
-            self.next_push_pull = now;
+        for peer in self.push_pull.expire(now) {
+            self.exchange_failed(now, peer);
         }
         self.run_join(now);
         if self.next_push_pull <= now {

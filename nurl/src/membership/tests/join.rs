@@ -87,6 +87,18 @@ fn a_silent_contact_holds_up_the_next_for_as_long_as_patience_lasts() {
 }
 
 #[test]
+fn a_contact_that_fell_silent_or_whose_request_was_lost_makes_room_at_once() {
+    let mut bench = Bench::new(&[HUB]);
+    bench.list(HUB, 10..20);
+    let first = bench.asked();
+    assert_eq!(first.len(), FANOUT);
+    bench.join.handle_silence(&key(first[0]));
+    assert_eq!(bench.asked().len(), 1);
+    bench.join.handle_silence(&key(first[0]));
+    assert_eq!(bench.asked().len(), 0, "once");
+}
+
+#[test]
 fn a_round_ends_when_all_had_their_turn_and_begins_with_a_new_list() {
     let mut bench = Bench::new(&[HUB]);
     bench.list(HUB, 1..=8);

@@ -53,6 +53,28 @@ fn without_loss_nobody_is_ever_suspected() {
 }
 
 #[test]
+fn an_exchange_whose_message_was_lost_is_made_up_for_within_a_second() {
+    let mut cluster = Cluster::of(4, 3);
+    let asked = |c: &Cluster, since: Duration| {
+        let mut sent = c.sent.iter().filter(|(when, from, ..)| *when >= since && *from == 0);
+        sent.find(|(.., message)| matches!(message.body, Body::PushPull(_))).map(|(.., to, _)| *to)
+    };
+    cluster.run(S(1));
+    let since = cluster.elapsed();
+    cluster.run_until(S(60), |c| asked(c, since).is_some()).expect("it asks once in a period");
+    let (now, to) = (cluster.now, asked(&cluster, since).unwrap());
+    cluster.nodes[0].detector.on_message_lost(now, key(to));
+    cluster.run(S(1) / 1_000);
+    let lost = cluster.elapsed();
+    cluster.run_until(S(1), |c| asked(c, lost).is_some()).expect("it asks again");
+    cluster.run(S(1));
+    let (later, now) = (cluster.elapsed(), cluster.now);
+    cluster.nodes[0].detector.on_message_lost(now, key(1));
+    cluster.run(S(2));
+    assert_eq!(asked(&cluster, later), None, "a message that asked for nothing changes nothing");
+}
+
+#[test]
 fn a_mesh_of_two_notices_a_death_at_once_with_a_hub_and_in_time_without() {
     for (hub, within) in [(true, 10), (false, 70)] {
         let mut cluster = Cluster::of(2, 2);
