@@ -67,7 +67,14 @@ impl Attempt {
         }
     }
 
-    /// Begins the schedule anew: the peer or a way to it has just appeared.
+    /// Whether the steady phase may have its next try now: half a gap after the last one, so that all tries of a whole
+    /// gap can still be answered.
+    pub(super) fn may_hurry(&self, now: Instant) -> bool {
+        let half = Duration::from_millis(STEADY_GAP_MS / MAX_PENDING as u64);
+        self.step > GAPS_MS.len() && self.last_at.is_none_or(|at| now.saturating_duration_since(at) >= half)
+    }
+
+    /// Begins the schedule anew: a way to the peer has just appeared.
     pub(super) fn restart(&mut self, now: Instant) {
         self.started = now;
         self.next_at = now;

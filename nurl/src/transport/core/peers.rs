@@ -138,8 +138,8 @@ impl Transport {
         true
     }
 
-    /// What QUIC repeats found no session. A member is tried again at once. For a stranger the attempt that the
-    /// endpoint began goes on as it is: each repetition would begin its time anew, and it would never be given up.
+    /// What QUIC repeats found no session. A member's is kept. For a stranger the attempt that the endpoint began goes
+    /// on to its end.
     pub(super) fn seek(&mut self, now: Instant, peer: PublicKey) {
         if self.is_member(&peer) {
             // It is tried again with the next packet.

@@ -56,7 +56,18 @@ impl Endpoint {
         }
     }
 
-    /// Tries at once: the peer, or a way to it, has just appeared.
+    /// Somebody wants the session. However often: the attempt's schedule stays, or over a slow path each answer would
+    /// find its try given up for a later one, and the tries would be what clogs the path.
+    pub(super) fn demand(&mut self, now: Instant, slot: Slot) {
+        let attempt = self.table.get(slot).and_then(|peer| peer.attempt.as_ref());
+        match attempt.map(|attempt| attempt.may_hurry(now)) {
+            None => self.begin_unless_answered(now, slot),
+            Some(true) => self.send_try(now, slot),
+            Some(false) => {}
+        }
+    }
+
+    /// Tries at once, and begins the schedule anew: a way to the peer has just appeared.
     pub(super) fn nudge(&mut self, now: Instant, slot: Slot) {
         let Some(peer) = self.table.get_mut(slot) else { return };
         let routes = peer.paths.routes();

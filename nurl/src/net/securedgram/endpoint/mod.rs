@@ -203,8 +203,8 @@ impl Endpoint {
     }
 
     /// Opens a session with `peer` and keeps it open, through rekeyings and failures, until
-    /// [`close`](Endpoint::close) or [`forget`](Endpoint::forget). When an attempt is on, it is retried at
-    /// once: call it also when the peer has (re)appeared.
+    /// [`close`](Endpoint::close) or [`forget`](Endpoint::forget). An attempt that is on goes on; in its slow phase
+    /// it tries once more, no matter how often this is called.
     ///
     /// # Errors
     /// [`SealError::NotAllowed`] or [`SealError::PeersFull`].
@@ -214,7 +214,7 @@ impl Endpoint {
         if let Some(peer) = self.table.get_mut(slot) {
             peer.keep = true;
             if peer.current.is_none() {
-                self.nudge(now, slot);
+                self.demand(now, slot);
             }
         }
         Ok(())

@@ -54,6 +54,27 @@ fn a_round_trip_longer_than_the_retry_gap_still_ends_in_one_session() {
 }
 
 #[test]
+fn a_caller_that_asks_again_and_again_neither_floods_a_slow_path_nor_outruns_the_answers() {
+    for rtt_ms in [3_000, 4_500] {
+        let mut world = World::new(rtt_ms, 2);
+        world.delay_ms = rtt_ms / 2..rtt_ms / 2 + 1;
+        let open = (0..100).any(|_| {
+            world.connect(0, 1);
+            world.run_until(Duration::from_millis(100), World::both_open)
+        });
+        assert!(open, "{rtt_ms}");
+    }
+    let mut world = World::new(1, 2);
+    world.loss_percent = 100;
+    for _ in 0..600 {
+        world.connect(0, 1);
+        world.run(Duration::from_millis(100));
+    }
+    let inits = world.nodes[0].endpoint.stats().inits_sent;
+    assert!((14..=30).contains(&inits), "{inits} in a minute");
+}
+
+#[test]
 fn the_same_seed_gives_the_same_bytes() {
     let run = || {
         let mut world = World::new(5, 2);
