@@ -114,6 +114,12 @@ pub const ALL: &[Scenario] = &[
         ..PLAIN
     },
     Scenario {
+        name: "laggard",
+        about: "a node behind a full link finds the others and takes itself for the slow one: nobody is held dead",
+        body: |trial| Box::pin(crate::scenarios::laggard::run(trial)),
+        ..PLAIN
+    },
+    Scenario {
         name: "lease",
         about: "a leased resource is killed at drawn disk operations: every effect happens once",
         marks: lease::MARKS,

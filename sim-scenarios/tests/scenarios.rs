@@ -38,6 +38,8 @@ const REGRESSIONS: &[(&str, u64, Option<&str>)] = &[
     ("blackout", 3, None),
     ("blackout", 100, None),
     ("churn", 10, None),
+    ("converge-hard", 9_000_071, None),
+    ("converge-hard", 9_500_167, None),
     ("deaths", 9_000_003, None),
     ("keystone", 3, None),
     ("keystone", 8_000_028, None),
@@ -226,6 +228,11 @@ fn two_that_hear_each_other_through_others() {
 #[test]
 fn a_lone_accuser_waits() {
     prove("lone-accuser");
+}
+
+#[test]
+fn a_node_that_is_slow_itself() {
+    prove_with("laggard", 2);
 }
 
 #[test]

@@ -164,6 +164,13 @@ impl Witness {
         said.map(|(_, _, state)| *state).collect::<Vec<_>>().into_iter()
     }
 
+    /// Everything that a node ever said of the others' states, in order.
+    pub fn verdicts_by(&self, node: &Peer) -> impl Iterator<Item = State> + use<> {
+        let seen = self.seen();
+        let said = seen.verdicts.iter().filter(|(by, ..)| *by == node.name);
+        said.map(|(_, _, state)| *state).collect::<Vec<_>>().into_iter()
+    }
+
     /// Who ever held whom dead.
     pub fn held_dead(&self) -> Vec<(String, PublicKey)> {
         let seen = self.seen();

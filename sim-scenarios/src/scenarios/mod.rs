@@ -16,6 +16,7 @@ pub mod go_between;
 pub mod goodbye;
 pub mod hub_restarts;
 pub mod keystone;
+pub mod laggard;
 pub mod lease;
 pub mod lone_accuser;
 pub mod mapping_expires;

@@ -239,6 +239,12 @@ impl Detector {
         let over: Vec<PublicKey> =
             self.suspicions.iter().filter(|(_, suspicion)| due(suspicion)).map(|(key, _)| *key).collect();
         for peer in over {
+            if self.observer {
+                // Nobody tells it whether the accused has refuted meanwhile. So it asks, and concludes nothing.
+                self.suspicions.entry(peer).and_modify(|suspicion| suspicion.restart(now));
+                self.next_push_pull = now;
+                continue;
+            }
             self.suspicions.remove(&peer);
             let Some(entry) = self.table.entry(&peer) else { continue };
             let isolated_since = self.isolation.since();

@@ -287,6 +287,34 @@ fn an_observer_that_holds_a_member_dead_alone_has_it_refuted() {
     assert_eq!(cluster.nodes[3].detector.health(), health, "nobody has probed it in vain");
 }
 
+/// Found by the scenario `laggard`: nobody tells an observer that the accused has refuted.
+#[test]
+fn an_observer_asks_before_it_holds_a_suspect_dead() {
+    let mut cluster = Cluster::of(9, 4);
+    let observer = cluster.add(true);
+    cluster.join(observer, &[0]);
+    cluster.run(S(60));
+    let tell = |cluster: &mut Cluster| {
+        let incarnation = cluster.nodes[observer].detector.member(&key(3)).unwrap().incarnation;
+        let record = Record { incarnation, state: State::Suspect, profile: None };
+        let accusers = vec![key(0), key(1), key(2)];
+        let accusation = Fact { key: key(3), record, age_s: 0, accusers };
+        let body = Body::Gossip;
+        let told = Message { epoch: 0, observer: false, body, facts: vec![accusation], events: Vec::new() };
+        let now = cluster.now;
+        cluster.nodes[observer].detector.handle_message(now, key(0), Via::Datagram, &told.encode());
+        assert_eq!(cluster.state(observer, 3), Some(State::Suspect));
+    };
+    tell(&mut cluster);
+    let since = cluster.elapsed();
+    cluster.run(S(60));
+    assert!(!cluster.saw(observer, since, |e| matches!(e, Event::Dead(_))));
+    // One that is dead is held dead all the same: the others say so.
+    tell(&mut cluster);
+    cluster.nodes[3].up = false;
+    cluster.run_until(S(40), |c| c.agree(State::Dead, &[3])).expect("alive for ever");
+}
+
 #[test]
 fn a_machine_that_slept_asks_before_it_judges() {
     let mut cluster = Cluster::of(10, 5);

@@ -18,7 +18,7 @@ use crate::rt::Rng;
 /// How long a dial may take: name, addresses, TCP.
 pub const DIAL_TIMEOUT: Duration = Duration::from_secs(6);
 
-/// How long handshake and registration may take.
+/// How long the handshake may take, and the registration after it: two round trips of a very slow link each.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How often the hub is pinged. Every NAT keeps an established TCP connection longer; a hub reaps after 60 s.
@@ -438,10 +438,10 @@ impl HubClient {
         let mut plaintext = std::mem::take(&mut self.plaintext);
         while let State::Connected(stream) = &mut self.state {
             let polled = stream.noise.poll_message(&mut plaintext);
-            if let Phase::Handshake { until } = stream.phase
+            if let Phase::Handshake { .. } = stream.phase
                 && stream.noise.peer().is_some()
             {
-                stream.phase = Phase::Registering { until };
+                stream.phase = Phase::Registering { until: now + HANDSHAKE_TIMEOUT };
                 self.requests.push_back(
                     relay::Frame::Register {
                         version: VERSION,

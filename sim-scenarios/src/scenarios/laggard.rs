@@ -1,0 +1,99 @@
+//! A node whose own link is slow accuses seldom.
+//!
+//! Five nodes and a hub; one of the nodes, and a client, are behind links that are full: everything takes a second and a
+//! half more each way. Both find the others all the same, though no answer to a handshake comes before the next tries
+//! are due, and nobody but the client itself opens a session with it.
+//!
+//! Then no probe of the slow node is answered within the usual second, and none that others send it. Lifeguard's local
+//! health (LHA-Probe) takes a node that hears nobody for the slow one: it asks less often and waits longer, the more so
+//! as it has to refute the others' suspicions. So its probes are answered again, and for two minutes it accuses nobody,
+//! or next to; a node that trusts itself would do so every second. Whoever is accused refutes, so nobody is held dead.
+//!
+//! Once its link is good, all see each other alive.
+
+use std::time::Duration;
+
+use chaos::link::LinkConfig;
+use chaos::property::Broken;
+use chaos::scenario::{Held, Trial, Verdict};
+use nurl::membership::State;
+
+use crate::cluster::{Map, Place, Within};
+
+const NODES: usize = 5;
+
+/// Seven round trips of three seconds: TCP, handshake and registration with the hub, a LIST, a handshake, a reliable
+/// connection and a table; and two to spare.
+const FOUND: Duration = Duration::from_secs(27);
+
+/// Added to each way.
+const SLOW: Duration = Duration::from_millis(1_500);
+
+/// Local health needs a few failed probes to learn.
+const LEARNS: Duration = Duration::from_secs(15);
+
+/// Several rounds of probes.
+const WATCHED: Duration = Duration::from_secs(120);
+
+/// How often it accuses at most meanwhile: its health rises with each answer until one comes too late again.
+const ACCUSATIONS: usize = 3;
+
+/// A suspicion of the slow time ends within its longest time.
+const BACK: Duration = Duration::from_secs(60);
+
+const FINDS: &str = "a newcomer behind a slow link finds everybody";
+const SELDOM: &str = "a node that is slow itself accuses seldom";
+const REFUTES: &str = "who answers late is held dead by nobody";
+
+/// A link that is full, and good in the end.
+pub async fn run(trial: Trial) -> Verdict {
+    let world = trial.world;
+    let good = LinkConfig {
+        latency: Duration::from_millis(15),
+        jitter: Duration::from_millis(10),
+        ..LinkConfig::default()
+    };
+    let slow = LinkConfig { latency: good.latency + SLOW, ..good.clone() };
+    world.link_default(good);
+    let map = Map::new(world).hub("hub").nodes(NODES, Place::Open).client("client", Place::Open);
+    let cluster = map.start();
+    let [laggard, others @ .., client] = &cluster.peers[..] else { unreachable!("there are six") };
+    let sound = others.iter().map(|peer| peer.host).chain(cluster.hubs.iter().map(|hub| hub.host));
+    let links: Vec<_> = sound.flat_map(|host| [(laggard.host, host), (client.host, host)]).collect();
+    for (a, b) in &links {
+        world.set_link_both(*a, *b, &slow);
+    }
+    let within = Within::new(world, FINDS, FOUND);
+    loop {
+        let mut missing = Vec::new();
+        for newcomer in [laggard, client] {
+            let known = cluster.view(newcomer).await;
+            let unknown = others.iter().filter(|peer| !known.contains_key(&peer.key));
+            missing.extend(unknown.map(|peer| format!("{} doesn't know {}", newcomer.name, peer.name)));
+        }
+        if !within.lacks(missing).await? {
+            break;
+        }
+    }
+    let found = within.waited();
+    world.sleep(LEARNS).await;
+    let accused = || cluster.witness.verdicts_by(laggard).filter(|state| *state == State::Suspect).count();
+    let before = accused();
+    world.sleep(WATCHED).await;
+    let times = accused() - before;
+    if times > ACCUSATIONS {
+        let seen = format!("{} accused {times} times in {WATCHED:?}, {ACCUSATIONS} at most", laggard.name);
+        return Err(Broken::safety(SELDOM, seen));
+    }
+    if let Some((by, about)) = cluster.witness.held_dead().first() {
+        return Err(Broken::safety(REFUTES, format!("{by} held {} dead", cluster.name_of(about))));
+    }
+    cluster.inspect().await?;
+    for (a, b) in &links {
+        world.unset_link(*a, *b);
+        world.unset_link(*b, *a);
+    }
+    cluster.converge(BACK).await?;
+    let notes = format!("found everybody after {found:?}; accused {times} times in {WATCHED:?}\n");
+    Ok(Held { state: cluster.views().await, notes })
+}
