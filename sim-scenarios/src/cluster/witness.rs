@@ -1,6 +1,6 @@
 //! What the whole cluster has seen, in the order in which it happened.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -40,6 +40,8 @@ struct Seen {
     paths: BTreeMap<(String, PublicKey), Way>,
     /// Connections to hubs that went down, by whose they were.
     hub_downs: BTreeMap<String, u32>,
+    /// Those who took themselves for isolated.
+    isolated: BTreeSet<String>,
 }
 
 /// What became of the way from one node to another.
@@ -72,6 +74,7 @@ impl Witness {
                 way.direct = *direct;
             }
             NodeEvent::HubDown { .. } => *seen.hub_downs.entry(by.to_owned()).or_default() += 1,
+            NodeEvent::Isolated(true) => drop(seen.isolated.insert(by.to_owned())),
             _ => {}
         }
         if let Err(broken) = seen.checks.event(at, by, boot, event) {
@@ -169,6 +172,11 @@ impl Witness {
         let seen = self.seen();
         let said = seen.verdicts.iter().filter(|(by, ..)| *by == node.name);
         said.map(|(_, _, state)| *state).collect::<Vec<_>>().into_iter()
+    }
+
+    /// Whether a node has ever taken itself for isolated.
+    pub fn was_isolated(&self, node: &Peer) -> bool {
+        self.seen().isolated.contains(&node.name)
     }
 
     /// Who ever held whom dead.

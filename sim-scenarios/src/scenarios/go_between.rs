@@ -4,6 +4,7 @@
 //! between them but a ping on their behalf. Once the paths have taken note of it, nobody is suspected for two minutes.
 //!
 //! So that it can fail: one of the two is then cut off from the others too, and all who are left hold it dead in time.
+//! There is no hub to say so, but they hear each other: none of them takes itself for the one that is cut off.
 
 use std::time::Duration;
 
@@ -29,6 +30,7 @@ const SETTLED: Duration = Duration::from_secs(10);
 const LEARN: Duration = Duration::from_secs(60);
 
 const BETWEEN: &str = "who is heard by others isn't suspected";
+const TOGETHER: &str = "who hears most others isn't isolated";
 const GONE: &str = "who is heard by nobody is held dead";
 
 /// A cut between two, and one around one of them.
@@ -71,6 +73,9 @@ pub async fn run(trial: Trial) -> Verdict {
         if !within.lacks(missing).await? {
             break;
         }
+    }
+    if let Some(peer) = others.iter().find(|peer| cluster.witness.was_isolated(peer)) {
+        return Err(Broken::safety(TOGETHER, format!("{} took itself for isolated", peer.name)));
     }
     let notes = format!("held dead after {:?}\n", within.waited());
     Ok(Held { state: "nobody was suspected while others heard both\n".to_owned(), notes })
