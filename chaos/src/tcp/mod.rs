@@ -28,8 +28,9 @@ use std::net::SocketAddr;
 use std::task::{Poll, Waker};
 use wire::{Wire, interface};
 
-/// Bytes of each direction's buffer, and so the largest window.
-const BUFFER_BYTES: usize = 128 << 10;
+/// Bytes of each direction's buffer, and so the largest window. The most that needs no window scale: smoltcp 0.12 rounds
+/// a scaled window down, which moves its right edge back, and panics if the peer has filled the old one.
+const BUFFER_BYTES: usize = u16::MAX as usize;
 
 /// How long a connection that nobody holds waits for the peer's FIN: Linux's `tcp_fin_timeout`.
 const ORPHAN_NS: u64 = 60_000_000_000;
