@@ -95,6 +95,7 @@ impl Jobs {
             down: BTreeSet::new(),
             failed: BTreeSet::new(),
             draining: BTreeMap::new(),
+            silent: BTreeMap::new(),
             stats: Stats::default(),
             events: VecDeque::new(),
             to_self: VecDeque::new(),
@@ -211,6 +212,7 @@ impl Jobs {
     /// The detector's verdict on a member.
     pub fn on_member(&mut self, now: Instant, peer: PublicKey, change: MemberChange) {
         self.shared.draining.remove(&peer);
+        self.shared.is_heard(&peer);
         match change {
             MemberChange::Dead | MemberChange::Left => {
                 if self.shared.down.len() < MAX_DOWN {
@@ -376,6 +378,7 @@ impl Jobs {
     fn dispatch(&mut self, now: Instant, from: PublicKey, message: Message) {
         let Jobs { shared: sh, submitter, executor, keeper } = self;
         executor.heard(now, from);
+        sh.is_heard(&from);
         match message {
             Message::Submit(submit) => executor.handle_submit(sh, keeper, now, from, submit),
             Message::Accepted { task, attempt, boot, token } => {

@@ -43,6 +43,10 @@ pub const LOSS_SPREAD: Duration = Duration::from_secs(5);
 /// Submitter: how long a node that says that it drains is passed over. It is gone before that, as a rule; if it
 /// isn't, it is asked once more.
 pub const DRAINING_FOR: Duration = Duration::from_secs(60);
+/// Submitter: how long a node that fell silent over one task is passed over by the others, unless it is heard again. When
+/// many die at once, each costs one silence, not one for each task. A death is known by then; one that isn't dead has
+/// another chance.
+pub const SILENT_FOR: Duration = Duration::from_secs(10);
 /// Submitter: nodes that one round over the list remembers as tried. In a list that churns faster than it is
 /// walked, a new round begins here.
 pub const MAX_TRIED: usize = 4096;

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::event::{Event, Stats};
 use super::message::Message;
-use super::options::{Config, DRAINING_FOR, MAX_EVENTS, MAX_OUTBOX, TENURES_AGE};
+use super::options::{Config, DRAINING_FOR, MAX_EVENTS, MAX_OUTBOX, SILENT_FOR, TENURES_AGE};
 use super::task::TaskId;
 use super::timers::Timers;
 use crate::key::PublicKey;
@@ -63,6 +63,8 @@ pub(super) struct Shared {
     pub(super) failed: BTreeSet<PublicKey>,
     /// Members that drain, and until when they are passed over.
     pub(super) draining: BTreeMap<PublicKey, Instant>,
+    /// Members that fell silent over a task, and until when they are asked last.
+    pub(super) silent: BTreeMap<PublicKey, Instant>,
     pub(super) stats: Stats,
     pub(super) events: VecDeque<Event>,
     /// Messages to this node itself, not yet handled.
@@ -101,6 +103,26 @@ impl Shared {
         let mut list = self.executors(kind, key);
         list.retain(|member| !self.draining.contains_key(member));
         list
+    }
+
+    /// A member fell silent: until it is heard it is asked last.
+    pub(super) fn fell_silent(&mut self, now: Instant, peer: PublicKey) {
+        self.silent.retain(|_, until| *until > now);
+        if self.silent.len() < MAX_DOWN {
+            self.silent.insert(peer, now + SILENT_FOR);
+        }
+    }
+
+    /// A member is there, or another process of it.
+    pub(super) fn is_heard(&mut self, peer: &PublicKey) {
+        self.silent.remove(peer);
+    }
+
+    /// Those of the list that haven't fallen silent lately; all of it if all have.
+    pub(super) fn not_silent(&self, now: Instant, list: &[PublicKey]) -> Vec<PublicKey> {
+        let silent = |member: &PublicKey| self.silent.get(member).is_some_and(|until| *until > now);
+        let heard: Vec<_> = list.iter().filter(|member| !silent(member)).copied().collect();
+        if heard.is_empty() { list.to_vec() } else { heard }
     }
 
     /// A member says that it drains; false if there is no room to remember it.

@@ -80,12 +80,12 @@ pub(super) fn choose(
     task: &mut Submission,
     list: &[PublicKey],
     stay: Option<PublicKey>,
-) -> Option<(usize, PublicKey)> {
+) -> Option<PublicKey> {
     if list.is_empty() {
         return None;
     }
-    if let Some(index) = stay.and_then(|stay| list.iter().position(|member| *member == stay)) {
-        return Some((index, list[index]));
+    if let Some(stay) = stay.filter(|stay| list.contains(stay)) {
+        return Some(stay);
     }
     if task.tried.len() >= MAX_TRIED || list.iter().all(|member| task.tried.contains(member)) {
         task.tried.clear();
@@ -95,8 +95,7 @@ pub(super) fn choose(
             task.tried.insert(*last);
         }
     }
-    let index = list.iter().position(|member| !task.tried.contains(member))?;
-    Some((index, list[index]))
+    list.iter().find(|member| !task.tried.contains(*member)).copied()
 }
 
 /// How many workers may be lost with the task.

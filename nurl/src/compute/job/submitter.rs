@@ -195,7 +195,8 @@ impl Submitter {
         }
         task.waits_told = false;
         let list = sh.candidates(now, &task.kind, &task.key);
-        let Some((index, target)) = choose(task, &list, stay) else {
+        let chosen = choose(task, &sh.not_silent(now, &list), stay);
+        let Some(target) = chosen else {
             if !matches!(task.state, State::Placing { .. }) {
                 task.state = State::Placing { since: now, told: false };
             }
@@ -214,7 +215,8 @@ impl Submitter {
         }
         let until = now + sh.config.accept_timeout + way(sh, task.payload.len() as u64);
         task.state = State::Waiting { target, until };
-        let reach = usize::try_from(attempt).unwrap_or(usize::MAX).max(index);
+        let place = list.iter().position(|member| *member == target).unwrap_or_default();
+        let reach = usize::try_from(attempt).unwrap_or(usize::MAX).max(place);
         let submit = Submit {
             task: id,
             attempt,
@@ -242,6 +244,7 @@ impl Submitter {
         task.retries = task.retries.saturating_add(1);
         task.busy_stays = 0;
         if why == Moved::Silent {
+            sh.fell_silent(now, from);
             task.holders.fell_silent(from, now + VERDICT_WITHIN);
         }
         let suspicions = u32::try_from(task.holders.suspicions().saturating_sub(1)).unwrap_or(u32::MAX);

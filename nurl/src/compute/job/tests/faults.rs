@@ -28,6 +28,40 @@ fn when_the_owner_is_killed_the_next_one_takes_over_in_bounded_time() {
     }
 }
 
+/// Sixteen of twenty killed at once: each task found each of the dead by a silence of its own, and 100 took half a minute.
+#[test]
+fn a_worker_that_fell_silent_over_one_task_is_passed_over_by_the_others_until_it_is_heard() {
+    let mut world = World::new(5, 6);
+    world.reports_losses = false;
+    world.behaviour = Box::new(|_, _, _| (ms(10), Ok(Bytes::new())));
+    (1..=3).for_each(|n| world.kill(n, None));
+    let first = world.submit(6, b"a", SubmitOptions::default());
+    world.run_to_done(6, first, secs(20)).unwrap();
+    assert_eq!(world.runs_of(first), [key(4)]);
+    let before = world.now;
+    let next = world.submit(6, b"b", SubmitOptions::default());
+    world.run_to_done(6, next, secs(1)).unwrap();
+    assert_eq!(world.runs_of(next), [key(4)]);
+    assert!(world.now - before < ms(500), "{:?}", world.now - before);
+    // Another process of it has spoken.
+    world.restart(1, ms(0));
+    world.run(secs(1));
+    let last = world.submit(6, b"c", SubmitOptions::default());
+    world.run_to_done(6, last, secs(1)).unwrap();
+    assert_eq!(world.runs_of(last), [key(1)]);
+}
+
+#[test]
+fn when_all_have_fallen_silent_they_are_asked_all_the_same() {
+    let mut world = World::new(6, 3);
+    world.reports_losses = false;
+    world.partition(&[1, 2], &[3]);
+    let task = world.submit(3, b"x", SubmitOptions::default());
+    world.run(secs(4));
+    world.cut.clear();
+    world.run_to_done(3, task, secs(20)).unwrap();
+}
+
 #[test]
 fn a_death_that_the_detector_sees_needs_no_missed_beats() {
     let mut world = World::new(3, 4);
