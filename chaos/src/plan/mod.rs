@@ -57,6 +57,17 @@ impl Plan {
         &self.faults
     }
 
+    /// How late at most a packet comes that was sent under these faults, all of them at once. A link keeps the order of
+    /// its TCP, so what follows waits for it, also after the faults' end.
+    pub fn held_back(&self) -> Duration {
+        let of = |planned: &Planned| match planned.fault {
+            Fault::Link { effect: Effect::Latency { add, jitter }, .. } => add.saturating_add(jitter),
+            Fault::Link { effect: Effect::Reorder { by, .. }, .. } => by,
+            _ => Duration::ZERO,
+        };
+        self.faults.iter().map(of).fold(Duration::ZERO, Duration::saturating_add)
+    }
+
     /// How many faults it has.
     pub fn len(&self) -> usize {
         self.faults.len()

@@ -85,24 +85,20 @@ pub(crate) fn fault(name: impl Strategy<Value = String> + Clone + 'static) -> im
     ]
 }
 
-/// What a fault of a short plan holds back comes within this. All of a link's TCP waits for it, so a fault that delays
-/// by more isn't over when it ends.
-const LATEST: Duration = Duration::from_secs(2);
-
-fn soon_over(fault: Fault) -> Fault {
+/// A fault that holds nothing back for longer than `most`.
+fn at_most(most: Duration, fault: Fault) -> Fault {
+    let effect = |effect| match effect {
+        Effect::Latency { add, jitter } => Effect::Latency { add: add.min(most), jitter: jitter.min(most) },
+        Effect::Reorder { percent, by } => Effect::Reorder { percent, by: by.min(most) },
+        other => other,
+    };
     match fault {
-        Fault::Link { on, way, effect: Effect::Latency { add, jitter } } => {
-            let effect = Effect::Latency { add: add.min(LATEST), jitter: jitter.min(LATEST) };
-            Fault::Link { on, way, effect }
-        }
-        Fault::Link { on, way, effect: Effect::Reorder { percent, by } } => {
-            Fault::Link { on, way, effect: Effect::Reorder { percent, by: by.min(LATEST) } }
-        }
+        Fault::Link { on, way, effect: what } => Fault::Link { on, way, effect: effect(what) },
         other => other,
     }
 }
 
-/// Plans of up to `most` faults on these names that are over within `span`.
+/// Plans of up to `most` faults on these names that are over within `span`, and hold back nothing for longer.
 #[allow(dead_code, reason = "each test uses what it needs of this module")]
 pub(crate) fn short_plan(
     name: impl Strategy<Value = String> + Clone + 'static,
@@ -110,9 +106,9 @@ pub(crate) fn short_plan(
     span: Duration,
 ) -> impl Strategy<Value = Plan> {
     let ms = 0..span.as_millis() as u64;
-    let planned = (ms.clone(), fault(name), ms).prop_map(|(at, fault, lasts)| {
+    let planned = (ms.clone(), fault(name), ms).prop_map(move |(at, fault, lasts)| {
         let lasts = Some(Duration::from_millis(lasts)).filter(|_| !fault.kind().is_momentary());
-        Planned { at: Duration::from_millis(at), fault: soon_over(fault), lasts }
+        Planned { at: Duration::from_millis(at), fault: at_most(span, fault), lasts }
     });
     prop::collection::vec(planned, 0..=most).prop_map(Plan::new)
 }
