@@ -4,7 +4,7 @@
 //! observer. Jobs, increments and reliable messages are under way from everybody to everybody, while a plan of every
 //! kind of fault is let loose. Then all is healed, and within bounds: everybody sees everybody alive, every handle
 //! has resolved, a new job of each node has its result, the counter's copies are the same bytes and count what was
-//! acknowledged, messages pass between all At no time is a message delivered twice.
+//! acknowledged, and messages pass between all. At no time is a message delivered twice.
 //!
 //! A handle is asked for only where its process still runs: one that dies takes its handles with it. What comes of a
 //! job may be an error, such as that nobody was there for it; a result has to be the right one.
