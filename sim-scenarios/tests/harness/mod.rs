@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
-use chaos::plan::Plan;
 use chaos::scenario::{Options, Report, Scenario};
 use chaos::story::{Teller, explain};
 use sim_scenarios::scenario::find;
@@ -48,10 +47,9 @@ impl Runs {
         first
     }
 
-    /// Runs a seed twice with the faults that once broke it; it must hold.
-    pub(crate) fn regress(&self, seed: u64, plan: Option<&str>) {
-        let plan: Option<Plan> = plan.map(|plan| plan.parse().expect("a plan"));
-        let report = self.twice(&Options { plan, ..Options::seed(seed) });
+    /// Runs twice what once broke; it must hold.
+    pub(crate) fn regress(&self, options: &Options) {
+        let report = self.twice(options);
         if report.verdict.is_err() {
             self.fail(&report);
         }

@@ -11,7 +11,7 @@ pub enum DownReason {
     /// handshake, or carried something else. That may be a portal, a proxy, or a hub with another key; nothing of
     /// what it says is a hub's word.
     NotTheHub,
-    /// Handshake and registration weren't done within 5 s, or nothing was heard for 10 s after a PING.
+    /// Handshake and registration weren't done within 5 s, or nothing was heard for 5 s after a PING.
     Silent,
     /// The stream of a hub that had proved its key ended.
     Lost,

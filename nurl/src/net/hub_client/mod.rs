@@ -1,11 +1,11 @@
 //! The client's side of a hub: one control connection, kept alive for as long as the node lives.
 //!
 //! Promise: while the hub can be reached we are registered there; after a reconnect groups and record
-//! are as they were, without the layer above doing anything; a dead connection is noticed within 25 s, also a
+//! are as they were, without the layer above doing anything; a dead connection is noticed within 20 s, also a
 //! half-open one, which no FIN announces. A hub that restarts needs no peer to restart.
 //!
 //! How: [`core::HubClient`] is pure. It dials at once, then with full-jitter back-off (0.2 s doubling to 10 s)
-//! for ever; pings each 15 s and expects to hear something within 10 s. While no other hub is up either, the
+//! for ever; pings each 15 s and expects to hear something within 5 s. While no other hub is up either, the
 //! back-off ends at 2 s for the first two minutes: until then peers that are relayed hear nothing of each other.
 //! [`spawn`] drives it over TCP, [`dial`] finds the address that answers.
 //!
