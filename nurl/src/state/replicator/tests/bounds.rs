@@ -1,0 +1,122 @@
+//! Full tables, and bytes from anybody.
+
+use proptest::prelude::*;
+
+use super::mesh::{Mesh, add, insert, peer, ring, set};
+use crate::state::crdt::OrSet;
+use crate::state::replicator::*;
+
+#[test]
+fn full_tables_are_typed_errors_and_counted() {
+    let mut mesh = Mesh::new(3);
+    mesh.config.max_entries = 2;
+    mesh.config.max_pending = 1;
+    mesh.start(0, 1);
+    mesh.set_ring(0..3);
+    let (now, wall) = (mesh.now, mesh.wall);
+    let node = mesh.node(0);
+    node.update(now, wall, b"a", &add(1), None).unwrap();
+    node.update(now, wall, b"b", &add(1), None).unwrap();
+    assert_eq!(node.update(now, wall, b"c", &add(1), None), Err(UpdateError::Full("keys held")));
+    assert_eq!(node.stats.full, 1);
+    assert!(matches!(node.update(now, wall, b"a", &set(b"x"), None), Err(UpdateError::Value(_))));
+    node.set_ring(now, ring(1..3));
+    node.update(now, wall, b"c", &add(1), None).unwrap();
+    assert_eq!(node.update(now, wall, b"d", &add(1), None), Err(UpdateError::Full("unacknowledged writes")));
+    assert!(matches!(node.write(now, wall, &[0; 1025], add(1), 1), Err(UpdateError::KeyTooLong(1025))));
+    node.set_ring(now, ring([]));
+    assert_eq!(node.update(now, wall, b"a", &add(1), None), Err(UpdateError::NoOwners));
+    for id in 0..MAX_READS as u64 {
+        node.set_ring(now, ring(1..3));
+        node.read(now, b"zz", id).unwrap();
+    }
+    assert_eq!(node.read(now, b"zz", 99_999), Err(UpdateError::Full("reads")));
+    while node.outbox.len() < MAX_OUTBOX {
+        node.send(peer(1), &Message::Pull { keys: Vec::new() });
+    }
+    let dropped = node.stats.outbox_dropped;
+    node.send(peer(1), &Message::Pull { keys: Vec::new() });
+    assert_eq!((node.outbox.len(), node.stats.outbox_dropped), (MAX_OUTBOX, dropped + 1));
+}
+
+#[test]
+fn operations_are_bounded_at_both_ends() {
+    let mut mesh = Mesh::new(2);
+    let (now, wall) = (mesh.now, mesh.wall);
+    mesh.update(1, b"n", &add(1));
+    mesh.deliver();
+    for _ in 0..operations::MAX_OPERATIONS {
+        mesh.node(0).operate(now, peer(1), b"k", add(1)).unwrap();
+    }
+    assert_eq!(mesh.node(0).operate(now, peer(1), b"k", add(1)), Err(UpdateError::Full("operations")));
+    let member = mesh.node(1);
+    let ask = |member: &mut Replicator, now, n: u32| {
+        let mut id = [0; 16];
+        id[..4].copy_from_slice(&n.to_le_bytes());
+        let message = Message::Operation { id: id.into(), key: b"n".to_vec().into(), op: add(1) };
+        member.handle_message(now, wall, peer(0), &message.encode());
+        while let Some((_, answer)) = member.poll_transmit() {
+            if let Some(Message::OperationReply { outcome, .. }) = Message::decode(&answer) {
+                return outcome;
+            }
+        }
+        panic!("no answer");
+    };
+    for n in 0..operations::MAX_REMEMBERED as u32 {
+        assert_eq!(ask(member, now, n), 0);
+    }
+    assert_eq!(ask(member, now, u32::MAX), 1, "busy, and nothing was done");
+    assert_eq!(ask(member, now, 0), 0, "what is remembered is still answered");
+    let later = now + operations::REMEMBER;
+    member.handle_timeout(later, wall);
+    assert_eq!(ask(member, later, u32::MAX), 0);
+    let Some(Value::Counter(counter)) = member.get(b"n") else { panic!() };
+    assert_eq!(counter.value(), operations::MAX_REMEMBERED as i128 + 2);
+}
+
+#[test]
+fn the_bytes_held_are_bounded() {
+    let mut mesh = Mesh::new(1);
+    mesh.config.max_held_bytes = 10_000;
+    mesh.start(0, 1);
+    mesh.set_ring(0..1);
+    let (now, wall) = (mesh.now, mesh.wall);
+    let refused =
+        (0..20u8).find_map(|key| mesh.node(0).update(now, wall, &[key], &set(&[0; 1000]), None).err());
+    assert_eq!(refused, Some(UpdateError::Full("keys held")));
+    assert!(mesh.node(0).held_bytes <= 10_000);
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_taken_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        let mut mesh = Mesh::new(2);
+        let (now, wall) = (mesh.now, mesh.wall);
+        mesh.node(0).handle_message(now, wall, peer(1), &bytes);
+        prop_assert!(mesh.node(0).keys().count() <= 1);
+    }
+
+    #[test]
+    fn a_damaged_message_is_taken_without_a_panic(at: prop::sample::Index, with: u8, which in 0usize..5) {
+        let mut mesh = Mesh::new(2);
+        let key: ByteVec = b"k".to_vec().into();
+        let mut elements = OrSet::default();
+        elements.add(ReplicaId { key: peer(1), incarnation: 1 }, b"x").unwrap();
+        let state: ByteVec = Value::Set(elements).encode().into();
+        let range = message::Range { after: None, upto: Some(key.clone()) };
+        let item = message::Item { key: key.clone(), bytes: state.clone() };
+        let messages = [
+            Message::Delta { key: key.clone(), id: Some(1), state },
+            Message::Summary { range: range.clone(), hash: [1; 16].into() },
+            Message::Digests { range, items: vec![item.clone()] },
+            Message::States { items: vec![item] },
+            Message::Operation { id: [1; 16].into(), key, op: insert(b"x") },
+        ];
+        let mut bytes = messages[which].encode();
+        let at = at.index(bytes.len());
+        bytes[at] = with;
+        let (now, wall) = (mesh.now, mesh.wall);
+        mesh.node(0).handle_message(now, wall, peer(1), &bytes);
+        mesh.run(3);
+    }
+}

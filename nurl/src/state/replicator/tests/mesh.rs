@@ -1,0 +1,256 @@
+//! A mesh of replicators in memory.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rand_core::{Rng as _, SeedableRng};
+
+use crate::ring::RingMember;
+use crate::rt::Rng;
+use crate::state::replicator::*;
+
+pub(super) const WALL: Duration = Duration::from_secs(1_000_000);
+
+pub(super) fn peer(n: u8) -> PublicKey {
+    PublicKey::from_bytes(*blake3::hash(&[n]).as_bytes())
+}
+
+pub(super) fn ring(members: impl IntoIterator<Item = u8>) -> Arc<Ring> {
+    Arc::new(Ring::new(members.into_iter().map(|n| RingMember {
+        key: peer(n),
+        weight: 1,
+        zone: String::new(),
+        kinds: Vec::new(),
+        live: true,
+        placed: true,
+    })))
+}
+
+pub(super) fn add(by: i64) -> Op {
+    Op::Add { by }
+}
+
+pub(super) fn set(value: &[u8]) -> Op {
+    Op::Set { value: value.to_vec() }
+}
+
+pub(super) fn insert(element: &[u8]) -> Op {
+    Op::Insert { element: element.to_vec() }
+}
+
+pub(super) fn remove(element: &[u8]) -> Op {
+    Op::Remove { element: element.to_vec() }
+}
+
+/// A mesh in memory: messages arrive in order or are lost, time moves by hand.
+pub(super) struct Mesh {
+    pub(super) nodes: BTreeMap<PublicKey, Replicator>,
+    pub(super) now: Instant,
+    pub(super) wall: Duration,
+    pub(super) rng: Rng,
+    pub(super) loss_percent: u64,
+    pub(super) cut: BTreeSet<(PublicKey, PublicKey)>,
+    pub(super) events: Vec<(PublicKey, Event)>,
+    /// The durable records.
+    pub(super) disk: BTreeMap<(PublicKey, Vec<u8>), Vec<u8>>,
+    /// Bytes of `Delta` and `States` messages.
+    pub(super) state_bytes: usize,
+    pub(super) messages: usize,
+    pub(super) config: Config,
+}
+
+impl Mesh {
+    pub(super) fn new(count: u8) -> Mesh {
+        let mut mesh = Mesh {
+            nodes: BTreeMap::new(),
+            now: crate::rt::time::now() + Duration::from_secs(86_400),
+            wall: WALL,
+            rng: Rng::from_seed([9; 32]),
+            loss_percent: 0,
+            cut: BTreeSet::new(),
+            events: Vec::new(),
+            disk: BTreeMap::new(),
+            state_bytes: 0,
+            messages: 0,
+            config: Config::default(),
+        };
+        for n in 0..count {
+            mesh.start(n, 1);
+        }
+        mesh.set_ring(0..count);
+        mesh
+    }
+
+    pub(super) fn start(&mut self, n: u8, incarnation: u64) {
+        let local = ReplicaId { key: peer(n), incarnation };
+        let node = Replicator::new(self.config.clone(), local, self.now, Rng::from_seed([n; 32]));
+        self.nodes.insert(peer(n), node);
+    }
+
+    /// Kills a node and starts it again on its store.
+    pub(super) fn restart(&mut self, n: u8) {
+        let ring = self.node(n).ring.clone();
+        let (now, wall) = (self.now, self.wall);
+        self.start(n, 1);
+        let records: Vec<(Vec<u8>, Vec<u8>)> = self
+            .disk
+            .iter()
+            .filter(|((owner, _), _)| *owner == peer(n))
+            .map(|((_, key), record)| (key.clone(), record.clone()))
+            .collect();
+        for (key, record) in records {
+            self.node(n).restore(now, wall, &key, &record).unwrap();
+        }
+        self.node(n).set_ring(now, ring);
+    }
+
+    pub(super) fn set_ring(&mut self, members: impl IntoIterator<Item = u8>) {
+        let ring = ring(members);
+        for node in self.nodes.values_mut() {
+            node.set_ring(self.now, ring.clone());
+        }
+    }
+
+    pub(super) fn node(&mut self, n: u8) -> &mut Replicator {
+        self.nodes.get_mut(&peer(n)).unwrap()
+    }
+
+    pub(super) fn update(&mut self, n: u8, key: &[u8], op: &Op) {
+        let (now, wall) = (self.now, self.wall);
+        self.node(n).update(now, wall, key, op, None).unwrap();
+    }
+
+    pub(super) fn partition(&mut self, side: &[u8]) {
+        let side: BTreeSet<PublicKey> = side.iter().map(|n| peer(*n)).collect();
+        for a in self.nodes.keys() {
+            for b in self.nodes.keys() {
+                if side.contains(a) != side.contains(b) {
+                    self.cut.insert((*a, *b));
+                }
+            }
+        }
+    }
+
+    pub(super) fn deliver(&mut self) {
+        loop {
+            let mut batch = Vec::new();
+            for (from, node) in &mut self.nodes {
+                while let Some(event) = node.poll_event() {
+                    if let Event::Changed { key } = &event {
+                        match node.record(key) {
+                            Some(record) => self.disk.insert((*from, key.clone()), record),
+                            None => self.disk.remove(&(*from, key.clone())),
+                        };
+                    }
+                    self.events.push((*from, event));
+                }
+                while let Some((to, bytes)) = node.poll_transmit() {
+                    assert!(bytes.len() <= MAX_MESSAGE_BYTES);
+                    batch.push((*from, to, bytes));
+                }
+            }
+            if batch.is_empty() {
+                return;
+            }
+            for (from, to, bytes) in batch {
+                self.messages += 1;
+                if matches!(Message::decode(&bytes), Some(Message::Delta { .. } | Message::States { .. })) {
+                    self.state_bytes += bytes.len();
+                }
+                let lost = self.cut.contains(&(from, to)) || self.rng.next_u64() % 100 < self.loss_percent;
+                if let Some(node) = self.nodes.get_mut(&to).filter(|_| !lost) {
+                    node.handle_message(self.now, self.wall, from, &bytes);
+                }
+            }
+        }
+    }
+
+    pub(super) fn run(&mut self, seconds: u64) {
+        for _ in 0..seconds * 2 {
+            self.now += Duration::from_millis(500);
+            self.wall += Duration::from_millis(500);
+            for node in self.nodes.values_mut() {
+                node.handle_timeout(self.now, self.wall);
+            }
+            self.deliver();
+        }
+    }
+
+    pub(super) fn holders(&self, key: &[u8]) -> Vec<PublicKey> {
+        self.nodes.iter().filter(|(_, node)| node.get(key).is_some()).map(|(peer, _)| *peer).collect()
+    }
+
+    /// Asserts that exactly the owners hold each key, with equal bytes.
+    pub(super) fn assert_converged(&self, ring: &Ring) {
+        let keys: BTreeSet<Vec<u8>> =
+            self.nodes.values().flat_map(|node| node.keys()).map(<[u8]>::to_vec).collect();
+        for key in keys {
+            let mut owners = ring.owners(&key, 3);
+            owners.sort();
+            assert_eq!(self.holders(&key), owners, "holders of {key:?}");
+            let states: BTreeSet<Vec<u8>> =
+                owners.iter().map(|owner| self.nodes[owner].get(&key).unwrap().encode()).collect();
+            assert_eq!(states.len(), 1, "states of {key:?}");
+        }
+    }
+
+    pub(super) fn counter(&self, key: &[u8]) -> i128 {
+        match self.nodes[&self.holders(key)[0]].get(key) {
+            Some(Value::Counter(counter)) => counter.value(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Reads at `n`, and gives what the event says.
+    pub(super) fn read(&mut self, n: u8, key: &[u8]) -> Event {
+        let now = self.now;
+        self.node(n).read(now, key, 77).unwrap();
+        self.deliver();
+        self.run(6);
+        let at = self.events.iter().position(|(_, event)| {
+            matches!(event, Event::ReadDone { id: 77, .. } | Event::ReadFailed { id: 77 })
+        });
+        self.events.remove(at.unwrap()).1
+    }
+
+    /// Writes at `n` as an application does, and gives what the event says.
+    pub(super) fn write(&mut self, n: u8, key: &[u8], op: Op) -> Result<(), UpdateError> {
+        let (now, wall) = (self.now, self.wall);
+        self.node(n).write(now, wall, key, op, 88)?;
+        self.deliver();
+        for _ in 0..20 {
+            let done =
+                self.events.iter().position(|(_, event)| matches!(event, Event::WriteDone { id: 88, .. }));
+            if let Some(at) = done {
+                let Event::WriteDone { outcome, .. } = self.events.remove(at).1 else { unreachable!() };
+                return outcome;
+            }
+            self.run(1);
+        }
+        panic!("the write never ends");
+    }
+
+    /// Kills a node and starts it again without its store.
+    pub(super) fn lose_disk(&mut self, n: u8) {
+        let ring = self.node(n).ring.clone();
+        let now = self.now;
+        self.disk.retain(|(owner, _), _| *owner != peer(n));
+        self.start(n, 2);
+        self.node(n).set_ring(now, ring);
+    }
+
+    /// Every copy of a key, by its holder.
+    pub(super) fn copies(&self, key: &[u8]) -> BTreeMap<PublicKey, Vec<u8>> {
+        let held = self.nodes.iter().filter_map(|(peer, node)| Some((*peer, node.get(key)?.encode())));
+        held.collect()
+    }
+
+    pub(super) fn outsider(&self, key: &[u8]) -> u8 {
+        let owners = self.nodes.values().next().unwrap().ring.owners(key, 3);
+        (0..self.nodes.len() as u8).find(|n| !owners.contains(&peer(*n))).unwrap()
+    }
+
+    pub(super) fn insider(&self, key: &[u8]) -> u8 {
+        let owners = self.nodes.values().next().unwrap().ring.owners(key, 3);
+        (0..self.nodes.len() as u8).find(|n| owners.contains(&peer(*n))).unwrap()
+    }
+}

@@ -1,0 +1,7 @@
+mod bounds;
+mod handoff;
+mod mesh;
+mod reads;
+mod sync;
+mod types;
+mod writes;

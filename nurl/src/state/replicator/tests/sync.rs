@@ -1,0 +1,236 @@
+//! Anti-entropy: owners come to one state, whatever is lost, cut or moved.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::mesh::{Mesh, WALL, add, insert, peer, ring, set};
+use crate::state::crdt::{Kind, PnCounter};
+use crate::state::replicator::*;
+
+#[test]
+fn a_write_anywhere_reaches_the_owners_and_only_them() {
+    let mut mesh = Mesh::new(8);
+    for n in 0..8 {
+        for key in 0..20u8 {
+            mesh.update(n, &[key], &add(i64::from(n) + 1));
+        }
+    }
+    mesh.deliver();
+    mesh.assert_converged(&ring(0..8));
+    assert_eq!(mesh.counter(&[3]), 36);
+    assert!(mesh.nodes.values().all(|node| node.pending() == 0), "everything is acknowledged");
+}
+
+#[test]
+fn owners_converge_after_loss_and_repetition() {
+    let mut mesh = Mesh::new(6);
+    mesh.loss_percent = 60;
+    for round in 0..10u8 {
+        for n in 0..6 {
+            mesh.update(n, b"counter", &add(1));
+            mesh.update(n, b"register", &set(&[n, round]));
+            mesh.update(n, b"set", &insert(&[n, round]));
+        }
+        mesh.run(1);
+    }
+    mesh.loss_percent = 0;
+    mesh.run(120);
+    mesh.assert_converged(&ring(0..6));
+    assert_eq!(mesh.counter(b"counter"), 60);
+    let holder = mesh.holders(b"set")[0];
+    let Some(Value::Set(elements)) = mesh.nodes[&holder].get(b"set") else { panic!() };
+    assert_eq!(elements.len(), 60);
+    assert!(mesh.nodes.values().all(|node| node.pending() == 0));
+}
+
+#[test]
+fn two_sides_of_a_partition_converge_when_it_heals() {
+    let mut mesh = Mesh::new(6);
+    mesh.update(0, b"set", &insert(b"before"));
+    mesh.deliver();
+    mesh.partition(&[0, 1, 2]);
+    for n in 0..6 {
+        mesh.update(n, b"counter", &add(1));
+        mesh.update(n, b"set", &insert(&[n]));
+    }
+    mesh.run(60);
+    mesh.cut.clear();
+    mesh.run(120);
+    mesh.assert_converged(&ring(0..6));
+    assert_eq!(mesh.counter(b"counter"), 6);
+}
+
+#[test]
+fn equal_digests_transfer_no_state() {
+    let mut mesh = Mesh::new(5);
+    for key in 0..200u16 {
+        mesh.update(0, &key.to_le_bytes(), &set(&[7; 500]));
+    }
+    mesh.run(60);
+    mesh.state_bytes = 0;
+    mesh.messages = 0;
+    mesh.run(60);
+    assert_eq!(mesh.state_bytes, 0);
+    assert!(mesh.messages > 0, "summaries go on");
+    assert!(mesh.messages <= 5 * 4 * 7, "one a peer in 10 s: {}", mesh.messages);
+    assert!(mesh.nodes.values().all(|node| node.stats.in_sync > 0));
+}
+
+#[test]
+fn one_lost_delta_among_many_keys_costs_about_one_range_of_digests() {
+    let mut mesh = Mesh::new(3);
+    for key in 0..3000u32 {
+        mesh.update(0, &key.to_le_bytes(), &add(1));
+        mesh.deliver();
+    }
+    mesh.run(30);
+    mesh.partition(&[0]);
+    mesh.update(0, b"lost", &add(1));
+    mesh.deliver();
+    mesh.cut.clear();
+    mesh.state_bytes = 0;
+    mesh.run(120);
+    mesh.assert_converged(&ring(0..3));
+    assert!(mesh.state_bytes < 1000, "only what differs: {}", mesh.state_bytes);
+}
+
+#[test]
+fn a_node_that_lost_its_disk_gets_its_keys_back_and_loses_no_later_write() {
+    let mut mesh = Mesh::new(4);
+    let key = b"counter";
+    let owner = mesh.insider(key);
+    mesh.update(owner, key, &add(5));
+    mesh.deliver();
+    mesh.start(owner, 2);
+    mesh.set_ring(0..4);
+    mesh.update(owner, key, &add(1));
+    mesh.run(30);
+    mesh.assert_converged(&ring(0..4));
+    assert_eq!(mesh.counter(key), 6, "under its old id the 1 would vanish in the 5");
+}
+
+#[test]
+fn a_state_for_a_key_that_is_not_ours_is_refused_with_our_view() {
+    let mut mesh = Mesh::new(6);
+    let outsider = mesh.outsider(b"k");
+    let mut rogue = Value::new(Kind::Counter);
+    rogue
+        .merge(&Value::Counter(PnCounter::of(ReplicaId { key: peer(0), incarnation: 1 }, 1, 0)), WALL)
+        .unwrap();
+    let delta =
+        Message::Delta { key: b"k".to_vec().into(), id: Some(1), state: rogue.encode().into() }.encode();
+    let (now, wall) = (mesh.now, mesh.wall);
+    mesh.node(outsider).handle_message(now, wall, peer(50), &delta);
+    assert!(mesh.node(outsider).get(b"k").is_none());
+    let (to, answer) = mesh.node(outsider).poll_transmit().unwrap();
+    let Some(Message::Refused { owners, .. }) = Message::decode(&answer) else { panic!() };
+    assert_eq!((to, owners.len()), (peer(50), 3));
+    // The sender, whose view is another one, is told to look again.
+    let mut other = Mesh::new(2);
+    let (now, wall) = (other.now, other.wall);
+    other.node(0).handle_message(now, wall, peer(1), &answer);
+    assert_eq!(other.node(0).poll_event(), Some(Event::ViewDiffers { peer: peer(1) }));
+}
+
+#[test]
+fn repair_stays_within_its_budget_and_still_ends() {
+    let mut mesh = Mesh::new(3);
+    mesh.config.repair_bytes_per_tick = 20_000;
+    for n in 0..3 {
+        mesh.start(n, 1);
+    }
+    mesh.set_ring(0..3);
+    mesh.partition(&[2]);
+    for key in 0..200u8 {
+        mesh.update(0, &[key], &set(&[1; 1000]));
+    }
+    mesh.run(20);
+    mesh.cut.clear();
+    mesh.state_bytes = 0;
+    mesh.run(5);
+    // Three nodes, five ticks, and one state that may overdraw each.
+    assert!(mesh.state_bytes <= 3 * 6 * (20_000 + 2_000), "{}", mesh.state_bytes);
+    mesh.run(300);
+    mesh.assert_converged(&ring(0..3));
+    assert!(mesh.nodes.values().map(|node| node.stats.throttled).sum::<u64>() > 0);
+}
+
+#[test]
+fn a_record_restores_what_an_owner_held() {
+    let mut mesh = Mesh::new(3);
+    mesh.update(0, b"s", &insert(b"x"));
+    mesh.deliver();
+    assert!(mesh.events.contains(&(peer(2), Event::Changed { key: b"s".to_vec() })));
+    let record = mesh.node(2).record(b"s").unwrap();
+    let (now, wall) = (mesh.now, mesh.wall);
+    mesh.start(2, 1);
+    mesh.node(2).restore(now, wall, b"s", &record).unwrap();
+    assert!(matches!(mesh.node(2).get(b"s"), Some(Value::Set(set)) if set.contains(b"x")));
+    assert!(mesh.node(2).restore(now, wall, b"s", b"junk").is_err());
+    assert_eq!(mesh.node(2).record(b"none"), None);
+}
+
+#[derive(Debug, Clone)]
+enum Fault {
+    Add { node: u8, key: u8 },
+    Run { seconds: u8 },
+    Partition { side: u8 },
+    Heal,
+    Loss { percent: u8 },
+    Ring { without: u8 },
+    Restart { node: u8 },
+}
+
+fn fault() -> impl Strategy<Value = Fault> {
+    prop_oneof![
+        6 => (0u8..6, 0u8..3).prop_map(|(node, key)| Fault::Add { node, key }),
+        3 => (1u8..90).prop_map(|seconds| Fault::Run { seconds }),
+        1 => (1u8..63).prop_map(|side| Fault::Partition { side }),
+        1 => Just(Fault::Heal),
+        1 => (0u8..80).prop_map(|percent| Fault::Loss { percent }),
+        2 => (0u8..63).prop_map(|without| Fault::Ring { without }),
+        2 => (0u8..6).prop_map(|node| Fault::Restart { node }),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+    #[test]
+    fn whatever_fails_and_moves_no_write_is_lost_or_counted_twice(
+        faults in proptest::collection::vec(fault(), 0..40),
+    ) {
+        let mut mesh = Mesh::new(6);
+        let mut expected: BTreeMap<u8, i128> = BTreeMap::new();
+        for fault in faults {
+            match fault {
+                Fault::Add { node, key } => {
+                    mesh.update(node, &[key], &add(1));
+                    mesh.deliver();
+                    *expected.entry(key).or_default() += 1;
+                }
+                Fault::Run { seconds } => mesh.run(u64::from(seconds)),
+                Fault::Partition { side } => {
+                    let side: Vec<u8> = (0..6).filter(|n| side & (1 << n) != 0).collect();
+                    mesh.partition(&side);
+                }
+                Fault::Heal => mesh.cut.clear(),
+                Fault::Loss { percent } => mesh.loss_percent = u64::from(percent),
+                Fault::Ring { without } => {
+                    let members: Vec<u8> = (0..6).filter(|n| without & (1 << n) == 0).collect();
+                    mesh.set_ring(members);
+                }
+                Fault::Restart { node } => mesh.restart(node),
+            }
+        }
+        mesh.cut.clear();
+        mesh.loss_percent = 0;
+        mesh.set_ring(0..6);
+        mesh.run(1000);
+        mesh.assert_converged(&ring(0..6));
+        for (key, sum) in expected {
+            prop_assert_eq!(mesh.counter(&[key]), sum);
+        }
+        prop_assert!(mesh.nodes.values().all(|node| node.pending() == 0));
+    }
+}

@@ -1,0 +1,233 @@
+//! Writes: when one is acknowledged, refused, or of unknown fate.
+
+use super::mesh::{Mesh, add, insert, peer, remove, ring, set};
+use crate::state::crdt::CrdtError;
+use crate::state::replicator::*;
+
+#[test]
+fn a_delta_is_kept_until_an_owner_acknowledged_it() {
+    let mut mesh = Mesh::new(6);
+    let writer = mesh.outsider(b"k");
+    mesh.partition(&[writer]);
+    mesh.update(writer, b"k", &add(3));
+    mesh.run(30);
+    assert_eq!(mesh.node(writer).pending(), 1);
+    let record = mesh.node(writer).record(b"k").unwrap();
+    // The writer restarts with its store: the delta is still there, and the next write goes on from it.
+    mesh.start(writer, 1);
+    let (now, wall) = (mesh.now, mesh.wall);
+    mesh.node(writer).restore(now, wall, b"k", &record).unwrap();
+    mesh.set_ring(0..6);
+    mesh.cut.clear();
+    mesh.run(70);
+    mesh.update(writer, b"k", &add(4));
+    mesh.run(10);
+    assert_eq!(mesh.counter(b"k"), 7);
+    assert_eq!(mesh.node(writer).pending(), 0);
+    mesh.assert_converged(&ring(0..6));
+}
+
+#[test]
+fn an_acknowledgement_from_a_stranger_ends_nothing() {
+    let mut mesh = Mesh::new(6);
+    let writer = mesh.outsider(b"k");
+    mesh.update(writer, b"k", &add(3));
+    let id = mesh.node(writer).next_id;
+    let ack = Message::Ack { key: b"k".to_vec().into(), id, digest: [0; 16].into() }.encode();
+    let (now, wall) = (mesh.now, mesh.wall);
+    mesh.node(writer).handle_message(now, wall, peer(99), &ack);
+    assert_eq!((mesh.node(writer).pending(), mesh.node(writer).stats.stray), (1, 1));
+}
+
+#[test]
+fn an_owner_without_a_copy_makes_no_write_before_another_has_told_what_it_has() {
+    let mut mesh = Mesh::new(3);
+    mesh.update(1, b"s", &insert(b"x"));
+    mesh.run(1);
+    mesh.lose_disk(0);
+    mesh.partition(&[0]);
+    for op in [remove(b"x"), insert(b"y"), add(1)] {
+        assert_eq!(mesh.write(0, b"s", op), Err(UpdateError::Unknown));
+    }
+    assert_eq!(mesh.node(0).get(b"s"), None);
+    // As the only owner it knows.
+    mesh.set_ring([0]);
+    assert_eq!(mesh.write(0, b"s", remove(b"x")), Ok(()));
+    assert_eq!(mesh.write(0, b"s", insert(b"y")), Ok(()));
+    assert!(mesh.node(0).get(b"s").is_some());
+}
+
+#[test]
+fn an_owner_that_has_nothing_proves_nothing_while_the_one_that_has_the_value_is_silent() {
+    let mut mesh = Mesh::new(6);
+    let order = ring(0..6).owners(b"k", 6).into_iter();
+    let order: Vec<u8> = order.map(|owner| (0..6).find(|n| peer(*n) == owner).unwrap()).collect();
+    let [former, silent, forgetful, fresh, outsider, _] = order[..] else { unreachable!() };
+    assert_eq!(mesh.write(silent, b"k", add(5)), Ok(()));
+    mesh.run(40);
+    mesh.lose_disk(forgetful);
+    let after = || (0..6).filter(|n| *n != former);
+    mesh.set_ring(after());
+    mesh.partition(&[former]);
+    mesh.partition(&[silent]);
+    for (writer, told) in [
+        (forgetful, UpdateError::Unknown),
+        (fresh, UpdateError::Unknown),
+        (outsider, UpdateError::Unacknowledged),
+    ] {
+        assert_eq!(mesh.write(writer, b"k", set(b"v")), Err(told));
+    }
+    assert!(mesh.node(forgetful).get(b"k").is_none() && mesh.node(fresh).get(b"k").is_none());
+    mesh.cut.clear();
+    mesh.run(400);
+    mesh.assert_converged(&ring(after()));
+    assert_eq!(mesh.counter(b"k"), 5);
+    assert_eq!(mesh.nodes.values().map(|node| node.stats.mixed).sum::<u64>(), 0);
+}
+
+#[test]
+fn an_owner_without_room_for_the_value_that_it_was_told_makes_no_write_over_it() {
+    let mut mesh = Mesh::new(4);
+    let (full, outsider) = (mesh.insider(b"k"), mesh.outsider(b"k"));
+    mesh.update(full, b"k", &insert(&[0; 1000]));
+    mesh.run(40);
+    mesh.config.max_held_bytes = 500;
+    mesh.lose_disk(full);
+    for op in [add(1), insert(b"x"), remove(&[0; 1000])] {
+        assert_eq!(mesh.write(full, b"k", op), Err(UpdateError::Full("keys held")));
+    }
+    assert!(matches!(
+        mesh.write(outsider, b"k", add(1)),
+        Err(UpdateError::Value(CrdtError::WrongKind { .. }))
+    ));
+    assert_eq!(mesh.write(outsider, b"k", insert(b"y")), Ok(()), "the others have room");
+    mesh.run(40);
+    assert_eq!(mesh.node(full).get(b"k"), None);
+    assert_eq!(mesh.nodes.values().map(|node| node.stats.mixed).sum::<u64>(), 0);
+}
+
+#[test]
+fn what_waits_for_other_owners_goes_on_when_there_are_none_any_more() {
+    let mut mesh = Mesh::new(3);
+    mesh.partition(&[0]);
+    let (now, wall) = (mesh.now, mesh.wall);
+    mesh.node(0).write(now, wall, b"k", add(1), 1).unwrap();
+    mesh.run(1);
+    mesh.set_ring([0]);
+    mesh.run(1);
+    assert!(mesh.events.contains(&(peer(0), Event::WriteDone { id: 1, outcome: Ok(()) })));
+}
+
+#[test]
+fn a_write_elsewhere_is_answered_when_an_owner_has_it() {
+    let mut mesh = Mesh::new(6);
+    let outsider = mesh.outsider(b"k");
+    assert_eq!(mesh.write(outsider, b"k", add(1)), Ok(()));
+    assert_eq!(mesh.counter(b"k"), 1, "the answer came after it");
+    mesh.partition(&[outsider]);
+    let begun = mesh.now;
+    assert_eq!(mesh.write(outsider, b"k", add(1)), Err(UpdateError::Unacknowledged));
+    assert!(mesh.now - begun >= Duration::from_secs(5));
+    mesh.cut.clear();
+    mesh.run(60);
+    assert_eq!(mesh.counter(b"k"), 2, "it went on being sent");
+    // With a store it is safe where it was made.
+    mesh.config.durable = true;
+    mesh.lose_disk(outsider);
+    mesh.partition(&[outsider]);
+    assert_eq!(mesh.write(outsider, b"k", add(1)), Ok(()));
+    assert_eq!(mesh.node(outsider).waiting_writes, 0);
+}
+
+#[test]
+fn writes_under_way_are_bounded_and_all_of_a_key_are_answered_at_once() {
+    let mut mesh = Mesh::new(6);
+    let outsider = mesh.outsider(b"k");
+    let (now, wall) = (mesh.now, mesh.wall);
+    for id in 0..calls::MAX_WRITES as u64 {
+        mesh.node(outsider).write(now, wall, b"k", add(1), id).unwrap();
+    }
+    let refused = mesh.node(outsider).write(now, wall, b"k", add(1), 99_999);
+    assert_eq!(refused, Err(UpdateError::Full("writes under way")));
+    mesh.deliver();
+    let done = |(_, event): &&(PublicKey, Event)| matches!(event, Event::WriteDone { outcome: Ok(()), .. });
+    assert_eq!(mesh.events.iter().filter(done).count(), calls::MAX_WRITES);
+    assert_eq!(mesh.counter(b"k"), calls::MAX_WRITES as i128);
+}
+
+#[test]
+fn an_observers_operation_is_done_once_however_often_it_is_sent() {
+    let mut mesh = Mesh::new(4);
+    mesh.config.observer = true;
+    mesh.start(200, 1);
+    mesh.set_ring(0..4);
+    let (now, wall) = (mesh.now, mesh.wall);
+    assert_eq!(mesh.node(200).write(now, wall, b"k", add(1), 1), Err(UpdateError::Observer));
+    // The answers are lost for a while: the same operation is sent again and again.
+    mesh.cut.insert((peer(1), peer(200)));
+    let id = mesh.node(200).operate(now, peer(1), b"k", add(1)).unwrap();
+    mesh.run(20);
+    mesh.cut.clear();
+    mesh.run(5);
+    let done = Event::OperationDone { id, outcome: OperationOutcome::Applied };
+    assert!(mesh.events.contains(&(peer(200), done)));
+    mesh.run(20);
+    assert_eq!(mesh.counter(b"k"), 1);
+}
+
+#[test]
+fn an_operation_is_unknown_when_its_member_is_lost() {
+    let mut mesh = Mesh::new(3);
+    let now = mesh.now;
+    mesh.partition(&[0]);
+    let lost = mesh.node(0).operate(now, peer(1), b"k", add(1)).unwrap();
+    mesh.node(0).on_peer_lost(peer(1));
+    let silent = mesh.node(0).operate(now, peer(2), b"k", add(1)).unwrap();
+    mesh.run(62);
+    for id in [lost, silent] {
+        let event = Event::OperationDone { id, outcome: OperationOutcome::Unknown };
+        assert!(mesh.events.contains(&(peer(0), event)));
+    }
+}
+
+#[test]
+fn a_write_from_a_fast_clock_is_parked_equally_everywhere_and_shown_in_time() {
+    let mut mesh = Mesh::new(3);
+    mesh.update(1, b"r", &set(b"now"));
+    mesh.deliver();
+    let (now, ahead) = (mesh.now, mesh.wall + Duration::from_secs(40));
+    mesh.node(0).update(now, ahead, b"r", &set(b"fast"), None).unwrap();
+    mesh.run(5);
+    let shown = |mesh: &mut Mesh, n| match mesh.node(n).get(b"r") {
+        Some(Value::Register(register)) => register.value().map(<[u8]>::to_vec),
+        _ => None,
+    };
+    assert_eq!(shown(&mut mesh, 1), Some(b"now".to_vec()));
+    mesh.update(1, b"r", &set(b"later"));
+    mesh.run(10);
+    assert_eq!(shown(&mut mesh, 1), Some(b"later".to_vec()), "it doesn't win before its time");
+    mesh.run(60);
+    assert_eq!(shown(&mut mesh, 1), Some(b"fast".to_vec()), "and isn't lost");
+    mesh.assert_converged(&ring(0..3));
+}
+
+#[test]
+fn a_node_that_cannot_remember_its_own_sums_refuses_the_write_and_keeps_its_copies() {
+    let mut mesh = Mesh::new(4);
+    mesh.config.max_own = 1;
+    mesh.start(0, 1);
+    mesh.set_ring(0..4);
+    let keys: Vec<[u8; 1]> =
+        (0..100u8).map(|n| [n]).filter(|key| ring(0..4).owns(&peer(0), key, 3)).take(5).collect();
+    for key in &keys {
+        mesh.update(0, key, &add(1));
+    }
+    mesh.run(5);
+    mesh.set_ring(1..4);
+    mesh.run(200);
+    assert_eq!(mesh.node(0).keys().count(), keys.len() - 1, "one was handed off, the others stay");
+    assert!(mesh.node(0).stats.hand_off_held > 0);
+    let (now, wall) = (mesh.now, mesh.wall);
+    let refused = mesh.node(0).update(now, wall, b"another", &add(1), None);
+    assert_eq!(refused, Err(UpdateError::Full("keys written")));
+}
