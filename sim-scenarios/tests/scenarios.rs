@@ -61,7 +61,15 @@ const REGRESSIONS: &[(&str, u64)] = &[
 ///
 /// - `swarm` 365 and 723: a NAT box that changed its address took the connections to both hubs with it, and the node
 ///   behind it waited up to 14 s for them, as long for whom only relays reach.
+/// - `churn` 684: a node that was cut off accused another to an observer alone and then took it back, which the observer
+///   didn't hear; it asked others for ever, and never the accused.
 const PLANS: &[(&str, u64, &[(&str, u64)], &str)] = &[
+    (
+        "churn",
+        684,
+        &[("members", 3), ("writes", 8), ("losses", 0)],
+        "1.035s partition-one-way \"node 1\" / \"node 0\" hub \"node 2\" for=13.415s\n14.747s crash \"node 1\" for=0s",
+    ),
     ("swarm", 365, &[("steps", 8), ("seconds", 20)], "3.134s box-renumber flat ip=0.0.0.1 for=16.616s"),
     ("swarm", 723, &[("steps", 8), ("seconds", 20)], "2.863s box-renumber flat ip=0.0.0.1 for=14.08s"),
 ];

@@ -194,9 +194,11 @@ impl Trial {
     }
 
     /// Ends every fault: links are as before, partitions mended, boxes on, hosts where they were, started, continued and
-    /// awake. Clocks stay as they are. From here on liveness can be asked for.
+    /// awake. Clocks stay as they are. Then it waits as long as a packet can still be [held back](Plan::held_back). From
+    /// here on liveness can be asked for.
     pub async fn heal(&self) {
         self.heal_what(|_| true).await;
+        self.world.sleep(self.plan().held_back()).await;
     }
 
     /// As [`heal`](Trial::heal), but only of what touches `core`: its hosts, the boxes that they are behind, partitions

@@ -118,8 +118,6 @@ pub async fn run(trial: Trial) -> Verdict {
     trial.unleash(&cluster.targets(), span);
     world.sleep(span).await;
     trial.heal().await;
-    // All is well only when what was sent before has come.
-    world.sleep(trial.plan().held_back()).await;
 
     let mut ends = Vec::new();
     for actor in actors {

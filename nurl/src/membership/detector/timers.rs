@@ -300,8 +300,14 @@ impl Detector {
         }
     }
 
-    /// A dead member to be probed: first one that a hub names as connected.
+    /// A member to be told what is held of it: an observer's suspects, whose refutation it may have missed or who were
+    /// accused to it alone; then the dead, first one that a hub names as connected.
     fn next_healing(&mut self) -> Option<PublicKey> {
+        if self.observer
+            && let Some(suspect) = self.random_members(1, |member| member.state == State::Suspect).first()
+        {
+            return Some(*suspect);
+        }
         let named = std::mem::take(&mut self.named);
         let dead = |member: &Member| member.state == State::Dead;
         let first = self.random_members(1, |member| dead(member) && named.contains(&member.key));

@@ -240,7 +240,8 @@ impl Detector {
             self.suspicions.iter().filter(|(_, suspicion)| due(suspicion)).map(|(key, _)| *key).collect();
         for peer in over {
             if self.observer {
-                // Nobody tells it whether the accused has refuted meanwhile. So it asks, and concludes nothing.
+                // Nobody tells it whether the accused has refuted meanwhile. So it asks the accused and another member,
+                // and concludes nothing.
                 self.suspicions.entry(peer).and_modify(|suspicion| suspicion.restart(now));
                 self.next_push_pull = now;
                 continue;

@@ -307,6 +307,8 @@ fn an_observer_asks_before_it_holds_a_suspect_dead() {
     };
     tell(&mut cluster);
     let since = cluster.elapsed();
+    // Nobody else has heard of it, so that only the accused can say that it isn't so.
+    cluster.run_until(S(30), |c| c.state(observer, 3) == Some(State::Alive)).expect("suspect for ever");
     cluster.run(S(60));
     assert!(!cluster.saw(observer, since, |e| matches!(e, Event::Dead(_))));
     // One that is dead is held dead all the same: the others say so.
