@@ -57,13 +57,16 @@ const REGRESSIONS: &[(&str, u64)] = &[
     ("swarm", 9_000_000),
 ];
 
-/// The same with faults of another's choice: scenario, seed, knobs and plan.
+/// A run that once broke with faults of another's choice: scenario, seed, knobs and plan.
+type Planned = (&'static str, u64, &'static [(&'static str, u64)], &'static str);
+
+/// The same with plans that [`plans.rs`](../plans.rs) found.
 ///
 /// - `swarm` 365 and 723: a NAT box that changed its address took the connections to both hubs with it, and the node
 ///   behind it waited up to 14 s for them, as long for whom only relays reach.
 /// - `churn` 684: a node that was cut off accused another to an observer alone and then took it back, which the observer
 ///   didn't hear; it asked others for ever, and never the accused.
-const PLANS: &[(&str, u64, &[(&str, u64)], &str)] = &[
+const PLANS: &[Planned] = &[
     (
         "churn",
         684,
