@@ -214,6 +214,7 @@ pub(crate) struct Subject {
 
 impl Which {
     /// What to run.
+    #[expect(clippy::disallowed_methods, reason = "plans and bundles are files outside of every world")]
     pub(crate) fn subject(&self, bench: &Bench<'_>) -> Result<Subject, Usage> {
         let path = Path::new(&self.what);
         let bundle = match bench.find(&self.what) {
