@@ -56,6 +56,18 @@ fn misused(error: &clap::Error) -> ! {
     std::process::exit(error.exit_code());
 }
 
+/// Logs are for people who ask for them: `NURL_LOG=nurl=debug`.
+#[cfg(not(feature = "sim"))]
+fn log_what_is_asked_for() -> Result<(), tracing_subscriber::filter::ParseError> {
+    use tracing_subscriber::prelude::*;
+
+    let Some(directives) = std::env::var_os("NURL_LOG") else { return Ok(()) };
+    let filter: tracing_subscriber::filter::Targets = directives.to_string_lossy().parse()?;
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    tracing_subscriber::registry().with(lines).with(filter).init();
+    Ok(())
+}
+
 #[cfg(not(feature = "sim"))]
 fn main() -> std::process::ExitCode {
     use args::{Cli, Command, KeyCommand};
@@ -63,11 +75,10 @@ fn main() -> std::process::ExitCode {
     use out::{Code, Out};
 
     let command = Cli::try_parse().unwrap_or_else(|error| misused(&error)).command;
-    // Logs are for people who ask for them: NURL_LOG=nurl=debug.
-    tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::try_from_env("NURL_LOG").unwrap_or_default())
-        .with_writer(std::io::stderr)
-        .init();
+    if let Err(error) = log_what_is_asked_for() {
+        eprintln!("nurl: NURL_LOG: {error}: say nurl=debug");
+        return std::process::ExitCode::from(Code::Usage as u8);
+    }
     let out = Out::new(match &command {
         Command::Key(KeyCommand::New { output, .. } | KeyCommand::Show { output, .. }) => output.json,
         Command::Hub(args) => args.output.json,
