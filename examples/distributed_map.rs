@@ -9,13 +9,13 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use nurl::compute::handlers::{
+use nurl::config::Role;
+use nurl::job::handlers::{
     Counts, count_bytes, count_parts, decode_counts, encode_counts, merge, split_text,
 };
-use nurl::compute::job::SubmitOptions;
-use nurl::node::{Role, TaskEvent};
+use nurl::job::{SubmitOptions, TaskEvent};
 use nurl::{Node, PublicKey};
-use nurl_examples::{Outcome, loopback_mesh, see_alive};
+use nurl_examples::{Outcome, see_alive};
 
 /// Any text will do.
 const TEXT: &[u8] = include_bytes!("../LICENSE-APACHE");
@@ -25,7 +25,7 @@ const PART_BYTES: usize = 256;
 
 #[tokio::main]
 async fn main() -> Outcome {
-    let (hub, ticket) = loopback_mesh().await?;
+    let (hub, ticket) = nurl::hub::serve_new_mesh("127.0.0.1:0").await?;
     let mut workers = Vec::new();
     for _ in 0..3 {
         // A handler is an async function from bytes to bytes. It may run more than once, and a panic in it fails

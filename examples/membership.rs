@@ -8,15 +8,15 @@
 
 use std::time::Duration;
 
-use nurl::membership::{Config, State};
-use nurl::node::{Events, NodeEvent, Role};
+use nurl::config::{DetectorConfig as Config, Role};
+use nurl::events::{Events, NodeEvent, State};
 use nurl::rt::time;
 use nurl::{Node, PublicKey, Ticket};
-use nurl_examples::{Outcome, loopback_mesh, see_alive, soon};
+use nurl_examples::{Outcome, see_alive, soon};
 
 #[tokio::main]
 async fn main() -> Outcome {
-    let (hub, ticket) = loopback_mesh().await?;
+    let (hub, ticket) = nurl::hub::serve_new_mesh("127.0.0.1:0").await?;
     let alice = member(&ticket).await?;
     let mut events = alice.events();
     let bob = member(&ticket).await?;

@@ -9,15 +9,15 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use nurl::mesh::Ticket;
-use nurl::net::hub_client::{self, Batch, HubClientConfig, HubCommand, HubEvent};
-use nurl::rt::{self, sync::mpsc};
-use nurl::{PublicKey, SecretKey};
-use nurl_examples::{Outcome, loopback_mesh, soon};
+use nurl::internals::net::hub_client::{self, Batch, HubClientConfig, HubCommand, HubEvent};
+use nurl::rt;
+use nurl::rt::sync::mpsc;
+use nurl::{PublicKey, SecretKey, Ticket};
+use nurl_examples::{Outcome, soon};
 
 #[tokio::main]
 async fn main() -> Outcome {
-    let (hub, ticket) = loopback_mesh().await?;
+    let (hub, ticket) = nurl::hub::serve_new_mesh("127.0.0.1:0").await?;
     let mut alice = Client::register(&ticket).await?;
     let mut bob = Client::register(&ticket).await?;
     let mut carol = Client::register(&ticket).await?;

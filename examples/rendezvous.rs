@@ -9,17 +9,18 @@
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use nurl::SecretKey;
-use nurl::mesh::{Hub, Ticket};
-use nurl::net::hub_client::{self, Batch, HubClientConfig, HubCommand, HubEvent};
-use nurl::net::rendezvous::record::{RECORD_LIFE, RecordError};
-use nurl::net::rendezvous::{PublishResult, Record};
-use nurl::rt::{self, sync::mpsc, time};
-use nurl_examples::{Outcome, loopback_mesh, soon};
+use nurl::hub::Hub;
+use nurl::internals::net::hub_client::{self, Batch, HubClientConfig, HubCommand, HubEvent};
+use nurl::internals::net::rendezvous::record::{RECORD_LIFE, RecordError};
+use nurl::internals::net::rendezvous::{PublishResult, Record};
+use nurl::rt::sync::mpsc;
+use nurl::rt::{self, time};
+use nurl::{SecretKey, Ticket};
+use nurl_examples::{Outcome, soon};
 
 #[tokio::main]
 async fn main() -> Outcome {
-    let (hub, ticket) = loopback_mesh().await?;
+    let (hub, ticket) = nurl::hub::serve_new_mesh("127.0.0.1:0").await?;
     let secret = SecretKey::generate(&mut rt::rng("alice"));
     let alice = secret.public();
     let (publisher, mut published) = client(&ticket, secret).await?;

@@ -12,11 +12,11 @@
 use std::process::Stdio;
 use std::time::Duration;
 
-use nurl::membership::State;
-use nurl::node::Role;
+use nurl::config::Role;
+use nurl::events::State;
 use nurl::rt::{self, time};
 use nurl::{Node, Ticket};
-use nurl_examples::{Outcome, PATIENCE, loopback_mesh, soon};
+use nurl_examples::{Outcome, PATIENCE, soon};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::{Child, Command};
 
@@ -34,7 +34,7 @@ async fn main() -> Outcome {
 }
 
 async fn parent() -> Outcome {
-    let (hub, ticket) = loopback_mesh().await?;
+    let (hub, ticket) = nurl::hub::serve_new_mesh("127.0.0.1:0").await?;
     let text = ticket.to_text()?;
     let mut children = Vec::new();
     for number in 1..=PROCESSES {

@@ -8,12 +8,12 @@
 use std::io::IoSliceMut;
 use std::time::Duration;
 
-use nurl::mesh::{Hub, Ticket};
-use nurl::net::route::Route;
-use nurl::net::securedgram::{Config, Endpoint, Received, Source, channel};
+use nurl::hub::Hub;
+use nurl::internals::net::route::Route;
+use nurl::internals::net::securedgram::{Config, Endpoint, Received, Source, channel};
 use nurl::rt::net::{RecvMeta, Transmit, UdpSocket};
 use nurl::rt::{self, time};
-use nurl::{PublicKey, SecretKey};
+use nurl::{PublicKey, SecretKey, Ticket};
 use nurl_examples::{Outcome, soon};
 
 #[tokio::main]

@@ -8,15 +8,15 @@
 
 use std::io::IoSliceMut;
 
-use nurl::net::stun::{Client, Outcome as Answer};
+use nurl::internals::net::stun::{Client, Outcome as Answer};
 use nurl::rt::net::{RecvMeta, Transmit, UdpSocket};
 use nurl::rt::{self, time};
-use nurl_examples::{Outcome, loopback_mesh, soon};
+use nurl_examples::{Outcome, soon};
 
 #[tokio::main]
 async fn main() -> Outcome {
     // A hub answers STUN on the UDP port with the number of its TCP port.
-    let (hub, _) = loopback_mesh().await?;
+    let (hub, _) = nurl::hub::serve_new_mesh("127.0.0.1:0").await?;
     println!("the hub answers STUN at {}", hub.addr());
 
     let socket = UdpSocket::bind("127.0.0.1:0".parse()?).await?;
@@ -39,7 +39,7 @@ async fn main() -> Outcome {
 }
 
 /// Drives the client until its query has ended: send what is due, then wait for a datagram or for a timer.
-async fn ask(client: &mut Client, socket: &UdpSocket) -> std::io::Result<nurl::net::stun::Event> {
+async fn ask(client: &mut Client, socket: &UdpSocket) -> std::io::Result<nurl::internals::net::stun::Event> {
     loop {
         let now = time::now();
         client.handle_timeout(now);

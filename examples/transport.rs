@@ -10,13 +10,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use nurl::Node;
-use nurl::node::{NodeEvent, Role};
+use nurl::config::Role;
+use nurl::events::NodeEvent;
 use nurl::rt::time;
-use nurl_examples::{Outcome, PATIENCE, loopback_mesh, see_alive, soon};
+use nurl_examples::{Outcome, PATIENCE, see_alive, soon};
 
 #[tokio::main]
 async fn main() -> Outcome {
-    let (hub, ticket) = loopback_mesh().await?;
+    let (hub, ticket) = nurl::hub::serve_new_mesh("127.0.0.1:0").await?;
     let alice = Node::builder(ticket.clone()).role(Role::Member).spawn().await?;
     let bob = Node::builder(ticket).role(Role::Member).spawn().await?;
     let mut events = alice.events();

@@ -9,8 +9,8 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use aws_lc_rs::agreement;
-use nurl::key::SecretKey;
-use nurl::net::noise::{Backend, Initiator, Responder, SharedSecret, StaticKey};
+use nurl::internals::key::SecretKey;
+use nurl::internals::net::noise::{Backend, Initiator, Responder, SharedSecret, StaticKey};
 use x25519_dalek::StaticSecret;
 
 const TARGET: f64 = 1.25;

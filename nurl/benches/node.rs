@@ -19,11 +19,12 @@ mod bench {
     use std::time::{Duration, Instant};
 
     use bytes::Bytes;
-    use nurl::key::SecretKey;
-    use nurl::net::hub::{HubConfig, HubLimits, serve};
-    use nurl::net::relay::Roles;
-    use nurl::node::Role;
-    use nurl::{Node, Ticket, mesh};
+    use nurl::internals::key::SecretKey;
+    use nurl::internals::mesh;
+    use nurl::internals::net::hub::{HubConfig, HubLimits, serve};
+    use nurl::internals::net::relay::Roles;
+    use nurl::internals::node::Role;
+    use nurl::{Node, Ticket};
     use tokio::sync::Semaphore;
 
     const BODY_BYTES: usize = 1_200;

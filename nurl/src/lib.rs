@@ -5,21 +5,60 @@
 //! one seam stand membership, a consistent-hash ring, replicated state, jobs and leases. The same code runs
 //! on tokio's sockets and, with feature `sim`, inside a seeded simulated world.
 //!
-//! Layers, from the top. Read upwards to see how a datagram is secured and delivered, downwards to see how
+//! ```no_run
+//! use nurl::{Node, config::Role};
+//! use std::time::Duration;
+//!
+//! #[tokio::main]
+//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let (_hub, ticket) = nurl::hub::serve_new_mesh("127.0.0.1:0").await?;
+//!     let upper = |_, text: bytes::Bytes| async move { Ok(text.to_ascii_uppercase().into()) };
+//!     let worker = Node::builder(ticket.clone()).handler("up", upper).spawn().await?;
+//!     worker.joined(Duration::from_secs(10)).await?;
+//!     let client = Node::builder(ticket).role(Role::Observer).spawn().await?;
+//!     client.joined(Duration::from_secs(10)).await?;
+//!     let task = client.submit("up", b"any key", "hello".into(), Default::default()).await?;
+//!     assert_eq!(task.outcome().await?, "HELLO");
+//!     Ok(())
+//! }
+//! ```
+//!
+//! | module | what a program finds there |
+//! | --- | --- |
+//! | this one | [`Node`], its [`Builder`], the [`Ticket`] of a mesh, keys, [`Error`] |
+//! | [`config`] | what a node is told before it begins: role, addresses, allow-list, limits |
+//! | [`job`] | tasks: options, handlers, outcomes |
+//! | [`state`] | counters, registers and sets that merge |
+//! | [`lease`] | fencing tokens for effects outside of the mesh |
+//! | [`message`] | what the seam carries: datagrams, reliable messages, groups |
+//! | [`events`] | what a node sees, counts and tells |
+//! | [`hub`] | a hub of one's own |
+//! | [`rt`] | sockets, time, tasks, randomness, disk: tokio's, or the simulated world's |
+//!
+//! Inside, the layers from the top. Read upwards to see how a datagram is secured and delivered, downwards to see how
 //! an application addresses a peer. Imports only ever point down this list.
 //!
 //! | layer | module | in one line |
 //! | --- | --- | --- |
-//! | node | [`node`] | the assembled stack: builder, handle, events |
-//! | compute | [`compute`] | submit → the key's owner executes → result; fencing leases |
-//! | state | [`state`] | CRDTs, replication to a key's owners, durable store |
-//! | ownership | [`ring`] | key → owner, key → replica set, epochs |
-//! | membership | [`membership`] | who is alive: SWIM and Lifeguard |
-//! | seam | [`transport`] | `send(peer)`, `broadcast(group)`, `recv()`; direct or relayed |
-//! | reach | [`net`]: `listen`, `advertise`, `stun`, `candidates`, `relay`, `rendezvous`, `hub`, `hub_client`, `control` | how two peers find a path |
-//! | secure | [`net`]: `noise`, `session`, `securedgram` | encrypted datagrams between keys |
-//! | keys | [`key`], [`mesh`] | who a peer is, who belongs together |
-//! | shim | [`rt`] | sockets, time, tasks, threads, randomness, disk: tokio or simulated |
+//! | node | `node` | the assembled stack: builder, handle, events |
+//! | compute | `compute` | submit → the key's owner executes → result; fencing leases |
+//! | state | `replication` | CRDTs, replication to a key's owners, durable store |
+//! | ownership | `ring` | key → owner, key → replica set, epochs |
+//! | membership | `membership` | who is alive: SWIM and Lifeguard |
+//! | seam | `transport` | `send(peer)`, `broadcast(group)`, `recv()`; direct or relayed |
+//! | reach | `net`: `listen`, `advertise`, `stun`, `candidates`, `relay`, `rendezvous`, `hub`, `hub_client`, `control` | how two peers find a path |
+//! | secure | `net`: `noise`, `session`, `securedgram` | encrypted datagrams between keys |
+//! | keys | `key`, `mesh` | who a peer is, who belongs together |
+//! | shim | `rt` | sockets, time, tasks, threads, randomness, disk: tokio or simulated |
+
+#![cfg_attr(
+    not(feature = "internals"),
+    allow(
+        unreachable_pub,
+        unused_imports,
+        reason = "what `internals` shows stays `pub`, also where it is named again"
+    )
+)]
 
 #[cfg(all(feature = "sim", not(madsim)))]
 compile_error!(
@@ -28,39 +67,37 @@ compile_error!(
      [target.'cfg(all())']\nrustflags = [\"--cfg\", \"madsim\"]\n[build]\nrustdocflags = [\"--cfg\", \"madsim\"]"
 );
 
-// Without the cfg the world is empty: the modules step aside, so that only the error above is seen.
+// Without the cfg the world is empty: everything steps aside, so that only the error above is seen.
 #[cfg(any(not(feature = "sim"), madsim))]
-pub mod compute;
-#[cfg(any(not(feature = "sim"), madsim))]
-mod error;
-#[cfg(any(not(feature = "sim"), madsim))]
-pub mod key;
-#[cfg(any(not(feature = "sim"), madsim))]
-pub mod membership;
-#[cfg(any(not(feature = "sim"), madsim))]
-pub mod mesh;
-#[cfg(any(not(feature = "sim"), madsim))]
-pub mod net;
-#[cfg(any(not(feature = "sim"), madsim))]
-pub mod node;
-#[cfg(any(not(feature = "sim"), madsim))]
-pub mod ring;
+#[path = ""]
+mod layers {
+    pub mod compute;
+    pub(crate) mod error;
+    pub mod key;
+    pub mod membership;
+    pub mod mesh;
+    pub mod net;
+    pub mod node;
+    pub mod replication;
+    pub mod ring;
+    pub mod transport;
+}
 #[cfg(any(not(feature = "sim"), madsim))]
 pub mod rt;
-#[cfg(any(not(feature = "sim"), madsim))]
-pub mod state;
-#[cfg(any(not(feature = "sim"), madsim))]
-pub mod transport;
 
 #[cfg(any(not(feature = "sim"), madsim))]
-pub use crate::{
-    error::{Error, HubFailure},
-    key::{PublicKey, SecretKey},
-    mesh::Ticket,
-    node::Node,
-};
+#[allow(unused_imports, reason = "a layer's path within the crate is `crate::` and its name")]
+use layers::{compute, error, key, membership, mesh, net, node, replication, ring, transport};
 
-/// The README's first program, compiled and run as a test.
-#[cfg(all(doctest, not(feature = "sim")))]
-#[doc = include_str!("../../README.md")]
-pub struct Readme;
+/// Every layer as it is inside, for the scenarios of the simulated world, benchmarks and the examples of single layers.
+/// Nothing in here is promised to stay.
+#[cfg(all(feature = "internals", any(not(feature = "sim"), madsim)))]
+#[doc(hidden)]
+pub mod internals {
+    pub use crate::layers::{compute, key, membership, mesh, net, node, replication, ring, transport};
+}
+
+#[cfg(any(not(feature = "sim"), madsim))]
+mod door;
+#[cfg(any(not(feature = "sim"), madsim))]
+pub use door::*;

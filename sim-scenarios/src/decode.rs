@@ -4,8 +4,8 @@
 //! type. What is sealed stays sealed; on a control connection only lengths are to be seen.
 
 use chaos::middlebox::Protocol;
-use nurl::net::securedgram::frames::{Kind, classify};
-use nurl::net::stun;
+use nurl::internals::net::securedgram::frames::{Kind, classify};
+use nurl::internals::net::stun;
 
 /// In words, the payload of a packet.
 pub fn payload(protocol: Protocol, bytes: &[u8]) -> String {

@@ -7,7 +7,7 @@ use chaos::link::{Bandwidth, Burst, LinkConfig, Rate};
 use chaos::net::End;
 use chaos::property::Broken;
 use chaos::{World, run};
-use nurl::node::Role;
+use nurl::internals::node::Role;
 use sim_scenarios::cluster::{Cluster, Map, Place, Traffic, home};
 use sim_scenarios::models::nat_box::{NatBox, presets};
 

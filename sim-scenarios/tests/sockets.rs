@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use chaos::property::Broken;
 use chaos::run;
-use nurl::net::hub::{self, HubConfig};
-use nurl::net::listen::Listen;
-use nurl::node::NodeEvent;
+use nurl::internals::net::hub::{self, HubConfig};
+use nurl::internals::net::listen::Listen;
+use nurl::internals::node::NodeEvent;
 use nurl::rt::{net, time};
 use nurl::{Error, SecretKey};
 use sim_scenarios::cluster::Cluster;

@@ -88,10 +88,6 @@ pub enum Report {
 pub struct Finished {
     /// The run.
     pub run: RunId,
-    /// Its task.
-    pub task: TaskId,
-    /// The submitter's count of attempts.
-    pub attempt: u32,
     /// What the handler gave.
     pub result: Result<Bytes, JobError>,
 }
@@ -254,11 +250,13 @@ impl Pool {
     }
 
     /// Runs that were started and not forgotten.
+    #[cfg_attr(not(any(test, feature = "internals")), expect(dead_code, reason = "door: metrics"))]
     pub fn running(&self) -> usize {
         self.running.len()
     }
 
     /// Counters.
+    #[cfg_attr(not(any(test, feature = "internals")), expect(dead_code, reason = "door: metrics"))]
     pub fn stats(&self) -> &PoolStats {
         &self.stats
     }
@@ -273,7 +271,7 @@ impl Drop for Pool {
 }
 
 async fn supervise(context: JobContext, handler: Option<Handler>, payload: Bytes, limited: bool) {
-    let JobContext { task, attempt, run, deadline, .. } = context;
+    let JobContext { run, deadline, .. } = context;
     let (reports, stats, wish) = (context.reports.clone(), context.stats.clone(), context.wish.clone());
     let result = match handler {
         Some(handler) => {
@@ -309,7 +307,7 @@ async fn supervise(context: JobContext, handler: Option<Handler>, payload: Bytes
         None => Err(JobError::UnknownKind(context.kind.clone())),
     };
     // An error means that the driver is gone: nobody waits for this end.
-    let _ = reports.send(Report::Finished(Finished { run, task, attempt, result })).await;
+    let _ = reports.send(Report::Finished(Finished { run, result })).await;
 }
 
 fn ended(error: JoinError) -> JobError {

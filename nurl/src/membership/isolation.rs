@@ -101,7 +101,7 @@ mod tests {
     }
 
     fn new() -> (Instant, Isolation) {
-        (crate::membership::test_now(), Isolation::new(Duration::from_secs(10), Duration::from_secs(10)))
+        (crate::rt::test_now(), Isolation::new(Duration::from_secs(10), Duration::from_secs(10)))
     }
 
     #[test]

@@ -288,6 +288,7 @@ impl Join {
     }
 
     /// The contacts whose record was opened, by key.
+    #[cfg(test)]
     pub fn opened(&self) -> impl Iterator<Item = &PublicKey> {
         self.contacts.iter().filter(|(_, known)| known.opened).map(|(key, _)| key)
     }

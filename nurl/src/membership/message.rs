@@ -235,6 +235,10 @@ pub(crate) fn encode_event(event: &UserEvent) -> Vec<u8> {
 
 impl Message {
     /// The bytes. Whoever builds a message by hand sees to its bounds.
+    #[cfg_attr(
+        not(any(test, feature = "internals")),
+        expect(dead_code, reason = "for examples, benchmarks and scenarios")
+    )]
     pub fn encode(&self) -> Vec<u8> {
         let facts: Vec<_> = self.facts.iter().map(encode_fact).collect();
         let events: Vec<_> = self.events.iter().map(encode_event).collect();

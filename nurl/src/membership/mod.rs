@@ -44,11 +44,3 @@ pub use detector::{Detector, Transmit, Via};
 pub use event::{Event, MembershipError, Stats};
 pub use meta::{Meta, Roles};
 pub use table::{Member, State};
-
-/// A point in time for tests of pure code; it needs no runtime and no world.
-#[cfg(test)]
-#[allow(clippy::disallowed_methods)]
-pub(crate) fn test_now() -> std::time::Instant {
-    // A day ahead, so that subtracting never leaves the clock's range.
-    std::time::Instant::now() + std::time::Duration::from_secs(24 * 3600)
-}

@@ -361,11 +361,13 @@ impl Prober {
     }
 
     /// Who is in the rounds.
+    #[cfg(test)]
     pub fn len(&self) -> usize {
         self.order.len()
     }
 
     /// Whether nobody is.
+    #[cfg(test)]
     pub fn is_empty(&self) -> bool {
         self.order.is_empty()
     }
@@ -398,7 +400,7 @@ mod tests {
 
     #[test]
     fn a_probe_pings_three_times_and_asks_around_before_it_fails() {
-        let now = crate::membership::test_now();
+        let now = crate::rt::test_now();
         let mut probe = Probe::new(now, 1, key(1), TIMEOUT, PERIOD);
         assert_eq!(
             course(&mut probe, now),
@@ -414,7 +416,7 @@ mod tests {
 
     #[test]
     fn the_clock_starts_when_the_session_is_up() {
-        let now = crate::membership::test_now();
+        let now = crate::rt::test_now();
         let mut probe = Probe::new(now, 1, key(1), TIMEOUT, PERIOD);
         assert_eq!(probe.step(now), Some(Step::Ping));
         probe.hold(now, Duration::from_secs(2));
@@ -427,7 +429,7 @@ mod tests {
 
     #[test]
     fn without_a_session_the_indirect_legs_still_get_their_time() {
-        let now = crate::membership::test_now();
+        let now = crate::rt::test_now();
         let mut probe = Probe::new(now, 1, key(1), TIMEOUT, PERIOD);
         probe.step(now);
         probe.hold(now, Duration::from_secs(2));
@@ -457,7 +459,7 @@ mod tests {
 
     #[test]
     fn urgent_members_are_probed_beside_the_round_each_once_and_within_bounds() {
-        let now = crate::membership::test_now();
+        let now = crate::rt::test_now();
         let named = |at: u16| {
             let mut bytes = [1; 32];
             bytes[..2].copy_from_slice(&at.to_be_bytes());

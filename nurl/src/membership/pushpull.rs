@@ -125,7 +125,7 @@ mod tests {
 
     #[test]
     fn an_answer_is_complete_when_every_chunk_came_in_whatever_order() {
-        let now = crate::membership::test_now();
+        let now = crate::rt::test_now();
         let mut exchanges = PushPull::default();
         assert!(exchanges.start(now, TIMEOUT, 5, key(1)));
         let chunk = |index| Chunk { id: 5, index, total: 3 };
@@ -139,7 +139,7 @@ mod tests {
 
     #[test]
     fn exchanges_are_bounded_and_end() {
-        let now = crate::membership::test_now();
+        let now = crate::rt::test_now();
         let mut exchanges = PushPull::default();
         for at in 0..MAX_PENDING as u8 {
             assert!(exchanges.start(now, TIMEOUT, at.into(), key(at)));
@@ -153,7 +153,7 @@ mod tests {
 
     #[test]
     fn a_peer_of_which_nothing_came_is_asked_again_and_either_answer_counts() {
-        let now = crate::membership::test_now();
+        let now = crate::rt::test_now();
         let mut exchanges = PushPull::default();
         assert!(exchanges.start(now, TIMEOUT, 1, key(1)));
         assert!(!exchanges.start(now + ASK_AGAIN - Duration::from_millis(1), TIMEOUT, 2, key(1)));
@@ -169,7 +169,7 @@ mod tests {
 
     #[test]
     fn answers_are_limited_per_second_by_what_they_cost() {
-        let now = crate::membership::test_now();
+        let now = crate::rt::test_now();
         let mut exchanges = PushPull::default();
         let largest = crate::membership::table::MAX_MEMBERS;
         let granted = (0..100).filter(|_| exchanges.may_answer(now, largest)).count();

@@ -135,7 +135,7 @@ mod tests {
 
     #[test]
     fn a_confirmation_counts_once_per_accuser() {
-        let now = crate::membership::test_now();
+        let now = crate::rt::test_now();
         let mut suspicion = Suspicion::new(now, key(1), Duration::from_secs(4), Duration::from_secs(24), 3);
         let longest = suspicion.deadline();
         assert_eq!(longest, now + Duration::from_secs(24));

@@ -11,7 +11,7 @@ fn key(at: u32) -> PublicKey {
 }
 
 fn now() -> Instant {
-    crate::membership::test_now()
+    crate::rt::test_now()
 }
 
 fn meta(weight: u16, roles: Roles) -> Meta {

@@ -1,5 +1,6 @@
 //! Building a node.
 
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use super::command::{APPLICATION_QUEUE, NET_QUEUE, STATE_QUEUE, View, Waiting};
 use super::event::{Bus, NodeEvent};
 use super::net_plane::{NetParts, NetPlane};
 use super::state_plane::{StateParts, StatePlane};
-use super::{Inner, Node, Role, ending};
+use super::{Datagrams, Inner, Node, Role, ending};
 use crate::Error;
 use crate::compute::job::{JobError, KindLimits};
 use crate::compute::pool::{Handlers, JobContext};
@@ -18,10 +19,10 @@ use crate::key::{AllowList, SecretKey};
 use crate::membership::{self, Detector, Meta, Roles};
 use crate::mesh::Ticket;
 use crate::net::listen::Listen;
+use crate::replication::store::{Opened, SetAside};
 use crate::rt::sync::{Mutex, mpsc, watch};
 use crate::rt::task::{Plane, Planes};
 use crate::rt::{self, time};
-use crate::state::store::{Opened, SetAside};
 use crate::transport::driver::Driver;
 use crate::transport::{Limits, Transport, TransportConfig};
 
@@ -288,7 +289,7 @@ impl Builder {
             state,
             ending,
             bus,
-            datagrams: Mutex::new(datagrams),
+            datagrams: Mutex::new(Datagrams { batches: datagrams, begun: VecDeque::new() }),
             messages: Mutex::new(messages),
             groups: Mutex::new(groups),
             waiting,

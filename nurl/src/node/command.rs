@@ -14,9 +14,9 @@ use super::{MemberInfo, Status};
 use crate::Error;
 use crate::compute::job::{Drained, MemberChange, SubmitOptions, TaskId};
 use crate::key::PublicKey;
+use crate::replication::crdt::Digest;
 use crate::ring::RingMember;
 use crate::rt::sync::{mpsc, oneshot};
-use crate::state::crdt::Digest;
 use crate::transport::Priority;
 use crate::transport::core::Datagram;
 
@@ -169,9 +169,9 @@ pub(super) enum StateCommand {
     /// Ends a task.
     Cancel { task: TaskId, reply: Reply<bool> },
     /// Changes replicated state.
-    Update { key: Bytes, op: crate::state::replicator::Op, reply: Reply<Result<(), Error>> },
+    Update { key: Bytes, op: crate::replication::replicator::Op, reply: Reply<Result<(), Error>> },
     /// Reads replicated state.
-    Read { key: Bytes, reply: Reply<Result<Option<crate::state::crdt::Value>, Error>> },
+    Read { key: Bytes, reply: Reply<Result<Option<crate::replication::crdt::Value>, Error>> },
     /// What the state plane counts.
     Stats { reply: Reply<StateStats> },
     /// The digest of this node's own copy of a key.
@@ -205,7 +205,7 @@ pub struct StateStats {
     /// What is in the jobs' tables now.
     pub jobs_now: crate::compute::job::Gauges,
     /// The replicator's counters.
-    pub replication: crate::state::replicator::Stats,
+    pub replication: crate::replication::replicator::Stats,
     /// Keys whose writes no owner has acknowledged yet.
     pub unacknowledged: usize,
 }

@@ -18,6 +18,7 @@ mod task;
 #[cfg(all(test, not(feature = "sim")))]
 mod tests;
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,10 +32,10 @@ use crate::key::PublicKey;
 use crate::membership::join::Obstacle;
 use crate::membership::{Roles, State};
 use crate::net::hub_client::DownReason;
+use crate::replication::crdt::Digest;
 use crate::rt::sync::{Mutex, mpsc, oneshot};
 use crate::rt::task::Planes;
 use crate::rt::time;
-use crate::state::crdt::Digest;
 use crate::transport::core::Datagram;
 use crate::transport::{self, PathInfo};
 
@@ -140,6 +141,13 @@ pub struct Status {
     pub obstacle: Obstacle,
 }
 
+/// Datagrams on their way to the application.
+struct Datagrams {
+    batches: mpsc::Receiver<Vec<Datagram>>,
+    /// The rest of a batch of which [`Node::recv`] has taken the first.
+    begun: VecDeque<Datagram>,
+}
+
 /// A handle on a running node. Cheap to clone.
 #[derive(Clone)]
 pub struct Node(Arc<Inner>);
@@ -151,7 +159,7 @@ struct Inner {
     state: mpsc::Sender<StateCommand>,
     ending: ending::Ending,
     bus: event::Bus,
-    datagrams: Mutex<mpsc::Receiver<Vec<Datagram>>>,
+    datagrams: Mutex<Datagrams>,
     messages: Mutex<mpsc::Receiver<(PublicKey, Bytes)>>,
     groups: Mutex<mpsc::Receiver<(String, PublicKey, Bytes)>>,
     waiting: command::Waiting,
@@ -317,9 +325,25 @@ impl Node {
         self.tell(NetCommand::Datagrams { to, bodies }).await
     }
 
-    /// The datagrams that came, in batches; `None` after shutdown. One caller at a time gets each batch.
+    /// The next datagram; `None` after shutdown. One caller at a time gets each.
+    pub async fn recv(&self) -> Option<Datagram> {
+        let mut datagrams = self.0.datagrams.lock().await;
+        if datagrams.begun.is_empty() {
+            datagrams.begun = datagrams.batches.recv().await?.into();
+        }
+        let datagram = datagrams.begun.pop_front()?;
+        self.0.waiting.datagrams.give(command::datagram_bytes(std::slice::from_ref(&datagram)));
+        Some(datagram)
+    }
+
+    /// The datagrams that came, in batches, none of them empty: the way to a high rate. `None` after shutdown. One caller
+    /// at a time gets each batch.
     pub async fn recv_many(&self) -> Option<Vec<Datagram>> {
-        let batch = self.0.datagrams.lock().await.recv().await?;
+        let mut datagrams = self.0.datagrams.lock().await;
+        let batch = match std::mem::take(&mut datagrams.begun) {
+            begun if begun.is_empty() => datagrams.batches.recv().await?,
+            begun => begun.into(),
+        };
         self.0.waiting.datagrams.give(command::datagram_bytes(&batch));
         Some(batch)
     }

@@ -12,8 +12,8 @@ use super::Node;
 use super::command::StateCommand;
 use super::state_plane::other_kind;
 use crate::Error;
-use crate::state::crdt::{Kind, Value};
-use crate::state::replicator::Op;
+use crate::replication::crdt::{Kind, Value};
+use crate::replication::replicator::Op;
 
 /// A replicated counter; see [`Node::counter`].
 #[derive(Clone)]

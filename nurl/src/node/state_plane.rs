@@ -18,14 +18,14 @@ use crate::Error;
 use crate::compute::job::{self, Drained, Jobs, RunId, TaskId};
 use crate::compute::pool::{Finished, Handlers, Pool, Report};
 use crate::key::PublicKey;
+use crate::replication::crdt::{CrdtError, Kind, Stamp, Value};
+use crate::replication::identity::ReplicaId;
+use crate::replication::replicator::{self, Op, OperationId, OperationOutcome, Replicator, UpdateError};
+use crate::replication::store::Store;
 use crate::ring::{Ring, RingMember};
 use crate::rt::sync::{mpsc, watch};
 use crate::rt::task::Planes;
 use crate::rt::{self, time};
-use crate::state::crdt::{CrdtError, Kind, Stamp, Value};
-use crate::state::identity::ReplicaId;
-use crate::state::replicator::{self, Op, OperationId, OperationOutcome, Replicator, UpdateError};
-use crate::state::store::Store;
 use crate::transport::{Priority, kind};
 
 /// Ends and notes of handlers that wait for this plane; a full channel makes handlers' ends wait.
@@ -108,7 +108,7 @@ struct Writing {
 impl StatePlane {
     pub(super) fn new(parts: StateParts) -> Result<StatePlane, Error> {
         let now = time::now();
-        let failed = |error: crate::state::store::StoreError| Error::Store(error.to_string());
+        let failed = |error: crate::replication::store::StoreError| Error::Store(error.to_string());
         let (replica, epoch, clock) = match &parts.store {
             Some(store) => (
                 store.replica_id(parts.key),
@@ -275,7 +275,7 @@ impl StatePlane {
     fn on_report(&mut self, now: Instant, report: Report) {
         match report {
             Report::Progress { run, note } => self.jobs.progress(run, note),
-            Report::Finished(Finished { run, result, .. }) => {
+            Report::Finished(Finished { run, result }) => {
                 self.pool.forget(run);
                 if let Some((task, kind)) = self.running.remove(&run) {
                     let error = result.as_ref().err().map(ToString::to_string);

@@ -26,11 +26,19 @@ impl Moved {
     }
 
     /// The members that had it and have it no more.
+    #[cfg_attr(
+        not(any(test, feature = "internals")),
+        expect(dead_code, reason = "door: moves of keys as an event")
+    )]
     pub fn losers(&self) -> impl Iterator<Item = &PublicKey> {
         self.from.iter().filter(|member| !self.to.contains(member))
     }
 
     /// The members that have it now and had it not.
+    #[cfg_attr(
+        not(any(test, feature = "internals")),
+        expect(dead_code, reason = "door: moves of keys as an event")
+    )]
     pub fn heirs(&self) -> impl Iterator<Item = &PublicKey> {
         self.to.iter().filter(|member| !self.from.contains(member))
     }
@@ -45,11 +53,19 @@ pub struct Diff {
 
 impl Diff {
     /// The change at `position`, if there is one.
+    #[cfg_attr(
+        not(any(test, feature = "internals")),
+        expect(dead_code, reason = "door: moves of keys as an event")
+    )]
     pub fn at(&self, position: u64) -> Option<&Moved> {
         self.arcs.iter().find(|arc| arc.covers(position))
     }
 
     /// How much of the ring changed, in parts of 2⁶⁴.
+    #[cfg_attr(
+        not(any(test, feature = "internals")),
+        expect(dead_code, reason = "door: moves of keys as an event")
+    )]
     pub fn share(&self) -> u128 {
         self.arcs.iter().map(|arc| u128::from(arc.upto.wrapping_sub(arc.after).wrapping_sub(1)) + 1).sum()
     }
@@ -57,6 +73,10 @@ impl Diff {
 
 impl Ring {
     /// What moved from this ring to `new`. Costs a lookup in each ring for each point of both.
+    #[cfg_attr(
+        not(any(test, feature = "internals")),
+        expect(dead_code, reason = "door: moves of keys as an event")
+    )]
     pub fn diff(&self, new: &Ring, replicas: usize) -> Diff {
         let mut ends: Vec<u64> = self.points.iter().chain(new.points.iter()).map(|(at, _)| *at).collect();
         ends.sort_unstable();

@@ -14,6 +14,7 @@ pub const LOAD_BOUND_PERCENT: u64 = 125;
 impl Ring {
     /// The first live entry that advertises `kind` and runs less than its bound, where `load` says how many
     /// jobs a member is known to run. There is one whenever anybody is eligible.
+    #[cfg_attr(not(any(test, feature = "internals")), expect(dead_code, reason = "door: bounded load"))]
     pub fn place(&self, kind: &str, key: &[u8], load: impl Fn(&PublicKey) -> u64) -> Option<PublicKey> {
         let eligible: Vec<(PublicKey, u128, u128)> = self
             .acting(kind, key)

@@ -43,6 +43,10 @@ pub struct Ring {
 impl Ring {
     /// Builds the ring of the members that are placed and have weight. The order of the input doesn't matter;
     /// of two entries with one key the first counts.
+    #[cfg_attr(
+        not(any(test, feature = "internals")),
+        expect(dead_code, reason = "for examples, benchmarks and scenarios")
+    )]
     pub fn new(members: impl IntoIterator<Item = RingMember>) -> Ring {
         Ring::default().followed_by(members)
     }
@@ -112,6 +116,10 @@ impl Ring {
     }
 
     /// The placed members, by key.
+    #[cfg_attr(
+        not(any(test, feature = "internals")),
+        expect(dead_code, reason = "for examples, benchmarks and scenarios")
+    )]
     pub fn members(&self) -> &[RingMember] {
         &self.members
     }
@@ -122,6 +130,7 @@ impl Ring {
     }
 
     /// How many members were left out because the ring was full.
+    #[cfg_attr(not(any(test, feature = "internals")), expect(dead_code, reason = "door: metrics"))]
     pub fn refused(&self) -> usize {
         self.refused
     }
@@ -132,6 +141,7 @@ impl Ring {
     }
 
     /// Whether nobody is placed.
+    #[cfg_attr(not(any(test, feature = "internals")), expect(dead_code, reason = "beside `len`"))]
     pub fn is_empty(&self) -> bool {
         self.members.is_empty()
     }
@@ -162,6 +172,10 @@ impl Ring {
     }
 
     /// Who acts for a job: the first live entry that advertises `kind`.
+    #[cfg_attr(
+        not(any(test, feature = "internals")),
+        expect(dead_code, reason = "for examples, benchmarks and scenarios")
+    )]
     pub fn owner(&self, kind: &str, key: &[u8]) -> Option<PublicKey> {
         self.acting(kind, key).next().map(|member| member.key)
     }

@@ -41,3 +41,11 @@ pub use crate::__rt_select as select;
 
 #[cfg(test)]
 pub(crate) mod contract;
+
+/// A point in time for tests of pure code; it needs no runtime and no world.
+#[cfg(test)]
+#[allow(clippy::disallowed_methods)]
+pub(crate) fn test_now() -> std::time::Instant {
+    // A day ahead, so that subtracting never leaves the clock's range.
+    std::time::Instant::now() + std::time::Duration::from_secs(24 * 3600)
+}

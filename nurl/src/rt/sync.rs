@@ -3,6 +3,7 @@
 //! Re-exported from tokio where tokio's wake order is a function of the calls made. `tokio::sync::watch` is
 //! not (it spreads waiters over several lists by a process-global generator), so [`watch`] is ours.
 
+#[doc(no_inline)]
 pub use tokio::sync::{Mutex, Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 /// A cell whose readers can wait for its next value, woken in the order in which they began to wait.

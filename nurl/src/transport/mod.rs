@@ -110,13 +110,25 @@ pub enum Event {
         /// The peer.
         peer: PublicKey,
         /// Its process.
+        #[cfg_attr(
+            not(any(test, feature = "internals")),
+            expect(dead_code, reason = "for examples, benchmarks and scenarios")
+        )]
         boot: u64,
     },
     /// The peer's process is another than before.
     Restarted {
         /// The peer.
+        #[cfg_attr(
+            not(any(test, feature = "internals")),
+            expect(dead_code, reason = "for examples, benchmarks and scenarios")
+        )]
         peer: PublicKey,
         /// Its new process.
+        #[cfg_attr(
+            not(any(test, feature = "internals")),
+            expect(dead_code, reason = "for examples, benchmarks and scenarios")
+        )]
         boot: u64,
     },
     /// A handshake with the peer was given up.

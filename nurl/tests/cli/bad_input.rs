@@ -3,7 +3,7 @@
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use nurl::mesh::MeshSecret;
+use nurl::hub::MeshSecret;
 use nurl::{PublicKey, Ticket};
 
 use crate::harness::{Running, hub, run, worker};
@@ -24,6 +24,21 @@ fn a_text_that_is_no_ticket_is_a_usage_error() {
     run(&["status", "--mesh", file.to_str().unwrap()], None, b"").failed(2, &["not a ticket"]);
     // None at all is clap's to say.
     assert_eq!(run(&["status"], None, b"").code, Some(2));
+}
+
+#[test]
+fn a_log_filter_that_says_nothing_is_a_usage_error() {
+    let program = |filter: &str| {
+        let args = ["status", "--mesh", "nurlmesh1"];
+        Command::new(env!("CARGO_BIN_EXE_nurl")).args(args).env("NURL_LOG", filter).output().unwrap()
+    };
+    let refused = program("nurl=loud");
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(said.contains("NURL_LOG") && said.contains("nurl=debug"), "{said}");
+    // One that is understood is no reason to end; the ticket is.
+    let said = String::from_utf8(program("nurl=debug").stderr).unwrap();
+    assert!(said.contains("not a ticket"), "{said}");
 }
 
 #[test]
@@ -174,7 +189,7 @@ fn files_that_cannot_be_read_are_named_and_nothing_is_submitted() {
     let large = large.to_str().unwrap();
     // No hub is there: a file is looked at first.
     let ticket = nurl::Ticket::generate(
-        nurl::mesh::Hub { key: PublicKey::from_bytes([9; 32]), addr: "127.0.0.1:1".into() },
+        nurl::hub::Hub { key: PublicKey::from_bytes([9; 32]), addr: "127.0.0.1:1".into() },
         &mut nurl::rt::rng("test"),
     );
     let text = ticket.to_text().unwrap();
@@ -193,7 +208,7 @@ fn files_that_cannot_be_read_are_named_and_nothing_is_submitted() {
 #[test]
 fn a_payload_from_a_pipe_is_bounded_too() {
     let ticket = nurl::Ticket::generate(
-        nurl::mesh::Hub { key: PublicKey::from_bytes([9; 32]), addr: "127.0.0.1:1".into() },
+        nurl::hub::Hub { key: PublicKey::from_bytes([9; 32]), addr: "127.0.0.1:1".into() },
         &mut nurl::rt::rng("test"),
     );
     let text = ticket.to_text().unwrap();

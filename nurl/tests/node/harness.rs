@@ -4,12 +4,11 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use nurl::membership::State;
-use nurl::mesh::{Hub, Ticket};
-use nurl::net::hub::{self, HubConfig, HubHandle};
-use nurl::node::{Builder, Role};
+use nurl::config::Role;
+use nurl::events::State;
+use nurl::hub::{self, Hub, HubConfig, HubHandle};
 use nurl::rt::{self, time};
-use nurl::{Error, Node, PublicKey, SecretKey};
+use nurl::{Builder, Error, Node, PublicKey, SecretKey, Ticket};
 
 /// How long anything may take that takes milliseconds on an idle machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -146,6 +145,6 @@ pub(crate) async fn deliver(from: &Node, to: &Node, body: &'static [u8]) {
     .await;
 }
 
-pub(crate) async fn ping(from: &Node, to: &Node) -> Result<nurl::node::Pong, Error> {
+pub(crate) async fn ping(from: &Node, to: &Node) -> Result<nurl::events::Pong, Error> {
     from.ping(to.key(), PATIENCE).await
 }

@@ -3,13 +3,10 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use nurl::key::AllowList;
-use nurl::membership::State;
-use nurl::mesh::{Hub, MeshSecret};
-use nurl::net::hub_client::DownReason;
-use nurl::node::{NodeEvent, Role};
-use nurl::rt;
-use nurl::{Error, HubFailure};
+use nurl::config::{AllowList, Role};
+use nurl::events::{DownReason, NodeEvent, State};
+use nurl::hub::{Hub, MeshSecret};
+use nurl::{Error, HubFailure, rt};
 
 use crate::harness::{Mesh, deliver, is_direct, key, meet, ping, run, see, soon, until};
 

@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use nurl::compute::job::{JobError, SubmitOptions};
-use nurl::compute::pool::JobContext;
-use nurl::node::{Builder, NodeEvent, Role, TaskEvent};
+use nurl::config::Role;
+use nurl::events::NodeEvent;
+use nurl::job::{JobContext, JobError, SubmitOptions, TaskEvent};
 use nurl::rt::time;
-use nurl::{Error, Node};
+use nurl::{Builder, Error, Node};
 
 use crate::harness::{Mesh, PATIENCE, meet, run, soon};
 

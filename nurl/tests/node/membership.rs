@@ -4,10 +4,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use nurl::Error;
-use nurl::compute::job::SubmitOptions;
-use nurl::membership::{Config, State};
-use nurl::net::hub_client::DownReason;
-use nurl::node::{NodeEvent, Role};
+use nurl::config::{DetectorConfig as Config, Role};
+use nurl::events::{DownReason, NodeEvent, State};
+use nurl::job::SubmitOptions;
 use nurl::rt::time;
 
 use crate::harness::{Mesh, key, meet, ping, run, see, soon, state_of};
@@ -126,9 +125,9 @@ fn members_tell_what_they_do() {
         let seen = other.members().await.unwrap().remove(0);
         assert_eq!((seen.kinds, seen.zone.as_str(), seen.weight), (vec!["echo".to_owned()], "attic", 3));
         assert_eq!(seen.version, env!("CARGO_PKG_VERSION"));
-        assert!(seen.roles.contains(nurl::membership::Roles::WORKER));
+        assert!(seen.roles.contains(nurl::events::Roles::WORKER));
         let seen = worker.members().await.unwrap().remove(0);
-        assert!(!seen.roles.contains(nurl::membership::Roles::WORKER));
+        assert!(!seen.roles.contains(nurl::events::Roles::WORKER));
     });
 }
 

@@ -3,14 +3,14 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use nurl::SecretKey;
-use nurl::mesh::{Hub, Ticket};
-use nurl::net::control::Connection;
-use nurl::net::hub::core::Hub as Core;
-use nurl::net::hub::{HubLimits, Output};
-use nurl::net::relay::{ClientId, Counters, Roles};
+use nurl::hub::{Hub, HubLimits, Roles};
+use nurl::internals::net::control::Connection;
+use nurl::internals::net::hub::Output;
+use nurl::internals::net::hub::core::Hub as Core;
+use nurl::internals::net::relay::{ClientId, Counters};
 use nurl::rt::net::{TcpListener, TcpStream};
 use nurl::rt::{self, task, time};
+use nurl::{SecretKey, Ticket};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::harness::key;

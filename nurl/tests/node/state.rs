@@ -1,8 +1,9 @@
 //! Replicated counters, registers and sets.
 
 use nurl::Error;
-use nurl::membership::State;
-use nurl::node::{Departure, Role};
+use nurl::config::Role;
+use nurl::events::State;
+use nurl::state::Departure;
 
 use crate::harness::{Mesh, run, see, soon, until};
 

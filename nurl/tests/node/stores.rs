@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use nurl::Error;
-use nurl::node::{NodeEvent, Role};
+use nurl::config::Role;
+use nurl::events::NodeEvent;
 use nurl::rt::disk;
 
 use crate::harness::{Mesh, key, meet, run, soon, until};

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use nurl::node::{NodeEvent, Role};
+use nurl::config::Role;
+use nurl::events::NodeEvent;
+use nurl::message::MAX_DATAGRAM_BYTES;
 use nurl::rt::{disk, time};
-use nurl::transport::MAX_DATAGRAM_BYTES;
 use nurl::{Error, Node, PublicKey};
 
 use crate::harness::{Mesh, PATIENCE, deliver, is_direct, meet, ping, run, soon, until};
@@ -234,6 +235,31 @@ fn resident() -> usize {
     let text = disk::read(std::path::Path::new("/proc/self/statm"), 4096).unwrap();
     let pages = String::from_utf8(text).unwrap().split(' ').nth(1).unwrap().parse::<usize>().unwrap();
     pages * 4096
+}
+
+#[test]
+fn datagrams_are_received_one_by_one_or_in_batches_in_one_order() {
+    run(async {
+        let mesh = Mesh::start().await;
+        let [a, b] = mesh.nodes(Role::Member).await;
+        until("a direct path", async || is_direct(&a, b.key()).await).await;
+        let numbered = |from: u8, to: u8| (from..to).map(|n| Bytes::from(vec![n])).collect::<Vec<_>>();
+        soon("eight are sent", a.send_many(b.key(), numbered(0, 8))).await.unwrap();
+        let mut numbers = Vec::new();
+        while numbers.len() < 3 {
+            let datagram = soon("a datagram", b.recv()).await.unwrap();
+            assert_eq!(datagram.peer, a.key());
+            numbers.push(datagram.body[0]);
+        }
+        while numbers.len() < 8 {
+            let batch = soon("the rest", b.recv_many()).await.unwrap();
+            assert!(!batch.is_empty());
+            numbers.extend(batch.iter().map(|datagram| datagram.body[0]));
+        }
+        assert_eq!(numbers, [0, 1, 2, 3, 4, 5, 6, 7]);
+        b.shutdown().await;
+        assert!(soon("the end", b.recv()).await.is_none());
+    });
 }
 
 #[test]

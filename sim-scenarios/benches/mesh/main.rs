@@ -17,7 +17,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use chaos::link::LinkConfig;
 use chaos::world::World;
-use nurl::compute::job::SubmitOptions;
+use nurl::internals::compute::job::SubmitOptions;
 use sim_scenarios::cluster::Cluster;
 
 const SIZES: [usize; 4] = [5, 20, 50, 200];

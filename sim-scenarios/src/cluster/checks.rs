@@ -18,7 +18,7 @@
 //! A check costs a look into a small table. The first that fails ends the run.
 //!
 //! Two things look like a resurrection and are none. A node that was cut off takes back what it concluded alone
-//! (see `nurl::membership::isolation`), so its own verdicts from then on are excused, and those on the way in: no older
+//! (see `nurl::internals::membership::isolation`), so its own verdicts from then on are excused, and those on the way in: no older
 //! than [`RETRACT`]. And who left is forgotten after a while, and may then be met as somebody new.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,16 +28,18 @@ use chaos::property::{Broken, fail};
 use chaos::sometimes;
 use chaos::world::{Host, World};
 use nurl::PublicKey;
-use nurl::compute::job::options::{MAX_EXECUTIONS, MAX_RECORD_BYTES, MAX_RECORDS, MAX_SUBMISSIONS};
-use nurl::compute::job::{Config as JobConfig, KindLimits, TaskId};
-use nurl::membership::detector::RETRACT;
-use nurl::membership::{Config as DetectorConfig, Roles, State};
-use nurl::net::hub::{HubLimits, HubStats};
-use nurl::node::{MemberInfo, Node, NodeEvent, Role, StateStats};
-use nurl::ring::{MAX_TENURES, Ring, RingMember};
+use nurl::internals::compute::job::options::{
+    MAX_EXECUTIONS, MAX_RECORD_BYTES, MAX_RECORDS, MAX_SUBMISSIONS,
+};
+use nurl::internals::compute::job::{Config as JobConfig, KindLimits, TaskId};
+use nurl::internals::membership::detector::RETRACT;
+use nurl::internals::membership::{Config as DetectorConfig, Roles, State};
+use nurl::internals::net::hub::{HubLimits, HubStats};
+use nurl::internals::node::{MemberInfo, Node, NodeEvent, Role, StateStats};
+use nurl::internals::replication::replicator::MAX_PENDING;
+use nurl::internals::ring::{MAX_TENURES, Ring, RingMember};
+use nurl::internals::transport::Gauges;
 use nurl::rt::time;
-use nurl::state::replicator::MAX_PENDING;
-use nurl::transport::Gauges;
 
 use super::{Setup, Witness};
 use crate::models::relay::Relay;
@@ -406,7 +408,7 @@ pub(super) async fn sample(setup: Setup, node: Node, hubs: Vec<Relay>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nurl::transport::{Gauge, PathInfo};
+    use nurl::internals::transport::{Gauge, PathInfo};
 
     fn key(n: u8) -> PublicKey {
         PublicKey::from_bytes([n; 32])

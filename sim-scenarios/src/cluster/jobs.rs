@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use chaos::property::Broken;
-use nurl::compute::job::{JobError, SubmitOptions};
-use nurl::node::Task;
+use nurl::internals::compute::job::{JobError, SubmitOptions};
+use nurl::internals::node::Task;
 use nurl::rt::time;
 
 use super::{Cluster, Peer, secret};

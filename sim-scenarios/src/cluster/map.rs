@@ -21,9 +21,9 @@ use chaos::net::Net;
 use chaos::plan::Targets;
 use chaos::world::World;
 use nurl::SecretKey;
-use nurl::mesh::{Hub, Ticket};
-use nurl::net::hub::HubLimits;
-use nurl::node::{Builder, Role};
+use nurl::internals::mesh::{Hub, Ticket};
+use nurl::internals::net::hub::HubLimits;
+use nurl::internals::node::{Builder, Role};
 use nurl::rt::Rng;
 
 use super::payload::{MARKER, SEALED};

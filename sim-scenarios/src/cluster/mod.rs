@@ -1,6 +1,6 @@
 //! Hubs and nodes on hosts of a world, assembled as a deployment would be.
 //!
-//! What runs on a host is what a deployment runs: [`nurl::net::hub::serve`] (as a [`Relay`]) and [`nurl::Node`].
+//! What runs on a host is what a deployment runs: [`nurl::internals::net::hub::serve`] (as a [`Relay`]) and [`nurl::Node`].
 //! A [`Map`] says who is where; [`Cluster::start`] is its short form, all nodes on the internet with one hub. A
 //! scenario reaches into a node only through its public handle; [`Peer::node`] waits until the host's present
 //! process has one, so it works across crashes and restarts.
@@ -25,11 +25,11 @@ use std::time::Duration;
 use chaos::property::Broken;
 use chaos::world::World;
 use nurl::PublicKey;
-use nurl::membership::State;
-use nurl::mesh::Ticket;
-use nurl::node::{MemberInfo, Role};
+use nurl::internals::membership::State;
+use nurl::internals::mesh::Ticket;
+use nurl::internals::node::{MemberInfo, Role};
+use nurl::internals::transport::PathInfo;
 use nurl::rt::time;
-use nurl::transport::PathInfo;
 
 use crate::models::relay::Relay;
 

@@ -6,10 +6,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use chaos::net::Net;
 use chaos::world::{Host, World};
-use nurl::compute::job::JobError;
-use nurl::compute::pool::JobContext;
-use nurl::mesh::Ticket;
-use nurl::node::{Builder, Role};
+use nurl::internals::compute::job::JobError;
+use nurl::internals::compute::pool::JobContext;
+use nurl::internals::mesh::Ticket;
+use nurl::internals::node::{Builder, Role};
 use nurl::rt::{task, time};
 use nurl::{Node, PublicKey, SecretKey};
 

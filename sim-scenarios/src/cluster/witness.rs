@@ -9,9 +9,9 @@ use chaos::property::{Broken, fail};
 use chaos::sometimes;
 use chaos::world::{Host, World};
 use nurl::PublicKey;
-use nurl::compute::job::{JobError, WaitReason};
-use nurl::membership::State;
-use nurl::node::{MemberInfo, NodeEvent, Task, TaskEvent};
+use nurl::internals::compute::job::{JobError, WaitReason};
+use nurl::internals::membership::State;
+use nurl::internals::node::{MemberInfo, NodeEvent, Task, TaskEvent};
 
 use super::checks::Checks;
 

@@ -1,6 +1,6 @@
 //! A hub in the world, and everything that may befall it.
 //!
-//! What runs is the real hub, [`nurl::net::hub::serve`], on a host of its own, so each fault is one of the host, of
+//! What runs is the real hub, [`nurl::internals::net::hub::serve`], on a host of its own, so each fault is one of the host, of
 //! its links, or of the limits that the hub reads when it starts:
 //!
 //! | fault | how |
@@ -28,9 +28,9 @@ use std::time::Duration;
 use chaos::link::{Bandwidth, Burst, LinkConfig, Rate};
 use chaos::net::End;
 use chaos::world::{Host, World};
-use nurl::mesh::Namespace;
-use nurl::net::hub::{self, HubConfig, HubHandle, HubLimits, HubStats};
-use nurl::net::listen::Listen;
+use nurl::internals::mesh::Namespace;
+use nurl::internals::net::hub::{self, HubConfig, HubHandle, HubLimits, HubStats};
+use nurl::internals::net::listen::Listen;
 use nurl::{PublicKey, SecretKey};
 
 use super::impostor::Impostor;

@@ -16,11 +16,11 @@ use chaos::property::Broken;
 use chaos::scenario::{Held, Mark, Trial, Verdict};
 use chaos::sometimes;
 use chaos::world::{Host, World};
-use nurl::compute::job::SubmitOptions;
-use nurl::mesh::Ticket;
-use nurl::node::{Role, TaskEvent};
+use nurl::internals::compute::job::SubmitOptions;
+use nurl::internals::mesh::Ticket;
+use nurl::internals::node::{Role, TaskEvent};
+use nurl::internals::transport::Limits;
 use nurl::rt::{Rng, time};
-use nurl::transport::Limits;
 use nurl::{Node, PublicKey};
 use rand_core::Rng as _;
 

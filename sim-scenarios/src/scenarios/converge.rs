@@ -13,7 +13,7 @@ use std::time::Duration;
 use chaos::link::{LinkConfig, Rate};
 use chaos::property::Broken;
 use chaos::scenario::{Held, Trial, Verdict};
-use nurl::membership::State;
+use nurl::internals::membership::State;
 
 use crate::cluster::{Cluster, Jobs, Peer, Within};
 

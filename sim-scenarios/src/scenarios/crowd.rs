@@ -17,10 +17,10 @@ use chaos::property::Broken;
 use chaos::scenario::{Held, Mark, Trial, Verdict};
 use chaos::sometimes;
 use chaos::world::{Host, World};
-use nurl::mesh::{MeshSecret, Ticket};
-use nurl::net::hub::HubStats;
-use nurl::net::hub_client::{self, HubClientConfig, HubCommand, HubEvent};
-use nurl::node::Role;
+use nurl::internals::mesh::{MeshSecret, Ticket};
+use nurl::internals::net::hub::HubStats;
+use nurl::internals::net::hub_client::{self, HubClientConfig, HubCommand, HubEvent};
+use nurl::internals::node::Role;
 use nurl::{Error, Node, SecretKey};
 use rand_core::Rng as _;
 

@@ -18,7 +18,7 @@ use chaos::property::Broken;
 use chaos::scenario::{Held, Knob, Mark, Trial, Turns, Verdict};
 use chaos::sometimes;
 use chaos::world::World;
-use nurl::membership::State;
+use nurl::internals::membership::State;
 use rand_core::Rng as _;
 
 use crate::cluster::{Cluster, Jobs, Map, Peer, Place, Within};

@@ -17,7 +17,7 @@ use chaos::property::{Broken, fail};
 use chaos::scenario::{Held, Trial, Verdict};
 use chaos::sometimes;
 use chaos::world::World;
-use nurl::node::NodeEvent;
+use nurl::internals::node::NodeEvent;
 use nurl::rt::time;
 use rand_core::Rng as _;
 

@@ -12,7 +12,7 @@ use chaos::link::LinkConfig;
 use chaos::property::Broken;
 use chaos::scenario::{Held, Trial, Verdict};
 use chaos::world::Host;
-use nurl::membership::State;
+use nurl::internals::membership::State;
 
 use crate::cluster::{Cluster, Peer, Within};
 

@@ -13,7 +13,7 @@ use chaos::link::{LinkConfig, Rate};
 use chaos::property::Broken;
 use chaos::scenario::{Held, Knob, Trial, Turns, Verdict};
 use chaos::world::World;
-use nurl::node::Role;
+use nurl::internals::node::Role;
 
 use crate::cluster::{Map, Peer, Place, Within, secret};
 

@@ -18,7 +18,7 @@ use chaos::scenario::{Held, Trial, Verdict};
 use chaos::sometimes;
 use chaos::world::World;
 use nurl::Node;
-use nurl::node::Role;
+use nurl::internals::node::Role;
 use rand_core::Rng as _;
 
 use crate::cluster::{Cluster, Map, Peer, Place, Traffic, Within, home, secret};

@@ -21,7 +21,7 @@ use chaos::property::Broken;
 use chaos::scenario::{Held, Knob, Mark, Trial, Turns, Verdict};
 use chaos::sometimes;
 use chaos::world::Host;
-use nurl::node::Role;
+use nurl::internals::node::Role;
 use nurl::rt::time;
 use rand_core::Rng as _;
 

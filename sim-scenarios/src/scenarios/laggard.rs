@@ -16,7 +16,7 @@ use std::time::Duration;
 use chaos::link::LinkConfig;
 use chaos::property::Broken;
 use chaos::scenario::{Held, Trial, Verdict};
-use nurl::membership::State;
+use nurl::internals::membership::State;
 
 use crate::cluster::{Map, Place, Within};
 

@@ -15,10 +15,10 @@ use chaos::property::Broken;
 use chaos::scenario::{Held, Mark, Trial, Verdict};
 use chaos::sometimes;
 use nurl::PublicKey;
-use nurl::compute::lease::{Admission, Config, LeaseError, Outcome, Recovered, Resource};
-use nurl::ring::Epoch;
+use nurl::internals::compute::lease::{Admission, Config, LeaseError, Outcome, Recovered, Resource};
+use nurl::internals::replication::store::Store;
+use nurl::internals::ring::Epoch;
 use nurl::rt::{self, disk, time};
-use nurl::state::store::Store;
 use rand_core::Rng as _;
 
 /// What some run has to reach.

@@ -17,8 +17,8 @@ use chaos::property::Broken;
 use chaos::scenario::{Held, Mark, Trial, Verdict};
 use chaos::sometimes;
 use nurl::PublicKey;
-use nurl::membership::State;
-use nurl::node::MemberInfo;
+use nurl::internals::membership::State;
+use nurl::internals::node::MemberInfo;
 use rand_core::Rng as _;
 
 use crate::cluster::{Cluster, Peer, Within};

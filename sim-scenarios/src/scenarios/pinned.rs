@@ -13,7 +13,7 @@ use chaos::link::{LinkConfig, Rate};
 use chaos::property::Broken;
 use chaos::scenario::{Held, Knob, Mark, Trial, Turns, Verdict};
 use chaos::sometimes;
-use nurl::membership::State;
+use nurl::internals::membership::State;
 
 use crate::cluster::{Cluster, Jobs, Peer, Within};
 

@@ -23,8 +23,8 @@ use chaos::scenario::{Held, Mark, Trial, Verdict};
 use chaos::sometimes;
 use chaos::world::World;
 use nurl::PublicKey;
-use nurl::compute::job::{JobError, SubmitOptions, WaitReason};
-use nurl::node::{Role, Task};
+use nurl::internals::compute::job::{JobError, SubmitOptions, WaitReason};
+use nurl::internals::node::{Role, Task};
 use nurl::rt::{task, time};
 use rand_core::Rng as _;
 

@@ -16,10 +16,10 @@ use chaos::link::LinkConfig;
 use chaos::property::Broken;
 use chaos::scenario::{Held, Trial, Verdict};
 use chaos::world::World;
-use nurl::node::Role;
+use nurl::internals::node::Role;
+use nurl::internals::transport::Limits;
+use nurl::internals::transport::reliable::FailReason;
 use nurl::rt::time;
-use nurl::transport::Limits;
-use nurl::transport::reliable::FailReason;
 use nurl::{Error, PublicKey};
 
 use crate::cluster::{Cluster, Map, Peer, Place, Within, secret};

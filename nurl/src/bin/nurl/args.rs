@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use nurl::mesh::MAX_HUB_ADDR_BYTES;
-use nurl::net::listen::{Listen, ListenError};
+use nurl::config::{Listen, ListenError};
+use nurl::hub::MAX_HUB_ADDR_BYTES;
 
 use crate::out::{Code, Failure};
 

@@ -3,10 +3,10 @@
 use std::path::Path;
 use std::time::Duration;
 
-use nurl::membership::{Roles, State};
-use nurl::node::{Builder, Events, Role};
+use nurl::config::Role;
+use nurl::events::{Events, Roles, State};
 use nurl::rt::{disk, time};
-use nurl::{Node, Ticket};
+use nurl::{Builder, Node, Ticket};
 
 use crate::args::MeshArgs;
 use crate::out::{Code, Failure, Out, shown, unusable};

@@ -13,9 +13,9 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use indicatif::ProgressBar;
-use nurl::compute::handlers::{count_parts, decode_counts, merge};
-use nurl::membership::State;
-use nurl::node::Role;
+use nurl::config::Role;
+use nurl::events::State;
+use nurl::job::handlers::{count_parts, decode_counts, merge};
 use nurl::rt::{self, time};
 use nurl::{Node, PublicKey};
 use rand_core::Rng;
@@ -78,6 +78,7 @@ impl StateDir {
 }
 
 impl Drop for StateDir {
+    #[expect(clippy::disallowed_methods, reason = "the command runs on a real disk only")]
     fn drop(&mut self) {
         // Only files that the demo's hub made are in it.
         let _ = std::fs::remove_dir_all(&self.0);
@@ -85,6 +86,7 @@ impl Drop for StateDir {
 }
 
 /// The repository this program was built from, or the present folder.
+#[expect(clippy::disallowed_methods, reason = "the command runs on a real disk only")]
 fn own_text() -> Result<PathBuf, Failure> {
     let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     if repository.join("Cargo.toml").is_file() {

@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use nurl::compute::handlers::split_text;
+use nurl::job::handlers::split_text;
 use nurl::rt::disk;
 
 use crate::out::{Code, Failure, unusable};
@@ -40,6 +40,7 @@ pub(crate) struct Piece {
 
 /// The text files under `paths`, in the order of their names. Symbolic links are not followed; files that
 /// aren't UTF-8 are left out when they were found in a folder, and an error when they were named.
+#[expect(clippy::disallowed_methods, reason = "the command runs on a real disk only")]
 pub(crate) fn read_texts(paths: &[PathBuf]) -> Result<Vec<Text>, Failure> {
     let mut texts = Vec::new();
     let mut total = 0;
@@ -82,6 +83,7 @@ pub(crate) fn read_texts(paths: &[PathBuf]) -> Result<Vec<Text>, Failure> {
 }
 
 /// Files below a folder, depth first, sorted; an explicit stack, since a tree may be deep.
+#[expect(clippy::disallowed_methods, reason = "the command runs on a real disk only")]
 fn walk(root: &Path, found: &mut Vec<PathBuf>) -> Result<(), Failure> {
     let mut folders = vec![root.to_owned()];
     while let Some(folder) = folders.pop() {
@@ -139,7 +141,7 @@ pub(crate) fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
 #[allow(clippy::disallowed_methods, reason = "a test makes its files")]
 mod tests {
     use super::*;
-    use nurl::compute::handlers::{count_words, merge};
+    use nurl::job::handlers::{count_words, merge};
 
     #[test]
     fn links_and_binaries_are_left_out_and_names_are_sorted() {

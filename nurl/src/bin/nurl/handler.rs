@@ -11,9 +11,7 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use bytes::Bytes;
-use nurl::compute::job::JobError;
-use nurl::compute::job::options::{MAX_ERROR_TEXT_LEN, MAX_PAYLOAD_LEN as MAX_RESULT_BYTES};
-use nurl::compute::pool::JobContext;
+use nurl::job::{JobContext, JobError, MAX_ERROR_TEXT_LEN, MAX_PAYLOAD_LEN as MAX_RESULT_BYTES};
 use nurl::rt::{self, time};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;

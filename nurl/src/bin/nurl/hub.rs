@@ -3,12 +3,11 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
-use nurl::mesh::{Hub, Namespace, Ticket};
-use nurl::net::advertise::{Why, advertise, default_sources};
-use nurl::net::hub::{self, HubConfig, HubError, HubLimits};
-use nurl::net::relay::Roles;
+use nurl::hub::{
+    self, Hub, HubConfig, HubError, HubLimits, Namespace, Roles, Why, advertise, default_sources,
+};
 use nurl::rt::{self, disk, net};
-use nurl::{PublicKey, SecretKey};
+use nurl::{PublicKey, SecretKey, Ticket};
 
 use crate::args::{HubArgs, HubRole, listen};
 use crate::client::ticket;

@@ -3,9 +3,8 @@
 use std::io::ErrorKind;
 use std::path::Path;
 
-use nurl::SecretKey;
-use nurl::key::KeyError;
-use nurl::rt;
+use nurl::config::KeyError;
+use nurl::{SecretKey, rt};
 
 use crate::args::KeyCommand;
 use crate::event::Line;

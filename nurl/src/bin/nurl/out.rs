@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use nurl::Error;
-use nurl::compute::job::SubmitError;
+use nurl::job::SubmitError;
 use nurl::rt::task::{self, JoinHandle};
 use nurl::rt::time;
 
@@ -292,6 +292,7 @@ impl<'a> Out<'a> {
         let _ = self.write(Stream::Stderr, text.into_bytes()).await;
     }
 
+    #[expect(clippy::disallowed_methods, reason = "standard output may block, and is none of `rt`'s doors")]
     async fn write(self, to: Stream, bytes: Vec<u8>) -> io::Result<()> {
         if bytes.is_empty() {
             return Ok(());

@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use nurl::membership::{Roles, State};
-use nurl::net::hub_client::DownReason;
-use nurl::node::MemberInfo;
+use nurl::events::{DownReason, MemberInfo, Roles, State};
 use nurl::rt::time;
 use nurl::{Node, PublicKey};
 

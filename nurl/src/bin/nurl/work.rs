@@ -7,10 +7,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
-use nurl::compute::handlers::{decode_counts, merge};
-use nurl::compute::job::options::MAX_PAYLOAD_LEN;
-use nurl::compute::job::{JobError, SubmitOptions, TaskId, WaitReason};
-use nurl::node::TaskEvent;
+use nurl::job::handlers::{decode_counts, merge};
+use nurl::job::{JobError, MAX_PAYLOAD_LEN, SubmitOptions, TaskEvent, TaskId, WaitReason};
 use nurl::rt::sync::mpsc;
 use nurl::rt::{self, disk, time};
 use nurl::{Node, PublicKey};

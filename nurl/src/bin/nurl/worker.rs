@@ -3,11 +3,12 @@
 use std::io;
 use std::time::Duration;
 
-use nurl::compute::handlers;
-use nurl::compute::job::TaskId;
-use nurl::node::{Builder, Departure, Events, NodeEvent, Role};
+use nurl::config::Role;
+use nurl::events::{Events, NodeEvent};
+use nurl::job::{TaskId, handlers};
 use nurl::rt::{self, disk, time};
-use nurl::{Error, Node, SecretKey};
+use nurl::state::Departure;
+use nurl::{Builder, Error, Node, SecretKey};
 
 use crate::args::{WorkerArgs, listen};
 use crate::client::ticket;

@@ -30,6 +30,10 @@ pub struct Run {
     /// Its input.
     pub payload: Bytes,
     /// The dead letter of which the task is a retry.
+    #[cfg_attr(
+        not(any(test, feature = "internals")),
+        expect(dead_code, reason = "door: a chain of tasks, shown by the command")
+    )]
     pub parent: Option<TaskId>,
     /// The fencing token for every effect of this run.
     pub token: Epoch,

@@ -157,6 +157,10 @@ impl Jobs {
     ///
     /// # Errors
     /// As [`SubmitError`] says; [`SubmitError::Conflict`] for an id of another kind, key or payload.
+    #[cfg_attr(
+        not(any(test, feature = "internals")),
+        expect(dead_code, reason = "door: a submission that outlives its caller brings its own id")
+    )]
     pub fn submit_with_id(
         &mut self,
         now: Instant,
@@ -180,6 +184,10 @@ impl Jobs {
     }
 
     /// The tasks given up after too many failures, oldest first.
+    #[cfg_attr(
+        not(any(test, feature = "internals")),
+        expect(dead_code, reason = "door: the list of dead letters in `Node` and the command")
+    )]
     pub fn dead_letters(&self) -> impl Iterator<Item = &DeadLetter> {
         self.submitter.dead_letters()
     }
@@ -188,6 +196,10 @@ impl Jobs {
     ///
     /// # Errors
     /// [`SubmitError::NoSuchDeadLetter`], or why the new task was not taken; the letter stays then.
+    #[cfg_attr(
+        not(any(test, feature = "internals")),
+        expect(dead_code, reason = "door: dead letters are retried from `Node` and the command")
+    )]
     pub fn retry_dead_letter(
         &mut self,
         now: Instant,
@@ -362,6 +374,7 @@ impl Jobs {
     }
 
     /// The kept outcome of a task, if this node has one.
+    #[cfg_attr(not(any(test, feature = "internals")), expect(dead_code, reason = "door: durable results"))]
     pub fn record(&self, task: TaskId) -> Option<&Record> {
         self.keeper.get(&task).map(|kept| &kept.record)
     }

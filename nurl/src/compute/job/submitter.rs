@@ -37,6 +37,10 @@ const MAX_FETCH_DOUBLINGS: u8 = 6;
 const MAX_BUSY_WAIT: Duration = Duration::from_secs(30);
 
 /// A task given up after too many failed attempts.
+#[cfg_attr(
+    not(any(test, feature = "internals")),
+    expect(dead_code, reason = "door: the list of dead letters in `Node` and the command")
+)]
 #[derive(Debug, Clone)]
 pub struct DeadLetter {
     /// Its id.

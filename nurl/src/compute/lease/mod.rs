@@ -32,8 +32,8 @@ use std::time::Duration;
 
 pub use resource::Resource;
 
+use crate::replication::store::StoreError;
 use crate::ring::Epoch;
-use crate::state::store::StoreError;
 
 /// 128 random bits, the same on every retry of a task.
 pub type TaskId = [u8; 16];

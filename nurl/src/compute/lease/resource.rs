@@ -9,8 +9,8 @@ use super::{
     Admission, Config, Counters, KEEP, LeaseError, MAX_KEY_BYTES, MAX_LIFE, MAX_OUTCOME_BYTES, Recovered,
     TaskId,
 };
+use crate::replication::store::{Effects, Store, StoreError};
 use crate::ring::{Epoch, MAX_COUNTER_JUMP};
-use crate::state::store::{Effects, Store, StoreError};
 
 /// A resource whose effects are fenced. Shared by reference; calls block on the disk and follow each other.
 #[derive(Debug)]

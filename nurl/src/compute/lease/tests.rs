@@ -6,9 +6,9 @@ use rand_core::SeedableRng;
 
 use super::*;
 use crate::key::PublicKey;
+use crate::replication::store::Store;
 use crate::ring::MAX_COUNTER_JUMP;
 use crate::rt::Rng;
-use crate::state::store::Store;
 
 const WALL: Duration = Duration::from_secs(1_000_000);
 const LIFE: Duration = Duration::from_secs(60);
@@ -283,6 +283,7 @@ fn what_is_over_a_bound_is_a_typed_error() {
 
 #[cfg(not(feature = "sim"))]
 #[test]
+#[expect(clippy::disallowed_methods, reason = "true threads are what is tested")]
 fn of_concurrent_duplicates_exactly_one_is_admitted() {
     let resource = open(&store());
     let admitted = std::sync::atomic::AtomicUsize::new(0);

@@ -273,6 +273,10 @@ impl Detector {
     }
 
     /// Replaces this node's metadata and tells everyone.
+    #[cfg_attr(
+        not(any(test, feature = "internals")),
+        expect(dead_code, reason = "door: `Node` changes what it says of itself")
+    )]
     pub fn set_meta(&mut self, meta: Meta) {
         if self.me.meta != meta {
             self.me.meta = meta;
@@ -285,6 +289,7 @@ impl Detector {
     ///
     /// # Errors
     /// [`MembershipError::EventTooLarge`], [`MembershipError::EventsFull`], [`MembershipError::NotAMember`].
+    #[cfg_attr(not(any(test, feature = "internals")), expect(dead_code, reason = "door: user events"))]
     pub fn broadcast(&mut self, body: &[u8]) -> Result<(), MembershipError> {
         if body.len() > MAX_EVENT_BYTES {
             return Err(MembershipError::EventTooLarge(body.len()));
@@ -343,6 +348,7 @@ impl Detector {
 
     /// Peers worth trying first after a restart: live members in random order, then known contacts. At most
     /// [`MAX_CONTACTS`].
+    #[cfg(test)]
     pub fn contacts(&mut self) -> Vec<PublicKey> {
         let mut contacts = self.random_members(MAX_CONTACTS, |member| member.state.is_live());
         let known = self.join.opened().filter(|key| !contacts.contains(key)).copied();
@@ -357,11 +363,13 @@ impl Detector {
     }
 
     /// The local health score, 0 to 8.
+    #[cfg_attr(not(any(test, feature = "internals")), expect(dead_code, reason = "door: metrics"))]
     pub fn health(&self) -> u32 {
         self.awareness.score()
     }
 
     /// Counters.
+    #[cfg_attr(not(any(test, feature = "internals")), expect(dead_code, reason = "door: metrics"))]
     pub fn stats(&self) -> &Stats {
         &self.stats
     }

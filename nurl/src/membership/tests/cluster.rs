@@ -54,7 +54,7 @@ pub(super) struct Cluster {
 
 impl Cluster {
     pub(super) fn new(seed: u8) -> Cluster {
-        let now = crate::membership::test_now();
+        let now = crate::rt::test_now();
         Cluster {
             start: now,
             now,

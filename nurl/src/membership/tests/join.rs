@@ -3,8 +3,8 @@
 use rand_core::SeedableRng;
 
 use super::*;
-use crate::membership::test_now;
 use crate::rt::Rng;
+use crate::rt::test_now;
 
 fn key(n: u8) -> PublicKey {
     PublicKey::from_bytes([n; 32])

@@ -27,7 +27,7 @@ pub(super) fn ms(ms: u64) -> Duration {
 }
 
 pub(super) fn new(observer: bool) -> (Instant, Detector) {
-    let now = crate::membership::test_now();
+    let now = crate::rt::test_now();
     let rng = Rng::from_seed([5; 32]);
     (now, Detector::new(Config::default(), key(ME), 1, meta(""), observer, now, rng))
 }
@@ -506,7 +506,7 @@ fn an_announcement_is_answered_by_at_most_three_after_a_delay_and_believed_by_no
     let (_, mut newcomer) = new(false);
     let body = newcomer.announce();
     for me in 1..=members {
-        let now = crate::membership::test_now();
+        let now = crate::rt::test_now();
         let rng = Rng::from_seed([me as u8; 32]);
         let mut detector = Detector::new(Config::default(), key(me), 1, meta(""), false, now, rng);
         let others = (1..=members).filter(|of| *of != me).map(|of| fact(of, 1, State::Alive)).collect();

@@ -3,7 +3,7 @@
 //! Promise: after the handshake both sides know the other's key, and every byte of a frame is authentic, in
 //! order and unread by others. A client reaches the hub that holds the pinned key or none. A hub knows that a
 //! client holds its key only once a *transport* message decrypts: message 1 can be replayed by anyone who
-//! saw it, so [`Connection::is_proven`] is false until then.
+//! saw it, so it is unproven until then.
 //!
 //! How: `Noise_IK_25519_ChaChaPoly_SHA256`, prologue `"nurl/1 hub"`, empty handshake payloads. On the stream
 //! each Noise message follows its length, 16 bits big-endian (Noise §13). The plaintext of a transport
@@ -145,6 +145,7 @@ impl Connection {
 
     /// Whether the other side has proved that it holds its key and takes part now: a transport message of
     /// its own has decrypted. For a client that is so with message 2.
+    #[cfg(test)]
     pub fn is_proven(&self) -> bool {
         self.proven
     }

@@ -15,7 +15,7 @@ use crate::key::{PublicKey, SecretKey};
 use crate::mesh::Namespace;
 use crate::net::control::Connection;
 use crate::net::faults::ReceiveFaults;
-use crate::net::listen::Listen;
+use crate::net::listen::{Listen, ListenError};
 use crate::net::relay::{ClientId, Roles};
 use crate::net::stun;
 use crate::rt::net::{OwnedReadHalf, RecvMeta, TcpListener, TcpStream, Transmit, UdpSocket};
@@ -89,6 +89,9 @@ pub enum HubError {
     /// Every role is off.
     #[error("every role of the hub is off")]
     NoRole,
+    /// No place to listen at.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
 }
 
 impl HubError {

@@ -17,9 +17,11 @@ pub mod core;
 mod driver;
 mod half_open;
 pub mod limits;
+mod new_mesh;
 #[cfg(test)]
 mod tests;
 
 pub use self::core::{HubStats, Output, Refusal};
 pub use driver::{HubConfig, HubError, HubHandle, serve};
 pub use limits::HubLimits;
+pub use new_mesh::serve_new_mesh;

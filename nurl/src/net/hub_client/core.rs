@@ -157,6 +157,7 @@ impl HubClient {
     }
 
     /// What happened so far.
+    #[cfg_attr(not(any(test, feature = "internals")), expect(dead_code, reason = "door: metrics"))]
     pub fn stats(&self) -> &ClientStats {
         &self.stats
     }

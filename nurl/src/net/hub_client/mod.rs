@@ -161,6 +161,10 @@ pub enum HubCommand {
         sealed: Bytes,
     },
     /// Takes our record back.
+    #[cfg_attr(
+        not(any(test, feature = "internals")),
+        expect(dead_code, reason = "door: a node that stays and wants no more callers")
+    )]
     Withdraw,
     /// Asks for one record.
     Lookup {
@@ -183,6 +187,7 @@ pub enum HubCommand {
     /// [`NetworkChanged`](HubCommand::NetworkChanged).
     InterfacesChanged(Arc<[Interface]>),
     /// Asks for the counters.
+    #[cfg_attr(not(any(test, feature = "internals")), expect(dead_code, reason = "door: metrics"))]
     Stats(oneshot::Sender<ClientStats>),
 }
 

@@ -30,6 +30,10 @@ pub struct TransportKeys {
 
 impl TransportKeys {
     /// Takes keys from elsewhere: for tests and benchmarks of the record layer.
+    #[cfg_attr(
+        not(any(test, feature = "internals")),
+        expect(dead_code, reason = "for examples, benchmarks and scenarios")
+    )]
     pub fn from_bytes(backend: Backend, send: [u8; 32], receive: [u8; 32]) -> TransportKeys {
         TransportKeys { backend, send: Zeroizing::new(send), receive: Zeroizing::new(receive) }
     }
@@ -150,6 +154,7 @@ impl Initiator {
     }
 
     /// The hash of the transcript so far.
+    #[cfg(test)]
     pub fn handshake_hash(&self) -> &[u8] {
         self.state.get_handshake_hash()
     }
@@ -248,6 +253,7 @@ impl Responder {
     }
 
     /// The hash of the transcript so far.
+    #[cfg(test)]
     pub fn handshake_hash(&self) -> &[u8] {
         self.state.get_handshake_hash()
     }

@@ -328,7 +328,7 @@ impl<'a> Frame<'a> {
     }
 
     /// The frame's bytes.
-    pub fn to_vec(&self) -> Vec<u8> {
+    pub fn to_vec(self) -> Vec<u8> {
         let mut out = Vec::new();
         self.encode(&mut out);
         out

@@ -69,6 +69,7 @@ impl FairQueue {
     }
 
     /// Whether nothing waits.
+    #[cfg_attr(not(any(test, feature = "internals")), expect(dead_code, reason = "beside `len`"))]
     pub fn is_empty(&self) -> bool {
         self.turns.is_empty()
     }

@@ -46,11 +46,13 @@ impl SeqMemory {
     }
 
     /// The highest number seen of a key.
+    #[cfg(test)]
     pub fn highest(&self, key: &PublicKey) -> Option<u64> {
         self.highest.get(key).map(|(seq, _)| *seq)
     }
 
     /// Keys forgotten because there were too many.
+    #[cfg_attr(not(any(test, feature = "internals")), expect(dead_code, reason = "door: metrics"))]
     pub fn forgotten(&self) -> u64 {
         self.forgotten
     }

@@ -96,6 +96,7 @@ impl Records {
     }
 
     /// Whether none is held.
+    #[cfg_attr(not(any(test, feature = "internals")), expect(dead_code, reason = "beside `len`"))]
     pub fn is_empty(&self) -> bool {
         self.ends.is_empty()
     }

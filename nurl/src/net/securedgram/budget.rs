@@ -102,6 +102,7 @@ impl Lane {
     }
 
     /// How many prefixes have a bucket.
+    #[cfg(test)]
     pub fn prefixes(&self) -> usize {
         self.narrow.len().max(self.wide.len())
     }

@@ -2,7 +2,10 @@
 
 /// Plain counters; they only grow.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[expect(missing_docs, reason = "each name says what is counted; the groups below say when")]
+#[cfg_attr(
+    feature = "internals",
+    expect(missing_docs, reason = "each name says what is counted; the groups below say when")
+)]
 pub struct Stats {
     // Refused by shape, before anything else.
     pub unknown_frame: u64,

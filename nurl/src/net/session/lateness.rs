@@ -24,7 +24,7 @@ impl Arrival {
 /// The highest counter now, and one that was it [`LATE_AFTER`] ago. The time of each frame isn't kept, so a frame may be
 /// up to twice as late before it counts.
 #[derive(Debug, Default)]
-pub(in crate::net) struct Lateness {
+pub(in crate::layers::net) struct Lateness {
     highest: Option<Arrival>,
     /// What was the highest when it was set; it becomes the bound when it is old.
     next_bound: Option<Arrival>,
@@ -34,7 +34,7 @@ pub(in crate::net) struct Lateness {
 
 impl Lateness {
     /// Takes one authentic frame; returns whether it is late.
-    pub(in crate::net) fn arrived(&mut self, now: Instant, counter: u64) -> bool {
+    pub(in crate::layers::net) fn arrived(&mut self, now: Instant, counter: u64) -> bool {
         let old = |arrival: &Arrival| arrival.is_old(now);
         if let Some(bound) = self.highest.filter(old).or(self.next_bound.filter(old)) {
             (self.bound, self.next_bound) = (Some(bound.counter), self.highest);
@@ -47,7 +47,7 @@ impl Lateness {
     }
 
     /// Whether anything arrived [`LATE_AFTER`] ago: all that the peer sealed with the keys before these is late then.
-    pub(in crate::net) fn is_past_start(&self, now: Instant) -> bool {
+    pub(in crate::layers::net) fn is_past_start(&self, now: Instant) -> bool {
         self.bound.is_some() || self.next_bound.is_some_and(|arrival| arrival.is_old(now))
     }
 }

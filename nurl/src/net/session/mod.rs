@@ -20,7 +20,7 @@ mod lateness;
 pub mod window;
 
 pub use lateness::LATE_AFTER;
-pub(in crate::net) use lateness::Lateness;
+pub(in crate::layers::net) use lateness::Lateness;
 pub use window::ReplayWindow;
 
 /// The first byte of a data frame.
@@ -150,6 +150,10 @@ impl Session {
     }
 
     /// What we address this session by in frames to the peer.
+    #[cfg_attr(
+        not(any(test, feature = "internals")),
+        expect(dead_code, reason = "for examples, benchmarks and scenarios")
+    )]
     pub fn remote_index(&self) -> u32 {
         u32::from_le_bytes([self.header[1], self.header[2], self.header[3], self.header[4]])
     }

@@ -59,6 +59,7 @@ impl ReplayWindow {
     }
 
     /// How many bits the window holds now.
+    #[cfg(test)]
     pub fn bits(&self) -> u64 {
         self.words.len() as u64 * WORD_BITS
     }

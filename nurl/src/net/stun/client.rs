@@ -150,6 +150,10 @@ impl Client {
     }
 
     /// Forgets all transactions: the socket is gone.
+    #[cfg_attr(
+        not(any(test, feature = "internals")),
+        expect(dead_code, reason = "for examples, benchmarks and scenarios")
+    )]
     pub fn clear(&mut self) {
         self.open.clear();
         self.events.clear();
@@ -213,6 +217,7 @@ impl Client {
     }
 
     /// The counters.
+    #[cfg_attr(not(any(test, feature = "internals")), expect(dead_code, reason = "door: metrics"))]
     pub fn stats(&self) -> &Stats {
         &self.stats
     }

@@ -8,7 +8,9 @@ use quinn_udp::{UdpSockRef, UdpSocketState};
 use tokio::io::Interest;
 use tokio::net::TcpSocket;
 
+#[doc(no_inline)]
 pub use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+#[doc(no_inline)]
 pub use tokio::net::{TcpListener, TcpStream};
 
 /// Kernel buffers asked for, each way: a burst of a few thousand datagrams must survive one scheduling

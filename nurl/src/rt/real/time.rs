@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::time::{Duration, Instant, SystemTime};
 
+#[doc(no_inline)]
 pub use tokio::time::error::Elapsed;
 
 /// The monotonic clock. It never steps; in the world it may drift.

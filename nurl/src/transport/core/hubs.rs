@@ -320,7 +320,7 @@ impl Transport {
     }
 
     /// The next command for a hub's connection.
-    pub(in crate::transport) fn poll_hub(&mut self, hub: &PublicKey) -> Option<HubCommand> {
+    pub(in crate::layers::transport) fn poll_hub(&mut self, hub: &PublicKey) -> Option<HubCommand> {
         self.hubs.get_mut(hub)?.queue.pop_front()
     }
 }

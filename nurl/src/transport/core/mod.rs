@@ -288,6 +288,7 @@ impl Transport {
     }
 
     /// What sessions count.
+    #[cfg_attr(not(any(test, feature = "internals")), expect(dead_code, reason = "door: metrics"))]
     pub fn session_stats(&self) -> &securedgram::Stats {
         self.endpoint.stats()
     }

@@ -23,7 +23,7 @@ struct Pair {
 impl Pair {
     /// Two nodes at one hub, which pass what they have to say in turns, each turn's datagrams in one batch.
     fn new(seed: u8) -> Pair {
-        let now = crate::membership::test_now();
+        let now = crate::rt::test_now();
         let mut rng = Rng::from_seed([seed; 32]);
         let ticket = Ticket::generate(Hub { key: HUB, addr: "hub.example:1".to_owned() }, &mut rng);
         let node = |n: u8, rng: &mut Rng| {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// The largest message body. A job's payload and result are bounded by it; the receiver's per-peer bound
-/// ([`MAX_INCOMPLETE_BYTES`]) is derived from it.
+/// (`MAX_INCOMPLETE_BYTES`) is derived from it.
 pub const MAX_MESSAGE_BYTES: usize = 16 << 20;
 
 /// The largest datagram that is handed out, and the only size that QUIC uses here: `initial_mtu` and

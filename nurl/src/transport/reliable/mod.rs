@@ -156,7 +156,7 @@ pub enum SendError {
         /// Its length.
         len: usize,
     },
-    /// Too much is waiting, to this peer at this priority or to all: try again at [`Event::Writable`].
+    /// Too much is waiting, to this peer at this priority or to all: try again when the peer is writable.
     #[error("{queued_bytes} bytes are waiting for this peer: retry when it is writable")]
     Full {
         /// Bytes that wait for this peer.

@@ -23,7 +23,7 @@ use chaos::property::Broken;
 use chaos::scenario::{Held, Knob, Mark, Trial, Turns, Verdict};
 use chaos::sometimes;
 use chaos::world::World;
-use nurl::node::Role;
+use nurl::internals::node::Role;
 use nurl::rt::{disk, task};
 use rand_core::Rng as _;
 

@@ -27,9 +27,9 @@ use chaos::property::Broken;
 use chaos::scenario::{Held, Knob, Mark, Trial, Turns, Verdict};
 use chaos::sometimes;
 use chaos::world::{Host, World};
-use nurl::compute::job::{SubmitOptions, TaskId};
-use nurl::compute::pool::JobContext;
-use nurl::node::Role;
+use nurl::internals::compute::job::{SubmitOptions, TaskId};
+use nurl::internals::compute::pool::JobContext;
+use nurl::internals::node::Role;
 use nurl::rt::disk;
 use rand_core::Rng as _;
 
@@ -152,7 +152,7 @@ impl Rounds<'_> {
                 Err(error) => return Err(Broken::safety("a node takes a job", error.to_string())),
             }
         }
-        self.tasks.extend(handles.iter().map(nurl::node::Task::id));
+        self.tasks.extend(handles.iter().map(nurl::internals::node::Task::id));
         world.sleep(Duration::from_millis(draws.next_u64() % BEFORE_MS)).await;
 
         let resource = &cluster.peers[RESOURCE];

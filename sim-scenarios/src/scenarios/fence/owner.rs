@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use chaos::world::World;
-use nurl::compute::job::{JobError, TaskId};
-use nurl::compute::pool::JobContext;
+use nurl::internals::compute::job::{JobError, TaskId};
+use nurl::internals::compute::pool::JobContext;
 use nurl::rt::{self, time};
 use rand_core::Rng as _;
 

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use nurl::PublicKey;
-use nurl::compute::job::TaskId;
-use nurl::ring::Epoch;
+use nurl::internals::compute::job::TaskId;
+use nurl::internals::ring::Epoch;
 
 use crate::cluster::{secret, text};
 

@@ -1,5 +1,6 @@
 //! The hub and its client on real loopback sockets.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use crate::key::{PublicKey, SecretKey};
 use crate::mesh::{self, Namespace};
 use crate::net::control::Connection;
-use crate::net::hub::{HubConfig, HubError, HubHandle, HubLimits, serve};
+use crate::net::hub::{HubConfig, HubError, HubHandle, HubLimits, serve, serve_new_mesh};
 use crate::net::hub_client::{self, DownReason, HubClientConfig, HubCommand, HubEvent};
 use crate::net::relay::{CloseReason, Frame, Roles};
 use crate::net::rendezvous::PublishResult;
@@ -225,6 +226,21 @@ fn tcp_and_udp_share_the_port_number() {
         hub.shutdown().await;
         UdpSocket::bind(addr).await.unwrap();
         TcpListener::bind(addr).await.unwrap();
+    });
+}
+
+#[test]
+fn the_ticket_of_a_new_mesh_names_an_address_that_can_be_reached() {
+    run(async {
+        for (listen, loopback) in [("127.0.0.1:0", true), ("0", false)] {
+            let (hub, ticket) = serve_new_mesh(listen).await.unwrap();
+            assert_eq!((ticket.hubs.len(), ticket.hubs[0].key), (1, hub.key()));
+            let addr: SocketAddr = ticket.hubs[0].addr.parse().unwrap();
+            assert_eq!(addr.port(), hub.addr().port());
+            assert!(!addr.ip().is_unspecified() && (!loopback || addr.ip().is_loopback()), "{addr}");
+            TcpStream::connect(addr).await.unwrap();
+        }
+        assert!(matches!(serve_new_mesh("here").await, Err(HubError::Listen(_))));
     });
 }
 

@@ -103,6 +103,10 @@ impl Endpoint {
     }
 
     /// Our own public key.
+    #[cfg_attr(
+        not(any(test, feature = "internals")),
+        expect(dead_code, reason = "for examples, benchmarks and scenarios")
+    )]
     pub fn local(&self) -> &PublicKey {
         &self.local
     }
@@ -118,6 +122,10 @@ impl Endpoint {
     }
 
     /// The process with which there is a session, and its features.
+    #[cfg_attr(
+        not(any(test, feature = "internals")),
+        expect(dead_code, reason = "for examples, benchmarks and scenarios")
+    )]
     pub fn session(&self, peer: &PublicKey) -> Option<(u64, u32)> {
         self.peer(peer)?.current.as_ref().map(|live| (live.boot, live.features))
     }
@@ -137,6 +145,10 @@ impl Endpoint {
     ///
     /// # Errors
     /// Why nothing was appended. [`SealError::NoSession`] begins a handshake.
+    #[cfg_attr(
+        not(any(test, feature = "internals")),
+        expect(dead_code, reason = "for examples, benchmarks and scenarios")
+    )]
     pub fn seal(
         &mut self,
         now: Instant,
@@ -251,6 +263,10 @@ impl Endpoint {
     }
 
     /// The paths to `peer`, to be driven further; unknown peers have none.
+    #[cfg_attr(
+        not(any(test, feature = "internals")),
+        expect(dead_code, reason = "for examples, benchmarks and scenarios")
+    )]
     pub fn paths(&mut self, peer: &PublicKey) -> Option<&mut Paths> {
         let slot = self.table.slot_of(peer)?;
         self.touch(slot);
@@ -301,6 +317,10 @@ impl Endpoint {
     ///
     /// # Errors
     /// As [`connect`](Endpoint::connect).
+    #[cfg_attr(
+        not(any(test, feature = "internals")),
+        expect(dead_code, reason = "door: rotation of the secret")
+    )]
     pub fn set_psk(
         &mut self,
         now: Instant,
@@ -315,11 +335,19 @@ impl Endpoint {
     }
 
     /// New mesh secrets, current first. Sessions live on; the next handshakes use these.
+    #[cfg_attr(
+        not(any(test, feature = "internals")),
+        expect(dead_code, reason = "door: rotation of the secret")
+    )]
     pub fn set_generations(&mut self, generations: Vec<Generation>) {
         self.generations = keys(generations, &self.local);
     }
 
     /// A new allow-list. Sessions with peers that aren't on it end.
+    #[cfg_attr(
+        not(any(test, feature = "internals")),
+        expect(dead_code, reason = "door: an allow-list that changes")
+    )]
     pub fn set_allow(&mut self, now: Instant, allow: AllowList) {
         self.now = now;
         self.allow = allow;
@@ -337,6 +365,10 @@ impl Endpoint {
 
     /// The largest body that is sealed from now on, after a probe; capped at
     /// [`MAX_BODY_BYTES`](super::frames::MAX_BODY_BYTES).
+    #[cfg_attr(
+        not(any(test, feature = "internals")),
+        expect(dead_code, reason = "for examples, benchmarks and scenarios")
+    )]
     pub fn set_max_body(&mut self, bytes: usize) {
         self.max_body_bytes = bytes.min(MAX_BODY_BYTES);
     }

@@ -21,9 +21,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 /// and both families stays below it, and the message stays far below a datagram.
 pub const MAX_CANDIDATES: usize = 16;
 
-/// The longest encoding: candidates with [`MAX_CANDIDATES`] v6 addresses.
-pub const MAX_CONTROL_LEN: usize = 1 + 4 + 1 + MAX_CANDIDATES * (1 + 16 + 2);
-
 const CHALLENGE: u8 = 1;
 const RESPONSE: u8 = 2;
 const KEEPALIVE: u8 = 3;
@@ -225,6 +222,9 @@ mod tests {
             prop_oneof![any::<[u8; 4]>().prop_map(IpAddr::from), any::<[u8; 16]>().prop_map(IpAddr::from),];
         (ip, any::<u16>()).prop_map(|(ip, port)| SocketAddr::new(ip, port))
     }
+
+    /// The longest encoding: candidates with [`MAX_CANDIDATES`] v6 addresses.
+    const MAX_CONTROL_LEN: usize = 1 + 4 + 1 + MAX_CANDIDATES * (1 + 16 + 2);
 
     fn any_control() -> impl Strategy<Value = Control> {
         prop_oneof![

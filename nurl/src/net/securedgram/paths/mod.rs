@@ -49,7 +49,7 @@ use candidate::{Table, usable};
 use challenge::Check;
 pub use config::PathConfig;
 use config::{CANDIDATES_RESEND, CANDIDATES_WAIT, MAX_RELAYS, MOVED_TIMES, ROTATE_EVERY, ROTATE_TIMES};
-pub use control::{Control, ControlError, MAX_CANDIDATES, MAX_CONTROL_LEN, acknowledgement};
+pub use control::{Control, ControlError, MAX_CANDIDATES, acknowledgement};
 use evidence::Evidence;
 use keepalive::Keepalive;
 use reflection::Reflection;
@@ -443,6 +443,7 @@ impl Paths {
     }
 
     /// The counters.
+    #[cfg_attr(not(any(test, feature = "internals")), expect(dead_code, reason = "door: metrics"))]
     pub fn stats(&self) -> &Stats {
         &self.stats
     }

@@ -165,6 +165,10 @@ impl Groups {
     }
 
     /// The mesh has another secret: tags change, and every key of ours is replaced.
+    #[cfg_attr(
+        not(any(test, feature = "internals")),
+        expect(dead_code, reason = "door: rotation of the secret")
+    )]
     pub fn set_generations(&mut self, generations: Vec<Generation>) {
         self.generations = generations;
         self.by_tag.clear();
@@ -239,12 +243,6 @@ impl Groups {
         Ok(tag)
     }
 
-    /// The sender that a frame names, before anything is verified: so that the caller can drop frames of
-    /// peers that aren't members before they cost a request.
-    pub fn sender_of(frame: &[u8]) -> Option<PublicKey> {
-        Header::parse(frame).map(|header| header.sender)
-    }
-
     /// Takes a frame as it came from the relay (or from anywhere).
     pub fn handle_frame(&mut self, now: Instant, frame: &[u8]) -> Outcome {
         let outcome = self.take_frame(now, frame);
@@ -267,6 +265,10 @@ impl Groups {
     ///
     /// # Errors
     /// [`GroupError::NotJoined`].
+    #[cfg_attr(
+        not(any(test, feature = "internals")),
+        expect(dead_code, reason = "for examples, benchmarks and scenarios")
+    )]
     pub fn pull(&mut self, now: Instant, name: &str, sender: PublicKey) -> Result<(), GroupError> {
         let Some((name, _)) = self.groups.get_key_value(name) else { return Err(GroupError::NotJoined) };
         let name = name.clone();
@@ -333,6 +335,7 @@ impl Groups {
     }
 
     /// What was counted.
+    #[cfg_attr(not(any(test, feature = "internals")), expect(dead_code, reason = "door: metrics"))]
     pub fn stats(&self) -> &Stats {
         &self.stats
     }

@@ -387,6 +387,7 @@ impl Reliable {
     }
 
     /// What was counted.
+    #[cfg_attr(not(any(test, feature = "internals")), expect(dead_code, reason = "door: metrics"))]
     pub fn stats(&self) -> &Stats {
         &self.stats
     }
@@ -397,11 +398,13 @@ impl Reliable {
     }
 
     /// Bytes accepted for a peer and not yet acknowledged.
+    #[cfg(test)]
     pub fn queued_bytes(&self, peer: &PublicKey) -> usize {
         self.peers.get(peer).map_or(0, |entry| entry.outbox.bytes())
     }
 
     /// How much QUIC would send to a peer in one round trip, in bytes; `None` without a connection.
+    #[cfg_attr(not(any(test, feature = "internals")), expect(dead_code, reason = "door: metrics"))]
     pub fn window(&self, peer: &PublicKey) -> Option<u64> {
         self.peers.get(peer)?.link.as_ref().map(Link::window)
     }

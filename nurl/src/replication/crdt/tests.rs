@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::key::PublicKey;
-use crate::state::identity::ReplicaId;
+use crate::replication::identity::ReplicaId;
 
 const WALL: Duration = Duration::from_secs(1_000_000);
 

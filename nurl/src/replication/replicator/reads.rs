@@ -8,7 +8,7 @@ use minicbor::bytes::ByteVec;
 use super::message::Message;
 use super::{Event, MAX_KEY_BYTES, MAX_READS, Replicator, UpdateError};
 use crate::key::PublicKey;
-use crate::state::crdt::{Digest, Value};
+use crate::replication::crdt::{Digest, Value};
 
 /// After this a read is done with what has arrived.
 const WAIT: Duration = Duration::from_secs(1);

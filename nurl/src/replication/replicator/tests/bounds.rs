@@ -3,8 +3,8 @@
 use proptest::prelude::*;
 
 use super::mesh::{Mesh, add, insert, peer, ring, set};
-use crate::state::crdt::OrSet;
-use crate::state::replicator::*;
+use crate::replication::crdt::OrSet;
+use crate::replication::replicator::*;
 
 #[test]
 fn full_tables_are_typed_errors_and_counted() {

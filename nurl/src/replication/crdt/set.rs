@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::codec::{Reader, put_bytes, put_number};
 use super::context::{Context, Dot, read_dot};
 use super::{CrdtError, MAX_STATE_BYTES, MAX_WRITE_BYTES};
-use crate::state::identity::ReplicaId;
+use crate::replication::identity::ReplicaId;
 
 /// The longest element.
 pub const MAX_ELEMENT_BYTES: usize = 1024;
@@ -38,6 +38,10 @@ impl OrSet {
     ///
     /// # Errors
     /// [`CrdtError::TooLarge`] or [`CrdtError::TooManyActors`]; nothing changed then.
+    #[cfg_attr(
+        not(any(test, feature = "internals")),
+        expect(dead_code, reason = "for examples, benchmarks and scenarios")
+    )]
     pub fn add(&mut self, replica: ReplicaId, element: &[u8]) -> Result<OrSet, CrdtError> {
         let delta = self.adding(replica, element, 0)?;
         self.merge(&delta)?;
@@ -67,6 +71,10 @@ impl OrSet {
 
     /// Removes an element where it was observed, and returns the delta. Removing what isn't there is an empty
     /// delta: a concurrent add of it stays.
+    #[cfg_attr(
+        not(any(test, feature = "internals")),
+        expect(dead_code, reason = "for examples, benchmarks and scenarios")
+    )]
     pub fn remove(&mut self, element: &[u8]) -> OrSet {
         let delta = self.removing(element);
         self.drop_dots(&delta.context.singles().copied().collect::<Vec<_>>());
@@ -96,11 +104,16 @@ impl OrSet {
     }
 
     /// How many elements.
+    #[cfg_attr(
+        not(any(test, feature = "internals")),
+        expect(dead_code, reason = "for examples, benchmarks and scenarios")
+    )]
     pub fn len(&self) -> usize {
         self.elements.len()
     }
 
     /// Whether there are none.
+    #[cfg_attr(not(any(test, feature = "internals")), expect(dead_code, reason = "beside `len`"))]
     pub fn is_empty(&self) -> bool {
         self.elements.is_empty()
     }

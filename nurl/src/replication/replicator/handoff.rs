@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::Replicator;
 use super::message::Message;
 use crate::key::PublicKey;
-use crate::state::crdt::Digest;
+use crate::replication::crdt::Digest;
 
 /// The pause before a copy is offered again to the owners that did not acknowledge it; it doubles up to
 /// [`PAUSE_MAX`]: a hand-off to an owner that is away goes on for as long as it is away, but not fast. A view that

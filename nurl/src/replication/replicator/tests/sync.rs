@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::mesh::{Mesh, WALL, add, insert, peer, ring, set};
-use crate::state::crdt::{Kind, PnCounter};
-use crate::state::replicator::*;
+use crate::replication::crdt::{Kind, PnCounter};
+use crate::replication::replicator::*;
 
 #[test]
 fn a_write_anywhere_reaches_the_owners_and_only_them() {

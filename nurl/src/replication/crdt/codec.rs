@@ -5,7 +5,7 @@
 //! reserves more than has arrived.
 
 use super::CrdtError;
-use crate::state::identity::{REPLICA_ID_LEN, ReplicaId};
+use crate::replication::identity::{REPLICA_ID_LEN, ReplicaId};
 
 pub(super) fn put_number(out: &mut Vec<u8>, mut number: u64) {
     while number >= 0x80 {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use super::CrdtError;
 use super::codec::{Reader, put_number, put_replica};
-use crate::state::identity::ReplicaId;
+use crate::replication::identity::ReplicaId;
 
 /// Writers of one counter. At 60 bytes a slot this is 240 KiB, well within a message. A writer whose store was
 /// lost takes another slot, so this also bounds lost disks over a counter's life.

@@ -14,7 +14,7 @@ use std::time::Duration;
 use super::clock::{Clock, Stamp};
 use super::codec::{Reader, put_bytes, put_number, put_replica};
 use super::{CrdtError, MAX_STATE_BYTES};
-use crate::state::identity::ReplicaId;
+use crate::replication::identity::ReplicaId;
 
 /// The longest value. Parked writes ride along, so it is a fraction of a message.
 pub const MAX_REGISTER_BYTES: usize = 48 * 1024;

@@ -1,7 +1,7 @@
 //! Reads, and the removals that need one first.
 
 use super::mesh::{Mesh, add, insert, peer, remove, ring};
-use crate::state::replicator::*;
+use crate::replication::replicator::*;
 
 #[test]
 fn a_read_elsewhere_merges_all_owners_and_repairs_the_one_that_lags() {

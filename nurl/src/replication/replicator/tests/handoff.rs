@@ -1,7 +1,7 @@
 //! Former owners and nodes that leave: a copy is dropped only when others hold it.
 
 use super::mesh::{Mesh, add, insert, peer, ring};
-use crate::state::replicator::*;
+use crate::replication::replicator::*;
 
 #[test]
 fn a_former_owner_drops_its_copy_only_after_all_owners_hold_one_digest() {

@@ -10,7 +10,7 @@ use super::calls::Waiter;
 use super::message::Message;
 use super::{Entry, Op, Replicator, UpdateError};
 use crate::key::PublicKey;
-use crate::state::crdt::{CrdtError, Digest, Kind, Value};
+use crate::replication::crdt::{CrdtError, Digest, Kind, Value};
 
 /// The first pause before an unacknowledged delta is sent again; it doubles up to [`RETRY_MAX`].
 const RETRY_MIN: Duration = Duration::from_secs(2);

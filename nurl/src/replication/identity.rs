@@ -20,7 +20,7 @@ pub struct ReplicaId {
 
 impl ReplicaId {
     /// `key:32 ‖ incarnation:8 (big-endian)`: bytes compare as ids do.
-    pub fn to_bytes(&self) -> [u8; REPLICA_ID_LEN] {
+    pub fn to_bytes(self) -> [u8; REPLICA_ID_LEN] {
         let mut bytes = [0; REPLICA_ID_LEN];
         bytes[..32].copy_from_slice(self.key.as_bytes());
         bytes[32..].copy_from_slice(&self.incarnation.to_be_bytes());

@@ -1,8 +1,8 @@
 //! Writes: when one is acknowledged, refused, or of unknown fate.
 
 use super::mesh::{Mesh, add, insert, peer, remove, ring, set};
-use crate::state::crdt::CrdtError;
-use crate::state::replicator::*;
+use crate::replication::crdt::CrdtError;
+use crate::replication::replicator::*;
 
 #[test]
 fn a_delta_is_kept_until_an_owner_acknowledged_it() {

@@ -3,7 +3,7 @@
 //! # What it promises
 //! - A commit that returned is on the disk; one that a crash cut off is there whole or not at all.
 //! - The store's incarnation is drawn when it is created and never changes: see
-//!   [`identity`](crate::state::identity).
+//!   [`identity`](crate::replication::identity).
 //!
 //! # How
 //! `redb` (copy-on-write B-trees, one commit = one sync at least) over a [`redb::StorageBackend`] of ours on
@@ -30,9 +30,9 @@ use rand_core::Rng as _;
 use redb::{ReadableDatabase, ReadableTable, TableDefinition};
 
 use crate::key::PublicKey;
+use crate::replication::crdt::Stamp;
+use crate::replication::identity::ReplicaId;
 use crate::rt::{Rng, disk, time};
-use crate::state::crdt::Stamp;
-use crate::state::identity::ReplicaId;
 
 /// Memory for cached pages. redb's own default is 1 GiB, which is no default for a laptop's background peer.
 const CACHE_BYTES: usize = 16 * 1024 * 1024;
@@ -345,7 +345,7 @@ impl Store {
         ReplicaId { key, incarnation: self.incarnation }
     }
 
-    /// The stored epoch counter, for [`TenureBook::new`](crate::ring::TenureBook::new); 0 at first.
+    /// The stored epoch counter, from which a node goes on; 0 at first.
     ///
     /// # Errors
     /// [`StoreError::Database`] or [`StoreError::Damaged`].

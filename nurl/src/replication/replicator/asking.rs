@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::calls::Caller;
 use super::{MAX_READS, Op, Replicator, UpdateError};
 use crate::key::PublicKey;
-use crate::state::crdt::Value;
+use crate::replication::crdt::Value;
 
 /// Bytes of other nodes' deltas that wait, as many as may wait to be sent. A delta over it is dropped: its writer
 /// sends it again.

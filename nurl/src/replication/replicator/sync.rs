@@ -10,7 +10,7 @@ use rand_core::Rng as _;
 use super::message::{Item, Message, Range};
 use super::{MAX_SYNCS_PER_TICK, Replicator, TICK};
 use crate::key::PublicKey;
-use crate::state::crdt::{DIGEST_LEN, Digest};
+use crate::replication::crdt::{DIGEST_LEN, Digest};
 
 /// Keys under one summary: a difference costs at most so many digests, 16 bytes and the key each.
 const MAX_RANGE_KEYS: usize = 512;

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use super::mesh::{Mesh, add, insert, peer, ring, set};
-use crate::state::crdt::{CrdtError, Kind};
-use crate::state::replicator::*;
+use crate::replication::crdt::{CrdtError, Kind};
+use crate::replication::replicator::*;
 
 #[test]
 fn sides_that_created_one_key_as_two_types_converge_and_lose_neither() {

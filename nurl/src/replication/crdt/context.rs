@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::CrdtError;
 use super::codec::{Reader, put_number, put_replica};
-use crate::state::identity::ReplicaId;
+use crate::replication::identity::ReplicaId;
 
 /// Actors of one set: 50 bytes each in every full state.
 pub const MAX_ACTORS: usize = 4096;

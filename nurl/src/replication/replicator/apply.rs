@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::{Op, UpdateError};
-use crate::state::crdt::{Clock, CrdtError, Kind, LwwRegister, PnCounter, Value};
-use crate::state::identity::ReplicaId;
+use crate::replication::crdt::{Clock, CrdtError, Kind, LwwRegister, PnCounter, Value};
+use crate::replication::identity::ReplicaId;
 
 /// What this node has written to a key in all: where its next delta goes on. An owner reads it from the state
 /// that it holds; for every other key that it wrote, it keeps this.

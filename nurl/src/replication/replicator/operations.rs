@@ -13,7 +13,7 @@ use super::calls::Caller;
 use super::message::Message;
 use super::{Event, MAX_KEY_BYTES, Op, Replicator, UpdateError};
 use crate::key::PublicKey;
-use crate::state::crdt::{CrdtError, Kind};
+use crate::replication::crdt::{CrdtError, Kind};
 
 /// Operations under way at an observer: a command line has one.
 pub(super) const MAX_OPERATIONS: usize = 1024;

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rand_core::{Rng as _, SeedableRng};
 
+use crate::replication::replicator::*;
 use crate::ring::RingMember;
 use crate::rt::Rng;
-use crate::state::replicator::*;
 
 pub(super) const WALL: Duration = Duration::from_secs(1_000_000);
 

@@ -62,10 +62,10 @@ use self::operations::Operations;
 use self::reads::Reading;
 use self::writes::Pending;
 use crate::key::PublicKey;
+use crate::replication::crdt::{Clock, CrdtError, Digest, Stamp, Value};
+use crate::replication::identity::ReplicaId;
 use crate::ring::Ring;
 use crate::rt::Rng;
-use crate::state::crdt::{Clock, CrdtError, Digest, Stamp, Value};
-use crate::state::identity::ReplicaId;
 
 /// The longest key; as long as a tenure's.
 pub const MAX_KEY_BYTES: usize = crate::ring::MAX_TENURE_KEY_BYTES;
@@ -348,6 +348,10 @@ impl Replicator {
     }
 
     /// Under which id this node writes.
+    #[cfg_attr(
+        not(any(test, feature = "internals")),
+        expect(dead_code, reason = "for examples, benchmarks and scenarios")
+    )]
     pub fn local(&self) -> ReplicaId {
         self.local
     }
@@ -363,6 +367,10 @@ impl Replicator {
     }
 
     /// The keys held.
+    #[cfg_attr(
+        not(any(test, feature = "internals")),
+        expect(dead_code, reason = "for examples, benchmarks and scenarios")
+    )]
     pub fn keys(&self) -> impl Iterator<Item = &[u8]> {
         self.entries.keys().map(Vec::as_slice)
     }

@@ -1,0 +1,72 @@
+//! The front door: the names that a program needs. What isn't named here is the inside of a layer.
+
+pub use crate::error::{Error, HubFailure};
+pub use crate::key::{PublicKey, SecretKey};
+pub use crate::mesh::Ticket;
+pub use crate::node::{Builder, Node};
+
+/// What a node is told before it begins.
+pub mod config {
+    pub use crate::key::{AllowList, KeyError};
+    pub use crate::membership::{Config as DetectorConfig, MembershipError};
+    pub use crate::net::listen::{Listen, ListenError};
+    pub use crate::node::Role;
+    pub use crate::transport::{Limits, MAX_PEERS};
+}
+
+/// Jobs: what a task is, where it runs, and what comes of it.
+pub mod job {
+    pub use crate::compute::handlers;
+    pub use crate::compute::job::options::{
+        DRAIN_GRACE, MAX_ERROR_TEXT_LEN, MAX_HOLDERS, MAX_LIFE, MAX_PAYLOAD_LEN, MAX_PROGRESS_LEN,
+    };
+    pub use crate::compute::job::{
+        Drained, JobError, KindLimits, NotATaskId, Priority, SubmitError, SubmitOptions, TaskId, WaitReason,
+    };
+    pub use crate::compute::pool::JobContext;
+    pub use crate::node::{Task, TaskEvent};
+}
+
+/// Replicated values: counters, registers and sets that merge.
+pub mod state {
+    pub use crate::node::{Counter, Departure, Register, Set};
+    pub use crate::replication::crdt::{Digest, MAX_ELEMENT_BYTES, MAX_REGISTER_BYTES};
+}
+
+/// Leases with fencing tokens, for effects outside of the mesh.
+pub mod lease {
+    pub use crate::compute::lease::{
+        Admission, Config, Counters, KEEP, LeaseError, MAX_KEY_BYTES, MAX_KEYS, MAX_LIFE, MAX_OUTCOME_BYTES,
+        MAX_TASKS, Outcome, Recovered, Resource, TaskId,
+    };
+    pub use crate::replication::store::{Effects, Opened, SetAside, Store, StoreError};
+    pub use crate::ring::Epoch;
+}
+
+/// A hub: it relays ciphertext, names the members that are connected, and answers STUN.
+pub mod hub {
+    pub use crate::mesh::{Hub, MAX_HUB_ADDR_BYTES, MAX_HUBS, MeshId, MeshSecret, Namespace, TicketError};
+    pub use crate::net::advertise::{Choice, Why, advertise, default_sources};
+    pub use crate::net::hub::limits::MAX_NAMESPACES;
+    pub use crate::net::hub::{HubConfig, HubError, HubHandle, HubLimits, HubStats, serve, serve_new_mesh};
+    pub use crate::net::relay::{RelayLimits, Roles};
+}
+
+/// What a node sees, counts and tells.
+pub mod events {
+    pub use crate::compute::job::{Gauges as JobGauges, Stats as JobStats};
+    pub use crate::membership::join::Obstacle;
+    pub use crate::membership::{Roles, State};
+    pub use crate::net::hub_client::DownReason;
+    pub use crate::node::{Events, HubInfo, MemberInfo, NetStats, NodeEvent, Pong, StateStats, Status};
+    pub use crate::replication::replicator::Stats as ReplicationStats;
+    pub use crate::transport::{Gauge, Gauges, PathInfo, Stats as TransportStats};
+}
+
+/// What the seam carries.
+pub mod message {
+    pub use crate::transport::core::Datagram;
+    pub use crate::transport::group::{GroupError, MAX_NAME_BYTES};
+    pub use crate::transport::reliable::{FailReason, MAX_MESSAGE_BYTES, SendError as MessageError};
+    pub use crate::transport::{MAX_DATAGRAM_BYTES, SendError};
+}
