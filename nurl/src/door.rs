@@ -1,6 +1,6 @@
 //! The front door: the names that a program needs. What isn't named here is the inside of a layer.
 
-pub use crate::error::{Error, HubFailure};
+pub use crate::error::{Error, HubFailure, RefusedBy};
 pub use crate::key::{PublicKey, SecretKey};
 pub use crate::mesh::Ticket;
 pub use crate::node::{Builder, Node};
@@ -29,8 +29,10 @@ pub mod job {
 
 /// Replicated values: counters, registers and sets that merge.
 pub mod state {
+    pub use crate::error::StateError;
     pub use crate::node::{Counter, Departure, Register, Set};
-    pub use crate::replication::crdt::{Digest, MAX_ELEMENT_BYTES, MAX_REGISTER_BYTES};
+    pub use crate::replication::crdt::{CrdtError, Digest, MAX_ELEMENT_BYTES, MAX_REGISTER_BYTES};
+    pub use crate::replication::replicator::UpdateError;
 }
 
 /// Leases with fencing tokens, for effects outside of the mesh.
@@ -58,6 +60,8 @@ pub mod events {
     pub use crate::membership::join::Obstacle;
     pub use crate::membership::{Roles, State};
     pub use crate::net::hub_client::DownReason;
+    pub use crate::net::relay::CloseReason;
+    pub use crate::net::securedgram::paths::Reason;
     pub use crate::node::{Events, HubInfo, MemberInfo, NetStats, NodeEvent, Pong, StateStats, Status};
     pub use crate::replication::replicator::Stats as ReplicationStats;
     pub use crate::transport::{Gauge, Gauges, PathInfo, Stats as TransportStats};

@@ -1,11 +1,14 @@
 //! What can go wrong when a node is used: one enum, each variant with a way out.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::compute::job::{JobError, SubmitError};
 use crate::membership::MembershipError;
 use crate::net::hub_client::DownReason;
+use crate::replication::replicator::UpdateError;
+use crate::replication::store::StoreError;
 use crate::transport;
 
 /// Why a call on a node failed.
@@ -23,9 +26,9 @@ pub enum Error {
         /// The hubs of the ticket, in its order.
         hubs: Vec<HubFailure>,
     },
-    /// Members are there, but none accepts our handshake.
-    #[error("{0}")]
-    Refused(String),
+    /// Others are there, but don't accept this node.
+    #[error(transparent)]
+    Refused(#[from] RefusedBy),
     /// Too much is under way already.
     #[error("{0}: try again when some of it is done")]
     Busy(&'static str),
@@ -42,7 +45,7 @@ pub enum Error {
     Socket(String),
     /// The store can't be opened or written.
     #[error("the store: {0}")]
-    Store(String),
+    Store(Arc<StoreError>),
     /// The operating system refused a thread.
     #[error("can't start the node's threads: {0}")]
     Threads(std::io::Error),
@@ -70,9 +73,9 @@ pub enum Error {
     /// A group call was refused.
     #[error(transparent)]
     Group(#[from] transport::group::GroupError),
-    /// A state call was refused.
-    #[error("{0}")]
-    State(String),
+    /// A state call failed.
+    #[error(transparent)]
+    State(#[from] StateError),
     /// The key was created as another kind of value: nothing was changed.
     #[error("{key} holds a {held}: use it as that, or take another key")]
     OtherKind {
@@ -108,6 +111,67 @@ impl Error {
         let (Error::HubUnreachable { hubs } | Error::HubRefused { hubs }) = self else { return None };
         let answered = hubs.iter().find(|hub| hub.reason != DownReason::Unreachable);
         answered.or(hubs.first()).map(|hub| hub.reason.as_str())
+    }
+}
+
+impl From<StoreError> for Error {
+    fn from(error: StoreError) -> Error {
+        Error::Store(Arc::new(error))
+    }
+}
+
+/// Who doesn't accept this node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RefusedBy {
+    /// A hub passes on this node's handshakes, and no member answers them.
+    #[error(
+        "a hub passes on what we say, but no member accepts us: is the mesh's secret in the ticket the present one, \
+         and is our key on their allow-list?"
+    )]
+    Members,
+}
+
+impl RefusedBy {
+    /// The machine-readable name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            RefusedBy::Members => "members",
+        }
+    }
+}
+
+/// Why a call on replicated state failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum StateError {
+    /// No owner of the key answered a read.
+    #[error("no owner of the key answered")]
+    NoAnswer,
+    /// The key's owner can't take a write now; nothing was changed.
+    #[error("the key's owner can't take the write now: try again")]
+    Busy,
+    /// The key's owner refused a write; nothing was changed.
+    #[error("the key's owner refused the write")]
+    Refused,
+    /// The key's owner was lost before it answered: the write was made once or not at all. Read before you repeat it.
+    #[error("the key's owner was lost: the write was made once or not at all")]
+    Unknown,
+    /// This node refused a write; nothing was changed.
+    #[error(transparent)]
+    Write(#[from] UpdateError),
+}
+
+impl StateError {
+    /// The machine-readable name.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            StateError::NoAnswer => "no-answer",
+            StateError::Busy => "busy",
+            StateError::Refused => "refused",
+            StateError::Unknown => "unknown",
+            StateError::Write(_) => "not-written",
+        }
     }
 }
 

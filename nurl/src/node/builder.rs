@@ -182,7 +182,7 @@ impl Builder {
         let opened = match &self.store {
             Some(dir) => {
                 let opened = Opened::at(&dir.join(STORE_FILE), self.store_strict, &mut rt::rng("store"));
-                Some(opened.map_err(|error| Error::Store(error.to_string()))?)
+                Some(opened?)
             }
             None => None,
         };

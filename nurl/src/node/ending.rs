@@ -13,6 +13,7 @@ use std::time::Duration;
 use super::command::NetCommand;
 use super::event::{Bus, NodeEvent};
 use crate::Error;
+use crate::replication::store::StoreError;
 use crate::rt::sync::{mpsc, oneshot, watch};
 use crate::rt::time;
 
@@ -25,7 +26,7 @@ pub(super) enum Cause {
     /// A defect.
     Panicked { plane: &'static str, message: String },
     /// The store said this.
-    Store(String),
+    Store(Arc<StoreError>),
     /// A socket that can't receive any more said this.
     Socket(String),
 }
@@ -76,7 +77,7 @@ impl Guard {
 
     async fn end(&self, cause: Cause) {
         match &cause {
-            Cause::Store(reason) => self.bus.send(&NodeEvent::StoreFailed { reason: reason.clone() }),
+            Cause::Store(error) => self.bus.send(&NodeEvent::StoreFailed { reason: error.to_string() }),
             Cause::Socket(reason) => self.bus.send(&NodeEvent::SocketFailed { reason: reason.clone() }),
             Cause::Panicked { .. } => {}
         }
@@ -97,7 +98,7 @@ impl Ending {
     pub(super) fn cause(&self) -> Option<Error> {
         self.cause.get().map(|cause| match cause.clone() {
             Cause::Panicked { plane, message } => Error::Panicked { plane, message },
-            Cause::Store(reason) => Error::Store(reason),
+            Cause::Store(error) => Error::Store(error),
             Cause::Socket(reason) => Error::Socket(reason),
         })
     }

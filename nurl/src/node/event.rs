@@ -11,6 +11,7 @@ use crate::compute::job::TaskId;
 use crate::key::PublicKey;
 use crate::membership::State;
 use crate::net::hub_client::DownReason;
+use crate::net::securedgram::paths::Reason;
 use crate::rt::sync::mpsc;
 
 /// Events that a subscriber may fall behind by.
@@ -56,8 +57,8 @@ pub enum NodeEvent {
         direct: bool,
         /// Its address, if direct.
         addr: Option<SocketAddr>,
-        /// Why it is so, in one word for machines.
-        reason: &'static str,
+        /// Why it is so.
+        reason: Reason,
     },
     /// This node began to run a task.
     JobStarted {

@@ -27,7 +27,7 @@ use bytes::Bytes;
 
 use self::command::{NetCommand, StateCommand};
 use crate::compute::job::{Drained, SubmitOptions, TaskId};
-use crate::error::{Error, HubFailure};
+use crate::error::{Error, HubFailure, RefusedBy};
 use crate::key::PublicKey;
 use crate::membership::join::Obstacle;
 use crate::membership::{Roles, State};
@@ -208,11 +208,7 @@ impl Node {
                 let silent = |hub: &HubInfo| HubFailure { addr: hub.addr.clone(), reason: DownReason::Silent };
                 Error::HubUnreachable { hubs: hubs.map(|hub| hub.failure().unwrap_or_else(|| silent(hub))).collect() }
             }
-            Obstacle::NoAnswer => Error::Refused(
-                "a hub passes on what we say, but no member accepts us: is the mesh's secret in the ticket the \
-                 present one, and is our key on their allow-list?"
-                    .to_owned(),
-            ),
+            Obstacle::NoAnswer => RefusedBy::Members.into(),
             Obstacle::NoTable => Error::Busy("members answer, but none has told us the mesh's table in time"),
         }
     }

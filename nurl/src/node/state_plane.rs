@@ -14,14 +14,14 @@ use super::command::{Course, Departure, NetCommand, Reply, StateCommand, StateIn
 use super::ending::Cause;
 use super::event::{Bus, NodeEvent};
 use super::task::TaskEvent;
-use crate::Error;
+use crate::error::{Error, StateError};
 use crate::compute::job::{self, Drained, Jobs, RunId, TaskId};
 use crate::compute::pool::{Finished, Handlers, Pool, Report};
 use crate::key::PublicKey;
 use crate::replication::crdt::{CrdtError, Kind, Stamp, Value};
 use crate::replication::identity::ReplicaId;
 use crate::replication::replicator::{self, Op, OperationId, OperationOutcome, Replicator, UpdateError};
-use crate::replication::store::Store;
+use crate::replication::store::{Store, StoreError};
 use crate::ring::{Ring, RingMember};
 use crate::rt::sync::{mpsc, watch};
 use crate::rt::task::Planes;
@@ -108,12 +108,11 @@ struct Writing {
 impl StatePlane {
     pub(super) fn new(parts: StateParts) -> Result<StatePlane, Error> {
         let now = time::now();
-        let failed = |error: crate::replication::store::StoreError| Error::Store(error.to_string());
         let (replica, epoch, clock) = match &parts.store {
             Some(store) => (
                 store.replica_id(parts.key),
-                store.epoch_counter().map_err(failed)?,
-                store.clock().map_err(failed)?,
+                store.epoch_counter()?,
+                store.clock()?,
             ),
             // Without a store what was written is gone with the process, so the id is the process's.
             None => (ReplicaId { key: parts.key, incarnation: parts.boot }, 0, Stamp::default()),
@@ -134,15 +133,13 @@ impl StatePlane {
         let mut replicator = Replicator::new(config, replica, now, rt::rng("replicator"));
         if let Some(store) = &parts.store {
             let (wall, mut refused) = (time::unix_now(), None);
-            store
-                .each_state(|key, record| {
-                    if let Err(error) = replicator.restore(now, wall, key, record) {
-                        refused = Some(error);
-                    }
-                })
-                .map_err(failed)?;
+            store.each_state(|key, record| {
+                if let Err(error) = replicator.restore(now, wall, key, record) {
+                    refused = Some(error);
+                }
+            })?;
             if let Some(error) = refused {
-                return Err(Error::Store(error.to_string()));
+                return Err(StoreError::Value(error.to_string()).into());
             }
         }
         let (reports_in, reports) = mpsc::channel(REPORTS);
@@ -183,7 +180,7 @@ impl StatePlane {
         loop {
             match self.drain(time::now()).await {
                 Ok(()) => {}
-                Err(Error::Store(reason)) => return Err(Cause::Store(reason)),
+                Err(Error::Store(error)) => return Err(Cause::Store(error)),
                 // The network plane has ended, and with it the node.
                 Err(_) => return Ok(()),
             }
@@ -466,7 +463,7 @@ impl StatePlane {
     async fn persist_epoch(&mut self, net: &mpsc::Sender<NetCommand>) -> Result<(), Error> {
         while let Some(counter) = self.jobs.poll_persist() {
             if let Some(store) = &self.store {
-                store.set_epoch_counter(counter).map_err(|error| Error::Store(error.to_string()))?;
+                store.set_epoch_counter(counter)?;
             }
             self.jobs.on_persisted(counter);
         }
@@ -485,9 +482,7 @@ impl StatePlane {
             return Ok(());
         }
         let records: Vec<_> = changed.iter().map(|key| (key.clone(), self.replicator.record(key))).collect();
-        store
-            .put_state(self.replicator.clock_high_water(), &records)
-            .map_err(|error| Error::Store(error.to_string()))
+        Ok(store.put_state(self.replicator.clock_high_water(), &records)?)
     }
 
     fn on_job_event(&mut self, event: job::Event) {
@@ -537,7 +532,7 @@ impl StatePlane {
             replicator::Event::ReadFailed { id } => {
                 if let Some(reply) = self.reads.remove(&id) {
                     // Nobody waits for the answer: the caller gave up.
-                    let _ = reply.send(Err(Error::State("no owner of the key answered".to_owned())));
+                    let _ = reply.send(Err(StateError::NoAnswer.into()));
                 }
             }
             replicator::Event::WriteDone { id, outcome } => {
@@ -579,19 +574,19 @@ fn refused(error: UpdateError, key: &[u8]) -> Error {
     match error {
         UpdateError::Value(CrdtError::WrongKind { held, .. }) => other_kind(key, held),
         UpdateError::Unacknowledged => Error::Unacknowledged,
-        other => Error::State(other.to_string()),
+        other => StateError::Write(other).into(),
     }
 }
 
 fn outcome_of(outcome: OperationOutcome, key: &[u8]) -> Result<(), Error> {
-    let text = match outcome {
+    let error = match outcome {
         OperationOutcome::Applied => return Ok(()),
         OperationOutcome::OtherKind(held) => return Err(other_kind(key, held)),
-        OperationOutcome::Busy => "the key's owner can't take the write now: try again",
-        OperationOutcome::Refused => "the key's owner refused the write",
-        OperationOutcome::Unknown => "the key's owner was lost: the write was made once or not at all",
+        OperationOutcome::Busy => StateError::Busy,
+        OperationOutcome::Refused => StateError::Refused,
+        OperationOutcome::Unknown => StateError::Unknown,
     };
-    Err(Error::State(text.to_owned()))
+    Err(error.into())
 }
 
 /// The error of a call on a key that holds another kind.

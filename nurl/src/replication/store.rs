@@ -108,6 +108,9 @@ pub enum StoreError {
     /// A record is not what this version wrote.
     #[error("the store's record of {0} is damaged")]
     Damaged(&'static str),
+    /// A replicated value can't be taken back: it is damaged, or more than this node may hold.
+    #[error("a value in it can't be taken back: {0}")]
+    Value(String),
 }
 
 impl<E: Into<redb::Error>> From<E> for StoreError {

@@ -30,6 +30,7 @@ use crate::mesh::Ticket;
 use crate::net::hub_client::DownReason;
 use crate::net::listen::Listen;
 use crate::net::rendezvous::Contact;
+use crate::net::securedgram::paths::Reason;
 
 pub use self::core::Transport;
 pub use self::gauges::{Gauge, Gauges};
@@ -192,8 +193,8 @@ pub struct PathInfo {
     pub direct: bool,
     /// Its address, if direct.
     pub addr: Option<SocketAddr>,
-    /// Why so, in one word for machines.
-    pub reason: &'static str,
+    /// Why so.
+    pub reason: Reason,
     /// The smoothed round-trip time, if measured.
     pub rtt: Option<Duration>,
     /// Whether the checks of candidates have ended.

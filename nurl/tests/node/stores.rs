@@ -48,7 +48,7 @@ fn a_damaged_store_is_set_aside_and_its_node_gets_back_what_others_have() {
 
             let refused = builder().store_strict().spawn().await.err();
             assert!(
-                matches!(&refused, Some(Error::Store(text)) if text.contains(STORE)),
+                matches!(&refused, Some(Error::Store(error)) if error.to_string().contains(STORE)),
                 "{what}: {refused:?}"
             );
             assert_eq!(read(&path), bytes, "{what}: it is left as it was");

@@ -408,6 +408,7 @@ pub(super) async fn sample(setup: Setup, node: Node, hubs: Vec<Relay>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nurl::internals::net::securedgram::paths::Reason;
     use nurl::internals::transport::{Gauge, PathInfo};
 
     fn key(n: u8) -> PublicKey {
@@ -562,7 +563,7 @@ mod tests {
             weight: 1,
             zone: String::new(),
             version: String::new(),
-            path: PathInfo { direct: true, addr: None, reason: "direct", rtt: None, settled: true },
+            path: PathInfo { direct: true, addr: None, reason: Reason::Direct, rtt: None, settled: true },
         }
     }
 

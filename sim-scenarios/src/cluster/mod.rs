@@ -137,7 +137,7 @@ impl Cluster {
         if path.is_some_and(|path| path.direct == direct) {
             return None;
         }
-        let is = path.map_or("unknown", |path| path.reason);
+        let is = path.map_or("unknown", |path| path.reason.as_str());
         let should = if direct { "direct" } else { "relayed" };
         Some(format!("{} to {} is {is}, not {should}", from.name, to.name))
     }

@@ -152,7 +152,7 @@ async fn doubted(cluster: &Cluster) -> Vec<String> {
     let mut doubted = Vec::new();
     for other in &cluster.peers[1..] {
         for (from, to) in [(laptop, other), (other, laptop)] {
-            let reason = cluster.path(from, to).await.map_or("unknown", |path| path.reason);
+            let reason = cluster.path(from, to).await.map_or("unknown", |path| path.reason.as_str());
             if reason != "direct" {
                 doubted.push(format!("{} to {} is {reason}", from.name, to.name));
             }

@@ -21,7 +21,7 @@ use nurl::internals::mesh::{MeshSecret, Ticket};
 use nurl::internals::net::hub::HubStats;
 use nurl::internals::net::hub_client::{self, HubClientConfig, HubCommand, HubEvent};
 use nurl::internals::node::Role;
-use nurl::{Error, Node, SecretKey};
+use nurl::{Error, Node, RefusedBy, SecretKey};
 use rand_core::Rng as _;
 
 use crate::cluster::{Cluster, Map, Peer, Place, Within};
@@ -125,7 +125,7 @@ pub async fn run(trial: Trial) -> Verdict {
     }
     strangers.host.crash();
     let refused = with_another_secret(world, &cluster).await;
-    if !matches!(&refused, Err(Error::Refused(text)) if text.contains("is the mesh's secret")) {
+    if !matches!(&refused, Err(Error::Refused(RefusedBy::Members))) {
         return Err(Broken::safety(KEPT_OUT, format!("{refused:?}")));
     }
     cluster.converge(MEET).await?;

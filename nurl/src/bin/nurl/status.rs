@@ -73,7 +73,7 @@ fn member_line(member: &MemberInfo) -> StatusMember {
         zone: member.zone.clone(),
         version: member.version.clone(),
         path: path_name(member.path.direct),
-        reason: member.path.reason,
+        reason: member.path.reason.as_str(),
         rtt_ms: member.path.rtt.map(|rtt| (rtt.as_secs_f64() * 1e5).round() / 100.0),
         addr: member.path.addr.map(|addr| addr.to_string()),
     }

@@ -191,7 +191,12 @@ async fn tell(event: &NodeEvent, out: Out<'_>) -> io::Result<()> {
             let path = path_name(*direct);
             let at = addr.map(|addr| format!(" at {addr}")).unwrap_or_default();
             (
-                Line::Path { peer: peer.to_string(), path, addr: addr.map(|addr| addr.to_string()), reason },
+                Line::Path {
+                    peer: peer.to_string(),
+                    path,
+                    addr: addr.map(|addr| addr.to_string()),
+                    reason: reason.as_str(),
+                },
                 format!("{} is {path}{at} ({reason})", peer.short()),
             )
         }

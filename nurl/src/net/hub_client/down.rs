@@ -4,6 +4,7 @@ use crate::net::relay::CloseReason;
 
 /// Why there is no connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum DownReason {
     /// The name doesn't resolve, or nobody accepts.
     Unreachable,

@@ -44,6 +44,7 @@ use crate::key::PublicKey;
 use crate::mesh::Generation;
 use crate::net::hub_client::HubCommand;
 use crate::net::rate::TokenBucket;
+use crate::net::securedgram::paths::Reason;
 use crate::net::securedgram::{self, Endpoint};
 use crate::net::stun;
 use crate::rt::Rng;
@@ -251,11 +252,11 @@ impl Transport {
             Some(state) => PathInfo {
                 direct: state.direct,
                 addr: state.addr,
-                reason: state.reason.as_str(),
+                reason: state.reason,
                 rtt: state.rtt,
                 settled: state.settled,
             },
-            None => PathInfo { direct: false, addr: None, reason: "no_session", rtt: None, settled: false },
+            None => PathInfo { direct: false, addr: None, reason: Reason::NoSession, rtt: None, settled: false },
         }
     }
 

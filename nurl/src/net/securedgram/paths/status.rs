@@ -7,6 +7,7 @@ use crate::net::route::Route;
 
 /// Why a peer is reached the way it is. Stable: scripts read [`as_str`](Reason::as_str).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub enum Reason {
     /// Direct, and nothing speaks against it.
     Direct,
@@ -14,6 +15,8 @@ pub enum Reason {
     Suspect,
     /// There is no session yet.
     Starting,
+    /// This node has never asked for a session.
+    NoSession,
     /// Checks of the peer's addresses are under way.
     Checking,
     /// Neither the peer nor the configuration named an address, and none was seen.
@@ -43,6 +46,7 @@ impl Reason {
             Reason::Direct => "direct",
             Reason::Suspect => "suspect",
             Reason::Starting => "starting",
+            Reason::NoSession => "no_session",
             Reason::Checking => "checking",
             Reason::NoCandidates => "no_candidates",
             Reason::NoAnswer => "no_answer",
