@@ -73,6 +73,7 @@ mod handle;
 mod host;
 pub mod link;
 mod links;
+mod logs;
 mod map;
 pub mod middlebox;
 pub mod net;

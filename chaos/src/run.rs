@@ -4,6 +4,7 @@
 //! self-check and the limit of virtual time all become the outcome's error. A run ends by killing every node
 //! and letting the executor drop what they held, because madsim itself drops nothing that is pending.
 
+use crate::logs::Logs;
 use crate::pcap::Pcap;
 use crate::plan::Plan;
 use crate::process::{self, CatchPanic, panic_message, panicked_at};
@@ -193,7 +194,7 @@ impl Run {
             .unwrap_or_else(|payload| Err(Failure::Panicked(panic_message(&*payload) + &panicked_at())));
         if let Some(mut left) = left {
             ended = Ended::of(&mut left);
-            ended.sight.last = left.trace.end_watch().unwrap_or_default();
+            (ended.sight.last, ended.sight.logged) = left.trace.end_watch().unwrap_or_default();
         }
         Outcome {
             seed: self.seed,
@@ -232,6 +233,9 @@ impl Run {
             sim.trace.watch(watch);
         }
         drop(sim::replace(Some(Box::new(sim))));
+        // Everything of a run is on this thread.
+        let targets = self.watching.logs;
+        let _logs = (!targets.is_empty()).then(|| tracing::subscriber::set_default(Logs { targets }));
         // Not on the main node, which can't be killed.
         let node = handle.create_node().name("scenario").build();
         // The closure runs on that node too, so that a panic in it is a panic of the scenario.
@@ -263,7 +267,7 @@ impl Run {
             sim.look();
             *ended = Ended::of(sim);
             let captured = sim.trace.end_capture().and_then(|()| sim.trace.end_watch());
-            let captured = captured.map(|last| ended.sight.last = last);
+            let captured = captured.map(|seen| (ended.sight.last, ended.sight.logged) = seen);
             (sim.places.keys().copied().collect::<Vec<_>>(), captured)
         });
         // The world stays in place while the futures' Drop code runs, but its digest is taken.
@@ -313,7 +317,7 @@ impl Ended {
             stats: sim.stats.clone(),
             marks: sim.marks.clone(),
             plan: sim.faults.unleashed(),
-            sight: Sight { last: Vec::new(), map: sim.kept_map.take() },
+            sight: Sight { map: sim.kept_map.take(), ..Sight::default() },
         }
     }
 }

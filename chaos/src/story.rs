@@ -19,6 +19,9 @@ use std::path::{Path, PathBuf};
 /// Events in a story: a page of them.
 const EVENTS: usize = 40;
 
+/// Packets and faults in a story that has log lines: what the programs did says more.
+const EVENTS_BESIDE_LOGS: usize = 10;
+
 /// Events kept in the bundle, for who wants to look further back.
 const EVENTS_KEPT: usize = 2_000;
 
@@ -33,12 +36,15 @@ pub struct Teller {
     pub invocation: String,
     /// A file that no bundle may take the place of: the plan that the run was given.
     pub keep: Option<PathBuf>,
+    /// Targets of log lines that are told, or beginnings of them; see [`Watching::logs`].
+    pub logs: &'static [&'static str],
 }
 
 impl Teller {
     /// One that makes bundles in `folder`, for runs of `cargo chaos`.
     pub fn new(folder: impl Into<PathBuf>) -> Teller {
-        Teller { decoder: None, folder: folder.into(), invocation: INVOCATION.to_owned(), keep: None }
+        let invocation = INVOCATION.to_owned();
+        Teller { decoder: None, folder: folder.into(), invocation, keep: None, logs: &[] }
     }
 
     /// The folder of a bundle, with nothing in it that an earlier failure of this seed left there and that would lie
@@ -120,7 +126,8 @@ pub fn explain(
     let subject = shrunk.map_or(failing, |shrunk| &shrunk.report);
     let options = Options { scheduler_seed: Some(subject.scheduler_seed), ..subject.options.clone() };
     let folder = teller.make_room(scenario.name, options.seed)?;
-    let watching = Watching { last: EVENTS_KEPT, decoder: teller.decoder, ..Watching::default() };
+    let watching =
+        Watching { last: EVENTS_KEPT, decoder: teller.decoder, logs: teller.logs, ..Watching::default() };
     let (again, seen) = scenario.run_watched(&options, &watching)?;
     let events = seen.last;
     let reproducible = again.digest == subject.digest && again.verdict == subject.verdict;
@@ -150,7 +157,7 @@ pub fn explain(
     }
     tell_options(&mut text, scenario, failing, subject, shrunk);
     if parting.is_empty() {
-        tell_events(&mut text, &events);
+        tell_events(&mut text, &events, &seen.logged);
     } else {
         text += &parting;
     }
@@ -225,12 +232,18 @@ fn count(plan: &Plan) -> String {
     }
 }
 
-fn tell_events(text: &mut String, events: &[String]) {
-    let last = &events[events.len().saturating_sub(EVENTS)..];
-    let _ = writeln!(text, "  last {} events", last.len());
-    for event in last {
-        let _ = writeln!(text, "    {event}");
+/// What happened last: what the programs said, and a few packets; only packets if they said nothing.
+fn tell_events(text: &mut String, events: &[String], logged: &[String]) {
+    let log = &logged[logged.len().saturating_sub(EVENTS - EVENTS_BESIDE_LOGS)..];
+    let rest = if log.is_empty() { EVENTS } else { EVENTS_BESIDE_LOGS };
+    let packets: Vec<&String> = events.iter().filter(|event| !logged.contains(event)).collect();
+    let packets = &packets[packets.len().saturating_sub(rest)..];
+    if !log.is_empty() {
+        let _ = writeln!(text, "  last {} log lines", log.len());
+        log.iter().for_each(|line| *text += &format!("    {line}\n"));
     }
+    let _ = writeln!(text, "  last {} events", packets.len());
+    packets.iter().for_each(|event| *text += &format!("    {event}\n"));
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! packet's bytes are in its `Sent` record; later records name it by its number, and carry the bytes again
 //! only if they have changed on the way.
 
+use crate::host::HostId;
 use crate::link::DropCause;
 use crate::net::End;
 use crate::pcap::Pcap;
@@ -122,9 +123,17 @@ impl Trace {
         self.watch = Some(watch);
     }
 
-    /// Ends the watch; returns the last events.
-    pub(crate) fn end_watch(&mut self) -> io::Result<Vec<String>> {
-        self.watch.take().map_or(Ok(Vec::new()), Watch::end)
+    /// Ends the watch; returns the last events, and the last log lines.
+    pub(crate) fn end_watch(&mut self) -> io::Result<(Vec<String>, Vec<String>)> {
+        self.watch.take().map_or(Ok(Default::default()), Watch::end)
+    }
+
+    /// A log line, for whoever watches; no record.
+    pub(crate) fn log(&mut self, now_ns: u64, host: Option<HostId>, text: &str) {
+        if let Some(watch) = &mut self.watch {
+            let place = host.map_or_else(|| "scenario".to_owned(), |host| watch.host(host.0));
+            watch.log(now_ns, &place, text);
+        }
     }
 
     /// The next host, in the order in which they are made, has this name.
@@ -255,7 +264,6 @@ impl Trace {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::HostId;
 
     #[test]
     fn the_digest_does_not_depend_on_where_a_batch_ends() {

@@ -39,6 +39,8 @@ pub struct Watching {
     pub capture: Option<PathBuf>,
     /// The [map](crate::World::map) of the world.
     pub map: bool,
+    /// Log lines of these targets (beginnings of them, such as a crate's name), among the last events and by themselves.
+    pub logs: &'static [&'static str],
 }
 
 /// What a reader has seen.
@@ -46,6 +48,8 @@ pub struct Watching {
 pub struct Sight {
     /// The last events, in words.
     pub last: Vec<String>,
+    /// The last log lines, as many as events are kept.
+    pub logged: Vec<String>,
     /// The map of the world when faults were let loose in it, or at the end if none were.
     pub map: Option<String>,
 }
@@ -57,6 +61,7 @@ pub(crate) struct Watch {
     packets: BTreeMap<u64, Seen>,
     keep: usize,
     last: VecDeque<String>,
+    logged: VecDeque<String>,
     decoder: Option<Decoder>,
     out: Option<BufWriter<File>>,
     failed: Option<io::Error>,
@@ -66,6 +71,11 @@ pub(crate) struct Watch {
 struct Seen {
     way: String,
     carries: String,
+}
+
+/// The fixed columns of a line.
+fn head(now_ns: u64, what: &str, place: &str) -> String {
+    format!("{:>6}.{:09} {what:<9} {place:<14} ", now_ns / 1_000_000_000, now_ns % 1_000_000_000)
 }
 
 impl Watch {
@@ -80,21 +90,22 @@ impl Watch {
             packets: BTreeMap::new(),
             keep: wanted.last,
             last: VecDeque::new(),
+            logged: VecDeque::new(),
             decoder: wanted.decoder,
             out: wanted.trace.as_deref().map(create).transpose()?.map(BufWriter::new),
             failed: None,
         }))
     }
 
-    /// Ends it; returns the last events.
-    pub(crate) fn end(mut self) -> io::Result<Vec<String>> {
+    /// Ends it; returns the last events, and the last log lines.
+    pub(crate) fn end(mut self) -> io::Result<(Vec<String>, Vec<String>)> {
         if let Some(error) = self.failed {
             return Err(error);
         }
         if let Some(out) = &mut self.out {
             out.flush()?;
         }
-        Ok(self.last.into())
+        Ok((self.last.into(), self.logged.into()))
     }
 
     pub(crate) fn host_named(&mut self, name: &str) {
@@ -114,8 +125,7 @@ impl Watch {
     }
 
     fn line(&mut self, now_ns: u64, what: &str, place: &str, full: &str, short: Option<&str>) {
-        let head =
-            format!("{:>6}.{:09} {what:<9} {place:<14} ", now_ns / 1_000_000_000, now_ns % 1_000_000_000);
+        let head = head(now_ns, what, place);
         if let Some(out) = &mut self.out
             && let Err(error) = writeln!(out, "{head}{}", full.replace('\n', "\\n"))
         {
@@ -152,6 +162,20 @@ impl Watch {
         let full = format!("#{number:<6} {way}{more}");
         let short = format!("#{number:<6} {way}{more}  {carries}");
         self.line(now_ns, what, place, &full, Some(short.trim_end()));
+    }
+
+    /// A log line. It isn't a part of the trace, so it isn't written there.
+    pub(crate) fn log(&mut self, now_ns: u64, place: &str, text: &str) {
+        if self.keep == 0 {
+            return;
+        }
+        let line = head(now_ns, "log", place) + text;
+        for kept in [&mut self.last, &mut self.logged] {
+            if kept.len() == self.keep {
+                kept.pop_front();
+            }
+            kept.push_back(line.clone());
+        }
     }
 
     /// Anything else.

@@ -49,6 +49,8 @@ async fn server(counted: Counted) {
         let &[client, a, b, c, d] = request.as_slice() else { continue };
         let key = (client, u32::from_le_bytes([a, b, c, d]));
         if seen.insert(key) {
+            tracing::debug!(client, number = key.1, "a number is counted");
+            tracing::trace!("this is too much for a story");
             *counted.lock().unwrap().entry(key).or_default() += 1;
         }
         send(&socket, from, &request);
@@ -187,6 +189,22 @@ fn a_planted_bug_is_found_made_small_and_replayed_from_its_bundle() {
     ];
     for part in expected {
         assert!(story.text.contains(part), "{part} is missing in\n{}", story.text);
+    }
+    // What the programs log comes first, if it is asked for, and changes nothing.
+    let logs: [(&'static [&'static str], _); 2] = [(&["sweep"], true), (&["sweeper"], false)];
+    for (logs, told) in logs {
+        let elsewhere = tempfile::tempdir().unwrap();
+        let teller = Teller { logs, ..Teller::new(elsewhere.path()) };
+        let logged = explain(&teller, &TOY, &found.found[0].report, Some(&small)).unwrap();
+        assert!(logged.reproducible, "{}", logged.text);
+        let parts =
+            [" log lines", "log       server         a number is counted client=0 number=", "last 10 events"];
+        for part in parts {
+            assert_eq!(logged.text.contains(part), told, "{part} in\n{}", logged.text);
+        }
+        assert!(!logged.text.contains("too much"));
+        let digest = |text: &str| text.lines().find(|line| line.contains("digest  ")).map(str::to_owned);
+        assert_eq!(digest(&logged.text), digest(&story.text));
     }
     for file in ["story.txt", "plan.txt", "plan.drawn.txt", "events.txt"] {
         assert!(story.bundle.join(file).exists(), "{file}");
@@ -381,10 +399,11 @@ fn a_watched_run_is_the_run_that_nobody_watches() {
         trace: Some(folder.path().join("deep/in/a.trace")),
         capture: Some(folder.path().join("deep/in/a.pcap")),
         map: true,
+        logs: &["sweep"],
     };
     let (watched, seen) = TOY.run_watched(&Options::seed(3), &watching).unwrap();
     assert_eq!(watched, TOY.run(&Options::seed(3)));
-    assert_eq!(seen.last.len(), 10);
+    assert_eq!((seen.last.len(), seen.logged.len()), (10, 10));
     assert!(seen.map.unwrap().contains("\n  server: eth0 10.0.0.1\n"));
     let lines = std::fs::read_to_string(watching.trace.unwrap()).unwrap().lines().count();
     assert_eq!(lines as u64, watched.events);

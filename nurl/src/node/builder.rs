@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use rand_core::Rng as _;
+use tracing::Instrument as _;
 
 use super::command::{APPLICATION_QUEUE, NET_QUEUE, STATE_QUEUE, View, Waiting};
 use super::event::{Bus, NodeEvent};
 use super::net_plane::{NetParts, NetPlane};
 use super::state_plane::{StateParts, StatePlane};
-use super::{Datagrams, Inner, Node, Role, ending};
+use super::{Datagrams, Inner, Node, Role, ending, log};
 use crate::Error;
 use crate::compute::job::{JobError, KindLimits};
 use crate::compute::pool::{Handlers, JobContext};
@@ -280,8 +281,10 @@ impl Builder {
             bus: bus.clone(),
         })?;
         let (net_guard, state_guard, ending) = ending::guards(&bus, &net);
-        planes.spawn(Plane::Net, async move { net_guard.run(NetPlane::new(parts).run()).await });
-        planes.spawn(Plane::State, state_guard.run(state_plane.run()));
+        let span = log::span(&public);
+        let net_plane = async move { net_guard.run(NetPlane::new(parts).run()).await };
+        planes.spawn(Plane::Net, net_plane.instrument(span.clone()));
+        planes.spawn(Plane::State, state_guard.run(state_plane.run()).instrument(span));
         Ok(Node(Arc::new(Inner {
             key: public,
             local_addrs,

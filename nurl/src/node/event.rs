@@ -153,6 +153,7 @@ impl Bus {
     }
 
     pub(super) fn send(&self, event: &NodeEvent) {
+        super::log::event(event);
         self.lock().list.retain_mut(|subscriber| {
             if subscriber.lost > 0 && subscriber.queue.try_send(NodeEvent::Lagged(subscriber.lost)).is_ok() {
                 subscriber.lost = 0;

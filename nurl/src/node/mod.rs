@@ -11,6 +11,7 @@ mod command;
 mod ending;
 mod event;
 mod levels;
+mod log;
 mod net_plane;
 mod state;
 mod state_plane;
@@ -205,8 +206,11 @@ impl Node {
         match status.obstacle {
             Obstacle::NoHub => Error::HubUnreachable { hubs: hubs.filter_map(HubInfo::failure).collect() },
             Obstacle::HubSilent => {
-                let silent = |hub: &HubInfo| HubFailure { addr: hub.addr.clone(), reason: DownReason::Silent };
-                Error::HubUnreachable { hubs: hubs.map(|hub| hub.failure().unwrap_or_else(|| silent(hub))).collect() }
+                let silent =
+                    |hub: &HubInfo| HubFailure { addr: hub.addr.clone(), reason: DownReason::Silent };
+                Error::HubUnreachable {
+                    hubs: hubs.map(|hub| hub.failure().unwrap_or_else(|| silent(hub))).collect(),
+                }
             }
             Obstacle::NoAnswer => RefusedBy::Members.into(),
             Obstacle::NoTable => Error::Busy("members answer, but none has told us the mesh's table in time"),

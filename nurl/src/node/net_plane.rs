@@ -15,7 +15,7 @@ use super::command::{NetCommand, Pong, Reply, StateInput, View, Waiting, datagra
 use super::ending::Cause;
 use super::event::{Bus, NodeEvent};
 use super::levels::Levels;
-use super::{HubInfo, MemberInfo, NetStats, Role, Status};
+use super::{HubInfo, MemberInfo, NetStats, Role, Status, log};
 use crate::compute::job::MemberChange;
 use crate::error::{Error, HubFailure};
 use crate::key::PublicKey;
@@ -480,6 +480,7 @@ impl NetPlane {
     }
 
     fn on_event(&mut self, now: Instant, event: Event) {
+        log::transport_event(&event);
         match event {
             Event::Membership { peer, body } => {
                 self.parts.detector.handle_message(now, peer, Via::Datagram, &body);
@@ -592,6 +593,7 @@ impl NetPlane {
                 self.tell_member(peer, MemberChange::Restarted);
             }
             Member::Joined | Member::Alone => {
+                tracing::info!(alone = matches!(event, Member::Alone), "joined the mesh");
                 (self.view_complete, self.view_dirty) = (true, true);
                 self.finish_joining();
             }

@@ -9,14 +9,14 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::Role;
 use super::command::{Course, Departure, NetCommand, Reply, StateCommand, StateInput, StateStats, View};
 use super::ending::Cause;
 use super::event::{Bus, NodeEvent};
 use super::task::TaskEvent;
-use crate::error::{Error, StateError};
+use super::{Role, log};
 use crate::compute::job::{self, Drained, Jobs, RunId, TaskId};
 use crate::compute::pool::{Finished, Handlers, Pool, Report};
+use crate::error::{Error, StateError};
 use crate::key::PublicKey;
 use crate::replication::crdt::{CrdtError, Kind, Stamp, Value};
 use crate::replication::identity::ReplicaId;
@@ -109,11 +109,7 @@ impl StatePlane {
     pub(super) fn new(parts: StateParts) -> Result<StatePlane, Error> {
         let now = time::now();
         let (replica, epoch, clock) = match &parts.store {
-            Some(store) => (
-                store.replica_id(parts.key),
-                store.epoch_counter()?,
-                store.clock()?,
-            ),
+            Some(store) => (store.replica_id(parts.key), store.epoch_counter()?, store.clock()?),
             // Without a store what was written is gone with the process, so the id is the process's.
             None => (ReplicaId { key: parts.key, incarnation: parts.boot }, 0, Stamp::default()),
         };
@@ -233,6 +229,8 @@ impl StatePlane {
         if self.members.as_ref() != Some(&view.members) {
             self.members = Some(view.members.clone());
             let ring = Arc::new(self.ring.followed_by(view.members.iter().cloned()));
+            let placed = view.members.iter().filter(|member| member.placed).count();
+            tracing::debug!(placed, epoch = view.epoch, "the owners of keys are computed anew");
             self.jobs.set_placement(now, ring.clone());
             self.replicator.set_ring(now, ring.clone());
             self.ring = ring;
@@ -486,6 +484,7 @@ impl StatePlane {
     }
 
     fn on_job_event(&mut self, event: job::Event) {
+        log::job_event(&event);
         match event {
             job::Event::Accepted { task, by, .. } => {
                 if let Some(course) = self.courses.get(&task) {

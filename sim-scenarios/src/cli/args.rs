@@ -105,7 +105,12 @@ pub(crate) struct Out {
 impl Out {
     pub(crate) fn teller(&self, bench: &Bench<'_>) -> Teller {
         let invocation = bench.invocation.to_owned();
-        Teller { decoder: Some(crate::decode::payload), invocation, ..Teller::new(&self.folder) }
+        Teller {
+            decoder: Some(crate::decode::payload),
+            invocation,
+            logs: &["nurl"],
+            ..Teller::new(&self.folder)
+        }
     }
 }
 

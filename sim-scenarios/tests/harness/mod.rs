@@ -88,7 +88,11 @@ impl Runs {
     }
 
     fn fail(&self, report: &Report) -> ! {
-        let teller = Teller { decoder: Some(sim_scenarios::decode::payload), ..Teller::new(folder()) };
+        let teller = Teller {
+            decoder: Some(sim_scenarios::decode::payload),
+            logs: &["nurl"],
+            ..Teller::new(folder())
+        };
         match explain(&teller, &self.scenario, report, None) {
             Ok(story) => panic!("{}", story.text),
             Err(error) => panic!("{:?}; no bundle could be written: {error}", report.verdict),

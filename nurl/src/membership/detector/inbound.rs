@@ -240,6 +240,7 @@ impl Detector {
     /// What gossip missed only an exchange repairs, and an observer learns of a death by nothing else: so one that failed
     /// is made up for with somebody else soon. One with a stranger is nobody's loss.
     pub(super) fn exchange_failed(&mut self, now: Instant, peer: PublicKey) {
+        tracing::debug!(peer = %peer.short(), "an exchange of tables failed");
         self.stats.push_pulls_failed += 1;
         self.join.handle_silence(&peer);
         if self.table.get(&peer).is_some() {

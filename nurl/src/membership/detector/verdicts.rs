@@ -148,7 +148,9 @@ impl Detector {
             if probed && record.state != State::Left {
                 self.awareness.worse(1);
             }
-            self.emit(Event::Refuted { incarnation: self.me.incarnation });
+            let incarnation = self.me.incarnation;
+            tracing::info!(incarnation, accusers = fact.accusers.len(), "this node was accused, and refutes");
+            self.emit(Event::Refuted { incarnation });
         }
         true
     }
@@ -214,6 +216,7 @@ impl Detector {
         }
         let news = self.confirm(now, peer, me);
         let publish = !suspected || (news && !named);
+        tracing::debug!(peer = %peer.short(), suspected, "a probe failed on every leg");
         self.change(now, &peer, |entry| {
             entry.verdict = None;
             if publish {
@@ -242,6 +245,7 @@ impl Detector {
             if self.observer {
                 // Nobody tells it whether the accused has refuted meanwhile. So it asks the accused and another member,
                 // and concludes nothing.
+                tracing::debug!(peer = %peer.short(), "an observer asks a suspect");
                 self.suspicions.entry(peer).and_modify(|suspicion| suspicion.restart(now));
                 self.next_push_pull = now;
                 continue;

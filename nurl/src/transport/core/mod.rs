@@ -256,7 +256,9 @@ impl Transport {
                 rtt: state.rtt,
                 settled: state.settled,
             },
-            None => PathInfo { direct: false, addr: None, reason: Reason::NoSession, rtt: None, settled: false },
+            None => {
+                PathInfo { direct: false, addr: None, reason: Reason::NoSession, rtt: None, settled: false }
+            }
         }
     }
 

@@ -102,6 +102,7 @@ impl Reliable {
     /// next connection.
     pub(super) fn lose(&mut self, peer: PublicKey, tell: Option<Instant>) {
         let Some(link) = self.drop_link(peer) else { return };
+        tracing::debug!(peer = %peer.short(), connected = link.connected, "a connection of reliable messages is lost");
         if let (Some(now), Some(cid)) = (tell, link.local_cid) {
             self.say_gone(now, peer, cid);
         }
@@ -196,6 +197,7 @@ impl Reliable {
             };
             match event {
                 QuicEvent::Connected => {
+                    tracing::debug!(peer = %peer.short(), "a connection of reliable messages is up");
                     link.connected = true;
                     link.set_window(self.settings.window());
                     self.stats.connections += 1;
