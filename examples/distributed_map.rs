@@ -1,8 +1,8 @@
-//! A distributed map: the words of a text, counted by a mesh of workers and put together here.
+//! A distributed map: a mesh of workers counts the words of a text, and this program adds up the counts.
 //!
-//! Each task has a key, and the key decides who runs it: a consistent-hash ring of the live workers, so equal
-//! keys go to one worker and nobody keeps a list. Should a worker die, its tasks go to the next one on the
-//! ring by themselves (`cargo demo` shows that with real processes).
+//! Each task has a key, and the key decides which worker runs it, by a consistent-hash ring of the live workers. So
+//! equal keys go to one worker without a central list. If a worker dies, its tasks go to the next one on the ring
+//! automatically (`cargo demo` shows that with real processes).
 //!
 //! `cargo run -p nurl-examples --bin distributed_map`
 
@@ -20,7 +20,7 @@ use nurl_examples::{Outcome, see_alive};
 /// Any text will do.
 const TEXT: &[u8] = include_bytes!("../LICENSE-APACHE");
 
-/// How much of it goes into one task.
+/// The bytes of the text in one task.
 const PART_BYTES: usize = 256;
 
 #[tokio::main]
@@ -28,12 +28,12 @@ async fn main() -> Outcome {
     let (hub, ticket) = nurl::hub::serve_new_mesh("127.0.0.1:0").await?;
     let mut workers = Vec::new();
     for _ in 0..3 {
-        // A handler is an async function from bytes to bytes. It may run more than once, and a panic in it fails
-        // its task alone.
+        // A handler is an async function from bytes to bytes. It may run more than once, and a panic fails only its
+        // own task.
         let count = |_, text: Bytes| async move { Ok(encode_counts(&count_bytes(&text))) };
         workers.push(Node::builder(ticket.clone()).handler("count", count).spawn().await?);
     }
-    // An observer owns no keys: it submits, and goes when it likes.
+    // An observer owns no keys: it submits tasks, and may leave at any time.
     let client = Node::builder(ticket).role(Role::Observer).spawn().await?;
     let keys: Vec<PublicKey> = workers.iter().map(Node::key).collect();
     see_alive(&client, &keys).await?;
@@ -47,7 +47,7 @@ async fn main() -> Outcome {
     }
     println!("{} tasks are submitted", tasks.len());
 
-    // Reduce: add up what comes back.
+    // Reduce: add up the results.
     let mut total = Counts::new();
     let mut ran: BTreeMap<PublicKey, usize> = BTreeMap::new();
     for mut task in tasks {

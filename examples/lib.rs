@@ -1,7 +1,7 @@
-//! What the examples share: patience.
+//! The examples' shared helpers: an error type, and waiting with generous time limits.
 //!
-//! The examples themselves are the programs beside this file, one for each thing to learn. Begin with
-//! `distributed_map`: it uses the assembled [`nurl::Node`], as most programs do. The others show one layer each.
+//! The examples are the programs beside this file, one for each topic. Begin with `distributed_map`: it uses the
+//! assembled [`nurl::Node`], as most programs do. The others show one layer each.
 
 use std::time::Duration;
 
@@ -9,16 +9,16 @@ use nurl::PublicKey;
 use nurl::events::State;
 use nurl::rt::time;
 
-/// What an example's `main` returns: any error ends it with a message and an exit code that isn't 0.
+/// The result of an example's `main`: any error ends it with a message and a non-zero exit code.
 pub type Outcome = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
-/// How long an example waits for what has to happen. Seconds are enough; a busy machine gets more.
+/// How long an example waits for an expected event. Seconds are enough; a busy machine may need more.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Waits for `future`, but not for ever.
+/// Waits for `future`, with a time limit.
 ///
 /// # Errors
-/// Names `what` didn't happen.
+/// A text with `what`, if the time is over.
 pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> Result<T, String> {
     time::timeout(PATIENCE, future).await.map_err(|_| format!("{what}: not within {PATIENCE:?}"))
 }
@@ -26,7 +26,7 @@ pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> Result<T, S
 /// Waits until `node` sees all of `others` alive.
 ///
 /// # Errors
-/// When they don't appear, or the node has shut down.
+/// If they don't appear in time, or the node has shut down.
 pub async fn see_alive(node: &nurl::Node, others: &[PublicKey]) -> Outcome {
     let seen = async {
         loop {

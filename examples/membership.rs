@@ -1,8 +1,8 @@
-//! Who is there? Three members; one vanishes, one says goodbye, and the third tells the two apart.
+//! Membership: of three members one vanishes, one leaves, and the third distinguishes the two.
 //!
-//! Membership is SWIM with Lifeguard: every member probes another each second, asks others to probe for it
-//! before it suspects anybody, and lets the suspect speak up before it is held dead. So a death takes seconds
-//! to show, a goodbye takes none, and a slow machine isn't taken for a dead one.
+//! Membership is SWIM with Lifeguard. Every member probes another each second, and asks others to probe for it before
+//! it suspects a member. The suspect can refute the suspicion before it is declared dead. So a death is detected
+//! after seconds, a leave at once, and a slow machine isn't taken for a dead one.
 //!
 //! `cargo run -p nurl-examples --bin membership`
 
@@ -23,7 +23,7 @@ async fn main() -> Outcome {
     let carol = member(&ticket).await?;
     let (bobs_key, carols_key) = (bob.key(), carol.key());
 
-    // They know only the hub's address and key, from the ticket. The rest is gossip.
+    // The ticket gives them only the hub's address and key. Gossip provides the rest.
     for node in [&alice, &bob, &carol] {
         let others = [alice.key(), bobs_key, carols_key];
         let others: Vec<PublicKey> = others.into_iter().filter(|key| *key != node.key()).collect();
@@ -33,14 +33,14 @@ async fn main() -> Outcome {
         println!("alice sees {:?}: {:?}, version {}", member.key, member.state, member.version);
     }
 
-    // Dropping the last handle ends a node at once, as a crash would: it says nothing to anybody.
+    // Dropping the last handle ends a node at once, like a crash: it sends nothing to the others.
     let begun = time::now();
     drop(carol);
     let end = soon("carol's end", verdict(&mut events, carols_key)).await?;
     assert_eq!(end, Some(State::Dead));
     println!("carol was held dead after {:.1} s of silence", (time::now() - begun).as_secs_f32());
 
-    // Bob leaves as one should.
+    // Bob leaves in good order.
     let begun = time::now();
     bob.shutdown().await;
     let end = soon("bob's end", verdict(&mut events, bobs_key)).await?;
@@ -53,14 +53,14 @@ async fn main() -> Outcome {
 }
 
 async fn member(ticket: &Ticket) -> Result<Node, nurl::Error> {
-    // The suspicion time is shortened for the example's sake; all members of a mesh run the same timings.
+    // The example shortens the suspicion time; all members of a mesh use the same timings.
     let timings = Config { suspicion_min: Duration::from_secs(2), ..Config::default() };
     let node = Node::builder(ticket.clone()).role(Role::Member).detector(timings).spawn().await?;
     node.joined(nurl_examples::PATIENCE).await?;
     Ok(node)
 }
 
-/// Follows the events until `about` is dead or has left; prints what is seen on the way.
+/// Follows the events until `about` is dead or has left; prints the changes on the way.
 async fn verdict(events: &mut Events, about: PublicKey) -> Option<State> {
     while let Some(event) = events.next().await {
         if let NodeEvent::Member { peer, state, incarnation } = event

@@ -1,8 +1,8 @@
-//! The relay: three clients behind one hub, a datagram by key, and one uplink for a whole group.
+//! The relay: three clients behind one hub, a datagram to a key, and one upload for a whole group.
 //!
-//! A relay forwards bytes to whoever has proved a key to it. It is reached over TCP, so it works from behind
-//! every NAT. It never holds a key to what it carries: in a node these payloads are sealed frames. This
-//! example sends plain text to make that visible; `transport` shows the sealed use.
+//! A relay forwards bytes to a client that has proved a key to it. Clients use TCP, so it can be reached from behind
+//! every NAT. The relay has no key to the payloads: in a node they are sealed frames. This example sends plain text
+//! to make that visible; `transport` shows the sealed use.
 //!
 //! `cargo run -p nurl-examples --bin relay`
 
@@ -23,7 +23,7 @@ async fn main() -> Outcome {
     let mut carol = Client::register(&ticket).await?;
     println!("{} clients are registered at {}", hub.stats().clients, hub.addr());
 
-    // To one key. The hub says who sent it: a return address, not yet a proof of identity.
+    // To one key. The hub names the sender, as a return address and not as a proof of identity.
     let payload = Bytes::from_static(b"for bob alone");
     alice.commands.send(HubCommand::Forward { dst: bob.key, payload }).await?;
     let event = bob.until(|event| matches!(event, HubEvent::Datagram { .. })).await?;
@@ -31,11 +31,11 @@ async fn main() -> Outcome {
     assert_eq!((src, &payload[..]), (alice.key, &b"for bob alone"[..]));
     println!("bob got {payload:?} from {src:?}");
 
-    // To a group. Its name at the hub is an opaque tag, which only members can work out.
+    // To a group. The hub knows it by an opaque tag, which only members can compute.
     let tag = [7; 16];
     for member in [&mut bob, &mut carol] {
         member.commands.send(HubCommand::GroupJoin { tag }).await?;
-        // The connection is ordered: an answer to what was sent later means that the hub has the join.
+        // The connection is ordered: the answer to a later command means that the hub has processed the join.
         member.commands.send(HubCommand::Lookup { peer: member.key }).await?;
         member.until(|event| matches!(event, HubEvent::NoRecord { .. })).await?;
     }
@@ -49,7 +49,7 @@ async fn main() -> Outcome {
     assert_eq!((relay.forwarded, relay.group_sends), (1, 1));
     println!("one uplink of alice's reached bob and carol: {payload:?}");
 
-    // A peer that isn't there costs one notice, so that a sender can look for another way.
+    // A datagram to an absent peer is answered with a notice, so that the sender can look for another path.
     let stranger = SecretKey::generate(&mut rt::rng("stranger")).public();
     alice.commands.send(HubCommand::Forward { dst: stranger, payload }).await?;
     alice.until(|event| *event == HubEvent::PeerGone { peer: stranger }).await?;
@@ -58,7 +58,7 @@ async fn main() -> Outcome {
     Ok(())
 }
 
-/// A connection to the hub, kept alive by a task, and the events that nobody has looked at yet.
+/// A connection to the hub, kept alive by a task, and the events that were not yet examined.
 struct Client {
     key: PublicKey,
     commands: mpsc::Sender<HubCommand>,
@@ -77,7 +77,7 @@ impl Client {
         Ok(client)
     }
 
-    /// The next event that fits; those before it are dropped.
+    /// The next event that fits; the events before it are dropped.
     async fn until(&mut self, fits: impl Fn(&HubEvent) -> bool) -> Result<HubEvent, String> {
         let found = async {
             loop {

@@ -1,8 +1,8 @@
-//! Rendezvous: a peer publishes where it can be reached, and only its mesh can read it.
+//! Rendezvous: a peer publishes its addresses, and only its mesh can read them.
 //!
-//! The hub keeps one record for each key that was proved to it, numbered, with a time to live. What is in the
-//! record is sealed under the mesh's secret, together with the key and the number: the hub can't read it, nor
-//! pass one peer's record off as another's, nor an old one as new.
+//! The hub keeps one record for each key that was proved to it, with a number and a time to live. The record's
+//! content is sealed under the mesh's secret, together with the key and the number. So the hub can't read it, can't
+//! present one peer's record as another's, and can't present an old one as new.
 //!
 //! `cargo run -p nurl-examples --bin rendezvous`
 
@@ -53,14 +53,14 @@ async fn main() -> Outcome {
     assert_eq!(opened.candidates, [address]);
     println!("bob reads that alice may be at {address}, kept for {:?} more", kept.ttl);
 
-    // Nobody else can read it, and nobody can give it another number.
+    // No other mesh can read it, and the hub can't give it another number.
     let elsewhere = Hub { key: hub.key(), addr: hub.addr().to_string() };
     let other_mesh = Ticket::generate(elsewhere, &mut rt::rng("another mesh"));
     assert_eq!(open(&other_mesh, kept.seq), Err(RecordError::Sealed));
     assert_eq!(open(&ticket, kept.seq + 1), Err(RecordError::Sealed));
     println!("another mesh's secret doesn't open it, and neither does another number");
 
-    // Who knows no key at all asks for some members: this is how a newcomer finds its first contacts.
+    // A newcomer that knows no key asks for some members: this is how it finds its first contacts.
     reader.send(HubCommand::List { max: 8 }).await?;
     let HubEvent::Records(list) = next(&mut found, |event| matches!(event, HubEvent::Records(_))).await?
     else {
@@ -69,7 +69,7 @@ async fn main() -> Outcome {
     assert_eq!(list.iter().map(|record| record.key).collect::<Vec<_>>(), [alice]);
     println!("the list of the mesh has {} record", list.len());
 
-    // A peer that leaves takes its record back.
+    // A peer that leaves withdraws its record.
     publisher.send(HubCommand::Withdraw).await?;
     publisher.send(HubCommand::Lookup { peer: alice }).await?;
     next(&mut published, |event| *event == HubEvent::NoRecord { peer: alice }).await?;
@@ -78,7 +78,7 @@ async fn main() -> Outcome {
     Ok(())
 }
 
-/// A client that is registered: what is asked before that is dropped.
+/// A registered client. Commands sent before the registration are dropped.
 async fn client(
     ticket: &Ticket,
     key: SecretKey,
@@ -89,7 +89,7 @@ async fn client(
     Ok((commands, events))
 }
 
-/// The next event that fits. One is asked for at a time here, so the rest of a batch may go.
+/// The next event that fits. Only one request is open at a time here, so the rest of a batch may be dropped.
 async fn next(
     events: &mut mpsc::Receiver<Batch>,
     fits: impl Fn(&HubEvent) -> bool,

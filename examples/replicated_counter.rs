@@ -1,11 +1,11 @@
-//! A replicated counter: several processes add to it at once, without a server, and all end at the same sum.
+//! A replicated counter: several processes add to it concurrently, without a server, and all reach the same sum.
 //!
-//! The counter is a CRDT. Every process writes under an id of its own, so no addition needs a lock or waits
-//! for another process, and copies that were merged in any order, any number of times, are equal. Each key is
-//! kept by a few members (its owners on the ring); a read asks them.
+//! The counter is a CRDT. Every process writes under its own id, so an addition needs no lock and waits for no other
+//! process, and copies that were merged in any order, any number of times, are equal. A few members keep each key
+//! (its owners on the ring); a read asks them.
 //!
-//! The program starts itself again, once for each member of the mesh. A child ends when its standard input does,
-//! so none is left behind, however this process ends.
+//! The program starts itself once for each member of the mesh. A child ends when its standard input is closed, so no
+//! child remains, however this process ends.
 //!
 //! `cargo run -p nurl-examples --bin replicated_counter`
 
@@ -20,7 +20,7 @@ use nurl_examples::{Outcome, PATIENCE, soon};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::{Child, Command};
 
-/// How many processes there are, and how often each of them adds its number.
+/// The number of processes, and how often each of them adds its number.
 const PROCESSES: i64 = 4;
 const ROUNDS: i64 = 25;
 
@@ -39,7 +39,7 @@ async fn parent() -> Outcome {
     let mut children = Vec::new();
     for number in 1..=PROCESSES {
         let mut command = Command::new(std::env::current_exe()?);
-        // On a command line others can see it: good enough for a mesh that lives for seconds.
+        // Other users can see the secret on the command line, which is acceptable for a mesh that lives for seconds.
         command.arg(text.as_str()).arg(number.to_string());
         children.push(command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true).spawn()?);
     }
@@ -53,7 +53,7 @@ async fn parent() -> Outcome {
         assert_eq!(sum, expected.to_string());
     }
 
-    // Somebody who has written nothing, and owns nothing, reads the same.
+    // An observer that has written nothing, and owns nothing, reads the same value.
     let observer = Node::builder(ticket).role(Role::Observer).spawn().await?;
     observer.joined(PATIENCE).await?;
     assert_eq!(observer.counter("visits").get().await?, i128::from(expected));
@@ -91,7 +91,7 @@ async fn end_of_input() {
     while matches!(tokio::io::stdin().read(&mut byte).await, Ok(1)) {}
 }
 
-/// Adds, then reads until everybody's additions are there.
+/// Adds, then reads until the additions of all processes are there.
 async fn count(node: &Node, number: i64) -> Outcome {
     let alive = |node: Node| async move {
         let members = node.members().await?;

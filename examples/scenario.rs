@@ -1,6 +1,6 @@
-//! A handler of one's own in the simulated world: nodes at home and on the internet, faults drawn from the seed,
-//! and what must hold. `cargo run -p nurl-examples --features sim --bin scenario -- sweep --all --seeds 50` runs
-//! fifty worlds; without arguments it runs one. Everything that `cargo chaos` does for nurl, it does for this.
+//! An application's own handler in the simulated world: nodes at home and on the internet, faults drawn from the
+//! seed, and invariants. `cargo run -p nurl-examples --features sim --bin scenario -- sweep --all --seeds 50` runs
+//! fifty worlds; without arguments it runs one. All functions of `cargo chaos` are available here too.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use chaos::{Broken, sometimes};
 use sim_scenarios::cluster::{Map, Place, home};
 use sim_scenarios::models::nat_box::{NatBox, presets};
 
-/// The handler: what would run on your machines.
+/// The handler, as it would run on real machines.
 async fn shout(payload: Bytes) -> Bytes {
     payload.to_ascii_uppercase().into()
 }
@@ -25,7 +25,7 @@ async fn everything_is_shouted(trial: Trial) -> Verdict {
     let cluster = map.start();
     cluster.converge(Duration::from_secs(30)).await?;
 
-    // Faults of these kinds, drawn from the seed, for twenty seconds; the node that asks is spared.
+    // Faults of these kinds, drawn from the seed, for twenty seconds; the submitting node is spared.
     let mut targets = cluster.targets();
     targets.spared.push(targets.hosts.remove(0));
     trial.unleash(&targets, Duration::from_secs(20));

@@ -1,7 +1,7 @@
-//! Encrypted datagrams between two keys, over bare UDP sockets, and a peer that moves while they talk.
+//! Encrypted datagrams between two keys, over plain UDP sockets, and a peer that changes its address meanwhile.
 //!
-//! `net::securedgram::Endpoint` is a state machine: sealed datagrams go in and come out, and the program owns
-//! the sockets. No hub is needed. Handshake, keys, replay window and roaming are the endpoint's business.
+//! `net::securedgram::Endpoint` is a state machine: it takes and returns sealed datagrams, and the program owns the
+//! sockets. No hub is needed. The endpoint handles the handshake, keys, replay window and roaming.
 //!
 //! `cargo run -p nurl-examples --bin securedgram`
 
@@ -18,7 +18,7 @@ use nurl_examples::{Outcome, soon};
 
 #[tokio::main]
 async fn main() -> Outcome {
-    // Both hold the mesh's secret; the hub that a ticket names is not used here.
+    // Both peers hold the mesh's secret; the hub that the ticket names is not used here.
     let unused = Hub { key: PublicKey::from_bytes([0; 32]), addr: String::new() };
     let ticket = Ticket::generate(unused, &mut rt::rng("ticket"));
     let (mut alice, mut bob) = (Peer::bind(&ticket, 1).await?, Peer::bind(&ticket, 2).await?);
@@ -28,8 +28,8 @@ async fn main() -> Outcome {
     assert_eq!(echo, b"HELLO, BOB");
     println!("bob answered {:?} to {}", String::from_utf8_lossy(&echo), alice.socket.local_addr()?);
 
-    // Alice gets another socket, as a phone does that leaves its Wi-Fi. Nobody tells bob: an authentic datagram
-    // from a new address makes him challenge that address, then follow it.
+    // Alice gets another socket, like a phone that leaves its Wi-Fi. Bob isn't told: an authentic datagram from a new
+    // address makes him challenge that address, then switch to it.
     alice.socket = bound().await?;
     let moved_to = alice.socket.local_addr()?;
     alice.endpoint.on_network_change(time::now());
@@ -68,13 +68,13 @@ impl Peer {
 
     fn transmit(&self, route: Route, contents: &[u8]) {
         if let Route::Direct(destination) = route {
-            // Datagrams may be lost, here as anywhere.
+            // Datagrams may be lost, so an error is ignored.
             let _ =
                 self.socket.try_send(&Transmit { destination, contents, segment_size: None, src_ip: None });
         }
     }
 
-    /// Seals a body and sends it. Without a session this begins the handshake, and the body is not sent.
+    /// Seals a body and sends it. Without a session this begins the handshake, and drops the body.
     fn say(&mut self, to: &PublicKey, body: &[u8]) {
         let mut sealed = Vec::new();
         if let Ok(routes) = self.endpoint.seal(time::now(), to, channel::APPLICATION, body, &mut sealed) {
@@ -82,7 +82,7 @@ impl Peer {
         }
     }
 
-    /// Sends what the endpoint has to say by itself, then waits for one datagram and opens it.
+    /// Sends the endpoint's own datagrams, then waits for one datagram and opens it.
     async fn turn(&mut self) -> std::io::Result<Option<(PublicKey, Vec<u8>)>> {
         let mut datagram = Vec::new();
         while let Some(outgoing) = self.endpoint.poll_transmit(&mut datagram) {
@@ -99,7 +99,7 @@ impl Peer {
     }
 }
 
-/// Alice says something until bob has answered in capitals.
+/// Alice sends a body until bob has answered in capitals.
 async fn talk(alice: &mut Peer, bob: &mut Peer, body: &[u8]) -> std::io::Result<Vec<u8>> {
     loop {
         alice.say(&bob.key, body);

@@ -1,8 +1,8 @@
-//! Where does the rest of the world see me? STUN (RFC 8489) with a hub as the server.
+//! The reflexive address of a socket: STUN (RFC 8489) with a hub as the server.
 //!
-//! `net::stun::Client` is a state machine without a socket of its own: it says what to send and when, and is
-//! told what arrived. So it shares a socket with everything else that a peer sends and receives: the address
-//! it learns is the one at which peers may try that very socket.
+//! `net::stun::Client` is a state machine without a socket of its own: it returns the datagrams to send, with their
+//! times, and takes the received ones. So it shares a socket with a peer's other traffic: the address that it learns
+//! is the one at which other peers may reach this very socket.
 //!
 //! `cargo run -p nurl-examples --bin stun`
 
@@ -15,7 +15,7 @@ use nurl_examples::{Outcome, soon};
 
 #[tokio::main]
 async fn main() -> Outcome {
-    // A hub answers STUN on the UDP port with the number of its TCP port.
+    // A hub answers STUN on the UDP port with the same number as its TCP port.
     let (hub, _) = nurl::hub::serve_new_mesh("127.0.0.1:0").await?;
     println!("the hub answers STUN at {}", hub.addr());
 
@@ -30,7 +30,7 @@ async fn main() -> Outcome {
     };
     println!("{} sees us at {addr}; the round trip took {rtt:?}", event.server);
 
-    // There is no NAT on loopback: outside and inside agree. Behind one they wouldn't.
+    // Loopback has no NAT, so the outside and inside addresses agree. Behind a NAT they would differ.
     assert_eq!(addr, socket.local_addr()?);
     assert_eq!(hub.stats().hub.stun_answered, 1);
     println!("that is the address of our socket, so there is no NAT in between");

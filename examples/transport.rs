@@ -1,8 +1,8 @@
-//! The seam: `send(peer)`, `broadcast(group)`, `recv()`, without knowing how a peer is reached.
+//! The transport: `send(peer)`, `broadcast(group)`, `recv()`, independent of the path to a peer.
 //!
-//! Two nodes meet at a hub. Datagrams flow at once, through the hub, which sees ciphertext. Meanwhile both
-//! ends try each other's addresses; as soon as one answers, datagrams go straight. The program does nothing
-//! for it and sees only an event.
+//! Two nodes meet at a hub. Datagrams flow at once, through the hub, which sees only ciphertext. Meanwhile both ends
+//! try each other's addresses. As soon as one answers, datagrams take the direct path. The program does nothing for
+//! this and sees only an event.
 //!
 //! `cargo run -p nurl-examples --bin transport`
 
@@ -22,7 +22,7 @@ async fn main() -> Outcome {
     let bob = Node::builder(ticket).role(Role::Member).spawn().await?;
     let mut events = alice.events();
 
-    // Datagrams may be lost, like UDP's, so who needs an answer asks again.
+    // Datagrams may be lost, as with UDP, so a sender that needs an answer asks again.
     let echo = soon("an echo", async {
         loop {
             alice.send(bob.key(), Bytes::from_static(b"ping")).await?;
@@ -57,14 +57,14 @@ async fn main() -> Outcome {
     assert!(pong.direct);
     println!("a ping to {:?} took {:?}", pong.addr, pong.rtt);
 
-    // A reliable message: up to 16 MiB, whole, and acknowledged when the peer has it.
+    // A reliable message: up to 16 MiB, delivered as a whole, and acknowledged when the peer has it.
     let large = Bytes::from(vec![7; 1 << 20]);
     let (sent, received) = tokio::join!(alice.send_message(bob.key(), large.clone()), bob.recv_message());
     sent?;
     assert_eq!(received, Some((alice.key(), large)));
     println!("a message of 1 MiB arrived whole");
 
-    // A group: one uplink, fanned out by the hub. Its key is made and passed on by the members.
+    // A group: one upload, fanned out by the hub. The members create and distribute the group's key.
     see_alive(&alice, &[bob.key()]).await?;
     alice.join_group("weather").await?;
     bob.join_group("weather").await?;

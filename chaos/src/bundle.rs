@@ -1,11 +1,11 @@
-//! A failing run in a folder: all that is needed to make it again, on any machine, from the sources alone.
+//! A failing run as a folder: everything needed to repeat the run on any machine that has the sources.
 //!
-//! | file | what |
+//! | file | content |
 //! | --- | --- |
-//! | `bundle.json` | a [`Bundle`]: what the run is a function of, and what came of it |
-//! | `story.txt` | the failure as a person wants it |
-//! | `plan.txt` | the fault plan, shrunk, to be edited and given back with `--plan` |
-//! | `plan.drawn.txt` | the plan as it was before, if it was shrunk |
+//! | `bundle.json` | a [`Bundle`]: the inputs of the run, and its result |
+//! | `story.txt` | the failure, described for a person |
+//! | `plan.txt` | the fault plan, shrunk; it can be edited and passed back with `--plan` |
+//! | `plan.drawn.txt` | the plan before shrinking, if it was shrunk |
 //! | `events.txt` | the last two thousand events |
 //! | `first.trace`, `second.trace` | both traces of a run that isn't reproducible |
 
@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
-/// The form of the file; a reader refuses any other.
+/// The version of the file's format. A reader refuses every other version.
 const FORMAT: u32 = 1;
 
 /// The name of the file in a bundle's folder.
@@ -27,10 +27,10 @@ pub const FILE: &str = "bundle.json";
 pub(crate) const FILES: [&str; 7] =
     [FILE, "story.txt", "plan.txt", "plan.drawn.txt", "events.txt", "first.trace", "second.trace"];
 
-/// What a failing run is a function of, and what came of it.
+/// A failing run: its inputs and its result.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bundle {
-    /// 1.
+    /// The format's version: 1.
     pub format: u32,
     /// The version of this crate that wrote it.
     pub version: String,
@@ -42,19 +42,19 @@ pub struct Bundle {
     pub scheduler_seed: u64,
     /// Knobs that aren't at their default.
     pub knobs: BTreeMap<String, u64>,
-    /// The fault plan as [text](crate::plan::text); none for a scenario that lets no faults loose.
+    /// The fault plan as [text](crate::plan::text); `None` for a scenario that starts no faults.
     pub plan: Option<String>,
     /// The kind of the property that broke, in a word.
     pub kind: String,
-    /// The property.
+    /// The broken property.
     pub property: String,
-    /// What was seen instead.
+    /// The observation that contradicts it.
     pub seen: String,
     /// BLAKE3 over the trace, in hex.
     pub digest: String,
     /// Records in the trace.
     pub events: u64,
-    /// Whether a second run was the same.
+    /// Whether a second run gave the same result.
     pub reproducible: bool,
     /// "14 faults → 2, in 61 runs", if it was shrunk.
     pub shrunk: Option<String>,
@@ -69,7 +69,7 @@ pub enum BundleError {
     /// It isn't a bundle.
     #[error("not a bundle: {0}")]
     Json(#[from] serde_json::Error),
-    /// It is one of another form.
+    /// The bundle has another format version.
     #[error("a bundle of format {0}; this is format {FORMAT}")]
     Format(u32),
     /// Its plan can't be read.
@@ -78,7 +78,7 @@ pub enum BundleError {
 }
 
 impl Bundle {
-    /// The bundle of a failing run; none for one that held.
+    /// The bundle of a failing run; `None` for a run that held.
     pub fn of(report: &Report, reproducible: bool, shrunk: Option<String>) -> Option<Bundle> {
         let broken = report.verdict.as_ref().err()?;
         Some(Bundle {
@@ -102,24 +102,24 @@ impl Bundle {
     /// Reads a bundle, given its folder or its file.
     ///
     /// # Errors
-    /// If it isn't there, or isn't one.
+    /// If the file is missing, or isn't a bundle.
     pub fn load(path: &Path) -> Result<Bundle, BundleError> {
         let file = if path.is_dir() { path.join(FILE) } else { path.to_owned() };
         let bundle: Bundle = serde_json::from_slice(&std::fs::read(file)?)?;
         if bundle.format == FORMAT { Ok(bundle) } else { Err(BundleError::Format(bundle.format)) }
     }
 
-    /// Writes `bundle.json` into a folder that is there.
+    /// Writes `bundle.json` into an existing folder.
     ///
     /// # Errors
-    /// If it can't.
+    /// If the file can't be written.
     pub fn save(&self, folder: &Path) -> io::Result<()> {
         let mut text = serde_json::to_string_pretty(self)?;
         text.push('\n');
         std::fs::write(folder.join(FILE), text)
     }
 
-    /// What the run is a function of.
+    /// The inputs of the run.
     ///
     /// # Errors
     /// If its plan can't be read.
@@ -129,7 +129,7 @@ impl Bundle {
         Ok(Options { seed: self.seed, scheduler_seed, knobs: self.knobs.clone(), plan })
     }
 
-    /// Whether a run broke in the same way.
+    /// Whether a run broke the same property.
     pub fn is_reproduced_by(&self, report: &Report) -> bool {
         let same = |kind: Kind, property: &str| kind.as_str() == self.kind && property == self.property;
         report.verdict.as_ref().is_err_and(|broken| same(broken.kind, &broken.property))

@@ -1,17 +1,17 @@
 //! A host's clocks: the monotonic one drifts and never steps, the wall clock also steps.
 //!
-//! Arithmetic is integer: a rate is parts per billion off the world's, and a reading is anchored at the last
-//! change of the rate, so that a change never moves the present.
+//! Arithmetic is integer. A rate is its deviation from the world's rate in parts per billion. A reading is anchored
+//! at the last change of the rate, so that a change doesn't alter the current reading.
 
 use std::time::Duration;
 
-/// The monotonic clock of a fresh host, so that a protocol may look minutes back at its very start.
+/// The monotonic reading of a new host. It is large enough that a protocol can look minutes back right at its start.
 pub const BASE: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The wall clock of a fresh host at the beginning of a world: 2026-01-01 00:00 UTC, since 1970.
+/// The wall clock of a new host at the beginning of a world: 2026-01-01 00:00 UTC, since 1970.
 pub const WALL_BASE: Duration = Duration::from_secs(1_767_225_600);
 
-/// The largest drift either way: a clock that runs at half speed is broken beyond what a protocol must bear.
+/// The largest drift in either direction. A protocol needn't tolerate a clock slower than half speed.
 pub const MAX_DRIFT_PPB: i64 = 500_000_000;
 
 const PPB: i128 = 1_000_000_000;
@@ -23,12 +23,12 @@ pub(crate) struct Clock {
     anchor_local_ns: u64,
     drift_ppb: i64,
     wall_step_ns: i128,
-    /// The instant of the world at which it was stopped.
+    /// The world time at which the clock was stopped.
     frozen_ns: Option<u64>,
 }
 
 impl Clock {
-    /// A clock that runs with the world's and stands at `BASE` when that stands at 0.
+    /// A clock that runs at the world's rate and reads `BASE` at world time 0.
     pub(crate) fn new() -> Clock {
         Clock {
             anchor_world_ns: 0,
@@ -39,7 +39,7 @@ impl Clock {
         }
     }
 
-    /// The monotonic reading at an instant of the world.
+    /// The monotonic reading at a world time.
     pub(crate) fn local_ns(&self, world_ns: u64) -> u64 {
         let world_ns = self.frozen_ns.unwrap_or(world_ns);
         let passed = i128::from(world_ns) - i128::from(self.anchor_world_ns);
@@ -47,7 +47,7 @@ impl Clock {
         (i128::from(self.anchor_local_ns) + run).max(0) as u64
     }
 
-    /// The first instant of the world at which the monotonic reading is at least `local_ns`.
+    /// The first world time at which the monotonic reading is at least `local_ns`.
     pub(crate) fn world_ns(&self, local_ns: u64) -> u64 {
         if self.frozen_ns.is_some() {
             return u64::MAX;
@@ -62,14 +62,14 @@ impl Clock {
         world
     }
 
-    /// The wall clock's reading at an instant of the world, since 1970.
+    /// The wall clock's reading at a world time, since 1970.
     pub(crate) fn wall(&self, world_ns: u64) -> Duration {
         let base = WALL_BASE.as_nanos() as i128 - BASE.as_nanos() as i128;
         let ns = base + i128::from(self.local_ns(world_ns)) + self.wall_step_ns;
         Duration::from_nanos(ns.clamp(0, i128::from(u64::MAX)) as u64)
     }
 
-    /// Its rate: parts per billion off the world's.
+    /// Its rate's deviation from the world's, in parts per billion.
     pub(crate) fn drift_ppb(&self) -> i64 {
         self.drift_ppb
     }
@@ -81,12 +81,12 @@ impl Clock {
         self.drift_ppb = drift_ppb.clamp(-MAX_DRIFT_PPB, MAX_DRIFT_PPB);
     }
 
-    /// Stops the monotonic clock: the host sleeps.
+    /// Stops the monotonic clock: the host is suspended.
     pub(crate) fn freeze(&mut self, world_ns: u64) {
         self.frozen_ns.get_or_insert(world_ns);
     }
 
-    /// Lets it go on; the wall clock has gone on all the while.
+    /// Resumes the monotonic clock. The wall clock has run all the time.
     pub(crate) fn thaw(&mut self, world_ns: u64) {
         self.anchor_local_ns = self.local_ns(world_ns);
         self.anchor_world_ns = world_ns;
@@ -95,10 +95,10 @@ impl Clock {
         }
     }
 
-    /// Sets the monotonic reading ahead; for a host that has been up for longer, before it runs.
+    /// Advances the monotonic reading before a host runs, so that it appears to have been up for longer.
     pub(crate) fn advance(&mut self, by: Duration) {
         self.anchor_local_ns = self.anchor_local_ns.saturating_add(by.as_nanos() as u64);
-        // The wall clock is told by the monotonic one, and this isn't meant to move it.
+        // The wall clock derives from the monotonic one, and this call must not move it.
         self.wall_step_ns -= by.as_nanos() as i128;
     }
 

@@ -1,7 +1,7 @@
-//! Compares two traces: where two runs that should be the same part.
+//! Compares two traces to find where two runs that should be equal diverge.
 //!
-//! A [trace file](crate::Run::write_trace) has one line for each record of the digest. The first line in which two of
-//! them differ is the first thing that one run did and the other did not; what lies before it in time is the cause.
+//! A [trace file](crate::Run::write_trace) has one line for each record of the digest. The first line in which two
+//! trace files differ is the first event on which the runs disagree; the cause lies before it in time.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -17,11 +17,11 @@ const CONTEXT: usize = 8;
 pub struct Difference {
     /// The number of the line, from 1 on.
     pub line: u64,
-    /// Lines before it, which both have.
+    /// The common lines before it.
     pub before: Vec<String>,
-    /// What the first trace goes on with; empty at its end.
+    /// The next lines of the first trace; empty at its end.
     pub left: Vec<String>,
-    /// What the second does.
+    /// The next lines of the second trace; empty at its end.
     pub right: Vec<String>,
 }
 
@@ -42,7 +42,7 @@ impl fmt::Display for Difference {
 /// The first difference of two trace files; `None` if they are the same.
 ///
 /// # Errors
-/// If one can't be read.
+/// If a file can't be read.
 pub fn diff(left: &Path, right: &Path) -> io::Result<Option<Difference>> {
     let open = |path: &Path| Ok::<_, io::Error>(BufReader::new(File::open(path)?).lines());
     compare(open(left)?, open(right)?)

@@ -1,9 +1,9 @@
-//! A host's disk: synced bytes survive a crash, unsynced 512-byte sectors survive by lot.
+//! A host's disk: synced bytes survive a crash; each unsynced 512-byte sector survives or not by a random draw.
 //!
-//! Files hold their present bytes and, for each sector written since the last sync, the bytes that are durable
-//! there. A crash draws for each such sector which of the two the next boot sees; it draws likewise whether a
-//! changed length, a new name and a removal have reached the disk. A sync makes a file durable together with
-//! its name and all removals before it, as on a journalling file system.
+//! A file holds its current bytes and, for each sector written since the last sync, the durable bytes of that
+//! sector. A crash draws for each such sector which of the two versions the next boot sees. It also draws whether a
+//! changed length, a new name and a removal have reached the disk. A sync makes a file durable together with its
+//! name and all removals before it, as on a journalling file system.
 
 use crate::seed::Rng;
 use rand_core::Rng as _;
@@ -11,10 +11,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
-/// What a disk writes whole or not at all.
+/// The bytes that a disk writes atomically.
 const SECTOR: usize = 512;
 
-/// The largest file: a runaway writer is a defect of the scenario, not a reason to fill the machine's memory.
+/// The largest file. The limit keeps a runaway writer of a scenario from filling the machine's memory.
 const MAX_FILE_BYTES: u64 = 1 << 30;
 
 #[derive(Default)]
@@ -29,7 +29,7 @@ struct Inode {
     durable_name: bool,
     linked: bool,
     handles: u32,
-    /// Whether a handle has it for itself.
+    /// Whether a handle has locked it.
     locked: bool,
 }
 
@@ -119,7 +119,7 @@ fn absolute(path: &Path) -> PathBuf {
 }
 
 impl Inode {
-    /// Remembers what is durable in the sectors of `range`, and marks them as written.
+    /// Saves the durable bytes of the sectors of `range`, and marks the sectors as written.
     fn touch(&mut self, range: std::ops::Range<usize>) {
         if range.is_empty() {
             return;
@@ -154,7 +154,8 @@ impl Inode {
         self.durable_name = true;
     }
 
-    /// What the next boot sees; returns how many written sectors were lost.
+    /// Changes the content to the version that the next boot sees. Returns the number of written sectors that were
+    /// lost.
     fn crash(&mut self, rng: &mut Rng) -> u64 {
         let mut lost = 0;
         let old_len = self.bytes.len();
@@ -165,7 +166,7 @@ impl Inode {
         }
         for sector in std::mem::take(&mut self.dirty) {
             let kept = rng.next_u32() & 1 == 1;
-            // A cut that didn't reach the disk leaves what was cut off.
+            // If a truncation didn't reach the disk, the truncated bytes are still there.
             let cut_away = sector * SECTOR >= old_len;
             if kept && !cut_away {
                 continue;
@@ -209,8 +210,8 @@ impl Disk {
         self.capacity_bytes = bytes;
     }
 
-    /// Whether there is room for so many bytes more. What was removed takes room until its removal is durable and its
-    /// last handle is gone.
+    /// Checks that `more` further bytes fit. A removed file takes space until its removal is durable and its last
+    /// handle is closed.
     fn check_room(&self, more: u64) -> io::Result<()> {
         if self.capacity_bytes == u64::MAX || more == 0 {
             return Ok(());
@@ -246,7 +247,7 @@ impl Disk {
         self.inodes.get_mut(&number).ok_or_else(stale)
     }
 
-    /// Opens a file, making it if there is none.
+    /// Opens a file; creates it if it doesn't exist.
     pub(crate) fn open(&mut self, path: &Path) -> io::Result<u64> {
         let path = absolute(path);
         self.check_parent(&path)?;
@@ -261,7 +262,7 @@ impl Disk {
         Ok(number)
     }
 
-    /// Gives the file to one handle alone; `WouldBlock` if another has it.
+    /// Locks the file for one handle; `WouldBlock` if another handle has locked it.
     pub(crate) fn lock(&mut self, number: u64) -> io::Result<()> {
         let inode = self.inode_mut(number)?;
         if std::mem::replace(&mut inode.locked, true) {
@@ -270,7 +271,7 @@ impl Disk {
         Ok(())
     }
 
-    /// A handle is gone.
+    /// Closes a handle.
     pub(crate) fn close(&mut self, number: u64, had_lock: bool) {
         if let Some(inode) = self.inodes.get_mut(&number) {
             inode.locked &= !had_lock;
@@ -279,7 +280,7 @@ impl Disk {
         }
     }
 
-    /// Forgets an inode that has neither a name, nor a handle, nor a removal that may come undone.
+    /// Deletes an inode that has no name, no handle and no removal that a crash may still undo.
     fn reap(&mut self, number: u64) {
         let pending = self.removed.iter().any(|(_, removed)| *removed == number);
         if let Some(inode) = self.inodes.get(&number)
@@ -360,14 +361,14 @@ impl Disk {
         self.sync(number)
     }
 
-    /// Replaces a file whole, durably.
+    /// Replaces the whole content of a file, durably.
     pub(crate) fn replace(&mut self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         let path = absolute(path);
         self.check_parent(&path)?;
         if self.directories.contains(&path) {
             return Err(io::ErrorKind::IsADirectory.into());
         }
-        // The new bytes stand beside the old ones until they are whole.
+        // The old bytes take space until the new ones are complete.
         self.check_room(bytes.len() as u64)?;
         let old = self.names.get(&path).copied();
         let number = self.make(path, bytes.to_vec());
@@ -407,7 +408,7 @@ impl Disk {
         Ok(())
     }
 
-    /// Gives a file another name, durably. Nothing may have that name.
+    /// Renames a file, durably. The new name must not exist.
     pub(crate) fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
         let (from, to) = (absolute(from), absolute(to));
         self.check_parent(&to)?;
@@ -429,7 +430,7 @@ impl Disk {
         self.names.get(&path).map(|_| 0o600).ok_or_else(|| not_found(&path))
     }
 
-    /// A crash: draws what the next boot sees. Returns how many written sectors were lost.
+    /// A crash: draws the state that the next boot sees. Returns the number of written sectors that were lost.
     pub(crate) fn crash(&mut self) -> u64 {
         let mut lost = 0;
         for (path, number) in std::mem::take(&mut self.removed) {
@@ -459,7 +460,7 @@ impl Disk {
         lost
     }
 
-    /// The process has ended: its handles are gone, its bytes are not.
+    /// The process has exited: its handles are closed, but its unsynced bytes stay.
     pub(crate) fn release_handles(&mut self) {
         for inode in self.inodes.values_mut() {
             (inode.handles, inode.locked) = (0, false);

@@ -1,11 +1,11 @@
-//! The way of a packet: from an interface, over links and through boxes, to the receiving kernel.
+//! The path of a packet: from an interface, over links and through boxes, to the receiving kernel.
 //!
-//! Every packet of the world passes [`Sim::forward`]. From then on it [travels](Sim::travel): in a network it
-//! takes the link to whoever has its destination there, or to the network's box; a box passes it, rewritten or
-//! not, into the next network. What a host sends to itself takes the loopback, which loses nothing.
+//! Every packet of the world passes [`Sim::forward`] and then [travels](Sim::travel). In each network it takes the
+//! link to the owner of its destination address there, or else to the network's box. A box passes it, rewritten or
+//! not, into the next network. A packet from a host to itself takes the loopback, which loses nothing.
 //!
-//! A kernel needs some time for a packet, however good its link is: so time passes between a question and its
-//! answer, and two hosts on links without latency can't stop the world with an endless exchange.
+//! A kernel takes some time for each packet, even on an ideal link. So time passes between a request and its answer,
+//! and two hosts on links without latency can't stall virtual time with an endless exchange.
 
 use crate::host::{HostId, LOOPBACK, Route};
 use crate::link::{Class, DropCause, Fate};
@@ -19,7 +19,7 @@ use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// The way through a host's own kernel, and the least time that any packet is under way.
+/// The time through a host's own kernel, and the least time that any packet is in flight.
 const KERNEL_NS: u64 = 10_000;
 
 impl Sim {
@@ -55,7 +55,7 @@ impl Sim {
         self.travel(now_ns, flight, None, End::Host(from), dst);
     }
 
-    /// Breaks the property of the first forbidden sequence that `bytes` carry.
+    /// Breaks the property of the first forbidden byte sequence found in `bytes`.
     pub(crate) fn check_forbidden(&mut self, host: Option<HostId>, bytes: &[u8], what: impl Fn() -> String) {
         let carried = self.forbidden.iter().find(|forbidden| forbidden.bytes.find(bytes).is_some());
         let Some(Forbidden { property, place, .. }) = carried else { return };
@@ -72,8 +72,8 @@ impl Sim {
         self.wake_driver();
     }
 
-    /// Takes a packet on from `from`, an end in the network that it is in, towards `dst`. `headers` describe it as it
-    /// is, if somebody has read them.
+    /// Moves a packet on towards `dst` from `from`, an end in the packet's current network. `headers` are its
+    /// current headers, if they have been parsed.
     fn travel(
         &mut self,
         now_ns: u64,
@@ -82,7 +82,7 @@ impl Sim {
         mut from: End,
         mut dst: IpAddr,
     ) {
-        // Links without any effect are walked here and now.
+        // Links without any effect are crossed at once, within this loop.
         for _ in 0..2 * MAX_DEPTH {
             let net = &self.nets[flight.net.0 as usize];
             let to = match net.addrs.get(&dst) {
@@ -94,7 +94,7 @@ impl Sim {
             if let Owner::Host(_, nic) = to {
                 flight.nic = nic;
             }
-            // A box that finds itself behind its own outer address turns the packet around.
+            // If a box owns the destination itself, it turns the packet around (hairpin).
             let turns = flight.to == from;
             if !turns && !self.links.is_ideal(from, flight.to, &net.links) {
                 return self.take_link(now_ns, flight, from);
@@ -104,7 +104,8 @@ impl Sim {
                 End::Host(to) => {
                     let earliest_ns = flight.sent_ns + KERNEL_NS;
                     return match headers {
-                        // Only what has come by a link before: a kernel isn't entered while another one sends.
+                        // Only a packet that has crossed a link: a send must not enter another kernel in the same
+                        // call.
                         Some(headers) if earliest_ns <= now_ns => self.reach(now_ns, flight, to, &headers),
                         _ => self.launch(earliest_ns.max(now_ns), flight),
                     };
@@ -150,7 +151,8 @@ impl Sim {
                 }
                 if let Some(draw) = flip {
                     self.stats.packets_corrupted += 1;
-                    // A draw further, so that which bit it is says nothing of whether it is noticed.
+                    // Mixed once more, so that the position of the bit is independent of whether a checksum notices
+                    // it.
                     let unnoticed = mix(draw) & 1 == 1;
                     if !unnoticed || !packet::damage_udp(&mut flight.bytes, draw) {
                         flip_bit(&mut flight.bytes, draw);
@@ -162,7 +164,8 @@ impl Sim {
         }
     }
 
-    /// Asks a box; returns the packet, in the network on the other side, and its headers there.
+    /// Passes a packet through a box. Returns the packet, in the network on the other side, and its headers there;
+    /// `None` if it was dropped.
     fn pass_box(
         &mut self,
         now_ns: u64,
@@ -200,14 +203,14 @@ impl Sim {
             return;
         };
         if flight.addrs_version != self.addrs_version && flight.nic != LOOPBACK {
-            // Addresses have moved while it was under way.
+            // Addresses have changed while the packet was in flight.
             flight.addrs_version = self.addrs_version;
             match (flight.to, self.net(flight.net).addrs.get(&headers.dst.ip())) {
                 (End::Host(_), Some(Owner::Host(to, nic))) => {
                     (flight.to, flight.nic) = (End::Host(*to), *nic);
                 }
                 (_, Some(Owner::Box(id))) => flight.to = End::Box(*id),
-                // On its way out.
+                // Outbound: the destination isn't in this network.
                 (End::Box(id), None) if id == flight.net => {}
                 _ => {
                     self.end(now_ns, flight, DropCause::NoHost);
@@ -228,7 +231,7 @@ impl Sim {
         self.reach(now_ns, flight, to, &headers);
     }
 
-    /// A packet is at its receiver's interface.
+    /// A packet has reached its receiver's interface.
     fn reach(&mut self, now_ns: u64, flight: Flight, to: HostId, headers: &Headers) {
         if flight.nic != LOOPBACK && self.links.crosses_cut(flight.origin, to, flight.sent_ns, now_ns) {
             self.end(now_ns, flight, DropCause::Partition);
@@ -244,7 +247,7 @@ impl Sim {
         }
     }
 
-    /// Ends a packet that has no receiver.
+    /// Drops a packet, with its cause.
     pub(crate) fn end(&mut self, now_ns: u64, flight: Flight, why: DropCause) {
         self.trace.dropped(now_ns, flight.to, flight.nic, flight.number, why);
         self.stats.drop_one(why);
@@ -263,8 +266,8 @@ impl Sim {
         self.host(host).route(wanted, dst, |net| self.net(net).is_on_link(dst))
     }
 
-    /// The largest packet that the way from `nic` of `host` towards `dst` carries, as far as this side can see: up
-    /// to the box that has `dst` and hides what is behind it.
+    /// The path MTU from `nic` of `host` towards `dst`, as far as this side can see: up to a box that has `dst` and
+    /// translates the addresses behind it.
     pub(crate) fn path_mtu(&self, host: HostId, nic: u8, dst: IpAddr) -> usize {
         let (mut from, mut net) = (End::Host(host), self.host(host).nics[usize::from(nic)].net);
         let mut mtu = usize::MAX;
@@ -292,12 +295,13 @@ impl Sim {
     }
 }
 
-/// A flight as `other`, without its bytes.
+/// A copy of `other` without its bytes.
 fn flight_like(other: &Flight) -> Flight {
     Flight { bytes: Vec::new(), ..*other }
 }
 
-/// Flips one bit behind the IP header's addresses and ports, so that it reaches the transport's checksum.
+/// Flips one bit after the addresses and ports, so that the packet still reaches the check of the transport's
+/// checksum.
 fn flip_bit(bytes: &mut [u8], draw: u64) {
     let Some(headers) = packet::parse(bytes) else { return };
     let first = headers.transport + 4;

@@ -1,6 +1,7 @@
-//! The handle that a scenario has on a host: its interfaces, its process, its clocks, and what befalls them.
+//! The handle of a scenario on a host: its interfaces, its process, its clocks, and its faults.
 //!
-//! Everything acts now, and for good unless undone. What a host's own code calls is in [`rt`](crate::rt).
+//! Every call takes effect at once and lasts until it is undone. Code that runs on a host calls [`rt`](crate::rt)
+//! instead.
 
 use crate::host::{Armed, HostId, HostState, Main};
 use crate::net::Net;
@@ -15,7 +16,7 @@ use std::time::Duration;
 /// The interface that [`Host::addr`] gives its addresses to.
 const FIRST_NIC: &str = "eth0";
 
-/// A host of the running world. A copy is the same host.
+/// A host of the running world. A copy refers to the same host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Host(pub(crate) HostId);
 
@@ -37,15 +38,15 @@ impl Host {
     /// Gives its first interface, `eth0`, a further address.
     ///
     /// # Panics
-    /// If `ip` isn't an address, or another host's.
+    /// If `ip` isn't an address, or belongs to another host.
     pub fn addr(self, ip: &str) -> Host {
         self.nic_addr(FIRST_NIC, ip)
     }
 
-    /// Gives an interface a further address; makes the interface if there is none of that name.
+    /// Gives an interface a further address; creates the interface if it doesn't exist.
     ///
     /// # Panics
-    /// If `ip` isn't an address, or another host's.
+    /// If `ip` isn't an address, or belongs to another host.
     pub fn nic_addr(self, nic: &str, ip: &str) -> Host {
         let ip = parse_ip(ip);
         sim::with(|sim| sim.setup(Some(self.0), &format!("{nic} gets {ip}")));
@@ -59,7 +60,7 @@ impl Host {
     /// Replaces the addresses of an interface: the host has roamed.
     ///
     /// # Panics
-    /// If one of `ips` isn't an address, or another host's.
+    /// If one of `ips` isn't an address, or belongs to another host.
     pub fn set_addrs(&self, nic: &str, ips: &[&str]) {
         let ips: Vec<IpAddr> = ips.iter().map(|ip| parse_ip(ip)).collect();
         sim::with(|sim| sim.fault(Some(self.0), &format!("{nic} has {ips:?}")));
@@ -69,11 +70,11 @@ impl Host {
         });
     }
 
-    /// Puts an interface into a network, with these addresses and no others: the host has moved to another wifi, or
-    /// behind another box. Makes the interface if there is none of that name.
+    /// Moves an interface into a network and replaces its addresses: the host has moved to another wifi, or behind
+    /// another box. Creates the interface if it doesn't exist.
     ///
     /// # Panics
-    /// If one of `ips` isn't an address, or another's in that network.
+    /// If one of `ips` isn't an address, or belongs to another end in that network.
     pub fn attach(&self, nic: &str, net: Net, ips: &[&str]) {
         let ips: Vec<IpAddr> = ips.iter().map(|ip| parse_ip(ip)).collect();
         sim::with(|sim| sim.fault(Some(self.0), &format!("{nic} has {ips:?} in network {}", net.id().0)));
@@ -84,7 +85,7 @@ impl Host {
         });
     }
 
-    /// Takes an interface down, or up again.
+    /// Takes an interface down, or brings it up again.
     pub fn set_nic_up(&self, nic: &str, up: bool) {
         sim::with(|sim| sim.fault(Some(self.0), &format!("{nic} {}", if up { "up" } else { "down" })));
         self.change_nics(|host| {
@@ -102,7 +103,7 @@ impl Host {
         wakers.into_iter().for_each(std::task::Waker::wake);
     }
 
-    /// Its addresses, in the order of interfaces; loopback is not among them.
+    /// The addresses of its interfaces that are up, in the order of interfaces, without loopback.
     pub fn addrs(&self) -> Vec<IpAddr> {
         sim::with(|sim| {
             let nics = sim.host(self.0).nics.iter().filter(|nic| nic.up);
@@ -136,8 +137,8 @@ impl Host {
         *self.addrs().first().unwrap_or_else(|| panic!("host {} has no address", self.name()))
     }
 
-    /// Sets how many bytes of datagrams wait in each of its UDP sockets; what comes beyond is dropped. 4 MiB at
-    /// first.
+    /// Sets the receive buffer of each of its UDP sockets in bytes. A datagram that doesn't fit is dropped. 4 MiB by
+    /// default.
     pub fn set_udp_buffer(self, bytes: usize) -> Host {
         sim::with(|sim| {
             sim.setup(Some(self.0), &format!("udp buffer {bytes} bytes"));
@@ -146,8 +147,8 @@ impl Host {
         self
     }
 
-    /// From now on each receive of a datagram fails, and the datagram waits: a sandbox or a kernel without the system
-    /// call. Sends go on.
+    /// From now on each receive of a datagram fails, and the datagram stays queued, as in a sandbox or on a kernel
+    /// without the system call. Sends still work.
     pub fn forbid_udp_receive(&self) {
         sim::with(|sim| {
             sim.fault(Some(self.0), "no udp receive");
@@ -155,8 +156,8 @@ impl Host {
         });
     }
 
-    /// Sets how many connections of each of its listeners wait to be accepted, half-open ones among them; a SYN
-    /// beyond is dropped. 128 at first.
+    /// Sets the backlog of each of its listeners: the connections that wait to be accepted, including half-open
+    /// ones. A SYN over the limit is dropped. 128 by default.
     pub fn set_backlog(self, connections: usize) -> Host {
         sim::with(|sim| {
             sim.setup(Some(self.0), &format!("backlog {connections}"));
@@ -165,8 +166,8 @@ impl Host {
         self
     }
 
-    /// Sets how many connections its kernel has at most, those that wait for their end among them: a connect beyond
-    /// fails, a SYN beyond is dropped. Without a bound at first.
+    /// Sets the most connections of its kernel, including closing ones. Over the limit a connect fails and a SYN is
+    /// dropped. Unlimited by default.
     pub fn set_max_connections(self, connections: usize) -> Host {
         sim::with(|sim| {
             sim.setup(Some(self.0), &format!("connections {connections}"));
@@ -175,8 +176,8 @@ impl Host {
         self
     }
 
-    /// Sets how many bytes all files of its disk may have together; what would grow beyond fails with `StorageFull`.
-    /// Without a bound at first.
+    /// Sets the capacity of its disk in bytes. An operation that would exceed it fails with `StorageFull`. Unlimited
+    /// by default.
     pub fn set_disk_capacity(self, bytes: u64) -> Host {
         sim::with(|sim| {
             sim.setup(Some(self.0), &format!("disk capacity {bytes} bytes"));
@@ -185,8 +186,8 @@ impl Host {
         self
     }
 
-    /// Starts its process now, and at every [`restart`](Host::restart). When the future returns, the process
-    /// ends and with it all of its tasks; when it panics, the run fails.
+    /// Starts its process now, and at every [`restart`](Host::restart). When the future returns, the process ends
+    /// with all of its tasks. When the future panics, the run fails.
     pub fn spawn<F, Fut>(&self, main: F) -> Host
     where
         F: Fn() -> Fut + Send + Sync + 'static,
@@ -199,7 +200,7 @@ impl Host {
         *self
     }
 
-    /// Runs `future` inside the host's present process, beside whatever it does. A crash cancels it.
+    /// Runs `future` as a further task of the host's current process. A crash cancels it.
     ///
     /// # Panics
     /// If no process runs.
@@ -216,15 +217,15 @@ impl Host {
         spawn_on(&node, future)
     }
 
-    /// Kills the process: unsynced bytes survive by lot, the kernel closes its connections.
+    /// Kills the process. Each unsynced sector survives or not by a random draw; the kernel closes its connections.
     pub fn crash(&self) {
         sim::with(|sim| sim.fault(Some(self.0), "crash"));
         process::end(self.0, ProcessEnd::Crash);
     }
 
-    /// Arms a crash at the `count`-th write, sync or removal from now on (1 is the next): that one and all later
-    /// ones fail, and the process is killed there and then. So a kill can land inside of what is synchronous,
-    /// such as the commit of a database. A crash before it disarms it.
+    /// Arms a crash at the `count`-th write, sync or removal from now on (1 is the next): this operation and all
+    /// later ones fail, and the process is killed at once. So the kill can hit inside synchronous code, such as the
+    /// commit of a database. An earlier crash disarms it.
     ///
     /// # Panics
     /// If `count` is 0.
@@ -232,7 +233,7 @@ impl Host {
         self.arm(Armed { left: count, how: ProcessEnd::Crash, fault: None });
     }
 
-    /// Arms a loss of power in the same way.
+    /// Arms a power loss in the same way.
     ///
     /// # Panics
     /// If `count` is 0.
@@ -240,8 +241,8 @@ impl Host {
         self.arm(Armed { left: count, how: ProcessEnd::PowerLoss, fault: None });
     }
 
-    /// Of ends that are armed for one process the first to come is the only one. One that a scenario arms takes the
-    /// place of its last.
+    /// Arms a crash or power loss; the first one to happen disarms the others. The scenario has one at a time, so
+    /// arming another replaces it.
     pub(crate) fn arm(&self, armed: Armed) {
         assert!(armed.left > 0, "the next operation is number 1");
         sim::with(|sim| {
@@ -253,7 +254,7 @@ impl Host {
         });
     }
 
-    /// Takes the power away: as a crash, but nobody is told, and packets to it are lost until the restart.
+    /// Cuts the power: like a crash, but no peer is notified, and packets to the host are lost until the restart.
     pub fn power_loss(&self) {
         sim::with(|sim| sim.fault(Some(self.0), "power loss"));
         process::end(self.0, ProcessEnd::PowerLoss);
@@ -275,18 +276,18 @@ impl Host {
         process::begin(self.0);
     }
 
-    /// Stops the process (SIGSTOP): no task of it runs; the kernel goes on receiving and acknowledging.
+    /// Stops the process (SIGSTOP): none of its tasks runs, but its kernel still receives and acknowledges.
     pub fn pause(&self) {
         self.stop("pause", |host| host.paused = true);
     }
 
-    /// Continues a paused process.
+    /// Resumes a paused process.
     pub fn resume(&self) {
         self.stop("resume", |host| host.paused = false);
     }
 
-    /// Occupies every core with handlers: state and compute planes stand still, the network plane, whose
-    /// thread the OS preempts for, goes on.
+    /// Occupies every core with handlers. The state and compute planes stall. The network plane runs on, because the
+    /// OS preempts the handlers for its thread.
     pub fn pin_cpu(&self) {
         self.stop("pin cpu", |host| host.pinned = true);
     }
@@ -296,8 +297,8 @@ impl Host {
         self.stop("unpin cpu", |host| host.pinned = false);
     }
 
-    /// Closes the lid: the process stands still, and so do its kernel, which neither receives nor acknowledges,
-    /// and its monotonic clock. The wall clock goes on.
+    /// Suspends the host (a closed lid): its process, its kernel, which neither receives nor acknowledges, and its
+    /// monotonic clock stop. The wall clock runs on.
     pub fn suspend(&self) {
         sim::with(|sim| {
             sim.fault(Some(self.0), "suspend");
@@ -317,7 +318,7 @@ impl Host {
         }
     }
 
-    /// Opens the lid of a suspended host.
+    /// Wakes a suspended host.
     pub fn wake(&self) {
         sim::with(|sim| {
             sim.fault(Some(self.0), "wake");
@@ -343,12 +344,13 @@ impl Host {
         process::apply_stops(self.0);
     }
 
-    /// Whether a process runs (a paused one does).
+    /// Whether a process runs; a paused process counts.
     pub fn is_running(&self) -> bool {
         sim::with(|sim| sim.host(self.0).alive)
     }
 
-    /// Since when its present process has been making progress; `None` while there is none, or it stands still.
+    /// The virtual time since which its current process has made progress; `None` without a process, or while it is
+    /// stalled.
     pub fn runs_since(&self) -> Option<Duration> {
         let (runs, since_ns) = sim::with(|sim| sim.host(self.0).progress);
         runs.then(|| Duration::from_nanos(since_ns))
@@ -359,7 +361,7 @@ impl Host {
         sim::with(|sim| sim.host(self.0).boot)
     }
 
-    /// Lets both of its clocks run fast or slow from now on, in parts per billion.
+    /// Sets the drift of both of its clocks from now on, in parts per billion; negative is slow.
     pub fn set_clock_drift_ppb(&self, drift_ppb: i64) {
         sim::with(|sim| {
             sim.fault(Some(self.0), &format!("clock drift {drift_ppb} ppb"));
@@ -369,7 +371,7 @@ impl Host {
         });
     }
 
-    /// Sets its monotonic clock ahead; for a host that has been up for longer than the others, before it runs.
+    /// Advances its monotonic clock before it runs, so that it appears to have been up for longer than the others.
     pub fn advance_clock(self, by: Duration) -> Host {
         sim::with(|sim| {
             sim.setup(Some(self.0), &format!("clock ahead {by:?}"));
@@ -379,7 +381,7 @@ impl Host {
         self
     }
 
-    /// Steps its wall clock by so many milliseconds, either way.
+    /// Steps its wall clock by `by_ms` milliseconds, forward or back.
     pub fn step_wall_clock_ms(&self, by_ms: i64) {
         sim::with(|sim| {
             sim.fault(Some(self.0), &format!("wall clock step {by_ms} ms"));

@@ -1,7 +1,7 @@
-//! A host's kernel: what survives a crash of its process.
+//! A host's kernel: the state that survives a crash of its process.
 //!
-//! Interfaces, clocks, port tables and the disk belong to the host. A process has a boot number; sockets,
-//! files and tasks belong to a boot, and nothing of an old boot has an effect.
+//! Interfaces, clocks, port tables and the disk belong to the host. A process has a boot number. Sockets, files and
+//! tasks belong to a boot, and those of an earlier boot have no effect.
 
 use crate::clock::Clock;
 use crate::disk::Disk;
@@ -19,20 +19,20 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Waker;
 
-/// Names a host of a world, in the order in which they were made.
+/// Identifies a host of a world by the order of creation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct HostId(pub(crate) u32);
 
-/// The number in trace records of the loopback interface.
+/// The loopback interface's number in trace records.
 pub(crate) const LOOPBACK: u8 = 255;
 
-/// The most interfaces of one host; a number above is the loopback's.
+/// The most interfaces of one host. The loopback's number is above it.
 const MAX_NICS: usize = 64;
 
-/// Ports that a kernel gives away by itself: Linux's `ip_local_port_range`.
+/// Ephemeral ports: Linux's `ip_local_port_range`.
 const EPHEMERAL: std::ops::RangeInclusive<u16> = 32768..=60999;
 
-/// What starts the process of a host, kept for restarts.
+/// The main function of a host's process, kept for restarts.
 pub(crate) type Main = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
 
 /// One network interface.
@@ -44,31 +44,31 @@ pub(crate) struct Nic {
     pub(crate) up: bool,
 }
 
-/// What a scheduling node of a process is for.
+/// The role of a scheduling node of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
-    /// The main thread, or a network plane: goes on when the CPU is pinned.
+    /// The main thread, or a network plane: it runs on when the CPU is pinned.
     Net,
     /// State and compute planes.
     Compute,
 }
 
-/// Who is bound to a port: several addresses may share its number.
+/// The sockets bound to each port; sockets on different addresses may share a port.
 pub(crate) type Ports = BTreeMap<u16, Vec<(IpAddr, Key)>>;
 
 pub(crate) struct HostState {
     pub(crate) id: HostId,
     pub(crate) name: String,
-    /// Counts processes; a handle of another boot is dead.
+    /// Counts processes. A handle of another boot is dead.
     pub(crate) boot: u32,
     pub(crate) alive: bool,
     pub(crate) powered: bool,
     pub(crate) paused: bool,
     pub(crate) pinned: bool,
     pub(crate) suspended: bool,
-    /// Whether its process makes progress, and since when that is so.
+    /// Whether its process makes progress, and the time of the last change of that.
     pub(crate) progress: (bool, u64),
-    /// The ends that disk operations of the process will bring, in the order in which they were armed.
+    /// Crashes and power losses armed at a disk operation of the process, in the order of arming.
     pub(crate) armed: Vec<Armed>,
     pub(crate) nics: Vec<Nic>,
     pub(crate) nic_wakers: Vec<Waker>,
@@ -88,33 +88,34 @@ pub(crate) struct HostState {
     pub(crate) caps: Caps,
 }
 
-/// What a kernel keeps for its processes at most.
+/// The limits of a kernel's resources.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Caps {
-    /// Bytes of datagrams that wait in one socket.
+    /// Bytes of datagrams queued in one socket.
     pub(crate) udp_buffer_bytes: usize,
-    /// Whether a receive of datagrams is a system call that it has, and lets its processes make.
+    /// Whether the kernel supports receiving datagrams, and permits it to its processes.
     pub(crate) udp_receive: bool,
-    /// Connections of one listener that are not accepted yet, half-open ones among them.
+    /// Connections of one listener that are not accepted yet, including half-open ones.
     pub(crate) backlog: usize,
-    /// Connections of all of its processes, also those that only wait for their end.
+    /// Connections of all of its processes, including closing ones.
     pub(crate) connections: usize,
 }
 
 impl Default for Caps {
-    /// What the real door asks its kernel for, Linux's `somaxconn` of old, and as many connections as anybody opens.
+    /// The receive buffer that the real `rt` requests from its kernel, Linux's former `somaxconn`, and no limit of
+    /// connections.
     fn default() -> Caps {
         Caps { udp_buffer_bytes: 4 << 20, udp_receive: true, backlog: 128, connections: usize::MAX }
     }
 }
 
-/// An end of the process at a disk operation.
+/// A crash or power loss armed at a disk operation.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Armed {
-    /// Operations until then, that one included.
+    /// Disk operations left, including the one that triggers it.
     pub(crate) left: u64,
     pub(crate) how: End,
-    /// The fault of the plan that armed it, if one did.
+    /// The number of the plan's fault that armed it; `None` if the scenario did.
     pub(crate) fault: Option<usize>,
 }
 
@@ -133,7 +134,8 @@ fn same_family(a: IpAddr, b: IpAddr) -> bool {
     a.is_ipv4() == b.is_ipv4()
 }
 
-/// Whether two sockets can't have one port: wildcard and address exclude each other, families don't.
+/// Whether two sockets can't share a port. A wildcard conflicts with every address of its family, but not with the
+/// other family.
 fn conflict(a: IpAddr, b: IpAddr) -> bool {
     same_family(a, b) && (a == b || a.is_unspecified() || b.is_unspecified())
 }
@@ -152,7 +154,7 @@ fn taken(ports: &Ports, addr: SocketAddr) -> bool {
     ports.get(&addr.port()).is_some_and(|bound| bound.iter().any(|(ip, _)| conflict(*ip, addr.ip())))
 }
 
-/// Takes a socket out of a port table.
+/// Removes a socket from a port table.
 pub(crate) fn release(ports: &mut Ports, port: u16, key: Key) {
     if let Some(bound) = ports.get_mut(&port) {
         bound.retain(|(_, other)| *other != key);
@@ -198,7 +200,7 @@ impl HostState {
         self.alive && self.boot == boot
     }
 
-    /// Remembers the moment at which its process began to make progress, or ceased to.
+    /// Records the time at which its process began or ceased to make progress.
     pub(crate) fn note_progress(&mut self, now_ns: u64) {
         let runs = self.alive && !self.paused && !self.suspended;
         if runs != self.progress.0 {
@@ -211,7 +213,7 @@ impl HostState {
         self.powered && !self.suspended
     }
 
-    /// The interface named `name`, made if there is none.
+    /// The interface named `name`; creates it if it doesn't exist.
     pub(crate) fn nic(&mut self, name: &str) -> u8 {
         let at = self.nics.iter().position(|nic| nic.name == name).unwrap_or_else(|| {
             assert!(self.nics.len() < MAX_NICS, "a host has at most {MAX_NICS} interfaces");
@@ -227,9 +229,10 @@ impl HostState {
         ip.is_loopback() || self.nics.iter().any(|nic| nic.up && nic.addrs.contains(&ip))
     }
 
-    /// Chooses interface and source address towards `dst`; `wanted` is the socket's own address, if it has one, and
-    /// then the packet leaves by an interface that has it. Else the order of interfaces is their metric, as with a
-    /// default route on each; one whose network has `dst` in itself ([`on_link`](NetState::is_on_link)) comes first.
+    /// Chooses interface and source address towards `dst`. `wanted` is the socket's own address, if it is bound to
+    /// one; the packet then leaves by an interface that has this address. The order of interfaces is their metric,
+    /// as with a default route on each. An interface whose network contains `dst`
+    /// ([`on_link`](NetState::is_on_link)) takes precedence.
     pub(crate) fn route(
         &self,
         wanted: Option<IpAddr>,

@@ -1,11 +1,12 @@
 //! The simulated world: hosts with clocks, disks, interfaces and processes, and the paths between them.
 //!
-//! A run is a function of its seed. madsim gives the executor, the virtual clock and the interception of
-//! ambient time and entropy; the network is our own and carries real IP packets, UDP and, by smoltcp, TCP.
-//! [`run`](fn@run) makes a world, hands it to a scenario, and returns an [`Outcome`] with the digest of
-//! everything that happened. What a host's code calls is in [`rt`], the twin of the real door of the same name.
+//! A run is a function of its seed. madsim provides the executor, the virtual clock and the interception of ambient
+//! time and entropy. The network is chaos's own: it carries real IP packets with UDP and, through smoltcp, TCP.
+//! [`run`](fn@run) makes a world, passes it to a scenario, and returns an [`Outcome`] with the digest of all events.
+//! Code on a host calls [`rt`], which has the same names and signatures as the module `rt` over the operating
+//! system.
 //!
-//! A world is written as its map: networks behind boxes, hosts in networks, links between them.
+//! A scenario builds its world as a map: networks behind boxes, hosts in networks, links between them.
 //!
 //! ```
 //! # #[cfg(madsim)]
@@ -50,17 +51,17 @@
 //! | --- | --- |
 //! | [`run`](mod@run) | a run, its self-check, its end |
 //! | [`world`], `handle` | the scenario's handles |
-//! | [`rt`] | what code on a host calls |
+//! | [`rt`] | the runtime that code on a host calls |
 //! | `sim` | the state of the running world |
-//! | `timer`, `slab` | the queue of events; keys that go stale |
-//! | `host`, `process` | a kernel; the tasks of a boot |
-//! | [`net`], [`middlebox`], `map` | the map: networks, what stands between them, and it all as text |
-//! | `forward`, [`link`], `links`, `packet` | the way of a packet |
-//! | [`scenario`], [`property`] | what is run, what must hold, what must happen |
-//! | [`plan`] | what goes wrong, as data: drawn, given, let loose, healed |
-//! | [`sweep`], [`shrink`], [`story`], [`bundle`], [`diff`] | many runs; what is left of a failing one, told, kept, compared |
+//! | `timer`, `slab` | the queue of events; tables with generational keys |
+//! | `host`, `process` | a host's kernel; the tasks of a boot |
+//! | [`net`], [`middlebox`], `map` | the map: networks, the boxes between them, and the map as text |
+//! | `forward`, [`link`], `links`, `packet` | the path of a packet |
+//! | [`scenario`], [`property`] | scenarios; the properties that must hold and the marks that must be reached |
+//! | [`plan`] | fault plans as data: drawn or given, started, healed |
+//! | [`sweep`], [`shrink`], [`story`], [`bundle`], [`diff`] | many runs; a failure shrunk, explained, saved, diffed |
 //! | `udp`, `tcp`, `disk`, [`clock`] | parts of a kernel |
-//! | [`seed`], `trace`, `watch`, `pcap`, [`stats`] | random streams; the digest; events in words; a capture; counters |
+//! | [`seed`], `trace`, `watch`, `pcap`, [`stats`] | random streams; the digest; events as text; captures; counters |
 #![cfg(madsim)]
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "this is the world behind the door")]
 

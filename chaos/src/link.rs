@@ -1,18 +1,17 @@
-//! What a link does to packets: latency, loss, duplication, reordering, damage, bandwidth, MTU.
+//! The effects of a link on packets: latency, loss, duplication, reordering, damage, bandwidth, MTU.
 //!
-//! A link is one direction between two ends of one network, and may be changed at any time. For each packet
-//! exactly three numbers are drawn from the stream of the end that sends it, whatever the link does, so that a
-//! change of one rate doesn't shift the fate of later packets in any other respect. Only a link that does
-//! [nothing at all](LinkConfig::ideal) draws none: where the first fault on it begins, or the last one ends, the
-//! later packets of that end have other fates. TCP segments keep their order on a link, as on a path that hashes
-//! flows, unless the link reorders.
+//! A link is one direction between two ends of one network, and may be changed at any time. Each packet draws
+//! exactly three numbers from the stream of the end that sends it, whatever the link's configuration, so that a
+//! change of one rate doesn't shift the other fates of later packets. Only an [ideal](LinkConfig::ideal) link draws
+//! none: where the first fault on it begins, or the last one ends, later packets of that end get other fates. TCP
+//! segments keep their order on a link, as on a path that hashes flows, unless the link reorders.
 
 use crate::middlebox::Refusal;
 use crate::seed::{Rng, below, mix};
 use rand_core::Rng as _;
 use std::time::Duration;
 
-/// A probability, as a threshold for a 32-bit draw: exact at 0 and at 1, and free of floats.
+/// A probability, as a threshold for a 32-bit draw: exact at 0 and at 1, and without floats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Rate(u64);
 
@@ -33,7 +32,7 @@ impl Rate {
         Rate(((parts as u64) << 32) / 1_000_000)
     }
 
-    /// The rate at which this or the other hits, each for itself.
+    /// The probability that at least one of two independent rates hits.
     pub(crate) fn or(self, other: Rate) -> Rate {
         let both = (u128::from(self.0) * u128::from(other.0)) >> 32;
         Rate(self.0 + other.0 - both as u64)
@@ -47,18 +46,19 @@ impl Rate {
 /// The least MTU: a TCP segment needs room for its headers and some bytes.
 pub const MIN_MTU: usize = 576;
 
-/// Ethernet's.
+/// The MTU of Ethernet.
 pub const DEFAULT_MTU: usize = 1500;
 
-/// How the time that [`jitter`](LinkConfig::jitter) adds is spread.
+/// The distribution of the [`jitter`](LinkConfig::jitter).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Spread {
     /// Uniform from zero to the jitter.
     #[default]
     Uniform,
-    /// Exponential, with the jitter as its half-life: half of all packets have less, one of 1,024 has ten times it.
+    /// Exponential, with the jitter as its half-life: half of all packets have less, one in 1,024 has over ten times
+    /// it.
     Exponential,
-    /// Heavy tail: one packet of `n` has more than `n` times the jitter, up to 64 times.
+    /// Heavy tail: one packet in `n` has more than `n` times the jitter, up to 64 times.
     HeavyTail,
 }
 
@@ -67,8 +67,8 @@ impl Spread {
         match self {
             Spread::Uniform => below(draw, scale_ns.saturating_add(1)),
             Spread::Exponential => {
-                // -log2 of a uniform number: whole doublings, and linear between two of them, which is off by 6 %
-                // of one doubling at most and needs no float.
+                // -log2 of a uniform number: whole doublings, with linear interpolation between them. The error is 6
+                // % of one doubling at most, and no float is needed.
                 let doublings = u64::from(draw.leading_zeros());
                 let rest = draw.checked_shl(draw.leading_zeros() + 1).unwrap_or(0);
                 let beyond = scale_ns - below(rest, scale_ns.saturating_add(1));
@@ -83,25 +83,25 @@ impl Spread {
     }
 }
 
-/// Loss in bursts (Gilbert–Elliott): a link is good or bad, changes between two packets with these chances, and
-/// loses packets of either protocol while it is bad.
+/// Loss in bursts (Gilbert–Elliott): a link is in a good or a bad state, changes its state between two packets with
+/// these probabilities, and loses packets of either protocol in the bad state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Burst {
-    /// From good to bad.
+    /// The probability of a change from good to bad.
     pub begin: Rate,
-    /// From bad to good: bursts last one over this many packets on average.
+    /// The probability of a change from bad to good. A burst lasts one over this many packets on average.
     pub end: Rate,
-    /// Loss while it is bad.
+    /// The loss in the bad state.
     pub loss: Rate,
 }
 
-/// How fast a link carries bytes, and how many may wait for it.
+/// The rate of a link, and the size of its queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bandwidth {
     /// Bytes of IP packets per second; at least 1.
     pub bytes_per_second: u64,
-    /// Bytes that wait, the packet that is being sent among them; one that would be beyond is dropped (tail drop),
-    /// unless nothing waits.
+    /// The size of the queue in bytes, including the packet that is being sent. A packet that doesn't fit is dropped
+    /// (tail drop), unless the queue is empty.
     pub queue_bytes: u64,
 }
 
@@ -110,38 +110,39 @@ pub struct Bandwidth {
 pub struct LinkConfig {
     /// The least time from one end to the other.
     pub latency: Duration,
-    /// Added to it for good, another for each pair of ends: uniform from zero to this.
+    /// A constant extra latency, drawn once for each pair of ends: uniform from zero to this.
     pub pair_latency: Duration,
-    /// Added to it, drawn for each packet: see [`Spread`]. UDP datagrams overtake each other so.
+    /// Extra latency, drawn for each packet: see [`Spread`]. It lets UDP datagrams overtake each other.
     pub jitter: Duration,
-    /// How the jitter is spread.
+    /// The distribution of the jitter.
     pub spread: Spread,
-    /// Loss of UDP datagrams, each for itself.
+    /// Independent loss of UDP datagrams.
     pub udp_loss: Rate,
-    /// Loss of TCP segments, each for itself.
+    /// Independent loss of TCP segments.
     pub tcp_loss: Rate,
-    /// Loss in bursts, besides.
+    /// Loss in bursts, in addition.
     pub burst: Option<Burst>,
-    /// A second copy, with a jitter of its own.
+    /// The rate of packets with a second copy, which has its own jitter.
     pub duplicate: Rate,
-    /// Holding a packet back by [`reorder_by`](LinkConfig::reorder_by); also for TCP.
+    /// The rate of packets that are held back by [`reorder_by`](LinkConfig::reorder_by), TCP segments included.
     pub reorder: Rate,
-    /// How long.
+    /// How long a packet is held back.
     pub reorder_by: Duration,
-    /// One flipped bit, behind the IP header. Checksums find it, but in half of the UDP datagrams it is in the body and the
-    /// checksum is made right again, so that the damage reaches whoever reads it.
+    /// The rate of packets with one flipped bit, after the IP header. A checksum catches it, except in half of the
+    /// UDP datagrams: there the bit is in the body and the checksum is corrected, so that the damage reaches the
+    /// reader.
     pub corrupt: Rate,
-    /// A UDP datagram cut short at a drawn length, with lengths and checksum made right again, so that it reaches
-    /// whoever reads it.
+    /// The rate of UDP datagrams truncated to a drawn length. Lengths and checksum are corrected, so that the
+    /// datagram reaches the reader.
     pub truncate: Rate,
-    /// How fast it is; `None` for as fast as anybody sends.
+    /// The bandwidth; `None` is unlimited.
     pub bandwidth: Option<Bandwidth>,
     /// The largest IP packet in bytes; a larger one is dropped and counted. At least [`MIN_MTU`].
     pub mtu: usize,
 }
 
 impl Default for LinkConfig {
-    /// A good link of 10 ms: nothing is lost, doubled or reordered, MTU 1,500.
+    /// A good link of 10 ms: nothing is lost, duplicated or reordered, MTU 1,500.
     fn default() -> Self {
         LinkConfig {
             latency: Duration::from_millis(10),
@@ -162,7 +163,7 @@ impl Default for LinkConfig {
     }
 }
 
-/// Why a packet ended before its receiver had it.
+/// Why a packet was dropped before its receiver had it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum DropCause {
@@ -170,15 +171,15 @@ pub enum DropCause {
     Loss = 0,
     /// It was larger than the link's MTU.
     Mtu = 1,
-    /// A partition lay between.
+    /// A partition lay between sender and receiver.
     Partition = 2,
-    /// Nobody has the address in the network that it had reached.
+    /// No host or box has the destination in the network that the packet had reached.
     NoHost = 3,
     /// No socket at that port.
     NoSocket = 4,
     /// The socket's receive buffer was full.
     BufferFull = 5,
-    /// The host had no power, or was asleep.
+    /// The host had no power, or was suspended.
     HostDown = 6,
     /// Damaged on the way.
     Checksum = 7,
@@ -192,15 +193,15 @@ pub enum DropCause {
     Filtered = 11,
     /// A box had no room for a new mapping.
     TableFull = 12,
-    /// A box doesn't turn packets around.
+    /// A box doesn't hairpin.
     Hairpin = 13,
-    /// A box lets no such traffic through.
+    /// A box blocks this kind of traffic.
     Blocked = 14,
     /// A box had no power.
     BoxOff = 15,
 }
 
-/// Distinct [`DropCause`]s.
+/// The number of [`DropCause`]s.
 pub(crate) const DROP_CAUSES: usize = 16;
 
 impl From<Refusal> for DropCause {
@@ -216,19 +217,19 @@ impl From<Refusal> for DropCause {
     }
 }
 
-/// What a packet is to a link.
+/// The class of a packet, for a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Class {
     Udp,
     Tcp,
 }
 
-/// What a link does to one packet.
+/// The fate of one packet on a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fate {
     Dropped(DropCause),
-    /// Arrives at this instant, and a copy of it perhaps at another; `flip` and `cut` are draws that select a bit,
-    /// and a length.
+    /// The packet arrives at `at_ns`, and its copy, if it has one, at `copy_at_ns`. `flip` and `cut` are draws that
+    /// select a bit to flip and a length to truncate to.
     Arrives {
         at_ns: u64,
         copy_at_ns: Option<u64>,
@@ -237,26 +238,25 @@ pub(crate) enum Fate {
     },
 }
 
-/// What a link remembers from packet to packet.
+/// The state of a link between packets.
 #[derive(Debug, Default)]
 pub(crate) struct LinkState {
-    /// When the last byte that waits will have left, at the rate that the link had for the last packet.
+    /// When the last queued byte will have left, at the link's rate for the last packet.
     busy_until_ns: u64,
     bytes_per_second: u64,
-    /// When the last TCP segment arrives that wasn't held back: those behind it keep the order.
+    /// When the last TCP segment arrives that wasn't held back. Later segments don't arrive earlier.
     tcp_floor_ns: u64,
     /// Whether it is in a burst.
     bad: bool,
 }
 
-/// A duration in nanoseconds; one beyond five centuries is as good as for ever.
+/// A duration in nanoseconds, saturating at more than five centuries.
 pub(crate) fn whole_ns(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 impl LinkConfig {
-    /// A link that does nothing at all: packets are at the other end at once, as far as it is the link's doing (a
-    /// kernel takes 10 µs).
+    /// A link without any effect: packets reach the other end at once, apart from the 10 µs of a kernel.
     pub fn ideal() -> LinkConfig {
         LinkConfig { latency: Duration::ZERO, ..LinkConfig::default() }
     }
@@ -286,7 +286,7 @@ impl LinkConfig {
             let mut waits_ns = state.busy_until_ns.saturating_sub(now_ns);
             let before = std::mem::replace(&mut state.bytes_per_second, rate as u64);
             if waits_ns > 0 && before != state.bytes_per_second {
-                // The bytes that wait are as many, and leave at the new rate.
+                // The queued bytes stay, and leave at the new rate.
                 let bytes_ns = u128::from(waits_ns) * u128::from(before);
                 waits_ns = u64::try_from(bytes_ns.div_ceil(rate)).unwrap_or(u64::MAX);
                 state.busy_until_ns = now_ns.saturating_add(waits_ns);
@@ -319,7 +319,7 @@ impl LinkConfig {
         let copy = self.duplicate.hits((rates >> 32) as u32);
         let mut at_ns = arrives_ns.saturating_add(self.spread.draw(jitter_ns, jitters));
         if held {
-            // One that was held back doesn't hold back those behind it.
+            // A segment that is held back doesn't delay later ones.
             at_ns = at_ns.saturating_add(whole_ns(self.reorder_by));
         } else if class == Class::Tcp {
             at_ns = at_ns.max(state.tcp_floor_ns);
@@ -443,7 +443,7 @@ mod tests {
             (0..20_000).map(|_| config.fate(0, Class::Udp, 100, 0, &mut state, &mut rng) == LOST).collect();
         let count = lost.iter().filter(|lost| **lost).count();
         let runs = lost.windows(2).filter(|pair| !pair[0] && pair[1]).count();
-        // A tenth of the time is bad, in bursts of ten.
+        // The link is bad for a tenth of the time, in bursts of ten packets.
         assert!((1_400..2_300).contains(&count), "{count}");
         assert!((7..14).contains(&(count / runs)), "{count} in {runs} bursts");
     }

@@ -1,7 +1,7 @@
-//! All links of a world: which configuration each has, what each remembers, and the partitions.
+//! All links of a world: their configurations, their state, and the partitions.
 //!
-//! A link does what its network's links do, unless it has a configuration of its own; faults come on top. A partition
-//! lies between two hosts, not on a link: a packet is lost if it was under way at any moment of it.
+//! A link has its network's configuration unless it has its own; the effects of faults are added. A partition lies
+//! between two hosts, not on a link: it loses each packet that was in flight between them at any moment of it.
 
 use crate::host::HostId;
 use crate::link::{Class, Fate, LinkConfig, LinkState, MIN_MTU, whole_ns};
@@ -11,7 +11,7 @@ use crate::seed::{Rng, below};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-/// A configuration as it is kept: its values within bounds, and known to be ideal or not.
+/// A stored configuration, its MTU within bounds, with the information whether it is ideal.
 #[derive(Debug)]
 pub(crate) struct Link {
     config: LinkConfig,
@@ -25,7 +25,7 @@ impl Link {
     }
 }
 
-/// A cut between two hosts; the last one is remembered after it has healed, for packets that were sent during it.
+/// A cut from one host to another. The last one is kept after it has healed, for packets that were sent during it.
 #[derive(Debug, Clone, Copy)]
 struct Cut {
     since_ns: u64,
@@ -39,7 +39,7 @@ pub(crate) struct Links {
     states: BTreeMap<(End, End), LinkState>,
     pairs: BTreeMap<(End, End), u64>,
     cuts: BTreeMap<(HostId, HostId), Cut>,
-    /// What faults do to links besides.
+    /// The effects of faults on links.
     pub(crate) effects: Effects,
 }
 
@@ -64,7 +64,7 @@ impl Links {
         }
     }
 
-    /// Whether a link does nothing at all.
+    /// Whether a link has no effect on packets.
     pub(crate) fn is_ideal(&self, from: End, to: End, default: &Link) -> bool {
         let link = self.own(from, to, default);
         link.is_ideal
@@ -82,7 +82,7 @@ impl Links {
         self.own.insert((from, to), Link::new(config));
     }
 
-    /// Lets a link do again what its network's do.
+    /// Resets a link to its network's configuration.
     pub(crate) fn unset(&mut self, from: End, to: End) {
         self.own.remove(&(from, to));
     }
@@ -128,7 +128,7 @@ impl Links {
         }
     }
 
-    /// Whether a packet from `from` to `to`, under way from `sent_ns` until now, met a cut at any moment of that.
+    /// Whether a packet from `from` to `to`, in flight from `sent_ns` until now, met a cut at any moment.
     pub(crate) fn crosses_cut(&self, from: HostId, to: HostId, sent_ns: u64, now_ns: u64) -> bool {
         if self.cuts.is_empty() {
             return false;
@@ -138,7 +138,7 @@ impl Links {
         })
     }
 
-    /// Whether the way from `from` to `to` has been cut at every moment since then.
+    /// Whether packets from `from` to `to` have been cut off at every moment since `since_ns`.
     pub(crate) fn is_cut_since(&self, since_ns: u64, from: HostId, to: HostId) -> bool {
         self.cuts.get(&(from, to)).is_some_and(|cut| cut.since_ns <= since_ns && cut.until_ns.is_none())
     }

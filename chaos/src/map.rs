@@ -1,7 +1,7 @@
-//! The map of a world as text: networks, the boxes in front of them, and who has which address where.
+//! The map of a world as text: networks, the boxes in front of them, and the addresses in each network.
 //!
-//! A network is a line, what is in it stands below and further in: first its hosts, then the networks behind boxes in
-//! it, each in the order in which they were made. A host with interfaces in several networks stands in each of them.
+//! A network is a line, followed by its indented content: first its hosts, then the networks behind boxes in it,
+//! each in the order of creation. A host with interfaces in several networks appears in each of them.
 
 use crate::host::{HostState, Nic};
 use crate::net::{INTERNET, NetId};
@@ -10,7 +10,7 @@ use crate::world::World;
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
-/// Spaces by which what is inside of a network stands further in.
+/// Spaces of indentation for the content of a network.
 const INDENT: usize = 2;
 
 impl World {
@@ -38,7 +38,7 @@ impl Sim {
         out
     }
 
-    /// Keeps the map for a reader who wants it, as it is when this is called first.
+    /// Saves the map at the first call, if a reader has requested it.
     pub(crate) fn look(&mut self) {
         if self.wants_map && self.kept_map.is_none() {
             self.kept_map = Some(self.map());
@@ -79,7 +79,7 @@ fn interface(nic: &Nic) -> String {
     format!("{}{} {}", nic.name, if nic.up { "" } else { " down" }, list(&nic.addrs))
 }
 
-/// What keeps a host from taking part.
+/// The state that keeps a host from taking part, if there is one.
 fn state(host: &HostState) -> &'static str {
     match host {
         HostState { powered: false, .. } => " (no power)",

@@ -1,11 +1,11 @@
-//! What stands between two networks: NAT boxes, firewalls, whatever rewrites or refuses packets.
+//! Boxes between two networks: NAT boxes, firewalls, and everything else that rewrites or refuses packets.
 //!
-//! A [`Middlebox`] sees every packet that crosses from its inner network to the outer one and back, may rewrite
-//! its addresses and ports, and says whether it goes on. It is a pure state machine: time, outer addresses and
-//! randomness come with the call, in a [`Passage`]. Boxes chain by nesting networks (see [`Net`](crate::net::Net)):
+//! A [`Middlebox`] sees every packet that crosses from its inner network to the outer one and back, may rewrite the
+//! packet's addresses and ports, and decides whether it passes. It is a pure state machine: each call supplies time,
+//! outer addresses and randomness, in a [`Passage`]. Boxes chain by nesting networks (see [`Net`](crate::net::Net)):
 //! a carrier-grade NAT is a network behind a box, in which the home's box has its outer address.
 //!
-//! A packet is refused without a word: no ICMP comes back.
+//! A refused packet is dropped silently: no ICMP error is sent.
 
 use crate::packet::{self, Headers, PROTO_UDP};
 use crate::seed::Rng;
@@ -15,11 +15,11 @@ use std::time::Duration;
 /// A box between an inner network and an outer one.
 pub trait Middlebox: Send + 'static {
     /// A packet from inside towards outside. `packet.dst()` may be one of the box's own outer addresses: then the
-    /// world hands the rewritten packet straight back to [`inbound`](Middlebox::inbound) (a hairpin).
+    /// world passes the rewritten packet directly back to [`inbound`](Middlebox::inbound) (a hairpin).
     fn outbound(&mut self, passage: &mut Passage<'_>, packet: &mut Packet) -> Verdict;
 
-    /// A packet that has arrived outside, for one of the box's outer addresses or, where it doesn't
-    /// [translate](Middlebox::translates), for an inner host's own.
+    /// A packet from outside, for one of the box's outer addresses or, where the box doesn't
+    /// [translate](Middlebox::translates), for an inner host's own address.
     fn inbound(&mut self, passage: &mut Passage<'_>, packet: &mut Packet) -> Verdict;
 
     /// Whether inner addresses of this family are hidden from outside. Where they aren't (a firewall, IPv6 behind
@@ -28,15 +28,15 @@ pub trait Middlebox: Send + 'static {
         ip.is_ipv4()
     }
 
-    /// The box has lost its power for a moment: its tables are empty.
+    /// The box has rebooted: its tables must be empty.
     fn reboot(&mut self) {}
 
-    /// What kind of box it is, in a few words, for the map of a world.
+    /// The kind of box, in a few words, for the map of a world.
     fn describe(&self) -> String;
 }
 
-/// A box that lets everything pass as it is: a modem, a cable. In front of a home's router it makes one link of the
-/// home's way in and out, with one bandwidth for all that use it.
+/// A box that passes every packet unchanged: a modem, a cable. In front of a home's router it gives the home one
+/// access link, whose bandwidth all of its hosts share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Modem;
 
@@ -58,22 +58,22 @@ impl Middlebox for Modem {
     }
 }
 
-/// What a box is told with each packet.
+/// The context of a packet at a box.
 pub struct Passage<'a> {
     /// The world's time.
     pub now: Duration,
-    /// The box's addresses outside, at least one unless it only filters.
+    /// The box's outer addresses, at least one unless it only filters.
     pub outer: &'a [IpAddr],
     /// The box's own random stream.
     pub rng: &'a mut Rng,
 }
 
-/// What becomes of a packet.
+/// The decision of a box on a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// It goes on, as it is now.
+    /// The packet passes, as it is now.
     Pass,
-    /// It ends here.
+    /// The packet is dropped.
     Refuse(Refusal),
 }
 
@@ -81,22 +81,22 @@ pub enum Verdict {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Refusal {
-    /// From outside, to a port that nothing inside has opened.
+    /// From outside, to a port without a mapping.
     NoMapping = 0,
-    /// The port is open, but not for this sender.
+    /// The port has a mapping, but not for this sender.
     Filtered = 1,
     /// No entry, or no port, is left for a new mapping.
     TableFull = 2,
-    /// From inside to the box's own outer address, which it doesn't turn around.
+    /// From inside to the box's own outer address, and the box doesn't hairpin.
     Hairpin = 3,
-    /// This kind of traffic isn't let through at all.
+    /// The box blocks this kind of traffic.
     Blocked = 4,
     /// The box has no power.
     Off = 5,
 }
 
 impl Refusal {
-    /// In a word, for a trace.
+    /// A short name, for a trace.
     pub fn as_str(self) -> &'static str {
         match self {
             Refusal::NoMapping => "no mapping",
@@ -131,7 +131,7 @@ pub struct TcpFlags {
     pub rst: bool,
 }
 
-/// An IP packet with UDP or TCP in it, whose addresses and ports can be rewritten; checksums are kept right.
+/// An IP packet with UDP or TCP in it, whose addresses and ports can be rewritten; checksums are kept correct.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Packet {
     bytes: Vec<u8>,
@@ -151,7 +151,7 @@ impl Packet {
         Packet { bytes, headers, is_rewritten: false }
     }
 
-    /// Its bytes, its headers, and whether an end of it was rewritten.
+    /// Its bytes, its headers, and whether its source or destination was rewritten.
     pub(crate) fn into_parts(self) -> (Vec<u8>, Headers, bool) {
         (self.bytes, self.headers, self.is_rewritten)
     }
@@ -163,19 +163,19 @@ impl Packet {
         Packet::parse(bytes).expect("what is written is read back")
     }
 
-    /// A TCP segment without data, as a test of a box wants it.
+    /// A TCP segment without data, for tests of a box.
     pub fn tcp(src: SocketAddr, dst: SocketAddr, flags: TcpFlags) -> Packet {
         let mut bytes = Vec::new();
         packet::write_tcp(&mut bytes, src, dst, flags);
         Packet::parse(bytes).expect("what is written is read back")
     }
 
-    /// Where it comes from.
+    /// The source.
     pub fn src(&self) -> SocketAddr {
         self.headers.src
     }
 
-    /// Where it goes.
+    /// The destination.
     pub fn dst(&self) -> SocketAddr {
         self.headers.dst
     }
@@ -198,7 +198,7 @@ impl Packet {
         &self.bytes
     }
 
-    /// The whole packet, taken.
+    /// Converts it into its bytes.
     pub fn into_bytes(self) -> Vec<u8> {
         self.bytes
     }

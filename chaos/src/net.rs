@@ -1,15 +1,15 @@
-//! The map of a world: networks, the boxes between them, and who has which address where.
+//! The map of a world: networks, the boxes between them, and the owner of each address.
 //!
-//! There is one outermost network, the [internet](crate::World::internet), in which every host that nobody puts
-//! elsewhere has its addresses. A further [`Net`] lies behind a [`Middlebox`], which has addresses of its own in
-//! the network outside of it; so networks form a tree, and a carrier-grade NAT is a branch of depth two. Two
-//! networks may give the same address to different hosts, as homes do.
+//! In the outermost network, the [internet](crate::World::internet), every host has its addresses unless it is
+//! placed elsewhere. A further [`Net`] lies behind a [`Middlebox`], which has its own addresses in the network
+//! outside. So networks form a tree, and a carrier-grade NAT is a branch of depth two. Two networks may give the
+//! same address to different hosts, as homes do.
 //!
-//! A packet climbs from its sender's network, box by box, until a network knows its destination, and descends
-//! through the boxes that stand for it there. Each hop between two [`End`]s of one network is a link with a
-//! configuration of its own. Inside of a network behind a box links are [ideal](LinkConfig::ideal) unless
-//! configured: such a hop costs no draw, and no time but what a kernel takes. A box is asked when the packet reaches it, so a mapping that
-//! is made while a packet is under way lets it in.
+//! A packet goes up from its sender's network, box by box, until a network has its destination address, and goes
+//! down from there through the boxes that represent the address. Each hop between two [`End`]s of one network is a
+//! link with its own configuration. Inside a network behind a box links are [ideal](LinkConfig::ideal) unless
+//! configured: such a hop costs no draw, and no time except a kernel's. A box decides when the packet reaches it, so
+//! a mapping that is made while a packet is in flight lets it in.
 
 use crate::handle::{Host, parse_ip};
 use crate::host::HostId;
@@ -24,15 +24,15 @@ use rustc_hash::FxBuildHasher;
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// Names a network of a world, in the order in which they were made; 0 is the internet.
+/// Identifies a network of a world by the order of creation; 0 is the internet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct NetId(pub(crate) u32);
 
-/// A network of the running world. A copy is the same network.
+/// A network of the running world. A copy refers to the same network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Net(pub(crate) NetId);
 
-/// An end of a link: a host, or the box in front of a network, which is an end both inside of it and outside.
+/// An end of a link: a host, or the box in front of a network, which is an end both inside the network and outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum End {
     /// A host.
@@ -56,10 +56,10 @@ impl From<Net> for End {
 /// The outermost network.
 pub(crate) const INTERNET: NetId = NetId(0);
 
-/// Boxes that a packet may pass one after another: more is a loop, or a map nobody can draw.
+/// The most nested boxes that a packet may pass: a longer path is a loop, or an unreasonable map.
 pub(crate) const MAX_DEPTH: usize = 8;
 
-/// Who has an address in a network.
+/// The owner of an address in a network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Owner {
     /// A host, on this interface.
@@ -77,10 +77,10 @@ impl Owner {
     }
 }
 
-/// Who has which address. Every packet looks into it; nothing goes through it from one end to the other.
+/// The owner of each address. Every packet looks up an entry; no code iterates over the map.
 pub(crate) type Addrs = IndexMap<IpAddr, Owner, FxBuildHasher>;
 
-/// What stands between a network and the one outside of it.
+/// The box between a network and the network outside.
 pub(crate) struct Gateway {
     pub(crate) outside: NetId,
     pub(crate) outer: Vec<IpAddr>,
@@ -89,7 +89,7 @@ pub(crate) struct Gateway {
     on: bool,
 }
 
-/// Which way a packet passes a box.
+/// The direction in which a packet passes a box.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Way {
     Out,
@@ -130,7 +130,7 @@ pub(crate) struct NetState {
     pub(crate) name: String,
     pub(crate) addrs: Addrs,
     pub(crate) gateway: Option<Gateway>,
-    /// What every link inside of it does that has no configuration of its own.
+    /// The configuration of every link inside that has none of its own.
     pub(crate) links: Link,
 }
 
@@ -144,7 +144,7 @@ impl NetState {
         }
     }
 
-    /// Whether a host in it has `ip` on its own link. Nobody has that of the internet, which is no single link.
+    /// Whether a host in it has `ip` on its own link. Never in the internet, which isn't a single link.
     pub(crate) fn is_on_link(&self, ip: IpAddr) -> bool {
         self.gateway.is_some() && self.addrs.contains_key(&ip)
     }
@@ -181,17 +181,18 @@ impl Net {
         sim::with(|sim| sim.net(self.0).name.clone())
     }
 
-    /// What its box is; `None` for the internet.
+    /// The description of its box; `None` for the internet.
     pub fn describe(&self) -> Option<String> {
         sim::with(|sim| sim.net(self.0).gateway.as_ref().map(Gateway::describe))
     }
 
-    /// The network that its box has its addresses in; `None` for the internet.
+    /// The network in which its box has its addresses; `None` for the internet.
     pub fn outside(&self) -> Option<Net> {
         sim::with(|sim| sim.net(self.0).gateway.as_ref().map(|gateway| Net(gateway.outside)))
     }
 
-    /// Makes a network behind a box, which has the addresses `outer` in this one; none, if the box only filters.
+    /// Makes a network behind a box that has the addresses `outer` in this network. A box that only filters has
+    /// none.
     ///
     /// # Panics
     /// If there is a network of that name, or one of `outer` is taken or isn't an address.
@@ -232,7 +233,8 @@ impl Net {
         host
     }
 
-    /// Sets every link inside of this network that has no configuration of its own, the way to its box included.
+    /// Configures every link inside this network that has no configuration of its own, including the links to its
+    /// box.
     pub fn link_default(&self, config: LinkConfig) {
         sim::with(|sim| {
             sim.setup(None, &format!("links of network {} {config:?}", self.0.0));
@@ -245,7 +247,7 @@ impl Net {
         sim::with(|sim| sim.net(self.0).gateway.as_ref().map_or(Vec::new(), |gateway| gateway.outer.clone()))
     }
 
-    /// Gives its box other addresses outside: the provider has renumbered it. What the box remembers is as before.
+    /// Replaces the outer addresses of its box: the provider has renumbered it. The box keeps its tables.
     ///
     /// # Panics
     /// If this is the internet, or one of `outer` is taken or isn't an address.
@@ -258,7 +260,7 @@ impl Net {
         });
     }
 
-    /// Reboots its box: whatever it remembers is gone.
+    /// Reboots its box, which loses its tables.
     ///
     /// # Panics
     /// If this is the internet.
@@ -269,7 +271,7 @@ impl Net {
         });
     }
 
-    /// Takes its box's power away, or gives it back; it comes back with nothing remembered.
+    /// Cuts its box's power, or restores it. The box comes back with empty tables.
     ///
     /// # Panics
     /// If this is the internet.
@@ -282,7 +284,7 @@ impl Net {
         });
     }
 
-    /// Puts another box in the place of its own, with nothing remembered and the same addresses outside.
+    /// Replaces its box with another one, which doesn't inherit the tables and has the same outer addresses.
     ///
     /// # Panics
     /// If this is the internet.
@@ -306,7 +308,7 @@ impl Sim {
         &mut self.nets[id.0 as usize]
     }
 
-    /// The network in which both ends have addresses; that of the higher number if there are several.
+    /// The network in which both ends have addresses; the one with the highest number if there are several.
     pub(crate) fn common_net(&self, a: End, b: End) -> Option<NetId> {
         let shared: Vec<NetId> = self.nets_of(b);
         self.nets_of(a).into_iter().filter(|net| shared.contains(net)).max()
@@ -326,8 +328,8 @@ impl Sim {
         self.net_mut(id).gateway.as_mut().expect("the internet has no box")
     }
 
-    /// The networks in which `ip` stands if somebody has it in `net`, each with whose it is there. Where a box doesn't
-    /// hide an address behind it, it stands for the address outside.
+    /// The networks in which `ip` is reachable if `owner` has it in `net`, each with the owner of `ip` there. A box
+    /// that doesn't translate an inner address represents it outside.
     fn stands(&self, net: NetId, ip: IpAddr, owner: Owner) -> Vec<(NetId, IpAddr, Owner)> {
         let mut all = vec![(net, ip, owner)];
         let mut inside = net;
@@ -340,8 +342,8 @@ impl Sim {
         all
     }
 
-    /// Who has which address where. Those of interfaces that are down are among them if `reserved`: they have them again
-    /// when they come up.
+    /// The owner of each address in each network. If `reserved`, addresses of interfaces that are down are included,
+    /// because the interfaces have them again when they come up.
     fn owners(&self, reserved: bool) -> Vec<(NetId, IpAddr, Owner)> {
         let mut all = Vec::new();
         for (at, net) in self.nets.iter().enumerate() {
@@ -360,15 +362,15 @@ impl Sim {
         all
     }
 
-    /// Why `who` can't have `ip` in `net` instead of what it has now, if it can't: it is no address for an interface, or
-    /// in a network in which it would stand another has it, or will have it when its interface comes up or when the
-    /// fault that took it is over.
+    /// Why `who` can't replace its current addresses by `ip` in `net`; `None` if it can. Either `ip` isn't valid for
+    /// an interface, or in a network in which it would be reachable another end has it, or will have it when its
+    /// interface comes up or when the fault that took it is over.
     pub(crate) fn refuses(&self, net: NetId, ip: IpAddr, who: Owner) -> Option<String> {
         if !fits_an_interface(ip) {
             return Some(format!("{ip} can't be an interface's address"));
         }
-        // What it has now it gives up, also where boxes stand for it: a box that stands for an address of another
-        // interface has that one still.
+        // `who` gives up its current addresses, also where boxes represent them. A box that represents an address of
+        // another interface keeps that one.
         let given_up: Vec<(NetId, IpAddr, Owner)> = match who {
             Owner::Host(host, nic) => {
                 let nic = &self.host(host).nics[usize::from(nic)];
@@ -403,7 +405,7 @@ impl Sim {
         taken.map(|(net, ..)| format!("{ip} is taken in {}", self.net(*net).name))
     }
 
-    /// Brings the tables of addresses in line with interfaces and boxes.
+    /// Rebuilds the address tables from the interfaces and boxes.
     pub(crate) fn readdress(&mut self) {
         let owners = self.owners(false);
         for net in &mut self.nets {
@@ -425,7 +427,7 @@ impl Sim {
     }
 }
 
-/// Whether an interface may have such an address: one host's, that others can send to.
+/// Whether an interface may have this address: one of a single host, to which others can send.
 fn fits_an_interface(ip: IpAddr) -> bool {
     let is_broadcast = matches!(ip, IpAddr::V4(ip) if ip.is_broadcast());
     !(ip.is_loopback() || ip.is_unspecified() || ip.is_multicast() || is_broadcast)

@@ -1,6 +1,6 @@
-//! IP packets as bytes: IPv4 (RFC 791) and IPv6 (RFC 8200) with UDP (RFC 768), checksums and all.
+//! IP packets as bytes: IPv4 (RFC 791) and IPv6 (RFC 8200) with UDP (RFC 768), including checksums.
 //!
-//! So a run can be written as a `.pcap`. TCP segments come from smoltcp in the same form.
+//! So a run can be written as a `.pcap` file. TCP segments come from smoltcp in the same form.
 
 use crate::middlebox::TcpFlags;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -16,7 +16,7 @@ const HOP_LIMIT: u8 = 64;
 /// The largest body of a UDP datagram over IPv4, and the limit for both families here.
 pub(crate) const MAX_UDP_BODY: usize = 65535 - V4_HEADER - UDP_HEADER;
 
-/// What the headers of a packet say.
+/// The parsed headers of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Headers {
     pub(crate) src: SocketAddr,
@@ -47,7 +47,7 @@ fn sum(bytes: &[u8]) -> u64 {
     total + u64::from(u32::from_ne_bytes(last))
 }
 
-/// Folds a sum to the checksum, in the byte order in which it stands in the packet.
+/// Folds a sum to the checksum, in the byte order of the packet.
 fn fold(mut total: u64) -> [u8; 2] {
     while total >> 16 != 0 {
         total = (total & 0xFFFF) + (total >> 16);
@@ -122,12 +122,12 @@ pub(crate) fn write_tcp(out: &mut Vec<u8>, src: SocketAddr, dst: SocketAddr, fla
     write_checksum(out, transport, PROTO_TCP);
 }
 
-/// Where the checksum of a transport header stands.
+/// The offset of the transport's checksum.
 fn checksum_at(transport: usize, proto: u8) -> usize {
     transport + if proto == PROTO_UDP { 6 } else { 16 }
 }
 
-/// Computes the transport's checksum anew.
+/// Recomputes the transport's checksum.
 fn write_checksum(packet: &mut [u8], transport: usize, proto: u8) {
     let at = checksum_at(transport, proto);
     packet[at..at + 2].fill(0);
@@ -138,8 +138,8 @@ fn write_checksum(packet: &mut [u8], transport: usize, proto: u8) {
     packet[at..at + 2].copy_from_slice(&checksum);
 }
 
-/// Cuts the body of a UDP datagram at a drawn length, and makes lengths and checksums right again; returns whether
-/// it was one. A damaged one is left as it is, since a right checksum would hide the damage.
+/// Truncates the body of a UDP datagram to a drawn length, and corrects lengths and checksums. Returns whether it
+/// did. A damaged datagram is left as it is, since a corrected checksum would hide the damage.
 pub(crate) fn truncate_udp(packet: &mut Vec<u8>, draw: u64) -> bool {
     let Some(headers) = parse(packet).filter(|headers| headers.proto == PROTO_UDP) else { return false };
     if !udp_checksum_holds(packet, &headers) {
@@ -153,8 +153,8 @@ pub(crate) fn truncate_udp(packet: &mut Vec<u8>, draw: u64) -> bool {
     true
 }
 
-/// Flips a drawn bit in the body of a UDP datagram and makes its checksum right again, so that it reaches whoever reads
-/// it; returns whether it was one with a body. A damaged one is left as it is.
+/// Flips a drawn bit in the body of a UDP datagram and corrects its checksum, so that the damage reaches the reader.
+/// Returns whether it did. A datagram without a body or with earlier damage is left as it is.
 pub(crate) fn damage_udp(packet: &mut [u8], draw: u64) -> bool {
     let Some(headers) = parse(packet).filter(|headers| headers.proto == PROTO_UDP) else { return false };
     let body = headers.transport + UDP_HEADER;
@@ -167,14 +167,14 @@ pub(crate) fn damage_udp(packet: &mut [u8], draw: u64) -> bool {
     true
 }
 
-/// An end of a packet's way.
+/// The source or the destination of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Side {
     Source,
     Destination,
 }
 
-/// The one's complement sum without what `old` adds to it, and with `new` (RFC 1624, equation 3).
+/// The checksum after `old` has been replaced by `new` (RFC 1624, equation 3).
 fn replaced(checksum: [u8; 2], old: &[u8], new: &[u8]) -> [u8; 2] {
     let kept = !u16::from_ne_bytes(checksum);
     let mut removed = sum(old);
@@ -184,7 +184,7 @@ fn replaced(checksum: [u8; 2], old: &[u8], new: &[u8]) -> [u8; 2] {
     fold(u64::from(kept) + u64::from(!(removed as u16)) + sum(new))
 }
 
-/// Rewrites an end's address and port in a packet that `headers` describe, and its checksums with them. A damaged
+/// Rewrites the address and port of one side in a packet with these `headers`, and updates the checksums. A damaged
 /// packet stays damaged.
 pub(crate) fn rewrite(packet: &mut [u8], headers: &Headers, side: Side, to: SocketAddr) {
     let transport = headers.transport;

@@ -1,7 +1,7 @@
-//! Writes what a run sends as a `.pcap`, to be opened in Wireshark.
+//! Writes the packets of a run as a `.pcap` file for Wireshark.
 //!
-//! The classic format with nanoseconds and link type RAW: each record begins with an IP header. The file is on
-//! the machine's own disk and has no part in the digest.
+//! The format is the classic one with nanoseconds and link type RAW: each record begins with an IP header. The file
+//! is on the machine's own disk and isn't part of the digest.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -10,10 +10,10 @@ use std::path::Path;
 /// Marks the byte order and nanosecond stamps.
 const MAGIC: u32 = 0xA1B2_3C4D;
 
-/// LINKTYPE_RAW: IPv4 or IPv6, told apart by the version.
+/// LINKTYPE_RAW: IPv4 or IPv6, distinguished by the version.
 const LINK_TYPE_RAW: u32 = 101;
 
-/// The longest packet recorded whole: all of them.
+/// The longest packet that is recorded whole; no packet is longer.
 const SNAP_LEN: u32 = 65535;
 
 pub(crate) struct Pcap {

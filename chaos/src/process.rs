@@ -1,8 +1,8 @@
-//! Processes: the scheduling nodes that a host's boot runs on, and how they begin and end.
+//! Processes: the scheduling nodes of a host's boot, and how they begin and end.
 //!
-//! Each plane is a madsim node, made anew for each boot, so that a task dropped late still names the boot that
-//! it belonged to. Nothing here is called while the world is borrowed: madsim takes locks of its own and may
-//! drop futures.
+//! Each plane is a madsim node, made anew for each boot, so that a task that is dropped late still maps to its own
+//! boot. Nothing here may be called while the world is borrowed, because madsim takes locks of its own and may drop
+//! futures.
 
 use crate::host::{HostId, HostState, Role};
 use crate::sim::{self, Place};
@@ -15,7 +15,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-/// A future whose panics are values: `Err` with the message.
+/// A future that returns panics as values: `Err` with the message.
 pub(crate) struct CatchPanic<F>(Option<Pin<Box<F>>>);
 
 impl<F> CatchPanic<F> {
@@ -38,18 +38,18 @@ impl<F: Future> Future for CatchPanic<F> {
                 Err(panic_message(&*payload))
             }
         };
-        // What the future holds is dropped now, as a finished task's is, not with the handle.
+        // Drops the future's content now, as for a finished task, rather than with the handle.
         self.0 = None;
         Poll::Ready(caught)
     }
 }
 
 thread_local! {
-    /// Where the last panic of this thread was.
+    /// The location of the last panic of this thread.
     static LAST_PANIC: Cell<Option<String>> = const { Cell::new(None) };
 }
 
-/// From now on, panics leave their place behind for [`panicked_at`]; what is printed stays as it was.
+/// From now on, panics record their location for [`panicked_at`]; their printed messages stay the same.
 pub(crate) fn note_panic_locations() {
     let before = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
@@ -60,7 +60,7 @@ pub(crate) fn note_panic_locations() {
     }));
 }
 
-/// Where the last panic of this thread was, as the end of a message.
+/// The location of the last panic of this thread, as the end of a message.
 pub(crate) fn panicked_at() -> String {
     LAST_PANIC.take().unwrap_or_default()
 }
@@ -73,15 +73,15 @@ pub(crate) fn panic_message(payload: &(dyn Any + Send)) -> String {
         .unwrap_or_else(|| "(no message)".to_owned())
 }
 
-/// Ends the run because the caller panicked and nobody hears of it. Of a process that is over nobody sees what its
-/// tasks still do before the executor drops them.
+/// Ends the run because the caller panicked and no task awaits it. A panic of an ended process is ignored: its tasks
+/// may still run until the executor drops them, but have no effect.
 pub(crate) fn unheard(what: &str, message: &str) {
     if let Some(why) = told(what, message) {
         sim::try_with(|sim| sim.fail(why));
     }
 }
 
-/// A panic of the caller, in words; `None` if its process is over.
+/// A message about a panic of the caller; `None` if the caller's process has ended.
 pub(crate) fn told(what: &str, message: &str) -> Option<String> {
     let at = panicked_at();
     let whose = match sim::place() {
@@ -94,7 +94,7 @@ pub(crate) fn told(what: &str, message: &str) -> Option<String> {
     Some(format!("{what} of {whose} panicked: {message}{at}"))
 }
 
-/// Makes a scheduling node for a place; it stands still if its role does now.
+/// Makes a scheduling node for a place, paused if its role is stopped now.
 pub(crate) fn new_node(handle: &Handle, place: Place, name: &str, role: Role) -> NodeHandle {
     let host_name = sim::with(|sim| sim.host(place.host).name.clone());
     let node = handle.create_node().name(format!("{host_name}/{name}")).build();
@@ -110,10 +110,10 @@ pub(crate) fn new_node(handle: &Handle, place: Place, name: &str, role: Role) ->
     node
 }
 
-/// How many spawned tasks a run forgets about at a time.
+/// The number of spawned tasks after which a run clears madsim's task lists.
 const SPAWNS_PER_SWEEP: u64 = 1 << 14;
 
-/// Counts a spawned task. A madsim node remembers every task that it ever had, until somebody counts them.
+/// Counts a spawned task. A madsim node keeps a record of every task until `num_tasks` removes those of ended ones.
 pub(crate) fn count_spawn() {
     let sweep = sim::try_with(|sim| {
         sim.spawns += 1;
@@ -124,7 +124,7 @@ pub(crate) fn count_spawn() {
     }
 }
 
-/// Takes the nodes of ended planes off their host's list.
+/// Removes the nodes of ended planes from their host's list.
 pub(crate) fn forget_nodes(gone: &[NodeId]) {
     let forgotten = sim::try_with(|sim| {
         let place = gone.first().and_then(|node| sim.places.get(node).copied())?;
@@ -137,9 +137,9 @@ pub(crate) fn forget_nodes(gone: &[NodeId]) {
     drop(forgotten);
 }
 
-/// Ends a scheduling node: its tasks run no more, and their futures are dropped by the executor.
+/// Ends a scheduling node: its tasks no longer run, and the executor drops their futures.
 pub(crate) fn end_node(handle: &Handle, node: NodeId) {
-    // A paused node's tasks would be dropped here and now, under madsim's locks and in the caller's name.
+    // A paused node's tasks would be dropped within this call, under madsim's locks and in the caller's name.
     handle.resume(node);
     handle.kill(node);
 }
@@ -158,7 +158,7 @@ pub(crate) fn run_main(host: HostId) {
         (state.main.clone(), state.nodes.first().map(|(node, _)| node.clone()), state.boot)
     });
     let (Some(main), Some(node)) = (main, node) else { return };
-    // Called over there, so that whatever it does is done by the process.
+    // Called on that node, so that all of its effects are the process's.
     let future = CatchPanic::new(async move { main().await });
     node.spawn(async move {
         match future.await {
@@ -173,13 +173,13 @@ pub(crate) fn run_main(host: HostId) {
 pub(crate) enum End {
     /// Its main future returned: the kernel closes its sockets, nothing unsynced is lost.
     Exit,
-    /// Killed, with its unsynced bytes: the kernel closes its sockets.
+    /// Killed: unsynced bytes may be lost, and the kernel closes its sockets.
     Crash,
-    /// The whole host: nobody is told anything.
+    /// The whole host has lost its power: no peer is notified.
     PowerLoss,
 }
 
-/// Ends a host's process. Does nothing if none runs.
+/// Ends a host's process, if one runs. A power loss also cuts the power of a host without one.
 pub(crate) fn end(host: HostId, how: End) {
     let nodes = sim::with(|sim| {
         if how == End::PowerLoss {
@@ -227,7 +227,7 @@ fn stands_still(host: &HostState, role: Role) -> bool {
     host.paused || host.suspended || (host.pinned && role == Role::Compute)
 }
 
-/// Stops or continues the nodes of a host as its flags say.
+/// Pauses or resumes the nodes of a host according to its flags.
 pub(crate) fn apply_stops(host: HostId) {
     let nodes: Vec<_> = sim::with(|sim| {
         let now_ns = sim.now_ns();

@@ -1,10 +1,10 @@
-//! What must hold in a run, and what must happen in some.
+//! The properties that must hold in every run, and the marks that some run must reach.
 //!
-//! A *safety* property holds at every moment: [`World::always`] has it checked after every instant in which
-//! anything happened, and [`fail`] ends the run from wherever the violation was seen. A *liveness* property holds
-//! in the end: a scenario heals what it broke, waits a bounded virtual time, and says what is still missing. A mark
-//! ([`sometimes!`](crate::sometimes)) is a rare path that some run of a sweep has to take, or the sweep proved less
-//! than it seems.
+//! A *safety* property holds at every moment: [`World::always`] checks it after every instant with an event, and
+//! [`fail`] ends the run at the place where the violation was found. A *liveness* property holds eventually: a
+//! scenario heals its faults, waits a bounded virtual time, and reports what is still missing. A mark
+//! ([`sometimes!`](crate::sometimes)) is a rare path that some run of a sweep has to take; otherwise the sweep
+//! proved less than it seems.
 
 use crate::sim;
 use crate::world::World;
@@ -13,21 +13,21 @@ use std::fmt;
 use std::panic::Location;
 use std::time::Duration;
 
-/// The kinds of property, the gravest failure first.
+/// The kinds of property, the most severe first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
-    /// A seed gives the same run again. Where it doesn't, nothing else that was seen is worth much.
+    /// A seed gives the same run again. If it doesn't, no other finding can be relied on.
     Reproducibility,
     /// Nothing bad ever happens.
     Safety,
     /// Nothing panics.
     Panic,
-    /// Something good happens in the end.
+    /// Something good happens eventually.
     Liveness,
 }
 
 impl Kind {
-    /// In a word.
+    /// Its name, in one word.
     pub fn as_str(self) -> &'static str {
         match self {
             Kind::Reproducibility => "reproducibility",
@@ -38,23 +38,23 @@ impl Kind {
     }
 }
 
-/// A property that doesn't hold, with what was seen.
+/// A property that doesn't hold, with the observation that contradicts it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Broken {
     /// The property, as a sentence that should be true: "nobody healthy is held dead". It is the failure's identity:
-    /// shrinking accepts only a run that breaks the same one.
+    /// shrinking accepts only a run that breaks the same property.
     pub property: String,
     /// Its kind.
     pub kind: Kind,
-    /// What was seen instead, with values.
+    /// The contradicting observation, with values.
     pub seen: String,
     /// The world's time.
     pub at: Duration,
-    /// The host on which it was seen, if it was on one.
+    /// The host on which it was found; `None` outside of hosts.
     pub host: Option<String>,
-    /// Where in the source it was seen.
+    /// The source file that reported it.
     pub file: String,
-    /// The line there.
+    /// The line in this file.
     pub line: u32,
 }
 
@@ -74,7 +74,7 @@ impl Broken {
         }
     }
 
-    /// A safety property that was seen broken here and now.
+    /// A safety property that was found broken at this moment.
     #[track_caller]
     pub fn safety(property: &str, seen: impl Into<String>) -> Broken {
         Broken::new(Kind::Safety, property, seen)
@@ -93,7 +93,7 @@ impl fmt::Display for Broken {
     }
 }
 
-/// Ends the run: a safety property was seen broken. The first of several counts.
+/// Ends the run: a safety property was found broken. Only the first report of a run counts.
 pub fn fail(broken: Broken) {
     sim::with(|sim| {
         sim.broken.get_or_insert(broken);
@@ -101,7 +101,7 @@ pub fn fail(broken: Broken) {
     });
 }
 
-/// Notes that a rare path was taken; see [`sometimes!`](crate::sometimes).
+/// Records that a rare path was taken; see [`sometimes!`](crate::sometimes).
 pub fn reached(mark: &'static str) {
     sim::try_with(|sim| sim.marks.insert(mark));
 }
@@ -121,8 +121,9 @@ macro_rules! sometimes {
     };
 }
 
-/// Notes bytes that leave the circle of those who may read them without being on a link in the clear: the frames
-/// that a relay opens, say. They are searched as [packets are](World::forbid_bytes). Outside of a run it does nothing.
+/// Reports bytes that become readable to unauthorised parties without being on a link in the clear, for example the
+/// frames that a relay opens. They are searched as [packets are](World::forbid_bytes). Outside of a run it does
+/// nothing.
 pub fn exposed(bytes: &[u8]) {
     let host = sim::is_running().then(sim::place).flatten().map(|place| place.host);
     sim::try_with(|sim| {
@@ -131,7 +132,7 @@ pub fn exposed(bytes: &[u8]) {
     });
 }
 
-/// A check that is made after every instant in which anything happened.
+/// A check that runs after every instant with an event.
 pub(crate) struct Check {
     pub(crate) property: String,
     pub(crate) place: &'static Location<'static>,
@@ -146,8 +147,8 @@ pub(crate) struct Forbidden {
 }
 
 impl World {
-    /// Has `check` called after every instant in which anything happened, on no host; `Err` with what was seen
-    /// breaks the property and ends the run. It must be cheap, and must not sleep.
+    /// Calls `check` after every instant with an event, outside of every host. `Err` with the observation breaks the
+    /// property and ends the run. The check must be cheap, and must not sleep.
     #[track_caller]
     pub fn always(&self, property: &str, check: impl FnMut() -> Result<(), String> + Send + 'static) {
         let check =
@@ -155,8 +156,8 @@ impl World {
         sim::with(|sim| sim.checks.push(check));
     }
 
-    /// Forbids a sequence of bytes on every link: no packet may carry it as it leaves its host. Loopback is no link.
-    /// Nor may anything that is [`exposed`].
+    /// Forbids a sequence of bytes on every link: no packet may carry it as it leaves its host, and no [`exposed`]
+    /// bytes may contain it. Packets on the loopback aren't checked.
     #[track_caller]
     pub fn forbid_bytes(&self, property: &str, bytes: &[u8]) {
         let place = Location::caller();
@@ -171,9 +172,9 @@ impl World {
     }
 }
 
-/// Makes every check once.
+/// Runs every check once.
 pub(crate) fn check_all() {
-    // Out of the world while they run: they look at it, and may add to them.
+    // Taken out of the world while they run, because they borrow it and may add checks.
     let mut checks = sim::with(|sim| std::mem::take(&mut sim.checks));
     if checks.is_empty() {
         return;

@@ -1,8 +1,8 @@
 //! The runner: one world on one fresh thread, from its self-check to its digest.
 //!
-//! A run never aborts the process: a panic of the scenario, of a host's process or of Drop code, a failed
-//! self-check and the limit of virtual time all become the outcome's error. A run ends by killing every node
-//! and letting the executor drop what they held, because madsim itself drops nothing that is pending.
+//! A run never aborts the process: a panic of the scenario, of a host's process or of Drop code, a failed self-check
+//! and the limit of virtual time all become the outcome's error. A run ends by killing every node and letting the
+//! executor drop its futures, because madsim itself drops no pending future.
 
 use crate::logs::Logs;
 use crate::pcap::Pcap;
@@ -28,7 +28,7 @@ use std::task::{Context, Poll};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-/// Virtual time that a run may take unless it says otherwise.
+/// The default limit of a run's virtual time.
 const TIME_LIMIT: Duration = Duration::from_secs(60 * 60);
 
 /// The stack of a run's thread: futures of whole protocol stacks are large in builds without optimisation.
@@ -37,39 +37,41 @@ const STACK_BYTES: usize = 16 << 20;
 /// Why a run has no result.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
-    /// The scenario, a host's process, a task that nobody awaits or Drop code panicked; the text is the panic's message.
+    /// The scenario, a host's process, a task that is not awaited, or Drop code panicked; the text is the panic's
+    /// message.
     #[error("{0}")]
     Panicked(String),
-    /// The scenario was not at its end when the limit of virtual time was reached.
+    /// The scenario had not ended when the limit of virtual time was reached.
     #[error("the scenario had not ended after {0:?} of virtual time")]
     TimeLimit(Duration),
     /// Something that must be virtual isn't: the run would not be reproducible.
     #[error("self-check: {0}")]
     SelfCheck(String),
-    /// A property was seen broken.
+    /// A property was found broken.
     #[error("{0}")]
     Broken(Broken),
-    /// The capture or the trace could not be written; a file that can't be made is known before the world is.
+    /// The capture or the trace could not be written. A file that can't be created is reported before the world is
+    /// made.
     #[error("can't write the capture or the trace: {0}")]
     Capture(String),
 }
 
-/// A fault plan that was let loose in a run.
+/// A fault plan that was started in a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unleashed {
     /// The plan.
     pub plan: Plan,
     /// The kinds and weights that the seed drew; `None` if the plan was given.
     pub drawn: Option<String>,
-    /// When it was let loose.
+    /// When it was started.
     pub at: Duration,
     /// How many of its faults have begun.
     pub begun: usize,
-    /// Faults that could not be, or not whole, or were never due, each with the reason.
+    /// Faults that were skipped, or applied only in part, or never due, each with the reason.
     pub skipped: Vec<String>,
 }
 
-/// What a run leaves behind.
+/// The result of a run.
 #[derive(Debug, Clone)]
 pub struct Outcome<T> {
     /// The world's seed.
@@ -86,15 +88,15 @@ pub struct Outcome<T> {
     pub stats: Stats,
     /// The marks that were reached.
     pub marks: BTreeSet<&'static str>,
-    /// The fault plan that was let loose, if one was.
+    /// The fault plan that was started, if there was one.
     pub plan: Option<Unleashed>,
-    /// What there was to be seen of it, as far as somebody wanted to.
+    /// The requested recordings.
     pub sight: Sight,
-    /// What the scenario returned.
+    /// The scenario's return value.
     pub result: Result<T, Failure>,
 }
 
-/// A run to be made.
+/// A run and its settings.
 #[derive(Debug, Clone)]
 pub struct Run {
     seed: u64,
@@ -149,14 +151,14 @@ impl Run {
         self
     }
 
-    /// Sets everything that a reader wants of the run.
+    /// Sets all recordings that a reader requests.
     #[must_use]
     pub fn watching(mut self, watching: Watching) -> Run {
         self.watching = watching;
         self
     }
 
-    /// Runs a scenario to its end, on a thread of its own.
+    /// Runs a scenario to its end, on a separate thread.
     pub fn run<F, Fut, T>(self, scenario: F) -> Outcome<T>
     where
         F: FnOnce(World) -> Fut + Send + 'static,
@@ -236,7 +238,7 @@ impl Run {
         // Everything of a run is on this thread.
         let targets = self.watching.logs;
         let _logs = (!targets.is_empty()).then(|| tracing::subscriber::set_default(Logs { targets }));
-        // Not on the main node, which can't be killed.
+        // The scenario doesn't run on the main node, which can't be killed.
         let node = handle.create_node().name("scenario").build();
         // The closure runs on that node too, so that a panic in it is a panic of the scenario.
         let body = node.spawn(CatchPanic::new(async move { scenario(World::new()).await }));
@@ -270,23 +272,23 @@ impl Run {
             let captured = captured.map(|seen| (ended.sight.last, ended.sight.logged) = seen);
             (sim.places.keys().copied().collect::<Vec<_>>(), captured)
         });
-        // The world stays in place while the futures' Drop code runs, but its digest is taken.
+        // The world stays in place while the futures' Drop code runs, but its digest is already taken.
         for node in nodes.into_iter().chain([node.id()]) {
             process::end_node(&handle, node);
         }
         // Time moves only when nothing is ready, so after this every killed future has been dropped.
         madsim::time::sleep(Duration::from_millis(1)).await;
-        // Who waited for a task that panicked may have ended without asking.
+        // A task that awaited a panicked task may have ended without polling its handle again.
         let unheard = sim::with(|sim| sim.failure.take());
         let result = result.and_then(|output| unheard.map_or(Ok(output), |why| Err(Failure::Panicked(why))));
         drop(sim::replace(None));
-        // Once more, for what the wakers and closures inside of it held.
+        // Once more, for the contents of the wakers and closures inside the world.
         madsim::time::sleep(Duration::from_millis(1)).await;
         captured.map_err(capture_failed).and(result)
     }
 }
 
-/// Runs a scenario in the world of `seed`; see [`Run`] for more to choose.
+/// Runs a scenario in the world of `seed`; see [`Run`] for further settings.
 pub fn run<F, Fut, T>(seed: u64, scenario: F) -> Outcome<T>
 where
     F: FnOnce(World) -> Fut + Send + 'static,
@@ -296,7 +298,7 @@ where
     Run::new(seed).run(scenario)
 }
 
-/// What is read off a world at its end.
+/// The values read from a world at its end.
 #[derive(Default)]
 struct Ended {
     digest: String,
@@ -322,13 +324,13 @@ impl Ended {
     }
 }
 
-/// Moves the world on: one madsim `Sleep`, reset to the next event.
+/// Advances the world with one madsim `Sleep`, reset to the next event.
 struct Driver {
     sleep: Pin<Box<Sleep>>,
     time: TimeHandle,
     limit_ns: u64,
-    /// Deadlines of madsim timers that are still to fire, the earliest last. Each poll of a `Sleep` makes
-    /// one that can't be taken back, so it is polled only for a deadline before all of these.
+    /// Deadlines of madsim timers that are still to fire, the earliest last. Each poll of a `Sleep` makes a timer
+    /// that can't be cancelled, so it is polled only for a deadline before all of these.
     armed: Vec<u64>,
 }
 
@@ -337,7 +339,7 @@ impl Driver {
         Driver { sleep: Box::pin(time.sleep(Duration::ZERO)), time, limit_ns, armed: Vec::new() }
     }
 
-    /// Handles what is due, and arms the timer for what is next. Returns whether the time is over.
+    /// Handles the due events, and arms the timer for the next one. Returns whether the time limit is reached.
     fn poll(&mut self, cx: &mut Context<'_>) -> bool {
         let base = self.time.now_instant() - self.time.elapsed();
         loop {
@@ -381,8 +383,8 @@ fn on_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T 
     }
 }
 
-/// Globals that libraries build on first use must not shift the first run against the second, so a process
-/// runs one world that nobody looks at before all others.
+/// Globals that libraries build on first use must not make the first run differ from the second, so a process runs
+/// one world before all others and ignores its result.
 fn warm_up() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -394,7 +396,7 @@ fn warm_up() {
     });
 }
 
-/// What ambient sources say on a fresh thread under a scheduler seed.
+/// The values of ambient sources on a fresh thread under a scheduler seed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Fingerprint {
     entropy: [u8; 16],
@@ -420,8 +422,8 @@ fn fingerprint_of(scheduler_seed: u64) -> Fingerprint {
     runtime.block_on(async { fingerprint() })
 }
 
-/// Compares what ambient sources say here with what they said on another thread of the same seed, at another
-/// moment: they are equal only if madsim answers for all of them.
+/// Compares the values of ambient sources here with those on another thread with the same seed, at another moment:
+/// they are equal only if madsim intercepts all of these sources.
 fn self_check(expected: Fingerprint) -> Result<(), Failure> {
     let found = fingerprint();
     let differs = |what: &str| Err(Failure::SelfCheck(format!("{what} is not intercepted")));

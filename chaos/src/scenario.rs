@@ -1,8 +1,8 @@
-//! Scenarios: what is run, with which knobs, and what a run leaves behind.
+//! Scenarios, their knobs, and the reports of their runs.
 //!
-//! A [`Scenario`] is data beside a body: its name and purpose, its knobs, the faults that a seed may draw for it,
-//! the marks that some run of it has to reach. [`Scenario::run`] makes one run of it, a function of its [`Options`];
-//! sweeping, shrinking and replaying are made of such runs.
+//! A [`Scenario`] is a body with metadata: its name and purpose, its knobs, the faults that a seed may draw for it,
+//! the marks that some run of it has to reach. [`Scenario::run`] makes one run of it, as a function of its
+//! [`Options`]; sweeps, shrinking and replays consist of such runs.
 
 use crate::plan::{FaultKind, Plan};
 use crate::property::{Broken, Kind};
@@ -14,41 +14,41 @@ use std::io;
 use std::pin::Pin;
 use std::time::Duration;
 
-/// What a scenario says of a run that held.
+/// The result of a scenario for a run that held.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Held {
-    /// The end state as sorted text without times or counts of luck: what a snapshot keeps.
+    /// The end state as sorted text without times or random counts: the content of a snapshot.
     pub state: String,
-    /// What else was counted, for a reader; it may change with every draw.
+    /// Further counts for a reader, which may change with every draw.
     pub notes: String,
 }
 
-/// How it held, or the property that broke.
+/// The result of a run that held, or the property that broke.
 pub type Verdict = Result<Held, Broken>;
 
-/// What a knob turns, in the order in which a shrinker turns them down.
+/// The quantity that a knob sets, in the order in which a shrinker reduces them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Turns {
     /// The number of hosts.
     Hosts,
     /// The amount of work.
     Work,
-    /// Anything else; never turned down by itself.
+    /// Anything else; a shrinker never reduces it.
     Other,
 }
 
-/// A number that a scenario can be run with.
+/// A numeric parameter of a scenario.
 #[derive(Debug, Clone, Copy)]
 pub struct Knob {
     /// Its name, for `--set name=value`.
     pub name: &'static str,
-    /// What it is, with its unit.
+    /// Its description, with its unit.
     pub about: &'static str,
     /// Its value unless set.
     pub default: u64,
     /// The least value with which the scenario makes sense.
     pub least: u64,
-    /// What it turns.
+    /// The quantity that it sets.
     pub turns: Turns,
 }
 
@@ -57,31 +57,31 @@ pub struct Knob {
 pub struct Mark {
     /// The text given to [`sometimes!`](crate::sometimes).
     pub name: &'static str,
-    /// From so many runs of the scenario on, its absence means that a sweep is vacuous.
+    /// From this number of the scenario's runs on, its absence means that a sweep is vacuous.
     pub within: u32,
 }
 
 impl Mark {
-    /// A mark that 300 runs must reach.
+    /// A mark that must be reached within 300 runs.
     pub const fn new(name: &'static str) -> Mark {
         Mark { name, within: 300 }
     }
 
-    /// A mark that `within` runs must reach.
+    /// A mark that must be reached within `within` runs.
     pub const fn within(name: &'static str, within: u32) -> Mark {
         Mark { name, within }
     }
 }
 
-/// What a scenario is for.
+/// The purpose of a scenario.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
-    /// It proves something: a run that breaks is a failure.
+    /// A proof: a run that breaks a property is a failure.
     Proof,
-    /// It is run and told: whether it comes to its end is not asserted. That nothing panics, and what must hold at every
-    /// moment, is.
+    /// An observation: runs are reported, and liveness isn't asserted. Safety and the absence of panics are
+    /// asserted.
     Observation,
-    /// It has a planted bug that every sweep must find; finding it is no failure.
+    /// A canary: it has a planted bug that every sweep must find. Finding it isn't a failure.
     Canary,
 }
 
@@ -93,23 +93,23 @@ pub type Body = fn(Trial) -> Pin<Box<dyn Future<Output = Verdict> + Send>>;
 pub struct Scenario {
     /// Its name on the command line.
     pub name: &'static str,
-    /// What it proves, in one line.
+    /// The property that it proves, in one line.
     pub about: &'static str,
-    /// What it is for.
+    /// Its purpose.
     pub purpose: Purpose,
     /// Its knobs.
     pub knobs: &'static [Knob],
-    /// The kinds of fault that a seed may draw for it, where it [unleashes](Trial::unleash) any.
+    /// The kinds of fault that a seed may draw for it, if it [starts](Trial::unleash) any.
     pub faults: &'static [FaultKind],
     /// The marks that a sweep over it must reach.
     pub marks: &'static [Mark],
     /// The virtual time after which a run has failed.
     pub time_limit: Duration,
-    /// What happens.
+    /// Its code.
     pub body: Body,
 }
 
-/// What a body is given: the world, and this run's settings.
+/// The input of a body: the world, and this run's settings.
 #[derive(Debug, Clone)]
 pub struct Trial {
     /// The world.
@@ -132,13 +132,13 @@ impl Trial {
     /// The value of a knob.
     ///
     /// # Panics
-    /// If the scenario has none of that name.
+    /// If the scenario has no knob of that name.
     pub fn knob(&self, name: &str) -> u64 {
         *self.knobs.get(name).unwrap_or_else(|| panic!("the scenario has no knob {name}"))
     }
 }
 
-/// What a run is a function of.
+/// The inputs of which a run is a function.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Options {
     /// The world's seed.
@@ -158,12 +158,12 @@ impl Options {
     }
 }
 
-/// A run's end.
+/// The result of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
     /// The scenario.
     pub scenario: &'static str,
-    /// What it was run with.
+    /// Its options.
     pub options: Options,
     /// The scheduler's seed that it was run with.
     pub scheduler_seed: u64,
@@ -175,15 +175,15 @@ pub struct Report {
     pub elapsed: Duration,
     /// The marks that it reached.
     pub marks: BTreeSet<&'static str>,
-    /// The fault plan that was let loose, if one was.
+    /// The fault plan that was started, if there was one.
     pub plan: Option<Unleashed>,
-    /// What came of it.
+    /// Its verdict.
     pub verdict: Verdict,
 }
 
 impl Report {
-    /// A failure in short: what broke, where, and the seed that runs it again.
-    /// [`story::explain`](crate::story::explain) tells it in full. Empty for a run that held.
+    /// A short description of a failure: the broken property, its place, and the seed that repeats the run.
+    /// [`story::explain`](crate::story::explain) gives the full description. Empty for a run that held.
     pub fn story(&self) -> String {
         let Err(broken) = &self.verdict else { return String::new() };
         let (scenario, seed) = (self.scenario, self.options.seed);
@@ -194,11 +194,11 @@ impl Report {
     }
 }
 
-/// Virtual time that a run may take unless its scenario says otherwise.
+/// The default limit of a run's virtual time.
 const TIME_LIMIT: Duration = Duration::from_secs(600);
 
 impl Scenario {
-    /// A scenario that proves something, without knobs, faults and marks; the fields are public, to add them.
+    /// A proof without knobs, faults and marks; the fields are public, so that they can be set.
     pub const fn new(name: &'static str, about: &'static str, body: Body) -> Scenario {
         Scenario {
             name,
@@ -217,10 +217,10 @@ impl Scenario {
         self.watched(options, &Watching::default()).0
     }
 
-    /// Makes one run that a reader watches; returns besides what there was to be seen.
+    /// Makes one run with the recordings that a reader requests, and returns these too.
     ///
     /// # Errors
-    /// If a file that the reader wants can't be written: that is no failure of the run.
+    /// If a requested file can't be written. This isn't a failure of the run.
     pub fn run_watched(&self, options: &Options, watching: &Watching) -> io::Result<(Report, Sight)> {
         match self.watched(options, watching) {
             (_, _, Some(why)) => Err(io::Error::other(why)),
@@ -228,7 +228,7 @@ impl Scenario {
         }
     }
 
-    /// Makes one run; the last is why its files could not be written.
+    /// Makes one run; the last value is the reason if its files could not be written.
     fn watched(&self, options: &Options, watching: &Watching) -> (Report, Sight, Option<String>) {
         let mut run = Run::new(options.seed).time_limit(self.time_limit).watching(watching.clone());
         if let Some(seed) = options.scheduler_seed {
@@ -269,7 +269,7 @@ impl Scenario {
 /// The property that is broken when a run has no result.
 fn broken_by(failure: &Failure, at: Duration) -> Broken {
     let seen = failure.to_string();
-    // The place is a part of the property: another panic is another failure.
+    // The place is a part of the property, so that a panic elsewhere is another failure.
     let place = seen.rsplit_once(", at ").map_or("", |(_, place)| place);
     let mut place = place.rsplitn(3, ':');
     let (_, line, file) = (place.next(), place.next(), place.next());

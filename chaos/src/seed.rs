@@ -21,12 +21,12 @@ pub fn stream(seed: u64, label: &str) -> Rng {
     ChaCha20Rng::from_seed(*key.finalize().as_bytes())
 }
 
-/// A further seed, for a generator that isn't ours (the scheduler's, smoltcp's).
+/// A derived seed, for a generator outside of this crate (the scheduler's, smoltcp's).
 pub fn subseed(seed: u64, label: &str) -> u64 {
     stream(seed, label).next_u64()
 }
 
-/// A number in `0..bound`, near enough uniform for a simulation (bias below `bound / 2^64`).
+/// A number in `0..bound`, uniform enough for a simulation (bias below `bound / 2^64`).
 pub(crate) fn below(draw: u64, bound: u64) -> u64 {
     ((u128::from(draw) * u128::from(bound)) >> 64) as u64
 }

@@ -1,11 +1,13 @@
-//! Makes a failing run small: fewer faults, fewer hosts, less work, milder faults.
+//! Shrinks a failing run: fewer faults, fewer hosts, less work, milder faults.
 //!
-//! Delta debugging (Zeller and Hildebrandt, 2002) over the plan, then over each host after the other and the amount of
-//! work, then over the parameters of the faults that are left, and over the plan once more. A candidate counts only if
-//! *the same property* breaks, else a shrinker slips from the failure that was found to one that is easier to have.
+//! Delta debugging (Zeller and Hildebrandt, 2002) over the plan, then reduction of the number of hosts and of the
+//! amount of work, then of the parameters of the remaining faults, then the plan once more. A candidate counts only
+//! if *the same property* breaks; otherwise a shrinker drifts from the failure that was found to one that is easier
+//! to trigger.
 //!
-//! A plan with one fault less also shifts the order in which tasks run at one instant, since that order is one random
-//! stream; so a candidate is tried with up to [`SCHEDULES`] scheduler seeds, and the one that failed is kept.
+//! A plan with one fault less also shifts the order in which tasks run at one instant, because that order is one
+//! random stream. So a candidate is tried with up to [`SCHEDULES`] scheduler seeds, and the seed that failed is
+//! kept.
 
 use crate::plan::{BoxFault, Effect, Fault, HostFault, Plan, Planned};
 use crate::property::{Broken, Kind};
@@ -17,29 +19,29 @@ use std::time::Duration;
 /// Scheduler seeds with which a candidate is tried.
 pub const SCHEDULES: u32 = 4;
 
-/// Runs that a shrink may take unless it says otherwise: some minutes.
+/// The default limit of a shrink's runs: some minutes.
 pub const RUNS: u32 = 400;
 
-/// A shorter fault isn't tried: it would be over before anything noticed.
+/// The shortest duration tried: a shorter fault would be over before it had an effect.
 const LEAST_LASTS: Duration = Duration::from_millis(10);
 
-/// A failing run, made small.
+/// A failing run after shrinking.
 #[derive(Debug, Clone)]
 pub struct Shrunk {
     /// The smallest run that still fails; its options name the plan and the scheduler's seed.
     pub report: Report,
-    /// Faults of the run that it was made of.
+    /// The number of faults in the original run.
     pub faults_before: usize,
-    /// Knobs turned down: name, value before, value after.
+    /// Reduced knobs: name, value before, value after.
     pub knobs: Vec<(&'static str, u64, u64)>,
-    /// Runs made for it.
+    /// Runs that the shrink took.
     pub runs: u32,
-    /// Whether there was more to try when the runs were used up.
+    /// Whether the shrink stopped because the runs were used up.
     pub gave_up: bool,
 }
 
 impl Shrunk {
-    /// Faults that are left.
+    /// The number of faults left.
     pub fn faults_after(&self) -> usize {
         self.report.options.plan.as_ref().map_or(0, Plan::len)
     }
@@ -56,7 +58,7 @@ impl fmt::Display for Shrunk {
     }
 }
 
-/// What is looked for: the failure's identity.
+/// The identity of the failure to preserve.
 struct Target {
     kind: Kind,
     property: String,
@@ -77,7 +79,8 @@ struct Shrinker<'a> {
     told: &'a mut dyn FnMut(&str),
 }
 
-/// Makes a failing run small in at most `limit` runs; `told` hears of each step. A report that held comes back as it is.
+/// Shrinks a failing run in at most `limit` runs, and reports each step to `told`. The report of a run that held is
+/// returned without shrinking.
 pub fn shrink(scenario: &Scenario, failing: &Report, limit: u32, told: &mut dyn FnMut(&str)) -> Shrunk {
     let plan = failing.plan.as_ref().map(|unleashed| unleashed.plan.clone());
     let faults_before = plan.as_ref().map_or(0, Plan::len);
@@ -112,7 +115,7 @@ pub fn shrink(scenario: &Scenario, failing: &Report, limit: u32, told: &mut dyn 
 }
 
 impl Shrinker<'_> {
-    /// Whether a run with these options fails in the same way; if so it is the best so far.
+    /// Whether a run with these options fails in the same way; if so it becomes the best so far.
     fn fails(&mut self, options: Options) -> bool {
         let first = self.best.scheduler_seed;
         let others = (1..SCHEDULES).map(|n| subseed(options.seed, &format!("scheduler/{n}")));
@@ -140,7 +143,7 @@ impl Shrinker<'_> {
         self.fails(Options { plan, ..self.best.options.clone() })
     }
 
-    /// ddmin: takes away larger, then smaller pieces, until no single fault can go.
+    /// ddmin: removes larger, then smaller pieces, until no single fault can be removed.
     fn fewer_faults(&mut self) {
         let all = self.plan();
         if all.is_empty() || self.fails_with(Vec::new()) {
@@ -170,7 +173,7 @@ impl Shrinker<'_> {
         }
     }
 
-    /// Turns a knob down: to the least, or by halves towards it.
+    /// Reduces a knob to its least value, or towards it by bisection.
     fn turn_down(&mut self, knob: &Knob) {
         let mut floor = knob.least;
         let mut value = self.scenario.knob(knob, &self.best.options);
@@ -188,12 +191,12 @@ impl Shrinker<'_> {
         }
     }
 
-    /// Tries each fault shorter, weaker and at rounder moments, until nothing more can be had.
+    /// Tries each fault shorter, weaker and at rounder moments, until no attempt fails in the same way.
     fn milder_faults(&mut self) {
         loop {
             let mut changed = false;
             for at in 0..self.plan().len() {
-                // Each step that is taken makes others possible, of the same fault.
+                // A successful step may enable further steps on the same fault.
                 while self.runs < self.limit {
                     let faults = self.plan();
                     let Some(fault) = faults.get(at) else { break };
@@ -215,19 +218,19 @@ impl Shrinker<'_> {
     }
 }
 
-/// A smaller value of the same sort, if there is one that is still something.
+/// Half of the value; `None` if that is zero.
 fn half(value: u32) -> Option<u32> {
     (value > 1).then_some(value / 2)
 }
 
-/// The fault in milder forms.
+/// Milder forms of the fault.
 fn milder(planned: &Planned) -> Vec<Planned> {
     let mut forms = Vec::new();
     if let Some(lasts) = planned.lasts.filter(|lasts| *lasts / 2 >= LEAST_LASTS) {
         let ms = (lasts / 2).as_millis() as u64;
         forms.push(Planned { lasts: Some(Duration::from_millis(ms)), ..planned.clone() });
     }
-    // Rounder moments: a person reads "2s" better than "2.143s".
+    // Rounder moments are easier to read: "2s" rather than "2.143s".
     for grain_ms in [1_000, 100] {
         let ms = planned.at.as_millis() as u64;
         let rounded = Duration::from_millis(ms - ms % grain_ms);

@@ -1,8 +1,8 @@
 //! The state of the running world, one for each thread.
 //!
-//! A run has a thread of its own, and everything in it runs on that thread, so the state is a thread-local
-//! cell: handles are plain keys, and a call costs no lock. Nothing of madsim is called, and no value of a user
-//! is dropped, while the cell is borrowed: wakers that fall out of tables are handed to the caller.
+//! A run has its own thread, and everything in the run executes on it, so the state is a thread-local cell: handles
+//! are plain keys, and a call takes no lock. While the cell is borrowed, no madsim function may be called and no
+//! value of a user may be dropped; so wakers that are removed from tables are passed to the caller.
 
 use crate::disk;
 use crate::host::{HostId, HostState};
@@ -26,20 +26,20 @@ use std::io;
 use std::task::Waker;
 use std::time::Instant;
 
-/// Buffers kept for the next packets: enough for what is under way in a busy world of 50 hosts.
+/// The most buffers kept for reuse: enough for the packets in flight in a busy world of 50 hosts.
 const POOL: usize = 4096;
 
 /// Larger buffers are not kept.
 const POOL_BUFFER_BYTES: usize = 16 << 10;
 
-/// Where a task runs: on a host, in one of its boots.
+/// The host and the boot in which a task runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Place {
     pub(crate) host: HostId,
     pub(crate) boot: u32,
 }
 
-/// A packet under way.
+/// A packet in flight.
 pub(crate) struct Flight {
     pub(crate) bytes: Vec<u8>,
     pub(crate) number: u64,
@@ -47,7 +47,7 @@ pub(crate) struct Flight {
     /// The host that sent it, and when.
     pub(crate) origin: HostId,
     pub(crate) sent_ns: u64,
-    /// The network that it is in, and where it goes there.
+    /// The network that it is in, and its next end there.
     pub(crate) net: NetId,
     pub(crate) to: End,
     pub(crate) nic: u8,
@@ -64,9 +64,9 @@ pub(crate) struct Sim {
     pub(crate) names: BTreeMap<String, HostId>,
     pub(crate) places: BTreeMap<NodeId, Place>,
     pub(crate) nets: Vec<NetState>,
-    /// The streams of the links on which a network's box sends, by network.
+    /// For each network, the stream of the links on which its box sends.
     pub(crate) box_link_rngs: Vec<Rng>,
-    /// Counts changes of who has which address where.
+    /// Counts changes of the owners of addresses.
     pub(crate) addrs_version: u32,
     pub(crate) links: Links,
     pub(crate) timers: Timers,
@@ -78,23 +78,23 @@ pub(crate) struct Sim {
     free_flights: Vec<u32>,
     pool: Vec<Vec<u8>>,
     pub(crate) next_packet: u64,
-    /// The task that moves the world on, and the instant for which it is armed.
+    /// The task that advances the world, and the time for which it is armed.
     pub(crate) driver: Option<Waker>,
     pub(crate) armed_ns: u64,
-    /// Why the run must end: a process' main future, or a task that nobody awaits, panicked.
+    /// Why the run must end: a process's main future, or a task that is not awaited, panicked.
     pub(crate) failure: Option<String>,
-    /// The first property that was seen broken.
+    /// The first property that was found broken.
     pub(crate) broken: Option<Broken>,
-    /// What is checked after every instant.
+    /// The checks that run after every instant.
     pub(crate) checks: Vec<Check>,
     /// Bytes that no packet may carry.
     pub(crate) forbidden: Vec<Forbidden>,
-    /// The fault plan, and what of it is under way.
+    /// The fault plan and its active faults.
     pub(crate) faults: Faults,
-    /// Whether a reader wants the map of the world, and the map.
+    /// Whether a reader has requested the map of the world, and the saved map.
     pub(crate) wants_map: bool,
     pub(crate) kept_map: Option<String>,
-    /// Rare paths that were taken.
+    /// The marks that were reached.
     pub(crate) marks: BTreeSet<&'static str>,
     world_streams: BTreeMap<String, u64>,
     /// Tasks spawned so far.
@@ -105,7 +105,7 @@ thread_local! {
     static SIM: RefCell<Option<Box<Sim>>> = const { RefCell::new(None) };
 }
 
-/// Puts a world in place, or takes it away.
+/// Installs a world, or removes it; returns the previous one.
 pub(crate) fn replace(sim: Option<Box<Sim>>) -> Option<Box<Sim>> {
     SIM.with(|cell| std::mem::replace(&mut *cell.borrow_mut(), sim))
 }
@@ -115,7 +115,7 @@ pub(crate) fn with<R>(f: impl FnOnce(&mut Sim) -> R) -> R {
     SIM.with(|cell| f(cell.borrow_mut().as_mut().expect("called inside of chaos::run")))
 }
 
-/// As [`with`], for Drop code: `None` when there is no world any more.
+/// Like [`with`], for Drop code: `None` when there is no world any more.
 pub(crate) fn try_with<R>(f: impl FnOnce(&mut Sim) -> R) -> Option<R> {
     SIM.try_with(|cell| cell.try_borrow_mut().ok()?.as_mut().map(|sim| f(sim))).ok().flatten()
 }
@@ -209,7 +209,7 @@ impl Sim {
         &mut self.hosts[id.0 as usize]
     }
 
-    /// The clock of a host, or the world's for the scenario.
+    /// The reading of a host's clock, or of the world's for the scenario.
     pub(crate) fn local_ns(&self, host: Option<HostId>) -> u64 {
         let now_ns = self.now_ns();
         match host {
@@ -218,7 +218,7 @@ impl Sim {
         }
     }
 
-    /// When a host's clock will read `local_ns`.
+    /// The world time at which a host's clock will read `local_ns`.
     pub(crate) fn world_ns(&self, host: Option<HostId>, local_ns: u64) -> u64 {
         match host {
             Some(host) => self.host(host).clock.world_ns(local_ns),
@@ -226,7 +226,7 @@ impl Sim {
         }
     }
 
-    /// A packet buffer, with whatever capacity the last one had.
+    /// A packet buffer, reused if possible: its content is arbitrary.
     pub(crate) fn buffer(&mut self) -> Vec<u8> {
         self.pool.pop().unwrap_or_default()
     }
@@ -268,9 +268,9 @@ impl Sim {
         key
     }
 
-    /// Handles everything that is due; returns when the next event is.
+    /// Handles all due events; returns the time of the next one.
     pub(crate) fn run_due(&mut self) -> Option<u64> {
-        // No event is earlier than now, so nothing that is made here wakes the driver.
+        // No event is earlier than 0, so no event created here wakes the driver.
         self.armed_ns = 0;
         let now_ns = self.now_ns();
         while let Some(due) = self.timers.pop_due(now_ns) {
@@ -296,7 +296,7 @@ impl Sim {
         self.trace.note(now_ns, Kind::Fault, host.map_or(NO_HOST, |host| host.0), text.as_bytes());
     }
 
-    /// Records a setting of the scenario's.
+    /// Records a change of settings by the scenario.
     pub(crate) fn setup(&mut self, host: Option<HostId>, text: &str) {
         let now_ns = self.now_ns();
         self.trace.note(now_ns, Kind::Setup, host.map_or(NO_HOST, |host| host.0), text.as_bytes());

@@ -1,9 +1,9 @@
-//! A table whose keys go stale: a key of a removed entry never finds the entry that took its place.
+//! A table with generational keys: the key of a removed entry never finds the entry that later takes its slot.
 //!
-//! Sockets, connections and timers live in such tables. A handle that outlived its process holds a stale key,
-//! so nothing it does has an effect.
+//! Sockets, connections and timers are kept in such tables. A handle that outlived its process holds a stale key, so
+//! its operations have no effect.
 
-/// Names one entry of a [`Slab`].
+/// Identifies one entry of a [`Slab`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Key {
     index: u32,

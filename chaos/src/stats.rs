@@ -2,36 +2,36 @@
 
 use crate::link::{DROP_CAUSES, DropCause};
 
-/// What has happened so far in a world.
+/// The counters of a world so far.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// IP packets that left an interface, loopback among them; however many boxes they pass, they count once.
+    /// IP packets that left an interface, including loopback. A packet counts once, however many boxes it passes.
     pub packets_sent: u64,
     /// IP packets that reached a socket or a connection; a duplicate counts again.
     pub packets_delivered: u64,
-    /// UDP datagrams among those sent.
+    /// UDP datagrams among the packets sent.
     pub udp_datagrams: u64,
-    /// TCP segments among those sent.
+    /// TCP segments among the packets sent.
     pub tcp_segments: u64,
-    /// Second copies that a path made.
+    /// Duplicates that a link made.
     pub packets_duplicated: u64,
-    /// Packets in which a path flipped a bit.
+    /// Packets in which a link flipped a bit.
     pub packets_corrupted: u64,
-    /// UDP datagrams that a path cut short.
+    /// UDP datagrams that a link truncated.
     pub packets_truncated: u64,
     /// TCP connections begun by a `connect` or made by a listener.
     pub tcp_connections: u64,
-    /// Writes to files, changes of length among them.
+    /// Writes to files, including changes of length and removals.
     pub disk_writes: u64,
-    /// Syncs of files; one for each file made or replaced whole.
+    /// Syncs of files; also one for each file made, replaced whole or renamed.
     pub disk_syncs: u64,
-    /// Unsynced sectors that a crash took away.
+    /// Unsynced sectors that a crash lost.
     pub disk_sectors_lost: u64,
     /// Faults that the scenario made: crashes, partitions, pauses and so on.
     pub faults: u64,
-    /// Tasks that panicked: whoever awaits one hears of it, and what nobody awaits ends the run.
+    /// Tasks that panicked. The panic is returned to the awaiting task; without one it ends the run.
     pub task_panics: u64,
-    /// TCP segments whose source address had left the host.
+    /// TCP segments that were not sent, because their source address was no longer the host's.
     pub unroutable: u64,
     /// Bytes that were [exposed](crate::property::exposed).
     pub exposed_bytes: u64,

@@ -1,8 +1,9 @@
-//! A failure tells its story: what broke, where and when, what was drawn, what happened last, and how to see it again.
+//! The description of a failure: the broken property, its place and time, the draws, the last events, and the
+//! command that repeats the run.
 //!
-//! [`explain`] makes the failing run once more, watched, which also says whether it is the same again; then it writes
-//! the [bundle](crate::bundle) and returns the story. A run that isn't the same again is made twice more with whole
-//! traces, and the story shows where they part.
+//! [`explain`] repeats the failing run with recordings, which also shows whether it is reproducible. Then it writes
+//! the [bundle](crate::bundle) and returns the story. An irreproducible run is made twice more with whole traces,
+//! and the story shows where they diverge.
 
 use crate::bundle::Bundle;
 use crate::diff::diff;
@@ -16,39 +17,39 @@ use std::fmt::Write as _;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Events in a story: a page of them.
+/// Events in a story: about a page.
 const EVENTS: usize = 40;
 
-/// Packets and faults in a story that has log lines: what the programs did says more.
+/// Packets and faults in a story that has log lines: the programs' own lines say more.
 const EVENTS_BESIDE_LOGS: usize = 10;
 
-/// Events kept in the bundle, for who wants to look further back.
+/// Events kept in the bundle, for readers who need earlier ones.
 const EVENTS_KEPT: usize = 2_000;
 
-/// What a story is made with.
+/// The settings for stories.
 #[derive(Debug, Clone)]
 pub struct Teller {
-    /// Tells payloads.
+    /// Describes payloads.
     pub decoder: Option<Decoder>,
     /// The folder in which bundles are made, each in a folder `SCENARIO-SEED`.
     pub folder: PathBuf,
-    /// How the program that makes the runs is called, as a person would type it.
+    /// The command of the program that makes the runs, as a person would type it.
     pub invocation: String,
-    /// A file that no bundle may take the place of: the plan that the run was given.
+    /// A file that no bundle may overwrite: the plan that the run was given.
     pub keep: Option<PathBuf>,
     /// Targets of log lines that are told, or beginnings of them; see [`Watching::logs`].
     pub logs: &'static [&'static str],
 }
 
 impl Teller {
-    /// One that makes bundles in `folder`, for runs of `cargo chaos`.
+    /// Settings for bundles in `folder`, for runs of `cargo chaos`.
     pub fn new(folder: impl Into<PathBuf>) -> Teller {
         let invocation = INVOCATION.to_owned();
         Teller { decoder: None, folder: folder.into(), invocation, keep: None, logs: &[] }
     }
 
-    /// The folder of a bundle, with nothing in it that an earlier failure of this seed left there and that would lie
-    /// about this one. What else is in it is somebody's, and stays.
+    /// Makes the folder of a bundle, and removes the files of an earlier failure of this seed, which would be wrong
+    /// for this one. Other files in the folder are the user's and stay.
     fn make_room(&self, scenario: &str, seed: u64) -> io::Result<PathBuf> {
         let usual = self.folder.join(format!("{scenario}-{seed}"));
         let keeps = |folder: &Path| {
@@ -71,10 +72,10 @@ impl Teller {
     }
 }
 
-/// How nurl's own runs are made.
+/// The command that makes nurl's own runs.
 pub const INVOCATION: &str = "cargo chaos";
 
-/// A word of a command line, in quotes if a shell would take it apart.
+/// A word of a command line, quoted if a shell would split it.
 pub fn shell_word(word: &str) -> String {
     let plain = |c: char| c.is_alphanumeric() || "/._-+=:,@%".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
@@ -88,15 +89,15 @@ pub fn shell_word(word: &str) -> String {
 pub struct Story {
     /// The story, ending with the one line that replays it.
     pub text: String,
-    /// Where the bundle is.
+    /// The folder of the bundle.
     pub bundle: PathBuf,
-    /// Whether the run is the same again.
+    /// Whether the run is reproducible.
     pub reproducible: bool,
-    /// What broke: the property of the run, or [reproducibility](Kind::Reproducibility) itself.
+    /// The broken property: that of the run, or [reproducibility](Kind::Reproducibility) itself.
     pub broken: Broken,
 }
 
-/// The property that a run which isn't the same again breaks.
+/// The property that an irreproducible run breaks.
 pub fn not_reproducible(first: &Report, second: &Report) -> Broken {
     let seen = format!(
         "digest {} over {} events, then {} over {}",
@@ -113,7 +114,8 @@ pub fn not_reproducible(first: &Report, second: &Report) -> Broken {
     }
 }
 
-/// Explains a run that failed, or that wasn't the same again; `shrunk` is what was made of it, if it was tried.
+/// Explains a run that failed, or that wasn't reproducible; `shrunk` is the result of shrinking it, if that was
+/// tried.
 ///
 /// # Errors
 /// If the bundle can't be written.
@@ -170,7 +172,7 @@ pub fn explain(
     Ok(Story { text, bundle: folder, reproducible, broken })
 }
 
-/// Makes a run twice more, with whole traces, and tells where they part.
+/// Makes a run twice more, with whole traces, and describes where they diverge.
 fn parting(scenario: &Scenario, options: &Options, folder: &Path) -> io::Result<String> {
     let [first, second] = ["first.trace", "second.trace"].map(|name| folder.join(name));
     for path in [&first, &second] {

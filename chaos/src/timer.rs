@@ -1,8 +1,8 @@
 //! The world's one queue of future events, ordered by (time, sequence number).
 //!
-//! Packets under way sit in a binary heap: they are many and never taken back. Timers sit in an ordered map
-//! beside it, so that a dropped sleep leaves nothing behind. Both draw their sequence numbers from one
-//! counter, so ties in time break by the order of the calls that made them.
+//! Packets in flight are in a binary heap, because they are many and never cancelled. Timers are in an ordered map,
+//! so that a dropped sleep can be removed. Both take their sequence numbers from one counter, so ties in time break
+//! by the order of the calls that made them.
 
 use crate::host::HostId;
 use crate::slab::{Key, Slab};
@@ -10,7 +10,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::task::Waker;
 
-/// What happens when a timer is due.
+/// The action of a timer.
 pub(crate) enum TimerKind {
     /// Wakes a sleeping task of a host (or of the scenario itself), at this instant of the host's clock.
     Wake { host: Option<HostId>, local_ns: u64, waker: Waker },
@@ -23,22 +23,22 @@ struct Timer {
     kind: TimerKind,
 }
 
-/// Something that is due.
+/// An event that is due.
 pub(crate) enum Due {
-    /// A packet arrives; the number is its place in the table of packets under way.
+    /// A packet arrives; the number is its index in the table of packets in flight.
     Packet(u32),
-    /// A task wants to be woken.
+    /// A task is to be woken.
     Wake(Waker),
-    /// A TCP connection has something to do.
+    /// A TCP connection is to be polled.
     Tcp(Key),
 }
 
-/// When a packet arrives, its sequence number, and its place in the table: in one number, because moving and comparing
-/// these is what the world does most.
+/// A packet's arrival time, sequence number and table index, in one number, because moving and comparing these is
+/// the world's most frequent operation.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Arrival(u128);
 
-/// Bits of a packet's place in the table: 16 million packets are under way at most.
+/// Bits of a packet's table index: at most 16 million packets are in flight.
 const PLACE_BITS: u32 = 24;
 
 impl Arrival {
@@ -60,7 +60,7 @@ impl Arrival {
     }
 }
 
-/// Packets and timers that lie in the future.
+/// The packets and timers of the future.
 pub(crate) struct Timers {
     next_seq: u64,
     packets: BinaryHeap<Reverse<Arrival>>,
@@ -90,14 +90,15 @@ impl Timers {
         key
     }
 
-    /// Takes a timer back. What it held is returned, so that the caller drops it outside of any borrow.
+    /// Cancels a timer. Its content is returned, so that the caller drops it outside of any borrow.
     pub(crate) fn cancel(&mut self, key: Key) -> Option<TimerKind> {
         let timer = self.timers.remove(key)?;
         self.order.remove(&timer.at);
         Some(timer.kind)
     }
 
-    /// Replaces the waker of a sleep that is polled again; returns the old one, or `None` if it has fired.
+    /// Replaces the waker of a sleep that is polled again; returns the old waker if it differs, or `None` if the
+    /// sleep has fired.
     pub(crate) fn rewake(&mut self, key: Key, new: &Waker) -> Option<Option<Waker>> {
         match &mut self.timers.get_mut(key)?.kind {
             TimerKind::Wake { waker, .. } if waker.will_wake(new) => Some(None),
@@ -106,7 +107,7 @@ impl Timers {
         }
     }
 
-    /// Moves the sleeps of a host whose clock has changed.
+    /// Reschedules the sleeps of a host whose clock has changed.
     pub(crate) fn rebase(&mut self, host: HostId, to_world: impl Fn(u64) -> u64) {
         let keys: Vec<Key> = self.order.values().copied().collect();
         for key in keys {
@@ -123,7 +124,7 @@ impl Timers {
         }
     }
 
-    /// When the next event is due.
+    /// The time of the next event.
     pub(crate) fn next_at(&self) -> Option<u64> {
         let packet = self.packets.peek().map(|Reverse(arrival)| arrival.at_ns());
         let timer = self.order.first_key_value().map(|(at, _)| at.0);
@@ -161,7 +162,7 @@ impl Timers {
         })
     }
 
-    /// Timers that wait.
+    /// The number of pending timers.
     #[cfg(test)]
     pub(crate) fn waiting(&self) -> usize {
         self.order.len()

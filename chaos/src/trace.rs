@@ -1,9 +1,9 @@
-//! The trace: one record for everything that happens, and the digest over all of them.
+//! The trace: one record for each event, and the digest over all of them.
 //!
-//! A record is time, kind, host, interface and bytes, length-prefixed. Records are gathered in a buffer and
-//! hashed 64 KiB at a time with BLAKE3 (two hash updates a packet would cost half of the world's speed). A
-//! packet's bytes are in its `Sent` record; later records name it by its number, and carry the bytes again
-//! only if they have changed on the way.
+//! A record has time, kind, host, interface and bytes, length-prefixed. Records are collected in a buffer and hashed
+//! 64 KiB at a time with BLAKE3 (two hash updates per packet would halve the world's speed). A packet's bytes are in
+//! its `Sent` record; later records refer to it by its number, and repeat the bytes only if they have changed on the
+//! way.
 
 use crate::host::HostId;
 use crate::link::DropCause;
@@ -15,7 +15,7 @@ use std::io;
 /// Bytes gathered before they are hashed: large enough for BLAKE3's wide code paths, small enough for the cache.
 const BATCH_BYTES: usize = 64 << 10;
 
-/// What a record says. The numbers are part of the digest.
+/// The kind of a record. The numbers are part of the digest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Kind {
@@ -50,7 +50,7 @@ impl Kind {
     }
 }
 
-/// A note's bytes for a reader.
+/// A note's bytes as text for a reader.
 fn tell(kind: Kind, bytes: &[u8]) -> String {
     match (kind, std::str::from_utf8(bytes)) {
         (Kind::Fault | Kind::Stream | Kind::Note | Kind::Setup, Ok(text)) => text.to_owned(),
@@ -69,10 +69,10 @@ fn name_of(watch: &Watch, end: End) -> String {
     }
 }
 
-/// A host that isn't one: the scenario itself.
+/// The host number of the scenario itself, which runs on no host.
 pub(crate) const NO_HOST: u32 = u32::MAX;
 
-/// Set in the number of the box in front of a network.
+/// The bit that distinguishes the number of a network's box from a host's.
 const BOX: u32 = 1 << 31;
 
 fn number_of(end: End) -> u32 {
@@ -86,10 +86,10 @@ pub(crate) struct Trace {
     buffer: Vec<u8>,
     hasher: blake3::Hasher,
     records: u64,
-    /// Where packets are captured besides, and what came of it.
+    /// The packet capture, if there is one, and its first error.
     capture: Option<Pcap>,
     capture_error: Option<io::Error>,
-    /// Who watches besides.
+    /// The watch, if there is one.
     watch: Option<Watch>,
 }
 
@@ -118,7 +118,7 @@ impl Trace {
         self.capture.take().map_or(Ok(()), Pcap::finish)
     }
 
-    /// Has the run watched from now on.
+    /// Records the run in `watch` from now on.
     pub(crate) fn watch(&mut self, watch: Watch) {
         self.watch = Some(watch);
     }
@@ -136,14 +136,14 @@ impl Trace {
         }
     }
 
-    /// The next host, in the order in which they are made, has this name.
+    /// Registers the name of the next host, in the order of creation.
     pub(crate) fn host_named(&mut self, name: &str) {
         if let Some(watch) = &mut self.watch {
             watch.host_named(name);
         }
     }
 
-    /// The next network has this name.
+    /// Registers the name of the next network.
     pub(crate) fn net_named(&mut self, name: &str) {
         if let Some(watch) = &mut self.watch {
             watch.net_named(name);
@@ -191,8 +191,8 @@ impl Trace {
         }
     }
 
-    /// A box has rewritten a packet, within its first `changed` bytes. One that a link has damaged before isn't captured again: a reader of the
-    /// capture would take it for malformed.
+    /// A box has rewritten a packet, within its first `changed` bytes. A packet that a link has damaged isn't
+    /// captured again, because a reader of the capture would consider it malformed.
     pub(crate) fn rewritten(
         &mut self,
         now_ns: u64,
@@ -227,7 +227,7 @@ impl Trace {
         }
     }
 
-    /// A packet ends on the way, or at a host that has no use for it.
+    /// A packet is dropped on the way, or at the destination host.
     pub(crate) fn dropped(&mut self, now_ns: u64, at: End, nic: u8, number: u64, why: DropCause) {
         self.head(now_ns, Kind::Dropped, number_of(at), nic, why as u8);
         self.buffer.extend_from_slice(&number.to_le_bytes());
@@ -238,7 +238,7 @@ impl Trace {
         }
     }
 
-    /// Anything else, told by `bytes`.
+    /// Any other event, described by `bytes`.
     pub(crate) fn note(&mut self, now_ns: u64, kind: Kind, host: u32, bytes: &[u8]) {
         self.head(now_ns, kind, host, 0, 0);
         self.body(bytes);

@@ -1,4 +1,4 @@
-//! UDP sockets of the kernels.
+//! UDP sockets of the simulated kernels.
 
 use crate::host::{HostId, bound, release};
 use crate::link::{Class, DropCause};
@@ -10,10 +10,10 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::task::Waker;
 
-/// The most segments of one send: Linux's `UDP_MAX_SEGMENTS` of old.
+/// The most segments of one send: Linux's former `UDP_MAX_SEGMENTS`.
 pub(crate) const MAX_SEGMENTS: usize = 64;
 
-/// A datagram that waits.
+/// A queued datagram.
 struct Waiting {
     bytes: Vec<u8>,
     transport: usize,
@@ -52,7 +52,7 @@ impl Sim {
         Ok((key, local))
     }
 
-    /// Closes a socket; its readers are woken to find it gone.
+    /// Closes a socket and wakes its readers, which then get an error.
     pub(crate) fn udp_close(&mut self, key: Key) {
         let Some(socket) = self.udp.remove(key) else { return };
         release(&mut self.host_mut(socket.host).udp_ports, socket.local.port(), key);
@@ -128,7 +128,7 @@ impl Sim {
         });
     }
 
-    /// Takes one datagram; what doesn't fit into `buffer` is lost, as with any kernel.
+    /// Receives one datagram. Bytes that don't fit into `buffer` are lost, as with any kernel.
     pub(crate) fn udp_recv(&mut self, key: Key, buffer: &mut [u8]) -> io::Result<Received> {
         let socket = self.udp.get(key).ok_or_else(dead)?;
         if !socket.waiting.is_empty() && !self.host(socket.host).caps.udp_receive {
@@ -145,7 +145,7 @@ impl Sim {
         Ok(received)
     }
 
-    /// Whether a receive would not wait.
+    /// Whether a receive would return at once.
     pub(crate) fn udp_readable(&self, key: Key) -> io::Result<bool> {
         self.udp.get(key).map(|socket| !socket.waiting.is_empty()).ok_or_else(dead)
     }

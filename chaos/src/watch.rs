@@ -1,10 +1,11 @@
-//! Lets a reader watch a run: its last events in fixed columns, or its whole trace as a text file.
+//! Records a run for a reader: its last events in fixed columns, or its whole trace as a text file.
 //!
-//! The digest says *that* two runs differ; a trace file, one line for each record of the digest, says *where*, and is
-//! what [`diff`](crate::diff) compares. The last events are a part of a failure's story. Both are off in an ordinary
-//! run and cost nothing there: a run that failed is made again with them.
+//! The digest shows *that* two runs differ. A trace file, with one line for each record of the digest, shows
+//! *where*; [`diff`](crate::diff) compares such files. The last events are a part of a failure's story. Both are off
+//! in an ordinary run and cost nothing there: a failed run is repeated with them.
 //!
-//! A line is the moment in seconds, what happened, where (a host, `box NETWORK`, or `-` for the scenario), and the rest:
+//! A line has the time in seconds, the event, the place (a host, `box NETWORK`, or `-` for the scenario), and the
+//! details:
 //!
 //! ```text
 //!     12.345678901 sent      a              #17     10.0.0.1:4000         > 10.0.0.2:4000         UDP       120 B  data 7 to index 0badcafe
@@ -17,21 +18,21 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-/// Says in words what a packet carries. It is given the payload of UDP or TCP; an empty answer says nothing.
+/// Describes the content of a packet. Its input is the payload of UDP or TCP; an empty answer adds nothing.
 pub type Decoder = fn(Protocol, &[u8]) -> String;
 
-/// Packets that are remembered: those sent last. A record of an older one is told by its number only.
+/// The number of packets that are remembered: the last ones sent. A record of an older packet shows only its number.
 const REMEMBERED: usize = 1 << 16;
 
-/// The word for the records that close a digest, of which no reader learns anything.
+/// The name of the records that close a digest, which are useless to a reader.
 pub(crate) const CLOSING: &str = "drawn";
 
-/// What a reader wants of a run. Nothing, unless set.
+/// The recordings that a reader requests of a run. None, unless set.
 #[derive(Debug, Clone, Default)]
 pub struct Watching {
-    /// So many events before the end.
+    /// The number of last events to keep.
     pub last: usize,
-    /// What tells the payloads among them.
+    /// Describes the payloads in these events.
     pub decoder: Option<Decoder>,
     /// Where to write the whole trace as text.
     pub trace: Option<PathBuf>,
@@ -43,18 +44,18 @@ pub struct Watching {
     pub logs: &'static [&'static str],
 }
 
-/// What a reader has seen.
+/// The recordings of a run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Sight {
-    /// The last events, in words.
+    /// The last events, as text.
     pub last: Vec<String>,
     /// The last log lines, as many as events are kept.
     pub logged: Vec<String>,
-    /// The map of the world when faults were let loose in it, or at the end if none were.
+    /// The map of the world when faults were started, or at the end if none were.
     pub map: Option<String>,
 }
 
-/// The watch over a running world.
+/// The recorder of a running world.
 pub(crate) struct Watch {
     hosts: Vec<String>,
     nets: Vec<String>,
@@ -67,7 +68,7 @@ pub(crate) struct Watch {
     failed: Option<io::Error>,
 }
 
-/// A packet as it was seen last: addresses and length, and what it carries.
+/// A packet as recorded last: its addresses and length, and its decoded content.
 struct Seen {
     way: String,
     carries: String,
@@ -79,7 +80,7 @@ fn head(now_ns: u64, what: &str, place: &str) -> String {
 }
 
 impl Watch {
-    /// A watch as it is wanted, if any is.
+    /// A watch for the requested recordings, if it is needed for any.
     pub(crate) fn begin(wanted: &Watching) -> io::Result<Option<Watch>> {
         if wanted.last == 0 && wanted.trace.is_none() {
             return Ok(None);
@@ -97,7 +98,7 @@ impl Watch {
         }))
     }
 
-    /// Ends it; returns the last events, and the last log lines.
+    /// Ends the watch; returns the last events, and the last log lines.
     pub(crate) fn end(mut self) -> io::Result<(Vec<String>, Vec<String>)> {
         if let Some(error) = self.failed {
             return Err(error);
@@ -140,7 +141,7 @@ impl Watch {
         }
     }
 
-    /// A packet with its bytes: sent, or changed on its way.
+    /// Records a packet with its bytes: sent, or changed on its way.
     pub(crate) fn packet(&mut self, now_ns: u64, what: &str, place: &str, number: u64, bytes: &[u8]) {
         let seen = self.describe(bytes);
         let full = format!("#{number:<6} {} {}", seen.way, hash(bytes));
@@ -152,7 +153,7 @@ impl Watch {
         }
     }
 
-    /// The fate of a packet that was seen before; `more` is why, or the hash of its damaged bytes.
+    /// Records the fate of an earlier packet; `more` is the cause, or the hash of its damaged bytes.
     pub(crate) fn fate(&mut self, now_ns: u64, what: &str, place: &str, number: u64, more: &str) {
         let (way, carries) = match self.packets.get(&number) {
             Some(seen) => (seen.way.as_str(), seen.carries.as_str()),
@@ -178,7 +179,7 @@ impl Watch {
         }
     }
 
-    /// Anything else.
+    /// Records any other event.
     pub(crate) fn note(&mut self, now_ns: u64, what: &str, place: &str, text: &str) {
         self.line(now_ns, what, place, text, None);
     }
@@ -216,12 +217,12 @@ impl Watch {
     }
 }
 
-/// Enough of a hash to tell two contents apart.
+/// The beginning of a hash, enough to distinguish two contents.
 pub(crate) fn hash(bytes: &[u8]) -> String {
     blake3::hash(bytes).to_hex()[..16].to_owned()
 }
 
-/// Makes a file, and the folder that it is in; an error names it.
+/// Creates a file and its folder; an error names the file.
 pub(crate) fn create(path: &Path) -> io::Result<File> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     let made = folder.map_or(Ok(()), std::fs::create_dir_all).and_then(|()| File::create(path));

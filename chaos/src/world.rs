@@ -1,4 +1,4 @@
-//! The handle that a scenario works with: the [`World`], from which it has its [`Host`]s and networks.
+//! The scenario's handle on its world: the [`World`], which gives access to its [`Host`]s and networks.
 
 use crate::host::{HostId, HostState};
 use crate::link::LinkConfig;
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 pub use crate::handle::Host;
 
-/// The running world. A copy is the same world; it is of use only inside of the run that gave it.
+/// The running world. A copy refers to the same world; it works only inside the run that gave it.
 #[derive(Debug, Clone, Copy)]
 pub struct World(());
 
@@ -53,13 +53,13 @@ impl World {
         sim::with(|sim| sim.hosts.iter().map(|host| Host(host.id)).collect())
     }
 
-    /// Sets every link of the internet that has no configuration of its own.
+    /// Configures every link of the internet that has no configuration of its own.
     pub fn link_default(&self, config: LinkConfig) {
         self.internet().link_default(config);
     }
 
-    /// Sets one direction of one link, from now on. Its ends are hosts, or boxes (named by the network behind them),
-    /// that have addresses in one network, or a host and the box of its own network.
+    /// Configures one direction of one link from now on. Its ends are hosts or boxes (named by the network behind
+    /// them) with addresses in one network, or a host and the box of its own network.
     pub fn set_link(&self, from: impl Into<End>, to: impl Into<End>, config: LinkConfig) {
         let (from, to) = (from.into(), to.into());
         sim::with(|sim| {
@@ -68,14 +68,14 @@ impl World {
         });
     }
 
-    /// Sets both directions of one link, from now on.
+    /// Configures both directions of one link from now on.
     pub fn set_link_both(&self, a: impl Into<End>, b: impl Into<End>, config: &LinkConfig) {
         let (a, b) = (a.into(), b.into());
         self.set_link(a, b, config.clone());
         self.set_link(b, a, config.clone());
     }
 
-    /// Lets one direction of one link do again what its network's links do.
+    /// Resets one direction of one link to its network's configuration.
     pub fn unset_link(&self, from: impl Into<End>, to: impl Into<End>) {
         let (from, to) = (from.into(), to.into());
         sim::with(|sim| {
@@ -84,7 +84,7 @@ impl World {
         });
     }
 
-    /// What one direction of one link does.
+    /// The current configuration of one direction of one link.
     ///
     /// # Panics
     /// If the ends have no network in common: then there is no such link.
@@ -96,13 +96,14 @@ impl World {
         })
     }
 
-    /// Cuts every way between the two groups, both ways; what is under way is lost.
+    /// Cuts off the two groups from each other, in both directions; packets in flight are lost.
     pub fn partition(&self, left: &[Host], right: &[Host]) {
         self.partition_one_way(left, right);
         self.partition_one_way(right, left);
     }
 
-    /// Cuts every way from one group to the other, whatever boxes lie on it; the way back stays open.
+    /// Cuts the direction from one group to the other, whatever boxes lie between them; the opposite direction stays
+    /// open.
     pub fn partition_one_way(&self, from: &[Host], to: &[Host]) {
         sim::with(|sim| {
             sim.fault(None, &format!("cut from {from:?} to {to:?}"));
@@ -124,7 +125,7 @@ impl World {
         });
     }
 
-    /// Ends the partition between two groups, both ways; others stay.
+    /// Ends the partition between two groups, in both directions; others stay.
     pub fn mend(&self, left: &[Host], right: &[Host]) {
         sim::with(|sim| {
             sim.fault(None, &format!("mend between {left:?} and {right:?}"));
@@ -138,9 +139,9 @@ impl World {
         });
     }
 
-    /// The hosts of which anything can have come to `to` since a moment of virtual time, straight or through others:
-    /// their processes have run since, and the ways between them were not cut all the time. So no other host has been
-    /// heard there. A host may be named that has not been heard either: losses and boxes are left out of it.
+    /// The hosts whose messages can have reached `to` since a moment of virtual time, directly or through other
+    /// hosts: their processes have run since then, and they were not cut off all the time. So `to` has heard from no
+    /// other host. The set may contain hosts that weren't heard either, because losses and boxes are not considered.
     pub fn audible(&self, to: Host, since: Duration) -> BTreeSet<Host> {
         sim::with(|sim| {
             let since_ns = u64::try_from(since.as_nanos()).unwrap_or(u64::MAX);
@@ -170,22 +171,23 @@ impl World {
         crate::rt::time::sleep(duration).await;
     }
 
-    /// What has happened so far.
+    /// The counters so far.
     pub fn stats(&self) -> Stats {
         sim::with(|sim| sim.stats.clone())
     }
 
-    /// TCP connections in the hosts' kernels, each side for itself, those that only wait for their end among them.
+    /// The number of TCP connections in the hosts' kernels. Each side counts separately, including closing
+    /// connections.
     pub fn open_connections(&self) -> usize {
         sim::with(|sim| sim.hosts.iter().map(|host| host.connections.len()).sum())
     }
 
-    /// The next stream of this label for the scenario itself.
+    /// The next random stream of this label for the scenario itself.
     pub fn rng(&self, label: &str) -> crate::seed::Rng {
         sim::with(|sim| sim.open_stream(None, label))
     }
 
-    /// Writes a line of the scenario's own into the trace, and so into the digest.
+    /// Writes a line of the scenario into the trace, and so into the digest.
     pub fn note(&self, text: &str) {
         sim::with(|sim| {
             let now_ns = sim.now_ns();

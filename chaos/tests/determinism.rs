@@ -1,4 +1,4 @@
-//! One seed, one digest: in one process, in two, and whatever ran before.
+//! A seed has one digest: in one process, in two, and whatever ran before.
 #![cfg(madsim)]
 #![allow(
     clippy::disallowed_types,
@@ -20,7 +20,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const HOSTS: u8 = 8;
 
-/// A peer that gossips over UDP to whom a `HashMap` says, copies over TCP, and logs to its disk.
+/// A peer that gossips over UDP in the order of a `HashMap`, copies over TCP, and logs to its disk.
 async fn peer() {
     let socket = std::sync::Arc::new(UdpSocket::bind("0.0.0.0:4000".parse().unwrap()).await.unwrap());
     let listener = TcpListener::bind("0.0.0.0:80".parse().unwrap()).await.unwrap();
@@ -116,7 +116,7 @@ fn digest(seed: u64) -> String {
     outcome.digest
 }
 
-/// Tells the child process to print its digest, and for which seed.
+/// The variable that makes the child process print the digest of a seed.
 const CHILD: &str = "CHAOS_DETERMINISM_SEED";
 
 #[test]

@@ -1,5 +1,5 @@
-//! A thousand worlds in one process leave its memory as it was: nothing that was pending, connected, mapped or under
-//! way outlives its run. In a test binary of its own, because it measures the process.
+//! A thousand worlds in one process leave its memory as it was: no pending task, connection, mapping or packet in
+//! flight outlives its run. This is a test binary of its own, because it measures the process.
 #![cfg(madsim)]
 
 use chaos::middlebox::{Middlebox, Packet, Passage, Verdict};
@@ -13,14 +13,14 @@ use tokio::io::AsyncWriteExt;
 
 const PORT: u16 = 4000;
 
-/// What each process and each box holds at its end: leaked, it would show.
+/// The memory that each process and each box holds at its end, large enough to show a leak.
 const HELD_BYTES: usize = 64 << 10;
 
 fn addr(text: &str) -> SocketAddr {
     SocketAddr::new(text.parse().unwrap(), PORT)
 }
 
-/// Hides its only host, and holds memory.
+/// Translates the addresses of its only host, and holds memory.
 struct Holding(Vec<u8>);
 
 impl Middlebox for Holding {
@@ -41,7 +41,7 @@ impl Middlebox for Holding {
     }
 }
 
-/// Sends, connects and writes for ever, and holds memory besides.
+/// Sends, connects and writes for ever, and holds memory.
 async fn busy(peer: SocketAddr) {
     let held = vec![1u8; HELD_BYTES];
     let planes = task::Planes::start("n", 1).unwrap();
@@ -119,6 +119,6 @@ fn a_thousand_worlds_with_boxes_leave_memory_flat() {
     let before = resident_kib();
     (50..1_050).for_each(world);
     let grown = resident_kib().saturating_sub(before);
-    // One leaked process or box of each would be 64 MB or more, ten leaked kilobytes of each 10 MB.
+    // A leaked process or box per world would be 64 MB or more, ten leaked kilobytes per world 10 MB.
     assert!(grown < 8 << 10, "grown by {grown} KiB");
 }

@@ -1,4 +1,4 @@
-//! Fault plans: their text, what they do to a world, and that nothing of it is left.
+//! Fault plans: their text, their effects on a world, and that no effect remains.
 #![cfg(madsim)]
 #![allow(clippy::disallowed_methods, reason = "tests of the world behind the door")]
 
@@ -111,7 +111,7 @@ impl chaos::Middlebox for Wall {
     }
 }
 
-/// Lets faults loose, heals a core halfway through and then everything, and compares the world with what it was.
+/// Starts faults, heals a core halfway through and then everything, and compares the world with its first state.
 async fn toy(trial: Trial) -> Verdict {
     let world = trial.world;
     let home = world.internet().nat("home", &["203.0.113.1"], Wall);
@@ -242,7 +242,7 @@ fn a_fault_without_a_target_is_skipped_and_told() {
     );
 }
 
-/// A world of one host and what a plan does to it, sampled every 100 ms: `.` runs, `x` doesn't.
+/// A world of one host under a plan, sampled every 100 ms: `.` if the host runs, `x` if it doesn't.
 fn lifeline(plan: &str) -> String {
     const WATCH: Scenario = Scenario {
         name: "watch",
@@ -334,16 +334,16 @@ fn a_host_is_up_again_when_the_last_fault_that_keeps_it_down_is_over() {
     assert_eq!(lifeline("150ms crash a for=600ms\n250ms crash a for=100ms"), ".xxxxxx.....");
     assert_eq!(lifeline("150ms crash a"), ".xxxxxxxxxxx");
     assert_eq!(lifeline("150ms disk-crash a op=1000 for=300ms"), "............");
-    // One that is armed keeps nothing down, also after another fault has ended the process that it is armed in.
+    // An armed crash keeps no host down, also after another fault has ended the process in which it is armed.
     assert_eq!(lifeline("150ms disk-crash a op=1000\n250ms crash a for=200ms"), "..xx........");
-    // The host writes each 100 ms.
+    // The host writes every 90 ms.
     for kind in ["disk-crash", "disk-power-loss"] {
         assert_eq!(lifeline(&format!("150ms {kind} a op=2 for=500ms")), "..xxxx......");
         assert_eq!(
             lifeline(&format!("150ms {kind} a op=2 for=500ms\n350ms crash a for=500ms")),
             "..xxxxxx...."
         );
-        // Of two that are armed, the one that comes keeps it down.
+        // Of two armed faults, the one that happens keeps the host down.
         let two = format!("150ms {kind} a op=1000\n160ms {kind} a op=2 for=300ms");
         assert_eq!(lifeline(&two), "..xx........");
     }

@@ -1,4 +1,5 @@
-//! A toy protocol with a planted bug goes all the way: a sweep finds it, a shrink makes it small, its bundle replays it.
+//! A toy protocol with a planted bug, through all steps: a sweep finds it, a shrink reduces it, its bundle replays
+//! it.
 #![cfg(madsim)]
 #![allow(clippy::disallowed_methods, reason = "tests of the world behind the door")]
 
@@ -24,7 +25,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// What a client and the server agree on: how often each number was counted.
+/// How often the server counted each number of each client.
 type Counted = Arc<Mutex<BTreeMap<(u8, u32), u32>>>;
 
 const PORT: u16 = 7000;
@@ -40,8 +41,8 @@ fn send(socket: &UdpSocket, destination: SocketAddr, contents: &[u8]) {
     let _ = socket.try_send(&Transmit { destination, contents, segment_size: None, src_ip: None });
 }
 
-/// Counts requests and acknowledges them. The planted bug: it forgets what it counted when it restarts, and counts a
-/// request that is sent again once more.
+/// Counts requests and acknowledges them. The planted bug: after a restart it has lost its list of counted requests,
+/// and counts a repeated request once more.
 async fn server(counted: Counted) {
     let socket = UdpSocket::bind(SocketAddr::from(([0, 0, 0, 0], PORT))).await.unwrap();
     let mut seen = std::collections::BTreeSet::new();
@@ -57,7 +58,7 @@ async fn server(counted: Counted) {
     }
 }
 
-/// Sends numbers, each until it is acknowledged.
+/// Sends numbers, repeating each until it is acknowledged.
 async fn client(me: u8, server: SocketAddr, numbers: u32) {
     let socket = UdpSocket::bind(SocketAddr::from(([0, 0, 0, 0], PORT))).await.unwrap();
     for number in 0..numbers {
@@ -128,10 +129,10 @@ async fn toy(trial: Trial) -> Verdict {
     Ok(Held { state: format!("{} numbers", counted.lock().unwrap().len()), notes: String::new() })
 }
 
-/// The bug, to be found by every sweep.
+/// The same bug as a canary, which every sweep must find.
 const CANARY: Scenario = Scenario { name: "canary", purpose: Purpose::Canary, ..TOY };
 
-/// The same without the fault that uncovers it.
+/// The same scenario without the fault that uncovers the bug.
 const SOUND: Scenario = Scenario { name: "sound", faults: &[FaultKind::Loss, FaultKind::Latency], ..TOY };
 
 fn sweep(scenarios: &[Scenario], runs: u64) -> Sweep {
@@ -209,7 +210,7 @@ fn a_planted_bug_is_found_made_small_and_replayed_from_its_bundle() {
     for file in ["story.txt", "plan.txt", "plan.drawn.txt", "events.txt"] {
         assert!(story.bundle.join(file).exists(), "{file}");
     }
-    // All that another machine has is the folder.
+    // Another machine has only `bundle.json`.
     let elsewhere = tempfile::tempdir().unwrap();
     let moved = elsewhere.path().join("bundle.json");
     std::fs::copy(story.bundle.join("bundle.json"), &moved).unwrap();
@@ -301,7 +302,7 @@ fn of_an_observation_only_its_end_is_not_asserted() {
     assert_eq!([late, wrong, dies].map(gravest), [None, Some(Kind::Safety), Some(Kind::Panic)]);
 }
 
-/// A scenario that blocks: what it waits for never comes, and virtual time stands still.
+/// A scenario that blocks on an event that never comes, so that virtual time stalls.
 const BLOCKED: Scenario = Scenario {
     name: "blocked",
     knobs: &[],
@@ -330,10 +331,10 @@ fn a_run_that_stands_still_does_not_silence_a_sweep() {
     assert_eq!(swept.gravest(), Some(Kind::Liveness));
 }
 
-/// Stands for entropy that nobody intercepts: a process-wide counter.
+/// Stands for entropy that isn't intercepted: a process-wide counter.
 static AMBIENT: AtomicU64 = AtomicU64::new(0);
 
-/// A scenario with one such draw, at 1 s, which decides what a host sends.
+/// A scenario with one such draw, at 1 s, which determines the content of a datagram.
 const AMBIENT_DRAW: Scenario = Scenario {
     name: "ambient",
     knobs: &[],
@@ -380,7 +381,7 @@ fn a_draw_from_ambient_entropy_is_caught_and_located() {
     assert!(!story.reproducible);
     assert!(story.text.contains("same on rerun: no"), "{}", story.text);
     assert!(story.text.contains("the traces differ from line "), "{}", story.text);
-    // A scenario without it has one trace.
+    // A scenario without such a draw has one trace.
     let sound = ["first", "second"].map(|name| {
         let path = folder.path().join(name);
         let watching = Watching { trace: Some(path.clone()), ..Watching::default() };
@@ -446,7 +447,7 @@ fn a_bundle_leaves_what_is_somebodys_alone() {
     assert!(notes.exists());
 }
 
-/// A second opinion: proptest makes plans of its own and shrinks them its own way.
+/// A cross-check: proptest generates plans itself and shrinks them with its own method.
 #[test]
 fn proptest_finds_the_planted_bug_too_and_shrinks_its_plan() {
     let names = prop::sample::select(vec!["server".to_owned(), "client 0".to_owned()]);
@@ -464,6 +465,6 @@ fn proptest_finds_the_planted_bug_too_and_shrinks_its_plan() {
         panic!("the bug was not found: {outcome:?}")
     };
     assert_eq!(why.message(), "every number is counted once", "{plan}");
-    // proptest knows of no scheduler's seeds: a third fault may be left that only moves the order of tasks.
+    // proptest doesn't vary the scheduler's seed: a third fault may be left that only changes the order of tasks.
     assert!(plan.len() <= 3, "{plan}");
 }

@@ -246,7 +246,7 @@ fn a_killed_process_resets_its_connections_and_a_lost_power_is_silent() {
     let killed = after(|host| host.crash());
     assert_eq!(killed.unwrap().unwrap_err().kind(), io::ErrorKind::ConnectionReset);
     assert!(after(|host| host.power_loss()).is_none());
-    // A host that comes back knows nothing of the connection, but nobody asks it either.
+    // A restarted host knows nothing of the connection, but a sends no segment that it could reset.
     assert!(
         after(|host| {
             host.power_loss();

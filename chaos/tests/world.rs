@@ -1,4 +1,4 @@
-//! What the world promises, seen from a scenario.
+//! The guarantees of the world, seen from a scenario.
 #![cfg(madsim)]
 
 use chaos::rt::net::{InterfaceWatch, RecvMeta, Transmit, UdpSocket, interfaces};
@@ -281,7 +281,7 @@ fn an_old_boots_handles_have_no_effect() {
         });
         world.sleep(Duration::from_secs(1)).await;
         a.restart();
-        // The port is free for the new boot at once, and the old socket's end doesn't take it.
+        // The port is free for the new boot at once, and the end of the old socket doesn't free it again.
         a.run(async {
             let socket = bind(PORT).await;
             time::sleep(Duration::from_secs(1)).await;
@@ -437,7 +437,7 @@ fn a_process_whose_main_future_returns_is_over() {
         assert!(a.is_running());
         world.sleep(Duration::from_secs(1)).await;
         assert!(!a.is_running());
-        // An exit isn't a crash: the kernel still has what was written.
+        // An exit isn't a crash: the kernel still has the written bytes.
         a.restart();
         let kept = a.run(async { disk::read(Path::new("/f"), 99).unwrap() }).await.unwrap();
         assert_eq!(kept, b"unsynced");
@@ -611,7 +611,7 @@ fn a_panic_that_is_heard_or_comes_after_the_end_fails_nothing() {
         let a = world.host("a").addr("10.0.0.1");
         let heard = a.run(async { panic!("on purpose") }).await;
         assert_eq!(heard, Err::<(), _>(task::JoinError::Panicked("on purpose".to_owned())));
-        // The process is killed in the middle of a step; what the step does then nobody sees.
+        // The process is killed in the middle of a poll; a panic in the rest of this poll is ignored.
         a.crash_at_disk_op(1);
         drop(a.run(async { disk::create_new_private(Path::new("/1"), b"x").unwrap() }));
         world.sleep(Duration::from_secs(1)).await;

@@ -1,6 +1,6 @@
-//! What the handshake adds to its Diffie-Hellmans: `Noise_IKpsk2`, both sides, payloads of the real lengths,
-//! against the 2 key generations and 8 Diffie-Hellmans that it can't do without, by the same library; once
-//! more with the static-static secret cached on one side (7), and on both (6). Target: at most 1.25.
+//! The overhead of the handshake: `Noise_IKpsk2`, both sides, with payloads of the real lengths, against the 2 key
+//! generations and 8 Diffie-Hellmans that it requires, by the same library. Also measured with the static-static
+//! secret cached on one side (7), and on both (6). Target: at most 1.25.
 #![allow(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
 
 mod common;
@@ -15,7 +15,7 @@ use x25519_dalek::StaticSecret;
 
 const TARGET: f64 = 1.25;
 
-/// What `securedgram` puts into message 1 and message 2.
+/// The payload lengths of `securedgram`'s message 1 and message 2.
 const PAYLOADS: (usize, usize) = (40, 12);
 
 fn main() {

@@ -1,10 +1,9 @@
-//! Node to node on loopback, direct, one sender, delivered to an application that drains: bulk datagrams and
-//! bulk reliable messages of two assembled [`Node`]s against plain `sendto` and `recvfrom` of UDP payloads of
-//! the same size, without crypto, drained by a thread. Lost packets don't count. Targets: at least 1.8 and
-//! at least 1.2.
+//! Node to node on loopback, direct, one sender, delivered to an application that drains its queue: bulk datagrams
+//! and bulk reliable messages of two assembled [`Node`]s against plain `sendto` and `recvfrom` of UDP payloads of the
+//! same size, without crypto, drained by a thread. Lost packets don't count. Targets: at least 1.8 and at least 1.2.
 //!
-//! The three run in turns, one short round each, and the answer is the median of the rounds' ratios. Rates
-//! are by the wall clock: each side may use the machine as it can, which is what is compared.
+//! The three variants run in turns, one short round each, and the result is the median of the rounds' ratios. Rates
+//! use the wall clock, because the comparison lets each side use the machine as it can.
 #![allow(
     clippy::disallowed_methods,
     clippy::disallowed_types,
@@ -30,10 +29,10 @@ mod bench {
     const BODY_BYTES: usize = 1_200;
     /// A sealed datagram: header, channel and tag around the body.
     const UDP_PAYLOAD_BYTES: usize = BODY_BYTES + 30;
-    /// Datagrams handed over by one call.
+    /// Datagrams sent by one call.
     const BATCH: usize = 64;
     const MESSAGE_BYTES: usize = 1 << 20;
-    /// Messages under way at a time: above the budget that one peer has, so that there is always one waiting.
+    /// Messages under way at a time. They exceed one peer's budget, so that a message is always waiting.
     const MESSAGES: usize = 8;
     const ROUND: Duration = Duration::from_millis(700);
     const ROUNDS: usize = 9;
@@ -108,7 +107,7 @@ mod bench {
         node
     }
 
-    /// Waits until both sides send straight.
+    /// Waits until both sides use the direct path.
     async fn direct(left: &Node, right: &Node) {
         let since = Instant::now();
         left.connect(right.key()).await.expect("it runs");
@@ -126,7 +125,7 @@ mod bench {
         }
     }
 
-    /// What one round delivered.
+    /// The data that one round delivered.
     struct Round {
         units: u64,
         bytes: u64,
@@ -163,18 +162,18 @@ mod bench {
         let begun = Instant::now();
         while begun.elapsed() < ROUND {
             for _ in 0..BATCH {
-                // A full buffer of the kernel makes it wait; loopback has no other error.
+                // A full kernel buffer makes the call block; loopback has no other error.
                 from.send_to(&payload, addr).expect("loopback is up");
             }
         }
         let time = begun.elapsed();
         done.store(true, Relaxed);
         let units = drain.join().expect("it doesn't panic");
-        // The same useful bytes as a sealed datagram of this size has.
+        // The useful bytes of a sealed datagram of this size.
         Round { units, bytes: units * BODY_BYTES as u64, time }
     }
 
-    /// The round, and how many were handed over.
+    /// The round, and the number of datagrams sent.
     async fn datagram_round(sender: &Node, receiver: &Node) -> (Round, u64) {
         let before = sender.status().await.expect("it runs").transport.datagrams_out;
         let got = Arc::new(AtomicU64::new(0));
@@ -192,7 +191,7 @@ mod bench {
             sender.send_many(receiver.key(), vec![body.clone(); BATCH]).await.expect("it runs");
         }
         let (time, units) = (begun.elapsed(), got.load(Relaxed));
-        // What is still queued is not of this round, neither delivered nor sent.
+        // Datagrams that are still queued don't belong to this round: they count neither as delivered nor as sent.
         tokio::time::sleep(Duration::from_millis(100)).await;
         let late = got.load(Relaxed) - units;
         drain.abort();

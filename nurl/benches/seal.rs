@@ -1,6 +1,6 @@
-//! What a session adds to its cipher: seal and open of 1,420 bytes through [`Session`] (header, counter,
-//! batch buffer, replay window) against the two bare AEAD calls of the same library, in place, with
-//! associated data of the same length. Target: at most 1.10.
+//! The overhead of a session over its cipher: seal and open of 1,420 bytes through [`Session`] (header, counter,
+//! batch buffer, replay window) against the two bare AEAD calls of the same library, in place, with associated data
+//! of the same length. Target: at most 1.10.
 #![allow(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
 
 mod common;
@@ -60,7 +60,7 @@ fn measure(backend: Backend) -> [std::time::Duration; 2] {
     let mut buffer = vec![0; (BODY_BYTES + TAG_LEN) * BATCH];
     let mut counter = 0;
     let aad = [3; HEADER_LEN];
-    // The copy of the body into the buffer belongs to both: in-place calls need it there.
+    // Both variants copy the body into the buffer, because in-place calls need it there.
     let aws = LessSafeKey::new(UnboundKey::new(&CHACHA20_POLY1305, &one).expect("32 bytes"));
     let portable = ChaCha20Poly1305::new(&one.into());
     let mut bare = || {

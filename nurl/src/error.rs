@@ -1,4 +1,4 @@
-//! What can go wrong when a node is used: one enum, each variant with a way out.
+//! Errors of a node's calls: one enum, each variant with a remedy.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,22 +14,22 @@ use crate::transport;
 /// Why a call on a node failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No hub of the ticket could be used in time. Trying on may help; the node does.
+    /// No hub of the ticket could be used in time. The node keeps trying.
     #[error("no hub can be used: {}", listed(hubs))]
     HubUnreachable {
         /// The hubs of the ticket, in its order.
         hubs: Vec<HubFailure>,
     },
-    /// Every hub of the ticket has proved its key and doesn't want us, so that trying again is no use.
+    /// Every hub of the ticket has proved its key and refused this node, so trying again doesn't help.
     #[error("refused by the hub: {}", listed(hubs))]
     HubRefused {
         /// The hubs of the ticket, in its order.
         hubs: Vec<HubFailure>,
     },
-    /// Others are there, but don't accept this node.
+    /// A hub relays for this node, but the other side doesn't accept it.
     #[error(transparent)]
     Refused(#[from] RefusedBy),
-    /// Too much is under way already.
+    /// An operation in progress has to finish first.
     #[error("{0}: try again when some of it is done")]
     Busy(&'static str),
     /// No UDP address could be bound.
@@ -37,10 +37,10 @@ pub enum Error {
     Listen {
         /// The addresses, or the port of every address.
         addr: String,
-        /// The operating system's word.
+        /// The operating system's error.
         error: std::io::Error,
     },
-    /// A UDP socket fails each receive, and the node has ended.
+    /// Every receive on a UDP socket fails, so the node has ended.
     #[error("the UDP socket can't receive ({0}): does a sandbox or the kernel forbid recvmmsg here?")]
     Socket(String),
     /// The store can't be opened or written.
@@ -49,16 +49,16 @@ pub enum Error {
     /// The operating system refused a thread.
     #[error("can't start the node's threads: {0}")]
     Threads(std::io::Error),
-    /// More or longer metadata than a member may have.
+    /// The metadata exceeds a member's limits.
     #[error(transparent)]
     Meta(#[from] MembershipError),
-    /// It took too long.
+    /// The call timed out.
     #[error("no answer within {0:?}")]
     Deadline(Duration),
     /// The task failed.
     #[error(transparent)]
     Job(#[from] JobError),
-    /// The task was not taken.
+    /// The task was not accepted.
     #[error(transparent)]
     Submit(#[from] SubmitError),
     /// A datagram was refused.
@@ -67,7 +67,7 @@ pub enum Error {
     /// A reliable message was refused.
     #[error(transparent)]
     Message(#[from] transport::reliable::SendError),
-    /// A reliable message was taken, and will not be acknowledged; it may have arrived.
+    /// A reliable message was accepted but will not be acknowledged. It may have arrived.
     #[error("the message was given up ({0:?}); it may have arrived")]
     MessageLost(transport::reliable::FailReason),
     /// A group call was refused.
@@ -76,16 +76,16 @@ pub enum Error {
     /// A state call failed.
     #[error(transparent)]
     State(#[from] StateError),
-    /// The key was created as another kind of value: nothing was changed.
+    /// The key was created with another kind of value. Nothing was changed.
     #[error("{key} holds a {held}: use it as that, or take another key")]
     OtherKind {
         /// The key.
         key: String,
-        /// The kind that it holds.
+        /// The kind of its value.
         held: &'static str,
     },
-    /// The write is made, but no owner of the key has acknowledged it. It goes on being sent, and is lost if this
-    /// process ends before: don't repeat it, wait for the mesh.
+    /// The write is made, but no owner of the key has acknowledged it yet. The node keeps sending it, and it is
+    /// lost if this process ends first: wait for the mesh instead of repeating the write.
     #[error(
         "no owner of the key has acknowledged the write yet: it goes on being sent, as long as this process lives"
     )]
@@ -93,20 +93,20 @@ pub enum Error {
     /// The node has shut down.
     #[error("the node has shut down")]
     Closed,
-    /// A defect ended the node.
+    /// A bug ended the node.
     #[error(
         "the node's {plane} thread panicked ({message}): this is a defect in nurl; start it again, and report it"
     )]
     Panicked {
-        /// Which thread.
+        /// The thread that panicked.
         plane: &'static str,
-        /// The panic's text.
+        /// The panic's message.
         message: String,
     },
 }
 
 impl Error {
-    /// The machine-readable cause, where hubs are the cause: of several, that of the first which answered anything.
+    /// The machine-readable reason, for errors caused by hubs. With several hubs: that of the first reachable one.
     pub fn hub_reason(&self) -> Option<&'static str> {
         let (Error::HubUnreachable { hubs } | Error::HubRefused { hubs }) = self else { return None };
         let answered = hubs.iter().find(|hub| hub.reason != DownReason::Unreachable);
@@ -180,7 +180,7 @@ impl StateError {
 pub struct HubFailure {
     /// `host:port` from the ticket.
     pub addr: String,
-    /// Why, as its connection saw it last.
+    /// The last reason that the connection reported.
     pub reason: DownReason,
 }
 
@@ -190,7 +190,7 @@ impl fmt::Display for HubFailure {
     }
 }
 
-/// One line for all of them.
+/// One line for all hubs.
 fn listed(hubs: &[HubFailure]) -> String {
     match hubs {
         [] => "the ticket names none".to_owned(),

@@ -1,9 +1,9 @@
-//! Keys: who a peer is.
+//! Keys: the identity of a peer.
 //!
-//! A peer is its X25519 public key. The text forms are bech32m (BIP 350), `nurl1…` for a public key and
-//! `nurl-secret-1…` for a secret one, so a mistyped character is an error and never another peer. Secret
-//! bytes are zeroized when dropped, never printed by `Debug`, and kept in files of mode 0600 that are never
-//! overwritten.
+//! A peer is identified by its X25519 public key. The text forms are bech32m (BIP 350), `nurl1…` for a
+//! public key and `nurl-secret-1…` for a secret one, so a mistyped character is an error and never another
+//! peer. Secret bytes are zeroized when dropped, never printed by `Debug`, and stored in files of mode 0600
+//! that are never overwritten.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -22,7 +22,7 @@ use crate::rt::disk;
 /// The length of either key in bytes.
 pub const KEY_LEN: usize = 32;
 
-/// The longest key file that is read: the text form, a newline, and room for a comment-free mistake.
+/// The longest key file that is read: the text form, a newline, and some slack for surrounding whitespace.
 const KEY_FILE_LIMIT_BYTES: u64 = 256;
 
 const PUBLIC_HRP: &str = "nurl";
@@ -33,7 +33,7 @@ const SECRET_HRP: &str = "nurl-secret-";
 pub struct PublicKey([u8; KEY_LEN]);
 
 impl PublicKey {
-    /// Takes the 32 bytes as they are (RFC 7748 §5: any 32 bytes are a u-coordinate).
+    /// Takes the 32 bytes unchanged (RFC 7748 §5: any 32 bytes are a u-coordinate).
     pub const fn from_bytes(bytes: [u8; KEY_LEN]) -> PublicKey {
         PublicKey(bytes)
     }
@@ -48,8 +48,8 @@ impl PublicKey {
         &self.0
     }
 
-    /// The first 8 characters after the prefix: enough to tell the peers of one mesh apart in a log or a
-    /// table, never enough to address one.
+    /// The first 8 characters after the prefix: enough to distinguish the peers of one mesh in a log or a
+    /// table, but not a usable address.
     pub fn short(&self) -> String {
         self.to_string()[PUBLIC_HRP.len() + 1..][..8].to_owned()
     }
@@ -93,7 +93,7 @@ impl SecretKey {
         SecretKey(Zeroizing::new(bytes))
     }
 
-    /// The 32 bytes. Whoever copies them is to zeroize the copy.
+    /// The 32 bytes. The caller must zeroize any copy.
     pub fn as_bytes(&self) -> &[u8; KEY_LEN] {
         &self.0
     }
@@ -103,7 +103,7 @@ impl SecretKey {
         PublicKey(x25519_dalek::PublicKey::from(&StaticSecret::from(*self.0)).to_bytes())
     }
 
-    /// The text form. It is the secret itself: for a file, not for a screen.
+    /// The text form. It is the secret itself: write it to a file, don't display it.
     pub fn to_text(&self) -> Zeroizing<String> {
         let text = bech32::encode::<Bech32m>(Hrp::parse_unchecked(SECRET_HRP), &*self.0);
         Zeroizing::new(text.expect("32 bytes are within bech32m's length"))
@@ -112,7 +112,7 @@ impl SecretKey {
     /// Reads a key file.
     ///
     /// # Errors
-    /// [`KeyError::File`] when it can't be read; else what is wrong with its text.
+    /// [`KeyError::File`] when the file can't be read; otherwise the error in its text.
     pub fn load(path: &Path) -> Result<SecretKey, KeyError> {
         let bytes = disk::read(path, KEY_FILE_LIMIT_BYTES).map_err(|error| KeyError::file(path, error))?;
         let bytes = Zeroizing::new(bytes);
@@ -131,7 +131,7 @@ impl SecretKey {
     /// Reads the key file, or makes one if there is none.
     ///
     /// # Errors
-    /// As [`load`](SecretKey::load) and [`save_new`](SecretKey::save_new).
+    /// Those of [`load`](SecretKey::load) and [`save_new`](SecretKey::save_new).
     pub fn load_or_create(path: &Path, rng: &mut impl CryptoRng) -> Result<SecretKey, KeyError> {
         if disk::exists(path) {
             return SecretKey::load(path);
@@ -156,7 +156,7 @@ impl FromStr for SecretKey {
     }
 }
 
-/// Which keys may open a session or hold a place: everyone who has the mesh secret, or a list.
+/// Which peers may open a session or send to a group: every holder of the mesh secret, or a list of keys.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum AllowList {
     /// The mesh secret is enough.
@@ -167,7 +167,7 @@ pub enum AllowList {
 }
 
 impl AllowList {
-    /// Whether `key` may.
+    /// Whether `key` is allowed.
     pub fn allows(&self, key: &PublicKey) -> bool {
         match self {
             AllowList::Anyone => true,
@@ -176,29 +176,29 @@ impl AllowList {
     }
 }
 
-/// Why a text or a file is not the key that it should be.
+/// Why a text or a file is not the expected key.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
-    /// The text is no bech32m, has a mistyped character, or has another prefix.
+    /// The text isn't bech32m, has a mistyped character, or has another prefix.
     #[error("not a key: {reason} (expected {expected}1…)")]
     Text {
         /// The prefix that was expected.
         expected: &'static str,
-        /// What the decoder says.
+        /// The decoder's error.
         reason: String,
     },
-    /// The text is sound, but holds something other than 32 bytes.
+    /// The text is valid bech32m, but doesn't hold 32 bytes.
     #[error("not a key: it holds {0} bytes instead of 32")]
     Length(usize),
     /// The file holds no text.
     #[error("not a key file")]
     NotAKey,
-    /// The file can't be read or made.
+    /// The file can't be read or created.
     #[error("{path}: {error}")]
     File {
-        /// Its path.
+        /// The file's path.
         path: String,
-        /// The operating system's word.
+        /// The operating system's error.
         error: io::Error,
     },
 }
@@ -215,10 +215,10 @@ fn decode_32(text: &str, hrp: &'static str) -> Result<Zeroizing<[u8; KEY_LEN]>, 
     Ok(Zeroizing::new(bytes.as_slice().try_into().map_err(|_| KeyError::Length(length))?))
 }
 
-/// Decodes bech32m with the given prefix; the error is a phrase for a person.
+/// Decodes bech32m with the given prefix; the error is a phrase for users.
 pub(crate) fn decode_text(text: &str, hrp: &str) -> Result<Zeroizing<Vec<u8>>, String> {
     let checked = CheckedHrpstring::new::<Bech32m>(text).map_err(|error| match error {
-        // A text in capitals is sound, one of both kinds isn't (BIP 173).
+        // bech32m allows all upper or all lower case, but not a mixture (BIP 173).
         CheckedHrpstringError::Parse(_) if is_mixed(text) => "it has capital and small letters".to_owned(),
         CheckedHrpstringError::Parse(_) => "it doesn't look like one".to_owned(),
         _ => "a character is mistyped or missing".to_owned(),

@@ -1,12 +1,12 @@
-//! A mesh: who belongs together, what its members share, and where its hubs are.
+//! A mesh: its identity, the secrets that its members share, and the addresses of its hubs.
 //!
 //! A mesh is a constant random [`MeshId`], one or two rotating [`MeshSecret`]s (current and previous) and a
-//! list of [`Hub`]s. Its text form is one [`Ticket`], `nurlmesh1…` (bech32m). Whoever holds the ticket may
-//! join, so it is a secret; Debug never shows it.
+//! list of [`Hub`]s. Its text form is one [`Ticket`], `nurlmesh1…` (bech32m). Every holder of the ticket
+//! may join, so the ticket is a secret; Debug never shows it.
 //!
-//! The Noise prologue and the rendezvous namespace come from the id, which never changes; everything that
-//! keeps strangers out comes from the secret, by HKDF-SHA256 (RFC 5869) with distinct labels, so that a
-//! rotation replaces it all: see [`Generation`].
+//! The Noise prologue and the rendezvous namespace are derived from the id, which never changes. All access
+//! keys are derived from the secret by HKDF-SHA256 (RFC 5869) with distinct labels, so a rotation of the
+//! secret replaces all of them: see [`Generation`].
 
 use std::fmt;
 use std::str::FromStr;
@@ -22,7 +22,7 @@ use crate::key::{KEY_LEN, PublicKey, decode_text};
 const TICKET_HRP: &str = "nurlmesh";
 const TICKET_VERSION: u8 = 1;
 
-/// The most hubs that a ticket names: its text then still fits bech32m's 1,023 characters.
+/// The most hubs in a ticket: its text then still fits bech32m's 1,023 characters.
 pub const MAX_HUBS: usize = 4;
 
 /// The longest hub address in a ticket, in bytes: `host:port`.
@@ -58,14 +58,14 @@ impl MeshId {
         [PROTOCOL, &self.0].concat()
     }
 
-    /// What a hub knows of the mesh: HKDF(mesh id, "nurl/1 namespace").
+    /// The identity of the mesh at a hub: HKDF(mesh id, "nurl/1 namespace").
     pub fn namespace(&self) -> Namespace {
         Namespace(*derive(&self.0, &self.0, b"nurl/1 namespace", &[]))
     }
 }
 
-/// The name under which a hub serves a mesh. It tells nothing about the mesh's id or secret; knowing it is
-/// the proof that lets a client register.
+/// The name under which a hub serves a mesh. It reveals neither the mesh's id nor its secret. A client that
+/// knows the namespace may register.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Namespace([u8; 32]);
 
@@ -134,7 +134,7 @@ impl fmt::Debug for MeshSecret {
     }
 }
 
-/// The keys that come from one generation of the secret.
+/// The keys derived from one generation of the secret.
 #[derive(Clone)]
 pub struct Generation {
     /// The handshake's pre-shared key, mixed in at `psk2`.
@@ -145,7 +145,7 @@ pub struct Generation {
     cookie: Zeroizing<[u8; 32]>,
     /// Seals rendezvous records, so that a hub can't read candidates.
     pub record: Zeroizing<[u8; 32]>,
-    /// The mesh group's key: per-sender subkeys come from it.
+    /// The mesh group's key: the per-sender subkeys are derived from it.
     pub group: Zeroizing<[u8; 32]>,
 }
 
@@ -161,8 +161,8 @@ impl Generation {
         }
     }
 
-    /// The key of mac1 in messages *to* `receiver`. It needs the mesh secret, so a stranger can't make a
-    /// receiver spend a Diffie-Hellman (WireGuard's comes from the public key alone).
+    /// The key of mac1 in messages *to* `receiver`. It depends on the mesh secret, so a stranger can't make
+    /// a receiver compute a Diffie-Hellman (WireGuard derives its mac1 key from the public key alone).
     pub fn mac1_key(&self, receiver: &PublicKey) -> [u8; 32] {
         *derive(&self.mac1, receiver.as_bytes(), b"nurl/1 mac1 of", &[])
     }
@@ -187,7 +187,7 @@ fn derive(salt: &[u8; 32], secret: &[u8; 32], label: &[u8], context: &[u8]) -> Z
     out
 }
 
-/// A hub as a ticket names it: its key, which clients pin, and where it is.
+/// A hub as the ticket lists it: its key, which clients pin, and its address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hub {
     /// The hub's public key.
@@ -196,16 +196,16 @@ pub struct Hub {
     pub addr: String,
 }
 
-/// Everything that one needs to join a mesh.
+/// Everything needed to join a mesh.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Ticket {
     /// The mesh.
     pub mesh: MeshId,
-    /// The secret in force.
+    /// The current secret.
     pub current: MeshSecret,
-    /// The secret before it, accepted while a rotation goes on.
+    /// The previous secret, accepted during a rotation.
     pub previous: Option<MeshSecret>,
-    /// Where the hubs are; at most [`MAX_HUBS`].
+    /// The hubs; at most [`MAX_HUBS`].
     pub hubs: Vec<Hub>,
 }
 
@@ -228,7 +228,7 @@ impl Ticket {
             .collect()
     }
 
-    /// The text form: the secret itself.
+    /// The text form. It contains the secret.
     ///
     /// # Errors
     /// [`TicketError::TooLarge`] with too many hubs or too long an address.
@@ -305,13 +305,13 @@ impl FromStr for Ticket {
     }
 }
 
-/// Why a text is no ticket, or a ticket has no text.
+/// Why a text isn't a ticket, or a ticket has no text form.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TicketError {
-    /// The text is no bech32m, has a mistyped character, or has another prefix.
+    /// The text isn't bech32m, has a mistyped character, or has another prefix.
     #[error("not a ticket: {0} (expected nurlmesh1…, as `nurl hub` prints it)")]
     Text(String),
-    /// The checksum holds, the content doesn't.
+    /// The checksum is right, but the content is malformed.
     #[error("not a ticket: its content is malformed")]
     Content,
     /// A version that this program doesn't know.

@@ -1,7 +1,7 @@
-//! The worked examples of `docs/protocol.md`, computed by the code, so that the document can't rot.
+//! The worked examples of `docs/protocol.md`, computed by the code, so that the document stays correct.
 //!
-//! Each test computes what an example shows, and looks for its hexadecimal digits in the document. Blanks and
-//! line ends within the document's code blocks don't count.
+//! Each test computes the bytes of an example, and looks for their hexadecimal digits in the document. White space
+//! within the document's code blocks is ignored.
 #![cfg(not(feature = "sim"))]
 
 use std::sync::Arc;
@@ -39,7 +39,7 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Looks for each example in the document, and names those that aren't there with what the code computes.
+/// Looks for each example in the document, and reports the missing ones with the computed values.
 fn must_show(examples: &[(&str, String)]) {
     let document: String = PROTOCOL.split_whitespace().collect();
     let missing: Vec<String> = examples
@@ -59,7 +59,7 @@ fn rng(seed: u8) -> Rng {
     Rng::from_seed([seed; 32])
 }
 
-/// The secret key that counts up from `from`.
+/// The secret key whose bytes count up from `from`.
 fn secret(from: u8) -> SecretKey {
     SecretKey::from_bytes(std::array::from_fn(|at| from + at as u8))
 }
@@ -214,7 +214,7 @@ fn a_frame_to_the_mesh_group_is_these_bytes() {
     ]);
 }
 
-/// What the reliable layer of `local` sends first, once it has a message for `peer`.
+/// The first datagram of `local`'s reliable layer, once it has a message for `peer`.
 fn first_reliable(local: PublicKey, local_boot: u64, peer: PublicKey, peer_boot: u64) -> Vec<u8> {
     let (now, mut out) = (now(), Vec::new());
     let mut reliable = Reliable::new(ReliableConfig::default(), local, local_boot, now, rng(7));
@@ -233,7 +233,7 @@ fn the_first_reliable_datagrams_are_these_bytes() {
     let initial = first_reliable(small, small_boot, large, large_boot);
     assert_eq!(initial.len(), 1200);
     assert_eq!(initial[6..14], open[1..9], "both name the pair");
-    // What is padding, and what ends it: the four bytes that stand for a tag.
+    // The zeros at the end are the padding, and after it the four bytes that stand for a tag.
     let padding = initial.iter().rposition(|byte| *byte != 0).unwrap();
     must_show(&[("OPEN", hex(&open)), ("client's first packet", hex(&initial[..=padding]))]);
 }
@@ -338,7 +338,7 @@ fn keys_have_these_places_on_the_ring() {
     ]);
 }
 
-/// A view in which one node runs and keeps everything.
+/// A view in which one node executes and keeps all tasks.
 struct Only(PublicKey);
 
 impl Placement for Only {
@@ -469,7 +469,7 @@ fn state_messages_are_these_bytes() {
     let copy = sent(&mut first, 2);
     let mut set = OrSet::default();
     set.add(ReplicaId { key: key(3), incarnation: 5 }, b"x").unwrap();
-    // A delta of another node, by hand: [0, [key, id, state]].
+    // A delta of another node, encoded by hand: [0, [key, id, state]].
     let mut write = vec![0x82, 0x00, 0x83, 0x43];
     write.extend_from_slice(b"key");
     let state = Value::Set(set).encode();

@@ -1,13 +1,13 @@
-//! Says in words what a packet of nurl's carries, as far as someone without keys can see it.
+//! Describes the content of a nurl packet as text, as far as an observer without keys can read it.
 //!
-//! For the events of a failure's story: a handshake with its indices, a data frame with its counter, STUN by its
-//! type. What is sealed stays sealed; on a control connection only lengths are to be seen.
+//! The events of a failure's story use it: a handshake with its indices, a data frame with its counter, STUN by
+//! its type. Encrypted content isn't decrypted; of a control connection only lengths are visible.
 
 use chaos::middlebox::Protocol;
 use nurl::internals::net::securedgram::frames::{Kind, classify};
 use nurl::internals::net::stun;
 
-/// In words, the payload of a packet.
+/// The description of a packet's payload.
 pub fn payload(protocol: Protocol, bytes: &[u8]) -> String {
     match protocol {
         Protocol::Udp => datagram(bytes),
@@ -31,7 +31,7 @@ fn datagram(bytes: &[u8]) -> String {
     }
 }
 
-/// The message type of RFC 8489 §5, for the one method there is.
+/// The message type of RFC 8489 §5, for STUN's only method, Binding.
 fn stun_message(bytes: &[u8]) -> &'static str {
     match u64_at(bytes, 0, 2).swap_bytes() >> 48 {
         0x0001 => "STUN binding request",
@@ -41,7 +41,7 @@ fn stun_message(bytes: &[u8]) -> &'static str {
     }
 }
 
-/// `len` little-endian bytes at `at`; what isn't there counts as zero.
+/// `len` little-endian bytes at `at`, or zero if `bytes` is too short.
 fn u64_at(bytes: &[u8], at: usize, len: usize) -> u64 {
     let mut number = [0; 8];
     if let Some(found) = bytes.get(at..at + len) {

@@ -1,16 +1,17 @@
-//! nurl in the simulated world: whole nodes, a real hub, real sessions, faults, and what must hold.
+//! nurl in the simulated world: whole nodes, a real hub, real sessions, faults, and the properties that must
+//! hold.
 //!
-//! | module | what |
+//! | module | contents |
 //! | --- | --- |
 //! | `scenario` | the list of scenarios |
 //! | `scenarios` | the scenarios, a file each |
-//! | `cluster` | hubs and nodes on hosts of a world, assembled as a deployment would be |
-//! | `models` | what surrounds a mesh: relays in trouble, NAT boxes |
+//! | `cluster` | hubs and nodes on hosts of a world, assembled as in a deployment |
+//! | `models` | a mesh's surroundings: failing relays, NAT boxes |
 //! | `cli` | the `chaos` command, over any list of scenarios |
-//! | `decode` | what a packet carries, in words |
+//! | `decode` | a packet's content as text |
 //!
-//! Everything needs the feature `sim`; without it the crate is empty, so that the workspace's ordinary build
-//! has no simulator in it. `cargo chaos list` and `cargo chaos run SCENARIO --seed S` run them by hand.
+//! Everything needs the feature `sim`. Without it the crate is empty, which keeps the simulator out of the
+//! workspace's ordinary build. `cargo chaos list` and `cargo chaos run SCENARIO --seed S` run scenarios by hand.
 #![cfg(feature = "sim")]
 
 pub mod cli;

@@ -6,7 +6,7 @@ use chaos::scenario::{Held, Mark, Purpose, Scenario};
 
 use crate::scenarios::{canary, churn, deaths, fence, goodbye, keystone, lease, pinned, poison, swarm};
 
-/// What a scenario is unless it says otherwise.
+/// The defaults of a scenario.
 const PLAIN: Scenario = Scenario::new("", "", |_| Box::pin(async { Ok(Held::default()) }));
 
 /// All scenarios.

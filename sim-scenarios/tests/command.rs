@@ -1,11 +1,11 @@
-//! The `chaos` command as a person has it: from a planted bug to its bundle and back, exit codes, usage.
+//! The `chaos` command from outside: from a planted bug to its bundle and back, exit codes, usage.
 #![cfg(feature = "sim")]
 #![allow(clippy::disallowed_methods, reason = "a test of a program has files and processes")]
 
 use std::path::Path;
 use std::process::{Command, Output};
 
-/// The canary's bug shows within so many seeds.
+/// The canary's bug shows within this many seeds.
 const SEEDS: u64 = 100;
 
 fn chaos(args: &[&str]) -> Output {
@@ -40,7 +40,7 @@ fn a_planted_bug_goes_from_a_seed_to_a_bundle_that_replays_anywhere() {
     for part in ["replay: cargo chaos replay", "same on rerun: yes", "drawn  ", "last 40 events"] {
         assert!(stderr(&shrunk).contains(part), "{part} is missing in\n{}", stderr(&shrunk));
     }
-    // Another machine has the bundle and nothing else.
+    // Another machine has nothing but the bundle.
     let bundle = Path::new(out).join(format!("canary-{seed}"));
     let elsewhere = tempfile::tempdir().unwrap();
     std::fs::copy(bundle.join("bundle.json"), elsewhere.path().join("bundle.json")).unwrap();
@@ -70,7 +70,7 @@ fn a_sweep_says_what_it_did_and_finds_the_canary() {
     );
 }
 
-/// A bundle of somebody else's scenario.
+/// A bundle of a scenario that this program doesn't have.
 const BUNDLE: &str = r#"{"format":1,"version":"0","scenario":"theirs","seed":1,"scheduler_seed":1,"knobs":{},
 "plan":null,"kind":"safety","property":"p","seen":"s","digest":"d","events":1,"reproducible":true,"shrunk":null}"#;
 

@@ -1,4 +1,4 @@
-//! Boxes in the world: traffic through each, and punching between any two, by hand, against the oracle.
+//! Boxes in the world: traffic through each, and hole punching between any two without nurl, against the oracle.
 #![cfg(feature = "sim")]
 
 use std::collections::BTreeSet;
@@ -18,10 +18,10 @@ const SERVER: &str = "198.51.100.1";
 const STUN_PORT: u16 = 3478;
 const HUB_PORT: u16 = 4242;
 
-/// A peer's socket, everywhere the same, so that only boxes make a difference.
+/// The port of a peer's socket, the same everywhere, so that only boxes make a difference.
 const PEER_PORT: u16 = 5000;
 
-/// How often a peer sends, and for how long.
+/// How often a peer sends, and how many times.
 const EVERY: Duration = Duration::from_millis(100);
 const ROUNDS: u32 = 20;
 
@@ -46,7 +46,7 @@ fn stun() -> SocketAddr {
     SocketAddr::new(SERVER.parse().unwrap(), STUN_PORT)
 }
 
-/// A server that tells whoever asks which source it sees.
+/// A server that tells each client its observed source address.
 fn serve_stun(world: World) {
     world.host("server").addr(SERVER).spawn(|| async {
         let socket = bind(STUN_PORT).await;
@@ -57,11 +57,11 @@ fn serve_stun(world: World) {
     });
 }
 
-/// What two peers tell each other through somebody in between: the addresses at which each may be.
+/// The addresses at which each of two peers may be reached, exchanged through a third party.
 type Board = Arc<Mutex<[BTreeSet<SocketAddr>; 2]>>;
 
-/// Punches as number `me` of two: asks for its reflexive address, sends to all that it is told and hears of, and
-/// answers whoever asks. Whether an answer came from where it was asked for.
+/// Punches as number `me` of two: asks for its reflexive address, sends to all addresses that it is told or hears
+/// from, and answers every ping. Returns whether a pong came from the address that was pinged.
 async fn punch(me: usize, board: Board) -> bool {
     let socket = bind(PEER_PORT).await;
     let heard: Board = Board::default();
@@ -89,7 +89,8 @@ async fn punch(me: usize, board: Board) -> bool {
         for target in targets {
             send(&socket, target, format!("ping {target}").as_bytes());
         }
-        // The mapping toward the server has to live as well, for it is what the other was told.
+        // The mapping toward the server has to be kept alive as well, because its address is the one the other
+        // peer was told.
         send(&socket, stun(), b"who am i");
         time::sleep(EVERY).await;
     }
@@ -97,7 +98,7 @@ async fn punch(me: usize, board: Board) -> bool {
     *proven.lock().unwrap()
 }
 
-/// Whether two hosts punch through; both have to say the same.
+/// Whether two hosts punch through; both must agree.
 async fn punches(a: Host, b: Host, board: Board) -> bool {
     let (for_a, for_b) = (board.clone(), board);
     let (a, b) = (a.run(punch(0, for_a)), b.run(punch(1, for_b)));
@@ -106,13 +107,13 @@ async fn punches(a: Host, b: Host, board: Board) -> bool {
     a
 }
 
-/// A host in the internet, or behind a box there.
+/// A host on the internet, or behind a box there.
 fn place(world: World, name: &str, outer: &[&str], config: Option<NatConfig>) -> Host {
     match config {
         None => world.host(name).addr(outer[0]),
         Some(config) => {
             let home = world.internet().nat(&format!("home of {name}"), outer, NatBox::new(config));
-            // All homes number their hosts alike.
+            // All homes use the same inner addresses.
             home.host(name, "192.168.1.2")
         }
     }
@@ -162,7 +163,7 @@ fn punching_ends_direct_exactly_where_the_oracle_says_for_every_mapping_and_filt
         for filtering in all {
             let config = NatConfig { mapping, filtering, ports: Ports::Random, ..NatConfig::rfc("box") };
             boxes.push(Some(config.clone()));
-            // Three addresses drawn at random can be the same ones: an oracle can't say.
+            // Else three arbitrary addresses may be equal by chance, which an oracle can't predict.
             if mapping == Dependence::Endpoint {
                 boxes.push(Some(NatConfig { pooling: Pooling::Arbitrary, ..config }));
             }

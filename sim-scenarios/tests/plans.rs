@@ -1,7 +1,7 @@
-//! A second opinion on fault plans: proptest makes plans of its own, has whole nodes bear them, and shrinks a plan that
-//! breaks something in its own way. What it finds is kept in `plans.proptest` beside this file and tried first. That
-//! holds as long as these strategies stay what they are; the shrunk plan, which the failure prints, is kept for good as
-//! text among the regressions of `scenarios.rs`.
+//! Fault plans from a second generator: proptest makes plans of its own, runs whole nodes under them, and shrinks
+//! a failing plan in its own way. Its failures are kept in `plans.proptest` beside this file and tried first.
+//! They stay valid only as long as these strategies don't change. For good, the shrunk plan, which the failure
+//! prints, is kept as text among the regressions of `scenarios.rs`.
 //! `PROPTEST_CASES` sets another number of plans.
 #![cfg(feature = "sim")]
 
@@ -17,17 +17,17 @@ use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
 use sim_scenarios::scenario::find;
 
-/// Faults of a plan before those are taken out that the scenario doesn't bear.
+/// Faults of a plan before the kinds that the scenario doesn't support are removed.
 const FAULTS: usize = 10;
 
-/// Plans in an ordinary run of the tests: a run of churn takes about a second, one of the swarm a few.
+/// Plans in an ordinary test run: a run of churn takes about a second, one of the swarm a few.
 const CHURN_PLANS: u32 = 8;
 const SWARM_PLANS: u32 = 3;
 
-/// Where proptest keeps the seeds of what fails; cargo runs tests in their package's folder.
+/// Where proptest keeps the seeds of failures; cargo runs tests in their package's folder.
 const FAILURES: &str = "tests/plans.proptest";
 
-/// What is turned down, so that a run is short.
+/// Knobs that are turned down, so that a run is short.
 const CHURN: [(&str, u64); 3] = [("members", 3), ("writes", 8), ("losses", 0)];
 const SWARM: [(&str, u64); 2] = [("steps", 8), ("seconds", 20)];
 
@@ -42,13 +42,13 @@ fn config(plans: u32) -> ProptestConfig {
     }
 }
 
-/// Plans on the things of a scenario.
+/// Plans whose targets are a scenario's hosts and boxes.
 fn plans(names: &[&str]) -> impl Strategy<Value = Plan> + use<> {
     let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
     support::short_plan(prop::sample::select(names), FAULTS, Duration::from_secs(20))
 }
 
-/// Has a scenario bear of a plan what it bears at all. Says what broke, and under which plan.
+/// Runs a scenario under the faults of a plan that it supports. An error names the broken property and the plan.
 fn bear(name: &str, knobs: &[(&str, u64)], seed: u64, plan: &Plan) -> Result<(), String> {
     let scenario = find(name).unwrap();
     let bears = |planned: &&chaos::plan::Planned| scenario.faults.contains(&planned.fault.kind());

@@ -1,4 +1,4 @@
-//! The relay model's knobs: what each does to a real hub, and that its end undoes it.
+//! The relay model's faults: the effect of each on a real hub, and that its end restores the former state.
 #![cfg(feature = "sim")]
 
 use std::time::Duration;
@@ -14,10 +14,10 @@ use sim_scenarios::models::nat_box::{NatBox, presets};
 const MEET: Duration = Duration::from_secs(30);
 const EVERY: Duration = Duration::from_millis(100);
 
-/// What a slow reader gets in a second: less than is said to it.
+/// A slow reader's bandwidth in bytes a second: less than it is sent.
 const SLOW: u64 = 500;
 
-/// Three offices behind symmetric NATs: all that they say passes the hub.
+/// Three offices behind symmetric NATs, so that all of their traffic passes the hub.
 async fn offices(world: World) -> Result<Cluster, Broken> {
     let mut map = Map::new(world).hub("hub");
     for number in 1..=3 {
@@ -53,7 +53,7 @@ fn one_slow_reader_never_delays_another() {
             };
             let before = heard(false).await;
             let during = heard(true).await;
-            // What waits for the slow one goes out.
+            // Time for the slow client's queue to drain.
             hub.throttle_client(slow.host, None);
             world.sleep(Duration::from_secs(60)).await;
             Ok::<_, Broken>((before, during, heard(false).await))
@@ -103,7 +103,7 @@ fn what_links_did_before_a_fault_they_do_after_it() {
         let modem = LinkConfig { burst: Some(burst), bandwidth: Some(bandwidth), ..LinkConfig::default() };
         let (there, here): (End, End) = (hub.host.into(), office.into());
         world.set_link_both(there, here, &modem);
-        // Worse and worse, and then well again.
+        // Loss at two rates in a row, then none.
         for rate in [Rate::percent(10), Rate::ALWAYS, Rate::NEVER] {
             hub.drop_fraction(rate);
         }

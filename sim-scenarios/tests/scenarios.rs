@@ -1,5 +1,5 @@
-//! Every scenario: pinned seeds with their end states, more seeds for the invariants alone, and each seed
-//! twice with equal digests. `NURL_SEED` runs one seed instead, `NURL_SEEDS` another number of them.
+//! Every scenario: pinned seeds with their end states, more seeds for the invariants alone, and each seed twice
+//! with equal digests. `NURL_SEED` runs one seed instead; `NURL_SEEDS` sets another number of further seeds.
 #![cfg(feature = "sim")]
 
 mod harness;
@@ -13,27 +13,31 @@ const PINNED: [u64; 2] = [1, 2];
 /// Seeds beyond them, for the invariants alone.
 const MORE: u64 = 20;
 
-/// Seeds that once broke a scenario, each with what it found.
+/// Seeds that once broke a scenario, each with the defect that it found.
 ///
-/// - `blackout` 3 and 100: jitter of a tenth of the round trip looked like loss to QUIC's packet threshold of
-///   3, and a steady transfer on a good path fell to half its rate.
-/// - `churn` 10: an application was told of a write before the store had it, and a crash at the disk undid it.
-/// - `keystone` 8000028 and 41000005: a half without a hub was isolated and not, in turns, and took its verdicts back each
-///   time, so that it held the silent half alive.
-/// - `keystone` 3: in a mesh without a hub a node threw away all evidence with each exchange, so that the next probe
-///   of a dead member looked like isolation again, and the member was never held dead.
-/// - `mapping-expires` 23: a mapping that ended took the direct path with it, and the new address was not asked for
-///   until the next turn, up to 25 s later.
-/// - `mapping-expires` 7000010 and 41000046: the second of two mappings ended when the address had just been asked for,
-///   which was asked for once per loss.
-/// - `relay-dies` 1: what was sent without any way waited for ever, also when a hub was back.
-/// - `relay-dies` 12: a relay that had been slow for a moment was passed over for minutes.
-/// - `relay-dies` 41000148: what a lossy hub delivered late kept one of the two there when the other had left it.
-/// - `churn` 18: a former owner's copy was looked after ever more seldom, also when all owners were back.
-/// - `swarm` 1011: an obituary that its author took back had reached an observer alone, which held it for ever.
-/// - `swarm` 1403: QUIC stopped its timer as its handshake ended in a blackout, and what was on the way stayed there.
-/// - `swarm` 1263: an address that was seen once and then named was never checked again.
-/// - `swarm` 9,000,000: a server's probes in a handshake that only it heard filled its QUIC window for ever.
+/// - `blackout` 3 and 100: jitter of a tenth of the round trip looked like loss to QUIC's packet threshold of 3,
+///   and a steady transfer on a good path fell to half its rate.
+/// - `churn` 10: an application was told of a write before the store had it, and a crash at the disk undid the
+///   write.
+/// - `keystone` 8000028 and 41000005: a half without a hub alternated between isolated and not, and retracted its
+///   verdicts each time, so that it held the silent half alive.
+/// - `keystone` 3: in a mesh without a hub a node discarded all evidence with each exchange, so that the next
+///   probe of a dead member looked like isolation again, and the member was never held dead.
+/// - `mapping-expires` 23: a mapping that ended took the direct path with it, and the new address was not asked
+///   for until the next turn, up to 25 s later.
+/// - `mapping-expires` 7000010 and 41000046: the second of two mappings ended right after the address had been
+///   asked for, and a node asked for it only once per loss.
+/// - `relay-dies` 1: data sent while there was no path waited forever, even after a hub was back.
+/// - `relay-dies` 12: a relay that had been slow for a moment was avoided for minutes.
+/// - `relay-dies` 41000148: late deliveries from a lossy hub kept one of the two there after the other had left
+///   it.
+/// - `churn` 18: a former owner's copy was checked ever more seldom, even when all owners were back.
+/// - `swarm` 1011: a death verdict that its author retracted had reached an observer alone, which held it
+///   forever.
+/// - `swarm` 1403: QUIC stopped its timer when its handshake ended in a blackout, and the data in flight stayed
+///   lost.
+/// - `swarm` 1263: an address that was observed once and then announced was never checked again.
+/// - `swarm` 9,000,000: in a handshake that only the server heard, its probes filled its QUIC window forever.
 const REGRESSIONS: &[(&str, u64)] = &[
     ("blackout", 3),
     ("blackout", 100),
@@ -57,15 +61,15 @@ const REGRESSIONS: &[(&str, u64)] = &[
     ("swarm", 9_000_000),
 ];
 
-/// A run that once broke with faults of another's choice: scenario, seed, knobs and plan.
+/// A run that once broke under a given fault plan: scenario, seed, knobs and plan.
 type Planned = (&'static str, u64, &'static [(&'static str, u64)], &'static str);
 
 /// The same with plans that [`plans.rs`](../plans.rs) found.
 ///
-/// - `swarm` 365 and 723: a NAT box that changed its address took the connections to both hubs with it, and the node
-///   behind it waited up to 14 s for them, as long for whom only relays reach.
-/// - `churn` 684: a node that was cut off accused another to an observer alone and then took it back, which the observer
-///   didn't hear; it asked others for ever, and never the accused.
+/// - `swarm` 365 and 723: a NAT box that changed its address broke the connections to both hubs. The node behind
+///   it took up to 14 s to give them up, and was cut off for as long from nodes that only relays reach.
+/// - `churn` 684: a node that was cut off accused another to an observer alone. The observer missed the
+///   retraction, and asked others forever, but never the accused.
 const PLANS: &[Planned] = &[
     (
         "churn",
@@ -77,7 +81,7 @@ const PLANS: &[Planned] = &[
     ("swarm", 723, &[("steps", 8), ("seconds", 20)], "2.863s box-renumber flat ip=0.0.0.1 for=14.08s"),
 ];
 
-/// Seeds of which one at least finds the planted bug.
+/// Among this many seeds at least one finds the planted bug.
 const CANARY: u64 = 60;
 
 /// Proves a scenario with the pinned seeds, whose end states are snapshots, and with [`MORE`] others.
@@ -85,7 +89,7 @@ fn prove(name: &str) {
     prove_with(name, MORE);
 }
 
-/// As [`prove`], with another number of seeds: a scenario that takes long has fewer.
+/// Like [`prove`], with another number of seeds: a scenario that takes long has fewer.
 fn prove_with(name: &str, more: u64) {
     let mut runs = Runs::of(name);
     if let Some(seed) = number("NURL_SEED") {
@@ -136,7 +140,7 @@ fn leased_effects_happen_once_across_kills() {
 
 #[test]
 fn a_busy_node_is_not_evicted() {
-    // Ten virtual minutes each.
+    // A run takes ten virtual minutes.
     prove_with("pinned", 1);
 }
 
@@ -165,7 +169,7 @@ fn everything_at_once() {
     prove_with("swarm", 3);
 }
 
-/// A sweep of this size finds it, whatever else it does.
+/// A sweep of this size always finds the planted bug.
 #[test]
 fn the_canary_is_found() {
     let runs = Runs::of("canary");
@@ -241,7 +245,7 @@ fn copies_and_late_datagrams() {
 
 #[test]
 fn many_die_at_one_moment() {
-    // Three shares and both causes, among 21 nodes.
+    // A run covers three shares and both causes, among 21 nodes.
     prove_with("deaths", 1);
 }
 

@@ -1,4 +1,4 @@
-//! Sockets that can't receive: the process that has one says so and ends, it neither spins nor goes deaf in silence.
+//! Sockets that can't receive: the process reports the error and ends; it neither spins nor goes silently deaf.
 #![cfg(feature = "sim")]
 
 use std::sync::{Arc, Mutex};
@@ -15,10 +15,10 @@ use sim_scenarios::cluster::Cluster;
 
 const MEET: Duration = Duration::from_secs(30);
 
-/// A datagram has come by then.
+/// A datagram has arrived by then.
 const NOTICES: Duration = Duration::from_secs(10);
 
-/// What the shim says of a system call that isn't there.
+/// The error text of the shim for a missing system call.
 fn unsupported() -> String {
     std::io::Error::from(std::io::ErrorKind::Unsupported).to_string()
 }

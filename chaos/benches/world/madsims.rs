@@ -1,4 +1,4 @@
-//! madsim's side.
+//! The benchmarks of madsim's network.
 
 use crate::bench::{BURST, BURSTS, GAP, HOSTS, LATENCY_MS, PAYLOAD_BYTES, PORT, cpu, ip, rate};
 use madsim::net::Endpoint;
@@ -47,7 +47,7 @@ where
     rate((HOSTS * BURSTS * BURST) as u64, began)
 }
 
-/// Each send waits a millisecond of its own: a burst is sent side by side.
+/// Each send waits for a millisecond: the sends of a burst run concurrently.
 pub(crate) fn side_by_side() -> f64 {
     datagrams(|n, endpoint| async move {
         madsim::time::sleep(GAP).await;
@@ -62,7 +62,7 @@ pub(crate) fn side_by_side() -> f64 {
     })
 }
 
-/// Sends one behind the other, as a program written for madsim's network would.
+/// Sends one datagram after the other, as a program written for madsim's network would.
 pub(crate) fn one_by_one() -> f64 {
     datagrams(|n, endpoint| async move {
         madsim::time::sleep(GAP).await;

@@ -1,8 +1,8 @@
-//! How fast the world is at 50 hosts, in one process and in CPU time: datagrams, with the trace on, against madsim's
-//! own network with the same payload, latency and pattern; the same with a NAT box in front of every host; and TCP
-//! segments. `cargo bench -p chaos --bench world -- ours` runs one part alone, for a profiler.
+//! The speed of the world at 50 hosts, in one process and in CPU time: datagrams, with the trace on, against
+//! madsim's own network with the same payload, latency and pattern; the same with a NAT box in front of every host;
+//! and TCP segments. `cargo bench -p chaos --bench world -- ours` runs one part alone, for a profiler.
 //!
-//! The ratios must not fall below [`LEAST`] and [`LEAST_WITH_BOXES`]; the process says so and fails if they do.
+//! The process fails, with a message, if a ratio falls below [`LEAST`] or [`LEAST_WITH_BOXES`].
 #![allow(clippy::disallowed_methods, reason = "madsim's side needs a thread of its own")]
 
 #[cfg(madsim)]
@@ -28,9 +28,9 @@ mod bench {
     pub(crate) const PORT: u16 = 4000;
     const ROUNDS: usize = 7;
 
-    /// The world with its trace against the better of two ways to use madsim's network.
+    /// The ratio of the world with its trace to the better of two ways to use madsim's network.
     const LEAST: f64 = 1.5;
-    /// The same with two boxes on each way.
+    /// The same with two boxes on each path.
     const LEAST_WITH_BOXES: f64 = 1.0;
 
     pub(crate) fn ip(host: usize) -> String {
@@ -69,7 +69,7 @@ mod bench {
         }
         let parts = ["ours", "boxes", "tcp", "madsim", "madsim-plain"];
         let mut best = [0f64; 5];
-        // In turns, so that all meet the same machine.
+        // The parts take turns, so that changes of the machine's load affect all of them.
         for _ in 0..ROUNDS {
             for (name, best) in parts.iter().zip(&mut best) {
                 *best = best.max(part(name).expect("a part's name")());

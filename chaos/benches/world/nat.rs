@@ -1,5 +1,5 @@
-//! A home router as most are: one port per inner socket, kept if it is free, closed to whom nothing was sent, for two
-//! minutes.
+//! A typical home router: one port per inner socket, the same number if it is free, open for two minutes to each
+//! destination of an outbound packet.
 
 use chaos::middlebox::{Middlebox, Packet, Passage, Protocol, Refusal, Verdict};
 use std::collections::BTreeMap;

@@ -1,4 +1,4 @@
-//! The world's side.
+//! The benchmarks of the world.
 
 use crate::bench::{BURST, BURSTS, GAP, HOSTS, LATENCY_MS, PAYLOAD_BYTES, PORT, cpu, ip, rate};
 use crate::nat::Router;
@@ -46,7 +46,7 @@ async fn peer(n: usize) {
     let socket = Arc::new(net::UdpSocket::bind(any).await.unwrap());
     let sender = socket.clone();
     task::spawn(async move {
-        // Opens the box for those before; theirs is open when it arrives.
+        // Opens this host's box for the previous host, whose own box is open when this datagram arrives.
         send(&sender, outer(n + HOSTS - 1), b"");
         time::sleep(GAP).await;
         let (payload, destination) = ([7; PAYLOAD_BYTES], outer(n + 1));
@@ -83,7 +83,7 @@ pub(crate) fn datagrams(boxes: bool) -> (f64, String) {
     (rate(sent, began), outcome.digest)
 }
 
-/// TCP segments per second, acknowledgements among them, of streams between neighbours.
+/// TCP segments per second, including acknowledgements, of streams between neighbours.
 pub(crate) fn segments() -> f64 {
     let began = cpu();
     let outcome = chaos::run(1, |world| async move {

@@ -1,8 +1,8 @@
-//! Lets a plan loose in a world, and ends it.
+//! Executes a plan in a world, and ends it.
 //!
-//! A task of the scenario's own begins each fault at its moment and ends it after its duration. What a fault changes
-//! is *held*: the first fault that wants a host down takes it down, the last one that ends brings it up again, and what
-//! was there before is remembered by the first. Nothing here is random.
+//! A background task of the scenario begins each fault at its start and ends it after its duration. A state that a
+//! fault changes is *held*: the first fault that holds a host down takes it down and saves the previous state, and
+//! the last one that ends brings it up again. Nothing here is random.
 
 use super::draw::{Targets, draw};
 use super::effect::{Effects, Scope};
@@ -18,13 +18,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// Something that a fault keeps from being as it was.
+/// A state that a fault keeps changed.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Hold {
     Effect(usize),
     Cut(HostId, HostId),
     Down(HostId),
-    /// An end that is armed in the host's process by the fault of this number: it keeps nothing down before it comes.
+    /// A crash or power loss armed in the host's process by the fault of this number: it keeps no host down before
+    /// it happens.
     Armed(usize, HostId),
     Paused(HostId),
     Suspended(HostId),
@@ -37,10 +38,10 @@ enum Hold {
     Outer(NetId),
 }
 
-/// How it was.
+/// The previous state.
 #[derive(Debug, Clone)]
 enum Was {
-    /// As it is without faults.
+    /// The state without faults.
     Usual,
     StepMs(i64),
     DriftPpb(i64),
@@ -48,29 +49,29 @@ enum Was {
     Outer(NetId, Vec<IpAddr>),
 }
 
-/// The plan of a run, and what of it is under way.
+/// The plan of a run, and its active faults.
 #[derive(Default)]
 pub(crate) struct Faults {
-    /// The plan in use, once it has been let loose.
+    /// The plan in use, once it has been started.
     plan: Option<Plan>,
-    /// What the seed drew, if it did.
+    /// The kinds and weights that the seed drew, if it did.
     drawn: Option<String>,
-    /// When it was let loose.
+    /// When it was started.
     unleashed: Duration,
-    /// Faults that could not be, or not whole, with the reason, by number.
+    /// Faults that were skipped or applied only in part, with the reason, by number.
     skipped: BTreeMap<usize, String>,
     /// Faults that have begun.
     begun: BTreeSet<usize>,
-    /// What faults name that wasn't there when they were let loose.
+    /// Targets that didn't exist when the plan was started, by the fault's number.
     unknown: BTreeMap<usize, String>,
-    /// What each fault that has begun and not ended holds.
+    /// The holds of each active fault.
     active: BTreeMap<usize, Vec<Hold>>,
     holds: BTreeMap<Hold, (u32, Was)>,
     healed: bool,
 }
 
 impl Faults {
-    /// Whether this is the first to hold it.
+    /// Adds a hold; returns whether it is the first on this state.
     fn hold(&mut self, number: usize, hold: Hold, was: impl FnOnce() -> Was) -> bool {
         self.active.entry(number).or_default().push(hold.clone());
         let held = self.holds.entry(hold).or_insert_with(|| (0, was()));
@@ -78,7 +79,7 @@ impl Faults {
         held.0 == 1
     }
 
-    /// What a run's outcome says of them.
+    /// The report on the faults for a run's outcome.
     pub(crate) fn unleashed(&self) -> Option<Unleashed> {
         let plan = self.plan.clone()?;
         let told = |(number, planned): (usize, &Planned)| {
@@ -99,7 +100,7 @@ impl Faults {
         Some(Unleashed { plan, drawn: self.drawn.clone(), at: self.unleashed, begun, skipped })
     }
 
-    /// Addresses that faults have taken from a host or a box for a while, each with the network that it stands in.
+    /// Addresses that faults have taken from a host or a box for a while, each with its network.
     pub(crate) fn taken_away(&self) -> impl Iterator<Item = (net::End, NetId, &[IpAddr])> {
         self.holds.iter().filter_map(|(hold, (_, was))| match (hold, was) {
             (Hold::Place(id), Was::Place(_, net, ips)) => Some((net::End::Host(*id), net.0, ips.as_slice())),
@@ -110,7 +111,7 @@ impl Faults {
         })
     }
 
-    /// The end that a fault armed in a host's process has come: now the fault keeps the host down.
+    /// A crash or power loss that a fault armed has happened: now the fault keeps the host down.
     pub(crate) fn fires(&mut self, number: usize, host: HostId) {
         let armed = Hold::Armed(number, host);
         if self.release(&armed).is_none() {
@@ -122,7 +123,7 @@ impl Faults {
         self.hold(number, Hold::Down(host), || Was::Usual);
     }
 
-    /// How it was, if nobody holds it any longer.
+    /// Releases a hold; returns the previous state if it was the last hold on it.
     fn release(&mut self, hold: &Hold) -> Option<Was> {
         let (count, _) = self.holds.get_mut(hold)?;
         *count -= 1;
@@ -150,12 +151,12 @@ fn hold(number: usize, what: Hold) -> bool {
 }
 
 impl Trial {
-    /// Lets faults loose, from now on and in the background: those of the plan that the run was given, or else a plan
-    /// that the seed draws of the scenario's [`faults`](crate::Scenario::faults) for these targets, all of it over after
-    /// `span`. Returns at once.
+    /// Starts faults, from now on and in the background: those of the plan that the run was given, or else of a plan
+    /// that the seed draws of the scenario's [`faults`](crate::Scenario::faults) for these targets, all of it over
+    /// after `span`. Returns at once.
     ///
     /// # Panics
-    /// If faults have been let loose in this run before.
+    /// If faults have been started in this run before.
     pub fn unleash(&self, targets: &Targets, span: Duration) {
         let world = self.world;
         let (plan, options) = match self.given_plan() {
@@ -193,20 +194,20 @@ impl Trial {
         }));
     }
 
-    /// Ends every fault: links are as before, partitions mended, boxes on, hosts where they were, started, continued and
-    /// awake. Clocks stay as they are. Then it waits as long as a packet can still be [held back](Plan::held_back). From
-    /// here on liveness can be asked for.
+    /// Ends every fault: links are as before, partitions mended, boxes on, hosts back in their networks, started,
+    /// continued and awake. Clocks stay as they are. Then it waits while a packet can still be
+    /// [held back](Plan::held_back). After it, liveness can be checked.
     pub async fn heal(&self) {
         self.heal_what(|_| true).await;
         self.world.sleep(self.plan().held_back()).await;
     }
 
-    /// As [`heal`](Trial::heal), but only of what touches `core`: its hosts, the boxes that they are behind, partitions
-    /// among them, and links as far as the core has to do with them. Nothing new begins anywhere, yet what is down,
-    /// stalled or cut off elsewhere stays so, until all is healed: the core has to live with it.
+    /// Like [`heal`](Trial::heal), but only for faults that touch `core`: its hosts, the boxes that they are behind,
+    /// partitions among them, and the links of the core. No fault begins anywhere, but hosts outside the core that
+    /// are down, stalled or cut off stay so until everything is healed, and the core has to cope with that.
     pub async fn heal_core(&self, core: &[Host]) {
         let hosts: BTreeSet<HostId> = core.iter().map(Host::id).collect();
-        // Who has roamed is home again first: the boxes there are what counts.
+        // Roamed hosts return first, because the boxes of their own networks count.
         self.heal_what(|hold| matches!(hold, Hold::Place(id) if hosts.contains(id))).await;
         let mut boxes = BTreeSet::new();
         for mut net in core.iter().flat_map(Host::nets) {
@@ -244,11 +245,11 @@ impl Trial {
         for number in active {
             end(self.world, number, true, &what);
         }
-        // What was started or continued runs before the scenario goes on.
+        // Started and continued processes run before the scenario goes on.
         self.world.sleep(Duration::from_millis(1)).await;
     }
 
-    /// The plan in use; empty until faults are let loose.
+    /// The plan in use; empty until faults are started.
     pub fn plan(&self) -> Plan {
         with(|faults| faults.plan.clone().unwrap_or_default())
     }
@@ -256,18 +257,18 @@ impl Trial {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Step {
-    // At one moment what ends comes first.
+    // At the same time, ends come before begins.
     End,
     Begin,
 }
 
-/// What happens when, to the fault of which number.
+/// The steps of a plan by time, each with its fault's number.
 fn steps(plan: &Plan) -> Vec<(Duration, Step, usize)> {
     let mut steps = Vec::new();
     for (number, planned) in plan.faults().iter().enumerate() {
         steps.push((planned.at, Step::Begin, number));
         if let Some(lasts) = planned.lasts {
-            // Not before its own beginning, also if it lasts for no time at all.
+            // Not before its own beginning, also if its duration is zero.
             let end = (planned.at + lasts).max(planned.at + Duration::from_nanos(1));
             steps.push((end, Step::End, number));
         }
@@ -286,7 +287,7 @@ fn begin(world: World, number: usize, planned: &Planned) {
         }),
         Fault::Partition { left, right, one_way } => {
             if let Some(missing) = unknown(world, &planned.fault) {
-                // Those that are there are cut off nevertheless: a plan also fits a world with fewer hosts.
+                // The existing hosts are cut off nevertheless: a plan also fits a world with fewer hosts.
                 world.note(&missing);
                 with(|faults| faults.skipped.insert(number, missing));
             }
@@ -322,7 +323,7 @@ fn no_box(name: &str) -> String {
     format!("there is no network {name} behind a box")
 }
 
-/// What a fault names that isn't there; `None` if it all is.
+/// The names in a fault that have no target; `None` if all have one.
 fn unknown(world: World, fault: &Fault) -> Option<String> {
     let host = |name: &String| world.find(name).is_none().then(|| no_host(name));
     let net = |name: &String| match world.find_net(name).and_then(|net| net.outside()) {
@@ -375,7 +376,7 @@ fn partition(
         }
     }
     if pairs.is_empty() {
-        // A typo is what a person wants to know first.
+        // A misspelt name is the more useful reason for a person.
         let missing = with(|faults| faults.skipped.remove(&number));
         return Err(missing.unwrap_or_else(|| "one side has no host".to_owned()));
     }
@@ -397,7 +398,7 @@ fn on_host(world: World, number: usize, host: Host, fault: &HostFault) -> Result
     let must_run = || if running { Ok(()) } else { Err("it does not run".to_owned()) };
     match fault {
         HostFault::Crash | HostFault::HubKill | HostFault::PowerLoss => {
-            // One that isn't down because of a fault has ended by itself, and stays so.
+            // A host that is down without a fault has ended by itself, and stays so.
             if !holds(&Hold::Down(id)) {
                 must_run()?;
             }
@@ -474,7 +475,7 @@ fn on_host(world: World, number: usize, host: Host, fault: &HostFault) -> Result
     Ok(())
 }
 
-/// Starts a host anew, as far as other faults let it.
+/// Restarts a host, and keeps it stopped as far as other faults require.
 fn restart(host: Host) {
     host.restart();
     let id = host.id();
@@ -489,7 +490,7 @@ fn restart(host: Host) {
     }
 }
 
-/// Whether `who` may have `ip` in a network instead of what it has; else why not.
+/// Whether `who` may replace its addresses by `ip` in a network; else the reason.
 fn refused(net: Net, ip: IpAddr, who: Owner) -> Result<(), String> {
     sim::with(|sim| sim.refuses(net.id(), ip, who)).map_or(Ok(()), Err)
 }
@@ -518,7 +519,7 @@ fn set_outer(net: Net, ips: &[IpAddr]) {
     net.set_outer_addrs(&ips.iter().map(String::as_str).collect::<Vec<_>>());
 }
 
-/// Ends of a fault `what` it says. When everything is `healing`, clocks stay as they are.
+/// Ends the holds of a fault that `what` selects. While `healing` everything, clocks stay as they are.
 fn end(world: World, number: usize, healing: bool, what: impl Fn(&Hold) -> bool) {
     let Some(active) = with(|faults| faults.active.remove(&number)) else { return };
     let (ending, staying): (Vec<_>, Vec<_>) = active.into_iter().partition(|hold| what(hold));
@@ -535,7 +536,7 @@ fn end(world: World, number: usize, healing: bool, what: impl Fn(&Hold) -> bool)
     }
 }
 
-/// What of its former addresses is given back. No fault takes them meanwhile, but the scenario may have.
+/// The former addresses that are given back. No fault takes them meanwhile, but the scenario may have.
 fn still_free(world: World, net: Net, ips: Vec<IpAddr>, who: Owner) -> Vec<IpAddr> {
     let is_free = |ip: &IpAddr| {
         let refused = refused(net, *ip, who);

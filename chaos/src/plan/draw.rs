@@ -1,9 +1,9 @@
-//! How a seed draws a plan: swarm testing.
+//! Draws a plan from a seed, by swarm testing.
 //!
-//! A run in which every kind of fault happens a little finds less than one in which few happen much: faults hide
+//! A run with a few faults of every kind finds less than a run with many faults of few kinds, because faults mask
 //! each other (Groce et al., "Swarm Testing", 2012). So a seed first draws which of the allowed kinds are on, then a
-//! weight for each, then the faults. Each kind draws from a stream of its own, `plan/KIND`, so that a kind that is
-//! taken away, or given other parameters, doesn't move the others.
+//! weight for each, then the faults. Each kind draws from its own stream, `plan/KIND`, so that removing a kind, or
+//! changing its parameters, doesn't change the others.
 
 use super::{BoxFault, Effect, Fault, FaultKind, HostFault, Plan, Planned, Spot, Way};
 use crate::net::Net;
@@ -14,23 +14,23 @@ use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-/// The shortest fault that is drawn: about what one lost packet costs.
+/// The shortest fault that is drawn: about the cost of one lost packet.
 const SHORTEST: Duration = Duration::from_millis(100);
 
-/// The most faults of one kind in one plan: more of the same only makes a run slow and a story long.
+/// The most faults of one kind in one plan: more of them only make a run slow and a story long.
 const MOST_PER_KIND: u64 = 12;
 
-/// Free addresses that follow the first one of a haven.
+/// Free addresses of a haven, from the first one on.
 const HAVEN_ADDRS: u64 = 64;
 
-/// What a drawn plan may hit.
+/// The targets of a drawn plan.
 #[derive(Debug, Clone, Default)]
 pub struct Targets {
-    /// Hosts to which anything may happen.
+    /// Hosts that every fault but the kinds `hub-…` may hit.
     pub hosts: Vec<Host>,
-    /// Hosts whose links may fail, and which may be cut off, but whose process, clock and interfaces stay as they are.
+    /// Hosts whose links may fail, and which may be cut off. Their process, clock and interfaces stay as they are.
     pub spared: Vec<Host>,
-    /// Hubs: what the kinds `hub-…` hit. Their links may fail too.
+    /// Hubs: the targets of the kinds `hub-…`. Their links may fail too.
     pub hubs: Vec<Host>,
     /// Networks whose boxes may be hit.
     pub nets: Vec<Net>,
@@ -38,7 +38,7 @@ pub struct Targets {
     pub havens: Vec<(Net, Ipv4Addr)>,
 }
 
-/// A drawn plan, and what was drawn before its faults: `loss×0.7 crash×0.2`.
+/// A drawn plan, and the kinds and weights drawn before its faults: `loss×0.7 crash×0.2`.
 pub(crate) struct Drawn {
     pub(crate) plan: Plan,
     pub(crate) options: String,
@@ -49,7 +49,7 @@ pub(crate) fn draw(seed: u64, kinds: &[FaultKind], targets: &Targets, span: Dura
     let mut kinds = kinds.to_vec();
     kinds.sort_unstable();
     kinds.dedup();
-    // With few kinds to choose from, half of all runs without each of them would be too many.
+    // With fewer than four kinds, leaving each of them out of half of all runs would be too much.
     let on_of_four = if kinds.len() < 4 { 3 } else { 2 };
     let (mut faults, mut on, mut off) = (Vec::new(), String::new(), String::new());
     for kind in kinds {
@@ -82,13 +82,13 @@ impl Hand<'_> {
         below(self.rng.next_u64(), bound)
     }
 
-    /// One of a list; draws also if it is empty.
+    /// One element of a list; takes a draw also if the list is empty.
     fn one<T: Copy>(&mut self, of: &[T]) -> Option<T> {
         let at = self.below(of.len() as u64) as usize;
         of.get(at).copied()
     }
 
-    /// A share of 1 to `most` percent that grows with the weight.
+    /// A percentage from 1 to `most`, which grows with the weight.
     fn percent(&mut self, tenths: u64, most: u64) -> u32 {
         1 + self.below((most * tenths / 10).max(1)) as u32
     }
@@ -150,7 +150,7 @@ impl Hand<'_> {
         Some(match kind {
             FaultKind::Loss => Effect::Loss {
                 udp_percent: self.percent(tenths, 60),
-                // TCP stands still with much of it: more is what a partition is for.
+                // High loss stalls TCP, which a partition tests already.
                 tcp_percent: self.percent(tenths, 10) - 1,
             },
             FaultKind::Burst => Effect::Burst {
@@ -239,7 +239,7 @@ impl Hand<'_> {
             FaultKind::BoxReboot => BoxFault::Reboot,
             FaultKind::BoxOff => BoxFault::Off,
             _ => {
-                // A neighbour of its present address.
+                // An address in the /24 of its current one.
                 let own = net.outer_addrs().into_iter().find_map(|ip| match ip {
                     IpAddr::V4(ip) => Some(ip),
                     IpAddr::V6(_) => None,

@@ -1,8 +1,8 @@
-//! What link faults do to a link's configuration, beside the scenario's own settings.
+//! The effects of link faults on a link's configuration, in addition to the scenario's own settings.
 //!
-//! The effects that are active are kept apart from the configurations, and a link's behaviour is composed anew
-//! from both: so effects overlap in any order, the scenario may change a link meanwhile, and when the last effect
-//! is gone nothing of it is left.
+//! Active effects are kept apart from the configurations, and a link's behaviour is always composed from both. So
+//! effects overlap in any order, the scenario may change a link meanwhile, and an effect that has ended leaves no
+//! trace.
 
 use super::fault::{FaultKind, Way};
 use crate::link::{Bandwidth, Burst, LinkConfig, Rate};
@@ -10,59 +10,59 @@ use crate::net::End;
 use std::borrow::Cow;
 use std::time::Duration;
 
-/// What a link fault does to a link.
+/// The effect of a fault on a link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
-    /// Loses packets, each for itself.
+    /// Loses packets independently.
     Loss {
-        /// Of UDP datagrams.
+        /// Loss of UDP datagrams.
         udp_percent: u32,
-        /// Of TCP segments.
+        /// Loss of TCP segments.
         tcp_percent: u32,
     },
     /// Loses packets in bursts.
     Burst {
-        /// The chance of each packet to begin one.
+        /// The chance of each packet to begin a burst.
         begin_percent: u32,
-        /// The chance of each packet in one to end it.
+        /// The chance of each packet in a burst to end it.
         end_percent: u32,
-        /// Loss inside of one.
+        /// Loss inside a burst.
         loss_percent: u32,
     },
-    /// Takes longer.
+    /// Adds latency.
     Latency {
-        /// So much longer.
+        /// The added latency.
         add: Duration,
-        /// And up to so much beyond, another time for each packet.
+        /// The most extra latency, drawn for each packet.
         jitter: Duration,
     },
-    /// Doubles packets.
+    /// Duplicates packets.
     Duplicate {
-        /// How many.
+        /// The percentage of packets.
         percent: u32,
     },
     /// Holds packets back.
     Reorder {
-        /// How many.
+        /// The percentage of packets.
         percent: u32,
-        /// For how long.
+        /// For how long they are held back.
         by: Duration,
     },
-    /// Flips a bit.
+    /// Flips a bit in packets.
     Corrupt {
-        /// In how many packets.
+        /// The percentage of packets.
         percent: u32,
     },
-    /// Cuts datagrams short.
+    /// Truncates datagrams.
     Truncate {
-        /// How many.
+        /// The percentage of packets.
         percent: u32,
     },
-    /// Carries few bytes.
+    /// Limits the bandwidth.
     Bandwidth {
-        /// A second.
+        /// The rate in bytes per second.
         bytes_per_second: u64,
-        /// How many may wait.
+        /// The size of the queue in bytes.
         queue_bytes: u64,
     },
     /// Drops packets larger than this.
@@ -88,7 +88,7 @@ impl Effect {
         }
     }
 
-    /// Adds what it does to what a link does.
+    /// Adds this effect to a link's configuration.
     fn add_to(&self, config: &mut LinkConfig) {
         let also = |rate: &mut Rate, percent: u32| *rate = rate.or(Rate::percent(percent));
         match *self {
@@ -97,7 +97,7 @@ impl Effect {
                 also(&mut config.tcp_loss, tcp_percent);
             }
             Effect::Burst { begin_percent, end_percent, loss_percent } => {
-                // A link has one state of this sort: the fault's bursts take the place of its own.
+                // A link has one burst state, so the fault's bursts replace its own.
                 config.burst = Some(Burst {
                     begin: Rate::percent(begin_percent),
                     end: Rate::percent(end_percent),
@@ -160,7 +160,7 @@ impl Effects {
         self.0.sort_by_key(|(number, ..)| *number);
     }
 
-    /// The end that an effect belongs to; `None` if it is one of every link.
+    /// The end that an effect belongs to; `None` if it applies to every link.
     pub(crate) fn end_of(&self, number: usize) -> Option<End> {
         self.0.iter().find(|(other, ..)| *other == number).and_then(|(_, scope, _)| scope.end)
     }
@@ -169,7 +169,7 @@ impl Effects {
         self.0.retain(|(other, ..)| *other != number);
     }
 
-    /// What the link from `from` to `to` does, whose own configuration is `base`.
+    /// The configuration of the link from `from` to `to` with its effects; `base` is the link's own.
     pub(crate) fn compose<'a>(&self, from: End, to: End, base: &'a LinkConfig) -> Cow<'a, LinkConfig> {
         let mut config = Cow::Borrowed(base);
         for (_, _, effect) in self.0.iter().filter(|(_, scope, _)| scope.covers(from, to)) {

@@ -1,4 +1,4 @@
-//! The faults: what each kind hits, and with which parameters.
+//! The faults: their kinds, targets and parameters.
 
 use super::effect::Effect;
 use std::fmt;
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 macro_rules! kinds {
     ($($(#[$doc:meta])* $kind:ident = $name:literal,)*) => {
-        /// The kinds of fault, by which a scenario says what a seed may draw for it.
+        /// The kinds of fault. A scenario lists those that a seed may draw for it.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum FaultKind {
             $($(#[$doc])* $kind,)*
@@ -28,27 +28,27 @@ macro_rules! kinds {
 }
 
 kinds! {
-    /// Links lose packets, each for itself.
+    /// Links lose packets independently.
     Loss = "loss",
     /// Links lose packets in bursts.
     Burst = "burst",
     /// Links become slow.
     Latency = "latency",
-    /// Links double packets.
+    /// Links duplicate packets.
     Duplicate = "duplicate",
     /// Links hold packets back.
     Reorder = "reorder",
     /// Links flip bits.
     Corrupt = "corrupt",
-    /// Links cut datagrams short.
+    /// Links truncate datagrams.
     Truncate = "truncate",
-    /// Links carry few bytes.
+    /// Links have little bandwidth.
     Bandwidth = "bandwidth",
     /// Links carry small packets only.
     Mtu = "mtu",
     /// Two groups of hosts can't reach each other.
     Partition = "partition",
-    /// One group can't reach the other, which can reach it.
+    /// One group can't reach the other; the opposite direction works.
     PartitionOneWay = "partition-one-way",
     /// A process is killed, and started again.
     Crash = "crash",
@@ -60,13 +60,13 @@ kinds! {
     DiskPowerLoss = "disk-power-loss",
     /// A process is killed and started again at once.
     Restart = "restart",
-    /// A process is stopped; its kernel goes on.
+    /// A process is stopped; its kernel runs on.
     Pause = "pause",
-    /// A host sleeps, its kernel too.
+    /// A host is suspended, including its kernel.
     Suspend = "suspend",
     /// Every core of a host is busy.
     PinCpu = "pin-cpu",
-    /// A host's wall clock is set.
+    /// A host's wall clock is stepped.
     ClockStep = "clock-step",
     /// A host's clocks run fast or slow.
     ClockDrift = "clock-drift",
@@ -74,17 +74,17 @@ kinds! {
     NicDown = "nic-down",
     /// A host moves into another network.
     Roam = "roam",
-    /// A box forgets everything.
+    /// A box reboots and loses its tables.
     BoxReboot = "box-reboot",
     /// A box has no power.
     BoxOff = "box-off",
-    /// A box has another address outside.
+    /// A box gets another outer address.
     BoxRenumber = "box-renumber",
     /// A hub's process is killed, and started again.
     HubKill = "hub-kill",
     /// A hub's process is killed and started again at once, with empty memory.
     HubRestart = "hub-restart",
-    /// A hub's process is stopped; its kernel goes on acknowledging.
+    /// A hub's process is stopped; its kernel still acknowledges.
     HubStall = "hub-stall",
 }
 
@@ -94,7 +94,7 @@ impl fmt::Display for FaultKind {
     }
 }
 
-/// Where a link fault is.
+/// The links of a link fault.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Spot {
     /// On every link.
@@ -105,19 +105,19 @@ pub enum Spot {
     Box(String),
 }
 
-/// Which direction of its links a link fault is on, as the spot sees it.
+/// The direction of a link fault, as seen from the spot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum Way {
-    /// Both.
+    /// Both directions.
     #[default]
     Both,
-    /// What it sends.
+    /// Packets that it sends.
     Out,
-    /// What it receives.
+    /// Packets that it receives.
     In,
 }
 
-/// What happens to a host.
+/// A fault of a host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HostFault {
     /// See [`FaultKind::Crash`].
@@ -172,7 +172,7 @@ pub enum HostFault {
     HubStall,
 }
 
-/// What happens to the box in front of a network.
+/// A fault of the box in front of a network.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BoxFault {
     /// See [`FaultKind::BoxReboot`].
@@ -181,44 +181,44 @@ pub enum BoxFault {
     Off,
     /// See [`FaultKind::BoxRenumber`].
     Renumber {
-        /// Its only address outside.
+        /// Its only outer address.
         ip: IpAddr,
     },
 }
 
-/// One fault, with what it hits, by name.
+/// One fault, with its targets by name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
-    /// A link does something more to packets.
+    /// A link has a further effect on packets.
     Link {
-        /// Where.
+        /// The links.
         on: Spot,
-        /// In which direction.
+        /// The direction.
         way: Way,
-        /// What.
+        /// The effect.
         effect: Effect,
     },
     /// Two groups of hosts are cut off from each other.
     Partition {
-        /// One.
+        /// One group.
         left: Vec<String>,
-        /// The other.
+        /// The other group.
         right: Vec<String>,
-        /// Whether only the way from `left` to `right` is cut.
+        /// Whether only the direction from `left` to `right` is cut.
         one_way: bool,
     },
-    /// Something happens to a host.
+    /// A host has a fault.
     Host {
         /// Its name.
         host: String,
-        /// What.
+        /// The fault.
         fault: HostFault,
     },
-    /// Something happens to the box in front of a network.
+    /// The box in front of a network has a fault.
     Box {
         /// The network's name.
         net: String,
-        /// What.
+        /// The fault.
         fault: BoxFault,
     },
 }
@@ -262,7 +262,7 @@ impl FaultKind {
         matches!(self, FaultKind::Restart | FaultKind::HubRestart | FaultKind::BoxReboot)
     }
 
-    /// The longest that a drawn fault of this kind lasts: beyond it a run waits and learns nothing.
+    /// The longest that a drawn fault of this kind lasts: a longer one only makes a run wait.
     pub(crate) fn longest(self) -> Duration {
         match self {
             FaultKind::Partition | FaultKind::PartitionOneWay | FaultKind::Suspend | FaultKind::PinCpu => {

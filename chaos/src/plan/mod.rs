@@ -1,17 +1,16 @@
-//! Fault plans: what goes wrong in a run, and when, as data.
+//! Fault plans: the faults of a run and their times, as data.
 //!
-//! A [`Plan`] is a list of [`Planned`] faults, each with its moment, its [`Fault`] and how long it lasts. A seed
-//! [draws](draw) one for the [`Targets`] that a scenario offers, or a run is given one; either way
-//! [`Trial::unleash`](crate::Trial::unleash) lets it loose in the background and
-//! [`Trial::heal`](crate::Trial::heal) ends it. A plan has a [text] that a person can edit, so it can be printed,
-//! changed, replayed and shrunk.
+//! A [`Plan`] is a list of [`Planned`] faults, each with its start, its [`Fault`] and its duration. A seed
+//! [draws](draw) a plan for the [`Targets`] that a scenario offers, or a run is given one.
+//! [`Trial::unleash`](crate::Trial::unleash) starts it in the background, and [`Trial::heal`](crate::Trial::heal)
+//! ends it. A plan has a [text] that a person can edit, so it can be printed, changed, replayed and shrunk.
 //!
-//! Moments count from the unleashing, not from the world's beginning: a plan hits the same phase of a scenario
-//! also with fewer hosts, which need less time to find each other.
+//! Times count from the start of the plan, not from the world's beginning. So a plan hits the same phase of a
+//! scenario also with fewer hosts, which need less time to find each other.
 //!
-//! Faults that overlap compose: a link does all that its active faults ask for, a host is up again when the last
-//! fault that keeps it down is over. A fault whose target isn't there is skipped, and one that
-//! is never due never begins; the run says so.
+//! Overlapping faults compose: a link has the effects of all its active faults, and a host is up again when the last
+//! fault that keeps it down is over. A fault whose target doesn't exist is skipped, and a fault that is never due
+//! never begins; the run reports both.
 
 mod apply;
 pub mod draw;
@@ -30,23 +29,23 @@ use std::time::Duration;
 /// A fault, when it begins and how long it lasts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Planned {
-    /// From the unleashing on.
+    /// Its start, from that of the plan.
     pub at: Duration,
-    /// What happens.
+    /// The fault.
     pub fault: Fault,
-    /// After this it undoes itself; `None` leaves it until everything is healed. Without a meaning for a fault
+    /// The time after which it is undone; `None` keeps it until everything is healed. It has no meaning for a fault
     /// that is over at once, such as a reboot.
     pub lasts: Option<Duration>,
 }
 
-/// What goes wrong in a run: a list of faults, in the order of their moments.
+/// The faults of a run, in the order of their start.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Plan {
     faults: Vec<Planned>,
 }
 
 impl Plan {
-    /// A plan of these faults; those of one moment stay in their order.
+    /// A plan of these faults; those with the same start keep their order.
     pub fn new(mut faults: Vec<Planned>) -> Plan {
         faults.sort_by_key(|planned| planned.at);
         Plan { faults }
@@ -57,8 +56,8 @@ impl Plan {
         &self.faults
     }
 
-    /// How late at most a packet comes that was sent under these faults, all of them at once. A link keeps the order of
-    /// its TCP, so what follows waits for it, also after the faults' end.
+    /// The most by which a packet can be delayed if all of these faults are active at once. A link keeps the order
+    /// of TCP segments, so later segments wait for a delayed one, also after the faults' end.
     pub fn held_back(&self) -> Duration {
         let of = |planned: &Planned| match planned.fault {
             Fault::Link { effect: Effect::Latency { add, jitter }, .. } => add.saturating_add(jitter),

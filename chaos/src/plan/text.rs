@@ -1,4 +1,4 @@
-//! A plan as text, one fault a line, to be printed, edited and given back with `--plan`.
+//! A plan as text, one fault per line. It can be printed, edited and passed back with `--plan`.
 //!
 //! ```text
 //! # TIME   KIND         TARGET…            PARAMETERS                      DURATION
@@ -9,11 +9,11 @@
 //! 7.25s    roam         phone              to=cellular ip=10.64.0.9
 //! ```
 //!
-//! A line is empty, a comment from `#` on, or a fault: its moment, counted from the unleashing; its kind; its
-//! targets; parameters as `key=value`, in any order, all of them needed but `way`; and `for=`, after which it undoes
-//! itself (without it, it stays until everything is healed). Durations are a decimal number and `ns`, `us`, `ms` or
-//! `s`, a century at most. A name that isn't made of letters, digits, `-`, `_` and `.` alone stands in double quotes, in which `\` comes before
-//! `"` and `\`. Rates are whole percent.
+//! A line is empty, a comment from `#` on, or a fault: its start, counted from the start of the plan; its kind; its
+//! targets; parameters as `key=value`, in any order, all of them required except `way`; and `for=`, its duration
+//! (without it, the fault lasts until everything is healed). Durations are a decimal number and `ns`, `us`, `ms` or
+//! `s`, a century at most. A name with characters other than letters, digits, `-`, `_` and `.` is written in double
+//! quotes, in which `\` escapes `"` and `\`. Rates are whole percent.
 //!
 //! | kind | targets | parameters |
 //! | --- | --- | --- |
@@ -39,7 +39,7 @@
 //! | `box-renumber` | network | `ip`: its only address outside |
 //!
 //! A spot is `*` for every link, a host for the links of that host, or `box:NETWORK` for those of the box in front
-//! of a network; `way=out` and `way=in` are what the spot sends and receives, both unless said.
+//! of a network. `way=out` and `way=in` select the packets that the spot sends or receives; the default is both.
 
 mod show;
 mod words;
@@ -50,15 +50,15 @@ use std::net::IpAddr;
 use std::str::FromStr;
 use words::{Line, Word, Wrong, duration, signed_ms, words, wrong};
 
-/// A plan's text that can't be read.
+/// An error in a plan's text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: expected {expected}, found {found}")]
 pub struct PlanError {
     /// Its line, from 1 on.
     pub line: usize,
-    /// What should stand there.
+    /// The expected text.
     pub expected: String,
-    /// What does.
+    /// The text that was found.
     pub found: String,
 }
 

@@ -1,8 +1,8 @@
 //! Synchronous files with explicit syncs, on a host's simulated disk.
 //!
-//! What was not synced may be lost by a crash, whole or in part. A caller that must not lose something calls
-//! [`File::sync`], or uses [`create_new_private`] and [`atomic_replace`], which do. A file of an earlier boot
-//! refuses every operation.
+//! A crash may lose unsynced bytes, wholly or in part. A caller that must not lose bytes calls [`File::sync`], or
+//! uses [`create_new_private`] and [`atomic_replace`], which sync. A file of an earlier boot refuses every
+//! operation.
 
 use crate::disk::{Disk, Op};
 use crate::process::{self, End};
@@ -18,7 +18,7 @@ pub struct File {
     locked: bool,
 }
 
-/// Whether this operation is one at which an end is armed; the process is gone then.
+/// Whether a crash or power loss is armed at this operation; the process has then ended.
 fn ends_here(place: Place) -> bool {
     let due = sim::try_with(|sim| {
         let host = sim.host_mut(place.host);
@@ -53,7 +53,7 @@ fn here_recorded(op: &Op<'_>, f: impl FnOnce(&mut Disk) -> io::Result<()>) -> io
     recorded(sim::live_place()?, op, f)
 }
 
-/// Carries an operation out and records it, unless the process' end comes first.
+/// Executes an operation and records it, unless an armed crash or power loss comes first.
 fn recorded(place: Place, op: &Op<'_>, f: impl FnOnce(&mut Disk) -> io::Result<()>) -> io::Result<()> {
     if ends_here(place) {
         return Err(dead());
@@ -66,7 +66,7 @@ fn recorded(place: Place, op: &Op<'_>, f: impl FnOnce(&mut Disk) -> io::Result<(
 }
 
 impl File {
-    /// Opens a file for reading and writing; makes it, with mode 0600, if there is none.
+    /// Opens a file for reading and writing; creates it, with mode 0600, if it doesn't exist.
     ///
     /// # Errors
     /// `NotFound` when its directory doesn't exist.
@@ -76,11 +76,11 @@ impl File {
         Ok(File { place, inode, locked: false })
     }
 
-    /// Takes the file for this handle alone, until it is closed or the process ends. Whoever doesn't lock isn't held
-    /// back.
+    /// Locks the file for this handle, until it is closed or the process ends. The lock doesn't affect handles that
+    /// don't lock.
     ///
     /// # Errors
-    /// `WouldBlock` when another handle has it; or the process that opened it is gone.
+    /// `WouldBlock` when another handle has locked it; or the process that opened it is gone.
     pub fn lock(&mut self) -> io::Result<()> {
         on(self.place, |sim, place| sim.host_mut(place.host).disk.lock(self.inode))?;
         self.locked = true;
@@ -103,7 +103,7 @@ impl File {
         self.len().map(|len| len == 0)
     }
 
-    /// Cuts the file, or extends it with zeros.
+    /// Truncates the file, or extends it with zeros.
     ///
     /// # Errors
     /// `FileTooLarge`; `StorageFull`; or the process that opened it is gone.
@@ -168,7 +168,7 @@ pub fn create_new_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
 /// Replaces a file's content (mode 0600) so that a crash leaves the old bytes or the new ones, whole.
 ///
 /// # Errors
-/// `NotFound` when its directory doesn't exist, `StorageFull`; the old content stands then.
+/// `NotFound` when its directory doesn't exist, `StorageFull`; the old content is then kept.
 pub fn atomic_replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     here_recorded(&Op::Whole { path, bytes }, |disk| disk.replace(path, bytes))
 }
@@ -176,12 +176,12 @@ pub fn atomic_replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
 /// Makes a directory of mode 0700 and its parents; an existing one is fine.
 ///
 /// # Errors
-/// `NotADirectory` when a file stands on the way.
+/// `NotADirectory` when a component of the path is a file.
 pub fn create_dir_all(path: &Path) -> io::Result<()> {
     here(|disk| disk.create_dir_all(path))
 }
 
-/// Whether something stands at `path`.
+/// Whether there is a file or directory at `path`.
 pub fn exists(path: &Path) -> bool {
     here(|disk| Ok(disk.exists(path))).unwrap_or(false)
 }
@@ -194,10 +194,10 @@ pub fn remove(path: &Path) -> io::Result<()> {
     here_recorded(&Op::Remove { path }, |disk| disk.remove(path))
 }
 
-/// Gives a file another name in its directory, durably.
+/// Renames a file within its directory, durably.
 ///
 /// # Errors
-/// `AlreadyExists` if something has that name; `NotFound`.
+/// `AlreadyExists` if the new name exists; `NotFound`.
 pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
     here_recorded(&Op::Rename { from, to }, |disk| disk.rename(from, to))
 }

@@ -1,9 +1,9 @@
-//! The shim's simulated side: sockets, time, tasks, disk and randomness of a host of the world.
+//! The simulated side of the runtime shim: sockets, time, tasks, disk and randomness of a host of the world.
 //!
-//! Names and signatures are those of the door onto the operating system, so the same code runs behind both.
-//! Everything here belongs to the host, and the boot, of the calling task. The scenario's own code, which runs
-//! on no host, has [`time`], [`task`] and [`rng`]. Outside of any run, in a plain test of a pure core, there are
-//! the clocks and [`rng`] alone.
+//! Names and signatures are those of the shim over the operating system, so the same code runs on both. Every call
+//! acts for the host, and the boot, of the calling task. The scenario's own code, which runs on no host, may use
+//! [`time`], [`task`] and [`rng`]. Outside of any run, in a plain test of a pure core, only the clocks and [`rng`]
+//! work.
 
 pub mod disk;
 pub mod net;
@@ -18,11 +18,11 @@ pub use crate::property::{exposed, reached};
 /// The generator behind every random draw: ChaCha20, 20 rounds.
 pub type Rng = crate::seed::Rng;
 
-/// The next stream of this label for the calling host: a stream of the seed, the host, the label and how often
-/// the host has asked for it, restarts included, so that no two calls get the same bytes.
+/// The next random stream of this label for the calling host. It derives from the seed, the host, the label and the
+/// count of the host's requests for the label, restarts included, so that no two calls get the same bytes.
 pub fn rng(label: &str) -> Rng {
     if !sim::is_running() {
-        // A plain test of a pure core: a fixed stream.
+        // A plain test of a pure core gets a fixed stream.
         return crate::seed::stream(0, label);
     }
     let place = sim::place();

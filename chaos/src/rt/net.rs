@@ -21,9 +21,9 @@ pub struct UdpSocket {
 /// One send: a datagram, or several of `segment_size` bytes each (the last may be shorter).
 #[derive(Debug, Clone)]
 pub struct Transmit<'a> {
-    /// Where to.
+    /// The destination.
     pub destination: SocketAddr,
-    /// The bytes, segments one behind the other.
+    /// The bytes, one segment after the other.
     pub contents: &'a [u8],
     /// The size of a segment; `None` for a single datagram.
     pub segment_size: Option<usize>,
@@ -31,8 +31,8 @@ pub struct Transmit<'a> {
     pub src_ip: Option<IpAddr>,
 }
 
-/// What one receive buffer holds: `len` bytes in datagrams of `stride` bytes (the last may be shorter), all
-/// from one source. In the world it is one datagram.
+/// The content of one receive buffer: `len` bytes in datagrams of `stride` bytes (the last may be shorter), all from
+/// one source. In the simulation it is one datagram.
 #[derive(Debug, Clone, Copy)]
 pub struct RecvMeta {
     /// The source.
@@ -41,7 +41,7 @@ pub struct RecvMeta {
     pub len: usize,
     /// Bytes of each datagram in it.
     pub stride: usize,
-    /// The local address that it was sent to, where the platform tells.
+    /// The local address that it was sent to, where the platform reports it.
     pub dst_ip: Option<IpAddr>,
 }
 
@@ -65,10 +65,10 @@ impl UdpSocket {
         Ok(UdpSocket { key, local })
     }
 
-    /// The address bound.
+    /// The bound address.
     ///
     /// # Errors
-    /// None in the world.
+    /// None in the simulation.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         Ok(self.local)
     }
@@ -78,12 +78,12 @@ impl UdpSocket {
         MAX_SEGMENTS
     }
 
-    /// The most datagrams that one receive buffer may be filled with: one, in the world.
+    /// The most datagrams that one receive buffer may be filled with: one, in the simulation.
     pub fn gro_segments(&self) -> usize {
         1
     }
 
-    /// Sends without waiting. Each segment is a datagram of its own on the way.
+    /// Sends without waiting. Each segment travels as a separate datagram.
     ///
     /// # Errors
     /// EMSGSIZE, `NetworkUnreachable`, `AddrNotAvailable`; they concern this send alone.
@@ -100,10 +100,10 @@ impl UdpSocket {
         .unwrap_or_else(|| Err(dead()))
     }
 
-    /// Waits until a send may succeed: never, in the world. Cancel safe.
+    /// Waits until a send may succeed; returns at once in the simulation. Cancel safe.
     ///
     /// # Errors
-    /// None in the world.
+    /// None in the simulation.
     pub async fn writable(&self) -> io::Result<()> {
         Ok(())
     }
@@ -133,7 +133,8 @@ impl UdpSocket {
     /// Receives without waiting; see [`recv`](UdpSocket::recv).
     ///
     /// # Errors
-    /// `WouldBlock` when there is nothing to receive; else the process that bound it is gone.
+    /// `WouldBlock` when there is nothing to receive; `Unsupported` when the kernel forbids it; else the process
+    /// that bound it is gone.
     pub fn try_recv(&self, buffers: &mut [IoSliceMut<'_>], metas: &mut [RecvMeta]) -> io::Result<usize> {
         sim::try_with(|sim| {
             let mut filled = 0;
@@ -175,23 +176,23 @@ impl Drop for UdpSocket {
     }
 }
 
-/// As [`TcpStream::connect`]: the links of the world say how long a segment may be.
+/// Like [`TcpStream::connect`]: the links of the world determine the segment size.
 ///
 /// # Errors
-/// As there.
+/// Those of the linked method.
 pub async fn connect(addr: SocketAddr) -> io::Result<TcpStream> {
     TcpStream::connect(addr).await
 }
 
-/// As [`TcpListener::bind`]; a v6 listener takes v6 only.
+/// Like [`TcpListener::bind`]; a v6 listener takes v6 only.
 ///
 /// # Errors
-/// As there.
+/// Those of the linked method.
 pub async fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::bind(addr).await
 }
 
-/// The address from which this host would write to `remote`, by its routes. Nothing is sent.
+/// The source address towards `remote`, by this host's routes. Nothing is sent.
 ///
 /// # Errors
 /// `NetworkUnreachable` where no interface leads there.
@@ -200,7 +201,7 @@ pub fn source_towards(remote: IpAddr) -> io::Result<IpAddr> {
     sim::with(|sim| sim.host(place.host).route(None, remote, |_| false)).map(|route| route.src)
 }
 
-/// Resolves `host:port`: the hosts of the world by their names, and addresses by themselves.
+/// Resolves `host:port`, in which the host is `localhost`, the name of a host of the world, or an address.
 ///
 /// # Errors
 /// `NotFound` when no host has the name; `InvalidInput` when there is no port.
@@ -234,7 +235,7 @@ pub struct Interface {
     pub addr: IpAddr,
 }
 
-/// The addresses of this host, sorted, loopback among them.
+/// The addresses of this host, sorted, including loopback.
 ///
 /// # Errors
 /// When the caller isn't on a host whose process runs.
@@ -254,12 +255,12 @@ pub fn interfaces() -> io::Result<Vec<Interface>> {
     })
 }
 
-/// Tells when [`interfaces`] has changed.
+/// Watches [`interfaces`] for changes.
 #[derive(Debug)]
 pub struct InterfaceWatch {
     last: Vec<Interface>,
-    /// The world's addresses of which `last` is a part. It is asked with every wake of its task, so as long as nobody
-    /// in the world has moved no list is made.
+    /// The version of the world's addresses when `last` was read. The watch is polled at every wake of its task, so
+    /// it makes a list only if the version has changed.
     version: u32,
 }
 

@@ -1,8 +1,8 @@
 //! Tasks, and the planes of a node.
 //!
-//! A panic is a value for whoever awaits the task. One that nobody awaits would leave a host that looks healthy and
-//! does less than it should, so it ends the run: when nobody has asked the task's handle yet, when the handle is gone,
-//! or when it goes without having been asked again.
+//! A panic is returned as a value to the task that awaits the handle. A panic that is not awaited would leave a host
+//! that looks healthy and does less than it should, so it ends the run. That is the case if the handle hasn't been
+//! polled yet, if the handle is gone, or if the handle is dropped without another poll.
 
 use crate::host::Role;
 use crate::process::{self, CatchPanic};
@@ -14,7 +14,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
-/// Which of a node's threads a task runs on.
+/// The thread of a node on which a task runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Plane {
     /// Sockets, sessions, paths, failure detector.
@@ -49,8 +49,8 @@ impl Drop for Inner {
 }
 
 impl Planes {
-    /// Starts a node's planes; `name` is a prefix of theirs. The pool's size has no effect in the world: a
-    /// handler takes no time by itself.
+    /// Starts a node's planes; `name` is the prefix of their names. The pool's size has no effect in the simulation:
+    /// a handler takes no time by itself.
     ///
     /// # Errors
     /// When the caller isn't on a host whose process runs.
@@ -62,8 +62,8 @@ impl Planes {
         Ok(Planes(Arc::new(Inner { net, compute })))
     }
 
-    /// Runs `future` on a plane. A panic inside it is caught and becomes the handle's [`JoinError`]; one that nobody
-    /// awaits ends the run.
+    /// Runs `future` on a plane. A panic inside it is caught and becomes the handle's [`JoinError`]; a panic that is
+    /// not awaited ends the run.
     pub fn spawn<F>(&self, plane: Plane, future: F) -> JoinHandle<F::Output>
     where
         F: Future + Send + 'static,
@@ -120,15 +120,15 @@ pub async fn yield_now() {
     .await;
 }
 
-/// Who hears of a task's panic: shared by the task and its handle.
+/// Whether a task's panic is awaited: shared by the task and its handle.
 #[derive(Debug, Clone, Default)]
 struct Hearing(Arc<Mutex<Heard>>);
 
 #[derive(Debug, Default)]
 struct Heard {
-    /// Whether somebody has asked the handle and still has it.
+    /// Whether the handle has been polled, and not dropped since.
     awaited: bool,
-    /// A panic of which the handle hasn't told yet, in words.
+    /// The message of a panic that the handle hasn't returned yet.
     untold: Option<String>,
 }
 
@@ -152,7 +152,7 @@ impl Hearing {
     }
 }
 
-/// Waits for a task. Dropping it lets the task run on.
+/// Waits for a task. Dropping the handle doesn't end the task.
 #[derive(Debug)]
 pub struct JoinHandle<T> {
     task: madsim::task::JoinHandle<Result<T, String>>,

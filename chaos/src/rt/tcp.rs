@@ -28,7 +28,7 @@ impl TcpListener {
         Ok(TcpListener { key, local })
     }
 
-    /// The next connection, and its peer. Cancel safe.
+    /// The next connection, and its peer's address. Cancel safe.
     ///
     /// # Errors
     /// When the process that bound it is gone.
@@ -38,10 +38,10 @@ impl TcpListener {
         Ok((TcpStream { inner: Arc::new(Inner { key, local, remote }) }, remote))
     }
 
-    /// The address bound.
+    /// The bound address.
     ///
     /// # Errors
-    /// None in the world.
+    /// None in the simulation.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         Ok(self.local)
     }
@@ -92,14 +92,14 @@ impl Inner {
     }
 }
 
-/// A connection. Dropped, it ends in order: FIN, or RST if bytes were left unread.
+/// A connection. Dropping it ends it in order: by FIN, or by RST if bytes were left unread.
 #[derive(Debug)]
 pub struct TcpStream {
     inner: Arc<Inner>,
 }
 
 impl TcpStream {
-    /// Connects. Dropping the future gives the attempt up.
+    /// Connects. Dropping the future abandons the attempt.
     ///
     /// # Errors
     /// `ConnectionRefused`, `TimedOut`, `NetworkUnreachable`, or the caller isn't on a host whose process runs.
@@ -114,7 +114,7 @@ impl TcpStream {
     /// This side's address.
     ///
     /// # Errors
-    /// None in the world.
+    /// None in the simulation.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         Ok(self.inner.local)
     }
@@ -122,7 +122,7 @@ impl TcpStream {
     /// The other side's address.
     ///
     /// # Errors
-    /// None in the world.
+    /// None in the simulation.
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
         Ok(self.inner.remote)
     }
@@ -172,7 +172,7 @@ impl OwnedReadHalf {
     /// This side's address.
     ///
     /// # Errors
-    /// None in the world.
+    /// None in the simulation.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         Ok(self.inner.local)
     }
@@ -180,7 +180,7 @@ impl OwnedReadHalf {
     /// The other side's address.
     ///
     /// # Errors
-    /// None in the world.
+    /// None in the simulation.
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
         Ok(self.inner.remote)
     }
@@ -192,7 +192,7 @@ impl AsyncRead for OwnedReadHalf {
     }
 }
 
-/// The writing half of a [`TcpStream`]. Dropped, it ends its direction.
+/// The writing half of a [`TcpStream`]. Dropping it ends its direction.
 #[derive(Debug)]
 pub struct OwnedWriteHalf {
     inner: Arc<Inner>,
@@ -202,7 +202,7 @@ impl OwnedWriteHalf {
     /// This side's address.
     ///
     /// # Errors
-    /// None in the world.
+    /// None in the simulation.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         Ok(self.inner.local)
     }
@@ -210,7 +210,7 @@ impl OwnedWriteHalf {
     /// The other side's address.
     ///
     /// # Errors
-    /// None in the world.
+    /// None in the simulation.
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
         Ok(self.inner.remote)
     }
@@ -232,7 +232,7 @@ impl AsyncWrite for OwnedWriteHalf {
 
 impl Drop for OwnedWriteHalf {
     fn drop(&mut self) {
-        // An error means that there is nothing left to end.
+        // An error means that the connection has already ended.
         let _ = self.inner.shutdown();
     }
 }

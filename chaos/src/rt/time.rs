@@ -9,10 +9,10 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-/// The monotonic clock. It never steps; in the world it may drift.
+/// The monotonic clock. It never steps; in the simulation it may drift.
 pub fn now() -> Instant {
     if !sim::is_running() {
-        // A plain test of a pure core only needs an instant to begin with.
+        // A plain test of a pure core only needs an instant to start from.
         return Instant::now();
     }
     let host = sim::place().map(|place| place.host);
@@ -70,7 +70,7 @@ pub async fn timeout<F: Future>(duration: Duration, future: F) -> Result<F::Outp
 #[error("deadline has elapsed")]
 pub struct Elapsed(());
 
-/// A wait for an instant of a host's clock. Dropped, it leaves no timer behind.
+/// A wait for an instant of a host's clock. Dropping it removes its timer.
 struct Sleep {
     host: Option<HostId>,
     local_ns: u64,
@@ -84,7 +84,7 @@ impl Future for Sleep {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let (host, local_ns, timer) = (self.host, self.local_ns, self.timer);
         let waker = cx.waker();
-        // A deadline that is past still lets the others run once: a loop over it can't stop the world's time.
+        // A past deadline still yields to other tasks once, so that a loop over it can't stall virtual time.
         let first = !std::mem::replace(&mut self.polled, true);
         let (poll, timer, _dropped_outside) = sim::with(|sim| {
             if sim.local_ns(host) >= local_ns && !first {

@@ -1,4 +1,4 @@
-//! What a sweep counts while its runs come in.
+//! The counters of a sweep while its runs come in.
 
 use super::{Canary, Found, Progress, Stuck, Swept, Tally};
 use crate::property::{Broken, Kind};
@@ -6,13 +6,13 @@ use crate::scenario::{Purpose, Report, Scenario};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// What is counted while the runs come in.
+/// The counters while the runs come in.
 pub(super) struct Book<'a> {
     /// Runs to be made, if that is known.
     of: Option<u64>,
     scenarios: &'a [Scenario],
     tallies: BTreeMap<&'static str, Tally>,
-    /// The first failure by its place in the sweep, of each scenario and property.
+    /// For each scenario and property, the first failure by its place in the sweep.
     found: BTreeMap<(&'static str, Kind, String), (u64, Found)>,
     stuck: Vec<Stuck>,
 }
@@ -32,7 +32,7 @@ impl<'a> Book<'a> {
         }
     }
 
-    /// So many more runs are to be made.
+    /// Adds to the number of runs to be made; `None` makes it unknown.
     pub(super) fn expect(&mut self, runs: Option<u64>) {
         self.of = self.of.zip(runs).map(|(before, more)| before + more);
     }
@@ -58,7 +58,7 @@ impl<'a> Book<'a> {
             *tally.marks.entry(mark).or_default() += 1;
         }
         let Err(Broken { kind, property, .. }) = &report.verdict else { return };
-        // An observation may miss its end. What must hold at every moment, nothing excuses.
+        // An observation may break liveness, but no other property.
         if scenario.purpose == Purpose::Observation && *kind == Kind::Liveness {
             return;
         }
@@ -69,7 +69,7 @@ impl<'a> Book<'a> {
             .entry(identity)
             .or_insert_with(|| (at, Found { scenario: *scenario, report: report.clone(), times: 0 }));
         first.1.times += 1;
-        // Threads are not in step: the first is the one with the lowest seed.
+        // Threads don't finish in order: the first failure is the one with the lowest place.
         if at < first.0 {
             *first = (at, Found { report, ..first.1.clone() });
         }

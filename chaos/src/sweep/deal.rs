@@ -1,7 +1,7 @@
-//! Deals runs to threads, and watches over them.
+//! Distributes runs to threads, and supervises the threads.
 //!
-//! A thread that is in a run for too long is left to itself, and another takes its place: a scenario that blocks must
-//! not silence a sweep.
+//! A thread that takes too long for a run is abandoned, and another takes its place: a scenario that blocks must not
+//! stop a sweep.
 
 use super::book::Book;
 use super::{Progress, Stuck, Sweep};
@@ -13,14 +13,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How often a sweep tells how far it is, and looks after its threads.
+/// How often a sweep reports its progress, and checks its threads.
 const TOLD_EVERY: Duration = Duration::from_millis(500);
 
 /// A part of a sweep's runs.
 pub(super) struct Deal {
     pub(super) sweep: Sweep,
     pub(super) scenarios: Vec<Scenario>,
-    /// Runs dealt before it.
+    /// Runs distributed before it.
     pub(super) place: u64,
     /// Seeds that every scenario had before it.
     pub(super) number: u64,
@@ -29,19 +29,19 @@ pub(super) struct Deal {
     pub(super) begun: Instant,
 }
 
-/// What the threads share.
+/// The shared state of the threads.
 struct Table {
     deal: Deal,
     next: AtomicU64,
-    /// Runs under way, by place, since when.
+    /// The start of each active run, by its place.
     running: Mutex<BTreeMap<u64, Instant>>,
 }
 
-/// What a thread says.
+/// A message of a thread.
 enum Said {
     /// The run at this place came to its end.
     Report(u64, Box<Report>),
-    /// It has nothing more to do.
+    /// The thread has no more work.
     Done,
 }
 
@@ -86,7 +86,7 @@ impl Table {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes one run after the other, until none is left or this one is given up.
+    /// Makes one run after the other, until none is left or the current one has been given up.
     fn work(&self, sender: &Sender<Said>) {
         let Deal { sweep, runs, begun, place, .. } = &self.deal;
         while sweep.limit.is_none_or(|limit| begun.elapsed() < limit) {
@@ -108,13 +108,13 @@ impl Table {
         let _ = sender.send(Said::Done);
     }
 
-    /// What the run at a place is: the scenario, and the how manieth of its seeds.
+    /// The scenario of the run at a place, and the number of its seed.
     fn dealt(&self, at: u64) -> (&Scenario, u64) {
         let count = self.deal.scenarios.len() as u64;
         (&self.deal.scenarios[(at % count) as usize], self.deal.number + at / count)
     }
 
-    /// Takes the runs out that take too long.
+    /// Removes the runs that take too long.
     fn give_up(&self, patience: Duration) -> Vec<Stuck> {
         let late = self.running().extract_if(.., |_, since| since.elapsed() > patience).collect::<Vec<_>>();
         let stuck = late.into_iter().map(|(at, since)| {

@@ -1,14 +1,14 @@
-//! Many runs: deals seeds over scenarios and threads, counts what happened, and says what it did.
+//! Many runs: distributes seeds over scenarios and threads, counts the results, and reports them.
 //!
-//! A sweep can fail in two ways. A property breaks; or it proved less than it seems: a mark was not reached in as many
-//! runs as should reach it, or the canary's planted bug was not found. The second is called *vacuous*, and a sweep says
-//! of it as loudly as of the first. So is one with a scenario that had no run at all.
+//! A sweep can fail in two ways. Either a property breaks, or the sweep is *vacuous*: it proved less than it seems.
+//! A sweep is vacuous if a mark was not reached in as many runs as should reach it, if the canary's planted bug was
+//! not found, or if a scenario had no run at all. Both are reported with the same emphasis.
 //!
-//! Runs are dealt round robin: scenario after scenario with one seed, then all of them with the next. The last quarter
-//! goes to the scenarios that have not reached all of their marks by then, so that a large sweep can tell a rare path
-//! from one that nothing takes. Canaries come first, until each has been found, and don't count. The first seed of
-//! each scenario is run twice and has to be the same again. Which runs are made depends on the seeds and the shard
-//! alone, not on the threads.
+//! Runs are distributed round robin: scenario after scenario with one seed, then all of them with the next. The last
+//! quarter goes to the scenarios that have not reached all of their marks by then, so that a large sweep can
+//! distinguish a rare path from an unreachable one. Canaries run first, each until its bug has been found, and don't
+//! count. The first seed of each scenario is run twice and has to give the same run again. The selection of runs
+//! depends on the seeds and the shard alone, not on the threads.
 
 mod book;
 mod deal;
@@ -21,26 +21,26 @@ use deal::Deal;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-/// Real time after which a run is given up unless it is said otherwise: the slowest takes seconds.
+/// The default real time after which a run is given up: the slowest takes seconds.
 pub const PATIENCE: Duration = Duration::from_secs(15 * 60);
 
-/// Runs in which a canary's bug must be found.
+/// The number of runs within which a canary's bug must be found.
 pub const CANARY_RUNS: u64 = 100;
 
 /// A sweep to be made.
 #[derive(Clone)]
 pub struct Sweep {
-    /// The scenarios over which runs are dealt; canaries among them are looked for besides.
+    /// The scenarios over which runs are distributed; canaries among them run separately.
     pub scenarios: Vec<Scenario>,
-    /// Runs in all; none goes on until the time is over.
+    /// The number of runs; `None` continues until the time is over.
     pub runs: Option<u64>,
     /// The first seed.
     pub start: u64,
-    /// Threads.
+    /// The number of threads.
     pub jobs: usize,
-    /// Which part of the runs to make, of how many: `(1, 1)` is all of them.
+    /// The shard to run, and the number of shards: `(1, 1)` is all runs.
     pub shard: (u64, u64),
-    /// After this no further run is begun.
+    /// The real time after which no further run is begun.
     pub limit: Option<Duration>,
     /// Real time after which a single run is given up.
     pub patience: Duration,
@@ -48,7 +48,7 @@ pub struct Sweep {
     pub knobs: BTreeMap<String, u64>,
 }
 
-/// What a sweep counted of one scenario.
+/// The counters of a sweep for one scenario.
 #[derive(Debug, Clone, Default)]
 pub struct Tally {
     /// Runs made.
@@ -72,8 +72,7 @@ pub struct Found {
     pub times: u64,
 }
 
-/// A run that was given up: it stood still, or went round in circles, without virtual time going on. Its thread is left
-/// behind.
+/// A run that was given up, because it blocked or looped without advancing virtual time. Its thread is abandoned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stuck {
     /// The scenario.
@@ -84,16 +83,16 @@ pub struct Stuck {
     pub after: Duration,
 }
 
-/// What became of a canary.
+/// The result of a canary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Canary {
     /// Its scenario.
     pub name: &'static str,
-    /// In which of its runs it was found, from 1 on.
+    /// The number of the run that found its bug, from 1 on; `None` if none did.
     pub found_in: Option<u64>,
 }
 
-/// How far a sweep is.
+/// The progress of a sweep.
 #[derive(Debug, Clone, Copy)]
 pub struct Progress {
     /// Runs made.
@@ -106,14 +105,14 @@ pub struct Progress {
     pub took: Duration,
     /// Virtual time of all runs.
     pub elapsed: Duration,
-    /// Marks reached, of how many.
+    /// Marks reached, and all marks.
     pub marks: (usize, usize),
 }
 
-/// What a sweep did.
+/// The result of a sweep.
 #[derive(Debug, Clone)]
 pub struct Swept {
-    /// By scenario.
+    /// The counters by scenario.
     pub tallies: BTreeMap<&'static str, Tally>,
     /// Each failure once: the first of its scenario and property.
     pub found: Vec<Found>,
@@ -121,13 +120,13 @@ pub struct Swept {
     pub stuck: Vec<Stuck>,
     /// The canaries.
     pub canaries: Vec<Canary>,
-    /// Marks that too many runs missed: the scenario, the mark, its runs.
+    /// Marks that no run reached, although the runs sufficed: the scenario, the mark, its runs.
     pub missing: Vec<(&'static str, &'static str, u64)>,
-    /// Marks that were missed in too few runs to mean anything.
+    /// Marks that no run reached, but with too few runs to mean anything.
     pub unsure: Vec<(&'static str, &'static str, u64)>,
-    /// Scenarios that had no run, in a sweep of all parts: one shard may well have none of some.
+    /// Scenarios that had no run. Empty for one of several shards, because a shard may have no run of a scenario.
     pub unrun: Vec<&'static str>,
-    /// Runs that it was to make and didn't, because the time was over.
+    /// Runs that were not made, because the time was over.
     pub skipped: u64,
     /// Real time that it took.
     pub took: Duration,
@@ -144,7 +143,7 @@ impl Swept {
         self.tallies.values().map(|tally| tally.elapsed).sum()
     }
 
-    /// The gravest kind of property that broke. That a run comes to its end is liveness.
+    /// The most severe kind of property that broke. A run that was given up broke liveness.
     pub fn gravest(&self) -> Option<Kind> {
         let stuck = self.stuck.first().map(|_| Kind::Liveness);
         self.found
@@ -155,7 +154,7 @@ impl Swept {
             .min()
     }
 
-    /// Whether it proved less than it seems.
+    /// Whether the sweep is vacuous: it proved less than it seems.
     pub fn is_vacuous(&self) -> bool {
         let unfound = self.canaries.iter().any(|canary| canary.found_in.is_none());
         let nothing = self.runs() == 0 && (!self.tallies.is_empty() || self.canaries.is_empty());
@@ -164,14 +163,14 @@ impl Swept {
 }
 
 impl Sweep {
-    /// Makes the runs; `told` hears now and then how far it is.
+    /// Makes the runs, and reports the progress to `told` at intervals.
     pub fn run(&self, told: &mut dyn FnMut(&Progress)) -> Swept {
         let begun = Instant::now();
         let (canaries, scenarios): (Vec<Scenario>, Vec<Scenario>) =
             self.scenarios.iter().copied().partition(|scenario| scenario.purpose == Purpose::Canary);
         let canaries = canaries.iter().map(|canary| self.look_for(canary)).collect();
         let mut book = Book::new(&scenarios);
-        // Every scenario at least once.
+        // Every scenario runs at least once.
         let rounds = |runs: u64| (runs / 4 * 3 / (scenarios.len() as u64).max(1)).max(1);
         let first = Deal {
             sweep: self.clone(),
@@ -199,8 +198,8 @@ impl Sweep {
         book.close(canaries, self.shard.1 > 1, begun.elapsed())
     }
 
-    /// Whether the run at this place is a part of the shard. Neighbours of one seed go to different shards, so that
-    /// each shard sees every scenario.
+    /// Whether the run at this place is a part of the shard. Neighbouring runs of one seed go to different shards,
+    /// so that each shard runs every scenario.
     fn is_mine(&self, at: u64, scenarios: u64) -> bool {
         let (shard, shards) = self.shard;
         let scenarios = scenarios.max(1);
@@ -212,7 +211,7 @@ impl Sweep {
         let (scenarios, shards) = (scenarios.max(1), self.shard.1.max(1));
         let (rounds, rest) = (runs / scenarios, runs % scenarios);
         let of_one = |place: u64| {
-            // Of each scenario every `shards`-th round, from this one on.
+            // The shard has every `shards`-th round of each scenario, beginning with this one.
             let first = (self.shard.0 + shards - 1 - place % shards) % shards;
             let rounds = rounds + u64::from(place < rest);
             if first < rounds { (rounds - first - 1) / shards + 1 } else { 0 }

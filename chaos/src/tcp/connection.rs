@@ -1,4 +1,4 @@
-//! One connection: who holds it, and when there is no hope left for it.
+//! One connection: its holder, and the conditions on which it is given up.
 
 use super::wire::Wire;
 use crate::host::HostId;
@@ -10,23 +10,23 @@ use std::io;
 use std::net::SocketAddr;
 use std::task::Waker;
 
-/// How long a peer may be silent while it owes an acknowledgement. Linux gives up after about 15 minutes; a world in which
-/// that matters would wait for it in every scenario, and the stack has its own keepalives.
-/// (smoltcp's own timeout isn't used: it also ends connections that are merely idle.)
+/// How long a peer may be silent while it owes an acknowledgement. Linux gives up after about 15 minutes, but that
+/// would make scenarios wait too long, and the stack has its own keepalives. smoltcp's own timeout isn't used,
+/// because it also ends idle connections.
 const GIVE_UP_NS: u64 = 30_000_000_000;
 
-/// How often a closed window is probed. smoltcp 0.12 doesn't by itself, so a lost window update would end a
-/// transfer for ever; it answers probes once a second at most.
+/// The interval of probes of a closed window. smoltcp 0.12 sends none by itself, so a lost window update would stall
+/// a transfer for ever; it answers probes once a second at most.
 const PROBE: SmolDuration = SmolDuration::from_secs(2);
 
-/// Who holds a connection.
+/// The holder of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Holder {
-    /// A listener: not accepted yet; `true` once it is in the queue of those to be accepted.
+    /// A listener: the connection isn't accepted yet; `true` once it is in the accept queue.
     Listener(Key, bool),
     /// A process.
     Process,
-    /// Nobody: kept until this instant to end in order.
+    /// No holder: kept until this instant, for an orderly end.
     Nobody(u64),
 }
 
@@ -44,11 +44,11 @@ pub(super) struct Connection {
     pub(super) writer: Option<Waker>,
     /// An RST has arrived.
     pub(super) reset: bool,
-    /// Why it ended, until a call has told it.
+    /// Why it ended, until a call has returned this.
     pub(super) error: Option<io::ErrorKind>,
     /// When the last segment came in.
     pub(super) heard_ns: u64,
-    /// Since when the peer has owed an acknowledgement.
+    /// When the peer began to owe an acknowledgement.
     pub(super) owed_ns: Option<u64>,
     /// Whether a closed window is being probed.
     pub(super) probing: bool,
@@ -63,8 +63,8 @@ impl Connection {
         self.sockets.get::<Socket<'_>>(self.socket).state()
     }
 
-    /// Whether the connection must be reset: bytes for nobody, a peer that never ends, or one that is silent
-    /// while it owes an acknowledgement.
+    /// Whether the connection must be reset: unread bytes without a holder, a peer that never ends, or a peer that
+    /// is silent while it owes an acknowledgement.
     pub(super) fn is_hopeless(&mut self, now_ns: u64) -> bool {
         let owes = self.socket().send_queue() > 0
             || matches!(
@@ -83,13 +83,13 @@ impl Connection {
         forlorn || self.gives_up_ns().is_some_and(|at_ns| now_ns >= at_ns)
     }
 
-    /// When the peer's silence becomes too long.
+    /// When a silent peer is given up.
     pub(super) fn gives_up_ns(&self) -> Option<u64> {
         self.owed_ns.map(|since_ns| since_ns.max(self.heard_ns) + GIVE_UP_NS)
     }
 
-    /// Probes a window that is closed, by keepalives: there is something to send, and smoltcp waits for nothing
-    /// but a segment. `poll_at` is when it wants to be polled.
+    /// Probes a closed window by keepalives, when there are bytes to send and smoltcp has no timer running.
+    /// `poll_at` is the time at which smoltcp wants to be polled.
     pub(super) fn probe(&mut self, poll_at: Option<SmolInstant>) {
         let queued = self.socket().send_queue() > 0;
         if queued && !self.probing && poll_at.is_none() {

@@ -1,4 +1,4 @@
-//! Ports that listen, their backlog, and what is accepted from it.
+//! Listening ports, their backlog, and accepting from it.
 
 use super::connection::Holder;
 use crate::host::{HostId, release};
@@ -12,12 +12,12 @@ use std::io;
 use std::net::SocketAddr;
 use std::task::{Poll, Waker};
 
-/// A port that listens.
+/// A listening port.
 pub(super) struct Listener {
     pub(super) host: HostId,
     pub(super) local: SocketAddr,
     pub(super) ready: VecDeque<Key>,
-    /// Connections that hold this listener, half-open ones among them.
+    /// Connections held by this listener, including half-open ones.
     pub(super) pending: usize,
     pub(super) acceptors: Vec<Waker>,
 }
@@ -37,7 +37,7 @@ impl Sim {
         Ok((key, local))
     }
 
-    /// Closes a listener; what wasn't accepted is reset.
+    /// Closes a listener; connections that weren't accepted are reset.
     pub(crate) fn tcp_unlisten(&mut self, key: Key) {
         let Some(listener) = self.tcp.listeners.remove(key) else { return };
         release(&mut self.host_mut(listener.host).tcp_ports, listener.local.port(), key);

@@ -1,10 +1,10 @@
-//! TCP of the kernels, by smoltcp.
+//! TCP of the simulated kernels, by smoltcp.
 //!
-//! Each connection has a smoltcp interface of its own with one socket in it, and the kernel finds the
-//! connection by its four-tuple. So a packet costs the same however many connections a host has, a host may
-//! have any number of addresses, and a listener is a port with a backlog, as with any kernel, rather than a
-//! handful of sockets that listen. Timers fit Linux's: RTO from 10 ms to 10 s, Reno, Nagle until it is
-//! turned off. A connection that nobody holds any more is kept until its FIN is acknowledged.
+//! Each connection has a smoltcp interface of its own with one socket in it, and the kernel finds the connection by
+//! its four-tuple. So the cost of a packet doesn't depend on the number of connections, a host may have any number
+//! of addresses, and a listener is a port with a backlog, as with any kernel, rather than several listening sockets.
+//! Timers fit Linux's: RTO from 10 ms to 10 s, Reno, Nagle until it is turned off. A connection without a holder is
+//! kept until its FIN is acknowledged.
 
 mod connection;
 mod listen;
@@ -28,11 +28,12 @@ use std::net::SocketAddr;
 use std::task::{Poll, Waker};
 use wire::{Wire, interface};
 
-/// Bytes of each direction's buffer, and so the largest window. The most that needs no window scale: smoltcp 0.12 rounds
-/// a scaled window down, which moves its right edge back, and panics if the peer has filled the old one.
+/// The buffer of each direction in bytes, and so the largest window. It is the largest without window scale: smoltcp
+/// 0.12 rounds a scaled window down, which moves its right edge back, and panics if the peer has filled the old
+/// window.
 const BUFFER_BYTES: usize = u16::MAX as usize;
 
-/// How long a connection that nobody holds waits for the peer's FIN: Linux's `tcp_fin_timeout`.
+/// How long a connection without a holder waits for the peer's FIN: Linux's `tcp_fin_timeout`.
 const ORPHAN_NS: u64 = 60_000_000_000;
 
 /// The MTU of the loopback.
@@ -97,7 +98,7 @@ impl Sim {
         key
     }
 
-    /// Forgets a connection without a word to the peer.
+    /// Removes a connection without notifying the peer.
     fn tcp_forget(&mut self, key: Key) {
         let Some(connection) = self.tcp.connections.remove(key) else { return };
         self.host_mut(connection.host).connections.remove(&(connection.local, connection.remote));
@@ -133,7 +134,7 @@ impl Sim {
         Ok((key, local))
     }
 
-    /// Whether a connection that was begun is there.
+    /// Whether a connection attempt has completed.
     pub(crate) fn tcp_connected(&mut self, key: Key, waker: &Waker) -> Poll<io::Result<()>> {
         let Some(connection) = self.tcp.connections.get_mut(key) else { return Poll::Ready(Err(dead())) };
         if let Some(error) = connection.error.take() {
@@ -179,7 +180,7 @@ impl Sim {
         Poll::Ready(Ok(n))
     }
 
-    /// Ends this side's direction, behind what was written.
+    /// Ends this side's direction, after the written bytes.
     pub(crate) fn tcp_shutdown(&mut self, key: Key) -> io::Result<()> {
         let connection = self.tcp.connections.get_mut(key).ok_or_else(dead)?;
         connection.socket().close();
@@ -216,7 +217,7 @@ impl Sim {
         self.tcp_forget(key);
     }
 
-    /// A host's process has ended: its kernel closes what it held.
+    /// A host's process has ended: its kernel closes the process's listeners and connections.
     pub(crate) fn tcp_process_ends(&mut self, host: HostId) {
         let listeners: Vec<Key> =
             self.host(host).tcp_ports.values().flatten().map(|(_, listener)| *listener).collect();
@@ -231,7 +232,7 @@ impl Sim {
         }
     }
 
-    /// A host has lost its power: nothing of its connections is left, and nobody is told.
+    /// A host has lost its power: its connections are removed, and no peer is notified.
     pub(crate) fn tcp_power_ends(&mut self, host: HostId) {
         let state = self.host_mut(host);
         let listeners: Vec<Key> =
@@ -267,7 +268,7 @@ impl Sim {
         self.tcp_refuse(now_ns, flight, host, headers);
     }
 
-    /// A segment that no connection wants: answered by RST, unless it is one.
+    /// A segment without a connection: it is answered by RST, unless it is an RST.
     fn tcp_refuse(&mut self, now_ns: u64, mut flight: Flight, host: HostId, headers: &Headers) {
         let bytes = std::mem::take(&mut flight.bytes);
         self.end(now_ns, flight, DropCause::NoSocket);
@@ -284,7 +285,7 @@ impl Sim {
     fn tcp_send(&mut self, host: HostId, local: SocketAddr, remote: SocketAddr, bytes: Vec<u8>) {
         match self.route(host, Some(local.ip()), remote.ip()) {
             Ok(route) => self.forward(host, route.nic, remote.ip(), bytes, Class::Tcp),
-            // The address is gone (the host has roamed): the segment goes nowhere.
+            // The host no longer has the address (it has roamed), so the segment is not sent.
             Err(_) => self.stats.unroutable += 1,
         }
     }
@@ -292,13 +293,13 @@ impl Sim {
     pub(crate) fn tcp_timer(&mut self, key: Key) {
         let Some(connection) = self.tcp.connections.get_mut(key) else { return };
         connection.timer = None;
-        // A sleeping kernel does nothing; it is polled when it wakes.
+        // A suspended kernel does nothing; it is polled when it wakes.
         if !self.hosts[connection.host.0 as usize].suspended {
             self.tcp_poll(key);
         }
     }
 
-    /// A host has woken: its connections go on, with as much patience as before.
+    /// A host has woken: its connections go on, and their time to give up begins anew.
     pub(crate) fn tcp_wakes(&mut self, host: HostId) {
         let now_ns = self.now_ns();
         let connections: Vec<Key> = self.host(host).connections.values().copied().collect();
@@ -310,7 +311,7 @@ impl Sim {
         }
     }
 
-    /// Moves a connection on: takes what has arrived, sends what may be sent, wakes who waits.
+    /// Advances a connection: handles arrived segments, sends further ones, wakes waiting tasks.
     fn tcp_poll(&mut self, key: Key) {
         let now_ns = self.now_ns();
         let now = self.smol_now();
@@ -368,7 +369,8 @@ impl Sim {
         self.tcp_schedule(key, now_ns);
     }
 
-    /// Sets the connection's timer to when smoltcp wants to be polled, or an orphan's time is over.
+    /// Sets the connection's timer to the first of smoltcp's next poll, the end of an orphan and the time to give
+    /// up.
     fn tcp_schedule(&mut self, key: Key, now_ns: u64) {
         let now = self.smol_now();
         let Some(connection) = self.tcp.connections.get_mut(key) else { return };

@@ -1,4 +1,4 @@
-//! What a connection's smoltcp interface stands on: two queues of packets, and one address.
+//! The device below a connection's smoltcp interface: two queues of packets, and one address.
 
 use smoltcp::iface::{Config, Interface};
 use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
@@ -53,7 +53,7 @@ impl Device for Wire {
     }
 }
 
-/// An interface of one address that reaches everything directly.
+/// An interface with one address that reaches every destination directly.
 pub(super) fn interface(wire: &mut Wire, ip: IpAddr, random_seed: u64, now: SmolInstant) -> Interface {
     let mut config = Config::new(HardwareAddress::Ip);
     config.random_seed = random_seed;

@@ -1,4 +1,4 @@
-//! The boxes of these tests: small ones, whose every rule is plain.
+//! The boxes of these tests, each with few and simple rules.
 
 use chaos::middlebox::{Middlebox, Packet, Passage, Protocol, Refusal, Verdict};
 use rand_core::Rng as _;
@@ -6,10 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
-/// A NAT with one port per inner address and port, whoever it speaks to; nothing ever expires.
+/// A NAT with one port per inner address and port, for all destinations; mappings never expire.
 #[derive(Default)]
 pub(crate) struct Cone {
-    /// Lets packets in only from whom the inner side has sent to.
+    /// Lets packets in only from addresses and ports that the inner side has sent to.
     restricted: bool,
     /// Refuses packets from inside to its own outer address.
     no_hairpin: bool,
@@ -69,7 +69,7 @@ impl Middlebox for Cone {
     }
 }
 
-/// Lets in what was asked for, and rewrites nothing.
+/// Lets in only answers to outbound packets, and rewrites nothing.
 #[derive(Default)]
 pub(crate) struct Firewall(BTreeSet<(Protocol, SocketAddr, SocketAddr)>);
 
@@ -95,7 +95,7 @@ impl Middlebox for Firewall {
     }
 }
 
-/// Writes down what comes in, and lets everything pass.
+/// Records inbound packets, and lets everything pass.
 #[derive(Clone, Default)]
 pub(crate) struct Tap(Arc<Mutex<Vec<Packet>>>);
 

@@ -1,4 +1,4 @@
-//! What a capture holds: every packet as it leaves its host, and as it leaves each box that rewrites it.
+//! The content of a capture: every packet as it leaves its host, and as it leaves each box that rewrites it.
 
 use crate::boxes::Cone;
 use crate::support::{OBSERVER, addr, observer, ok, open};
@@ -7,7 +7,7 @@ use smoltcp::wire::{IpAddress, Ipv4Packet, Ipv6Packet, TcpPacket, UdpPacket};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-/// Panics unless this is one IP packet with UDP or TCP in it, all lengths and checksums right; returns its ends.
+/// Panics unless this is one IP packet with UDP or TCP in it and correct lengths and checksums; returns its ends.
 pub(crate) fn assert_well_formed(bytes: &[u8]) -> (SocketAddr, SocketAddr) {
     let (src, dst, protocol, payload): (IpAddress, IpAddress, u8, &[u8]) = match bytes[0] >> 4 {
         4 => {
@@ -92,7 +92,7 @@ fn what_comes_in_for_nobody_is_not_sent_out_again() {
         assert_eq!(a.receive().await, None);
         assert_eq!(world.stats().dropped(DropCause::NoHost), 1);
     });
-    // Out, twice, and the answer, twice.
+    // The request and the answer, each on both sides of the box.
     assert_eq!(packets.len(), 4);
 }
 

@@ -5,7 +5,7 @@ use crate::support::{Port, ms, observer, ok, open};
 use chaos::{DropCause, LinkConfig, World, run};
 use std::net::SocketAddr;
 
-/// Two homes of one host each, and a neighbour of a's, with their addresses outside. Ways take 10 ms.
+/// a and b, each in a home of its own, and a neighbour of a, with their reflexive addresses. Paths take 10 ms.
 async fn homes(world: World) -> [(Port, SocketAddr); 3] {
     observer(world);
     let one = world.internet().nat("one", &["203.0.113.1"], Cone::open());
@@ -54,7 +54,7 @@ fn a_cut_one_way_leaves_the_way_back_open() {
 
 #[test]
 fn a_packet_meets_a_cut_at_any_moment_of_its_way() {
-    // Sent at 20 ms, there at 30 ms (whole milliseconds apart from what the kernels take).
+    // Sent at 20 ms, received at 30 ms (whole milliseconds, apart from the kernels' time).
     for (cut_ms, heal_ms, arrives) in
         [(0, 10, true), (0, 25, false), (22, 27, false), (25, 60, false), (35, 60, true)]
     {

@@ -1,4 +1,4 @@
-//! Homes: what a box hides, how two of them are joined, boxes behind boxes, boxes that hide nothing.
+//! Homes: hidden addresses, traffic between two homes, boxes behind boxes, boxes that translate nothing.
 
 use crate::boxes::{Cone, Firewall};
 use crate::support::{OBSERVER, PORT, addr, ms, observer, ok, open, open_at};
@@ -40,8 +40,8 @@ fn an_inner_address_is_nobody_outside_and_a_port_without_a_mapping_leads_nowhere
     }));
 }
 
-/// a sends to b's reflexive address, and b to a's `later_ms` later, both behind boxes that let in only whom they know.
-/// Returns what each has got.
+/// a sends to b's reflexive address, and b to a's `later_ms` later, both behind boxes that let in only known
+/// senders. Returns the datagram that each has received.
 fn punch(later_ms: u64) -> [Option<String>; 2] {
     ok(run(1, move |world| async move {
         observer(world);
@@ -85,7 +85,7 @@ fn two_hosts_of_one_home_meet_at_its_outer_address_if_the_box_turns_packets_arou
                 assert_eq!(b.receive().await, None);
                 assert_eq!(world.stats().dropped(DropCause::Hairpin), 2);
             } else {
-                // From its outer address (RFC 4787, REQ-9), and without leaving the home.
+                // The packet comes from a's outer address (RFC 4787, REQ-9), and doesn't leave the home.
                 assert_eq!(b.receive().await.unwrap(), ("around".to_owned(), at_a));
                 assert!(world.elapsed() - begun < ms(1));
             }
@@ -107,7 +107,7 @@ fn boxes_behind_a_carriers_box_translate_twice() {
         let phone = open(carrier.host("phone", "100.64.0.3")).await;
         let seen = [a.reflexive().await.unwrap(), b.reflexive().await.unwrap()];
         assert!(seen.iter().all(|seen| seen.ip() == addr("203.0.113.9:1").ip()));
-        // Through the carrier's box, which turns it around.
+        // Through the carrier's box, which hairpins it.
         a.send(seen[1], b"hello").await;
         assert_eq!(b.receive().await.unwrap(), ("hello".to_owned(), seen[0]));
         // Inside of the carrier's network only the home's box translates.
@@ -121,7 +121,7 @@ fn a_firewall_hides_no_address_lets_answers_in_and_refuses_strangers() {
     ok(run(1, |world| async move {
         let host = |name: &str, ip: &str| world.internet().host(name, ip);
         let (friend, stranger) = (host("friend", "2001:db8:9::1"), host("stranger", "2001:db8:9::2"));
-        // Two of them, one inside of the other.
+        // Two firewalls, one inside the other.
         let street = world.internet().nat("street", &[], Firewall::default());
         let a = street.nat("home", &[], Firewall::default()).host("a", "2001:db8:1::2");
         let at = format!("[::]:{PORT}");
@@ -142,14 +142,14 @@ fn a_firewall_hides_no_address_lets_answers_in_and_refuses_strangers() {
 fn a_home_has_both_families_each_its_own_way() {
     ok(run(1, |world| async move {
         let friend = observer(world).addr("2001:db8:9::1");
-        // Hides v4 only.
+        // The box translates v4 only.
         let home = world.internet().nat("home", &["203.0.113.1"], Cone::open());
         let a = home.host("a", "192.168.1.2").addr("2001:db8:1::2");
         assert_eq!(open(a).await.reflexive().await.unwrap().ip(), addr("203.0.113.1:1").ip());
         let friend = open_at(friend, "[::]:4000").await;
         friend.send(addr("[2001:db8:1::2]:4000"), b"x").await;
         world.sleep(ms(100)).await;
-        // It came as far as the box, which has no mapping of that family.
+        // The packet came as far as the box, which has no mapping of that family.
         assert_eq!(world.stats().dropped(DropCause::NoMapping), 1);
     }));
 }

@@ -1,4 +1,4 @@
-//! What belongs to a host's kernel: its interfaces, its queues, and which address it sends from.
+//! A host's kernel: its interfaces, its queues, and its choice of source addresses.
 
 use crate::boxes::Cone;
 use crate::support::{addr, ms, observer, ok, open, open_at};
@@ -17,12 +17,12 @@ fn a_socket_of_an_address_leaves_by_its_interface_and_one_of_none_by_the_nearer_
         let a = one.host("a", "192.168.1.2");
         a.attach("eth1", other, &["192.168.2.2"]);
         let printer = open(other.host("printer", "192.168.2.9")).await;
-        // Unbound: the first interface leads out, the second to what is on its link.
+        // Unbound: the first interface leads out, the second to addresses on its link.
         let any = open(a).await;
         assert_eq!(any.reflexive().await.unwrap().ip(), one.outer_addrs()[0]);
         any.send(addr("192.168.2.9:4000"), b"x").await;
         assert_eq!(printer.receive().await.unwrap().1, addr("192.168.2.2:4000"));
-        // Bound to an address, or asked for one.
+        // Bound to an address, or with a requested source address.
         let second = open_at(a, "192.168.2.2:4001").await;
         assert_eq!(second.reflexive().await.unwrap().ip(), other.outer_addrs()[0]);
         any.send_from(Some(addr("192.168.2.2:1").ip()), addr("198.51.100.1:4000"), b"?").await;

@@ -1,4 +1,4 @@
-//! What links do to packets that pass several of them, with boxes between.
+//! The effects of links on packets that pass several of them, with boxes between.
 
 use crate::boxes::{Cone, Tap};
 use crate::support::{Port, addr, ms, observer, ok, open};
@@ -22,7 +22,7 @@ fn all_flows_of_a_home_share_the_queue_of_its_line() {
         let line = world.internet().nat("line", &[], Modem);
         let home = line.nat("home", &["203.0.113.1"], Cone::open());
         let (a, b) = (open(home.host("a", "192.168.1.2")).await, open(home.host("b", "192.168.1.3")).await);
-        // 100 kB/s: a packet of 1,000 bytes each 10 ms.
+        // 100 kB/s: a packet of 1,000 bytes every 10 ms.
         let bandwidth = Bandwidth { bytes_per_second: 100_000, queue_bytes: 30_000 };
         world.set_link(home, line, LinkConfig { bandwidth: Some(bandwidth), ..LinkConfig::ideal() });
         let begun = world.elapsed();
@@ -43,7 +43,7 @@ fn all_flows_of_a_home_share_the_queue_of_its_line() {
         assert_eq!(arrived, 30);
         assert_eq!(world.stats().dropped(DropCause::QueueFull), 10);
         assert!(took > ms(280) && took < ms(320), "{took:?}");
-        // The way back is another link.
+        // The opposite direction is another link.
         assert_eq!(world.link(line, home), LinkConfig::ideal());
     }));
 }
@@ -86,7 +86,7 @@ fn losses_of_a_box_link_stand_together_and_in_its_direction_only() {
         );
         let gaps = there.windows(2).filter(|pair| pair[1] != pair[0] + 1).count();
         let lost = 400 - there.len();
-        // A third of the time is bad, in bursts of ten.
+        // The link is bad for a third of the time, in bursts of ten packets.
         assert!(lost > 60 && lost < 220 && lost / gaps >= 4, "{lost} in {gaps} gaps");
         for _ in 0..100 {
             server.send(from, b"back").await;
@@ -150,7 +150,7 @@ fn damage_stays_damage_through_a_box_that_rewrites_and_a_link_that_cuts() {
         for _ in 0..100 {
             a.send(addr(SERVER), b"a body to be damaged").await;
         }
-        // What no checksum notices is cut like any other.
+        // A datagram with unnoticed damage is truncated like any other.
         let unnoticed = server.receive_all().await.len() as u64;
         assert!((30..70).contains(&unnoticed), "{unnoticed}");
         assert_eq!(world.stats().dropped(DropCause::Checksum), 100 - unnoticed);
@@ -178,7 +178,7 @@ fn hosts_on_links_without_latency_do_not_stop_the_world() {
         let (_, home) = world_with(world, Cone::open()).await;
         let a = open(home.host("a", "192.168.1.2")).await;
         let b = open(home.host("b", "192.168.1.3")).await;
-        // As fast as it goes, for ever.
+        // Answers as fast as possible, for ever.
         let play = |port: Port, neighbour: &'static str| {
             let host = port.host;
             host.run(async move {
@@ -225,11 +225,11 @@ fn tcp_keeps_its_order_over_several_jittery_hops_and_datagrams_do_not() {
             let packets = packets.iter().filter(|packet| packet.protocol() == protocol);
             packets.map(|packet| number(packet, at, len)).collect()
         };
-        // Sequence numbers, from the first one on so that they don't wrap, and the datagrams' bodies.
+        // Sequence numbers, relative to the first one so that they don't wrap, and the datagrams' bodies.
         let sequence = of(Protocol::Tcp, 24, 4);
         let first = sequence[0] as u32;
         let mut seen = std::collections::BTreeSet::new();
-        // One that is sent again comes late by right.
+        // A retransmitted segment may come late.
         let new = sequence.iter().map(|number| (*number as u32).wrapping_sub(first));
         let sequence: Vec<u32> = new.filter(|number| seen.insert(*number)).collect();
         assert!(sequence.len() > 200 && sequence.is_sorted(), "{} segments", sequence.len());

@@ -1,5 +1,5 @@
-//! Networks behind boxes, seen from a scenario: who reaches whom, under which address, and what a change of the map
-//! does to what is under way.
+//! Networks behind boxes, seen from a scenario: which hosts reach each other, under which address, and the effects
+//! of a changed map on packets in flight.
 #![cfg(madsim)]
 
 mod boxes;

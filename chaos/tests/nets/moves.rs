@@ -1,4 +1,4 @@
-//! What changes while packets are under way: hosts move, boxes get other addresses, forget, and lose their power.
+//! Changes while packets are in flight: hosts move, boxes get other addresses, reboot, and lose their power.
 
 use crate::boxes::Cone;
 use crate::support::{OBSERVER, addr, ms, observer, ok, open, open_at};
@@ -16,7 +16,7 @@ fn a_phone_that_moves_is_seen_under_its_new_boxs_address_and_not_found_behind_th
         let watch = phone.run(async { InterfaceWatch::new(interfaces().unwrap()).changed().await });
         let (phone, server) = (open(phone).await, open(server).await);
         let old = phone.reflexive().await.unwrap();
-        // Both ways something is under way when it moves.
+        // A packet is in flight in each direction when the phone moves.
         phone.send(addr("198.51.100.7:4000"), b"parting").await;
         server.send(old, b"late").await;
         world.sleep(ms(5)).await;
@@ -119,7 +119,7 @@ fn a_box_without_power_lets_nothing_through_and_comes_back_with_nothing() {
         assert_eq!(a.receive().await, None);
         assert_eq!(a.reflexive().await, None);
         assert_eq!(world.stats().dropped(DropCause::BoxOff), 2);
-        // Inside, nothing of it is needed.
+        // Traffic inside the home doesn't need the box.
         a.send(addr("192.168.1.3:4000"), b"neighbour").await;
         assert_eq!(b.receive().await.unwrap().0, "neighbour");
         home.set_power(true);
@@ -145,7 +145,7 @@ fn another_box_in_its_place_knows_nothing_and_has_its_own_rules() {
     }));
 }
 
-/// Two hosts at one address in one network, or a box and a host.
+/// The failure of a map in which one address belongs to two hosts, or to a box and a host.
 fn collide(map: fn(World)) -> String {
     run(1, move |world| async move { map(world) }).result.unwrap_err().to_string()
 }

@@ -14,7 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const SERVER: &str = "198.51.100.7:80";
 
-/// Accepts one connection and calls `serve` with it, and with the address from which it came.
+/// Accepts one connection and calls `serve` with it, and with its source address.
 fn serve<F, Fut>(server: Host, serve: F) -> JoinHandle<Fut::Output>
 where
     F: FnOnce(TcpStream, SocketAddr) -> Fut + Send + 'static,
@@ -28,7 +28,7 @@ where
     })
 }
 
-/// Sends `len` bytes from a to a server; returns what was sent and what has arrived, as hashes.
+/// Sends `len` bytes from a to a server; returns the hashes of the sent and the received bytes.
 pub(crate) async fn copy(
     world: World,
     a: Host,
@@ -82,7 +82,7 @@ fn a_stream_arrives_intact_through_two_boxes_whatever_the_links_do() {
 
 #[test]
 fn a_connection_is_sized_for_the_narrowest_link_on_its_way() {
-    // On the way out; and behind the other end's box, where that end itself doesn't see it.
+    // The narrow link is on the way out, or behind the other end's box, where that end itself doesn't see it.
     for narrow_at_client in [true, false] {
         ok(run(1, move |world| async move {
             let line = |name: &str| world.internet().nat(name, &[], Modem);
@@ -104,7 +104,7 @@ fn a_connection_is_sized_for_the_narrowest_link_on_its_way() {
 }
 
 /// A client in a home connects, greets, and stays silent; then `fault` happens. Both go on writing afterwards.
-/// Returns what became of the client's and of the server's side, and after what time.
+/// Returns how the client's and the server's side ended, and after what time.
 fn after(fault: fn(World, Host)) -> [(io::ErrorKind, Duration); 2] {
     ok(run(1, move |world| async move {
         let server = world.internet().host("server", "198.51.100.7");
@@ -158,7 +158,7 @@ fn a_new_connection_after_a_move_works_beside_the_old_one() {
         let froms = server.run(async move {
             let listener = TcpListener::bind(addr("0.0.0.0:80")).await.unwrap();
             let (first, second) = (listener.accept().await.unwrap(), listener.accept().await.unwrap());
-            // The first is still there, for all that the server knows.
+            // For the server, the first connection is still open.
             [first.1, second.1].map(|from| from.ip().to_string())
         });
         world.sleep(ms(1)).await;
@@ -177,7 +177,7 @@ fn a_new_connection_after_a_move_works_beside_the_old_one() {
 
 #[test]
 fn a_reboot_of_the_box_ends_its_connections_by_a_reset_for_the_inner_side() {
-    // The inner side's segments come from another port now, of which the server knows nothing.
+    // The inner side's segments come from another port now, which the server doesn't know.
     let [(client, took), (server, _)] = after(|world, _| world.find_net("home").unwrap().reboot());
     assert_eq!(client, io::ErrorKind::ConnectionReset);
     assert!(took < ms(1000), "{took:?}");

@@ -1,4 +1,4 @@
-//! What the tests have in common: sockets, and somebody who says from where he is spoken to.
+//! Shared by the tests: sockets, and an observer that reports the source address of a datagram.
 
 use chaos::rt::net::{RecvMeta, Transmit, UdpSocket};
 use chaos::rt::time;
@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Where everybody listens.
+/// The port of every host.
 pub(crate) const PORT: u16 = 4000;
 
 /// The observer's address.
@@ -26,14 +26,14 @@ pub(crate) fn addr(text: &str) -> SocketAddr {
     text.parse().unwrap()
 }
 
-/// A UDP socket that is kept by the test, and used on its host.
+/// A UDP socket that is owned by the test, and used on its host.
 #[derive(Clone)]
 pub(crate) struct Port {
     pub(crate) host: Host,
     socket: Arc<UdpSocket>,
 }
 
-/// Binds both families' wildcard, as far as the host has them; here v4.
+/// Binds the v4 wildcard.
 pub(crate) async fn open(host: Host) -> Port {
     open_at(host, &format!("0.0.0.0:{PORT}")).await
 }
@@ -57,7 +57,7 @@ impl Port {
         sent.await.unwrap().unwrap();
     }
 
-    /// The next datagram within a second, and from where it came.
+    /// The next datagram within a second, and its source address.
     pub(crate) async fn receive(&self) -> Option<(String, SocketAddr)> {
         let (bytes, from) = self.receive_bytes(ms(1000)).await?;
         Some((String::from_utf8(bytes).unwrap(), from))
@@ -79,7 +79,7 @@ impl Port {
         received.await.unwrap()
     }
 
-    /// Everything that arrives until nothing has for a second.
+    /// All datagrams until none arrives for a second.
     pub(crate) async fn receive_all(&self) -> Vec<Vec<u8>> {
         let mut all = Vec::new();
         while let Some((bytes, _)) = self.receive_bytes(ms(1000)).await {
@@ -88,7 +88,7 @@ impl Port {
         all
     }
 
-    /// Under which address the observer sees this socket.
+    /// The reflexive address of this socket, as seen by the observer.
     pub(crate) async fn reflexive(&self) -> Option<SocketAddr> {
         self.send(addr(OBSERVER), b"who am I?").await;
         let (answer, from) = self.receive().await?;

@@ -1,11 +1,11 @@
-//! What several tests share: plans of every shape.
+//! Shared by several tests: plans of every shape.
 
 use chaos::plan::{BoxFault, Effect, Fault, HostFault, Plan, Planned, Spot, Way};
 use proptest::prelude::*;
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// Durations of every grain.
+/// Durations of every granularity.
 fn duration() -> impl Strategy<Value = Duration> {
     let most = 1_000_000_000_000u64;
     (0..=most, prop::sample::select(vec![1u64, 1_000, 1_000_000, 1_000_000_000]))
@@ -85,7 +85,7 @@ pub(crate) fn fault(name: impl Strategy<Value = String> + Clone + 'static) -> im
     ]
 }
 
-/// A fault that holds nothing back for longer than `most`.
+/// A fault that delays no packet for longer than `most`.
 fn at_most(most: Duration, fault: Fault) -> Fault {
     let effect = |effect| match effect {
         Effect::Latency { add, jitter } => Effect::Latency { add: add.min(most), jitter: jitter.min(most) },
@@ -98,9 +98,9 @@ fn at_most(most: Duration, fault: Fault) -> Fault {
     }
 }
 
-/// Plans of up to `most` faults on these names that are over within `span`. None holds anything back for longer than a
-/// tenth of it: all connections that were tried in a minute of delay arrive at once, and fill a server's backlog until
-/// the half-open ones among them end, half a minute later.
+/// Plans of up to `most` faults on these names, each of which begins within `span` and lasts less than it. No fault
+/// delays a packet for longer than a tenth of it. Otherwise all connection attempts of a minute arrive at once, and
+/// fill a server's backlog until the half-open connections end, half a minute later.
 #[allow(dead_code, reason = "each test uses what it needs of this module")]
 pub(crate) fn short_plan(
     name: impl Strategy<Value = String> + Clone + 'static,

@@ -1,21 +1,21 @@
 //! Timing for the ratio benchmarks.
 //!
-//! A benchmark's answer is a ratio of two costs, so its variants run in turns, many short rounds of each:
-//! what else the machine does in the meantime meets all of them. The cost of a variant is its cheapest
-//! round, because noise only ever adds.
+//! A benchmark's result is a ratio of two costs, so its variants run in turns, in many short rounds: other load on
+//! the machine affects all variants alike. The cost of a variant is its cheapest round, because noise can only
+//! increase a cost.
 
 use std::time::{Duration, Instant};
 
 /// Rounds of each variant.
 const ROUNDS: usize = 60;
 
-/// How long one round takes, about: long against the clock's resolution, short against a scheduler's slice.
+/// The approximate time of one round: long against the clock's resolution, short against a scheduler's time slice.
 const ROUND: Duration = Duration::from_millis(4);
 
 /// The time that one call of each variant takes, measured in turns.
 pub(crate) fn in_turns<const N: usize>(mut variants: [&mut dyn FnMut(); N]) -> [Duration; N] {
     let calls = variants.each_mut().map(|call| {
-        // Warm, then count.
+        // Warm up, then count.
         (0..16).for_each(|_| call());
         let begun = Instant::now();
         let mut calls = 0u32;

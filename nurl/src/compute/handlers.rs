@@ -1,12 +1,12 @@
-//! The handlers that every worker has, and the pure functions behind them.
+//! The handlers that every worker has, and their pure functions.
 //!
-//! `echo` gives its payload back; `blake3` gives the hexadecimal digest of its payload; `wordcount` counts the
-//! words of a text. Words are maximal runs of alphanumeric characters (Unicode), lower-cased; bytes that are not
-//! UTF-8 separate words. Counts have one canonical encoding, so equal counts are equal bytes:
-//! a CBOR map from text to number, definite length, keys in ascending byte order.
+//! `echo` returns its payload; `blake3` returns the hexadecimal digest of its payload; `wordcount` counts the words
+//! of a text. Words are maximal runs of alphanumeric characters (Unicode), in lower case; bytes that are not UTF-8
+//! separate words. Counts have one canonical encoding, so equal counts have equal bytes: a CBOR map from text to
+//! number, definite length, keys in ascending byte order.
 //!
-//! A long text is cut with [`split_text`] and the counts of its parts are [`merge`]d. [`count_parts`] is the same
-//! on one thread: a distributed count can be compared with it byte by byte.
+//! [`split_text`] cuts a long text, and [`merge`] adds the counts of its parts. [`count_parts`] does the same on one
+//! thread, so that a distributed count can be compared with it byte by byte.
 
 use std::collections::BTreeMap;
 
@@ -23,7 +23,7 @@ pub const BLAKE3: &str = "blake3";
 /// The kind of the word counter.
 pub const WORDCOUNT: &str = "wordcount";
 
-/// How often each word occurs.
+/// The number of occurrences of each word.
 pub type Counts = BTreeMap<String, u64>;
 
 /// The kinds that every worker has.
@@ -67,7 +67,7 @@ pub fn count_bytes(bytes: &[u8]) -> Counts {
     count_words(&String::from_utf8_lossy(bytes))
 }
 
-/// Counts part by part, as a distributed count of the same parts does.
+/// Counts the words part by part, like a distributed count of the same parts.
 pub fn count_parts(bytes: &[u8], max_len: usize) -> Counts {
     let mut total = Counts::new();
     for part in split_text(bytes, max_len) {
@@ -76,7 +76,7 @@ pub fn count_parts(bytes: &[u8], max_len: usize) -> Counts {
     total
 }
 
-/// Adds counts to counts.
+/// Adds the counts of a part to the total.
 pub fn merge(total: &mut Counts, part: Counts) {
     for (word, count) in part {
         let sum = total.entry(word).or_default();
@@ -98,7 +98,7 @@ pub fn encode_counts(counts: &Counts) -> Bytes {
     encoder.into_writer().into()
 }
 
-/// Reads the canonical encoding and no other.
+/// Decodes the canonical encoding, and refuses any other.
 ///
 /// # Errors
 /// A permanent [`JobError`]: the bytes are not counts.
@@ -115,7 +115,7 @@ pub fn decode_counts(bytes: &[u8]) -> Result<Counts, JobError> {
         }
         counts.insert(word.to_owned(), count);
     }
-    // Shorter or longer ways to write the same numbers are refused by writing it again.
+    // Encoding the counts again detects any non-canonical form of the same numbers.
     if encode_counts(&counts) != bytes {
         return Err(not_counts());
     }
@@ -125,8 +125,8 @@ pub fn decode_counts(bytes: &[u8]) -> Result<Counts, JobError> {
 /// Cuts a text into parts of at most `max_len` bytes, never inside a word, so that the counts of the parts add up
 /// to the counts of the whole.
 ///
-/// Only a word longer than `max_len` is cut, at a character if it is UTF-8; then the parts count its pieces, and
-/// so does [`count_parts`].
+/// A word is cut only if it is longer than `max_len`, and then at a character if it is UTF-8. The parts then count
+/// its pieces, and so does [`count_parts`].
 pub fn split_text(bytes: &[u8], max_len: usize) -> Vec<&[u8]> {
     let max_len = max_len.max(1);
     let mut parts = Vec::new();
@@ -142,9 +142,9 @@ pub fn split_text(bytes: &[u8], max_len: usize) -> Vec<&[u8]> {
     parts
 }
 
-/// Where to cut: 1 to `max_len`, with more than `max_len` bytes there.
+/// The place of the cut, from 1 to `max_len`. `bytes` has more than `max_len` bytes.
 fn cut(bytes: &[u8], max_len: usize) -> usize {
-    // After an ASCII separator: such a byte is never part of another character.
+    // Cut after an ASCII separator: such a byte is never part of another character.
     let ascii = |byte: &u8| byte.is_ascii() && !byte.is_ascii_alphanumeric();
     if let Some(at) = bytes[..max_len].iter().rposition(ascii) {
         return at + 1;
@@ -152,7 +152,7 @@ fn cut(bytes: &[u8], max_len: usize) -> usize {
     if ascii(&bytes[max_len]) {
         return max_len;
     }
-    // After a separator of another script. A word of U+FFFD can't be: it is not alphanumeric.
+    // Otherwise cut after a non-ASCII separator. U+FFFD isn't alphanumeric, so it is never part of a word.
     let mut boundary = 0;
     let mut last_character = 0;
     let mut at = 0;
@@ -166,7 +166,7 @@ fn cut(bytes: &[u8], max_len: usize) -> usize {
         }
         let invalid = chunk.invalid().len();
         at += invalid;
-        // What is invalid at the very end may be the first half of a character.
+        // Invalid bytes at the very end may be the first half of a character.
         if invalid > 0 && at < max_len {
             boundary = at;
             last_character = at;
@@ -242,7 +242,7 @@ mod tests {
                 0..200,
             ),
         ) {
-            // With a separator in every 12 bytes no word outgrows a part.
+            // With a separator in every 12 bytes no word is longer than a part.
             let text: Vec<u8> = bytes.chunks(4).flat_map(|piece| [piece.concat(), vec![b' ']].concat()).collect();
             prop_assert_eq!(count_parts(&text, 32), count_bytes(&text));
         }

@@ -1,10 +1,10 @@
-//! Compute: submit a task, the owner of its key executes it, the submitter gets one outcome.
+//! Compute: a client submits a task, the owner of its key executes it, and the submitter gets exactly one outcome.
 //!
-//! | module | what |
+//! | module | content |
 //! | --- | --- |
 //! | [`job`] | the protocol: a pure state machine per node that submits, forwards, executes and keeps outcomes |
-//! | [`pool`] | the driver's half: handlers on the compute plane, panics caught, time limits, cancellation |
-//! | [`handlers`] | the handlers that every worker has: `echo`, `blake3`, `wordcount` |
+//! | [`pool`] | the driver's part: handlers on the compute plane, panics caught, time limits, cancellation |
+//! | [`handlers`] | the built-in handlers of every worker: `echo`, `blake3`, `wordcount` |
 //! | [`lease`] | fencing at the resource, for effects that must not happen twice |
 
 pub mod handlers;

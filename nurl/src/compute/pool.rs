@@ -1,10 +1,10 @@
-//! The driver's half of an executor: starts handlers on the compute plane and reports how they ended.
+//! The driver's part of an executor: it starts handlers on the compute plane and reports their results.
 //!
-//! A handler is an async function `(JobContext, Bytes) -> Result<Bytes, JobError>`. Each run has a supervisor on
-//! the state plane, so that handlers in tight loops on every compute thread can't keep a time limit or a
-//! cancellation from being noticed. A panic is caught and fails that task alone. What has to end early gets
-//! the wish ([`JobContext::is_cancelled`]), is aborted at its next await, and is reported after
-//! [`ABORT_GRACE`] at the latest, even if it ignores both.
+//! A handler is an async function `(JobContext, Bytes) -> Result<Bytes, JobError>`. Each run has a supervisor on the
+//! state plane, so time limits and cancellations are noticed even if handlers in tight loops occupy every compute
+//! thread. A panic is caught and fails only its own task. A run that must end early is told so
+//! ([`JobContext::is_cancelled`]), is aborted at its next await, and is reported after [`ABORT_GRACE`] at the latest,
+//! even if its handler ignores both.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -21,13 +21,13 @@ use crate::rt;
 use crate::rt::sync::{Notify, mpsc};
 use crate::rt::task::{JoinError, Plane, Planes};
 
-/// What a handler returns.
+/// The future of a handler, with its result.
 pub type HandlerFuture = Pin<Box<dyn Future<Output = Result<Bytes, JobError>> + Send>>;
 /// A handler of one kind.
 pub type Handler = Arc<dyn Fn(JobContext, Bytes) -> HandlerFuture + Send + Sync>;
 
-/// How long an aborted handler may take to notice before its place is given to another task. A loop that never
-/// awaits keeps its thread all the same; it is counted as [`PoolStats::stuck`].
+/// How long an aborted handler may take to end before another task gets its place. A loop that never awaits still
+/// keeps its thread; it is counted as [`PoolStats::stuck`].
 pub const ABORT_GRACE: Duration = Duration::from_secs(1);
 
 /// The handlers of a node, by kind.
@@ -37,7 +37,7 @@ pub struct Handlers {
 }
 
 impl Handlers {
-    /// No handlers.
+    /// An empty set of handlers.
     pub fn new() -> Handlers {
         Handlers::default()
     }
@@ -69,7 +69,7 @@ impl std::fmt::Debug for Handlers {
     }
 }
 
-/// What the pool tells the driver of [`Jobs`](super::job::Jobs).
+/// A report of the pool to the driver of [`Jobs`](super::job::Jobs).
 #[derive(Debug)]
 pub enum Report {
     /// For [`Jobs::finished`](super::job::Jobs::finished).
@@ -78,7 +78,7 @@ pub enum Report {
     Progress {
         /// The run.
         run: RunId,
-        /// What the handler said.
+        /// The handler's note.
         note: Bytes,
     },
 }
@@ -88,22 +88,22 @@ pub enum Report {
 pub struct Finished {
     /// The run.
     pub run: RunId,
-    /// What the handler gave.
+    /// The handler's result.
     pub result: Result<Bytes, JobError>,
 }
 
-/// What a pool has seen.
+/// Counters of a pool.
 #[derive(Debug, Default)]
 pub struct PoolStats {
     /// Handlers started.
     pub started: AtomicU64,
     /// Handlers that panicked.
     pub panicked: AtomicU64,
-    /// Handlers over their time.
+    /// Handlers that exceeded their time.
     pub timed_out: AtomicU64,
-    /// Handlers that were aborted and hadn't noticed after [`ABORT_GRACE`].
+    /// Aborted handlers that hadn't ended after [`ABORT_GRACE`].
     pub stuck: AtomicU64,
-    /// Progress notes dropped because the driver was behind.
+    /// Progress notes dropped because the driver didn't drain the channel fast enough.
     pub notes_dropped: AtomicU64,
 }
 
@@ -126,7 +126,7 @@ impl Wish {
     async fn wait(&self) {
         let notified = self.notify.notified();
         tokio::pin!(notified);
-        // Registered before the check, so that a wish made between the two is not lost.
+        // Registered before the check, so that a request made between the two is not lost.
         notified.as_mut().enable();
         if !self.is_made() {
             notified.await;
@@ -134,7 +134,7 @@ impl Wish {
     }
 }
 
-/// What a handler knows about its run.
+/// A handler's information about its run.
 #[derive(Clone)]
 pub struct JobContext {
     /// The task.
@@ -145,9 +145,9 @@ pub struct JobContext {
     pub kind: String,
     /// The job key.
     pub key: Bytes,
-    /// The fencing token: an effect on a shared resource shows it there.
+    /// The fencing token, to be shown to a shared resource with each effect.
     pub token: Epoch,
-    /// When the run will be ended.
+    /// The time at which the run will be ended.
     pub deadline: Instant,
     run: RunId,
     wish: Arc<Wish>,
@@ -157,17 +157,17 @@ pub struct JobContext {
 }
 
 impl JobContext {
-    /// Whether the run is to end: cancelled, over its time, or wanted no more.
+    /// Whether the run must end: it was cancelled, is over its time, or is no longer needed.
     pub fn is_cancelled(&self) -> bool {
         self.wish.is_made()
     }
 
-    /// Waits for that.
+    /// Waits until the run must end.
     pub async fn cancelled(&self) {
         self.wish.wait().await;
     }
 
-    /// Tells the submitter how far it is. Only the latest note before a beat is sent, cut to
+    /// Reports progress to the submitter. Only the latest note before a beat is sent, cut to
     /// [`MAX_PROGRESS_LEN`](super::job::options::MAX_PROGRESS_LEN).
     pub fn progress(&self, note: impl Into<Bytes>) {
         if self.reports.try_send(Report::Progress { run: self.run, note: note.into() }).is_err() {
@@ -175,11 +175,11 @@ impl JobContext {
         }
     }
 
-    /// Runs a closure that blocks or computes for long, beside the pool's threads. It can't be aborted: it
-    /// should look at [`is_cancelled`](JobContext::is_cancelled) now and then.
+    /// Runs a closure that blocks or computes for long, outside the pool's threads. The closure can't be aborted, so
+    /// it should check [`is_cancelled`](JobContext::is_cancelled) now and then.
     ///
     /// # Errors
-    /// The closure's own, or [`JobError::Panicked`].
+    /// The closure's own error, or [`JobError::Panicked`].
     pub async fn blocking<F>(&self, work: F) -> Result<Bytes, JobError>
     where
         F: FnOnce() -> Result<Bytes, JobError> + Send + 'static,
@@ -198,7 +198,7 @@ impl std::fmt::Debug for JobContext {
     }
 }
 
-/// Runs handlers and reports their ends on a bounded channel.
+/// Runs handlers and reports their results on a bounded channel.
 pub struct Pool {
     planes: Planes,
     handlers: Handlers,
@@ -208,13 +208,13 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// A pool on the compute plane of `planes`. The driver drains the other end of `reports`; a full channel
-    /// makes ends wait and drops notes.
+    /// A pool on the compute plane of `planes`. The driver drains the other end of `reports`. If the channel is full,
+    /// results wait and notes are dropped.
     pub fn new(planes: Planes, handlers: Handlers, reports: mpsc::Sender<Report>) -> Pool {
         Pool { planes, handlers, reports, running: BTreeMap::new(), stats: Arc::default() }
     }
 
-    /// Starts a handler. Its end comes as [`Report::Finished`], always exactly once.
+    /// Starts a handler. Its end is reported as [`Report::Finished`] exactly once.
     pub fn start(&mut self, run: Run) {
         let wish = Arc::new(Wish::default());
         self.running.insert(run.id, wish.clone());
@@ -237,19 +237,19 @@ impl Pool {
         self.planes.spawn(Plane::State, supervisor);
     }
 
-    /// Ends a run early. It is still reported.
+    /// Ends a run early. The end is still reported.
     pub fn cancel(&self, run: RunId) {
         if let Some(wish) = self.running.get(&run) {
             wish.make();
         }
     }
 
-    /// To be called with each [`Finished`]: forgets the run.
+    /// Forgets a run. The driver must call it for each [`Finished`].
     pub fn forget(&mut self, run: RunId) {
         self.running.remove(&run);
     }
 
-    /// Runs that were started and not forgotten.
+    /// The number of runs that were started and not yet forgotten.
     #[cfg_attr(not(any(test, feature = "internals")), expect(dead_code, reason = "door: metrics"))]
     pub fn running(&self) -> usize {
         self.running.len()
@@ -276,7 +276,7 @@ async fn supervise(context: JobContext, handler: Option<Handler>, payload: Bytes
     let result = match handler {
         Some(handler) => {
             let planes = context.planes.clone();
-            // The handler is called inside the task: it may panic before its first await.
+            // The handler is called inside the spawned task, because it may panic before its first await.
             let mut task = planes.spawn(Plane::Compute, async move { handler(context, payload).await });
             let early = rt::select! {
                 ended_by_itself = &mut task => Err(ended_by_itself),
@@ -306,7 +306,7 @@ async fn supervise(context: JobContext, handler: Option<Handler>, payload: Bytes
         }
         None => Err(JobError::UnknownKind(context.kind.clone())),
     };
-    // An error means that the driver is gone: nobody waits for this end.
+    // An error means that the driver is gone, so the report has no receiver.
     let _ = reports.send(Report::Finished(Finished { run, result })).await;
 }
 

@@ -1,15 +1,15 @@
-//! Lifeguard's local health multiplier (§4.1, "LHA-Probe"): how likely is it that the slow one is me?
+//! Lifeguard's local health multiplier (§4.1, "LHA-Probe"): an estimate of how slow this node itself is.
 //!
-//! A score from 0, healthy, to [`MAX_SCORE`]. A failed probe, a missed NACK or a suspicion of this node that
-//! it had to refute raise it by one, a successful probe lowers it by one. The paper supposes that failures are
-//! independent; where there are other witnesses, the detector asks them first. The probe period *and* the probe's
-//! timeouts are multiplied by `score + 1`, so that a node whose own processing lags asks less often and waits
-//! longer before it accuses. Suspicion times are not scaled: they protect the accused from *other* accusers.
+//! A score from 0, healthy, to [`MAX_SCORE`]. A failed probe, a missed NACK or a suspicion of this node that it had
+//! to refute raise it by one, a successful probe lowers it by one. The paper supposes that failures are independent;
+//! if other evidence shows this node to be healthy, the detector doesn't raise the score. The probe period *and* the
+//! probe's timeouts are multiplied by `score + 1`, so that a node whose own processing lags probes less often and
+//! waits longer before it accuses. Suspicion times are not scaled: they protect the accused from *other* accusers.
 
 use std::time::Duration;
 
-/// The highest score, as in the paper: a probe then takes nine times as long. Higher would leave a truly
-/// slow node blind for longer than a suspicion lasts.
+/// The highest score, as in the paper: a probe then takes nine times as long. With a higher score a truly slow node
+/// would detect nothing for longer than a suspicion lasts.
 pub const MAX_SCORE: u32 = 8;
 
 /// The local health score.
@@ -19,7 +19,7 @@ pub struct Awareness {
 }
 
 impl Awareness {
-    /// `evidence` pieces of evidence that this node is the slow one.
+    /// Adds `evidence` pieces of evidence that this node is slow.
     pub fn worse(&mut self, evidence: u32) {
         self.score = self.score.saturating_add(evidence).min(MAX_SCORE);
     }
@@ -34,7 +34,7 @@ impl Awareness {
         self.score
     }
 
-    /// What periods and timeouts are multiplied by: 1 to 9.
+    /// The factor for periods and timeouts: 1 to 9.
     pub fn multiplier(&self) -> u32 {
         self.score + 1
     }

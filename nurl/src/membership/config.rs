@@ -6,13 +6,13 @@ use std::time::Duration;
 /// others probe and gossip as often as this node does.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Time from one probe to the next, before local health scales it. Shorter finds a death sooner and
-    /// costs every member traffic; each probe is one ping and one ack when all is well.
+    /// Time from one probe to the next, before local health scales it. A shorter interval finds a death sooner and
+    /// costs every member traffic; each probe is one ping and one ack when the target answers at once.
     pub probe_interval: Duration,
-    /// Time until a ping is repeated and until the indirect legs join in, before scaling. Below the usual
-    /// round trip through a relay it would send everything three times.
+    /// Time until a ping is repeated and until the indirect legs start, before scaling. A value below the usual round
+    /// trip through a relay would send every ping three times.
     pub direct_timeout: Duration,
-    /// How many others are asked to ping on our behalf.
+    /// Number of members asked to ping on this node's behalf.
     pub indirect_probes: usize,
     /// The shortest suspicion in a mesh of up to ten; it grows with log10 of the members.
     pub suspicion_min: Duration,
@@ -26,32 +26,32 @@ pub struct Config {
     pub gossip_fanout: usize,
     /// A fact is sent `retransmit_factor · ⌈log10(n + 1)⌉` times by each member.
     pub retransmit_factor: u32,
-    /// A member that has been dead for less than this still gets gossip, so that one who was wrongly
-    /// declared dead hears of it soon.
+    /// A member that has been dead for less than this still gets gossip, so that a member that was wrongly declared
+    /// dead learns of it soon.
     pub gossip_to_the_dead: Duration,
     /// Time between full exchanges of tables, and between two healing probes.
     pub push_pull_interval: Duration,
-    /// The same while isolated: it is the way back.
+    /// The same while isolated: an exchange ends isolation.
     pub isolated_push_pull_interval: Duration,
     /// A push-pull unanswered for this long has failed.
     pub push_pull_timeout: Duration,
     /// How long a probe waits for a session before the direct leg counts as failed, before scaling.
     pub session_grace: Duration,
-    /// The probes of this last stretch of time decide about isolation.
+    /// Only probes within this window count as evidence for isolation.
     pub isolation_window: Duration,
-    /// A hub that answered within this time is in reach. The driver should PING at least twice as often.
+    /// A hub that answered within this time counts as reachable. The driver should PING at least twice as often.
     pub hub_freshness: Duration,
-    /// Verdicts reached in isolation count, locally, once it has lasted this long.
+    /// Verdicts reached in isolation take effect, locally, once the isolation has lasted this long.
     pub isolation_counts_after: Duration,
-    /// A dead member is forgotten after this, if it had no store: nothing waits for its return. Long enough that
-    /// halves of a mesh that were apart for a while still know whom to look for.
+    /// A dead member without a store is forgotten after this: nothing waits for its return. The time is long enough
+    /// for halves of a mesh that were apart for a while to still know which members to look for.
     pub dead_reclaim: Duration,
-    /// A dead member with a store is forgotten after this, and its place on the ring ends: replicas that it holds are
-    /// made anew elsewhere only then.
+    /// A dead member with a store is forgotten after this and loses its place on the ring: only then are the replicas
+    /// that it holds recreated elsewhere.
     pub stored_reclaim: Duration,
     /// A member that left is forgotten after this.
     pub left_reclaim: Duration,
-    /// A timer that fires this late means that this node itself stood still.
+    /// A timer that fires later than this means that this node itself stalled.
     pub stall_tolerance: Duration,
     /// The longest random delay before an announcement is answered.
     pub answer_delay: Duration,

@@ -1,17 +1,17 @@
-//! What a detector tells its node: events, counters, errors.
+//! The detector's output to its node: events, counters, errors.
 
 use super::message::MAX_EVENT_BYTES;
 use super::table::Member;
 use crate::key::PublicKey;
 
-/// What happened.
+/// An event of the detector.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// The first exchange after [`join`](super::Detector::join) is complete: this node is in, and knows the mesh.
+    /// The first exchange after [`join`](super::Detector::join) is complete: this node has joined and knows the mesh.
     Joined,
-    /// It is proven that nobody else is there: this node's view of the mesh is complete.
+    /// It is proven that no other member is there: this node's view of the mesh is complete.
     Alone,
-    /// Time to ask the hubs for contacts: nobody has answered yet.
+    /// Time to ask the hubs for contacts: no contact has answered yet.
     ListDue,
     /// A member is new, or alive again.
     Alive(Member),
@@ -21,25 +21,25 @@ pub enum Event {
     Dead(Member),
     /// A member left gracefully.
     Left(Member),
-    /// A member's process is another one than before.
+    /// A member runs a new process.
     Restarted {
-        /// Whose.
+        /// The member.
         peer: PublicKey,
         /// The boot id of the new process.
         boot: u64,
     },
     /// A member's metadata changed.
     MetaChanged(Member),
-    /// A dead or left member is forgotten; it has no place any more.
+    /// A dead or left member is forgotten; it has no place on the ring any more.
     Reclaimed(PublicKey),
-    /// Someone said that this node is suspect, dead or gone; it said otherwise.
+    /// This node refuted a claim that it is suspect, dead or gone.
     Refuted {
-        /// With this incarnation.
+        /// The incarnation of the refutation.
         incarnation: u64,
     },
     /// A session to this peer will be needed within about a period.
     WantSession {
-        /// Whose.
+        /// The peer.
         peer: PublicKey,
     },
     /// Whether this node is isolated.
@@ -48,16 +48,16 @@ pub enum Event {
     AnnounceDue,
     /// An application's event arrived.
     User {
-        /// Who is said to have said it; hearsay.
+        /// The claimed author, unauthenticated.
         origin: PublicKey,
-        /// What.
+        /// The event's body.
         body: Vec<u8>,
     },
-    /// [`leave`](super::Detector::leave) has told whom it could; the node may go.
+    /// [`leave`](super::Detector::leave) has told enough members; the node may end.
     Departed,
 }
 
-/// What was refused, lost or remarkable, since the start.
+/// Counters of refusals, losses and notable events since the start.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Stats {
     /// Bodies that are no message.
@@ -74,63 +74,63 @@ pub struct Stats {
     pub epoch_jumps: u64,
     /// New members without room.
     pub table_full: u64,
-    /// Facts about members who are about to be forgotten.
+    /// Facts about members that are about to be forgotten.
     pub expired_facts: u64,
-    /// Messages dropped because too many waited.
+    /// Messages dropped because too many were queued.
     pub transmits_dropped: u64,
-    /// Events dropped because too many waited.
+    /// Events dropped because too many were queued.
     pub events_dropped: u64,
     /// Facts or user events that found the gossip queue full.
     pub gossip_full: u64,
-    /// Acks and NACKs that nobody waits for.
+    /// Acks and NACKs that match no probe.
     pub unsolicited_acks: u64,
     /// Acks after their probe had failed.
     pub late_acks: u64,
     /// Ping-reqs answered with a NACK at once, because too many were being served.
     pub served_full: u64,
-    /// Ping-reqs answered with a NACK at once, because their target is nobody that this node knows.
+    /// Ping-reqs answered with a NACK at once, because this node doesn't know their target.
     pub served_unknown: u64,
     /// Ping-reqs served.
     pub served: u64,
-    /// Push-pull requests that were one too many this second.
+    /// Push-pull requests refused by the limit per second.
     pub push_pulls_refused: u64,
-    /// Push-pulls that nobody answered in time.
+    /// Push-pulls without an answer in time, or whose request was lost.
     pub push_pulls_failed: u64,
     /// Push-pulls completed.
     pub push_pulls: u64,
-    /// Chunks of an answer that nobody asked for.
+    /// Chunks of an answer that this node didn't ask for.
     pub unsolicited_chunks: u64,
-    /// Self-facts left unrefuted for now.
+    /// Facts about this node left unrefuted by the rate limit.
     pub refutations_limited: u64,
-    /// Times that this node itself stood still.
+    /// Times that this node itself stalled.
     pub stalls: u64,
     /// Probes that failed.
     pub probes_failed: u64,
-    /// Probes beside the rounds, because of somebody's bad word.
+    /// Probes outside the rounds, of members under accusation or denial.
     pub probes_beside: u64,
-    /// Members that were not probed out of turn, because too many waited.
+    /// Members that were not probed out of turn, because too many were queued.
     pub urgent_full: u64,
     /// Probes that were answered in time.
     pub probes_answered: u64,
-    /// Announcements not answered because too many waited.
+    /// Announcements not answered because too many were queued.
     pub announcements_dropped: u64,
 }
 
-/// What an application got wrong.
+/// An application's mistake in using membership.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum MembershipError {
-    /// Metadata beyond its bounds: fewer or shorter names help.
+    /// Metadata beyond its bounds: use fewer or shorter names.
     #[error("metadata too large: {kinds} job kinds, {bytes} bytes of names")]
     MetaTooLarge {
-        /// How many job kinds.
+        /// Number of job kinds.
         kinds: usize,
-        /// The sum of all names.
+        /// Total bytes of all names.
         bytes: usize,
     },
-    /// A user event above its limit: put the data elsewhere and gossip its name.
+    /// A user event above its limit: store the data elsewhere and gossip its name.
     #[error("a user event of {0} bytes; at most {MAX_EVENT_BYTES}")]
     EventTooLarge(usize),
-    /// Too many user events wait to be told: try again in a few seconds.
+    /// Too many user events are queued: try again in a few seconds.
     #[error("too many user events wait")]
     EventsFull,
     /// Observers and members that left don't gossip.
@@ -139,7 +139,7 @@ pub enum MembershipError {
     /// An epoch counter more than 2^32 above the highest known.
     #[error("epoch counter {counter} is too far above {highest}")]
     EpochJump {
-        /// The one refused.
+        /// The refused counter.
         counter: u64,
         /// The highest known.
         highest: u64,

@@ -1,9 +1,9 @@
-//! The queue of facts that wait to be told: least sent first.
+//! The queue of facts that wait to be gossiped, least sent first.
 //!
-//! Each fact is told `factor · ⌈log10(n + 1)⌉` times by each member, riding on whatever message goes out and
-//! on gossip messages of its own. The order is rank, then how often it was sent, then newest first; so every
-//! fact gets out, also when more wait than a datagram holds, and an application's events never delay a
-//! member's. A newer fact about the same subject replaces the older one.
+//! Each member sends each fact `factor · ⌈log10(n + 1)⌉` times, piggybacked on any outgoing message and in gossip
+//! messages of its own. The order is rank, then number of sends, then newest first. So every fact is sent, even when
+//! more wait than a datagram holds, and user events never delay membership facts. A newer fact about the same subject
+//! replaces the older one.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -11,18 +11,18 @@ use std::collections::BTreeMap;
 use super::table::MAX_MEMBERS;
 use crate::key::PublicKey;
 
-/// The most facts that wait: one for each member and one about this node. More can't be, since each subject
-/// has one place.
+/// The most queued facts: one for each member and one about this node. More aren't possible, since each subject has
+/// one slot.
 pub const MAX_QUEUED_FACTS: usize = MAX_MEMBERS + 1;
 
-/// The most user events that wait. Each is told a few times within seconds; more at once would keep the
-/// datagrams full for longer than anyone cares about an event.
+/// The most queued user events. Each is sent a few times within seconds; a longer queue would fill the datagrams for
+/// longer than an event stays relevant.
 pub const MAX_QUEUED_EVENTS: usize = 64;
 
-/// A message stops looking for smaller facts after this many that didn't fit.
+/// A message stops looking for smaller facts after this many that don't fit.
 const MISSES: usize = 8;
 
-/// What a queued fact is about; the order is the rank.
+/// The subject of a queued fact; the variants are in rank order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Topic {
     /// A member's state.
@@ -51,7 +51,7 @@ pub struct GossipQueue {
     pushed: u64,
 }
 
-/// What a message takes along.
+/// The facts and events that ride on a message.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Picked {
     /// Encoded facts.
@@ -81,7 +81,7 @@ impl GossipQueue {
         true
     }
 
-    /// Takes a fact back.
+    /// Removes a fact from the queue.
     pub fn remove(&mut self, topic: &Topic) {
         if let Some(place) = self.places.remove(topic) {
             self.waiting.remove(&place);
@@ -99,8 +99,8 @@ impl GossipQueue {
         self.places.is_empty()
     }
 
-    /// Picks what fits into `room` bytes, except what is about `without` (it is in the message already), and
-    /// counts it as sent; what was sent `limit` times is done.
+    /// Picks the facts that fit into `room` bytes, except those about `without` (they are in the message already),
+    /// and counts them as sent. A fact that was sent `limit` times is removed.
     pub fn pick(&mut self, room: usize, limit: u32, without: &[PublicKey]) -> Picked {
         let (mut left, mut misses, mut chosen) = (room, 0, Vec::new());
         for (place, (topic, bytes)) in &self.waiting {
@@ -138,7 +138,7 @@ impl GossipQueue {
     }
 }
 
-/// How often each member tells a fact in a mesh of `n`: `factor · ⌈log10(n + 1)⌉`, at least `factor`.
+/// Number of times that each member sends a fact in a mesh of `n`: `factor · ⌈log10(n + 1)⌉`, at least `factor`.
 pub fn retransmit_limit(factor: u32, n: usize) -> u32 {
     let mut digits = 1;
     let mut power = 10usize;

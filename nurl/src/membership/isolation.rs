@@ -1,24 +1,24 @@
-//! Is it them, or is it me?
+//! Decides whether this node itself is cut off, rather than the peers that don't answer it.
 //!
-//! A node is *isolated* when more than half of the distinct peers that it probed in the last ten seconds
-//! failed on every leg **and** no hub answers its PINGs. What it then concludes about others stays at home:
-//! verdicts are not gossiped, the first successful push-pull discards them and has their subjects probed
-//! again (once: what is concluded a second time is made public), and after a minute they count for this node's own view alone. So a node that was cut off for half
-//! a minute comes back without flooding the mesh with obituaries, while in a mesh of two, whose hub answers
-//! or not, a death is still noticed.
+//! A node is *isolated* when more than half of the distinct peers that it probed in the last ten seconds failed on
+//! every leg **and** no hub answers its PINGs. Verdicts that it then reaches about others are not gossiped. The first
+//! successful push-pull discards them and has their subjects probed again; this happens once per subject, and a
+//! verdict reached a second time is published. After a minute, verdicts take effect in this node's own view alone. So
+//! a node that was cut off for half a minute comes back without flooding the mesh with false deaths, while in a mesh
+//! of two a death is still noticed, whether or not a hub answers.
 //!
-//! Without any evidence either way the last finding stands.
+//! Without any evidence the last finding stands.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::key::PublicKey;
 
-/// The most peers whose last probe is remembered. A window holds ten probes of the rounds and, while many die, up to
-/// 32 a second beside them; beyond it the oldest is forgotten.
+/// The most peers whose last probe is remembered. A window holds ten probes of the rounds and, during mass deaths, up
+/// to 32 a second outside them; beyond the limit the oldest is forgotten.
 pub const MAX_RESULTS: usize = 256;
 
-/// The evidence.
+/// The evidence, and the current finding.
 #[derive(Debug)]
 pub struct Isolation {
     window: Duration,
@@ -29,7 +29,7 @@ pub struct Isolation {
 }
 
 impl Isolation {
-    /// Nothing known: not isolated.
+    /// No evidence yet: not isolated.
     pub fn new(window: Duration, hub_freshness: Duration) -> Isolation {
         Isolation { window, hub_freshness, results: BTreeMap::new(), hub_pong: None, since: None }
     }
@@ -55,9 +55,9 @@ impl Isolation {
         self.hub_pong = None;
     }
 
-    /// A whole exchange with a member succeeded: that is the opposite of isolation. Failures until now are void,
-    /// answers are not, and the exchange is one: else the next probe, of someone who is really dead, would be all
-    /// the evidence there is, and the node isolated again before its verdict could count.
+    /// A whole exchange with a member succeeded, so this node isn't isolated. Earlier failures are discarded; earlier
+    /// answers are kept, and the exchange counts as an answer. Otherwise the next probe of a dead member would be the
+    /// only evidence, and the node would be isolated again before its verdict could take effect.
     pub fn exchanged(&mut self, now: Instant, peer: PublicKey) -> bool {
         self.results.retain(|_, (_, answered)| *answered);
         self.probed(now, peer, true);
@@ -69,7 +69,7 @@ impl Isolation {
         self.since
     }
 
-    /// Weighs the evidence; true if the finding changed.
+    /// Evaluates the evidence; true if the finding changed.
     pub fn weigh(&mut self, now: Instant) -> bool {
         let fresh = self.results.values().filter(|(at, _)| now.saturating_duration_since(*at) <= self.window);
         let (probed, failed) =
@@ -109,7 +109,7 @@ mod tests {
         let (now, mut isolation) = new();
         isolation.probed(now, key(1), true);
         isolation.probed(now, key(2), false);
-        // The same peer failing again is no further evidence.
+        // A second failure of the same peer is no further evidence.
         isolation.probed(now, key(2), false);
         assert!(!isolation.weigh(now), "half is not more than half");
         isolation.probed(now, key(3), false);

@@ -1,17 +1,18 @@
-//! Joining: whom a newcomer asks for the mesh's table, in which order, and when it may take itself for alone.
+//! Joining: which contacts a newcomer asks for the mesh's table, in which order, and when it may conclude that it is
+//! alone.
 //!
-//! **What it promises.** A contact that answers is found, however many others are gone or made up. A contact that
-//! its hubs deny costs one round trip and no wait. A newcomer begins alone as soon as it is proven that nobody is
-//! there: every hub has answered, and denied whomever it had named.
+//! **Guarantees.** A contact that answers is found, however many others are gone or forged. A contact denied by its
+//! hubs costs one round trip and no wait. A newcomer starts alone as soon as it is proven that no member is there:
+//! every hub has answered, and has denied every contact named.
 //!
 //! **How.** Hubs name contacts (LIST names those that are connected to the hub). Up to [`FANOUT`] are asked at a
-//! time; a denied one is replaced at once, a silent one after [`PATIENCE`], though its answer still counts. When all
-//! have had their turn, the next round begins with a new LIST, at most one each [`ROUND`]. The first table that
-//! arrives ends it all; it begins again by [`Join::begin`] when everybody is lost.
+//! time; a denied contact is replaced at once, a silent one after [`PATIENCE`], though its answer still counts. When
+//! all have had their turn, the next round begins with a new LIST, at most one each [`ROUND`]. The first table that
+//! arrives ends the join; [`Join::begin`] restarts it when all members are lost.
 //!
-//! **What it refuses.** A contact whose record isn't sealed by the mesh may be made up by somebody who knows the
-//! namespace alone. It is asked only when no other is left: while a secret rotates, honest members may seal by one
-//! that this node doesn't have yet. Silence proves nothing: a silent contact never makes a newcomer alone.
+//! **Limits.** A contact whose record isn't sealed by the mesh may be forged by anyone that knows only the namespace.
+//! It is asked only when no other is left: while a secret rotates, honest members may seal by a secret that this node
+//! doesn't have yet. Silence proves nothing: a silent contact never lets a newcomer conclude that it is alone.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -21,33 +22,34 @@ use rand_core::Rng;
 use crate::key::PublicKey;
 use crate::net::rendezvous::Contact;
 
-/// Contacts asked at a time. One may be slow and one be about to fall silent; each more costs its table's bytes.
+/// Contacts asked at a time. One may be slow and one may be about to fail; each further one costs the bytes of its
+/// table.
 pub const FANOUT: usize = 3;
 
-/// How long a contact that is asked keeps the next from being asked: a handshake, a reliable connection's and an
-/// answer are five round trips, of which none takes longer than 200 ms on a usual path.
+/// How long an asked contact blocks the next: the handshakes of the session and of the reliable connection and an
+/// answer are five round trips, none of which takes longer than 200 ms on a usual path.
 pub const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Time from one round to the next, and with it between two LISTs to each hub, as long as nobody has answered.
+/// Time from one round to the next, and so between two LISTs to each hub, until a contact has answered.
 pub const ROUND: Duration = Duration::from_secs(2);
 
-/// The same after a LIST that named nobody whose record opens: the sample may have missed those who matter. A hub
-/// allows 64 requests a second.
+/// The round time after a LIST without any record that this node can open: the sample may have missed the members. A
+/// hub allows 64 requests a second.
 pub const ROUND_OF_STRANGERS: Duration = Duration::from_millis(250);
 
-/// Contacts that are known at one time: two LISTs of two hubs.
+/// The most contacts known at a time: two LISTs of two hubs.
 pub const MAX_CONTACTS: usize = 64;
 
-/// What keeps a node from being in the mesh, as far as it can know.
+/// The reason why a node isn't in the mesh, as far as it can know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Obstacle {
     /// No hub accepts this node.
     NoHub,
     /// A hub accepted this node, and then didn't answer a LIST.
     HubSilent,
-    /// Hubs name contacts, and passed on handshakes to them, which nobody answered: what a wrong secret meets.
+    /// Hubs name contacts and passed on handshakes to them, but no contact answered: the effect of a wrong secret.
     NoAnswer,
-    /// A contact's session is up, but its table doesn't come.
+    /// A session with a contact is up, but the contact's table doesn't arrive.
     NoTable,
 }
 
@@ -55,7 +57,7 @@ pub enum Obstacle {
 enum Stage {
     Waiting,
     Asked(Instant),
-    /// It didn't answer in its time; it still may.
+    /// It didn't answer in time; it still may.
     Silent,
     Denied,
 }
@@ -64,28 +66,28 @@ enum Stage {
 struct Known {
     opened: bool,
     stage: Stage,
-    /// Its place in the order of asking, drawn when it was named.
+    /// Its random position in the order of asking, drawn when it was first named.
     place: u64,
-    /// Whether it was asked in any round, and some hub didn't deny it.
+    /// Whether it was asked in any round and is not denied by every hub.
     passed_on: bool,
     denied_by: BTreeSet<PublicKey>,
 }
 
-/// See the module.
+/// State of a join.
 #[derive(Debug, Default)]
 pub struct Join {
     active: bool,
     /// The hubs that are up, and whether each has answered a LIST.
     hubs: BTreeMap<PublicKey, bool>,
     contacts: BTreeMap<PublicKey, Known>,
-    /// Sessions with a contact came up.
+    /// A session with some contact came up.
     met: bool,
     told_alone: bool,
     round_ends: Option<Instant>,
 }
 
 impl Join {
-    /// Begins, or begins again with the contacts that are known.
+    /// Starts joining, or starts again with the known contacts.
     pub fn begin(&mut self, now: Instant) {
         if !self.active {
             *self = Join {
@@ -100,18 +102,19 @@ impl Join {
         }
     }
 
-    /// A table has arrived: nobody is asked any more. The contacts are kept for the day when everybody is lost.
+    /// A table has arrived: no further contact is asked. The contacts are kept for a later join, after all members
+    /// are lost.
     pub fn finish(&mut self) {
         self.active = false;
         self.round_ends = None;
     }
 
-    /// Whether nobody's table has arrived yet.
+    /// Whether no table has arrived yet.
     pub fn is_active(&self) -> bool {
         self.active
     }
 
-    /// A hub accepts this node, or no longer does.
+    /// A hub accepts this node (`up`), or no longer does.
     pub fn handle_hub(&mut self, hub: PublicKey, up: bool) {
         if up {
             self.hubs.entry(hub).or_insert(false);
@@ -120,7 +123,7 @@ impl Join {
         }
     }
 
-    /// Contacts: a hub's answer to LIST, or from elsewhere.
+    /// Contacts from a hub's answer to LIST, or from another source.
     pub fn handle_contacts(
         &mut self,
         now: Instant,
@@ -143,7 +146,7 @@ impl Join {
     fn add(&mut self, contact: &Contact, hub: Option<PublicKey>, rng: &mut impl Rng) {
         if let Some(known) = self.contacts.get_mut(&contact.key) {
             known.opened |= contact.opened;
-            // It is connected there again.
+            // The hub lists it, so it is connected there again.
             if hub.is_some_and(|hub| known.denied_by.remove(&hub)) && known.stage == Stage::Denied {
                 known.stage = Stage::Waiting;
             }
@@ -162,8 +165,8 @@ impl Join {
         self.contacts.insert(contact.key, known);
     }
 
-    /// Forgets the contact of the least use: a denied one, else one that isn't opened, else one that was silent,
-    /// else the one that was asked first. Nobody goes for a contact that isn't opened but a denied one.
+    /// Drops the least useful contact: a denied one, else one that isn't opened, else a silent one, else the one that
+    /// was asked first. A contact that isn't opened displaces only a denied one.
     fn make_room(&mut self, for_opened: bool) -> bool {
         let worth = |known: &Known| match known.stage {
             Stage::Denied => (0, None),
@@ -181,7 +184,7 @@ impl Join {
         worse
     }
 
-    /// A hub says that `peer` isn't connected to it. True once every hub that is up has said so of a contact.
+    /// A hub says that `peer` isn't connected to it. True once every hub that is up has denied this contact.
     pub fn handle_denied(&mut self, hub: PublicKey, peer: &PublicKey) -> bool {
         let Some(known) = self.contacts.get_mut(peer).filter(|_| self.active) else { return false };
         known.denied_by.insert(hub);
@@ -192,7 +195,7 @@ impl Join {
         denied
     }
 
-    /// `peer` hasn't answered, or what it was asked was lost: it is waited for no longer.
+    /// `peer` hasn't answered, or the request to it was lost: it no longer blocks the next contact.
     pub fn handle_silence(&mut self, peer: &PublicKey) {
         if let Some(known) = self.contacts.get_mut(peer)
             && let Stage::Asked(_) = known.stage
@@ -232,14 +235,14 @@ impl Join {
         Some(*key)
     }
 
-    /// Whether the hubs are to be asked for contacts again: the round is over.
+    /// Whether the hubs should be asked for contacts again, because the round is over.
     pub fn poll_list(&mut self, now: Instant) -> bool {
         if self.round_ends.is_none_or(|ends| now < ends) {
             return false;
         }
         if self.contacts.values().any(|known| known.opened && known.stage == Stage::Waiting) {
-            // Not everybody has had a turn; there is one as soon as somebody's patience is over. Strangers don't
-            // hold up the round: the next list may name somebody better.
+            // Some opened contacts haven't had a turn; a slot becomes free when the patience for another ends.
+            // Unopened contacts don't hold up the round: the next LIST may name better ones.
             self.round_ends = Some(now + PATIENCE);
             return false;
         }
@@ -248,14 +251,14 @@ impl Join {
         true
     }
 
-    /// Those who were silent get another turn. The denied don't: a hub has to name them again.
+    /// Silent contacts get another turn. Denied ones don't: a hub has to name them again.
     fn rewind(&mut self) {
         self.contacts.retain(|_, known| known.stage != Stage::Denied);
         let silent = self.contacts.values_mut().filter(|known| known.stage == Stage::Silent);
         silent.for_each(|known| known.stage = Stage::Waiting);
     }
 
-    /// Whether it is proven now that nobody else is there. Says so once.
+    /// Whether it is proven now that no other member is there. True at most once.
     pub fn poll_alone(&mut self) -> bool {
         let answered = !self.hubs.is_empty() && self.hubs.values().all(|answered| *answered);
         let denied = self.contacts.values().all(|known| known.stage == Stage::Denied);
@@ -264,7 +267,7 @@ impl Join {
         alone
     }
 
-    /// When [`poll_ask`](Join::poll_ask) or [`poll_list`](Join::poll_list) may have something.
+    /// When [`poll_ask`](Join::poll_ask) or [`poll_list`](Join::poll_list) may next return something.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let round_ends = self.round_ends.filter(|_| self.active)?;
         let patience = self.contacts.values().filter_map(|known| match known.stage {
@@ -274,7 +277,7 @@ impl Join {
         patience.chain([round_ends]).min()
     }
 
-    /// What keeps this node out, while it is.
+    /// The reason why this node hasn't joined yet.
     pub fn obstacle(&self) -> Obstacle {
         if self.hubs.is_empty() {
             Obstacle::NoHub

@@ -1,4 +1,4 @@
-//! What members say to each other, and its bytes.
+//! The messages between members, and their encoding.
 //!
 //! CBOR (RFC 8949), definite lengths only, arrays with positional fields; fields after the known ones are
 //! skipped, so a later version may append. All numbers are unsigned.
@@ -19,8 +19,8 @@
 //! event   = [origin: 32 bytes, id, body]
 //! ```
 //!
-//! A body is refused as a whole if any part of it is malformed or beyond its bound; nothing is allocated
-//! beyond what arrived.
+//! A body is refused as a whole if any part of it is malformed or beyond its bound; no allocation exceeds the bytes
+//! that arrived.
 
 use minicbor::{Decoder, Encoder};
 
@@ -29,20 +29,20 @@ use super::suspicion::MAX_ACCUSERS;
 use super::table::{Fact, MAX_INCARNATION, Profile, Record, State};
 use crate::key::{KEY_LEN, PublicKey};
 
-/// The largest body on the datagram channel: what fits every path before it is probed.
+/// The largest body on the datagram channel: it fits every path even before path probing.
 pub const MAX_DATAGRAM_BYTES: usize = crate::transport::MAX_DATAGRAM_BYTES;
 
-/// The largest body on the reliable leg: one chunk of a table. Large enough that 500 members are a handful
-/// of messages, small enough that none of them holds up the control stream.
+/// The largest body on the reliable leg: one chunk of a table. Large enough that 500 members are a handful of
+/// messages, small enough that no chunk holds up the control stream.
 pub const MAX_CHUNK_BYTES: usize = 16 * 1024;
 
-/// The most facts in one message: more than the smallest ones that fit a chunk.
+/// The most facts in one message: more than a chunk can hold of even the smallest facts.
 pub const MAX_FACTS: usize = 512;
 
 /// The most user events in one message.
 pub const MAX_EVENTS: usize = 64;
 
-/// The largest body of a user event. They ride behind membership facts in the same datagram.
+/// The largest body of a user event. User events ride behind membership facts in the same datagram.
 pub const MAX_EVENT_BYTES: usize = 256;
 
 const OBSERVER: u64 = 1;
@@ -52,79 +52,79 @@ const OBSERVER: u64 = 1;
 pub struct Message {
     /// The highest epoch counter that the sender knows.
     pub epoch: u64,
-    /// The sender only looks on: it is no member.
+    /// The sender is an observer, not a member.
     pub observer: bool,
-    /// What it wants.
+    /// The request or answer.
     pub body: Body,
-    /// What it knows about members.
+    /// The sender's knowledge about members.
     pub facts: Vec<Fact>,
-    /// What applications said.
+    /// User events of applications.
     pub events: Vec<UserEvent>,
 }
 
-/// What a message wants.
+/// The purpose of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Body {
-    /// Are you there?
+    /// Asks whether the receiver is alive.
     Ping {
         /// Repeated in the answer.
         seq: u64,
     },
-    /// Yes; or, from a helper: the one you asked me about is.
+    /// The ping's target is alive; the sender is the target, or a helper that pinged it.
     Ack {
-        /// That of the ping or the ping-req.
+        /// Sequence number of the ping or the ping-req.
         seq: u64,
     },
-    /// Ping someone for me.
+    /// Asks the receiver to ping `target` for the sender.
     PingReq {
         /// Repeated in the answer.
         seq: u64,
-        /// Whom.
+        /// The member to ping.
         target: PublicKey,
-        /// How long I shall wait.
+        /// How long the sender will wait.
         timeout_ms: u32,
     },
-    /// I am there, but the one you asked me about doesn't answer me either.
+    /// The helper is alive, but the target doesn't answer it either.
     Nack {
-        /// That of the ping-req.
+        /// Sequence number of the ping-req.
         seq: u64,
     },
-    /// Just the facts.
+    /// Carries facts and events only.
     Gossip,
-    /// A chunk of my table; the first one asks for yours.
+    /// A chunk of the sender's table; the first chunk asks for the receiver's table.
     PushPull(Chunk),
-    /// A chunk of the table asked for.
+    /// A chunk of the requested table.
     PushPullAck(Chunk),
-    /// On the mesh group: I am here; does anyone miss me?
+    /// On the mesh group: the sender is present; members that don't know it may answer.
     Announce {
-        /// Decides who answers.
+        /// Determines which members answer.
         nonce: u64,
     },
 }
 
-/// Which part of an exchange a message is.
+/// The position of a message within an exchange.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Chunk {
-    /// The exchange, named by who began it.
+    /// The exchange's id, chosen by its initiator.
     pub id: u64,
-    /// From 0.
+    /// Index of this chunk, from 0.
     pub index: u32,
-    /// Above every index.
+    /// Number of chunks.
     pub total: u32,
 }
 
 /// A small application event that rides on gossip.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UserEvent {
-    /// Whose. Hearsay: whoever passes it on could have made it up.
+    /// The claimed author. It is unauthenticated: any forwarder could have forged it.
     pub origin: PublicKey,
-    /// Distinct per origin.
+    /// Unique per origin.
     pub id: u64,
     /// At most [`MAX_EVENT_BYTES`].
     pub body: Vec<u8>,
 }
 
-/// Why bytes are no message.
+/// The reason why decoding failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
     /// Not this layout, or beyond a bound.
@@ -152,7 +152,7 @@ fn written(build: impl FnOnce(&mut Encoder<&mut Vec<u8>>) -> Infallible) -> Vec<
     out
 }
 
-/// Everything before the facts.
+/// Encodes everything before the facts.
 fn encode_head(epoch: u64, observer: bool, body: &Body) -> Vec<u8> {
     let flags = if observer { OBSERVER } else { 0 };
     let (kind, args) = match body {
@@ -181,14 +181,14 @@ fn encode_head(epoch: u64, observer: bool, body: &Body) -> Vec<u8> {
     })
 }
 
-/// How many bytes of facts and events fit a message of `limit` bytes with this body.
+/// Number of bytes for facts and events in a message of `limit` bytes with this body.
 pub(crate) fn room(limit: usize, observer: bool, body: &Body) -> usize {
-    // The two list headers take at most three bytes each; the epoch is taken at its longest, so that a
-    // growing epoch never outgrows what was measured.
+    // The two list headers take at most three bytes each. The epoch is counted at its longest encoding, so that a
+    // growing epoch never exceeds the measured size.
     limit.saturating_sub(encode_head(u64::MAX, observer, body).len() + 6)
 }
 
-/// Joins a head with facts and events that are encoded already.
+/// Joins a head with already encoded facts and events.
 pub(crate) fn assemble(
     epoch: u64,
     observer: bool,
@@ -234,7 +234,7 @@ pub(crate) fn encode_event(event: &UserEvent) -> Vec<u8> {
 }
 
 impl Message {
-    /// The bytes. Whoever builds a message by hand sees to its bounds.
+    /// Encodes the message. A caller that builds a message by hand must respect its bounds.
     #[cfg_attr(
         not(any(test, feature = "internals")),
         expect(dead_code, reason = "for examples, benchmarks and scenarios")
@@ -248,7 +248,7 @@ impl Message {
     /// Reads a message.
     ///
     /// # Errors
-    /// [`DecodeError`]; never a panic, whatever the bytes.
+    /// [`DecodeError`]; no input causes a panic.
     pub fn decode(bytes: &[u8]) -> Result<Message, DecodeError> {
         if bytes.len() > MAX_CHUNK_BYTES {
             return Err(DecodeError::TooLarge(bytes.len()));
@@ -280,7 +280,7 @@ fn open(d: &mut Decoder<'_>, known: u64) -> Result<u64, DecodeError> {
     d.array()?.filter(|fields| *fields >= known).ok_or(DecodeError::Malformed)
 }
 
-/// Skips what a later version appended.
+/// Skips the fields that a later version appended.
 fn close(d: &mut Decoder<'_>, fields: u64, known: u64) -> Result<(), DecodeError> {
     for _ in known..fields {
         d.skip()?;
@@ -348,8 +348,9 @@ fn decode_fact(d: &mut Decoder<'_>) -> Result<Fact, DecodeError> {
         Some(decode_profile(d)?)
     };
     close(d, fields, 6)?;
-    // An alive fact is the subject's own word, so it carries what the subject said; nothing is newer than
-    // the incarnation it is about. Incarnations near the ceiling could not be outbid.
+    // Only the subject itself issues an alive fact, so the fact must carry the subject's profile of the same
+    // incarnation. No profile may be newer than the fact's incarnation. An incarnation above the limit could not be
+    // outbid.
     let said_at = profile.as_ref().map(|profile| profile.incarnation);
     let sound = match state {
         State::Alive => said_at == Some(incarnation) && accusers.is_empty(),

@@ -1,4 +1,4 @@
-//! The codec: what goes out comes back, and what comes in can't hurt.
+//! The codec: every message survives a round trip, and malformed input is refused.
 
 use proptest::prelude::*;
 
@@ -10,7 +10,7 @@ fn key(at: u8) -> PublicKey {
 }
 
 fn largest_meta() -> Meta {
-    // From 24 bytes on a name takes two bytes more: this many of them have the most bytes in all.
+    // A CBOR string of 24 bytes or more has a two-byte header, so 20 such names encode near the largest size.
     let kinds = (0..20).map(|at| format!("{at:024}")).collect();
     Meta::new(Roles::from_bits(u16::MAX), kinds, u16::MAX, "z".repeat(24), "v".repeat(8)).unwrap()
 }
@@ -132,7 +132,7 @@ fn what_is_beyond_a_bound_is_refused() {
     for (index, total) in [(3, 3), (0, 0), (0, super::super::pushpull::MAX_CHUNKS + 1)] {
         refused(message(Body::PushPull(Chunk { id: 1, index, total }), Vec::new()));
     }
-    // A list that says to be longer than the message is.
+    // A list whose header claims more items than the message has bytes.
     assert_eq!(Message::decode(&[0x86, 4, 0, 0, 0x80, 0x99, 0xff, 0xff]), Err(DecodeError::Malformed));
     assert_eq!(Message::decode(&[0x86, 4, 0, 0, 0x80, 0x99, 1, 0, 0xf6]), Err(DecodeError::Malformed));
     let mut trailing = message(Body::Gossip, Vec::new()).encode();
@@ -152,7 +152,7 @@ fn too_many_facts_or_events_are_refused() {
     assert!(Message::decode(&assemble(0, false, &Body::Gossip, &[], &events[1..])).is_ok());
     let whole = assemble(0, false, &Body::Gossip, &[], &events);
     assert_eq!(Message::decode(&whole), Err(DecodeError::Malformed));
-    // As many facts as the limit allows don't fit a chunk, whatever they are.
+    // The limit on facts exceeds the number of even the smallest facts that fit a chunk.
     assert!(MAX_FACTS * encoded[0].len() > MAX_CHUNK_BYTES);
 }
 

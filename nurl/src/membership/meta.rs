@@ -1,7 +1,7 @@
-//! What a member says about itself: roles, job kinds, weight, zone, version.
+//! A member's metadata about itself: roles, job kinds, weight, zone, version.
 //!
-//! It travels with every alive fact, so it is small: [`MAX_META_BYTES`] encoded, whatever its parts.
-//! A [`Meta`] that exists is within its bounds.
+//! Metadata travels with every alive fact, so it is small: its names total at most [`MAX_META_BYTES`]. Every [`Meta`]
+//! is within its bounds, since its constructor checks them.
 
 use super::event::MembershipError;
 
@@ -15,18 +15,18 @@ pub const MAX_NAME_BYTES: usize = 64;
 /// beside a ping and a second fact; larger metadata would starve the facts of others.
 pub const MAX_META_BYTES: usize = 512;
 
-/// What a member does for the mesh, as bits.
+/// A member's roles in the mesh, as bits.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Roles(u16);
 
 impl Roles {
-    /// Nothing but being there.
+    /// No role.
     pub const NONE: Roles = Roles(0);
     /// Runs jobs and holds state: it has a place on the ring.
     pub const WORKER: Roles = Roles(1);
     /// Is also a hub.
     pub const HUB: Roles = Roles(2);
-    /// Keeps its state across restarts, so its place on the ring outlives it for a day.
+    /// Keeps its state across restarts, so its place on the ring is kept for a day after its death.
     pub const STORE: Roles = Roles(4);
 
     /// The bits; unknown ones are kept, so that a newer member's roles survive being passed on.
@@ -39,7 +39,7 @@ impl Roles {
         Roles(bits)
     }
 
-    /// Both.
+    /// The union of both.
     #[must_use]
     pub const fn with(self, other: Roles) -> Roles {
         Roles(self.0 | other.0)
@@ -86,7 +86,7 @@ impl Meta {
         Ok(Meta { roles, kinds, weight, zone, version })
     }
 
-    /// What the member does.
+    /// The member's roles.
     pub fn roles(&self) -> Roles {
         self.roles
     }
@@ -101,7 +101,7 @@ impl Meta {
         self.weight
     }
 
-    /// Where it stands, for placing replicas apart; empty for nowhere in particular.
+    /// Its failure zone, used to spread replicas; empty if unknown.
     pub fn zone(&self) -> &str {
         &self.zone
     }

@@ -1,8 +1,8 @@
-//! Whom to probe next, and the course of one probe.
+//! The choice of the next probe's target, and the course of one probe.
 //!
-//! Targets come round-robin from a shuffled list (SWIM §4.3), so that no member waits for more than a round;
-//! new members get a random place in it, and a round ends with a new shuffle. The target after the present
-//! one is fixed one period ahead, so that its session can be brought up meanwhile.
+//! Targets come round-robin from a shuffled list (SWIM §4.3), which bounds a member's wait; new members get a random
+//! place in the list, and a round ends with a new shuffle. The next target is fixed one period ahead, so that its
+//! session can be established in the meantime.
 //!
 //! One probe, all times scaled by local health:
 //!
@@ -12,13 +12,12 @@
 //! | 300 ms | a ping over the reliable leg, and k others asked to ping |
 //! | 1 s | the verdict, if nothing was heard |
 //!
-//! Without a session the clock is held until there is one, for a bounded time; a handshake that fails takes
-//! the direct leg away and the others start at once.
+//! Without a session the clock is held until there is one, for a bounded time. If the handshake fails, the direct leg
+//! is dropped and the other legs start at once.
 //!
-//! Deaths come together: a rack loses its power, a deployment is taken down. One probe at a time would find them one
-//! by one, so a member of which somebody has a bad word is probed beside the rounds, up to [`MAX_BESIDE`] at once: a
-//! suspect of others, a peer that a hub denies, and a helper that didn't answer. A bad word brings a probe, never a
-//! verdict.
+//! Deaths are correlated: a rack loses its power, a deployment is taken down. One probe at a time would find them one
+//! by one. So some members are probed outside the rounds, up to [`MAX_BESIDE`] at once: suspects of other members,
+//! peers that a hub denies, and helpers that didn't answer. Such a hint causes a probe, never a verdict.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -27,48 +26,47 @@ use super::random;
 use crate::key::PublicKey;
 use crate::rt::Rng;
 
-/// Direct pings in one probe. At 30 % loss one exchange fails half the time, three fail 13 %.
+/// Direct pings in one probe. At 30 % loss one ping and its ack fail half the time, three fail 13 %.
 pub const DIRECT_PINGS: u32 = 3;
 
-/// Probes that are remembered for late acks: a minute's worth of turns and six full sets beside them, far above
-/// the longest useful delay.
+/// Probes that are remembered for late acks: one minute of rounds and six full sets outside them, far above the
+/// longest useful delay.
 pub const MAX_PAST_PROBES: usize = 256;
 
-/// Members waiting to be probed out of turn. More than this wait for their turn.
+/// The most members that wait to be probed out of turn. Further ones wait for their turn in the round.
 pub const MAX_URGENT: usize = 256;
 
-/// Probes under way beside that of the round. One that fails takes eight small messages, so these are 256 in a
-/// second, which a phone's uplink carries; and 80 of 100 members that die at once are all probed within three
-/// periods.
+/// Probes under way outside the round. A failed probe takes eight small messages, so these are 256 in a second, which
+/// a phone's uplink carries; and 80 of 100 members that die at once are all probed within three periods.
 pub const MAX_BESIDE: usize = 32;
 
-/// What a probe wants done now.
+/// The next action of a probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
     /// Ping the target by datagram.
     Ping,
     /// Ping over the reliable leg and ask others.
     Indirect,
-    /// Nobody heard anything.
+    /// No leg brought an ack in time.
     Failed,
 }
 
 /// One probe.
 #[derive(Debug, Clone)]
 pub struct Probe {
-    /// Its name on the wire.
+    /// Its sequence number on the wire.
     pub seq: u64,
-    /// Whom.
+    /// The member under probe.
     pub target: PublicKey,
-    /// Who was asked to help.
+    /// The members asked to ping the target.
     pub helpers: Vec<PublicKey>,
-    /// How many of them, the first ones, have a session with this node, so that their silence says something.
+    /// Number of helpers, from the front, that have a session with this node, so that their silence is evidence.
     pub heard: usize,
-    /// Helpers that answered at all.
+    /// Helpers that sent a NACK.
     pub nacks: BTreeSet<PublicKey>,
     /// An ack came in time.
     pub acked: bool,
-    /// The target was asked for a ping and gave no NACK. If it answers this probe, the NACK was missed.
+    /// The target was asked for a ping and gave no NACK. If it answers this probe, this node missed the NACK.
     pub owes: bool,
     started: Instant,
     timeout: Duration,
@@ -80,7 +78,7 @@ pub struct Probe {
 }
 
 impl Probe {
-    /// Starts one; `timeout` and `period` are scaled already.
+    /// Starts a probe; `timeout` and `period` are scaled already.
     pub fn new(now: Instant, seq: u64, target: PublicKey, timeout: Duration, period: Duration) -> Probe {
         Probe {
             seq,
@@ -104,7 +102,7 @@ impl Probe {
         (self.direct && self.pings < DIRECT_PINGS).then(|| self.started + self.timeout * self.pings)
     }
 
-    /// The next thing to do, if it is due.
+    /// The next action, if one is due.
     pub fn step(&mut self, now: Instant) -> Option<Step> {
         if self.acked {
             return None;
@@ -126,7 +124,7 @@ impl Probe {
         (self.verdict_at() <= now).then_some(Step::Failed)
     }
 
-    /// When [`step`](Probe::step) has something.
+    /// When [`step`](Probe::step) next has an action.
     pub fn due(&self) -> Option<Instant> {
         if self.acked {
             return None;
@@ -138,29 +136,29 @@ impl Probe {
         [self.ping_due(), indirect, Some(self.verdict_at())].into_iter().flatten().min()
     }
 
-    /// When its clock began to run.
+    /// When its clock started.
     pub fn started(&self) -> Instant {
         self.started
     }
 
-    /// When the probe ends, if nothing is heard.
+    /// When the probe fails, without an answer.
     pub fn verdict_at(&self) -> Instant {
         self.started + self.period
     }
 
-    /// How long an indirect leg has from now on.
+    /// Time left for an indirect leg.
     pub fn remaining(&self, now: Instant) -> Duration {
         self.verdict_at().saturating_duration_since(now)
     }
 
-    /// The ping could not be sealed: the clock stands still until there is a session, or for `grace`.
+    /// The ping could not be sealed: the clock is held until there is a session, for at most `grace`.
     pub fn hold(&mut self, now: Instant, grace: Duration) {
         if self.direct && self.held_until.is_none() && !self.indirect {
             self.held_until = Some(now + grace);
         }
     }
 
-    /// The session is up: the clock starts now.
+    /// The session is up: the clock restarts now.
     pub fn session_up(&mut self, now: Instant) {
         if self.held_until.take().is_some() {
             self.started = now;
@@ -168,7 +166,7 @@ impl Probe {
         }
     }
 
-    /// There will be no session: what is left are the indirect legs, now.
+    /// There will be no session: only the indirect legs remain, and they start now.
     pub fn without_session(&mut self, now: Instant) {
         self.direct = false;
         self.held_until = None;
@@ -177,18 +175,18 @@ impl Probe {
         }
     }
 
-    /// Doesn't count a stretch of time in which this node stood still.
+    /// Excludes the time `by` in which this node stalled.
     pub fn postpone(&mut self, by: Duration) {
         self.started += by;
         self.held_until = self.held_until.map(|until| until + by);
     }
 
-    /// Helpers that should have answered and didn't.
+    /// Helpers that have a session but didn't answer.
     pub fn silent_helpers(&self) -> Vec<PublicKey> {
         self.helpers.iter().take(self.heard).filter(|helper| !self.nacks.contains(*helper)).copied().collect()
     }
 
-    /// Whether an ack from `from` speaks for the target.
+    /// Whether an ack from `from` confirms that the target is alive.
     pub fn is_answered_by(&self, from: &PublicKey) -> bool {
         *from == self.target || self.helpers.contains(from)
     }
@@ -199,18 +197,18 @@ impl Probe {
 pub struct Prober {
     /// The probe of the round.
     pub current: Option<Probe>,
-    /// Those beside it.
+    /// The probes outside the round.
     beside: Vec<Probe>,
     order: Vec<PublicKey>,
     at: usize,
-    /// Who waits for a probe beside the round, and whether it owes a NACK.
+    /// Members that wait for a probe outside the round, and whether each owes a NACK.
     urgent: VecDeque<(PublicKey, bool)>,
     upcoming: Option<PublicKey>,
     past: VecDeque<(u64, PublicKey, Vec<PublicKey>)>,
 }
 
 impl Prober {
-    /// A new member gets a random place among those that are still to come in this round, or anywhere.
+    /// Adds a member at a random place of the list, in the current round or the next.
     pub fn add(&mut self, rng: &mut Rng, key: PublicKey) {
         if !self.order.contains(&key) {
             let place = random::below(rng, self.order.len() + 1);
@@ -230,7 +228,7 @@ impl Prober {
         self.urgent.retain(|(other, _)| other != key);
     }
 
-    /// Probes `key` beside the round, as soon as there is room. False if too many wait.
+    /// Probes `key` outside the round, as soon as there is room. False if too many wait.
     pub fn urge(&mut self, key: PublicKey, owes: bool) -> bool {
         if self.is_probed(&key) || self.urgent.iter().any(|(other, _)| *other == key) {
             return true;
@@ -242,7 +240,7 @@ impl Prober {
         room
     }
 
-    /// Who is to be probed beside the round now, if there is room.
+    /// The next member to probe outside the round, if there is room.
     pub fn next_beside(&mut self, is_target: impl Fn(&PublicKey) -> bool) -> Option<(PublicKey, bool)> {
         if self.beside.len() >= MAX_BESIDE {
             return None;
@@ -255,7 +253,7 @@ impl Prober {
         None
     }
 
-    /// Starts a probe beside the round.
+    /// Starts a probe outside the round.
     pub fn start_beside(&mut self, probe: Probe) {
         self.beside.push(probe);
     }
@@ -265,7 +263,7 @@ impl Prober {
         self.current.iter().chain(&self.beside)
     }
 
-    /// The same, to change them.
+    /// The probes under way, mutable.
     pub fn probes_mut(&mut self) -> impl Iterator<Item = &mut Probe> {
         self.current.iter_mut().chain(&mut self.beside)
     }
@@ -275,12 +273,12 @@ impl Prober {
         self.probes().any(|probe| probe.target == *key && !probe.acked)
     }
 
-    /// A probe under way, by its name on the wire.
+    /// A probe under way, by its sequence number.
     pub fn find_mut(&mut self, seq: u64) -> Option<&mut Probe> {
         self.probes_mut().find(|probe| probe.seq == seq)
     }
 
-    /// The next target, and who will be next after it. `is_target` says who may be probed at all.
+    /// The next target and the one after it. `is_target` filters the members that may be probed.
     pub fn next(
         &mut self,
         rng: &mut Rng,
@@ -296,7 +294,7 @@ impl Prober {
     }
 
     fn draw(&mut self, rng: &mut Rng, is_target: &impl Fn(&PublicKey) -> bool) -> Option<PublicKey> {
-        // Two passes: what is left of this round, then a whole new one.
+        // Two passes: the rest of this round, then a whole new one.
         for _ in 0..2 {
             while let Some(key) = self.order.get(self.at).copied() {
                 if is_target(&key) {
@@ -311,7 +309,7 @@ impl Prober {
         None
     }
 
-    /// The probe beside the round that `target` has answered.
+    /// The probe outside the round that `target` has answered.
     pub fn answered_beside(&self, target: &PublicKey) -> Option<u64> {
         self.beside.iter().find(|probe| probe.target == *target && probe.acked).map(|probe| probe.seq)
     }
@@ -333,20 +331,20 @@ impl Prober {
         }
     }
 
-    /// Ends the probes under way that have no answer yet, without a verdict; returns their targets.
+    /// Ends the unanswered probes under way without a verdict and returns their targets.
     pub fn abandon(&mut self) -> Vec<PublicKey> {
         let open: Vec<u64> = self.probes().filter(|probe| !probe.acked).map(|probe| probe.seq).collect();
         open.into_iter().filter_map(|seq| self.finish(seq)).map(|probe| probe.target).collect()
     }
 
-    /// Ends every probe, and forgets who waits for one: this node is no longer a member.
+    /// Ends every probe and clears the queue: this node is no longer a member.
     pub fn stop(&mut self) {
         self.current = None;
         self.beside.clear();
         self.urgent.clear();
     }
 
-    /// Remembers a ping outside of the rounds.
+    /// Remembers a ping, so that a late ack can be matched to it.
     pub fn remember(&mut self, seq: u64, target: PublicKey, helpers: Vec<PublicKey>) {
         if self.past.len() >= MAX_PAST_PROBES {
             self.past.pop_front();
@@ -354,19 +352,19 @@ impl Prober {
         self.past.push_back((seq, target, helpers));
     }
 
-    /// Whom a late ack speaks for.
+    /// The target whose life a late ack confirms.
     pub fn late(&self, seq: u64, from: &PublicKey) -> Option<PublicKey> {
         let past = self.past.iter().find(|(past, ..)| *past == seq)?;
         (past.1 == *from || past.2.contains(from)).then_some(past.1)
     }
 
-    /// Who is in the rounds.
+    /// Number of members in the rounds.
     #[cfg(test)]
     pub fn len(&self) -> usize {
         self.order.len()
     }
 
-    /// Whether nobody is.
+    /// Whether no member is in the rounds.
     #[cfg(test)]
     pub fn is_empty(&self) -> bool {
         self.order.is_empty()

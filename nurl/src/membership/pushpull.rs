@@ -1,8 +1,8 @@
-//! Exchanges of whole tables: how a node joins, and how what gossip missed is repaired.
+//! Push-pull exchanges of whole tables: a node joins by one, and they repair losses of gossip.
 //!
 //! An exchange is a request and an answer over the reliable leg, each a run of chunks of at most
-//! [`MAX_CHUNK_BYTES`](super::message::MAX_CHUNK_BYTES), so a table never outgrows a message. Each chunk is
-//! merged as it arrives, since merging cares for no order; the answer is complete when all its chunks came.
+//! [`MAX_CHUNK_BYTES`](super::message::MAX_CHUNK_BYTES), so a table never outgrows a message. Each chunk is merged on
+//! arrival, since merging is commutative; the answer is complete when all its chunks have arrived.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -10,20 +10,20 @@ use std::time::{Duration, Instant};
 use super::message::Chunk;
 use crate::key::PublicKey;
 
-/// The most chunks of a table: all [`MAX_MEMBERS`](super::table::MAX_MEMBERS) with the largest metadata
-/// and four accusers each take 228.
+/// The most chunks of a table: all [`MAX_MEMBERS`](super::table::MAX_MEMBERS) with the largest metadata and four
+/// accusers each take about 200.
 pub const MAX_CHUNKS: u32 = 256;
 
-/// Exchanges that this node has under way. A join that meets only silence starts three a second, each for ten
-/// seconds; the rest is for peers that turn up unknown.
+/// The most exchanges of this node under way. A join that gets no answers starts three a second, each for ten
+/// seconds; the rest is for unknown peers that turn up.
 pub const MAX_PENDING: usize = 40;
 
-/// Facts that are told per second in answers: 32 of the largest tables, which cost half a megabyte each. A newcomer that
-/// isn't answered asks somebody else, so a small mesh must not refuse the clients of a busy loop: it answers thousands.
+/// Facts per second sent in answers: 32 of the largest tables, which cost half a megabyte each. A newcomer without an
+/// answer asks another member. A small mesh must not refuse the clients of a busy loop: it answers thousands.
 pub const MAX_FACTS_PER_SECOND: usize = 32 * super::table::MAX_MEMBERS;
 
-/// After so long without any of the answer the same peer may be asked again: it may have refused, as one that is busy
-/// does, or have been another process. A large table on a slow path has begun to arrive by then.
+/// A peer that has sent no part of the answer for this long may be asked again: it may have refused because it was
+/// busy, or its process may have been replaced. By then a large table on a slow path has begun to arrive.
 pub const ASK_AGAIN: Duration = Duration::from_secs(3);
 
 #[derive(Debug)]
@@ -38,12 +38,12 @@ struct Pending {
 #[derive(Debug, Default)]
 pub struct PushPull {
     pending: BTreeMap<u64, Pending>,
-    /// Since when, and how many facts.
+    /// Start of the current second, and the number of facts sent in it.
     answered: Option<(Instant, usize)>,
 }
 
 impl PushPull {
-    /// Starts one. False if one with this peer is under way and not overdue, or too many are.
+    /// Starts an exchange. False if one with this peer is under way and not overdue, or if too many are under way.
     pub fn start(&mut self, now: Instant, timeout: Duration, id: u64, peer: PublicKey) -> bool {
         let overdue = |pending: &Pending| pending.got.is_empty() && pending.begun + ASK_AGAIN <= now;
         let busy = self.pending.values().any(|pending| pending.peer == peer && !overdue(pending));
@@ -55,7 +55,7 @@ impl PushPull {
         true
     }
 
-    /// A chunk of an answer: `None` if nobody asked, else whether the answer is complete.
+    /// A chunk of an answer: `None` if this node didn't ask for it, else whether the answer is complete.
     pub fn answer(&mut self, from: &PublicKey, chunk: Chunk) -> Option<bool> {
         let pending = self.pending.get_mut(&chunk.id).filter(|pending| pending.peer == *from)?;
         pending.got.insert(chunk.index);
@@ -66,14 +66,14 @@ impl PushPull {
         Some(complete)
     }
 
-    /// Ends the exchanges with a peer that can't answer, or has no table to give. Whether there were any.
+    /// Ends the exchanges with a peer that can't answer or has no table to give. Returns whether there were any.
     pub fn cancel(&mut self, peer: &PublicKey) -> bool {
         let before = self.pending.len();
         self.pending.retain(|_, pending| pending.peer != *peer);
         self.pending.len() < before
     }
 
-    /// Whether a request may be answered now with a table of so many facts.
+    /// Whether a request may be answered now with a table of `facts` facts.
     pub fn may_answer(&mut self, now: Instant, facts: usize) -> bool {
         let (since, count) = match self.answered {
             Some((since, count)) if now.saturating_duration_since(since) < Duration::from_secs(1) => {
@@ -86,19 +86,19 @@ impl PushPull {
         count <= MAX_FACTS_PER_SECOND
     }
 
-    /// Ends those that took too long, and says with whom they were.
+    /// Ends the exchanges that took too long and returns their peers.
     pub fn expire(&mut self, now: Instant) -> Vec<PublicKey> {
         let late = self.pending.extract_if(.., |_, pending| pending.until <= now);
         late.map(|(_, pending)| pending.peer).collect()
     }
 
-    /// When [`expire`](PushPull::expire) has something.
+    /// When [`expire`](PushPull::expire) next has an exchange to end.
     pub fn due(&self) -> Option<Instant> {
         self.pending.values().map(|pending| pending.until).min()
     }
 }
 
-/// Packs encoded facts into chunks of at most `room` bytes each; at least one chunk, also for none.
+/// Packs encoded facts into chunks of at most `room` bytes each; at least one chunk, even without facts.
 pub(crate) fn pack(facts: impl Iterator<Item = Vec<u8>>, room: usize, most: usize) -> Vec<Vec<Vec<u8>>> {
     let (mut chunks, mut chunk, mut used) = (Vec::new(), Vec::new(), 0);
     for fact in facts {

@@ -1,4 +1,4 @@
-//! Draws from a handed-in generator, without bias that would matter and without floats.
+//! Random draws from a given generator, with negligible bias and without floats.
 
 use rand_core::Rng;
 
@@ -7,7 +7,7 @@ pub(crate) fn below(rng: &mut impl Rng, bound: usize) -> usize {
     ((u128::from(rng.next_u64()) * bound as u128) >> 64) as usize
 }
 
-/// Fisher and Yates.
+/// Fisher–Yates shuffle.
 pub(crate) fn shuffle<T>(rng: &mut impl Rng, items: &mut [T]) {
     for last in (1..items.len()).rev() {
         items.swap(last, below(rng, last + 1));

@@ -1,19 +1,19 @@
 //! One suspicion and its timer: Lifeguard's "dogpile" (§4.2, LHA-Suspicion).
 //!
-//! A suspicion starts at its longest time. Each *independent* accuser after the first shortens it by
-//! `max − (max − min) · ln(c + 1) / ln(k + 1)`, where c counts them and k is the number that is enough; the
-//! same accuser never counts twice. With k = 0, when the mesh has no one else who could confirm, the
-//! shortest time applies at once.
+//! A suspicion starts with its longest timeout. With c *independent* accusers after the first, the timeout is
+//! `max − (max − min) · ln(c + 1) / ln(k + 1)`, where k is the number of confirmations that suffice; the same accuser
+//! never counts twice. With k = 0, in a mesh without another member that could confirm, the shortest timeout applies
+//! at once.
 
 use std::time::{Duration, Instant};
 
 use crate::key::PublicKey;
 
-/// The most accusers that are remembered and told on: the first and k ≤ 3 confirmations. More would not
-/// change the timer and would cost 34 bytes each in every message.
+/// The most accusers that are remembered and passed on: the first and k ≤ 3 confirmations. More would not change the
+/// timer and would cost 34 bytes each in every message.
 pub const MAX_ACCUSERS: usize = 4;
 
-/// The time that a suspicion runs, from its start.
+/// The timeout of a suspicion, from its start.
 ///
 /// The logarithms are libm's, so every platform computes the same milliseconds.
 pub fn timeout(min: Duration, max: Duration, k: u32, confirmations: u32) -> Duration {
@@ -26,14 +26,14 @@ pub fn timeout(min: Duration, max: Duration, k: u32, confirmations: u32) -> Dura
     max.saturating_sub(shorter).max(min)
 }
 
-/// The shortest time for a mesh of `n` members: `base · max(1, log10 n)`.
+/// The shortest timeout for a mesh of `n` members: `base · max(1, log10 n)`.
 pub fn min_timeout(base: Duration, n: usize) -> Duration {
     let factor = libm::log10(n.max(1) as f64).max(1.0);
     Duration::from_millis(libm::floor(base.as_millis() as f64 * factor) as u64)
 }
 
-/// How many confirmations are enough in a mesh of `n` members: `min(limit, n − 2)`, since neither the
-/// accused nor the first accuser can confirm.
+/// Number of confirmations that suffice in a mesh of `n` members: `min(limit, n − 2)`, since neither the accused nor
+/// the first accuser can confirm.
 pub fn expected_confirmations(limit: u32, n: usize) -> u32 {
     limit.min(u32::try_from(n.saturating_sub(2)).unwrap_or(u32::MAX))
 }
@@ -49,12 +49,12 @@ pub struct Suspicion {
 }
 
 impl Suspicion {
-    /// Starts one. `k` is [`expected_confirmations`].
+    /// Starts a suspicion. `k` is [`expected_confirmations`].
     pub fn new(now: Instant, accuser: PublicKey, min: Duration, max: Duration, k: u32) -> Suspicion {
         Suspicion { started: now, min, max, k, accusers: vec![accuser] }
     }
 
-    /// Counts an accuser. False if it accused before or if enough have: then nothing changes.
+    /// Counts an accuser. False, without effect, if it accused before or if enough have.
     pub fn confirm(&mut self, accuser: PublicKey) -> bool {
         if !self.is_open() || self.accusers.len() >= MAX_ACCUSERS || self.accusers.contains(&accuser) {
             return false;
@@ -63,7 +63,7 @@ impl Suspicion {
         true
     }
 
-    /// Whether another accuser would shorten it.
+    /// Whether another accuser would shorten the timeout.
     pub fn is_open(&self) -> bool {
         self.confirmations() < self.k
     }
@@ -73,17 +73,17 @@ impl Suspicion {
         self.accusers.len() as u32 - 1
     }
 
-    /// When the accused is to be held dead.
+    /// When the accused is declared dead.
     pub fn deadline(&self) -> Instant {
         self.started + timeout(self.min, self.max, self.k, self.confirmations())
     }
 
-    /// Doesn't count a stretch of time in which this node stood still.
+    /// Excludes the time `by` in which this node stalled.
     pub fn postpone(&mut self, by: Duration) {
         self.started += by;
     }
 
-    /// Starts the time again, with the accusers it has.
+    /// Restarts the timeout and keeps the accusers.
     pub fn restart(&mut self, now: Instant) {
         self.started = now;
     }

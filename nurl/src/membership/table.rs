@@ -1,16 +1,16 @@
-//! The members, and the rule by which what is said about them is merged.
+//! The members, and the rule that merges facts about them.
 //!
-//! **The law.** A [`Record`] is the join of two maxima: of (incarnation, state), where alive < suspect < dead
-//! < left, and of the profile (incarnation, boot id, metadata). So merging is commutative, associative and
-//! idempotent: in whatever order facts arrive, and however often, two nodes end with equal records. Dead is
-//! sticky at its incarnation; only its subject can raise it, by a higher one.
+//! **Merge rule.** A [`Record`] is the join of two maxima: of (incarnation, state), where alive < suspect < dead <
+//! left, and of the profile (incarnation, boot id, metadata). So merging is commutative, associative and idempotent:
+//! two nodes that receive the same facts end with equal records, in any order and with repetitions. Dead is sticky at
+//! its incarnation; only its subject can raise it, by a higher incarnation.
 //!
-//! **What a node shows** ([`Member::state`]) may differ from the record that it passes on, in two ways that
-//! never travel: an ack that came before the suspicion ended *clears* it here, and a verdict reached in
-//! isolation is held here alone ([`super::isolation`]).
+//! **Shown state.** [`Member::state`] may differ from the record that the node passes on, in two ways that are never
+//! sent: an ack that came before the suspicion ended *clears* it here, and a verdict reached in isolation is held
+//! here alone ([`super::isolation`]).
 //!
-//! **Bounds.** At most [`MAX_MEMBERS`]; a full table first reclaims those that left, then the dead, longest
-//! gone first. Live members are never evicted. An incarnation may jump by at most [`MAX_INCARNATION_JUMP`].
+//! **Bounds.** At most [`MAX_MEMBERS`]; a full table first reclaims members that left, then dead ones, longest gone
+//! first. Live members are never evicted. An incarnation may jump by at most [`MAX_INCARNATION_JUMP`].
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,32 +21,32 @@ use super::meta::{Meta, Roles};
 use super::suspicion::MAX_ACCUSERS;
 use crate::key::PublicKey;
 
-/// The most members other than this node. At about 150 bytes each a table is 600 KiB, and one push-pull
-/// about as much; a mesh that outgrows it needs partial views, which this design doesn't have.
+/// The most members other than this node. At about 150 bytes each a table is 600 KiB, and one push-pull about as
+/// much; a larger mesh needs partial views, which this design doesn't have.
 pub const MAX_MEMBERS: usize = 4096;
 
-/// How far one message may raise an incarnation. An honest member raises its own by one at a time, so this
-/// is far beyond what lost messages explain; without the limit one message could spend the counter of
-/// another member for ever.
+/// The most by which one message may raise an incarnation. An honest member raises its own by one at a time, so this
+/// is far beyond the effect of lost messages. Without the limit one message could exhaust another member's counter
+/// permanently.
 pub const MAX_INCARNATION_JUMP: u64 = 1 << 20;
 
-/// No incarnation is above this, so that there is always room to outbid.
+/// The highest incarnation that is accepted, so that there is always room to outbid.
 pub const MAX_INCARNATION: u64 = 1 << 62;
 
-/// A dead or left member whose memory ends sooner than this is not learned any more: it would be forgotten
-/// at once, and learned again from the next table.
+/// A dead or left member that will be forgotten sooner than this is no longer learned: it would be forgotten at once,
+/// and learned again from the next table.
 const RECLAIM_MARGIN: Duration = Duration::from_secs(30);
 
-/// What a member is held to be. The order is the precedence at equal incarnations.
+/// A member's state. The order is the precedence at equal incarnations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum State {
-    /// Answers, as far as anyone knows.
+    /// Answers, as far as is known.
     Alive,
-    /// Didn't answer someone; counts as live until its time is up.
+    /// Failed a probe of some member; counts as live until its suspicion times out.
     Suspect,
-    /// Its time ran out.
+    /// Its suspicion timed out.
     Dead,
-    /// It said goodbye.
+    /// It left gracefully.
     Left,
 }
 
@@ -72,15 +72,15 @@ impl State {
 /// A member as this node sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member {
-    /// Who.
+    /// Its public key.
     pub key: PublicKey,
-    /// What this node holds it to be.
+    /// Its state in this node's view.
     pub state: State,
     /// Its incarnation.
     pub incarnation: u64,
-    /// The boot id of its process; 0 while only hearsay without a profile is known.
+    /// The boot id of its process; 0 while no profile is known.
     pub boot: u64,
-    /// What it says about itself.
+    /// Its metadata about itself.
     pub meta: Meta,
     /// Since when it has been in this state.
     pub since: Instant,
@@ -96,10 +96,10 @@ impl Member {
     }
 }
 
-/// What a member said about itself at one incarnation. Ordered, so that conflicting ones merge alike.
+/// A member's metadata about itself at one incarnation. Ordered, so that all nodes merge conflicting ones alike.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Profile {
-    /// The incarnation at which it said so.
+    /// The incarnation at which the member issued it.
     pub incarnation: u64,
     /// The boot id of its process.
     pub boot: u64,
@@ -107,29 +107,29 @@ pub struct Profile {
     pub meta: Meta,
 }
 
-/// What travels about a member; a join-semilattice (see the module).
+/// The part of a member's state that is gossiped; a join-semilattice (see the module).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
-    /// The highest incarnation that anything was said about.
+    /// The highest incarnation in any fact about the member.
     pub incarnation: u64,
-    /// The gravest thing said at that incarnation.
+    /// The highest-precedence state reported at that incarnation.
     pub state: State,
     /// The newest profile.
     pub profile: Option<Profile>,
 }
 
 impl Record {
-    /// Joins another record into this one; what grew is said in the answer.
+    /// Joins another record into this one and returns the change.
     pub fn merge(&mut self, other: &Record) -> Growth {
         let mut growth = Growth::default();
-        // 1. A higher incarnation wins; at the same one the graver state.
+        // 1. A higher incarnation wins; at the same one the state of higher precedence.
         if (other.incarnation, other.state) > (self.incarnation, self.state) {
             self.incarnation = other.incarnation;
             self.state = other.state;
             growth.state = true;
         }
-        // 2. The newest profile wins, whatever is said about life and death. Two at one incarnation (a
-        //    restarted process that doesn't know its past) merge by boot id; the process then outbids.
+        // 2. The newest profile wins, whatever the state is. Two profiles at one incarnation (from a restarted
+        // process that doesn't know its earlier incarnations) merge by boot id; the process then outbids.
         if other.profile > self.profile {
             growth.restarted = match (&self.profile, &other.profile) {
                 (Some(old), Some(new)) => old.boot != new.boot,
@@ -142,10 +142,10 @@ impl Record {
     }
 }
 
-/// What a merge added.
+/// The change made by a merge.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Growth {
-    /// A higher incarnation or a graver state.
+    /// A higher incarnation, or a state of higher precedence.
     pub state: bool,
     /// A newer profile.
     pub profile: bool,
@@ -153,48 +153,48 @@ pub struct Growth {
     pub restarted: bool,
 }
 
-/// One thing said about one member.
+/// One statement about one member.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fact {
-    /// About whom.
+    /// The subject.
     pub key: PublicKey,
-    /// What.
+    /// The subject's record.
     pub record: Record,
-    /// For how many seconds it has been dead or gone; 0 for the living.
+    /// For how many seconds the subject has been dead or gone; 0 if it is live.
     pub age_s: u32,
-    /// Who accused it, if it is a suspect.
+    /// The subject's accusers, if it is a suspect.
     pub accusers: Vec<PublicKey>,
 }
 
-/// Why a fact was not taken.
+/// The reason why a fact was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
     /// The incarnation jumps too far.
     IncarnationJump,
-    /// No room, and nobody to reclaim.
+    /// The table is full, and no member can be reclaimed.
     TableFull,
-    /// About to be forgotten anyway.
+    /// The subject is about to be forgotten.
     Expired,
 }
 
-/// What a fact did.
+/// The effect of a fact.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Applied {
     /// The state shown before; `None` if the member is new.
     pub before: Option<State>,
     /// The state shown now.
     pub after: State,
-    /// What the record gained.
+    /// The change of the record.
     pub growth: Growth,
     /// Accusers that were not known at this incarnation.
     pub new_accusers: Vec<PublicKey>,
     /// Whether metadata differs from before.
     pub meta_changed: bool,
-    /// Who made room.
+    /// The member reclaimed to make room.
     pub reclaimed: Option<PublicKey>,
 }
 
-/// A verdict that is held here alone.
+/// A verdict that only this node holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Suspect,
@@ -215,11 +215,11 @@ pub(crate) struct Entry {
     pub(crate) verdict: Option<Verdict>,
     /// When this node itself published an accusation at the record's incarnation.
     pub(crate) published: Option<Instant>,
-    /// When it last spoke to this node itself.
+    /// When its last own message reached this node.
     pub(crate) heard: Option<Instant>,
-    /// When a hub's denial of it last brought a probe.
+    /// When a hub's denial of it last caused a probe.
     pub(crate) denied: Option<Instant>,
-    /// An exchange has voided a verdict on it, and it has given no sign of life since: the next one stands.
+    /// An exchange has voided a verdict on it, and it has sent nothing since: the next verdict is kept and published.
     pub(crate) reprieved: bool,
 }
 
@@ -274,7 +274,7 @@ impl Table {
         self.entries.get(key).map(|entry| &entry.member)
     }
 
-    /// A member spoke to this node itself.
+    /// A member sent this node a message itself.
     pub(crate) fn hear(&mut self, now: Instant, key: &PublicKey) {
         if let Some(entry) = self.entries.get_mut(key) {
             entry.heard = Some(now);
@@ -282,14 +282,14 @@ impl Table {
         }
     }
 
-    /// A hub has denied a member, and it is probed for that.
+    /// A hub has denied a member, and the member is probed for that.
     pub(crate) fn deny(&mut self, now: Instant, key: &PublicKey) {
         if let Some(entry) = self.entries.get_mut(key) {
             entry.denied = Some(now);
         }
     }
 
-    /// Who has spoken since then; `None` is the beginning of time.
+    /// The members heard since `since`; `None` is the beginning of time.
     pub(crate) fn heard_since(&self, since: Option<Instant>) -> BTreeSet<PublicKey> {
         let heard = self.entries.values().filter(|entry| entry.heard.is_some() && entry.heard >= since);
         heard.map(|entry| entry.member.key).collect()
@@ -303,7 +303,7 @@ impl Table {
         self.entries.values()
     }
 
-    /// Changes an entry and shows what follows from it: the state before and after.
+    /// Changes an entry and updates its shown state. Returns the state before and after.
     pub(crate) fn update(
         &mut self,
         now: Instant,
@@ -333,10 +333,10 @@ impl Table {
         Some((before, after))
     }
 
-    /// Merges a fact. `first_hand` says that its subject itself sent it, over its own session.
+    /// Merges a fact. `first_hand`: the subject itself sent it, over its own session.
     ///
     /// # Errors
-    /// A [`Refusal`]; the table is unchanged then, except for a reclaimed member.
+    /// A [`Refusal`]; the table is then unchanged, except for a reclaimed member.
     pub fn apply(
         &mut self,
         now: Instant,
@@ -346,8 +346,8 @@ impl Table {
     ) -> Result<Applied, Refusal> {
         let known = self.entries.get(&fact.key);
         let base = known.map_or(0, |entry| entry.record.incarnation);
-        // A member that has lived long may have a high incarnation, and must still be able to say so itself
-        // to someone who has never heard of it.
+        // A long-lived member may have a high incarnation. It must still be able to introduce itself to a node that
+        // doesn't know it.
         let introduces_itself = known.is_none() && first_hand;
         let limit =
             if introduces_itself { MAX_INCARNATION } else { base.saturating_add(MAX_INCARNATION_JUMP) };
@@ -386,7 +386,7 @@ impl Table {
                         new_accusers.push(*accuser);
                     }
                 }
-                // Someone who hadn't accused it when the ack came has evidence of their own.
+                // An accuser that hadn't accused it when the ack came has evidence of its own.
                 if !new_accusers.is_empty() {
                     entry.cleared = false;
                 }
@@ -454,7 +454,7 @@ impl Table {
         })
     }
 
-    /// Whom a newcomer displaces: left before dead, and the longest gone of them.
+    /// The member that a new one displaces: left before dead, and the longest gone of them.
     fn longest_gone(&self) -> Option<PublicKey> {
         self.entries
             .values()
@@ -463,7 +463,7 @@ impl Table {
             .map(|entry| entry.member.key)
     }
 
-    /// Forgets the dead and the left whose time is over.
+    /// Forgets the dead and left members whose retention time is over.
     pub fn reclaim(&mut self, now: Instant, config: &Config) -> Vec<PublicKey> {
         let over: Vec<PublicKey> = self
             .entries
@@ -482,8 +482,9 @@ impl Table {
     }
 }
 
-/// After which time a member is forgotten. A dead one without a store has no place to come back to; whether it had
-/// one is unknown while only hearsay without a profile is known, and then an exchange brings it back with its profile.
+/// Time after which a member is forgotten. A dead member without a store has no place on the ring to return to.
+/// Without a profile it is unknown whether it had a store; if it is forgotten too early, an exchange restores it with
+/// its profile.
 fn reclaim_after(config: &Config, state: State, roles: Roles) -> Option<Duration> {
     match state {
         State::Alive | State::Suspect => None,

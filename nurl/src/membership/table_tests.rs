@@ -1,4 +1,4 @@
-//! The merge law, its limits, and the bounds of the table.
+//! The merge rule, its limits, and the bounds of the table.
 
 use proptest::prelude::*;
 
@@ -138,7 +138,7 @@ fn an_incarnation_may_jump_by_2_to_the_20_and_no_further() {
     assert_eq!(state(&table, 1), State::Alive);
     take(&mut table, &alive(key(1), 5 + jump));
     assert_eq!(table.get(&key(1)).unwrap().incarnation, 5 + jump);
-    // Someone who has lived long introduces itself.
+    // A long-lived member introduces itself.
     table.apply(now(), &config, &alive(key(2), 1 << 40), true).unwrap();
     let beyond = alive(key(3), MAX_INCARNATION + 1);
     assert_eq!(table.apply(now(), &config, &beyond, true), Err(Refusal::IncarnationJump));

@@ -1,16 +1,17 @@
-//! Which address of its own a hub tells others, when nobody named one.
+//! Chooses the address that a hub advertises when the configuration names none.
 //!
-//! A pure function of the interfaces and of the host's routes. The source address of the default route comes first: it
-//! is what the rest of the network sees of this host. The names of interfaces say little, and their order says nothing:
-//! in the alphabet the bridges of containers (`br-…`, `docker0`) come before `eth0`, and nobody reaches a hub there.
+//! The choice is a pure function of the interfaces and of the host's routes. The source address of the default route
+//! comes first, because other hosts see this host under it. The names of interfaces are a weak hint, and their order
+//! is arbitrary: alphabetically the container bridges (`br-…`, `docker0`) come before `eth0`, and no other host
+//! reaches a hub there.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::candidates::is_bridge;
 use crate::rt::net::{self, Interface};
 
-/// Addresses to ask the routes about: those of a root name server (a.root-servers.net), which are on the internet for
-/// everybody, so that only a default route leads there. No packet goes there.
+/// Destinations for the route look-up: addresses of a root name server (a.root-servers.net). They are on the public
+/// internet, so only a default route leads to them. No packet is sent to them.
 const ANYWHERE: [IpAddr; 2] = [
     IpAddr::V4(Ipv4Addr::new(198, 41, 0, 4)),
     IpAddr::V6(Ipv6Addr::new(0x2001, 0x503, 0xba3e, 0, 0, 0, 2, 0x30)),
@@ -19,18 +20,18 @@ const ANYWHERE: [IpAddr; 2] = [
 /// Why an address was chosen. The declared order is the order of choice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Why {
-    /// The default route leaves from it.
+    /// The source address of the default route.
     DefaultRoute,
-    /// There is no default route; an interface has it.
+    /// There is no default route; the address belongs to an interface.
     Interface,
     /// Only interfaces of containers and virtual machines have addresses.
     Bridge,
-    /// This host has no other.
+    /// This host has no other address.
     Loopback,
 }
 
 impl Why {
-    /// One word for machines.
+    /// The machine-readable name.
     pub fn as_str(self) -> &'static str {
         match self {
             Why::DefaultRoute => "default-route",
@@ -46,14 +47,14 @@ impl Why {
 pub struct Choice {
     /// The address.
     pub ip: IpAddr,
-    /// The interface that has it, if one is listed with it.
+    /// The interface that has the address, if one is listed.
     pub interface: Option<String>,
-    /// Why this one.
+    /// Why the address was chosen.
     pub why: Why,
 }
 
-/// The address to advertise of a hub that listens everywhere in these families. Among equals v4 comes first: the hosts
-/// that have no v6 are more than those that have no v4.
+/// The address to advertise for a hub that listens on every address of these families. Among equals v4 comes first:
+/// more hosts lack v6 than v4.
 pub fn advertise(interfaces: &[Interface], sources: &[IpAddr], v4: bool, v6: bool) -> Choice {
     let listed = |ip: IpAddr| interfaces.iter().find(|interface| interface.addr == ip);
     let routed = sources.iter().map(|ip| Choice {
@@ -75,13 +76,14 @@ pub fn advertise(interfaces: &[Interface], sources: &[IpAddr], v4: bool, v6: boo
     best.unwrap_or(Choice { ip: loopback, interface: None, why: Why::Loopback })
 }
 
-/// What this host's routes say: the source addresses of its default routes, one of each family at most.
+/// The source addresses of this host's default routes, at most one of each family.
 pub fn default_sources() -> Vec<IpAddr> {
-    // Without a route, there is no such address.
+    // A family without a route has no source address.
     ANYWHERE.iter().filter_map(|remote| net::source_towards(*remote).ok()).collect()
 }
 
-/// Whether another host may reach it: loopback, link-local and unspecified addresses lead nowhere.
+/// Whether another host may reach the address: loopback, link-local, unspecified and multicast addresses are
+/// excluded.
 fn is_usable(ip: IpAddr) -> bool {
     let link_local = match ip {
         IpAddr::V4(v4) => v4.is_link_local(),
@@ -94,7 +96,7 @@ fn is_usable(ip: IpAddr) -> bool {
 mod tests {
     use super::*;
 
-    /// Sorted, as the shim lists them.
+    /// Sorts the interfaces, as the shim does.
     fn chosen(interfaces: &str, sources: &str, families: &str) -> String {
         let mut interfaces: Vec<_> = interfaces
             .split_whitespace()

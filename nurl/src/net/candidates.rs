@@ -1,26 +1,25 @@
-//! Our own candidates: the addresses at which peers may try us.
+//! Our own candidates: the addresses at which peers may try to reach us.
 //!
-//! A pure function of what the driver gathered, so that its order is a table in a test. Best first: the
-//! interfaces' own addresses (a peer on the same network needs no NAT), then port-mapped and reflexive ones, of
-//! both address families in turn; then the bridges of containers and virtual machines. The list is bounded
-//! ([`MAX_CANDIDATES`]), and each group has a share of it: neither twelve bridges nor a host full of addresses buries
-//! the reflexive one.
+//! The list is a pure function of the driver's input, so a table in a test fixes its order. Best first: the
+//! interfaces' own addresses (a peer on the same network needs no NAT), then port-mapped and reflexive ones, of both
+//! address families in turn; then the bridges of containers and virtual machines. The list is bounded
+//! ([`MAX_CANDIDATES`]), and each group has a share of it: neither twelve bridges nor a host with many addresses
+//! displaces the reflexive one.
 
 use std::net::{IpAddr, SocketAddr};
 
 use crate::net::securedgram::paths::MAX_CANDIDATES;
 use crate::rt::net::Interface;
 
-/// Places that interfaces can't take from reflexive addresses: one per family and server, for two hubs.
+/// Slots that interfaces can't take from reflexive addresses: one per family and server, for two hubs.
 const REFLEXIVE_SHARE: usize = 4;
 
-/// Interfaces that carry containers and virtual machines: their addresses exist on countless other hosts
-/// too, and hardly ever lead to ours. VPNs (`tun`, `wg`, `utun`, `tailscale`) are not among them: there a
-/// peer may well be.
+/// Interfaces of containers and virtual machines. Their addresses exist on countless other hosts too, and hardly ever
+/// lead to ours. VPNs (`tun`, `wg`, `utun`, `tailscale`) are not in the list, because a peer may be on the same VPN.
 const BRIDGES: [&str; 12] =
     ["docker", "br-", "veth", "virbr", "vmnet", "vboxnet", "cni", "flannel", "cali", "lxc", "lxd", "podman"];
 
-/// What was gathered.
+/// The input of `candidates`.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Gathered<'a> {
     /// This host's interfaces.
@@ -29,14 +28,14 @@ pub struct Gathered<'a> {
     pub v4: Option<SocketAddr>,
     /// Where the v6 socket is bound, if there is one.
     pub v6: Option<SocketAddr>,
-    /// The hub in use. Loopback addresses are candidates only if it is on loopback itself: then the mesh is
+    /// The hub in use. Loopback addresses are candidates only if the hub is on loopback: then the whole mesh is on
     /// one machine.
     pub hub: Option<SocketAddr>,
-    /// Addresses that a NAT forwards to us on request, then those at which STUN servers see us, newest first.
+    /// Addresses that a NAT forwards to us on request, then those that STUN servers report, newest first.
     pub reflexive: &'a [SocketAddr],
 }
 
-/// The declared order is the order of the list.
+/// The declared order is the order of the candidates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Rank {
     GlobalV6,
@@ -53,7 +52,7 @@ pub fn candidates(gathered: &Gathered<'_>) -> Vec<SocketAddr> {
     let mut own: Vec<(Rank, SocketAddr)> = Vec::new();
     for interface in gathered.interfaces {
         let ip = interface.addr.to_canonical();
-        // A socket that is bound to one address hears nothing at the others.
+        // A socket that is bound to one address receives nothing at the others.
         let hears = |bound: &SocketAddr| {
             bound.port() != 0 && (bound.ip().is_unspecified() || bound.ip().to_canonical() == ip)
         };
@@ -65,7 +64,7 @@ pub fn candidates(gathered: &Gathered<'_>) -> Vec<SocketAddr> {
             own.push((rank, SocketAddr::new(ip, bound.port())));
         }
     }
-    // Stable: within a rank, the order of the interfaces.
+    // The sort is stable: within a rank, the order of the interfaces remains.
     own.sort_by_key(|(rank, _)| *rank);
     let reflexive =
         gathered.reflexive.iter().map(|addr| SocketAddr::new(addr.ip().to_canonical(), addr.port()));
@@ -95,8 +94,8 @@ pub fn candidates(gathered: &Gathered<'_>) -> Vec<SocketAddr> {
     list
 }
 
-/// Whether a path to another host may lead over an interface: not over loopback, and hardly over the bridges of
-/// containers, which come and go without end.
+/// Whether a path to another host may lead over an interface. Loopback is excluded, and so are container bridges,
+/// which come and go all the time.
 pub(crate) fn leads_out(interface: &Interface) -> bool {
     !matches!(
         rank(&interface.name, interface.addr.to_canonical()),
@@ -110,8 +109,9 @@ fn add(list: &mut Vec<SocketAddr>, addr: SocketAddr, limit: usize) {
     }
 }
 
-/// Both families in turn, each in its order, the first one's first (RFC 8421): peers try few addresses at a time, so a
-/// host full of addresses of IPv6 would keep those of IPv4 waiting, the only ones that many a peer can use.
+/// Alternates between the families, each in its order, beginning with the family of the first address (RFC 8421).
+/// Peers try few addresses at a time, so many IPv6 addresses would delay the IPv4 ones, and many peers can use only
+/// those.
 fn in_turn(list: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let length = list.len();
     let v6_first = list.first().is_some_and(SocketAddr::is_ipv6);
@@ -125,16 +125,16 @@ fn in_turn(list: Vec<SocketAddr>) -> Vec<SocketAddr> {
     merged
 }
 
-/// Whether an interface carries containers or virtual machines, by its name.
+/// Whether the name of an interface marks it as one of containers or virtual machines.
 pub(crate) fn is_bridge(interface: &str) -> bool {
     BRIDGES.iter().any(|prefix| interface.starts_with(prefix))
 }
 
-/// Where an address belongs; `None` if no other host can use it.
+/// The rank of an address; `None` if no other host can use it.
 fn rank(interface: &str, ip: IpAddr) -> Option<Rank> {
     let usable = match ip {
         IpAddr::V4(v4) => !v4.is_link_local() && !v4.is_broadcast(),
-        // Without a scope, which other hosts can't know, a link-local address means nothing (RFC 4007 §6).
+        // A link-local address needs a scope, which other hosts can't know (RFC 4007 §6).
         IpAddr::V6(v6) => !v6.is_unicast_link_local(),
     };
     if !usable || ip.is_unspecified() || ip.is_multicast() {

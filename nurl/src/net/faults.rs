@@ -1,13 +1,15 @@
-//! Tells a datagram's error from a socket's.
+//! Tells an error of one datagram from an error of the socket.
 //!
-//! A receive may fail for the sake of one datagram that was sent earlier (an ICMP message says so), and the next one
-//! succeeds. A receive that fails each time concerns the socket: a sandbox or a kernel that lacks the system call, a
-//! descriptor that is gone. It never empties the socket, so its reader would be woken for ever and hear nothing.
+//! A receive may fail because of one datagram that was sent earlier (an ICMP message reports it); the next receive
+//! succeeds. If every receive fails, the socket is broken: a sandbox or a kernel lacks the system call, or the
+//! descriptor is gone. Such an error never empties the socket, so its reader would be woken for ever and get no
+//! data.
 
 use std::io;
 
-/// So many failed receives in a row are the socket's. An ICMP message fails one receive and each needs a datagram of
-/// ours, so even a burst of them is told apart by the receives between them that find the socket empty.
+/// After so many failed receives in a row the socket counts as broken. An ICMP message fails one receive and each
+/// needs a datagram of ours. Between the failures of a burst the reader finds the socket empty, which resets the
+/// count.
 const IN_A_ROW: u32 = 64;
 
 /// How the receives of one socket end.

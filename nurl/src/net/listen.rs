@@ -1,30 +1,31 @@
-//! Where sockets are bound: in both address families, unless addresses are named.
+//! Addresses to bind sockets to: both address families, unless addresses are named.
 
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
-/// Where to bind: at most one address of each family. Sockets of v6 take v6 only, so both can have one port.
+/// Where to bind: at most one address of each family. A v6 socket takes v6 only, so both families can share a
+/// port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Listen {
-    /// Every address of this host, in both families or in the one that it has.
+    /// Every address of this host, in both families or in the one that the host has.
     Everywhere {
-        /// The port; 0 takes one that is free.
+        /// The port; 0 takes a free one.
         port: u16,
     },
-    /// These addresses. One that can't be bound is an error.
+    /// These addresses. An address that can't be bound is an error.
     At(Vec<SocketAddr>),
 }
 
-/// Why addresses can't be listened on together, or a text names none.
+/// Why addresses can't be combined, or why a text is no address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ListenError {
-    /// Two addresses of one family, or every address and one of them. Peers would be answered from another address
-    /// than they wrote to.
+    /// Two addresses of one family, or every address and a single one. Replies would leave from another address
+    /// than the one that the peer wrote to.
     #[error("one address of each family at most, such as 192.0.2.7:4242 and [2001:db8::7]:4242")]
     Twice,
-    /// A port alone, an address with a port, or `localhost` with a port is expected.
+    /// The text is neither a port, nor an address with a port, nor `localhost` with a port.
     #[error("expected a port, or an address with a port, such as 4242, 192.0.2.7:4242 or [2001:db8::7]:4242")]
     Text,
 }
@@ -49,7 +50,7 @@ impl<I: Into<IpAddr>> From<(I, u16)> for Listen {
 }
 
 impl Listen {
-    /// At these places together.
+    /// Combines two sets of addresses.
     ///
     /// # Errors
     /// [`ListenError::Twice`].
@@ -64,7 +65,7 @@ impl Listen {
         Ok(Listen::At(addrs))
     }
 
-    /// What to bind, v4 first: when the port is any, that of the first is tried for the second.
+    /// The addresses to bind, v4 first: with port 0 the second socket tries the port that the first one got.
     pub(crate) fn addrs(&self) -> Vec<SocketAddr> {
         match self {
             Listen::Everywhere { port } => vec![
@@ -79,8 +80,8 @@ impl Listen {
         }
     }
 
-    /// Whether this error is no reason to give up: nobody asked for the family, and the host hasn't got it. A port
-    /// that is taken or forbidden is one.
+    /// Whether this error is tolerable: the family wasn't asked for and the host lacks it. A port that is taken or
+    /// forbidden is not tolerable.
     pub(crate) fn may_lack(&self, error: &io::Error) -> bool {
         let taken = matches!(error.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied);
         matches!(self, Listen::Everywhere { .. }) && !taken

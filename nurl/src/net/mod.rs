@@ -1,15 +1,16 @@
-//! From a key to bytes on a wire: sessions between peers, and the hubs that bring them together.
+//! Connects peers by key: the encrypted sessions between peers, and the hubs that relay for them and
+//! introduce them.
 //!
-//! | module | what |
+//! | module | content |
 //! | --- | --- |
 //! | [`hub`], [`hub_client`] | the server for relay, rendezvous and STUN; a client's one connection to it |
-//! | [`relay`], [`rendezvous`], [`control`] | its frames and cores, and the Noise connection under them |
+//! | [`relay`], [`rendezvous`], [`control`] | the hub's frames and cores, and the Noise connection under them |
 //! | [`listen`] | where sockets are bound |
-//! | [`advertise`] | which address a hub tells others |
-//! | [`stun`], [`candidates`] | our own addresses, as others see them |
+//! | [`advertise`] | the address that a hub advertises |
+//! | [`stun`], [`candidates`] | our own addresses, as other hosts see them |
 //! | [`securedgram`] | encrypted datagrams between keys: handshakes, sessions, paths |
 //! | [`session`], [`noise`] | the record layer, and the handshake |
-//! | [`route`], [`rate`] | where a datagram goes to or came from; how much may come |
+//! | [`route`], [`rate`] | where a datagram goes to or came from; token buckets |
 
 pub mod advertise;
 pub mod candidates;

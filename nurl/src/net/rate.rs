@@ -1,4 +1,4 @@
-//! A token bucket in integers: how many bytes, requests or handshakes may still come now.
+//! A token bucket in integers: limits how many bytes, requests or handshakes are accepted.
 
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ impl TokenBucket {
         TokenBucket { per_second, burst, tokens: burst, filled_at: now }
     }
 
-    /// Takes `amount` tokens if there are as many.
+    /// Takes `amount` tokens if so many are left.
     pub fn take(&mut self, now: Instant, amount: u64) -> bool {
         self.fill(now);
         match self.tokens.checked_sub(amount) {
@@ -29,7 +29,8 @@ impl TokenBucket {
         }
     }
 
-    /// Whether nothing was taken lately: a full bucket says no more than none.
+    /// Whether nothing was taken lately. A full bucket holds no state worth keeping, so it can be
+    /// dropped.
     pub fn is_full(&mut self, now: Instant) -> bool {
         self.fill(now);
         self.tokens >= self.burst
@@ -43,7 +44,7 @@ impl TokenBucket {
             return;
         }
         self.tokens = self.tokens.saturating_add(gained).min(self.burst);
-        // The fraction of a token stays: only the time that the whole ones took is used up.
+        // The fraction of a token is kept: only the time for the whole tokens is used up.
         let unused = (nanos % NANOS) / u128::from(self.per_second.max(1));
         self.filled_at = now.checked_sub(Duration::from_nanos(unused as u64)).unwrap_or(now);
     }

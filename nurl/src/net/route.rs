@@ -1,4 +1,4 @@
-//! Where a datagram goes to or came from, and the one or two routes on which the same sealed bytes travel.
+//! Where a datagram goes to or came from, and the one or two routes that carry the same sealed bytes.
 
 use std::net::SocketAddr;
 
@@ -9,7 +9,7 @@ use crate::key::PublicKey;
 pub enum Route {
     /// Straight over UDP, to or from this address.
     Direct(SocketAddr),
-    /// Through the hub of this key. For an inbound datagram the source key that the hub reports stands
+    /// Through the hub with this key. For an inbound datagram, the source key that the hub reports is passed
     /// beside the route.
     Relay(PublicKey),
 }
@@ -29,8 +29,8 @@ impl Route {
     }
 }
 
-/// No, one or two routes: two while a path is in doubt. The same sealed datagram goes on each; the replay
-/// window drops the copy that comes second.
+/// Up to two routes: two while a path is in doubt. The same sealed datagram goes on each, and the replay
+/// window drops the second copy.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Routes {
     first: Option<Route>,
@@ -38,7 +38,7 @@ pub struct Routes {
 }
 
 impl Routes {
-    /// No way to the peer is known.
+    /// No route to the peer is known.
     pub const NONE: Routes = Routes { first: None, second: None };
 
     /// One route.
@@ -46,7 +46,7 @@ impl Routes {
         Routes { first: Some(route), second: None }
     }
 
-    /// Adds a route behind those that are there. A third one, or one that is there already, changes nothing.
+    /// Appends a route. A third or repeated route changes nothing.
     #[must_use]
     pub fn and(self, route: Route) -> Routes {
         match (self.first, self.second) {
@@ -56,7 +56,7 @@ impl Routes {
         }
     }
 
-    /// As [`and`](Routes::and), if there is one.
+    /// Appends a route as [`and`](Routes::and) does, if there is one.
     #[must_use]
     pub fn with(self, route: Option<Route>) -> Routes {
         route.map_or(self, |route| self.and(route))

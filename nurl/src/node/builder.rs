@@ -27,13 +27,13 @@ use crate::rt::{self, time};
 use crate::transport::driver::Driver;
 use crate::transport::{Limits, Transport, TransportConfig};
 
-/// Handler threads when nothing else is said: as many as cores, within these bounds.
+/// Default number of handler threads: the number of cores, within these bounds.
 const POOL_DEFAULT: std::ops::RangeInclusive<usize> = 2..=64;
 
 /// The database within a node's store directory.
 const STORE_FILE: &str = "nurl.redb";
 
-/// A node to be; see [`Node::builder`].
+/// Configuration of a node; see [`Node::builder`].
 pub struct Builder {
     ticket: Ticket,
     key: Option<SecretKey>,
@@ -70,14 +70,14 @@ impl Builder {
         }
     }
 
-    /// Who the node is; a fresh random key if this isn't called.
+    /// The node's key; a new random key by default.
     #[must_use]
     pub fn key(mut self, key: SecretKey) -> Builder {
         self.key = Some(key);
         self
     }
 
-    /// What the node is in its mesh; a worker if this isn't called.
+    /// The node's role in its mesh; worker by default.
     #[must_use]
     pub fn role(mut self, role: Role) -> Builder {
         self.role = role;
@@ -106,7 +106,7 @@ impl Builder {
         self
     }
 
-    /// Where to bind UDP; every address of both families and any port if this isn't called.
+    /// Where to bind UDP; by default every address of both families and any port.
     #[must_use]
     pub fn listen(mut self, listen: Listen) -> Builder {
         self.listen = listen;
@@ -134,37 +134,37 @@ impl Builder {
         self
     }
 
-    /// Where to keep what outlives a restart. A damaged store is set aside under a new name, and the node begins with
-    /// a new one, as if it had lost its disk: [`NodeEvent::StoreSetAside`] says so.
+    /// The directory for state that survives a restart. A damaged store is set aside under a new name, and the node
+    /// begins with a new one, as if it had lost its disk: [`NodeEvent::StoreSetAside`] reports it.
     #[must_use]
     pub fn store(mut self, dir: &Path) -> Builder {
         self.store = Some(dir.to_owned());
         self
     }
 
-    /// Refuses to start with a damaged store: [`spawn`](Builder::spawn) fails with [`Error::Store`], and nothing on
-    /// the disk is changed.
+    /// Refuses to start with a damaged store: [`spawn`](Builder::spawn) fails with [`Error::Store`], and the disk is
+    /// left unchanged.
     #[must_use]
     pub fn store_strict(mut self) -> Builder {
         self.store_strict = true;
         self
     }
 
-    /// How many threads run handlers.
+    /// Number of handler threads.
     #[must_use]
     pub fn pool(mut self, threads: usize) -> Builder {
         self.pool = threads.max(1);
         self
     }
 
-    /// Other timings than the mesh's shared ones; all members should run the same.
+    /// Overrides the mesh's default timings; all members should run the same.
     #[must_use]
     pub fn detector(mut self, config: membership::Config) -> Builder {
         self.detector = config;
         self
     }
 
-    /// Other bounds than the default ones on what the node holds for its peers.
+    /// Overrides the default limits on resources held for peers.
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Builder {
         self.limits = limits;
@@ -238,7 +238,7 @@ impl Builder {
 
         let waiting = Waiting::new();
 
-        // The sockets belong to the plane's runtime, so they are opened there.
+        // The sockets belong to the network plane's runtime, so they are opened there.
         let (role, hubs, net_bus) = (self.role, self.ticket.hubs.clone(), bus.clone());
         let opened = planes.spawn(Plane::Net, async move {
             let driver = Driver::open(&config, &mut transport).await?;

@@ -1,7 +1,7 @@
-//! What the planes of a node say to each other.
+//! The messages between a node's planes and its API.
 //!
-//! Every channel is bounded. The network plane never waits for another: what it can't hand up is dropped and
-//! counted, and the protocols above recover by their own timers. An API call waits.
+//! Every channel is bounded. The network plane never waits for another plane: if a queue is full, it drops and counts
+//! the input, and the protocols above recover by their own timers. An API call waits.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,24 +20,24 @@ use crate::rt::sync::{mpsc, oneshot};
 use crate::transport::Priority;
 use crate::transport::core::Datagram;
 
-/// Commands that wait for the network plane. It takes hundreds at a turn; more would only add delay.
+/// Commands queued for a plane. The network plane takes up to 64 in one turn; a longer queue would only add delay.
 pub(super) const NET_QUEUE: usize = 1_024;
 
-/// Messages from peers that wait for the state plane. Over it they are dropped and counted: jobs and state
-/// repeat what matters.
+/// Peer messages queued for the state plane. Above the limit they are dropped and counted: the job and state
+/// protocols repeat the important ones.
 pub(super) const STATE_QUEUE: usize = 4_096;
 
-/// Application datagram batches, messages and group bodies that wait for the application.
+/// Application datagram batches, messages and group bodies queued for the application.
 pub(super) const APPLICATION_QUEUE: usize = 1_024;
 
-/// Bytes of datagrams that wait for the application: two seconds at 64 Mbit/s. More of them are dropped.
+/// Bytes of datagrams queued for the application: two seconds at 64 Mbit/s. More of them are dropped.
 pub(super) const WAITING_DATAGRAM_BYTES: usize = 16 << 20;
 
-/// Bytes of messages that wait for the application: four of the largest. More of them are dropped, though
-/// their senders were told that they arrived: holding back here would hold back jobs and state too.
+/// Bytes of messages queued for the application: four of the largest. More of them are dropped, though their senders
+/// were told that they arrived: backpressure here would hold back jobs and state too.
 pub(super) const WAITING_MESSAGE_BYTES: usize = 64 << 20;
 
-/// What waits for the application, in bytes: the queues alone would bound only how many there are.
+/// Byte limits of the application's queues, which themselves limit only the number of items.
 #[derive(Debug, Clone)]
 pub(super) struct Waiting {
     pub(super) datagrams: Bytewise,
@@ -53,7 +53,7 @@ impl Waiting {
     }
 }
 
-/// A bound in bytes, shared by the one who fills a queue and the one who empties it.
+/// A limit in bytes, shared by the producer and the consumer of a queue.
 #[derive(Debug, Clone)]
 pub(super) struct Bytewise {
     waiting: Arc<AtomicUsize>,
@@ -65,7 +65,7 @@ impl Bytewise {
         Bytewise { waiting: Arc::default(), limit }
     }
 
-    /// Takes room for so many bytes, if there is any. There is one taker.
+    /// Reserves `bytes`, if they fit. There must be only one caller.
     pub(super) fn take(&self, bytes: usize) -> bool {
         let fits = self.waiting.load(Ordering::Relaxed).saturating_add(bytes) <= self.limit;
         if fits {
@@ -74,7 +74,7 @@ impl Bytewise {
         fits
     }
 
-    /// Gives room back.
+    /// Releases reserved bytes.
     pub(super) fn give(&self, bytes: usize) {
         self.waiting.fetch_sub(bytes, Ordering::Relaxed);
     }
@@ -88,15 +88,15 @@ pub(super) fn datagram_bytes(batch: &[Datagram]) -> usize {
 /// An answer to an API call.
 pub(super) type Reply<T> = oneshot::Sender<T>;
 
-/// To the network plane.
+/// A command to the network plane.
 pub(super) enum NetCommand {
     /// Application datagrams to one peer.
     Datagrams { to: PublicKey, bodies: Vec<Bytes> },
     /// A reliable message of the state plane.
     Message { to: PublicKey, priority: Priority, kind: u8, body: Bytes },
-    /// A reliable message of the application; the answer comes when the peer has it.
+    /// A reliable message of the application; the reply comes when the peer has acknowledged it.
     ApplicationMessage { to: PublicKey, body: Bytes, reply: Reply<Result<(), Error>> },
-    /// Something for every member of a group.
+    /// A body for every member of a group.
     Broadcast { group: String, body: Bytes, reply: Reply<Result<(), Error>> },
     /// Joins a group.
     JoinGroup { group: String, reply: Reply<Result<(), Error>> },
@@ -106,18 +106,18 @@ pub(super) enum NetCommand {
     Connect { peer: PublicKey, reply: Reply<Result<(), Error>> },
     /// Sends an echo request.
     Ping { peer: PublicKey, reply: Reply<Result<Pong, Error>> },
-    /// The members and the ways to them.
+    /// The members and the paths to them.
     Members { reply: Reply<Vec<MemberInfo>> },
     /// Everything that `status` shows.
     Status { reply: Reply<Status> },
-    /// Answers when a hub accepted us and a first view of the mesh is here.
+    /// Replies when a hub has accepted this node and a first view of the mesh has arrived.
     Joined { reply: Reply<Result<(), Error>> },
     /// An epoch counter that the state plane took.
     NoteEpoch(u64),
     /// Panics, as a defect would.
     #[cfg(all(test, not(feature = "sim")))]
     Panic,
-    /// Leaves the mesh; the answer comes when that is told.
+    /// Leaves the mesh; the reply comes when the leave was announced.
     Shutdown { reply: Reply<()> },
 }
 
@@ -126,13 +126,13 @@ pub(super) enum NetCommand {
 pub struct Pong {
     /// The round trip.
     pub rtt: Duration,
-    /// Whether the way was direct when the answer came.
+    /// Whether the path was direct when the answer came.
     pub direct: bool,
     /// The peer's address, if direct.
     pub addr: Option<SocketAddr>,
 }
 
-/// What the network plane knows of the mesh, for the state plane.
+/// The network plane's knowledge of the mesh, for the state plane.
 #[derive(Debug, Clone, Default)]
 pub(super) struct View {
     pub(super) members: Vec<RingMember>,
@@ -142,20 +142,20 @@ pub(super) struct View {
     pub(super) epoch: u64,
 }
 
-/// From the network plane to the state plane.
+/// An input from the network plane to the state plane.
 pub(super) enum StateInput {
     /// A reliable message of kind job or state.
     Message { from: PublicKey, kind: u8, body: Bytes },
-    /// A message to a peer was given up.
+    /// A message to a peer failed.
     SendFailed { peer: PublicKey },
     /// A verdict on a member.
     Member { peer: PublicKey, change: MemberChange },
 }
 
-/// How a task's submitter follows its course.
+/// The channel by which a submitter follows its task.
 pub(super) type Course = mpsc::Sender<super::task::TaskEvent>;
 
-/// From the API to the state plane.
+/// A command from the API to the state plane.
 pub(super) enum StateCommand {
     /// Takes a task.
     Submit {
@@ -172,40 +172,40 @@ pub(super) enum StateCommand {
     Update { key: Bytes, op: crate::replication::replicator::Op, reply: Reply<Result<(), Error>> },
     /// Reads replicated state.
     Read { key: Bytes, reply: Reply<Result<Option<crate::replication::crdt::Value>, Error>> },
-    /// What the state plane counts.
+    /// The state plane's counters.
     Stats { reply: Reply<StateStats> },
     /// The digest of this node's own copy of a key.
     Digest { key: Bytes, reply: Reply<Option<Digest>> },
-    /// Takes no more work, and gives back what doesn't end in time; the answer comes when nothing is left.
+    /// Stops taking work and gives back tasks that don't end in time; the reply comes when no task is left.
     Drain { limit: Duration, reply: Reply<Result<Drained, Error>> },
-    /// Answers when a first view of the mesh is here.
+    /// Replies when a first view of the mesh has arrived.
     Joined { reply: Reply<()> },
-    /// Stops taking work; the answer comes when what runs has ended or been given up, and what only this node has was
-    /// handed over, or nobody took it.
+    /// Stops taking work. The reply comes when running tasks have ended or been given up, and writes that only this
+    /// node has were handed over, or no owner took them.
     Shutdown { reply: Reply<Departure> },
     /// Panics, as a defect would.
     #[cfg(all(test, not(feature = "sim")))]
     Panic,
 }
 
-/// What a node that left the mesh took with it; see [`Node::shutdown`](super::Node::shutdown).
+/// The unreplicated writes of a node that left the mesh; see [`Node::shutdown`](super::Node::shutdown).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Departure {
-    /// Keys whose newest writes neither another node has nor this node's store: they are lost.
+    /// Keys whose newest writes are neither on another node nor in this node's store: they are lost.
     pub lost: usize,
-    /// Keys whose newest writes only this node's store has: the mesh sees them when the node is back.
+    /// Keys whose newest writes are only in this node's store: the mesh sees them when the node is back.
     pub stored: usize,
 }
 
-/// What the state plane counts.
+/// The state plane's counters.
 #[derive(Debug, Clone, Default)]
 pub struct StateStats {
     /// The jobs' counters.
     pub jobs: crate::compute::job::Stats,
-    /// What is in the jobs' tables now.
+    /// The current fill levels of the jobs' tables.
     pub jobs_now: crate::compute::job::Gauges,
     /// The replicator's counters.
     pub replication: crate::replication::replicator::Stats,
-    /// Keys whose writes no owner has acknowledged yet.
+    /// Keys with writes that no owner has acknowledged yet.
     pub unacknowledged: usize,
 }

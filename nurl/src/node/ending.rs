@@ -1,7 +1,7 @@
-//! The end of a node that nobody asked for: a plane that panicked, a store or a socket that failed.
+//! The unrequested end of a node: a plane panicked, or a store or a socket failed.
 //!
-//! One plane without the other would look alive to the mesh and do nothing, so both end, and every call from then on
-//! says why.
+//! A node with one plane would seem alive to the mesh without doing its work. So both planes end, and every later
+//! call returns the cause.
 
 use std::any::Any;
 use std::future::poll_fn;
@@ -17,38 +17,38 @@ use crate::replication::store::StoreError;
 use crate::rt::sync::{mpsc, oneshot, watch};
 use crate::rt::time;
 
-/// How long a call that got no answer waits to learn why. A plane that unwinds needs microseconds.
+/// How long a call without an answer waits to learn the cause. A plane that unwinds needs microseconds.
 const WHY: Duration = Duration::from_secs(1);
 
-/// Why a node ended by itself.
+/// Why a node ended on its own.
 #[derive(Debug, Clone)]
 pub(super) enum Cause {
     /// A defect.
     Panicked { plane: &'static str, message: String },
-    /// The store said this.
+    /// The store's error.
     Store(Arc<StoreError>),
-    /// A socket that can't receive any more said this.
+    /// The error of a socket that can't receive any more.
     Socket(String),
 }
 
-/// Runs one plane, and keeps why it ended.
+/// Runs one plane, and records why it ended.
 pub(super) struct Guard {
     plane: &'static str,
     cause: Arc<OnceLock<Cause>>,
     bus: Bus,
     net: mpsc::WeakSender<NetCommand>,
-    // Dropping it tells that the plane has ended.
+    // Its drop signals that the plane has ended.
     _running: watch::Sender<()>,
 }
 
-/// Tells callers why their plane is gone.
+/// Gives callers the reason why their plane has ended.
 pub(super) struct Ending {
     cause: Arc<OnceLock<Cause>>,
     net: watch::Receiver<()>,
     state: watch::Receiver<()>,
 }
 
-/// A guard for the network plane and one for the state plane, and where both are heard.
+/// A guard for the network plane, one for the state plane, and the receiver of both.
 pub(super) fn guards(bus: &Bus, net: &mpsc::Sender<NetCommand>) -> (Guard, Guard, Ending) {
     let cause = Arc::new(OnceLock::new());
     let guard = |plane| {
@@ -62,7 +62,7 @@ pub(super) fn guards(bus: &Bus, net: &mpsc::Sender<NetCommand>) -> (Guard, Guard
 }
 
 impl Guard {
-    /// Runs a plane to its end. A panic goes on when the node knows of it.
+    /// Runs a plane to its end. A panic is resumed after the node has recorded it.
     pub(super) async fn run(self, plane: impl Future<Output = Result<(), Cause>>) {
         match caught(plane).await {
             Ok(Ok(())) => {}
@@ -81,11 +81,11 @@ impl Guard {
             Cause::Socket(reason) => self.bus.send(&NodeEvent::SocketFailed { reason: reason.clone() }),
             Cause::Panicked { .. } => {}
         }
-        // The first cause counts; what comes after it follows from it.
+        // The first cause counts; later ones follow from it.
         let _ = self.cause.set(cause);
         self.bus.close();
-        // Without its state plane the node leaves, so that others take its work and its keys over at once. An error
-        // means that the network plane has ended already.
+        // A node without its state plane leaves the mesh, so that others take over its work and keys at once. An
+        // error means that the network plane has ended already.
         if let Some(net) = self.net.upgrade() {
             let (reply, _) = oneshot::channel();
             let _ = net.send(NetCommand::Shutdown { reply }).await;
@@ -94,7 +94,7 @@ impl Guard {
 }
 
 impl Ending {
-    /// Why the node has ended by itself, if it has.
+    /// Why the node has ended on its own, if it has.
     pub(super) fn cause(&self) -> Option<Error> {
         self.cause.get().map(|cause| match cause.clone() {
             Cause::Panicked { plane, message } => Error::Panicked { plane, message },
@@ -114,7 +114,7 @@ impl Ending {
     }
 
     async fn of(&self, plane: &watch::Receiver<()>) -> Error {
-        // A plane drops its callers before its end is known. An error of either kind is the end of the wait.
+        // A plane drops its callers before its end is recorded. Either error of this wait ends it.
         let _ = time::timeout(WHY, plane.clone().changed()).await;
         self.cause().unwrap_or(Error::Closed)
     }
@@ -131,7 +131,7 @@ async fn caught<T>(future: impl Future<Output = T>) -> Result<T, Box<dyn Any + S
     .await
 }
 
-/// A panic's text.
+/// The text of a panic.
 fn message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())

@@ -1,7 +1,7 @@
-//! What a node tells those who watch it.
+//! The events of a node, for its subscribers.
 //!
-//! Every subscriber has a bounded queue of its own. One that doesn't keep up loses the newest events and
-//! learns how many ([`NodeEvent::Lagged`]); it never delays the node or another subscriber.
+//! Every subscriber has a bounded queue of its own. A slow subscriber loses the newest events and learns how many
+//! ([`NodeEvent::Lagged`]); it never delays the node or another subscriber.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -14,13 +14,13 @@ use crate::net::hub_client::DownReason;
 use crate::net::securedgram::paths::Reason;
 use crate::rt::sync::mpsc;
 
-/// Events that a subscriber may fall behind by.
+/// The most events queued for one subscriber.
 pub(super) const QUEUE: usize = 1024;
 
-/// The most subscribers of one node; more are refused an own queue and see an ended stream.
+/// The most subscribers of one node; a further subscriber sees an ended stream.
 pub(super) const SUBSCRIBERS: usize = 64;
 
-/// Something happened at this node or in its view of the mesh.
+/// An event at this node or in its view of the mesh.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NodeEvent {
     /// The control connection to a hub came up.
@@ -28,11 +28,11 @@ pub enum NodeEvent {
         /// The hub.
         hub: PublicKey,
     },
-    /// The control connection to a hub is down; it is tried again by itself.
+    /// The control connection to a hub is down; the node reconnects on its own.
     HubDown {
         /// The hub.
         hub: PublicKey,
-        /// Why.
+        /// The cause.
         reason: DownReason,
     },
     /// A member's state changed in this node's view.
@@ -44,20 +44,20 @@ pub enum NodeEvent {
         /// The incarnation that the state belongs to.
         incarnation: u64,
     },
-    /// A member's process was started anew.
+    /// A member's process was restarted.
     Restarted {
         /// The member.
         peer: PublicKey,
     },
-    /// The way to a peer changed.
+    /// The path to a peer changed.
     Path {
         /// The peer.
         peer: PublicKey,
-        /// Whether datagrams go straight to it, not through a hub.
+        /// Whether datagrams go directly to the peer, not through a hub.
         direct: bool,
         /// Its address, if direct.
         addr: Option<SocketAddr>,
-        /// Why it is so.
+        /// The cause of the change.
         reason: Reason,
     },
     /// This node began to run a task.
@@ -67,36 +67,36 @@ pub enum NodeEvent {
         /// Its kind.
         kind: String,
     },
-    /// This node has run a task.
+    /// This node finished a task.
     JobFinished {
         /// The task.
         task: TaskId,
         /// Its kind.
         kind: String,
-        /// What went wrong, if anything did.
+        /// The failure, if the task failed.
         error: Option<String>,
     },
-    /// This node saw that it is cut off from the mesh (true), or no longer is.
+    /// This node became isolated from the mesh (true), or no longer is.
     Isolated(bool),
-    /// The store was damaged: it was set aside, and the node goes on with a new one, as if it had lost its disk.
-    /// Every subscriber hears this first, whenever it begins.
+    /// The store was damaged: it was set aside, and the node continues with a new one, as if it had lost its disk.
+    /// Every subscriber gets this event first, however late it subscribes.
     StoreSetAside {
-        /// Where the damaged file is now; none if there was none any more.
+        /// Where the damaged file is now; `None` if the file no longer existed.
         path: Option<PathBuf>,
-        /// What was wrong with it.
+        /// The damage.
         reason: String,
     },
-    /// The node's store failed, and with it the node: it leaves the mesh and ends. Mend the disk, start it again.
+    /// The node's store failed, so the node leaves the mesh and ends. Repair the disk, then start the node again.
     StoreFailed {
-        /// What the store said.
+        /// The store's error.
         reason: String,
     },
-    /// A UDP socket fails each receive, so the node has ended.
+    /// A UDP socket fails every receive, so the node has ended.
     SocketFailed {
-        /// The operating system's word.
+        /// The operating system's error.
         reason: String,
     },
-    /// The subscriber was too slow: so many events were dropped here.
+    /// The subscriber was too slow: this many events were dropped here.
     Lagged(u64),
 }
 
@@ -117,20 +117,20 @@ struct Subscriber {
     lost: u64,
 }
 
-/// The node's side: hands each event to every subscriber.
+/// The node's side: sends each event to every subscriber.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Bus(Arc<Mutex<Subscribers>>);
 
 #[derive(Debug, Default)]
 struct Subscribers {
     list: Vec<Subscriber>,
-    /// The first event of each, if there is one.
+    /// The first event for each subscriber, if there is one.
     first: Option<NodeEvent>,
     closed: bool,
 }
 
 impl Bus {
-    /// A bus whose subscribers all hear `first`, whenever they come.
+    /// A bus that sends `first` to every subscriber, however late it subscribes.
     pub(super) fn beginning_with(first: Option<NodeEvent>) -> Bus {
         Bus(Arc::new(Mutex::new(Subscribers { first, ..Subscribers::default() })))
     }
@@ -143,7 +143,7 @@ impl Bus {
         let (queue, events) = mpsc::channel(QUEUE);
         let mut subscribers = self.lock();
         if let Some(first) = &subscribers.first {
-            // An empty queue has room.
+            // A new queue is empty, so it has room.
             let _ = queue.try_send(first.clone());
         }
         if !subscribers.closed && subscribers.list.len() < SUBSCRIBERS {
@@ -169,7 +169,7 @@ impl Bus {
         });
     }
 
-    /// Ends every subscription, also those to come.
+    /// Ends every subscription, including later ones.
     pub(super) fn close(&self) {
         let mut subscribers = self.lock();
         subscribers.closed = true;

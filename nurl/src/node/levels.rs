@@ -1,15 +1,16 @@
-//! Verdicts on members that another plane had no room for: a level, not an edge, so the last one is told later.
+//! Membership verdicts that didn't fit the state plane's queue. They are levels, not edges: the last one of each
+//! member is delivered later.
 //!
-//! A message that is dropped is sent again by its protocol. A verdict isn't: a view that misses a death waits for the
-//! dead for ever. So what didn't fit is kept here, at most two changes for each member of the table: that its process
-//! is another one, and how it is now.
+//! A dropped message is sent again by its protocol. A verdict isn't: a view that misses a death waits for the dead
+//! member for ever. So undelivered verdicts are kept here, at most two for each member of the table: its restart, and
+//! its current state.
 
 use std::collections::BTreeMap;
 
 use crate::compute::job::MemberChange;
 use crate::key::PublicKey;
 
-/// See the module.
+/// Undelivered verdicts by member.
 #[derive(Debug, Default)]
 pub(super) struct Levels(BTreeMap<PublicKey, Level>);
 
@@ -20,7 +21,7 @@ struct Level {
 }
 
 impl Levels {
-    /// Keeps a change. It replaces an earlier one of the same member, but for a restart, which is kept beside it.
+    /// Keeps a change. It replaces an earlier one of the same member, except a restart, which is kept beside it.
     pub(super) fn keep(&mut self, peer: PublicKey, change: MemberChange) {
         let level = self.0.entry(peer).or_default();
         match change {
@@ -34,7 +35,7 @@ impl Levels {
         self.0.is_empty()
     }
 
-    /// Tells what waits, until `tell` has no more room.
+    /// Passes the waiting changes to `tell`, until it returns false.
     pub(super) fn tell(&mut self, mut tell: impl FnMut(PublicKey, MemberChange) -> bool) {
         while let Some(mut entry) = self.0.first_entry() {
             let (peer, level) = (*entry.key(), entry.get_mut());
@@ -58,7 +59,7 @@ mod tests {
         PublicKey::from_bytes([n; 32])
     }
 
-    /// What is told with room for so many.
+    /// The changes told with room for `room`.
     fn told(levels: &mut Levels, room: usize) -> Vec<(u8, MemberChange)> {
         let mut told = Vec::new();
         levels.tell(|peer, change| {

@@ -1,8 +1,8 @@
 //! The assembled stack: one [`Node`] per process that takes part in a mesh.
 //!
-//! A node runs on three planes ([`crate::rt::task::Plane`]): sessions, paths and failure detector on the
-//! network plane, ring, jobs and replicated state on the state plane, handlers on a pool. The handle is
-//! cheap to clone; when the last clone is dropped, or after [`Node::shutdown`], the threads end.
+//! A node runs on three planes ([`crate::rt::task::Plane`]): sessions, paths and failure detector on the network
+//! plane, ring, jobs and replicated state on the state plane, handlers on a pool. The handle is cheap to clone; when
+//! the last clone is dropped, or after [`Node::shutdown`], the threads end.
 //!
 //! Every call is bounded in memory: it waits while a queue is full, or fails with a typed [`Error`].
 
@@ -46,29 +46,29 @@ pub use event::{Events, NodeEvent};
 pub use state::{Counter, Register, Set};
 pub use task::{Task, TaskEvent};
 
-/// What a node is in its mesh.
+/// A node's role in its mesh.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// Owns keys, holds state and runs jobs; gossips and is probed.
     Worker,
-    /// Gossips and is probed, owns nothing: a client that stays for long.
+    /// Gossips and is probed, but owns no keys: for a long-lived client.
     Member,
-    /// Looks and submits; nobody gossips about it or probes it: a client that goes soon.
+    /// Reads and submits, but is neither gossiped about nor probed: for a short-lived client.
     Observer,
 }
 
 /// A member as this node sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MemberInfo {
-    /// Who.
+    /// Its public key.
     pub key: PublicKey,
     /// Its state.
     pub state: State,
     /// The incarnation that the state belongs to.
     pub incarnation: u64,
-    /// Its process.
+    /// The boot id of its process.
     pub boot: u64,
-    /// What it does for the mesh.
+    /// Its roles in the mesh.
     pub roles: Roles,
     /// The kinds of jobs that it runs.
     pub kinds: Vec<String>,
@@ -78,7 +78,7 @@ pub struct MemberInfo {
     pub zone: String,
     /// The version of its software.
     pub version: String,
-    /// How it is reached.
+    /// The path to it.
     pub path: PathInfo,
 }
 
@@ -89,44 +89,44 @@ pub struct HubInfo {
     pub key: PublicKey,
     /// `host:port` from the ticket.
     pub addr: String,
-    /// Whether we are registered there.
+    /// Whether this node is registered there.
     pub up: bool,
     /// The last PING's round trip.
     pub rtt: Option<Duration>,
-    /// Our addresses as it sees them, one of each family at most.
+    /// This node's reflexive addresses as the hub sees them, one of each family at most.
     pub reflexive: Vec<SocketAddr>,
-    /// Why it is down; `None` while it is up, and before a first attempt has failed.
+    /// Why it is down; `None` while it is up, and until the first attempt has failed.
     pub down: Option<DownReason>,
 }
 
 impl HubInfo {
-    /// The hub as one that can't be used; `None` while it is up. A first attempt that goes on still hasn't reached
-    /// anybody.
+    /// The reason why the hub can't be used; `None` while it is up. A first attempt still under way counts as
+    /// unreachable.
     pub(crate) fn failure(&self) -> Option<HubFailure> {
         let reason = self.down.unwrap_or(DownReason::Unreachable);
         (!self.up).then(|| HubFailure { addr: self.addr.clone(), reason })
     }
 }
 
-/// What the network plane counts.
+/// Counters of the network plane.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct NetStats {
-    /// Datagrams of the application that could not be sent.
+    /// Application datagrams that could not be sent.
     pub refused_datagrams: u64,
     /// Datagrams, messages and group bodies that the application didn't take in time.
     pub application_dropped: u64,
     /// Inputs that the state plane didn't take in time.
     pub state_dropped: u64,
-    /// Messages given up because too many were waiting.
+    /// Messages given up because too many were queued.
     pub messages_given_up: u64,
 }
 
 /// Everything that `nurl status` shows.
 #[derive(Debug, Clone)]
 pub struct Status {
-    /// Who we are.
+    /// This node's public key.
     pub key: PublicKey,
-    /// Our process.
+    /// The boot id of this process.
     pub boot: u64,
     /// The hubs of the ticket.
     pub hubs: Vec<HubInfo>,
@@ -134,18 +134,18 @@ pub struct Status {
     pub members: Vec<MemberInfo>,
     /// The network plane's counters.
     pub net: NetStats,
-    /// The seam's counters.
+    /// The transport's counters.
     pub transport: transport::Stats,
-    /// How full the seam is now.
+    /// The current fill levels of the transport.
     pub transport_now: transport::Gauges,
-    /// What keeps this node out of the mesh, as long as it hasn't joined.
+    /// The reason why this node hasn't joined; meaningful only until it has.
     pub obstacle: Obstacle,
 }
 
-/// Datagrams on their way to the application.
+/// Datagrams queued for the application.
 struct Datagrams {
     batches: mpsc::Receiver<Vec<Datagram>>,
-    /// The rest of a batch of which [`Node::recv`] has taken the first.
+    /// The rest of a batch from which [`Node::recv`] has already taken datagrams.
     begun: VecDeque<Datagram>,
 }
 
@@ -164,17 +164,17 @@ struct Inner {
     messages: Mutex<mpsc::Receiver<(PublicKey, Bytes)>>,
     groups: Mutex<mpsc::Receiver<(String, PublicKey, Bytes)>>,
     waiting: command::Waiting,
-    // Last, so that the threads end after everything that talks to them.
+    // Last, so that the threads end after every sender to them.
     _planes: Planes,
 }
 
 impl Node {
-    /// Begins to build a node of the mesh that `ticket` names.
+    /// A builder for a node of the mesh that `ticket` names.
     pub fn builder(ticket: crate::mesh::Ticket) -> Builder {
         Builder::new(ticket)
     }
 
-    /// Who this node is.
+    /// This node's public key.
     pub fn key(&self) -> PublicKey {
         self.0.key
     }
@@ -184,11 +184,12 @@ impl Node {
         &self.0.local_addrs
     }
 
-    /// Waits until a hub has accepted us and a first view of the mesh is here, for jobs and state too.
+    /// Waits until a hub has accepted this node and a first view of the mesh has arrived, for jobs and state too.
     ///
     /// # Errors
-    /// [`Error::HubRefused`] as soon as every hub, having proved its key, has said no; [`Error::HubUnreachable`]
-    /// [`Error::Refused`] or [`Error::Busy`] after `limit`. The node goes on trying by itself.
+    /// [`Error::HubRefused`] as soon as every hub has proved its key and refused this node;
+    /// [`Error::HubUnreachable`], [`Error::Refused`] or [`Error::Busy`] after `limit`. The node itself goes on
+    /// trying.
     pub async fn joined(&self, limit: Duration) -> Result<(), Error> {
         let joined = async {
             self.ask(|reply| NetCommand::Joined { reply }).await??;
@@ -200,7 +201,7 @@ impl Node {
         }
     }
 
-    /// The error for what keeps this node out of the mesh: one for each cause, by what was seen and no more.
+    /// The error for the obstacle that keeps this node from joining: one for each cause, and only what was observed.
     fn kept_out(&self, status: &Status) -> Error {
         let hubs = status.hubs.iter();
         match status.obstacle {
@@ -217,7 +218,7 @@ impl Node {
         }
     }
 
-    /// The other members, by key, and how each is reached.
+    /// The other members, by key, and the path to each.
     ///
     /// # Errors
     /// [`Error::Closed`].
@@ -233,7 +234,7 @@ impl Node {
         self.ask(|reply| NetCommand::Status { reply }).await
     }
 
-    /// What the state plane counts.
+    /// The state plane's counters.
     ///
     /// # Errors
     /// [`Error::Closed`].
@@ -241,18 +242,18 @@ impl Node {
         self.ask_state(|reply| StateCommand::Stats { reply }).await
     }
 
-    /// Subscribes to what happens from now on.
+    /// Subscribes to all later events.
     pub fn events(&self) -> Events {
         self.0.bus.subscribe()
     }
 
     // ---- Jobs.
 
-    /// Gives a task to the owner of `key` for `kind`. The key decides who runs it; equal keys go to one
-    /// worker as long as the members are the same.
+    /// Gives a task to the owner of `key` for `kind`. The key decides which worker runs it; equal keys go to one
+    /// worker as long as the membership is unchanged.
     ///
     /// # Errors
-    /// [`Error::Submit`] when it is not taken: too large, too many under way.
+    /// [`Error::Submit`] when the task is refused: too large, or too many under way.
     pub async fn submit(
         &self,
         kind: &str,
@@ -268,7 +269,7 @@ impl Node {
         Ok(Task { id, course: events })
     }
 
-    /// Cancels a task of ours: its handle ends with `Cancelled`. Says whether it was still open.
+    /// Cancels a task of this node: its handle ends with `Cancelled`. Returns whether the task was still open.
     ///
     /// # Errors
     /// [`Error::Closed`].
@@ -293,8 +294,8 @@ impl Node {
         Set::new(self, key)
     }
 
-    /// The digest of this node's own copy of a key, if it holds one: equal digests are equal bytes. It asks
-    /// nobody, so the owners' copies can be compared.
+    /// The digest of this node's own copy of a key, if it holds one: equal digests are equal bytes. It asks no other
+    /// node, so the owners' copies can be compared.
     ///
     /// # Errors
     /// [`Error::Closed`].
@@ -303,10 +304,10 @@ impl Node {
         self.ask_state(|reply| StateCommand::Digest { key, reply }).await
     }
 
-    // ---- The seam.
+    // ---- Transport.
 
-    /// Sends a datagram of at most [`transport::MAX_DATAGRAM_BYTES`]; it may be lost. Waits while the
-    /// network plane has too much to send.
+    /// Sends a datagram of at most [`transport::MAX_DATAGRAM_BYTES`]; it may be lost. Waits while the network plane's
+    /// send queues are full.
     ///
     /// # Errors
     /// [`Error::Send`] when it is too large; [`Error::Closed`].
@@ -325,7 +326,7 @@ impl Node {
         self.tell(NetCommand::Datagrams { to, bodies }).await
     }
 
-    /// The next datagram; `None` after shutdown. One caller at a time gets each.
+    /// The next datagram; `None` after shutdown. Concurrent callers get different datagrams.
     pub async fn recv(&self) -> Option<Datagram> {
         let mut datagrams = self.0.datagrams.lock().await;
         if datagrams.begun.is_empty() {
@@ -336,8 +337,8 @@ impl Node {
         Some(datagram)
     }
 
-    /// The datagrams that came, in batches, none of them empty: the way to a high rate. `None` after shutdown. One caller
-    /// at a time gets each batch.
+    /// The received datagrams in non-empty batches: the way to a high rate. `None` after shutdown. Concurrent callers
+    /// get different batches.
     pub async fn recv_many(&self) -> Option<Vec<Datagram>> {
         let mut datagrams = self.0.datagrams.lock().await;
         let batch = match std::mem::take(&mut datagrams.begun) {
@@ -348,12 +349,12 @@ impl Node {
         Some(batch)
     }
 
-    /// Sends a reliable message of at most 16 MiB, and waits until the peer's node has it. An application
-    /// there that lets 64 MiB of messages wait loses the next ones; its node counts them.
+    /// Sends a reliable message of at most 16 MiB, and waits until the peer's node has it. The peer's application may
+    /// leave at most 64 MiB of messages waiting; its node drops and counts the next ones.
     ///
     /// # Errors
-    /// [`Error::Message`] or [`Error::Send`] when it was not taken, [`Error::MessageLost`] when the peer's process ended before
-    /// it acknowledged, or when a peer that is no member could not be reached.
+    /// [`Error::Message`] or [`Error::Send`] when the message was refused. [`Error::MessageLost`] when the peer's
+    /// process ended before it acknowledged, or when a peer that is no member could not be reached.
     pub async fn send_message(&self, to: PublicKey, body: Bytes) -> Result<(), Error> {
         self.ask(|reply| NetCommand::ApplicationMessage { to, body, reply }).await?
     }
@@ -365,10 +366,10 @@ impl Node {
         Some((from, body))
     }
 
-    /// Joins a group, so that [`recv_group`](Node::recv_group) gets what is broadcast to it.
+    /// Joins a group, so that [`recv_group`](Node::recv_group) receives its broadcasts.
     ///
     /// # Errors
-    /// [`Error::Group`] when we are in too many.
+    /// [`Error::Group`] when this node is in too many groups.
     pub async fn join_group(&self, group: &str) -> Result<(), Error> {
         let group = group.to_owned();
         self.ask(|reply| NetCommand::JoinGroup { group, reply }).await?
@@ -382,7 +383,7 @@ impl Node {
         self.tell(NetCommand::LeaveGroup { group: group.to_owned() }).await
     }
 
-    /// Sends a body of at most a datagram's size to every member of a group that we joined: one uplink, the
+    /// Sends a body of at most a datagram's size to every member of a group that this node joined: one uplink, the
     /// hub fans it out without being able to read it. It may be lost.
     ///
     /// # Errors
@@ -392,7 +393,7 @@ impl Node {
         self.ask(|reply| NetCommand::Broadcast { group, body, reply }).await?
     }
 
-    /// The next body broadcast to one of our groups: its name, who claims to have sent it, the body.
+    /// The next body broadcast to one of this node's groups: the group's name, the claimed sender, the body.
     pub async fn recv_group(&self) -> Option<(String, PublicKey, Bytes)> {
         self.0.groups.lock().await.recv().await
     }
@@ -400,16 +401,16 @@ impl Node {
     /// Begins a session with a peer, so that the first datagram doesn't wait for a handshake.
     ///
     /// # Errors
-    /// [`Error::Send`] when the peer may have none.
+    /// [`Error::Send`] when a session with the peer isn't allowed.
     pub async fn connect(&self, peer: PublicKey) -> Result<(), Error> {
         self.ask(|reply| NetCommand::Connect { peer, reply }).await?
     }
 
-    /// Measures the way to a peer.
+    /// Measures the round trip to a peer.
     ///
     /// # Errors
-    /// [`Error::Deadline`] when no answer came within `limit`, [`Error::Send`] when the peer may have no
-    /// session, [`Error::Busy`].
+    /// [`Error::Deadline`] when no answer came within `limit`, [`Error::Send`] when a session with the peer isn't
+    /// allowed, [`Error::Busy`].
     pub async fn ping(&self, peer: PublicKey, limit: Duration) -> Result<Pong, Error> {
         match time::timeout(limit, self.ask(|reply| NetCommand::Ping { peer, reply })).await {
             Ok(answer) => answer?,
@@ -417,11 +418,10 @@ impl Node {
         }
     }
 
-    /// Takes no more work from now on. What waits here for its turn starts elsewhere at once; what runs may come to
-    /// its end within `limit`, and is ended and starts elsewhere after it. The answer comes when nothing is left,
-    /// at most [`DRAIN_GRACE`](crate::compute::job::options::DRAIN_GRACE) after the limit; a
-    /// [`shutdown`](Node::shutdown) follows it. The node goes on with everything else: it owns keys, holds state and
-    /// can submit. There is no way back.
+    /// Stops taking work. Queued tasks are given back and start elsewhere at once. Running tasks may finish within
+    /// `limit`; after it they are ended and start elsewhere. The call returns when no task is left, at most
+    /// [`DRAIN_GRACE`](crate::compute::job::options::DRAIN_GRACE) after the limit; a [`shutdown`](Node::shutdown)
+    /// should follow. The node still owns keys, holds state and can submit. A drain can't be undone.
     ///
     /// # Errors
     /// [`Error::Busy`] while another call waits, [`Error::Closed`].
@@ -429,11 +429,11 @@ impl Node {
         self.ask_state(|reply| StateCommand::Drain { limit, reply }).await?
     }
 
-    /// Leaves the mesh, tells it so, and ends the node's threads. What runs here is ended and given back: other
-    /// workers take it over at once. What only this node has is handed to other owners first, for 2 s at most: the
-    /// answer says what nobody took.
+    /// Leaves the mesh gracefully, and ends the node's threads. Running tasks are ended and given back: other workers
+    /// take them over at once. Writes that only this node has are handed to other owners first, for 2 s at most: the
+    /// answer counts the keys that no owner took.
     pub async fn shutdown(&self) -> Departure {
-        // Either plane may have ended already; then there is nothing to wait for.
+        // Either plane may have ended already; then there is no answer to wait for.
         let departure = self.call_state(|reply| StateCommand::Shutdown { reply }).await.unwrap_or_default();
         let _ = self.call(|reply| NetCommand::Shutdown { reply }).await;
         departure

@@ -1,8 +1,8 @@
 //! The network plane: transport and failure detector on a thread of their own.
 //!
-//! Nothing here waits for the application, for a handler or for a disk, so a node whose every core is busy
-//! with handlers still answers pings: that is the heartbeat. What another plane doesn't take in time is
-//! dropped and counted.
+//! This plane never waits for the application, a handler or a disk. So a node whose cores are all busy with handlers
+//! still answers pings, which serve as its heartbeat. Inputs that another plane doesn't take in time are dropped and
+//! counted.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -29,27 +29,27 @@ use crate::transport::core::{Datagram, Sent};
 use crate::transport::driver::{Driver, Until};
 use crate::transport::{Event, MessageId, PathInfo, Priority, Transport, channel, group, kind, reliable};
 
-/// How often a hub is asked whether it is there: at least twice within the detector's freshness.
+/// How often a hub is pinged: at least twice within the detector's freshness.
 const HUB_PING_EVERY: Duration = Duration::from_secs(4);
 
-/// How often the two clocks are compared; a wall clock that is further ahead than [`SLEPT`] means suspend.
+/// How often the two clocks are compared; a wall clock that is ahead by more than [`SLEPT`] means a suspend.
 const CLOCK_CHECK_EVERY: Duration = Duration::from_secs(1);
 const SLEPT: Duration = Duration::from_secs(5);
 
 /// Commands taken in one turn, so that a flood of sends doesn't delay an ack.
 const COMMANDS_PER_TURN: usize = 64;
 
-/// Messages that wait for a peer's budget; more are given up, which their sender is told.
+/// Messages that wait for room in a peer's budget; further ones fail, and their sender is told.
 const DEFERRED: usize = 4_096;
 
 /// Pings under way.
 const PINGS: usize = 256;
 
-/// How long a leaving node goes on at most, so that its leave and what it has just sent reach others before it
-/// falls silent. It ends sooner when all of it has been acknowledged.
+/// The longest time that a leaving node continues, so that its leave and its last messages reach others. It ends
+/// sooner when all of them have been acknowledged.
 const LEAVE_FOR: Duration = Duration::from_millis(600);
 
-/// How soon the state plane is told again what it had no room for.
+/// How soon verdicts that the state plane had no room for are sent again.
 const TELL_AGAIN: Duration = Duration::from_millis(20);
 
 /// Everything that the plane needs from the builder.
@@ -82,15 +82,15 @@ struct Outstanding {
     reply: Option<Reply<Result<(), Error>>>,
 }
 
-/// A node on its way out.
+/// A leave under way.
 struct Leaving {
     until: Instant,
-    /// Whether the others have been told.
+    /// Whether the leave has been gossiped.
     departed: bool,
     reply: Reply<()>,
 }
 
-/// The plane's state beside its parts.
+/// The plane's state in addition to its parts.
 pub(super) struct NetPlane {
     parts: NetParts,
     sent: BTreeMap<(PublicKey, MessageId), Outstanding>,
@@ -102,7 +102,7 @@ pub(super) struct NetPlane {
     untold: Levels,
     view_complete: bool,
     view_dirty: bool,
-    /// The highest epoch counter in the view that was published last.
+    /// The highest epoch counter in the last published view.
     epoch_told: u64,
     due: Due,
     leaving: Option<Leaving>,
@@ -110,17 +110,17 @@ pub(super) struct NetPlane {
     rng: Rng,
 }
 
-/// How far a turn came with the commands that wait.
+/// The outcome of taking queued commands in one turn.
 enum Taken {
-    /// None is left.
+    /// The queue is empty.
     All,
     /// The turn's share, or as many as there was room for.
     Some,
-    /// Every handle is gone.
+    /// Every handle has been dropped.
     Closed,
 }
 
-/// When the plane's own chores are due.
+/// The due times of the plane's periodic work.
 struct Due {
     hub_ping: Instant,
     clock_check: Instant,
@@ -169,14 +169,14 @@ impl NetPlane {
             self.chores(now);
             self.work(now);
             self.parts.driver.flush(&mut self.parts.transport, now);
-            // What the flush let arrive is worked on before anybody sleeps.
+            // Events that the flush brought are handled before the plane waits.
             self.work(now);
             if self.is_gone(now) {
                 break;
             }
             let deadline = self.poll_timeout();
-            // QUIC's pacer lets a burst go at a time; at a high rate the next one is due as soon as this one
-            // is out, long before a timer could fire.
+            // QUIC's pacer releases one burst at a time; at a high rate the next one is due as soon as this one is
+            // sent, long before a timer could fire.
             more |= self.parts.driver.has_sent() && deadline.is_some_and(|at| at <= time::now());
             let until = match deadline {
                 _ if more => Until::Now,
@@ -184,14 +184,14 @@ impl NetPlane {
                 None => Until::Woken,
             };
             if more {
-                // No wait lets the other tasks of this plane and its poller run.
+                // This turn doesn't wait, so yield to the plane's other tasks and its poller.
                 rt::task::yield_now().await;
             }
             let open = !self.parts.transport.is_full();
             rt::select! {
                 next = self.parts.commands.recv(), if open => match next {
                     Some(next) => command = Some(next),
-                    // Every handle is gone: nobody could ask for anything any more.
+                    // Every handle has been dropped, so no further command can come.
                     None => break,
                 },
                 () = self.parts.driver.wait(until) => {}
@@ -201,13 +201,13 @@ impl NetPlane {
         Ok(())
     }
 
-    /// Whether a leaving node has nothing left to say.
+    /// Whether a leaving node has sent everything, or its time is up.
     fn is_gone(&self, now: Instant) -> bool {
         let said = |leaving: &Leaving| leaving.departed && self.parts.transport.is_quiet();
         self.leaving.as_ref().is_some_and(|leaving| now >= leaving.until || said(leaving))
     }
 
-    /// Tells peers and hubs that this node goes, and those who still ask that it has gone.
+    /// Closes peers and hubs, and replies to the callers that still wait.
     async fn end(mut self) {
         let now = time::now();
         self.parts.transport.close(now);
@@ -218,7 +218,7 @@ impl NetPlane {
             let _ = reply.send(Err(Error::Closed));
         }
         if let Some(leaving) = self.leaving.take() {
-            // Nobody waits for the answer: the caller gave up.
+            // An error means that the caller gave up.
             let _ = leaving.reply.send(());
         }
     }
@@ -236,7 +236,7 @@ impl NetPlane {
         .min()
     }
 
-    /// Takes commands as long as there is room for what they send.
+    /// Takes commands as long as the transport has room.
     fn take_commands(&mut self, now: Instant, first: Option<NetCommand>) -> Taken {
         if let Some(command) = first {
             self.handle_command(now, command);
@@ -303,7 +303,7 @@ impl NetPlane {
                 }
             }
             NetCommand::NoteEpoch(counter) => {
-                // It was taken here, from what this node has seen: never a jump.
+                // The counter was taken here, from ones that this node has seen: never a jump.
                 let _ = self.parts.detector.note_epoch(counter);
             }
             #[cfg(all(test, not(feature = "sim")))]
@@ -317,7 +317,7 @@ impl NetPlane {
         }
     }
 
-    /// A key that no view has is looked up at rendezvous, which may know where it is.
+    /// Looks up a key that isn't in the membership at rendezvous.
     fn look_up_stranger(&mut self, peer: PublicKey) {
         if self.parts.detector.member(&peer).is_none() {
             self.parts.transport.look_up(peer);
@@ -326,7 +326,7 @@ impl NetPlane {
 
     // ---- Reliable messages.
 
-    /// Sends now, or when the peer's budget has room.
+    /// Sends now, or later when the peer's budget has room.
     fn send_message(&mut self, now: Instant, message: Deferred) {
         let waits = self.deferred.iter().any(|other| other.to == message.to && other.kind == message.kind);
         if waits {
@@ -336,7 +336,7 @@ impl NetPlane {
         }
     }
 
-    /// Gives a message to the transport; gives it back if its budget is full.
+    /// Gives a message to the transport; returns it if the budget is full.
     fn try_message(&mut self, now: Instant, message: Deferred) -> Option<Deferred> {
         let Deferred { to, priority, kind, body, reply } = message;
         if let Err(error) = self.parts.transport.connect(now, to) {
@@ -377,7 +377,7 @@ impl NetPlane {
         }
     }
 
-    /// The transport knows a peer no more, so it never says that there is room for its messages.
+    /// Fails a peer's deferred messages: the transport has forgotten the peer, so it never reports room for them.
     fn fail_deferred(&mut self, peer: PublicKey) {
         for message in std::mem::take(&mut self.deferred) {
             if message.to == peer {
@@ -392,7 +392,7 @@ impl NetPlane {
     fn message_failed(&mut self, peer: PublicKey, sent: Outstanding, error: Error) {
         match sent.reply {
             Some(reply) => {
-                // Nobody waits for the answer: the caller gave up.
+                // An error means that the caller gave up.
                 let _ = reply.send(Err(error));
             }
             None if matches!(sent.kind, kind::JOB | kind::STATE) => {
@@ -409,7 +409,7 @@ impl NetPlane {
         }
     }
 
-    /// A verdict is a level: one that doesn't fit now is told when there is room.
+    /// A verdict is a level: if it doesn't fit now, it is kept and sent when there is room.
     fn tell_member(&mut self, peer: PublicKey, change: MemberChange) {
         let input = StateInput::Member { peer, change };
         if !self.untold.is_empty() || self.parts.state.try_send(input).is_err() {
@@ -419,7 +419,7 @@ impl NetPlane {
 
     // ---- Events and the detector.
 
-    /// Moves events up and the detector's messages down until nothing moves.
+    /// Passes events up and the detector's messages down, until neither has more.
     fn work(&mut self, now: Instant) {
         loop {
             let mut moved = false;
@@ -461,7 +461,7 @@ impl NetPlane {
         let transport = &mut self.parts.transport;
         match out.via {
             Via::Datagram => {
-                // A probe that is refused is a probe that fails.
+                // If the transport refuses the send, the probe fails.
                 if let Ok(Sent::Waiting) = transport.send(now, out.to, channel::MEMBERSHIP, &out.body) {
                     self.parts.detector.on_session_pending(now, out.to);
                 }
@@ -575,7 +575,7 @@ impl NetPlane {
                 let (peer, state, incarnation) = (member.key, member.state, member.incarnation);
                 match state {
                     State::Alive | State::Suspect => self.parts.transport.know(now, peer),
-                    // It may come back, and is sought until membership reclaims it.
+                    // A dead member may return, so the transport keeps seeking it until membership reclaims it.
                     State::Dead => {}
                     State::Left => self.parts.transport.dismiss(now, &peer),
                 }
@@ -599,7 +599,7 @@ impl NetPlane {
             }
             Member::ListDue => self.parts.transport.ask_contacts(),
             Member::WantSession { peer } => {
-                // A peer that is refused fails its probe.
+                // If the transport refuses the peer, the probe fails.
                 let _ = self.parts.transport.connect(now, peer);
             }
             Member::Isolated(isolated) => self.parts.bus.send(&NodeEvent::Isolated(isolated)),
@@ -625,7 +625,7 @@ impl NetPlane {
         }
     }
 
-    // ---- Chores.
+    // ---- Periodic work.
 
     fn chores(&mut self, now: Instant) {
         self.parts.detector.handle_timeout(now);
@@ -651,17 +651,17 @@ impl NetPlane {
         }
     }
 
-    /// Reads rendezvous again and tells the mesh group that we are here.
+    /// Reads rendezvous again, and announces this node to the mesh group.
     fn announce(&mut self, now: Instant) {
         self.parts.transport.ask_contacts();
         if self.parts.role != Role::Observer {
             let body = self.parts.detector.announce();
-            // Without a hub and without direct paths nobody hears it; the next one comes in time.
+            // Without a hub and without direct paths no peer receives it; the next period's announcement may.
             let _ = self.parts.transport.broadcast(now, group::MESH_GROUP, &body);
         }
     }
 
-    /// Tells those who wait to join when every hub has refused us: no waiting helps then.
+    /// Fails the callers of `joined` when every hub has refused this node: waiting wouldn't help.
     fn fail_hopeless_joins(&mut self) {
         if self.joining.is_empty() {
             return;
@@ -696,7 +696,7 @@ impl NetPlane {
 
     // ---- Views.
 
-    /// Everyone but this node.
+    /// All members except this node.
     fn others(&self) -> impl Iterator<Item = &membership::Member> {
         let detector = &self.parts.detector;
         detector.members().filter(|member| member.key != detector.local().key)
@@ -735,7 +735,7 @@ impl NetPlane {
             .collect()
     }
 
-    /// The hubs of the ticket, in its order.
+    /// The hubs in the ticket's order.
     fn hub_infos(&self) -> impl Iterator<Item = HubInfo> {
         let states = self.parts.transport.hubs();
         self.parts.hubs.iter().map(|hub| {

@@ -1,10 +1,10 @@
 //! Replicated state, as the application uses it: a counter, a register, a set, each under a key.
 //!
-//! A write is made here, under this node's own replica id, and reaches the key's owners by itself; it is
-//! never made twice. `Ok` says that it is safe: an owner has it, or this node's store. A key has one kind, that of its
-//! first write: a write of another changes nothing. An observer has no such id: one of the key's owners writes in its place. A read asks the
-//! owners and merges what they answer. Nothing waits for a quorum: two readers may see different states until
-//! the owners have heard of each other.
+//! A write is made locally, under this node's own replica id, and is then sent to the key's owners; it is never
+//! applied twice. `Ok` means that the write is safe: an owner or this node's store has it. A key has one kind, that
+//! of its first write: a write of another kind changes nothing. An observer has no replica id: one of the key's
+//! owners writes in its place. A read asks the owners and merges their answers. No call waits for a quorum: two
+//! readers may see different states until the owners have synchronised.
 
 use bytes::Bytes;
 
@@ -48,7 +48,7 @@ impl Handle {
         self.node.ask_state(|reply| StateCommand::Read { key, reply }).await?
     }
 
-    /// What the key holds of a kind, if it holds anything.
+    /// The key's value of `kind`, if the key has a value.
     async fn read_kind(&self, kind: Kind) -> Result<Option<Value>, Error> {
         let Some(value) = self.read().await? else { return Ok(None) };
         match value.part(kind) {
@@ -66,12 +66,13 @@ impl Counter {
     /// Adds `by`, which may be negative.
     ///
     /// # Errors
-    /// [`Error::OtherKind`], [`Error::State`]: nothing was added. [`Error::Unacknowledged`]: it is under way.
+    /// [`Error::OtherKind`], [`Error::State`]: nothing was added. [`Error::Unacknowledged`]: the addition is still
+    /// under way.
     pub async fn add(&self, by: i64) -> Result<(), Error> {
         self.0.update(Op::Add { by }).await
     }
 
-    /// The sum of all additions that the owners have heard of.
+    /// The sum of all additions that have reached the owners.
     ///
     /// # Errors
     /// [`Error::State`] when no owner answers, [`Error::OtherKind`].
@@ -91,12 +92,13 @@ impl Register {
     /// Sets the value.
     ///
     /// # Errors
-    /// As [`Counter::add`], and [`Error::State`] when this node's clock is too far behind what it has seen.
+    /// As [`Counter::add`], and [`Error::State`] when this node's clock is too far behind the timestamps that it has
+    /// seen.
     pub async fn set(&self, value: &[u8]) -> Result<(), Error> {
         self.0.update(Op::Set { value: value.to_vec() }).await
     }
 
-    /// The last value written, as far as the owners have heard.
+    /// The last value written that has reached the owners.
     ///
     /// # Errors
     /// As [`Counter::get`].
@@ -121,7 +123,8 @@ impl Set {
         self.0.update(Op::Insert { element: element.to_vec() }).await
     }
 
-    /// Removes an element where this node, or an owner that it asks, has observed it; a concurrent add wins.
+    /// Removes the instances of an element that this node, or an owner that it asks, has observed; a concurrent add
+    /// wins.
     ///
     /// # Errors
     /// As [`Counter::add`].

@@ -1,7 +1,7 @@
 //! The state plane: ring, jobs and replicated state on a thread of their own.
 //!
-//! It may wait for the network plane, never the other way round. Handlers run on the pool; this plane only
-//! starts them and hears how they ended.
+//! The state plane may wait for the network plane, never the reverse. Handlers run on the pool; this plane only
+//! starts them and receives their results.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,20 +28,20 @@ use crate::rt::task::Planes;
 use crate::rt::{self, time};
 use crate::transport::{Priority, kind};
 
-/// Ends and notes of handlers that wait for this plane; a full channel makes handlers' ends wait.
+/// Results and notes of handlers queued for this plane; a full channel makes handlers wait before they end.
 const REPORTS: usize = 1_024;
 
 /// Inputs taken in one turn.
 const INPUTS_PER_TURN: usize = 256;
 
-/// Reads of replicated state under way.
+/// Concurrent reads of replicated state.
 const READS: usize = 1_024;
 
-/// Callers that wait for a first view. More would wait for nothing else than these.
+/// Callers that wait for a first view. Above the limit a call fails.
 const JOINING: usize = 1_024;
 
-/// How long a node that leaves offers what only it has. A healthy owner takes it within a few round trips; container
-/// engines kill ten seconds after they asked, and what runs here has had its time before.
+/// How long a leaving node offers writes that only it has. A healthy owner takes them within a few round trips;
+/// container engines kill ten seconds after the stop request, part of which the drain has used.
 const HAND_OVER_FOR: Duration = Duration::from_secs(2);
 
 /// Everything that the plane needs from the builder.
@@ -59,11 +59,11 @@ pub(super) struct StateParts {
     pub(super) bus: Bus,
 }
 
-/// An answer that tells of state which is not durable yet.
+/// A reply about state that is not durable yet.
 enum Answer {
-    /// What became of a write.
+    /// The outcome of a write.
     Written(Reply<Result<(), Error>>, Result<(), Error>),
-    /// This was read.
+    /// The value of a read.
     Read(Reply<Result<Option<Value>, Error>>, Option<Value>),
 }
 
@@ -81,7 +81,7 @@ pub(super) struct StatePlane {
     courses: BTreeMap<TaskId, Course>,
     drain: Option<Reply<Result<Drained, Error>>>,
     running: BTreeMap<RunId, (TaskId, String)>,
-    /// The members of the view that `ring` was made of, once there was one.
+    /// The members from which `ring` was made, once there was a view.
     members: Option<Vec<RingMember>>,
     ring: Arc<Ring>,
     reads: BTreeMap<u64, Reply<Result<Option<Value>, Error>>>,
@@ -89,13 +89,13 @@ pub(super) struct StatePlane {
     /// The id of the last read or write.
     last_call: u64,
     operations: BTreeMap<OperationId, Writing>,
-    /// What waits for the store: nobody is told of a write that a crash could still undo.
+    /// Replies that wait for the store: a caller must not learn of a write that a crash could still undo.
     answers: Vec<Answer>,
     view_complete: bool,
-    /// Those who wait for it.
+    /// Callers that wait for a complete view.
     joining: Vec<Reply<()>>,
     epoch_told: u64,
-    /// Until when what only this node has is offered, and who waits for that.
+    /// Set while leaving: the end of the hand-over time, and the caller that waits for it.
     leaving: Option<(Instant, Reply<Departure>)>,
 }
 
@@ -110,7 +110,7 @@ impl StatePlane {
         let now = time::now();
         let (replica, epoch, clock) = match &parts.store {
             Some(store) => (store.replica_id(parts.key), store.epoch_counter()?, store.clock()?),
-            // Without a store what was written is gone with the process, so the id is the process's.
+            // Without a store all writes of this process are lost at its end, so the replica id is the process's.
             None => (ReplicaId { key: parts.key, incarnation: parts.boot }, 0, Stamp::default()),
         };
         let mut jobs = Jobs::new(
@@ -177,15 +177,15 @@ impl StatePlane {
             match self.drain(time::now()).await {
                 Ok(()) => {}
                 Err(Error::Store(error)) => return Err(Cause::Store(error)),
-                // The network plane has ended, and with it the node.
+                // The network plane has ended, and so has the node.
                 Err(_) => return Ok(()),
             }
             if let Some(reply) = self.left(time::now()) {
                 let departure = self.departure();
-                // Dropping the pool ends what runs. The store is closed before the caller hears
-                // of it: it may open it again at once.
+                // Dropping the pool ends running handlers. The store is closed before the caller gets its reply,
+                // because the caller may open it again at once.
                 drop(self);
-                // Nobody waits for the answer: the caller gave up.
+                // An error means that the caller gave up.
                 let _ = reply.send(departure);
                 return Ok(());
             }
@@ -225,7 +225,7 @@ impl StatePlane {
     fn adopt_view(&mut self, now: Instant) {
         let view = self.views.borrow_and_update();
         self.jobs.note_epoch(view.epoch);
-        // A view may be new for its epoch alone, and then nothing moves.
+        // A view may differ in its epoch alone; then the ring stays.
         if self.members.as_ref() != Some(&view.members) {
             self.members = Some(view.members.clone());
             let ring = Arc::new(self.ring.followed_by(view.members.iter().cloned()));
@@ -239,7 +239,7 @@ impl StatePlane {
             self.view_complete = true;
             self.jobs.on_view_complete(now);
             for reply in self.joining.drain(..) {
-                // Nobody waits for the answer: the caller gave up.
+                // An error means that the caller gave up.
                 let _ = reply.send(());
             }
         }
@@ -323,7 +323,7 @@ impl StatePlane {
     /// An observer has no replica id: the key's first owner writes in its place.
     fn update(&mut self, now: Instant, op: Op, writing: Writing) {
         if self.leaving.is_some() {
-            // What comes now could miss the offers to the other owners.
+            // A later write could miss the offers to the other owners.
             return writing.end(Err(Error::Closed));
         }
         let asked = if self.replicator.is_observer() {
@@ -373,7 +373,7 @@ impl StatePlane {
                 self.reads.insert(self.last_call, reply);
             }
             Err(error) => {
-                // Nobody waits for the answer: the caller gave up.
+                // An error means that the caller gave up.
                 let _ = reply.send(Err(refused(error, key)));
             }
         }
@@ -384,25 +384,25 @@ impl StatePlane {
     fn tell_joined(&mut self, reply: Reply<()>) {
         self.joining.retain(|reply| !reply.is_closed());
         if self.view_complete {
-            // Nobody waits for the answer: the caller gave up.
+            // An error means that the caller gave up.
             let _ = reply.send(());
         } else if self.joining.len() < JOINING {
             self.joining.push(reply);
         }
     }
 
-    /// Begins to offer what only this node has.
+    /// Begins to offer the writes that only this node has.
     fn leave(&mut self, now: Instant, reply: Reply<Departure>) {
         if self.leaving.is_none() {
             self.replicator.leave(now);
-            // What runs here goes back to its submitters, who then needn't find out by silence.
+            // Give running tasks back, so that their submitters needn't wait for a timeout.
             self.jobs.drain(now, Duration::ZERO);
             self.jobs.handle_timeout(now);
             self.leaving = Some((now + HAND_OVER_FOR, reply));
         }
     }
 
-    /// Who waits for this node's end, once nothing is left to be handed over or the time for it is up.
+    /// The caller that waits for this node's end, once the hand-over is complete or its time is up.
     fn left(&mut self, now: Instant) -> Option<Reply<Departure>> {
         let (until, _) = self.leaving.as_ref()?;
         let over = *until <= now || self.replicator.unheld().offered == 0;
@@ -419,7 +419,7 @@ impl StatePlane {
 
     // ---- Outputs.
 
-    /// Hands everything on that the parts have to say. An error means that the network plane is gone.
+    /// Passes on all outputs of the parts. An error means that the network plane has ended.
     async fn drain(&mut self, now: Instant) -> Result<(), Error> {
         let net = self.net.upgrade().ok_or(Error::Closed)?;
         self.persist_epoch(&net).await?;
@@ -457,7 +457,7 @@ impl StatePlane {
         Ok(())
     }
 
-    /// Keeps the reserve of durable counters filled, and tells membership of those that were taken.
+    /// Refills the reserve of durable epoch counters, and tells membership the highest counter taken.
     async fn persist_epoch(&mut self, net: &mpsc::Sender<NetCommand>) -> Result<(), Error> {
         while let Some(counter) = self.jobs.poll_persist() {
             if let Some(store) = &self.store {
@@ -473,7 +473,7 @@ impl StatePlane {
         net.send(NetCommand::NoteEpoch(highest)).await.map_err(|_| Error::Closed)
     }
 
-    /// Replicated state is durable before an acknowledgement leaves, and no dot or sum is used twice.
+    /// Makes replicated state durable before its acknowledgement is sent, so that no dot or sum is used twice.
     fn persist_state(&mut self, changed: &[Vec<u8>]) -> Result<(), Error> {
         let Some(store) = &self.store else { return Ok(()) };
         if changed.is_empty() {
@@ -488,7 +488,7 @@ impl StatePlane {
         match event {
             job::Event::Accepted { task, by, .. } => {
                 if let Some(course) = self.courses.get(&task) {
-                    // A notice: a submitter that is behind does without it.
+                    // A notice: a slow submitter may miss it.
                     let _ = course.try_send(TaskEvent::Accepted { by });
                 }
             }
@@ -496,7 +496,7 @@ impl StatePlane {
                 let Some(course) = self.courses.remove(&task) else { return };
                 let end = TaskEvent::Ended { by, attempts, outcome };
                 if let Err(mpsc::error::TrySendError::Full(end)) = course.try_send(end) {
-                    // The end is never left out; it waits beside the plane.
+                    // The end must be delivered; it waits in a task of its own.
                     rt::task::spawn(async move {
                         let _ = course.send(end).await;
                     });
@@ -504,7 +504,7 @@ impl StatePlane {
             }
             job::Event::Waiting { task, why } => {
                 if let Some(course) = self.courses.get(&task) {
-                    // A notice, as above.
+                    // A notice: a slow submitter may miss it.
                     let _ = course.try_send(TaskEvent::Waiting { why });
                 }
             }
@@ -530,7 +530,7 @@ impl StatePlane {
             }
             replicator::Event::ReadFailed { id } => {
                 if let Some(reply) = self.reads.remove(&id) {
-                    // Nobody waits for the answer: the caller gave up.
+                    // An error means that the caller gave up.
                     let _ = reply.send(Err(StateError::NoAnswer.into()));
                 }
             }
@@ -554,7 +554,7 @@ impl StatePlane {
 
 impl Answer {
     fn give(self) {
-        // As everywhere here: an answer that nobody waits for any more is dropped.
+        // An error means that the caller gave up.
         let _ = match self {
             Answer::Written(reply, outcome) => reply.send(outcome).is_ok(),
             Answer::Read(reply, value) => reply.send(Ok(value)).is_ok(),
@@ -564,7 +564,7 @@ impl Answer {
 
 impl Writing {
     fn end(self, outcome: Result<(), Error>) {
-        // As everywhere here: an answer that nobody waits for any more is dropped.
+        // An error means that the caller gave up.
         let _ = self.reply.send(outcome);
     }
 }
@@ -588,7 +588,7 @@ fn outcome_of(outcome: OperationOutcome, key: &[u8]) -> Result<(), Error> {
     Err(error.into())
 }
 
-/// The error of a call on a key that holds another kind.
+/// The error of a call on a key that holds a value of another kind.
 pub(super) fn other_kind(key: &[u8], held: Kind) -> Error {
     Error::OtherKind { key: String::from_utf8_lossy(key).into_owned(), held: held.as_str() }
 }

@@ -1,4 +1,4 @@
-//! A submitted task, as its submitter follows it.
+//! A submitted task, from its submitter's side.
 
 use bytes::Bytes;
 
@@ -6,29 +6,29 @@ use crate::compute::job::{JobError, TaskId, WaitReason};
 use crate::key::PublicKey;
 use crate::rt::sync::mpsc;
 
-/// Notices of one task that may wait for its submitter; the end always finds room.
+/// Notices of one task that may wait for its submitter; the end is always delivered.
 pub(super) const COURSE: usize = 16;
 
-/// Something about a task.
+/// An event of a task.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TaskEvent {
-    /// A worker has it.
+    /// A worker accepted it.
     Accepted {
         /// The worker.
         by: PublicKey,
     },
-    /// It waits, for longer than a moment. Once for each time that it does.
+    /// It has waited for longer than a moment. Reported once per wait.
     Waiting {
-        /// Why.
+        /// The cause.
         why: WaitReason,
     },
-    /// It is over; nothing follows.
+    /// It has ended; no event follows.
     Ended {
-        /// Who ran it, if anybody did.
+        /// The worker that ran it, if any did.
         by: Option<PublicKey>,
-        /// How many times it was given to a worker.
+        /// Number of times that it was given to a worker.
         attempts: u32,
-        /// What came of it.
+        /// Its result or error.
         outcome: Result<Bytes, JobError>,
     },
 }
@@ -41,12 +41,12 @@ pub struct Task {
 }
 
 impl Task {
-    /// Its id: the same on every attempt.
+    /// Its id, the same on every attempt.
     pub fn id(&self) -> TaskId {
         self.id
     }
 
-    /// The next thing that happens to it; `None` after the end. Notices may be left out, the end never is.
+    /// The next event; `None` after the end. Notices may be left out, the end never is.
     pub async fn next(&mut self) -> Option<TaskEvent> {
         self.course.recv().await
     }
@@ -54,7 +54,7 @@ impl Task {
     /// Waits for the end.
     ///
     /// # Errors
-    /// The task's, or [`JobError::Cancelled`] when the node shut down first.
+    /// The task's own error, or [`JobError::Cancelled`] when the node shut down first.
     pub async fn outcome(mut self) -> Result<Bytes, JobError> {
         while let Some(event) = self.next().await {
             if let TaskEvent::Ended { outcome, .. } = event {

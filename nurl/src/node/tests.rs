@@ -1,4 +1,4 @@
-//! A node whose planes end by a defect. In the world such a defect ends the run.
+//! A node whose planes end by a panic. In the simulated world a panic ends the run.
 
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ async fn worker(ticket: &Ticket) -> Node {
     node
 }
 
-/// Asserts that every call says that the plane panicked, also those that wait.
+/// Asserts that every call reports the plane's panic, including calls that wait.
 async fn assert_panicked(node: &Node, plane: &str) {
     let says = |error: Error| {
         let told = matches!(&error, Error::Panicked { plane: of, message } if *of == plane && message.contains("asked for it"));

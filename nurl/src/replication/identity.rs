@@ -1,8 +1,8 @@
-//! Who writes: a replica id is a node's key and the incarnation of its store.
+//! Replica ids: a node's key and the incarnation of its store identify a writer.
 //!
-//! The incarnation is 64 random bits drawn when the store is created (in memory: per boot). A node that lost
-//! its disk draws another, so it never reuses a dot or a counter slot: reusing one loses writes silently,
-//! because the others hold the old dot as seen. Only members are actors.
+//! The incarnation is 64 random bits drawn when the store is created (in memory: per boot). A node that lost its disk
+//! draws a new incarnation, so it never reuses a dot or a counter slot. Reuse would lose writes silently, because the
+//! other replicas have already seen the old dot. Only members are actors.
 
 use crate::key::PublicKey;
 
@@ -19,7 +19,7 @@ pub struct ReplicaId {
 }
 
 impl ReplicaId {
-    /// `key:32 ‖ incarnation:8 (big-endian)`: bytes compare as ids do.
+    /// `key:32 ‖ incarnation:8 (big-endian)`: the bytes sort in the order of the ids.
     pub fn to_bytes(self) -> [u8; REPLICA_ID_LEN] {
         let mut bytes = [0; REPLICA_ID_LEN];
         bytes[..32].copy_from_slice(self.key.as_bytes());

@@ -1,8 +1,8 @@
-//! Shared state without consensus: replicated values, where they live, and how they survive a restart.
+//! Shared state without consensus: replicated values, their placement, and their durability.
 //!
-//! [`crdt`] has the values: states that merge in any order, any number of times, to the same bytes.
-//! [`replicator`] keeps each key on its owners on the ring and repairs what differs. [`store`] is the durable
-//! side, and [`identity`] the id under which a node writes. Nothing here waits for a quorum.
+//! [`crdt`] has the values: states that merge in any order, any number of times, to the same bytes. [`replicator`]
+//! keeps each key on its owners on the ring and repairs the differences. [`store`] keeps the durable records, and
+//! [`identity`] defines the id under which a node writes. Nothing here waits for a quorum.
 
 pub mod crdt;
 pub mod identity;

@@ -1,24 +1,26 @@
-//! The durable store: what a node must not forget.
+//! The durable store: the state that a node must not forget.
 //!
-//! # What it promises
-//! - A commit that returned is on the disk; one that a crash cut off is there whole or not at all.
+//! # Guarantees
+//! - A commit that returned is on the disk. A commit that a crash cut off is on the disk whole or not at all.
 //! - The store's incarnation is drawn when it is created and never changes: see
 //!   [`identity`](crate::replication::identity).
 //!
-//! # How
-//! `redb` (copy-on-write B-trees, one commit = one sync at least) over a [`redb::StorageBackend`] of ours on
-//! [`rt::disk`](crate::rt::disk), so that the same code loses unsynced writes in the simulated world. All calls
-//! block on the disk: they belong on the state plane. Without a disk there is [`Store::in_memory`].
+//! # How it works
+//! `redb` (copy-on-write B-trees, at least one sync per commit) runs on this module's [`redb::StorageBackend`] over
+//! [`rt::disk`](crate::rt::disk), so that the same code loses unsynced writes in the simulated world. All calls block
+//! on the disk: they belong on the state plane. Without a disk there is [`Store::in_memory`].
 //!
-//! A small file beside the database says that one was made there: a database of which only zeros are left is not taken
-//! for one that was never finished. Opening reads all of it and checks every page, so damage is found before anybody relies
-//! on what is left: about a second for 100 MB on a busy machine, as long as it takes to load the same records. [`Opened::at`] sets a damaged store aside and begins with a new one,
-//! which has another incarnation: to the mesh the node has lost its disk.
+//! A marker file beside the database records that a database was made there, so a database that now holds only zeros
+//! isn't taken for an unfinished one. Opening reads the whole database and checks every page, so damage is found
+//! before any record is used. This takes about a second for 100 MB on a busy machine, as long as loading the same
+//! records takes. [`Opened::at`] sets a damaged store aside and begins with a new one, which has another incarnation:
+//! to the mesh the node has lost its disk.
 //!
-//! # What it refuses
-//! A file that is not a store, or a damaged one ([`StoreError::Unsound`]), records over a bound ([`StoreError::TooLarge`]), and everything after the disk
-//! failed once: redb then refuses further commits until the store is opened again. A file that another store has
-//! open ([`StoreError::InUse`]): two processes that write one database would destroy it.
+//! # Refusals
+//! The store refuses a file that isn't a store, a damaged store ([`StoreError::Unsound`]), records over a limit
+//! ([`StoreError::TooLarge`]), and every call after a failure of the disk: redb then refuses further commits until
+//! the store is opened again. It also refuses a file that another store has open ([`StoreError::InUse`]): two
+//! processes that write one database would destroy it.
 
 use std::fmt;
 use std::io;
@@ -34,16 +36,16 @@ use crate::replication::crdt::Stamp;
 use crate::replication::identity::ReplicaId;
 use crate::rt::{Rng, disk, time};
 
-/// Memory for cached pages. redb's own default is 1 GiB, which is no default for a laptop's background peer.
+/// Memory for cached pages. redb's own default of 1 GiB is too much for a background peer on a laptop.
 const CACHE_BYTES: usize = 16 * 1024 * 1024;
 
-/// The longest record: a message of the largest size with room for what stands around it.
+/// The longest record: a message of the largest size, with room for its surrounding fields.
 pub const MAX_RECORD_BYTES: usize = 17 * 1024 * 1024;
 
 /// The longest name of a record.
 pub const MAX_NAME_BYTES: usize = 4096;
 
-/// Records of the replicator in one commit: bounds how long the state plane waits for one.
+/// The most records of the replicator in one commit: bounds how long the state plane waits for a commit.
 pub const MAX_BATCH: usize = 4096;
 
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
@@ -58,7 +60,7 @@ const EPOCH: &str = "highest epoch counter";
 const CLOCK: &str = "clock high water";
 const FLOOR: &str = "lease floor";
 
-/// How redb's databases begin. It writes this last when it makes one.
+/// The magic number at the start of redb's databases. redb writes it last when it makes a database.
 const MAGIC: &[u8; 9] = b"redb\x1a\x0a\xa9\x0d\x0a";
 
 /// Why the store could not be opened, read or written.
@@ -69,29 +71,29 @@ pub enum StoreError {
     File {
         /// Its path.
         path: String,
-        /// The operating system's word.
+        /// The operating system's error.
         error: io::Error,
     },
-    /// Another store has the file open, most likely that of a second process with the same folder.
+    /// Another store has the file open, probably a second process with the same folder.
     #[error("{path} is in use by another process: end it, or give this one a folder of its own")]
     InUse {
         /// Its path.
         path: String,
     },
-    /// The database refused: the file is none, or the disk failed. After a disk failure open it again.
+    /// The database failed: the file isn't a database, or the disk failed. After a disk failure open the store again.
     #[error("the store failed: {0}")]
     Database(Box<redb::Error>),
-    /// A record, its name or a batch is over its bound.
+    /// A record, its name or a batch exceeds its limit.
     #[error("{what} of {size}, the limit is {limit}")]
     TooLarge {
-        /// What.
+        /// The object that is too large.
         what: &'static str,
-        /// How large.
+        /// Its size.
         size: usize,
-        /// The limit.
+        /// Its limit.
         limit: usize,
     },
-    /// The store is damaged. It is left where it is.
+    /// The store is damaged. The file stays in its place.
     #[error(
         "{path} is damaged ({reason}): put a copy of it back, or move it and {path}{} away to begin anew",
         MADE
@@ -99,13 +101,13 @@ pub enum StoreError {
     Unsound {
         /// Its path.
         path: String,
-        /// What was found.
+        /// The damage that was found.
         reason: String,
     },
-    /// The database panicked, as it does over pages that make no sense. Open it again.
+    /// The database panicked, as it does on damaged pages. Open the store again.
     #[error("the store failed: {0}")]
     Panicked(String),
-    /// A record is not what this version wrote.
+    /// A record is not in the form that this version writes.
     #[error("the store's record of {0} is damaged")]
     Damaged(&'static str),
     /// A replicated value can't be taken back: it is damaged, or more than this node may hold.
@@ -119,39 +121,39 @@ impl<E: Into<redb::Error>> From<E> for StoreError {
     }
 }
 
-/// The end of the name of the file that says that a store was made.
+/// The suffix of the marker file's name. The file records that a store was made.
 const MADE: &str = ".made";
 
-/// What is in it.
+/// The marker file's content.
 const MADE_TEXT: &[u8] =
     b"A store of nurl was made beside this file. If it is gone or damaged, nurl notices.\n";
 
-/// Names tried for a store that is set aside in one second.
+/// The number of names tried for the stores that are set aside in one second.
 const ASIDE_TRIES: u32 = 100;
 
-/// A store, opened or made, and what became of a damaged one that was in its place.
+/// A store, opened or made, and the damaged store that it replaces, if any.
 #[derive(Debug)]
 pub struct Opened {
     /// The store.
     pub store: Store,
-    /// The damaged one.
+    /// The damaged store that was set aside.
     pub set_aside: Option<SetAside>,
 }
 
 /// A damaged store that was set aside.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SetAside {
-    /// Where it is now; none if its file was gone.
+    /// Its present path; none if its file was gone.
     pub path: Option<PathBuf>,
-    /// What was found.
+    /// The damage that was found.
     pub reason: String,
 }
 
 impl Opened {
-    /// Opens the store at `path`, or makes it. A damaged one gets another name there, unless `strict` forbids it.
+    /// Opens the store at `path`, or makes it. A damaged store there is renamed, unless `strict` forbids it.
     ///
     /// # Errors
-    /// As [`Store::open`].
+    /// The errors of [`Store::open`].
     pub fn at(path: &Path, strict: bool, rng: &mut Rng) -> Result<Opened, StoreError> {
         match Store::open(path, rng) {
             Err(StoreError::Unsound { reason, .. }) if !strict => {
@@ -165,8 +167,8 @@ impl Opened {
     }
 }
 
-/// Gives a damaged store another name, and takes away the file that says that there is one. The handle keeps a second
-/// process, which has found the same damage, from setting the new store aside.
+/// Renames a damaged store, and removes the marker file. The returned handle keeps the lock on the damaged file, so a
+/// second process that has found the same damage can't set the new store aside.
 fn set_aside(path: &Path) -> Result<(Option<PathBuf>, Option<disk::File>), StoreError> {
     let named = |error| failed(path, error);
     let aside = if disk::exists(path) {
@@ -214,7 +216,7 @@ fn failed(path: &Path, error: io::Error) -> StoreError {
     }
 }
 
-/// What the database gave, or its panic as an error.
+/// The result of a database call, with a panic turned into an error.
 fn guarded<T>(work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
@@ -223,12 +225,12 @@ fn guarded<T>(work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreEr
     })
 }
 
-/// Reads every page, and compares it with its checksum.
+/// Reads every page and compares it with its checksum.
 fn checked(mut database: redb::Database) -> Result<redb::Database, StoreError> {
     if database.check_integrity()? { Ok(database) } else { Err(StoreError::Damaged("its last commit")) }
 }
 
-/// Tells damage from a disk that fails: what is on a failing one may be sound.
+/// Distinguishes damage from a failing disk: the data on a failing disk may be intact.
 fn told(path: &Path, error: StoreError) -> StoreError {
     let reason = match error {
         StoreError::Database(error) => match &*error {
@@ -249,17 +251,17 @@ fn told(path: &Path, error: StoreError) -> StoreError {
 
 /// An open store.
 pub struct Store {
-    // Taken when the store is dropped.
+    // Taken out when the store is dropped.
     database: Option<redb::Database>,
     incarnation: u64,
-    /// Holds the lock on the damaged file that was in this one's place.
+    /// Holds the lock on the damaged file that this store replaces.
     _aside: Option<disk::File>,
 }
 
 impl Drop for Store {
     fn drop(&mut self) {
         let database = self.database.take();
-        // A database that failed may panic again when it is closed. There is nobody to tell.
+        // A database that failed may panic again when it is closed. Drop has no way to report it.
         let _ = catch_unwind(AssertUnwindSafe(|| drop(database)));
     }
 }
@@ -275,7 +277,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::File`], [`StoreError::InUse`], [`StoreError::Unsound`] or [`StoreError::Database`]. A file with
-    /// other content is refused and not touched.
+    /// other content is refused and stays unchanged.
     pub fn open(path: &Path, rng: &mut Rng) -> Result<Store, StoreError> {
         let was_made = disk::exists(&made(path));
         let unsound = |reason: &str| {
@@ -289,11 +291,11 @@ impl Store {
         file.lock().map_err(named)?;
         match head(&file).map_err(named)? {
             Head::Empty if was_made => return unsound("it is empty, or begins with zeros"),
-            // A crash while redb made the database leaves a file without the magic number, which redb would refuse
-            // for ever. Nothing was committed to it, so it is made anew.
+            // A crash while redb made the database leaves a file without the magic number, which redb would always
+            // refuse. Nothing was committed to it, so the database is made again.
             Head::Empty => file.set_len(0).map_err(named)?,
             Head::Other if was_made => return unsound("it doesn't begin as a database does"),
-            // Another's file: redb's own words tell of it best.
+            // Another program's file: redb's own error describes it best.
             Head::Other | Head::Database => {}
         }
         let other = matches!(head(&file).map_err(named)?, Head::Other);
@@ -348,7 +350,7 @@ impl Store {
         ReplicaId { key, incarnation: self.incarnation }
     }
 
-    /// The stored epoch counter, from which a node goes on; 0 at first.
+    /// The stored epoch counter, from which a node continues; 0 at first.
     ///
     /// # Errors
     /// [`StoreError::Database`] or [`StoreError::Damaged`].
@@ -375,7 +377,7 @@ impl Store {
         Ok(Stamp { wall_ms: number(wall, CLOCK)?, logical: u32::from_le_bytes(logical) })
     }
 
-    /// Stores the high-water mark together with what the replicator wrote: `None` deletes a record.
+    /// Stores the high-water mark together with the replicator's records: `None` deletes a record.
     ///
     /// # Errors
     /// [`StoreError::TooLarge`] (nothing is written then) or [`StoreError::Database`].
@@ -407,7 +409,7 @@ impl Store {
         self.each(STATE, each)
     }
 
-    /// Stores what became of a task, to be kept until `expires` (since 1970).
+    /// Stores the outcome of a task, to be kept until `expires` (since 1970).
     ///
     /// # Errors
     /// [`StoreError::TooLarge`] or [`StoreError::Database`].
@@ -421,7 +423,7 @@ impl Store {
         })
     }
 
-    /// What became of a task.
+    /// The outcome of a task.
     ///
     /// # Errors
     /// [`StoreError::Database`].
@@ -430,7 +432,7 @@ impl Store {
         Ok(record.map(|bytes| bytes.get(8..).unwrap_or_default().to_vec()))
     }
 
-    /// Deletes the results that have expired at `wall`, and returns how many.
+    /// Deletes the results that have expired at `wall`, and returns their number.
     ///
     /// # Errors
     /// [`StoreError::Database`].
@@ -447,7 +449,7 @@ impl Store {
         })
     }
 
-    /// The lease table's floor, tokens and tasks, in the bytes that it gave them.
+    /// The lease table's floor, tokens and tasks, as the bytes that it stored.
     pub(crate) fn lease(
         &self,
         token: impl FnMut(&[u8], &[u8]),
@@ -458,7 +460,7 @@ impl Store {
         self.meta(FLOOR)
     }
 
-    /// One task's bytes.
+    /// The stored bytes of one task.
     pub(crate) fn lease_task(&self, name: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         self.get(LEASE_TASKS, name)
     }
@@ -468,7 +470,7 @@ impl Store {
         guarded(|| Ok(LeaseWrite { write: self.database().begin_write()? }))
     }
 
-    /// What [`Effects::put`] stored.
+    /// The bytes that [`Effects::put`] stored.
     ///
     /// # Errors
     /// [`StoreError::Database`].
@@ -520,7 +522,7 @@ impl Store {
         })
     }
 
-    /// Makes one transaction durable.
+    /// Runs one transaction and makes it durable.
     fn write<T>(
         &self,
         work: impl FnOnce(&redb::WriteTransaction) -> Result<T, StoreError>,
@@ -534,7 +536,7 @@ impl Store {
     }
 }
 
-/// A transaction of the lease: everything in it becomes durable together, or nothing does.
+/// A transaction of the lease: all of it becomes durable together, or none of it.
 pub(crate) struct LeaseWrite {
     write: redb::WriteTransaction,
 }
@@ -595,7 +597,7 @@ pub struct Effects<'a> {
 }
 
 impl Effects<'_> {
-    /// What is stored under `name`, with this transaction's own writes.
+    /// The bytes stored under `name`, including this transaction's own writes.
     ///
     /// # Errors
     /// [`StoreError::Database`].
@@ -615,7 +617,7 @@ impl Effects<'_> {
         })
     }
 
-    /// Deletes what is stored under `name`.
+    /// Deletes the bytes stored under `name`.
     ///
     /// # Errors
     /// [`StoreError::Database`].
@@ -653,12 +655,12 @@ impl redb::StorageBackend for Backend {
     }
 }
 
-/// How a file begins.
+/// The kind of a file, by its first bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Head {
     /// No bytes, or only zeros.
     Empty,
-    /// As redb's databases do.
+    /// The magic number of redb's databases.
     Database,
     Other,
 }
@@ -797,7 +799,7 @@ mod tests {
         assert_eq!(disk::read(&other, 100).unwrap(), b"Dear Alice, this is no database.");
     }
 
-    /// A store of some blocks, closed, and its records.
+    /// A closed store of several blocks, and its records.
     #[cfg(not(feature = "sim"))]
     fn filled(path: &Path) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
         let store = Store::open(path, &mut rng(1)).unwrap();

@@ -1,4 +1,4 @@
-//! What moved between two rings.
+//! The difference between two rings.
 
 use super::snapshot::Ring;
 use crate::key::PublicKey;
@@ -7,7 +7,7 @@ use crate::key::PublicKey;
 /// wraps when `after >= upto`; with `after == upto` it is the whole ring.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Moved {
-    /// The position before the arc's first.
+    /// The position before the arc's first one.
     pub after: u64,
     /// The arc's last position.
     pub upto: u64,
@@ -25,7 +25,7 @@ impl Moved {
         position.wrapping_sub(self.after).wrapping_sub(1) <= length
     }
 
-    /// The members that had it and have it no more.
+    /// The members that owned the arc and no longer do.
     #[cfg_attr(
         not(any(test, feature = "internals")),
         expect(dead_code, reason = "door: moves of keys as an event")
@@ -34,7 +34,7 @@ impl Moved {
         self.from.iter().filter(|member| !self.to.contains(member))
     }
 
-    /// The members that have it now and had it not.
+    /// The members that own the arc now and didn't before.
     #[cfg_attr(
         not(any(test, feature = "internals")),
         expect(dead_code, reason = "door: moves of keys as an event")
@@ -44,10 +44,10 @@ impl Moved {
     }
 }
 
-/// Every arc whose first `replicas` owners differ between two rings, also when only their order does.
+/// Every arc whose first `replicas` owners differ between two rings, including a mere change of their order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Diff {
-    /// The arcs, clockwise and disjoint; neighbours with the same change are one.
+    /// The arcs, clockwise and disjoint; adjacent arcs with the same change are merged.
     pub arcs: Vec<Moved>,
 }
 
@@ -72,7 +72,7 @@ impl Diff {
 }
 
 impl Ring {
-    /// What moved from this ring to `new`. Costs a lookup in each ring for each point of both.
+    /// The difference between this ring and `new`. Costs a lookup in each ring for each point of both.
     #[cfg_attr(
         not(any(test, feature = "internals")),
         expect(dead_code, reason = "door: moves of keys as an event")

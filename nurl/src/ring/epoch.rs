@@ -13,7 +13,7 @@ pub const EPOCH_LEN: usize = 40;
 pub struct Epoch {
     /// 1 + the highest counter that the owner had seen when its tenure began.
     pub counter: u64,
-    /// Who acts.
+    /// The node that acts for the key.
     pub owner: PublicKey,
 }
 
@@ -29,7 +29,7 @@ impl Epoch {
         bytes
     }
 
-    /// The inverse; any 40 bytes are an epoch, whose counter the receiver has yet to check.
+    /// The inverse. Any 40 bytes decode to an epoch; the receiver still has to check its counter.
     pub fn from_slice(bytes: &[u8]) -> Option<Epoch> {
         let bytes: &[u8; EPOCH_LEN] = bytes.try_into().ok()?;
         let (counter, owner) = bytes.split_at(8);

@@ -1,24 +1,25 @@
-//! Ownership: which members a key belongs to, and who may act for it.
+//! Ownership: the members that own a key, and the member that may act for it.
 //!
-//! # What it promises
+//! # Guarantees
 //! - Two nodes with the same view compute the same owners, on every platform: positions come from BLAKE3,
-//!   ties are broken by public key, nothing is a float.
-//! - A key's preference list names each member once, also where the ring wraps, and spreads over zones first
-//!   where members have zones.
+//!   ties are broken by public key, and no floating point is used.
+//! - A key's preference list contains each member once, even where the ring wraps, and spreads over zones
+//!   first if members have zones.
 //! - A member that leaves hands its keys to all others in proportion to their weight, and no key moves
-//!   between two members that stayed (without zones; with them a list may reorder to stay spread).
-//! - Load follows theory: with V points a member, the spread of the shares is cv = 1/√V.
+//!   between two members that stayed (without zones; with zones a list may be reordered to stay spread).
+//! - The load follows theory: with V points per member, the spread of the shares is cv = 1/√V.
 //! - Two nodes never hold equal [`Epoch`]s.
 //!
-//! # How
+//! # Mechanism
 //! [`Ring`] is an immutable snapshot of weighted consistent hashing on a 64-bit ring. The *placement* ring
-//! holds every placed member, live or not: a roaming phone must not reshuffle data. Liveness and job kinds
-//! are filters over a key's list, never over the ring. [`TenureBook`] gives this node its fencing tokens.
+//! holds every placed member, live or not, so a roaming phone doesn't move data. Liveness and job kinds
+//! filter a key's list, never the ring. [`TenureBook`] issues this node's fencing tokens.
 //!
-//! # What it refuses
-//! Points beyond [`MAX_POINTS`] (counted in [`Ring::refused`]), epochs more than [`MAX_COUNTER_JUMP`] above
-//! the highest known, more than [`MAX_TENURES`] keys acted for at once. There is no checksum of the whole
-//! ring: two views that differ elsewhere still agree on a key, so only a key's owners are ever compared.
+//! # Limits
+//! The ring refuses points beyond [`MAX_POINTS`] (counted in [`Ring::refused`]). The book refuses epochs
+//! more than [`MAX_COUNTER_JUMP`] above the highest known, and more than [`MAX_TENURES`] keys acted for at
+//! once. There is no checksum of the whole ring: two views that differ elsewhere still agree on a key, so
+//! only a key's owners are compared.
 
 mod diff;
 mod epoch;

@@ -1,25 +1,25 @@
-//! Where members and keys lie on the ring.
+//! The positions of members and keys on the ring.
 
 use crate::key::PublicKey;
 
-/// Points that a member has for each unit of weight. The spread of the members' shares is about 1/√points:
-/// 128 gives 9 %. More would smooth further and cost 16 bytes and a sort step each; fewer makes one member in
-/// a hundred carry 1.5 times its share.
+/// Points of a member per unit of weight. The spread of the members' shares is about 1/√points: 128 gives 9
+/// %. More points would smooth further, but cost 16 bytes and a sort step each. With fewer, one member in a
+/// hundred carries 1.5 times its share.
 pub const POINTS_PER_WEIGHT: usize = 128;
 
-/// The greatest weight that counts; more is taken as this. It bounds what one member's metadata can make
-/// every other node compute.
+/// The greatest effective weight; a greater one is clamped to it. It bounds the work that one member's
+/// metadata causes on every other node.
 pub const MAX_WEIGHT: u16 = 64;
 
-/// Points on a ring in all: 16 MiB a snapshot, 8,192 members of weight 1, twice what a node keeps sessions
-/// to. Members beyond are left out, greatest keys first, and counted.
+/// Points on a ring in total: 16 MiB per snapshot, 8,192 members of weight 1, twice the number of peers that
+/// a node keeps sessions with. Members beyond it are left out, greatest keys first, and counted.
 pub const MAX_POINTS: usize = 1 << 20;
 
 const POINT_CONTEXT: &str = "nurl 2026 ring point of a member";
 const KEY_CONTEXT: &str = "nurl 2026 ring position of a key";
 
-/// The position of a key: the first 8 bytes, little-endian, of BLAKE3's key derivation with a context of its
-/// own, so that nobody can name a key that falls onto a member's point.
+/// The position of a key: the first 8 bytes, little-endian, of BLAKE3's key derivation. Keys have a context
+/// of their own, so nobody can choose a key that falls onto a member's point.
 pub fn position(key: &[u8]) -> u64 {
     let mut bytes = [0; 8];
     blake3::Hasher::new_derive_key(KEY_CONTEXT).update(key).finalize_xof().fill(&mut bytes);
@@ -31,8 +31,8 @@ pub fn position(key: &[u8]) -> u64 {
 pub(super) fn points_of(member: &PublicKey, weight: u16) -> impl Iterator<Item = u64> {
     let mut stream = blake3::Hasher::new_derive_key(POINT_CONTEXT).update(member.as_bytes()).finalize_xof();
     (0..weight).flat_map(move |_| {
-        // A unit at a time: BLAKE3 makes many blocks of output side by side, and a whole one for each word
-        // that is asked for alone.
+        // One unit of weight at a time: BLAKE3 computes many output blocks in parallel, but a whole block for
+        // each word requested alone.
         let mut words = [0; POINTS_PER_WEIGHT * 8];
         stream.fill(&mut words);
         let word = move |at: usize| u64::from_le_bytes(std::array::from_fn(|byte| words[at * 8 + byte]));

@@ -1,9 +1,10 @@
-//! A key's preference list, walked lazily.
+//! A key's preference list, evaluated lazily.
 //!
-//! Members are met clockwise from the key's position, each once. The list is made of rounds: round k holds
-//! the (k+1)-th member met of every zone that has so many, in the order of meeting. So the first R entries lie
-//! in as many zones as there are (members without a zone have one each: with no zones at all the list is the
-//! plain clockwise order). The walk goes round the whole ring once at most, so the wrap is nothing special.
+//! The walk visits members clockwise from the key's position, each once. The list consists of rounds: round k
+//! holds the (k+1)-th visited member of every zone that has so many, in the order of the walk. So the first R
+//! entries lie in as many zones as possible. A member without a zone counts as a zone of its own; with no
+//! zones at all the list is the plain clockwise order. The walk goes round the whole ring at most once, so the
+//! wrap needs no special case.
 
 use std::collections::VecDeque;
 
@@ -17,12 +18,12 @@ pub struct Preference<'a> {
     next: usize,
     passed: usize,
     met: Vec<bool>,
-    /// Members met so far in each zone.
+    /// Members visited so far in each zone.
     zone_met: Vec<u32>,
-    /// Members that were met before their round began, by round.
+    /// Members visited before their round began, by round.
     waiting: Vec<VecDeque<u32>>,
     round: usize,
-    /// How many of the present round were emitted.
+    /// Members of the current round emitted so far.
     emitted: u32,
 }
 
@@ -41,7 +42,7 @@ impl<'a> Preference<'a> {
         }
     }
 
-    /// Goes on to the next member not met yet: its index and its round.
+    /// Advances to the next unvisited member: its index and its round.
     fn meet(&mut self) -> Option<(u32, usize)> {
         while self.passed < self.ring.points.len() {
             let (_, member) = self.ring.points[self.next];

@@ -7,20 +7,21 @@ use super::points::{MAX_POINTS, MAX_WEIGHT, POINTS_PER_WEIGHT, points_of, positi
 use super::preference::Preference;
 use crate::key::PublicKey;
 
-/// What the ring knows of a member.
+/// A member's data in the ring.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RingMember {
-    /// Who.
+    /// The member's public key.
     pub key: PublicKey,
-    /// Its share relative to others; 0 holds nothing, above [`MAX_WEIGHT`](super::MAX_WEIGHT) counts as that.
+    /// Its share relative to others. With 0 it owns nothing; [`MAX_WEIGHT`](super::MAX_WEIGHT) is the
+    /// effective maximum.
     pub weight: u16,
-    /// Its failure domain; empty when it has none, and then it is one of its own.
+    /// Its failure domain. A member with an empty zone is a failure domain of its own.
     pub zone: String,
     /// The job kinds that it advertises.
     pub kinds: Vec<String>,
     /// Alive or suspect: it may act now.
     pub live: bool,
-    /// On the placement ring: a worker that joined and neither left nor was reclaimed.
+    /// Whether it is on the placement ring: a worker that joined and neither left nor was reclaimed.
     pub placed: bool,
 }
 
@@ -29,20 +30,20 @@ pub struct RingMember {
 pub struct Ring {
     /// Placed members by key.
     pub(super) members: Vec<RingMember>,
-    /// Zone number of each member: the members of one named zone share one, the others have their own.
+    /// Zone number of each member: the members of a named zone share one, each other member has its own.
     pub(super) zones: Vec<u32>,
     /// `zones_deeper[k]`: how many zones have more than k members. Falls with k; its sum is `members.len()`.
     pub(super) zones_deeper: Vec<u32>,
-    /// (position, index into `members`), sorted; equal positions go by key, which the index follows.
+    /// (position, index into `members`), sorted. Equal positions are ordered by key, as the index is.
     pub(super) points: Arc<[(u64, u32)]>,
     refused: usize,
-    /// What any member of the view advertises, placed or not, live or not.
+    /// The job kinds that any member of the view advertises, placed or not, live or not.
     kinds: BTreeSet<String>,
 }
 
 impl Ring {
     /// Builds the ring of the members that are placed and have weight. The order of the input doesn't matter;
-    /// of two entries with one key the first counts.
+    /// if two entries have the same key, the first counts.
     #[cfg_attr(
         not(any(test, feature = "internals")),
         expect(dead_code, reason = "for examples, benchmarks and scenarios")
@@ -51,8 +52,8 @@ impl Ring {
         Ring::default().followed_by(members)
     }
 
-    /// The same ring as [`Ring::new`] makes of `members`, for the price of what is different from this one:
-    /// the points of members that stay are taken over, and shared when nobody comes or goes.
+    /// The same ring as [`Ring::new`] makes of `members`, at the cost of the differences only: the points of
+    /// remaining members are reused, and shared if the members and their weights are the same.
     #[must_use]
     pub fn followed_by(&self, members: impl IntoIterator<Item = RingMember>) -> Ring {
         let mut kinds = BTreeSet::new();
@@ -94,7 +95,7 @@ impl Ring {
         let same = |member: &&RingMember| {
             self.member(&member.key).is_some_and(|before| before.weight == member.weight)
         };
-        // Where each member of this ring is among the placed, if its points are the same there.
+        // The index among `placed` of each member of this ring, if its points are the same there.
         let moved: Vec<Option<u32>> = self
             .members
             .iter()
@@ -110,7 +111,7 @@ impl Ring {
             points.extend(points_of(&member.key, member.weight).map(|at| (at, index as u32)));
         }
         points[sorted..].sort_unstable();
-        // Two sorted runs, which the stable sort finds and merges.
+        // Two sorted runs, which the stable sort detects and merges.
         points.sort();
         points.into()
     }
@@ -124,7 +125,7 @@ impl Ring {
         &self.members
     }
 
-    /// What the ring knows of a placed member.
+    /// The ring's data on a placed member.
     pub fn member(&self, key: &PublicKey) -> Option<&RingMember> {
         self.members.binary_search_by_key(key, |member| member.key).ok().map(|at| &self.members[at])
     }
@@ -135,33 +136,33 @@ impl Ring {
         self.refused
     }
 
-    /// Whether any member advertises `kind`, also one that is dead or has left, as long as the view knows it.
+    /// Whether any member that the view knows advertises `kind`, including dead members and those that left.
     pub fn has_kind(&self, kind: &str) -> bool {
         self.kinds.contains(kind)
     }
 
-    /// Whether nobody is placed.
+    /// Whether no member is placed.
     #[cfg_attr(not(any(test, feature = "internals")), expect(dead_code, reason = "beside `len`"))]
     pub fn is_empty(&self) -> bool {
         self.members.is_empty()
     }
 
-    /// All placed members, each once, in the order in which they stand for `key`.
+    /// All placed members, each once, in preference order for `key`.
     pub fn preference(&self, key: &[u8]) -> Preference<'_> {
         self.preference_at(position(key))
     }
 
-    /// As [`preference`](Ring::preference), for a position.
+    /// Like [`preference`](Ring::preference), for a position.
     pub fn preference_at(&self, position: u64) -> Preference<'_> {
         Preference::new(self, position)
     }
 
-    /// The first `replicas` of the preference list, live or not: where state, results and hints live.
+    /// The first `replicas` of the preference list, live or not: the holders of state, results and hints.
     pub fn owners(&self, key: &[u8], replicas: usize) -> Vec<PublicKey> {
         self.preference(key).take(replicas).map(|member| member.key).collect()
     }
 
-    /// As [`owners`](Ring::owners), for a position.
+    /// Like [`owners`](Ring::owners), for a position.
     pub fn owners_at(&self, position: u64, replicas: usize) -> Vec<PublicKey> {
         self.preference_at(position).take(replicas).map(|member| member.key).collect()
     }
@@ -171,7 +172,7 @@ impl Ring {
         self.preference(key).take(replicas).any(|owner| owner.key == *member)
     }
 
-    /// Who acts for a job: the first live entry that advertises `kind`.
+    /// The member that acts for a job: the first live entry that advertises `kind`.
     #[cfg_attr(
         not(any(test, feature = "internals")),
         expect(dead_code, reason = "for examples, benchmarks and scenarios")
@@ -190,7 +191,7 @@ impl Ring {
     }
 }
 
-/// Numbers the zones in order of their first member, and counts how deep they are.
+/// Numbers the zones in order of their first member, and counts the zones with more than k members for each k.
 fn number_zones(members: &[RingMember]) -> (Vec<u32>, Vec<u32>) {
     let mut named = BTreeMap::new();
     let mut sizes: Vec<u32> = Vec::new();

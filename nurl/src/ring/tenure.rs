@@ -1,14 +1,14 @@
 //! The tenures that this node holds.
 //!
-//! A node takes counter = 1 + the highest it has seen at its first attempt for a key that it acts for. All its
-//! attempts on that key share the tenure; it ends when the node's view says that it no longer acts, or when a
-//! resource showed a higher token. A running attempt never changes its token.
+//! At its first attempt for a key that it acts for, a node takes counter = 1 + the highest counter that it has seen.
+//! All its attempts on that key share the tenure. The tenure ends when the node no longer acts for the key in its own
+//! view, or when a resource returned a higher token. A running attempt never changes its token.
 //!
-//! A counter must be durable before it is used, or a restarted node would hold its old token again. So that an
-//! attempt seldom waits for the disk, a whole range is reserved at a time: the driver stores what
-//! [`TenureBook::poll_persist`] gives and reports [`TenureBook::on_persisted`]; a restart begins at the end of
-//! the reserved range. A node without a store reports at once: its counters rest on the highest that its first
-//! push-pull tells it, so it does that before it acts.
+//! A counter must be durable before it is used; otherwise a restarted node would use its old token again. A whole
+//! range is reserved at a time, so an attempt seldom waits for the disk. The driver stores the counter from
+//! [`TenureBook::poll_persist`] and reports [`TenureBook::on_persisted`]. After a restart, counters begin at the end
+//! of the reserved range. A node without a store reports at once: it relies on the highest counter that its first
+//! push-pull returns, and therefore completes that push-pull before it acts.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,29 +16,29 @@ use std::sync::Arc;
 use super::epoch::Epoch;
 use crate::key::PublicKey;
 
-/// How far above the highest known a counter may be, as membership has it. One lie may spend this much of the 64 bits, so 2³² lies
-/// are needed to run out; below it no honest node is ever refused, since nobody takes 2³² tenures while out of
-/// touch.
+/// The greatest accepted distance of a counter above the highest known one; membership has the same limit. One false
+/// counter uses up at most 2³² of the 64-bit range, so exhausting it takes 2³² of them. An honest node is never
+/// refused, since no node takes 2³² tenures while it is out of contact.
 pub const MAX_COUNTER_JUMP: u64 = crate::membership::detector::MAX_EPOCH_JUMP;
 
-/// Keys that a node acts for at once. An idle tenure costs its key and about 100 bytes, and the least recently
-/// used idle one makes room; only with so many attempts running is a new one refused.
+/// Keys that a node acts for at once. An idle tenure costs its key and about 100 bytes, and the least recently used
+/// idle one is evicted for a new one. A new tenure is refused only if all of them have running attempts.
 pub const MAX_TENURES: usize = 65_536;
 
-/// The longest key of a tenure: the same as that of a job or of a replicated value.
+/// The longest key of a tenure: the same limit as for a job or a replicated value.
 pub const MAX_TENURE_KEY_BYTES: usize = 1024;
 
-/// Counters reserved durably at a time. A restart skips at most so many; a smaller range waits for the disk
-/// more often.
+/// Counters reserved durably at a time. A restart skips at most this many; a smaller range waits for the disk more
+/// often.
 pub const TENURE_RESERVE: u64 = 1024;
 
-/// Why there is no tenure, or a counter was not believed.
+/// Why there is no tenure, or why a counter was rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TenureError {
-    /// The counter is more than [`MAX_COUNTER_JUMP`] above the highest known: a lie, or a different mesh.
+    /// The counter is more than [`MAX_COUNTER_JUMP`] above the highest known: it is false, or from a different mesh.
     #[error("epoch counter {counter} is more than 2^32 above the highest known, {highest}")]
     TooFarAhead {
-        /// What was claimed.
+        /// The counter that was claimed.
         counter: u64,
         /// The highest known.
         highest: u64,
@@ -57,25 +57,25 @@ pub enum TenureError {
     Exhausted,
 }
 
-/// What a book refused or dropped.
+/// Counters of a book's refusals and evictions.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct TenureCounters {
     /// Counters too far ahead.
     pub too_far_ahead: u64,
     /// Attempts refused because the table was full.
     pub full: u64,
-    /// Idle tenures that made room for another key.
+    /// Idle tenures evicted for another key.
     pub evicted: u64,
-    /// Tenures ended by a resource's higher token.
+    /// Tenures ended because a resource returned a higher token.
     pub superseded: u64,
 }
 
 #[derive(Debug, Clone)]
 struct Tenure {
-    /// Of the epoch; its owner is this node.
+    /// The counter of the epoch, whose owner is this node.
     counter: u64,
     attempts: u32,
-    /// Sequence of its last use.
+    /// The sequence number of its last use.
     used: u64,
 }
 
@@ -84,22 +84,22 @@ struct Tenure {
 pub struct TenureBook {
     local: PublicKey,
     highest: u64,
-    /// Counters up to here are durable: they may be used.
+    /// Counters up to this one are durable and may be used.
     durable: u64,
     asked: u64,
     held: BTreeMap<Arc<[u8]>, Tenure>,
     /// Idle tenures by last use.
     idle: BTreeMap<u64, Arc<[u8]>>,
     sequence: u64,
-    /// Idle tenures that were last used no later than that go at the next [`age`](TenureBook::age).
+    /// Idle tenures last used at or before this sequence number are dropped at the next [`age`](TenureBook::age).
     aged: u64,
     capacity: usize,
-    /// What was refused or dropped.
+    /// Counters of refusals and evictions.
     pub counters: TenureCounters,
 }
 
 impl TenureBook {
-    /// A book that begins after `stored`: what was last persisted, or 0.
+    /// A book that begins after `stored`, the last persisted counter, or 0.
     pub fn new(local: PublicKey, stored: u64) -> TenureBook {
         TenureBook {
             local,
@@ -120,15 +120,15 @@ impl TenureBook {
         TenureBook { capacity, ..TenureBook::new(local, 0) }
     }
 
-    /// The highest counter seen; it travels in every membership message and every admit reply.
+    /// The highest counter seen. Every membership message and every admit reply carries it.
     pub fn highest(&self) -> u64 {
         self.highest
     }
 
-    /// Takes in a counter that somebody else mentioned.
+    /// Records a counter reported by another node.
     ///
     /// # Errors
-    /// [`TenureError::TooFarAhead`]; nothing is learned then.
+    /// [`TenureError::TooFarAhead`]; the counter is then ignored.
     pub fn note(&mut self, counter: u64) -> Result<(), TenureError> {
         if counter.saturating_sub(self.highest) > MAX_COUNTER_JUMP {
             self.counters.too_far_ahead += 1;
@@ -138,7 +138,7 @@ impl TenureBook {
         Ok(())
     }
 
-    /// The counter to store next, if the reserve runs low. Counts as stored only on
+    /// The counter to store next, if the reserve runs low. It counts as durable only after
     /// [`on_persisted`](TenureBook::on_persisted).
     pub fn poll_persist(&mut self) -> Option<u64> {
         if self.asked.saturating_sub(self.highest) > TENURE_RESERVE / 2 {
@@ -156,8 +156,8 @@ impl TenureBook {
         self.durable = self.durable.max(counter);
     }
 
-    /// An attempt on `key` begins: gives the key's tenure, taken now if there is none. Every `begin` that gave
-    /// one is followed by one [`end`](TenureBook::end).
+    /// An attempt on `key` begins: returns the key's tenure, taken now if there is none. Each successful `begin` must
+    /// be followed by one [`end`](TenureBook::end).
     ///
     /// # Errors
     /// [`TenureError::Full`], [`TenureError::NotDurable`], [`TenureError::KeyTooLong`] or
@@ -192,7 +192,7 @@ impl TenureBook {
         Ok(Epoch { counter, owner: self.local })
     }
 
-    /// An attempt on `key` that held `epoch` is over. A later tenure of the key is not touched.
+    /// An attempt on `key` that held `epoch` is over. A later tenure of the key is left unchanged.
     pub fn end(&mut self, key: &[u8], epoch: Epoch) {
         let Some(tenure) = self.held.get_mut(key) else { return };
         let same = Epoch { counter: tenure.counter, owner: self.local } == epoch;
@@ -206,8 +206,8 @@ impl TenureBook {
         }
     }
 
-    /// Drops the tenures that were idle at the last call and are since. To be called at equal intervals: an idle
-    /// tenure goes after one or two of them, so that keys that come once leave nothing behind.
+    /// Drops the idle tenures whose last attempt began before the previous call. Call it at equal intervals: an idle
+    /// tenure is dropped within two of them, so keys that are used once don't accumulate.
     pub fn age(&mut self) {
         while let Some(entry) = self.idle.first_entry()
             && *entry.key() <= self.aged
@@ -217,9 +217,9 @@ impl TenureBook {
         self.aged = self.sequence;
     }
 
-    /// What the table holds, in bytes: its entries and their keys, without the trees' own.
+    /// The size of the table in bytes: its entries and their keys, without the overhead of the trees.
     pub fn bytes(&self) -> usize {
-        /// Two counts before the bytes of a shared slice.
+        /// Two reference counts precede the bytes of a shared slice.
         const COUNTS: usize = 2 * size_of::<usize>();
         let held = self.held.keys().map(|key| size_of::<(Arc<[u8]>, Tenure)>() + COUNTS + key.len());
         held.sum::<usize>() + self.idle.len() * size_of::<(u64, Arc<[u8]>)>()
@@ -230,8 +230,8 @@ impl TenureBook {
         self.held.get(key).map(|tenure| Epoch { counter: tenure.counter, owner: self.local })
     }
 
-    /// Drops the tenures of the keys that this node no longer acts for. Attempts keep the token that they
-    /// have; a later attempt takes a higher one.
+    /// Drops the tenures of the keys that this node no longer acts for. Running attempts keep their token; a later
+    /// attempt takes a higher one.
     pub fn retain(&mut self, mut acts: impl FnMut(&[u8]) -> bool) {
         let idle = &mut self.idle;
         self.held.retain(|key, tenure| {
@@ -243,12 +243,12 @@ impl TenureBook {
         });
     }
 
-    /// A resource refused this node's token for `key` and showed its own. The tenure ends, and the next one
-    /// will be above what was shown. Whether there is to be one is for the caller to find out (a push-pull, and
-    /// whether it still acts).
+    /// A resource refused this node's token for `key` and returned its current one. The tenure ends, and the next one
+    /// will be above that token. The caller decides whether to take a next one (after a push-pull, and if it still
+    /// acts).
     ///
     /// # Errors
-    /// [`TenureError::TooFarAhead`]: the tenure stands, the resource is not believed.
+    /// [`TenureError::TooFarAhead`]: the resource's token is rejected and the tenure stays.
     pub fn supersede(&mut self, key: &[u8], current: Epoch) -> Result<(), TenureError> {
         self.note(current.counter)?;
         if self.current(key).is_some_and(|epoch| epoch < current) {
@@ -260,12 +260,12 @@ impl TenureBook {
         Ok(())
     }
 
-    /// How many keys have a tenure.
+    /// The number of keys with a tenure.
     pub fn len(&self) -> usize {
         self.held.len()
     }
 
-    /// Whether no key has one.
+    /// Whether no key has a tenure.
     pub fn is_empty(&self) -> bool {
         self.held.is_empty()
     }

@@ -229,7 +229,7 @@ fn bounded_placement_never_exceeds_a_quarter_over_the_fair_share() {
     let ring = Ring::new(members);
     let mut loads: BTreeMap<PublicKey, u64> = BTreeMap::new();
     for n in 0..1100u32 {
-        // Every job has the same key, so plain hashing would put them all on one member.
+        // All jobs have one of two keys, so plain hashing would put them on at most two members.
         let at = ring
             .place("sum", if n % 2 == 0 { b"a" } else { b"b" }, |key| loads.get(key).copied().unwrap_or(0));
         *loads.entry(at.unwrap()).or_default() += 1;
@@ -252,7 +252,7 @@ fn epochs_order_by_counter_then_owner_and_so_do_their_bytes() {
     assert_eq!(Epoch::from_slice(&[0; 39]), None);
 }
 
-/// A book whose disk answers at once.
+/// Begins a tenure in a book whose counters are durable at once.
 fn begin(book: &mut TenureBook, key: &[u8]) -> Result<Epoch, TenureError> {
     if let Some(counter) = book.poll_persist() {
         book.on_persisted(counter);
@@ -361,7 +361,7 @@ proptest! {
         }));
         let list: Vec<&RingMember> = ring.preference_at(at).collect();
         prop_assert_eq!(list.iter().map(|m| m.key).collect::<BTreeSet<_>>().len(), zones.len());
-        // A zone comes again only when every zone that still has a member came as often.
+        // A zone is repeated only when every zone with members left has been used as often.
         let mut count: BTreeMap<String, usize> = BTreeMap::new();
         let name = |m: &RingMember| if m.zone.is_empty() { m.key.to_string() } else { m.zone.clone() };
         let mut rounds = Vec::new();

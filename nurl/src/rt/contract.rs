@@ -1,4 +1,4 @@
-//! What both builds of the shim promise, in one test for each promise; run on tokio and in the world.
+//! The contract of both builds of the shim, one test per guarantee; run on tokio and in the simulated world.
 
 use super::net::{RecvMeta, TcpListener, TcpStream, Transmit, UdpSocket};
 use super::{task, time};
@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-/// Runs a test body on tokio or, with feature `sim`, on a host of a world.
+/// Runs a test body on tokio or, with feature `sim`, on a host of a simulated world.
 #[cfg(not(feature = "sim"))]
 pub(crate) fn run<F: Future<Output = ()> + Send + 'static>(body: F) {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(body);
@@ -125,7 +125,7 @@ fn time_passes_and_a_timeout_ends_a_wait() {
         time::sleep(Duration::from_millis(20)).await;
         assert!(time::now() - begun >= Duration::from_millis(20));
         assert!(time::timeout(Duration::from_millis(5), std::future::pending::<()>()).await.is_err());
-        // Old enough that a protocol may look three minutes back at its start.
+        // Protocols may subtract three minutes from the clock at their start.
         assert!(begun.checked_sub(Duration::from_secs(180)).is_some());
     });
 }

@@ -1,10 +1,10 @@
-//! The shim: the only door to sockets, time, tasks, threads, disk and entropy.
+//! The runtime shim: the only access to sockets, time, tasks, threads, disk and entropy.
 //!
-//! Everything above this module is the same code in both builds. Without the feature `sim` the door opens
-//! onto tokio, quinn-udp and the operating system; with it, onto a host of the seeded world (`chaos::rt`).
-//! Names and signatures are tokio's where tokio has the thing, and our own where it hasn't:
+//! All code above this module is the same in both builds. Without the feature `sim` the shim uses tokio, quinn-udp
+//! and the operating system; with it, a host of the seeded simulated world (`chaos::rt`). Names and signatures are
+//! tokio's where tokio has an equivalent, and our own elsewhere:
 //!
-//! | module | what |
+//! | module | contents |
 //! | --- | --- |
 //! | [`net`] | UDP with batches (GSO, GRO), TCP, the interface list and its changes |
 //! | [`time`] | the monotonic clock, the wall clock, sleeps and timeouts |
@@ -12,10 +12,10 @@
 //! | [`disk`] | synchronous files with explicit syncs, atomic replacement, private modes |
 //! | [`sync`] | channels and locks whose wake order doesn't depend on ambient entropy |
 //! | [`rng`] | a labelled ChaCha20 stream |
-//! | [`exposed`], [`reached`] | what a hub reads, and which rare path was taken: told to the world, else to nobody |
+//! | [`exposed`], [`reached`] | bytes that a hub reads, rare paths taken: reported to the simulated world only |
 //! | [`select!`](crate::rt::select) | always `biased` |
 //!
-//! It refuses nothing and decides nothing: a rule that would stand here belongs in the layer that needs it.
+//! The shim contains no policy: a rule belongs in the layer that needs it.
 
 #[cfg(not(feature = "sim"))]
 mod real;
@@ -42,7 +42,7 @@ pub use crate::__rt_select as select;
 #[cfg(test)]
 pub(crate) mod contract;
 
-/// A point in time for tests of pure code; it needs no runtime and no world.
+/// A point in time for tests of pure code; it needs neither a runtime nor a simulated world.
 #[cfg(test)]
 #[allow(clippy::disallowed_methods)]
 pub(crate) fn test_now() -> std::time::Instant {

@@ -1,7 +1,8 @@
 //! Channels, locks and a watch cell.
 //!
-//! Re-exported from tokio where tokio's wake order is a function of the calls made. `tokio::sync::watch` is
-//! not (it spreads waiters over several lists by a process-global generator), so [`watch`] is ours.
+//! Re-exported from tokio where tokio's wake order depends only on the calls made. `tokio::sync::watch`
+//! doesn't qualify (it spreads waiters over several lists by a process-global generator), so [`watch`] is
+//! implemented here.
 
 #[doc(no_inline)]
 pub use tokio::sync::{Mutex, Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
@@ -25,7 +26,7 @@ pub mod watch {
     /// The writing side. Dropping it closes the cell.
     pub struct Sender<T>(Arc<Shared<T>>);
 
-    /// A reading side with its own idea of the last version seen.
+    /// A reading side that remembers the last version it saw.
     pub struct Receiver<T> {
         shared: Arc<Shared<T>>,
         seen: u64,
@@ -37,7 +38,7 @@ pub mod watch {
         }
     }
 
-    /// The sender is gone: no value will ever follow.
+    /// The sender is gone: no further value will come.
     #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
     #[error("the sender is gone")]
     pub struct Closed;
@@ -58,7 +59,7 @@ pub mod watch {
             self.0.changed.notify_waiters();
         }
 
-        /// A further reader, that has seen the present value.
+        /// A further reader, which has seen the present value.
         pub fn subscribe(&self) -> Receiver<T> {
             let seen = self.0.slot().0;
             Receiver { shared: self.0.clone(), seen }

@@ -1,8 +1,8 @@
-//! The seam's driver: sockets, hub connections and the interface list for [`Transport`].
+//! The transport's driver: sockets, hub connections and the interface list for [`Transport`].
 //!
-//! A thin loop's two halves: [`Driver::wait`] sleeps until there is something to do, [`Driver::turn`] does a
-//! bounded amount of it. The network plane alternates them, so that one busy source (a bulk transfer, a
-//! chatty hub) never keeps the others waiting for more than a turn.
+//! The driver is a thin loop in two halves: [`Driver::wait`] sleeps until there is work, [`Driver::turn`] does a
+//! bounded amount of it. The network plane alternates them, so one busy source (a bulk transfer, a hub with many
+//! events) delays the others by at most one turn.
 
 use std::future::poll_fn;
 use std::io::{self, IoSliceMut};
@@ -24,20 +24,21 @@ use crate::rt::net::{
 use crate::rt::sync::mpsc;
 use crate::rt::{self, time};
 
-/// Bytes of one receive buffer: a whole GRO train.
+/// Bytes of one receive buffer: a whole GRO batch.
 const BUFFER_BYTES: usize = 65_536;
 
-/// Buffers filled by one receive: enough for one system call to empty a burst, small enough for the cache.
+/// Buffers filled by one receive: enough to empty a burst with one system call, and small enough for the cache.
 const BUFFERS: usize = 8;
 
-/// Receives of one turn and socket: bounds the time that a flood keeps other work waiting, and with it what a
-/// round trip is measured to be. What one turn takes in must fit the core's inbox.
+/// Receives per turn and socket: bounds the time for which a flood delays other work, and thus the error of a
+/// measured round trip. The core's inbox must hold everything that one turn receives.
 const RECEIVES_PER_TURN: usize = 2;
 
 /// Batches of hub events taken in one turn.
 const HUB_BATCHES_PER_TURN: usize = 16;
 
-/// How long an ending node waits for its hubs' streams to take its goodbye. A stream that stands takes it at once.
+/// How long a stopping node waits until its hubs' streams have accepted its goodbye. An established stream accepts it
+/// at once.
 const GOODBYE: Duration = Duration::from_secs(1);
 
 struct Link {
@@ -47,10 +48,10 @@ struct Link {
     events: mpsc::Receiver<(PublicKey, Vec<HubEvent>)>,
 }
 
-/// A hub, and the addresses that its name stands for.
+/// A hub, and the addresses to which its name resolves.
 type Resolved = (PublicKey, Vec<SocketAddr>);
 
-/// What ended a wait, with what was taken from its source on the way.
+/// The source that ended a wait, with the data already taken from it.
 enum Woke {
     Udp(usize, io::Result<usize>),
     Hub(usize, Vec<HubEvent>),
@@ -62,20 +63,20 @@ enum Woke {
 /// How long [`Driver::wait`] waits for a source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Until {
-    /// It only looks. A deadline that has passed is not the same: timers wake at whole milliseconds.
+    /// Only poll. A past deadline isn't equivalent: timers fire at whole milliseconds.
     Now,
-    /// Not longer than this.
+    /// Wait until this instant at most.
     Deadline(Instant),
-    /// As long as it takes.
+    /// Wait until a source is ready.
     Woken,
 }
 
-/// The sockets and connections of one seam.
+/// The sockets and connections of one transport.
 pub struct Driver {
-    /// One of each family at most.
+    /// At most one of each address family.
     sockets: Vec<UdpSocket>,
     faults: Vec<ReceiveFaults>,
-    /// What a socket says that can't receive any more.
+    /// The error of a socket that can no longer receive.
     broken: Option<String>,
     /// The socket for v4 destinations, and for v6.
     by_family: (Option<usize>, Option<usize>),
@@ -91,10 +92,10 @@ pub struct Driver {
 }
 
 impl Driver {
-    /// Binds the sockets and dials the hubs. Runs on the network plane, where its tasks will live.
+    /// Binds the sockets and connects to the hubs. Must run on the network plane, where its tasks will run.
     ///
     /// # Errors
-    /// The operating system's, for an address that was asked for, or for the last one when none could be bound.
+    /// The operating system's error for an explicitly configured address, or the last one if none could be bound.
     pub async fn open(config: &TransportConfig, core: &mut Transport) -> io::Result<Driver> {
         let sockets = bind(&config.listen).await?;
         let bound = sockets.iter().map(UdpSocket::local_addr).collect::<io::Result<Vec<_>>>()?;
@@ -135,20 +136,20 @@ impl Driver {
         })
     }
 
-    /// The addresses bound.
+    /// The bound addresses.
     pub fn local_addrs(&self) -> Vec<SocketAddr> {
         self.sockets.iter().filter_map(|socket| socket.local_addr().ok()).collect()
     }
 
-    /// Waits until a source has something, a socket can be written to again, or `until` comes. Cancel safe:
-    /// what was taken from a source is kept for the next turn.
+    /// Waits until a source is ready, a socket can be written to again, or `until` is reached. Cancel safe: data
+    /// taken from a source is kept for the next turn.
     pub async fn wait(&mut self, until: Until) {
         if self.woke.is_some() {
             return;
         }
         let Driver { sockets, links, resolved, watch, buffer, metas, blocked, .. } = self;
         let mut receives: Vec<_> = Vec::with_capacity(2);
-        // Sockets wait one after the other in a fixed order; the buffers belong to whichever is ready.
+        // The sockets are polled in a fixed order; the one that is ready uses the buffers.
         for socket in sockets.iter() {
             receives.push(Box::pin(socket.readable()));
         }
@@ -199,8 +200,8 @@ impl Driver {
         self.woke = Some(woke);
     }
 
-    /// Takes what the sources have, within bounds, and sends what the core has to say. Says whether it left
-    /// something for the next turn.
+    /// Takes a bounded amount of data from the sources, and sends the core's output. Returns whether data is left for
+    /// the next turn.
     pub fn turn(&mut self, core: &mut Transport, now: Instant) -> bool {
         let mut more = false;
         self.sent = false;
@@ -225,23 +226,23 @@ impl Driver {
         more
     }
 
-    /// What a socket says that fails each receive, if one does: nothing would be heard any more.
+    /// The error of a socket whose every receive fails, if there is one: the node then receives nothing on it.
     pub fn broken(&self) -> Option<&str> {
         self.broken.as_deref()
     }
 
-    /// Whether a socket took anything since the last turn began.
+    /// Whether a socket accepted a datagram since the last turn began.
     pub fn has_sent(&self) -> bool {
         self.sent
     }
 
-    /// Sends what the core has to say, as far as the kernel and the hub queues take it.
+    /// Sends the core's output, as far as the kernel and the hub queues accept it.
     pub fn flush(&mut self, core: &mut Transport, now: Instant) {
         core.pump(now);
         self.blocked = None;
         loop {
             self.flush_udp(core);
-            // Room in the outbox lets reliable messages go on.
+            // Space in the outbox lets reliable messages continue.
             if self.blocked.is_some() || !core.pump(now) {
                 break;
             }
@@ -254,11 +255,11 @@ impl Driver {
         }
     }
 
-    /// Says goodbye to the hubs, and waits until their streams have taken it, for a second at most: a hub that
-    /// hears nothing goes on naming this node to others.
+    /// Says goodbye to the hubs, and waits at most a second until their streams have accepted it. A hub that gets no
+    /// goodbye goes on listing this node.
     pub async fn close(self) {
         let waits = self.links.into_iter().map(|Link { commands, mut events, .. }| {
-            // Without its commands the connection's task says goodbye and ends.
+            // When its commands are dropped, the connection's task says goodbye and ends.
             drop(commands);
             async move { while events.recv().await.is_some() {} }
         });
@@ -271,7 +272,7 @@ impl Driver {
         let _ = time::timeout(GOODBYE, goodbyes).await;
     }
 
-    /// Receives until the socket is empty or the turn's share is used up, which it says.
+    /// Receives until the socket is empty or the turn's share is used up. Returns whether the share was used up.
     fn receive_from(&mut self, core: &mut Transport, now: Instant, at: usize) -> bool {
         for _ in 0..RECEIVES_PER_TURN {
             let filled = receive(&self.sockets[at], &mut self.buffer, &mut self.metas);
@@ -283,8 +284,8 @@ impl Driver {
         true
     }
 
-    /// Hands over what a receive has filled. An error concerns one datagram, sent or received, unless it comes back
-    /// each time.
+    /// Passes received datagrams to the core. An error concerns one datagram, sent or received, unless it
+    /// occurs at each receive.
     fn take_datagrams(&mut self, core: &mut Transport, now: Instant, at: usize, filled: &io::Result<usize>) {
         let broken = self.faults[at].note(filled);
         let count = match filled {
@@ -319,7 +320,7 @@ impl Driver {
             let (hub, name, resolved) = (link.hub, link.addr.clone(), self.resolved.0.clone());
             rt::task::spawn(async move {
                 let found = lookup_host(&name).await.unwrap_or_default();
-                // Full or closed: the next registration resolves again.
+                // If the channel is full or closed, the next registration resolves again.
                 let _ = resolved.try_send((hub, found));
             });
         }
@@ -352,7 +353,7 @@ impl Driver {
                     self.blocked = Some(at);
                     return;
                 }
-                // The kernel may refuse a train (then it goes again, datagram by datagram) or one datagram.
+                // The kernel may refuse a batch (then each datagram is sent alone) or one datagram.
                 Err(_) if transmit.segment_size.is_some() && socket.max_gso_segments() == 1 => {}
                 Err(_) => {
                     core.count_send_error();
@@ -363,13 +364,13 @@ impl Driver {
     }
 }
 
-/// The address from which this host writes to another one, if there is a way.
+/// The address from which this host writes to another one, if there is a route.
 fn source(remote: IpAddr) -> Option<IpAddr> {
     source_towards(remote).ok()
 }
 
-/// Binds a socket of each family. Where any port will do, the second takes the number of the first if that is free, so
-/// that a firewall needs one rule.
+/// Binds a socket of each family. If any port is allowed, the second socket takes the first one's port if it is free,
+/// so that a firewall needs one rule.
 async fn bind(listen: &Listen) -> io::Result<Vec<UdpSocket>> {
     let mut sockets: Vec<UdpSocket> = Vec::new();
     let mut lacking = None;

@@ -1,41 +1,41 @@
-//! How full the seam is: what is in its tables now, and what fits.
+//! The transport's gauges: the current size and the bound of each table.
 //!
-//! Batches on their way to the socket and events on theirs to the node have no gauge: both are emptied before
-//! anybody can ask, so it would always say zero.
+//! Batches for the socket and events for the node have no gauge: both are drained before a reader can ask, so
+//! the gauge would always be zero.
 
-/// What something holds now, and the most that it may.
+/// The current size of a table, and its bound.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Gauge {
-    /// Now.
+    /// The current size.
     pub now: usize,
-    /// At most.
+    /// The most that it may be.
     pub bound: usize,
 }
 
-/// The gauges of one seam.
+/// The gauges of one transport.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Gauges {
-    /// Peers that are known: members, and strangers with a session or something that waits for them.
+    /// Known peers: members, and strangers with a session or with waiting data.
     pub peers: Gauge,
-    /// Peers with a session, or on the way to one.
+    /// Peers with a session or a handshake in progress.
     pub sessions: Gauge,
-    /// Groups that we are in, the mesh's own among them.
+    /// Our groups, including the mesh group.
     pub groups: Gauge,
-    /// Peers that datagrams wait for.
+    /// Peers with waiting datagrams.
     pub waiting_peers: Gauge,
-    /// Datagrams in the longest queue of those.
+    /// Datagrams in the longest of these queues.
     pub waiting_datagrams: Gauge,
-    /// Bytes of reliable messages that nobody has acknowledged yet.
+    /// Bytes of unacknowledged reliable messages.
     pub sending_bytes: Gauge,
-    /// Bytes of reliable messages that have come and aren't taken yet. At its bound one peer alone is read from,
-    /// so it may be exceeded by what the others' windows let in before they noticed.
+    /// Bytes of reliable messages that have arrived and aren't taken yet. At its bound only one peer is read
+    /// from, and it may be exceeded by the data that the other peers' windows admit until they are stopped.
     pub receiving_bytes: Gauge,
-    /// Peers with messages that nobody has acknowledged yet, and no timer to send them again.
+    /// Peers with unacknowledged messages but no retransmission timer.
     pub stuck_peers: Gauge,
 }
 
 impl Gauges {
-    /// All of them, by name.
+    /// All gauges, by name.
     pub fn named(&self) -> [(&'static str, Gauge); 8] {
         [
             ("peers", self.peers),

@@ -1,14 +1,14 @@
-//! The seam: `send(peer)`, `broadcast(group)`, `recv()`.
+//! The transport: `send(peer)`, `broadcast(group)`, `recv()`.
 //!
-//! Everything above addresses a peer by its public key and never learns which leg carried a datagram.
-//! Everything below is sessions, paths, hubs and sockets. What the seam promises:
+//! The layers above address a peer by its public key and don't see which route carried a datagram. The layers
+//! below are sessions, paths, hubs and sockets. The transport guarantees:
 //!
-//! - A peer that is registered at a common hub is reachable at once, through the hub; when both NATs allow
-//!   it, datagrams soon go straight, and fall back by themselves when the direct path dies.
-//! - Datagrams ([`channel`]) may be lost, duplicated nowhere, reordered anywhere. Reliable messages
-//!   ([`reliable`]) arrive once, whole, or fail with a reason; they survive a change of the leg.
-//! - What is broadcast to a group ([`group`]) is sealed end to end: the hub sees a keyed tag and ciphertext.
-//! - Nothing is unbounded: a full queue is an error or a counted drop, told in [`Stats`].
+//! - A peer that is registered at a common hub is reachable at once, through the hub. If both NATs allow it,
+//!   datagrams soon take a direct path, and fall back to the hub when the direct path fails.
+//! - Datagrams ([`channel`]) may be lost and reordered, but are never duplicated. Reliable messages
+//!   ([`reliable`]) arrive once and whole, or fail with a reason; they survive a change of the route.
+//! - A broadcast to a group ([`group`]) is sealed end to end: the hub sees a keyed tag and ciphertext.
+//! - All memory is bounded: a full queue is an error or a drop counted in [`Stats`].
 //!
 //! [`core`] is the state machine without IO, [`driver`] the thin loop over [`crate::rt`].
 
@@ -39,24 +39,24 @@ pub use reliable::{MessageId, Priority};
 
 /// Kinds of reliable messages: the first byte of a message's stream.
 pub mod kind {
-    /// Membership, over the reliable leg.
+    /// Membership, over reliable messages.
     pub const MEMBERSHIP: u8 = 1;
     /// Jobs.
     pub const JOB: u8 = 2;
     /// Replicated state.
     pub const STATE: u8 = 3;
-    /// The application's own.
+    /// The application's messages.
     pub const APPLICATION: u8 = 4;
 }
 
-/// The largest body of a datagram before its path is probed higher: with its 30 bytes of frame it fits IPv6's
-/// minimum MTU.
+/// The largest body of a datagram before its path is probed higher: with its 30 bytes of framing it fits
+/// IPv6's minimum MTU.
 pub const MAX_DATAGRAM_BYTES: usize = crate::net::securedgram::DEFAULT_BODY_BYTES;
 
-/// What a seam may hold at most. A smaller table than the default one is for those who want to see it full.
+/// The limits of a transport. Tests set a smaller table than the default one in order to fill it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Peers that are known at a time, members and strangers; [`MAX_PEERS`] if nothing else is said.
+    /// Known peers at a time, members and strangers; [`MAX_PEERS`] by default.
     pub peers: usize,
 }
 
@@ -66,42 +66,42 @@ impl Default for Limits {
     }
 }
 
-/// What a seam is made of.
+/// The configuration of a transport.
 #[derive(Debug, Clone)]
 pub struct TransportConfig {
-    /// Who we are.
+    /// Our secret key.
     pub key: SecretKey,
     /// The mesh, its secrets and its hubs.
     pub ticket: Ticket,
-    /// Who may open a session with us.
+    /// The peers that may open a session with us.
     pub allow: AllowList,
-    /// This process; random, and the same wherever a boot id is told.
+    /// This process's boot id; random, and the same wherever a boot id is sent.
     pub boot: u64,
-    /// Whether rendezvous gets a record of us, by which newcomers find us: members have one, observers don't.
+    /// Whether rendezvous gets a record of us, by which new nodes find us: members have a record, observers don't.
     pub listed: bool,
     /// Where to bind UDP.
     pub listen: Listen,
-    /// What it may hold.
+    /// The transport's limits.
     pub limits: Limits,
 }
 
-/// What the seam tells the layer above.
+/// Events for the layer above.
 #[derive(Debug)]
 pub enum Event {
     /// A datagram on the membership channel.
     Membership {
-        /// Who sealed it.
+        /// The peer that sealed it.
         peer: PublicKey,
         /// Its body.
         body: Bytes,
     },
-    /// What reliable messages report.
+    /// An event of the reliable messages.
     Reliable(reliable::Event),
     /// A body that was broadcast to a group.
     Group {
         /// The group's name.
         group: String,
-        /// Who claims to have sent it: any holder of the group's key could have.
+        /// The claimed sender: any holder of the group's key could have sent the frame.
         sender: PublicKey,
         /// The body.
         body: Bytes,
@@ -110,14 +110,14 @@ pub enum Event {
     Established {
         /// The peer.
         peer: PublicKey,
-        /// Its process.
+        /// Its boot id.
         #[cfg_attr(
             not(any(test, feature = "internals")),
             expect(dead_code, reason = "for examples, benchmarks and scenarios")
         )]
         boot: u64,
     },
-    /// The peer's process is another than before.
+    /// The peer runs another process than before.
     Restarted {
         /// The peer.
         #[cfg_attr(
@@ -125,7 +125,7 @@ pub enum Event {
             expect(dead_code, reason = "for examples, benchmarks and scenarios")
         )]
         peer: PublicKey,
-        /// Its new process.
+        /// Its new boot id.
         #[cfg_attr(
             not(any(test, feature = "internals")),
             expect(dead_code, reason = "for examples, benchmarks and scenarios")
@@ -137,16 +137,16 @@ pub enum Event {
         /// The peer.
         peer: PublicKey,
     },
-    /// A peer is known no more: nothing that was for it will be sent.
+    /// A peer was dropped from the table. Nothing queued for it will be sent.
     Forgotten {
         /// The peer.
         peer: PublicKey,
     },
-    /// The way to a peer changed.
+    /// The path to a peer changed.
     Path {
         /// The peer.
         peer: PublicKey,
-        /// How it is now.
+        /// The new path.
         path: PathInfo,
     },
     /// An answer to [`Transport::echo`].
@@ -165,10 +165,10 @@ pub enum Event {
     HubDown {
         /// The hub.
         hub: PublicKey,
-        /// Why.
+        /// The reason.
         reason: DownReason,
     },
-    /// A hub says that a peer which we sent to isn't registered there.
+    /// A hub reports that a peer to which we sent isn't registered there.
     NotThere {
         /// The hub.
         hub: PublicKey,
@@ -177,7 +177,7 @@ pub enum Event {
     },
     /// A hub answered a PING.
     HubPong,
-    /// Those whom rendezvous names as connected to a hub.
+    /// Peers that rendezvous lists as connected to a hub.
     Contacts {
         /// The hub.
         hub: PublicKey,
@@ -189,11 +189,11 @@ pub enum Event {
 /// How a peer is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PathInfo {
-    /// Straight, not through a hub.
+    /// Whether the path is direct, not through a hub.
     pub direct: bool,
-    /// Its address, if direct.
+    /// The peer's address, if the path is direct.
     pub addr: Option<SocketAddr>,
-    /// Why so.
+    /// The reason for this path.
     pub reason: Reason,
     /// The smoothed round-trip time, if measured.
     pub rtt: Option<Duration>,
@@ -204,39 +204,39 @@ pub struct PathInfo {
 /// Why a send was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SendError {
-    /// The body is larger than the leg takes: use a reliable message.
+    /// The body is larger than a datagram: use a reliable message.
     #[error("a datagram holds at most {MAX_DATAGRAM_BYTES} bytes, this one has {0}: send it as a message")]
     TooLarge(usize),
     /// The peer is this node itself.
     #[error("the peer is this node")]
     Oneself,
-    /// The peer may not be talked to, or there are too many peers already.
+    /// No session with the peer is allowed, or the table of peers is full.
     #[error("no session with this peer is allowed, or the table of peers is full")]
     Refused,
 }
 
-/// What the seam counts.
+/// The transport's counters.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Stats {
     /// Application datagrams delivered.
     pub datagrams_in: u64,
     /// Application datagrams sealed.
     pub datagrams_out: u64,
-    /// Application datagrams dropped because nobody took those before them.
+    /// Application datagrams dropped because the inbox was full.
     pub inbox_dropped: u64,
-    /// Datagrams on channels that nobody knows.
+    /// Datagrams on unknown channels.
     pub unknown_channel: u64,
     /// Datagrams dropped while they waited for a session.
     pub waiting_dropped: u64,
     /// Commands to hubs dropped because their queue was full.
     pub hub_dropped: u64,
-    /// Keys of groups that were not asked for, because the sender that the frame names is no member.
+    /// Requests for group keys that weren't sent, because the frame's claimed sender isn't a known peer.
     pub unknown_group_senders: u64,
     /// Groups that a hub refused because we are in too many.
     pub groups_refused: u64,
-    /// Peers that got no place in a full table.
+    /// Peers refused because the table was full.
     pub refused_peers: u64,
-    /// Peers that were forgotten because the table was full.
+    /// Peers evicted because the table was full.
     pub evicted_peers: u64,
     /// Sends that the kernel refused.
     pub send_errors: u64,

@@ -1,22 +1,22 @@
 //! Sealed datagrams on their way to the socket, gathered into batches for segmentation offload.
 //!
-//! Promises that datagrams leave in the order in which they were pushed, and that consecutive ones to one
-//! destination share a batch while they have one size (the last may be shorter: the form that GSO takes).
-//! Holds at most [`CAPACITY_BYTES`]; whoever pushes asks [`Outbox::is_full`] first and stops taking work
-//! then, so back-pressure reaches the application instead of memory.
+//! Datagrams leave in the order in which they were pushed. Consecutive datagrams to one destination share a
+//! batch while they have equal size (the last may be shorter, which is the form that GSO takes). Producers
+//! check [`Outbox::is_full`] before they push, and stop taking work at [`CAPACITY_BYTES`], so backpressure
+//! reaches the application.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
-/// Above this, nothing more is taken from applications. It is what one turn of the driver sends: eight whole
-/// trains, so that a turn's fixed cost is spread over hundreds of datagrams. The queue behind a slow link is
-/// the socket's own buffer; more here would only fall out of the cache and add delay.
+/// At this size the outbox accepts nothing more from applications. It is the amount that one turn of the
+/// driver sends: eight whole batches, so a turn's fixed cost is spread over hundreds of datagrams. The queue
+/// for a slow link is the socket's own buffer; a larger outbox would only fall out of the cache and add delay.
 pub(crate) const CAPACITY_BYTES: usize = 512 << 10;
 
-/// The most segments of one batch; the kernel's own limit (`UDP_MAX_SEGMENTS`) was 64 for long.
+/// The most segments of one batch; the kernel's own limit (`UDP_MAX_SEGMENTS`) was 64 for a long time.
 const MAX_SEGMENTS: usize = 64;
 
-/// The most bytes of one batch: what one IP packet can describe, less headers.
+/// The most bytes of one batch: the largest IP packet, less headers.
 const MAX_BATCH_BYTES: usize = 65_000;
 
 /// Buffers kept for reuse, so that steady traffic allocates nothing.
@@ -28,7 +28,7 @@ pub(crate) struct Batch {
     pub(crate) destination: SocketAddr,
     pub(crate) bytes: Vec<u8>,
     pub(crate) segment: usize,
-    /// A shorter segment ended it: nothing can follow.
+    /// A shorter segment ended the batch: nothing can be appended.
     closed: bool,
 }
 
@@ -48,12 +48,12 @@ pub(crate) struct Outbox {
     batches: VecDeque<Batch>,
     spare: Vec<Vec<u8>>,
     bytes: usize,
-    /// Where the datagram begins that is being appended to the last batch.
+    /// The start of the datagram that is being appended to the last batch.
     begun: usize,
 }
 
 impl Outbox {
-    /// Whether producers have to wait.
+    /// Whether producers must wait.
     pub(crate) fn is_full(&self) -> bool {
         self.bytes >= CAPACITY_BYTES
     }
@@ -64,7 +64,7 @@ impl Outbox {
         self.commit();
     }
 
-    /// The buffer to which one datagram of `len` bytes has to be appended; [`commit`](Outbox::commit) follows.
+    /// The buffer to which one datagram of `len` bytes is to be appended; [`commit`](Outbox::commit) must follow.
     pub(crate) fn begin(&mut self, destination: SocketAddr, len: usize) -> &mut Vec<u8> {
         let fits = self.batches.back().is_some_and(|batch| batch.takes(destination, len));
         if !fits {
@@ -76,7 +76,7 @@ impl Outbox {
         &mut batch.bytes
     }
 
-    /// Takes what was appended since [`begin`](Outbox::begin) for one datagram; nothing is no datagram.
+    /// Completes the datagram appended since [`begin`](Outbox::begin). If nothing was appended, there is no datagram.
     pub(crate) fn commit(&mut self) {
         let Some(batch) = self.batches.back_mut() else { return };
         let len = batch.bytes.len() - self.begun;
@@ -95,7 +95,7 @@ impl Outbox {
         self.batches.front()
     }
 
-    /// The front batch is sent (or given up).
+    /// Removes the front batch, which was sent or given up.
     pub(crate) fn pop(&mut self) {
         if let Some(batch) = self.batches.pop_front() {
             self.bytes -= batch.bytes.len();
@@ -103,7 +103,7 @@ impl Outbox {
         }
     }
 
-    /// The first `sent` bytes of the front batch are sent.
+    /// Removes the first `sent` bytes of the front batch, which were sent.
     pub(crate) fn advance(&mut self, sent: usize) {
         let Some(batch) = self.batches.front_mut() else { return };
         if sent >= batch.bytes.len() {

@@ -1,8 +1,8 @@
 //! Datagrams that wait for a session.
 //!
-//! A send to a peer without a session starts a handshake and is kept here, so that the first messages of a
-//! conversation aren't lost. Datagrams may be lost anywhere, so the queue is short: it keeps the newest, for
-//! as long as a handshake reasonably takes, and counts what it drops.
+//! A send to a peer without a session starts a handshake, and its datagram is kept here, so that the first
+//! messages of a conversation aren't lost. Datagrams are unreliable, so the queue is short: it keeps the
+//! newest ones, for about the time of a handshake, and counts those that it drops.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -15,10 +15,10 @@ use crate::key::PublicKey;
 /// Datagrams kept for one peer: a burst of probes and gossip, not a bulk transfer.
 pub(super) const PER_PEER: usize = 32;
 
-/// Peers that datagrams are kept for at one time: a node meets its peers one by one or a few at once.
+/// Peers with waiting datagrams at one time: a node contacts its peers one by one or a few at once.
 pub(super) const PEERS: usize = 256;
 
-/// Older ones are dropped when the session comes up: whoever sent them has given up by then.
+/// Older datagrams are dropped when the session comes up: their sender has timed out by then.
 pub(super) const KEEP: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
@@ -37,7 +37,7 @@ pub(crate) struct Waiting {
 }
 
 impl Waiting {
-    /// Keeps a datagram until [`take`](Waiting::take); the oldest of a full queue gives way.
+    /// Keeps a datagram until [`take`](Waiting::take). In a full queue the oldest one is dropped.
     pub(crate) fn push(&mut self, now: Instant, peer: PublicKey, channel: u8, body: Bytes) {
         if !self.peers.contains_key(&peer) && self.peers.len() >= PEERS {
             self.dropped += 1;
@@ -51,7 +51,7 @@ impl Waiting {
         queue.push_back(Entry { since: now, channel, body });
     }
 
-    /// What waited for `peer` and is still fresh, oldest first.
+    /// The datagrams that waited for `peer` and haven't expired, oldest first.
     pub(crate) fn take(&mut self, now: Instant, peer: &PublicKey) -> Vec<(u8, Bytes)> {
         let queue = self.peers.remove(peer).unwrap_or_default();
         let all = queue.len();
@@ -64,23 +64,23 @@ impl Waiting {
         fresh
     }
 
-    /// The peers that something waits for, and the length of the longest queue.
+    /// The number of peers with waiting datagrams, and the length of the longest queue.
     pub(crate) fn gauges(&self) -> (Gauge, Gauge) {
         let longest = self.peers.values().map(VecDeque::len).max().unwrap_or(0);
         (Gauge { now: self.peers.len(), bound: PEERS }, Gauge { now: longest, bound: PER_PEER })
     }
 
-    /// The peers that something waits for.
+    /// The peers with waiting datagrams.
     pub(crate) fn peers(&self) -> Vec<PublicKey> {
         self.peers.keys().copied().collect()
     }
 
-    /// Whether something waits for a peer.
+    /// Whether datagrams wait for a peer.
     pub(crate) fn holds(&self, peer: &PublicKey) -> bool {
         self.peers.contains_key(peer)
     }
 
-    /// Forgets what waited for a peer that can't be reached.
+    /// Drops the datagrams for an unreachable peer.
     pub(crate) fn forget(&mut self, peer: &PublicKey) {
         if let Some(queue) = self.peers.remove(peer) {
             self.dropped += queue.len() as u64;

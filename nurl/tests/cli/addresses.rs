@@ -1,4 +1,4 @@
-//! Where hubs and workers listen, and what a ticket says of a hub, when nobody names an address.
+//! The addresses on which hubs and workers listen, and those in a ticket, without an address on the command line.
 
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
@@ -12,7 +12,7 @@ fn has_v6() -> bool {
     TcpListener::bind("[::1]:0").is_ok()
 }
 
-/// A hub as it comes, but for its port.
+/// A hub with the default options, except for its port.
 fn everywhere(dir: &Path) -> Hub {
     hub_at(dir, "0")
 }
@@ -57,7 +57,7 @@ fn a_ticket_names_the_source_of_the_default_route() {
         Ok(routed) => {
             assert_eq!((addr.ip(), ready["addr_from"].as_str()), (routed.ip(), Some("default-route")));
         }
-        // No way out: what is left is named for what it is.
+        // Without a default route, `addr_from` names the source of another address.
         Err(_) => assert_ne!(ready["addr_from"], "default-route"),
     }
     for (listen, advertise, from) in
@@ -73,7 +73,7 @@ fn a_ticket_names_the_source_of_the_default_route() {
 fn a_person_is_told_why_the_ticket_says_this_address() {
     let dir = tempfile::tempdir().unwrap();
     let state = dir.path().join("hub");
-    // It ends with its standard input, which is empty.
+    // The command ends with its standard input, which is empty.
     let args = ["hub", "--listen", "0", "--state", state.to_str().unwrap(), "--exit-with-stdin"];
     let ended = run(&args, None, b"").succeeded();
     assert!(ended.stderr.starts_with("The ticket says "), "{}", ended.stderr);
@@ -127,6 +127,6 @@ fn a_port_that_is_taken_in_one_family_is_an_error_in_both() {
     let args = ["hub", "--listen", &port, "--state", state.to_str().unwrap()];
     run(&args, None, b"").failed(8, &[&port, "in use", "another"]);
     run(&["worker", "--listen", &port], Some(&hub.ticket), b"").failed(8, &[&port, "in use", "--listen"]);
-    // A worker on loopback alone is in the same mesh.
+    // A worker that listens on loopback only is in the same mesh.
     worker(&hub.ticket, &[]);
 }

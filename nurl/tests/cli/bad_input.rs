@@ -1,4 +1,4 @@
-//! Bad input: one line that says what to do, the documented exit code, nothing lost, never a panic.
+//! Bad input: one line with the remedy, the documented exit code, no lost data, never a panic.
 
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -22,7 +22,7 @@ fn a_text_that_is_no_ticket_is_a_usage_error() {
     let file = dir.path().join("file");
     std::fs::write(&file, b"\xff\xfe").unwrap();
     run(&["status", "--mesh", file.to_str().unwrap()], None, b"").failed(2, &["not a ticket"]);
-    // None at all is clap's to say.
+    // clap reports a missing ticket.
     assert_eq!(run(&["status"], None, b"").code, Some(2));
 }
 
@@ -36,7 +36,7 @@ fn a_log_filter_that_says_nothing_is_a_usage_error() {
     let said = String::from_utf8(refused.stderr).unwrap();
     assert_eq!(refused.status.code(), Some(2));
     assert!(said.contains("NURL_LOG") && said.contains("nurl=debug"), "{said}");
-    // One that is understood is no reason to end; the ticket is.
+    // A valid filter passes, so the command ends because of the ticket.
     let said = String::from_utf8(program("nurl=debug").stderr).unwrap();
     assert!(said.contains("not a ticket"), "{said}");
 }
@@ -46,7 +46,7 @@ fn a_ticket_is_taken_in_capitals_and_never_shown_whole() {
     let dir = tempfile::tempdir().unwrap();
     let hub = hub(dir.path());
     let worker = worker(&hub.ticket, &[]);
-    // As a QR code has it.
+    // Capitals, as in a QR code.
     let capitals = hub.ticket.to_uppercase();
     run(&["status", "--mesh", &capitals], None, b"").succeeded();
     let ping = ["ping", &worker.key.to_uppercase(), "--mesh", &capitals, "-c", "1"];
@@ -71,7 +71,7 @@ fn a_ticket_is_taken_in_capitals_and_never_shown_whole() {
         shown(&["status", "--mesh", text], None, code);
         shown(&["status"], Some(text), code);
     }
-    // Where something else is expected.
+    // A ticket as an argument of another kind.
     shown(&["status", &hub.ticket], None, 2);
     shown(&["worker", "--listen", &hub.ticket], Some(&hub.ticket), 2);
     shown(&["hub", "--advertise", &hub.ticket], None, 2);
@@ -104,7 +104,7 @@ fn a_hub_without_the_key_of_its_mesh_does_not_make_another() {
     assert!(!key.exists(), "a key was made");
     run(&["key", "new", key_name], None, b"").succeeded();
     run(&args, None, b"").failed(8, &[key_name, "is another key", mesh_name]);
-    // The ways out that are named lead out.
+    // The remedies that the error names work.
     let further = [&args[..], &["--mesh", mesh_name, "--json", "--exit-with-stdin"]].concat();
     let ready = Running::start(&further, None).event("ready");
     let hubs = ready["ticket"].as_str().unwrap().parse::<Ticket>().unwrap().hubs;
@@ -151,7 +151,7 @@ fn a_secret_that_is_no_longer_accepted_is_refused_within_the_limit() {
         ended.failed(4, &["no member accepts us", "secret"]);
         assert!(ended.took < Duration::from_secs(10), "{:?}", ended.took);
     }
-    // The mesh has not noticed anything.
+    // The mesh is unaffected.
     assert_eq!(run(&["submit", "--kind", "echo"], Some(&hub.ticket), b"x").succeeded().text(), "x");
     drop(worker);
 }
@@ -187,7 +187,7 @@ fn files_that_cannot_be_read_are_named_and_nothing_is_submitted() {
     let large = dir.path().join("large");
     std::fs::File::create(&large).unwrap().set_len(17 << 20).unwrap();
     let large = large.to_str().unwrap();
-    // No hub is there: a file is looked at first.
+    // There is no hub: a file is checked before the connection.
     let ticket = nurl::Ticket::generate(
         nurl::hub::Hub { key: PublicKey::from_bytes([9; 32]), addr: "127.0.0.1:1".into() },
         &mut nurl::rt::rng("test"),
@@ -234,7 +234,7 @@ fn a_key_file_is_never_overwritten() {
     let hub = hub(dir.path());
     run(&["worker", "--key", bad], Some(&hub.ticket), b"").failed(8, &[bad, "not a key"]);
     assert_eq!(std::fs::read(bad).unwrap(), b"my diary\n");
-    // Nor a hub's: a hub with another key would be another hub.
+    // The same holds for a hub's key file: a hub with a new key would be another hub.
     drop(hub);
     std::fs::write(dir.path().join("hub/key"), "my diary\n").unwrap();
     let state = dir.path().join("hub");

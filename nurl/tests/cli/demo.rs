@@ -1,4 +1,4 @@
-//! The demo: it proves what it says, and leaves nothing behind however it ends.
+//! The demo: its claims hold, and it leaves no processes behind, however it ends.
 
 use std::path::Path;
 

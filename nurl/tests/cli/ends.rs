@@ -1,4 +1,4 @@
-//! The ends of a process: told to stop, told so twice, interrupted, or with a reader that hangs.
+//! The ends of a process: told to stop once or twice, interrupted, or with a reader that hangs.
 
 use std::io::{PipeReader, PipeWriter, Write};
 use std::process::{Command, Stdio};
@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use crate::harness::{LIMIT, Running, Worker, gone, hub, run, signal, until, worker};
 use crate::programs::{child_in, hangs_with_a_child};
 
-/// A pipe that is full, and that nobody reads.
+/// A full pipe without a reader.
 fn full_pipe() -> (PipeReader, PipeWriter) {
     let (reader, writer) = std::io::pipe().unwrap();
     let mut filler = writer.try_clone().unwrap();
-    // It writes on when there is room, until the reader is dropped.
+    // The thread writes whenever there is room, until the reader is dropped.
     std::thread::spawn(move || while filler.write_all(&[b'\n'; 4_096]).is_ok() {});
     (reader, writer)
 }
@@ -46,7 +46,7 @@ fn a_worker_whose_reader_hangs_can_be_told_to_stop() {
         let (_reader, stdout) = full_pipe();
         let args = [&["worker", "--listen", "127.0.0.1:0", "--handler", "only=cat"], form].concat();
         let stuck = started(&args, Some(&hub.ticket), stdout);
-        // It has joined and works.
+        // The worker has joined and works.
         let work = ["submit", "--kind", "only"];
         assert_eq!(run(&work, Some(&hub.ticket), b"x").succeeded().text(), "x");
         signal(stuck.id(), "TERM");
@@ -91,7 +91,7 @@ fn an_interrupted_command_cancels_its_tasks_down_to_the_program() {
     std::fs::write(&text, "some words").unwrap();
     let text = text.to_str().unwrap();
     let file = dir.path().join("child");
-    // `wordcount` has no option for its kind.
+    // The client command `wordcount` has no option for its kind.
     let handler = format!("wordcount={}", hangs_with_a_child(&file));
     let worker = worker(&hub.ticket, &["--handler", &handler]);
     for command in [
@@ -111,7 +111,7 @@ fn an_interrupted_command_cancels_its_tasks_down_to_the_program() {
     }
 }
 
-/// A worker whose handler `kind` runs this script, and goes on for so long when it is told to stop.
+/// A worker whose handler `kind` runs this script, and which goes on for `drain` after it is told to stop.
 fn draining(ticket: &str, script: &str, drain: &str) -> Worker {
     worker(ticket, &["--drain", drain, "--handler", &format!("kind=sh -c '{script}'")])
 }
@@ -128,7 +128,7 @@ fn a_worker_that_is_told_to_stop_ends_its_task_and_takes_no_other() {
     let submit = Running::start(&SUBMIT, Some(&hub.ticket));
     worker.process.event("job");
     worker.process.signal("TERM");
-    // The next one has to wait: nobody else is there.
+    // The next task has to wait, because there is no other worker.
     let next = Running::start(&SUBMIT, Some(&hub.ticket));
     next.event("waiting");
     std::fs::write(&go, "").unwrap();
@@ -152,7 +152,7 @@ fn a_task_that_a_leaving_worker_cannot_end_starts_elsewhere_at_once() {
     leaver.process.signal("TERM");
     let result = submit.event("result");
     assert_eq!((&result["text"], &result["attempts"]), (&"moved\n".into(), &2.into()), "{result}");
-    // By its silence it would be missed after three seconds.
+    // Detection by silence would take three seconds.
     assert!(told.elapsed() < Duration::from_millis(2_500), "{:?}", told.elapsed());
     assert_eq!(leaver.process.ended().code(), Some(0));
 }

@@ -1,4 +1,4 @@
-//! Starts the command, reads what it says, and leaves nothing running.
+//! Starts the command, reads its output, and leaves nothing running.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-/// How long anything may take here. A busy machine needs seconds for what takes milliseconds.
+/// The limit for any operation. A busy machine needs seconds for work of milliseconds.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
 fn command(args: &[&str], mesh: Option<&str>) -> Command {
@@ -22,7 +22,7 @@ fn command(args: &[&str], mesh: Option<&str>) -> Command {
     command
 }
 
-/// Reads a pipe to its end beside the test.
+/// Reads a pipe to its end in a thread.
 fn collect(mut from: impl Read + Send + 'static) -> Receiver<Vec<u8>> {
     let (done, bytes) = channel();
     std::thread::spawn(move || {
@@ -46,7 +46,7 @@ impl Ended {
         std::str::from_utf8(&self.stdout).expect("text on stdout")
     }
 
-    /// Every line of stdout as JSON: anything else there is a defect.
+    /// Every line of stdout as JSON. Any other line is a defect.
     pub(crate) fn events(&self) -> Vec<Value> {
         let parse = |line| serde_json::from_str(line).unwrap_or_else(|_| panic!("not JSON: {line}"));
         self.text().lines().map(parse).collect()
@@ -58,7 +58,7 @@ impl Ended {
         self
     }
 
-    /// It failed as documented: this code, and one line that holds these words.
+    /// Asserts that the command failed as documented: with this code, and one line that holds these words.
     #[track_caller]
     pub(crate) fn failed(&self, code: i32, words: &[&str]) {
         assert_eq!(self.code, Some(code), "stderr: {}", self.stderr);
@@ -76,7 +76,7 @@ pub(crate) fn run(args: &[&str], mesh: Option<&str>, input: &[u8]) -> Ended {
     let begun = Instant::now();
     let mut child = command(args, mesh).spawn().expect("the command starts");
     let (stdout, stderr) = (collect(child.stdout.take().unwrap()), collect(child.stderr.take().unwrap()));
-    // It may end before it has read everything.
+    // The command may end before it has read everything.
     let _ = child.stdin.take().unwrap().write_all(input);
     let Ok(stdout) = stdout.recv_timeout(LIMIT) else {
         let _ = child.kill();
@@ -90,7 +90,7 @@ fn text(pipe: &Receiver<Vec<u8>>) -> String {
     String::from_utf8_lossy(&pipe.recv_timeout(LIMIT).unwrap_or_default()).into_owned()
 }
 
-/// A command that goes on, with its JSON lines. Dropping it kills it.
+/// A running command, with its JSON lines. Dropping it kills the process.
 pub(crate) struct Running {
     child: Child,
     stdin: Option<ChildStdin>,
@@ -120,7 +120,7 @@ impl Running {
         Running { stdin: child.stdin.take(), child, lines, stderr }
     }
 
-    /// The next line that satisfies `wanted`; those before it are dropped.
+    /// The next line that satisfies `wanted`; the lines before it are dropped.
     #[track_caller]
     pub(crate) fn wait_for(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         let until = Instant::now() + LIMIT;
@@ -152,12 +152,12 @@ impl Running {
         self.child.wait().expect("it can be waited for");
     }
 
-    /// Ends its standard input.
+    /// Closes the command's standard input.
     pub(crate) fn close_stdin(&mut self) {
         self.stdin = None;
     }
 
-    /// Waits for its end.
+    /// Waits for the command's end.
     #[track_caller]
     pub(crate) fn ended(&mut self) -> ExitStatus {
         let until = Instant::now() + LIMIT;
@@ -178,7 +178,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // The process may have ended by itself.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -222,7 +222,7 @@ pub(crate) fn worker(ticket: &str, more: &[&str]) -> Worker {
     Worker { process, key }
 }
 
-/// The members as a status sees them.
+/// The members as `nurl status` sees them.
 #[track_caller]
 pub(crate) fn members(ticket: &str) -> Vec<Value> {
     let ended = run(&["status", "--json"], Some(ticket), b"").succeeded();
@@ -232,7 +232,7 @@ pub(crate) fn members(ticket: &str) -> Vec<Value> {
     members
 }
 
-/// Looks again and again until there is something.
+/// Polls until `look` returns something.
 #[track_caller]
 pub(crate) fn until<T>(what: &str, look: impl Fn() -> Option<T>) -> T {
     let limit = Instant::now() + LIMIT;
@@ -249,13 +249,13 @@ pub(crate) fn until<T>(what: &str, look: impl Fn() -> Option<T>) -> T {
 #[cfg(target_os = "linux")]
 fn stat(pid: u32) -> Option<(u32, char)> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // After the name, which is in parentheses and may hold anything.
+    // The fields after the name, which is in parentheses and may contain any character.
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
     let state = fields.next()?.chars().next()?;
     Some((fields.next()?.parse().ok()?, state))
 }
 
-/// Waits until a process is no more.
+/// Waits until a process has ended.
 #[cfg(target_os = "linux")]
 #[track_caller]
 pub(crate) fn gone(pid: u32) {

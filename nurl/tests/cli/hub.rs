@@ -1,4 +1,4 @@
-//! Hubs: restarts, a second one, one that never has the ticket.
+//! Hubs: restarts, a second hub, a hub that never has the ticket.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -26,7 +26,7 @@ fn a_killed_hub_comes_back_with_its_ticket_and_nobody_else_must_restart() {
     for file in ["key", "mesh"] {
         assert_eq!(mode(&dir.path().join("hub").join(file)), 0o600, "{file}");
     }
-    // Somebody who talks to a worker all the while.
+    // This command talks to a worker during the whole restart.
     let args = ["ping", &one.key, "-c", "1000000", "--interval", "20ms", "--json"];
     let talk = Running::start(&args, Some(&first.ticket));
     let direct = |line: &serde_json::Value| line["event"] == "pong" && line["path"] == "direct";
@@ -58,7 +58,7 @@ fn a_second_hub_serves_when_the_first_is_gone() {
     assert_eq!(ticket.hubs.len(), 2);
     assert_eq!(ticket.hubs[1].addr, ready["addr"].as_str().unwrap());
     let worker = worker(both, &[]);
-    // Through the first, whose ticket knows nothing of the second.
+    // The status goes through the first hub, whose ticket doesn't name the second.
     assert_eq!(members(&first.ticket)[0]["key"], worker.key.as_str());
     first.process.kill();
     let args = ["submit", "--kind", "echo", "--join", "50s"];
@@ -87,7 +87,7 @@ fn a_hub_can_serve_a_mesh_whose_ticket_it_never_had() {
     let ready = blind.event("ready");
     assert!(ready.get("ticket").is_none() && !state.join("mesh").exists());
     assert_eq!(ready["namespaces"], serde_json::json!([namespace]));
-    // A ticket that names only this hub works with it.
+    // A ticket that names only the second hub works with it.
     let mut other = ticket.clone();
     other.hubs[0].key = ready["key"].as_str().unwrap().parse().unwrap();
     other.hubs[0].addr = ready["addr"].as_str().unwrap().to_owned();
@@ -108,7 +108,7 @@ fn the_traces_of_killed_workers_keep_no_newcomer_out() {
     assert!(members(&hub.ticket).iter().any(|member| member["key"] == newcomer.key.as_str()));
 }
 
-/// Answers on `addr` until it is dropped, as something that isn't a hub.
+/// A server on `addr` that isn't a hub; it answers until it is dropped.
 struct Impostor {
     served: Arc<AtomicUsize>,
     stop: Arc<AtomicBool>,
@@ -148,10 +148,10 @@ impl Drop for Impostor {
     }
 }
 
-/// As a captive portal does: every connection gets a page, whatever it said.
+/// Answers like a captive portal: every connection gets a page, whatever it sent.
 fn portal(mut stream: TcpStream) {
     let mut request = [0; 256];
-    // Whether it came in whole doesn't matter.
+    // The request needn't be complete.
     let _ = stream.read(&mut request);
     let _ = stream
         .write_all(b"HTTP/1.1 302 Found\r\nLocation: http://portal.example/\r\nContent-Length: 0\r\n\r\n");
@@ -159,7 +159,7 @@ fn portal(mut stream: TcpStream) {
 
 #[test]
 fn what_answers_before_the_hub_is_up_is_no_refusal_and_the_hub_is_found_when_it_is() {
-    // The second is a proxy whose hub isn't there yet: it accepts, and closes.
+    // The second impostor is a proxy whose hub isn't up yet: it accepts and closes.
     for (what, serve) in [("portal", portal as fn(TcpStream)), ("proxy", drop)] {
         let dir = tempfile::tempdir().unwrap();
         let mut hub = hub(dir.path());
@@ -192,7 +192,7 @@ fn seventy_idle_connections_of_a_neighbour_keep_nobody_out() {
     let hub = hub(dir.path());
     let _idle: Vec<_> = (0..70).map(|_| TcpStream::connect(&hub.addr).unwrap()).collect();
     let ended = run(&["status", "--json"], Some(&hub.ticket), b"").succeeded();
-    // The hub drops those that say nothing after 5 s: it must not be that which let us in.
+    // The hub drops silent connections after 5 s. The status must succeed before that, not because of it.
     assert!(ended.took < Duration::from_secs(4), "{:?}", ended.took);
     worker(&hub.ticket, &[]);
 }

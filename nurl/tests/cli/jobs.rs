@@ -1,4 +1,4 @@
-//! Work: submit, map, wordcount, and handlers that are programs.
+//! Jobs: submit, map, wordcount, and handlers that are programs.
 
 use std::collections::BTreeMap;
 
@@ -81,7 +81,7 @@ fn handlers_that_fail_hang_or_are_missing_cost_their_own_task_only() {
     assert_eq!(submit("echo").succeeded().text(), "x");
     worker.process.wait_for("failure", |line| line["event"] == "job" && line["state"] == "failed");
 
-    // Of several tasks, those that can succeed do.
+    // If some of the tasks fail, the others still succeed.
     let script = "some=sh -c 'read line; [ $line != 2 ] && echo $line'";
     let _some = crate::harness::worker(&hub.ticket, &["--handler", script]);
     let mapped = run(&["map", "--kind", "some"], Some(&hub.ticket), b"1\n2\n3\n");
@@ -122,7 +122,7 @@ fn json_shows_who_ran_a_task_and_bytes_that_are_no_text() {
     let result = events.last().unwrap();
     assert_eq!((&result["event"], &result["hex"]), (&"result".into(), &"ff00".into()), "{result}");
     assert_eq!((&result["by"], &result["attempts"]), (&worker.key.as_str().into(), &1.into()));
-    // And as they are, without --json.
+    // Without --json the bytes are written unchanged.
     let args = ["submit", "--kind", "echo"];
     assert_eq!(run(&args, Some(&hub.ticket), b"\xff\x00").succeeded().stdout, b"\xff\x00");
 }

@@ -1,6 +1,6 @@
-//! The `nurl` command as a person and a script see it: real processes, real sockets on loopback.
+//! The `nurl` command as users and scripts see it: real processes, real sockets on loopback.
 //!
-//! No test sleeps for a fixed time: each waits for a line, an exit or a deadline that is generous.
+//! No test sleeps for a fixed time: each waits for a line, an exit or a generous deadline.
 #![cfg(all(feature = "cli", not(feature = "sim")))]
 #![allow(
     clippy::disallowed_methods,

@@ -1,16 +1,17 @@
-//! Handlers that are programs: what they are told, what their exits mean, and that they leave nothing behind.
+//! Handlers that are programs: their environment, the meaning of their exit codes, and that they leave nothing
+//! behind.
 
 use std::path::Path;
 
 use crate::harness::{LIMIT, Running, gone, hub, run, until, worker};
 
-/// A command that notes the id of a child of its own in a file, and hangs together with it.
+/// A command that writes the id of its own child to a file, and hangs together with the child.
 pub(crate) fn hangs_with_a_child(file: &Path) -> String {
     let file = file.display();
     format!("sh -c 'sleep 600 & echo $! > {file}.new; mv {file}.new {file}; wait'")
 }
 
-/// That id, when it is there.
+/// The child's id, once the file exists.
 #[track_caller]
 pub(crate) fn child_in(file: &Path) -> u32 {
     until("the program", || std::fs::read_to_string(file).ok()?.trim().parse().ok())
@@ -20,7 +21,7 @@ pub(crate) fn child_in(file: &Path) -> u32 {
 fn the_exit_of_a_program_ends_its_task_and_what_it_started() {
     let dir = tempfile::tempdir().unwrap();
     let hub = hub(dir.path());
-    // The child holds the program's output.
+    // The child keeps the program's output open.
     let _worker = worker(&hub.ticket, &["--handler", "leaves=sh -c 'sleep 600 & echo $!'"]);
     let ended = run(&["submit", "--kind", "leaves"], Some(&hub.ticket), b"").succeeded();
     assert!(ended.took < LIMIT / 2, "{:?}", ended.took);
@@ -84,7 +85,7 @@ fn a_program_may_say_that_another_worker_is_to_try() {
     for (kind, exit) in [("not-here", "exit 75"), ("killed", "kill -KILL $$")] {
         let first = dir.path().join(kind);
         let first = first.display();
-        // The first to run it notes its name and fails.
+        // The first worker to run the task records its name and fails.
         let worker = |name: &str| {
             let handler =
                 format!("{kind}=sh -c 'mkdir {first} && echo {name} > {first}/by && {exit}; echo {name}'");

@@ -1,4 +1,4 @@
-//! What the README shows: three terminals.
+//! The README's example with three terminals.
 
 use std::time::{Duration, Instant};
 
@@ -29,7 +29,7 @@ fn status_settles_on_direct_paths_within_its_two_seconds() {
     let dir = tempfile::tempdir().unwrap();
     let hub = hub(dir.path());
     let workers: Vec<_> = (0..3).map(|_| worker(&hub.ticket, &[])).collect();
-    // The second worker knows of the third when it tells: then the view that a status gets is whole.
+    // Once the first worker reports the third, the view that a status gets is complete.
     workers[0].process.wait_for("member", |line| {
         line["event"] == "member" && line["peer"] == workers[2].key.as_str() && line["state"] == "alive"
     });
@@ -42,7 +42,7 @@ fn ping_shows_the_way_and_the_time() {
     let dir = tempfile::tempdir().unwrap();
     let hub = hub(dir.path());
     let worker = worker(&hub.ticket, &[]);
-    // Named by the first characters of its key, with and without the prefix, and whole.
+    // A worker is named by its whole key or by the key's first characters, with and without the prefix.
     for name in [&worker.key[..], &worker.key[..16], &worker.key[5..13]] {
         let args = ["ping", name, "-c", "3", "--interval", "10ms", "--json"];
         let pongs = run(&args, Some(&hub.ticket), b"").succeeded().events();
@@ -107,7 +107,7 @@ fn a_worker_whose_reader_is_gone_leaves() {
     let mut shell = shell.args(["-c", &script]).env("NURL_MESH", &hub.ticket);
     shell = shell.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null());
     let mut shell = shell.spawn().unwrap();
-    // The reader has its line, and is gone. What the worker would tell of next: another member.
+    // The reader has its line and is gone. The worker's next line would report another member.
     let until = Instant::now() + LIMIT;
     while std::fs::metadata(&read).map_or(true, |file| file.len() == 0) {
         assert!(Instant::now() < until, "no line from the worker");

@@ -1,4 +1,4 @@
-//! A hub, a mesh, and patience.
+//! A hub, a mesh, and waiting with time limits.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -10,16 +10,16 @@ use nurl::hub::{self, Hub, HubConfig, HubHandle};
 use nurl::rt::{self, time};
 use nurl::{Builder, Error, Node, PublicKey, SecretKey, Ticket};
 
-/// How long anything may take that takes milliseconds on an idle machine.
+/// The limit for any operation that takes milliseconds on an idle machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Runs a test's body with a limit for the whole of it.
+/// Runs a test's body with a time limit for all of it.
 pub(crate) fn run(body: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async { time::timeout(2 * PATIENCE, body).await.expect("the test ends in time") });
 }
 
-/// Waits for something, but not for ever.
+/// Waits for a future, with a time limit.
 pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
     match time::timeout(PATIENCE, future).await {
         Ok(done) => done,
@@ -27,7 +27,7 @@ pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
     }
 }
 
-/// Looks until a condition holds.
+/// Polls until a condition holds.
 pub(crate) async fn until<Fut: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> Fut) {
     soon(what, async {
         while !holds().await {
@@ -91,7 +91,7 @@ impl Mesh {
         self.join(self.builder(role)).await
     }
 
-    /// So many nodes that see each other.
+    /// Starts `N` nodes that see each other.
     pub(crate) async fn nodes<const N: usize>(&self, role: Role) -> [Node; N] {
         let mut nodes = Vec::new();
         for _ in 0..N {
@@ -102,7 +102,7 @@ impl Mesh {
     }
 }
 
-/// Waits until all of these see each other alive.
+/// Waits until all of these nodes see each other alive.
 pub(crate) async fn meet(nodes: &[&Node]) {
     for node in nodes {
         for other in nodes.iter().filter(|other| other.key() != node.key()) {
@@ -128,7 +128,7 @@ pub(crate) async fn is_direct(node: &Node, peer: PublicKey) -> bool {
     node.members().await.unwrap().iter().any(|member| member.key == peer && member.path.direct)
 }
 
-/// Sends a datagram until the other side has it.
+/// Sends a datagram again and again until the other side has received it.
 pub(crate) async fn deliver(from: &Node, to: &Node, body: &'static [u8]) {
     let body = Bytes::from_static(body);
     soon("a datagram", async {

@@ -1,4 +1,4 @@
-//! Hubs that restart, refuse or are not there; strangers and allow-lists.
+//! Hubs that restart, refuse or are absent; strangers and allow-lists.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ fn a_hub_that_restarts_is_found_again_and_direct_peers_never_stop_talking() {
         mesh.start_hub().await;
         soon("the hub", async { while !matches!(events.next().await, Some(NodeEvent::HubUp { .. })) {} })
             .await;
-        // A newcomer finds both through the hub that has forgotten everything.
+        // A newcomer finds both nodes through the restarted hub, which has forgotten all its state.
         let c = mesh.node(Role::Member).await;
         meet(&[&a, &b, &c]).await;
         deliver(&c, &a, b"hello").await;
@@ -72,7 +72,7 @@ fn a_hub_with_another_key_than_the_tickets_is_tried_again_and_told_as_not_the_hu
 fn a_hub_that_accepts_and_falls_silent_is_told_as_silent() {
     run(async {
         let mesh = Mesh::start().await;
-        // The kernel accepts, nobody reads.
+        // The kernel accepts the connection, but no process reads from it.
         let mute = rt::net::listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let mut ticket = mesh.ticket.clone();
         ticket.hubs[0].addr = mute.local_addr().unwrap().to_string();
@@ -175,11 +175,11 @@ fn a_peer_that_is_not_on_the_allow_list_is_not_heard() {
         stranger.send(guarded.key(), Bytes::from_static(b"let me in")).await.unwrap();
         let pinged = stranger.ping(guarded.key(), Duration::from_secs(1)).await;
         assert!(matches!(pinged, Err(Error::Deadline(_))), "{pinged:?}");
-        // What the friend says is heard, and nothing else was.
+        // The guarded node receives the friend's datagram, and has received nothing else.
         friend.send(guarded.key(), Bytes::from_static(b"it's me")).await.unwrap();
         let heard = soon("the friend", guarded.recv_many()).await.unwrap();
         assert!(heard.iter().all(|datagram| datagram.peer == friend.key()));
-        // The other way round the send is refused, and counted.
+        // In the other direction the guarded node's send is refused, and counted.
         guarded.send(stranger.key(), Bytes::from_static(b"no")).await.unwrap();
         until("the count", async || guarded.status().await.unwrap().net.refused_datagrams == 1).await;
         let refused = guarded.send_message(stranger.key(), Bytes::from_static(b"no"));

@@ -1,4 +1,4 @@
-//! Work submitted and done.
+//! Jobs: submitting and executing tasks.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,7 +13,7 @@ use nurl::{Builder, Error, Node};
 
 use crate::harness::{Mesh, PATIENCE, meet, run, soon};
 
-/// A worker that shouts.
+/// A worker that converts text to capitals.
 fn shouting(builder: Builder) -> Builder {
     builder.handler("shout", |_, text: Bytes| async move { Ok(text.to_ascii_uppercase().into()) })
 }
@@ -85,7 +85,7 @@ fn a_handler_that_panics_fails_its_task_alone() {
 fn a_kind_that_nobody_runs_is_an_error_not_silence() {
     run(async {
         let mesh = Mesh::start().await;
-        // Alone, too: nobody else's view is needed to know that nobody is there.
+        // This also holds for a single node: it needs no other node's view to know that there are no other members.
         let alone = mesh.node(Role::Worker).await;
         let error = outcome(&alone, "no such kind", "k", "").await.unwrap_err();
         assert_eq!(error, JobError::Infeasible("no such kind".to_owned()));
@@ -127,7 +127,7 @@ fn a_handlers_own_errors_are_told_as_they_are() {
 fn a_cancelled_task_ends_so_and_so_does_its_handler() {
     run(async {
         let mesh = Mesh::start().await;
-        // Closed when the last run has ended, however it did.
+        // Closed when the last run has ended in any way.
         let (runs, mut ended) = nurl::rt::sync::mpsc::channel::<()>(1);
         let weak = runs.downgrade();
         let worker = mesh.builder(Role::Worker).handler("wait", move |_, _| {
@@ -177,7 +177,7 @@ fn a_task_of_a_worker_that_vanishes_is_done_by_another() {
         let Some(TaskEvent::Accepted { by }) = soon("a worker", task.next()).await else {
             panic!("accepted first")
         };
-        // The last handle: gone without a word.
+        // This drops the last handle, so the worker vanishes without a leave.
         workers.retain(|worker| worker.key() != by);
         assert_eq!(workers.len(), 1);
         loop {
@@ -201,7 +201,7 @@ fn what_a_draining_worker_gives_back_is_done_by_another_at_once() {
         let mut workers = Vec::new();
         for _ in 0..2 {
             let first = first.clone();
-            // Only the first run takes for ever.
+            // Only the first run never ends.
             let stuck = move |_: JobContext, text: Bytes| {
                 let begun = first.fetch_add(1, Ordering::Relaxed);
                 async move {
@@ -235,9 +235,9 @@ fn what_a_draining_worker_gives_back_is_done_by_another_at_once() {
                 break;
             }
         }
-        // Its silence would be noticed after 3.5 s.
+        // Detection by silence would take 3.5 s.
         assert!(time::now() - begun < Duration::from_secs(3));
-        // It takes nothing more, and can still submit.
+        // The draining node takes no more tasks, but can still submit.
         let own = draining.submit("stuck", b"k", Bytes::from_static(b"own"), SubmitOptions::default()).await;
         assert_eq!(soon("the other worker", own.unwrap().outcome()).await.unwrap(), "own");
     });

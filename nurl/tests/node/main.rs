@@ -1,6 +1,6 @@
-//! Assembled nodes on real sockets, through the library's public API alone: what a program built on it relies
-//! on. Each test has a hub and a mesh of its own on loopback. Nothing sleeps for a fixed time: a condition is
-//! looked at until it holds, and a test fails when it doesn't within its time.
+//! Assembled nodes on real sockets, only through the library's public API, like a program that uses the library. Each
+//! test has its own hub and mesh on loopback. No test sleeps for a fixed time: a condition is polled until it holds,
+//! and a test fails if the condition doesn't hold in time.
 #![cfg(not(feature = "sim"))]
 
 mod harness;

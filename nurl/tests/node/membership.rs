@@ -1,4 +1,4 @@
-//! Who is there, as nodes see it.
+//! Membership, as nodes see it.
 
 use std::time::Duration;
 
@@ -40,7 +40,7 @@ fn a_node_that_shuts_down_is_seen_to_have_left_and_its_handle_says_so() {
         assert!(soon("the end of datagrams", c.recv_many()).await.is_none());
         assert!(soon("the end of messages", c.recv_message()).await.is_none());
         assert!(soon("the end of groups", c.recv_group()).await.is_none());
-        // A second time there is nothing to do, and nothing to wait for.
+        // The second shutdown has nothing to do or to wait for.
         soon("a second shutdown", c.shutdown()).await;
     });
 }
@@ -148,8 +148,8 @@ fn two_processes_with_one_key_do_not_duel() {
         })
         .await;
         assert_eq!(reason.as_str(), "replaced");
-        // For the next ten seconds the older one keeps still. Three of them are enough to see a duel, which
-        // takes a turn each round trip.
+        // The replaced node doesn't register for the next ten seconds. If the two nodes replaced each other in turns,
+        // there would be one replacement per round trip, so three seconds are enough to detect it.
         let mut newer = new.events();
         let duel = time::timeout(Duration::from_secs(3), async {
             loop {

@@ -1,4 +1,4 @@
-//! A hub that keeps all that it ever gets to see: every plaintext of its control connections, both ways.
+//! A hub that records all that it sees: every plaintext of its control connections, in both directions.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -15,7 +15,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::harness::key;
 
-/// How often a connection looks whether there is something to write.
+/// The interval at which a connection checks whether there is something to write.
 const LOOK: Duration = Duration::from_millis(2);
 
 struct Inner {
@@ -23,14 +23,14 @@ struct Inner {
     seen: Vec<u8>,
 }
 
-/// The hub.
+/// The recording hub.
 pub(crate) struct Spy {
     pub(crate) ticket: Ticket,
     inner: Arc<Mutex<Inner>>,
 }
 
 impl Spy {
-    /// Starts it, with the hub's own core and every role but STUN.
+    /// Starts the hub, with the hub's own core and every role but STUN.
     pub(crate) async fn start() -> Spy {
         let key = key();
         let listener =
@@ -57,7 +57,7 @@ impl Spy {
         self.inner.lock().unwrap().core.stats().relay
     }
 
-    /// How often the hub has seen these bytes.
+    /// The number of times that the hub has seen these bytes.
     pub(crate) fn sightings(&self, bytes: &[u8]) -> usize {
         self.inner.lock().unwrap().seen.windows(bytes.len()).filter(|window| *window == bytes).count()
     }

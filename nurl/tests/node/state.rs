@@ -12,7 +12,7 @@ fn counter_register_and_set_converge_over_four_workers_and_all_read_the_same() {
     run(async {
         let mesh = Mesh::start().await;
         let workers: [_; 4] = mesh.nodes(Role::Worker).await;
-        // They own nothing, so what they read comes from the owners.
+        // Neither the member nor the observer owns keys, so they read from the owners.
         let member = mesh.node(Role::Member).await;
         let observer = mesh.node(Role::Observer).await;
         for worker in &workers {
@@ -37,7 +37,7 @@ fn counter_register_and_set_converge_over_four_workers_and_all_read_the_same() {
             .await;
             until("the names", async || node.set("names").members().await.unwrap() == names).await;
         }
-        // The later write wins, from wherever it comes.
+        // The later write wins, whichever node makes it.
         member.register("motto").set(b"carpe diem").await.unwrap();
         for node in &workers {
             until("the new motto", async || {
@@ -69,7 +69,7 @@ fn an_element_can_be_removed_from_anywhere() {
                 until("the element's end", async || !has(other).await).await;
             }
         }
-        // Nothing there, nothing to remove.
+        // Removing an absent element has no effect.
         for node in &all {
             soon("the removal", node.set("empty").remove(b"x")).await.unwrap();
         }
@@ -117,7 +117,7 @@ fn a_write_of_another_kind_is_an_error_and_changes_nothing_from_wherever_it_come
     });
 }
 
-/// More often than the losses that were seen: one in twenty.
+/// More tries than needed: the defect lost one write in twenty.
 const OFTEN: usize = 60;
 
 #[test]
@@ -134,7 +134,7 @@ fn a_write_acknowledged_just_before_a_shutdown_is_held_by_others() {
             goes.register(&key).set(b"the last word").await.unwrap();
             let departure = soon("the end", goes.shutdown()).await;
             assert_eq!(departure, Departure::default(), "{key}");
-            // Nobody is read through: that would heal what is looked at.
+            // No node reads the key, because a read would repair the copies under test.
             if !held(&stays[0], &key).await && !held(&stays[1], &key).await {
                 lost.push(key);
             }
@@ -159,7 +159,7 @@ fn a_node_that_leaves_nobody_behind_says_what_it_takes_with_it() {
     });
 }
 
-/// One in three failed.
+/// More tries than needed: with the defect, one write in three failed.
 const NEWCOMERS: usize = 24;
 
 #[test]

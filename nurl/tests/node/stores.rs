@@ -12,7 +12,7 @@ use crate::harness::{Mesh, key, meet, run, soon, until};
 const STORE: &str = "nurl.redb";
 const KEYS: u32 = 40;
 
-/// What a damaged store looks like.
+/// A kind of damage to a store's bytes.
 type Damage = fn(&mut Vec<u8>);
 
 const DAMAGES: [(&str, Damage); 5] = [
@@ -59,7 +59,7 @@ fn a_damaged_store_is_set_aside_and_its_node_gets_back_what_others_have() {
                 panic!("{what}: {first:?}")
             };
             assert_eq!(read(&aside), bytes, "{what}: {}", aside.display());
-            // Under its old id it would write what others hold to be seen already.
+            // Under its old id the worker would make writes that other nodes take for already seen.
             for number in 0..KEYS {
                 let counter = worker.counter(&format!("key {number}"));
                 until("the write", async || counter.add(1).await.is_ok()).await;

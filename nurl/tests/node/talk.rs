@@ -18,7 +18,7 @@ fn datagrams_go_both_ways_from_the_first_one_on() {
         let mesh = Mesh::start().await;
         let a = mesh.node(Role::Member).await;
         let b = mesh.node(Role::Member).await;
-        // Nobody has to wait for a session or for membership: the first datagram waits by itself.
+        // The caller needs no session and no membership first: the node queues the first datagram.
         a.send(b.key(), Bytes::from_static(b"first")).await.unwrap();
         let batch = soon("the first datagram", b.recv_many()).await.unwrap();
         assert_eq!((batch[0].peer, &batch[0].body[..]), (a.key(), &b"first"[..]));
@@ -42,7 +42,7 @@ fn a_datagram_that_is_too_large_is_refused_with_all_of_its_batch() {
         let error = a.send_many(a.key(), bodies).await.unwrap_err();
         assert!(error.to_string().contains("1201"), "{error}");
         assert_eq!(a.status().await.unwrap().transport.datagrams_out, 0);
-        // A datagram to oneself goes nowhere, and is counted.
+        // A datagram to the node itself is dropped and counted.
         a.send(a.key(), Bytes::from_static(b"me")).await.unwrap();
         until("the count", async || a.status().await.unwrap().net.refused_datagrams == 1).await;
     });
@@ -71,7 +71,7 @@ fn many_messages_at_once_wait_for_room_and_arrive_in_full() {
     run(async {
         let mesh = Mesh::start().await;
         let [a, b] = mesh.nodes(Role::Member).await;
-        // Twelve times what may wait unacknowledged for one peer.
+        // Twelve times the limit of unacknowledged data for one peer.
         const MESSAGES: usize = 200;
         let sends = (0..MESSAGES).map(|number| {
             let (a, to) = (a.clone(), b.key());
@@ -109,25 +109,25 @@ fn a_message_to_a_process_that_ends_is_an_error() {
             nurl::rt::task::spawn(
                 async move { waiting.send_message(to, Bytes::from(vec![1; 1 << 20])).await },
             );
-        // The same key, another process: what was for the old one is not given to it.
+        // A new process with the same key doesn't get the messages for the old process.
         let b = mesh.join(mesh.builder(Role::Member).key(secret)).await;
         let end = soon("the answer", sent).await.unwrap();
         match end {
             Err(Error::MessageLost(_)) => {}
-            // Nothing of it had left: then the new process is who it is for.
+            // No part of the message had been sent yet: then it is for the new process.
             Ok(()) => assert!(soon("the message", b.recv_message()).await.is_some()),
             other => panic!("{other:?}"),
         }
     });
 }
 
-/// What is on its way may be lost, so it is said again until all have heard it.
+/// Broadcasts may be lost, so the message is sent again until all nodes have received it.
 async fn broadcast_until_heard(from: &Node, to: &[&Node], group: &str, body: &Bytes) {
     for node in to {
         soon("the broadcast", async {
             loop {
                 from.broadcast(group, body.clone()).await.unwrap();
-                // What was said before, for others' sake, may still be there.
+                // Broadcasts that were sent earlier, for other nodes, may still be in the queue.
                 let said = (group.to_owned(), from.key(), body.clone());
                 while let Ok(heard) = time::timeout(Duration::from_millis(200), node.recv_group()).await {
                     if heard.as_ref() == Some(&said) {
@@ -153,7 +153,7 @@ fn a_broadcast_reaches_every_member_of_its_group_and_nobody_else() {
         broadcast_until_heard(&a, &[&b, &c], "choir", &Bytes::from_static(b"la")).await;
         broadcast_until_heard(&c, &[&a], "choir", &Bytes::from_static(b"li")).await;
         assert!(time::timeout(Duration::from_millis(100), outsider.recv_group()).await.is_err());
-        // Who left hears no more.
+        // A node that left the group receives nothing more.
         b.leave_group("choir").await.unwrap();
         while time::timeout(Duration::from_millis(200), b.recv_group()).await.is_ok() {}
         broadcast_until_heard(&a, &[&c], "choir", &Bytes::from_static(b"lo")).await;
@@ -176,7 +176,7 @@ fn a_hub_sees_neither_a_groups_name_nor_any_content() {
         b.join_group("conspirators").await.unwrap();
         let body = Bytes::from_static(b"at midnight, in the garden");
         broadcast_until_heard(&a, &[&b], "conspirators", &body).await;
-        // Through the relay from the first datagram on: a newcomer's first words wait for nothing else.
+        // The first datagram goes through the relay: a newcomer's first message waits for nothing else.
         let c = builder().spawn().await.unwrap();
         c.send(a.key(), Bytes::from_static(b"I come by the back door")).await.unwrap();
         soon("the datagram", a.recv_many()).await.unwrap();
@@ -184,7 +184,7 @@ fn a_hub_sees_neither_a_groups_name_nor_any_content() {
         assert_eq!(spy.sightings(b"at midnight"), 0);
         assert_eq!(spy.sightings(b"conspirators"), 0);
         assert_eq!(spy.sightings(b"back door"), 0);
-        // The spy isn't blind: return addresses are what a hub needs to see.
+        // The spy does see the nodes' keys, because a hub needs the return addresses.
         assert!(spy.sightings(a.key().as_bytes()) > 0);
     });
 }
@@ -224,7 +224,7 @@ fn a_ping_measures_the_way_that_data_takes() {
         let nobody = PublicKey::from_bytes([9; 32]);
         let limit = Duration::from_millis(300);
         assert!(matches!(a.ping(nobody, limit).await, Err(Error::Deadline(at)) if at == limit));
-        // To oneself there is no way to measure: an error, and not the news that the node is gone.
+        // A node can't ping itself. The answer is an error, and doesn't claim that the node is gone.
         let oneself = a.ping(a.key(), limit).await;
         assert!(matches!(oneself, Err(Error::Send(_))), "{oneself:?}");
     });
@@ -269,12 +269,12 @@ fn a_flood_that_nobody_takes_waits_or_is_dropped_and_counted_and_costs_bounded_m
         let [a, b] = mesh.nodes(Role::Member).await;
         until("a direct path", async || is_direct(&a, b.key()).await).await;
         let before = resident();
-        // 300 MB in all; b's application takes none of it.
+        // 300 MB in total; b's application takes none of it.
         let body = Bytes::from(vec![7; MAX_DATAGRAM_BYTES]);
         for _ in 0..1_000 {
             soon("room for a batch", a.send_many(b.key(), vec![body.clone(); 250])).await.unwrap();
         }
-        // Both still answer; the queue between the planes is empty when they do.
+        // Both nodes still answer; the queue between the planes is empty then.
         soon("a ping", ping(&a, &b)).await.unwrap();
         soon("a ping back", ping(&b, &a)).await.unwrap();
         let grown = resident().saturating_sub(before);
@@ -283,7 +283,7 @@ fn a_flood_that_nobody_takes_waits_or_is_dropped_and_counted_and_costs_bounded_m
         assert!(sender.transport.datagrams_out > 100_000, "{sender:?}");
         assert!(receiver.net.application_dropped + receiver.transport.inbox_dropped > 0, "{receiver:?}");
         assert_eq!(receiver.members.len(), 1);
-        // What waits can be taken, and then new ones come through.
+        // The queued datagrams can be taken, and new ones come through after that.
         soon("the rest", async {
             while time::timeout(Duration::from_millis(100), b.recv_many()).await.is_ok() {}
         })
@@ -319,7 +319,7 @@ fn messages_that_nobody_takes_are_bounded_in_bytes_and_counted() {
         let mesh = Mesh::start().await;
         let [a, b] = mesh.nodes(Role::Member).await;
         let body = Bytes::from(vec![7; 8 << 20]);
-        // Eight of them may wait.
+        // The limit is eight waiting messages.
         for _ in 0..10 {
             soon("the acknowledgement", a.send_message(b.key(), body.clone())).await.unwrap();
         }

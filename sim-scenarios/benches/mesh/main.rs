@@ -1,10 +1,10 @@
-//! How much faster than life a whole mesh runs: a hub and assembled nodes with gossip and jobs, 60 virtual
-//! seconds from the first packet on, one core. At 20 nodes the target is 100 virtual seconds a second of
-//! CPU; how it grows is a table. Every node submits a job each ten seconds; each job must have its result,
-//! and all nodes must see each other alive, or the numbers say nothing.
+//! How much faster than real time a whole mesh runs: a hub and assembled nodes with gossip and jobs, 60 virtual
+//! seconds from the first packet on, one core. At 20 nodes the target is 100 virtual seconds per second of CPU; a
+//! table shows other sizes. Every node submits a job each ten seconds. Each job must have its result, and all
+//! nodes must see each other alive; otherwise the numbers are meaningless.
 //!
-//! Where the time goes is sampled by `perf`, if it is there. `cargo bench -p sim-scenarios --features sim -- 20` runs
-//! one size only, without that.
+//! `perf`, if present, samples where the time goes. `cargo bench -p sim-scenarios --features sim -- 20` runs one
+//! size only, without the profile.
 #![allow(
     clippy::disallowed_methods,
     reason = "a benchmark reads files and starts a profiler, outside of every world"
@@ -26,14 +26,14 @@ const HEADLINE: usize = 20;
 const TARGET: f64 = 100.0;
 /// Virtual time of a run.
 const SPAN: Duration = Duration::from_secs(60);
-/// Submits begin after this, when the mesh has met.
+/// Submits begin after this, when the nodes have met.
 const MEET: Duration = Duration::from_secs(10);
-/// From one job of a node to its next.
+/// Time between two jobs of a node.
 const EVERY: Duration = Duration::from_secs(10);
-/// Rounds of the headline's size: the best counts, since whatever else the machine does only slows it.
+/// Rounds of the headline's size. The best counts, since other work on the machine can only slow a round.
 const ROUNDS: usize = 3;
 
-/// What one run took.
+/// The cost of one run.
 struct Took {
     cpu: Duration,
     packets: u64,
@@ -64,7 +64,7 @@ async fn body(world: World, nodes: usize) -> Result<usize, String> {
     world.sleep(MEET).await;
     let mut tasks = Vec::new();
     let step = EVERY / nodes as u32;
-    // The last one has time to come back.
+    // The last job needs time to return.
     while world.elapsed() + EVERY / 2 < SPAN {
         let peer = &cluster.peers[tasks.len() % nodes];
         let node = peer.node(&world).await;
@@ -82,7 +82,7 @@ async fn body(world: World, nodes: usize) -> Result<usize, String> {
     Ok(jobs)
 }
 
-/// CPU time of this process so far, which a busy machine doesn't stretch: user and system ticks of a
+/// CPU time of this process so far, which doesn't grow with the machine's load: user and system ticks of a
 /// hundredth of a second, the 14th and 15th field of Linux's `/proc/self/stat`.
 fn cpu() -> Duration {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap();

@@ -1,20 +1,20 @@
-//! Where the time goes, by sampling: this program runs itself once more under `perf`.
+//! A profile by sampling: this program runs itself once more under `perf`.
 //!
-//! A sample belongs to the first of its callers, from the innermost on, whose name says what it works for; an
-//! allocation within QUIC counts as QUIC.
+//! A sample belongs to the innermost caller whose name matches an owner; an allocation within QUIC counts as
+//! QUIC.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// Samples a second of CPU time: enough for per cents, and no divisor of anything periodic.
+/// Samples a second of CPU time: enough for per cents, and no divisor of a periodic rate.
 const SAMPLES: &str = "997";
 
-/// Stack bytes that are kept of a sample: futures nest deep.
+/// Stack bytes kept of a sample: futures nest deep.
 const STACK: &str = "dwarf,40000";
 
-/// What a name's beginning says its owner works for. The first that is found in a name counts.
+/// Owners by parts of function names. The first owner found in a name counts.
 const OWNERS: [(&str, &[&str]); 6] = [
     ("crypto", &["aws_lc", "blake3", "chacha20", "poly1305", "snow::", "sha2", "x25519", "curve25519"]),
     ("QUIC", &["quinn_proto"]),
@@ -35,7 +35,7 @@ pub(super) fn of(arg: &str) -> io::Result<Vec<(&'static str, f64)>> {
         .stderr(Stdio::null())
         .status();
     let shares = record.and_then(|_| read(&data));
-    // Where nothing was recorded, nothing is there.
+    // The file is absent if nothing was recorded.
     let _ = std::fs::remove_file(&data);
     shares
 }

@@ -1,4 +1,4 @@
-//! Exit codes: what a script needs to know of a run.
+//! Exit codes: a run's outcome, for scripts.
 
 use chaos::Kind;
 
@@ -14,7 +14,7 @@ const LIVENESS: u8 = 3;
 const PANIC: u8 = 4;
 /// Two runs of one seed differ.
 pub(crate) const NOT_REPRODUCIBLE: u8 = 5;
-/// A sweep proved less than it seems.
+/// A sweep proved less than it appears to.
 pub(crate) const VACUOUS: u8 = 6;
 
 /// For `--help`.

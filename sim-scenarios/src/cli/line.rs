@@ -1,4 +1,4 @@
-//! What is printed with `--json`: one object a line, told apart by `event`.
+//! The output of `--json`: one object a line, distinguished by `event`.
 
 use chaos::scenario::Report;
 use serde::Serialize;
@@ -8,7 +8,7 @@ pub(crate) fn print(line: &impl Serialize) {
     println!("{}", serde_json::to_string(line).expect("a line is plain data"));
 }
 
-/// A run. It says nothing of the machine that made it: the same seed, the same line.
+/// A run. It contains nothing about the machine, so the same seed gives the same line.
 #[derive(Serialize)]
 pub(crate) struct RunLine<'a> {
     event: &'static str,
@@ -41,12 +41,12 @@ struct BrokenLine<'a> {
 }
 
 impl<'a> RunLine<'a> {
-    /// With the world's map.
+    /// Adds the world's map.
     pub(crate) fn with_map(self, map: Option<&'a str>) -> RunLine<'a> {
         RunLine { map, ..self }
     }
 
-    /// The line of a report; `bundle` is where its story is.
+    /// The line of a report; `bundle` is the path of its story.
     pub(crate) fn of(event: &'static str, report: &'a Report, bundle: Option<String>) -> RunLine<'a> {
         let held = report.verdict.as_ref().ok();
         let broken = report.verdict.as_ref().err();

@@ -1,10 +1,10 @@
-//! The `chaos` command, over any list of scenarios: runs them once or many times, and explains what fails.
+//! The `chaos` command, over any list of scenarios: runs them once or many times, and explains failures.
 //!
-//! [`main`] is the whole program. With scenarios of one's own it is a test bench for one's own handlers, with
-//! everything that there is for nurl itself: sweeps, bundles, replays, shrinking. What it prints to be typed begins as
-//! the program was called; [`main_as`] is told how else.
+//! [`main`] is the whole program. Given other scenarios, it is a test bench for an application's own handlers,
+//! with the same tools as for nurl itself: sweeps, bundles, replays, shrinking. The commands that it prints for
+//! the user to type begin with the program's own path; [`main_as`] takes another invocation.
 //!
-//! | module | what |
+//! | module | contents |
 //! | --- | --- |
 //! | `args` | the command line |
 //! | `help` | examples for `--help` |
@@ -12,7 +12,7 @@
 //! | `run` | `list`, `run`, `replay`, `diff` |
 //! | `shrink` | `shrink` |
 //! | `sweep` | `sweep` |
-//! | `line` | what is printed with `--json` |
+//! | `line` | the output of `--json` |
 
 mod args;
 mod exit;
@@ -30,13 +30,13 @@ use args::{Bench, Cli, Command};
 use chaos::Scenario;
 use chaos::story::shell_word;
 
-/// Reads the command line, does what it says with `scenarios`, and returns the exit code that `--help` explains.
+/// Parses the command line, executes it with `scenarios`, and returns the exit code that `--help` explains.
 pub fn main(scenarios: &[Scenario]) -> ExitCode {
     let program = std::env::args().next().unwrap_or_default();
     main_as(&shell_word(&program), scenarios)
 }
 
-/// As [`main`], for a program that is called otherwise than by its path: `cargo chaos`.
+/// Like [`main`], for a program that isn't invoked by its path: `cargo chaos`.
 pub fn main_as(invocation: &str, scenarios: &[Scenario]) -> ExitCode {
     hush_worlds();
     let bench = Bench { invocation, scenarios };
@@ -57,7 +57,8 @@ pub fn main_as(invocation: &str, scenarios: &[Scenario]) -> ExitCode {
     }))
 }
 
-/// A panic in a world is a result, told with the run; a shrink makes hundreds of them. Others are printed as ever.
+/// Silences panics inside a world: they are results, reported with the run, and a shrink makes hundreds of them.
+/// Other panics print as usual.
 fn hush_worlds() {
     let usual = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {

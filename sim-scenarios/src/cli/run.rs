@@ -78,13 +78,13 @@ pub(crate) fn replay(bench: &Bench<'_>, args: &Run) -> Result<u8, Usage> {
         tell_held(args, &report, map.as_deref());
         return Ok(exit::HELD);
     }
-    // The bundle that is replayed stays as it is.
+    // A replay must not overwrite the bundle that it replays.
     let teller = args.out.teller(bench);
     let teller = Teller { folder: teller.folder.join("replayed"), keep: args.which.plan.clone(), ..teller };
     tell_failed(args, "replay", &teller, &subject.scenario, &report, map.as_deref())
 }
 
-/// Makes the run, with what the command line wants written; returns the map besides.
+/// Makes the run and writes the outputs that the command line asks for; also returns the map.
 fn watched(args: &Run, subject: &Subject) -> Result<(Report, Option<String>), Usage> {
     let (trace, capture) = (args.trace.clone(), args.pcap.clone());
     let watching = Watching { trace, capture, map: args.map, ..Watching::default() };
@@ -140,7 +140,7 @@ pub(crate) fn tell_story(
     map: Option<&str>,
 ) -> u8 {
     if json {
-        // What broke is the story's to say: it has seen the run a second time.
+        // The verdict comes from the story, which has made the run a second time.
         let told = Report { verdict: Err(story.broken.clone()), ..report.clone() };
         line::print(&RunLine::of(event, &told, Some(story.bundle.display().to_string())).with_map(map));
     }

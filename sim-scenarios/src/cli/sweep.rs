@@ -1,4 +1,4 @@
-//! `sweep`: many seeds, and a report that says what was done.
+//! `sweep`: many seeds, and a report of the runs.
 
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write, stderr};
@@ -16,13 +16,13 @@ use super::args::{self, Bench, Usage};
 use super::exit;
 use super::line::{self, RunLine};
 
-/// Runs unless the command line says otherwise.
+/// The number of runs if the command line gives none.
 const RUNS: u64 = 100;
 
-/// Failures that are shrunk and told; more of them are told in a line each.
+/// Failures that are shrunk and explained; each further failure gets one line.
 const STORIES: usize = 5;
 
-/// Where nobody looks at a terminal, progress is told once in so many steps.
+/// Without a terminal, or with `--json`, progress is printed once in this many steps.
 const QUIET_STEPS: u32 = 60;
 
 #[derive(Serialize)]
@@ -82,7 +82,7 @@ pub(crate) fn sweep(bench: &Bench<'_>, args: &args::Sweep) -> Result<u8, Usage> 
         true => known.to_vec(),
         false => args.scenarios.iter().map(|name| bench.scenario(name)).collect::<Result<_, _>>()?,
     };
-    // Every sweep has to find the planted bugs.
+    // Every sweep has to find the planted bugs, so it includes every canary.
     let canaries = known.iter().filter(|scenario| scenario.purpose == Purpose::Canary);
     for canary in canaries {
         if scenarios.iter().all(|scenario| scenario.name != canary.name) {
@@ -103,7 +103,7 @@ pub(crate) fn sweep(bench: &Bench<'_>, args: &args::Sweep) -> Result<u8, Usage> 
     let mut teller = ProgressTeller { json: args.json, terminal: stderr().is_terminal(), step: 0 };
     let swept = sweep.run(&mut |progress| teller.tell(progress));
     teller.end();
-    // What a story has seen counts too: it has made the run once more.
+    // A story makes the run once more, so its verdict counts too.
     let (mut gravest, mut untold) = (swept.gravest(), None);
     for found in &swept.found[..swept.found.len().min(STORIES)] {
         match tell(bench, args, found) {
@@ -129,7 +129,7 @@ fn rate(what: f64, took: Duration) -> f64 {
     what / took.as_secs_f64().max(0.001)
 }
 
-/// Says how far a sweep is: in one line of a terminal, or now and then.
+/// Reports the progress of a sweep: on one line of a terminal, else at intervals.
 struct ProgressTeller {
     json: bool,
     terminal: bool,
@@ -178,7 +178,7 @@ impl ProgressTeller {
     }
 }
 
-/// Shrinks a failure and tells its story; returns what broke, as the story has it.
+/// Shrinks a failure and tells its story; returns the kind of property that the story reports broken.
 fn tell(bench: &Bench<'_>, args: &args::Sweep, found: &Found) -> Result<Kind, Usage> {
     let is_determinism = matches!(&found.report.verdict, Err(broken) if broken.kind == Kind::Reproducibility);
     let small = (!is_determinism)

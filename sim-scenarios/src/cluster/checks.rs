@@ -1,25 +1,27 @@
-//! What is held against every node in every scenario, whatever else the scenario proves.
+//! Properties that every node must keep in every scenario.
 //!
-//! | property | seen through |
+//! | property | observed through |
 //! | --- | --- |
 //! | an incarnation never goes back in a node's view | its events |
-//! | who is dead or has left comes back only with a higher incarnation | its events |
+//! | a dead or left member comes back only with a higher incarnation | its events |
 //! | a node runs no more handlers of a kind at once than the kind allows | its events |
 //! | a handle resolves once | the scenario's task handles |
 //! | a result is recorded once | the node's counters |
 //! | no queue is longer than its bound | the node's gauges, and the hubs' |
 //! | an owner set has no duplicates | rings made of the node's members |
-//! | a job goes to a member that is live | the same |
+//! | a job goes to a member that is live | rings made of the node's members |
 //! | a node that has been silent on every leg for 60 s is not held alive | the node's members, and the world |
 //!
-//! A node is silent to another one if nothing of it can have come there, straight or through others: the world knows.
-//! One that was isolated meanwhile has 90 s, since its verdicts wait for 60.
+//! A node is silent to another one if none of its packets can have reached the other, directly or through third
+//! nodes; the world knows this. An observer that was isolated meanwhile has 90 s, since its verdicts are held
+//! back for 60 s.
 //!
-//! A check costs a look into a small table. The first that fails ends the run.
+//! Each check is a lookup in a small table. The first failed check ends the run.
 //!
-//! Two things look like a resurrection and are none. A node that was cut off takes back what it concluded alone
-//! (see `nurl::internals::membership::isolation`), so its own verdicts from then on are excused, and those on the way in: no older
-//! than [`RETRACT`]. And who left is forgotten after a while, and may then be met as somebody new.
+//! Two cases look like a resurrection and are none. First, a node that was cut off retracts the verdicts that it
+//! made alone (see `nurl::internals::membership::isolation`). Its own verdicts from then on are excused, and
+//! those made on the way into isolation: no older than [`RETRACT`]. Second, a left member is forgotten after a
+//! while, and may then return as a new member.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -44,23 +46,23 @@ use nurl::rt::time;
 use super::{Setup, Witness};
 use crate::models::relay::Relay;
 
-/// How often a node is asked what can't be heard.
+/// How often a node is asked for its counters, gauges and members, which no event reports.
 const SAMPLE: Duration = Duration::from_secs(10);
 
-/// Keys whose owner sets are looked at in each sample: others each time, so that in a sweep they lie everywhere on
-/// the ring, also where it wraps.
+/// Keys whose owner sets are checked in each sample. Each sample takes other keys, so that in a sweep they cover
+/// the whole ring, also where it wraps.
 const SAMPLED_KEYS: u8 = 4;
 
-/// Within this a silent node is held dead: the longest suspicion of a mesh of a hundred is 48 s.
+/// The time within which a silent node must be held dead: the longest suspicion in a mesh of a hundred is 48 s.
 const SILENT: Duration = Duration::from_secs(60);
 
-/// The same for a node that was isolated meanwhile.
+/// The same for an observer that was isolated meanwhile.
 const SILENT_TO_THE_ISOLATED: Duration = Duration::from_secs(90);
 
-/// Owners of a key, as everywhere.
+/// Owners of a key, the default.
 const REPLICAS: usize = 3;
 
-/// What the checks remember.
+/// The state of the checks.
 #[derive(Debug, Default)]
 pub struct Checks {
     nodes: BTreeMap<String, Observer>,
@@ -68,37 +70,37 @@ pub struct Checks {
     ended: BTreeSet<(String, TaskId)>,
 }
 
-/// One node, in its present process.
+/// One observing node, in its present process.
 #[derive(Debug, Default)]
 struct Observer {
     boot: u32,
     isolated: bool,
-    /// When it last was isolated.
+    /// When its isolation last began or ended.
     isolated_at: Option<Duration>,
     views: BTreeMap<PublicKey, Seen>,
     running: BTreeMap<String, usize>,
 }
 
-/// What a node says of another.
+/// A node's latest report of another node.
 #[derive(Debug, Clone, Copy)]
 struct Seen {
     state: State,
     incarnation: u64,
     at: Duration,
-    /// Said in isolation, or before one: it may be taken back.
+    /// Reported in isolation, or shortly before: it may be retracted.
     excused: bool,
-    /// When its observer first heard of it at this incarnation.
+    /// When the observer first heard of the member at this incarnation.
     met: Duration,
 }
 
 impl Checks {
-    /// A node's key is that of this host.
+    /// Registers `host` as the host of the node with this key.
     pub(super) fn knows(&mut self, key: PublicKey, host: Host) {
         self.hosts.insert(key, host);
     }
 
-    /// Looks whether the node `by` on `host`, with these members, holds somebody alive who has been silent for too
-    /// long.
+    /// Checks whether the node `by` on `host`, with these members, holds a member alive that has been silent for
+    /// too long.
     ///
     /// # Errors
     /// If it does.
@@ -106,7 +108,7 @@ impl Checks {
         let (now, Some(node)) = (world.elapsed(), self.nodes.get(by)) else { return Ok(()) };
         let lately = node.isolated_at.is_some_and(|at| now.saturating_sub(at) <= SILENT_TO_THE_ISOLATED);
         let limit = if node.isolated || lately { SILENT_TO_THE_ISOLATED } else { SILENT };
-        // A newcomer, or one that stood still, has had less time.
+        // A node that has just started or was paused has had less time.
         let Some(since) = now.checked_sub(limit) else { return Ok(()) };
         if host.runs_since().is_none_or(|at| at > since) {
             return Ok(());
@@ -122,7 +124,7 @@ impl Checks {
     /// An event of the node `by`, whose host has had `boot` processes, at the world's time `at`.
     ///
     /// # Errors
-    /// The property that it breaks.
+    /// The property that the event breaks.
     pub fn event(&mut self, at: Duration, by: &str, boot: u32, event: &NodeEvent) -> Result<(), Broken> {
         let node = self.nodes.entry(by.to_owned()).or_default();
         if boot < node.boot {
@@ -165,10 +167,10 @@ impl Checks {
         self.nodes.get(by).map_or(0, |node| node.running.values().sum())
     }
 
-    /// A task's handle at the node `by` has resolved.
+    /// Records that a task's handle at the node `by` has resolved.
     ///
     /// # Errors
-    /// If it had before.
+    /// If it had resolved before.
     pub fn ended(&mut self, by: &str, task: TaskId) -> Result<(), Broken> {
         if self.ended.insert((by.to_owned(), task)) {
             return Ok(());
@@ -181,7 +183,7 @@ impl Observer {
     fn member(&mut self, by: &str, peer: PublicKey, mut now: Seen) -> Result<(), Broken> {
         let forget = DetectorConfig::default().left_reclaim;
         let before = self.views.get(&peer).copied();
-        // Whom it may have forgotten since, it meets as somebody new.
+        // A left member may have been forgotten since, and then returns as a new one.
         let before =
             before.filter(|seen| seen.state != State::Left || now.at.saturating_sub(seen.at) < forget);
         if let Some(before) = before {
@@ -229,7 +231,7 @@ impl Observer {
     }
 }
 
-/// Looks at what a node says of its tables and counters.
+/// Checks a node's tables and counters.
 ///
 /// # Errors
 /// The property that they break.
@@ -258,18 +260,18 @@ pub fn stats(by: &str, stats: &StateStats) -> Result<(), Broken> {
     Ok(())
 }
 
-/// Looks at what a node says of its seam to the network.
+/// Checks the gauges of a node's transport.
 ///
 /// # Errors
-/// The property that it breaks.
+/// The property that they break.
 pub fn gauges(by: &str, gauges: &Gauges) -> Result<(), Broken> {
     within(by, gauges.named().map(|(what, gauge)| (what, gauge.now, gauge.bound)))
 }
 
-/// Looks at what a hub with these limits says of its tables and its clients' queues.
+/// Checks the tables and client queues of a hub with these limits.
 ///
 /// # Errors
-/// The property that it breaks.
+/// The property that they break.
 pub fn hub(by: &str, stats: &HubStats, limits: &HubLimits) -> Result<(), Broken> {
     let relay = limits.relay;
     let bounds = [
@@ -292,7 +294,7 @@ fn within<const N: usize>(by: &str, bounds: [(&str, usize, usize); N]) -> Result
     }
 }
 
-/// Looks at the owner sets that follow from a node's members, at the world's time `at`.
+/// Checks the owner sets that follow from a node's members, at the world's time `at`.
 ///
 /// # Errors
 /// The property that they break.
@@ -316,7 +318,7 @@ pub fn owners(at: Duration, by: &str, local: PublicKey, members: &[MemberInfo]) 
     let ring = Ring::new(members.iter().map(placed).chain([me]));
     let kinds: BTreeSet<_> = members.iter().flat_map(|member| &member.kinds).collect();
     for number in 0..SAMPLED_KEYS {
-        // The ring hashes it.
+        // The ring hashes the key.
         let key = [at.as_nanos().to_le_bytes().as_slice(), &[number]].concat();
         distinct(by, &ring.owners(&key, REPLICAS))?;
         for kind in &kinds {
@@ -326,7 +328,7 @@ pub fn owners(at: Duration, by: &str, local: PublicKey, members: &[MemberInfo]) 
     Ok(())
 }
 
-/// Whether those who would be given a job of a kind are live, as this node sees them.
+/// Checks that all executors for a job of a kind are live, as this node sees them.
 fn live(by: &str, members: &[MemberInfo], kind: &str, executors: &[PublicKey]) -> Result<(), Broken> {
     let gone = |key: &&PublicKey| members.iter().any(|of| of.key == **key && !of.state.is_live());
     match executors.iter().find(gone) {
@@ -338,7 +340,7 @@ fn live(by: &str, members: &[MemberInfo], kind: &str, executors: &[PublicKey]) -
     }
 }
 
-/// Whether somebody who has been silent for `limit` or longer is held alive.
+/// Checks that no member that has been silent for `limit` or longer is held alive.
 fn held_alive(
     by: &str,
     members: &[MemberInfo],
@@ -362,19 +364,19 @@ fn distinct(by: &str, owners: &[PublicKey]) -> Result<(), Broken> {
     Err(Broken::safety("an owner set has no duplicates", format!("{by} has the owners {owners:?}")))
 }
 
-/// A node that is looked at.
+/// A node under inspection.
 pub struct Looked<'a> {
     /// Its name.
     pub name: &'a str,
-    /// What it is in its mesh. An observer asks for the members now and then, so its view is older.
+    /// Its role in the mesh. An observer only asks for the members at intervals, so its view is older.
     pub role: Role,
     /// Its host.
     pub host: Host,
-    /// Where its events are told.
+    /// The record of its events.
     pub witness: &'a Witness,
 }
 
-/// Asks a node, and the hubs, what can't be heard.
+/// Queries a node, and the hubs, for the facts that no event reports.
 ///
 /// # Errors
 /// The property that their answers break.
@@ -383,7 +385,7 @@ pub async fn look(world: World, peer: &Looked<'_>, node: &Node, hubs: &[Relay]) 
     for relay in hubs {
         hub(&relay.host.name(), &relay.stats(), &relay.limits())?;
     }
-    // A node that shuts down while it is asked breaks nothing.
+    // A node that shuts down during the query breaks nothing.
     let (Ok(status), Ok(counted)) = (node.status().await, node.state_stats().await) else { return Ok(()) };
     if peer.role != Role::Observer {
         peer.witness.silent(world, by, peer.host, &status.members)?;
@@ -393,7 +395,7 @@ pub async fn look(world: World, peer: &Looked<'_>, node: &Node, hubs: &[Relay]) 
     stats(by, &counted)
 }
 
-/// Looks at a node now and then, until its process ends.
+/// Checks a node at intervals, until its process ends.
 pub(super) async fn sample(setup: Setup, node: Node, hubs: Vec<Relay>) {
     let Setup { name, role, host, world, witness, .. } = &setup;
     loop {
@@ -437,7 +439,7 @@ mod tests {
         says(&mut checks, State::Alive, 4).unwrap();
         let event = NodeEvent::Member { peer: key(1), state: State::Alive, incarnation: 0 };
         checks.event(Duration::from_secs(2), "a", 2, &event).unwrap();
-        // What the old process still had to say counts no more.
+        // A late event of the old process is ignored.
         says(&mut checks, State::Alive, 9).unwrap();
         checks.event(Duration::from_secs(2), "a", 2, &event).unwrap();
     }

@@ -1,4 +1,4 @@
-//! Jobs that a scenario submits, and what is asked of every one of them.
+//! Jobs that a scenario submits, and the properties that every one of them must have.
 
 use std::time::Duration;
 
@@ -10,17 +10,17 @@ use nurl::rt::time;
 
 use super::{Cluster, Peer, secret};
 
-/// How long a job may take before its submitter gives it up.
+/// How long a job may take before its submitter gives up on it.
 const LIFE: Duration = Duration::from_secs(180);
 
-/// Jobs under way. Each is named by its payload, which is its key and what its handler gives back.
+/// Jobs under way. Each is named by its payload, which is also its key and its expected result.
 pub struct Jobs<'a> {
     cluster: &'a Cluster,
     open: Vec<(String, String, Task)>,
 }
 
 impl<'a> Jobs<'a> {
-    /// None yet.
+    /// No jobs yet.
     pub fn new(cluster: &'a Cluster) -> Jobs<'a> {
         Jobs { cluster, open: Vec::new() }
     }
@@ -28,7 +28,7 @@ impl<'a> Jobs<'a> {
     /// Submits the job `name` of `kind` at a node.
     ///
     /// # Errors
-    /// When the node doesn't take it.
+    /// If the node refuses the job.
     pub async fn submit(&mut self, from: &Peer, kind: &str, name: &str) -> Result<(), Broken> {
         let node = from.node(&self.cluster.world).await;
         let options = SubmitOptions { life: LIFE, ..SubmitOptions::default() };
@@ -41,7 +41,7 @@ impl<'a> Jobs<'a> {
         Ok(())
     }
 
-    /// Waits for all of them: each handle resolves once, with the right result, within `limit` from now.
+    /// Waits for all jobs: each handle resolves once, with the right result, within `limit` from now.
     ///
     /// # Errors
     /// The property that broke.
@@ -59,10 +59,10 @@ impl<'a> Jobs<'a> {
         Ok(count)
     }
 
-    /// Waits for all of them, whatever comes of them, within `limit` from now.
+    /// Waits for all jobs within `limit` from now, and returns their outcomes whether they succeeded or not.
     ///
     /// # Errors
-    /// When one's handle isn't resolved by then.
+    /// If a handle isn't resolved by then.
     pub async fn outcomes(
         &mut self,
         limit: Duration,
@@ -72,7 +72,7 @@ impl<'a> Jobs<'a> {
         let mut late = Vec::new();
         for (by, name, task) in self.open.drain(..) {
             let left = until.saturating_sub(self.cluster.world.elapsed());
-            // A handle that has resolved is read at once, also when no time is left.
+            // A handle that has already resolved is read even when no time is left.
             match time::timeout(left.max(Duration::from_millis(1)), self.cluster.witness.outcome(&by, task))
                 .await
             {

@@ -1,4 +1,4 @@
-//! Who is where: the hubs and the nodes of a mesh, on the internet or behind boxes.
+//! The map of a mesh: its hubs and nodes, on the internet or behind boxes.
 //!
 //! ```no_run
 //! # use chaos::{middlebox::Middlebox, world::World};
@@ -9,8 +9,9 @@
 //! # }
 //! ```
 //!
-//! Addresses are given out in order: hubs in 192.0.2.0/24, open nodes in 198.18.0.0/15, boxes in 203.0.113.0/24 (in
-//! 100.64.0.0/16 behind another box), and within every home 192.168.1.10 and up, so that homes share addresses.
+//! Addresses are assigned in order: hubs in 192.0.2.0/24, open nodes in 198.18.0.0/15, boxes in 203.0.113.0/24
+//! (in 100.64.0.0/16 behind another box), and within every home 192.168.1.10 and up, so that homes share
+//! addresses.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -36,11 +37,11 @@ use crate::models::relay::{HUB_PORT, Relay};
 pub enum Place {
     /// On the internet, with an address of its own.
     Open,
-    /// In this network, behind whatever box is there.
+    /// In this network, behind the network's box.
     In(Net),
 }
 
-/// A network behind a box, as a home, an office or a carrier has it; its one address outside is the next one free.
+/// A network behind a box, like a home, an office or a carrier; the box's one outer address is the next free one.
 pub fn home(world: World, outside: Net, name: &str, middlebox: impl Middlebox) -> Net {
     let number = world.nets().len();
     let outer = match outside.outside() {
@@ -50,7 +51,7 @@ pub fn home(world: World, outside: Net, name: &str, middlebox: impl Middlebox) -
     outside.nat(name, &[&outer], middlebox)
 }
 
-/// A cluster to be.
+/// The plan of a cluster.
 pub struct Map {
     world: World,
     hubs: Vec<(String, HubLimits)>,
@@ -59,7 +60,7 @@ pub struct Map {
 }
 
 impl Map {
-    /// Nobody yet.
+    /// A map without hubs and nodes.
     pub fn new(world: World) -> Map {
         Map { world, hubs: Vec::new(), nodes: Vec::new(), build: Arc::new(|builder, _| builder) }
     }
@@ -83,7 +84,7 @@ impl Map {
         self.role(name, place, Role::Worker)
     }
 
-    /// A node that only looks on and sends: nobody probes it, nobody gossips about it.
+    /// An observer: a node that only watches and sends. It isn't probed and isn't gossiped about.
     #[must_use]
     pub fn client(self, name: &str, place: Place) -> Map {
         self.role(name, place, Role::Observer)
@@ -96,7 +97,7 @@ impl Map {
         self
     }
 
-    /// So many nodes in one place, named by their numbers.
+    /// Adds `count` nodes in one place, named by their numbers.
     #[must_use]
     pub fn nodes(mut self, count: usize, place: Place) -> Map {
         for _ in 0..count {
@@ -106,14 +107,15 @@ impl Map {
         self
     }
 
-    /// How each node is built, at its start and at each restart, beyond its key, role and the handler "slow".
+    /// Sets how each node is built, at its start and at each restart, beyond its key, role and the handler
+    /// "slow".
     #[must_use]
     pub fn build(mut self, build: impl Fn(Builder, &Setup) -> Builder + Send + Sync + 'static) -> Map {
         self.build = Arc::new(build);
         self
     }
 
-    /// Makes hosts and keys, and starts everybody.
+    /// Makes hosts and keys, and starts all hubs and nodes.
     ///
     /// # Panics
     /// If there is no hub, or a name is taken.
@@ -145,20 +147,20 @@ impl Map {
     }
 }
 
-/// What further nodes are made of.
+/// The state from which further nodes are made.
 pub(super) struct Ground {
     rng: Rng,
     build: Build,
-    /// Hosts that began in each network.
+    /// How many hosts began in each network.
     residents: BTreeMap<Net, usize>,
-    /// Moves to places where the host had not been.
+    /// How many moves led to a network where the host had not been.
     roamers: usize,
-    /// By a host's name and the network.
+    /// Assigned addresses, by host name and network.
     leases: BTreeMap<(String, Net), String>,
 }
 
 impl Cluster {
-    /// A further node, started now. Its number is the next one.
+    /// Starts a further node now. It gets the next number.
     ///
     /// # Panics
     /// If the name is taken.
@@ -174,8 +176,8 @@ impl Cluster {
         peer
     }
 
-    /// Moves a node's host elsewhere; its old connections hang. It has another address there, or the one that it had
-    /// there before, as a DHCP server would have it.
+    /// Moves a node's host elsewhere; its old connections hang. In a network where the host has been before it
+    /// gets its earlier address again, as from a DHCP server; elsewhere it gets a new one.
     pub fn roam(&mut self, peer: &Peer, place: Place) {
         let (net, ip) = self.ground.lease(self.world, &peer.name, place);
         peer.host.attach(NIC, net, &[&ip]);
@@ -183,8 +185,8 @@ impl Cluster {
 }
 
 impl Cluster {
-    /// What a fault plan may hit: every node, every hub, every box; nodes may roam into every home and onto the
-    /// internet. A scenario spares whom it needs.
+    /// The possible targets of a fault plan: every node, every hub, every box; nodes may roam into every home and
+    /// onto the internet. A scenario adds the hosts that it needs to `spared`.
     pub fn targets(&self) -> Targets {
         let nets: Vec<_> = self.world.nets().into_iter().filter(|net| net.outside().is_some()).collect();
         let homes = nets.iter().map(|net| (*net, Ipv4Addr::new(192, 168, 1, 150)));
@@ -200,8 +202,8 @@ impl Cluster {
 }
 
 impl Ground {
-    /// The address of a host in a network: always the same one. Who comes from elsewhere has one that nobody else
-    /// has anywhere, so that it can see that it is elsewhere.
+    /// The address of a host in a network: always the same one. A host that moves in gets an address that no
+    /// other host has in any network, so that it can detect the move.
     fn lease(&mut self, world: World, name: &str, place: Place) -> (Net, String) {
         let net = match place {
             Place::Open => world.internet(),

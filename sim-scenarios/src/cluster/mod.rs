@@ -1,14 +1,14 @@
-//! Hubs and nodes on hosts of a world, assembled as a deployment would be.
+//! Hubs and nodes on hosts of a world, assembled as in a deployment.
 //!
-//! What runs on a host is what a deployment runs: [`nurl::internals::net::hub::serve`] (as a [`Relay`]) and [`nurl::Node`].
-//! A [`Map`] says who is where; [`Cluster::start`] is its short form, all nodes on the internet with one hub. A
-//! scenario reaches into a node only through its public handle; [`Peer::node`] waits until the host's present
-//! process has one, so it works across crashes and restarts.
+//! A host runs the code that a deployment runs: [`nurl::internals::net::hub::serve`] (as a [`Relay`]) and
+//! [`nurl::Node`]. A [`Map`] places hubs and nodes; [`Cluster::start`] is its short form, all nodes on the
+//! internet with one hub. A scenario reaches into a node only through its public handle. [`Peer::node`] waits
+//! until the host's present process has a handle, so it works across crashes and restarts.
 //!
-//! What happens in the cluster goes to one [`Witness`]: every event of every node, every run of a handler. What is
-//! held against every node, whatever the scenario, is in [`checks`].
-//! Everything an application would call its own is a [`secret`]: a payload with a marker that no packet on a link,
-//! and no frame that a hub reads, may carry in the clear. Every cluster has that checked.
+//! One [`Witness`] records the cluster's events: every event of every node, every run of a handler. [`checks`]
+//! holds the properties that every node must keep in every scenario.
+//! Every application payload is a [`secret`]: it carries a marker that must not appear in the clear in any packet
+//! on a link, nor in any frame that a hub reads. Every cluster checks this.
 
 pub mod checks;
 mod jobs;
@@ -41,22 +41,22 @@ pub use traffic::Traffic;
 pub use within::Within;
 pub use witness::{Ran, Witness};
 
-/// What [`Cluster::converge`] waits for.
+/// The property that [`Cluster::converge`] waits for.
 const MET: &str = "every running node sees exactly the running nodes alive";
 
-/// A node says what it sees within this.
+/// How long a node may take to answer a query.
 const ANSWERS: Duration = Duration::from_secs(5);
 
 /// A mesh in the world.
 pub struct Cluster {
     world: World,
-    /// What a newcomer would be given.
+    /// The ticket that a joining node is given.
     pub ticket: Ticket,
     /// The hubs, in the order in which the map names them.
     pub hubs: Vec<Relay>,
     /// The nodes, in the order of their numbers.
     pub peers: Vec<Peer>,
-    /// What happened.
+    /// The record of the cluster's events.
     pub witness: Witness,
     ground: map::Ground,
 }
@@ -70,19 +70,19 @@ impl Cluster {
     /// Waits until every running node sees exactly the running nodes alive.
     ///
     /// # Errors
-    /// What is still missing when `limit` of virtual time is over.
+    /// Lists the observations still missing when `limit` of virtual time is over.
     pub async fn converge(&self, limit: Duration) -> Result<(), Broken> {
         let within = Within::new(self.world, MET, limit);
         while within.lacks(self.missing().await).await? {}
         Ok(())
     }
 
-    /// Where a running node's view isn't that exactly the running nodes are alive.
+    /// The deviations of running nodes' views from "exactly the running nodes are alive".
     pub async fn missing(&self) -> Vec<String> {
         let mut missing = Vec::new();
         for peer in self.running() {
             let view = self.view(peer).await;
-            // Nobody gossips about an observer.
+            // Observers aren't gossiped about.
             let members = self.peers.iter().filter(|other| other.role != Role::Observer);
             for other in members.filter(|other| other.key != peer.key) {
                 let state = view.get(&other.key).copied();
@@ -100,10 +100,10 @@ impl Cluster {
         missing
     }
 
-    /// Looks once more at every running node as [`checks`] does now and then.
+    /// Runs the periodic [`checks`] once more on every running node.
     ///
     /// # Errors
-    /// The property that one of them breaks.
+    /// The first property that a node breaks.
     pub async fn inspect(&self) -> Result<(), Broken> {
         for peer in self.running() {
             let Peer { name, role, host, .. } = peer;
@@ -113,10 +113,10 @@ impl Cluster {
         Ok(())
     }
 
-    /// What `peer` says of the members.
+    /// The member list that `peer` reports.
     pub async fn members(&self, peer: &Peer) -> Vec<MemberInfo> {
         let node = peer.node(&self.world).await;
-        // A node that shuts down while it is asked has no view, and one that doesn't answer has none either.
+        // A node that shuts down during the query, or doesn't answer, counts as having an empty view.
         let answer = time::timeout(ANSWERS, node.members()).await;
         answer.ok().and_then(Result::ok).unwrap_or_default()
     }
@@ -126,12 +126,12 @@ impl Cluster {
         self.members(peer).await.into_iter().map(|member| (member.key, member.state)).collect()
     }
 
-    /// How `from` reaches `to`; `None` if it doesn't know it.
+    /// How `from` reaches `to`; `None` if `from` doesn't know `to`.
     pub async fn path(&self, from: &Peer, to: &Peer) -> Option<PathInfo> {
         self.members(from).await.into_iter().find(|member| member.key == to.key).map(|member| member.path)
     }
 
-    /// What is wrong with the way from one node to another, where it should be direct or should not.
+    /// Describes the path from one node to another if it isn't direct or relayed as required.
     pub async fn wrong_path(&self, from: &Peer, to: &Peer, direct: bool) -> Option<String> {
         let path = self.path(from, to).await;
         if path.is_some_and(|path| path.direct == direct) {
@@ -142,7 +142,7 @@ impl Cluster {
         Some(format!("{} to {} is {is}, not {should}", from.name, to.name))
     }
 
-    /// The running nodes that aren't registered at `hub`.
+    /// One message for each running node that isn't registered at `hub`.
     pub async fn unregistered(&self, hub: &Relay) -> Vec<String> {
         let mut missing = Vec::new();
         for peer in self.running() {

@@ -1,11 +1,11 @@
-//! Payloads of the application, marked, so that one in the clear is recognised wherever it turns up.
+//! Marked application payloads, so that a payload in the clear is recognised anywhere.
 
 use bytes::Bytes;
 
-/// What every payload of a scenario begins with. Long enough that no ciphertext carries it by chance.
+/// The prefix of every payload of a scenario. It is too long for a ciphertext to contain it by chance.
 pub(super) const MARKER: &[u8] = b"\x1bthe application's own, for its members only\x1b";
 
-/// The property that a cluster has checked of its payloads.
+/// The property that a cluster checks of its payloads.
 pub(super) const SEALED: &str = "no payload of the application is in the clear on a link or at a hub";
 
 /// A payload of the application: marked, and readable by [`text`].
@@ -13,12 +13,12 @@ pub fn secret(text: &str) -> Bytes {
     Bytes::from([MARKER, text.as_bytes()].concat())
 }
 
-/// Whether a payload is one that [`secret`] made.
+/// Whether a payload was made by [`secret`].
 pub fn is_secret(payload: &[u8]) -> bool {
     payload.starts_with(MARKER)
 }
 
-/// What a payload says, without its marker.
+/// A payload's text, without its marker.
 pub fn text(payload: &[u8]) -> String {
     String::from_utf8_lossy(payload.strip_prefix(MARKER).unwrap_or(payload)).into_owned()
 }

@@ -16,27 +16,27 @@ use nurl::{Node, PublicKey, SecretKey};
 use super::{Witness, checks};
 use crate::models::relay::Relay;
 
-/// The interface that a node's host has its addresses on.
+/// The interface that holds a node's addresses.
 pub(super) const NIC: &str = "eth0";
 
-/// What is known where a node is built.
+/// The facts known when a node is built.
 #[derive(Clone)]
 pub struct Setup {
     /// The node's name, which is its host's.
     pub name: String,
     /// Its number, from 0.
     pub number: usize,
-    /// What it is in its mesh.
+    /// Its role in the mesh.
     pub role: Role,
     /// Its host.
     pub host: Host,
-    /// Where it is.
+    /// The world that it is in.
     pub world: World,
-    /// Where handlers tell what they did.
+    /// The record to which handlers report their runs.
     pub witness: Witness,
 }
 
-/// How each node is built, beyond what every node is: handlers, a store, another role.
+/// How each node is built, beyond the common part: handlers, a store, another role.
 pub(super) type Build = Arc<dyn Fn(Builder, &Setup) -> Builder + Send + Sync>;
 
 /// A node of the cluster.
@@ -46,7 +46,7 @@ pub struct Peer {
     pub name: String,
     /// Its key, the same after a restart.
     pub key: PublicKey,
-    /// What it is in its mesh.
+    /// Its role in the mesh.
     pub role: Role,
     /// Its host.
     pub host: Host,
@@ -101,7 +101,7 @@ impl Peer {
                 let builder = Node::builder(ticket).key(key).role(setup.role).handler("slow", slow);
                 let node = match build(builder, &setup).spawn().await {
                     Ok(node) => node,
-                    // The disk died under it: a crash was armed there.
+                    // The node's disk failed because a crash was armed there.
                     Err(_) if !setup.host.is_running() => return,
                     Err(error) => panic!("{name} doesn't start: {error}"),
                 };
@@ -118,7 +118,7 @@ impl Peer {
     }
 }
 
-/// A handler that takes a second of virtual time, so that a fault can meet it half-way.
+/// A handler that takes a second of virtual time, so that a fault can hit it while it runs.
 async fn slow_echo(by: String, witness: Witness, payload: Bytes) -> Result<Bytes, JobError> {
     time::sleep(Duration::from_secs(1)).await;
     witness.ran(&by, &payload);

@@ -1,7 +1,8 @@
-//! Application datagrams between all nodes of a cluster, and what became of them.
+//! Application datagrams between all nodes of a cluster, with their send and arrival times.
 //!
-//! Every running node sends a [`secret`](super::secret) to every other one at a steady rate, and keeps what comes.
-//! A datagram may be lost; a scenario asks when the first one sent after some moment arrived.
+//! Every running node sends a [`secret`](super::secret) to every other node at a steady rate, and records the
+//! arrivals. A datagram may be lost; a scenario asks for the arrival of the first datagram sent after a given
+//! moment.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,10 +14,10 @@ use nurl::rt::time;
 
 use super::{Cluster, Peer, is_secret, secret, text};
 
-/// When a datagram was sent, and when it came.
+/// When a datagram was sent, and when it arrived.
 type Flight = (Duration, Duration);
 
-/// The datagrams of one cluster. A clone is the same traffic.
+/// The datagrams of one cluster. A clone shares the same record.
 #[derive(Clone, Default)]
 pub struct Traffic(Arc<Mutex<State>>);
 
@@ -28,7 +29,7 @@ struct State {
 }
 
 impl Traffic {
-    /// Starts to send, from every node that runs now and until its process ends.
+    /// Starts to send, from every node that runs now, until its process ends.
     pub async fn start(world: World, cluster: &Cluster, every: Duration) -> Traffic {
         let traffic = Traffic::default();
         for peer in cluster.running() {
@@ -40,7 +41,7 @@ impl Traffic {
         traffic
     }
 
-    /// Keeps what comes to this node, until its process ends. Only one may take what comes.
+    /// Records the arrivals at this node until its process ends. Don't receive from the node elsewhere as well.
     pub async fn hear(&self, world: World, at: &Peer) {
         let (log, receiver, me) = (self.clone(), at.node(&world).await, at.key);
         at.host.run(async move {
@@ -52,14 +53,14 @@ impl Traffic {
         });
     }
 
-    /// Sends from this node to `others`, until its process ends or all traffic does.
+    /// Sends from this node to `others` until its process ends or `stop` is called.
     pub async fn speak(&self, world: World, from: &Peer, others: Vec<PublicKey>, every: Duration) {
         let (log, node) = (self.clone(), from.node(&world).await);
         from.host.run(async move {
             while !log.state().stopped {
                 for other in &others {
                     let body = secret(&world.elapsed().as_nanos().to_string());
-                    // A node that shuts down sends no more.
+                    // A node that shuts down refuses to send.
                     let _ = node.send(*other, body).await;
                 }
                 time::sleep(every).await;
@@ -67,7 +68,7 @@ impl Traffic {
         });
     }
 
-    /// Ends it.
+    /// Stops all sending.
     pub fn stop(&self) {
         self.state().stopped = true;
     }
@@ -79,21 +80,21 @@ impl Traffic {
         flights.iter().filter(|(sent, _)| *sent >= since).map(|(_, arrived)| *arrived).min()
     }
 
-    /// When the first datagram was sent, of those sent at `since` or later that arrived.
+    /// When the first datagram was sent, of the datagrams sent at `since` or later that arrived.
     pub fn first_sent(&self, from: PublicKey, to: PublicKey, since: Duration) -> Option<Duration> {
         let state = self.state();
         let flights = state.flights.get(&(from, to))?;
         flights.iter().map(|(sent, _)| *sent).filter(|sent| *sent >= since).min()
     }
 
-    /// How many of those sent at `since` or later arrived.
+    /// How many datagrams sent at `since` or later arrived.
     pub fn count(&self, from: PublicKey, to: PublicKey, since: Duration) -> usize {
         let state = self.state();
         let flights = state.flights.get(&(from, to)).map_or(&[][..], Vec::as_slice);
         flights.iter().filter(|(sent, _)| *sent >= since).count()
     }
 
-    /// The longest time between two arrivals in a row, from `since` to `until`.
+    /// The longest time between two consecutive arrivals, from `since` to `until`.
     pub fn longest_pause(
         &self,
         from: PublicKey,

@@ -1,11 +1,11 @@
-//! Waiting for something good: a bounded virtual time, and what is still missing when it wasn't enough.
+//! Waiting for a liveness property: within a bounded virtual time, else a report of the missing parts.
 
 use std::time::Duration;
 
 use chaos::property::Broken;
 use chaos::world::World;
 
-/// How often somebody looks.
+/// How often the condition is checked.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// A wait for a liveness property: `while within.lacks(missing(..).await).await? {}`.
@@ -23,15 +23,16 @@ impl Within {
         Within { world, property, limit, begun: world.elapsed() }
     }
 
-    /// How long it has been waited.
+    /// The virtual time waited so far.
     pub fn waited(&self) -> Duration {
         self.world.elapsed() - self.begun
     }
 
-    /// With nothing missing, `false` at once; else `true` after a short while, to look again.
+    /// If nothing is missing, `false` at once; otherwise `true` after a short while, so that the caller checks
+    /// again.
     ///
     /// # Errors
-    /// The property, with what is missing, once the time is over.
+    /// The property and its missing parts, once the time is over.
     #[track_caller]
     pub fn lacks(&self, missing: Vec<String>) -> impl Future<Output = Result<bool, Broken>> + Send + use<> {
         let over = (!missing.is_empty() && self.waited() >= self.limit).then(|| {

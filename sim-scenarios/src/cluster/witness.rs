@@ -1,4 +1,4 @@
-//! What the whole cluster has seen, in the order in which it happened.
+//! The record of everything that the whole cluster reported, in order of occurrence.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,34 +17,34 @@ use super::checks::Checks;
 
 use super::Peer;
 
-/// What one handler did with one task: who ran it, and when.
+/// One completed run of a handler: the job, and the host that ran it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ran {
-    /// What the payload says, which names the job.
+    /// The payload's text, which names the job.
     pub job: String,
     /// The host's name.
     pub by: String,
 }
 
-/// Everybody's account. A clone is the same witness.
+/// The record of all nodes' events. A clone shares the same record.
 #[derive(Debug, Clone, Default)]
 pub struct Witness(Arc<Mutex<Seen>>);
 
 #[derive(Debug, Default)]
 struct Seen {
     ran: Vec<Ran>,
-    /// (who says, about whom, state) in order.
+    /// (reporting node, subject, state) in order.
     verdicts: Vec<(String, PublicKey, State)>,
     checks: Checks,
-    /// By who says, and of the way to whom.
+    /// By reporting node and the path's other end.
     paths: BTreeMap<(String, PublicKey), Way>,
-    /// Connections to hubs that went down, by whose they were.
+    /// Number of hub connections that went down, by node.
     hub_downs: BTreeMap<String, u32>,
-    /// Those who took themselves for isolated.
+    /// Nodes that have considered themselves isolated.
     isolated: BTreeSet<String>,
 }
 
-/// What became of the way from one node to another.
+/// The state and history of the path from one node to another.
 #[derive(Debug, Clone, Copy, Default)]
 struct Way {
     direct: bool,
@@ -56,8 +56,8 @@ impl Witness {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Every event of every node comes through here, in the order in which it happened; `by` is the node's name,
-    /// and its host has had `boot` processes.
+    /// Receives every event of every node, in order of occurrence; `by` is the node's name, and its host has had
+    /// `boot` processes.
     pub(super) fn event(&self, at: Duration, by: &str, boot: u32, event: &NodeEvent) {
         let mut seen = self.seen();
         match event {
@@ -87,7 +87,7 @@ impl Witness {
         self.course(by, task).await.1
     }
 
-    /// As [`outcome`](Witness::outcome), with the reasons for which the task waited.
+    /// Like [`outcome`](Witness::outcome), with the reasons for which the task waited.
     pub async fn course(&self, by: &str, mut task: Task) -> (Vec<WaitReason>, Result<Bytes, JobError>) {
         let (id, mut waits, mut end) = (task.id(), Vec::new(), None);
         while let Some(event) = task.next().await {
@@ -110,12 +110,12 @@ impl Witness {
         self.seen().checks.running(by)
     }
 
-    /// A node's key is that of this host.
+    /// Registers `host` as the host of the node with this key.
     pub(super) fn knows(&self, key: PublicKey, host: Host) {
         self.seen().checks.knows(key, host);
     }
 
-    /// Looks whether a node holds somebody alive who has been silent for too long.
+    /// Checks whether a node holds a member alive that has been silent for too long.
     ///
     /// # Errors
     /// If it does.
@@ -129,17 +129,17 @@ impl Witness {
         self.seen().checks.silent(world, by, host, members)
     }
 
-    /// A process of a node has begun: it knows no ways yet.
+    /// Records the start of a node's process: it has no paths yet.
     pub(super) fn begins(&self, by: &str) {
         self.seen().paths.retain(|(name, _), _| name != by);
     }
 
-    /// Whether the way from one node to another is direct, by what the first has told last.
+    /// Whether the path from one node to another is direct, according to the first node's latest event.
     pub fn is_direct(&self, from: &Peer, to: &Peer) -> bool {
         self.seen().paths.get(&(from.name.clone(), to.key)).is_some_and(|way| way.direct)
     }
 
-    /// How often the way from one node to another has stopped to be direct.
+    /// How often the path from one node to another has ceased to be direct.
     pub fn demotions(&self, from: &Peer, to: &Peer) -> u32 {
         self.seen().paths.get(&(from.name.clone(), to.key)).map_or(0, |way| way.demotions)
     }
@@ -149,7 +149,7 @@ impl Witness {
         self.seen().hub_downs.get(&of.name).copied().unwrap_or_default()
     }
 
-    /// A handler has come to its end with a payload.
+    /// Records that a handler has finished with a payload.
     pub fn ran(&self, by: &str, payload: &[u8]) {
         let ran = Ran { job: super::text(payload), by: by.to_owned() };
         self.seen().ran.push(ran);
@@ -160,33 +160,33 @@ impl Witness {
         self.seen().ran.clone()
     }
 
-    /// Everything that anybody ever said of a node's state, in order.
+    /// Every state that any node has reported of `node`, in order.
     pub fn verdicts_on(&self, node: &Peer) -> impl Iterator<Item = State> + use<> {
         let seen = self.seen();
         let said = seen.verdicts.iter().filter(|(_, about, _)| *about == node.key);
         said.map(|(_, _, state)| *state).collect::<Vec<_>>().into_iter()
     }
 
-    /// Everything that a node ever said of the others' states, in order.
+    /// Every state that `node` has reported of the others, in order.
     pub fn verdicts_by(&self, node: &Peer) -> impl Iterator<Item = State> + use<> {
         let seen = self.seen();
         let said = seen.verdicts.iter().filter(|(by, ..)| *by == node.name);
         said.map(|(_, _, state)| *state).collect::<Vec<_>>().into_iter()
     }
 
-    /// Whether a node has ever taken itself for isolated.
+    /// Whether a node has ever considered itself isolated.
     pub fn was_isolated(&self, node: &Peer) -> bool {
         self.seen().isolated.contains(&node.name)
     }
 
-    /// Who ever held whom dead.
+    /// Every verdict of death: the node that reported it, and its subject.
     pub fn held_dead(&self) -> Vec<(String, PublicKey)> {
         let seen = self.seen();
         let dead = seen.verdicts.iter().filter(|(_, _, state)| *state == State::Dead);
         dead.map(|(by, about, _)| (by.clone(), *about)).collect()
     }
 
-    /// How often each job was run to its end.
+    /// How often each job has run to completion.
     pub fn runs_per_job(&self) -> BTreeMap<String, usize> {
         let mut count = BTreeMap::new();
         for ran in self.seen().ran.iter() {

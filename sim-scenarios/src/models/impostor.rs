@@ -1,4 +1,4 @@
-//! What may answer on a hub's port without being the hub.
+//! Services that may answer on a hub's port without being the hub.
 
 use std::net::SocketAddr;
 
@@ -6,19 +6,19 @@ use nurl::rt::net::{TcpListener, TcpStream};
 use nurl::rt::task;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-/// Something that accepts connections where a ticket says that a hub is.
+/// A service that accepts connections at a hub's address in the ticket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Impostor {
-    /// A captive portal: every connection gets a page, whatever it says.
+    /// A captive portal: every connection gets a page, whatever it sends.
     Portal,
     /// A proxy whose hub isn't up: it accepts, and closes.
     Proxy,
-    /// It accepts, reads, and says nothing.
+    /// A service that accepts, reads, and never answers.
     Mute,
 }
 
 impl Impostor {
-    /// Answers on `listen` for as long as its process lives.
+    /// Answers on `listen` until its process ends.
     ///
     /// # Panics
     /// If the port isn't free.
@@ -33,7 +33,7 @@ impl Impostor {
         let mut heard = [0; 256];
         match self {
             Impostor::Portal => {
-                // How much of the request is there doesn't matter, nor whether somebody reads the page.
+                // It doesn't matter how much of the request has arrived, nor whether the client reads the page.
                 let _ = stream.read(&mut heard).await;
                 let _ = stream.write_all(b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\n\r\n").await;
                 let _ = stream.shutdown().await;

@@ -1,11 +1,11 @@
-//! Models of what stands between nodes in the world.
+//! Models of the equipment between nodes in the world.
 //!
-//! | module | what |
+//! | module | contents |
 //! | --- | --- |
-//! | `impostor` | what answers on a hub's port without being the hub |
-//! | `nat_box` | NAT boxes and firewalls, configurable and as people have them |
+//! | `impostor` | services that answer on a hub's port without being the hub |
+//! | `nat_box` | NAT boxes and firewalls: configurable, with presets of common devices |
 //! | `oracle` | which pairs of boxes let two peers end with a direct path |
-//! | `relay` | a hub, and everything that may befall it |
+//! | `relay` | a hub, and the faults that can be injected into it |
 
 pub mod impostor;
 pub mod nat_box;

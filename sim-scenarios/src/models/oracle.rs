@@ -1,44 +1,44 @@
 //! Which pairs of boxes let two peers end with a direct path.
 //!
-//! A pure function of what stands before each of two peers, reasoned from RFC 4787's definitions, and not from any
-//! transport's code. It assumes plain punching with peer-reflexive learning (RFC 5128 §3.3, RFC 8445 §7.3.1.3): each
-//! peer has one socket; it learns its outer address from a server elsewhere (its *reflexive* address, the mapping
-//! toward that server), tells it to the other, keeps sending to the other's, and answers whatever source it hears
-//! from. No port is guessed, none is opened by a protocol. Sending goes on for longer than timers last, so timers,
-//! lifetimes and tables don't count.
+//! A pure function of the boxes in front of each of two peers, derived from RFC 4787's definitions, and not from
+//! any transport's code. It assumes plain punching with peer-reflexive learning (RFC 5128 §3.3, RFC 8445
+//! §7.3.1.3). Each peer has one socket. It learns its outer address from a server elsewhere (its *reflexive*
+//! address, the mapping toward that server), tells it to the other peer, keeps sending to the other's reflexive
+//! address, and answers every source that it hears from. No port is guessed, and none is opened by a protocol.
+//! Sending goes on for longer than timers last, so timers, lifetimes and table sizes don't count.
 //!
 //! Write `a` and `b` for the peers, `R` for the reflexive address of `b`, and let `a` send first:
 //!
-//! 1. *It arrives.* `R` is the mapping of `b` toward the server. Where the filter of `b` is endpoint-independent,
-//!    everything sent to `R` gets in. Otherwise `b` must have sent to `a` *from `R`*, so its mapping has to be
-//!    endpoint-independent; and if the filter asks for the port, too, `a` must come from the port that `b` sent
-//!    to, its reflexive one, so the mapping of `a` has to be endpoint-independent as well.
-//! 2. *The answer arrives.* It goes to the source that `b` saw, a mapping of `a` that has sent to `R`. It comes from
-//!    `R` if the mapping of `b` is endpoint-independent; otherwise from another port of the same address, which an
-//!    address-and-port-dependent filter refuses.
-//! 3. *It settles.* Where the answer came from elsewhere than `R`, `a` answers there; if that is a new mapping of
-//!    `a`, and it in turn of `b`, and so on, no pair of addresses ever carries packets both ways. That takes
-//!    address-and-port-dependent mappings on both sides.
+//! 1. *The probe arrives.* `R` is the mapping of `b` toward the server. If the filter of `b` is
+//!    endpoint-independent, everything sent to `R` gets in. Otherwise `b` must have sent to `a` *from `R`*, so
+//!    the mapping of `b` has to be endpoint-independent. If the filter also checks the port, `a` must send from
+//!    the port that `b` sent to, its reflexive one, so the mapping of `a` has to be endpoint-independent as well.
+//! 2. *The answer arrives.* It goes to the source that `b` saw, a mapping of `a` that has sent to `R`. It comes
+//!    from `R` if the mapping of `b` is endpoint-independent; otherwise from another port of the same address,
+//!    which an address-and-port-dependent filter refuses.
+//! 3. *The pair settles.* If the answer came from another source than `R`, `a` answers there. If that makes a new
+//!    mapping of `a`, and its packet a new one of `b`, and so on, no pair of addresses ever carries packets both
+//!    ways. That takes address-and-port-dependent mappings on both sides.
 //!
-//! The path is direct if this goes through from either side. Two peers in one network need none of it.
+//! The path is direct if all three steps succeed from either side. Two peers in one network need none of them.
 
 use super::nat_box::{Dependence, Family, NatConfig, Pooling};
 
-/// What stands before a peer, all boxes from it to the outermost network taken together.
+/// The behaviour of all boxes between a peer and the outermost network, taken together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Nature {
-    /// What its mapping depends on.
+    /// The dependence of its mapping.
     pub mapping: Dependence,
-    /// What its filter depends on.
+    /// The dependence of its filter.
     pub filtering: Dependence,
-    /// Whether all its mappings have one outer address, so that an address seen is an address known.
+    /// Whether all mappings of the peer have the same outer address, so that one observed address stands for all.
     pub one_address: bool,
     /// Whether UDP passes.
     pub udp: bool,
 }
 
 impl Nature {
-    /// Nothing stands before it.
+    /// No box in front of the peer.
     pub const OPEN: Nature = Nature {
         mapping: Dependence::Endpoint,
         filtering: Dependence::Endpoint,
@@ -46,12 +46,12 @@ impl Nature {
         udp: true,
     };
 
-    /// What a box is to IPv4.
+    /// A box's behaviour for IPv4.
     pub fn v4(config: &NatConfig) -> Nature {
         Nature::of(config, config.v4)
     }
 
-    /// What a box is to IPv6.
+    /// A box's behaviour for IPv6.
     pub fn v6(config: &NatConfig) -> Nature {
         Nature::of(config, config.v6)
     }
@@ -62,8 +62,8 @@ impl Nature {
             Family::Blocked => Nature { udp: false, ..Nature::OPEN },
             Family::Firewalled => Nature { filtering: config.firewall, udp: config.udp, ..Nature::OPEN },
             Family::Translated => {
-                // Where remotes share a port it is kept as long as no other inner host uses it, and the oracle
-                // speaks of a host that is alone with its port.
+                // A box that shares ports between remotes keeps a port as long as no other inner host uses it.
+                // The oracle assumes that no other host does.
                 let mapping = if config.overload { Dependence::Endpoint } else { config.mapping };
                 Nature {
                     mapping,
@@ -75,8 +75,8 @@ impl Nature {
         }
     }
 
-    /// This box behind another. A mapping is as dependent as the more dependent of the two, and a packet gets in
-    /// that both filters let in.
+    /// This box behind another. The mapping is as dependent as the more dependent of the two, and a packet must
+    /// pass both filters.
     pub fn behind(self, outer: Nature) -> Nature {
         Nature {
             mapping: self.mapping.max(outer.mapping),
@@ -92,17 +92,19 @@ pub fn direct(a: Nature, b: Nature) -> bool {
     a.udp && b.udp && (goes_through(a, b) || goes_through(b, a))
 }
 
-/// The same where both are behind `shared`: `a` and `b` are what stands between it and each of them, `None` for a
-/// peer in the network right behind it. `hairpin` is whether it turns packets to its own outer address around.
+/// The same for two peers that are both behind `shared`. `a` and `b` are the boxes between `shared` and each
+/// peer, `None` for a peer in the network right behind `shared`. `hairpin` is whether `shared` turns packets to
+/// its own outer address around.
 pub fn direct_behind(shared: Nature, hairpin: bool, a: Option<Nature>, b: Option<Nature>) -> bool {
     match (a, b) {
         (Some(a), Some(b)) => hairpin && direct(a.behind(shared), b.behind(shared)),
-        // The peer right behind the shared box has told its own address there, and is open to the other.
+        // The peer right behind the shared box has told its own address there, and no box filters it from the
+        // other.
         (a, b) => direct(a.unwrap_or(Nature::OPEN), b.unwrap_or(Nature::OPEN)),
     }
 }
 
-/// `a` sends to the reflexive address of `b`.
+/// Whether punching succeeds if `a` sends first.
 fn goes_through(a: Nature, b: Nature) -> bool {
     let arrives = match b.filter_for(a) {
         Dependence::Endpoint => true,
@@ -115,8 +117,8 @@ fn goes_through(a: Nature, b: Nature) -> bool {
 }
 
 impl Nature {
-    /// Its filter, where `remote` is. Of a remote whose mappings have many addresses, knowing one is knowing none:
-    /// a filter by address is then as strict as one by port.
+    /// The filter, as it applies to `remote`. If a remote's mappings have several addresses, one known address
+    /// doesn't tell the others, so an address-dependent filter is as strict as an address-and-port-dependent one.
     fn filter_for(self, remote: Nature) -> Dependence {
         match self.filtering {
             Dependence::Address if !remote.one_address => Dependence::AddressAndPort,
@@ -153,7 +155,7 @@ mod tests {
             ("symmetric", Nature::v4(&symmetric())),
             ("UDP blocked", Nature::v4(&hotel(&[443]))),
         ];
-        // One row each, one column each, in that order.
+        // One row and one column for each box, in that order.
         let table = ["yyyyyn", "yyyyyn", "yyyyyn", "yyyynn", "yyynnn", "nnnnnn"];
         for ((a_name, a), row) in boxes.iter().zip(table) {
             for ((b_name, b), expected) in boxes.iter().zip(row.chars()) {

@@ -1,25 +1,26 @@
-//! A hub in the world, and everything that may befall it.
+//! A hub in the world, and the faults that can be injected into it.
 //!
-//! What runs is the real hub, [`nurl::internals::net::hub::serve`], on a host of its own, so each fault is one of the host, of
-//! its links, or of the limits that the hub reads when it starts:
+//! The model runs the real hub, [`nurl::internals::net::hub::serve`], on a host of its own. Each fault is
+//! therefore a fault of the host, of its links, or of the limits that the hub reads when it starts:
 //!
 //! | fault | how |
 //! | --- | --- |
-//! | dies | [`kill`](Relay::kill): its clients see their connections end; [`power_loss`](Relay::power_loss): they see nothing |
-//! | restarts | [`restart`](Relay::restart): the same key and address, nothing remembered |
-//! | stalls | [`stall`](Relay::stall): the process stands still, its kernel goes on acknowledging |
-//! | is slow | [`throttle`](Relay::throttle): what it sends to each client is limited, so its queues fill |
+//! | dies | [`kill`](Relay::kill): clients see connections end; [`power_loss`](Relay::power_loss): they see nothing |
+//! | restarts | [`restart`](Relay::restart): the same key and address, no state |
+//! | stalls | [`stall`](Relay::stall): the process is paused, its kernel continues to acknowledge |
+//! | is slow | [`throttle`](Relay::throttle): its bandwidth to each client is limited, so its queues fill |
 //! | has a slow reader | [`throttle_client`](Relay::throttle_client): the same for one client alone |
-//! | drops a fraction | [`drop_fraction`](Relay::drop_fraction): of what it sends and gets, whatever the protocol |
+//! | drops a fraction | [`drop_fraction`](Relay::drop_fraction): of sent and received packets of any protocol |
 //! | comes back full | [`limit`](Relay::limit): with other limits, from its next start on |
-//! | refuses new clients | [`refuse_new`](Relay::refuse_new): who is registered stays |
-//! | isn't there, and something else is | [`pose`](Relay::pose): from its next start on |
+//! | refuses new clients | [`refuse_new`](Relay::refuse_new): registered clients stay |
+//! | is replaced by another service | [`pose`](Relay::pose): from its next start on |
 //! | moves | [`move_to`](Relay::move_to): another address; tickets have its name, so clients find it again |
 //!
-//! **What an untrusted hub reads.** Frames travel inside of an encrypted control connection, so a search of packets
-//! says nothing about them. The hub itself hands each message that it has opened to `nurl::rt::exposed`, which in the
-//! world searches it for the bytes that [`chaos::World::forbid_bytes`] forbids, as it searches every packet; outside
-//! of the world nobody listens there. `world.stats().exposed_bytes` says how much was searched.
+//! **Plaintext at an untrusted hub.** Frames travel inside an encrypted control connection, so a search of
+//! packets can't find them. The hub therefore passes each message that it has decrypted to `nurl::rt::exposed`.
+//! In the world, that function searches the message for the bytes that [`chaos::World::forbid_bytes`] forbids, as
+//! the world searches every packet; outside the world it does nothing. `world.stats().exposed_bytes` counts the
+//! searched bytes.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -38,13 +39,13 @@ use super::impostor::Impostor;
 /// Where hubs listen.
 pub const HUB_PORT: u16 = 4242;
 
-/// The interface that a hub's host has its address on.
+/// The interface that holds a hub's address.
 const NIC: &str = "eth0";
 
-/// What waits for a throttled link: five segments or so.
+/// The queue of a throttled link: about five segments.
 const THROTTLE_QUEUE_BYTES: u64 = 8 << 10;
 
-/// A hub on its host. A clone is the same hub.
+/// A hub on its host. A clone controls the same hub.
 #[derive(Clone)]
 pub struct Relay {
     /// Its host.
@@ -57,13 +58,13 @@ pub struct Relay {
 
 struct Shared {
     limits: HubLimits,
-    /// What runs in its place.
+    /// The service in the hub's place.
     impostor: Option<Impostor>,
-    /// With the limits that it read.
+    /// The running hub, and the limits that it read.
     serving: Option<(HubHandle, HubLimits)>,
-    /// What links did before it was slow: of the one to this end.
+    /// The original bandwidth of each throttled link, by the end that it leads to.
     bandwidths: BTreeMap<End, Option<Bandwidth>>,
-    /// The same before it lost a fraction: of the one from an end to another.
+    /// The original burst loss of each lossy link, by its two ends.
     bursts: BTreeMap<(End, End), Option<Burst>>,
 }
 
@@ -91,7 +92,7 @@ impl Relay {
                 let listen = Listen::Everywhere { port: HUB_PORT };
                 let config = HubConfig { limits, ..HubConfig::new(listen, key, vec![namespace]) };
                 let serving = hub::serve(config).await.expect("the hub's port is free on its own host");
-                // The handle of an earlier process goes: whatever it did has ended with its host's boot.
+                // This drops the handle of an earlier process, whose tasks ended with its host's boot.
                 lock(&shared).serving = Some((serving, limits));
                 std::future::pending::<()>().await;
             }
@@ -99,33 +100,33 @@ impl Relay {
         relay
     }
 
-    /// What it does now; all zero before its first start.
+    /// The hub's present statistics; all zero before its first start.
     pub fn stats(&self) -> HubStats {
         lock(&self.shared).serving.as_ref().map_or_else(HubStats::default, |(serving, _)| serving.stats())
     }
 
-    /// The limits that what it does now is under.
+    /// The limits that apply to the hub now.
     pub fn limits(&self) -> HubLimits {
         let shared = lock(&self.shared);
         shared.serving.as_ref().map_or(shared.limits, |(_, limits)| *limits)
     }
 
-    /// The process ends; the kernel closes its connections.
+    /// Ends the process; the kernel closes its connections.
     pub fn kill(&self) {
         self.host.crash();
     }
 
-    /// The machine loses its power; nobody is told.
+    /// Cuts the machine's power; its peers get no notice.
     pub fn power_loss(&self) {
         self.host.power_loss();
     }
 
-    /// Starts it (again): the same key, nothing remembered.
+    /// Starts the hub (again): the same key, no state.
     pub fn restart(&self) {
         self.host.restart();
     }
 
-    /// The process stands still until [`go_on`](Relay::go_on); connections stay open.
+    /// Pauses the process until [`go_on`](Relay::go_on); connections stay open.
     pub fn stall(&self) {
         self.host.pause();
     }
@@ -135,7 +136,7 @@ impl Relay {
         self.host.resume();
     }
 
-    /// Makes the links to and from it longer.
+    /// Adds latency to the links to and from the hub.
     pub fn delay(&self, by: Duration) {
         for end in self.neighbours() {
             self.change(self.host.into(), end, |link| link.latency += by);
@@ -143,18 +144,18 @@ impl Relay {
         }
     }
 
-    /// Limits what it sends to each client, `None` for as before.
+    /// Limits the hub's bandwidth to each client; `None` restores it.
     pub fn throttle(&self, bytes_per_second: Option<u64>) {
         for end in self.neighbours() {
             self.throttle_end(end, bytes_per_second);
         }
     }
 
-    /// Limits what it sends to this client, and to whoever else is behind the same outermost box, `None` for as
-    /// before.
+    /// Limits the hub's bandwidth to this client, and to all others behind the same outermost box; `None`
+    /// restores it.
     ///
     /// # Panics
-    /// If the host has no way to the internet.
+    /// If the host has no route to the internet.
     pub fn throttle_client(&self, client: Host, bytes_per_second: Option<u64>) {
         let internet = self.world.internet();
         let mut end = End::from(client);
@@ -181,9 +182,9 @@ impl Relay {
         });
     }
 
-    /// Loses this fraction of all packets to and from it, whatever their protocol; `NEVER` for as before.
+    /// Loses this fraction of all packets to and from the hub, of any protocol; `NEVER` restores the links.
     pub fn drop_fraction(&self, rate: Rate) {
-        // Always bad, so the loss doesn't depend on what went before.
+        // Always in the bad state, so the loss doesn't depend on earlier packets.
         let lossy = Burst { begin: Rate::ALWAYS, end: Rate::NEVER, loss: rate };
         let mut shared = lock(&self.shared);
         for other in self.neighbours() {
@@ -200,7 +201,8 @@ impl Relay {
         }
     }
 
-    /// Takes no client that isn't registered, or everybody again. Who is registered stays. Its next start ends it.
+    /// Refuses clients that aren't registered, or accepts them again. Registered clients stay. The hub's next
+    /// start lifts the refusal.
     pub fn refuse_new(&self, refuse: bool) {
         let shared = lock(&self.shared);
         let most = if refuse { 0 } else { shared.limits.clients };
@@ -209,17 +211,17 @@ impl Relay {
         }
     }
 
-    /// The limits that it starts with from the next time on. With no clients at all it refuses everybody.
+    /// Sets the limits from the hub's next start on. A limit of zero clients refuses every client.
     pub fn limit(&self, limits: HubLimits) {
         lock(&self.shared).limits = limits;
     }
 
-    /// What runs in its place from the next start on; `None` for itself again.
+    /// Sets the service that runs in place of the hub from its next start on; `None` for the hub itself.
     pub fn pose(&self, as_impostor: Option<Impostor>) {
         lock(&self.shared).impostor = as_impostor;
     }
 
-    /// Gives it another address. Its connections hang: their packets have no way any more.
+    /// Gives the hub another address. Its connections hang, because their packets have no route any more.
     pub fn move_to(&self, ip: &str) {
         self.host.set_addrs(NIC, &[ip]);
     }
@@ -230,7 +232,7 @@ impl Relay {
         self.world.set_link(from, to, link);
     }
 
-    /// Everybody on the internet: hosts with addresses there, and boxes.
+    /// All ends on the internet: hosts with addresses there, and boxes.
     fn neighbours(&self) -> Vec<End> {
         let internet = self.world.internet();
         let open = |host: &Host| *host != self.host && host.net(NIC) == Some(internet);

@@ -1,8 +1,9 @@
-//! A transfer survives its path's death.
+//! A transfer survives the death of its path.
 //!
-//! Two nodes with a direct path; one sends reliable messages at a steady rate. The direct path dies, for good
-//! or for 1.5 s, while the rate is full. The path machine demotes it, the same QUIC connection goes on
-//! through the relay, and 80 % of the rate is back within 3 s. Every message arrives once, in either case.
+//! Two nodes with a direct path; one sends reliable messages at a steady rate. The direct path dies, for good or
+//! for 1.5 s, while the transfer runs at full rate. The path machine demotes the path, the same QUIC connection
+//! continues through the relay, and 80 % of the rate is back within 3 s. Every message arrives once, in either
+//! case.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,17 +17,17 @@ use chaos::world::World;
 
 use crate::cluster::{Cluster, secret, text};
 
-/// A message, and the time from one to the next: 800 KB a second.
+/// The size of a message, and the time between two: 800 KB a second.
 const MESSAGE_BYTES: usize = 16 << 10;
 const EVERY: Duration = Duration::from_millis(20);
 
 /// Messages in all: fifteen seconds' worth.
 const MESSAGES: u32 = 750;
 
-/// Sends under way at one time; beyond it the sender waits, as it would for any full queue.
+/// Sends under way at one time; beyond that the sender waits, as for any full queue.
 const WINDOW: usize = 64;
 
-/// The rate is measured over this, in which so many are sent.
+/// The span over which the rate is measured, and the number of messages sent in it.
 const SPAN: Duration = Duration::from_millis(500);
 const FULL: usize = (SPAN.as_millis() / EVERY.as_millis()) as usize;
 
@@ -116,7 +117,7 @@ pub async fn run(trial: Trial) -> Verdict {
     world.partition(&[a], &[b]);
     let cut = world.elapsed();
     back_within(&world, &arrived, cut).await?;
-    // While the path is in doubt both legs carry copies; then it is given up.
+    // While the path is suspect, both legs carry copies; then the node gives the path up.
     while direct(sender.clone(), to.key).await {
         if world.elapsed() - cut > BACK_WITHIN {
             let seen = format!("{BACK_WITHIN:?} after the cut it counts as direct");
@@ -140,7 +141,7 @@ pub async fn run(trial: Trial) -> Verdict {
     Ok(Held { state, notes: format!("{before} messages in {SPAN:?} before, {FULL} sent\n") })
 }
 
-/// How the sender reaches the receiver, and how often it has given the direct path up.
+/// The sender's path to the receiver, and how often the sender has given the direct path up.
 async fn leg(cluster: &Cluster) -> String {
     let (from, to) = (&cluster.peers[0], &cluster.peers[1]);
     let path = cluster.path(from, to).await;
@@ -148,13 +149,13 @@ async fn leg(cluster: &Cluster) -> String {
     format!("{leg}, given up {} times so far", cluster.witness.demotions(from, to))
 }
 
-/// A message, marked in every part of it, for each goes out in a packet of its own.
+/// A message with the marker throughout, since it is split into many packets.
 fn message(number: u32) -> Bytes {
     let (numbered, filler) = (secret(&format!("{number} ")), secret(" "));
     numbered.iter().chain(filler.iter().cycle()).copied().take(MESSAGE_BYTES).collect()
 }
 
-/// Messages that arrived in the last [`SPAN`].
+/// The number of messages that arrived in the last [`SPAN`].
 fn rate(arrived: &Mutex<Vec<(Duration, u32)>>, now: Duration) -> usize {
     let arrived = arrived.lock().unwrap_or_else(PoisonError::into_inner);
     arrived.iter().rev().take_while(|(at, _)| *at + SPAN >= now).count()

@@ -1,13 +1,13 @@
 //! A planted bug, which every sweep must find.
 //!
-//! A clerk posts numbered letters to an archive, each until it hears that the letter has arrived. The archive files
-//! every letter on its disk, and answers. It knows which letters it has, so a letter that is posted again is not
-//! filed again. The bug: it knows that by heart, and forgets it when it restarts, while the files stay. So a letter
-//! is filed twice when its answer is lost and the archive is killed before the letter comes again: it takes two
-//! faults that meet, which some seeds draw.
+//! A clerk sends numbered letters to an archive, each until the archive acknowledges it. The archive writes every
+//! letter to its disk, and answers. It remembers the letters that it has, so a repeated letter isn't written
+//! again. The bug: this memory is lost on a restart, while the file stays. A letter is therefore written twice if
+//! its answer is lost and the archive is killed before the letter comes again. That takes two coinciding faults,
+//! which some seeds draw.
 //!
-//! It uses nothing of nurl's, so what it says about is the sweep: that faults are let loose, that a property which
-//! breaks is seen, and that a failure can be shrunk and replayed.
+//! The scenario uses nothing of nurl's, so it tests the sweep: that faults are injected, that a broken property
+//! is detected, and that a failure can be shrunk and replayed.
 
 use std::collections::BTreeSet;
 use std::io::{self, IoSliceMut};
@@ -22,11 +22,11 @@ use chaos::scenario::{Held, Knob, Trial, Turns, Verdict};
 use nurl::rt::net::{RecvMeta, Transmit, UdpSocket};
 use nurl::rt::{disk, time};
 
-/// What can be turned.
+/// The scenario's knobs.
 pub const KNOBS: &[Knob] =
     &[Knob { name: "letters", about: "letters to be filed", default: 800, least: 1, turns: Turns::Work }];
 
-/// What a seed may draw for it.
+/// Fault kinds that a seed may draw.
 pub const FAULTS: &[FaultKind] = &[
     FaultKind::Loss,
     FaultKind::Burst,
@@ -45,18 +45,18 @@ const PORT: u16 = 1_000;
 const ARCHIVE: &str = "10.0.0.2";
 const FILES: &str = "/files";
 
-/// The clerk posts a letter again after this.
+/// The clerk sends a letter again after this.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// Between two letters.
+/// Time between two letters.
 const PAUSE: Duration = Duration::from_millis(20);
 
 const SPAN: Duration = Duration::from_secs(60);
 
-/// Every letter is filed so long after all was healed.
+/// Every letter is filed within this after all faults were healed.
 const SETTLE: Duration = Duration::from_secs(60);
 
-/// Runs it.
+/// Runs the scenario.
 pub async fn run(trial: Trial) -> Verdict {
     let world = trial.world;
     world.link_default(LinkConfig { latency: Duration::from_millis(20), ..LinkConfig::default() });
@@ -75,7 +75,7 @@ pub async fn run(trial: Trial) -> Verdict {
     Ok(Held { state: format!("{letters} letters are filed\n"), notes: String::new() })
 }
 
-/// A letter box: letters are numbers.
+/// A socket for letters, which are numbers.
 struct Post(UdpSocket);
 
 impl Post {
@@ -85,7 +85,7 @@ impl Post {
 
     fn send(&self, letter: u32, destination: SocketAddr) {
         let contents = &letter.to_le_bytes();
-        // A letter that isn't carried is posted again.
+        // A letter that can't be sent is repeated later.
         let _ = self.0.try_send(&Transmit { destination, contents, segment_size: None, src_ip: None });
     }
 
@@ -100,7 +100,7 @@ impl Post {
     }
 }
 
-/// Posts one letter after the other, each until it is answered.
+/// Sends one letter after the other, each until it is answered.
 async fn post_letters(letters: u32) {
     let post = Post::open().await;
     let archive = SocketAddr::new(ARCHIVE.parse().expect("an address"), PORT);
@@ -122,7 +122,7 @@ async fn file_letters() {
     let mut known = BTreeSet::new();
     loop {
         let (letter, from) = post.receive().await;
-        // The bug: what it knows it should read off its files.
+        // The bug: the archive should read the known letters from its file.
         if known.insert(letter) {
             let times = file(letter).expect("a disk that nothing happens to");
             if times > 1 {
@@ -134,7 +134,7 @@ async fn file_letters() {
     }
 }
 
-/// Files a letter, and says how often it is there now.
+/// Writes a letter to the file, and returns how often the file contains it now.
 fn file(letter: u32) -> io::Result<usize> {
     let files = disk::File::open(Path::new(FILES))?;
     let end = files.len()?;

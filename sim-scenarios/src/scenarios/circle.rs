@@ -1,11 +1,11 @@
-//! Views that send a job in a circle: it is passed on four times at most, and runs as soon as they agree.
+//! Views that send a job in a circle: it is forwarded four times at most, and runs as soon as they agree.
 //!
-//! Three nodes each hold the next one responsible, a fourth submits. It is the pure core of jobs that runs here, one
-//! on each host, over datagrams: membership would not let views differ for so long. Until the views agree, at a drawn
-//! time, every attempt goes round until its hops are used up and is refused. So forwards are at most
-//! [`MAX_HOPS`] times the attempts, at every moment; then each task runs and its handle resolves.
+//! Three nodes each hold the next one responsible, a fourth submits. Each host runs the pure core of jobs alone,
+//! over datagrams, because membership would not let views differ for so long. Until the views agree, at a drawn
+//! time, every attempt goes round until its hops are used up and is refused. So at every moment forwards are at
+//! most [`MAX_HOPS`] times the attempts. Then each task runs and its handle resolves.
 //!
-//! So that it can fail: there must have been forwards, and attempts whose hops were used up.
+//! Negative control: there must have been forwards, and attempts whose hops were used up.
 
 use std::collections::BTreeMap;
 use std::io::IoSliceMut;
@@ -30,23 +30,23 @@ use crate::cluster::Within;
 const PORT: u16 = 4000;
 const KIND: &str = "work";
 
-/// How many jobs the fourth node submits.
+/// Number of jobs that the fourth node submits.
 const JOBS: u8 = 24;
 
-/// The nodes that might run them.
+/// Number of nodes that may run them.
 const WORKERS: u8 = 3;
 
-/// A node looks at least this often whether views agree by now.
+/// The longest interval at which a node checks whether views should agree.
 const TICK: Duration = Duration::from_millis(20);
 
-/// From when views agree: a back-off at its longest, a few attempts.
+/// Time to complete after views agree: the longest back-off, and a few attempts.
 const COMPLETES: Duration = Duration::from_secs(30);
 
 const HOPS: &str = "a submit is forwarded four times at most";
 const COMPLETE: &str = "jobs complete once views agree";
 const CIRCLES: &str = "views that differ send jobs in circles";
 
-/// What a node holds to be the list of executors.
+/// A node's view of the list of executors.
 #[derive(Debug, Clone)]
 struct View(Vec<PublicKey>);
 
@@ -64,14 +64,14 @@ impl Placement for View {
     }
 }
 
-/// What all nodes share: the counters of each, and the ends of the jobs.
+/// The state that all nodes share: the counters of each, and the ends of the jobs.
 #[derive(Debug, Default)]
 struct Seen {
     forwarded: BTreeMap<u8, u64>,
     misrouted: BTreeMap<u8, u64>,
     attempts: u64,
     ends: BTreeMap<TaskId, bool>,
-    /// By job: who ran it, in order.
+    /// By job: the nodes that ran it, in order.
     ran: BTreeMap<u8, Vec<u8>>,
 }
 
@@ -81,7 +81,7 @@ fn seen(log: &Log) -> MutexGuard<'_, Seen> {
     log.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A node's number is its key and its address.
+/// The key of a node; key and address contain its number.
 fn key(number: u8) -> PublicKey {
     PublicKey::from_bytes([number; 32])
 }
@@ -94,7 +94,7 @@ fn workers() -> Vec<PublicKey> {
     (1..=WORKERS).map(key).collect()
 }
 
-/// A circle, and its end.
+/// Runs a circle until the views agree.
 pub async fn run(trial: Trial) -> Verdict {
     let world = trial.world;
     world.link_default(LinkConfig {
@@ -168,7 +168,7 @@ fn start(world: World, host: Host, number: u8, agree: Duration, log: Log) {
     });
 }
 
-/// Runs what is to be run, sends what is to be sent, and checks the bound.
+/// Runs the due jobs, sends the queued messages, and checks the bound.
 fn drain(jobs: &mut Jobs, socket: &UdpSocket, number: u8, log: &Log) {
     while let Some(counter) = jobs.poll_persist() {
         jobs.on_persisted(counter);

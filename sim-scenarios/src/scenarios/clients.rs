@@ -1,11 +1,12 @@
-//! Clients come and go, hundreds of them, and the workers that serve them stay what they are.
+//! Hundreds of clients come and go, and the workers that serve them keep within their bounds.
 //!
-//! Two workers whose tables hold 40 peers, and machines on which one client after the other begins with a new key,
-//! submits a job, reads its result and leaves: 200 of them. On some machines they are killed in the middle instead.
-//! Every client that isn't killed has its result as soon as the first had, what a worker holds stays in its bounds, and
-//! when the last has gone nothing is left of any of them: no peer, no session, no byte.
+//! Two workers whose tables hold 40 peers, and machines on which one client after the other starts with a new
+//! key, submits a job, reads its result and leaves: 200 of them. On some machines the clients are killed before
+//! they end. Every client that isn't killed has its result as soon as the first had, a worker's state stays in
+//! its bounds, and when the last client has gone the workers keep no state of any of them: no peer, no session,
+//! no byte.
 //!
-//! So that it can fail: the tables are full on the way, and a killed client's job still runs when its client is gone.
+//! Negative control: the tables fill up on the way, and a killed client's job still runs when its client is gone.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -28,18 +29,18 @@ use crate::cluster::{Cluster, Map, Place, Within, secret};
 
 const WORKERS: usize = 2;
 
-/// What a worker's table holds: the clients of one moment, and fewer than are killed.
+/// The size of a worker's table: more than the clients of one moment, and fewer than are killed.
 const TABLE: usize = 40;
 
-/// Machines with clients that end by themselves, and clients on each.
+/// Machines with clients that end by themselves, and the number of clients on each.
 const MACHINES: usize = 8;
 const EACH: usize = 20;
 
-/// Machines on which clients are killed, and how often.
+/// Machines on which clients are killed, and the number of kills on each.
 const DOOMED: usize = 4;
 const KILLS: usize = 10;
 
-/// What a rare thing is called here.
+/// Marks that some run has to reach.
 pub const MARKS: &[Mark] = &[
     Mark::new("a client was killed before it had its result"),
     Mark::new("a full table made room for a client"),
@@ -51,15 +52,15 @@ const MEET: Duration = Duration::from_secs(60);
 /// handshake and QUIC's, a table; the same again for the owner if it is another one; the job. Twice that with jitter.
 const SERVED: Duration = Duration::from_millis(1_200);
 
-/// Within this of the last client nothing is left of it: its session ends after three minutes, an attempt at
-/// another after a minute and a half.
+/// Within this time after the last client the workers have forgotten it: its session ends after three minutes, an
+/// attempt at another after a minute and a half.
 const FORGOTTEN: Duration = Duration::from_secs(330);
 
 const EVERY_CLIENT: &str = "every client has its result as soon as the first had";
 const NOTHING_LEFT: &str = "of clients that are gone nothing is left at a worker";
 const FULL: &str = "the workers' tables were full";
 
-/// 200 clients at two workers.
+/// Runs 200 clients at two workers.
 pub async fn run(trial: Trial) -> Verdict {
     let world = trial.world;
     world.link_default(LinkConfig {
@@ -104,7 +105,7 @@ pub async fn run(trial: Trial) -> Verdict {
     Ok(Held { state, notes: format!("the slowest took {slowest:?}; {evicted} were evicted\n") })
 }
 
-/// What became of the clients that weren't killed.
+/// The outcomes of the clients that weren't killed.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<Result<Duration, String>>>>);
 
@@ -119,7 +120,7 @@ impl Log {
         (missing > 0).then(|| format!("{missing} clients")).into_iter().collect()
     }
 
-    /// The first failure, and the longest time of the others.
+    /// The first failure, and the longest duration of the successes.
     fn sum(&self) -> (Option<String>, Duration) {
         let log = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let failed = log.iter().find_map(|ended| ended.as_ref().err().cloned());
@@ -127,7 +128,7 @@ impl Log {
     }
 }
 
-/// A machine on which one client follows the other.
+/// A machine that runs one client after the other.
 fn one_after_another(world: World, cluster: &Cluster, log: &Log, number: usize) -> Host {
     let host = world.host(&format!("machine {number}")).addr(&format!("198.51.100.{}", number + 1));
     let (ticket, log) = (cluster.ticket.clone(), log.clone());
@@ -146,7 +147,7 @@ fn one_after_another(world: World, cluster: &Cluster, log: &Log, number: usize) 
     host
 }
 
-/// What `nurl submit` does, until its result is out.
+/// The steps of `nurl submit`, until its result is out.
 async fn submit(ticket: &Ticket, kind: &str, name: &str) -> Result<(), String> {
     let node = Node::builder(ticket.clone())
         .role(Role::Observer)
@@ -169,7 +170,7 @@ async fn submit(ticket: &Ticket, kind: &str, name: &str) -> Result<(), String> {
     Err("the node ended".to_owned())
 }
 
-/// Kills clients at drawn moments while others come and go; their machines begin the next one.
+/// Kills clients at drawn moments while others come and go; their machines start the next client.
 async fn kill_some(world: World, cluster: &Cluster) {
     let mut rng: Rng = world.rng("kills");
     let hosts: Vec<Host> = (0..DOOMED).map(|number| doomed(world, cluster, number)).collect();
@@ -189,14 +190,14 @@ async fn kill_some(world: World, cluster: &Cluster) {
     hosts.iter().for_each(Host::power_loss);
 }
 
-/// A machine whose client runs a job that takes longer than the client lives.
+/// A machine whose client submits a job that takes longer than the client lives.
 fn doomed(world: World, cluster: &Cluster, number: usize) -> Host {
     let host = world.host(&format!("doomed {number}")).addr(&format!("198.51.100.{}", number + 101));
     let ticket = cluster.ticket.clone();
     host.spawn(move || {
         let ticket = ticket.clone();
         async move {
-            // It is killed sooner than that, but for the last one.
+            // The client is killed before the job ends, except perhaps the last one.
             let _ = submit(&ticket, "slow", &format!("doomed job {number}")).await;
             std::future::pending::<()>().await;
         }
@@ -204,7 +205,7 @@ fn doomed(world: World, cluster: &Cluster, number: usize) -> Host {
     host
 }
 
-/// Peers that the workers had no room for.
+/// Number of peers that the workers refused for lack of room.
 async fn refused(world: World, cluster: &Cluster) -> u64 {
     let mut refused = 0;
     for peer in &cluster.peers {
@@ -214,7 +215,7 @@ async fn refused(world: World, cluster: &Cluster) -> u64 {
     refused
 }
 
-/// Peers that the workers' tables made room for.
+/// Number of peers that the workers evicted to make room.
 async fn evicted(world: World, cluster: &Cluster) -> u64 {
     let mut evicted = 0;
     for peer in &cluster.peers {
@@ -224,7 +225,7 @@ async fn evicted(world: World, cluster: &Cluster) -> u64 {
     evicted
 }
 
-/// What the workers still hold for anybody but each other.
+/// The workers' remaining state for peers other than the workers.
 async fn left(world: World, cluster: &Cluster) -> Vec<String> {
     let mut left = Vec::new();
     let members: Vec<PublicKey> = cluster.peers.iter().map(|peer| peer.key).collect();

@@ -1,12 +1,13 @@
 //! Interfaces come and go on a host that stays where it is.
 //!
-//! A laptop sends datagrams to three others and gets theirs, each behind another box. On it the bridges and cables of
-//! containers come and go every 2 s: no connection to the hub drops, and no path is in doubt for a moment. Then an
-//! interface comes and goes that might lead somewhere: paths are looked at anew when it goes, since one might have led
-//! over it, but stay direct, and no connection drops either.
+//! A laptop exchanges datagrams with three other nodes, each behind another box. Container bridges and cables
+//! come and go on it every 2 s: no connection to the hub drops, and no path becomes suspect. Then an interface
+//! comes and goes that might lead to a real network: its removal makes the node check its paths, since one might
+//! have used it. But the paths stay direct, and no connection drops either.
 //!
-//! So that it can fail: while containers go on to come and go the laptop leaves for a carrier's network. That is seen at
-//! once: its connection drops, it is registered again and datagrams pass within 2 s, and each path is direct again.
+//! Negative control: while containers continue to come and go the laptop moves into a carrier's network. The node
+//! sees that at once: its connection drops, it is registered again and datagrams pass within 2 s, and each path
+//! is direct again.
 
 use std::time::Duration;
 
@@ -28,22 +29,22 @@ const CHANGE: Duration = Duration::from_secs(2);
 /// Changes of each kind of interface.
 const CHANGES: u64 = 12;
 
-/// A path is looked at this long after a change: a probe of it would not have come back.
+/// A path is checked this long after a change: too soon for the echo of a probe, so a suspicion would still show.
 const AFTERWARDS: Duration = Duration::from_millis(10);
 
-/// No datagram is missed for longer: what an echo takes that clears a doubt.
+/// The longest pause between datagrams: the time of an echo that clears a suspicion.
 const PAUSE: Duration = Duration::from_millis(400);
 
 /// The laptop is without any network for this long when it leaves.
 const BETWEEN: Duration = Duration::from_millis(300);
 
-/// Its connection has dropped by then.
+/// The laptop's connection to the hub has dropped within this.
 const SEEN: Duration = Duration::from_millis(100);
 
-/// It is registered again, and datagrams pass.
+/// The laptop is registered again, and datagrams pass within this.
 const RESUMES: Duration = Duration::from_secs(2);
 
-/// Each path is direct again.
+/// Each path is direct again within this.
 const SETTLES: Duration = Duration::from_secs(4);
 
 const DIRECT: &str = "each path of the laptop is direct";
@@ -53,12 +54,12 @@ const STEADY: &str = "datagrams pass while interfaces come and go";
 const SEEN_AT_ONCE: &str = "a connection whose address went drops at once";
 const RESUMED: &str = "a laptop that moved is registered again and heard within 2 s";
 
-/// Interfaces of containers, and one that might lead somewhere.
+/// Container interfaces, and one that might lead to a real network.
 const BRIDGES: [(&str, &str); 3] =
     [("docker0", "172.17.0.1"), ("veth1a2b3c4", "172.17.0.77"), ("br-5e6f", "172.18.0.1")];
 const LAB: [(&str, &str); 1] = [("lab0", "10.99.0.1")];
 
-/// Containers, another interface, and a real move.
+/// Container interfaces, another interface, and a real move.
 pub async fn run(trial: Trial) -> Verdict {
     let world = trial.world;
     let mut draws = world.rng("interfaces");
@@ -139,14 +140,14 @@ pub async fn run(trial: Trial) -> Verdict {
     Ok(Held { state, notes })
 }
 
-/// One of these interfaces, drawn, comes or goes.
+/// One of these interfaces, drawn, goes up or down.
 fn change(host: Host, nics: &[(&str, &str)], draws: &mut impl Rng) {
     let (nic, ip) = nics[(draws.next_u64() % nics.len() as u64) as usize];
     let is_up = host.addrs().iter().any(|addr| addr.to_string() == ip);
     host.set_nic_up(nic, !is_up);
 }
 
-/// The paths of the laptop, as it and the others see them, that aren't direct without a doubt.
+/// The paths from and to the laptop that aren't direct beyond doubt.
 async fn doubted(cluster: &Cluster) -> Vec<String> {
     let laptop = &cluster.peers[0];
     let mut doubted = Vec::new();
@@ -168,7 +169,7 @@ async fn direct(world: World, cluster: &Cluster, limit: Duration) -> Result<(), 
     Ok(())
 }
 
-/// Where the laptop isn't registered, or a datagram sent since it moved hasn't arrived from it or at it.
+/// Missing registrations, and paths from or to the laptop on which no datagram sent since the move has arrived.
 async fn mute(cluster: &Cluster, traffic: &Traffic, moved: Duration) -> Vec<String> {
     let laptop = &cluster.peers[0];
     let mut missing = cluster.unregistered(&cluster.hubs[0]).await;

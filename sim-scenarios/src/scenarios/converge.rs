@@ -1,12 +1,12 @@
 //! Membership converges under loss and reordering.
 //!
-//! Eight nodes and a hub. 30 % of all UDP datagrams and 5 % of all TCP segments are lost, one packet of ten is held
-//! back for half a second, and jitter reorders what is left. All find each other; jobs are under way when one node
-//! crashes; all others learn it, its jobs move, and nobody healthy is ever declared dead.
+//! Eight nodes and a hub. 30 % of all UDP datagrams and 5 % of all TCP segments are lost, one packet of ten is
+//! held back for half a second, and jitter reorders the rest. All nodes find each other. Jobs are under way when
+//! one node crashes. All others learn of the crash, its jobs move, and no healthy node is ever declared dead.
 //!
-//! With 30 % loss on both, TCP stalls for seconds: all meet and learn the death all the same, but now and then somebody
-//! healthy is suspected, or held dead for a while. That is counted and shown; once the links are good again, all see each
-//! other alive.
+//! With 30 % loss on both, TCP stalls for seconds. All nodes still meet and learn of the death, but now and then
+//! a healthy node is suspected, or held dead for a while. That is counted and shown; once the links are good
+//! again, all see each other alive.
 
 use std::time::Duration;
 
@@ -23,10 +23,10 @@ const HEALTHY: &str = "nobody healthy is held dead";
 /// Nodes.
 const NODES: usize = 8;
 
-/// The one that crashes.
+/// The node that crashes.
 const VICTIM: usize = 3;
 
-/// Jobs under way when it does.
+/// Jobs under way when it crashes.
 const JOBS: usize = 24;
 
 /// All find each other within this: a push-pull or two over a relay that loses segments.
@@ -35,7 +35,7 @@ const MEET: Duration = Duration::from_secs(90);
 /// A death is known everywhere within this: the longest suspicion, and the time to spread it.
 const LEARN: Duration = Duration::from_secs(60);
 
-/// Every job has its result within this, those of the dead among them.
+/// Every job has its result within this, those of the dead node among them.
 const SETTLE: Duration = Duration::from_secs(120);
 
 fn lossy(tcp_percent: u32) -> LinkConfig {
@@ -46,13 +46,13 @@ fn lossy(tcp_percent: u32) -> LinkConfig {
         tcp_loss: Rate::percent(tcp_percent),
         duplicate: Rate::percent(1),
         reorder: Rate::percent(10),
-        // Longer than a probe waits for its ack, so that late ones count too.
+        // Longer than a probe waits for its ack, so that late acks are tested too.
         reorder_by: Duration::from_millis(500),
         ..LinkConfig::default()
     }
 }
 
-/// 30 % of UDP, 5 % of TCP: everything is asserted.
+/// 30 % of UDP, 5 % of TCP: all properties are asserted.
 pub async fn run(trial: Trial) -> Verdict {
     let world = trial.world;
     world.link_default(lossy(5));
@@ -85,7 +85,8 @@ pub async fn run(trial: Trial) -> Verdict {
     Ok(Held { state, notes: format!("{moved} runs on living nodes, {twice} beyond the first of a job\n") })
 }
 
-/// Who hasn't heard of whom; what they hold of each other may change from moment to moment.
+/// The pairs of which one node doesn't know the other; the states that they hold may change from moment to
+/// moment.
 async fn strangers(cluster: &Cluster) -> Vec<String> {
     let mut missing = Vec::new();
     for peer in &cluster.peers {
@@ -97,7 +98,7 @@ async fn strangers(cluster: &Cluster) -> Vec<String> {
     missing
 }
 
-/// Who doesn't hold a node dead.
+/// The running nodes that don't hold `dead` dead.
 async fn ignorant(cluster: &Cluster, dead: &Peer) -> Vec<String> {
     let mut missing = Vec::new();
     for peer in cluster.running() {
@@ -108,7 +109,7 @@ async fn ignorant(cluster: &Cluster, dead: &Peer) -> Vec<String> {
     missing
 }
 
-/// 30 % on both legs: all meet and learn the death; what else happened is told.
+/// 30 % on both legs: all meet and learn of the death; false deaths are reported only.
 pub async fn run_hard(trial: Trial) -> Verdict {
     let world = trial.world;
     world.link_default(lossy(30));

@@ -1,12 +1,13 @@
-//! Newcomers come to a mesh of which most have just gone, or whose hub names people who are nobody.
+//! Newcomers join a mesh most of whose nodes have just gone, or whose hub lists made-up members.
 //!
-//! Two workers stay. A crowd of workers and of clients ends in one moment, by kill or by power loss, and a newcomer is
-//! just coming: the hub has named all of them until now, perhaps to the newcomer too, yet the newcomer is in at once, and
-//! the hub names none of the killed any more. Then somebody who knows the namespace alone registers keys by the dozen,
-//! with records that it made up: the next newcomer is in nearly as soon. A newcomer with another secret is told so. The
-//! hub's records of those who have gone end. When the last ones have gone too, the next newcomer knows that it is alone.
+//! Two workers stay. A crowd of workers and clients ends in one moment, by kill or by power loss, while a
+//! newcomer joins. The hub has listed all of them until now, perhaps to the newcomer too; yet the newcomer joins
+//! at once, and the hub lists none of the killed any more. Then a stranger that knows only the namespace
+//! registers keys by the dozen, with made-up records: the next newcomer joins nearly as soon. A newcomer with
+//! another secret is told so. The hub drops the records of the gone nodes. When the last nodes have gone too, the
+//! next newcomer knows that it is alone.
 //!
-//! So that it can fail: with another secret nobody gets in, and the hub has the made-up keys' records throughout.
+//! Negative control: with another secret no node joins, and the hub has the made-up keys' records throughout.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -33,14 +34,14 @@ const STAY: usize = 2;
 const WORKERS: usize = 12;
 const CLIENTS: usize = 8;
 
-/// Keys of somebody who knows the namespace alone.
+/// Keys of the stranger that knows only the namespace.
 const STRANGERS: usize = 60;
 
-/// The crowd goes less than so many milliseconds after the newcomer's start: before it has asked the hub for contacts,
-/// or right after.
+/// The crowd ends less than this many milliseconds after the newcomer's start: before it has asked the hub for
+/// contacts, or right after.
 const JUST_BEFORE: u64 = 300;
 
-/// What a rare thing is called here.
+/// Marks that some run has to reach.
 pub const MARKS: &[Mark] = &[
     Mark::new("a crowd was killed, and a newcomer came"),
     Mark::new("a crowd lost its power, and a newcomer came"),
@@ -49,28 +50,28 @@ pub const MARKS: &[Mark] = &[
 
 const MEET: Duration = Duration::from_secs(60);
 
-/// Within this a newcomer is in, whatever its hub denies: dial, handshake, LIST, a denial for each three of the crowd,
-/// and a table, at 40 ms a round trip.
+/// Time for a newcomer to join if the hub denies contacts: dial, handshake, LIST, a denial for each three of the
+/// crowd, and a table, at 40 ms a round trip.
 const DENIED: Duration = Duration::from_millis(1_500);
 
-/// The same when the crowd lost its power: the hub knows nothing of it for a minute. Of fourteen contacts three are
-/// asked each second, and two of them answer.
+/// The same when the crowd lost its power, which the hub doesn't notice for a minute. Of fourteen contacts three
+/// are asked each second, and two of them answer.
 const SILENT: Duration = Duration::from_secs(6);
 
-/// Within this a newcomer meets a member among made-up records: with probability 0.42 a list of 16 names neither
-/// worker, and four lists come each second.
+/// Time for a newcomer to meet a member among made-up records: with probability 0.42 a list of 16 contains
+/// neither worker, and four lists come each second.
 const AMONG_STRANGERS: Duration = Duration::from_secs(5);
 
-/// Lists that are asked for: of 20 keys each list names 16 at most.
+/// Number of lists to ask for: each has at most 16 of 20 keys.
 const LISTS: usize = 3;
 
-/// Within this a hub closes a client that says nothing: a minute, and a look each half second.
+/// Time for a hub to close a silent client: a minute, plus the check interval of half a second.
 const UNHEARD: Duration = Duration::from_secs(62);
 
-/// Within this a hub ends a record that nobody refreshes.
+/// Time for a hub to drop a record that isn't refreshed.
 const UNREFRESHED: Duration = Duration::from_secs(122);
 
-/// Within this a newcomer knows that nobody is there.
+/// Time for a newcomer to know that it is alone.
 const ALONE: Duration = Duration::from_secs(1);
 
 const IN_AFTER_DEATHS: &str = "a newcomer is in, however many others have just gone";
@@ -81,7 +82,7 @@ const NAMES_THE_CONNECTED: &str = "a hub names only those who are connected to i
 const REAPED: &str = "a hub forgets those who have gone";
 const THERE: &str = "the made-up keys are there";
 
-/// One life of such a mesh.
+/// The life of such a mesh.
 pub async fn run(trial: Trial) -> Verdict {
     let world = trial.world;
     world.link_default(LinkConfig { latency: Duration::from_millis(20), ..LinkConfig::default() });
@@ -111,7 +112,7 @@ pub async fn run(trial: Trial) -> Verdict {
     notes += &format!("in {took:?} after {} had gone\n", WORKERS + CLIENTS);
     cluster.converge(2 * MEET).await?;
 
-    // A hub takes a minute to notice that somebody lost its power.
+    // A hub takes a minute to notice a client's power loss.
     let within = Within::new(world, REAPED, UNHEARD);
     while within.lacks(lingering(&cluster, |stats| stats.clients)).await? {}
 
@@ -141,7 +142,7 @@ pub async fn run(trial: Trial) -> Verdict {
     Ok(Held { state: views, notes })
 }
 
-/// A worker that comes now. How long it took until it was in.
+/// Adds a worker now. Returns how long it took to join.
 async fn joins(
     world: World,
     cluster: &mut Cluster,
@@ -154,7 +155,7 @@ async fn joins(
     joined(world, &peer, begun, bound, property).await
 }
 
-/// Waits until a worker that came at `begun` is in. How long it took.
+/// Waits until a worker that started at `begun` has joined. Returns how long it took.
 async fn joined(
     world: World,
     peer: &Peer,
@@ -171,7 +172,7 @@ async fn joined(
     Ok(world.elapsed() - begun)
 }
 
-/// Asks the hub for contacts, as a newcomer does, a few times: none may be among the killed.
+/// Asks the hub for contacts several times, as a newcomer does: no list may have a killed node.
 async fn names_nobody_of(world: World, cluster: &Cluster, killed: &[Peer]) -> Result<(), Broken> {
     let host = world.host("asker").addr("198.51.100.3");
     host.spawn(std::future::pending::<()>);
@@ -209,13 +210,13 @@ async fn names_nobody_of(world: World, cluster: &Cluster, killed: &[Peer]) -> Re
     }
 }
 
-/// How many of something the hub has beside those who run.
+/// Says if the hub's count exceeds the number of running nodes.
 fn lingering(cluster: &Cluster, count: impl Fn(&HubStats) -> usize) -> Vec<String> {
     let (held, running) = (count(&cluster.hubs[0].stats()), cluster.running().count());
     (held > running).then(|| format!("{held} of {running}")).into_iter().collect()
 }
 
-/// What becomes of somebody with another secret, who has everything else.
+/// The outcome of joining with another secret and an otherwise right ticket.
 async fn with_another_secret(world: World, cluster: &Cluster) -> Result<(), Error> {
     let host = world.host("another secret").addr("198.51.100.2");
     host.spawn(std::future::pending::<()>);
@@ -230,7 +231,7 @@ async fn with_another_secret(world: World, cluster: &Cluster) -> Result<(), Erro
     joining.await.expect("nobody ends it")
 }
 
-/// Many keys that are registered, and whose records the mesh didn't seal.
+/// Many registered keys whose records weren't sealed by the mesh.
 struct Strangers {
     host: Host,
     heard: Arc<Mutex<usize>>,
@@ -252,7 +253,7 @@ impl Strangers {
             let (heard, sealed) = (strangers.heard.clone(), Bytes::from(vec![7; 200]));
             host.run(async move {
                 let (commands, mut events) = hub_client::spawn(config);
-                // The connection keeps it there.
+                // The open connection keeps the record registered.
                 let _ = commands.send(HubCommand::Publish { seq: 1, sealed }).await;
                 while let Some((_, events)) = events.recv().await {
                     let datagrams = events.iter().filter(|event| matches!(event, HubEvent::Datagram { .. }));
@@ -269,7 +270,7 @@ impl Strangers {
         Ok(strangers)
     }
 
-    /// Datagrams that came to any of them.
+    /// Datagrams that reached any of the strangers.
     fn heard(&self) -> usize {
         *self.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }

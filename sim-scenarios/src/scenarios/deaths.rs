@@ -1,15 +1,15 @@
-//! Many die at one moment: a rack loses its power, a deployment is taken down.
+//! Many nodes die at one moment: a rack loses its power, a deployment is taken down.
 //!
-//! Twenty-one nodes and two hubs. One node dies, by a kill or by a loss of power; the time until all others know it is
-//! the measure. Then a part of the other twenty dies at one instant by the same cause: a quarter, half, or four fifths,
-//! in some worlds with one of the hubs. All deaths are known to all who live within twice the measure; the jobs that are
-//! submitted at that moment have their results within twice that, since one that was lost with its executor may be lost
-//! with the next one too; and nobody who lives is ever held dead.
+//! Twenty-one nodes and two hubs. One node dies, by a kill or by a loss of power; the time until all others know
+//! it is the measure. Then a part of the other twenty dies at one instant by the same cause: a quarter, half, or
+//! four fifths, in some worlds with one of the hubs. All survivors know all deaths within twice the measure. The
+//! jobs that are submitted at that moment have their results within four times the measure, since a job that was
+//! lost with its executor may be lost with the next one too. No survivor is ever held dead.
 //!
-//! Contrast: before that the same number stands still at one instant, for less than any suspicion lasts, and nobody is
-//! held dead.
+//! Negative control: before that, the same number of nodes is paused at one instant, for less than any suspicion
+//! lasts, and none is held dead.
 //!
-//! The number and the cause follow from the seed, so that any six seeds in a row meet each of them.
+//! The number and the cause follow from the seed, so that any six consecutive seeds cover all combinations.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ use rand_core::Rng as _;
 use crate::cluster::{Cluster, Jobs, Map, Peer, Place, Within};
 use crate::models::relay::Relay;
 
-/// What some run has to reach.
+/// Marks that some run has to reach.
 pub const MARKS: &[Mark] = &[
     Mark::new("a quarter died at one instant"),
     Mark::new("half died at one instant"),
@@ -34,7 +34,7 @@ pub const MARKS: &[Mark] = &[
     Mark::new("many lost their power"),
 ];
 
-/// What can be turned.
+/// The scenario's knobs.
 pub const KNOBS: &[Knob] = &[Knob {
     name: "nodes",
     about: "nodes beside the one whose death is the measure",
@@ -45,10 +45,10 @@ pub const KNOBS: &[Knob] = &[Knob {
 
 const MEET: Duration = Duration::from_secs(60);
 
-/// They stand still for this long, which is shorter than any suspicion.
+/// How long the nodes are paused, which is shorter than any suspicion.
 const STILL: Duration = Duration::from_secs(3);
 
-/// All see each other alive again after it.
+/// All see each other alive again within this after the pause.
 const BACK: Duration = Duration::from_secs(30);
 
 /// One death is known to all within this.
@@ -61,7 +61,7 @@ const KNOWN: &str = "a death is known to all who live";
 const TOGETHER: &str = "deaths at one instant are known to all who live within twice the time of one";
 const LIVING: &str = "nobody who lives is held dead";
 
-/// How many die, and how.
+/// How many nodes die, and by which cause.
 #[derive(Clone, Copy)]
 struct Blow {
     count: usize,
@@ -110,7 +110,7 @@ impl Blow {
     }
 }
 
-/// Some stand still, one dies, many die.
+/// Some nodes are paused, one dies, many die.
 pub async fn run(trial: Trial) -> Verdict {
     let (world, nodes) = (trial.world, trial.knob("nodes") as usize);
     world.link_default(LinkConfig {
@@ -122,7 +122,7 @@ pub async fn run(trial: Trial) -> Verdict {
     let cluster = Map::new(world).hub("hub 0").hub("hub 1").nodes(nodes + 1, Place::Open).start();
     cluster.converge(MEET).await?;
     let (first, others) = cluster.peers.split_last().expect("there are nodes");
-    // The first of them lives, and submits.
+    // The first of them survives, and submits.
     let mut others = others.to_vec();
     for last in (2..others.len()).rev() {
         others.swap(last, 1 + world.rng("victims").next_u32() as usize % last);
@@ -170,7 +170,7 @@ pub async fn run(trial: Trial) -> Verdict {
     Ok(Held { state, notes })
 }
 
-/// How long it takes until all who live hold all of `dead` dead.
+/// How long it takes until all survivors hold all of `dead` dead.
 async fn known(
     cluster: &Cluster,
     world: World,

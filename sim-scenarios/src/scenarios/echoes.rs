@@ -1,11 +1,12 @@
-//! Copies and late datagrams: what comes twice counts once, what comes late moves nothing.
+//! Duplicate and late datagrams: a duplicate is delivered once, a late one moves no path.
 //!
-//! A phone and a desk send each other numbered datagrams over links that deliver many of them twice. The phone is
-//! behind a slow wifi, whose way out takes half a second and more, and moves into a fast network: for a while what
-//! it sent from the old place arrives after what it sends from the new one. Each datagram is given to the application
-//! once, in both directions. Once the desk has followed the phone, it never sends to the old place again.
+//! A phone and a desk send each other numbered datagrams over links that duplicate many of them. The phone is
+//! behind a slow wifi, whose uplink takes half a second and more, and moves into a fast network. For a while,
+//! datagrams sent from the old place arrive after those sent from the new one. Each datagram is delivered to the
+//! application once, in both directions. Once the desk has followed the phone, it never sends to the old place
+//! again.
 //!
-//! So that it can fail: links must have made copies, and late datagrams must have come after newer ones.
+//! Negative control: links must have made copies, and late datagrams must have come after newer ones.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -27,7 +28,8 @@ use crate::models::nat_box::{NatBox, presets};
 const MEET: Duration = Duration::from_secs(30);
 const EVERY: Duration = Duration::from_millis(20);
 
-/// Traffic before the move, and after it: the last late datagram has come, and the path been judged.
+/// Traffic before the move, and after it: long enough for the last late datagram to arrive, and for the path
+/// checks.
 const BEFORE: Duration = Duration::from_secs(2);
 const AFTER: Duration = Duration::from_secs(4);
 
@@ -37,18 +39,18 @@ const FORWARD: &str = "a late datagram of an old path moves nothing";
 const FOLLOWS: &str = "a phone that moves is followed";
 const COPIES: &str = "links that duplicate make copies";
 
-/// What both ends have seen.
+/// The observations of both ends.
 #[derive(Debug, Default)]
 struct Seen {
     /// Datagrams by receiver and number.
     given: BTreeSet<(String, u64)>,
-    /// The highest number that the desk was given.
+    /// The highest number that was delivered to the desk.
     newest: u64,
-    /// Datagrams that came to the desk after newer ones.
+    /// Datagrams that reached the desk after newer ones.
     overtaken: u32,
-    /// The address to which the desk sends straight.
+    /// The address to which the desk sends directly.
     address: Option<IpAddr>,
-    /// Addresses that it has left.
+    /// Addresses that the desk no longer sends to.
     left: BTreeSet<IpAddr>,
 }
 
@@ -76,7 +78,7 @@ pub async fn run(trial: Trial) -> Verdict {
     let mut cluster = map.start();
     let (desk, phone) = (cluster.peers[0].clone(), cluster.peers[1].clone());
     let slow = LinkConfig { latency: millis(draws.next_u64(), 500, 900), ..fast };
-    // Whoever it goes to, lest the hub be the faster way.
+    // The link to the hub is slow as well, so that the hub isn't the faster path.
     for to in [desk.host, cluster.hubs[0].host] {
         world.set_link(wifi, to, slow.clone());
     }
@@ -115,13 +117,13 @@ pub async fn run(trial: Trial) -> Verdict {
     Ok(Held { state, notes })
 }
 
-/// Whether one of the two has no direct path to the other.
+/// Describes each direction in which the two have no direct path.
 async fn indirect(cluster: &Cluster, a: &Peer, b: &Peer) -> Vec<String> {
     let ways = [cluster.wrong_path(a, b, true).await, cluster.wrong_path(b, a, true).await];
     ways.into_iter().flatten().collect()
 }
 
-/// Follows what the desk says of its way to the phone, from the one that it has now.
+/// Follows the events of the desk's path to the phone, starting with the present path.
 async fn watch(world: World, cluster: &Cluster, log: &Log, desk: &Peer, phone: &Peer) {
     let (key, node) = (phone.key, desk.node(&world).await);
     let mut events = node.events();
@@ -156,7 +158,7 @@ async fn receive(world: World, log: &Log, at: &Peer, is_desk: bool) {
                     fail(Broken::safety(ONCE, format!("datagram {number} came again")));
                 }
                 if is_desk {
-                    // Further behind than duplicates and jitter put it: it came from the old place.
+                    // Further behind than duplicates and jitter explain: it came from the old place.
                     seen.overtaken += u32::from(number + 5 < seen.newest);
                     seen.newest = seen.newest.max(number);
                 }
@@ -169,7 +171,7 @@ async fn send(world: World, from: &Peer, to: &Peer) {
     let (node, to) = (from.node(&world).await, to.key);
     from.host.run(async move {
         for number in 0u64.. {
-            // What can't be sent while the phone has no network is lost, as any datagram may be.
+            // A datagram that can't be sent while the phone has no network counts as lost.
             let _ = node.send(to, secret(&number.to_string())).await;
             time::sleep(EVERY).await;
         }

@@ -1,13 +1,14 @@
 //! Both address families at once.
 //!
-//! One hub, whose name stands for an address of IPv4 and one of IPv6. Two phones have IPv4 behind symmetric NATs and
-//! IPv6 of their own behind firewalls; two hosts have IPv6 alone, one of them behind a firewall; two more have it behind
-//! translators, so that they learn their addresses from the hub alone; two homes have IPv4 alone. Nobody says where to
-//! listen. Each pair ends direct exactly where the [oracle](crate::models::oracle) says that one family or the other
-//! lets it, in that family, and relayed elsewhere: a host with one family and a host with the other have the hub.
+//! One hub, whose name resolves to an IPv4 and an IPv6 address. Two phones have IPv4 behind symmetric NATs and
+//! IPv6 addresses of their own behind firewalls. Two hosts have IPv6 only, one of them behind a firewall; two
+//! more have it behind translators, so that only the hub tells them their addresses. Two homes have IPv4 only. No
+//! node configures its listening addresses. Each pair ends direct exactly where the
+//! [oracle](crate::models::oracle) allows it in one family or the other, in that family, and relayed elsewhere:
+//! an IPv4-only and an IPv6-only host use the hub.
 //!
-//! So that it can fail: a phone that loses its IPv6 is relayed where nothing else led straight, and direct again once
-//! it has IPv6 back, at another address.
+//! Negative control: a phone that loses its IPv6 is relayed where no other family is direct, and direct again
+//! once it has IPv6 back, at another address.
 
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ use crate::cluster::{Cluster, Map, Place, Within, home};
 use crate::models::nat_box::{Family, NatBox, NatConfig, presets};
 use crate::models::oracle::{self, Nature};
 
-/// What a sweep has to reach.
+/// Marks that some run of a sweep has to reach.
 pub const MARKS: &[Mark] = &[
     Mark::new("IPv6 led straight where IPv4 could not"),
     Mark::new("a translator of IPv6 was crossed"),
@@ -33,27 +34,27 @@ const NIC: &str = "eth0";
 
 const MEET: Duration = Duration::from_secs(40);
 
-/// All pairs have found the way that they'll have: two rounds of quick checks and a first slow one.
+/// All pairs have found their final path within this: two rounds of quick checks and a first slow one.
 const SETTLES: Duration = Duration::from_secs(40);
 
-/// The most of a hundred datagrams that a link loses.
+/// The highest loss rate of a link, in per cent.
 const WORST_LOSS: u64 = 5;
 
 const ORACLE: &str = "each pair is direct exactly where the oracle says so, in a family that leads straight";
 
-/// A host: its name, and in each family its address and what stands before it, if it has that family.
+/// A host: its name, and for each of its families the boxes in front of it, with its IPv6 address.
 struct Resident {
     name: &'static str,
     v4: Option<Nature>,
     v6: Option<(&'static str, Nature)>,
 }
 
-/// The phone that loses its IPv6, and the address that it has later.
+/// The phone that loses its IPv6, and its later address.
 const PHONE: usize = 0;
 const LATER: &str = "2001:db8:1::11";
 
 impl Resident {
-    /// The families in which the oracle lets two hosts end direct: IPv4, IPv6.
+    /// The families in which the oracle predicts a direct path: IPv4, IPv6.
     fn straight(&self, other: &Resident) -> [bool; 2] {
         let v4 = self.v4.zip(other.v4).is_some_and(|(a, b)| oracle::direct(a, b));
         let v6 = self.v6.zip(other.v6).is_some_and(|((_, a), (_, b))| oracle::direct(a, b));
@@ -73,7 +74,7 @@ fn phone() -> NatConfig {
     NatConfig { v6: Family::Firewalled, ..presets::symmetric() }
 }
 
-/// Everybody, in the order of the map.
+/// All hosts, in the order of the map.
 fn residents() -> Vec<Resident> {
     let phone = |name, addr| Resident {
         name,
@@ -94,7 +95,7 @@ fn residents() -> Vec<Resident> {
     ]
 }
 
-/// All pairs, then without the phone's IPv6, then with it again.
+/// First with all addresses, then without the phone's IPv6, then with it again.
 pub async fn run(trial: Trial) -> Verdict {
     let world = trial.world;
     let loss = world.rng("loss").next_u64() % (WORST_LOSS + 1);
@@ -130,7 +131,7 @@ pub async fn run(trial: Trial) -> Verdict {
     Ok(Held { state, notes })
 }
 
-/// Everybody at home. Of those who have IPv6 alone, IPv4 is taken before anybody runs.
+/// The mesh. IPv6-only hosts lose their IPv4 address before any node runs.
 fn start(world: World, residents: &[Resident]) -> Cluster {
     let internet = world.internet();
     let mut map = Map::new(world).hub("hub");
@@ -165,14 +166,14 @@ fn by_v6_alone(residents: &[Resident], from: usize, to: usize) -> bool {
     residents[from].straight(&residents[to]) == [false, true]
 }
 
-/// Waits until every pair is what the oracle says, settled, as both ends see it; says how long it took.
+/// Waits until every pair is as the oracle predicts, and settled, as both ends see it. Returns how long it took.
 async fn settled(world: World, cluster: &Cluster, residents: &[Resident]) -> Result<Duration, Broken> {
     let within = Within::new(world, ORACLE, SETTLES);
     while within.lacks(wrong(cluster, residents).await).await? {}
     Ok(within.waited())
 }
 
-/// The paths that aren't what they have to be.
+/// The paths that differ from the prediction.
 async fn wrong(cluster: &Cluster, residents: &[Resident]) -> Vec<String> {
     let mut wrong = Vec::new();
     for (from, a) in cluster.peers.iter().zip(residents) {
@@ -198,7 +199,7 @@ async fn wrong(cluster: &Cluster, residents: &[Resident]) -> Vec<String> {
     wrong
 }
 
-/// How each host reaches each other one.
+/// The paths of each host to each other one.
 async fn matrix(cluster: &Cluster, residents: &[Resident]) -> String {
     let mut text = String::new();
     for from in 0..residents.len() {
@@ -207,7 +208,7 @@ async fn matrix(cluster: &Cluster, residents: &[Resident]) -> String {
     text
 }
 
-/// How one host reaches the others. Where both families lead straight, the quicker one is a draw.
+/// The paths of one host to the others. If both families are direct, either may be the quicker one.
 async fn row(cluster: &Cluster, residents: &[Resident], from: usize) -> String {
     let mut legs = Vec::new();
     for (to, resident) in residents.iter().enumerate().filter(|(to, _)| *to != from) {

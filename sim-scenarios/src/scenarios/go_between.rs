@@ -1,10 +1,10 @@
-//! Two that can't hear each other are alive to each other as long as others hear both.
+//! Two nodes that can't hear each other stay alive to each other as long as others hear both.
 //!
-//! Five nodes and a hub. The hub dies, and the way between two of the nodes is cut, so that no leg of a probe is left
-//! between them but a ping on their behalf. Once the paths have taken note of it, nobody is suspected for two minutes.
+//! Five nodes and a hub. The hub dies, and the link between two of the nodes is cut, so that a probe between them
+//! has no leg left but an indirect ping. Once the paths have adapted, no node is suspected for two minutes.
 //!
-//! So that it can fail: one of the two is then cut off from the others too, and all who are left hold it dead in time.
-//! There is no hub to say so, but they hear each other: none of them takes itself for the one that is cut off.
+//! Negative control: one of the two is then cut off from the others too, and all others hold it dead in time.
+//! There is no hub as evidence, but they hear each other, so none of them considers itself isolated.
 
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ const BETWEEN: &str = "who is heard by others isn't suspected";
 const TOGETHER: &str = "who hears most others isn't isolated";
 const GONE: &str = "who is heard by nobody is held dead";
 
-/// A cut between two, and one around one of them.
+/// First a cut between two nodes, then one around one of them.
 pub async fn run(trial: Trial) -> Verdict {
     let world = trial.world;
     world.link_default(LinkConfig {

@@ -1,10 +1,11 @@
-//! What was acknowledged just before an orderly end is held by others.
+//! Writes acknowledged just before an orderly shutdown are held by other nodes.
 //!
-//! Three workers stay. Others come, workers and members, none with a store; each writes to keys of its own over links
-//! that lose a fifth of everything, and leaves as soon as the last write is acknowledged: no summary has had the time
-//! to find what was lost on the way. When all have left, each acknowledged key is looked for among the copies of those
-//! that stay, by its digest alone, since a read would repair what is looked at. Within a bound their copies are equal.
-//! One that could not hand everything over says so: what it says it lost may be missing, and nothing else.
+//! Three workers stay. Others join, workers and members, none with a store. Each writes to keys of its own over
+//! links that lose a fifth of all datagrams, and leaves as soon as the last write is acknowledged, so no summary
+//! has had time to find the lost deltas. When all have left, the scenario looks for each acknowledged key among
+//! the copies of the staying workers. It compares digests only, since a read would repair the copies. Within a
+//! bound the copies are equal. A node that couldn't hand everything over reports it: at most the reported number of
+//! writes may be missing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -17,7 +18,7 @@ use nurl::internals::node::Role;
 
 use crate::cluster::{Map, Peer, Place, Within, secret};
 
-/// What can be turned.
+/// The scenario's knobs.
 pub const KNOBS: &[Knob] = &[
     Knob { name: "leavers", about: "nodes that write and leave", default: 6, least: 1, turns: Turns::Hosts },
     Knob {
@@ -35,10 +36,10 @@ const STAY: usize = 3;
 
 const MEET: Duration = Duration::from_secs(60);
 
-/// Copies are equal within this: a few summaries over links that lose something.
+/// Copies are equal within this: a few summaries over lossy links.
 const AGREE: Duration = Duration::from_secs(90);
 
-/// Runs it.
+/// Runs the scenario.
 pub async fn run(trial: Trial) -> Verdict {
     let world = trial.world;
     world.link_default(LinkConfig {
@@ -82,8 +83,8 @@ pub async fn run(trial: Trial) -> Verdict {
     Ok(Held { state, notes: format!("{} writes were acknowledged\n", acknowledged.len()) })
 }
 
-/// Writes all keys, and leaves when the last answer is here. Gives the acknowledged ones, and of how many the
-/// node said that they are lost.
+/// Writes all keys, and leaves after the last answer. Returns the acknowledged keys, and the number of writes
+/// that the node reports lost.
 async fn write_and_leave(world: World, leaver: &Peer, writes: u64) -> (Vec<String>, usize) {
     let node = leaver.node(&world).await;
     let mut keys = Vec::new();
@@ -97,7 +98,7 @@ async fn write_and_leave(world: World, leaver: &Peer, writes: u64) -> (Vec<Strin
     (keys, departure.lost)
 }
 
-/// The copies of those that stay, by their bytes.
+/// The staying workers that hold a copy, by its digest.
 async fn copies(world: World, stay: &[Peer], key: &str) -> BTreeMap<[u8; 16], Vec<String>> {
     let mut copies = BTreeMap::new();
     for peer in stay {

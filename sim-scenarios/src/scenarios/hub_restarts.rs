@@ -1,12 +1,12 @@
-//! A hub restarts with an empty memory, and a mesh takes no harm.
+//! A hub restarts with no state, and a mesh takes no harm.
 //!
-//! Five nodes and a hub; two of the nodes sit behind symmetric NATs, so the hub carries what they say to each other.
-//! All are in a group. The hub's process ends, stays away for a drawn time, and comes back with nothing remembered:
-//! no registration, no group, no record. Without anybody's help all register again, what it relays flows again, a
-//! broadcast reaches the whole group, and a newcomer that knocked in vain meanwhile finds everybody. Nobody is held
-//! dead, and who has a direct path notices nothing.
+//! Five nodes and a hub; two of the nodes are behind symmetric NATs, so the hub relays their traffic. All are in
+//! a group. The hub's process ends, stays away for a drawn time, and comes back with no state: no registration,
+//! no group, no record. Without intervention all register again, relayed traffic flows again, a broadcast reaches
+//! the whole group, and a newcomer that tried to join in vain meanwhile finds all nodes. No node is held dead,
+//! and direct paths aren't affected.
 //!
-//! So that it can fail: while the hub is away nothing passes between the two, and the newcomer sees nobody.
+//! Negative control: while the hub is away nothing passes between the two, and the newcomer sees no other node.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -28,20 +28,20 @@ const OPEN: usize = 3;
 const EVERY: Duration = Duration::from_millis(200);
 const MEET: Duration = Duration::from_secs(30);
 
-/// The hub is away for this long at least, and for less than so much more.
+/// How long the hub is away: at least the first, plus less than the second, in milliseconds.
 const AWAY: (Duration, u64) = (Duration::from_secs(4), 14_000);
 
-/// Within this of the hub's return everybody is registered again: tries are 2 s apart at most, and a handshake takes
-/// a round trip or two.
+/// All nodes are registered again this long after the hub's return: tries are 2 s apart at most, and a handshake
+/// takes a round trip or two.
 const REGISTERED: Duration = Duration::from_secs(3);
 
-/// Within this of the hub's return what is relayed flows again.
+/// Relayed traffic flows again this long after the hub's return.
 const FLOWS: Duration = Duration::from_millis(3_500);
 
-/// Within this of the last registration a group hears.
+/// The group receives a broadcast this long after the last registration.
 const HEARS: Duration = Duration::from_secs(2);
 
-/// Within this the newcomer has met everybody.
+/// The newcomer has met all nodes within this.
 const MET: Duration = Duration::from_secs(20);
 
 /// The longest pause on a direct path: a few datagrams.
@@ -83,7 +83,7 @@ pub async fn run(trial: Trial) -> Verdict {
     let gone = world.elapsed();
     let newcomer = cluster.add("newcomer", Place::Open, Role::Worker);
     world.sleep(away).await;
-    // The first second is what was under way.
+    // The first second is left out, for datagrams that were in flight.
     let passed = traffic.count(a.key, b.key, gone + Duration::from_secs(1));
     let met = cluster.view(&newcomer).await.len();
     if passed + met > 0 {
@@ -134,7 +134,7 @@ pub async fn run(trial: Trial) -> Verdict {
     Ok(Held { state: state + &cluster.views().await, notes })
 }
 
-/// Pairs between which nothing sent since then has arrived.
+/// Pairs between which no datagram sent since `since` has arrived.
 fn silent(traffic: &Traffic, since: Duration, pairs: &[(&Peer, &Peer)]) -> Vec<String> {
     let mute = |(from, to): &&(&Peer, &Peer)| traffic.first(from.key, to.key, since).is_none();
     pairs.iter().filter(mute).map(|(from, to)| format!("{} to {}", from.name, to.name)).collect()
@@ -142,7 +142,7 @@ fn silent(traffic: &Traffic, since: Duration, pairs: &[(&Peer, &Peer)]) -> Vec<S
 
 type Heard = Arc<Mutex<BTreeSet<String>>>;
 
-/// Everybody joins the group and listens.
+/// All nodes join the group and record broadcasts.
 async fn listen(world: World, cluster: &Cluster) -> Heard {
     let heard = Heard::default();
     for peer in &cluster.peers {
@@ -158,7 +158,7 @@ async fn listen(world: World, cluster: &Cluster) -> Heard {
     heard
 }
 
-/// A broadcast may be lost, and its key has to be asked for first: a few go out.
+/// Sends a few broadcasts: one may be lost, and its key has to be asked for first.
 async fn broadcast(world: World, node: &Node) -> Result<(), Broken> {
     for _ in 0..3 {
         let sent = node.broadcast(GROUP, secret("news")).await;
@@ -168,7 +168,7 @@ async fn broadcast(world: World, node: &Node) -> Result<(), Broken> {
     Ok(())
 }
 
-/// Members of the group that have heard nothing.
+/// Members of the group that haven't received a broadcast.
 fn deaf(cluster: &Cluster, heard: &Heard) -> Vec<String> {
     let heard = heard.lock().unwrap_or_else(PoisonError::into_inner);
     let members = &cluster.peers[1..OPEN + 2];

@@ -1,16 +1,17 @@
 //! A job completes across a partition and its heal, across its owner's death, and while the ring changes.
 //!
-//! Six nodes and a hub. Four times jobs are under way when something happens to their owners: a short partition
-//! that heals before anybody is held dead; a long one, after which both halves hold each other dead; the death of
-//! the node that runs most of them; and a ring that changes under them, when that node comes back, another one
-//! leaves and a new one joins. Every handle resolves once, with the right result, in the long partition before it
-//! heals. Work that was done twice is counted and shown.
+//! Six nodes and a hub. Four times jobs are under way when a fault or change hits their owners: a short partition
+//! that heals before any node is held dead; a long one, after which both halves hold each other dead; the death
+//! of the node that runs most of them; and a ring change, when that node comes back, another one leaves and a new
+//! one joins. Every handle resolves once, with the right result; in the long partition it does so before the
+//! heal. Duplicate runs are counted and shown.
 //!
-//! Contrast: a job that only the far half can run has no result before the heal. In the short partition, when its
-//! members still count as live, it waits, and has a result soon after the heal; in the long one, when they are held dead,
-//! it waits as well.
+//! Negative control: a job that only the far half can run has no result before the heal. In the short partition
+//! its members still count as live, so the job waits, and has a result soon after the heal; in the long one they
+//! are held dead, and the job waits as well.
 //!
-//! The nodes are in three zones and have different weights, so that owner sets are spread and the ring wraps unevenly.
+//! The nodes are in three zones and have different weights, so that owner sets are spread and the ring wraps
+//! unevenly.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -27,11 +28,11 @@ use rand_core::Rng as _;
 
 use crate::cluster::{Cluster, Jobs, Map, Peer, Place, Within};
 
-/// What can be turned.
+/// The scenario's knobs.
 pub const KNOBS: &[Knob] =
     &[Knob { name: "jobs", about: "jobs of each act", default: 12, least: 1, turns: Turns::Work }];
 
-/// What some run has to reach.
+/// Marks that some run has to reach.
 pub const MARKS: &[Mark] = &[
     Mark::new("a job was forwarded"),
     Mark::new("a job ran on the far side when the line was cut"),
@@ -63,13 +64,13 @@ const LEARN: Duration = Duration::from_secs(90);
 /// The bound after a death, and before a long partition heals.
 const TAKE_OVER: Duration = Duration::from_secs(30);
 
-/// Longer than it takes until a kind that nobody has is infeasible.
+/// Longer than it takes to find that a kind without a worker is infeasible.
 const INFEASIBLE: Duration = Duration::from_secs(5);
 
-/// From a submit until its handler has begun, on a good day.
+/// Time from a submit until its handler has started, without faults.
 const BEGUN: Duration = Duration::from_millis(300);
 
-/// Between two submits while the ring changes: so that some meet a view of yesterday.
+/// Time between two submits while the ring changes: short, so that some meet an outdated view.
 const TRICKLE: Duration = Duration::from_millis(60);
 
 /// Runs the four acts in one world.
@@ -101,7 +102,7 @@ pub async fn run(trial: Trial) -> Verdict {
     Ok(Held { state: text + &cluster.views().await, notes })
 }
 
-/// Jobs are on their way or running when the line is cut, for a short time and for a long one.
+/// Cuts the network while jobs are in flight or running, for a short time and for a long one.
 async fn partitions(trial: &Trial, cluster: &Cluster) -> Result<String, Broken> {
     let world = trial.world;
     let (from, far_peers) = (&cluster.peers[0], &cluster.peers[FAR..NODES]);
@@ -148,7 +149,7 @@ async fn partitions(trial: &Trial, cluster: &Cluster) -> Result<String, Broken> 
     Ok(text)
 }
 
-/// Who holds somebody alive beyond the partition.
+/// The nodes that hold a node beyond the partition alive.
 async fn alive_beyond(cluster: &Cluster) -> Vec<String> {
     let mut missing = Vec::new();
     for (at, peer) in cluster.peers.iter().enumerate() {
@@ -160,7 +161,7 @@ async fn alive_beyond(cluster: &Cluster) -> Vec<String> {
     missing
 }
 
-/// The node dies that runs most of the jobs.
+/// Kills the node that runs most of the jobs.
 async fn death(trial: &Trial, cluster: &Cluster, text: &mut String) -> Result<Peer, Broken> {
     let mut jobs = burst(trial, cluster, &cluster.peers[0], "death").await?;
     let busiest =
@@ -177,7 +178,7 @@ async fn death(trial: &Trial, cluster: &Cluster, text: &mut String) -> Result<Pe
     Ok(victim)
 }
 
-/// The dead one comes back, another one leaves, a new one joins; jobs trickle in from everywhere.
+/// The dead node comes back, another one leaves, a new one joins; meanwhile several nodes submit jobs.
 async fn ring_change(
     trial: &Trial,
     cluster: &mut Cluster,
@@ -197,7 +198,7 @@ async fn ring_change(
     let mut jobs = Jobs::new(cluster);
     let begun = world.elapsed();
     let mut number = 0;
-    // Until all agree again, and as many jobs as every act has at least.
+    // Until all views agree again, and at least as many jobs as in the other acts.
     while number < trial.knob("jobs") as usize || !cluster.missing().await.is_empty() {
         if world.elapsed() - begun > LEARN {
             break;

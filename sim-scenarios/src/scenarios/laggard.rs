@@ -1,13 +1,14 @@
 //! A node whose own link is slow accuses seldom.
 //!
-//! Five nodes and a hub; one of the nodes, and a client, are behind links that are full: everything takes a second and a
-//! half more each way. Both find the others all the same, though no answer to a handshake comes before the next tries
-//! are due, and nobody but the client itself opens a session with it.
+//! Five nodes and a hub; one of the nodes, and a client, are behind full links: each way takes a second and a
+//! half longer. Both still find the others, though no handshake answer comes before the next tries are
+//! due, and only the client itself opens sessions with other nodes.
 //!
-//! Then no probe of the slow node is answered within the usual second, and none that others send it. Lifeguard's local
-//! health (LHA-Probe) takes a node that hears nobody for the slow one: it asks less often and waits longer, the more so
-//! as it has to refute the others' suspicions. So its probes are answered again, and for two minutes it accuses nobody,
-//! or next to; a node that trusts itself would do so every second. Whoever is accused refutes, so nobody is held dead.
+//! Then no probe of the slow node is answered within the usual second, and no probe of it either. By Lifeguard's
+//! local health (LHA-Probe) a node that gets no acks assumes that it is slow itself: it probes less often and
+//! waits longer, the more so as it has to refute the others' suspicions. So its probes are answered again, and
+//! for two minutes it accuses hardly any node; without local health it would accuse every second. The accused
+//! refute, so no node is held dead.
 //!
 //! Once its link is good, all see each other alive.
 
@@ -26,26 +27,26 @@ const NODES: usize = 5;
 /// connection and a table; and two to spare.
 const FOUND: Duration = Duration::from_secs(27);
 
-/// Added to each way.
+/// Added latency in each direction.
 const SLOW: Duration = Duration::from_millis(1_500);
 
-/// Local health needs a few failed probes to learn.
+/// Time for a few probes to fail, so that local health adapts.
 const LEARNS: Duration = Duration::from_secs(15);
 
 /// Several rounds of probes.
 const WATCHED: Duration = Duration::from_secs(120);
 
-/// How often it accuses at most meanwhile: its health rises with each answer until one comes too late again.
+/// The most accusations in that time: its health rises with each answer until one comes too late again.
 const ACCUSATIONS: usize = 3;
 
-/// A suspicion of the slow time ends within its longest time.
+/// A suspicion from the slow time ends within this, its longest duration.
 const BACK: Duration = Duration::from_secs(60);
 
 const FINDS: &str = "a newcomer behind a slow link finds everybody";
 const SELDOM: &str = "a node that is slow itself accuses seldom";
 const REFUTES: &str = "who answers late is held dead by nobody";
 
-/// A link that is full, and good in the end.
+/// A full link, which is good in the end.
 pub async fn run(trial: Trial) -> Verdict {
     let world = trial.world;
     let good = LinkConfig {

@@ -1,10 +1,10 @@
-//! A leased resource on a disk that loses what was not synced.
+//! A leased resource on a disk that loses unsynced writes.
 //!
-//! One host serves forty-eight tasks, each an effect in one transaction with its outcome. Its process is
-//! killed at drawn disk operations, the machine keeps a part of the unsynced sectors, and the process starts
-//! again and takes the tasks from the beginning, as an owner that never heard an answer would. In the end
-//! every effect has happened exactly once, every outcome is the one first recorded, by which process, and a token
-//! below the last one is fenced, also after the last restart.
+//! One host serves forty-eight tasks, each an effect in one transaction with its outcome. Its process is killed
+//! at drawn disk operations, the machine keeps a part of the unsynced sectors, and the process starts again and
+//! takes the tasks from the beginning, like an owner that never received an answer. In the end every effect has
+//! happened exactly once, every outcome is the one first recorded, by the same process, and a token below the
+//! last one is fenced, even after the last restart.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -21,7 +21,7 @@ use nurl::internals::ring::Epoch;
 use nurl::rt::{self, disk, time};
 use rand_core::Rng as _;
 
-/// What some run has to reach.
+/// Marks that some run has to reach.
 pub const MARKS: &[Mark] = &[Mark::new("an outcome is given again after a restart")];
 
 const TASKS: u8 = 48;
@@ -32,7 +32,7 @@ const PER_TOKEN: u8 = 8;
 /// Kills, each at a drawn disk operation; after them the process may finish.
 const KILLS: u32 = 24;
 
-/// A kill comes within so many disk operations of its arming: a transaction has about ten.
+/// A kill comes within this many disk operations of its arming: a transaction has about ten.
 const WITHIN: u64 = 60;
 
 const LIFE: Duration = Duration::from_secs(3_600);
@@ -44,11 +44,11 @@ const SUM: &[u8] = b"sum";
 
 #[derive(Default)]
 struct Seen {
-    /// What the process of the last boot found, once it came to its end.
+    /// The result of the last boot's process, once it has finished.
     end: Option<Result<u64, Broken>>,
-    /// Outcomes that were recorded by an earlier process.
+    /// Number of outcomes that an earlier process had recorded.
     recorded: usize,
-    /// By task: the process that made its effect, as it or a later one has read it off the disk.
+    /// By task: the process that made its effect, as that process or a later one read it from the disk.
     made: BTreeMap<u8, u8>,
 }
 
@@ -62,7 +62,7 @@ pub async fn run(trial: Trial) -> Verdict {
         let log = log.clone();
         async move {
             let found = serve(host.boot() as u8, &log).await;
-            // An error of the store is the crash that the disk was armed for: the next process goes on.
+            // A store error here is the disk crash that was armed: the next process continues.
             if let Some(end) = found.unwrap_or(None) {
                 lock(&log).end = Some(end);
             }
@@ -101,13 +101,13 @@ fn lock(log: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
     log.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Whether an outcome is the one that is known of a task; who hears of it first, after a crash, believes it.
+/// Whether an outcome is the known one of a task; after a crash the first outcome read becomes the known one.
 fn is_of(log: &Mutex<Seen>, task: u8, outcome: &[u8]) -> bool {
     let [number, boot] = *outcome else { return false };
     number == task && *lock(log).made.entry(task).or_insert(boot) == boot
 }
 
-/// Takes every task from the first to the last, in the host's `boot`-th process. `Ok(Some)` is what holds at the end.
+/// Takes every task from the first to the last, in the host's `boot`-th process. `Ok(Some)` is the final verdict.
 async fn serve(boot: u8, log: &Mutex<Seen>) -> Result<Option<Result<u64, Broken>>, LeaseError> {
     let folder = Path::new("/data");
     if disk::create_dir_all(folder).is_err() {

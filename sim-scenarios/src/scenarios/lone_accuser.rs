@@ -1,13 +1,16 @@
-//! A lone accuser is in doubt for longest.
+//! A suspicion raised by one accuser alone lasts longest.
 //!
-//! Five nodes and a hub. All but one stop at the same moment, as laptops do whose owners leave for lunch, and go on
-//! after 19 to 22 s. The one that is left hears its hub, so it is not cut off, and accuses them all; but nobody
-//! confirms it, and its own further accusations count nothing. A suspicion without a confirmation runs for 24 s (six
-//! times the least), so nobody is ever held dead; and the accused, once they go on, refute by a higher incarnation.
+//! Five nodes and a hub. All but one stop at the same moment, as laptops do at lunch time, and resume after 19 to
+//! 22 s. The remaining node hears its hub, so it is not isolated, and accuses all others. No other node confirms
+//! the suspicions, and repeated accusations by the same node don't count. A suspicion without a confirmation runs
+//! for 24 s (six times the minimum), so no node is ever held dead. The accused, once they resume, refute with a
+//! higher incarnation.
 //!
-//! Each who was suspected when the pause ended does so, also one whose ack spoke for it before it heard of that.
+//! Every node that was suspected when the pause ended refutes, even if it acknowledged a probe before it heard of
+//! the suspicion.
 //!
-//! So that it can fail: they stop once more, for good, and the one that is left holds them all dead within a bound.
+//! Negative control: the nodes stop once more, for good, and the remaining one holds them all dead within a
+//! bound.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -23,28 +26,28 @@ use rand_core::Rng as _;
 
 use crate::cluster::{Cluster, Peer, Within};
 
-/// What some run has to reach.
+/// Marks that some run has to reach.
 pub const MARKS: &[Mark] = &[Mark::new("three were suspected by one at once, and none was held dead")];
 
 const NODES: usize = 5;
 
 const MEET: Duration = Duration::from_secs(30);
 
-/// How long they stop: an accusation comes within a probe or two, and its 24 s aren't over before they go on.
+/// How long they stop: an accusation comes within a probe or two, and its 24 s aren't over before they resume.
 const LEAST_MS: u64 = 19_000;
 const SPREAD_MS: u64 = 3_000;
 
-/// From then on everybody is alive to everybody: the slowed probes of the one that was left alone.
+/// All nodes see each other alive again within this: the remaining node's probes are slowed.
 const BACK: Duration = Duration::from_secs(60);
 
-/// A node that is alone, and slowed down by its failing probes, comes to its verdict of all within this.
+/// A node that is alone, and slowed down by its failing probes, holds all others dead within this.
 const LEARN: Duration = Duration::from_secs(120);
 
 const DOUBT: &str = "who is accused by one alone isn't held dead before the longest suspicion is over";
 const REFUTES: &str = "a suspect refutes by a higher incarnation";
 const GONE: &str = "who is silent for good is held dead, also by one alone";
 
-/// A pause, and one without an end.
+/// A pause, then a stop without end.
 pub async fn run(trial: Trial) -> Verdict {
     let world = trial.world;
     world.link_default(LinkConfig {
@@ -67,7 +70,7 @@ pub async fn run(trial: Trial) -> Verdict {
     if let Some((by, about)) = cluster.witness.held_dead().first() {
         return Err(Broken::safety(DOUBT, format!("{by} held {} dead", cluster.name_of(about))));
     }
-    // Its probes slow down as they fail, so the fourth is seldom due before the pause ends.
+    // Failing probes slow the prober down, so the fourth is seldom due before the pause ends.
     sometimes!(suspects.len() >= 3, "three were suspected by one at once, and none was held dead");
     let within = Within::new(world, REFUTES, BACK);
     loop {
@@ -96,7 +99,7 @@ pub async fn run(trial: Trial) -> Verdict {
     Ok(Held { state, notes })
 }
 
-/// The views of those who can answer, one line each, with how often everybody has refuted since `before`.
+/// The views of `peers`, one line each, with every member's refutations since `before`.
 async fn told(cluster: &Cluster, peers: &[Peer], before: &BTreeMap<PublicKey, u64>) -> String {
     let mut text = String::new();
     for peer in peers {
@@ -120,7 +123,7 @@ async fn incarnations(cluster: &Cluster, peer: &Peer) -> BTreeMap<PublicKey, u64
     cluster.members(peer).await.into_iter().map(|member| (member.key, member.incarnation)).collect()
 }
 
-/// Who is still live in the view of `left`.
+/// The nodes that are still live in the view of `left`.
 async fn live(cluster: &Cluster, left: &Peer, others: &[Peer]) -> Vec<String> {
     let view = cluster.view(left).await;
     let live = others.iter().filter(|peer| view.get(&peer.key).is_some_and(|state| state.is_live()));

@@ -1,17 +1,17 @@
 //! A mapping expires under an idle path.
 //!
-//! Three pairs of clients that nobody probes, each client behind a NAT, have direct paths and nothing to say. Their
-//! boxes differ in what they do to idle mappings: one pair's keep them for longer than a keepalive takes, the next
-//! one's for less, the third's end them after a while whatever passes, as carriers do. After a long silence one of
-//! each pair speaks, and the other doesn't answer: within 2 s its datagrams arrive. Then both speak: no pause is
-//! longer than 2 s, and soon each path is direct again.
+//! Three pairs of clients (observers, which aren't probed), each client behind a NAT, have direct paths and no
+//! traffic. Their boxes treat idle mappings differently: the first pair's keep them for longer than the keepalive
+//! interval, the second pair's for less, and the third pair's end them after a while even under traffic, as
+//! carriers do. After a long silence one client of each pair sends, and the other doesn't answer: its datagrams
+//! arrive within 2 s. Then both send: no pause is longer than 2 s, and soon each path is direct again.
 //!
-//! At last the two boxes of one pair end their mappings, the second one a drawn time after the first: perhaps both have
-//! just asked for their new addresses, and the one that the answer named is gone again. The path is direct again all the
-//! same.
+//! At last the two boxes of one pair end their mappings, the second one a drawn time after the first. Both
+//! clients may just have asked for their new addresses, and the address in the answer may be stale already. The
+//! path still becomes direct again.
 //!
-//! So that it can fail: where the boxes keep a mapping for long enough, the path never stops to be direct and the
-//! first datagram arrives at once; where a mapping ends whatever passes, the boxes must have refused something.
+//! Negative control: where the boxes keep a mapping for long enough, the path never stops being direct and the
+//! first datagram arrives at once; where a mapping ends under traffic, the boxes must have refused packets.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -31,25 +31,25 @@ use crate::models::nat_box::{Lifetime, NatBox, NatConfig, presets};
 
 const MEET: Duration = Duration::from_secs(30);
 
-/// Nobody says anything for this long.
+/// No client sends for this long.
 const IDLE: Duration = Duration::from_secs(100);
 
-/// Datagrams pass again.
+/// Datagrams pass again within this.
 const RESUMES: Duration = Duration::from_secs(2);
 
-/// One side speaks alone for this long.
+/// One side sends alone for this long.
 const ALONE: Duration = Duration::from_secs(5);
 
 /// Then there is steady traffic for this long: a carrier's lifetime ends at least once.
 const BUSY: Duration = Duration::from_secs(100);
 const EVERY: Duration = Duration::from_millis(200);
 
-/// A path that was lost is direct again: the new address is asked for as soon as the loss is seen, and again with each
-/// round of punches.
+/// A lost path is direct again within this: the new address is asked for as soon as the loss is seen, and again
+/// with each round of punches.
 const DIRECT_AGAIN: Duration = Duration::from_secs(10);
 
-/// The second of two mappings ends so much later than the first, at least and at most, in milliseconds: while the loss of
-/// the first is being seen and mended.
+/// The shortest and the longest delay, in milliseconds, between the ends of two mappings: the second one ends
+/// while the loss of the first is being detected and repaired.
 const APART_MS: (u64, u64) = (300, 2_500);
 
 const DIRECT: &str = "two clients behind endpoint-independent NATs have a direct path";
@@ -58,14 +58,14 @@ const RESUMED: &str = "who speaks alone after a long silence is heard within 2 s
 const STEADY: &str = "under steady traffic a mapping's end costs 2 s at most";
 const EXPIRED: &str = "boxes that end mappings refuse what comes for them";
 
-/// What the boxes do to mappings.
+/// How long the boxes keep mappings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Keeps {
-    /// Longer than a keepalive takes.
+    /// Longer than the keepalive interval.
     Long,
-    /// Shorter.
+    /// Shorter than the keepalive interval.
     Short,
-    /// For a while, whatever passes.
+    /// For a limited time, even under traffic.
     ForAWhile,
 }
 
@@ -82,18 +82,18 @@ impl Keeps {
             udp_timeout: timeout,
             udp_stream_timeout: timeout,
             udp_lifetime: (self == Keeps::ForAWhile).then_some(life),
-            // Another port each time: a mapping that ended is not the one that comes after it.
+            // Random ports, so that a new mapping doesn't get the port of the expired one.
             ports: crate::models::nat_box::Ports::Random,
             ..presets::port_restricted()
         }
     }
 }
 
-/// A NAT box that counts what it refuses because it knows no mapping for it, or not for its sender.
+/// A NAT box that counts the packets that it refuses for lack of a mapping or by its filter.
 struct Counted {
     nat: NatBox,
     refused: Arc<AtomicU64>,
-    /// Its UDP mappings are to end with the next packet.
+    /// Its UDP mappings end with the next packet.
     forgets: Arc<AtomicBool>,
 }
 
@@ -132,12 +132,12 @@ impl Middlebox for Counted {
     }
 }
 
-/// Two clients behind boxes of one kind; `a` speaks first.
+/// Two clients behind boxes of one kind; `a` sends first.
 struct Pair {
     keeps: Keeps,
     a: Peer,
     b: Peer,
-    /// What ends the mappings of each one's box.
+    /// Flags that end the mappings of each client's box.
     forgets: [Arc<AtomicBool>; 2],
     refused: Arc<AtomicU64>,
 }
@@ -147,18 +147,18 @@ impl Pair {
         [(&self.a, &self.b), (&self.b, &self.a)]
     }
 
-    /// What both boxes have refused so far.
+    /// Packets that both boxes have refused so far.
     fn refused(&self) -> u64 {
         self.refused.load(Ordering::Relaxed)
     }
 
-    /// How often one of them has given the direct path up so far.
+    /// How often the two clients have given up the direct path so far.
     fn given_up(&self, cluster: &Cluster) -> u32 {
         self.both().iter().map(|(from, to)| cluster.witness.demotions(from, to)).sum()
     }
 }
 
-/// What the silence did to a pair.
+/// The state of a pair after the silence.
 struct Silence {
     refused_before: u64,
     given_up: u32,
@@ -215,7 +215,7 @@ pub async fn run(trial: Trial) -> Verdict {
     direct(world, &cluster, &pairs, DIRECT_AGAIN).await?;
     let ended: Vec<_> = pairs.iter().map(|pair| pair.given_up(&cluster)).collect();
     let apart = forget_twice(world, &pairs[0]).await;
-    // Until the loss is seen it counts as direct.
+    // Until the loss is detected, the path counts as direct.
     world.sleep(DIRECT_AGAIN).await;
     direct(world, &cluster, &pairs[..1], EVERY).await?;
     traffic.stop();
@@ -246,7 +246,7 @@ pub async fn run(trial: Trial) -> Verdict {
     Ok(Held { state, notes })
 }
 
-/// A pair of clients for each kind of box, and a server, which makes it a mesh.
+/// A pair of clients for each kind of box, and a server, since a mesh needs a member.
 fn start(world: World) -> (Cluster, Vec<Pair>) {
     let mut map = Map::new(world).hub("hub").node("server", Place::Open);
     let mut counters = Vec::new();
@@ -275,7 +275,7 @@ fn start(world: World) -> (Cluster, Vec<Pair>) {
     (cluster, pairs)
 }
 
-/// One of each pair speaks into the silence. How long each first datagram took that arrived.
+/// One client of each pair sends after the silence. Returns how long the first datagram of each took to arrive.
 async fn alone(world: World, traffic: &Traffic, pairs: &[Pair]) -> Result<Vec<Duration>, Broken> {
     let since = world.elapsed();
     for pair in pairs {
@@ -310,7 +310,7 @@ async fn alone(world: World, traffic: &Traffic, pairs: &[Pair]) -> Result<Vec<Du
     Ok(took)
 }
 
-/// The mappings of a pair's first box end, and a while later those of the second one. How much later.
+/// Ends the mappings of a pair's first box, and after a drawn time those of the second one. Returns that time.
 async fn forget_twice(world: World, pair: &Pair) -> Duration {
     let [first, second] = &pair.forgets;
     let span = APART_MS.1 - APART_MS.0;

@@ -1,14 +1,14 @@
 //! Every kind of NAT against every other.
 //!
-//! One mesh with two nodes of each kind: open, full cone, restricted, port-restricted, symmetric, carrier-grade, UDP
-//! blocked; each behind a box of its own, so that every pair of kinds meets. Beside them two homes of one carrier that
-//! turns packets around (a hairpin), two of one that doesn't, and two offices whose NATs are symmetric, with IPv6
-//! behind firewalls. Each pair ends direct exactly where the [oracle](crate::models::oracle) says that it must, and
-//! relayed elsewhere, as both ends see it; every path says that it is settled, none is left connecting; and datagrams
-//! flow between all, in both directions.
+//! One mesh with two nodes of each kind: open, full cone, restricted, port-restricted, symmetric, carrier-grade,
+//! UDP blocked; each behind a box of its own, so that every pair of kinds meets. Beside them are two homes of one
+//! carrier with hairpinning, two of one without, and two offices whose NATs are symmetric, with IPv6 behind
+//! firewalls. Each pair ends direct exactly where the [oracle](crate::models::oracle) requires it, and relayed
+//! elsewhere, as both ends see it. Every path is settled, none is left connecting. Datagrams flow between all
+//! nodes, in both directions.
 //!
-//! So that it can fail: what direct pairs send adds nothing to what the hub carries, and what relayed pairs send adds
-//! all of it.
+//! Negative control: datagrams of direct pairs add nothing to the hub's traffic, and those of relayed pairs are
+//! all added to it.
 
 use std::time::Duration;
 
@@ -29,22 +29,23 @@ const EACH: usize = 2;
 
 const MEET: Duration = Duration::from_secs(40);
 
-/// All pairs have found the way that they'll have: two rounds of quick checks and a first slow one.
+/// All pairs have found their final path within this: two rounds of quick checks and a first slow one.
 const SETTLES: Duration = Duration::from_secs(40);
 
 const EVERY: Duration = Duration::from_millis(500);
 
-/// Within this each direction of each pair has carried a datagram: a few, should one be lost while a path changes.
+/// Time for each direction of each pair to carry a datagram: a few intervals, in case one is lost while a path
+/// changes.
 const FLOWS: Duration = Duration::from_secs(2);
 
-/// Each half of the pairs speaks for this long, and all are silent for as long.
+/// Each half of the pairs sends for this long, after an equally long silence of all.
 const SPEAKS: Duration = Duration::from_secs(3);
 
-/// One of so many datagrams of direct pairs may pass the hub: a path that has lost several in a row sends copies
-/// there until it has proved itself. At 5 % loss one in five was seen.
+/// One of this many datagrams of direct pairs may pass the hub: a path that has lost several in a row sends
+/// copies there until it is validated again. At 5 % loss one in five was seen.
 const STRAY: u64 = 2;
 
-/// The most of a hundred datagrams that a link loses.
+/// The highest loss rate of a link, in per cent.
 const WORST_LOSS: u64 = 5;
 
 const ORACLE: &str = "each pair is direct exactly where the oracle says so";
@@ -52,7 +53,7 @@ const SETTLED: &str = "no pair is left connecting";
 const LEG: &str = "what direct pairs say passes no hub, what others say does";
 const FLOW: &str = "datagrams flow between all pairs";
 
-/// A kind of node: what stands before its home, and its home's box. `None` is nothing.
+/// A kind of node: the carrier's box, and the home's box. `None` for no box.
 struct Kind {
     name: &'static str,
     carrier: Option<NatConfig>,
@@ -79,14 +80,14 @@ fn kinds() -> Vec<Kind> {
     [open].into_iter().chain(homes).chain(stacked).collect()
 }
 
-/// What stands before a node, as the oracle reads it: a node of this kind is behind the same carrier as another.
+/// The boxes in front of a node, for the oracle. Nodes of one kind are behind the same carrier.
 #[derive(Clone, Copy)]
 struct Before {
     kind: &'static str,
-    /// The carrier, and whether it turns packets around.
+    /// The carrier, and whether it hairpins.
     carrier: Option<(Nature, bool)>,
     home: Nature,
-    /// With IPv6, what stands before that.
+    /// The boxes in front of the node's IPv6 address, if it has one.
     v6: Option<Nature>,
 }
 
@@ -101,12 +102,12 @@ impl Before {
         }
     }
 
-    /// Everything up to the internet.
+    /// All boxes between the node and the internet.
     fn v4(self) -> Nature {
         self.carrier.map_or(self.home, |(carrier, _)| self.home.behind(carrier))
     }
 
-    /// Whether the oracle says that two nodes end with a direct path.
+    /// Whether the oracle predicts a direct path between two nodes.
     fn is_direct_to(self, other: Before) -> bool {
         let v6 = self.v6.zip(other.v6).is_some_and(|(a, b)| oracle::direct(a, b));
         let v4 = match self.carrier.filter(|_| self.kind == other.kind) {
@@ -119,12 +120,12 @@ impl Before {
     }
 }
 
-/// Whether hosts of a home have addresses of IPv6: where its box lets them out, and no carrier stands before it.
+/// Whether hosts of a home have IPv6 addresses: if the home's box passes IPv6, and there is no carrier's box.
 fn has_v6(home: &NatConfig, carrier: &Option<NatConfig>) -> bool {
     home.v6 != Family::Blocked && carrier.is_none()
 }
 
-/// All pairs in one mesh.
+/// Runs all pairs in one mesh.
 pub async fn run(trial: Trial) -> Verdict {
     let world = trial.world;
     let loss = world.rng("loss").next_u64() % (WORST_LOSS + 1);
@@ -140,7 +141,7 @@ pub async fn run(trial: Trial) -> Verdict {
     settled(world, &cluster, &before).await?;
     let took = world.elapsed() - met;
     let [direct, relayed] = flow(world, &cluster, &before).await?;
-    // Traffic puts a path to the test: it is what it was, and says so.
+    // Traffic tests the paths: they must stay as they were, and settled.
     settled(world, &cluster, &before).await?;
     sometimes!(relayed > 0, "a relay carried what could not go straight");
     let punched = |peer: &&Peer| peer.name.starts_with("port-restricted");
@@ -156,7 +157,7 @@ pub async fn run(trial: Trial) -> Verdict {
     Ok(Held { state: matrix(&cluster).await, notes })
 }
 
-/// Everybody at home, and what stands before each.
+/// The mesh, and the boxes in front of each node.
 fn start(world: World) -> (Cluster, Vec<Before>) {
     let mut map = Map::new(world).hub("hub");
     let (mut before, mut dual) = (Vec::new(), Vec::new());
@@ -189,7 +190,7 @@ fn start(world: World) -> (Cluster, Vec<Before>) {
     (cluster, before)
 }
 
-/// Lets the direct pairs speak, then the relayed ones; what the hub carried more than it does when nobody speaks.
+/// Lets the direct pairs send, then the relayed ones. Returns the hub's traffic beyond that of the silent mesh.
 async fn flow(world: World, cluster: &Cluster, before: &[Before]) -> Result<[u64; 2], Broken> {
     let forwarded = || cluster.hubs[0].stats().relay.forwarded;
     let heard = Traffic::default();
@@ -213,7 +214,7 @@ async fn flow(world: World, cluster: &Cluster, before: &[Before]) -> Result<[u64
         speaking.stop();
         let arrived: usize = pairs.iter().map(|(from, to)| heard.count(from.key, to.key, since)).sum();
         *more = forwarded() - carried;
-        // What is direct may go both ways for a moment, should several in a row be lost.
+        // A direct path may use both legs for a moment, if several datagrams in a row are lost.
         let (arrived, beyond) = (arrived as u64, more.saturating_sub(idle));
         if if direct { beyond > arrived / STRAY } else { *more < arrived } {
             let legs = if direct { "direct" } else { "relayed" };
@@ -227,7 +228,7 @@ async fn flow(world: World, cluster: &Cluster, before: &[Before]) -> Result<[u64
     Ok(more)
 }
 
-/// The pairs, in both directions, that the oracle holds direct, or the others.
+/// The pairs, in both directions, that the oracle predicts to be direct, or the others.
 fn pairs<'a>(cluster: &'a Cluster, before: &[Before], direct: bool) -> Vec<(&'a Peer, &'a Peer)> {
     let mut pairs = Vec::new();
     for (from, a) in cluster.peers.iter().zip(before) {
@@ -237,7 +238,7 @@ fn pairs<'a>(cluster: &'a Cluster, before: &[Before], direct: bool) -> Vec<(&'a 
     pairs
 }
 
-/// Waits until every pair is what the oracle says, settled, as both ends see it.
+/// Waits until every pair is as the oracle predicts, and settled, as both ends see it.
 async fn settled(world: World, cluster: &Cluster, before: &[Before]) -> Result<(), Broken> {
     let direct = Within::new(world, ORACLE, SETTLES);
     let connecting = Within::new(world, SETTLED, SETTLES);
@@ -266,20 +267,20 @@ async fn settled(world: World, cluster: &Cluster, before: &[Before]) -> Result<(
     }
 }
 
-/// Pairs between which nothing sent since then has arrived.
+/// Pairs between which no datagram sent since `since` has arrived.
 fn silent(traffic: &Traffic, pairs: &[(&Peer, &Peer)], since: Duration) -> Vec<String> {
     let mute = pairs.iter().filter(|(from, to)| traffic.first(from.key, to.key, since).is_none());
     mute.map(|(from, to)| format!("{} to {}", from.name, to.name)).collect()
 }
 
-/// One line for each kind: how it reaches each kind.
+/// One line for each kind: its path to each kind.
 async fn matrix(cluster: &Cluster) -> String {
     let mut text = String::new();
     let kinds = kinds();
     for (row, kind) in kinds.iter().enumerate() {
         let mut line = Vec::new();
         for (column, other) in kinds.iter().enumerate() {
-            // Of a kind with itself, the first meets the second.
+            // For a kind with itself, the path from the first node to the second.
             let to = &cluster.peers[column * EACH + usize::from(row == column)];
             let path = cluster.path(&cluster.peers[row * EACH], to).await;
             let leg = if path.is_some_and(|path| path.direct) { "direct" } else { "relayed" };

@@ -1,11 +1,11 @@
-//! A node with every core busy is not evicted, an equally silent dead one is.
+//! A node with every core busy is not evicted; an equally silent dead one is.
 //!
-//! Four nodes with jobs under way. On one of them handlers occupy every core, so its state and compute planes stand
-//! still: it accepts nothing, beats for nothing, finishes nothing. For its applications it is as silent as another
-//! one that loses its power at the same moment: not one handler of it comes to its end. But its network plane goes on,
-//! so for ten minutes nobody ever holds it dead, also not when it is cut off for some seconds and suspected, while the
-//! dead one is held dead by all others within a minute. Jobs of both are done by others meanwhile, and when the cores
-//! are free again, the node takes its share again.
+//! Four nodes with jobs under way. On one of them handlers occupy every core, so its state and compute planes
+//! stand still: it accepts nothing, sends no beats, finishes nothing. To applications it is as silent as another
+//! node that loses its power at the same moment: none of its handlers finishes. But its network plane continues,
+//! so for ten minutes no node ever holds it dead, even when it is cut off for some seconds and suspected, while
+//! all others hold the dead one dead within a minute. Other nodes do the jobs of both meanwhile, and when the
+//! cores are free again, the node takes its share again.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use nurl::internals::membership::State;
 
 use crate::cluster::{Cluster, Jobs, Peer, Within};
 
-/// What can be turned.
+/// The scenario's knobs.
 pub const KNOBS: &[Knob] = &[
     Knob { name: "jobs", about: "jobs of each burst", default: 6, least: 1, turns: Turns::Work },
     Knob {
@@ -29,13 +29,13 @@ pub const KNOBS: &[Knob] = &[
     },
 ];
 
-/// What some run has to reach.
+/// Marks that some run has to reach.
 pub const MARKS: &[Mark] = &[
     Mark::new("a handler was under way when its cores were taken"),
     Mark::new("the busy node was suspected and cleared"),
 ];
 
-/// Virtual time that it may take.
+/// The scenario's limit of virtual time.
 pub const TIME_LIMIT: Duration = Duration::from_secs(20 * 60);
 
 const NODES: usize = 4;
@@ -50,13 +50,13 @@ const LEARN: Duration = Duration::from_secs(60);
 /// A job of a silent node is done by another one within this.
 const TAKE_OVER: Duration = Duration::from_secs(30);
 
-/// The busy node is cut off for so long, once: longer than a probe, shorter than any suspicion.
+/// How long the busy node is cut off, once: longer than a probe, shorter than any suspicion.
 const CUT: Duration = Duration::from_secs(3);
 
-/// Between two bursts of jobs.
+/// Time between two bursts of jobs.
 const REST: Duration = Duration::from_secs(100);
 
-/// Runs it.
+/// Runs the scenario.
 pub async fn run(trial: Trial) -> Verdict {
     let world = trial.world;
     world.link_default(LinkConfig {
@@ -77,7 +77,7 @@ pub async fn run(trial: Trial) -> Verdict {
     dead.host.power_loss();
     let (begun, ran) = (world.elapsed(), runs_by(&cluster, busy));
     let settled = jobs.settle(TAKE_OVER).await;
-    // Asked first wherever both may break: that it stays a member is what is promised.
+    // Checked before any other property that may break: the guarantee is that the node stays a member.
     nobody_held_dead(&cluster, busy)?;
     settled?;
 
@@ -144,12 +144,12 @@ async fn burst<'a>(trial: &Trial, cluster: &'a Cluster, number: usize) -> Result
     Ok(jobs)
 }
 
-/// How many handlers came to their ends at a node.
+/// How many handlers finished at a node.
 fn runs_by(cluster: &Cluster, peer: &Peer) -> usize {
     cluster.witness.runs().iter().filter(|ran| ran.by == peer.name).count()
 }
 
-/// Who still holds a node alive; the busy one isn't asked, since nothing is promised of its answers.
+/// The nodes that still hold `node` alive. The busy one isn't asked, since its answers have no guarantee.
 async fn alive_at(cluster: &Cluster, node: &Peer, busy: &Peer) -> Vec<String> {
     let mut missing = Vec::new();
     for peer in cluster.running().filter(|peer| peer.key != busy.key) {

@@ -2,16 +2,16 @@
 //!
 //! Five workers, a member that submits, an observer that submits, and a hub.
 //!
-//! **Poison.** A task kills each worker that runs it, by a crash, a loss of power or a crash with a restart at once. It is
-//! a dead letter after as many as it may be lost with (drawn: one to three), it names them, and no further one is lost:
-//! neither when the observer submits it, whom nobody tells of deaths, nor when the member does. Jobs of others go on
-//! meanwhile.
+//! **Poison.** A task kills each worker that runs it, by a crash, a loss of power or a crash with a restart at
+//! once. After as many losses as it is allowed (drawn: one to three) it is a dead letter that names those
+//! workers, and no further worker is lost. This holds both if the observer submits it, which hears of no deaths,
+//! and if the member does. Other jobs continue meanwhile.
 //!
-//! **Away.** The only worker of a kind is away for 20 s, and its kind's tasks wait for it and have their results soon after
-//! it is back. Contrast: a kind that nobody has is infeasible within seconds.
+//! **Away.** The only worker of a kind is away for 20 s. The kind's tasks wait for it and have their results soon
+//! after it is back. Negative control: a kind that no worker has is infeasible within seconds.
 //!
-//! **Drain.** A worker drains while it runs long tasks. What it gives back starts elsewhere at once, long before its silence
-//! would have been noticed, and counts as no loss.
+//! **Drain.** A worker drains while it runs long tasks. The tasks that it gives back start elsewhere at once,
+//! long before its silence would have been noticed, and count as no loss.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -30,14 +30,14 @@ use rand_core::Rng as _;
 
 use crate::cluster::{Cluster, Map, Peer, Place, Within, secret, text};
 
-/// What some run has to reach.
+/// Marks that some run has to reach.
 pub const MARKS: &[Mark] = &[
     Mark::new("a task waited for verdicts on those that had fallen silent with it"),
     Mark::new("a task said that every worker of its kind is away"),
     Mark::new("a draining worker gave back a task half-way"),
 ];
 
-/// Virtual time that it may take.
+/// The scenario's limit of virtual time.
 pub const TIME_LIMIT: Duration = Duration::from_secs(15 * 60);
 
 const WORKERS: usize = 5;
@@ -54,10 +54,10 @@ const MEET: Duration = Duration::from_secs(60);
 /// A death is known everywhere within this.
 const LEARN: Duration = Duration::from_secs(90);
 
-/// Tasks that are under way beside the poison.
+/// Number of tasks that are under way besides the poison task.
 const OTHERS: usize = 6;
 
-/// A poison task is found out within this: three losses, each with its silence and the verdict on it.
+/// A poison task becomes a dead letter within this: three losses, each with its silence and its verdict.
 const FOUND_OUT: Duration = Duration::from_secs(200);
 
 /// A job of a dead worker is done by another one within this.
@@ -66,18 +66,18 @@ const TAKE_OVER: Duration = Duration::from_secs(60);
 /// How long the only worker of a kind is away.
 const AWAY: Duration = Duration::from_secs(20);
 
-/// The tasks that wait for it, and when they are done after its return.
+/// The number of tasks that wait for it, and the time to complete them after its return.
 const RARE: usize = 12;
 const DONE: Duration = Duration::from_secs(30);
 
-/// How long what runs on a draining worker may go on.
+/// How long handlers on a draining worker may continue.
 const DRAIN: Duration = Duration::from_secs(2);
 
-/// From a hand-back to the next start: a few messages, and the second in which owners are asked. Three missed beats
-/// take 3.5 s.
+/// Time from a hand-back to the next start: a few messages, and the second in which owners are asked. Three
+/// missed beats take 3.5 s.
 const STARTS: Duration = Duration::from_millis(1_500);
 
-/// Tasks that run when the worker drains: no more than one worker runs at once, so that none waits in a queue.
+/// Tasks that run when the worker drains: at most a worker's concurrency, so that none waits in a queue.
 const LONG: usize = 4;
 
 /// The starts of handlers, in order.
@@ -144,7 +144,7 @@ fn start(world: World, log: &Log) -> Cluster {
         if at.role != Role::Worker {
             return builder;
         }
-        // A node's key isn't known where it is built; its number is.
+        // A node's key isn't known where the node is built, but its number is.
         let (log, number) = (log.clone(), at.number);
         let endless = move |_, job: Bytes| {
             log.begins(&job, numbered(number));
@@ -160,7 +160,7 @@ fn start(world: World, log: &Log) -> Cluster {
     map.start()
 }
 
-/// Stands for the key of the node of this number in the log.
+/// A placeholder in the log for the key of the node with this number.
 fn numbered(number: usize) -> PublicKey {
     PublicKey::from_bytes([u8::try_from(number).expect("few nodes"); 32])
 }
@@ -172,7 +172,7 @@ async fn submit(world: World, from: &Peer, kind: &str, name: &str, options: Subm
 
 // ---- Poison.
 
-/// A task whose workers are killed as soon as it runs there. How many it was allowed, and when it was found out.
+/// Submits a task and kills each worker that runs it. Returns how many losses it was allowed, and when it ended.
 async fn poison(
     trial: &Trial,
     cluster: &Cluster,
@@ -186,7 +186,7 @@ async fn poison(
     let (name, begun) = (format!("poison {number}"), world.elapsed());
     let mut others = Vec::new();
     for other in 0..OTHERS {
-        // One that is beside the poison each time can't be told from it, so it has no limit here.
+        // A task that runs beside the poison each time looks like poison itself, so it has no limit here.
         let options = SubmitOptions { max_losses: u32::MAX, ..SubmitOptions::default() };
         let job = format!("beside {name}: {other}");
         let task = submit(world, &cluster.peers[WORKERS], "slow", &job, options).await;
@@ -295,7 +295,7 @@ async fn drain(world: World, cluster: &Cluster, log: &Log, from: &Peer) -> Resul
     let names: Vec<_> = (0..LONG).map(|number| format!("long {number}")).collect();
     let mut ids = Vec::new();
     for name in &names {
-        // One loss would end it.
+        // One loss would end the task.
         let options = SubmitOptions { max_losses: 1, ..SubmitOptions::default() };
         ids.push(submit(world, from, "endless", name, options).await.id());
     }
@@ -313,7 +313,7 @@ async fn drain(world: World, cluster: &Cluster, log: &Log, from: &Peer) -> Resul
     if !drained.as_ref().is_ok_and(|drained| (drained.finished, drained.handed_back) == (0, expected)) {
         return Err(Broken::safety(AT_ONCE, format!("{expected} tasks, but {drained:?}")));
     }
-    // Before it leaves: that is another way to find out.
+    // Before the worker leaves, which would restart the tasks as well.
     world.sleep(STARTS).await;
     for name in &there {
         let starts = log.of(name);
@@ -326,7 +326,7 @@ async fn drain(world: World, cluster: &Cluster, log: &Log, from: &Peer) -> Resul
     world.sleep(LEARN).await;
     let node = from.node(&world).await;
     for id in ids {
-        // Each is open yet: none was lost.
+        // Each task is still open: none was lost.
         if !node.cancel(id).await.is_ok_and(|open| open) {
             return Err(Broken::safety(AT_ONCE, format!("{id} has ended")));
         }

@@ -1,12 +1,12 @@
-//! Something else answers on the hub's port, and the hub comes late.
+//! Another service answers on the hub's port, and the hub comes late.
 //!
-//! A worker and a member on the internet, a worker in a home and a client want to join while a captive portal, a proxy
-//! without its hub or a process that hangs accepts their connections at the hub's address, or the hub itself takes
-//! nobody. None of them takes that for a refusal: each says what it has met, and goes on. When the hub is there, all
-//! register within moments, and everybody meets everybody, although a neighbour in that home has more idle connections
-//! to the hub than one address may have.
+//! A worker and a member on the internet, a worker in a home and a client want to join. Meanwhile a captive
+//! portal, a proxy without its hub or a process that hangs accepts their connections at the hub's address, or the
+//! hub itself refuses all clients. No node takes that for a refusal: each reports the cause, and keeps trying.
+//! When the hub is up, all register within moments and every node meets every other, although a neighbour in that
+//! home has more idle connections to the hub than one address may have.
 //!
-//! So that it can fail: until then nobody is registered and nobody meets anybody.
+//! Negative control: until then no node is registered and none meets another.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -29,28 +29,30 @@ use crate::models::impostor::Impostor;
 use crate::models::nat_box::{NatBox, presets};
 use crate::models::relay::{HUB_PORT, Relay};
 
-/// The hub is late by this at least (what is mute is known as such after 5 s), and by less than so much more.
+/// The hub is late by at least the first (a mute service is recognised after 5 s), plus less than the second, in
+/// ms.
 const LATE: (Duration, u64) = (Duration::from_secs(8), 40_000);
 
-/// Connections of one address that haven't registered, as the hub allows them, and as the neighbour has them.
+/// Unregistered connections of one address: the hub's limit, and the neighbour's number.
 const HALF_OPEN: usize = 4;
 const IDLE: usize = 8;
 
-/// The neighbour opens one again so long after the hub has ended it, and so long after nobody has accepted.
+/// The neighbour reconnects this long after the hub has closed a connection, and this long after a failed
+/// connect.
 const REOPENED: Duration = Duration::from_secs(5);
 const REFUSED: Duration = Duration::from_millis(100);
 
-/// Somebody who joins waits for so long: longer than all of it takes.
+/// How long a joining node waits: longer than the whole scenario takes.
 const PATIENCE: Duration = Duration::from_secs(90);
 
-/// Within this of the hub's coming all are registered: tries are 2 s apart at most, a name is looked up, and a
-/// handshake takes two round trips.
+/// All nodes are registered this long after the hub's start: tries are 2 s apart at most, a name is looked up,
+/// and a handshake takes two round trips.
 const SOON: Duration = Duration::from_secs(3);
 
-/// The same after a hub that took nobody: one that has too much to do isn't asked more often.
+/// The same after a hub that refused all clients: an overloaded hub is tried less often.
 const LATER: Duration = Duration::from_secs(11);
 
-/// Within this of the last registration everybody has met everybody.
+/// Every node has met every other this long after the last registration.
 const MET: Duration = Duration::from_secs(10);
 
 const NO_REFUSAL: &str = "what answers in a hub's place is no refusal";
@@ -59,11 +61,11 @@ const BACK: &str = "everybody registers at a hub that comes late";
 const JOINED: &str = "everybody who waits for a late hub joins";
 const NEEDED: &str = "without its hub nobody meets anybody";
 
-/// What answers until the hub is there.
+/// The service that answers until the hub is up.
 #[derive(Debug, Clone, Copy)]
 enum Before {
     Impostor(Impostor),
-    /// The hub itself, without room for anybody.
+    /// The hub itself, with room for no client.
     Full,
 }
 
@@ -75,7 +77,7 @@ impl Before {
         Before::Full,
     ];
 
-    /// Takes the hub's place, or its room.
+    /// Replaces the hub, or makes it refuse clients.
     fn begin(self, hub: &Relay) {
         hub.kill();
         match self {
@@ -85,7 +87,7 @@ impl Before {
         hub.restart();
     }
 
-    /// The hub comes, as it should be.
+    /// Starts the hub with its proper configuration.
     fn end(hub: &Relay) {
         hub.kill();
         hub.pose(None);
@@ -93,7 +95,7 @@ impl Before {
         hub.restart();
     }
 
-    /// What its clients say of it.
+    /// The reason that its clients report.
     fn reason(self) -> &'static str {
         match self {
             Before::Impostor(Impostor::Portal | Impostor::Proxy) => "not-a-hub",
@@ -109,7 +111,7 @@ impl Before {
         }
     }
 
-    /// Each is met by some run.
+    /// Some run meets each variant.
     fn mark(self) {
         match self {
             Before::Impostor(Impostor::Portal) => sometimes!("a captive portal answered in a hub's place"),
@@ -172,7 +174,7 @@ pub async fn run(trial: Trial) -> Verdict {
     Ok(Held { state: cluster.views().await, notes })
 }
 
-/// Holds connections to the hub, and never says a word.
+/// Holds idle connections to the hub, which never send.
 async fn idle_connections() {
     let hold = async || {
         loop {
@@ -193,7 +195,7 @@ async fn idle_connections() {
     hold().await;
 }
 
-/// What those who asked to join were told, by name.
+/// The results of the nodes' attempts to join, by name.
 #[derive(Clone, Default)]
 struct Answers(Arc<Mutex<BTreeMap<String, Result<(), String>>>>);
 
@@ -203,7 +205,7 @@ impl Answers {
     }
 }
 
-/// Every node asks to join, as a command does.
+/// Lets every node join with a timeout, as a command does.
 async fn ask_to_join(world: World, cluster: &Cluster) -> Answers {
     let answers = Answers::default();
     for peer in &cluster.peers {
@@ -216,14 +218,14 @@ async fn ask_to_join(world: World, cluster: &Cluster) -> Answers {
     answers
 }
 
-/// Those who were told nothing yet.
+/// The nodes whose attempt to join has no result yet.
 fn waiting(cluster: &Cluster, answers: &Answers) -> Vec<String> {
     let all = answers.all();
     let names = cluster.peers.iter().map(|peer| &peer.name);
     names.filter(|name| !all.contains_key(*name)).map(|name| format!("{name} waits")).collect()
 }
 
-/// Looks at everybody before the hub is there.
+/// Checks all nodes before the hub is up.
 async fn too_early(world: World, cluster: &Cluster, before: Before, answers: &Answers) -> Result<(), Broken> {
     if let Some((name, answer)) = answers.all().into_iter().next() {
         let seen = format!("{name} is told, while {before:?} answers: {answer:?}");
@@ -242,7 +244,7 @@ async fn too_early(world: World, cluster: &Cluster, before: Before, answers: &An
     Ok(())
 }
 
-/// Why the hub is down, as a node says.
+/// The reason that a node reports for its hub being down.
 async fn reason(world: World, peer: &Peer) -> Option<&'static str> {
     let status = peer.node(&world).await.status().await.ok()?;
     status.hubs[0].down.map(|reason| reason.as_str())

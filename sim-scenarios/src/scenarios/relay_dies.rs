@@ -1,15 +1,15 @@
-//! A relay gets into trouble, and another one carries on.
+//! A relay fails, and another one takes over.
 //!
 //! Two nodes behind symmetric NATs talk through a hub; a second hub is farther away; two more nodes are open. The
-//! nearer hub suffers several of these in a drawn order: its process is killed, its machine loses its power, it
-//! stalls with its connections open, its network loses everything or a good part, it moves to another address, it
-//! comes back full and takes nobody, it becomes slow. Each time the other hub carries all that the two say within
-//! 2 s (8 s where nobody can say that the nearer one is dead), and goes on without a pause; when the trouble is over,
-//! everybody is registered at the nearer one again, and it carries again, alone.
-//! Nobody is held dead.
+//! nearer hub suffers several of these troubles in a drawn order: its process is killed, its machine loses its
+//! power, it stalls with its connections open, its network loses all or many packets, it moves to another
+//! address, it comes back full and refuses all clients, it becomes slow. Each time the other hub carries all
+//! traffic of the pair within 2 s (8 s if no peer can tell that the nearer one is dead), and continues without a
+//! pause. After the trouble all nodes are registered at the nearer hub again, and it alone carries the traffic
+//! again. No node is held dead.
 //!
-//! So that it can fail: at first both hubs are gone for a while, and nothing passes between the two. What they say
-//! last waits for a way, and goes out when one hub is back.
+//! Negative control: at first both hubs are gone for a while, and nothing passes between the pair. Their last
+//! datagrams wait for a path, and go out when one hub is back.
 
 use std::time::Duration;
 
@@ -28,52 +28,54 @@ use crate::models::relay::Relay;
 const MEET: Duration = Duration::from_secs(30);
 const EVERY: Duration = Duration::from_millis(100);
 
-/// The farther hub's links are longer by this: the nearer one is everybody's home.
+/// Extra latency of the farther hub's links, which makes the nearer hub every node's home.
 const FARTHER: Duration = Duration::from_millis(40);
 
-/// Troubles of one run, of the eight.
+/// Number of troubles in one run, of the eight.
 const TROUBLES: usize = 3;
 
-/// What a slow hub sends to each client: less than the two have to say.
+/// Bandwidth of a slow hub to each client, in bytes a second: less than the pair's traffic.
 const SLOW: u64 = 1_000;
 
-/// What a lossy hub loses: TCP stalls for seconds at a time.
+/// Loss rate of a lossy hub: TCP stalls for seconds at a time.
 const LOSSY: Rate = Rate::percent(40);
 
-/// The other hub has taken over.
+/// The other hub has taken over within this.
 const TAKEN_OVER: Duration = Duration::from_secs(2);
 
-/// What a hub carries is counted over this. Each of the two sends ten a second; probes and the like are far fewer.
+/// The span for counting relayed datagrams. Each node of the pair sends ten a second; probes and the like are far
+/// fewer.
 const SPAN: Duration = Duration::from_millis(500);
 
-/// All of it, but for what is at the edges of a span.
+/// All of the traffic, less the datagrams at a span's edges.
 const FULL: u64 = 8;
 
-/// Nothing of it, but for probes.
+/// None of the traffic, only probes.
 const STRAY: u64 = 2;
 
-/// Then it carries all for this long, with no longer pause than this.
+/// Then it carries all traffic for this long, without a pause longer than this.
 const CARRIES: Duration = Duration::from_secs(4);
 const PAUSE: Duration = Duration::from_millis(400);
 
-/// Of a hub that is slow or loses much nobody can say that it is dead: it goes on to answer, now and then in time.
-/// The other one takes over later (6.5 s were seen), carries one of eight at least, since one of the two may go back
-/// for a while, and what passes meanwhile waits for TCP (1.9 s were seen).
+/// A slow or lossy hub can't be told to be dead, since it still answers, sometimes in time. The other hub takes
+/// over later (6.5 s were seen). It carries at least one datagram of eight, since one of the pair may go back for
+/// a while, and the datagrams that pass meanwhile wait for TCP (1.9 s were seen).
 const IN_DOUBT: Duration = Duration::from_secs(8);
 const DOUBTED_SHARE: u64 = 8;
 const DOUBTED_PAUSE: Duration = Duration::from_millis(2_500);
 
-/// Everybody is registered again: a half-open connection is noticed after 25 s, and tried again within 12 s.
+/// All nodes are registered again: a half-open connection is noticed after 25 s, and tried again within 12 s.
 const BACK: Duration = Duration::from_secs(40);
 
-/// It carries again: a slow check found that it answers, and three round trips have shown that it is nearer.
+/// The nearer hub carries again: a slow check finds that it answers, and three round trips show that it is
+/// nearer.
 const CARRIES_AGAIN: Duration = Duration::from_secs(60);
 
-/// Both hubs are away for this long: shorter than a datagram waits for a way.
+/// Both hubs are away for this long: shorter than a datagram waits for a path.
 const BOTH_AWAY: Duration = Duration::from_secs(4);
 
-/// What is sent this long before the two meet again arrives, in one direction at least: who has a way before the
-/// other speaks into the void.
+/// Datagrams sent this long before the pair meets again arrive, in one direction at least: a node that has a path
+/// before its peer is registered sends in vain.
 const WAITS: Duration = Duration::from_millis(500);
 
 const STANDBY: &str = "another hub takes over in time and carries without a pause";
@@ -83,7 +85,7 @@ const NEEDED: &str = "without a hub nothing is relayed";
 const WAITED: &str = "what was sent when there was no way goes out when a hub is back";
 const HEALTHY: &str = "nobody healthy is held dead";
 
-/// What a relay may suffer.
+/// The troubles of a relay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Trouble {
     Killed,
@@ -108,7 +110,8 @@ impl Trouble {
         Trouble::Lossy,
     ];
 
-    /// The bounds for the take-over and for a pause after it, and the share of a [`SPAN`] that is carried at least.
+    /// The bounds for the take-over and for a pause after it, and the smallest share of a [`SPAN`] that is
+    /// carried.
     fn bounds(self) -> (Duration, Duration, u64) {
         match self {
             Trouble::Slow | Trouble::Lossy => (IN_DOUBT, DOUBTED_PAUSE, FULL / DOUBTED_SHARE),
@@ -116,7 +119,7 @@ impl Trouble {
         }
     }
 
-    /// Each is met by some run.
+    /// Some run meets each trouble.
     fn mark(self) {
         match self {
             Trouble::Killed => sometimes!("a hub's process was killed"),
@@ -190,7 +193,7 @@ pub async fn run(trial: Trial) -> Verdict {
     if passed > 0 {
         return Err(Broken::safety(NEEDED, format!("{passed} datagrams passed without a hub")));
     }
-    // One alone: with two, each of the pair may speak into the void at another one.
+    // Restart only one: with two, each of the pair may register at another one and send in vain.
     near.restart();
     let met = meet_again(world, pair).await;
     let within = Within::new(world, REGISTERED, BACK);
@@ -233,7 +236,7 @@ pub async fn run(trial: Trial) -> Verdict {
     Ok(Held { state: state + &cluster.views().await, notes })
 }
 
-/// When the two are registered at one hub again, a hundredth of a second sharp.
+/// The time at which the pair is registered at a common hub again, to a hundredth of a second.
 async fn meet_again(world: World, (a, b): (&Peer, &Peer)) -> Duration {
     let hubs = async |peer: &Peer| {
         let status = peer.node(&world).await.status().await;
@@ -249,8 +252,8 @@ async fn meet_again(world: World, (a, b): (&Peer, &Peer)) -> Duration {
     }
 }
 
-/// Waits until this hub carries all that the pair says, and then for a while whether it stays so. How long it took,
-/// and the longest pause from the trouble's beginning on.
+/// Waits until this hub carries all traffic of the pair, and then checks for a while that it continues. Returns
+/// how long it took, and the longest pause since the trouble began.
 async fn taken_over(
     world: World,
     traffic: &Traffic,
@@ -290,7 +293,7 @@ async fn taken_over(
     Ok((taken - begun, worst))
 }
 
-/// Waits until what the pair says goes through the nearer hub, and no longer through the other one as well.
+/// Waits until the pair's traffic goes through the nearer hub, and no longer through the other one as well.
 async fn carries_again(world: World, [near, far]: [&Relay; 2]) -> Result<(), Broken> {
     let within = Within::new(world, NEARER, CARRIES_AGAIN);
     loop {
@@ -305,7 +308,7 @@ async fn carries_again(world: World, [near, far]: [&Relay; 2]) -> Result<(), Bro
     }
 }
 
-/// What a hub carries in a [`SPAN`].
+/// The number of datagrams that a hub relays in a [`SPAN`].
 async fn carried(world: World, hub: &Relay) -> u64 {
     let before = hub.stats().relay.forwarded;
     world.sleep(SPAN).await;

@@ -1,12 +1,12 @@
 //! A phone leaves the wifi, and its mesh stays whole.
 //!
 //! Six nodes behind different boxes send each other datagrams. One of them, a phone, moves from its wifi into a
-//! carrier's network, perhaps after a moment without any, and later back: a new address, another NAT, its old
-//! connections left half-open. Nobody is held dead; within 2 s of a move datagrams pass between the phone and
-//! everybody else in both directions; and soon each path is direct again exactly where the
-//! [oracle](crate::models::oracle) says that it can be, and leads to where the phone is now.
+//! carrier's network, perhaps after a moment without any network, and later back: a new address, another NAT, its
+//! old connections left half-open. No node is held dead. Within 2 s of a move datagrams pass between the phone
+//! and every other node in both directions. Soon each path is direct again exactly where the
+//! [oracle](crate::models::oracle) allows it, and leads to the phone's present address.
 //!
-//! So that it can fail: the same phone, gone for good, is dead everywhere within a bound.
+//! Negative control: the same phone, gone for good, is held dead by all within a bound.
 
 use std::time::Duration;
 
@@ -24,19 +24,19 @@ use crate::models::oracle::{self, Nature};
 const MEET: Duration = Duration::from_secs(30);
 const EVERY: Duration = Duration::from_millis(100);
 
-/// Datagrams pass again.
+/// Datagrams pass again within this.
 const RESUMES: Duration = Duration::from_secs(2);
 
-/// After the first meeting each path is what it can be within this.
+/// After the first meeting each path is as the oracle predicts within this.
 const FIRST_SETTLES: Duration = Duration::from_secs(15);
 
-/// After a move each path is what it can be, and leads to where the phone is, within this.
+/// After a move each path is as the oracle predicts, and leads to the phone's present address, within this.
 const SETTLES: Duration = Duration::from_secs(4);
 
-/// It stays so: by then what is left of the old paths has been given up.
+/// When the paths are checked once more: by then the remains of the old paths have been given up.
 const JUDGED: Duration = Duration::from_secs(5);
 
-/// A death is known everywhere: a probe of each, and the longest suspicion.
+/// A death is known everywhere within this: a probe of each, and the longest suspicion.
 const LEARN: Duration = Duration::from_secs(45);
 
 const RESUMED: &str = "datagrams pass within 2 s of a roam";
@@ -45,7 +45,7 @@ const FOLLOWED: &str = "a direct path to a phone that has moved leads to where i
 const HEALTHY: &str = "a phone that roams is held dead by nobody";
 const GONE: &str = "a phone that is gone for good is dead everywhere";
 
-/// Homes of the other five, in a drawn order: two of them stay empty.
+/// Boxes of the other five nodes, in a drawn order: two of the seven stay unused.
 fn homes() -> Vec<NatConfig> {
     vec![
         presets::full_cone(),
@@ -58,7 +58,7 @@ fn homes() -> Vec<NatConfig> {
     ]
 }
 
-/// Where the phone may be at first, and where it may go.
+/// Boxes of the phone's wifi, and of the carriers that it may move to.
 fn wifis() -> Vec<NatConfig> {
     vec![presets::home_router(), presets::full_cone(), presets::symmetric(), presets::linux_masquerade()]
 }
@@ -67,17 +67,17 @@ fn carriers() -> Vec<NatConfig> {
     vec![presets::carrier_grade(), presets::symmetric_sequential()]
 }
 
-/// How long the phone has no network at all in between, in milliseconds.
+/// How long the phone has no network during a move, in milliseconds.
 const BETWEEN: [u64; 3] = [0, 300, 1_500];
 
-/// The most of a hundred datagrams that a link loses.
+/// The highest loss rate of a link, in per cent.
 const WORST_LOSS: u64 = 3;
 
 fn draw<T>(draws: &mut impl Rng, from: &mut Vec<T>) -> T {
     from.remove((draws.next_u64() % from.len() as u64) as usize)
 }
 
-/// Two moves, and then the end.
+/// Two moves, and then the phone's death.
 pub async fn run(trial: Trial) -> Verdict {
     let world = trial.world;
     let mut draws = world.rng("map");
@@ -156,7 +156,7 @@ pub async fn run(trial: Trial) -> Verdict {
     Ok(Held { state: state + &cluster.views().await, notes })
 }
 
-/// Waits until everybody has heard the phone, and it them.
+/// Waits until datagrams pass between the phone and all others, both ways.
 async fn resumed(
     world: World,
     cluster: &Cluster,
@@ -174,7 +174,7 @@ async fn resumed(
     Ok(within.waited())
 }
 
-/// The paths of the phone, behind `phone`'s box, that aren't what the oracle says, as both ends see them.
+/// The paths of the phone, behind `phone`'s box, that differ from the oracle's prediction, as both ends see them.
 async fn unsettled(cluster: &Cluster, phone: &NatConfig, others: &[NatConfig]) -> Vec<String> {
     let mut wrong = Vec::new();
     for (peer, config) in cluster.peers[1..].iter().zip(others) {
@@ -186,7 +186,7 @@ async fn unsettled(cluster: &Cluster, phone: &NatConfig, others: &[NatConfig]) -
     wrong
 }
 
-/// Who has a direct path to the phone, and doesn't send to the box that it is behind now.
+/// Nodes with a direct path to the phone that leads elsewhere than to its present box.
 async fn astray(cluster: &Cluster, outside: Net) -> Vec<String> {
     let there = outside.outer_addrs();
     let mut astray = Vec::new();

@@ -1,13 +1,14 @@
-//! Everything at once.
+//! All kinds of load under all kinds of faults.
 //!
-//! Two hubs; two nodes on the internet, two at home behind boxes that the seed draws, a phone that owns nothing, and an
-//! observer. Jobs, increments and reliable messages are under way from everybody to everybody, while a plan of every
-//! kind of fault is let loose. Then all is healed, and within bounds: everybody sees everybody alive, every handle
-//! has resolved, a new job of each node has its result, the counter's copies are the same bytes and count what was
-//! acknowledged, and messages pass between all. At no time is a message delivered twice.
+//! Two hubs; two nodes on the internet, two at home behind boxes that the seed draws, a phone that owns no keys,
+//! and an observer. Every node sends jobs, increments and reliable messages to the others, while a plan with
+//! every kind of fault runs. Then all faults are healed, and within bounds every node sees every other alive,
+//! every handle has resolved, a new job of each node has its result, the counter's copies are the same bytes and
+//! count the acknowledged increments, and messages pass between all nodes. At no time is a message delivered
+//! twice.
 //!
-//! A handle is asked for only where its process still runs: one that dies takes its handles with it. What comes of a
-//! job may be an error, such as that nobody was there for it; a result has to be the right one.
+//! A handle must resolve only if its process still runs: a process that dies takes its handles with it. A job may
+//! end in an error, such as for lack of a worker; a result has to be the right one.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -31,7 +32,7 @@ use crate::cluster::{Cluster, Jobs, Map, Peer, Place, Within, home, secret, text
 use crate::models::nat_box::{NatBox, NatConfig, presets};
 use crate::models::oracle::{self, Nature};
 
-/// What can be turned.
+/// The scenario's knobs.
 pub const KNOBS: &[Knob] = &[
     Knob {
         name: "steps",
@@ -49,10 +50,10 @@ pub const KNOBS: &[Knob] = &[
     },
 ];
 
-/// What a seed may draw for it: everything.
+/// Fault kinds that a seed may draw: all.
 pub const FAULTS: &[FaultKind] = FaultKind::ALL;
 
-/// What some run has to reach.
+/// Marks that some run has to reach.
 pub const MARKS: &[Mark] = &[
     Mark::new("a handle died with its process"),
     Mark::new("a message's end was never heard"),
@@ -63,33 +64,33 @@ pub const MARKS: &[Mark] = &[
     Mark::new("a path was given up, and direct again later"),
 ];
 
-/// Virtual time that it may take.
+/// The scenario's limit of virtual time.
 pub const TIME_LIMIT: Duration = Duration::from_secs(20 * 60);
 
 const COUNTER: &str = "counter";
 
 const MEET: Duration = Duration::from_secs(60);
 
-/// Between two steps of a node at most.
+/// The longest time between two steps of a node, in milliseconds.
 const PACE_MS: u64 = 2_000;
 
-/// A task's life; every handle has resolved by then.
+/// A task's lifetime; every handle has resolved by then.
 const LIFE: Duration = Duration::from_secs(60);
 
-/// What is healed is well again within this: hubs are found again within 30 s, the dead are probed every 30 s, a
-/// clock that was set back holds handshakes up for as long as its step.
+/// The mesh recovers from healed faults within this: hubs are found again within 30 s, dead members are probed
+/// every 30 s, and a clock that was set back delays handshakes for as long as its step.
 const WELL: Duration = Duration::from_secs(180);
 
-/// A message that is sent when all is well arrives within this.
+/// A message that is sent after recovery arrives within this.
 const ARRIVES: Duration = Duration::from_secs(10);
 
-/// A job that is submitted when all is well has its result within this: one attempt is lost at most.
+/// A job that is submitted after recovery has its result within this: one attempt is lost at most.
 const SERVED: Duration = Duration::from_secs(15);
 
-/// An application tries again.
+/// An application's time between two attempts.
 const AGAIN: Duration = Duration::from_millis(250);
 
-/// Runs it.
+/// Runs the scenario.
 pub async fn run(trial: Trial) -> Verdict {
     let world = trial.world;
     world.link_default(LinkConfig {
@@ -166,7 +167,7 @@ pub async fn run(trial: Trial) -> Verdict {
     Ok(Held { state, notes: format!("{runs} runs, {sent} messages\n") })
 }
 
-/// The mesh, and what stands before each node.
+/// The mesh, and the boxes in front of each node.
 fn mesh(world: World) -> (Cluster, Vec<Nature>) {
     let mut draws = world.rng("boxes");
     let kinds: [fn() -> NatConfig; 5] = [
@@ -195,7 +196,7 @@ fn mesh(world: World) -> (Cluster, Vec<Nature>) {
                 return builder;
             }
             let folder = std::path::Path::new("/node");
-            // What can't be made can't be opened either, and is told there.
+            // If the folder can't be made, opening the store fails and reports it.
             let _ = disk::create_dir_all(folder);
             builder.store(folder)
         })
@@ -203,12 +204,12 @@ fn mesh(world: World) -> (Cluster, Vec<Nature>) {
     (cluster, natures)
 }
 
-/// The paths between members that aren't what they can be. Those that roamed are at home again.
+/// The paths between members that differ from the oracle's prediction. Nodes that roamed are at home again.
 async fn wrong_paths(cluster: &Cluster, natures: &[Nature]) -> Vec<String> {
     let mut wrong = Vec::new();
     for (from, to) in pairs(cluster) {
         let (a, b) = (&cluster.peers[from], &cluster.peers[to]);
-        // In one network nothing stands between.
+        // In one network no box is between the nodes.
         let house = a.net() == b.net();
         let can = house || oracle::direct(natures[from], natures[to]);
         wrong.extend(cluster.wrong_path(a, b, can).await);
@@ -228,7 +229,7 @@ async fn paths(cluster: &Cluster) -> String {
     text
 }
 
-/// Members by twos, in either direction: nobody holds a path to an observer that it has nothing for.
+/// Ordered pairs of members. Observers are left out: a node keeps no path to an idle observer.
 fn pairs(cluster: &Cluster) -> Vec<(usize, usize)> {
     let members = |number: &usize| cluster.peers[*number].role != Role::Observer;
     let all = (0..cluster.peers.len()).filter(members);
@@ -236,7 +237,7 @@ fn pairs(cluster: &Cluster) -> Vec<(usize, usize)> {
     all.filter(|(from, to)| from != to).collect()
 }
 
-/// What everybody's application knows.
+/// The shared state of all nodes' applications.
 struct Shared {
     world: World,
     cluster: Vec<Peer>,
@@ -247,7 +248,7 @@ struct Shared {
 #[derive(Default)]
 struct Books {
     ledger: Ledger,
-    /// By receiver and text: how often a message came.
+    /// By receiver and text: how often a message was delivered.
     delivered: BTreeMap<(PublicKey, String), u32>,
     next: u32,
 }
@@ -261,7 +262,7 @@ impl Shared {
 /// Whether a job that was submitted has a result.
 type End = task::JoinHandle<bool>;
 
-/// One node's application: its steps, whatever happens meanwhile. No call has a time limit of its own.
+/// One node's application: takes its steps regardless of faults. No call has a time limit of its own.
 async fn act(shared: Arc<Shared>, number: usize, steps: u64) -> Vec<End> {
     let (world, peer) = (shared.world, &shared.cluster[number]);
     let mut draws = world.rng(&format!("application {number}"));
@@ -274,7 +275,7 @@ async fn act(shared: Arc<Shared>, number: usize, steps: u64) -> Vec<End> {
                 let name = format!("job {step} of {}", peer.name);
                 ends.extend(submit(&shared, peer, &node, name).await);
             }
-            // The phone has no disk, so what it adds goes with its process; see the ledger.
+            // The phone has no disk, so its increments are lost with its process; see the ledger.
             1 if peer.role != Role::Member => {
                 shared.books().ledger.adds(number);
                 if node.counter(COUNTER).add(Ledger::weight(number)).await.is_ok() {
@@ -295,7 +296,7 @@ async fn act(shared: Arc<Shared>, number: usize, steps: u64) -> Vec<End> {
 async fn submit(shared: &Arc<Shared>, peer: &Peer, node: &Node, name: String) -> Option<End> {
     let boot = peer.host.boot();
     let options = SubmitOptions { life: LIFE, ..SubmitOptions::default() };
-    // A node that has just died takes nothing.
+    // A node that has just died refuses the job.
     let task = node.submit("slow", name.as_bytes(), secret(&name), options).await.ok()?;
     let (shared, peer) = (shared.clone(), peer.clone());
     Some(task::spawn(async move {
@@ -318,7 +319,7 @@ async fn submit(shared: &Arc<Shared>, peer: &Peer, node: &Node, name: String) ->
     }))
 }
 
-/// Sends a message that was never sent before. Says whether its end was heard, and was good.
+/// Sends a message with a new number. Returns whether its acknowledgement came.
 async fn send(shared: &Shared, node: &Node, to: PublicKey) -> bool {
     let number = {
         let mut books = shared.books();
@@ -330,7 +331,7 @@ async fn send(shared: &Shared, node: &Node, to: PublicKey) -> bool {
     sent.is_ok()
 }
 
-/// Takes a node's messages, in all of its processes.
+/// Receives a node's messages, in all of its processes.
 async fn receive(shared: Arc<Shared>, number: usize) {
     let peer = &shared.cluster[number];
     loop {
@@ -349,7 +350,7 @@ async fn receive(shared: Arc<Shared>, number: usize) {
     }
 }
 
-/// Sends a message from everybody to everybody, and forgets those that came before.
+/// Sends a message from every node to every other, and forgets earlier deliveries.
 async fn all_pairs(shared: &Arc<Shared>) -> Result<(), Broken> {
     shared.books().delivered.clear();
     for from in &shared.cluster {
@@ -357,7 +358,8 @@ async fn all_pairs(shared: &Arc<Shared>) -> Result<(), Broken> {
         for to in shared.cluster.iter().filter(|to| to.key != from.key) {
             let (world, node, to, name) = (shared.world, node.clone(), to.key, from.name.clone());
             task::spawn(async move {
-                // Who restarted under faults may be found out by this very message, which is lost then, and said to be.
+                // This message may be the first to find that its receiver restarted under faults: it is lost
+                // then, and reported lost.
                 for attempt in 1.. {
                     let body = secret(&format!("from {name}: {attempt}"));
                     if node.send_message(to, body).await.is_ok() {
@@ -371,7 +373,7 @@ async fn all_pairs(shared: &Arc<Shared>) -> Result<(), Broken> {
     Ok(())
 }
 
-/// The pairs between which none has come.
+/// The pairs between which no message has arrived.
 fn silent(shared: &Shared) -> Vec<String> {
     let books = shared.books();
     let mut missing = Vec::new();
@@ -386,7 +388,7 @@ fn silent(shared: &Shared) -> Vec<String> {
     missing
 }
 
-/// Where copies of the counter differ, or nodes in what they read.
+/// Differences between copies of the counter, or between the nodes' readings of it.
 async fn differing(shared: &Shared) -> Vec<String> {
     let (mut copies, mut reads) = (BTreeMap::new(), BTreeMap::new());
     for peer in &shared.cluster {

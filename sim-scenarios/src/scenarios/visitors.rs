@@ -1,12 +1,12 @@
-//! Clients come to a node, one after the other, and go without a word.
+//! Clients come to a node, one after the other, and vanish without a goodbye.
 //!
-//! Two workers with room for 8 peers, and a hub. Twenty-four observers come in turn; each sends the first worker a
-//! message, is told that it has it, and is switched off. Each is served at once, because one that was silent makes
-//! room. Then the worker answers the last one, which is gone: with more than fits its budget at one time, so that some
-//! of it waits in the transport and some before it. All of that ends with a reason, and in the end the worker knows
-//! the other worker and nobody else.
+//! Two workers with room for 8 peers, and a hub. Twenty-four observers come in turn. Each sends the first worker
+//! a message, receives the acknowledgement, and is switched off. Each is served at once, because a silent peer is
+//! evicted for it. Then the worker answers the last one, which is gone, with more than its budget at one time, so
+//! that some of it waits in the transport and some before it. All answers fail with a reason, and in the end the
+//! worker knows the other worker and no other peer.
 //!
-//! So that it can fail: somebody had to make room, and the answers were accepted before they failed.
+//! Negative control: a peer had to be evicted, and the answers were accepted before they failed.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -28,8 +28,8 @@ const MEET: Duration = Duration::from_secs(30);
 const ROOM: usize = 8;
 const VISITORS: usize = 24;
 
-/// A session through a hub, a message and its acknowledgement. Where the worker has something to say to those who
-/// went, they make room only when they are taken for lost, after 5 s.
+/// A session through a hub, a message and its acknowledgement. Clients that the worker has data for are evicted
+/// only when they are considered lost, after 5 s.
 const SERVED_WITHIN: Duration = Duration::from_secs(10);
 
 /// Answers to the visitor that is gone, of this many bytes each: two fill its budget.
@@ -43,7 +43,7 @@ const SERVED: &str = "a node serves any number of clients, one after the other";
 const TOLD: &str = "what waits for a client that is gone for good fails with a reason";
 const FORGOTTEN: &str = "a client that went leaves nothing behind";
 
-/// Twenty-four visits, and answers to nobody.
+/// Twenty-four visits, and answers to a client that is gone.
 pub async fn run(trial: Trial) -> Verdict {
     let world = trial.world;
     world.link_default(LinkConfig {
@@ -82,7 +82,7 @@ pub async fn run(trial: Trial) -> Verdict {
     })
 }
 
-/// One client comes, is heard, and goes.
+/// One client joins, is acknowledged, and vanishes.
 async fn visit(
     world: World,
     cluster: &mut Cluster,
@@ -101,7 +101,7 @@ async fn visit(
 
 type Told = Arc<Mutex<Vec<Error>>>;
 
-/// The worker has a lot to say to a client that is gone.
+/// Lets the worker send several large answers to a client that is gone.
 async fn answer(world: World, worker: &Peer, to: PublicKey) -> Told {
     let told = Told::default();
     for _ in 0..ANSWERS {
@@ -115,7 +115,7 @@ async fn answer(world: World, worker: &Peer, to: PublicKey) -> Told {
     told
 }
 
-/// The answers that have no end yet, and those that ended for another reason.
+/// The answers that haven't failed yet, and those that failed for another reason.
 fn untold(told: &Told) -> Vec<String> {
     let told = told.lock().unwrap_or_else(PoisonError::into_inner);
     let open = (told.len() < ANSWERS).then(|| format!("{} answers have no end", ANSWERS - told.len()));
@@ -123,7 +123,7 @@ fn untold(told: &Told) -> Vec<String> {
     open.into_iter().chain(wrong.map(ToString::to_string)).collect()
 }
 
-/// What the worker still knows and holds for clients.
+/// The worker's remaining state for clients.
 async fn remembered(world: World, worker: &Peer) -> Vec<String> {
     let Ok(status) = worker.node(&world).await.status().await else { return Vec::new() };
     let now = status.transport_now;

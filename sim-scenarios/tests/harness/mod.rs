@@ -1,4 +1,4 @@
-//! What every test of a scenario does: run a seed twice, compare the runs, keep the digest, and explain what fails.
+//! The common part of scenario tests: run a seed twice, compare the runs, keep the digest, and explain failures.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -8,10 +8,10 @@ use chaos::scenario::{Options, Report, Scenario};
 use chaos::story::{Teller, explain};
 use sim_scenarios::scenario::find;
 
-/// A run with fewer records in its trace has not happened.
+/// A run with a shorter trace counts as not having happened.
 const LEAST_EVENTS: u64 = 1_000;
 
-/// Bundles and digests.
+/// Bundles and digests go here.
 fn folder() -> PathBuf {
     let manifest = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
     manifest.parent().expect("the crate lies in a workspace").join("target/chaos")
@@ -47,7 +47,7 @@ impl Runs {
         first
     }
 
-    /// Runs twice what once broke; it must hold.
+    /// Runs a former failure twice; it must hold.
     pub(crate) fn regress(&self, options: &Options) {
         let report = self.twice(options);
         if report.verdict.is_err() {
@@ -55,7 +55,7 @@ impl Runs {
         }
     }
 
-    /// Runs it twice, whatever comes of it; both runs must be the same, byte for byte.
+    /// Runs `options` twice, whatever the verdict; both runs must be the same, byte for byte.
     pub(crate) fn twice(&self, options: &Options) -> Report {
         let (first, second) = (self.scenario.run(options), self.scenario.run(options));
         if first != second {
@@ -64,7 +64,7 @@ impl Runs {
         first
     }
 
-    /// Seeds are different worlds.
+    /// Checks that no two seeds give one digest.
     pub(crate) fn differ(&self) {
         let mut seen = BTreeMap::new();
         for (seed, digest) in &self.digests {
@@ -74,8 +74,8 @@ impl Runs {
         }
     }
 
-    /// Writes the digests into a file of this scenario's own, for `ci/test` to compare: tests of other scenarios may
-    /// run in other processes.
+    /// Writes the digests into a file of this scenario's own, for `ci/test` to compare: other scenarios' tests
+    /// may run in other processes.
     #[expect(clippy::disallowed_methods, reason = "after the runs, outside of every world")]
     pub(crate) fn write_digests(&self) {
         let folder = folder().join("digests");

@@ -1,10 +1,10 @@
-//! A plan written down as it is read.
+//! Writes a plan in the form in which it is read.
 
 use super::{BoxFault, Effect, Fault, HostFault, Plan, Planned, Spot, Way};
 use std::fmt::{self, Write as _};
 use std::time::Duration;
 
-/// A duration as [`duration`] reads it: milliseconds below a second, else seconds.
+/// A duration as [`duration`] reads it, in the largest unit that it reaches.
 pub(crate) fn show(duration: Duration) -> String {
     let ns = duration.as_nanos() as u64;
     let (unit, digits, name) = match ns {
@@ -21,12 +21,12 @@ pub(crate) fn show(duration: Duration) -> String {
     format!("{}{point}{fraction}{name}", ns / unit)
 }
 
-/// Whether a name stands without quotes.
+/// Whether a name needs no quotes.
 pub(super) fn is_bare(name: &str) -> bool {
     !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || "-_.".contains(c))
 }
 
-/// A name as a plan's text has it.
+/// A name as in a plan's text, with quotes if needed.
 struct Name<'a>(&'a str);
 
 impl fmt::Display for Name<'_> {

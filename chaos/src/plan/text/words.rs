@@ -1,4 +1,4 @@
-//! A line's words, and the values that they are read as.
+//! A line's words, and the parsing of values.
 
 use super::Spot;
 use super::show::is_bare;
@@ -6,7 +6,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// What should stand in a line, and what does.
+/// The text expected in a line, and the text that was found.
 pub(super) type Wrong = (String, String);
 
 pub(super) fn wrong<T>(expected: impl Into<String>, found: impl fmt::Display) -> Result<T, Wrong> {
@@ -16,9 +16,9 @@ pub(super) fn wrong<T>(expected: impl Into<String>, found: impl fmt::Display) ->
 /// A word of a line.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Word {
-    /// As it stands, without quotes.
+    /// A word without quotes.
     Bare(String),
-    /// What stood in quotes.
+    /// The content of quotes.
     Quoted(String),
     /// `box:` and a name.
     Box(String),
@@ -61,7 +61,7 @@ pub(super) fn words(line: &str) -> Result<Vec<Word>, Wrong> {
     Ok(words)
 }
 
-/// Reads up to the closing quote; returns what stood inside, and what comes behind.
+/// Reads up to the closing quote; returns the quoted text and the rest.
 fn unquote(text: &str) -> Result<(String, &str), Wrong> {
     let mut inside = String::new();
     let mut chars = text.char_indices();
@@ -78,7 +78,7 @@ fn unquote(text: &str) -> Result<(String, &str), Wrong> {
     wrong("a closing quote", text)
 }
 
-/// What is left of a line while it is read.
+/// The unread rest of a line.
 pub(super) struct Line {
     pub(super) words: std::iter::Peekable<std::vec::IntoIter<Word>>,
     pairs: Vec<(String, String)>,
@@ -187,7 +187,7 @@ impl Line {
     }
 }
 
-/// The longest duration: sums of some stay in range, and a clock may still be set back to 1970.
+/// The longest duration: sums of several stay in range, and a clock can still be set back to 1970.
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
 /// Reads a duration such as `1.5s`.

@@ -13,23 +13,23 @@ use crate::out::{Code, Failure, Out, shown, unusable};
 use crate::stop::Stop;
 use crate::work::UnderWay;
 
-/// How often the members are looked at while something is awaited of them.
+/// How often the members are polled while a command waits for a change.
 pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// How long a client that ends may take to cancel its tasks and to say goodbye: a few round trips through a
-/// busy relay. A person who interrupted it is waiting.
+/// How long a client that ends may take to cancel its tasks and to leave: a few round trips through a busy relay. A
+/// person who interrupted the command is waiting.
 const LEAVE_WITHIN: Duration = Duration::from_secs(2);
 
-/// How long the words of an interrupted command may wait for their reader.
+/// How long the failure report of an interrupted command waits for its reader.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// How a ticket begins, as the library writes it.
+/// The prefix of a ticket, as the library writes it.
 const TICKET_BEGINS: &str = "nurlmesh1";
 
 /// The longest ticket file: the text form and a newline.
 const TICKET_FILE_LIMIT_BYTES: u64 = 4_096;
 
-/// Reads a ticket, or the file that holds it. A ticket is never shown whole, whatever is wrong with it.
+/// Reads a ticket, or the file that holds it. An error never shows a ticket whole.
 pub(crate) fn ticket(text: &str) -> Result<Ticket, Failure> {
     let text = text.trim();
     if text.is_empty() {
@@ -37,7 +37,7 @@ pub(crate) fn ticket(text: &str) -> Result<Ticket, Failure> {
             "the ticket is empty: give --mesh or NURL_MESH a ticket (nurlmesh1…) or a file that holds one";
         return Err(Failure::new(Code::Usage, message));
     }
-    // In capitals, too: QR codes hold those best.
+    // Upper case is accepted too: it suits QR codes best.
     if text.get(..TICKET_BEGINS.len()).is_some_and(|begins| begins.eq_ignore_ascii_case(TICKET_BEGINS)) {
         return text.parse().map_err(|error| Failure::new(Code::Usage, format!("{error}")));
     }
@@ -50,14 +50,14 @@ pub(crate) fn ticket(text: &str) -> Result<Ticket, Failure> {
         .map_err(|error| Failure::new(Code::Usage, format!("{}: {error}", shown(text))))
 }
 
-/// A node that submits work or looks around: it owns no keys and is not gossiped about.
+/// Joins as an observer, to submit work or read the mesh: it owns no keys and is not gossiped about.
 pub(crate) async fn observer(mesh: &MeshArgs, out: Out<'_>) -> Result<Node, Failure> {
     let _waiting = out.waiting("looking for the mesh");
     let (node, _) = join(Node::builder(ticket(&mesh.mesh)?).role(Role::Observer), mesh.join).await?;
     Ok(node)
 }
 
-/// Spawns a node and waits until it is in the mesh; the events are all since its start.
+/// Spawns a node and waits until it has joined; the returned events are all since its start.
 pub(crate) async fn join(builder: Builder, limit: Duration) -> Result<(Node, Events), Failure> {
     let node = builder.spawn().await?;
     let events = node.events();
@@ -70,7 +70,7 @@ pub(crate) async fn join(builder: Builder, limit: Duration) -> Result<(Node, Eve
     }
 }
 
-/// Waits until a worker is known. A hub that was just restarted knows nobody until its clients are back.
+/// Waits until a worker is known. A restarted hub knows no peer until its clients have reconnected.
 pub(crate) async fn some_worker(node: &Node, limit: Duration, out: Out<'_>) -> Result<(), Failure> {
     let _waiting = out.waiting("waiting for a worker");
     let known = async {
@@ -103,8 +103,8 @@ fn interrupted() -> Failure {
     Failure::new(Code::Interrupted, "interrupted")
 }
 
-/// Joins a mesh with workers and runs a command's work on it, until it is done or the person interrupts it.
-/// Tasks that are under way then are cancelled, down to the program that a worker runs.
+/// Joins a mesh with workers and runs a command's work on it, until it is done or the person interrupts it. Tasks
+/// still under way are then cancelled, down to the program that a worker runs.
 pub(crate) async fn with_workers<T>(
     mesh: &MeshArgs,
     out: Out<'_>,
@@ -131,14 +131,14 @@ pub(crate) async fn with_workers<T>(
         node.shutdown().await;
     };
     nurl::rt::select! {
-        // What isn't cancelled by then is found out by the workers.
+        // Workers detect tasks that aren't cancelled by then.
         _ = time::timeout(LEAVE_WITHIN, leave) => {}
         () = stop.told() => {}
     }
     done
 }
 
-/// Reports a failure. A person who has interrupted the command doesn't wait for a reader that hangs.
+/// Reports a failure. An interrupted command doesn't wait for a hanging reader.
 pub(crate) async fn last_words(failure: &Failure, out: Out<'_>) {
     let mut stop = Stop::new(false);
     let patience = async {

@@ -1,9 +1,9 @@
 //! `nurl demo`: the whole stack on one machine, with a worker killed half-way.
 //!
-//! A hub and workers run as processes of their own. This process joins as a member without keys, cuts files
-//! into tasks, submits them, kills the worker that was last to accept one after a third of the results, and
-//! compares the sum with a count of its own. Children exit on the end of their standard input, so nothing
-//! stays behind, however this process ends.
+//! A hub and workers run as child processes. This process joins as a member without keys, cuts files into tasks and
+//! submits them. After a third of the results it kills the worker that was last to accept a task. At the end it
+//! compares the sum with its own count. Children exit at the end of their standard input, so no process stays behind,
+//! however this one ends.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
@@ -31,24 +31,24 @@ use crate::out::{Code, Failure, Out, unusable};
 use crate::work::{Job, UnderWay, Update, WINDOW, run_all, top};
 use crate::worker::path_name;
 
-/// How long a child may take to say that it is ready; also the wait until all workers know each other.
+/// How long a child may take to become ready; also the wait until all workers know each other.
 const START: Duration = Duration::from_secs(20);
 
-/// What the tasks' least durations add up to, as seen on a clock: so a kill finds tasks that are accepted and
-/// unfinished, and a person sees work going on.
+/// Target wall-clock duration of all tasks' least durations together, so that a kill finds accepted but unfinished
+/// tasks, and a person sees work going on.
 const PACED: Duration = Duration::from_secs(2);
 
-/// The bounds of one task's least duration. Below them a worker could finish everything that it has accepted
-/// before the kill is through; above them a small demo would drag.
+/// The bounds of one task's least duration. With a shorter one a worker could finish all its accepted tasks before
+/// the kill; with a longer one a small demo would take too long.
 const PACE: RangeInclusive<Duration> = Duration::from_millis(25)..=Duration::from_millis(250);
 
-/// How many tasks of one kind a worker runs at one time.
+/// Number of tasks of one kind that a worker runs at a time.
 const RUN_AT_ONCE: usize = 4;
 
 /// The life of a task; the demo's kill costs a few seconds of it.
 const LIFE: Duration = Duration::from_secs(60);
 
-/// How many words the table shows.
+/// Number of words in the table.
 const TOP_WORDS: usize = 10;
 
 pub(crate) async fn run(args: DemoArgs, out: Out<'_>) -> Result<(), Failure> {
@@ -68,7 +68,7 @@ impl StateDir {
     fn new() -> Result<StateDir, Failure> {
         let name = format!("nurl-demo-{:016x}", rt::rng("demo").next_u64());
         let path = std::env::temp_dir().join(name);
-        // Not one that is there already: it could be somebody else's, and a key goes into it.
+        // Never an existing folder: it could belong to another user, and a key goes into it.
         std::fs::DirBuilder::new()
             .mode(0o700)
             .create(&path)
@@ -85,7 +85,7 @@ impl Drop for StateDir {
     }
 }
 
-/// The repository this program was built from, or the present folder.
+/// The repository that this program was built from, or the current folder.
 #[expect(clippy::disallowed_methods, reason = "the command runs on a real disk only")]
 fn own_text() -> Result<PathBuf, Failure> {
     let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
@@ -108,7 +108,7 @@ impl Process {
             std::env::current_exe().map_err(|error| Failure::new(Code::Other, error.to_string()))?;
         let mut command = Command::new(program);
         command.args(arguments).args(["--json", "--exit-with-stdin"]);
-        // By the environment: a ticket on the command line would be in every process list.
+        // In the environment: a ticket on the command line would be in every process list.
         match mesh {
             Some(mesh) => command.env("NURL_MESH", mesh),
             None => command.env_remove("NURL_MESH"),
@@ -121,7 +121,7 @@ impl Process {
         Ok(Process { child, lines: Some(lines) })
     }
 
-    /// The first line, which says that it serves.
+    /// Reads the first line, which reports that the child serves.
     async fn ready(&mut self, what: &str) -> Result<Value, Failure> {
         let lines = self.lines.as_mut().expect("a child gets ready once");
         let line = time::timeout(START, lines.next_line()).await;
@@ -132,7 +132,7 @@ impl Process {
         if value["event"] != "ready" {
             return Err(Failure::new(Code::Other, format!("the {what} failed: {}", value["message"])));
         }
-        // What follows is read and dropped, so that a full pipe never stalls the child.
+        // Later lines are read and dropped, so that a full pipe never stalls the child.
         let mut lines = self.lines.take().expect("taken once, here");
         rt::task::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
         Ok(value)
@@ -231,7 +231,7 @@ impl<'a> Demo<'a> {
         let total = jobs.len();
         let bar = self.out.progress(total, "counting words");
         self.bar = bar.clone();
-        // At most half of them at a time: after a third of the results there are still some to be accepted.
+        // At most half of the tasks at a time: after a third of the results some are still to be accepted.
         let mut course =
             run_all(node, &UnderWay::new(), "wordcount", jobs, WINDOW.min(total.div_ceil(2)), LIFE);
         while let Some(update) = course.recv().await {
@@ -287,8 +287,8 @@ impl<'a> Demo<'a> {
         }
     }
 
-    /// After a third of the results: kills the worker that has just accepted a task, which it can't have
-    /// finished yet.
+    /// After a third of the results, kills the worker that has just accepted a task, which it can't have finished
+    /// yet.
     async fn kill_one(&mut self, by: PublicKey, total: usize) -> Result<(), Failure> {
         if self.args.no_kill || self.victim.is_some() || self.ended.len() < total / 3 {
             return Ok(());
@@ -308,7 +308,7 @@ impl<'a> Demo<'a> {
         Ok(())
     }
 
-    /// How each worker is reached, by key.
+    /// Whether each worker is reached directly, by key.
     async fn ways(&self, node: &Node) -> BTreeMap<PublicKey, bool> {
         node.members()
             .await

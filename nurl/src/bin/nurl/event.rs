@@ -1,5 +1,5 @@
-//! The JSON lines of `--json`: one object per line on stdout, told apart by `event`. `nurl/docs/cli.md`
-//! documents them; an event never changes its meaning.
+//! The JSON lines of `--json`: one object per line on stdout, distinguished by `event`. `nurl/docs/cli.md` documents
+//! them; an event never changes its meaning.
 
 use serde::Serialize;
 
@@ -27,19 +27,19 @@ pub(crate) enum Line {
     Hub { hub: String, up: bool, reason: Option<&'static str> },
     /// A member's state changed.
     Member { peer: String, state: &'static str, incarnation: u64 },
-    /// A member's process was started anew.
+    /// A member's process was restarted.
     Restarted { peer: String },
-    /// The way to a peer changed.
+    /// The path to a peer changed.
     Path { peer: String, path: &'static str, addr: Option<String>, reason: &'static str },
     /// This worker began or ended a task.
     Job { task: String, kind: String, state: &'static str, error: Option<String> },
-    /// This worker sees that it is cut off, or no longer is.
+    /// This worker became isolated, or no longer is.
     Isolated { isolated: bool },
     /// A damaged store was set aside, at `path` if there was a file; the worker began a new one.
     StoreSetAside { path: Option<String>, reason: String },
-    /// The reader was too slow: so many lines are missing here.
+    /// The reader was too slow: this many lines are missing here.
     Lagged { lost: u64 },
-    /// A task was given to a worker that said it has it.
+    /// A worker accepted a task.
     Accepted { task: String, by: String },
     /// A task waits for a worker, for longer than a moment.
     Waiting { task: String, reason: &'static str },
@@ -52,9 +52,9 @@ pub(crate) enum Line {
         source: Option<String>,
         by: Option<String>,
         attempts: u32,
-        /// The result as text, where it is text.
+        /// The result, if it is valid text.
         text: Option<String>,
-        /// The result in hexadecimal, where it isn't.
+        /// The result in hexadecimal, if it isn't text.
         #[serde(skip_serializing_if = "Option::is_none")]
         hex: Option<String>,
         error: Option<String>,
@@ -70,7 +70,7 @@ pub(crate) enum Line {
     Pong { seq: u32, path: &'static str, rtt_ms: f64, addr: Option<String> },
     /// A peer didn't answer a ping in time.
     Lost { seq: u32 },
-    /// How far long work has come.
+    /// The progress of long work.
     Progress { done: usize, total: usize },
     /// A worker process was killed on purpose.
     Killed { worker: String, holding: usize },

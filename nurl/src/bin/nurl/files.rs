@@ -1,4 +1,4 @@
-//! Finding text files, and cutting them into tasks.
+//! Finds text files, and cuts them into tasks.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -9,18 +9,18 @@ use nurl::rt::disk;
 
 use crate::out::{Code, Failure, unusable};
 
-/// The largest task: small enough that many workers share a few files, large enough that a task costs more
-/// than its messages.
+/// The largest task: small enough that many workers share a few files, large enough that a task costs more than its
+/// messages.
 pub(crate) const MAX_TASK_BYTES: usize = 8 << 10;
 
 /// The largest file that is read.
 const MAX_FILE_BYTES: u64 = 64 << 20;
 
-/// The most files, and the most bytes in all: everything is held in memory until it is counted.
+/// The most files, and the most bytes in total: all of it is held in memory until it is counted.
 const MAX_FILES: usize = 100_000;
 const MAX_TOTAL_BYTES: usize = 1 << 30;
 
-/// Folders that hold no text of a person.
+/// Folders without a person's own text.
 const SKIPPED_FOLDERS: [&str; 2] = [".git", "target"];
 
 /// A file's text.
@@ -38,8 +38,8 @@ pub(crate) struct Piece {
     pub(crate) bytes: Bytes,
 }
 
-/// The text files under `paths`, in the order of their names. Symbolic links are not followed; files that
-/// aren't UTF-8 are left out when they were found in a folder, and an error when they were named.
+/// The text files under `paths`, in the order of their names. Symbolic links are not followed. A file that isn't
+/// UTF-8 is skipped if it was found in a folder, and is an error if it was named.
 #[expect(clippy::disallowed_methods, reason = "the command runs on a real disk only")]
 pub(crate) fn read_texts(paths: &[PathBuf]) -> Result<Vec<Text>, Failure> {
     let mut texts = Vec::new();
@@ -56,7 +56,7 @@ pub(crate) fn read_texts(paths: &[PathBuf]) -> Result<Vec<Text>, Failure> {
         for path in found {
             let bytes = match disk::read(&path, MAX_FILE_BYTES) {
                 Ok(bytes) => bytes,
-                // Found on the way and not ours to read, or too large: the rest still counts.
+                // A found file that is unreadable or too large is skipped; the rest still counts.
                 Err(_) if !named => continue,
                 Err(error) => return Err(unreadable(&path, &error)),
             };

@@ -1,11 +1,11 @@
 //! Process groups: a handler program leads one, and the group ends as a whole.
 //!
-//! Promises that no process of a group outlives its task: the group is killed when its leader has exited, when
-//! the task is cancelled or over its time, when the worker ends, and, by the [`watcher`], when the worker was
-//! killed. A process that leaves its group (`setsid`) is out of reach.
+//! No process of a group outlives its task. The group is killed when its leader has exited, when the task is
+//! cancelled or exceeds its time limit, when the worker ends, and, by the [`watcher`], after the worker was killed. A
+//! process that leaves its group (`setsid`) is out of reach.
 //!
-//! A group's id is its leader's process id. It can't be given to another process before the leader is reaped,
-//! so every kill and every line to the watcher comes before that.
+//! A group's id is its leader's process id. The system can't reuse that id before the leader is reaped, so every kill
+//! and every line to the watcher comes before that.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -21,19 +21,19 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::watcher;
 
-/// The id of a process group that is neither ours nor everybody's.
+/// The id of a process group that is neither this process's own nor all processes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct GroupId(i32);
 
 impl GroupId {
-    /// The group of a leader. 0 and 1 are no such group: to `kill`, they are the caller's own and everyone.
+    /// The group of a leader. 0 and 1 are refused: to `kill`, they mean the caller's own group and every process.
     pub(crate) fn new(leader: u32) -> Option<GroupId> {
         i32::try_from(leader).ok().filter(|id| *id > 1).map(GroupId)
     }
 
     /// Kills every process of the group.
     pub(crate) fn kill(self) {
-        // An error means that no process is left in it.
+        // An error means that the group has no process left.
         let _ = kill_process_group(self.leader(), rustix::process::Signal::KILL);
     }
 
@@ -53,7 +53,7 @@ impl fmt::Display for GroupId {
 pub(crate) struct Groups(Arc<Mutex<Ledger>>);
 
 impl Groups {
-    /// None yet. Their watcher is this same program.
+    /// Without groups yet. This program's own executable is the watcher.
     pub(crate) fn new() -> io::Result<Groups> {
         Ok(Groups::watched_by(vec![std::env::current_exe()?.into(), "watch-programs".into()]))
     }
@@ -66,17 +66,17 @@ impl Groups {
     pub(crate) fn spawn(&self, command: &mut Command) -> io::Result<Group> {
         let unwatched = |error| io::Error::other(format!("no watcher: {error}"));
         self.ledger().watch().map_err(unwatched)?;
-        // Listened for before the spawn, so that the first exit isn't missed.
+        // Registered before the spawn, so that the first exit isn't missed.
         let exits = signal(SignalKind::child())?;
         let leader = command.process_group(0).spawn()?;
         let id = leader.id().and_then(GroupId::new).expect("a child that wasn't waited for has an id");
         let group = Group { id, leader, exits, groups: self.clone(), ended: false };
-        // On an error the group is dropped, and thereby killed: nothing runs unwatched.
+        // On an error the group is dropped, and thereby killed: no program runs unwatched.
         self.ledger().begin(id).map_err(unwatched)?;
         Ok(group)
     }
 
-    /// Kills all that run.
+    /// Kills all running groups.
     pub(crate) fn kill_all(&self) {
         for group in &self.ledger().running {
             group.kill();
@@ -88,7 +88,7 @@ impl Groups {
     }
 }
 
-/// A program with all that it started. Dropping it kills them.
+/// A program and all processes that it started. Dropping it kills them.
 #[derive(Debug)]
 pub(crate) struct Group {
     id: GroupId,
@@ -103,12 +103,12 @@ impl Group {
     pub(crate) async fn exited(&mut self) {
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
         while let Ok(None) = waitid(WaitId::Pid(self.id.leader()), options) {
-            // Any child's exit wakes us.
+            // Any child's exit wakes this task.
             self.exits.recv().await;
         }
     }
 
-    /// Ends the group after its leader's exit, and gives the leader's status.
+    /// Ends the group after its leader's exit, and returns the leader's status.
     pub(crate) async fn end(mut self) -> io::Result<ExitStatus> {
         self.kill();
         self.leader.wait().await
@@ -131,9 +131,9 @@ impl Drop for Group {
 
 #[derive(Debug)]
 struct Ledger {
-    /// What runs now; bounded by the tasks that a worker runs at one time.
+    /// The running groups; bounded by the tasks that a worker runs at a time.
     running: BTreeSet<GroupId>,
-    /// Starts a watcher.
+    /// The command that starts a watcher.
     command: Vec<OsString>,
     watcher: Option<Watcher>,
 }
@@ -154,14 +154,14 @@ impl Ledger {
         if self.watcher.as_mut().is_some_and(|watcher| watcher.tell(line).is_ok()) {
             return Ok(());
         }
-        // It was killed, or stopped for so long that its pipe is full.
+        // The watcher was killed, or stopped for so long that its pipe is full.
         if let Some(watcher) = self.watcher.take() {
             watcher.kill();
         }
         self.watch()
     }
 
-    /// Sees to it that there is a watcher, which knows what runs.
+    /// Ensures that a watcher runs and knows the running groups.
     fn watch(&mut self) -> io::Result<()> {
         if self.watcher.is_some() {
             return Ok(());
@@ -171,7 +171,7 @@ impl Ledger {
     }
 }
 
-/// The process that kills the groups when this one is gone.
+/// The process that kills the groups when this process has ended.
 #[derive(Debug)]
 struct Watcher(std::process::Child);
 
@@ -182,7 +182,7 @@ impl Watcher {
         remove_own_variables(|name| {
             process.env_remove(name);
         });
-        // In a group of its own: a Ctrl-C at the worker's terminal is not for it.
+        // In a group of its own, so that a Ctrl-C at the worker's terminal doesn't reach it.
         let child = process.process_group(0).spawn()?;
         rustix::io::ioctl_fionbio(child.stdin.as_ref().expect("piped"), true)?;
         Ok(Watcher(child))
@@ -193,15 +193,15 @@ impl Watcher {
         self.0.stdin.as_mut().expect("piped").write_all(line.as_bytes())
     }
 
-    /// Ends it before its pipe does: at the end of that it would kill what runs.
+    /// Kills the watcher before its pipe closes: at the end of the pipe it would kill the running groups.
     fn kill(mut self) {
-        // It may have ended by itself.
+        // An error means that it has ended already.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// Names the variables that are for `nurl` itself and that nothing it starts may see: one holds the ticket.
+/// Calls `remove` for each variable of `nurl` itself: child processes must not see them, as one holds the ticket.
 pub(crate) fn remove_own_variables(mut remove: impl FnMut(&std::ffi::OsStr)) {
     for (name, _) in std::env::vars_os() {
         if name.as_encoded_bytes().starts_with(b"NURL_") {
@@ -214,7 +214,7 @@ pub(crate) fn remove_own_variables(mut remove: impl FnMut(&std::ffi::OsStr)) {
 pub(crate) mod tests {
     use super::*;
 
-    /// Groups whose watcher only reads: in a unit test, this program is the test.
+    /// Groups with a watcher that only reads, since in a unit test this program is the test.
     pub(crate) fn unwatched() -> Groups {
         Groups::watched_by(vec!["cat".into()])
     }
@@ -239,7 +239,7 @@ pub(crate) mod tests {
         let first = groups.spawn(Command::new("sleep").arg("600")).unwrap();
         let killed = groups.watcher();
         kill_process_group(Pid::from_raw(killed).unwrap(), rustix::process::Signal::KILL).unwrap();
-        // Its pipe breaks when it is gone, which takes a moment.
+        // The first watcher's pipe breaks only when that process has ended.
         let second = (0..1_000)
             .map(|_| groups.spawn(Command::new("sleep").arg("600")).unwrap())
             .find(|_| groups.watcher() != killed)

@@ -1,9 +1,9 @@
 //! Handlers that are programs: payload on stdin, result on stdout.
 //!
-//! Promises that a program which fails, hangs, floods or never reads its input costs its own task and nothing
-//! else: stdout is bounded by the largest result, stderr by its tail, the run by a time limit. The program's
-//! exit ends the task, and what it started is killed with its [`group`](crate::group), as it is when the task
-//! is cancelled or the worker stops. No shell is involved unless the command names one.
+//! A program that fails, hangs, floods or never reads its input costs only its own task: stdout is limited to the
+//! largest result, stderr to its tail, the run by a time limit. The program's exit ends the task. Its remaining
+//! children are then killed with its [`group`](crate::group), as they are when the task is cancelled or the worker
+//! stops. No shell is involved unless the command names one.
 
 use std::io::{self, ErrorKind};
 use std::os::unix::process::ExitStatusExt;
@@ -19,12 +19,12 @@ use tokio::process::Command;
 use crate::group::{Groups, remove_own_variables};
 use crate::words::split_words;
 
-/// What is kept of a program's stderr for the task's error: the end, where the reason usually stands. The
-/// other half of an error's text is for the program's name and its status.
+/// Bytes of a program's stderr kept for the task's error: the end, where the reason usually stands. The other half of
+/// an error's text is for the program's name and its status.
 const STDERR_TAIL_BYTES: usize = MAX_ERROR_TEXT_LEN / 2;
 
-/// How long a program's pipes are read after its exit. What it wrote is in the pipe by then, at most 64 KiB,
-/// and needs no more than a busy machine's delay; what a child of it writes later is not part of the result.
+/// How long a program's pipes are read after its exit. Its output is in the pipe by then, at most 64 KiB, and needs
+/// no more than a busy machine's delay; later output of its children is not part of the result.
 const PIPE_DRAIN: Duration = Duration::from_millis(250);
 
 /// SIGKILL's number, the same on every Unix.
@@ -59,7 +59,7 @@ impl Program {
     }
 }
 
-/// What a program is told of its task.
+/// Environment variables that describe a task to its program.
 pub(crate) type Variables = Vec<(&'static str, String)>;
 
 /// The variables of a run. `nurl/docs/cli.md` documents them.
@@ -73,7 +73,7 @@ pub(crate) fn variables(context: &JobContext) -> Variables {
     ]
 }
 
-/// Text as it is; other bytes, and text that a variable or a terminal can't hold, in hexadecimal.
+/// Text unchanged; other bytes, and text that a variable or a terminal can't hold, in hexadecimal.
 fn text_or_hex(bytes: &[u8]) -> String {
     match std::str::from_utf8(bytes) {
         Ok(text) if !text.contains(char::is_control) => text.to_owned(),
@@ -89,7 +89,7 @@ fn hex(bytes: &[u8]) -> String {
 #[derive(Debug, Clone)]
 pub(crate) struct Runner {
     pub(crate) groups: Groups,
-    /// How long a run may take.
+    /// The time limit of a run.
     pub(crate) limit: Duration,
     /// The exit codes that mean *try elsewhere*.
     pub(crate) retry_exits: Vec<u8>,
@@ -128,7 +128,7 @@ impl Runner {
         let (mut result, mut tail) = (Vec::new(), Vec::new());
         let pipes = async {
             let feed = async move {
-                // A program may close its input early; that is its own business.
+                // A program may close its input early; that is no error.
                 let _ = stdin.write_all(&payload).await;
                 Ok(())
             };
@@ -143,7 +143,7 @@ impl Runner {
                     }
                     read.map(|_| ())
                 }
-                // A child that it left may hold the pipes for as long as it likes.
+                // The program's remaining children may hold the pipes open indefinitely.
                 () = group.exited() => match time::timeout(PIPE_DRAIN, &mut pipes).await {
                     Ok(read) => read.map(|_| ()),
                     Err(_) => Ok(()),
@@ -157,12 +157,12 @@ impl Runner {
         if status.success() { Ok(Bytes::from(result)) } else { Err(self.failure(name, status, &tail)) }
     }
 
-    /// What an exit that is no success means for the task.
+    /// The task's error for an unsuccessful exit.
     fn failure(&self, name: &str, status: ExitStatus, tail: &[u8]) -> JobError {
         let tail = String::from_utf8_lossy(tail).trim().replace('\n', " | ");
         let separator = if tail.is_empty() { "" } else { ": " };
         let message = format!("{name} failed ({status}){separator}{tail}");
-        // Somebody else's SIGKILL is a machine's that is out of memory, or an operator's.
+        // A SIGKILL from outside comes from a machine that is out of memory, or from an operator.
         let elsewhere =
             status.code().is_some_and(|code| self.retry_exits.iter().any(|c| i32::from(*c) == code))
                 || status.signal() == Some(SIGKILL);
@@ -170,8 +170,8 @@ impl Runner {
     }
 }
 
-/// A program that could not be run. Where it is missing, it is missing on every worker that was started alike;
-/// a machine that has no process or memory to spare is its own fault.
+/// The error for a program that could not be run. A missing program is missing on every worker that was started
+/// alike; a lack of processes or memory is specific to this machine.
 fn not_run(name: &str, error: &io::Error) -> JobError {
     let message = format!("{name}: {error}");
     match error.kind() {
@@ -188,7 +188,7 @@ struct Flood;
 
 /// Reads to the end of the pipe.
 async fn read_bounded(from: impl AsyncRead + Unpin, into: &mut Vec<u8>) -> Result<(), Flood> {
-    // An error reads like an end: the exit status tells what it meant.
+    // A read error counts as the end: the exit status reports the cause.
     let _ = from.take(MAX_RESULT_BYTES as u64 + 1).read_to_end(into).await;
     if into.len() > MAX_RESULT_BYTES { Err(Flood) } else { Ok(()) }
 }

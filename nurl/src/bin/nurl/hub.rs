@@ -28,7 +28,7 @@ pub(crate) async fn run(args: HubArgs, out: Out<'_>) -> Result<(), Failure> {
         None if disk::exists(&mesh_file) => Some(ticket(&mesh_file.to_string_lossy())?),
         None => None,
     };
-    // The mesh of the state directory names the hub that made it.
+    // The mesh in the state directory names the hub that created it.
     let made = known.as_ref().filter(|_| args.mesh.is_none());
     let key = own_key(&args.state, made, &mut rng)?;
     let mut namespaces = Vec::new();
@@ -36,8 +36,8 @@ pub(crate) async fn run(args: HubArgs, out: Out<'_>) -> Result<(), Failure> {
         namespaces
             .push(text.parse().map_err(|error| Failure::new(Code::Usage, format!("--namespace: {error}")))?);
     }
-    // Without a ticket and without a namespace the hub makes a mesh. The id is needed before the socket is
-    // bound; the address goes into the ticket after.
+    // Without a ticket and without a namespace the hub creates a mesh. Its id is needed before the socket is bound;
+    // the address goes into the ticket afterwards.
     let minted = known.is_none() && namespaces.is_empty();
     let mut mesh = match known {
         Some(mesh) => Some(mesh),
@@ -80,7 +80,7 @@ pub(crate) async fn run(args: HubArgs, out: Out<'_>) -> Result<(), Failure> {
         ))
     };
     let done = rt::select! {
-        // A reader that hangs holds up the announcement, not the end.
+        // A hanging reader holds up the announcement, not the end.
         () = stop.told() => Ok(()),
         failed = announcement => failed,
     };
@@ -91,8 +91,8 @@ pub(crate) async fn run(args: HubArgs, out: Out<'_>) -> Result<(), Failure> {
     done
 }
 
-/// The hub's key, made at its first start. It isn't made anew beside a mesh that names another: every ticket of that
-/// mesh would lead to a hub that nobody can prove to be.
+/// The hub's key, created at its first start. It isn't created beside a mesh that names another key: every ticket of
+/// that mesh would lead to a hub that can't prove its identity.
 fn own_key(state: &Path, made: Option<&Ticket>, rng: &mut rt::Rng) -> Result<SecretKey, Failure> {
     let file = state.join("key");
     let lost = |fate: &str| {
@@ -118,17 +118,17 @@ fn own_key(state: &Path, made: Option<&Ticket>, rng: &mut rt::Rng) -> Result<Sec
     Ok(key)
 }
 
-/// Where others find this hub.
+/// The address at which others find this hub.
 struct Advertised {
-    /// `host:port`, as the ticket has it.
+    /// `host:port`, as in the ticket.
     addr: String,
     /// How it was found, in one word for machines.
     from: &'static str,
-    /// The same for a person.
+    /// The same, in a sentence for a person.
     remark: Option<String>,
 }
 
-/// Where others find a hub that listens at these addresses: at one that it was given, or at this host's best one.
+/// The address for a hub that listens at `bound`: a specific one among them, or this host's best one.
 fn reachable(bound: &[SocketAddr]) -> Advertised {
     if let Some(addr) = bound.iter().find(|addr| !addr.ip().is_unspecified()) {
         return Advertised { addr: addr.to_string(), from: "listen", remark: None };
@@ -145,7 +145,7 @@ fn reachable(bound: &[SocketAddr]) -> Advertised {
         Why::Bridge => "only bridges of containers have addresses here",
         Why::Loopback => "this host has no other, so only its own processes reach the hub",
     };
-    // The ticket holds one address of a hub; a name can stand for several.
+    // The ticket holds one address per hub; a DNS name can stand for several.
     let both = sources.iter().any(IpAddr::is_ipv4) && sources.iter().any(IpAddr::is_ipv6) && v4 && v6;
     let names = if both { " (a name may stand for IPv4 and IPv6 alike)" } else { "" };
     let remark =
@@ -153,7 +153,7 @@ fn reachable(bound: &[SocketAddr]) -> Advertised {
     Advertised { addr, from: choice.why.as_str(), remark: Some(remark) }
 }
 
-/// Puts this hub's present address into the ticket.
+/// Puts this hub's current address into the ticket.
 fn name_this_hub(mesh: &mut Ticket, key: PublicKey, addr: &str) {
     match mesh.hubs.iter_mut().find(|hub| hub.key == key) {
         Some(hub) => hub.addr = addr.to_owned(),

@@ -26,7 +26,7 @@ pub(crate) async fn run(command: KeyCommand, out: Out<'_>) -> Result<(), Failure
     Ok(())
 }
 
-/// A key file that can't be read, made or understood, and what to do.
+/// The failure for a key file that can't be read, created or parsed, with a remedy.
 pub(crate) fn bad_key_file(path: &Path, error: &KeyError) -> Failure {
     match error {
         KeyError::File { error, .. } => {
@@ -37,7 +37,7 @@ pub(crate) fn bad_key_file(path: &Path, error: &KeyError) -> Failure {
             };
             unusable(path, error, hint)
         }
-        // The file stays as it is: it may be somebody's key in another form.
+        // The file stays unchanged: it may hold a key in another format.
         _ => Failure::new(
             Code::Resource,
             format!("{}: {error}: make another with `nurl key new`", shown(&path.to_string_lossy())),

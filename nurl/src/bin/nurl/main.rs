@@ -1,7 +1,7 @@
 //! The `nurl` command: `nurl --help` teaches it, `nurl/docs/cli.md` documents its output.
 //!
-//! Every subcommand is a file of its own. They share [`out`] (what is printed where, exit codes), [`event`]
-//! (the JSON lines) and [`client`] (joining a mesh).
+//! Every subcommand is a file of its own. They share [`out`] (output streams, exit codes), [`event`] (the JSON lines)
+//! and [`client`] (joining a mesh).
 
 #[cfg(feature = "sim")]
 fn main() {
@@ -44,7 +44,7 @@ mod work;
 #[cfg(not(feature = "sim"))]
 mod worker;
 
-/// Says what is wrong with the command line, and ends. A ticket in the wrong place isn't shown whole.
+/// Reports a command-line error and exits. A ticket in the wrong place isn't shown whole.
 #[cfg(not(feature = "sim"))]
 fn misused(error: &clap::Error) -> ! {
     let said = error.render().to_string();
@@ -56,7 +56,7 @@ fn misused(error: &clap::Error) -> ! {
     std::process::exit(error.exit_code());
 }
 
-/// Logs are for people who ask for them: `NURL_LOG=nurl=debug`.
+/// Logs are off unless requested: `NURL_LOG=nurl=debug`.
 #[cfg(not(feature = "sim"))]
 fn log_what_is_asked_for() -> Result<(), tracing_subscriber::filter::ParseError> {
     use tracing_subscriber::prelude::*;
@@ -122,8 +122,8 @@ fn main() -> std::process::ExitCode {
             }
         }
     });
-    // Reading standard input and writing to a reader that hangs block threads of the runtime; nobody waits for
-    // them at the end.
+    // A read of standard input or a write to a hanging reader blocks a thread of the runtime; the exit doesn't wait
+    // for those threads.
     runtime.shutdown_background();
     code
 }

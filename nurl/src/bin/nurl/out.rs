@@ -1,7 +1,7 @@
-//! Where output goes: results and events to stdout, everything that is only for a person to stderr.
+//! Output: results and events to stdout, remarks for people to stderr.
 //!
-//! Writes wait beside the command's thread: a reader that hangs keeps nobody from being told to stop. Text for a
-//! person passes [`printable`], since names and errors in it may be somebody else's.
+//! Writes run on other threads, so a hanging reader doesn't keep the command from handling a stop. Text for a person
+//! passes [`printable`], since names and errors in it may come from others.
 
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
@@ -15,7 +15,7 @@ use nurl::rt::time;
 
 use crate::event::Line;
 
-/// One table of exit codes; `nurl --help` and `nurl/docs/cli.md` show it.
+/// The exit codes; `nurl --help` and `nurl/docs/cli.md` list them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Code {
@@ -30,11 +30,11 @@ pub(crate) enum Code {
     Interrupted = 130,
 }
 
-/// A failed command: its exit code, and one line that says what to do.
+/// A failed command: its exit code, and one line with the remedy.
 #[derive(Debug)]
 pub(crate) struct Failure {
     pub(crate) code: Code,
-    /// The machine-readable cause, where a code alone says too little.
+    /// The machine-readable cause, if the code alone isn't specific enough.
     pub(crate) reason: Option<&'static str>,
     pub(crate) message: String,
 }
@@ -45,21 +45,21 @@ impl Failure {
     }
 }
 
-/// A path that can't be used, and what to do.
+/// The failure for a path that can't be used, with a remedy.
 pub(crate) fn unusable(path: &Path, error: &io::Error, hint: &str) -> Failure {
     let path = shown(&path.to_string_lossy());
     Failure::new(Code::Resource, format!("{path}: {}: {hint}", plain(error)))
 }
 
-/// So many letters and digits in a row may be a secret: a ticket or a secret key, or the rest of one whose beginning
-/// is missing. Hashes in the names of files are seldom as long.
+/// A run of this many letters and digits may be a secret: a ticket, a secret key, or the tail of one. Hashes in file
+/// names are seldom as long.
 const SECRET_RUN: usize = 33;
 
-/// Letters and digits that are shown of one.
+/// Letters and digits shown of such a run.
 const SHOWN: usize = 8;
 
-/// A text that a person gave, fit for an error. A ticket or a secret key that stands where something else was expected
-/// isn't shown whole, since errors end in logs and in questions to others.
+/// A user's text, safe for an error message. A misplaced ticket or secret key isn't shown whole, since errors end up
+/// in logs and in requests for help.
 pub(crate) fn shown(text: &str) -> String {
     let mut out = String::new();
     for part in text.split_inclusive(|c: char| !c.is_ascii_alphanumeric()) {
@@ -76,7 +76,7 @@ pub(crate) fn shown(text: &str) -> String {
     out
 }
 
-/// The operating system's word without its number, which helps nobody.
+/// The operating system's message without its error number.
 pub(crate) fn plain(error: &io::Error) -> String {
     let text = error.to_string();
     match text.find(" (os error") {
@@ -109,13 +109,13 @@ impl From<Error> for Failure {
     }
 }
 
-/// Whether a terminal obeys a character instead of showing it: it is a control character, or turns the
-/// direction of writing.
+/// Whether a terminal interprets a character instead of showing it: a control character, or one that changes the
+/// writing direction.
 fn is_obeyed(c: char) -> bool {
     c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// The text on one line, with escapes for what a terminal would obey.
+/// The text on one line, with interpreted characters escaped.
 fn printable(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
@@ -128,13 +128,13 @@ fn printable(text: &str) -> String {
     shown
 }
 
-/// A line as JSON. The serializer escapes the control characters of ASCII; a terminal obeys others as well.
+/// A line as JSON. The serializer escapes ASCII control characters; a terminal interprets others as well.
 fn json(line: &Line) -> String {
     let text = serde_json::to_string(line).expect("lines are plain data");
     let mut escaped = String::with_capacity(text.len() + 1);
     for c in text.chars() {
         if is_obeyed(c) {
-            // Each of them is in the basic plane, and within a string: nothing else can hold it.
+            // Such a character is in the basic plane and within a string, as JSON syntax contains none.
             escaped += &format!("\\u{:04x}", u32::from(c));
         } else {
             escaped.push(c);
@@ -160,36 +160,36 @@ impl Stream {
     }
 }
 
-/// A reader that went away (`| head`) ends the program quietly, as it should. A full disk is an error.
+/// Ends the program: quietly if the reader went away (`| head`), with an error for example on a full disk.
 fn end_without_reader(error: &io::Error) -> ! {
     if error.kind() == io::ErrorKind::BrokenPipe {
         std::process::exit(0);
     }
     let text = format!("nurl: standard output: {}: what was written is incomplete\n", plain(error));
-    // If this can't be written either, the exit code is left.
+    // If this can't be written either, the exit code remains.
     let _ = Stream::Stderr.write(text.as_bytes());
     std::process::exit(i32::from(Code::Resource as u8));
 }
 
-/// How long a remark may wait for a reader of stderr that hangs; then it is dropped.
+/// How long a remark waits for a hanging reader of stderr; then it is dropped.
 const REMARK_WAIT: Duration = Duration::from_secs(1);
 
-/// How long something may take before a person is shown that it goes on.
+/// How long an operation runs before a spinner appears.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// How often a spinner moves.
 const SPIN: Duration = Duration::from_millis(120);
 
-/// Shown from [`PATIENCE`] on, until it is dropped.
+/// A spinner that appears after [`PATIENCE`], until it is dropped.
 pub(crate) struct Waiting(ProgressBar, Option<JoinHandle<()>>);
 
 impl Waiting {
-    /// For what is written [`beside`](Out::beside) it.
+    /// The bar for output [`beside`](Out::beside) it.
     pub(crate) fn bar(&self) -> &ProgressBar {
         &self.0
     }
 
-    /// Takes it off the screen.
+    /// Removes it from the screen.
     pub(crate) fn hide(&self) {
         if let Some(shower) = &self.1 {
             shower.abort();
@@ -217,19 +217,19 @@ impl<'a> Out<'a> {
         Out { json, beside: None }
     }
 
-    /// The same, while a progress bar is on the screen.
+    /// The same output while a progress bar is on the screen.
     pub(crate) fn beside<'b>(self, bar: &'b ProgressBar) -> Out<'b> {
         Out { json: self.json, beside: Some(bar) }
     }
 
-    /// An event. People see `human`, if there is one. Without a reader the program ends.
+    /// Writes an event. People see `human`, if there is one. Without a reader the program ends.
     pub(crate) async fn line(self, line: &Line, human: impl FnOnce() -> Option<String>) {
         if let Err(error) = self.try_line(line, human).await {
             end_without_reader(&error);
         }
     }
 
-    /// As [`line`](Out::line), for those who have more to do than to write.
+    /// As [`line`](Out::line), for callers that go on after an error.
     pub(crate) async fn try_line(
         self,
         line: &Line,
@@ -238,7 +238,7 @@ impl<'a> Out<'a> {
         self.try_lines(line, || human().into_iter().collect()).await
     }
 
-    /// An event that people see as several lines. Without a reader the program ends.
+    /// Writes an event that people see as several lines. Without a reader the program ends.
     pub(crate) async fn lines(self, line: &Line, human: impl FnOnce() -> Vec<String>) {
         if let Err(error) = self.try_lines(line, human).await {
             end_without_reader(&error);
@@ -255,23 +255,23 @@ impl<'a> Out<'a> {
         self.write(Stream::Stdout, text.into_bytes()).await
     }
 
-    /// Bytes of a result. Without a reader the program ends.
+    /// Writes a result's bytes. Without a reader the program ends.
     pub(crate) async fn raw(self, bytes: Vec<u8>) {
         if let Err(error) = self.write(Stream::Stdout, bytes).await {
             end_without_reader(&error);
         }
     }
 
-    /// A remark for a person.
+    /// Writes a remark for a person.
     pub(crate) async fn note(self, text: &str) {
         if !self.json {
             let text = printable(text) + "\n";
-            // A remark that nobody reads is worth no wait and no error.
+            // An unread remark is dropped without an error.
             let _ = time::timeout(REMARK_WAIT, self.write(Stream::Stderr, text.into_bytes())).await;
         }
     }
 
-    /// A remark that machines' keepers have to see as well: it goes to stderr in either form.
+    /// Writes a remark that an operator of a machine-read command must see too: it goes to stderr in either form.
     pub(crate) async fn warn(self, text: &str) {
         let text = format!("nurl: {}\n", printable(text));
         let _ = time::timeout(REMARK_WAIT, self.write(Stream::Stderr, text.into_bytes())).await;
@@ -288,7 +288,7 @@ impl<'a> Out<'a> {
             self.line(&line, || None).await;
         }
         let text = format!("nurl: {}\n", printable(&failure.message));
-        // The exit code tells it as well.
+        // On an error the exit code still reports the failure.
         let _ = self.write(Stream::Stderr, text.into_bytes()).await;
     }
 
@@ -305,7 +305,7 @@ impl<'a> Out<'a> {
         tokio::task::spawn_blocking(write).await?
     }
 
-    /// A spinner on stderr for what should be quick: it shows itself after a second.
+    /// A spinner on stderr for an operation that should be quick: it appears after a second.
     pub(crate) fn waiting(self, what: &str) -> Waiting {
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
         if self.json || !io::stderr().is_terminal() {
@@ -323,7 +323,7 @@ impl<'a> Out<'a> {
         Waiting(bar, Some(shower))
     }
 
-    /// A progress bar on stderr: none for machines, and none where stderr is no terminal.
+    /// A progress bar on stderr: hidden for JSON output, and if stderr is no terminal.
     pub(crate) fn progress(self, total: usize, what: &str) -> ProgressBar {
         let bar = ProgressBar::new(total as u64);
         if self.json || !io::stderr().is_terminal() {
@@ -351,7 +351,7 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn what_is_printed_is_one_line_without_control_characters(
-            // A `String` of its own would hold none of them.
+            // Proptest's strategy for `String` excludes control characters.
             chars in proptest::collection::vec(proptest::char::any(), 0..64)
         ) {
             let text: String = chars.into_iter().collect();

@@ -12,7 +12,7 @@ use crate::event::{Line, StatusHub, StatusMember, StatusSelf};
 use crate::out::{Code, Failure, Out, shown};
 use crate::worker::path_name;
 
-/// How long a pong may take: the relay's worst round trip, and a handshake before the first.
+/// The longest wait for a pong: the relay's worst round trip, and a handshake before the first.
 const PONG: Duration = Duration::from_secs(3);
 
 /// `nurl status`.
@@ -91,7 +91,7 @@ fn roles(member: &MemberInfo) -> Vec<&'static str> {
         .collect()
 }
 
-/// The longest address of IPv4 with its port.
+/// The width of the longest IPv4 address with its port.
 const IPV4_COLUMN: usize = 21;
 
 fn table(members: &[MemberInfo]) -> Vec<String> {
@@ -99,7 +99,7 @@ fn table(members: &[MemberInfo]) -> Vec<String> {
         return vec!["No members yet. Start one: nurl worker --mesh TICKET".into()];
     }
     let addr = |member: &MemberInfo| member.path.addr.map_or("-".into(), |addr| addr.to_string());
-    // An address of IPv6 is up to twice as long as one of IPv4.
+    // An IPv6 address is up to twice as long as an IPv4 one.
     let wide = members.iter().map(|member| addr(member).len()).max().unwrap_or(0).max(IPV4_COLUMN) + 1;
     let mut rows = vec![format!(
         "{:<10}{:<9}{:<9}{:<wide$}{:<16}{:>9}  {}",
@@ -160,7 +160,7 @@ pub(crate) async fn ping(args: PingArgs, out: Out<'_>) -> Result<(), Failure> {
     .await
 }
 
-/// The peer with this key, or the one member whose key begins so.
+/// The peer with this key, or the only member whose key begins with `text`.
 async fn find(node: &Node, text: &str) -> Result<PublicKey, Failure> {
     if let Ok(key) = text.parse() {
         return Ok(key);

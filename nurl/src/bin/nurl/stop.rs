@@ -1,10 +1,10 @@
-//! Being told to stop: Ctrl-C, SIGTERM, or the end of standard input.
+//! Requests to stop: Ctrl-C, SIGTERM, or the end of standard input.
 
 use nurl::rt::task::{self, JoinHandle};
 use tokio::io::AsyncReadExt;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// Listens for words to stop. There may be a second one, from somebody who is in a hurry.
+/// Listens for stop requests. A second one means that the command must end at once.
 #[derive(Debug)]
 pub(crate) struct Stop {
     interrupt: Option<Signal>,
@@ -16,19 +16,19 @@ impl Stop {
     /// Listens from now on, to standard input only if asked.
     pub(crate) fn new(with_stdin: bool) -> Stop {
         Stop {
-            // A signal that can't be listened for keeps its default action, which ends the process.
+            // A signal without a listener keeps its default action, which ends the process.
             interrupt: signal(SignalKind::interrupt()).ok(),
             terminate: signal(SignalKind::terminate()).ok(),
             stdin: with_stdin.then(|| task::spawn(end_of_stdin())),
         }
     }
 
-    /// Waits for the next word.
+    /// Waits for the next stop request.
     pub(crate) async fn told(&mut self) {
         let stdin = &mut self.stdin;
         let stdin_ended = async {
             let Some(ended) = stdin else { return std::future::pending().await };
-            // It can't panic, and nobody aborts it.
+            // The task neither panics nor is aborted, so there is no error.
             let _ = ended.await;
             *stdin = None;
         };

@@ -1,9 +1,9 @@
-//! The watcher: a process beside a worker that kills the worker's programs when the worker is gone.
+//! The watcher: a process beside a worker that kills the worker's programs after the worker has ended.
 //!
-//! A worker that is killed can't clean up. Its watcher reads from a pipe which process groups run, one line
-//! each (`+ID` begins, `-ID` ended), and kills those that are left at the end of the pipe, however the worker
-//! ended. A parent-death signal would not do: it is set between fork and exec, it fires when the thread that
-//! spawned ends, and it spares what a program has started.
+//! A killed worker can't clean up. Its watcher reads from a pipe which process groups run, one line each (`+ID`
+//! begins, `-ID` ended), and kills the remaining groups at the end of the pipe, however the worker ended. A
+//! parent-death signal isn't enough: it is set between fork and exec, it fires when the thread that spawned ends, and
+//! it doesn't reach the program's own children.
 
 use std::collections::BTreeSet;
 
@@ -12,20 +12,20 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::group::GroupId;
 
-/// The line that tells of a group that runs now.
+/// The line for a group that now runs.
 pub(crate) fn began(group: GroupId) -> String {
     format!("+{group}\n")
 }
 
-/// The line that tells of a group that has ended.
+/// The line for a group that has ended.
 pub(crate) fn ended(group: GroupId) -> String {
     format!("-{group}\n")
 }
 
-/// Reads until the worker is gone, then kills what it left.
+/// Reads until the worker has ended, then kills its remaining groups.
 pub(crate) async fn run() {
-    // A service manager that stops a worker signals all of its processes. The worker may go on for a while, to
-    // end its tasks, and is watched until then.
+    // A service manager that stops a worker signals all of its processes. The worker may continue for a while to end
+    // its tasks, and needs its watcher until then.
     let _ignored = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()]
         .map(|kind| signal(kind).ok());
     let mut groups = Groups::default();
@@ -38,12 +38,12 @@ pub(crate) async fn run() {
     }
 }
 
-/// The groups that run: as many as the worker runs programs.
+/// The running groups: as many as the worker runs programs.
 #[derive(Debug, Default)]
 struct Groups(BTreeSet<GroupId>);
 
 impl Groups {
-    /// Notes a line. The worker is the only writer; a line that is none of its own is left out.
+    /// Handles one line. The worker is the only writer; an invalid line is ignored.
     fn note(&mut self, line: &str) {
         let group = |digits: &str| digits.parse().ok().and_then(GroupId::new);
         if let Some(begun) = line.strip_prefix('+').and_then(group) {
@@ -71,7 +71,7 @@ mod tests {
     #[test]
     fn a_line_that_names_no_group_kills_nothing() {
         let mut groups = Groups::default();
-        // Group 0 would be our own, and 1 would be every process: `kill(-1)`.
+        // Group 0 would be this process's own, and 1 would be every process: `kill(-1)`.
         for line in ["", "+", "+0", "+1", "+x", "77", "+-77", "+4294967295"] {
             groups.note(line);
         }

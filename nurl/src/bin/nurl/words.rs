@@ -1,7 +1,7 @@
-//! A command line's words.
+//! Splitting a command line into words.
 
-/// Splits a command into words: spaces separate, single and double quotes keep together, a backslash takes
-/// the next character as it is (not within single quotes).
+/// Splits a command into words: spaces separate words, single and double quotes group, and a backslash escapes the
+/// next character (not within single quotes).
 pub(crate) fn split_words(command: &str) -> Result<Vec<String>, String> {
     let (mut words, mut word, mut begun, mut quote) = (Vec::new(), String::new(), false, None);
     let mut chars = command.chars();

@@ -26,25 +26,25 @@ const MAX_LINE_BYTES: u64 = 1 << 20;
 /// The most tasks of one `map`.
 const MAX_TASKS: usize = 1_000_000;
 
-/// Tasks that `wordcount` and the demo keep in flight: enough to keep every worker busy over a long round
-/// trip, few enough that none waits long in a queue.
+/// Tasks that `wordcount` and the demo keep in flight: enough to keep every worker busy over a long round trip, few
+/// enough that none waits long in a queue.
 pub(crate) const WINDOW: usize = 64;
 
-/// One task of many.
+/// One of a command's tasks.
 #[derive(Debug, Clone)]
 pub(crate) struct Job {
     pub(crate) key: String,
     pub(crate) payload: Bytes,
 }
 
-/// What is known of a task's course.
+/// An event of a task.
 #[derive(Debug)]
 pub(crate) enum Update {
-    /// A worker has it.
+    /// A worker accepted it.
     Accepted { index: usize, task: TaskId, by: PublicKey },
     /// It waits for a worker.
     Waiting { task: TaskId, why: WaitReason },
-    /// It is over.
+    /// It has ended.
     Ended {
         index: usize,
         task: TaskId,
@@ -52,35 +52,35 @@ pub(crate) enum Update {
         attempts: u32,
         outcome: Result<Bytes, JobError>,
     },
-    /// It could not even be submitted.
+    /// Its submission was refused.
     Refused { failure: Failure },
 }
 
-/// The tasks of a command that are under way. Each ends with an outcome, or is cancelled when nobody waits for
-/// its course any more.
+/// The tasks of a command that are under way. Each ends with an outcome, or is cancelled when the receiver of its
+/// events is dropped.
 #[derive(Debug)]
 pub(crate) struct UnderWay {
-    // Every task holds a clone: the channel is closed when the last one has ended.
+    // Every task holds a clone: the channel is closed when the last task has ended.
     held: mpsc::Sender<Infallible>,
     released: mpsc::Receiver<Infallible>,
 }
 
 impl UnderWay {
-    /// None yet.
+    /// Without tasks yet.
     pub(crate) fn new() -> UnderWay {
         let (held, released) = mpsc::channel(1);
         UnderWay { held, released }
     }
 
-    /// Waits until none is left.
+    /// Waits until no task is left.
     pub(crate) async fn all_ended(mut self) {
         drop(self.held);
         self.released.recv().await;
     }
 }
 
-/// Submits jobs of one kind, `window` at a time, and reports their course. Every job ends exactly once. Those
-/// that are under way when the course is dropped are cancelled.
+/// Submits jobs of one kind, `window` at a time, and reports their events. Every job ends exactly once. When the
+/// receiver is dropped, jobs under way are cancelled.
 pub(crate) fn run_all(
     node: &Node,
     under_way: &UnderWay,
@@ -129,7 +129,7 @@ async fn run_one(
     loop {
         let event = rt::select! {
             event = task.next() => event,
-            // Nobody waits any more: the command failed or was interrupted.
+            // The receiver was dropped: the command failed or was interrupted.
             () = updates.closed() => {
                 let _ = node.cancel(id).await;
                 return;
@@ -143,12 +143,12 @@ async fn run_one(
             }
             None => return,
         };
-        // An error is found out by `closed` in the next round.
+        // An error shows as `closed` in the next round.
         let _ = updates.send(update).await;
     }
 }
 
-/// The failure that a job's error is for the command that submitted it.
+/// The command's failure for a job's error.
 fn job_failure(error: &JobError) -> Failure {
     let code = if matches!(error, JobError::Deadline) { Code::Deadline } else { Code::JobFailed };
     Failure::new(code, error.to_string())
@@ -230,7 +230,7 @@ pub(crate) async fn map(args: MapArgs, out: Out<'_>) -> Result<(), Failure> {
         let bar = out.progress(total, &args.kind);
         let out = out.beside(&bar);
         let mut course = run_all(node, under_way, &args.kind, jobs, usize::from(args.window), args.timeout);
-        // Results are written in order: those that come early wait here.
+        // Results are written in order: early ones wait here.
         let mut early = BTreeMap::new();
         let (mut next, mut failed, mut first_error, mut reassigned) = (0, 0, None, 0);
         let mut told = false;
@@ -239,7 +239,7 @@ pub(crate) async fn map(args: MapArgs, out: Out<'_>) -> Result<(), Failure> {
                 Update::Accepted { .. } => continue,
                 Update::Waiting { task, why } => {
                     out.line(&waiting_line(task, why), || None).await;
-                    // Once: a thousand tasks wait for the same worker.
+                    // Once: a thousand tasks may wait for the same worker.
                     if !std::mem::replace(&mut told, true) {
                         out.note(&why.to_string()).await;
                     }
@@ -359,7 +359,7 @@ pub(crate) fn top(counts: &BTreeMap<String, u64>, most: usize) -> Vec<(String, u
     list
 }
 
-/// A key that spreads tasks nobody cares to place.
+/// A random key, which spreads tasks without a requested placement.
 fn random_key() -> String {
     use rand_core::Rng;
     format!("{:016x}", rt::rng("submit key").next_u64())
@@ -399,7 +399,7 @@ fn too_large(source: &str) -> Failure {
     )
 }
 
-/// The jobs of a `map`, and what to call each when it fails.
+/// The jobs of a `map`, and the name of each for error messages.
 async fn map_jobs(paths: &[std::path::PathBuf]) -> Result<(Vec<Job>, Vec<String>), Failure> {
     let (mut jobs, mut sources) = (Vec::new(), Vec::new());
     if paths.is_empty() {

@@ -67,7 +67,7 @@ fn programs(texts: &[String]) -> Result<Vec<Program>, Failure> {
         .map_err(|error| Failure::new(Code::Usage, format!("--handler {error}")))
 }
 
-/// All that a worker with these programs runs, sorted.
+/// All job kinds that a worker with these programs runs, sorted.
 fn kinds(programs: &[Program]) -> Vec<String> {
     let mut kinds: Vec<String> = handlers::BUILT_IN.map(String::from).to_vec();
     kinds.extend(programs.iter().map(|program| program.kind.clone()));
@@ -84,7 +84,7 @@ fn with_program(builder: Builder, program: Program, runner: Runner) -> Builder {
     })
 }
 
-/// Joins and serves until it is told to stop, then leaves in order; a second word ends it at once.
+/// Joins and serves until a stop request, then leaves gracefully; a second request ends it at once.
 async fn serve(
     node: &Node,
     kinds: Vec<String>,
@@ -113,12 +113,12 @@ async fn serve(
     let leave = async {
         if done.is_ok() {
             out.note("leaving the mesh").await;
-            // An error means that the node has ended by itself.
+            // An error means that the node has ended on its own.
             let _ = node.drain(drain).await;
         }
         tell_departure(node.shutdown().await, out).await;
     };
-    // Tasks that end meanwhile are told of, to a reader that is there.
+    // Tasks that end during the leave are still reported, if there is a reader.
     let telling = async {
         if goes_on {
             let _ = serving.await;
@@ -133,7 +133,7 @@ async fn serve(
     done
 }
 
-/// What a worker takes with it that nobody else has.
+/// Reports the writes that no other node has.
 async fn tell_departure(Departure { lost, stored }: Departure, out: Out<'_>) {
     if lost > 0 {
         out.warn(&format!(
@@ -148,7 +148,7 @@ async fn tell_departure(Departure { lost, stored }: Departure, out: Out<'_>) {
     }
 }
 
-/// Tells until nobody reads any more, which is how a parent or a pipe says to stop, or the node ends.
+/// Writes events until the reader has gone, which is how a parent or a pipe requests a stop, or the node ends.
 async fn tell_all(node: &Node, mut events: Events, out: Out<'_>) -> Result<(), Failure> {
     loop {
         match events.next().await {
@@ -159,7 +159,7 @@ async fn tell_all(node: &Node, mut events: Events, out: Out<'_>) -> Result<(), F
             Some(NodeEvent::SocketFailed { reason }) => return Err(Error::Socket(reason).into()),
             Some(event) if tell(&event, out).await.is_err() => return Ok(()),
             Some(_) => {}
-            // The node ended by itself.
+            // The node ended on its own.
             None => return Err(node.members().await.err().unwrap_or(Error::Closed).into()),
         }
     }
@@ -224,7 +224,7 @@ async fn tell(event: &NodeEvent, out: Out<'_>) -> io::Result<()> {
             let line = Line::StoreSetAside { path: set_aside, reason: reason.clone() };
             return out.try_line(&line, || None).await;
         }
-        // Telling ends with it.
+        // The caller ends with these events.
         NodeEvent::StoreFailed { .. } | NodeEvent::SocketFailed { .. } => return Ok(()),
         NodeEvent::Lagged(lost) => {
             (Line::Lagged { lost: *lost }, format!("{lost} events lost: output is too slow"))

@@ -1,7 +1,7 @@
-//! Full-jitter back-off: a delay drawn evenly from zero to a bound that doubles with each retry.
+//! Full-jitter back-off: a delay drawn uniformly from zero to a bound that doubles with each retry.
 //!
-//! Full jitter spreads a crowd of submitters, who all lost the same executor, over the whole interval
-//! (Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015).
+//! Full jitter spreads many submitters that lost the same executor over the whole interval (Brooker, "Exponential
+//! Backoff And Jitter", AWS Architecture Blog, 2015).
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ pub fn full_jitter(rng: &mut Rng, base: Duration, cap: Duration, retry: u32) -> 
 /// A duration from zero to `bound`, in whole microseconds.
 pub fn within(rng: &mut Rng, bound: Duration) -> Duration {
     let bound_us = u64::try_from(bound.as_micros()).unwrap_or(u64::MAX - 1);
-    // The bias of a remainder is below 2^-20 for bounds of hours: of no matter here.
+    // The remainder's bias is below 2^-20 for bounds of hours, which is negligible here.
     Duration::from_micros(rng.next_u64() % (bound_us + 1))
 }
 

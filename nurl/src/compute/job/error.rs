@@ -1,4 +1,4 @@
-//! What can go wrong with a task, and with a call.
+//! The errors of a task, and of a call.
 
 use std::time::Duration;
 
@@ -8,34 +8,35 @@ use crate::ring::Epoch;
 
 /// Why a task, or one attempt at it, has no result.
 ///
-/// A handler says by its error what is to become of the task:
+/// A handler's error decides how the task continues:
 ///
-/// - **Try elsewhere**: [`JobError::retriable`]. The submitter goes to the next executor of the list (with only
-///   one, to that one again), after a back-off of 0.2 s at first, and gives the task up as a
-///   [`DeadLetter`](JobError::DeadLetter) after [`max_failures`](super::SubmitOptions::max_failures) of them. For
-///   faults of the place: a full disk, a missing device, a process that the system killed.
-/// - **Final**: [`JobError::permanent`]. The task ends with this error, and no other executor is asked. For faults
-///   of the task: an input that can't be parsed.
+/// - **Try elsewhere**: [`JobError::retriable`]. The submitter goes to the next executor of the list (or to the same
+///   one if it is the only one), after a back-off of 0.2 s at first. After
+///   [`max_failures`](super::SubmitOptions::max_failures) such failures the task is a
+///   [`DeadLetter`](JobError::DeadLetter). It is meant for faults of the machine: a full disk, a missing device, a
+///   process that the system killed.
+/// - **Final**: [`JobError::permanent`]. The task ends with this error, and no other executor is asked. It is meant
+///   for faults of the task: an input that can't be parsed.
 ///
-/// The runtime adds its own: over the kind's time limit and fenced are tried elsewhere, a panic is final. A worker
-/// that is lost says nothing: see [`Lost`](JobError::Lost).
+/// The runtime adds its own errors: a task over the kind's time limit and a fenced task are tried elsewhere, a panic
+/// is final. A lost worker sends no error: see [`Lost`](JobError::Lost).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum JobError {
-    /// The handler said no. Only a retriable failure moves on to the next executor.
+    /// The handler failed. Only a retriable failure moves the task to the next executor.
     #[error("the handler failed: {message}")]
     Failed {
-        /// Whether another attempt can do better.
+        /// Whether another attempt may succeed.
         retriable: bool,
-        /// The handler's words, at most [`MAX_ERROR_TEXT_LEN`] bytes.
+        /// The handler's message, at most [`MAX_ERROR_TEXT_LEN`] bytes.
         message: String,
     },
     /// The handler panicked. Permanent: the same input would panic elsewhere.
     #[error("the handler panicked: {0}")]
     Panicked(String),
-    /// The handler ran over its kind's time limit. Retriable: a busy machine may have been at fault.
+    /// The handler exceeded its kind's time limit. Retriable, because a busy machine may be the cause.
     #[error("the handler ran over its time limit")]
     TimedOut,
-    /// Every live executor of the list says that it has no handler of this kind.
+    /// Every live executor of the list answered that it has no handler of this kind.
     #[error("no handler of kind `{0}` is registered where it was advertised")]
     UnknownKind(String),
     /// No member advertises the kind, live or not.
@@ -44,24 +45,24 @@ pub enum JobError {
     /// The submitter cancelled the task.
     #[error("cancelled")]
     Cancelled,
-    /// The task's life ended before an outcome came.
+    /// The task's life ended without an outcome.
     #[error("the task's life ended before it had an outcome")]
     Deadline,
     /// Too many attempts failed retriably. The submitter keeps the task; `retry_dead_letter` makes a new one.
     #[error("given up after {failures} failed attempts, the last: {last}")]
     DeadLetter {
-        /// How many attempts failed.
+        /// The number of failed attempts.
         failures: u32,
-        /// What the last of them said.
+        /// The error text of the last attempt.
         last: String,
     },
-    /// Too many workers died, or came back as another process, while they had the task: it may be what kills
-    /// them. A dead letter, as above.
+    /// Too many workers died, or were replaced by another process, while they had the task: the task may have killed
+    /// them. A dead letter, like [`DeadLetter`](JobError::DeadLetter).
     #[error("a dead letter: lost with {workers} workers: {names}")]
     Lost {
-        /// How many processes were lost with it.
+        /// The number of processes lost with the task.
         workers: u32,
-        /// The short keys of their nodes, in the order of their ends.
+        /// The short keys of their nodes, in the order in which they accepted the task.
         names: String,
     },
     /// The resource has admitted a higher token: this node's tenure of the key is over.
@@ -73,7 +74,8 @@ pub enum JobError {
     /// The same task id was used for another kind, key or payload.
     #[error("the task id is already used for another payload")]
     Conflict,
-    /// The task has had its outcome and the bytes were acknowledged and dropped; only their hash is left.
+    /// The task has ended before, and the bytes of its outcome were acknowledged and dropped; only their hash is
+    /// left.
     #[error("the task is settled and its outcome has been delivered before")]
     Settled {
         /// The hash of that outcome.
@@ -88,12 +90,12 @@ pub enum JobError {
 }
 
 impl JobError {
-    /// A failure that another attempt, elsewhere or later, may not have: the task goes to the next executor.
+    /// A failure that another attempt, elsewhere or later, may avoid: the task goes to the next executor.
     pub fn retriable(message: impl Into<String>) -> JobError {
         JobError::Failed { retriable: true, message: message.into() }
     }
 
-    /// A failure that every attempt would have: the task ends with it.
+    /// A failure that every attempt would have: the task ends with this error.
     pub fn permanent(message: impl Into<String>) -> JobError {
         JobError::Failed { retriable: false, message: message.into() }
     }
@@ -106,7 +108,7 @@ impl JobError {
         )
     }
 
-    /// The error with its text cut to what the wire carries.
+    /// The error with its text cut to the wire's limit.
     pub(crate) fn bounded(self) -> JobError {
         match self {
             JobError::Failed { retriable, message } => JobError::Failed { retriable, message: cut(message) },
@@ -120,7 +122,7 @@ impl JobError {
     }
 }
 
-/// Cuts at a character boundary.
+/// Cuts the text at a character boundary.
 fn cut(mut text: String) -> String {
     if text.len() > MAX_ERROR_TEXT_LEN {
         let mut end = MAX_ERROR_TEXT_LEN;
@@ -132,7 +134,7 @@ fn cut(mut text: String) -> String {
     text
 }
 
-/// Why a task was not taken.
+/// Why a task was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SubmitError {
     /// The payload doesn't fit a message.
@@ -156,10 +158,10 @@ pub enum SubmitError {
     /// Too many tasks, or too many bytes of them, wait for their outcome.
     #[error("too many open tasks; try again in {retry_after:?}")]
     Busy {
-        /// When to try again.
+        /// The time after which the caller should try again.
         retry_after: Duration,
     },
-    /// There is no dead letter of this id (any more).
+    /// No dead letter has this id (any more).
     #[error("task {0} is not among the dead letters")]
     NoSuchDeadLetter(TaskId),
 }

@@ -1,4 +1,4 @@
-//! What the driver sees: runs to start, events to pass on, counters.
+//! The driver's view: runs to start, events to pass on, counters.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -10,26 +10,26 @@ use super::task::TaskId;
 use crate::key::PublicKey;
 use crate::ring::Epoch;
 
-/// Names one start of a handler. Never used twice by one [`Jobs`](super::Jobs).
+/// The id of one start of a handler. One [`Jobs`](super::Jobs) never uses it twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RunId(pub u64);
 
 /// A handler to start.
 #[derive(Debug, Clone)]
 pub struct Run {
-    /// To be given back to [`finished`](super::Jobs::finished).
+    /// The id to return to [`finished`](super::Jobs::finished).
     pub id: RunId,
     /// The task.
     pub task: TaskId,
     /// The submitter's count of attempts.
     pub attempt: u32,
-    /// Which handler.
+    /// The kind of the handler.
     pub kind: String,
     /// The job key.
     pub key: Bytes,
     /// Its input.
     pub payload: Bytes,
-    /// The dead letter of which the task is a retry.
+    /// The dead letter that the task retries.
     #[cfg_attr(
         not(any(test, feature = "internals")),
         expect(dead_code, reason = "door: a chain of tasks, shown by the command")
@@ -37,50 +37,51 @@ pub struct Run {
     pub parent: Option<TaskId>,
     /// The fencing token for every effect of this run.
     pub token: Epoch,
-    /// When to end it: the task's life and the kind's limit, whichever is first.
+    /// When the run must end: at the end of the task's life or at the kind's limit, whichever is first.
     pub deadline: Instant,
-    /// The kind's limit is what `deadline` is: running over it is [`JobError::TimedOut`].
+    /// Whether `deadline` is the kind's limit: exceeding it is [`JobError::TimedOut`].
     pub limited: bool,
 }
 
-/// What a member's change means to jobs.
+/// A member's change, in the sense of jobs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MemberChange {
-    /// It is back, or new.
+    /// The member is back, or new.
     Alive,
-    /// Held dead.
+    /// The failure detector declared the member dead.
     Dead,
-    /// It said goodbye.
+    /// The member left the mesh.
     Left,
-    /// It runs under a new boot id: everything that it had accepted is lost.
+    /// The member runs under a new boot id: all tasks that it had accepted are lost.
     Restarted,
 }
 
-/// Why an attempt moved on.
+/// Why a task moved on from an executor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Moved {
-    /// No `Accepted`, or three missed beats, or the message didn't get through.
+    /// No `Accepted`, or three missed beats, or a message that was not delivered.
     Silent,
     /// The executor is dead, has left or has restarted.
     Gone,
-    /// It was busy for too long.
+    /// The executor was busy for too long.
     Busy,
-    /// It has no handler of the kind, or doesn't hold itself responsible.
+    /// The executor has no handler of the kind, isn't responsible in its own view, or doesn't know the task.
     Refused,
-    /// It is draining, and has given the task back.
+    /// The executor is draining, and has given the task back.
     HandedBack,
-    /// It failed retriably.
+    /// The attempt failed retriably.
     Failed(JobError),
 }
 
-/// Why a task waits, though its submitter would send it.
+/// Why a task waits instead of being sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum WaitReason {
-    /// Members have its kind, but none of them is live and takes work: it goes to the first that comes back.
+    /// Members have the task's kind, but none of them is live and takes work. The task goes to the first one that
+    /// returns.
     Away,
-    /// As many workers as the task may be lost with have fallen silent while they had it. It goes on when enough
-    /// of them are known to live.
+    /// As many workers as the task may be lost with fell silent while they had it. The task continues when enough of
+    /// them are known to be alive.
     Verdict,
 }
 
@@ -103,63 +104,63 @@ impl fmt::Display for WaitReason {
     }
 }
 
-/// What came of a node's tasks while it drained.
+/// The results of a node's drain.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Drained {
-    /// Runs that came to their ends within the limit.
+    /// Runs that ended within the limit.
     pub finished: u64,
-    /// Tasks that were given back to their submitters, queued or half-way.
+    /// Tasks that were given back to their submitters, queued or running.
     pub handed_back: u64,
 }
 
-/// Something to tell the application.
+/// An event for the application.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// Submitter: an executor has the task.
     Accepted {
         /// The task.
         task: TaskId,
-        /// Who.
+        /// The executor.
         by: PublicKey,
-        /// Under which tenure.
+        /// The token of the executor's tenure.
         token: Epoch,
     },
     /// Submitter: a note of the handler.
     Progress {
         /// The task.
         task: TaskId,
-        /// Who runs it.
+        /// The executor.
         by: PublicKey,
-        /// What it said.
+        /// The note.
         note: Bytes,
     },
-    /// Submitter: the task waits, for longer than a moment. Once for each time that it does.
+    /// Submitter: the task has to wait longer than usual. The event comes once for each such wait.
     Waiting {
         /// The task.
         task: TaskId,
-        /// Why.
+        /// The reason.
         why: WaitReason,
     },
     /// Submitter: the task goes to another executor.
     Reassigned {
         /// The task.
         task: TaskId,
-        /// Who had it.
+        /// The executor that had the task.
         from: PublicKey,
-        /// Who gets it.
+        /// The executor that gets the task.
         to: PublicKey,
-        /// Why.
+        /// The reason.
         why: Moved,
     },
-    /// Submitter: the outcome. Once for each task, and never changed.
+    /// Submitter: the outcome. It comes once for each task, and never changes.
     Done {
         /// The task.
         task: TaskId,
         /// Its result or its error.
         outcome: Result<Bytes, JobError>,
-        /// Who produced it; none when it ended here (deadline, cancelled, infeasible, dead letter).
+        /// The node that produced it; none when the task ended here (deadline, cancelled, infeasible, dead letter).
         by: Option<PublicKey>,
-        /// How many attempts were sent out.
+        /// The number of attempts sent out.
         attempts: u32,
     },
     /// Executor: a handler has ended.
@@ -168,30 +169,30 @@ pub enum Event {
         task: TaskId,
         /// The submitter's count of attempts.
         attempt: u32,
-        /// Which handler.
+        /// The kind of the handler.
         kind: String,
         /// Whether it gave a result.
         ok: bool,
-        /// From start to end.
+        /// The time from start to end.
         took: Duration,
     },
-    /// A second execution of a task came to light: at the submitter a second outcome, at a replica a second
-    /// record.
+    /// A second execution of a task was detected: by a second outcome at the submitter, or a second record at a
+    /// replica.
     Duplicate {
         /// The task.
         task: TaskId,
-        /// Who ran it too.
+        /// The node of the other run.
         by: PublicKey,
     },
-    /// Executor: a resource has admitted a higher token than ours. The driver does a push-pull with the
-    /// members; the attempt starts again under a higher tenure if this node still acts for the key.
+    /// Executor: a resource has admitted a higher token than this node's. The driver does a push-pull with the
+    /// members. The attempt starts again under a higher tenure if this node still acts for the key.
     Fenced {
         /// The task.
         task: TaskId,
-        /// What the resource holds.
+        /// The token that the resource holds.
         current: Epoch,
     },
-    /// Executor: what was asked of [`drain`](super::Jobs::drain) is done.
+    /// Executor: the [`drain`](super::Jobs::drain) is complete.
     Drained(Drained),
 }
 
@@ -206,7 +207,7 @@ pub struct Stats {
     pub errors: u64,
     /// Submitter: attempts sent out.
     pub attempts: u64,
-    /// Submitter: attempts given up because of silence, a failed send, a death or a restart.
+    /// Submitter: attempts given up because of silence, a failed send, a death, a leave or a restart.
     pub silences: u64,
     /// Submitter: `Busy` answers.
     pub busy_seen: u64,
@@ -214,9 +215,9 @@ pub struct Stats {
     pub duplicate_results: u64,
     /// Submitter: outcomes from nodes that were neither on the task's list nor had accepted it.
     pub forged_outcomes: u64,
-    /// Submitter: runs that were withdrawn because another node was at it.
+    /// Submitter: runs that were withdrawn because another node runs the task or the task has ended.
     pub withdrawn: u64,
-    /// Submitter: finished tasks whose result had to be asked for again.
+    /// Submitter: times that the result of a finished task was asked for again.
     pub fetched: u64,
     /// Submitter: tasks that a draining executor refused or gave back.
     pub hand_backs: u64,
@@ -228,9 +229,9 @@ pub struct Stats {
     pub runs: u64,
     /// Executor: submits of a task that was here already.
     pub duplicate_submits: u64,
-    /// Executor: submits passed on.
+    /// Executor: submits forwarded.
     pub forwarded: u64,
-    /// Executor: submits that nobody within the hop limit took.
+    /// Executor: submits that no node within the hop limit took.
     pub misrouted: u64,
     /// Executor: `Busy` answers.
     pub busy: u64,
@@ -244,7 +245,7 @@ pub struct Stats {
     pub elsewhere: u64,
     /// Executor: runs that a resource fenced.
     pub fenced: u64,
-    /// Executor: outcomes that are owed no more to a submitter that has long given no answer.
+    /// Executor: outcomes no longer sent to a submitter that hasn't answered for a long time.
     pub outcomes_unheard: u64,
     /// Executor: tasks given back, or refused, while this node drained.
     pub handed_back: u64,
@@ -252,11 +253,11 @@ pub struct Stats {
     pub conflicts: u64,
     /// Keeper: records that showed a second run of a task.
     pub duplicate_runs: u64,
-    /// Keeper: records from nodes that may not make them.
+    /// Keeper: records from nodes that aren't allowed to make them.
     pub forged_records: u64,
-    /// Keeper: outcomes not kept because the table, or its bytes, were full.
+    /// Keeper: outcomes not kept because the table or its byte limit was full.
     pub records_refused: u64,
-    /// Messages from a node that had no business with the task.
+    /// Messages from a node that has no part in the task.
     pub unexpected: u64,
     /// Messages that didn't parse.
     pub malformed: u64,
@@ -266,11 +267,11 @@ pub struct Stats {
     pub epoch_refused: u64,
     /// Messages dropped because the outbox was full.
     pub outbox_dropped: u64,
-    /// Notices dropped because nobody fetched them.
+    /// Notices dropped because the driver didn't fetch them.
     pub events_dropped: u64,
 }
 
-/// What is in the tables now.
+/// The present sizes of the tables.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Gauges {
     /// Submitter: tasks without an outcome.
@@ -285,8 +286,8 @@ pub struct Gauges {
     pub record_bytes: usize,
     /// Executor: tenures held.
     pub tenures: usize,
-    /// What finished tasks have left in all tables, in bytes: acknowledged outcomes, tenures, and the ids that the
-    /// submitter remembers. At most 512 of them a task with a key of up to 16 bytes, without what the allocator and the
-    /// trees add, and gone when the horizon of the task is over.
+    /// The bytes that finished tasks occupy in all tables: acknowledged outcomes, tenures, and the ids that the
+    /// submitter remembers. It is at most 512 bytes for a task with a key of up to 16 bytes, without the overhead of
+    /// the allocator and the trees. It is freed after the task's horizon.
     pub left_behind_bytes: usize,
 }

@@ -1,4 +1,4 @@
-//! The executor: takes a submit, passes it on or refuses it; queues, runs, beats and reports.
+//! The executor: takes, forwards or refuses submits; queues and runs tasks, sends beats and reports outcomes.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -22,12 +22,13 @@ use super::task::{Priority, TaskId};
 use crate::key::PublicKey;
 use crate::ring::Epoch;
 
-/// The hint of a `Busy` lies between these, whatever the mean run time says.
+/// The limits of a `Busy` hint, whatever the mean run time is.
 const MIN_RETRY_AFTER: Duration = Duration::from_millis(100);
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(10);
-/// The mean run time of a kind before anything was measured.
+/// The assumed mean run time of a kind before the first measurement.
 const FIRST_MEAN: Duration = Duration::from_millis(200);
-/// A fenced attempt starts again after this, plus as much at most: time for the push-pull.
+/// The pause before a fenced attempt starts again, plus a random time of up to the same length: time for the
+/// push-pull.
 const FENCED_REST: Duration = Duration::from_millis(500);
 
 /// A task's place in its kind's queue: by priority, then by arrival.
@@ -51,11 +52,11 @@ impl Kind {
 
 #[derive(Debug)]
 enum Phase {
-    /// Owners are asked whether they know an outcome.
+    /// The other nodes are asked whether they know an outcome.
     Asking(BTreeSet<PublicKey>),
     Queued(Place),
     Running(RunId),
-    /// Fenced; starts again soon.
+    /// Fenced; starts again after a pause.
     Resting,
 }
 
@@ -77,7 +78,7 @@ struct Execution {
     phase: Phase,
 }
 
-/// A handler that has been started and hasn't come back, wanted or not.
+/// A handler that was started and hasn't ended yet, whether its result is still needed or not.
 #[derive(Debug)]
 struct Started {
     task: TaskId,
@@ -86,10 +87,10 @@ struct Started {
     at: Instant,
 }
 
-/// A drain under way, or done.
+/// A drain under way, or complete.
 #[derive(Debug)]
 struct Drain {
-    /// Runs may end by themselves until then.
+    /// The time until which runs may end by themselves.
     until: Instant,
     so_far: Drained,
     reported: bool,
@@ -122,7 +123,7 @@ impl Executor {
         self.kinds.keys().map(String::as_str)
     }
 
-    /// The keys whose tenure an attempt holds.
+    /// The keys for which an attempt holds a tenure.
     pub(super) fn keys(&self) -> BTreeSet<Bytes> {
         let holding = self.tasks.values().filter(|execution| !matches!(execution.phase, Phase::Resting));
         holding.map(|execution| execution.key.clone()).collect()
@@ -141,7 +142,7 @@ impl Executor {
         true
     }
 
-    // ---- A submit comes in.
+    // ---- Submits.
 
     pub(super) fn handle_submit(
         &mut self,
@@ -152,7 +153,7 @@ impl Executor {
         submit: Submit,
     ) {
         if submit.hops == 0 && from != submit.submitter {
-            // Only a forwarder speaks for another node, and it counts its hop.
+            // Only a forwarder sends for another node, and it counts its hop.
             sh.stats.spoofed += 1;
             return;
         }
@@ -185,7 +186,7 @@ impl Executor {
             refuse(sh, submit.task, waiter, Reason::Busy { retry_after: kind.retry_after() });
             return;
         }
-        // A counter that isn't durable yet is in a moment; there are fewer executions than tenures.
+        // A counter that isn't durable yet will be in a moment; there are fewer executions than tenures.
         let Ok(token) = sh.tenures.begin(&submit.key) else {
             sh.stats.busy += 1;
             refuse(sh, submit.task, waiter, Reason::Busy { retry_after: MIN_RETRY_AFTER });
@@ -195,7 +196,7 @@ impl Executor {
         self.accept(sh, now, submit, digest, waiter, token);
     }
 
-    /// Answers a submit of a task that is here, or was.
+    /// Answers a submit of a task that this node has or had.
     fn answer_from_memory(
         &mut self,
         sh: &mut Shared,
@@ -274,7 +275,7 @@ impl Executor {
         }
     }
 
-    /// Asks the key's owners, and the executors before this one, who may be at it.
+    /// Asks the key's owners, and the executors before this one, which may be running the task.
     fn ask(&self, sh: &mut Shared, submit: &Submit, digest: [u8; 32]) -> BTreeSet<PublicKey> {
         let mut asked = BTreeSet::new();
         let before = sh.executors(&submit.kind, &submit.key).into_iter().take(usize::from(submit.reach));
@@ -303,7 +304,7 @@ impl Executor {
     ) {
         let known = match (keeper.get(&task), self.tasks.get(&task)) {
             (Some(kept), _) if kept.digest == digest => Known::Recorded(kept.record.clone()),
-            // Two nodes that both still ask would wait for each other.
+            // A node that still asks answers `Nothing`: otherwise two such nodes would wait for each other.
             (None, Some(Execution { phase: Phase::Queued(_) | Phase::Running(_), .. })) => Known::Running,
             _ => Known::Nothing,
         };
@@ -363,7 +364,7 @@ impl Executor {
         sh.timers.set(Timer::Execution(task), execution.deadline);
     }
 
-    /// The next handler to start: of the kinds with a free place, the task of the highest priority, then the
+    /// The next handler to start. Among the kinds with a free place it is the task of the highest priority, then the
     /// one that has waited longest.
     pub(super) fn start(&mut self, sh: &mut Shared, now: Instant) -> Option<Run> {
         if self.runs.len() >= sh.config.concurrency {
@@ -424,7 +425,7 @@ impl Executor {
         let took = now.saturating_duration_since(started.at);
         if let Some(kind) = self.kinds.get_mut(&started.kind) {
             kind.running = kind.running.saturating_sub(1);
-            // A moving mean with weight 1/8, as TCP's round-trip estimate (RFC 6298 §2).
+            // A moving mean with weight 1/8, like TCP's round-trip estimate (RFC 6298 §2).
             kind.mean = (kind.mean * 7 + took) / 8;
         }
         let Started { task, attempt, kind, .. } = started;
@@ -443,19 +444,19 @@ impl Executor {
                 self.conclude(sh, keeper, now, task, Record::new(Err(error), token, sh.local));
             }
             Err(JobError::Fenced { current }) => self.fenced(sh, now, task, current),
-            // Nobody here cancelled it: the plane has ended.
+            // The run wasn't cancelled by this node, so the compute plane has ended.
             Err(JobError::Cancelled) => self.hand_back(sh, task),
             Err(error) if error.is_retriable() => self.give_back(sh, task, error),
             outcome => self.conclude(sh, keeper, now, task, Record::new(outcome, token, sh.local)),
         }
     }
 
-    /// A resource holds a higher token. The driver does a push-pull; then, if this node still acts for the
-    /// key, the attempt starts again under a higher tenure.
+    /// Handles a fenced run: a resource holds a higher token. The driver does a push-pull; then, if this node still
+    /// acts for the key, the attempt starts again under a higher tenure.
     fn fenced(&mut self, sh: &mut Shared, now: Instant, task: TaskId, current: Epoch) {
         sh.stats.fenced += 1;
         if self.drain.is_some() {
-            // It would begin again, and there is no time.
+            // The attempt would start again, but a drain leaves no time.
             self.hand_back(sh, task);
             return;
         }
@@ -501,7 +502,7 @@ impl Executor {
             return;
         }
         match execution.phase {
-            // Whoever hasn't answered by now can't be reached: at least once means to run it.
+            // Nodes that haven't answered by now can't be reached. At-least-once means to run the task anyway.
             Phase::Asking(_) => self.enqueue(sh, task),
             Phase::Resting => self.rested(sh, now, task),
             Phase::Queued(_) | Phase::Running(_) => {}
@@ -510,7 +511,7 @@ impl Executor {
 
     // ---- Ends.
 
-    /// The task has an outcome: the waiters and the owners are told, the run, if any, is stopped.
+    /// Ends the task with an outcome: the waiters and the owners get it, and a run is stopped.
     fn conclude(&mut self, sh: &mut Shared, keeper: &mut Keeper, now: Instant, task: TaskId, record: Record) {
         let Some(execution) = self.remove(sh, task) else { return };
         for waiter in &execution.waiters {
@@ -528,7 +529,7 @@ impl Executor {
         keeper.replicate(sh, now, task);
     }
 
-    /// The attempt failed in a way that another may not: no outcome, the submitter decides.
+    /// Returns a failed attempt that may succeed elsewhere: no outcome, the submitter decides.
     fn give_back(&mut self, sh: &mut Shared, task: TaskId, error: JobError) {
         let Some(execution) = self.remove(sh, task) else { return };
         let error = error.bounded();
@@ -537,7 +538,7 @@ impl Executor {
         }
     }
 
-    /// This node gives the task up, for reasons of its own: it starts elsewhere, and nothing counts against it.
+    /// Gives the task up for this node's own reasons: it starts elsewhere, and isn't counted as a failure.
     fn hand_back(&mut self, sh: &mut Shared, task: TaskId) {
         let Some(execution) = self.remove(sh, task) else { return };
         sh.stats.handed_back += 1;
@@ -551,7 +552,7 @@ impl Executor {
 
     // ---- Draining.
 
-    /// Takes no more work, gives back what doesn't run, and the rest at `limit`.
+    /// Takes no more work, gives back the tasks that don't run, and the remaining ones at `limit`.
     pub(super) fn drain(&mut self, sh: &mut Shared, now: Instant, limit: Duration) {
         let until = now + limit;
         let fresh = Drain { until, so_far: Drained::default(), reported: false };
@@ -563,7 +564,7 @@ impl Executor {
         self.hand_back_all(sh, |execution| !runs(execution));
     }
 
-    /// The limit of the drain is over, or the time for acknowledgements after it.
+    /// Handles the end of the drain's limit, or of the time for acknowledgements after it.
     pub(super) fn drain_over(&mut self, sh: &mut Shared, now: Instant) {
         self.hand_back_all(sh, |_| true);
         if let Some(drain) = &self.drain
@@ -580,7 +581,7 @@ impl Executor {
         }
     }
 
-    /// Tells, once, that nothing is left here.
+    /// Reports, once, that the drain is complete.
     pub(super) fn report_drain(&mut self, sh: &mut Shared, keeper: &Keeper, now: Instant) {
         let empty = self.tasks.is_empty() && self.runs.is_empty() && !keeper.owes_anything();
         if let Some(drain) = &mut self.drain
@@ -593,7 +594,7 @@ impl Executor {
         }
     }
 
-    /// Takes a task off every table; a run of it is cancelled.
+    /// Removes a task from every table; its run, if any, is cancelled.
     fn remove(&mut self, sh: &mut Shared, task: TaskId) -> Option<Execution> {
         let execution = self.tasks.remove(&task)?;
         sh.timers.clear(Timer::Execution(task));
@@ -604,7 +605,8 @@ impl Executor {
                     kind.queue.remove(place);
                 }
             }
-            // It keeps its place until the driver gives it back: a handler that ignores the wish occupies it.
+            // The run keeps its place until the driver returns it: a handler that ignores its cancellation still
+            // occupies it.
             Phase::Running(run) if self.runs.contains_key(run) => self.to_cancel.push_back(*run),
             Phase::Running(_) | Phase::Asking(_) => {}
             Phase::Resting => return Some(execution),
@@ -613,7 +615,7 @@ impl Executor {
         Some(execution)
     }
 
-    /// A record of this task has come from another node: running it goes on in vain.
+    /// Takes a record of this task from another node: a run here is no longer needed.
     pub(super) fn on_record(&mut self, sh: &mut Shared, keeper: &mut Keeper, now: Instant, task: TaskId) {
         let (Some(kept), Some(execution)) = (keeper.get(&task), self.tasks.get(&task)) else { return };
         if kept.digest == execution.digest {
@@ -626,7 +628,8 @@ impl Executor {
         }
     }
 
-    /// A submitter waits no more (it has an outcome, or it cancels), or not for this attempt. The last one to go ends the execution.
+    /// Removes a waiter. The submitter no longer waits (it has an outcome, or it cancels), or not for this attempt.
+    /// The execution ends with the last waiter.
     pub(super) fn handle_stop(
         &mut self,
         sh: &mut Shared,
@@ -646,7 +649,7 @@ impl Executor {
         }
     }
 
-    /// The submitter asks what there is.
+    /// Answers a submitter that asks for the task's outcome or state.
     pub(super) fn handle_fetch(
         &mut self,
         sh: &mut Shared,
@@ -680,9 +683,9 @@ impl Executor {
         }
     }
 
-    // ---- Others come and go.
+    // ---- Members come and go.
 
-    /// A node that was asked will not answer.
+    /// Notes that a node that was asked won't answer.
     pub(super) fn on_peer_down(&mut self, sh: &mut Shared, peer: PublicKey) {
         let mut answered = Vec::new();
         for (task, execution) in &mut self.tasks {
@@ -698,8 +701,8 @@ impl Executor {
         }
     }
 
-    /// A submitter is gone: its tasks run on (the owners keep the outcome), but nobody hears beats. One waiter
-    /// stays in the list, as the one who may acknowledge.
+    /// Notes that a submitter is gone. Its tasks run on, because the owners keep the outcome, but it gets no beats.
+    /// One waiter stays in the list, so that a submitter may acknowledge.
     pub(super) fn on_submitter_gone(&mut self, peer: PublicKey) {
         for execution in self.tasks.values_mut() {
             if execution.waiters.len() > 1 {
@@ -708,12 +711,12 @@ impl Executor {
         }
     }
 
-    /// Something has come from `peer`.
+    /// Notes that a message came from `peer`.
     pub(super) fn heard(&mut self, now: Instant, peer: PublicKey) {
         self.listeners.heard(now, peer);
     }
 
-    /// Signs of life to every submitter, and the tick for the next.
+    /// Sends beats to every submitter, and sets the tick for the next ones.
     pub(super) fn beat(&mut self, sh: &mut Shared, keeper: &mut Keeper, now: Instant) {
         let mut by_submitter: BTreeMap<PublicKey, Signs> = BTreeMap::new();
         for (task, execution) in &mut self.tasks {
@@ -729,7 +732,7 @@ impl Executor {
         }
         self.listeners.retain(|peer| by_submitter.contains_key(peer));
         for (who, signs) in by_submitter {
-            // This node hears itself.
+            // This node always hears its own beats.
             let turn = if who == sh.local { Turn::Beat } else { self.listeners.turn(now, who) };
             match turn {
                 Turn::Ask | Turn::Beat => signs.send(sh, who, turn == Turn::Ask),
@@ -743,7 +746,7 @@ impl Executor {
     }
 }
 
-/// What there is to say to one submitter at one beat.
+/// The beats and notes for one submitter at one tick.
 #[derive(Debug, Default)]
 struct Signs {
     beats: Vec<Beat>,
@@ -763,11 +766,11 @@ impl Signs {
     }
 }
 
-/// Passes a submit to the node that this view holds responsible, but never back to where it came from.
+/// Forwards a submit to the node that is responsible in this view, but never back to its sender.
 fn forward(sh: &mut Shared, from: PublicKey, list: &[PublicKey], mut submit: Submit) {
     let waiter = Waiter { who: submit.submitter, attempt: submit.attempt };
     let last = usize::from(submit.reach).min(list.len().saturating_sub(1));
-    // The n-th of the list, or the nearest one before it that is not the sender.
+    // The n-th of the list, or the nearest one before it that isn't the sender or this node.
     let next = list.iter().take(last + 1).rev().find(|member| **member != from && **member != sh.local);
     match next {
         Some(next) if submit.hops < MAX_HOPS => {

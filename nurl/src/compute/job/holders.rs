@@ -1,12 +1,12 @@
-//! The processes that have had a task, and what became of them: so a task that kills its workers is found out.
+//! The processes that have had a task, and their fates, so that a task that kills its workers is detected.
 //!
-//! A process *holds* a task from its `Accepted` on until it gives it back, whatever way. One that falls silent
-//! meanwhile proves nothing yet: it may be slow, or cut off. It is **lost** with the task when the detector holds it
-//! dead, or when another process has come in its place. A death that turns out to be none is taken back; another
-//! process is proof for good. Silence that leads to neither within a while is mere silence.
+//! A process *holds* a task from its `Accepted` until it gives the task back in any way. If it falls silent in
+//! between, that alone proves nothing: it may be slow, or cut off. It is **lost** with the task when the failure
+//! detector declares it dead, or when another process has replaced it. A wrong verdict of death is taken back; a
+//! replacement is final. Silence that leads to neither within a limit counts as mere silence.
 //!
-//! A task that happened to be with the deadly one on each of its workers can't be told from it. So suspects go apart: see
-//! [`LOSS_SPREAD`](super::options::LOSS_SPREAD).
+//! A harmless task that shared each of its lost workers with a deadly one can't be distinguished from it. So
+//! suspected tasks are spread in time: see [`LOSS_SPREAD`](super::options::LOSS_SPREAD).
 
 use std::time::{Duration, Instant};
 
@@ -16,13 +16,13 @@ use crate::key::PublicKey;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
     Holding,
-    /// No verdict yet; from then on it is mere silence.
+    /// No verdict yet; after `until` it counts as mere silence.
     Silent {
         until: Instant,
     },
-    /// Held dead.
+    /// The failure detector declared it dead.
     Dead,
-    /// Another process has come in its place.
+    /// Another process has replaced it.
     Replaced,
 }
 
@@ -39,21 +39,21 @@ struct Holder {
     fate: Fate,
 }
 
-/// The holders of one task, in the order of their coming; at most [`MAX_HOLDERS`].
+/// The holders of one task, in the order in which they accepted it; at most [`MAX_HOLDERS`].
 #[derive(Debug, Default)]
 pub(super) struct Holders {
     list: Vec<Holder>,
 }
 
 impl Holders {
-    /// The process `boot` of `who` has the task: it says so itself.
+    /// Notes that the process `boot` of `who` has the task, by its own message.
     pub(super) fn has(&mut self, who: PublicKey, boot: u64) {
         let mut known = false;
         for holder in self.list.iter_mut().filter(|holder| holder.who == who) {
             if holder.boot != boot {
                 holder.fate = Fate::Replaced;
             } else if holder.fate != Fate::Replaced {
-                // Also one that was held dead: it speaks.
+                // A message also clears a verdict of death.
                 (holder.fate, known) = (Fate::Holding, true);
             }
         }
@@ -65,12 +65,12 @@ impl Holders {
         }
     }
 
-    /// It gave the task back, or left the mesh in good order.
+    /// Notes that the node gave the task back, or left the mesh in good order.
     pub(super) fn released(&mut self, who: PublicKey) {
         self.list.retain(|holder| holder.who != who || holder.fate.is_lost());
     }
 
-    /// Nothing is heard of it any more; a verdict is waited for until `until`.
+    /// Notes that the node fell silent; a verdict is awaited until `until`.
     pub(super) fn fell_silent(&mut self, who: PublicKey, until: Instant) {
         for holder in self.of(who) {
             if holder.fate == Fate::Holding {
@@ -79,7 +79,7 @@ impl Holders {
         }
     }
 
-    /// It is held dead.
+    /// Notes that the failure detector declared the node dead.
     pub(super) fn died(&mut self, who: PublicKey) {
         for holder in self.of(who) {
             if !holder.fate.is_lost() {
@@ -88,29 +88,29 @@ impl Holders {
         }
     }
 
-    /// Another process has come in its place.
+    /// Notes that another process has replaced the node's process.
     pub(super) fn replaced(&mut self, who: PublicKey) {
         self.of(who).for_each(|holder| holder.fate = Fate::Replaced);
     }
 
-    /// It is alive after all: the same process, or [`replaced`](Holders::replaced) was said before.
+    /// Notes that the node is alive: it is the same process, or [`replaced`](Holders::replaced) was called before.
     pub(super) fn lives(&mut self, who: PublicKey) {
         self.list
             .retain(|holder| holder.who != who || !matches!(holder.fate, Fate::Dead | Fate::Silent { .. }));
     }
 
-    /// With whom the task was lost.
+    /// The nodes with which the task was lost.
     pub(super) fn lost(&self) -> impl Iterator<Item = PublicKey> {
         self.list.iter().filter(|holder| holder.fate.is_lost()).map(|holder| holder.who)
     }
 
-    /// With how many the task was lost, or may have been.
+    /// The number of processes with which the task was lost, or may have been.
     pub(super) fn suspicions(&self) -> usize {
         self.list.iter().filter(|holder| holder.fate != Fate::Holding).count()
     }
 
-    /// Until when to wait for verdicts before the task may be lost with one more than `limit`: while as many as
-    /// that are lost or may be. `None`: not at all.
+    /// The time until which the task must wait for verdicts. It waits while the lost and the silent holders together
+    /// reach `limit`, since another loss could then exceed the limit. `None`: no need to wait.
     pub(super) fn wait(&self, now: Instant, limit: usize) -> Option<Instant> {
         let mut open: Vec<_> = self
             .list
@@ -122,7 +122,7 @@ impl Holders {
             .collect();
         open.sort_unstable();
         let room = limit.checked_sub(self.lost().count()).filter(|room| *room > 0)?;
-        // When all but `room - 1` of them are settled, one more fits.
+        // When all but `room - 1` of the silent ones are settled, one more holder is allowed.
         open.len().checked_sub(room).map(|at| open[at])
     }
 
@@ -131,8 +131,8 @@ impl Holders {
     }
 }
 
-/// How long a verdict on a silent holder is waited for, at most: the detector's longest suspicion (24 s) and its probe,
-/// and a push-pull's interval (30 s) for an observer, whom nobody tells of deaths.
+/// The longest wait for a verdict on a silent holder: the detector's longest suspicion (24 s) and its probe, and a
+/// push-pull's interval (30 s) for an observer, which no member tells of deaths.
 pub(super) const VERDICT_WITHIN: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
@@ -191,7 +191,7 @@ mod tests {
         for n in 1..=3 {
             holders.has(key(n), 1);
             holders.fell_silent(key(n), now + secs(60 + u64::from(n)));
-            // Two may be lost: a third may be tried.
+            // Two may be lost, so a third attempt is allowed.
             assert_eq!(holders.wait(now, 3), (n == 3).then_some(now + secs(61)));
         }
         holders.died(key(1));

@@ -1,8 +1,8 @@
 //! The keeper: outcomes by task id.
 //!
-//! An executor keeps what it produced, and the key's owners keep copies, for the task's life and a horizon. A
-//! submit that comes again finds the outcome here and runs nothing. The submitter's acknowledgement drops the
-//! bytes; the hash stays. When the owners change, or one comes back, records follow, a batch at a time.
+//! An executor keeps the outcomes that it produced, and the key's owners keep copies, for the task's life and a
+//! horizon. A repeated submit finds the outcome here and is not run. The submitter's acknowledgement drops the bytes;
+//! the hash stays. When the owners change, or one comes back, it gets the records in batches.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -21,7 +21,8 @@ use super::shared::{Shared, Timer};
 use super::task::TaskId;
 use crate::key::PublicKey;
 
-/// Records that end within this time go together, up to so much later: one time for many costs less than one each.
+/// Records that end within this time are dropped together, at most this much late: shared times cost less than single
+/// ones.
 const ENDS_TOGETHER: Duration = Duration::from_secs(1);
 
 /// A submitter that waits for an execution, with its latest count of attempts.
@@ -31,30 +32,30 @@ pub(super) struct Waiter {
     pub(super) attempt: u32,
 }
 
-/// One outcome and whom it concerns.
+/// One outcome, and the nodes that it concerns.
 #[derive(Debug)]
 pub(super) struct Kept {
     pub(super) digest: [u8; 32],
-    /// Gone when the record is settled, which most of them are for most of their time.
+    /// None when the record is settled, as most records are for most of their time.
     owed: Option<Box<Owed>>,
     pub(super) kind: Arc<str>,
     pub(super) key: Box<[u8]>,
     pub(super) until: Instant,
     pub(super) record: Record,
-    /// Replicas that were sent this very record.
+    /// The replicas to which this record was sent in its present form.
     sent_to: Peers,
 }
 
-/// To whom an outcome is owed.
+/// The nodes to which an outcome is owed.
 #[derive(Debug, Default)]
 struct Owed {
-    /// Who may acknowledge it.
+    /// The nodes that may acknowledge it.
     submitters: Vec<PublicKey>,
-    /// Who was to be told by this node and hasn't acknowledged.
+    /// The nodes that this node has to inform and that haven't acknowledged.
     waiting: Vec<Waiter>,
 }
 
-/// A few peers. A set's first node has room for eleven, and a table has thousands of these.
+/// A few peers. A tree set's first node reserves space for eleven, and a table has thousands of these sets.
 #[derive(Debug, Default)]
 struct Peers(Vec<PublicKey>);
 
@@ -92,13 +93,13 @@ impl Kept {
 }
 
 impl Kept {
-    /// The submitter has its outcome: only its hash is kept, and nobody has to acknowledge it.
+    /// Notes that the submitter has its outcome: only the hash is kept, and no acknowledgement is awaited.
     fn settle(&mut self) {
         self.record.outcome = None;
         self.owed = None;
     }
 
-    /// Who may acknowledge it.
+    /// The nodes that may acknowledge it.
     pub(super) fn submitters(&self) -> &[PublicKey] {
         self.owed.as_deref().map_or(&[], |owed| &owed.submitters)
     }
@@ -114,7 +115,7 @@ impl Kept {
         }
     }
 
-    /// Takes one off the list of those who wait; how many there were.
+    /// Removes `who` from the waiting nodes, and returns the number removed.
     fn stop_waiting(&mut self, who: &PublicKey) -> usize {
         let Some(owed) = &mut self.owed else { return 0 };
         let before = owed.waiting.len();
@@ -127,7 +128,7 @@ impl Kept {
     }
 }
 
-/// What is known about a task beside its outcome.
+/// The data about a task besides its outcome.
 #[derive(Debug, Clone)]
 pub(super) struct Meta {
     pub(super) digest: [u8; 32],
@@ -139,20 +140,20 @@ pub(super) struct Meta {
 
 #[derive(Debug, Default)]
 pub(super) struct Keeper {
-    /// Boxed, since a tree leaves a third of its room empty.
+    /// Boxed, since a tree leaves a third of its slots empty.
     table: BTreeMap<TaskId, Box<Kept>>,
     /// The kinds of the records, each once.
     kinds: BTreeSet<Arc<str>>,
     bytes: usize,
     /// Records whose replicas may lack them.
     dirty: BTreeSet<TaskId>,
-    /// Those of them whose last copy was not delivered.
+    /// The dirty records whose last copy was not delivered.
     undelivered: BTreeSet<TaskId>,
-    /// When each goes, at the latest [`ENDS_TOGETHER`] after its end.
+    /// The times at which records are dropped, each at most [`ENDS_TOGETHER`] after its end.
     ends: BTreeMap<Instant, Vec<TaskId>>,
-    /// Records with somebody waiting.
+    /// Records with waiting nodes.
     awaited: BTreeSet<TaskId>,
-    /// Acknowledgements that overtook their outcome on another path.
+    /// Acknowledgements that arrived before their outcome, over another path.
     early: VecDeque<(TaskId, PublicKey)>,
 }
 
@@ -169,7 +170,7 @@ impl Keeper {
         self.bytes
     }
 
-    /// Keeps an outcome, or joins it into the one that is there.
+    /// Keeps an outcome, or merges it into the kept one.
     pub(super) fn keep(
         &mut self,
         sh: &mut Shared,
@@ -207,7 +208,7 @@ impl Keeper {
         self.watch(sh, now, task);
     }
 
-    /// The one copy of this kind.
+    /// The shared copy of this kind's name.
     fn intern(&mut self, kind: Arc<str>) -> Arc<str> {
         if let Some(known) = self.kinds.get(&kind) {
             return known.clone();
@@ -260,7 +261,7 @@ impl Keeper {
         }
     }
 
-    /// Somebody asks for the outcome again: it is owed until acknowledged.
+    /// Notes that a submitter asks for the outcome again: it is owed until acknowledged.
     pub(super) fn owe(&mut self, sh: &mut Shared, now: Instant, task: TaskId, waiter: Waiter) {
         if let Some(kept) = self.table.get_mut(&task) {
             kept.add_submitter(waiter.who);
@@ -269,7 +270,7 @@ impl Keeper {
         }
     }
 
-    /// The submitter has its outcome: the bytes go, the hash stays.
+    /// Notes that the submitter has its outcome: the bytes are dropped, the hash stays.
     pub(super) fn acknowledge(&mut self, sh: &mut Shared, task: TaskId, from: PublicKey) {
         let Some(kept) = self.table.get_mut(&task) else {
             if self.early.len() >= MAX_EARLY_ACKS {
@@ -293,7 +294,7 @@ impl Keeper {
         }
     }
 
-    /// Signs of life for outcomes that nobody has acknowledged yet.
+    /// Beats for outcomes that are not yet acknowledged.
     pub(super) fn beats(&self) -> impl Iterator<Item = (PublicKey, Beat)> + '_ {
         let kept = self.awaited.iter().filter_map(|task| Some((task, self.table.get(task)?)));
         kept.flat_map(|(task, kept)| {
@@ -304,7 +305,7 @@ impl Keeper {
         })
     }
 
-    /// `peer` is told no more of outcomes that it hasn't acknowledged; how many those were.
+    /// Stops sending `peer` the outcomes that it hasn't acknowledged, and returns their number.
     pub(super) fn give_up(&mut self, peer: PublicKey) -> u64 {
         let (table, mut unheard) = (&mut self.table, 0);
         self.awaited.retain(|task| {
@@ -319,7 +320,7 @@ impl Keeper {
         !self.awaited.is_empty()
     }
 
-    /// A copy from another keeper.
+    /// Takes a copy from another keeper.
     pub(super) fn handle_replica(&mut self, sh: &mut Shared, now: Instant, from: PublicKey, copy: Replica) {
         let owners = sh.owners(&copy.key);
         let may = owners.contains(&from)
@@ -346,11 +347,11 @@ impl Keeper {
         if (kept.record.class, kept.record.token, kept.record.hash) == theirs {
             kept.sent_to.insert(from);
             if is_new && from == kept.record.by {
-                // The executor tells all owners itself.
+                // The executor sends the outcome to all owners itself.
                 self.dirty.remove(&copy.task);
             }
         } else {
-            // Ours is higher: the sender learns it.
+            // This node's record ranks higher, so the sender gets it.
             kept.sent_to.remove(&from);
             let message = Message::Replica(replica(now, copy.task, kept));
             kept.sent_to.insert(from);
@@ -358,7 +359,7 @@ impl Keeper {
         }
     }
 
-    /// A message to a member was lost: its copies are sent again after a while.
+    /// Notes that a message to a member was lost: its copies are sent again after a while.
     pub(super) fn on_send_failed(&mut self, sh: &mut Shared, now: Instant, peer: PublicKey) {
         for (task, kept) in &mut self.table {
             if kept.sent_to.remove(&peer) {
@@ -370,18 +371,18 @@ impl Keeper {
         }
     }
 
-    /// Gives undelivered copies another chance.
+    /// Marks undelivered copies to be sent again.
     pub(super) fn redeliver(&mut self, sh: &mut Shared, now: Instant) {
         self.dirty.append(&mut self.undelivered);
         self.arm(sh, now);
     }
 
-    /// A member's state has changed.
+    /// Takes a change of a member's state.
     pub(super) fn on_member(&mut self, sh: &mut Shared, now: Instant, peer: PublicKey, change: MemberChange) {
         let gone = change != MemberChange::Alive;
         let mut touched = Vec::new();
         for (task, kept) in &mut self.table {
-            // One that is back may lack everything; one that died may have told only some of the owners.
+            // A returned member may lack all records; a dead one may have informed only some of the owners.
             if kept.sent_to.remove(&peer) || !gone || kept.record.by == peer {
                 touched.push(*task);
             }
@@ -397,7 +398,7 @@ impl Keeper {
         }
     }
 
-    /// The owners may be others now.
+    /// Takes a new placement, in which owners may have changed.
     pub(super) fn on_placement(&mut self, sh: &mut Shared, now: Instant) {
         self.dirty.extend(self.table.keys());
         self.arm(sh, now);
@@ -416,14 +417,14 @@ impl Keeper {
         self.arm(sh, now);
     }
 
-    /// Sends a record to the owners that lack it now; how many there were.
+    /// Sends a record to the owners that lack it, and returns their number.
     pub(super) fn replicate(&mut self, sh: &mut Shared, now: Instant, task: TaskId) -> usize {
         self.dirty.remove(&task);
         let Some(kept) = self.table.get_mut(&task) else { return 0 };
         let (mut sent, owners) = (0, sh.owners(&kept.key));
         kept.sent_to.0.retain(|peer| owners.contains(peer));
         for owner in owners {
-            // One that is down gets it when it is back.
+            // An owner that is down gets the record when it is back.
             if owner != sh.local && !sh.down.contains(&owner) && kept.sent_to.insert(owner) {
                 sh.send(owner, Message::Replica(replica(now, task, kept)));
                 sent += 1;
@@ -432,7 +433,7 @@ impl Keeper {
         sent
     }
 
-    /// Forgets what has been kept for long enough.
+    /// Forgets the records whose time is over.
     pub(super) fn expire(&mut self, sh: &mut Shared, now: Instant) {
         while let Some(first) = self.ends.first_entry()
             && *first.key() <= now
@@ -456,7 +457,7 @@ impl Keeper {
         }
     }
 
-    /// What the settled take, in bytes: their entries and what those own, without the trees' own.
+    /// The bytes of settled records: their entries and the data that those own, without the trees' overhead.
     pub(super) fn settled_bytes(&self) -> usize {
         let settled = self.table.values().filter(|kept| kept.record.is_settled());
         settled.map(|kept| 2 * size_of::<TaskId>() + size_of::<Box<Kept>>() + kept.bytes()).sum()
@@ -493,7 +494,7 @@ fn replica(now: Instant, task: TaskId, kept: &Kept) -> Replica {
     }
 }
 
-/// Adds a waiter or moves its attempt forward; false if there are too many.
+/// Adds a waiter or updates its attempt; false if there are too many.
 pub(super) fn add_waiter(waiters: &mut Vec<Waiter>, waiter: Waiter) -> bool {
     if let Some(known) = waiters.iter_mut().find(|known| known.who == waiter.who) {
         known.attempt = known.attempt.max(waiter.attempt);

@@ -1,9 +1,9 @@
-//! Who listens to an executor's signs of life: a submitter that is gone costs less and less, and then nothing.
+//! The submitters that get an executor's beats: an absent submitter gets fewer and fewer beats, and finally none.
 //!
-//! Nobody's detector watches a client that comes and goes, and a message to it waits in the transport for ever: each
-//! beat would cost a handshake for as long as the task lives. So every third beat asks for an answer. A submitter
-//! that gives none is beaten to ever more seldom, and after [`DEAF_AFTER`] not at all: its tasks run on, their outcomes
-//! stay with the keys' owners. Anything that comes from it makes it a listener again.
+//! No failure detector watches a client that comes and goes, and a message to it waits in the transport for ever.
+//! Each beat would cost a handshake for as long as the task lives. So every third beat asks for an answer. A
+//! submitter that doesn't answer gets beats at growing intervals, and after [`DEAF_AFTER`] none. Its tasks run on,
+//! and their outcomes stay with the keys' owners. Any message from it makes it a listener again.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -11,16 +11,16 @@ use std::time::Instant;
 use super::options::{BEATS_PER_QUESTION, DEAF_AFTER, QUIET_AFTER};
 use crate::key::PublicKey;
 
-/// What the next beat to a submitter is to be.
+/// The kind of the next beat to a submitter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Turn {
-    /// One that asks for an answer.
+    /// A beat that asks for an answer.
     Ask,
-    /// A plain one.
+    /// A plain beat.
     Beat,
-    /// None now: it has been quiet.
+    /// No beat now: the submitter has been quiet.
     Skip,
-    /// None any more, until something comes from it.
+    /// No more beats, until a message comes from the submitter.
     Deaf,
 }
 
@@ -28,25 +28,25 @@ pub(super) enum Turn {
 struct Listener {
     heard: Instant,
     beats: u32,
-    /// Not before that, once it is quiet.
+    /// The earliest time of the next beat, once the submitter is quiet.
     next: Instant,
 }
 
-/// The submitters that are beaten to. As many as wait for tasks and outcomes here, which are bounded.
+/// The submitters that get beats: at most as many as wait for tasks and outcomes here, which are bounded.
 #[derive(Debug, Default)]
 pub(super) struct Listeners {
     by_key: BTreeMap<PublicKey, Listener>,
 }
 
 impl Listeners {
-    /// Something has come from it.
+    /// Notes that a message came from `peer`.
     pub(super) fn heard(&mut self, now: Instant, peer: PublicKey) {
         if let Some(listener) = self.by_key.get_mut(&peer) {
             listener.heard = now;
         }
     }
 
-    /// A tick with something to say to `peer`. A beat that is given here is sent.
+    /// Decides about the beat to `peer` at a tick. The caller sends a beat that is granted.
     pub(super) fn turn(&mut self, now: Instant, peer: PublicKey) -> Turn {
         let listener = self.by_key.entry(peer).or_insert(Listener { heard: now, beats: 0, next: now });
         let quiet = now.saturating_duration_since(listener.heard);
@@ -60,18 +60,18 @@ impl Listeners {
         if now < listener.next {
             return Turn::Skip;
         }
-        // The gap doubles, since the silence has.
+        // The gap doubles because the silence has doubled.
         listener.next = now + quiet;
         Turn::Ask
     }
 
-    /// Forgets those that nothing is said to now.
+    /// Forgets the submitters that get no messages now.
     pub(super) fn retain(&mut self, listens: impl Fn(&PublicKey) -> bool) {
         self.by_key.retain(|peer, _| listens(peer));
     }
 }
 
-/// The beats that a submitter without a word costs, at most: ten, and one for each doubling.
+/// The most beats to a silent submitter: ten, and one for each doubling.
 #[cfg(test)]
 pub(super) const MOST_BEATS_TO_THE_DEAF: u64 = 15;
 
@@ -84,7 +84,7 @@ mod tests {
 
     const PEER: PublicKey = PublicKey::from_bytes([1; 32]);
 
-    /// The turns of so many seconds, by the second.
+    /// The turns of these seconds, each with its second.
     fn turns(listeners: &mut Listeners, begin: Instant, seconds: std::ops::Range<u64>) -> Vec<(u64, Turn)> {
         let at = |second| begin + Duration::from_secs(second);
         seconds.map(|second| (second, listeners.turn(at(second), PEER))).collect()

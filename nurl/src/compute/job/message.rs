@@ -1,12 +1,12 @@
-//! What nodes say to each other about tasks.
+//! The messages between nodes about tasks.
 //!
-//! One message is one reliable message: `type:1 ‖ header_len:2 (LE) ‖ header ‖ body`. The header is a CBOR
-//! array of indexed fields: fields that a later version adds are ignored, an unknown type is refused and
-//! counted. The body is a payload, a result or a progress note as it is, so a receiver takes a slice of what
-//! arrived and copies nothing.
+//! One job message is one reliable message: `type:1 ‖ header_len:2 (LE) ‖ header ‖ body`. The header is a CBOR array
+//! of indexed fields: fields that a later version adds are ignored, an unknown type is refused and counted. The body
+//! is an unencoded payload, result or progress note, so a receiver takes a slice of the received bytes and copies
+//! nothing.
 //!
-//! Everything is length-checked before it is used: a header longer than [`MAX_HEADER_LEN`], a kind, key or
-//! text over its limit, an outcome that doesn't have the hash that it claims, are errors.
+//! Every length is checked before use. A header longer than [`MAX_HEADER_LEN`], a kind, key or text over its limit,
+//! and an outcome without the hash that it claims are errors.
 
 use std::time::Duration;
 
@@ -24,16 +24,16 @@ use super::wire::{self, Key};
 use crate::key::PublicKey;
 use crate::ring::Epoch;
 
-/// Why bytes are not a message.
+/// Why bytes couldn't be decoded as a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum MessageError {
-    /// Shorter than its own lengths say.
+    /// Shorter than its length fields say.
     #[error("truncated")]
     Truncated,
     /// A type of a later version.
     #[error("unknown message type {0}")]
     UnknownType(u8),
-    /// The header is not the CBOR of its type.
+    /// The header is not the CBOR of its message type.
     #[error("malformed header")]
     Malformed,
     /// A field is over its limit.
@@ -44,13 +44,13 @@ pub enum MessageError {
     Inconsistent,
 }
 
-/// Run this task, or pass it on.
+/// Asks the receiver to run this task or to forward it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Submit {
     pub(super) task: TaskId,
-    /// Counts this submitter's attempts; echoed in every answer.
+    /// The number of this submitter's attempt; every answer repeats it.
     pub(super) attempt: u32,
-    /// The receiver runs it if its own view has it among the first `reach + 1` executors.
+    /// The receiver runs the task if it is among the first `reach + 1` executors in its own view.
     pub(super) reach: u16,
     pub(super) hops: u8,
     pub(super) submitter: PublicKey,
@@ -58,11 +58,11 @@ pub(super) struct Submit {
     pub(super) key: Bytes,
     pub(super) priority: Priority,
     pub(super) life: Duration,
-    /// Somebody may have had this task before: ask the owners first.
+    /// Another node may have had this task before: ask the owners first.
     pub(super) ask: bool,
-    /// Run it although another node says that it is at it.
+    /// Run the task even if another node says that it runs it.
     pub(super) force: bool,
-    /// The dead letter of which this is a retry.
+    /// The dead letter that this task retries.
     pub(super) parent: Option<TaskId>,
     pub(super) payload: Bytes,
 }
@@ -72,25 +72,25 @@ pub(super) struct Submit {
 pub(super) enum Reason {
     /// The queue is full.
     Busy { retry_after: Duration },
-    /// No handler of this kind here.
+    /// This node has no handler of the kind.
     UnknownKind,
-    /// Views differ: nobody within the hop limit held itself responsible.
+    /// Views differ: no node within the hop limit was responsible in its own view.
     Misrouted,
-    /// Another node is at it.
+    /// Another node runs the task.
     Elsewhere { runner: PublicKey },
-    /// The id is used for another payload.
+    /// The id is already used for another payload.
     Conflict,
-    /// The outcome was acknowledged long ago.
+    /// The outcome was acknowledged before.
     Settled { hash: [u8; 32] },
-    /// This attempt failed, another may not.
+    /// This attempt failed; another may succeed.
     Failed { error: JobError },
-    /// Asked about a task that isn't here.
+    /// The question was about a task that this node doesn't have.
     Unknown,
-    /// This node is draining: it takes no task, and gives back those that it had.
+    /// This node is draining: it takes no task, and gives its tasks back.
     HandedBack,
 }
 
-/// What an owner knows about a task.
+/// An owner's knowledge about a task.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Known {
     Nothing,
@@ -98,14 +98,14 @@ pub(super) enum Known {
     Recorded(Record),
 }
 
-/// One of a batch of signs of life.
+/// One beat of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 pub(super) struct Beat {
     #[n(0)]
     pub(super) task: TaskId,
     #[n(1)]
     pub(super) attempt: u32,
-    /// The outcome is there and has been sent: its length in bytes.
+    /// Set when the outcome exists and has been sent: its length in bytes.
     #[n(2)]
     pub(super) finished: Option<u64>,
 }
@@ -118,7 +118,7 @@ pub(super) struct Replica {
     pub(super) submitters: Vec<PublicKey>,
     pub(super) kind: String,
     pub(super) key: Bytes,
-    /// How long it is to be kept from now.
+    /// The time from now for which the receiver must keep it.
     pub(super) keep: Duration,
     pub(super) record: Record,
 }
@@ -126,7 +126,7 @@ pub(super) struct Replica {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Message {
     Submit(Submit),
-    /// To the submitter: the attempt is here, under this token.
+    /// To the submitter: the executor has the attempt, under this token.
     Accepted {
         task: TaskId,
         attempt: u32,
@@ -137,59 +137,59 @@ pub(super) enum Message {
     Beats {
         boot: u64,
         beats: Vec<Beat>,
-        /// The submitter is asked for [`Message::Listening`].
+        /// Asks the submitter for [`Message::Listening`].
         answer: bool,
     },
-    /// To the submitter.
+    /// To the submitter: the handler's note.
     Progress {
         task: TaskId,
         attempt: u32,
         note: Bytes,
     },
-    /// To the submitter: no outcome from here.
+    /// To the submitter: the attempt ended without an outcome.
     Refused {
         task: TaskId,
         attempt: u32,
         reason: Reason,
     },
-    /// To the submitter.
+    /// To the submitter: the outcome.
     Outcome {
         task: TaskId,
         attempt: u32,
         record: Record,
     },
-    /// To the replicas.
+    /// To the replicas: a copy of the outcome.
     Replica(Replica),
     /// From the submitter: it has the outcome.
     Ack {
         task: TaskId,
         hash: [u8; 32],
     },
-    /// From the submitter: say again what there is.
+    /// From the submitter: send the outcome or the state again.
     Fetch {
         task: TaskId,
         attempt: u32,
     },
-    /// From the submitter: it waits no more.
+    /// From the submitter: it no longer waits for the task.
     Cancel {
         task: TaskId,
     },
-    /// From the submitter: another node is at it.
+    /// From the submitter: another node runs the task.
     Withdraw {
         task: TaskId,
         attempt: u32,
     },
-    /// Between owners: do you know this task?
+    /// To an owner or an executor: asks whether it knows this task.
     Ask {
         task: TaskId,
         digest: [u8; 32],
     },
-    /// The answer.
+    /// The answer to `Ask`.
     Known {
         task: TaskId,
         known: Known,
     },
-    /// From the submitter, when beats ask for it: it is there.
+    /// From the submitter, in answer to beats: it is alive.
     Listening,
 }
 
@@ -209,7 +209,7 @@ const KNOWN: u8 = 13;
 const LISTENING: u8 = 14;
 
 impl Message {
-    /// The bytes on the wire.
+    /// The encoded message.
     pub(super) fn encode(&self) -> Bytes {
         let empty = Bytes::new();
         match self {
@@ -280,7 +280,7 @@ impl Message {
         }
     }
 
-    /// Reads a message; its body is a slice of `bytes`.
+    /// Decodes a message; its body is a slice of `bytes`.
     pub(super) fn decode(bytes: &Bytes) -> Result<Message, MessageError> {
         let [kind, low, high, ..] = bytes[..] else { return Err(MessageError::Truncated) };
         let header_len = usize::from(u16::from_le_bytes([low, high]));
@@ -478,7 +478,7 @@ fn decode_refused(header: wire::Refused) -> Result<Message, MessageError> {
     Ok(Message::Refused { task: header.task, attempt: header.attempt, reason })
 }
 
-/// An error's wire form: what its hash is taken over.
+/// The wire form of an error, over which its hash is taken.
 pub(super) fn error_bytes(error: &JobError) -> Vec<u8> {
     minicbor::to_vec(error_out(error)).expect("a Vec takes every write")
 }

@@ -1,32 +1,34 @@
-//! Jobs: `submit(kind, key, payload)`, the key's owner executes, the submitter's handle resolves once.
+//! Jobs: `submit(kind, key, payload)`, the key's owner executes the task, and the submitter's handle resolves once.
 //!
 //! [`Jobs`] is the pure state machine of one node, in all its roles: submitter, router, executor and keeper of
-//! outcomes. It promises:
+//! outcomes. Its guarantees:
 //!
 //! - **A handle resolves once**, with a result or an error, at the latest when the task's life ends.
-//! - **A task runs at least once** while any live member has its kind. Without consensus it may run twice; that
-//!   is counted, and every run has a fencing [`Epoch`](crate::ring::Epoch) for the resource to tell them apart.
-//! - **A task that kills its workers is given up** after as many as it may be lost with, see [`SubmitOptions`].
+//! - **A task runs at least once** while any live member has its kind. Without consensus it may run twice. That is
+//!   counted, and every run has a fencing [`Epoch`](crate::ring::Epoch), by which a resource can distinguish the
+//!   runs.
+//! - **A task that kills its workers is given up** after the maximum number of lost workers, see [`SubmitOptions`].
 //! - **A task that has an outcome is not run again** by a node that can reach one of the owners of its key.
 //!
-//! How: attempt *n* goes to the *n*-th live executor of the (kind, key) list. A node runs it if its own view has
-//! it among the first *n*+1, else it forwards, at most [`options::MAX_HOPS`] times. The executor answers
-//! `Accepted` at once and beats every second. No `Accepted`, three missed beats, a death or a new boot, and the
-//! submitter goes to the next executor, with full-jitter back-off, until the life ends. A re-submitted task is
-//! run only after the key's owners were asked (1 s) whether they know its outcome. An outcome goes to the
-//! submitter and to the owners together; the submitter's acknowledgement drops its bytes, its hash stays.
+//! How it works: attempt *n* goes to the *n*-th live executor of the (kind, key) list. A node runs the task if it is
+//! among the first *n*+1 in its own view. Otherwise it forwards the task, at most [`options::MAX_HOPS`] times. The
+//! executor answers `Accepted` at once and sends a beat every second. Without an `Accepted`, after three missed
+//! beats, a death or a new boot, the submitter goes to the next executor, with full-jitter back-off, until the life
+//! ends. A re-submitted task is run only after the key's owners were asked (1 s) for its outcome. An outcome goes to
+//! the submitter and to the owners at the same time. The submitter's acknowledgement drops the outcome's bytes; its
+//! hash stays.
 //!
-//! A node that [drains](Jobs::drain) gives its tasks back, and the submitter goes to the next executor at once. A task
-//! whose kind members have, but none that is live, waits for one. A submitter that gives no answer to beats is beaten
-//! to ever more seldom, and then no more.
+//! A node that [drains](Jobs::drain) gives its tasks back, and the submitter goes to the next executor at once. A
+//! task whose kind only dead or absent members have waits for a live one. A submitter that doesn't answer beats gets
+//! them at growing intervals, and finally none.
 //!
-//! It refuses: the same id with another payload, outcomes from nodes that are neither on the task's list nor
-//! had accepted it, submits in another node's name, kinds without a handler, counters that are absurdly far
-//! ahead, and everything over the limits of [`options`].
+//! The state machine refuses the same id with another payload, outcomes from nodes that are neither on the task's
+//! list nor had accepted it, submits in another node's name, kinds without a handler, counters that are far too high,
+//! and everything over the limits of [`options`].
 //!
-//! The driver feeds messages, members' changes and handlers' results in, then drains [`Jobs::poll_transmit`],
+//! The driver passes messages, members' changes and handlers' results to it, then drains [`Jobs::poll_transmit`],
 //! [`Jobs::poll_run`], [`Jobs::poll_cancel`] and [`Jobs::poll_event`], and calls [`Jobs::handle_timeout`] at
-//! [`Jobs::poll_timeout`]. Messages to this node itself never leave it.
+//! [`Jobs::poll_timeout`]. Messages to this node itself stay inside the state machine.
 
 pub mod backoff;
 mod error;
@@ -81,7 +83,7 @@ pub struct Jobs {
 }
 
 impl Jobs {
-    /// A node without a view: it can submit, and waits for [`set_placement`](Jobs::set_placement).
+    /// A node without a view. It can submit; its tasks wait for [`set_placement`](Jobs::set_placement).
     pub fn new(config: Config, local: PublicKey, boot: u64, _now: Instant, rng: Rng) -> Jobs {
         let tenures = TenureBook::new(local, config.initial_epoch);
         let shared = Shared {
@@ -109,7 +111,7 @@ impl Jobs {
         }
     }
 
-    /// The view has changed.
+    /// Takes the placement of a new view.
     pub fn set_placement(&mut self, now: Instant, placement: Arc<dyn Placement + Send + Sync>) {
         self.shared.placement = Some(placement.clone());
         let local = self.shared.local;
@@ -123,13 +125,14 @@ impl Jobs {
         self.settle(now);
     }
 
-    /// A push-pull with the members has completed: from now on an empty list of executors means something.
+    /// Notes that a push-pull with the members has completed: from now on a missing executor may make a task
+    /// infeasible.
     pub fn on_view_complete(&mut self, now: Instant) {
         self.submitter.on_view_complete(&mut self.shared, now);
         self.settle(now);
     }
 
-    /// Says that this node has a handler for `kind`, or changes its limits. False if there are too many kinds.
+    /// Registers a handler of this node for `kind`, or changes its limits. False if there are too many kinds.
     pub fn register(&mut self, kind: &str, limits: KindLimits) -> bool {
         self.executor.register(kind, limits)
     }
@@ -137,7 +140,7 @@ impl Jobs {
     /// Takes a task under a new id.
     ///
     /// # Errors
-    /// As [`SubmitError`] says; nothing was taken then.
+    /// [`SubmitError`]; nothing was taken then.
     pub fn submit(
         &mut self,
         now: Instant,
@@ -152,11 +155,11 @@ impl Jobs {
         Ok(id)
     }
 
-    /// Takes a task under an id that the caller may have used before, here or through another node. Taking it
-    /// twice here is one task; elsewhere, the key's owners are asked for its outcome before it is run.
+    /// Takes a task under an id that the caller may have used before, here or through another node. Repeated here, it
+    /// is still one task. Repeated elsewhere, the key's owners are asked for its outcome before it is run.
     ///
     /// # Errors
-    /// As [`SubmitError`] says; [`SubmitError::Conflict`] for an id of another kind, key or payload.
+    /// [`SubmitError`]; [`SubmitError::Conflict`] for an id of another kind, key or payload.
     #[cfg_attr(
         not(any(test, feature = "internals")),
         expect(dead_code, reason = "door: a submission that outlives its caller brings its own id")
@@ -175,8 +178,7 @@ impl Jobs {
         Ok(id)
     }
 
-    /// Resolves the handle with [`JobError::Cancelled`] and stops the run if there is one. False if there is no
-    /// such open task.
+    /// Resolves the handle with [`JobError::Cancelled`] and stops the run, if any. False if the task is not open.
     pub fn cancel(&mut self, now: Instant, task: TaskId) -> bool {
         let known = self.submitter.cancel(&mut self.shared, &mut self.keeper, now, task);
         self.settle(now);
@@ -192,10 +194,10 @@ impl Jobs {
         self.submitter.dead_letters()
     }
 
-    /// Makes a new task of a dead letter, linked to it, and takes the letter off the list.
+    /// Makes a new task of a dead letter, with the letter as its parent, and removes the letter from the list.
     ///
     /// # Errors
-    /// [`SubmitError::NoSuchDeadLetter`], or why the new task was not taken; the letter stays then.
+    /// [`SubmitError::NoSuchDeadLetter`], or the reason why the new task was refused; the letter stays then.
     #[cfg_attr(
         not(any(test, feature = "internals")),
         expect(dead_code, reason = "door: dead letters are retried from `Node` and the command")
@@ -211,7 +213,7 @@ impl Jobs {
         Ok(id)
     }
 
-    /// A reliable message of kind *job* has come from `from`.
+    /// Takes a reliable message of kind *job* from `from`.
     pub fn handle_message(&mut self, now: Instant, from: PublicKey, body: Bytes) {
         match Message::decode(&body) {
             Ok(message) => self.dispatch(now, from, message),
@@ -221,7 +223,7 @@ impl Jobs {
         self.settle(now);
     }
 
-    /// The detector's verdict on a member.
+    /// Takes the failure detector's verdict on a member.
     pub fn on_member(&mut self, now: Instant, peer: PublicKey, change: MemberChange) {
         self.shared.draining.remove(&peer);
         self.shared.is_heard(&peer);
@@ -244,8 +246,8 @@ impl Jobs {
         self.settle(now);
     }
 
-    /// A message to `peer` was not delivered. A burst of them is dealt with once, at the next
-    /// [`handle_timeout`](Jobs::handle_timeout), which is due at once.
+    /// Notes that a message to `peer` was not delivered. The next [`handle_timeout`](Jobs::handle_timeout), which is
+    /// due at once, handles a burst of such failures together.
     pub fn on_send_failed(&mut self, now: Instant, peer: PublicKey) {
         if self.shared.failed.len() < MAX_DOWN {
             self.shared.failed.insert(peer);
@@ -261,13 +263,13 @@ impl Jobs {
         }
     }
 
-    /// The next message to send, to another node.
+    /// The next message to send to another node.
     pub fn poll_transmit(&mut self) -> Option<(PublicKey, Bytes)> {
         let (to, message) = self.shared.outbox.pop_front()?;
         Some((to, message.encode()))
     }
 
-    /// The next handler to start. Each must come back through [`finished`](Jobs::finished), also when it was
+    /// The next handler to start. Each run must be returned through [`finished`](Jobs::finished), also when it was
     /// cancelled: it occupies its place until then.
     pub fn poll_run(&mut self, now: Instant) -> Option<Run> {
         self.executor.start(&mut self.shared, now)
@@ -278,22 +280,22 @@ impl Jobs {
         self.executor.poll_cancel()
     }
 
-    /// A handler has ended.
+    /// Takes the result of a handler.
     pub fn finished(&mut self, now: Instant, run: RunId, result: Result<Bytes, JobError>) {
         self.executor.finished(&mut self.shared, &mut self.keeper, now, run, result);
         self.settle(now);
     }
 
-    /// From now on this node takes no task. What is queued goes back to its submitters at once; what runs may come
-    /// to its end within `limit`, and goes back then. [`Event::Drained`] tells when nothing is left here: no run, and
-    /// no outcome that its submitter hasn't acknowledged, but at most [`options::DRAIN_GRACE`] after the limit.
-    /// Called again, the earlier limit counts. There is no way back: a node that drained is shut down.
+    /// Stops taking tasks. Queued tasks go back to their submitters at once. Running tasks may end within `limit` and
+    /// go back after it. [`Event::Drained`] follows when this node has no run left and no outcome that its submitter
+    /// hasn't acknowledged, but at most [`options::DRAIN_GRACE`] after the limit. If it is called again, the earlier
+    /// limit counts. A drain can't be undone: a drained node is shut down.
     pub fn drain(&mut self, now: Instant, limit: Duration) {
         self.executor.drain(&mut self.shared, now, limit);
         self.settle(now);
     }
 
-    /// A handler reports progress; the submitter hears the latest note with the next beat.
+    /// Takes a handler's progress note. The submitter gets the latest note with the next beat.
     pub fn progress(&mut self, run: RunId, note: Bytes) {
         self.executor.progress(run, note);
     }
@@ -303,7 +305,7 @@ impl Jobs {
         self.shared.events.pop_front()
     }
 
-    /// Does what is due.
+    /// Does the work that is due.
     pub fn handle_timeout(&mut self, now: Instant) {
         while let Some(timer) = self.shared.timers.pop_due(now) {
             match timer {
@@ -326,28 +328,28 @@ impl Jobs {
         self.settle(now);
     }
 
-    /// When [`handle_timeout`](Jobs::handle_timeout) is due.
+    /// The time at which [`handle_timeout`](Jobs::handle_timeout) is due.
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.shared.timers.next()
     }
 
-    /// The highest epoch counter seen or taken; it travels in every membership message.
+    /// The highest epoch counter seen or used; it is sent in every membership message.
     pub fn highest_epoch(&self) -> u64 {
         self.shared.tenures.highest()
     }
 
-    /// The epoch counter to store next, as [`TenureBook::poll_persist`] says: drain it after every call, or
-    /// submits are refused as busy when the reserve has run out.
+    /// The epoch counter to store next, see [`TenureBook::poll_persist`]. Drain it after every call, or submits are
+    /// refused as busy when the reserve is used up.
     pub fn poll_persist(&mut self) -> Option<u64> {
         self.shared.tenures.poll_persist()
     }
 
-    /// That counter is durable; without a store, say so at once.
+    /// Notes that this counter is durable. Without a store, call it at once.
     pub fn on_persisted(&mut self, counter: u64) {
         self.shared.tenures.on_persisted(counter);
     }
 
-    /// Learns a counter from membership or from a resource; one that is too far ahead is refused and counted.
+    /// Learns a counter from membership or from a resource. A counter that is too far ahead is refused and counted.
     pub fn note_epoch(&mut self, counter: u64) {
         let believed = self.shared.tenures.note(counter).is_ok();
         self.shared.stats.epoch_refused += u64::from(!believed);
@@ -358,7 +360,7 @@ impl Jobs {
         &self.shared.stats
     }
 
-    /// What is in the tables now.
+    /// The present sizes of the tables.
     pub fn gauges(&self) -> Gauges {
         Gauges {
             open: self.submitter.open(),
@@ -379,7 +381,7 @@ impl Jobs {
         self.keeper.get(&task).map(|kept| &kept.record)
     }
 
-    /// Handles the messages of this node to itself. They end: each is an answer to one before it.
+    /// Handles the messages of this node to itself. The loop ends because each message answers an earlier one.
     fn settle(&mut self, now: Instant) {
         while let Some(message) = self.shared.to_self.pop_front() {
             let local = self.shared.local;
@@ -428,7 +430,7 @@ impl Jobs {
             }
             Message::Ask { task, digest } => executor.handle_ask(sh, keeper, from, task, digest),
             Message::Known { task, known } => executor.handle_known(sh, keeper, now, from, task, known),
-            // That it has come is all that it says.
+            // Its arrival is its only content.
             Message::Listening => {}
         }
     }

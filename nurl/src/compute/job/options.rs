@@ -4,145 +4,147 @@ use std::time::Duration;
 
 use super::task::Priority;
 
-/// The longest payload and the longest result: a reliable message (16 MiB) less the room of our header.
+/// The longest payload and the longest result: a reliable message (16 MiB) less the space of the job header.
 pub const MAX_PAYLOAD_LEN: usize = 16 * 1024 * 1024 - MAX_HEADER_LEN - 3;
 /// The longest CBOR header of a message. A kind, a key, an error text and some keys are under 4 KiB; a batch
 /// of [`MAX_BEATS`] beats is 15 KiB.
 pub const MAX_HEADER_LEN: usize = 32 * 1024;
-/// The longest name of a job kind; it travels in every member's metadata too.
+/// The longest name of a job kind; every member's metadata contains it too.
 pub const MAX_KIND_LEN: usize = 64;
 /// The longest job key: enough for a path or a URL; keys are kept with each outcome for hours.
 pub const MAX_KEY_LEN: usize = crate::ring::MAX_TENURE_KEY_BYTES;
 /// The longest text of an error on the wire.
 pub const MAX_ERROR_TEXT_LEN: usize = 1024;
-/// The longest progress note; it is sent at most once a beat.
+/// The longest progress note; at most one is sent with each beat.
 pub const MAX_PROGRESS_LEN: usize = 256;
-/// The most beats of one message; more go into further messages.
+/// The most beats in one message; further beats go into further messages.
 pub const MAX_BEATS: usize = 512;
 /// The longest life of a task: outcomes are kept for that long.
 pub const MAX_LIFE: Duration = Duration::from_secs(24 * 3600);
-/// How long after a task's life its outcome is kept: late copies of a submit find the outcome, not a worker.
+/// How long an outcome is kept after the task's life, so that late copies of a submit find it and aren't run.
 pub const HORIZON: Duration = Duration::from_secs(600);
 
-/// Submitter: tasks that wait for their outcome.
+/// Submitter: limit on the tasks that wait for their outcome.
 pub const MAX_SUBMISSIONS: usize = 16_384;
-/// Submitter: payload bytes of those tasks. They are kept for re-submission.
+/// Submitter: limit on the payload bytes of those tasks. They are kept for re-submission.
 pub const MAX_SUBMISSION_BYTES: usize = 256 * 1024 * 1024;
-/// Submitter: resolved ids that are remembered, so that a late outcome is acknowledged and counted. The oldest
-/// go first; a forgotten one costs an executor a few beats that nobody answers.
+/// Submitter: resolved ids that are remembered, so that a late outcome is acknowledged and counted. The oldest are
+/// forgotten first; a forgotten id costs its executor a few beats without an answer.
 pub const MAX_RESOLVED: usize = 65_536;
 /// Submitter: nodes that are remembered per task as addressed or as having accepted.
 pub const MAX_HEARD_PER_TASK: usize = 64;
-/// Submitter: processes that are remembered per task as having had it; the oldest go first.
+/// Submitter: processes that are remembered per task as having had it; the oldest are forgotten first.
 pub const MAX_HOLDERS: usize = 64;
-/// Submitter: a task that may have been lost with `n` workers waits for a time from zero to `n - 1` times this before
-/// the next has it. Tasks that were on one worker when one of them killed it all go on at that moment, often to one
-/// worker again: without this they would be lost together until all of them are dead letters. The first loss costs
-/// nothing, since it is the common one.
+/// Submitter: a task that may have been lost with `n` workers waits for a random time of up to `n - 1` times this
+/// before the next attempt. If one of several tasks kills their worker, they all move on at the same moment, often to
+/// the same next worker. Without this delay they would be lost together until all of them are dead letters. The first
+/// loss adds no delay, because a single loss is the common case.
 pub const LOSS_SPREAD: Duration = Duration::from_secs(5);
-/// Submitter: how long a node that says that it drains is passed over. It is gone before that, as a rule; if it
-/// isn't, it is asked once more.
+/// Submitter: how long a draining node is passed over. As a rule it has ended before that; if it hasn't, it is asked
+/// once more.
 pub const DRAINING_FOR: Duration = Duration::from_secs(60);
-/// Submitter: how long a node that fell silent over one task is passed over by the others, unless it is heard again. When
-/// many die at once, each costs one silence, not one for each task. A death is known by then; one that isn't dead has
-/// another chance.
+/// Submitter: how long a node that fell silent over one task is passed over by other tasks, unless it is heard again.
+/// So when many nodes die at once, each node costs one silence, not one for each task. By then the failure detector
+/// knows of a death, and a node that isn't dead is tried again.
 pub const SILENT_FOR: Duration = Duration::from_secs(10);
-/// Submitter: nodes that one round over the list remembers as tried. In a list that churns faster than it is
-/// walked, a new round begins here.
+/// Submitter: nodes that one round over the list remembers as tried. If the list changes faster than the round
+/// proceeds, a new round begins at this limit.
 pub const MAX_TRIED: usize = 4096;
-/// Submitter: dead letters kept for a retry; the oldest go first.
+/// Submitter: dead letters kept for a retry; the oldest are dropped first.
 pub const MAX_DEAD_LETTERS: usize = 256;
-/// Submitter: payload bytes of dead letters.
+/// Submitter: limit on the payload bytes of dead letters.
 pub const MAX_DEAD_LETTER_BYTES: usize = 64 * 1024 * 1024;
 
-/// Executor: tasks that are asked about, queued or running.
+/// Executor: limit on the tasks for which it asks, or which are queued or running.
 pub const MAX_EXECUTIONS: usize = 4096;
-/// Executor: payload bytes of those tasks; over it, `Busy`.
+/// Executor: limit on the payload bytes of those tasks; over it, `Busy`.
 pub const MAX_EXECUTION_BYTES: usize = 256 * 1024 * 1024;
-/// Executor: registered kinds.
+/// Executor: limit on the registered kinds.
 pub const MAX_KINDS: usize = 64;
-/// Executor: submitters that wait for one task at once (an application that retries through another node).
+/// Executor: limit on the submitters that wait for one task (an application may retry through another node).
 pub const MAX_WAITERS: usize = 4;
-/// Executor: owners and executors that are asked before a re-submitted task is run.
+/// Executor: limit on the owners and executors that are asked before a re-submitted task is run.
 pub const MAX_ASKED: usize = 8;
-/// Executor: every so many beats one asks the submitter for an answer. Fewer answers would leave less time between the
-/// first that is missing and [`QUIET_AFTER`].
+/// Executor: one of this many beats asks the submitter for an answer. With fewer questions, less time would remain
+/// between the first missing answer and [`QUIET_AFTER`].
 pub const BEATS_PER_QUESTION: u32 = 3;
-/// Executor: a submitter that hasn't answered for so long (three questions) is beaten to ever more seldom. One that is
-/// there has counted the beats that it missed, and submitted again.
+/// Executor: a submitter that hasn't answered for this long (three questions) gets beats at growing intervals. A
+/// submitter that is still alive has noticed the missing beats by then, and submitted again.
 pub const QUIET_AFTER: Duration = Duration::from_secs(10);
-/// Executor: a submitter that hasn't answered for so long is beaten to no more, and no outcome is owed to it: a phone
-/// that is back from a tunnel asks by itself.
+/// Executor: a submitter that hasn't answered for this long gets no more beats, and its outcomes are no longer owed
+/// to it. A client that comes back, for example a phone after a tunnel, asks by itself.
 pub const DEAF_AFTER: Duration = Duration::from_secs(300);
-/// Executor: how long after a drain's limit acknowledgements are waited for, and handlers that were told to end: a
-/// round trip over a busy relay, and what the pool gives a handler to notice.
+/// Executor: how long after a drain's limit it waits for acknowledgements, and for handlers that were told to end: a
+/// round trip over a busy relay, plus the pool's grace for a handler.
 pub const DRAIN_GRACE: Duration = Duration::from_secs(2);
-/// Executor: how often a fenced attempt starts again here before it is given back to the submitter.
+/// Executor: how often a fenced attempt is restarted here before it is given back to the submitter.
 pub const MAX_FENCED_RESTARTS: u8 = 3;
 
-/// Executor: a tenure that was idle for this long, or twice this, ends: within the horizon of its last task, like the
-/// outcome. Sooner, and tasks that share a key would take a new counter each, which has to be made durable.
+/// Executor: a tenure ends when it was idle for between this long and twice this long, within the horizon of its last
+/// task, like the outcome. If it ended sooner, each task of a key would take a new counter, which has to be made
+/// durable.
 pub const TENURES_AGE: Duration = Duration::from_secs(300);
 
-/// Keeper: outcomes. A full table refuses new ones and evicts nothing: the price is a possible second run.
+/// Keeper: limit on the outcomes. A full table refuses new ones and evicts none, at the risk of a second run.
 pub const MAX_RECORDS: usize = 65_536;
-/// Keeper: bytes of unacknowledged outcomes; over it a record keeps its hash only.
+/// Keeper: limit on the bytes of unacknowledged outcomes; outcomes over it are refused.
 pub const MAX_RECORD_BYTES: usize = 256 * 1024 * 1024;
-/// Keeper: acknowledgements that came before their outcome. A forgotten one costs the bytes of an outcome until
-/// its horizon; the list is searched for each new outcome, so it is short.
+/// Keeper: acknowledgements that came before their outcome. A forgotten one costs the bytes of an outcome until its
+/// horizon. The list is short because it is searched for each new outcome.
 pub const MAX_EARLY_ACKS: usize = 256;
-/// Keeper: outcomes sent to new replicas in one tick, so that a placement change is no storm.
+/// Keeper: outcomes sent to new replicas in one tick, so that a placement change causes no burst.
 pub const RESYNC_BATCH: usize = 64;
-/// Keeper: records looked at in one tick; each costs a look-up in the ring.
+/// Keeper: records examined in one tick; each costs a look-up in the ring.
 pub const RESYNC_SCAN: usize = 1024;
-/// Keeper: the tick of that.
+/// Keeper: the interval between two such ticks.
 pub const RESYNC_TICK: Duration = Duration::from_millis(200);
-/// Keeper: an undelivered copy is sent again after this; sooner would hammer a member that can't be reached.
+/// Keeper: an undelivered copy is sent again after this time, so that an unreachable member isn't flooded.
 pub const REDELIVER_AFTER: Duration = Duration::from_secs(5);
 
-/// Messages that wait for `poll_transmit`. Over it a message is dropped and counted; every exchange recovers
-/// from a lost message by its timer.
+/// Limit on the messages that wait for `poll_transmit`. Over it a message is dropped and counted; every exchange
+/// recovers from a lost message by its timer.
 pub const MAX_OUTBOX: usize = 65_536;
-/// Events that wait for `poll_event`. Over it only notices are dropped and counted, never a `Done`.
+/// Limit on the events that wait for `poll_event`. Over it only notices are dropped and counted, never a `Done`.
 pub const MAX_EVENTS: usize = 65_536;
-/// A submit is forwarded at most this often. Views that differ send it in circles; four hops are more than
-/// two changes of view within one round trip.
+/// How often a submit may be forwarded. Nodes with different views can forward it in circles; four hops are more than
+/// two changes of view within one round trip need.
 pub const MAX_HOPS: u8 = 4;
-/// How often a submitter stays with an executor that says `Busy` before it tries the next one.
+/// How often a submitter stays with an executor that answers `Busy` before it tries the next one.
 pub const MAX_BUSY_STAYS: u8 = 3;
 
-/// Timings and sizes of one node. The defaults are the design's; tests and small machines change them.
+/// Timings and sizes of one node. The defaults are the design's values; tests and small machines change them.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Replicas of an outcome: the first R of the key's placement list.
     pub replicas: usize,
-    /// From submit to `Accepted`: the executor answers at once, so this is a round trip with a busy relay in
-    /// it. A late `Accepted` is still adopted.
+    /// The time from submit to `Accepted`. The executor answers at once, so this is a round trip over a busy relay. A
+    /// late `Accepted` is still adopted.
     pub accept_timeout: Duration,
     /// Upload speed in bytes per second below which a large payload counts as silence.
     pub upload_floor: u64,
-    /// Between two beats of a task.
+    /// The interval between two beats of a task.
     pub beat_interval: Duration,
     /// Silence after which an accepted task is submitted to the next executor: three beats and a grace.
     pub silence: Duration,
-    /// How long an owner new to a re-submitted task waits for the others' answers.
+    /// How long the executor of a re-submitted task waits for the other nodes' answers.
     pub ask_timeout: Duration,
-    /// Without any live member of the kind for this long, after a completed push-pull: `Infeasible`.
+    /// Without a live member of the kind for this long, after a completed push-pull: the task is `Infeasible` if no
+    /// member has the kind, otherwise an event says that it waits.
     pub infeasible_after: Duration,
-    /// The first back-off is drawn from zero to this; it doubles with each retry.
+    /// The upper limit of the first random back-off; it doubles with each retry.
     pub backoff_base: Duration,
-    /// The longest back-off.
+    /// The upper limit of the back-off.
     pub backoff_cap: Duration,
-    /// After `finished` beats for this long without the result, the submitter asks for it again.
+    /// If `finished` beats come for this long without the result, the submitter asks for it again.
     pub fetch_after: Duration,
     /// The most handlers that run at once, of all kinds.
     pub concurrency: usize,
-    /// The highest counter that a former process of this node persisted.
+    /// The highest counter that an earlier process of this node persisted.
     pub initial_epoch: u64,
 }
 
 impl Config {
-    /// The same with times that can't stop the clock: a timer of zero would be due for ever.
+    /// The config with positive times: a timer of zero would always be due, and time would never advance.
     pub(super) fn sane(mut self) -> Config {
         let times = [
             &mut self.accept_timeout,
@@ -178,18 +180,18 @@ impl Default for Config {
     }
 }
 
-/// What a task may ask for.
+/// The options of a task.
 #[derive(Debug, Clone)]
 pub struct SubmitOptions {
-    /// From now until the handle resolves at the latest; at most [`MAX_LIFE`].
+    /// The longest time until the handle resolves; at most [`MAX_LIFE`].
     pub life: Duration,
-    /// Its place in the executor's queue.
+    /// The task's place in the executor's queue.
     pub priority: Priority,
     /// Retriably failed attempts after which the task is a dead letter. Silence doesn't count.
     pub max_failures: u32,
-    /// Workers that may be lost with the task before it is a dead letter ([`JobError::Lost`]): that died, or came
-    /// back as another process, after they had accepted it and before they gave it back. Silence and a hand-back
-    /// don't count. 0 counts as 1; over [`MAX_HOLDERS`] there is no such limit.
+    /// Workers that may be lost with the task before it is a dead letter ([`JobError::Lost`]). A worker is lost if it
+    /// died or was replaced by another process after it had accepted the task and before it gave the task back.
+    /// Silence and a hand-back don't count. 0 counts as 1; above [`MAX_HOLDERS`] there is no such limit.
     ///
     /// [`JobError::Lost`]: super::JobError::Lost
     pub max_losses: u32,
@@ -206,14 +208,14 @@ impl Default for SubmitOptions {
     }
 }
 
-/// What one kind may use of this node.
+/// The limits of one kind on this node.
 #[derive(Debug, Clone)]
 pub struct KindLimits {
-    /// Handlers of this kind that run at once.
+    /// Limit on the handlers of this kind that run at once.
     pub concurrency: usize,
-    /// Tasks of this kind that may wait for a place; over it, `Busy`.
+    /// Limit on the tasks of this kind that wait in the queue; over it, `Busy`.
     pub queue: usize,
-    /// The longest run of one attempt.
+    /// The time limit of one attempt.
     pub time_limit: Option<Duration>,
 }
 

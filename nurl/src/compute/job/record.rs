@@ -1,9 +1,9 @@
-//! The outcome of a task, and how two copies of it become one.
+//! The outcome of a task, and the merge of two copies of it.
 //!
-//! Without consensus a task can have two outcomes: the deadline at the submitter and the result of a worker
-//! that it couldn't hear, or the results of two workers. The replicated record is a join-semilattice: result >
-//! dead letter > failed > cancelled > deadline, ties by (token, outcome hash). So merging is commutative,
-//! associative and idempotent, and after quiescence all replicas agree, whatever the order of the messages.
+//! Without consensus a task can have two outcomes: the deadline at the submitter and the result of a worker that it
+//! couldn't reach, or the results of two workers. The replicated record is a join-semilattice: result > dead letter >
+//! failed > cancelled > deadline, ties by (token, outcome hash). So merging is commutative, associative and
+//! idempotent, and after quiescence all replicas agree, whatever the order of the messages.
 
 use bytes::Bytes;
 
@@ -12,12 +12,12 @@ use super::message::error_bytes;
 use crate::key::PublicKey;
 use crate::ring::Epoch;
 
-/// What kind of end it was. Declared worst first: the order is the lattice's.
+/// The kind of an outcome. The variants are declared in ascending order of the lattice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Class {
-    /// The life ended first.
+    /// The task's life ended first.
     Deadline,
-    /// The submitter cancelled.
+    /// The submitter cancelled the task.
     Cancelled,
     /// A permanent error.
     Failed,
@@ -49,7 +49,7 @@ impl Class {
             .find(|class| class.to_wire() == number)
     }
 
-    /// Ends that the submitter declares, not an executor.
+    /// Whether the submitter declares such an end, not an executor.
     pub(super) fn is_submitters(self) -> bool {
         matches!(self, Class::Deadline | Class::Cancelled | Class::DeadLetter)
     }
@@ -58,13 +58,13 @@ impl Class {
 /// One outcome of one task.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
-    /// What kind of end it was.
+    /// The kind of the outcome.
     pub class: Class,
-    /// Under which tenure.
+    /// The token of the tenure.
     pub token: Epoch,
     /// BLAKE3 of the outcome, see [`outcome_hash`].
     pub hash: [u8; 32],
-    /// Who produced it.
+    /// The node that produced it.
     pub by: PublicKey,
     /// The outcome itself, until the submitter has acknowledged it.
     pub outcome: Option<Box<Result<Bytes, JobError>>>,
@@ -95,10 +95,10 @@ impl Record {
         (self.class, self.token, self.hash, self.by)
     }
 
-    /// Joins `other` into this record; true if that changed anything.
+    /// Joins `other` into this record; returns whether the record changed.
     ///
-    /// The higher rank wins. Settled is infectious, whichever side won: the submitter has its outcome, nobody
-    /// needs bytes any more.
+    /// The higher rank wins. If either record is settled, the joined one is settled too: the submitter has its
+    /// outcome, so the bytes are no longer needed.
     pub fn merge(&mut self, other: Record) -> bool {
         let settled = self.is_settled() || other.is_settled();
         let mut changed = false;

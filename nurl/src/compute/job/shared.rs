@@ -1,4 +1,4 @@
-//! What the three roles of a node share: identity, clock-independent settings, queues, counters.
+//! The state that the three roles of a node share: identity, clock-independent settings, queues, counters.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -13,38 +13,38 @@ use crate::key::PublicKey;
 use crate::ring::{Epoch, TenureBook};
 use crate::rt::Rng;
 
-/// Who executes and who keeps, in the node's present view. Implemented by the ring.
+/// The executors and the owners of keys in the node's present view. The ring implements it.
 pub trait Placement {
     /// Live members that advertise `kind`, in the key's order of preference.
     fn executors(&self, kind: &str, key: &[u8]) -> Vec<PublicKey>;
-    /// The first `r` of the key's placement list, alive or not: where outcomes are kept.
+    /// The first `r` of the key's placement list, alive or not: the keepers of its outcomes.
     fn owners(&self, key: &[u8], r: usize) -> Vec<PublicKey>;
     /// Whether any member of the view, live or not, advertises `kind`.
     fn has_kind(&self, kind: &str) -> bool;
 }
 
-/// Members held down, or with an undelivered message, at most; a forgotten one costs a full timeout.
+/// Limit on the members held down, or with an undelivered message; a forgotten member costs a full timeout.
 pub(super) const MAX_DOWN: usize = 16_384;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Timer {
     /// A submission's next step.
     Submission(TaskId),
-    /// A resolved id is forgotten.
+    /// The time to forget a resolved id.
     Resolved(TaskId),
     /// An execution's next step.
     Execution(TaskId),
     /// The next record's horizon.
     Records,
-    /// Idle tenures grow old.
+    /// The ageing of idle tenures.
     Tenures,
-    /// Signs of life.
+    /// The next beat.
     Beat,
-    /// Records to new replicas.
+    /// The next batch of records to new replicas.
     Resync,
-    /// Records that didn't get through, once more.
+    /// The next try for undelivered records.
     Redeliver,
-    /// Members to whom a message was not delivered.
+    /// Members to whom a message was not delivered need handling.
     Failed,
     /// The limit of a drain.
     Drain,
@@ -59,17 +59,17 @@ pub(super) struct Shared {
     pub(super) timers: Timers<Timer>,
     pub(super) tenures: TenureBook,
     pub(super) down: BTreeSet<PublicKey>,
-    /// Members to whom a message was not delivered, not yet dealt with.
+    /// Members to whom a message was not delivered, until the next timeout handles them.
     pub(super) failed: BTreeSet<PublicKey>,
-    /// Members that drain, and until when they are passed over.
+    /// Draining members, and until when they are passed over.
     pub(super) draining: BTreeMap<PublicKey, Instant>,
     /// Members that fell silent over a task, and until when they are asked last.
     pub(super) silent: BTreeMap<PublicKey, Instant>,
     pub(super) stats: Stats,
     pub(super) events: VecDeque<Event>,
-    /// Messages to this node itself, not yet handled.
+    /// Messages to this node itself that are not yet handled.
     pub(super) to_self: VecDeque<Message>,
-    /// Encoded when they are fetched, so that a queue of large payloads holds references, not copies.
+    /// Messages are encoded when they are fetched, so that a queue of large payloads holds references, not copies.
     pub(super) outbox: VecDeque<(PublicKey, Message)>,
 }
 
@@ -97,7 +97,7 @@ impl Shared {
         self.placement.as_ref().map(|view| view.executors(kind, key)).unwrap_or_default()
     }
 
-    /// Executors that take work: those that drain are left out.
+    /// Executors that take work: draining members are left out.
     pub(super) fn candidates(&mut self, now: Instant, kind: &str, key: &[u8]) -> Vec<PublicKey> {
         self.draining.retain(|_, until| *until > now);
         let mut list = self.executors(kind, key);
@@ -105,7 +105,7 @@ impl Shared {
         list
     }
 
-    /// A member fell silent: until it is heard it is asked last.
+    /// Notes that a member fell silent: it is asked last until it is heard.
     pub(super) fn fell_silent(&mut self, now: Instant, peer: PublicKey) {
         self.silent.retain(|_, until| *until > now);
         if self.silent.len() < MAX_DOWN {
@@ -113,19 +113,19 @@ impl Shared {
         }
     }
 
-    /// A member is there, or another process of it.
+    /// Notes that a member, or a new process of it, was heard.
     pub(super) fn is_heard(&mut self, peer: &PublicKey) {
         self.silent.remove(peer);
     }
 
-    /// Those of the list that haven't fallen silent lately; all of it if all have.
+    /// The members of the list that haven't fallen silent lately; the whole list if all have.
     pub(super) fn not_silent(&self, now: Instant, list: &[PublicKey]) -> Vec<PublicKey> {
         let silent = |member: &PublicKey| self.silent.get(member).is_some_and(|until| *until > now);
         let heard: Vec<_> = list.iter().filter(|member| !silent(member)).copied().collect();
         if heard.is_empty() { list.to_vec() } else { heard }
     }
 
-    /// A member says that it drains; false if there is no room to remember it.
+    /// Notes that a member drains; false if there is no room to remember it.
     pub(super) fn pass_over(&mut self, now: Instant, peer: PublicKey) -> bool {
         self.draining.retain(|_, until| *until > now);
         let fits = self.draining.len() < MAX_DOWN;
@@ -135,7 +135,7 @@ impl Shared {
         fits
     }
 
-    /// Whether any member of the view has a kind, also one that is dead or has left.
+    /// Whether any member of the view has the kind, including members that are dead or have left.
     pub(super) fn has_kind(&self, kind: &str) -> bool {
         self.placement.as_ref().is_some_and(|view| view.has_kind(kind))
     }
@@ -145,7 +145,7 @@ impl Shared {
         self.placement.as_ref().map(|view| view.owners(key, replicas)).unwrap_or_default()
     }
 
-    /// Drops the tenures that have been idle for long, and looks again as long as there are any.
+    /// Drops the tenures that have been idle for long, and repeats this while any are left.
     pub(super) fn age_tenures(&mut self, now: Instant) {
         self.tenures.age();
         if !self.tenures.is_empty() {
@@ -161,7 +161,7 @@ impl Shared {
     }
 }
 
-/// What a task id stands for: BLAKE3 over kind, key and payload, each with its length.
+/// The digest of a task id's content: BLAKE3 over kind, key and payload, each with its length.
 pub(super) fn digest(kind: &str, key: &[u8], payload: &[u8]) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new();
     for part in [kind.as_bytes(), key, payload] {

@@ -1,4 +1,4 @@
-//! One open task at its submitter: its state, whom it goes to next, whose words about it count.
+//! One open task at its submitter: its state, its next executor, and the nodes whose messages about it are accepted.
 
 use std::collections::BTreeSet;
 use std::time::Instant;
@@ -15,7 +15,7 @@ use crate::ring::Epoch;
 
 #[derive(Debug)]
 pub(super) enum State {
-    /// Nobody takes it. `told` when it was said that it waits.
+    /// No executor takes the task. `told` is set once the event for its wait was sent.
     Placing {
         since: Instant,
         told: bool,
@@ -45,37 +45,37 @@ pub(super) struct Submission {
     pub(super) options: SubmitOptions,
     pub(super) parent: Option<TaskId>,
     pub(super) deadline: Instant,
-    /// Attempts sent out; the latest has this number less one.
+    /// The number of attempts sent out; the latest attempt's number is one less.
     pub(super) attempts: u32,
     pub(super) failures: u32,
-    /// Ends without an outcome since the last sign of life: the exponent of the back-off.
+    /// Attempts that ended without an outcome since the last sign of life: the exponent of the back-off.
     pub(super) retries: u32,
     pub(super) busy_stays: u8,
     pub(super) fetches: u8,
-    /// What a finished executor says of its result.
+    /// The result's length according to the executor that finished.
     pub(super) result_len: u64,
-    /// The id may be known elsewhere from the first attempt on.
+    /// Whether other nodes may know the id already at the first attempt.
     pub(super) known: bool,
-    /// Ignore a node that says another one is at it: that was tried.
+    /// Whether to ignore answers that another node runs the task: that node was already asked.
     pub(super) force: bool,
-    /// Whom this round over the list has tried.
+    /// The nodes that this round over the list has tried.
     pub(super) tried: BTreeSet<PublicKey>,
-    /// Who said that it has no such handler.
+    /// The nodes that have no handler of the kind.
     pub(super) without_kind: BTreeSet<PublicKey>,
-    /// Everyone addressed and everyone who accepted: their outcomes count.
+    /// All nodes that were addressed or have accepted: their outcomes count.
     pub(super) heard: BTreeSet<PublicKey>,
-    /// Who has had it.
+    /// The processes that have had the task.
     pub(super) holders: Holders,
-    /// It was said that it waits for verdicts on them.
+    /// Whether the event for the wait for verdicts on the holders was sent.
     pub(super) waits_told: bool,
     pub(super) last: Option<(PublicKey, Moved)>,
     pub(super) token: Option<Epoch>,
     pub(super) state: State,
 }
 
-/// The next executor: `stay` while it is on the list; else the first of the list that this round hasn't tried:
-/// the n-th at attempt n, and still the natural heir when the dead have left the list. When all were tried a
-/// new round begins, but not with the last one if there is another.
+/// The next executor: `stay` while it is on the list, otherwise the first of the list that this round hasn't tried.
+/// That is the n-th at attempt n, and still the right one after dead nodes have left the list. After all were tried a
+/// new round begins, but not with the last executor if there is another.
 pub(super) fn choose(
     task: &mut Submission,
     list: &[PublicKey],
@@ -98,7 +98,7 @@ pub(super) fn choose(
     list.iter().find(|member| !task.tried.contains(*member)).copied()
 }
 
-/// How many workers may be lost with the task.
+/// The maximum number of workers that may be lost with the task.
 pub(super) fn max_losses(task: &Submission) -> usize {
     usize::try_from(task.options.max_losses.max(1)).unwrap_or(usize::MAX)
 }
@@ -109,7 +109,7 @@ pub(super) fn hear(task: &mut Submission, peer: PublicKey) {
     }
 }
 
-/// Whether this node's words about the task count: it was addressed, it has accepted, or it is on the lists.
+/// Whether this node's messages about the task are accepted: it was addressed, has accepted, or is on the lists.
 pub(super) fn may_speak(sh: &Shared, task: &Submission, from: PublicKey) -> bool {
     task.heard.contains(&from)
         || sh.executors(&task.kind, &task.key).contains(&from)

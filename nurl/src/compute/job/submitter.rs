@@ -1,9 +1,9 @@
 //! The submitter: one handle per task, resolved once.
 //!
 //! A task is *placing* (no live executor), *waiting* (sent, not yet accepted), *held* (accepted, beating) or in
-//! *back-off*. Whatever ends an attempt without an outcome leads to the next one; the end of the life leads to
-//! an error. An executor that failed is not tried again before every other one was. A task that is lost with too many
-//! executors, or fails on too many, is a dead letter.
+//! *back-off*. If an attempt ends without an outcome, the next one follows; the end of the life leads to an error. A
+//! failed executor is not tried again before every other one was tried. A task that is lost with too many executors,
+//! or fails on too many, is a dead letter.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -28,12 +28,12 @@ use super::task::TaskId;
 use crate::key::PublicKey;
 use crate::ring::Epoch;
 
-/// The hint of a full submitter: its oldest tasks end within seconds, as a rule.
+/// The hint of a full submitter: its oldest tasks usually end within seconds.
 const SUBMITTER_RETRY_AFTER: Duration = Duration::from_secs(1);
-/// A lost result is asked for again every `fetch_after`; to that comes the time that it may take on its way, which
-/// is doubled at most this often: on a slow link each copy delays the one before it.
+/// The result's transfer time is added to `fetch_after` between two requests for a lost result. It is doubled at most
+/// this often: on a slow link each copy delays the one before it.
 const MAX_FETCH_DOUBLINGS: u8 = 6;
-/// A `Busy` hint longer than this is cut: it comes from another node.
+/// Limit on a `Busy` hint, because the hint comes from another node.
 const MAX_BUSY_WAIT: Duration = Duration::from_secs(30);
 
 /// A task given up after too many failed attempts.
@@ -43,17 +43,17 @@ const MAX_BUSY_WAIT: Duration = Duration::from_secs(30);
 )]
 #[derive(Debug, Clone)]
 pub struct DeadLetter {
-    /// Its id.
+    /// The task's id.
     pub task: TaskId,
-    /// The dead letter that it was a retry of.
+    /// The dead letter that the task retried.
     pub parent: Option<TaskId>,
-    /// Its kind.
+    /// The task's kind.
     pub kind: String,
-    /// Its key.
+    /// The task's key.
     pub key: Bytes,
-    /// Its payload.
+    /// The task's payload.
     pub payload: Bytes,
-    /// Failed attempts.
+    /// The number of failed attempts.
     pub failures: u32,
     /// The last failure.
     pub last: JobError,
@@ -82,7 +82,7 @@ impl Submitter {
         self.open.len()
     }
 
-    /// What the resolved ids take, in bytes.
+    /// The bytes that the resolved ids occupy.
     pub(super) fn resolved_bytes(&self) -> usize {
         let entry = size_of::<(TaskId, Resolved)>() + size_of::<TaskId>() + 2 * size_of::<(Timer, Instant)>();
         self.resolved.len() * entry
@@ -117,7 +117,7 @@ impl Submitter {
         if payload.len() > MAX_PAYLOAD_LEN {
             return Err(SubmitError::PayloadTooLarge { len: payload.len() });
         }
-        // The wire counts milliseconds: a shorter life would arrive as none.
+        // The wire counts milliseconds: a shorter life would arrive as zero.
         if options.life < Duration::from_millis(1) || options.life > MAX_LIFE {
             return Err(SubmitError::BadLife);
         }
@@ -186,7 +186,7 @@ impl Submitter {
 
     // ---- Attempts.
 
-    /// Sends the next attempt, to `stay` if it is still on the list, else to the next of the list.
+    /// Sends the next attempt, to `stay` if it is still on the list, otherwise to the next executor of the list.
     fn place(&mut self, sh: &mut Shared, now: Instant, id: TaskId, stay: Option<PublicKey>) {
         let Some(task) = self.open.get_mut(&id) else { return };
         if let Some(until) = task.holders.wait(now, max_losses(task)) {
@@ -230,7 +230,7 @@ impl Submitter {
             kind: task.kind.clone(),
             key: task.key.clone(),
             priority: task.options.priority,
-            // Rounded up: a life that is not over never arrives as none.
+            // Rounded up, so that a life that isn't over never arrives as zero.
             life: task.deadline.saturating_duration_since(now) + Duration::from_millis(1),
             ask: task.known || attempt > 0,
             force: task.force,
@@ -241,7 +241,7 @@ impl Submitter {
         sh.send(target, Message::Submit(submit));
     }
 
-    /// The attempt at `from` has ended without an outcome: back off, then go to the next.
+    /// Ends the attempt at `from` without an outcome: back off, then go to the next executor.
     fn retry(&mut self, sh: &mut Shared, now: Instant, id: TaskId, from: PublicKey, why: Moved) {
         let Some(task) = self.open.get_mut(&id) else { return };
         let delay = full_jitter(&mut sh.rng, sh.config.backoff_base, sh.config.backoff_cap, task.retries);
@@ -262,7 +262,7 @@ impl Submitter {
         let Some(task) = self.open.get(&id) else { return };
         let next = match task.state {
             State::Placing { since, told } => {
-                // One that drains may be back, or have been slow to end.
+                // A draining executor may be back by then, or may still not have ended.
                 let again = sh.draining.values().min().copied().unwrap_or(task.deadline);
                 match self.complete_at {
                     Some(complete) if !told => (since.max(complete) + sh.config.infeasible_after).min(again),
@@ -308,7 +308,7 @@ impl Submitter {
                     return;
                 }
                 if fetch.is_some_and(|at| now >= at) {
-                    // The result may still be on its way: ask again ever more slowly.
+                    // The result may still be on its way: ask again at growing intervals.
                     task.fetches = task.fetches.saturating_add(1);
                     *fetch = Some(now + fetch_delay(sh, task.result_len, task.fetches));
                     sh.stats.fetched += 1;
@@ -319,7 +319,7 @@ impl Submitter {
         }
     }
 
-    /// Nobody has taken the task for a while: it ends if nobody ever will, as far as this view goes.
+    /// Continues a task that no executor took for a while. The task ends if no member in this view has its kind.
     fn still_placing(&mut self, sh: &mut Shared, keeper: &mut Keeper, now: Instant, id: TaskId) {
         self.place(sh, now, id, None);
         let after = sh.config.infeasible_after;
@@ -369,8 +369,8 @@ impl Submitter {
         }
     }
 
-    /// `from` is at it: hold it there, unless another is. Two nodes at one task is one too many, so the one
-    /// that is not held is told to stop.
+    /// Takes `from` as the executor, unless another node is held. Only one node should run a task, so the node that
+    /// is not held is told to stop.
     fn adopt(
         &mut self,
         sh: &mut Shared,
@@ -393,7 +393,7 @@ impl Submitter {
                 task.holders.released(from);
                 return false;
             }
-            // The other one is done: better than one that runs.
+            // `from` has finished, which is better than the held node that still runs.
             State::Held { by, .. } if finished => Some(*by),
             State::Held { .. } => {
                 task.holders.released(from);
@@ -401,7 +401,8 @@ impl Submitter {
                 sh.send(from, Message::Withdraw { task: id, attempt });
                 return false;
             }
-            // The submit may have been forwarded: the answer of the latest attempt comes from whoever took it.
+            // The submit may have been forwarded, so the answer of the latest attempt may come from another node than
+            // its target.
             State::Waiting { target, .. } => (*target != from && attempt != latest).then_some(*target),
             State::Placing { .. } | State::BackOff { .. } => None,
         };
@@ -418,7 +419,7 @@ impl Submitter {
         true
     }
 
-    /// Whether any of these is for a task that is open here.
+    /// Whether any of these beats is for a task that is open here.
     pub(super) fn waits_for(&self, beats: &[Beat]) -> bool {
         beats.iter().any(|beat| self.open.contains_key(&beat.task))
     }
@@ -456,7 +457,7 @@ impl Submitter {
                 && let Some(len) = beat.finished
                 && fetch.is_none()
             {
-                // No result is longer, whatever a node says of its own.
+                // No result is longer, whatever length the node claims.
                 task.result_len = len.min(MAX_PAYLOAD_LEN as u64);
                 *fetch = Some(now + fetch_delay(sh, task.result_len, task.fetches));
                 self.arm(sh, id);
@@ -464,7 +465,7 @@ impl Submitter {
         }
     }
 
-    /// Somebody is at a task that has no open handle here.
+    /// Handles the message of a node that has a task without an open handle here.
     fn not_waiting(&mut self, sh: &mut Shared, from: PublicKey, id: TaskId, attempt: u32, finished: bool) {
         match self.resolved.get(&id) {
             Some(resolved) if finished => {
@@ -475,7 +476,8 @@ impl Submitter {
                 sh.stats.withdrawn += 1;
                 sh.send(from, Message::Withdraw { task: id, attempt });
             }
-            // From before our restart: let it run, its owners keep the outcome. A finished one is dropped.
+            // The task is from before this node's restart. A running one runs on, and its owners keep the outcome.
+            // The outcome of a finished one is dropped.
             None if finished => sh.send(from, Message::Ack { task: id, hash: [0; 32] }),
             None => sh.stats.unexpected += 1,
         }
@@ -511,10 +513,10 @@ impl Submitter {
         reason: Reason,
     ) {
         let Some(task) = self.open.get_mut(&id) else { return };
-        // Also where nothing else follows from it: its end is no loss of the task.
+        // This holds in every state: a node that gave the task back isn't lost with it.
         task.holders.released(from);
-        // Only the latest attempt, and from its place, or from one that it was forwarded to: that one is on
-        // the list, or we would never believe its outcome either.
+        // Only answers of the latest attempt count, from its target or from a node that the submit was forwarded to.
+        // Such a node is on the list; otherwise its outcome wouldn't be believed either.
         let current = match &task.state {
             State::Waiting { target, .. } => Some(*target),
             State::Held { by, .. } => Some(*by),
@@ -557,7 +559,7 @@ impl Submitter {
             Reason::HandedBack => self.handed_back(sh, now, id, from),
             Reason::Misrouted | Reason::Unknown => self.retry(sh, now, id, from, Moved::Refused),
             Reason::Elsewhere { runner } => {
-                // Believed once: if the runner doesn't answer, the next one runs it all the same.
+                // Believed once: if the runner doesn't answer, the next executor runs the task in any case.
                 task.force = true;
                 hear(task, runner);
                 task.state = State::Waiting { target: runner, until: now + sh.config.accept_timeout };
@@ -572,12 +574,13 @@ impl Submitter {
         }
     }
 
-    /// `from` drains: the next executor has the task at once, and others of ours don't go there either.
+    /// Handles the answer of a draining node: the next executor gets the task at once, and this node's other tasks
+    /// avoid `from`.
     fn handed_back(&mut self, sh: &mut Shared, now: Instant, id: TaskId, from: PublicKey) {
         let Some(task) = self.open.get_mut(&id) else { return };
         sh.stats.hand_backs += 1;
         if !sh.pass_over(now, from) {
-            // It would be the next one again.
+            // The draining node can't be remembered, so it would be chosen again.
             self.retry(sh, now, id, from, Moved::HandedBack);
             return;
         }
@@ -605,7 +608,7 @@ impl Submitter {
         self.end_here(sh, keeper, now, id, JobError::DeadLetter { failures, last });
     }
 
-    /// As many workers as are allowed were lost with the task.
+    /// Ends a task that was lost with the maximum number of workers.
     fn lost(&mut self, sh: &mut Shared, keeper: &mut Keeper, now: Instant, id: TaskId) {
         let Some(task) = self.open.get(&id) else { return };
         let names: Vec<_> = task.holders.lost().map(|who| who.short()).collect();
@@ -664,7 +667,7 @@ impl Submitter {
             Some(outcome) => self.resolve(sh, now, id, *outcome, Some(record.by)),
             None => sh.stats.unexpected += 1,
         }
-        // The keepers that this view doesn't know as owners hear it too.
+        // The sender may be a keeper that this view doesn't know as an owner, so it gets the acknowledgement too.
         if let Some(resolved) = self.resolved.get(&id) {
             let hash = resolved.hash;
             sh.send(from, Message::Ack { task: id, hash });
@@ -673,7 +676,7 @@ impl Submitter {
 
     // ---- Ends.
 
-    /// The submitter itself declares the end: executors stop, the owners keep the record.
+    /// Ends the task by the submitter's own decision: executors stop, the owners keep the record.
     fn end_here(
         &mut self,
         sh: &mut Shared,
@@ -701,7 +704,7 @@ impl Submitter {
         true
     }
 
-    /// Resolves the handle. Everyone who may still be at it is told.
+    /// Resolves the handle, and informs all nodes that may still have the task.
     fn resolve(
         &mut self,
         sh: &mut Shared,
@@ -747,13 +750,14 @@ impl Submitter {
 
     pub(super) fn forget(&mut self, id: TaskId) {
         self.resolved.remove(&id);
-        // Lives differ, so the order of ends is not the order of horizons; the rest goes when it comes up.
+        // Lives differ, so the order of ends is not the order of horizons. Other entries are removed when they get to
+        // the front.
         while self.resolved_order.front().is_some_and(|front| !self.resolved.contains_key(front)) {
             self.resolved_order.pop_front();
         }
     }
 
-    // ---- Others come and go.
+    // ---- Members come and go.
 
     pub(super) fn on_placement(&mut self, sh: &mut Shared, now: Instant) {
         let placing = |task: &Submission| matches!(task.state, State::Placing { .. });
@@ -773,7 +777,8 @@ impl Submitter {
         }
     }
 
-    /// A member is dead, has left or has a new boot, and what it had is lost; or it is alive after all.
+    /// Takes a member's change. A dead, departed or rebooted member has lost its tasks; an alive one clears its
+    /// verdicts.
     pub(super) fn on_member(&mut self, sh: &mut Shared, now: Instant, peer: PublicKey, change: MemberChange) {
         for (id, task) in &mut self.open {
             match change {
@@ -796,8 +801,8 @@ impl Submitter {
         }
     }
 
-    /// A message was not delivered: an attempt that was accepted has its beats to prove itself, one that was
-    /// not has nothing.
+    /// Handles an undelivered message: an accepted attempt still has its beats as a sign of life, another attempt has
+    /// none.
     pub(super) fn on_send_failed(&mut self, sh: &mut Shared, now: Instant, peer: PublicKey) {
         for id in self.at(peer, false) {
             sh.stats.silences += 1;
@@ -815,12 +820,12 @@ impl Submitter {
     }
 }
 
-/// How long this many bytes may take.
+/// The transfer time allowed for this many bytes.
 fn way(sh: &Shared, len: u64) -> Duration {
     Duration::from_millis(len * 1000 / sh.config.upload_floor.max(1))
 }
 
-/// How long to wait for a result of this length before it is asked for again.
+/// The time before a result of this length is asked for again.
 fn fetch_delay(sh: &Shared, len: u64, fetches: u8) -> Duration {
     sh.config.fetch_after + way(sh, len) * (1 << fetches.min(MAX_FETCH_DOUBLINGS))
 }

@@ -1,4 +1,4 @@
-//! Names: a task's id and its priority.
+//! A task's id and its priority.
 
 use std::fmt;
 use std::str::FromStr;
@@ -14,8 +14,8 @@ pub const TASK_ID_LEN: usize = 16;
 
 /// A task: 128 random bits, drawn once by the submitter and the same on every retry.
 ///
-/// It is also the capability to speak about the task: only nodes that the submit, its outcome or a question
-/// about it reached know it.
+/// The id is also the capability to send messages about the task: only nodes that received the submit, its outcome or
+/// a question about it know the id.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TaskId([u8; TASK_ID_LEN]);
 
@@ -27,12 +27,12 @@ impl TaskId {
         TaskId(bytes)
     }
 
-    /// Takes the 16 bytes as they are.
+    /// A task id of these 16 bytes.
     pub const fn from_bytes(bytes: [u8; TASK_ID_LEN]) -> TaskId {
         TaskId(bytes)
     }
 
-    /// The 16 bytes.
+    /// The id's 16 bytes.
     pub const fn as_bytes(&self) -> &[u8; TASK_ID_LEN] {
         &self.0
     }
@@ -86,25 +86,26 @@ impl<'b, C> minicbor::Decode<'b, C> for TaskId {
     }
 }
 
-/// Which of an executor's waiting tasks starts first. Declared worst first: the order is the policy.
+/// The order in which an executor's waiting tasks start. The variants are declared in ascending order, which is their
+/// `Ord`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Priority {
-    /// Work that may wait for everything else.
+    /// Work that may wait for all other work.
     Low,
-    /// The usual.
+    /// The default.
     #[default]
     Normal,
-    /// Before the rest of the queue. It never displaces a task that runs.
+    /// Before the rest of the queue. It never displaces a running task.
     High,
 }
 
 impl Priority {
-    /// The number on the wire.
+    /// The priority's number on the wire.
     pub const fn to_wire(self) -> u8 {
         self as u8
     }
 
-    /// Numbers of a later version than ours count as the highest that we know.
+    /// A number of a later version counts as the highest that this version knows.
     pub const fn from_wire(number: u8) -> Priority {
         match number {
             0 => Priority::Low,

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 /// Deadlines by name; setting a name again moves its deadline.
 ///
-/// Bounded by its names: each belongs to an entry of a bounded table.
+/// The table is bounded because each name belongs to an entry of a bounded table.
 #[derive(Debug)]
 pub(super) struct Timers<K> {
     by_name: BTreeMap<K, Instant>,

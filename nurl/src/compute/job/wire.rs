@@ -1,5 +1,5 @@
-//! The CBOR headers of [`message`](super::message)s, as they stand on the wire: arrays of indexed fields. A field
-//! is never renumbered; a new one goes to the end and is an `Option`.
+//! The CBOR headers of [`message`](super::message)s on the wire: arrays of indexed fields. A field is never
+//! renumbered; a new field goes to the end and is an `Option`.
 
 use minicbor::decode::{Decoder, Error as DecodeError};
 use minicbor::encode::{Encoder, Error as EncodeError, Write};

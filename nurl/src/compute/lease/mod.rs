@@ -1,27 +1,27 @@
-//! The discipline of a resource: effects happen once, and never under an old token.
+//! Fencing at a resource: effects happen once, and never under an old token.
 //!
-//! Without consensus two nodes may both believe that they act for a key. So it is the resource that decides:
-//! [`Resource::admit`] takes a fencing token and a task, and answers in this order:
+//! Without consensus two nodes may both believe that they act for a key. So the resource decides: [`Resource::admit`]
+//! takes a fencing token and a task, and checks in this order:
 //!
-//! 1. the task has an outcome → that outcome, whatever the token ([`Admission::Recorded`]);
-//! 2. the task is in progress → [`Admission::InProgress`];
-//! 3. the token is below the key's → [`Admission::Fenced`], with the token that stands;
-//! 4. else (token, task) is made durable, and the caller does the effect ([`Admission::Admitted`]), records its
-//!    outcome with [`Resource::complete`], and only then acknowledges.
+//! 1. The task has an outcome: the answer is that outcome, whatever the token ([`Admission::Recorded`]).
+//! 2. The task is in progress: [`Admission::InProgress`].
+//! 3. The token is below the key's: [`Admission::Fenced`], with the current token.
+//! 4. Otherwise (token, task) is made durable, and the caller does the effect ([`Admission::Admitted`]), records its
+//!    outcome with [`Resource::complete`], and acknowledges only after that.
 //!
-//! # What it promises
+//! # Guarantees
 //! - A resource that has admitted a token never admits a lower one for that key, across restarts.
-//! - A recorded outcome is given again for the task's life and 10 minutes more, whoever asks.
-//! - An effect made through [`Resource::commit_with`] is durable in one transaction with its outcome, and is
-//!   refused there if a higher token came meanwhile. This is what *fenced* and *exactly once* hold for.
-//! - For any other effect, a task that was in progress when the process died has the outcome
-//!   [`Outcome::Unknown`], and is never run again. Its owner can be asked at the start, by a closure, whether
-//!   the effect can be read back or was rolled back: see [`Recovered`].
+//! - A recorded outcome is returned for the task's life and 10 minutes more, to any caller.
+//! - An effect made through [`Resource::commit_with`] becomes durable in one transaction with its outcome, and is
+//!   refused if a higher token was admitted meanwhile. *Fenced* and *exactly once* hold for such effects.
+//! - For any other effect, a task that was in progress when the process died has the outcome [`Outcome::Unknown`],
+//!   and is never run again. At the start, a closure can ask the resource's owner whether the effect can be read back
+//!   or was rolled back: see [`Recovered`].
 //!
-//! # What it refuses
-//! A token whose counter is more than 2³² above the highest known, so nobody fences out the world. A full table
-//! answers [`Admission::Busy`]: nothing younger than its life is evicted. Where a key's token must go to make
-//! room, the floor rises to it, and unknown keys need at least the floor.
+//! # Refusals
+//! A token is refused if its counter is more than 2³² above the highest known, so that one node can't fence out all
+//! others. A full table answers [`Admission::Busy`]: no task is evicted before the end of its life. If a key's token
+//! must be evicted to make room, the floor rises to that token, and unknown keys need at least the floor.
 
 mod record;
 mod resource;
@@ -41,28 +41,28 @@ pub type TaskId = [u8; 16];
 /// The longest life of a task.
 pub const MAX_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// How much longer than the task's life its outcome is kept: for retries under way when the life ends.
+/// How much longer than the task's life its outcome is kept, for retries that are under way when the life ends.
 pub const KEEP: Duration = Duration::from_secs(10 * 60);
 
-/// The longest key, as everywhere.
+/// The longest key, the same as in the other modules.
 pub const MAX_KEY_BYTES: usize = 1024;
 
 /// The largest outcome: a job's result.
 pub const MAX_OUTCOME_BYTES: usize = 16 * 1024 * 1024;
 
-/// Tasks remembered. Each costs about 200 bytes of memory; its outcome lies on the disk.
+/// The most tasks remembered. Each costs about 200 bytes of memory; its outcome is on the disk.
 pub const MAX_TASKS: usize = 65_536;
 
-/// Keys whose token is remembered. Beyond, the lowest token without tasks raises the floor, which can only
-/// refuse old owners, never admit them.
+/// The most keys whose token is remembered. Beyond this, evicting the lowest token without tasks raises the floor. A
+/// higher floor can only refuse old owners, never admit them.
 pub const MAX_KEYS: usize = 65_536;
 
-/// What a resource remembers at most.
+/// The limits of a resource's memory.
 #[derive(Debug, Clone, Copy)]
 pub struct Config {
-    /// Tasks.
+    /// The most tasks remembered.
     pub max_tasks: usize,
-    /// Keys.
+    /// The most keys remembered.
     pub max_keys: usize,
 }
 
@@ -72,12 +72,12 @@ impl Default for Config {
     }
 }
 
-/// How a task ended at this resource.
+/// A task's outcome at this resource.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// With this.
+    /// The task ended with these bytes.
     Done(Vec<u8>),
-    /// The process died in it: the effect happened once or not at all, and won't again.
+    /// The process died during the task: the effect happened once or not at all, and won't happen again.
     Unknown,
 }
 
@@ -86,82 +86,82 @@ pub enum Outcome {
 pub enum Admission {
     /// The task has ended before; the effect is not repeated.
     Recorded(Outcome),
-    /// The task runs here now; the effect is not repeated.
+    /// The task is running here; the effect is not repeated.
     InProgress,
-    /// Somebody with a higher token acts for the key.
+    /// Another node acts for the key with a higher token.
     Fenced {
-        /// The token that stands: the key's, or the floor.
+        /// The current token: the key's, or the floor.
         current: Epoch,
     },
-    /// There is no room; nothing was recorded. Try again later or elsewhere.
+    /// There is no room, and nothing was recorded. Try again later or at another resource.
     Busy,
-    /// (token, task) is durable: do the effect now, then complete.
+    /// (token, task) is durable: do the effect now, then record its outcome.
     Admitted,
 }
 
-/// What the owner of a resource finds out about a task that was in progress when the process died.
+/// The answer of a resource's owner about a task that was in progress when the process died.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Recovered {
     /// The effect can be read back, and this is its outcome.
     Done(Vec<u8>),
     /// The effect did not happen, or was undone: the task may run again.
     RolledBack,
-    /// Nobody can tell.
+    /// The owner can't tell.
     Unknown,
 }
 
-/// Why a request was not answered.
+/// Why a request failed.
 #[derive(Debug, thiserror::Error)]
 pub enum LeaseError {
-    /// The token's counter is a lie, or from a different mesh.
+    /// The token's counter is invalid, or from a different mesh.
     #[error("epoch counter {counter} is more than 2^32 above the highest known, {highest}")]
     TooFarAhead {
-        /// What was claimed.
+        /// The token's counter.
         counter: u64,
-        /// The highest known.
+        /// The highest counter known.
         highest: u64,
     },
-    /// The key or the outcome is too long, or the life is.
+    /// The key, the outcome or the life is too long.
     #[error("{what} of {size}, the limit is {limit}")]
     TooLarge {
-        /// What.
+        /// The field that is too long.
         what: &'static str,
-        /// How large.
+        /// Its size.
         size: u64,
-        /// The limit.
+        /// Its limit.
         limit: u64,
     },
-    /// The task is not in progress: it was not admitted, or has ended.
+    /// The task is not in progress: it was not admitted, or has already ended.
     #[error("the task is not in progress here")]
     NotInProgress,
-    /// A higher token came before the effect was committed: nothing was done.
+    /// A higher token was admitted before the effect was committed: nothing was done.
     #[error("fenced before its effect was committed")]
     Fenced {
-        /// The token that stands.
+        /// The current token.
         current: Epoch,
     },
-    /// The disk failed. What is durable stands; open the store again.
+    /// The disk failed. The durable records remain valid; open the store again.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-/// What a resource did and refused.
+/// Counters of a resource's answers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Tasks admitted.
     pub admitted: u64,
-    /// Outcomes given again.
+    /// Recorded outcomes returned again.
     pub recorded: u64,
     /// Requests for a task in progress.
     pub in_progress: u64,
     /// Requests and commits under a lower token.
     pub fenced: u64,
-    /// Requests refused for want of room.
+    /// Requests refused because a table was full.
     pub busy: u64,
-    /// Tokens too far ahead.
+    /// Tokens refused because they were too far ahead.
     pub too_far_ahead: u64,
-    /// Keys whose token raised the floor.
+    /// Keys whose eviction raised the floor.
     pub evicted: u64,
-    /// Tasks that a restart found in progress and could not tell.
+    /// Tasks that were in progress before a restart and have an unknown outcome.
     pub unknown: u64,
 }

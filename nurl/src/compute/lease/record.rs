@@ -7,7 +7,7 @@ use super::{Outcome, TaskId};
 use crate::replication::store::StoreError;
 use crate::ring::{EPOCH_LEN, Epoch};
 
-/// How far a task is.
+/// The progress of a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum Status {
@@ -20,7 +20,7 @@ pub(super) enum Status {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Task {
     pub(super) status: Status,
-    /// Since 1970.
+    /// Milliseconds since 1970.
     pub(super) expires_ms: u64,
     pub(super) token: Epoch,
 }

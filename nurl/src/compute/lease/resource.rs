@@ -1,4 +1,4 @@
-//! The resource: an index in memory of what the store holds.
+//! The resource: an index in memory over the records in the store.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,7 +12,7 @@ use super::{
 use crate::replication::store::{Effects, Store, StoreError};
 use crate::ring::{Epoch, MAX_COUNTER_JUMP};
 
-/// A resource whose effects are fenced. Shared by reference; calls block on the disk and follow each other.
+/// A resource with fenced effects. It is shared by reference. Calls block on the disk and run one after the other.
 #[derive(Debug)]
 pub struct Resource {
     store: Arc<Store>,
@@ -22,14 +22,14 @@ pub struct Resource {
 
 #[derive(Debug)]
 struct Table {
-    /// Keys without a token of their own need at least this one.
+    /// The lowest token for keys without a token of their own.
     floor: Epoch,
     highest: u64,
     keys: BTreeMap<Vec<u8>, Key>,
     tasks: BTreeMap<Vec<u8>, Task>,
-    /// Ended tasks by the end of their time.
+    /// Ended tasks by the time at which they expire.
     expiry: BTreeSet<(u64, Vec<u8>)>,
-    /// Keys without tasks, by token: the first goes first.
+    /// Keys without tasks, by token: the first is evicted first.
     idle: BTreeSet<(Epoch, Vec<u8>)>,
     counters: Counters,
 }
@@ -41,8 +41,8 @@ struct Key {
 }
 
 impl Resource {
-    /// Opens the lease table of a store. `recover` is asked about each task that was in progress when the
-    /// process died; its answer is durable before this returns.
+    /// Opens the lease table of a store. `recover` is called for each task that was in progress when the process
+    /// died; its answer is durable before this returns.
     ///
     /// # Errors
     /// [`LeaseError::Store`].
@@ -101,8 +101,8 @@ impl Resource {
         Ok(Resource { store, config, table: Mutex::new(table) })
     }
 
-    /// Asks to do `task` on `key` under `token`. `wall` is the time since 1970, `life` what is left of the
-    /// task's life.
+    /// Asks to do `task` on `key` under `token`. `wall` is the time since 1970, `life` the remaining life of the
+    /// task.
     ///
     /// # Errors
     /// [`LeaseError`]; nothing was recorded then.
@@ -119,7 +119,7 @@ impl Resource {
         let mut table = self.table();
         self.expire_in(&mut table, wall)?;
         let name = name(key, task);
-        // 1. and 2. What is known of the task, whatever the token.
+        // 1. and 2. The known state of the task counts, whatever the token.
         match table.tasks.get(&name).map(|known| known.status) {
             Some(Status::InProgress) => {
                 table.counters.in_progress += 1;
@@ -133,18 +133,18 @@ impl Resource {
             }
             None => {}
         }
-        // A lie about the counter is no reason to believe anything else in the request.
+        // If the counter is invalid, nothing else in the request is believed.
         if token.counter.saturating_sub(table.highest) > MAX_COUNTER_JUMP {
             table.counters.too_far_ahead += 1;
             return Err(LeaseError::TooFarAhead { counter: token.counter, highest: table.highest });
         }
-        // 3. A lower token than the key's, or than the floor.
+        // 3. The token is lower than the key's token or the floor.
         let current = table.current(key);
         if token < current {
             table.counters.fenced += 1;
             return Ok(Admission::Fenced { current });
         }
-        // 4. Room, then durability, then the effect.
+        // 4. First room, then durability, then the effect.
         let evict = match table.room(key, &self.config) {
             Ok(evict) => evict,
             Err(()) => {
@@ -179,7 +179,7 @@ impl Resource {
         Ok(Admission::Admitted)
     }
 
-    /// Records the outcome of an effect that was made elsewhere. Acknowledge after this, not before.
+    /// Records the outcome of an effect that was made elsewhere. Acknowledge only after this call.
     ///
     /// # Errors
     /// [`LeaseError::NotInProgress`], [`LeaseError::TooLarge`] or [`LeaseError::Store`].
@@ -187,11 +187,11 @@ impl Resource {
         self.end(key, task, outcome, false, |_| Ok(()))
     }
 
-    /// Makes an effect in the store and records its outcome, in one transaction. If a higher token was admitted
-    /// for the key since, nothing is done.
+    /// Makes an effect in the store and records its outcome, in one transaction. If a higher token was admitted for
+    /// the key meanwhile, nothing is done.
     ///
     /// # Errors
-    /// As [`complete`](Resource::complete), [`LeaseError::Fenced`], or what `effect` returns.
+    /// The errors of [`complete`](Resource::complete), [`LeaseError::Fenced`], or the error of `effect`.
     pub fn commit_with(
         &self,
         key: &[u8],
@@ -229,7 +229,7 @@ impl Resource {
         Ok(())
     }
 
-    /// Forgets a task whose effect was not made and won't be: it may be admitted again.
+    /// Forgets a task whose effect was not made and won't be, so that it may be admitted again.
     ///
     /// # Errors
     /// [`LeaseError::NotInProgress`] or [`LeaseError::Store`].
@@ -244,7 +244,7 @@ impl Resource {
         Ok(())
     }
 
-    /// Drops the outcomes whose time is over. Every request does this too.
+    /// Drops the outcomes that have expired. `admit` does this too.
     ///
     /// # Errors
     /// [`LeaseError::Store`].
@@ -252,7 +252,7 @@ impl Resource {
         self.expire_in(&mut self.table(), wall)
     }
 
-    /// Takes in an epoch counter that membership told.
+    /// Learns an epoch counter from membership.
     pub fn note(&self, counter: u64) {
         let mut table = self.table();
         if counter.saturating_sub(table.highest) > MAX_COUNTER_JUMP {
@@ -262,22 +262,22 @@ impl Resource {
         }
     }
 
-    /// The highest counter known; it travels in every answer.
+    /// The highest counter known.
     pub fn highest(&self) -> u64 {
         self.table().highest
     }
 
-    /// The lowest token that `key` takes now.
+    /// The lowest token that `key` accepts now.
     pub fn current(&self, key: &[u8]) -> Epoch {
         self.table().current(key)
     }
 
-    /// What was done and refused.
+    /// Counters of the answers since the start.
     pub fn counters(&self) -> Counters {
         self.table().counters
     }
 
-    /// Where effects and outcomes lie.
+    /// The store of the effects and outcomes.
     pub fn store(&self) -> &Arc<Store> {
         &self.store
     }
@@ -300,7 +300,7 @@ impl Resource {
         Ok(())
     }
 
-    /// A panic in a caller's effect leaves the table as it was: it changes only after a commit.
+    /// The table changes only after a commit, so a panic in a caller's effect leaves it as it was.
     fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -328,7 +328,8 @@ impl Table {
         task.filter(|task| task.status == Status::InProgress).ok_or(LeaseError::NotInProgress)
     }
 
-    /// Room for one more task on `key`: the key that must be evicted for it, with its token, if any.
+    /// Makes sure that there is room for one more task on `key`. Returns the key to evict for it, with its token, if
+    /// any.
     fn room(&self, key: &[u8], config: &Config) -> Result<Option<(Epoch, Vec<u8>)>, ()> {
         if self.tasks.len() >= config.max_tasks {
             return Err(());
@@ -336,11 +337,12 @@ impl Table {
         if self.keys.contains_key(key) || self.keys.len() < config.max_keys {
             return Ok(None);
         }
-        // Only keys without remembered tasks, and the lowest token: it raises the floor the least.
+        // Evict only a key without remembered tasks, and the one with the lowest token: it raises the floor the
+        // least.
         self.idle.first().cloned().map(Some).ok_or(())
     }
 
-    /// `token` stands for `key` from now on.
+    /// Makes `token` the current token of `key`.
     fn raise(&mut self, key: &[u8], token: Epoch) {
         self.highest = self.highest.max(token.counter);
         match self.keys.get_mut(key) {

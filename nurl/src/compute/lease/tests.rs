@@ -307,7 +307,7 @@ fn of_concurrent_duplicates_exactly_one_is_admitted() {
     assert_eq!(resource.current(b"k").counter, 1);
 }
 
-/// What a kill leaves: the bytes of the file at that moment.
+/// The state after a kill: a store opened on the bytes of the file at that moment.
 #[cfg(not(feature = "sim"))]
 fn killed(path: &std::path::Path, copy: &str) -> Resource {
     let bytes = crate::rt::disk::read(path, 1 << 30).unwrap();

@@ -1,4 +1,4 @@
-//! What comes in: messages, and what the layers below notice.
+//! Inputs: messages, and notices of the layers below.
 
 use std::time::{Duration, Instant};
 
@@ -9,20 +9,20 @@ use crate::membership::message::{self, Body, Chunk, DecodeError, Message, UserEv
 use crate::membership::random;
 use crate::membership::table::State;
 
-/// After it has joined, an observer asks for a table again so soon, and then after twice as long each time, up to the
-/// period of everybody: gossip doesn't reach it, and the first table may be that of somebody who has just come.
+/// An observer's first wait for another table after joining; the wait then doubles up to the usual period. Gossip
+/// doesn't reach an observer, and the first table may come from a member that has just joined itself.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// A helper doesn't ping on someone's behalf for longer than this, whatever it is asked: the longest probe
-/// is nine seconds.
+/// The longest time that a helper pings for another member, whatever the request says: the longest probe is nine
+/// seconds.
 const MAX_SERVE_TIME: Duration = Duration::from_secs(9);
 
-/// A hub's denial of a peer brings no second probe for this long: a member that is on another hub, or in reach
-/// without one, is denied whenever something is sent to it by that hub.
+/// After a hub's denial of a peer has caused a probe, further denials cause none for this long: a hub denies a member
+/// that is on another hub, or reachable without one, whenever something is sent to it through that hub.
 pub(super) const DENIAL_HOLDS: Duration = Duration::from_secs(10);
 
 impl Detector {
-    /// A message from `from`, who was authenticated by its session.
+    /// A message from `from`, which its session has authenticated.
     pub fn handle_message(&mut self, now: Instant, from: PublicKey, via: Via, body: &[u8]) {
         if from == self.me.key {
             self.stats.from_self += 1;
@@ -31,8 +31,8 @@ impl Detector {
         let Some(message) = self.decode(body) else { return };
         self.note_observer(from, message.observer);
         if message.observer {
-            // An observer has no say about members; it may look, and be told that this node is there. What it holds of
-            // this node it has heard of somebody, who may have taken it back meanwhile: only this node can end that.
+            // An observer has no say about members, but may read tables and gets acks. Its facts about this node may
+            // be hearsay that the author has retracted since; only this node can refute them.
             let me = self.me.key;
             let mut refuted = false;
             for fact in message.facts.iter().filter(|fact| fact.key == me) {
@@ -44,7 +44,7 @@ impl Detector {
                     self.send(from, via, Body::Ack { seq }, own.as_slice());
                 }
                 Body::PushPull(chunk) => self.answer_push_pull(now, from, chunk),
-                // It has told what it is, so that nobody asks it again.
+                // An observer has no table to give, so the exchange ends.
                 Body::PushPullAck(_) => {
                     self.push_pull.cancel(&from);
                 }
@@ -93,10 +93,10 @@ impl Detector {
                 Some(false) => {}
                 None => self.stats.unsolicited_chunks += 1,
             },
-            // On the mesh group only; over a session it says nothing.
+            // Valid on the mesh group only.
             Body::Announce { .. } => {}
         }
-        // Someone talks to us whom we have never heard of: make each other's acquaintance.
+        // An unknown peer sent a message: exchange tables, so that both learn of each other.
         let exchanging = matches!(message.body, Body::PushPull(_) | Body::PushPullAck(_));
         if !exchanging && self.table.get(&from).is_none() && self.me.state != State::Left {
             self.start_push_pull(now, from);
@@ -106,7 +106,7 @@ impl Detector {
     fn decode(&mut self, body: &[u8]) -> Option<Message> {
         match Message::decode(body) {
             Ok(message) => {
-                // A jump is counted by note_epoch; the rest of the message stands.
+                // A jump is counted by note_epoch; the rest of the message is valid.
                 let _ = self.note_epoch(message.epoch);
                 Some(message)
             }
@@ -150,7 +150,7 @@ impl Detector {
         }
     }
 
-    /// Pings someone on behalf of `origin`.
+    /// Pings `target` on behalf of `origin`.
     fn serve(&mut self, now: Instant, origin: PublicKey, via: Via, seq: u64, target: PublicKey, ms: u32) {
         if target == self.me.key {
             self.send(origin, via, Body::Ack { seq }, &[]);
@@ -160,7 +160,7 @@ impl Detector {
         if repeated {
             return;
         }
-        // Nobody can be made to seek a session with a key that no member has.
+        // A forged request must not make this node seek a session with a key that no member has.
         if self.table.get(&target).is_none() {
             self.stats.served_unknown += 1;
             self.send(origin, via, Body::Nack { seq }, &[]);
@@ -179,7 +179,7 @@ impl Detector {
             origin_seq: seq,
             target,
             again_at: Some(now + timeout * 2 / 5),
-            // Lifeguard §4.1: at 80 % of the timeout, so that it is back before the verdict.
+            // Lifeguard §4.1: at 80 % of the timeout, so that the NACK arrives before the verdict.
             nack_at: Some(now + timeout * 4 / 5),
             // An ack that comes after the NACK is still passed on; it may clear a suspicion.
             until: now + timeout * 2,
@@ -212,8 +212,8 @@ impl Detector {
         let isolated = self.isolation.since().map(|since| now.saturating_duration_since(since));
         if self.isolation.exchanged(now, from) {
             self.emit(Event::Isolated(false));
-            // A probe from a long isolation says nothing of its target, which is probed again, soon. After a short one,
-            // as the death of the only member that was probed brings about, it does.
+            // A probe from a long isolation is no evidence against its target, so the target is probed again soon. A
+            // short isolation may be due to the death of the only probed member, so its probes stay valid.
             let long = isolated > Some(self.config.push_pull_timeout);
             let void = if long { self.prober.abandon() } else { Vec::new() };
             void.into_iter().for_each(|target| self.urge(now, target, false));
@@ -229,7 +229,7 @@ impl Detector {
         }
     }
 
-    /// A reliable message of ours to `peer` was lost on its way.
+    /// A reliable message of this node to `peer` was lost.
     pub fn on_message_lost(&mut self, now: Instant, peer: PublicKey) {
         if self.push_pull.cancel(&peer) {
             self.exchange_failed(now, peer);
@@ -237,8 +237,9 @@ impl Detector {
         }
     }
 
-    /// What gossip missed only an exchange repairs, and an observer learns of a death by nothing else: so one that failed
-    /// is made up for with somebody else soon. One with a stranger is nobody's loss.
+    /// Only an exchange repairs losses of gossip, and an observer learns of a death by nothing else. So a failed
+    /// exchange with a member is soon replaced by one with another member. A failed exchange with an unknown peer has
+    /// no such effect.
     pub(super) fn exchange_failed(&mut self, now: Instant, peer: PublicKey) {
         tracing::debug!(peer = %peer.short(), "an exchange of tables failed");
         self.stats.push_pulls_failed += 1;
@@ -248,9 +249,9 @@ impl Detector {
         }
     }
 
-    /// A broadcast of [`Detector::announce`] from someone who says to be `from`. The group's source can be
-    /// forged by any holder of its key, so nothing is believed: at most three members, the same ones in
-    /// every view that is the same, start an exchange over a session, after a random delay.
+    /// A broadcast of [`Detector::announce`] from a node that claims to be `from`. Any holder of the group's key can
+    /// forge the source, so nothing in it is believed. At most three members, the same ones in every equal view,
+    /// start an exchange over a session after a random delay.
     pub fn handle_announcement(&mut self, now: Instant, from: PublicKey, body: &[u8]) {
         let Some(message) = self.decode(body) else { return };
         let Body::Announce { nonce } = message.body else {
@@ -289,8 +290,8 @@ impl Detector {
         self.join.handle_hub(hub, true);
     }
 
-    /// A hub says that `peer` isn't connected to it. True if that ends an attempt to join by it: nobody but the join
-    /// wanted a session with it, and every hub that is up says the same.
+    /// A hub says that `peer` isn't connected to it. True if that ends an attempt to join through `peer`: every hub
+    /// that is up denies it, and only the join wanted a session with it.
     pub fn on_denied(&mut self, now: Instant, hub: PublicKey, peer: PublicKey) -> bool {
         self.probe_denied(now, peer);
         let ends = self.join.handle_denied(hub, &peer);
@@ -307,7 +308,7 @@ impl Detector {
         self.weigh_isolation(now);
     }
 
-    /// The connection to a hub is gone, and with it the `last` one or not.
+    /// The connection to a hub is gone; `last`: no other hub is connected.
     pub fn on_hub_down(&mut self, now: Instant, hub: PublicKey, last: bool) {
         self.join.handle_hub(hub, false);
         if last {
@@ -317,8 +318,9 @@ impl Detector {
         self.run_join(now);
     }
 
-    /// A denied peer may be on another hub, or in reach without one, and the hub may lie: so a denial brings a probe,
-    /// at most one per [`DENIAL_HOLDS`], and never a verdict. It also speaks for this node, whose question was answered.
+    /// A denied peer may be on another hub, or reachable without one, and the hub may lie: so a denial causes a
+    /// probe, at most one per [`DENIAL_HOLDS`], and never a verdict. It also shows that this node isn't slow: the hub
+    /// answered it.
     fn probe_denied(&mut self, now: Instant, peer: PublicKey) {
         let Some(entry) = self.table.entry(&peer).filter(|entry| entry.member.state.is_live()) else {
             return;
@@ -331,7 +333,7 @@ impl Detector {
         }
     }
 
-    /// Remembers who only looks on, and forgets it of a key that turns up as a member.
+    /// Remembers the observers, and drops a key that turns up as a member.
     fn note_observer(&mut self, from: PublicKey, observer: bool) {
         let known = self.observers.iter().position(|key| *key == from);
         match (observer, known) {
@@ -346,8 +348,8 @@ impl Detector {
         }
     }
 
-    /// The wall clock ran ahead of the monotonic one: this machine slept. No verdict falls before a
-    /// push-pull, or before it has had its time.
+    /// The wall clock ran ahead of the monotonic one: this machine was suspended. No verdict is reached before a
+    /// push-pull completes or times out.
     pub fn on_suspend(&mut self, now: Instant) {
         self.hold_verdicts = Some(now + self.config.push_pull_timeout);
         self.prober.abandon();
@@ -361,7 +363,7 @@ impl Detector {
         self.next_push_pull = now + self.config.push_pull_interval;
     }
 
-    /// A datagram to `peer` could not be sealed: there is no session yet. If it was a ping, its clock waits.
+    /// A datagram to `peer` could not be sealed: there is no session yet. The clock of a probe of `peer` is held.
     pub fn on_session_pending(&mut self, now: Instant, peer: PublicKey) {
         let grace = self.awareness.scale(self.config.session_grace);
         for probe in self.prober.probes_mut().filter(|probe| probe.target == peer) {
@@ -380,7 +382,7 @@ impl Detector {
         }
     }
 
-    /// A handshake with `peer` failed: so has the direct leg of its probe.
+    /// A handshake with `peer` failed, and with it the direct leg of its probe.
     pub fn on_session_failed(&mut self, now: Instant, peer: PublicKey) {
         for probe in self.prober.probes_mut().filter(|probe| probe.target == peer) {
             probe.without_session(now);

@@ -1,9 +1,9 @@
-//! The failure detector: one per node, pure.
+//! The failure detector: one per node, a pure state machine.
 //!
-//! Feed it time, messages and what the layers below notice; after each call drain
+//! Its driver feeds it time, messages and notices of the layers below. After each call drain
 //! [`poll_transmit`](Detector::poll_transmit) and [`poll_event`](Detector::poll_event), and call
-//! [`handle_timeout`](Detector::handle_timeout) at [`poll_timeout`](Detector::poll_timeout). The rules are in
-//! the modules beside this one; here they are put together.
+//! [`handle_timeout`](Detector::handle_timeout) at [`poll_timeout`](Detector::poll_timeout). The sibling modules hold
+//! the rules; this one combines them.
 
 mod inbound;
 mod outbound;
@@ -32,48 +32,50 @@ use crate::key::PublicKey;
 use crate::net::rendezvous::Contact;
 use crate::rt::Rng;
 
-/// Messages that wait to be sent. The driver drains after every call; a full table is 190 chunks and up to
-/// three joins run at once. Beyond it the newest is dropped and counted.
+/// The most messages queued to be sent. The driver drains after every call; a full table is about 200 chunks and up
+/// to three joins run at once. Beyond the limit the newest is dropped and counted.
 pub const MAX_TRANSMITS: usize = 2048;
 
-/// Events that wait to be taken. One chunk of a table makes at most a few hundred. Beyond it the newest is
-/// dropped and counted; [`Detector::members`] always has the truth.
+/// The most queued events. One chunk of a table makes at most a few hundred. Beyond the limit the newest is dropped
+/// and counted; [`Detector::members`] is always current.
 pub const MAX_WAITING_EVENTS: usize = 16_384;
 
-/// Members that one exchange after another is begun with at one time: after a suspend, or when a hub names
-/// some whom this node doesn't hold live.
+/// Members with which this node starts exchanges at a time: after a suspend, or when a hub names some that this node
+/// doesn't hold live.
 pub const EXCHANGE_FANOUT: usize = 3;
 
-/// Pings that this node makes on behalf of others at one time. Beyond it the request gets a NACK at once:
-/// this node is there, but can't tell.
+/// The most pings on behalf of others at a time. Beyond the limit the request gets a NACK at once: this node is
+/// alive, but can't probe the target.
 pub const MAX_SERVED: usize = 128;
 
-/// User events that are remembered, so that each is told once.
+/// User events that are remembered, so that each is delivered once.
 pub const MAX_SEEN_EVENTS: usize = 1024;
 
-/// How far an epoch counter may jump above the highest known: one message must not fence out the world.
+/// How far an epoch counter may jump above the highest known, so that one message can't fence out all later
+/// tenures.
 pub const MAX_EPOCH_JUMP: u64 = 1 << 32;
 
-/// An accusation no older than this is taken back when this node finds itself isolated: it was made on the
-/// way in. Isolation shows within a probe window, so this is three of them.
+/// When this node becomes isolated, it retracts its own accusations younger than this, since they were made while it
+/// lost contact. Isolation shows within one probe window; this is three windows.
 pub const RETRACT: Duration = Duration::from_secs(30);
 
-/// Refutations per second. Two processes with one key outbid each other for ever; this keeps it cheap.
+/// Refutations per second. Two processes with one key outbid each other endlessly; the limit keeps that cheap.
 pub const MAX_REFUTATIONS_PER_SECOND: u32 = 8;
 
-/// Members that are told of a graceful leave at once, before gossip does the rest.
+/// Members that are told of a graceful leave at once, before gossip tells the rest.
 pub const LEAVE_FANOUT: usize = 16;
 
-/// Observers that a member knows as such, so that it asks them for nothing. Beyond it the oldest is asked once more.
+/// Observers that a member remembers, so that it doesn't ask them for a table. Beyond the limit the oldest is asked
+/// once more.
 pub const MAX_OBSERVERS: usize = 256;
 
-/// Announcements that wait for their random delay.
+/// The most announcements that wait for their random delay.
 pub const MAX_ANSWERS: usize = 32;
 
 /// Members that answer one announcement.
 pub const ANSWERERS: usize = 3;
 
-/// Which channel a message takes.
+/// The channel of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Via {
     /// Channel 1, at most 1,200 bytes.
@@ -85,15 +87,15 @@ pub enum Via {
 /// A message to send.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transmit {
-    /// To whom.
+    /// The receiver.
     pub to: PublicKey,
-    /// How.
+    /// The channel.
     pub via: Via,
-    /// Its bytes.
+    /// The encoded message.
     pub body: Vec<u8>,
 }
 
-/// A ping on behalf of someone else.
+/// A ping on behalf of another member.
 #[derive(Debug)]
 struct Served {
     origin: PublicKey,
@@ -104,7 +106,7 @@ struct Served {
     until: Instant,
 }
 
-/// The healing probe of a dead member: a few pings, since its session may be long gone.
+/// The healing probe of a dead member: a few pings, since its session may have expired.
 #[derive(Debug)]
 struct Healing {
     peer: PublicKey,
@@ -124,22 +126,22 @@ pub struct Detector {
     queue: GossipQueue,
     awareness: Awareness,
     suspicions: BTreeMap<PublicKey, Suspicion>,
-    /// Verdicts of isolation that wait until they count.
+    /// Members with a verdict of isolation that isn't in effect yet.
     local_dead: BTreeSet<PublicKey>,
     prober: Prober,
     served: BTreeMap<u64, Served>,
     healing: Option<Healing>,
-    /// Whom the rendezvous named last: the dead among them are healed first.
+    /// Contacts in the last LIST: the dead among them are healed first.
     named: Vec<PublicKey>,
-    /// Keys that have said of themselves that they only look on.
+    /// Keys that announced themselves as observers.
     observers: VecDeque<PublicKey>,
-    /// When somebody last answered in time: a witness that this node isn't the slow one.
+    /// When a peer last answered in time: evidence that this node isn't slow.
     answered: Option<Instant>,
     push_pull: PushPull,
     isolation: Isolation,
     epoch: u64,
     join: Join,
-    /// After a suspend no verdict falls before a push-pull, or before this.
+    /// After a suspend no verdict is reached before a push-pull, or before this time.
     hold_verdicts: Option<Instant>,
     seq: u64,
     seen_events: VecDeque<(PublicKey, u64)>,
@@ -148,7 +150,7 @@ pub struct Detector {
     next_probe: Instant,
     next_gossip: Instant,
     next_push_pull: Instant,
-    /// An observer's time from one look at a table to the next.
+    /// An observer's time until its next push-pull.
     look_again: Duration,
     departing: bool,
     transmits: VecDeque<Transmit>,
@@ -157,7 +159,7 @@ pub struct Detector {
 }
 
 impl Detector {
-    /// A node that knows nobody. An `observer` looks on: it is never gossiped, probed or counted.
+    /// A detector that knows no other node. An `observer` is never gossiped about, probed or counted.
     pub fn new(
         config: Config,
         local: PublicKey,
@@ -168,7 +170,7 @@ impl Detector {
         mut rng: Rng,
     ) -> Detector {
         let isolation = Isolation::new(config.isolation_window, config.hub_freshness);
-        // Nodes that start together must not probe and exchange in step.
+        // Nodes that start together must not probe and exchange in lockstep.
         let spread = |rng: &mut Rng, period: Duration| {
             now + Duration::from_micros(random::below(rng, period.as_micros() as usize) as u64)
         };
@@ -210,8 +212,9 @@ impl Detector {
         }
     }
 
-    /// Begins to join, as [`join`](super::join) says, with the contacts that [`on_contacts`](Detector::on_contacts)
-    /// brings. After [`leave`](Detector::leave) this joins again. A node that is among others already has joined.
+    /// Starts to join, as [`join`](super::join) describes, with the contacts from
+    /// [`on_contacts`](Detector::on_contacts). After [`leave`](Detector::leave) this joins again. A node with live
+    /// members in its table has joined already.
     pub fn join(&mut self, now: Instant) {
         if self.table.live() == 0 || self.me.state == State::Left {
             self.join.begin(now);
@@ -226,8 +229,8 @@ impl Detector {
         }
     }
 
-    /// Contacts: those that `hub` named in answer to a LIST, or `None` from elsewhere. A node that is in already
-    /// asks only members that it doesn't hold live: that is how halves meet again.
+    /// Contacts that `hub` named in answer to a LIST, or `None` for another source. After joining, a node asks only
+    /// contacts that it doesn't hold live: so separated halves of a mesh meet again.
     pub fn on_contacts(&mut self, now: Instant, hub: Option<PublicKey>, contacts: &[Contact]) {
         let has_table = |key: &PublicKey| *key != self.me.key && !self.observers.contains(key);
         let others: Vec<_> = contacts.iter().filter(|contact| has_table(&contact.key)).copied().collect();
@@ -245,13 +248,13 @@ impl Detector {
         }
     }
 
-    /// What keeps this node out of the mesh, while it is.
+    /// The reason why this node hasn't joined yet.
     pub fn obstacle(&self) -> Obstacle {
         self.join.obstacle()
     }
 
-    /// Leaves gracefully: the others hold this node *left*, not dead. It tells some at once and gossips on;
-    /// [`Event::Departed`] says when enough was told.
+    /// Leaves gracefully: the others hold this node *left*, not dead. It tells some at once and then gossips;
+    /// [`Event::Departed`] follows when the fact was sent often enough.
     pub fn leave(&mut self, now: Instant) {
         if self.observer || self.me.state == State::Left {
             return;
@@ -272,7 +275,7 @@ impl Detector {
         self.check_departed();
     }
 
-    /// Replaces this node's metadata and tells everyone.
+    /// Replaces this node's metadata and gossips it.
     #[cfg_attr(
         not(any(test, feature = "internals")),
         expect(dead_code, reason = "door: `Node` changes what it says of itself")
@@ -307,11 +310,10 @@ impl Detector {
         Ok(())
     }
 
-    /// Learns of an epoch counter, from a tenure taken here or an admit reply. The highest travels in every
-    /// message.
+    /// Records an epoch counter, from a tenure taken here or an admit reply. Every message carries the highest.
     ///
     /// # Errors
-    /// [`MembershipError::EpochJump`]; it is counted and forgotten.
+    /// [`MembershipError::EpochJump`]; the counter is ignored and the jump is counted.
     pub fn note_epoch(&mut self, counter: u64) -> Result<(), MembershipError> {
         if counter > self.epoch.saturating_add(MAX_EPOCH_JUMP) {
             self.stats.epoch_jumps += 1;
@@ -326,7 +328,7 @@ impl Detector {
         self.epoch
     }
 
-    /// Everyone that this node knows, itself first unless it is an observer, then by key.
+    /// All known members, this node first unless it is an observer, then by key.
     pub fn members(&self) -> impl Iterator<Item = &Member> {
         (!self.observer).then_some(&self.me).into_iter().chain(self.table.members())
     }
@@ -341,12 +343,12 @@ impl Detector {
         &self.me
     }
 
-    /// Live members, this node included unless it is an observer: SWIM's n.
+    /// Number of live members, this node included unless it is an observer: SWIM's n.
     pub fn live(&self) -> usize {
         self.table.live() + usize::from(!self.observer && self.me.state.is_live())
     }
 
-    /// Peers worth trying first after a restart: live members in random order, then known contacts. At most
+    /// Peers to try first after a restart: live members in random order, then known contacts. At most
     /// [`MAX_CONTACTS`].
     #[cfg(test)]
     pub fn contacts(&mut self) -> Vec<PublicKey> {
@@ -357,7 +359,7 @@ impl Detector {
         contacts
     }
 
-    /// Whether this node holds itself isolated.
+    /// Whether this node considers itself isolated.
     pub fn is_isolated(&self) -> bool {
         self.isolation.since().is_some()
     }
@@ -397,7 +399,7 @@ impl Detector {
         self.seq
     }
 
-    /// This node's word about itself.
+    /// This node's fact about itself.
     fn self_fact(&self) -> Fact {
         let Member { key, state, incarnation, boot, .. } = self.me;
         let profile = Profile { incarnation, boot, meta: self.me.meta.clone() };
@@ -405,7 +407,7 @@ impl Detector {
         Fact { key, record, age_s: 0, accusers: Vec::new() }
     }
 
-    /// True if the event is new.
+    /// Records a user event. True if it is new.
     fn see(&mut self, origin: PublicKey, id: u64) -> bool {
         if self.seen_events.contains(&(origin, id)) {
             return false;

@@ -1,4 +1,4 @@
-//! Building messages: what rides on which, and to whom.
+//! Building messages: their contents and their receivers.
 
 use std::time::Instant;
 
@@ -13,8 +13,9 @@ use crate::membership::random;
 use crate::membership::table::{Entry, Fact, Member, State};
 
 impl Detector {
-    /// Sends a message with what must ride on it, and as much gossip as fits. None rides to a peer that may be silent:
-    /// each fact is told a few times only, and when many die together, the dead would take most of them.
+    /// Sends a message with the `pinned` facts and as much gossip as fits. No gossip rides to a peer that may be
+    /// silent: each fact is sent only a few times, and when many die together, the dead would take most of those
+    /// sends.
     pub(super) fn send(&mut self, to: PublicKey, via: Via, body: Body, pinned: &[Fact]) {
         let mut room = message::room(MAX_DATAGRAM_BYTES, self.observer, &body);
         let (mut facts, mut about) = (Vec::new(), Vec::new());
@@ -47,8 +48,8 @@ impl Detector {
         }
     }
 
-    /// The record of a peer that isn't simply alive, without its profile: whoever is talked about is told
-    /// (Lifeguard's buddy system), and so are the dead that talk.
+    /// The record of a peer that isn't simply alive, without its profile: such a peer is told of it, whether suspect
+    /// (Lifeguard's buddy system) or dead but still sending.
     pub(super) fn buddy_fact(&self, now: Instant, peer: &PublicKey) -> Option<Fact> {
         let entry = self.table.entry(peer).filter(|entry| entry.record.state != State::Alive)?;
         let mut fact = entry.fact(now);
@@ -60,7 +61,7 @@ impl Detector {
         self.send(to, Via::Datagram, Body::Gossip, &[]);
     }
 
-    /// Queues this node's word about itself.
+    /// Queues this node's fact about itself.
     pub(super) fn gossip_self(&mut self) {
         if !self.observer {
             let bytes = message::encode_fact(&self.self_fact());
@@ -68,8 +69,8 @@ impl Detector {
         }
     }
 
-    /// Queues what the record of a member says. The profile rides with the living only: for the others it
-    /// changes nothing, and push-pull carries it to newcomers.
+    /// Queues a member's record as a fact. Only alive facts carry the profile: it changes nothing in the others, and
+    /// push-pull carries it to newcomers.
     pub(super) fn gossip_member(&mut self, now: Instant, key: &PublicKey) {
         let Some(entry) = self.table.entry(key) else { return };
         let mut fact = entry.fact(now);
@@ -87,8 +88,8 @@ impl Detector {
         }
     }
 
-    /// One tick of gossip: to a few random members, and what is said of it to one that is suspect or died a moment ago,
-    /// for it may be alive and not know.
+    /// One gossip tick: queued facts to a few random alive members. One suspect or recently dead member gets its own
+    /// record, since it may be alive without knowing.
     pub(super) fn gossip_tick(&mut self, now: Instant) {
         self.next_gossip = now + self.config.gossip_interval;
         if self.observer || self.queue.is_empty() {
@@ -114,7 +115,7 @@ impl Detector {
         self.check_departed();
     }
 
-    /// Up to `count` random members of a sort.
+    /// Up to `count` random members that match `of`.
     pub(super) fn random_members(&mut self, count: usize, of: impl Fn(&Member) -> bool) -> Vec<PublicKey> {
         let members = self.table.members().filter(|member| of(member)).map(|member| member.key).collect();
         random::sample(&mut self.rng, members, count)
@@ -130,7 +131,7 @@ impl Detector {
         self.send_table(now, peer, id, true);
     }
 
-    /// Sends the whole table, own word first.
+    /// Sends the whole table, the fact about this node first.
     pub(super) fn send_table(&mut self, now: Instant, to: PublicKey, id: u64, request: bool) {
         let body = |index, total| {
             let chunk = Chunk { id, index, total };
@@ -148,7 +149,7 @@ impl Detector {
 
     fn digest(&self, now: Instant) -> Vec<Vec<u8>> {
         let others = self.table.entries().filter(|entry| {
-            // Only hearsay of an old incarnation is known: nothing that an alive fact could say.
+            // An alive fact needs the profile of its own incarnation; without it only second-hand facts are known.
             entry.record.state != State::Alive || speaks_for_itself(entry)
         });
         std::iter::once(self.self_fact())
@@ -157,7 +158,7 @@ impl Detector {
             .collect()
     }
 
-    /// Asks the contacts whose turn it is, until one answers.
+    /// Asks the contacts in turn, until one answers.
     pub(super) fn run_join(&mut self, now: Instant) {
         if self.join.poll_list(now) {
             self.emit(Event::ListDue);
@@ -170,7 +171,7 @@ impl Detector {
         }
     }
 
-    /// A body for the mesh group: this node is here, and whoever misses it may say so.
+    /// A body for the mesh group: this node is present, and a member that doesn't know it may answer.
     pub fn announce(&mut self) -> Vec<u8> {
         let body = Body::Announce { nonce: self.rng.next_u64() };
         message::assemble(self.epoch, self.observer, &body, &[], &[])

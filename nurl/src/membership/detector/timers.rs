@@ -1,4 +1,4 @@
-//! Time: the rounds of probes, gossip, exchanges and healing.
+//! The timers: rounds of probes, gossip, exchanges and healing.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -9,17 +9,17 @@ use crate::membership::message::Body;
 use crate::membership::probe::{Probe, Step};
 use crate::membership::table::{Member, State};
 
-/// A peer that spoke within this time has a session with this node: sessions are renewed after 120 s.
+/// A peer heard within this time has a session with this node: sessions are renewed after 120 s.
 const SESSION_LIFE: Duration = Duration::from_secs(120);
 
-/// Pings of one healing probe, and the time between them: the session of a dead member has expired, and a
-/// handshake through a relay takes a moment.
+/// Pings of one healing probe, and the time between them: the session of a dead member has expired, and a handshake
+/// through a relay takes a moment.
 const HEALING_PINGS: u32 = 3;
 const HEALING_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Detector {
-    /// When [`handle_timeout`](Detector::handle_timeout) wants to be called. Never in the past for long: a
-    /// call that comes much later is taken as this node having stood still.
+    /// When [`handle_timeout`](Detector::handle_timeout) must be called. A call that comes much later is taken as a
+    /// stall of this node.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let verdicts = self.suspicions.values().map(|suspicion| {
             let deadline = suspicion.deadline();
@@ -42,7 +42,7 @@ impl Detector {
         due.into_iter().flatten().min()
     }
 
-    /// When the rounds of probes go on: with the probe under way, else with the next.
+    /// When a probe has its next step, or the next round is due.
     fn probe_due(&self) -> Option<Instant> {
         if self.observer || self.me.state == State::Left {
             return None;
@@ -51,7 +51,7 @@ impl Detector {
         self.prober.probes().filter_map(Probe::due).chain([round]).min()
     }
 
-    /// Does what is due.
+    /// Runs everything that is due.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.notice_stall(now);
         if self.hold_verdicts.is_some_and(|until| until <= now) {
@@ -75,10 +75,10 @@ impl Detector {
         }
     }
 
-    /// This node stood still: whatever it missed meanwhile is its own fault. Verdicts that would fall now
-    /// wait for as long as it stood, so that the answers in its queues are heard first.
+    /// Detects a stall of this node, in which it may have missed answers. Verdicts that would be due now are
+    /// postponed by the length of the stall, so that the answers in its queues are handled first.
     fn notice_stall(&mut self, now: Instant) {
-        // The rounds of probes always have a next step, so they are the clock that tells.
+        // The rounds of probes always have a next step, so they serve as the clock.
         let Some(late) = self.probe_due().map(|due| now.saturating_duration_since(due)) else { return };
         if late < self.config.stall_tolerance {
             return;
@@ -98,7 +98,7 @@ impl Detector {
         }
         let under_way: Vec<u64> = self.prober.probes().map(|probe| probe.seq).collect();
         under_way.into_iter().for_each(|seq| self.step_probe(now, seq));
-        // A probe that is held for its session, or went on after it, delays the next.
+        // A probe that is held for its session, or was postponed by that, delays the next.
         if self.next_probe <= now && self.prober.current.as_ref().is_none_or(|probe| probe.acked) {
             self.prober.finish_round();
             self.start_probe(now);
@@ -119,7 +119,7 @@ impl Detector {
         }
     }
 
-    /// Probes `peer` beside the rounds: somebody has a bad word of it. `owes` says that it is a silent helper.
+    /// Probes `peer` outside the rounds, because of an accusation or a denial. `owes`: the peer is a silent helper.
     pub(super) fn urge(&mut self, now: Instant, peer: PublicKey, owes: bool) {
         if self.observer || self.me.state == State::Left {
             return;
@@ -130,7 +130,7 @@ impl Detector {
         self.start_urgent(now);
     }
 
-    /// Starts probes beside the rounds, as long as there is room.
+    /// Starts probes outside the rounds, as long as there is room.
     fn start_urgent(&mut self, now: Instant) {
         let table = &self.table;
         let is_target = |key: &PublicKey| table.get(key).is_some_and(|member| member.state.is_live());
@@ -161,7 +161,7 @@ impl Detector {
         if let Some(peer) = upcoming {
             self.emit(Event::WantSession { peer });
         }
-        // One that is being probed beside the rounds has its turn by that: a failure must not count twice.
+        // A target under probe outside the rounds gets no second probe: a failure must not count twice.
         if let Some(target) = target.filter(|target| !self.prober.is_probed(target)) {
             let timeout = self.awareness.scale(self.config.direct_timeout);
             let seq = self.next_seq();
@@ -190,12 +190,12 @@ impl Detector {
         }
     }
 
-    /// Whom to ask for a ping: random members, first of all such as have spoken to this node lately, so that
-    /// there is a session. How many of them have is the second value; only their silence says something.
+    /// The helpers for indirect pings: random members, preferably ones that this node heard lately, so that there is
+    /// a session. The second value is the number of those; only their silence is evidence.
     fn helpers(&mut self, now: Instant, target: PublicKey) -> (Vec<PublicKey>, usize) {
         let count = self.config.indirect_probes;
         let recent = self.table.heard_since(now.checked_sub(SESSION_LIFE));
-        // One that is being probed itself has yet to say that it is there.
+        // A member that is itself under probe may be dead.
         let probed: BTreeSet<PublicKey> =
             self.prober.probes().filter(|probe| !probe.acked).map(|probe| probe.target).collect();
         let apt = |member: &Member| {
@@ -207,8 +207,8 @@ impl Detector {
         (helpers, heard)
     }
 
-    /// A probe was answered in time. One of a silent helper shows that its NACK was missed here, which outweighs the
-    /// sign of health that it is.
+    /// A probe was answered in time. If the target was a silent helper, the answer shows that this node missed its
+    /// NACK, so the answer doesn't improve local health.
     pub(super) fn probe_answered(&mut self, now: Instant, target: PublicKey, owes: bool) {
         self.stats.probes_answered += 1;
         self.answered = Some(now);
@@ -223,16 +223,16 @@ impl Detector {
     }
 
     /// A probe failed on every leg. Lifeguard supposes that failures are independent, so that a failed probe and a
-    /// missed NACK each say that this node is the slow one (§4.1). But deaths come together, and there are other
-    /// witnesses: if anybody else has answered since the probe began, or a hub has denied somebody, this node isn't
-    /// slow. A helper that gave no NACK may be dead too, so it is probed before that is held against this node.
+    /// missed NACK each indicate that this node is slow (§4.1). But deaths are correlated, and there is other
+    /// evidence: if another peer has answered since the probe began, or a hub has denied a peer, this node isn't
+    /// slow. A helper without a NACK may be dead too, so it is probed before its silence counts against this node.
     fn probe_failed(&mut self, now: Instant, seq: u64) {
         let Some(probe) = self.prober.finish(seq) else { return };
         self.stats.probes_failed += 1;
         if self.answered.is_none_or(|at| at < probe.started()) {
             self.awareness.worse(1);
         }
-        // The next probe waits for what health says now.
+        // The next probe uses the period of the new health score.
         self.next_probe = self.next_probe.max(now);
         for helper in probe.silent_helpers() {
             self.urge(now, helper, true);
@@ -264,7 +264,7 @@ impl Detector {
         self.served.retain(|_, served| served.until > now);
     }
 
-    /// What happens once per push-pull period.
+    /// The tasks of each push-pull period.
     fn periodic(&mut self, now: Instant) {
         let isolated = self.is_isolated();
         let mut period =
@@ -283,7 +283,7 @@ impl Detector {
         let partner = self.random_members(1, |member| member.state.is_live());
         match partner.first() {
             Some(peer) => self.start_push_pull(now, *peer),
-            // Everyone is lost: whoever was known may be the way back.
+            // All members are lost: the known contacts may lead back.
             None => self.join.begin(now),
         }
         if !self.observer {
@@ -300,8 +300,9 @@ impl Detector {
         }
     }
 
-    /// A member to be told what is held of it: an observer's suspects, whose refutation it may have missed or who were
-    /// accused to it alone; then the dead, first one that a hub names as connected.
+    /// The next member to ping with its own record. An observer takes a suspect first: it may have missed the
+    /// refutation, or be the only node that heard the accusation. Otherwise a dead member, preferably one that a hub
+    /// names as connected.
     fn next_healing(&mut self) -> Option<PublicKey> {
         if self.observer
             && let Some(suspect) = self.random_members(1, |member| member.state == State::Suspect).first()

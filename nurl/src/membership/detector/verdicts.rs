@@ -1,4 +1,4 @@
-//! Facts about others and about this node, suspicions, and what they come to.
+//! Facts about others and about this node, suspicions, and the verdicts that follow.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use crate::membership::suspicion::{MAX_ACCUSERS, Suspicion, expected_confirmatio
 use crate::membership::table::{Fact, Refusal, State, Verdict};
 
 impl Detector {
-    /// Takes a fact in. True if it was about this node and was refuted, now or before.
+    /// Takes a fact in. True if it is about this node and needs its current fact as a reply: refuted now or before.
     pub(super) fn handle_fact(&mut self, now: Instant, fact: &Fact, first_hand: bool) -> bool {
         if fact.key == self.me.key {
             return self.handle_self_fact(now, fact, true);
@@ -60,7 +60,7 @@ impl Detector {
             let member = member.clone();
             self.emit(Event::MetaChanged(member));
         }
-        // The view may have changed again since: a suspicion of isolation fell, for example.
+        // Last, so that the event has the member as the steps above left it.
         self.show(&key, applied.before, applied.after);
         false
     }
@@ -70,7 +70,7 @@ impl Detector {
         if anew {
             self.suspicions.remove(&key);
         }
-        // Only members are independent accusers: a made-up name must not shorten anyone's time.
+        // Only members are independent accusers: a forged name must not shorten a suspicion.
         let counts = |accuser: &&PublicKey| {
             **accuser == self.me.key || self.table.get(accuser).is_some_and(|member| member.state.is_live())
         };
@@ -79,11 +79,12 @@ impl Detector {
             self.confirm(now, key, *accuser);
         }
         if anew && accusers.is_empty() {
-            // Hearsay without a name still runs its course.
+            // An accusation without a valid accuser still starts the timer.
             self.confirm(now, key, key);
         }
-        // Is it so? Another answer than theirs would be known at once, and the same is a confirmation. Where no other is
-        // needed the time is the shortest: what is news is checked then too, for the refutation may not come this way.
+        // Probe the suspect: an ack clears the suspicion here at once, a failure is a confirmation. Even if no
+        // confirmation is needed, a new suspicion is checked: its time is the shortest, and the refutation may not
+        // arrive here.
         let open = self.suspicions.get(&key).is_some_and(Suspicion::is_open);
         let mine = self.table.entry(&key).is_some_and(|entry| entry.accusers.contains(&self.me.key));
         if !mine && (anew || (open && !accusers.is_empty())) {
@@ -91,7 +92,7 @@ impl Detector {
         }
     }
 
-    /// Counts an accuser, or starts the timer with the first. True if it was news.
+    /// Counts an accuser, or starts the timer with the first. True if the accuser is new.
     fn confirm(&mut self, now: Instant, key: PublicKey, accuser: PublicKey) -> bool {
         if let Some(suspicion) = self.suspicions.get_mut(&key) {
             return suspicion.confirm(accuser);
@@ -104,9 +105,9 @@ impl Detector {
         true
     }
 
-    /// Something said about this node. Nobody but itself may say that it is anything but alive; that it was accused
-    /// says something of its health if a member `probed` it. True if the sender needs this node's word: it is refuted, or
-    /// holds what was refuted before.
+    /// Handles a fact about this node. Only this node may declare itself anything but alive. An accusation lowers
+    /// local health only if a member may have `probed` this node. True if the sender needs this node's current fact:
+    /// its fact is refuted now, or was refuted before.
     pub(super) fn handle_self_fact(&mut self, now: Instant, fact: &Fact, probed: bool) -> bool {
         if self.observer {
             return false;
@@ -122,7 +123,7 @@ impl Detector {
             return false;
         }
         if self.me.state == State::Left {
-            // It is true that this node isn't alive; only a higher incarnation must not say otherwise.
+            // The claim is true in that this node isn't alive, but no higher incarnation may contradict that it left.
             if record.state != State::Left && record.incarnation > self.me.incarnation {
                 self.me.incarnation = record.incarnation;
                 self.gossip_self();
@@ -144,7 +145,8 @@ impl Detector {
         self.me.incarnation = record.incarnation.max(self.me.incarnation) + 1;
         self.gossip_self();
         if accused {
-            // Whoever is suspected may be the slow one. A stale goodbye of a former life says nothing.
+            // A suspected node may itself be slow. A stale "left" fact of an earlier process says nothing about
+            // health.
             if probed && record.state != State::Left {
                 self.awareness.worse(1);
             }
@@ -166,7 +168,7 @@ impl Detector {
         count < MAX_REFUTATIONS_PER_SECOND
     }
 
-    /// An ack spoke for `peer`, however late and on whatever leg: the suspicion is cleared here.
+    /// An ack confirmed that `peer` is alive, however late and on any leg: the suspicion is cleared here.
     pub(super) fn proof_of_life(&mut self, now: Instant, peer: PublicKey) {
         self.isolation.probed(now, peer, true);
         self.weigh_isolation(now);
@@ -185,7 +187,7 @@ impl Detector {
             entry.cleared = entry.record.state == State::Suspect;
         });
         if risen {
-            // Only itself can undo that, so it must hear of it.
+            // Only the peer itself can refute its death, so it must learn of it.
             self.start_push_pull(now, peer);
         }
     }
@@ -210,7 +212,7 @@ impl Detector {
             return;
         }
         if entry.verdict.is_some() {
-            // What isolation concluded is void; the same conclusion from here on is a public one.
+            // A verdict of isolation is void now; the same verdict from here on is published.
             self.local_dead.remove(&peer);
             self.suspicions.remove(&peer);
         }
@@ -233,7 +235,7 @@ impl Detector {
         }
     }
 
-    /// The time of some suspicions is up.
+    /// Ends the suspicions whose timeout has passed.
     pub(super) fn end_suspicions(&mut self, now: Instant) {
         if self.verdicts_held(now) {
             return;
@@ -243,8 +245,8 @@ impl Detector {
             self.suspicions.iter().filter(|(_, suspicion)| due(suspicion)).map(|(key, _)| *key).collect();
         for peer in over {
             if self.observer {
-                // Nobody tells it whether the accused has refuted meanwhile. So it asks the accused and another member,
-                // and concludes nothing.
+                // No gossip reaches an observer, so it may have missed a refutation. It asks the accused and another
+                // member, and reaches no verdict.
                 tracing::debug!(peer = %peer.short(), "an observer asks a suspect");
                 self.suspicions.entry(peer).and_modify(|suspicion| suspicion.restart(now));
                 self.next_push_pull = now;
@@ -275,7 +277,7 @@ impl Detector {
         self.hold_verdicts.is_some_and(|until| now < until)
     }
 
-    /// Verdicts of isolation that have waited long enough count, for this node's own view.
+    /// Lets the verdicts of isolation that have waited long enough take effect, in this node's own view.
     pub(super) fn count_local_verdicts(&mut self, now: Instant) {
         for peer in self.local_dead.clone() {
             if self.counts_at(&peer).is_none_or(|at| at <= now) {
@@ -296,14 +298,14 @@ impl Detector {
         }
     }
 
-    /// Weighs the evidence for isolation; on the way in, takes back what was said on the way.
+    /// Evaluates the evidence for isolation; when isolation begins, retracts the recent accusations.
     pub(super) fn weigh_isolation(&mut self, now: Instant) {
         if self.observer || !self.isolation.weigh(now) {
             return;
         }
         let isolated = self.is_isolated();
         self.emit(Event::Isolated(isolated));
-        // The way out of isolation is an exchange, and so is the way back into the mesh's opinion.
+        // An exchange ends isolation, and afterwards updates this node to the mesh's view.
         self.next_push_pull = now;
         if !isolated {
             return;
@@ -315,7 +317,8 @@ impl Detector {
             .filter(|entry| {
                 let own = entry.published.is_some_and(|at| now.saturating_duration_since(at) <= RETRACT);
                 let others = entry.accusers.iter().any(|accuser| *accuser != me);
-                // An exchange has voided one before: a half of a mesh that has no hub is isolated and not, in turns.
+                // A verdict that an exchange has voided once isn't retracted: a mesh half without a hub enters and
+                // leaves isolation in turns.
                 !entry.reprieved && own && (entry.record.state == State::Dead || !others)
             })
             .map(|entry| entry.member.key)
@@ -342,9 +345,9 @@ impl Detector {
         }
     }
 
-    /// After a successful push-pull nothing stands that was concluded in isolation; its subjects are probed
-    /// again, soon. That happens once: what is concluded again, without a sign of life since, is no mistake of a node
-    /// that was cut off for a moment, and is made public.
+    /// After a successful push-pull, voids the verdicts reached in isolation; their subjects are probed again soon.
+    /// Each subject gets this once: a second verdict without a message from the subject in between is no mistake of a
+    /// briefly disconnected node, and is published.
     pub(super) fn discard_local_verdicts(&mut self, now: Instant) {
         let held: Vec<PublicKey> = self
             .table
@@ -373,7 +376,7 @@ impl Detector {
         }
     }
 
-    /// Says in public what this node holds alone.
+    /// Publishes a verdict that only this node held.
     fn publish_verdict(&mut self, now: Instant, peer: PublicKey) {
         let me = self.me.key;
         self.local_dead.remove(&peer);
@@ -394,7 +397,7 @@ impl Detector {
         self.gossip_member(now, &peer);
     }
 
-    /// Changes what is known of a member, and says what that shows.
+    /// Changes a member's entry, and emits the resulting change of the view.
     pub(super) fn change(
         &mut self,
         now: Instant,
@@ -406,7 +409,7 @@ impl Detector {
         }
     }
 
-    /// Emits what changed in the view.
+    /// Emits a change of the view.
     fn show(&mut self, peer: &PublicKey, before: Option<State>, after: State) {
         if before == Some(after) {
             return;

@@ -39,7 +39,7 @@ pub(super) struct Cluster {
     pub(super) now: Instant,
     pub(super) nodes: Vec<Node>,
     pub(super) loss_percent: u64,
-    /// Nodes of different sides don't hear each other.
+    /// Nodes on different sides of a partition don't hear each other.
     pub(super) side: BTreeMap<usize, u32>,
     /// Every message that was sent: when, from, to, decoded.
     pub(super) sent: Vec<(Duration, usize, usize, Message)>,
@@ -124,7 +124,7 @@ impl Cluster {
         self.drain(at);
     }
 
-    /// Stops a node for a time: neither timers nor messages are handled, and both wait.
+    /// Suspends a node for a time: its timers and messages wait.
     pub(super) fn pause(&mut self, at: usize, time: Duration) {
         self.nodes[at].resumes = Some(self.now + time);
     }
@@ -137,7 +137,7 @@ impl Cluster {
         self.nodes[at].detector.member(&key(of)).map(|member| member.state)
     }
 
-    /// Whether each of `of` is held `state` by every other node that is up.
+    /// Whether every other node that is up holds each of `of` in `state`.
     pub(super) fn agree(&self, state: State, of: &[usize]) -> bool {
         let up = (0..self.nodes.len()).filter(|at| self.nodes[*at].up);
         up.into_iter().all(|at| of.iter().all(|of| at == *of || self.state(at, *of) == Some(state)))
@@ -151,7 +151,7 @@ impl Cluster {
         self.run_until(time, |_| false);
     }
 
-    /// Runs until a condition holds or the time is over; when it held.
+    /// Runs until a condition holds or the time is over; returns the time at which it held.
     pub(super) fn run_until(&mut self, time: Duration, done: impl Fn(&Cluster) -> bool) -> Option<Duration> {
         let end = self.now + time;
         loop {
@@ -191,7 +191,7 @@ impl Cluster {
             node.detector.on_hub_pong(now);
             node.next_pong = now + Duration::from_secs(3);
         }
-        // The unkind order: timers before whatever has been waiting.
+        // The worst order: timers run before the queued messages.
         node.detector.handle_timeout(now);
         if resumed {
             for (from, via, body) in std::mem::take(&mut node.inbox) {
@@ -249,7 +249,7 @@ impl Cluster {
         }
     }
 
-    /// The subjects of facts of a sort that a node sent since then, except about itself.
+    /// The subjects of facts in `state` that a node sent since `since`, except about itself.
     pub(super) fn told(&self, at: usize, since: Duration, state: State) -> BTreeSet<PublicKey> {
         let messages = self.sent.iter().filter(|(when, from, ..)| *from == at && *when >= since);
         let facts = messages.flat_map(|(.., message)| &message.facts);

@@ -1,4 +1,4 @@
-//! Many deaths at once, the witnesses that speak for this node, and what is done about the dead and the onlookers.
+//! Many deaths at once, evidence for this node's own health, and the handling of dead members and observers.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use crate::membership::detector::MAX_OBSERVERS;
 use crate::membership::message::{Body, Chunk};
 use crate::membership::{Detector, Event, State, Via};
 
-/// How long it takes until all others hold `dead` dead, if they all die now.
+/// Time until all others hold `dead` dead, if they all die now.
 fn known_after(cluster: &mut Cluster, dead: &[usize]) -> Duration {
     let since = cluster.elapsed();
     dead.iter().for_each(|at| cluster.nodes[*at].up = false);
@@ -42,8 +42,8 @@ fn deaths_at_one_instant_are_known_within_twice_the_time_of_one() {
     }
 }
 
-/// Runs with nobody answering until this node has been isolated with `count` suspects and has asked somebody for an
-/// exchange, which then succeeds; who they were.
+/// Runs without any answers until this node is isolated with `count` suspects and has requested an exchange, which
+/// then succeeds. Returns the suspects and the exchange's peer.
 fn isolated_and_back(detector: &mut Detector, now: &mut Instant, count: usize) -> (Vec<usize>, usize) {
     let mut requests = Vec::new();
     let suspects = |detector: &Detector| -> Vec<usize> {
@@ -79,7 +79,7 @@ fn a_verdict_of_isolation_is_taken_back_once_and_then_stands_in_public() {
     assert!(stand.iter().all(|of| said.contains(&key(*of))), "not only here");
 }
 
-/// The members that were pinged since the last look, and over which sequence numbers.
+/// The members pinged since the last call, with the sequence numbers.
 fn pinged(detector: &mut Detector) -> Vec<(usize, u64)> {
     let pings = sent(detector).into_iter().filter_map(|(to, via, message)| match message.body {
         Body::Ping { seq } if via == Via::Datagram => Some(((1..=99).find(|of| key(*of) == to)?, seq)),
@@ -88,7 +88,7 @@ fn pinged(detector: &mut Detector) -> Vec<(usize, u64)> {
     pings.collect()
 }
 
-/// Runs until members have been asked to help with a probe: its target, its name, and they.
+/// Runs until members have been asked to help with a probe. Returns its target, its sequence number and the helpers.
 fn asked(detector: &mut Detector, now: &mut Instant) -> (usize, u64, Vec<usize>) {
     let number = |key_: crate::key::PublicKey| (1..=99).find(|of| key(*of) == key_).unwrap();
     for _ in 0..200 {
@@ -144,13 +144,13 @@ fn a_hubs_denial_speaks_for_this_node_and_brings_one_probe_and_no_verdict() {
     assert!(pinged(&mut detector).iter().all(|(of, _)| *of != 77), "nobody that it knows");
 }
 
-/// A helper that said nothing is probed. If it answers, its NACK was missed, and health stays as it was; if it doesn't,
-/// it is one of the dead.
+/// A silent helper is probed. If it answers, its NACK was missed, and health stays as it was; if it doesn't, it is
+/// one of the dead.
 #[test]
 fn a_silent_helper_is_probed_before_its_nack_counts_as_missed() {
     let (mut now, mut detector) = among(2);
     detector.on_hub_pong(now);
-    // Only the silence of one that has spoken lately says something.
+    // Only the silence of a recently heard helper is evidence.
     tell(&mut detector, now, 1, Body::Gossip, Vec::new());
     tell(&mut detector, now, 2, Body::Gossip, Vec::new());
     let (target, _, helpers) = asked(&mut detector, &mut now);
@@ -173,8 +173,8 @@ fn a_suspect_of_others_is_probed_at_once() {
     assert_eq!(detector.stats().probes_beside, 2);
 }
 
-/// Found by the scenario `deaths` with seed 9000003: the time was the shortest already when this node heard of it, and
-/// the refutation never came this way.
+/// Found by the scenario `deaths` with seed 9000003: the suspicion time was already the shortest when this node
+/// learned of the suspicion, and the refutation never arrived here.
 #[test]
 fn a_suspicion_that_needs_no_other_accuser_is_checked_too_when_it_is_news() {
     let (mut now, mut detector) = among(9);
@@ -217,7 +217,7 @@ fn a_dead_member_that_a_hub_names_is_healed_first() {
     tell(&mut detector, now, 1, Body::Gossip, dead);
     named(&mut detector, now, [17]);
     sent(&mut detector);
-    // The first healing comes within a push-pull period; nobody dead is pinged otherwise.
+    // The first healing comes within a push-pull period; no dead member is pinged otherwise.
     let mut healed = Vec::new();
     while healed.is_empty() {
         run(&mut detector, &mut now, ms(500));

@@ -1,4 +1,4 @@
-//! Tables of what a newcomer does with what its hubs say.
+//! Tables of a newcomer's reactions to its hubs' answers.
 
 use rand_core::SeedableRng;
 
@@ -37,7 +37,7 @@ impl Bench {
         self.join.handle_contacts(self.now, Some(key(hub)), &contacts, &mut self.rng);
     }
 
-    /// Everybody who is asked now.
+    /// All contacts that are asked now.
     fn asked(&mut self) -> Vec<u8> {
         let mut asked: Vec<u8> =
             std::iter::from_fn(|| self.join.poll_ask(self.now)).map(|key| key.as_bytes()[0]).collect();
@@ -201,7 +201,7 @@ fn made_up_records_are_asked_last_and_the_next_list_doesnt_wait_for_them() {
     }
     assert_eq!(bench.now - begun, 8 * ROUND_OF_STRANGERS);
     assert_eq!(asked, 2 * FANOUT, "there is nobody better, but no more than three at a time");
-    // At last the sample has a member in it, who is asked as soon as one of them has had its time.
+    // At last the sample contains a member. It is asked as soon as one contact's patience is over.
     bench.named(HUB, 100..115, false);
     bench.list(HUB, [1]);
     bench.pass(PATIENCE);

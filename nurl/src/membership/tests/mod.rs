@@ -1,4 +1,4 @@
-//! A whole mesh in memory: what the rules come to together.
+//! A whole mesh in memory: the rules in combination.
 
 mod cluster;
 mod deaths;
@@ -88,7 +88,7 @@ fn a_mesh_of_two_notices_a_death_at_once_with_a_hub_and_in_time_without() {
 #[test]
 fn a_suspect_hears_of_it_and_refutes() {
     let mut cluster = Cluster::of(3, 5);
-    // Cut off for long enough to be suspected, and back before anyone's patience ends.
+    // Cut off for long enough to be suspected, and back before the suspicion ends.
     cluster.side.insert(2, 1);
     cluster.run_until(S(20), |c| c.state(0, 2) == Some(State::Suspect)).expect("nobody suspects it");
     cluster.side.clear();
@@ -106,7 +106,7 @@ fn a_starved_node_takes_nobody_down() {
         let mut cluster = Cluster::of(seed, 8);
         let since = cluster.elapsed();
         for _ in 0..40 {
-            // Almost always stopped; what arrived is handled late, after the timers.
+            // The node is suspended almost always, and handles its messages late, after the timers.
             cluster.pause(0, Duration::from_millis(2900));
             cluster.run(Duration::from_millis(3000));
         }
@@ -264,7 +264,8 @@ fn an_observer_sees_everyone_and_is_seen_by_nobody() {
     assert_eq!(cluster.nodes[observer].detector.live(), 4, "nor does it count itself");
 }
 
-/// Found by the scenario `swarm` with seed 1011: an obituary that its author took back had reached an observer alone.
+/// Found by the scenario `swarm` with seed 1011: only an observer had received a death fact that its author
+/// retracted.
 #[test]
 fn an_observer_that_holds_a_member_dead_alone_has_it_refuted() {
     let mut cluster = Cluster::of(9, 4);
@@ -287,7 +288,7 @@ fn an_observer_that_holds_a_member_dead_alone_has_it_refuted() {
     assert_eq!(cluster.nodes[3].detector.health(), health, "nobody has probed it in vain");
 }
 
-/// Found by the scenario `laggard`: nobody tells an observer that the accused has refuted.
+/// Found by the scenario `laggard`: a refutation by the accused doesn't reach an observer.
 #[test]
 fn an_observer_asks_before_it_holds_a_suspect_dead() {
     let mut cluster = Cluster::of(9, 4);
@@ -307,11 +308,11 @@ fn an_observer_asks_before_it_holds_a_suspect_dead() {
     };
     tell(&mut cluster);
     let since = cluster.elapsed();
-    // Nobody else has heard of it, so that only the accused can say that it isn't so.
+    // No other node has heard of the suspicion, so only the accused can refute it.
     cluster.run_until(S(30), |c| c.state(observer, 3) == Some(State::Alive)).expect("suspect for ever");
     cluster.run(S(60));
     assert!(!cluster.saw(observer, since, |e| matches!(e, Event::Dead(_))));
-    // One that is dead is held dead all the same: the others say so.
+    // A member that is really dead is still held dead: the others report it.
     tell(&mut cluster);
     cluster.nodes[3].up = false;
     cluster.run_until(S(40), |c| c.agree(State::Dead, &[3])).expect("alive for ever");

@@ -1,4 +1,4 @@
-//! One detector, spoken to by hand.
+//! One detector, driven directly by the test.
 
 use std::time::{Duration, Instant};
 
@@ -190,7 +190,7 @@ fn a_ping_req_is_served_with_its_target_acked_and_nacked_at_80_percent() {
     run(&mut detector, &mut now, ms(1));
     assert_eq!(now, start + ms(560));
     assert!(nacked(&sent(&mut detector)), "at 80 %");
-    // Late, but good news all the same; and only from whom it is about.
+    // A late ack still counts, but only from the target itself.
     tell(&mut detector, now, 3, Body::Ack { seq }, Vec::new());
     assert!(sent(&mut detector).is_empty());
     tell(&mut detector, now, 2, Body::Ack { seq }, Vec::new());
@@ -270,7 +270,7 @@ fn an_accusation_by_a_name_that_nobody_has_shortens_nothing() {
     assert_eq!(dead_after(&[3, 4, 5, 6]), Duration::from_secs(4));
 }
 
-/// Contacts from nobody in particular.
+/// Contacts from a source other than a hub.
 pub(super) fn named(detector: &mut Detector, now: Instant, who: impl IntoIterator<Item = usize>) {
     let contacts: Vec<_> = who.into_iter().map(|of| Contact { key: key(of), opened: true }).collect();
     detector.on_contacts(now, None, &contacts);
@@ -287,7 +287,7 @@ fn joining_again_is_no_stall() {
     assert_eq!((detector.stats().stalls, detector.health()), (0, 0));
 }
 
-/// Runs until a probe of someone has failed; who, and its sequence number.
+/// Runs until a probe has failed. Returns its target and its sequence number.
 fn failed_probe(detector: &mut Detector, now: &mut Instant) -> (usize, u64) {
     let mut pings = Vec::new();
     for _ in 0..200 {
@@ -322,7 +322,7 @@ fn a_late_ack_clears_the_suspicion_and_nobody_elses_does() {
     assert_eq!(state(&detector, suspect), State::Alive);
     assert_eq!(detector.stats().late_acks, 1);
     assert!(matches!(&events(&mut detector)[..], [Event::Alive(member)] if member.key == key(suspect)));
-    // Its time doesn't run on in secret.
+    // The cleared suspicion leaves no running timer.
     detector.on_hub_pong(now);
     assert_eq!(state(&detector, suspect), State::Alive);
 }
@@ -356,7 +356,7 @@ fn independent_accusers_shorten_a_suspicion_and_the_same_one_does_not() {
             tell(&mut detector, now, 1, Body::Gossip, vec![accusation]);
         }
         while state(&detector, 2) == State::Suspect {
-            // The others are well: nothing but the suspicion itself runs out.
+            // The other members answer, so only this suspicion times out.
             run(&mut detector, &mut now, ms(10));
             for (to, _, message) in sent(&mut detector) {
                 let from = (1..7).find(|of| key(*of) == to).unwrap();
@@ -478,7 +478,7 @@ fn five_hundred_members_fit_their_messages_and_arrive_whole() {
     keys.sort_unstable();
     keys.dedup();
     assert_eq!(keys.len(), 501);
-    // And what rides on datagrams never outgrows them.
+    // Datagram bodies never exceed the limit.
     let mut later = now;
     run(&mut detector, &mut later, Duration::from_secs(5));
     let datagrams: Vec<_> = std::iter::from_fn(|| detector.poll_transmit()).collect();
@@ -620,7 +620,7 @@ fn joining_asks_three_contacts_and_tries_again_until_one_answers() {
     tell(&mut detector, now, from, answer(0), vec![fact(from, 1, State::Alive)]);
     assert!(events(&mut detector).contains(&Event::Joined));
     assert_eq!(detector.live(), 3);
-    // Rendezvous read again: only whom it doesn't hold live is news.
+    // A later LIST: only contacts that this node doesn't hold live are asked.
     sent(&mut detector);
     named(&mut detector, now, [60, 50]);
     let asked: Vec<_> = sent(&mut detector).into_iter().map(|(to, ..)| to).collect();
@@ -662,7 +662,7 @@ fn an_exchange_voids_what_isolation_concluded_and_its_subjects_are_probed_first(
     tell(&mut detector, now, from, Body::PushPullAck(Chunk { id, index: 0, total: 1 }), Vec::new());
     assert!(suspects(&detector).is_empty() && !detector.is_isolated());
     assert!(events(&mut detector).contains(&Event::Isolated(false)));
-    // One probe is under way and one is named already; then the subjects come.
+    // One probe is under way and the next target is fixed already; then the subjects follow.
     let (mut probed, mut last) = (Vec::new(), None);
     while probed.len() < 2 + subjects.len() {
         run(&mut detector, &mut now, ms(100));

@@ -1,8 +1,8 @@
-//! The row of frames inside one plaintext: `kind:1 ‖ length:2 little-endian ‖ body`.
+//! The sequence of frames inside one plaintext: `kind:1 ‖ length:2 little-endian ‖ body`.
 //!
-//! A frame lies whole within its plaintext. What the kinds mean is said by [`relay`](crate::net::relay) (below
-//! 0x30) and [`rendezvous`](crate::net::rendezvous) (0x30 to 0x3f). A row that doesn't add up is
-//! [`Truncated`]; unknown kinds are for the reader to count and step over.
+//! A frame lies whole within its plaintext. [`relay`](crate::net::relay) defines the kinds below 0x30,
+//! [`rendezvous`](crate::net::rendezvous) those from 0x30 to 0x3f. A plaintext that ends within a frame is
+//! [`Truncated`]; readers count and skip unknown kinds.
 
 use super::MAX_PLAINTEXT_BYTES;
 
@@ -22,7 +22,7 @@ pub fn split(plaintext: &[u8]) -> Split<'_> {
     Split { rest: plaintext }
 }
 
-/// See [`split`].
+/// The iterator of [`split`].
 #[derive(Debug, Clone)]
 pub struct Split<'a> {
     rest: &'a [u8],
@@ -52,7 +52,7 @@ impl<'a> Iterator for Split<'a> {
     }
 }
 
-/// Appends one frame whose body is the parts one behind the other.
+/// Appends one frame whose body is the concatenation of the parts.
 ///
 /// # Panics
 /// If the body is longer than [`MAX_BODY_BYTES`]: callers check their own limits, which are lower.
@@ -111,7 +111,7 @@ impl<'a> Reader<'a> {
         self.0
     }
 
-    /// `value` if nothing is left: fields of fixed layout have no tail.
+    /// `value` if nothing is left: a fixed layout has no tail.
     pub fn end<T>(self, value: T) -> Option<T> {
         self.0.is_empty().then_some(value)
     }

@@ -1,20 +1,19 @@
 //! The control connection: Noise IK over a byte stream, between a client and the hub whose key it pins.
 //!
-//! Promise: after the handshake both sides know the other's key, and every byte of a frame is authentic, in
-//! order and unread by others. A client reaches the hub that holds the pinned key or none. A hub knows that a
-//! client holds its key only once a *transport* message decrypts: message 1 can be replayed by anyone who
-//! saw it, so it is unproven until then.
+//! Guarantees: after the handshake both sides know the other's key, and every byte of a frame is authentic, in
+//! order and confidential. A client connects only to the hub that holds the pinned key. A hub knows that a client
+//! holds its key only once a *transport* message decrypts: anyone who saw message 1 can replay it, so the key is
+//! unproven until then.
 //!
-//! How: `Noise_IK_25519_ChaChaPoly_SHA256`, prologue `"nurl/1 hub"`, empty handshake payloads. On the stream
-//! each Noise message follows its length, 16 bits big-endian (Noise §13). The plaintext of a transport
-//! message is a row of frames ([`frames`]): up to [`MAX_PLAINTEXT_BYTES`], so that one write system call
-//! carries many.
+//! How: `Noise_IK_25519_ChaChaPoly_SHA256`, prologue `"nurl/1 hub"`, empty handshake payloads. On the stream each
+//! Noise message follows its length, 16 bits big-endian (Noise §13). The plaintext of a transport message is a
+//! sequence of frames ([`frames`]): up to [`MAX_PLAINTEXT_BYTES`], so that one write system call carries many.
 //!
 //! A [`Connection`] is pure: bytes in by [`Connection::handle_bytes`], plaintexts out by
-//! [`Connection::poll_message`], bytes to write by [`Connection::poll_write`] and [`Connection::seal`].
-//! It keeps a partial message for as long as the stream lives: there is no timeout between a header and its
-//! body that could desynchronise it. It holds no more memory than bytes that arrived: a header reserves
-//! nothing. Any error is final.
+//! [`Connection::poll_message`], bytes to write by [`Connection::poll_write`] and [`Connection::seal`]. It keeps a
+//! partial message for as long as the stream lives: there is no timeout between a header and its body that could
+//! desynchronise it. Its memory is bounded by the bytes that arrived: a header reserves nothing. Any error is
+//! final.
 
 pub mod frames;
 #[cfg(test)]
@@ -30,21 +29,21 @@ use crate::rt::Rng;
 /// The Noise prologue of a control connection.
 pub const PROLOGUE: &[u8] = b"nurl/1 hub";
 
-/// Noise messages are at most 65,535 bytes (Noise §3); with the AEAD's tag of 16 this much plaintext is left.
-/// It is also the limit of a relay frame with its header: frames never span messages.
+/// Noise messages are at most 65,535 bytes (Noise §3); without the AEAD's tag of 16 so much plaintext is left. It
+/// also limits a relay frame with its header: frames never span messages.
 pub const MAX_PLAINTEXT_BYTES: usize = 65_519;
 
 /// Bytes of the length before each Noise message.
 pub const LENGTH_BYTES: usize = 2;
 
-/// Handshake messages carry no payload. Another length is no client of ours.
+/// Handshake messages carry no payload, so another length means another protocol.
 const MESSAGE_1_BYTES: usize = MESSAGE_1_OVERHEAD;
 const MESSAGE_2_BYTES: usize = MESSAGE_2_OVERHEAD;
 
 /// Why a connection is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ControlError {
-    /// A handshake message of a length that none of ours has.
+    /// A handshake message with a length that this protocol doesn't have.
     #[error("the other side doesn't speak this protocol (a handshake message of {0} bytes)")]
     NotOurProtocol(usize),
     /// The handshake failed: the other side holds another key than expected, or the bytes were changed.
@@ -56,7 +55,7 @@ pub enum ControlError {
     /// A transport message shorter than its tag.
     #[error("a message of {0} bytes is too short")]
     TooShort(usize),
-    /// Something was to be sealed before the handshake was done, or more than a message holds.
+    /// Sealing was attempted before the handshake was done, or with more than a message holds.
     #[error("the connection can't carry this now")]
     NotReady,
     /// All nonces of one direction are used up (2^64 − 1 messages).
@@ -99,7 +98,7 @@ impl Direction {
 /// One side of a control connection.
 pub struct Connection {
     state: State,
-    /// Bytes that arrived and are not yet consumed; `at` is where the next message begins.
+    /// Bytes that arrived and aren't consumed yet; the next message begins at `at`.
     inbox: Vec<u8>,
     at: usize,
     outbox: Vec<u8>,
@@ -107,7 +106,7 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// The client's side; message 1 is at once there to [`poll_write`](Connection::poll_write).
+    /// The client's side; message 1 is ready for [`poll_write`](Connection::poll_write) at once.
     ///
     /// # Errors
     /// [`ControlError::Handshake`] when `hub` is a key of small order.
@@ -123,7 +122,7 @@ impl Connection {
     /// The hub's side.
     ///
     /// # Errors
-    /// [`ControlError::Handshake`] when the cryptography refuses the key.
+    /// [`ControlError::Handshake`] when the crypto backend refuses the key.
     pub fn server(key: &SecretKey, rng: &mut Rng) -> Result<Connection, ControlError> {
         let noise = own_key(key)
             .and_then(|key| Ik::responder(&key, PROLOGUE, ephemeral(rng)))
@@ -143,25 +142,26 @@ impl Connection {
         }
     }
 
-    /// Whether the other side has proved that it holds its key and takes part now: a transport message of
-    /// its own has decrypted. For a client that is so with message 2.
+    /// Whether the other side has proved that it holds its key and is live: one of its transport messages has
+    /// decrypted. For a client, message 2 is the proof.
     #[cfg(test)]
     pub fn is_proven(&self) -> bool {
         self.proven
     }
 
-    /// Takes bytes of the stream, in any portions.
+    /// Buffers bytes of the stream, in any portions.
     pub fn handle_bytes(&mut self, bytes: &[u8]) {
         if !matches!(self.state, State::Failed(_)) {
             self.inbox.extend_from_slice(bytes);
         }
     }
 
-    /// Takes the next whole message; a transport message's plaintext replaces `plaintext`'s content.
-    /// `false`: there is none yet. Call it until then after each [`handle_bytes`](Connection::handle_bytes).
+    /// Handles the next whole message; a transport message's plaintext replaces the content of `plaintext`.
+    /// `false`: no whole message is left. Call it until then after each
+    /// [`handle_bytes`](Connection::handle_bytes).
     ///
     /// # Errors
-    /// Any [`ControlError`]; the connection is over then and repeats it.
+    /// Any [`ControlError`]; the connection is over then, and later calls repeat the error.
     pub fn poll_message(&mut self, plaintext: &mut Vec<u8>) -> Result<bool, ControlError> {
         loop {
             if let State::Failed(error) = self.state {
@@ -171,7 +171,7 @@ impl Connection {
                 Ok(Some(false)) => {}
                 Ok(Some(true)) => return Ok(true),
                 Ok(None) => {
-                    // What is consumed goes in one move, not one for each message.
+                    // Consumed bytes are removed in one move, not one for each message.
                     self.inbox.drain(..self.at);
                     self.at = 0;
                     return Ok(false);
@@ -185,8 +185,8 @@ impl Connection {
         }
     }
 
-    /// Handles the message that begins at `at` and says whether it was a transport message; `None` if it isn't all
-    /// here yet.
+    /// Handles the message that begins at `at` and says whether it was a transport message; `None` if it isn't
+    /// complete yet.
     fn poll_once(&mut self, plaintext: &mut Vec<u8>) -> Result<Option<bool>, ControlError> {
         let Some(len) = self.whole_message()? else { return Ok(None) };
         let from = self.at + LENGTH_BYTES;
@@ -194,8 +194,8 @@ impl Connection {
         self.handle_message(from..from + len, plaintext).map(Some)
     }
 
-    /// The length of the message that begins at `at`, if all of it has arrived. Two bytes tell a handshake message
-    /// from another protocol's: the rest of that would never come.
+    /// The length of the message that begins at `at`, if it is complete. Its two length bytes already reveal
+    /// another protocol, whose message might never be complete.
     fn whole_message(&self) -> Result<Option<usize>, ControlError> {
         let rest = &self.inbox[self.at..];
         let Some((length, rest)) = rest.split_first_chunk::<LENGTH_BYTES>() else { return Ok(None) };
@@ -211,7 +211,7 @@ impl Connection {
         Ok((rest.len() >= len).then_some(len))
     }
 
-    /// Whether the message was a transport message.
+    /// Handles one message and says whether it was a transport message.
     fn handle_message(
         &mut self,
         range: std::ops::Range<usize>,

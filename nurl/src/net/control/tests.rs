@@ -67,7 +67,7 @@ fn a_replayed_message_1_proves_nothing() {
     let mut transport = Vec::new();
     client.seal(b"register", &mut transport).unwrap();
 
-    // Somebody who recorded all of it plays it back.
+    // An attacker that recorded all of it replays it.
     let mut second = Connection::server(&key(2), &mut rng(3)).unwrap();
     second.handle_bytes(&message_1);
     assert_eq!(second.poll_message(&mut Vec::new()), Ok(false));

@@ -1,4 +1,4 @@
-//! The hub's state: connections from acceptance to end, and where their frames go.
+//! The hub's state: the connections from acceptance to end, and the dispatch of their frames.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -16,20 +16,20 @@ use crate::net::relay::{self, ClientId, CloseReason, Relay, Roles};
 use crate::net::rendezvous::{self, Records};
 use crate::rt::Rng;
 
-/// How often timeouts are looked at: handshakes, idle clients and closing ones need no finer clock.
+/// The timer interval: handshakes, idle clients and closing connections need no finer clock.
 pub const TICK: Duration = Duration::from_millis(500);
 
-/// How long a connection that is being closed may take to accept its last frame.
+/// How long a connection that is being closed may take to send its last frame.
 pub const CLOSE_LINGER: Duration = Duration::from_secs(2);
 
 /// Why a connection was not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// [`HubLimits::clients`] and [`HubLimits::half_open`] together are connected.
+    /// The connections already number [`HubLimits::clients`] plus [`HubLimits::half_open`].
     #[error("the hub is full")]
     Full,
-    /// [`HubLimits::clients_per_address`] and [`HubLimits::half_open_per_address`] together are connected from
-    /// this address.
+    /// The connections from this address already number [`HubLimits::clients_per_address`] plus
+    /// [`HubLimits::half_open_per_address`].
     #[error("too many connections from this address")]
     Address,
     /// The hub is shutting down.
@@ -37,7 +37,7 @@ pub enum Refusal {
     Shutdown,
 }
 
-/// What happened at the hub's connections.
+/// Counters of the hub's connections.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Connections accepted.
@@ -46,50 +46,50 @@ pub struct Counters {
     pub refused_full: u64,
     /// Connections refused by [`Refusal::Address`].
     pub refused_address: u64,
-    /// Connections ended before they registered, since a newer one needed their place.
+    /// Connections evicted before they registered, to make way for a newer one.
     pub evicted_half_open: u64,
     /// Clients registered.
     pub registered: u64,
     /// Connections that didn't register in time.
     pub handshake_timeouts: u64,
-    /// Connections that ended by a bad handshake or message, as the driver says.
+    /// Connections that ended by a bad handshake or message; the driver counts them.
     pub noise_failures: u64,
     /// Registrations beyond [`HubLimits::clients`] or [`HubLimits::clients_per_address`].
     pub registrations_full: u64,
     /// Registrations for a namespace that isn't served.
     pub unknown_namespace: u64,
-    /// Registrations of another version.
+    /// Registrations with another protocol version.
     pub wrong_version: u64,
     /// Connections closed for a frame out of place or malformed.
     pub protocol_errors: u64,
-    /// Frames of unknown kinds, stepped over.
+    /// Frames of unknown kinds, skipped.
     pub unknown_frames: u64,
-    /// Frames of a role that is off, stepped over.
+    /// Frames of a role that is off, skipped.
     pub role_off: u64,
     /// Rendezvous requests beyond a client's rate.
     pub dropped_requests: u64,
-    /// Clients closed because nothing was heard from them.
+    /// Clients closed because they sent nothing for too long.
     pub idle: u64,
     /// Messages handled.
     pub messages: u64,
     /// STUN requests answered.
     pub stun_answered: u64,
-    /// UDP datagrams that were no STUN request.
+    /// UDP datagrams that were not STUN requests.
     pub udp_ignored: u64,
-    /// Times that the operating system refused an accept.
+    /// Accepts that the operating system refused.
     pub accept_errors: u64,
 }
 
-/// A snapshot for people and metrics.
+/// A snapshot for display and metrics.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct HubStats {
-    /// Connections now.
+    /// Connections now open.
     pub connections: usize,
     /// Registered clients now.
     pub clients: usize,
-    /// Groups now.
+    /// Groups that exist now.
     pub groups: usize,
-    /// Records now.
+    /// Records that are stored now.
     pub records: usize,
     /// Bytes in the fullest datagram queue of a client, of [`relay::RelayLimits::queue_bytes`] at most.
     pub fullest_queue_bytes: usize,
@@ -103,21 +103,21 @@ pub struct HubStats {
     pub rendezvous: rendezvous::Counters,
 }
 
-/// What a connection's driver is to do next.
+/// The next step for a connection's driver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Output {
-    /// Nothing waits; there will be a wake.
+    /// There is nothing to write; a wake will come.
     Idle,
-    /// The plaintext is to be sealed and written.
+    /// The driver seals the plaintext and writes it.
     Plaintext,
-    /// Everything was handed out and the connection is over: flush and close it.
+    /// Everything was handed out and the connection is over: the driver flushes and closes it.
     Close,
-    /// The connection is over, drop it at once.
+    /// The connection is over: the driver drops it at once.
     Gone,
 }
 
 enum Phase {
-    /// Until REGISTER. The key is there once the handshake is done, and proved once a frame decrypts.
+    /// Until REGISTER. The key is known once the handshake is done, and proved once a frame decrypts.
     HalfOpen {
         key: Option<PublicKey>,
     },
@@ -138,18 +138,18 @@ struct Connection {
     phase: Phase,
 }
 
-/// See the module.
+/// The hub's state machine.
 pub struct Hub {
     limits: HubLimits,
     roles: Roles,
     namespaces: BTreeSet<Namespace>,
     connections: BTreeMap<ClientId, Connection>,
-    /// Connections of each address.
+    /// The number of connections of each address.
     addresses: BTreeMap<IpAddr, usize>,
     half_open: HalfOpen,
     relay: Relay,
     records: Records,
-    /// Connections that are over without their driver knowing.
+    /// Connections that are over, but whose driver doesn't know yet.
     gone: BTreeSet<ClientId>,
     next_id: u64,
     next_tick: Option<Instant>,
@@ -165,7 +165,7 @@ impl Hub {
         limits: HubLimits,
         rng: Rng,
     ) -> Hub {
-        // A stream of its own under the same key.
+        // The same seed with a random stream of its own.
         let mut evictions = rng.clone();
         evictions.set_stream(1);
         Hub {
@@ -201,18 +201,18 @@ impl Hub {
         }
     }
 
-    /// The counters that only a driver can keep.
+    /// The counters that only a driver can count.
     pub fn counters_mut(&mut self) -> &mut Counters {
         &mut self.counters
     }
 
-    /// Takes so many registered clients in all from now on; who is registered stays.
+    /// Takes at most so many registered clients from now on; registered clients stay.
     pub fn limit_clients(&mut self, clients: usize) {
         self.limits.clients = clients;
     }
 
-    /// Takes a new connection, or refuses it; a refused one is to be dropped without a word. A half-open one may
-    /// have to go for it.
+    /// Takes a new connection, or refuses it; the driver drops a refused connection without sending anything. The
+    /// hub may evict a half-open connection to make way.
     ///
     /// # Errors
     /// [`Refusal`].
@@ -225,8 +225,8 @@ impl Hub {
             self.counters.evicted_half_open += 1;
             self.drop_connection(evictee);
         }
-        // A registered client that roamed must get in to take its own place, so that the registered ones are
-        // bounded by REGISTER, and here only the sum.
+        // A registered client that roamed must get in to replace its old registration. So REGISTER bounds the
+        // registered clients, and only the sum is bounded here.
         if self.connections.len() >= self.limits.clients + self.limits.half_open {
             self.counters.refused_full += 1;
             return Err(Refusal::Full);
@@ -248,15 +248,15 @@ impl Hub {
         Ok(id)
     }
 
-    /// The handshake is done: the other side *says* that it holds `key`. Nothing follows from that before its
-    /// first message decrypts, since message 1 can be replayed.
+    /// The handshake is done: the other side *claims* that it holds `key`. The hub doesn't act on the claim before
+    /// the first message decrypts, since message 1 can be replayed.
     pub fn handle_handshake(&mut self, id: ClientId, key: PublicKey) {
         if let Some(Connection { phase: Phase::HalfOpen { key: slot }, .. }) = self.connections.get_mut(&id) {
             *slot = Some(key);
         }
     }
 
-    /// A decrypted message: its plaintext is a row of frames.
+    /// Handles a decrypted message: its plaintext is a sequence of frames.
     pub fn handle_message(&mut self, now: Instant, id: ClientId, plaintext: &[u8]) {
         self.counters.messages += 1;
         if let Some(connection) = self.connections.get_mut(&id) {
@@ -265,7 +265,7 @@ impl Hub {
         for frame in split(plaintext) {
             let Some(connection) = self.connections.get_mut(&id) else { return };
             let handled = match (&mut connection.phase, frame) {
-                // What was on its way before the client read our CLOSE.
+                // The client sent these frames before it read our CLOSE.
                 (Phase::Closing { .. }, _) => return,
                 (_, Err(_)) => Err(CloseReason::Protocol),
                 (Phase::HalfOpen { key: None }, _) => Err(CloseReason::Protocol),
@@ -321,7 +321,7 @@ impl Hub {
         Ok(())
     }
 
-    /// Whether another key from this connection's address would be one too many.
+    /// Whether one more key from this connection's address would exceed a limit.
     fn is_full(&self, id: ClientId) -> bool {
         let here = self.connections.get(&id).map_or(0, |connection| {
             let all = self.addresses.get(&connection.prefix).copied().unwrap_or_default();
@@ -330,7 +330,7 @@ impl Hub {
         self.relay.registered() >= self.limits.clients || here >= self.limits.clients_per_address
     }
 
-    /// A frame of a registered client.
+    /// Handles a frame of a registered client.
     fn frame(&mut self, now: Instant, id: ClientId, kind: u8, body: &[u8]) -> Result<(), CloseReason> {
         if let Some(frame) = relay::Frame::decode(kind, body).map_err(|_| CloseReason::Protocol)? {
             return self.relay_frame(now, id, frame);
@@ -393,7 +393,7 @@ impl Hub {
         Ok(())
     }
 
-    /// A client that says goodbye takes its record with it.
+    /// Withdraws the record of a client that says goodbye.
     fn withdraw(&mut self, id: ClientId) {
         if let Some(Connection { phase: Phase::Registered { namespace, key, .. }, .. }) =
             self.connections.get(&id)
@@ -402,7 +402,7 @@ impl Hub {
         }
     }
 
-    /// Begins to close a connection: it loses its registration at once, and has its last frame to read.
+    /// Begins to close a connection: it loses its registration at once, and its last frame is queued.
     fn close(&mut self, now: Instant, id: ClientId, reason: CloseReason) {
         self.no_longer_half_open(id);
         let Some(connection) = self.connections.get_mut(&id) else { return };
@@ -432,13 +432,13 @@ impl Hub {
         }
     }
 
-    /// Ends a connection without a word; its driver is woken to see it.
+    /// Ends a connection without a CLOSE, and wakes its driver to notice.
     fn drop_connection(&mut self, id: ClientId) {
         self.handle_disconnect(id);
         self.gone.insert(id);
     }
 
-    /// Takes a connection out of the half-open ones; the caller changes its phase right after.
+    /// Removes a connection from the half-open ones; the caller changes its phase right after.
     fn no_longer_half_open(&mut self, id: ClientId) {
         let Some(Connection { phase: Phase::HalfOpen { .. }, prefix, .. }) = self.connections.get(&id) else {
             return;
@@ -454,7 +454,7 @@ impl Hub {
         }
     }
 
-    /// Ends what has taken too long.
+    /// Ends connections that have exceeded their time limit.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.records.handle_timeout(now);
         if self.next_tick.is_none_or(|tick| now < tick) {
@@ -493,7 +493,7 @@ impl Hub {
         }
     }
 
-    /// The next plaintext for a connection, which replaces `out`'s content.
+    /// Replaces the content of `out` with the next plaintext for a connection.
     pub fn poll_output(&mut self, id: ClientId, out: &mut Vec<u8>) -> Output {
         out.clear();
         let Some(connection) = self.connections.get(&id) else { return Output::Gone };
@@ -506,12 +506,12 @@ impl Hub {
         if matches!(connection.phase, Phase::Closing { .. }) { Output::Close } else { Output::Idle }
     }
 
-    /// Whether the connection's driver is to drop it at once.
+    /// Whether the connection's driver has to drop it at once.
     pub fn is_gone(&self, id: ClientId) -> bool {
         !self.connections.contains_key(&id)
     }
 
-    /// The next connection whose driver is to look at its output.
+    /// The next connection whose driver has to poll its output.
     pub fn poll_wake(&mut self) -> Option<ClientId> {
         self.gone.pop_first().or_else(|| self.relay.poll_wake())
     }

@@ -1,4 +1,4 @@
-//! The hub on sockets: one task accepts, one answers STUN, one keeps time, one serves each connection.
+//! Drives the hub over sockets: tasks to accept, to answer STUN, to keep time, and one for each connection.
 
 use std::collections::BTreeMap;
 use std::io::{self, IoSliceMut};
@@ -22,28 +22,27 @@ use crate::rt::net::{OwnedReadHalf, RecvMeta, TcpListener, TcpStream, Transmit, 
 use crate::rt::sync::{Notify, watch};
 use crate::rt::{self, Rng, task, time};
 
-/// With port 0 the system chooses a TCP port whose number may be taken in UDP: so many times another one is
-/// tried.
+/// With port 0 the system chooses a TCP port whose number may be taken in UDP. So many ports are tried.
 const BIND_ATTEMPTS: usize = 16;
 
-/// A connection's read buffer begins here and doubles while reads fill it: thousands of quiet clients cost
+/// The initial size of a connection's read buffer. It doubles while reads fill it, so thousands of quiet clients cost
 /// little.
 const READ_MIN_BYTES: usize = 4 * 1024;
 
-/// The most bytes taken by one read: about what one Noise message carries.
+/// The most bytes taken by one read: about the size of one Noise message.
 const READ_MAX_BYTES: usize = 64 * 1024;
 
-/// After a refused accept (no file descriptor left, say) the listener rests so long.
+/// The pause of the listener after a failed accept (no file descriptor left, say).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Receive buffers of the STUN socket, each large enough for what GRO joins.
+/// Receive buffers of the STUN socket, each large enough for the datagrams that GRO joins.
 const UDP_BUFFERS: usize = 4;
 const UDP_BUFFER_BYTES: usize = 64 * 1024;
 
-/// What a hub needs to know.
+/// The configuration of a hub.
 #[derive(Debug, Clone)]
 pub struct HubConfig {
-    /// Where to listen, TCP and UDP; port 0 takes any that is free in both, and in both families.
+    /// Where to listen, TCP and UDP; port 0 takes a port that is free in both protocols and both address families.
     pub listen: Listen,
     /// The hub's key, which its clients pin.
     pub key: SecretKey,
@@ -51,7 +50,7 @@ pub struct HubConfig {
     pub namespaces: Vec<Namespace>,
     /// The roles that are on.
     pub roles: Roles,
-    /// What it allows.
+    /// The limits.
     pub limits: HubLimits,
 }
 
@@ -65,7 +64,7 @@ impl HubConfig {
 /// Why a hub can't start.
 #[derive(Debug, thiserror::Error)]
 pub enum HubError {
-    /// Another process listens there.
+    /// Another process listens on the port.
     #[error("{protocol} port {addr} is in use: stop the other process or choose another port")]
     PortInUse {
         /// The address.
@@ -80,7 +79,7 @@ pub enum HubError {
         addr: SocketAddr,
         /// `TCP` or `UDP`.
         protocol: &'static str,
-        /// The operating system's word.
+        /// The operating system's error.
         error: io::Error,
     },
     /// More than [`MAX_NAMESPACES`].
@@ -89,7 +88,7 @@ pub enum HubError {
     /// Every role is off.
     #[error("every role of the hub is off")]
     NoRole,
-    /// No place to listen at.
+    /// The places to listen at are invalid.
     #[error(transparent)]
     Listen(#[from] ListenError),
 }
@@ -114,12 +113,12 @@ pub struct HubHandle {
 }
 
 impl HubHandle {
-    /// Where it listens: an address of each family that it has.
+    /// The addresses that the hub listens on: one of each family that the host has.
     pub fn addrs(&self) -> &[SocketAddr] {
         &self.addrs
     }
 
-    /// The first of them: that of v4, if there is one.
+    /// The first address: the v4 one, if there is one.
     pub fn addr(&self) -> SocketAddr {
         self.addrs[0]
     }
@@ -129,31 +128,31 @@ impl HubHandle {
         self.key
     }
 
-    /// A snapshot of what it does.
+    /// A snapshot of the hub's counters.
     pub fn stats(&self) -> HubStats {
         self.shared.with(|hub| hub.stats())
     }
 
-    /// Takes so many registered clients in all from now on. Who is registered stays, also beyond it: a hub with 0 is
-    /// drained without anybody's harm.
+    /// Takes at most so many registered clients from now on. Registered clients stay, even if they are more: a limit
+    /// of 0 drains the hub without harm to them.
     pub fn limit_clients(&self, clients: usize) {
         self.shared.with(|hub| hub.limit_clients(clients));
     }
 
-    /// Waits until a UDP socket of the hub fails each receive, and says how: nobody would learn its own address from the
-    /// hub any more. Cancel safe.
+    /// Waits until every receive on a UDP socket of the hub fails, and returns the error. From then on no peer can
+    /// learn its own address from the hub. Cancel safe.
     pub async fn failed(&self) -> String {
         let mut broken = self.shared.broken.subscribe();
         loop {
             if let Some(reason) = broken.borrow_and_update() {
                 return reason;
             }
-            // The hub ends before the cell does, and the caller with it.
+            // The hub ends before the watch channel does, and the caller with it.
             let _ = broken.changed().await;
         }
     }
 
-    /// Tells every client, waits until they have read it (2 s at most), and gives the ports back.
+    /// Sends CLOSE to every client, waits until they have read it (2 s at most), and gives the ports back.
     pub async fn shutdown(self) {
         self.shared.with(|hub| hub.shutdown(time::now()));
         let emptied = async {
@@ -165,7 +164,7 @@ impl HubHandle {
                 ended.await;
             }
         };
-        // Those who didn't read it in time notice the stream's end.
+        // Clients that didn't read CLOSE in time notice the end of the stream.
         let _ = time::timeout(CLOSE_LINGER, emptied).await;
         drop(self.stop);
         for task in self.tasks {
@@ -177,11 +176,11 @@ impl HubHandle {
 
 struct Shared {
     inner: Mutex<Inner>,
-    /// Woken by each accept: it may bring the timer a nearer deadline.
+    /// Woken by each accept, which may bring a nearer deadline.
     timer: Notify,
     /// Woken by each connection's end.
     ended: Notify,
-    /// What a UDP socket says that can't receive any more.
+    /// The error of a UDP socket that can't receive any more.
     broken: watch::Sender<Option<String>>,
 }
 
@@ -191,7 +190,7 @@ struct Inner {
 }
 
 impl Shared {
-    /// Does something with the hub's state, then wakes the connections that it concerns. Never held over an
+    /// Runs `act` on the hub's state, then wakes the connections that it concerns. The lock is never held over an
     /// await.
     fn with<T>(&self, act: impl FnOnce(&mut Hub) -> T) -> T {
         let mut inner = self.inner();
@@ -206,11 +205,11 @@ impl Shared {
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
-        // A panic elsewhere left a state that every step leaves: whole.
+        // Every step leaves a consistent state, so a panic elsewhere does no harm.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A connection has ended.
+    /// Removes a connection that has ended.
     fn forget(&self, id: ClientId) {
         self.with(|hub| hub.handle_disconnect(id));
         self.inner().wakers.remove(&id);
@@ -257,7 +256,7 @@ struct Bound {
     udp: Vec<UdpSocket>,
 }
 
-/// TCP and UDP on one port number in each family, as far as the roles need them and the host has the family.
+/// Binds TCP and UDP on one port number in each family, if the roles need them and the host has the family.
 async fn bind(listen: &Listen, roles: Roles) -> Result<Bound, HubError> {
     if !roles.relay && !roles.rendezvous && !roles.stun {
         return Err(HubError::NoRole);
@@ -313,7 +312,7 @@ async fn bind_family(mut addr: SocketAddr, roles: Roles, bound: &mut Bound) -> R
     Ok(())
 }
 
-/// A generator of its own for whatever is started now.
+/// A separate random generator for a task that is started now.
 fn child(rng: &mut Rng) -> Rng {
     let mut seed = [0; 32];
     rng.fill_bytes(&mut seed);
@@ -325,7 +324,7 @@ async fn keep_time(shared: Arc<Shared>, mut stopped: watch::Receiver<()>) {
         let next = shared.with(|hub| hub.poll_timeout());
         let sleep = async {
             match next {
-                // Not before half a tick has passed: records may end one after the other.
+                // The timer waits at least half a tick: records may expire one after the other.
                 Some(at) => time::sleep_until(at.max(time::now() + TICK / 2)).await,
                 None => std::future::pending().await,
             }
@@ -377,7 +376,7 @@ async fn accept(
     }
 }
 
-/// One connection's share of its task.
+/// The state of one connection's task.
 struct Served {
     shared: Arc<Shared>,
     id: ClientId,
@@ -392,7 +391,7 @@ impl Drop for Served {
 }
 
 impl Served {
-    /// Handles what a read brought; `false`: the connection is over.
+    /// Handles the bytes of a read; `false`: the connection is over.
     fn handle_bytes(&mut self, bytes: &[u8], plaintext: &mut Vec<u8>) -> bool {
         self.noise.handle_bytes(bytes);
         loop {
@@ -415,7 +414,7 @@ impl Served {
         }
     }
 
-    /// Fills `out` with what is to be written next.
+    /// Fills `out` with the bytes to write next.
     fn fill(&mut self, plaintext: &mut Vec<u8>, out: &mut Vec<u8>) -> Output {
         self.noise.poll_write(out);
         match self.shared.with(|hub| hub.poll_output(self.id, plaintext)) {
@@ -428,21 +427,22 @@ impl Served {
     }
 }
 
-/// Reads and writes one connection until it ends. Nothing here waits for another connection: what is for
-/// others is queued with them.
+/// Reads and writes one connection until it ends. It never waits for another connection: frames for other connections
+/// go into their queues.
 async fn serve_connection(
     mut served: Served,
     stream: TcpStream,
     waker: Arc<Notify>,
     mut stopped: watch::Receiver<()>,
 ) {
-    // Without it the last small frame of a burst waits for an acknowledgement; with it a write is a packet.
+    // With Nagle's algorithm the last small frame of a burst would wait for an acknowledgement; without it a write is
+    // a packet.
     let _ = stream.set_nodelay(true);
     let (mut reader, mut writer) = stream.into_split();
     let mut buffer = vec![0; READ_MIN_BYTES];
     let (mut plaintext, mut out, mut written) = (Vec::new(), Vec::new(), 0);
-    // We have written all that we had to say: what still comes is read and forgotten until the other side
-    // closes too. Closing with unread bytes would reset the stream, and our last frame with it.
+    // Our last frame is written. Further input is read and dropped until the other side closes too: closing with
+    // unread bytes would reset the stream, and our last frame would be lost.
     let mut silent = false;
     let mut read_first = false;
     loop {
@@ -470,7 +470,7 @@ async fn serve_connection(
         }
         rt::select! {
             _ = stopped.changed() => return,
-            // Before the stream: one that is always readable must not hide that its time is over.
+            // Before the stream, because a stream that is always readable must not hide an eviction or a timeout.
             () = waker.notified() => {
                 if served.shared.with(|hub| hub.is_gone(served.id)) {
                     return;
@@ -514,7 +514,7 @@ fn handle_read(
     }
 }
 
-/// What can be read without waiting.
+/// Reads the bytes that are available without waiting.
 async fn read_now(reader: &mut OwnedReadHalf, buffer: &mut [u8]) -> Option<io::Result<usize>> {
     rt::select! {
         read = reader.read(buffer) => Some(read),
@@ -526,7 +526,7 @@ async fn answer_stun(shared: Arc<Shared>, socket: UdpSocket, mut stopped: watch:
     let mut storage = vec![0; UDP_BUFFERS * UDP_BUFFER_BYTES];
     let mut faults = ReceiveFaults::default();
     let mut metas = [RecvMeta::default(); UDP_BUFFERS];
-    // try_send works only once somebody has waited for it.
+    // `try_send` works only after a wait for writability.
     let _ = socket.writable().await;
     loop {
         let received = {
@@ -544,7 +544,7 @@ async fn answer_stun(shared: Arc<Shared>, socket: UdpSocket, mut stopped: watch:
                 shared.broken.send(Some(error.to_string()));
                 return;
             }
-            // It concerns one datagram, a refused answer of ours for example.
+            // The error concerns one datagram, for example a refused answer of ours.
             Err(_) => continue,
         };
         let (mut answered, mut ignored) = (0, 0);
@@ -560,7 +560,7 @@ async fn answer_stun(shared: Arc<Shared>, socket: UdpSocket, mut stopped: watch:
                     segment_size: None,
                     src_ip: meta.dst_ip,
                 };
-                // Best effort: a client asks again.
+                // Best effort: a client repeats its request.
                 answered += u64::from(socket.try_send(&transmit).is_ok());
             }
         }

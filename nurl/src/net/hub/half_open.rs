@@ -1,8 +1,9 @@
-//! The connections that haven't registered yet, and which of them goes when there is no room for one more.
+//! The connections that haven't registered yet, and the choice of the one to evict when the table is full.
 //!
-//! A newcomer is never the one that goes: idle connections of one neighbour behind the same NAT would keep everybody
-//! there out. It is a random one of the address with the most. Whoever means to register does so within two round
-//! trips, and of a table's worth of others few come meanwhile; a flood costs its own address its places first.
+//! The newcomer is never evicted: otherwise idle connections of one neighbour could keep out everyone behind the
+//! same NAT. The evicted connection is a random one of the address with the most. An honest client registers within
+//! two round trips, and few newcomers arrive in that time, compared with the table's size. A flood evicts its own
+//! address's connections first.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -15,19 +16,19 @@ use crate::rt::Rng;
 
 /// At most [`HubLimits::half_open`] connections, of one address at most [`HubLimits::half_open_per_address`].
 pub(super) struct HalfOpen {
-    /// By address, as [`prefix`](super::limits::prefix) has it; no list is empty.
+    /// Keyed by address prefix, as [`prefix`](super::limits::prefix) computes it; no list is empty.
     by_address: BTreeMap<IpAddr, Vec<ClientId>>,
     total: usize,
     rng: Rng,
 }
 
 impl HalfOpen {
-    /// None yet.
+    /// An empty table.
     pub(super) fn new(rng: Rng) -> HalfOpen {
         HalfOpen { by_address: BTreeMap::new(), total: 0, rng }
     }
 
-    /// How many there are from one address.
+    /// The number of half-open connections from one address.
     pub(super) fn from(&self, address: IpAddr) -> usize {
         self.by_address.get(&address).map_or(0, Vec::len)
     }
@@ -37,7 +38,7 @@ impl HalfOpen {
         self.total += 1;
     }
 
-    /// One has registered, or is over.
+    /// Removes a connection that has registered or ended.
     pub(super) fn remove(&mut self, address: IpAddr, id: ClientId) {
         let Some(here) = self.by_address.get_mut(&address) else { return };
         let Some(at) = here.iter().position(|other| *other == id) else { return };
@@ -48,7 +49,7 @@ impl HalfOpen {
         self.total -= 1;
     }
 
-    /// Which one has to go before `address` may have one more: none while there is room.
+    /// The connection to evict before `address` may have one more; `None` while the table isn't full.
     pub(super) fn evictee(&mut self, address: IpAddr, limits: &HubLimits) -> Option<ClientId> {
         let here = self.from(address);
         if here >= limits.half_open_per_address {
@@ -61,7 +62,7 @@ impl HalfOpen {
         None
     }
 
-    /// A random one of the addresses that fit.
+    /// A random connection of the addresses that match.
     fn draw(&mut self, fits: impl Fn(IpAddr, usize) -> bool) -> Option<ClientId> {
         let crowd: Vec<ClientId> = self
             .by_address
@@ -89,7 +90,7 @@ mod tests {
         IpAddr::from([192, 0, 2, n])
     }
 
-    /// So many connections from address 1, 2, and so on, numbered through.
+    /// A table with the given numbers of connections from address 1, 2, and so on, numbered consecutively.
     fn table(counts: &[u64]) -> HalfOpen {
         let mut table = HalfOpen::new(Rng::from_seed([1; 32]));
         let mut ids = (0..).map(ClientId);
@@ -99,7 +100,7 @@ mod tests {
         table
     }
 
-    /// Everybody who may have to go.
+    /// Every connection that may be evicted.
     fn evictees(table: &mut HalfOpen, newcomer: u8) -> BTreeSet<u64> {
         (0..200).filter_map(|_| table.evictee(address(newcomer), &LIMITS()).map(|id| id.0)).collect()
     }

@@ -1,4 +1,4 @@
-//! What a hub allows.
+//! The limits of a hub.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
@@ -14,28 +14,29 @@ pub const MAX_NAMESPACES: usize = 1024;
 /// The limits of a hub; the defaults suit a small machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HubLimits {
-    /// What the relay allows each client.
+    /// The relay's limits for each client.
     pub relay: RelayLimits,
     /// Registered clients in all. Each costs at most its two queues, 512 KiB, and usually a few KiB.
     pub clients: usize,
-    /// Registered clients from one address (v4) or /64 (v6). Carrier-grade NATs put many phones behind one.
+    /// Registered clients from one address (v4) or /64 (v6). A carrier-grade NAT puts many phones behind one
+    /// address.
     pub clients_per_address: usize,
-    /// Connections from one address that haven't registered yet: each may cost one handshake, 0.2 ms. A whole
-    /// lab behind one NAT comes back at once after a restart. One more ends a random one of them.
+    /// Half-open connections from one address. Each may cost one handshake, 0.2 ms. After a restart, a whole lab
+    /// behind one NAT comes back at once. One connection more evicts a random one of them.
     pub half_open_per_address: usize,
-    /// Connections that haven't registered yet, in all. One more ends a random one of the address with the most.
+    /// Half-open connections in all. One connection more evicts a random one of the address with the most.
     pub half_open: usize,
     /// How long a connection may take from its acceptance to its REGISTER.
     pub handshake: Duration,
-    /// A client from which nothing was heard for so long is closed. Clients ping each 15 s.
+    /// A client that sends no bytes for so long is closed. Clients ping every 15 s.
     pub idle: Duration,
-    /// Records of all namespaces together.
+    /// The most records, of all namespaces together.
     pub records: usize,
-    /// The longest life of a record that isn't refreshed.
+    /// The longest lifetime of a record that isn't refreshed.
     pub record_ttl: Duration,
-    /// Rendezvous requests that a client may make in a second, on average.
+    /// Rendezvous requests allowed per client and second, on average.
     pub requests_per_second: u64,
-    /// Rendezvous requests that a client may make at once: a node that re-reads a whole mesh's records.
+    /// Rendezvous requests allowed per client at once: a node may read all records of a mesh again.
     pub requests_burst: u64,
 }
 
@@ -58,7 +59,7 @@ impl Default for HubLimits {
 }
 
 impl HubLimits {
-    /// What REGISTERED tells a client.
+    /// The limits that REGISTERED announces to a client.
     pub fn announced(&self, roles: Roles) -> Limits {
         Limits {
             roles,
@@ -73,7 +74,7 @@ impl HubLimits {
     }
 }
 
-/// What counts as one address: a v4 address, or the /64 that one v6 host can have all of.
+/// The unit that counts as one address: a v4 address, or a v6 /64, since one host can own a whole /64.
 pub fn prefix(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
         IpAddr::V6(v6) => {

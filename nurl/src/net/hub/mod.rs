@@ -1,17 +1,17 @@
 //! The hub: one process with three roles, each of which can be off: relay, rendezvous, STUN.
 //!
-//! Promise: a key belongs to whoever proved it here last, and to nobody else; what one namespace does, no other
-//! sees; no client can make the hub hold more than its share or wait for it. A hub that restarts is found again
-//! by its clients: it keeps nothing that they don't bring back.
+//! Guarantees: a registration of a key belongs to the last client that proved the key. Namespaces are isolated
+//! from each other. No client can make the hub hold more than the client's share, or make it wait. After a
+//! restart, clients find the hub again: it keeps no state that they don't restore.
 //!
-//! How: [`core::Hub`] is pure: connections are accepted, become authenticated by the handshake and registered by
-//! their first transport frame, and end. Frames go to [`relay`](super::relay) or to
-//! [`rendezvous`](super::rendezvous). [`serve`] drives it: TCP and UDP on one port number, one task for each
+//! [`core::Hub`] is pure: a connection is accepted, becomes authenticated by the handshake and registered by its
+//! first transport frame, and ends. Frames go to [`relay`](super::relay) or to
+//! [`rendezvous`](super::rendezvous). [`serve`] drives it: TCP and UDP on one port number, and one task for each
 //! connection, which reads and writes 64 KiB at a time and never waits for another connection.
 //!
-//! It refuses, and counts: connections beyond the limits ([`limits`]), handshakes that take longer than 5 s,
-//! unknown namespaces, other versions, frames out of place. Connections that haven't registered yet never keep a
-//! newcomer out: one of them goes.
+//! The hub refuses and counts: connections beyond the limits ([`limits`]), handshakes that take longer than 5 s,
+//! unknown namespaces, other versions, frames out of place. Half-open connections never keep a newcomer out: the
+//! hub evicts one of them.
 
 pub mod core;
 mod driver;

@@ -1,4 +1,4 @@
-//! The shortest way to a mesh: a hub and the ticket that leads to it.
+//! Starts a new mesh in one call: a hub and the ticket that leads to it.
 
 use std::net::SocketAddr;
 
@@ -8,12 +8,13 @@ use crate::mesh::{Hub, MeshId, MeshSecret, Ticket};
 use crate::net::advertise::{advertise, default_sources};
 use crate::rt;
 
-/// Begins a mesh: starts a hub with a key of its own, and returns the ticket with which nodes join. `listen` is a port,
-/// or an address with a port; port 0 takes a free one. The ticket names the address that was bound or, where that is
-/// every address of this host, the one that its default route leaves from. Whoever has the ticket may join.
+/// Starts a hub with a new key for a new mesh, and returns the ticket with which nodes join. `listen` is a port, or
+/// an address with a port; port 0 takes a free one. The ticket names the bound address. If the hub is bound to every
+/// address of this host, the ticket names the one that the default route leaves from. Anyone with the ticket may
+/// join.
 ///
-/// Key and secret live as long as the process. A hub that comes back as the same one keeps its key in a file
-/// ([`SecretKey::load_or_create`]) and is started by [`serve`]; the command `nurl hub` does that.
+/// Key and secret live as long as the process. A hub that keeps its identity across restarts has its key in a file
+/// ([`SecretKey::load_or_create`]) and is started by [`serve`], as the command `nurl hub` does.
 ///
 /// # Errors
 /// [`HubError`].

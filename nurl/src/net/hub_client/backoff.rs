@@ -1,5 +1,5 @@
-//! When to try again: full jitter (Brooker, "Exponential Backoff and Jitter", AWS 2015), so that a mesh whose
-//! hub restarts doesn't come back in one instant.
+//! Reconnect back-off with full jitter (Brooker, "Exponential Backoff and Jitter", AWS 2015), so that the clients
+//! of a restarted hub don't all come back in one instant.
 
 use std::time::Duration;
 
@@ -7,17 +7,17 @@ use rand_core::Rng as _;
 
 use crate::rt::Rng;
 
-/// The first window: a hub that merely restarted is found again before anyone notices.
+/// The first window: after a mere restart of the hub the client is back before users notice.
 pub const BASE: Duration = Duration::from_millis(200);
 
-/// The longest window. A hub that comes back after an hour is found within so long.
+/// The longest window: a hub that comes back after an hour is found within so long.
 pub const CAP: Duration = Duration::from_secs(10);
 
-/// The longest window while no hub at all is up: peers that are relayed can't hear each other until then, and a hub
-/// that merely restarted takes so many registrations in a moment.
+/// The longest window while no hub at all is up. Relayed peers can't reach each other until then, and a hub that
+/// merely restarted can take so many registrations at once.
 pub const URGENT_CAP: Duration = Duration::from_secs(2);
 
-/// What a replaced client waits at least, and the first window on top of it.
+/// The minimum wait of a replaced client; the first window on top of it is as long.
 pub const REPLACED: Duration = Duration::from_secs(10);
 
 /// The longest window on top of [`REPLACED`].
@@ -36,12 +36,12 @@ impl Backoff {
         self.after(CAP, rng)
     }
 
-    /// The same while no hub at all is up: never above [`URGENT_CAP`].
+    /// The wait after a failure while no hub at all is up: never above [`URGENT_CAP`].
     pub fn after_urgent_failure(&mut self, rng: &mut Rng) -> Duration {
         self.after(URGENT_CAP, rng)
     }
 
-    /// A wait that is drawn anew because the last hub was lost meanwhile.
+    /// A newly drawn wait for a client that is waiting when the last other hub goes down.
     pub fn urgent_wait(&self, rng: &mut Rng) -> Duration {
         uniform(URGENT_CAP, rng)
     }
@@ -64,7 +64,7 @@ impl Backoff {
         self.failures = 0;
     }
 
-    /// Nobody has replaced us for long, or our network changed.
+    /// No newer registration has replaced ours for long, or our network changed.
     pub fn unchallenged(&mut self) {
         self.replacements = 0;
     }

@@ -15,43 +15,44 @@ use crate::net::relay::{self, CloseReason, GroupTag, Limits};
 use crate::net::rendezvous::{self, MAX_RECORD_BYTES, RECORD_TTL, SealedRecord, SeqMemory};
 use crate::rt::Rng;
 
-/// How long a dial may take: name, addresses, TCP.
+/// How long a dial may take: name resolution, all addresses, TCP.
 pub const DIAL_TIMEOUT: Duration = Duration::from_secs(6);
 
-/// How long the handshake may take, and the registration after it: two round trips of a very slow link each.
+/// How long the handshake may take, and the registration after it: two round trips each, on a very slow link.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How often the hub is pinged. Every NAT keeps an established TCP connection longer; a hub reaps after 60 s.
+/// The ping interval. Every NAT keeps an established TCP connection longer; a hub closes idle clients after 60 s.
 pub const KEEPALIVE: Duration = Duration::from_secs(15);
 
-/// How long after a ping something must be heard: TCP repeats what is lost three times in it, and whatever else comes
-/// counts. With [`KEEPALIVE`] a half-open connection lives 20 s; a node pings each 4 s, so 9 s there. It is what a NAT
-/// box that restarts costs those whom only relays reach, since it takes the connections to all hubs at once.
+/// How long after a ping the client waits for bytes from the hub. TCP retransmits a lost segment three times within
+/// it, and any bytes count. With [`KEEPALIVE`] a half-open connection lives 20 s; a node pings every 4 s, so 9 s
+/// there. A restarting NAT box drops the connections to all hubs at once, and cuts off peers that only relays reach
+/// for so long.
 pub const PONG_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A connection that stood so long was a success: the next failure begins the back-off anew.
+/// A connection that lasted so long was a success: the next failure restarts the back-off.
 const STABLE: Duration = Duration::from_secs(5);
 
-/// For so long after the last hub was lost this one is tried often: a hub that restarts is back within seconds, one
-/// that stays away longer has somebody's attention by then.
+/// How long this hub is tried often after the last hub was lost. A hub that restarts is back within seconds; after a
+/// longer absence, an operator has probably noticed.
 pub const URGENT_FOR: Duration = Duration::from_secs(120);
 
-/// A connection that nobody replaced for so long ends a duel's back-off.
+/// A connection that wasn't replaced for so long resets the back-off after replacements.
 const UNCHALLENGED: Duration = Duration::from_secs(300);
 
-/// Datagrams that wait for the stream; as much as the hub keeps for us on its side. The oldest go first.
+/// Bytes of datagrams that wait for the stream; the hub's queue for us is as large. The oldest datagrams go first.
 pub const OUTBOX_BYTES: usize = 256 * 1024;
 
 /// Requests that wait for the stream.
 pub const MAX_REQUESTS: usize = 1024;
 
-/// Groups that we are in; the hub may allow fewer.
+/// The most groups that we join; the hub may allow fewer.
 pub const MAX_GROUPS: usize = 64;
 
-/// Pings without an answer that are remembered; older ones are only missing as a measurement.
+/// Unanswered pings that are remembered. The round trip of a forgotten ping isn't measured.
 const MAX_PINGS: usize = 8;
 
-/// What waits for the layer above: beyond it datagrams are dropped.
+/// Bytes of datagrams that wait for the layer above; further datagrams are dropped.
 pub const MAX_EVENT_BYTES: usize = 1 << 20;
 
 /// Events that wait for the layer above.
@@ -77,7 +78,7 @@ impl Queued {
 }
 
 enum State {
-    /// `absent`: the hub wasn't there, so the wait may be cut short.
+    /// `absent`: the hub was absent (`DownReason::is_absence`), so the wait may be cut short.
     Waiting {
         until: Instant,
         absent: bool,
@@ -92,7 +93,7 @@ enum State {
 
 struct Stream {
     noise: Connection,
-    /// Handshake, then registration, then until the end.
+    /// Handshake, then registration, then up until the end.
     phase: Phase,
 }
 
@@ -107,18 +108,18 @@ struct Up {
     limits: Limits,
     heard: Instant,
     next_ping: Instant,
-    /// Nonce and time of the pings without an answer.
+    /// Nonce and time of each unanswered ping.
     pings: BTreeMap<u64, Instant>,
     next_refresh: Option<Instant>,
 }
 
-/// See the module above.
+/// The client's state machine.
 pub struct HubClient {
     config: HubClientConfig,
     rng: Rng,
     state: State,
     backoff: Backoff,
-    /// Until when this hub is tried often; `None` while another one is up.
+    /// Until when this hub is tried often; `None` while another hub is up.
     urgent_until: Option<Instant>,
     groups: BTreeSet<GroupTag>,
     record: Option<(u64, Bytes)>,
@@ -134,7 +135,7 @@ pub struct HubClient {
 }
 
 impl HubClient {
-    /// A client that wants to dial now.
+    /// A client that is about to dial.
     pub fn new(config: HubClientConfig, now: Instant, rng: Rng) -> HubClient {
         HubClient {
             config,
@@ -156,7 +157,7 @@ impl HubClient {
         }
     }
 
-    /// What happened so far.
+    /// The counters so far.
     #[cfg_attr(not(any(test, feature = "internals")), expect(dead_code, reason = "door: metrics"))]
     pub fn stats(&self) -> &ClientStats {
         &self.stats
@@ -167,7 +168,7 @@ impl HubClient {
         &self.config.hub
     }
 
-    /// Whether a dial is to begin; says so once for each.
+    /// Whether to begin a dial; true once for each dial.
     pub fn poll_dial(&mut self) -> bool {
         match &mut self.state {
             State::Dialing { begun: begun @ false, .. } => {
@@ -179,7 +180,7 @@ impl HubClient {
         }
     }
 
-    /// Whether [`poll_dial`](HubClient::poll_dial) would say so.
+    /// Whether [`poll_dial`](HubClient::poll_dial) would return true.
     pub fn is_dial_due(&self) -> bool {
         matches!(self.state, State::Dialing { begun: false, .. })
     }
@@ -194,7 +195,7 @@ impl HubClient {
         matches!(self.state, State::Connected(_))
     }
 
-    /// The stream is there.
+    /// The dial succeeded and the stream is open.
     pub fn handle_dialed(&mut self, now: Instant) {
         if !self.wants_dial() {
             return;
@@ -204,12 +205,12 @@ impl HubClient {
                 let phase = Phase::Handshake { until: now + HANDSHAKE_TIMEOUT };
                 self.state = State::Connected(Box::new(Stream { noise, phase }));
             }
-            // The ticket's key is none that anybody can hold.
+            // The ticket's key is no valid public key.
             Err(_) => self.down(now, DownReason::NotTheHub),
         }
     }
 
-    /// There is no stream to be had.
+    /// The dial failed.
     pub fn handle_dial_failed(&mut self, now: Instant) {
         if self.wants_dial() {
             self.down(now, DownReason::Unreachable);
@@ -278,12 +279,12 @@ impl HubClient {
         self.urgent_until.is_some_and(|until| now < until)
     }
 
-    /// The hub was there, or the world has changed: its absence begins now.
+    /// The hub was up, or our network has changed: the time of frequent attempts begins anew.
     fn urgent_again(&mut self, now: Instant) {
         self.urgent_until = self.urgent_until.map(|_| now + URGENT_FOR);
     }
 
-    /// How long the dial that goes on has taken: tries are counted from their beginnings.
+    /// How long the current dial has taken: the back-off counts from the beginnings of attempts.
     fn dialing_for(&self, now: Instant) -> Duration {
         match self.state {
             State::Dialing { until, .. } => DIAL_TIMEOUT.saturating_sub(until.saturating_duration_since(now)),
@@ -291,7 +292,7 @@ impl HubClient {
         }
     }
 
-    /// Without another hub a long wait is cut short.
+    /// Cuts a long wait short when no other hub is up.
     fn others_up(&mut self, now: Instant, up: bool) {
         if up {
             self.urgent_until = None;
@@ -323,7 +324,7 @@ impl HubClient {
         }
     }
 
-    /// Does what the layer above asks for.
+    /// Handles a command of the layer above.
     pub fn handle_command(&mut self, now: Instant, command: HubCommand) {
         match command {
             HubCommand::Forward { dst, payload } => self.queue(Queued::Forward { dst, payload }),
@@ -358,7 +359,7 @@ impl HubClient {
                 self.down(now, DownReason::NetworkChanged);
             }
             HubCommand::OthersUp(up) => self.others_up(now, up),
-            // Whoever asked may have gone: then nobody needs the answer.
+            // The requester may have dropped its receiver; then the answer is dropped too.
             HubCommand::Stats(reply) => drop(reply.send(self.stats)),
         }
     }
@@ -409,7 +410,7 @@ impl HubClient {
         self.next_nonce += 1;
         let Some(up) = self.up_mut() else { return };
         if up.pings.len() >= MAX_PINGS {
-            // The oldest stays: it is the one by which silence is measured.
+            // The oldest ping stays, because silence is measured from it.
             let newest = up.pings.last_key_value().map(|(nonce, _)| *nonce);
             newest.and_then(|nonce| up.pings.remove(&nonce));
         }
@@ -418,8 +419,8 @@ impl HubClient {
         self.request(relay::Frame::Ping { nonce }.to_vec());
     }
 
-    /// Queues a request. What is lost with the connection is asked for again by [`restore`](Self::restore) or by
-    /// the layer above, which sees [`HubEvent::Down`].
+    /// Queues a request. [`restore`](Self::restore), or the layer above, which sees [`HubEvent::Down`], repeats
+    /// requests that are lost with the connection.
     fn request(&mut self, frame: Vec<u8>) {
         if self.up().is_none() {
             return;
@@ -431,7 +432,7 @@ impl HubClient {
         self.requests.push_back(frame);
     }
 
-    /// Takes bytes of the stream.
+    /// Handles bytes of the stream.
     pub fn handle_bytes(&mut self, now: Instant, bytes: &[u8]) {
         let State::Connected(stream) = &mut self.state else { return };
         stream.noise.handle_bytes(bytes);
@@ -481,7 +482,7 @@ impl HubClient {
         }
     }
 
-    /// `None`: no hub sends this.
+    /// `None`: a hub never sends this frame.
     fn handle_frame(&mut self, now: Instant, kind: u8, body: &[u8]) -> Option<()> {
         if let Some(frame) = relay::Frame::decode(kind, body).ok()? {
             return self.relay_frame(now, frame);
@@ -569,7 +570,7 @@ impl HubClient {
         self.restore(now);
     }
 
-    /// Everything at the hub as it was before the reconnect, and a first measurement.
+    /// Restores groups and record at the hub after a reconnect, and measures the first round trip.
     fn restore(&mut self, now: Instant) {
         for tag in self.groups.clone() {
             self.request(relay::Frame::GroupJoin { tag }.to_vec());
@@ -578,7 +579,7 @@ impl HubClient {
         self.ping(now);
     }
 
-    /// Appends the next bytes for the stream: at most one message, so that one write carries what waits.
+    /// Appends the next bytes for the stream: at most one message, so that one write carries everything that waits.
     pub fn poll_write(&mut self, out: &mut Vec<u8>) {
         let State::Connected(stream) = &mut self.state else { return };
         stream.noise.poll_write(out);
@@ -601,14 +602,14 @@ impl HubClient {
             self.outbox.pop_front();
             self.stats.sent += 1;
         }
-        // Nonces last for 2^64 messages; the handshake is done: there is nothing that can refuse.
+        // `seal` can't fail here: nonces last for 2^64 messages, and the handshake is done.
         if !plaintext.is_empty() && stream.noise.seal(&plaintext, out).is_err() {
             debug_assert!(false, "an open connection seals");
         }
         self.plaintext = plaintext;
     }
 
-    /// The bytes that say goodbye, if somebody is there to hear it. Nothing else is sent after.
+    /// Appends the queued bytes and CLOSE, if the handshake is done. Nothing else is sent after them.
     pub fn poll_goodbye(&mut self, out: &mut Vec<u8>) {
         let waiting = |client: &HubClient| client.requests.len() + client.outbox.len();
         let mut before = usize::MAX;
@@ -618,7 +619,7 @@ impl HubClient {
         }
         if let State::Connected(stream) = &mut self.state {
             let frame = relay::Frame::Close(CloseReason::Bye).to_vec();
-            // Before the handshake is done there is nobody to say it to.
+            // Before the handshake is done, CLOSE can't be sealed.
             let _ = stream.noise.seal(&frame, out);
         }
     }
@@ -637,7 +638,7 @@ impl HubClient {
         }
     }
 
-    /// Does what is due.
+    /// Handles the timeouts that are due.
     pub fn handle_timeout(&mut self, now: Instant) {
         match &self.state {
             State::Waiting { until, .. } if now >= *until => {
@@ -678,7 +679,7 @@ impl HubClient {
         self.events.push_back(event());
     }
 
-    /// The newest news is never the one that is dropped: what stands after it depends on it.
+    /// When the queue is full, the oldest event is dropped, since later events depend on the newest one.
     fn push_event(&mut self, event: HubEvent) {
         if self.events.len() >= MAX_EVENTS
             && let Some(oldest) = self.events.pop_front()
@@ -702,13 +703,13 @@ impl HubClient {
 }
 
 impl Up {
-    /// A hub that reaps sooner is pinged sooner, though not more than once a second.
+    /// The interval is at most a third of the hub's idle limit, and at least one second.
     fn keepalive(&self) -> Duration {
         KEEPALIVE.min(self.limits.idle / 3).max(Duration::from_secs(1))
     }
 
-    /// When the silence will have been too long: after the oldest ping without an answer, unless something else
-    /// is heard.
+    /// When the connection counts as silent: `PONG_TIMEOUT` after the oldest unanswered ping, or after the last
+    /// bytes received if they are later.
     fn silent_at(&self) -> Option<Instant> {
         let oldest = *self.pings.first_key_value()?.1;
         Some(oldest.max(self.heard) + PONG_TIMEOUT)

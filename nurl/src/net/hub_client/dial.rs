@@ -1,12 +1,12 @@
-//! Which of a hub's addresses: the first that accepts (RFC 8305, "Happy Eyeballs Version 2").
+//! Chooses among a hub's addresses: the first that accepts wins (RFC 8305, "Happy Eyeballs Version 2").
 //!
 //! The addresses of a name are tried in the resolver's order, with the families taking turns (section 4). Each
-//! attempt begins 250 ms after the one before it, or at once when one has failed; those before it go on (section 5).
-//! So a dead first address costs a quarter of a second, and a broken family no more than that. When one accepts, the
-//! others are given up.
+//! attempt begins 250 ms after the previous one, or at once when one has failed; earlier attempts go on (section 5).
+//! So a dead first address, or a broken family, costs a quarter of a second. When one address accepts, the other
+//! attempts are dropped.
 //!
-//! A hub that restarts loses the SYNs of a while, and the operating system repeats them ever more seldom. So the round
-//! of addresses begins again while the attempts before go on: their answer may be under way on a slow link.
+//! While a hub restarts, SYNs to it are lost, and the operating system retransmits them at growing intervals. So the
+//! round of addresses begins again. The earlier attempts go on, since their answer may be under way on a slow link.
 
 use std::future::poll_fn;
 use std::io;
@@ -18,23 +18,23 @@ use std::time::Duration;
 use crate::rt::net::{TcpStream, connect, lookup_host};
 use crate::rt::{self, time};
 
-/// How long after an attempt the next one begins (RFC 8305 section 8): above the round trip to most hubs, so that a
-/// sound first address rarely costs a second connection.
+/// The delay between two attempts (RFC 8305 section 8). It is above the round trip to most hubs, so a working first
+/// address rarely costs a second connection.
 pub const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
-/// How long after the last attempt of a round the next round begins: the first SYN and one that is sent again after a
-/// second have had their time.
+/// The delay between the last attempt of a round and the next round. It leaves time for an answer to the first SYN
+/// and to its retransmission after a second.
 pub const ROUND_DELAY: Duration = Duration::from_secs(2);
 
-/// Addresses of one name that are tried: a hub has one or two of each family. With as many there are two rounds before
+/// The most addresses of one name that are tried: a hub has one or two of each family. Two rounds of so many fit into
 /// [`DIAL_TIMEOUT`](super::core::DIAL_TIMEOUT).
 pub const MAX_ADDRESSES: usize = 8;
 
-/// Connects to `name`, which is `host:port`. Ends when an address accepts or all have failed; as long as one is silent
-/// it goes on until the future is dropped, which gives all attempts up.
+/// Connects to `name`, which is `host:port`. Ends when an address accepts or all have failed. While an address gives
+/// no answer, the dial goes on until the future is dropped, which drops all attempts.
 ///
 /// # Errors
-/// The resolver's, or the last attempt's.
+/// The resolver's error, or that of the last attempt.
 pub async fn dial(name: &str) -> io::Result<TcpStream> {
     let addrs = match name.parse() {
         // A literal address needs no resolver.
@@ -44,7 +44,7 @@ pub async fn dial(name: &str) -> io::Result<TcpStream> {
     race(interleave(&addrs), connect).await
 }
 
-/// The addresses to try, in order: families take turns, beginning with that of the first.
+/// The addresses to try, in order: families take turns, beginning with the family of the first address.
 fn interleave(addrs: &[SocketAddr]) -> Vec<SocketAddr> {
     let Some(first) = addrs.first() else { return Vec::new() };
     let (mut same, mut other): (Vec<_>, Vec<_>) =
@@ -55,7 +55,7 @@ fn interleave(addrs: &[SocketAddr]) -> Vec<SocketAddr> {
     (0..turns).flat_map(turn).flatten().take(MAX_ADDRESSES).collect()
 }
 
-/// Without repetitions, in the same order.
+/// The addresses without repetitions, in the same order.
 fn dedup(addrs: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let mut seen = Vec::new();
     for addr in addrs {
@@ -66,7 +66,7 @@ fn dedup(addrs: Vec<SocketAddr>) -> Vec<SocketAddr> {
     seen
 }
 
-/// The first success of staggered attempts, or the last failure when none is left.
+/// The first success of staggered attempts, or the last failure when no attempt is left.
 async fn race<T, F>(addrs: Vec<SocketAddr>, attempt: impl Fn(SocketAddr) -> F) -> io::Result<T>
 where
     F: Future<Output = io::Result<T>>,
@@ -98,7 +98,7 @@ where
     }
 }
 
-/// Waits for the first of these to end and takes it out. Of several that have ended, the earliest begun.
+/// Waits until one of these attempts ends, and removes it. If several have ended, the earliest begun comes first.
 async fn next_end<F: Future>(running: &mut Vec<Pin<Box<F>>>) -> F::Output {
     poll_fn(|cx| {
         for at in 0..running.len() {
@@ -151,8 +151,9 @@ mod tests {
         assert!(round + ROUND_DELAY < crate::net::hub_client::core::DIAL_TIMEOUT);
     }
 
-    /// Races addresses whose ports say what becomes of them: 1 fails at once, 2 never ends, 3 accepts after 300 ms,
-    /// 6 after 3 s, 7 at the second attempt, others accept at once. Returns the port that won, which were tried, and how long it took.
+    /// Races addresses whose ports say how the attempt ends: 1 fails at once, 2 never ends, 3 accepts after 300 ms, 6
+    /// after 3 s, 7 at the second attempt, others accept at once. Returns the port that won, the ports tried, and the
+    /// duration.
     async fn tried(texts: &[&str]) -> (io::Result<u16>, Vec<u16>, Duration) {
         let ports = Mutex::new(Vec::new());
         let attempts = |port| ports.lock().unwrap().iter().filter(|tried| **tried == port).count();

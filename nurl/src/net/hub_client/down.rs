@@ -1,26 +1,26 @@
-//! Why a hub can't be used: for machines a code, for people a sentence.
+//! Why a hub can't be used: a code for machines, a sentence for people.
 
 use crate::net::relay::CloseReason;
 
-/// Why there is no connection.
+/// Why there is no connection to the hub.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DownReason {
-    /// The name doesn't resolve, or nobody accepts.
+    /// The name doesn't resolve, or no address accepts a connection.
     Unreachable,
-    /// What accepts the connection didn't prove that it holds the pinned key: the stream ended within the
-    /// handshake, or carried something else. That may be a portal, a proxy, or a hub with another key; nothing of
-    /// what it says is a hub's word.
+    /// The other side didn't prove that it holds the pinned key: the stream ended within the handshake, or
+    /// carried something else. It may be a portal, a proxy, or a hub with another key. Nothing that it sends
+    /// counts as the hub's statement.
     NotTheHub,
-    /// Handshake and registration weren't done within 5 s, or nothing was heard for 5 s after a PING.
+    /// The handshake or the registration took longer than 5 s, or no bytes came within 5 s after a PING.
     Silent,
-    /// The stream of a hub that had proved its key ended.
+    /// The stream ended after the hub had proved its key.
     Lost,
-    /// The hub sent what no hub sends.
+    /// The hub sent a frame that no hub sends.
     Protocol,
-    /// The hub closed the connection and said why.
+    /// The hub closed the connection and gave a reason.
     Closed(CloseReason),
-    /// We gave it up because our network changed.
+    /// The client dropped the connection because our network changed.
     NetworkChanged,
 }
 
@@ -39,7 +39,7 @@ impl DownReason {
         }
     }
 
-    /// A sentence for people, without the hub's address: what is wrong, and what to do.
+    /// A sentence for people, without the hub's address: the problem, and a remedy.
     pub fn sentence(self) -> &'static str {
         match self {
             DownReason::Unreachable => {
@@ -71,13 +71,13 @@ impl DownReason {
         }
     }
 
-    /// Whether the hub, which has proved its key, doesn't want us and will say the same the next time.
+    /// Whether the hub, which has proved its key, refuses us and will do so again the next time.
     pub fn is_refusal(self) -> bool {
         matches!(self, DownReason::Closed(CloseReason::UnknownNamespace | CloseReason::Version))
     }
 
-    /// Whether it may be there again at any moment. A hub that answered and doesn't want us now isn't asked more
-    /// often than others: one that is overloaded would only get slower.
+    /// Whether the hub may come back at any moment. A hub that answered and refuses us for now isn't tried more
+    /// often than others: an overloaded hub would only get slower.
     pub(super) fn is_absence(self) -> bool {
         matches!(
             self,

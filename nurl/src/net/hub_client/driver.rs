@@ -1,4 +1,4 @@
-//! The client on a socket: one task, which never waits for the layer above.
+//! Drives the client over a socket: one task, which never waits for the layer above.
 
 use std::future::Future;
 use std::io;
@@ -16,16 +16,16 @@ use crate::rt::net::{Interface, OwnedReadHalf, TcpStream, source_towards};
 use crate::rt::sync::mpsc;
 use crate::rt::{self, task, time};
 
-/// Commands that may wait; a full queue is a counted drop at the sender.
+/// Capacity of the command queue; when it is full, the sender drops and counts.
 pub const COMMAND_QUEUE: usize = 4096;
 
-/// Batches of events that may wait in the channel; more are joined into fewer, larger batches.
+/// Batches of events that may wait in the channel; further events are joined into fewer, larger batches.
 pub const EVENT_QUEUE: usize = 64;
 
-/// Commands taken at once, so that their datagrams share messages and writes.
+/// Commands taken in one go, so that their datagrams share messages and writes.
 const COMMAND_BATCH: usize = 256;
 
-/// How long the stream may take to accept our goodbye.
+/// How long the last write before the close may take.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
 
 const READ_MIN_BYTES: usize = 4 * 1024;
@@ -40,10 +40,10 @@ pub fn spawn(config: HubClientConfig) -> (mpsc::Sender<HubCommand>, mpsc::Receiv
     (spawn_into(config, events), receiver)
 }
 
-/// As [`spawn`], with an event channel that several hubs share.
+/// Does the same as [`spawn`], with an event channel that several hubs share.
 pub fn spawn_into(config: HubClientConfig, events: mpsc::Sender<Batch>) -> mpsc::Sender<HubCommand> {
     let (sender, commands) = mpsc::channel(COMMAND_QUEUE);
-    // A node with two hubs has two clients, each with a stream of its own.
+    // A node with two hubs has two clients, each with its own random stream.
     let rng = rt::rng(&format!("hub-client {}", config.hub.key.short()));
     let core = HubClient::new(config, time::now(), rng);
     let batch = Vec::with_capacity(COMMAND_BATCH);
@@ -54,7 +54,7 @@ pub fn spawn_into(config: HubClientConfig, events: mpsc::Sender<Batch>) -> mpsc:
 
 struct Driver {
     core: HubClient,
-    /// Of the stream, while there is one.
+    /// The addresses of the stream, while there is one.
     way: Option<Way>,
     commands: mpsc::Receiver<HubCommand>,
     events: mpsc::Sender<Batch>,
@@ -92,8 +92,8 @@ impl Driver {
         }
     }
 
-    /// What is ready without waiting, at every turn: neither a busy stream nor a busy layer above starves the
-    /// other.
+    /// Does the work that needs no waiting, in every turn. So neither a busy stream nor a busy layer above starves
+    /// the other.
     fn turn(&mut self) -> Result<(), Stopped> {
         let now = time::now();
         for _ in 0..COMMAND_BATCH {
@@ -117,7 +117,7 @@ impl Driver {
         Ok(())
     }
 
-    /// Waits for `work`; `None` when the core wants something else before it is done.
+    /// Waits for `work`; `None` when the core wants something else before it ends.
     async fn idle<T>(&mut self, work: impl Future<Output = T>) -> Result<Option<T>, Stopped> {
         tokio::pin!(work);
         let dialing = self.core.wants_dial();
@@ -136,9 +136,9 @@ impl Driver {
         }
     }
 
-    /// Reads and writes until the core or the other side has had enough.
+    /// Reads and writes until the core drops the stream or the stream ends.
     async fn serve(&mut self, stream: TcpStream) -> Result<(), Stopped> {
-        // Without it a small last write waits for an acknowledgement.
+        // With Nagle's algorithm, a small last write would wait for an acknowledgement.
         let _ = stream.set_nodelay(true);
         let (mut reader, mut writer) = stream.into_split();
         let mut buffer = vec![0; READ_MIN_BYTES];
@@ -147,7 +147,7 @@ impl Driver {
         loop {
             if let Err(stopped) = self.turn() {
                 self.core.poll_goodbye(&mut out);
-                // Best effort: the hub notices the stream's end too.
+                // Best effort: the hub also notices the end of the stream.
                 let _ = time::timeout(GOODBYE_TIMEOUT, writer.write_all(&out[written..])).await;
                 let _ = writer.shutdown().await;
                 return Err(stopped);
@@ -178,7 +178,7 @@ impl Driver {
                 },
                 read = reader.read(&mut buffer) => handle_read(core, read, &mut buffer),
                 taken = commands.recv_many(batch, COMMAND_BATCH) => {
-                    // That nobody is left is for the next turn to see, which says goodbye.
+                    // If all command senders are gone, the next turn notices it and sends CLOSE.
                     let _ = handle_commands(core, *way, batch, taken);
                 }
                 permit = events.reserve(), if core.has_events() => drop(permit),
@@ -199,7 +199,7 @@ fn handle_commands(
     if taken == 0 { Err(Stopped) } else { Ok(()) }
 }
 
-/// A change of interfaces that leaves the stream its way is none of the core's business.
+/// A change of interfaces that leaves the stream's route intact isn't passed to the core.
 fn handle_command(core: &mut HubClient, way: Option<Way>, now: Instant, command: HubCommand) {
     match (&command, way) {
         (HubCommand::InterfacesChanged(list), Some(way)) if way.holds(list, source_towards(way.hub).ok()) => {
@@ -234,8 +234,8 @@ impl Way {
         Some(Way { local: local.ip().to_canonical(), hub: hub.ip().to_canonical() })
     }
 
-    /// Whether its address is still here, and what is written to the hub still leaves by the interface that has it;
-    /// `source` is the address from which it leaves now. That may be another one of the interface: temporary addresses
+    /// Whether the local address still exists and traffic to the hub still leaves by its interface. `source` is the
+    /// current source address of that traffic. It may be another address of the interface, since temporary addresses
     /// (RFC 8981) take turns.
     fn holds(&self, interfaces: &[Interface], source: Option<IpAddr>) -> bool {
         let interface = |ip| interfaces.iter().find(|entry| entry.addr == ip).map(|entry| &entry.name);
@@ -244,7 +244,7 @@ impl Way {
     }
 }
 
-/// One sleep that lives across turns: a deadline that moves later, as most do, makes no new timer.
+/// One sleep that lives across turns: a deadline that moves later, the usual case, needs no new timer.
 struct Timer {
     at: Instant,
     sleep: Pin<Box<dyn Future<Output = ()> + Send>>,
@@ -264,7 +264,7 @@ impl Timer {
     /// Fires once, perhaps before the deadline last set; [`set`](Timer::set) arms it again.
     async fn fired(&mut self) {
         self.sleep.as_mut().await;
-        // The next `set` makes a new one, whatever its deadline.
+        // The next `set` makes a new sleep, whatever its deadline.
         self.at = time::now() + FAR;
         self.sleep = Box::pin(std::future::pending());
     }
@@ -273,10 +273,10 @@ impl Timer {
 /// Later than every deadline of the core.
 const FAR: Duration = Duration::from_secs(86_400);
 
-/// Nobody holds the other ends any more.
+/// All senders of commands, or the receiver of events, are gone.
 struct Stopped;
 
-/// What can be read without waiting.
+/// Reads the bytes that are available without waiting.
 async fn read_now(reader: &mut OwnedReadHalf, buffer: &mut [u8]) -> Option<io::Result<usize>> {
     rt::select! {
         read = reader.read(buffer) => Some(read),
@@ -307,7 +307,7 @@ mod tests {
             (vec![cell], Some("100.64.0.9"), false, "its address went"),
             (vec![("wlan0", "10.0.0.2")], Some("10.0.0.2"), false, "another wifi"),
             (vec![wifi], None, false, "no route"),
-            // The route may be newer than the list: the change in between counts.
+            // The route may be newer than the list, so a change in between must count.
             (vec![], Some("192.168.1.2"), false, "its address went and came"),
         ] {
             let list: Vec<_> = interfaces.iter().map(interface).collect();

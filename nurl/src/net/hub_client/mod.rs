@@ -1,22 +1,22 @@
 //! The client's side of a hub: one control connection, kept alive for as long as the node lives.
 //!
-//! Promise: while the hub can be reached we are registered there; after a reconnect groups and record
-//! are as they were, without the layer above doing anything; a dead connection is noticed within 20 s, also a
-//! half-open one, which no FIN announces. A hub that restarts needs no peer to restart.
+//! Guarantees: while the hub can be reached the client is registered there. After a reconnect the client restores
+//! groups and record by itself. A dead connection is noticed within 20 s, also a half-open one, which no FIN
+//! announces. No peer has to restart because a hub restarts.
 //!
-//! How: [`core::HubClient`] is pure. It dials at once, then with full-jitter back-off (0.2 s doubling to 10 s)
-//! for ever; pings each 15 s and expects to hear something within 5 s. While no other hub is up either, the
-//! back-off ends at 2 s for the first two minutes: until then peers that are relayed hear nothing of each other.
+//! [`core::HubClient`] is pure. It dials at once, then with full-jitter back-off (0.2 s doubling to 10 s) for
+//! ever. It pings every 15 s and expects to receive something within 5 s. While no other hub is up either, the
+//! back-off is capped at 2 s for the first two minutes, because relayed peers can't reach each other until then.
 //! [`spawn`] drives it over TCP, [`dial`] finds the address that answers.
 //!
-//! Only a hub that has proved its key can refuse us ([`DownReason::is_refusal`]). Anything may answer on a hub's
-//! port before that: a captive portal, a proxy whose hub isn't up yet.
+//! Only a hub that has proved its key can refuse the client ([`DownReason::is_refusal`]). Before that, the answer
+//! may come from anything on the hub's port: a captive portal, or a proxy whose hub isn't up yet.
 //!
-//! A client that a newer registration of the same key has replaced waits at least 10 s, longer each time, since
-//! two processes with one key must not duel; only [`HubCommand::NetworkChanged`] ends that wait, since a
-//! roamed phone may well have replaced itself.
+//! When a newer registration of the same key replaces a client, the client waits at least 10 s, longer each time,
+//! so that two processes with one key don't replace each other in turn. Only [`HubCommand::NetworkChanged`] ends
+//! that wait, since a phone that roamed may have replaced itself.
 //!
-//! It refuses, and counts: datagrams while the connection is down, over the hub's limit, or beyond its own
+//! The client drops and counts: datagrams while the connection is down, over the hub's limit, or beyond its own
 //! bounded queue (the oldest go), and records older than one already seen.
 
 pub mod backoff;
@@ -42,7 +42,7 @@ use crate::rt::sync::oneshot;
 pub use down::DownReason;
 pub use driver::{Batch, COMMAND_QUEUE, EVENT_QUEUE, spawn, spawn_into};
 
-/// Which hub, and who we are there.
+/// Which hub to use, and our identity there.
 #[derive(Debug, Clone)]
 pub struct HubClientConfig {
     /// The hub: its key, which is pinned, and its address.
@@ -55,7 +55,7 @@ pub struct HubClientConfig {
     pub boot: u64,
 }
 
-/// What happens at the hub.
+/// An event at the hub.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HubEvent {
     /// We are registered.
@@ -63,23 +63,23 @@ pub enum HubEvent {
         /// The hub's limits.
         limits: Limits,
     },
-    /// We aren't (any more).
+    /// We aren't registered, or not any more.
     Down {
-        /// Why.
+        /// The reason.
         reason: DownReason,
-        /// When the next attempt is made.
+        /// The time until the next attempt.
         retry_in: Duration,
     },
     /// A relayed datagram.
     Datagram {
-        /// Who sent it, as the hub says: a return address, never an identity.
+        /// The sender, as the hub says: a return address, never an identity.
         src: PublicKey,
         /// The sealed bytes.
         payload: Bytes,
     },
     /// A group's datagram.
     Group {
-        /// Who sent it, as the hub says.
+        /// The sender, as the hub says.
         src: PublicKey,
         /// The group.
         tag: GroupTag,
@@ -98,25 +98,25 @@ pub enum HubEvent {
     },
     /// Another process registered with our key; [`HubEvent::Down`] follows.
     Replaced,
-    /// The group wasn't joined: we are in as many as allowed.
+    /// The group wasn't joined: we have as many groups as the limit allows.
     GroupRefused {
         /// The group.
         tag: GroupTag,
     },
-    /// What the hub did with our record.
+    /// The hub's answer to our record.
     Published {
-        /// The number that it holds now; publish above it after [`PublishResult::Stale`].
+        /// The sequence number that the hub holds now; publish above it after [`PublishResult::Stale`].
         seq: u64,
-        /// What it did.
+        /// The result.
         result: PublishResult,
     },
     /// The answer to [`HubCommand::List`].
     Records(Vec<SealedRecord>),
     /// The answer to [`HubCommand::Lookup`].
     Record(SealedRecord),
-    /// The answer to [`HubCommand::Lookup`]: there is none.
+    /// The answer to [`HubCommand::Lookup`]: there is no record.
     NoRecord {
-        /// Whose.
+        /// The peer.
         peer: PublicKey,
     },
     /// The hub answered a ping.
@@ -126,12 +126,12 @@ pub enum HubEvent {
     },
 }
 
-/// What the layer above asks for.
+/// A request of the layer above.
 #[derive(Debug)]
 pub enum HubCommand {
     /// Relays a datagram.
     Forward {
-        /// To whom.
+        /// The receiver.
         dst: PublicKey,
         /// The sealed bytes.
         payload: Bytes,
@@ -153,14 +153,15 @@ pub enum HubCommand {
         /// The sealed bytes.
         payload: Bytes,
     },
-    /// Sets our record; it is refreshed at a third of its time, and published again after each reconnect.
+    /// Sets our record. The client refreshes it at a third of its lifetime and publishes it again after each
+    /// reconnect.
     Publish {
-        /// Its number, above all earlier ones.
+        /// The sequence number, above all earlier ones.
         seq: u64,
         /// The sealed record.
         sealed: Bytes,
     },
-    /// Takes our record back.
+    /// Withdraws our record.
     #[cfg_attr(
         not(any(test, feature = "internals")),
         expect(dead_code, reason = "door: a node that stays and wants no more callers")
@@ -168,30 +169,30 @@ pub enum HubCommand {
     Withdraw,
     /// Asks for one record.
     Lookup {
-        /// Whose.
+        /// The peer to look up.
         peer: PublicKey,
     },
     /// Asks for a random sample of the mesh.
     List {
-        /// At most so many.
+        /// The most records to return.
         max: u16,
     },
     /// Measures the round trip.
     Ping,
-    /// Our network is another one: the connection is made anew at once, whatever wait was going on.
+    /// Our network changed: the client reconnects at once and ends any wait.
     NetworkChanged,
-    /// Whether another hub is up. While none is, this one is tried more often; a client assumes at first that none
-    /// is.
+    /// Whether another hub is up. While none is, this hub is tried more often. A client assumes at first that no
+    /// other hub is up.
     OthersUp(bool),
-    /// This host's interfaces are these now. A connection that still leaves by its own stays; else as
-    /// [`NetworkChanged`](HubCommand::NetworkChanged).
+    /// This host's interfaces changed to these. A connection whose interface still leads to the hub stays;
+    /// otherwise the client reconnects as for [`NetworkChanged`](HubCommand::NetworkChanged).
     InterfacesChanged(Arc<[Interface]>),
     /// Asks for the counters.
     #[cfg_attr(not(any(test, feature = "internals")), expect(dead_code, reason = "door: metrics"))]
     Stats(oneshot::Sender<ClientStats>),
 }
 
-/// What happened, and what was refused.
+/// Counters of events and drops.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ClientStats {
     /// Attempts to connect.
@@ -212,12 +213,12 @@ pub struct ClientStats {
     pub dropped_too_large: u64,
     /// Datagrams and answers dropped because the layer above doesn't take events.
     pub dropped_events: u64,
-    /// Requests dropped because too many wait.
+    /// Requests dropped because the request queue was full.
     pub dropped_requests: u64,
     /// Groups beyond the limit.
     pub refused_groups: u64,
     /// Records older than one already seen.
     pub stale_records: u64,
-    /// Frames of unknown kinds, stepped over.
+    /// Frames of unknown kinds, skipped.
     pub unknown_frames: u64,
 }

@@ -1,4 +1,4 @@
-//! The client's rules, with time made by hand. The hub's side of the wire is a bare [`Connection`].
+//! Tests of the client's rules with a simulated clock. A bare [`Connection`] plays the hub.
 
 use std::time::{Duration, Instant};
 
@@ -47,7 +47,7 @@ impl Bench {
         Bench { client, hub, now, limits: HubLimits::default() }
     }
 
-    /// Registered, with the events so far stepped over.
+    /// A registered client; the events so far are discarded.
     fn up() -> Bench {
         let mut bench = Bench::new();
         bench.connect();
@@ -55,7 +55,7 @@ impl Bench {
         bench
     }
 
-    /// Dials and registers; returns the kinds of frames that the hub heard.
+    /// Dials and registers; returns the kinds of the frames that the hub received.
     fn connect(&mut self) -> Vec<u8> {
         self.hub = Connection::server(&secret(100), &mut Rng::from_seed([2; 32])).unwrap();
         assert!(self.client.poll_dial());
@@ -67,7 +67,8 @@ impl Bench {
         heard
     }
 
-    /// Carries bytes both ways until nothing moves; returns the kinds of frames that the hub heard.
+    /// Carries bytes both ways until none are left; returns the kinds of the frames that the hub
+    /// received.
     fn exchange(&mut self) -> Vec<u8> {
         let mut heard = Vec::new();
         let mut plaintext = Vec::new();
@@ -102,7 +103,7 @@ impl Bench {
         self.client.handle_timeout(self.now);
     }
 
-    /// The reason and the wait of the one Down that is among the events.
+    /// The reason and the wait of the single Down among the events.
     fn down(&mut self) -> (DownReason, Duration) {
         let events = self.client.take_events();
         let mut downs = events.iter().filter_map(|event| match event {
@@ -236,7 +237,8 @@ fn it_dials_again_for_ever_with_growing_waits() {
     assert_eq!(bench.client.stats().dials, 100);
 }
 
-/// Fails a dial at once and waits as long as told, again and again, for so long; returns the waits.
+/// Fails each dial at once and waits as long as the client says, for the given time; returns the
+/// waits.
 fn waits(bench: &mut Bench, time: Duration) -> Vec<Duration> {
     let end = bench.now + time;
     let mut waits = Vec::new();
@@ -259,7 +261,7 @@ fn without_another_hub_tries_are_two_seconds_apart_at_most_for_two_minutes() {
     assert!(*last <= URGENT_CAP && before.iter().any(|wait| *wait > URGENT_CAP / 2));
     let later = waits(&mut bench, URGENT_FOR);
     assert!(later.iter().any(|wait| *wait > CAP / 2), "{later:?}");
-    // It is there again, for a while, and gone again.
+    // The hub comes back for a while, and goes again.
     bench.connect();
     bench.now += Duration::from_secs(10);
     bench.client.handle_end(bench.now);

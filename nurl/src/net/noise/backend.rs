@@ -1,8 +1,8 @@
-//! The primitives behind the handshake and the record layer, from either of two suppliers.
+//! The primitives for the handshake and the record layer, from either of two suppliers.
 //!
 //! X25519 (RFC 7748) and ChaCha20-Poly1305 (RFC 8439) come from aws-lc-rs, or from x25519-dalek and
-//! chacha20poly1305. Both are compiled in every build and give the same bytes; a proptest holds them
-//! together. The choice is a value and not a type, so that one process can run both against each other.
+//! chacha20poly1305. Both are compiled in every build and give the same bytes; a proptest checks that. The
+//! backend is a value and not a type, so that one process can run both against each other.
 
 use std::fmt;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ pub const TAG_LEN: usize = 16;
 /// The output of a Diffie-Hellman.
 pub type SharedSecret = Zeroizing<[u8; 32]>;
 
-/// Who computes.
+/// The library that computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Backend {
     /// aws-lc-rs: assembly, about four times faster on a record.
@@ -32,7 +32,7 @@ pub enum Backend {
 }
 
 impl Backend {
-    /// The one that this build prefers: aws-lc-rs, or with the feature `portable-crypto` the portable one.
+    /// The default of this build: aws-lc-rs, or with the feature `portable-crypto` the portable one.
     pub const DEFAULT: Backend =
         if cfg!(feature = "portable-crypto") { Backend::Portable } else { Backend::AwsLc };
 }
@@ -49,7 +49,7 @@ enum Scalar {
     Portable(StaticSecret),
 }
 
-/// An X25519 key pair, ready to agree: the public half is computed once.
+/// An X25519 key pair, with the public half computed once.
 #[derive(Clone)]
 pub struct StaticKey {
     scalar: Scalar,
@@ -65,10 +65,10 @@ impl StaticKey {
         StaticKey::from_bytes(backend, key.as_bytes())
     }
 
-    /// Prepares the 32 bytes of a scalar; it is clamped at every use.
+    /// Prepares a key from the 32 bytes of a scalar; every use clamps it.
     ///
     /// # Errors
-    /// As [`new`](StaticKey::new).
+    /// The same as [`new`](StaticKey::new).
     pub fn from_bytes(backend: Backend, bytes: &[u8; 32]) -> Result<StaticKey, NoiseError> {
         match backend {
             Backend::AwsLc => {
@@ -91,7 +91,7 @@ impl StaticKey {
         &self.public
     }
 
-    /// Which backend it computes with.
+    /// The backend that the key computes with.
     pub fn backend(&self) -> Backend {
         match self.scalar {
             Scalar::AwsLc(_) => Backend::AwsLc,
@@ -107,7 +107,7 @@ impl StaticKey {
         let mut shared = Zeroizing::new([0; 32]);
         match &self.scalar {
             Scalar::AwsLc(scalar) => {
-                // The library itself refuses an all-zero output; it has no other way to fail here.
+                // The library refuses an all-zero output itself; no other failure is possible here.
                 let theirs = agreement::UnparsedPublicKey::new(&agreement::X25519, theirs.as_bytes());
                 agreement::agree(scalar, theirs, NoiseError::ZeroOutput, |bytes| {
                     shared.copy_from_slice(bytes);
@@ -154,7 +154,7 @@ impl AeadKey {
         })
     }
 
-    /// Encrypts `in_out` in place and gives the tag. A counter must never be used twice.
+    /// Encrypts `in_out` in place and returns the tag. A counter must never be used twice.
     pub fn seal(&self, counter: u64, aad: &[u8], in_out: &mut [u8]) -> [u8; TAG_LEN] {
         const FITS: &str = "a datagram is far below the cipher's limit of 256 GiB";
         let mut out = [0; TAG_LEN];
@@ -172,10 +172,10 @@ impl AeadKey {
         out
     }
 
-    /// Decrypts `in_out`, ciphertext followed by tag, in place, and gives the plaintext's length.
+    /// Decrypts `in_out`, ciphertext followed by tag, in place, and returns the plaintext's length.
     ///
     /// # Errors
-    /// [`OpenFailed`]; `in_out` then holds nothing of worth.
+    /// [`OpenFailed`]; the content of `in_out` is then meaningless.
     pub fn open(&self, counter: u64, aad: &[u8], in_out: &mut [u8]) -> Result<usize, OpenFailed> {
         let len = in_out.len().checked_sub(TAG_LEN).ok_or(OpenFailed)?;
         match &self.0 {

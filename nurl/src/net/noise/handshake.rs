@@ -12,16 +12,16 @@ use crate::key::PublicKey;
 
 const PATTERN: &str = "Noise_IKpsk2_25519_ChaChaPoly_SHA256";
 
-/// psk2: the pre-shared key's place in snow's table.
+/// The pre-shared key's position in snow's table, for psk2.
 const PSK_PLACE: usize = 2;
 
-/// What message 1 is longer than its payload: e, encrypted s with tag, and the payload's tag.
+/// The bytes that message 1 adds to its payload: e, encrypted s with tag, and the payload's tag.
 pub const MESSAGE_1_OVERHEAD: usize = 32 + 32 + TAG_LEN + TAG_LEN;
 
-/// What message 2 is longer than its payload: e and the payload's tag.
+/// The bytes that message 2 adds to its payload: e and the payload's tag.
 pub const MESSAGE_2_OVERHEAD: usize = 32 + TAG_LEN;
 
-/// The two keys of a finished handshake (Noise §5.2, Split), told apart by direction.
+/// The two keys of a finished handshake (Noise §5.2, Split), one for each direction.
 pub struct TransportKeys {
     backend: Backend,
     send: Zeroizing<[u8; 32]>,
@@ -29,7 +29,7 @@ pub struct TransportKeys {
 }
 
 impl TransportKeys {
-    /// Takes keys from elsewhere: for tests and benchmarks of the record layer.
+    /// Takes keys from another source, for tests and benchmarks of the record layer.
     #[cfg_attr(
         not(any(test, feature = "internals")),
         expect(dead_code, reason = "for examples, benchmarks and scenarios")
@@ -38,7 +38,7 @@ impl TransportKeys {
         TransportKeys { backend, send: Zeroizing::new(send), receive: Zeroizing::new(receive) }
     }
 
-    /// The ready ciphers: to seal with, and to open with.
+    /// The ciphers to seal and to open with.
     pub fn ciphers(&self) -> (AeadKey, AeadKey) {
         (AeadKey::new(self.backend, &self.send), AeadKey::new(self.backend, &self.receive))
     }
@@ -70,7 +70,7 @@ pub(super) fn build(
 ) -> Result<HandshakeState, NoiseError> {
     let params = pattern.parse().map_err(|_| NoiseError::State)?;
     let resolver = Resolver::new(key, ephemeral, shared.clone());
-    // The resolver holds the static key; snow only wants to see that there is one.
+    // The resolver holds the static key; snow only checks that a key is set.
     let builder = Builder::with_resolver(params, Box::new(resolver))
         .local_private_key(&[])
         .and_then(|builder| builder.prologue(prologue))
@@ -84,7 +84,7 @@ pub(super) fn build(
     }
 }
 
-/// Why the last step failed: what a `Dh` left behind, else the message itself.
+/// Why the last step failed: the error that a `Dh` recorded, else a bad message.
 pub(super) fn cause(shared: &SharedRef, error: &snow::Error) -> NoiseError {
     match (lock(shared).failure.take(), error) {
         (Some(failure), _) => failure,
@@ -93,7 +93,7 @@ pub(super) fn cause(shared: &SharedRef, error: &snow::Error) -> NoiseError {
     }
 }
 
-/// A handshake that we began: message 1 is out, message 2 is awaited.
+/// A handshake that we began: message 1 is sent, message 2 is awaited.
 pub struct Initiator {
     state: Box<HandshakeState>,
     shared: SharedRef,
@@ -102,7 +102,7 @@ pub struct Initiator {
 
 impl Initiator {
     /// Begins, and appends message 1 with `payload` to `out`. `ephemeral` must be fresh from the core's
-    /// generator; `ss` is the static-static secret, if a former handshake left it.
+    /// generator; `ss` is the static-static secret of a former handshake, if cached.
     ///
     /// # Errors
     /// [`NoiseError::ZeroOutput`] when `remote` has small order.
@@ -126,7 +126,7 @@ impl Initiator {
         Ok(Initiator { state, shared, backend: key.backend() })
     }
 
-    /// Reads message 2. A message that is refused leaves the handshake as it was.
+    /// Reads message 2. A refused message leaves the handshake unchanged.
     ///
     /// # Errors
     /// [`NoiseError::Message`] or [`NoiseError::ZeroOutput`].
@@ -137,7 +137,7 @@ impl Initiator {
         payload: &mut [u8],
     ) -> Result<(usize, TransportKeys), NoiseError> {
         self.state.set_psk(PSK_PLACE, psk).map_err(|_| NoiseError::State)?;
-        // ss was done in message 1, so the static key's next agreement is se.
+        // Message 1 already used ss, so the static key's next agreement is se.
         lock(&self.shared).static_calls = 1;
         let len = self.state.read_message(message, payload).map_err(|error| cause(&self.shared, &error))?;
         Ok((len, TransportKeys::split(&mut self.state, self.backend)))
@@ -166,7 +166,7 @@ impl fmt::Debug for Initiator {
     }
 }
 
-/// A handshake that somebody else began.
+/// A handshake that the peer began.
 pub struct Responder {
     state: Box<HandshakeState>,
     shared: SharedRef,
@@ -176,8 +176,8 @@ pub struct Responder {
 }
 
 impl Responder {
-    /// Reads message 1 just so far that the initiator's static key is known: one Diffie-Hellman. Nothing
-    /// says yet that the initiator holds that key.
+    /// Reads message 1 only until the initiator's static key is known: one Diffie-Hellman. Whether the
+    /// initiator holds that key isn't proved yet.
     ///
     /// # Errors
     /// [`NoiseError::Message`] or [`NoiseError::ZeroOutput`].
@@ -201,13 +201,13 @@ impl Responder {
         }
     }
 
-    /// The initiator's static key, as it claims.
+    /// The static key that the initiator claims.
     pub fn initiator(&self) -> &PublicKey {
         &self.initiator
     }
 
-    /// Lets that key in: reads the rest of message 1 and its payload. With `ss` from a former handshake no
-    /// Diffie-Hellman is done, else one.
+    /// Admits that key: reads the rest of message 1 and its payload. With a cached `ss` this costs no
+    /// Diffie-Hellman, otherwise one.
     ///
     /// # Errors
     /// [`NoiseError::Message`] when the claim was false, or [`NoiseError::ZeroOutput`].

@@ -1,7 +1,7 @@
 //! `Noise_IK_25519_ChaChaPoly_SHA256`: the control connection's handshake, over the same primitives.
 //!
-//! Whoever has the responder's key may begin, so there is neither a pre-shared key nor a gate. Messages carry
-//! no payload.
+//! Any client that has the responder's key may begin, so there is neither a pre-shared key nor a gate.
+//! Messages carry no payload.
 
 use std::fmt;
 
@@ -37,10 +37,10 @@ impl Ik {
         Ik::start(key, Some(remote), prologue, ephemeral, Shared::default())
     }
 
-    /// The responder's side, which lets every key in.
+    /// The responder's side, which accepts every key.
     ///
     /// # Errors
-    /// As [`initiator`](Ik::initiator).
+    /// The same as [`initiator`](Ik::initiator).
     pub fn responder(key: &StaticKey, prologue: &[u8], ephemeral: [u8; 32]) -> Result<Ik, NoiseError> {
         let shared = Shared { responder: true, admitted: true, ..Shared::default() };
         Ik::start(key, None, prologue, ephemeral, shared)
@@ -61,8 +61,8 @@ impl Ik {
     /// Appends the next message, of `len` bytes, to `out`.
     ///
     /// # Errors
-    /// [`NoiseError::ZeroOutput`] when the other side's key has small order, [`NoiseError::State`] out of turn
-    /// or when a message has another length.
+    /// [`NoiseError::ZeroOutput`] when the other side's key has small order; [`NoiseError::State`] when the
+    /// call is out of order or the message has another length.
     pub fn write(&mut self, len: usize, out: &mut Vec<u8>) -> Result<(), NoiseError> {
         let start = out.len();
         out.resize(start + len, 0);

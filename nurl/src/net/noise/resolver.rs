@@ -1,8 +1,8 @@
-//! What snow asks us for: X25519, ChaCha20-Poly1305, SHA-256 and exactly one ephemeral key.
+//! The primitives that snow asks for: X25519, ChaCha20-Poly1305, SHA-256 and exactly one ephemeral key.
 //!
-//! Every handshake has its own resolver. Its static `Dh` shares a small [`Shared`] with the handshake
-//! around it: the gate through which a responder learns the initiator's key before it spends anything on
-//! it, the cached static-static secret, and the count of Diffie-Hellmans done.
+//! Every handshake has its own resolver. Its static `Dh` shares a small [`Shared`] with the handshake: the
+//! gate, at which a responder learns the initiator's key before it computes anything with it; the cached
+//! static-static secret; and the count of Diffie-Hellmans done.
 
 use std::cell::Cell;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,24 +18,24 @@ use super::NoiseError;
 use super::backend::{AeadKey, Backend, SharedSecret, StaticKey, TAG_LEN};
 use crate::key::PublicKey;
 
-/// What a handshake and the primitives inside its snow state tell each other.
+/// State shared between a handshake and the primitives inside its snow state.
 #[derive(Default)]
 pub(super) struct Shared {
-    /// Whether the static key is the responder's: its second agreement then is the gate.
+    /// Whether the static key is the responder's: then its second agreement is the gate.
     pub(super) responder: bool,
     /// Agreements of the static key in the message being read.
     pub(super) static_calls: u8,
-    /// The responder's first agreement, kept so that reading message 1 again is free.
+    /// The responder's first agreement, kept so that a second reading of message 1 costs nothing.
     pub(super) es: Option<SharedSecret>,
     /// The static-static secret, from the caller's cache or computed.
     pub(super) ss: Option<SharedSecret>,
     /// The initiator's static key, once the gate has seen it.
     pub(super) seen: Option<PublicKey>,
-    /// Whether the caller lets that key in.
+    /// Whether the caller admits that key.
     pub(super) admitted: bool,
-    /// Diffie-Hellmans computed, not counting those that came from a cache.
+    /// Diffie-Hellmans computed; cached ones don't count.
     pub(super) dh: u64,
-    /// What a `Dh` failed with: snow's own error has no room for it.
+    /// The failure of a `Dh`: snow's own error can't carry it.
     pub(super) failure: Option<NoiseError>,
 }
 
@@ -68,7 +68,7 @@ impl CryptoResolver for Resolver {
         Some(Box::new(OneKey(self.ephemeral.take())))
     }
 
-    /// snow asks twice: first for the static key, then for the ephemeral one.
+    /// snow calls this twice: first for the static key, then for the ephemeral one.
     fn resolve_dh(&self, choice: &DHChoice) -> Option<Box<dyn Dh>> {
         let DHChoice::Curve25519 = choice else { return None };
         let shared = self.shared.clone();
@@ -89,7 +89,7 @@ impl CryptoResolver for Resolver {
     }
 }
 
-/// Yields the one key that the caller drew, and nothing after it.
+/// Yields the key that the caller drew, once.
 struct OneKey(Option<Zeroizing<[u8; 32]>>);
 
 impl Random for OneKey {
@@ -124,14 +124,14 @@ impl StaticDh {
         let shared = &mut *lock(&self.shared);
         shared.static_calls = shared.static_calls.saturating_add(1);
         match (shared.responder, shared.static_calls) {
-            // The responder's es: kept, because message 1 is read again once its sender is admitted.
+            // The responder's es: kept, because message 1 is read again once its initiator is admitted.
             (true, 1) => {
                 if shared.es.is_none() {
                     shared.es = Some(agree(shared, &self.key, theirs)?);
                 }
                 shared.es.clone().ok_or(Error::Dh)
             }
-            // The responder's ss is the gate: here the initiator's static key is known for the first time.
+            // The responder's ss is the gate: here the initiator's static key first becomes known.
             (true, 2) if !shared.admitted => {
                 shared.seen = theirs.get(..32).and_then(PublicKey::from_slice);
                 Err(Error::Dh)
@@ -161,7 +161,7 @@ impl Dh for StaticDh {
     }
 
     fn set(&mut self, _: &[u8]) {
-        // The key pair is already here, with its public half: snow's copy is a placeholder.
+        // The key pair is already here with its public half; snow's copy is a placeholder.
     }
 
     fn generate(&mut self, _: &mut dyn Random) -> Result<(), Error> {
@@ -173,7 +173,7 @@ impl Dh for StaticDh {
     }
 
     fn privkey(&self) -> &[u8] {
-        // Only snow's key generator would ask, and it isn't used.
+        // Only snow's key generator would call this, and it isn't used.
         &[]
     }
 
@@ -204,7 +204,7 @@ impl Dh for EphemeralDh {
     }
 
     fn set(&mut self, _: &[u8]) {
-        // Fixed ephemerals are snow's test door; ours is the resolver's generator.
+        // snow sets fixed ephemerals only for tests; ours come from the resolver's generator.
     }
 
     fn generate(&mut self, rng: &mut dyn Random) -> Result<(), Error> {
@@ -254,7 +254,8 @@ impl Cipher for ChaChaPoly {
 
     fn decrypt(&self, nonce: u64, aad: &[u8], ciphertext: &[u8], out: &mut [u8]) -> Result<usize, Error> {
         let key = self.key.as_ref().ok_or(Error::Decrypt)?;
-        // The handshake's ciphertexts are an encrypted key and a payload: a copy costs nothing that counts.
+        // The handshake's ciphertexts are an encrypted key and a payload, so the cost of a copy is
+        // negligible.
         let mut text = Zeroizing::new(ciphertext.to_vec());
         let len = key.open(nonce, aad, &mut text).map_err(|_| Error::Decrypt)?;
         out.get_mut(..len).ok_or(Error::Decrypt)?.copy_from_slice(&text[..len]);

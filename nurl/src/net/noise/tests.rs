@@ -78,7 +78,8 @@ fn the_published_vector_passes_on_both_backends() {
         assert_eq!(initiator.handshake_hash(), hex32(HASH));
         assert_eq!(responder.handshake_hash(), hex32(HASH));
 
-        // The rest of the vector are transport messages with empty associated data, in turn.
+        // The rest of the vector are transport messages with empty associated data, in alternating
+        // directions.
         for (at, (text, cipher)) in texts[2..].iter().enumerate() {
             let (sender, receiver) =
                 if at % 2 == 0 { (&at_initiator, &at_responder) } else { (&at_responder, &at_initiator) };
@@ -198,7 +199,7 @@ fn another_mesh_or_a_borrowed_name_is_refused() {
     Initiator::start(&a, b.public(), None, b"mesh a", [3; 32], b"", &mut one).unwrap();
     assert_eq!(Responder::peek(&b, b"mesh b", [4; 32], &one).err(), Some(NoiseError::Message));
 
-    // Someone who names a key that is not theirs passes the gate and fails at ss.
+    // An initiator that claims another peer's key passes the gate and fails at ss.
     let wrong = keys(backend, 5).agree(b.public()).unwrap();
     let mut lie = Vec::new();
     Initiator::start(&a, b.public(), Some(wrong), b"p", [3; 32], b"", &mut lie).unwrap();

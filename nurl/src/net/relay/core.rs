@@ -1,4 +1,4 @@
-//! The registry and the outboxes; see the module above.
+//! The registry and the outboxes.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Instant;
@@ -11,23 +11,23 @@ use crate::key::PublicKey;
 use crate::mesh::Namespace;
 use crate::net::rate::TokenBucket;
 
-/// A connection's number at this hub; never used twice.
+/// A connection's number at this hub; never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ClientId(pub u64);
 
-/// What the relay allows one client. The defaults are what the hub announces.
+/// The relay's limits for one client. The hub announces them; these are the defaults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RelayLimits {
-    /// What a client's datagram queue holds. At 20 Mbit/s 256 KiB are 100 ms: more is only delay, 32 packets
-    /// would cap a long fat path at a fraction of its rate.
+    /// The size of a client's datagram queue. At 20 Mbit/s 256 KiB are 100 ms: a larger queue only adds delay,
+    /// and 32 packets would limit a long fat path to a fraction of its rate.
     pub queue_bytes: usize,
-    /// Control frames (answers, pushes, notices) that may wait for a client. Two of the largest answers; a
-    /// client that doesn't read loses answers, which it asks for again.
+    /// Bytes of control frames (answers, pushes, notices) that may wait for a client: two of the largest answers.
+    /// A client that doesn't read loses answers and asks again.
     pub control_bytes: usize,
     /// Groups that a client may join. A node joins its mesh's group and one for each topic it follows.
     pub groups: usize,
-    /// Payload bytes that a client may send in a second: far above what a node's link carries, so that it
-    /// bounds a runaway and not a user.
+    /// Payload bytes that a client may send per second. The limit is far above a node's link rate: it stops
+    /// runaway clients, not ordinary users.
     pub bytes_per_second: u64,
 }
 
@@ -42,26 +42,26 @@ impl Default for RelayLimits {
     }
 }
 
-/// A client's rate may be used ahead for a quarter of a second, and always for one of the largest datagrams.
+/// The token bucket's burst: a quarter of a second of the rate, and at least one of the largest datagrams.
 fn burst(bytes_per_second: u64) -> u64 {
     (bytes_per_second / 4).max(MAX_DATAGRAM_BYTES as u64)
 }
 
-/// The most senders that are told when one client goes. Beyond it they learn by their next FORWARD.
+/// The most senders notified when a client disconnects. Further senders learn it from their next FORWARD.
 pub const MAX_CORRESPONDENTS: usize = 256;
 
-/// What happened at the relay, and what it refused.
+/// Counters of events and refusals at the relay.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counters {
     /// FORWARD frames queued for their destination.
     pub forwarded: u64,
     /// Their payload bytes.
     pub forwarded_bytes: u64,
-    /// GSEND frames taken.
+    /// GSEND frames accepted.
     pub group_sends: u64,
     /// GDELIVER frames queued.
     pub group_deliveries: u64,
-    /// Registrations that took an older one's place.
+    /// Registrations that replaced an older one.
     pub replaced: u64,
     /// Datagrams dropped because the destination's queue was full.
     pub dropped_queue_full: u64,
@@ -73,11 +73,11 @@ pub struct Counters {
     pub dropped_no_peer: u64,
     /// Datagrams that were queued for a connection which ended.
     pub dropped_closed: u64,
-    /// GJOIN frames beyond the client's number.
+    /// GJOIN frames beyond the client's limit.
     pub refused_groups: u64,
     /// Control frames dropped because the client doesn't read.
     pub dropped_control: u64,
-    /// Senders that weren't noted as a client's correspondents.
+    /// Senders that weren't recorded as a client's correspondents.
     pub dropped_correspondents: u64,
 }
 
@@ -86,14 +86,14 @@ struct Registration {
     key: PublicKey,
     groups: BTreeSet<GroupTag>,
     rate: TokenBucket,
-    /// Who has sent to this client through us: they are told when it goes.
+    /// The senders of datagrams to this client; they are notified when it disconnects.
     correspondents: BTreeSet<PublicKey>,
 }
 
 struct Client {
     control: VecDeque<Bytes>,
     control_bytes: usize,
-    /// Notices of one kind and peer that wait already: a second one says nothing more.
+    /// The notices already queued, by kind and peer; a duplicate would add nothing.
     notices: BTreeSet<(Notice, PublicKey)>,
     queue: FairQueue,
     registration: Option<Registration>,
@@ -105,7 +105,7 @@ enum Notice {
     Full,
 }
 
-/// See the module.
+/// The relay's state machine.
 pub struct Relay {
     limits: RelayLimits,
     clients: BTreeMap<ClientId, Client>,
@@ -128,7 +128,7 @@ impl Relay {
         }
     }
 
-    /// What happened so far.
+    /// The counters so far.
     pub fn counters(&self) -> &Counters {
         &self.counters
     }
@@ -138,7 +138,7 @@ impl Relay {
         self.registry.len()
     }
 
-    /// Whether somebody is registered under this key.
+    /// Whether a connection is registered under this key.
     pub fn is_registered(&self, namespace: Namespace, key: PublicKey) -> bool {
         self.registry.contains_key(&(namespace, key))
     }
@@ -168,8 +168,8 @@ impl Relay {
         self.clients.insert(id, client);
     }
 
-    /// Registers the connection under the key that it has proved. Returns the connection that held the key so
-    /// far and has lost it, to be closed with `replaced`.
+    /// Registers the connection under the key that it has proved. Returns the connection that held the key
+    /// before; it is to be closed with `replaced`.
     pub fn register(
         &mut self,
         now: Instant,
@@ -180,7 +180,7 @@ impl Relay {
         let rate = TokenBucket::new(self.limits.bytes_per_second, burst(self.limits.bytes_per_second), now);
         let older = self.registry.get(&(namespace, key)).copied().filter(|older| *older != id);
         let correspondents = match older {
-            // The key stays registered, so its correspondents stay those of the new connection.
+            // The key stays registered, so the new connection inherits its correspondents.
             Some(older) => {
                 self.counters.replaced += 1;
                 self.take_registration(older).map(|old| old.correspondents).unwrap_or_default()
@@ -194,8 +194,8 @@ impl Relay {
         older
     }
 
-    /// Ends a registration: nothing more is queued for the connection, what waited is dropped and counted, its
-    /// correspondents are told. Control frames still go out.
+    /// Ends a registration: nothing more is queued for the connection, waiting datagrams are dropped and counted,
+    /// and its correspondents are notified. Control frames still go out.
     pub fn unregister(&mut self, id: ClientId) {
         let Some(registration) = self.take_registration(id) else { return };
         self.registry.remove(&(registration.namespace, registration.key));
@@ -223,7 +223,7 @@ impl Relay {
         Some(registration)
     }
 
-    /// Handles a frame of a registered client. Frames that aren't a client's to send say `false`.
+    /// Handles a frame of a registered client. Returns `false` for a frame that a client may not send.
     pub fn handle_frame(&mut self, now: Instant, id: ClientId, frame: Frame<'_>) -> bool {
         match frame {
             Frame::Ping { nonce } => self.push_control(id, &Frame::Pong { nonce }),
@@ -237,7 +237,7 @@ impl Relay {
         true
     }
 
-    /// The sender's namespace and key, if its datagram is within size and rate.
+    /// The sender's namespace and key, if its datagram is within the size and rate limits.
     fn admit(&mut self, now: Instant, id: ClientId, payload: &[u8]) -> Option<(Namespace, PublicKey)> {
         let registration = self.clients.get_mut(&id)?.registration.as_mut()?;
         if payload.len() > MAX_DATAGRAM_BYTES {
@@ -267,7 +267,7 @@ impl Relay {
 
     fn note_correspondent(&mut self, to: ClientId, src: PublicKey) {
         let Some(client) = self.clients.get_mut(&to) else { return };
-        // Most datagrams find their source's row in place, and need no further look.
+        // Most datagrams find their source's row already there, and skip the look-up.
         if !client.queue.is_new(&src) {
             return;
         }
@@ -287,7 +287,7 @@ impl Relay {
         self.counters.group_sends += 1;
         let Some(members) = self.groups.get(&(namespace, tag)) else { return };
         let members: Vec<ClientId> = members.iter().copied().filter(|member| *member != id).collect();
-        // One copy for all of them; each queue counts its full length.
+        // All members share one copy; each queue counts its full length.
         let frame = Bytes::from(Frame::GroupDeliver { src, tag, payload }.to_vec());
         for member in members {
             self.counters.group_deliveries += 1;
@@ -355,7 +355,7 @@ impl Relay {
         self.push_control_bytes(id, Bytes::from(frame.to_vec()));
     }
 
-    /// Queues an encoded control frame; `false` when the client doesn't read and has too many waiting.
+    /// Queues an encoded control frame; `false` when the client doesn't read and its control queue is full.
     pub fn push_control_bytes(&mut self, id: ClientId, frame: Bytes) -> bool {
         let Some(client) = self.clients.get_mut(&id) else { return false };
         let cost = frame.len() + super::queue::ITEM_OVERHEAD_BYTES;
@@ -369,7 +369,7 @@ impl Relay {
         true
     }
 
-    /// Drops the control frames that wait, so that a last CLOSE is certain of its place.
+    /// Drops the waiting control frames, so that a last CLOSE fits.
     pub fn clear_control(&mut self, id: ClientId) {
         if let Some(client) = self.clients.get_mut(&id) {
             client.control.clear();
@@ -378,8 +378,8 @@ impl Relay {
         }
     }
 
-    /// Appends frames for one connection to `out`, at most `max` bytes in all; control frames first. `false`:
-    /// nothing waits.
+    /// Appends frames for one connection to `out`, at most `max` bytes in all; control frames first. `false`: the
+    /// outbox is empty.
     pub fn poll_plaintext(&mut self, id: ClientId, max: usize, out: &mut Vec<u8>) -> bool {
         let Some(client) = self.clients.get_mut(&id) else { return false };
         let begun = out.len();

@@ -1,5 +1,5 @@
-//! The relay's frames and their bytes. Integers are little-endian; a row of frames is described in
-//! [`control::frames`](crate::net::control::frames).
+//! The relay's frames and their encoding. Integers are little-endian;
+//! [`control::frames`](crate::net::control::frames) describes a sequence of frames.
 //!
 //! | kind | frame | from | body |
 //! | --- | --- | --- | --- |
@@ -23,14 +23,17 @@ use crate::key::PublicKey;
 use crate::mesh::Namespace;
 use crate::net::control::frames::{HEADER_BYTES, Reader, put};
 
-/// The version of the control protocol, in REGISTER and REGISTERED. A hub closes any other.
+/// The version of the control protocol, in REGISTER and REGISTERED. A hub closes a connection of any other
+/// version.
 pub const VERSION: u8 = 1;
 
-/// The name under which a hub fans out a group: a keyed tag, so that it learns neither name nor content.
+/// The name of a group at a hub: a keyed tag, so that the hub learns neither the group's name nor its
+/// content.
 pub type GroupTag = [u8; 16];
 
-/// The most payload bytes of one relayed datagram. Four times a UDP path's usual packet would do; the room is
-/// for batches of the reliable layer. Larger, and one datagram holds up a slow client's queue for seconds.
+/// The most payload bytes of one relayed datagram. Four times a UDP path's usual packet would suffice; the
+/// rest is room for batches of the reliable layer. A larger datagram would block a slow client's queue for
+/// seconds.
 pub const MAX_DATAGRAM_BYTES: usize = crate::net::securedgram::frames::MAX_DATAGRAM_BYTES;
 
 /// Bytes that a DELIVER frame adds to its payload.
@@ -57,14 +60,14 @@ mod kind {
 pub struct Roles {
     /// Forwards datagrams and groups.
     pub relay: bool,
-    /// Keeps records.
+    /// Stores records.
     pub rendezvous: bool,
     /// Answers STUN Binding requests on the same port over UDP.
     pub stun: bool,
 }
 
 impl Roles {
-    /// All of them.
+    /// All roles.
     pub const ALL: Roles = Roles { relay: true, rendezvous: true, stun: true };
 
     fn bits(self) -> u8 {
@@ -92,15 +95,15 @@ pub struct Limits {
     pub frame_bytes: u32,
     /// The longest payload of a relayed datagram.
     pub datagram_bytes: u32,
-    /// What a client's queue holds.
+    /// The size of a client's datagram queue.
     pub queue_bytes: u32,
-    /// Payload bytes that a client may send in a second.
+    /// Payload bytes that a client may send per second.
     pub bytes_per_second: u64,
     /// Groups that a client may join.
     pub groups: u16,
-    /// How long a record lasts unless it is refreshed.
+    /// The lifetime of a record that isn't refreshed.
     pub record_ttl: Duration,
-    /// A client silent for so long is closed.
+    /// A client that is silent for so long is closed.
     pub idle: Duration,
 }
 
@@ -109,7 +112,7 @@ pub struct Limits {
 pub enum CloseReason {
     /// The side that closes has ended.
     Bye,
-    /// A newer registration of the same key has taken this one's place.
+    /// A newer registration of the same key has replaced this one.
     Replaced,
     /// The hub doesn't serve this namespace.
     UnknownNamespace,
@@ -117,9 +120,9 @@ pub enum CloseReason {
     Protocol,
     /// The other side speaks another version.
     Version,
-    /// Nothing was heard for too long.
+    /// No bytes were received for too long.
     Idle,
-    /// The hub has no place left.
+    /// The hub has reached its limit of clients.
     Full,
     /// The hub is shutting down.
     Shutdown,
@@ -179,7 +182,7 @@ pub enum Frame<'a> {
     Register {
         /// [`VERSION`].
         version: u8,
-        /// The mesh's namespace; knowing it is the proof of belonging.
+        /// The mesh's namespace; a client that knows it counts as a member.
         namespace: Namespace,
         /// The client's boot id.
         boot: u64,
@@ -188,12 +191,12 @@ pub enum Frame<'a> {
     Registered(Limits),
     /// Asks for a [`Frame::Pong`].
     Ping {
-        /// Comes back unchanged.
+        /// A number that the PONG repeats.
         nonce: u64,
     },
     /// Answers a [`Frame::Ping`].
     Pong {
-        /// The ping's.
+        /// The nonce of the PING.
         nonce: u64,
     },
     /// The last frame of a connection.
@@ -212,12 +215,12 @@ pub enum Frame<'a> {
         /// The bytes.
         payload: &'a [u8],
     },
-    /// Nobody is registered under this key (any more).
+    /// No client is registered under this key, or not any more.
     PeerGone {
         /// The key.
         peer: PublicKey,
     },
-    /// The queue of this key is full: datagrams of yours to it are being dropped.
+    /// The queue of this key is full: the hub drops datagrams that the client sends to it.
     QueueFull {
         /// The key.
         peer: PublicKey,
@@ -250,7 +253,7 @@ pub enum Frame<'a> {
     },
 }
 
-/// A body that its kind doesn't have.
+/// A body that is malformed for its kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a malformed frame of kind {0:#04x}")]
 pub struct Malformed(pub u8);
@@ -259,7 +262,7 @@ impl<'a> Frame<'a> {
     /// Reads a body; `None` for a kind that isn't the relay's.
     ///
     /// # Errors
-    /// [`Malformed`] when the body isn't what the kind has.
+    /// [`Malformed`] when the body doesn't match its kind.
     pub fn decode(kind: u8, body: &'a [u8]) -> Result<Option<Frame<'a>>, Malformed> {
         if !matches!(kind, 0x01..=0x05 | 0x10..=0x13 | 0x20..=0x23) {
             return Ok(None);
@@ -304,7 +307,7 @@ impl<'a> Frame<'a> {
         }
     }
 
-    /// Appends the frame. Payloads are at most [`MAX_DATAGRAM_BYTES`]: callers refuse longer ones before.
+    /// Appends the frame. Payloads are at most [`MAX_DATAGRAM_BYTES`]: callers refuse longer ones beforehand.
     pub fn encode(&self, out: &mut Vec<u8>) {
         match self {
             Frame::Register { version, namespace, boot } => {
@@ -444,7 +447,7 @@ mod tests {
                 let again = frame.to_vec();
                 let (kind_again, body_again) = split(&again).next().unwrap().unwrap();
                 prop_assert_eq!(kind_again, kind);
-                // Only a tail that is ignored may be missing.
+                // Only an ignored tail may be missing.
                 if !matches!(kind, 0x01 | 0x02 | 0x05) {
                     prop_assert_eq!(body_again, &body[..]);
                 }

@@ -1,16 +1,16 @@
 //! The relay: datagrams between peers that have no direct path, and group fan-out.
 //!
-//! Promise: a datagram reaches only the connection that proved the destination's key, within one namespace,
+//! Guarantees: a datagram reaches only the connection that proved the destination's key, within one namespace,
 //! and carries the sender's proven key. The relay sees sealed bytes only. The newest registration of a key
 //! wins and closes the older one with `replaced`: a phone that roamed is never shadowed by its own dead TCP
-//! connection. A slow reader costs nobody but itself.
+//! connection. A slow reader delays only its own datagrams.
 //!
-//! How: [`Relay`] is a pure registry with one outbox for each connection: a short row of control frames, which
-//! goes first, and a [`queue::FairQueue`] of datagrams. Whoever writes to a connection takes its next
-//! plaintext by [`Relay::poll_plaintext`]; who is to be woken comes from [`Relay::poll_wake`].
+//! How: [`Relay`] is a pure registry with one outbox for each connection: a short queue of control frames,
+//! which go first, and a [`queue::FairQueue`] of datagrams. The writer of a connection takes its next
+//! plaintext with [`Relay::poll_plaintext`]; [`Relay::poll_wake`] names the connections to wake.
 //!
-//! It refuses, and counts: datagrams over [`frame::MAX_DATAGRAM_BYTES`], beyond a client's rate or queue, to
-//! unknown keys, and groups beyond a client's number. Refusing never closes a connection by itself.
+//! It refuses, and counts: datagrams over [`frame::MAX_DATAGRAM_BYTES`], beyond a client's rate or queue, or
+//! to unknown keys, and groups beyond a client's limit. A refusal never closes a connection by itself.
 
 pub mod frame;
 pub mod queue;

@@ -1,8 +1,9 @@
 //! The datagrams that wait for one client: bounded in bytes, drained fairly over their sources.
 //!
-//! Each source has its own row; rows are drained by deficit round-robin (Shreedhar and Varghese, 1995), so a
-//! source that sends a lot delays itself. When the queue would hold more than its limit, the oldest datagram
-//! of the *longest* row goes (as in fq_codel, RFC 8290 §4.1.1), so that a flood can't push out the others.
+//! Each source has its own row (a FIFO). Rows are drained by deficit round-robin (Shreedhar and Varghese,
+//! 1995), so a source that sends a lot delays itself. When the queue would exceed its limit, the oldest
+//! datagram of the *longest* row is dropped (as in fq_codel, RFC 8290 §4.1.1), so a flood can't displace
+//! other sources.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -10,11 +11,11 @@ use bytes::Bytes;
 
 use crate::key::PublicKey;
 
-/// What a datagram counts beside its bytes, so that a queue of empty ones is bounded too.
+/// The bytes counted for a datagram beside its own, so that a queue of empty datagrams is bounded too.
 pub const ITEM_OVERHEAD_BYTES: usize = 64;
 
-/// What a row may send before the next one's turn: one of the largest datagrams with its frame, so that each
-/// turn sends at least one.
+/// The bytes that a row may send before the next row's turn: one of the largest datagrams with its frame, so
+/// that each turn sends at least one.
 const QUANTUM_BYTES: usize = super::frame::MAX_DATAGRAM_BYTES + 128;
 
 #[derive(Debug, Default)]
@@ -22,37 +23,37 @@ struct Row {
     frames: VecDeque<Bytes>,
     bytes: usize,
     deficit: usize,
-    /// Its source was told that it is dropped, and not yet that the row had room again.
+    /// The source has been told of a drop since the row was last empty.
     told: bool,
 }
 
-/// What a [`FairQueue::push`] did.
+/// The result of [`FairQueue::push`].
 #[derive(Debug, PartialEq, Eq)]
 pub enum Pushed {
-    /// There was room.
+    /// Queued without a drop.
     Queued,
-    /// So many datagrams were dropped for it.
+    /// Datagrams were dropped to make way.
     Dropped {
-        /// Datagrams.
+        /// The number of datagrams.
         count: u64,
-        /// The sources that haven't been told since their row was last empty.
+        /// The sources that haven't been told of a drop since their row was last empty.
         tell: Vec<PublicKey>,
     },
 }
 
-/// See the module.
+/// A bounded queue for one client.
 #[derive(Debug)]
 pub struct FairQueue {
     limit_bytes: usize,
     bytes: usize,
     rows: BTreeMap<PublicKey, Row>,
     turns: VecDeque<PublicKey>,
-    /// The rows by their bytes: the last one is the longest.
+    /// The rows ordered by size: the last one is the longest.
     by_bytes: BTreeSet<(usize, PublicKey)>,
 }
 
 impl FairQueue {
-    /// An empty queue for `limit_bytes`.
+    /// An empty queue, limited to `limit_bytes`.
     pub fn new(limit_bytes: usize) -> FairQueue {
         FairQueue {
             limit_bytes,
@@ -63,18 +64,18 @@ impl FairQueue {
         }
     }
 
-    /// Bytes queued, [`ITEM_OVERHEAD_BYTES`] for each datagram among them.
+    /// Bytes queued, including [`ITEM_OVERHEAD_BYTES`] for each datagram.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Whether nothing waits.
+    /// Whether the queue is empty.
     #[cfg_attr(not(any(test, feature = "internals")), expect(dead_code, reason = "beside `len`"))]
     pub fn is_empty(&self) -> bool {
         self.turns.is_empty()
     }
 
-    /// Whether `source` has nothing here.
+    /// Whether `source` has no datagram in the queue.
     pub fn is_new(&self, source: &PublicKey) -> bool {
         !self.rows.contains_key(source)
     }
@@ -110,7 +111,7 @@ impl FairQueue {
         Pushed::Dropped { count, tell }
     }
 
-    /// Takes the next frame, if it is of at most `room` bytes.
+    /// Takes the next frame, if its length is at most `room` bytes.
     pub fn pop(&mut self, room: usize) -> Option<Bytes> {
         loop {
             let source = *self.turns.front()?;
@@ -118,7 +119,7 @@ impl FairQueue {
             let len = row.frames.front()?.len();
             if len > row.deficit {
                 row.deficit += QUANTUM_BYTES;
-                // With one row there is nobody to take turns with.
+                // With one row the rotation changes nothing.
                 self.turns.rotate_left(1);
                 continue;
             }
@@ -130,7 +131,7 @@ impl FairQueue {
         }
     }
 
-    /// Drops everything; returns how many datagrams that were.
+    /// Drops everything; returns the number of dropped datagrams.
     pub fn clear(&mut self) -> u64 {
         let count = self.rows.values().map(|row| row.frames.len() as u64).sum();
         *self = FairQueue::new(self.limit_bytes);
@@ -195,7 +196,7 @@ mod tests {
         let second = queue.push(source(3), Bytes::from(vec![77; 1000]));
         assert_eq!(second, Pushed::Dropped { count: 1, tell: vec![] });
         let left: Vec<u8> = std::iter::from_fn(|| queue.pop(1 << 20)).map(|frame| frame[0]).collect();
-        // 0 and 1 were the oldest of the flood; the quiet sources lost nothing.
+        // 0 and 1 were the oldest datagrams of the flood; the quiet sources lost nothing.
         assert!(!left.contains(&0) && !left.contains(&1));
         assert!(left.contains(&2) && left.contains(&77) && left.contains(&9));
     }

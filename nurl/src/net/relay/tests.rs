@@ -92,7 +92,7 @@ fn the_newest_registration_wins_and_the_old_one_is_named() {
     bench.send(2, Frame::Forward { dst: key(10), payload: b"new" });
     assert_eq!(bench.drain(3), ["new from 20"]);
     assert_eq!(bench.drain(1), [] as [&str; 0]);
-    // The old connection's end is nobody's business: the key is still here.
+    // The end of the old connection isn't announced: the key is still registered.
     bench.relay.close(ClientId(1));
     assert_eq!(bench.drain(2), [] as [&str; 0]);
     bench.send(2, Frame::Forward { dst: key(10), payload: b"still" });
@@ -176,7 +176,7 @@ fn a_full_queue_drops_the_oldest_and_tells_the_sender_once() {
     let left = bench.drain(2).len() as u64;
     assert_eq!(left + bench.relay.counters().dropped_queue_full, 20);
     assert_eq!(left, 9);
-    // Drained: the next overflow is told again.
+    // The row is empty again, so the next overflow is reported again.
     for _ in 0..20 {
         bench.send(1, Frame::Forward { dst: key(20), payload: &[0; 1000] });
     }
@@ -223,7 +223,7 @@ fn those_who_sent_to_a_client_learn_that_it_went() {
     bench.relay.close(ClientId(2));
     assert_eq!(bench.drain(1), ["20 is gone"]);
     assert_eq!(bench.drain(3), [] as [&str; 0]);
-    // One notice stands for many datagrams.
+    // One notice covers many datagrams.
     for _ in 0..5 {
         bench.send(1, Frame::Forward { dst: key(20), payload: b"hi" });
     }

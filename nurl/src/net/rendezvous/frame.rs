@@ -1,4 +1,4 @@
-//! The rendezvous frames and their bytes. Integers are little-endian.
+//! The rendezvous frames and their encoding. Integers are little-endian.
 //!
 //! | kind | frame | from | body |
 //! | --- | --- | --- | --- |
@@ -8,7 +8,7 @@
 //! | 0x33 | RECORD | hub | one entry |
 //! | 0x34 | NO_RECORD | hub | `peer:32` |
 //! | 0x35 | LIST | client | `max:2` |
-//! | 0x36 | RECORDS | hub | `count:2`, then so many entries |
+//! | 0x36 | RECORDS | hub | `count:2`, then `count` entries |
 //! | 0x3a | WITHDRAW | client | empty |
 //!
 //! An entry is `key:32, seq:8, ttl_s:2, len:2, sealed:len`.
@@ -36,16 +36,16 @@ mod kind {
     pub(super) const WITHDRAW: u8 = 0x3a;
 }
 
-/// What a hub did with a PUBLISH.
+/// A hub's result for a PUBLISH.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PublishResult {
-    /// It is stored, or refreshed.
+    /// The record is stored, or refreshed.
     Stored,
     /// The hub holds a higher number, or the same number with other bytes.
     Stale,
-    /// It is longer than [`MAX_RECORD_BYTES`].
+    /// The record is longer than [`MAX_RECORD_BYTES`].
     TooLarge,
-    /// The hub has no place for another record.
+    /// The hub has reached its limit of records.
     Full,
     /// A result that this program doesn't know.
     Other(u8),
@@ -78,9 +78,9 @@ impl PublishResult {
 pub enum Frame<'a> {
     /// Sets the sender's own record.
     Publish {
-        /// Its number.
+        /// The sequence number.
         seq: u64,
-        /// How long it shall last; the hub may shorten it.
+        /// The requested lifetime; the hub may shorten it.
         ttl: Duration,
         /// The sealed record.
         sealed: &'a [u8],
@@ -89,37 +89,37 @@ pub enum Frame<'a> {
     Published {
         /// The number that the hub holds now.
         seq: u64,
-        /// What was done.
+        /// The result.
         result: PublishResult,
     },
     /// Asks for one record.
     Lookup {
-        /// Whose.
+        /// The peer's key.
         peer: PublicKey,
     },
     /// Answers a [`Frame::Lookup`].
     Record(SealedRecord),
-    /// Answers a [`Frame::Lookup`]: there is none.
+    /// Answers a [`Frame::Lookup`]: there is no record.
     NoRecord {
-        /// Whose.
+        /// The peer's key.
         peer: PublicKey,
     },
     /// Asks for a random sample.
     List {
-        /// At most so many; never more than [`MAX_LIST`].
+        /// The most records to return; never more than [`MAX_LIST`].
         max: u16,
     },
     /// Answers a [`Frame::List`].
     Records(Vec<SealedRecord>),
-    /// Takes the sender's own record back.
+    /// Withdraws the sender's own record.
     Withdraw,
 }
 
 impl<'a> Frame<'a> {
-    /// Reads a body; `None` for a kind that isn't rendezvous'.
+    /// Reads a body; `None` for a kind that isn't a rendezvous frame.
     ///
     /// # Errors
-    /// [`Malformed`] when the body isn't what the kind has.
+    /// [`Malformed`] when the body doesn't match its kind.
     pub fn decode(kind: u8, body: &'a [u8]) -> Result<Option<Frame<'a>>, Malformed> {
         if !matches!(kind, kind::PUBLISH..=kind::RECORDS | kind::WITHDRAW) {
             return Ok(None);

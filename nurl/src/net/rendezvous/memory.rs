@@ -1,8 +1,7 @@
-//! What a client remembers of records: the highest number for each key, so that no hub can hand it an older
-//! one.
+//! A client's memory of records: the highest number for each key, so that no hub can serve it an older one.
 //!
-//! A number is forgotten [`RECORD_LIFE`] after it was first seen: an older record has expired by then on its
-//! own word, and a member whose clock went back isn't shut out for ever.
+//! A number is forgotten [`RECORD_LIFE`] after it was first seen. By then every older record has expired by
+//! its own lifetime, and a member whose clock went back isn't excluded for ever.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
@@ -10,11 +9,11 @@ use std::time::Instant;
 use super::record::RECORD_LIFE;
 use crate::key::PublicKey;
 
-/// The most keys remembered: as many peers as an endpoint has sessions. Beyond it the one that was seen first
+/// The most keys remembered: as many peers as an endpoint has sessions. Beyond it the key that was seen first
 /// is forgotten.
 pub const MAX_REMEMBERED: usize = 4096;
 
-/// See the module.
+/// The highest sequence number of each key.
 #[derive(Debug, Default)]
 pub struct SeqMemory {
     highest: BTreeMap<PublicKey, (u64, Instant)>,
@@ -23,7 +22,7 @@ pub struct SeqMemory {
 }
 
 impl SeqMemory {
-    /// Whether a record with this number is as new as any seen; remembers it then.
+    /// Whether a record with this number is at least as new as any seen; if so, remembers the number.
     pub fn accept(&mut self, now: Instant, key: PublicKey, seq: u64) -> bool {
         if let Some(&(highest, at)) = self.highest.get(&key) {
             let remembered = now.saturating_duration_since(at) < RECORD_LIFE;

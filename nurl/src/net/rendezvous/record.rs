@@ -1,8 +1,8 @@
-//! What a record says, sealed so that only the mesh can read it.
+//! The content of a record, sealed so that only the mesh can read it.
 //!
 //! Sealed: `nonce:24 ‖ XChaCha20-Poly1305 ‖ tag:16` under [`Generation::record`], with
-//! `"nurl/1 record" ‖ key:32 ‖ seq:8` as associated data: a hub can't pass one member's record off as
-//! another's, nor an old one as new. The plaintext, little-endian:
+//! `"nurl/1 record" ‖ key:32 ‖ seq:8` as associated data: a hub can't present one member's record as another's,
+//! nor an old one as new. The plaintext, little-endian:
 //! `version:1 = 1, expires_unix_s:8, capabilities:4, home:1 (0 or 1), [home_key:32], count:1, candidates`,
 //! each candidate `family:1 (4 or 6), ip:4 or 16, port:2`.
 
@@ -22,20 +22,20 @@ const VERSION: u8 = 1;
 const NONCE_BYTES: usize = 24;
 const LABEL: &[u8] = b"nurl/1 record";
 
-/// For how long a record says that it is good, whatever a hub does: a dishonest one can serve an old record so
-/// long and no longer. Publishers seal anew well before; clocks that differ by minutes don't matter.
+/// The lifetime that a record carries itself, independent of the hub: a dishonest hub can serve an old record
+/// at most so long. Publishers seal anew well before; clocks that differ by minutes don't matter.
 pub const RECORD_LIFE: Duration = Duration::from_secs(3600);
 
-/// What a member tells the others about itself.
+/// The data that a member publishes about itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
-    /// Where it may be reached directly; at most [`MAX_CANDIDATES`].
+    /// The addresses for a direct path; at most [`MAX_CANDIDATES`].
     pub candidates: Vec<SocketAddr>,
-    /// The hub through which it is reached at best.
+    /// The member's preferred hub.
     pub home: Option<PublicKey>,
     /// Bits whose meaning the layers above define.
     pub capabilities: u32,
-    /// The publisher's wall clock at which the record ends, since 1970 in whole seconds.
+    /// The wall-clock time of the record's end, in whole seconds since 1970, by the publisher's clock.
     pub expires: Duration,
 }
 
@@ -48,10 +48,10 @@ pub enum RecordError {
     /// No generation's key opens it: another mesh, an older secret, or changed bytes.
     #[error("the record isn't sealed by this mesh for this key")]
     Sealed,
-    /// It opens, and its content isn't a record.
+    /// The seal opens, but the content isn't a record.
     #[error("the record's content is malformed")]
     Malformed,
-    /// It is over.
+    /// The record's lifetime is over.
     #[error("the record has expired")]
     Expired,
 }
@@ -81,7 +81,7 @@ impl Record {
         Ok(sealed)
     }
 
-    /// Opens what [`seal`](Record::seal) made, with whichever generation's key fits.
+    /// Opens the output of [`seal`](Record::seal), with the first generation whose key fits.
     ///
     /// # Errors
     /// All of [`RecordError`]; [`RecordError::Expired`] by the wall clock `unix_now`.

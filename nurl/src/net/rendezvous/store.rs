@@ -1,4 +1,4 @@
-//! The hub's side: the records of all namespaces, whose publishers are connected, and the records' ends.
+//! The hub's side: the records of all namespaces, the connections of their publishers, and the records' expiry.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -14,26 +14,26 @@ use crate::mesh::Namespace;
 use crate::net::relay::ClientId;
 use crate::rt::Rng;
 
-/// What happened at rendezvous, and what it refused.
+/// Counters of events and refusals at rendezvous.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counters {
     /// New records and new numbers.
     pub published: u64,
     /// Records published again unchanged.
     pub refreshed: u64,
-    /// PUBLISH with an older number, or the same with other bytes.
+    /// PUBLISH with an older number, or with the same number and other bytes.
     pub refused_stale: u64,
     /// PUBLISH over [`MAX_RECORD_BYTES`].
     pub refused_too_large: u64,
-    /// PUBLISH without a place left.
+    /// PUBLISH beyond the limit of records.
     pub refused_full: u64,
-    /// Records that ended unrefreshed.
+    /// Records that expired.
     pub expired: u64,
-    /// Records taken back by their owner.
+    /// Records withdrawn by their owner.
     pub withdrawn: u64,
     /// LOOKUP frames answered with a record.
     pub found: u64,
-    /// LOOKUP frames answered with none.
+    /// LOOKUP frames answered with NO_RECORD.
     pub not_found: u64,
     /// LIST frames answered.
     pub lists: u64,
@@ -50,8 +50,8 @@ struct Stored {
 #[derive(Default)]
 struct Space {
     records: BTreeMap<PublicKey, Stored>,
-    /// The keys whose record's publisher is connected now: only they are worth a newcomer's time. By position
-    /// too, so that a random sample costs its own size and not the namespace's.
+    /// The keys whose publisher is connected now; a newcomer would try others in vain. Indexed by position, so
+    /// that a random sample costs its own size and not the namespace's.
     connected: IndexSet<PublicKey>,
 }
 
@@ -62,7 +62,7 @@ impl Space {
     }
 }
 
-/// See the module.
+/// The records of all namespaces.
 pub struct Records {
     max_records: usize,
     ttl: Duration,
@@ -73,7 +73,7 @@ pub struct Records {
 }
 
 impl Records {
-    /// No records yet. They last for at most `ttl`; at most `max_records` of all namespaces together.
+    /// An empty store. Records live for at most `ttl`; at most `max_records` of all namespaces together.
     pub fn new(max_records: usize, ttl: Duration, rng: Rng) -> Records {
         Records {
             max_records,
@@ -95,14 +95,14 @@ impl Records {
         self.ends.len()
     }
 
-    /// Whether none is held.
+    /// Whether the store is empty.
     #[cfg_attr(not(any(test, feature = "internals")), expect(dead_code, reason = "beside `len`"))]
     pub fn is_empty(&self) -> bool {
         self.ends.is_empty()
     }
 
     /// Handles a frame of the connection `id`, which proved `key` and registered in `namespace`. Returns the
-    /// encoded answer, empty if the frame has none. `None`: the frame isn't a client's to send.
+    /// encoded answer, empty if the frame has none. `None`: a client may not send this frame.
     pub fn handle_frame(
         &mut self,
         now: Instant,
@@ -127,8 +127,8 @@ impl Records {
         Some(Bytes::from(answer.to_vec()))
     }
 
-    /// A connection has ended: LIST no longer names its key, unless another connection has published since. The
-    /// record itself stays for LOOKUP until it ends, since the client may be back.
+    /// A connection has ended: LIST no longer names its key, unless another connection has published since.
+    /// LOOKUP still finds the record until it ends, since the client may come back.
     pub fn disconnected(&mut self, id: ClientId, namespace: Namespace, key: PublicKey) {
         if let Some(space) = self.spaces.get_mut(&namespace)
             && space.records.get(&key).is_some_and(|held| held.publisher == id)
@@ -137,7 +137,7 @@ impl Records {
         }
     }
 
-    /// The number that is held now, and what was done.
+    /// Returns the number that is held now, and the result.
     #[allow(clippy::too_many_arguments, reason = "the fields of one frame and where it came from")]
     fn publish(
         &mut self,
@@ -177,7 +177,7 @@ impl Records {
         (seq, PublishResult::Stored)
     }
 
-    /// Ends the record of `key` at its owner's wish, if there is one.
+    /// Removes the record of `key` at its owner's request, if there is one.
     pub fn withdraw(&mut self, namespace: Namespace, key: PublicKey) {
         let held = self.spaces.get_mut(&namespace).and_then(|space| space.remove(&key));
         if let Some(held) = held {
@@ -200,14 +200,14 @@ impl Records {
         }
     }
 
-    /// A uniform sample of the connected, without the asker itself (Floyd's algorithm: one draw for each record
-    /// chosen).
+    /// A uniform sample of the connected publishers without the asker (Floyd's algorithm: one draw for each
+    /// record chosen).
     fn list(&mut self, now: Instant, namespace: Namespace, asker: PublicKey, max: u16) -> Vec<SealedRecord> {
         self.counters.lists += 1;
         let Some(space) = self.spaces.get(&namespace) else { return Vec::new() };
         let max = usize::from(max).min(MAX_LIST);
         let total = space.connected.len();
-        // One more than asked for, in case that the asker is among them.
+        // One more than requested, in case the asker is in the sample.
         let take = (max + 1).min(total);
         let (mut chosen, mut places) = (Vec::new(), BTreeSet::new());
         for upper in total - take..total {
@@ -216,7 +216,7 @@ impl Records {
             places.insert(place);
             chosen.push(place);
         }
-        // Floyd's order isn't random, and one of them may be left out below.
+        // Floyd's order isn't random, and one element may be left out below.
         for last in (1..chosen.len()).rev() {
             chosen.swap(last, below(&mut self.rng, last as u64 + 1) as usize);
         }
@@ -235,7 +235,7 @@ impl Records {
         self.ends.first().map(|(at, ..)| *at)
     }
 
-    /// Ends the records whose time is over.
+    /// Removes the records that have expired.
     pub fn handle_timeout(&mut self, now: Instant) {
         while let Some(&(at, namespace, key)) = self.ends.first()
             && at <= now
@@ -285,7 +285,7 @@ mod tests {
             Bench { records: Records::new(max, TTL, rng), now: crate::rt::time::now() }
         }
 
-        /// The answer in words; connection and key have the same number.
+        /// The answer as text; connection and key have the same number.
         fn send(&mut self, n: u8, namespace: Namespace, frame: Frame<'_>) -> String {
             let bytes =
                 self.records.handle_frame(self.now, ClientId(n.into()), namespace, key(n), frame).unwrap();
@@ -369,7 +369,7 @@ mod tests {
         bench.records.disconnected(ClientId(2), HOME, key(2));
         assert_eq!(bench.list(9), "[1, 3]");
         assert_eq!(bench.send(9, HOME, Frame::Lookup { peer: key(2) }), "1 of 2", "it may be back");
-        // Key 3 comes back over another connection, and only then its old one is seen to end.
+        // Key 3 comes back over another connection, and only then its old connection ends.
         let again = Frame::Publish { seq: 1, ttl: TTL, sealed: b"a" };
         bench.records.handle_frame(bench.now, ClientId(33), HOME, key(3), again);
         bench.records.disconnected(ClientId(3), HOME, key(3));

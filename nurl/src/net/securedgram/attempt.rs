@@ -1,4 +1,4 @@
-//! One try after the other to reach a peer: when to retry, and which tries may still be answered.
+//! An attempt to reach a peer: the schedule of its tries, and the tries that may still be answered.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,22 +14,22 @@ use crate::rt::Rng;
 /// How long a peer is tried before [`HandshakeFailed`](super::Event::HandshakeFailed) (WireGuard §6.1).
 pub const ATTEMPT_LIFE: Duration = Duration::from_secs(90);
 
-/// After the first init the next ones go out at 0.25, 0.5, 1 and 2 s, then every 5 s. The early ones are
-/// for loss, the steady ones for a peer that isn't there yet.
+/// After the first init the next ones go out at 0.25, 0.5, 1 and 2 s, then every 5 s. The early ones cover loss, the
+/// steady ones a peer that isn't up yet.
 const GAPS_MS: [u64; 4] = [250, 250, 500, 1000];
 const STEADY_GAP_MS: u64 = 5000;
 
-/// Tries that can still be answered: with a round trip longer than the gap, an answer belongs to the try
-/// before the last. A responder keeps as many unconfirmed sessions.
+/// Tries that may still be answered: if the round trip is longer than the gap, an answer belongs to the try before
+/// the last. A responder keeps as many unconfirmed sessions.
 pub const MAX_PENDING: usize = 2;
 
-/// Responses that one try looks at: each may cost two Diffie-Hellmans.
+/// Responses examined per try: each may cost two Diffie-Hellmans.
 pub const MAX_RESPONSES: u32 = 16;
 
-/// Tries with one generation of the mesh's secret before the other is tried.
+/// Tries with one generation of the mesh's secret before the next generation's turn.
 const TRIES_PER_GENERATION: u32 = 2;
 
-/// A message 1 that is out.
+/// A message 1 that awaits its response.
 pub(super) struct Pending {
     pub(super) index: u32,
     pub(super) noise: Initiator,
@@ -49,7 +49,7 @@ pub(super) struct Attempt {
     pub(super) last_at: Option<Instant>,
     /// Oldest first; at most [`MAX_PENDING`].
     pub(super) pending: Vec<Pending>,
-    /// What the responder wants to see again, or zero.
+    /// The responder's challenge to return, or zero.
     pub(super) challenge: Mac,
 }
 
@@ -67,27 +67,27 @@ impl Attempt {
         }
     }
 
-    /// Whether the steady phase may have its next try now: half a gap after the last one, so that all tries of a whole
-    /// gap can still be answered.
+    /// Whether the steady phase may make its next try early: half a gap after the last one, so that every try within
+    /// a whole gap can still be answered.
     pub(super) fn may_hurry(&self, now: Instant) -> bool {
         let half = Duration::from_millis(STEADY_GAP_MS / MAX_PENDING as u64);
         self.step > GAPS_MS.len() && self.last_at.is_none_or(|at| now.saturating_duration_since(at) >= half)
     }
 
-    /// Begins the schedule anew: a way to the peer has just appeared.
+    /// Restarts the schedule, because a route to the peer has just appeared.
     pub(super) fn restart(&mut self, now: Instant) {
         self.started = now;
         self.next_at = now;
         self.step = 0;
     }
 
-    /// Which of `generations` the next try uses: the current one first, then in turn.
+    /// The index in `generations` for the next try: the current one first, then in turn.
     pub(super) fn generation(&self, generations: usize) -> usize {
         (self.tries / TRIES_PER_GENERATION) as usize % generations.max(1)
     }
 
-    /// Sets the time of the next try: a gap, give or take an eighth, so that a thousand members which lost
-    /// one hub don't come back in step.
+    /// Sets the time of the next try: a gap, plus or minus an eighth, so that a thousand members that lost one hub
+    /// don't retry in step.
     pub(super) fn schedule(&mut self, now: Instant, rng: &mut Rng) {
         let gap_ms = GAPS_MS.get(self.step).copied().unwrap_or(STEADY_GAP_MS);
         self.step += 1;
@@ -103,7 +103,7 @@ impl Attempt {
         self.next_at.min(self.started + ATTEMPT_LIFE)
     }
 
-    /// Adds a try and gives the index of the one that is given up for it.
+    /// Adds a try and returns the index of the try that is dropped for it.
     pub(super) fn push(&mut self, pending: Pending) -> Option<u32> {
         let dropped = (self.pending.len() >= MAX_PENDING).then(|| self.pending.remove(0).index);
         self.pending.push(pending);

@@ -1,13 +1,13 @@
-//! How many handshakes one source, one network and everyone together may ask for before a cookie is
-//! demanded.
+//! Limits how many handshakes one source, one network and all sources together may ask for before a cookie
+//! is demanded.
 //!
-//! Three token buckets stand in a row: the narrow prefix (/32, /64, one source behind a hub), the wide one
-//! (/24, /48, a whole hub) and the global one. A token is taken from the next only when the one before had
-//! one, so a flooder spends its own prefix's budget and never the others'. Who shows a valid cookie is
-//! counted in a lane of its own with its own three buckets, which packets without a cookie can't drain.
+//! Three token buckets apply in sequence: the narrow prefix (/32, /64, one source behind a hub), the wide
+//! one (/24, /48, a whole hub) and the global one. A token is taken from the next bucket only if the
+//! previous one had a token, so a flooder spends only its own prefix's budget. Sources with a valid cookie
+//! have a separate lane with three buckets of its own, which packets without a cookie can't drain.
 //!
-//! Tables are bounded: when one is full, buckets that have refilled are forgotten, for a full bucket says
-//! nothing; a prefix that still finds no room must show a cookie.
+//! Tables are bounded: when one is full, refilled buckets are removed, since a full bucket holds no
+//! information. A prefix that still doesn't fit must show a cookie.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 use super::source::{Origin, Prefix};
 use crate::net::rate::TokenBucket;
 
-/// Prefixes with a bucket of their own, per lane and width. More would let spoofed sources take memory
-/// (about 130 bytes each); fewer would send honest newcomers to the cookie sooner.
+/// Prefixes with their own bucket, per lane and width. More would let spoofed sources take memory (about
+/// 130 bytes each); fewer would demand a cookie from honest newcomers sooner.
 pub const MAX_PREFIXES: usize = 4096;
 
 /// The rates of one lane, in handshakes.
@@ -26,16 +26,16 @@ pub struct Rates {
     pub narrow: Rate,
     /// For /24, /48.
     pub wide: Rate,
-    /// For a whole hub: many peers come by the same one.
+    /// For a whole hub, which carries many peers.
     pub hub: Rate,
-    /// For everyone together.
+    /// For all sources together.
     pub global: Rate,
 }
 
-/// A token bucket's shape.
+/// The parameters of a token bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
-    /// Tokens that come back each second.
+    /// Tokens refilled per second.
     pub per_second: u32,
     /// Tokens that a full bucket holds.
     pub burst: u32,
@@ -53,7 +53,7 @@ impl Rate {
 
 impl Rates {
     /// Without a cookie. A handshake costs a responder about 0.1 ms, so 1,000 a second are a tenth of a
-    /// core; ten a second from one address are a NAT with many members behind it.
+    /// core. Ten a second from one address suffice for a NAT with many members behind it.
     pub const OPEN: Rates = Rates {
         narrow: Rate::new(10, 20),
         wide: Rate::new(50, 100),
@@ -61,7 +61,7 @@ impl Rates {
         global: Rate::new(1000, 1000),
     };
 
-    /// With a cookie: the same again, and nobody without one can take it.
+    /// With a cookie: the same total again, which sources without a cookie can't use.
     pub const COOKIE: Rates = Rates {
         narrow: Rate::new(20, 40),
         wide: Rate::new(200, 400),
@@ -87,7 +87,7 @@ impl Lane {
         Lane { rates, narrow: BTreeMap::new(), wide: BTreeMap::new(), global, swept: None }
     }
 
-    /// Takes one token for `origin`; false when some bucket on the way is empty.
+    /// Takes one token for `origin`; false when one of its buckets is empty.
     pub fn admit(&mut self, now: Instant, origin: &Origin) -> bool {
         let wide = match origin {
             Origin::Direct(_) => self.rates.wide,
@@ -107,7 +107,7 @@ impl Lane {
         self.narrow.len().max(self.wide.len())
     }
 
-    /// Forgets full buckets, at most once a second: a flood must not buy a scan with each packet.
+    /// Removes full buckets, at most once a second, so that a flood can't cause a scan with each packet.
     fn sweep(&mut self, now: Instant) {
         if self.swept.is_some_and(|at| now.saturating_duration_since(at) < Duration::from_secs(1)) {
             return;

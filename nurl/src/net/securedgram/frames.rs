@@ -1,4 +1,4 @@
-//! The layout of the frames on the wire, little-endian, and nothing of their meaning.
+//! The wire layout of the frames, little-endian; other modules define their meaning.
 //!
 //! First bytes lie outside RFC 7983's ranges, so STUN, whose first byte is 0 or 1, shares the socket.
 //!
@@ -10,7 +10,7 @@
 //! | data | `0xC4, receiver:4, counter:8, ciphertext, tag:16` |
 //! | group | `0xC5, group tag:16, sender:32, boot:8, key id:8, counter:8, ciphertext, tag:16` |
 //!
-//! Handshake frames have one length each; anything else of that kind is refused before it is looked at.
+//! Each kind of handshake frame has a fixed length; a frame of another length is refused unread.
 
 use crate::net::noise::{MESSAGE_1_OVERHEAD, MESSAGE_2_OVERHEAD};
 use crate::net::session;
@@ -19,7 +19,7 @@ use crate::net::session;
 pub const INIT: u8 = 0xC1;
 /// First byte of a handshake's second message.
 pub const RESPONSE: u8 = 0xC2;
-/// First byte of a cookie reply, and of a challenge to a clock that went back.
+/// First byte of a cookie reply, and of a challenge to a peer whose clock went back.
 pub const COOKIE: u8 = 0xC3;
 /// First byte of a data frame.
 pub const DATA: u8 = session::DATA_FRAME;
@@ -34,35 +34,35 @@ pub const INIT_PAYLOAD_LEN: usize = 40;
 pub const RESPONSE_PAYLOAD_LEN: usize = 12;
 /// An init frame's length.
 pub const INIT_LEN: usize = 1 + 4 + MESSAGE_1_OVERHEAD + INIT_PAYLOAD_LEN + 2 * MAC_LEN;
-/// A response frame's length: less than an init's, so that an answer never amplifies.
+/// A response frame's length: shorter than an init's, so that an answer never amplifies.
 pub const RESPONSE_LEN: usize = 1 + 4 + 4 + MESSAGE_2_OVERHEAD + RESPONSE_PAYLOAD_LEN + 2 * MAC_LEN;
 /// A cookie frame's length.
 pub const COOKIE_LEN: usize = 1 + 4 + 24 + 32;
 /// The shortest group frame.
 pub const MIN_GROUP_LEN: usize = 1 + 16 + 32 + 8 + 8 + 8 + 16;
 
-/// The largest datagram that is looked at. A relay carries no more; what is longer is a coalescing gone
-/// wrong or garbage.
+/// The largest datagram that is processed. A relay carries no larger one; a longer datagram is a
+/// coalescing error or garbage.
 pub const MAX_DATAGRAM_BYTES: usize = 16 * 1024;
 
 /// The body of one data frame must fit [`MAX_DATAGRAM_BYTES`] together with header, channel and tag.
 pub const MAX_BODY_BYTES: usize = MAX_DATAGRAM_BYTES - session::OVERHEAD - 1;
 
-/// What an init says inside its encrypted payload.
+/// The encrypted payload of an init.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InitPayload {
     /// Seconds and nanoseconds, big-endian so that they compare as bytes.
     pub timestamp: [u8; 12],
-    /// The sender's process.
+    /// The boot id of the sender's process.
     pub boot: u64,
-    /// What the sender can do.
+    /// The sender's features.
     pub features: u32,
-    /// The responder's challenge given back, or zero.
+    /// The responder's challenge, returned; or zero.
     pub challenge: [u8; 16],
 }
 
 impl InitPayload {
-    /// To bytes.
+    /// The encoding.
     pub fn encode(&self) -> [u8; INIT_PAYLOAD_LEN] {
         let mut out = [0; INIT_PAYLOAD_LEN];
         out[..12].copy_from_slice(&self.timestamp);
@@ -72,7 +72,7 @@ impl InitPayload {
         out
     }
 
-    /// From bytes.
+    /// Reads the encoding.
     pub fn decode(bytes: &[u8; INIT_PAYLOAD_LEN]) -> InitPayload {
         let mut payload = InitPayload { timestamp: [0; 12], boot: 0, features: 0, challenge: [0; 16] };
         payload.timestamp.copy_from_slice(&bytes[..12]);
@@ -83,17 +83,17 @@ impl InitPayload {
     }
 }
 
-/// What a response says inside its encrypted payload.
+/// The encrypted payload of a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ResponsePayload {
-    /// The sender's process.
+    /// The boot id of the sender's process.
     pub boot: u64,
-    /// What the sender can do.
+    /// The sender's features.
     pub features: u32,
 }
 
 impl ResponsePayload {
-    /// To bytes.
+    /// The encoding.
     pub fn encode(&self) -> [u8; RESPONSE_PAYLOAD_LEN] {
         let mut out = [0; RESPONSE_PAYLOAD_LEN];
         out[..8].copy_from_slice(&self.boot.to_le_bytes());
@@ -101,13 +101,13 @@ impl ResponsePayload {
         out
     }
 
-    /// From bytes.
+    /// Reads the encoding.
     pub fn decode(bytes: &[u8; RESPONSE_PAYLOAD_LEN]) -> ResponsePayload {
         ResponsePayload { boot: u64::from_le_bytes(array(&bytes[..8])), features: u32_at(bytes, 8) }
     }
 }
 
-/// A datagram told apart by kind and length.
+/// The kind of a datagram, by first byte and length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// [`INIT_LEN`] bytes.
@@ -125,18 +125,18 @@ pub enum Kind {
 /// Why a datagram is no frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
-    /// No bytes, or a first byte of no frame.
+    /// An empty datagram, or an unknown first byte.
     Unknown,
-    /// A frame's first byte with a length that such a frame can't have.
+    /// A known first byte with a length that such a frame can't have.
     Length,
     /// Longer than [`MAX_DATAGRAM_BYTES`].
     Oversize,
 }
 
-/// Tells a datagram's kind by its first byte and its length.
+/// Classifies a datagram by its first byte and its length.
 ///
 /// # Errors
-/// Why it is none of ours.
+/// Why the datagram is no frame.
 pub fn classify(datagram: &[u8]) -> Result<Kind, Refusal> {
     let len = datagram.len();
     if len > MAX_DATAGRAM_BYTES {

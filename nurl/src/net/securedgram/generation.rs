@@ -1,14 +1,15 @@
-//! One generation of the mesh's secret, with the keys that this node needs for every datagram.
+//! One generation of the mesh's secret, with the derived keys that this node needs for every
+//! datagram.
 
 use crate::key::PublicKey;
 use crate::mesh::Generation;
 
-/// A generation, and what comes from it for us.
+/// A generation and the keys that this node derives from it.
 pub(super) struct Keys {
     pub(super) generation: Generation,
-    /// Of mac1 in handshakes to us.
+    /// The key of mac1 in handshakes to us.
     pub(super) own_mac1: [u8; 32],
-    /// Seals our cookies.
+    /// The key that seals our cookies.
     pub(super) own_cookie: [u8; 32],
 }
 

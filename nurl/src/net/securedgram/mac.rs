@@ -1,10 +1,10 @@
-//! mac1, mac2 and cookies, as in WireGuard §5.4.4–5.4.7, and the challenge to a clock that went back.
+//! mac1, mac2 and cookies, as in WireGuard §5.4.4–5.4.7, and the challenge to a peer whose clock went back.
 //!
 //! The MAC is keyed BLAKE3 cut to 128 bits. The key of mac1 comes from the receiver's public key *and* the
-//! mesh secret, so a stranger can't make anyone compute a Diffie-Hellman. A cookie is a MAC over the address
-//! *and the port* from which an init came, under a secret that is replaced every two minutes, and is sealed
-//! with XChaCha20-Poly1305 against the mac1 of the init that it answers: only who can receive there, and
-//! sent that init, can use it.
+//! mesh secret, so a stranger can't cause a Diffie-Hellman. A cookie is a MAC over the address *and the
+//! port* from which an init came, under a secret that is replaced every two minutes. It is sealed with
+//! XChaCha20-Poly1305 against the mac1 of the init that it answers. So only the sender of that init can use
+//! the cookie, and only if it receives at that address.
 
 use std::time::{Duration, Instant};
 
@@ -22,14 +22,14 @@ use crate::rt::Rng;
 /// A MAC, a cookie or a challenge.
 pub type Mac = [u8; MAC_LEN];
 
-/// How long a cookie is good, on both sides (WireGuard §5.4.7). Responders accept the secret before the
-/// present one too, so that a cookie made just before the change isn't void at once.
+/// The lifetime of a cookie, on both sides (WireGuard §5.4.7). Responders also accept the previous secret,
+/// so that a cookie made just before the change stays valid.
 pub const COOKIE_LIFE: Duration = Duration::from_secs(120);
 
 const MAC2_LABEL: &str = "nurl/1 mac2";
 const CHALLENGE_LABEL: &str = "nurl/1 challenge";
 
-/// Appended to the associated data of a sealed challenge: the frame is a cookie's, the meaning isn't.
+/// Appended to the associated data of a sealed challenge, which shares the cookie's frame format.
 const CHALLENGE_AAD: &[u8] = b"challenge";
 
 /// Keyed BLAKE3 of `bytes`, 128 bits of it.
@@ -47,7 +47,7 @@ pub fn equal(a: &[u8], b: &[u8]) -> bool {
     a.ct_eq(b).into()
 }
 
-/// The responder's side of cookies: a secret, and the one before it.
+/// The responder's side of cookies: the current secret and the previous one.
 pub struct CookieJar {
     current: Zeroizing<[u8; 32]>,
     previous: Option<Zeroizing<[u8; 32]>>,
@@ -60,7 +60,7 @@ impl CookieJar {
         CookieJar { current: secret(rng), previous: None, since: now }
     }
 
-    /// Replaces the secret when its time is over.
+    /// Replaces the secret at the end of its lifetime.
     pub fn rotate(&mut self, now: Instant, rng: &mut Rng) {
         let age = now.saturating_duration_since(self.since);
         if age >= COOKIE_LIFE {
@@ -88,7 +88,7 @@ fn secret(rng: &mut Rng) -> Zeroizing<[u8; 32]> {
     bytes
 }
 
-/// The responder's secret behind the challenges, for this process's life.
+/// The responder's secret for challenges, drawn once per process.
 pub struct Challenger(Zeroizing<[u8; 32]>);
 
 impl Challenger {
@@ -97,7 +97,8 @@ impl Challenger {
         Challenger(secret(rng))
     }
 
-    /// MAC(local secret, key ‖ stored timestamp): good until that timestamp is replaced, so only once.
+    /// MAC(local secret, key ‖ stored timestamp). It is valid until that timestamp is replaced, so only
+    /// once.
     pub fn challenge(&self, peer: &PublicKey, stored: &[u8; 12]) -> Mac {
         let mut bytes = [0; 44];
         bytes[..32].copy_from_slice(peer.as_bytes());
@@ -106,21 +107,21 @@ impl Challenger {
     }
 }
 
-/// What a 0xC3 frame carries.
+/// The content of a 0xC3 frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sealed {
-    /// A cookie: the next mac2 is made with it.
+    /// A cookie, for the mac2 of the next init.
     Cookie(Mac),
-    /// A challenge: the next init gives it back inside its payload.
+    /// A challenge, which the next init returns inside its payload.
     Challenge(Mac),
 }
 
-/// The key that seals challenges between two peers: only they have it, not the whole mesh.
+/// The key that seals challenges between two peers: known to the two, not to the whole mesh.
 pub fn challenge_key(ss: &SharedSecret) -> Zeroizing<[u8; 32]> {
     Zeroizing::new(blake3::derive_key(CHALLENGE_LABEL, &**ss))
 }
 
-/// Writes a 0xC3 frame for the init that had `mac1`, under the key of that kind.
+/// Writes a 0xC3 frame in answer to the init with `mac1`, under the key of its kind.
 pub fn seal(receiver: u32, key: &[u8; 32], mac1: &[u8], sealed: Sealed, rng: &mut Rng) -> Vec<u8> {
     let (Sealed::Cookie(mut text) | Sealed::Challenge(mut text)) = sealed;
     let mut nonce = [0; 24];
@@ -137,7 +138,7 @@ pub fn seal(receiver: u32, key: &[u8; 32], mac1: &[u8], sealed: Sealed, rng: &mu
     out
 }
 
-/// Opens a 0xC3 frame, whose length the caller has checked, as either kind.
+/// Opens a 0xC3 frame as either kind; the caller has checked its length.
 pub fn open(
     frame: &[u8],
     mac1: &Mac,

@@ -1,26 +1,27 @@
-//! Encrypted datagrams addressed by public key: one endpoint, sessions with every peer.
+//! Encrypted datagrams addressed by public key: one endpoint, with sessions to every peer.
 //!
-//! **Promises.** What [`Endpoint::handle_datagram`] hands up was sealed by the peer that it names, at most
-//! once, and not by a replay of old keys. A stranger without the mesh's secret gets silence and costs one
-//! MAC. A replayed message 1 replaces no session and moves nothing; a forged message 2 kills no handshake;
-//! two peers that begin at once end with one session; a peer whose clock went back is let in. Session
-//! indices are random. Reachability survives any loss that lets a handshake's retries through.
+//! **Guarantees.** Data that [`Endpoint::handle_datagram`] returns was sealed by the named peer, arrives at
+//! most once, and isn't a replay under old keys. A stranger without the mesh's secret gets no answer and
+//! costs one MAC. A replayed message 1 replaces no session and moves no path; a forged message 2 ends no
+//! handshake. Two peers that begin at once end with one session. A peer whose clock went back is admitted.
+//! Session indices are random. Reachability survives any loss that lets a handshake's retries through.
 //!
-//! **How.** Every inbound handshake passes the gate, each step cheaper than the next: its length; mac1,
-//! which needs the mesh's secret; a cookie, when its source or everyone together is over budget
-//! ([`budget`]); the initiator's key, known or allowed, for one Diffie-Hellman; the rest; its timestamp.
-//! Unconfirmed sessions wait aside until their initiator has sealed something with them. The same sealed
-//! frame may go by two routes; the copy dies in the replay window. Channel 0 is sealed for one route at a
-//! time and consumed here, by [`paths`]. Everything is a pure function of (datagram, now, generator): drain
-//! [`poll_transmit`](Endpoint::poll_transmit) and [`poll_event`](Endpoint::poll_event) after each call, and
-//! call [`handle_timeout`](Endpoint::handle_timeout) when [`poll_timeout`](Endpoint::poll_timeout) says so.
+//! **How.** Every inbound handshake passes the gate, each step cheaper than the next: the length; mac1,
+//! which needs the mesh's secret; a cookie, if its source or all sources together are over budget
+//! ([`budget`]); the initiator's key against the allow-list, for one Diffie-Hellman; the rest of the
+//! message; the timestamp. An unconfirmed session isn't used until its initiator has sealed a frame with
+//! it. The same sealed frame may go by two routes; the replay window drops the second copy. Channel 0 is
+//! sealed for one route at a time and handled here, by [`paths`]. Everything is a pure function of
+//! (datagram, now, generator): drain [`poll_transmit`](Endpoint::poll_transmit) and
+//! [`poll_event`](Endpoint::poll_event) after each call, and call
+//! [`handle_timeout`](Endpoint::handle_timeout) when [`poll_timeout`](Endpoint::poll_timeout) says so.
 //!
-//! **Deviates from WireGuard** where pitfalls of its userspace kin showed: mac1 takes the mesh's secret;
-//! cookies are bound to the port too; budgets are per source; the endpoint never moves on a handshake; a
-//! tie has a winner. Responses carry mac1 only: one is looked at only with the random index of a try that
-//! is out, and at most [`attempt::MAX_RESPONSES`] times.
+//! **Differs from WireGuard** where its userspace implementations had pitfalls: mac1 needs the mesh's
+//! secret; cookies are bound to the port too; budgets are per source; a handshake never moves the peer's
+//! address; simultaneous handshakes have a defined winner. Responses carry mac1 only: a response is
+//! examined only if it has the random index of a pending try, and at most [`attempt::MAX_RESPONSES`] times.
 //!
-//! **Refuses.** It queues no application data: [`SealError::NoSession`] begins a handshake, and
+//! **Limits.** It queues no application data: [`SealError::NoSession`] begins a handshake, and
 //! [`Event::Established`] says when to try again. It keeps no more than [`Config::max_peers`] peers.
 
 pub mod attempt;
@@ -55,13 +56,13 @@ use crate::net::route::Route;
 use budget::Rates;
 use paths::{PathConfig, PathEvent};
 
-/// The body that fits every path before it is probed: with header, channel and tag 1,230 bytes of UDP
+/// The largest body for a path that hasn't been probed: with header, channel and tag 1,230 bytes of UDP
 /// payload, within IPv6's minimum MTU.
 pub const DEFAULT_BODY_BYTES: usize = 1200;
 
-/// The channels of a session. Channel 0 is the paths' own.
+/// The channels of a session. Channel 0 belongs to the paths.
 pub mod channel {
-    /// Path control; never handed up.
+    /// Path control; never passed to the caller.
     pub const CONTROL: u8 = 0;
     /// Membership.
     pub const MEMBERSHIP: u8 = 1;
@@ -71,16 +72,16 @@ pub mod channel {
     pub const APPLICATION: u8 = 3;
     /// Group keys.
     pub const GROUP_KEYS: u8 = 4;
-    /// Echo: `0, nonce:8` asks, `1, nonce:8` answers.
+    /// Echo: `0, nonce:8` is a request, `1, nonce:8` its answer.
     pub const ECHO: u8 = 5;
 
-    /// Whether callers may seal on it, and are handed what comes on it.
+    /// Whether callers may seal on this channel and receive its data.
     pub const fn is_callers(channel: u8) -> bool {
         CONTROL < channel && channel <= ECHO
     }
 }
 
-/// What an endpoint is and how it guards itself.
+/// The configuration of an endpoint.
 #[derive(Clone)]
 pub struct Config {
     /// Our own key.
@@ -89,23 +90,23 @@ pub struct Config {
     pub mesh: MeshId,
     /// The mesh's secrets, current first.
     pub generations: Vec<Generation>,
-    /// Who may have a session.
+    /// The peers that may have a session.
     pub allow: AllowList,
-    /// This process: random, the same everywhere in it.
+    /// The boot id: random, one per process.
     pub boot: u64,
-    /// What this node can do, told in the handshake.
+    /// This node's features, announced in the handshake.
     pub features: u32,
-    /// Who computes.
+    /// The crypto backend.
     pub backend: Backend,
-    /// Handshakes without a cookie.
+    /// The budget for handshakes without a cookie.
     pub open_rates: Rates,
-    /// Handshakes with one.
+    /// The budget for handshakes with a cookie.
     pub cookie_rates: Rates,
     /// The largest body that is sealed; at most [`frames::MAX_BODY_BYTES`].
     pub max_body_bytes: usize,
-    /// How paths are kept.
+    /// The configuration of the paths.
     pub paths: PathConfig,
-    /// The most peers that are known at a time.
+    /// The most peers known at a time.
     pub max_peers: usize,
 }
 
@@ -129,72 +130,73 @@ impl Config {
     }
 }
 
-/// What an inbound datagram held.
+/// The content of an inbound datagram.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Received {
     /// A peer's data, decrypted in the datagram's own buffer.
     Data {
-        /// Who sealed it.
+        /// The peer that sealed it.
         peer: PublicKey,
-        /// Which [`channel`] it is for; never the paths' own.
+        /// Its [`channel`]; never channel 0.
         channel: u8,
-        /// Where the body lies in the datagram.
+        /// The position of the body in the datagram.
         body: Range<usize>,
     },
-    /// A group frame, untouched: the whole datagram belongs to the group layer.
+    /// A group frame, unchanged: the whole datagram belongs to the group layer.
     Group,
 }
 
-/// Where a datagram from [`Endpoint::poll_transmit`] goes.
+/// The destination of a datagram from [`Endpoint::poll_transmit`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Outgoing {
-    /// For whom it is, if that is known.
+    /// The peer that it is for, if known.
     pub peer: Option<PublicKey>,
-    /// By which way.
+    /// The route.
     pub route: Route,
-    /// To whom the hub shall deliver it, when the way is a hub.
+    /// The key to which the hub delivers it, if the route is a hub.
     pub relay_dst: Option<PublicKey>,
 }
 
-/// What happened.
+/// An event of the endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
-    /// There is a session with this process of the peer, where there was none.
+    /// There is a new session with this process of the peer, and there was none before.
     Established {
         /// The peer.
         peer: PublicKey,
-        /// Its process.
+        /// The boot id of its process.
         boot: u64,
-        /// Whether we began.
+        /// Whether we began the handshake.
         initiator: bool,
     },
-    /// The peer is another process than the one known before; [`Established`](Event::Established) follows.
+    /// The peer's boot id has changed; [`Established`](Event::Established) follows.
     PeerRestarted {
         /// The peer.
         peer: PublicKey,
-        /// Its new process.
+        /// The boot id of its new process.
         boot: u64,
     },
-    /// There is no session any more.
+    /// The session has ended.
     Closed {
         /// The peer.
         peer: PublicKey,
-        /// Why.
+        /// The reason.
         reason: CloseReason,
     },
-    /// The way to a peer changed.
+    /// The route to a peer changed.
     Path {
         /// The peer.
         peer: PublicKey,
-        /// How.
+        /// The change.
         event: PathEvent,
     },
-    /// Addresses of a peer are being challenged to open a way: it had better know ours as it is now.
+    /// Addresses of a peer are being challenged to open a path: the peer should know our current reflexive
+    /// address.
     Punched {
         /// The peer.
         peer: PublicKey,
     },
-    /// A peer says where it sees us; a change only, and its word only.
+    /// A peer reports our address as it sees it. Only changes are reported, and the report is unverified.
     Observed {
         /// The peer.
         peer: PublicKey,
@@ -215,14 +217,14 @@ pub enum CloseReason {
     Local,
     /// The peer closed it.
     Remote,
-    /// Its keys wore out and no new ones came.
+    /// Its keys expired and there were no new ones.
     Expired,
-    /// The peer is not on the allow-list any more.
+    /// The peer was removed from the allow-list.
     NotAllowed,
 }
 
 impl CloseReason {
-    /// For machines.
+    /// The machine-readable name.
     #[cfg_attr(
         not(any(test, feature = "internals")),
         expect(dead_code, reason = "door: an allow-list that changes")
@@ -237,13 +239,13 @@ impl CloseReason {
     }
 }
 
-/// Why nothing was sealed.
+/// Why a datagram wasn't sealed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SealError {
     /// There is no session; a handshake has begun. Keep the datagram and wait for [`Event::Established`].
     #[error("no session with this peer yet")]
     NoSession,
-    /// There is a session and no way to the peer just now. Wait for a relay or for [`Event::Path`].
+    /// There is a session, but no route to the peer now. Wait for a relay or for [`Event::Path`].
     #[error("no route to this peer now")]
     NoRoute,
     /// The body is longer than the path's limit: send it as a reliable message.
@@ -252,13 +254,13 @@ pub enum SealError {
         /// The limit in force.
         max_bytes: usize,
     },
-    /// The [`channel`] is the paths' own, or unknown.
+    /// The [`channel`] belongs to the paths, or is unknown.
     #[error("this channel isn't for callers")]
     BadChannel,
-    /// The peer is ourselves, or isn't on the allow-list.
+    /// The peer is this node itself, or isn't on the allow-list.
     #[error("this peer may have no session")]
     NotAllowed,
-    /// [`Config::max_peers`] peers are known and none is idle: forget one.
+    /// [`Config::max_peers`] peers are known and none is idle: forget one of them.
     #[error("the table of peers is full")]
     PeersFull,
 }

@@ -1,8 +1,8 @@
-//! One peer: its key slots, what is on its way to it, and when it wants to be looked at.
+//! One peer: its sessions, its pending messages, and its deadlines.
 //!
-//! Slots, as in WireGuard §6.1 with one more: `current` seals; `previous` only opens what is late; `next`
-//! are sessions that we answered and whose initiator hasn't shown yet that it has the keys (message 1 can
-//! be a replay, so nothing of it counts before that). There are two of them, because an initiator keeps its
+//! Session slots as in WireGuard §6.1, with one more: `current` seals; `previous` only opens late frames;
+//! `next` holds sessions that we answered and whose initiator hasn't proved yet that it has the keys. Message
+//! 1 may be a replay, so it has no effect before that. `next` has two entries, because an initiator keeps its
 //! last two tries.
 
 use std::time::{Duration, Instant};
@@ -18,19 +18,19 @@ use crate::net::noise::SharedSecret;
 use crate::net::route::Route;
 use crate::net::session::{REJECT_AFTER, REKEY_AFTER, Session};
 
-/// Sessions answered and not yet confirmed: as many as an initiator keeps tries.
+/// Sessions answered and not yet confirmed: as many as the tries that an initiator keeps.
 pub const MAX_UNCONFIRMED: usize = MAX_PENDING;
 
-/// Two sessions begun by the two sides within this time were begun without knowing of each other, and the
-/// tie-break chooses. It outlasts the quick retries; a rekeying comes minutes later.
+/// Two sessions that the two sides began within this time count as simultaneous, and the tie-break chooses.
+/// The time is longer than the quick retries; a rekeying comes minutes later.
 pub const CONCURRENT: Duration = Duration::from_secs(5);
 
-/// When the responder of a session begins the next one, should its initiator have failed to (WireGuard
+/// The age at which the responder of a session begins the next one if the initiator failed to (WireGuard
 /// §6.2: the reject time less the attempts that fit).
 pub const REKEY_AFTER_AS_RESPONDER: Duration = Duration::from_secs(165);
 
-/// Application data that nothing answered for this long: the peer may have restarted. A peer that has nothing
-/// to say answers by a keepalive long before that
+/// After application data went unanswered for so long, a handshake begins, because the peer may have
+/// restarted. A peer without data of its own answers with a keepalive long before that
 /// ([`PathConfig::answer_delay`](super::paths::PathConfig::answer_delay)).
 pub const UNANSWERED: Duration = Duration::from_secs(3);
 
@@ -40,20 +40,20 @@ pub const CONFIRM_WAIT: Duration = Duration::from_millis(200);
 /// The longest wait between confirms.
 pub const MAX_CONFIRM_WAIT: Duration = Duration::from_secs(5);
 
-/// How long an answer is kept for the copy of its init that comes by another leg.
+/// How long a response is cached for a copy of its init that comes by another leg.
 pub const ANSWER_LIFE: Duration = Duration::from_secs(10);
 
-/// Cookies kept: one for each way that an init takes.
+/// Cookies kept: one for each route of an init.
 pub const MAX_COOKIES: usize = 4;
 
-/// A session and what its handshake said.
+/// A session and the data from its handshake.
 pub(super) struct Live {
     pub(super) session: Session,
     pub(super) boot: u64,
     pub(super) features: u32,
 }
 
-/// A response that is given again to the same init.
+/// A cached response, sent again for the same init.
 pub(super) struct Answer {
     pub(super) mac1: Mac,
     /// The init up to and including mac1; mac2 differs from leg to leg.
@@ -62,11 +62,11 @@ pub(super) struct Answer {
     pub(super) at: Instant,
 }
 
-/// The confirm that is repeated until the responder is heard.
+/// The confirm, repeated until a frame of the responder arrives.
 pub(super) struct Confirm {
     pub(super) at: Instant,
     pub(super) wait: Duration,
-    /// Where the response came from: told beside the routes in use.
+    /// The route of the response; the confirm goes there beside the routes in use.
     pub(super) extra: Option<Route>,
     pub(super) until: Instant,
 }
@@ -96,16 +96,16 @@ pub(super) struct Peer {
     pub(super) timer: Option<Instant>,
 }
 
-/// What adopting a session changed.
+/// The result of adopting a session.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Adopted {
-    /// Indices of sessions that are gone.
+    /// Indices of the sessions that were dropped.
     pub(super) released: Vec<u32>,
     /// Whether the new session is the current one.
     pub(super) is_current: bool,
     /// Whether there was no session with this process of the peer before.
     pub(super) is_first: bool,
-    /// Whether the peer's process is another than the last one known.
+    /// Whether the peer's process has changed.
     pub(super) restarted: bool,
     /// Whether the tie-break decided.
     pub(super) tie: bool,
@@ -139,7 +139,7 @@ impl Peer {
         }
     }
 
-    /// Whether nothing would be lost with it but a timestamp.
+    /// Whether only a timestamp would be lost if the peer were removed.
     pub(super) fn is_idle(&self, now: Instant) -> bool {
         !self.keep
             && self.current.is_none()
@@ -151,8 +151,8 @@ impl Peer {
                 .all(|live| now.saturating_duration_since(live.session.created()) > ANSWER_LIFE)
     }
 
-    /// Makes a session whose peer is known to hold its keys the current one, or, where both sides began at
-    /// once and the tie-break says so, the previous one.
+    /// Adopts a session whose keys the peer is known to hold. It becomes the current one or, if both sides
+    /// began at once and the tie-break says so, the previous one.
     pub(super) fn adopt(&mut self, local: &PublicKey, live: Live) -> Adopted {
         let mut adopted = Adopted::default();
         let created = live.session.created();
@@ -164,7 +164,7 @@ impl Peer {
         };
         if current.boot != live.boot {
             if created < current.session.created() {
-                // The confirm of a process that is gone by now came late.
+                // A late confirm by an earlier process of the peer.
                 adopted.released.push(live.session.local_index());
                 return adopted;
             }
@@ -175,8 +175,8 @@ impl Peer {
             self.install(live, &mut adopted);
             return adopted;
         }
-        // A session that we began is only completed while its attempt is on, and any adoption ends the
-        // attempt: so it is newer than the current one, by intent. Only the peer's can be concurrent.
+        // A session that we began completes only during its attempt, and any adoption ends the attempt. So it
+        // is always newer than the current one, and only a session that the peer began can be concurrent.
         let concurrent = !live.session.is_initiator()
             && current.session.is_initiator()
             && apart(&live, current) < CONCURRENT;
@@ -184,8 +184,8 @@ impl Peer {
         let old = if adopted.tie && *local < self.key {
             self.previous.replace(live)
         } else {
-            // A current session on which the peer was never heard may not push out the one before it: that
-            // is the one that the peer still seals with.
+            // A current session without a frame from the peer must not displace the previous one, because the
+            // peer still seals with the previous one.
             let unheard = !current.session.is_heard() && !concurrent && self.previous.is_some();
             let old = if unheard {
                 self.current.take()
@@ -199,9 +199,10 @@ impl Peer {
         adopted
     }
 
-    /// A frame came on the previous session, so both are confirmed: if they were begun by the two sides at
-    /// once, and the previous one by the smaller key, it becomes the current one. The other side finds the
-    /// same by itself, so both end on one session whatever was lost on the way. Says whether it changed.
+    /// A frame came on the previous session, so both are confirmed. If the two sides began them at once, and
+    /// the smaller key began the previous one, the previous one becomes the current one. The other side
+    /// decides the same, so both end on one session whatever was lost. Says whether the current session
+    /// changed.
     pub(super) fn settle_tie(&mut self, local: &PublicKey) -> bool {
         let (Some(current), Some(previous)) = (&self.current, &self.previous) else { return false };
         let ours = previous.session.is_initiator();
@@ -226,7 +227,7 @@ impl Peer {
         adopted.is_current = true;
     }
 
-    /// Takes every session away and gives their indices.
+    /// Removes every session and returns their indices.
     pub(super) fn drop_sessions(&mut self) -> Vec<u32> {
         self.confirm = None;
         self.rekey_timer = None;
@@ -235,13 +236,13 @@ impl Peer {
         all.map(|live| live.session.local_index()).collect()
     }
 
-    /// The cookie for inits on `route`, if one is fresh.
+    /// The cookie for inits on `route`, if it is still valid.
     pub(super) fn cookie(&self, now: Instant, route: &Route) -> Option<&Mac> {
         let fresh = |at: &Instant| now.saturating_duration_since(*at) < COOKIE_LIFE;
         self.cookies.iter().find(|(of, _, at)| of == route && fresh(at)).map(|(_, cookie, _)| cookie)
     }
 
-    /// Keeps a cookie, the oldest making room.
+    /// Stores a cookie; the oldest one is dropped if needed.
     pub(super) fn keep_cookie(&mut self, now: Instant, route: Route, cookie: [u8; MAC_LEN]) {
         self.cookies.retain(|(of, ..)| *of != route);
         if self.cookies.len() >= MAX_COOKIES {
@@ -250,7 +251,7 @@ impl Peer {
         self.cookies.push((route, cookie, now));
     }
 
-    /// When something is due.
+    /// The next deadline.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let expiry = |live: &Live| live.session.created() + REJECT_AFTER;
         [
@@ -303,7 +304,7 @@ mod tests {
         Instant::now()
     }
 
-    /// Lets a session open one frame.
+    /// Makes a session open one frame.
     fn hear(live: &mut Live, now: Instant) {
         let keys = TransportKeys::from_bytes(Backend::DEFAULT, [2; 32], [1; 32]);
         let mut frame = Vec::new();
@@ -314,7 +315,7 @@ mod tests {
     const SMALL: PublicKey = PublicKey::from_bytes([1; 32]);
     const LARGE: PublicKey = PublicKey::from_bytes([9; 32]);
 
-    /// Two sessions in each order of confirmation; the tie-break must not depend on it.
+    /// Two sessions in each order of confirmation; the tie-break must not depend on the order.
     #[test]
     fn the_tie_break_ends_on_the_session_that_the_smaller_key_began() {
         let now = start();
@@ -331,7 +332,7 @@ mod tests {
                 assert_eq!(adopted.tie, heard_first, "an unconfirmed session isn't kept against a confirmed");
                 let kept = if heard_first && ours_wins { 1 } else { 2 };
                 assert_eq!(peer.current.as_ref().unwrap().session.local_index(), kept);
-                // Frames arrive on the session that isn't current here but may be at the other side.
+                // Frames arrive on the session that isn't current here but may be current on the other side.
                 peer.settle_tie(&local);
                 assert!(!peer.settle_tie(&local), "and there it stays");
                 let (winner, loser) = if ours_wins { (1, 2) } else { (2, 1) };

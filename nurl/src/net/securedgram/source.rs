@@ -1,4 +1,4 @@
-//! Where a datagram came from, as the gate sees it.
+//! The source of a datagram, for the gate.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -6,7 +6,7 @@ use super::super::route::Route;
 use crate::key::PublicKey;
 use crate::net::session::Leg;
 
-/// Where an inbound datagram came from.
+/// The source of an inbound datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Source {
     /// The UDP address, or the hub that delivered it.
@@ -16,22 +16,22 @@ pub struct Source {
 }
 
 impl Source {
-    /// Over UDP from `addr`.
+    /// A datagram over UDP from `addr`.
     pub fn direct(addr: SocketAddr) -> Source {
         Source { route: Route::Direct(addr), relay_src: None }
     }
 
-    /// Through `hub`, which says that `src` sent it.
+    /// A datagram through `hub`, which reports `src` as the sender.
     pub fn relay(hub: PublicKey, src: PublicKey) -> Source {
         Source { route: Route::Relay(hub), relay_src: Some(src) }
     }
 
-    /// The leg that it came by.
+    /// The leg of the source.
     pub fn leg(&self) -> Leg {
         if self.route.is_direct() { Leg::Direct } else { Leg::Relay }
     }
 
-    /// What a cookie is bound to; none when a relayed datagram lacks its return address.
+    /// The return address, to which a cookie is bound; `None` when a relayed datagram lacks it.
     pub(super) fn origin(&self) -> Option<Origin> {
         match (self.route, self.relay_src) {
             (Route::Direct(addr), _) => Some(Origin::Direct(addr)),
@@ -41,17 +41,17 @@ impl Source {
     }
 }
 
-/// A return address in full: what a cookie is bound to.
+/// A full return address: a cookie is bound to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Origin {
     /// Address and port.
     Direct(SocketAddr),
-    /// The hub, and the source that it reports.
+    /// The hub, and the source key that it reports.
     Relay(PublicKey, PublicKey),
 }
 
 impl Origin {
-    /// An encoding without two meanings.
+    /// An unambiguous encoding.
     pub fn bytes(&self) -> Vec<u8> {
         match self {
             Origin::Direct(addr) => {
@@ -66,7 +66,7 @@ impl Origin {
         }
     }
 
-    /// The narrow prefix that has a budget: /32, /64, or one source behind a hub.
+    /// The narrow prefix with its own budget: /32, /64, or one source behind a hub.
     pub fn narrow(&self) -> Prefix {
         match self {
             Origin::Direct(addr) => match canonical(addr.ip()) {
@@ -77,7 +77,7 @@ impl Origin {
         }
     }
 
-    /// The wide prefix that has a budget: /24, /48, or the whole hub.
+    /// The wide prefix with its own budget: /24, /48, or the whole hub.
     pub fn wide(&self) -> Prefix {
         match self {
             Origin::Direct(addr) => match canonical(addr.ip()) {
@@ -92,7 +92,7 @@ impl Origin {
     }
 }
 
-/// An IPv4 address as such, also where a dual-stack socket wrote it as `::ffff:a.b.c.d`.
+/// The canonical address: a dual-stack socket reports an IPv4 address as `::ffff:a.b.c.d`.
 fn canonical(ip: IpAddr) -> IpAddr {
     ip.to_canonical()
 }
@@ -103,7 +103,7 @@ fn cut(octets: [u8; 16], keep: usize) -> [u8; 8] {
     prefix
 }
 
-/// Whose handshakes are counted together.
+/// The unit whose handshakes are counted together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Prefix {
     /// An IPv4 prefix.

@@ -1,18 +1,18 @@
-//! What an endpoint has done and refused, by cause.
+//! The counters of an endpoint's work and refusals, by cause.
 
-/// Plain counters; they only grow.
+/// Plain counters that only grow.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[cfg_attr(
     feature = "internals",
     expect(missing_docs, reason = "each name says what is counted; the groups below say when")
 )]
 pub struct Stats {
-    // Refused by shape, before anything else.
+    // Refused by shape, before any other check.
     pub unknown_frame: u64,
     pub bad_length: u64,
     pub oversize: u64,
     pub no_return_address: u64,
-    // Refused by the gate, in its order.
+    // Refused by the gate, in the order of its checks.
     pub bad_mac1: u64,
     pub cookie_demanded: u64,
     pub cookie_holder_over_budget: u64,
@@ -52,7 +52,7 @@ pub struct Stats {
     pub seal_no_session: u64,
     pub seal_too_large: u64,
     pub seal_no_route: u64,
-    // Bounds of our own.
+    // Our own bounds.
     pub events_dropped: u64,
     pub transmits_dropped: u64,
 }

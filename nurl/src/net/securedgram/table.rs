@@ -1,8 +1,8 @@
 //! The peers, by key and by session index.
 //!
-//! Both look-ups stand on the path of every datagram, so they are hashed, with a seed from the core's
-//! generator: peers choose their own keys, and must not choose our collisions. Nothing ever iterates in the
-//! hasher's order; peers stand in slots, in the order in which slots were given out.
+//! Both look-ups are on the datagram path, so they use hash tables, seeded from the core's generator: peers choose
+//! their own keys and must not be able to cause collisions. No iteration follows the hasher's order; peers are stored
+//! in slots, in the order in which slots were allocated.
 
 use std::hash::{BuildHasher, Hasher};
 
@@ -13,11 +13,11 @@ use super::peer::Peer;
 use crate::key::PublicKey;
 use crate::rt::Rng;
 
-/// The most peers that are known at a time, if nothing else is said. One costs about 2 KiB, and up to 24 KiB with three sessions
-/// whose replay windows have grown; a mesh larger than this keeps sessions with a part of its members.
+/// The default limit of known peers. A peer costs about 2 KiB, and up to 24 KiB with three sessions whose replay
+/// windows have grown. In a larger mesh, a node keeps sessions with a part of the members.
 pub const MAX_PEERS: usize = 4096;
 
-/// A peer's place.
+/// A peer's position in the table.
 pub(super) type Slot = u32;
 
 /// Peers and the indices that lead to them.
@@ -63,7 +63,7 @@ impl Table {
         self.slots.iter().zip(0..).filter_map(|(peer, slot)| Some((slot, peer.as_deref()?)))
     }
 
-    /// Takes a peer in; the caller has checked that there is room and that its key is new.
+    /// Adds a peer; the caller has checked that it fits and that its key is new.
     pub(super) fn insert(&mut self, peer: Peer) -> Slot {
         let key = peer.key;
         let slot = match self.free.pop() {
@@ -80,7 +80,7 @@ impl Table {
         slot
     }
 
-    /// Gives a peer up; the caller releases its indices first.
+    /// Removes a peer; the caller releases its indices first.
     pub(super) fn remove(&mut self, slot: Slot) -> Option<Box<Peer>> {
         let peer = self.slots.get_mut(slot as usize)?.take()?;
         self.by_key.swap_remove(&peer.key);
@@ -88,7 +88,7 @@ impl Table {
         Some(peer)
     }
 
-    /// Draws an index that leads to `slot`: random, so that sessions can't be linked or guessed.
+    /// Draws an index that leads to `slot`: random, so that sessions can't be linked and indices can't be guessed.
     pub(super) fn allocate_index(&mut self, slot: Slot, rng: &mut Rng) -> u32 {
         loop {
             let index = rng.next_u32();
@@ -109,7 +109,7 @@ impl Table {
     }
 }
 
-/// A seeded hash for keys that are nearly random already: one multiplication for each eight bytes.
+/// A seeded hash for keys that are nearly random already: one multiplication per eight bytes.
 #[derive(Debug, Clone, Copy)]
 struct Seeded(u64);
 
@@ -144,7 +144,7 @@ impl Hasher for Mixer {
     }
 
     fn write_usize(&mut self, _: usize) {
-        // The length of a key, which is always the same.
+        // The length of a key is always the same.
     }
 
     fn finish(&self) -> u64 {

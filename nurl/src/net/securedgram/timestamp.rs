@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-/// A clock that never stands still and never goes back, whatever the two clocks behind it do.
+/// A strictly rising clock, whatever the wall clock and the monotonic clock do.
 #[derive(Debug)]
 pub(super) struct Clock {
     unix_at_start: Duration,

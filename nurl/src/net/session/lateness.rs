@@ -1,12 +1,12 @@
-//! Which frames come late: one that was sealed after them arrived a good while ago, whatever leg it came by.
+//! Detects late frames: a frame is late if one that was sealed after it arrived much earlier, on either leg.
 //!
-//! Counters tell in which order the peer sealed its frames, not when. So a frame is late against another that
-//! overtook it, never by itself: a way that makes everything late is not seen here.
+//! Counters give the order in which the peer sealed its frames, not the time. So a frame is late only relative to
+//! another that overtook it; a path that delays every frame isn't detected.
 
 use std::time::{Duration, Instant};
 
-/// A frame is late if one that was sealed after it came this long before it: longer than jitter and an ordinary
-/// detour through a hub, shorter than a TCP connection stalls that loses one segment twice (RFC 6298 §5).
+/// How much earlier the frame that was sealed later must have arrived. The time is longer than jitter and an ordinary
+/// detour through a hub, and shorter than the stall of a TCP connection that loses one segment twice (RFC 6298 §5).
 pub const LATE_AFTER: Duration = Duration::from_millis(500);
 
 #[derive(Debug, Clone, Copy)]
@@ -21,12 +21,12 @@ impl Arrival {
     }
 }
 
-/// The highest counter now, and one that was it [`LATE_AFTER`] ago. The time of each frame isn't kept, so a frame may be
-/// up to twice as late before it counts.
+/// The highest counter now, and one that was the highest [`LATE_AFTER`] ago. The arrival of each frame isn't stored,
+/// so a frame may be up to twice as late before it is reported.
 #[derive(Debug, Default)]
 pub(in crate::layers::net) struct Lateness {
     highest: Option<Arrival>,
-    /// What was the highest when it was set; it becomes the bound when it is old.
+    /// The highest arrival at the time when this was set; it becomes the bound when it is old.
     next_bound: Option<Arrival>,
     /// Counters below are late.
     bound: Option<u64>,
@@ -46,7 +46,7 @@ impl Lateness {
         self.bound.is_some_and(|bound| counter < bound)
     }
 
-    /// Whether anything arrived [`LATE_AFTER`] ago: all that the peer sealed with the keys before these is late then.
+    /// Whether a frame arrived [`LATE_AFTER`] ago: then any frame sealed with the previous keys is late.
     pub(in crate::layers::net) fn is_past_start(&self, now: Instant) -> bool {
         self.bound.is_some() || self.next_bound.is_some_and(|arrival| arrival.is_old(now))
     }
@@ -74,7 +74,7 @@ mod tests {
             (501, 7, true),
             (999, 15, false),
             (1_000, 16, true),
-            // A silence makes what came before it old.
+            // After a silence, all earlier arrivals are old.
             (9_000, 8, true),
             (9_000, 21, false),
         ] {

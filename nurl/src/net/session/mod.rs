@@ -1,16 +1,16 @@
-//! The record layer: what one finished handshake is worth.
+//! The record layer: seals and opens frames with the keys of one finished handshake.
 //!
-//! **Promises.** A frame is delivered at most once, whatever leg it came by and in whatever order; its
-//! 13-byte header is authenticated; a counter is never used twice; keys older than
-//! [`REJECT_AFTER`] or spent beyond [`REJECT_AFTER_MESSAGES`] seal and open nothing.
+//! **Guarantees.** A frame is delivered at most once, on whichever leg and in whatever order it arrives. Its 13-byte
+//! header is authenticated. A counter is never used twice. Keys older than [`REJECT_AFTER`] or used beyond
+//! [`REJECT_AFTER_MESSAGES`] neither seal nor open frames.
 //!
-//! **How.** A frame is `0xC4 ‖ receiver index:4 ‖ counter:8 ‖ ciphertext ‖ tag:16`, ChaCha20-Poly1305 with
-//! the counter as nonce and the header as associated data. Sealing appends the frame to the caller's batch
-//! buffer, opening works in the datagram as it came: no allocation, no copy besides the body's own. Both
-//! legs of a path share one counter, so the replay window ([`window`]) reaches 65,536 back. It is checked
-//! before the AEAD, so a replay costs nothing, and committed after it, so a forgery moves nothing.
+//! **How.** A frame is `0xC4 ‖ receiver index:4 ‖ counter:8 ‖ ciphertext ‖ tag:16`, ChaCha20-Poly1305 with the
+//! counter as nonce and the header as associated data. Sealing appends the frame to the caller's batch buffer,
+//! opening works in the received datagram: no allocation, and no copy except the body's. Both legs of a path share
+//! one counter, so the replay window ([`window`]) reaches 65,536 back. It is checked before the AEAD, so a replay
+//! costs nothing, and committed after it, so a forgery changes nothing.
 //!
-//! **Refuses.** It knows no peers, no routes and no channels; [`securedgram`](super::securedgram) does.
+//! **Limits.** It has no notion of peers, routes or channels; [`securedgram`](super::securedgram) has.
 
 use std::time::{Duration, Instant};
 
@@ -31,25 +31,25 @@ pub const HEADER_LEN: usize = 13;
 
 pub use super::noise::backend::TAG_LEN;
 
-/// What a frame is longer than its plaintext.
+/// The bytes that a frame adds to its plaintext.
 pub const OVERHEAD: usize = HEADER_LEN + TAG_LEN;
 
-/// When the initiator of a session begins the next one (WireGuard §6.1). Longer would keep more traffic
-/// under one key; shorter would cost handshakes.
+/// The age at which the initiator of a session begins the next one (WireGuard §6.1). A longer time would keep more
+/// traffic under one key; a shorter one would cost handshakes.
 pub const REKEY_AFTER: Duration = Duration::from_secs(120);
 
-/// When keys are dead: nothing is sealed or opened with them (WireGuard §6.1). It leaves a rekeying that
-/// began in time a minute to come through.
+/// The age at which keys expire: they neither seal nor open any more (WireGuard §6.1). A rekeying that began in time
+/// has a minute to complete.
 pub const REJECT_AFTER: Duration = Duration::from_secs(180);
 
 /// Sealed messages after which the next session is begun (WireGuard §6.1).
 pub const REKEY_AFTER_MESSAGES: u64 = 1 << 60;
 
-/// Counters at or above this are neither used nor accepted (WireGuard §6.1): far from wrapping.
+/// Counters at or above this are neither used nor accepted (WireGuard §6.1), long before they could wrap.
 pub const REJECT_AFTER_MESSAGES: u64 = u64::MAX - (1 << 13);
 
-/// Which of two ways a frame came; the highest counter is kept for each, because a relayed frame is
-/// always late against a direct one.
+/// The leg that a frame came by. The highest counter is kept for each leg, because a relayed frame is always late
+/// against a direct one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Leg {
     /// Over UDP.
@@ -75,7 +75,7 @@ pub enum OpenError {
     /// The keys are worn out.
     #[error("the session's keys are worn out")]
     Expired,
-    /// Seen before, or older than the window: also the second copy of a frame that was sent on two routes.
+    /// Seen before, or older than the window. It may be the second copy of a frame that was sent on two routes.
     #[error("the frame was seen before or is too old")]
     Replay,
     /// It doesn't authenticate.
@@ -83,22 +83,22 @@ pub enum OpenError {
     Forged,
 }
 
-/// How a frame stands to those that came before it.
+/// The order of a frame relative to earlier arrivals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Freshness {
-    /// Whether the counter is the highest yet on the leg it came by.
+    /// Whether the counter is the highest so far on its leg.
     pub newest_on_leg: bool,
-    /// Whether a frame that was sealed after it came [`LATE_AFTER`] before it, on whatever leg. Then it tells how its
-    /// way was, not how it is.
+    /// Whether a frame that was sealed later arrived [`LATE_AFTER`] earlier, on either leg. A late frame shows the
+    /// past state of its path, not the present one.
     pub late: bool,
 }
 
-/// What a frame held.
+/// The content of an opened frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Opened {
     /// The plaintext's length; it begins at [`HEADER_LEN`].
     pub len: usize,
-    /// How it stands to the frames before it.
+    /// The frame's order relative to earlier arrivals.
     pub freshness: Freshness,
 }
 
@@ -118,8 +118,8 @@ pub struct Session {
 }
 
 impl Session {
-    /// Takes over a finished handshake. `local_index` is what the peer puts into frames to us,
-    /// `remote_index` what we put into frames to it.
+    /// Takes over a finished handshake. `local_index` is the index that the peer puts into frames to us,
+    /// `remote_index` the one that we put into frames to the peer.
     pub fn new(
         keys: &TransportKeys,
         local_index: u32,
@@ -144,12 +144,12 @@ impl Session {
         }
     }
 
-    /// What the peer addresses this session by.
+    /// The index by which the peer addresses this session.
     pub fn local_index(&self) -> u32 {
         self.local_index
     }
 
-    /// What we address this session by in frames to the peer.
+    /// The index by which we address this session in frames to the peer.
     #[cfg_attr(
         not(any(test, feature = "internals")),
         expect(dead_code, reason = "for examples, benchmarks and scenarios")
@@ -168,7 +168,7 @@ impl Session {
         self.created
     }
 
-    /// Whether the keys are dead.
+    /// Whether the keys have expired.
     pub fn is_expired(&self, now: Instant) -> bool {
         now.saturating_duration_since(self.created) >= REJECT_AFTER
             || self.next_counter >= REJECT_AFTER_MESSAGES
@@ -179,17 +179,17 @@ impl Session {
         self.next_counter >= REKEY_AFTER_MESSAGES
     }
 
-    /// Whether anything authentic came on `leg`.
+    /// Whether an authentic frame came on `leg`.
     pub fn heard_on(&self, leg: Leg) -> bool {
         self.highest_on_leg[leg as usize].is_some()
     }
 
-    /// Whether anything authentic came at all: the peer has the keys.
+    /// Whether any authentic frame came: the peer has the keys.
     pub fn is_heard(&self) -> bool {
         self.highest_on_leg.iter().any(Option::is_some)
     }
 
-    /// Whether it was heard so long ago that what the session before it sent is late.
+    /// Whether the first authentic frame came so long ago that any frame of the previous session is late.
     pub fn is_past_start(&self, now: Instant) -> bool {
         self.lateness.is_past_start(now)
     }
@@ -227,7 +227,7 @@ impl Session {
     /// Opens one frame in place.
     ///
     /// # Errors
-    /// Why it was refused; nothing has moved then, and on [`OpenError::Forged`] the bytes are spoiled.
+    /// Why the frame was refused. The session is unchanged then; on [`OpenError::Forged`] the bytes are overwritten.
     pub fn open(&mut self, now: Instant, leg: Leg, frame: &mut [u8]) -> Result<Opened, OpenError> {
         if frame.len() < OVERHEAD {
             return Err(OpenError::Short);
@@ -251,7 +251,7 @@ impl Session {
         Ok(Opened { len, freshness: Freshness { newest_on_leg, late } })
     }
 
-    /// Moves the counter: tests can't seal 2^60 messages.
+    /// Sets the counter: tests can't seal 2^60 messages.
     #[cfg(test)]
     pub(crate) fn set_counter(&mut self, counter: u64) {
         self.next_counter = counter;

@@ -50,7 +50,7 @@ fn every_byte_of_a_frame_is_authenticated_the_header_too() {
     for at in 0..good.len() {
         let mut bad = good.clone();
         bad[at] ^= 0x80;
-        // A flipped counter bit may also read as a worn-out session.
+        // A flipped counter bit may also yield `Expired`.
         assert!(
             matches!(b.open(now, Leg::Direct, &mut bad), Err(OpenError::Forged | OpenError::Expired)),
             "{at}"

@@ -1,19 +1,19 @@
-//! The replay window: which counters have been received.
+//! The replay window: the set of received counters.
 //!
-//! A ring of 64-bit words in the manner of RFC 6479, but of a size that grows: a word may be forgotten only
-//! if all its counters were received (then everything older is a replay anyway) or the window has its full
-//! [`MAX_WINDOW_BITS`]. So a session that loses nothing lives in 128 bytes, and one whose relay leg is
-//! late grows to 8 KiB before any counter that may still come is given up.
+//! A ring of 64-bit words in the manner of RFC 6479, but of growing size. A word may be dropped only if all
+//! its counters were received (then every older counter is a replay anyway) or the window has its full
+//! [`MAX_WINDOW_BITS`]. So a lossless session needs 128 bytes, and one with a late relay leg grows to 8 KiB
+//! before it gives up any counter that may still come.
 
-/// The widest window, in counters. Two legs share one counter: at 1 Gbit/s a frame that takes 100 ms longer
-/// through the relay is 10,000 packets late, and at 100,000 packets a second 500 ms are 50,000.
+/// The widest window, in counters. Both legs share one counter: at 1 Gbit/s a frame that takes 100 ms
+/// longer through the relay is 10,000 packets late, and at 100,000 packets a second 500 ms are 50,000.
 pub const MAX_WINDOW_BITS: u64 = 65_536;
 
 const WORD_BITS: u64 = 64;
 const MIN_WORDS: usize = 16;
 const MAX_WORDS: usize = (MAX_WINDOW_BITS / WORD_BITS) as usize;
 
-/// Which of the newest counters have been received.
+/// The received counters among the newest ones.
 #[derive(Debug, Clone)]
 pub struct ReplayWindow {
     words: Vec<u64>,
@@ -58,7 +58,7 @@ impl ReplayWindow {
         self.words[slot] |= 1 << (counter % WORD_BITS);
     }
 
-    /// How many bits the window holds now.
+    /// The present size of the window in bits.
     #[cfg(test)]
     pub fn bits(&self) -> u64 {
         self.words.len() as u64 * WORD_BITS
@@ -77,11 +77,12 @@ impl ReplayWindow {
         self.top = to;
     }
 
-    /// Whether moving the top to word `to` would forget a word in which some counter hasn't come yet.
+    /// Whether moving the top to word `to` would drop a word with a missing counter.
     fn would_forget_a_gap(&self, to: u64) -> bool {
         let new_bottom = (to + 1).saturating_sub(self.words.len() as u64);
         let (from, until) = (self.bottom(), new_bottom.min(self.top + 1));
-        // Words between the old top and the new bottom were never there: all of their counters are missing.
+        // Words between the old top and the new bottom were never stored: all of their counters are
+        // missing.
         new_bottom > self.top + 1 || (from..until).any(|word| self.words[self.slot(word)] != u64::MAX)
     }
 

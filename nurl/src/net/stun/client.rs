@@ -14,20 +14,20 @@ use stun_types::message::{
 use super::parse;
 use crate::rt::Rng;
 
-/// The first retransmission timeout (RFC 8489 §6.2.1). Transactions share no round-trip estimate: there are
-/// few, and rarely two with one server.
+/// The first retransmission timeout (RFC 8489 §6.2.1). Transactions share no round-trip estimate: there are few, and
+/// rarely two with one server.
 pub const RTO: Duration = Duration::from_millis(500);
 
 /// Requests sent before giving up (RFC 8489 §6.2.1, Rc).
 pub const RC: u32 = 7;
 
-/// After the last request, an answer is awaited this many RTOs (RFC 8489 §6.2.1, Rm).
+/// The wait for an answer after the last request, in RTOs (RFC 8489 §6.2.1, Rm).
 pub const RM: u32 = 16;
 
 /// The most open transactions: a few servers, from a few sockets, in two families.
 pub const MAX_TRANSACTIONS: usize = 32;
 
-/// Outcomes that wait to be fetched; as many as there can be transactions.
+/// Outcomes that may wait for the caller; as many as there can be transactions.
 const MAX_QUEUED_EVENTS: usize = MAX_TRANSACTIONS;
 
 /// A request to send.
@@ -42,19 +42,19 @@ pub struct Transmit {
 /// How a transaction ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// The server sees us here.
+    /// The server sees us at this address.
     Reflexive {
         /// The address.
         addr: SocketAddr,
-        /// The round trip, where it is known for sure: the request was sent once (Karn's rule).
+        /// The round trip, if it is unambiguous: the request was sent once (Karn's rule).
         rtt: Option<Duration>,
     },
     /// The server refused, with this code (RFC 8489 §14.8).
     Refused {
-        /// 300 to 699; 0 if it named none.
+        /// 300 to 699; 0 if the response has no code.
         code: u16,
     },
-    /// The answer has no address that can be used, or asks for comprehension of an unknown attribute.
+    /// The answer has no usable address, or has an unknown comprehension-required attribute.
     Unusable,
     /// No answer within the time of RFC 8489 §6.2.1, 39.5 s by default.
     TimedOut,
@@ -77,20 +77,20 @@ pub enum ClientError {
     TooManyTransactions,
 }
 
-/// Counters.
+/// The client's counters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Stats {
-    /// Requests sent, retransmissions among them.
+    /// Requests sent, including retransmissions.
     pub requests: u64,
-    /// Answers taken.
+    /// Answers accepted.
     pub answers: u64,
-    /// Datagrams that are no valid STUN message, or whose FINGERPRINT is wrong.
+    /// Datagrams that aren't a valid STUN message, or whose FINGERPRINT is wrong.
     pub malformed: u64,
-    /// Valid messages that answer no open transaction with their source.
+    /// Valid messages that match no open transaction with their source.
     pub unexpected: u64,
     /// Transactions that ended without an answer.
     pub timeouts: u64,
-    /// Outcomes dropped because nobody fetched them.
+    /// Outcomes dropped because the caller didn't fetch them.
     pub events_dropped: u64,
 }
 
@@ -100,7 +100,7 @@ struct Transaction {
     request: Vec<u8>,
     started: Instant,
     sent: u32,
-    /// Requests of the present series of retransmissions, of [`RC`] at most.
+    /// Requests of the current series of retransmissions, at most [`RC`].
     tries: u32,
     last: Option<Instant>,
     next: Instant,
@@ -122,8 +122,9 @@ impl Client {
         Client { rng, rto: RTO, open: BTreeMap::new(), events: VecDeque::new(), stats: Stats::default() }
     }
 
-    /// Asks a server where it sees us. One that is being asked already, and has not answered within an RTO, is asked
-    /// again now and its retransmissions begin anew: they may have become rare while it was away.
+    /// Asks a server for our reflexive address. If a query to it is open and unanswered for an RTO, the request is
+    /// repeated now and the retransmissions begin anew: their interval may have grown long while the server was
+    /// away.
     ///
     /// # Errors
     /// [`ClientError::TooManyTransactions`].
@@ -149,7 +150,7 @@ impl Client {
         Ok(())
     }
 
-    /// Forgets all transactions: the socket is gone.
+    /// Drops all transactions: the socket is gone.
     #[cfg_attr(
         not(any(test, feature = "internals")),
         expect(dead_code, reason = "for examples, benchmarks and scenarios")
@@ -159,7 +160,7 @@ impl Client {
         self.events.clear();
     }
 
-    /// Takes a datagram. Returns whether it was the answer to an open transaction.
+    /// Handles a datagram. Returns whether it was the answer to an open transaction.
     pub fn handle_datagram(&mut self, now: Instant, source: SocketAddr, datagram: &[u8]) -> bool {
         let Some(message) = parse(datagram) else {
             self.stats.malformed += 1;
@@ -178,7 +179,7 @@ impl Client {
         true
     }
 
-    /// Ends transactions whose time is over.
+    /// Ends the transactions that have timed out.
     pub fn handle_timeout(&mut self, now: Instant) {
         let over: Vec<u128> = self
             .open
@@ -231,7 +232,7 @@ impl Client {
     }
 }
 
-/// A v4 server may be seen through a v6 socket.
+/// A v4 server may appear as an IPv4-mapped address on a v6 socket.
 fn same_host(a: SocketAddr, b: SocketAddr) -> bool {
     a.port() == b.port() && a.ip().to_canonical() == b.ip().to_canonical()
 }
@@ -243,8 +244,8 @@ pub(super) fn outcome(message: &Message<'_>, rtt: Option<Duration>) -> Outcome {
     }
     const MAPPED_ADDRESS: AttributeType = AttributeType::new(0x0001);
     let known = [MAPPED_ADDRESS, XorMappedAddress::TYPE, UnknownAttributes::TYPE, Fingerprint::TYPE];
-    // §6.3.3: an answer that must be understood and isn't is no answer. Credentials' attributes (0x0006 to
-    // 0x001E) are RFC 8489's own, and of no concern to us.
+    // §6.3.3: an answer with an unknown comprehension-required attribute is discarded. Attributes for credentials
+    // (0x0006 to 0x001E) are part of RFC 8489 and ignored.
     let alien = message.iter_attributes().map(|(_, attribute)| attribute.get_type()).any(|kind| {
         let own = kind.value() <= 0x0020 || known.contains(&kind);
         kind.comprehension_required() && !own
@@ -255,7 +256,7 @@ pub(super) fn outcome(message: &Message<'_>, rtt: Option<Duration>) -> Outcome {
     let xored = message.attribute::<XorMappedAddress>().ok();
     let addr = match xored {
         Some(mapped) => Some(mapped.addr(message.transaction_id())),
-        // RFC 3489's servers know no other.
+        // RFC 3489's servers send only this one.
         None => message
             .raw_attribute(MAPPED_ADDRESS)
             .and_then(|raw| MappedSocketAddr::from_raw(&raw).ok())

@@ -11,18 +11,17 @@ use stun_types::message::{BINDING, Message, MessageClass, MessageWrite, MessageW
 
 use super::parse;
 
-/// Longer requests are not answered. A stock client's has 20 to 100 bytes; the bound keeps a hostile one from
-/// costing the walk through thousands of attributes.
+/// Longer requests are not answered. A stock client sends 20 to 100 bytes; the bound keeps a hostile request
+/// from costing the parsing of thousands of attributes.
 pub const MAX_REQUEST_LEN: usize = 548;
 
-/// No answer is longer.
+/// The longest response.
 pub const MAX_RESPONSE_LEN: usize = 128;
 
-/// Unknown attributes named in a 420. They are there to help a developer, who needs the first few.
+/// Unknown attributes named in a 420. They help a developer, who needs only the first few.
 const MAX_UNKNOWN_NAMED: usize = 8;
 
-/// The attributes of RFC 8489 that ask for comprehension. The ones about credentials are understood and
-/// not needed.
+/// The comprehension-required attributes of RFC 8489. Those for credentials are known and ignored.
 const KNOWN: [AttributeType; 10] = [
     AttributeType::new(0x0001),
     Username::TYPE,
@@ -36,8 +35,8 @@ const KNOWN: [AttributeType; 10] = [
     Userhash::TYPE,
 ];
 
-/// The response to a datagram from `source`: its reflexive address, or a 420; `None` for what is no Binding
-/// request, or whose FINGERPRINT is wrong. An IPv4 source seen through a v6 socket is answered as IPv4.
+/// The response to a datagram from `source`: its reflexive address, or a 420; `None` if it isn't a Binding
+/// request or its FINGERPRINT is wrong. An IPv4 source seen through a v6 socket is answered as IPv4.
 pub fn answer(request: &[u8], source: SocketAddr) -> Option<Vec<u8>> {
     if request.len() > MAX_REQUEST_LEN {
         return None;
@@ -65,7 +64,7 @@ pub fn answer(request: &[u8], source: SocketAddr) -> Option<Vec<u8>> {
         response.add_attribute(&UnknownAttributes::new(&unknown)).ok()?;
         response
     };
-    // §7.3.1: a FINGERPRINT is due where the request has one.
+    // §7.3.1: the response needs a FINGERPRINT if the request has one.
     if message.has_attribute(Fingerprint::TYPE) {
         response.add_fingerprint().ok()?;
     }

@@ -41,7 +41,7 @@ fn bytes_of(vector: &serde_json::Value) -> Vec<u8> {
     (0..hex.len()).step_by(2).map(|i| u8::from_str_radix(&hex[i..i + 2], 16).unwrap()).collect()
 }
 
-/// A request with these attributes, numbered by `n`.
+/// A request with these attributes and the transaction id `n`.
 fn request(n: u128, attributes: &[RawAttribute<'_>], fingerprint: bool) -> Vec<u8> {
     let kind = MessageType::from_class_method(MessageClass::Request, BINDING);
     let mut request = Message::builder(kind, n.into(), MessageWriteVec::new());
@@ -126,7 +126,7 @@ fn requests_are_repeated_as_rfc_8489_says() {
         ids.insert(transmit.contents);
         times.push((now - start).as_millis());
     };
-    // §6.2.1's own example.
+    // The example of §6.2.1.
     assert_eq!(times, [0, 500, 1_500, 3_500, 7_500, 15_500, 31_500]);
     assert_eq!((end - start).as_millis(), 39_500);
     assert_eq!(ids.len(), 1, "a retransmission is the same request");
@@ -226,7 +226,7 @@ fn an_attribute_that_must_be_understood_and_is_not_gets_420() {
     assert_eq!(message.transaction_id(), 5.into());
     assert_eq!(message.attribute::<ErrorCode>().unwrap().code(), 420);
     assert!(message.attribute::<UnknownAttributes>().unwrap().has_attribute(0x7ffe.into()));
-    // ICE's PRIORITY in the vector of RFC 5769 is such an attribute to a server without ICE.
+    // To a server without ICE, ICE's PRIORITY in the vector of RFC 5769 is such an attribute.
     let ice = answer(&bytes_of(&vectors()["request"]), "198.51.100.7:1".parse().unwrap()).unwrap();
     assert!(parse(&ice).unwrap().attribute::<UnknownAttributes>().unwrap().has_attribute(0x0024.into()));
     let (mut client, now) = (client(), origin());

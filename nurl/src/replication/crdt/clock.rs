@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use super::CrdtError;
 
-/// How far a stamp may be ahead of the local wall clock. Less, and ordinary clock errors of unsynchronised
-/// laptops park each other's writes; more, and a fast clock wins over everybody for longer.
+/// How far a stamp may be ahead of the local wall clock. With a lower limit, the ordinary clock errors of
+/// unsynchronised laptops would park each other's writes. With a higher limit, a fast clock would win over all others
+/// for longer.
 pub const MAX_DRIFT: Duration = Duration::from_secs(10);
 
 /// A point of hybrid time.
@@ -18,20 +19,20 @@ pub struct Stamp {
 }
 
 impl Stamp {
-    /// Whether a clock that shows `wall` takes this stamp now.
+    /// Whether a clock that shows `wall` accepts this stamp now.
     pub fn is_settled(&self, wall: Duration) -> bool {
         self.wall_ms <= millis(wall + MAX_DRIFT)
     }
 }
 
-/// A node's clock for last-writer-wins stamps. Its high-water mark is to be kept durably.
+/// A node's clock for last-writer-wins stamps. Its high-water mark must be kept durably.
 #[derive(Debug, Clone, Default)]
 pub struct Clock {
     high_water: Stamp,
 }
 
 impl Clock {
-    /// A clock that goes on after `high_water`.
+    /// A clock that continues after `high_water`.
     pub fn new(high_water: Stamp) -> Clock {
         Clock { high_water }
     }
@@ -41,7 +42,7 @@ impl Clock {
         self.high_water
     }
 
-    /// The next stamp, above all before.
+    /// The next stamp, above all earlier ones.
     ///
     /// # Errors
     /// [`CrdtError::ClockDrift`] when the wall clock is too far behind.
@@ -62,7 +63,7 @@ impl Clock {
         Ok(next)
     }
 
-    /// Takes in a stamp of somebody else's, unless it is too far ahead.
+    /// Takes a stamp of another node into account, unless it is too far ahead.
     pub fn observe(&mut self, stamp: Stamp, wall: Duration) {
         if stamp.is_settled(wall) {
             self.high_water = self.high_water.max(stamp);

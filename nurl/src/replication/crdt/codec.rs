@@ -1,8 +1,8 @@
-//! The bytes of the CRDTs.
+//! The encoding of the CRDTs.
 //!
-//! Numbers are unsigned LEB128 in their shortest form (an overlong one is refused, so every number has one
-//! encoding); replica ids are 40 bytes; byte strings and lists carry their length in front. A reader never
-//! reserves more than has arrived.
+//! Numbers are unsigned LEB128 in their shortest form (an overlong one is refused, so every number has one encoding);
+//! replica ids are 40 bytes; byte strings and lists have their length as a prefix. A reader never reserves more
+//! memory than the bytes that have arrived.
 
 use super::CrdtError;
 use crate::replication::identity::{REPLICA_ID_LEN, ReplicaId};
@@ -62,7 +62,7 @@ impl<'a> Reader<'a> {
         Err(CrdtError::NotCanonical("an overlong number"))
     }
 
-    /// A count of at most `limit` things; `error` when there are more.
+    /// A count of at most `limit` items; `error` when there are more.
     pub(super) fn count(&mut self, limit: usize, error: CrdtError) -> Result<usize, CrdtError> {
         let count = self.number()?;
         usize::try_from(count).ok().filter(|count| *count <= limit).ok_or(error)

@@ -1,7 +1,7 @@
-//! Causal context: which dots a replica has seen.
+//! The causal context: the dots that a replica has seen.
 //!
-//! A version vector for the unbroken prefix of each actor, and a *cloud* of single dots beyond a gap (a delta
-//! that overtook another). Normal form: a cloud dot that continues its prefix is moved into the vector, so
+//! It is a version vector for the unbroken prefix of each actor, and a *cloud* of single dots beyond a gap (from a
+//! delta that overtook another). Normal form: a cloud dot that continues its prefix is moved into the vector, so
 //! equal sets of dots are equal contexts.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,16 +13,16 @@ use crate::replication::identity::ReplicaId;
 /// Actors of one set: 50 bytes each in every full state.
 pub const MAX_ACTORS: usize = 4096;
 
-/// Dots beyond a gap. Gaps come from lost deltas and close with the next full state; so many open ones mean
-/// that somebody sends none.
+/// The most dots beyond a gap. Gaps come from lost deltas, and the next full state closes them. This many open gaps
+/// mean that a peer sends no full states.
 pub const MAX_CLOUD_DOTS: usize = 4096;
 
 /// One write of one actor: its n-th, counted from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Dot {
-    /// Who wrote.
+    /// The writer.
     pub actor: ReplicaId,
-    /// Its how-manieth write.
+    /// The number of the write.
     pub counter: u64,
 }
 
@@ -72,7 +72,7 @@ impl Context {
         changed
     }
 
-    /// Whether joining `other` stays within the bounds, judged on the safe side.
+    /// Whether joining `other` stays within the bounds; a conservative estimate.
     pub(super) fn fits(&self, other: &Context) -> bool {
         let fresh = other.actors().filter(|actor| !self.knows(actor)).count();
         let dots = other.cloud.iter().filter(|dot| !self.contains(dot)).count();
@@ -128,7 +128,7 @@ impl Context {
         }
     }
 
-    /// Writes the context, and returns the actors by whose place dots are named.
+    /// Writes the context, and returns the place of each actor in it. Dots name their actor by this place.
     pub(super) fn encode(&self, out: &mut Vec<u8>) -> BTreeMap<ReplicaId, u64> {
         let places: BTreeMap<ReplicaId, u64> = self.actors().copied().zip(0..).collect();
         put_number(out, places.len() as u64);
@@ -144,7 +144,7 @@ impl Context {
         places
     }
 
-    /// Reads a context, and returns it with the actors by place.
+    /// Reads a context, and returns it with the actors in order of their places.
     pub(super) fn decode(reader: &mut Reader<'_>) -> Result<(Context, Vec<ReplicaId>), CrdtError> {
         let count = reader.count(MAX_ACTORS, CrdtError::TooManyActors)?;
         let mut context = Context::default();

@@ -8,8 +8,8 @@ use super::CrdtError;
 use super::codec::{Reader, put_number, put_replica};
 use crate::replication::identity::ReplicaId;
 
-/// Writers of one counter. At 60 bytes a slot this is 240 KiB, well within a message. A writer whose store was
-/// lost takes another slot, so this also bounds lost disks over a counter's life.
+/// The most writers of one counter. At 60 bytes a slot this is 240 KiB, well within a message. A writer that lost its
+/// store takes another slot, so this also bounds the number of lost disks over a counter's life.
 pub const MAX_COUNTER_SLOTS: usize = 4096;
 
 /// A counter that goes up and down.
@@ -19,13 +19,13 @@ pub struct PnCounter {
 }
 
 impl PnCounter {
-    /// The delta that says: `replica` has added and taken this much in all.
+    /// The delta with `replica`'s total additions and subtractions.
     pub fn of(replica: ReplicaId, added: u64, taken: u64) -> PnCounter {
         let slots = if (added, taken) == (0, 0) { None } else { Some((replica, (added, taken))) };
         PnCounter { slots: slots.into_iter().collect() }
     }
 
-    /// Adds `by` (takes, if negative) as `replica`, and returns the delta.
+    /// Adds `by` (subtracts, if negative) as `replica`, and returns the delta.
     ///
     /// # Errors
     /// [`CrdtError::TooManySlots`] or [`CrdtError::Overflow`]; nothing changed then.
@@ -38,7 +38,7 @@ impl PnCounter {
         Ok(delta)
     }
 
-    /// What `replica` has added and taken.
+    /// The amounts that `replica` has added and subtracted.
     pub fn slot(&self, replica: &ReplicaId) -> (u64, u64) {
         self.slots.get(replica).copied().unwrap_or_default()
     }

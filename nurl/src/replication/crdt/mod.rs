@@ -1,20 +1,20 @@
 //! State-based CRDTs with delta mutators.
 //!
-//! # What they promise
-//! - Merging is commutative, associative and idempotent: replicas that saw the same writes are equal, whatever
-//!   the order, loss or repetition on the way.
-//! - **Canonical**: equal states are equal bytes, so digests settle. Decoding takes exactly the canonical form.
-//! - A mutator returns a *delta*, itself a state: merging it costs the delta, not the state.
+//! # Guarantees
+//! - Merging is commutative, associative and idempotent: replicas that saw the same writes are equal, regardless of
+//!   order, loss or repetition of messages.
+//! - **Canonical**: equal states have equal bytes, so digests converge. Decoding accepts only the canonical form.
+//! - A mutator returns a *delta*, itself a state: the cost of merging a delta depends on the delta, not on the state.
 //!
-//! # Which
+//! # Types
 //! [`PnCounter`], [`LwwRegister`] (hybrid logical clock), [`OrSet`] (observed-remove, add wins, no tombstones).
-//! [`Value`] is any of them. A write of another type than the key has is refused where it enters. Replicas that
-//! couldn't hear each other may still create one key as different types: they converge too, on a state that is
-//! [mixed](Mixed), in which each type has what was written as such.
+//! [`Value`] is any of them. The replica that takes a write refuses it if the key has another type. Replicas that
+//! couldn't reach each other may still create one key as different types. They converge too, on a [mixed](Mixed)
+//! state in which each type has its own writes.
 //!
-//! # What they refuse
-//! Bytes that are not canonical, states over a bound ([`MAX_COUNTER_SLOTS`], [`MAX_STATE_BYTES`], …), a write
-//! whose clock drifted ([`CrdtError::ClockDrift`]). A merge never refuses a stamp: one too far ahead is parked.
+//! # Rejected input
+//! Bytes that are not canonical, states over a limit ([`MAX_COUNTER_SLOTS`], [`MAX_STATE_BYTES`], …), and a write
+//! whose clock drifted ([`CrdtError::ClockDrift`]). A merge never refuses a stamp: a stamp too far ahead is parked.
 
 mod clock;
 mod codec;
@@ -33,14 +33,14 @@ pub use register::{LwwRegister, MAX_PARKED, MAX_REGISTER_BYTES};
 pub use set::{MAX_ELEMENT_BYTES, OrSet};
 pub use value::{DIGEST_LEN, Digest, Kind, Mixed, Value};
 
-/// The encoded size above which a local write is refused. A quarter of [`MAX_STATE_BYTES`], so that the sides of a
-/// partition that both fill up can still merge.
+/// The encoded size above which a local write is refused. It is a quarter of [`MAX_STATE_BYTES`], so that two sides
+/// of a partition that both fill up can still merge.
 pub const MAX_WRITE_BYTES: usize = 256 * 1024;
 
-/// The encoded size of any one state: it rides in one message of at most 1 MiB together with its key.
+/// The limit on the encoded size of any one state: it is sent in one message of at most 1 MiB together with its key.
 pub const MAX_STATE_BYTES: usize = 1000 * 1024;
 
-/// Why a write, a merge or some bytes were refused.
+/// Why a write, a merge or a decoding was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CrdtError {
     /// The counter has as many writers as it can have.
@@ -55,23 +55,23 @@ pub enum CrdtError {
     /// The state, the value or the element is too large.
     #[error("{size} bytes, the limit is {limit}")]
     TooLarge {
-        /// How large.
+        /// The size in bytes.
         size: usize,
         /// The limit in bytes.
         limit: usize,
     },
-    /// The local wall clock is more than 10 s behind what this node wrote or saw: fix the clock, or wait.
+    /// The local wall clock is more than 10 s behind a stamp that this node wrote or saw: fix the clock, or wait.
     #[error("the wall clock is {behind_ms} ms behind the newest stamp")]
     ClockDrift {
-        /// By how much.
+        /// The difference in milliseconds.
         behind_ms: u64,
     },
     /// The key holds another type.
     #[error("the key holds a {}, not a {}", held.as_str(), wanted.as_str())]
     WrongKind {
-        /// What it holds.
+        /// The key's type.
         held: Kind,
-        /// What the operation needs.
+        /// The operation's type.
         wanted: Kind,
     },
     /// The bytes are not the canonical encoding of a state.

@@ -1,9 +1,9 @@
 //! Last-writer-wins register.
 //!
-//! Writes are ordered by stamp, then replica id, then value, so two states with equal stamps merge to one in
-//! either order. A write whose stamp is too far ahead of the merging node's clock is **parked**: it is part of
-//! the state (so digests agree), is not shown, and takes part once the clock reaches it. So a fast clock is
-//! neither refused silently nor wins for ever.
+//! Writes are ordered by stamp, then replica id, then value, so two states with equal stamps merge to the same state
+//! in either order. A write whose stamp is too far ahead of the merging node's clock is **parked**: it is part of the
+//! state (so digests agree), but it isn't shown until the clock reaches its stamp. So a fast clock's writes are
+//! neither refused silently nor win for ever.
 //!
 //! Encoding: `0 | 1 ‖ write`, then `n, n × write` parked, all ascending;
 //! a write is `wall_ms, logical, replica:40, length, bytes`.
@@ -16,10 +16,10 @@ use super::codec::{Reader, put_bytes, put_number, put_replica};
 use super::{CrdtError, MAX_STATE_BYTES};
 use crate::replication::identity::ReplicaId;
 
-/// The longest value. Parked writes ride along, so it is a fraction of a message.
+/// The longest value. It is a fraction of a message, because parked writes are sent along.
 pub const MAX_REGISTER_BYTES: usize = 48 * 1024;
 
-/// Parked writes that a register keeps: those that come due first. With the current one they fit a message.
+/// The most parked writes that a register keeps: those due first. With the current write they fit into a message.
 pub const MAX_PARKED: usize = 16;
 
 const _: () = assert!((MAX_PARKED + 1) * (MAX_REGISTER_BYTES + 64) < MAX_STATE_BYTES);
@@ -32,7 +32,7 @@ struct Write {
     value: Vec<u8>,
 }
 
-/// A register that the last writer wins.
+/// A register whose last writer wins.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LwwRegister {
     current: Option<Write>,
@@ -73,7 +73,7 @@ impl LwwRegister {
         self.current.as_ref().map(|write| write.stamp)
     }
 
-    /// How many writes wait for the clock.
+    /// The number of writes that wait for the clock.
     pub fn parked(&self) -> usize {
         self.parked.len()
     }
@@ -93,17 +93,18 @@ impl LwwRegister {
         }
         while self.parked.len() > MAX_PARKED {
             let last = self.parked.pop_last();
-            // The one that just came in may be the one that goes.
+            // The write that was just inserted may be the one removed.
             changed |= last
                 .is_some_and(|last| other.current.as_ref() != Some(&last) && !other.parked.contains(&last));
         }
         self.settle(wall) | changed
     }
 
-    /// Shows what the clock has reached. Returns whether anything changed.
+    /// Shows the parked writes that the clock has reached. Returns whether anything changed.
     pub fn settle(&mut self, wall: Duration) -> bool {
         let mut changed = false;
-        // A clock that went back shows a current write above its bound; it stays shown, or reads would go back.
+        // If the clock went back, the current write's stamp may exceed its bound. It stays shown, or reads would go
+        // back.
         while self.parked.first().is_some_and(|write| write.stamp.is_settled(wall)) {
             let write = self.parked.pop_first();
             self.current = self.current.take().max(write);

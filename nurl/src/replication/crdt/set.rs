@@ -1,8 +1,8 @@
 //! Observed-remove set without tombstones: ORSWOT (Bieniusa et al. 2012) with deltas (Almeida et al. 2018).
 //!
-//! An element is present while it has a dot. A replica keeps a dot that the other lacks only if the other has
-//! never seen it: what was seen and is gone was removed. So a removed element costs nothing, and nothing has
-//! to collect tombstones, which is what brings removed elements back to life elsewhere. A concurrent add wins.
+//! An element is present while it has a dot. A replica keeps a dot that the other lacks only if the other has never
+//! seen it: a dot that was seen and is gone was removed. So a removed element takes no space, and no tombstones have
+//! to be collected. (A collected tombstone can bring its element back from another replica.) A concurrent add wins.
 //!
 //! Encoding: `n, n × (actor:40, prefix)`, `n, n × (place, counter)` cloud,
 //! `n, n × (length, element, n ≥ 1, n × (place, counter))`, every list ascending.
@@ -17,9 +17,9 @@ use crate::replication::identity::ReplicaId;
 /// The longest element.
 pub const MAX_ELEMENT_BYTES: usize = 1024;
 
-/// What an element may cost in the encoding besides its bytes: its length and its count of dots.
+/// An upper bound of an element's overhead in the encoding: its length and its count of dots.
 const ELEMENT_OVERHEAD_BYTES: usize = 8;
-/// What a dot costs at most: its place and its counter.
+/// An upper bound of a dot's size in the encoding: its place and its counter.
 const DOT_BYTES: usize = 12;
 
 /// A set of byte strings.
@@ -27,7 +27,7 @@ const DOT_BYTES: usize = 12;
 pub struct OrSet {
     context: Context,
     elements: BTreeMap<Vec<u8>, BTreeSet<Dot>>,
-    /// Which element a dot supports: so that merging a delta costs the delta.
+    /// The element that each dot supports, so that the cost of merging a delta depends on the delta only.
     supports: BTreeMap<Dot, Vec<u8>>,
     /// The bytes of all elements.
     element_bytes: usize,
@@ -48,11 +48,11 @@ impl OrSet {
         Ok(delta)
     }
 
-    /// The delta of adding an element, whose dot is above `floor` and above what this state has seen of the
-    /// replica. It replaces the element's dots that this state knows.
+    /// The delta of adding an element. Its dot is above `floor` and above the replica's highest dot in this state. It
+    /// replaces the element's dots that this state knows.
     ///
     /// # Errors
-    /// As [`add`](OrSet::add), and [`CrdtError::Overflow`].
+    /// Like [`add`](OrSet::add), and [`CrdtError::Overflow`].
     pub fn adding(&self, replica: ReplicaId, element: &[u8], floor: u64) -> Result<OrSet, CrdtError> {
         if element.len() > MAX_ELEMENT_BYTES {
             return Err(CrdtError::TooLarge { size: element.len(), limit: MAX_ELEMENT_BYTES });
@@ -69,8 +69,8 @@ impl OrSet {
         Ok(delta)
     }
 
-    /// Removes an element where it was observed, and returns the delta. Removing what isn't there is an empty
-    /// delta: a concurrent add of it stays.
+    /// Removes an element as far as it was observed, and returns the delta. Removing an absent element gives an empty
+    /// delta: a concurrent add of the element stays.
     #[cfg_attr(
         not(any(test, feature = "internals")),
         expect(dead_code, reason = "for examples, benchmarks and scenarios")
@@ -84,7 +84,7 @@ impl OrSet {
         delta
     }
 
-    /// The delta of removing an element: the dots under which this state knows it.
+    /// The delta of removing an element: the element's dots in this state.
     pub fn removing(&self, element: &[u8]) -> OrSet {
         let mut delta = OrSet::default();
         for dot in self.elements.get(element).into_iter().flatten() {
@@ -131,14 +131,14 @@ impl OrSet {
         if !self.context.fits(&other.context) {
             return Err(CrdtError::TooManyActors);
         }
-        // 1. A dot that only the other has: new, unless this state saw it and dropped it.
+        // 1. A dot that only the other state has is new, unless this state saw and dropped it.
         let fresh: Vec<(Dot, &[u8])> = other
             .supports
             .iter()
             .filter(|(dot, _)| !self.supports.contains_key(dot) && !self.context.contains(dot))
             .map(|(dot, element)| (*dot, element.as_slice()))
             .collect();
-        // 2. A dot that only this state has: dropped, if the other has seen it.
+        // 2. A dot that only this state has is dropped, if the other state has seen it.
         let mut gone = Vec::new();
         for (actor, seen) in other.context.prefixes() {
             let range = Dot { actor: *actor, counter: 0 }..=Dot { actor: *actor, counter: *seen };
@@ -146,7 +146,7 @@ impl OrSet {
         }
         gone.extend(other.context.singles().filter(|dot| self.supports.contains_key(dot)));
         gone.retain(|dot| !other.supports.contains_key(dot));
-        // 3. A dot that both have stays.
+        // 3. A dot that both states have stays.
         let added: usize =
             fresh.iter().map(|(_, element)| element.len() + ELEMENT_OVERHEAD_BYTES + DOT_BYTES).sum();
         let size = self.weight() + added + other.context.weight();

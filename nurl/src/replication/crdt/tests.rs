@@ -29,7 +29,7 @@ enum Step {
         from: u8,
         into: u8,
     },
-    /// Only the delta of the writer's last write reaches the other: out of order, with gaps.
+    /// The other replica gets only the delta of the writer's last write: out of order, with gaps.
     Deliver {
         from: u8,
         into: u8,
@@ -349,7 +349,7 @@ fn a_context_has_bounds_for_actors_and_for_gaps() {
     assert_eq!(many.add(id(1 << 40), b"x"), Err(CrdtError::TooManyActors));
     assert_eq!(many, full, "nothing changed");
     assert!(Value::Set(many).encode().len() < MAX_STATE_BYTES);
-    // Only every other dot arrives: none continues a prefix.
+    // Only every second dot arrives, so none continues a prefix.
     for n in 1..=MAX_CLOUD_DOTS as u64 {
         let delta = OrSet::default().adding(id(1), b"x", 2 * n).unwrap();
         set.merge(&delta).unwrap();
@@ -377,10 +377,10 @@ fn a_new_store_incarnation_never_reuses_a_dot() {
 fn overlong_numbers_and_unsorted_lists_are_refused() {
     for bytes in [
         &[1, 0x80, 0][..],            // An overlong zero.
-        &[1, 0],                      // Sound: an empty counter.
-        &[2, 2],                      // A register is there or not.
+        &[1, 0],                      // Valid: an empty counter.
+        &[2, 2],                      // A register's presence byte is 0 or 1.
         &[3, 0, 0, 1, 1, 7, 1, 0, 1], // An element's dot of an unknown actor.
-        &[4, 0],                      // No such type.
+        &[4, 0],                      // A mixed state with a part of an unknown type.
         &[],
         &[1, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1], // More slots than arrived.
     ] {

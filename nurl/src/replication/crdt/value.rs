@@ -11,7 +11,7 @@ pub const DIGEST_LEN: usize = 16;
 /// BLAKE3 of a state's canonical bytes, cut to 128 bits: equal digests are equal states.
 pub type Digest = [u8; DIGEST_LEN];
 
-/// The types, in the order in which a mixed state holds them.
+/// The types, in the order of their states in a mixed state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Kind {
@@ -24,7 +24,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// One word for it.
+    /// The type's name in one word.
     pub fn as_str(self) -> &'static str {
         match self {
             Kind::Counter => "counter",
@@ -38,7 +38,7 @@ impl Kind {
     }
 }
 
-/// The first byte of a mixed state, where others have their type.
+/// The first byte of a mixed state, at the place of other states' type.
 const MIXED: u8 = 4;
 
 /// A replicated value.
@@ -50,11 +50,11 @@ pub enum Value {
     Register(LwwRegister),
     /// A set.
     Set(OrSet),
-    /// A key that was created as more than one type by sides that couldn't hear each other.
+    /// A key that was created as more than one type by replicas that couldn't reach each other.
     Mixed(Mixed),
 }
 
-/// The states of a key that was created as more than one type: one of each, none of them lost.
+/// The states of a key that was created as more than one type: one state for each type, and none is lost.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mixed(Vec<Value>);
 
@@ -68,7 +68,7 @@ impl Value {
         }
     }
 
-    /// Its type; the first one of a mixed state.
+    /// The value's type; for a mixed state the first type.
     pub fn kind(&self) -> Kind {
         match self {
             Value::Counter(_) => Kind::Counter,
@@ -78,7 +78,7 @@ impl Value {
         }
     }
 
-    /// Its states, one of each type, by type: only a mixed one has several.
+    /// The value's states, one for each type, in order of type: only a mixed state has several.
     pub fn parts(&self) -> &[Value] {
         match self {
             Value::Mixed(Mixed(parts)) => parts,
@@ -91,7 +91,7 @@ impl Value {
         self.parts().iter().find(|part| part.kind() == kind)
     }
 
-    /// Whether it has a state of every type that `other` has: only then may `other` be a write to it.
+    /// Whether the value has a state of every type that `other` has: only then may `other` be a write to it.
     pub fn takes(&self, other: &Value) -> bool {
         other.parts().iter().all(|part| self.part(part.kind()).is_some())
     }
@@ -112,7 +112,7 @@ impl Value {
     /// another type is kept beside this one: neither replaces the other, so the order of merges doesn't matter.
     ///
     /// # Errors
-    /// A bound of the type; nothing changed then.
+    /// A limit of the type is exceeded; nothing changed then.
     pub fn merge(&mut self, other: &Value, wall: Duration) -> Result<bool, CrdtError> {
         match (&mut *self, other) {
             (Value::Counter(mine), Value::Counter(other)) => mine.merge(other),
@@ -147,7 +147,7 @@ impl Value {
         Ok(changed)
     }
 
-    /// The canonical bytes: `kind:1` and the state; of a mixed one `4` and its states, by kind.
+    /// The canonical bytes: `kind:1` and the state. For a mixed state: `4` and its states, in order of kind.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
         if matches!(self, Value::Mixed(_)) {
@@ -165,10 +165,10 @@ impl Value {
         out
     }
 
-    /// Reads canonical bytes, and nothing else.
+    /// Decodes canonical bytes, and refuses any others.
     ///
     /// # Errors
-    /// [`CrdtError::NotCanonical`], or the bound that the state is over.
+    /// [`CrdtError::NotCanonical`], or the limit that the state exceeds.
     pub fn decode(bytes: &[u8]) -> Result<Value, CrdtError> {
         if bytes.len() > MAX_STATE_BYTES {
             return Err(CrdtError::TooLarge { size: bytes.len(), limit: MAX_STATE_BYTES });
@@ -212,7 +212,7 @@ impl Value {
         Value::digest_of(&self.encode())
     }
 
-    /// The digest of a state whose canonical bytes are at hand.
+    /// The digest of a state, from its canonical bytes.
     pub fn digest_of(bytes: &[u8]) -> Digest {
         let mut digest = [0; DIGEST_LEN];
         digest.copy_from_slice(&blake3::hash(bytes).as_bytes()[..DIGEST_LEN]);

@@ -1,4 +1,4 @@
-//! From an operation to a delta.
+//! Turns an operation into a delta.
 
 use std::time::Duration;
 
@@ -6,8 +6,8 @@ use super::{Op, UpdateError};
 use crate::replication::crdt::{Clock, CrdtError, Kind, LwwRegister, PnCounter, Value};
 use crate::replication::identity::ReplicaId;
 
-/// What this node has written to a key in all: where its next delta goes on. An owner reads it from the state
-/// that it holds; for every other key that it wrote, it keeps this.
+/// This node's total writes to a key, from which its next delta continues. An owner reads them from the state that it
+/// holds; for every other key that the node wrote, it keeps this record.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Own {
     pub(super) added: u64,
@@ -17,7 +17,7 @@ pub(super) struct Own {
 }
 
 impl Own {
-    /// What `value` shows of `replica`'s writes.
+    /// `replica`'s writes as far as `value` contains them.
     pub(super) fn of(value: &Value, replica: &ReplicaId) -> Own {
         match value {
             Value::Counter(counter) => {
@@ -52,7 +52,7 @@ impl Op {
     }
 }
 
-/// The delta of `op` over what is known of the key, going on where `own` ends.
+/// The delta of `op` over the `known` state of the key, continuing from `own`.
 pub(super) fn delta(
     op: &Op,
     known: &Value,

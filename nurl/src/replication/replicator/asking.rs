@@ -1,8 +1,9 @@
-//! What waits here until the other owners have told what they have.
+//! Writes and deltas that wait until the other owners have sent their states.
 //!
-//! An owner without a copy doesn't know whether the key is new or its copy is yet to come: it may have lost its disk,
-//! or have become an owner a moment ago. Taking that for an empty key would acknowledge the removal of what others
-//! hold, and let a write of another type in. So it asks the other owners before the first write.
+//! An owner without a copy doesn't know whether the key is new or its copy is yet to come: the owner may have lost
+//! its disk, or have just become an owner. If it took the key for empty, it would acknowledge the removal of an
+//! element that other owners hold, and accept a write of another type. So it asks the other owners before the first
+//! write.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -12,24 +13,24 @@ use super::{MAX_READS, Op, Replicator, UpdateError};
 use crate::key::PublicKey;
 use crate::replication::crdt::Value;
 
-/// Bytes of other nodes' deltas that wait, as many as may wait to be sent. A delta over it is dropped: its writer
-/// sends it again.
+/// Limit on the bytes of other nodes' deltas that wait; the same as for messages to be sent. A delta over the limit
+/// is dropped, and its writer sends it again.
 const MAX_WAITING_BYTES: usize = super::MAX_OUTBOX_BYTES;
 
-/// What goes on when the other owners have answered.
+/// The work that continues when the other owners have answered.
 #[derive(Debug)]
 pub(super) enum Asked {
-    /// A write that is made here.
+    /// A write made at this node.
     Write { caller: Caller, op: Op },
     /// Another node's delta.
     Delta { key: Vec<u8>, from: PublicKey, id: u64, state: Vec<u8> },
 }
 
-/// What waits, by the id of its read.
+/// The waiting work, by the id of its read.
 #[derive(Debug, Default)]
 pub(super) struct Asking {
     waiting: BTreeMap<u64, Asked>,
-    /// Of the deltas.
+    /// The bytes of the deltas.
     bytes: usize,
 }
 
@@ -57,7 +58,7 @@ impl Asking {
         Some(asked)
     }
 
-    /// The read for which an earlier delta of the same writer and key waits.
+    /// The id of the read that an earlier delta of the same writer and key waits for.
     fn of_delta(&self, from: PublicKey, key: &[u8]) -> Option<u64> {
         let mut waiting = self.waiting.iter();
         let same = |asked: &Asked| matches!(asked, Asked::Delta { key: of, from: by, .. } if of == key && *by == from);
@@ -66,7 +67,7 @@ impl Asking {
 }
 
 impl Replicator {
-    /// The key's owners without this node.
+    /// The key's owners except this node.
     pub(super) fn other_owners(&self, key: &[u8]) -> Vec<PublicKey> {
         let mut owners = self.ring.owners(key, self.config.replicas);
         owners.retain(|owner| *owner != self.local.key);
@@ -77,20 +78,20 @@ impl Replicator {
         self.ring.owns(&self.local.key, key, self.config.replicas)
     }
 
-    /// Whether this node has to hear from other owners before it makes a write.
+    /// Whether this node must ask the other owners before it makes a write.
     pub(super) fn must_ask(&self, key: &[u8], op: &Op) -> bool {
         if self.other_owners(key).is_empty() {
             return false;
         }
         let held = self.entries.get(key).map(|entry| &entry.value);
         match op {
-            // Elsewhere there may be what isn't here, also beside a copy that is behind.
+            // Another owner may have the element, even if this node has a copy: its copy may be behind.
             Op::Remove { element } => !held.is_some_and(|value| has_element(value, element)),
             _ => held.is_none() && self.is_owner(key),
         }
     }
 
-    /// Asks the other owners; [`asked`](Replicator::asked) goes on.
+    /// Asks the other owners; [`asked`](Replicator::asked) continues the work.
     pub(super) fn ask(&mut self, now: Instant, key: &[u8], asked: Asked) -> Result<(), UpdateError> {
         if self.reads.len() >= MAX_READS {
             return Err(UpdateError::Full("reads"));
@@ -101,7 +102,7 @@ impl Replicator {
         Ok(())
     }
 
-    /// As [`ask`](Replicator::ask), for another node's delta. A later delta of a writer has its earlier ones in it.
+    /// Like [`ask`](Replicator::ask), for another node's delta. A writer's later delta contains its earlier ones.
     pub(super) fn ask_for_delta(
         &mut self,
         now: Instant,
@@ -126,7 +127,8 @@ impl Replicator {
         }
     }
 
-    /// The other owners have told what they have; it is `known` if one has something, or none has.
+    /// Continues after the other owners' answers. `known` is true if one owner has a state, or all answered that they
+    /// have none.
     pub(super) fn asked(
         &mut self,
         now: Instant,
@@ -139,7 +141,7 @@ impl Replicator {
         let Some(asked) = self.asking.take(read) else { return };
         let ready = match (known, &value) {
             (false, _) => Err(UpdateError::Unknown),
-            // Without what the others have, the key would be as good as empty here.
+            // Without the other owners' state, this node would treat the key as empty.
             (true, Some(value)) if self.is_owner(key) => self.take_told(now, wall, key, value),
             (true, _) => Ok(()),
         };
@@ -151,7 +153,7 @@ impl Replicator {
             Asked::Delta { key, from, id, state } if ready.is_ok() => {
                 self.take_delta(now, wall, from, key, id, &state);
             }
-            // Its writer sends it again.
+            // The writer sends the delta again.
             Asked::Delta { .. } => {}
         }
     }
@@ -179,14 +181,14 @@ impl Replicator {
         let nothing =
             observed.is_none() && !self.entries.contains_key(key) && !self.pending.contains_key(key);
         if nothing && matches!(op, Op::Remove { .. }) {
-            // Where there is nothing, there is nothing to remove.
+            // The key is empty, so the removal has no effect.
             return Ok(());
         }
         self.update(now, wall, key, op, observed)
     }
 
-    /// The view has changed: what waits here for other owners waits for present ones only, and goes on alone if there
-    /// are none.
+    /// Adapts to a new view: waiting work waits only for the present other owners, and continues at once if there are
+    /// none.
     pub(super) fn ask_present_owners(&mut self, now: Instant) {
         let asking: Vec<u64> =
             self.reads.keys().copied().filter(|read| self.asking.is_asking(*read)).collect();

@@ -1,7 +1,8 @@
 //! Writes, from a caller's request to its answer.
 //!
-//! A caller is the application here, or an observer far away. It is answered when the write is safe: on an owner when
-//! it is made, elsewhere when an owner has acknowledged it, or refused it because the key holds another type.
+//! A caller is the local application or a remote observer. It is answered when the write is safe. On an owner that is
+//! when the write is made. Elsewhere it is when an owner has acknowledged it, or refused it because of the key's
+//! type.
 
 use std::time::{Duration, Instant};
 
@@ -11,19 +12,19 @@ use super::writes::Pending;
 use super::{Event, MAX_KEY_BYTES, Op, Replicator, UpdateError};
 use crate::key::PublicKey;
 
-/// Callers that wait, as many as reads. A caller over it is told so.
+/// Limit on the callers that wait; the same as for reads. A caller over the limit gets an error.
 pub(super) const MAX_WRITES: usize = super::MAX_READS;
 
-/// How long a caller waits for an owner's acknowledgement: two tries over a way that loses something. Longer than that
-/// the owners are away, and the delta waits for them alone.
+/// The time that a caller waits for an owner's acknowledgement: two tries over a lossy path. After that the owners
+/// are taken to be away. The caller is answered, and the delta still waits for them.
 const OWNER_WAIT: Duration = Duration::from_secs(5);
 
-/// Where a write's outcome goes.
+/// The receiver of a write's outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Caller {
-    /// To the driver, under the id that it gave.
+    /// The driver, under the id that it gave.
     Driver(u64),
-    /// To an observer.
+    /// An observer.
     Observer(PublicKey, OperationId),
 }
 
@@ -35,10 +36,10 @@ pub(super) struct Waiter {
 }
 
 impl Replicator {
-    /// Writes, and says by [`Event::WriteDone`] with `id` what became of it.
+    /// Writes, and reports the outcome by [`Event::WriteDone`] with `id`.
     ///
     /// # Errors
-    /// [`UpdateError`]; nothing was written then, and there is no event.
+    /// [`UpdateError`]; nothing was written then, and no event follows.
     pub fn write(
         &mut self,
         now: Instant,
@@ -75,7 +76,7 @@ impl Replicator {
         Ok(())
     }
 
-    /// Answers a caller, or lets it wait for an owner's acknowledgement of what was written.
+    /// Answers a caller, or lets it wait until an owner acknowledges the write.
     pub(super) fn settle_or_wait(
         &mut self,
         now: Instant,
@@ -99,7 +100,7 @@ impl Replicator {
         }
     }
 
-    /// A delta waits no longer: its callers hear why.
+    /// Gives the outcome of a delta to all callers that wait for it.
     pub(super) fn settle_pending(&mut self, pending: Pending, outcome: Result<(), UpdateError>) {
         self.waiting_writes -= pending.waiting.len();
         for waiter in pending.waiting {
@@ -107,7 +108,7 @@ impl Replicator {
         }
     }
 
-    /// Answers those who have waited long enough. Their deltas go on waiting.
+    /// Answers the callers whose wait has expired. Their deltas stay pending.
     pub(super) fn expire_writes(&mut self, now: Instant) {
         if self.waiting_writes == 0 {
             return;

@@ -8,21 +8,22 @@ use super::message::Message;
 use crate::key::PublicKey;
 use crate::replication::crdt::Digest;
 
-/// The pause before a copy is offered again to the owners that did not acknowledge it; it doubles up to
-/// [`PAUSE_MAX`]: a hand-off to an owner that is away goes on for as long as it is away, but not fast. A view that
-/// changes, with an owner that is back perhaps, begins with the shortest again.
+/// The pause before a copy is offered again to the owners that didn't acknowledge it. It doubles up to [`PAUSE_MAX`],
+/// so a hand-off to an absent owner continues at a low rate. A change of the view, perhaps with an owner that is
+/// back, resets the pause.
 const PAUSE_MIN: Duration = Duration::from_secs(5);
-/// See [`PAUSE_MIN`].
+/// The upper limit of [`PAUSE_MIN`]'s doubling.
 const PAUSE_MAX: Duration = Duration::from_secs(300);
-/// Owners that have it, but differ, are asked again after this: a summary later they may have repaired it.
+/// The pause before owners whose acknowledged states differ are asked again: a summary may have repaired them by
+/// then.
 const REPAIRED: Duration = Duration::from_secs(10);
-/// Copies looked at in one tick.
+/// Limit on the copies examined in one tick.
 const MAX_PER_TICK: usize = 1024;
 
-/// The progress of one key.
+/// The progress of one key's hand-off.
 #[derive(Debug, Clone)]
 pub(super) struct HandOff {
-    /// Since when the owners are what they are.
+    /// When the present owners became the owners.
     since: Instant,
     next: Instant,
     pause: Duration,
@@ -35,7 +36,7 @@ impl HandOff {
         HandOff { since: now, next: now, pause: PAUSE_MIN, id: 0, acknowledged: BTreeMap::new() }
     }
 
-    /// The view has changed, though not the owners: who was away may be back.
+    /// Notes a view with the same owners: an absent owner may be back.
     pub(super) fn view_changed(&mut self, now: Instant) {
         self.next = self.next.min(now + PAUSE_MIN);
         self.pause = PAUSE_MIN;
@@ -57,7 +58,7 @@ impl Replicator {
                 hand_off.acknowledged.insert(from, digest);
                 (entry.unspread, entry.offered) = (false, 0);
                 if entry.owners.iter().all(|owner| hand_off.acknowledged.contains_key(owner)) {
-                    // The next tick looks at what they said, however long the pause would be.
+                    // The next tick compares the owners' digests, however long the pause would be.
                     hand_off.next = hand_off.since;
                 }
                 true
@@ -117,7 +118,7 @@ impl Replicator {
             }
             return;
         }
-        // All have it, but they differ among themselves: ask all again when they had time to repair.
+        // All owners have the copy, but their digests differ: ask all again after they had time to repair.
         if complete {
             hand_off.acknowledged.clear();
             hand_off.pause = PAUSE_MIN;
@@ -127,7 +128,7 @@ impl Replicator {
         let missing: Vec<PublicKey> =
             owners.into_iter().filter(|owner| !hand_off.acknowledged.contains_key(owner)).collect();
         hand_off.id = id;
-        // Each further offer waits twice as long.
+        // The pause doubles with each further offer.
         hand_off.next = now + hand_off.pause;
         hand_off.pause = (hand_off.pause * 2).min(PAUSE_MAX);
         let state = entry.value.encode();

@@ -1,36 +1,37 @@
-//! Leaving: what only this node has is offered to the other owners until one of them has it.
+//! Leaving: states that only this node has are offered to the other owners until one of them has them.
 //!
-//! A write of an owner goes to the others as a delta that nobody acknowledges, since summaries find what was lost on
-//! the way. A node that leaves is not there for the next summary.
+//! An owner's write goes to the other owners as an unacknowledged delta, because summaries find the deltas that were
+//! lost. A node that leaves doesn't take part in the next summary.
 
 use std::time::{Duration, Instant};
 
 use super::Replicator;
 use super::message::Message;
 
-/// Between two offers: a few round trips.
+/// The interval between two offers: a few round trips.
 const OFFER_EVERY: Duration = Duration::from_millis(250);
 
-/// Keys offered at once. What is acknowledged makes room for the next.
+/// Limit on the keys offered at once. Each acknowledgement makes room for the next key.
 const MAX_OFFERS: usize = 1024;
 
-/// Keys whose newest writes no other node is known to have.
+/// A count of the keys whose newest writes no other node is known to have.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Unheld {
-    /// In all.
+    /// All of them.
     pub keys: usize,
-    /// Those that have another owner, which is offered them.
+    /// The keys that have another owner, to which they are offered.
     pub offered: usize,
 }
 
 impl Replicator {
-    /// Begins to offer what no other node is known to have, until [`unheld`](Replicator::unheld) says that it's done.
+    /// Begins to offer the states that no other node is known to have, until [`unheld`](Replicator::unheld) counts
+    /// none.
     pub fn leave(&mut self, now: Instant) {
         self.next_offer = Some(now);
         self.offer_again(now);
     }
 
-    /// What no other node is known to have.
+    /// Counts the keys that no other node is known to have.
     pub fn unheld(&self) -> Unheld {
         let unspread = self.entries.iter().filter(|(_, entry)| entry.unspread).map(|(key, _)| key);
         let mut unheld = Unheld::default();
@@ -62,7 +63,8 @@ impl Replicator {
     fn offer_copy(&mut self, key: &[u8]) {
         let (id, owners) = (self.fresh_id(), self.other_owners(key));
         let Some(entry) = self.entries.get_mut(key) else { return };
-        // A late answer to an earlier offer is good, too, as long as nothing was written since.
+        // The id of the earlier offer stays valid as long as nothing was written since, so a late answer to it
+        // counts.
         if entry.offered == 0 {
             entry.offered = id;
         }
@@ -82,7 +84,7 @@ impl Replicator {
         true
     }
 
-    /// Another owner has just what is held here.
+    /// Notes that another owner has exactly the state held here.
     pub(super) fn note_spread(&mut self, key: &[u8]) {
         if let Some(entry) = self.entries.get_mut(key) {
             entry.spread();

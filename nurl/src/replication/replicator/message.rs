@@ -1,7 +1,7 @@
-//! The wire: CBOR with indexed fields, so a later version may add fields and an older one skips them.
+//! The wire format: CBOR with indexed fields, so a later version may add fields and an older one skips them.
 //!
-//! Every list is bounded by the length of the message, which is checked first; keys are checked after
-//! decoding. A replicated state travels as its canonical bytes.
+//! The length of a message bounds its lists, and is checked first. Keys are checked after decoding. A replicated
+//! state is sent as its canonical bytes.
 
 use minicbor::bytes::{ByteArray, ByteVec};
 use minicbor::{Decode, Encode};
@@ -11,7 +11,7 @@ use super::MAX_KEY_BYTES;
 /// The largest message that is sent or taken.
 pub const MAX_MESSAGE_BYTES: usize = 1024 * 1024;
 
-/// A key and what its holder has.
+/// A key, and its holder's digest or state.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub(super) struct Item {
     #[n(0)]
@@ -21,21 +21,21 @@ pub(super) struct Item {
     pub(super) bytes: ByteVec,
 }
 
-/// A stretch of the keys that two nodes share, in key order: above `after`, up to `upto`.
+/// A range of the keys that two nodes share, in key order: above `after`, up to `upto`.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub(super) struct Range {
-    /// Exclusive; none: from the beginning.
+    /// Exclusive; none: from the first key.
     #[n(0)]
     pub(super) after: Option<ByteVec>,
-    /// Inclusive; none: to the end.
+    /// Inclusive; none: to the last key.
     #[n(1)]
     pub(super) upto: Option<ByteVec>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub(super) enum Message {
-    /// A state for an owner. With an id it is the write of a node that is none: it is acknowledged, or refused if
-    /// the key holds another type. Without one it comes from an owner or a reader's repair.
+    /// A state for an owner. With an id it is the write of a node that isn't an owner. The owner acknowledges it, or
+    /// refuses it if the key holds another type. Without an id it comes from an owner or from a reader's repair.
     #[n(0)]
     Delta {
         #[n(0)]
@@ -45,7 +45,7 @@ pub(super) enum Message {
         #[n(2)]
         state: ByteVec,
     },
-    /// The delta is merged; the digest is the owner's state after it.
+    /// Acknowledges a merged delta; the digest is that of the owner's state after the merge.
     #[n(1)]
     Ack {
         #[n(0)]
@@ -55,7 +55,7 @@ pub(super) enum Message {
         #[n(2)]
         digest: ByteArray<16>,
     },
-    /// The receiver of a delta or a read is not on the key's list in its own view, which is this.
+    /// The receiver of a delta or a read is not an owner in its own view, which it sends along.
     #[n(2)]
     Refused {
         #[n(0)]
@@ -65,7 +65,7 @@ pub(super) enum Message {
         #[n(2)]
         owners: Vec<ByteArray<32>>,
     },
-    /// Hash over (key, digest) of the shared keys in a range. Equal: no answer.
+    /// A hash over (key, digest) of the shared keys in a range. If it matches, there is no answer.
     #[n(3)]
     Summary {
         #[n(0)]
@@ -73,7 +73,7 @@ pub(super) enum Message {
         #[n(1)]
         hash: ByteArray<16>,
     },
-    /// What the receiver of a summary that differs has in the range, perhaps cut short at `upto`.
+    /// The receiver's digests in the range of a summary that differs. A lower `upto` may cut the range short.
     #[n(4)]
     Digests {
         #[n(0)]
@@ -93,7 +93,7 @@ pub(super) enum Message {
         #[n(0)]
         items: Vec<Item>,
     },
-    /// A node that holds no copy asks an owner.
+    /// Asks an owner for its state.
     #[n(7)]
     Read {
         #[n(0)]
@@ -101,7 +101,7 @@ pub(super) enum Message {
         #[n(1)]
         id: u64,
     },
-    /// The owner's state; none if it has none.
+    /// The owner's state, or none if it has no copy.
     #[n(8)]
     ReadReply {
         #[n(0)]
@@ -121,8 +121,8 @@ pub(super) enum Message {
         #[n(2)]
         op: Op,
     },
-    /// What became of it: 0 applied; nothing was done if it is 1, busy, 2, refused, or 3 to 5: refused, since
-    /// the key holds a counter, a register, a set. 6: it was made, but no owner has acknowledged it.
+    /// The outcome of an operation. 0: applied. 1: not done, busy. 2: not done, refused. 3 to 5: not done, the key
+    /// holds a counter, a register, a set. 6: done, but no owner has acknowledged it.
     #[n(10)]
     OperationReply {
         #[n(0)]
@@ -130,7 +130,7 @@ pub(super) enum Message {
         #[n(1)]
         outcome: u8,
     },
-    /// A write is refused: the key holds another type, which this is.
+    /// Refuses a write because the key holds another type, which is sent along.
     #[n(11)]
     OtherKind {
         #[n(0)]
@@ -140,7 +140,7 @@ pub(super) enum Message {
         #[n(2)]
         held: u8,
     },
-    /// The copy of a node that leaves the key's list or the mesh. It is acknowledged as a delta is.
+    /// The copy of a node that leaves the key's owners or the mesh. It is acknowledged like a delta.
     #[n(12)]
     Copy {
         #[n(0)]
@@ -155,31 +155,31 @@ pub(super) enum Message {
 /// A write.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub enum Op {
-    /// Adds to a counter; takes if negative.
+    /// Adds to a counter; subtracts if negative.
     #[n(0)]
     Add {
-        /// By how much.
+        /// The amount.
         #[n(0)]
         by: i64,
     },
     /// Sets a register.
     #[n(1)]
     Set {
-        /// To what.
+        /// The new value.
         #[cbor(n(0), with = "minicbor::bytes")]
         value: Vec<u8>,
     },
     /// Adds an element to a set.
     #[n(2)]
     Insert {
-        /// Which.
+        /// The element.
         #[cbor(n(0), with = "minicbor::bytes")]
         element: Vec<u8>,
     },
-    /// Removes an element from a set, where the writer has observed it.
+    /// Removes an element from a set, as far as the writer has observed it.
     #[n(3)]
     Remove {
-        /// Which.
+        /// The element.
         #[cbor(n(0), with = "minicbor::bytes")]
         element: Vec<u8>,
     },
@@ -190,7 +190,7 @@ impl Message {
         minicbor::to_vec(self).expect("a Vec takes every write")
     }
 
-    /// Refuses what is too long, not this protocol, or has an oversize key.
+    /// Refuses a message that is too long, doesn't decode, or has an oversize key.
     pub(super) fn decode(bytes: &[u8]) -> Option<Message> {
         if bytes.len() > MAX_MESSAGE_BYTES {
             return None;

@@ -1,34 +1,35 @@
-//! The replicator: every key on its owners, and nowhere else for long.
+//! The replicator keeps every key on its owners, and only temporarily anywhere else.
 //!
-//! # What it promises
-//! - A write is made where it is called, as a delta under this node's replica id. Deltas are idempotent: what
-//!   is retried is the delta, never the operation. A node that isn't an owner keeps the delta until an owner
-//!   has acknowledged it, and answers its caller then.
-//! - A write of another type than the key has is refused by the owners and changes nothing, as long as one owner in
-//!   the view of the owner that takes it has a copy. An owner that holds none doesn't take that for an empty key: it
-//!   asks the other owners first, and makes no write if all that answered have none and another is silent, or if it
-//!   has no room for what it was told.
-//! - Without such an owner the types may meet: all owners are new and the former ones haven't handed over yet, or two
-//!   owners make the first write at the same time, or on two sides of a partition. Only consensus on the first write
-//!   would prevent that, and a minority couldn't write then. Both types are kept on all copies and go on being
-//!   written, and [`Stats::mixed`] counts it.
-//! - Owners of a key that can talk converge, whatever was lost: they compare digests, and what differs is
-//!   exchanged. Equal digests transfer nothing.
+//! # Guarantees
+//! - A write is made on the node where it is called, as a delta under this node's replica id. Deltas are idempotent:
+//!   a retry repeats the delta, never the operation. A node that isn't an owner keeps the delta until an owner has
+//!   acknowledged it, and answers its caller then.
+//! - The owners refuse a write of another type than the key's, and the write changes nothing. This holds as long as
+//!   one owner, in the view of the owner that takes the write, has a copy. An owner without a copy asks the other
+//!   owners first. It makes no write if all that answered have no copy and another is silent, or if it has no room
+//!   for the state that they sent.
+//! - If no such owner has a copy, two types may meet: all owners are new and the former ones haven't handed over yet,
+//!   or two owners make the first write at the same time, or on two sides of a partition. Only consensus on the first
+//!   write would prevent that, and a minority couldn't write then. All copies keep both types, both types accept
+//!   further writes, and [`Stats::mixed`] counts the case.
+//! - Owners of a key that can reach each other converge despite any message loss: they compare digests and exchange
+//!   the keys that differ. Equal digests transfer no state.
 //! - A node that is no longer an owner hands its copy over, and drops it only after all owners, unchanged for
 //!   [`Config::hand_off_hold`], acknowledged it with one digest.
-//! - Repair never overloads what it repairs: bytes of state sent for it are bounded per second, summaries per
-//!   tick, and everything queued has a bound. What is dropped is counted and healed by a later round.
+//! - Repair traffic is bounded: the bytes of state per second, the summaries per tick, and every queue have limits.
+//!   Dropped messages are counted, and a later round repairs the loss.
 //!
-//! # How
-//! Deltas fan out to `owners(key, R)`. Each tick a few peers get a *summary* of the next range of shared keys:
-//! one hash. If it differs the peer answers with its digests of the range, and the sender pulls and pushes
-//! what differs. Reads by non-owners ask all owners, merge, and repair those that lag. An observer sends an
-//! operation with an id to one member and retries only there. A node that leaves offers what no other owner is
-//! known to have.
+//! # How it works
+//! Deltas fan out to `owners(key, R)`. Each tick a few peers get a *summary* of the next range of shared keys: one
+//! hash. If the hash differs, the peer answers with its digests of the range, and the sender pulls and pushes the
+//! states that differ. Reads by non-owners ask all owners, merge, and repair those that lag. An observer sends an
+//! operation with an id to one member and retries only there. A node that leaves offers the states that no other
+//! owner is known to have.
 //!
-//! # What it refuses
+//! # Rejected input
 //! States for keys that this node doesn't own in its own view (it answers with that view), bytes that are not
-//! canonical, everything over a bound. This form has no hints: while an owner is away the others hold the key.
+//! canonical, and everything over a limit. There are no hinted hand-offs: while an owner is away the other owners
+//! hold the key.
 
 mod apply;
 mod asking;
@@ -67,60 +68,61 @@ use crate::replication::identity::ReplicaId;
 use crate::ring::Ring;
 use crate::rt::Rng;
 
-/// The longest key; as long as a tenure's.
+/// The longest key; the same limit as for a tenure's key.
 pub const MAX_KEY_BYTES: usize = crate::ring::MAX_TENURE_KEY_BYTES;
 
-/// Keys held. The tables cost about 300 bytes a key besides its state.
+/// Limit on the keys held. The tables cost about 300 bytes a key besides its state.
 pub const MAX_ENTRIES: usize = 262_144;
 
-/// Bytes of encoded state held.
+/// Limit on the bytes of encoded state held.
 pub const MAX_HELD_BYTES: usize = 512 * 1024 * 1024;
 
-/// Keys written here that other nodes own: each keeps this node's own sums, which must never be forgotten
-/// while its replica id lives, or a later write would be lost as already seen.
+/// Limit on the keys written here that other nodes own. Each entry keeps this node's own sums. They must not be
+/// forgotten while the replica id lives, or the others would take a later write for one already seen and lose it.
 pub const MAX_OWN: usize = 65_536;
 
-/// Deltas that no owner has acknowledged yet. More means that no owner was reachable for long.
+/// Limit on the deltas that no owner has acknowledged yet. It is reached when no owner was reachable for a long time.
 pub const MAX_PENDING: usize = 4096;
 
-/// Reads under way.
+/// Limit on the reads under way.
 pub const MAX_READS: usize = 1024;
 
-/// Messages, and their bytes, that wait to be sent. Repair refills what is dropped here.
+/// Limit on the messages, and their bytes, that wait to be sent. Repair replaces the messages dropped at this limit.
 pub const MAX_OUTBOX: usize = 4096;
 /// See [`MAX_OUTBOX`].
 pub const MAX_OUTBOX_BYTES: usize = 16 * 1024 * 1024;
 
-/// How often budgets refill and retries are looked at.
+/// The interval at which budgets refill and retries are checked.
 pub const TICK: Duration = Duration::from_secs(1);
 
-/// Peers that get a summary in one tick.
+/// Limit on the peers that get a summary in one tick.
 pub const MAX_SYNCS_PER_TICK: usize = 4;
 
-/// What a node may do and how fast.
+/// The limits and rates of a node.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Owners of a key.
+    /// The number of owners of a key.
     pub replicas: usize,
-    /// How often a peer gets a summary, at most.
+    /// The pause between two rounds of summaries to a peer.
     pub sync_period: Duration,
-    /// How long the owners must not have changed before a former owner drops its copy.
+    /// The time for which the owners must be unchanged before a former owner drops its copy.
     pub hand_off_hold: Duration,
     /// Bytes of state a second for repair and hand-off.
     pub repair_bytes_per_tick: usize,
-    /// Keys held at most.
+    /// Limit on the keys held.
     pub max_entries: usize,
-    /// Bytes of state held at most.
+    /// Limit on the bytes of state held.
     pub max_held_bytes: usize,
-    /// Unacknowledged deltas at most.
+    /// Limit on the unacknowledged deltas.
     pub max_pending: usize,
-    /// Keys of others written here at most.
+    /// Limit on the keys of other owners written here.
     pub max_own: usize,
-    /// Where the hybrid clock goes on: the durable [`Replicator::clock_high_water`].
+    /// The stamp after which the hybrid clock continues: the durable [`Replicator::clock_high_water`].
     pub clock: Stamp,
     /// An observer writes through a member and holds nothing.
     pub observer: bool,
-    /// What [`Event::Changed`] names is stored durably: then a write is safe here although no owner answers.
+    /// Whether the driver stores the keys of [`Event::Changed`] durably: then a write is safe here without any
+    /// owner's answer.
     pub durable: bool,
 }
 
@@ -142,7 +144,7 @@ impl Default for Config {
     }
 }
 
-/// Why a write or a read was not begun, or a write not made.
+/// Why a write or a read wasn't started, or a write failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum UpdateError {
     /// The value refused it.
@@ -151,16 +153,16 @@ pub enum UpdateError {
     /// The key is longer than [`MAX_KEY_BYTES`].
     #[error("a key of {0} bytes, the limit is {MAX_KEY_BYTES}")]
     KeyTooLong(usize),
-    /// A table is full: try again when owners have acknowledged, or elsewhere.
+    /// A table is full: try again after owners have acknowledged, or at another node.
     #[error("the table of {0} is full")]
     Full(&'static str),
-    /// This node holds no copy, and the other owners haven't told whether there is one.
+    /// This node holds no copy, and the other owners haven't said whether one exists.
     #[error("the other owners of the key don't answer, so its value isn't known: try again")]
     Unknown,
-    /// The write is kept here, and goes on being sent, but is lost if the process ends before.
+    /// This node keeps the write and goes on sending it, but the write is lost if the process ends first.
     #[error("no owner of the key has acknowledged the write yet: it is lost if this process ends before")]
     Unacknowledged,
-    /// An observer has no replica id to write under: it sends an operation to a member.
+    /// An observer has no replica id to write under. It sends an operation to a member instead.
     #[error("an observer writes through a member")]
     Observer,
     /// The ring is empty.
@@ -168,71 +170,71 @@ pub enum UpdateError {
     NoOwners,
 }
 
-/// What happened.
+/// An event for the driver.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// The durable record of a key changed: store [`Replicator::record`], or delete it if there is none.
     Changed {
-        /// Which.
+        /// The key.
         key: Vec<u8>,
     },
     /// A read is done.
     ReadDone {
-        /// The id that the caller gave.
+        /// The id given by the caller.
         id: u64,
         /// The merged state; none if no owner has one.
         value: Option<Value>,
     },
     /// No owner answered.
     ReadFailed {
-        /// The id that the caller gave.
+        /// The id given by the caller.
         id: u64,
     },
     /// A write is over.
     WriteDone {
-        /// The id that the caller gave.
+        /// The id given by the caller.
         id: u64,
-        /// Whether it was made.
+        /// Whether the write was made.
         outcome: Result<(), UpdateError>,
     },
-    /// A peer sees other owners of a key than this node: the driver does a push-pull with it.
+    /// A peer's view has other owners for a key than this node's: the driver does a push-pull with the peer.
     ViewDiffers {
-        /// Who.
+        /// The peer.
         peer: PublicKey,
     },
     /// An operation sent to a member is over.
     OperationDone {
-        /// Which.
+        /// The operation's id.
         id: OperationId,
         /// How it ended.
         outcome: OperationOutcome,
     },
 }
 
-/// What was done, dropped and refused.
+/// Counters of the replicator's work, of drops and of refusals.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// Messages that were not this protocol.
+    /// Messages that didn't decode.
     pub malformed: u64,
-    /// States whose bytes were not canonical, or that a bound refused.
+    /// States whose bytes were not canonical, or that exceeded a limit.
     pub bad_states: u64,
     /// States for keys that this node doesn't own.
     pub not_owner: u64,
     /// Writes refused because the key holds another type.
     pub other_kind: u64,
-    /// Merges that kept a state of another type beside what was held.
+    /// Merges that kept a state of another type beside the held state.
     pub mixed: u64,
-    /// Acknowledgements and answers that nobody waits for, or from the wrong node.
+    /// Acknowledgements and answers that match no request, or come from the wrong node.
     pub stray: u64,
-    /// New keys refused because the node holds as much as it may.
+    /// States refused because the node holds as much as it may, and deltas refused because too many wait.
     pub full: u64,
-    /// Messages dropped because too many wait.
+    /// Messages dropped because the queue was full.
     pub outbox_dropped: u64,
     /// Times that repair stopped because its budget was used up.
     pub throttled: u64,
-    /// Summaries that were equal.
+    /// Received summaries that matched.
     pub in_sync: u64,
-    /// Summaries that differed.
+    /// Received summaries that differed.
     pub out_of_sync: u64,
     /// Whole states sent for repair or hand-off.
     pub states_sent: u64,
@@ -240,40 +242,40 @@ pub struct Stats {
     pub parked: u64,
     /// Keys handed off and dropped.
     pub handed_off: u64,
-    /// Former owners' copies kept because there is no room to remember this node's own sums.
+    /// Copies that a former owner kept because it has no room to remember its own sums.
     pub hand_off_held: u64,
 }
 
 #[derive(Debug)]
 struct Entry {
     value: Value,
-    /// The first R of the ring for this key.
+    /// The first R owners on the ring for this key.
     owners: Vec<PublicKey>,
-    /// Of the present value, if it was computed.
+    /// The digest of the present value, if it was computed.
     digest: Option<Digest>,
-    /// What it counts for in `held_bytes`: exact after a digest, else an upper bound.
+    /// The entry's part of `held_bytes`: exact after a digest, else an upper bound.
     size: usize,
     /// Set while this node holds the key without being an owner.
     hand_off: Option<HandOff>,
-    /// Written or acknowledged here, and no other owner is known to have it.
+    /// Whether the value was written or acknowledged here, and no other owner is known to have it.
     unspread: bool,
     /// The id of the last offer to other owners; 0 if there was none.
     offered: u64,
 }
 
 impl Entry {
-    /// The others may lack what is held now.
+    /// Notes that the other owners may lack the present value.
     fn unspread(&mut self) {
         (self.unspread, self.offered) = (true, 0);
     }
 
-    /// Another owner has what is held.
+    /// Notes that another owner has the present value.
     fn spread(&mut self) {
         (self.unspread, self.offered) = (false, 0);
     }
 }
 
-/// The state of one node's part in replication.
+/// One node's replication state.
 #[derive(Debug)]
 pub struct Replicator {
     config: Config,
@@ -286,35 +288,35 @@ pub struct Replicator {
     own: BTreeMap<Vec<u8>, Own>,
     pending: BTreeMap<Vec<u8>, Pending>,
     reads: BTreeMap<u64, Reading>,
-    /// What waits here for what other owners have.
+    /// The writes and deltas that wait for the other owners' states.
     asking: Asking,
     /// Callers' writes that wait for an acknowledgement.
     waiting_writes: usize,
     operations: Operations,
-    /// Keys with parked writes, and keys to hand off.
+    /// Keys with parked writes. `leaving` has the keys to hand off.
     parked: BTreeSet<Vec<u8>>,
     leaving: BTreeSet<Vec<u8>>,
-    /// When each peer gets its next summary, and where in the keys it begins.
+    /// For each peer, when its next summary is due, and where in the keys it begins.
     syncs: BTreeMap<PublicKey, sync::Cursor>,
     outbox: VecDeque<(PublicKey, Vec<u8>)>,
     outbox_bytes: usize,
     dirty: BTreeSet<Vec<u8>>,
     differing: BTreeSet<PublicKey>,
     events: VecDeque<Event>,
-    /// Bytes of state that may still be sent in this tick; a large one may overdraw it.
+    /// Bytes of state that may still be sent in this tick; a large state may overdraw it.
     budget: i64,
     next_tick: Instant,
-    /// When this node offers again what it leaves behind, once it leaves.
+    /// Once this node leaves: when it next offers the states that no other owner has.
     next_offer: Option<Instant>,
     next_id: u64,
-    /// What was done, dropped and refused.
+    /// Counters of the replicator's work, of drops and of refusals.
     pub stats: Stats,
 }
 
 impl Replicator {
-    /// A replicator that holds nothing and knows no ring.
+    /// A replicator without keys and without a ring.
     pub fn new(config: Config, local: ReplicaId, now: Instant, mut rng: Rng) -> Replicator {
-        // Ticks of nodes that start together do not stay together.
+        // A random offset keeps the ticks of nodes that start together apart.
         let first = now + TICK / 2 + Duration::from_millis(rng.next_u64() % 500);
         let budget = config.repair_bytes_per_tick as i64;
         Replicator {
@@ -347,7 +349,7 @@ impl Replicator {
         }
     }
 
-    /// Under which id this node writes.
+    /// The id under which this node writes.
     #[cfg_attr(
         not(any(test, feature = "internals")),
         expect(dead_code, reason = "for examples, benchmarks and scenarios")
@@ -361,7 +363,7 @@ impl Replicator {
         self.config.observer
     }
 
-    /// The state that this node holds of a key: as an owner, or until it is handed off.
+    /// The state that this node holds for a key, as an owner or until the key is handed off.
     pub fn get(&self, key: &[u8]) -> Option<&Value> {
         self.entries.get(key).map(|entry| &entry.value)
     }
@@ -375,17 +377,17 @@ impl Replicator {
         self.entries.keys().map(Vec::as_slice)
     }
 
-    /// How many deltas no owner has acknowledged.
+    /// The number of deltas that no owner has acknowledged.
     pub fn pending(&self) -> usize {
         self.pending.len()
     }
 
-    /// The greatest stamp given or seen, to be kept durably.
+    /// The greatest stamp given or seen. It must be kept durably.
     pub fn clock_high_water(&self) -> Stamp {
         self.clock.high_water()
     }
 
-    /// The view changed.
+    /// Takes the ring of a new view.
     pub fn set_ring(&mut self, now: Instant, ring: Arc<Ring>) {
         self.ring = ring;
         let mut peers = BTreeSet::new();
@@ -414,7 +416,7 @@ impl Replicator {
         self.ask_present_owners(now);
     }
 
-    /// Takes a message that arrived from `from`, with the wall clock as time since 1970.
+    /// Takes a message from `from`. `wall` is the wall clock as time since 1970.
     pub fn handle_message(&mut self, now: Instant, wall: Duration, from: PublicKey, bytes: &[u8]) {
         let Some(message) = Message::decode(bytes) else {
             self.stats.malformed += 1;
@@ -445,7 +447,7 @@ impl Replicator {
         }
     }
 
-    /// Time has passed.
+    /// Does the work that is due.
     pub fn handle_timeout(&mut self, now: Instant, wall: Duration) {
         self.expire_reads(now, wall);
         self.offer_again(now);
@@ -463,7 +465,7 @@ impl Replicator {
         self.summarise(now);
     }
 
-    /// When [`handle_timeout`](Replicator::handle_timeout) is wanted.
+    /// The time at which [`handle_timeout`](Replicator::handle_timeout) must be called.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let read = self.reads.values().map(|reading| reading.due()).min();
         [read, self.next_offer].into_iter().flatten().chain([self.next_tick]).min()
@@ -471,16 +473,16 @@ impl Replicator {
 
     /// The next message to send, as a reliable message of at most [`MAX_MESSAGE_BYTES`].
     ///
-    /// A driver with a store drains [`poll_event`](Replicator::poll_event) and commits the changed records
-    /// first. Then an acknowledgement means that the delta is durable here, and no dot or sum that others have
-    /// seen is ever given out again after a crash.
+    /// A driver with a store drains [`poll_event`](Replicator::poll_event) and commits the changed records first.
+    /// Then an acknowledgement means that the delta is durable here, and after a crash no dot or sum that others have
+    /// seen is given out again.
     pub fn poll_transmit(&mut self) -> Option<(PublicKey, Vec<u8>)> {
         let (to, bytes) = self.outbox.pop_front()?;
         self.outbox_bytes -= bytes.len();
         Some((to, bytes))
     }
 
-    /// What happened.
+    /// The next event.
     pub fn poll_event(&mut self) -> Option<Event> {
         if let Some(event) = self.events.pop_front() {
             return Some(event);
@@ -491,7 +493,7 @@ impl Replicator {
         self.dirty.pop_first().map(|key| Event::Changed { key })
     }
 
-    /// A message to this peer failed because it restarted, or it is gone from the mesh.
+    /// Tells that a message to this peer failed because the peer restarted or left the mesh.
     pub fn on_peer_lost(&mut self, peer: PublicKey) {
         self.fail_operations(peer);
         self.lose_reader(peer);
@@ -511,7 +513,7 @@ impl Replicator {
         true
     }
 
-    /// Takes bytes of repair traffic out of the tick's budget, if there is any left.
+    /// Charges repair traffic to the tick's budget, if any budget is left.
     fn spend(&mut self, bytes: usize) -> bool {
         if self.budget <= 0 {
             self.stats.throttled += 1;

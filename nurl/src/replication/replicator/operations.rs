@@ -1,8 +1,8 @@
-//! Writes of observers: an operation with an id, sent to one member and retried only there.
+//! Observers' writes: an operation with an id, sent to one member and retried only there.
 //!
-//! Trying "increment" at two members counts twice, so an observer never turns to another: if its member is
-//! lost it hears `Unknown`, and decides itself. The member remembers what became of an operation for longer
-//! than the observer retries.
+//! Trying "increment" at two members would count twice, so an observer never turns to another member. If its member
+//! is lost, the observer gets `Unknown` and its application decides. The member remembers the outcome of an operation
+//! for longer than the observer retries.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -15,23 +15,23 @@ use super::{Event, MAX_KEY_BYTES, Op, Replicator, UpdateError};
 use crate::key::PublicKey;
 use crate::replication::crdt::{CrdtError, Kind};
 
-/// Operations under way at an observer: a command line has one.
+/// Limit on the operations under way at an observer: a command line has one.
 pub(super) const MAX_OPERATIONS: usize = 1024;
-/// Operations that a member remembers. More in 10 minutes, and it answers busy.
+/// Limit on the operations that a member remembers. With more than that in 10 minutes it answers busy.
 pub(super) const MAX_REMEMBERED: usize = 16_384;
 /// The pause between two tries.
 const RETRY: Duration = Duration::from_secs(2);
-/// After this an observer stops trying.
+/// After this time an observer stops trying.
 const GIVE_UP: Duration = Duration::from_secs(60);
-/// How long a member remembers: ten times what an observer retries, for messages that linger.
+/// How long a member remembers an outcome: ten times the observer's retry time, for delayed messages.
 pub(super) const REMEMBER: Duration = Duration::from_secs(600);
 
 const APPLIED: u8 = 0;
 const BUSY: u8 = 1;
 const REFUSED: u8 = 2;
-/// The kind is added: 3 to 5.
+/// The key's type is added to it: 3 to 5.
 const OTHER_KIND: u8 = 2;
-/// Made, but no owner has acknowledged it.
+/// The write was made, but no owner has acknowledged it.
 const UNKNOWN: u8 = 6;
 
 /// 128 random bits.
@@ -48,7 +48,7 @@ pub enum OperationOutcome {
     Refused,
     /// Not done: the key holds this type.
     OtherKind(Kind),
-    /// Done once or not at all: the member is lost.
+    /// Done once or not at all: the member is lost or silent, or no owner has acknowledged its write.
     Unknown,
 }
 
@@ -60,17 +60,17 @@ struct Underway {
     give_up: Instant,
 }
 
-/// Both sides' tables.
+/// The operations of this node as an observer, and as a member.
 #[derive(Debug, Default)]
 pub(super) struct Operations {
     underway: BTreeMap<OperationId, Underway>,
-    /// What became of others' operations; none while they are under way here.
+    /// The outcomes of other nodes' operations; none while an operation is under way here.
     remembered: BTreeMap<(PublicKey, OperationId), Option<u8>>,
     forget: VecDeque<(Instant, (PublicKey, OperationId))>,
 }
 
 impl Replicator {
-    /// Asks `member` to write in this node's place. [`Event::OperationDone`] tells what became of it.
+    /// Asks `member` to write in this node's place. [`Event::OperationDone`] reports the outcome.
     ///
     /// # Errors
     /// [`UpdateError::Full`] or [`UpdateError::KeyTooLong`]; nothing was sent then.
@@ -107,7 +107,7 @@ impl Replicator {
     ) {
         let outcome = match self.operations.remembered.get(&(from, id)) {
             Some(Some(outcome)) => *outcome,
-            // It is told when it is over.
+            // The reply follows when the operation is over.
             Some(None) => return,
             None if self.operations.remembered.len() >= MAX_REMEMBERED => BUSY,
             None => {
@@ -122,7 +122,7 @@ impl Replicator {
         self.send(from, &Message::OperationReply { id: id.into(), outcome });
     }
 
-    /// Remembers what became of another's operation, and tells it.
+    /// Remembers the outcome of another node's operation, and sends it.
     pub(super) fn settle_operation(
         &mut self,
         from: PublicKey,

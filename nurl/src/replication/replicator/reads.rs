@@ -1,4 +1,4 @@
-//! Reads by a node that holds no copy, or not all of it: ask all owners, merge, repair those that lag.
+//! Reads by a node without a complete copy: ask all owners, merge the answers, and repair the owners that lag.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -10,20 +10,20 @@ use super::{Event, MAX_KEY_BYTES, MAX_READS, Replicator, UpdateError};
 use crate::key::PublicKey;
 use crate::replication::crdt::{Digest, Value};
 
-/// After this a read is done with what has arrived.
+/// After this time a read ends with the answers that have arrived.
 const WAIT: Duration = Duration::from_secs(1);
-/// After this a read without any answer has failed.
+/// After this time a read without any answer fails.
 const GIVE_UP: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
 pub(super) struct Reading {
     key: Vec<u8>,
     waiting: BTreeSet<PublicKey>,
-    /// What each owner has: none if nothing.
+    /// Each owner's digest, or none if it has no copy.
     answers: BTreeMap<PublicKey, Option<Digest>>,
     value: Option<Value>,
-    /// Whether something waits here for it: then an owner that has nothing proves nothing, while another is silent
-    /// that may have the value.
+    /// Whether a write waits for this read. Then a missing copy at one owner isn't conclusive while another owner,
+    /// which may have the value, is silent.
     asks: bool,
     enough: Instant,
     give_up: Instant,
@@ -39,11 +39,11 @@ impl Reading {
         &self.key
     }
 
-    /// Waits for nobody else.
+    /// Stops waiting for nodes other than `owners`.
     pub(super) fn wait_only_for(&mut self, now: Instant, owners: &BTreeSet<PublicKey>) {
         self.waiting.retain(|owner| owners.contains(owner));
         if self.waiting.is_empty() {
-            // Looked at by the next timeout, which is due now.
+            // The next timeout handles the read: it is due now.
             (self.enough, self.give_up) = (now, now);
         }
     }
@@ -54,11 +54,11 @@ impl Reading {
 }
 
 impl Replicator {
-    /// Reads a key. A node that holds it answers from its copy; another asks the owners. Either way the answer
-    /// is [`Event::ReadDone`] or [`Event::ReadFailed`] with `id`, and has this node's own pending write in it.
+    /// Reads a key. A node that holds it answers from its copy; any other node asks the owners. In both cases the
+    /// answer is [`Event::ReadDone`] or [`Event::ReadFailed`] with `id`, and includes this node's own pending write.
     ///
     /// # Errors
-    /// [`UpdateError`]; there is no event then.
+    /// [`UpdateError`]; no event follows then.
     pub fn read(&mut self, now: Instant, key: &[u8], id: u64) -> Result<(), UpdateError> {
         if key.len() > MAX_KEY_BYTES {
             return Err(UpdateError::KeyTooLong(key.len()));
@@ -84,7 +84,7 @@ impl Replicator {
         for owner in &waiting {
             self.send(*owner, &Message::Read { key: key.to_vec().into(), id });
         }
-        // A copy under hand-off counts as one more answer.
+        // A copy under hand-off counts as an additional answer.
         let value = self.entries.get(key).map(|entry| entry.value.clone());
         let reading = Reading {
             key: key.to_vec(),
@@ -147,7 +147,7 @@ impl Replicator {
         }
     }
 
-    /// An owner in this node's view says that it is none.
+    /// Handles the answer of a node that is an owner in this node's view, but not in its own.
     pub(super) fn read_refused(&mut self, from: PublicKey, id: u64) {
         self.stop_waiting(from, |reading_id| reading_id == id);
     }
@@ -159,7 +159,7 @@ impl Replicator {
     fn stop_waiting(&mut self, peer: PublicKey, concerns: impl Fn(u64) -> bool) {
         for (id, reading) in &mut self.reads {
             if concerns(*id) && reading.waiting.remove(&peer) && reading.waiting.is_empty() {
-                // Looked at by the next timeout, which is due now.
+                // The next timeout handles the read: it is due now.
                 reading.enough = reading.give_up.min(reading.enough);
                 reading.give_up = reading.enough;
             }

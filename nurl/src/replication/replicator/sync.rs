@@ -12,19 +12,19 @@ use super::{MAX_SYNCS_PER_TICK, Replicator, TICK};
 use crate::key::PublicKey;
 use crate::replication::crdt::{DIGEST_LEN, Digest};
 
-/// Keys under one summary: a difference costs at most so many digests, 16 bytes and the key each.
+/// Keys in one summary: a difference costs at most this many digests, at 16 bytes plus the key each.
 const MAX_RANGE_KEYS: usize = 512;
-/// Keys looked at for one summary, shared or not: bounds what one message makes a node compute.
+/// Keys scanned for one summary, shared or not: bounds the work that one message can cause.
 const MAX_SCAN_KEYS: usize = 16_384;
-/// Bytes of keys and digests, or of states, in one message: with the overhead of 512 items below 1 MiB.
+/// Bytes of keys and digests, or of states, in one message. With the overhead of 512 items it stays below 1 MiB.
 const MAX_LIST_BYTES: usize = 512 * 1024;
-/// Keys asked for at once.
+/// Limit on the keys asked for at once.
 const MAX_PULL_KEYS: usize = MAX_RANGE_KEYS;
 
 /// Keys and their digests, in key order.
 type Shared = Vec<(Vec<u8>, Digest)>;
 
-/// Where a peer's next summary begins, and when it is due.
+/// The start of a peer's next summary, and the time at which it is due.
 #[derive(Debug, Clone)]
 pub(super) struct Cursor {
     due: Instant,
@@ -32,7 +32,7 @@ pub(super) struct Cursor {
 }
 
 impl Replicator {
-    /// Begins summaries to a peer that shares keys. Its first comes soon, at a drawn time.
+    /// Begins summaries to a peer that shares keys. The first one comes within a sync period, at a random time.
     pub(super) fn know_peer(&mut self, now: Instant, peer: PublicKey) {
         if peer != self.local.key && !self.syncs.contains_key(&peer) {
             let period = u64::try_from(self.config.sync_period.as_millis()).unwrap_or(u64::MAX).max(1);
@@ -41,7 +41,7 @@ impl Replicator {
         }
     }
 
-    /// Sends the summaries that are due, the longest due first.
+    /// Sends the summaries that are due, the most overdue first.
     pub(super) fn summarise(&mut self, now: Instant) {
         let mut due: Vec<(Instant, PublicKey)> = self
             .syncs
@@ -55,7 +55,7 @@ impl Replicator {
             let (shared, upto) = self.shared(&peer, after.as_deref(), None, MAX_RANGE_KEYS);
             let hash = hash_of(&shared);
             let range = Range { after: after.map(ByteVec::from), upto: upto.clone().map(ByteVec::from) };
-            // The ranges of one round follow each other; between rounds there is a pause.
+            // The ranges of one round follow each other, one each tick; `sync_period` is the pause between rounds.
             let pause = if upto.is_some() { TICK } else { self.config.sync_period };
             self.syncs.insert(peer, Cursor { due: now + pause, after: upto });
             self.send(peer, &Message::Summary { range, hash: hash.into() });
@@ -85,7 +85,8 @@ impl Replicator {
             }
             items.push(Item { key: key.into(), bytes: digest.to_vec().into() });
         }
-        // A summary of 50 bytes may be answered with half a megabyte: that counts as repair.
+        // A summary of 50 bytes may cause an answer of half a megabyte, so the answer is charged to the repair
+        // budget.
         if self.spend(bytes) {
             let range = Range { after: range.after, upto: end.map(ByteVec::from) };
             self.send(from, &Message::Digests { range, items });
@@ -118,7 +119,7 @@ impl Replicator {
                 pull.push(item.key.clone());
             }
         }
-        // What is left is missing over there.
+        // The remaining keys are missing at the peer.
         push.extend(mine.into_keys());
         if !pull.is_empty() {
             self.send(from, &Message::Pull { keys: pull });
@@ -136,7 +137,7 @@ impl Replicator {
         self.push_states(from, keys);
     }
 
-    /// Sends whole states out of the budget; what doesn't fit is found again by a later summary.
+    /// Sends whole states as far as the budget allows. A later summary finds the remaining ones.
     fn push_states(&mut self, to: PublicKey, keys: Vec<Vec<u8>>) {
         let mut items: Vec<Item> = Vec::new();
         let mut bytes = 0;
@@ -161,8 +162,8 @@ impl Replicator {
         }
     }
 
-    /// The keys that this node and `peer` both own, with their digests, above `after` and up to `upto`; at
-    /// most `limit`. Also where it ended: `upto`, or the last key looked at when a limit came first.
+    /// The keys that this node and `peer` both own, with their digests, above `after` and up to `upto`; at most
+    /// `limit`. Also the end of the range: `upto`, or the last key scanned if a limit was reached first.
     fn shared(
         &mut self,
         peer: &PublicKey,
@@ -174,7 +175,7 @@ impl Replicator {
         let mut end = upto.map(<[u8]>::to_vec);
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let to = upto.map_or(Bound::Unbounded, Bound::Included);
-        // An empty or reversed range from the network is no range.
+        // An empty or reversed range from the network contains no keys.
         if !matches!((after, upto), (Some(after), Some(upto)) if after >= upto) {
             for (scanned, (key, entry)) in self.entries.range::<[u8], _>((from, to)).enumerate() {
                 if keys.len() >= limit || scanned >= MAX_SCAN_KEYS {
@@ -195,7 +196,7 @@ impl Replicator {
     }
 }
 
-/// One hash over keys and digests, each key with its length in front.
+/// A hash over keys and digests, each key with its length as a prefix.
 fn hash_of(shared: &[(Vec<u8>, Digest)]) -> Digest {
     let mut hasher = blake3::Hasher::new();
     for (key, digest) in shared {

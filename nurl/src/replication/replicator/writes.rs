@@ -1,4 +1,4 @@
-//! Writes, made here or arriving as deltas, and the durable record of a key.
+//! Writes, made here or received as deltas, and the durable record of a key.
 
 use std::time::{Duration, Instant};
 
@@ -14,19 +14,19 @@ use crate::replication::crdt::{CrdtError, Digest, Kind, Value};
 
 /// The first pause before an unacknowledged delta is sent again; it doubles up to [`RETRY_MAX`].
 const RETRY_MIN: Duration = Duration::from_secs(2);
-/// The longest pause: how long a returned owner waits for what it missed.
+/// The longest pause, and so the longest time that a returned owner waits for a delta it missed.
 const RETRY_MAX: Duration = Duration::from_secs(60);
-/// Deltas sent again in one tick, so that a returning mesh is not flooded.
+/// Limit on the deltas sent again in one tick, so that a mesh that comes back isn't flooded.
 const MAX_RETRIES_PER_TICK: usize = 128;
 
-/// A delta for other nodes that none has acknowledged.
+/// A delta for other nodes that no owner has acknowledged.
 #[derive(Debug)]
 pub(super) struct Pending {
     value: Value,
     id: u64,
     next: Instant,
     pause: Duration,
-    /// Those who wait until an owner has it.
+    /// The callers that wait until an owner has the delta.
     pub(super) waiting: Vec<Waiter>,
 }
 
@@ -45,7 +45,7 @@ impl Pending {
     }
 }
 
-/// What survives a restart, for one key.
+/// The part of a key's state that survives a restart.
 #[derive(Debug, Encode, Decode)]
 struct Record {
     #[n(0)]
@@ -61,8 +61,8 @@ struct Record {
 }
 
 impl Replicator {
-    /// Writes. On an owner the state has the write at once; elsewhere the delta waits for an owner. Elsewhere only
-    /// what was `observed` by a read, or what is held, is removed.
+    /// Writes. On an owner the state has the write at once; elsewhere the delta waits for an owner. A node that isn't
+    /// an owner removes only elements that were `observed` by a read, are in its copy, or are in its pending delta.
     ///
     /// # Errors
     /// [`UpdateError`]; nothing was written then.
@@ -125,7 +125,8 @@ impl Replicator {
         if !self.own.contains_key(key) && self.own.len() >= self.config.max_own {
             return Err(UpdateError::Full("keys written"));
         }
-        // What this node has seen of the key: what was read, its copy under hand-off, its own pending delta.
+        // The part of the key that this node has seen: the state read, or the copy under hand-off, and its own
+        // pending delta.
         let held = self.entries.get(key).map(|entry| &entry.value);
         let mut known = observed.or(held).cloned().unwrap_or_else(|| Value::new(op.kind()));
         if let Some(pending) = self.pending.get(key) {
@@ -141,11 +142,11 @@ impl Replicator {
             Some(pending) => pending.value.clone(),
             None => Value::new(op.kind()),
         };
-        // Merged under the writer's own clock, so its own stamp is never parked here.
+        // The merge uses the writer's own clock, so the writer's own stamp is never parked here.
         value.merge(&delta, wall)?;
         let bytes = value.encode();
         self.own.insert(key.to_vec(), own.join(Own::of(&delta, &self.local)));
-        // Those who wait for an earlier write are answered with this one, which has it.
+        // Callers that wait for an earlier write are answered with this write, which contains it.
         let waiting = self.pending.remove(key).map(|pending| pending.waiting).unwrap_or_default();
         let pending = Pending { value, id, next: now + RETRY_MIN, pause: RETRY_MIN, waiting };
         self.pending.insert(key.to_vec(), pending);
@@ -157,7 +158,7 @@ impl Replicator {
         Ok(())
     }
 
-    /// Sends a delta to all owners but this node.
+    /// Sends a delta to all owners except this node.
     pub(super) fn fan_out(&mut self, key: &[u8], id: Option<u64>, bytes: Vec<u8>) {
         let owners = self.ring.owners(key, self.config.replicas);
         let message = Message::Delta { key: key.to_vec().into(), id, state: bytes.into() };
@@ -168,8 +169,9 @@ impl Replicator {
         }
     }
 
-    /// Merges into what is held. The caller has checked that this node owns the key. A state of another type is kept
-    /// beside what is held: it comes from another copy, and a write of another type is refused before.
+    /// Merges into the held state. The caller has checked that this node owns the key. A state of another type is
+    /// kept beside the held one: it comes from another copy, because a write of another type is refused before this
+    /// point.
     pub(super) fn merge(
         &mut self,
         now: Instant,
@@ -223,7 +225,7 @@ impl Replicator {
         Ok(true)
     }
 
-    /// Merges a state that a peer sent, if this node owns the key. Returns the digest after it.
+    /// Merges a state that a peer sent, if this node owns the key. Returns the digest after the merge.
     pub(super) fn merge_from(
         &mut self,
         now: Instant,
@@ -271,7 +273,7 @@ impl Replicator {
         }
     }
 
-    /// Takes the write of a node that isn't an owner, or refuses it because the key holds another type.
+    /// Takes the write of a node that isn't an owner, or refuses it because of the key's type.
     pub(super) fn take_delta(
         &mut self,
         now: Instant,
@@ -295,7 +297,7 @@ impl Replicator {
         self.on_copy(now, wall, from, key, id, state);
     }
 
-    /// Takes a copy, and acknowledges it.
+    /// Takes a copy and acknowledges it.
     pub(super) fn on_copy(
         &mut self,
         now: Instant,
@@ -310,7 +312,7 @@ impl Replicator {
             return;
         }
         if let Some(digest) = self.merge_from(now, wall, from, key.clone(), state) {
-            // Its sender may rely on this node alone from now on, and be gone.
+            // The sender may rely on this node alone from now on, and may leave.
             if let Some(entry) = self.entries.get_mut(&key) {
                 entry.unspread();
             }
@@ -333,7 +335,7 @@ impl Replicator {
         }
     }
 
-    /// An owner has refused a write: it changed nothing there, and is given up.
+    /// Gives up a write that an owner has refused: it changed nothing there.
     pub(super) fn on_other_kind(&mut self, from: PublicKey, key: &[u8], id: u64, held: u8) {
         let owner = self.ring.owns(&from, key, self.config.replicas);
         let Some((held, pending)) = Kind::from_byte(held)
@@ -347,7 +349,7 @@ impl Replicator {
         self.settle_pending(pending, Err(CrdtError::WrongKind { held, wanted }.into()));
     }
 
-    /// Takes the delta with this id out of those that wait.
+    /// Removes the pending delta with this id.
     fn take_pending(&mut self, key: &[u8], id: u64) -> Option<Pending> {
         self.pending.get(key).filter(|pending| pending.id == id)?;
         self.dirty.insert(key.to_vec());
@@ -392,8 +394,8 @@ impl Replicator {
         }
     }
 
-    /// Takes this node's own delta, if it has become an owner and holds the key: then its delta is in the state, which
-    /// repair carries to the others. Without a copy the other owners have to take it.
+    /// Merges this node's own delta, if the node has become an owner and holds the key. Then the delta is part of the
+    /// state, and repair carries it to the others. Without a copy the other owners have to take the delta.
     fn take_own(
         &mut self,
         now: Instant,
@@ -443,7 +445,8 @@ impl Replicator {
         entry.digest
     }
 
-    /// The durable record of a key: what to store on [`Event::Changed`](super::Event::Changed). None: delete it.
+    /// The durable record of a key, to be stored on [`Event::Changed`](super::Event::Changed). None: delete the
+    /// record.
     pub fn record(&self, key: &[u8]) -> Option<Vec<u8>> {
         let held = self.entries.get(key).map(|entry| ByteVec::from(entry.value.encode()));
         let pending = self.pending.get(key).map(|pending| ByteVec::from(pending.value.encode()));
@@ -456,7 +459,7 @@ impl Replicator {
         Some(minicbor::to_vec(record).expect("a Vec takes every write"))
     }
 
-    /// Takes back a record after a restart with the same store, before the first ring.
+    /// Restores a record after a restart with the same store, before the first ring.
     ///
     /// # Errors
     /// [`CrdtError::NotCanonical`] when the record is damaged, [`UpdateError::Full`] when it doesn't fit.
@@ -494,7 +497,7 @@ impl Replicator {
         Ok(())
     }
 
-    /// Drops a copy, and remembers what this node wrote to it.
+    /// Drops a copy, and remembers this node's own writes to it.
     pub(super) fn drop_entry(&mut self, key: &[u8]) -> bool {
         let Some(entry) = self.entries.get(key) else { return false };
         let own = Own::of(&entry.value, &self.local);

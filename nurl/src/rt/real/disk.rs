@@ -1,7 +1,7 @@
 //! Synchronous files with explicit syncs.
 //!
-//! What was not synced may be lost by a crash, whole or in part: in the world it is. A caller that must not
-//! lose something calls [`File::sync`], or uses [`create_new_private`] and [`atomic_replace`], which do.
+//! A crash may lose unsynced data, whole or in part; in the simulated world it does. For durable data a caller uses
+//! [`File::sync`], or [`create_new_private`] and [`atomic_replace`], which sync.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read, Write};
@@ -13,10 +13,10 @@ use std::path::{Path, PathBuf};
 pub struct File(fs::File);
 
 impl File {
-    /// Opens a file for reading and writing; makes it, with mode 0600, if there is none.
+    /// Opens a file for reading and writing; creates it with mode 0600 if it doesn't exist.
     ///
     /// # Errors
-    /// The operating system's.
+    /// The operating system's errors.
     pub fn open(path: &Path) -> io::Result<File> {
         OpenOptions::new()
             .read(true)
@@ -28,11 +28,11 @@ impl File {
             .map(File)
     }
 
-    /// Takes the file for this handle alone, until it is closed or the process ends. Whoever doesn't lock isn't held
-    /// back.
+    /// Locks the file for this handle until the handle is closed or the process ends. The lock is advisory: it
+    /// doesn't stop handles that don't lock.
     ///
     /// # Errors
-    /// `WouldBlock` when another handle has it; else the operating system's.
+    /// `WouldBlock` when another handle holds the lock; otherwise the operating system's errors.
     pub fn lock(&mut self) -> io::Result<()> {
         self.0.try_lock().map_err(io::Error::from)
     }
@@ -40,7 +40,7 @@ impl File {
     /// The length in bytes.
     ///
     /// # Errors
-    /// The operating system's.
+    /// The operating system's errors.
     pub fn len(&self) -> io::Result<u64> {
         self.0.metadata().map(|meta| meta.len())
     }
@@ -48,15 +48,15 @@ impl File {
     /// Whether the file has no bytes.
     ///
     /// # Errors
-    /// The operating system's.
+    /// The operating system's errors.
     pub fn is_empty(&self) -> io::Result<bool> {
         self.len().map(|len| len == 0)
     }
 
-    /// Cuts the file, or extends it with zeros.
+    /// Truncates the file, or extends it with zeros.
     ///
     /// # Errors
-    /// The operating system's.
+    /// The operating system's errors.
     pub fn set_len(&self, len: u64) -> io::Result<()> {
         self.0.set_len(len)
     }
@@ -64,7 +64,7 @@ impl File {
     /// Fills `buffer` from `offset`.
     ///
     /// # Errors
-    /// `UnexpectedEof` when the file ends before; else the operating system's.
+    /// `UnexpectedEof` when the file ends before; otherwise the operating system's errors.
     pub fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
         self.0.read_exact_at(buffer, offset)
     }
@@ -72,7 +72,7 @@ impl File {
     /// Writes all of `bytes` at `offset`, extending the file where needed.
     ///
     /// # Errors
-    /// The operating system's.
+    /// The operating system's errors.
     pub fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         self.0.write_all_at(bytes, offset)
     }
@@ -80,7 +80,7 @@ impl File {
     /// Makes everything written so far durable.
     ///
     /// # Errors
-    /// The operating system's.
+    /// The operating system's errors.
     pub fn sync(&self) -> io::Result<()> {
         self.0.sync_data()
     }
@@ -89,7 +89,7 @@ impl File {
 /// Reads a whole file of at most `limit_bytes`.
 ///
 /// # Errors
-/// `FileTooLarge` over the limit; else the operating system's.
+/// `FileTooLarge` over the limit; otherwise the operating system's errors.
 pub fn read(path: &Path, limit_bytes: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     fs::File::open(path)?.take(limit_bytes + 1).read_to_end(&mut bytes)?;
@@ -99,10 +99,10 @@ pub fn read(path: &Path, limit_bytes: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Makes a new file of mode 0600 with these bytes, durably. An existing file is never touched.
+/// Creates a file of mode 0600 with these bytes, durably. An existing file is left unchanged.
 ///
 /// # Errors
-/// `AlreadyExists` if there is one; else the operating system's.
+/// `AlreadyExists` if the file exists; otherwise the operating system's errors.
 pub fn create_new_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     file.write_all(bytes)?;
@@ -113,7 +113,7 @@ pub fn create_new_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
 /// Replaces a file's content (mode 0600) so that a crash leaves the old bytes or the new ones, whole.
 ///
 /// # Errors
-/// The operating system's; the old content stands then.
+/// The operating system's errors. The old content is then unchanged.
 pub fn atomic_replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut name = path.as_os_str().to_owned();
     name.push(".new");
@@ -125,15 +125,15 @@ pub fn atomic_replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     sync_parent(path)
 }
 
-/// Makes a directory of mode 0700 and its parents; an existing one is fine.
+/// Creates a directory of mode 0700 and its parents; an existing one is fine.
 ///
 /// # Errors
-/// The operating system's.
+/// The operating system's errors.
 pub fn create_dir_all(path: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
-/// Whether something stands at `path`.
+/// Whether `path` exists.
 pub fn exists(path: &Path) -> bool {
     path.exists()
 }
@@ -141,17 +141,17 @@ pub fn exists(path: &Path) -> bool {
 /// Removes a file.
 ///
 /// # Errors
-/// The operating system's.
+/// The operating system's errors.
 pub fn remove(path: &Path) -> io::Result<()> {
     fs::remove_file(path)
 }
 
-/// Gives a file another name in its directory, durably.
+/// Renames a file within its directory, durably.
 ///
 /// # Errors
-/// `AlreadyExists` if something has that name; else the operating system's.
+/// `AlreadyExists` if the name is taken; otherwise the operating system's errors.
 pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
-    // A link, unlike a renaming, never replaces a file.
+    // Unlike rename(2), a hard link never replaces an existing file.
     fs::hard_link(from, to)?;
     fs::remove_file(from)?;
     sync_parent(to)
@@ -160,7 +160,7 @@ pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
 /// The permission bits of a file, as in 0o600.
 ///
 /// # Errors
-/// The operating system's.
+/// The operating system's errors.
 pub fn mode(path: &Path) -> io::Result<u32> {
     Ok(fs::metadata(path)?.permissions().mode() & 0o7777)
 }

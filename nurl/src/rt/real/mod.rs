@@ -1,4 +1,4 @@
-//! The door onto the operating system: tokio, quinn-udp, std threads, real files.
+//! The shim's implementation on the operating system: tokio, quinn-udp, std threads, real files.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "this is the door")]
 
 pub mod disk;
@@ -10,22 +10,22 @@ use rand_core::SeedableRng;
 
 /// A generator seeded by the operating system.
 ///
-/// The label names the stream. In the world it selects one of the seed's streams, so that a draw added in
-/// one place doesn't shift the draws of another; here it only keeps the two signatures alike.
+/// The label names the stream. In the simulated world it selects one of the seed's streams, so a draw added in
+/// one place doesn't shift the draws of another. Here it only keeps the two signatures alike.
 ///
 /// # Panics
-/// If the operating system has no entropy to give: nothing built on keys can go on safely then.
+/// If the operating system has no entropy: keys would then be unsafe.
 pub fn rng(_label: &str) -> super::Rng {
     let mut seed = [0; 32];
     getrandom::fill(&mut seed).expect("the operating system's entropy source works");
     super::Rng::from_seed(seed)
 }
 
-/// Bytes that somebody outside of the mesh reads. The world searches them for what must not be there; here nobody
-/// is told.
+/// Reports bytes that are visible outside of the mesh. The simulated world searches them for forbidden
+/// bytes; here the call does nothing.
 #[inline]
 pub fn exposed(_bytes: &[u8]) {}
 
-/// A rare path was taken. The world counts it; here nobody is told.
+/// Reports that a rare path was taken. The simulated world records it; here it does nothing.
 #[inline]
 pub fn reached(_mark: &'static str) {}

@@ -13,8 +13,8 @@ pub use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 #[doc(no_inline)]
 pub use tokio::net::{TcpListener, TcpStream};
 
-/// Kernel buffers asked for, each way: a burst of a few thousand datagrams must survive one scheduling
-/// delay of the network plane. The kernel may give less (`net.core.rmem_max`).
+/// Kernel buffer requested for each direction: a burst of a few thousand datagrams must survive one scheduling delay
+/// of the network plane. The kernel may grant less (`net.core.rmem_max`).
 const SOCKET_BUFFER_BYTES: usize = 4 << 20;
 
 /// A UDP socket that sends and receives batches: one call may carry up to
@@ -28,9 +28,9 @@ pub struct UdpSocket {
 /// One send: a datagram, or several of `segment_size` bytes each (the last may be shorter).
 #[derive(Debug, Clone)]
 pub struct Transmit<'a> {
-    /// Where to.
+    /// The destination.
     pub destination: SocketAddr,
-    /// The bytes, segments one behind the other.
+    /// The bytes, segments concatenated.
     pub contents: &'a [u8],
     /// The size of a segment; `None` for a single datagram.
     pub segment_size: Option<usize>,
@@ -38,8 +38,8 @@ pub struct Transmit<'a> {
     pub src_ip: Option<IpAddr>,
 }
 
-/// What one receive buffer holds: `len` bytes in datagrams of `stride` bytes (the last may be shorter), all
-/// from one source.
+/// The contents of one receive buffer: `len` bytes in datagrams of `stride` bytes (the last may be shorter), all from
+/// one source.
 #[derive(Debug, Clone, Copy)]
 pub struct RecvMeta {
     /// The source.
@@ -48,7 +48,7 @@ pub struct RecvMeta {
     pub len: usize,
     /// Bytes of each datagram in it.
     pub stride: usize,
-    /// The local address that it was sent to, where the platform tells.
+    /// The local destination address, where the platform reports it.
     pub dst_ip: Option<IpAddr>,
 }
 
@@ -62,10 +62,10 @@ impl Default for RecvMeta {
 pub const RECV_BATCH: usize = quinn_udp::BATCH_SIZE;
 
 impl UdpSocket {
-    /// Binds a socket. A v6 socket takes v6 only, so that both families can share a port number.
+    /// Binds a socket. A v6 socket accepts v6 only, so that both families can share a port number.
     ///
     /// # Errors
-    /// `AddrInUse`, `AddrNotAvailable` and whatever else the operating system says.
+    /// `AddrInUse`, `AddrNotAvailable` and the operating system's other errors.
     pub async fn bind(addr: SocketAddr) -> io::Result<UdpSocket> {
         let socket = socket2::Socket::new(
             socket2::Domain::for_address(addr),
@@ -88,18 +88,18 @@ impl UdpSocket {
     /// The address bound.
     ///
     /// # Errors
-    /// The operating system's.
+    /// The operating system's errors.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.io.local_addr()
     }
 
-    /// The most segments one [`Transmit`] may have now. Read it anew for each batch: the kernel's refusal of
-    /// one batch lowers it to 1.
+    /// The most segments that a [`Transmit`] may have now. Read it again for each batch: if the kernel refuses a
+    /// batch, it drops to 1.
     pub fn max_gso_segments(&self) -> usize {
         self.state.max_gso_segments()
     }
 
-    /// The most datagrams that one receive buffer may be filled with; size the buffers for it.
+    /// The most datagrams in one receive buffer; size the buffers for it.
     pub fn gro_segments(&self) -> usize {
         self.state.gro_segments()
     }
@@ -107,9 +107,8 @@ impl UdpSocket {
     /// Sends without waiting. Fragmentation is off.
     ///
     /// # Errors
-    /// `WouldBlock` when the kernel's buffer is full, or nobody has yet waited for
-    /// [`writable`](UdpSocket::writable): wait for it, then try again. Anything
-    /// else, EMSGSIZE among it, concerns this send alone.
+    /// `WouldBlock` when the kernel's buffer is full, or no task has waited for [`writable`](UdpSocket::writable)
+    /// yet: wait for it, then try again. Any other error, EMSGSIZE included, concerns this send alone.
     pub fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
         let transmit = quinn_udp::Transmit {
             destination: transmit.destination,
@@ -124,7 +123,7 @@ impl UdpSocket {
     /// Waits until a send may succeed. Cancel safe.
     ///
     /// # Errors
-    /// The operating system's.
+    /// The operating system's errors.
     pub async fn writable(&self) -> io::Result<()> {
         self.io.writable().await
     }
@@ -132,7 +131,7 @@ impl UdpSocket {
     /// Waits until a receive may succeed. Cancel safe.
     ///
     /// # Errors
-    /// The operating system's.
+    /// The operating system's errors.
     pub async fn readable(&self) -> io::Result<()> {
         self.io.readable().await
     }
@@ -140,7 +139,7 @@ impl UdpSocket {
     /// Receives without waiting; see [`recv`](UdpSocket::recv).
     ///
     /// # Errors
-    /// `WouldBlock` when there is nothing to receive; else the operating system's.
+    /// `WouldBlock` when there is nothing to receive; otherwise the operating system's errors.
     pub fn try_recv(&self, buffers: &mut [IoSliceMut<'_>], metas: &mut [RecvMeta]) -> io::Result<usize> {
         let mut raw = [quinn_udp::RecvMeta::default(); RECV_BATCH];
         let batch = buffers.len().min(metas.len()).min(RECV_BATCH);
@@ -153,10 +152,10 @@ impl UdpSocket {
         Ok(filled)
     }
 
-    /// Waits for datagrams and fills up to [`RECV_BATCH`] buffers; returns how many. Cancel safe.
+    /// Waits for datagrams and fills up to [`RECV_BATCH`] buffers; returns the number filled. Cancel safe.
     ///
     /// # Errors
-    /// The operating system's. An error concerns one datagram sent earlier or received, not the socket.
+    /// The operating system's errors. An error concerns one datagram, sent earlier or received, not the socket.
     pub async fn recv(&self, buffers: &mut [IoSliceMut<'_>], metas: &mut [RecvMeta]) -> io::Result<usize> {
         loop {
             self.io.readable().await?;
@@ -168,59 +167,59 @@ impl UdpSocket {
     }
 }
 
-/// The longest TCP segment to and from other hosts: what the smallest IPv6 packet (RFC 8200 section 5) carries. A link
-/// narrower than Ethernet (PPPoE, a tunnel, a container's overlay) whose router can't tell us so, since somebody drops
-/// ICMP, swallows longer ones for ever.
+/// The longest TCP segment to and from other hosts: it fits the smallest IPv6 packet (RFC 8200 section 5). A link
+/// narrower than Ethernet (PPPoE, a tunnel, a container's overlay) drops every longer segment if ICMP is filtered on
+/// the way, because its router's error can't reach us.
 const SEGMENT_BYTES: u32 = 1_220;
 
-/// Connections that wait to be accepted: a whole mesh comes back at once after a restart.
+/// Connections that wait to be accepted: after a restart a whole mesh reconnects at once.
 const BACKLOG: u32 = 1_024;
 
-/// As [`TcpStream::connect`], with segments that pass narrow links. Dropping the future gives the attempt up.
+/// Like [`TcpStream::connect`], with segments that fit narrow links. Dropping the future cancels the attempt.
 ///
 /// # Errors
-/// The operating system's.
+/// The operating system's errors.
 pub async fn connect(addr: SocketAddr) -> io::Result<TcpStream> {
     tcp_socket(addr)?.connect(addr).await
 }
 
-/// As [`TcpListener::bind`], with segments that pass narrow links, those of clients too. A v6 listener takes v6
-/// only, so that both families can share a port number.
+/// Like [`TcpListener::bind`], with segments that fit narrow links in both directions. A v6 listener accepts v6 only,
+/// so that both families can share a port number.
 ///
 /// # Errors
-/// The operating system's.
+/// The operating system's errors.
 pub async fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
     let socket = tcp_socket(addr)?;
     if addr.is_ipv6() {
         socket2::SockRef::from(&socket).set_only_v6(true)?;
     }
-    // The connections of the process before us may still linger.
+    // Connections of the previous process may still linger.
     socket.set_reuseaddr(true)?;
     socket.bind(addr)?;
     socket.listen(BACKLOG)
 }
 
-/// A socket for `addr`. The limit has to be there before the handshake, which tells it to the other side.
+/// A socket for `addr`. The limit must be set before the handshake, which announces it to the other side.
 fn tcp_socket(addr: SocketAddr) -> io::Result<TcpSocket> {
     let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     if !addr.ip().to_canonical().is_loopback() {
-        // Best effort: without it only narrow links are worse off.
+        // Best effort: without the limit only narrow links are affected.
         let _ = socket2::SockRef::from(&socket).set_tcp_mss(SEGMENT_BYTES);
     }
     Ok(socket)
 }
 
-/// The address from which this host would write to `remote`, by its routes. Nothing is sent.
+/// The source address that this host's routes select for `remote`. Nothing is sent.
 ///
 /// # Errors
-/// `NetworkUnreachable` where no route leads there; else the operating system's.
+/// `NetworkUnreachable` where no route leads there; otherwise the operating system's errors.
 pub fn source_towards(remote: IpAddr) -> io::Result<IpAddr> {
     let any: IpAddr = match remote {
         IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     };
     let socket = std::net::UdpSocket::bind((any, 0))?;
-    // Connecting a UDP socket looks the route up, and does no more. Any port will do.
+    // Connecting a UDP socket only looks up the route. Any port works.
     socket.connect((remote, 9))?;
     Ok(socket.local_addr()?.ip())
 }
@@ -228,7 +227,7 @@ pub fn source_towards(remote: IpAddr) -> io::Result<IpAddr> {
 /// Resolves `host:port`.
 ///
 /// # Errors
-/// The resolver's, or `NotFound` when it knows no address.
+/// The resolver's errors, or `NotFound` when it finds no address.
 pub async fn lookup_host(name: &str) -> io::Result<Vec<SocketAddr>> {
     let found: Vec<_> = tokio::net::lookup_host(name).await?.collect();
     if found.is_empty() {
@@ -246,11 +245,11 @@ pub struct Interface {
     pub addr: IpAddr,
 }
 
-/// The addresses of this host, sorted, loopback among them; link-local v6 addresses are left out, since
-/// without a scope nobody can use them.
+/// The addresses of this host, sorted, including loopback. Link-local addresses are left out, because a v6 one can't
+/// be used without a scope.
 ///
 /// # Errors
-/// The operating system's.
+/// The operating system's errors.
 pub fn interfaces() -> io::Result<Vec<Interface>> {
     let mut list: Vec<_> = if_addrs::get_if_addrs()?
         .into_iter()
@@ -262,19 +261,19 @@ pub fn interfaces() -> io::Result<Vec<Interface>> {
     Ok(list)
 }
 
-/// How often the list is read to see a change. A laptop that changes its network waits this long at most.
+/// The poll interval of the interface list. A laptop that changes its network waits at most this long.
 const INTERFACE_POLL: Duration = Duration::from_secs(2);
 
-/// Tells when [`interfaces`] has changed.
+/// Reports changes of [`interfaces`].
 #[derive(Debug)]
 pub struct InterfaceWatch {
     last: Vec<Interface>,
-    /// Kept across calls: a caller that is woken often, and begins to wait anew each time, still gets there.
+    /// Kept across calls: a caller that is woken often and waits anew each time must still reach the next poll.
     next: tokio::time::Instant,
 }
 
 impl InterfaceWatch {
-    /// Begins with `last`, the list that is known now.
+    /// Begins with `last`, the current list.
     pub fn new(last: Vec<Interface>) -> InterfaceWatch {
         InterfaceWatch { last, next: tokio::time::Instant::now() + INTERFACE_POLL }
     }

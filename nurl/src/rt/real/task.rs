@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 /// Which of a node's threads a task runs on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Plane {
-    /// Sockets, sessions, paths, failure detector: one thread of its own, which nothing else may occupy.
+    /// Sockets, sessions, paths, failure detector: one dedicated thread.
     Net,
     /// Ring, jobs, replication, database commits: one thread.
     State,
@@ -35,20 +35,20 @@ struct Inner {
 impl Drop for Inner {
     fn drop(&mut self) {
         if let Some(pool) = self.compute.take() {
-            // Not `drop`: that would block on a handler that is still running.
+            // Not `drop`: it would block on a handler that is still running.
             pool.shutdown_background();
         }
     }
 }
 
-/// The most closures of [`Planes::blocking`] that run at once; more of them wait.
+/// The most closures of [`Planes::blocking`] that run at once; further ones wait.
 const BLOCKING_THREADS: usize = 64;
 
 impl Planes {
-    /// Starts a node's threads; `name` is a prefix of theirs, `pool` the number of handler threads.
+    /// Starts a node's threads; their names begin with `name`, and `pool` is the number of handler threads.
     ///
     /// # Errors
-    /// Whatever the operating system says when it refuses a thread.
+    /// The operating system's error when it can't start a thread.
     pub fn start(name: &str, pool: usize) -> io::Result<Planes> {
         let (net, net_guard) = plane_thread(format!("{name}-net"))?;
         let (state, state_guard) = plane_thread(format!("{name}-state"))?;
@@ -81,7 +81,7 @@ impl Planes {
         JoinHandle(handle.spawn(future))
     }
 
-    /// Runs a closure that blocks or computes for long, beside the handlers' pool.
+    /// Runs a closure that blocks or computes for long, on a thread beside the handlers' pool.
     pub fn blocking<F, T>(&self, work: F) -> JoinHandle<T>
     where
         F: FnOnce() -> T + Send + 'static,
@@ -101,7 +101,7 @@ fn plane_thread(name: String) -> io::Result<(Handle, oneshot::Sender<()>)> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let handle = runtime.handle().clone();
     thread::Builder::new().name(name).spawn(move || {
-        // An error means that the guard is gone: the end that we wait for.
+        // An error means that the guard was dropped, which ends this thread.
         let _ = runtime.block_on(ended);
         runtime.shutdown_background();
     })?;
@@ -122,7 +122,7 @@ pub async fn yield_now() {
     tokio::task::yield_now().await;
 }
 
-/// Waits for a task. Dropping it lets the task run on.
+/// Waits for a task. Dropping the handle doesn't stop the task.
 #[derive(Debug)]
 pub struct JoinHandle<T>(tokio::task::JoinHandle<T>);
 
@@ -152,7 +152,7 @@ impl<T> Future for JoinHandle<T> {
     }
 }
 
-/// Why a task gave no result.
+/// Why a task has no result.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum JoinError {
     /// It panicked; the text is the panic's message.

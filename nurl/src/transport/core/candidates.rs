@@ -1,4 +1,4 @@
-//! Where we can be reached: interfaces, bound sockets and reflexive addresses, told to peers and to rendezvous.
+//! Our candidates: interfaces, bound sockets and reflexive addresses, sent to peers and to rendezvous.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -14,33 +14,33 @@ use crate::net::rendezvous::Record;
 use crate::net::stun;
 use crate::rt::net::Interface;
 
-/// How often the reflexive address is asked for again: under the shortest common NAT timeout (30 s), so that
-/// the mapping which candidates name stays open.
+/// The interval of requests for the reflexive address: under the shortest common NAT timeout (30 s), so the mapping
+/// in our candidates stays open.
 const STUN_EVERY: Duration = Duration::from_secs(25);
 
-/// While a way is being opened, the reflexive address is asked for with each round of punches, but no sooner than this
-/// after the last time: many ways may be opened at once, and punches follow each other faster than mappings end.
+/// While a path is being opened, the reflexive address is requested with each round of hole punching, but not within
+/// this time of the last request: many paths may be opened at once, and punches are more frequent than mappings
+/// change.
 const STUN_AGAIN: Duration = Duration::from_secs(2);
 
-/// So often it is asked for out of turn in quick succession …
+/// The number of early requests allowed in quick succession …
 pub(super) const HURRIES: u64 = 6;
 
-/// … and then once per so many seconds: behind a NAT with another address for each request, each answer makes new
-/// candidates, and they make new punches.
+/// … and then one per this many seconds: behind a NAT that maps each request to another address, each answer creates
+/// new candidates, which cause new punches.
 pub(super) const HURRY_SECONDS: u64 = 10;
 
-/// How often our record is sealed anew, and how long one may be believed: a reader that finds an older one
-/// found the trace of a node that is gone.
+/// How often our record is sealed again, and how long it is valid: an older record belongs to a node that is gone.
 const RECORD_EVERY: Duration = Duration::from_secs(600);
 const RECORD_LIFE: Duration = Duration::from_secs(1_200);
 
 impl Transport {
-    /// The interfaces of this host, at the start and whenever they change; `source` is the address from which it
-    /// writes to another one. Says whether connections had better look whether they still have their way: an interface
-    /// of containers that comes or goes is none.
+    /// Sets the interfaces of this host, at the start and after each change; `source` returns the address from which
+    /// the host writes to another one. Returns whether connections should check their route. The interface of a
+    /// container bridge doesn't count.
     ///
-    /// A path is in doubt only when an address is gone from which it may have led, or the route to a hub is another one,
-    /// or there is a first address again. One that comes in addition is a candidate, and no more than that.
+    /// A path is in doubt only if an address from which it may have led is gone, or the route to a hub changed, or
+    /// the first address after none appeared. An additional address only adds a candidate.
     pub fn set_interfaces(
         &mut self,
         now: Instant,
@@ -63,13 +63,13 @@ impl Transport {
         !first
     }
 
-    /// Looks from which address requests to each hub's STUN server leave now. An answer to one that left from another
-    /// address tells nothing any more. Says whether there was such.
+    /// Updates the source address of requests to each hub's STUN server. A reflexive address learned from another
+    /// source address is discarded. Returns whether any source changed.
     fn reroute(&mut self, now: Instant, source: impl Fn(IpAddr) -> Option<IpAddr>) -> bool {
         let here = |ip: &IpAddr| self.interfaces.iter().any(|interface| interface.addr == *ip);
         let mut rerouted = false;
         for server in self.hubs.values_mut().flat_map(|hub| &mut hub.servers) {
-            // The routes may be newer than the list, whose change is told later.
+            // The routing table may be newer than the interface list, whose change is reported later.
             let source = source(server.addr.ip()).filter(here);
             if server.source != source {
                 (server.source, server.reflexive, server.asked, server.due) = (source, None, None, now);
@@ -79,14 +79,14 @@ impl Transport {
         rerouted
     }
 
-    /// Where our sockets are bound, by family.
+    /// Sets the addresses of our sockets, by family.
     pub fn set_bound(&mut self, now: Instant, v4: Option<SocketAddr>, v6: Option<SocketAddr>) {
         self.bound = (v4, v6);
         self.gather(now);
     }
 
-    /// What a hub's name stands for, as the resolver orders it; nothing if it could not be resolved, and then what
-    /// was known holds. Of each family the first address is asked. `source` is as in
+    /// Sets the addresses to which a hub's name resolves, in the resolver's order. If there are none, the known ones
+    /// stay. The first address of each family is queried. `source` is the same as in
     /// [`set_interfaces`](Transport::set_interfaces).
     pub fn set_hub_addrs(
         &mut self,
@@ -104,7 +104,7 @@ impl Transport {
         self.gather(now);
     }
 
-    /// Whether a request to `server` has a socket to leave by, and an interface.
+    /// Whether a request to `server` has a socket and an interface to leave by.
     fn can_ask(&self, server: SocketAddr) -> bool {
         let (ip, (v4, v6)) = (server.ip(), self.bound);
         let leads_there = |interface: &Interface| {
@@ -137,9 +137,9 @@ impl Transport {
         moved
     }
 
-    /// Works out our candidates, and tells peers and rendezvous if they have changed.
+    /// Computes our candidates, and sends them to peers and rendezvous if they have changed.
     pub(super) fn gather(&mut self, now: Instant) {
-        // A server's word comes before that of peers.
+        // A server's answer takes precedence over peers' reports.
         let reflexive = self.hubs.values().flat_map(HubState::reflexive);
         let reflexive: Vec<_> = reflexive.chain(self.observed.agreed()).collect();
         let list = candidates(&Gathered {
@@ -157,7 +157,7 @@ impl Transport {
         self.publish(now);
     }
 
-    /// Puts our record, sealed, into every hub's rendezvous, if this node has one; the connections keep it there.
+    /// Publishes our sealed record in every hub's rendezvous, if this node has one; the connections keep it there.
     pub(super) fn publish(&mut self, now: Instant) {
         let (Some(generation), Some(due)) = (self.generations.first(), &mut self.record_due) else { return };
         self.record_seq += 1;
@@ -173,18 +173,18 @@ impl Transport {
                     let order = HubCommand::Publish { seq: self.record_seq, sealed };
                     self.stats.hub_dropped += u64::from(state.push(order));
                 }
-                // Candidates are bounded by the same number.
+                // The record's limit on candidates is the same as ours.
                 Err(_) => self.stats.hub_dropped += 1,
             }
         }
     }
 
-    /// Asks for reflexive addresses and publishes, when either is due.
+    /// Requests reflexive addresses and publishes our record, when either is due.
     pub(super) fn refresh_candidates(&mut self, now: Instant) {
         let servers = self.hubs.values().flat_map(|hub| &hub.servers).filter(|server| now >= server.due);
         let due: Vec<_> = servers.map(|server| server.addr).filter(|addr| self.can_ask(*addr)).collect();
         for addr in due {
-            // A full table of transactions means that one to this server is under way.
+            // A full table of transactions means that one to this server is in progress.
             let _ = self.stun.query(now, addr);
         }
         for server in self.hubs.values_mut().flat_map(|hub| &mut hub.servers) {
@@ -197,7 +197,7 @@ impl Transport {
         }
     }
 
-    /// A way is being opened, or our address is another one by now: it is asked for soon.
+    /// A path is being opened, or our address may have changed: requests the reflexive address soon.
     pub(super) fn hurry_stun(&mut self, now: Instant) {
         let servers = self.hubs.values_mut().flat_map(|hub| &mut hub.servers);
         let mut late: Vec<_> = servers.filter(|server| server.soon(now, STUN_AGAIN) < server.due).collect();
@@ -209,7 +209,8 @@ impl Transport {
         }
     }
 
-    /// A peer says where it sees us. What no server says, and two peers do, is a candidate.
+    /// A peer reported our address. An unknown address triggers a STUN request, and becomes a candidate once two
+    /// peers report it.
     pub(super) fn on_observed(&mut self, now: Instant, peer: PublicKey, addr: SocketAddr) {
         self.observed.note(peer, addr);
         if !self.candidates.contains(&addr) {
@@ -218,14 +219,14 @@ impl Transport {
         self.gather(now);
     }
 
-    /// A peer's session ended, and its word with it.
+    /// A peer's session ended: drops its report.
     pub(super) fn forget_observed(&mut self, now: Instant, peer: &PublicKey) {
         if self.observed.forget(peer) {
             self.gather(now);
         }
     }
 
-    /// When [`refresh_candidates`](Transport::refresh_candidates) has something to do.
+    /// When [`refresh_candidates`](Transport::refresh_candidates) is due.
     pub(super) fn candidates_due(&self) -> Option<Instant> {
         let servers = self.hubs.values().flat_map(|hub| &hub.servers);
         servers.map(|server| server.due).chain(self.record_due).min()
@@ -261,7 +262,7 @@ mod tests {
         interfaces.iter().map(entry).collect()
     }
 
-    /// Behind `from`, with a hub that has told the reflexive address.
+    /// A transport on the interfaces `from`, with one hub that is resolved and not queried yet.
     fn transport(now: Instant, from: &[(&str, &str)], source: &str) -> (Transport, PublicKey) {
         let mut rng = Rng::seed_from_u64(1);
         let hub = SecretKey::generate(&mut rng).public();
@@ -283,7 +284,7 @@ mod tests {
         (transport, hub)
     }
 
-    /// Lets the hub's STUN server answer all that it is asked at `now`. How often it was asked.
+    /// Lets the hub's STUN server answer every request at `now`. Returns the number of requests.
     fn answer(transport: &mut Transport, now: Instant, mapped: SocketAddr) -> usize {
         transport.handle_timeout(now);
         let mut asked = 0;

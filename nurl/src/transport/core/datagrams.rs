@@ -1,4 +1,4 @@
-//! Datagrams: sealed onto the routes in force on the way out, told apart by channel on the way in.
+//! Datagrams: sealed onto the current routes when sent, dispatched by channel when received.
 
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -12,30 +12,30 @@ use crate::net::route::Route;
 use crate::net::securedgram::{self, Received, Source};
 use crate::net::stun;
 
-/// Application datagrams kept between two calls of [`Transport::take_datagrams`]; more are dropped.
+/// Application datagrams kept between two calls of [`Transport::take_datagrams`]; further ones are dropped.
 const INBOX_BYTES: usize = 4 << 20;
 
 /// An application datagram.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Datagram {
-    /// Who sealed it.
+    /// The peer that sealed it.
     pub peer: PublicKey,
     /// Its body.
     pub body: Bytes,
 }
 
-/// What became of a datagram.
+/// The state of an accepted datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sent {
-    /// It is on its way.
+    /// It was sealed and queued for sending.
     Sealed,
     /// It waits for a session.
     Waiting,
 }
 
 impl Transport {
-    /// Seals a datagram to `peer` and sends it on the routes in force. Without a session one is begun, and
-    /// the datagram waits for it.
+    /// Seals a datagram to `peer` and sends it on the current routes. Without a session a handshake begins, and
+    /// the datagram waits for the session.
     ///
     /// # Errors
     /// [`SendError`]; a datagram that was accepted may still be lost.
@@ -57,7 +57,7 @@ impl Transport {
                 self.stats.datagrams_out += u64::from(channel == channel::APPLICATION);
                 Ok(Sent::Sealed)
             }
-            // The way will come: by a hub, or with the echo that proves an address.
+            // A route will follow: through a hub, or with the echo that proves an address.
             Err(securedgram::SealError::NoSession | securedgram::SealError::NoRoute) => {
                 self.connect(now, peer)?;
                 self.waiting.push(now, peer, channel, Bytes::copy_from_slice(body));
@@ -70,26 +70,26 @@ impl Transport {
     /// Sends an echo request; [`Event::Echo`] follows if it is answered.
     ///
     /// # Errors
-    /// As [`Transport::send`].
+    /// Those of [`Transport::send`].
     pub fn echo(&mut self, now: Instant, peer: PublicKey, nonce: u64) -> Result<Sent, SendError> {
         let mut body = [0; 9];
         body[1..].copy_from_slice(&nonce.to_le_bytes());
         self.send(now, peer, channel::ECHO, &body)
     }
 
-    /// The application's datagrams that came since the last call.
+    /// The application datagrams received since the last call.
     pub fn take_datagrams(&mut self) -> Vec<Datagram> {
         if self.inbox_index.is_empty() {
             return Vec::new();
         }
-        // One allocation for all: each body is a slice of it.
-        // The next turn will bring about as much.
+        // One allocation for all bodies, each a slice of it. The next turn is expected to bring about as much.
         let next = Vec::with_capacity(self.inbox.len());
         let bytes = Bytes::from(std::mem::replace(&mut self.inbox, next));
         self.inbox_index.drain(..).map(|(peer, range)| Datagram { peer, body: bytes.slice(range) }).collect()
     }
 
-    /// Datagrams of `stride` bytes each (the last may be shorter) from one UDP source; decrypted in place.
+    /// Handles datagrams of `stride` bytes each (the last may be shorter) from one UDP source; decrypts them in
+    /// place.
     pub fn handle_udp(&mut self, now: Instant, source: SocketAddr, stride: usize, bytes: &mut [u8]) {
         for datagram in bytes.chunks_mut(stride.max(1)) {
             if stun::is_stun(datagram) {
@@ -106,8 +106,8 @@ impl Transport {
             Some(Received::Group) => return self.handle_group(now, datagram),
             None => return,
         };
-        // The first datagram of a session may be what tells that the session is up, and it may carry a reliable
-        // packet: without a peer's boot id that would be lost, and its repetition takes a quarter of a second.
+        // The first datagram of a session may also confirm the session, and may carry a reliable packet. That packet
+        // would be lost if the peer's boot id weren't known yet, and its retransmission takes a quarter of a second.
         self.take_session_events(now);
         match channel {
             channel::MEMBERSHIP => {
@@ -125,7 +125,7 @@ impl Transport {
                 self.inbox.extend_from_slice(body);
                 self.inbox_index.push((peer, begin..self.inbox.len()));
             }
-            // Whoever has a session with us has the mesh's secret and is on the allow-list.
+            // A peer with a session has the mesh's secret and is on the allow-list.
             channel::GROUP_KEYS => self.groups.handle_key_message(now, peer, true, body),
             channel::ECHO => self.handle_echo(now, peer, body),
             _ => self.stats.unknown_channel += 1,
@@ -137,7 +137,7 @@ impl Transport {
             Some((0, nonce)) if nonce.len() == 8 => {
                 let mut answer = [1; 9];
                 answer[1..].copy_from_slice(nonce);
-                // As large as the question, to an authenticated peer: nothing to amplify.
+                // The answer is as large as the request and goes to an authenticated peer: no amplification.
                 let _ = self.send(now, peer, channel::ECHO, &answer);
             }
             Some((1, nonce)) => {
@@ -150,14 +150,14 @@ impl Transport {
     }
 
     pub(super) fn handle_group(&mut self, now: Instant, frame: &[u8]) {
-        // Refusals are counted there.
+        // `handle_frame` counts refusals.
         let _ = self.groups.handle_frame(now, frame);
     }
 
-    /// Sends what waited for a session or for a way, and still has neither if it waits again.
+    /// Sends the datagrams that waited for a session or a route; those that still have neither wait again.
     pub(super) fn send_waiting(&mut self, now: Instant, peer: PublicKey) {
         for (channel, body) in self.waiting.take(now, &peer) {
-            // Accepted long ago; should it fail for another reason, datagrams may be lost.
+            // The datagram was accepted earlier. If it fails now for another reason, it is lost, as datagrams may be.
             let _ = self.send(now, peer, channel, &body);
         }
     }

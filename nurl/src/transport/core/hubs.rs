@@ -1,8 +1,8 @@
-//! The seam's side of its hubs: what they report, and what is queued for their connections.
+//! The transport's side of its hubs: their events, and the command queues of their connections.
 //!
-//! A hub's queue is bounded. What a connection remembers across reconnects (groups, the record, a change of our
-//! network) is an order: the newest takes the place of those that it overrides, and survives the loss of the
-//! connection. The rest is worth the least when it is oldest, so that goes when there is no room.
+//! A hub's queue is bounded. A command whose effect the connection keeps across reconnects (groups, the record, a
+//! change of our network) is an order: the newest replaces those that it overrides, and it survives the loss of
+//! the connection. Other commands lose value with age, so the oldest of them is dropped from a full queue.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -16,18 +16,18 @@ use crate::net::hub_client::{DownReason, HubCommand, HubEvent};
 use crate::net::rendezvous::{Contact, PublishResult, Record, RecordError, SealedRecord};
 use crate::net::securedgram::Source;
 
-/// Commands that wait for one hub's connection: a second of gossip and a window of relayed bulk.
+/// Commands that wait for one hub's connection: a second of gossip and a window of relayed bulk data.
 pub const HUB_QUEUE: usize = 1_024;
 
-/// Contacts asked of rendezvous at a time: more than a join asks at once, so that silent ones don't matter.
+/// Contacts requested from rendezvous at a time: more than a join uses at once, so silent ones don't matter.
 const CONTACTS: u16 = 16;
 
-/// A hub as the seam sees it.
+/// The transport's state of a hub.
 #[derive(Debug, Default)]
 pub struct HubState {
     /// Whether we are registered.
     pub up: bool,
-    /// The round trip of the last PING.
+    /// The round-trip time of the last PING.
     pub rtt: Option<Duration>,
     /// Why it is down; `None` while it is up, and before a first attempt has failed.
     pub down: Option<DownReason>,
@@ -44,29 +44,29 @@ pub(super) struct StunServer {
     pub(super) addr: SocketAddr,
     /// The address from which we write to it.
     pub(super) source: Option<IpAddr>,
-    /// Our address as it sees it.
+    /// Our address as the server sees it.
     pub(super) reflexive: Option<SocketAddr>,
-    /// When it was asked last, from that address.
+    /// The last request's time, from that source address.
     pub(super) asked: Option<Instant>,
-    /// When it is asked next.
+    /// The next request's time.
     pub(super) due: Instant,
 }
 
 impl StunServer {
-    /// When it may be asked out of turn: `gap` after the last time.
+    /// When the server may be asked early: `gap` after the last request.
     pub(super) fn soon(&self, now: Instant, gap: Duration) -> Instant {
         self.asked.map_or(now, |asked| now.max(asked + gap))
     }
 }
 
 impl HubState {
-    /// Our addresses as it sees them, one of each family at most.
+    /// Our addresses as the hub sees them, at most one of each family.
     pub fn reflexive(&self) -> impl Iterator<Item = SocketAddr> + use<'_> {
         self.servers.iter().filter_map(|server| server.reflexive)
     }
 
-    /// Takes the first address of each family; all are asked at once. What was learned in a family holds until the
-    /// next answer. Nothing found leaves what was known.
+    /// Takes the first address of each family; all are queried at once. A reflexive address stays until the next
+    /// answer of its family. An empty result leaves the known servers unchanged.
     pub(super) fn resolved(&mut self, now: Instant, found: &[SocketAddr]) {
         for server in &mut self.servers {
             server.due = now;
@@ -84,15 +84,15 @@ impl HubState {
         }
     }
 
-    /// Queues a command. Says whether another one was lost for it.
+    /// Queues a command. Returns whether another one was dropped for it.
     pub(super) fn push(&mut self, command: HubCommand) -> bool {
         if is_order(&command) {
             self.queue.retain(|waiting| !overrides(&command, waiting));
         }
         let lost = self.queue.len() >= HUB_QUEUE;
         if lost {
-            // Groups are few, so beyond datagrams and the like only leaves can be many; one that is lost costs
-            // frames that nobody here opens.
+            // Groups are few, so besides datagrams and the like only leaves can be many. A lost leave only costs
+            // frames that this node can't open.
             let is_leave = |waiting: &HubCommand| matches!(waiting, HubCommand::GroupLeave { .. });
             let oldest = self.queue.iter().position(|waiting| !is_order(waiting));
             let oldest = oldest.or_else(|| self.queue.iter().position(is_leave)).unwrap_or(0);
@@ -103,7 +103,7 @@ impl HubState {
     }
 }
 
-/// Whether the connection remembers it across reconnects.
+/// Whether the connection keeps the command's effect across reconnects.
 fn is_order(command: &HubCommand) -> bool {
     !matches!(
         command,
@@ -115,7 +115,7 @@ fn is_order(command: &HubCommand) -> bool {
     )
 }
 
-/// Whether an order makes one before it pointless.
+/// Whether an order makes an earlier one obsolete.
 fn overrides(order: &HubCommand, before: &HubCommand) -> bool {
     use HubCommand::{GroupJoin, GroupLeave, NetworkChanged, OthersUp, Publish};
     match (order, before) {
@@ -130,7 +130,7 @@ fn overrides(order: &HubCommand, before: &HubCommand) -> bool {
 }
 
 impl Transport {
-    /// Asks every hub that is up for a PONG.
+    /// Sends a PING to every hub that is up.
     pub fn ping_hubs(&mut self) {
         self.command_all(|| HubCommand::Ping);
     }
@@ -140,7 +140,7 @@ impl Transport {
         self.command_all(|| HubCommand::List { max: CONTACTS });
     }
 
-    /// What a hub's connection reports.
+    /// Handles a hub connection's events.
     pub fn handle_hub(&mut self, now: Instant, hub: PublicKey, events: Vec<HubEvent>) {
         for event in events {
             match event {
@@ -152,7 +152,7 @@ impl Transport {
                 HubEvent::Group { payload, .. } => self.handle_group(now, &payload),
                 HubEvent::Up { .. } => self.on_hub_up(now, hub),
                 HubEvent::Down { reason, .. } => self.on_hub_down(now, hub, reason),
-                // Down follows, and says it.
+                // A Down event follows with the reason.
                 HubEvent::Replaced => {}
                 HubEvent::Pong { rtt } => {
                     if let Some(state) = self.hubs.get_mut(&hub) {
@@ -172,41 +172,41 @@ impl Transport {
                     self.events.push_back(Event::Contacts { hub, contacts });
                 }
                 HubEvent::Record(record) => self.on_looked_up(now, &record),
-                // Another publisher with our key was ahead of us.
+                // Another publisher with our key has a higher sequence number.
                 HubEvent::Published { seq, result: PublishResult::Stale } => {
                     self.record_seq = self.record_seq.max(seq);
                     self.publish(now);
                 }
                 HubEvent::Published { .. } => {}
                 HubEvent::GroupRefused { .. } => self.stats.groups_refused += 1,
-                // Datagrams may be lost anywhere: the layers above notice by silence, which also covers a
-                // hub that says nothing. Only a newcomer must know whom not to wait for.
+                // Datagrams may be lost anywhere: the layers above detect it by timeouts, which also covers a hub
+                // that reports nothing. Only a joining node needs to know which peers not to wait for.
                 HubEvent::PeerGone { peer } => {
                     if self.peers.contains_key(&peer) {
                         self.events.push_back(Event::NotThere { hub, peer });
                     }
                 }
-                // A hub without a record of a peer may have the peer connected all the same: observers have none.
+                // A hub without a record of a peer may still have the peer connected: observers have no record.
                 HubEvent::NoRecord { .. } | HubEvent::QueueFull { .. } => {}
             }
         }
     }
 
-    /// What a record says, if the mesh sealed it and it isn't over.
+    /// The content of a record, if it was sealed by this mesh and hasn't expired.
     fn open(&self, now: Instant, record: &SealedRecord) -> Result<Record, RecordError> {
         let (base, unix_base) = self.unix_base;
         let unix_now = unix_base + now.saturating_duration_since(base);
         Record::open(&self.generations, &record.key, record.seq, &record.sealed, unix_now)
     }
 
-    /// A record that was asked for when its key was first wanted: where the peer may be reached, before there is
-    /// any session that could tell. It is the only way where no hub relays.
+    /// The record of a peer that was looked up: candidates for the peer before any session could report them.
+    /// Without a hub that relays they are the only route.
     fn on_looked_up(&mut self, now: Instant, record: &SealedRecord) {
         if !self.peers.contains_key(&record.key) {
             return;
         }
         if let Ok(opened) = self.open(now, record) {
-            // The table had room for the peer when we met it.
+            // The table had room for the peer when it was added.
             let _ = self.endpoint.add_candidates(now, &record.key, &opened.candidates);
         }
     }
@@ -219,7 +219,7 @@ impl Transport {
         self.tell_others_up();
         self.command(hub, HubCommand::List { max: CONTACTS });
         self.relays_changed(now);
-        // A peer with a session, but without a way until now, has one.
+        // Peers with a session, but no route until now, have one.
         for peer in self.waiting.peers() {
             if self.endpoint.is_established(&peer) {
                 self.send_waiting(now, peer);
@@ -233,12 +233,12 @@ impl Transport {
             state.up = false;
             state.rtt = None;
             state.down = Some(match (reason, state.down) {
-                // Our own doing says nothing of a hub that couldn't be used before.
+                // A disconnect of our own says nothing about a hub that was unusable before.
                 (DownReason::NetworkChanged, Some(before)) => before,
                 _ => reason,
             });
             let waiting = state.queue.len();
-            // What the connection remembers across reconnects stays; the rest was for this one.
+            // Orders stay; the other commands were for this connection only.
             state.queue.retain(is_order);
             self.stats.hub_dropped += (waiting - state.queue.len()) as u64;
         }
@@ -247,7 +247,7 @@ impl Transport {
         self.events.push_back(Event::HubDown { hub, reason });
     }
 
-    /// Tells each hub's connection whether another hub is up, where that has changed.
+    /// Tells each hub's connection whether another hub is up, if that has changed.
     fn tell_others_up(&mut self) {
         let up = self.hubs_up();
         for (hub, state) in &mut self.hubs {
@@ -262,7 +262,7 @@ impl Transport {
     pub(super) fn relays_changed(&mut self, now: Instant) {
         let up = self.hubs_up();
         for peer in self.peers.keys() {
-            // The table had room for the peer when we met it; if it has none now, there is nothing to tell.
+            // The table had room for the peer when it was added; if it has none now, there is no session to update.
             let _ = self.endpoint.set_relays(now, peer, &up);
         }
     }
@@ -280,7 +280,7 @@ impl Transport {
         self.hubs.iter().find(|(_, state)| state.up).map(|(hub, _)| *hub)
     }
 
-    /// Whether a hub's queue is so full that bulk should wait.
+    /// Whether a hub's queue is so full that bulk data should wait.
     pub(super) fn hub_is_full(&self) -> bool {
         self.hubs.values().any(|state| state.queue.len() >= HUB_QUEUE / 2)
     }
@@ -300,14 +300,14 @@ impl Transport {
         }
     }
 
-    /// A command that the connection remembers across reconnects, so also for hubs that are down.
+    /// Queues a command for all hubs, also for those that are down: its effect is kept across reconnects.
     pub(super) fn order_all(&mut self, command: impl Fn() -> HubCommand) {
         for state in self.hubs.values_mut() {
             self.stats.hub_dropped += u64::from(state.push(command()));
         }
     }
 
-    /// Tells the hubs which groups we are in now.
+    /// Sends our group changes to the hubs.
     pub(super) fn sync_groups(&mut self) {
         let tags: BTreeSet<_> = self.groups.tags().collect();
         for tag in self.joined.difference(&tags).copied().collect::<Vec<_>>() {

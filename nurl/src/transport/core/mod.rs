@@ -1,15 +1,15 @@
-//! The seam's core: sessions, legs, reliable messages and groups as one state machine without IO.
+//! The transport's core: sessions, routes, reliable messages and groups as one state machine without IO.
 //!
-//! Inputs are datagrams from the sockets, events from the hubs, the interface list and the time. Outputs are
-//! batches for the sockets, commands for the hubs, and [`Event`]s for the layer above.
+//! Inputs are datagrams from the sockets, events from the hubs, the interface list and the time. Outputs are batches
+//! for the sockets, commands for the hubs, and [`Event`]s for the layer above.
 //!
-//! Every input is followed by [`Transport::pump`], which moves what the parts have to say to each other: a
-//! session that came up lets waiting datagrams go and opens the reliable connection; a reliable datagram is
-//! sealed onto the routes that the path machine names; both legs get the same sealed bytes while a path is
-//! in doubt, and the receiver's replay window drops the second.
+//! Every input is followed by [`Transport::pump`], which moves data between the parts. A new session releases waiting
+//! datagrams and opens the reliable connection. A reliable datagram is sealed onto the routes that the path state
+//! machine selects. While a path is in doubt, both routes carry the same sealed bytes, and the receiver's replay
+//! window drops the second copy.
 //!
-//! The module's parts: `datagrams` seals and opens, `hubs` talks to the hubs' connections, `candidates` says where we
-//! can be reached, `peers` says who is known and who makes room.
+//! The module's parts: `datagrams` seals and opens datagrams, `hubs` talks to the hubs' connections, `candidates`
+//! computes our candidates, `observed` collects the addresses that peers see, `peers` holds the table of peers.
 
 mod candidates;
 mod datagrams;
@@ -51,11 +51,11 @@ use crate::rt::Rng;
 use crate::rt::net::Interface;
 use peers::Known;
 
-/// Peers that the endpoint holds beyond those that are known here: they began a handshake and haven't yet shown that
-/// they have its keys. Each is idle after ten seconds; a hundred new ones a second is more than clients bring.
+/// Peers that the endpoint may hold beyond the known ones: they began a handshake and haven't yet proved that they
+/// have its keys. Each becomes idle after ten seconds; a hundred new ones a second is more than clients cause.
 const UNCONFIRMED_PEERS: usize = 1_024;
 
-/// Events kept between two drains: reliable messages wait in their own budget beyond it.
+/// Events kept between two drains; beyond it, reliable messages wait within their own budget.
 const EVENTS: usize = 4_096;
 
 /// The state machine; see the module.
@@ -77,10 +77,10 @@ pub struct Transport {
     bound: (Option<SocketAddr>, Option<SocketAddr>),
     candidates: Vec<SocketAddr>,
     observed: Observed,
-    /// Requests for the reflexive address out of turn, in seconds that each costs.
+    /// Token bucket for early requests for the reflexive address, in seconds that each request costs.
     hurries: TokenBucket,
     record_seq: u64,
-    /// When our record is to be sealed anew; never for a node without one.
+    /// When our record is to be sealed again; `None` for a node without a record.
     record_due: Option<Instant>,
     inbox: Vec<u8>,
     inbox_index: Vec<(PublicKey, Range<usize>)>,
@@ -93,7 +93,7 @@ pub struct Transport {
 }
 
 impl Transport {
-    /// A seam without sockets yet. `rng` gives each part its own labelled stream.
+    /// A transport without sockets yet. `rng` returns a labelled stream for each part.
     pub fn new(
         config: &TransportConfig,
         now: Instant,
@@ -155,7 +155,7 @@ impl Transport {
     /// Queues a reliable message; [`reliable::Event::Acked`] or [`reliable::Event::Failed`] follows.
     ///
     /// # Errors
-    /// As [`Reliable::send`] says.
+    /// Those of [`Reliable::send`].
     pub fn send_message(
         &mut self,
         now: Instant,
@@ -168,7 +168,7 @@ impl Transport {
             return Err(reliable::SendError::TooManyPeers);
         }
         let id = self.reliable.send(now, peer, priority, kind, body)?;
-        // Who wants to know whether a session is allowed has called it before.
+        // A caller that needs to know whether a session is allowed has called `connect` before.
         let _ = self.connect(now, peer);
         Ok(id)
     }
@@ -176,14 +176,14 @@ impl Transport {
     /// Seals `body` for a group that we joined and lets the hub fan it out.
     ///
     /// # Errors
-    /// As [`Groups::seal`] says.
+    /// Those of [`Groups::seal`].
     pub fn broadcast(&mut self, now: Instant, name: &str, body: &[u8]) -> Result<(), group::GroupError> {
         self.sealed.clear();
         let tag = self.groups.seal(now, name, body, &mut self.sealed)?;
         let payload = Bytes::copy_from_slice(&self.sealed);
         match self.first_hub_up() {
             Some(hub) => self.command(hub, HubCommand::GroupSend { tag, payload }),
-            // No hub to fan it out: each peer with a direct path gets its own copy.
+            // Without a hub to fan the frame out, each peer with a direct path gets its own copy.
             None => {
                 for peer in self.peers.keys() {
                     if let Some(addr) = self.endpoint.path_state(peer).and_then(|state| state.addr) {
@@ -198,7 +198,7 @@ impl Transport {
     /// Joins a group; [`group::MESH_GROUP`] is joined from the start.
     ///
     /// # Errors
-    /// As [`Groups::join`] says.
+    /// Those of [`Groups::join`].
     pub fn join_group(&mut self, name: &str) -> Result<(), group::GroupError> {
         self.groups.join(name, None)?;
         self.sync_groups();
@@ -211,21 +211,21 @@ impl Transport {
         self.sync_groups();
     }
 
-    /// Asks rendezvous where `peer` may be, unless it is known here: the way to a key that no view has.
+    /// Asks rendezvous for the record of `peer`, unless the peer is known here: finds keys that are in no view.
     pub fn look_up(&mut self, peer: PublicKey) {
         if peer != self.local && !self.peers.contains_key(&peer) {
             self.command_all(|| HubCommand::Lookup { peer });
         }
     }
 
-    /// Tells every peer with a session that this node goes.
+    /// Closes every session, which tells the peers that this node stops.
     pub fn close(&mut self, now: Instant) {
         let peers: Vec<PublicKey> = self.endpoint.peers().copied().collect();
         peers.iter().for_each(|peer| self.endpoint.close(now, peer));
         self.pump(now);
     }
 
-    /// Sends what there is to send, and asks for its acknowledgement without the usual delay.
+    /// Sends all pending data, and requests its acknowledgement without the usual delay.
     pub fn hurry(&mut self, now: Instant) {
         self.pump(now);
         self.reliable.hurry(now);
@@ -237,7 +237,7 @@ impl Transport {
         self.reliable.sending().now == 0 && self.hubs.values().all(|hub| hub.queue.is_empty())
     }
 
-    /// The host slept: every path and every connection is in doubt.
+    /// The host was suspended: every path and every connection is in doubt.
     pub fn on_suspend(&mut self, now: Instant) {
         self.endpoint.on_network_change(now);
         for server in self.hubs.values_mut().flat_map(|hub| &mut hub.servers) {
@@ -262,17 +262,17 @@ impl Transport {
         }
     }
 
-    /// Whether producers have to wait before they send more datagrams.
+    /// Whether producers must wait before they send more datagrams.
     pub fn is_full(&self) -> bool {
         self.outbox.is_full()
     }
 
-    /// What the seam counts.
+    /// The transport's counters.
     pub fn stats(&self) -> Stats {
         Stats { waiting_dropped: self.waiting.dropped, ..self.stats }
     }
 
-    /// How full the seam is.
+    /// The transport's gauges.
     pub fn gauges(&self) -> Gauges {
         let (waiting_peers, waiting_datagrams) = self.waiting.gauges();
         Gauges {
@@ -290,7 +290,7 @@ impl Transport {
         }
     }
 
-    /// What sessions count.
+    /// The sessions' counters.
     #[cfg_attr(not(any(test, feature = "internals")), expect(dead_code, reason = "door: metrics"))]
     pub fn session_stats(&self) -> &securedgram::Stats {
         self.endpoint.stats()
@@ -301,7 +301,7 @@ impl Transport {
         self.events.pop_front()
     }
 
-    /// Does what is due.
+    /// Does all work that is due.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.refresh_candidates(now);
         self.stun.handle_timeout(now);
@@ -324,7 +324,7 @@ impl Transport {
         .min()
     }
 
-    /// Moves what the parts have to say to each other and towards the sockets. Says whether anything moved.
+    /// Moves data between the parts and towards the sockets. Returns whether anything moved.
     pub fn pump(&mut self, now: Instant) -> bool {
         let mut moved = false;
         loop {
@@ -360,7 +360,7 @@ impl Transport {
         moved | self.take_session_events(now)
     }
 
-    /// Tells the parts what happened to sessions.
+    /// Passes the sessions' events to the parts.
     fn take_session_events(&mut self, now: Instant) -> bool {
         let mut moved = false;
         while let Some(event) = self.endpoint.poll_event() {
@@ -415,7 +415,7 @@ impl Transport {
             let next = self.reliable.poll_transmit(now, &mut plain);
             if let Some((peer, segment)) = next {
                 for packet in plain.chunks(segment.unwrap_or(plain.len()).max(1)) {
-                    // Without a session the packet is lost, and QUIC sends it again.
+                    // Without a session the packet is lost, and QUIC retransmits it.
                     if self.seal_and_send(now, peer, channel::RELIABLE, packet).is_err() {
                         self.seek(now, peer);
                     }
@@ -439,13 +439,13 @@ impl Transport {
         let mut moved = false;
         while let Some((peer, body)) = self.groups.poll_transmit() {
             moved = true;
-            // The sender that a frame names is not proven before its key is here. Whoever can send frames, a
-            // hub first of all, must not make us pursue keys that no member has.
+            // The sender in a frame is unproven until its key is here. An attacker who can send frames, first of all
+            // a hub, must not make us request keys from peers that aren't known.
             if !self.peers.contains_key(&peer) {
                 self.stats.unknown_group_senders += 1;
                 continue;
             }
-            // A key that is lost is asked for again.
+            // A lost key message is requested again.
             let _ = self.send(now, peer, channel::GROUP_KEYS, &body);
         }
         while let Some(group::Event::Received { group, sender, body }) = self.groups.poll_event() {

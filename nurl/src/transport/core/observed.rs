@@ -1,46 +1,46 @@
-//! Where peers say that they see us.
+//! Our addresses as peers observe them.
 //!
-//! The echo of a challenge names the source that the peer saw. Behind a NAT that maps endpoint-independently all peers
-//! see the same address, and then it is worth telling to others (RFC 8445's peer-reflexive candidate, seen from the
-//! other end). Behind any other NAT each sees another one, of use to that peer alone, which knows it. So an address is
-//! a candidate once two peers agree on it; one peer that lies names nothing but itself.
+//! The echo of a challenge contains the source address that the peer saw. Behind a NAT with endpoint-independent
+//! mapping all peers see the same address, which other peers can then use (RFC 8445's peer-reflexive candidate, seen
+//! from the other end). Behind any other NAT each peer sees another address, which only that peer can use and already
+//! knows. So an address becomes a candidate once two peers report it; a single false report adds none.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
 use crate::key::PublicKey;
 
-/// Peers whose word is kept, the newest: enough to find two that agree, few enough to look through each time.
+/// Reports kept, the newest: enough to find two that agree, few enough to scan each time.
 const MAX_OBSERVERS: usize = 32;
 
-/// Addresses that peers may agree on at one time, the newest: one of each family.
+/// Agreed addresses kept at one time, the newest: one of each family.
 const MAX_AGREED: usize = 2;
 
-/// What peers said, one word each, the newest first.
+/// The reports, one per peer, the newest first.
 #[derive(Debug, Default)]
 pub(super) struct Observed(VecDeque<(PublicKey, SocketAddr)>);
 
 impl Observed {
-    /// A peer's word, in place of the one before.
+    /// Records a peer's report in place of its previous one.
     pub(super) fn note(&mut self, peer: PublicKey, addr: SocketAddr) {
         self.forget(&peer);
         self.0.push_front((peer, addr));
         self.0.truncate(MAX_OBSERVERS);
     }
 
-    /// Drops a peer's word. Says whether there was one.
+    /// Drops a peer's report. Returns whether there was one.
     pub(super) fn forget(&mut self, peer: &PublicKey) -> bool {
         let before = self.0.len();
         self.0.retain(|(known, _)| known != peer);
         self.0.len() < before
     }
 
-    /// Our network is another one: what was seen of the old one is worth nothing.
+    /// Drops all reports: our network changed, so they are obsolete.
     pub(super) fn clear(&mut self) {
         self.0.clear();
     }
 
-    /// The addresses that two peers at least see us at, the newest first.
+    /// The addresses that at least two peers report, the newest first.
     pub(super) fn agreed(&self) -> Vec<SocketAddr> {
         let mut agreed: Vec<SocketAddr> = Vec::with_capacity(MAX_AGREED);
         for (at, (_, addr)) in self.0.iter().enumerate() {

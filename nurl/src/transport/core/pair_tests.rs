@@ -1,4 +1,4 @@
-//! Two seams and a hub between them that takes no time.
+//! Two transports and a hub between them without delay.
 
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,7 @@ struct Pair {
 }
 
 impl Pair {
-    /// Two nodes at one hub, which pass what they have to say in turns, each turn's datagrams in one batch.
+    /// Two nodes at one hub. They exchange their datagrams in turns, each turn's datagrams in one batch.
     fn new(seed: u8) -> Pair {
         let now = crate::rt::test_now();
         let mut rng = Rng::from_seed([seed; 32]);
@@ -58,7 +58,7 @@ impl Pair {
         self.nodes[at].local
     }
 
-    /// Lets both talk until neither has anything to say, without any time passing.
+    /// Lets both nodes exchange datagrams until none are left, without any time passing.
     fn talk(&mut self) {
         for turn in 0..200 {
             let from = turn % 2;
@@ -75,7 +75,7 @@ impl Pair {
     }
 }
 
-/// Until this was mended a peer that didn't know yet that the session was up lost the packet behind the confirm.
+/// Regression test: a peer that didn't know yet that the session was up lost the packet behind the confirmation.
 #[test]
 fn a_first_message_is_acknowledged_without_any_timer_whichever_key_is_the_smaller() {
     let mut smaller = [false; 2];
@@ -137,7 +137,7 @@ fn a_stranger_is_looked_up_once_and_tried_where_its_record_says() {
     pair.nodes[a].look_up(b);
     assert!(pair.nodes[a].poll_hub(&HUB).is_none(), "it is known here by now");
 
-    // The hub's connection ends: what the record says is the only way.
+    // The hub's connection ends: the record's candidate is the only route.
     pair.nodes[a].on_hub_down(pair.now, HUB, crate::net::hub_client::DownReason::Lost);
     let candidates = vec!["192.0.2.9:4000".parse().unwrap()];
     let expires = Duration::from_secs(1_700_000_600);

@@ -1,62 +1,62 @@
-//! The peers that the seam knows: members, and strangers who have a reason to be here.
+//! The table of known peers: members and strangers.
 //!
-//! A **member** is known for as long as membership knows it. Everybody else is a **stranger**: a client that asks
-//! for something and goes. A stranger is forgotten, everywhere, when its session has ended and nothing waits for
-//! it, or when it hasn't answered a whole attempt at a session. So a node serves any number of clients in its life,
-//! and the table bounds only how many there are at one time. When it is full, the peer that is missed least makes
-//! room; a peer that is in the middle of something never does.
+//! A **member** is known for as long as membership knows it. Every other peer is a **stranger**, such as a client
+//! that makes a request and leaves. A stranger is dropped from all tables when its session has ended and nothing
+//! waits for it, or when it hasn't answered a whole handshake attempt. So a node serves any number of clients over
+//! its life, and the table only bounds their number at one time. In a full table, the peer with the lowest eviction
+//! rank is evicted; a peer with recent or pending traffic never is.
 
 use std::time::{Duration, Instant};
 
 use super::{Event, SendError, Transport};
 use crate::key::PublicKey;
 
-/// A peer that was met or heard less long ago than this is not taken for idle: an exchange over a slow path, with
-/// a lost packet in it, is over by then. Shorter, and clients that come at the same moment throw each other out.
+/// A peer that was added or heard more recently than this isn't idle: an exchange over a slow path, with a lost
+/// packet in it, ends within this time. With a shorter time, clients that arrive at the same moment evict each other.
 pub(super) const QUIET: Duration = Duration::from_secs(2);
 
-/// A peer that something waits for and that wasn't heard for this long is taken for lost. What waits is sent again
-/// every second, so a peer that is there is heard several times in it.
+/// A peer with waiting data that wasn't heard for this long counts as lost. Waiting data is sent again every second,
+/// so a reachable peer is heard several times in this period.
 const LOST: Duration = Duration::from_secs(5);
 
-/// Strangers that make room at once are this part of the table. Each look for them passes over the whole table;
-/// this many newcomers share one.
+/// The share of the table that is evicted at once. Each search for idle strangers scans the whole table; this many
+/// new peers share one scan.
 const EVICTED_SHARE: usize = 64;
 
-/// What is known of a peer here.
+/// A known peer's entry.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Known {
     member: bool,
     met: Instant,
 }
 
-/// Peers that may make room, those that are missed least first.
+/// The rank of an evictable peer; the lowest is evicted first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Missed {
-    /// A stranger that nothing waits for.
+    /// A stranger without waiting data.
     Idle,
-    /// A stranger that something waits for and that doesn't answer: it may never come back.
+    /// A stranger with waiting data that doesn't answer: it may never come back.
     Lost,
-    /// A member without a session that nothing waits for: it is met again when there is something to say.
+    /// A member without a session and without waiting data: it is added again when there is data for it.
     Member,
 }
 
-/// What decides whether a peer may make room.
+/// The properties that decide whether a peer may be evicted.
 #[derive(Debug, Clone, Copy)]
 struct Case {
     member: bool,
     /// It has a session.
     open: bool,
-    /// Something waits for it.
+    /// Data waits for it.
     awaited: bool,
-    /// It was met or heard within [`QUIET`].
+    /// It was added or heard within [`QUIET`].
     fresh: bool,
-    /// It wasn't met or heard within [`LOST`].
+    /// It wasn't added or heard within [`LOST`].
     lost: bool,
 }
 
 impl Case {
-    /// How much the peer would be missed; `None` if it stays.
+    /// The peer's eviction rank; `None` if it stays.
     fn judge(self) -> Option<Missed> {
         match self {
             Case { fresh: true, .. } => None,
@@ -81,13 +81,13 @@ impl Transport {
             return Err(SendError::Refused);
         }
         self.endpoint.connect(now, &peer).map_err(|_| {
-            // A peer that isn't allowed gets no place, so that such keys can't fill the table.
+            // A peer that isn't allowed gets no entry, so such keys can't fill the table.
             self.peers.remove(&peer);
             SendError::Refused
         })
     }
 
-    /// A member: what it seals to our groups may be asked about, and it is reachable through the hubs.
+    /// Adds a member: its group keys may be requested, and it is reachable through the hubs.
     pub fn know(&mut self, now: Instant, peer: PublicKey) {
         if peer == self.local {
             return;
@@ -102,7 +102,7 @@ impl Transport {
         }
     }
 
-    /// The peer has left the mesh: from now on it is a stranger.
+    /// The peer has left the mesh and becomes a stranger.
     pub fn dismiss(&mut self, now: Instant, peer: &PublicKey) {
         if let Some(known) = self.peers.get_mut(peer) {
             known.member = false;
@@ -110,7 +110,7 @@ impl Transport {
         }
     }
 
-    /// Forgets a peer: its session, its paths, and what waits for it. [`Event::Forgotten`] follows if it was known.
+    /// Drops a peer: its session, its paths, and its waiting data. [`Event::Forgotten`] follows if it was known.
     pub fn forget(&mut self, now: Instant, peer: &PublicKey) {
         self.waiting.forget(peer);
         self.reliable.forget(now, *peer);
@@ -121,7 +121,7 @@ impl Transport {
         }
     }
 
-    /// Takes a peer in, if there is room, and tells its session through which hubs it can be reached.
+    /// Adds a peer, if there is room, and sets the hubs through which its session can reach it.
     pub(super) fn meet(&mut self, now: Instant, peer: PublicKey) -> bool {
         let new = !self.peers.contains_key(&peer);
         if new && self.is_crowded() && !self.make_room(now, QUIET) {
@@ -129,32 +129,32 @@ impl Transport {
             return false;
         }
         self.peers.entry(peer).or_insert(Known { member: false, met: now });
-        // The endpoint forgets a peer that is idle and that nobody wants; then the hubs have to be told it again.
+        // The endpoint drops idle peers without pending work; its list of hubs must then be set again.
         if new || self.endpoint.path_state(&peer).is_none() {
             let up = self.hubs_up();
-            // A peer that isn't allowed is refused a session, which its caller is told.
+            // Fails for a peer that isn't allowed; the caller gets that error when it begins a session.
             let _ = self.endpoint.set_relays(now, &peer, &up);
         }
         true
     }
 
-    /// What QUIC repeats found no session. A member's is kept. For a stranger the attempt that the endpoint began goes
-    /// on to its end.
+    /// A reliable packet found no session. For a member a new session is begun. For a stranger only the handshake
+    /// that the endpoint already began runs to its end.
     pub(super) fn seek(&mut self, now: Instant, peer: PublicKey) {
         if self.is_member(&peer) {
-            // It is tried again with the next packet.
+            // The next packet tries again.
             let _ = self.connect(now, peer);
         } else {
             self.meet(now, peer);
         }
     }
 
-    /// A session came up. `false` if there is no room for its peer, which is told so by the session's end.
+    /// A session came up. Returns `false` if there is no room for its peer; the session is then closed.
     pub(super) fn welcome(&mut self, now: Instant, peer: PublicKey) -> bool {
         let welcome = self.meet(now, peer);
         if !welcome {
             let up = self.hubs_up();
-            // The end is told through the hubs; without one the peer finds out by silence.
+            // The close is sent through the hubs; without a hub the peer's session times out.
             let _ = self.endpoint.set_relays(now, &peer, &up);
             self.endpoint.forget(now, &peer);
         }
@@ -166,8 +166,8 @@ impl Transport {
         self.forget_if_done(now, peer);
     }
 
-    /// An attempt at a session has failed. What waits for a stranger that can't be reached fails with it; members
-    /// are tried again, because membership says when one of them is gone.
+    /// A handshake attempt failed. Data waiting for an unreachable stranger fails with it. Members are tried again,
+    /// because membership decides when one of them is gone.
     pub(super) fn on_handshake_failed(&mut self, now: Instant, peer: &PublicKey) {
         self.waiting.forget(peer);
         if !self.is_member(peer) && !self.endpoint.is_established(peer) {
@@ -193,7 +193,7 @@ impl Transport {
         self.peers.len() >= self.limits.peers
     }
 
-    /// Forgets peers that are missed least, if there are any that were silent for `quiet`. Says whether there were.
+    /// Evicts peers of the lowest rank among those silent for `quiet`. Returns whether there were any.
     fn make_room(&mut self, now: Instant, quiet: Duration) -> bool {
         let mut found: Vec<(Missed, Instant, PublicKey)> = Vec::new();
         for (peer, known) in &self.peers {
@@ -226,7 +226,7 @@ mod tests {
 
     #[test]
     fn strangers_make_room_before_members_and_a_busy_peer_stays() {
-        // (member, open, awaited, lost) → how much it is missed.
+        // (member, open, awaited, lost) → the expected rank.
         let table = [
             ((false, false, false, false), Some(Missed::Idle)),
             ((false, true, false, false), Some(Missed::Idle)),

@@ -8,7 +8,7 @@ use crate::mesh::{Hub, Ticket};
 
 const UNIX: Duration = Duration::from_secs(1_800_000_000);
 
-/// Datagrams that may pass between two nodes before they have to be quiet.
+/// The most rounds of datagrams between two nodes before the exchange must end.
 const PASSES: usize = 100_000;
 
 struct World {
@@ -20,7 +20,7 @@ struct World {
 
 fn secret(n: u64) -> SecretKey {
     let mut bytes = [7; 32];
-    // X25519 ignores some bits at either end.
+    // X25519 clamps some bits of the first and last byte.
     bytes[8..16].copy_from_slice(&n.to_le_bytes());
     SecretKey::from_bytes(bytes)
 }
@@ -45,7 +45,7 @@ fn transport(ticket: &Ticket, now: Instant, n: u64, limits: Limits) -> Transport
     transport
 }
 
-/// Carries what `from` sends to `to` over a hub. Says whether there was anything.
+/// Carries the datagrams from `from` to `to` over a hub. Returns whether there were any.
 fn relay(now: Instant, hub: &PublicKey, from: &mut Transport, to: &mut Transport) -> bool {
     let mut moved = false;
     while let Some(command) = from.poll_hub(hub) {
@@ -61,7 +61,7 @@ fn relay(now: Instant, hub: &PublicKey, from: &mut Transport, to: &mut Transport
 }
 
 impl World {
-    /// A node with a table of `peers`.
+    /// A node with a table of `peers` entries.
     fn new(peers: usize) -> World {
         let now = crate::rt::time::now();
         let hub = Hub { key: secret(1 << 20).public(), addr: "hub:1".to_owned() };
@@ -78,7 +78,7 @@ impl World {
         transport(&self.ticket, self.now, n, Limits::default())
     }
 
-    /// Lets the node and a client talk for `time`; what others are sent is lost.
+    /// Lets the node and a client exchange datagrams for `time`; datagrams to other peers are lost.
     fn run(&mut self, client: &mut Transport, time: Duration) -> Vec<Event> {
         let until = self.now + time;
         let mut events = Vec::new();
@@ -105,7 +105,7 @@ impl World {
         panic!("they never fall silent");
     }
 
-    /// A client comes, says `body` and hears it back, and goes without a word. Says whether it was answered.
+    /// A client connects, sends `body`, gets it back, and leaves without a close. Returns whether it was answered.
     fn visit(&mut self, n: u64, body: &Bytes) -> bool {
         let mut client = self.client(n);
         client.send_message(self.now, self.key(), Priority::Job, 1, body.clone()).unwrap();
@@ -120,7 +120,7 @@ impl World {
         answers.iter().any(|event| matches!(event, Event::Reliable(reliable::Event::Message { .. })))
     }
 
-    /// The node is by itself for `time`.
+    /// Lets `time` pass for the node without any reachable peer.
     fn alone(&mut self, time: Duration) {
         let mut nobody = self.client(1 << 21);
         self.run(&mut nobody, time);
@@ -162,7 +162,7 @@ fn what_waits_for_a_client_that_went_fails_and_it_is_forgotten() {
     assert!(world.visit(1, &Bytes::from_static(b"hello")));
     let client = secret(1).public();
     let id = world.node.send_message(world.now, client, Priority::Job, 1, Bytes::from_static(b"result"));
-    // The session ends after three minutes, the attempt at the next one a minute and a half later.
+    // The session ends after three minutes, and the next handshake attempt 90 seconds later.
     world.alone(Duration::from_secs(300));
     let failed =
         reliable::Event::Failed { peer: client, id: id.unwrap(), reason: reliable::FailReason::Forgotten };

@@ -1,4 +1,4 @@
-//! A group frame: its layout, its seal, and the window that lets each counter pass once.
+//! A group frame: its layout, its encryption, and the replay window that accepts each counter once.
 //!
 //! `0xC5, group_tag:16, sender:32, boot:8, key_id:8, counter:8, ciphertext, tag:16`, integers little-endian.
 //! The 73 bytes before the ciphertext are the associated data; the nonce is `boot, key_id, counter`.
@@ -15,12 +15,12 @@ pub const GROUP_FRAME: u8 = 0xC5;
 /// The length of the header: everything before the ciphertext.
 const HEADER_BYTES: usize = 1 + 16 + 32 + 8 + 8 + 8;
 
-/// What a frame adds to its body.
+/// The overhead of a frame over its body.
 pub const OVERHEAD_BYTES: usize = HEADER_BYTES + AEAD_TAG_BYTES;
 
 const AEAD_TAG_BYTES: usize = 16;
 
-/// Where the nonce lies: boot, key id and counter stand side by side in the header.
+/// The position of the nonce: boot, key id and counter are adjacent in the header.
 const NONCE_AT: usize = 1 + 16 + 32;
 
 /// The header of a frame.
@@ -45,7 +45,7 @@ impl Header {
         out
     }
 
-    /// Reads the header of something long enough to be a frame.
+    /// Parses the header of a frame that is long enough.
     pub(super) fn parse(frame: &[u8]) -> Option<Header> {
         if frame.len() < OVERHEAD_BYTES || frame[0] != GROUP_FRAME {
             return None;
@@ -89,11 +89,11 @@ fn nonce(header: &[u8; HEADER_BYTES]) -> &XNonce {
     XNonce::from_slice(&header[NONCE_AT..])
 }
 
-/// Counters of one key that were seen. RFC 6479's sliding bitmap, 1,024 wide: a frame that overtakes more
-/// than that many others is lost to the others, which at a group's rates is minutes.
+/// The counters of one key that were seen: RFC 6479's sliding bitmap, 1,024 wide. If a frame overtakes more
+/// others than that, those before the window are dropped; at a group's rates that takes minutes.
 #[derive(Debug, Clone)]
 pub(super) struct Window {
-    /// Nothing at or below this is accepted.
+    /// No counter at or below this is accepted.
     floor: u64,
     /// The highest counter that was seen.
     top: u64,

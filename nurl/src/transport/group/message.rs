@@ -1,11 +1,11 @@
-//! What channel 4 carries between a receiver and a sender of group frames.
+//! The messages of channel 4 between a receiver and a sender of group frames.
 //!
 //! | message | layout (integers little-endian) |
 //! | --- | --- |
 //! | REQUEST | `0x01, group_tag:16` |
 //! | KEY | `0x02, group_tag:16, boot:8, key_id:8, counter:8, key:32` |
 //!
-//! The session seals and authenticates both, so a KEY can only be the sender's own.
+//! The session seals and authenticates both, so a KEY always comes from its sender.
 
 use zeroize::Zeroizing;
 
@@ -15,17 +15,17 @@ const REQUEST: u8 = 0x01;
 const KEY: u8 = 0x02;
 const KEY_MESSAGE_BYTES: usize = 1 + 16 + 8 + 8 + 8 + 32;
 
-/// A key of the peer that sent it.
+/// A group key of the peer that sent the message.
 pub(super) struct SenderKey {
     pub(super) boot: u64,
     pub(super) key_id: u64,
-    /// The highest counter that was used with it so far.
+    /// The highest counter used with the key so far.
     pub(super) counter: u64,
     pub(super) key: Zeroizing<[u8; 32]>,
 }
 
 pub(super) enum Message {
-    /// "Tell me the key with which you send to this group."
+    /// Requests the key with which the peer sends to this group.
     Request,
     /// The answer.
     Key(SenderKey),

@@ -58,7 +58,7 @@ fn exchange(now: Instant, a: (u8, &mut Groups), b: (u8, &mut Groups)) {
     }
 }
 
-/// A receiver that has pulled the sender's key.
+/// A sender, and a receiver that has pulled its key.
 fn acquainted(now: Instant) -> (Groups, Groups) {
     let (mut sender, mut receiver) = (node(1, 11), node(2, 22));
     receiver.pull(now, "jobs", key(1)).unwrap();
@@ -127,7 +127,7 @@ fn an_unknown_sender_is_asked_and_later_frames_wait_for_the_answer() {
     let (to, request) = receiver.poll_transmit().unwrap();
     assert_eq!(to, key(1));
     sender.handle_key_message(now, key(2), true, &request);
-    // Sent after the answer, it overtakes it.
+    // This frame was sent after the answer, and overtakes it.
     let second = seal(&mut sender, now, "jobs", b"second");
     assert_eq!(receiver.handle_frame(now, &second), Outcome::Waiting);
     exchange(now, (1, &mut sender), (2, &mut receiver));
@@ -191,7 +191,7 @@ fn a_forger_without_the_key_is_refused() {
     let now = now();
     let (mut sender, mut receiver) = acquainted(now);
     let mut frame = seal(&mut sender, now, "jobs", b"one");
-    // Another sender's frame under this sender's name.
+    // A frame of another sender under this sender's name.
     let mut forged = seal(&mut node(3, 33), now, "jobs", b"lie");
     forged[17..73].copy_from_slice(&frame[17..73]);
     assert_eq!(receiver.handle_frame(now, &forged), Outcome::Forged);
@@ -236,13 +236,13 @@ fn who_is_taken_off_the_list_reads_nothing_after_the_rotation() {
     kept.pull(begin, "jobs", key(1)).unwrap();
     exchange(begin, (1, &mut sender), (3, &mut kept));
     sender.join("jobs", only(&[1, 3])).unwrap();
-    // Not more than once a minute.
+    // The key is replaced at most once a minute.
     let before = seal(&mut sender, begin, "jobs", b"before");
     assert_eq!(removed.handle_frame(begin, &before), Outcome::Received);
     let later = begin + MIN_ROTATION;
     let after = seal(&mut sender, later, "jobs", b"after");
     assert_eq!(sender.stats().rotations, 1);
-    // The frame overtakes the key that is handed on, and waits for it.
+    // The frame overtakes the new key, and waits for it.
     assert_eq!(kept.handle_frame(later, &after), Outcome::Waiting);
     exchange(later, (1, &mut sender), (3, &mut kept));
     assert_eq!(bodies(&mut kept), [b"after"]);
@@ -293,7 +293,7 @@ fn a_new_mesh_secret_changes_tags_and_keys_and_the_old_ones_are_heard_for_a_gene
     exchange(later, (1, &mut sender), (2, &mut receiver));
     assert_eq!(receiver.handle_frame(later, &new), Outcome::Received);
     assert_eq!(receiver.handle_frame(later, &new_mesh), Outcome::Received);
-    // Two generations on, the first one is unknown.
+    // Two generations later, the first one is unknown.
     receiver.set_generations(generations(2));
     assert_eq!(receiver.handle_frame(later, &old_mesh), Outcome::UnknownGroup);
 }

@@ -2,20 +2,20 @@
 //!
 //! quinn-proto's own CUBIC computes in floats (`powi` and `cbrt` may differ between a debug and a release
 //! build), its BBR draws from ambient entropy, and its NewReno needs minutes to regrow a window after one
-//! loss on a long path. A world's digest must not depend on any of that, hence this one: bytes, milliseconds
-//! and 128-bit intermediates.
+//! loss on a long path. The digest of a simulated world must not depend on floats or entropy, hence this
+//! implementation: bytes, milliseconds and 128-bit intermediates.
 //!
-//! Two deliberate differences, both because the paths of this crate are radio links and relays:
+//! Two deliberate differences from RFC 9438, because the paths of this crate are radio links and relays:
 //!
-//! - **A loss without a queue is no congestion.** Where packets fill a queue before they are lost, the round
-//!   trip has grown; where a radio link drops one in fifty, it hasn't. So the window shrinks by as much as
-//!   the round trip exceeds its minimum (TCP Westwood's idea: what a path carried times its least round trip
-//!   is what it holds), at most to 70 % as in CUBIC, and not at all without a queue. Only where more than
-//!   15 % is lost (a policer has no queue) is it 70 % regardless. Measured at 2 % random loss,
-//!   50 ms and 40 Mbit/s: 4 MiB in about a second instead of 22.
-//! - **A blackout is no congestion.** Persistent congestion (RFC 9002 §7.6) sends the window to its minimum,
-//!   as it must, but keeps the memory of where it was: slow start returns to 70 % of it in a few round
-//!   trips, the cubic curve to the rest. If the path really got slower, the next loss says so.
+//! - **Loss without queueing isn't congestion.** Before a full queue drops packets, the round trip grows; on
+//!   a radio link that drops one packet in fifty, it doesn't. So the window shrinks by as much as the round
+//!   trip exceeds its minimum (TCP Westwood's idea: a path's capacity is its rate times its minimum round
+//!   trip), at most to 70 % as in CUBIC, and not at all without a queue. Above 15 % loss it always shrinks
+//!   to 70 %, because a policer has no queue. Measured at 2 % random loss, 50 ms and 40 Mbit/s: 4 MiB in
+//!   about a second instead of 22.
+//! - **A blackout isn't congestion.** Persistent congestion (RFC 9002 §7.6) reduces the window to its minimum, as
+//!   required, but the previous window is remembered: slow start returns to 70 % of it in a few round trips, and the
+//!   cubic curve to the rest. If the path really became slower, the next loss reduces the window.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -40,17 +40,17 @@ const C_DENOMINATOR: u128 = 10 * 1_000_000_000;
 /// RFC 9438 §4.3: the Reno-friendly region's growth, 3·(1−β)/(1+β) = 9/17 segments per round trip.
 const ALPHA: (u64, u64) = (9, 17);
 
-/// The round trip may exceed its minimum by a tenth before that counts as a queue: ordinary jitter.
+/// The round trip may exceed its minimum by a tenth, as ordinary jitter, before that counts as queueing.
 const JITTER_ALLOWANCE: (u128, u128) = (11, 10);
 
-/// A larger part of a round lost than this (in percent) is congestion whatever the round trip says. BBR's
-/// first version tolerated 20 %.
+/// A higher loss rate in a round (in percent) is congestion regardless of the round trip. BBR's first
+/// version tolerated 20 %.
 const TOLERATED_LOSS_PERCENT: u64 = 15;
 
-/// The share of losses is judged over at least this many datagrams: of ten, two are easily lost by chance.
+/// The loss rate is evaluated over at least this many datagrams: two losses in ten are often chance.
 const LOSS_SAMPLE_DATAGRAMS: u64 = 32;
 
-/// Windows stay below this, so that the arithmetic never overflows: 4 GiB in flight.
+/// The window stays below this, so that the arithmetic never overflows: 4 GiB in flight.
 const MAXIMUM_WINDOW: u64 = 1 << 32;
 
 /// Builds a [`Cubic`] for each connection.
@@ -62,7 +62,7 @@ impl ControllerFactory for CubicFactory {
     }
 }
 
-/// The time since which the window follows the cubic curve.
+/// The period since which the window follows the cubic curve.
 #[derive(Debug, Clone, Copy)]
 struct Epoch {
     start: Instant,
@@ -70,7 +70,7 @@ struct Epoch {
     k_ms: u64,
     /// The window of a Reno sender with the same losses.
     reno: u64,
-    /// Acknowledged bytes that have not yet grown `reno` or the window by a byte.
+    /// Acknowledged bytes that haven't yet increased `reno` or the window by a byte.
     reno_rest: u64,
     cubic_rest: u64,
 }
@@ -81,13 +81,13 @@ pub(super) struct Cubic {
     window: u64,
     ssthresh: u64,
     w_max: u64,
-    /// Losses of packets sent before this belong to the congestion event that happened then.
+    /// Losses of packets sent before this belong to the congestion event of that time.
     recovery_start: Option<Instant>,
     epoch: Option<Epoch>,
-    /// The newest and the least round trip.
+    /// The newest and the minimum round trip.
     rtt: Duration,
     least_rtt: Duration,
-    /// Bytes acknowledged and lost, the recent ones counting most.
+    /// Bytes acknowledged and lost, weighted towards the recent ones.
     acked: u64,
     lost: u64,
 }
@@ -108,7 +108,7 @@ impl Cubic {
         }
     }
 
-    /// The window after a loss: between 70 % of what it is and all of it.
+    /// The window after a loss: between 70 % and 100 % of the current one.
     fn reduced(&self) -> u64 {
         let least = self.window * BETA_TENTHS / 10;
         let total = self.acked + self.lost;
@@ -179,7 +179,7 @@ impl Controller for Cubic {
         self.recovery_start = Some(now);
         let reduced = self.reduced().max(self.minimum());
         if self.acked + self.lost >= LOSS_SAMPLE_DATAGRAMS * self.mtu {
-            // Older rounds count half as much as newer ones.
+            // Each evaluation halves the weight of older bytes.
             (self.acked, self.lost) = (self.acked / 2, self.lost / 2);
         }
         if is_persistent {
@@ -188,8 +188,8 @@ impl Controller for Cubic {
             self.window = self.minimum();
             self.epoch = None;
         } else if reduced < self.window {
-            // A loss on the way back to an earlier maximum is a sign of less room: fast convergence, RFC
-            // 9438 §4.7. In slow start after a blackout it isn't, since nothing was measured yet.
+            // A loss on the way back to an earlier maximum indicates less capacity: fast convergence, RFC
+            // 9438 §4.7. In slow start after a blackout it doesn't, since nothing was measured yet.
             self.w_max = if self.window < self.w_max && self.window >= self.ssthresh {
                 self.window * (10 + BETA_TENTHS) / 20
             } else {

@@ -1,8 +1,8 @@
-//! A QUIC "cryptography" that encrypts nothing.
+//! A QUIC "cryptography" without encryption.
 //!
 //! Every QUIC packet of this crate travels inside a sealed datagram of a session between two authenticated
-//! peers, so a second cipher would only cost. What is left of RFC 9001 is its bookkeeping: three packet
-//! number spaces, the exchange of transport parameters, and key phases.
+//! peers, so a second cipher would only add cost. The remaining part of RFC 9001 is its bookkeeping: three
+//! packet number spaces, the exchange of transport parameters, and key phases.
 //!
 //! The handshake is three messages, each `length:2 (little-endian), body`:
 //!
@@ -14,17 +14,17 @@
 //! | client | Handshake | empty |
 //!
 //! A packet's "tag" is four bytes: the generation of its key and bits 8 to 31 of its packet number. QUIC
-//! leaves two decisions to whether decryption succeeds, and a cipher that always succeeds would take them
-//! wrongly for a packet that arrives late:
+//! bases two decisions on whether decryption succeeds. With a cipher that always succeeds, both would be
+//! wrong for a late packet:
 //!
-//! - A packet carries only the low bits of its number; far from the newest one they expand to another
-//!   number, one that was perhaps never sent, and its acknowledgement would kill the connection.
-//! - quinn-proto changes keys once, early in a connection's life; a packet from before that arrives long
-//!   after would look like an illegal second change.
+//! - A packet carries only the low bits of its number. Far from the newest number they expand to a wrong
+//!   one, which was perhaps never sent, and its acknowledgement would close the connection.
+//! - quinn-proto changes keys once, early in a connection's life. A packet from before the change that
+//!   arrives long after it would look like an illegal second change.
 //!
-//! With the tag such a packet fails, so it is dropped, and its data has been sent again anyway.
+//! With the tag, decryption of such a packet fails and it is dropped; its data has been retransmitted anyway.
 //!
-//! It refuses a malformed handshake with a transport error, and every Retry packet, token and early data.
+//! A malformed handshake is refused with a transport error. Retry packets, tokens and early data are refused too.
 
 use std::any::Any;
 use std::io::Cursor;
@@ -44,8 +44,8 @@ const ALERT_MISSING_EXTENSION: u8 = 0x6d;
 /// Bytes before a handshake message: its length.
 const LENGTH_BYTES: usize = 2;
 
-/// The longest handshake message that is read. Transport parameters are about 150 bytes; quinn-proto
-/// itself stops a peer at 16 KiB of handshake data.
+/// The longest accepted handshake message. Transport parameters are about 150 bytes; quinn-proto itself
+/// limits a peer to 16 KiB of handshake data.
 const MAX_HANDSHAKE_MESSAGE_BYTES: usize = 2_048;
 
 /// Bytes added to each packet.
@@ -79,14 +79,14 @@ impl ServerConfig for Plain {
     }
 }
 
-/// How far the handshake has come, as the side itself sees it.
+/// The progress of the handshake, as seen by this side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
     /// Client: nothing written. Server: waits for the client's parameters.
     Start,
     /// Client: waits for the server's empty Initial message. Server: has the parameters, writes the answer.
     Hello,
-    /// Client: has the empty message, takes Handshake keys. Server: writes its parameters.
+    /// Client: has the empty message, installs the Handshake keys. Server: writes its parameters.
     Answer,
     /// Client: waits for the server's parameters. Server: waits for the client's empty message.
     Finish,
@@ -112,7 +112,7 @@ impl PlainSession {
         PlainSession { side, step: Step::Start, local, remote: None, unread: Vec::new(), generation: 0 }
     }
 
-    /// Takes one whole message, if there is one.
+    /// Takes one complete message, if there is one.
     fn take_message(&mut self) -> Result<Option<Vec<u8>>, TransportError> {
         let Some((length, rest)) = self.unread.split_first_chunk::<LENGTH_BYTES>() else { return Ok(None) };
         let length = usize::from(u16::from_le_bytes(*length));
@@ -163,7 +163,7 @@ impl Session for PlainSession {
     }
 
     fn is_handshaking(&self) -> bool {
-        // The client is through as soon as it has the server's parameters (RFC 9001 §4.1.1).
+        // The client's handshake is complete once it has the server's parameters (RFC 9001 §4.1.1).
         !matches!(self.step, Step::Confirm | Step::Done)
     }
 
@@ -310,7 +310,7 @@ impl PacketKey for PlainPacket {
     }
 }
 
-/// The key behind stateless reset tokens. Resets are never sent (a GONE datagram does that), but each
+/// The key for stateless reset tokens. Resets are never sent (a GONE datagram replaces them), but each
 /// connection id carries a token, and a token must not be guessable from another.
 pub(super) struct ResetKey(pub(super) [u8; 32]);
 

@@ -1,8 +1,8 @@
 //! Received messages of one connection, until they are complete.
 //!
-//! A message's buffer grows with what has arrived and is never of the announced length before: what a peer
-//! announces costs nothing, only what it sends does. A message of one chunk is handed on without a copy. Bytes
-//! beyond a gap are kept here too, and counted.
+//! A message's buffer grows with the received bytes and never has the announced length in advance: a peer uses
+//! memory only with the bytes that it sends, not with those that it announces. A message of one chunk is passed on
+//! without a copy. Bytes beyond a gap are kept here too, and counted.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,53 +12,52 @@ use quinn_proto::{Connection, ReadError, StreamId};
 use super::limits::{MAX_INCOMPLETE_BYTES, MAX_MESSAGE_BYTES, PART_OVERHEAD_BYTES};
 use super::wire::{HEADER_BYTES, parse_header};
 
-/// What a peer did that no honest one does. The connection ends.
+/// A protocol violation, which no honest peer commits. The connection is closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Violation {
     /// It announced a message above [`MAX_MESSAGE_BYTES`].
     TooLong,
-    /// A stream carried more than it announced, or ended early.
+    /// A stream carried more bytes than announced, or ended early.
     WrongLength,
     /// Its incomplete messages announce or occupy more than [`MAX_INCOMPLETE_BYTES`].
     TooMuch,
 }
 
-/// One message on its way in.
+/// An incomplete message.
 #[derive(Default)]
 struct Incoming {
     header: [u8; HEADER_BYTES],
     header_len: usize,
-    /// The body's beginning, as far as it came without a gap; its capacity grows with it and is never more than
-    /// twice that.
+    /// The body's start, up to the first gap. Its capacity grows with it, to at most twice its length.
     body: Vec<u8>,
-    /// The body, if it came as one chunk.
+    /// The body, if it arrived as one chunk.
     whole: Option<Bytes>,
     received: usize,
-    /// What came beyond a gap, by its offset in the stream. Copies, so that a small chunk never keeps its datagram
-    /// alive; QUIC hands out each byte once, so they don't overlap.
+    /// Bytes beyond a gap, by their offset in the stream. They are copied, so that a small chunk never keeps its
+    /// datagram alive; QUIC returns each byte once, so they don't overlap.
     parts: BTreeMap<u64, Vec<u8>>,
     part_bytes: usize,
-    /// The end of the furthest byte that came, as an offset in the stream.
+    /// The end of the furthest byte received, as an offset in the stream.
     end: u64,
 }
 
 impl Incoming {
-    /// The announced length, once the header is here.
+    /// The announced length, once the header has arrived.
     fn length(&self) -> Option<usize> {
         (self.header_len == HEADER_BYTES).then(|| parse_header(&self.header).1)
     }
 
-    /// What the message announces: its length, or, without its header, as much as is certain.
+    /// The announced length, or, without the header, the length known so far.
     fn announced(&self) -> usize {
         self.length().unwrap_or_else(|| usize::try_from(self.end).unwrap_or(usize::MAX))
     }
 
-    /// What it occupies here.
+    /// The bytes that it occupies here.
     fn held(&self) -> usize {
         self.received + self.part_bytes + self.parts.len() * PART_OVERHEAD_BYTES
     }
 
-    /// Takes bytes from anywhere in the stream.
+    /// Takes bytes at any offset of the stream.
     fn take(&mut self, offset: u64, chunk: Bytes) -> Result<(), Violation> {
         self.end = self.end.max(offset + chunk.len() as u64);
         if offset == next(self.header_len, self.received) {
@@ -81,7 +80,7 @@ impl Incoming {
         Ok(())
     }
 
-    /// Takes the next bytes of the part without a gap.
+    /// Takes the next bytes of the contiguous part.
     fn push(&mut self, mut chunk: Bytes) -> Result<(), Violation> {
         let take = chunk.len().min(HEADER_BYTES - self.header_len);
         self.header[self.header_len..self.header_len + take].copy_from_slice(&chunk.split_to(take));
@@ -100,7 +99,7 @@ impl Incoming {
         }
         let wanted = self.body.len() + chunk.len();
         if wanted > self.body.capacity() {
-            // Doubling, but not beyond the announced end: the body is handed on as it is.
+            // Doubling, but never beyond the announced length: the body is passed on as it is.
             let capacity = wanted.max(2 * self.body.len()).min(length);
             self.body.reserve_exact(capacity - self.body.len());
         }
@@ -117,7 +116,7 @@ impl Incoming {
     }
 }
 
-/// Where the part without a gap ends, as an offset in the stream.
+/// The end of the contiguous part, as an offset in the stream.
 fn next(header_len: usize, received: usize) -> u64 {
     (header_len + received) as u64
 }
@@ -126,22 +125,22 @@ fn next(header_len: usize, received: usize) -> u64 {
 #[derive(Default)]
 pub(super) struct Inbox {
     streams: BTreeMap<StreamId, Incoming>,
-    /// The sum of what the messages announce.
+    /// The sum of the announced lengths.
     announced: usize,
-    /// The sum of what they occupy.
+    /// The sum of the occupied bytes.
     held: usize,
-    /// Streams that have something to read, while reading is paused.
+    /// Streams with unread data while reading is paused.
     pub(super) unread: BTreeSet<StreamId>,
 }
 
 impl Inbox {
-    /// What incomplete messages occupy, in bytes.
+    /// Bytes occupied by incomplete messages.
     pub(super) fn held(&self) -> usize {
         self.held
     }
 
-    /// Reads what a stream has, in whatever order it came: nothing is left to QUIC, whose buffers nobody counts.
-    /// A message that became complete is returned.
+    /// Reads all data of a stream, in any order: none is left in QUIC's buffers, which aren't counted. Returns the
+    /// message if it is complete.
     pub(super) fn read(
         &mut self,
         conn: &mut Connection,
@@ -177,7 +176,7 @@ impl Inbox {
         self.streams.insert(id, incoming);
     }
 
-    /// Takes a stream's message out, or a new one.
+    /// Removes a stream's message, or creates one.
     fn remove(&mut self, id: StreamId) -> Incoming {
         let incoming = self.streams.remove(&id).unwrap_or_default();
         self.announced -= incoming.announced();
@@ -188,7 +187,7 @@ impl Inbox {
 
 #[cfg(test)]
 impl Inbox {
-    /// Takes one byte of a stream, as if QUIC had handed it out.
+    /// Takes one byte of a stream, as if QUIC had returned it.
     pub(super) fn insert(&mut self, id: StreamId, offset: u64) {
         let mut incoming = self.remove(id);
         incoming.take(offset, Bytes::from_static(b"x")).expect("within bounds");

@@ -1,8 +1,8 @@
-//! One QUIC connection, with the endpoint that exists for it alone.
+//! One QUIC connection, with its own endpoint.
 //!
-//! An endpoint per connection keeps peers apart: connection ids, tables and generators of one can't be
-//! reached from another. All datagrams seem to come from one fixed address, because the path sits below:
-//! QUIC never sees a migration.
+//! An endpoint per connection isolates peers: the connection ids, tables and generators of one can't be reached from
+//! another. All datagrams appear to come from one fixed address, because paths are handled below this layer: QUIC
+//! never sees a migration.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -25,7 +25,7 @@ use super::limits::{
 use super::wire::{CID_BYTES, Cid, Datagram};
 use crate::rt::Rng;
 
-/// The address that QUIC believes the peer to have.
+/// The peer's address as presented to QUIC.
 const PEER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 1);
 
 /// Draws connection ids from the connection's own generator.
@@ -56,7 +56,7 @@ impl TimeSource for NoClock {
     }
 }
 
-/// What all connections share.
+/// The settings shared by all connections.
 #[derive(Clone)]
 pub(super) struct Settings {
     transport: Arc<TransportConfig>,
@@ -89,7 +89,7 @@ impl Settings {
         Settings { transport: Arc::new(transport), window }
     }
 
-    /// The window of a connection that begins now.
+    /// The window of a new connection.
     pub(super) fn window(&self) -> u32 {
         self.window
     }
@@ -103,7 +103,7 @@ impl Settings {
         let (seed, reset_key, cid_seed) = (draw(), draw(), draw());
         let mut config = EndpointConfig::new(Arc::new(ResetKey(reset_key)));
         config.cid_generator(move || Box::new(CidGenerator(Rng::from_seed(cid_seed))));
-        // The first bytes of our own datagrams rely on QUIC's fixed bit.
+        // Our control datagrams are distinguished by QUIC's fixed bit in the first byte.
         config.grease_quic_bit(false);
         config.supported_versions(vec![1]);
         config.rng_seed(Some(seed));
@@ -123,12 +123,12 @@ impl Settings {
     }
 }
 
-/// What became of a datagram.
+/// The result of handling a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fate {
-    /// The connection took it.
+    /// The connection accepted it.
     Taken,
-    /// It belongs to no connection of ours.
+    /// It belongs to no connection.
     Unknown,
 }
 
@@ -136,17 +136,17 @@ pub(super) struct Link {
     endpoint: Endpoint,
     handle: ConnectionHandle,
     pub(super) conn: Connection,
-    /// Which of the client's attempts it is.
+    /// The client's attempt number.
     pub(super) attempt: u64,
     pub(super) connected: bool,
     pub(super) inbox: Inbox,
-    /// The peer's connection id in our last packet: what a GONE must name to be believed.
+    /// The peer's connection id in our last packet; a GONE must contain it to be accepted.
     pub(super) remote_cid: Option<Cid>,
-    /// Our connection id in the peer's last packet: what we name in a GONE.
+    /// Our connection id in the peer's last packet, for a GONE from us.
     pub(super) local_cid: Option<Cid>,
     /// When the peer last acknowledged anything.
     answered: Instant,
-    /// ACK frames that came, as QUIC counts them.
+    /// ACK frames received, as counted by QUIC.
     acks: u64,
     /// When the peer last acknowledged anything, or a probe was last sent.
     pub(super) touched: Instant,
@@ -213,15 +213,15 @@ impl Link {
         }
     }
 
-    /// Takes a packet from the peer.
+    /// Handles a packet from the peer.
     pub(super) fn handle_packet(&mut self, now: Instant, packet: &[u8]) -> Fate {
         let mut reply = Vec::new();
-        // Direct responses (resets, version negotiation) are never sent: GONE says what there is to say.
+        // Direct responses (resets, version negotiation) are never sent: GONE replaces them.
         match self.endpoint.handle(now, PEER, None, None, BytesMut::from(packet), &mut reply) {
             Some(DatagramEvent::ConnectionEvent(_, event)) => {
                 self.handle_event(event);
-                // Only an answer counts: a peer that sends while it hears nothing of us must not put our
-                // probes off.
+                // Only an acknowledgement counts: a peer that sends but doesn't receive our packets must not postpone
+                // our probes.
                 let acks = self.conn.stats().frame_rx.acks;
                 if std::mem::replace(&mut self.acks, acks) != acks {
                     (self.answered, self.touched) = (now, now);
@@ -244,7 +244,7 @@ impl Link {
         self.handle_endpoint_events();
     }
 
-    /// Lets the connection and its endpoint talk.
+    /// Exchanges events between the connection and its endpoint.
     pub(super) fn handle_endpoint_events(&mut self) {
         while let Some(event) = self.conn.poll_endpoint_events() {
             self.over |= event.is_drained();
@@ -263,15 +263,15 @@ impl Link {
         Some(transmit.segment_size)
     }
 
-    /// When [`handle_timeout`](Link::handle_timeout) is due. While something is `unanswered` there is always a time,
-    /// whatever QUIC thinks: quinn-proto stops its timer where it discards the keys of the handshake before it
-    /// counts itself established, and doesn't set it again by itself.
+    /// When [`handle_timeout`](Link::handle_timeout) is due. While something is `unanswered` there is always a
+    /// deadline, even if QUIC has none: quinn-proto stops its timer when it discards the handshake keys before the
+    /// connection counts as established, and doesn't restart it.
     pub(super) fn poll_timeout(&mut self, unanswered: bool) -> Option<Instant> {
         let probe = unanswered.then(|| self.touched + MAX_PROBE_INTERVAL);
         self.conn.poll_timeout().into_iter().chain(probe).min()
     }
 
-    /// Does what is due at `now`. Says whether it probed.
+    /// Handles the timers due at `now`. Returns whether it probed.
     pub(super) fn handle_timeout(&mut self, now: Instant, unanswered: bool) -> bool {
         self.conn.handle_timeout(now);
         let probe = unanswered && now >= self.touched + MAX_PROBE_INTERVAL;
@@ -281,18 +281,18 @@ impl Link {
         probe
     }
 
-    /// Asks for a sign of life now, where QUIC might be in a long back-off.
+    /// Probes the peer now, because QUIC may be in a long back-off.
     ///
-    /// A full window keeps a ping back, and only a probe timeout sends past it. So after a silence that timer is
-    /// brought forward. Within a round trip of an answer it isn't, because it may be the timer of a loss (RFC
-    /// 9002 §6.1.2): brought forward, it would count packets as lost whose acknowledgement is on its way, and
-    /// shrink the window for them. Where QUIC has no timer at all, its window may be full of what it will never
-    /// declare lost, so the path begins anew. That forgets the round trip, and is done nowhere else.
+    /// A full window holds a ping back; only a probe timeout may send past it. So after a silence that timer is fired
+    /// early. Within a round trip of an acknowledgement it isn't, because it may be the loss timer (RFC 9002 §6.1.2):
+    /// firing it early would declare packets lost whose acknowledgement is in flight, and shrink the window. If QUIC
+    /// has no timer at all, its window may be full of packets that it will never declare lost, so the path is reset.
+    /// The reset discards the round-trip estimate, and is done in this case only.
     ///
-    /// Before the handshake ends there is no ping: QUIC repeats the handshake's own packets, and a server would seal a
-    /// ping with the keys that come after it. The client can't open it yet, so it is never answered, and nothing is
-    /// held lost in that space before the handshake ends. A dozen such packets, filled up to the length of an Initial
-    /// beside them, fill the window for as long as the connection lives.
+    /// Before the handshake ends, no ping is sent: QUIC retransmits the handshake's own packets, and a server would
+    /// seal a ping with the keys that follow the handshake. The client can't open it yet, so it is never
+    /// acknowledged, and no packet in that space is declared lost before the handshake ends. A dozen such packets,
+    /// padded to the length of an Initial beside them, would fill the window for the life of the connection.
     pub(super) fn probe(&mut self, now: Instant) {
         self.touched = now;
         if self.connected {
@@ -308,18 +308,18 @@ impl Link {
         self.handle_endpoint_events();
     }
 
-    /// Sets the window for what the peer sends. A smaller one comes into force as what is on its way is read: credit
-    /// that was given can't be taken back.
+    /// Sets the receive window. A smaller window takes effect as data in flight is read, because granted credit can't
+    /// be revoked.
     pub(super) fn set_window(&mut self, window: u32) {
         self.conn.set_receive_window(window.into());
     }
 
-    /// Sends something that the peer must answer.
+    /// Sends a PING frame, which the peer must acknowledge.
     pub(super) fn ping(&mut self) {
         self.conn.ping();
     }
 
-    /// The peer's verdict on the path so far, for tests and metrics: the congestion window in bytes.
+    /// The congestion window in bytes, for tests and metrics.
     pub(super) fn window(&self) -> u64 {
         self.conn.congestion_state().window()
     }

@@ -1,28 +1,28 @@
-//! Reliable messages: anything larger than a datagram, or that must arrive.
+//! Reliable messages: for bodies larger than a datagram, or that must arrive.
 //!
-//! **Promises.** A message of up to 16 MiB arrives whole and once at the process (the boot) for which it was
-//! accepted, or its sender is told why not. While one is unacknowledged there is a timer, whatever QUIC thinks.
-//! Messages don't wait for each other: each is a QUIC stream of its own. Under four priorities, a higher one always goes first. What waits is bounded, per peer, priority and
-//! in all; what arrives is bounded too. No path change, rekeying or silence ever ends a connection.
+//! **Guarantees.** A message of up to 16 MiB arrives whole and once at the process (the boot) for which it was
+//! accepted, or its sender gets the reason for the failure. An unacknowledged message always has a timer, independent
+//! of QUIC's own. Messages don't block each other: each is a QUIC stream of its own. Of the four priorities, a higher
+//! one always goes first. Waiting messages are bounded per peer, per priority and in total, and so is received data.
+//! No path change, rekeying or silence ever ends a connection.
 //!
-//! **How.** One QUIC connection ([`quinn_proto`]) per pair of boot ids, inside sealed datagrams on channel 2,
-//! so with a cipher that does nothing (`crypto`). The smaller key is the QUIC client; the other side asks it
-//! to connect when it has something to send (`wire`: OPEN). A peer that lost its half says so when the next
-//! packet arrives (GONE), and the client connects anew. Time, randomness and bytes come from the caller; the
+//! **Mechanism.** One QUIC connection ([`quinn_proto`]) per pair of boot ids, inside sealed datagrams on channel 2,
+//! so QUIC's own cipher does nothing (`crypto`). The peer with the smaller key is the QUIC client; the other side
+//! asks it to connect when it has something to send (`wire`: OPEN). A peer that lost its half of a connection answers
+//! the next packet with GONE, and the client connects again. Time, randomness and bytes come from the caller; the
 //! same calls give the same bytes.
 //!
-//! **Refuses.** Messages above the budgets, with a typed error, followed by [`Event::Writable`] when a
-//! message left. Datagrams of earlier boots and anything that is neither QUIC nor ours, each counted. A peer
-//! that announces more than it may, by closing its connection.
+//! **Refusals.** A message above the budgets is refused with a typed error, and [`Event::Writable`] follows when a
+//! message left. Datagrams of earlier boots, and datagrams that are neither QUIC nor control datagrams, are dropped
+//! and counted. If a peer announces more than it may, its connection is closed.
 //!
-//! **Ends.** A changed boot id of the peer fails everything unacknowledged with
-//! [`FailReason::PeerRestarted`]; [`Reliable::forget`] with [`FailReason::Forgotten`]; a peer that forgot us
-//! fails what was on its way (it may have arrived) with [`FailReason::ConnectionLost`], the rest goes over
-//! the next connection.
+//! **Failures.** A changed boot id of the peer fails every unacknowledged message with [`FailReason::PeerRestarted`];
+//! [`Reliable::forget`] fails them with [`FailReason::Forgotten`]. If the peer lost the connection, the messages in
+//! flight fail with [`FailReason::ConnectionLost`] (they may have arrived); the rest uses the next connection.
 //!
-//! The caller drains [`Reliable::poll_transmit`] and [`Reliable::poll_event`] after each call, and comes back
-//! at [`Reliable::poll_timeout`]. It calls [`Reliable::on_established`] before it hands over the first
-//! datagram of a session.
+//! The caller drains [`Reliable::poll_transmit`] and [`Reliable::poll_event`] after each call, and calls again at
+//! [`Reliable::poll_timeout`]. It calls [`Reliable::on_established`] before it passes the first datagram of a
+//! session.
 
 mod congestion;
 mod crypto;
@@ -46,21 +46,21 @@ pub use limits::{
     STREAM_WINDOW_BYTES,
 };
 
-/// Which message goes first. The best is first.
+/// The priority of a message, highest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Priority {
-    /// Membership, keys, leases: small, and everything depends on them.
+    /// Membership, keys, leases: small, and all other traffic depends on them.
     Control,
     /// Replicated state.
     State,
     /// Jobs and results.
     Job,
-    /// Whatever can wait.
+    /// Bulk data without urgency.
     Bulk,
 }
 
 impl Priority {
-    /// All of them, best first.
+    /// All priorities, highest first.
     pub const ALL: [Priority; 4] = [Priority::Control, Priority::State, Priority::Job, Priority::Bulk];
 
     pub(crate) const fn index(self) -> usize {
@@ -68,7 +68,7 @@ impl Priority {
     }
 }
 
-/// The name of an accepted message, unique in this process.
+/// The id of an accepted message, unique in this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MessageId(pub u64);
 
@@ -99,37 +99,37 @@ impl Default for ReliableConfig {
     }
 }
 
-/// What happened.
+/// Events of reliable messages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// A message arrived.
     Message {
-        /// From whom.
+        /// The sender.
         peer: PublicKey,
-        /// The sender's kind: which layer it is for.
+        /// The sender's kind, which selects the layer.
         kind: u8,
         /// The whole body.
         body: Bytes,
     },
-    /// The peer's process has the whole message (not: has acted on it).
+    /// The peer's process has received the whole message (it may not have acted on it yet).
     Acked {
-        /// To whom.
+        /// The receiver.
         peer: PublicKey,
-        /// Which.
+        /// The message.
         id: MessageId,
     },
-    /// The message will not be sent any more. It may have arrived.
+    /// The message will no longer be sent. It may have arrived.
     Failed {
-        /// To whom.
+        /// The receiver.
         peer: PublicKey,
-        /// Which.
+        /// The message.
         id: MessageId,
-        /// Why.
+        /// The reason.
         reason: FailReason,
     },
-    /// After [`SendError::Full`]: try again.
+    /// After [`SendError::Full`]: the caller may try again.
     Writable {
-        /// To whom.
+        /// The receiver.
         peer: PublicKey,
     },
 }
@@ -139,7 +139,7 @@ pub enum Event {
 pub enum FailReason {
     /// The peer's boot id changed: the process for which the message was meant is gone.
     PeerRestarted,
-    /// The peer was dropped: it is gone for good, can't be reached, or had to make room.
+    /// The peer was dropped: it left for good, can't be reached, or was evicted.
     Forgotten,
     /// The same process of the peer dropped the connection.
     ConnectionLost,
@@ -156,21 +156,21 @@ pub enum SendError {
         /// Its length.
         len: usize,
     },
-    /// Too much is waiting, to this peer at this priority or to all: try again when the peer is writable.
+    /// A budget is used up, for this peer at this priority or for all peers: try again when the peer is writable.
     #[error("{queued_bytes} bytes are waiting for this peer: retry when it is writable")]
     Full {
         /// Bytes that wait for this peer.
         queued_bytes: usize,
     },
-    /// The table of peers is full: forget one.
+    /// The table of peers is full: forget a peer first.
     #[error("the table of peers is full: forget one first")]
     TooManyPeers,
-    /// The peer is this process.
+    /// The peer is this node itself.
     #[error("a message to oneself needs no transport")]
     ToSelf,
 }
 
-/// Counters. All only grow.
+/// Counters. They only increase.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Stats {
     /// Messages accepted by `send`.
@@ -189,19 +189,19 @@ pub struct Stats {
     pub refused_peers: u64,
     /// Connections that were established.
     pub connections: u64,
-    /// Connections that ended, for whatever reason.
+    /// Connections that ended, for any reason.
     pub connections_ended: u64,
-    /// Datagrams that are neither QUIC nor ours.
+    /// Datagrams that are neither QUIC nor control datagrams.
     pub garbage: u64,
-    /// Datagrams from peers whose boot isn't known.
+    /// Datagrams from peers whose boot id isn't known.
     pub unknown_peer: u64,
     /// Datagrams of an earlier boot, attempt or connection.
     pub stale: u64,
-    /// Connections closed because the peer broke the rules of messages.
+    /// Connections closed because the peer violated the message protocol.
     pub violations: u64,
     /// Connections closed because they blocked the receive budget without progress.
     pub stalled: u64,
-    /// Times that reading from a peer paused for the receive budget.
+    /// Times that reading from a peer paused because of the receive budget.
     pub paused: u64,
     /// OPEN datagrams sent.
     pub opens_sent: u64,

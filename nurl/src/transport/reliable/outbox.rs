@@ -1,7 +1,7 @@
 //! Messages to one peer, from acceptance to the peer's acknowledgement.
 //!
-//! Each priority has its own budget, its own share of streams and its own queue, so that no amount of
-//! lower traffic keeps a higher message waiting for anything but the packet on the wire.
+//! Each priority has its own budget, its own share of streams and its own queue, so lower traffic
+//! delays a higher message by at most the packet being sent.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -25,7 +25,7 @@ struct Sending {
     id: MessageId,
     class: usize,
     length: usize,
-    /// What QUIC hasn't taken yet: header and body, emptied from the front.
+    /// Header and body bytes that QUIC hasn't accepted yet, emptied from the front.
     rest: [Bytes; 2],
 }
 
@@ -66,7 +66,7 @@ impl Outbox {
         class.waiting.push_back(Waiting { id, kind, body });
     }
 
-    /// Whether nothing waits and nothing is unacknowledged.
+    /// Whether no message waits or is unacknowledged.
     pub(super) fn is_empty(&self) -> bool {
         self.classes.iter().all(|class| class.messages == 0)
     }
@@ -76,7 +76,7 @@ impl Outbox {
         self.classes.iter().map(|class| class.bytes).sum()
     }
 
-    /// Opens streams for waiting messages, best priority first.
+    /// Opens streams for waiting messages, highest priority first.
     pub(super) fn pump(&mut self, conn: &mut Connection) {
         for (index, &streams) in CLASS_STREAMS.iter().enumerate() {
             while self.classes[index].streams < streams {
@@ -98,7 +98,7 @@ impl Outbox {
         }
     }
 
-    /// Gives QUIC as much of a message as it takes. `true` if the peer refuses the stream.
+    /// Passes as much of a message to QUIC as it accepts. Returns `true` if the peer refuses the stream.
     pub(super) fn write(&mut self, conn: &mut Connection, stream: StreamId) -> bool {
         let Some(sending) = self.sending.get_mut(&stream) else { return false };
         let mut out = conn.send_stream(stream);
@@ -114,7 +114,7 @@ impl Outbox {
         false
     }
 
-    /// The stream is acknowledged, or given up: the message leaves.
+    /// Removes the message of a stream that was acknowledged or given up.
     pub(super) fn remove(&mut self, stream: StreamId) -> Option<Gone> {
         let Sending { id, class, length, .. } = self.sending.remove(&stream)?;
         let class = &mut self.classes[class];
@@ -124,7 +124,7 @@ impl Outbox {
         Some(Gone { id, length })
     }
 
-    /// Takes out every message, in the order in which they were accepted.
+    /// Removes every message, in the order in which they were accepted.
     pub(super) fn take_all(&mut self) -> Vec<Gone> {
         let Outbox { classes, sending } = std::mem::take(self);
         let mut all: Vec<Gone> = sending
@@ -141,7 +141,7 @@ impl Outbox {
         all
     }
 
-    /// Takes out the messages that have a stream; the others can wait for the next connection.
+    /// Removes the messages that have a stream; the others wait for the next connection.
     pub(super) fn take_sending(&mut self) -> Vec<Gone> {
         let streams: Vec<StreamId> = self.sending.keys().copied().collect();
         let mut gone: Vec<Gone> = streams.into_iter().filter_map(|stream| self.remove(stream)).collect();

@@ -17,12 +17,12 @@ pub(super) fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
-/// What the wire does to a datagram.
+/// The properties of the wire.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Weather {
     pub(super) loss_percent: u32,
     pub(super) delay: Duration,
-    /// Added evenly between zero and this: reorders.
+    /// Added uniformly between zero and this: reorders datagrams.
     pub(super) jitter: Duration,
     /// Bytes per second of each direction; zero is unlimited.
     pub(super) rate: u64,
@@ -31,7 +31,7 @@ pub(super) struct Weather {
     pub(super) blackout: bool,
     /// Nothing reaches this host.
     pub(super) deaf: Option<usize>,
-    /// How many arrive 2 s late.
+    /// The percentage of datagrams that arrive 2 s late.
     pub(super) late_percent: u32,
     /// All senders to one host share its link.
     pub(super) shared: bool,
@@ -69,12 +69,12 @@ pub(super) struct Net {
     rng: Rng,
     wire: BTreeMap<(Instant, u64), (usize, usize, Vec<u8>)>,
     sequence: u64,
-    /// Everything sent, as a hash.
+    /// A hash of all datagrams sent.
     pub(super) trace: blake3::Hasher,
     pub(super) sent: u64,
     pub(super) sent_bytes: usize,
     pub(super) longest: usize,
-    /// By a full queue.
+    /// Datagrams dropped by a full queue.
     pub(super) dropped: u64,
     /// Datagrams that hold these bytes are lost.
     pub(super) censored: Option<&'static [u8]>,
@@ -205,7 +205,7 @@ impl Net {
         self.wire.insert((at, self.sequence), (from, to, datagram.to_vec()));
     }
 
-    /// Takes one step; `false` when nothing is left to happen before `until`.
+    /// Takes one step; `false` when nothing is left before `until`.
     pub(super) fn step(&mut self, until: Instant) -> bool {
         self.flush();
         let timers = self.hosts.iter_mut().filter_map(|host| host.reliable.poll_timeout()).min();
@@ -282,7 +282,7 @@ impl Net {
     }
 }
 
-/// A body that no other body equals.
+/// A body that differs for each seed.
 pub(super) fn body(length: usize, seed: u8) -> Vec<u8> {
     let mut body = vec![0; length];
     Rng::from_seed([seed; 32]).fill_bytes(&mut body);

@@ -1,23 +1,23 @@
-//! What channel 2 carries: QUIC packets, and two small datagrams of our own beside them.
+//! The contents of channel 2: QUIC packets and two small control datagrams.
 //!
 //! A QUIC packet always has its fixed bit set (the greasing of RFC 9287 is off), so its first byte is at
-//! least 0x40, and the two control datagrams take first bytes below:
+//! least 0x40. The two control datagrams use smaller first bytes:
 //!
 //! | datagram | layout | meaning |
 //! | --- | --- | --- |
 //! | OPEN | `0x00, pair:8` | "I have messages for you and am the QUIC server: connect" |
 //! | GONE | `0x01, connection id:8` | "I know no connection by the id that your packet carried" |
 //!
-//! `pair` is a hash of both keys and both boot ids, so a datagram of an earlier boot doesn't match. The
-//! client's first packets go to the connection id `pair:8, attempt:8 (big-endian)`; the attempt counts up
-//! for the life of the client's process, so a server tells a new attempt from a late packet of an old one.
+//! `pair` is a hash of both keys and both boot ids, so a datagram of an earlier boot doesn't match. The client's
+//! first packets go to the connection id `pair:8, attempt:8 (big-endian)`. The attempt increases for the life of the
+//! client's process, so a server distinguishes a new attempt from a late packet of an old one.
 //!
 //! A message is one unidirectional stream: `kind:1, length:4 (little-endian), body`.
 
 use crate::key::PublicKey;
 
 /// The length of the connection ids that peers issue, in bytes: QUIC's usual 8, enough that an id of an
-/// earlier connection never matches by chance.
+/// earlier connection doesn't match by chance.
 pub(super) const CID_BYTES: usize = 8;
 
 /// The length of the first connection id: pair and attempt.
@@ -36,7 +36,7 @@ const VERSION: [u8; 4] = [0, 0, 0, 1];
 /// A connection id as it appears in a packet or a GONE.
 pub(super) type Cid = [u8; CID_BYTES];
 
-/// The name of a pair of processes: both keys and both boot ids.
+/// The id of a pair of processes: a hash of both keys and both boot ids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Pair([u8; 8]);
 
@@ -61,18 +61,18 @@ impl Pair {
     }
 }
 
-/// What a body on channel 2 is.
+/// A parsed datagram of channel 2.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Datagram {
     /// The server asks the client to connect.
     Open(Pair),
-    /// The peer knows no such connection.
+    /// The peer doesn't know this connection.
     Gone(Cid),
     /// A client's Initial packet to a first connection id.
     First {
-        /// The pair that it names.
+        /// The pair in the connection id.
         pair: Pair,
-        /// Which attempt of the client it belongs to.
+        /// The client's attempt number.
         attempt: u64,
     },
     /// Any other QUIC packet.
@@ -80,7 +80,7 @@ pub(super) enum Datagram {
 }
 
 impl Datagram {
-    /// Reads as much as routing needs. `None` for what can't be one of ours.
+    /// Parses the fields needed for dispatch. Returns `None` for an invalid datagram.
     pub(super) fn parse(body: &[u8]) -> Option<Datagram> {
         let (&first, rest) = body.split_first()?;
         match first {

@@ -1,12 +1,13 @@
-//! What a box does, as data: one field for each behaviour that RFC 4787 and RFC 5382 tell apart.
+//! A box's behaviour, as data: one field for each behaviour that RFC 4787 and RFC 5382 distinguish.
 
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// What a mapping or a filter depends on, beside the inner endpoint (RFC 4787 §4.1 and §5). Later is stricter.
+/// The part of the remote endpoint on which a mapping or a filter depends (RFC 4787 §4.1 and §5). Later is
+/// stricter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Dependence {
-    /// On nothing else: one outer port for all destinations; or whoever sends to the port gets in.
+    /// On nothing: one outer port for all destinations, or a filter that admits every sender.
     Endpoint,
     /// On the remote address, whatever its port.
     Address,
@@ -15,7 +16,7 @@ pub enum Dependence {
 }
 
 impl Dependence {
-    /// As RFC 4787 calls it.
+    /// The term of RFC 4787.
     pub fn as_str(self) -> &'static str {
         match self {
             Dependence::Endpoint => "endpoint-independent",
@@ -36,7 +37,7 @@ pub enum Ports {
     Random,
 }
 
-/// How the outer address of a new mapping is chosen, where the box has several (RFC 4787 §4.1).
+/// How the outer address of a new mapping is chosen if the box has several (RFC 4787 §4.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pooling {
     /// One outer address for all mappings of an inner address (REQ-2).
@@ -45,20 +46,20 @@ pub enum Pooling {
     Arbitrary,
 }
 
-/// What the box does with a family of addresses.
+/// How the box treats an address family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Family {
     /// Inner addresses are hidden behind the box's own.
     Translated,
-    /// Inner addresses are seen outside; a stateful firewall lets in what was asked for.
+    /// Inner addresses are visible outside; a stateful firewall admits solicited packets only.
     Firewalled,
     /// Everything passes.
     Open,
-    /// Nothing passes: the provider has no such addresses.
+    /// Nothing passes: the provider has no addresses of this family.
     Blocked,
 }
 
-/// A span from which the life of a mapping is drawn, both ends included.
+/// A range from which the lifetime of a mapping is drawn, both ends included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lifetime {
     /// The shortest.
@@ -67,54 +68,55 @@ pub struct Lifetime {
     pub most: Duration,
 }
 
-/// A box. Start from a [preset](super::presets) or from [`NatConfig::rfc`] and change what matters.
+/// The configuration of a box. Start from a [preset](super::presets) or from [`NatConfig::rfc`] and change
+/// fields.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NatConfig {
     /// Its name on the map of a world.
     pub name: &'static str,
-    /// What it does with IPv4.
+    /// How it treats IPv4.
     pub v4: Family,
-    /// What it does with IPv6.
+    /// How it treats IPv6.
     pub v6: Family,
-    /// What a mapping depends on, where it translates.
+    /// The dependence of a mapping, where the box translates.
     pub mapping: Dependence,
-    /// What a mapping's filter depends on, where it translates.
+    /// The dependence of a mapping's filter, where the box translates.
     pub filtering: Dependence,
-    /// What the filter depends on, where it only filters.
+    /// The dependence of the filter, where the box only filters.
     pub firewall: Dependence,
     /// How outer ports are chosen.
     pub ports: Ports,
-    /// The first and the last port that it gives away.
+    /// The first and the last port that it assigns.
     pub port_range: (u16, u16),
-    /// Whether an even inner port gets an even outer one, and an odd one an odd one (RFC 4787 REQ-4).
+    /// Whether the outer port has the parity of the inner one (RFC 4787 REQ-4).
     pub parity: bool,
     /// Whether two mappings may share an outer port while their remotes differ ("port overloading", which RFC 4787
     /// REQ-3 forbids and netfilter does). Needs an address-and-port-dependent mapping.
     pub overload: bool,
-    /// How outer addresses are chosen. `Arbitrary` says nothing of a box with a single one.
+    /// How outer addresses are chosen. With a single outer address `Arbitrary` has no effect.
     pub pooling: Pooling,
     /// Whether an inner host reaches another's mapping through the box, with its own mapping as the source
     /// (RFC 4787 REQ-9).
     pub hairpin: bool,
     /// Time without a refresh after which a UDP mapping ends (RFC 4787 REQ-5 asks for two minutes or more). The
-    /// permission of a single remote ends likewise.
+    /// permission for a single remote ends likewise.
     pub udp_timeout: Duration,
     /// The same once the remote has answered.
     pub udp_stream_timeout: Duration,
-    /// Whether inbound packets refresh, as outbound ones always do (RFC 4787 REQ-6a).
+    /// Whether inbound packets refresh too. Outbound packets always do (RFC 4787 REQ-6a).
     pub inbound_refresh: bool,
-    /// After this a UDP mapping ends whatever passes; the next packet makes a new one.
+    /// The time after which a UDP mapping ends despite traffic; the next packet makes a new one.
     pub udp_lifetime: Option<Lifetime>,
     /// Idle time after which an established TCP connection is forgotten (RFC 5382 REQ-5: 2 h 4 min or more).
     pub tcp_established: Duration,
-    /// The same for one that isn't open yet, or is closed (RFC 5382 REQ-5: 4 min or more).
+    /// The same for a connection that isn't open yet, or is closed (RFC 5382 REQ-5: 4 min or more).
     pub tcp_transitory: Duration,
-    /// Whether an outbound segment of a connection that the box doesn't know makes a mapping, as if it had seen
-    /// the connection open; otherwise it is refused.
+    /// Whether an outbound segment of an unknown connection makes a mapping, as if the box had seen the
+    /// connection open; otherwise the segment is refused.
     pub tcp_pick_up: bool,
-    /// Remotes that it remembers in all, over all mappings.
+    /// The most remotes in the table, over all mappings.
     pub table: usize,
-    /// Mappings that one inner address may have, UDP and TCP together (RFC 6888 REQ-4).
+    /// The most mappings of one inner address, UDP and TCP together (RFC 6888 REQ-4).
     pub ports_per_host: usize,
     /// Whether UDP passes at all.
     pub udp: bool,
@@ -123,8 +125,8 @@ pub struct NatConfig {
 }
 
 impl NatConfig {
-    /// What RFC 4787, RFC 5382 and RFC 6092 ask for where they leave no choice, their minimal timers, and the
-    /// strictest filter. No IPv6.
+    /// The behaviour that RFC 4787, RFC 5382 and RFC 6092 require where they leave no choice, their minimal
+    /// timers, and the strictest filter. No IPv6.
     pub fn rfc(name: &'static str) -> NatConfig {
         NatConfig {
             name,
@@ -153,7 +155,7 @@ impl NatConfig {
         }
     }
 
-    /// What it does with the family of `ip`.
+    /// How the box treats the family of `ip`.
     pub fn family(&self, ip: IpAddr) -> Family {
         if ip.is_ipv4() { self.v4 } else { self.v6 }
     }

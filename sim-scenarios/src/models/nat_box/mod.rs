@@ -1,21 +1,22 @@
 //! A NAT box and stateful firewall for the world, in the terms of RFC 4787 (UDP) and RFC 5382 (TCP).
 //!
-//! [`NatBox`] does what its [`NatConfig`] says, one field for each behaviour; [`presets`] are boxes as people have
-//! them. It rewrites UDP and TCP endpoints, keeps idle timers, runs out of ports and of table, forgets everything on
-//! a reboot and whatever was bound to an outer address that it has lost. Boxes are stacked by nesting networks.
+//! [`NatBox`] does what its [`NatConfig`] says, one field for each behaviour; [`presets`] are configurations of
+//! common boxes. A box rewrites UDP and TCP endpoints, keeps idle timers, and runs out of ports and of table
+//! entries. A reboot clears all of its state, and the loss of an outer address ends all mappings to that address.
+//! Boxes are stacked by nesting networks.
 //!
-//! Refused, without a word to the sender: what comes in unasked, what is blocked, what finds no room, and a hairpin
-//! where the box has none. Not modelled: ICMP, fragments (the world has neither), application-level gateways
-//! (RFC 4787 REQ-10 wants them off), port mapping protocols, and the answer to an unsolicited SYN (RFC 5382 REQ-4
-//! wants none for 6 s; here it never comes).
+//! The box drops silently: unsolicited inbound packets, blocked packets, packets for which its table is full, and
+//! hairpin packets where it doesn't support them. Not modelled: ICMP, fragments (the world has neither),
+//! application-level gateways (RFC 4787 REQ-10 wants them off), port mapping protocols, and the answer to an
+//! unsolicited SYN (RFC 5382 REQ-4 wants none for 6 s; here it never comes).
 //!
 //! | module | concept |
 //! | --- | --- |
-//! | `config` | what a box does, as data |
-//! | [`presets`] | boxes as people have them |
+//! | `config` | a box's behaviour, as data |
+//! | [`presets`] | common boxes |
 //! | `table` | mappings, permissions, timers |
 //! | `ports` | the choice of a port |
-//! | `tcp` | what flags tell of a connection |
+//! | `tcp` | connection state derived from TCP flags |
 
 mod config;
 mod ports;
@@ -31,7 +32,7 @@ use chaos::middlebox::{Middlebox, Packet, Passage, Protocol, Refusal, Verdict};
 use std::net::IpAddr;
 use table::Table;
 
-/// The box.
+/// A NAT box.
 #[derive(Debug)]
 pub struct NatBox {
     config: NatConfig,
@@ -47,7 +48,7 @@ impl NatBox {
         NatBox { config: config.checked(), table: Table::default() }
     }
 
-    /// Ends its UDP mappings, as an update of its configuration does; TCP goes on.
+    /// Ends the box's UDP mappings, as an update of its configuration does; TCP mappings stay.
     pub fn forget_udp(&mut self) {
         self.table.forget(Protocol::Udp);
     }

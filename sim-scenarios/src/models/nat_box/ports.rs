@@ -1,10 +1,10 @@
-//! Which port a new mapping gets (RFC 4787 §4.2).
+//! The choice of a new mapping's port (RFC 4787 §4.2).
 
 use super::config::{NatConfig, Ports};
 use chaos::seed::Rng;
 use rand_core::Rng as _;
 
-/// The last of the well-known ports, which stay among themselves (RFC 4787 REQ-3a).
+/// The last of the well-known ports, which only map to each other (RFC 4787 REQ-3a).
 const WELL_KNOWN: u16 = 1023;
 
 /// A number in `0..bound`.
@@ -12,8 +12,8 @@ pub(super) fn below(rng: &mut Rng, bound: u64) -> u64 {
     ((u128::from(rng.next_u64()) * u128::from(bound)) >> 64) as u64
 }
 
-/// Picks a port for the inner port `inner`, one for which `is_free` holds. `last` is the one that was given
-/// before, if any. `None` if all are taken.
+/// Picks a port for the inner port `inner`, one for which `is_free` holds. `last` is the previously assigned
+/// port, if any. `None` if all are taken.
 pub(super) fn pick(
     config: &NatConfig,
     inner: u16,

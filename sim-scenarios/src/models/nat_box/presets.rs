@@ -1,10 +1,10 @@
-//! Boxes as people have them. The first four are named as RFC 3489 §5 did; each says what it is in the terms of
-//! RFC 4787, and which requirements it breaks, as the boxes that it is named for do.
+//! Common boxes. The first four are named as in RFC 3489 §5. Each doc comment describes the box in the terms of
+//! RFC 4787, and lists the requirements that it breaks, as the real boxes of that name do.
 
 use super::config::{Dependence, Family, Lifetime, NatConfig, Ports};
 use std::time::Duration;
 
-/// Endpoint-independent mapping and filtering: whoever learns the outer address gets in.
+/// Endpoint-independent mapping and filtering: every sender that knows the outer address gets in.
 pub fn full_cone() -> NatConfig {
     NatConfig {
         filtering: Dependence::Endpoint,
@@ -31,8 +31,9 @@ pub fn port_restricted() -> NatConfig {
     NatConfig { hairpin: false, ..NatConfig::rfc("port-restricted") }
 }
 
-/// Address-and-port-dependent mapping and filtering, random ports: an office. Against RFC 4787 REQ-1 (a mapping for
-/// each remote), REQ-5 (60 s end it, where two minutes are the least), REQ-9 and RFC 5382 REQ-8 (no hairpin).
+/// Address-and-port-dependent mapping and filtering, random ports: an office. Against RFC 4787 REQ-1 (a mapping
+/// for each remote), REQ-5 (a 60 s timeout, where two minutes are the least), REQ-9 and RFC 5382 REQ-8 (no
+/// hairpin).
 pub fn symmetric() -> NatConfig {
     NatConfig {
         mapping: Dependence::AddressAndPort,
@@ -44,7 +45,7 @@ pub fn symmetric() -> NatConfig {
     }
 }
 
-/// The same, each port the one after the last: the next can be guessed.
+/// The same with sequential ports, so that the next port can be guessed.
 pub fn symmetric_sequential() -> NatConfig {
     NatConfig { name: "symmetric-sequential", ports: Ports::Sequential, ..symmetric() }
 }
@@ -54,11 +55,11 @@ pub fn home_router() -> NatConfig {
     NatConfig { v6: Family::Firewalled, inbound_refresh: true, ..NatConfig::rfc("home router") }
 }
 
-/// A carrier's NAT (RFC 6888) as phones meet it: random ports, 256 of them for a subscriber, 30 s without an
-/// outbound packet end a UDP mapping, and 48 to 75 s end it in any case. Endpoint-independent mapping,
-/// address-and-port-dependent filtering. Against RFC 4787 REQ-5 (two minutes at least) and REQ-6 (what is refreshed
-/// lives), RFC 5382 REQ-5 (half an hour ends a connection, where 2 h 4 min are the least) and RFC 6888 REQ-8 (a port
-/// is given away again at once, where it is to rest for 120 s).
+/// A carrier's NAT (RFC 6888) as phones meet it: random ports, 256 of them for a subscriber. A UDP mapping ends
+/// after 30 s without an outbound packet, and after 48 to 75 s in any case. Endpoint-independent mapping,
+/// address-and-port-dependent filtering. Against RFC 4787 REQ-5 (two minutes at least) and REQ-6 (a refreshed
+/// mapping lives), RFC 5382 REQ-5 (half an hour ends a connection, where 2 h 4 min are the least) and RFC 6888
+/// REQ-8 (a port is reused at once, where it should rest for 120 s).
 pub fn carrier_grade() -> NatConfig {
     NatConfig {
         ports: Ports::Random,
@@ -72,19 +73,19 @@ pub fn carrier_grade() -> NatConfig {
     }
 }
 
-/// Linux with `MASQUERADE` and a firewall that drops what isn't asked for.
+/// Linux with `MASQUERADE` and a firewall that drops unsolicited packets.
 ///
-/// Netfilter tracks 5-tuples: each has its own mapping and admits its remote only. The port is kept unless another
-/// inner host has it *toward the same remote*, so what a lone host sees is an endpoint-independent mapping. 30 s
-/// end a flow that nobody answered, 120 s one that was; packets of both directions refresh. Connections that it
-/// doesn't know are picked up (`nf_conntrack_tcp_loose`).
+/// Netfilter tracks 5-tuples: each has its own mapping and admits its remote only. The port is kept unless
+/// another inner host has it *toward the same remote*, so a lone host sees an endpoint-independent mapping. An
+/// unanswered flow ends after 30 s, an answered one after 120 s; packets of both directions refresh. Unknown
+/// connections are picked up (`nf_conntrack_tcp_loose`).
 ///
-/// Against RFC 4787 REQ-3 and RFC 5382 REQ-7 (ports are overloaded), RFC 4787 REQ-11 (the mapping depends on who else
-/// has one), REQ-5 (30 s; after 2 min an unanswered connection ends, where RFC 5382 REQ-5 asks for 4), REQ-9 and
-/// RFC 5382 REQ-8 (no hairpin).
+/// Against RFC 4787 REQ-3 and RFC 5382 REQ-7 (ports are overloaded), RFC 4787 REQ-11 (the mapping depends on the
+/// other hosts' mappings), REQ-5 (30 s; after 2 min an unanswered connection ends, where RFC 5382 REQ-5 asks for
+/// 4), REQ-9 and RFC 5382 REQ-8 (no hairpin).
 ///
-/// Left out: an unanswered inbound packet that the box's own stack accepts makes a flow there, too, and may take a
-/// port away. The firewall drops it before.
+/// Left out: an unanswered inbound packet that the box's own stack accepts makes a flow there, too, and may take
+/// a port away. Here the firewall drops such a packet first.
 pub fn linux_masquerade() -> NatConfig {
     NatConfig {
         v6: Family::Firewalled,
@@ -102,8 +103,8 @@ pub fn linux_masquerade() -> NatConfig {
     }
 }
 
-/// A guest network: no UDP, no IPv6, and TCP to `tcp_ports` only. A hub is reached if its port is among them.
-/// Against RFC 5382 REQ-5: half an hour ends a connection.
+/// A guest network: no UDP, no IPv6, and TCP to `tcp_ports` only. A hub is reachable if its port is among them.
+/// Against RFC 5382 REQ-5: a connection ends after half an hour.
 pub fn hotel(tcp_ports: &[u16]) -> NatConfig {
     NatConfig {
         udp: false,
@@ -114,7 +115,7 @@ pub fn hotel(tcp_ports: &[u16]) -> NatConfig {
     }
 }
 
-/// All of them; the hotel lets through to `hub_port` beside the web's ports.
+/// All presets; the hotel allows `hub_port` besides the web's ports.
 pub fn all(hub_port: u16) -> Vec<NatConfig> {
     vec![
         full_cone(),

@@ -1,13 +1,13 @@
-//! The mappings of a box and the remotes that each has spoken with.
+//! The mappings of a box, and the sessions of each mapping.
 //!
-//! A mapping binds an inner endpoint, toward whatever its [dependence](super::Dependence) says, to an outer one. A
-//! session is one remote of a mapping: for UDP it is the filter's permission, for TCP a connection. A session ends
-//! after its idle time, a UDP mapping with the last of its refreshes or at the end of its life, a TCP mapping with
-//! its last session; a mapping whose outer address the box has lost is dead at once. A firewall has the same
-//! mappings, to themselves.
+//! A mapping binds an inner endpoint, toward the remotes that its [dependence](super::Dependence) covers, to an
+//! outer one. A session is one remote of a mapping: for UDP it is the filter's permission, for TCP a connection.
+//! A session ends after its idle time. A UDP mapping ends with the last of its refreshes or at the end of its
+//! lifetime, a TCP mapping with its last session. If the box loses an outer address, the address's mappings end
+//! at once. A firewall has the same mappings, with equal inner and outer endpoints.
 //!
-//! Nothing is swept while packets pass: a packet finds what has ended, a port whose mapping has ended is free at once,
-//! and a new entry makes room first.
+//! Passing packets sweep nothing: a lookup ignores expired entries, a port whose mapping has ended is free at
+//! once, and a new entry sweeps the table if it is full.
 
 use super::config::{Dependence, Family, NatConfig, Pooling};
 use super::ports;
@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-/// What a mapping belongs to: the inner endpoint, and the remote as far as the mapping depends on it.
+/// The key of a mapping: the inner endpoint, and the remote as far as the mapping depends on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Key {
     protocol: Protocol,
@@ -37,7 +37,7 @@ struct Session {
 #[derive(Debug)]
 struct Mapping {
     outer: SocketAddr,
-    /// When it ends unless refreshed; of no meaning for TCP.
+    /// When it ends unless refreshed; unused for TCP.
     ends: Duration,
     /// When it ends in any case.
     life_ends: Option<Duration>,
@@ -45,7 +45,7 @@ struct Mapping {
 }
 
 impl Mapping {
-    /// `outer` are the box's addresses now, `None` where it doesn't translate.
+    /// `outer` are the box's present addresses, `None` where it doesn't translate.
     fn is_alive(&self, protocol: Protocol, now: Duration, outer: Option<&[IpAddr]>) -> bool {
         let in_time = match protocol {
             Protocol::Udp => now < self.ends && self.life_ends.is_none_or(|ends| now < ends),
@@ -54,7 +54,8 @@ impl Mapping {
         in_time && outer.is_none_or(|outer| outer.contains(&self.outer.ip()))
     }
 
-    /// The session that lets a packet of `remote` in, by address alone if that is enough.
+    /// The session that lets a packet of `remote` in; an address-dependent filter also accepts one of another
+    /// port.
     fn permission(&self, filter: Dependence, remote: SocketAddr, now: Duration) -> Option<SocketAddr> {
         let alive = |(at, session): (&SocketAddr, &Session)| (now < session.ends).then_some(*at);
         if let Some(at) = self.sessions.get_key_value(&remote).and_then(alive) {
@@ -71,7 +72,7 @@ impl Mapping {
 #[derive(Debug, Default)]
 pub(super) struct Table {
     mappings: BTreeMap<Key, Mapping>,
-    /// Who has an outer endpoint: one mapping, or several with a remote each where ports are shared.
+    /// The owners of an outer endpoint: one mapping, or, where ports are shared, several with a remote each.
     outer: BTreeMap<(Protocol, SocketAddr), Vec<Key>>,
     /// The outer address of each inner one that has had a mapping.
     paired: BTreeMap<IpAddr, IpAddr>,
@@ -142,7 +143,7 @@ impl Table {
             }
             refusal = Refusal::Filtered;
             let permission = mapping.permission(filter, remote, passage.now);
-            // The segment of a connection that isn't known can only be its first.
+            // Only the first segment of an unknown connection may open it.
             let known = permission == Some(remote);
             let begins = protocol == Protocol::Udp || tcp::opens(packet.tcp_flags());
             if known || (begins && (permission.is_some() || filter == Dependence::Endpoint)) {
@@ -160,7 +161,7 @@ impl Table {
         let refreshes = protocol == Protocol::Tcp || config.inbound_refresh;
         let mapping = self.mappings.get_mut(&key).expect("found above, and alive");
         let Some(session) = permission.and_then(|at| mapping.sessions.get_mut(&at)) else {
-            // A stranger, whom the filter lets in.
+            // An unknown remote, admitted by an open filter.
             if refreshes {
                 mapping.ends = mapping.ends.max(passage.now + config.udp_timeout);
             }
@@ -227,7 +228,7 @@ impl Table {
         Ok(())
     }
 
-    /// An outer endpoint for a new mapping.
+    /// Allocates an outer endpoint for a new mapping.
     fn allocate(&mut self, config: &NatConfig, passage: &mut Passage<'_>, key: Key) -> Option<SocketAddr> {
         let v4 = key.inner.is_ipv4();
         let family: Vec<IpAddr> = passage.outer.iter().copied().filter(|ip| ip.is_ipv4() == v4).collect();
@@ -244,7 +245,7 @@ impl Table {
         let shares = |owner: &Key| config.overload && owner.toward != key.toward;
         let is_free = |port| owners(port).filter(lives).all(shares);
         let port = ports::pick(config, key.inner.port(), self.last_port, passage.rng, is_free)?;
-        // Whose port this was has ended, and shall not come back with an outer address that does.
+        // Remove the port's expired owners: otherwise one could revive when its lost outer address returns.
         let ended: Vec<Key> = owners(port).filter(|owner| !lives(owner)).copied().collect();
         ended.iter().for_each(|owner| self.remove(owner));
         self.last_port = Some(port);
@@ -272,7 +273,7 @@ impl Table {
         }
     }
 
-    /// Forgets whatever has ended.
+    /// Removes every expired mapping and session.
     fn sweep(&mut self, config: &NatConfig, passage: &Passage<'_>) {
         let mut dead = Vec::new();
         for (key, mapping) in &mut self.mappings {
@@ -292,7 +293,7 @@ impl Table {
     }
 }
 
-/// The idle time that a session has from now on.
+/// The idle time after which a session ends.
 fn idle(config: &NatConfig, protocol: Protocol, session: &Session) -> Duration {
     match protocol {
         Protocol::Udp if session.replied => config.udp_stream_timeout,

@@ -1,15 +1,15 @@
-//! What a box knows of a TCP connection: which ends have opened and closed it (RFC 5382 §4 and §5).
+//! A box's state of a TCP connection: which ends have opened and closed it (RFC 5382 §4 and §5).
 
 use chaos::middlebox::TcpFlags;
 
-/// Which way a segment goes.
+/// The direction of a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Way {
     Out,
     In,
 }
 
-/// A connection, as far as its flags tell. Each pair is (from inside, from outside).
+/// A connection's state, as far as its flags show it. Each pair is (from inside, from outside).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Track {
     opened: (bool, bool),
@@ -17,18 +17,18 @@ pub(super) struct Track {
     reset: bool,
 }
 
-/// Whether a segment begins a connection.
+/// Whether a segment opens a connection.
 pub(super) fn opens(flags: TcpFlags) -> bool {
     flags.syn && !flags.ack
 }
 
 impl Track {
-    /// A connection that was open before the box looked.
+    /// A connection that was open before the box saw its first segment.
     pub(super) fn picked_up() -> Track {
         Track { opened: (true, true), ..Track::default() }
     }
 
-    /// Takes a segment into account. A SYN on a closed connection begins the next one of the same endpoints.
+    /// Updates the state with a segment. A SYN on a closed connection begins the next one of the same endpoints.
     pub(super) fn see(&mut self, way: Way, flags: TcpFlags) {
         if opens(flags) && self.is_closed() {
             *self = Track::default();
@@ -42,14 +42,14 @@ impl Track {
         self.reset |= flags.rst;
     }
 
-    /// Both ends have closed it, or one has reset it. One FIN alone leaves a direction that may carry data for
-    /// hours (RFC 5382 REQ-2: all valid sequences).
+    /// Whether both ends have closed the connection, or one has reset it. After a single FIN the other direction
+    /// may carry data for hours (RFC 5382 REQ-2: all valid sequences).
     fn is_closed(self) -> bool {
         self.reset || self.closed == (true, true)
     }
 
-    /// Whether the long timeout applies: a SYN was seen from both ends, whichever was first or both at once
-    /// (RFC 5382 REQ-2a), and it isn't closed.
+    /// Whether the long timeout applies: both ends have sent a SYN, in either order or at once (RFC 5382 REQ-2a),
+    /// and the connection isn't closed.
     pub(super) fn is_established(self) -> bool {
         self.opened == (true, true) && !self.is_closed()
     }

@@ -1,10 +1,10 @@
-//! What was written and what was acknowledged, and so what may be read in the end.
+//! The record of attempted and acknowledged writes, which determines the values that may be read in the end.
 //!
-//! **What is promised of an increment.** One that was acknowledged is on the disk of the node that made it: while
-//! that disk lives it is neither lost nor counted twice, whatever happens to the process. One whose call failed or
-//! was cut off was made once or not at all. If the disk is lost, those made before the replicas last agreed stay,
-//! later ones may be lost with it, each for itself; and what the node writes after it came back counts in full,
-//! since it comes back under another id.
+//! **The guarantee for an increment.** An acknowledged increment is on the disk of the node that made it: while
+//! that disk lives the increment is neither lost nor counted twice, whatever happens to the process. An increment
+//! whose call failed or was cut off was made once or not at all. If the disk is lost, increments made before the
+//! replicas last agreed stay; later ones may be lost with it, each independently. Writes after the node's return
+//! count in full, since the node comes back under another replica id.
 //!
 //! All writers add to one counter. Each adds a power of its own, so the sum has a digit for each of them.
 
@@ -13,38 +13,38 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Increments that one writer can make: the base of the sum's digits.
 const BASE: i64 = 1 << 10;
 
-/// What may have become of an element of the set.
+/// The possible fates of an element of the set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
     /// Its insert was acknowledged.
     There,
     /// Its insert or its remove was cut off, or its disk was lost.
     Either,
-    /// Its remove was acknowledged when all replicas had it.
+    /// Its remove was acknowledged while all replicas had it.
     Gone,
 }
 
 /// The increments of one writer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Account {
-    /// As many at least are counted.
+    /// The least number that may be counted.
     least: u64,
-    /// As many at most.
+    /// The highest number that may be counted.
     most: u64,
-    /// What the replicas last agreed on.
+    /// The number on which the replicas last agreed.
     agreed: u64,
     /// Acknowledged since then, and on a disk that was lost.
     at_risk: u64,
 }
 
-/// What became of acknowledged increments whose disk was lost.
+/// The fate of acknowledged increments whose disk was lost.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Risked {
     pub(crate) lost: u64,
     pub(crate) outlived: u64,
 }
 
-/// The books of a run.
+/// The ledger of a run.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Ledger {
     accounts: Vec<Account>,
@@ -57,54 +57,54 @@ impl Ledger {
         Ledger { accounts: vec![Account::default(); writers], ..Ledger::default() }
     }
 
-    /// What `writer` adds.
+    /// The amount that `writer` adds.
     pub(crate) fn weight(writer: usize) -> i64 {
         BASE.pow(writer as u32)
     }
 
-    /// An increment is being made.
+    /// Records the start of an increment.
     pub(crate) fn adds(&mut self, writer: usize) {
         self.accounts[writer].most += 1;
         assert!(self.accounts[writer].most < BASE as u64, "a digit holds a writer's increments");
     }
 
-    /// It was acknowledged.
+    /// Records the acknowledgement of an increment.
     pub(crate) fn added(&mut self, writer: usize) {
         self.accounts[writer].least += 1;
     }
 
-    /// An element is being inserted; it is one that was never inserted before.
+    /// Records the start of an insert; the element must be a new one.
     pub(crate) fn inserts(&mut self, element: &str) {
         self.elements.insert(element.to_owned(), Fate::Either);
     }
 
-    /// It was acknowledged.
+    /// Records the acknowledgement of an insert.
     pub(crate) fn inserted(&mut self, element: &str) {
         self.elements.insert(element.to_owned(), Fate::There);
     }
 
-    /// An element is being removed; where it was not observed, that does nothing.
+    /// Records the start of a remove; without having observed the element it has no effect.
     pub(crate) fn removes(&mut self, element: &str) {
         self.elements.insert(element.to_owned(), Fate::Either);
     }
 
-    /// It was acknowledged, and all replicas had the element.
+    /// Records the acknowledgement of a remove, made when all replicas had the element.
     pub(crate) fn removed(&mut self, element: &str) {
         self.elements.insert(element.to_owned(), Fate::Gone);
     }
 
-    /// A register is being set.
+    /// Records the start of a register write.
     pub(crate) fn sets(&mut self, text: &str) {
         self.texts.insert(text.to_owned());
     }
 
-    /// The elements that must be there.
+    /// The elements that must be in the set.
     pub(crate) fn there(&self) -> Vec<String> {
         let there = self.elements.iter().filter(|(_, fate)| **fate == Fate::There);
         there.map(|(element, _)| element.clone()).collect()
     }
 
-    /// `writer` lost its disk, and with it perhaps what it wrote since the replicas last agreed.
+    /// Records that `writer` lost its disk, and perhaps its writes since the replicas last agreed.
     pub(crate) fn lost_disk(&mut self, writer: usize, since: &[String]) {
         let account = &mut self.accounts[writer];
         account.at_risk = account.least - account.agreed;
@@ -114,10 +114,10 @@ impl Ledger {
         }
     }
 
-    /// The replicas agree, and nothing is under way.
+    /// Checks the sum when the replicas agree and nothing is under way.
     ///
     /// # Errors
-    /// What the sum can't be.
+    /// Why the sum is impossible.
     pub(crate) fn agree(&mut self, sum: i128) -> Result<Risked, String> {
         let mut risked = Risked::default();
         let digits = digits(sum, self.accounts.len())?;
@@ -136,10 +136,10 @@ impl Ledger {
         Ok(risked)
     }
 
-    /// Whether the replicas may agree on this set.
+    /// Checks that the replicas may agree on this set.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// Describes the wrong element.
     pub(crate) fn check_set(&self, members: &BTreeSet<String>) -> Result<(), String> {
         for member in members {
             match self.elements.get(member) {
@@ -154,10 +154,10 @@ impl Ledger {
         }
     }
 
-    /// Whether the replicas may agree on this text.
+    /// Checks that the replicas may agree on this text.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// Describes the wrong text.
     pub(crate) fn check_text(&self, text: Option<&str>) -> Result<(), String> {
         match text {
             Some(text) if !self.texts.contains(text) => Err(format!("{text:?} was never written")),
@@ -165,7 +165,7 @@ impl Ledger {
         }
     }
 
-    /// How many increments of each writer are counted for sure.
+    /// How many increments of each writer are certainly counted.
     pub(crate) fn counted(&self) -> Vec<u64> {
         self.accounts.iter().map(|account| account.least).collect()
     }
@@ -220,7 +220,7 @@ mod tests {
         ledger.lost_disk(0, &[]);
         ledger.adds(0);
         ledger.added(0);
-        // One after the loss; the one before it is counted or not.
+        // One increment after the loss; the one before it may be counted or not.
         for (good, lost) in [([4, 1], 1), ([5, 1], 0)] {
             let risked = ledger.clone().agree(sum(&good)).unwrap();
             assert_eq!(risked, Risked { lost, outlived: 1 - lost });

@@ -1,14 +1,14 @@
 //! Replicas converge after churn, and no slot is corrupted.
 //!
-//! Five members with stores and an observer write to a counter, a set and a register, each at its own pace, while
-//! the plan that the seed drew breaks links, cuts groups off and kills processes, some in the middle of a commit.
-//! Every member draws its replica id when its store is made, and meets the others when the faults let it. Then all is
-//! healed: within a bound every owner's copy has the same bytes, everybody reads the same, and what is read is what
-//! was acknowledged ([`ledger`] says exactly what that is).
+//! Five members with stores and an observer write to a counter, a set and a register, each at its own pace.
+//! Meanwhile the plan that the seed drew breaks links, cuts groups off and kills processes, some in the middle of
+//! a commit. Every member draws its replica id when its store is made, and meets the others when the faults let
+//! it. Then all faults are healed: within a bound every owner's copy has the same bytes, all nodes read the same
+//! value, and it fits the acknowledged writes ([`ledger`] gives the exact rule).
 //!
-//! Then members lose their disks, one after the other, with fresh writes on them, come back with none, and write
-//! again: what the replicas had agreed on stays, and the new writes count in full. Each of them, and the observer, also
-//! writes a set where the counter is: that is refused, and changes nothing.
+//! Then members lose their disks, one after the other, with fresh writes on them, come back with empty ones, and
+//! write again: the state on which the replicas had agreed stays, and the new writes count in full. Each of them,
+//! and the observer, also tries to write a set under the counter's key: that is refused, and changes nothing.
 
 pub(super) mod ledger;
 
@@ -30,7 +30,7 @@ use rand_core::Rng as _;
 use self::ledger::Ledger;
 use crate::cluster::{Cluster, Map, Peer, Place, Within, secret, text};
 
-/// What can be turned.
+/// The scenario's knobs.
 pub const KNOBS: &[Knob] = &[
     Knob { name: "members", about: "nodes with a store", default: 5, least: 3, turns: Turns::Hosts },
     Knob {
@@ -49,7 +49,7 @@ pub const KNOBS: &[Knob] = &[
     },
 ];
 
-/// What a seed may draw for it.
+/// Fault kinds that a seed may draw.
 pub const FAULTS: &[FaultKind] = &[
     FaultKind::Loss,
     FaultKind::Burst,
@@ -67,7 +67,7 @@ pub const FAULTS: &[FaultKind] = &[
     FaultKind::HubKill,
 ];
 
-/// What some run has to reach.
+/// Marks that some run has to reach.
 pub const MARKS: &[Mark] = &[
     Mark::new("a write was cut off"),
     Mark::new("replicas differed when all was healed"),
@@ -75,7 +75,7 @@ pub const MARKS: &[Mark] = &[
     Mark::new("an increment outlived its disk"),
 ];
 
-/// Virtual time that it may take.
+/// The scenario's limit of virtual time.
 pub const TIME_LIMIT: Duration = Duration::from_secs(20 * 60);
 
 const OTHER_KIND: &str = "a write of another kind is refused";
@@ -86,23 +86,23 @@ const REGISTER: &str = "register";
 
 const MEET: Duration = Duration::from_secs(30);
 
-/// How long faults are drawn over.
+/// The time over which faults are drawn.
 const SPAN: Duration = Duration::from_secs(25);
 
-/// Between two writes of a node at most.
+/// The longest time between two writes of a node, in milliseconds.
 const PACE_MS: u64 = 1_000;
 
-/// Replicas agree within this: a delta that nobody acknowledged waits up to 60 s for its next turn, and a hub that
-/// comes back is found within 30 s.
+/// Replicas agree within this: an unacknowledged delta waits up to 60 s for its next turn, and a hub that comes
+/// back is found within 30 s.
 const AGREE: Duration = Duration::from_secs(120);
 
-/// Writes right before a disk is lost, and after.
+/// Number of writes right before a disk is lost, and after.
 const FRESH: usize = 3;
 
-/// A machine's restart.
+/// Downtime of a restarted machine.
 const DOWN: Duration = Duration::from_secs(2);
 
-/// Runs it.
+/// Runs the scenario.
 pub async fn run(trial: Trial) -> Verdict {
     let world = trial.world;
     world.link_default(LinkConfig {
@@ -124,7 +124,7 @@ pub async fn run(trial: Trial) -> Verdict {
             }
             let disk = lock(&folders).get(&at.name).copied().unwrap_or_default();
             let folder = PathBuf::from(format!("/disk-{disk}"));
-            // What can't be made can't be opened either, and is told there.
+            // If the folder can't be made, opening the store fails and reports it.
             let _ = disk::create_dir_all(&folder);
             builder.store(&folder)
         })
@@ -190,8 +190,8 @@ struct Writer {
 }
 
 impl Writer {
-    /// Writes this and that. No call has a time limit of its own: it ends with its process at the latest, so nothing
-    /// is under way afterwards.
+    /// Makes drawn writes. No call has a time limit of its own: it ends with its process at the latest, so
+    /// nothing is under way afterwards.
     async fn churn(mut self, writes: u64) -> Writer {
         let mut draws = self.world.rng(&format!("writer {}", self.number));
         for _ in 0..writes {
@@ -210,7 +210,7 @@ impl Writer {
         self
     }
 
-    /// Says whether it was acknowledged.
+    /// Adds to the counter; returns whether that was acknowledged.
     async fn add(&mut self) -> bool {
         let counter = self.peer.node(&self.world).await.counter(COUNTER);
         lock(&self.ledger).adds(self.number);
@@ -222,7 +222,7 @@ impl Writer {
         done
     }
 
-    /// The element, if it was acknowledged.
+    /// Inserts a new element; returns it if that was acknowledged.
     async fn insert(&mut self) -> Option<String> {
         let element = self.fresh("element");
         let set = self.peer.node(&self.world).await.set(SET);
@@ -232,19 +232,20 @@ impl Writer {
         Some(element)
     }
 
-    /// Removes an element of its own. Its replicas may not be reachable, and what wasn't observed isn't removed.
+    /// Removes one of the node's own elements. Its replicas may be unreachable, and unobserved elements aren't
+    /// removed.
     async fn remove_own(&mut self) {
         let prefix = format!("element of {} ", self.number);
         let own = lock(&self.ledger).there().into_iter().find(|element| element.starts_with(&prefix));
         if let Some(element) = own {
             lock(&self.ledger).removes(&element);
             let set = self.peer.node(&self.world).await.set(SET);
-            // Doubtful in either case.
+            // The outcome is uncertain in either case.
             let _ = set.remove(&secret(&element)).await;
         }
     }
 
-    /// Removes an element of anybody, when all replicas agree.
+    /// Removes an element of any node, when all replicas agree.
     async fn remove_one(&mut self) {
         let one = lock(&self.ledger).there().into_iter().next();
         if let Some(element) = one {
@@ -256,7 +257,7 @@ impl Writer {
         }
     }
 
-    /// Writes a set where the counter is.
+    /// Tries to write a set under the counter's key.
     async fn mistake(&mut self) -> Result<(), Broken> {
         let set = self.peer.node(&self.world).await.set(COUNTER);
         match set.insert(b"a mistake").await {
@@ -269,7 +270,7 @@ impl Writer {
         let text = self.fresh("text");
         let register = self.peer.node(&self.world).await.register(REGISTER);
         lock(&self.ledger).sets(&text);
-        // Whoever writes last, as the clocks have it, wins: that can't be told from here.
+        // The last write by the nodes' clocks wins, which this task can't determine.
         let _ = register.set(&secret(&text)).await;
     }
 
@@ -279,7 +280,7 @@ impl Writer {
     }
 }
 
-/// A member writes, loses its disk at once, comes back without, and writes again.
+/// A member writes, loses its disk at once, comes back with an empty one, and writes again.
 async fn lose_disk(cluster: &Cluster, writer: &mut Writer, disks: &Disks) -> Result<(), Broken> {
     let world = writer.world;
     let mut fresh = Vec::new();
@@ -293,7 +294,7 @@ async fn lose_disk(cluster: &Cluster, writer: &mut Writer, disks: &Disks) -> Res
     world.sleep(DOWN).await;
     writer.peer.host.restart();
     let mut acknowledged = 0;
-    // Before it has met the others it has no owners to write for; then it must take writes.
+    // A node that has met no other node has no owners to write to; after that it must accept writes.
     let within = Within::new(world, "a node that lost its disk writes again", AGREE);
     while acknowledged < FRESH {
         let done = writer.add().await;
@@ -304,7 +305,7 @@ async fn lose_disk(cluster: &Cluster, writer: &mut Writer, disks: &Disks) -> Res
     cluster.converge(AGREE).await
 }
 
-/// Waits until the replicas agree, looks at what they agree on, and says it.
+/// Waits until the replicas agree, checks the agreed values, and returns them as text.
 async fn agree(world: World, cluster: &Cluster, ledger: &Mutex<Ledger>) -> Result<String, Broken> {
     let within = Within::new(world, "replicas that can talk agree", AGREE);
     while within.lacks(differing(world, cluster).await).await? {}
@@ -331,7 +332,7 @@ async fn agree(world: World, cluster: &Cluster, ledger: &Mutex<Ledger>) -> Resul
     Ok(told)
 }
 
-/// Where copies differ in their bytes, or nodes in what they read.
+/// Keys whose copies differ in their bytes, or whose readings differ between nodes.
 async fn differing(world: World, cluster: &Cluster) -> Vec<String> {
     let mut missing = Vec::new();
     for key in [COUNTER, SET, REGISTER] {

@@ -1,18 +1,18 @@
 //! No double side effect across split ownership.
 //!
-//! Three owners, a submitter and a resource whose leases and effects lie on its disk. Links lose, repeat and
-//! reorder, and owners send every question several times. In each of three rounds some tasks are under way on two
-//! keys, and the owner that runs most of them is cut off from everybody but the resource, or restarts from its
-//! disk; the resource may be killed at a drawn disk operation meanwhile. The submitter goes on to another owner,
-//! while the first one goes on too: two nodes act for one key, under two tokens, and reach the resource in either
-//! order, or at once.
+//! Three owners, a submitter and a resource that keeps its leases and effects on disk. Links lose, duplicate and
+//! reorder, and owners send every question several times. Each of three rounds has some tasks under way on two
+//! keys. The owner that runs most of them is cut off from all nodes but the resource, or restarts from its disk;
+//! meanwhile the resource may be killed at a drawn disk operation. The submitter turns to another owner while the
+//! first one continues: two nodes act for one key, under two tokens, and reach the resource in either order, or
+//! at once.
 //!
-//! Every handle gets the outcome of the one run whose effect was made, every effect was made exactly once as the
-//! resource's disk has it, none under a lower token than one admitted before it, and an owner that restarts from its disk
-//! never shows a token that it had before.
+//! Every handle gets the outcome of the run whose effect was made. According to the resource's disk, every effect
+//! was made exactly once, and none under a lower token than one admitted before it. An owner that restarts from
+//! its disk never shows a token that it had before.
 //!
-//! Contrast: the runs of handlers that asked for an effect are counted. Some tasks have several: without the lease,
-//! each of them would have had its effect more than once.
+//! Negative control: the scenario counts the handler runs that asked for an effect. Some tasks have several:
+//! without the lease, each run would have made the effect.
 
 mod owner;
 mod resource;
@@ -37,13 +37,13 @@ use self::owner::Owners;
 use self::resource::{Leased, Log};
 use crate::cluster::{Cluster, Map, Peer, Place, secret, text};
 
-/// What can be turned.
+/// The scenario's knobs.
 pub const KNOBS: &[Knob] = &[
     Knob { name: "rounds", about: "faults, one after the other", default: 3, least: 1, turns: Turns::Work },
     Knob { name: "tasks", about: "tasks of each round", default: 6, least: 1, turns: Turns::Work },
 ];
 
-/// What some run has to reach.
+/// Marks that some run has to reach.
 pub const MARKS: &[Mark] = &[
     Mark::new("without the lease an effect would have happened twice"),
     Mark::new("two owners ask for one task"),
@@ -60,24 +60,26 @@ const SUBMITTER: usize = 0;
 const RESOURCE: usize = 1;
 const OWNERS: usize = 3;
 
-/// Keys that the tasks are about.
+/// Number of keys that the tasks use.
 const KEYS: u64 = 2;
 
 const MEET: Duration = Duration::from_secs(30);
 
-/// From the submit to the fault, at most: the tasks are accepted and on their way to the resource by then.
+/// The longest time from the submit to the fault: the tasks are accepted and on their way to the resource by
+/// then.
 const BEFORE_MS: u64 = 3_000;
 
-/// How long an owner is cut off: the submitter goes on after 3.5 s of silence, and the other owner asks for 1 s.
+/// How long an owner is cut off: the submitter turns to another owner after 3.5 s of silence, and that owner asks
+/// for 1 s.
 const CUT: Duration = Duration::from_secs(9);
 
-/// A machine's restart.
+/// Downtime of a restarted machine.
 const DOWN: Duration = Duration::from_secs(2);
 
-/// A kill of the resource comes within so many disk operations; a transaction has about ten.
+/// A kill of the resource comes within this many disk operations; a transaction has about ten.
 const WITHIN_OPS: u64 = 60;
 
-/// Everything is settled so long after the last fault.
+/// How long after the last fault everything is settled.
 const SETTLE: Duration = Duration::from_secs(60);
 
 /// Runs the rounds.
@@ -103,7 +105,7 @@ pub async fn run(trial: Trial) -> Verdict {
         let (owners, number) = (fit.clone(), at.number);
         let handler = move |context: JobContext, _: Bytes| owners.clone().effect(number, context);
         let folder = Path::new("/node");
-        // What can't be made can't be opened either, and is told there.
+        // If the folder can't be made, opening the store fails and reports it.
         let _ = disk::create_dir_all(folder);
         builder.store(folder).handler("effect", handler)
     });
@@ -123,7 +125,7 @@ pub async fn run(trial: Trial) -> Verdict {
 async fn serve(world: &World, peer: &Peer, log: &Log) {
     let (node, log) = (peer.node(world).await, log.clone());
     peer.host.run(async move {
-        // A store that fails is the crash that its disk was armed for.
+        // A store error here is the disk crash that was armed.
         if let Ok(leased) = Leased::open(node, log) {
             leased.serve().await;
         }
@@ -173,7 +175,7 @@ impl Rounds<'_> {
             world.sleep(CUT).await;
             world.heal();
         }
-        // The power is taken from the resource too, if its disk's turn hasn't come by itself.
+        // Unless the armed crash has already hit the resource, it may lose its power instead.
         if resource.host.is_running() && draws.next_u32() % 4 == 0 {
             resource.host.power_loss();
         }
@@ -185,7 +187,7 @@ impl Rounds<'_> {
         let until = world.elapsed() + SETTLE;
         for handle in handles {
             let task = handle.id();
-            // An armed kill may still come: the machine is started again by whoever looks after it.
+            // An armed crash may still hit: then restart the machine, as an operator would.
             let mut outcome = Box::pin(cluster.witness.outcome(&cluster.peers[SUBMITTER].name, handle));
             let ended = loop {
                 let soon = nurl::rt::time::timeout(DOWN, outcome.as_mut()).await;
@@ -214,7 +216,7 @@ impl Rounds<'_> {
         Ok(())
     }
 
-    /// Reads off the disk how often each effect was made.
+    /// Reads from the disk how often each effect was made.
     async fn check(self) -> Verdict {
         let Rounds { trial, cluster, log, tasks } = self;
         let resource = &cluster.peers[RESOURCE];

@@ -1,4 +1,4 @@
-//! The owner's handler: asks the resource, again and again, until it has the effect's outcome or is fenced.
+//! The owner's handler: asks the resource repeatedly, until it has the effect's outcome or is fenced.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -15,26 +15,26 @@ use super::resource::Log;
 use super::talk::{Answer, Ask};
 use crate::cluster::{Peer, secret};
 
-/// An owner hesitates up to so many milliseconds before it asks, so that who comes first is drawn.
+/// An owner waits up to this many milliseconds before it asks, so that the order of owners is drawn.
 const HESITATES_MS: u64 = 4_000;
 
-/// It asks again after this; the answer may have been lost, and so may the question.
+/// An owner asks again after this; the answer may have been lost, and so may the question.
 const ASK_AGAIN: Duration = Duration::from_millis(400);
 
-/// It sends each question up to so many times at once.
+/// An owner sends each question up to this many times at once.
 const COPIES: u64 = 3;
 
 /// Answers by the number of the node, its boot and the task.
 type Answers = BTreeMap<(usize, u32, TaskId), Answer>;
 
-/// What all owners' handlers share.
+/// The shared state of all owners' handlers.
 #[derive(Clone)]
 pub(super) struct Owners {
     world: World,
     log: Log,
-    /// All nodes, and the resource's number among them; set when all have been made.
+    /// All nodes, and the resource's index among them; set when all have been made.
     peers: Arc<OnceLock<(Vec<Peer>, usize)>>,
-    /// Answers that another run's turn has received.
+    /// Answers that were received by another run's loop.
     answers: Arc<Mutex<Answers>>,
 }
 
@@ -43,12 +43,12 @@ impl Owners {
         Owners { world, log, peers: Arc::default(), answers: Arc::default() }
     }
 
-    /// Tells who is there.
+    /// Sets the list of nodes.
     pub(super) fn meet(&self, peers: &[Peer], resource: usize) {
         assert!(self.peers.set((peers.to_vec(), resource)).is_ok(), "the nodes are made once");
     }
 
-    /// Runs at node `at`.
+    /// The handler, run at node `at`.
     pub(super) async fn effect(self, at: usize, context: JobContext) -> Result<Bytes, JobError> {
         let Some((peers, resource)) = self.peers.get() else {
             return Err(JobError::retriable("not all nodes have been made"));
@@ -92,7 +92,7 @@ impl Owners {
                     return Err(JobError::Fenced { current });
                 }
                 Some(Answer::Wait) => time::sleep_until(until).await,
-                // An answer to an earlier run of this task here.
+                // A fence that answers an earlier run of this task here.
                 Some(Answer::Fenced(_)) | None => {}
             }
         }

@@ -18,27 +18,27 @@ use rand_core::Rng as _;
 
 use super::talk::{Answer, Ask};
 
-/// A task's life at the resource: longer than any run.
+/// The lifetime of a task at the resource: longer than any run.
 const LIFE: Duration = Duration::from_secs(3_600);
 
-/// An effect takes up to so many milliseconds, in which others may ask.
+/// An effect takes up to this many milliseconds, during which other requests may come.
 const EFFECT_MS: u64 = 3_000;
 
-/// What happened at the resource, across all of its processes. What it says of an effect is true of the disk: it is
-/// noted after the commit, so a crash may leave out the last one, and the end is read off the disk.
+/// The events at the resource, across all of its processes. An effect is noted after its commit, so every noted
+/// effect is on the disk. A crash may leave the last one unnoted, so the final check reads the disk.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Log(Arc<Mutex<Seen>>);
 
 #[derive(Debug, Default)]
 struct Seen {
     boots: u32,
-    /// Per task: who asked, under which counters, in which runs of the handler.
+    /// Per task: the requests, as owner, counter and run of the handler.
     asked: BTreeMap<TaskId, Vec<(PublicKey, u64, u64)>>,
     /// Per key: the highest token that was admitted.
     highest: BTreeMap<String, Epoch>,
-    /// Per task: its outcome, and in which process it was recorded.
+    /// Per task: the process in which its outcome was recorded, and the outcome.
     outcomes: BTreeMap<TaskId, (u32, String)>,
-    /// Per owner: its host's process and the counters that it showed in it.
+    /// Per owner: its host's processes, with the least and the highest counter in each.
     tokens: BTreeMap<PublicKey, BTreeMap<u32, (u64, u64)>>,
 }
 
@@ -56,7 +56,7 @@ impl Log {
         self.seen().asked.values().filter(|asked| runs(asked) > 1).count()
     }
 
-    /// An owner has a token, in its host's `boot`-th process.
+    /// Records that an owner has a token, in its host's `boot`-th process.
     pub(super) fn token(&self, owner: PublicKey, boot: u32, counter: u64) {
         let mut seen = self.seen();
         let boots = seen.tokens.entry(owner).or_default();
@@ -111,7 +111,7 @@ impl Log {
         }
     }
 
-    /// The owner whose run made the effect of a task, by the outcome that it was told.
+    /// The owner whose run made the effect of a task, derived from the outcome.
     pub(super) fn maker(&self, task: TaskId) -> Option<PublicKey> {
         let seen = self.seen();
         let (_, outcome) = seen.outcomes.get(&task)?;
@@ -120,13 +120,13 @@ impl Log {
         made.next().map(|(owner, _, _)| *owner)
     }
 
-    /// The outcome that an owner was told, if one was.
+    /// The outcome that an owner received, if any.
     pub(super) fn outcome(&self, task: TaskId) -> Option<String> {
         self.seen().outcomes.get(&task).map(|(_, outcome)| outcome.clone())
     }
 }
 
-/// The resource of this process.
+/// The resource in its host's present process.
 pub(super) struct Leased {
     node: Node,
     resource: Resource,
@@ -134,14 +134,14 @@ pub(super) struct Leased {
 }
 
 impl Leased {
-    /// Opens the store, on the host that runs this.
+    /// Opens the store, on the host that runs this code.
     pub(super) fn open(node: Node, log: Log) -> Result<Leased, LeaseError> {
         let folder = Path::new("/resource");
         let path = folder.join("lease.redb");
         disk::create_dir_all(folder)
             .map_err(|error| StoreError::File { path: path.display().to_string(), error })?;
         let store = Arc::new(Store::open(&path, &mut rt::rng("lease store"))?);
-        // An effect and its outcome are one transaction: without the outcome there was no effect.
+        // An effect and its outcome are one transaction: no recorded outcome means no effect.
         let resource = Resource::open(store, Config::default(), |_, _| Recovered::RolledBack)?;
         log.seen().boots += 1;
         Ok(Leased { node, resource, log })
@@ -162,7 +162,7 @@ impl Leased {
 
     async fn answer(&self, from: PublicKey, ask: Ask, rng: Rng) {
         self.log.ask(from, &ask);
-        // A store that fails is the crash that its disk was armed for: nobody is told anything.
+        // A store error here is the disk crash that was armed: no answer goes out.
         let Ok(answer) = self.decide(from, &ask, rng).await else { return };
         if let Answer::Done(outcome) = &answer {
             self.log.answered(ask.task, outcome);
@@ -206,14 +206,14 @@ impl Leased {
         }
     }
 
-    /// How often the effect of a task was made, off the disk.
+    /// How often the effect of a task was made, according to the disk.
     pub(super) fn times(&self, task: TaskId) -> Result<u64, LeaseError> {
         let count = self.resource.store().effect(&count_name(task))?;
         Ok(count.map_or(0, |bytes| number_of(&bytes)))
     }
 }
 
-/// It names the run that made the effect: an effect that is made again has another outcome.
+/// The outcome identifies the run that made the effect, so a repeated effect has another outcome.
 fn outcome_of(counter: u64, run: u64) -> String {
     format!("{counter}.{run}")
 }

@@ -1,4 +1,4 @@
-//! What owners and the resource say to each other, in datagrams that may be lost and are sent more than once.
+//! Messages between owners and the resource, in datagrams that may be lost and are sent more than once.
 
 use bytes::Bytes;
 use nurl::PublicKey;
@@ -7,22 +7,22 @@ use nurl::internals::ring::Epoch;
 
 use crate::cluster::{secret, text};
 
-/// An owner asks to make the effect of a task. Its key is the sender's, its epoch's other half.
+/// An owner's request to make the effect of a task. The sender's key completes the epoch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Ask {
     pub(super) task: TaskId,
     pub(super) counter: u64,
-    /// Names the run of the handler, so that its repetitions are told from another run's.
+    /// Identifies the run of the handler, to tell its repetitions from another run.
     pub(super) run: u64,
     pub(super) key: String,
 }
 
-/// What the resource says to that.
+/// The resource's answer to a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Answer {
     /// The effect was made, now or before, with this outcome.
     Done(String),
-    /// A higher token stands.
+    /// A higher token was admitted.
     Fenced(Epoch),
     /// Ask again.
     Wait,

@@ -1,4 +1,4 @@
-//! Limits, and what hitting them does.
+//! Limits, and the behaviour at them.
 
 use bytes::Bytes;
 
@@ -133,7 +133,7 @@ fn open_tasks_are_bounded_in_number_and_in_bytes() {
     }
     let refused = jobs.submit(now, "work", b"", Bytes::new(), SubmitOptions::default());
     assert!(matches!(refused, Err(SubmitError::Busy { .. })));
-    // Resolved ids are bounded too.
+    // Resolved ids are bounded, too.
     for round in 0..5 {
         let at = now + secs(301 * (round + 1));
         jobs.handle_timeout(at);
@@ -194,7 +194,7 @@ fn outcomes_are_bounded_and_none_is_evicted() {
     }
     let (records, _, refused) = copy(1, big);
     assert_eq!((records, refused), (options::MAX_RECORDS, 1 + fit as u64));
-    // Their horizon empties the table.
+    // The table is empty after their horizon.
     jobs.handle_timeout(now + secs(61));
     assert_eq!((jobs.gauges().records, jobs.gauges().record_bytes), (0, 0));
 }

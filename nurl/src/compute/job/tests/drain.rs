@@ -20,7 +20,7 @@ fn drain(world: &mut World, n: u8, limit: std::time::Duration) {
     world.drain();
 }
 
-/// Where and how long after the beginning the runs of a task started.
+/// The node and the time since the beginning of each start of a task.
 fn starts(world: &World, task: TaskId) -> Vec<(PublicKey, std::time::Duration)> {
     let of_task = world.started.iter().filter(|(id, ..)| *id == task);
     of_task.map(|(_, node, at)| (*node, *at - world.start)).collect()
@@ -45,7 +45,7 @@ fn what_runs_may_end_within_the_limit_and_what_waits_starts_elsewhere_at_once() 
     }
     assert_eq!(world.runs_of(runs), [key(1)]);
     assert_eq!(drained(&world, 1), [Drained { finished: 1, handed_back: 1 }]);
-    // Two messages, and the question to the first whether it has an outcome.
+    // Two messages, and the question to the first node whether it has an outcome.
     for task in [waits, later] {
         assert!(matches!(starts(&world, task)[..], [(by, at)] if by == key(2) && at < ms(2200)));
     }

@@ -1,4 +1,4 @@
-//! Every way in which a task ends.
+//! All ways in which a task ends.
 
 use bytes::Bytes;
 

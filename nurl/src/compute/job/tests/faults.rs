@@ -1,4 +1,4 @@
-//! Deaths, silences, partitions and liars.
+//! Deaths, silences, partitions and forged messages.
 
 use bytes::Bytes;
 
@@ -15,7 +15,7 @@ fn when_the_owner_is_killed_the_next_one_takes_over_in_bounded_time() {
         world.behaviour = Box::new(|_, _, _| (secs(3), Ok(Bytes::from_static(b"r"))));
         let task = world.submit(4, b"x", SubmitOptions::default());
         world.run(ms(1500));
-        // Nobody's detector helps: the missed beats must do.
+        // No failure detector helps: the missed beats must be enough.
         world.kill(1, None);
         world.run_to_done(4, task, secs(20)).unwrap();
         assert_eq!(world.runs_of(task), [key(1), key(2)]);
@@ -28,7 +28,8 @@ fn when_the_owner_is_killed_the_next_one_takes_over_in_bounded_time() {
     }
 }
 
-/// Sixteen of twenty killed at once: each task found each of the dead by a silence of its own, and 100 took half a minute.
+/// When 16 of 20 nodes were killed at once, each task used to wait for a silence of each dead node, and 100 tasks
+/// took half a minute.
 #[test]
 fn a_worker_that_fell_silent_over_one_task_is_passed_over_by_the_others_until_it_is_heard() {
     let mut world = World::new(5, 6);
@@ -43,7 +44,7 @@ fn a_worker_that_fell_silent_over_one_task_is_passed_over_by_the_others_until_it
     world.run_to_done(6, next, secs(1)).unwrap();
     assert_eq!(world.runs_of(next), [key(4)]);
     assert!(world.now - before < ms(500), "{:?}", world.now - before);
-    // Another process of it has spoken.
+    // A new process of the node has been heard.
     world.restart(1, ms(0));
     world.run(secs(1));
     let last = world.submit(6, b"c", SubmitOptions::default());
@@ -94,7 +95,7 @@ fn a_retry_does_not_land_on_the_same_sick_node() {
     world.max_delay = ms(1);
     let task = world.submit(4, b"x", SubmitOptions::default());
     world.run(ms(5));
-    // A newcomer at the head of the list shifts the sick one to the second place: that of attempt 1.
+    // A newcomer at the head of the list shifts the failing node to the second place: that of attempt 1.
     for n in 1..=4 {
         world.set_view(n, View::of(&[3, 1, 2, 4]));
     }
@@ -108,7 +109,7 @@ fn a_silently_lost_result_is_fetched_not_computed_again() {
     world.reports_losses = false;
     let task = world.submit(4, b"x", SubmitOptions::default());
     world.run(ms(45));
-    // The result and its copies are lost, the beats after them are not.
+    // The result and its copies are lost, but the later beats arrive.
     world.partition(&[1], &[2, 3, 4]);
     world.run(ms(100));
     world.cut.clear();
@@ -130,7 +131,7 @@ fn an_outcome_that_only_a_replica_can_deliver_is_recalled_not_computed_again() {
     }
     let task = world.submit(5, b"x", SubmitOptions::default());
     world.run(ms(45));
-    // The executor can't reach the submitter any more, but the owners.
+    // The executor can't reach the submitter any more, but it reaches the owners.
     world.partition(&[1], &[5]);
     world.run_to_done(5, task, secs(20)).unwrap();
     assert_eq!(world.runs_of(task), [key(1)]);
@@ -144,7 +145,7 @@ fn a_task_that_another_node_is_running_is_not_started_a_second_time() {
     world.behaviour = Box::new(|_, _, _| (secs(8), Ok(Bytes::new())));
     let task = world.submit(4, b"x", SubmitOptions::default());
     world.run(ms(500));
-    // Beats are lost for a while; then the second node asks the first one, which is still at it.
+    // Beats are lost for a while; then the second node asks the first one, which still runs the task.
     world.partition(&[1], &[4]);
     world.run(ms(3100));
     world.cut.clear();
@@ -195,7 +196,7 @@ fn an_outcome_of_a_member_that_is_not_on_the_list_is_ignored() {
     world.inject(6, 5, &Message::Beats { boot: 1, beats: vec![beat], answer: false });
     assert_eq!(world.jobs(5).stats().forged_outcomes, 1);
     assert_eq!(world.jobs(5).stats().unexpected, 1);
-    // Nor as a replica's record.
+    // A replica's record from such a node is refused, too.
     let copy = message::Replica {
         task,
         digest: shared::digest("work", b"key", b"x"),
@@ -270,7 +271,7 @@ fn a_new_owner_gets_the_outcomes_of_its_keys() {
     }
     world.run(secs(1));
     assert_eq!(world.jobs(5).record(task).cloned(), world.jobs(1).record(task).cloned());
-    // The submit comes again, to the new owner: it is not run.
+    // The submit is repeated at the new owner, which doesn't run it.
     let (now, payload) = (world.now, Bytes::from_static(b"x"));
     world.jobs(4).submit_with_id(now, task, "work", b"key", payload, SubmitOptions::default()).unwrap();
     let again = world.run_to_done(4, task, secs(5));
@@ -295,7 +296,7 @@ fn a_copy_that_was_not_delivered_is_sent_again() {
 fn a_lost_owner_costs_a_re_submitted_task_one_second_and_no_more() {
     let mut world = World::new(14, 5);
     world.behaviour = Box::new(|_, _, _| (ms(10), Ok(Bytes::new())));
-    // Node 1 never answers, and nobody's detector has noticed.
+    // Node 1 never answers, and no failure detector has noticed.
     world.reports_losses = false;
     world.kill(1, None);
     let task = world.submit(5, b"x", SubmitOptions::default());

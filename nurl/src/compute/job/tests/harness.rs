@@ -29,7 +29,7 @@ pub(super) fn secs(n: u64) -> Duration {
 pub(super) struct View {
     pub(super) placed: Vec<PublicKey>,
     pub(super) live: BTreeSet<PublicKey>,
-    /// Who advertises which kinds; a member that isn't named advertises every kind.
+    /// The kinds that each member advertises; a member without an entry advertises every kind.
     pub(super) kinds: BTreeMap<PublicKey, BTreeSet<String>>,
 }
 
@@ -63,7 +63,7 @@ pub(super) struct Node {
     pub(super) view: View,
 }
 
-/// How a handler behaves: node, payload, how often the task has run → time and result.
+/// The behaviour of a handler: node, payload, number of runs of the task so far → time and result.
 pub(super) type Behaviour = dyn Fn(PublicKey, &[u8], usize) -> (Duration, Result<Bytes, JobError>);
 
 enum Happening {
@@ -73,7 +73,7 @@ enum Happening {
     Verdict { on: PublicKey, change: MemberChange },
 }
 
-/// A disk that is never slow.
+/// Persists at once, like a disk without delay.
 pub(super) fn persist(jobs: &mut Jobs) {
     while let Some(counter) = jobs.poll_persist() {
         jobs.on_persisted(counter);
@@ -91,9 +91,9 @@ pub(super) struct World {
     pub(super) reports_losses: bool,
     pub(super) cut: BTreeSet<(PublicKey, PublicKey)>,
     pub(super) behaviour: Box<Behaviour>,
-    /// Each handler start: task, node, when.
+    /// Each handler start: task, node, time.
     pub(super) started: Vec<(TaskId, PublicKey, Instant)>,
-    /// Of which dead letter a task that was started is the retry.
+    /// For each started retry, the dead letter that it retries.
     pub(super) parents: BTreeMap<TaskId, TaskId>,
     pub(super) messages: u64,
     pub(super) messages_to: BTreeMap<PublicKey, u64>,
@@ -171,7 +171,7 @@ impl World {
         id
     }
 
-    /// The process is gone; everybody's detector says so after `detected`.
+    /// Ends the process; all failure detectors report it after `detected`.
     pub(super) fn kill(&mut self, n: u8, detected: Option<Duration>) {
         self.nodes.get_mut(&key(n)).unwrap().up = false;
         if let Some(after) = detected {
@@ -180,7 +180,7 @@ impl World {
         }
     }
 
-    /// A fresh process under the same key.
+    /// Starts a new process under the same key.
     pub(super) fn restart(&mut self, n: u8, detected: Duration) {
         let (boot, view) = {
             let node = &self.nodes[&key(n)];
@@ -211,7 +211,7 @@ impl World {
         self.queue.insert((when, self.seq), what);
     }
 
-    /// Runs for this long.
+    /// Runs for this time.
     pub(super) fn run(&mut self, time: Duration) {
         self.run_until(time, |_| false);
     }
@@ -285,7 +285,7 @@ impl World {
             }
             Happening::Ends { at, boot, run, result } => {
                 if let Some(node) = self.nodes.get_mut(&at).filter(|node| node.up && node.boot == boot) {
-                    // An aborted handler has come back before.
+                    // An aborted handler was returned before.
                     if !self.cancelled.remove(&(at, run)) {
                         node.jobs.finished(now, run, result);
                     }

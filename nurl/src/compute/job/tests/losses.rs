@@ -1,4 +1,4 @@
-//! Tasks that are lost with their workers, and tasks that wait for one.
+//! Tasks that are lost with their workers, and tasks that wait for a worker.
 
 use bytes::Bytes;
 
@@ -18,7 +18,7 @@ fn waits(world: &World, n: u8) -> Vec<WaitReason> {
     events.filter_map(waiting).collect()
 }
 
-/// Calls `end` with the number of each worker that starts `task`, 0.3 s later, for so long.
+/// Calls `end` with the number of each worker that starts `task`, 0.3 s after the start, for this many seconds.
 fn after_each_start(world: &mut World, task: TaskId, seconds: u64, mut end: impl FnMut(&mut World, u8)) {
     let mut ended = 0;
     for _ in 0..seconds * 2 {

@@ -1,4 +1,4 @@
-//! Whole nodes against each other.
+//! Tests of whole nodes that exchange messages.
 
 mod bounds;
 mod drain;

@@ -1,4 +1,4 @@
-//! Who gets a task, who runs it, and what happens when views differ.
+//! The routing of a task: its executor, forwarding, and views that differ.
 
 use bytes::Bytes;
 
@@ -61,7 +61,7 @@ fn the_outcome_is_kept_by_the_owners_and_only_its_hash_after_the_acknowledgement
 #[test]
 fn a_node_that_is_not_on_its_own_list_forwards() {
     let mut world = World::new(1, 4);
-    // The submitter's view lacks node 1, which everybody else has first.
+    // The submitter's view lacks node 1, which comes first in all other views.
     world.set_view(4, View::of(&[2, 3, 4]));
     let task = world.submit(4, b"x", SubmitOptions::default());
     world.run_to_done(4, task, secs(2)).unwrap();
@@ -73,7 +73,7 @@ fn a_node_that_is_not_on_its_own_list_forwards() {
 #[test]
 fn two_views_that_differ_never_bounce_a_task_for_ever() {
     let mut world = World::new(1, 3);
-    // 1 holds 2 responsible, 2 holds 1 responsible.
+    // Node 1 takes node 2 for responsible, and node 2 takes node 1.
     world.set_view(1, View::of(&[2, 1]));
     world.set_view(2, View::of(&[1, 2]));
     world.set_view(3, View::of(&[1, 2]));
@@ -94,7 +94,7 @@ fn two_views_that_differ_never_bounce_a_task_for_ever() {
 #[test]
 fn a_ring_of_stale_views_is_left_by_the_hop_limit_and_a_later_attempt_is_run() {
     let mut world = World::new(1, 4);
-    // Each of 1, 2, 3 holds the next one first and itself second; so attempt 0 circles, attempt 1 is run.
+    // Each of 1, 2, 3 puts the next one first and itself second. So attempt 0 circles, and attempt 1 is run.
     world.set_view(1, View::of(&[2, 1]));
     world.set_view(2, View::of(&[3, 2]));
     world.set_view(3, View::of(&[1, 3]));
@@ -150,7 +150,7 @@ fn a_submit_that_comes_twice_runs_once_and_is_answered_twice() {
     assert!(jobs.poll_run(now).is_none(), "a finished task is not run again");
     assert!(answers(&mut jobs).iter().any(is_outcome), "its outcome is said again");
     assert_eq!((jobs.stats().runs, jobs.stats().duplicate_submits), (1, 2));
-    // After the acknowledgement only the hash is there.
+    // After the acknowledgement only the hash is left.
     jobs.handle_message(now, key(2), Message::Ack { task, hash: [0; 32] }.encode());
     jobs.handle_message(now, key(2), submit.encode());
     let answer = answers(&mut jobs);

@@ -1,4 +1,4 @@
-//! Many seeds: every handle resolves once whatever is lost, delayed or killed.
+//! Many seeds: every handle resolves once despite losses, delays and kills.
 
 use bytes::Bytes;
 use rand_core::Rng as _;
@@ -6,7 +6,7 @@ use rand_core::Rng as _;
 use super::super::*;
 use super::harness::{World, key, ms, secs};
 
-/// One seeded run; the events of all nodes, for comparison.
+/// Runs one seed, and returns the events of all nodes for comparison.
 fn run(seed: u64) -> String {
     let mut world = World::new(seed, 6);
     let draw = |world: &mut World, n: u64| world.rng.next_u64() % n;

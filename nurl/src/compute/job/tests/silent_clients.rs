@@ -1,4 +1,4 @@
-//! Clients that go without a word, and what they leave behind.
+//! Clients that disappear silently, and the state that they leave behind.
 
 use bytes::Bytes;
 
@@ -10,7 +10,7 @@ fn life(seconds: u64) -> SubmitOptions {
     SubmitOptions { life: secs(seconds), ..Default::default() }
 }
 
-/// A world in which no transport reports what it couldn't deliver, and whose runs take so long.
+/// A world in which no transport reports undelivered messages, and whose runs take this many seconds.
 fn world(seed: u64, nodes: u8, seconds: u64) -> World {
     let mut world = World::new(seed, nodes);
     world.reports_losses = false;
@@ -29,10 +29,10 @@ fn a_client_that_was_killed_costs_a_few_beats_and_not_one_a_second_for_its_tasks
     let beats = world.messages_to[&key(3)] - before;
     assert!((3..=MOST_BEATS_TO_THE_DEAF).contains(&beats), "{beats}");
     assert_eq!(world.jobs(1).gauges().running, 1, "the task runs on");
-    // Its outcome is told once, and kept by the owners.
+    // Its outcome is sent once, and kept by the owners.
     let before = world.messages_to[&key(3)];
     world.run(secs(3_500));
-    // The third copy of the outcome goes to it too, since it is an owner.
+    // The third copy of the outcome goes to the client too, since it is an owner.
     assert!(world.messages_to[&key(3)] - before <= 3);
     assert_eq!(world.jobs(1).stats().outcomes_unheard, 1);
     assert_eq!(world.jobs(2).record(task).map(|record| record.class), Some(Class::Result));
@@ -46,7 +46,7 @@ fn an_outcome_that_a_killed_client_never_acknowledges_is_told_a_few_times() {
     world.kill(4, None);
     world.run(secs(7_000));
     let messages = world.messages_to[&key(4)];
-    // The acceptance and the outcome are further ones.
+    // Besides the beats there are the acceptance and the outcome.
     assert!(messages <= MOST_BEATS_TO_THE_DEAF + 3, "{messages}");
     assert_eq!(world.jobs(1).gauges().running, 0);
     assert_eq!(world.jobs(1).stats().outcomes_unheard, 1);

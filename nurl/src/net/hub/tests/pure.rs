@@ -1,4 +1,4 @@
-//! The hub's rules, with time and frames made by hand.
+//! Tests of the hub's rules with a simulated clock and hand-made frames.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -109,7 +109,7 @@ fn closed(reason: CloseReason) -> [Heard; 2] {
 fn a_replayed_handshake_takes_nobodys_place() {
     let mut bench = Bench::new(HubLimits::default());
     let victim = bench.client(1, HOME);
-    // Somebody replays the victim's message 1: the handshake "succeeds", no frame follows.
+    // An attacker replays the victim's message 1: the handshake "succeeds", and no frame follows.
     let thief = bench.accept(9).unwrap();
     bench.hub.handle_handshake(thief, key(1));
     let sender = bench.client(2, HOME);
@@ -117,7 +117,7 @@ fn a_replayed_handshake_takes_nobodys_place() {
     assert_eq!(bench.heard(thief), []);
     assert_eq!(bench.heard(victim), [Heard::Frame(0x11)]);
     assert_eq!(bench.hub.stats().clients, 2);
-    // It stays half-open until its time is over.
+    // The attacker's connection stays half-open until its timeout.
     bench.pass(Duration::from_secs(5));
     assert_eq!(bench.heard(thief), [Heard::Gone]);
     assert_eq!(bench.hub.poll_wake(), Some(thief));
@@ -216,17 +216,17 @@ fn half_open_connections_are_capped_for_each_address_and_in_all() {
     let mut bench = Bench::new(limits);
     let counts = |bench: &Bench| (bench.hub.stats().connections, bench.hub.stats().hub.evicted_half_open);
     let first = bench.connect(1);
-    // A registered one is no longer half-open.
+    // A registered connection is no longer half-open.
     bench.say(first, &register(HOME));
     let (second, third) = (bench.accept(1).unwrap(), bench.accept(1).unwrap());
     assert_eq!(counts(&bench), (3, 0));
-    // One of the same address goes, and its driver is told.
+    // The hub evicts a connection of the same address and wakes its driver.
     let newcomer = bench.accept(1).unwrap();
     assert_eq!(counts(&bench), (3, 1));
     assert!(bench.hub.is_gone(second) != bench.hub.is_gone(third) && !bench.hub.is_gone(newcomer));
     let gone = std::iter::from_fn(|| bench.hub.poll_wake()).find(|id| [second, third].contains(id));
     assert!(bench.hub.is_gone(gone.unwrap()));
-    // One of address 1, which has the most, goes for the others.
+    // For the others, the hub evicts a connection of address 1, which has the most.
     bench.accept(2).unwrap();
     let other = bench.accept(3).unwrap();
     assert_eq!(counts(&bench), (4, 2));
@@ -276,7 +276,7 @@ fn clients_are_capped_for_each_address_and_in_all_but_may_take_their_own_place()
     let (refused, heard) = register_from(&mut bench, 3, 4);
     assert_eq!(heard, closed(CloseReason::Full));
     bench.hub.handle_disconnect(refused);
-    // A full hub still lets a client take its own place.
+    // A full hub still lets a client replace its own registration.
     assert_eq!(register_from(&mut bench, 4, 1).1, registered);
     assert_eq!(bench.heard(one), closed(CloseReason::Replaced));
     bench.accept(5).unwrap();
@@ -317,7 +317,7 @@ fn records_belong_to_the_key_of_the_connection_and_to_one_namespace() {
         bench.say(id, &rendezvous::Frame::Lookup { peer: key(1) }.to_vec());
         assert_eq!(bench.heard(id), [Heard::Frame(answer)]);
     }
-    // It survives its connection, though no list names it then, and goes with a goodbye.
+    // The record survives its connection, though no list names it then, and ends with a goodbye.
     bench.hub.handle_disconnect(a);
     bench.say(b, &rendezvous::Frame::List { max: 9 }.to_vec());
     assert_eq!(bench.heard(b), [Heard::Frame(0x36)]);

@@ -1,4 +1,4 @@
-//! The hub and its client on real loopback sockets.
+//! Tests of the hub and its client on real loopback sockets.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -77,7 +77,7 @@ impl Client {
         self.send(HubCommand::Forward { dst: dst.key, payload }).await;
     }
 
-    /// Steps over events until one fits.
+    /// Discards events until one matches.
     async fn until(&mut self, fits: impl Fn(&HubEvent) -> bool) -> HubEvent {
         let found = async {
             loop {
@@ -151,7 +151,7 @@ fn the_newest_registration_wins_and_the_older_process_is_told() {
         let sender = Client::up(&hub, 2).await;
         sender.forward(&new, "to the new one").await;
         assert_eq!(new.datagram().await.0, sender.key);
-        // Its own network changed: now it may take its place back.
+        // The old client's network changed, so it may register again at once.
         old.send(HubCommand::NetworkChanged).await;
         old.until(|event| matches!(event, HubEvent::Up { .. })).await;
         new.until(|event| *event == HubEvent::Replaced).await;
@@ -269,7 +269,7 @@ fn a_hub_with_another_key_than_the_tickets_is_not_the_hub() {
     });
 }
 
-/// A client by hand: handshake and registration on a bare stream.
+/// A hand-made client: handshake and registration on a bare stream.
 async fn by_hand(hub: &HubHandle, n: u8, register: bool) -> (TcpStream, Connection, Vec<Vec<u8>>) {
     let mut rng = crate::rt::rng("test");
     let mut noise = Connection::client(&secret(n), &hub.key(), &mut rng).unwrap();
@@ -315,12 +315,13 @@ async fn read_until(stream: &mut TcpStream, noise: &mut Connection, fits: impl F
 fn a_registration_with_somebody_elses_key_is_refused() {
     run(async {
         let hub = start().await;
-        // All that a thief can have: every byte that the victim once wrote to this very hub.
+        // The most that an attacker can have: every byte that the victim once wrote to this very
+        // hub.
         let (mut victim, mut noise, written) = by_hand(&hub, 1, true).await;
         let mut thief = TcpStream::connect(hub.addr()).await.unwrap();
         thief.write_all(&written.concat()).await.unwrap();
         let mut answer = Vec::new();
-        // The replayed REGISTER doesn't decrypt: the hub hangs up after its answer to message 1.
+        // The replayed REGISTER doesn't decrypt: the hub closes after its answer to message 1.
         time::timeout(PATIENCE, thief.read_to_end(&mut answer)).await.unwrap().ok();
         assert!(answer.len() <= 50);
         let sender = Client::up(&hub, 2).await;
@@ -344,7 +345,8 @@ fn a_slow_reader_does_not_stall_the_others() {
         let (a, mut b) = (Client::up(&hub, 1).await, Client::up(&hub, 2).await);
         let blob = Bytes::from(vec![7; 16 * 1024]);
         let mut flooded = 0;
-        // Past what the sockets hold, then past the queue: the stalled one reads nothing at all.
+        // The flood fills the sockets' buffers and then the queue: the stalled client reads nothing
+        // at all.
         while hub.stats().relay.dropped_queue_full < 100 {
             for _ in 0..8 {
                 let payload = blob.clone();
@@ -367,7 +369,7 @@ fn a_handshake_that_never_comes_is_dropped_within_its_time() {
         let mut config = config("127.0.0.1:0");
         config.limits.handshake = Duration::from_millis(200);
         let hub = serve(config).await.unwrap();
-        // A length that promises a handshake, and nothing after it.
+        // The length prefix announces a handshake, but no handshake follows.
         let mut silent = TcpStream::connect(hub.addr()).await.unwrap();
         silent.write_all(&[0, 96, 0, 0, 0]).await.unwrap();
         let (mut replayed, ..) = by_hand(&hub, 1, false).await;

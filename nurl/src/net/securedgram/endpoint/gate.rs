@@ -1,4 +1,4 @@
-//! The gate: what an inbound init passes, each step cheaper than the next.
+//! The gate: the checks on an inbound init, each cheaper than the next.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,16 +18,17 @@ use super::Endpoint;
 use crate::net::noise::{NoiseError, Responder};
 use crate::net::session::Session;
 
-/// Between two challenges to one key: a clock that went back is let in with the first.
+/// The minimum gap between two challenges to one key; the first one suffices for a clock that went
+/// back.
 const CHALLENGE_GAP: Duration = Duration::from_millis(200);
 
-/// Where an init's parts lie.
+/// Offsets of an init's parts.
 const MAC1_AT: usize = INIT_LEN - 2 * MAC_LEN;
 const MAC2_AT: usize = INIT_LEN - MAC_LEN;
 const NOISE_AT: usize = 5;
 
 impl Endpoint {
-    /// An init frame of the right length.
+    /// Handles an init frame of the right length.
     pub(super) fn handle_init(&mut self, now: Instant, source: Source, frame: &[u8]) {
         let Some(origin) = source.origin() else {
             self.stats.no_return_address += 1;
@@ -56,7 +57,8 @@ impl Endpoint {
         }
     }
 
-    /// The copy of an answered init, by another leg: the same answer, and no Diffie-Hellman.
+    /// Answers a copy of an answered init, by another leg: the same response, without a
+    /// Diffie-Hellman.
     fn answer_again(&mut self, now: Instant, source: Source, init: &[u8], mac1: &Mac) -> bool {
         let Some(peer) = self.answers.get(mac1).and_then(|slot| self.table.get(*slot)) else { return false };
         let fresh =
@@ -68,7 +70,7 @@ impl Endpoint {
         true
     }
 
-    /// Whether the source may ask now; if not, it is told how: with a cookie.
+    /// Whether the source is within budget; a source over budget without a valid cookie is sent one.
     fn within_budget(
         &mut self,
         now: Instant,
@@ -98,7 +100,7 @@ impl Endpoint {
         self.transmit(Outgoing { peer, route: source.route, relay_dst: source.relay_src }, bytes);
     }
 
-    /// The Diffie-Hellmans, the timestamp, and the response.
+    /// Does the Diffie-Hellmans, checks the timestamp, and sends the response.
     fn answer(
         &mut self,
         now: Instant,
@@ -129,7 +131,7 @@ impl Endpoint {
         }
         let payload = InitPayload::decode(&payload);
 
-        // Counted there, when the table is full.
+        // `slot_or_insert` counts a full table.
         let Ok(slot) = self.slot_or_insert(now, &initiator) else { return Ok(()) };
         let Some(peer) = self.table.get_mut(slot) else { return Ok(()) };
         peer.ss = responder.shared_secret();
@@ -167,8 +169,8 @@ impl Endpoint {
         Ok(())
     }
 
-    /// Whether a timestamp is newer than the last from that key, or comes with the challenge that was
-    /// asked of a clock that went back.
+    /// Whether a timestamp is newer than the last from that key, or comes with the challenge that the
+    /// responder sent because the initiator's clock had gone back.
     fn is_timely(
         &mut self,
         now: Instant,

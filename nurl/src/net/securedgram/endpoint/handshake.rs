@@ -1,4 +1,4 @@
-//! Handshakes that we begin: tries, responses, cookies, challenges, and what a finished one becomes.
+//! Handshakes that we begin: tries, responses, cookies, challenges, and the adoption of the finished session.
 
 use std::time::{Duration, Instant};
 
@@ -19,18 +19,18 @@ use crate::net::noise::Initiator;
 use crate::net::route::Route;
 use crate::net::session::Session;
 
-/// When a session that we answered is this young, its confirm is awaited before we begin one of our own.
+/// How long we await the confirm of a session that we answered before we begin our own handshake.
 const AWAIT_CONFIRM: Duration = Duration::from_millis(500);
 
-/// Tries closer together than this are one.
+/// The minimum gap between two tries on the same routes.
 const MIN_TRY_GAP: Duration = Duration::from_millis(50);
 
-/// A peer that is to be kept and didn't answer, or closed, is tried again after this. Sooner when it or a
-/// way to it appears.
+/// After a failed attempt or a close, a peer that is to be kept connected is tried again after this time. It is
+/// tried sooner when the peer or a route to it appears.
 pub(super) const RETRY_AFTER: Duration = Duration::from_secs(30);
 
 impl Endpoint {
-    /// Begins an attempt, unless one is on.
+    /// Begins an attempt, unless one is pending.
     pub(super) fn begin(&mut self, now: Instant, slot: Slot) {
         let Some(peer) = self.table.get_mut(slot) else { return };
         if peer.attempt.is_none() {
@@ -40,7 +40,7 @@ impl Endpoint {
         }
     }
 
-    /// Begins an attempt; if the peer has just begun one itself, only after a wait for its confirm.
+    /// Begins an attempt; if the peer has just begun one itself, waits for its confirm first.
     pub(super) fn begin_unless_answered(&mut self, now: Instant, slot: Slot) {
         let Some(peer) = self.table.get_mut(slot) else { return };
         let answered = peer.next.iter().map(|live| live.session.created()).max();
@@ -56,8 +56,9 @@ impl Endpoint {
         }
     }
 
-    /// Somebody wants the session. However often: the attempt's schedule stays, or over a slow path each answer would
-    /// find its try given up for a later one, and the tries would be what clogs the path.
+    /// Handles a request for the session. The attempt keeps its schedule however often this is called. Otherwise, on
+    /// a slow path, each response would find its try replaced by a later one, and the tries themselves would congest
+    /// the path.
     pub(super) fn demand(&mut self, now: Instant, slot: Slot) {
         let attempt = self.table.get(slot).and_then(|peer| peer.attempt.as_ref());
         match attempt.map(|attempt| attempt.may_hurry(now)) {
@@ -67,7 +68,7 @@ impl Endpoint {
         }
     }
 
-    /// Tries at once, and begins the schedule anew: a way to the peer has just appeared.
+    /// Tries at once and restarts the schedule, because a route to the peer has just appeared.
     pub(super) fn nudge(&mut self, now: Instant, slot: Slot) {
         let Some(peer) = self.table.get_mut(slot) else { return };
         let routes = peer.paths.routes();
@@ -87,7 +88,7 @@ impl Endpoint {
         }
     }
 
-    /// Sends an init on every route in use, with a new ephemeral, and sets the time of the next.
+    /// Sends an init on every route in use, with a new ephemeral, and schedules the next try.
     pub(super) fn send_try(&mut self, now: Instant, slot: Slot) {
         self.touch(slot);
         let Some(peer) = self.table.get_mut(slot) else { return };
@@ -96,7 +97,7 @@ impl Endpoint {
         attempt.schedule(now, &mut self.rng);
         attempt.last_routes = routes;
         attempt.last_at = Some(now);
-        // Without a way there is nothing to pay for; a way that appears is a nudge.
+        // Without a route the computation would be wasted; a new route calls `nudge`.
         if routes.is_empty() || self.generations.is_empty() {
             return;
         }
@@ -149,7 +150,7 @@ impl Endpoint {
         }
     }
 
-    /// The attempt has come to nothing.
+    /// Ends the attempt as failed.
     pub(super) fn fail(&mut self, now: Instant, slot: Slot) {
         self.end_attempt(slot);
         let Some(peer) = self.table.get_mut(slot) else { return };
@@ -162,7 +163,7 @@ impl Endpoint {
         self.touch(slot);
     }
 
-    /// A response frame of the right length. Whatever is wrong with it, the attempt goes on.
+    /// Handles a response frame of the right length. An invalid response doesn't end the attempt.
     pub(super) fn handle_response(&mut self, now: Instant, source: Source, frame: &[u8]) {
         const MAC1_AT: usize = RESPONSE_LEN - 2 * MAC_LEN;
         let (theirs, ours) = (u32_at(frame, 1), u32_at(frame, 5));
@@ -201,7 +202,7 @@ impl Endpoint {
             }
         };
         if let Some(peer) = self.table.get_mut(slot) {
-            // This try's index becomes the session's; the others' are released.
+            // This try's index becomes the session's; those of the other tries are released.
             if let Some(attempt) = &mut peer.attempt {
                 attempt.pending.retain(|pending| pending.index != ours);
             }
@@ -219,7 +220,7 @@ impl Endpoint {
         }
     }
 
-    /// A cookie frame of the right length: a cookie, or a challenge.
+    /// Handles a cookie frame of the right length: a cookie, or a challenge.
     pub(super) fn handle_cookie(&mut self, now: Instant, source: Source, frame: &[u8]) {
         let Some((slot, key, pending)) = self.pending(u32_at(frame, 1)) else {
             self.stats.cookies_refused += 1;
@@ -263,7 +264,7 @@ impl Endpoint {
         Some((slot, peer.key, pending))
     }
 
-    /// Takes a session into use whose peer is known to hold its keys. Says whether it is the current one.
+    /// Adopts a session whose keys the peer is known to hold. Says whether it is the current one.
     pub(super) fn adopt(&mut self, now: Instant, slot: Slot, live: Live) -> bool {
         let (boot, initiator) = (live.boot, live.session.is_initiator());
         let Some(peer) = self.table.get_mut(slot) else { return false };
@@ -273,17 +274,17 @@ impl Endpoint {
             peer.confirm = None;
         }
         if adopted.restarted {
-            // What was proven with the process that is gone proves nothing of this one.
+            // Paths that were proven with the old process aren't proven for the new one.
             peer.paths.on_closed(now);
         }
         if adopted.is_current {
-            // Also after a rekeying: the peer may have forgotten us meanwhile, and our candidates with it.
+            // Also after a rekeying: the peer may have forgotten us and our candidates meanwhile.
             peer.paths.on_established(now);
         }
         adopted.released.into_iter().for_each(|index| self.table.release_index(index));
         self.stats.tie_breaks += u64::from(adopted.tie);
         if adopted.is_current {
-            // Whoever began, there is a session now.
+            // There is a session now, whichever side began it.
             self.end_attempt(slot);
         }
         if adopted.restarted {
@@ -299,13 +300,13 @@ impl Endpoint {
         adopted.is_current
     }
 
-    /// Sends an empty frame on every live leg, and sets the time of the next.
+    /// Sends an empty frame on every live leg, and schedules the next confirm.
     pub(super) fn send_confirm(&mut self, now: Instant, slot: Slot) {
         self.touch(slot);
         let Some(peer) = self.table.get_mut(slot) else { return };
         let Some(confirm) = &mut peer.confirm else { return };
         if now >= confirm.until {
-            // The responder never showed up on this session: it is as good as none.
+            // The responder never sent on this session, so a new handshake is due.
             peer.confirm = None;
             if peer.keep {
                 self.begin(now, slot);
@@ -322,7 +323,7 @@ impl Endpoint {
         }
     }
 
-    /// Seals a frame without a body for one route.
+    /// Seals an empty frame for one route.
     pub(super) fn send_empty(&mut self, now: Instant, slot: Slot, route: Route) {
         let Some(peer) = self.table.get_mut(slot) else { return };
         let Some(live) = &mut peer.current else { return };

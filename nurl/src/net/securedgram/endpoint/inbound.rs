@@ -1,4 +1,4 @@
-//! Inbound datagrams: told apart, opened, and handed to whoever they are for.
+//! Inbound datagrams: classified, opened, and dispatched.
 
 use std::time::Instant;
 
@@ -12,8 +12,8 @@ use super::handshake::RETRY_AFTER;
 use crate::net::session::{HEADER_LEN, OpenError, Opened};
 
 impl Endpoint {
-    /// Takes one datagram and decrypts it in place. What is for the caller is in the result; the rest is
-    /// consumed. A datagram that is refused moves nothing and is counted.
+    /// Handles one datagram and decrypts it in place. Data for the caller is returned; everything else
+    /// is consumed. A refused datagram changes nothing and is counted.
     pub fn handle_datagram(&mut self, now: Instant, source: Source, datagram: &mut [u8]) -> Option<Received> {
         self.now = now;
         match classify(datagram) {
@@ -55,7 +55,8 @@ impl Endpoint {
         let peer = self.table.get_mut(slot)?;
         let key = peer.key;
         peer.last_heard = Some(now);
-        // Only the session that we seal with answers for itself: the peer may have lost it.
+        // Only a frame on the session that we seal with is an answer: the peer may have lost that
+        // session.
         let index = u32_at(datagram, 1);
         let on_current = peer.current.as_ref().is_some_and(|live| live.session.local_index() == index);
         if on_current {
@@ -65,7 +66,7 @@ impl Endpoint {
         peer.paths.on_authentic(now, source.route, freshness, datagram.len(), is_app);
         match channel {
             None => {
-                // A confirm: the initiator repeats it until it hears something.
+                // A confirm: the initiator repeats it until it receives a frame.
                 let answer =
                     on_current && peer.current.as_ref().is_some_and(|live| !live.session.is_initiator());
                 if answer && source.relay_src.is_none_or(|src| src == key) {
@@ -75,7 +76,7 @@ impl Endpoint {
             }
             Some(channel::CONTROL) => {
                 match Control::decode(&datagram[body]) {
-                    // A close that comes late, on a session before this one, has been overtaken.
+                    // A late close on an earlier session is obsolete.
                     Ok(Control::Close) if !on_current => {}
                     Ok(Control::Close) => {
                         peer.retry_at = peer.keep.then(|| now + RETRY_AFTER);
@@ -97,7 +98,7 @@ impl Endpoint {
         }
     }
 
-    /// Finds the session and opens the frame with it; a session that waits for its confirm has it now.
+    /// Finds the session and opens the frame with it; the frame confirms a session that was unconfirmed.
     fn open(
         &mut self,
         now: Instant,
@@ -117,7 +118,8 @@ impl Endpoint {
         if let Some(live) = peer.previous.as_mut().filter(|live| live.session.local_index() == index) {
             let mut opened = live.session.open(now, leg, datagram);
             if let Ok(Opened { freshness, .. }) = &mut opened {
-                // What the session before sent can't be news once the current one was heard on that leg.
+                // A frame of the previous session isn't the newest once the current one was heard on
+                // that leg.
                 let current = peer.current.as_ref().map(|live| &live.session);
                 freshness.newest_on_leg &= !current.is_some_and(|current| current.heard_on(leg));
                 freshness.late |= current.is_some_and(|current| current.is_past_start(now));

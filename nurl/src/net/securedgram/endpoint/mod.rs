@@ -1,4 +1,4 @@
-//! The endpoint: what its callers call. The gate, the handshakes and the timers have files of their own.
+//! The endpoint's interface to its callers. The gate, the handshakes and the timers have files of their own.
 
 mod gate;
 mod handshake;
@@ -30,14 +30,14 @@ use crate::net::noise::StaticKey;
 use crate::net::route::{Route, Routes};
 use crate::rt::Rng;
 
-/// Handshake datagrams that wait for [`Endpoint::poll_transmit`]. A driver drains it after each batch, and
-/// a batch holds no more; what doesn't fit is dropped, and the peer's retry mends it.
+/// Capacity of the queue of handshake datagrams for [`Endpoint::poll_transmit`]. A driver drains it after each
+/// batch, and a batch holds no more. Further datagrams are dropped; the peer's retry makes up for them.
 pub const MAX_TRANSMITS: usize = 4096;
 
-/// Events that wait for [`Endpoint::poll_event`]: a few for each peer.
+/// Capacity of the queue of events for [`Endpoint::poll_event`]: a few for each peer.
 pub const MAX_EVENTS: usize = 8 * MAX_PEERS;
 
-/// One key's sessions with all its peers.
+/// The sessions of one key with all its peers.
 pub struct Endpoint {
     key: StaticKey,
     local: PublicKey,
@@ -111,7 +111,7 @@ impl Endpoint {
         &self.local
     }
 
-    /// What was done and refused so far.
+    /// The counters.
     pub fn stats(&self) -> &Stats {
         &self.stats
     }
@@ -121,7 +121,7 @@ impl Endpoint {
         self.peer(peer).is_some_and(|peer| peer.current.is_some())
     }
 
-    /// The process with which there is a session, and its features.
+    /// The boot id and the features of the peer's process, if there is a session.
     #[cfg_attr(
         not(any(test, feature = "internals")),
         expect(dead_code, reason = "for examples, benchmarks and scenarios")
@@ -130,21 +130,20 @@ impl Endpoint {
         self.peer(peer)?.current.as_ref().map(|live| (live.boot, live.features))
     }
 
-    /// When anything authentic last came from a peer.
+    /// When the last authentic frame of a peer came.
     pub fn last_heard(&self, peer: &PublicKey) -> Option<Instant> {
         self.peer(peer)?.last_heard
     }
 
-    /// The peers that are known, in arbitrary order.
+    /// The known peers, in arbitrary order.
     pub fn peers(&self) -> impl Iterator<Item = &PublicKey> {
         self.table.iter().map(|(_, peer)| &peer.key)
     }
 
-    /// Appends one sealed frame for `peer` to `out`. The caller transmits these bytes on every route in
-    /// the result.
+    /// Appends one sealed frame for `peer` to `out`. The caller transmits these bytes on every returned route.
     ///
     /// # Errors
-    /// Why nothing was appended. [`SealError::NoSession`] begins a handshake.
+    /// The reason why nothing was appended. [`SealError::NoSession`] begins a handshake.
     #[cfg_attr(
         not(any(test, feature = "internals")),
         expect(dead_code, reason = "for examples, benchmarks and scenarios")
@@ -160,12 +159,11 @@ impl Endpoint {
         self.seal_into(now, peer, channel, body, |_, _| out)
     }
 
-    /// As [`seal`](Endpoint::seal), but asks for the buffer when the routes and the frame's length are known,
-    /// so that bulk is sealed right where it is sent from. An error may follow nevertheless, with nothing
-    /// appended.
+    /// Like [`seal`](Endpoint::seal), but asks for the buffer once the routes and the frame's length are known, so
+    /// that bulk data is sealed in its send buffer. An error may still follow; then nothing is appended.
     ///
     /// # Errors
-    /// As [`seal`](Endpoint::seal).
+    /// The same as [`seal`](Endpoint::seal).
     pub fn seal_into<'a>(
         &mut self,
         now: Instant,
@@ -215,8 +213,8 @@ impl Endpoint {
     }
 
     /// Opens a session with `peer` and keeps it open, through rekeyings and failures, until
-    /// [`close`](Endpoint::close) or [`forget`](Endpoint::forget). An attempt that is on goes on; in its slow phase
-    /// it tries once more, no matter how often this is called.
+    /// [`close`](Endpoint::close) or [`forget`](Endpoint::forget). A pending attempt goes on; in its slow phase it
+    /// makes one more try, no matter how often this is called.
     ///
     /// # Errors
     /// [`SealError::NotAllowed`] or [`SealError::PeersFull`].
@@ -232,7 +230,7 @@ impl Endpoint {
         Ok(())
     }
 
-    /// Tells the peer that the session ends, and ends it. The peer's key and timestamp stay known.
+    /// Sends a close to the peer and ends the session. The peer's key and timestamp stay known.
     pub fn close(&mut self, now: Instant, peer: &PublicKey) {
         self.now = now;
         let Some(slot) = self.table.slot_of(peer) else { return };
@@ -247,7 +245,7 @@ impl Endpoint {
         self.close_slot(now, slot, CloseReason::Local);
     }
 
-    /// Gives a peer up with all that is known of it, its timestamp too.
+    /// Removes a peer and everything known about it, including its timestamp.
     pub fn forget(&mut self, now: Instant, peer: &PublicKey) {
         self.now = now;
         if let Some(slot) = self.table.slot_of(peer) {
@@ -256,13 +254,13 @@ impl Endpoint {
         }
     }
 
-    /// How `peer` is reached; unknown peers aren't.
+    /// The path state of `peer`; `None` for an unknown peer.
     pub fn path_state(&self, peer: &PublicKey) -> Option<PathState> {
         let slot = self.table.slot_of(peer)?;
         self.table.get(slot).map(|peer| peer.paths.state())
     }
 
-    /// The paths to `peer`, to be driven further; unknown peers have none.
+    /// The paths to `peer`, for further calls; `None` for an unknown peer.
     #[cfg_attr(
         not(any(test, feature = "internals")),
         expect(dead_code, reason = "for examples, benchmarks and scenarios")
@@ -273,10 +271,10 @@ impl Endpoint {
         self.table.get_mut(slot).map(|peer| &mut peer.paths)
     }
 
-    /// Addresses at which `peer` may be, from outside. Takes the peer in if it is new.
+    /// Adds addresses at which `peer` may be reached, from an outside source. Adds the peer if it is new.
     ///
     /// # Errors
-    /// As [`connect`](Endpoint::connect).
+    /// The same as [`connect`](Endpoint::connect).
     pub fn add_candidates(
         &mut self,
         now: Instant,
@@ -286,10 +284,10 @@ impl Endpoint {
         self.change_paths(now, peer, |paths| paths.add_candidates(now, addrs))
     }
 
-    /// The hubs through which `peer` can be reached now. Takes the peer in if it is new.
+    /// Sets the hubs through which `peer` can be reached now. Adds the peer if it is new.
     ///
     /// # Errors
-    /// As [`connect`](Endpoint::connect).
+    /// The same as [`connect`](Endpoint::connect).
     pub fn set_relays(
         &mut self,
         now: Instant,
@@ -299,24 +297,24 @@ impl Endpoint {
         self.change_paths(now, peer, |paths| paths.set_relays(now, hubs))
     }
 
-    /// Our own addresses, for every peer.
+    /// Sets our own addresses, for every peer.
     pub fn set_local_candidates(&mut self, now: Instant, addrs: &[SocketAddr]) {
         self.now = now;
         self.local_candidates = addrs.to_vec();
         self.each_path(|paths, addrs| paths.set_local_candidates(now, addrs));
     }
 
-    /// Our own network changed: every path is in doubt.
+    /// Our own network changed: puts every path in doubt.
     pub fn on_network_change(&mut self, now: Instant) {
         self.now = now;
         self.each_path(|paths, _| paths.on_network_change(now));
     }
 
-    /// A pre-shared key for one peer in place of the mesh's; none returns to that. It reaches handshakes
-    /// that already run.
+    /// Sets a pre-shared key for one peer in place of the mesh's; `None` restores the mesh's. It applies to pending
+    /// handshakes too.
     ///
     /// # Errors
-    /// As [`connect`](Endpoint::connect).
+    /// The same as [`connect`](Endpoint::connect).
     #[cfg_attr(
         not(any(test, feature = "internals")),
         expect(dead_code, reason = "door: rotation of the secret")
@@ -334,7 +332,7 @@ impl Endpoint {
         Ok(())
     }
 
-    /// New mesh secrets, current first. Sessions live on; the next handshakes use these.
+    /// Sets new mesh secrets, current first. Sessions remain; the next handshakes use the new secrets.
     #[cfg_attr(
         not(any(test, feature = "internals")),
         expect(dead_code, reason = "door: rotation of the secret")
@@ -343,7 +341,7 @@ impl Endpoint {
         self.generations = keys(generations, &self.local);
     }
 
-    /// A new allow-list. Sessions with peers that aren't on it end.
+    /// Sets a new allow-list. Sessions with peers that aren't on it end.
     #[cfg_attr(
         not(any(test, feature = "internals")),
         expect(dead_code, reason = "door: an allow-list that changes")
@@ -363,7 +361,7 @@ impl Endpoint {
         }
     }
 
-    /// The largest body that is sealed from now on, after a probe; capped at
+    /// Sets the largest body that is sealed, after a probe; capped at
     /// [`MAX_BODY_BYTES`](super::frames::MAX_BODY_BYTES).
     #[cfg_attr(
         not(any(test, feature = "internals")),
@@ -373,8 +371,8 @@ impl Endpoint {
         self.max_body_bytes = bytes.min(MAX_BODY_BYTES);
     }
 
-    /// Appends the next datagram of the endpoint's own (handshakes, cookies, confirms, channel 0) to `out`
-    /// and says where it goes. Call it until it gives none.
+    /// Appends the endpoint's next own datagram (handshakes, cookies, confirms, channel 0) to `out` and returns its
+    /// destination. Call it until it returns `None`.
     pub fn poll_transmit(&mut self, out: &mut Vec<u8>) -> Option<Outgoing> {
         loop {
             if let Some((outgoing, bytes)) = self.queue.pop_front() {
@@ -456,7 +454,7 @@ impl Endpoint {
         Ok(self.table.insert(Peer::new(*key, paths)))
     }
 
-    /// Whether one more peer fits, if need be in the place of an idle one.
+    /// Whether one more peer fits; removes an idle peer if needed.
     fn make_room(&mut self, now: Instant) -> bool {
         if self.table.len() < self.max_peers {
             return true;
@@ -484,7 +482,7 @@ impl Endpoint {
         self.table.remove(slot);
     }
 
-    /// Ends every session with a peer and says so, if there was one.
+    /// Ends every session with a peer, and reports it if there was one.
     fn close_slot(&mut self, now: Instant, slot: Slot, reason: CloseReason) {
         let Some(peer) = self.table.get_mut(slot) else { return };
         let (key, was_open) = (peer.key, peer.current.is_some());
@@ -556,7 +554,7 @@ impl Endpoint {
         }
     }
 
-    /// Remembers that a peer may have something to send, to say, or another deadline.
+    /// Marks a peer that may have a message, an event or another deadline.
     fn touch(&mut self, slot: Slot) {
         if let Some(peer) = self.table.get_mut(slot)
             && !peer.dirty
@@ -566,7 +564,7 @@ impl Endpoint {
         }
     }
 
-    /// Takes a peer's events and sets its timer.
+    /// Fetches a peer's events and sets its timer.
     fn settle(&mut self, slot: Slot) {
         let Some(peer) = self.table.get_mut(slot) else { return };
         peer.dirty = false;
@@ -591,7 +589,7 @@ impl Endpoint {
     }
 }
 
-/// For a known peer: behind a hub it is addressed by its own key.
+/// The destination for a known peer: a hub addresses it by its own key.
 fn outgoing(peer: PublicKey, route: Route) -> Outgoing {
     Outgoing { peer: Some(peer), route, relay_dst: (!route.is_direct()).then_some(peer) }
 }
@@ -608,13 +606,13 @@ impl fmt::Debug for Endpoint {
 
 #[cfg(test)]
 impl Endpoint {
-    /// Queues events until some are dropped.
+    /// Queues `count` events.
     pub(super) fn flood_events(&mut self, count: usize) {
         let event = Event::HandshakeFailed { peer: self.local };
         (0..count).for_each(|_| self.event(event));
     }
 
-    /// Our index and the peer's of the current session.
+    /// The local and the remote index of the current session.
     pub(super) fn current_indices(&self, peer: &PublicKey) -> Option<(u32, u32)> {
         self.peer(peer)?
             .current

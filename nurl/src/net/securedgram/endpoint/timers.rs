@@ -1,4 +1,4 @@
-//! What happens when time passes.
+//! The endpoint's timeouts.
 
 use std::time::Instant;
 
@@ -9,7 +9,7 @@ use super::Endpoint;
 use crate::net::session::REKEY_AFTER;
 
 impl Endpoint {
-    /// Does what is due at `now`.
+    /// Handles the timeouts that are due at `now`.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.now = now;
         let unsettled: Vec<Slot> = self.dirty.iter().copied().collect();
@@ -60,7 +60,7 @@ impl Endpoint {
         }
     }
 
-    /// Gives up sessions whose keys are dead.
+    /// Drops sessions whose keys have expired.
     fn expire(&mut self, now: Instant, slot: Slot) {
         let Some(peer) = self.table.get_mut(slot) else { return };
         let mut released: Vec<u32> = Vec::new();

@@ -1,4 +1,4 @@
-//! The peer's addresses that are known, bounded and in the order in which they are tried.
+//! The known addresses of the peer: bounded, and in the order in which they are tried.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -7,7 +7,7 @@ use super::challenge::Check;
 use super::config::{AMPLIFICATION_LIMIT, MAX_REFLEXIVE};
 use super::control::MAX_CANDIDATES;
 
-/// How we came to know an address; declared in the order in which they are tried.
+/// How an address became known; declared in the order in which the addresses are tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Origin {
     /// An authenticated datagram came from it (peer-reflexive, RFC 8445 §7.3.1.3).
@@ -23,28 +23,28 @@ pub(super) enum Origin {
 pub(super) struct Candidate {
     pub(super) addr: SocketAddr,
     pub(super) origin: Origin,
-    /// Its place in the list that named it.
+    /// The position in the list that named it.
     pub(super) order: usize,
     pub(super) check: Check,
-    /// An echo returned from it, and nothing has put that in question since.
+    /// An echo returned from it, and no doubt has come since.
     pub(super) validated: bool,
-    /// An echo returned from it once: the peer does own it, so no amplification limit applies.
+    /// An echo returned from it once: the peer owns the address, so no amplification limit applies.
     pub(super) proven: bool,
     /// Bytes of authenticated datagrams from it.
     pub(super) received: u64,
     /// Bytes sent to it before it was proven.
     pub(super) sent: u64,
     pub(super) heard: Option<Instant>,
-    /// By when application data from it is answered on this leg.
+    /// When application data from it must be answered on this leg.
     pub(super) answer_due: Option<Instant>,
     /// Losses that are not forgiven yet.
     pub(super) flaps: u32,
-    /// Until when it stays in reserve after it was lost.
+    /// Until when it stays in reserve after a loss.
     pub(super) hold_until: Option<Instant>,
-    /// No contest with it before this, and how long the next pause will be.
+    /// No contest with it before this time, and the length of the next pause.
     pub(super) contest_pause: Option<(Instant, Duration)>,
-    /// Until when what comes from it answers for the address in use: an echo of a challenge sent to that one
-    /// came back from here, so what is sent there does arrive.
+    /// Until when datagrams from it count as answers for the address in use. An echo of a challenge to the address in
+    /// use came back from here, so datagrams to the address in use do arrive.
     pub(super) shadows_until: Option<Instant>,
 }
 
@@ -68,8 +68,8 @@ impl Candidate {
         }
     }
 
-    /// Whether `len` more bytes may go there. Only a seen source is limited: what our side configured we
-    /// were asked to use, and what the peer named gets nothing but the few challenges of the schedule.
+    /// Whether `len` more bytes may go there. A proven or configured address isn't limited; any other gets a multiple
+    /// of the bytes that came from it. The few scheduled challenges to an address that the peer named are exempt.
     pub(super) fn may_send(&self, len: usize) -> bool {
         self.proven
             || self.origin == Origin::Configured
@@ -95,11 +95,11 @@ impl Candidate {
     }
 }
 
-/// Makes a v4-mapped address the v4 one that it is, and refuses addresses that no unicast datagram reaches.
+/// Converts a v4-mapped address to v4, and refuses addresses that no unicast datagram reaches.
 pub(super) fn usable(addr: SocketAddr, loopback: bool) -> Option<SocketAddr> {
     let ip = addr.ip().to_canonical();
     let broadcast = matches!(ip, IpAddr::V4(v4) if v4.is_broadcast());
-    // An address without a scope means nothing on another host (RFC 4007 §6).
+    // A link-local address without a scope is meaningless on another host (RFC 4007 §6).
     let link_local = matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local());
     let refused = addr.port() == 0 || ip.is_unspecified() || ip.is_multicast() || broadcast || link_local;
     if refused || (ip.is_loopback() && !loopback) {
@@ -133,7 +133,7 @@ impl Table {
         self.0.iter_mut().find(|candidate| candidate.addr == addr)
     }
 
-    /// Adds addresses that our side names. Returns how many found no place.
+    /// Adds addresses that our side names. Returns how many didn't fit.
     pub(super) fn configure(&mut self, addrs: impl Iterator<Item = SocketAddr>) -> u64 {
         let mut refused = 0;
         for (order, addr) in addrs.enumerate() {
@@ -145,8 +145,8 @@ impl Table {
         refused
     }
 
-    /// Replaces what the peer named before; `keep` and validated addresses stay. Returns how many found no
-    /// place.
+    /// Replaces the addresses that the peer named before; `keep` and validated addresses stay. Returns how many
+    /// didn't fit.
     pub(super) fn tell(&mut self, addrs: &[SocketAddr], keep: Option<SocketAddr>) -> u64 {
         self.0.retain(|candidate| {
             candidate.origin != Origin::Told
@@ -157,8 +157,8 @@ impl Table {
         let mut refused = 0;
         for (order, &addr) in addrs.iter().enumerate() {
             match self.get_mut(addr) {
-                // One that was only seen so far is no longer bounded by what came from it: it may have been seen once,
-                // long ago, and everything since then was lost.
+                // An address that was only seen so far is no longer limited by the bytes that came from it: it may
+                // have been seen once, long ago, and everything since then was lost.
                 Some(known) if known.origin != Origin::Configured => {
                     (known.origin, known.order) = (Origin::Told, order);
                 }
@@ -169,8 +169,8 @@ impl Table {
         refused
     }
 
-    /// Adds a seen source. The bound of seen ones is kept by giving up the one that was silent longest; a
-    /// full table gives up the last address that the peer named, since a source that is heard is worth more.
+    /// Adds a seen source. If there are too many seen ones, the one that was silent longest is dropped. A full table
+    /// drops the last address that the peer named, since a source that is heard is more useful.
     pub(super) fn see(&mut self, addr: SocketAddr, keep: Option<SocketAddr>) -> bool {
         let seen = self.0.iter().filter(|candidate| candidate.origin == Origin::Seen).count();
         let victim = if seen >= MAX_REFLEXIVE {
@@ -239,8 +239,8 @@ mod tests {
         assert!(table.get(addr(14)).is_some(), "the address in use stays");
     }
 
-    /// Found by the scenario `swarm` with seed 1263: three times the bytes of one datagram were used up, and nobody
-    /// challenged the peer's own address ever again.
+    /// Found by the scenario `swarm` with seed 1263: three times the bytes of one datagram were used up, and the
+    /// peer's own address was never challenged again.
     #[test]
     fn an_address_that_is_seen_and_then_named_is_checked_as_one_that_is_named() {
         let mut table = Table::default();

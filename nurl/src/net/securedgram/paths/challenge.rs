@@ -1,7 +1,7 @@
-//! Challenges to one address or relay leg: when the next is due, which are open, and the round-trip time
-//! that their echoes give.
+//! Challenges to one address or relay leg: when the next is due, which are open, and the round-trip time from their
+//! echoes.
 //!
-//! The schedule is finite in rate, not in time: quick checks first ([`QUICK_GAPS`]), then
+//! The schedule bounds the rate of the checks, not their number: quick checks first ([`QUICK_GAPS`]), then
 //! [`BACKOFF_GAPS`], then one per slow interval with jitter, for as long as the session lives.
 
 use std::time::{Duration, Instant};
@@ -12,16 +12,16 @@ use super::config::{BACKOFF_GAPS, ECHO_LIFE, QUICK_GAPS};
 use crate::rt::Rng;
 
 /// Open challenges remembered per leg: all the quick ones, so that a round trip of seconds still finds its
-/// challenge (with four, a slow path was challenged for ever and never found proven).
+/// challenge (with four, a slow path was challenged for ever and never became proven).
 const OPEN_CHALLENGES: usize = QUICK_GAPS.len() + 2;
 
-/// A datagram of the peer begins the quick checks anew at most this often; else two sides with a slow path
+/// The minimum gap at which datagrams of the peer restart the quick checks. Without it, two sides with a slow path
 /// between them would answer each other's challenges with challenges.
 const PROMPT_GAP: Duration = Duration::from_secs(5);
 
-/// A smoothed round-trip time (RFC 6298 §2), with one change: a sample of less than half of it is believed at once.
-/// Nothing makes a path faster than it is, so whatever made it slow is over; with the RFC's eighth, taken every ten
-/// seconds, a relay that had stalled once would be passed over for minutes.
+/// A smoothed round-trip time (RFC 6298 §2), with one change: a sample of less than half of it replaces it at once.
+/// Such a sample shows that the cause of the slowness is over. With the RFC's weight of an eighth, and a sample
+/// every ten seconds, a relay that had stalled once would be avoided for minutes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Rtt {
     smoothed: Duration,
@@ -48,7 +48,7 @@ impl Rtt {
         self.samples
     }
 
-    /// What an answer may take: a round trip and four variations (RFC 6298's RTO, without its floor).
+    /// The time that an answer may take: a round trip and four variations (RFC 6298's RTO, without its floor).
     pub(super) fn expected(&self) -> Duration {
         self.smoothed + self.variation * 4
     }
@@ -62,10 +62,10 @@ pub(super) struct Check {
     /// Challenges since the last (re)start without an echo.
     attempt: usize,
     next: Option<Instant>,
-    /// When the series began, and whether the peer has hurried it since.
+    /// When the series began, and whether a datagram of the peer has hurried it since.
     began: Option<Instant>,
     prompted: bool,
-    /// When the last challenge that was answered had been sent.
+    /// The send time of the latest challenge that was answered.
     proven: Option<Instant>,
     pub(super) rtt: Rtt,
 }
@@ -78,7 +78,8 @@ impl Check {
         self.next = Some(now);
     }
 
-    /// The peer was heard from there, so its NAT is open: a check now, once in a series, or a new series.
+    /// The peer was heard from this address, so its NAT is open: checks now, once per series, or starts a new
+    /// series.
     pub(super) fn prompt(&mut self, now: Instant) {
         if !self.is_quick() {
             if self.began.is_none_or(|began| now >= began + PROMPT_GAP) {
@@ -90,19 +91,19 @@ impl Check {
         }
     }
 
-    /// One challenge at `at`, with the schedule behind it if it stays unanswered.
+    /// Schedules one challenge at `at`, and the series behind it if it stays unanswered.
     pub(super) fn schedule(&mut self, at: Instant) {
         self.attempt = 0;
         self.next = Some(at);
     }
 
-    /// No further challenges by itself; open ones may still be answered.
+    /// Stops further challenges; open ones may still be answered.
     pub(super) fn rest(&mut self) {
         self.attempt = 0;
         self.next = None;
     }
 
-    /// Forgets everything but the round-trip time.
+    /// Resets everything but the round-trip time.
     pub(super) fn reset(&mut self) {
         *self = Check { rtt: self.rtt, ..Check::default() };
     }
@@ -115,17 +116,17 @@ impl Check {
         self.next.is_some_and(|next| next <= now)
     }
 
-    /// Whether the quick checks are under way: begun, unanswered, not yet given up.
+    /// Whether the quick checks are under way: begun, unanswered, not exhausted.
     pub(super) fn is_quick(&self) -> bool {
         self.next.is_some() && self.attempt <= QUICK_GAPS.len()
     }
 
-    /// Whether the quick checks have gone by without an echo.
+    /// Whether the quick checks have passed without an echo.
     pub(super) fn is_silent(&self) -> bool {
         self.attempt > QUICK_GAPS.len()
     }
 
-    /// Whether the quick checks and those of the back-off have gone by without an echo.
+    /// Whether the quick checks and the back-off have passed without an echo.
     pub(super) fn is_slow(&self) -> bool {
         self.attempt > QUICK_GAPS.len() + BACKOFF_GAPS.len()
     }
@@ -135,8 +136,8 @@ impl Check {
         self.proven.is_some_and(|sent| sent >= since)
     }
 
-    /// Draws a challenge, and sets the time of the next: behind the quick ones and the back-off comes `slow`,
-    /// with up to a fifth of jitter either way.
+    /// Draws a challenge, and schedules the next. After the quick ones and the back-off the gap is `slow`, with up
+    /// to a fifth of jitter either way.
     pub(super) fn issue(&mut self, now: Instant, slow: Duration, rng: &mut Rng) -> [u8; 8] {
         let data = self.draw(now, rng);
         let index = self.attempt;
@@ -162,7 +163,7 @@ impl Check {
         data
     }
 
-    /// Takes an echo. Returns when its challenge was sent, or `None` if it answers no open one.
+    /// Handles an echo. Returns when its challenge was sent, or `None` if it matches no open one.
     pub(super) fn echo(&mut self, now: Instant, data: &[u8; 8]) -> Option<Instant> {
         let slot = self.open.iter_mut().find(|slot| slot.is_some_and(|(open, _)| open == *data))?;
         let (_, sent) = slot.take()?;
@@ -176,7 +177,7 @@ impl Check {
     }
 }
 
-/// `base` ± a fifth.
+/// `base`, plus or minus a fifth.
 pub(super) fn jittered(base: Duration, rng: &mut Rng) -> Duration {
     let spread = (base.as_millis() as u64 * 2 / 5).max(1);
     base * 4 / 5 + Duration::from_millis(rng.next_u64() % spread)

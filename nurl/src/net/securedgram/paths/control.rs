@@ -5,7 +5,7 @@
 //! | type | body |
 //! | --- | --- |
 //! | 1 challenge | `data:8` |
-//! | 2 response | `data:8`, and to a challenge that came directly: the address that it came from |
+//! | 2 response | `data:8`, and if the challenge came directly: its source address |
 //! | 3 keepalive | |
 //! | 4 candidates | `generation:4, count:1, count × address` |
 //! | 5 moved | |
@@ -34,30 +34,29 @@ const FAMILY_V6: u8 = 6;
 /// A message of channel 0.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Control {
-    /// "Answer with these bytes, to where this came from."
+    /// Asks for a response with these bytes, to the source of this message.
     Challenge {
-        /// Random.
+        /// Random bytes.
         data: [u8; 8],
     },
     /// The echo of a challenge, or the acknowledgement of candidates.
     Response {
         /// The challenge's bytes.
         data: [u8; 8],
-        /// Where the challenge came from, if it came directly: the challenger's address behind its NAT, as a STUN server
-        /// would tell it (RFC 8489 §14.2).
+        /// The source of the challenge, if it came directly: the challenger's address behind its NAT, as a STUN
+        /// server would report it (RFC 8489 §14.2).
         observed: Option<SocketAddr>,
     },
-    /// Holds a mapping open, or says that application data arrived here when nothing else would say so.
-    /// Never answered.
+    /// Holds a NAT mapping open, or acknowledges application data when no other datagram would. Never answered.
     Keepalive,
-    /// Where the sender may be reached, best first.
+    /// The addresses at which the sender may be reached, best first.
     Candidates {
         /// Grows with each change of the list (wrapping).
         r#gen: u32,
         /// At most [`MAX_CANDIDATES`].
         addrs: Vec<SocketAddr>,
     },
-    /// "My network changed: follow me to where this came from."
+    /// The sender's network changed: asks the peer to follow to the source of this message.
     Moved,
     /// The sender ends the session.
     Close,
@@ -140,7 +139,7 @@ impl Control {
     /// Reads one message that fills `bytes`.
     ///
     /// # Errors
-    /// What is wrong with the bytes. An unknown type is for the caller to count; nothing else follows.
+    /// Why the bytes aren't a control message. The caller only counts an unknown type.
     pub fn decode(bytes: &[u8]) -> Result<Control, ControlError> {
         let mut reader = Reader(bytes);
         let control = match reader.byte()? {
@@ -156,7 +155,7 @@ impl Control {
                 if usize::from(count) > MAX_CANDIDATES {
                     return Err(ControlError::TooManyCandidates(count));
                 }
-                // The shortest address takes 7 bytes: nothing is reserved for addresses that didn't arrive.
+                // The shortest address takes 7 bytes, so no memory is reserved for addresses that didn't arrive.
                 let mut addrs = Vec::with_capacity(usize::from(count).min(reader.0.len() / 7));
                 for _ in 0..count {
                     addrs.push(reader.addr()?);
@@ -259,12 +258,12 @@ mod tests {
         fn a_cut_or_longer_message_is_refused(control in any_control(), cut in any::<prop::sample::Index>()) {
             let mut bytes = control.encode();
             let cut = cut.index(bytes.len());
-            // The address is all of it or nothing.
+            // A response may lack its whole address, but not a part of it.
             let without_addr = matches!(control, Control::Response { observed: Some(_), .. }) && cut == 9;
             prop_assert_eq!(Control::decode(&bytes[..cut]).err(), (!without_addr).then_some(ControlError::Truncated));
             bytes.push(0);
             let longer = Control::decode(&bytes).unwrap_err();
-            // Behind a response without an address one would begin.
+            // After a response without an address, the added byte would begin one.
             let begins = matches!(control, Control::Response { observed: None, .. });
             prop_assert_eq!(longer, if begins { ControlError::UnknownFamily(0) } else { ControlError::Trailing });
         }

@@ -1,4 +1,4 @@
-//! What happens by time: challenges, keepalives, answers, resends, verdicts; and the queues outwards.
+//! Time-driven work: challenges, keepalives, answers, resends, verdicts; and the outbound queues.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -12,14 +12,15 @@ use super::control::Control;
 use super::evidence::patience;
 use super::{Paths, Route};
 
-/// Between the first samples of a round-trip time: one alone may have met a cold cache or a sleeping radio.
+/// The gap between the first samples of a round-trip time: a single one may have met a cold cache or a
+/// sleeping radio.
 pub(super) const SAMPLE_GAP: Duration = Duration::from_secs(1);
 
-/// Samples taken before the refresh interval applies; the policy asks for as many.
+/// Samples taken before the refresh interval applies; the policy needs as many.
 const FIRST_SAMPLES: u32 = 3;
 
 impl Paths {
-    /// Does what is due. Early and repeated calls do no harm.
+    /// Handles the timeouts that are due. Early and repeated calls are harmless.
     pub fn handle_timeout(&mut self, now: Instant) {
         if self.next_rotation.is_some_and(|next| next <= now) {
             self.rotation = self.rotation.wrapping_add(2);
@@ -95,7 +96,7 @@ impl Paths {
         self.announce(now);
     }
 
-    /// The next check of an address that has just echoed.
+    /// Schedules the next check of an address that has just echoed.
     pub(super) fn plan_next_check(&mut self, now: Instant, addr: SocketAddr) {
         let in_use = self.primary == Some(addr);
         let slow = jittered(self.config.slow_check, &mut self.rng);
@@ -109,8 +110,8 @@ impl Paths {
         }
     }
 
-    /// While application data flows, the route in use is measured, and so are the relays that it's compared
-    /// with; an idle peer costs nothing. An interval begins with the first datagram after an idle one.
+    /// Measures the route in use, and the relays that it is compared with, while application data flows; an
+    /// idle peer costs no traffic. An interval begins with the first datagram after an idle one.
     fn refresh(&mut self, now: Instant) {
         if self.next_refresh.is_none_or(|next| next > now) {
             return;
@@ -129,7 +130,7 @@ impl Paths {
         }
     }
 
-    /// Starts the checks that wait, in order, as far as the bound allows.
+    /// Starts waiting checks, in order, up to the bound.
     fn start_waiting_checks(&mut self, now: Instant) {
         let mut in_flight = self.candidates.iter().filter(|known| known.is_checked()).count();
         while in_flight < MAX_CHECKS_IN_FLIGHT {
@@ -147,7 +148,7 @@ impl Paths {
         let in_doubt = self.evidence.doubted_since().is_some();
         for known in self.candidates.iter_mut() {
             if known.hold_until.is_some_and(|until| until <= now) {
-                // Its time in reserve is over: a fresh echo lets it return.
+                // The hold after a loss is over: a fresh echo lets the address return.
                 known.hold_until = None;
                 known.validated = false;
                 known.check.restart(now);
@@ -156,7 +157,7 @@ impl Paths {
                 continue;
             }
             if self.primary == Some(known.addr) {
-                // A probe that stays unanswered says nothing against a path that nobody needs.
+                // An unanswered probe is no evidence against a path that carries no data.
                 if known.check.is_silent() && !in_doubt {
                     known.check.rest();
                     continue;
@@ -169,7 +170,7 @@ impl Paths {
                 self.stats.amplification_refused += 1;
                 known.check.skip(now, slow, &mut self.rng);
             } else {
-                // In the slow part nobody waits for it.
+                // In the slow phase no data waits for the path.
                 if (self.primary.is_none() || in_doubt) && !known.check.is_slow() {
                     self.reflection.punched();
                 }
@@ -202,7 +203,7 @@ impl Paths {
         }
     }
 
-    /// Answers application data on the leg it came on, where nothing else has.
+    /// Answers application data on its leg with a keepalive, if no other answer went there.
     fn answer(&mut self, now: Instant) {
         let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
         loop {
@@ -230,7 +231,7 @@ impl Paths {
         self.push(now, route, Control::Candidates { r#gen, addrs });
     }
 
-    /// Queues a control message, unless its route may not carry it, and puts it on the books.
+    /// Queues a control message, unless its route may not carry it, and records it as sent.
     pub(super) fn push(&mut self, now: Instant, route: Route, control: Control) {
         let len = SEAL_OVERHEAD + control.encoded_len();
         let answers = control == Control::Keepalive;
@@ -246,8 +247,8 @@ impl Paths {
                     if answers {
                         known.answer_due = None;
                     }
-                    // A challenge was weighed when it was drawn. A named address may always be answered:
-                    // that reflects less than twice what it sent.
+                    // A challenge was checked against the limit when it was drawn. A response to a named
+                    // address is always allowed: it reflects less than twice the bytes received.
                     let free = match control {
                         Control::Challenge { .. } => true,
                         Control::Response { .. } => known.origin != Origin::Seen,

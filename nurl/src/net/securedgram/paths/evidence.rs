@@ -1,9 +1,8 @@
-//! Whether the route in use still delivers: application-bearing sends, and what answers them.
+//! Whether the route in use still delivers: application sends, and their answers.
 //!
-//! Evidence for a route is an application datagram, or the keepalive that answers one, received on it and not late. An
-//! echo says that small packets pass; it clears a doubt that a few lost datagrams raised, but not the loss of
-//! everything. Keepalives and challenges of ours are never counted as unanswered, so an idle path has
-//! nothing to lose.
+//! Evidence for a route is an application datagram, or the keepalive that answers one, received on the route and not
+//! late. An echo shows that small packets pass. It clears a doubt that a few lost datagrams raised, but not the loss
+//! of all data. Our keepalives and challenges never count as unanswered, so an idle path can't come into doubt.
 
 use std::time::{Duration, Instant};
 
@@ -11,12 +10,12 @@ use super::challenge::Rtt;
 use super::config::{DATA_LOSS_SENDS, PATIENCE};
 use super::status::Reason;
 
-/// What to think of the route.
+/// The judgement on the route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// Nothing speaks against it.
+    /// There is no evidence against it.
     Trust,
-    /// Probe it, and send a copy another way.
+    /// Probe it, and send a copy by another route.
     Doubt,
     /// The doubt was unfounded.
     Clear,
@@ -29,13 +28,13 @@ pub(super) fn patience(rtt: &Rtt, answer_delay: Duration) -> Duration {
     (rtt.expected() + answer_delay).clamp(PATIENCE.0, PATIENCE.1)
 }
 
-/// What is known when the route is judged.
+/// The facts on which the route is judged.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Case {
-    /// Since the first unanswered send.
+    /// The time since the first unanswered send.
     silence: Duration,
     unanswered: u32,
-    /// How long it has been in doubt.
+    /// How long the route has been in doubt.
     doubted: Option<Duration>,
     /// Whether a probe sent since the doubt began was answered.
     echo: bool,
@@ -43,8 +42,8 @@ pub(super) struct Case {
     excused: bool,
 }
 
-/// The policy. An echo excuses the first silence: the path may have come back from a short outage. When data
-/// goes unanswered again after that, and probes still pass, the path loses data.
+/// The policy. An echo excuses the first silence: the path may have recovered from a short outage. If data goes
+/// unanswered again after that while probes still pass, the path loses data.
 pub(super) fn judge(case: Case, patience: Duration, limit: Duration) -> Verdict {
     let Some(doubted) = case.doubted else {
         return if case.silence < patience { Verdict::Trust } else { Verdict::Doubt };
@@ -53,14 +52,14 @@ pub(super) fn judge(case: Case, patience: Duration, limit: Duration) -> Verdict 
         let loses_data = case.excused && case.unanswered >= DATA_LOSS_SENDS;
         return if loses_data { Verdict::Drop(Reason::DataLost) } else { Verdict::Clear };
     }
-    // However late the timer came (the process may have been suspended), the probes get their time.
+    // Even if the timer came late (the process may have been suspended), the probes get their time.
     if case.silence < limit || doubted < limit.saturating_sub(PATIENCE.1) {
         return Verdict::Doubt;
     }
     Verdict::Drop(Reason::PathLost)
 }
 
-/// The books of the route in use.
+/// The evidence so far about the route in use.
 #[derive(Debug, Default)]
 pub(super) struct Evidence {
     since: Option<Instant>,
@@ -75,13 +74,13 @@ impl Evidence {
         self.unanswered = self.unanswered.saturating_add(1);
     }
 
-    /// Application data or its answer came in on the route. Returns whether that ended a doubt.
+    /// Application data or its answer arrived on the route. Returns whether that ended a doubt.
     pub(super) fn answered(&mut self) -> bool {
         std::mem::take(self).doubt.is_some()
     }
 
-    /// An echo ends the doubt. It is not an answer to data, so the second time the count goes on (the first
-    /// time it begins anew, since what an outage swallowed is no sign of what comes after it).
+    /// An echo ends the doubt. It is no answer to data, so the second echo keeps the count. The first one resets it,
+    /// since losses during an outage say nothing about the time after it.
     pub(super) fn clear(&mut self) {
         let unanswered = if self.excused { self.unanswered } else { 0 };
         *self = Evidence { unanswered, excused: true, ..Evidence::default() };
@@ -119,7 +118,7 @@ impl Evidence {
         })
     }
 
-    /// When the verdict changes by time alone.
+    /// When the verdict changes without a further event.
     pub(super) fn deadline(&self, patience: Duration, limit: Duration) -> Option<Instant> {
         let since = self.since?;
         Some(match self.doubt {

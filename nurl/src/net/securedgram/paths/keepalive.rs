@@ -1,9 +1,9 @@
-//! How often an idle direct path is kept warm.
+//! The keepalive interval of an idle direct path.
 //!
-//! The timer counts from the last datagram of any kind that we sent on the path, so nothing is sent while
-//! traffic flows, and a received keepalive is no reason to send one: both sides' NATs need outbound packets
-//! (RFC 4787 REQ-6), each side sends for its own. There is no second socket to measure a mapping's lifetime
-//! with, so the interval learns: a path that died while idle makes it shorter, one that held makes it longer.
+//! The timer counts from the last datagram of any kind that we sent on the path, so no keepalive is sent
+//! while traffic flows. A received keepalive doesn't trigger one: both NATs need outbound packets (RFC 4787
+//! REQ-6), and each side sends for its own. Without a second socket the lifetime of a mapping can't be
+//! measured, so the interval adapts: a path that died while idle shortens it, one that held lengthens it.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use super::config::{KEEPALIVE_GROWS_AFTER, KEEPALIVE_RANGE};
 pub(super) struct Keepalive {
     interval: Duration,
     last_sent: Option<Instant>,
-    /// When traffic last showed the path alive, and since when it has held.
+    /// When a datagram last showed the path alive, and since when it has held.
     last_heard: Option<Instant>,
     held_since: Option<Instant>,
 }
@@ -23,7 +23,7 @@ impl Keepalive {
         Keepalive { interval, last_sent: None, last_heard: None, held_since: None }
     }
 
-    /// The path has become the one in use.
+    /// Starts the timer: the path is now the one in use.
     pub(super) fn begin(&mut self, now: Instant) {
         (self.last_sent, self.last_heard, self.held_since) = (Some(now), Some(now), Some(now));
     }
@@ -52,7 +52,7 @@ impl Keepalive {
         }
     }
 
-    /// There is no direct path to keep.
+    /// Stops the timer: there is no direct path.
     pub(super) fn end(&mut self) {
         (self.last_sent, self.last_heard, self.held_since) = (None, None, None);
     }

@@ -1,22 +1,22 @@
-//! The path machine of one peer: where its datagrams go.
+//! The path machine of one peer: selects the routes of its datagrams.
 //!
-//! **Promises.** Application data flows from the start, through a relay if there is one. The best direct
-//! path is found without anybody sending on it first, used once it is proven in both directions, and given
-//! up within 1.5 s of sends that go unanswered; while it is in doubt the relay carries a copy. A peer that
-//! roams is followed within a round trip if it says so. Every peer that is not direct has a [`Reason`].
+//! **Guarantees.** Application data flows from the start, through a relay if there is one. The best direct path is
+//! found before any data is sent on it, used once it is proven in both directions, and given up within 1.5 s of
+//! unanswered sends; while it is in doubt the relay carries a copy. A peer that roams and announces it is followed
+//! within a round trip. Every peer without a direct path has a [`Reason`].
 //!
 //! **How.** Addresses come from the configuration, from the peer ([`Control::Candidates`], resent until
-//! acknowledged), and from where its authenticated datagrams come. Each is checked with random challenges on
-//! a bounded schedule; both sides do so at the same time, which opens both NATs. An echo that returns from
-//! the challenged address validates it, for this side; the other side decides for itself. Among validated
-//! ones the lowest round-trip time wins, with a margin. Application data received on a leg is answered
-//! there, by application data or, 250 ms later, by a keepalive: that answer is the evidence that data passes
-//! ("probes passing while data is dropped" is a real fault). What it lacks, it puts in doubt, and probes. A late
-//! datagram ([`Freshness::late`]) is no evidence: a stalled TCP connection delivers what was said before it stalled.
+//! acknowledged), and from the source of its authenticated datagrams. Each is checked with random challenges on a
+//! bounded schedule; both sides do so at the same time, which opens both NATs. An echo that returns from the
+//! challenged address validates it for this side; the other side decides for itself. Among validated addresses the
+//! lowest round-trip time wins, with a margin. Application data received on a leg is answered there, by application
+//! data or, 250 ms later, by a keepalive: that answer is the evidence that data passes, since a path may pass probes
+//! and drop data. Without the evidence, the path is put in doubt and probed. A late datagram ([`Freshness::late`]) is
+//! no evidence: a stalled TCP connection still delivers the datagrams sent before the stall.
 //!
-//! **Refuses.** A datagram that isn't its leg's newest never makes an address known, and nothing but an echo
-//! makes one used. A merely seen address gets at most three times the bytes it sent until it has echoed. A
-//! lost keepalive or probe alone never demotes. Candidates, challenges, queues are bounded ([`config`]).
+//! **Limits.** A datagram that isn't its leg's newest never adds an address, and only an echo puts an address into
+//! use. An address that was only seen gets at most three times the bytes it sent until it has echoed. A lost
+//! keepalive or probe alone never demotes a path. Candidates, challenges and queues are bounded ([`config`]).
 //!
 //! Pure: it holds no socket, clock or key. For each authenticated datagram of the peer call
 //! [`Paths::on_authentic`] and then, if it was on channel 0, [`Paths::on_control`]; for each one sealed on
@@ -61,12 +61,12 @@ pub use status::{PathEvent, PathEventKind, PathState, Reason, Stats};
 struct Leg {
     hub: PublicKey,
     check: Check,
-    /// The peer answered over it, and nothing has put that in question since.
+    /// The peer answered over this leg, and no doubt has come since.
     proven: bool,
     answer_due: Option<Instant>,
 }
 
-/// Our candidates, on their way to the peer.
+/// The announcement of our candidates to the peer.
 #[derive(Debug, Default)]
 struct Announcement {
     generation: u32,
@@ -84,28 +84,28 @@ pub struct Paths {
     established: bool,
     candidates: Table,
     relays: Vec<Leg>,
-    /// The relay leg in use, or that would be.
+    /// The relay leg in use, or in reserve behind the primary.
     home: Option<PublicKey>,
     /// The direct address in use.
     primary: Option<SocketAddr>,
     primary_since: Option<Instant>,
-    /// Of the route in use: the primary, else the home relay.
+    /// The evidence about the route in use: the primary, else the home relay.
     evidence: Evidence,
     contest: Option<Contest>,
-    /// When a reserve that answers takes over from a primary in doubt that doesn't.
+    /// When an answering reserve replaces a silent primary in doubt.
     next_takeover: Option<Instant>,
-    /// Why there is no primary any more.
+    /// Why the last primary was given up.
     lost: Option<Reason>,
     relay_faster: bool,
     keepalive: Keepalive,
     announcement: Announcement,
     told_generation: Option<u32>,
     reflection: Reflection,
-    /// Until when the peer's candidates are waited for.
+    /// Until when to wait for the peer's candidates.
     wait_until: Option<Instant>,
-    /// Repetitions of "moved" that are left.
+    /// Remaining repetitions of "moved".
     moved_left: u8,
-    /// Application datagrams, either way, since the refresh interval began.
+    /// Application datagrams, in either direction, since the refresh interval began.
     app_datagrams: u32,
     next_refresh: Option<Instant>,
     next_rotation: Option<Instant>,
@@ -116,7 +116,7 @@ pub struct Paths {
 }
 
 impl Paths {
-    /// A machine that knows no route yet.
+    /// A path machine without a route.
     pub fn new(config: PathConfig, _now: Instant, rng: Rng) -> Paths {
         let keepalive = Keepalive::new(config.keepalive);
         Paths {
@@ -150,8 +150,8 @@ impl Paths {
         }
     }
 
-    /// The hubs where we are registered now, the preferred one first; those beyond [`MAX_RELAYS`] are
-    /// ignored. Each is measured with challenges of its own.
+    /// Sets the hubs where we are registered now, the preferred one first; hubs beyond [`MAX_RELAYS`] are ignored.
+    /// Each is measured with challenges of its own.
     pub fn set_relays(&mut self, now: Instant, hubs: &[PublicKey]) {
         let had_route = !self.routes().is_empty();
         let mut old = std::mem::take(&mut self.relays);
@@ -172,7 +172,7 @@ impl Paths {
             }
         }
         if self.relays.iter().any(|leg| !before.contains(&leg.hub)) {
-            // A relay that (re)appears is a way for candidates that found none.
+            // A relay that (re)appears can carry candidates that had no route before.
             self.announce_again(now);
         }
         self.choose_home();
@@ -184,7 +184,7 @@ impl Paths {
         self.drive(now);
     }
 
-    /// Our own candidates, best first, to tell the peer: sent now and with back-off until it acknowledges.
+    /// Sets our own candidates, best first. They are sent to the peer now, and with back-off until it acknowledges.
     pub fn set_local_candidates(&mut self, now: Instant, addrs: &[SocketAddr]) {
         let addrs = &addrs[..addrs.len().min(MAX_CANDIDATES)];
         let told_before = self.announcement.generation != 0;
@@ -198,8 +198,8 @@ impl Paths {
         self.drive(now);
     }
 
-    /// Addresses of the peer that our side knows: configuration, rendezvous. Without any relay they are sent
-    /// to at once, before they are validated, since there is nothing else to use.
+    /// Adds addresses of the peer that our side knows: configuration, rendezvous. Without any relay, data goes to
+    /// them at once, before they are validated, since there is no other route.
     pub fn add_candidates(&mut self, now: Instant, addrs: &[SocketAddr]) {
         let loopback = self.config.loopback;
         let usable: Vec<_> = addrs.iter().filter_map(|&addr| usable(addr, loopback)).collect();
@@ -209,8 +209,8 @@ impl Paths {
         self.drive(now);
     }
 
-    /// A session is up, also after a rekey: checks begin by themselves, candidates are told (again, since the
-    /// peer may have restarted).
+    /// A session is up, also after a rekey: checks begin, and candidates are announced (again, since the peer may
+    /// have restarted).
     pub fn on_established(&mut self, now: Instant) {
         self.told_generation = None;
         self.announce_again(now);
@@ -229,7 +229,7 @@ impl Paths {
         self.drive(now);
     }
 
-    /// The session is over. The addresses stay known, but what was proven has to be proven again.
+    /// The session is over. The addresses stay known, but must be proven again.
     pub fn on_closed(&mut self, now: Instant) {
         let had_primary = self.primary.is_some();
         self.established = false;
@@ -252,8 +252,8 @@ impl Paths {
         self.start_rotation(now);
     }
 
-    /// An authenticated datagram of the peer arrived: `len` bytes from `source`, with application data (a channel other
-    /// than 0) or not.
+    /// An authenticated datagram of the peer arrived: `len` bytes from `source`. `app` says whether it carried
+    /// application data (a channel other than 0).
     pub fn on_authentic(
         &mut self,
         now: Instant,
@@ -263,7 +263,7 @@ impl Paths {
         app: bool,
     ) {
         let delay = self.config.answer_delay;
-        // A late one neither answers what we say nor is answered: it would keep both sides on a way that stalls.
+        // A late datagram neither is an answer nor gets one: it would keep both sides on a stalled path.
         let answers = app && !late;
         if app {
             self.note_app(now);
@@ -308,7 +308,7 @@ impl Paths {
         }
     }
 
-    /// A message of channel 0, after [`on_authentic`](Paths::on_authentic) for its datagram.
+    /// Handles a message of channel 0, after [`on_authentic`](Paths::on_authentic) for its datagram.
     pub fn on_control(
         &mut self,
         now: Instant,
@@ -336,9 +336,8 @@ impl Paths {
         self.drive(now);
     }
 
-    /// A datagram of `len` bytes was sealed and goes to [`routes`](Paths::routes). `app` says whether its
-    /// channel is other than 0; control messages fetched by [`poll_control`](Paths::poll_control) are on the
-    /// books already.
+    /// A datagram of `len` bytes was sealed and goes to [`routes`](Paths::routes). `app` says whether its channel is
+    /// other than 0; control messages fetched by [`poll_control`](Paths::poll_control) are recorded already.
     pub fn on_sent(&mut self, now: Instant, len: usize, app: bool) {
         if !app {
             return;
@@ -372,9 +371,9 @@ impl Paths {
         }
     }
 
-    /// Our own network changed: the peer is told over whatever works, and everything is checked anew.
-    /// Call [`set_relays`](Paths::set_relays) and [`set_local_candidates`](Paths::set_local_candidates) as
-    /// the new ones become known.
+    /// Our own network changed: the peer is told over the routes that work, and everything is checked anew. Call
+    /// [`set_relays`](Paths::set_relays) and [`set_local_candidates`](Paths::set_local_candidates) once the new ones
+    /// are known.
     pub fn on_network_change(&mut self, now: Instant) {
         if !self.established {
             return;
@@ -393,8 +392,8 @@ impl Paths {
         self.drive(now);
     }
 
-    /// Where datagrams of channels other than 0 go now: one route, or two while the path is in doubt; none
-    /// when nothing is known. Skip those that [`may_send`](Paths::may_send) refuses.
+    /// The routes for datagrams of channels other than 0: one, or two while the path is in doubt; none when no route
+    /// is known. Skip those that [`may_send`](Paths::may_send) refuses.
     pub fn routes(&self) -> Routes {
         let doubt = self.evidence.doubted_since().is_some();
         let newcomer = self.contest.map(|contest| Route::Direct(contest.newcomer));
@@ -412,7 +411,7 @@ impl Paths {
         }
     }
 
-    /// Whether `len` bytes may go this way now: an address that was only seen, and has not echoed a challenge
+    /// Whether `len` bytes may go by this route now. An address that was only seen, and has not echoed a challenge
     /// yet, gets at most three times the bytes that came from it.
     pub fn may_send(&self, route: &Route, len: usize) -> bool {
         match route {
@@ -431,13 +430,13 @@ impl Paths {
         self.events.pop_front()
     }
 
-    /// Whether addresses were challenged lately to open a way, so that ours behind the NAT had better be the one that
-    /// the peer knows. Says it once for each round.
+    /// Whether addresses were challenged lately to open a path, so that the peer should know our current reflexive
+    /// address. Returns true once per round.
     pub fn poll_punched(&mut self) -> bool {
         self.reflection.poll_punched()
     }
 
-    /// Where the peer sees us, whenever that has changed. Its word, and no more than that.
+    /// Our address as the peer sees it, whenever that has changed. The report is unverified.
     pub fn poll_observed(&mut self) -> Option<SocketAddr> {
         self.reflection.poll_observed()
     }
@@ -448,7 +447,7 @@ impl Paths {
         &self.stats
     }
 
-    /// How the peer is reached, and why.
+    /// The peer's present route, and the reason.
     pub fn state(&self) -> PathState {
         let route = self.active().or_else(|| self.routes().first());
         let rtt = match route {
@@ -539,7 +538,7 @@ impl Paths {
         }
     }
 
-    /// Without relay and primary: the two most promising addresses that may be sent to.
+    /// The routes without relay and primary: the two most promising addresses that may be sent to.
     fn fallback(&self) -> Routes {
         let count = self.candidates.iter().count().max(1);
         let key = |known: &candidate::Candidate, index: usize| {

@@ -1,9 +1,9 @@
-//! What checks say about our own address: that it matters just now, and where the peer sees it.
+//! The reports of path checks about our own address: when it matters, and where the peer sees it.
 //!
-//! A NAT may give us another address at any time, and nothing tells us so. When a way has to be opened, the address that
-//! the peer was told must be the present one, or both sides knock at doors that are gone. So every round of punches is
-//! told to the layer above, which asks a STUN server. The echo of a challenge also carries the source that the peer saw
-//! (as XOR-MAPPED-ADDRESS does, RFC 8489 §14.2): where no server answers, it is all there is.
+//! A NAT may change our mapping at any time without notice. When a path has to be opened, the address that the peer
+//! knows must be the current one; otherwise both sides send to expired mappings. So every round of hole punching is
+//! reported to the layer above, which asks a STUN server. The echo of a challenge also carries the source that the
+//! peer saw (as XOR-MAPPED-ADDRESS does, RFC 8489 §14.2); where no server answers, this is the only report.
 
 use std::net::SocketAddr;
 
@@ -23,7 +23,7 @@ impl Reflection {
         std::mem::take(&mut self.punched)
     }
 
-    /// The peer says that it sees us at `addr`. Only a change is news.
+    /// The peer reports our address as `addr`. Only a change is passed on.
     pub(super) fn observed(&mut self, addr: SocketAddr) {
         if self.last.replace(addr) != Some(addr) {
             self.news = Some(addr);

@@ -1,8 +1,9 @@
-//! A contest between the address in use and one that the peer was heard from: whether to follow.
+//! A contest between the address in use and another one that the peer was heard from: whether to follow the
+//! peer.
 //!
 //! We follow when the newcomer echoed our challenge *and* either the peer asked for it (MOVED), or the old
-//! address, challenged at the same time, has stayed silent. A late packet of the old path, or a copy that an
-//! on-path attacker sends from elsewhere, fulfils neither while the old path works.
+//! address, challenged at the same time, stayed silent. While the old path works, neither condition holds
+//! for a late packet of the old path, or for a copy that an on-path attacker sends from elsewhere.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};

@@ -1,8 +1,9 @@
-//! Which path is better: the policy, as pure functions of round-trip times.
+//! Compares paths: the policy, as pure functions of round-trip times.
 //!
-//! Direct before relayed, the lower smoothed round-trip time among direct ones, and a margin for whoever is
-//! in use, so that two equals don't take turns. A relay beats a direct path only by a wide margin (a direct
-//! path spares the relay), and the way back asks for a clearly smaller one.
+//! Direct paths come before relayed ones, and among direct ones the lower smoothed round-trip time wins.
+//! The path in use has a margin, so that two equal paths don't alternate. A relay beats a direct path only
+//! by a wide margin, since a direct path spares the relay. The direct path returns at a clearly smaller
+//! difference.
 
 use std::time::Duration;
 
@@ -10,12 +11,12 @@ use super::challenge::Rtt;
 
 /// A relay wins only against a direct path that is slower than this factor …
 const RELAY_WINS_FACTOR: u32 = 2;
-/// … plus this.
+/// … plus this time.
 const RELAY_WINS_MARGIN: Duration = Duration::from_millis(100);
-/// The direct path wins back below one and a half times the relay's round trip plus this.
+/// The direct path returns below one and a half times the relay's round trip plus this.
 const DIRECT_RETURNS_MARGIN: Duration = Duration::from_millis(30);
 /// A path is judged against the relay after this many samples: the first ones meet cold caches, ARP and
-/// wake-ups of radios.
+/// radio wake-ups.
 const SAMPLES_TO_JUDGE: u32 = 3;
 /// Another direct path must be better by a quarter, and by this at least.
 const DIRECT_MARGIN: Duration = Duration::from_millis(5);
@@ -28,8 +29,8 @@ pub(super) fn replaces(other: &Rtt, current: &Rtt) -> bool {
     }
 }
 
-/// Whether the relay should carry the data although a direct path works. `relayed` says whether it does
-/// already for this reason.
+/// Whether the relay should carry the data although a direct path works. `relayed` says whether it already
+/// does, for this reason.
 pub(super) fn relay_wins(direct: &Rtt, relay: &Rtt, relayed: bool) -> bool {
     let (Some(direct_rtt), Some(relay_rtt)) = (direct.smoothed(), relay.smoothed()) else {
         return false;

@@ -1,4 +1,4 @@
-//! Which route is in use: promotion, demotion, roaming.
+//! Selects the route in use: promotion, demotion, roaming.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ use super::status::{PathEvent, PathEventKind, Reason};
 use super::{Paths, Route};
 use crate::rt;
 
-/// The reserve's time of a path that was lost for this reason, the `flaps`-th time in a row.
+/// How long a path stays in reserve after it was lost for this reason, the `flaps`-th time in a row.
 fn hold(reason: Reason, flaps: u32) -> Option<Duration> {
     let (base, limit, doublings) = match reason {
         Reason::DataLost => (DATA_LOST_HOLD.0, DATA_LOST_HOLD.1, flaps.checked_sub(1)?),
@@ -25,26 +25,26 @@ fn hold(reason: Reason, flaps: u32) -> Option<Duration> {
 }
 
 impl Paths {
-    /// Makes a new source known, if it may be. Returns whether it is.
+    /// Adds a new source, if it is acceptable. Returns whether it was added.
     pub(super) fn meet(&mut self, addr: SocketAddr, newest_on_leg: bool) -> bool {
         if !newest_on_leg {
             self.stats.late_sources += 1;
             return false;
         }
-        // Where a datagram came from is used as it is: only nonsense is refused.
+        // The source of a datagram is used unchanged; only an unusable one is refused.
         let met = usable(addr, true) == Some(addr) && self.candidates.see(addr, self.primary);
         self.stats.candidates_refused += u64::from(!met);
         met
     }
 
-    /// A check right now of an address that was just heard and isn't validated.
+    /// Checks at once an address that was just heard and isn't validated.
     pub(super) fn check_heard(&mut self, now: Instant, addr: SocketAddr) {
         if let Some(known) = self.candidates.get_mut(addr).filter(|known| !known.validated) {
             known.check.prompt(now);
         }
     }
 
-    /// The peer was heard from an address that isn't in use: challenge it and the one that is.
+    /// The peer was heard from an address that isn't in use: challenges it and the one in use.
     pub(super) fn consider_contest(&mut self, now: Instant, addr: SocketAddr, asked: bool) {
         let Some(primary) = self.primary.filter(|primary| *primary != addr) else { return };
         match &mut self.contest {
@@ -52,7 +52,7 @@ impl Paths {
                 contest.asked |= asked;
                 return;
             }
-            // The old address's silence goes on counting when the peer moves on meanwhile.
+            // If the peer moves again meanwhile, the silence of the old address keeps counting.
             Some(contest) if asked || !self.candidates.get(contest.newcomer).is_some_and(|c| c.validated) => {
                 (contest.newcomer, contest.asked) = (addr, asked);
             }
@@ -102,7 +102,8 @@ impl Paths {
         match source {
             Route::Direct(addr) if newest_on_leg => self.consider_contest(now, addr, true),
             Route::Direct(_) => {}
-            // Its direct datagrams may not reach us from there: what we know of its addresses is in question.
+            // The peer's direct datagrams may not reach us from its new address, so all its known addresses
+            // are in question.
             Route::Relay(_) => self.recheck_all(now),
         }
     }
@@ -196,9 +197,9 @@ impl Paths {
         true
     }
 
-    /// The echo of a challenge to the address in use came back from another one. That address works then,
-    /// one way at least, and the other has to do with how the peer's datagrams return: its routing, or
-    /// somebody on the path who copies them and is faster. It proves nothing about an address not in use.
+    /// The echo of a challenge to the address in use came back from another one. So the address in use works,
+    /// at least one way. The difference comes from the peer's return path: its routing, or an on-path
+    /// attacker whose copies are faster. The echo proves nothing about an address that isn't in use.
     fn on_shadow_echo(&mut self, now: Instant, source: SocketAddr, data: &[u8; 8]) -> bool {
         let Some(primary) = self.primary else { return false };
         let Some(sent) = self.candidates.get_mut(primary).and_then(|known| known.check.echo(now, data))
@@ -234,7 +235,7 @@ impl Paths {
         true
     }
 
-    /// Application data, or a keepalive in its stead, came in on `source`.
+    /// Application data, or a keepalive in its place, arrived from `source`.
     pub(super) fn on_answer(&mut self, now: Instant, source: Route) {
         let shadows = match source {
             Route::Direct(addr) => self.candidates.get(addr).is_some_and(|known| known.shadows(now)),
@@ -250,8 +251,8 @@ impl Paths {
         }
     }
 
-    /// The relay leg that would be used: a proven one before others, the present one unless another is faster
-    /// by the margin.
+    /// Chooses the relay leg: a proven one before others, and the present one unless another is faster by the
+    /// margin.
     pub(super) fn choose_home(&mut self) {
         let best = self
             .relays
@@ -276,7 +277,7 @@ impl Paths {
         }
     }
 
-    /// Follows the evidence about the route in use.
+    /// Applies the verdict on the route in use.
     pub(super) fn judge_active(&mut self, now: Instant) {
         let (rtt, echo) = {
             let check = match self.active() {
@@ -306,7 +307,7 @@ impl Paths {
         }
         self.evidence.doubt(now);
         if let Some(primary) = self.primary {
-            // The reserve is asked too, so that a fresh echo tells where to go if the primary is dead.
+            // The reserve is challenged too, so that a fresh echo shows a replacement if the primary is dead.
             for known in self.candidates.iter_mut().filter(|known| known.validated || known.addr == primary) {
                 known.check.restart(now);
             }
@@ -318,7 +319,7 @@ impl Paths {
         }
     }
 
-    /// The relay leg in use answers nothing. With another one that does, that is the way; else all are tried.
+    /// The relay leg in use gives no answers. A proven leg replaces it; without one, all legs are probed.
     fn drop_home(&mut self) {
         self.evidence.reset();
         self.choose_home();
@@ -334,7 +335,7 @@ impl Paths {
             if known.addr == addr {
                 known.validated = false;
                 known.flaps = if forgiven { 1 } else { known.flaps.saturating_add(1) };
-                // Without a relay there is nothing better to wait for.
+                // Without a relay there is no better route to wait on.
                 known.hold_until = hold(reason, known.flaps).filter(|_| relayed).map(|hold| now + hold);
                 known.check.restart(now);
             } else {
@@ -355,8 +356,8 @@ impl Paths {
         self.emit_fallback(reason);
     }
 
-    /// A primary in doubt that has stayed silent gives way to a reserve that answered meanwhile, without the
-    /// time that going back to the relay would take.
+    /// Replaces a silent primary in doubt by a reserve that answered meanwhile. That is faster than the way
+    /// back through the relay.
     pub(super) fn take_over(&mut self, now: Instant) {
         if self.next_takeover.is_none_or(|next| next > now) {
             return;
@@ -384,7 +385,7 @@ impl Paths {
         }
     }
 
-    /// Applies the policy to what is validated now.
+    /// Applies the policy to the addresses that are validated now.
     pub(super) fn reselect(&mut self, now: Instant) {
         if !self.established
             || self.contest.is_some()
@@ -432,7 +433,7 @@ impl Paths {
         self.emit(PathEventKind::Promoted, Some(Route::Direct(addr)), reason);
     }
 
-    /// Changes the direct address in use, and opens new books.
+    /// Changes the direct address in use, and resets the evidence.
     pub(super) fn set_primary(&mut self, now: Instant, addr: Option<SocketAddr>) {
         let old = std::mem::replace(&mut self.primary, addr);
         self.primary_since = addr.map(|_| now);

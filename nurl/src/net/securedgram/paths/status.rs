@@ -1,17 +1,17 @@
-//! What a path machine tells about itself: its state, why it is so, and what changed.
+//! The status of a path machine: its state, the reason, and the changes.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::net::route::Route;
 
-/// Why a peer is reached the way it is. Stable: scripts read [`as_str`](Reason::as_str).
+/// The reason for a peer's present route. Stable: scripts read [`as_str`](Reason::as_str).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Reason {
-    /// Direct, and nothing speaks against it.
+    /// Direct, and there is no evidence against the path.
     Direct,
-    /// Direct, but sends go unanswered: the relay carries a copy until that is cleared up.
+    /// Direct, but sends go unanswered: the relay carries a copy until the doubt is resolved.
     Suspect,
     /// There is no session yet.
     Starting,
@@ -23,7 +23,7 @@ pub enum Reason {
     NoCandidates,
     /// Every address was checked and none answered.
     NoAnswer,
-    /// There was a direct path; it stopped to answer.
+    /// There was a direct path; it stopped answering.
     PathLost,
     /// The direct path answers probes, but loses data.
     DataLost,
@@ -67,12 +67,12 @@ impl std::fmt::Display for Reason {
     }
 }
 
-/// What happened to the path.
+/// The kind of a path change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PathEventKind {
     /// Application data goes to this direct address from now on.
     Promoted,
-    /// The direct path was given up; application data goes the event's route from now on.
+    /// The direct path was given up; application data goes by the event's route from now on.
     Demoted,
     /// The peer roamed; application data follows it to this address.
     Moved,
@@ -83,26 +83,26 @@ pub enum PathEventKind {
 /// A change of the route that application data takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PathEvent {
-    /// The new route; `None` when there is none.
+    /// The new route; `None` if no route is left.
     pub route: Option<Route>,
-    /// What happened.
+    /// The kind of the change.
     pub kind: PathEventKind,
-    /// Why.
+    /// The reason.
     pub reason: Reason,
 }
 
-/// How a peer is reached now.
+/// The present route of a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PathState {
     /// Whether a validated direct path carries the data (a copy may go through the relay while it's in doubt).
     pub direct: bool,
-    /// The direct address in use: the validated one or, without any relay, the one that is tried.
+    /// The direct address in use: the validated one or, without any relay, the one being tried.
     pub addr: Option<SocketAddr>,
-    /// Why it is so.
+    /// The reason.
     pub reason: Reason,
     /// The smoothed round-trip time of the route in use.
     pub rtt: Option<Duration>,
-    /// Whether this is the outcome: no check is under way that may still change it.
+    /// Whether the state is final: no check is under way that may still change it.
     pub settled: bool,
 }
 
@@ -111,9 +111,9 @@ pub struct PathState {
 pub struct Stats {
     /// Challenges sent.
     pub challenges: u64,
-    /// Challenges answered from where they were sent to.
+    /// Challenges answered.
     pub echoes: u64,
-    /// Responses that match no open challenge, or came from elsewhere.
+    /// Responses that match no open challenge of their source or of the address in use.
     pub stray_responses: u64,
     /// Keepalives sent to hold a mapping open.
     pub keepalives: u64,
@@ -121,20 +121,20 @@ pub struct Stats {
     pub answers: u64,
     /// Addresses refused: unusable ones, or beyond the bound.
     pub candidates_refused: u64,
-    /// Unknown sources that were not followed, since their datagram wasn't its leg's newest.
+    /// Unknown sources that were ignored, since their datagram wasn't its leg's newest.
     pub late_sources: u64,
-    /// Messages not sent to an unvalidated source, because it had sent too little.
+    /// Messages not sent to an unvalidated source, because too few bytes had come from it.
     pub amplification_refused: u64,
     /// Control messages dropped because the queue was full.
     pub control_dropped: u64,
-    /// Events dropped because nobody fetched them.
+    /// Events dropped because the caller didn't fetch them.
     pub events_dropped: u64,
-    /// Times the path went direct, or to a better direct address.
+    /// Changes to a direct path, or to a better direct address.
     pub promotions: u64,
-    /// Times the direct path was given up.
+    /// Direct paths given up.
     pub demotions: u64,
     /// Times the peer was followed to another address.
     pub moves: u64,
-    /// Candidates messages that were older than the ones known.
+    /// Candidates messages older than the known ones.
     pub stale_candidates: u64,
 }

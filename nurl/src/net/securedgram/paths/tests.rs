@@ -7,7 +7,7 @@ use super::config::{MAX_QUEUED_CONTROL, MAX_REFLEXIVE};
 use super::wire::{A, APP_LEN, B, World, addr, hub, ms};
 use super::*;
 
-/// The cores are given their time; a test has to begin somewhere.
+/// The cores take the time as an argument; a test needs some first instant.
 #[expect(clippy::disallowed_methods, reason = "only differences matter")]
 pub(super) fn origin() -> Instant {
     Instant::now()
@@ -33,7 +33,7 @@ fn data_flows_through_the_relay_at_once() {
 #[test]
 fn promotion_starts_by_itself() {
     let mut world = World::relayed(1);
-    // Candidates through the relay, then a challenge and its echo.
+    // Candidates go through the relay, then a challenge and its echo.
     world.run(ms(30 + 20));
     for (side, peer) in [(A, 2), (B, 1)] {
         let state = world.nodes[side].paths.state();
@@ -107,7 +107,8 @@ fn a_short_outage_never_demotes() {
         let mut world = World::direct(1);
         world.link.relay_delay = ms(relay_delay);
         world.nodes[A].app_every = Some(ms(50));
-        // Short ones leave no answer missing for long. Long ones raise a doubt, and end in it.
+        // Short outages leave no answer missing for long. Long ones raise a doubt, and end before it is
+        // resolved.
         for outage in [200, 200, 400, 600, 800, 900].repeat(4) {
             world.link.cut = [true; 2];
             world.run(ms(outage));
@@ -138,7 +139,8 @@ fn no_keepalive_is_sent_while_traffic_flows() {
     for side in [A, B] {
         assert_eq!(world.nodes[side].paths.stats().keepalives, 0, "side {side}");
     }
-    // B's application answers at once. That answer is data too, and A has nothing else to send for it.
+    // B's application answers at once. That answer is data too, and A has no data of its own to answer
+    // it with.
     assert_eq!(world.nodes[B].paths.stats().answers, 0);
     assert!(world.nodes[A].paths.stats().answers <= 121);
 }
@@ -156,7 +158,7 @@ fn a_path_is_measured_while_data_flows_and_not_for_a_probe_now_and_then() {
         world.run(secs(300));
         sent(&world) - before
     };
-    // Both ways count, and B answers each: 0.8 datagrams a second, and 4.
+    // Datagrams count in both directions, and B answers each: 0.8 datagrams a second, and 4.
     assert_eq!(challenges(ms(2_500)), 0);
     let flowing = challenges(ms(500));
     assert!((29..=62).contains(&flowing), "{flowing} challenges in five minutes");
@@ -201,7 +203,7 @@ fn a_late_packet_never_moves_the_endpoint() {
     });
     world.run(secs(10));
     assert!(!world.nodes[A].bytes_to.contains_key(&Route::Direct(addr(77))));
-    // Also after a move, when the old address is known: what it sent before arrives late.
+    // The same after a move, when the old address is known and a datagram from it arrives late.
     world.nodes[B].source = addr(3);
     world.nodes[B].reached_at = vec![addr(3)];
     world.with(B, Paths::on_network_change);
@@ -278,7 +280,7 @@ fn two_filters_are_opened_from_both_sides() {
                 paths.set_local_candidates(now, &own);
             });
         }
-        // The one side begins when the other's first checks are over.
+        // One side begins after the other's first checks are over.
         world.with(A, Paths::on_established);
         world.run(ms(seed * 100));
         world.with(B, Paths::on_established);
@@ -344,13 +346,13 @@ fn an_on_path_attacker_cannot_keep_the_path() {
         world.nodes[side].app_every = Some(ms(50));
     }
     world.run(secs(2));
-    // Each of its copies is first, so B's own datagrams only ever arrive as duplicates.
+    // The attacker's copies always arrive first, so B's own datagrams only ever arrive as duplicates.
     world.link.mirror = Some(addr(66));
     world.run(secs(120));
     assert_eq!(world.primary(A), Some(addr(2)));
     let stats = *world.nodes[A].paths.stats();
     assert_eq!((stats.moves, stats.demotions), (0, 0));
-    // Had it cut the path, it could hold it while it serves it. Not longer:
+    // If the attacker cuts the path too, it can hold the path only while it forwards.
     world.nodes[B].reached_at.clear();
     world.run(secs(10));
     assert_eq!(world.primary(A), Some(addr(66)));
@@ -446,7 +448,7 @@ fn the_queue_of_control_messages_is_bounded() {
 
 #[test]
 fn a_peer_learned_only_from_its_challenge_is_direct() {
-    // B sits behind a NAT that gives its datagrams to A another address than any that B knows.
+    // B is behind a NAT that maps its datagrams to A to an address that B doesn't know.
     let mut world = World::relayed(1);
     world.nodes[B].source = addr(50);
     world.nodes[B].reached_at = vec![addr(50)];
@@ -657,7 +659,7 @@ fn what_a_relay_delivers_late_keeps_nobody_there() {
     world.run(secs(5));
     let [near, far] = [hub(1), hub(2)].map(|hub| Routes::one(Route::Relay(hub)));
     assert_eq!([A, B].map(|side| world.nodes[side].paths.routes()), [near, near]);
-    // A queue that grows: half of what is said passes, later and later, and never is there a silence.
+    // A growing queue: half of the datagrams pass, ever later, and there is never a silence.
     let slower = |world: &mut World, times: u64| {
         for _ in 0..times {
             *world.link.relays_behind.entry(hub(1)).or_default() += ms(100);
@@ -666,7 +668,8 @@ fn what_a_relay_delivers_late_keeps_nobody_there() {
     };
     slower(&mut world, 10);
     assert_eq!([A, B].map(|side| world.nodes[side].paths.routes()), [near, near]);
-    // B measures both, and goes. What it said before, and what it answers there, arrives at A for ever.
+    // B measures both hubs and switches. Its earlier datagrams, and its answers there, keep arriving at
+    // A for ever.
     world.with(B, Paths::on_network_change);
     slower(&mut world, 10);
     assert_eq!([A, B].map(|side| world.nodes[side].paths.routes()), [far, far]);

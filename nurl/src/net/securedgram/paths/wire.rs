@@ -1,4 +1,4 @@
-//! Two path machines against each other over an in-memory wire that delays and loses, in virtual time.
+//! Two path machines against each other over an in-memory wire with delay and loss, in virtual time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -13,7 +13,7 @@ use crate::net::route::Route;
 use crate::net::session::{Freshness, Lateness};
 use crate::rt::Rng;
 
-/// An application datagram's bytes, sealed.
+/// The size of a sealed application datagram.
 pub(super) const APP_LEN: usize = 200;
 
 pub(super) const A: usize = 0;
@@ -40,20 +40,20 @@ struct Packet {
     control: Option<Control>,
 }
 
-/// What the wire does now; index 0 is A to B, 1 is B to A.
+/// The wire's present behaviour; index 0 is A to B, 1 is B to A.
 #[derive(Debug)]
 pub(super) struct Link {
     pub(super) direct_delay: Duration,
     pub(super) relay_delay: Duration,
     pub(super) cut: [bool; 2],
-    /// Direct application datagrams die, small control messages pass.
+    /// Direct application datagrams are lost; small control messages pass.
     pub(super) data_dies: bool,
     pub(super) relays_cut: BTreeSet<PublicKey>,
-    /// What single hubs take longer than `relay_delay`, both ways.
+    /// The additional delay of single hubs over `relay_delay`, both ways.
     pub(super) relays_behind: BTreeMap<PublicKey, Duration>,
     pub(super) loss_percent: u64,
-    /// Somebody on the path copies every direct datagram of B, and its copy, from this address, is faster.
-    /// What is sent to that address is handed on to B.
+    /// An on-path attacker copies every direct datagram of B; its copies, from this address, arrive first.
+    /// It forwards to B the datagrams sent to that address.
     pub(super) mirror: Option<SocketAddr>,
 }
 
@@ -66,7 +66,7 @@ pub(super) struct Node {
     pub(super) reached_at: Vec<SocketAddr>,
     pub(super) app_every: Option<Duration>,
     pub(super) replies: bool,
-    /// Behind a filter that lets in only what comes from where it has sent to (RFC 4787 §5).
+    /// Behind a filter that admits only datagrams from addresses that the node has sent to (RFC 4787 §5).
     pub(super) filtered: bool,
     opened: BTreeSet<SocketAddr>,
     next_app: Option<Instant>,
@@ -92,7 +92,7 @@ pub(super) struct World {
 }
 
 impl World {
-    /// Two peers at `addr(1)` and `addr(2)` that know nothing yet; 10 ms apart, 30 ms through a relay.
+    /// Two peers at `addr(1)` and `addr(2)` without any knowledge; 10 ms apart, 30 ms through a relay.
     pub(super) fn new(seed: u64) -> World {
         let now = super::tests::origin();
         let node = |host: u8| Node {
@@ -128,7 +128,7 @@ impl World {
         World { now, link, nodes: [node(1), node(2)], rng, queue: BTreeMap::new(), sequence: 0 }
     }
 
-    /// With a relay, a session, and each told its own address.
+    /// A world with a relay and a session, in which each node has set its own address.
     pub(super) fn relayed(seed: u64) -> World {
         let mut world = World::new(seed);
         for side in [A, B] {
@@ -142,7 +142,7 @@ impl World {
         world
     }
 
-    /// As [`relayed`](World::relayed), and a direct path found.
+    /// The same as [`relayed`](World::relayed), after a direct path was found.
     pub(super) fn direct(seed: u64) -> World {
         let mut world = World::relayed(seed);
         world.run(Duration::from_secs(6));

@@ -1,4 +1,4 @@
-//! What strangers, replayers, flooders and broken networks get.
+//! Attacks and faults: strangers, replays, floods and broken networks.
 
 use std::time::Duration;
 
@@ -46,7 +46,7 @@ fn a_replayed_message_1_neither_replaces_the_session_nor_moves_anything() {
     let before = world.nodes[1].endpoint.current_indices(&key);
     let routes = world.nodes[1].endpoint.paths(&key).unwrap().routes();
     let attacker = direct("203.0.113.66:6666");
-    // At once the cached answer; later, when the cache is gone, the timestamp.
+    // At once the cache answers; later, when the entry is gone, the timestamp is refused.
     for wait in [Duration::ZERO, ANSWER_LIFE, REKEY_AFTER_AS_RESPONDER / 2] {
         world.run(wait);
         world.inject(1, attacker, &init);
@@ -146,7 +146,7 @@ fn a_clock_that_went_back_is_let_in_through_the_challenge() {
     assert_eq!((b.stale_timestamp, b.challenges_sent, b.clocks_let_back), (1, 1, 1));
     assert_eq!((a.challenges_taken, a.cookies_taken, a.inits_sent), (1, 0, 2));
 
-    // The init that carried the challenge is worth nothing a second time.
+    // The init that carried the challenge can't be used a second time.
     let last = world.frames(frames::INIT).pop().unwrap();
     world.run(ANSWER_LIFE);
     world.inject(1, last.source, &last.bytes);
@@ -189,7 +189,7 @@ fn flood(world: &mut World, from: [u8; 4], count: u32) {
     let key = secret(99);
     let (_, frame) = init_by(world, &key, 1, [0; 16]);
     for _ in 0..count {
-        // Another frame each time, or the cache would answer.
+        // A different frame each time, or the cache would answer.
         let mut frame = frame.clone();
         frame[1..5].copy_from_slice(&world.rng.next_u32().to_le_bytes());
         let mac1 = mac::mac(&ticket().generations()[0].mac1_key(&world.nodes[1].key), &frame[..141]);
@@ -239,7 +239,7 @@ fn cookie_holders_have_their_own_lane_when_everyone_else_is_flooded() {
     world.connect(0, 1);
     assert!(world.run_until(SECOND, World::both_open));
     assert_eq!(world.stats(0).cookies_taken, 1);
-    // A cookie is worth nothing at another port.
+    // A cookie is invalid at another port.
     let with_mac2 = world.frames(frames::INIT)[1].bytes.clone();
     let demanded = world.stats(1).cookie_demanded;
     world.run(ANSWER_LIFE);
@@ -282,7 +282,7 @@ fn a_relayed_source_is_a_return_address_and_never_an_identity() {
     world.inject(1, Source::relay(HUB, claimed), &frame);
     assert_eq!(world.nodes[1].received, [(key.public(), 3, b"hello".to_vec())]);
     assert!(!world.open(1, 0));
-    // Without a return address nothing can be answered.
+    // Without a return address no answer is possible.
     let (_, next) = init_by(&world, &key, 2, [0; 16]);
     let nowhere = Source { route: Route::Relay(HUB), relay_src: None };
     assert!(world.inject(1, nowhere, &next).is_empty());

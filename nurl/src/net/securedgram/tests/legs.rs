@@ -9,13 +9,13 @@ use super::super::frames;
 use super::super::paths::PathEventKind;
 use super::world::World;
 
-/// One application datagram each way in this time.
+/// The interval between application datagrams, each way.
 const PACE: Duration = Duration::from_millis(20);
 
-/// The direct leg's way in one direction.
+/// The direct leg's one-way delay.
 const WAY: Duration = Duration::from_millis(20);
 
-/// A steady stream both ways, and what became of it.
+/// A steady stream both ways, and the state to judge it by.
 struct Stream {
     world: World,
     direct_is_dead: Rc<Cell<bool>>,
@@ -35,7 +35,7 @@ impl Stream {
         Stream { world, direct_is_dead, next: 0 }
     }
 
-    /// Tells each other's addresses over the relay.
+    /// Announces the nodes' addresses to each other over the relay.
     fn gather(&mut self) {
         let now = self.world.now;
         for node in &mut self.world.nodes {
@@ -77,7 +77,7 @@ impl Stream {
         }
     }
 
-    /// The numbers that a node has received, in order of arrival; none came twice.
+    /// The numbers that a node has received, in order of arrival; asserts that none came twice.
     fn received(&self, at: usize) -> Vec<u32> {
         let node = &self.world.nodes[at];
         let numbers: Vec<u32> =
@@ -87,7 +87,8 @@ impl Stream {
         numbers
     }
 
-    /// Whether both have received what was sent from number `from` on, but for what is under way.
+    /// Asserts that both have received every number from `from` on, once the datagrams under way
+    /// have arrived.
     fn all_arrived_since(&mut self, from: u32) {
         self.world.run(Duration::from_millis(200));
         for at in 0..2 {
@@ -114,7 +115,7 @@ fn a_peer_is_relayed_at_once_then_direct_then_relayed_when_that_dies_and_direct_
         assert!(stream.both_direct());
         assert!(stream.world.nodes.iter().all(|node| node.paths.len() == 1), "promoted once, and no more");
 
-        // The direct leg dies under load. Copies flow over the relay while it is in doubt.
+        // The direct leg fails under load. Copies go over the relay while the leg is in doubt.
         stream.direct_is_dead.set(true);
         let (cut, died) = (stream.next, stream.world.now);
         let arrived = |stream: &Stream| (0..2).all(|at| stream.received(at).iter().any(|n| *n > cut + 1));
@@ -163,7 +164,7 @@ fn a_peer_that_says_that_it_moved_is_followed_within_a_round_trip_of_being_heard
     assert!(at - moved <= WAY * 3, "heard after {WAY:?}, followed after {:?}", at - moved);
     stream.run(Duration::from_secs(2));
     assert!(stream.both_direct());
-    // What was on its way to the old address is gone with it.
+    // Datagrams on their way to the old address are lost with it.
     stream.all_arrived_since(from + 5);
 }
 

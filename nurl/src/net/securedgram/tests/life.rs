@@ -143,7 +143,7 @@ fn nothing_is_sealed_or_opened_with_keys_past_their_reject_time() {
     let mut early = Vec::new();
     let peer = world.nodes[1].key;
     world.nodes[0].endpoint.seal(world.now, &peer, 3, b"x", &mut early).unwrap();
-    // No timers run: the check stands at the frame itself.
+    // No timers run: the check is made on the frame itself.
     world.now += REJECT_AFTER;
     let from = Source::direct(world.nodes[0].addr);
     world.inject(1, from, &early);
@@ -213,7 +213,7 @@ fn what_was_proven_with_a_process_that_is_gone_has_to_be_proven_again() {
     world.relay(0, 1);
     world.run(SECOND);
     assert!(world.path_state(0).direct);
-    // The new process is behind another port, and the hub is all that reaches it.
+    // The new process is behind another port, and only the hub reaches it.
     world.nodes[1].addr.set_port(9);
     world.restart(1, UNIX + SECOND);
     world.relay(0, 1);
@@ -242,8 +242,8 @@ fn a_silently_restarted_peer_is_found_within_seconds_of_the_first_send() {
 fn frames_on_the_session_before_are_no_answer_to_the_current_one() {
     let mut world = World::pair(22);
     world.run(REKEY_AFTER - SECOND);
-    // From here on nothing that node 0 seals arrives, so node 1 never leaves the old session; nor does its
-    // own handshake help.
+    // From here on no frame that node 0 seals arrives, so node 1 never leaves the old session. Node 1's
+    // own handshake fails too.
     world.lose = Box::new(|packet| packet.bytes[0] == [frames::INIT, frames::DATA][packet.to]);
     for _ in 0..35 {
         world.send(0, 1, b"x").unwrap();

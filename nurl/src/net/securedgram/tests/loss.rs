@@ -36,7 +36,7 @@ fn handshakes_converge_under_forty_percent_loss_and_reordering() {
 
 #[test]
 fn a_round_trip_longer_than_the_retry_gap_still_ends_in_one_session() {
-    // An answer comes when one or two later tries are out already; it must count all the same.
+    // A response comes when one or two later tries were already sent; it must still count.
     for (rtt_ms, limit_ms) in [(300, 700), (600, 1300), (1200, 2600), (3000, 6000)] {
         let mut world = World::new(rtt_ms, 2);
         world.delay_ms = rtt_ms / 2..rtt_ms / 2 + 1;

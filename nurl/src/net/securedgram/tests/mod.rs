@@ -1,4 +1,4 @@
-//! Whole endpoints against each other, over a wire that loses, delays and reorders.
+//! Whole endpoints against each other, over a wire that loses, delays and reorders datagrams.
 
 mod abuse;
 mod legs;

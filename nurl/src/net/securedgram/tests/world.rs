@@ -19,9 +19,9 @@ pub(super) struct Node {
     pub(super) addr: SocketAddr,
     pub(super) key: PublicKey,
     pub(super) received: Vec<(PublicKey, u8, Vec<u8>)>,
-    /// What became of sessions.
+    /// The session events.
     pub(super) events: Vec<Event>,
-    /// What became of paths.
+    /// The path events.
     pub(super) paths: Vec<(Instant, PathEvent)>,
 }
 
@@ -39,11 +39,11 @@ pub(super) struct World {
     pub(super) rng: Rng,
     pub(super) loss_percent: u32,
     pub(super) delay_ms: std::ops::Range<u64>,
-    /// What the hub adds to that.
+    /// The hub's additional delay.
     pub(super) hub_delay_ms: u64,
-    /// Packets for which this says true are lost.
+    /// Packets for which this returns true are lost.
     pub(super) lose: Box<dyn FnMut(&Packet) -> bool>,
-    /// Everything that was sent, lost or not.
+    /// Every packet that was sent, lost or not.
     pub(super) sent: Vec<(Instant, Packet)>,
     wire: BTreeMap<(Instant, u64), Packet>,
     seq: u64,
@@ -75,7 +75,7 @@ pub(super) fn config(seed: u64, node: usize) -> Config {
 }
 
 impl World {
-    /// Two nodes that know only the hub, and tell each other their addresses over it.
+    /// Two nodes that know only the hub, and exchange their addresses over it.
     pub(super) fn relayed(seed: u64) -> World {
         let mut world = World::strangers((0..2).map(|node| config(seed, node)).collect(), seed);
         world.relay(0, 1);
@@ -118,7 +118,7 @@ impl World {
         }
     }
 
-    /// Tells node `a` the others' addresses.
+    /// Gives node `a` the others' addresses.
     pub(super) fn introduce(&mut self, a: usize) {
         for b in (0..self.nodes.len()).filter(|b| *b != a) {
             let (key, addr) = (self.nodes[b].key, self.nodes[b].addr);
@@ -126,7 +126,7 @@ impl World {
         }
     }
 
-    /// Lets both see each other through the hub only.
+    /// Makes both reach each other through the hub only.
     pub(super) fn relay(&mut self, a: usize, b: usize) {
         let (ka, kb) = (self.nodes[a].key, self.nodes[b].key);
         self.nodes[a].endpoint.set_relays(self.now, &kb, &[HUB]).unwrap();
@@ -148,7 +148,7 @@ impl World {
         self.introduce(at);
     }
 
-    /// Seals on channel 3 and puts it on the wire.
+    /// Seals a datagram on channel 3 and puts it on the wire.
     pub(super) fn send(&mut self, a: usize, b: usize, body: &[u8]) -> Result<(), SealError> {
         let mut out = Vec::new();
         let key = self.nodes[b].key;
@@ -189,7 +189,7 @@ impl World {
         self.wire.insert((at, self.seq), packet);
     }
 
-    /// Hands bytes to a node now, and gives what it answers at once.
+    /// Delivers bytes to a node now, and returns its immediate answers.
     pub(super) fn inject(&mut self, to: usize, source: Source, bytes: &[u8]) -> Vec<(Outgoing, Vec<u8>)> {
         let mut bytes = bytes.to_vec();
         let node = &mut self.nodes[to];
@@ -225,7 +225,7 @@ impl World {
         }
     }
 
-    /// Runs until `done` or for `span`; says whether it was done.
+    /// Runs until `done` or for `span`; says whether `done` returned true.
     pub(super) fn run_until(&mut self, span: Duration, mut done: impl FnMut(&World) -> bool) -> bool {
         let end = self.now + span;
         let mut turns = 0;
@@ -281,13 +281,13 @@ impl World {
         world
     }
 
-    /// What the paths of a node to the other one have done.
+    /// The path counters of a node towards the other one.
     pub(super) fn path_stats(&mut self, at: usize) -> paths::Stats {
         let other = self.nodes[1 - at].key;
         *self.nodes[at].endpoint.paths(&other).unwrap().stats()
     }
 
-    /// How a node reaches the other one.
+    /// The path state of a node towards the other one.
     pub(super) fn path_state(&self, at: usize) -> paths::PathState {
         self.nodes[at].endpoint.path_state(&self.nodes[1 - at].key).unwrap()
     }
@@ -305,8 +305,7 @@ impl World {
             .collect()
     }
 
-    /// What both sides' current sessions with each other are, told by a sealed frame: (0 → 1, 1 → 0) and
-    /// whether each is the other end of the other.
+    /// Whether the current sessions of both sides are the two ends of one session, by their indices.
     pub(super) fn same_session(&mut self) -> bool {
         let (ka, kb) = (self.nodes[0].key, self.nodes[1].key);
         let a = self.nodes[0].endpoint.current_indices(&kb);

@@ -1,4 +1,4 @@
-//! Full tables, and bytes from anybody.
+//! Full tables, and arbitrary bytes as messages.
 
 use proptest::prelude::*;
 

@@ -1,4 +1,4 @@
-//! Former owners and nodes that leave: a copy is dropped only when others hold it.
+//! Former owners and nodes that leave: a copy is dropped only after other nodes hold it.
 
 use super::mesh::{Mesh, add, insert, peer, ring};
 use crate::replication::replicator::*;

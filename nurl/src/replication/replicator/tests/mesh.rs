@@ -41,7 +41,7 @@ pub(super) fn remove(element: &[u8]) -> Op {
     Op::Remove { element: element.to_vec() }
 }
 
-/// A mesh in memory: messages arrive in order or are lost, time moves by hand.
+/// A mesh in memory: messages arrive in order or are lost, and the test advances the time.
 pub(super) struct Mesh {
     pub(super) nodes: BTreeMap<PublicKey, Replicator>,
     pub(super) now: Instant,
@@ -200,7 +200,7 @@ impl Mesh {
         }
     }
 
-    /// Reads at `n`, and gives what the event says.
+    /// Reads at `n`, and returns the event's content.
     pub(super) fn read(&mut self, n: u8, key: &[u8]) -> Event {
         let now = self.now;
         self.node(n).read(now, key, 77).unwrap();
@@ -212,7 +212,7 @@ impl Mesh {
         self.events.remove(at.unwrap()).1
     }
 
-    /// Writes at `n` as an application does, and gives what the event says.
+    /// Writes at `n` as an application does, and returns the event's outcome.
     pub(super) fn write(&mut self, n: u8, key: &[u8], op: Op) -> Result<(), UpdateError> {
         let (now, wall) = (self.now, self.wall);
         self.node(n).write(now, wall, key, op, 88)?;

@@ -1,4 +1,4 @@
-//! Anti-entropy: owners come to one state, whatever is lost, cut or moved.
+//! Anti-entropy: owners converge to one state despite loss, partitions and changes of owners.
 
 use std::collections::BTreeMap;
 
@@ -126,7 +126,7 @@ fn a_state_for_a_key_that_is_not_ours_is_refused_with_our_view() {
     let (to, answer) = mesh.node(outsider).poll_transmit().unwrap();
     let Some(Message::Refused { owners, .. }) = Message::decode(&answer) else { panic!() };
     assert_eq!((to, owners.len()), (peer(50), 3));
-    // The sender, whose view is another one, is told to look again.
+    // The sender has another view, so its driver gets `ViewDiffers`.
     let mut other = Mesh::new(2);
     let (now, wall) = (other.now, other.wall);
     other.node(0).handle_message(now, wall, peer(1), &answer);
@@ -149,7 +149,7 @@ fn repair_stays_within_its_budget_and_still_ends() {
     mesh.cut.clear();
     mesh.state_bytes = 0;
     mesh.run(5);
-    // Three nodes, five ticks, and one state that may overdraw each.
+    // Three nodes, five ticks, and one state that may overdraw the budget in each.
     assert!(mesh.state_bytes <= 3 * 6 * (20_000 + 2_000), "{}", mesh.state_bytes);
     mesh.run(300);
     mesh.assert_converged(&ring(0..3));

@@ -1,4 +1,4 @@
-//! One key, written as two types.
+//! One key that is written as two types.
 
 use std::collections::BTreeSet;
 
@@ -29,7 +29,7 @@ fn sides_that_created_one_key_as_two_types_converge_and_lose_neither() {
     let value = mesh.node(holder).get(b"k").unwrap();
     assert!(matches!(value.part(Kind::Counter), Some(Value::Counter(counter)) if counter.value() == 5));
     assert!(matches!(value.part(Kind::Set), Some(Value::Set(set)) if set.contains(b"x")));
-    // Both go on being written, and a third type is refused.
+    // Both types accept further writes, and a third type is refused.
     let outsider = mesh.outsider(b"k");
     for n in [holder, outsider] {
         assert_eq!(mesh.write(n, b"k", add(1)), Ok(()));

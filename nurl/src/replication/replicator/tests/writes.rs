@@ -1,4 +1,4 @@
-//! Writes: when one is acknowledged, refused, or of unknown fate.
+//! Writes that are acknowledged, refused, or have an unknown outcome.
 
 use super::mesh::{Mesh, add, insert, peer, remove, ring, set};
 use crate::replication::crdt::CrdtError;
@@ -13,7 +13,7 @@ fn a_delta_is_kept_until_an_owner_acknowledged_it() {
     mesh.run(30);
     assert_eq!(mesh.node(writer).pending(), 1);
     let record = mesh.node(writer).record(b"k").unwrap();
-    // The writer restarts with its store: the delta is still there, and the next write goes on from it.
+    // The writer restarts with its store: the delta is still there, and the next write continues from it.
     mesh.start(writer, 1);
     let (now, wall) = (mesh.now, mesh.wall);
     mesh.node(writer).restore(now, wall, b"k", &record).unwrap();
@@ -50,7 +50,7 @@ fn an_owner_without_a_copy_makes_no_write_before_another_has_told_what_it_has() 
         assert_eq!(mesh.write(0, b"s", op), Err(UpdateError::Unknown));
     }
     assert_eq!(mesh.node(0).get(b"s"), None);
-    // As the only owner it knows.
+    // Now node 0 is the only owner.
     mesh.set_ring([0]);
     assert_eq!(mesh.write(0, b"s", remove(b"x")), Ok(()));
     assert_eq!(mesh.write(0, b"s", insert(b"y")), Ok(()));
@@ -131,7 +131,7 @@ fn a_write_elsewhere_is_answered_when_an_owner_has_it() {
     mesh.cut.clear();
     mesh.run(60);
     assert_eq!(mesh.counter(b"k"), 2, "it went on being sent");
-    // With a store it is safe where it was made.
+    // With a durable store the write is safe on the node that made it.
     mesh.config.durable = true;
     mesh.lose_disk(outsider);
     mesh.partition(&[outsider]);

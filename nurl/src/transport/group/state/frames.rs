@@ -1,4 +1,4 @@
-//! Frames on their way in.
+//! Handling of received frames.
 
 use std::time::Instant;
 
@@ -61,7 +61,7 @@ impl Groups {
         Outcome::Received
     }
 
-    /// Opens a frame of the mesh group. A sender enters the table only with a frame that opens.
+    /// Opens a frame of the mesh group. A sender is added to the table only if its frame decrypts.
     pub(super) fn open_mesh(&mut self, name: Name, header: &Header, frame: &[u8]) -> Outcome {
         let id = (name.clone(), header.sender);
         let known = self.senders.get(&id).is_some_and(|sender| {

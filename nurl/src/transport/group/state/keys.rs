@@ -1,4 +1,4 @@
-//! Keys: ours, and those that we ask others for.
+//! Keys: our own, and those that we request from other senders.
 
 use std::collections::BTreeSet;
 use std::time::Instant;
@@ -15,12 +15,12 @@ use crate::transport::group::{
     MAX_HOLDERS, MAX_OUTBOX, MAX_REQUESTS, MAX_SENDERS, MIN_ROTATION, REQUEST_RETRY, ROTATION, Tag,
 };
 
-/// Keys of one sender that are kept: the newest, and the one before it for frames that are still under way.
-/// In the mesh group, where nothing orders two boots, as many boots.
+/// Keys of one sender that are kept: the newest, and the previous one for frames in flight. In the mesh
+/// group, where boots have no order, the keys of as many boots.
 const KEYS_PER_SENDER: usize = 2;
 
 impl Groups {
-    /// Begins a request unless it is under way. `false` if there is no room.
+    /// Begins a request unless one is in progress. Returns `false` if there is no room.
     pub(super) fn request(&mut self, now: Instant, name: Name, sender: PublicKey) -> bool {
         let id = (name, sender);
         if self.requests.contains_key(&id) {
@@ -71,7 +71,7 @@ impl Groups {
             self.groups[&name].allow.as_ref().is_none_or(|list| list.allows(&from)) && from != self.local;
         let voided = self.boots.get(&from).is_some_and(|boot| *boot != key.boot);
         let id = (name.clone(), from);
-        // The same key again must not lower its window's floor, and an older one has nothing to say.
+        // A repeated key must not lower its window's floor, and an older key is obsolete.
         let newest = self.senders.get(&id).and_then(|sender| sender.keys.last());
         let old = newest.is_some_and(|held| held.boot == key.boot && key.key_id <= held.key_id);
         if !allowed || voided {
@@ -97,7 +97,7 @@ impl Groups {
         }
     }
 
-    /// Keeps a key, at the cost of the sender's oldest, and of the sender that was silent longest.
+    /// Stores a key. If necessary, the sender's oldest key and the sender that was silent longest are evicted.
     pub(super) fn hold(&mut self, id: (Name, PublicKey), key: HeldKey) {
         if !self.senders.contains_key(&id)
             && self.senders.len() >= MAX_SENDERS
@@ -117,7 +117,7 @@ impl Groups {
         }
     }
 
-    /// Our key for a group, made at first use.
+    /// Our key for a group, created at first use.
     pub(super) fn own_key(&mut self, now: Instant, name: &str) -> Option<&mut OwnKey> {
         let group = self.groups.get_mut(name)?;
         if group.own.is_none() {
@@ -127,7 +127,7 @@ impl Groups {
         group.own.as_mut()
     }
 
-    /// Replaces our key if it must be and may be, and hands the new one to those who had the old.
+    /// Replaces our key if that is due and allowed, and sends the new one to the holders of the old.
     pub(super) fn rotate_if_due(&mut self, now: Instant, name: &str) {
         let boot = self.boot;
         let Some(group) = self.groups.get_mut(name) else { return };

@@ -1,4 +1,4 @@
-//! [`Groups`]: our keys, the others' keys, and the frames that wait for one.
+//! [`Groups`]: our keys, other senders' keys, and the frames that wait for a key.
 
 mod frames;
 mod keys;
@@ -28,16 +28,16 @@ struct OwnKey {
     key: Zeroizing<[u8; 32]>,
     counter: u64,
     made: Instant,
-    /// Who was told it.
+    /// The peers to which it was sent.
     holders: BTreeSet<PublicKey>,
 }
 
 struct Group {
     allow: Option<AllowList>,
-    /// One per generation of the mesh secret, the current one first.
+    /// One tag per generation of the mesh secret, the current one first.
     tags: Vec<Tag>,
     own: Option<OwnKey>,
-    /// The key is to be replaced as soon as it is old enough.
+    /// The key must be replaced as soon as it is old enough.
     stale: bool,
 }
 
@@ -51,11 +51,11 @@ struct HeldKey {
     window: Window,
 }
 
-/// What is known of one sender in one group. The newest key is last.
+/// The state of one sender in one group. The newest key is last.
 #[derive(Default)]
 struct Sender {
     keys: Vec<HeldKey>,
-    /// For eviction: the clock of frames when it last spoke.
+    /// The frame clock at its last frame, for eviction.
     spoke: u64,
 }
 
@@ -81,20 +81,20 @@ pub struct Groups {
     groups: BTreeMap<Name, Group>,
     by_tag: BTreeMap<Tag, Name>,
     senders: BTreeMap<(Name, PublicKey), Sender>,
-    /// The boots that sessions told us.
+    /// The peers' boot ids, from their sessions.
     boots: BTreeMap<PublicKey, u64>,
     requests: BTreeMap<(Name, PublicKey), Request>,
     waiting: VecDeque<WaitingFrame>,
     outbox: VecDeque<(PublicKey, Vec<u8>)>,
     events: VecDeque<Event>,
-    /// Counts authenticated frames, to tell who was silent longest.
+    /// Counts authenticated frames, in order to find the sender that was silent longest.
     clock: u64,
     mesh_counter: u64,
     stats: Stats,
 }
 
 impl Groups {
-    /// `generations` are the mesh's, the current one first; `boot` is this process's.
+    /// `generations` are the mesh's generations, the current one first; `boot` is this process's boot id.
     pub fn new(local: PublicKey, boot: u64, generations: Vec<Generation>, rng: Rng) -> Groups {
         let mut groups = Groups {
             local,
@@ -117,8 +117,8 @@ impl Groups {
         groups
     }
 
-    /// Joins a group. Only keys on the list may send to it or get our key; without a list, any live member
-    /// of the mesh. Joining again replaces the list. Then register [`Groups::tags`] at the relays.
+    /// Joins a group. Only peers on the list may send to it or get our key; without a list, any live member
+    /// of the mesh. Joining again replaces the list. Register [`Groups::tags`] at the relays afterwards.
     ///
     /// # Errors
     /// [`GroupError::Name`] and [`GroupError::TooManyGroups`].
@@ -132,7 +132,7 @@ impl Groups {
             group.allow = allow;
             return Ok(());
         }
-        // The mesh group is one of them.
+        // The count includes the mesh group.
         if self.groups.len() > MAX_GROUPS {
             return Err(GroupError::TooManyGroups);
         }
@@ -158,13 +158,13 @@ impl Groups {
         self.waiting.retain(|frame| &*frame.group != name);
     }
 
-    /// The tags to register at the relays: the mesh group's and those of every joined group, in all
-    /// generations. The current generation's stand first within a group.
+    /// The tags to register at the relays: those of the mesh group and of every joined group, in all
+    /// generations. Within a group the current generation's tag comes first.
     pub fn tags(&self) -> impl Iterator<Item = Tag> {
         self.groups.values().flat_map(|group| group.tags.iter().copied())
     }
 
-    /// The mesh has another secret: tags change, and every key of ours is replaced.
+    /// The mesh secret changed: tags change, and each of our keys is replaced.
     #[cfg_attr(
         not(any(test, feature = "internals")),
         expect(dead_code, reason = "door: rotation of the secret")
@@ -177,14 +177,14 @@ impl Groups {
             group.stale = group.own.is_some();
             self.by_tag.extend(group.tags.iter().map(|tag| (*tag, name.clone())));
         }
-        // A subkey of the mesh group belongs to the generation that its tag names.
+        // A subkey of the mesh group belongs to the generation of its tag.
         let current: BTreeSet<Tag> = self.by_tag.keys().copied().collect();
         for sender in self.senders.values_mut() {
             sender.keys.retain(|key| key.tag.is_none_or(|tag| current.contains(&tag)));
         }
     }
 
-    /// A session says which process a peer is. What an earlier one sent is void from now on.
+    /// A session reports a peer's boot id. Frames and keys of an earlier boot are void from now on.
     pub fn on_established(&mut self, peer: PublicKey, boot: u64) {
         if self.boots.len() >= MAX_SENDERS && !self.boots.contains_key(&peer) {
             self.boots.pop_first();
@@ -197,7 +197,7 @@ impl Groups {
         }
     }
 
-    /// The peer is gone for good.
+    /// The peer left for good.
     pub fn forget(&mut self, peer: &PublicKey) {
         self.boots.remove(peer);
         self.senders.retain(|(_, sender), _| sender != peer);
@@ -210,7 +210,7 @@ impl Groups {
         }
     }
 
-    /// Appends a sealed frame to `out` and says under which tag the relay is to spread it.
+    /// Appends a sealed frame to `out`. Returns the tag under which the relay is to distribute it.
     ///
     /// # Errors
     /// [`GroupError::NotJoined`] and [`GroupError::TooLarge`].
@@ -243,7 +243,7 @@ impl Groups {
         Ok(tag)
     }
 
-    /// Takes a frame as it came from the relay (or from anywhere).
+    /// Handles a frame from the relay (or from any other source).
     pub fn handle_frame(&mut self, now: Instant, frame: &[u8]) -> Outcome {
         let outcome = self.take_frame(now, frame);
         let stats = &mut self.stats;
@@ -278,8 +278,8 @@ impl Groups {
         Ok(())
     }
 
-    /// Takes the body of a channel-4 datagram. `live` says whether membership holds the peer alive: without
-    /// a list, only such a peer gets our key.
+    /// Handles the body of a channel-4 datagram. `live` says whether membership considers the peer alive:
+    /// without a list, only a live peer gets our key.
     pub fn handle_key_message(&mut self, now: Instant, from: PublicKey, live: bool, body: &[u8]) {
         let named = message::parse(body)
             .and_then(|(tag, message)| Some((self.by_tag.get(&tag).cloned()?, tag, message)))
@@ -291,23 +291,23 @@ impl Groups {
         }
     }
 
-    /// The next message for channel 4. It may be lost: the receiver asks again.
+    /// The next message for channel 4. If it is lost, the receiver asks again.
     pub fn poll_transmit(&mut self) -> Option<(PublicKey, Vec<u8>)> {
         self.outbox.pop_front()
     }
 
-    /// The next thing that happened.
+    /// The next event.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()
     }
 
-    /// When [`Groups::handle_timeout`] is wanted next.
+    /// When [`Groups::handle_timeout`] is due next.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let requests = self.requests.values().map(|request| request.at);
         requests.chain(self.waiting.iter().map(|frame| frame.until)).min()
     }
 
-    /// Repeats requests and drops what waited too long.
+    /// Repeats requests and drops expired frames.
     pub fn handle_timeout(&mut self, now: Instant) {
         let before = self.waiting.len();
         self.waiting.retain(|frame| frame.until > now);
@@ -328,13 +328,13 @@ impl Groups {
         }
     }
 
-    /// The groups that we are in.
+    /// The number of joined groups.
     pub fn gauge(&self) -> Gauge {
-        // The mesh's own comes on top.
+        // The mesh group comes on top.
         Gauge { now: self.groups.len(), bound: MAX_GROUPS + 1 }
     }
 
-    /// What was counted.
+    /// The counters.
     #[cfg_attr(not(any(test, feature = "internals")), expect(dead_code, reason = "door: metrics"))]
     pub fn stats(&self) -> &Stats {
         &self.stats

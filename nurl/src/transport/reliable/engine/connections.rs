@@ -1,4 +1,4 @@
-//! Connections: how they begin, end and fail their messages, and what QUIC has to say about them.
+//! Connections: how they begin, end and fail their messages, and the handling of QUIC's events.
 
 use std::time::Instant;
 
@@ -30,7 +30,7 @@ impl Reliable {
             self.stats.garbage += 1;
             return;
         };
-        // The client began anew, so its half of an earlier connection is gone.
+        // The client began a new attempt, so its half of an earlier connection is gone.
         self.lose(peer, None);
         if let Some(entry) = self.peers.get_mut(&peer) {
             entry.last_attempt = attempt;
@@ -41,8 +41,8 @@ impl Reliable {
         self.share_windows();
     }
 
-    /// Shares the receive budget among the connections that there are now. One whose handshake isn't over is told when
-    /// it is: what a server seals before stays in its congestion window, as [`Link::probe`] says.
+    /// Divides the receive budget among the current connections. A connection in its handshake gets its window when
+    /// the handshake ends: packets that a server seals earlier stay in its congestion window ([`Link::probe`]).
     fn share_windows(&mut self) {
         let window = super::window(self.links, self.config.receive_budget_bytes);
         if window == self.settings.window() {
@@ -57,7 +57,7 @@ impl Reliable {
             {
                 link.set_window(window);
             }
-            // A larger window is told at once.
+            // A larger window is announced at once.
             self.enqueue(peer);
         }
     }
@@ -84,7 +84,7 @@ impl Reliable {
         self.enqueue(peer);
     }
 
-    /// Takes a connection away, and its bytes out of the receive budget.
+    /// Removes a connection, and its bytes from the receive budget.
     pub(super) fn drop_link(&mut self, peer: PublicKey) -> Option<Link> {
         let link = self.peers.get_mut(&peer)?.link.take()?;
         self.links -= 1;
@@ -98,8 +98,8 @@ impl Reliable {
         Some(link)
     }
 
-    /// The connection is gone, the peer's process isn't. What was on its way fails, the rest waits for the
-    /// next connection.
+    /// The connection is gone, but the peer's process isn't. Messages in flight fail, the rest waits for the next
+    /// connection.
     pub(super) fn lose(&mut self, peer: PublicKey, tell: Option<Instant>) {
         let Some(link) = self.drop_link(peer) else { return };
         tracing::debug!(peer = %peer.short(), connected = link.connected, "a connection of reliable messages is lost");
@@ -128,7 +128,7 @@ impl Reliable {
         }
     }
 
-    /// A message left: whoever was refused may try again, once half of the budget in question is free.
+    /// A message left the outbox: refused senders may try again once half of the exhausted budget is free.
     pub(super) fn announce_room(&mut self, peer: PublicKey) {
         let outbox = self.peers.get(&peer).map(|entry| &entry.outbox);
         let half = self.config.class_budget_bytes / 2;
@@ -147,7 +147,7 @@ impl Reliable {
         }
     }
 
-    /// Brings a peer up to date after anything happened to it.
+    /// Does all pending work for a peer after any change.
     pub(super) fn service(&mut self, now: Instant, peer: PublicKey) {
         self.want_connection(now, peer);
         if let Err(violation) = self.drain(peer) {
@@ -166,7 +166,7 @@ impl Reliable {
         self.set_timer(peer);
     }
 
-    /// Something waits and there is no connection: get one.
+    /// Gets a connection if messages wait and there is none.
     pub(super) fn want_connection(&mut self, now: Instant, peer: PublicKey) {
         let Some(pair) = self.pair(&peer) else { return };
         let client = self.is_client(&peer);
@@ -182,14 +182,14 @@ impl Reliable {
         }
     }
 
-    /// Takes what QUIC has to say about one connection, and gives it what it can send.
+    /// Handles QUIC's events of one connection, and passes it the messages that it can send.
     pub(super) fn drain(&mut self, peer: PublicKey) -> Result<(), Violation> {
         while let Some(entry) = self.peers.get_mut(&peer)
             && let Some(link) = &mut entry.link
         {
             link.handle_endpoint_events();
             let Some(event) = link.conn.poll() else {
-                // Before the handshake ends, quinn-proto sets no timer for what streams have on the way.
+                // Before the handshake ends, quinn-proto sets no timer for stream data in flight.
                 if link.connected {
                     entry.outbox.pump(&mut link.conn);
                 }

@@ -30,18 +30,18 @@ struct Opening {
 #[derive(Default)]
 struct Peer {
     boot: Option<u64>,
-    /// The name of this process and the peer's, known as soon as its boot is.
+    /// The id of this process and the peer's, set as soon as the peer's boot id is known.
     pair: Option<Pair>,
     outbox: Outbox,
     link: Option<Link>,
-    /// As server: the client's newest attempt that was accepted.
+    /// As server: the newest accepted attempt of the client.
     last_attempt: u64,
-    /// As server with something to send and no connection.
+    /// As server, with messages to send and no connection.
     opening: Option<Opening>,
-    /// A datagram of ours beside QUIC's.
+    /// A pending control datagram.
     control: Option<Vec<u8>>,
     gone_sent: Option<Instant>,
-    /// Whether the peer is in the queue of those that may have something to send.
+    /// Whether the peer is in the `ready` queue.
     queued: bool,
     /// Its entry in the table of timers.
     timer: Option<Instant>,
@@ -55,7 +55,7 @@ pub struct Reliable {
     boot: u64,
     rng: Rng,
     peers: BTreeMap<PublicKey, Peer>,
-    /// Connections.
+    /// The number of connections.
     links: usize,
     next_message: u64,
     /// As client: attempts, counted over all peers.
@@ -67,20 +67,20 @@ pub struct Reliable {
     sending: usize,
     /// Bytes received, incomplete or not yet taken.
     receiving: usize,
-    /// Peers and priorities that were told `Full`.
+    /// Peers and priorities whose `send` returned `Full`.
     refused: BTreeSet<(PublicKey, Priority)>,
-    /// Peers that were told `Full` because of the budget of all peers.
+    /// Peers whose `send` returned `Full` because of the budget of all peers.
     refused_by_all: BTreeSet<PublicKey>,
-    /// Peers that aren't read from, for the receive budget.
+    /// Peers with reading paused because of the receive budget.
     paused: BTreeSet<PublicKey>,
-    /// While the receive budget is exceeded: the peer that is read from, and its last progress.
+    /// While the receive budget is exceeded: the only peer that is read from, and the time of its last progress.
     leader: Option<(PublicKey, Instant)>,
     stats: Stats,
 }
 
 impl Reliable {
-    /// `local_boot` is this process's boot id, the one that its sessions announce. `now` is the time base;
-    /// all later times must not be before it.
+    /// `local_boot` is this process's boot id, the one that its sessions announce. `now` is the time base; no later
+    /// time may be before it.
     pub fn new(
         config: ReliableConfig,
         local: PublicKey,
@@ -111,11 +111,11 @@ impl Reliable {
         }
     }
 
-    /// Accepts a message for a peer. It waits until there is a session ([`Reliable::on_established`]); to
-    /// get one is the caller's affair.
+    /// Accepts a message for a peer. It waits until there is a session ([`Reliable::on_established`]), which the
+    /// caller must establish.
     ///
     /// # Errors
-    /// What [`SendError`] says; nothing was queued then.
+    /// [`SendError`]; nothing was queued then.
     pub fn send(
         &mut self,
         now: Instant,
@@ -153,7 +153,7 @@ impl Reliable {
         if entry.outbox.is_empty()
             && let Some(link) = &mut entry.link
         {
-            // What was silent because there was nothing to say is not overdue.
+            // A connection that had nothing to send isn't overdue.
             link.touched = now;
         }
         entry.outbox.push(id, priority, kind, body);
@@ -161,8 +161,8 @@ impl Reliable {
         Ok(id)
     }
 
-    /// A session with `peer`, in its process `peer_boot`, is up. A boot id other than the last one ends the
-    /// connection and fails what is unacknowledged; the same one is a hint that the path works again.
+    /// A session with `peer`, in its process `peer_boot`, is up. A changed boot id ends the connection and fails the
+    /// unacknowledged messages; the same boot id indicates that the path works again.
     pub fn on_established(&mut self, now: Instant, peer: PublicKey, peer_boot: u64) {
         if peer == self.local || !self.admit(peer) {
             return;
@@ -190,7 +190,7 @@ impl Reliable {
         self.service(now, peer);
     }
 
-    /// Takes the body of a channel-2 datagram.
+    /// Handles the body of a channel-2 datagram.
     pub fn handle_datagram(&mut self, now: Instant, peer: PublicKey, body: &[u8]) {
         let Some(datagram) = Datagram::parse(body) else {
             self.stats.garbage += 1;
@@ -205,7 +205,7 @@ impl Reliable {
         let Some(entry) = self.peers.get_mut(&peer) else { return };
         match datagram {
             Datagram::Open(named) if named == pair && client => match &mut entry.link {
-                // It doesn't know of the connection that we hold: its answer to the ping will say so.
+                // The peer doesn't know our connection: its response to the ping will be a GONE.
                 Some(link) if link.connected => link.ping(),
                 Some(_) => {}
                 None => self.connect(now, peer, pair),
@@ -234,13 +234,12 @@ impl Reliable {
         }
     }
 
-    /// The peer is now reached over another path (direct ↔ relay, wifi ↔ cellular). What QUIC learned of the
-    /// old one, its window and round trip, is dropped, and a probe goes out at once. Measured when a round
-    /// trip of 20 ms became 200 ms at 40 Mbit/s: the next seven seconds carry 33 MB, against 19 MB without.
-    /// After a mere blackout of the same path nothing is to be reset; [`Reliable::on_established`] with the
-    /// same boot id only probes.
+    /// The peer is now reached over another path (direct ↔ relay, wifi ↔ cellular). QUIC's window and round-trip
+    /// estimate of the old path are dropped, and a probe is sent at once. Measured when a round trip of 20 ms became
+    /// 200 ms at 40 Mbit/s: the next seven seconds carry 33 MB, against 19 MB without the reset. After a mere
+    /// blackout of the same path no reset is needed; [`Reliable::on_established`] with the same boot id only probes.
     pub fn on_path_changed(&mut self, now: Instant, peer: PublicKey) {
-        // The probe goes by the round trip of the old path, so it comes first.
+        // The probe uses the old path's round trip, so it comes first.
         self.probe(now, peer);
         if let Some(link) = self.peers.get_mut(&peer).and_then(|entry| entry.link.as_mut()) {
             link.conn.path_changed(now);
@@ -248,7 +247,7 @@ impl Reliable {
         self.service(now, peer);
     }
 
-    /// Asks for a sign of life now if something is unanswered, where QUIC might be in a long back-off.
+    /// Probes the peer now if something is unanswered, because QUIC may be in a long back-off.
     fn probe(&mut self, now: Instant, peer: PublicKey) {
         if let Some(entry) = self.peers.get_mut(&peer)
             && let Some(link) = &mut entry.link
@@ -260,8 +259,8 @@ impl Reliable {
         self.service(now, peer);
     }
 
-    /// Asks every peer for its acknowledgements now. QUIC acknowledges every second packet at once and a single one
-    /// after 25 ms (RFC 9000 §13.2.2), so what is on its way gets a second one behind it.
+    /// Requests acknowledgements from every peer now. QUIC acknowledges every second packet at once and a single one
+    /// after 25 ms (RFC 9000 §13.2.2), so a second packet is sent behind the data in flight.
     pub fn hurry(&mut self, now: Instant) {
         let sending = |(_, entry): &(&PublicKey, &Peer)| !entry.outbox.is_empty();
         let peers: Vec<PublicKey> = self.peers.iter().filter(sending).map(|(peer, _)| *peer).collect();
@@ -275,7 +274,7 @@ impl Reliable {
         }
     }
 
-    /// Drops all that is known of a peer; unacknowledged messages fail with [`FailReason::Forgotten`].
+    /// Drops a peer's entry; its unacknowledged messages fail with [`FailReason::Forgotten`].
     pub fn forget(&mut self, _now: Instant, peer: PublicKey) {
         self.drop_link(peer);
         self.refused.retain(|(refused, _)| *refused != peer);
@@ -293,9 +292,9 @@ impl Reliable {
         self.resume();
     }
 
-    /// Writes the next datagrams for one peer into `out`, whose old content is lost. With a segment size,
-    /// `out` holds several datagrams of that size, the last one possibly shorter: each is to be sealed by
-    /// itself. None is longer than [`DATAGRAM_BYTES`](crate::transport::reliable::DATAGRAM_BYTES). Peers take turns.
+    /// Writes the next datagrams for one peer into `out`, whose old content is discarded. With a segment size, `out`
+    /// holds several datagrams of that size, the last one possibly shorter: seal each separately. None is longer
+    /// than [`DATAGRAM_BYTES`](crate::transport::reliable::DATAGRAM_BYTES). Peers take turns.
     pub fn poll_transmit(&mut self, now: Instant, out: &mut Vec<u8>) -> Option<(PublicKey, Option<usize>)> {
         out.clear();
         while let Some(peer) = self.ready.pop_front() {
@@ -316,7 +315,7 @@ impl Reliable {
         None
     }
 
-    /// The next thing that happened.
+    /// The next event.
     pub fn poll_event(&mut self) -> Option<Event> {
         let event = self.events.pop_front()?;
         if let Event::Message { body, .. } = &event {
@@ -326,7 +325,7 @@ impl Reliable {
         Some(event)
     }
 
-    /// Does what is due.
+    /// Handles the timers that are due.
     pub fn handle_timeout(&mut self, now: Instant) {
         if let Some((leader, progress)) = self.leader
             && now >= progress + STALL
@@ -362,7 +361,7 @@ impl Reliable {
         }
     }
 
-    /// When [`Reliable::handle_timeout`] is wanted next.
+    /// When [`Reliable::handle_timeout`] is due next.
     pub fn poll_timeout(&mut self) -> Option<Instant> {
         let timer = self.timers.first().map(|(at, _)| *at);
         let stall = self.leader.map(|(_, progress)| progress + STALL);
@@ -379,14 +378,14 @@ impl Reliable {
         Gauge { now: self.receiving, bound: self.config.receive_budget_bytes }
     }
 
-    /// Peers whose messages nobody has acknowledged, and for which nothing would ever happen again: there are
-    /// none. Messages for a peer without a session wait for [`Reliable::on_established`].
+    /// Peers with unacknowledged messages and no timer: the bound is zero. Messages for a peer without a session
+    /// wait for [`Reliable::on_established`] and don't count.
     pub fn stuck(&self) -> Gauge {
         let stuck = |entry: &&Peer| entry.pair.is_some() && !entry.outbox.is_empty() && entry.timer.is_none();
         Gauge { now: self.peers.values().filter(stuck).count(), bound: 0 }
     }
 
-    /// What was counted.
+    /// The counters.
     #[cfg_attr(not(any(test, feature = "internals")), expect(dead_code, reason = "door: metrics"))]
     pub fn stats(&self) -> &Stats {
         &self.stats
@@ -403,7 +402,7 @@ impl Reliable {
         self.peers.get(peer).map_or(0, |entry| entry.outbox.bytes())
     }
 
-    /// How much QUIC would send to a peer in one round trip, in bytes; `None` without a connection.
+    /// QUIC's congestion window to a peer, in bytes; `None` without a connection.
     #[cfg_attr(not(any(test, feature = "internals")), expect(dead_code, reason = "door: metrics"))]
     pub fn window(&self, peer: &PublicKey) -> Option<u64> {
         self.peers.get(peer)?.link.as_ref().map(Link::window)
@@ -413,12 +412,12 @@ impl Reliable {
         self.local < *peer
     }
 
-    /// The name of this process and the peer's, if the peer's boot is known.
+    /// The id of this process and the peer's, if the peer's boot id is known.
     fn pair(&self, peer: &PublicKey) -> Option<Pair> {
         self.peers.get(peer)?.pair
     }
 
-    /// Whether the peer is in the table or has room there.
+    /// Whether the peer is in the table or there is room for it.
     fn admit(&mut self, peer: PublicKey) -> bool {
         let admitted = self.peers.contains_key(&peer) || self.peers.len() < self.config.max_peers;
         self.stats.refused_peers += u64::from(!admitted);
@@ -449,8 +448,8 @@ impl Reliable {
     }
 }
 
-/// Each connection's share of the receive budget. In steps of two, so that a table that fills changes the windows of
-/// all a dozen times and not with each newcomer.
+/// Each connection's share of the receive budget. The number of connections is rounded up to a power of two, so that
+/// a table that fills changes the windows a dozen times and not with each new connection.
 fn window(links: usize, budget: usize) -> u32 {
     let share = budget / links.next_power_of_two();
     u32::try_from(share).unwrap_or(u32::MAX).clamp(MIN_WINDOW_BYTES, CONNECTION_WINDOW_BYTES)
@@ -458,12 +457,12 @@ fn window(links: usize, budget: usize) -> u32 {
 
 #[cfg(test)]
 impl Reliable {
-    /// Packets that QUIC holds lost on the connection to a peer.
+    /// Packets that QUIC has declared lost on the connection to a peer.
     pub(super) fn lost_packets(&self, peer: &PublicKey) -> u64 {
         self.peers[peer].link.as_ref().unwrap().conn.stats().path.lost_packets
     }
 
-    /// Opens a stream with these bytes on the connection, whatever the rules of messages say.
+    /// Opens a stream with these bytes on the connection, bypassing the message protocol.
     pub(super) fn raw_stream(&mut self, now: Instant, peer: PublicKey, bytes: &[u8], finish: bool) {
         let link = self.peers.get_mut(&peer).unwrap().link.as_mut().unwrap();
         let id = link.conn.streams().open(quinn_proto::Dir::Uni).unwrap();

@@ -1,4 +1,4 @@
-//! The receive budget: who is read from, and who has to wait.
+//! The receive budget: which peers are read from, and which are paused.
 
 use std::time::Instant;
 
@@ -19,8 +19,8 @@ impl Reliable {
         self.peers.get(peer).and_then(|entry| entry.link.as_ref()).map_or(0, |link| link.inbox.held())
     }
 
-    /// While the receive budget is exceeded, one peer is read from: the smallest key among those that have
-    /// begun a message. Any rule would do, as long as it picks one that can finish.
+    /// While the receive budget is exceeded, one peer is read from: the smallest key among those with an
+    /// incomplete message. Any rule works that selects a peer which can complete its message.
     pub(super) fn choose_leader(&mut self, now: Instant) {
         if !self.over_budget() {
             self.leader = None;
@@ -51,7 +51,7 @@ impl Reliable {
         Ok(())
     }
 
-    /// Reads on where reading was paused, as far as the budget allows.
+    /// Resumes paused reading, as far as the budget allows.
     pub(super) fn resume(&mut self) {
         while let Some(&peer) = self
             .paused

@@ -75,7 +75,7 @@ fn a_control_message_overtakes_a_bulk_transfer() {
     }
     net.run(ms(1_500));
     let control = net.send(0, 1, Priority::Control, 1, body(200_000, 99));
-    // Its own 200 ms, the link's queue of as much, and a round trip. Shared with 32 others it would be 3 s.
+    // Its own 200 ms, the same for the link's queue, and a round trip. With an equal share among 33 it would be 3 s.
     let took = net.run_until(ms(4_000), |net| net.acked(0).contains(&control));
     assert!(took < ms(700), "{took:?}");
     assert!(net.acked(0).len() < 33);
@@ -86,7 +86,7 @@ fn a_control_message_overtakes_a_bulk_transfer() {
 fn bulk_messages_never_use_up_the_streams_of_control() {
     let mut net = Net::pair(5);
     net.weather = Weather { rate: 1_000_000, delay: ms(20), queue: ms(100), ..Weather::default() };
-    // As many as the peer admits streams, and all of them would end together, after 4 s.
+    // As many messages as the peer admits streams. All of them would end together, after 4 s.
     for n in 0..limits::MAX_STREAMS {
         net.send(0, 1, Priority::Bulk, 4, body(CLASS_BUDGET_BYTES / limits::MAX_STREAMS as usize, n as u8));
     }
@@ -194,7 +194,7 @@ fn messages_that_nobody_takes_stop_the_sender() {
         sent += usize::from(sent_now.is_ok());
         net.run(ms(200));
     }
-    // The budget, what QUIC's window lets through, and what waits at the sender.
+    // The budget, the data that QUIC's window admits, and the sender's waiting messages.
     let bound = 1 + (CONNECTION_WINDOW_BYTES as usize >> 20) + (CLASS_BUDGET_BYTES >> 20) + 1;
     assert!(sent <= bound, "{sent} messages of 1 MiB");
     net.taking = true;

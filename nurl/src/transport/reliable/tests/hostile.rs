@@ -28,7 +28,7 @@ fn a_restarted_peer_fails_what_is_unacknowledged_and_its_new_boot_is_served() {
 #[test]
 fn datagrams_of_an_old_boot_are_ignored() {
     let mut net = Net::pair(2);
-    // Everything that host 0 says in its first life is recorded.
+    // All datagrams of host 0's first process are recorded.
     let mut old = Vec::new();
     let mut out = Vec::new();
     net.send(0, 1, Priority::Job, 1, b"old".to_vec());
@@ -184,7 +184,7 @@ fn a_peer_that_blocks_the_receive_budget_without_progress_is_dropped() {
     }
     net.run(ms(200));
     net.hosts[2].events.clear();
-    // The smallest key begins messages and never ends them.
+    // The peer with the smallest key begins messages and never ends them.
     let begun = [&wire::header(1, 400_000)[..], &[0; 300_000]].concat();
     for _ in 0..4 {
         net.hosts[0].reliable.raw_stream(net.now, key(3), &begun, false);
@@ -264,8 +264,8 @@ fn the_windows_of_many_peers_share_the_receive_budget() {
     let before = net.sent_bytes;
     net.run(Duration::from_secs(5));
     let sent = net.sent_bytes - before;
-    // As much as the budget is read. QUIC holds as much again, and what the first peers were granted while they
-    // were few: a half for each doubling of their number. A tenth on top is QUIC's own.
+    // The engine reads as much as the budget. QUIC holds as much again, plus the larger windows granted to the first
+    // peers while they were few: a half for each doubling of their number. Another tenth is QUIC's overhead.
     let bound = (BUDGET * 2 + BUDGET / 2 * 5) * 11 / 10;
     assert!(sent < bound, "{sent} bytes of 128 MiB");
     net.censored = None;
@@ -329,7 +329,7 @@ proptest! {
         net.run(ms(500));
         let receiving = net.hosts[1].reliable.receiving().now;
         prop_assert!(receiving <= 25_000 * 60, "{receiving} bytes held");
-        // Whatever broke, the two get over it.
+        // The two peers recover from any damage.
         net.send(0, 1, Priority::Job, 9, b"after".to_vec());
         net.run(Duration::from_secs(8));
         if !net.messages(1).iter().any(|(kind, _)| *kind == 9) {

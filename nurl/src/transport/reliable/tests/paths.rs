@@ -134,7 +134,7 @@ fn two_senders_share_one_link() {
     let until = net.now + Duration::from_secs(40);
     loop {
         for sender in [1, 2] {
-            // The second one comes 5 s late.
+            // The second sender starts 5 s later.
             if sender == 1 || net.now > net.begin + Duration::from_secs(5) {
                 let part = Bytes::from(vec![7; 128 << 10]);
                 while net.hosts[sender]
@@ -182,7 +182,7 @@ fn a_blackout_anywhere_in_the_handshake_leaves_nothing_behind_without_a_timer() 
     }
 }
 
-/// The side that hears answers again and again; none of that may fill its window for ever.
+/// The side that hears the other answers again and again; these answers must not fill its window permanently.
 #[test]
 fn a_handshake_of_which_one_side_heard_nothing_for_a_minute_ends_with_a_connection_that_sends() {
     for deaf in [0, 1] {
@@ -205,7 +205,7 @@ fn a_handshake_of_which_one_side_heard_nothing_for_a_minute_ends_with_a_connecti
 #[test]
 fn a_probe_holds_nothing_lost_whose_acknowledgement_is_on_its_way() {
     let mut net = Net::pair(13);
-    // Packets overtake each other, and none is lost.
+    // Packets are reordered, and none is lost.
     net.weather = Weather {
         delay: ms(50),
         jitter: ms(5),

@@ -1,4 +1,4 @@
-//! What a box does to single packets at given times. Each test names the requirement that it is about.
+//! A box's treatment of single packets at given times. Each test names the requirement that it checks.
 
 mod firewall;
 mod named;
@@ -15,7 +15,7 @@ use std::time::Duration;
 
 const OUTER: &str = "203.0.113.1";
 
-/// A box on a bench, with a clock and its outer addresses.
+/// A box under test, with a clock and its outer addresses.
 struct Bench {
     nat: NatBox,
     outer: Vec<IpAddr>,
@@ -53,14 +53,14 @@ impl Bench {
         }
     }
 
-    /// Sends a datagram from inside; the source that it has outside.
+    /// Sends a datagram from inside; returns the source that it has outside.
     fn out(&mut self, src: &str, dst: &str) -> Result<SocketAddr, Refusal> {
         let packet = self.pass(true, Packet::udp(at(src), at(dst), b"out"))?;
         assert_eq!(packet.dst(), at(dst), "the destination stays");
         Ok(packet.src())
     }
 
-    /// Sends a datagram from outside; the inner endpoint that it reaches.
+    /// Sends a datagram from outside; returns the inner endpoint that it reaches.
     fn back(&mut self, src: &str, dst: SocketAddr) -> Result<SocketAddr, Refusal> {
         let packet = self.pass(false, Packet::udp(at(src), dst, b"back"))?;
         assert_eq!(packet.src(), at(src), "the source stays");

@@ -1,4 +1,4 @@
-//! What makes each preset that preset: how long things live in it, whom it lets in, which ports it gives away.
+//! The defining traits of each preset: its lifetimes, its filter, its choice of ports.
 
 use super::*;
 
@@ -10,17 +10,17 @@ const Y: &str = "198.51.100.2:443";
 const HOUR: u64 = 3600;
 const RFC_TCP: u64 = 2 * HOUR + 4 * 60;
 
-/// A box as its users meet it. Times in seconds.
+/// A box's visible behaviour. Times in seconds.
 struct Row {
     config: NatConfig,
-    /// Whether one mapping serves all remotes, for a host that is alone with its port.
+    /// Whether one mapping serves all remotes, if no other host uses its port.
     one_mapping: bool,
-    /// Whether another port of a remote, and whether a stranger, gets in.
+    /// Whether another port of a known remote gets in, and whether an unknown address does.
     lets_in: (bool, bool),
     hairpin: bool,
-    /// The life of a UDP mapping that nobody answered, of one that somebody did, and whether answers prolong it.
+    /// The lifetime of an unanswered UDP mapping, of an answered one, and whether answers prolong it.
     udp: (u64, u64, bool),
-    /// The life of an idle connection, and of one that nobody answered.
+    /// The lifetime of an idle connection, and of an unanswered one.
     tcp: (u64, u64),
     /// Whether an inner port is kept.
     preserves: bool,
@@ -65,7 +65,7 @@ fn mappings_and_filters_are_what_the_name_says() {
         let outer = bench.out(INNER, X).unwrap();
         assert_eq!(bench.out(INNER, Y) == Ok(outer), one_mapping, "{name}");
         assert_eq!(outer.port() == 5000, preserves, "{name}");
-        // Asked for above, as far as the mapping is the same.
+        // The filter knows `X` from above if the mapping is the same.
         let stranger = "198.51.100.3:443";
         assert_eq!(
             (bench.back(X_OTHER_PORT, outer).is_ok(), bench.back(stranger, outer).is_ok()),
@@ -81,7 +81,7 @@ fn mappings_and_filters_are_what_the_name_says() {
 #[test]
 fn a_udp_mapping_lives_for_as_long_as_its_preset_says() {
     for Row { config, udp: (unanswered, answered, refreshed), .. } in rows() {
-        // Alive a second before, dead at the second.
+        // A mapping is alive a second before its timeout, and dead at it.
         let lives = |answer: bool, seconds: u64| {
             let mut bench = Bench::new(config.clone());
             let outer = bench.out(INNER, X).unwrap();
@@ -160,7 +160,7 @@ fn a_carriers_subscriber_has_256_ports() {
 
 #[test]
 fn a_carriers_port_is_given_away_again_at_once() {
-    // Against RFC 6888 REQ-8, which keeps it for 120 s.
+    // Against RFC 6888 REQ-8, which reserves it for 120 s.
     let mut bench = Bench::new(NatConfig { port_range: (3000, 3000), ..presets::carrier_grade() });
     let first = bench.out(INNER, X).unwrap();
     assert_eq!(bench.out("10.0.0.3:5000", X), Err(Refusal::TableFull));

@@ -8,14 +8,14 @@ fn ports(ports: Ports) -> NatConfig {
     NatConfig { ports, ..NatConfig::rfc("box") }
 }
 
-/// The outer ports of hosts that all use the inner port 5000.
+/// The outer ports of `count` hosts that all use the inner port 5000.
 fn of_hosts(bench: &mut Bench, count: u8) -> Vec<u16> {
     (2..2 + count).map(|host| bench.out(&format!("10.0.0.{host}:5000"), X).unwrap().port()).collect()
 }
 
 #[test]
 fn a_port_is_preserved_while_it_is_free() {
-    // RFC 4787 REQ-3: the second gets another, no port is overloaded.
+    // RFC 4787 REQ-3: the second host gets another port, no port is overloaded.
     let mut bench = Bench::new(ports(Ports::Preserving));
     let given = of_hosts(&mut bench, 20);
     assert_eq!(given[0], 5000);
@@ -56,7 +56,7 @@ fn a_port_that_another_took_is_not_had_again_with_the_address() {
 
 #[test]
 fn a_shared_port_is_shared_by_those_who_live() {
-    // Netfilter: an ended flow toward a remote is no conflict for the next one.
+    // Netfilter: an expired flow toward a remote doesn't conflict with the next one.
     let mut bench = Bench::new(presets::linux_masquerade());
     assert_eq!(bench.out("10.0.0.2:5000", X), Ok(at("203.0.113.1:5000")));
     assert_ne!(bench.out("10.0.0.3:5000", X), Ok(at("203.0.113.1:5000")));
@@ -66,7 +66,7 @@ fn a_shared_port_is_shared_by_those_who_live() {
 
 #[test]
 fn a_mapping_doesnt_depend_on_who_else_has_one_except_netfilters() {
-    // RFC 4787 REQ-11: a box behaves alike under all conditions. Netfilter's mapping is one for all remotes until
+    // RFC 4787 REQ-11: a box behaves alike under all conditions. Netfilter has one mapping for all remotes until
     // another inner host has its port toward one of them.
     let is_one_for_all = |config: NatConfig, crowded: bool| {
         let mut bench = Bench::new(config);
@@ -160,14 +160,15 @@ fn an_inner_host_has_one_outer_address_where_they_are_paired() {
 
 #[test]
 fn netfilter_keeps_a_port_that_differs_in_its_remote() {
-    // Against RFC 4787 REQ-3: two inner hosts share an outer port, each remote knows which is meant.
+    // Against RFC 4787 REQ-3: two inner hosts share an outer port, and the remote identifies the host.
     let mut bench = Bench::new(presets::linux_masquerade());
     let (x, y) = ("198.51.100.1:1000", "198.51.100.2:1000");
     assert_eq!(bench.out("10.0.0.2:5000", x), Ok(at("203.0.113.1:5000")));
     assert_eq!(bench.out("10.0.0.3:5000", y), Ok(at("203.0.113.1:5000")));
     assert_eq!(bench.back(x, at("203.0.113.1:5000")), Ok(at("10.0.0.2:5000")));
     assert_eq!(bench.back(y, at("203.0.113.1:5000")), Ok(at("10.0.0.3:5000")));
-    // The remote that has it already is a conflict, and so the second host's mapping differs from its first.
+    // A remote that the port already serves is a conflict, so the second host's mapping toward it has another
+    // port.
     let conflict = bench.out("10.0.0.3:5000", x).unwrap();
     assert_ne!(conflict.port(), 5000);
     assert_eq!(bench.back(x, conflict), Ok(at("10.0.0.3:5000")));

@@ -94,7 +94,8 @@ fn the_next_connection_of_the_same_endpoints_is_a_new_one() {
 
 #[test]
 fn both_sides_may_open_at_once() {
-    // RFC 5382 REQ-2a: the SYN that comes in on a mapping which has sent one passes, and so does what follows.
+    // RFC 5382 REQ-2a: a SYN that comes in on a mapping which has sent one passes, and so do the segments after
+    // it.
     let mut bench = Bench::new(NatConfig::rfc("box"));
     let outer = bench.tcp_out(INNER, X, SYN).unwrap();
     assert_eq!(bench.tcp_back(X, outer, SYN), Ok(at(INNER)));

@@ -7,7 +7,7 @@ const X1: &str = "198.51.100.1:1000";
 const X1_OTHER_PORT: &str = "198.51.100.1:2000";
 const X2: &str = "198.51.100.2:1000";
 
-/// Random ports, so that an equal port is the same mapping.
+/// Random ports, so that two equal ports show one mapping.
 fn mapping(mapping: Dependence) -> NatConfig {
     NatConfig { mapping, ports: Ports::Random, ..NatConfig::rfc("box") }
 }
@@ -66,7 +66,7 @@ fn filters_let_in_whom_they_depend_on() {
         assert_eq!(bench.back(X1, outer), Ok(at(INNER)));
         assert_eq!(bench.back(X1_OTHER_PORT, outer), expected(other_port), "{filtering:?}");
         assert_eq!(bench.back(X2, outer), expected(stranger), "{filtering:?}");
-        // Asked for, it gets in everywhere.
+        // After an outbound packet the remote passes every filter.
         bench.out(INNER, X2).unwrap();
         assert_eq!(bench.back(X2, outer), Ok(at(INNER)));
     }
@@ -131,7 +131,7 @@ fn inbound_packets_refresh_where_the_box_says_so() {
 
 #[test]
 fn a_stranger_refreshes_a_mapping_that_lets_it_in() {
-    // RFC 4787 REQ-6a with an endpoint-independent filter: the danger that §12 names.
+    // RFC 4787 REQ-6a with an endpoint-independent filter: the danger described in §12.
     let open = NatConfig { inbound_refresh: true, filtering: Dependence::Endpoint, ..NatConfig::rfc("box") };
     let mut bench = Bench::new(open);
     let outer = bench.out(INNER, X1).unwrap();
@@ -172,7 +172,7 @@ fn an_answered_flow_may_live_longer() {
 
 #[test]
 fn a_life_ends_however_busy_it_is() {
-    // What carriers do against RFC 4787 REQ-6: no refresh helps.
+    // Carriers do this against RFC 4787 REQ-6: no refresh extends the lifetime.
     let (least, most) = (Duration::from_secs(48), Duration::from_secs(75));
     let config = NatConfig { udp_lifetime: Some(Lifetime { least, most }), ..mapping(Dependence::Endpoint) };
     let mut bench = Bench::new(config);
