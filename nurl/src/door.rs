@@ -61,7 +61,7 @@ pub mod events {
     pub use crate::membership::{Roles, State};
     pub use crate::net::hub_client::DownReason;
     pub use crate::net::relay::CloseReason;
-    pub use crate::net::securedgram::paths::Reason;
+    pub use crate::net::securedgram::paths::PathReason;
     pub use crate::node::{Events, HubInfo, MemberInfo, NetStats, NodeEvent, Pong, StateStats, Status};
     pub use crate::replication::replicator::Stats as ReplicationStats;
     pub use crate::transport::{Gauge, Gauges, PathInfo, Stats as TransportStats};

@@ -11,7 +11,7 @@ use crate::compute::job::TaskId;
 use crate::key::PublicKey;
 use crate::membership::State;
 use crate::net::hub_client::DownReason;
-use crate::net::securedgram::paths::Reason;
+use crate::net::securedgram::paths::PathReason;
 use crate::rt::sync::mpsc;
 
 /// The most events queued for one subscriber.
@@ -58,7 +58,7 @@ pub enum NodeEvent {
         /// Its address, if direct.
         addr: Option<SocketAddr>,
         /// The cause of the change.
-        reason: Reason,
+        reason: PathReason,
     },
     /// This node began to run a task.
     JobStarted {

@@ -30,7 +30,7 @@ use crate::mesh::Ticket;
 use crate::net::hub_client::DownReason;
 use crate::net::listen::Listen;
 use crate::net::rendezvous::Contact;
-use crate::net::securedgram::paths::Reason;
+use crate::net::securedgram::paths::PathReason;
 
 pub use self::core::Transport;
 pub use self::gauges::{Gauge, Gauges};
@@ -194,7 +194,7 @@ pub struct PathInfo {
     /// The peer's address, if the path is direct.
     pub addr: Option<SocketAddr>,
     /// The reason for this path.
-    pub reason: Reason,
+    pub reason: PathReason,
     /// The smoothed round-trip time, if measured.
     pub rtt: Option<Duration>,
     /// Whether the checks of candidates have ended.

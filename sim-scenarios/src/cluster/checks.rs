@@ -410,7 +410,7 @@ pub(super) async fn sample(setup: Setup, node: Node, hubs: Vec<Relay>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nurl::internals::net::securedgram::paths::Reason;
+    use nurl::internals::net::securedgram::paths::PathReason;
     use nurl::internals::transport::{Gauge, PathInfo};
 
     fn key(n: u8) -> PublicKey {
@@ -565,7 +565,7 @@ mod tests {
             weight: 1,
             zone: String::new(),
             version: String::new(),
-            path: PathInfo { direct: true, addr: None, reason: Reason::Direct, rtt: None, settled: true },
+            path: PathInfo { direct: true, addr: None, reason: PathReason::Direct, rtt: None, settled: true },
         }
     }
 

@@ -44,7 +44,7 @@ use crate::key::PublicKey;
 use crate::mesh::Generation;
 use crate::net::hub_client::HubCommand;
 use crate::net::rate::TokenBucket;
-use crate::net::securedgram::paths::Reason;
+use crate::net::securedgram::paths::PathReason;
 use crate::net::securedgram::{self, Endpoint};
 use crate::net::stun;
 use crate::rt::Rng;
@@ -256,9 +256,13 @@ impl Transport {
                 rtt: state.rtt,
                 settled: state.settled,
             },
-            None => {
-                PathInfo { direct: false, addr: None, reason: Reason::NoSession, rtt: None, settled: false }
-            }
+            None => PathInfo {
+                direct: false,
+                addr: None,
+                reason: PathReason::NoSession,
+                rtt: None,
+                settled: false,
+            },
         }
     }
 

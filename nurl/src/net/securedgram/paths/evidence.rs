@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::challenge::Rtt;
 use super::config::{DATA_LOSS_SENDS, PATIENCE};
-use super::status::Reason;
+use super::status::PathReason;
 
 /// The judgement on the route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,7 +20,7 @@ pub(super) enum Verdict {
     /// The doubt was unfounded.
     Clear,
     /// Give it up.
-    Drop(Reason),
+    Drop(PathReason),
 }
 
 /// How long sends may go unanswered on a route with this round-trip time.
@@ -50,13 +50,13 @@ pub(super) fn judge(case: Case, patience: Duration, limit: Duration) -> Verdict 
     };
     if case.echo {
         let loses_data = case.excused && case.unanswered >= DATA_LOSS_SENDS;
-        return if loses_data { Verdict::Drop(Reason::DataLost) } else { Verdict::Clear };
+        return if loses_data { Verdict::Drop(PathReason::DataLost) } else { Verdict::Clear };
     }
     // Even if the timer came late (the process may have been suspended), the probes get their time.
     if case.silence < limit || doubted < limit.saturating_sub(PATIENCE.1) {
         return Verdict::Doubt;
     }
-    Verdict::Drop(Reason::PathLost)
+    Verdict::Drop(PathReason::PathLost)
 }
 
 /// The evidence so far about the route in use.
@@ -143,11 +143,11 @@ mod tests {
             (800, 1, Some(100), false, false, Doubt),
             (800, 100, Some(100), true, false, Clear),
             (800, 7, Some(100), true, true, Clear),
-            (800, 8, Some(100), true, true, Drop(Reason::DataLost)),
+            (800, 8, Some(100), true, true, Drop(PathReason::DataLost)),
             (1_499, 100, Some(799), false, true, Doubt),
-            (1_500, 1, Some(800), false, false, Drop(Reason::PathLost)),
+            (1_500, 1, Some(800), false, false, Drop(PathReason::PathLost)),
             (9_100, 1, Some(100), false, false, Doubt),
-            (9_500, 1, Some(500), false, false, Drop(Reason::PathLost)),
+            (9_500, 1, Some(500), false, false, Drop(PathReason::PathLost)),
         ] {
             let case = Case {
                 silence: Duration::from_millis(silence),

@@ -3,7 +3,7 @@
 //! **Guarantees.** Application data flows from the start, through a relay if there is one. The best direct path is
 //! found before any data is sent on it, used once it is proven in both directions, and given up within 1.5 s of
 //! unanswered sends; while it is in doubt the relay carries a copy. A peer that roams and announces it is followed
-//! within a round trip. Every peer without a direct path has a [`Reason`].
+//! within a round trip. Every peer without a direct path has a [`PathReason`].
 //!
 //! **How.** Addresses come from the configuration, from the peer ([`Control::Candidates`], resent until
 //! acknowledged), and from the source of its authenticated datagrams. Each is checked with random challenges on a
@@ -54,7 +54,7 @@ use evidence::Evidence;
 use keepalive::Keepalive;
 use reflection::Reflection;
 use roam::Contest;
-pub use status::{PathEvent, PathEventKind, PathState, Reason, Stats};
+pub use status::{PathEvent, PathEventKind, PathReason, PathState, Stats};
 
 /// A hub over which the peer may be reached.
 #[derive(Debug)]
@@ -95,7 +95,7 @@ pub struct Paths {
     /// When an answering reserve replaces a silent primary in doubt.
     next_takeover: Option<Instant>,
     /// Why the last primary was given up.
-    lost: Option<Reason>,
+    lost: Option<PathReason>,
     relay_faster: bool,
     keepalive: Keepalive,
     announcement: Announcement,
@@ -178,7 +178,7 @@ impl Paths {
         self.choose_home();
         self.reselect(now);
         if had_route && self.routes().is_empty() {
-            self.emit_fallback(Reason::NoRelay);
+            self.emit_fallback(PathReason::NoRelay);
         }
         self.start_rotation(now);
         self.drive(now);
@@ -247,7 +247,7 @@ impl Paths {
             (leg.proven, leg.answer_due) = (false, None);
         }
         if had_primary {
-            self.emit_fallback(Reason::Closed);
+            self.emit_fallback(PathReason::Closed);
         }
         self.start_rotation(now);
     }
@@ -467,17 +467,17 @@ impl Paths {
         PathState { direct, addr, reason: self.reason(), rtt, settled: self.settled() }
     }
 
-    fn reason(&self) -> Reason {
+    fn reason(&self) -> PathReason {
         if self.primary.is_some() {
             let doubt = self.evidence.doubted_since().is_some();
-            return if doubt { Reason::Suspect } else { Reason::Direct };
+            return if doubt { PathReason::Suspect } else { PathReason::Direct };
         }
         if !self.established {
             let reachable = !self.relays.is_empty() || !self.candidates.is_empty();
-            return if reachable { Reason::Starting } else { Reason::NoRelay };
+            return if reachable { PathReason::Starting } else { PathReason::NoRelay };
         }
         if self.relay_faster {
-            return Reason::RelayFaster;
+            return PathReason::RelayFaster;
         }
         if let Some(lost) = self.lost {
             return lost;
@@ -485,12 +485,12 @@ impl Paths {
         if self.wait_until.is_some()
             || self.candidates.iter().any(|known| known.waits() || known.is_checked())
         {
-            return Reason::Checking;
+            return PathReason::Checking;
         }
         if self.relays.is_empty() {
-            return Reason::NoRelay;
+            return PathReason::NoRelay;
         }
-        if self.candidates.is_empty() { Reason::NoCandidates } else { Reason::NoAnswer }
+        if self.candidates.is_empty() { PathReason::NoCandidates } else { PathReason::NoAnswer }
     }
 
     fn settled(&self) -> bool {

@@ -11,14 +11,14 @@ use super::control::{Control, acknowledgement};
 use super::evidence::{Verdict, patience};
 use super::roam::{Contest, Outcome};
 use super::score::{relay_wins, replaces};
-use super::status::{PathEvent, PathEventKind, Reason};
+use super::status::{PathEvent, PathEventKind, PathReason};
 use super::{Paths, Route};
 use crate::rt;
 
 /// How long a path stays in reserve after it was lost for this reason, the `flaps`-th time in a row.
-fn hold(reason: Reason, flaps: u32) -> Option<Duration> {
+fn hold(reason: PathReason, flaps: u32) -> Option<Duration> {
     let (base, limit, doublings) = match reason {
-        Reason::DataLost => (DATA_LOST_HOLD.0, DATA_LOST_HOLD.1, flaps.checked_sub(1)?),
+        PathReason::DataLost => (DATA_LOST_HOLD.0, DATA_LOST_HOLD.1, flaps.checked_sub(1)?),
         _ => (LOST_HOLD.0, LOST_HOLD.1, flaps.checked_sub(2)?),
     };
     Some((base * 2u32.pow(doublings.min(10))).min(limit))
@@ -88,7 +88,7 @@ impl Paths {
                     rt::reached("a roamed sender was followed to an address that nobody had named");
                 }
                 self.set_primary(now, Some(contest.newcomer));
-                self.emit(PathEventKind::Moved, Some(Route::Direct(contest.newcomer)), Reason::PeerMoved);
+                self.emit(PathEventKind::Moved, Some(Route::Direct(contest.newcomer)), PathReason::PeerMoved);
             }
             Outcome::Stay => {
                 let pause = new.contest_pause.map_or(CONTEST_COOLDOWN.0, |(_, pause)| pause);
@@ -325,7 +325,7 @@ impl Paths {
         self.choose_home();
     }
 
-    fn drop_primary(&mut self, now: Instant, reason: Reason) {
+    fn drop_primary(&mut self, now: Instant, reason: PathReason) {
         let Some(addr) = self.primary else { return };
         let doubt = self.evidence.doubted_since().unwrap_or(now);
         let forgiven = self.primary_since.is_none_or(|since| now >= since + FLAPS_FORGIVEN_AFTER);
@@ -349,7 +349,7 @@ impl Paths {
         self.reselect(now);
     }
 
-    fn demote(&mut self, now: Instant, reason: Reason) {
+    fn demote(&mut self, now: Instant, reason: PathReason) {
         self.stats.demotions += 1;
         self.lost = Some(reason);
         self.set_primary(now, None);
@@ -381,7 +381,7 @@ impl Paths {
         {
             old.validated = false;
             old.check.rest();
-            self.promote(now, best, Reason::Better);
+            self.promote(now, best, PathReason::Better);
         }
     }
 
@@ -401,7 +401,7 @@ impl Paths {
         let best = reserve.min_by_key(|known| (known.check.rtt.smoothed(), known.rank()));
         let Some(best) = best.map(|known| (known.addr, known.check.rtt)) else {
             if std::mem::take(&mut self.relay_faster) {
-                self.lost = Some(Reason::PathLost);
+                self.lost = Some(PathReason::PathLost);
             }
             return;
         };
@@ -410,21 +410,21 @@ impl Paths {
             None => {
                 self.relay_faster = relay_wins(&best.1, &relay, self.relay_faster);
                 if !self.relay_faster {
-                    self.promote(now, best.0, Reason::Direct);
+                    self.promote(now, best.0, PathReason::Direct);
                 }
             }
             Some(current) if best.0 != current.0 && replaces(&best.1, &current.1) => {
-                self.promote(now, best.0, Reason::Better);
+                self.promote(now, best.0, PathReason::Better);
             }
             Some(current) if relay_wins(&current.1, &relay, false) => {
                 self.relay_faster = true;
-                self.demote(now, Reason::RelayFaster);
+                self.demote(now, PathReason::RelayFaster);
             }
             Some(_) => {}
         }
     }
 
-    fn promote(&mut self, now: Instant, addr: SocketAddr, reason: Reason) {
+    fn promote(&mut self, now: Instant, addr: SocketAddr, reason: PathReason) {
         self.stats.promotions += 1;
         if self.candidates.get(addr).is_some_and(|known| known.origin == Origin::Seen) {
             rt::reached("a peer-reflexive address became the path");
@@ -452,13 +452,13 @@ impl Paths {
         }
     }
 
-    pub(super) fn emit_fallback(&mut self, reason: Reason) {
+    pub(super) fn emit_fallback(&mut self, reason: PathReason) {
         let route = self.routes().first();
         let kind = if route.is_some() { PathEventKind::Demoted } else { PathEventKind::Lost };
         self.emit(kind, route, reason);
     }
 
-    fn emit(&mut self, kind: PathEventKind, route: Option<Route>, reason: Reason) {
+    fn emit(&mut self, kind: PathEventKind, route: Option<Route>, reason: PathReason) {
         if self.events.len() == super::config::MAX_QUEUED_EVENTS {
             self.events.pop_front();
             self.stats.events_dropped += 1;
@@ -474,14 +474,14 @@ mod tests {
     #[test]
     fn a_path_that_is_lost_again_stays_in_reserve_for_longer() {
         for (reason, flaps, expected_s) in [
-            (Reason::PathLost, 1, None),
-            (Reason::PathLost, 2, Some(2)),
-            (Reason::PathLost, 3, Some(4)),
-            (Reason::PathLost, 7, Some(60)),
-            (Reason::PathLost, u32::MAX, Some(60)),
-            (Reason::DataLost, 1, Some(15)),
-            (Reason::DataLost, 2, Some(30)),
-            (Reason::DataLost, 9, Some(300)),
+            (PathReason::PathLost, 1, None),
+            (PathReason::PathLost, 2, Some(2)),
+            (PathReason::PathLost, 3, Some(4)),
+            (PathReason::PathLost, 7, Some(60)),
+            (PathReason::PathLost, u32::MAX, Some(60)),
+            (PathReason::DataLost, 1, Some(15)),
+            (PathReason::DataLost, 2, Some(30)),
+            (PathReason::DataLost, 9, Some(300)),
         ] {
             assert_eq!(hold(reason, flaps), expected_s.map(Duration::from_secs), "{reason} {flaps}");
         }

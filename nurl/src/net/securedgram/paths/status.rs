@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use crate::net::route::Route;
 
-/// The reason for a peer's present route. Stable: scripts read [`as_str`](Reason::as_str).
+/// The reason for a peer's present route. Stable: scripts read [`as_str`](PathReason::as_str).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
-pub enum Reason {
+pub enum PathReason {
     /// Direct, and there is no evidence against the path.
     Direct,
     /// Direct, but sends go unanswered: the relay carries a copy until the doubt is resolved.
@@ -39,29 +39,29 @@ pub enum Reason {
     Closed,
 }
 
-impl Reason {
+impl PathReason {
     /// The machine-readable form, in snake case.
     pub const fn as_str(self) -> &'static str {
         match self {
-            Reason::Direct => "direct",
-            Reason::Suspect => "suspect",
-            Reason::Starting => "starting",
-            Reason::NoSession => "no_session",
-            Reason::Checking => "checking",
-            Reason::NoCandidates => "no_candidates",
-            Reason::NoAnswer => "no_answer",
-            Reason::PathLost => "path_lost",
-            Reason::DataLost => "data_lost",
-            Reason::RelayFaster => "relay_faster",
-            Reason::NoRelay => "no_relay",
-            Reason::PeerMoved => "peer_moved",
-            Reason::Better => "better",
-            Reason::Closed => "closed",
+            PathReason::Direct => "direct",
+            PathReason::Suspect => "suspect",
+            PathReason::Starting => "starting",
+            PathReason::NoSession => "no_session",
+            PathReason::Checking => "checking",
+            PathReason::NoCandidates => "no_candidates",
+            PathReason::NoAnswer => "no_answer",
+            PathReason::PathLost => "path_lost",
+            PathReason::DataLost => "data_lost",
+            PathReason::RelayFaster => "relay_faster",
+            PathReason::NoRelay => "no_relay",
+            PathReason::PeerMoved => "peer_moved",
+            PathReason::Better => "better",
+            PathReason::Closed => "closed",
         }
     }
 }
 
-impl std::fmt::Display for Reason {
+impl std::fmt::Display for PathReason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.as_str())
     }
@@ -88,7 +88,7 @@ pub struct PathEvent {
     /// The kind of the change.
     pub kind: PathEventKind,
     /// The reason.
-    pub reason: Reason,
+    pub reason: PathReason,
 }
 
 /// The present route of a peer.
@@ -99,7 +99,7 @@ pub struct PathState {
     /// The direct address in use: the validated one or, without any relay, the one being tried.
     pub addr: Option<SocketAddr>,
     /// The reason.
-    pub reason: Reason,
+    pub reason: PathReason,
     /// The smoothed round-trip time of the route in use.
     pub rtt: Option<Duration>,
     /// Whether the state is final: no check is under way that may still change it.

@@ -24,7 +24,7 @@ fn secs(n: u64) -> Duration {
 fn data_flows_through_the_relay_at_once() {
     let mut world = World::relayed(1);
     assert_eq!(world.nodes[A].paths.routes(), Routes::one(Route::Relay(hub(1))));
-    assert_eq!(world.nodes[A].paths.state().reason, Reason::Checking);
+    assert_eq!(world.nodes[A].paths.state().reason, PathReason::Checking);
     world.send_app(A);
     world.run(ms(30));
     assert_eq!(world.nodes[B].app_received.len(), 1);
@@ -37,7 +37,7 @@ fn promotion_starts_by_itself() {
     world.run(ms(30 + 20));
     for (side, peer) in [(A, 2), (B, 1)] {
         let state = world.nodes[side].paths.state();
-        assert_eq!((state.direct, state.addr, state.reason), (true, Some(addr(peer)), Reason::Direct));
+        assert_eq!((state.direct, state.addr, state.reason), (true, Some(addr(peer)), PathReason::Direct));
         assert_eq!((state.rtt, state.settled), (Some(ms(20)), true));
         assert_eq!(world.nodes[side].paths.routes(), Routes::one(Route::Direct(addr(peer))));
         assert_eq!(world.nodes[side].events.len(), 1);
@@ -72,10 +72,10 @@ fn a_dead_direct_path_is_demoted_within_1_5_s_of_unanswered_sends() {
         world.run(ms(1_100));
         let routes = world.nodes[A].paths.routes();
         assert_eq!(routes.len(), 2, "in doubt both carry it");
-        assert_eq!(world.nodes[A].paths.state().reason, Reason::Suspect);
+        assert_eq!(world.nodes[A].paths.state().reason, PathReason::Suspect);
         world.run(ms(500));
         assert_eq!(world.nodes[A].paths.routes(), Routes::one(Route::Relay(hub(1))));
-        assert_eq!(world.nodes[A].paths.state().reason, Reason::PathLost);
+        assert_eq!(world.nodes[A].paths.state().reason, PathReason::PathLost);
         let (at, event) = world.nodes[A].events.last().unwrap();
         assert_eq!((event.kind, event.route), (PathEventKind::Demoted, Some(Route::Relay(hub(1)))));
         // The first unanswered send is at most one interval and a round trip after the cut.
@@ -182,7 +182,7 @@ fn probes_passing_while_data_is_dropped_save_no_path() {
     world.run(secs(5));
     world.link.data_dies = true;
     world.run(ms(2_000));
-    assert_eq!(world.nodes[A].paths.state().reason, Reason::DataLost);
+    assert_eq!(world.nodes[A].paths.state().reason, PathReason::DataLost);
     assert_eq!(world.nodes[A].paths.routes(), Routes::one(Route::Relay(hub(1))));
     world.run(secs(14));
     assert_eq!(world.primary(A), None, "its echo alone doesn't let it return at once");
@@ -246,7 +246,7 @@ fn a_roamed_peer_is_followed_within_a_round_trip() {
     world.run(ms(10 + 20));
     assert_eq!(world.primary(A), Some(addr(3)));
     let (_, event) = world.nodes[A].events.last().unwrap();
-    assert_eq!((event.kind, event.reason), (PathEventKind::Moved, Reason::PeerMoved));
+    assert_eq!((event.kind, event.reason), (PathEventKind::Moved, PathReason::PeerMoved));
     world.run(secs(5));
     assert_eq!(world.nodes[A].paths.routes().len(), 1);
     assert_eq!(world.nodes[B].paths.stats().demotions, 0, "the mover's path stands");
@@ -387,7 +387,7 @@ fn a_one_way_path_is_not_promoted() {
     world.run(secs(300));
     for side in [A, B] {
         let state = world.nodes[side].paths.state();
-        assert_eq!((state.direct, state.reason, state.settled), (false, Reason::NoAnswer, true));
+        assert_eq!((state.direct, state.reason, state.settled), (false, PathReason::NoAnswer, true));
         assert_eq!(world.count(side, PathEventKind::Promoted), 0);
     }
     assert!(world.nodes[A].paths.candidates.get(addr(2)).unwrap().heard.is_some(), "A does hear B");
@@ -405,7 +405,7 @@ fn checks_that_nobody_answers_are_bounded_in_rate() {
     assert_eq!(quick(&world), config::MAX_CHECKS_IN_FLIGHT);
     assert!(!world.nodes[A].paths.state().settled);
     world.run(secs(29));
-    assert_eq!(world.nodes[A].paths.state().reason, Reason::NoAnswer);
+    assert_eq!(world.nodes[A].paths.state().reason, PathReason::NoAnswer);
     let before = world.nodes[A].paths.stats().challenges;
     world.run(secs(600));
     let rate = world.nodes[A].paths.stats().challenges - before;
@@ -569,7 +569,7 @@ fn a_faster_relay_beats_a_direct_path_by_a_wide_margin_only() {
     world.nodes[A].app_every = Some(ms(100));
     world.run(secs(60));
     let state = world.nodes[A].paths.state();
-    assert_eq!((state.direct, state.reason), (false, Reason::RelayFaster));
+    assert_eq!((state.direct, state.reason), (false, PathReason::RelayFaster));
     assert!(state.rtt.unwrap() < ms(70));
     world.link.direct_delay = ms(20);
     world.run(secs(1_200));
@@ -721,7 +721,7 @@ fn losing_the_last_route_is_an_event() {
     world.with(A, |paths, now| paths.set_relays(now, &[]));
     assert!(world.nodes[A].paths.routes().is_empty());
     let (_, event) = world.nodes[A].events.last().unwrap();
-    assert_eq!((event.kind, event.route, event.reason), (PathEventKind::Lost, None, Reason::NoRelay));
+    assert_eq!((event.kind, event.route, event.reason), (PathEventKind::Lost, None, PathReason::NoRelay));
 }
 
 #[test]
