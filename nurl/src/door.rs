@@ -32,7 +32,7 @@ pub mod state {
     pub use crate::error::StateError;
     pub use crate::node::{Counter, Departure, Register, Set};
     pub use crate::replication::crdt::{CrdtError, Digest, MAX_ELEMENT_BYTES, MAX_REGISTER_BYTES};
-    pub use crate::replication::replicator::UpdateError;
+    pub use crate::replication::replicator::{MAX_KEY_BYTES, UpdateError};
 }
 
 /// Leases with fencing tokens, for effects outside of the mesh.

@@ -13,42 +13,60 @@ use crate::transport;
 
 /// The span of everything that a node's planes do.
 pub(super) fn span(key: &PublicKey) -> tracing::Span {
-    tracing::info_span!("node", key = %key.short())
+    tracing::error_span!(target: "nurl", "node", key = %key.short())
 }
 
 /// An event that the application may subscribe to.
 pub(super) fn event(event: &NodeEvent) {
     match event {
-        NodeEvent::HubUp { hub } => info!(hub = %hub.short(), "registered at a hub"),
+        NodeEvent::HubUp { hub } => info!(target: "nurl::hub", hub = %hub.short(), "registered at a hub"),
         NodeEvent::HubDown { hub, reason } => {
-            info!(hub = %hub.short(), reason = reason.as_str(), "the connection to a hub is down");
+            info!(target: "nurl::hub", hub = %hub.short(), reason = reason.as_str(), "the connection to a hub is down");
         }
         NodeEvent::Member { peer, state, incarnation } => {
             let (peer, now) = (peer.short(), state.as_str());
             match state {
-                State::Dead | State::Suspect => info!(%peer, now, incarnation, "a member changed its state"),
-                State::Alive | State::Left => debug!(%peer, now, incarnation, "a member changed its state"),
+                State::Dead | State::Suspect => {
+                    info!(target: "nurl::membership", %peer, now, incarnation, "a member changed its state")
+                }
+                State::Alive | State::Left => {
+                    debug!(target: "nurl::membership", %peer, now, incarnation, "a member changed its state")
+                }
             }
         }
-        NodeEvent::Restarted { peer } => info!(peer = %peer.short(), "a member's process is another one"),
+        NodeEvent::Restarted { peer } => {
+            info!(target: "nurl::membership", peer = %peer.short(), "a member's process is another one")
+        }
         NodeEvent::Path { peer, direct, addr, reason } => {
             let (peer, reason) = (peer.short(), reason.as_str());
             match addr {
-                Some(addr) => info!(%peer, direct, %addr, reason, "the path to a peer changed"),
-                None => info!(%peer, direct, reason, "the path to a peer changed"),
+                Some(addr) => {
+                    info!(target: "nurl::path", %peer, direct, %addr, reason, "the path to a peer changed")
+                }
+                None => info!(target: "nurl::path", %peer, direct, reason, "the path to a peer changed"),
             }
         }
-        NodeEvent::JobStarted { task, kind } => debug!(%task, kind, "a task starts here"),
-        NodeEvent::JobFinished { task, kind, error: None } => debug!(%task, kind, "a task ended here"),
-        NodeEvent::JobFinished { task, kind, error: Some(_) } => info!(%task, kind, "a task failed here"),
+        NodeEvent::JobStarted { task, kind } => {
+            debug!(target: "nurl::job", %task, kind, "a task starts here")
+        }
+        NodeEvent::JobFinished { task, kind, error: None } => {
+            debug!(target: "nurl::job", %task, kind, "a task ended here")
+        }
+        NodeEvent::JobFinished { task, kind, error: Some(_) } => {
+            info!(target: "nurl::job", %task, kind, "a task failed here")
+        }
         NodeEvent::Isolated(isolated) => {
-            warn!(isolated, "this node is cut off from the mesh, or no longer is")
+            warn!(target: "nurl::membership", isolated, "this node is cut off from the mesh, or no longer is")
         }
         NodeEvent::StoreSetAside { path, reason } => {
-            warn!(path = ?path, reason, "the store was damaged and is set aside");
+            warn!(target: "nurl::store", path = ?path, reason, "the store was damaged and is set aside");
         }
-        NodeEvent::StoreFailed { reason } => warn!(reason, "the store failed, and the node ends"),
-        NodeEvent::SocketFailed { reason } => warn!(reason, "the socket failed, and the node ends"),
+        NodeEvent::StoreFailed { reason } => {
+            warn!(target: "nurl::store", reason, "the store failed, and the node ends")
+        }
+        NodeEvent::SocketFailed { reason } => {
+            warn!(target: "nurl::transport", reason, "the socket failed, and the node ends")
+        }
         // The subscriber is told.
         NodeEvent::Lagged(_) => {}
     }
@@ -57,14 +75,20 @@ pub(super) fn event(event: &NodeEvent) {
 /// Sessions and denials, of which the application hears only the consequences.
 pub(super) fn transport_event(event: &transport::Event) {
     match event {
-        transport::Event::Established { peer, .. } => debug!(peer = %peer.short(), "a session is up"),
-        transport::Event::Unreachable { peer } => debug!(peer = %peer.short(), "no session could be had"),
-        transport::Event::Forgotten { peer } => debug!(peer = %peer.short(), "a peer's slot was given up"),
+        transport::Event::Established { peer, .. } => {
+            debug!(target: "nurl::session", peer = %peer.short(), "a session is up")
+        }
+        transport::Event::Unreachable { peer } => {
+            debug!(target: "nurl::session", peer = %peer.short(), "no session could be had")
+        }
+        transport::Event::Forgotten { peer } => {
+            debug!(target: "nurl::session", peer = %peer.short(), "a peer's slot was given up")
+        }
         transport::Event::NotThere { hub, peer } => {
-            debug!(hub = %hub.short(), peer = %peer.short(), "a hub denies a peer");
+            debug!(target: "nurl::hub", hub = %hub.short(), peer = %peer.short(), "a hub denies a peer");
         }
         transport::Event::Contacts { hub, contacts } => {
-            debug!(hub = %hub.short(), contacts = contacts.len(), "a hub named members");
+            debug!(target: "nurl::hub", hub = %hub.short(), contacts = contacts.len(), "a hub named members");
         }
         _ => {}
     }
@@ -86,24 +110,26 @@ fn moved(why: &job::Moved) -> &'static str {
 pub(super) fn job_event(event: &job::Event) {
     match event {
         job::Event::Accepted { task, by, token } => {
-            debug!(%task, by = %by.short(), epoch = token.counter, "an executor took a task");
+            debug!(target: "nurl::job", %task, by = %by.short(), epoch = token.counter, "an executor took a task");
         }
-        job::Event::Waiting { task, why } => info!(%task, why = why.as_str(), "a task waits for an executor"),
+        job::Event::Waiting { task, why } => {
+            info!(target: "nurl::job", %task, why = why.as_str(), "a task waits for an executor")
+        }
         job::Event::Reassigned { task, from, to, why } => {
             let (from, to) = (from.short(), to.short());
-            info!(%task, %from, %to, why = moved(why), "a task moves to another executor");
+            info!(target: "nurl::job", %task, %from, %to, why = moved(why), "a task moves to another executor");
         }
         job::Event::Done { task, outcome, by, attempts } => {
             let (ok, by) = (outcome.is_ok(), by.map(|by| by.short()));
-            debug!(%task, ok, ?by, attempts, "a task has its outcome");
+            debug!(target: "nurl::job", %task, ok, ?by, attempts, "a task has its outcome");
         }
         job::Event::Duplicate { task, by } => {
-            info!(%task, by = %by.short(), "a second outcome of a task was dropped");
+            info!(target: "nurl::job", %task, by = %by.short(), "a second outcome of a task was dropped");
         }
         job::Event::Fenced { task, current } => {
-            info!(%task, epoch = current.counter, "an outcome of an older epoch was refused");
+            info!(target: "nurl::job", %task, epoch = current.counter, "an outcome of an older epoch was refused");
         }
-        job::Event::Drained(drained) => info!(?drained, "this node is drained"),
+        job::Event::Drained(drained) => info!(target: "nurl::job", ?drained, "this node is drained"),
         job::Event::Progress { .. } | job::Event::Ran { .. } => {}
     }
 }

@@ -593,7 +593,7 @@ impl NetPlane {
                 self.tell_member(peer, MemberChange::Restarted);
             }
             Member::Joined | Member::Alone => {
-                tracing::info!(alone = matches!(event, Member::Alone), "joined the mesh");
+                tracing::info!(target: "nurl::membership", alone = matches!(event, Member::Alone), "joined the mesh");
                 (self.view_complete, self.view_dirty) = (true, true);
                 self.finish_joining();
             }

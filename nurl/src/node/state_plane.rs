@@ -230,7 +230,7 @@ impl StatePlane {
             self.members = Some(view.members.clone());
             let ring = Arc::new(self.ring.followed_by(view.members.iter().cloned()));
             let placed = view.members.iter().filter(|member| member.placed).count();
-            tracing::debug!(placed, epoch = view.epoch, "the owners of keys are computed anew");
+            tracing::debug!(target: "nurl::ring", placed, epoch = view.epoch, "the owners of keys are computed anew");
             self.jobs.set_placement(now, ring.clone());
             self.replicator.set_ring(now, ring.clone());
             self.ring = ring;

@@ -388,7 +388,7 @@ async fn bind(listen: &Listen) -> io::Result<Vec<UdpSocket>> {
         match bound {
             Ok(socket) => sockets.push(socket),
             Err(error) if listen.may_lack(&error) => {
-                tracing::debug!(%addr, %error, "not in this family");
+                tracing::debug!(target: "nurl::transport", %addr, %error, "not in this family");
                 lacking = Some(error);
             }
             Err(error) => return Err(error),

@@ -126,3 +126,28 @@ fn json_shows_who_ran_a_task_and_bytes_that_are_no_text() {
     let args = ["submit", "--kind", "echo"];
     assert_eq!(run(&args, Some(&hub.ticket), b"\xff\x00").succeeded().stdout, b"\xff\x00");
 }
+
+#[test]
+fn a_log_tells_decisions_and_neither_payload_nor_ticket() {
+    let dir = tempfile::tempdir().unwrap();
+    let hub = hub(dir.path());
+    let _worker = worker(&hub.ticket, &[]);
+    let payload = dir.path().join("payload");
+    std::fs::write(&payload, "a word for nobody else").unwrap();
+    let submit = |filter: &str| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_nurl"));
+        command.args(["submit", "--kind", "echo"]).stdin(std::fs::File::open(&payload).unwrap());
+        let done = command.env("NURL_MESH", &hub.ticket).env("NURL_LOG", filter).output().unwrap();
+        assert_eq!(done.stdout, b"a word for nobody else", "{done:?}");
+        String::from_utf8(done.stderr).unwrap()
+    };
+    let said = submit("nurl=debug");
+    for part in
+        ["joined the mesh alone=false", "a session is up peer=", "an executor took a task task=", "node{key="]
+    {
+        assert!(said.contains(part), "{part} is missing in\n{said}");
+    }
+    assert!(!said.contains("a word for") && !said.contains(&hub.ticket[..30]), "{said}");
+    let paths = submit("nurl::path=debug");
+    assert!(paths.contains("the path to a peer changed") && !paths.contains("joined"), "{paths}");
+}

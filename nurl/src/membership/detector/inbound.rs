@@ -241,7 +241,7 @@ impl Detector {
     /// exchange with a member is soon replaced by one with another member. A failed exchange with an unknown peer has
     /// no such effect.
     pub(super) fn exchange_failed(&mut self, now: Instant, peer: PublicKey) {
-        tracing::debug!(peer = %peer.short(), "an exchange of tables failed");
+        tracing::debug!(target: "nurl::membership", peer = %peer.short(), "an exchange of tables failed");
         self.stats.push_pulls_failed += 1;
         self.join.handle_silence(&peer);
         if self.table.get(&peer).is_some() {

@@ -151,7 +151,7 @@ impl Detector {
                 self.awareness.worse(1);
             }
             let incarnation = self.me.incarnation;
-            tracing::info!(incarnation, accusers = fact.accusers.len(), "this node was accused, and refutes");
+            tracing::info!(target: "nurl::membership", incarnation, accusers = fact.accusers.len(), "this node was accused, and refutes");
             self.emit(Event::Refuted { incarnation });
         }
         true
@@ -218,7 +218,7 @@ impl Detector {
         }
         let news = self.confirm(now, peer, me);
         let publish = !suspected || (news && !named);
-        tracing::debug!(peer = %peer.short(), suspected, "a probe failed on every leg");
+        tracing::debug!(target: "nurl::membership", peer = %peer.short(), suspected, "a probe failed on every leg");
         self.change(now, &peer, |entry| {
             entry.verdict = None;
             if publish {
@@ -247,7 +247,7 @@ impl Detector {
             if self.observer {
                 // No gossip reaches an observer, so it may have missed a refutation. It asks the accused and another
                 // member, and reaches no verdict.
-                tracing::debug!(peer = %peer.short(), "an observer asks a suspect");
+                tracing::debug!(target: "nurl::membership", peer = %peer.short(), "an observer asks a suspect");
                 self.suspicions.entry(peer).and_modify(|suspicion| suspicion.restart(now));
                 self.next_push_pull = now;
                 continue;

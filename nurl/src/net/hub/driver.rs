@@ -244,7 +244,7 @@ pub async fn serve(config: HubConfig) -> Result<HubHandle, HubError> {
     for socket in udp {
         tasks.push(task::spawn(answer_stun(shared.clone(), socket, stopped.clone())));
     }
-    tracing::info!(?addrs, hub = %key.short(), "the hub listens");
+    tracing::info!(target: "nurl::hub", ?addrs, hub = %key.short(), "the hub listens");
     Ok(HubHandle { addrs, key, shared, stop, tasks })
 }
 
@@ -281,7 +281,7 @@ async fn bind_once(listen: &Listen, roles: Roles) -> Result<Bound, HubError> {
         match bind_family(addr, roles, &mut bound).await {
             Ok(()) => {}
             Err(HubError::Bind { addr, protocol, error }) if listen.may_lack(&error) => {
-                tracing::debug!(%addr, %error, "not in this family");
+                tracing::debug!(target: "nurl::hub", %addr, %error, "not in this family");
                 lacking = Some(HubError::Bind { addr, protocol, error });
             }
             Err(error) => return Err(error),
@@ -366,7 +366,7 @@ async fn accept(
             }
             Err(error) => {
                 shared.with(|hub| hub.counters_mut().accept_errors += 1);
-                tracing::warn!(%error, "accept failed");
+                tracing::warn!(target: "nurl::hub", %error, "accept failed");
                 rt::select! {
                     _ = stopped.changed() => return,
                     () = time::sleep(ACCEPT_PAUSE) => {}

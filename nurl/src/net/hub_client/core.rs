@@ -244,7 +244,7 @@ impl HubClient {
             DownReason::Closed(CloseReason::Replaced) => {
                 self.stats.replaced += 1;
                 tracing::warn!(
-                    hub = %self.config.hub.addr,
+                    target: "nurl::hub", hub = %self.config.hub.addr,
                     "another process registered with this node's key; if that wasn't this node itself from \
                      another network, give one of the two a key of its own"
                 );

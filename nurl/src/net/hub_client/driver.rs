@@ -76,7 +76,7 @@ impl Driver {
                         ended
                     }
                     Ok(Some(Err(error))) => {
-                        tracing::debug!(hub = %self.core.hub().addr, %error, "can't reach the hub");
+                        tracing::debug!(target: "nurl::hub", hub = %self.core.hub().addr, %error, "can't reach the hub");
                         self.core.handle_dial_failed(time::now());
                         Ok(())
                     }

@@ -102,7 +102,7 @@ impl Reliable {
     /// connection.
     pub(super) fn lose(&mut self, peer: PublicKey, tell: Option<Instant>) {
         let Some(link) = self.drop_link(peer) else { return };
-        tracing::debug!(peer = %peer.short(), connected = link.connected, "a connection of reliable messages is lost");
+        tracing::debug!(target: "nurl::transport", peer = %peer.short(), connected = link.connected, "a connection of reliable messages is lost");
         if let (Some(now), Some(cid)) = (tell, link.local_cid) {
             self.say_gone(now, peer, cid);
         }
@@ -151,7 +151,7 @@ impl Reliable {
     pub(super) fn service(&mut self, now: Instant, peer: PublicKey) {
         self.want_connection(now, peer);
         if let Err(violation) = self.drain(peer) {
-            tracing::debug!(peer = %peer.short(), ?violation, "reliable: the peer broke the rules");
+            tracing::debug!(target: "nurl::transport", peer = %peer.short(), ?violation, "reliable: the peer broke the rules");
             self.stats.violations += 1;
             self.hang_up(now, peer);
             self.want_connection(now, peer);
@@ -197,7 +197,7 @@ impl Reliable {
             };
             match event {
                 QuicEvent::Connected => {
-                    tracing::debug!(peer = %peer.short(), "a connection of reliable messages is up");
+                    tracing::debug!(target: "nurl::transport", peer = %peer.short(), "a connection of reliable messages is up");
                     link.connected = true;
                     link.set_window(self.settings.window());
                     self.stats.connections += 1;
