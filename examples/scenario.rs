@@ -56,7 +56,7 @@ fn main() -> ExitCode {
         })
     };
     if std::env::args().len() > 1 {
-        return sim_scenarios::cli::main(&[scenario]);
+        return chaos::cli::main(&[scenario]);
     }
     let report = scenario.run(&chaos::scenario::Options::seed(1));
     match report.verdict {

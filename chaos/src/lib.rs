@@ -59,6 +59,7 @@
 //! | `forward`, [`link`], `links`, `packet` | the path of a packet |
 //! | [`scenario`], [`property`] | scenarios; the properties that must hold and the marks that must be reached |
 //! | [`plan`] | fault plans as data: drawn or given, started, healed |
+//! | `cli` | the command that runs scenarios (feature `cli`) |
 //! | [`sweep`], [`shrink`], [`story`], [`bundle`], [`diff`] | many runs; a failure shrunk, explained, saved, diffed |
 //! | `udp`, `tcp`, `disk`, [`clock`] | parts of a kernel |
 //! | [`seed`], `trace`, `watch`, `pcap`, [`stats`] | random streams; the digest; events as text; captures; counters |
@@ -66,6 +67,8 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "this is the world behind the door")]
 
 pub mod bundle;
+#[cfg(feature = "cli")]
+pub mod cli;
 pub mod clock;
 pub mod diff;
 mod disk;

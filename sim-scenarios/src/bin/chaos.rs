@@ -1,7 +1,9 @@
-//! The `chaos` command over nurl's own scenarios; see [`sim_scenarios::cli`].
+//! The `chaos` command over nurl's own scenarios; see [`chaos::cli`].
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    sim_scenarios::cli::main_as(chaos::story::INVOCATION, sim_scenarios::scenario::ALL)
+    let (invocation, scenarios) = (chaos::story::INVOCATION, sim_scenarios::scenario::ALL);
+    let decoder = Some(sim_scenarios::decode::payload as chaos::Decoder);
+    chaos::cli::Program { invocation, scenarios, decoder, logs: &["nurl"] }.main()
 }

@@ -3,25 +3,20 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use chaos::bundle::Bundle;
-use chaos::scenario::{Options, Report, Scenario};
-use chaos::story::Teller;
+use crate::bundle::Bundle;
+use crate::scenario::{Options, Report, Scenario};
+use crate::story::Teller;
+
+use super::Program;
 use clap::{Args, Parser, Subcommand, value_parser};
 
 /// Why a command can't be carried out.
 pub(crate) type Usage = String;
 
-/// The scenarios, and how the program that runs them is called.
-pub(crate) struct Bench<'a> {
-    /// As a person would type it.
-    pub(crate) invocation: &'a str,
-    pub(crate) scenarios: &'a [Scenario],
-}
-
-/// Runs for each failure of a sweep, which may have several: fewer than [`chaos::shrink::RUNS`].
+/// Runs for each failure of a sweep, which may have several: fewer than [`crate::shrink::RUNS`].
 const SWEEP_SHRINK_RUNS: u32 = 150;
 
-/// Run nurl in the simulated world.
+/// Run scenarios in the simulated world.
 #[derive(Debug, Parser)]
 #[command(name = "chaos")]
 pub(crate) struct Cli {
@@ -103,14 +98,9 @@ pub(crate) struct Out {
 }
 
 impl Out {
-    pub(crate) fn teller(&self, bench: &Bench<'_>) -> Teller {
-        let invocation = bench.invocation.to_owned();
-        Teller {
-            decoder: Some(crate::decode::payload),
-            invocation,
-            logs: &["nurl"],
-            ..Teller::new(&self.folder)
-        }
+    pub(crate) fn teller(&self, program: &Program<'_>) -> Teller {
+        let invocation = program.invocation.to_owned();
+        Teller { decoder: program.decoder, invocation, logs: program.logs, ..Teller::new(&self.folder) }
     }
 }
 
@@ -119,7 +109,7 @@ pub(crate) struct Shrink {
     #[command(flatten)]
     pub(crate) which: Which,
     /// The most runs to make
-    #[arg(long, default_value_t = chaos::shrink::RUNS)]
+    #[arg(long, default_value_t = crate::shrink::RUNS)]
     pub(crate) runs: u32,
     /// Print one JSON object
     #[arg(long)]
@@ -175,7 +165,7 @@ fn shard(text: &str) -> Result<(u64, u64), String> {
     parts.filter(|(i, n)| 1 <= *i && i <= n).ok_or_else(|| "expected I/N with 1 ≤ I ≤ N".to_owned())
 }
 
-impl Bench<'_> {
+impl Program<'_> {
     fn find(&self, name: &str) -> Option<Scenario> {
         self.scenarios.iter().find(|scenario| scenario.name == name).copied()
     }
@@ -194,14 +184,14 @@ impl Bench<'_> {
 
 /// Checks settings against the knobs of the scenarios: each must be some scenario's.
 pub(crate) fn knobs(
-    bench: &Bench<'_>,
+    program: &Program<'_>,
     set: &[(String, u64)],
     scenarios: &[Scenario],
 ) -> Result<BTreeMap<String, u64>, Usage> {
     for (name, value) in set {
         let mut known = scenarios.iter().flat_map(|scenario| scenario.knobs).filter(|knob| knob.name == name);
         let Some(knob) = known.next() else {
-            return Err(format!("there is no knob {name}; `{} list` names them", bench.invocation));
+            return Err(format!("there is no knob {name}; `{} list` names them", program.invocation));
         };
         if *value < knob.least {
             return Err(format!("{name} is at least {}", knob.least));
@@ -220,20 +210,20 @@ pub(crate) struct Subject {
 impl Which {
     /// What to run.
     #[expect(clippy::disallowed_methods, reason = "plans and bundles are files outside of every world")]
-    pub(crate) fn subject(&self, bench: &Bench<'_>) -> Result<Subject, Usage> {
+    pub(crate) fn subject(&self, program: &Program<'_>) -> Result<Subject, Usage> {
         let path = Path::new(&self.what);
-        let bundle = match bench.find(&self.what) {
+        let bundle = match program.find(&self.what) {
             None if path.exists() => {
                 Some(Bundle::load(path).map_err(|error| format!("{}: {error}", self.what))?)
             }
             _ => None,
         };
         let scenario = match &bundle {
-            Some(Bundle { scenario: name, .. }) => bench.find(name).ok_or_else(|| {
-                let (what, known) = (&self.what, bench.names());
+            Some(Bundle { scenario: name, .. }) => program.find(name).ok_or_else(|| {
+                let (what, known) = (&self.what, program.names());
                 format!("{what} is of the scenario {name}, which isn't here; the scenarios are {known}")
             })?,
-            None => bench.scenario(&self.what)?,
+            None => program.scenario(&self.what)?,
         };
         let mut options = match &bundle {
             Some(bundle) => bundle.options().map_err(|error| format!("{}: {error}", self.what))?,
@@ -241,7 +231,7 @@ impl Which {
         };
         options.seed = self.seed.unwrap_or(options.seed);
         options.scheduler_seed = self.scheduler.or(options.scheduler_seed);
-        options.knobs.extend(knobs(bench, &self.set, &[scenario])?);
+        options.knobs.extend(knobs(program, &self.set, &[scenario])?);
         if let Some(path) = &self.plan {
             let said = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
             let text = std::fs::read_to_string(path).map_err(|error| said(&error))?;

@@ -1,14 +1,15 @@
 //! `shrink`: makes a failing run small.
 
-use chaos::shrink as smaller;
-use chaos::story::{Teller, explain};
+use crate::shrink as smaller;
+use crate::story::{Teller, explain};
 
-use super::args::{Bench, Shrink, Usage};
+use super::Program;
+use super::args::{Shrink, Usage};
 use super::exit;
 use super::run::tell_story;
 
-pub(crate) fn shrink(bench: &Bench<'_>, args: &Shrink) -> Result<u8, Usage> {
-    let subject = args.which.subject(bench)?;
+pub(crate) fn shrink(program: &Program<'_>, args: &Shrink) -> Result<u8, Usage> {
+    let subject = args.which.subject(program)?;
     let failing = subject.scenario.run(&subject.options);
     args.which.check_plan(&failing)?;
     if failing.verdict.is_ok() {
@@ -16,7 +17,7 @@ pub(crate) fn shrink(bench: &Bench<'_>, args: &Shrink) -> Result<u8, Usage> {
         return Ok(exit::HELD);
     }
     let small = smaller::shrink(&subject.scenario, &failing, args.runs, &mut |step| eprintln!("{step}"));
-    let teller = Teller { keep: args.which.plan.clone(), ..args.out.teller(bench) };
+    let teller = Teller { keep: args.which.plan.clone(), ..args.out.teller(program) };
     let story =
         explain(&teller, &subject.scenario, &failing, Some(&small)).map_err(|error| error.to_string())?;
     if !args.json {

@@ -2,12 +2,13 @@
 
 use std::path::Path;
 
-use chaos::scenario::{Knob, Report, Scenario};
-use chaos::story::{Story, Teller, explain, not_reproducible};
-use chaos::{Watching, diff as traces};
+use crate::scenario::{Knob, Report, Scenario};
+use crate::story::{Story, Teller, explain, not_reproducible};
+use crate::{Watching, diff as traces};
 use serde::Serialize;
 
-use super::args::{Bench, Run, Subject, Usage};
+use super::Program;
+use super::args::{Run, Subject, Usage};
 use super::exit;
 use super::line::{self, RunLine};
 
@@ -49,20 +50,20 @@ pub(crate) fn list(scenarios: &[Scenario], json: bool) -> u8 {
     exit::HELD
 }
 
-pub(crate) fn run(bench: &Bench<'_>, args: &Run) -> Result<u8, Usage> {
-    let subject = args.which.subject(bench)?;
+pub(crate) fn run(program: &Program<'_>, args: &Run) -> Result<u8, Usage> {
+    let subject = args.which.subject(program)?;
     let (report, map) = watched(args, &subject)?;
     args.which.check_plan(&report)?;
     if report.verdict.is_ok() {
         tell_held(args, &report, map.as_deref());
         return Ok(exit::HELD);
     }
-    let teller = Teller { keep: args.which.plan.clone(), ..args.out.teller(bench) };
+    let teller = Teller { keep: args.which.plan.clone(), ..args.out.teller(program) };
     tell_failed(args, "run", &teller, &subject.scenario, &report, map.as_deref())
 }
 
-pub(crate) fn replay(bench: &Bench<'_>, args: &Run) -> Result<u8, Usage> {
-    let subject = args.which.subject(bench)?;
+pub(crate) fn replay(program: &Program<'_>, args: &Run) -> Result<u8, Usage> {
+    let subject = args.which.subject(program)?;
     let (mut report, map) = watched(args, &subject)?;
     args.which.check_plan(&report)?;
     let again = subject.scenario.run(&subject.options);
@@ -79,7 +80,7 @@ pub(crate) fn replay(bench: &Bench<'_>, args: &Run) -> Result<u8, Usage> {
         return Ok(exit::HELD);
     }
     // A replay must not overwrite the bundle that it replays.
-    let teller = args.out.teller(bench);
+    let teller = args.out.teller(program);
     let teller = Teller { folder: teller.folder.join("replayed"), keep: args.which.plan.clone(), ..teller };
     tell_failed(args, "replay", &teller, &subject.scenario, &report, map.as_deref())
 }

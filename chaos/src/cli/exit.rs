@@ -1,6 +1,6 @@
 //! Exit codes: a run's outcome, for scripts.
 
-use chaos::Kind;
+use crate::Kind;
 
 /// Everything held.
 pub(crate) const HELD: u8 = 0;

@@ -1,13 +1,14 @@
 //! What `--help` says besides: examples, over the scenarios that there are, and exit codes.
 
-use chaos::scenario::Purpose;
+use crate::scenario::Purpose;
 
-use super::args::Bench;
+use super::Program;
+
 use super::exit;
 
 /// The examples, a command line each.
-fn examples(bench: &Bench<'_>) -> Vec<String> {
-    let known = || bench.scenarios.iter().filter(|scenario| scenario.purpose == Purpose::Proof);
+fn examples(program: &Program<'_>) -> Vec<String> {
+    let known = || program.scenarios.iter().filter(|scenario| scenario.purpose == Purpose::Proof);
     let Some(first) = known().find(|scenario| !scenario.knobs.is_empty()).or(known().next()) else {
         return vec!["list".to_owned()];
     };
@@ -30,22 +31,28 @@ fn examples(bench: &Bench<'_>) -> Vec<String> {
 }
 
 /// All of it.
-pub(crate) fn text(bench: &Bench<'_>) -> String {
+pub(crate) fn text(program: &Program<'_>) -> String {
     let lines: String =
-        examples(bench).iter().map(|example| format!("  {} {example}\n", bench.invocation)).collect();
+        examples(program).iter().map(|example| format!("  {} {example}\n", program.invocation)).collect();
     format!("Examples:\n{lines}\n{}", exit::HELP)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::FaultKind;
     use crate::cli::args::{Cli, Command, knobs};
+    use crate::scenario::{Knob, Turns};
     use clap::Parser;
 
     #[test]
     fn every_example_is_a_command_line_that_works() {
-        let bench = Bench { invocation: "cargo chaos", scenarios: crate::scenario::ALL };
-        let examples = examples(&bench);
+        const KNOB: Knob = Knob { name: "hosts", about: "", default: 4, least: 2, turns: Turns::Hosts };
+        let toy = || crate::Scenario::new("toy", "", |_| Box::pin(async { Ok(crate::Held::default()) }));
+        let faulty = crate::Scenario { name: "faulty", faults: &[FaultKind::Loss], ..toy() };
+        let scenarios = [faulty, crate::Scenario { knobs: &[KNOB], ..toy() }];
+        let program = Program { invocation: "cargo chaos", scenarios: &scenarios, decoder: None, logs: &[] };
+        let examples = examples(&program);
         assert!(examples.len() >= 9, "{examples:?}");
         for example in examples {
             let words = std::iter::once("chaos").chain(example.split(' '));
@@ -56,23 +63,23 @@ mod tests {
                     Command::Shrink(shrink) => shrink.which,
                     Command::Sweep(sweep) => {
                         for name in &sweep.scenarios {
-                            bench.scenario(name).unwrap();
+                            program.scenario(name).unwrap();
                         }
                         continue;
                     }
                     Command::List { .. } | Command::Replay(_) | Command::Diff { .. } => continue,
                 };
-            let scenario = bench.scenario(&which.what).unwrap();
-            knobs(&bench, &which.set, &[scenario]).unwrap();
+            let scenario = program.scenario(&which.what).unwrap();
+            knobs(&program, &which.set, &[scenario]).unwrap();
             assert!(which.plan.is_none() || !scenario.faults.is_empty(), "{example}");
         }
     }
 
     #[test]
     fn a_bench_of_ones_own_has_examples_of_its_own() {
-        let own = chaos::Scenario::new("shout", "", |_| Box::pin(async { Ok(chaos::Held::default()) }));
-        let text = text(&Bench { invocation: "./bench", scenarios: &[own] });
-        assert!(text.contains("  ./bench shrink shout --seed 7\n"), "{text}");
+        let own = crate::Scenario::new("shout", "", |_| Box::pin(async { Ok(crate::Held::default()) }));
+        let text = text(&Program { invocation: "./program", scenarios: &[own], decoder: None, logs: &[] });
+        assert!(text.contains("  ./program shrink shout --seed 7\n"), "{text}");
         assert!(!text.contains("cargo chaos") && !text.contains("--set"), "{text}");
     }
 }

@@ -5,14 +5,15 @@ use std::io::{IsTerminal, Write, stderr};
 use std::thread::available_parallelism;
 use std::time::Duration;
 
-use chaos::scenario::{Purpose, Report};
-use chaos::shrink::shrink;
-use chaos::story::explain;
-use chaos::sweep::{Found, Progress, Stuck, Swept, Tally};
-use chaos::{Kind, Scenario, sweep as many};
+use crate::scenario::{Purpose, Report};
+use crate::shrink::shrink;
+use crate::story::explain;
+use crate::sweep::{Found, Progress, Stuck, Swept, Tally};
+use crate::{Kind, Scenario, sweep as many};
 use serde::Serialize;
 
-use super::args::{self, Bench, Usage};
+use super::Program;
+use super::args::{self, Usage};
 use super::exit;
 use super::line::{self, RunLine};
 
@@ -76,11 +77,11 @@ struct SweepLine<'a> {
     exit: u8,
 }
 
-pub(crate) fn sweep(bench: &Bench<'_>, args: &args::Sweep) -> Result<u8, Usage> {
-    let known = bench.scenarios;
+pub(crate) fn sweep(program: &Program<'_>, args: &args::Sweep) -> Result<u8, Usage> {
+    let known = program.scenarios;
     let mut scenarios: Vec<Scenario> = match args.all {
         true => known.to_vec(),
-        false => args.scenarios.iter().map(|name| bench.scenario(name)).collect::<Result<_, _>>()?,
+        false => args.scenarios.iter().map(|name| program.scenario(name)).collect::<Result<_, _>>()?,
     };
     // Every sweep has to find the planted bugs, so it includes every canary.
     let canaries = known.iter().filter(|scenario| scenario.purpose == Purpose::Canary);
@@ -97,7 +98,7 @@ pub(crate) fn sweep(bench: &Bench<'_>, args: &args::Sweep) -> Result<u8, Usage> 
         shard: args.shard,
         limit: args.minutes.map(|minutes| Duration::from_secs(minutes.saturating_mul(60))),
         patience: many::PATIENCE,
-        knobs: args::knobs(bench, &args.set, &scenarios)?,
+        knobs: args::knobs(program, &args.set, &scenarios)?,
         scenarios,
     };
     let mut teller = ProgressTeller { json: args.json, terminal: stderr().is_terminal(), step: 0 };
@@ -106,7 +107,7 @@ pub(crate) fn sweep(bench: &Bench<'_>, args: &args::Sweep) -> Result<u8, Usage> 
     // A story makes the run once more, so its verdict counts too.
     let (mut gravest, mut untold) = (swept.gravest(), None);
     for found in &swept.found[..swept.found.len().min(STORIES)] {
-        match tell(bench, args, found) {
+        match tell(program, args, found) {
             Ok(kind) => gravest = gravest.min(Some(kind)),
             Err(why) => untold = untold.or(Some(why)),
         }
@@ -179,11 +180,11 @@ impl ProgressTeller {
 }
 
 /// Shrinks a failure and tells its story; returns the kind of property that the story reports broken.
-fn tell(bench: &Bench<'_>, args: &args::Sweep, found: &Found) -> Result<Kind, Usage> {
+fn tell(program: &Program<'_>, args: &args::Sweep, found: &Found) -> Result<Kind, Usage> {
     let is_determinism = matches!(&found.report.verdict, Err(broken) if broken.kind == Kind::Reproducibility);
     let small = (!is_determinism)
         .then(|| shrink(&found.scenario, &found.report, args.shrink_runs, &mut |step| eprintln!("{step}")));
-    let story = explain(&args.out.teller(bench), &found.scenario, &found.report, small.as_ref())
+    let story = explain(&args.out.teller(program), &found.scenario, &found.report, small.as_ref())
         .map_err(|error| error.to_string())?;
     let report = small.as_ref().map_or(&found.report, |small| &small.report);
     if args.json {
