@@ -9,12 +9,16 @@
 //! | `models` | a mesh's surroundings: failing relays, NAT boxes |
 //! | `decode` | a packet's content as text |
 //!
-//! Everything needs the feature `sim`. Without it the crate is empty, which keeps the simulator out of the
-//! workspace's ordinary build. `cargo chaos list` and `cargo chaos run SCENARIO --seed S` run scenarios by hand.
-#![cfg(feature = "sim")]
+//! Only `models` is there without the feature `sim`, for the worlds of other programs: it doesn't depend on nurl, but for
+//! `relay`. The feature keeps the simulator out of the workspace's ordinary build of nurl. `cargo chaos list` and
+//! `cargo chaos run SCENARIO --seed S` run scenarios by hand.
 
+#[cfg(feature = "sim")]
 pub mod cluster;
+#[cfg(feature = "sim")]
 pub mod decode;
 pub mod models;
+#[cfg(feature = "sim")]
 pub mod scenario;
+#[cfg(feature = "sim")]
 pub mod scenarios;

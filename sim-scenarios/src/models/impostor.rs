@@ -2,8 +2,8 @@
 
 use std::net::SocketAddr;
 
-use nurl::rt::net::{TcpListener, TcpStream};
-use nurl::rt::task;
+use chaos::rt::net::{TcpListener, TcpStream};
+use chaos::rt::task;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// A service that accepts connections at a hub's address in the ticket.
