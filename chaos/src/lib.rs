@@ -111,6 +111,6 @@ pub use plan::{FaultKind, Plan, Targets};
 pub use property::{Broken, Kind};
 pub use run::{Failure, Outcome, Run, run};
 pub use scenario::{Held, Scenario, Trial, Verdict};
-pub use stats::Stats;
+pub use stats::WorldStats;
 pub use watch::{Decoder, Sight, Watching};
 pub use world::{Host, World};

@@ -11,7 +11,7 @@ use crate::process::{self, CatchPanic, panic_message, panicked_at};
 use crate::property::{Broken, check_all};
 use crate::seed::subseed;
 use crate::sim::{self, Sim};
-use crate::stats::Stats;
+use crate::stats::WorldStats;
 use crate::watch::{Sight, Watch, Watching};
 use crate::world::World;
 use madsim::runtime::{Handle, Runtime};
@@ -85,7 +85,7 @@ pub struct Outcome<T> {
     /// Virtual time at the end.
     pub elapsed: Duration,
     /// The world's counters at the end.
-    pub stats: Stats,
+    pub stats: WorldStats,
     /// The marks that were reached.
     pub marks: BTreeSet<&'static str>,
     /// The fault plan that was started, if there was one.
@@ -304,7 +304,7 @@ struct Ended {
     digest: String,
     events: u64,
     elapsed: Duration,
-    stats: Stats,
+    stats: WorldStats,
     marks: BTreeSet<&'static str>,
     plan: Option<Unleashed>,
     sight: Sight,

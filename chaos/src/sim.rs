@@ -13,7 +13,7 @@ use crate::plan::Faults;
 use crate::property::{Broken, Check, Forbidden};
 use crate::seed::Rng;
 use crate::slab::Slab;
-use crate::stats::Stats;
+use crate::stats::WorldStats;
 use crate::tcp::Tcp;
 use crate::timer::{Due, TimerKind, Timers};
 use crate::trace::{Kind, NO_HOST, Trace};
@@ -71,7 +71,7 @@ pub(crate) struct Sim {
     pub(crate) links: Links,
     pub(crate) timers: Timers,
     pub(crate) trace: Trace,
-    pub(crate) stats: Stats,
+    pub(crate) stats: WorldStats,
     pub(crate) udp: Slab<Socket>,
     pub(crate) tcp: Tcp,
     flights: Vec<Option<Flight>>,
@@ -164,7 +164,7 @@ impl Sim {
             links: Links::new(seed),
             timers: Timers::new(),
             trace: Trace::new(),
-            stats: Stats::default(),
+            stats: WorldStats::default(),
             udp: Slab::new(),
             tcp: Tcp::new(),
             flights: Vec::new(),

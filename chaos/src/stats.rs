@@ -4,7 +4,7 @@ use crate::link::{DROP_CAUSES, DropCause};
 
 /// The counters of a world so far.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Stats {
+pub struct WorldStats {
     /// IP packets that left an interface, including loopback. A packet counts once, however many boxes it passes.
     pub packets_sent: u64,
     /// IP packets that reached a socket or a connection; a duplicate counts again.
@@ -38,7 +38,7 @@ pub struct Stats {
     dropped: [u64; DROP_CAUSES],
 }
 
-impl Stats {
+impl WorldStats {
     /// Packets dropped for one cause.
     pub fn dropped(&self, cause: DropCause) -> u64 {
         self.dropped[cause as usize]

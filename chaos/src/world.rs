@@ -5,7 +5,7 @@ use crate::link::LinkConfig;
 use crate::net::End;
 use crate::process;
 use crate::sim;
-use crate::stats::Stats;
+use crate::stats::WorldStats;
 use crate::trace::{Kind, NO_HOST};
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -172,7 +172,7 @@ impl World {
     }
 
     /// The counters so far.
-    pub fn stats(&self) -> Stats {
+    pub fn stats(&self) -> WorldStats {
         sim::with(|sim| sim.stats.clone())
     }
 

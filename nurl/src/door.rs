@@ -56,15 +56,15 @@ pub mod hub {
 
 /// What a node sees, counts and tells.
 pub mod events {
-    pub use crate::compute::job::{Gauges as JobGauges, Stats as JobStats};
+    pub use crate::compute::job::{Gauges as JobGauges, JobStats};
     pub use crate::membership::join::Obstacle;
     pub use crate::membership::{Roles, State};
     pub use crate::net::hub_client::DownReason;
     pub use crate::net::relay::CloseReason;
     pub use crate::net::securedgram::paths::PathReason;
     pub use crate::node::{Events, HubInfo, MemberInfo, NetStats, NodeEvent, Pong, StateStats, Status};
-    pub use crate::replication::replicator::Stats as ReplicationStats;
-    pub use crate::transport::{Gauge, Gauges, PathInfo, Stats as TransportStats};
+    pub use crate::replication::replicator::ReplicationStats;
+    pub use crate::transport::{Gauge, Gauges, PathInfo, TransportStats};
 }
 
 /// What the seam carries.

@@ -59,7 +59,7 @@ pub enum Event {
 
 /// Counters of refusals, losses and notable events since the start.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Stats {
+pub struct DetectorStats {
     /// Bodies that are no message.
     pub malformed: u64,
     /// Messages of a kind that this version doesn't know.

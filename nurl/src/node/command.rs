@@ -201,11 +201,11 @@ pub struct Departure {
 #[derive(Debug, Clone, Default)]
 pub struct StateStats {
     /// The jobs' counters.
-    pub jobs: crate::compute::job::Stats,
+    pub jobs: crate::compute::job::JobStats,
     /// The current fill levels of the jobs' tables.
     pub jobs_now: crate::compute::job::Gauges,
     /// The replicator's counters.
-    pub replication: crate::replication::replicator::Stats,
+    pub replication: crate::replication::replicator::ReplicationStats,
     /// Keys with writes that no owner has acknowledged yet.
     pub unacknowledged: usize,
 }

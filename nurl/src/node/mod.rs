@@ -135,7 +135,7 @@ pub struct Status {
     /// The network plane's counters.
     pub net: NetStats,
     /// The transport's counters.
-    pub transport: transport::Stats,
+    pub transport: transport::TransportStats,
     /// The current fill levels of the transport.
     pub transport_now: transport::Gauges,
     /// The reason why this node hasn't joined; meaningful only until it has.

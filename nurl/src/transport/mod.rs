@@ -8,7 +8,7 @@
 //! - Datagrams ([`channel`]) may be lost and reordered, but are never duplicated. Reliable messages
 //!   ([`reliable`]) arrive once and whole, or fail with a reason; they survive a change of the route.
 //! - A broadcast to a group ([`group`]) is sealed end to end: the hub sees a keyed tag and ciphertext.
-//! - All memory is bounded: a full queue is an error or a drop counted in [`Stats`].
+//! - All memory is bounded: a full queue is an error or a drop counted in [`TransportStats`].
 //!
 //! [`core`] is the state machine without IO, [`driver`] the thin loop over [`crate::rt`].
 
@@ -217,7 +217,7 @@ pub enum SendError {
 
 /// The transport's counters.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Stats {
+pub struct TransportStats {
     /// Application datagrams delivered.
     pub datagrams_in: u64,
     /// Application datagrams sealed.

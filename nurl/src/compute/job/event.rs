@@ -198,7 +198,7 @@ pub enum Event {
 
 /// Counters of one node since its start.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Stats {
+pub struct JobStats {
     /// Submitter: tasks taken.
     pub submitted: u64,
     /// Submitter: handles resolved with a result.

@@ -56,7 +56,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 pub use self::error::{JobError, SubmitError};
-pub use self::event::{Drained, Event, Gauges, MemberChange, Moved, Run, RunId, Stats, WaitReason};
+pub use self::event::{Drained, Event, Gauges, JobStats, MemberChange, Moved, Run, RunId, WaitReason};
 pub use self::message::MessageError;
 pub use self::options::{Config, KindLimits, SubmitOptions};
 pub use self::record::{Class, Record, outcome_hash};
@@ -98,7 +98,7 @@ impl Jobs {
             failed: BTreeSet::new(),
             draining: BTreeMap::new(),
             silent: BTreeMap::new(),
-            stats: Stats::default(),
+            stats: JobStats::default(),
             events: VecDeque::new(),
             to_self: VecDeque::new(),
             outbox: VecDeque::new(),
@@ -356,7 +356,7 @@ impl Jobs {
     }
 
     /// Counters since the start.
-    pub fn stats(&self) -> &Stats {
+    pub fn stats(&self) -> &JobStats {
         &self.shared.stats
     }
 

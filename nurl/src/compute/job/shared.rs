@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::event::{Event, Stats};
+use super::event::{Event, JobStats};
 use super::message::Message;
 use super::options::{Config, DRAINING_FOR, MAX_EVENTS, MAX_OUTBOX, SILENT_FOR, TENURES_AGE};
 use super::task::TaskId;
@@ -65,7 +65,7 @@ pub(super) struct Shared {
     pub(super) draining: BTreeMap<PublicKey, Instant>,
     /// Members that fell silent over a task, and until when they are asked last.
     pub(super) silent: BTreeMap<PublicKey, Instant>,
-    pub(super) stats: Stats,
+    pub(super) stats: JobStats,
     pub(super) events: VecDeque<Event>,
     /// Messages to this node itself that are not yet handled.
     pub(super) to_self: VecDeque<Message>,

@@ -17,7 +17,7 @@ use rand_core::Rng as _;
 
 use super::awareness::Awareness;
 use super::config::Config;
-use super::event::{Event, MembershipError, Stats};
+use super::event::{DetectorStats, Event, MembershipError};
 use super::gossip::{GossipQueue, Topic};
 use super::isolation::Isolation;
 use super::join::{Join, MAX_CONTACTS, Obstacle};
@@ -155,7 +155,7 @@ pub struct Detector {
     departing: bool,
     transmits: VecDeque<Transmit>,
     events: VecDeque<Event>,
-    stats: Stats,
+    stats: DetectorStats,
 }
 
 impl Detector {
@@ -206,7 +206,7 @@ impl Detector {
             departing: false,
             transmits: VecDeque::new(),
             events: VecDeque::new(),
-            stats: Stats::default(),
+            stats: DetectorStats::default(),
             config,
             rng,
         }
@@ -372,7 +372,7 @@ impl Detector {
 
     /// Counters.
     #[cfg_attr(not(any(test, feature = "internals")), expect(dead_code, reason = "door: metrics"))]
-    pub fn stats(&self) -> &Stats {
+    pub fn stats(&self) -> &DetectorStats {
         &self.stats
     }
 

@@ -46,7 +46,7 @@ pub use peer::{
     REKEY_AFTER_AS_RESPONDER, UNANSWERED,
 };
 pub use source::{Origin, Prefix, Source};
-pub use stats::Stats;
+pub use stats::EndpointStats;
 pub use table::MAX_PEERS;
 
 use crate::key::{AllowList, PublicKey, SecretKey};

@@ -6,7 +6,7 @@
     feature = "internals",
     expect(missing_docs, reason = "each name says what is counted; the groups below say when")
 )]
-pub struct Stats {
+pub struct EndpointStats {
     // Refused by shape, before any other check.
     pub unknown_frame: u64,
     pub bad_length: u64,

@@ -79,7 +79,7 @@ pub enum ClientError {
 
 /// The client's counters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Stats {
+pub struct StunStats {
     /// Requests sent, including retransmissions.
     pub requests: u64,
     /// Answers accepted.
@@ -113,13 +113,13 @@ pub struct Client {
     rto: Duration,
     open: BTreeMap<u128, Transaction>,
     events: VecDeque<Event>,
-    stats: Stats,
+    stats: StunStats,
 }
 
 impl Client {
     /// A client that draws its transaction ids from `rng`.
     pub fn new(rng: Rng) -> Client {
-        Client { rng, rto: RTO, open: BTreeMap::new(), events: VecDeque::new(), stats: Stats::default() }
+        Client { rng, rto: RTO, open: BTreeMap::new(), events: VecDeque::new(), stats: StunStats::default() }
     }
 
     /// Asks a server for our reflexive address. If a query to it is open and unanswered for an RTO, the request is
@@ -219,7 +219,7 @@ impl Client {
 
     /// The counters.
     #[cfg_attr(not(any(test, feature = "internals")), expect(dead_code, reason = "door: metrics"))]
-    pub fn stats(&self) -> &Stats {
+    pub fn stats(&self) -> &StunStats {
         &self.stats
     }
 

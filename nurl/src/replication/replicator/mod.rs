@@ -11,7 +11,7 @@
 //! - If no such owner has a copy, two types may meet: all owners are new and the former ones haven't handed over yet,
 //!   or two owners make the first write at the same time, or on two sides of a partition. Only consensus on the first
 //!   write would prevent that, and a minority couldn't write then. All copies keep both types, both types accept
-//!   further writes, and [`Stats::mixed`] counts the case.
+//!   further writes, and [`ReplicationStats::mixed`] counts the case.
 //! - Owners of a key that can reach each other converge despite any message loss: they compare digests and exchange
 //!   the keys that differ. Equal digests transfer no state.
 //! - A node that is no longer an owner hands its copy over, and drops it only after all owners, unchanged for
@@ -213,7 +213,7 @@ pub enum Event {
 
 /// Counters of the replicator's work, of drops and of refusals.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Stats {
+pub struct ReplicationStats {
     /// Messages that didn't decode.
     pub malformed: u64,
     /// States whose bytes were not canonical, or that exceeded a limit.
@@ -310,7 +310,7 @@ pub struct Replicator {
     next_offer: Option<Instant>,
     next_id: u64,
     /// Counters of the replicator's work, of drops and of refusals.
-    pub stats: Stats,
+    pub stats: ReplicationStats,
 }
 
 impl Replicator {
@@ -345,7 +345,7 @@ impl Replicator {
             budget,
             next_tick: first,
             next_offer: None,
-            stats: Stats::default(),
+            stats: ReplicationStats::default(),
         }
     }
 

@@ -38,7 +38,8 @@ use super::outbox::Outbox;
 use super::reliable::{self, MessageId, Priority, Reliable, ReliableConfig};
 use super::waiting::Waiting;
 use super::{
-    Event, Gauge, Gauges, Limits, MAX_DATAGRAM_BYTES, PathInfo, SendError, Stats, TransportConfig, channel,
+    Event, Gauge, Gauges, Limits, MAX_DATAGRAM_BYTES, PathInfo, SendError, TransportConfig, TransportStats,
+    channel,
 };
 use crate::key::PublicKey;
 use crate::mesh::Generation;
@@ -87,7 +88,7 @@ pub struct Transport {
     events: VecDeque<Event>,
     sealed: Vec<u8>,
     plain: Vec<u8>,
-    stats: Stats,
+    stats: TransportStats,
     unix_base: (Instant, Duration),
     rng: Rng,
 }
@@ -144,7 +145,7 @@ impl Transport {
             events: VecDeque::new(),
             sealed: Vec::new(),
             plain: Vec::new(),
-            stats: Stats::default(),
+            stats: TransportStats::default(),
             unix_base: (now, unix_now),
             rng: rng("records"),
         };
@@ -272,8 +273,8 @@ impl Transport {
     }
 
     /// The transport's counters.
-    pub fn stats(&self) -> Stats {
-        Stats { waiting_dropped: self.waiting.dropped, ..self.stats }
+    pub fn stats(&self) -> TransportStats {
+        TransportStats { waiting_dropped: self.waiting.dropped, ..self.stats }
     }
 
     /// The transport's gauges.
@@ -296,7 +297,7 @@ impl Transport {
 
     /// The sessions' counters.
     #[cfg_attr(not(any(test, feature = "internals")), expect(dead_code, reason = "door: metrics"))]
-    pub fn session_stats(&self) -> &securedgram::Stats {
+    pub fn session_stats(&self) -> &securedgram::EndpointStats {
         self.endpoint.stats()
     }
 

@@ -144,7 +144,7 @@ pub enum Event {
 
 /// Counters. They only increase.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Stats {
+pub struct GroupStats {
     /// Frames sealed.
     pub sealed: u64,
     /// Frames delivered.

@@ -172,7 +172,7 @@ pub enum SendError {
 
 /// Counters. They only increase.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Stats {
+pub struct ReliableStats {
     /// Messages accepted by `send`.
     pub accepted: u64,
     /// Messages acknowledged by their peer.

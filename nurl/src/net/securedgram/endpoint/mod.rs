@@ -23,7 +23,7 @@ use super::paths::{Control, PathConfig, PathState, Paths};
 use super::peer::Peer;
 use super::table::{MAX_PEERS, Slot, Table};
 use super::timestamp::Clock;
-use super::{CloseReason, Config, Event, Outgoing, SealError, Stats, channel};
+use super::{CloseReason, Config, EndpointStats, Event, Outgoing, SealError, channel};
 use crate::key::{AllowList, PublicKey};
 use crate::mesh::Generation;
 use crate::net::noise::StaticKey;
@@ -64,7 +64,7 @@ pub struct Endpoint {
     events: VecDeque<Event>,
     local_candidates: Vec<SocketAddr>,
     scratch: Vec<u8>,
-    stats: Stats,
+    stats: EndpointStats,
 }
 
 impl Endpoint {
@@ -98,7 +98,7 @@ impl Endpoint {
             events: VecDeque::new(),
             local_candidates: Vec::new(),
             scratch: Vec::new(),
-            stats: Stats::default(),
+            stats: EndpointStats::default(),
         }
     }
 
@@ -112,7 +112,7 @@ impl Endpoint {
     }
 
     /// The counters.
-    pub fn stats(&self) -> &Stats {
+    pub fn stats(&self) -> &EndpointStats {
         &self.stats
     }
 

@@ -54,7 +54,7 @@ use evidence::Evidence;
 use keepalive::Keepalive;
 use reflection::Reflection;
 use roam::Contest;
-pub use status::{PathEvent, PathEventKind, PathReason, PathState, Stats};
+pub use status::{PathEvent, PathEventKind, PathReason, PathState, PathStats};
 
 /// A hub over which the peer may be reached.
 #[derive(Debug)]
@@ -80,7 +80,7 @@ struct Announcement {
 pub struct Paths {
     config: PathConfig,
     rng: Rng,
-    stats: Stats,
+    stats: PathStats,
     established: bool,
     candidates: Table,
     relays: Vec<Leg>,
@@ -122,7 +122,7 @@ impl Paths {
         Paths {
             config,
             rng,
-            stats: Stats::default(),
+            stats: PathStats::default(),
             established: false,
             candidates: Table::default(),
             relays: Vec::new(),
@@ -443,7 +443,7 @@ impl Paths {
 
     /// The counters.
     #[cfg_attr(not(any(test, feature = "internals")), expect(dead_code, reason = "door: metrics"))]
-    pub fn stats(&self) -> &Stats {
+    pub fn stats(&self) -> &PathStats {
         &self.stats
     }
 

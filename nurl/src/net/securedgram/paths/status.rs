@@ -108,7 +108,7 @@ pub struct PathState {
 
 /// Counters of one path machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Stats {
+pub struct PathStats {
     /// Challenges sent.
     pub challenges: u64,
     /// Challenges answered.

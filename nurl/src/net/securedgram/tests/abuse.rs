@@ -180,7 +180,11 @@ fn a_stranger_without_the_mesh_secret_gets_silence_and_costs_no_diffie_hellman()
     world.run(Duration::from_secs(30));
     let stats = world.stats(1);
     assert!(stats.bad_mac1 >= 5);
-    assert_eq!(stats, Stats { bad_mac1: stats.bad_mac1, ..Stats::default() }, "nothing else happened");
+    assert_eq!(
+        stats,
+        EndpointStats { bad_mac1: stats.bad_mac1, ..EndpointStats::default() },
+        "nothing else happened"
+    );
     assert!(world.sent.iter().all(|(_, packet)| packet.to == 1), "not a byte came back");
 }
 
@@ -459,7 +463,7 @@ fn every_refusal_is_counted_by_its_cause() {
         assert!(world.inject(1, from, &bytes).is_empty());
     }
     let after = world.stats(1);
-    let expected = Stats {
+    let expected = EndpointStats {
         unknown_frame: before.unknown_frame + 2,
         bad_length: before.bad_length + 2,
         bad_mac1: before.bad_mac1 + 1,

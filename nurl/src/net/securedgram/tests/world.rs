@@ -282,7 +282,7 @@ impl World {
     }
 
     /// The path counters of a node towards the other one.
-    pub(super) fn path_stats(&mut self, at: usize) -> paths::Stats {
+    pub(super) fn path_stats(&mut self, at: usize) -> paths::PathStats {
         let other = self.nodes[1 - at].key;
         *self.nodes[at].endpoint.paths(&other).unwrap().stats()
     }
@@ -292,7 +292,7 @@ impl World {
         self.nodes[at].endpoint.path_state(&self.nodes[1 - at].key).unwrap()
     }
 
-    pub(super) fn stats(&self, at: usize) -> Stats {
+    pub(super) fn stats(&self, at: usize) -> EndpointStats {
         *self.nodes[at].endpoint.stats()
     }
 

@@ -16,8 +16,8 @@ use crate::transport::Gauge;
 use crate::transport::group::frame::{Header, Window};
 use crate::transport::group::message::{self, Message};
 use crate::transport::group::{
-    Event, GroupError, MAX_BODY_BYTES, MAX_GROUPS, MAX_NAME_BYTES, MAX_SENDERS, MESH_GROUP, Outcome,
-    REQUEST_TRIES, Stats, Tag,
+    Event, GroupError, GroupStats, MAX_BODY_BYTES, MAX_GROUPS, MAX_NAME_BYTES, MAX_SENDERS, MESH_GROUP,
+    Outcome, REQUEST_TRIES, Tag,
 };
 
 type Name = Arc<str>;
@@ -90,7 +90,7 @@ pub struct Groups {
     /// Counts authenticated frames, in order to find the sender that was silent longest.
     clock: u64,
     mesh_counter: u64,
-    stats: Stats,
+    stats: GroupStats,
 }
 
 impl Groups {
@@ -111,7 +111,7 @@ impl Groups {
             events: VecDeque::new(),
             clock: 0,
             mesh_counter: 0,
-            stats: Stats::default(),
+            stats: GroupStats::default(),
         };
         groups.insert(MESH_GROUP, None);
         groups
@@ -336,7 +336,7 @@ impl Groups {
 
     /// The counters.
     #[cfg_attr(not(any(test, feature = "internals")), expect(dead_code, reason = "door: metrics"))]
-    pub fn stats(&self) -> &Stats {
+    pub fn stats(&self) -> &GroupStats {
         &self.stats
     }
 }

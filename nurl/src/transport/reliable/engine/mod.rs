@@ -18,7 +18,9 @@ use crate::transport::reliable::limits::{
 use crate::transport::reliable::link::{Link, Settings};
 use crate::transport::reliable::outbox::Outbox;
 use crate::transport::reliable::wire::{self, Datagram, Pair};
-use crate::transport::reliable::{Event, FailReason, MessageId, Priority, ReliableConfig, SendError, Stats};
+use crate::transport::reliable::{
+    Event, FailReason, MessageId, Priority, ReliableConfig, ReliableStats, SendError,
+};
 
 /// The back-off of OPEN datagrams.
 #[derive(Debug, Clone, Copy)]
@@ -75,7 +77,7 @@ pub struct Reliable {
     paused: BTreeSet<PublicKey>,
     /// While the receive budget is exceeded: the only peer that is read from, and the time of its last progress.
     leader: Option<(PublicKey, Instant)>,
-    stats: Stats,
+    stats: ReliableStats,
 }
 
 impl Reliable {
@@ -107,7 +109,7 @@ impl Reliable {
             refused_by_all: BTreeSet::new(),
             paused: BTreeSet::new(),
             leader: None,
-            stats: Stats::default(),
+            stats: ReliableStats::default(),
         }
     }
 
@@ -387,7 +389,7 @@ impl Reliable {
 
     /// The counters.
     #[cfg_attr(not(any(test, feature = "internals")), expect(dead_code, reason = "door: metrics"))]
-    pub fn stats(&self) -> &Stats {
+    pub fn stats(&self) -> &ReliableStats {
         &self.stats
     }
 
