@@ -39,7 +39,10 @@ async fn main() -> Outcome {
 }
 
 /// Drives the client until its query has ended: send what is due, then wait for a datagram or for a timer.
-async fn ask(client: &mut Client, socket: &UdpSocket) -> std::io::Result<nurl::internals::net::stun::Event> {
+async fn ask(
+    client: &mut Client,
+    socket: &UdpSocket,
+) -> std::io::Result<nurl::internals::net::stun::StunEvent> {
     loop {
         let now = time::now();
         client.handle_timeout(now);

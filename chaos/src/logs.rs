@@ -1,7 +1,7 @@
 //! The log lines of the programs in a watched run: a `tracing` subscriber that keeps them beside the packets.
 //!
-//! It only looks. A run with it has the digest of the run without, since it draws nothing, waits for nothing and writes no
-//! record of the trace.
+//! It only looks. A run with it has the digest of the run without, since it draws nothing, waits for nothing and
+//! writes no record of the trace.
 
 use std::fmt::{self, Write as _};
 

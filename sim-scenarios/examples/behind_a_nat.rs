@@ -1,5 +1,5 @@
-//! A program of one's own in the world, without nurl: it counts over TCP and UDP from behind a NAT, while faults come and
-//! go. `cargo run -p sim-scenarios --example behind_a_nat -- sweep --all --seeds 50`
+//! A program of one's own in the world, without nurl: it counts over TCP and UDP from behind a NAT, while faults come
+//! and go. `cargo run -p sim-scenarios --example behind_a_nat -- sweep --all --seeds 50`
 
 use std::io::IoSliceMut;
 use std::net::SocketAddr;

@@ -9,8 +9,8 @@
 //! | `models` | a mesh's surroundings: failing relays, NAT boxes |
 //! | `decode` | a packet's content as text |
 //!
-//! Only `models` is there without the feature `sim`, for the worlds of other programs: it doesn't depend on nurl, but for
-//! `relay`. The feature keeps the simulator out of the workspace's ordinary build of nurl. `cargo chaos list` and
+//! Only `models` is there without the feature `sim`, for the worlds of other programs: it doesn't depend on nurl, but
+//! for `relay`. The feature keeps the simulator out of the workspace's ordinary build of nurl. `cargo chaos list` and
 //! `cargo chaos run SCENARIO --seed S` run scenarios by hand.
 
 #[cfg(feature = "sim")]

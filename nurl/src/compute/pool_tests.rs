@@ -144,7 +144,7 @@ fn handlers_that_spin_on_every_thread_are_ended_all_the_same() {
 #[test]
 fn a_whole_node_runs_a_task_through_the_pool() {
     on_runtime(async {
-        use super::super::job::{Config, Event, Jobs, Placement, SubmitOptions};
+        use super::super::job::{Config, JobEvent, Jobs, Placement, SubmitOptions};
         struct Alone(PublicKey);
         impl Placement for Alone {
             fn executors(&self, _: &str, _: &[u8]) -> Vec<PublicKey> {
@@ -175,7 +175,7 @@ fn a_whole_node_runs_a_task_through_the_pool() {
         let finished = end(&mut reports).await;
         pool.forget(finished.run);
         jobs.finished(rt::time::now(), finished.run, finished.result);
-        let done = Event::Done { task, outcome: Ok(payload), by: Some(local), attempts: 1 };
+        let done = JobEvent::Done { task, outcome: Ok(payload), by: Some(local), attempts: 1 };
         assert!(std::iter::from_fn(|| jobs.poll_event()).any(|event| event == done));
     });
 }

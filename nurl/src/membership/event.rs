@@ -6,7 +6,7 @@ use crate::key::PublicKey;
 
 /// An event of the detector.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
+pub enum MembershipEvent {
     /// The first exchange after [`join`](super::Detector::join) is complete: this node has joined and knows the mesh.
     Joined,
     /// It is proven that no other member is there: this node's view of the mesh is complete.

@@ -28,14 +28,14 @@ pub enum Topic {
     /// A member's state.
     Member(PublicKey),
     /// A user event, by origin and id.
-    Event(PublicKey, u64),
+    UserEvent(PublicKey, u64),
 }
 
 impl Topic {
     fn rank(self) -> u8 {
         match self {
             Topic::Member(_) => 0,
-            Topic::Event(..) => 1,
+            Topic::UserEvent(..) => 1,
         }
     }
 }
@@ -64,7 +64,7 @@ impl GossipQueue {
     /// Queues a fact, or replaces the one about the same subject. False if there is no room.
     pub fn push(&mut self, topic: Topic, bytes: Vec<u8>) -> bool {
         self.remove(&topic);
-        let is_event = matches!(topic, Topic::Event(..));
+        let is_event = matches!(topic, Topic::UserEvent(..));
         let full = if is_event {
             self.events >= MAX_QUEUED_EVENTS
         } else {
@@ -85,7 +85,7 @@ impl GossipQueue {
     pub fn remove(&mut self, topic: &Topic) {
         if let Some(place) = self.places.remove(topic) {
             self.waiting.remove(&place);
-            self.events -= usize::from(matches!(topic, Topic::Event(..)));
+            self.events -= usize::from(matches!(topic, Topic::UserEvent(..)));
         }
     }
 
@@ -122,12 +122,12 @@ impl GossipQueue {
             let (topic, bytes) = self.waiting.remove(&place).expect("it was just seen");
             match topic {
                 Topic::Member(_) => picked.facts.push(bytes.clone()),
-                Topic::Event(..) => picked.events.push(bytes.clone()),
+                Topic::UserEvent(..) => picked.events.push(bytes.clone()),
             }
             let (rank, sent, order) = place;
             if sent + 1 >= limit {
                 self.places.remove(&topic);
-                self.events -= usize::from(matches!(topic, Topic::Event(..)));
+                self.events -= usize::from(matches!(topic, Topic::UserEvent(..)));
             } else {
                 let place = (rank, sent + 1, order);
                 self.places.insert(topic, place);
@@ -208,7 +208,7 @@ mod tests {
     #[test]
     fn events_never_delay_membership_and_small_facts_fill_the_gaps() {
         let mut queue = GossipQueue::default();
-        queue.push(Topic::Event(key(1), 1), vec![9]);
+        queue.push(Topic::UserEvent(key(1), 1), vec![9]);
         queue.push(Topic::Member(key(1)), vec![1; 5]);
         queue.push(Topic::Member(key(2)), vec![2; 8]);
         let picked = queue.pick(6, 9, &[]);
@@ -221,15 +221,15 @@ mod tests {
     fn the_queue_is_bounded_per_rank() {
         let mut queue = GossipQueue::default();
         for at in 0..MAX_QUEUED_EVENTS as u64 {
-            assert!(queue.push(Topic::Event(key(1), at), vec![0]));
+            assert!(queue.push(Topic::UserEvent(key(1), at), vec![0]));
         }
-        assert!(!queue.push(Topic::Event(key(1), 9999), vec![0]));
+        assert!(!queue.push(Topic::UserEvent(key(1), 9999), vec![0]));
         for at in 0..MAX_QUEUED_FACTS as u16 {
             assert!(queue.push(Topic::Member(key(at)), vec![0]));
         }
         assert!(!queue.push(Topic::Member(key(u16::MAX)), vec![0]));
         assert!(queue.push(Topic::Member(key(1)), vec![7]), "replacing needs no room");
-        queue.remove(&Topic::Event(key(1), 0));
-        assert!(queue.push(Topic::Event(key(1), 9999), vec![0]));
+        queue.remove(&Topic::UserEvent(key(1), 0));
+        assert!(queue.push(Topic::UserEvent(key(1), 9999), vec![0]));
     }
 }

@@ -23,9 +23,9 @@
 //! - *Healing*: every push-pull period the node announces itself and probes one dead member, preferably one that a
 //!   hub names as connected.
 //!
-//! **Limits.** Refused and counted in [`DetectorStats`]: malformed messages, facts that jump an incarnation by more than
-//! 2^20, epochs that jump by more than 2^32, members beyond [`table::MAX_MEMBERS`]. Nothing here is consensus: two
-//! nodes may disagree about a third for a while, and the layers above allow for it.
+//! **Limits.** Refused and counted in [`DetectorStats`]: malformed messages, facts that jump an incarnation by more
+//! than 2^20, epochs that jump by more than 2^32, members beyond [`table::MAX_MEMBERS`]. Nothing here is consensus:
+//! two nodes may disagree about a third for a while, and the layers above allow for it.
 
 pub mod awareness;
 pub mod config;
@@ -44,6 +44,6 @@ pub mod table;
 
 pub use config::Config;
 pub use detector::{Detector, Transmit, Via};
-pub use event::{DetectorStats, Event, MembershipError};
+pub use event::{DetectorStats, MembershipError, MembershipEvent};
 pub use meta::{Meta, Roles};
 pub use table::{Member, State};

@@ -1,7 +1,7 @@
 //! The decisions of a node as log lines: for `NURL_LOG`, and for the stories of failures in the simulated world.
 //!
-//! Each line has the fields by which a person looks for it (`peer`, `hub`, `task`, `epoch`, `reason`), and neither a secret
-//! nor a payload. Lines of one node stand in the span `node`, which has its key.
+//! Each line has the fields by which a person looks for it (`peer`, `hub`, `task`, `epoch`, `reason`), and neither a
+//! secret nor a payload. Lines of one node stand in the span `node`, which has its key.
 
 use tracing::{debug, info, warn};
 
@@ -73,21 +73,21 @@ pub(super) fn event(event: &NodeEvent) {
 }
 
 /// Sessions and denials, of which the application hears only the consequences.
-pub(super) fn transport_event(event: &transport::Event) {
+pub(super) fn transport_event(event: &transport::TransportEvent) {
     match event {
-        transport::Event::Established { peer, .. } => {
+        transport::TransportEvent::Established { peer, .. } => {
             debug!(target: "nurl::session", peer = %peer.short(), "a session is up")
         }
-        transport::Event::Unreachable { peer } => {
+        transport::TransportEvent::Unreachable { peer } => {
             debug!(target: "nurl::session", peer = %peer.short(), "no session could be had")
         }
-        transport::Event::Forgotten { peer } => {
+        transport::TransportEvent::Forgotten { peer } => {
             debug!(target: "nurl::session", peer = %peer.short(), "a peer's slot was given up")
         }
-        transport::Event::NotThere { hub, peer } => {
+        transport::TransportEvent::NotThere { hub, peer } => {
             debug!(target: "nurl::hub", hub = %hub.short(), peer = %peer.short(), "a hub denies a peer");
         }
-        transport::Event::Contacts { hub, contacts } => {
+        transport::TransportEvent::Contacts { hub, contacts } => {
             debug!(target: "nurl::hub", hub = %hub.short(), contacts = contacts.len(), "a hub named members");
         }
         _ => {}
@@ -107,29 +107,29 @@ fn moved(why: &job::Moved) -> &'static str {
 }
 
 /// The course of tasks that were submitted here, and the end of those that ran here.
-pub(super) fn job_event(event: &job::Event) {
+pub(super) fn job_event(event: &job::JobEvent) {
     match event {
-        job::Event::Accepted { task, by, token } => {
+        job::JobEvent::Accepted { task, by, token } => {
             debug!(target: "nurl::job", %task, by = %by.short(), epoch = token.counter, "an executor took a task");
         }
-        job::Event::Waiting { task, why } => {
+        job::JobEvent::Waiting { task, why } => {
             info!(target: "nurl::job", %task, why = why.as_str(), "a task waits for an executor")
         }
-        job::Event::Reassigned { task, from, to, why } => {
+        job::JobEvent::Reassigned { task, from, to, why } => {
             let (from, to) = (from.short(), to.short());
             info!(target: "nurl::job", %task, %from, %to, why = moved(why), "a task moves to another executor");
         }
-        job::Event::Done { task, outcome, by, attempts } => {
+        job::JobEvent::Done { task, outcome, by, attempts } => {
             let (ok, by) = (outcome.is_ok(), by.map(|by| by.short()));
             debug!(target: "nurl::job", %task, ok, ?by, attempts, "a task has its outcome");
         }
-        job::Event::Duplicate { task, by } => {
+        job::JobEvent::Duplicate { task, by } => {
             info!(target: "nurl::job", %task, by = %by.short(), "a second outcome of a task was dropped");
         }
-        job::Event::Fenced { task, current } => {
+        job::JobEvent::Fenced { task, current } => {
             info!(target: "nurl::job", %task, epoch = current.counter, "an outcome of an older epoch was refused");
         }
-        job::Event::Drained(drained) => info!(target: "nurl::job", ?drained, "this node is drained"),
-        job::Event::Progress { .. } | job::Event::Ran { .. } => {}
+        job::JobEvent::Drained(drained) => info!(target: "nurl::job", ?drained, "this node is drained"),
+        job::JobEvent::Progress { .. } | job::JobEvent::Ran { .. } => {}
     }
 }

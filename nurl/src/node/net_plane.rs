@@ -27,7 +27,9 @@ use crate::rt::sync::{mpsc, watch};
 use crate::rt::{self, Rng, time};
 use crate::transport::core::{Datagram, Sent};
 use crate::transport::driver::{Driver, Until};
-use crate::transport::{Event, MessageId, PathInfo, Priority, Transport, channel, group, kind, reliable};
+use crate::transport::{
+    MessageId, PathInfo, Priority, Transport, TransportEvent, channel, group, kind, reliable,
+};
 
 /// How often a hub is pinged: at least twice within the detector's freshness.
 const HUB_PING_EVERY: Duration = Duration::from_secs(4);
@@ -479,60 +481,62 @@ impl NetPlane {
         }
     }
 
-    fn on_event(&mut self, now: Instant, event: Event) {
+    fn on_event(&mut self, now: Instant, event: TransportEvent) {
         log::transport_event(&event);
         match event {
-            Event::Membership { peer, body } => {
+            TransportEvent::Membership { peer, body } => {
                 self.parts.detector.handle_message(now, peer, Via::Datagram, &body);
             }
-            Event::Reliable(event) => self.on_reliable(now, event),
-            Event::Group { group, sender, body } if group == group::MESH_GROUP => {
+            TransportEvent::Reliable(event) => self.on_reliable(now, event),
+            TransportEvent::Group { group, sender, body } if group == group::MESH_GROUP => {
                 self.parts.detector.handle_announcement(now, sender, &body);
             }
-            Event::Group { group, sender, body } => {
+            TransportEvent::Group { group, sender, body } => {
                 if self.parts.groups.try_send((group, sender, body)).is_err() {
                     self.stats.application_dropped += 1;
                 }
             }
-            Event::Established { peer, .. } => self.parts.detector.on_session_up(now, peer),
-            Event::Restarted { .. } => {}
-            Event::Unreachable { peer } => self.parts.detector.on_session_failed(now, peer),
-            Event::Forgotten { peer } => self.fail_deferred(peer),
-            Event::Path { peer, path } => self.tell_path(peer, path),
-            Event::Echo { peer, nonce } => {
+            TransportEvent::Established { peer, .. } => self.parts.detector.on_session_up(now, peer),
+            TransportEvent::Restarted { .. } => {}
+            TransportEvent::Unreachable { peer } => self.parts.detector.on_session_failed(now, peer),
+            TransportEvent::Forgotten { peer } => self.fail_deferred(peer),
+            TransportEvent::Path { peer, path } => self.tell_path(peer, path),
+            TransportEvent::Echo { peer, nonce } => {
                 if let Some((begun, reply)) = self.pings.remove(&nonce) {
                     let path = self.parts.transport.path(&peer);
                     let rtt = now.saturating_duration_since(begun);
                     let _ = reply.send(Ok(Pong { rtt, direct: path.direct, addr: path.addr }));
                 }
             }
-            Event::HubUp { hub } => {
+            TransportEvent::HubUp { hub } => {
                 self.due.hub_ping = now;
                 self.parts.detector.on_hub_up(hub);
                 self.parts.bus.send(&NodeEvent::HubUp { hub });
             }
-            Event::HubDown { hub, reason } => {
+            TransportEvent::HubDown { hub, reason } => {
                 let last = !self.parts.transport.hubs().values().any(|state| state.up);
                 self.parts.detector.on_hub_down(now, hub, last);
                 self.parts.bus.send(&NodeEvent::HubDown { hub, reason });
             }
-            Event::NotThere { hub, peer } => {
+            TransportEvent::NotThere { hub, peer } => {
                 if self.parts.detector.on_denied(now, hub, peer) {
                     self.parts.transport.forget(now, &peer);
                 }
             }
-            Event::HubPong => self.parts.detector.on_hub_pong(now),
-            Event::Contacts { hub, contacts } => self.parts.detector.on_contacts(now, Some(hub), &contacts),
+            TransportEvent::HubPong => self.parts.detector.on_hub_pong(now),
+            TransportEvent::Contacts { hub, contacts } => {
+                self.parts.detector.on_contacts(now, Some(hub), &contacts)
+            }
         }
     }
 
-    fn on_reliable(&mut self, now: Instant, event: reliable::Event) {
-        use reliable::Event;
+    fn on_reliable(&mut self, now: Instant, event: reliable::ReliableEvent) {
+        use reliable::ReliableEvent;
         match event {
-            Event::Message { peer, kind: kind::MEMBERSHIP, body } => {
+            ReliableEvent::Message { peer, kind: kind::MEMBERSHIP, body } => {
                 self.parts.detector.handle_message(now, peer, Via::Reliable, &body);
             }
-            Event::Message { peer, kind: kind::APPLICATION, body } => {
+            ReliableEvent::Message { peer, kind: kind::APPLICATION, body } => {
                 let bytes = body.len();
                 if !self.parts.waiting.messages.take(bytes) {
                     self.stats.application_dropped += 1;
@@ -541,20 +545,20 @@ impl NetPlane {
                     self.stats.application_dropped += 1;
                 }
             }
-            Event::Message { peer, kind, body } => {
+            ReliableEvent::Message { peer, kind, body } => {
                 self.tell_state(StateInput::Message { from: peer, kind, body });
             }
-            Event::Acked { peer, id } => {
+            ReliableEvent::Acked { peer, id } => {
                 if let Some(Outstanding { reply: Some(reply), .. }) = self.sent.remove(&(peer, id)) {
                     let _ = reply.send(Ok(()));
                 }
             }
-            Event::Failed { peer, id, reason } => {
+            ReliableEvent::Failed { peer, id, reason } => {
                 if let Some(sent) = self.sent.remove(&(peer, id)) {
                     self.message_failed(peer, sent, Error::MessageLost(reason));
                 }
             }
-            Event::Writable { peer } => self.retry_deferred(now, peer),
+            ReliableEvent::Writable { peer } => self.retry_deferred(now, peer),
         }
     }
 
@@ -567,8 +571,8 @@ impl NetPlane {
         });
     }
 
-    fn on_membership(&mut self, now: Instant, event: membership::Event) {
-        use membership::Event as Member;
+    fn on_membership(&mut self, now: Instant, event: membership::MembershipEvent) {
+        use membership::MembershipEvent as Member;
         match event {
             Member::Alive(member) | Member::Suspect(member) | Member::Dead(member) | Member::Left(member) => {
                 self.view_dirty = true;

@@ -437,7 +437,7 @@ impl StatePlane {
         let mut changed = Vec::new();
         while let Some(event) = self.replicator.poll_event() {
             match event {
-                replicator::Event::Changed { key } => changed.push(key),
+                replicator::ReplicatorEvent::Changed { key } => changed.push(key),
                 other => self.on_state_event(other),
             }
         }
@@ -483,16 +483,16 @@ impl StatePlane {
         Ok(store.put_state(self.replicator.clock_high_water(), &records)?)
     }
 
-    fn on_job_event(&mut self, event: job::Event) {
+    fn on_job_event(&mut self, event: job::JobEvent) {
         log::job_event(&event);
         match event {
-            job::Event::Accepted { task, by, .. } => {
+            job::JobEvent::Accepted { task, by, .. } => {
                 if let Some(course) = self.courses.get(&task) {
                     // A notice: a slow submitter may miss it.
                     let _ = course.try_send(TaskEvent::Accepted { by });
                 }
             }
-            job::Event::Done { task, outcome, by, attempts } => {
+            job::JobEvent::Done { task, outcome, by, attempts } => {
                 let Some(course) = self.courses.remove(&task) else { return };
                 let end = TaskEvent::Ended { by, attempts, outcome };
                 if let Err(mpsc::error::TrySendError::Full(end)) = course.try_send(end) {
@@ -502,52 +502,53 @@ impl StatePlane {
                     });
                 }
             }
-            job::Event::Waiting { task, why } => {
+            job::JobEvent::Waiting { task, why } => {
                 if let Some(course) = self.courses.get(&task) {
                     // A notice: a slow submitter may miss it.
                     let _ = course.try_send(TaskEvent::Waiting { why });
                 }
             }
-            job::Event::Drained(drained) => {
+            job::JobEvent::Drained(drained) => {
                 if let Some(reply) = self.drain.take() {
                     let _ = reply.send(Ok(drained));
                 }
             }
-            job::Event::Progress { .. }
-            | job::Event::Reassigned { .. }
-            | job::Event::Ran { .. }
-            | job::Event::Duplicate { .. }
-            | job::Event::Fenced { .. } => {}
+            job::JobEvent::Progress { .. }
+            | job::JobEvent::Reassigned { .. }
+            | job::JobEvent::Ran { .. }
+            | job::JobEvent::Duplicate { .. }
+            | job::JobEvent::Fenced { .. } => {}
         }
     }
 
-    fn on_state_event(&mut self, event: replicator::Event) {
+    fn on_state_event(&mut self, event: replicator::ReplicatorEvent) {
         match event {
-            replicator::Event::ReadDone { id, value } => {
+            replicator::ReplicatorEvent::ReadDone { id, value } => {
                 if let Some(reply) = self.reads.remove(&id) {
                     self.answers.push(Answer::Read(reply, value));
                 }
             }
-            replicator::Event::ReadFailed { id } => {
+            replicator::ReplicatorEvent::ReadFailed { id } => {
                 if let Some(reply) = self.reads.remove(&id) {
                     // An error means that the caller gave up.
                     let _ = reply.send(Err(StateError::NoAnswer.into()));
                 }
             }
-            replicator::Event::WriteDone { id, outcome } => {
+            replicator::ReplicatorEvent::WriteDone { id, outcome } => {
                 if let Some(Writing { key, reply }) = self.writes.remove(&id) {
                     let outcome = outcome.map_err(|error| refused(error, &key));
                     self.answers.push(Answer::Written(reply, outcome));
                 }
             }
-            replicator::Event::OperationDone { id, outcome } => {
+            replicator::ReplicatorEvent::OperationDone { id, outcome } => {
                 if let Some(writing) = self.operations.remove(&id) {
                     let outcome = outcome_of(outcome, &writing.key);
                     writing.end(outcome);
                 }
             }
             // Views converge by membership's own push-pull.
-            replicator::Event::ViewDiffers { .. } | replicator::Event::Changed { .. } => {}
+            replicator::ReplicatorEvent::ViewDiffers { .. } | replicator::ReplicatorEvent::Changed { .. } => {
+            }
         }
     }
 }

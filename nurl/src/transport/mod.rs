@@ -87,7 +87,7 @@ pub struct TransportConfig {
 
 /// Events for the layer above.
 #[derive(Debug)]
-pub enum Event {
+pub enum TransportEvent {
     /// A datagram on the membership channel.
     Membership {
         /// The peer that sealed it.
@@ -96,7 +96,7 @@ pub enum Event {
         body: Bytes,
     },
     /// An event of the reliable messages.
-    Reliable(reliable::Event),
+    Reliable(reliable::ReliableEvent),
     /// A body that was broadcast to a group.
     Group {
         /// The group's name.

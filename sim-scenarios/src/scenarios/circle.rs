@@ -20,7 +20,7 @@ use chaos::scenario::{Held, Trial, Verdict};
 use chaos::world::{Host, World};
 use nurl::PublicKey;
 use nurl::internals::compute::job::options::MAX_HOPS;
-use nurl::internals::compute::job::{Config, Event, Jobs, KindLimits, Placement, SubmitOptions, TaskId};
+use nurl::internals::compute::job::{Config, JobEvent, Jobs, KindLimits, Placement, SubmitOptions, TaskId};
 use nurl::rt::net::{RecvMeta, Transmit, UdpSocket};
 use nurl::rt::{self, time};
 use rand_core::Rng as _;
@@ -184,7 +184,7 @@ fn drain(jobs: &mut Jobs, socket: &UdpSocket, number: u8, log: &Log) {
     }
     let mut seen = seen(log);
     while let Some(event) = jobs.poll_event() {
-        if let Event::Done { task, outcome, .. } = event {
+        if let JobEvent::Done { task, outcome, .. } = event {
             seen.ends.insert(task, outcome.is_ok());
         }
     }

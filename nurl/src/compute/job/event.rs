@@ -115,7 +115,7 @@ pub struct Drained {
 
 /// An event for the application.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
+pub enum JobEvent {
     /// Submitter: an executor has the task.
     Accepted {
         /// The task.

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::backoff;
 use super::error::JobError;
-use super::event::{Drained, Event, Run, RunId};
+use super::event::{Drained, JobEvent, Run, RunId};
 use super::keeper::{Keeper, Meta, Waiter, add_waiter};
 use super::listeners::{Listeners, Turn};
 use super::message::{Beat, Known, Message, Reason, Submit};
@@ -429,7 +429,7 @@ impl Executor {
             kind.mean = (kind.mean * 7 + took) / 8;
         }
         let Started { task, attempt, kind, .. } = started;
-        sh.event(Event::Ran { task, attempt, kind, ok: result.is_ok(), took });
+        sh.event(JobEvent::Ran { task, attempt, kind, ok: result.is_ok(), took });
         let wanted = self.tasks.get(&task).map(|execution| (&execution.phase, execution.token));
         let Some((Phase::Running(current), token)) = wanted else { return };
         if *current != run {
@@ -472,7 +472,7 @@ impl Executor {
         }
         let rest = FENCED_REST + backoff::within(&mut sh.rng, FENCED_REST);
         sh.timers.set(Timer::Execution(task), execution.deadline.min(now + rest));
-        sh.event(Event::Fenced { task, current });
+        sh.event(JobEvent::Fenced { task, current });
     }
 
     fn rested(&mut self, sh: &mut Shared, now: Instant, task: TaskId) {
@@ -590,7 +590,7 @@ impl Executor {
         {
             drain.reported = true;
             sh.timers.clear(Timer::Drain);
-            sh.event(Event::Drained(drain.so_far));
+            sh.event(JobEvent::Drained(drain.so_far));
         }
     }
 
@@ -621,7 +621,7 @@ impl Executor {
         if kept.digest == execution.digest {
             if matches!(execution.phase, Phase::Running(_)) && !kept.record.class.is_submitters() {
                 sh.stats.duplicate_runs += 1;
-                sh.event(Event::Duplicate { task, by: kept.record.by });
+                sh.event(JobEvent::Duplicate { task, by: kept.record.by });
             }
             let record = kept.record.clone();
             self.conclude(sh, keeper, now, task, record);

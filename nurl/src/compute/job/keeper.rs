@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::event::{Event, MemberChange};
+use super::event::{JobEvent, MemberChange};
 use super::message::{Beat, Message, Replica};
 use super::options::{
     MAX_EARLY_ACKS, MAX_RECORD_BYTES, MAX_RECORDS, MAX_WAITERS, REDELIVER_AFTER, RESYNC_BATCH, RESYNC_SCAN,
@@ -236,7 +236,7 @@ impl Keeper {
         let both_ran = !ours.class.is_submitters() && !theirs.class.is_submitters();
         if both_ran && (ours.token, ours.by) != (theirs.token, theirs.by) {
             sh.stats.duplicate_runs += 1;
-            sh.event(Event::Duplicate { task, by: theirs.by });
+            sh.event(JobEvent::Duplicate { task, by: theirs.by });
         }
         let before = kept.record.held_bytes();
         let grows = theirs.held_bytes() > before;

@@ -56,7 +56,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 pub use self::error::{JobError, SubmitError};
-pub use self::event::{Drained, Event, Gauges, JobStats, MemberChange, Moved, Run, RunId, WaitReason};
+pub use self::event::{Drained, Gauges, JobEvent, JobStats, MemberChange, Moved, Run, RunId, WaitReason};
 pub use self::message::MessageError;
 pub use self::options::{Config, KindLimits, SubmitOptions};
 pub use self::record::{Class, Record, outcome_hash};
@@ -287,7 +287,7 @@ impl Jobs {
     }
 
     /// Stops taking tasks. Queued tasks go back to their submitters at once. Running tasks may end within `limit` and
-    /// go back after it. [`Event::Drained`] follows when this node has no run left and no outcome that its submitter
+    /// go back after it. [`JobEvent::Drained`] follows when this node has no run left and no outcome that its submitter
     /// hasn't acknowledged, but at most [`options::DRAIN_GRACE`] after the limit. If it is called again, the earlier
     /// limit counts. A drain can't be undone: a drained node is shut down.
     pub fn drain(&mut self, now: Instant, limit: Duration) {
@@ -301,7 +301,7 @@ impl Jobs {
     }
 
     /// The next event.
-    pub fn poll_event(&mut self) -> Option<Event> {
+    pub fn poll_event(&mut self) -> Option<JobEvent> {
         self.shared.events.pop_front()
     }
 

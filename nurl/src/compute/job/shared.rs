@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::event::{Event, JobStats};
+use super::event::{JobEvent, JobStats};
 use super::message::Message;
 use super::options::{Config, DRAINING_FOR, MAX_EVENTS, MAX_OUTBOX, SILENT_FOR, TENURES_AGE};
 use super::task::TaskId;
@@ -66,7 +66,7 @@ pub(super) struct Shared {
     /// Members that fell silent over a task, and until when they are asked last.
     pub(super) silent: BTreeMap<PublicKey, Instant>,
     pub(super) stats: JobStats,
-    pub(super) events: VecDeque<Event>,
+    pub(super) events: VecDeque<JobEvent>,
     /// Messages to this node itself that are not yet handled.
     pub(super) to_self: VecDeque<Message>,
     /// Messages are encoded when they are fetched, so that a queue of large payloads holds references, not copies.
@@ -85,8 +85,8 @@ impl Shared {
         }
     }
 
-    pub(super) fn event(&mut self, event: Event) {
-        if self.events.len() >= MAX_EVENTS && !matches!(event, Event::Done { .. }) {
+    pub(super) fn event(&mut self, event: JobEvent) {
+        if self.events.len() >= MAX_EVENTS && !matches!(event, JobEvent::Done { .. }) {
             self.stats.events_dropped += 1;
         } else {
             self.events.push_back(event);

@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use super::backoff::{full_jitter, within};
 use super::error::{JobError, SubmitError};
-use super::event::{Event, MemberChange, Moved, WaitReason};
+use super::event::{JobEvent, MemberChange, Moved, WaitReason};
 use super::holders::{Holders, VERDICT_WITHIN};
 use super::keeper::{Keeper, Meta};
 use super::message::{Beat, Message, Reason, Submit};
@@ -191,7 +191,7 @@ impl Submitter {
         let Some(task) = self.open.get_mut(&id) else { return };
         if let Some(until) = task.holders.wait(now, max_losses(task)) {
             if !std::mem::replace(&mut task.waits_told, true) {
-                sh.event(Event::Waiting { task: id, why: WaitReason::Verdict });
+                sh.event(JobEvent::Waiting { task: id, why: WaitReason::Verdict });
             }
             task.state = State::BackOff { until, stay };
             self.arm(sh, id);
@@ -215,7 +215,7 @@ impl Submitter {
         if let Some((from, why)) = task.last.take()
             && from != target
         {
-            sh.event(Event::Reassigned { task: id, from, to: target, why });
+            sh.event(JobEvent::Reassigned { task: id, from, to: target, why });
         }
         let until = now + sh.config.accept_timeout + way(sh, task.payload.len() as u64);
         task.state = State::Waiting { target, until };
@@ -337,7 +337,7 @@ impl Submitter {
             return;
         }
         *told = true;
-        sh.event(Event::Waiting { task: id, why: WaitReason::Away });
+        sh.event(JobEvent::Waiting { task: id, why: WaitReason::Away });
         self.arm(sh, id);
     }
 
@@ -365,7 +365,7 @@ impl Submitter {
         hear(task, from);
         task.token = task.token.max(Some(token));
         if self.adopt(sh, now, id, from, (attempt, boot, false)) {
-            sh.event(Event::Accepted { task: id, by: from, token });
+            sh.event(JobEvent::Accepted { task: id, by: from, token });
         }
     }
 
@@ -495,7 +495,7 @@ impl Submitter {
             Some(Submission { state: State::Held { by, .. }, attempts, .. })
                 if *by == from && attempt < *attempts =>
             {
-                sh.event(Event::Progress { task: id, by: from, note });
+                sh.event(JobEvent::Progress { task: id, by: from, note });
             }
             _ => sh.stats.unexpected += 1,
         }
@@ -650,7 +650,7 @@ impl Submitter {
             if let Some(resolved) = self.resolved.get(&id) {
                 if resolved.by != Some(record.by) && !record.class.is_submitters() {
                     sh.stats.duplicate_results += 1;
-                    sh.event(Event::Duplicate { task: id, by: record.by });
+                    sh.event(JobEvent::Duplicate { task: id, by: record.by });
                 }
                 let hash = resolved.hash;
                 sh.send(from, Message::Ack { task: id, hash });
@@ -734,7 +734,7 @@ impl Submitter {
             }
         }
         self.remember(sh, now, id, Resolved { digest: task.digest, hash, by }, task.deadline);
-        sh.event(Event::Done { task: id, outcome, by, attempts: task.attempts });
+        sh.event(JobEvent::Done { task: id, outcome, by, attempts: task.attempts });
     }
 
     fn remember(&mut self, sh: &mut Shared, now: Instant, id: TaskId, resolved: Resolved, deadline: Instant) {

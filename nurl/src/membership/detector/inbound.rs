@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{ANSWERERS, Detector, Event, MAX_ANSWERS, MAX_OBSERVERS, MAX_SERVED, Served, Via};
+use super::{ANSWERERS, Detector, MAX_ANSWERS, MAX_OBSERVERS, MAX_SERVED, MembershipEvent, Served, Via};
 use crate::key::PublicKey;
 use crate::membership::gossip::Topic;
 use crate::membership::message::{self, Body, Chunk, DecodeError, Message, UserEvent};
@@ -123,8 +123,8 @@ impl Detector {
 
     fn handle_event(&mut self, event: UserEvent) {
         if self.see(event.origin, event.id) {
-            self.gossip_topic(Topic::Event(event.origin, event.id), message::encode_event(&event));
-            self.emit(Event::User { origin: event.origin, body: event.body });
+            self.gossip_topic(Topic::UserEvent(event.origin, event.id), message::encode_event(&event));
+            self.emit(MembershipEvent::User { origin: event.origin, body: event.body });
         }
     }
 
@@ -185,7 +185,7 @@ impl Detector {
             until: now + timeout * 2,
         };
         self.served.insert(own, served);
-        self.emit(Event::WantSession { peer: target });
+        self.emit(MembershipEvent::WantSession { peer: target });
         self.send_served_ping(now, own, target);
     }
 
@@ -211,7 +211,7 @@ impl Detector {
         self.hold_verdicts = None;
         let isolated = self.isolation.since().map(|since| now.saturating_duration_since(since));
         if self.isolation.exchanged(now, from) {
-            self.emit(Event::Isolated(false));
+            self.emit(MembershipEvent::Isolated(false));
             // A probe from a long isolation is no evidence against its target, so the target is probed again soon. A
             // short isolation may be due to the death of the only probed member, so its probes stay valid.
             let long = isolated > Some(self.config.push_pull_timeout);
@@ -225,7 +225,7 @@ impl Detector {
                 self.look_again = LOOK_AGAIN;
                 self.next_push_pull = now + LOOK_AGAIN;
             }
-            self.emit(Event::Joined);
+            self.emit(MembershipEvent::Joined);
         }
     }
 

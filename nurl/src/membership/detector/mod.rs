@@ -17,7 +17,7 @@ use rand_core::Rng as _;
 
 use super::awareness::Awareness;
 use super::config::Config;
-use super::event::{DetectorStats, Event, MembershipError};
+use super::event::{DetectorStats, MembershipError, MembershipEvent};
 use super::gossip::{GossipQueue, Topic};
 use super::isolation::Isolation;
 use super::join::{Join, MAX_CONTACTS, Obstacle};
@@ -154,7 +154,7 @@ pub struct Detector {
     look_again: Duration,
     departing: bool,
     transmits: VecDeque<Transmit>,
-    events: VecDeque<Event>,
+    events: VecDeque<MembershipEvent>,
     stats: DetectorStats,
 }
 
@@ -254,7 +254,7 @@ impl Detector {
     }
 
     /// Leaves gracefully: the others hold this node *left*, not dead. It tells some at once and then gossips;
-    /// [`Event::Departed`] follows when the fact was sent often enough.
+    /// [`MembershipEvent::Departed`] follows when the fact was sent often enough.
     pub fn leave(&mut self, now: Instant) {
         if self.observer || self.me.state == State::Left {
             return;
@@ -301,7 +301,7 @@ impl Detector {
             return Err(MembershipError::NotAMember);
         }
         let event = UserEvent { origin: self.me.key, id: self.rng.next_u64(), body: body.to_vec() };
-        let topic = Topic::Event(event.origin, event.id);
+        let topic = Topic::UserEvent(event.origin, event.id);
         if !self.queue.push(topic, message::encode_event(&event)) {
             self.stats.gossip_full += 1;
             return Err(MembershipError::EventsFull);
@@ -382,11 +382,11 @@ impl Detector {
     }
 
     /// The next event.
-    pub fn poll_event(&mut self) -> Option<Event> {
+    pub fn poll_event(&mut self) -> Option<MembershipEvent> {
         self.events.pop_front()
     }
 
-    fn emit(&mut self, event: Event) {
+    fn emit(&mut self, event: MembershipEvent) {
         if self.events.len() < MAX_WAITING_EVENTS {
             self.events.push_back(event);
         } else {

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use rand_core::Rng as _;
 
-use super::{Detector, Event, MAX_TRANSMITS, Transmit, Via};
+use super::{Detector, MAX_TRANSMITS, MembershipEvent, Transmit, Via};
 use crate::key::PublicKey;
 use crate::membership::gossip::{Topic, retransmit_limit};
 use crate::membership::message::{self, Body, Chunk, MAX_CHUNK_BYTES, MAX_DATAGRAM_BYTES, MAX_FACTS};
@@ -127,7 +127,7 @@ impl Detector {
         if peer == self.me.key || !self.push_pull.start(now, self.config.push_pull_timeout, id, peer) {
             return;
         }
-        self.emit(Event::WantSession { peer });
+        self.emit(MembershipEvent::WantSession { peer });
         self.send_table(now, peer, id, true);
     }
 
@@ -161,13 +161,13 @@ impl Detector {
     /// Asks the contacts in turn, until one answers.
     pub(super) fn run_join(&mut self, now: Instant) {
         if self.join.poll_list(now) {
-            self.emit(Event::ListDue);
+            self.emit(MembershipEvent::ListDue);
         }
         while let Some(contact) = self.join.poll_ask(now) {
             self.start_push_pull(now, contact);
         }
         if self.join.poll_alone() {
-            self.emit(Event::Alone);
+            self.emit(MembershipEvent::Alone);
         }
     }
 
@@ -181,7 +181,7 @@ impl Detector {
         let done = !self.queue.contains(&Topic::Member(self.me.key)) || self.table.live() == 0;
         if self.departing && done {
             self.departing = false;
-            self.emit(Event::Departed);
+            self.emit(MembershipEvent::Departed);
         }
     }
 }

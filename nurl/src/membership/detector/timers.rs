@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use super::{Detector, Event, Healing, Via};
+use super::{Detector, Healing, MembershipEvent, Via};
 use crate::key::PublicKey;
 use crate::membership::message::Body;
 use crate::membership::probe::{Probe, Step};
@@ -146,7 +146,7 @@ impl Detector {
         }
         for (seq, peer) in targets {
             self.stats.probes_beside += 1;
-            self.emit(Event::WantSession { peer });
+            self.emit(MembershipEvent::WantSession { peer });
             self.step_probe(now, seq);
         }
     }
@@ -159,7 +159,7 @@ impl Detector {
             .prober
             .next(&mut self.rng, |key| table.get(key).is_some_and(|member| member.state.is_live()));
         if let Some(peer) = upcoming {
-            self.emit(Event::WantSession { peer });
+            self.emit(MembershipEvent::WantSession { peer });
         }
         // A target under probe outside the rounds gets no second probe: a failure must not count twice.
         if let Some(target) = target.filter(|target| !self.prober.is_probed(target)) {
@@ -287,7 +287,7 @@ impl Detector {
             None => self.join.begin(now),
         }
         if !self.observer {
-            self.emit(Event::AnnounceDue);
+            self.emit(MembershipEvent::AnnounceDue);
         }
         if self.healing.is_none()
             && let Some(peer) = self.next_healing()
@@ -295,7 +295,7 @@ impl Detector {
             let seq = self.next_seq();
             self.prober.remember(seq, peer, Vec::new());
             self.healing = Some(Healing { peer, seq, next: now, left: HEALING_PINGS });
-            self.emit(Event::WantSession { peer });
+            self.emit(MembershipEvent::WantSession { peer });
             self.run_healing(now);
         }
     }

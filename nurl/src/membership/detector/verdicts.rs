@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Detector, Event, MAX_REFUTATIONS_PER_SECOND, RETRACT};
+use super::{Detector, MAX_REFUTATIONS_PER_SECOND, MembershipEvent, RETRACT};
 use crate::key::PublicKey;
 use crate::membership::gossip::Topic;
 use crate::membership::suspicion::{MAX_ACCUSERS, Suspicion, expected_confirmations, min_timeout};
@@ -52,13 +52,13 @@ impl Detector {
             && let Some(member) = self.table.get(&key)
         {
             let boot = member.boot;
-            self.emit(Event::Restarted { peer: key, boot });
+            self.emit(MembershipEvent::Restarted { peer: key, boot });
         }
         if applied.meta_changed
             && let Some(member) = self.table.get(&key)
         {
             let member = member.clone();
-            self.emit(Event::MetaChanged(member));
+            self.emit(MembershipEvent::MetaChanged(member));
         }
         // Last, so that the event has the member as the steps above left it.
         self.show(&key, applied.before, applied.after);
@@ -152,7 +152,7 @@ impl Detector {
             }
             let incarnation = self.me.incarnation;
             tracing::info!(target: "nurl::membership", incarnation, accusers = fact.accusers.len(), "this node was accused, and refutes");
-            self.emit(Event::Refuted { incarnation });
+            self.emit(MembershipEvent::Refuted { incarnation });
         }
         true
     }
@@ -304,7 +304,7 @@ impl Detector {
             return;
         }
         let isolated = self.is_isolated();
-        self.emit(Event::Isolated(isolated));
+        self.emit(MembershipEvent::Isolated(isolated));
         // An exchange ends isolation, and afterwards updates this node to the mesh's view.
         self.next_push_pull = now;
         if !isolated {
@@ -419,10 +419,10 @@ impl Detector {
         }
         let Some(member) = self.table.get(peer).cloned() else { return };
         self.emit(match after {
-            State::Alive => Event::Alive(member),
-            State::Suspect => Event::Suspect(member),
-            State::Dead => Event::Dead(member),
-            State::Left => Event::Left(member),
+            State::Alive => MembershipEvent::Alive(member),
+            State::Suspect => MembershipEvent::Suspect(member),
+            State::Dead => MembershipEvent::Dead(member),
+            State::Left => MembershipEvent::Left(member),
         });
     }
 
@@ -432,6 +432,6 @@ impl Detector {
         self.local_dead.remove(&peer);
         self.prober.remove(&peer);
         self.queue.remove(&Topic::Member(peer));
-        self.emit(Event::Reclaimed(peer));
+        self.emit(MembershipEvent::Reclaimed(peer));
     }
 }

@@ -8,7 +8,7 @@ use rand_core::{Rng as _, SeedableRng};
 
 use crate::key::PublicKey;
 use crate::membership::message::{MAX_CHUNK_BYTES, MAX_DATAGRAM_BYTES, Message};
-use crate::membership::{Config, Detector, Event, Meta, Roles, State, Transmit, Via};
+use crate::membership::{Config, Detector, MembershipEvent, Meta, Roles, State, Transmit, Via};
 use crate::net::rendezvous::Contact;
 use crate::rt::Rng;
 
@@ -24,7 +24,7 @@ pub(super) fn meta(zone: &str) -> Meta {
 
 pub(super) struct Node {
     pub(super) detector: Detector,
-    pub(super) events: Vec<(Duration, Event)>,
+    pub(super) events: Vec<(Duration, MembershipEvent)>,
     pub(super) up: bool,
     resumes: Option<Instant>,
     inbox: Vec<(usize, Via, Vec<u8>)>,
@@ -143,7 +143,7 @@ impl Cluster {
         up.into_iter().all(|at| of.iter().all(|of| at == *of || self.state(at, *of) == Some(state)))
     }
 
-    pub(super) fn saw(&self, at: usize, since: Duration, what: impl Fn(&Event) -> bool) -> bool {
+    pub(super) fn saw(&self, at: usize, since: Duration, what: impl Fn(&MembershipEvent) -> bool) -> bool {
         self.nodes[at].events.iter().any(|(when, event)| *when >= since && what(event))
     }
 
@@ -234,7 +234,7 @@ impl Cluster {
         }
         let mut announce = false;
         while let Some(event) = self.nodes[at].detector.poll_event() {
-            announce |= event == Event::AnnounceDue;
+            announce |= event == MembershipEvent::AnnounceDue;
             let elapsed = self.elapsed();
             self.nodes[at].events.push((elapsed, event));
         }

@@ -7,7 +7,7 @@ use super::cluster::{Cluster, key};
 use super::rules::{ME, among, events, fact, message, ms, named, new, run, sent, state, tell};
 use crate::membership::detector::MAX_OBSERVERS;
 use crate::membership::message::{Body, Chunk};
-use crate::membership::{Detector, Event, State, Via};
+use crate::membership::{Detector, MembershipEvent, State, Via};
 
 /// Time until all others hold `dead` dead, if they all die now.
 fn known_after(cluster: &mut Cluster, dead: &[usize]) -> Duration {
@@ -34,7 +34,11 @@ fn deaths_at_one_instant_are_known_within_twice_the_time_of_one() {
             assert!(many <= 2 * one, "seed {seed}: {count} of {nodes} after {many:?}, one after {one:?}");
             for at in 0..nodes - count {
                 let wrong = (0..nodes - count).find(|of| {
-                    cluster.saw(at, since, |e| matches!(e, Event::Dead(member) if member.key == key(*of)))
+                    cluster.saw(
+                        at,
+                        since,
+                        |e| matches!(e, MembershipEvent::Dead(member) if member.key == key(*of)),
+                    )
                 });
                 assert_eq!(wrong, None, "seed {seed}: {at} holds a living one dead");
             }
@@ -133,7 +137,7 @@ fn a_hubs_denial_speaks_for_this_node_and_brings_one_probe_and_no_verdict() {
     assert_eq!(state(&detector, denied), State::Alive);
     let pings = pinged(&mut detector);
     assert!(matches!(&pings[..], [(of, _)] if *of == denied), "at once, beside the one under way: {pings:?}");
-    assert!(events(&mut detector).contains(&Event::WantSession { peer: key(denied) }));
+    assert!(events(&mut detector).contains(&MembershipEvent::WantSession { peer: key(denied) }));
     tell(&mut detector, now, denied, Body::Ack { seq: pings[0].1 }, Vec::new());
     detector.on_denied(now, key(900), key(denied));
     assert!(pinged(&mut detector).is_empty(), "not again so soon");

@@ -6,7 +6,7 @@ mod rules;
 
 use std::time::Duration;
 
-use super::{Event, State, Via};
+use super::{MembershipEvent, State, Via};
 use crate::membership::message::{Body, Message};
 use crate::membership::table::{Fact, Record};
 use cluster::{Cluster, key};
@@ -32,9 +32,9 @@ fn at_30_percent_loss_a_death_is_learned_by_all_and_nobody_healthy_is_held_dead(
             let wrong = cluster.nodes[at]
                 .events
                 .iter()
-                .find(|(_, event)| matches!(event, Event::Dead(member) if member.key != key(3)));
+                .find(|(_, event)| matches!(event, MembershipEvent::Dead(member) if member.key != key(3)));
             assert!(wrong.is_none(), "seed {seed}: {at} saw {wrong:?}");
-            assert!(cluster.saw(at, since, |e| matches!(e, Event::Dead(m) if m.key == key(3))));
+            assert!(cluster.saw(at, since, |e| matches!(e, MembershipEvent::Dead(m) if m.key == key(3))));
         }
     }
 }
@@ -44,7 +44,12 @@ fn without_loss_nobody_is_ever_suspected() {
     let mut cluster = Cluster::of(1, 10);
     cluster.run(S(300));
     for node in &cluster.nodes {
-        assert!(!node.events.iter().any(|(_, e)| matches!(e, Event::Suspect(_) | Event::Dead(_))));
+        assert!(
+            !node
+                .events
+                .iter()
+                .any(|(_, e)| matches!(e, MembershipEvent::Suspect(_) | MembershipEvent::Dead(_)))
+        );
         assert_eq!(node.detector.health(), 0);
         assert_eq!(node.detector.live(), 10);
         assert_eq!(node.detector.stats().probes_failed, 0);
@@ -96,8 +101,12 @@ fn a_suspect_hears_of_it_and_refutes() {
     cluster.run_until(S(20), |c| c.agree(State::Alive, &[2])).expect("it was not cleared");
     cluster.run(S(40));
     assert!(cluster.agree(State::Alive, &[0, 1, 2, 3, 4]));
-    assert!(cluster.saw(2, since, |e| matches!(e, Event::Refuted { incarnation } if *incarnation > 0)));
-    assert!(!(0..5).any(|at| cluster.saw(at, S(0), |e| matches!(e, Event::Dead(_)))));
+    assert!(cluster.saw(
+        2,
+        since,
+        |e| matches!(e, MembershipEvent::Refuted { incarnation } if *incarnation > 0)
+    ));
+    assert!(!(0..5).any(|at| cluster.saw(at, S(0), |e| matches!(e, MembershipEvent::Dead(_)))));
 }
 
 #[test]
@@ -112,7 +121,8 @@ fn a_starved_node_takes_nobody_down() {
         }
         cluster.run(S(60));
         for at in 0..8 {
-            let wrong = |e: &Event| matches!(e, Event::Dead(member) if member.key != key(0));
+            let wrong =
+                |e: &MembershipEvent| matches!(e, MembershipEvent::Dead(member) if member.key != key(0));
             assert!(!cluster.saw(at, since, wrong), "seed {seed}: {at} holds a healthy node dead");
         }
         assert!(cluster.agree(State::Alive, &[0, 1, 2, 3, 4, 5, 6, 7]), "seed {seed}");
@@ -139,11 +149,14 @@ fn a_node_cut_off_for_30_seconds_comes_back_without_an_obituary() {
         let suspect = cluster.told(5, since, State::Suspect);
         assert!(suspect.is_empty(), "seed {seed}: it accused {suspect:?}");
         for at in all_but(8, 5) {
-            assert!(!cluster.saw(at, since, |e| matches!(e, Event::Dead(m) if m.key != key(5))));
+            assert!(!cluster.saw(at, since, |e| matches!(e, MembershipEvent::Dead(m) if m.key != key(5))));
         }
         assert!(!cluster.nodes[5].detector.is_isolated());
         assert!(cluster.agree(State::Alive, &[0, 1, 2, 3, 4, 5, 6, 7]), "seed {seed}");
-        assert!(!cluster.saw(5, S(0), |e| matches!(e, Event::Dead(_))), "before 60 s nothing counts");
+        assert!(
+            !cluster.saw(5, S(0), |e| matches!(e, MembershipEvent::Dead(_))),
+            "before 60 s nothing counts"
+        );
     }
 }
 
@@ -186,15 +199,17 @@ fn leaving_is_not_dying_and_is_forgotten_after_ten_minutes() {
     cluster.drain(2);
     cluster.run_until(S(5), |c| c.agree(State::Left, &[2])).expect("someone missed the goodbye");
     cluster.run(S(1));
-    assert!(cluster.saw(2, S(0), |e| *e == Event::Departed));
+    assert!(cluster.saw(2, S(0), |e| *e == MembershipEvent::Departed));
     cluster.nodes[2].up = false;
     cluster.run(S(300));
     assert!(cluster.agree(State::Left, &[2]));
-    assert!(!(0..6).any(|at| cluster.saw(at, S(0), |e| matches!(e, Event::Suspect(_) | Event::Dead(_)))));
+    assert!(!(0..6).any(|at| {
+        cluster.saw(at, S(0), |e| matches!(e, MembershipEvent::Suspect(_) | MembershipEvent::Dead(_)))
+    }));
     cluster.run(S(400));
     for at in all_but(6, 2) {
         assert_eq!(cluster.state(at, 2), None, "{at} remembers it");
-        assert!(cluster.saw(at, S(0), |e| *e == Event::Reclaimed(key(2))));
+        assert!(cluster.saw(at, S(0), |e| *e == MembershipEvent::Reclaimed(key(2))));
     }
     assert_eq!(cluster.nodes[0].detector.live(), 5);
 }
@@ -210,7 +225,7 @@ fn who_left_can_join_again_without_a_restart() {
     let since = cluster.elapsed();
     cluster.join(4, &[1]);
     cluster.run_until(S(10), |c| c.agree(State::Alive, &[0, 1, 2, 3, 4])).expect("not back");
-    assert!(cluster.saw(4, since, |e| *e == Event::Joined));
+    assert!(cluster.saw(4, since, |e| *e == MembershipEvent::Joined));
 }
 
 #[test]
@@ -227,7 +242,7 @@ fn a_restart_is_an_event_and_the_new_process_outbids_the_old() {
         })
         .expect("someone believes in the old process");
     for at in all_but(5, 3) {
-        assert!(cluster.saw(at, since, |e| *e == Event::Restarted { peer: key(3), boot: 9999 }));
+        assert!(cluster.saw(at, since, |e| *e == MembershipEvent::Restarted { peer: key(3), boot: 9999 }));
         assert!(cluster.nodes[at].detector.member(&key(3)).unwrap().incarnation > 0);
     }
     cluster.run(S(30));
@@ -250,7 +265,7 @@ fn an_observer_sees_everyone_and_is_seen_by_nobody() {
     let observer = cluster.add(true);
     cluster.join(observer, &[0]);
     cluster.run(S(120));
-    assert!(cluster.saw(observer, S(0), |e| *e == Event::Joined));
+    assert!(cluster.saw(observer, S(0), |e| *e == MembershipEvent::Joined));
     assert_eq!(cluster.nodes[observer].detector.members().count(), 4);
     for at in 0..4 {
         assert_eq!(cluster.state(at, observer), None);
@@ -311,7 +326,7 @@ fn an_observer_asks_before_it_holds_a_suspect_dead() {
     // No other node has heard of the suspicion, so only the accused can refute it.
     cluster.run_until(S(30), |c| c.state(observer, 3) == Some(State::Alive)).expect("suspect for ever");
     cluster.run(S(60));
-    assert!(!cluster.saw(observer, since, |e| matches!(e, Event::Dead(_))));
+    assert!(!cluster.saw(observer, since, |e| matches!(e, MembershipEvent::Dead(_))));
     // A member that is really dead is still held dead: the others report it.
     tell(&mut cluster);
     cluster.nodes[3].up = false;
@@ -333,7 +348,7 @@ fn a_machine_that_slept_asks_before_it_judges() {
     cluster.drain(1);
     cluster.run(S(60));
     assert!(cluster.told(1, since, State::Dead).iter().all(|dead| *dead == key(1)));
-    assert!(!cluster.saw(1, since, |e| matches!(e, Event::Dead(_))));
+    assert!(!cluster.saw(1, since, |e| matches!(e, MembershipEvent::Dead(_))));
     assert!(cluster.agree(State::Alive, &[0, 1, 2, 3, 4]));
 }
 
@@ -344,11 +359,11 @@ fn a_user_event_reaches_everyone_once() {
     cluster.run(S(10));
     for at in 1..8 {
         let heard = cluster.nodes[at].events.iter().filter(
-            |(_, e)| matches!(e, Event::User { origin, body } if *origin == key(0) && body == b"hello"),
+            |(_, e)| matches!(e, MembershipEvent::User { origin, body } if *origin == key(0) && body == b"hello"),
         );
         assert_eq!(heard.count(), 1, "{at}");
     }
-    assert!(!cluster.saw(0, S(0), |e| matches!(e, Event::User { .. })));
+    assert!(!cluster.saw(0, S(0), |e| matches!(e, MembershipEvent::User { .. })));
 }
 
 #[test]
@@ -367,7 +382,7 @@ fn changed_metadata_reaches_everyone() {
     cluster.run(S(10));
     for at in all_but(6, 1) {
         assert_eq!(cluster.nodes[at].detector.member(&key(1)).unwrap().meta.zone(), "east");
-        assert!(cluster.saw(at, since, |e| matches!(e, Event::MetaChanged(m) if m.key == key(1))));
+        assert!(cluster.saw(at, since, |e| matches!(e, MembershipEvent::MetaChanged(m) if m.key == key(1))));
     }
 }
 
@@ -384,7 +399,10 @@ fn one_seed_gives_one_course_of_events() {
             .iter()
             .flat_map(|node| node.events.iter())
             .map(|(at, event)| match event {
-                Event::Alive(m) | Event::Suspect(m) | Event::Dead(m) | Event::Left(m) => {
+                MembershipEvent::Alive(m)
+                | MembershipEvent::Suspect(m)
+                | MembershipEvent::Dead(m)
+                | MembershipEvent::Left(m) => {
                     format!("{at:?} {:?} {:?} {:?}", m.key, m.state, m.since - start)
                 }
                 other => format!("{at:?} {other:?}"),

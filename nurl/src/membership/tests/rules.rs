@@ -16,7 +16,7 @@ use crate::membership::message::{
 };
 use crate::membership::pushpull::MAX_FACTS_PER_SECOND;
 use crate::membership::table::{Fact, MAX_INCARNATION_JUMP, Profile, Record};
-use crate::membership::{Config, Detector, Event, MembershipError, Meta, State, Via};
+use crate::membership::{Config, Detector, MembershipError, MembershipEvent, Meta, State, Via};
 use crate::net::rendezvous::Contact;
 use crate::rt::Rng;
 
@@ -64,7 +64,7 @@ pub(super) fn sent(detector: &mut Detector) -> Vec<(PublicKey, Via, Message)> {
         .collect()
 }
 
-pub(super) fn events(detector: &mut Detector) -> Vec<Event> {
+pub(super) fn events(detector: &mut Detector) -> Vec<MembershipEvent> {
     std::iter::from_fn(|| detector.poll_event()).collect()
 }
 
@@ -99,7 +99,7 @@ fn a_suspicion_of_this_node_is_refuted_in_the_very_answer() {
     let answer = &sent(&mut detector)[0].2;
     let refutation = answer.facts.iter().find(|fact| fact.key == key(ME)).unwrap();
     assert_eq!((refutation.record.state, refutation.record.incarnation), (State::Alive, 5));
-    assert!(events(&mut detector).contains(&Event::Refuted { incarnation: 5 }));
+    assert!(events(&mut detector).contains(&MembershipEvent::Refuted { incarnation: 5 }));
     assert_eq!(detector.health(), 1, "whoever is suspected may be the slow one");
 }
 
@@ -181,7 +181,7 @@ fn a_ping_req_is_served_with_its_target_acked_and_nacked_at_80_percent() {
     let Body::Ping { seq } = first[0].2.body else { panic!("{first:?}") };
     assert_eq!(first[0].0, key(2));
     assert_ne!(seq, 70);
-    assert!(events(&mut detector).contains(&Event::WantSession { peer: key(2) }));
+    assert!(events(&mut detector).contains(&MembershipEvent::WantSession { peer: key(2) }));
     run(&mut detector, &mut now, ms(559));
     let nacked = |sent: &[(PublicKey, Via, Message)]| {
         sent.iter().any(|(to, _, m)| *to == key(1) && m.body == Body::Nack { seq: 70 })
@@ -321,7 +321,9 @@ fn a_late_ack_clears_the_suspicion_and_nobody_elses_does() {
     tell(&mut detector, now, suspect, Body::Ack { seq }, Vec::new());
     assert_eq!(state(&detector, suspect), State::Alive);
     assert_eq!(detector.stats().late_acks, 1);
-    assert!(matches!(&events(&mut detector)[..], [Event::Alive(member)] if member.key == key(suspect)));
+    assert!(
+        matches!(&events(&mut detector)[..], [MembershipEvent::Alive(member)] if member.key == key(suspect))
+    );
     // The cleared suspicion leaves no running timer.
     detector.on_hub_pong(now);
     assert_eq!(state(&detector, suspect), State::Alive);
@@ -396,7 +398,7 @@ fn the_next_target_is_named_a_period_ahead() {
             tell(&mut detector, now, from, Body::Ack { seq }, Vec::new());
         }
         named.extend(events(&mut detector).into_iter().filter_map(|event| match event {
-            Event::WantSession { peer } => Some((now, peer)),
+            MembershipEvent::WantSession { peer } => Some((now, peer)),
             _ => None,
         }));
     }
@@ -567,7 +569,7 @@ fn user_events_are_bounded_and_typed() {
             detector.handle_message(now, key(1), Via::Datagram, &message.encode());
         }
     }
-    let heard = events(&mut detector).iter().filter(|e| matches!(e, Event::User { .. })).count();
+    let heard = events(&mut detector).iter().filter(|e| matches!(e, MembershipEvent::User { .. })).count();
     assert_eq!(heard, MAX_SEEN_EVENTS + 1, "each once");
     assert_eq!(detector.seen_events.len(), MAX_SEEN_EVENTS);
     let (_, mut observer) = new(true);
@@ -608,7 +610,7 @@ fn joining_asks_three_contacts_and_tries_again_until_one_answers() {
     detector.join(now);
     named(&mut detector, now, 1..9);
     assert_eq!(sent(&mut detector).len(), 3);
-    assert!(!events(&mut detector).contains(&Event::Joined));
+    assert!(!events(&mut detector).contains(&MembershipEvent::Joined));
     run(&mut detector, &mut now, Duration::from_secs(25));
     let again = sent(&mut detector);
     let (to, _, request) = again.last().unwrap();
@@ -616,9 +618,9 @@ fn joining_asks_three_contacts_and_tries_again_until_one_answers() {
     let from = (1..9).find(|of| key(*of) == *to).unwrap();
     let answer = |index| Body::PushPullAck(Chunk { id: chunk.id, index, total: 2 });
     tell(&mut detector, now, from, answer(1), vec![fact(50, 1, State::Alive)]);
-    assert!(!events(&mut detector).contains(&Event::Joined), "half an answer");
+    assert!(!events(&mut detector).contains(&MembershipEvent::Joined), "half an answer");
     tell(&mut detector, now, from, answer(0), vec![fact(from, 1, State::Alive)]);
-    assert!(events(&mut detector).contains(&Event::Joined));
+    assert!(events(&mut detector).contains(&MembershipEvent::Joined));
     assert_eq!(detector.live(), 3);
     // A later LIST: only contacts that this node doesn't hold live are asked.
     sent(&mut detector);
@@ -661,7 +663,7 @@ fn an_exchange_voids_what_isolation_concluded_and_its_subjects_are_probed_first(
     let from = (1..=9).find(|of| key(*of) == peer).unwrap();
     tell(&mut detector, now, from, Body::PushPullAck(Chunk { id, index: 0, total: 1 }), Vec::new());
     assert!(suspects(&detector).is_empty() && !detector.is_isolated());
-    assert!(events(&mut detector).contains(&Event::Isolated(false)));
+    assert!(events(&mut detector).contains(&MembershipEvent::Isolated(false)));
     // One probe is under way and the next target is fixed already; then the subjects follow.
     let (mut probed, mut last) = (Vec::new(), None);
     while probed.len() < 2 + subjects.len() {
@@ -736,7 +738,7 @@ fn a_wide_mesh_settles_without_a_false_word() {
     let learned = cluster.run_until(Duration::from_secs(60), |c| c.agree(State::Dead, &[7]));
     assert!(learned.is_some());
     for at in 0..40 {
-        let wrong = |e: &Event| matches!(e, Event::Dead(member) if member.key != key(7));
+        let wrong = |e: &MembershipEvent| matches!(e, MembershipEvent::Dead(member) if member.key != key(7));
         assert!(!cluster.saw(at, Duration::ZERO, wrong));
     }
 }

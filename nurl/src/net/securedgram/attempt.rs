@@ -11,7 +11,7 @@ use crate::net::noise::Initiator;
 use crate::net::route::Routes;
 use crate::rt::Rng;
 
-/// How long a peer is tried before [`HandshakeFailed`](super::Event::HandshakeFailed) (WireGuard §6.1).
+/// How long a peer is tried before [`HandshakeFailed`](super::SessionEvent::HandshakeFailed) (WireGuard §6.1).
 pub const ATTEMPT_LIFE: Duration = Duration::from_secs(90);
 
 /// After the first init the next ones go out at 0.25, 0.5, 1 and 2 s, then every 5 s. The early ones cover loss, the

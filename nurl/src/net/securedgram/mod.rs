@@ -22,7 +22,7 @@
 //! examined only if it has the random index of a pending try, and at most [`attempt::MAX_RESPONSES`] times.
 //!
 //! **Limits.** It queues no application data: [`SealError::NoSession`] begins a handshake, and
-//! [`Event::Established`] says when to try again. It keeps no more than [`Config::max_peers`] peers.
+//! [`SessionEvent::Established`] says when to try again. It keeps no more than [`Config::max_peers`] peers.
 
 pub mod attempt;
 pub mod budget;
@@ -159,7 +159,7 @@ pub struct Outgoing {
 
 /// An event of the endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Event {
+pub enum SessionEvent {
     /// There is a new session with this process of the peer, and there was none before.
     Established {
         /// The peer.
@@ -169,7 +169,7 @@ pub enum Event {
         /// Whether we began the handshake.
         initiator: bool,
     },
-    /// The peer's boot id has changed; [`Established`](Event::Established) follows.
+    /// The peer's boot id has changed; [`Established`](SessionEvent::Established) follows.
     PeerRestarted {
         /// The peer.
         peer: PublicKey,
@@ -242,10 +242,10 @@ impl CloseReason {
 /// Why a datagram wasn't sealed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SealError {
-    /// There is no session; a handshake has begun. Keep the datagram and wait for [`Event::Established`].
+    /// There is no session; a handshake has begun. Keep the datagram and wait for [`SessionEvent::Established`].
     #[error("no session with this peer yet")]
     NoSession,
-    /// There is a session, but no route to the peer now. Wait for a relay or for [`Event::Path`].
+    /// There is a session, but no route to the peer now. Wait for a relay or for [`SessionEvent::Path`].
     #[error("no route to this peer now")]
     NoRoute,
     /// The body is longer than the path's limit: send it as a reliable message.

@@ -62,7 +62,7 @@ pub enum Outcome {
 
 /// The end of a transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Event {
+pub struct StunEvent {
     /// The server that was asked.
     pub server: SocketAddr,
     /// How it ended.
@@ -112,7 +112,7 @@ pub struct Client {
     rng: Rng,
     rto: Duration,
     open: BTreeMap<u128, Transaction>,
-    events: VecDeque<Event>,
+    events: VecDeque<StunEvent>,
     stats: StunStats,
 }
 
@@ -213,7 +213,7 @@ impl Client {
     }
 
     /// The next transaction that ended.
-    pub fn poll_event(&mut self) -> Option<Event> {
+    pub fn poll_event(&mut self) -> Option<StunEvent> {
         self.events.pop_front()
     }
 
@@ -228,7 +228,7 @@ impl Client {
             self.events.pop_front();
             self.stats.events_dropped += 1;
         }
-        self.events.push_back(Event { server, outcome });
+        self.events.push_back(StunEvent { server, outcome });
     }
 }
 

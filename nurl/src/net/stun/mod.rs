@@ -16,7 +16,9 @@
 mod client;
 mod server;
 
-pub use client::{Client, ClientError, Event, MAX_TRANSACTIONS, Outcome, RC, RM, RTO, StunStats, Transmit};
+pub use client::{
+    Client, ClientError, MAX_TRANSACTIONS, Outcome, RC, RM, RTO, StunEvent, StunStats, Transmit,
+};
 pub use server::{MAX_REQUEST_LEN, MAX_RESPONSE_LEN, answer};
 
 use stun_types::message::{Message, MessageHeader};

@@ -118,7 +118,7 @@ fn requests_are_repeated_as_rfc_8489_says() {
         let now = client.poll_timeout().unwrap();
         client.handle_timeout(now);
         if let Some(event) = client.poll_event() {
-            assert_eq!(event, Event { server: server(), outcome: Outcome::TimedOut });
+            assert_eq!(event, StunEvent { server: server(), outcome: Outcome::TimedOut });
             break now;
         }
         let transmit = client.poll_transmit(now).unwrap();
@@ -154,7 +154,7 @@ fn a_server_that_was_away_is_asked_at_once_when_somebody_asks_again() {
     let outcome = Outcome::Reflexive { addr: mapped, rtt: None };
     assert_eq!(
         client.poll_event(),
-        Some(Event { server: server(), outcome }),
+        Some(StunEvent { server: server(), outcome }),
         "which request it answers is unknown"
     );
 }

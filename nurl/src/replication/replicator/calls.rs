@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::asking::Asked;
 use super::operations::OperationId;
 use super::writes::Pending;
-use super::{Event, MAX_KEY_BYTES, Op, Replicator, UpdateError};
+use super::{MAX_KEY_BYTES, Op, Replicator, ReplicatorEvent, UpdateError};
 use crate::key::PublicKey;
 
 /// Limit on the callers that wait; the same as for reads. A caller over the limit gets an error.
@@ -36,7 +36,7 @@ pub(super) struct Waiter {
 }
 
 impl Replicator {
-    /// Writes, and reports the outcome by [`Event::WriteDone`] with `id`.
+    /// Writes, and reports the outcome by [`ReplicatorEvent::WriteDone`] with `id`.
     ///
     /// # Errors
     /// [`UpdateError`]; nothing was written then, and no event follows.
@@ -95,7 +95,7 @@ impl Replicator {
 
     fn settle(&mut self, caller: Caller, outcome: Result<(), UpdateError>) {
         match caller {
-            Caller::Driver(id) => self.events.push_back(Event::WriteDone { id, outcome }),
+            Caller::Driver(id) => self.events.push_back(ReplicatorEvent::WriteDone { id, outcome }),
             Caller::Observer(observer, id) => self.settle_operation(observer, id, outcome),
         }
     }

@@ -121,7 +121,7 @@ pub struct Config {
     pub clock: Stamp,
     /// An observer writes through a member and holds nothing.
     pub observer: bool,
-    /// Whether the driver stores the keys of [`Event::Changed`] durably: then a write is safe here without any
+    /// Whether the driver stores the keys of [`ReplicatorEvent::Changed`] durably: then a write is safe here without any
     /// owner's answer.
     pub durable: bool,
 }
@@ -172,7 +172,7 @@ pub enum UpdateError {
 
 /// An event for the driver.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
+pub enum ReplicatorEvent {
     /// The durable record of a key changed: store [`Replicator::record`], or delete it if there is none.
     Changed {
         /// The key.
@@ -302,7 +302,7 @@ pub struct Replicator {
     outbox_bytes: usize,
     dirty: BTreeSet<Vec<u8>>,
     differing: BTreeSet<PublicKey>,
-    events: VecDeque<Event>,
+    events: VecDeque<ReplicatorEvent>,
     /// Bytes of state that may still be sent in this tick; a large state may overdraw it.
     budget: i64,
     next_tick: Instant,
@@ -483,14 +483,14 @@ impl Replicator {
     }
 
     /// The next event.
-    pub fn poll_event(&mut self) -> Option<Event> {
+    pub fn poll_event(&mut self) -> Option<ReplicatorEvent> {
         if let Some(event) = self.events.pop_front() {
             return Some(event);
         }
         if let Some(peer) = self.differing.pop_first() {
-            return Some(Event::ViewDiffers { peer });
+            return Some(ReplicatorEvent::ViewDiffers { peer });
         }
-        self.dirty.pop_first().map(|key| Event::Changed { key })
+        self.dirty.pop_first().map(|key| ReplicatorEvent::Changed { key })
     }
 
     /// Tells that a message to this peer failed because the peer restarted or left the mesh.

@@ -11,7 +11,7 @@ use rand_core::Rng as _;
 
 use super::calls::Caller;
 use super::message::Message;
-use super::{Event, MAX_KEY_BYTES, Op, Replicator, UpdateError};
+use super::{MAX_KEY_BYTES, Op, Replicator, ReplicatorEvent, UpdateError};
 use crate::key::PublicKey;
 use crate::replication::crdt::{CrdtError, Kind};
 
@@ -70,7 +70,7 @@ pub(super) struct Operations {
 }
 
 impl Replicator {
-    /// Asks `member` to write in this node's place. [`Event::OperationDone`] reports the outcome.
+    /// Asks `member` to write in this node's place. [`ReplicatorEvent::OperationDone`] reports the outcome.
     ///
     /// # Errors
     /// [`UpdateError::Full`] or [`UpdateError::KeyTooLong`]; nothing was sent then.
@@ -156,7 +156,7 @@ impl Replicator {
         match self.operations.underway.get(&id) {
             Some(underway) if underway.member == from => {
                 self.operations.underway.remove(&id);
-                self.events.push_back(Event::OperationDone { id, outcome });
+                self.events.push_back(ReplicatorEvent::OperationDone { id, outcome });
             }
             _ => self.stats.stray += 1,
         }
@@ -193,7 +193,7 @@ impl Replicator {
     fn end_as_unknown(&mut self, lost: Vec<OperationId>) {
         for id in lost {
             self.operations.underway.remove(&id);
-            self.events.push_back(Event::OperationDone { id, outcome: OperationOutcome::Unknown });
+            self.events.push_back(ReplicatorEvent::OperationDone { id, outcome: OperationOutcome::Unknown });
         }
     }
 }

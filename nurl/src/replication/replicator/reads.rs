@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use minicbor::bytes::ByteVec;
 
 use super::message::Message;
-use super::{Event, MAX_KEY_BYTES, MAX_READS, Replicator, UpdateError};
+use super::{MAX_KEY_BYTES, MAX_READS, Replicator, ReplicatorEvent, UpdateError};
 use crate::key::PublicKey;
 use crate::replication::crdt::{Digest, Value};
 
@@ -55,7 +55,8 @@ impl Reading {
 
 impl Replicator {
     /// Reads a key. A node that holds it answers from its copy; any other node asks the owners. In both cases the
-    /// answer is [`Event::ReadDone`] or [`Event::ReadFailed`] with `id`, and includes this node's own pending write.
+    /// answer is [`ReplicatorEvent::ReadDone`] or [`ReplicatorEvent::ReadFailed`] with `id`, and includes this node's
+    /// own pending write.
     ///
     /// # Errors
     /// [`UpdateError`]; no event follows then.
@@ -68,7 +69,7 @@ impl Replicator {
         }
         if let Some(entry) = self.entries.get(key).filter(|entry| entry.hand_off.is_none()) {
             let value = Some(entry.value.clone());
-            self.events.push_back(Event::ReadDone { id, value });
+            self.events.push_back(ReplicatorEvent::ReadDone { id, value });
             return Ok(());
         }
         if self.ring.owners(key, self.config.replicas).is_empty() {
@@ -96,7 +97,7 @@ impl Replicator {
             give_up: now + GIVE_UP,
         };
         if reading.waiting.is_empty() {
-            self.events.push_back(Event::ReadDone { id, value: reading.value });
+            self.events.push_back(ReplicatorEvent::ReadDone { id, value: reading.value });
         } else {
             self.reads.insert(id, reading);
         }
@@ -184,7 +185,7 @@ impl Replicator {
             return;
         }
         if reading.answers.is_empty() && reading.value.is_none() {
-            self.events.push_back(Event::ReadFailed { id });
+            self.events.push_back(ReplicatorEvent::ReadFailed { id });
             return;
         }
         if let Some(value) = &reading.value {
@@ -204,6 +205,6 @@ impl Replicator {
                 self.stats.bad_states += 1;
             }
         }
-        self.events.push_back(Event::ReadDone { id, value: reading.value });
+        self.events.push_back(ReplicatorEvent::ReadDone { id, value: reading.value });
     }
 }

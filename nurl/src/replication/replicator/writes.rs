@@ -445,8 +445,8 @@ impl Replicator {
         entry.digest
     }
 
-    /// The durable record of a key, to be stored on [`Event::Changed`](super::Event::Changed). None: delete the
-    /// record.
+    /// The durable record of a key, to be stored on [`ReplicatorEvent::Changed`](super::ReplicatorEvent::Changed).
+    /// None: delete the record.
     pub fn record(&self, key: &[u8]) -> Option<Vec<u8>> {
         let held = self.entries.get(key).map(|entry| ByteVec::from(entry.value.encode()));
         let pending = self.pending.get(key).map(|pending| ByteVec::from(pending.value.encode()));

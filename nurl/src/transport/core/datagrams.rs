@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::{Event, MAX_DATAGRAM_BYTES, SendError, Transport, channel};
+use super::{MAX_DATAGRAM_BYTES, SendError, Transport, TransportEvent, channel};
 use crate::key::PublicKey;
 use crate::net::hub_client::HubCommand;
 use crate::net::route::Route;
@@ -67,7 +67,7 @@ impl Transport {
         }
     }
 
-    /// Sends an echo request; [`Event::Echo`] follows if it is answered.
+    /// Sends an echo request; [`TransportEvent::Echo`] follows if it is answered.
     ///
     /// # Errors
     /// Those of [`Transport::send`].
@@ -112,7 +112,7 @@ impl Transport {
         match channel {
             channel::MEMBERSHIP => {
                 let body = Bytes::copy_from_slice(body);
-                self.events.push_back(Event::Membership { peer, body });
+                self.events.push_back(TransportEvent::Membership { peer, body });
             }
             channel::RELIABLE => self.reliable.handle_datagram(now, peer, body),
             channel::APPLICATION => {
@@ -142,7 +142,7 @@ impl Transport {
             }
             Some((1, nonce)) => {
                 if let Ok(nonce) = nonce.try_into() {
-                    self.events.push_back(Event::Echo { peer, nonce: u64::from_le_bytes(nonce) });
+                    self.events.push_back(TransportEvent::Echo { peer, nonce: u64::from_le_bytes(nonce) });
                 }
             }
             _ => self.stats.unknown_channel += 1,

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 
-use super::{Event, Transport};
+use super::{Transport, TransportEvent};
 use crate::key::PublicKey;
 use crate::net::hub_client::{DownReason, HubCommand, HubEvent};
 use crate::net::rendezvous::{Contact, PublishResult, Record, RecordError, SealedRecord};
@@ -135,7 +135,7 @@ impl Transport {
         self.command_all(|| HubCommand::Ping);
     }
 
-    /// Asks rendezvous for members; [`Event::Contacts`] follows.
+    /// Asks rendezvous for members; [`TransportEvent::Contacts`] follows.
     pub fn ask_contacts(&mut self) {
         self.command_all(|| HubCommand::List { max: CONTACTS });
     }
@@ -158,7 +158,7 @@ impl Transport {
                     if let Some(state) = self.hubs.get_mut(&hub) {
                         state.rtt = Some(rtt);
                     }
-                    self.events.push_back(Event::HubPong);
+                    self.events.push_back(TransportEvent::HubPong);
                 }
                 HubEvent::Records(records) => {
                     let contacts = records
@@ -169,7 +169,7 @@ impl Transport {
                             opened: self.open(now, record) != Err(RecordError::Sealed),
                         })
                         .collect();
-                    self.events.push_back(Event::Contacts { hub, contacts });
+                    self.events.push_back(TransportEvent::Contacts { hub, contacts });
                 }
                 HubEvent::Record(record) => self.on_looked_up(now, &record),
                 // Another publisher with our key has a higher sequence number.
@@ -183,7 +183,7 @@ impl Transport {
                 // that reports nothing. Only a joining node needs to know which peers not to wait for.
                 HubEvent::PeerGone { peer } => {
                     if self.peers.contains_key(&peer) {
-                        self.events.push_back(Event::NotThere { hub, peer });
+                        self.events.push_back(TransportEvent::NotThere { hub, peer });
                     }
                 }
                 // A hub without a record of a peer may still have the peer connected: observers have no record.
@@ -225,7 +225,7 @@ impl Transport {
                 self.send_waiting(now, peer);
             }
         }
-        self.events.push_back(Event::HubUp { hub });
+        self.events.push_back(TransportEvent::HubUp { hub });
     }
 
     pub(super) fn on_hub_down(&mut self, now: Instant, hub: PublicKey, reason: DownReason) {
@@ -244,7 +244,7 @@ impl Transport {
         }
         self.tell_others_up();
         self.relays_changed(now);
-        self.events.push_back(Event::HubDown { hub, reason });
+        self.events.push_back(TransportEvent::HubDown { hub, reason });
     }
 
     /// Tells each hub's connection whether another hub is up, if that has changed.

@@ -1,7 +1,7 @@
 //! The transport's core: sessions, routes, reliable messages and groups as one state machine without IO.
 //!
 //! Inputs are datagrams from the sockets, events from the hubs, the interface list and the time. Outputs are batches
-//! for the sockets, commands for the hubs, and [`Event`]s for the layer above.
+//! for the sockets, commands for the hubs, and [`TransportEvent`]s for the layer above.
 //!
 //! Every input is followed by [`Transport::pump`], which moves data between the parts. A new session releases waiting
 //! datagrams and opens the reliable connection. A reliable datagram is sealed onto the routes that the path state
@@ -38,8 +38,8 @@ use super::outbox::Outbox;
 use super::reliable::{self, MessageId, Priority, Reliable, ReliableConfig};
 use super::waiting::Waiting;
 use super::{
-    Event, Gauge, Gauges, Limits, MAX_DATAGRAM_BYTES, PathInfo, SendError, TransportConfig, TransportStats,
-    channel,
+    Gauge, Gauges, Limits, MAX_DATAGRAM_BYTES, PathInfo, SendError, TransportConfig, TransportEvent,
+    TransportStats, channel,
 };
 use crate::key::PublicKey;
 use crate::mesh::Generation;
@@ -85,7 +85,7 @@ pub struct Transport {
     record_due: Option<Instant>,
     inbox: Vec<u8>,
     inbox_index: Vec<(PublicKey, Range<usize>)>,
-    events: VecDeque<Event>,
+    events: VecDeque<TransportEvent>,
     sealed: Vec<u8>,
     plain: Vec<u8>,
     stats: TransportStats,
@@ -153,7 +153,7 @@ impl Transport {
         transport
     }
 
-    /// Queues a reliable message; [`reliable::Event::Acked`] or [`reliable::Event::Failed`] follows.
+    /// Queues a reliable message; [`reliable::ReliableEvent::Acked`] or [`reliable::ReliableEvent::Failed`] follows.
     ///
     /// # Errors
     /// Those of [`Reliable::send`].
@@ -302,7 +302,7 @@ impl Transport {
     }
 
     /// The next event.
-    pub fn poll_event(&mut self) -> Option<Event> {
+    pub fn poll_event(&mut self) -> Option<TransportEvent> {
         self.events.pop_front()
     }
 
@@ -375,8 +375,8 @@ impl Transport {
         moved
     }
 
-    fn on_session_event(&mut self, now: Instant, event: securedgram::Event) {
-        use securedgram::Event as Session;
+    fn on_session_event(&mut self, now: Instant, event: securedgram::SessionEvent) {
+        use securedgram::SessionEvent as Session;
         match event {
             Session::Established { peer, boot, .. } => {
                 if !self.welcome(now, peer) {
@@ -385,14 +385,14 @@ impl Transport {
                 self.reliable.on_established(now, peer, boot);
                 self.groups.on_established(peer, boot);
                 self.send_waiting(now, peer);
-                self.events.push_back(Event::Established { peer, boot });
+                self.events.push_back(TransportEvent::Established { peer, boot });
             }
             Session::PeerRestarted { peer, boot } => {
                 self.reliable.on_established(now, peer, boot);
-                self.events.push_back(Event::Restarted { peer, boot });
+                self.events.push_back(TransportEvent::Restarted { peer, boot });
             }
             Session::HandshakeFailed { peer } => {
-                self.events.push_back(Event::Unreachable { peer });
+                self.events.push_back(TransportEvent::Unreachable { peer });
                 self.on_handshake_failed(now, &peer);
             }
             Session::Closed { peer, .. } => {
@@ -407,7 +407,7 @@ impl Transport {
                     self.send_waiting(now, peer);
                 }
                 let path = self.path(&peer);
-                self.events.push_back(Event::Path { peer, path });
+                self.events.push_back(TransportEvent::Path { peer, path });
             }
         }
     }
@@ -435,7 +435,7 @@ impl Transport {
         while self.events.len() < EVENTS {
             let Some(event) = self.reliable.poll_event() else { break };
             moved = true;
-            self.events.push_back(Event::Reliable(event));
+            self.events.push_back(TransportEvent::Reliable(event));
         }
         moved
     }
@@ -453,8 +453,8 @@ impl Transport {
             // A lost key message is requested again.
             let _ = self.send(now, peer, channel::GROUP_KEYS, &body);
         }
-        while let Some(group::Event::Received { group, sender, body }) = self.groups.poll_event() {
-            self.events.push_back(Event::Group { group, sender, body: Bytes::from(body) });
+        while let Some(group::GroupEvent::Received { group, sender, body }) = self.groups.poll_event() {
+            self.events.push_back(TransportEvent::Group { group, sender, body: Bytes::from(body) });
             moved = true;
         }
         moved

@@ -87,14 +87,14 @@ fn a_first_message_is_acknowledged_without_any_timer_whichever_key_is_the_smalle
         let id =
             pair.nodes[0].send_message(pair.now, b, Priority::Bulk, kind::APPLICATION, body.clone()).unwrap();
         pair.talk();
-        let at_b: Vec<Event> = std::iter::from_fn(|| pair.nodes[1].poll_event()).collect();
-        let arrived = |event: &Event| {
-            matches!(event, Event::Reliable(reliable::Event::Message { peer, body: got, .. })
+        let at_b: Vec<TransportEvent> = std::iter::from_fn(|| pair.nodes[1].poll_event()).collect();
+        let arrived = |event: &TransportEvent| {
+            matches!(event, TransportEvent::Reliable(reliable::ReliableEvent::Message { peer, body: got, .. })
                 if *peer == a && *got == body)
         };
         assert!(at_b.iter().any(arrived), "seed {seed}: {at_b:?}");
-        let at_a: Vec<Event> = std::iter::from_fn(|| pair.nodes[0].poll_event()).collect();
-        let acked = |event: &Event| matches!(event, Event::Reliable(reliable::Event::Acked { id: of, .. }) if *of == id);
+        let at_a: Vec<TransportEvent> = std::iter::from_fn(|| pair.nodes[0].poll_event()).collect();
+        let acked = |event: &TransportEvent| matches!(event, TransportEvent::Reliable(reliable::ReliableEvent::Acked { id: of, .. }) if *of == id);
         assert!(at_a.iter().any(acked), "seed {seed}: {at_a:?}");
         assert!(pair.nodes[0].is_quiet(), "seed {seed}");
     }
@@ -117,7 +117,7 @@ fn a_list_says_of_each_whether_the_mesh_has_sealed_its_record() {
     let records = records.collect();
     pair.nodes[0].handle_hub(pair.now, HUB, vec![HubEvent::Records(records)]);
     let contacts = std::iter::from_fn(|| pair.nodes[0].poll_event()).find_map(|event| match event {
-        Event::Contacts { contacts, .. } => Some(contacts),
+        TransportEvent::Contacts { contacts, .. } => Some(contacts),
         _ => None,
     });
     let opened: Vec<_> = contacts.unwrap().iter().map(|contact| (contact.key, contact.opened)).collect();

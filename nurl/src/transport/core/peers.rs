@@ -8,7 +8,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Event, SendError, Transport};
+use super::{SendError, Transport, TransportEvent};
 use crate::key::PublicKey;
 
 /// A peer that was added or heard more recently than this isn't idle: an exchange over a slow path, with a lost
@@ -110,14 +110,14 @@ impl Transport {
         }
     }
 
-    /// Drops a peer: its session, its paths, and its waiting data. [`Event::Forgotten`] follows if it was known.
+    /// Drops a peer: its session, its paths, and its waiting data. [`TransportEvent::Forgotten`] follows if it was known.
     pub fn forget(&mut self, now: Instant, peer: &PublicKey) {
         self.waiting.forget(peer);
         self.reliable.forget(now, *peer);
         self.groups.forget(peer);
         self.endpoint.forget(now, peer);
         if self.peers.remove(peer).is_some() {
-            self.events.push_back(Event::Forgotten { peer: *peer });
+            self.events.push_back(TransportEvent::Forgotten { peer: *peer });
         }
     }
 

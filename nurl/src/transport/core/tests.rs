@@ -15,7 +15,7 @@ struct World {
     now: Instant,
     ticket: Ticket,
     node: Transport,
-    events: Vec<Event>,
+    events: Vec<TransportEvent>,
 }
 
 fn secret(n: u64) -> SecretKey {
@@ -79,7 +79,7 @@ impl World {
     }
 
     /// Lets the node and a client exchange datagrams for `time`; datagrams to other peers are lost.
-    fn run(&mut self, client: &mut Transport, time: Duration) -> Vec<Event> {
+    fn run(&mut self, client: &mut Transport, time: Duration) -> Vec<TransportEvent> {
         let until = self.now + time;
         let mut events = Vec::new();
         for _ in 0..PASSES {
@@ -111,13 +111,15 @@ impl World {
         client.send_message(self.now, self.key(), Priority::Job, 1, body.clone()).unwrap();
         self.run(&mut client, Duration::from_millis(20));
         let asked = std::mem::take(&mut self.events).into_iter().any(|event| {
-            matches!(&event, Event::Reliable(reliable::Event::Message { peer, .. }) if *peer == client.local)
+            matches!(&event, TransportEvent::Reliable(reliable::ReliableEvent::Message { peer, .. }) if *peer == client.local)
         });
         if asked {
             self.node.send_message(self.now, client.local, Priority::Job, 1, body.clone()).unwrap();
         }
         let answers = self.run(&mut client, Duration::from_millis(100));
-        answers.iter().any(|event| matches!(event, Event::Reliable(reliable::Event::Message { .. })))
+        answers
+            .iter()
+            .any(|event| matches!(event, TransportEvent::Reliable(reliable::ReliableEvent::Message { .. })))
     }
 
     /// Lets `time` pass for the node without any reachable peer.
@@ -164,11 +166,18 @@ fn what_waits_for_a_client_that_went_fails_and_it_is_forgotten() {
     let id = world.node.send_message(world.now, client, Priority::Job, 1, Bytes::from_static(b"result"));
     // The session ends after three minutes, and the next handshake attempt 90 seconds later.
     world.alone(Duration::from_secs(300));
-    let failed =
-        reliable::Event::Failed { peer: client, id: id.unwrap(), reason: reliable::FailReason::Forgotten };
-    let position = |wanted: &dyn Fn(&Event) -> bool| world.events.iter().position(wanted);
-    assert!(position(&|event| matches!(event, Event::Reliable(event) if *event == failed)).is_some());
-    assert!(position(&|event| matches!(event, Event::Forgotten { peer } if *peer == client)).is_some());
+    let failed = reliable::ReliableEvent::Failed {
+        peer: client,
+        id: id.unwrap(),
+        reason: reliable::FailReason::Forgotten,
+    };
+    let position = |wanted: &dyn Fn(&TransportEvent) -> bool| world.events.iter().position(wanted);
+    assert!(
+        position(&|event| matches!(event, TransportEvent::Reliable(event) if *event == failed)).is_some()
+    );
+    assert!(
+        position(&|event| matches!(event, TransportEvent::Forgotten { peer } if *peer == client)).is_some()
+    );
     assert_eq!(world.node.gauges().peers.now, 0);
 }
 

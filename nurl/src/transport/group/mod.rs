@@ -130,7 +130,7 @@ pub enum Outcome {
 
 /// Events of groups.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
+pub enum GroupEvent {
     /// A frame arrived.
     Received {
         /// The group's name; [`MESH_GROUP`] for the mesh group.

@@ -67,7 +67,7 @@ fn acquainted(now: Instant) -> (Groups, Groups) {
 }
 
 fn bodies(receiver: &mut Groups) -> Vec<Vec<u8>> {
-    std::iter::from_fn(|| receiver.poll_event()).map(|Event::Received { body, .. }| body).collect()
+    std::iter::from_fn(|| receiver.poll_event()).map(|GroupEvent::Received { body, .. }| body).collect()
 }
 
 fn now() -> Instant {
@@ -93,7 +93,7 @@ fn a_mesh_frame_needs_no_pulling() {
     let event = receiver.poll_event();
     assert_eq!(
         event,
-        Some(Event::Received { group: String::new(), sender: key(1), body: b"I am here".into() })
+        Some(GroupEvent::Received { group: String::new(), sender: key(1), body: b"I am here".into() })
     );
     assert_eq!(receiver.handle_frame(now(), &frame), Outcome::Replayed);
     assert_eq!(receiver.poll_transmit(), None);

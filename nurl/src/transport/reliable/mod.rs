@@ -12,9 +12,9 @@
 //! the next packet with GONE, and the client connects again. Time, randomness and bytes come from the caller; the
 //! same calls give the same bytes.
 //!
-//! **Refusals.** A message above the budgets is refused with a typed error, and [`Event::Writable`] follows when a
-//! message left. Datagrams of earlier boots, and datagrams that are neither QUIC nor control datagrams, are dropped
-//! and counted. If a peer announces more than it may, its connection is closed.
+//! **Refusals.** A message above the budgets is refused with a typed error, and [`ReliableEvent::Writable`] follows
+//! when a message left. Datagrams of earlier boots, and datagrams that are neither QUIC nor control datagrams, are
+//! dropped and counted. If a peer announces more than it may, its connection is closed.
 //!
 //! **Failures.** A changed boot id of the peer fails every unacknowledged message with [`FailReason::PeerRestarted`];
 //! [`Reliable::forget`] fails them with [`FailReason::Forgotten`]. If the peer lost the connection, the messages in
@@ -101,7 +101,7 @@ impl Default for ReliableConfig {
 
 /// Events of reliable messages.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
+pub enum ReliableEvent {
     /// A message arrived.
     Message {
         /// The sender.

@@ -57,7 +57,7 @@ pub(super) struct Host {
     pub(super) key: PublicKey,
     pub(super) boot: u64,
     pub(super) reliable: Reliable,
-    pub(super) events: Vec<(Instant, Event)>,
+    pub(super) events: Vec<(Instant, ReliableEvent)>,
     link_free: Instant,
 }
 
@@ -253,7 +253,7 @@ impl Net {
             .events
             .iter()
             .filter_map(|(_, event)| match event {
-                Event::Message { kind, body, .. } => Some((*kind, body.clone())),
+                ReliableEvent::Message { kind, body, .. } => Some((*kind, body.clone())),
                 _ => None,
             })
             .collect()
@@ -264,7 +264,7 @@ impl Net {
             .events
             .iter()
             .filter_map(|(_, event)| match event {
-                Event::Acked { id, .. } => Some(*id),
+                ReliableEvent::Acked { id, .. } => Some(*id),
                 _ => None,
             })
             .collect()
@@ -275,7 +275,7 @@ impl Net {
             .events
             .iter()
             .filter_map(|(_, event)| match event {
-                Event::Failed { id, reason, .. } => Some((*id, *reason)),
+                ReliableEvent::Failed { id, reason, .. } => Some((*id, *reason)),
                 _ => None,
             })
             .collect()

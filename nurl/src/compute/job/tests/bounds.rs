@@ -221,7 +221,7 @@ fn the_outbox_and_the_notices_are_bounded() {
     let record = Record::new(Ok(Bytes::new()), token, key(1));
     world.jobs(2).dispatch(now, key(1), Message::Outcome { task: mine, attempt: 0, record });
     let events = std::iter::from_fn(|| world.jobs(2).poll_event());
-    assert!(events.last().is_some_and(|event| matches!(event, Event::Done { .. })), "never dropped");
+    assert!(events.last().is_some_and(|event| matches!(event, JobEvent::Done { .. })), "never dropped");
 }
 
 #[test]
@@ -298,7 +298,7 @@ fn submitters_of_one_task_are_bounded() {
     }
     world.run(secs(2));
     let accepted = |world: &World, n| {
-        world.nodes[&key(n)].events.iter().any(|event| matches!(event, Event::Accepted { .. }))
+        world.nodes[&key(n)].events.iter().any(|event| matches!(event, JobEvent::Accepted { .. }))
     };
     assert_eq!((3..=8).filter(|n| accepted(&world, *n)).count(), options::MAX_WAITERS);
 }

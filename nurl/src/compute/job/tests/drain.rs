@@ -7,8 +7,8 @@ use super::harness::{View, World, key, ms, secs};
 
 fn drained(world: &World, n: u8) -> Vec<Drained> {
     let events = world.nodes[&key(n)].events.iter();
-    let drained = |event: &Event| match event {
-        Event::Drained(drained) => Some(*drained),
+    let drained = |event: &JobEvent| match event {
+        JobEvent::Drained(drained) => Some(*drained),
         _ => None,
     };
     events.filter_map(drained).collect()
@@ -81,7 +81,8 @@ fn tasks_go_no_more_to_a_node_that_said_that_it_drains_and_wait_when_it_is_the_o
     let refused = world.jobs(1).stats().handed_back;
     assert!((1..=5).contains(&refused), "{refused}");
     let waits = world.nodes[&key(2)].events.iter();
-    let waits = waits.filter(|event| matches!(event, Event::Waiting { why: WaitReason::Away, .. })).count();
+    let waits =
+        waits.filter(|event| matches!(event, JobEvent::Waiting { why: WaitReason::Away, .. })).count();
     assert_eq!(waits, 5);
     world.restart(1, ms(100));
     world.run(secs(1));

@@ -179,7 +179,7 @@ fn a_fenced_run_starts_again_under_a_higher_tenure() {
     assert_eq!(world.runs_of(task), [key(1), key(1)]);
     let record = world.jobs(1).record(task).unwrap();
     assert_eq!(record.token, Epoch { counter: 71, owner: key(1) });
-    assert!(world.nodes[&key(1)].events.contains(&Event::Fenced { task, current }));
+    assert!(world.nodes[&key(1)].events.contains(&JobEvent::Fenced { task, current }));
 }
 
 #[test]
@@ -195,7 +195,7 @@ fn progress_reaches_the_submitter_with_the_next_beat() {
         .events
         .iter()
         .filter_map(|event| match event {
-            Event::Progress { task: id, note, .. } if *id == task => Some(note.clone()),
+            JobEvent::Progress { task: id, note, .. } if *id == task => Some(note.clone()),
             _ => None,
         })
         .collect();

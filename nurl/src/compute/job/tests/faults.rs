@@ -24,7 +24,7 @@ fn when_the_owner_is_killed_the_next_one_takes_over_in_bounded_time() {
         assert!(again < ms(6400), "seed {seed}: {again:?}");
         let events = &world.nodes[&key(4)].events;
         assert!(events.iter().any(|event| matches!(event,
-            Event::Reassigned { from, to, why: Moved::Silent, .. } if *from == key(1) && *to == key(2))));
+            JobEvent::Reassigned { from, to, why: Moved::Silent, .. } if *from == key(1) && *to == key(2))));
     }
 }
 

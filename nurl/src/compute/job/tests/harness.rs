@@ -59,7 +59,7 @@ pub(super) struct Node {
     pub(super) jobs: Jobs,
     pub(super) boot: u64,
     pub(super) up: bool,
-    pub(super) events: Vec<Event>,
+    pub(super) events: Vec<JobEvent>,
     pub(super) view: View,
 }
 
@@ -225,8 +225,8 @@ impl World {
     }
 
     pub(super) fn outcomes(&self, n: u8, task: TaskId) -> Vec<Result<Bytes, JobError>> {
-        let of_task = |event: &Event| match event {
-            Event::Done { task: id, outcome, .. } if *id == task => Some(outcome.clone()),
+        let of_task = |event: &JobEvent| match event {
+            JobEvent::Done { task: id, outcome, .. } if *id == task => Some(outcome.clone()),
             _ => None,
         };
         self.nodes[&key(n)].events.iter().filter_map(of_task).collect()

@@ -11,8 +11,8 @@ fn endless() -> Box<super::harness::Behaviour> {
 
 fn waits(world: &World, n: u8) -> Vec<WaitReason> {
     let events = world.nodes[&key(n)].events.iter();
-    let waiting = |event: &Event| match event {
-        Event::Waiting { why, .. } => Some(*why),
+    let waiting = |event: &JobEvent| match event {
+        JobEvent::Waiting { why, .. } => Some(*why),
         _ => None,
     };
     events.filter_map(waiting).collect()

@@ -16,7 +16,7 @@ fn a_task_is_executed_by_the_first_of_the_list_and_its_handle_resolves_once() {
     world.run(secs(60));
     assert_eq!(world.outcomes(5, task).len(), 1);
     assert!(
-        matches!(world.nodes[&key(5)].events[0], Event::Accepted { by, token, .. } if by == key(1) && token.owner == key(1))
+        matches!(world.nodes[&key(5)].events[0], JobEvent::Accepted { by, token, .. } if by == key(1) && token.owner == key(1))
     );
 }
 
@@ -205,8 +205,8 @@ fn all_attempts_on_a_key_share_a_token_and_another_node_takes_a_higher_one() {
     let mut world = World::new(1, 3);
     world.behaviour = Box::new(|_, _, _| (secs(2), Ok(Bytes::new())));
     let tokens = |world: &World| -> Vec<Epoch> {
-        let token = |event: &Event| match event {
-            Event::Accepted { token, .. } => Some(*token),
+        let token = |event: &JobEvent| match event {
+            JobEvent::Accepted { token, .. } => Some(*token),
             _ => None,
         };
         world.nodes[&key(3)].events.iter().filter_map(token).collect()

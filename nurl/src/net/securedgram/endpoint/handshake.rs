@@ -12,7 +12,7 @@ use super::super::mac::{self, Sealed, challenge_key};
 use super::super::peer::{CONFIRM_WAIT, Confirm, Live};
 use super::super::source::Source;
 use super::super::table::Slot;
-use super::super::{Event, attempt};
+use super::super::{SessionEvent, attempt};
 use super::{Endpoint, outgoing};
 use crate::key::PublicKey;
 use crate::net::noise::Initiator;
@@ -159,7 +159,7 @@ impl Endpoint {
         }
         let key = peer.key;
         self.stats.handshakes_failed += 1;
-        self.event(Event::HandshakeFailed { peer: key });
+        self.event(SessionEvent::HandshakeFailed { peer: key });
         self.touch(slot);
     }
 
@@ -288,11 +288,11 @@ impl Endpoint {
             self.end_attempt(slot);
         }
         if adopted.restarted {
-            self.event(Event::PeerRestarted { peer: key, boot });
+            self.event(SessionEvent::PeerRestarted { peer: key, boot });
         }
         if adopted.is_first {
             self.stats.established += 1;
-            self.event(Event::Established { peer: key, boot, initiator });
+            self.event(SessionEvent::Established { peer: key, boot, initiator });
         } else if adopted.is_current {
             self.stats.rekeyed += 1;
         }

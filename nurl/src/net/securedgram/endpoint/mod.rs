@@ -23,7 +23,7 @@ use super::paths::{Control, PathConfig, PathState, Paths};
 use super::peer::Peer;
 use super::table::{MAX_PEERS, Slot, Table};
 use super::timestamp::Clock;
-use super::{CloseReason, Config, EndpointStats, Event, Outgoing, SealError, channel};
+use super::{CloseReason, Config, EndpointStats, Outgoing, SealError, SessionEvent, channel};
 use crate::key::{AllowList, PublicKey};
 use crate::mesh::Generation;
 use crate::net::noise::StaticKey;
@@ -61,7 +61,7 @@ pub struct Endpoint {
     timers: BTreeSet<(Instant, Slot)>,
     dirty: VecDeque<Slot>,
     queue: VecDeque<(Outgoing, Vec<u8>)>,
-    events: VecDeque<Event>,
+    events: VecDeque<SessionEvent>,
     local_candidates: Vec<SocketAddr>,
     scratch: Vec<u8>,
     stats: EndpointStats,
@@ -389,7 +389,7 @@ impl Endpoint {
     }
 
     /// The next event.
-    pub fn poll_event(&mut self) -> Option<Event> {
+    pub fn poll_event(&mut self) -> Option<SessionEvent> {
         self.events.pop_front()
     }
 
@@ -492,7 +492,7 @@ impl Endpoint {
         }
         released.into_iter().for_each(|index| self.table.release_index(index));
         if was_open {
-            self.event(Event::Closed { peer: key, reason });
+            self.event(SessionEvent::Closed { peer: key, reason });
         }
         self.touch(slot);
     }
@@ -546,7 +546,7 @@ impl Endpoint {
         }
     }
 
-    fn event(&mut self, event: Event) {
+    fn event(&mut self, event: SessionEvent) {
         if self.events.len() >= MAX_EVENTS {
             self.stats.events_dropped += 1;
         } else {
@@ -576,15 +576,15 @@ impl Endpoint {
             self.timers.extend(deadline.map(|at| (at, slot)));
         }
         while let Some(event) = self.table.get_mut(slot).and_then(|peer| peer.paths.poll_event()) {
-            self.event(Event::Path { peer: key, event });
+            self.event(SessionEvent::Path { peer: key, event });
         }
         let Some(peer) = self.table.get_mut(slot) else { return };
         let (punched, observed) = (peer.paths.poll_punched(), peer.paths.poll_observed());
         if punched {
-            self.event(Event::Punched { peer: key });
+            self.event(SessionEvent::Punched { peer: key });
         }
         if let Some(addr) = observed {
-            self.event(Event::Observed { peer: key, addr });
+            self.event(SessionEvent::Observed { peer: key, addr });
         }
     }
 }
@@ -608,7 +608,7 @@ impl fmt::Debug for Endpoint {
 impl Endpoint {
     /// Queues `count` events.
     pub(super) fn flood_events(&mut self, count: usize) {
-        let event = Event::HandshakeFailed { peer: self.local };
+        let event = SessionEvent::HandshakeFailed { peer: self.local };
         (0..count).for_each(|_| self.event(event));
     }
 

@@ -140,7 +140,7 @@ fn a_clock_that_went_back_is_let_in_through_the_challenge() {
     world.connect(0, 1);
     let (key, boot) = (world.nodes[0].key, world.nodes[0].config.boot);
     assert!(world.run_until(SECOND, |world| {
-        world.nodes[1].events.contains(&Event::Established { peer: key, boot, initiator: false })
+        world.nodes[1].events.contains(&SessionEvent::Established { peer: key, boot, initiator: false })
     }));
     let (a, b) = (world.stats(0), world.stats(1));
     assert_eq!((b.stale_timestamp, b.challenges_sent, b.clocks_let_back), (1, 1, 1));

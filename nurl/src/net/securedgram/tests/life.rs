@@ -19,9 +19,9 @@ fn two_endpoints_shake_hands_and_exchange_data() {
     assert_eq!(world.nodes[1].received, [(a, 3, b"ping".to_vec())]);
     assert_eq!(world.nodes[0].received, [(b, 3, b"pong".to_vec())]);
     let boot = world.nodes[1].config.boot;
-    assert_eq!(world.nodes[0].events, [Event::Established { peer: b, boot, initiator: true }]);
+    assert_eq!(world.nodes[0].events, [SessionEvent::Established { peer: b, boot, initiator: true }]);
     let boot = world.nodes[0].config.boot;
-    assert_eq!(world.nodes[1].events, [Event::Established { peer: a, boot, initiator: false }]);
+    assert_eq!(world.nodes[1].events, [SessionEvent::Established { peer: a, boot, initiator: false }]);
     assert!(world.same_session());
     assert_eq!(world.stats(1).dh, 4, "es and ss once, ee and se");
 }
@@ -122,7 +122,7 @@ fn an_unused_session_expires_and_says_so() {
     assert!(world.run_until(SECOND, World::both_open));
     world.run(REJECT_AFTER + SECOND);
     let peer = world.nodes[1].key;
-    assert_eq!(world.nodes[0].events[1], Event::Closed { peer, reason: CloseReason::Expired });
+    assert_eq!(world.nodes[0].events[1], SessionEvent::Closed { peer, reason: CloseReason::Expired });
     assert!(!world.open(0, 1) && !world.open(1, 0));
     assert_eq!(world.frames(frames::INIT).len(), 1);
     assert_eq!(world.send(0, 1, b"x"), Err(SealError::NoSession));
@@ -172,7 +172,7 @@ fn simultaneous_initiation_converges_on_one_session() {
         }
         assert!(world.same_session(), "seed {seed}");
         for node in &world.nodes {
-            let opened = node.events.iter().filter(|event| matches!(event, Event::Established { .. }));
+            let opened = node.events.iter().filter(|event| matches!(event, SessionEvent::Established { .. }));
             assert_eq!(opened.count(), 1, "seed {seed}");
         }
     }
@@ -200,7 +200,10 @@ fn a_restarted_peer_is_told_apart_by_its_boot() {
     let (peer, boot) = (world.nodes[1].key, world.nodes[1].config.boot);
     assert_eq!(
         world.nodes[0].events[1..],
-        [Event::PeerRestarted { peer, boot }, Event::Established { peer, boot, initiator: false }]
+        [
+            SessionEvent::PeerRestarted { peer, boot },
+            SessionEvent::Established { peer, boot, initiator: false }
+        ]
     );
     world.send(0, 1, b"x").unwrap();
     world.run(SECOND);
@@ -235,7 +238,7 @@ fn a_silently_restarted_peer_is_found_within_seconds_of_the_first_send() {
     assert!(world.run_until(UNANSWERED + SECOND, |world| world.open(1, 0)));
     world.run(SECOND);
     let (peer, boot) = (world.nodes[1].key, world.nodes[1].config.boot);
-    assert!(world.nodes[0].events.contains(&Event::PeerRestarted { peer, boot }));
+    assert!(world.nodes[0].events.contains(&SessionEvent::PeerRestarted { peer, boot }));
 }
 
 #[test]
@@ -261,8 +264,8 @@ fn a_close_ends_both_sides_at_once() {
     let now = world.now;
     world.nodes[0].endpoint.close(now, &b);
     world.run(SECOND);
-    assert_eq!(world.nodes[0].events[1], Event::Closed { peer: b, reason: CloseReason::Local });
-    assert_eq!(world.nodes[1].events[1], Event::Closed { peer: a, reason: CloseReason::Remote });
+    assert_eq!(world.nodes[0].events[1], SessionEvent::Closed { peer: b, reason: CloseReason::Local });
+    assert_eq!(world.nodes[1].events[1], SessionEvent::Closed { peer: a, reason: CloseReason::Remote });
     assert!(!world.open(0, 1) && !world.open(1, 0));
 }
 
@@ -298,7 +301,7 @@ fn a_peer_that_never_answers_fails_after_ninety_seconds_and_is_tried_again() {
     world.run(Duration::from_secs(89));
     assert_eq!(world.nodes[0].events, []);
     world.run(Duration::from_secs(2));
-    assert_eq!(world.nodes[0].events, [Event::HandshakeFailed { peer }]);
+    assert_eq!(world.nodes[0].events, [SessionEvent::HandshakeFailed { peer }]);
     let tries = world.stats(0).inits_sent;
     assert!((15..30).contains(&tries), "{tries}");
     world.lose = Box::new(|_| false);
@@ -377,7 +380,9 @@ fn the_allow_list_holds_and_a_change_ends_sessions() {
     let only = crate::key::AllowList::Only([b].into());
     world.nodes[1].endpoint.set_allow(now, only.clone());
     world.run(SECOND);
-    assert!(world.nodes[1].events.contains(&Event::Closed { peer: a, reason: CloseReason::NotAllowed }));
+    assert!(
+        world.nodes[1].events.contains(&SessionEvent::Closed { peer: a, reason: CloseReason::NotAllowed })
+    );
     assert_eq!(world.send(1, 0, b"x"), Err(SealError::NotAllowed));
     let dh = world.stats(1).dh;
     world.connect(0, 1);

@@ -20,7 +20,7 @@ pub(super) struct Node {
     pub(super) key: PublicKey,
     pub(super) received: Vec<(PublicKey, u8, Vec<u8>)>,
     /// The session events.
-    pub(super) events: Vec<Event>,
+    pub(super) events: Vec<SessionEvent>,
     /// The path events.
     pub(super) paths: Vec<(Instant, PathEvent)>,
 }
@@ -217,8 +217,8 @@ impl World {
             let node = &mut self.nodes[at];
             while let Some(event) = node.endpoint.poll_event() {
                 match event {
-                    Event::Path { event, .. } => node.paths.push((self.now, event)),
-                    Event::Punched { .. } | Event::Observed { .. } => {}
+                    SessionEvent::Path { event, .. } => node.paths.push((self.now, event)),
+                    SessionEvent::Punched { .. } | SessionEvent::Observed { .. } => {}
                     event => node.events.push(event),
                 }
             }

@@ -49,7 +49,7 @@ pub(super) struct Mesh {
     pub(super) rng: Rng,
     pub(super) loss_percent: u64,
     pub(super) cut: BTreeSet<(PublicKey, PublicKey)>,
-    pub(super) events: Vec<(PublicKey, Event)>,
+    pub(super) events: Vec<(PublicKey, ReplicatorEvent)>,
     /// The durable records.
     pub(super) disk: BTreeMap<(PublicKey, Vec<u8>), Vec<u8>>,
     /// Bytes of `Delta` and `States` messages.
@@ -135,7 +135,7 @@ impl Mesh {
             let mut batch = Vec::new();
             for (from, node) in &mut self.nodes {
                 while let Some(event) = node.poll_event() {
-                    if let Event::Changed { key } = &event {
+                    if let ReplicatorEvent::Changed { key } = &event {
                         match node.record(key) {
                             Some(record) => self.disk.insert((*from, key.clone()), record),
                             None => self.disk.remove(&(*from, key.clone())),
@@ -201,13 +201,13 @@ impl Mesh {
     }
 
     /// Reads at `n`, and returns the event's content.
-    pub(super) fn read(&mut self, n: u8, key: &[u8]) -> Event {
+    pub(super) fn read(&mut self, n: u8, key: &[u8]) -> ReplicatorEvent {
         let now = self.now;
         self.node(n).read(now, key, 77).unwrap();
         self.deliver();
         self.run(6);
         let at = self.events.iter().position(|(_, event)| {
-            matches!(event, Event::ReadDone { id: 77, .. } | Event::ReadFailed { id: 77 })
+            matches!(event, ReplicatorEvent::ReadDone { id: 77, .. } | ReplicatorEvent::ReadFailed { id: 77 })
         });
         self.events.remove(at.unwrap()).1
     }
@@ -218,10 +218,14 @@ impl Mesh {
         self.node(n).write(now, wall, key, op, 88)?;
         self.deliver();
         for _ in 0..20 {
-            let done =
-                self.events.iter().position(|(_, event)| matches!(event, Event::WriteDone { id: 88, .. }));
+            let done = self
+                .events
+                .iter()
+                .position(|(_, event)| matches!(event, ReplicatorEvent::WriteDone { id: 88, .. }));
             if let Some(at) = done {
-                let Event::WriteDone { outcome, .. } = self.events.remove(at).1 else { unreachable!() };
+                let ReplicatorEvent::WriteDone { outcome, .. } = self.events.remove(at).1 else {
+                    unreachable!()
+                };
                 return outcome;
             }
             self.run(1);

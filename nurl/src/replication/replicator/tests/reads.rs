@@ -20,15 +20,16 @@ fn a_read_elsewhere_merges_all_owners_and_repairs_the_one_that_lags() {
     mesh.cut.clear();
     assert!(mesh.node(lagging).get(b"k").is_none());
     let outsider = mesh.outsider(b"k");
-    let Event::ReadDone { value: Some(Value::Counter(counter)), .. } = mesh.read(outsider, b"k") else {
+    let ReplicatorEvent::ReadDone { value: Some(Value::Counter(counter)), .. } = mesh.read(outsider, b"k")
+    else {
         panic!()
     };
     assert_eq!(counter.value(), 4);
     mesh.assert_converged(&ring(0..6));
-    assert!(matches!(mesh.read(writer, b"k"), Event::ReadDone { value: Some(_), .. }));
+    assert!(matches!(mesh.read(writer, b"k"), ReplicatorEvent::ReadDone { value: Some(_), .. }));
     assert!(matches!(
         mesh.read(outsider, b"none"),
-        Event::ReadDone { value: None, .. } | Event::ReadFailed { .. }
+        ReplicatorEvent::ReadDone { value: None, .. } | ReplicatorEvent::ReadFailed { .. }
     ));
 }
 
@@ -37,7 +38,7 @@ fn a_read_with_no_owner_in_reach_fails_and_sees_its_own_write_otherwise() {
     let mut mesh = Mesh::new(6);
     let outsider = mesh.outsider(b"k");
     mesh.partition(&[outsider]);
-    assert_eq!(mesh.read(outsider, b"k"), Event::ReadFailed { id: 77 });
+    assert_eq!(mesh.read(outsider, b"k"), ReplicatorEvent::ReadFailed { id: 77 });
     mesh.cut.clear();
     mesh.update(0, b"k", &add(1));
     mesh.deliver();
@@ -45,7 +46,8 @@ fn a_read_with_no_owner_in_reach_fails_and_sees_its_own_write_otherwise() {
     mesh.update(outsider, b"k", &add(1));
     mesh.deliver();
     mesh.loss_percent = 0;
-    let Event::ReadDone { value: Some(Value::Counter(counter)), .. } = mesh.read(outsider, b"k") else {
+    let ReplicatorEvent::ReadDone { value: Some(Value::Counter(counter)), .. } = mesh.read(outsider, b"k")
+    else {
         panic!()
     };
     assert_eq!(counter.value(), 2);

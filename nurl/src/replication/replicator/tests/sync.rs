@@ -130,7 +130,7 @@ fn a_state_for_a_key_that_is_not_ours_is_refused_with_our_view() {
     let mut other = Mesh::new(2);
     let (now, wall) = (other.now, other.wall);
     other.node(0).handle_message(now, wall, peer(1), &answer);
-    assert_eq!(other.node(0).poll_event(), Some(Event::ViewDiffers { peer: peer(1) }));
+    assert_eq!(other.node(0).poll_event(), Some(ReplicatorEvent::ViewDiffers { peer: peer(1) }));
 }
 
 #[test]
@@ -161,7 +161,7 @@ fn a_record_restores_what_an_owner_held() {
     let mut mesh = Mesh::new(3);
     mesh.update(0, b"s", &insert(b"x"));
     mesh.deliver();
-    assert!(mesh.events.contains(&(peer(2), Event::Changed { key: b"s".to_vec() })));
+    assert!(mesh.events.contains(&(peer(2), ReplicatorEvent::Changed { key: b"s".to_vec() })));
     let record = mesh.node(2).record(b"s").unwrap();
     let (now, wall) = (mesh.now, mesh.wall);
     mesh.start(2, 1);

@@ -103,7 +103,7 @@ proptest! {
                 let id = mesh.node(7).operate(now, peer(member), &[key], op_of(other, 1)).unwrap();
                 mesh.run(62);
                 let outcome = mesh.events.iter().find_map(|(_, event)| match event {
-                    Event::OperationDone { id: of, outcome } if *of == id => Some(*outcome),
+                    ReplicatorEvent::OperationDone { id: of, outcome } if *of == id => Some(*outcome),
                     _ => None,
                 });
                 let told = [OperationOutcome::OtherKind(kind), OperationOutcome::Busy, OperationOutcome::Unknown];

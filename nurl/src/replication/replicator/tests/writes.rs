@@ -115,7 +115,7 @@ fn what_waits_for_other_owners_goes_on_when_there_are_none_any_more() {
     mesh.run(1);
     mesh.set_ring([0]);
     mesh.run(1);
-    assert!(mesh.events.contains(&(peer(0), Event::WriteDone { id: 1, outcome: Ok(()) })));
+    assert!(mesh.events.contains(&(peer(0), ReplicatorEvent::WriteDone { id: 1, outcome: Ok(()) })));
 }
 
 #[test]
@@ -150,7 +150,9 @@ fn writes_under_way_are_bounded_and_all_of_a_key_are_answered_at_once() {
     let refused = mesh.node(outsider).write(now, wall, b"k", add(1), 99_999);
     assert_eq!(refused, Err(UpdateError::Full("writes under way")));
     mesh.deliver();
-    let done = |(_, event): &&(PublicKey, Event)| matches!(event, Event::WriteDone { outcome: Ok(()), .. });
+    let done = |(_, event): &&(PublicKey, ReplicatorEvent)| {
+        matches!(event, ReplicatorEvent::WriteDone { outcome: Ok(()), .. })
+    };
     assert_eq!(mesh.events.iter().filter(done).count(), calls::MAX_WRITES);
     assert_eq!(mesh.counter(b"k"), calls::MAX_WRITES as i128);
 }
@@ -169,7 +171,7 @@ fn an_observers_operation_is_done_once_however_often_it_is_sent() {
     mesh.run(20);
     mesh.cut.clear();
     mesh.run(5);
-    let done = Event::OperationDone { id, outcome: OperationOutcome::Applied };
+    let done = ReplicatorEvent::OperationDone { id, outcome: OperationOutcome::Applied };
     assert!(mesh.events.contains(&(peer(200), done)));
     mesh.run(20);
     assert_eq!(mesh.counter(b"k"), 1);
@@ -185,7 +187,7 @@ fn an_operation_is_unknown_when_its_member_is_lost() {
     let silent = mesh.node(0).operate(now, peer(2), b"k", add(1)).unwrap();
     mesh.run(62);
     for id in [lost, silent] {
-        let event = Event::OperationDone { id, outcome: OperationOutcome::Unknown };
+        let event = ReplicatorEvent::OperationDone { id, outcome: OperationOutcome::Unknown };
         assert!(mesh.events.contains(&(peer(0), event)));
     }
 }

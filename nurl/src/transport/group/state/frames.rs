@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::{Groups, HeldKey, Name, WaitingFrame};
 use crate::transport::group::frame::{Header, Window, open};
 use crate::transport::group::{
-    Event, MAX_FRAME_BYTES, MAX_WAITING, MAX_WAITING_PER_SENDER, MESH_GROUP, Outcome, WAIT,
+    GroupEvent, MAX_FRAME_BYTES, MAX_WAITING, MAX_WAITING_PER_SENDER, MESH_GROUP, Outcome, WAIT,
 };
 
 impl Groups {
@@ -57,7 +57,7 @@ impl Groups {
         held.window.commit(header.counter);
         self.clock += 1;
         sender.spoke = self.clock;
-        self.events.push_back(Event::Received { group: name.to_string(), sender: header.sender, body });
+        self.events.push_back(GroupEvent::Received { group: name.to_string(), sender: header.sender, body });
         Outcome::Received
     }
 

@@ -16,7 +16,7 @@ use crate::transport::Gauge;
 use crate::transport::group::frame::{Header, Window};
 use crate::transport::group::message::{self, Message};
 use crate::transport::group::{
-    Event, GroupError, GroupStats, MAX_BODY_BYTES, MAX_GROUPS, MAX_NAME_BYTES, MAX_SENDERS, MESH_GROUP,
+    GroupError, GroupEvent, GroupStats, MAX_BODY_BYTES, MAX_GROUPS, MAX_NAME_BYTES, MAX_SENDERS, MESH_GROUP,
     Outcome, REQUEST_TRIES, Tag,
 };
 
@@ -86,7 +86,7 @@ pub struct Groups {
     requests: BTreeMap<(Name, PublicKey), Request>,
     waiting: VecDeque<WaitingFrame>,
     outbox: VecDeque<(PublicKey, Vec<u8>)>,
-    events: VecDeque<Event>,
+    events: VecDeque<GroupEvent>,
     /// Counts authenticated frames, in order to find the sender that was silent longest.
     clock: u64,
     mesh_counter: u64,
@@ -297,7 +297,7 @@ impl Groups {
     }
 
     /// The next event.
-    pub fn poll_event(&mut self) -> Option<Event> {
+    pub fn poll_event(&mut self) -> Option<GroupEvent> {
         self.events.pop_front()
     }
 

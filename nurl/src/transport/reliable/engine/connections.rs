@@ -11,7 +11,7 @@ use crate::transport::reliable::limits::{GONE_INTERVAL, OPEN_INTERVAL};
 use crate::transport::reliable::link::{Fate, Link, Settings};
 use crate::transport::reliable::outbox::Gone;
 use crate::transport::reliable::wire::{self, Cid, Pair};
-use crate::transport::reliable::{Event, FailReason, Priority};
+use crate::transport::reliable::{FailReason, Priority, ReliableEvent};
 
 impl Reliable {
     pub(super) fn connect(&mut self, now: Instant, peer: PublicKey, pair: Pair) {
@@ -121,7 +121,7 @@ impl Reliable {
         for Gone { id, length } in messages {
             self.sending -= length;
             self.stats.failed += 1;
-            self.events.push_back(Event::Failed { peer, id, reason });
+            self.events.push_back(ReliableEvent::Failed { peer, id, reason });
         }
         if any {
             self.announce_room(peer);
@@ -139,11 +139,11 @@ impl Reliable {
             }
         }
         if room {
-            self.events.push_back(Event::Writable { peer });
+            self.events.push_back(ReliableEvent::Writable { peer });
         }
         if self.sending <= self.config.send_budget_bytes / 2 {
             let refused = std::mem::take(&mut self.refused_by_all);
-            self.events.extend(refused.into_iter().map(|peer| Event::Writable { peer }));
+            self.events.extend(refused.into_iter().map(|peer| ReliableEvent::Writable { peer }));
         }
     }
 
@@ -221,7 +221,7 @@ impl Reliable {
                     if let Some(Gone { id, length }) = entry.outbox.remove(id) {
                         self.sending -= length;
                         self.stats.acked += 1;
-                        self.events.push_back(Event::Acked { peer, id });
+                        self.events.push_back(ReliableEvent::Acked { peer, id });
                         self.announce_room(peer);
                     }
                 }

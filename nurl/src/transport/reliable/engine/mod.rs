@@ -19,7 +19,7 @@ use crate::transport::reliable::link::{Link, Settings};
 use crate::transport::reliable::outbox::Outbox;
 use crate::transport::reliable::wire::{self, Datagram, Pair};
 use crate::transport::reliable::{
-    Event, FailReason, MessageId, Priority, ReliableConfig, ReliableStats, SendError,
+    FailReason, MessageId, Priority, ReliableConfig, ReliableEvent, ReliableStats, SendError,
 };
 
 /// The back-off of OPEN datagrams.
@@ -64,7 +64,7 @@ pub struct Reliable {
     attempts: u64,
     ready: VecDeque<PublicKey>,
     timers: BTreeSet<(Instant, PublicKey)>,
-    events: VecDeque<Event>,
+    events: VecDeque<ReliableEvent>,
     /// Bytes accepted and unacknowledged.
     sending: usize,
     /// Bytes received, incomplete or not yet taken.
@@ -318,9 +318,9 @@ impl Reliable {
     }
 
     /// The next event.
-    pub fn poll_event(&mut self) -> Option<Event> {
+    pub fn poll_event(&mut self) -> Option<ReliableEvent> {
         let event = self.events.pop_front()?;
-        if let Event::Message { body, .. } = &event {
+        if let ReliableEvent::Message { body, .. } = &event {
             self.receiving -= body.len() + MESSAGE_OVERHEAD_BYTES;
             self.resume();
         }

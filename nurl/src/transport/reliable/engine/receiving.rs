@@ -6,7 +6,7 @@ use quinn_proto::StreamId;
 
 use super::Reliable;
 use crate::key::PublicKey;
-use crate::transport::reliable::Event;
+use crate::transport::reliable::ReliableEvent;
 use crate::transport::reliable::inbox::Violation;
 use crate::transport::reliable::limits::MESSAGE_OVERHEAD_BYTES;
 
@@ -46,7 +46,7 @@ impl Reliable {
         if let Some((kind, body)) = message? {
             self.receiving += body.len() + MESSAGE_OVERHEAD_BYTES;
             self.stats.delivered += 1;
-            self.events.push_back(Event::Message { peer, kind, body });
+            self.events.push_back(ReliableEvent::Message { peer, kind, body });
         }
         Ok(())
     }

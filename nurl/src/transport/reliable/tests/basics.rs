@@ -117,7 +117,7 @@ fn a_full_priority_refuses_then_announces_room_and_leaves_the_others_open() {
     assert_eq!(send(&mut net, Priority::Bulk), Err(SendError::Full { queued_bytes: CLASS_BUDGET_BYTES }));
     assert!(send(&mut net, Priority::Control).is_ok());
     let writable = |net: &mut Net| {
-        net.hosts[0].events.iter().any(|(_, event)| *event == Event::Writable { peer: key(2) })
+        net.hosts[0].events.iter().any(|(_, event)| *event == ReliableEvent::Writable { peer: key(2) })
     };
     net.run_until(Duration::from_secs(10), writable);
     assert!(send(&mut net, Priority::Bulk).is_ok());
@@ -149,7 +149,7 @@ fn the_send_budget_of_all_peers_refuses_and_announces_room() {
     let refusal = net.hosts[0].reliable.send(net.now, key(3), Priority::Control, 1, Bytes::from_static(b"x"));
     assert!(matches!(refusal, Err(SendError::Full { .. })));
     net.run_until(Duration::from_secs(5), |net| {
-        net.hosts[0].events.iter().any(|(_, event)| *event == Event::Writable { peer: key(3) })
+        net.hosts[0].events.iter().any(|(_, event)| *event == ReliableEvent::Writable { peer: key(3) })
     });
     net.send(0, 2, Priority::Control, 1, b"x".to_vec());
 }
