@@ -63,7 +63,7 @@ fn log_what_is_asked_for() -> Result<(), tracing_subscriber::filter::ParseError>
 
     let Some(directives) = std::env::var_os("NURL_LOG") else { return Ok(()) };
     let filter: tracing_subscriber::filter::Targets = directives.to_string_lossy().parse()?;
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(std::io::stderr);
     tracing_subscriber::registry().with(lines).with(filter).init();
     Ok(())
 }
