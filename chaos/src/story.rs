@@ -1,5 +1,5 @@
-//! The description of a failure: the broken property, its place and time, the draws, the last events, and the
-//! command that repeats the run.
+//! The description of a failure: the broken property, its place and time, the draws, the last log lines and events,
+//! and the command that repeats the run.
 //!
 //! [`explain`] repeats the failing run with recordings, which also shows whether it is reproducible. Then it writes
 //! the [bundle](crate::bundle) and returns the story. An irreproducible run is made twice more with whole traces,
@@ -234,7 +234,7 @@ fn count(plan: &Plan) -> String {
     }
 }
 
-/// What happened last: what the programs said, and a few packets; only packets if they said nothing.
+/// The last log lines of the programs and a few other events; only events if there are no log lines.
 fn tell_events(text: &mut String, events: &[String], logged: &[String]) {
     let log = &logged[logged.len().saturating_sub(EVENTS - EVENTS_BESIDE_LOGS)..];
     let rest = if log.is_empty() { EVENTS } else { EVENTS_BESIDE_LOGS };

@@ -131,7 +131,7 @@ impl Trace {
     /// A log line, for whoever watches; no record.
     pub(crate) fn log(&mut self, now_ns: u64, host: Option<HostId>, text: &str) {
         if let Some(watch) = &mut self.watch {
-            let place = host.map_or_else(|| "scenario".to_owned(), |host| watch.host(host.0));
+            let place = host.map_or_else(|| "-".to_owned(), |host| watch.host(host.0));
             watch.log(now_ns, &place, text);
         }
     }

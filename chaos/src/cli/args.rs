@@ -209,7 +209,6 @@ pub(crate) struct Subject {
 
 impl Which {
     /// What to run.
-    #[expect(clippy::disallowed_methods, reason = "plans and bundles are files outside of every world")]
     pub(crate) fn subject(&self, program: &Program<'_>) -> Result<Subject, Usage> {
         let path = Path::new(&self.what);
         let bundle = match program.find(&self.what) {

@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bench_of_ones_own_has_examples_of_its_own() {
+    fn a_program_of_ones_own_has_examples_of_its_own() {
         let own = crate::Scenario::new("shout", "", |_| Box::pin(async { Ok(crate::Held::default()) }));
         let text = text(&Program { invocation: "./program", scenarios: &[own], decoder: None, logs: &[] });
         assert!(text.contains("  ./program shrink shout --seed 7\n"), "{text}");

@@ -132,6 +132,9 @@ struct Subscribers {
 impl Bus {
     /// A bus that sends `first` to every subscriber, however late it subscribes.
     pub(super) fn beginning_with(first: Option<NodeEvent>) -> Bus {
+        if let Some(first) = &first {
+            super::log::event(first);
+        }
         Bus(Arc::new(Mutex::new(Subscribers { first, ..Subscribers::default() })))
     }
 

@@ -1,7 +1,8 @@
 //! The decisions of a node as log lines: for `NURL_LOG`, and for the stories of failures in the simulated world.
 //!
 //! Each line has the fields by which a person looks for it (`peer`, `hub`, `task`, `epoch`, `reason`), and neither a
-//! secret nor a payload. Lines of one node stand in the span `node`, which has its key.
+//! secret nor a payload. Lines of a node's planes stand in the span `node`, which has its key; the connections to hubs
+//! have lines of their own without it.
 
 use tracing::{debug, info, warn};
 

@@ -48,7 +48,7 @@ pub enum JobError {
     /// The task's life ended without an outcome.
     #[error("the task's life ended before it had an outcome")]
     Deadline,
-    /// Too many attempts failed retriably. The submitter keeps the task; `retry_dead_letter` makes a new one.
+    /// Too many attempts failed retriably. The submitter keeps the task for a while; no call tries it again yet.
     #[error("given up after {failures} failed attempts, the last: {last}")]
     DeadLetter {
         /// The number of failed attempts.
