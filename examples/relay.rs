@@ -9,7 +9,7 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use nurl::internals::net::hub_client::{self, Batch, HubClientConfig, HubCommand, HubEvent};
+use nurl::internals::net::reach::hub_client::{self, Batch, HubClientConfig, HubCommand, HubEvent};
 use nurl::rt;
 use nurl::rt::sync::mpsc;
 use nurl::{PublicKey, SecretKey, Ticket};

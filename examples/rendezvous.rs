@@ -10,9 +10,9 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 use nurl::hub::Hub;
-use nurl::internals::net::hub_client::{self, Batch, HubClientConfig, HubCommand, HubEvent};
-use nurl::internals::net::rendezvous::record::{RECORD_LIFE, RecordError};
-use nurl::internals::net::rendezvous::{PublishResult, Record};
+use nurl::internals::net::reach::hub_client::{self, Batch, HubClientConfig, HubCommand, HubEvent};
+use nurl::internals::net::reach::rendezvous::record::{RECORD_LIFE, RecordError};
+use nurl::internals::net::reach::rendezvous::{PublishResult, Record};
 use nurl::rt::sync::mpsc;
 use nurl::rt::{self, time};
 use nurl::{SecretKey, Ticket};

@@ -1,6 +1,6 @@
 //! Encrypted datagrams between two keys, over plain UDP sockets, and a peer that changes its address meanwhile.
 //!
-//! `net::securedgram::Endpoint` is a state machine: it takes and returns sealed datagrams, and the program owns the
+//! `net::secure::securedgram::Endpoint` is a state machine: it takes and returns sealed datagrams, and the program owns the
 //! sockets. No hub is needed. The endpoint handles the handshake, keys, replay window and roaming.
 //!
 //! `cargo run -p nurl-examples --bin securedgram`
@@ -9,8 +9,8 @@ use std::io::IoSliceMut;
 use std::time::Duration;
 
 use nurl::hub::Hub;
-use nurl::internals::net::route::Route;
-use nurl::internals::net::securedgram::{Config, Endpoint, Received, Source, channel};
+use nurl::internals::net::secure::route::Route;
+use nurl::internals::net::secure::securedgram::{Config, Endpoint, Received, Source, channel};
 use nurl::rt::net::{RecvMeta, Transmit, UdpSocket};
 use nurl::rt::{self, time};
 use nurl::{PublicKey, SecretKey, Ticket};

@@ -1,6 +1,6 @@
 //! The reflexive address of a socket: STUN (RFC 8489) with a hub as the server.
 //!
-//! `net::stun::Client` is a state machine without a socket of its own: it returns the datagrams to send, with their
+//! `net::reach::stun::Client` is a state machine without a socket of its own: it returns the datagrams to send, with their
 //! times, and takes the received ones. So it shares a socket with a peer's other traffic: the address that it learns
 //! is the one at which other peers may reach this very socket.
 //!
@@ -8,7 +8,7 @@
 
 use std::io::IoSliceMut;
 
-use nurl::internals::net::stun::{Client, Outcome as Answer};
+use nurl::internals::net::reach::stun::{Client, Outcome as Answer};
 use nurl::rt::net::{RecvMeta, Transmit, UdpSocket};
 use nurl::rt::{self, time};
 use nurl_examples::{Outcome, soon};
@@ -42,7 +42,7 @@ async fn main() -> Outcome {
 async fn ask(
     client: &mut Client,
     socket: &UdpSocket,
-) -> std::io::Result<nurl::internals::net::stun::StunEvent> {
+) -> std::io::Result<nurl::internals::net::reach::stun::StunEvent> {
     loop {
         let now = time::now();
         client.handle_timeout(now);

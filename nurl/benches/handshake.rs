@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use aws_lc_rs::agreement;
 use nurl::internals::key::SecretKey;
-use nurl::internals::net::noise::{Backend, Initiator, Responder, SharedSecret, StaticKey};
+use nurl::internals::net::secure::noise::{Backend, Initiator, Responder, SharedSecret, StaticKey};
 use x25519_dalek::StaticSecret;
 
 const TARGET: f64 = 1.25;

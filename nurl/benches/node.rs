@@ -20,8 +20,8 @@ mod bench {
     use bytes::Bytes;
     use nurl::internals::key::SecretKey;
     use nurl::internals::mesh;
-    use nurl::internals::net::hub::{HubConfig, HubLimits, serve};
-    use nurl::internals::net::relay::Roles;
+    use nurl::internals::net::reach::hub::{HubConfig, HubLimits, serve};
+    use nurl::internals::net::reach::relay::Roles;
     use nurl::internals::node::Role;
     use nurl::{Node, Ticket};
     use tokio::sync::Semaphore;

@@ -10,8 +10,8 @@ use std::time::Instant;
 
 use aws_lc_rs::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 use chacha20poly1305::{AeadInPlace, ChaCha20Poly1305, KeyInit};
-use nurl::internals::net::noise::{Backend, TransportKeys};
-use nurl::internals::net::session::{HEADER_LEN, Leg, Session, TAG_LEN};
+use nurl::internals::net::secure::noise::{Backend, TransportKeys};
+use nurl::internals::net::secure::session::{HEADER_LEN, Leg, Session, TAG_LEN};
 
 const BODY_BYTES: usize = 1_420;
 const TARGET: f64 = 1.10;

@@ -9,7 +9,7 @@ pub use crate::node::{Builder, Node};
 pub mod config {
     pub use crate::key::{AllowList, KeyError};
     pub use crate::membership::{Config as DetectorConfig, MembershipError};
-    pub use crate::net::listen::{Listen, ListenError};
+    pub use crate::net::reach::listen::{Listen, ListenError};
     pub use crate::node::Role;
     pub use crate::transport::{Limits, MAX_PEERS};
 }
@@ -48,10 +48,12 @@ pub mod lease {
 /// A hub: it relays ciphertext, names the members that are connected, and answers STUN.
 pub mod hub {
     pub use crate::mesh::{Hub, MAX_HUB_ADDR_BYTES, MAX_HUBS, MeshId, MeshSecret, Namespace, TicketError};
-    pub use crate::net::advertise::{Choice, Why, advertise, default_sources};
-    pub use crate::net::hub::limits::MAX_NAMESPACES;
-    pub use crate::net::hub::{HubConfig, HubError, HubHandle, HubLimits, HubStats, serve, serve_new_mesh};
-    pub use crate::net::relay::{RelayLimits, Roles};
+    pub use crate::net::reach::advertise::{Choice, Why, advertise, default_sources};
+    pub use crate::net::reach::hub::limits::MAX_NAMESPACES;
+    pub use crate::net::reach::hub::{
+        HubConfig, HubError, HubHandle, HubLimits, HubStats, serve, serve_new_mesh,
+    };
+    pub use crate::net::reach::relay::{RelayLimits, Roles};
 }
 
 /// What a node sees, counts and tells.
@@ -59,9 +61,9 @@ pub mod events {
     pub use crate::compute::job::{Gauges as JobGauges, JobStats};
     pub use crate::membership::join::Obstacle;
     pub use crate::membership::{Roles, State};
-    pub use crate::net::hub_client::DownReason;
-    pub use crate::net::relay::CloseReason;
-    pub use crate::net::securedgram::paths::PathReason;
+    pub use crate::net::reach::hub_client::DownReason;
+    pub use crate::net::reach::relay::CloseReason;
+    pub use crate::net::secure::securedgram::paths::PathReason;
     pub use crate::node::{Events, HubInfo, MemberInfo, NetStats, NodeEvent, Pong, StateStats, Status};
     pub use crate::replication::replicator::ReplicationStats;
     pub use crate::transport::{Gauge, Gauges, PathInfo, TransportStats};

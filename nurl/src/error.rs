@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::compute::job::{JobError, SubmitError};
 use crate::membership::MembershipError;
-use crate::net::hub_client::DownReason;
+use crate::net::reach::hub_client::DownReason;
 use crate::replication::replicator::UpdateError;
 use crate::replication::store::StoreError;
 use crate::transport;
@@ -201,7 +201,7 @@ fn listed(hubs: &[HubFailure]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::relay::CloseReason;
+    use crate::net::reach::relay::CloseReason;
 
     fn unreachable(reasons: &[DownReason]) -> Error {
         let hub =

@@ -46,9 +46,10 @@
 //! | ownership | `ring` | key → owner, key → replica set, epochs |
 //! | membership | `membership` | who is alive: SWIM and Lifeguard |
 //! | seam | `transport` | `send(peer)`, `broadcast(group)`, `recv()`; direct or relayed |
-//! | reach | `net`: `listen`, `advertise`, `stun`, `candidates`, `relay`, `rendezvous`, `hub`, `hub_client`, `control` | how two peers find a path |
-//! | secure | `net`: `noise`, `session`, `securedgram` | encrypted datagrams between keys |
+//! | reach | `net::reach`: `listen`, `advertise`, `stun`, `candidates`, `relay`, `rendezvous`, `hub`, `hub_client`, `control` | how two peers find a path |
+//! | secure | `net::secure`: `noise`, `session`, `securedgram`, `route` | encrypted datagrams between keys |
 //! | keys | `key`, `mesh` | who a peer is, who belongs together |
+//! | tools | `kit` | back-off, draws, timers, token buckets, the replay window: they know no layer |
 //! | shim | `rt` | sockets, time, tasks, threads, randomness, disk: tokio or simulated |
 
 #![cfg_attr(
@@ -74,6 +75,7 @@ mod layers {
     pub mod compute;
     pub(crate) mod error;
     pub mod key;
+    pub mod kit;
     pub mod membership;
     pub mod mesh;
     pub mod net;
@@ -87,14 +89,14 @@ pub mod rt;
 
 #[cfg(any(not(feature = "sim"), madsim))]
 #[allow(unused_imports, reason = "a layer's path within the crate is `crate::` and its name")]
-use layers::{compute, error, key, membership, mesh, net, node, replication, ring, transport};
+use layers::{compute, error, key, kit, membership, mesh, net, node, replication, ring, transport};
 
 /// Every layer as it is inside, for the scenarios of the simulated world, benchmarks and the examples of single layers.
 /// Nothing in here is promised to stay.
 #[cfg(all(feature = "internals", any(not(feature = "sim"), madsim)))]
 #[doc(hidden)]
 pub mod internals {
-    pub use crate::layers::{compute, key, membership, mesh, net, node, replication, ring, transport};
+    pub use crate::layers::{compute, key, kit, membership, mesh, net, node, replication, ring, transport};
 }
 
 #[cfg(any(not(feature = "sim"), madsim))]

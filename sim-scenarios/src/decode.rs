@@ -4,8 +4,8 @@
 //! its type. Encrypted content isn't decrypted; of a control connection only lengths are visible.
 
 use chaos::middlebox::Protocol;
-use nurl::internals::net::securedgram::frames::{Kind, classify};
-use nurl::internals::net::stun;
+use nurl::internals::net::reach::stun;
+use nurl::internals::net::secure::securedgram::frames::{Kind, classify};
 
 /// The description of a packet's payload.
 pub fn payload(protocol: Protocol, bytes: &[u8]) -> String {

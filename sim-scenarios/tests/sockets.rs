@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use chaos::property::Broken;
 use chaos::run;
-use nurl::internals::net::hub::{self, HubConfig};
-use nurl::internals::net::listen::Listen;
+use nurl::internals::net::reach::hub::{self, HubConfig};
+use nurl::internals::net::reach::listen::Listen;
 use nurl::internals::node::NodeEvent;
 use nurl::rt::{net, time};
 use nurl::{Error, SecretKey};

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use rand_core::Rng;
 
 use crate::key::PublicKey;
-use crate::net::rendezvous::Contact;
+use crate::net::reach::rendezvous::Contact;
 
 /// Contacts asked at a time. One may be slow and one may be about to fail; each further one costs the bytes of its
 /// table.

@@ -38,7 +38,6 @@ pub mod message;
 pub mod meta;
 pub mod probe;
 pub mod pushpull;
-mod random;
 pub mod suspicion;
 pub mod table;
 

@@ -22,8 +22,8 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
-use super::random;
 use crate::key::PublicKey;
+use crate::kit::draw;
 use crate::rt::Rng;
 
 /// Direct pings in one probe. At 30 % loss one ping and its ack fail half the time, three fail 13 %.
@@ -211,7 +211,7 @@ impl Prober {
     /// Adds a member at a random place of the list, in the current round or the next.
     pub fn add(&mut self, rng: &mut Rng, key: PublicKey) {
         if !self.order.contains(&key) {
-            let place = random::below(rng, self.order.len() + 1);
+            let place = draw::below(rng, self.order.len() + 1);
             self.order.insert(place, key);
             if place < self.at {
                 self.at += 1;
@@ -304,7 +304,7 @@ impl Prober {
                 self.order.remove(self.at);
             }
             self.at = 0;
-            random::shuffle(rng, &mut self.order);
+            draw::shuffle(rng, &mut self.order);
         }
         None
     }

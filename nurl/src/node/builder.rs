@@ -19,7 +19,7 @@ use crate::compute::pool::{Handlers, JobContext};
 use crate::key::{AllowList, SecretKey};
 use crate::membership::{self, Detector, Meta, Roles};
 use crate::mesh::Ticket;
-use crate::net::listen::Listen;
+use crate::net::reach::listen::Listen;
 use crate::replication::store::{Opened, SetAside};
 use crate::rt::sync::{Mutex, mpsc, watch};
 use crate::rt::task::{Plane, Planes};

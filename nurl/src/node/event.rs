@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::compute::job::TaskId;
 use crate::key::PublicKey;
 use crate::membership::State;
-use crate::net::hub_client::DownReason;
-use crate::net::securedgram::paths::PathReason;
+use crate::net::reach::hub_client::DownReason;
+use crate::net::secure::securedgram::paths::PathReason;
 use crate::rt::sync::mpsc;
 
 /// The most events queued for one subscriber.

@@ -32,7 +32,7 @@ use crate::error::{Error, HubFailure, RefusedBy};
 use crate::key::PublicKey;
 use crate::membership::join::Obstacle;
 use crate::membership::{Roles, State};
-use crate::net::hub_client::DownReason;
+use crate::net::reach::hub_client::DownReason;
 use crate::replication::crdt::Digest;
 use crate::rt::sync::{Mutex, mpsc, oneshot};
 use crate::rt::task::Planes;

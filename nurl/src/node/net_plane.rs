@@ -21,7 +21,7 @@ use crate::error::{Error, HubFailure};
 use crate::key::PublicKey;
 use crate::membership::{self, Detector, Roles, State, Via};
 use crate::mesh::Hub;
-use crate::net::hub_client::DownReason;
+use crate::net::reach::hub_client::DownReason;
 use crate::ring::RingMember;
 use crate::rt::sync::{mpsc, watch};
 use crate::rt::{self, Rng, time};

@@ -8,7 +8,7 @@ use super::command::{NetCommand, StateCommand};
 use super::{Node, NodeEvent, Role};
 use crate::compute::job::SubmitOptions;
 use crate::mesh::{Hub, Ticket};
-use crate::net::hub::{self, HubConfig, HubHandle};
+use crate::net::reach::hub::{self, HubConfig, HubHandle};
 use crate::rt::{self, contract, time};
 use crate::{Error, SecretKey};
 

@@ -28,7 +28,7 @@ impl ReplicaId {
     }
 
     /// The inverse of [`to_bytes`](ReplicaId::to_bytes).
-    pub fn from_bytes(bytes: &[u8; REPLICA_ID_LEN]) -> ReplicaId {
+    pub fn from_bytes(bytes: [u8; REPLICA_ID_LEN]) -> ReplicaId {
         let (key, incarnation) = bytes.split_first_chunk::<32>().expect("40 bytes begin with 32");
         ReplicaId {
             key: PublicKey::from_bytes(*key),
@@ -48,6 +48,6 @@ mod tests {
         for pair in ordered.windows(2) {
             assert!(pair[0] < pair[1] && pair[0].to_bytes() < pair[1].to_bytes());
         }
-        assert_eq!(ReplicaId::from_bytes(&ordered[1].to_bytes()), ordered[1]);
+        assert_eq!(ReplicaId::from_bytes(ordered[1].to_bytes()), ordered[1]);
     }
 }

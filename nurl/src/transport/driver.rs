@@ -15,9 +15,9 @@ use std::time::{Duration, Instant};
 use super::TransportConfig;
 use super::core::Transport;
 use crate::key::PublicKey;
-use crate::net::faults::ReceiveFaults;
-use crate::net::hub_client::{self, HubClientConfig, HubCommand, HubEvent};
-use crate::net::listen::Listen;
+use crate::net::reach::faults::ReceiveFaults;
+use crate::net::reach::hub_client::{self, HubClientConfig, HubCommand, HubEvent};
+use crate::net::reach::listen::Listen;
 use crate::rt::net::{
     Interface, InterfaceWatch, RecvMeta, Transmit, UdpSocket, interfaces, lookup_host, source_towards,
 };

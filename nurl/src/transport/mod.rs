@@ -27,14 +27,14 @@ use bytes::Bytes;
 
 use crate::key::{AllowList, PublicKey, SecretKey};
 use crate::mesh::Ticket;
-use crate::net::hub_client::DownReason;
-use crate::net::listen::Listen;
-use crate::net::rendezvous::Contact;
-use crate::net::securedgram::paths::PathReason;
+use crate::net::reach::hub_client::DownReason;
+use crate::net::reach::listen::Listen;
+use crate::net::reach::rendezvous::Contact;
+use crate::net::secure::securedgram::paths::PathReason;
 
 pub use self::core::Transport;
 pub use self::gauges::{Gauge, Gauges};
-pub use crate::net::securedgram::{MAX_PEERS, channel};
+pub use crate::net::secure::securedgram::{MAX_PEERS, channel};
 pub use reliable::{MessageId, Priority};
 
 /// Kinds of reliable messages: the first byte of a message's stream.
@@ -51,7 +51,7 @@ pub mod kind {
 
 /// The largest body of a datagram before its path is probed higher: with its 30 bytes of framing it fits
 /// IPv6's minimum MTU.
-pub const MAX_DATAGRAM_BYTES: usize = crate::net::securedgram::DEFAULT_BODY_BYTES;
+pub const MAX_DATAGRAM_BYTES: usize = crate::net::secure::securedgram::DEFAULT_BODY_BYTES;
 
 /// The limits of a transport. Tests set a smaller table than the default one in order to fill it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,10 +4,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use nurl::hub::{Hub, HubLimits, Roles};
-use nurl::internals::net::control::Connection;
-use nurl::internals::net::hub::Output;
-use nurl::internals::net::hub::core::Hub as Core;
-use nurl::internals::net::relay::{ClientId, Counters};
+use nurl::internals::net::reach::control::Connection;
+use nurl::internals::net::reach::hub::Output;
+use nurl::internals::net::reach::hub::core::Hub as Core;
+use nurl::internals::net::reach::relay::{ClientId, Counters};
 use nurl::rt::net::{TcpListener, TcpStream};
 use nurl::rt::{self, task, time};
 use nurl::{SecretKey, Ticket};

@@ -36,7 +36,7 @@ use nurl::internals::compute::job::options::{
 use nurl::internals::compute::job::{Config as JobConfig, KindLimits, TaskId};
 use nurl::internals::membership::detector::RETRACT;
 use nurl::internals::membership::{Config as DetectorConfig, Roles, State};
-use nurl::internals::net::hub::{HubLimits, HubStats};
+use nurl::internals::net::reach::hub::{HubLimits, HubStats};
 use nurl::internals::node::{MemberInfo, Node, NodeEvent, Role, StateStats};
 use nurl::internals::replication::replicator::MAX_PENDING;
 use nurl::internals::ring::{MAX_TENURES, Ring, RingMember};
@@ -410,7 +410,7 @@ pub(super) async fn sample(setup: Setup, node: Node, hubs: Vec<Relay>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nurl::internals::net::securedgram::paths::PathReason;
+    use nurl::internals::net::secure::securedgram::paths::PathReason;
     use nurl::internals::transport::{Gauge, PathInfo};
 
     fn key(n: u8) -> PublicKey {

@@ -23,7 +23,7 @@ use chaos::plan::Targets;
 use chaos::world::World;
 use nurl::SecretKey;
 use nurl::internals::mesh::{Hub, Ticket};
-use nurl::internals::net::hub::HubLimits;
+use nurl::internals::net::reach::hub::HubLimits;
 use nurl::internals::node::{Builder, Role};
 use nurl::rt::Rng;
 

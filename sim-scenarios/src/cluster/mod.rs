@@ -1,6 +1,6 @@
 //! Hubs and nodes on hosts of a world, assembled as in a deployment.
 //!
-//! A host runs the code that a deployment runs: [`nurl::internals::net::hub::serve`] (as a [`Relay`]) and
+//! A host runs the code that a deployment runs: [`nurl::internals::net::reach::hub::serve`] (as a [`Relay`]) and
 //! [`nurl::Node`]. A [`Map`] places hubs and nodes; [`Cluster::start`] is its short form, all nodes on the
 //! internet with one hub. A scenario reaches into a node only through its public handle. [`Peer::node`] waits
 //! until the host's present process has a handle, so it works across crashes and restarts.

@@ -1,6 +1,6 @@
 //! A hub in the world, and the faults that can be injected into it.
 //!
-//! The model runs the real hub, [`nurl::internals::net::hub::serve`], on a host of its own. Each fault is
+//! The model runs the real hub, [`nurl::internals::net::reach::hub::serve`], on a host of its own. Each fault is
 //! therefore a fault of the host, of its links, or of the limits that the hub reads when it starts:
 //!
 //! | fault | how |
@@ -30,8 +30,8 @@ use chaos::link::{Bandwidth, Burst, LinkConfig, Rate};
 use chaos::net::End;
 use chaos::world::{Host, World};
 use nurl::internals::mesh::Namespace;
-use nurl::internals::net::hub::{self, HubConfig, HubHandle, HubLimits, HubStats};
-use nurl::internals::net::listen::Listen;
+use nurl::internals::net::reach::hub::{self, HubConfig, HubHandle, HubLimits, HubStats};
+use nurl::internals::net::reach::listen::Listen;
 use nurl::{PublicKey, SecretKey};
 
 use super::impostor::Impostor;

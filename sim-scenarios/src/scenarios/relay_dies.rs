@@ -18,7 +18,7 @@ use chaos::property::Broken;
 use chaos::scenario::{Held, Trial, Verdict};
 use chaos::sometimes;
 use chaos::world::World;
-use nurl::internals::net::hub::HubLimits;
+use nurl::internals::net::reach::hub::HubLimits;
 use rand_core::Rng as _;
 
 use crate::cluster::{Map, Peer, Place, Traffic, Within, home};

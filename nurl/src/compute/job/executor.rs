@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::backoff;
 use super::error::JobError;
 use super::event::{Drained, JobEvent, Run, RunId};
 use super::keeper::{Keeper, Meta, Waiter, add_waiter};
@@ -20,6 +19,7 @@ use super::record::Record;
 use super::shared::{Shared, Timer, digest};
 use super::task::{Priority, TaskId};
 use crate::key::PublicKey;
+use crate::kit::draw;
 use crate::ring::Epoch;
 
 /// The limits of a `Busy` hint, whatever the mean run time is.
@@ -470,7 +470,7 @@ impl Executor {
             self.give_back(sh, task, JobError::Fenced { current });
             return;
         }
-        let rest = FENCED_REST + backoff::within(&mut sh.rng, FENCED_REST);
+        let rest = FENCED_REST + draw::duration(&mut sh.rng, FENCED_REST);
         sh.timers.set(Timer::Execution(task), execution.deadline.min(now + rest));
         sh.event(JobEvent::Fenced { task, current });
     }

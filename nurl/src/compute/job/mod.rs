@@ -30,7 +30,6 @@
 //! [`Jobs::poll_run`], [`Jobs::poll_cancel`] and [`Jobs::poll_event`], and calls [`Jobs::handle_timeout`] at
 //! [`Jobs::poll_timeout`]. Messages to this node itself stay inside the state machine.
 
-pub mod backoff;
 mod error;
 mod event;
 mod executor;
@@ -46,7 +45,7 @@ mod submitter;
 mod task;
 #[cfg(test)]
 mod tests;
-mod timers;
+
 mod wire;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -69,8 +68,8 @@ use self::keeper::Keeper;
 use self::message::Message;
 use self::shared::{MAX_DOWN, Shared, Timer};
 use self::submitter::Submitter;
-use self::timers::Timers;
 use crate::key::PublicKey;
+use crate::kit::timers::Timers;
 use crate::ring::TenureBook;
 use crate::rt::Rng;
 
@@ -92,7 +91,7 @@ impl Jobs {
             boot,
             rng,
             placement: None,
-            timers: Timers::new(),
+            timers: Timers::default(),
             tenures,
             down: BTreeSet::new(),
             failed: BTreeSet::new(),

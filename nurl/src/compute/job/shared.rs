@@ -8,8 +8,8 @@ use super::event::{JobEvent, JobStats};
 use super::message::Message;
 use super::options::{Config, DRAINING_FOR, MAX_EVENTS, MAX_OUTBOX, SILENT_FOR, TENURES_AGE};
 use super::task::TaskId;
-use super::timers::Timers;
 use crate::key::PublicKey;
+use crate::kit::timers::Timers;
 use crate::ring::{Epoch, TenureBook};
 use crate::rt::Rng;
 

@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::backoff::{full_jitter, within};
 use super::error::{JobError, SubmitError};
 use super::event::{JobEvent, MemberChange, Moved, WaitReason};
 use super::holders::{Holders, VERDICT_WITHIN};
@@ -26,6 +25,8 @@ use super::shared::{Shared, Timer, digest};
 use super::submission::{State, Submission, choose, hear, max_losses, may_speak};
 use super::task::TaskId;
 use crate::key::PublicKey;
+use crate::kit::backoff::full_jitter;
+use crate::kit::draw;
 use crate::ring::Epoch;
 
 /// The hint of a full submitter: its oldest tasks usually end within seconds.
@@ -252,7 +253,8 @@ impl Submitter {
             task.holders.fell_silent(from, now + VERDICT_WITHIN);
         }
         let suspicions = u32::try_from(task.holders.suspicions().saturating_sub(1)).unwrap_or(u32::MAX);
-        let spread = within(&mut sh.rng, LOSS_SPREAD.saturating_mul(suspicions).min(sh.config.backoff_cap));
+        let spread =
+            draw::duration(&mut sh.rng, LOSS_SPREAD.saturating_mul(suspicions).min(sh.config.backoff_cap));
         task.last = Some((from, why));
         task.state = State::BackOff { until: now + delay + spread, stay: None };
         self.arm(sh, id);
@@ -540,7 +542,7 @@ impl Submitter {
                 }
                 task.busy_stays += 1;
                 let hint = retry_after.min(MAX_BUSY_WAIT);
-                let until = now + hint + within(&mut sh.rng, hint);
+                let until = now + hint + draw::duration(&mut sh.rng, hint);
                 task.state = State::BackOff { until, stay: Some(from) };
                 self.arm(sh, id);
             }

@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use super::{ANSWERERS, Detector, MAX_ANSWERS, MAX_OBSERVERS, MAX_SERVED, MembershipEvent, Served, Via};
 use crate::key::PublicKey;
+use crate::kit::draw;
 use crate::membership::gossip::Topic;
 use crate::membership::message::{self, Body, Chunk, DecodeError, Message, UserEvent};
-use crate::membership::random;
 use crate::membership::table::State;
 
 /// An observer's first wait for another table after joining; the wait then doubles up to the usual period. Gossip
@@ -281,8 +281,8 @@ impl Detector {
             self.stats.announcements_dropped += 1;
             return;
         }
-        let delay_ms = random::below(&mut self.rng, self.config.answer_delay.as_millis() as usize + 1);
-        self.answers.push((now + Duration::from_millis(delay_ms as u64), from));
+        let delay = draw::duration(&mut self.rng, self.config.answer_delay);
+        self.answers.push((now + delay, from));
     }
 
     /// A hub accepts this node.

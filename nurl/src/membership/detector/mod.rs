@@ -25,11 +25,11 @@ use super::message::{self, MAX_EVENT_BYTES, UserEvent};
 use super::meta::Meta;
 use super::probe::Prober;
 use super::pushpull::PushPull;
-use super::random;
 use super::suspicion::Suspicion;
 use super::table::{Fact, Member, Profile, Record, State, Table};
 use crate::key::PublicKey;
-use crate::net::rendezvous::Contact;
+use crate::kit::draw;
+use crate::net::reach::rendezvous::Contact;
 use crate::rt::Rng;
 
 /// The most messages queued to be sent. The driver drains after every call; a full table is about 200 chunks and up
@@ -171,11 +171,8 @@ impl Detector {
     ) -> Detector {
         let isolation = Isolation::new(config.isolation_window, config.hub_freshness);
         // Nodes that start together must not probe and exchange in lockstep.
-        let spread = |rng: &mut Rng, period: Duration| {
-            now + Duration::from_micros(random::below(rng, period.as_micros() as usize) as u64)
-        };
-        let next_probe = spread(&mut rng, config.probe_interval);
-        let next_push_pull = spread(&mut rng, config.push_pull_interval);
+        let next_probe = now + draw::duration(&mut rng, config.probe_interval);
+        let next_push_pull = now + draw::duration(&mut rng, config.push_pull_interval);
         Detector {
             me: Member { key: local, state: State::Alive, incarnation: 0, boot, meta, since: now },
             observer,
@@ -243,7 +240,7 @@ impl Detector {
         self.named = opened.clone().take(MAX_CONTACTS).collect();
         let is_live = |key: &PublicKey| self.table.get(key).is_some_and(|member| member.state.is_live());
         let lost = opened.filter(|key| !is_live(key)).collect();
-        for contact in random::sample(&mut self.rng, lost, EXCHANGE_FANOUT) {
+        for contact in draw::sample(&mut self.rng, lost, EXCHANGE_FANOUT) {
             self.start_push_pull(now, contact);
         }
     }

@@ -6,10 +6,10 @@ use rand_core::Rng as _;
 
 use super::{Detector, MAX_TRANSMITS, MembershipEvent, Transmit, Via};
 use crate::key::PublicKey;
+use crate::kit::draw;
 use crate::membership::gossip::{Topic, retransmit_limit};
 use crate::membership::message::{self, Body, Chunk, MAX_CHUNK_BYTES, MAX_DATAGRAM_BYTES, MAX_FACTS};
 use crate::membership::pushpull::{self, MAX_CHUNKS};
-use crate::membership::random;
 use crate::membership::table::{Entry, Fact, Member, State};
 
 impl Detector {
@@ -118,7 +118,7 @@ impl Detector {
     /// Up to `count` random members that match `of`.
     pub(super) fn random_members(&mut self, count: usize, of: impl Fn(&Member) -> bool) -> Vec<PublicKey> {
         let members = self.table.members().filter(|member| of(member)).map(|member| member.key).collect();
-        random::sample(&mut self.rng, members, count)
+        draw::sample(&mut self.rng, members, count)
     }
 
     /// Starts an exchange of tables.

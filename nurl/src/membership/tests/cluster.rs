@@ -9,7 +9,7 @@ use rand_core::{Rng as _, SeedableRng};
 use crate::key::PublicKey;
 use crate::membership::message::{MAX_CHUNK_BYTES, MAX_DATAGRAM_BYTES, Message};
 use crate::membership::{Config, Detector, MembershipEvent, Meta, Roles, State, Transmit, Via};
-use crate::net::rendezvous::Contact;
+use crate::net::reach::rendezvous::Contact;
 use crate::rt::Rng;
 
 pub(super) fn key(at: usize) -> PublicKey {

@@ -17,7 +17,7 @@ use crate::membership::message::{
 use crate::membership::pushpull::MAX_FACTS_PER_SECOND;
 use crate::membership::table::{Fact, MAX_INCARNATION_JUMP, Profile, Record};
 use crate::membership::{Config, Detector, MembershipError, MembershipEvent, Meta, State, Via};
-use crate::net::rendezvous::Contact;
+use crate::net::reach::rendezvous::Contact;
 use crate::rt::Rng;
 
 pub(super) const ME: usize = 0;

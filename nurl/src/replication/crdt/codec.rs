@@ -5,6 +5,7 @@
 //! memory than the bytes that have arrived.
 
 use super::CrdtError;
+use crate::kit::reader;
 use crate::replication::identity::{REPLICA_ID_LEN, ReplicaId};
 
 pub(super) fn put_number(out: &mut Vec<u8>, mut number: u64) {
@@ -24,23 +25,23 @@ pub(super) fn put_replica(out: &mut Vec<u8>, replica: &ReplicaId) {
     out.extend_from_slice(&replica.to_bytes());
 }
 
+const TRUNCATED: CrdtError = CrdtError::NotCanonical("truncated");
+
 /// Reads front to back; every method fails on a short or overlong input.
 #[derive(Debug)]
-pub(super) struct Reader<'a>(&'a [u8]);
+pub(super) struct Reader<'a>(reader::Reader<'a>);
 
 impl<'a> Reader<'a> {
     pub(super) fn new(bytes: &'a [u8]) -> Reader<'a> {
-        Reader(bytes)
+        Reader(reader::Reader(bytes))
     }
 
     fn take(&mut self, length: usize) -> Result<&'a [u8], CrdtError> {
-        let (taken, rest) = self.0.split_at_checked(length).ok_or(CrdtError::NotCanonical("truncated"))?;
-        self.0 = rest;
-        Ok(taken)
+        self.0.slice(length).ok_or(TRUNCATED)
     }
 
     pub(super) fn byte(&mut self) -> Result<u8, CrdtError> {
-        Ok(self.take(1)?[0])
+        self.0.u8().ok_or(TRUNCATED)
     }
 
     pub(super) fn number(&mut self) -> Result<u64, CrdtError> {
@@ -78,15 +79,14 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn replica(&mut self) -> Result<ReplicaId, CrdtError> {
-        let bytes = self.take(REPLICA_ID_LEN)?;
-        Ok(ReplicaId::from_bytes(bytes.try_into().expect("taken with this length")))
+        self.0.array::<REPLICA_ID_LEN>().map(ReplicaId::from_bytes).ok_or(TRUNCATED)
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.0.rest().is_empty()
     }
 
     pub(super) fn finish(self) -> Result<(), CrdtError> {
-        if self.0.is_empty() { Ok(()) } else { Err(CrdtError::NotCanonical("trailing bytes")) }
+        self.0.end(()).ok_or(CrdtError::NotCanonical("trailing bytes"))
     }
 }

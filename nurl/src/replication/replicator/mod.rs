@@ -63,6 +63,7 @@ use self::operations::Operations;
 use self::reads::Reading;
 use self::writes::Pending;
 use crate::key::PublicKey;
+use crate::kit::draw;
 use crate::replication::crdt::{Clock, CrdtError, Digest, Stamp, Value};
 use crate::replication::identity::ReplicaId;
 use crate::ring::Ring;
@@ -317,7 +318,7 @@ impl Replicator {
     /// A replicator without keys and without a ring.
     pub fn new(config: Config, local: ReplicaId, now: Instant, mut rng: Rng) -> Replicator {
         // A random offset keeps the ticks of nodes that start together apart.
-        let first = now + TICK / 2 + Duration::from_millis(rng.next_u64() % 500);
+        let first = now + TICK / 2 + draw::duration(&mut rng, TICK / 2);
         let budget = config.repair_bytes_per_tick as i64;
         Replicator {
             clock: Clock::new(config.clock),

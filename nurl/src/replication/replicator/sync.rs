@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use minicbor::bytes::ByteVec;
-use rand_core::Rng as _;
 
 use super::message::{Item, Message, Range};
 use super::{MAX_SYNCS_PER_TICK, Replicator, TICK};
 use crate::key::PublicKey;
+use crate::kit::draw;
 use crate::replication::crdt::{DIGEST_LEN, Digest};
 
 /// Keys in one summary: a difference costs at most this many digests, at 16 bytes plus the key each.
@@ -35,8 +35,7 @@ impl Replicator {
     /// Begins summaries to a peer that shares keys. The first one comes within a sync period, at a random time.
     pub(super) fn know_peer(&mut self, now: Instant, peer: PublicKey) {
         if peer != self.local.key && !self.syncs.contains_key(&peer) {
-            let period = u64::try_from(self.config.sync_period.as_millis()).unwrap_or(u64::MAX).max(1);
-            let due = now + Duration::from_millis(self.rng.next_u64() % period);
+            let due = now + draw::duration(&mut self.rng, self.config.sync_period);
             self.syncs.insert(peer, Cursor { due, after: None });
         }
     }

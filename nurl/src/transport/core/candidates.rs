@@ -8,10 +8,10 @@ use bytes::Bytes;
 
 use super::{HubState, Transport};
 use crate::key::PublicKey;
-use crate::net::candidates::{Gathered, candidates, leads_out};
-use crate::net::hub_client::HubCommand;
-use crate::net::rendezvous::Record;
-use crate::net::stun;
+use crate::net::reach::candidates::{Gathered, candidates, leads_out};
+use crate::net::reach::hub_client::HubCommand;
+use crate::net::reach::rendezvous::Record;
+use crate::net::reach::stun;
 use crate::rt::net::Interface;
 
 /// The interval of requests for the reflexive address: under the shortest common NAT timeout (30 s), so the mapping
@@ -245,7 +245,7 @@ mod tests {
     use super::*;
     use crate::key::{AllowList, SecretKey};
     use crate::mesh::{Hub, Ticket};
-    use crate::net::listen::Listen;
+    use crate::net::reach::listen::Listen;
     use crate::rt::Rng;
     use crate::transport::{Limits, TransportConfig};
 

@@ -7,10 +7,10 @@ use bytes::Bytes;
 
 use super::{MAX_DATAGRAM_BYTES, SendError, Transport, TransportEvent, channel};
 use crate::key::PublicKey;
-use crate::net::hub_client::HubCommand;
-use crate::net::route::Route;
-use crate::net::securedgram::{self, Received, Source};
-use crate::net::stun;
+use crate::net::reach::hub_client::HubCommand;
+use crate::net::reach::stun;
+use crate::net::secure::route::Route;
+use crate::net::secure::securedgram::{self, Received, Source};
 
 /// Application datagrams kept between two calls of [`Transport::take_datagrams`]; further ones are dropped.
 const INBOX_BYTES: usize = 4 << 20;

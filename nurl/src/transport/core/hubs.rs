@@ -12,9 +12,9 @@ use bytes::BytesMut;
 
 use super::{Transport, TransportEvent};
 use crate::key::PublicKey;
-use crate::net::hub_client::{DownReason, HubCommand, HubEvent};
-use crate::net::rendezvous::{Contact, PublishResult, Record, RecordError, SealedRecord};
-use crate::net::securedgram::Source;
+use crate::net::reach::hub_client::{DownReason, HubCommand, HubEvent};
+use crate::net::reach::rendezvous::{Contact, PublishResult, Record, RecordError, SealedRecord};
+use crate::net::secure::securedgram::Source;
 
 /// Commands that wait for one hub's connection: a second of gossip and a window of relayed bulk data.
 pub const HUB_QUEUE: usize = 1_024;
@@ -330,7 +330,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::net::relay::GroupTag;
+    use crate::net::reach::relay::GroupTag;
 
     fn datagram(n: usize) -> HubCommand {
         HubCommand::Forward {

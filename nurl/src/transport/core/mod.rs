@@ -42,12 +42,12 @@ use super::{
     TransportStats, channel,
 };
 use crate::key::PublicKey;
+use crate::kit::rate::TokenBucket;
 use crate::mesh::Generation;
-use crate::net::hub_client::HubCommand;
-use crate::net::rate::TokenBucket;
-use crate::net::securedgram::paths::PathReason;
-use crate::net::securedgram::{self, Endpoint};
-use crate::net::stun;
+use crate::net::reach::hub_client::HubCommand;
+use crate::net::reach::stun;
+use crate::net::secure::securedgram::paths::PathReason;
+use crate::net::secure::securedgram::{self, Endpoint};
 use crate::rt::Rng;
 use crate::rt::net::Interface;
 use peers::Known;

@@ -8,8 +8,8 @@ use rand_core::SeedableRng;
 use super::*;
 use crate::key::{AllowList, SecretKey};
 use crate::mesh::{Hub, Ticket};
-use crate::net::hub_client::HubEvent;
-use crate::net::rendezvous::{Record, SealedRecord};
+use crate::net::reach::hub_client::HubEvent;
+use crate::net::reach::rendezvous::{Record, SealedRecord};
 use crate::transport::kind;
 
 const HUB: PublicKey = PublicKey::from_bytes([7; 32]);
@@ -34,7 +34,7 @@ impl Pair {
                 boot: n.into(),
                 listed: true,
                 limits: Limits::default(),
-                listen: crate::net::listen::Listen::default(),
+                listen: crate::net::reach::listen::Listen::default(),
             };
             let mut seeds = u8::from(n == 1) * 100;
             Transport::new(&config, now, Duration::from_secs(1_700_000_000), |_| {
@@ -138,7 +138,7 @@ fn a_stranger_is_looked_up_once_and_tried_where_its_record_says() {
     assert!(pair.nodes[a].poll_hub(&HUB).is_none(), "it is known here by now");
 
     // The hub's connection ends: the record's candidate is the only route.
-    pair.nodes[a].on_hub_down(pair.now, HUB, crate::net::hub_client::DownReason::Lost);
+    pair.nodes[a].on_hub_down(pair.now, HUB, crate::net::reach::hub_client::DownReason::Lost);
     let candidates = vec!["192.0.2.9:4000".parse().unwrap()];
     let expires = Duration::from_secs(1_700_000_600);
     let record = Record { candidates, home: None, capabilities: 0, expires };

@@ -31,7 +31,7 @@ fn transport(ticket: &Ticket, now: Instant, n: u64, limits: Limits) -> Transport
         ticket: ticket.clone(),
         allow: crate::key::AllowList::Anyone,
         boot: n,
-        listen: crate::net::listen::Listen::default(),
+        listen: crate::net::reach::listen::Listen::default(),
         limits,
         listed: true,
     };

@@ -1,4 +1,4 @@
-//! A group frame: its layout, its encryption, and the replay window that accepts each counter once.
+//! A group frame: its layout and its encryption.
 //!
 //! `0xC5, group_tag:16, sender:32, boot:8, key_id:8, counter:8, ciphertext, tag:16`, integers little-endian.
 //! The 73 bytes before the ciphertext are the associated data; the nonce is `boot, key_id, counter`.
@@ -89,63 +89,10 @@ fn nonce(header: &[u8; HEADER_BYTES]) -> &XNonce {
     XNonce::from_slice(&header[NONCE_AT..])
 }
 
-/// The counters of one key that were seen: RFC 6479's sliding bitmap, 1,024 wide. If a frame overtakes more
-/// others than that, those before the window are dropped; at a group's rates that takes minutes.
-#[derive(Debug, Clone)]
-pub(super) struct Window {
-    /// No counter at or below this is accepted.
-    floor: u64,
-    /// The highest counter that was seen.
-    top: u64,
-    /// Bit `n % WIDTH` stands for counter `n`, for the `WIDTH` counters up to `top`.
-    bits: [u64; Window::WORDS],
-}
-
-impl Window {
-    const WORDS: usize = 16;
-    const WIDTH: u64 = 64 * Window::WORDS as u64;
-
-    pub(super) fn above(floor: u64) -> Window {
-        Window { floor, top: floor, bits: [0; Window::WORDS] }
-    }
-
-    fn place(counter: u64) -> (usize, u64) {
-        let bit = counter % Window::WIDTH;
-        (usize::try_from(bit / 64).expect("below 16"), 1 << (bit % 64))
-    }
-
-    /// Whether the counter could be accepted.
-    pub(super) fn is_new(&self, counter: u64) -> bool {
-        if counter <= self.floor || counter.saturating_add(Window::WIDTH) <= self.top {
-            return false;
-        }
-        let (word, bit) = Window::place(counter);
-        counter > self.top || self.bits[word] & bit == 0
-    }
-
-    /// Records an authenticated counter for which [`Window::is_new`] holds.
-    pub(super) fn commit(&mut self, counter: u64) {
-        if counter > self.top {
-            if counter - self.top >= Window::WIDTH {
-                self.bits = [0; Window::WORDS];
-            } else {
-                for skipped in self.top + 1..=counter {
-                    let (word, bit) = Window::place(skipped);
-                    self.bits[word] &= !bit;
-                }
-            }
-            self.top = counter;
-        }
-        let (word, bit) = Window::place(counter);
-        self.bits[word] |= bit;
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::collections::BTreeSet;
 
     #[test]
     fn the_layout_is_the_documented_one() {
@@ -182,26 +129,6 @@ mod tests {
     }
 
     proptest! {
-        #[test]
-        fn the_window_lets_each_counter_pass_once(
-            floor in 0u64..100,
-            steps in proptest::collection::vec(0u64..3_000, 1..300),
-        ) {
-            let mut window = Window::above(floor);
-            let mut seen = BTreeSet::new();
-            let mut top = floor;
-            for counter in steps {
-                let too_old = counter + Window::WIDTH <= top;
-                let expected = counter > floor && !too_old && !seen.contains(&counter);
-                prop_assert_eq!(window.is_new(counter), expected, "{}", counter);
-                if expected {
-                    window.commit(counter);
-                    seen.insert(counter);
-                    top = top.max(counter);
-                }
-            }
-        }
-
         #[test]
         fn any_bytes_are_parsed_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             if Header::parse(&bytes).is_some() {

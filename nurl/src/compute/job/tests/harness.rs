@@ -10,6 +10,7 @@ use rand_core::{Rng as _, SeedableRng};
 
 use super::super::*;
 use crate::key::PublicKey;
+use crate::kit::draw;
 use crate::rt::Rng;
 
 pub(super) fn key(n: u8) -> PublicKey {
@@ -360,7 +361,7 @@ impl World {
             || self.cut.contains(&(from, to))
             || !self.nodes.get(&to).is_some_and(|node| node.up);
         if !lost {
-            let delay = backoff::within(&mut self.rng, self.max_delay);
+            let delay = draw::duration(&mut self.rng, self.max_delay);
             self.at(self.now + delay, Happening::Arrives { from, to, body });
         } else if self.reports_losses {
             self.at(self.now + secs(1), Happening::NotDelivered { at: from, to });

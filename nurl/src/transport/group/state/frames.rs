@@ -3,7 +3,8 @@
 use std::time::Instant;
 
 use super::{Groups, HeldKey, Name, WaitingFrame};
-use crate::transport::group::frame::{Header, Window, open};
+use crate::kit::window::{self, ReplayWindow};
+use crate::transport::group::frame::{Header, open};
 use crate::transport::group::{
     GroupEvent, MAX_FRAME_BYTES, MAX_WAITING, MAX_WAITING_PER_SENDER, MESH_GROUP, Outcome, WAIT,
 };
@@ -50,7 +51,7 @@ impl Groups {
                 && key.tag.is_none_or(|tag| tag == header.group)
         });
         let Some(held) = held else { return Outcome::Voided };
-        if !held.window.is_new(header.counter) {
+        if !held.window.would_accept(header.counter) {
             return Outcome::Replayed;
         }
         let Some(body) = open(&held.key, frame) else { return Outcome::Forged };
@@ -81,7 +82,7 @@ impl Groups {
                 key_id: 0,
                 tag: Some(header.group),
                 key,
-                window: Window::above(0),
+                window: ReplayWindow::after(0, window::MIN_BITS),
             };
             self.hold(id, held);
         }

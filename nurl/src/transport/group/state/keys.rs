@@ -8,8 +8,8 @@ use zeroize::Zeroizing;
 
 use super::{Groups, HeldKey, Name, OwnKey, Request, WaitingFrame};
 use crate::key::PublicKey;
+use crate::kit::window::{self, ReplayWindow};
 use crate::rt::Rng;
-use crate::transport::group::frame::Window;
 use crate::transport::group::message::{self, SenderKey};
 use crate::transport::group::{
     MAX_HOLDERS, MAX_OUTBOX, MAX_REQUESTS, MAX_SENDERS, MIN_ROTATION, REQUEST_RETRY, ROTATION, Tag,
@@ -85,7 +85,7 @@ impl Groups {
         if let Some(sender) = self.senders.get_mut(&id) {
             sender.keys.retain(|held| held.boot == key.boot);
         }
-        let window = Window::above(key.counter);
+        let window = ReplayWindow::after(key.counter, window::MIN_BITS);
         let held = HeldKey { boot: key.boot, key_id: key.key_id, tag: None, key: key.key, window };
         self.hold(id, held);
         let (ready, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut self.waiting)

@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 use zeroize::Zeroizing;
 
 use crate::key::{AllowList, PublicKey};
+use crate::kit::window::ReplayWindow;
 use crate::mesh::Generation;
 use crate::rt::Rng;
 use crate::transport::Gauge;
-use crate::transport::group::frame::{Header, Window};
+use crate::transport::group::frame::Header;
 use crate::transport::group::message::{self, Message};
 use crate::transport::group::{
     GroupError, GroupEvent, GroupStats, MAX_BODY_BYTES, MAX_GROUPS, MAX_NAME_BYTES, MAX_SENDERS, MESH_GROUP,
@@ -48,7 +49,8 @@ struct HeldKey {
     /// In the mesh group: the generation's tag.
     tag: Option<Tag>,
     key: Zeroizing<[u8; 32]>,
-    window: Window,
+    /// At a group's rates, a frame takes minutes to be overtaken by more others than the narrowest window holds.
+    window: ReplayWindow,
 }
 
 /// The state of one sender in one group. The newest key is last.

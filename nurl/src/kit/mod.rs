@@ -1,0 +1,17 @@
+//! Small tools that several layers share and that know none of them.
+//!
+//! | module | content |
+//! | --- | --- |
+//! | [`backoff`] | waits that double, with full jitter |
+//! | [`draw`] | numbers, durations, shuffles and samples from a given generator |
+//! | [`rate`] | token buckets |
+//! | [`reader`] | fields off the front of received bytes |
+//! | [`timers`] | one deadline per name |
+//! | [`window`] | the replay window: which counters were received |
+
+pub mod backoff;
+pub mod draw;
+pub mod rate;
+pub mod reader;
+pub mod timers;
+pub mod window;

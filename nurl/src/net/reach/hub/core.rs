@@ -1,0 +1,518 @@
+//! The hub's state: the connections from acceptance to end, and the dispatch of their frames.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use super::half_open::HalfOpen;
+use super::limits::{HubLimits, prefix};
+use crate::key::PublicKey;
+use crate::kit::rate::TokenBucket;
+use crate::mesh::Namespace;
+use crate::net::reach::control::MAX_PLAINTEXT_BYTES;
+use crate::net::reach::control::frames::split;
+use crate::net::reach::relay::frame::VERSION;
+use crate::net::reach::relay::{self, ClientId, CloseReason, Relay, Roles};
+use crate::net::reach::rendezvous::{self, Records};
+use crate::rt::Rng;
+
+/// The timer interval: handshakes, idle clients and closing connections need no finer clock.
+pub const TICK: Duration = Duration::from_millis(500);
+
+/// How long a connection that is being closed may take to send its last frame.
+pub const CLOSE_LINGER: Duration = Duration::from_secs(2);
+
+/// Why a connection was not accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The connections already number [`HubLimits::clients`] plus [`HubLimits::half_open`].
+    #[error("the hub is full")]
+    Full,
+    /// The connections from this address already number [`HubLimits::clients_per_address`] plus
+    /// [`HubLimits::half_open_per_address`].
+    #[error("too many connections from this address")]
+    Address,
+    /// The hub is shutting down.
+    #[error("the hub is shutting down")]
+    Shutdown,
+}
+
+/// Counters of the hub's connections.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Connections accepted.
+    pub accepted: u64,
+    /// Connections refused by [`Refusal::Full`].
+    pub refused_full: u64,
+    /// Connections refused by [`Refusal::Address`].
+    pub refused_address: u64,
+    /// Connections evicted before they registered, to make way for a newer one.
+    pub evicted_half_open: u64,
+    /// Clients registered.
+    pub registered: u64,
+    /// Connections that didn't register in time.
+    pub handshake_timeouts: u64,
+    /// Connections that ended by a bad handshake or message; the driver counts them.
+    pub noise_failures: u64,
+    /// Registrations beyond [`HubLimits::clients`] or [`HubLimits::clients_per_address`].
+    pub registrations_full: u64,
+    /// Registrations for a namespace that isn't served.
+    pub unknown_namespace: u64,
+    /// Registrations with another protocol version.
+    pub wrong_version: u64,
+    /// Connections closed for a frame out of place or malformed.
+    pub protocol_errors: u64,
+    /// Frames of unknown kinds, skipped.
+    pub unknown_frames: u64,
+    /// Frames of a role that is off, skipped.
+    pub role_off: u64,
+    /// Rendezvous requests beyond a client's rate.
+    pub dropped_requests: u64,
+    /// Clients closed because they sent nothing for too long.
+    pub idle: u64,
+    /// Messages handled.
+    pub messages: u64,
+    /// STUN requests answered.
+    pub stun_answered: u64,
+    /// UDP datagrams that were not STUN requests.
+    pub udp_ignored: u64,
+    /// Accepts that the operating system refused.
+    pub accept_errors: u64,
+}
+
+/// A snapshot for display and metrics.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct HubStats {
+    /// Connections now open.
+    pub connections: usize,
+    /// Registered clients now.
+    pub clients: usize,
+    /// Groups that exist now.
+    pub groups: usize,
+    /// Records that are stored now.
+    pub records: usize,
+    /// Bytes in the fullest datagram queue of a client, of [`relay::RelayLimits::queue_bytes`] at most.
+    pub fullest_queue_bytes: usize,
+    /// Bytes of control frames in the fullest queue of a client, of [`relay::RelayLimits::control_bytes`] at most.
+    pub fullest_control_bytes: usize,
+    /// The connections' counters.
+    pub hub: Counters,
+    /// The relay's counters.
+    pub relay: relay::Counters,
+    /// Rendezvous' counters.
+    pub rendezvous: rendezvous::Counters,
+}
+
+/// The next step for a connection's driver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Output {
+    /// There is nothing to write; a wake will come.
+    Idle,
+    /// The driver seals the plaintext and writes it.
+    Plaintext,
+    /// Everything was handed out and the connection is over: the driver flushes and closes it.
+    Close,
+    /// The connection is over: the driver drops it at once.
+    Gone,
+}
+
+enum Phase {
+    /// Until REGISTER. The key is known once the handshake is done, and proved once a frame decrypts.
+    HalfOpen {
+        key: Option<PublicKey>,
+    },
+    Registered {
+        namespace: Namespace,
+        key: PublicKey,
+        requests: TokenBucket,
+    },
+    Closing {
+        since: Instant,
+    },
+}
+
+struct Connection {
+    prefix: IpAddr,
+    accepted: Instant,
+    heard: Instant,
+    phase: Phase,
+}
+
+/// The hub's state machine.
+pub struct Hub {
+    limits: HubLimits,
+    roles: Roles,
+    namespaces: BTreeSet<Namespace>,
+    connections: BTreeMap<ClientId, Connection>,
+    /// The number of connections of each address.
+    addresses: BTreeMap<IpAddr, usize>,
+    half_open: HalfOpen,
+    relay: Relay,
+    records: Records,
+    /// Connections that are over, but whose driver doesn't know yet.
+    gone: BTreeSet<ClientId>,
+    next_id: u64,
+    next_tick: Option<Instant>,
+    shutting_down: bool,
+    counters: Counters,
+}
+
+impl Hub {
+    /// A hub without connections.
+    pub fn new(
+        namespaces: impl IntoIterator<Item = Namespace>,
+        roles: Roles,
+        limits: HubLimits,
+        rng: Rng,
+    ) -> Hub {
+        // The same seed with a random stream of its own.
+        let mut evictions = rng.clone();
+        evictions.set_stream(1);
+        Hub {
+            limits,
+            roles,
+            namespaces: namespaces.into_iter().collect(),
+            connections: BTreeMap::new(),
+            addresses: BTreeMap::new(),
+            half_open: HalfOpen::new(evictions),
+            relay: Relay::new(limits.relay),
+            records: Records::new(limits.records, limits.record_ttl, rng),
+            gone: BTreeSet::new(),
+            next_id: 0,
+            next_tick: None,
+            shutting_down: false,
+            counters: Counters::default(),
+        }
+    }
+
+    /// A snapshot.
+    pub fn stats(&self) -> HubStats {
+        let (fullest_queue_bytes, fullest_control_bytes) = self.relay.fullest();
+        HubStats {
+            fullest_queue_bytes,
+            fullest_control_bytes,
+            connections: self.connections.len(),
+            clients: self.relay.registered(),
+            groups: self.relay.groups(),
+            records: self.records.len(),
+            hub: self.counters,
+            relay: *self.relay.counters(),
+            rendezvous: *self.records.counters(),
+        }
+    }
+
+    /// The counters that only a driver can count.
+    pub fn counters_mut(&mut self) -> &mut Counters {
+        &mut self.counters
+    }
+
+    /// Takes at most so many registered clients from now on; registered clients stay.
+    pub fn limit_clients(&mut self, clients: usize) {
+        self.limits.clients = clients;
+    }
+
+    /// Takes a new connection, or refuses it; the driver drops a refused connection without sending anything. The
+    /// hub may evict a half-open connection to make way.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub fn handle_accept(&mut self, now: Instant, remote: SocketAddr) -> Result<ClientId, Refusal> {
+        let prefix = prefix(remote.ip());
+        if self.shutting_down {
+            return Err(Refusal::Shutdown);
+        }
+        if let Some(evictee) = self.half_open.evictee(prefix, &self.limits) {
+            self.counters.evicted_half_open += 1;
+            self.drop_connection(evictee);
+        }
+        // A registered client that roamed must get in to replace its old registration. So REGISTER bounds the
+        // registered clients, and only the sum is bounded here.
+        if self.connections.len() >= self.limits.clients + self.limits.half_open {
+            self.counters.refused_full += 1;
+            return Err(Refusal::Full);
+        }
+        let from = self.addresses.get(&prefix).copied().unwrap_or_default();
+        if from >= self.limits.clients_per_address + self.limits.half_open_per_address {
+            self.counters.refused_address += 1;
+            return Err(Refusal::Address);
+        }
+        let id = ClientId(self.next_id);
+        self.next_id += 1;
+        let phase = Phase::HalfOpen { key: None };
+        self.connections.insert(id, Connection { prefix, accepted: now, heard: now, phase });
+        *self.addresses.entry(prefix).or_default() += 1;
+        self.half_open.insert(prefix, id);
+        self.relay.open(id);
+        self.counters.accepted += 1;
+        self.next_tick.get_or_insert(now + TICK);
+        Ok(id)
+    }
+
+    /// The handshake is done: the other side *claims* that it holds `key`. The hub doesn't act on the claim before
+    /// the first message decrypts, since message 1 can be replayed.
+    pub fn handle_handshake(&mut self, id: ClientId, key: PublicKey) {
+        if let Some(Connection { phase: Phase::HalfOpen { key: slot }, .. }) = self.connections.get_mut(&id) {
+            *slot = Some(key);
+        }
+    }
+
+    /// Handles a decrypted message: its plaintext is a sequence of frames.
+    pub fn handle_message(&mut self, now: Instant, id: ClientId, plaintext: &[u8]) {
+        self.counters.messages += 1;
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.heard = now;
+        }
+        for frame in split(plaintext) {
+            let Some(connection) = self.connections.get_mut(&id) else { return };
+            let handled = match (&mut connection.phase, frame) {
+                // The client sent these frames before it read our CLOSE.
+                (Phase::Closing { .. }, _) => return,
+                (_, Err(_)) => Err(CloseReason::Protocol),
+                (Phase::HalfOpen { key: None }, _) => Err(CloseReason::Protocol),
+                (Phase::HalfOpen { key: Some(key) }, Ok((kind, body))) => {
+                    let key = *key;
+                    self.register(now, id, key, kind, body)
+                }
+                (Phase::Registered { .. }, Ok((kind, body))) => self.frame(now, id, kind, body),
+            };
+            if let Err(reason) = handled {
+                self.counters.protocol_errors += u64::from(reason == CloseReason::Protocol);
+                self.close(now, id, reason);
+                return;
+            }
+        }
+    }
+
+    fn register(
+        &mut self,
+        now: Instant,
+        id: ClientId,
+        key: PublicKey,
+        kind: u8,
+        body: &[u8],
+    ) -> Result<(), CloseReason> {
+        let Ok(Some(relay::Frame::Register { version, namespace, boot: _ })) =
+            relay::Frame::decode(kind, body)
+        else {
+            return Err(CloseReason::Protocol);
+        };
+        if version != VERSION {
+            self.counters.wrong_version += 1;
+            return Err(CloseReason::Version);
+        }
+        if !self.namespaces.contains(&namespace) {
+            self.counters.unknown_namespace += 1;
+            return Err(CloseReason::UnknownNamespace);
+        }
+        if !self.relay.is_registered(namespace, key) && self.is_full(id) {
+            self.counters.registrations_full += 1;
+            return Err(CloseReason::Full);
+        }
+        self.no_longer_half_open(id);
+        if let Some(connection) = self.connections.get_mut(&id) {
+            let requests = TokenBucket::new(self.limits.requests_per_second, self.limits.requests_burst, now);
+            connection.phase = Phase::Registered { namespace, key, requests };
+        }
+        if let Some(older) = self.relay.register(now, id, namespace, key) {
+            self.close(now, older, CloseReason::Replaced);
+        }
+        self.counters.registered += 1;
+        self.relay.push_control(id, &relay::Frame::Registered(self.limits.announced(self.roles)));
+        Ok(())
+    }
+
+    /// Whether one more key from this connection's address would exceed a limit.
+    fn is_full(&self, id: ClientId) -> bool {
+        let here = self.connections.get(&id).map_or(0, |connection| {
+            let all = self.addresses.get(&connection.prefix).copied().unwrap_or_default();
+            all - self.half_open.from(connection.prefix)
+        });
+        self.relay.registered() >= self.limits.clients || here >= self.limits.clients_per_address
+    }
+
+    /// Handles a frame of a registered client.
+    fn frame(&mut self, now: Instant, id: ClientId, kind: u8, body: &[u8]) -> Result<(), CloseReason> {
+        if let Some(frame) = relay::Frame::decode(kind, body).map_err(|_| CloseReason::Protocol)? {
+            return self.relay_frame(now, id, frame);
+        }
+        if let Some(frame) = rendezvous::Frame::decode(kind, body).map_err(|_| CloseReason::Protocol)? {
+            return self.rendezvous_frame(now, id, frame);
+        }
+        self.counters.unknown_frames += 1;
+        Ok(())
+    }
+
+    fn relay_frame(
+        &mut self,
+        now: Instant,
+        id: ClientId,
+        frame: relay::Frame<'_>,
+    ) -> Result<(), CloseReason> {
+        match frame {
+            relay::Frame::Close(_) => {
+                self.withdraw(id);
+                Err(CloseReason::Bye)
+            }
+            relay::Frame::Ping { .. } | relay::Frame::Pong { .. } => {
+                self.relay.handle_frame(now, id, frame);
+                Ok(())
+            }
+            _ if !self.roles.relay => {
+                self.counters.role_off += 1;
+                Ok(())
+            }
+            frame => self.relay.handle_frame(now, id, frame).then_some(()).ok_or(CloseReason::Protocol),
+        }
+    }
+
+    fn rendezvous_frame(
+        &mut self,
+        now: Instant,
+        id: ClientId,
+        frame: rendezvous::Frame<'_>,
+    ) -> Result<(), CloseReason> {
+        let Some(Connection { phase: Phase::Registered { namespace, key, requests }, .. }) =
+            self.connections.get_mut(&id)
+        else {
+            return Ok(());
+        };
+        if !self.roles.rendezvous {
+            self.counters.role_off += 1;
+            return Ok(());
+        }
+        if !requests.take(now, 1) {
+            self.counters.dropped_requests += 1;
+            return Ok(());
+        }
+        let (namespace, key) = (*namespace, *key);
+        let answer =
+            self.records.handle_frame(now, id, namespace, key, frame).ok_or(CloseReason::Protocol)?;
+        if !answer.is_empty() {
+            self.relay.push_control_bytes(id, answer);
+        }
+        Ok(())
+    }
+
+    /// Withdraws the record of a client that says goodbye.
+    fn withdraw(&mut self, id: ClientId) {
+        if let Some(Connection { phase: Phase::Registered { namespace, key, .. }, .. }) =
+            self.connections.get(&id)
+        {
+            self.records.withdraw(*namespace, *key);
+        }
+    }
+
+    /// Begins to close a connection: it loses its registration at once, and its last frame is queued.
+    fn close(&mut self, now: Instant, id: ClientId, reason: CloseReason) {
+        self.no_longer_half_open(id);
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let phase = std::mem::replace(&mut connection.phase, Phase::Closing { since: now });
+        if let Phase::Registered { namespace, key, .. } = phase {
+            self.records.disconnected(id, namespace, key);
+        }
+        self.relay.unregister(id);
+        self.relay.clear_control(id);
+        self.relay.push_control(id, &relay::Frame::Close(reason));
+    }
+
+    /// The connection's stream has ended, or its driver drops it.
+    pub fn handle_disconnect(&mut self, id: ClientId) {
+        self.no_longer_half_open(id);
+        self.gone.remove(&id);
+        self.relay.close(id);
+        let Some(connection) = self.connections.remove(&id) else { return };
+        if let Phase::Registered { namespace, key, .. } = connection.phase {
+            self.records.disconnected(id, namespace, key);
+        }
+        if let Some(from) = self.addresses.get_mut(&connection.prefix) {
+            *from -= 1;
+            if *from == 0 {
+                self.addresses.remove(&connection.prefix);
+            }
+        }
+    }
+
+    /// Ends a connection without a CLOSE, and wakes its driver to notice.
+    fn drop_connection(&mut self, id: ClientId) {
+        self.handle_disconnect(id);
+        self.gone.insert(id);
+    }
+
+    /// Removes a connection from the half-open ones; the caller changes its phase right after.
+    fn no_longer_half_open(&mut self, id: ClientId) {
+        let Some(Connection { phase: Phase::HalfOpen { .. }, prefix, .. }) = self.connections.get(&id) else {
+            return;
+        };
+        self.half_open.remove(*prefix, id);
+    }
+
+    /// When [`handle_timeout`](Hub::handle_timeout) has something to do.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        match (self.next_tick, self.records.poll_timeout()) {
+            (Some(tick), Some(record)) => Some(tick.min(record)),
+            (tick, record) => tick.or(record),
+        }
+    }
+
+    /// Ends connections that have exceeded their time limit.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.records.handle_timeout(now);
+        if self.next_tick.is_none_or(|tick| now < tick) {
+            return;
+        }
+        let (mut idle, mut over) = (Vec::new(), Vec::new());
+        for (id, connection) in &self.connections {
+            match connection.phase {
+                Phase::HalfOpen { .. } if now >= connection.accepted + self.limits.handshake => {
+                    self.counters.handshake_timeouts += 1;
+                    over.push(*id);
+                }
+                Phase::Registered { .. } if now >= connection.heard + self.limits.idle => idle.push(*id),
+                Phase::Closing { since } if now >= since + CLOSE_LINGER => over.push(*id),
+                _ => {}
+            }
+        }
+        for id in idle {
+            self.counters.idle += 1;
+            self.close(now, id, CloseReason::Idle);
+        }
+        for id in over {
+            self.drop_connection(id);
+        }
+        self.next_tick = (!self.connections.is_empty()).then_some(now + TICK);
+    }
+
+    /// Closes every connection and accepts no more.
+    pub fn shutdown(&mut self, now: Instant) {
+        self.shutting_down = true;
+        let ids: Vec<ClientId> = self.connections.keys().copied().collect();
+        for id in ids {
+            if !matches!(self.connections[&id].phase, Phase::Closing { .. }) {
+                self.close(now, id, CloseReason::Shutdown);
+            }
+        }
+    }
+
+    /// Replaces the content of `out` with the next plaintext for a connection.
+    pub fn poll_output(&mut self, id: ClientId, out: &mut Vec<u8>) -> Output {
+        out.clear();
+        let Some(connection) = self.connections.get(&id) else { return Output::Gone };
+        if matches!(connection.phase, Phase::HalfOpen { .. }) {
+            return Output::Idle;
+        }
+        if self.relay.poll_plaintext(id, MAX_PLAINTEXT_BYTES, out) {
+            return Output::Plaintext;
+        }
+        if matches!(connection.phase, Phase::Closing { .. }) { Output::Close } else { Output::Idle }
+    }
+
+    /// Whether the connection's driver has to drop it at once.
+    pub fn is_gone(&self, id: ClientId) -> bool {
+        !self.connections.contains_key(&id)
+    }
+
+    /// The next connection whose driver has to poll its output.
+    pub fn poll_wake(&mut self) -> Option<ClientId> {
+        self.gone.pop_first().or_else(|| self.relay.poll_wake())
+    }
+}

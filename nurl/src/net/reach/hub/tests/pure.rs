@@ -1,0 +1,396 @@
+//! Tests of the hub's rules with a simulated clock and hand-made frames.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use rand_core::SeedableRng;
+
+use crate::key::PublicKey;
+use crate::mesh::Namespace;
+use crate::net::reach::control::frames::{put, split};
+use crate::net::reach::hub::core::{CLOSE_LINGER, Hub, Output, Refusal, TICK};
+use crate::net::reach::hub::limits::HubLimits;
+use crate::net::reach::relay::{ClientId, CloseReason, Frame, Roles};
+use crate::net::reach::rendezvous;
+use crate::rt::Rng;
+
+const HOME: Namespace = Namespace::from_bytes([1; 32]);
+const ELSEWHERE: Namespace = Namespace::from_bytes([2; 32]);
+const UNKNOWN: Namespace = Namespace::from_bytes([3; 32]);
+
+fn key(n: u8) -> PublicKey {
+    PublicKey::from_bytes([n; 32])
+}
+
+struct Bench {
+    hub: Hub,
+    now: Instant,
+}
+
+fn register(namespace: Namespace) -> Vec<u8> {
+    Frame::Register { version: 1, namespace, boot: 0 }.to_vec()
+}
+
+impl Bench {
+    fn new(limits: HubLimits) -> Bench {
+        Bench::with_roles(limits, Roles::ALL)
+    }
+
+    fn with_roles(limits: HubLimits, roles: Roles) -> Bench {
+        let hub = Hub::new([HOME, ELSEWHERE], roles, limits, Rng::from_seed([1; 32]));
+        Bench { hub, now: crate::rt::time::now() }
+    }
+
+    fn accept(&mut self, host: u8) -> Result<ClientId, Refusal> {
+        self.hub.handle_accept(self.now, SocketAddr::from(([192, 0, 2, host], 1000)))
+    }
+
+    fn connect(&mut self, n: u8) -> ClientId {
+        let id = self.accept(n).unwrap();
+        self.hub.handle_handshake(id, key(n));
+        id
+    }
+
+    fn client(&mut self, n: u8, namespace: Namespace) -> ClientId {
+        let id = self.connect(n);
+        self.say(id, &register(namespace));
+        assert!(matches!(self.heard(id)[..], [Heard::Frame(_)]));
+        id
+    }
+
+    fn say(&mut self, id: ClientId, plaintext: &[u8]) {
+        self.hub.handle_message(self.now, id, plaintext);
+    }
+
+    fn heard(&mut self, id: ClientId) -> Vec<Heard> {
+        let mut heard = Vec::new();
+        let mut plaintext = Vec::new();
+        loop {
+            match self.hub.poll_output(id, &mut plaintext) {
+                Output::Idle => return heard,
+                Output::Plaintext => heard.extend(split(&plaintext).map(|frame| {
+                    let (kind, body) = frame.unwrap();
+                    match Frame::decode(kind, body).unwrap() {
+                        Some(Frame::Close(reason)) => Heard::Close(reason),
+                        _ => Heard::Frame(kind),
+                    }
+                })),
+                Output::Close => {
+                    heard.push(Heard::End);
+                    return heard;
+                }
+                Output::Gone => {
+                    heard.push(Heard::Gone);
+                    return heard;
+                }
+            }
+        }
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.now += time;
+        self.hub.handle_timeout(self.now);
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Heard {
+    Frame(u8),
+    Close(CloseReason),
+    End,
+    Gone,
+}
+
+fn closed(reason: CloseReason) -> [Heard; 2] {
+    [Heard::Close(reason), Heard::End]
+}
+
+#[test]
+fn a_replayed_handshake_takes_nobodys_place() {
+    let mut bench = Bench::new(HubLimits::default());
+    let victim = bench.client(1, HOME);
+    // An attacker replays the victim's message 1: the handshake "succeeds", and no frame follows.
+    let thief = bench.accept(9).unwrap();
+    bench.hub.handle_handshake(thief, key(1));
+    let sender = bench.client(2, HOME);
+    bench.say(sender, &Frame::Forward { dst: key(1), payload: b"for the victim" }.to_vec());
+    assert_eq!(bench.heard(thief), []);
+    assert_eq!(bench.heard(victim), [Heard::Frame(0x11)]);
+    assert_eq!(bench.hub.stats().clients, 2);
+    // The attacker's connection stays half-open until its timeout.
+    bench.pass(Duration::from_secs(5));
+    assert_eq!(bench.heard(thief), [Heard::Gone]);
+    assert_eq!(bench.hub.poll_wake(), Some(thief));
+    assert_eq!(bench.hub.stats().hub.handshake_timeouts, 1);
+}
+
+#[test]
+fn the_newest_registration_closes_the_old_one_with_replaced() {
+    let mut bench = Bench::new(HubLimits::default());
+    let old = bench.client(1, HOME);
+    while bench.hub.poll_wake().is_some() {}
+    let new = bench.client(1, HOME);
+    let woken: Vec<_> = std::iter::from_fn(|| bench.hub.poll_wake()).collect();
+    assert!(woken.contains(&old));
+    assert_eq!(bench.heard(old), closed(CloseReason::Replaced));
+    bench.hub.handle_disconnect(old);
+    let sender = bench.client(2, HOME);
+    bench.say(sender, &Frame::Forward { dst: key(1), payload: b"x" }.to_vec());
+    assert_eq!(bench.heard(new), [Heard::Frame(0x11)]);
+}
+
+#[test]
+fn a_closed_client_that_never_reads_is_dropped_soon() {
+    let mut bench = Bench::new(HubLimits::default());
+    let old = bench.client(1, HOME);
+    bench.client(1, HOME);
+    bench.pass(TICK);
+    assert!(!bench.hub.is_gone(old));
+    bench.pass(CLOSE_LINGER);
+    assert!(bench.hub.is_gone(old));
+}
+
+#[test]
+fn unknown_namespaces_other_versions_and_frames_before_register_are_closed() {
+    let mut bench = Bench::new(HubLimits::default());
+    let cases = [
+        (register(UNKNOWN), CloseReason::UnknownNamespace),
+        (Frame::Register { version: 2, namespace: HOME, boot: 0 }.to_vec(), CloseReason::Version),
+        (Frame::Ping { nonce: 1 }.to_vec(), CloseReason::Protocol),
+        (vec![1, 200, 0, 1], CloseReason::Protocol),
+        ([register(HOME), register(HOME)].concat(), CloseReason::Protocol),
+        (
+            [register(HOME), Frame::Deliver { src: key(2), payload: b"" }.to_vec()].concat(),
+            CloseReason::Protocol,
+        ),
+        ([register(HOME), vec![0x03, 1, 0, 1]].concat(), CloseReason::Protocol),
+    ];
+    for (n, (plaintext, reason)) in cases.into_iter().enumerate() {
+        let id = bench.connect(n as u8 + 1);
+        bench.say(id, &plaintext);
+        assert_eq!(bench.heard(id), closed(reason), "case {n}");
+    }
+    let counters = bench.hub.stats().hub;
+    assert_eq!((counters.unknown_namespace, counters.wrong_version, counters.protocol_errors), (1, 1, 5));
+    assert_eq!(bench.hub.stats().clients, 0);
+}
+
+#[test]
+fn a_message_without_a_handshake_is_a_protocol_error() {
+    let mut bench = Bench::new(HubLimits::default());
+    let id = bench.accept(1).unwrap();
+    bench.say(id, &register(HOME));
+    assert_eq!(bench.heard(id), closed(CloseReason::Protocol));
+}
+
+#[test]
+fn unknown_frames_are_stepped_over() {
+    let mut bench = Bench::new(HubLimits::default());
+    let id = bench.client(1, HOME);
+    let mut plaintext = Vec::new();
+    put(&mut plaintext, 0x7f, &[b"from the future"]);
+    Frame::Ping { nonce: 1 }.encode(&mut plaintext);
+    bench.say(id, &plaintext);
+    assert_eq!(bench.heard(id), [Heard::Frame(0x04)]);
+    assert_eq!(bench.hub.stats().hub.unknown_frames, 1);
+}
+
+#[test]
+fn an_idle_client_is_reaped_and_one_that_pings_is_not() {
+    let mut bench = Bench::new(HubLimits::default());
+    let (idle, alive) = (bench.client(1, HOME), bench.client(2, HOME));
+    for _ in 0..4 {
+        bench.pass(Duration::from_secs(15));
+        bench.say(alive, &Frame::Ping { nonce: 1 }.to_vec());
+        bench.heard(alive);
+    }
+    assert_eq!(bench.heard(idle), closed(CloseReason::Idle));
+    assert_eq!(bench.heard(alive), []);
+    assert_eq!(bench.hub.stats().clients, 1);
+    assert_eq!(bench.hub.stats().hub.idle, 1);
+}
+
+#[test]
+fn half_open_connections_are_capped_for_each_address_and_in_all() {
+    let limits = HubLimits { half_open_per_address: 2, half_open: 3, ..HubLimits::default() };
+    let mut bench = Bench::new(limits);
+    let counts = |bench: &Bench| (bench.hub.stats().connections, bench.hub.stats().hub.evicted_half_open);
+    let first = bench.connect(1);
+    // A registered connection is no longer half-open.
+    bench.say(first, &register(HOME));
+    let (second, third) = (bench.accept(1).unwrap(), bench.accept(1).unwrap());
+    assert_eq!(counts(&bench), (3, 0));
+    // The hub evicts a connection of the same address and wakes its driver.
+    let newcomer = bench.accept(1).unwrap();
+    assert_eq!(counts(&bench), (3, 1));
+    assert!(bench.hub.is_gone(second) != bench.hub.is_gone(third) && !bench.hub.is_gone(newcomer));
+    let gone = std::iter::from_fn(|| bench.hub.poll_wake()).find(|id| [second, third].contains(id));
+    assert!(bench.hub.is_gone(gone.unwrap()));
+    // For the others, the hub evicts a connection of address 1, which has the most.
+    bench.accept(2).unwrap();
+    let other = bench.accept(3).unwrap();
+    assert_eq!(counts(&bench), (4, 2));
+    assert!(!bench.hub.is_gone(first) && !bench.hub.is_gone(other));
+    bench.pass(Duration::from_secs(5));
+    assert_eq!(counts(&bench), (1, 2));
+}
+
+#[test]
+fn idle_connections_of_one_address_keep_no_client_there_out() {
+    let mut bench = Bench::new(HubLimits::default());
+    for _ in 0..70 {
+        bench.accept(1).unwrap();
+    }
+    bench.client(1, HOME);
+    assert_eq!(bench.hub.stats().hub.evicted_half_open, 7);
+}
+
+/// Registers key `n` from `host` and returns what the connection hears.
+fn register_from(bench: &mut Bench, host: u8, n: u8) -> (ClientId, Vec<Heard>) {
+    let id = bench.accept(host).unwrap();
+    bench.hub.handle_handshake(id, key(n));
+    bench.say(id, &register(HOME));
+    let heard = bench.heard(id);
+    (id, heard)
+}
+
+#[test]
+fn clients_are_capped_for_each_address_and_in_all_but_may_take_their_own_place() {
+    let limits = HubLimits {
+        clients: 3,
+        clients_per_address: 2,
+        half_open: 2,
+        half_open_per_address: 1,
+        ..HubLimits::default()
+    };
+    let mut bench = Bench::new(limits);
+    let registered = [Heard::Frame(0x02)];
+    let (one, heard) = register_from(&mut bench, 1, 1);
+    assert_eq!(heard, registered);
+    assert_eq!(register_from(&mut bench, 1, 2).1, registered);
+    let (refused, heard) = register_from(&mut bench, 1, 3);
+    assert_eq!(heard, closed(CloseReason::Full));
+    assert_eq!(bench.accept(1), Err(Refusal::Address));
+    bench.hub.handle_disconnect(refused);
+    assert_eq!(register_from(&mut bench, 2, 3).1, registered);
+    let (refused, heard) = register_from(&mut bench, 3, 4);
+    assert_eq!(heard, closed(CloseReason::Full));
+    bench.hub.handle_disconnect(refused);
+    // A full hub still lets a client replace its own registration.
+    assert_eq!(register_from(&mut bench, 4, 1).1, registered);
+    assert_eq!(bench.heard(one), closed(CloseReason::Replaced));
+    bench.accept(5).unwrap();
+    assert_eq!(bench.accept(6), Err(Refusal::Full));
+    let counters = bench.hub.stats().hub;
+    assert_eq!((counters.refused_address, counters.refused_full, counters.registrations_full), (1, 1, 2));
+}
+
+#[test]
+fn every_count_returns_to_zero_when_all_have_gone() {
+    let mut bench = Bench::new(HubLimits { half_open_per_address: 1, ..HubLimits::default() });
+    for round in 0..50 {
+        let id = bench.connect(1);
+        match round % 4 {
+            0 => bench.say(id, &register(HOME)),
+            1 => bench.say(id, &register(UNKNOWN)),
+            2 => {
+                bench.say(id, &[register(HOME), Frame::GroupJoin { tag: [1; 16] }.to_vec()].concat());
+                bench.say(id, &rendezvous::Frame::List { max: 1 }.to_vec());
+            }
+            _ => {}
+        }
+        bench.hub.handle_disconnect(id);
+    }
+    let stats = bench.hub.stats();
+    assert_eq!((stats.connections, stats.clients, stats.groups), (0, 0, 0));
+    bench.accept(1).unwrap();
+}
+
+#[test]
+fn records_belong_to_the_key_of_the_connection_and_to_one_namespace() {
+    let mut bench = Bench::new(HubLimits::default());
+    let (a, b, c) = (bench.client(1, HOME), bench.client(2, HOME), bench.client(3, ELSEWHERE));
+    let ttl = Duration::from_secs(120);
+    bench.say(a, &rendezvous::Frame::Publish { seq: 1, ttl, sealed: b"a" }.to_vec());
+    assert_eq!(bench.heard(a), [Heard::Frame(0x31)]);
+    for (id, answer) in [(b, 0x33), (c, 0x34)] {
+        bench.say(id, &rendezvous::Frame::Lookup { peer: key(1) }.to_vec());
+        assert_eq!(bench.heard(id), [Heard::Frame(answer)]);
+    }
+    // The record survives its connection, though no list names it then, and ends with a goodbye.
+    bench.hub.handle_disconnect(a);
+    bench.say(b, &rendezvous::Frame::List { max: 9 }.to_vec());
+    assert_eq!(bench.heard(b), [Heard::Frame(0x36)]);
+    assert_eq!(bench.hub.stats().records, 1);
+    let a = bench.client(1, HOME);
+    bench.say(a, &Frame::Close(CloseReason::Bye).to_vec());
+    assert_eq!(bench.hub.stats().records, 0);
+}
+
+#[test]
+fn rendezvous_requests_are_bounded_in_rate() {
+    let limits = HubLimits { requests_burst: 2, requests_per_second: 1, ..HubLimits::default() };
+    let mut bench = Bench::new(limits);
+    let a = bench.client(1, HOME);
+    let lookup = rendezvous::Frame::Lookup { peer: key(2) }.to_vec();
+    bench.say(a, &[lookup.clone(), lookup.clone(), lookup.clone()].concat());
+    assert_eq!(bench.heard(a), [Heard::Frame(0x34), Heard::Frame(0x34)]);
+    assert_eq!(bench.hub.stats().hub.dropped_requests, 1);
+    bench.now += Duration::from_secs(1);
+    bench.say(a, &lookup);
+    assert_eq!(bench.heard(a), [Heard::Frame(0x34)]);
+}
+
+#[test]
+fn a_role_that_is_off_answers_nothing_and_counts() {
+    let roles = Roles { relay: false, rendezvous: false, stun: true };
+    let mut bench = Bench::with_roles(HubLimits::default(), roles);
+    let (a, b) = (bench.client(1, HOME), bench.client(2, HOME));
+    bench.say(a, &Frame::Forward { dst: key(2), payload: b"x" }.to_vec());
+    bench.say(a, &rendezvous::Frame::List { max: 3 }.to_vec());
+    bench.say(a, &Frame::Ping { nonce: 1 }.to_vec());
+    assert_eq!(bench.heard(a), [Heard::Frame(0x04)]);
+    assert_eq!(bench.heard(b), []);
+    assert_eq!(bench.hub.stats().hub.role_off, 2);
+}
+
+#[test]
+fn shutdown_tells_everyone_and_takes_nobody_new() {
+    let mut bench = Bench::new(HubLimits::default());
+    let (a, b) = (bench.client(1, HOME), bench.client(2, ELSEWHERE));
+    bench.hub.shutdown(bench.now);
+    assert_eq!(bench.heard(a), closed(CloseReason::Shutdown));
+    assert_eq!(bench.heard(b), closed(CloseReason::Shutdown));
+    assert_eq!(bench.accept(3), Err(Refusal::Shutdown));
+}
+
+#[test]
+fn a_hub_without_connections_sleeps() {
+    let mut bench = Bench::new(HubLimits::default());
+    assert_eq!(bench.hub.poll_timeout(), None);
+    let id = bench.client(1, HOME);
+    assert_eq!(bench.hub.poll_timeout(), Some(bench.now + TICK));
+    bench.hub.handle_disconnect(id);
+    bench.pass(TICK);
+    assert_eq!(bench.hub.poll_timeout(), None);
+}
+
+proptest::proptest! {
+    #[test]
+    fn any_plaintext_is_handled_without_a_panic(
+        messages in proptest::collection::vec(proptest::collection::vec(proptest::prelude::any::<u8>(), 0..120), 1..6),
+        registered in proptest::prelude::any::<bool>(),
+    ) {
+        let mut bench = Bench::new(HubLimits::default());
+        let id = bench.connect(1);
+        if registered {
+            bench.say(id, &register(HOME));
+        }
+        for message in messages {
+            bench.say(id, &message);
+            bench.heard(id);
+        }
+        bench.hub.handle_disconnect(id);
+        proptest::prop_assert_eq!(bench.hub.stats().connections, 0);
+    }
+}

@@ -1,0 +1,224 @@
+//! The client's side of a hub: one control connection, kept alive for as long as the node lives.
+//!
+//! Guarantees: while the hub can be reached the client is registered there. After a reconnect the client restores
+//! groups and record by itself. A dead connection is noticed within 20 s, also a half-open one, which no FIN
+//! announces. No peer has to restart because a hub restarts.
+//!
+//! [`core::HubClient`] is pure. It dials at once, then with full-jitter back-off (0.2 s doubling to 10 s) for
+//! ever. It pings every 15 s and expects to receive something within 5 s. While no other hub is up either, the
+//! back-off is capped at 2 s for the first two minutes, because relayed peers can't reach each other until then.
+//! [`spawn`] drives it over TCP, [`dial`] finds the address that answers.
+//!
+//! Only a hub that has proved its key can refuse the client ([`DownReason::is_refusal`]). Before that, the answer
+//! may come from anything on the hub's port: a captive portal, or a proxy whose hub isn't up yet.
+//!
+//! When a newer registration of the same key replaces a client, the client waits at least 10 s, longer each time,
+//! so that two processes with one key don't replace each other in turn. Only [`HubCommand::NetworkChanged`] ends
+//! that wait, since a phone that roamed may have replaced itself.
+//!
+//! The client drops and counts: datagrams while the connection is down, over the hub's limit, or beyond its own
+//! bounded queue (the oldest go), and records older than one already seen.
+
+pub mod backoff;
+pub mod core;
+pub mod dial;
+mod down;
+mod driver;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::key::{PublicKey, SecretKey};
+use crate::mesh::{Hub, Namespace};
+use crate::net::reach::relay::{GroupTag, Limits};
+use crate::net::reach::rendezvous::{PublishResult, SealedRecord};
+use crate::rt::net::Interface;
+use crate::rt::sync::oneshot;
+
+pub use down::DownReason;
+pub use driver::{Batch, COMMAND_QUEUE, EVENT_QUEUE, spawn, spawn_into};
+
+/// Which hub to use, and our identity there.
+#[derive(Debug, Clone)]
+pub struct HubClientConfig {
+    /// The hub: its key, which is pinned, and its address.
+    pub hub: Hub,
+    /// Our key.
+    pub key: SecretKey,
+    /// Our mesh's namespace.
+    pub namespace: Namespace,
+    /// This process's boot id.
+    pub boot: u64,
+}
+
+/// An event at the hub.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HubEvent {
+    /// We are registered.
+    Up {
+        /// The hub's limits.
+        limits: Limits,
+    },
+    /// We aren't registered, or not any more.
+    Down {
+        /// The reason.
+        reason: DownReason,
+        /// The time until the next attempt.
+        retry_in: Duration,
+    },
+    /// A relayed datagram.
+    Datagram {
+        /// The sender, as the hub says: a return address, never an identity.
+        src: PublicKey,
+        /// The sealed bytes.
+        payload: Bytes,
+    },
+    /// A group's datagram.
+    Group {
+        /// The sender, as the hub says.
+        src: PublicKey,
+        /// The group.
+        tag: GroupTag,
+        /// The sealed bytes.
+        payload: Bytes,
+    },
+    /// A peer that we sent to isn't registered (any more).
+    PeerGone {
+        /// The peer.
+        peer: PublicKey,
+    },
+    /// A peer's queue is full and drops datagrams of ours.
+    QueueFull {
+        /// The peer.
+        peer: PublicKey,
+    },
+    /// Another process registered with our key; [`HubEvent::Down`] follows.
+    Replaced,
+    /// The group wasn't joined: we have as many groups as the limit allows.
+    GroupRefused {
+        /// The group.
+        tag: GroupTag,
+    },
+    /// The hub's answer to our record.
+    Published {
+        /// The sequence number that the hub holds now; publish above it after [`PublishResult::Stale`].
+        seq: u64,
+        /// The result.
+        result: PublishResult,
+    },
+    /// The answer to [`HubCommand::List`].
+    Records(Vec<SealedRecord>),
+    /// The answer to [`HubCommand::Lookup`].
+    Record(SealedRecord),
+    /// The answer to [`HubCommand::Lookup`]: there is no record.
+    NoRecord {
+        /// The peer.
+        peer: PublicKey,
+    },
+    /// The hub answered a ping.
+    Pong {
+        /// The round trip.
+        rtt: Duration,
+    },
+}
+
+/// A request of the layer above.
+#[derive(Debug)]
+pub enum HubCommand {
+    /// Relays a datagram.
+    Forward {
+        /// The receiver.
+        dst: PublicKey,
+        /// The sealed bytes.
+        payload: Bytes,
+    },
+    /// Joins a group, now and after each reconnect.
+    GroupJoin {
+        /// The group.
+        tag: GroupTag,
+    },
+    /// Leaves a group.
+    GroupLeave {
+        /// The group.
+        tag: GroupTag,
+    },
+    /// Sends to all others of a group.
+    GroupSend {
+        /// The group.
+        tag: GroupTag,
+        /// The sealed bytes.
+        payload: Bytes,
+    },
+    /// Sets our record. The client refreshes it at a third of its lifetime and publishes it again after each
+    /// reconnect.
+    Publish {
+        /// The sequence number, above all earlier ones.
+        seq: u64,
+        /// The sealed record.
+        sealed: Bytes,
+    },
+    /// Withdraws our record.
+    #[cfg_attr(
+        not(any(test, feature = "internals")),
+        expect(dead_code, reason = "door: a node that stays and wants no more callers")
+    )]
+    Withdraw,
+    /// Asks for one record.
+    Lookup {
+        /// The peer to look up.
+        peer: PublicKey,
+    },
+    /// Asks for a random sample of the mesh.
+    List {
+        /// The most records to return.
+        max: u16,
+    },
+    /// Measures the round trip.
+    Ping,
+    /// Our network changed: the client reconnects at once and ends any wait.
+    NetworkChanged,
+    /// Whether another hub is up. While none is, this hub is tried more often. A client assumes at first that no
+    /// other hub is up.
+    OthersUp(bool),
+    /// This host's interfaces changed to these. A connection whose interface still leads to the hub stays;
+    /// otherwise the client reconnects as for [`NetworkChanged`](HubCommand::NetworkChanged).
+    InterfacesChanged(Arc<[Interface]>),
+    /// Asks for the counters.
+    #[cfg_attr(not(any(test, feature = "internals")), expect(dead_code, reason = "door: metrics"))]
+    Stats(oneshot::Sender<ClientStats>),
+}
+
+/// Counters of events and drops.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ClientStats {
+    /// Attempts to connect.
+    pub dials: u64,
+    /// Registrations.
+    pub ups: u64,
+    /// Registrations of ours that a newer one replaced.
+    pub replaced: u64,
+    /// Datagrams handed to the stream.
+    pub sent: u64,
+    /// Datagrams received.
+    pub received: u64,
+    /// Datagrams dropped because there was no connection.
+    pub dropped_down: u64,
+    /// Datagrams dropped because the stream doesn't take them fast enough.
+    pub dropped_queue_full: u64,
+    /// Datagrams over the hub's limit.
+    pub dropped_too_large: u64,
+    /// Datagrams and answers dropped because the layer above doesn't take events.
+    pub dropped_events: u64,
+    /// Requests dropped because the request queue was full.
+    pub dropped_requests: u64,
+    /// Groups beyond the limit.
+    pub refused_groups: u64,
+    /// Records older than one already seen.
+    pub stale_records: u64,
+    /// Frames of unknown kinds, skipped.
+    pub unknown_frames: u64,
+}

@@ -1,0 +1,512 @@
+//! Tests of the client's rules with a simulated clock. A bare [`Connection`] plays the hub.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use rand_core::SeedableRng;
+
+use super::backoff::{CAP, REPLACED, URGENT_CAP};
+use super::core::{
+    HANDSHAKE_TIMEOUT, HubClient, KEEPALIVE, MAX_EVENT_BYTES, MAX_EVENTS, MAX_GROUPS, MAX_REQUESTS,
+    OUTBOX_BYTES, PONG_TIMEOUT, URGENT_FOR,
+};
+use super::*;
+use crate::net::reach::control::Connection;
+use crate::net::reach::control::frames::split;
+use crate::net::reach::hub::HubLimits;
+use crate::net::reach::relay::{self, CloseReason, Roles};
+use crate::net::reach::rendezvous;
+use crate::rt::Rng;
+
+fn secret(n: u8) -> SecretKey {
+    SecretKey::from_bytes([n; 32])
+}
+
+fn peer(n: u8) -> PublicKey {
+    PublicKey::from_bytes([n; 32])
+}
+
+struct Bench {
+    client: HubClient,
+    hub: Connection,
+    now: Instant,
+    limits: HubLimits,
+}
+
+impl Bench {
+    fn new() -> Bench {
+        let config = HubClientConfig {
+            hub: Hub { key: secret(100).public(), addr: "hub.example:1".into() },
+            key: secret(1),
+            namespace: Namespace::from_bytes([1; 32]),
+            boot: 7,
+        };
+        let now = crate::rt::time::now();
+        let client = HubClient::new(config, now, Rng::from_seed([1; 32]));
+        let hub = Connection::server(&secret(100), &mut Rng::from_seed([2; 32])).unwrap();
+        Bench { client, hub, now, limits: HubLimits::default() }
+    }
+
+    /// A registered client; the events so far are discarded.
+    fn up() -> Bench {
+        let mut bench = Bench::new();
+        bench.connect();
+        bench.client.take_events();
+        bench
+    }
+
+    /// Dials and registers; returns the kinds of the frames that the hub received.
+    fn connect(&mut self) -> Vec<u8> {
+        self.hub = Connection::server(&secret(100), &mut Rng::from_seed([2; 32])).unwrap();
+        assert!(self.client.poll_dial());
+        self.client.handle_dialed(self.now);
+        let mut heard = self.exchange();
+        let limits = self.limits.announced(Roles::ALL);
+        self.tell(&relay::Frame::Registered(limits).to_vec());
+        heard.extend(self.exchange());
+        heard
+    }
+
+    /// Carries bytes both ways until none are left; returns the kinds of the frames that the hub
+    /// received.
+    fn exchange(&mut self) -> Vec<u8> {
+        let mut heard = Vec::new();
+        let mut plaintext = Vec::new();
+        loop {
+            let mut bytes = Vec::new();
+            self.client.poll_write(&mut bytes);
+            self.hub.handle_bytes(&bytes);
+            while self.hub.poll_message(&mut plaintext).unwrap() {
+                heard.extend(split(&plaintext).map(|frame| frame.unwrap().0));
+            }
+            let mut back = Vec::new();
+            self.hub.poll_write(&mut back);
+            self.client.handle_bytes(self.now, &back);
+            if bytes.is_empty() && back.is_empty() {
+                return heard;
+            }
+        }
+    }
+
+    fn tell(&mut self, plaintext: &[u8]) {
+        let mut bytes = Vec::new();
+        self.hub.seal(plaintext, &mut bytes).unwrap();
+        self.client.handle_bytes(self.now, &bytes);
+    }
+
+    fn command(&mut self, command: HubCommand) {
+        self.client.handle_command(self.now, command);
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.now += time;
+        self.client.handle_timeout(self.now);
+    }
+
+    /// The reason and the wait of the single Down among the events.
+    fn down(&mut self) -> (DownReason, Duration) {
+        let events = self.client.take_events();
+        let mut downs = events.iter().filter_map(|event| match event {
+            HubEvent::Down { reason, retry_in } => Some((*reason, *retry_in)),
+            _ => None,
+        });
+        let down = downs.next().unwrap_or_else(|| panic!("no Down in {events:?}"));
+        assert_eq!(downs.next(), None);
+        down
+    }
+}
+
+const REGISTER: u8 = 0x01;
+const PING: u8 = 0x03;
+const FORWARD: u8 = 0x10;
+const GJOIN: u8 = 0x20;
+const PUBLISH: u8 = 0x30;
+
+#[test]
+fn it_registers_first_and_measures_the_round_trip() {
+    let mut bench = Bench::new();
+    assert_eq!(bench.connect(), [REGISTER, PING]);
+    assert!(matches!(bench.client.take_events()[..], [HubEvent::Up { .. }]));
+    bench.now += Duration::from_millis(30);
+    bench.tell(&relay::Frame::Pong { nonce: 0 }.to_vec());
+    assert_eq!(bench.client.take_events(), [HubEvent::Pong { rtt: Duration::from_millis(30) }]);
+}
+
+#[test]
+fn after_a_reconnect_groups_and_record_are_there_again() {
+    let mut bench = Bench::new();
+    bench.command(HubCommand::GroupJoin { tag: [1; 16] });
+    bench.connect();
+    bench.command(HubCommand::GroupJoin { tag: [2; 16] });
+    bench.command(HubCommand::Publish { seq: 1, sealed: Bytes::from_static(b"r") });
+    assert_eq!(bench.exchange(), [GJOIN, PUBLISH]);
+    bench.client.handle_end(bench.now);
+    bench.client.take_events();
+    bench.pass(CAP);
+    assert_eq!(bench.connect(), [REGISTER, GJOIN, GJOIN, PUBLISH, PING]);
+    bench.command(HubCommand::GroupLeave { tag: [1; 16] });
+    bench.command(HubCommand::Withdraw);
+    bench.client.handle_end(bench.now);
+    bench.pass(CAP);
+    assert_eq!(bench.connect(), [REGISTER, GJOIN, PING]);
+}
+
+#[test]
+fn a_record_is_refreshed_at_a_third_of_its_time() {
+    let mut bench = Bench::up();
+    bench.command(HubCommand::Publish { seq: 1, sealed: Bytes::from_static(b"r") });
+    assert_eq!(bench.exchange(), [PUBLISH]);
+    let mut published = 0;
+    for second in 1..=80 {
+        bench.now += Duration::from_secs(1);
+        bench.tell(&relay::Frame::Pong { nonce: 999 }.to_vec());
+        bench.client.handle_timeout(bench.now);
+        published += bench.exchange().iter().filter(|kind| **kind == PUBLISH).count();
+        assert_eq!(published, second / 40, "after {second} s");
+    }
+}
+
+#[test]
+fn a_half_open_connection_is_noticed_within_20_seconds() {
+    let mut bench = Bench::up();
+    bench.tell(&relay::Frame::Pong { nonce: 0 }.to_vec());
+    let begun = bench.now;
+    while bench.client.wants_stream() {
+        bench.now = bench.client.poll_timeout();
+        assert!(bench.now <= begun + KEEPALIVE + PONG_TIMEOUT);
+        bench.client.handle_timeout(bench.now);
+    }
+    assert_eq!(bench.now - begun, Duration::from_secs(20));
+    assert_eq!(bench.down().0, DownReason::Silent);
+}
+
+#[test]
+fn a_hub_that_reaps_early_is_pinged_early() {
+    let mut bench = Bench::new();
+    bench.limits.idle = Duration::from_secs(6);
+    bench.connect();
+    bench.pass(Duration::from_secs(2));
+    assert_eq!(bench.exchange(), [PING]);
+}
+
+#[test]
+fn a_busy_stream_is_alive_though_its_pong_waits() {
+    let mut bench = Bench::up();
+    for _ in 0..60 {
+        bench.pass(Duration::from_secs(1));
+        bench.exchange();
+        bench.tell(&relay::Frame::Deliver { src: peer(2), payload: b"x" }.to_vec());
+    }
+    assert!(bench.client.wants_stream());
+}
+
+#[test]
+fn the_timer_always_lies_ahead() {
+    let mut bench = Bench::up();
+    bench.command(HubCommand::Publish { seq: 1, sealed: Bytes::from_static(b"r") });
+    bench.command(HubCommand::Withdraw);
+    for _ in 0..500 {
+        let at = bench.client.poll_timeout();
+        bench.now = bench.now.max(at);
+        bench.client.handle_timeout(bench.now);
+        assert!(bench.client.poll_timeout() > bench.now);
+        bench.client.poll_dial();
+        bench.client.take_events();
+    }
+}
+
+#[test]
+fn it_dials_again_for_ever_with_growing_waits() {
+    let mut bench = Bench::new();
+    bench.command(HubCommand::OthersUp(true));
+    let mut longest = Duration::ZERO;
+    for attempt in 0..100 {
+        assert!(bench.client.poll_dial(), "attempt {attempt}");
+        assert!(!bench.client.poll_dial());
+        bench.client.handle_dial_failed(bench.now);
+        let (reason, retry_in) = bench.down();
+        assert_eq!(reason, DownReason::Unreachable);
+        assert!(retry_in <= CAP);
+        if attempt == 0 {
+            assert!(retry_in <= Duration::from_millis(200));
+        }
+        longest = longest.max(retry_in);
+        bench.pass(retry_in);
+    }
+    assert!(longest > CAP / 2);
+    assert_eq!(bench.client.stats().dials, 100);
+}
+
+/// Fails each dial at once and waits as long as the client says, for the given time; returns the
+/// waits.
+fn waits(bench: &mut Bench, time: Duration) -> Vec<Duration> {
+    let end = bench.now + time;
+    let mut waits = Vec::new();
+    while bench.now < end {
+        assert!(bench.client.poll_dial());
+        bench.client.handle_dial_failed(bench.now);
+        let (_, retry_in) = bench.down();
+        waits.push(retry_in);
+        bench.pass(retry_in);
+    }
+    waits
+}
+
+#[test]
+fn without_another_hub_tries_are_two_seconds_apart_at_most_for_two_minutes() {
+    let mut bench = Bench::new();
+    let urgent = waits(&mut bench, URGENT_FOR);
+    let (last, before) = urgent.split_last().unwrap();
+    assert!(before.iter().all(|wait| *wait <= URGENT_CAP), "{before:?}");
+    assert!(*last <= URGENT_CAP && before.iter().any(|wait| *wait > URGENT_CAP / 2));
+    let later = waits(&mut bench, URGENT_FOR);
+    assert!(later.iter().any(|wait| *wait > CAP / 2), "{later:?}");
+    // The hub comes back for a while, and goes again.
+    bench.connect();
+    bench.now += Duration::from_secs(10);
+    bench.client.handle_end(bench.now);
+    let (_, retry_in) = bench.down();
+    bench.pass(retry_in);
+    assert!(waits(&mut bench, URGENT_FOR - Duration::from_secs(2)).iter().all(|wait| *wait <= URGENT_CAP));
+}
+
+#[test]
+fn a_try_is_counted_from_its_beginning() {
+    let mut bench = Bench::new();
+    assert!(bench.client.poll_dial());
+    bench.pass(URGENT_CAP);
+    bench.client.handle_dial_failed(bench.now);
+    assert_eq!(bench.down().1, Duration::ZERO);
+    assert!(bench.client.poll_dial());
+}
+
+#[test]
+fn a_long_wait_is_cut_short_when_the_last_other_hub_goes() {
+    let mut bench = Bench::new();
+    bench.command(HubCommand::OthersUp(true));
+    loop {
+        assert!(bench.client.poll_dial());
+        bench.client.handle_dial_failed(bench.now);
+        let (_, retry_in) = bench.down();
+        if retry_in > CAP / 2 {
+            break;
+        }
+        bench.pass(retry_in);
+    }
+    bench.command(HubCommand::OthersUp(false));
+    assert!(bench.client.poll_timeout() <= bench.now + URGENT_CAP);
+}
+
+#[test]
+fn a_duel_and_a_full_hub_are_not_urgent() {
+    for reason in [CloseReason::Replaced, CloseReason::Full] {
+        let mut bench = Bench::new();
+        let mut longest = Duration::ZERO;
+        for _ in 0..12 {
+            bench.connect();
+            bench.tell(&relay::Frame::Close(reason).to_vec());
+            let until = bench.client.poll_timeout();
+            bench.command(HubCommand::OthersUp(true));
+            bench.command(HubCommand::OthersUp(false));
+            assert_eq!(bench.client.poll_timeout(), until, "{reason:?}");
+            let wait = until - bench.now;
+            longest = longest.max(wait);
+            bench.pass(wait);
+        }
+        assert!(longest > CAP / 2, "{reason:?}: {longest:?}");
+    }
+}
+
+#[test]
+fn a_hub_that_restarts_after_a_stable_hour_is_found_at_once() {
+    let mut bench = Bench::new();
+    for _ in 0..10 {
+        bench.client.poll_dial();
+        bench.client.handle_dial_failed(bench.now);
+        let (_, retry_in) = bench.down();
+        bench.pass(retry_in);
+    }
+    bench.connect();
+    bench.client.take_events();
+    bench.now += Duration::from_secs(3600);
+    bench.client.handle_end(bench.now);
+    let (reason, retry_in) = bench.down();
+    assert_eq!(reason, DownReason::Lost);
+    assert!(retry_in <= Duration::from_millis(200));
+}
+
+#[test]
+fn a_hub_that_closes_at_once_each_time_is_not_hammered() {
+    let mut bench = Bench::new();
+    bench.command(HubCommand::OthersUp(true));
+    let mut waited = Duration::ZERO;
+    for _ in 0..20 {
+        bench.connect();
+        bench.client.take_events();
+        bench.client.handle_end(bench.now);
+        let (_, retry_in) = bench.down();
+        waited += retry_in;
+        bench.pass(retry_in);
+    }
+    assert!(waited > Duration::from_secs(20), "{waited:?}");
+}
+
+#[test]
+fn a_replaced_client_waits_ten_seconds_and_says_so() {
+    let mut bench = Bench::up();
+    bench.tell(&relay::Frame::Close(CloseReason::Replaced).to_vec());
+    assert!(!bench.client.wants_stream());
+    let events = bench.client.take_events();
+    let [HubEvent::Replaced, HubEvent::Down { reason, retry_in }] = events[..] else { panic!("{events:?}") };
+    assert_eq!(reason, DownReason::Closed(CloseReason::Replaced));
+    assert!(retry_in >= REPLACED);
+    bench.pass(REPLACED - Duration::from_millis(1));
+    assert!(!bench.client.poll_dial());
+    bench.pass(retry_in);
+    assert!(bench.client.poll_dial());
+}
+
+#[test]
+fn a_changed_network_ends_every_wait_and_every_old_stream() {
+    let mut bench = Bench::up();
+    bench.tell(&relay::Frame::Close(CloseReason::Replaced).to_vec());
+    bench.client.take_events();
+    bench.command(HubCommand::NetworkChanged);
+    assert!(bench.client.poll_dial());
+    bench.command(HubCommand::NetworkChanged);
+    assert!(!bench.client.wants_dial());
+    bench.client.take_events();
+    bench.connect();
+    bench.command(HubCommand::NetworkChanged);
+    assert!(!bench.client.wants_stream());
+    assert!(bench.client.poll_dial());
+}
+
+#[test]
+fn another_hubs_key_is_no_refusal() {
+    let mut bench = Bench::new();
+    assert!(bench.client.poll_dial());
+    bench.client.handle_dialed(bench.now);
+    bench.hub = Connection::server(&secret(101), &mut Rng::from_seed([2; 32])).unwrap();
+    let mut bytes = Vec::new();
+    bench.client.poll_write(&mut bytes);
+    bench.hub.handle_bytes(&bytes);
+    assert!(bench.hub.poll_message(&mut Vec::new()).is_err());
+    bench.client.handle_end(bench.now);
+    assert_eq!(bench.down().0, DownReason::NotTheHub);
+}
+
+#[test]
+fn another_protocol_on_the_hubs_port_is_no_refusal_and_known_by_its_first_bytes() {
+    let mut bench = Bench::new();
+    assert!(bench.client.poll_dial());
+    bench.client.handle_dialed(bench.now);
+    bench.client.handle_bytes(bench.now, b"H");
+    assert!(bench.client.wants_stream());
+    bench.client.handle_bytes(bench.now, b"TTP/1.1 302 Found\r\n");
+    let (reason, _) = bench.down();
+    assert!(reason == DownReason::NotTheHub && !reason.is_refusal());
+}
+
+#[test]
+fn a_registration_that_gets_no_answer_is_silence() {
+    let mut bench = Bench::new();
+    assert!(bench.client.poll_dial());
+    bench.client.handle_dialed(bench.now);
+    assert_eq!(bench.exchange(), [REGISTER]);
+    bench.pass(HANDSHAKE_TIMEOUT);
+    assert_eq!(bench.down().0, DownReason::Silent);
+}
+
+#[test]
+fn a_handshake_that_stalls_is_given_up() {
+    let mut bench = Bench::new();
+    assert!(bench.client.poll_dial());
+    bench.client.handle_dialed(bench.now);
+    bench.pass(HANDSHAKE_TIMEOUT);
+    assert_eq!(bench.down().0, DownReason::Silent);
+}
+
+#[test]
+fn garbage_after_the_handshake_ends_the_connection() {
+    let mut bench = Bench::up();
+    bench.tell(&[0x11, 5, 0, 1]);
+    assert_eq!(bench.down().0, DownReason::Protocol);
+    let mut bench = Bench::up();
+    bench
+        .client
+        .handle_bytes(bench.now, &[0, 20, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0]);
+    assert_eq!(bench.down().0, DownReason::Protocol);
+}
+
+#[test]
+fn datagrams_without_a_connection_or_over_the_limit_are_counted_drops() {
+    let mut bench = Bench::new();
+    bench.command(HubCommand::Forward { dst: peer(2), payload: Bytes::from_static(b"x") });
+    assert_eq!(bench.client.stats().dropped_down, 1);
+    bench.connect();
+    bench.command(HubCommand::Forward { dst: peer(2), payload: Bytes::from(vec![0; 16 * 1024]) });
+    bench.command(HubCommand::Forward { dst: peer(2), payload: Bytes::from(vec![0; 16 * 1024 + 1]) });
+    assert_eq!(bench.exchange(), [FORWARD]);
+    assert_eq!(bench.client.stats().dropped_too_large, 1);
+}
+
+#[test]
+fn a_stream_that_takes_nothing_costs_a_bounded_queue_and_the_oldest_go() {
+    let mut bench = Bench::up();
+    for n in 0..1000u32 {
+        let payload = Bytes::from([&n.to_be_bytes()[..], &[0; 1196]].concat());
+        bench.command(HubCommand::Forward { dst: peer(2), payload });
+    }
+    let sent = bench.exchange().len() as u64;
+    assert!(sent * 1200 <= OUTBOX_BYTES as u64 && sent > 200);
+    assert_eq!(bench.client.stats().dropped_queue_full + sent, 1000);
+    for _ in 0..MAX_REQUESTS + 5 {
+        bench.command(HubCommand::List { max: 1 });
+    }
+    assert_eq!(bench.client.stats().dropped_requests, 5);
+}
+
+#[test]
+fn events_that_nobody_takes_are_bounded_and_the_newest_news_stays() {
+    let mut bench = Bench::up();
+    for _ in 0..100 {
+        bench.tell(&relay::Frame::Deliver { src: peer(2), payload: &[0; 16 * 1024] }.to_vec());
+    }
+    assert_eq!(bench.client.stats().dropped_events, 100 - (MAX_EVENT_BYTES / (16 * 1024)) as u64);
+    for _ in 0..MAX_EVENTS {
+        bench.tell(&relay::Frame::PeerGone { peer: peer(2) }.to_vec());
+    }
+    bench.client.handle_end(bench.now);
+    let events = bench.client.take_events();
+    assert_eq!(events.len(), MAX_EVENTS);
+    assert!(matches!(events.last(), Some(HubEvent::Down { .. })));
+}
+
+#[test]
+fn groups_are_bounded_and_the_refusal_is_an_event() {
+    let mut bench = Bench::up();
+    for n in 0..=MAX_GROUPS as u8 {
+        bench.command(HubCommand::GroupJoin { tag: [n; 16] });
+    }
+    let refused = HubEvent::GroupRefused { tag: [MAX_GROUPS as u8; 16] };
+    assert_eq!(bench.client.take_events(), [refused]);
+    assert_eq!(bench.exchange().len(), MAX_GROUPS);
+}
+
+#[test]
+fn a_record_older_than_one_already_seen_is_dropped() {
+    let mut bench = Bench::up();
+    let record = |seq| SealedRecord {
+        key: peer(2),
+        seq,
+        ttl: Duration::from_secs(100),
+        sealed: Bytes::from_static(b"r"),
+    };
+    bench.tell(&rendezvous::Frame::Record(record(5)).to_vec());
+    bench.tell(&rendezvous::Frame::Record(record(4)).to_vec());
+    bench.tell(&rendezvous::Frame::Records(vec![record(4), record(6)]).to_vec());
+    let seen = bench.client.take_events();
+    assert_eq!(seen, [HubEvent::Record(record(5)), HubEvent::Records(vec![record(6)])]);
+    assert_eq!(bench.client.stats().stale_records, 2);
+}

@@ -1,0 +1,13 @@
+//! Encrypted datagrams between keys.
+//!
+//! | module | content |
+//! | --- | --- |
+//! | [`securedgram`] | handshakes, sessions and paths of every peer, in one [`Endpoint`](securedgram::endpoint::Endpoint) |
+//! | [`session`] | the record layer of one session: counters, AEAD, replay window, rekeying |
+//! | [`noise`] | the Noise handshake |
+//! | [`route`] | where a datagram goes to or came from: an address or a relay |
+
+pub mod noise;
+pub mod route;
+pub mod securedgram;
+pub mod session;

@@ -1,0 +1,251 @@
+//! Challenges to one address or relay leg: when the next is due, which are open, and the round-trip time from their
+//! echoes.
+//!
+//! The schedule bounds the rate of the checks, not their number: quick checks first ([`QUICK_GAPS`]), then
+//! [`BACKOFF_GAPS`], then one per slow interval with jitter, for as long as the session lives.
+
+use std::time::{Duration, Instant};
+
+use rand_core::Rng as _;
+
+use super::config::{BACKOFF_GAPS, ECHO_LIFE, QUICK_GAPS};
+use crate::kit::draw;
+use crate::rt::Rng;
+
+/// Open challenges remembered per leg: all the quick ones, so that a round trip of seconds still finds its
+/// challenge (with four, a slow path was challenged for ever and never became proven).
+const OPEN_CHALLENGES: usize = QUICK_GAPS.len() + 2;
+
+/// The minimum gap at which datagrams of the peer restart the quick checks. Without it, two sides with a slow path
+/// between them would answer each other's challenges with challenges.
+const PROMPT_GAP: Duration = Duration::from_secs(5);
+
+/// A smoothed round-trip time (RFC 6298 §2), with one change: a sample of less than half of it replaces it at once.
+/// Such a sample shows that the cause of the slowness is over. With the RFC's weight of an eighth, and a sample
+/// every ten seconds, a relay that had stalled once would be avoided for minutes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Rtt {
+    smoothed: Duration,
+    variation: Duration,
+    samples: u32,
+}
+
+impl Rtt {
+    pub(super) fn sample(&mut self, rtt: Duration) {
+        if self.samples == 0 {
+            (self.smoothed, self.variation) = (rtt, rtt / 2);
+        } else {
+            self.variation = (self.variation * 3 + self.smoothed.abs_diff(rtt)) / 4;
+            self.smoothed = if rtt * 2 < self.smoothed { rtt } else { (self.smoothed * 7 + rtt) / 8 };
+        }
+        self.samples = self.samples.saturating_add(1);
+    }
+
+    pub(super) fn smoothed(&self) -> Option<Duration> {
+        (self.samples > 0).then_some(self.smoothed)
+    }
+
+    pub(super) fn samples(&self) -> u32 {
+        self.samples
+    }
+
+    /// The time that an answer may take: a round trip and four variations (RFC 6298's RTO, without its floor).
+    pub(super) fn expected(&self) -> Duration {
+        self.smoothed + self.variation * 4
+    }
+}
+
+/// The checks of one leg.
+#[derive(Debug, Default)]
+pub(super) struct Check {
+    open: [Option<([u8; 8], Instant)>; OPEN_CHALLENGES],
+    sent: usize,
+    /// Challenges since the last (re)start without an echo.
+    attempt: usize,
+    next: Option<Instant>,
+    /// When the series began, and whether a datagram of the peer has hurried it since.
+    began: Option<Instant>,
+    prompted: bool,
+    /// The send time of the latest challenge that was answered.
+    proven: Option<Instant>,
+    pub(super) rtt: Rtt,
+}
+
+impl Check {
+    /// Begins the schedule anew, with a challenge now.
+    pub(super) fn restart(&mut self, now: Instant) {
+        (self.began, self.prompted) = (Some(now), false);
+        self.attempt = 0;
+        self.next = Some(now);
+    }
+
+    /// The peer was heard from this address, so its NAT is open: checks now, once per series, or starts a new
+    /// series.
+    pub(super) fn prompt(&mut self, now: Instant) {
+        if !self.is_quick() {
+            if self.began.is_none_or(|began| now >= began + PROMPT_GAP) {
+                self.restart(now);
+            }
+        } else if !self.prompted {
+            self.prompted = true;
+            self.next = Some(now);
+        }
+    }
+
+    /// Schedules one challenge at `at`, and the series behind it if it stays unanswered.
+    pub(super) fn schedule(&mut self, at: Instant) {
+        self.attempt = 0;
+        self.next = Some(at);
+    }
+
+    /// Stops further challenges; open ones may still be answered.
+    pub(super) fn rest(&mut self) {
+        self.attempt = 0;
+        self.next = None;
+    }
+
+    /// Resets everything but the round-trip time.
+    pub(super) fn reset(&mut self) {
+        *self = Check { rtt: self.rtt, ..Check::default() };
+    }
+
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.next
+    }
+
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        self.next.is_some_and(|next| next <= now)
+    }
+
+    /// Whether the quick checks are under way: begun, unanswered, not exhausted.
+    pub(super) fn is_quick(&self) -> bool {
+        self.next.is_some() && self.attempt <= QUICK_GAPS.len()
+    }
+
+    /// Whether the quick checks have passed without an echo.
+    pub(super) fn is_silent(&self) -> bool {
+        self.attempt > QUICK_GAPS.len()
+    }
+
+    /// Whether the quick checks and the back-off have passed without an echo.
+    pub(super) fn is_slow(&self) -> bool {
+        self.attempt > QUICK_GAPS.len() + BACKOFF_GAPS.len()
+    }
+
+    /// Whether the echo of a challenge sent at `since` or later has returned.
+    pub(super) fn proven_since(&self, since: Instant) -> bool {
+        self.proven.is_some_and(|sent| sent >= since)
+    }
+
+    /// Draws a challenge, and schedules the next. After the quick ones and the back-off the gap is `slow`, with up
+    /// to a fifth of jitter either way.
+    pub(super) fn issue(&mut self, now: Instant, slow: Duration, rng: &mut Rng) -> [u8; 8] {
+        let data = self.draw(now, rng);
+        let index = self.attempt;
+        self.attempt = (self.attempt + 1).min(QUICK_GAPS.len() + BACKOFF_GAPS.len() + 1);
+        let gap = QUICK_GAPS.iter().chain(&BACKOFF_GAPS).nth(index).copied();
+        self.next = Some(now + gap.unwrap_or_else(|| jittered(slow, rng)));
+        data
+    }
+
+    /// Skips a challenge that may not be sent; the schedule goes on.
+    pub(super) fn skip(&mut self, now: Instant, slow: Duration, rng: &mut Rng) {
+        let open = self.open;
+        let sent = self.sent;
+        self.issue(now, slow, rng);
+        (self.open, self.sent) = (open, sent);
+    }
+
+    fn draw(&mut self, now: Instant, rng: &mut Rng) -> [u8; 8] {
+        let mut data = [0; 8];
+        rng.fill_bytes(&mut data);
+        self.open[self.sent % OPEN_CHALLENGES] = Some((data, now));
+        self.sent = self.sent.wrapping_add(1);
+        data
+    }
+
+    /// Handles an echo. Returns when its challenge was sent, or `None` if it matches no open one.
+    pub(super) fn echo(&mut self, now: Instant, data: &[u8; 8]) -> Option<Instant> {
+        let slot = self.open.iter_mut().find(|slot| slot.is_some_and(|(open, _)| open == *data))?;
+        let (_, sent) = slot.take()?;
+        let rtt = now.saturating_duration_since(sent);
+        if rtt > ECHO_LIFE {
+            return None;
+        }
+        self.rtt.sample(rtt);
+        self.proven = Some(self.proven.map_or(sent, |proven| proven.max(sent)));
+        Some(sent)
+    }
+}
+
+/// `base`, plus or minus a fifth.
+pub(super) fn jittered(base: Duration, rng: &mut Rng) -> Duration {
+    draw::jittered(rng, base, 5)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::origin;
+    use super::*;
+    use rand_core::SeedableRng;
+
+    #[test]
+    fn checks_are_quick_then_rare_and_never_stop() {
+        let (mut rng, mut check) = (Rng::seed_from_u64(1), Check::default());
+
+        let start = origin();
+        check.restart(start);
+        let slow = Duration::from_secs(30);
+        let mut times = Vec::new();
+        while let Some(now) = check.next() {
+            if now > start + Duration::from_secs(3_600) {
+                break;
+            }
+            assert_eq!(check.is_quick(), now < start + Duration::from_millis(4_600));
+            check.issue(now, slow, &mut rng);
+            times.push((now - start).as_millis());
+        }
+        assert_eq!(times[..10], [0, 100, 300, 700, 1_500, 3_000, 4_500, 7_500, 13_500, 25_500]);
+        let late = times.len() - 10;
+        assert!((95..=160).contains(&late), "{late} slow checks in an hour");
+    }
+
+    #[test]
+    fn an_echo_counts_once_and_only_while_it_is_young() {
+        let (mut rng, mut check) = (Rng::seed_from_u64(1), Check::default());
+        let start = origin();
+        let data = check.draw(start, &mut rng);
+        assert_eq!(check.echo(start, &[0; 8]), None);
+        let later = start + Duration::from_millis(40);
+        assert_eq!(check.echo(later, &data), Some(start));
+        assert_eq!(check.echo(later, &data), None, "the same echo twice");
+        assert_eq!(check.rtt.smoothed(), Some(Duration::from_millis(40)));
+        let old = check.draw(start, &mut rng);
+        assert_eq!(check.echo(start + ECHO_LIFE + Duration::from_millis(1), &old), None);
+        let pushed_out = check.draw(start, &mut rng);
+        for _ in 0..OPEN_CHALLENGES {
+            check.draw(start, &mut rng);
+        }
+        assert_eq!(check.echo(later, &pushed_out), None, "only the last ones are open");
+    }
+
+    #[test]
+    fn the_round_trip_time_is_smoothed() {
+        let mut rtt = Rtt::default();
+        assert_eq!(rtt.smoothed(), None);
+        rtt.sample(Duration::from_millis(80));
+        rtt.sample(Duration::from_millis(160));
+        assert_eq!(rtt.smoothed(), Some(Duration::from_millis(90)));
+    }
+
+    #[test]
+    fn a_slowness_that_is_over_is_forgotten_at_once() {
+        let mut rtt = Rtt::default();
+        for ms in [80, 9_000, 9_000, 80] {
+            rtt.sample(Duration::from_millis(ms));
+        }
+        assert_eq!(rtt.smoothed(), Some(Duration::from_millis(80)));
+        rtt.sample(Duration::from_millis(160));
+        assert_eq!(rtt.smoothed(), Some(Duration::from_millis(90)), "it grows as ever");
+    }
+}
