@@ -181,8 +181,11 @@ fn the_same_id_with_another_payload_is_an_error() {
     assert_eq!(again(3, b"one"), Ok(id));
     assert_eq!(again(3, b"one"), Ok(id));
     assert_eq!(again(3, b"two"), Err(SubmitError::Conflict(id)));
-    assert_eq!(again(2, b"two"), Ok(id), "node 2 can't know yet");
     assert_eq!(world.run_to_done(3, id, secs(5)), Ok(Bytes::from_static(b"one")));
+    let (now, payload) = (world.now, Bytes::from_static(b"two"));
+    let result = world.jobs(2).submit_with_id(now, id, "work", b"key", payload, SubmitOptions::default());
+    assert_eq!(result, Ok(id), "node 2 can't know");
+    world.drain();
     assert_eq!(world.run_to_done(2, id, secs(5)), Err(JobError::Conflict));
     assert_eq!(world.runs_of(id).len(), 1);
 }
