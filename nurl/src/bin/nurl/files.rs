@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use nurl::job::handlers::split_text;
 use nurl::rt::disk;
+use walkdir::{DirEntry, WalkDir};
 
 use crate::out::{Code, Failure, unusable};
 
@@ -46,12 +47,7 @@ pub(crate) fn read_texts(paths: &[PathBuf]) -> Result<Vec<Text>, Failure> {
     let mut total = 0;
     for path in paths {
         let kind = std::fs::symlink_metadata(path).map_err(|error| unreadable(path, &error))?;
-        let mut found = Vec::new();
-        if kind.is_dir() {
-            walk(path, &mut found)?;
-        } else {
-            found.push(path.clone());
-        }
+        let found = if kind.is_dir() { walk(path)? } else { vec![path.clone()] };
         let named = !kind.is_dir();
         for path in found {
             let bytes = match disk::read(&path, MAX_FILE_BYTES) {
@@ -82,35 +78,27 @@ pub(crate) fn read_texts(paths: &[PathBuf]) -> Result<Vec<Text>, Failure> {
     Ok(texts)
 }
 
-/// Files below a folder, depth first, sorted; an explicit stack, since a tree may be deep.
-#[expect(clippy::disallowed_methods, reason = "the command runs on a real disk only")]
-fn walk(root: &Path, found: &mut Vec<PathBuf>) -> Result<(), Failure> {
-    let mut folders = vec![root.to_owned()];
-    while let Some(folder) = folders.pop() {
-        let entries = match std::fs::read_dir(&folder) {
-            Ok(entries) => entries,
-            Err(error) if folder == root => return Err(unreadable(root, &error)),
-            Err(_) => continue,
-        };
-        let mut entries: Vec<_> = entries.flatten().collect();
-        entries.sort_by_key(std::fs::DirEntry::file_name);
-        let mut below = Vec::new();
-        for entry in entries {
-            let Ok(kind) = entry.file_type() else { continue };
-            if kind.is_dir() {
-                if !SKIPPED_FOLDERS.iter().any(|name| entry.file_name() == *name) {
-                    below.push(entry.path());
-                }
-            } else if kind.is_file() {
-                found.push(entry.path());
-            }
-            if found.len() > MAX_FILES {
-                return Err(Failure::new(Code::Usage, format!("more than {MAX_FILES} files: name fewer")));
-            }
+/// The files below a folder, sorted, before those of the folders in it. An unreadable folder in it is skipped.
+fn walk(root: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let mut found = Vec::new();
+    let skipped = |entry: &DirEntry| {
+        entry.file_type().is_dir() && SKIPPED_FOLDERS.iter().any(|name| entry.file_name() == *name)
+    };
+    let entries = WalkDir::new(root)
+        .sort_by_key(|entry| (entry.file_type().is_dir(), entry.file_name().to_owned()))
+        .into_iter()
+        .filter_entry(|entry| entry.depth() == 0 || !skipped(entry));
+    for entry in entries {
+        match entry {
+            Ok(entry) if entry.file_type().is_file() => found.push(entry.into_path()),
+            Err(error) if error.depth() == 0 => return Err(unreadable(root, &error.into())),
+            _ => {}
         }
-        folders.extend(below.into_iter().rev());
+        if found.len() > MAX_FILES {
+            return Err(Failure::new(Code::Usage, format!("more than {MAX_FILES} files: name fewer")));
+        }
     }
-    Ok(())
+    Ok(found)
 }
 
 /// Cuts texts into tasks.

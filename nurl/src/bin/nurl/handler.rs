@@ -17,7 +17,6 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
 
 use crate::group::{Groups, remove_own_variables};
-use crate::words::split_words;
 
 /// Bytes of a program's stderr kept for the task's error: the end, where the reason usually stands. The other half of
 /// an error's text is for the program's name and its status.
@@ -41,7 +40,8 @@ impl Program {
     /// Splits `KIND=COMMAND`.
     pub(crate) fn parse(text: &str) -> Result<Program, String> {
         let (kind, command) = text.split_once('=').ok_or_else(|| format!("{text}: expected KIND=COMMAND"))?;
-        let words = split_words(command)?;
+        let words = shlex::split(command)
+            .ok_or_else(|| format!("{command}: a quote is not closed, or it ends in a backslash"))?;
         if kind.is_empty() || words.is_empty() {
             return Err(format!("{text}: expected KIND=COMMAND, neither of them empty"));
         }
@@ -223,9 +223,15 @@ mod tests {
 
     #[test]
     fn a_handler_needs_a_kind_and_a_command() {
-        for text in ["up", "=tr", "up=", "up=  "] {
+        for text in ["up", "=tr", "up=", "up=  ", "up=sh -c 'open", "up=back\\"] {
             assert!(Program::parse(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_command_is_split_as_a_shell_would() {
+        let program = Program::parse(r#"up=sh -c  "cut -f2 | 'x'" '' a\ b"#).unwrap();
+        assert_eq!(program.words, ["sh", "-c", "cut -f2 | 'x'", "", "a b"]);
     }
 
     #[test]
