@@ -8,7 +8,7 @@
 
 use std::io::IoSliceMut;
 
-use nurl::internals::net::reach::stun::{Client, Outcome as Answer};
+use nurl::internals::net::reach::stun::{Client, StunOutcome as Answer};
 use nurl::rt::net::{RecvMeta, Transmit, UdpSocket};
 use nurl::rt::{self, time};
 use nurl_examples::{Outcome, soon};

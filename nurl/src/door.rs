@@ -53,7 +53,8 @@ pub mod hub {
     pub use crate::net::reach::hub::{
         HubConfig, HubError, HubHandle, HubLimits, HubStats, serve, serve_new_mesh,
     };
-    pub use crate::net::reach::relay::{RelayLimits, Roles};
+    pub use crate::net::reach::relay::{RelayLimits, RelayStats, Roles};
+    pub use crate::net::reach::rendezvous::RendezvousStats;
 }
 
 /// What a node sees, counts and tells.

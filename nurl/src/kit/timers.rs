@@ -41,6 +41,21 @@ impl<K: Copy + Ord> Timers<K> {
         }
     }
 
+    /// Whether a name has a deadline.
+    pub fn is_set(&self, name: &K) -> bool {
+        self.by_name.contains_key(name)
+    }
+
+    /// How many names have a deadline.
+    pub fn len(&self) -> usize {
+        self.by_name.len()
+    }
+
+    /// Whether no name has a deadline.
+    pub fn is_empty(&self) -> bool {
+        self.by_name.is_empty()
+    }
+
     /// The earliest deadline.
     pub fn next(&self) -> Option<Instant> {
         self.in_order.first().map(|(at, _)| *at)

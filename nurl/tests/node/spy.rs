@@ -7,7 +7,7 @@ use nurl::hub::{Hub, HubLimits, Roles};
 use nurl::internals::net::reach::control::Connection;
 use nurl::internals::net::reach::hub::Output;
 use nurl::internals::net::reach::hub::core::Hub as Core;
-use nurl::internals::net::reach::relay::{ClientId, Counters};
+use nurl::internals::net::reach::relay::{ClientId, RelayStats};
 use nurl::rt::net::{TcpListener, TcpStream};
 use nurl::rt::{self, task, time};
 use nurl::{SecretKey, Ticket};
@@ -53,7 +53,7 @@ impl Spy {
     }
 
     /// The relay's counters.
-    pub(crate) fn relay(&self) -> Counters {
+    pub(crate) fn relay(&self) -> RelayStats {
         self.inner.lock().unwrap().core.stats().relay
     }
 

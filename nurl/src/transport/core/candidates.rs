@@ -124,7 +124,7 @@ impl Transport {
         }
         let mut learned = false;
         while let Some(event) = self.stun.poll_event() {
-            let stun::Outcome::Reflexive { addr, .. } = event.outcome else { continue };
+            let stun::StunOutcome::Reflexive { addr, .. } = event.outcome else { continue };
             let servers = self.hubs.values_mut().flat_map(|hub| &mut hub.servers);
             for server in servers.filter(|server| server.addr == event.server) {
                 learned |= server.reflexive != Some(addr);

@@ -107,7 +107,7 @@ pub enum GroupError {
 
 /// The result of handling a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
+pub enum FrameOutcome {
     /// The frame was delivered as an event.
     Received,
     /// The frame waits for its key, which was requested.
@@ -153,19 +153,19 @@ pub struct GroupStats {
     pub waited: u64,
     /// Frames that waited until they expired.
     pub expired: u64,
-    /// [`Outcome::Malformed`]
+    /// [`FrameOutcome::Malformed`]
     pub malformed: u64,
-    /// [`Outcome::UnknownGroup`]
+    /// [`FrameOutcome::UnknownGroup`]
     pub unknown_group: u64,
-    /// [`Outcome::SenderRefused`]
+    /// [`FrameOutcome::SenderRefused`]
     pub sender_refused: u64,
-    /// [`Outcome::Voided`]
+    /// [`FrameOutcome::Voided`]
     pub voided: u64,
-    /// [`Outcome::Replayed`]
+    /// [`FrameOutcome::Replayed`]
     pub replayed: u64,
-    /// [`Outcome::Forged`]
+    /// [`FrameOutcome::Forged`]
     pub forged: u64,
-    /// [`Outcome::Overflow`]
+    /// [`FrameOutcome::Overflow`]
     pub overflow: u64,
     /// Key messages that are malformed, of unknown groups, or of voided boots.
     pub bad_key_messages: u64,

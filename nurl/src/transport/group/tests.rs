@@ -89,13 +89,13 @@ fn the_relay_sees_no_plaintext_and_no_name() {
 fn a_mesh_frame_needs_no_pulling() {
     let (mut sender, mut receiver) = (node(1, 11), node(2, 22));
     let frame = seal(&mut sender, now(), MESH_GROUP, b"I am here");
-    assert_eq!(receiver.handle_frame(now(), &frame), Outcome::Received);
+    assert_eq!(receiver.handle_frame(now(), &frame), FrameOutcome::Received);
     let event = receiver.poll_event();
     assert_eq!(
         event,
         Some(GroupEvent::Received { group: String::new(), sender: key(1), body: b"I am here".into() })
     );
-    assert_eq!(receiver.handle_frame(now(), &frame), Outcome::Replayed);
+    assert_eq!(receiver.handle_frame(now(), &frame), FrameOutcome::Replayed);
     assert_eq!(receiver.poll_transmit(), None);
 }
 
@@ -105,7 +105,7 @@ fn a_stranger_to_the_mesh_secret_cannot_send_to_the_mesh_group() {
     let mut frame = seal(&mut node(1, 11), now(), MESH_GROUP, b"I am here");
     let last = frame.len() - 1;
     frame[last] ^= 1;
-    assert_eq!(receiver.handle_frame(now(), &frame), Outcome::Forged);
+    assert_eq!(receiver.handle_frame(now(), &frame), FrameOutcome::Forged);
     assert!(receiver.poll_event().is_none());
 }
 
@@ -113,8 +113,8 @@ fn a_stranger_to_the_mesh_secret_cannot_send_to_the_mesh_group() {
 fn a_pulled_key_opens_what_is_sent_after_it() {
     let (mut sender, mut receiver) = acquainted(now());
     let frame = seal(&mut sender, now(), "jobs", b"one");
-    assert_eq!(receiver.handle_frame(now(), &frame), Outcome::Received);
-    assert_eq!(receiver.handle_frame(now(), &frame), Outcome::Replayed);
+    assert_eq!(receiver.handle_frame(now(), &frame), FrameOutcome::Received);
+    assert_eq!(receiver.handle_frame(now(), &frame), FrameOutcome::Replayed);
     assert_eq!(bodies(&mut receiver), [b"one"]);
 }
 
@@ -123,13 +123,13 @@ fn an_unknown_sender_is_asked_and_later_frames_wait_for_the_answer() {
     let now = now();
     let (mut sender, mut receiver) = (node(1, 11), node(2, 22));
     let first = seal(&mut sender, now, "jobs", b"first");
-    assert_eq!(receiver.handle_frame(now, &first), Outcome::Waiting);
+    assert_eq!(receiver.handle_frame(now, &first), FrameOutcome::Waiting);
     let (to, request) = receiver.poll_transmit().unwrap();
     assert_eq!(to, key(1));
     sender.handle_key_message(now, key(2), true, &request);
     // This frame was sent after the answer, and overtakes it.
     let second = seal(&mut sender, now, "jobs", b"second");
-    assert_eq!(receiver.handle_frame(now, &second), Outcome::Waiting);
+    assert_eq!(receiver.handle_frame(now, &second), FrameOutcome::Waiting);
     exchange(now, (1, &mut sender), (2, &mut receiver));
     assert_eq!(bodies(&mut receiver), [b"second"], "the first lies before the counter of the answer");
     assert_eq!(receiver.poll_timeout(), None);
@@ -147,11 +147,11 @@ fn a_restarted_receiver_is_never_fed_old_frames() {
     restarted.handle_frame(now, &old[0]);
     exchange(now, (1, &mut sender), (2, &mut restarted));
     for frame in &old {
-        assert_eq!(restarted.handle_frame(now, frame), Outcome::Replayed);
+        assert_eq!(restarted.handle_frame(now, frame), FrameOutcome::Replayed);
     }
     assert!(bodies(&mut restarted).is_empty());
     let new = seal(&mut sender, now, "jobs", b"new");
-    assert_eq!(restarted.handle_frame(now, &new), Outcome::Received);
+    assert_eq!(restarted.handle_frame(now, &new), FrameOutcome::Received);
 }
 
 #[test]
@@ -164,9 +164,9 @@ fn the_same_key_told_again_never_reopens_its_window() {
     let (_, answer) = sender.poll_transmit().unwrap();
     receiver.handle_key_message(now, key(1), true, &answer);
     let frame = seal(&mut sender, now, "jobs", b"one");
-    assert_eq!(receiver.handle_frame(now, &frame), Outcome::Received);
+    assert_eq!(receiver.handle_frame(now, &frame), FrameOutcome::Received);
     receiver.handle_key_message(now, key(1), true, &answer);
-    assert_eq!(receiver.handle_frame(now, &frame), Outcome::Replayed);
+    assert_eq!(receiver.handle_frame(now, &frame), FrameOutcome::Replayed);
 }
 
 #[test]
@@ -177,12 +177,12 @@ fn a_newer_boot_voids_older_keys() {
     let old_mesh = seal(&mut sender, now, MESH_GROUP, b"old");
     let mut restarted = node(1, 12);
     receiver.on_established(key(1), 12);
-    assert_eq!(receiver.handle_frame(now, &old), Outcome::Voided);
-    assert_eq!(receiver.handle_frame(now, &old_mesh), Outcome::Voided);
+    assert_eq!(receiver.handle_frame(now, &old), FrameOutcome::Voided);
+    assert_eq!(receiver.handle_frame(now, &old_mesh), FrameOutcome::Voided);
     receiver.pull(now, "jobs", key(1)).unwrap();
     exchange(now, (1, &mut restarted), (2, &mut receiver));
     let new = seal(&mut restarted, now, "jobs", b"new");
-    assert_eq!(receiver.handle_frame(now, &new), Outcome::Received);
+    assert_eq!(receiver.handle_frame(now, &new), FrameOutcome::Received);
     assert_eq!(bodies(&mut receiver), [b"new"]);
 }
 
@@ -194,11 +194,11 @@ fn a_forger_without_the_key_is_refused() {
     // A frame of another sender under this sender's name.
     let mut forged = seal(&mut node(3, 33), now, "jobs", b"lie");
     forged[17..73].copy_from_slice(&frame[17..73]);
-    assert_eq!(receiver.handle_frame(now, &forged), Outcome::Forged);
+    assert_eq!(receiver.handle_frame(now, &forged), FrameOutcome::Forged);
     // A refused frame doesn't use up its counter.
-    assert_eq!(receiver.handle_frame(now, &frame), Outcome::Received);
+    assert_eq!(receiver.handle_frame(now, &frame), FrameOutcome::Received);
     frame[72] ^= 1;
-    assert_eq!(receiver.handle_frame(now, &frame), Outcome::Forged);
+    assert_eq!(receiver.handle_frame(now, &frame), FrameOutcome::Forged);
     assert_eq!(bodies(&mut receiver), [b"one"]);
 }
 
@@ -225,7 +225,7 @@ fn a_sender_off_the_list_is_refused_whatever_it_knows() {
     let (mut sender, mut receiver) = acquainted(now);
     receiver.join("jobs", only(&[2, 3])).unwrap();
     let frame = seal(&mut sender, now, "jobs", b"one");
-    assert_eq!(receiver.handle_frame(now, &frame), Outcome::SenderRefused);
+    assert_eq!(receiver.handle_frame(now, &frame), FrameOutcome::SenderRefused);
 }
 
 #[test]
@@ -238,15 +238,15 @@ fn who_is_taken_off_the_list_reads_nothing_after_the_rotation() {
     sender.join("jobs", only(&[1, 3])).unwrap();
     // The key is replaced at most once a minute.
     let before = seal(&mut sender, begin, "jobs", b"before");
-    assert_eq!(removed.handle_frame(begin, &before), Outcome::Received);
+    assert_eq!(removed.handle_frame(begin, &before), FrameOutcome::Received);
     let later = begin + MIN_ROTATION;
     let after = seal(&mut sender, later, "jobs", b"after");
     assert_eq!(sender.stats().rotations, 1);
     // The frame overtakes the new key, and waits for it.
-    assert_eq!(kept.handle_frame(later, &after), Outcome::Waiting);
+    assert_eq!(kept.handle_frame(later, &after), FrameOutcome::Waiting);
     exchange(later, (1, &mut sender), (3, &mut kept));
     assert_eq!(bodies(&mut kept), [b"after"]);
-    assert_eq!(removed.handle_frame(later, &after), Outcome::Waiting);
+    assert_eq!(removed.handle_frame(later, &after), FrameOutcome::Waiting);
     let (_, request) = removed.poll_transmit().unwrap();
     sender.handle_key_message(later, key(2), true, &request);
     assert_eq!(sender.poll_transmit(), None);
@@ -270,8 +270,12 @@ fn a_key_is_replaced_hourly_and_never_by_churn() {
     let new = seal(&mut sender, begin + ROTATION, "jobs", b"new");
     assert_eq!(sender.stats().rotations, 1);
     exchange(begin + ROTATION, (1, &mut sender), (2, &mut receiver));
-    assert_eq!(receiver.handle_frame(begin + ROTATION, &new), Outcome::Received);
-    assert_eq!(receiver.handle_frame(begin + ROTATION, &late), Outcome::Received, "the key before is kept");
+    assert_eq!(receiver.handle_frame(begin + ROTATION, &new), FrameOutcome::Received);
+    assert_eq!(
+        receiver.handle_frame(begin + ROTATION, &late),
+        FrameOutcome::Received,
+        "the key before is kept"
+    );
 }
 
 #[test]
@@ -282,8 +286,8 @@ fn a_new_mesh_secret_changes_tags_and_keys_and_the_old_ones_are_heard_for_a_gene
     let old_mesh = seal(&mut sender, begin, MESH_GROUP, b"old mesh");
     receiver.set_generations(generations(1));
     assert_eq!(receiver.tags().count(), 4);
-    assert_eq!(receiver.handle_frame(begin, &old), Outcome::Received);
-    assert_eq!(receiver.handle_frame(begin, &old_mesh), Outcome::Received);
+    assert_eq!(receiver.handle_frame(begin, &old), FrameOutcome::Received);
+    assert_eq!(receiver.handle_frame(begin, &old_mesh), FrameOutcome::Received);
     sender.set_generations(generations(1));
     let later = begin + MIN_ROTATION;
     let new = seal(&mut sender, later, "jobs", b"new");
@@ -291,11 +295,11 @@ fn a_new_mesh_secret_changes_tags_and_keys_and_the_old_ones_are_heard_for_a_gene
     assert_ne!(old[1..17], new[1..17]);
     assert_eq!(sender.stats().rotations, 1);
     exchange(later, (1, &mut sender), (2, &mut receiver));
-    assert_eq!(receiver.handle_frame(later, &new), Outcome::Received);
-    assert_eq!(receiver.handle_frame(later, &new_mesh), Outcome::Received);
+    assert_eq!(receiver.handle_frame(later, &new), FrameOutcome::Received);
+    assert_eq!(receiver.handle_frame(later, &new_mesh), FrameOutcome::Received);
     // Two generations later, the first one is unknown.
     receiver.set_generations(generations(2));
-    assert_eq!(receiver.handle_frame(later, &old_mesh), Outcome::UnknownGroup);
+    assert_eq!(receiver.handle_frame(later, &old_mesh), FrameOutcome::UnknownGroup);
 }
 
 #[test]
@@ -323,12 +327,13 @@ fn frames_that_wait_are_bounded_per_sender_and_in_all() {
     let mut sender = node(1, 11);
     for n in 0..MAX_WAITING_PER_SENDER + 3 {
         let frame = seal(&mut sender, now, "jobs", b"x");
-        let expected = if n < MAX_WAITING_PER_SENDER { Outcome::Waiting } else { Outcome::Overflow };
+        let expected =
+            if n < MAX_WAITING_PER_SENDER { FrameOutcome::Waiting } else { FrameOutcome::Overflow };
         assert_eq!(receiver.handle_frame(now, &frame), expected);
     }
     let waiting = (0..200u8).filter(|n| *n > 2).filter(|n| {
         let frame = seal(&mut node(*n, 1), now, "jobs", b"x");
-        receiver.handle_frame(now, &frame) == Outcome::Waiting
+        receiver.handle_frame(now, &frame) == FrameOutcome::Waiting
     });
     assert_eq!(waiting.count(), MAX_WAITING - MAX_WAITING_PER_SENDER);
     assert!(std::iter::from_fn(|| receiver.poll_transmit()).count() <= MAX_REQUESTS);
@@ -368,7 +373,7 @@ fn leaving_a_group_forgets_its_keys_and_stays_out_of_its_frames() {
     let (mut sender, mut receiver) = acquainted(now());
     receiver.leave("jobs");
     let frame = seal(&mut sender, now(), "jobs", b"one");
-    assert_eq!(receiver.handle_frame(now(), &frame), Outcome::UnknownGroup);
+    assert_eq!(receiver.handle_frame(now(), &frame), FrameOutcome::UnknownGroup);
     receiver.leave(MESH_GROUP);
     assert_eq!(receiver.tags().count(), 1, "the mesh group can't be left");
 }
@@ -387,11 +392,11 @@ fn the_table_of_senders_evicts_the_one_silent_longest() {
         seal(&mut sender, now, MESH_GROUP, b"x")
     };
     for n in 0..=u32::try_from(MAX_SENDERS).unwrap() {
-        assert_eq!(receiver.handle_frame(now, &frame(n)), Outcome::Received);
+        assert_eq!(receiver.handle_frame(now, &frame(n)), FrameOutcome::Received);
         receiver.poll_event();
     }
     assert_eq!(receiver.stats().senders_evicted, 1);
-    assert_eq!(receiver.handle_frame(now, &frame(1)), Outcome::Replayed, "the second is still known");
+    assert_eq!(receiver.handle_frame(now, &frame(1)), FrameOutcome::Replayed, "the second is still known");
 }
 
 fn generations_once() -> Vec<Generation> {
@@ -427,7 +432,7 @@ proptest! {
             bytes[0] = GROUP_FRAME;
             bytes[1..17].copy_from_slice(&receiver.groups_tag("jobs"));
         }
-        prop_assert_ne!(receiver.handle_frame(now(), &bytes), Outcome::Received);
+        prop_assert_ne!(receiver.handle_frame(now(), &bytes), FrameOutcome::Received);
         if tagged && bytes.len() >= 17 {
             bytes[0] = 1 + bytes[16] % 2;
         }

@@ -12,8 +12,8 @@ use crate::mesh::Namespace;
 use crate::net::reach::control::MAX_PLAINTEXT_BYTES;
 use crate::net::reach::control::frames::split;
 use crate::net::reach::relay::frame::VERSION;
-use crate::net::reach::relay::{self, ClientId, CloseReason, Relay, Roles};
-use crate::net::reach::rendezvous::{self, Records};
+use crate::net::reach::relay::{self, ClientId, CloseReason, Relay, RelayStats, Roles};
+use crate::net::reach::rendezvous::{self, Records, RendezvousStats};
 use crate::rt::Rng;
 
 /// The timer interval: handshakes, idle clients and closing connections need no finer clock.
@@ -39,7 +39,7 @@ pub enum Refusal {
 
 /// Counters of the hub's connections.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counters {
+pub struct ConnectionStats {
     /// Connections accepted.
     pub accepted: u64,
     /// Connections refused by [`Refusal::Full`].
@@ -96,11 +96,11 @@ pub struct HubStats {
     /// Bytes of control frames in the fullest queue of a client, of [`relay::RelayLimits::control_bytes`] at most.
     pub fullest_control_bytes: usize,
     /// The connections' counters.
-    pub hub: Counters,
+    pub hub: ConnectionStats,
     /// The relay's counters.
-    pub relay: relay::Counters,
+    pub relay: RelayStats,
     /// Rendezvous' counters.
-    pub rendezvous: rendezvous::Counters,
+    pub rendezvous: RendezvousStats,
 }
 
 /// The next step for a connection's driver.
@@ -154,7 +154,7 @@ pub struct Hub {
     next_id: u64,
     next_tick: Option<Instant>,
     shutting_down: bool,
-    counters: Counters,
+    counters: ConnectionStats,
 }
 
 impl Hub {
@@ -181,7 +181,7 @@ impl Hub {
             next_id: 0,
             next_tick: None,
             shutting_down: false,
-            counters: Counters::default(),
+            counters: ConnectionStats::default(),
         }
     }
 
@@ -202,7 +202,7 @@ impl Hub {
     }
 
     /// The counters that only a driver can count.
-    pub fn counters_mut(&mut self) -> &mut Counters {
+    pub fn counters_mut(&mut self) -> &mut ConnectionStats {
         &mut self.counters
     }
 

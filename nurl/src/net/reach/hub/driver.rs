@@ -107,7 +107,7 @@ impl HubError {
 pub struct HubHandle {
     addrs: Vec<SocketAddr>,
     key: PublicKey,
-    shared: Arc<Shared>,
+    shared: Arc<HubShared>,
     stop: watch::Sender<()>,
     tasks: Vec<task::JoinHandle<()>>,
 }
@@ -174,7 +174,7 @@ impl HubHandle {
     }
 }
 
-struct Shared {
+struct HubShared {
     inner: Mutex<Inner>,
     /// Woken by each accept, which may bring a nearer deadline.
     timer: Notify,
@@ -189,7 +189,7 @@ struct Inner {
     wakers: BTreeMap<ClientId, Arc<Notify>>,
 }
 
-impl Shared {
+impl HubShared {
     /// Runs `act` on the hub's state, then wakes the connections that it concerns. The lock is never held over an
     /// await.
     fn with<T>(&self, act: impl FnOnce(&mut Hub) -> T) -> T {
@@ -228,7 +228,7 @@ pub async fn serve(config: HubConfig) -> Result<HubHandle, HubError> {
     let Bound { addrs, tcp, udp } = bind(&config.listen, config.roles).await?;
     let mut rng = rt::rng("hub");
     let hub = Hub::new(config.namespaces, config.roles, config.limits, child(&mut rng));
-    let shared = Arc::new(Shared {
+    let shared = Arc::new(HubShared {
         inner: Mutex::new(Inner { hub, wakers: BTreeMap::new() }),
         timer: Notify::new(),
         ended: Notify::new(),
@@ -319,7 +319,7 @@ fn child(rng: &mut Rng) -> Rng {
     Rng::from_seed(seed)
 }
 
-async fn keep_time(shared: Arc<Shared>, mut stopped: watch::Receiver<()>) {
+async fn keep_time(shared: Arc<HubShared>, mut stopped: watch::Receiver<()>) {
     loop {
         let next = shared.with(|hub| hub.poll_timeout());
         let sleep = async {
@@ -340,7 +340,7 @@ async fn keep_time(shared: Arc<Shared>, mut stopped: watch::Receiver<()>) {
 }
 
 async fn accept(
-    shared: Arc<Shared>,
+    shared: Arc<HubShared>,
     listener: TcpListener,
     key: SecretKey,
     mut rng: Rng,
@@ -378,7 +378,7 @@ async fn accept(
 
 /// The state of one connection's task.
 struct Served {
-    shared: Arc<Shared>,
+    shared: Arc<HubShared>,
     id: ClientId,
     noise: Connection,
     announced: bool,
@@ -522,7 +522,7 @@ async fn read_now(reader: &mut OwnedReadHalf, buffer: &mut [u8]) -> Option<io::R
     }
 }
 
-async fn answer_stun(shared: Arc<Shared>, socket: UdpSocket, mut stopped: watch::Receiver<()>) {
+async fn answer_stun(shared: Arc<HubShared>, socket: UdpSocket, mut stopped: watch::Receiver<()>) {
     let mut storage = vec![0; UDP_BUFFERS * UDP_BUFFER_BYTES];
     let mut faults = ReceiveFaults::default();
     let mut metas = [RecvMeta::default(); UDP_BUFFERS];

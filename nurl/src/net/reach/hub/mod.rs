@@ -21,7 +21,7 @@ mod new_mesh;
 #[cfg(test)]
 mod tests;
 
-pub use self::core::{HubStats, Output, Refusal};
+pub use self::core::{ConnectionStats, HubStats, Output, Refusal};
 pub use driver::{HubConfig, HubError, HubHandle, serve};
 pub use limits::HubLimits;
 pub use new_mesh::serve_new_mesh;

@@ -52,7 +52,7 @@ pub const MAX_CORRESPONDENTS: usize = 256;
 
 /// Counters of events and refusals at the relay.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counters {
+pub struct RelayStats {
     /// FORWARD frames queued for their destination.
     pub forwarded: u64,
     /// Their payload bytes.
@@ -112,7 +112,7 @@ pub struct Relay {
     registry: BTreeMap<(Namespace, PublicKey), ClientId>,
     groups: BTreeMap<(Namespace, GroupTag), BTreeSet<ClientId>>,
     wake: BTreeSet<ClientId>,
-    counters: Counters,
+    counters: RelayStats,
 }
 
 impl Relay {
@@ -124,12 +124,12 @@ impl Relay {
             registry: BTreeMap::new(),
             groups: BTreeMap::new(),
             wake: BTreeSet::new(),
-            counters: Counters::default(),
+            counters: RelayStats::default(),
         }
     }
 
     /// The counters so far.
-    pub fn counters(&self) -> &Counters {
+    pub fn counters(&self) -> &RelayStats {
         &self.counters
     }
 

@@ -19,5 +19,5 @@ mod core;
 #[cfg(test)]
 mod tests;
 
-pub use self::core::{ClientId, Counters, MAX_CORRESPONDENTS, Relay, RelayLimits};
+pub use self::core::{ClientId, MAX_CORRESPONDENTS, Relay, RelayLimits, RelayStats};
 pub use frame::{CloseReason, Frame, GroupTag, Limits, Roles};

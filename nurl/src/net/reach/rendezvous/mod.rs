@@ -26,7 +26,7 @@ use crate::key::PublicKey;
 pub use frame::{Frame, PublishResult};
 pub use memory::SeqMemory;
 pub use record::{Record, RecordError};
-pub use store::{Counters, Records};
+pub use store::{Records, RendezvousStats};
 
 /// The longest sealed record. Sixteen candidates need 350 bytes; the rest is room for extensions.
 pub const MAX_RECORD_BYTES: usize = 4096;

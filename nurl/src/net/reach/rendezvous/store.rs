@@ -10,13 +10,14 @@ use super::frame::{Frame, PublishResult};
 use super::{MAX_LIST, MAX_RECORD_BYTES, SealedRecord};
 use crate::key::PublicKey;
 use crate::kit::draw;
+use crate::kit::timers::Timers;
 use crate::mesh::Namespace;
 use crate::net::reach::relay::ClientId;
 use crate::rt::Rng;
 
 /// Counters of events and refusals at rendezvous.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counters {
+pub struct RendezvousStats {
     /// New records and new numbers.
     pub published: u64,
     /// Records published again unchanged.
@@ -67,9 +68,9 @@ pub struct Records {
     max_records: usize,
     ttl: Duration,
     spaces: BTreeMap<Namespace, Space>,
-    ends: BTreeSet<(Instant, Namespace, PublicKey)>,
+    ends: Timers<(Namespace, PublicKey)>,
     rng: Rng,
-    counters: Counters,
+    counters: RendezvousStats,
 }
 
 impl Records {
@@ -79,14 +80,14 @@ impl Records {
             max_records,
             ttl,
             spaces: BTreeMap::new(),
-            ends: BTreeSet::new(),
+            ends: Timers::default(),
             rng,
-            counters: Counters::default(),
+            counters: RendezvousStats::default(),
         }
     }
 
     /// The counters.
-    pub fn counters(&self) -> &Counters {
+    pub fn counters(&self) -> &RendezvousStats {
         &self.counters
     }
 
@@ -170,18 +171,16 @@ impl Records {
         let stored = Stored { seq, sealed: Bytes::copy_from_slice(sealed), expires, publisher: id };
         let space = self.spaces.entry(namespace).or_default();
         space.connected.insert(key);
-        if let Some(older) = space.records.insert(key, stored) {
-            self.ends.remove(&(older.expires, namespace, key));
-        }
-        self.ends.insert((expires, namespace, key));
+        space.records.insert(key, stored);
+        self.ends.set((namespace, key), expires);
         (seq, PublishResult::Stored)
     }
 
     /// Removes the record of `key` at its owner's request, if there is one.
     pub fn withdraw(&mut self, namespace: Namespace, key: PublicKey) {
         let held = self.spaces.get_mut(&namespace).and_then(|space| space.remove(&key));
-        if let Some(held) = held {
-            self.ends.remove(&(held.expires, namespace, key));
+        if held.is_some() {
+            self.ends.clear((namespace, key));
             self.counters.withdrawn += 1;
         }
     }
@@ -232,15 +231,12 @@ impl Records {
 
     /// When the next record ends.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.ends.first().map(|(at, ..)| *at)
+        self.ends.next()
     }
 
     /// Removes the records that have expired.
     pub fn handle_timeout(&mut self, now: Instant) {
-        while let Some(&(at, namespace, key)) = self.ends.first()
-            && at <= now
-        {
-            self.ends.pop_first();
+        while let Some((namespace, key)) = self.ends.pop_due(now) {
             self.counters.expired += 1;
             if let Some(space) = self.spaces.get_mut(&namespace) {
                 space.remove(&key);

@@ -41,7 +41,7 @@ pub struct Transmit {
 
 /// How a transaction ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
+pub enum StunOutcome {
     /// The server sees us at this address.
     Reflexive {
         /// The address.
@@ -66,7 +66,7 @@ pub struct StunEvent {
     /// The server that was asked.
     pub server: SocketAddr,
     /// How it ended.
-    pub outcome: Outcome,
+    pub outcome: StunOutcome,
 }
 
 /// Why a transaction can't begin.
@@ -190,7 +190,7 @@ impl Client {
         for id in over {
             if let Some(open) = self.open.remove(&id) {
                 self.stats.timeouts += 1;
-                self.end(open.server, Outcome::TimedOut);
+                self.end(open.server, StunOutcome::TimedOut);
             }
         }
     }
@@ -223,7 +223,7 @@ impl Client {
         &self.stats
     }
 
-    fn end(&mut self, server: SocketAddr, outcome: Outcome) {
+    fn end(&mut self, server: SocketAddr, outcome: StunOutcome) {
         if self.events.len() == MAX_QUEUED_EVENTS {
             self.events.pop_front();
             self.stats.events_dropped += 1;
@@ -237,10 +237,10 @@ fn same_host(a: SocketAddr, b: SocketAddr) -> bool {
     a.port() == b.port() && a.ip().to_canonical() == b.ip().to_canonical()
 }
 
-pub(super) fn outcome(message: &Message<'_>, rtt: Option<Duration>) -> Outcome {
+pub(super) fn outcome(message: &Message<'_>, rtt: Option<Duration>) -> StunOutcome {
     if message.has_class(MessageClass::Error) {
         let code = message.attribute::<ErrorCode>().map_or(0, |error| error.code());
-        return Outcome::Refused { code };
+        return StunOutcome::Refused { code };
     }
     const MAPPED_ADDRESS: AttributeType = AttributeType::new(0x0001);
     let known = [MAPPED_ADDRESS, XorMappedAddress::TYPE, UnknownAttributes::TYPE, Fingerprint::TYPE];
@@ -251,7 +251,7 @@ pub(super) fn outcome(message: &Message<'_>, rtt: Option<Duration>) -> Outcome {
         kind.comprehension_required() && !own
     });
     if alien {
-        return Outcome::Unusable;
+        return StunOutcome::Unusable;
     }
     let xored = message.attribute::<XorMappedAddress>().ok();
     let addr = match xored {
@@ -264,7 +264,7 @@ pub(super) fn outcome(message: &Message<'_>, rtt: Option<Duration>) -> Outcome {
     };
     let addr = addr.map(|addr| SocketAddr::new(addr.ip().to_canonical(), addr.port()));
     match addr.filter(|addr| addr.port() != 0 && !addr.ip().is_unspecified() && !addr.ip().is_multicast()) {
-        Some(addr) => Outcome::Reflexive { addr, rtt },
-        None => Outcome::Unusable,
+        Some(addr) => StunOutcome::Reflexive { addr, rtt },
+        None => StunOutcome::Unusable,
     }
 }

@@ -17,7 +17,7 @@ mod client;
 mod server;
 
 pub use client::{
-    Client, ClientError, MAX_TRANSACTIONS, Outcome, RC, RM, RTO, StunEvent, StunStats, Transmit,
+    Client, ClientError, MAX_TRANSACTIONS, RC, RM, RTO, StunEvent, StunOutcome, StunStats, Transmit,
 };
 pub use server::{MAX_REQUEST_LEN, MAX_RESPONSE_LEN, answer};
 

@@ -83,7 +83,7 @@ fn the_client_takes_the_answers_of_rfc_5769() {
         let bytes = bytes_of(&vectors[name]);
         let addr = vectors[name]["xor_mapped_address"].as_str().unwrap().parse().unwrap();
         let outcome = client::outcome(&parse(&bytes).unwrap(), None);
-        assert_eq!(outcome, Outcome::Reflexive { addr, rtt: None });
+        assert_eq!(outcome, StunOutcome::Reflexive { addr, rtt: None });
     }
 }
 
@@ -101,7 +101,7 @@ fn client_and_server_understand_each_other_in_both_families() {
         let response = answer(&request.contents, source.parse().unwrap()).unwrap();
         assert!(response.len() <= 3 * request.contents.len(), "{} bytes", response.len());
         assert!(client.handle_datagram(now, server(), &response));
-        let outcome = Outcome::Reflexive { addr: seen.parse().unwrap(), rtt: Some(ms(0)) };
+        let outcome = StunOutcome::Reflexive { addr: seen.parse().unwrap(), rtt: Some(ms(0)) };
         assert_eq!(client.poll_event().unwrap().outcome, outcome);
         assert!(!client.handle_datagram(now, server(), &response), "once");
         assert_eq!(client.poll_timeout(), None);
@@ -118,7 +118,7 @@ fn requests_are_repeated_as_rfc_8489_says() {
         let now = client.poll_timeout().unwrap();
         client.handle_timeout(now);
         if let Some(event) = client.poll_event() {
-            assert_eq!(event, StunEvent { server: server(), outcome: Outcome::TimedOut });
+            assert_eq!(event, StunEvent { server: server(), outcome: StunOutcome::TimedOut });
             break now;
         }
         let transmit = client.poll_transmit(now).unwrap();
@@ -151,7 +151,7 @@ fn a_server_that_was_away_is_asked_at_once_when_somebody_asks_again() {
     let mapped = "203.0.113.1:50000".parse().unwrap();
     let response = answer(&again.contents, mapped).unwrap();
     assert!(client.handle_datagram(back + ms(20), server(), &response));
-    let outcome = Outcome::Reflexive { addr: mapped, rtt: None };
+    let outcome = StunOutcome::Reflexive { addr: mapped, rtt: None };
     assert_eq!(
         client.poll_event(),
         Some(StunEvent { server: server(), outcome }),
@@ -184,24 +184,24 @@ fn a_repeated_request_gives_no_round_trip_time() {
     let again = client.poll_transmit(now + ms(500)).unwrap();
     let response = answer(&again.contents, "198.51.100.7:1".parse().unwrap()).unwrap();
     client.handle_datagram(now + ms(510), server(), &response);
-    assert!(matches!(client.poll_event().unwrap().outcome, Outcome::Reflexive { rtt: None, .. }));
+    assert!(matches!(client.poll_event().unwrap().outcome, StunOutcome::Reflexive { rtt: None, .. }));
 }
 
 #[test]
 fn the_old_mapped_address_is_the_fallback_and_nonsense_is_unusable() {
     let addr: SocketAddr = "198.51.100.7:40000".parse().unwrap();
     let nowhere: SocketAddr = "0.0.0.0:40000".parse().unwrap();
-    let reflexive = Outcome::Reflexive { addr, rtt: Some(ms(0)) };
+    let reflexive = StunOutcome::Reflexive { addr, rtt: Some(ms(0)) };
     let mapped = |addr: SocketAddr| MappedSocketAddr::new(addr).to_raw(0x0001.into()).into_owned();
     let alien = RawAttribute::new(0x7ffe.into(), &[1, 2, 3, 4]);
     let optional = RawAttribute::new(0x8ffe.into(), &[1, 2, 3, 4]);
     for (attributes, expected) in [
         (vec![mapped(addr)], reflexive.clone()),
         (vec![mapped(addr), optional], reflexive),
-        (vec![mapped(addr), alien], Outcome::Unusable),
-        (vec![mapped(nowhere)], Outcome::Unusable),
-        (vec![RawAttribute::new(0x0001.into(), &[0, 9, 1, 1, 1, 1, 1, 1])], Outcome::Unusable),
-        (vec![], Outcome::Unusable),
+        (vec![mapped(addr), alien], StunOutcome::Unusable),
+        (vec![mapped(nowhere)], StunOutcome::Unusable),
+        (vec![RawAttribute::new(0x0001.into(), &[0, 9, 1, 1, 1, 1, 1, 1])], StunOutcome::Unusable),
+        (vec![], StunOutcome::Unusable),
     ] {
         let (mut client, now) = (client(), origin());
         client.query(now, server()).unwrap();
@@ -239,7 +239,7 @@ fn an_attribute_that_must_be_understood_and_is_not_gets_420() {
     let id = parse(&sent.contents).unwrap().transaction_id();
     let refused = answer(&request(id.into(), &[alien], false), server()).unwrap();
     assert!(client.handle_datagram(now, server(), &refused));
-    assert_eq!(client.poll_event().unwrap().outcome, Outcome::Refused { code: 420 });
+    assert_eq!(client.poll_event().unwrap().outcome, StunOutcome::Refused { code: 420 });
 }
 
 #[test]

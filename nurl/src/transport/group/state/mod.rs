@@ -17,8 +17,8 @@ use crate::transport::Gauge;
 use crate::transport::group::frame::Header;
 use crate::transport::group::message::{self, Message};
 use crate::transport::group::{
-    GroupError, GroupEvent, GroupStats, MAX_BODY_BYTES, MAX_GROUPS, MAX_NAME_BYTES, MAX_SENDERS, MESH_GROUP,
-    Outcome, REQUEST_TRIES, Tag,
+    FrameOutcome, GroupError, GroupEvent, GroupStats, MAX_BODY_BYTES, MAX_GROUPS, MAX_NAME_BYTES,
+    MAX_SENDERS, MESH_GROUP, REQUEST_TRIES, Tag,
 };
 
 type Name = Arc<str>;
@@ -246,19 +246,19 @@ impl Groups {
     }
 
     /// Handles a frame from the relay (or from any other source).
-    pub fn handle_frame(&mut self, now: Instant, frame: &[u8]) -> Outcome {
+    pub fn handle_frame(&mut self, now: Instant, frame: &[u8]) -> FrameOutcome {
         let outcome = self.take_frame(now, frame);
         let stats = &mut self.stats;
         *match outcome {
-            Outcome::Received => &mut stats.received,
-            Outcome::Waiting => &mut stats.waited,
-            Outcome::Malformed => &mut stats.malformed,
-            Outcome::UnknownGroup => &mut stats.unknown_group,
-            Outcome::SenderRefused => &mut stats.sender_refused,
-            Outcome::Voided => &mut stats.voided,
-            Outcome::Replayed => &mut stats.replayed,
-            Outcome::Forged => &mut stats.forged,
-            Outcome::Overflow => &mut stats.overflow,
+            FrameOutcome::Received => &mut stats.received,
+            FrameOutcome::Waiting => &mut stats.waited,
+            FrameOutcome::Malformed => &mut stats.malformed,
+            FrameOutcome::UnknownGroup => &mut stats.unknown_group,
+            FrameOutcome::SenderRefused => &mut stats.sender_refused,
+            FrameOutcome::Voided => &mut stats.voided,
+            FrameOutcome::Replayed => &mut stats.replayed,
+            FrameOutcome::Forged => &mut stats.forged,
+            FrameOutcome::Overflow => &mut stats.overflow,
         } += 1;
         outcome
     }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use crate::key::PublicKey;
+use crate::kit::timers::Timers;
 use crate::rt::Rng;
 use crate::transport::Gauge;
 use crate::transport::reliable::limits::{
@@ -45,8 +46,6 @@ struct Peer {
     gone_sent: Option<Instant>,
     /// Whether the peer is in the `ready` queue.
     queued: bool,
-    /// Its entry in the table of timers.
-    timer: Option<Instant>,
 }
 
 /// Reliable messages to and from all peers. See the [module](crate::transport::reliable).
@@ -63,7 +62,7 @@ pub struct Reliable {
     /// As client: attempts, counted over all peers.
     attempts: u64,
     ready: VecDeque<PublicKey>,
-    timers: BTreeSet<(Instant, PublicKey)>,
+    timers: Timers<PublicKey>,
     events: VecDeque<ReliableEvent>,
     /// Bytes accepted and unacknowledged.
     sending: usize,
@@ -101,7 +100,7 @@ impl Reliable {
             next_message: 0,
             attempts: 0,
             ready: VecDeque::new(),
-            timers: BTreeSet::new(),
+            timers: Timers::default(),
             events: VecDeque::new(),
             sending: 0,
             receiving: 0,
@@ -180,7 +179,7 @@ impl Reliable {
                 self.drop_link(peer);
                 let entry = self.peers.entry(peer).or_default();
                 let gone = entry.outbox.take_all();
-                *entry = Peer { queued: entry.queued, timer: entry.timer, ..Peer::default() };
+                *entry = Peer { queued: entry.queued, ..Peer::default() };
                 self.fail(peer, gone, FailReason::PeerRestarted);
             }
             None => {}
@@ -282,9 +281,7 @@ impl Reliable {
         self.refused.retain(|(refused, _)| *refused != peer);
         self.refused_by_all.remove(&peer);
         if let Some(mut entry) = self.peers.remove(&peer) {
-            if let Some(at) = entry.timer {
-                self.timers.remove(&(at, peer));
-            }
+            self.timers.clear(peer);
             if entry.queued {
                 self.ready.retain(|ready| *ready != peer);
             }
@@ -340,13 +337,9 @@ impl Reliable {
             self.choose_leader(now);
             self.resume();
         }
-        while let Some(&(at, peer)) = self.timers.first()
-            && at <= now
-        {
-            self.timers.pop_first();
+        while let Some(peer) = self.timers.pop_due(now) {
             let pair = self.pair(&peer);
             let Some(entry) = self.peers.get_mut(&peer) else { continue };
-            entry.timer = None;
             if let Some(opening) = &mut entry.opening
                 && opening.at <= now
             {
@@ -365,7 +358,7 @@ impl Reliable {
 
     /// When [`Reliable::handle_timeout`] is due next.
     pub fn poll_timeout(&mut self) -> Option<Instant> {
-        let timer = self.timers.first().map(|(at, _)| *at);
+        let timer = self.timers.next();
         let stall = self.leader.map(|(_, progress)| progress + STALL);
         timer.into_iter().chain(stall).min()
     }
@@ -383,8 +376,10 @@ impl Reliable {
     /// Peers with unacknowledged messages and no timer: the bound is zero. Messages for a peer without a session
     /// wait for [`Reliable::on_established`] and don't count.
     pub fn stuck(&self) -> Gauge {
-        let stuck = |entry: &&Peer| entry.pair.is_some() && !entry.outbox.is_empty() && entry.timer.is_none();
-        Gauge { now: self.peers.values().filter(stuck).count(), bound: 0 }
+        let stuck = |(peer, entry): &(&PublicKey, &Peer)| {
+            entry.pair.is_some() && !entry.outbox.is_empty() && !self.timers.is_set(peer)
+        };
+        Gauge { now: self.peers.iter().filter(stuck).count(), bound: 0 }
     }
 
     /// The counters.
@@ -440,12 +435,9 @@ impl Reliable {
         let busy = !entry.outbox.is_empty();
         let quic = entry.link.as_mut().and_then(|link| link.poll_timeout(busy || !link.connected));
         let timer = quic.into_iter().chain(entry.opening.map(|opening| opening.at)).min();
-        if timer != entry.timer {
-            if let Some(at) = entry.timer {
-                self.timers.remove(&(at, peer));
-            }
-            entry.timer = timer;
-            self.timers.extend(timer.map(|at| (at, peer)));
+        match timer {
+            Some(at) => self.timers.set(peer, at),
+            None => self.timers.clear(peer),
         }
     }
 }
