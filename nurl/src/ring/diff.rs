@@ -71,20 +71,20 @@ impl Diff {
     }
 }
 
-impl Ring {
-    /// The difference between this ring and `new`. Costs a lookup in each ring for each point of both.
+impl Diff {
+    /// The difference between two rings. Costs a lookup in each for each point of both.
     #[cfg_attr(
         not(any(test, feature = "internals")),
         expect(dead_code, reason = "door: moves of keys as an event")
     )]
-    pub fn diff(&self, new: &Ring, replicas: usize) -> Diff {
-        let mut ends: Vec<u64> = self.points.iter().chain(new.points.iter()).map(|(at, _)| *at).collect();
+    pub fn between(old: &Ring, new: &Ring, replicas: usize) -> Diff {
+        let mut ends: Vec<u64> = old.points.iter().chain(new.points.iter()).map(|(at, _)| *at).collect();
         ends.sort_unstable();
         ends.dedup();
         let mut arcs: Vec<Moved> = Vec::new();
         let mut after = ends.last().copied().unwrap_or(0);
         for upto in ends {
-            let from = self.owners_at(upto, replicas);
+            let from = old.owners_at(upto, replicas);
             let to = new.owners_at(upto, replicas);
             if from != to {
                 match arcs.last_mut() {

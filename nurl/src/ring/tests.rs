@@ -114,7 +114,7 @@ fn a_ring_whose_members_only_changed_their_state_shares_its_points() {
 fn a_leavers_keys_are_spread_over_all_heirs_and_nothing_else_moves() {
     let before = ring(0..20);
     let after = ring(1..20);
-    let diff = before.diff(&after, 1);
+    let diff = Diff::between(&before, &after, 1);
     let mut heirs: BTreeMap<PublicKey, u128> = BTreeMap::new();
     for arc in &diff.arcs {
         assert_eq!(arc.from, [key(0)], "only the leaver's keys move");
@@ -131,7 +131,7 @@ fn a_leavers_keys_are_spread_over_all_heirs_and_nothing_else_moves() {
 fn the_diff_says_of_every_key_what_its_owners_were_and_are() {
     let before = ring(0..8);
     let after = ring((2..8).chain([9]));
-    let diff = before.diff(&after, 3);
+    let diff = Diff::between(&before, &after, 3);
     for n in 0..2000u32 {
         let name = n.to_le_bytes();
         let (from, to) = (before.owners(&name, 3), after.owners(&name, 3));
@@ -144,8 +144,8 @@ fn the_diff_says_of_every_key_what_its_owners_were_and_are() {
             None => assert_eq!(from, to),
         }
     }
-    assert!(before.diff(&before, 3).arcs.is_empty());
-    assert_eq!(ring([]).diff(&ring([1]), 1).share(), 1 << 64, "from nobody, everything moves");
+    assert!(Diff::between(&before, &before, 3).arcs.is_empty());
+    assert_eq!(Diff::between(&ring([]), &ring([1]), 1).share(), 1 << 64, "from nobody, everything moves");
 }
 
 #[test]

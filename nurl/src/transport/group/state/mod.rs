@@ -1,16 +1,16 @@
 //! [`Groups`]: our keys, other senders' keys, and the frames that wait for a key.
 
-mod frames;
-mod keys;
+mod own_key;
+mod receiving;
+mod senders;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use zeroize::Zeroizing;
-
+use self::own_key::OwnKey;
+use self::senders::Senders;
 use crate::key::{AllowList, PublicKey};
-use crate::kit::window::ReplayWindow;
 use crate::mesh::Generation;
 use crate::rt::Rng;
 use crate::transport::Gauge;
@@ -23,16 +23,6 @@ use crate::transport::group::{
 
 type Name = Arc<str>;
 
-/// Our own key for a group.
-struct OwnKey {
-    id: u64,
-    key: Zeroizing<[u8; 32]>,
-    counter: u64,
-    made: Instant,
-    /// The peers to which it was sent.
-    holders: BTreeSet<PublicKey>,
-}
-
 struct Group {
     allow: Option<AllowList>,
     /// One tag per generation of the mesh secret, the current one first.
@@ -40,25 +30,6 @@ struct Group {
     own: Option<OwnKey>,
     /// The key must be replaced as soon as it is old enough.
     stale: bool,
-}
-
-/// A key of another sender.
-struct HeldKey {
-    boot: u64,
-    key_id: u64,
-    /// In the mesh group: the generation's tag.
-    tag: Option<Tag>,
-    key: Zeroizing<[u8; 32]>,
-    /// At a group's rates, a frame takes minutes to be overtaken by more others than the narrowest window holds.
-    window: ReplayWindow,
-}
-
-/// The state of one sender in one group. The newest key is last.
-#[derive(Default)]
-struct Sender {
-    keys: Vec<HeldKey>,
-    /// The frame clock at its last frame, for eviction.
-    spoke: u64,
 }
 
 struct Request {
@@ -74,24 +45,28 @@ struct WaitingFrame {
     frame: Vec<u8>,
 }
 
+/// This process as a sender.
+struct Local {
+    key: PublicKey,
+    boot: u64,
+    rng: Rng,
+    /// The frames that it sealed for the mesh group.
+    mesh_counter: u64,
+}
+
 /// All groups of one node. See the [module](crate::transport::group).
 pub struct Groups {
-    local: PublicKey,
-    boot: u64,
+    local: Local,
     generations: Vec<Generation>,
-    rng: Rng,
     groups: BTreeMap<Name, Group>,
     by_tag: BTreeMap<Tag, Name>,
-    senders: BTreeMap<(Name, PublicKey), Sender>,
+    senders: Senders,
     /// The peers' boot ids, from their sessions.
     boots: BTreeMap<PublicKey, u64>,
     requests: BTreeMap<(Name, PublicKey), Request>,
     waiting: VecDeque<WaitingFrame>,
     outbox: VecDeque<(PublicKey, Vec<u8>)>,
     events: VecDeque<GroupEvent>,
-    /// Counts authenticated frames, in order to find the sender that was silent longest.
-    clock: u64,
-    mesh_counter: u64,
     stats: GroupStats,
 }
 
@@ -99,20 +74,16 @@ impl Groups {
     /// `generations` are the mesh's generations, the current one first; `boot` is this process's boot id.
     pub fn new(local: PublicKey, boot: u64, generations: Vec<Generation>, rng: Rng) -> Groups {
         let mut groups = Groups {
-            local,
-            boot,
+            local: Local { key: local, boot, rng, mesh_counter: 0 },
             generations,
-            rng,
             groups: BTreeMap::new(),
             by_tag: BTreeMap::new(),
-            senders: BTreeMap::new(),
+            senders: Senders::default(),
             boots: BTreeMap::new(),
             requests: BTreeMap::new(),
             waiting: VecDeque::new(),
             outbox: VecDeque::new(),
             events: VecDeque::new(),
-            clock: 0,
-            mesh_counter: 0,
             stats: GroupStats::default(),
         };
         groups.insert(MESH_GROUP, None);
@@ -155,7 +126,7 @@ impl Groups {
             return;
         }
         self.by_tag.retain(|_, of| &**of != name);
-        self.senders.retain(|(of, _), _| &**of != name);
+        self.senders.forget_group(name);
         self.requests.retain(|(of, _), _| &**of != name);
         self.waiting.retain(|frame| &*frame.group != name);
     }
@@ -181,9 +152,7 @@ impl Groups {
         }
         // A subkey of the mesh group belongs to the generation of its tag.
         let current: BTreeSet<Tag> = self.by_tag.keys().copied().collect();
-        for sender in self.senders.values_mut() {
-            sender.keys.retain(|key| key.tag.is_none_or(|tag| current.contains(&tag)));
-        }
+        self.senders.keep_tags(|tag| current.contains(tag));
     }
 
     /// A session reports a peer's boot id. Frames and keys of an earlier boot are void from now on.
@@ -192,17 +161,13 @@ impl Groups {
             self.boots.pop_first();
         }
         self.boots.insert(peer, boot);
-        for ((_, sender), state) in &mut self.senders {
-            if *sender == peer {
-                state.keys.retain(|key| key.boot == boot);
-            }
-        }
+        self.senders.keep_boot(peer, boot);
     }
 
     /// The peer left for good.
     pub fn forget(&mut self, peer: &PublicKey) {
         self.boots.remove(peer);
-        self.senders.retain(|(_, sender), _| sender != peer);
+        self.senders.forget_sender(peer);
         self.requests.retain(|(_, sender), _| sender != peer);
         self.waiting.retain(|frame| frame.sender != *peer);
         for group in self.groups.values_mut() {
@@ -230,16 +195,16 @@ impl Groups {
             return Err(GroupError::NotJoined);
         };
         let (key_id, counter, key) = if name == MESH_GROUP {
-            self.mesh_counter += 1;
-            let key = self.generations[0].group_sender_key(&self.local, self.boot);
-            (0, self.mesh_counter, key)
+            self.local.mesh_counter += 1;
+            let key = self.generations[0].group_sender_key(&self.local.key, self.local.boot);
+            (0, self.local.mesh_counter, key)
         } else {
             self.rotate_if_due(now, name);
             let own = self.own_key(now, name).ok_or(GroupError::NotJoined)?;
             own.counter += 1;
             (own.id, own.counter, own.key.clone())
         };
-        let header = Header { group: tag, sender: self.local, boot: self.boot, key_id, counter };
+        let header = Header { group: tag, sender: self.local.key, boot: self.local.boot, key_id, counter };
         header.seal(&key, body, out);
         self.stats.sealed += 1;
         Ok(tag)
@@ -274,7 +239,7 @@ impl Groups {
     pub fn pull(&mut self, now: Instant, name: &str, sender: PublicKey) -> Result<(), GroupError> {
         let Some((name, _)) = self.groups.get_key_value(name) else { return Err(GroupError::NotJoined) };
         let name = name.clone();
-        if &*name != MESH_GROUP && sender != self.local {
+        if &*name != MESH_GROUP && sender != self.local.key {
             self.request(now, name, sender);
         }
         Ok(())

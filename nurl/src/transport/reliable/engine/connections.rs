@@ -1,4 +1,4 @@
-//! Connections: how they begin, end and fail their messages, and the handling of QUIC's events.
+//! Connections: how they begin, are read from, end and fail their messages, and the handling of QUIC's events.
 
 use std::time::Instant;
 
@@ -7,17 +7,17 @@ use quinn_proto::{Dir, Event as QuicEvent, StreamEvent, StreamId};
 use super::{Opening, Reliable};
 use crate::key::PublicKey;
 use crate::transport::reliable::inbox::Violation;
-use crate::transport::reliable::limits::{GONE_INTERVAL, OPEN_INTERVAL};
+use crate::transport::reliable::limits::{GONE_INTERVAL, MESSAGE_OVERHEAD_BYTES, OPEN_INTERVAL};
 use crate::transport::reliable::link::{Fate, Link, Settings};
 use crate::transport::reliable::outbox::Gone;
 use crate::transport::reliable::wire::{self, Cid, Pair};
-use crate::transport::reliable::{FailReason, Priority, ReliableEvent};
+use crate::transport::reliable::{FailReason, ReliableEvent};
 
 impl Reliable {
     pub(super) fn connect(&mut self, now: Instant, peer: PublicKey, pair: Pair) {
-        self.attempts += 1;
-        let first_cid = pair.first_cid(self.attempts);
-        let link = Link::connect(&self.settings, now, &first_cid, self.attempts, &mut self.rng);
+        self.local.attempts += 1;
+        let attempt = self.local.attempts;
+        let link = Link::connect(&self.settings, now, &pair.first_cid(attempt), attempt, &mut self.local.rng);
         if let Some(entry) = self.peers.get_mut(&peer) {
             self.links += usize::from(link.is_some());
             entry.link = link;
@@ -26,7 +26,7 @@ impl Reliable {
     }
 
     pub(super) fn accept(&mut self, now: Instant, peer: PublicKey, attempt: u64, packet: &[u8]) {
-        let Some(link) = Link::accept(&self.settings, now, packet, attempt, &mut self.rng) else {
+        let Some(link) = Link::accept(&self.settings, now, packet, attempt, &mut self.local.rng) else {
             self.stats.garbage += 1;
             return;
         };
@@ -89,11 +89,8 @@ impl Reliable {
         let link = self.peers.get_mut(&peer)?.link.take()?;
         self.links -= 1;
         self.stats.connections_ended += 1;
-        self.receiving -= link.inbox.held();
-        self.paused.remove(&peer);
-        if self.leader.is_some_and(|(leader, _)| leader == peer) {
-            self.leader = None;
-        }
+        self.receiving.remove(link.inbox.held());
+        self.receiving.forget(&peer);
         self.share_windows();
         Some(link)
     }
@@ -119,7 +116,7 @@ impl Reliable {
     pub(super) fn fail(&mut self, peer: PublicKey, messages: Vec<Gone>, reason: FailReason) {
         let any = !messages.is_empty();
         for Gone { id, length } in messages {
-            self.sending -= length;
+            self.sending.remove(length);
             self.stats.failed += 1;
             self.events.push_back(ReliableEvent::Failed { peer, id, reason });
         }
@@ -131,20 +128,9 @@ impl Reliable {
     /// A message left the outbox: refused senders may try again once half of the exhausted budget is free.
     pub(super) fn announce_room(&mut self, peer: PublicKey) {
         let outbox = self.peers.get(&peer).map(|entry| &entry.outbox);
-        let half = self.config.class_budget_bytes / 2;
-        let mut room = false;
-        for priority in Priority::ALL {
-            if outbox.is_none_or(|outbox| outbox.fits(priority, half, &self.config)) {
-                room |= self.refused.remove(&(peer, priority));
-            }
-        }
-        if room {
-            self.events.push_back(ReliableEvent::Writable { peer });
-        }
-        if self.sending <= self.config.send_budget_bytes / 2 {
-            let refused = std::mem::take(&mut self.refused_by_all);
-            self.events.extend(refused.into_iter().map(|peer| ReliableEvent::Writable { peer }));
-        }
+        let fits = |priority, bytes| outbox.is_none_or(|outbox| outbox.fits(priority, bytes, &self.config));
+        let writable = self.sending.take_writable(peer, fits);
+        self.events.extend(writable.into_iter().map(|peer| ReliableEvent::Writable { peer }));
     }
 
     /// Does all pending work for a peer after any change.
@@ -219,7 +205,7 @@ impl Reliable {
                 }
                 QuicEvent::Stream(StreamEvent::Finished { id }) => {
                     if let Some(Gone { id, length }) = entry.outbox.remove(id) {
-                        self.sending -= length;
+                        self.sending.remove(length);
                         self.stats.acked += 1;
                         self.events.push_back(ReliableEvent::Acked { peer, id });
                         self.announce_room(peer);
@@ -242,5 +228,58 @@ impl Reliable {
         }
         let gone = entry.outbox.remove(stream).into_iter().collect();
         self.fail(peer, gone, FailReason::Refused);
+    }
+
+    /// Bytes of messages that a peer has begun and not completed.
+    pub(super) fn held(&self, peer: &PublicKey) -> usize {
+        self.peers.get(peer).and_then(|entry| entry.link.as_ref()).map_or(0, |link| link.inbox.held())
+    }
+
+    pub(super) fn choose_leader(&mut self, now: Instant) {
+        let begun = |peer: &PublicKey| {
+            let link = self.peers.get(peer).and_then(|entry| entry.link.as_ref());
+            link.is_some_and(|link| link.inbox.held() > 0)
+        };
+        self.receiving.choose_leader(now, self.peers.keys(), begun);
+    }
+
+    fn read(&mut self, peer: PublicKey, stream: StreamId) -> Result<(), Violation> {
+        let Some(link) = self.peers.get_mut(&peer).and_then(|entry| entry.link.as_mut()) else {
+            return Ok(());
+        };
+        if !self.receiving.may_read(&peer) {
+            self.stats.paused += u64::from(self.receiving.pause(peer));
+            link.inbox.unread.insert(stream);
+            return Ok(());
+        }
+        self.receiving.remove(link.inbox.held());
+        let message = link.inbox.read(&mut link.conn, stream);
+        self.receiving.add(link.inbox.held());
+        if let Some((kind, body)) = message? {
+            self.receiving.add(body.len() + MESSAGE_OVERHEAD_BYTES);
+            self.stats.delivered += 1;
+            self.events.push_back(ReliableEvent::Message { peer, kind, body });
+        }
+        Ok(())
+    }
+
+    /// Resumes paused reading, as far as the budget allows.
+    pub(super) fn resume(&mut self) {
+        while let Some(peer) = self.receiving.resumable() {
+            let unread = self
+                .peers
+                .get_mut(&peer)
+                .and_then(|entry| entry.link.as_mut())
+                .and_then(|link| link.inbox.unread.pop_first());
+            let Some(stream) = unread else {
+                self.receiving.unpause(&peer);
+                continue;
+            };
+            if self.read(peer, stream).is_err() {
+                self.stats.violations += 1;
+                self.lose(peer, None);
+            }
+            self.enqueue(peer);
+        }
     }
 }

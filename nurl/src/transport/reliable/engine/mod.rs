@@ -2,19 +2,21 @@
 
 mod connections;
 mod receiving;
+mod sending;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use self::receiving::Receiving;
+use self::sending::Sending;
 use crate::key::PublicKey;
 use crate::kit::timers::Timers;
 use crate::rt::Rng;
 use crate::transport::Gauge;
 use crate::transport::reliable::limits::{
     CONNECTION_WINDOW_BYTES, MAX_MESSAGE_BYTES, MAX_PROBE_INTERVAL, MESSAGE_OVERHEAD_BYTES, MIN_WINDOW_BYTES,
-    STALL,
 };
 use crate::transport::reliable::link::{Link, Settings};
 use crate::transport::reliable::outbox::Outbox;
@@ -48,34 +50,29 @@ struct Peer {
     queued: bool,
 }
 
+/// This process: its name on the wire, and what it numbers and draws.
+struct Local {
+    key: PublicKey,
+    boot: u64,
+    rng: Rng,
+    next_message: u64,
+    /// As client: attempts, counted over all peers.
+    attempts: u64,
+}
+
 /// Reliable messages to and from all peers. See the [module](crate::transport::reliable).
 pub struct Reliable {
     config: ReliableConfig,
     settings: Settings,
-    local: PublicKey,
-    boot: u64,
-    rng: Rng,
+    local: Local,
     peers: BTreeMap<PublicKey, Peer>,
     /// The number of connections.
     links: usize,
-    next_message: u64,
-    /// As client: attempts, counted over all peers.
-    attempts: u64,
     ready: VecDeque<PublicKey>,
     timers: Timers<PublicKey>,
     events: VecDeque<ReliableEvent>,
-    /// Bytes accepted and unacknowledged.
-    sending: usize,
-    /// Bytes received, incomplete or not yet taken.
-    receiving: usize,
-    /// Peers and priorities whose `send` returned `Full`.
-    refused: BTreeSet<(PublicKey, Priority)>,
-    /// Peers whose `send` returned `Full` because of the budget of all peers.
-    refused_by_all: BTreeSet<PublicKey>,
-    /// Peers with reading paused because of the receive budget.
-    paused: BTreeSet<PublicKey>,
-    /// While the receive budget is exceeded: the only peer that is read from, and the time of its last progress.
-    leader: Option<(PublicKey, Instant)>,
+    sending: Sending,
+    receiving: Receiving,
     stats: ReliableStats,
 }
 
@@ -91,23 +88,15 @@ impl Reliable {
     ) -> Reliable {
         Reliable {
             settings: Settings::new(window(0, config.receive_budget_bytes)),
+            sending: Sending::new(&config),
+            receiving: Receiving::new(config.receive_budget_bytes),
             config,
             links: 0,
-            local,
-            boot: local_boot,
-            rng,
+            local: Local { key: local, boot: local_boot, rng, next_message: 0, attempts: 0 },
             peers: BTreeMap::new(),
-            next_message: 0,
-            attempts: 0,
             ready: VecDeque::new(),
             timers: Timers::default(),
             events: VecDeque::new(),
-            sending: 0,
-            receiving: 0,
-            refused: BTreeSet::new(),
-            refused_by_all: BTreeSet::new(),
-            paused: BTreeSet::new(),
-            leader: None,
             stats: ReliableStats::default(),
         }
     }
@@ -125,7 +114,7 @@ impl Reliable {
         kind: u8,
         body: Bytes,
     ) -> Result<MessageId, SendError> {
-        if peer == self.local {
+        if peer == self.local.key {
             return Err(SendError::ToSelf);
         }
         if body.len() > MAX_MESSAGE_BYTES {
@@ -136,21 +125,16 @@ impl Reliable {
             return Err(SendError::TooManyPeers);
         }
         let entry = self.peers.entry(peer).or_default();
-        let over =
-            self.sending > 0 && self.sending.saturating_add(body.len()) > self.config.send_budget_bytes;
+        let over = !self.sending.fits(body.len());
         if over || !entry.outbox.fits(priority, body.len(), &self.config) {
             self.stats.refused_full += 1;
-            if over {
-                self.refused_by_all.insert(peer);
-            } else {
-                self.refused.insert((peer, priority));
-            }
+            self.sending.refuse(peer, (!over).then_some(priority));
             return Err(SendError::Full { queued_bytes: entry.outbox.bytes() });
         }
-        let id = MessageId(self.next_message);
-        self.next_message += 1;
+        let id = MessageId(self.local.next_message);
+        self.local.next_message += 1;
         self.stats.accepted += 1;
-        self.sending += body.len();
+        self.sending.add(body.len());
         if entry.outbox.is_empty()
             && let Some(link) = &mut entry.link
         {
@@ -165,7 +149,7 @@ impl Reliable {
     /// A session with `peer`, in its process `peer_boot`, is up. A changed boot id ends the connection and fails the
     /// unacknowledged messages; the same boot id indicates that the path works again.
     pub fn on_established(&mut self, now: Instant, peer: PublicKey, peer_boot: u64) {
-        if peer == self.local || !self.admit(peer) {
+        if peer == self.local.key || !self.admit(peer) {
             return;
         }
         let entry = self.peers.entry(peer).or_default();
@@ -184,7 +168,7 @@ impl Reliable {
             }
             None => {}
         }
-        let (ours, theirs) = ((&self.local, self.boot), (&peer, peer_boot));
+        let (ours, theirs) = ((&self.local.key, self.local.boot), (&peer, peer_boot));
         let pair = if self.is_client(&peer) { Pair::new(ours, theirs) } else { Pair::new(theirs, ours) };
         let entry = self.peers.entry(peer).or_default();
         (entry.boot, entry.pair) = (Some(peer_boot), Some(pair));
@@ -227,11 +211,8 @@ impl Reliable {
             Datagram::Open(_) | Datagram::Gone(_) | Datagram::First { .. } => self.stats.stale += 1,
         }
         self.service(now, peer);
-        if before != (self.held(&peer), self.stats.delivered)
-            && let Some((leader, progress)) = &mut self.leader
-            && *leader == peer
-        {
-            *progress = now;
+        if before != (self.held(&peer), self.stats.delivered) {
+            self.receiving.progressed(now, &peer);
         }
     }
 
@@ -278,8 +259,7 @@ impl Reliable {
     /// Drops a peer's entry; its unacknowledged messages fail with [`FailReason::Forgotten`].
     pub fn forget(&mut self, _now: Instant, peer: PublicKey) {
         self.drop_link(peer);
-        self.refused.retain(|(refused, _)| *refused != peer);
-        self.refused_by_all.remove(&peer);
+        self.sending.forget(&peer);
         if let Some(mut entry) = self.peers.remove(&peer) {
             self.timers.clear(peer);
             if entry.queued {
@@ -318,7 +298,7 @@ impl Reliable {
     pub fn poll_event(&mut self) -> Option<ReliableEvent> {
         let event = self.events.pop_front()?;
         if let ReliableEvent::Message { body, .. } = &event {
-            self.receiving -= body.len() + MESSAGE_OVERHEAD_BYTES;
+            self.receiving.remove(body.len() + MESSAGE_OVERHEAD_BYTES);
             self.resume();
         }
         Some(event)
@@ -326,11 +306,8 @@ impl Reliable {
 
     /// Handles the timers that are due.
     pub fn handle_timeout(&mut self, now: Instant) {
-        if let Some((leader, progress)) = self.leader
-            && now >= progress + STALL
-        {
-            self.leader = None;
-            if self.over_budget() && self.held(&leader) > 0 {
+        if let Some(leader) = self.receiving.take_stalled(now) {
+            if self.receiving.is_over() && self.held(&leader) > 0 {
                 self.stats.stalled += 1;
                 self.hang_up(now, leader);
             }
@@ -358,19 +335,17 @@ impl Reliable {
 
     /// When [`Reliable::handle_timeout`] is due next.
     pub fn poll_timeout(&mut self) -> Option<Instant> {
-        let timer = self.timers.next();
-        let stall = self.leader.map(|(_, progress)| progress + STALL);
-        timer.into_iter().chain(stall).min()
+        self.timers.next().into_iter().chain(self.receiving.poll_timeout()).min()
     }
 
     /// Bytes accepted for all peers and not yet acknowledged.
     pub fn sending(&self) -> Gauge {
-        Gauge { now: self.sending, bound: self.config.send_budget_bytes }
+        self.sending.gauge()
     }
 
     /// Bytes received from all peers and not yet taken.
     pub fn receiving(&self) -> Gauge {
-        Gauge { now: self.receiving, bound: self.config.receive_budget_bytes }
+        self.receiving.gauge()
     }
 
     /// Peers with unacknowledged messages and no timer: the bound is zero. Messages for a peer without a session
@@ -406,7 +381,7 @@ impl Reliable {
     }
 
     fn is_client(&self, peer: &PublicKey) -> bool {
-        self.local < *peer
+        self.local.key < *peer
     }
 
     /// The id of this process and the peer's, if the peer's boot id is known.
