@@ -6,16 +6,23 @@
 //! case.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::cluster::{Cluster, secret, text};
+use crate::lock::lock;
+use crate::stage::{Stage, link_ms};
 use bytes::Bytes;
-use chaos::link::LinkConfig;
 use chaos::property::Broken;
-use chaos::scenario::{Held, Trial, Verdict};
+use chaos::scenario::{Held, Scenario, Trial, Verdict};
 use chaos::world::World;
 
-use crate::cluster::{Cluster, secret, text};
+/// The scenario.
+pub const SCENARIO: Scenario = Scenario::new(
+    "blackout",
+    "a bulk transfer survives 1.5 s without its direct path, and changes leg",
+    |trial| Box::pin(run(trial)),
+);
 
 /// The size of a message, and the time between two: 800 KB a second.
 const MESSAGE_BYTES: usize = 16 << 10;
@@ -39,15 +46,10 @@ const DEAD_FOR: Duration = Duration::from_millis(1_500);
 const BACK_WITHIN: Duration = Duration::from_secs(3);
 
 /// First a blackout of 1.5 s, then the end of the direct path.
-pub async fn run(trial: Trial) -> Verdict {
+async fn run(trial: Trial) -> Verdict {
     let world = trial.world;
-    world.link_default(LinkConfig {
-        latency: Duration::from_millis(10),
-        jitter: Duration::from_millis(2),
-        ..LinkConfig::default()
-    });
-    let cluster = Cluster::start(world, 2);
-    cluster.converge(Duration::from_secs(30)).await?;
+    let stage = Stage::new(world).links(link_ms(10, 2));
+    let cluster = stage.hub("hub").workers(2).meet(Duration::from_secs(30)).await?;
     let (from, to) = (&cluster.peers[0], &cluster.peers[1]);
     let (sender, receiver) = (from.node(&world).await, to.node(&world).await);
     let direct = |node: nurl::Node, peer| async move {
@@ -69,7 +71,7 @@ pub async fn run(trial: Trial) -> Verdict {
         while let Some((_, body)) = receiver.recv_message().await {
             let number = text(&body).split_once(' ').and_then(|(number, _)| number.parse().ok());
             let number = number.unwrap_or(u32::MAX);
-            log.lock().unwrap_or_else(PoisonError::into_inner).push((world.elapsed(), number));
+            lock(&log).push((world.elapsed(), number));
         }
     });
     let peer = to.key;
@@ -129,7 +131,7 @@ pub async fn run(trial: Trial) -> Verdict {
     sent.map_err(|error| Broken::safety(ONCE, format!("a message failed: {error}")))?;
     world.sleep(Duration::from_secs(1)).await;
     let mut times = BTreeMap::new();
-    for (_, number) in arrived.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+    for (_, number) in lock(&arrived).iter() {
         *times.entry(*number).or_insert(0) += 1;
     }
     if times.len() != MESSAGES as usize || times.values().any(|count| *count != 1) {
@@ -144,9 +146,8 @@ pub async fn run(trial: Trial) -> Verdict {
 /// The sender's path to the receiver, and how often the sender has given the direct path up.
 async fn leg(cluster: &Cluster) -> String {
     let (from, to) = (&cluster.peers[0], &cluster.peers[1]);
-    let path = cluster.path(from, to).await;
-    let leg = if path.is_some_and(|path| path.direct) { "direct" } else { "relayed" };
-    format!("{leg}, given up {} times so far", cluster.witness.demotions(from, to))
+    let times = cluster.witness.demotions(from, to);
+    format!("{}, given up {times} times so far", cluster.leg(from, to).await)
 }
 
 /// A message with the marker throughout, since it is split into many packets.
@@ -157,7 +158,7 @@ fn message(number: u32) -> Bytes {
 
 /// The number of messages that arrived in the last [`SPAN`].
 fn rate(arrived: &Mutex<Vec<(Duration, u32)>>, now: Duration) -> usize {
-    let arrived = arrived.lock().unwrap_or_else(PoisonError::into_inner);
+    let arrived = lock(arrived);
     arrived.iter().rev().take_while(|(at, _)| *at + SPAN >= now).count()
 }
 

@@ -9,13 +9,15 @@
 //!
 //! Negative control: with another secret no node joins, and the hub has the made-up keys' records throughout.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::cluster::{Cluster, Deadline, Peer};
+use crate::lock::lock;
+use crate::stage::{Stage, link_ms};
 use bytes::Bytes;
-use chaos::link::LinkConfig;
 use chaos::property::Broken;
-use chaos::scenario::{Held, Mark, Trial, Verdict};
+use chaos::scenario::{Held, Mark, Scenario, Trial, Verdict};
 use chaos::sometimes;
 use chaos::world::{Host, World};
 use nurl::internals::mesh::{MeshSecret, Ticket};
@@ -25,7 +27,19 @@ use nurl::internals::node::Role;
 use nurl::{Error, Node, RefusedBy, SecretKey};
 use rand_core::Rng as _;
 
-use crate::cluster::{Cluster, Map, Peer, Place, Within};
+/// The scenario.
+pub const SCENARIO: Scenario = Scenario {
+    marks: &[
+        Mark::new("a crowd was killed, and a newcomer came"),
+        Mark::new("a crowd lost its power, and a newcomer came"),
+        Mark::new("a newcomer was named nobody but strangers, and tried them"),
+    ],
+    ..Scenario::new(
+        "crowd",
+        "newcomers come when most have just gone, and among made-up records: they are in at once",
+        |trial| Box::pin(run(trial)),
+    )
+};
 
 /// Workers that stay.
 const STAY: usize = 2;
@@ -40,13 +54,6 @@ const STRANGERS: usize = 60;
 /// The crowd ends less than this many milliseconds after the newcomer's start: before it has asked the hub for
 /// contacts, or right after.
 const JUST_BEFORE: u64 = 300;
-
-/// Marks that some run has to reach.
-pub const MARKS: &[Mark] = &[
-    Mark::new("a crowd was killed, and a newcomer came"),
-    Mark::new("a crowd lost its power, and a newcomer came"),
-    Mark::new("a newcomer was named nobody but strangers, and tried them"),
-];
 
 const MEET: Duration = Duration::from_secs(60);
 
@@ -83,15 +90,13 @@ const REAPED: &str = "a hub forgets those who have gone";
 const THERE: &str = "the made-up keys are there";
 
 /// The life of such a mesh.
-pub async fn run(trial: Trial) -> Verdict {
+async fn run(trial: Trial) -> Verdict {
     let world = trial.world;
-    world.link_default(LinkConfig { latency: Duration::from_millis(20), ..LinkConfig::default() });
-    let mut map = Map::new(world).hub("hub").nodes(STAY + WORKERS, Place::Open);
+    let mut stage = Stage::new(world).links(link_ms(20, 0)).hub("hub").workers(STAY + WORKERS);
     for number in 0..CLIENTS {
-        map = map.client(&format!("client {number}"), Place::Open);
+        stage = stage.observer(&format!("client {number}"));
     }
-    let mut cluster = map.start();
-    cluster.converge(MEET).await?;
+    let mut cluster = stage.meet(MEET).await?;
     let mut notes = String::new();
 
     let power = world.rng("how they go").next_u64().is_multiple_of(2);
@@ -100,7 +105,7 @@ pub async fn run(trial: Trial) -> Verdict {
     sometimes!(power, "a crowd lost its power, and a newcomer came");
     let crowd: Vec<Peer> = cluster.peers[STAY..].to_vec();
     let begun = world.elapsed();
-    let newcomer = cluster.add("after the deaths", Place::Open, Role::Worker);
+    let newcomer = cluster.add("after the deaths", world.internet(), Role::Worker);
     world.sleep(Duration::from_millis(world.rng("when they go").next_u64() % JUST_BEFORE)).await;
     for peer in &crowd {
         if power { peer.host.power_loss() } else { peer.host.crash() }
@@ -113,8 +118,8 @@ pub async fn run(trial: Trial) -> Verdict {
     cluster.converge(2 * MEET).await?;
 
     // A hub takes a minute to notice a client's power loss.
-    let within = Within::new(world, REAPED, UNHEARD);
-    while within.lacks(lingering(&cluster, |stats| stats.clients)).await? {}
+    let deadline = Deadline::new(world, REAPED, UNHEARD);
+    while deadline.still_missing(lingering(&cluster, |stats| stats.clients)).await? {}
 
     let strangers = Strangers::come(world, &cluster).await?;
     let took = joins(world, &mut cluster, "among strangers", AMONG_STRANGERS, IN_AMONG_STRANGERS).await?;
@@ -132,8 +137,8 @@ pub async fn run(trial: Trial) -> Verdict {
     cluster.converge(MEET).await?;
     let views = cluster.views().await;
 
-    let within = Within::new(world, REAPED, UNREFRESHED);
-    while within.lacks(lingering(&cluster, |stats| stats.records)).await? {}
+    let deadline = Deadline::new(world, REAPED, UNREFRESHED);
+    while deadline.still_missing(lingering(&cluster, |stats| stats.records)).await? {}
     for peer in cluster.running() {
         peer.host.crash();
     }
@@ -151,7 +156,7 @@ async fn joins(
     property: &'static str,
 ) -> Result<Duration, Broken> {
     let begun = world.elapsed();
-    let peer: Peer = cluster.add(name, Place::Open, Role::Worker);
+    let peer: Peer = cluster.add(name, world.internet(), Role::Worker);
     joined(world, &peer, begun, bound, property).await
 }
 
@@ -257,14 +262,14 @@ impl Strangers {
                 let _ = commands.send(HubCommand::Publish { seq: 1, sealed }).await;
                 while let Some((_, events)) = events.recv().await {
                     let datagrams = events.iter().filter(|event| matches!(event, HubEvent::Datagram { .. }));
-                    *heard.lock().unwrap_or_else(PoisonError::into_inner) += datagrams.count();
+                    *lock(&heard) += datagrams.count();
                 }
             });
         }
-        let within = Within::new(world, THERE, MEET);
+        let deadline = Deadline::new(world, THERE, MEET);
         let there = || cluster.hubs[0].stats().records >= STRANGERS;
-        while within
-            .lacks((!there()).then(|| "not all are registered".to_owned()).into_iter().collect())
+        while deadline
+            .still_missing((!there()).then(|| "not all are registered".to_owned()).into_iter().collect())
             .await?
         {}
         Ok(strangers)
@@ -272,6 +277,6 @@ impl Strangers {
 
     /// Datagrams that reached any of the strangers.
     fn heard(&self) -> usize {
-        *self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+        *lock(&self.heard)
     }
 }

@@ -10,25 +10,38 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use crate::cluster::{Deadline, Peer, secret};
+use crate::stage::{Stage, link_ms};
 use chaos::link::{LinkConfig, Rate};
 use chaos::property::Broken;
-use chaos::scenario::{Held, Knob, Trial, Turns, Verdict};
+use chaos::scenario::{Held, Knob, Scenario, Trial, Turns, Verdict};
 use chaos::world::World;
 use nurl::internals::node::Role;
 
-use crate::cluster::{Map, Peer, Place, Within, secret};
-
-/// The scenario's knobs.
-pub const KNOBS: &[Knob] = &[
-    Knob { name: "leavers", about: "nodes that write and leave", default: 6, least: 1, turns: Turns::Hosts },
-    Knob {
-        name: "writes",
-        about: "keys that each of them writes",
-        default: 12,
-        least: 1,
-        turns: Turns::Work,
-    },
-];
+/// The scenario.
+pub const SCENARIO: Scenario = Scenario {
+    knobs: &[
+        Knob {
+            name: "leavers",
+            about: "nodes that write and leave",
+            default: 6,
+            least: 1,
+            turns: Turns::Hosts,
+        },
+        Knob {
+            name: "writes",
+            about: "keys that each of them writes",
+            default: 12,
+            least: 1,
+            turns: Turns::Work,
+        },
+    ],
+    ..Scenario::new(
+        "goodbye",
+        "nodes write and leave at once: what was acknowledged is held by those that stay",
+        |trial| Box::pin(run(trial)),
+    )
+};
 
 const HELD: &str = "a write acknowledged before an orderly end is held by others";
 
@@ -40,23 +53,18 @@ const MEET: Duration = Duration::from_secs(60);
 const AGREE: Duration = Duration::from_secs(90);
 
 /// Runs the scenario.
-pub async fn run(trial: Trial) -> Verdict {
+async fn run(trial: Trial) -> Verdict {
     let world = trial.world;
-    world.link_default(LinkConfig {
-        latency: Duration::from_millis(25),
-        jitter: Duration::from_millis(15),
-        udp_loss: Rate::percent(20),
-        tcp_loss: Rate::percent(3),
-        ..LinkConfig::default()
-    });
     let leavers = trial.knob("leavers") as usize;
-    let mut map = Map::new(world).hub("hub").nodes(STAY, Place::Open);
+    let mut stage = Stage::new(world)
+        .links(LinkConfig { udp_loss: Rate::percent(20), tcp_loss: Rate::percent(3), ..link_ms(25, 15) })
+        .hub("hub")
+        .workers(STAY);
     for number in 0..leavers {
         let role = if number % 2 == 0 { Role::Worker } else { Role::Member };
-        map = map.role(&format!("leaver {number}"), Place::Open, role);
+        stage = stage.node(&format!("leaver {number}"), role);
     }
-    let cluster = map.start();
-    cluster.converge(MEET).await?;
+    let cluster = stage.meet(MEET).await?;
     let (stay, leave) = cluster.peers.split_at(STAY);
     let mut acknowledged = BTreeSet::new();
     let mut lost = 0;
@@ -76,8 +84,8 @@ pub async fn run(trial: Trial) -> Verdict {
             format!("{} of {} keys, said to be lost {lost}: {missing:?}", missing.len(), acknowledged.len());
         return Err(Broken::safety(HELD, seen));
     }
-    let within = Within::new(world, "replicas that can talk agree", AGREE);
-    while within.lacks(differing(world, stay, &acknowledged).await).await? {}
+    let deadline = Deadline::new(world, "replicas that can talk agree", AGREE);
+    while deadline.still_missing(differing(world, stay, &acknowledged).await).await? {}
     cluster.inspect().await?;
     let state = format!("what {leavers} nodes wrote before they left is held by others, in equal copies\n");
     Ok(Held { state, notes: format!("{} writes were acknowledged\n", acknowledged.len()) })

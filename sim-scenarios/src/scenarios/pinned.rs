@@ -9,34 +9,37 @@
 
 use std::time::Duration;
 
+use crate::cluster::{Cluster, Deadline, Jobs, Peer};
+use crate::stage::{Stage, link_ms};
 use chaos::link::{LinkConfig, Rate};
 use chaos::property::Broken;
-use chaos::scenario::{Held, Knob, Mark, Trial, Turns, Verdict};
+use chaos::scenario::{Held, Knob, Mark, Scenario, Trial, Turns, Verdict};
 use chaos::sometimes;
 use nurl::internals::membership::State;
 
-use crate::cluster::{Cluster, Jobs, Peer, Within};
-
-/// The scenario's knobs.
-pub const KNOBS: &[Knob] = &[
-    Knob { name: "jobs", about: "jobs of each burst", default: 6, least: 1, turns: Turns::Work },
-    Knob {
-        name: "minutes",
-        about: "how long the cores are busy",
-        default: 10,
-        least: 1,
-        turns: Turns::Other,
-    },
-];
-
-/// Marks that some run has to reach.
-pub const MARKS: &[Mark] = &[
-    Mark::new("a handler was under way when its cores were taken"),
-    Mark::new("the busy node was suspected and cleared"),
-];
-
-/// The scenario's limit of virtual time.
-pub const TIME_LIMIT: Duration = Duration::from_secs(20 * 60);
+/// The scenario.
+pub const SCENARIO: Scenario = Scenario {
+    knobs: &[
+        Knob { name: "jobs", about: "jobs of each burst", default: 6, least: 1, turns: Turns::Work },
+        Knob {
+            name: "minutes",
+            about: "how long the cores are busy",
+            default: 10,
+            least: 1,
+            turns: Turns::Other,
+        },
+    ],
+    marks: &[
+        Mark::new("a handler was under way when its cores were taken"),
+        Mark::new("the busy node was suspected and cleared"),
+    ],
+    time_limit: Duration::from_secs(20 * 60),
+    ..Scenario::new(
+        "pinned",
+        "every core of a node is busy for ten minutes: it is never held dead, a dead one is",
+        |trial| Box::pin(run(trial)),
+    )
+};
 
 const NODES: usize = 4;
 const BUSY: usize = 1;
@@ -57,17 +60,14 @@ const CUT: Duration = Duration::from_secs(3);
 const REST: Duration = Duration::from_secs(100);
 
 /// Runs the scenario.
-pub async fn run(trial: Trial) -> Verdict {
+async fn run(trial: Trial) -> Verdict {
     let world = trial.world;
-    world.link_default(LinkConfig {
-        latency: Duration::from_millis(15),
-        jitter: Duration::from_millis(10),
+    let stage = Stage::new(world).links(LinkConfig {
         udp_loss: Rate::percent(5),
         tcp_loss: Rate::percent(1),
-        ..LinkConfig::default()
+        ..link_ms(15, 10)
     });
-    let cluster = Cluster::start(world, NODES);
-    cluster.converge(MEET).await?;
+    let cluster = stage.hub("hub").workers(NODES).meet(MEET).await?;
     let (busy, dead) = (&cluster.peers[BUSY], &cluster.peers[DEAD]);
 
     let mut jobs = burst(&trial, &cluster, 0).await?;
@@ -81,11 +81,11 @@ pub async fn run(trial: Trial) -> Verdict {
     nobody_held_dead(&cluster, busy)?;
     settled?;
 
-    let within = Within::new(world, "a dead node is held dead by all that aren't busy", LEARN);
+    let deadline = Deadline::new(world, "a dead node is held dead by all that aren't busy", LEARN);
     loop {
         let missing = alive_at(&cluster, dead, busy).await;
         nobody_held_dead(&cluster, busy)?;
-        if !within.lacks(missing).await? {
+        if !deadline.still_missing(missing).await? {
             break;
         }
     }
@@ -116,13 +116,13 @@ pub async fn run(trial: Trial) -> Verdict {
     busy.host.unpin_cpu();
     cluster.converge(LEARN).await?;
     let before = cluster.witness.runs().len();
-    let within = Within::new(world, "a node whose cores are free again runs jobs again", LEARN);
+    let deadline = Deadline::new(world, "a node whose cores are free again runs jobs again", LEARN);
     loop {
         burst(&trial, &cluster, bursts).await?.settle(TAKE_OVER).await?;
         bursts += 1;
         let ran = cluster.witness.runs()[before..].iter().any(|ran| ran.by == busy.name);
         let missing = if ran { Vec::new() } else { vec![format!("a run by {}", busy.name)] };
-        if !within.lacks(missing).await? {
+        if !deadline.still_missing(missing).await? {
             break;
         }
     }
