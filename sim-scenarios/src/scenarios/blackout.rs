@@ -9,13 +9,14 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::cluster::{Cluster, secret, text};
-use crate::lock::lock;
-use crate::stage::{Stage, link_ms};
 use bytes::Bytes;
 use chaos::property::Broken;
 use chaos::scenario::{Held, Scenario, Trial, Verdict};
 use chaos::world::World;
+
+use crate::cluster::{Cluster, secret, text};
+use crate::lock::lock;
+use crate::stage::{Stage, link_ms};
 
 /// The scenario.
 pub const SCENARIO: Scenario = Scenario::new(
@@ -107,18 +108,18 @@ async fn run(trial: Trial) -> Verdict {
     let cut = world.elapsed();
     world.sleep(DEAD_FOR).await;
     world.heal();
-    back_within(&world, &arrived, cut).await?;
+    wait_for_rate(&world, &arrived, cut).await?;
     while !direct(sender.clone(), to.key).await {
         if world.elapsed() - cut > Duration::from_secs(10) {
             return Err(Broken::liveness(DIRECT, "it is not 10 s after the cut"));
         }
         world.sleep(Duration::from_millis(50)).await;
     }
-    let mut state = format!("after a blackout: {}\n", leg(&cluster).await);
+    let mut state = format!("after a blackout: {}\n", describe_leg(&cluster).await);
     world.sleep(Duration::from_secs(1)).await;
     world.partition(&[a], &[b]);
     let cut = world.elapsed();
-    back_within(&world, &arrived, cut).await?;
+    wait_for_rate(&world, &arrived, cut).await?;
     // While the path is suspect, both legs carry copies; then the node gives the path up.
     while direct(sender.clone(), to.key).await {
         if world.elapsed() - cut > BACK_WITHIN {
@@ -138,13 +139,13 @@ async fn run(trial: Trial) -> Verdict {
         let seen = format!("{} of {MESSAGES} messages arrived, not each once", times.len());
         return Err(Broken::safety(ONCE, seen));
     }
-    state += &format!("after the direct path's death: {}\n", leg(&cluster).await);
+    state += &format!("after the direct path's death: {}\n", describe_leg(&cluster).await);
     state += &format!("{} messages arrived once each\n", times.len());
     Ok(Held { state, notes: format!("{before} messages in {SPAN:?} before, {FULL} sent\n") })
 }
 
 /// The sender's path to the receiver, and how often the sender has given the direct path up.
-async fn leg(cluster: &Cluster) -> String {
+async fn describe_leg(cluster: &Cluster) -> String {
     let (from, to) = (&cluster.peers[0], &cluster.peers[1]);
     let times = cluster.witness.demotions(from, to);
     format!("{}, given up {times} times so far", cluster.leg(from, to).await)
@@ -163,7 +164,7 @@ fn rate(arrived: &Mutex<Vec<(Duration, u32)>>, now: Duration) -> usize {
 }
 
 /// Waits until 80 % of the rate is back.
-async fn back_within(
+async fn wait_for_rate(
     world: &World,
     arrived: &Mutex<Vec<(Duration, u32)>>,
     cut: Duration,

@@ -13,9 +13,6 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::cluster::Deadline;
-use crate::lock::lock;
-use crate::stage::link_ms;
 use bytes::Bytes;
 use chaos::property::Broken;
 use chaos::scenario::{Held, Scenario, Trial, Verdict};
@@ -26,6 +23,10 @@ use nurl::internals::compute::job::{Config, JobEvent, Jobs, KindLimits, Placemen
 use nurl::rt::net::{RecvMeta, Transmit, UdpSocket};
 use nurl::rt::{self, time};
 use rand_core::Rng as _;
+
+use crate::cluster::Deadline;
+use crate::lock::lock;
+use crate::stage::link_ms;
 
 /// The scenario.
 pub const SCENARIO: Scenario = Scenario::new(
@@ -105,7 +106,7 @@ async fn run(trial: Trial) -> Verdict {
     let log = SharedLog::default();
     for number in 1..=WORKERS + 1 {
         let host = world.host(&format!("node {number}")).addr(&addr(number).ip().to_string());
-        start(world, host, number, agree, log.clone());
+        start_node(world, host, number, agree, log.clone());
     }
     world.sleep(agree.saturating_sub(world.elapsed())).await;
     let circled = lock(&log).misrouted.values().sum::<u64>();
@@ -113,7 +114,7 @@ async fn run(trial: Trial) -> Verdict {
         return Err(Broken::safety(CIRCLES, "no hops were used up"));
     }
     let deadline = Deadline::new(world, COMPLETE, COMPLETES);
-    while deadline.still_missing(open(&log)).await? {}
+    while deadline.still_missing(unfinished_jobs(&log)).await? {}
     let counts = lock(&log);
     let forwarded: u64 = counts.forwarded.values().sum();
     let notes = format!("{forwarded} forwards of {} attempts, {circled} in vain\n", counts.attempts);
@@ -126,12 +127,12 @@ async fn run(trial: Trial) -> Verdict {
 }
 
 /// The jobs without a result.
-fn open(log: &SharedLog) -> Vec<String> {
+fn unfinished_jobs(log: &SharedLog) -> Vec<String> {
     let done = lock(log).ends.values().filter(|ok| **ok).count();
     (done..usize::from(JOBS)).map(|number| format!("job {number}")).collect()
 }
 
-fn start(world: World, host: Host, number: u8, agree: Duration, log: SharedLog) {
+fn start_node(world: World, host: Host, number: u8, agree: Duration, log: SharedLog) {
     host.run(async move {
         let socket = UdpSocket::bind(SocketAddr::from(([0, 0, 0, 0], PORT))).await.expect("the port is free");
         let now = time::now();
@@ -152,7 +153,7 @@ fn start(world: World, host: Host, number: u8, agree: Duration, log: SharedLog) 
         }
         let mut agreed = false;
         loop {
-            drain(&mut jobs, &socket, number, &log);
+            run_and_send(&mut jobs, &socket, number, &log);
             let due = jobs.poll_timeout().map_or(TICK, |at| at.saturating_duration_since(time::now()));
             if let Ok((from, body)) = time::timeout(due.min(TICK), receive(&socket)).await {
                 jobs.handle_message(time::now(), from, body);
@@ -168,7 +169,7 @@ fn start(world: World, host: Host, number: u8, agree: Duration, log: SharedLog) 
 }
 
 /// Runs the due jobs, sends the queued messages, and checks the bound.
-fn drain(jobs: &mut Jobs, socket: &UdpSocket, number: u8, log: &SharedLog) {
+fn run_and_send(jobs: &mut Jobs, socket: &UdpSocket, number: u8, log: &SharedLog) {
     while let Some(counter) = jobs.poll_persist() {
         jobs.on_persisted(counter);
     }

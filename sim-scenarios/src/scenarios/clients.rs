@@ -11,9 +11,6 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::cluster::{Cluster, Deadline, secret};
-use crate::lock::lock;
-use crate::stage::{Stage, link_ms};
 use bytes::Bytes;
 use chaos::property::Broken;
 use chaos::scenario::{Held, Mark, Scenario, Trial, Verdict};
@@ -26,6 +23,10 @@ use nurl::internals::transport::Limits;
 use nurl::rt::{Rng, time};
 use nurl::{Node, PublicKey};
 use rand_core::Rng as _;
+
+use crate::cluster::{Cluster, Deadline, secret};
+use crate::lock::lock;
+use crate::stage::{Stage, link_ms};
 
 /// The scenario.
 pub const SCENARIO: Scenario = Scenario {
@@ -83,7 +84,7 @@ async fn run(trial: Trial) -> Verdict {
 
     let results = ClientResults::default();
     let machines: Vec<Host> =
-        (0..MACHINES).map(|number| one_after_another(world, &cluster, &results, number)).collect();
+        (0..MACHINES).map(|number| start_machine(world, &cluster, &results, number)).collect();
     kill_some(world, &cluster).await;
     let deadline = Deadline::new(world, EVERY_CLIENT, Duration::from_secs(120));
     while deadline.still_missing(results.outstanding()).await? {}
@@ -104,7 +105,7 @@ async fn run(trial: Trial) -> Verdict {
     }
     sometimes!(evicted > 0, "a full table made room for a client");
     let deadline = Deadline::new(world, NOTHING_LEFT, FORGOTTEN);
-    while deadline.still_missing(left(world, &cluster).await).await? {}
+    while deadline.still_missing(remaining_state(world, &cluster).await).await? {}
     let state = format!("{} clients had their result\n{}", MACHINES * EACH, cluster.views().await);
     Ok(Held { state, notes: format!("the slowest took {slowest:?}; {evicted} were evicted\n") })
 }
@@ -133,7 +134,7 @@ impl ClientResults {
 }
 
 /// A machine that runs one client after the other.
-fn one_after_another(world: World, cluster: &Cluster, results: &ClientResults, number: usize) -> Host {
+fn start_machine(world: World, cluster: &Cluster, results: &ClientResults, number: usize) -> Host {
     let host = world.host(&format!("machine {number}")).addr(&format!("198.51.100.{}", number + 1));
     let (ticket, results) = (cluster.ticket.clone(), results.clone());
     host.spawn(move || {
@@ -177,7 +178,7 @@ async fn submit(ticket: &Ticket, kind: &str, name: &str) -> Result<(), String> {
 /// Kills clients at drawn moments while others come and go; their machines start the next client.
 async fn kill_some(world: World, cluster: &Cluster) {
     let mut rng: Rng = world.rng("kills");
-    let hosts: Vec<Host> = (0..DOOMED).map(|number| doomed(world, cluster, number)).collect();
+    let hosts: Vec<Host> = (0..DOOMED).map(|number| start_doomed_machine(world, cluster, number)).collect();
     for _ in 0..KILLS {
         for host in &hosts {
             world.sleep(Duration::from_millis(50 + rng.next_u64() % 300)).await;
@@ -195,7 +196,7 @@ async fn kill_some(world: World, cluster: &Cluster) {
 }
 
 /// A machine whose client submits a job that takes longer than the client lives.
-fn doomed(world: World, cluster: &Cluster, number: usize) -> Host {
+fn start_doomed_machine(world: World, cluster: &Cluster, number: usize) -> Host {
     let host = world.host(&format!("doomed {number}")).addr(&format!("198.51.100.{}", number + 101));
     let ticket = cluster.ticket.clone();
     host.spawn(move || {
@@ -230,7 +231,7 @@ async fn evicted(world: World, cluster: &Cluster) -> u64 {
 }
 
 /// The workers' remaining state for peers other than the workers.
-async fn left(world: World, cluster: &Cluster) -> Vec<String> {
+async fn remaining_state(world: World, cluster: &Cluster) -> Vec<String> {
     let mut left = Vec::new();
     let members: Vec<PublicKey> = cluster.peers.iter().map(|peer| peer.key).collect();
     for peer in &cluster.peers {

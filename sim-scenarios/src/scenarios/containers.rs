@@ -88,26 +88,26 @@ async fn run(trial: Trial) -> Verdict {
         .meet(MEET)
         .await?;
     let traffic = Traffic::start(world, &cluster, EVERY).await;
-    direct(world, &cluster, MEET).await?;
+    wait_until_direct(world, &cluster, MEET).await?;
     let laptop = cluster.peers[0].clone();
     for (nic, ip) in BRIDGES.into_iter().chain(LAB) {
         laptop.host.attach(nic, nat(world, nic, presets::full_cone()), &[ip]);
     }
     world.sleep(CHANGE).await;
-    direct(world, &cluster, MEET).await?;
+    wait_until_direct(world, &cluster, MEET).await?;
 
     let (since, downs) = (world.elapsed(), cluster.witness.hub_downs(&laptop));
     for _ in 0..CHANGES {
-        change(laptop.host, &BRIDGES, &mut draws);
+        toggle_one(laptop.host, &BRIDGES, &mut draws);
         world.sleep(AFTERWARDS).await;
-        let doubted = doubted(&cluster).await;
+        let doubted = doubted_paths(&cluster).await;
         if !doubted.is_empty() {
             return Err(Broken::safety(UNDOUBTED, doubted.join("; ")));
         }
         world.sleep(CHANGE).await;
     }
     for _ in 0..CHANGES {
-        change(laptop.host, &LAB, &mut draws);
+        toggle_one(laptop.host, &LAB, &mut draws);
         world.sleep(CHANGE).await;
     }
     let dropped = cluster.witness.hub_downs(&laptop) - downs;
@@ -127,7 +127,7 @@ async fn run(trial: Trial) -> Verdict {
         }
     }
 
-    change(laptop.host, &BRIDGES, &mut draws);
+    toggle_one(laptop.host, &BRIDGES, &mut draws);
     laptop.host.set_nic_up("eth0", false);
     world.sleep(SEEN).await;
     let dropped = cluster.witness.hub_downs(&laptop) - downs;
@@ -138,11 +138,11 @@ async fn run(trial: Trial) -> Verdict {
     cluster.roam(&laptop, cellular);
     laptop.host.set_nic_up("eth0", true);
     let moved = world.elapsed();
-    change(laptop.host, &BRIDGES, &mut draws);
+    toggle_one(laptop.host, &BRIDGES, &mut draws);
     let deadline = Deadline::new(world, RESUMED, RESUMES);
-    while deadline.still_missing(mute(&cluster, &traffic, moved).await).await? {}
+    while deadline.still_missing(not_resumed(&cluster, &traffic, moved).await).await? {}
     let resumed = deadline.waited();
-    direct(world, &cluster, SETTLES).await?;
+    wait_until_direct(world, &cluster, SETTLES).await?;
     traffic.stop();
     let notes = format!("heard after {resumed:?}, direct after {:?}\n", world.elapsed() - moved);
     let state = format!(
@@ -153,14 +153,14 @@ async fn run(trial: Trial) -> Verdict {
 }
 
 /// One of these interfaces, drawn, goes up or down.
-fn change(host: Host, nics: &[(&str, &str)], draws: &mut impl Rng) {
+fn toggle_one(host: Host, nics: &[(&str, &str)], draws: &mut impl Rng) {
     let (nic, ip) = nics[(draws.next_u64() % nics.len() as u64) as usize];
     let is_up = host.addrs().iter().any(|addr| addr.to_string() == ip);
     host.set_nic_up(nic, !is_up);
 }
 
 /// The paths from and to the laptop that aren't direct beyond doubt.
-async fn doubted(cluster: &Cluster) -> Vec<String> {
+async fn doubted_paths(cluster: &Cluster) -> Vec<String> {
     let laptop = &cluster.peers[0];
     let mut doubted = Vec::new();
     for other in &cluster.peers[1..] {
@@ -175,14 +175,14 @@ async fn doubted(cluster: &Cluster) -> Vec<String> {
 }
 
 /// Waits until each path of the laptop is direct.
-async fn direct(world: World, cluster: &Cluster, limit: Duration) -> Result<(), Broken> {
+async fn wait_until_direct(world: World, cluster: &Cluster, limit: Duration) -> Result<(), Broken> {
     let deadline = Deadline::new(world, DIRECT, limit);
-    while deadline.still_missing(doubted(cluster).await).await? {}
+    while deadline.still_missing(doubted_paths(cluster).await).await? {}
     Ok(())
 }
 
 /// Missing registrations, and paths from or to the laptop on which no datagram sent since the move has arrived.
-async fn mute(cluster: &Cluster, traffic: &Traffic, moved: Duration) -> Vec<String> {
+async fn not_resumed(cluster: &Cluster, traffic: &Traffic, moved: Duration) -> Vec<String> {
     let laptop = &cluster.peers[0];
     let mut missing = cluster.unregistered(&cluster.hubs[0]).await;
     let pairs = cluster.peers[1..].iter().flat_map(|other| [(laptop, other), (other, laptop)]);

@@ -7,11 +7,12 @@
 
 use std::time::Duration;
 
-use crate::cluster::Jobs;
-use crate::stage::{Stage, link_ms};
 use chaos::link::{LinkConfig, Rate};
 use chaos::property::Broken;
 use chaos::scenario::{Held, Scenario, Trial, Verdict};
+
+use crate::cluster::Jobs;
+use crate::stage::{Stage, link_ms};
 
 /// The scenario.
 pub const SCENARIO: Scenario = Scenario::new(

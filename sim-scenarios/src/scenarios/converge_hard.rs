@@ -24,11 +24,11 @@ async fn run(trial: Trial) -> Verdict {
     let world = trial.world;
     let cluster = Stage::new(world).links(lossy_link(30)).hub("hub").workers(NODES).start();
     let deadline = Deadline::new(world, "all find each other", MEET);
-    while deadline.still_missing(strangers(&cluster).await).await? {}
+    while deadline.still_missing(unknown_pairs(&cluster).await).await? {}
     let victim = &cluster.peers[VICTIM];
     victim.host.power_loss();
     let deadline = Deadline::new(world, "a death is known everywhere", LEARN);
-    while deadline.still_missing(ignorant(&cluster, victim).await).await? {}
+    while deadline.still_missing(without_the_verdict(&cluster, victim).await).await? {}
     world.link_default(LinkConfig::default());
     cluster.converge(MEET).await?;
     let wrongly = cluster.witness.held_dead().iter().filter(|(_, about)| *about != victim.key).count();
@@ -38,7 +38,7 @@ async fn run(trial: Trial) -> Verdict {
 
 /// The pairs of which one node doesn't know the other; the states that they hold may change from moment to
 /// moment.
-async fn strangers(cluster: &Cluster) -> Vec<String> {
+async fn unknown_pairs(cluster: &Cluster) -> Vec<String> {
     let mut missing = Vec::new();
     for peer in &cluster.peers {
         let view = cluster.view(peer).await;
@@ -50,7 +50,7 @@ async fn strangers(cluster: &Cluster) -> Vec<String> {
 }
 
 /// The running nodes that don't hold `dead` dead.
-async fn ignorant(cluster: &Cluster, dead: &Peer) -> Vec<String> {
+async fn without_the_verdict(cluster: &Cluster, dead: &Peer) -> Vec<String> {
     let mut missing = Vec::new();
     for peer in cluster.running() {
         if cluster.view(peer).await.get(&dead.key) != Some(&State::Dead) {

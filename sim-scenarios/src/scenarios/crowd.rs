@@ -12,9 +12,6 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::cluster::{Cluster, Deadline, Peer};
-use crate::lock::lock;
-use crate::stage::{Stage, link_ms};
 use bytes::Bytes;
 use chaos::property::Broken;
 use chaos::scenario::{Held, Mark, Scenario, Trial, Verdict};
@@ -26,6 +23,10 @@ use nurl::internals::net::reach::hub_client::{self, HubClientConfig, HubCommand,
 use nurl::internals::node::Role;
 use nurl::{Error, Node, RefusedBy, SecretKey};
 use rand_core::Rng as _;
+
+use crate::cluster::{Cluster, Deadline, Peer};
+use crate::lock::lock;
+use crate::stage::{Stage, link_ms};
 
 /// The scenario.
 pub const SCENARIO: Scenario = Scenario {
@@ -110,19 +111,20 @@ async fn run(trial: Trial) -> Verdict {
     for peer in &crowd {
         if power { peer.host.power_loss() } else { peer.host.crash() }
     }
-    let took = joined(world, &newcomer, begun, bound, IN_AFTER_DEATHS).await?;
+    let took = wait_until_joined(world, &newcomer, begun, bound, IN_AFTER_DEATHS).await?;
     if !power {
-        names_nobody_of(world, &cluster, &crowd).await?;
+        check_hub_names_none_of(world, &cluster, &crowd).await?;
     }
     notes += &format!("in {took:?} after {} had gone\n", WORKERS + CLIENTS);
     cluster.converge(2 * MEET).await?;
 
     // A hub takes a minute to notice a client's power loss.
     let deadline = Deadline::new(world, REAPED, UNHEARD);
-    while deadline.still_missing(lingering(&cluster, |stats| stats.clients)).await? {}
+    while deadline.still_missing(more_than_running(&cluster, |stats| stats.clients)).await? {}
 
-    let strangers = Strangers::come(world, &cluster).await?;
-    let took = joins(world, &mut cluster, "among strangers", AMONG_STRANGERS, IN_AMONG_STRANGERS).await?;
+    let strangers = Strangers::register(world, &cluster).await?;
+    let took =
+        add_and_join(world, &mut cluster, "among strangers", AMONG_STRANGERS, IN_AMONG_STRANGERS).await?;
     notes += &format!("in {took:?} among {STRANGERS} made-up records\n");
     sometimes!(strangers.heard() > 0, "a newcomer was named nobody but strangers, and tried them");
     let named = cluster.hubs[0].stats().records;
@@ -130,7 +132,7 @@ async fn run(trial: Trial) -> Verdict {
         return Err(Broken::safety(THERE, format!("the hub has {named} records")));
     }
     strangers.host.crash();
-    let refused = with_another_secret(world, &cluster).await;
+    let refused = join_with_another_secret(world, &cluster).await;
     if !matches!(&refused, Err(Error::Refused(RefusedBy::Members))) {
         return Err(Broken::safety(KEPT_OUT, format!("{refused:?}")));
     }
@@ -138,17 +140,17 @@ async fn run(trial: Trial) -> Verdict {
     let views = cluster.views().await;
 
     let deadline = Deadline::new(world, REAPED, UNREFRESHED);
-    while deadline.still_missing(lingering(&cluster, |stats| stats.records)).await? {}
+    while deadline.still_missing(more_than_running(&cluster, |stats| stats.records)).await? {}
     for peer in cluster.running() {
         peer.host.crash();
     }
-    let took = joins(world, &mut cluster, "the last", ALONE, ALONE_AT_ONCE).await?;
+    let took = add_and_join(world, &mut cluster, "the last", ALONE, ALONE_AT_ONCE).await?;
     notes += &format!("alone after {took:?}\n");
     Ok(Held { state: views, notes })
 }
 
 /// Adds a worker now. Returns how long it took to join.
-async fn joins(
+async fn add_and_join(
     world: World,
     cluster: &mut Cluster,
     name: &str,
@@ -157,11 +159,11 @@ async fn joins(
 ) -> Result<Duration, Broken> {
     let begun = world.elapsed();
     let peer: Peer = cluster.add(name, world.internet(), Role::Worker);
-    joined(world, &peer, begun, bound, property).await
+    wait_until_joined(world, &peer, begun, bound, property).await
 }
 
 /// Waits until a worker that started at `begun` has joined. Returns how long it took.
-async fn joined(
+async fn wait_until_joined(
     world: World,
     peer: &Peer,
     begun: Duration,
@@ -178,7 +180,7 @@ async fn joined(
 }
 
 /// Asks the hub for contacts several times, as a newcomer does: no list may have a killed node.
-async fn names_nobody_of(world: World, cluster: &Cluster, killed: &[Peer]) -> Result<(), Broken> {
+async fn check_hub_names_none_of(world: World, cluster: &Cluster, killed: &[Peer]) -> Result<(), Broken> {
     let host = world.host("asker").addr("198.51.100.3");
     host.spawn(std::future::pending::<()>);
     let config = HubClientConfig {
@@ -216,13 +218,13 @@ async fn names_nobody_of(world: World, cluster: &Cluster, killed: &[Peer]) -> Re
 }
 
 /// Says if the hub's count exceeds the number of running nodes.
-fn lingering(cluster: &Cluster, count: impl Fn(&HubStats) -> usize) -> Vec<String> {
+fn more_than_running(cluster: &Cluster, count: impl Fn(&HubStats) -> usize) -> Vec<String> {
     let (held, running) = (count(&cluster.hubs[0].stats()), cluster.running().count());
     (held > running).then(|| format!("{held} of {running}")).into_iter().collect()
 }
 
 /// The outcome of joining with another secret and an otherwise right ticket.
-async fn with_another_secret(world: World, cluster: &Cluster) -> Result<(), Error> {
+async fn join_with_another_secret(world: World, cluster: &Cluster) -> Result<(), Error> {
     let host = world.host("another secret").addr("198.51.100.2");
     host.spawn(std::future::pending::<()>);
     let secret = MeshSecret::generate(&mut world.rng("another secret"));
@@ -243,7 +245,7 @@ struct Strangers {
 }
 
 impl Strangers {
-    async fn come(world: World, cluster: &Cluster) -> Result<Strangers, Broken> {
+    async fn register(world: World, cluster: &Cluster) -> Result<Strangers, Broken> {
         let host = world.host("strangers").addr("198.51.100.1");
         host.spawn(std::future::pending::<()>);
         let strangers = Strangers { host, heard: Arc::default() };

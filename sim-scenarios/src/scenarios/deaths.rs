@@ -136,7 +136,7 @@ async fn run(trial: Trial) -> Verdict {
     cluster.no_false_deaths(LIVING, &[])?;
 
     mass_death.kill(std::slice::from_ref(first));
-    let one = known(&cluster, world, KNOWN, std::slice::from_ref(first), ONE).await?;
+    let one = wait_until_known(&cluster, world, KNOWN, std::slice::from_ref(first), ONE).await?;
 
     mass_death.kill(dying);
     if mass_death.hub {
@@ -148,7 +148,7 @@ async fn run(trial: Trial) -> Verdict {
         jobs.submit(&living[number % living.len()], "slow", &format!("job {number:02}")).await?;
     }
     let begun = world.elapsed();
-    let many = known(&cluster, world, TOGETHER, dying, 2 * one).await?;
+    let many = wait_until_known(&cluster, world, TOGETHER, dying, 2 * one).await?;
     let count = jobs.settle((4 * one).saturating_sub(world.elapsed() - begun)).await?;
     let took = world.elapsed() - begun;
     cluster.no_false_deaths(LIVING, &[dying, std::slice::from_ref(first)].concat())?;
@@ -167,7 +167,7 @@ async fn run(trial: Trial) -> Verdict {
 }
 
 /// How long it takes until all survivors hold all of `dead` dead.
-async fn known(
+async fn wait_until_known(
     cluster: &Cluster,
     world: World,
     property: &'static str,
@@ -175,11 +175,11 @@ async fn known(
     limit: Duration,
 ) -> Result<Duration, Broken> {
     let deadline = Deadline::new(world, property, limit);
-    while deadline.still_missing(ignorant(cluster, dead).await).await? {}
+    while deadline.still_missing(without_the_verdicts(cluster, dead).await).await? {}
     Ok(deadline.waited())
 }
 
-async fn ignorant(cluster: &Cluster, dead: &[Peer]) -> Vec<String> {
+async fn without_the_verdicts(cluster: &Cluster, dead: &[Peer]) -> Vec<String> {
     let mut missing = Vec::new();
     for peer in cluster.running() {
         let view = cluster.view(peer).await;

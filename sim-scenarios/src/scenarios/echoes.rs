@@ -91,10 +91,10 @@ async fn run(trial: Trial) -> Verdict {
     }
     cluster.converge(MEET).await?;
     let direct = Deadline::new(world, DIRECT, MEET);
-    while direct.still_missing(indirect(&cluster, &desk, &phone).await).await? {}
+    while direct.still_missing(indirect_paths(&cluster, &desk, &phone).await).await? {}
 
     let log = SharedObservations::default();
-    watch(world, &cluster, &log, &desk, &phone).await;
+    follow_path(world, &cluster, &log, &desk, &phone).await;
     for (from, to) in [(&desk, &phone), (&phone, &desk)] {
         receive(world, &log, to, to.key == desk.key).await;
         send(world, from, to).await;
@@ -128,13 +128,13 @@ async fn run(trial: Trial) -> Verdict {
 }
 
 /// Describes each direction in which the two have no direct path.
-async fn indirect(cluster: &Cluster, a: &Peer, b: &Peer) -> Vec<String> {
+async fn indirect_paths(cluster: &Cluster, a: &Peer, b: &Peer) -> Vec<String> {
     let paths = [cluster.wrong_path(a, b, true).await, cluster.wrong_path(b, a, true).await];
     paths.into_iter().flatten().collect()
 }
 
 /// Follows the events of the desk's path to the phone, starting with the present path.
-async fn watch(world: World, cluster: &Cluster, log: &SharedObservations, desk: &Peer, phone: &Peer) {
+async fn follow_path(world: World, cluster: &Cluster, log: &SharedObservations, desk: &Peer, phone: &Peer) {
     let (key, node) = (phone.key, desk.node(&world).await);
     let mut events = node.events();
     lock(log).address = cluster.path(desk, phone).await.and_then(|path| path.addr).map(|addr| addr.ip());

@@ -64,7 +64,7 @@ const LATER: &str = "2001:db8:1::11";
 
 impl PlannedHost {
     /// The families in which the oracle predicts a direct path: IPv4, IPv6.
-    fn straight(&self, other: &PlannedHost) -> [bool; 2] {
+    fn direct_families(&self, other: &PlannedHost) -> [bool; 2] {
         let v4 = self.v4.zip(other.v4).is_some_and(|(a, b)| oracle::direct(a, b));
         let v6 = self.v6.zip(other.v6).is_some_and(|((_, a), (_, b))| oracle::direct(a, b));
         [v4, v6]
@@ -113,7 +113,7 @@ async fn run(trial: Trial) -> Verdict {
         Stage::new(world).links(LinkConfig { udp_loss: Rate::percent(loss as u32), ..link_ms(15, 10) });
     let cluster = start(stage, world.internet(), &hosts);
     cluster.converge(MEET).await?;
-    let first = settled(world, &cluster, &hosts).await?;
+    let first = wait_until_settled(world, &cluster, &hosts).await?;
     sometimes!(by_v6_alone(&hosts, 0, 1), "IPv6 led straight where IPv4 could not");
     sometimes!(by_v6_alone(&hosts, 4, 5), "a translator of IPv6 was crossed");
     let mut state = matrix(&cluster, &hosts).await;
@@ -121,12 +121,12 @@ async fn run(trial: Trial) -> Verdict {
     let host = cluster.peers[PHONE].host;
     let (v4, v6) = (host.ip().to_string(), hosts[PHONE].v6.take());
     host.set_addrs(NIC, &[&v4]);
-    let without = settled(world, &cluster, &hosts).await?;
+    let without = wait_until_settled(world, &cluster, &hosts).await?;
     state += &format!("without IPv6:\n{}", row(&cluster, &hosts, PHONE).await);
 
     hosts[PHONE].v6 = v6.map(|(_, behaviour)| (LATER, behaviour));
     host.set_addrs(NIC, &[&v4, LATER]);
-    let again = settled(world, &cluster, &hosts).await?;
+    let again = wait_until_settled(world, &cluster, &hosts).await?;
     sometimes!(true, "a phone without IPv6 was relayed, and direct again with it");
     state += &format!("with IPv6 again:\n{}", row(&cluster, &hosts, PHONE).await);
     let notes = format!(
@@ -166,18 +166,22 @@ fn start(stage: Stage, internet: Net, hosts: &[PlannedHost]) -> Cluster {
 }
 
 fn by_v6_alone(hosts: &[PlannedHost], from: usize, to: usize) -> bool {
-    hosts[from].straight(&hosts[to]) == [false, true]
+    hosts[from].direct_families(&hosts[to]) == [false, true]
 }
 
 /// Waits until every pair is as the oracle predicts, and settled, as both ends see it. Returns how long it took.
-async fn settled(world: World, cluster: &Cluster, hosts: &[PlannedHost]) -> Result<Duration, Broken> {
+async fn wait_until_settled(
+    world: World,
+    cluster: &Cluster,
+    hosts: &[PlannedHost],
+) -> Result<Duration, Broken> {
     let deadline = Deadline::new(world, ORACLE, SETTLES);
-    while deadline.still_missing(wrong(cluster, hosts).await).await? {}
+    while deadline.still_missing(wrong_paths(cluster, hosts).await).await? {}
     Ok(deadline.waited())
 }
 
 /// The paths that differ from the prediction.
-async fn wrong(cluster: &Cluster, hosts: &[PlannedHost]) -> Vec<String> {
+async fn wrong_paths(cluster: &Cluster, hosts: &[PlannedHost]) -> Vec<String> {
     let mut wrong = Vec::new();
     for (from, a) in cluster.peers.iter().zip(hosts) {
         let members = cluster.members(from).await;
@@ -187,7 +191,7 @@ async fn wrong(cluster: &Cluster, hosts: &[PlannedHost]) -> Vec<String> {
                 wrong.push(format!("{pair} is unknown"));
                 continue;
             };
-            let (path, [v4, v6]) = (member.path, a.straight(b));
+            let (path, [v4, v6]) = (member.path, a.direct_families(b));
             // Without an address, the path is relayed.
             let right = path.addr.map_or(!v4 && !v6, |addr| if addr.is_ipv4() { v4 } else { v6 });
             if !right || !path.settled {
@@ -217,7 +221,7 @@ async fn row(cluster: &Cluster, hosts: &[PlannedHost], from: usize) -> String {
     for (to, planned) in hosts.iter().enumerate().filter(|(to, _)| *to != from) {
         let path = cluster.path(&cluster.peers[from], &cluster.peers[to]).await;
         let addr = path.and_then(|path| path.addr);
-        let leg = match (addr, hosts[from].straight(planned)) {
+        let leg = match (addr, hosts[from].direct_families(planned)) {
             (None, _) => "relayed",
             (Some(_), [true, true]) => "direct",
             (Some(addr), _) if addr.is_ipv4() => "direct by IPv4",

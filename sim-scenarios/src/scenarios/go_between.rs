@@ -8,12 +8,13 @@
 
 use std::time::Duration;
 
-use crate::cluster::{Deadline, Peer};
-use crate::stage::{Stage, link_ms};
 use chaos::property::Broken;
 use chaos::scenario::{Held, Scenario, Trial, Verdict};
 use chaos::world::Host;
 use nurl::internals::membership::State;
+
+use crate::cluster::{Deadline, Peer};
+use crate::stage::{Stage, link_ms};
 
 /// The scenario.
 pub const SCENARIO: Scenario = Scenario::new(

@@ -10,13 +10,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::cluster::{Deadline, Peer, secret};
-use crate::stage::{Stage, link_ms};
 use chaos::link::{LinkConfig, Rate};
 use chaos::property::Broken;
 use chaos::scenario::{Held, Knob, Scenario, Trial, Turns, Verdict};
 use chaos::world::World;
 use nurl::internals::node::Role;
+
+use crate::cluster::{Deadline, Peer, secret};
+use crate::stage::{Stage, link_ms};
 
 /// The scenario.
 pub const SCENARIO: Scenario = Scenario {
@@ -75,7 +76,7 @@ async fn run(trial: Trial) -> Verdict {
     }
     let mut missing = Vec::new();
     for key in &acknowledged {
-        if copies(world, stay, key).await.is_empty() {
+        if copies_by_digest(world, stay, key).await.is_empty() {
             missing.push(key.clone());
         }
     }
@@ -85,7 +86,7 @@ async fn run(trial: Trial) -> Verdict {
         return Err(Broken::safety(HELD, seen));
     }
     let deadline = Deadline::new(world, "replicas that can talk agree", AGREE);
-    while deadline.still_missing(differing(world, stay, &acknowledged).await).await? {}
+    while deadline.still_missing(differing_copies(world, stay, &acknowledged).await).await? {}
     cluster.inspect().await?;
     let state = format!("what {leavers} nodes wrote before they left is held by others, in equal copies\n");
     Ok(Held { state, notes: format!("{} writes were acknowledged\n", acknowledged.len()) })
@@ -107,7 +108,7 @@ async fn write_and_leave(world: World, leaver: &Peer, writes: u64) -> (Vec<Strin
 }
 
 /// The staying workers that hold a copy, by its digest.
-async fn copies(world: World, stay: &[Peer], key: &str) -> BTreeMap<[u8; 16], Vec<String>> {
+async fn copies_by_digest(world: World, stay: &[Peer], key: &str) -> BTreeMap<[u8; 16], Vec<String>> {
     let mut copies = BTreeMap::new();
     for peer in stay {
         if let Ok(Some(digest)) = peer.node(&world).await.held_digest(key).await {
@@ -117,10 +118,10 @@ async fn copies(world: World, stay: &[Peer], key: &str) -> BTreeMap<[u8; 16], Ve
     copies
 }
 
-async fn differing(world: World, stay: &[Peer], keys: &BTreeSet<String>) -> Vec<String> {
+async fn differing_copies(world: World, stay: &[Peer], keys: &BTreeSet<String>) -> Vec<String> {
     let mut missing = Vec::new();
     for key in keys {
-        let copies = copies(world, stay, key).await;
+        let copies = copies_by_digest(world, stay, key).await;
         let holders: usize = copies.values().map(Vec::len).sum();
         if copies.len() > 1 || (holders > 0 && holders < stay.len()) {
             missing.push(format!("one copy of {key} at each: {:?}", copies.values().collect::<Vec<_>>()));

@@ -79,7 +79,7 @@ async fn run(trial: Trial) -> Verdict {
     }
     let mut cluster = stage.meet(MEET).await?;
     let (a, b) = (cluster.peers[OPEN].clone(), cluster.peers[OPEN + 1].clone());
-    let heard = listen(world, &cluster).await;
+    let heard = join_group_and_listen(world, &cluster).await;
     let traffic = Traffic::start(world, &cluster, EVERY).await;
     world.sleep(Duration::from_secs(3)).await;
 
@@ -109,7 +109,7 @@ async fn run(trial: Trial) -> Verdict {
     let relayed = flows.waited();
     broadcast(world, &cluster.peers[0].node(&world).await).await?;
     let deadline = Deadline::new(world, HEARD, HEARS);
-    while deadline.still_missing(deaf(&cluster, &heard)).await? {}
+    while deadline.still_missing(without_broadcast(&cluster, &heard)).await? {}
     cluster.converge(MET).await?;
     let took = world.elapsed() - returned;
     traffic.stop();
@@ -142,7 +142,7 @@ async fn run(trial: Trial) -> Verdict {
 type Receivers = Arc<Mutex<BTreeSet<String>>>;
 
 /// All nodes join the group and record broadcasts.
-async fn listen(world: World, cluster: &Cluster) -> Receivers {
+async fn join_group_and_listen(world: World, cluster: &Cluster) -> Receivers {
     let heard = Receivers::default();
     for peer in &cluster.peers {
         let (node, name, heard) = (peer.node(&world).await, peer.name.clone(), heard.clone());
@@ -168,7 +168,7 @@ async fn broadcast(world: World, node: &Node) -> Result<(), Broken> {
 }
 
 /// Members of the group that haven't received a broadcast.
-fn deaf(cluster: &Cluster, heard: &Receivers) -> Vec<String> {
+fn without_broadcast(cluster: &Cluster, heard: &Receivers) -> Vec<String> {
     let heard = lock(heard);
     let members = &cluster.peers[1..OPEN + 2];
     members.iter().map(|peer| peer.name.clone()).filter(|name| !heard.contains(name)).collect()

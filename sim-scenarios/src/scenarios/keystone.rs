@@ -16,8 +16,6 @@
 use std::pin::pin;
 use std::time::Duration;
 
-use crate::cluster::{Cluster, Deadline, Jobs, Peer, Setup};
-use crate::stage::{Stage, link_ms};
 use bytes::Bytes;
 use chaos::property::Broken;
 use chaos::scenario::{Held, Knob, Mark, Scenario, Trial, Turns, Verdict};
@@ -26,6 +24,9 @@ use chaos::world::Host;
 use nurl::internals::node::Role;
 use nurl::rt::time;
 use rand_core::Rng as _;
+
+use crate::cluster::{Cluster, Deadline, Jobs, Peer, Setup};
+use crate::stage::{Stage, link_ms};
 
 /// The scenario.
 pub const SCENARIO: Scenario = Scenario {
@@ -86,10 +87,10 @@ async fn run(trial: Trial) -> Verdict {
         if number < FAR { builder } else { builder.handler("far", far) }
     });
     let mut cluster = stage.meet(MEET).await?;
-    let mut text = partitions(&trial, &cluster).await?;
+    let mut text = partition_twice(&trial, &cluster).await?;
 
-    let victim = death(&trial, &cluster, &mut text).await?;
-    ring_change(&trial, &mut cluster, &victim, &mut text).await?;
+    let victim = kill_busiest(&trial, &cluster, &mut text).await?;
+    change_ring(&trial, &mut cluster, &victim, &mut text).await?;
 
     let runs = cluster.witness.runs_per_job();
     let twice = runs.values().map(|runs| runs - 1).sum::<usize>();
@@ -100,7 +101,7 @@ async fn run(trial: Trial) -> Verdict {
 }
 
 /// Cuts the network while jobs are in flight or running, for a short time and for a long one.
-async fn partitions(trial: &Trial, cluster: &Cluster) -> Result<String, Broken> {
+async fn partition_twice(trial: &Trial, cluster: &Cluster) -> Result<String, Broken> {
     let world = trial.world;
     let (from, far_peers) = (&cluster.peers[0], &cluster.peers[FAR..NODES]);
     let near: Vec<Host> =
@@ -108,7 +109,7 @@ async fn partitions(trial: &Trial, cluster: &Cluster) -> Result<String, Broken> 
     let far: Vec<Host> = far_peers.iter().map(|peer| peer.host).collect();
     let mut text = String::new();
 
-    let mut jobs = burst(trial, cluster, from, "short").await?;
+    let mut jobs = submit_jobs(trial, cluster, from, "short").await?;
     world.partition(&near, &far);
     let mut across = Jobs::new(cluster);
     across.submit(from, "far", "across").await?;
@@ -122,7 +123,7 @@ async fn partitions(trial: &Trial, cluster: &Cluster) -> Result<String, Broken> 
     text += "a job that waited for the heal has a result\n";
     cluster.converge(LEARN).await?;
 
-    let mut jobs = burst(trial, cluster, from, "long").await?;
+    let mut jobs = submit_jobs(trial, cluster, from, "long").await?;
     let running = far_peers.iter().any(|peer| cluster.witness.running(&peer.name) > 0);
     sometimes!(running, "a job ran on the far side when the line was cut");
     world.partition(&near, &far);
@@ -159,8 +160,8 @@ async fn alive_beyond(cluster: &Cluster) -> Vec<String> {
 }
 
 /// Kills the node that runs most of the jobs.
-async fn death(trial: &Trial, cluster: &Cluster, text: &mut String) -> Result<Peer, Broken> {
-    let mut jobs = burst(trial, cluster, &cluster.peers[0], "death").await?;
+async fn kill_busiest(trial: &Trial, cluster: &Cluster, text: &mut String) -> Result<Peer, Broken> {
+    let mut jobs = submit_jobs(trial, cluster, &cluster.peers[0], "death").await?;
     let busiest =
         cluster.peers[1..].iter().max_by_key(|peer| (cluster.witness.running(&peer.name), peer.key));
     let victim = busiest.cloned().expect("there are six nodes");
@@ -176,7 +177,7 @@ async fn death(trial: &Trial, cluster: &Cluster, text: &mut String) -> Result<Pe
 }
 
 /// The dead node comes back, another one leaves, a new one joins; meanwhile several nodes submit jobs.
-async fn ring_change(
+async fn change_ring(
     trial: &Trial,
     cluster: &mut Cluster,
     back: &Peer,
@@ -210,7 +211,12 @@ async fn ring_change(
 }
 
 /// Submits an act's jobs, and waits until the first of them run.
-async fn burst<'a>(trial: &Trial, cluster: &'a Cluster, from: &Peer, act: &str) -> Result<Jobs<'a>, Broken> {
+async fn submit_jobs<'a>(
+    trial: &Trial,
+    cluster: &'a Cluster,
+    from: &Peer,
+    act: &str,
+) -> Result<Jobs<'a>, Broken> {
     let mut jobs = Jobs::new(cluster);
     for number in 0..trial.knob("jobs") {
         jobs.submit(from, "slow", &format!("{act} {number:02}")).await?;

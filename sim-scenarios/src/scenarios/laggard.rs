@@ -14,12 +14,13 @@
 
 use std::time::Duration;
 
-use crate::cluster::Deadline;
-use crate::stage::{Stage, link_ms};
 use chaos::link::LinkConfig;
 use chaos::property::Broken;
 use chaos::scenario::{Held, Scenario, Trial, Verdict};
 use nurl::internals::membership::State;
+
+use crate::cluster::Deadline;
+use crate::stage::{Stage, link_ms};
 
 /// The scenario.
 pub const SCENARIO: Scenario = Scenario::new(

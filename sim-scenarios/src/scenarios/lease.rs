@@ -11,7 +11,6 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::lock::lock;
 use chaos::property::Broken;
 use chaos::scenario::{Held, Mark, Scenario, Trial, Verdict};
 use chaos::sometimes;
@@ -21,6 +20,8 @@ use nurl::internals::replication::store::Store;
 use nurl::internals::ring::Epoch;
 use nurl::rt::{self, disk, time};
 use rand_core::Rng as _;
+
+use crate::lock::lock;
 
 /// The scenario.
 pub const SCENARIO: Scenario = Scenario {

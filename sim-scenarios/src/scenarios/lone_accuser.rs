@@ -15,14 +15,15 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::cluster::{Cluster, Deadline, Peer};
-use crate::stage::{Stage, link_ms};
 use chaos::scenario::{Held, Mark, Scenario, Trial, Verdict};
 use chaos::sometimes;
 use nurl::PublicKey;
 use nurl::internals::membership::State;
 use nurl::internals::node::MemberInfo;
 use rand_core::Rng as _;
+
+use crate::cluster::{Cluster, Deadline, Peer};
+use crate::stage::{Stage, link_ms};
 
 /// The scenario.
 pub const SCENARIO: Scenario = Scenario {
@@ -80,11 +81,11 @@ async fn run(trial: Trial) -> Verdict {
         }
     }
     let refuted = deadline.waited();
-    let paused = told(&cluster, &cluster.peers, &before).await;
+    let paused = views_with_refutations(&cluster, &cluster.peers, &before).await;
 
     others.iter().for_each(|peer| peer.host.pause());
     let deadline = Deadline::new(world, GONE, LEARN);
-    while deadline.still_missing(live(&cluster, left, others).await).await? {}
+    while deadline.still_missing(still_live(&cluster, left, others).await).await? {}
     let notes = format!(
         "{} suspected; refuted after {refuted:?}; all held dead after {:?}\n",
         suspects.len(),
@@ -92,13 +93,17 @@ async fn run(trial: Trial) -> Verdict {
     );
     let state = format!(
         "after the pause:\n{paused}without an end:\n{}",
-        told(&cluster, &cluster.peers[..1], &before).await
+        views_with_refutations(&cluster, &cluster.peers[..1], &before).await
     );
     Ok(Held { state, notes })
 }
 
 /// The views of `peers`, one line each, with every member's refutations since `before`.
-async fn told(cluster: &Cluster, peers: &[Peer], before: &BTreeMap<PublicKey, u64>) -> String {
+async fn views_with_refutations(
+    cluster: &Cluster,
+    peers: &[Peer],
+    before: &BTreeMap<PublicKey, u64>,
+) -> String {
     let mut text = String::new();
     for peer in peers {
         let members = cluster.members(peer).await;
@@ -122,7 +127,7 @@ async fn incarnations(cluster: &Cluster, peer: &Peer) -> BTreeMap<PublicKey, u64
 }
 
 /// The nodes that are still live in the view of `left`.
-async fn live(cluster: &Cluster, left: &Peer, others: &[Peer]) -> Vec<String> {
+async fn still_live(cluster: &Cluster, left: &Peer, others: &[Peer]) -> Vec<String> {
     let view = cluster.view(left).await;
     let live = others.iter().filter(|peer| view.get(&peer.key).is_some_and(|state| state.is_live()));
     live.map(|peer| format!("{} is live", peer.name)).collect()

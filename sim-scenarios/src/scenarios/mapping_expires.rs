@@ -187,7 +187,7 @@ async fn run(trial: Trial) -> Verdict {
         let begun = pair.a.node(&world).await.connect(pair.b.key).await;
         begun.map_err(|error| Broken::safety(DIRECT, error.to_string()))?;
     }
-    direct(world, &cluster, &pairs, MEET).await?;
+    wait_until_direct(world, &cluster, &pairs, MEET).await?;
 
     let refused_before: Vec<_> = pairs.iter().map(Pair::refused).collect();
     world.sleep(IDLE).await;
@@ -211,7 +211,7 @@ async fn run(trial: Trial) -> Verdict {
     for peer in pairs.iter().flat_map(|pair| [&pair.a, &pair.b]) {
         traffic.hear(world, peer).await;
     }
-    let took = alone(world, &traffic, &pairs).await?;
+    let took = speak_alone(world, &traffic, &pairs).await?;
     for pair in &pairs {
         traffic.speak(world, &pair.b, vec![pair.a.key], EVERY).await;
     }
@@ -224,12 +224,12 @@ async fn run(trial: Trial) -> Verdict {
             return Err(Broken::liveness(STEADY, seen));
         }
     }
-    direct(world, &cluster, &pairs, DIRECT_AGAIN).await?;
+    wait_until_direct(world, &cluster, &pairs, DIRECT_AGAIN).await?;
     let ended: Vec<_> = pairs.iter().map(|pair| pair.given_up(&cluster)).collect();
-    let apart = forget_twice(world, &pairs[0]).await;
+    let apart = end_two_mappings(world, &pairs[0]).await;
     // Until the loss is detected, the path counts as direct.
     world.sleep(DIRECT_AGAIN).await;
-    direct(world, &cluster, &pairs[..1], EVERY).await?;
+    wait_until_direct(world, &cluster, &pairs[..1], EVERY).await?;
     traffic.stop();
 
     let (mut state, mut notes) = (String::new(), format!("two mappings ended {apart:?} apart\n"));
@@ -288,7 +288,7 @@ fn start(world: World) -> (Cluster, Vec<Pair>) {
 }
 
 /// One client of each pair sends after the silence. Returns how long the first datagram of each took to arrive.
-async fn alone(world: World, traffic: &Traffic, pairs: &[Pair]) -> Result<Vec<Duration>, Broken> {
+async fn speak_alone(world: World, traffic: &Traffic, pairs: &[Pair]) -> Result<Vec<Duration>, Broken> {
     let since = world.elapsed();
     for pair in pairs {
         traffic.speak(world, &pair.a, vec![pair.b.key], EVERY).await;
@@ -318,7 +318,7 @@ async fn alone(world: World, traffic: &Traffic, pairs: &[Pair]) -> Result<Vec<Du
 }
 
 /// Ends the mappings of a pair's first box, and after a drawn time those of the second one. Returns that time.
-async fn forget_twice(world: World, pair: &Pair) -> Duration {
+async fn end_two_mappings(world: World, pair: &Pair) -> Duration {
     let [first, second] = &pair.forgets;
     let span = APART_MS.1 - APART_MS.0;
     let apart = Duration::from_millis(APART_MS.0 + world.rng("apart").next_u64() % span);
@@ -329,7 +329,12 @@ async fn forget_twice(world: World, pair: &Pair) -> Duration {
 }
 
 /// Waits until the clients of each pair have a direct path to each other.
-async fn direct(world: World, cluster: &Cluster, pairs: &[Pair], limit: Duration) -> Result<(), Broken> {
+async fn wait_until_direct(
+    world: World,
+    cluster: &Cluster,
+    pairs: &[Pair],
+    limit: Duration,
+) -> Result<(), Broken> {
     let deadline = Deadline::new(world, DIRECT, limit);
     loop {
         let ways = pairs.iter().flat_map(Pair::both);

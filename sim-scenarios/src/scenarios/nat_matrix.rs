@@ -150,11 +150,11 @@ async fn run(trial: Trial) -> Verdict {
     let (cluster, in_front) = start(world, stage);
     cluster.converge(MEET).await?;
     let met = world.elapsed();
-    settled(world, &cluster, &in_front).await?;
+    wait_until_settled(world, &cluster, &in_front).await?;
     let took = world.elapsed() - met;
-    let [direct, relayed] = flow(world, &cluster, &in_front).await?;
+    let [direct, relayed] = check_traffic(world, &cluster, &in_front).await?;
     // Traffic tests the paths: they must stay as they were, and settled.
-    settled(world, &cluster, &in_front).await?;
+    wait_until_settled(world, &cluster, &in_front).await?;
     sometimes!(relayed > 0, "a relay carried what could not go straight");
     let punched = |peer: &&Peer| peer.name.starts_with("port-restricted");
     let punched: Vec<_> = cluster.peers.iter().filter(punched).collect();
@@ -201,7 +201,11 @@ fn start(world: World, mut stage: Stage) -> (Cluster, Vec<BoxesInFront>) {
 }
 
 /// Lets the direct pairs send, then the relayed ones. Returns the hub's traffic beyond that of the silent mesh.
-async fn flow(world: World, cluster: &Cluster, in_front: &[BoxesInFront]) -> Result<[u64; 2], Broken> {
+async fn check_traffic(
+    world: World,
+    cluster: &Cluster,
+    in_front: &[BoxesInFront],
+) -> Result<[u64; 2], Broken> {
     let forwarded = || cluster.hubs[0].stats().relay.forwarded;
     let heard = Traffic::default();
     for peer in &cluster.peers {
@@ -249,7 +253,11 @@ fn pairs<'a>(cluster: &'a Cluster, in_front: &[BoxesInFront], direct: bool) -> V
 }
 
 /// Waits until every pair is as the oracle predicts, and settled, as both ends see it.
-async fn settled(world: World, cluster: &Cluster, in_front: &[BoxesInFront]) -> Result<(), Broken> {
+async fn wait_until_settled(
+    world: World,
+    cluster: &Cluster,
+    in_front: &[BoxesInFront],
+) -> Result<(), Broken> {
     let direct = Deadline::new(world, ORACLE, SETTLES);
     let connecting = Deadline::new(world, SETTLED, SETTLES);
     loop {

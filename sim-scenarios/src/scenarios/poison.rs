@@ -16,9 +16,6 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::cluster::{Cluster, Deadline, Peer, secret, text};
-use crate::lock::lock;
-use crate::stage::{Stage, link_ms};
 use bytes::Bytes;
 use chaos::property::Broken;
 use chaos::scenario::{Held, Mark, Scenario, Trial, Verdict};
@@ -29,6 +26,10 @@ use nurl::internals::compute::job::{JobError, SubmitOptions, WaitReason};
 use nurl::internals::node::{Role, Task};
 use nurl::rt::{task, time};
 use rand_core::Rng as _;
+
+use crate::cluster::{Cluster, Deadline, Peer, secret, text};
+use crate::lock::lock;
+use crate::stage::{Stage, link_ms};
 
 /// The scenario.
 pub const SCENARIO: Scenario = Scenario {
@@ -118,7 +119,7 @@ async fn run(trial: Trial) -> Verdict {
     let mut state = String::new();
     let mut notes = String::new();
     for (from, number) in [(observer, 0), (member, 1)] {
-        let (limit, found) = poison(&trial, &cluster, &log, from, number).await?;
+        let (limit, found) = poison_act(&trial, &cluster, &log, from, number).await?;
         state += &format!("poison from {}: lost with {limit} as allowed, others' jobs done\n", from.name);
         notes += &format!("poison from {}: found out after {found:?}\n", from.name);
         for peer in cluster.peers.iter().filter(|peer| !peer.host.is_running()) {
@@ -126,8 +127,8 @@ async fn run(trial: Trial) -> Verdict {
         }
         cluster.converge(LEARN).await?;
     }
-    state += &away(world, &cluster, member).await?;
-    state += &drain(world, &cluster, &log, member).await?;
+    state += &away_act(world, &cluster, member).await?;
+    state += &drain_act(world, &cluster, &log, member).await?;
     cluster.converge(LEARN).await?;
     cluster.inspect().await?;
     Ok(Held { state: state + &cluster.views().await, notes })
@@ -144,7 +145,7 @@ fn start(world: World, log: &StartLog) -> Cluster {
         // A node's key isn't known where the node is built, but its number is.
         let (log, number) = (log.clone(), setup.number);
         let endless = move |_, job: Bytes| {
-            log.record(&job, numbered(number));
+            log.record(&job, key_of_number(number));
             async move {
                 time::sleep(Duration::from_secs(3_600)).await;
                 Ok(job)
@@ -158,7 +159,7 @@ fn start(world: World, log: &StartLog) -> Cluster {
 }
 
 /// A placeholder in the log for the key of the node with this number.
-fn numbered(number: usize) -> PublicKey {
+fn key_of_number(number: usize) -> PublicKey {
     PublicKey::from_bytes([u8::try_from(number).expect("few nodes"); 32])
 }
 
@@ -170,7 +171,7 @@ async fn submit(world: World, from: &Peer, kind: &str, name: &str, options: Subm
 // ---- Poison.
 
 /// Submits a task and kills each worker that runs it. Returns how many losses it was allowed, and when it ended.
-async fn poison(
+async fn poison_act(
     trial: &Trial,
     cluster: &Cluster,
     log: &StartLog,
@@ -198,7 +199,7 @@ async fn poison(
     let deadline = Deadline::new(world, LETTER, FOUND_OUT);
     while !end.is_finished() {
         for start in log.of(&name).iter().skip(killed.len()).map(|start| start.by).collect::<Vec<_>>() {
-            let victim = cluster.peers.iter().find(|peer| number_of(cluster, peer) == start);
+            let victim = cluster.peers.iter().find(|peer| key_in_log(cluster, peer) == start);
             let victim = victim.expect("workers run tasks");
             world.sleep(Duration::from_millis(u64::from(draws.next_u32() % 1_500))).await;
             match draws.next_u32() % 3 {
@@ -235,14 +236,14 @@ async fn poison(
     Ok((limit as usize, found))
 }
 
-fn number_of(cluster: &Cluster, peer: &Peer) -> PublicKey {
-    numbered(cluster.peers.iter().position(|other| other.key == peer.key).expect("one of the cluster"))
+fn key_in_log(cluster: &Cluster, peer: &Peer) -> PublicKey {
+    key_of_number(cluster.peers.iter().position(|other| other.key == peer.key).expect("one of the cluster"))
 }
 
 // ---- Away.
 
 /// The only worker of a kind is away for a while.
-async fn away(world: World, cluster: &Cluster, from: &Peer) -> Result<String, Broken> {
+async fn away_act(world: World, cluster: &Cluster, from: &Peer) -> Result<String, Broken> {
     let only = &cluster.peers[0];
     if world.rng("away").next_u32().is_multiple_of(2) {
         only.host.power_loss();
@@ -288,7 +289,7 @@ async fn away(world: World, cluster: &Cluster, from: &Peer) -> Result<String, Br
 // ---- Drain.
 
 /// The worker with the most long tasks drains.
-async fn drain(world: World, cluster: &Cluster, log: &StartLog, from: &Peer) -> Result<String, Broken> {
+async fn drain_act(world: World, cluster: &Cluster, log: &StartLog, from: &Peer) -> Result<String, Broken> {
     let names: Vec<_> = (0..LONG).map(|number| format!("long {number}")).collect();
     let mut ids = Vec::new();
     for name in &names {
@@ -300,7 +301,8 @@ async fn drain(world: World, cluster: &Cluster, log: &StartLog, from: &Peer) -> 
     let busiest =
         cluster.peers[..WORKERS].iter().max_by_key(|peer| (cluster.witness.running(&peer.name), peer.key));
     let busiest = busiest.expect("there are workers");
-    let has = |name: &&String| log.of(name).last().is_some_and(|last| last.by == number_of(cluster, busiest));
+    let has =
+        |name: &&String| log.of(name).last().is_some_and(|last| last.by == key_in_log(cluster, busiest));
     let there: Vec<_> = names.iter().filter(has).collect();
     let node = busiest.node(&world).await;
     let drained = node.drain(DRAIN).await;

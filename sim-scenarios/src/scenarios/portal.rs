@@ -163,7 +163,7 @@ async fn run(trial: Trial) -> Verdict {
     }
     let answers = ask_to_join(world, &cluster).await;
     world.sleep(late).await;
-    too_early(world, &cluster, stand_in, &answers).await?;
+    check_before_the_hub(world, &cluster, stand_in, &answers).await?;
     stand_in.mark();
 
     StandIn::end(&hub);
@@ -176,7 +176,7 @@ async fn run(trial: Trial) -> Verdict {
     sometimes!(hub.stats().hub.evicted_half_open > 0, "a hub ended an idle connection for a newer one");
     cluster.converge(MET).await?;
     let deadline = Deadline::new(world, JOINED, MET);
-    while deadline.still_missing(waiting(&cluster, &answers)).await? {}
+    while deadline.still_missing(without_answer(&cluster, &answers)).await? {}
     for (name, answer) in answers.all() {
         if let Err(error) = answer {
             return Err(Broken::safety(NO_REFUSAL, format!("{name} is told: {error}")));
@@ -231,14 +231,14 @@ async fn ask_to_join(world: World, cluster: &Cluster) -> Answers {
 }
 
 /// The nodes whose attempt to join has no result yet.
-fn waiting(cluster: &Cluster, answers: &Answers) -> Vec<String> {
+fn without_answer(cluster: &Cluster, answers: &Answers) -> Vec<String> {
     let all = answers.all();
     let names = cluster.peers.iter().map(|peer| &peer.name);
     names.filter(|name| !all.contains_key(*name)).map(|name| format!("{name} waits")).collect()
 }
 
 /// Checks all nodes before the hub is up.
-async fn too_early(
+async fn check_before_the_hub(
     world: World,
     cluster: &Cluster,
     stand_in: StandIn,
@@ -253,7 +253,7 @@ async fn too_early(
         if met > 0 {
             return Err(Broken::safety(NEEDED, format!("{} has met {met}", peer.name)));
         }
-        let reason = reason(world, peer).await;
+        let reason = reported_reason(world, peer).await;
         if reason != Some(stand_in.reason()) {
             return Err(Broken::safety(TOLD, format!("{} says {reason:?} of {stand_in:?}", peer.name)));
         }
@@ -262,7 +262,7 @@ async fn too_early(
 }
 
 /// The reason that a node reports for its hub being down.
-async fn reason(world: World, peer: &Peer) -> Option<&'static str> {
+async fn reported_reason(world: World, peer: &Peer) -> Option<&'static str> {
     let status = peer.node(&world).await.status().await.ok()?;
     status.hubs[0].down.map(|reason| reason.as_str())
 }

@@ -198,7 +198,7 @@ async fn run(trial: Trial) -> Verdict {
     let pair = (&cluster.peers[2], &cluster.peers[3]);
     let traffic = Traffic::start(world, &cluster, EVERY).await;
     let both = [near, far];
-    carries_again(world, both).await?;
+    wait_for_nearer_hub(world, both).await?;
 
     both.iter().for_each(|hub| hub.kill());
     let gone = world.elapsed() + Duration::from_millis(500);
@@ -222,7 +222,7 @@ async fn run(trial: Trial) -> Verdict {
     far.restart();
     let deadline = Deadline::new(world, REGISTERED, BACK);
     while deadline.still_missing(cluster.unregistered(far).await).await? {}
-    carries_again(world, both).await?;
+    wait_for_nearer_hub(world, both).await?;
 
     let mut left = Trouble::ALL.to_vec();
     let mut draws = world.rng("troubles");
@@ -231,14 +231,14 @@ async fn run(trial: Trial) -> Verdict {
         let trouble = left.remove((draws.next_u64() % left.len() as u64) as usize);
         let begun = world.elapsed();
         trouble.begin(near);
-        let (took, pause) = taken_over(world, &traffic, pair, far, begun, trouble).await?;
+        let (took, pause) = wait_for_take_over(world, &traffic, pair, far, begun, trouble).await?;
         notes += &format!(
             "{trouble:?}: the other hub took over after {took:?}, the longest pause was {pause:?}\n"
         );
         trouble.end(near);
         let deadline = Deadline::new(world, REGISTERED, BACK);
         while deadline.still_missing(cluster.unregistered(near).await).await? {}
-        carries_again(world, both).await?;
+        wait_for_nearer_hub(world, both).await?;
         trouble.mark();
         state += &format!("{trouble:?}: the farther hub took over, then the nearer one carried again\n");
     }
@@ -266,7 +266,7 @@ async fn meet_again(world: World, (a, b): (&Peer, &Peer)) -> Duration {
 
 /// Waits until this hub carries all traffic of the pair, and then checks for a while that it continues. Returns
 /// how long it took, and the longest pause since the trouble began.
-async fn taken_over(
+async fn wait_for_take_over(
     world: World,
     traffic: &Traffic,
     (a, b): (&Peer, &Peer),
@@ -277,7 +277,7 @@ async fn taken_over(
     let (limit, longest, least) = trouble.bounds();
     let deadline = Deadline::new(world, STANDBY, limit);
     loop {
-        let carried = carried(world, far).await;
+        let carried = carried_in_a_span(world, far).await;
         let missing =
             (carried < FULL).then(|| format!("it carried {carried} datagrams in {SPAN:?} ({trouble:?})"));
         if !deadline.still_missing(missing.into_iter().collect()).await? {
@@ -306,11 +306,11 @@ async fn taken_over(
 }
 
 /// Waits until the pair's traffic goes through the nearer hub, and no longer through the other one as well.
-async fn carries_again(world: World, [near, far]: [&SimHub; 2]) -> Result<(), Broken> {
+async fn wait_for_nearer_hub(world: World, [near, far]: [&SimHub; 2]) -> Result<(), Broken> {
     let deadline = Deadline::new(world, NEARER, CARRIES_AGAIN);
     loop {
         let before = far.stats().relay.forwarded;
-        let carried = carried(world, near).await;
+        let carried = carried_in_a_span(world, near).await;
         let too = far.stats().relay.forwarded.saturating_sub(before);
         let missing = (carried < FULL || too > STRAY)
             .then(|| format!("it carried {carried} datagrams in {SPAN:?}, the other one {too}"));
@@ -321,7 +321,7 @@ async fn carries_again(world: World, [near, far]: [&SimHub; 2]) -> Result<(), Br
 }
 
 /// The number of datagrams that a hub relays in a [`SPAN`].
-async fn carried(world: World, hub: &SimHub) -> u64 {
+async fn carried_in_a_span(world: World, hub: &SimHub) -> u64 {
     let before = hub.stats().relay.forwarded;
     world.sleep(SPAN).await;
     hub.stats().relay.forwarded.saturating_sub(before)

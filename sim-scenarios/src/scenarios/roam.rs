@@ -114,7 +114,7 @@ async fn run(trial: Trial) -> Verdict {
     let mut cluster = stage.meet(MEET).await?;
     let traffic = Traffic::start(world, &cluster, EVERY).await;
     let first = Deadline::new(world, ORACLE, FIRST_SETTLES);
-    while first.still_missing(unsettled(&cluster, &wifi, &others).await).await? {}
+    while first.still_missing(wrong_paths(&cluster, &wifi, &others).await).await? {}
 
     let phone = cluster.peers[0].clone();
     let mut notes = format!("{loss} % lost, from {} to {}\n", wifi.name, cellular.name);
@@ -128,15 +128,16 @@ async fn run(trial: Trial) -> Verdict {
         let moved = world.elapsed();
         let (settles, follows) =
             (Deadline::new(world, ORACLE, SETTLES), Deadline::new(world, FOLLOWED, SETTLES));
-        let took = resumed(world, &cluster, &traffic, moved).await?;
-        while settles.still_missing(unsettled(&cluster, config, &others).await).await?
-            || follows.still_missing(astray(&cluster, place).await).await?
+        let took = wait_until_resumed(world, &cluster, &traffic, moved).await?;
+        while settles.still_missing(wrong_paths(&cluster, config, &others).await).await?
+            || follows.still_missing(paths_to_old_addresses(&cluster, place).await).await?
         {}
         let direct = settles.waited();
         world.sleep(JUDGED.saturating_sub(settles.waited())).await;
-        for (property, wrong) in
-            [(ORACLE, unsettled(&cluster, config, &others).await), (FOLLOWED, astray(&cluster, place).await)]
-        {
+        for (property, wrong) in [
+            (ORACLE, wrong_paths(&cluster, config, &others).await),
+            (FOLLOWED, paths_to_old_addresses(&cluster, place).await),
+        ] {
             if !wrong.is_empty() {
                 let seen = format!(
                     "it was so {direct:?} after a move, and isn't after {JUDGED:?}: {}",
@@ -164,7 +165,7 @@ async fn run(trial: Trial) -> Verdict {
 }
 
 /// Waits until datagrams pass between the phone and all others, both ways.
-async fn resumed(
+async fn wait_until_resumed(
     world: World,
     cluster: &Cluster,
     traffic: &Traffic,
@@ -178,7 +179,7 @@ async fn resumed(
 }
 
 /// The paths of the phone, behind `phone`'s box, that differ from the oracle's prediction, as both ends see them.
-async fn unsettled(cluster: &Cluster, phone: &NatConfig, others: &[NatConfig]) -> Vec<String> {
+async fn wrong_paths(cluster: &Cluster, phone: &NatConfig, others: &[NatConfig]) -> Vec<String> {
     let mut wrong = Vec::new();
     for (peer, config) in cluster.peers[1..].iter().zip(others) {
         let can = oracle::direct(NatBehaviour::v4(phone), NatBehaviour::v4(config));
@@ -190,7 +191,7 @@ async fn unsettled(cluster: &Cluster, phone: &NatConfig, others: &[NatConfig]) -
 }
 
 /// Nodes with a direct path to the phone that leads elsewhere than to its present box.
-async fn astray(cluster: &Cluster, outside: Net) -> Vec<String> {
+async fn paths_to_old_addresses(cluster: &Cluster, outside: Net) -> Vec<String> {
     let there = outside.outer_addrs();
     let mut astray = Vec::new();
     for other in &cluster.peers[1..] {

@@ -11,9 +11,6 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::cluster::{Cluster, Deadline, Peer, secret};
-use crate::lock::lock;
-use crate::stage::{Stage, link_ms};
 use bytes::Bytes;
 use chaos::property::Broken;
 use chaos::scenario::{Held, Scenario, Trial, Verdict};
@@ -23,6 +20,10 @@ use nurl::internals::transport::Limits;
 use nurl::internals::transport::reliable::FailReason;
 use nurl::rt::time;
 use nurl::{Error, PublicKey};
+
+use crate::cluster::{Cluster, Deadline, Peer, secret};
+use crate::lock::lock;
+use crate::stage::{Stage, link_ms};
 
 /// The scenario.
 pub const SCENARIO: Scenario = Scenario::new(
@@ -64,11 +65,11 @@ async fn run(trial: Trial) -> Verdict {
     for number in 0..VISITORS {
         last = visit(world, &mut cluster, &worker, number).await?;
     }
-    let told = answer(world, &worker, last).await;
+    let told = answer_a_gone_client(world, &worker, last).await;
     let deadline = Deadline::new(world, TOLD, GONE_WITHIN);
-    while deadline.still_missing(untold(&told)).await? {}
+    while deadline.still_missing(unfinished_answers(&told)).await? {}
     let deadline = Deadline::new(world, FORGOTTEN, GONE_WITHIN);
-    while deadline.still_missing(remembered(world, &worker).await).await? {}
+    while deadline.still_missing(remaining_state(world, &worker).await).await? {}
 
     let status = worker.node(&world).await.status().await;
     let stats = status.map_err(|error| Broken::safety(SERVED, error.to_string()))?.transport;
@@ -105,7 +106,7 @@ async fn visit(
 type Failures = Arc<Mutex<Vec<Error>>>;
 
 /// Lets the worker send several large answers to a client that is gone.
-async fn answer(world: World, worker: &Peer, to: PublicKey) -> Failures {
+async fn answer_a_gone_client(world: World, worker: &Peer, to: PublicKey) -> Failures {
     let told = Failures::default();
     for _ in 0..ANSWERS {
         let (node, told) = (worker.node(&world).await, told.clone());
@@ -119,7 +120,7 @@ async fn answer(world: World, worker: &Peer, to: PublicKey) -> Failures {
 }
 
 /// The answers that haven't failed yet, and those that failed for another reason.
-fn untold(told: &Failures) -> Vec<String> {
+fn unfinished_answers(told: &Failures) -> Vec<String> {
     let told = lock(told);
     let open = (told.len() < ANSWERS).then(|| format!("{} answers have no end", ANSWERS - told.len()));
     let wrong = told.iter().filter(|error| !matches!(error, Error::MessageLost(FailReason::Forgotten)));
@@ -127,7 +128,7 @@ fn untold(told: &Failures) -> Vec<String> {
 }
 
 /// The worker's remaining state for clients.
-async fn remembered(world: World, worker: &Peer) -> Vec<String> {
+async fn remaining_state(world: World, worker: &Peer) -> Vec<String> {
     let Ok(status) = worker.node(&world).await.status().await else { return Vec::new() };
     let now = status.transport_now;
     let left = [

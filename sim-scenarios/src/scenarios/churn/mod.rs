@@ -139,8 +139,8 @@ async fn run(trial: Trial) -> Verdict {
         }
     }
     cluster.converge(AGREE).await?;
-    sometimes!(!differing(world, &cluster).await.is_empty(), "replicas differed when all was healed");
-    let mut agreed = agree(world, &cluster, &ledger).await?;
+    sometimes!(!differing_copies(world, &cluster).await.is_empty(), "replicas differed when all was healed");
+    let mut agreed = wait_until_agreed(world, &cluster, &ledger).await?;
 
     let mut draws = world.rng("disks");
     for _ in 0..trial.knob("losses") {
@@ -148,10 +148,10 @@ async fn run(trial: Trial) -> Verdict {
         lose_disk(&cluster, &mut next[victim], &disks).await?;
         next[victim].write_wrong_type().await?;
         next[members].write_wrong_type().await?;
-        agree(world, &cluster, &ledger).await?;
+        wait_until_agreed(world, &cluster, &ledger).await?;
         let other = (victim + 1) % members;
         next[other].remove_one().await;
-        agreed = agree(world, &cluster, &ledger).await?;
+        agreed = wait_until_agreed(world, &cluster, &ledger).await?;
     }
     cluster.inspect().await?;
     let counted: u64 = lock(&ledger).counted().iter().sum();
@@ -189,9 +189,13 @@ async fn lose_disk(cluster: &Cluster, writer: &mut Writer, disks: &Disks) -> Res
 }
 
 /// Waits until the replicas agree, checks the agreed values, and returns them as text.
-async fn agree(world: World, cluster: &Cluster, ledger: &Mutex<Ledger>) -> Result<String, Broken> {
+async fn wait_until_agreed(
+    world: World,
+    cluster: &Cluster,
+    ledger: &Mutex<Ledger>,
+) -> Result<String, Broken> {
     let deadline = Deadline::new(world, "replicas that can talk agree", AGREE);
-    while deadline.still_missing(differing(world, cluster).await).await? {}
+    while deadline.still_missing(differing_copies(world, cluster).await).await? {}
     let node = cluster.peers[0].node(&world).await;
     let failed = |error: nurl::Error| Broken::liveness("what all agree on can be read", error.to_string());
     let sum = node.counter(COUNTER).get().await.map_err(failed)?;
@@ -216,7 +220,7 @@ async fn agree(world: World, cluster: &Cluster, ledger: &Mutex<Ledger>) -> Resul
 }
 
 /// Keys whose copies differ in their bytes, or whose readings differ between nodes.
-async fn differing(world: World, cluster: &Cluster) -> Vec<String> {
+async fn differing_copies(world: World, cluster: &Cluster) -> Vec<String> {
     let mut missing = Vec::new();
     for key in [COUNTER, SET, REGISTER] {
         let (mut copies, mut reads) = (BTreeMap::new(), BTreeMap::new());

@@ -1,10 +1,11 @@
 //! Messages between owners and the resource, in datagrams that may be lost and are sent more than once.
 
-use crate::cluster::{secret, text};
 use bytes::Bytes;
 use nurl::PublicKey;
 use nurl::internals::compute::job::TaskId;
 use nurl::internals::ring::Epoch;
+
+use crate::cluster::{secret, text};
 
 /// An owner's request to make the effect of a task. The sender's key completes the epoch.
 #[derive(Debug, Clone, PartialEq, Eq)]

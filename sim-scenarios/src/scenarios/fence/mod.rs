@@ -120,17 +120,17 @@ async fn run(trial: Trial) -> Verdict {
         .start();
     owners.meet(&cluster.peers, RESOURCE);
     cluster.converge(MEET).await?;
-    serve(&world, &cluster.peers[RESOURCE], &log).await;
+    start_resource(&world, &cluster.peers[RESOURCE], &log).await;
 
     let mut rounds = Rounds { trial: &trial, cluster: &cluster, log: &log, tasks: Vec::new() };
     for round in 0..trial.knob("rounds") {
         rounds.round(round).await?;
     }
-    rounds.check().await
+    rounds.check_effects().await
 }
 
 /// Starts the resource in its host's present process.
-async fn serve(world: &World, peer: &Peer, log: &ResourceLog) {
+async fn start_resource(world: &World, peer: &Peer, log: &ResourceLog) {
     let (node, log) = (peer.node(world).await, log.clone());
     peer.host.run(async move {
         // A store error here is the disk crash that was armed.
@@ -190,7 +190,7 @@ impl Rounds<'_> {
         if !resource.host.is_running() {
             world.sleep(DOWN).await;
             resource.host.restart();
-            serve(&world, resource, self.log).await;
+            start_resource(&world, resource, self.log).await;
         }
         let until = world.elapsed() + SETTLE;
         for handle in handles {
@@ -207,7 +207,7 @@ impl Rounds<'_> {
                     }
                     Err(_) if !resource.host.is_running() => {
                         resource.host.restart();
-                        serve(&world, resource, self.log).await;
+                        start_resource(&world, resource, self.log).await;
                     }
                     Err(_) => {}
                 }
@@ -225,7 +225,7 @@ impl Rounds<'_> {
     }
 
     /// Reads from the disk how often each effect was made.
-    async fn check(self) -> Verdict {
+    async fn check_effects(self) -> Verdict {
         let Rounds { trial, cluster, log, tasks } = self;
         let resource = &cluster.peers[RESOURCE];
         resource.host.restart();

@@ -179,7 +179,7 @@ pub(super) async fn send_to_all_pairs(applications: &Arc<Applications>) -> Resul
 }
 
 /// The pairs between which no message has arrived.
-pub(super) fn silent(applications: &Applications) -> Vec<String> {
+pub(super) fn missing_messages(applications: &Applications) -> Vec<String> {
     let books = applications.books();
     let mut missing = Vec::new();
     for from in &applications.peers {

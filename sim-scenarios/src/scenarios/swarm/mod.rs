@@ -22,7 +22,7 @@ use chaos::property::Broken;
 use chaos::scenario::{Held, Knob, Mark, Scenario, Trial, Turns, Verdict};
 use nurl::rt::{task, time};
 
-use self::application::{Applications, COUNTER, LIFE, act, receive, send_to_all_pairs, silent};
+use self::application::{Applications, COUNTER, LIFE, act, missing_messages, receive, send_to_all_pairs};
 use self::mesh::{mesh, paths, wrong_paths};
 use crate::cluster::{Deadline, Jobs};
 
@@ -117,7 +117,7 @@ async fn run(trial: Trial) -> Verdict {
     }
     let well = jobs.settle(SERVED).await?;
     let deadline = Deadline::new(world, "replicas that can talk agree", WELL);
-    while deadline.still_missing(differing(&applications).await).await? {}
+    while deadline.still_missing(differing_copies(&applications).await).await? {}
     let node = cluster.peers[0].node(&world).await;
     let unread = |error: nurl::Error| Broken::liveness("what all agree on can be read", error.to_string());
     let sum = node.counter(COUNTER).get().await.map_err(unread)?;
@@ -125,7 +125,7 @@ async fn run(trial: Trial) -> Verdict {
     agreed.map_err(|seen| Broken::safety("acknowledged increments count once", seen))?;
     let deadline = Deadline::new(world, "messages pass between all", ARRIVES);
     send_to_all_pairs(&applications).await?;
-    while deadline.still_missing(silent(&applications)).await? {}
+    while deadline.still_missing(missing_messages(&applications)).await? {}
     let deadline = Deadline::new(world, "each path is direct exactly where the oracle says so", WELL);
     while deadline.still_missing(wrong_paths(&cluster, &behaviours).await).await? {}
     cluster.inspect().await?;
@@ -141,7 +141,7 @@ async fn run(trial: Trial) -> Verdict {
 }
 
 /// Differences between copies of the counter, or between the nodes' readings of it.
-async fn differing(applications: &Applications) -> Vec<String> {
+async fn differing_copies(applications: &Applications) -> Vec<String> {
     let (mut copies, mut reads) = (BTreeMap::new(), BTreeMap::new());
     for peer in &applications.peers {
         let node = peer.node(&applications.world).await;
