@@ -11,7 +11,7 @@
 //!
 //! Only `models` is there without the feature `sim`, for the worlds of other programs: it doesn't depend on nurl, but
 //! for `sim_hub`. The feature keeps the simulator out of the workspace's ordinary build of nurl. `cargo chaos list` and
-//! `cargo chaos run SCENARIO --seed S` run scenarios by hand.
+//! `cargo chaos run SCENARIO --seed S` run scenarios by hand. The README says how to write one.
 
 #[cfg(feature = "sim")]
 pub mod cluster;
@@ -24,3 +24,8 @@ pub mod models;
 pub mod scenarios;
 #[cfg(feature = "sim")]
 pub mod stage;
+
+/// The README's scenario is compiled and run.
+#[cfg(all(doctest, feature = "sim"))]
+#[doc = include_str!("../README.md")]
+struct ReadmeScenario;
