@@ -9,8 +9,8 @@ use bytes::Bytes;
 use chaos::plan::FaultKind;
 use chaos::scenario::{Held, Scenario, Trial, Verdict};
 use chaos::{Broken, sometimes};
-use sim_scenarios::cluster::{Map, Place, home};
-use sim_scenarios::models::nat_box::{NatBox, presets};
+use sim_scenarios::models::nat_box::presets;
+use sim_scenarios::stage::Stage;
 
 /// The handler, as it would run on real machines.
 async fn shout(payload: Bytes) -> Bytes {
@@ -19,11 +19,14 @@ async fn shout(payload: Bytes) -> Bytes {
 
 async fn everything_is_shouted(trial: Trial) -> Verdict {
     let world = trial.world;
-    let family = home(world, world.internet(), "family", NatBox::new(presets::home_router()));
-    let map = Map::new(world).hub("hub").nodes(2, Place::Open).nodes(2, Place::In(family));
-    let map = map.build(|node, _| node.handler("shout", |_, payload| async { Ok(shout(payload).await) }));
-    let cluster = map.start();
-    cluster.converge(Duration::from_secs(30)).await?;
+    let cluster = Stage::new(world)
+        .hub("hub")
+        .workers(2)
+        .behind_nat("family", presets::home_router())
+        .workers(2)
+        .configure(|node, _| node.handler("shout", |_, payload| async { Ok(shout(payload).await) }))
+        .meet(Duration::from_secs(30))
+        .await?;
 
     // Faults of these kinds, drawn from the seed, for twenty seconds; the submitting node is spared.
     let mut targets = cluster.targets();

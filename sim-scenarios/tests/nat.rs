@@ -11,7 +11,7 @@ use chaos::rt::net::{RecvMeta, TcpListener, TcpStream, Transmit, UdpSocket};
 use chaos::rt::{task, time};
 use chaos::{Host, LinkConfig, Net, World, run};
 use sim_scenarios::models::nat_box::{Dependence, NatBox, NatConfig, Pooling, Ports, presets};
-use sim_scenarios::models::oracle::{Nature, direct, direct_behind};
+use sim_scenarios::models::oracle::{NatBehaviour, direct, direct_behind};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 const SERVER: &str = "198.51.100.1";
@@ -131,7 +131,7 @@ fn ends_direct(seed: u64, a: Option<NatConfig>, b: Option<NatConfig>) -> bool {
 }
 
 fn agree(boxes: &[Option<NatConfig>]) {
-    let nature = |config: &Option<NatConfig>| config.as_ref().map_or(Nature::OPEN, Nature::v4);
+    let behaviour = |config: &Option<NatConfig>| config.as_ref().map_or(NatBehaviour::OPEN, NatBehaviour::v4);
     let name = |config: &Option<NatConfig>| match config {
         None => "open".to_owned(),
         Some(config) => format!("{} {:?}/{:?}", config.name, config.mapping, config.filtering),
@@ -139,7 +139,7 @@ fn agree(boxes: &[Option<NatConfig>]) {
     let mut directs = 0;
     for (at, a) in boxes.iter().enumerate() {
         for (seed, b) in boxes.iter().enumerate().skip(at) {
-            let expected = direct(nature(a), nature(b));
+            let expected = direct(behaviour(a), behaviour(b));
             let seen = ends_direct(seed as u64, a.clone(), b.clone());
             assert_eq!(seen, expected, "{} and {}: left what is seen, right the oracle", name(a), name(b));
             directs += u32::from(seen);
@@ -175,7 +175,7 @@ fn punching_ends_direct_exactly_where_the_oracle_says_for_every_mapping_and_filt
 #[test]
 fn behind_one_box_peers_are_direct_by_their_own_addresses() {
     let config = presets::symmetric();
-    assert!(direct_behind(Nature::v4(&config), config.hairpin, None, None));
+    assert!(direct_behind(NatBehaviour::v4(&config), config.hairpin, None, None));
     let outcome = run(1, |world| async move {
         serve_stun(world);
         let home = world.internet().nat("home", &["203.0.113.1"], NatBox::new(config));
@@ -194,8 +194,8 @@ fn two_homes_of_one_carrier_are_direct_exactly_if_it_has_a_hairpin() {
     for hairpin in [true, false] {
         let carrier = NatConfig { hairpin, ..presets::carrier_grade() };
         let home = presets::home_router();
-        let nature = Some(Nature::v4(&home));
-        let expected = direct_behind(Nature::v4(&carrier), hairpin, nature, nature);
+        let behaviour = Some(NatBehaviour::v4(&home));
+        let expected = direct_behind(NatBehaviour::v4(&carrier), hairpin, behaviour, behaviour);
         let outcome = run(1, |world| async move {
             serve_stun(world);
             let outer = ["203.0.113.1", "203.0.113.2", "203.0.113.3"];

@@ -15,7 +15,7 @@ use chaos::plan::Plan;
 use chaos::scenario::Options;
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
-use sim_scenarios::scenario::find;
+use sim_scenarios::scenarios::find;
 
 /// Faults of a plan before the kinds that the scenario doesn't support are removed.
 const FAULTS: usize = 10;

@@ -1,4 +1,4 @@
-//! The relay model's faults: the effect of each on a real hub, and that its end restores the former state.
+//! The hub model's faults: the effect of each on a real hub, and that its end restores the former state.
 #![cfg(feature = "sim")]
 
 use std::time::Duration;
@@ -8,8 +8,9 @@ use chaos::net::End;
 use chaos::property::Broken;
 use chaos::{World, run};
 use nurl::internals::node::Role;
-use sim_scenarios::cluster::{Cluster, Map, Place, Traffic, home};
-use sim_scenarios::models::nat_box::{NatBox, presets};
+use sim_scenarios::cluster::{Cluster, Traffic};
+use sim_scenarios::models::nat_box::presets;
+use sim_scenarios::stage::Stage;
 
 const MEET: Duration = Duration::from_secs(30);
 const EVERY: Duration = Duration::from_millis(100);
@@ -19,15 +20,13 @@ const SLOW: u64 = 500;
 
 /// Three offices behind symmetric NATs, so that all of their traffic passes the hub.
 async fn offices(world: World) -> Result<Cluster, Broken> {
-    let mut map = Map::new(world).hub("hub");
+    let mut stage = Stage::new(world).hub("hub");
     for number in 1..=3 {
-        let nat = NatBox::new(presets::symmetric());
-        let net = home(world, world.internet(), &format!("office {number}"), nat);
-        map = map.node(&format!("in office {number}"), Place::In(net));
+        stage = stage
+            .behind_nat(&format!("office {number}"), presets::symmetric())
+            .worker(&format!("in office {number}"));
     }
-    let cluster = map.start();
-    cluster.converge(MEET).await?;
-    Ok(cluster)
+    stage.meet(MEET).await
 }
 
 #[test]
@@ -77,7 +76,7 @@ fn a_hub_that_refuses_new_clients_keeps_the_old() {
         let hub = cluster.hubs[0].clone();
         let traffic = Traffic::start(world, &cluster, EVERY).await;
         hub.refuse_new(true);
-        let newcomer = cluster.add("newcomer", Place::Open, Role::Worker);
+        let newcomer = cluster.add("newcomer", world.internet(), Role::Worker);
         let since = world.elapsed();
         world.sleep(Duration::from_secs(20)).await;
         let met = cluster.view(&newcomer).await.len();

@@ -11,7 +11,7 @@ use nurl::internals::net::reach::listen::Listen;
 use nurl::internals::node::NodeEvent;
 use nurl::rt::{net, time};
 use nurl::{Error, SecretKey};
-use sim_scenarios::cluster::Cluster;
+use sim_scenarios::stage::Stage;
 
 const MEET: Duration = Duration::from_secs(30);
 
@@ -26,7 +26,7 @@ fn unsupported() -> String {
 #[test]
 fn a_node_whose_socket_cannot_receive_ends_with_the_reason() {
     let outcome = run(1, |world| async move {
-        let cluster = Cluster::start(world, 3);
+        let cluster = Stage::new(world).hub("hub").workers(3).start();
         cluster.converge(MEET).await?;
         let node = cluster.peers[2].node(&world).await;
         let mut events = node.events();

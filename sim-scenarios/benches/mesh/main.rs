@@ -15,10 +15,9 @@ mod profile;
 use std::time::Duration;
 
 use bytes::Bytes;
-use chaos::link::LinkConfig;
 use chaos::world::World;
 use nurl::internals::compute::job::SubmitOptions;
-use sim_scenarios::cluster::Cluster;
+use sim_scenarios::stage::{Stage, link_ms};
 
 const SIZES: [usize; 4] = [5, 20, 50, 200];
 /// The size that has a target, and the target.
@@ -55,12 +54,7 @@ fn mesh(nodes: usize) -> Took {
 }
 
 async fn body(world: World, nodes: usize) -> Result<usize, String> {
-    world.link_default(LinkConfig {
-        latency: Duration::from_millis(20),
-        jitter: Duration::from_millis(5),
-        ..LinkConfig::default()
-    });
-    let cluster = Cluster::start(world, nodes);
+    let cluster = Stage::new(world).links(link_ms(20, 5)).hub("hub").workers(nodes).start();
     world.sleep(MEET).await;
     let mut tasks = Vec::new();
     let step = EVERY / nodes as u32;

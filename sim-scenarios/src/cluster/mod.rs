@@ -1,9 +1,9 @@
 //! Hubs and nodes on hosts of a world, assembled as in a deployment.
 //!
-//! A host runs the code that a deployment runs: [`nurl::internals::net::reach::hub::serve`] (as a [`Relay`]) and
-//! [`nurl::Node`]. A [`Map`] places hubs and nodes; [`Cluster::start`] is its short form, all nodes on the
-//! internet with one hub. A scenario reaches into a node only through its public handle. [`Peer::node`] waits
-//! until the host's present process has a handle, so it works across crashes and restarts.
+//! A host runs the code that a deployment runs: [`nurl::internals::net::reach::hub::serve`] (as a [`SimHub`]) and
+//! [`nurl::Node`]. A [`Stage`](crate::stage::Stage) makes a cluster. A scenario reaches into a node only through its
+//! public handle. [`Peer::node`] waits until the host's present process has a handle, so it works across crashes and
+//! restarts.
 //!
 //! One [`Witness`] records the cluster's events: every event of every node, every run of a handler. [`checks`]
 //! holds the properties that every node must keep in every scenario.
@@ -11,35 +11,40 @@
 //! on a link, nor in any frame that a hub reads. Every cluster checks this.
 
 pub mod checks;
+mod deadline;
 mod jobs;
-mod map;
 mod payload;
 mod peer;
 mod traffic;
-mod within;
 mod witness;
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use chaos::net::Net;
+use chaos::plan::Targets;
 use chaos::property::Broken;
 use chaos::world::World;
-use nurl::PublicKey;
 use nurl::internals::membership::State;
 use nurl::internals::mesh::Ticket;
 use nurl::internals::node::{MemberInfo, Role};
 use nurl::internals::transport::PathInfo;
-use nurl::rt::time;
+use nurl::rt::{Rng, time};
+use nurl::{PublicKey, SecretKey};
 
-use crate::models::relay::Relay;
+use self::peer::NIC;
+use crate::models::sim_hub::SimHub;
+use crate::stage::Addresses;
 
+pub use deadline::Deadline;
 pub use jobs::Jobs;
-pub use map::{Map, Place, home};
+pub(crate) use payload::{MARKER, SEALED};
 pub use payload::{is_secret, secret, text};
+pub(crate) use peer::Configure;
 pub use peer::{Peer, Setup};
 pub use traffic::Traffic;
-pub use within::Within;
-pub use witness::{Ran, Witness};
+pub use witness::{HandlerRun, Witness};
 
 /// The property that [`Cluster::converge`] waits for.
 const MET: &str = "every running node sees exactly the running nodes alive";
@@ -52,19 +57,65 @@ pub struct Cluster {
     world: World,
     /// The ticket that a joining node is given.
     pub ticket: Ticket,
-    /// The hubs, in the order in which the map names them.
-    pub hubs: Vec<Relay>,
+    /// The hubs, in the order in which the stage names them.
+    pub hubs: Vec<SimHub>,
     /// The nodes, in the order of their numbers.
     pub peers: Vec<Peer>,
     /// The record of the cluster's events.
     pub witness: Witness,
-    ground: map::Ground,
+    /// The source of the keys of further nodes.
+    keys: Rng,
+    configure: Configure,
+    addresses: Addresses,
 }
 
 impl Cluster {
-    /// A hub and `nodes` workers, each on a host of its own on the internet, started now.
-    pub fn start(world: World, nodes: usize) -> Cluster {
-        Map::new(world).hub("hub").nodes(nodes, Place::Open).start()
+    /// A cluster of these hubs without nodes.
+    pub(crate) fn new(
+        world: World,
+        ticket: Ticket,
+        hubs: Vec<SimHub>,
+        keys: Rng,
+        configure: Configure,
+    ) -> Cluster {
+        let (peers, witness, addresses) = (Vec::new(), Witness::default(), Addresses::default());
+        Cluster { world, ticket, hubs, peers, witness, keys, configure, addresses }
+    }
+
+    /// Starts a further node now, in this network or on the [internet](World::internet). It gets the next number.
+    ///
+    /// # Panics
+    /// If the name is taken.
+    pub fn add(&mut self, name: &str, net: Net, role: Role) -> Peer {
+        let host = self.world.host(name);
+        host.attach(NIC, net, &[&self.addresses.assign(name, net)]);
+        let (name, number) = (name.to_owned(), self.peers.len());
+        let setup = Setup { name, number, role, host, world: self.world, witness: self.witness.clone() };
+        let key = SecretKey::generate(&mut self.keys);
+        let peer = Peer::start(&setup, &key, &self.ticket, &self.configure, &self.hubs);
+        self.peers.push(peer.clone());
+        peer
+    }
+
+    /// Moves a node's host to another network; its old connections hang. In a network where the host has been before
+    /// it gets its earlier address again, as from a DHCP server; elsewhere it gets a new one.
+    pub fn roam(&mut self, peer: &Peer, net: Net) {
+        peer.host.attach(NIC, net, &[&self.addresses.assign(&peer.name, net)]);
+    }
+
+    /// The possible targets of a fault plan: every node, every hub, every box; nodes may roam into every network and
+    /// onto the internet. A scenario adds the hosts that it needs to `spared`.
+    pub fn targets(&self) -> Targets {
+        let nets: Vec<_> = self.world.nets().into_iter().filter(|net| net.outside().is_some()).collect();
+        let homes = nets.iter().map(|net| (*net, Ipv4Addr::new(192, 168, 1, 150)));
+        let internet = (self.world.internet(), Ipv4Addr::new(198, 19, 1, 1));
+        Targets {
+            hosts: self.peers.iter().map(|peer| peer.host).collect(),
+            spared: Vec::new(),
+            hubs: self.hubs.iter().map(|hub| hub.host).collect(),
+            havens: homes.chain([internet]).collect(),
+            nets,
+        }
     }
 
     /// Waits until every running node sees exactly the running nodes alive.
@@ -72,8 +123,8 @@ impl Cluster {
     /// # Errors
     /// Lists the observations still missing when `limit` of virtual time is over.
     pub async fn converge(&self, limit: Duration) -> Result<(), Broken> {
-        let within = Within::new(self.world, MET, limit);
-        while within.lacks(self.missing().await).await? {}
+        let deadline = Deadline::new(self.world, MET, limit);
+        while deadline.still_missing(self.missing().await).await? {}
         Ok(())
     }
 
@@ -107,8 +158,8 @@ impl Cluster {
     pub async fn inspect(&self) -> Result<(), Broken> {
         for peer in self.running() {
             let Peer { name, role, host, .. } = peer;
-            let looked = checks::Looked { name, role: *role, host: *host, witness: &self.witness };
-            checks::look(self.world, &looked, &peer.node(&self.world).await, &self.hubs).await?;
+            let inspected = checks::Inspected { name, role: *role, host: *host, witness: &self.witness };
+            checks::inspect(self.world, &inspected, &peer.node(&self.world).await, &self.hubs).await?;
         }
         Ok(())
     }
@@ -131,6 +182,11 @@ impl Cluster {
         self.members(from).await.into_iter().find(|member| member.key == to.key).map(|member| member.path)
     }
 
+    /// The leg that `from` uses to reach `to`, in one word.
+    pub async fn leg(&self, from: &Peer, to: &Peer) -> &'static str {
+        if self.path(from, to).await.is_some_and(|path| path.direct) { "direct" } else { "relayed" }
+    }
+
     /// Describes the path from one node to another if it isn't direct or relayed as required.
     pub async fn wrong_path(&self, from: &Peer, to: &Peer, direct: bool) -> Option<String> {
         let path = self.path(from, to).await;
@@ -143,7 +199,7 @@ impl Cluster {
     }
 
     /// One message for each running node that isn't registered at `hub`.
-    pub async fn unregistered(&self, hub: &Relay) -> Vec<String> {
+    pub async fn unregistered(&self, hub: &SimHub) -> Vec<String> {
         let mut missing = Vec::new();
         for peer in self.running() {
             let status = peer.node(&self.world).await.status().await;
@@ -153,6 +209,21 @@ impl Cluster {
             }
         }
         missing
+    }
+
+    /// Checks that no node was ever held dead, except those that did die.
+    ///
+    /// # Errors
+    /// The given property, with the first wrong verdict.
+    #[track_caller]
+    pub fn no_false_deaths(&self, property: &str, dead: &[Peer]) -> Result<(), Broken> {
+        let verdicts = self.witness.held_dead();
+        match verdicts.iter().find(|(_, about)| dead.iter().all(|peer| peer.key != *about)) {
+            None => Ok(()),
+            Some((by, about)) => {
+                Err(Broken::safety(property, format!("{by} held {} dead", self.name_of(about))))
+            }
+        }
     }
 
     /// The nodes whose process runs.

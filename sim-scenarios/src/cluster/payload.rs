@@ -3,10 +3,10 @@
 use bytes::Bytes;
 
 /// The prefix of every payload of a scenario. It is too long for a ciphertext to contain it by chance.
-pub(super) const MARKER: &[u8] = b"\x1bthe application's own, for its members only\x1b";
+pub(crate) const MARKER: &[u8] = b"\x1bthe application's own, for its members only\x1b";
 
 /// The property that a cluster checks of its payloads.
-pub(super) const SEALED: &str = "no payload of the application is in the clear on a link or at a hub";
+pub(crate) const SEALED: &str = "no payload of the application is in the clear on a link or at a hub";
 
 /// A payload of the application: marked, and readable by [`text`].
 pub fn secret(text: &str) -> Bytes {

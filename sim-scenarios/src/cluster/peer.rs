@@ -1,6 +1,6 @@
 //! One node of a cluster, on its host, across all of its processes.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,12 +14,13 @@ use nurl::rt::{task, time};
 use nurl::{Node, PublicKey, SecretKey};
 
 use super::{Witness, checks};
-use crate::models::relay::Relay;
+use crate::lock::lock;
+use crate::models::sim_hub::SimHub;
 
 /// The interface that holds a node's addresses.
 pub(super) const NIC: &str = "eth0";
 
-/// The facts known when a node is built.
+/// The facts known when a node is configured.
 #[derive(Clone)]
 pub struct Setup {
     /// The node's name, which is its host's.
@@ -36,8 +37,8 @@ pub struct Setup {
     pub witness: Witness,
 }
 
-/// How each node is built, beyond the common part: handlers, a store, another role.
-pub(super) type Build = Arc<dyn Fn(Builder, &Setup) -> Builder + Send + Sync>;
+/// How each node is configured, beyond the common part: handlers, a store, limits.
+pub(crate) type Configure = Arc<dyn Fn(Builder, &Setup) -> Builder + Send + Sync>;
 
 /// A node of the cluster.
 #[derive(Clone)]
@@ -58,7 +59,7 @@ impl Peer {
     pub async fn node(&self, world: &World) -> Node {
         loop {
             let boot = self.host.boot();
-            if let Some((of, node)) = &*self.slot.lock().unwrap_or_else(PoisonError::into_inner)
+            if let Some((of, node)) = &*lock(&self.slot)
                 && *of == boot
             {
                 return node.clone();
@@ -80,35 +81,36 @@ impl Peer {
         setup: &Setup,
         key: &SecretKey,
         ticket: &Ticket,
-        build: &Build,
-        hubs: &[Relay],
+        configure: &Configure,
+        hubs: &[SimHub],
     ) -> Peer {
         let slot = Arc::new(Mutex::new(None));
-        setup.witness.knows(key.public(), setup.host);
+        setup.witness.register(key.public(), setup.host);
         let (name, host) = (setup.name.clone(), setup.host);
         let peer = Peer { name, key: key.public(), role: setup.role, host, slot: slot.clone() };
-        let (setup, key, ticket, build) = (setup.clone(), key.clone(), ticket.clone(), build.clone());
+        let (setup, key, ticket, configure) = (setup.clone(), key.clone(), ticket.clone(), configure.clone());
         let hubs = hubs.to_vec();
         let world = setup.world;
         host.spawn(move || {
             let boot = host.boot();
             let (setup, key, ticket) = (setup.clone(), key.clone(), ticket.clone());
-            let (build, slot, hubs) = (build.clone(), slot.clone(), hubs.clone());
+            let (configure, slot, hubs) = (configure.clone(), slot.clone(), hubs.clone());
             async move {
                 let Setup { name, witness, .. } = setup.clone();
-                let (by, ran) = (name.clone(), witness.clone());
-                let slow = move |_: JobContext, payload: Bytes| slow_echo(by.clone(), ran.clone(), payload);
+                let (by, record) = (name.clone(), witness.clone());
+                let slow =
+                    move |_: JobContext, payload: Bytes| slow_echo(by.clone(), record.clone(), payload);
                 let builder = Node::builder(ticket).key(key).role(setup.role).handler("slow", slow);
-                let node = match build(builder, &setup).spawn().await {
+                let node = match configure(builder, &setup).spawn().await {
                     Ok(node) => node,
                     // The node's disk failed because a crash was armed there.
                     Err(_) if !setup.host.is_running() => return,
                     Err(error) => panic!("{name} doesn't start: {error}"),
                 };
-                witness.begins(&name);
+                witness.node_started(&name);
                 let mut events = node.events();
-                task::spawn(checks::sample(setup.clone(), node.clone(), hubs));
-                *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some((boot, node));
+                task::spawn(checks::inspect_at_intervals(setup.clone(), node.clone(), hubs));
+                *lock(&slot) = Some((boot, node));
                 while let Some(event) = events.next().await {
                     witness.event(world.elapsed(), &name, boot, &event);
                 }
@@ -121,6 +123,6 @@ impl Peer {
 /// A handler that takes a second of virtual time, so that a fault can hit it while it runs.
 async fn slow_echo(by: String, witness: Witness, payload: Bytes) -> Result<Bytes, JobError> {
     time::sleep(Duration::from_secs(1)).await;
-    witness.ran(&by, &payload);
+    witness.record_run(&by, &payload);
     Ok(payload)
 }

@@ -1,7 +1,7 @@
 //! The record of everything that the whole cluster reported, in order of occurrence.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,13 +13,13 @@ use nurl::internals::compute::job::{JobError, WaitReason};
 use nurl::internals::membership::State;
 use nurl::internals::node::{MemberInfo, NodeEvent, Task, TaskEvent};
 
-use super::checks::Checks;
-
 use super::Peer;
+use super::checks::EventChecks;
+use crate::lock::lock;
 
 /// One completed run of a handler: the job, and the host that ran it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Ran {
+pub struct HandlerRun {
     /// The payload's text, which names the job.
     pub job: String,
     /// The host's name.
@@ -28,16 +28,16 @@ pub struct Ran {
 
 /// The record of all nodes' events. A clone shares the same record.
 #[derive(Debug, Clone, Default)]
-pub struct Witness(Arc<Mutex<Seen>>);
+pub struct Witness(Arc<Mutex<Record>>);
 
 #[derive(Debug, Default)]
-struct Seen {
-    ran: Vec<Ran>,
+struct Record {
+    runs: Vec<HandlerRun>,
     /// (reporting node, subject, state) in order.
     verdicts: Vec<(String, PublicKey, State)>,
-    checks: Checks,
+    checks: EventChecks,
     /// By reporting node and the path's other end.
-    paths: BTreeMap<(String, PublicKey), Way>,
+    paths: BTreeMap<(String, PublicKey), PathHistory>,
     /// Number of hub connections that went down, by node.
     hub_downs: BTreeMap<String, u32>,
     /// Nodes that have considered themselves isolated.
@@ -46,56 +46,60 @@ struct Seen {
 
 /// The state and history of the path from one node to another.
 #[derive(Debug, Clone, Copy, Default)]
-struct Way {
+struct PathHistory {
     direct: bool,
     demotions: u32,
 }
 
 impl Witness {
-    fn seen(&self) -> MutexGuard<'_, Seen> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn record(&self) -> MutexGuard<'_, Record> {
+        lock(&self.0)
     }
 
     /// Receives every event of every node, in order of occurrence; `by` is the node's name, and its host has had
     /// `boot` processes.
     pub(super) fn event(&self, at: Duration, by: &str, boot: u32, event: &NodeEvent) {
-        let mut seen = self.seen();
+        let mut record = self.record();
         match event {
             NodeEvent::Member { peer, state, .. } => {
-                seen.verdicts.push((by.to_owned(), *peer, *state));
+                record.verdicts.push((by.to_owned(), *peer, *state));
             }
             NodeEvent::Path { peer, direct, .. } => {
-                let way = seen.paths.entry((by.to_owned(), *peer)).or_default();
+                let path = record.paths.entry((by.to_owned(), *peer)).or_default();
                 sometimes!(
-                    *direct && !way.direct && way.demotions > 0,
+                    *direct && !path.direct && path.demotions > 0,
                     "a path was given up, and direct again later"
                 );
-                way.demotions += u32::from(way.direct && !direct);
-                way.direct = *direct;
+                path.demotions += u32::from(path.direct && !direct);
+                path.direct = *direct;
             }
-            NodeEvent::HubDown { .. } => *seen.hub_downs.entry(by.to_owned()).or_default() += 1,
-            NodeEvent::Isolated(true) => drop(seen.isolated.insert(by.to_owned())),
+            NodeEvent::HubDown { .. } => *record.hub_downs.entry(by.to_owned()).or_default() += 1,
+            NodeEvent::Isolated(true) => drop(record.isolated.insert(by.to_owned())),
             _ => {}
         }
-        if let Err(broken) = seen.checks.event(at, by, boot, event) {
+        if let Err(broken) = record.checks.event(at, by, boot, event) {
             fail(broken);
         }
     }
 
     /// The outcome of a task that the node `by` submitted, once its handle is closed.
     pub async fn outcome(&self, by: &str, task: Task) -> Result<Bytes, JobError> {
-        self.course(by, task).await.1
+        self.waits_and_outcome(by, task).await.1
     }
 
     /// Like [`outcome`](Witness::outcome), with the reasons for which the task waited.
-    pub async fn course(&self, by: &str, mut task: Task) -> (Vec<WaitReason>, Result<Bytes, JobError>) {
+    pub async fn waits_and_outcome(
+        &self,
+        by: &str,
+        mut task: Task,
+    ) -> (Vec<WaitReason>, Result<Bytes, JobError>) {
         let (id, mut waits, mut end) = (task.id(), Vec::new(), None);
         while let Some(event) = task.next().await {
             match event {
                 TaskEvent::Accepted { .. } => {}
                 TaskEvent::Waiting { why } => waits.push(why),
                 TaskEvent::Ended { outcome, .. } => {
-                    if let Err(broken) = self.seen().checks.ended(by, id) {
+                    if let Err(broken) = self.record().checks.handle_resolved(by, id) {
                         fail(broken);
                     }
                     end = Some(outcome);
@@ -107,90 +111,90 @@ impl Witness {
 
     /// How many handlers run at a node now.
     pub fn running(&self, by: &str) -> usize {
-        self.seen().checks.running(by)
+        self.record().checks.running(by)
     }
 
     /// Registers `host` as the host of the node with this key.
-    pub(super) fn knows(&self, key: PublicKey, host: Host) {
-        self.seen().checks.knows(key, host);
+    pub(super) fn register(&self, key: PublicKey, host: Host) {
+        self.record().checks.register(key, host);
     }
 
     /// Checks whether a node holds a member alive that has been silent for too long.
     ///
     /// # Errors
     /// If it does.
-    pub(super) fn silent(
+    pub(super) fn check_silence(
         &self,
         world: World,
         by: &str,
         host: Host,
         members: &[MemberInfo],
     ) -> Result<(), Broken> {
-        self.seen().checks.silent(world, by, host, members)
+        self.record().checks.check_silence(world, by, host, members)
     }
 
     /// Records the start of a node's process: it has no paths yet.
-    pub(super) fn begins(&self, by: &str) {
-        self.seen().paths.retain(|(name, _), _| name != by);
+    pub(super) fn node_started(&self, by: &str) {
+        self.record().paths.retain(|(name, _), _| name != by);
     }
 
     /// Whether the path from one node to another is direct, according to the first node's latest event.
     pub fn is_direct(&self, from: &Peer, to: &Peer) -> bool {
-        self.seen().paths.get(&(from.name.clone(), to.key)).is_some_and(|way| way.direct)
+        self.record().paths.get(&(from.name.clone(), to.key)).is_some_and(|path| path.direct)
     }
 
     /// How often the path from one node to another has ceased to be direct.
     pub fn demotions(&self, from: &Peer, to: &Peer) -> u32 {
-        self.seen().paths.get(&(from.name.clone(), to.key)).map_or(0, |way| way.demotions)
+        self.record().paths.get(&(from.name.clone(), to.key)).map_or(0, |path| path.demotions)
     }
 
     /// How often a node's connections to hubs have gone down.
     pub fn hub_downs(&self, of: &Peer) -> u32 {
-        self.seen().hub_downs.get(&of.name).copied().unwrap_or_default()
+        self.record().hub_downs.get(&of.name).copied().unwrap_or_default()
     }
 
     /// Records that a handler has finished with a payload.
-    pub fn ran(&self, by: &str, payload: &[u8]) {
-        let ran = Ran { job: super::text(payload), by: by.to_owned() };
-        self.seen().ran.push(ran);
+    pub fn record_run(&self, by: &str, payload: &[u8]) {
+        let run = HandlerRun { job: super::text(payload), by: by.to_owned() };
+        self.record().runs.push(run);
     }
 
     /// Every completed run of a handler.
-    pub fn runs(&self) -> Vec<Ran> {
-        self.seen().ran.clone()
+    pub fn runs(&self) -> Vec<HandlerRun> {
+        self.record().runs.clone()
     }
 
     /// Every state that any node has reported of `node`, in order.
     pub fn verdicts_on(&self, node: &Peer) -> impl Iterator<Item = State> + use<> {
-        let seen = self.seen();
-        let said = seen.verdicts.iter().filter(|(_, about, _)| *about == node.key);
+        let record = self.record();
+        let said = record.verdicts.iter().filter(|(_, about, _)| *about == node.key);
         said.map(|(_, _, state)| *state).collect::<Vec<_>>().into_iter()
     }
 
     /// Every state that `node` has reported of the others, in order.
     pub fn verdicts_by(&self, node: &Peer) -> impl Iterator<Item = State> + use<> {
-        let seen = self.seen();
-        let said = seen.verdicts.iter().filter(|(by, ..)| *by == node.name);
+        let record = self.record();
+        let said = record.verdicts.iter().filter(|(by, ..)| *by == node.name);
         said.map(|(_, _, state)| *state).collect::<Vec<_>>().into_iter()
     }
 
     /// Whether a node has ever considered itself isolated.
     pub fn was_isolated(&self, node: &Peer) -> bool {
-        self.seen().isolated.contains(&node.name)
+        self.record().isolated.contains(&node.name)
     }
 
     /// Every verdict of death: the node that reported it, and its subject.
     pub fn held_dead(&self) -> Vec<(String, PublicKey)> {
-        let seen = self.seen();
-        let dead = seen.verdicts.iter().filter(|(_, _, state)| *state == State::Dead);
+        let record = self.record();
+        let dead = record.verdicts.iter().filter(|(_, _, state)| *state == State::Dead);
         dead.map(|(by, about, _)| (by.clone(), *about)).collect()
     }
 
     /// How often each job has run to completion.
     pub fn runs_per_job(&self) -> BTreeMap<String, usize> {
         let mut count = BTreeMap::new();
-        for ran in self.seen().ran.iter() {
-            *count.entry(ran.job.clone()).or_default() += 1;
+        for run in self.record().runs.iter() {
+            *count.entry(run.job.clone()).or_default() += 1;
         }
         count
     }

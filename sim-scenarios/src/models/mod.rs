@@ -5,10 +5,10 @@
 //! | `impostor` | services that answer on a hub's port without being the hub |
 //! | `nat_box` | NAT boxes and firewalls: configurable, with presets of common devices |
 //! | `oracle` | which pairs of boxes let two peers end with a direct path |
-//! | `relay` | a hub, and the faults that can be injected into it (feature `sim`) |
+//! | `sim_hub` | a hub, and the faults that can be injected into it (feature `sim`) |
 
 pub mod impostor;
 pub mod nat_box;
 pub mod oracle;
 #[cfg(feature = "sim")]
-pub mod relay;
+pub mod sim_hub;

@@ -26,7 +26,7 @@ use super::nat_box::{Dependence, Family, NatConfig, Pooling};
 
 /// The behaviour of all boxes between a peer and the outermost network, taken together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Nature {
+pub struct NatBehaviour {
     /// The dependence of its mapping.
     pub mapping: Dependence,
     /// The dependence of its filter.
@@ -37,9 +37,9 @@ pub struct Nature {
     pub udp: bool,
 }
 
-impl Nature {
+impl NatBehaviour {
     /// No box in front of the peer.
-    pub const OPEN: Nature = Nature {
+    pub const OPEN: NatBehaviour = NatBehaviour {
         mapping: Dependence::Endpoint,
         filtering: Dependence::Endpoint,
         one_address: true,
@@ -47,25 +47,27 @@ impl Nature {
     };
 
     /// A box's behaviour for IPv4.
-    pub fn v4(config: &NatConfig) -> Nature {
-        Nature::of(config, config.v4)
+    pub fn v4(config: &NatConfig) -> NatBehaviour {
+        NatBehaviour::of(config, config.v4)
     }
 
     /// A box's behaviour for IPv6.
-    pub fn v6(config: &NatConfig) -> Nature {
-        Nature::of(config, config.v6)
+    pub fn v6(config: &NatConfig) -> NatBehaviour {
+        NatBehaviour::of(config, config.v6)
     }
 
-    fn of(config: &NatConfig, family: Family) -> Nature {
+    fn of(config: &NatConfig, family: Family) -> NatBehaviour {
         match family {
-            Family::Open => Nature { udp: config.udp, ..Nature::OPEN },
-            Family::Blocked => Nature { udp: false, ..Nature::OPEN },
-            Family::Firewalled => Nature { filtering: config.firewall, udp: config.udp, ..Nature::OPEN },
+            Family::Open => NatBehaviour { udp: config.udp, ..NatBehaviour::OPEN },
+            Family::Blocked => NatBehaviour { udp: false, ..NatBehaviour::OPEN },
+            Family::Firewalled => {
+                NatBehaviour { filtering: config.firewall, udp: config.udp, ..NatBehaviour::OPEN }
+            }
             Family::Translated => {
                 // A box that shares ports between remotes keeps a port as long as no other inner host uses it.
                 // The oracle assumes that no other host does.
                 let mapping = if config.overload { Dependence::Endpoint } else { config.mapping };
-                Nature {
+                NatBehaviour {
                     mapping,
                     filtering: config.filtering,
                     one_address: mapping == Dependence::Endpoint || config.pooling == Pooling::Paired,
@@ -77,8 +79,8 @@ impl Nature {
 
     /// This box behind another. The mapping is as dependent as the more dependent of the two, and a packet must
     /// pass both filters.
-    pub fn behind(self, outer: Nature) -> Nature {
-        Nature {
+    pub fn behind(self, outer: NatBehaviour) -> NatBehaviour {
+        NatBehaviour {
             mapping: self.mapping.max(outer.mapping),
             filtering: self.filtering.max(outer.filtering),
             one_address: self.one_address && outer.one_address,
@@ -88,24 +90,29 @@ impl Nature {
 }
 
 /// Whether two peers in the outermost network, or behind boxes that have nothing in common, end with a direct path.
-pub fn direct(a: Nature, b: Nature) -> bool {
+pub fn direct(a: NatBehaviour, b: NatBehaviour) -> bool {
     a.udp && b.udp && (goes_through(a, b) || goes_through(b, a))
 }
 
 /// The same for two peers that are both behind `shared`. `a` and `b` are the boxes between `shared` and each
 /// peer, `None` for a peer in the network right behind `shared`. `hairpin` is whether `shared` turns packets to
 /// its own outer address around.
-pub fn direct_behind(shared: Nature, hairpin: bool, a: Option<Nature>, b: Option<Nature>) -> bool {
+pub fn direct_behind(
+    shared: NatBehaviour,
+    hairpin: bool,
+    a: Option<NatBehaviour>,
+    b: Option<NatBehaviour>,
+) -> bool {
     match (a, b) {
         (Some(a), Some(b)) => hairpin && direct(a.behind(shared), b.behind(shared)),
         // The peer right behind the shared box has told its own address there, and no box filters it from the
         // other.
-        (a, b) => direct(a.unwrap_or(Nature::OPEN), b.unwrap_or(Nature::OPEN)),
+        (a, b) => direct(a.unwrap_or(NatBehaviour::OPEN), b.unwrap_or(NatBehaviour::OPEN)),
     }
 }
 
 /// Whether punching succeeds if `a` sends first.
-fn goes_through(a: Nature, b: Nature) -> bool {
+fn goes_through(a: NatBehaviour, b: NatBehaviour) -> bool {
     let arrives = match b.filter_for(a) {
         Dependence::Endpoint => true,
         Dependence::Address => b.mapping == Dependence::Endpoint,
@@ -116,10 +123,10 @@ fn goes_through(a: Nature, b: Nature) -> bool {
     arrives && answered && settles
 }
 
-impl Nature {
+impl NatBehaviour {
     /// The filter, as it applies to `remote`. If a remote's mappings have several addresses, one known address
     /// doesn't tell the others, so an address-dependent filter is as strict as an address-and-port-dependent one.
-    fn filter_for(self, remote: Nature) -> Dependence {
+    fn filter_for(self, remote: NatBehaviour) -> Dependence {
         match self.filtering {
             Dependence::Address if !remote.one_address => Dependence::AddressAndPort,
             filtering => filtering,
@@ -136,11 +143,11 @@ mod tests {
     const ADDRESS: Dependence = Dependence::Address;
     const PORT: Dependence = Dependence::AddressAndPort;
 
-    fn nature(mapping: Dependence, filtering: Dependence) -> Nature {
-        Nature { mapping, filtering, ..Nature::OPEN }
+    fn behaviour(mapping: Dependence, filtering: Dependence) -> NatBehaviour {
+        NatBehaviour { mapping, filtering, ..NatBehaviour::OPEN }
     }
 
-    fn both(a: Nature, b: Nature) -> bool {
+    fn both(a: NatBehaviour, b: NatBehaviour) -> bool {
         assert_eq!(direct(a, b), direct(b, a), "it doesn't matter who is called a: {a:?} {b:?}");
         direct(a, b)
     }
@@ -148,12 +155,12 @@ mod tests {
     #[test]
     fn the_table_of_rfc_5128_and_what_everybody_learns_by_heart() {
         let boxes = [
-            ("open", Nature::OPEN),
-            ("full cone", Nature::v4(&full_cone())),
-            ("restricted", Nature::v4(&restricted())),
-            ("port-restricted", Nature::v4(&port_restricted())),
-            ("symmetric", Nature::v4(&symmetric())),
-            ("UDP blocked", Nature::v4(&hotel(&[443]))),
+            ("open", NatBehaviour::OPEN),
+            ("full cone", NatBehaviour::v4(&full_cone())),
+            ("restricted", NatBehaviour::v4(&restricted())),
+            ("port-restricted", NatBehaviour::v4(&port_restricted())),
+            ("symmetric", NatBehaviour::v4(&symmetric())),
+            ("UDP blocked", NatBehaviour::v4(&hotel(&[443]))),
         ];
         // One row and one column for each box, in that order.
         let table = ["yyyyyn", "yyyyyn", "yyyyyn", "yyyynn", "yyynnn", "nnnnnn"];
@@ -167,56 +174,62 @@ mod tests {
     #[test]
     fn boxes_as_people_have_them_are_what_their_mapping_and_filter_make_them() {
         for alike in [home_router(), carrier_grade(), linux_masquerade()] {
-            assert_eq!(Nature::v4(&alike), Nature::v4(&port_restricted()), "{}", alike.name);
+            assert_eq!(NatBehaviour::v4(&alike), NatBehaviour::v4(&port_restricted()), "{}", alike.name);
         }
-        assert_eq!(Nature::v4(&symmetric_sequential()), Nature::v4(&symmetric()));
+        assert_eq!(NatBehaviour::v4(&symmetric_sequential()), NatBehaviour::v4(&symmetric()));
     }
 
     #[test]
     fn a_server_behind_a_symmetric_nat_is_direct_to_an_open_client() {
-        assert!(both(nature(PORT, PORT), Nature::OPEN), "the client answers the source that it sees");
+        assert!(
+            both(behaviour(PORT, PORT), NatBehaviour::OPEN),
+            "the client answers the source that it sees"
+        );
     }
 
     #[test]
     fn a_mapping_that_depends_on_the_address_alone_is_as_bad_for_a_port_filter() {
-        assert!(!both(nature(ADDRESS, PORT), nature(ENDPOINT, PORT)));
-        assert!(!both(nature(ADDRESS, ADDRESS), nature(ADDRESS, ADDRESS)));
-        assert!(both(nature(ADDRESS, PORT), nature(ENDPOINT, ADDRESS)));
+        assert!(!both(behaviour(ADDRESS, PORT), behaviour(ENDPOINT, PORT)));
+        assert!(!both(behaviour(ADDRESS, ADDRESS), behaviour(ADDRESS, ADDRESS)));
+        assert!(both(behaviour(ADDRESS, PORT), behaviour(ENDPOINT, ADDRESS)));
     }
 
     #[test]
     fn two_mappings_that_change_with_every_port_never_settle() {
-        assert!(!both(nature(PORT, ENDPOINT), nature(PORT, ENDPOINT)));
-        assert!(both(nature(PORT, ENDPOINT), nature(ADDRESS, ENDPOINT)));
-        assert!(!both(nature(PORT, ENDPOINT), nature(PORT, PORT)));
+        assert!(!both(behaviour(PORT, ENDPOINT), behaviour(PORT, ENDPOINT)));
+        assert!(both(behaviour(PORT, ENDPOINT), behaviour(ADDRESS, ENDPOINT)));
+        assert!(!both(behaviour(PORT, ENDPOINT), behaviour(PORT, PORT)));
     }
 
     #[test]
     fn a_filter_by_address_fails_where_the_address_is_drawn_for_each_mapping() {
         let mut office = NatConfig { pooling: Pooling::Arbitrary, ..symmetric() };
-        assert!(!both(Nature::v4(&office), Nature::v4(&restricted())));
-        assert!(both(Nature::v4(&office), Nature::v4(&full_cone())));
+        assert!(!both(NatBehaviour::v4(&office), NatBehaviour::v4(&restricted())));
+        assert!(both(NatBehaviour::v4(&office), NatBehaviour::v4(&full_cone())));
         office.mapping = ENDPOINT;
-        assert!(both(Nature::v4(&office), Nature::v4(&restricted())), "there is one mapping, so one address");
+        assert!(
+            both(NatBehaviour::v4(&office), NatBehaviour::v4(&restricted())),
+            "there is one mapping, so one address"
+        );
     }
 
     #[test]
     fn a_stack_is_as_strict_as_its_strictest() {
-        let home = Nature::v4(&home_router());
-        assert_eq!(home.behind(Nature::v4(&symmetric())), Nature::v4(&symmetric()));
-        assert_eq!(Nature::v4(&full_cone()).behind(home), home);
-        assert!(!Nature::v4(&full_cone()).behind(Nature::v4(&hotel(&[]))).udp);
+        let home = NatBehaviour::v4(&home_router());
+        assert_eq!(home.behind(NatBehaviour::v4(&symmetric())), NatBehaviour::v4(&symmetric()));
+        assert_eq!(NatBehaviour::v4(&full_cone()).behind(home), home);
+        assert!(!NatBehaviour::v4(&full_cone()).behind(NatBehaviour::v4(&hotel(&[]))).udp);
     }
 
     #[test]
     fn peers_in_one_network_are_direct_whatever_stands_before_it() {
-        assert!(direct_behind(Nature::v4(&symmetric()), false, None, None));
-        assert!(direct_behind(Nature::v4(&hotel(&[])), false, None, None), "it blocks what leaves");
+        assert!(direct_behind(NatBehaviour::v4(&symmetric()), false, None, None));
+        assert!(direct_behind(NatBehaviour::v4(&hotel(&[])), false, None, None), "it blocks what leaves");
     }
 
     #[test]
     fn two_homes_of_one_carrier_need_its_hairpin() {
-        let (home, carrier) = (Nature::v4(&home_router()), Nature::v4(&carrier_grade()));
+        let (home, carrier) = (NatBehaviour::v4(&home_router()), NatBehaviour::v4(&carrier_grade()));
         assert!(direct_behind(carrier, true, Some(home), Some(home)));
         assert!(!direct_behind(carrier, false, Some(home), Some(home)));
         assert!(
@@ -227,8 +240,8 @@ mod tests {
 
     #[test]
     fn a_firewall_without_translation_never_stands_in_the_way_of_two_that_both_ask() {
-        let home = Nature::v6(&home_router());
+        let home = NatBehaviour::v6(&home_router());
         assert!(both(home, home));
-        assert!(!both(home, Nature::v6(&hotel(&[]))));
+        assert!(!both(home, NatBehaviour::v6(&hotel(&[]))));
     }
 }

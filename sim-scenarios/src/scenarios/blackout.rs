@@ -6,16 +6,24 @@
 //! case.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use chaos::link::LinkConfig;
 use chaos::property::Broken;
-use chaos::scenario::{Held, Trial, Verdict};
+use chaos::scenario::{Held, Scenario, Trial, Verdict};
 use chaos::world::World;
 
 use crate::cluster::{Cluster, secret, text};
+use crate::lock::lock;
+use crate::stage::{Stage, link_ms};
+
+/// The scenario.
+pub const SCENARIO: Scenario = Scenario::new(
+    "blackout",
+    "a bulk transfer survives 1.5 s without its direct path, and changes leg",
+    |trial| Box::pin(run(trial)),
+);
 
 /// The size of a message, and the time between two: 800 KB a second.
 const MESSAGE_BYTES: usize = 16 << 10;
@@ -39,15 +47,10 @@ const DEAD_FOR: Duration = Duration::from_millis(1_500);
 const BACK_WITHIN: Duration = Duration::from_secs(3);
 
 /// First a blackout of 1.5 s, then the end of the direct path.
-pub async fn run(trial: Trial) -> Verdict {
+async fn run(trial: Trial) -> Verdict {
     let world = trial.world;
-    world.link_default(LinkConfig {
-        latency: Duration::from_millis(10),
-        jitter: Duration::from_millis(2),
-        ..LinkConfig::default()
-    });
-    let cluster = Cluster::start(world, 2);
-    cluster.converge(Duration::from_secs(30)).await?;
+    let stage = Stage::new(world).links(link_ms(10, 2));
+    let cluster = stage.hub("hub").workers(2).meet(Duration::from_secs(30)).await?;
     let (from, to) = (&cluster.peers[0], &cluster.peers[1]);
     let (sender, receiver) = (from.node(&world).await, to.node(&world).await);
     let direct = |node: nurl::Node, peer| async move {
@@ -69,7 +72,7 @@ pub async fn run(trial: Trial) -> Verdict {
         while let Some((_, body)) = receiver.recv_message().await {
             let number = text(&body).split_once(' ').and_then(|(number, _)| number.parse().ok());
             let number = number.unwrap_or(u32::MAX);
-            log.lock().unwrap_or_else(PoisonError::into_inner).push((world.elapsed(), number));
+            lock(&log).push((world.elapsed(), number));
         }
     });
     let peer = to.key;
@@ -105,18 +108,18 @@ pub async fn run(trial: Trial) -> Verdict {
     let cut = world.elapsed();
     world.sleep(DEAD_FOR).await;
     world.heal();
-    back_within(&world, &arrived, cut).await?;
+    wait_for_rate(&world, &arrived, cut).await?;
     while !direct(sender.clone(), to.key).await {
         if world.elapsed() - cut > Duration::from_secs(10) {
             return Err(Broken::liveness(DIRECT, "it is not 10 s after the cut"));
         }
         world.sleep(Duration::from_millis(50)).await;
     }
-    let mut state = format!("after a blackout: {}\n", leg(&cluster).await);
+    let mut state = format!("after a blackout: {}\n", describe_leg(&cluster).await);
     world.sleep(Duration::from_secs(1)).await;
     world.partition(&[a], &[b]);
     let cut = world.elapsed();
-    back_within(&world, &arrived, cut).await?;
+    wait_for_rate(&world, &arrived, cut).await?;
     // While the path is suspect, both legs carry copies; then the node gives the path up.
     while direct(sender.clone(), to.key).await {
         if world.elapsed() - cut > BACK_WITHIN {
@@ -129,24 +132,23 @@ pub async fn run(trial: Trial) -> Verdict {
     sent.map_err(|error| Broken::safety(ONCE, format!("a message failed: {error}")))?;
     world.sleep(Duration::from_secs(1)).await;
     let mut times = BTreeMap::new();
-    for (_, number) in arrived.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+    for (_, number) in lock(&arrived).iter() {
         *times.entry(*number).or_insert(0) += 1;
     }
     if times.len() != MESSAGES as usize || times.values().any(|count| *count != 1) {
         let seen = format!("{} of {MESSAGES} messages arrived, not each once", times.len());
         return Err(Broken::safety(ONCE, seen));
     }
-    state += &format!("after the direct path's death: {}\n", leg(&cluster).await);
+    state += &format!("after the direct path's death: {}\n", describe_leg(&cluster).await);
     state += &format!("{} messages arrived once each\n", times.len());
     Ok(Held { state, notes: format!("{before} messages in {SPAN:?} before, {FULL} sent\n") })
 }
 
 /// The sender's path to the receiver, and how often the sender has given the direct path up.
-async fn leg(cluster: &Cluster) -> String {
+async fn describe_leg(cluster: &Cluster) -> String {
     let (from, to) = (&cluster.peers[0], &cluster.peers[1]);
-    let path = cluster.path(from, to).await;
-    let leg = if path.is_some_and(|path| path.direct) { "direct" } else { "relayed" };
-    format!("{leg}, given up {} times so far", cluster.witness.demotions(from, to))
+    let times = cluster.witness.demotions(from, to);
+    format!("{}, given up {times} times so far", cluster.leg(from, to).await)
 }
 
 /// A message with the marker throughout, since it is split into many packets.
@@ -157,12 +159,12 @@ fn message(number: u32) -> Bytes {
 
 /// The number of messages that arrived in the last [`SPAN`].
 fn rate(arrived: &Mutex<Vec<(Duration, u32)>>, now: Duration) -> usize {
-    let arrived = arrived.lock().unwrap_or_else(PoisonError::into_inner);
+    let arrived = lock(arrived);
     arrived.iter().rev().take_while(|(at, _)| *at + SPAN >= now).count()
 }
 
 /// Waits until 80 % of the rate is back.
-async fn back_within(
+async fn wait_for_rate(
     world: &World,
     arrived: &Mutex<Vec<(Duration, u32)>>,
     cut: Duration,

@@ -18,28 +18,37 @@ use std::time::Duration;
 use chaos::link::LinkConfig;
 use chaos::plan::{FaultKind, Targets};
 use chaos::property::{Broken, fail};
-use chaos::scenario::{Held, Knob, Trial, Turns, Verdict};
+use chaos::scenario::{Held, Knob, Purpose, Scenario, Trial, Turns, Verdict};
 use nurl::rt::net::{RecvMeta, Transmit, UdpSocket};
 use nurl::rt::{disk, time};
 
-/// The scenario's knobs.
-pub const KNOBS: &[Knob] =
-    &[Knob { name: "letters", about: "letters to be filed", default: 800, least: 1, turns: Turns::Work }];
-
-/// Fault kinds that a seed may draw.
-pub const FAULTS: &[FaultKind] = &[
-    FaultKind::Loss,
-    FaultKind::Burst,
-    FaultKind::Latency,
-    FaultKind::Duplicate,
-    FaultKind::Reorder,
-    FaultKind::Partition,
-    FaultKind::PartitionOneWay,
-    FaultKind::Crash,
-    FaultKind::PowerLoss,
-    FaultKind::Restart,
-    FaultKind::Pause,
-];
+/// The scenario.
+pub const SCENARIO: Scenario = Scenario {
+    purpose: Purpose::Canary,
+    knobs: &[Knob {
+        name: "letters",
+        about: "letters to be filed",
+        default: 800,
+        least: 1,
+        turns: Turns::Work,
+    }],
+    faults: &[
+        FaultKind::Loss,
+        FaultKind::Burst,
+        FaultKind::Latency,
+        FaultKind::Duplicate,
+        FaultKind::Reorder,
+        FaultKind::Partition,
+        FaultKind::PartitionOneWay,
+        FaultKind::Crash,
+        FaultKind::PowerLoss,
+        FaultKind::Restart,
+        FaultKind::Pause,
+    ],
+    ..Scenario::new("canary", "a planted bug, in a protocol of its own: every sweep must find it", |trial| {
+        Box::pin(run(trial))
+    })
+};
 
 const PORT: u16 = 1_000;
 const ARCHIVE: &str = "10.0.0.2";
@@ -57,7 +66,7 @@ const SPAN: Duration = Duration::from_secs(60);
 const SETTLE: Duration = Duration::from_secs(60);
 
 /// Runs the scenario.
-pub async fn run(trial: Trial) -> Verdict {
+async fn run(trial: Trial) -> Verdict {
     let world = trial.world;
     world.link_default(LinkConfig { latency: Duration::from_millis(20), ..LinkConfig::default() });
     let clerk = world.host("clerk").addr("10.0.0.1");
@@ -76,11 +85,11 @@ pub async fn run(trial: Trial) -> Verdict {
 }
 
 /// A socket for letters, which are numbers.
-struct Post(UdpSocket);
+struct LetterSocket(UdpSocket);
 
-impl Post {
-    async fn open() -> Post {
-        Post(UdpSocket::bind(([0, 0, 0, 0], PORT).into()).await.expect("the port is free"))
+impl LetterSocket {
+    async fn open() -> LetterSocket {
+        LetterSocket(UdpSocket::bind(([0, 0, 0, 0], PORT).into()).await.expect("the port is free"))
     }
 
     fn send(&self, letter: u32, destination: SocketAddr) {
@@ -102,7 +111,7 @@ impl Post {
 
 /// Sends one letter after the other, each until it is answered.
 async fn post_letters(letters: u32) {
-    let post = Post::open().await;
+    let post = LetterSocket::open().await;
     let archive = SocketAddr::new(ARCHIVE.parse().expect("an address"), PORT);
     for letter in 0..letters {
         loop {
@@ -118,7 +127,7 @@ async fn post_letters(letters: u32) {
 
 /// The archive's process.
 async fn file_letters() {
-    let post = Post::open().await;
+    let post = LetterSocket::open().await;
     let mut known = BTreeSet::new();
     loop {
         let (letter, from) = post.receive().await;

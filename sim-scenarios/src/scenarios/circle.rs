@@ -10,13 +10,12 @@
 use std::collections::BTreeMap;
 use std::io::IoSliceMut;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use chaos::link::LinkConfig;
 use chaos::property::Broken;
-use chaos::scenario::{Held, Trial, Verdict};
+use chaos::scenario::{Held, Scenario, Trial, Verdict};
 use chaos::world::{Host, World};
 use nurl::PublicKey;
 use nurl::internals::compute::job::options::MAX_HOPS;
@@ -25,7 +24,16 @@ use nurl::rt::net::{RecvMeta, Transmit, UdpSocket};
 use nurl::rt::{self, time};
 use rand_core::Rng as _;
 
-use crate::cluster::Within;
+use crate::cluster::Deadline;
+use crate::lock::lock;
+use crate::stage::link_ms;
+
+/// The scenario.
+pub const SCENARIO: Scenario = Scenario::new(
+    "circle",
+    "views that differ send jobs in circles: four hops at most, and they run once views agree",
+    |trial| Box::pin(run(trial)),
+);
 
 const PORT: u16 = 4000;
 const KIND: &str = "work";
@@ -46,11 +54,11 @@ const HOPS: &str = "a submit is forwarded four times at most";
 const COMPLETE: &str = "jobs complete once views agree";
 const CIRCLES: &str = "views that differ send jobs in circles";
 
-/// A node's view of the list of executors.
+/// A node's view of the list of executors, which the scenario sets.
 #[derive(Debug, Clone)]
-struct View(Vec<PublicKey>);
+struct FixedPlacement(Vec<PublicKey>);
 
-impl Placement for View {
+impl Placement for FixedPlacement {
     fn has_kind(&self, _kind: &str) -> bool {
         true
     }
@@ -66,7 +74,7 @@ impl Placement for View {
 
 /// The state that all nodes share: the counters of each, and the ends of the jobs.
 #[derive(Debug, Default)]
-struct Seen {
+struct CircleLog {
     forwarded: BTreeMap<u8, u64>,
     misrouted: BTreeMap<u8, u64>,
     attempts: u64,
@@ -75,11 +83,7 @@ struct Seen {
     ran: BTreeMap<u8, Vec<u8>>,
 }
 
-type Log = Arc<Mutex<Seen>>;
-
-fn seen(log: &Log) -> MutexGuard<'_, Seen> {
-    log.lock().unwrap_or_else(PoisonError::into_inner)
-}
+type SharedLog = Arc<Mutex<CircleLog>>;
 
 /// The key of a node; key and address contain its number.
 fn key(number: u8) -> PublicKey {
@@ -95,31 +99,27 @@ fn workers() -> Vec<PublicKey> {
 }
 
 /// Runs a circle until the views agree.
-pub async fn run(trial: Trial) -> Verdict {
+async fn run(trial: Trial) -> Verdict {
     let world = trial.world;
-    world.link_default(LinkConfig {
-        latency: Duration::from_millis(5),
-        jitter: Duration::from_millis(10),
-        ..LinkConfig::default()
-    });
+    world.link_default(link_ms(5, 10));
     let agree = Duration::from_millis(2_000 + world.rng("agreement").next_u64() % 6_000);
-    let log = Log::default();
+    let log = SharedLog::default();
     for number in 1..=WORKERS + 1 {
         let host = world.host(&format!("node {number}")).addr(&addr(number).ip().to_string());
-        start(world, host, number, agree, log.clone());
+        start_node(world, host, number, agree, log.clone());
     }
     world.sleep(agree.saturating_sub(world.elapsed())).await;
-    let circled = seen(&log).misrouted.values().sum::<u64>();
+    let circled = lock(&log).misrouted.values().sum::<u64>();
     if circled == 0 {
         return Err(Broken::safety(CIRCLES, "no hops were used up"));
     }
-    let within = Within::new(world, COMPLETE, COMPLETES);
-    while within.lacks(open(&log)).await? {}
-    let seen = seen(&log);
-    let forwarded: u64 = seen.forwarded.values().sum();
-    let notes = format!("{forwarded} forwards of {} attempts, {circled} in vain\n", seen.attempts);
+    let deadline = Deadline::new(world, COMPLETE, COMPLETES);
+    while deadline.still_missing(unfinished_jobs(&log)).await? {}
+    let counts = lock(&log);
+    let forwarded: u64 = counts.forwarded.values().sum();
+    let notes = format!("{forwarded} forwards of {} attempts, {circled} in vain\n", counts.attempts);
     let mut state = String::new();
-    for (job, by) in &seen.ran {
+    for (job, by) in &counts.ran {
         let by: Vec<_> = by.iter().map(|number| format!("node {number}")).collect();
         state += &format!("job {job:02} ran at {}\n", by.join(", then "));
     }
@@ -127,12 +127,12 @@ pub async fn run(trial: Trial) -> Verdict {
 }
 
 /// The jobs without a result.
-fn open(log: &Log) -> Vec<String> {
-    let done = seen(log).ends.values().filter(|ok| **ok).count();
+fn unfinished_jobs(log: &SharedLog) -> Vec<String> {
+    let done = lock(log).ends.values().filter(|ok| **ok).count();
     (done..usize::from(JOBS)).map(|number| format!("job {number}")).collect()
 }
 
-fn start(world: World, host: Host, number: u8, agree: Duration, log: Log) {
+fn start_node(world: World, host: Host, number: u8, agree: Duration, log: SharedLog) {
     host.run(async move {
         let socket = UdpSocket::bind(SocketAddr::from(([0, 0, 0, 0], PORT))).await.expect("the port is free");
         let now = time::now();
@@ -143,7 +143,7 @@ fn start(world: World, host: Host, number: u8, agree: Duration, log: Log) {
         }
         // Each worker names the next one, and the submitter the first.
         let next = if is_worker { number % WORKERS + 1 } else { 1 };
-        jobs.set_placement(now, Arc::new(View(vec![key(next)])));
+        jobs.set_placement(now, Arc::new(FixedPlacement(vec![key(next)])));
         jobs.on_view_complete(now);
         if !is_worker {
             for job in 0..JOBS {
@@ -153,7 +153,7 @@ fn start(world: World, host: Host, number: u8, agree: Duration, log: Log) {
         }
         let mut agreed = false;
         loop {
-            drain(&mut jobs, &socket, number, &log);
+            run_and_send(&mut jobs, &socket, number, &log);
             let due = jobs.poll_timeout().map_or(TICK, |at| at.saturating_duration_since(time::now()));
             if let Ok((from, body)) = time::timeout(due.min(TICK), receive(&socket)).await {
                 jobs.handle_message(time::now(), from, body);
@@ -161,7 +161,7 @@ fn start(world: World, host: Host, number: u8, agree: Duration, log: Log) {
             let now = time::now();
             if !agreed && world.elapsed() >= agree {
                 agreed = true;
-                jobs.set_placement(now, Arc::new(View(workers())));
+                jobs.set_placement(now, Arc::new(FixedPlacement(workers())));
             }
             jobs.handle_timeout(now);
         }
@@ -169,12 +169,12 @@ fn start(world: World, host: Host, number: u8, agree: Duration, log: Log) {
 }
 
 /// Runs the due jobs, sends the queued messages, and checks the bound.
-fn drain(jobs: &mut Jobs, socket: &UdpSocket, number: u8, log: &Log) {
+fn run_and_send(jobs: &mut Jobs, socket: &UdpSocket, number: u8, log: &SharedLog) {
     while let Some(counter) = jobs.poll_persist() {
         jobs.on_persisted(counter);
     }
     while let Some(run) = jobs.poll_run(time::now()) {
-        seen(log).ran.entry(run.payload[0]).or_default().push(number);
+        lock(log).ran.entry(run.payload[0]).or_default().push(number);
         jobs.finished(time::now(), run.id, Ok(run.payload));
     }
     while let Some((to, contents)) = jobs.poll_transmit() {
@@ -182,20 +182,20 @@ fn drain(jobs: &mut Jobs, socket: &UdpSocket, number: u8, log: &Log) {
         let transmit = Transmit { destination, contents: &contents, segment_size: None, src_ip: None };
         socket.try_send(&transmit).expect("a message of a small job fits a datagram");
     }
-    let mut seen = seen(log);
+    let mut counts = lock(log);
     while let Some(event) = jobs.poll_event() {
         if let JobEvent::Done { task, outcome, .. } = event {
-            seen.ends.insert(task, outcome.is_ok());
+            counts.ends.insert(task, outcome.is_ok());
         }
     }
     let stats = jobs.stats();
-    seen.forwarded.insert(number, stats.forwarded);
-    seen.misrouted.insert(number, stats.misrouted);
-    seen.attempts = seen.attempts.max(stats.attempts);
-    let forwarded: u64 = seen.forwarded.values().sum();
-    let bound = seen.attempts * u64::from(MAX_HOPS);
+    counts.forwarded.insert(number, stats.forwarded);
+    counts.misrouted.insert(number, stats.misrouted);
+    counts.attempts = counts.attempts.max(stats.attempts);
+    let forwarded: u64 = counts.forwarded.values().sum();
+    let bound = counts.attempts * u64::from(MAX_HOPS);
     if forwarded > bound {
-        let what = format!("{forwarded} forwards of {} attempts", seen.attempts);
+        let what = format!("{forwarded} forwards of {} attempts", counts.attempts);
         chaos::property::fail(Broken::safety(HOPS, what));
     }
 }

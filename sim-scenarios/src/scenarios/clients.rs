@@ -8,13 +8,12 @@
 //!
 //! Negative control: the tables fill up on the way, and a killed client's job still runs when its client is gone.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use chaos::link::LinkConfig;
 use chaos::property::Broken;
-use chaos::scenario::{Held, Mark, Trial, Verdict};
+use chaos::scenario::{Held, Mark, Scenario, Trial, Verdict};
 use chaos::sometimes;
 use chaos::world::{Host, World};
 use nurl::internals::compute::job::SubmitOptions;
@@ -25,7 +24,23 @@ use nurl::rt::{Rng, time};
 use nurl::{Node, PublicKey};
 use rand_core::Rng as _;
 
-use crate::cluster::{Cluster, Map, Place, Within, secret};
+use crate::cluster::{Cluster, Deadline, secret};
+use crate::lock::lock;
+use crate::stage::{Stage, link_ms};
+
+/// The scenario.
+pub const SCENARIO: Scenario = Scenario {
+    marks: &[
+        Mark::new("a client was killed before it had its result"),
+        Mark::new("a full table made room for a client"),
+    ],
+    time_limit: Duration::from_secs(1_200),
+    ..Scenario::new(
+        "clients",
+        "200 clients come and go, some are killed: each is served at once, and nothing is left of it",
+        |trial| Box::pin(run(trial)),
+    )
+};
 
 const WORKERS: usize = 2;
 
@@ -39,12 +54,6 @@ const EACH: usize = 20;
 /// Machines on which clients are killed, and the number of kills on each.
 const DOOMED: usize = 4;
 const KILLS: usize = 10;
-
-/// Marks that some run has to reach.
-pub const MARKS: &[Mark] = &[
-    Mark::new("a client was killed before it had its result"),
-    Mark::new("a full table made room for a client"),
-];
 
 const MEET: Duration = Duration::from_secs(60);
 
@@ -61,29 +70,25 @@ const NOTHING_LEFT: &str = "of clients that are gone nothing is left at a worker
 const FULL: &str = "the workers' tables were full";
 
 /// Runs 200 clients at two workers.
-pub async fn run(trial: Trial) -> Verdict {
+async fn run(trial: Trial) -> Verdict {
     let world = trial.world;
-    world.link_default(LinkConfig {
-        latency: Duration::from_millis(18),
-        jitter: Duration::from_millis(4),
-        ..LinkConfig::default()
-    });
-    let cluster = Map::new(world)
+    let cluster = Stage::new(world)
+        .links(link_ms(18, 4))
         .hub("hub")
-        .nodes(WORKERS, Place::Open)
-        .build(|builder, _| {
+        .workers(WORKERS)
+        .configure(|builder, _| {
             builder.limits(Limits { peers: TABLE }).handler("echo", async |_, payload| Ok(payload))
         })
-        .start();
-    cluster.converge(MEET).await?;
+        .meet(MEET)
+        .await?;
 
-    let log = Log::default();
+    let results = ClientResults::default();
     let machines: Vec<Host> =
-        (0..MACHINES).map(|number| one_after_another(world, &cluster, &log, number)).collect();
+        (0..MACHINES).map(|number| start_machine(world, &cluster, &results, number)).collect();
     kill_some(world, &cluster).await;
-    let within = Within::new(world, EVERY_CLIENT, Duration::from_secs(120));
-    while within.lacks(log.outstanding()).await? {}
-    let (failed, slowest) = log.sum();
+    let deadline = Deadline::new(world, EVERY_CLIENT, Duration::from_secs(120));
+    while deadline.still_missing(results.outstanding()).await? {}
+    let (failed, slowest) = results.first_failure_and_slowest();
     if let Some(failed) = failed {
         return Err(Broken::safety(EVERY_CLIENT, failed));
     }
@@ -99,47 +104,47 @@ pub async fn run(trial: Trial) -> Verdict {
         return Err(Broken::safety(FULL, "no table had to make room".to_owned()));
     }
     sometimes!(evicted > 0, "a full table made room for a client");
-    let within = Within::new(world, NOTHING_LEFT, FORGOTTEN);
-    while within.lacks(left(world, &cluster).await).await? {}
+    let deadline = Deadline::new(world, NOTHING_LEFT, FORGOTTEN);
+    while deadline.still_missing(remaining_state(world, &cluster).await).await? {}
     let state = format!("{} clients had their result\n{}", MACHINES * EACH, cluster.views().await);
     Ok(Held { state, notes: format!("the slowest took {slowest:?}; {evicted} were evicted\n") })
 }
 
 /// The outcomes of the clients that weren't killed.
 #[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<Result<Duration, String>>>>);
+struct ClientResults(Arc<Mutex<Vec<Result<Duration, String>>>>);
 
-impl Log {
+impl ClientResults {
     fn add(&self, ended: Result<Duration, String>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(ended);
+        lock(&self.0).push(ended);
     }
 
     fn outstanding(&self) -> Vec<String> {
-        let ended = self.0.lock().unwrap_or_else(PoisonError::into_inner).len();
+        let ended = lock(&self.0).len();
         let missing = (MACHINES * EACH).saturating_sub(ended);
         (missing > 0).then(|| format!("{missing} clients")).into_iter().collect()
     }
 
     /// The first failure, and the longest duration of the successes.
-    fn sum(&self) -> (Option<String>, Duration) {
-        let log = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let failed = log.iter().find_map(|ended| ended.as_ref().err().cloned());
-        (failed, log.iter().flatten().max().copied().unwrap_or_default())
+    fn first_failure_and_slowest(&self) -> (Option<String>, Duration) {
+        let results = lock(&self.0);
+        let failed = results.iter().find_map(|ended| ended.as_ref().err().cloned());
+        (failed, results.iter().flatten().max().copied().unwrap_or_default())
     }
 }
 
 /// A machine that runs one client after the other.
-fn one_after_another(world: World, cluster: &Cluster, log: &Log, number: usize) -> Host {
+fn start_machine(world: World, cluster: &Cluster, results: &ClientResults, number: usize) -> Host {
     let host = world.host(&format!("machine {number}")).addr(&format!("198.51.100.{}", number + 1));
-    let (ticket, log) = (cluster.ticket.clone(), log.clone());
+    let (ticket, results) = (cluster.ticket.clone(), results.clone());
     host.spawn(move || {
-        let (ticket, log) = (ticket.clone(), log.clone());
+        let (ticket, results) = (ticket.clone(), results.clone());
         async move {
             for client in 0..EACH {
                 let begun = time::now();
                 let name = format!("job {number}.{client}");
                 let ended = submit(&ticket, "echo", &name).await;
-                log.add(ended.map(|()| time::now() - begun).map_err(|error| format!("{name}: {error}")));
+                results.add(ended.map(|()| time::now() - begun).map_err(|error| format!("{name}: {error}")));
             }
             std::future::pending::<()>().await;
         }
@@ -173,7 +178,7 @@ async fn submit(ticket: &Ticket, kind: &str, name: &str) -> Result<(), String> {
 /// Kills clients at drawn moments while others come and go; their machines start the next client.
 async fn kill_some(world: World, cluster: &Cluster) {
     let mut rng: Rng = world.rng("kills");
-    let hosts: Vec<Host> = (0..DOOMED).map(|number| doomed(world, cluster, number)).collect();
+    let hosts: Vec<Host> = (0..DOOMED).map(|number| start_doomed_machine(world, cluster, number)).collect();
     for _ in 0..KILLS {
         for host in &hosts {
             world.sleep(Duration::from_millis(50 + rng.next_u64() % 300)).await;
@@ -191,7 +196,7 @@ async fn kill_some(world: World, cluster: &Cluster) {
 }
 
 /// A machine whose client submits a job that takes longer than the client lives.
-fn doomed(world: World, cluster: &Cluster, number: usize) -> Host {
+fn start_doomed_machine(world: World, cluster: &Cluster, number: usize) -> Host {
     let host = world.host(&format!("doomed {number}")).addr(&format!("198.51.100.{}", number + 101));
     let ticket = cluster.ticket.clone();
     host.spawn(move || {
@@ -226,7 +231,7 @@ async fn evicted(world: World, cluster: &Cluster) -> u64 {
 }
 
 /// The workers' remaining state for peers other than the workers.
-async fn left(world: World, cluster: &Cluster) -> Vec<String> {
+async fn remaining_state(world: World, cluster: &Cluster) -> Vec<String> {
     let mut left = Vec::new();
     let members: Vec<PublicKey> = cluster.peers.iter().map(|peer| peer.key).collect();
     for peer in &cluster.peers {

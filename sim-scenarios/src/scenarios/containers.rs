@@ -11,14 +11,24 @@
 
 use std::time::Duration;
 
-use chaos::link::LinkConfig;
 use chaos::property::Broken;
-use chaos::scenario::{Held, Trial, Verdict};
+use chaos::scenario::{Held, Mark, Scenario, Trial, Verdict};
 use chaos::world::{Host, World};
 use rand_core::Rng;
 
-use crate::cluster::{Cluster, Map, Peer, Place, Traffic, Within, home};
-use crate::models::nat_box::{NatBox, presets};
+use crate::cluster::{Cluster, Deadline, Traffic};
+use crate::models::nat_box::presets;
+use crate::stage::{Stage, link_ms, nat};
+
+/// The scenario.
+pub const SCENARIO: Scenario = Scenario {
+    marks: &[Mark::new("a hub's connection outlived a change of interfaces")],
+    ..Scenario::new(
+        "containers",
+        "bridges and other interfaces come and go: no connection drops, no path is in doubt, a move is seen",
+        |trial| Box::pin(run(trial)),
+    )
+};
 
 const MEET: Duration = Duration::from_secs(30);
 const EVERY: Duration = Duration::from_millis(100);
@@ -60,42 +70,44 @@ const BRIDGES: [(&str, &str); 3] =
 const LAB: [(&str, &str); 1] = [("lab0", "10.99.0.1")];
 
 /// Container interfaces, another interface, and a real move.
-pub async fn run(trial: Trial) -> Verdict {
+async fn run(trial: Trial) -> Verdict {
     let world = trial.world;
     let mut draws = world.rng("interfaces");
-    world.link_default(LinkConfig {
-        latency: Duration::from_millis(20),
-        jitter: Duration::from_millis(5),
-        ..LinkConfig::default()
-    });
-    let nat = |name: &str, config| home(world, world.internet(), name, NatBox::new(config));
-    let (office, cellular) =
-        (nat("office", presets::home_router()), nat("cellular", presets::carrier_grade()));
-    let map = Map::new(world).hub("hub").node("laptop", Place::In(office)).node("server", Place::Open);
-    let map = map.node("in flat", Place::In(nat("flat", presets::full_cone())));
-    let mut cluster = map.node("in house", Place::In(nat("house", presets::restricted()))).start();
-    cluster.converge(MEET).await?;
+    let stage = Stage::new(world).links(link_ms(20, 5)).hub("hub");
+    let office = stage.nat("office", presets::home_router());
+    let cellular = stage.nat("cellular", presets::carrier_grade());
+    let mut cluster = stage
+        .behind(office)
+        .worker("laptop")
+        .on_the_internet()
+        .worker("server")
+        .behind_nat("flat", presets::full_cone())
+        .worker("in flat")
+        .behind_nat("house", presets::restricted())
+        .worker("in house")
+        .meet(MEET)
+        .await?;
     let traffic = Traffic::start(world, &cluster, EVERY).await;
-    direct(world, &cluster, MEET).await?;
+    wait_until_direct(world, &cluster, MEET).await?;
     let laptop = cluster.peers[0].clone();
     for (nic, ip) in BRIDGES.into_iter().chain(LAB) {
-        laptop.host.attach(nic, nat(nic, presets::full_cone()), &[ip]);
+        laptop.host.attach(nic, nat(world, nic, presets::full_cone()), &[ip]);
     }
     world.sleep(CHANGE).await;
-    direct(world, &cluster, MEET).await?;
+    wait_until_direct(world, &cluster, MEET).await?;
 
     let (since, downs) = (world.elapsed(), cluster.witness.hub_downs(&laptop));
     for _ in 0..CHANGES {
-        change(laptop.host, &BRIDGES, &mut draws);
+        toggle_one(laptop.host, &BRIDGES, &mut draws);
         world.sleep(AFTERWARDS).await;
-        let doubted = doubted(&cluster).await;
+        let doubted = doubted_paths(&cluster).await;
         if !doubted.is_empty() {
             return Err(Broken::safety(UNDOUBTED, doubted.join("; ")));
         }
         world.sleep(CHANGE).await;
     }
     for _ in 0..CHANGES {
-        change(laptop.host, &LAB, &mut draws);
+        toggle_one(laptop.host, &LAB, &mut draws);
         world.sleep(CHANGE).await;
     }
     let dropped = cluster.witness.hub_downs(&laptop) - downs;
@@ -115,7 +127,7 @@ pub async fn run(trial: Trial) -> Verdict {
         }
     }
 
-    change(laptop.host, &BRIDGES, &mut draws);
+    toggle_one(laptop.host, &BRIDGES, &mut draws);
     laptop.host.set_nic_up("eth0", false);
     world.sleep(SEEN).await;
     let dropped = cluster.witness.hub_downs(&laptop) - downs;
@@ -123,14 +135,14 @@ pub async fn run(trial: Trial) -> Verdict {
         return Err(Broken::liveness(SEEN_AT_ONCE, "it still stands"));
     }
     world.sleep(BETWEEN).await;
-    cluster.roam(&laptop, Place::In(cellular));
+    cluster.roam(&laptop, cellular);
     laptop.host.set_nic_up("eth0", true);
     let moved = world.elapsed();
-    change(laptop.host, &BRIDGES, &mut draws);
-    let within = Within::new(world, RESUMED, RESUMES);
-    while within.lacks(mute(&cluster, &traffic, moved).await).await? {}
-    let resumed = within.waited();
-    direct(world, &cluster, SETTLES).await?;
+    toggle_one(laptop.host, &BRIDGES, &mut draws);
+    let deadline = Deadline::new(world, RESUMED, RESUMES);
+    while deadline.still_missing(not_resumed(&cluster, &traffic, moved).await).await? {}
+    let resumed = deadline.waited();
+    wait_until_direct(world, &cluster, SETTLES).await?;
     traffic.stop();
     let notes = format!("heard after {resumed:?}, direct after {:?}\n", world.elapsed() - moved);
     let state = format!(
@@ -141,14 +153,14 @@ pub async fn run(trial: Trial) -> Verdict {
 }
 
 /// One of these interfaces, drawn, goes up or down.
-fn change(host: Host, nics: &[(&str, &str)], draws: &mut impl Rng) {
+fn toggle_one(host: Host, nics: &[(&str, &str)], draws: &mut impl Rng) {
     let (nic, ip) = nics[(draws.next_u64() % nics.len() as u64) as usize];
     let is_up = host.addrs().iter().any(|addr| addr.to_string() == ip);
     host.set_nic_up(nic, !is_up);
 }
 
 /// The paths from and to the laptop that aren't direct beyond doubt.
-async fn doubted(cluster: &Cluster) -> Vec<String> {
+async fn doubted_paths(cluster: &Cluster) -> Vec<String> {
     let laptop = &cluster.peers[0];
     let mut doubted = Vec::new();
     for other in &cluster.peers[1..] {
@@ -163,20 +175,17 @@ async fn doubted(cluster: &Cluster) -> Vec<String> {
 }
 
 /// Waits until each path of the laptop is direct.
-async fn direct(world: World, cluster: &Cluster, limit: Duration) -> Result<(), Broken> {
-    let within = Within::new(world, DIRECT, limit);
-    while within.lacks(doubted(cluster).await).await? {}
+async fn wait_until_direct(world: World, cluster: &Cluster, limit: Duration) -> Result<(), Broken> {
+    let deadline = Deadline::new(world, DIRECT, limit);
+    while deadline.still_missing(doubted_paths(cluster).await).await? {}
     Ok(())
 }
 
 /// Missing registrations, and paths from or to the laptop on which no datagram sent since the move has arrived.
-async fn mute(cluster: &Cluster, traffic: &Traffic, moved: Duration) -> Vec<String> {
+async fn not_resumed(cluster: &Cluster, traffic: &Traffic, moved: Duration) -> Vec<String> {
     let laptop = &cluster.peers[0];
     let mut missing = cluster.unregistered(&cluster.hubs[0]).await;
-    for other in &cluster.peers[1..] {
-        let silent = |from: &Peer, to: &Peer| traffic.first(from.key, to.key, moved).is_none();
-        let both = [(laptop, other), (other, laptop)].into_iter().filter(|(from, to)| silent(from, to));
-        missing.extend(both.map(|(from, to)| format!("{} to {}", from.name, to.name)));
-    }
+    let pairs = cluster.peers[1..].iter().flat_map(|other| [(laptop, other), (other, laptop)]);
+    missing.extend(traffic.silent(pairs, moved));
     missing
 }

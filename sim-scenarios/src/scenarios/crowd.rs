@@ -9,13 +9,12 @@
 //!
 //! Negative control: with another secret no node joins, and the hub has the made-up keys' records throughout.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use chaos::link::LinkConfig;
 use chaos::property::Broken;
-use chaos::scenario::{Held, Mark, Trial, Verdict};
+use chaos::scenario::{Held, Mark, Scenario, Trial, Verdict};
 use chaos::sometimes;
 use chaos::world::{Host, World};
 use nurl::internals::mesh::{MeshSecret, Ticket};
@@ -25,7 +24,23 @@ use nurl::internals::node::Role;
 use nurl::{Error, Node, RefusedBy, SecretKey};
 use rand_core::Rng as _;
 
-use crate::cluster::{Cluster, Map, Peer, Place, Within};
+use crate::cluster::{Cluster, Deadline, Peer};
+use crate::lock::lock;
+use crate::stage::{Stage, link_ms};
+
+/// The scenario.
+pub const SCENARIO: Scenario = Scenario {
+    marks: &[
+        Mark::new("a crowd was killed, and a newcomer came"),
+        Mark::new("a crowd lost its power, and a newcomer came"),
+        Mark::new("a newcomer was named nobody but strangers, and tried them"),
+    ],
+    ..Scenario::new(
+        "crowd",
+        "newcomers come when most have just gone, and among made-up records: they are in at once",
+        |trial| Box::pin(run(trial)),
+    )
+};
 
 /// Workers that stay.
 const STAY: usize = 2;
@@ -40,13 +55,6 @@ const STRANGERS: usize = 60;
 /// The crowd ends less than this many milliseconds after the newcomer's start: before it has asked the hub for
 /// contacts, or right after.
 const JUST_BEFORE: u64 = 300;
-
-/// Marks that some run has to reach.
-pub const MARKS: &[Mark] = &[
-    Mark::new("a crowd was killed, and a newcomer came"),
-    Mark::new("a crowd lost its power, and a newcomer came"),
-    Mark::new("a newcomer was named nobody but strangers, and tried them"),
-];
 
 const MEET: Duration = Duration::from_secs(60);
 
@@ -83,15 +91,13 @@ const REAPED: &str = "a hub forgets those who have gone";
 const THERE: &str = "the made-up keys are there";
 
 /// The life of such a mesh.
-pub async fn run(trial: Trial) -> Verdict {
+async fn run(trial: Trial) -> Verdict {
     let world = trial.world;
-    world.link_default(LinkConfig { latency: Duration::from_millis(20), ..LinkConfig::default() });
-    let mut map = Map::new(world).hub("hub").nodes(STAY + WORKERS, Place::Open);
+    let mut stage = Stage::new(world).links(link_ms(20, 0)).hub("hub").workers(STAY + WORKERS);
     for number in 0..CLIENTS {
-        map = map.client(&format!("client {number}"), Place::Open);
+        stage = stage.observer(&format!("client {number}"));
     }
-    let mut cluster = map.start();
-    cluster.converge(MEET).await?;
+    let mut cluster = stage.meet(MEET).await?;
     let mut notes = String::new();
 
     let power = world.rng("how they go").next_u64().is_multiple_of(2);
@@ -100,24 +106,25 @@ pub async fn run(trial: Trial) -> Verdict {
     sometimes!(power, "a crowd lost its power, and a newcomer came");
     let crowd: Vec<Peer> = cluster.peers[STAY..].to_vec();
     let begun = world.elapsed();
-    let newcomer = cluster.add("after the deaths", Place::Open, Role::Worker);
+    let newcomer = cluster.add("after the deaths", world.internet(), Role::Worker);
     world.sleep(Duration::from_millis(world.rng("when they go").next_u64() % JUST_BEFORE)).await;
     for peer in &crowd {
         if power { peer.host.power_loss() } else { peer.host.crash() }
     }
-    let took = joined(world, &newcomer, begun, bound, IN_AFTER_DEATHS).await?;
+    let took = wait_until_joined(world, &newcomer, begun, bound, IN_AFTER_DEATHS).await?;
     if !power {
-        names_nobody_of(world, &cluster, &crowd).await?;
+        check_hub_names_none_of(world, &cluster, &crowd).await?;
     }
     notes += &format!("in {took:?} after {} had gone\n", WORKERS + CLIENTS);
     cluster.converge(2 * MEET).await?;
 
     // A hub takes a minute to notice a client's power loss.
-    let within = Within::new(world, REAPED, UNHEARD);
-    while within.lacks(lingering(&cluster, |stats| stats.clients)).await? {}
+    let deadline = Deadline::new(world, REAPED, UNHEARD);
+    while deadline.still_missing(more_than_running(&cluster, |stats| stats.clients)).await? {}
 
-    let strangers = Strangers::come(world, &cluster).await?;
-    let took = joins(world, &mut cluster, "among strangers", AMONG_STRANGERS, IN_AMONG_STRANGERS).await?;
+    let strangers = Strangers::register(world, &cluster).await?;
+    let took =
+        add_and_join(world, &mut cluster, "among strangers", AMONG_STRANGERS, IN_AMONG_STRANGERS).await?;
     notes += &format!("in {took:?} among {STRANGERS} made-up records\n");
     sometimes!(strangers.heard() > 0, "a newcomer was named nobody but strangers, and tried them");
     let named = cluster.hubs[0].stats().records;
@@ -125,25 +132,25 @@ pub async fn run(trial: Trial) -> Verdict {
         return Err(Broken::safety(THERE, format!("the hub has {named} records")));
     }
     strangers.host.crash();
-    let refused = with_another_secret(world, &cluster).await;
+    let refused = join_with_another_secret(world, &cluster).await;
     if !matches!(&refused, Err(Error::Refused(RefusedBy::Members))) {
         return Err(Broken::safety(KEPT_OUT, format!("{refused:?}")));
     }
     cluster.converge(MEET).await?;
     let views = cluster.views().await;
 
-    let within = Within::new(world, REAPED, UNREFRESHED);
-    while within.lacks(lingering(&cluster, |stats| stats.records)).await? {}
+    let deadline = Deadline::new(world, REAPED, UNREFRESHED);
+    while deadline.still_missing(more_than_running(&cluster, |stats| stats.records)).await? {}
     for peer in cluster.running() {
         peer.host.crash();
     }
-    let took = joins(world, &mut cluster, "the last", ALONE, ALONE_AT_ONCE).await?;
+    let took = add_and_join(world, &mut cluster, "the last", ALONE, ALONE_AT_ONCE).await?;
     notes += &format!("alone after {took:?}\n");
     Ok(Held { state: views, notes })
 }
 
 /// Adds a worker now. Returns how long it took to join.
-async fn joins(
+async fn add_and_join(
     world: World,
     cluster: &mut Cluster,
     name: &str,
@@ -151,12 +158,12 @@ async fn joins(
     property: &'static str,
 ) -> Result<Duration, Broken> {
     let begun = world.elapsed();
-    let peer: Peer = cluster.add(name, Place::Open, Role::Worker);
-    joined(world, &peer, begun, bound, property).await
+    let peer: Peer = cluster.add(name, world.internet(), Role::Worker);
+    wait_until_joined(world, &peer, begun, bound, property).await
 }
 
 /// Waits until a worker that started at `begun` has joined. Returns how long it took.
-async fn joined(
+async fn wait_until_joined(
     world: World,
     peer: &Peer,
     begun: Duration,
@@ -173,7 +180,7 @@ async fn joined(
 }
 
 /// Asks the hub for contacts several times, as a newcomer does: no list may have a killed node.
-async fn names_nobody_of(world: World, cluster: &Cluster, killed: &[Peer]) -> Result<(), Broken> {
+async fn check_hub_names_none_of(world: World, cluster: &Cluster, killed: &[Peer]) -> Result<(), Broken> {
     let host = world.host("asker").addr("198.51.100.3");
     host.spawn(std::future::pending::<()>);
     let config = HubClientConfig {
@@ -211,13 +218,13 @@ async fn names_nobody_of(world: World, cluster: &Cluster, killed: &[Peer]) -> Re
 }
 
 /// Says if the hub's count exceeds the number of running nodes.
-fn lingering(cluster: &Cluster, count: impl Fn(&HubStats) -> usize) -> Vec<String> {
+fn more_than_running(cluster: &Cluster, count: impl Fn(&HubStats) -> usize) -> Vec<String> {
     let (held, running) = (count(&cluster.hubs[0].stats()), cluster.running().count());
     (held > running).then(|| format!("{held} of {running}")).into_iter().collect()
 }
 
 /// The outcome of joining with another secret and an otherwise right ticket.
-async fn with_another_secret(world: World, cluster: &Cluster) -> Result<(), Error> {
+async fn join_with_another_secret(world: World, cluster: &Cluster) -> Result<(), Error> {
     let host = world.host("another secret").addr("198.51.100.2");
     host.spawn(std::future::pending::<()>);
     let secret = MeshSecret::generate(&mut world.rng("another secret"));
@@ -238,7 +245,7 @@ struct Strangers {
 }
 
 impl Strangers {
-    async fn come(world: World, cluster: &Cluster) -> Result<Strangers, Broken> {
+    async fn register(world: World, cluster: &Cluster) -> Result<Strangers, Broken> {
         let host = world.host("strangers").addr("198.51.100.1");
         host.spawn(std::future::pending::<()>);
         let strangers = Strangers { host, heard: Arc::default() };
@@ -257,14 +264,14 @@ impl Strangers {
                 let _ = commands.send(HubCommand::Publish { seq: 1, sealed }).await;
                 while let Some((_, events)) = events.recv().await {
                     let datagrams = events.iter().filter(|event| matches!(event, HubEvent::Datagram { .. }));
-                    *heard.lock().unwrap_or_else(PoisonError::into_inner) += datagrams.count();
+                    *lock(&heard) += datagrams.count();
                 }
             });
         }
-        let within = Within::new(world, THERE, MEET);
+        let deadline = Deadline::new(world, THERE, MEET);
         let there = || cluster.hubs[0].stats().records >= STRANGERS;
-        while within
-            .lacks((!there()).then(|| "not all are registered".to_owned()).into_iter().collect())
+        while deadline
+            .still_missing((!there()).then(|| "not all are registered".to_owned()).into_iter().collect())
             .await?
         {}
         Ok(strangers)
@@ -272,6 +279,6 @@ impl Strangers {
 
     /// Datagrams that reached any of the strangers.
     fn heard(&self) -> usize {
-        *self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+        *lock(&self.heard)
     }
 }

@@ -13,35 +13,40 @@
 
 use std::time::Duration;
 
-use chaos::link::LinkConfig;
 use chaos::property::Broken;
-use chaos::scenario::{Held, Knob, Mark, Trial, Turns, Verdict};
+use chaos::scenario::{Held, Knob, Mark, Scenario, Trial, Turns, Verdict};
 use chaos::sometimes;
 use chaos::world::World;
 use nurl::internals::membership::State;
 use rand_core::Rng as _;
 
-use crate::cluster::{Cluster, Jobs, Map, Peer, Place, Within};
-use crate::models::relay::Relay;
+use crate::cluster::{Cluster, Deadline, Jobs, Peer};
+use crate::models::sim_hub::SimHub;
+use crate::stage::{Stage, link_ms};
 
-/// Marks that some run has to reach.
-pub const MARKS: &[Mark] = &[
-    Mark::new("a quarter died at one instant"),
-    Mark::new("half died at one instant"),
-    Mark::new("four fifths died at one instant"),
-    Mark::new("a hub died with them"),
-    Mark::new("many were killed"),
-    Mark::new("many lost their power"),
-];
-
-/// The scenario's knobs.
-pub const KNOBS: &[Knob] = &[Knob {
-    name: "nodes",
-    about: "nodes beside the one whose death is the measure",
-    default: 20,
-    least: 5,
-    turns: Turns::Hosts,
-}];
+/// The scenario.
+pub const SCENARIO: Scenario = Scenario {
+    knobs: &[Knob {
+        name: "nodes",
+        about: "nodes beside the one whose death is the measure",
+        default: 20,
+        least: 5,
+        turns: Turns::Hosts,
+    }],
+    marks: &[
+        Mark::new("a quarter died at one instant"),
+        Mark::new("half died at one instant"),
+        Mark::new("four fifths died at one instant"),
+        Mark::new("a hub died with them"),
+        Mark::new("many were killed"),
+        Mark::new("many lost their power"),
+    ],
+    ..Scenario::new(
+        "deaths",
+        "a quarter, half, four fifths of 20 die at one instant: all know it within twice the time of one death",
+        |trial| Box::pin(run(trial)),
+    )
+};
 
 const MEET: Duration = Duration::from_secs(60);
 
@@ -63,15 +68,15 @@ const LIVING: &str = "nobody who lives is held dead";
 
 /// How many nodes die, and by which cause.
 #[derive(Clone, Copy)]
-struct Blow {
+struct MassDeath {
     count: usize,
     share: &'static str,
     power: bool,
     hub: bool,
 }
 
-impl Blow {
-    fn of(trial: &Trial, nodes: usize) -> Blow {
+impl MassDeath {
+    fn of(trial: &Trial, nodes: usize) -> MassDeath {
         let seed = trial.world.seed();
         let (count, share) = match seed / 2 % 3 {
             0 => (nodes / 4, "a quarter"),
@@ -79,10 +84,10 @@ impl Blow {
             _ => (nodes * 4 / 5, "four fifths"),
         };
         let hub = trial.world.rng("hub").next_u32().is_multiple_of(2);
-        Blow { count, share, power: seed.is_multiple_of(2), hub }
+        MassDeath { count, share, power: seed.is_multiple_of(2), hub }
     }
 
-    fn strike(self, peers: &[Peer]) {
+    fn kill(self, peers: &[Peer]) {
         for peer in peers {
             if self.power {
                 peer.host.power_loss();
@@ -92,7 +97,7 @@ impl Blow {
         }
     }
 
-    fn strike_hub(self, hub: &Relay) {
+    fn kill_hub(self, hub: &SimHub) {
         if self.power {
             hub.power_loss();
         } else {
@@ -111,79 +116,70 @@ impl Blow {
 }
 
 /// Some nodes are paused, one dies, many die.
-pub async fn run(trial: Trial) -> Verdict {
+async fn run(trial: Trial) -> Verdict {
     let (world, nodes) = (trial.world, trial.knob("nodes") as usize);
-    world.link_default(LinkConfig {
-        latency: Duration::from_millis(15),
-        jitter: Duration::from_millis(10),
-        ..LinkConfig::default()
-    });
-    let blow = Blow::of(&trial, nodes);
-    let cluster = Map::new(world).hub("hub 0").hub("hub 1").nodes(nodes + 1, Place::Open).start();
-    cluster.converge(MEET).await?;
+    let stage = Stage::new(world).links(link_ms(15, 10));
+    let mass_death = MassDeath::of(&trial, nodes);
+    let cluster = stage.hub("hub 0").hub("hub 1").workers(nodes + 1).meet(MEET).await?;
     let (first, others) = cluster.peers.split_last().expect("there are nodes");
     // The first of them survives, and submits.
     let mut others = others.to_vec();
     for last in (2..others.len()).rev() {
         others.swap(last, 1 + world.rng("victims").next_u32() as usize % last);
     }
-    let (living, dying) = others.split_at(nodes - blow.count);
+    let (living, dying) = others.split_at(nodes - mass_death.count);
 
     dying.iter().for_each(|peer| peer.host.pause());
     world.sleep(STILL).await;
     dying.iter().for_each(|peer| peer.host.resume());
     cluster.converge(BACK).await?;
-    if let Some((by, about)) = cluster.witness.held_dead().first() {
-        return Err(Broken::safety(LIVING, format!("{by} held {} dead", cluster.name_of(about))));
-    }
+    cluster.no_false_deaths(LIVING, &[])?;
 
-    blow.strike(std::slice::from_ref(first));
-    let one = known(&cluster, world, KNOWN, std::slice::from_ref(first), ONE).await?;
+    mass_death.kill(std::slice::from_ref(first));
+    let one = wait_until_known(&cluster, world, KNOWN, std::slice::from_ref(first), ONE).await?;
 
-    blow.strike(dying);
-    if blow.hub {
-        blow.strike_hub(&cluster.hubs[0]);
+    mass_death.kill(dying);
+    if mass_death.hub {
+        mass_death.kill_hub(&cluster.hubs[0]);
     }
-    blow.mark();
+    mass_death.mark();
     let mut jobs = Jobs::new(&cluster);
     for number in 0..JOBS {
         jobs.submit(&living[number % living.len()], "slow", &format!("job {number:02}")).await?;
     }
     let begun = world.elapsed();
-    let many = known(&cluster, world, TOGETHER, dying, 2 * one).await?;
+    let many = wait_until_known(&cluster, world, TOGETHER, dying, 2 * one).await?;
     let count = jobs.settle((4 * one).saturating_sub(world.elapsed() - begun)).await?;
     let took = world.elapsed() - begun;
-    for (by, about) in cluster.witness.held_dead() {
-        if living.iter().any(|peer| peer.key == about) {
-            return Err(Broken::safety(LIVING, format!("{by} held {} dead", cluster.name_of(&about))));
-        }
-    }
+    cluster.no_false_deaths(LIVING, &[dying, std::slice::from_ref(first)].concat())?;
     cluster.inspect().await?;
-    let hub = if blow.hub { " and a hub" } else { "" };
-    let cause = if blow.power { "lose their power" } else { "are killed" };
+    let hub = if mass_death.hub { " and a hub" } else { "" };
+    let cause = if mass_death.power { "lose their power" } else { "are killed" };
     let state = format!(
         "{} of {nodes} nodes{hub} {cause} at one instant: all who live know it in time\n{count} jobs have their results\n",
-        blow.share
+        mass_death.share
     );
-    let notes =
-        format!("one death is known after {one:?}, {} after {many:?}, jobs took {took:?}\n", blow.count);
+    let notes = format!(
+        "one death is known after {one:?}, {} after {many:?}, jobs took {took:?}\n",
+        mass_death.count
+    );
     Ok(Held { state, notes })
 }
 
 /// How long it takes until all survivors hold all of `dead` dead.
-async fn known(
+async fn wait_until_known(
     cluster: &Cluster,
     world: World,
     property: &'static str,
     dead: &[Peer],
     limit: Duration,
 ) -> Result<Duration, Broken> {
-    let within = Within::new(world, property, limit);
-    while within.lacks(ignorant(cluster, dead).await).await? {}
-    Ok(within.waited())
+    let deadline = Deadline::new(world, property, limit);
+    while deadline.still_missing(without_the_verdicts(cluster, dead).await).await? {}
+    Ok(deadline.waited())
 }
 
-async fn ignorant(cluster: &Cluster, dead: &[Peer]) -> Vec<String> {
+async fn without_the_verdicts(cluster: &Cluster, dead: &[Peer]) -> Vec<String> {
     let mut missing = Vec::new();
     for peer in cluster.running() {
         let view = cluster.view(peer).await;

@@ -10,20 +10,32 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use chaos::link::{LinkConfig, Rate};
 use chaos::property::{Broken, fail};
-use chaos::scenario::{Held, Trial, Verdict};
+use chaos::scenario::{Held, Mark, Scenario, Trial, Verdict};
 use chaos::sometimes;
 use chaos::world::World;
 use nurl::internals::node::NodeEvent;
 use nurl::rt::time;
 use rand_core::Rng as _;
 
-use crate::cluster::{Cluster, Map, Peer, Place, Within, home, secret, text};
-use crate::models::nat_box::{NatBox, presets};
+use crate::cluster::{Cluster, Deadline, Peer, secret, text};
+use crate::lock::lock;
+use crate::models::nat_box::presets;
+use crate::stage::Stage;
+
+/// The scenario.
+pub const SCENARIO: Scenario = Scenario {
+    marks: &[Mark::new("a datagram came late from where its sender had left")],
+    ..Scenario::new(
+        "echoes",
+        "links copy and delay: a datagram is given once, and a late one moves no path",
+        |trial| Box::pin(run(trial)),
+    )
+};
 
 const MEET: Duration = Duration::from_secs(30);
 const EVERY: Duration = Duration::from_millis(20);
@@ -41,7 +53,7 @@ const COPIES: &str = "links that duplicate make copies";
 
 /// The observations of both ends.
 #[derive(Debug, Default)]
-struct Seen {
+struct Observations {
     /// Datagrams by receiver and number.
     given: BTreeSet<(String, u64)>,
     /// The highest number that was delivered to the desk.
@@ -54,14 +66,10 @@ struct Seen {
     left: BTreeSet<IpAddr>,
 }
 
-type Log = Arc<Mutex<Seen>>;
-
-fn seen(log: &Log) -> MutexGuard<'_, Seen> {
-    log.lock().unwrap_or_else(PoisonError::into_inner)
-}
+type SharedObservations = Arc<Mutex<Observations>>;
 
 /// One move, out of a slow network into a fast one.
-pub async fn run(trial: Trial) -> Verdict {
+async fn run(trial: Trial) -> Verdict {
     let world = trial.world;
     let mut draws = world.rng("links");
     let millis = |draw: u64, least: u64, most: u64| Duration::from_millis(least + draw % (most - least + 1));
@@ -71,11 +79,10 @@ pub async fn run(trial: Trial) -> Verdict {
         duplicate: Rate::percent(30),
         ..LinkConfig::default()
     };
-    world.link_default(fast.clone());
-    let wifi = home(world, world.internet(), "wifi", NatBox::new(presets::home_router()));
-    let cellular = home(world, world.internet(), "cellular", NatBox::new(presets::full_cone()));
-    let map = Map::new(world).hub("hub").node("desk", Place::Open).node("phone", Place::In(wifi));
-    let mut cluster = map.start();
+    let stage = Stage::new(world).links(fast.clone()).hub("hub");
+    let wifi = stage.nat("wifi", presets::home_router());
+    let cellular = stage.nat("cellular", presets::full_cone());
+    let mut cluster = stage.worker("desk").behind(wifi).worker("phone").start();
     let (desk, phone) = (cluster.peers[0].clone(), cluster.peers[1].clone());
     let slow = LinkConfig { latency: millis(draws.next_u64(), 500, 900), ..fast };
     // The link to the hub is slow as well, so that the hub isn't the faster path.
@@ -83,51 +90,54 @@ pub async fn run(trial: Trial) -> Verdict {
         world.set_link(wifi, to, slow.clone());
     }
     cluster.converge(MEET).await?;
-    let direct = Within::new(world, DIRECT, MEET);
-    while direct.lacks(indirect(&cluster, &desk, &phone).await).await? {}
+    let direct = Deadline::new(world, DIRECT, MEET);
+    while direct.still_missing(indirect_paths(&cluster, &desk, &phone).await).await? {}
 
-    let log = Log::default();
-    watch(world, &cluster, &log, &desk, &phone).await;
+    let log = SharedObservations::default();
+    follow_path(world, &cluster, &log, &desk, &phone).await;
     for (from, to) in [(&desk, &phone), (&phone, &desk)] {
         receive(world, &log, to, to.key == desk.key).await;
         send(world, from, to).await;
     }
     world.sleep(BEFORE).await;
-    cluster.roam(&phone, Place::In(cellular));
+    cluster.roam(&phone, cellular);
     world.sleep(AFTER).await;
     let there = cellular.outer_addrs();
-    let followed = || seen(&log).address.filter(|ip| there.contains(ip)).is_none();
-    let within = Within::new(world, FOLLOWS, AFTER);
-    while within.lacks(Vec::from_iter(followed().then(|| "the desk sends elsewhere".to_owned()))).await? {}
+    let followed = || lock(&log).address.filter(|ip| there.contains(ip)).is_none();
+    let deadline = Deadline::new(world, FOLLOWS, AFTER);
+    while deadline
+        .still_missing(Vec::from_iter(followed().then(|| "the desk sends elsewhere".to_owned())))
+        .await?
+    {}
 
     let copies = world.stats().packets_duplicated;
     if copies == 0 {
         return Err(Broken::safety(COPIES, "there was none"));
     }
-    let seen = seen(&log);
-    sometimes!(seen.overtaken > 0, "a datagram came late from where its sender had left");
-    let notes = format!("{copies} copies, {} datagrams came late\n", seen.overtaken);
+    let observed = lock(&log);
+    sometimes!(observed.overtaken > 0, "a datagram came late from where its sender had left");
+    let notes = format!("{copies} copies, {} datagrams came late\n", observed.overtaken);
     let name = |ip: &IpAddr| {
         let nat = [wifi, cellular].into_iter().find(|net| net.outer_addrs().contains(ip));
         nat.map_or_else(|| ip.to_string(), |net| net.name())
     };
-    let left: Vec<_> = seen.left.iter().map(name).collect();
-    let now = seen.address.as_ref().map_or_else(|| "nowhere".to_owned(), name);
+    let left: Vec<_> = observed.left.iter().map(name).collect();
+    let now = observed.address.as_ref().map_or_else(|| "nowhere".to_owned(), name);
     let state = format!("the desk sends to {now}, and has left {}\n", left.join(", "));
     Ok(Held { state, notes })
 }
 
 /// Describes each direction in which the two have no direct path.
-async fn indirect(cluster: &Cluster, a: &Peer, b: &Peer) -> Vec<String> {
-    let ways = [cluster.wrong_path(a, b, true).await, cluster.wrong_path(b, a, true).await];
-    ways.into_iter().flatten().collect()
+async fn indirect_paths(cluster: &Cluster, a: &Peer, b: &Peer) -> Vec<String> {
+    let paths = [cluster.wrong_path(a, b, true).await, cluster.wrong_path(b, a, true).await];
+    paths.into_iter().flatten().collect()
 }
 
 /// Follows the events of the desk's path to the phone, starting with the present path.
-async fn watch(world: World, cluster: &Cluster, log: &Log, desk: &Peer, phone: &Peer) {
+async fn follow_path(world: World, cluster: &Cluster, log: &SharedObservations, desk: &Peer, phone: &Peer) {
     let (key, node) = (phone.key, desk.node(&world).await);
     let mut events = node.events();
-    seen(log).address = cluster.path(desk, phone).await.and_then(|path| path.addr).map(|addr| addr.ip());
+    lock(log).address = cluster.path(desk, phone).await.and_then(|path| path.addr).map(|addr| addr.ip());
     let log = log.clone();
     desk.host.run(async move {
         while let Some(event) = events.next().await {
@@ -135,32 +145,32 @@ async fn watch(world: World, cluster: &Cluster, log: &Log, desk: &Peer, phone: &
             if peer != key {
                 continue;
             }
-            let mut seen = seen(&log);
+            let mut observed = lock(&log);
             let now = addr.ip();
-            if seen.left.contains(&now) {
+            if observed.left.contains(&now) {
                 fail(Broken::safety(FORWARD, format!("the desk sends to {now} again, which the phone left")));
             }
-            if let Some(old) = seen.address.replace(now).filter(|old| *old != now) {
-                seen.left.insert(old);
+            if let Some(old) = observed.address.replace(now).filter(|old| *old != now) {
+                observed.left.insert(old);
             }
         }
     });
 }
 
-async fn receive(world: World, log: &Log, at: &Peer, is_desk: bool) {
+async fn receive(world: World, log: &SharedObservations, at: &Peer, is_desk: bool) {
     let (log, name, node) = (log.clone(), at.name.clone(), at.node(&world).await);
     at.host.run(async move {
         while let Some(batch) = node.recv_many().await {
             for datagram in batch {
                 let number = text(&datagram.body).parse().expect("a datagram is a number");
-                let mut seen = seen(&log);
-                if !seen.given.insert((name.clone(), number)) {
+                let mut observed = lock(&log);
+                if !observed.given.insert((name.clone(), number)) {
                     fail(Broken::safety(ONCE, format!("datagram {number} came again")));
                 }
                 if is_desk {
                     // Further behind than duplicates and jitter explain: it came from the old place.
-                    seen.overtaken += u32::from(number + 5 < seen.newest);
-                    seen.newest = seen.newest.max(number);
+                    observed.overtaken += u32::from(number + 5 < observed.newest);
+                    observed.newest = observed.newest.max(number);
                 }
             }
         }

@@ -13,22 +13,31 @@
 use std::time::Duration;
 
 use chaos::link::{LinkConfig, Rate};
+use chaos::net::Net;
 use chaos::property::Broken;
-use chaos::scenario::{Held, Mark, Trial, Verdict};
+use chaos::scenario::{Held, Mark, Scenario, Trial, Verdict};
 use chaos::sometimes;
 use chaos::world::World;
 use rand_core::Rng as _;
 
-use crate::cluster::{Cluster, Map, Place, Within, home};
+use crate::cluster::{Cluster, Deadline};
 use crate::models::nat_box::{Family, NatBox, NatConfig, presets};
-use crate::models::oracle::{self, Nature};
+use crate::models::oracle::{self, NatBehaviour};
+use crate::stage::{Stage, link_ms};
 
-/// Marks that some run of a sweep has to reach.
-pub const MARKS: &[Mark] = &[
-    Mark::new("IPv6 led straight where IPv4 could not"),
-    Mark::new("a translator of IPv6 was crossed"),
-    Mark::new("a phone without IPv6 was relayed, and direct again with it"),
-];
+/// The scenario.
+pub const SCENARIO: Scenario = Scenario {
+    marks: &[
+        Mark::new("IPv6 led straight where IPv4 could not"),
+        Mark::new("a translator of IPv6 was crossed"),
+        Mark::new("a phone without IPv6 was relayed, and direct again with it"),
+    ],
+    ..Scenario::new(
+        "families",
+        "IPv4, IPv6 and both, a hub with both: direct where either family lets it be, relayed elsewhere",
+        |trial| Box::pin(run(trial)),
+    )
+};
 
 const NIC: &str = "eth0";
 
@@ -43,19 +52,19 @@ const WORST_LOSS: u64 = 5;
 const ORACLE: &str = "each pair is direct exactly where the oracle says so, in a family that leads straight";
 
 /// A host: its name, and for each of its families the boxes in front of it, with its IPv6 address.
-struct Resident {
+struct PlannedHost {
     name: &'static str,
-    v4: Option<Nature>,
-    v6: Option<(&'static str, Nature)>,
+    v4: Option<NatBehaviour>,
+    v6: Option<(&'static str, NatBehaviour)>,
 }
 
 /// The phone that loses its IPv6, and its later address.
 const PHONE: usize = 0;
 const LATER: &str = "2001:db8:1::11";
 
-impl Resident {
+impl PlannedHost {
     /// The families in which the oracle predicts a direct path: IPv4, IPv6.
-    fn straight(&self, other: &Resident) -> [bool; 2] {
+    fn direct_families(&self, other: &PlannedHost) -> [bool; 2] {
         let v4 = self.v4.zip(other.v4).is_some_and(|(a, b)| oracle::direct(a, b));
         let v6 = self.v6.zip(other.v6).is_some_and(|((_, a), (_, b))| oracle::direct(a, b));
         [v4, v6]
@@ -74,56 +83,52 @@ fn phone() -> NatConfig {
     NatConfig { v6: Family::Firewalled, ..presets::symmetric() }
 }
 
-/// All hosts, in the order of the map.
-fn residents() -> Vec<Resident> {
-    let phone = |name, addr| Resident {
+/// All hosts, in the order of the stage.
+fn hosts() -> Vec<PlannedHost> {
+    let phone = |name, addr| PlannedHost {
         name,
-        v4: Some(Nature::v4(&phone())),
-        v6: Some((addr, Nature::v6(&phone()))),
+        v4: Some(NatBehaviour::v4(&phone())),
+        v6: Some((addr, NatBehaviour::v6(&phone()))),
     };
-    let six = |name, addr, nature| Resident { name, v4: None, v6: Some((addr, nature)) };
-    let four = |name| Resident { name, v4: Some(Nature::v4(&presets::port_restricted())), v6: None };
+    let six = |name, addr, behaviour| PlannedHost { name, v4: None, v6: Some((addr, behaviour)) };
+    let four = |name| PlannedHost { name, v4: Some(NatBehaviour::v4(&presets::port_restricted())), v6: None };
     vec![
         phone("phone 1", "2001:db8:1::10"),
         phone("phone 2", "2001:db8:2::10"),
-        six("open v6", "2001:db8:3::10", Nature::OPEN),
-        six("firewalled v6", "2001:db8:4::10", Nature::v6(&firewall())),
-        six("translated v6 1", "fd00::10", Nature::v6(&translator())),
-        six("translated v6 2", "fd00::10", Nature::v6(&translator())),
+        six("open v6", "2001:db8:3::10", NatBehaviour::OPEN),
+        six("firewalled v6", "2001:db8:4::10", NatBehaviour::v6(&firewall())),
+        six("translated v6 1", "fd00::10", NatBehaviour::v6(&translator())),
+        six("translated v6 2", "fd00::10", NatBehaviour::v6(&translator())),
         four("home 1"),
         four("home 2"),
     ]
 }
 
 /// First with all addresses, then without the phone's IPv6, then with it again.
-pub async fn run(trial: Trial) -> Verdict {
+async fn run(trial: Trial) -> Verdict {
     let world = trial.world;
     let loss = world.rng("loss").next_u64() % (WORST_LOSS + 1);
-    world.link_default(LinkConfig {
-        latency: Duration::from_millis(15),
-        jitter: Duration::from_millis(10),
-        udp_loss: Rate::percent(loss as u32),
-        ..LinkConfig::default()
-    });
-    let mut residents = residents();
-    let cluster = start(world, &residents);
+    let mut hosts = hosts();
+    let stage =
+        Stage::new(world).links(LinkConfig { udp_loss: Rate::percent(loss as u32), ..link_ms(15, 10) });
+    let cluster = start(stage, world.internet(), &hosts);
     cluster.converge(MEET).await?;
-    let first = settled(world, &cluster, &residents).await?;
-    sometimes!(by_v6_alone(&residents, 0, 1), "IPv6 led straight where IPv4 could not");
-    sometimes!(by_v6_alone(&residents, 4, 5), "a translator of IPv6 was crossed");
-    let mut state = matrix(&cluster, &residents).await;
+    let first = wait_until_settled(world, &cluster, &hosts).await?;
+    sometimes!(by_v6_alone(&hosts, 0, 1), "IPv6 led straight where IPv4 could not");
+    sometimes!(by_v6_alone(&hosts, 4, 5), "a translator of IPv6 was crossed");
+    let mut state = matrix(&cluster, &hosts).await;
 
     let host = cluster.peers[PHONE].host;
-    let (v4, v6) = (host.ip().to_string(), residents[PHONE].v6.take());
+    let (v4, v6) = (host.ip().to_string(), hosts[PHONE].v6.take());
     host.set_addrs(NIC, &[&v4]);
-    let without = settled(world, &cluster, &residents).await?;
-    state += &format!("without IPv6:\n{}", row(&cluster, &residents, PHONE).await);
+    let without = wait_until_settled(world, &cluster, &hosts).await?;
+    state += &format!("without IPv6:\n{}", row(&cluster, &hosts, PHONE).await);
 
-    residents[PHONE].v6 = v6.map(|(_, nature)| (LATER, nature));
+    hosts[PHONE].v6 = v6.map(|(_, behaviour)| (LATER, behaviour));
     host.set_addrs(NIC, &[&v4, LATER]);
-    let again = settled(world, &cluster, &residents).await?;
+    let again = wait_until_settled(world, &cluster, &hosts).await?;
     sometimes!(true, "a phone without IPv6 was relayed, and direct again with it");
-    state += &format!("with IPv6 again:\n{}", row(&cluster, &residents, PHONE).await);
+    state += &format!("with IPv6 again:\n{}", row(&cluster, &hosts, PHONE).await);
     let notes = format!(
         "{loss} % lost; all as it can be {first:?} after they had met, {without:?} after a phone lost its IPv6, \
          {again:?} after it had it back\n"
@@ -132,59 +137,61 @@ pub async fn run(trial: Trial) -> Verdict {
 }
 
 /// The mesh. IPv6-only hosts lose their IPv4 address before any node runs.
-fn start(world: World, residents: &[Resident]) -> Cluster {
-    let internet = world.internet();
-    let mut map = Map::new(world).hub("hub");
-    for (number, resident) in residents.iter().enumerate() {
-        let name = format!("network of {}", resident.name);
-        let behind = |config: NatConfig| Place::In(home(world, internet, &name, NatBox::new(config)));
-        let place = match resident.name {
-            "open v6" => Place::Open,
-            "firewalled v6" => behind(firewall()),
-            "home 1" | "home 2" => behind(presets::port_restricted()),
-            "phone 1" | "phone 2" => behind(phone()),
+fn start(stage: Stage, internet: Net, hosts: &[PlannedHost]) -> Cluster {
+    let mut stage = stage.hub("hub");
+    for (number, planned) in hosts.iter().enumerate() {
+        let name = format!("network of {}", planned.name);
+        let placed = match planned.name {
+            "open v6" => stage.on_the_internet(),
+            "firewalled v6" => stage.behind_nat(&name, firewall()),
+            "home 1" | "home 2" => stage.behind_nat(&name, presets::port_restricted()),
+            "phone 1" | "phone 2" => stage.behind_nat(&name, phone()),
             _ => {
                 let outer = format!("2001:db8:ff:{number}::1");
-                Place::In(internet.nat(&name, &[&outer], NatBox::new(translator())))
+                stage.behind(internet.nat(&name, &[&outer], NatBox::new(translator())))
             }
         };
-        map = map.node(resident.name, place);
+        stage = placed.worker(planned.name);
     }
-    let cluster = map.start();
+    let cluster = stage.start();
     let hub = cluster.hubs[0].host;
     hub.set_addrs(NIC, &[&hub.ip().to_string(), "2001:db8:ffff::1"]);
-    for (peer, resident) in cluster.peers.iter().zip(residents) {
-        let v4 = resident.v4.map(|_| peer.host.ip().to_string());
-        let v6 = resident.v6.map(|(addr, _)| addr.to_owned());
+    for (peer, planned) in cluster.peers.iter().zip(hosts) {
+        let v4 = planned.v4.map(|_| peer.host.ip().to_string());
+        let v6 = planned.v6.map(|(addr, _)| addr.to_owned());
         let addrs: Vec<_> = v4.iter().chain(&v6).map(String::as_str).collect();
         peer.host.set_addrs(NIC, &addrs);
     }
     cluster
 }
 
-fn by_v6_alone(residents: &[Resident], from: usize, to: usize) -> bool {
-    residents[from].straight(&residents[to]) == [false, true]
+fn by_v6_alone(hosts: &[PlannedHost], from: usize, to: usize) -> bool {
+    hosts[from].direct_families(&hosts[to]) == [false, true]
 }
 
 /// Waits until every pair is as the oracle predicts, and settled, as both ends see it. Returns how long it took.
-async fn settled(world: World, cluster: &Cluster, residents: &[Resident]) -> Result<Duration, Broken> {
-    let within = Within::new(world, ORACLE, SETTLES);
-    while within.lacks(wrong(cluster, residents).await).await? {}
-    Ok(within.waited())
+async fn wait_until_settled(
+    world: World,
+    cluster: &Cluster,
+    hosts: &[PlannedHost],
+) -> Result<Duration, Broken> {
+    let deadline = Deadline::new(world, ORACLE, SETTLES);
+    while deadline.still_missing(wrong_paths(cluster, hosts).await).await? {}
+    Ok(deadline.waited())
 }
 
 /// The paths that differ from the prediction.
-async fn wrong(cluster: &Cluster, residents: &[Resident]) -> Vec<String> {
+async fn wrong_paths(cluster: &Cluster, hosts: &[PlannedHost]) -> Vec<String> {
     let mut wrong = Vec::new();
-    for (from, a) in cluster.peers.iter().zip(residents) {
+    for (from, a) in cluster.peers.iter().zip(hosts) {
         let members = cluster.members(from).await;
-        for (to, b) in cluster.peers.iter().zip(residents).filter(|(to, _)| to.key != from.key) {
+        for (to, b) in cluster.peers.iter().zip(hosts).filter(|(to, _)| to.key != from.key) {
             let pair = format!("{} to {}", a.name, b.name);
             let Some(member) = members.iter().find(|member| member.key == to.key) else {
                 wrong.push(format!("{pair} is unknown"));
                 continue;
             };
-            let (path, [v4, v6]) = (member.path, a.straight(b));
+            let (path, [v4, v6]) = (member.path, a.direct_families(b));
             // Without an address, the path is relayed.
             let right = path.addr.map_or(!v4 && !v6, |addr| if addr.is_ipv4() { v4 } else { v6 });
             if !right || !path.settled {
@@ -200,27 +207,27 @@ async fn wrong(cluster: &Cluster, residents: &[Resident]) -> Vec<String> {
 }
 
 /// The paths of each host to each other one.
-async fn matrix(cluster: &Cluster, residents: &[Resident]) -> String {
+async fn matrix(cluster: &Cluster, hosts: &[PlannedHost]) -> String {
     let mut text = String::new();
-    for from in 0..residents.len() {
-        text += &row(cluster, residents, from).await;
+    for from in 0..hosts.len() {
+        text += &row(cluster, hosts, from).await;
     }
     text
 }
 
 /// The paths of one host to the others. If both families are direct, either may be the quicker one.
-async fn row(cluster: &Cluster, residents: &[Resident], from: usize) -> String {
+async fn row(cluster: &Cluster, hosts: &[PlannedHost], from: usize) -> String {
     let mut legs = Vec::new();
-    for (to, resident) in residents.iter().enumerate().filter(|(to, _)| *to != from) {
+    for (to, planned) in hosts.iter().enumerate().filter(|(to, _)| *to != from) {
         let path = cluster.path(&cluster.peers[from], &cluster.peers[to]).await;
         let addr = path.and_then(|path| path.addr);
-        let leg = match (addr, residents[from].straight(resident)) {
+        let leg = match (addr, hosts[from].direct_families(planned)) {
             (None, _) => "relayed",
             (Some(_), [true, true]) => "direct",
             (Some(addr), _) if addr.is_ipv4() => "direct by IPv4",
             (Some(_), _) => "direct by IPv6",
         };
-        legs.push(format!("{} {leg}", resident.name));
+        legs.push(format!("{} {leg}", planned.name));
     }
-    format!("{}: {}\n", residents[from].name, legs.join(", "))
+    format!("{}: {}\n", hosts[from].name, legs.join(", "))
 }

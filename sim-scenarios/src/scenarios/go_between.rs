@@ -8,13 +8,20 @@
 
 use std::time::Duration;
 
-use chaos::link::LinkConfig;
 use chaos::property::Broken;
-use chaos::scenario::{Held, Trial, Verdict};
+use chaos::scenario::{Held, Scenario, Trial, Verdict};
 use chaos::world::Host;
 use nurl::internals::membership::State;
 
-use crate::cluster::{Cluster, Peer, Within};
+use crate::cluster::{Deadline, Peer};
+use crate::stage::{Stage, link_ms};
+
+/// The scenario.
+pub const SCENARIO: Scenario = Scenario::new(
+    "go-between",
+    "two that can't hear each other are alive to each other as long as others hear both",
+    |trial| Box::pin(run(trial)),
+);
 
 const NODES: usize = 5;
 
@@ -34,15 +41,10 @@ const TOGETHER: &str = "who hears most others isn't isolated";
 const GONE: &str = "who is heard by nobody is held dead";
 
 /// First a cut between two nodes, then one around one of them.
-pub async fn run(trial: Trial) -> Verdict {
+async fn run(trial: Trial) -> Verdict {
     let world = trial.world;
-    world.link_default(LinkConfig {
-        latency: Duration::from_millis(15),
-        jitter: Duration::from_millis(10),
-        ..LinkConfig::default()
-    });
-    let cluster = Cluster::start(world, NODES);
-    cluster.converge(MEET).await?;
+    let stage = Stage::new(world).links(link_ms(15, 10));
+    let cluster = stage.hub("hub").workers(NODES).meet(MEET).await?;
     let hosts: Vec<Host> = cluster.peers.iter().map(|peer| peer.host).collect();
     cluster.hubs[0].kill();
     world.partition(&hosts[..1], &hosts[1..2]);
@@ -62,7 +64,7 @@ pub async fn run(trial: Trial) -> Verdict {
 
     world.partition(&hosts[..1], &hosts[1..]);
     let (silent, others) = cluster.peers.split_first().expect("there are five nodes");
-    let within = Within::new(world, GONE, LEARN);
+    let deadline = Deadline::new(world, GONE, LEARN);
     loop {
         let mut missing = Vec::new();
         for peer in others {
@@ -70,13 +72,13 @@ pub async fn run(trial: Trial) -> Verdict {
                 missing.push(format!("{} holds {} live", peer.name, silent.name));
             }
         }
-        if !within.lacks(missing).await? {
+        if !deadline.still_missing(missing).await? {
             break;
         }
     }
     if let Some(peer) = others.iter().find(|peer| cluster.witness.was_isolated(peer)) {
         return Err(Broken::safety(TOGETHER, format!("{} took itself for isolated", peer.name)));
     }
-    let notes = format!("held dead after {:?}\n", within.waited());
+    let notes = format!("held dead after {:?}\n", deadline.waited());
     Ok(Held { state: "nobody was suspected while others heard both\n".to_owned(), notes })
 }

@@ -12,23 +12,37 @@ use std::time::Duration;
 
 use chaos::link::{LinkConfig, Rate};
 use chaos::property::Broken;
-use chaos::scenario::{Held, Knob, Trial, Turns, Verdict};
+use chaos::scenario::{Held, Knob, Scenario, Trial, Turns, Verdict};
 use chaos::world::World;
 use nurl::internals::node::Role;
 
-use crate::cluster::{Map, Peer, Place, Within, secret};
+use crate::cluster::{Deadline, Peer, secret};
+use crate::stage::{Stage, link_ms};
 
-/// The scenario's knobs.
-pub const KNOBS: &[Knob] = &[
-    Knob { name: "leavers", about: "nodes that write and leave", default: 6, least: 1, turns: Turns::Hosts },
-    Knob {
-        name: "writes",
-        about: "keys that each of them writes",
-        default: 12,
-        least: 1,
-        turns: Turns::Work,
-    },
-];
+/// The scenario.
+pub const SCENARIO: Scenario = Scenario {
+    knobs: &[
+        Knob {
+            name: "leavers",
+            about: "nodes that write and leave",
+            default: 6,
+            least: 1,
+            turns: Turns::Hosts,
+        },
+        Knob {
+            name: "writes",
+            about: "keys that each of them writes",
+            default: 12,
+            least: 1,
+            turns: Turns::Work,
+        },
+    ],
+    ..Scenario::new(
+        "goodbye",
+        "nodes write and leave at once: what was acknowledged is held by those that stay",
+        |trial| Box::pin(run(trial)),
+    )
+};
 
 const HELD: &str = "a write acknowledged before an orderly end is held by others";
 
@@ -40,23 +54,18 @@ const MEET: Duration = Duration::from_secs(60);
 const AGREE: Duration = Duration::from_secs(90);
 
 /// Runs the scenario.
-pub async fn run(trial: Trial) -> Verdict {
+async fn run(trial: Trial) -> Verdict {
     let world = trial.world;
-    world.link_default(LinkConfig {
-        latency: Duration::from_millis(25),
-        jitter: Duration::from_millis(15),
-        udp_loss: Rate::percent(20),
-        tcp_loss: Rate::percent(3),
-        ..LinkConfig::default()
-    });
     let leavers = trial.knob("leavers") as usize;
-    let mut map = Map::new(world).hub("hub").nodes(STAY, Place::Open);
+    let mut stage = Stage::new(world)
+        .links(LinkConfig { udp_loss: Rate::percent(20), tcp_loss: Rate::percent(3), ..link_ms(25, 15) })
+        .hub("hub")
+        .workers(STAY);
     for number in 0..leavers {
         let role = if number % 2 == 0 { Role::Worker } else { Role::Member };
-        map = map.role(&format!("leaver {number}"), Place::Open, role);
+        stage = stage.node(&format!("leaver {number}"), role);
     }
-    let cluster = map.start();
-    cluster.converge(MEET).await?;
+    let cluster = stage.meet(MEET).await?;
     let (stay, leave) = cluster.peers.split_at(STAY);
     let mut acknowledged = BTreeSet::new();
     let mut lost = 0;
@@ -67,7 +76,7 @@ pub async fn run(trial: Trial) -> Verdict {
     }
     let mut missing = Vec::new();
     for key in &acknowledged {
-        if copies(world, stay, key).await.is_empty() {
+        if copies_by_digest(world, stay, key).await.is_empty() {
             missing.push(key.clone());
         }
     }
@@ -76,8 +85,8 @@ pub async fn run(trial: Trial) -> Verdict {
             format!("{} of {} keys, said to be lost {lost}: {missing:?}", missing.len(), acknowledged.len());
         return Err(Broken::safety(HELD, seen));
     }
-    let within = Within::new(world, "replicas that can talk agree", AGREE);
-    while within.lacks(differing(world, stay, &acknowledged).await).await? {}
+    let deadline = Deadline::new(world, "replicas that can talk agree", AGREE);
+    while deadline.still_missing(differing_copies(world, stay, &acknowledged).await).await? {}
     cluster.inspect().await?;
     let state = format!("what {leavers} nodes wrote before they left is held by others, in equal copies\n");
     Ok(Held { state, notes: format!("{} writes were acknowledged\n", acknowledged.len()) })
@@ -99,7 +108,7 @@ async fn write_and_leave(world: World, leaver: &Peer, writes: u64) -> (Vec<Strin
 }
 
 /// The staying workers that hold a copy, by its digest.
-async fn copies(world: World, stay: &[Peer], key: &str) -> BTreeMap<[u8; 16], Vec<String>> {
+async fn copies_by_digest(world: World, stay: &[Peer], key: &str) -> BTreeMap<[u8; 16], Vec<String>> {
     let mut copies = BTreeMap::new();
     for peer in stay {
         if let Ok(Some(digest)) = peer.node(&world).await.held_digest(key).await {
@@ -109,10 +118,10 @@ async fn copies(world: World, stay: &[Peer], key: &str) -> BTreeMap<[u8; 16], Ve
     copies
 }
 
-async fn differing(world: World, stay: &[Peer], keys: &BTreeSet<String>) -> Vec<String> {
+async fn differing_copies(world: World, stay: &[Peer], keys: &BTreeSet<String>) -> Vec<String> {
     let mut missing = Vec::new();
     for key in keys {
-        let copies = copies(world, stay, key).await;
+        let copies = copies_by_digest(world, stay, key).await;
         let holders: usize = copies.values().map(Vec::len).sum();
         if copies.len() > 1 || (holders > 0 && holders < stay.len()) {
             missing.push(format!("one copy of {key} at each: {:?}", copies.values().collect::<Vec<_>>()));

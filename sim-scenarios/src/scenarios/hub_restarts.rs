@@ -9,20 +9,34 @@
 //! Negative control: while the hub is away nothing passes between the two, and the newcomer sees no other node.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use chaos::link::LinkConfig;
 use chaos::property::Broken;
-use chaos::scenario::{Held, Trial, Verdict};
+use chaos::scenario::{Held, Mark, Scenario, Trial, Verdict};
 use chaos::sometimes;
 use chaos::world::World;
 use nurl::Node;
 use nurl::internals::node::Role;
 use rand_core::Rng as _;
 
-use crate::cluster::{Cluster, Map, Peer, Place, Traffic, Within, home, secret};
-use crate::models::nat_box::{NatBox, presets};
+use crate::cluster::{Cluster, Deadline, Traffic, secret};
+use crate::lock::lock;
+use crate::models::nat_box::presets;
+use crate::stage::{Stage, link_ms};
+
+/// The scenario.
+pub const SCENARIO: Scenario = Scenario {
+    marks: &[
+        Mark::new("a hub's clients registered again"),
+        Mark::new("a hub stayed away for longer than 12 s"),
+    ],
+    ..Scenario::new(
+        "hub-restarts",
+        "a hub comes back with nothing remembered: all register again, relayed traffic and groups go on",
+        |trial| Box::pin(run(trial)),
+    )
+};
 
 const OPEN: usize = 3;
 const EVERY: Duration = Duration::from_millis(200);
@@ -57,22 +71,15 @@ const HEALTHY: &str = "nobody healthy is held dead";
 const NEEDED: &str = "without a hub nothing is relayed, and nobody is met";
 
 /// Restarts the hub once.
-pub async fn run(trial: Trial) -> Verdict {
+async fn run(trial: Trial) -> Verdict {
     let world = trial.world;
-    world.link_default(LinkConfig {
-        latency: Duration::from_millis(15),
-        jitter: Duration::from_millis(5),
-        ..LinkConfig::default()
-    });
-    let mut map = Map::new(world).hub("hub").nodes(OPEN, Place::Open);
+    let mut stage = Stage::new(world).links(link_ms(15, 5)).hub("hub").workers(OPEN);
     for name in ["home 1", "home 2"] {
-        let net = home(world, world.internet(), name, NatBox::new(presets::symmetric()));
-        map = map.node(&format!("in {name}"), Place::In(net));
+        stage = stage.behind_nat(name, presets::symmetric()).worker(&format!("in {name}"));
     }
-    let mut cluster = map.start();
-    cluster.converge(MEET).await?;
+    let mut cluster = stage.meet(MEET).await?;
     let (a, b) = (cluster.peers[OPEN].clone(), cluster.peers[OPEN + 1].clone());
-    let heard = listen(world, &cluster).await;
+    let heard = join_group_and_listen(world, &cluster).await;
     let traffic = Traffic::start(world, &cluster, EVERY).await;
     world.sleep(Duration::from_secs(3)).await;
 
@@ -81,7 +88,7 @@ pub async fn run(trial: Trial) -> Verdict {
     sometimes!(away > Duration::from_secs(12), "a hub stayed away for longer than 12 s");
     hub.kill();
     let gone = world.elapsed();
-    let newcomer = cluster.add("newcomer", Place::Open, Role::Worker);
+    let newcomer = cluster.add("newcomer", world.internet(), Role::Worker);
     world.sleep(away).await;
     // The first second is left out, for datagrams that were in flight.
     let passed = traffic.count(a.key, b.key, gone + Duration::from_secs(1));
@@ -93,16 +100,16 @@ pub async fn run(trial: Trial) -> Verdict {
 
     hub.restart();
     let returned = world.elapsed();
-    let flows = Within::new(world, RELAYED, FLOWS);
-    let within = Within::new(world, BACK, REGISTERED);
-    while within.lacks(cluster.unregistered(&hub).await).await? {}
+    let flows = Deadline::new(world, RELAYED, FLOWS);
+    let deadline = Deadline::new(world, BACK, REGISTERED);
+    while deadline.still_missing(cluster.unregistered(&hub).await).await? {}
     sometimes!("a hub's clients registered again");
     let registered = world.elapsed();
-    while flows.lacks(silent(&traffic, returned, &[(&a, &b), (&b, &a)])).await? {}
+    while flows.still_missing(traffic.silent([(&a, &b), (&b, &a)], returned)).await? {}
     let relayed = flows.waited();
     broadcast(world, &cluster.peers[0].node(&world).await).await?;
-    let within = Within::new(world, HEARD, HEARS);
-    while within.lacks(deaf(&cluster, &heard)).await? {}
+    let deadline = Deadline::new(world, HEARD, HEARS);
+    while deadline.still_missing(without_broadcast(&cluster, &heard)).await? {}
     cluster.converge(MET).await?;
     let took = world.elapsed() - returned;
     traffic.stop();
@@ -115,43 +122,35 @@ pub async fn run(trial: Trial) -> Verdict {
             return Err(Broken::liveness(UNTOUCHED, seen));
         }
     }
-    if let Some((by, about)) = cluster.witness.held_dead().first() {
-        return Err(Broken::safety(HEALTHY, format!("{by} held {} dead", cluster.name_of(about))));
-    }
+    cluster.no_false_deaths(HEALTHY, &[])?;
     let notes = format!(
         "away for {away:?}; after the return relayed again within {relayed:?}, the newcomer had met all in {took:?}\n"
     );
     let stats = hub.stats();
-    let members = 1 + heard.lock().unwrap_or_else(PoisonError::into_inner).len();
+    let members = 1 + lock(&heard).len();
     let mut state =
         format!("{} clients, {} groups at the hub; {members} in the group\n", stats.clients, stats.groups);
     for (from, to) in [(&a, &b), (&cluster.peers[0], &a), (&cluster.peers[0], &newcomer), (&a, &newcomer)] {
-        let path = cluster.path(from, to).await;
-        let leg = if path.is_some_and(|path| path.direct) { "direct" } else { "relayed" };
+        let leg = cluster.leg(from, to).await;
         let given_up = cluster.witness.demotions(from, to);
         state += &format!("{} to {}: {leg}, given up {given_up} times\n", from.name, to.name);
     }
     Ok(Held { state: state + &cluster.views().await, notes })
 }
 
-/// Pairs between which no datagram sent since `since` has arrived.
-fn silent(traffic: &Traffic, since: Duration, pairs: &[(&Peer, &Peer)]) -> Vec<String> {
-    let mute = |(from, to): &&(&Peer, &Peer)| traffic.first(from.key, to.key, since).is_none();
-    pairs.iter().filter(mute).map(|(from, to)| format!("{} to {}", from.name, to.name)).collect()
-}
-
-type Heard = Arc<Mutex<BTreeSet<String>>>;
+/// The nodes that have received a broadcast, by name.
+type Receivers = Arc<Mutex<BTreeSet<String>>>;
 
 /// All nodes join the group and record broadcasts.
-async fn listen(world: World, cluster: &Cluster) -> Heard {
-    let heard = Heard::default();
+async fn join_group_and_listen(world: World, cluster: &Cluster) -> Receivers {
+    let heard = Receivers::default();
     for peer in &cluster.peers {
         let (node, name, heard) = (peer.node(&world).await, peer.name.clone(), heard.clone());
         peer.host.run(async move {
             node.join_group(GROUP).await.expect("a node has room for a group");
             while let Some((_, _, body)) = node.recv_group().await {
                 assert_eq!(body, secret("news"));
-                heard.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone());
+                lock(&heard).insert(name.clone());
             }
         });
     }
@@ -169,8 +168,8 @@ async fn broadcast(world: World, node: &Node) -> Result<(), Broken> {
 }
 
 /// Members of the group that haven't received a broadcast.
-fn deaf(cluster: &Cluster, heard: &Heard) -> Vec<String> {
-    let heard = heard.lock().unwrap_or_else(PoisonError::into_inner);
+fn without_broadcast(cluster: &Cluster, heard: &Receivers) -> Vec<String> {
+    let heard = lock(heard);
     let members = &cluster.peers[1..OPEN + 2];
     members.iter().map(|peer| peer.name.clone()).filter(|name| !heard.contains(name)).collect()
 }

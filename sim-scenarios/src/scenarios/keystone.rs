@@ -17,30 +17,34 @@ use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Bytes;
-use chaos::link::LinkConfig;
 use chaos::property::Broken;
-use chaos::scenario::{Held, Knob, Mark, Trial, Turns, Verdict};
+use chaos::scenario::{Held, Knob, Mark, Scenario, Trial, Turns, Verdict};
 use chaos::sometimes;
 use chaos::world::Host;
 use nurl::internals::node::Role;
 use nurl::rt::time;
 use rand_core::Rng as _;
 
-use crate::cluster::{Cluster, Jobs, Map, Peer, Place, Within};
+use crate::cluster::{Cluster, Deadline, Jobs, Peer, Setup};
+use crate::stage::{Stage, link_ms};
 
-/// The scenario's knobs.
-pub const KNOBS: &[Knob] =
-    &[Knob { name: "jobs", about: "jobs of each act", default: 12, least: 1, turns: Turns::Work }];
-
-/// Marks that some run has to reach.
-pub const MARKS: &[Mark] = &[
-    Mark::new("a job was forwarded"),
-    Mark::new("a job ran on the far side when the line was cut"),
-    Mark::new("an owner died with a job half done"),
-    Mark::new("a job ran twice and its handle resolved once"),
-    Mark::new("an owner gave an outcome instead of a second run"),
-    Mark::new("halves that held each other dead met again"),
-];
+/// The scenario.
+pub const SCENARIO: Scenario = Scenario {
+    knobs: &[Knob { name: "jobs", about: "jobs of each act", default: 12, least: 1, turns: Turns::Work }],
+    marks: &[
+        Mark::new("a job was forwarded"),
+        Mark::new("a job ran on the far side when the line was cut"),
+        Mark::new("an owner died with a job half done"),
+        Mark::new("a job ran twice and its handle resolved once"),
+        Mark::new("an owner gave an outcome instead of a second run"),
+        Mark::new("halves that held each other dead met again"),
+    ],
+    ..Scenario::new(
+        "keystone",
+        "jobs complete across partitions, across their owner's death, and while the ring changes under them",
+        |trial| Box::pin(run(trial)),
+    )
+};
 
 const NODES: usize = 6;
 
@@ -74,25 +78,19 @@ const BEGUN: Duration = Duration::from_millis(300);
 const TRICKLE: Duration = Duration::from_millis(60);
 
 /// Runs the four acts in one world.
-pub async fn run(trial: Trial) -> Verdict {
+async fn run(trial: Trial) -> Verdict {
     let world = trial.world;
-    world.link_default(LinkConfig {
-        latency: Duration::from_millis(20),
-        jitter: Duration::from_millis(10),
-        ..LinkConfig::default()
-    });
     let far = |_, payload: Bytes| async move { Ok(payload) };
-    let map = Map::new(world).hub("hub").nodes(NODES, Place::Open);
-    let map = map.build(move |builder, at| {
-        let builder = builder.zone(ZONES[at.number % ZONES.len()]).weight(1 + (at.number % WEIGHTS) as u16);
-        if at.number < FAR { builder } else { builder.handler("far", far) }
+    let stage = Stage::new(world).links(link_ms(20, 10)).hub("hub").workers(NODES);
+    let stage = stage.configure(move |builder, &Setup { number, .. }| {
+        let builder = builder.zone(ZONES[number % ZONES.len()]).weight(1 + (number % WEIGHTS) as u16);
+        if number < FAR { builder } else { builder.handler("far", far) }
     });
-    let mut cluster = map.start();
-    cluster.converge(MEET).await?;
-    let mut text = partitions(&trial, &cluster).await?;
+    let mut cluster = stage.meet(MEET).await?;
+    let mut text = partition_twice(&trial, &cluster).await?;
 
-    let victim = death(&trial, &cluster, &mut text).await?;
-    ring_change(&trial, &mut cluster, &victim, &mut text).await?;
+    let victim = kill_busiest(&trial, &cluster, &mut text).await?;
+    change_ring(&trial, &mut cluster, &victim, &mut text).await?;
 
     let runs = cluster.witness.runs_per_job();
     let twice = runs.values().map(|runs| runs - 1).sum::<usize>();
@@ -103,7 +101,7 @@ pub async fn run(trial: Trial) -> Verdict {
 }
 
 /// Cuts the network while jobs are in flight or running, for a short time and for a long one.
-async fn partitions(trial: &Trial, cluster: &Cluster) -> Result<String, Broken> {
+async fn partition_twice(trial: &Trial, cluster: &Cluster) -> Result<String, Broken> {
     let world = trial.world;
     let (from, far_peers) = (&cluster.peers[0], &cluster.peers[FAR..NODES]);
     let near: Vec<Host> =
@@ -111,7 +109,7 @@ async fn partitions(trial: &Trial, cluster: &Cluster) -> Result<String, Broken> 
     let far: Vec<Host> = far_peers.iter().map(|peer| peer.host).collect();
     let mut text = String::new();
 
-    let mut jobs = burst(trial, cluster, from, "short").await?;
+    let mut jobs = submit_jobs(trial, cluster, from, "short").await?;
     world.partition(&near, &far);
     let mut across = Jobs::new(cluster);
     across.submit(from, "far", "across").await?;
@@ -125,7 +123,7 @@ async fn partitions(trial: &Trial, cluster: &Cluster) -> Result<String, Broken> 
     text += "a job that waited for the heal has a result\n";
     cluster.converge(LEARN).await?;
 
-    let mut jobs = burst(trial, cluster, from, "long").await?;
+    let mut jobs = submit_jobs(trial, cluster, from, "long").await?;
     let running = far_peers.iter().any(|peer| cluster.witness.running(&peer.name) > 0);
     sometimes!(running, "a job ran on the far side when the line was cut");
     world.partition(&near, &far);
@@ -135,8 +133,8 @@ async fn partitions(trial: &Trial, cluster: &Cluster) -> Result<String, Broken> 
         "long partition, before it heals: {} handles resolved once\n",
         jobs.settle(TAKE_OVER).await?
     );
-    let within = Within::new(world, "each half holds the other dead", LEARN);
-    while within.lacks(alive_beyond(cluster).await).await? {}
+    let deadline = Deadline::new(world, "each half holds the other dead", LEARN);
+    while deadline.still_missing(alive_beyond(cluster).await).await? {}
     let mut result = pin!(beyond.settle(INFEASIBLE + LEARN + TAKE_OVER));
     if let Ok(result) = time::timeout(INFEASIBLE, result.as_mut()).await {
         return Err(Broken::safety(CROSSES, format!("a job for the far half has ended: {result:?}")));
@@ -162,8 +160,8 @@ async fn alive_beyond(cluster: &Cluster) -> Vec<String> {
 }
 
 /// Kills the node that runs most of the jobs.
-async fn death(trial: &Trial, cluster: &Cluster, text: &mut String) -> Result<Peer, Broken> {
-    let mut jobs = burst(trial, cluster, &cluster.peers[0], "death").await?;
+async fn kill_busiest(trial: &Trial, cluster: &Cluster, text: &mut String) -> Result<Peer, Broken> {
+    let mut jobs = submit_jobs(trial, cluster, &cluster.peers[0], "death").await?;
     let busiest =
         cluster.peers[1..].iter().max_by_key(|peer| (cluster.witness.running(&peer.name), peer.key));
     let victim = busiest.cloned().expect("there are six nodes");
@@ -179,7 +177,7 @@ async fn death(trial: &Trial, cluster: &Cluster, text: &mut String) -> Result<Pe
 }
 
 /// The dead node comes back, another one leaves, a new one joins; meanwhile several nodes submit jobs.
-async fn ring_change(
+async fn change_ring(
     trial: &Trial,
     cluster: &mut Cluster,
     back: &Peer,
@@ -189,7 +187,7 @@ async fn ring_change(
     let leaver = cluster.peers[1..NODES].iter().find(|peer| peer.key != back.key).cloned();
     let leaver = leaver.expect("there are six nodes");
     back.host.restart();
-    cluster.add("newcomer", Place::Open, Role::Worker);
+    cluster.add("newcomer", world.internet(), Role::Worker);
     let leaving = leaver.node(&world).await;
     leaver.host.run(async move { leaving.shutdown().await });
     let cluster = &*cluster;
@@ -213,7 +211,12 @@ async fn ring_change(
 }
 
 /// Submits an act's jobs, and waits until the first of them run.
-async fn burst<'a>(trial: &Trial, cluster: &'a Cluster, from: &Peer, act: &str) -> Result<Jobs<'a>, Broken> {
+async fn submit_jobs<'a>(
+    trial: &Trial,
+    cluster: &'a Cluster,
+    from: &Peer,
+    act: &str,
+) -> Result<Jobs<'a>, Broken> {
     let mut jobs = Jobs::new(cluster);
     for number in 0..trial.knob("jobs") {
         jobs.submit(from, "slow", &format!("{act} {number:02}")).await?;

@@ -16,10 +16,18 @@ use std::time::Duration;
 
 use chaos::link::LinkConfig;
 use chaos::property::Broken;
-use chaos::scenario::{Held, Trial, Verdict};
+use chaos::scenario::{Held, Scenario, Trial, Verdict};
 use nurl::internals::membership::State;
 
-use crate::cluster::{Map, Place, Within};
+use crate::cluster::Deadline;
+use crate::stage::{Stage, link_ms};
+
+/// The scenario.
+pub const SCENARIO: Scenario = Scenario::new(
+    "laggard",
+    "a node behind a full link finds the others and takes itself for the slow one: nobody is held dead",
+    |trial| Box::pin(run(trial)),
+);
 
 const NODES: usize = 5;
 
@@ -47,24 +55,18 @@ const SELDOM: &str = "a node that is slow itself accuses seldom";
 const REFUTES: &str = "who answers late is held dead by nobody";
 
 /// A full link, which is good in the end.
-pub async fn run(trial: Trial) -> Verdict {
+async fn run(trial: Trial) -> Verdict {
     let world = trial.world;
-    let good = LinkConfig {
-        latency: Duration::from_millis(15),
-        jitter: Duration::from_millis(10),
-        ..LinkConfig::default()
-    };
+    let good = link_ms(15, 10);
     let slow = LinkConfig { latency: good.latency + SLOW, ..good.clone() };
-    world.link_default(good);
-    let map = Map::new(world).hub("hub").nodes(NODES, Place::Open).client("client", Place::Open);
-    let cluster = map.start();
+    let cluster = Stage::new(world).links(good).hub("hub").workers(NODES).observer("client").start();
     let [laggard, others @ .., client] = &cluster.peers[..] else { unreachable!("there are six") };
     let sound = others.iter().map(|peer| peer.host).chain(cluster.hubs.iter().map(|hub| hub.host));
     let links: Vec<_> = sound.flat_map(|host| [(laggard.host, host), (client.host, host)]).collect();
     for (a, b) in &links {
         world.set_link_both(*a, *b, &slow);
     }
-    let within = Within::new(world, FINDS, FOUND);
+    let deadline = Deadline::new(world, FINDS, FOUND);
     loop {
         let mut missing = Vec::new();
         for newcomer in [laggard, client] {
@@ -72,11 +74,11 @@ pub async fn run(trial: Trial) -> Verdict {
             let unknown = others.iter().filter(|peer| !known.contains_key(&peer.key));
             missing.extend(unknown.map(|peer| format!("{} doesn't know {}", newcomer.name, peer.name)));
         }
-        if !within.lacks(missing).await? {
+        if !deadline.still_missing(missing).await? {
             break;
         }
     }
-    let found = within.waited();
+    let found = deadline.waited();
     world.sleep(LEARNS).await;
     let accused = || cluster.witness.verdicts_by(laggard).filter(|state| *state == State::Suspect).count();
     let before = accused();
@@ -86,9 +88,7 @@ pub async fn run(trial: Trial) -> Verdict {
         let seen = format!("{} accused {times} times in {WATCHED:?}, {ACCUSATIONS} at most", laggard.name);
         return Err(Broken::safety(SELDOM, seen));
     }
-    if let Some((by, about)) = cluster.witness.held_dead().first() {
-        return Err(Broken::safety(REFUTES, format!("{by} held {} dead", cluster.name_of(about))));
-    }
+    cluster.no_false_deaths(REFUTES, &[])?;
     cluster.inspect().await?;
     for (a, b) in &links {
         world.unset_link(*a, *b);

@@ -8,11 +8,11 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use chaos::property::Broken;
-use chaos::scenario::{Held, Mark, Trial, Verdict};
+use chaos::scenario::{Held, Mark, Scenario, Trial, Verdict};
 use chaos::sometimes;
 use nurl::PublicKey;
 use nurl::internals::compute::lease::{Admission, Config, LeaseError, Outcome, Recovered, Resource};
@@ -21,8 +21,17 @@ use nurl::internals::ring::Epoch;
 use nurl::rt::{self, disk, time};
 use rand_core::Rng as _;
 
-/// Marks that some run has to reach.
-pub const MARKS: &[Mark] = &[Mark::new("an outcome is given again after a restart")];
+use crate::lock::lock;
+
+/// The scenario.
+pub const SCENARIO: Scenario = Scenario {
+    marks: &[Mark::new("an outcome is given again after a restart")],
+    ..Scenario::new(
+        "lease",
+        "a leased resource is killed at drawn disk operations: every effect happens once",
+        |trial| Box::pin(run(trial)),
+    )
+};
 
 const TASKS: u8 = 48;
 
@@ -42,8 +51,9 @@ const KEY: &[u8] = b"the one key";
 /// The effect: a sum in the store, which a second run of any task would change.
 const SUM: &[u8] = b"sum";
 
+/// What the scenario knows of the resource, across its processes.
 #[derive(Default)]
-struct Seen {
+struct LeaseLog {
     /// The result of the last boot's process, once it has finished.
     end: Option<Result<u64, Broken>>,
     /// Number of outcomes that an earlier process had recorded.
@@ -53,10 +63,10 @@ struct Seen {
 }
 
 /// Runs the resource through its kills.
-pub async fn run(trial: Trial) -> Verdict {
+async fn run(trial: Trial) -> Verdict {
     let world = trial.world;
     let host = world.host("resource").addr("10.0.0.1");
-    let seen = Arc::new(Mutex::new(Seen::default()));
+    let seen = Arc::new(Mutex::new(LeaseLog::default()));
     let log = seen.clone();
     host.spawn(move || {
         let log = log.clone();
@@ -97,18 +107,14 @@ pub async fn run(trial: Trial) -> Verdict {
     Ok(Held { state, notes })
 }
 
-fn lock(log: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
-    log.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// Whether an outcome is the known one of a task; after a crash the first outcome read becomes the known one.
-fn is_of(log: &Mutex<Seen>, task: u8, outcome: &[u8]) -> bool {
+fn is_known_outcome(log: &Mutex<LeaseLog>, task: u8, outcome: &[u8]) -> bool {
     let [number, boot] = *outcome else { return false };
     number == task && *lock(log).made.entry(task).or_insert(boot) == boot
 }
 
 /// Takes every task from the first to the last, in the host's `boot`-th process. `Ok(Some)` is the final verdict.
-async fn serve(boot: u8, log: &Mutex<Seen>) -> Result<Option<Result<u64, Broken>>, LeaseError> {
+async fn serve(boot: u8, log: &Mutex<LeaseLog>) -> Result<Option<Result<u64, Broken>>, LeaseError> {
     let folder = Path::new("/data");
     if disk::create_dir_all(folder).is_err() {
         return Ok(None);
@@ -134,7 +140,7 @@ async fn serve(boot: u8, log: &Mutex<Seen>) -> Result<Option<Result<u64, Broken>
                     return Ok(Some(Err(Broken::safety("an effect is made once", seen))));
                 }
             }
-            Admission::Recorded(Outcome::Done(outcome)) if is_of(log, number, &outcome) => {
+            Admission::Recorded(Outcome::Done(outcome)) if is_known_outcome(log, number, &outcome) => {
                 sometimes!("an outcome is given again after a restart");
                 lock(log).recorded += 1;
             }

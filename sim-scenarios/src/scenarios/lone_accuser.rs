@@ -15,19 +15,25 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use chaos::link::LinkConfig;
-use chaos::property::Broken;
-use chaos::scenario::{Held, Mark, Trial, Verdict};
+use chaos::scenario::{Held, Mark, Scenario, Trial, Verdict};
 use chaos::sometimes;
 use nurl::PublicKey;
 use nurl::internals::membership::State;
 use nurl::internals::node::MemberInfo;
 use rand_core::Rng as _;
 
-use crate::cluster::{Cluster, Peer, Within};
+use crate::cluster::{Cluster, Deadline, Peer};
+use crate::stage::{Stage, link_ms};
 
-/// Marks that some run has to reach.
-pub const MARKS: &[Mark] = &[Mark::new("three were suspected by one at once, and none was held dead")];
+/// The scenario.
+pub const SCENARIO: Scenario = Scenario {
+    marks: &[Mark::new("three were suspected by one at once, and none was held dead")],
+    ..Scenario::new(
+        "lone-accuser",
+        "all but one stop for up to 22 s: who is accused by one alone is in doubt for longest",
+        |trial| Box::pin(run(trial)),
+    )
+};
 
 const NODES: usize = 5;
 
@@ -48,15 +54,10 @@ const REFUTES: &str = "a suspect refutes by a higher incarnation";
 const GONE: &str = "who is silent for good is held dead, also by one alone";
 
 /// A pause, then a stop without end.
-pub async fn run(trial: Trial) -> Verdict {
+async fn run(trial: Trial) -> Verdict {
     let world = trial.world;
-    world.link_default(LinkConfig {
-        latency: Duration::from_millis(15),
-        jitter: Duration::from_millis(10),
-        ..LinkConfig::default()
-    });
-    let cluster = Cluster::start(world, NODES);
-    cluster.converge(MEET).await?;
+    let stage = Stage::new(world).links(link_ms(15, 10));
+    let cluster = stage.hub("hub").workers(NODES).meet(MEET).await?;
     let (left, others) = cluster.peers.split_first().expect("there are five nodes");
     let before = incarnations(&cluster, left).await;
 
@@ -67,40 +68,42 @@ pub async fn run(trial: Trial) -> Verdict {
         others.iter().filter(|peer| view.get(&peer.key) == Some(&State::Suspect)).collect();
     others.iter().for_each(|peer| peer.host.resume());
     cluster.converge(BACK).await?;
-    if let Some((by, about)) = cluster.witness.held_dead().first() {
-        return Err(Broken::safety(DOUBT, format!("{by} held {} dead", cluster.name_of(about))));
-    }
+    cluster.no_false_deaths(DOUBT, &[])?;
     // Failing probes slow the prober down, so the fourth is seldom due before the pause ends.
     sometimes!(suspects.len() >= 3, "three were suspected by one at once, and none was held dead");
-    let within = Within::new(world, REFUTES, BACK);
+    let deadline = Deadline::new(world, REFUTES, BACK);
     loop {
         let after = incarnations(&cluster, left).await;
         let unrefuted = suspects.iter().filter(|peer| after.get(&peer.key) <= before.get(&peer.key));
         let missing = unrefuted.map(|peer| format!("a higher incarnation of {}", peer.name)).collect();
-        if !within.lacks(missing).await? {
+        if !deadline.still_missing(missing).await? {
             break;
         }
     }
-    let refuted = within.waited();
-    let paused = told(&cluster, &cluster.peers, &before).await;
+    let refuted = deadline.waited();
+    let paused = views_with_refutations(&cluster, &cluster.peers, &before).await;
 
     others.iter().for_each(|peer| peer.host.pause());
-    let within = Within::new(world, GONE, LEARN);
-    while within.lacks(live(&cluster, left, others).await).await? {}
+    let deadline = Deadline::new(world, GONE, LEARN);
+    while deadline.still_missing(still_live(&cluster, left, others).await).await? {}
     let notes = format!(
         "{} suspected; refuted after {refuted:?}; all held dead after {:?}\n",
         suspects.len(),
-        within.waited()
+        deadline.waited()
     );
     let state = format!(
         "after the pause:\n{paused}without an end:\n{}",
-        told(&cluster, &cluster.peers[..1], &before).await
+        views_with_refutations(&cluster, &cluster.peers[..1], &before).await
     );
     Ok(Held { state, notes })
 }
 
 /// The views of `peers`, one line each, with every member's refutations since `before`.
-async fn told(cluster: &Cluster, peers: &[Peer], before: &BTreeMap<PublicKey, u64>) -> String {
+async fn views_with_refutations(
+    cluster: &Cluster,
+    peers: &[Peer],
+    before: &BTreeMap<PublicKey, u64>,
+) -> String {
     let mut text = String::new();
     for peer in peers {
         let members = cluster.members(peer).await;
@@ -124,7 +127,7 @@ async fn incarnations(cluster: &Cluster, peer: &Peer) -> BTreeMap<PublicKey, u64
 }
 
 /// The nodes that are still live in the view of `left`.
-async fn live(cluster: &Cluster, left: &Peer, others: &[Peer]) -> Vec<String> {
+async fn still_live(cluster: &Cluster, left: &Peer, others: &[Peer]) -> Vec<String> {
     let view = cluster.view(left).await;
     let live = others.iter().filter(|peer| view.get(&peer.key).is_some_and(|state| state.is_live()));
     live.map(|peer| format!("{} is live", peer.name)).collect()

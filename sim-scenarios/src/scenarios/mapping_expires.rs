@@ -18,16 +18,30 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use chaos::link::LinkConfig;
 use chaos::middlebox::{self, Middlebox, Packet, Passage, Refusal};
 use chaos::property::Broken;
-use chaos::scenario::{Held, Trial, Verdict};
+use chaos::scenario::{Held, Mark, Scenario, Trial, Verdict};
 use chaos::sometimes;
 use chaos::world::World;
 use rand_core::Rng as _;
 
-use crate::cluster::{Cluster, Map, Peer, Place, Traffic, Within, home};
+use crate::cluster::{Cluster, Deadline, Peer, Traffic};
 use crate::models::nat_box::{Lifetime, NatBox, NatConfig, presets};
+use crate::stage::{Stage, link_ms, network_behind};
+
+/// The scenario.
+pub const SCENARIO: Scenario = Scenario {
+    marks: &[
+        Mark::new("a carrier's lifetime ended a path in use"),
+        Mark::new("an idle mapping ended before its keepalive"),
+        Mark::new("a path was given up, and direct again later"),
+    ],
+    ..Scenario::new(
+        "mapping-expires",
+        "NATs end the mapping under an idle path, and under a busy one, or keep it: 2 s at most are lost",
+        |trial| Box::pin(run(trial)),
+    )
+};
 
 const MEET: Duration = Duration::from_secs(30);
 
@@ -60,7 +74,7 @@ const EXPIRED: &str = "boxes that end mappings refuse what comes for them";
 
 /// How long the boxes keep mappings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Keeps {
+enum MappingLife {
     /// Longer than the keepalive interval.
     Long,
     /// Shorter than the keepalive interval.
@@ -69,19 +83,19 @@ enum Keeps {
     ForAWhile,
 }
 
-impl Keeps {
-    const ALL: [Keeps; 3] = [Keeps::Long, Keeps::Short, Keeps::ForAWhile];
+impl MappingLife {
+    const ALL: [MappingLife; 3] = [MappingLife::Long, MappingLife::Short, MappingLife::ForAWhile];
 
     fn config(self) -> NatConfig {
         let timeout = match self {
-            Keeps::Long | Keeps::ForAWhile => Duration::from_secs(30),
-            Keeps::Short => Duration::from_secs(8),
+            MappingLife::Long | MappingLife::ForAWhile => Duration::from_secs(30),
+            MappingLife::Short => Duration::from_secs(8),
         };
         let life = Lifetime { least: Duration::from_secs(48), most: Duration::from_secs(75) };
         NatConfig {
             udp_timeout: timeout,
             udp_stream_timeout: timeout,
-            udp_lifetime: (self == Keeps::ForAWhile).then_some(life),
+            udp_lifetime: (self == MappingLife::ForAWhile).then_some(life),
             // Random ports, so that a new mapping doesn't get the port of the expired one.
             ports: crate::models::nat_box::Ports::Random,
             ..presets::port_restricted()
@@ -90,14 +104,14 @@ impl Keeps {
 }
 
 /// A NAT box that counts the packets that it refuses for lack of a mapping or by its filter.
-struct Counted {
+struct CountingNat {
     nat: NatBox,
     refused: Arc<AtomicU64>,
     /// Its UDP mappings end with the next packet.
     forgets: Arc<AtomicBool>,
 }
 
-impl Counted {
+impl CountingNat {
     fn nat(&mut self) -> &mut NatBox {
         if self.forgets.swap(false, Ordering::Relaxed) {
             self.nat.forget_udp();
@@ -106,7 +120,7 @@ impl Counted {
     }
 }
 
-impl Middlebox for Counted {
+impl Middlebox for CountingNat {
     fn outbound(&mut self, passage: &mut Passage<'_>, packet: &mut Packet) -> middlebox::Verdict {
         self.nat().outbound(passage, packet)
     }
@@ -134,7 +148,7 @@ impl Middlebox for Counted {
 
 /// Two clients behind boxes of one kind; `a` sends first.
 struct Pair {
-    keeps: Keeps,
+    life: MappingLife,
     a: Peer,
     b: Peer,
     /// Flags that end the mappings of each client's box.
@@ -159,47 +173,45 @@ impl Pair {
 }
 
 /// The state of a pair after the silence.
-struct Silence {
+struct AfterSilence {
     refused_before: u64,
     given_up: u32,
 }
 
 /// Silence, one side alone, and then steady traffic.
-pub async fn run(trial: Trial) -> Verdict {
+async fn run(trial: Trial) -> Verdict {
     let world = trial.world;
-    world.link_default(LinkConfig {
-        latency: Duration::from_millis(15),
-        jitter: Duration::from_millis(5),
-        ..LinkConfig::default()
-    });
     let (cluster, pairs) = start(world);
     cluster.converge(MEET).await?;
     for pair in &pairs {
         let begun = pair.a.node(&world).await.connect(pair.b.key).await;
         begun.map_err(|error| Broken::safety(DIRECT, error.to_string()))?;
     }
-    direct(world, &cluster, &pairs, MEET).await?;
+    wait_until_direct(world, &cluster, &pairs, MEET).await?;
 
     let refused_before: Vec<_> = pairs.iter().map(Pair::refused).collect();
     world.sleep(IDLE).await;
     let mut silences = Vec::new();
     for (pair, refused_before) in pairs.iter().zip(refused_before) {
         let (expired, given_up) = (pair.refused() - refused_before, pair.given_up(&cluster));
-        sometimes!(pair.keeps == Keeps::Short && expired > 0, "an idle mapping ended before its keepalive");
-        if pair.keeps == Keeps::Long && given_up > 0 {
+        sometimes!(
+            pair.life == MappingLife::Short && expired > 0,
+            "an idle mapping ended before its keepalive"
+        );
+        if pair.life == MappingLife::Long && given_up > 0 {
             return Err(Broken::safety(
                 HELD,
                 format!("it was given up {given_up} times in {IDLE:?} of silence"),
             ));
         }
-        silences.push(Silence { refused_before, given_up });
+        silences.push(AfterSilence { refused_before, given_up });
     }
 
     let traffic = Traffic::default();
     for peer in pairs.iter().flat_map(|pair| [&pair.a, &pair.b]) {
         traffic.hear(world, peer).await;
     }
-    let took = alone(world, &traffic, &pairs).await?;
+    let took = speak_alone(world, &traffic, &pairs).await?;
     for pair in &pairs {
         traffic.speak(world, &pair.b, vec![pair.a.key], EVERY).await;
     }
@@ -212,33 +224,33 @@ pub async fn run(trial: Trial) -> Verdict {
             return Err(Broken::liveness(STEADY, seen));
         }
     }
-    direct(world, &cluster, &pairs, DIRECT_AGAIN).await?;
+    wait_until_direct(world, &cluster, &pairs, DIRECT_AGAIN).await?;
     let ended: Vec<_> = pairs.iter().map(|pair| pair.given_up(&cluster)).collect();
-    let apart = forget_twice(world, &pairs[0]).await;
+    let apart = end_two_mappings(world, &pairs[0]).await;
     // Until the loss is detected, the path counts as direct.
     world.sleep(DIRECT_AGAIN).await;
-    direct(world, &cluster, &pairs[..1], EVERY).await?;
+    wait_until_direct(world, &cluster, &pairs[..1], EVERY).await?;
     traffic.stop();
 
     let (mut state, mut notes) = (String::new(), format!("two mappings ended {apart:?} apart\n"));
     for (((pair, silence), took), ended) in pairs.iter().zip(silences).zip(took).zip(ended) {
-        let (keeps, refused) = (pair.keeps, pair.refused() - silence.refused_before);
-        if keeps == Keeps::ForAWhile && refused == 0 {
+        let (life, refused) = (pair.life, pair.refused() - silence.refused_before);
+        if life == MappingLife::ForAWhile && refused == 0 {
             return Err(Broken::safety(EXPIRED, "nothing was refused"));
         }
         let ended = ended - silence.given_up;
-        if keeps == Keeps::Long && ended > 0 {
+        if life == MappingLife::Long && ended > 0 {
             return Err(Broken::safety(HELD, format!("it was given up {ended} times once they spoke again")));
         }
-        sometimes!(keeps == Keeps::ForAWhile && ended > 0, "a carrier's lifetime ended a path in use");
+        sometimes!(life == MappingLife::ForAWhile && ended > 0, "a carrier's lifetime ended a path in use");
         let is = |times| if times > 0 { "given up" } else { "held" };
         state += &format!(
-            "{keeps:?}: {} in silence, {} once they spoke, direct in the end\n",
+            "{life:?}: {} in silence, {} once they spoke, direct in the end\n",
             is(silence.given_up),
             is(ended)
         );
         notes += &format!(
-            "{keeps:?}: heard after {took:?}, given up {} times in silence and {ended} times once they spoke, \
+            "{life:?}: heard after {took:?}, given up {} times in silence and {ended} times once they spoke, \
              {refused} packets refused\n",
             silence.given_up
         );
@@ -248,52 +260,47 @@ pub async fn run(trial: Trial) -> Verdict {
 
 /// A pair of clients for each kind of box, and a server, since a mesh needs a member.
 fn start(world: World) -> (Cluster, Vec<Pair>) {
-    let mut map = Map::new(world).hub("hub").node("server", Place::Open);
+    let mut stage = Stage::new(world).links(link_ms(15, 5)).hub("hub").worker("server");
     let mut counters = Vec::new();
-    for keeps in Keeps::ALL {
+    for life in MappingLife::ALL {
         let refused = Arc::new(AtomicU64::new(0));
         let forgets = [(); 2].map(|()| Arc::new(AtomicBool::new(false)));
         for (side, forgets) in ["a", "b"].into_iter().zip(&forgets) {
-            let name = format!("{keeps:?} {side}");
-            let counted = Counted {
-                nat: NatBox::new(keeps.config()),
+            let name = format!("{life:?} {side}");
+            let counting = CountingNat {
+                nat: NatBox::new(life.config()),
                 refused: refused.clone(),
                 forgets: forgets.clone(),
             };
-            let net = home(world, world.internet(), &format!("home of {name}"), counted);
-            map = map.client(&name, Place::In(net));
+            let net = network_behind(world, world.internet(), &format!("home of {name}"), counting);
+            stage = stage.behind(net).observer(&name);
         }
-        counters.push((keeps, forgets, refused));
+        counters.push((life, forgets, refused));
     }
-    let cluster = map.start();
+    let cluster = stage.start();
     let clients = cluster.peers[1..].chunks_exact(2);
-    let pairs = counters.into_iter().zip(clients).map(|((keeps, forgets, refused), pair)| {
+    let pairs = counters.into_iter().zip(clients).map(|((life, forgets, refused), pair)| {
         let (a, b) = (pair[0].clone(), pair[1].clone());
-        Pair { keeps, a, b, forgets, refused }
+        Pair { life, a, b, forgets, refused }
     });
     let pairs = pairs.collect();
     (cluster, pairs)
 }
 
 /// One client of each pair sends after the silence. Returns how long the first datagram of each took to arrive.
-async fn alone(world: World, traffic: &Traffic, pairs: &[Pair]) -> Result<Vec<Duration>, Broken> {
+async fn speak_alone(world: World, traffic: &Traffic, pairs: &[Pair]) -> Result<Vec<Duration>, Broken> {
     let since = world.elapsed();
     for pair in pairs {
         traffic.speak(world, &pair.a, vec![pair.b.key], EVERY).await;
     }
     let first = |pair: &Pair| traffic.first(pair.a.key, pair.b.key, since);
-    let within = Within::new(world, RESUMED, RESUMES);
-    loop {
-        let deaf = pairs.iter().filter(|pair| first(pair).is_none());
-        let deaf = deaf.map(|pair| format!("{} to {}", pair.a.name, pair.b.name)).collect();
-        if !within.lacks(deaf).await? {
-            break;
-        }
-    }
+    let deadline = Deadline::new(world, RESUMED, RESUMES);
+    let speaking = || pairs.iter().map(|pair| (&pair.a, &pair.b));
+    while deadline.still_missing(traffic.silent(speaking(), since)).await? {}
     let mut took = Vec::new();
     for pair in pairs {
         let waited = first(pair).map_or(RESUMES, |first| first - since);
-        if pair.keeps == Keeps::Long && waited > EVERY {
+        if pair.life == MappingLife::Long && waited > EVERY {
             return Err(Broken::safety(HELD, format!("the first datagram took {waited:?}")));
         }
         took.push(waited);
@@ -311,7 +318,7 @@ async fn alone(world: World, traffic: &Traffic, pairs: &[Pair]) -> Result<Vec<Du
 }
 
 /// Ends the mappings of a pair's first box, and after a drawn time those of the second one. Returns that time.
-async fn forget_twice(world: World, pair: &Pair) -> Duration {
+async fn end_two_mappings(world: World, pair: &Pair) -> Duration {
     let [first, second] = &pair.forgets;
     let span = APART_MS.1 - APART_MS.0;
     let apart = Duration::from_millis(APART_MS.0 + world.rng("apart").next_u64() % span);
@@ -322,14 +329,19 @@ async fn forget_twice(world: World, pair: &Pair) -> Duration {
 }
 
 /// Waits until the clients of each pair have a direct path to each other.
-async fn direct(world: World, cluster: &Cluster, pairs: &[Pair], limit: Duration) -> Result<(), Broken> {
-    let within = Within::new(world, DIRECT, limit);
+async fn wait_until_direct(
+    world: World,
+    cluster: &Cluster,
+    pairs: &[Pair],
+    limit: Duration,
+) -> Result<(), Broken> {
+    let deadline = Deadline::new(world, DIRECT, limit);
     loop {
         let ways = pairs.iter().flat_map(Pair::both);
         let not_yet = ways.filter(|(from, to)| !cluster.witness.is_direct(from, to));
         let missing =
             not_yet.map(|(from, to)| format!("{} to {} is not direct", from.name, to.name)).collect();
-        if !within.lacks(missing).await? {
+        if !deadline.still_missing(missing).await? {
             return Ok(());
         }
     }

@@ -1,4 +1,7 @@
-//! The scenarios, a file each; [`scenario::ALL`](crate::scenario::ALL) lists them.
+//! The scenarios, a file each, and the list of them.
+//!
+//! A scenario's file begins with what happens in it and what must hold. Its constant `SCENARIO` has its name, its story
+//! in one line, its knobs, faults, marks and limits. `cargo chaos list` prints them; nothing else repeats them.
 
 pub mod blackout;
 pub mod canary;
@@ -7,6 +10,7 @@ pub mod circle;
 pub mod clients;
 pub mod containers;
 pub mod converge;
+pub mod converge_hard;
 pub mod crowd;
 pub mod deaths;
 pub mod echoes;
@@ -28,3 +32,56 @@ pub mod relay_dies;
 pub mod roam;
 pub mod swarm;
 pub mod visitors;
+
+use chaos::scenario::Scenario;
+
+/// All scenarios.
+pub const ALL: &[Scenario] = &[
+    blackout::SCENARIO,
+    canary::SCENARIO,
+    churn::SCENARIO,
+    circle::SCENARIO,
+    clients::SCENARIO,
+    containers::SCENARIO,
+    converge::SCENARIO,
+    converge_hard::SCENARIO,
+    crowd::SCENARIO,
+    deaths::SCENARIO,
+    echoes::SCENARIO,
+    families::SCENARIO,
+    fence::SCENARIO,
+    go_between::SCENARIO,
+    goodbye::SCENARIO,
+    hub_restarts::SCENARIO,
+    keystone::SCENARIO,
+    laggard::SCENARIO,
+    lease::SCENARIO,
+    lone_accuser::SCENARIO,
+    mapping_expires::SCENARIO,
+    nat_matrix::SCENARIO,
+    pinned::SCENARIO,
+    poison::SCENARIO,
+    portal::SCENARIO,
+    relay_dies::SCENARIO,
+    roam::SCENARIO,
+    swarm::SCENARIO,
+    visitors::SCENARIO,
+];
+
+/// Finds a scenario.
+pub fn find(name: &str) -> Option<Scenario> {
+    ALL.iter().find(|scenario| scenario.name == name).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ALL;
+
+    #[test]
+    fn each_module_is_in_the_list_under_its_own_name() {
+        let module = |line: &str| line.strip_prefix("pub mod ")?.strip_suffix(';').map(str::to_owned);
+        let modules: Vec<_> = include_str!("mod.rs").lines().filter_map(module).collect();
+        let listed: Vec<_> = ALL.iter().map(|scenario| scenario.name.replace('-', "_")).collect();
+        assert_eq!(listed, modules);
+    }
+}

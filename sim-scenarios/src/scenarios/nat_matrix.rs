@@ -14,15 +14,30 @@ use std::time::Duration;
 
 use chaos::link::{LinkConfig, Rate};
 use chaos::property::Broken;
-use chaos::scenario::{Held, Trial, Verdict};
+use chaos::scenario::{Held, Mark, Scenario, Trial, Verdict};
 use chaos::sometimes;
 use chaos::world::World;
 use rand_core::Rng as _;
 
-use crate::cluster::{Cluster, Map, Peer, Place, Traffic, Within, home};
+use crate::cluster::{Cluster, Deadline, Peer, Traffic};
 use crate::models::nat_box::{Family, NatBox, NatConfig, presets};
-use crate::models::oracle::{self, Nature};
-use crate::models::relay::HUB_PORT;
+use crate::models::oracle::{self, NatBehaviour};
+use crate::models::sim_hub::HUB_PORT;
+use crate::stage::{Stage, link_ms, network_behind};
+
+/// The scenario.
+pub const SCENARIO: Scenario = Scenario {
+    marks: &[
+        Mark::new("a relay carried what could not go straight"),
+        Mark::new("a punch succeeded through port-restricted NATs"),
+        Mark::new("a peer-reflexive address became the path"),
+    ],
+    ..Scenario::new(
+        "nat-matrix",
+        "every kind of NAT against every other: direct exactly where it can be, relayed elsewhere",
+        |trial| Box::pin(run(trial)),
+    )
+};
 
 /// Nodes of each kind: two, so that a kind meets itself.
 const EACH: usize = 2;
@@ -54,13 +69,13 @@ const LEG: &str = "what direct pairs say passes no hub, what others say does";
 const FLOW: &str = "datagrams flow between all pairs";
 
 /// A kind of node: the carrier's box, and the home's box. `None` for no box.
-struct Kind {
+struct NodeKind {
     name: &'static str,
     carrier: Option<NatConfig>,
     home: Option<NatConfig>,
 }
 
-fn kinds() -> Vec<Kind> {
+fn kinds() -> Vec<NodeKind> {
     let boxes = [
         presets::full_cone(),
         presets::restricted(),
@@ -70,9 +85,9 @@ fn kinds() -> Vec<Kind> {
         presets::hotel(&[HUB_PORT]),
         NatConfig { name: "dual-stack", v6: Family::Firewalled, ..presets::symmetric() },
     ];
-    let open = Kind { name: "open", carrier: None, home: None };
-    let homes = boxes.into_iter().map(|home| Kind { name: home.name, carrier: None, home: Some(home) });
-    let stacked = [("hairpin", true), ("no hairpin", false)].map(|(name, hairpin)| Kind {
+    let open = NodeKind { name: "open", carrier: None, home: None };
+    let homes = boxes.into_iter().map(|home| NodeKind { name: home.name, carrier: None, home: Some(home) });
+    let stacked = [("hairpin", true), ("no hairpin", false)].map(|(name, hairpin)| NodeKind {
         name,
         carrier: Some(NatConfig { hairpin, ..presets::carrier_grade() }),
         home: Some(presets::home_router()),
@@ -82,33 +97,33 @@ fn kinds() -> Vec<Kind> {
 
 /// The boxes in front of a node, for the oracle. Nodes of one kind are behind the same carrier.
 #[derive(Clone, Copy)]
-struct Before {
+struct BoxesInFront {
     kind: &'static str,
     /// The carrier, and whether it hairpins.
-    carrier: Option<(Nature, bool)>,
-    home: Nature,
+    carrier: Option<(NatBehaviour, bool)>,
+    home: NatBehaviour,
     /// The boxes in front of the node's IPv6 address, if it has one.
-    v6: Option<Nature>,
+    v6: Option<NatBehaviour>,
 }
 
-impl Before {
-    fn of(kind: &Kind) -> Before {
+impl BoxesInFront {
+    fn of(kind: &NodeKind) -> BoxesInFront {
         let home = kind.home.as_ref();
-        Before {
+        BoxesInFront {
             kind: kind.name,
-            carrier: kind.carrier.as_ref().map(|config| (Nature::v4(config), config.hairpin)),
-            home: home.map_or(Nature::OPEN, Nature::v4),
-            v6: home.filter(|config| has_v6(config, &kind.carrier)).map(Nature::v6),
+            carrier: kind.carrier.as_ref().map(|config| (NatBehaviour::v4(config), config.hairpin)),
+            home: home.map_or(NatBehaviour::OPEN, NatBehaviour::v4),
+            v6: home.filter(|config| has_v6(config, &kind.carrier)).map(NatBehaviour::v6),
         }
     }
 
     /// All boxes between the node and the internet.
-    fn v4(self) -> Nature {
+    fn v4(self) -> NatBehaviour {
         self.carrier.map_or(self.home, |(carrier, _)| self.home.behind(carrier))
     }
 
     /// Whether the oracle predicts a direct path between two nodes.
-    fn is_direct_to(self, other: Before) -> bool {
+    fn is_direct_to(self, other: BoxesInFront) -> bool {
         let v6 = self.v6.zip(other.v6).is_some_and(|(a, b)| oracle::direct(a, b));
         let v4 = match self.carrier.filter(|_| self.kind == other.kind) {
             Some((carrier, hairpin)) => {
@@ -126,23 +141,20 @@ fn has_v6(home: &NatConfig, carrier: &Option<NatConfig>) -> bool {
 }
 
 /// Runs all pairs in one mesh.
-pub async fn run(trial: Trial) -> Verdict {
+async fn run(trial: Trial) -> Verdict {
     let world = trial.world;
     let loss = world.rng("loss").next_u64() % (WORST_LOSS + 1);
-    world.link_default(LinkConfig {
-        latency: Duration::from_millis(15),
-        jitter: Duration::from_millis(10),
-        udp_loss: Rate::percent(loss as u32),
-        ..LinkConfig::default()
-    });
-    let (cluster, before) = start(world);
+    let stage = Stage::new(world)
+        .links(LinkConfig { udp_loss: Rate::percent(loss as u32), ..link_ms(15, 10) })
+        .hub("hub");
+    let (cluster, in_front) = start(world, stage);
     cluster.converge(MEET).await?;
     let met = world.elapsed();
-    settled(world, &cluster, &before).await?;
+    wait_until_settled(world, &cluster, &in_front).await?;
     let took = world.elapsed() - met;
-    let [direct, relayed] = flow(world, &cluster, &before).await?;
+    let [direct, relayed] = check_traffic(world, &cluster, &in_front).await?;
     // Traffic tests the paths: they must stay as they were, and settled.
-    settled(world, &cluster, &before).await?;
+    wait_until_settled(world, &cluster, &in_front).await?;
     sometimes!(relayed > 0, "a relay carried what could not go straight");
     let punched = |peer: &&Peer| peer.name.starts_with("port-restricted");
     let punched: Vec<_> = cluster.peers.iter().filter(punched).collect();
@@ -158,40 +170,42 @@ pub async fn run(trial: Trial) -> Verdict {
 }
 
 /// The mesh, and the boxes in front of each node.
-fn start(world: World) -> (Cluster, Vec<Before>) {
-    let mut map = Map::new(world).hub("hub");
-    let (mut before, mut dual) = (Vec::new(), Vec::new());
+fn start(world: World, mut stage: Stage) -> (Cluster, Vec<BoxesInFront>) {
+    let (mut in_front, mut dual) = (Vec::new(), Vec::new());
     for kind in kinds() {
         let carrier = kind.carrier.clone();
-        let carrier = carrier.map(|config| {
-            home(world, world.internet(), &format!("carrier, {}", kind.name), NatBox::new(config))
-        });
+        let carrier = carrier.map(|config| stage.nat(&format!("carrier, {}", kind.name), config));
         for number in 1..=EACH {
             let name = format!("{} {number}", kind.name);
-            let place = match &kind.home {
-                None => Place::Open,
+            let net = match &kind.home {
+                None => world.internet(),
                 Some(config) => {
                     let outside = carrier.unwrap_or(world.internet());
-                    Place::In(home(world, outside, &format!("home of {name}"), NatBox::new(config.clone())))
+                    let home = NatBox::new(config.clone());
+                    network_behind(world, outside, &format!("home of {name}"), home)
                 }
             };
             if kind.home.as_ref().is_some_and(|home| has_v6(home, &kind.carrier)) {
-                dual.push(before.len());
+                dual.push(in_front.len());
             }
-            map = map.node(&name, place);
-            before.push(Before::of(&kind));
+            stage = stage.behind(net).worker(&name);
+            in_front.push(BoxesInFront::of(&kind));
         }
     }
-    let cluster = map.start();
+    let cluster = stage.start();
     for at in dual {
         let host = cluster.peers[at].host;
         host.set_addrs("eth0", &[&host.ip().to_string(), &format!("2001:db8:{at}::10")]);
     }
-    (cluster, before)
+    (cluster, in_front)
 }
 
 /// Lets the direct pairs send, then the relayed ones. Returns the hub's traffic beyond that of the silent mesh.
-async fn flow(world: World, cluster: &Cluster, before: &[Before]) -> Result<[u64; 2], Broken> {
+async fn check_traffic(
+    world: World,
+    cluster: &Cluster,
+    in_front: &[BoxesInFront],
+) -> Result<[u64; 2], Broken> {
     let forwarded = || cluster.hubs[0].stats().relay.forwarded;
     let heard = Traffic::default();
     for peer in &cluster.peers {
@@ -202,14 +216,14 @@ async fn flow(world: World, cluster: &Cluster, before: &[Before]) -> Result<[u64
     let idle = forwarded() - carried;
     let mut more = [0; 2];
     for (more, direct) in more.iter_mut().zip([true, false]) {
-        let pairs = pairs(cluster, before, direct);
+        let pairs = pairs(cluster, in_front, direct);
         let (speaking, since, carried) = (Traffic::default(), world.elapsed(), forwarded());
         for from in &cluster.peers {
             let to = pairs.iter().filter(|(speaker, _)| speaker.key == from.key).map(|(_, to)| to.key);
             speaking.speak(world, from, to.collect(), EVERY).await;
         }
-        let within = Within::new(world, FLOW, FLOWS);
-        while within.lacks(silent(&heard, &pairs, since)).await? {}
+        let deadline = Deadline::new(world, FLOW, FLOWS);
+        while deadline.still_missing(heard.silent(pairs.iter().copied(), since)).await? {}
         world.sleep((since + SPEAKS).saturating_sub(world.elapsed())).await;
         speaking.stop();
         let arrived: usize = pairs.iter().map(|(from, to)| heard.count(from.key, to.key, since)).sum();
@@ -229,24 +243,28 @@ async fn flow(world: World, cluster: &Cluster, before: &[Before]) -> Result<[u64
 }
 
 /// The pairs, in both directions, that the oracle predicts to be direct, or the others.
-fn pairs<'a>(cluster: &'a Cluster, before: &[Before], direct: bool) -> Vec<(&'a Peer, &'a Peer)> {
+fn pairs<'a>(cluster: &'a Cluster, in_front: &[BoxesInFront], direct: bool) -> Vec<(&'a Peer, &'a Peer)> {
     let mut pairs = Vec::new();
-    for (from, a) in cluster.peers.iter().zip(before) {
-        let others = cluster.peers.iter().zip(before).filter(|(to, _)| to.key != from.key);
+    for (from, a) in cluster.peers.iter().zip(in_front) {
+        let others = cluster.peers.iter().zip(in_front).filter(|(to, _)| to.key != from.key);
         pairs.extend(others.filter(|(_, b)| a.is_direct_to(**b) == direct).map(|(to, _)| (from, to)));
     }
     pairs
 }
 
 /// Waits until every pair is as the oracle predicts, and settled, as both ends see it.
-async fn settled(world: World, cluster: &Cluster, before: &[Before]) -> Result<(), Broken> {
-    let direct = Within::new(world, ORACLE, SETTLES);
-    let connecting = Within::new(world, SETTLED, SETTLES);
+async fn wait_until_settled(
+    world: World,
+    cluster: &Cluster,
+    in_front: &[BoxesInFront],
+) -> Result<(), Broken> {
+    let direct = Deadline::new(world, ORACLE, SETTLES);
+    let connecting = Deadline::new(world, SETTLED, SETTLES);
     loop {
         let (mut wrong, mut open) = (Vec::new(), Vec::new());
-        for (from, a) in cluster.peers.iter().zip(before) {
+        for (from, a) in cluster.peers.iter().zip(in_front) {
             let members = cluster.members(from).await;
-            for (to, b) in cluster.peers.iter().zip(before).filter(|(to, _)| to.key != from.key) {
+            for (to, b) in cluster.peers.iter().zip(in_front).filter(|(to, _)| to.key != from.key) {
                 let pair = format!("{} to {}", from.name, to.name);
                 let Some(member) = members.iter().find(|member| member.key == to.key) else {
                     wrong.push(format!("{pair} is unknown"));
@@ -261,16 +279,10 @@ async fn settled(world: World, cluster: &Cluster, before: &[Before]) -> Result<(
                 }
             }
         }
-        if !direct.lacks(wrong).await? && !connecting.lacks(open).await? {
+        if !direct.still_missing(wrong).await? && !connecting.still_missing(open).await? {
             return Ok(());
         }
     }
-}
-
-/// Pairs between which no datagram sent since `since` has arrived.
-fn silent(traffic: &Traffic, pairs: &[(&Peer, &Peer)], since: Duration) -> Vec<String> {
-    let mute = pairs.iter().filter(|(from, to)| traffic.first(from.key, to.key, since).is_none());
-    mute.map(|(from, to)| format!("{} to {}", from.name, to.name)).collect()
 }
 
 /// One line for each kind: its path to each kind.
@@ -282,8 +294,7 @@ async fn matrix(cluster: &Cluster) -> String {
         for (column, other) in kinds.iter().enumerate() {
             // For a kind with itself, the path from the first node to the second.
             let to = &cluster.peers[column * EACH + usize::from(row == column)];
-            let path = cluster.path(&cluster.peers[row * EACH], to).await;
-            let leg = if path.is_some_and(|path| path.direct) { "direct" } else { "relayed" };
+            let leg = cluster.leg(&cluster.peers[row * EACH], to).await;
             line.push(format!("{} {leg}", other.name));
         }
         text += &format!("{}: {}\n", kind.name, line.join(", "));

@@ -11,32 +11,36 @@ use std::time::Duration;
 
 use chaos::link::{LinkConfig, Rate};
 use chaos::property::Broken;
-use chaos::scenario::{Held, Knob, Mark, Trial, Turns, Verdict};
+use chaos::scenario::{Held, Knob, Mark, Scenario, Trial, Turns, Verdict};
 use chaos::sometimes;
 use nurl::internals::membership::State;
 
-use crate::cluster::{Cluster, Jobs, Peer, Within};
+use crate::cluster::{Cluster, Deadline, Jobs, Peer};
+use crate::stage::{Stage, link_ms};
 
-/// The scenario's knobs.
-pub const KNOBS: &[Knob] = &[
-    Knob { name: "jobs", about: "jobs of each burst", default: 6, least: 1, turns: Turns::Work },
-    Knob {
-        name: "minutes",
-        about: "how long the cores are busy",
-        default: 10,
-        least: 1,
-        turns: Turns::Other,
-    },
-];
-
-/// Marks that some run has to reach.
-pub const MARKS: &[Mark] = &[
-    Mark::new("a handler was under way when its cores were taken"),
-    Mark::new("the busy node was suspected and cleared"),
-];
-
-/// The scenario's limit of virtual time.
-pub const TIME_LIMIT: Duration = Duration::from_secs(20 * 60);
+/// The scenario.
+pub const SCENARIO: Scenario = Scenario {
+    knobs: &[
+        Knob { name: "jobs", about: "jobs of each burst", default: 6, least: 1, turns: Turns::Work },
+        Knob {
+            name: "minutes",
+            about: "how long the cores are busy",
+            default: 10,
+            least: 1,
+            turns: Turns::Other,
+        },
+    ],
+    marks: &[
+        Mark::new("a handler was under way when its cores were taken"),
+        Mark::new("the busy node was suspected and cleared"),
+    ],
+    time_limit: Duration::from_secs(20 * 60),
+    ..Scenario::new(
+        "pinned",
+        "every core of a node is busy for ten minutes: it is never held dead, a dead one is",
+        |trial| Box::pin(run(trial)),
+    )
+};
 
 const NODES: usize = 4;
 const BUSY: usize = 1;
@@ -57,20 +61,17 @@ const CUT: Duration = Duration::from_secs(3);
 const REST: Duration = Duration::from_secs(100);
 
 /// Runs the scenario.
-pub async fn run(trial: Trial) -> Verdict {
+async fn run(trial: Trial) -> Verdict {
     let world = trial.world;
-    world.link_default(LinkConfig {
-        latency: Duration::from_millis(15),
-        jitter: Duration::from_millis(10),
+    let stage = Stage::new(world).links(LinkConfig {
         udp_loss: Rate::percent(5),
         tcp_loss: Rate::percent(1),
-        ..LinkConfig::default()
+        ..link_ms(15, 10)
     });
-    let cluster = Cluster::start(world, NODES);
-    cluster.converge(MEET).await?;
+    let cluster = stage.hub("hub").workers(NODES).meet(MEET).await?;
     let (busy, dead) = (&cluster.peers[BUSY], &cluster.peers[DEAD]);
 
-    let mut jobs = burst(&trial, &cluster, 0).await?;
+    let mut jobs = submit_jobs(&trial, &cluster, 0).await?;
     world.sleep(Duration::from_millis(300)).await;
     sometimes!(cluster.witness.running(&busy.name) > 0, "a handler was under way when its cores were taken");
     busy.host.pin_cpu();
@@ -78,14 +79,14 @@ pub async fn run(trial: Trial) -> Verdict {
     let (begun, ran) = (world.elapsed(), runs_by(&cluster, busy));
     let settled = jobs.settle(TAKE_OVER).await;
     // Checked before any other property that may break: the guarantee is that the node stays a member.
-    nobody_held_dead(&cluster, busy)?;
+    check_busy_not_held_dead(&cluster, busy)?;
     settled?;
 
-    let within = Within::new(world, "a dead node is held dead by all that aren't busy", LEARN);
+    let deadline = Deadline::new(world, "a dead node is held dead by all that aren't busy", LEARN);
     loop {
         let missing = alive_at(&cluster, dead, busy).await;
-        nobody_held_dead(&cluster, busy)?;
-        if !within.lacks(missing).await? {
+        check_busy_not_held_dead(&cluster, busy)?;
+        if !deadline.still_missing(missing).await? {
             break;
         }
     }
@@ -98,13 +99,13 @@ pub async fn run(trial: Trial) -> Verdict {
     let mut bursts = 1;
     while world.elapsed() + REST < until {
         world.sleep(REST).await;
-        let settled = burst(&trial, &cluster, bursts).await?.settle(TAKE_OVER).await;
+        let settled = submit_jobs(&trial, &cluster, bursts).await?.settle(TAKE_OVER).await;
         bursts += 1;
-        nobody_held_dead(&cluster, busy)?;
+        check_busy_not_held_dead(&cluster, busy)?;
         settled?;
     }
     world.sleep(until.saturating_sub(world.elapsed())).await;
-    nobody_held_dead(&cluster, busy)?;
+    check_busy_not_held_dead(&cluster, busy)?;
     let meanwhile = runs_by(&cluster, busy) - ran;
     if meanwhile > 0 {
         let seen = format!("{} ran {meanwhile} to their ends", busy.name);
@@ -116,13 +117,13 @@ pub async fn run(trial: Trial) -> Verdict {
     busy.host.unpin_cpu();
     cluster.converge(LEARN).await?;
     let before = cluster.witness.runs().len();
-    let within = Within::new(world, "a node whose cores are free again runs jobs again", LEARN);
+    let deadline = Deadline::new(world, "a node whose cores are free again runs jobs again", LEARN);
     loop {
-        burst(&trial, &cluster, bursts).await?.settle(TAKE_OVER).await?;
+        submit_jobs(&trial, &cluster, bursts).await?.settle(TAKE_OVER).await?;
         bursts += 1;
         let ran = cluster.witness.runs()[before..].iter().any(|ran| ran.by == busy.name);
         let missing = if ran { Vec::new() } else { vec![format!("a run by {}", busy.name)] };
-        if !within.lacks(missing).await? {
+        if !deadline.still_missing(missing).await? {
             break;
         }
     }
@@ -136,7 +137,7 @@ pub async fn run(trial: Trial) -> Verdict {
     Ok(Held { state, notes: format!("{} runs\n", cluster.witness.runs().len()) })
 }
 
-async fn burst<'a>(trial: &Trial, cluster: &'a Cluster, number: usize) -> Result<Jobs<'a>, Broken> {
+async fn submit_jobs<'a>(trial: &Trial, cluster: &'a Cluster, number: usize) -> Result<Jobs<'a>, Broken> {
     let mut jobs = Jobs::new(cluster);
     for job in 0..trial.knob("jobs") {
         jobs.submit(&cluster.peers[0], "slow", &format!("burst {number}, job {job}")).await?;
@@ -160,7 +161,7 @@ async fn alive_at(cluster: &Cluster, node: &Peer, busy: &Peer) -> Vec<String> {
     missing
 }
 
-fn nobody_held_dead(cluster: &Cluster, busy: &Peer) -> Result<(), Broken> {
+fn check_busy_not_held_dead(cluster: &Cluster, busy: &Peer) -> Result<(), Broken> {
     if cluster.witness.verdicts_on(busy).any(|state| !state.is_live()) {
         let seen = format!("{} was, its network plane goes on", busy.name);
         return Err(Broken::safety("a node whose cores are busy is never held dead", seen));

@@ -13,13 +13,12 @@
 //! **Drain.** A worker drains while it runs long tasks. The tasks that it gives back start elsewhere at once,
 //! long before its silence would have been noticed, and count as no loss.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use chaos::link::LinkConfig;
 use chaos::property::Broken;
-use chaos::scenario::{Held, Mark, Trial, Verdict};
+use chaos::scenario::{Held, Mark, Scenario, Trial, Verdict};
 use chaos::sometimes;
 use chaos::world::World;
 use nurl::PublicKey;
@@ -28,17 +27,24 @@ use nurl::internals::node::{Role, Task};
 use nurl::rt::{task, time};
 use rand_core::Rng as _;
 
-use crate::cluster::{Cluster, Map, Peer, Place, Within, secret, text};
+use crate::cluster::{Cluster, Deadline, Peer, secret, text};
+use crate::lock::lock;
+use crate::stage::{Stage, link_ms};
 
-/// Marks that some run has to reach.
-pub const MARKS: &[Mark] = &[
-    Mark::new("a task waited for verdicts on those that had fallen silent with it"),
-    Mark::new("a task said that every worker of its kind is away"),
-    Mark::new("a draining worker gave back a task half-way"),
-];
-
-/// The scenario's limit of virtual time.
-pub const TIME_LIMIT: Duration = Duration::from_secs(15 * 60);
+/// The scenario.
+pub const SCENARIO: Scenario = Scenario {
+    marks: &[
+        Mark::new("a task waited for verdicts on those that had fallen silent with it"),
+        Mark::new("a task said that every worker of its kind is away"),
+        Mark::new("a draining worker gave back a task half-way"),
+    ],
+    time_limit: Duration::from_secs(15 * 60),
+    ..Scenario::new(
+        "poison",
+        "a task kills its workers, a kind's only worker is away, a worker drains: three are lost, nothing else",
+        |trial| Box::pin(run(trial)),
+    )
+};
 
 const WORKERS: usize = 5;
 
@@ -82,43 +88,38 @@ const LONG: usize = 4;
 
 /// The starts of handlers, in order.
 #[derive(Debug, Clone, Default)]
-struct Log(Arc<Mutex<Vec<Begun>>>);
+struct StartLog(Arc<Mutex<Vec<HandlerStart>>>);
 
 #[derive(Debug, Clone)]
-struct Begun {
+struct HandlerStart {
     job: String,
     by: PublicKey,
 }
 
-impl Log {
-    fn begins(&self, job: &Bytes, by: PublicKey) {
-        let begun = Begun { job: text(job), by };
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(begun);
+impl StartLog {
+    fn record(&self, job: &Bytes, by: PublicKey) {
+        let start = HandlerStart { job: text(job), by };
+        lock(&self.0).push(start);
     }
 
     /// The starts of a job.
-    fn of(&self, job: &str) -> Vec<Begun> {
-        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.iter().filter(|begun| begun.job == job).cloned().collect()
+    fn of(&self, job: &str) -> Vec<HandlerStart> {
+        let all = lock(&self.0);
+        all.iter().filter(|start| start.job == job).cloned().collect()
     }
 }
 
 /// Runs the three acts in one world.
-pub async fn run(trial: Trial) -> Verdict {
+async fn run(trial: Trial) -> Verdict {
     let world = trial.world;
-    world.link_default(LinkConfig {
-        latency: Duration::from_millis(15),
-        jitter: Duration::from_millis(10),
-        ..LinkConfig::default()
-    });
-    let log = Log::default();
+    let log = StartLog::default();
     let cluster = start(world, &log);
     cluster.converge(MEET).await?;
     let (member, observer) = (&cluster.peers[WORKERS], &cluster.peers[WORKERS + 1]);
     let mut state = String::new();
     let mut notes = String::new();
     for (from, number) in [(observer, 0), (member, 1)] {
-        let (limit, found) = poison(&trial, &cluster, &log, from, number).await?;
+        let (limit, found) = poison_act(&trial, &cluster, &log, from, number).await?;
         state += &format!("poison from {}: lost with {limit} as allowed, others' jobs done\n", from.name);
         notes += &format!("poison from {}: found out after {found:?}\n", from.name);
         for peer in cluster.peers.iter().filter(|peer| !peer.host.is_running()) {
@@ -126,28 +127,25 @@ pub async fn run(trial: Trial) -> Verdict {
         }
         cluster.converge(LEARN).await?;
     }
-    state += &away(world, &cluster, member).await?;
-    state += &drain(world, &cluster, &log, member).await?;
+    state += &away_act(world, &cluster, member).await?;
+    state += &drain_act(world, &cluster, &log, member).await?;
     cluster.converge(LEARN).await?;
     cluster.inspect().await?;
     Ok(Held { state: state + &cluster.views().await, notes })
 }
 
-fn start(world: World, log: &Log) -> Cluster {
-    let map = Map::new(world)
-        .hub("hub")
-        .nodes(WORKERS, Place::Open)
-        .role("member", Place::Open, Role::Member)
-        .client("observer", Place::Open);
+fn start(world: World, log: &StartLog) -> Cluster {
+    let stage = Stage::new(world).links(link_ms(15, 10)).hub("hub");
+    let stage = stage.workers(WORKERS).member("member").observer("observer");
     let log = log.clone();
-    let map = map.build(move |builder, at| {
-        if at.role != Role::Worker {
+    let stage = stage.configure(move |builder, setup| {
+        if setup.role != Role::Worker {
             return builder;
         }
         // A node's key isn't known where the node is built, but its number is.
-        let (log, number) = (log.clone(), at.number);
+        let (log, number) = (log.clone(), setup.number);
         let endless = move |_, job: Bytes| {
-            log.begins(&job, numbered(number));
+            log.record(&job, key_of_number(number));
             async move {
                 time::sleep(Duration::from_secs(3_600)).await;
                 Ok(job)
@@ -155,13 +153,13 @@ fn start(world: World, log: &Log) -> Cluster {
         };
         let builder = builder.handler("endless", endless);
         let rare = |_, job: Bytes| async move { Ok(job) };
-        if at.number == 0 { builder.handler("rare", rare) } else { builder }
+        if setup.number == 0 { builder.handler("rare", rare) } else { builder }
     });
-    map.start()
+    stage.start()
 }
 
 /// A placeholder in the log for the key of the node with this number.
-fn numbered(number: usize) -> PublicKey {
+fn key_of_number(number: usize) -> PublicKey {
     PublicKey::from_bytes([u8::try_from(number).expect("few nodes"); 32])
 }
 
@@ -173,10 +171,10 @@ async fn submit(world: World, from: &Peer, kind: &str, name: &str, options: Subm
 // ---- Poison.
 
 /// Submits a task and kills each worker that runs it. Returns how many losses it was allowed, and when it ended.
-async fn poison(
+async fn poison_act(
     trial: &Trial,
     cluster: &Cluster,
-    log: &Log,
+    log: &StartLog,
     from: &Peer,
     number: u32,
 ) -> Result<(usize, Duration), Broken> {
@@ -196,12 +194,12 @@ async fn poison(
     let options = SubmitOptions { max_losses: limit, ..SubmitOptions::default() };
     let task = submit(world, from, "endless", &name, options).await;
     let (witness, by) = (cluster.witness.clone(), from.name.clone());
-    let end = task::spawn(async move { witness.course(&by, task).await });
+    let end = task::spawn(async move { witness.waits_and_outcome(&by, task).await });
     let mut killed: Vec<&Peer> = Vec::new();
-    let within = Within::new(world, LETTER, FOUND_OUT);
+    let deadline = Deadline::new(world, LETTER, FOUND_OUT);
     while !end.is_finished() {
         for start in log.of(&name).iter().skip(killed.len()).map(|start| start.by).collect::<Vec<_>>() {
-            let victim = cluster.peers.iter().find(|peer| number_of(cluster, peer) == start);
+            let victim = cluster.peers.iter().find(|peer| key_in_log(cluster, peer) == start);
             let victim = victim.expect("workers run tasks");
             world.sleep(Duration::from_millis(u64::from(draws.next_u32() % 1_500))).await;
             match draws.next_u32() % 3 {
@@ -214,7 +212,7 @@ async fn poison(
         if killed.len() > limit as usize {
             return Err(Broken::safety(LIMITED, format!("{name}: {} were killed", killed.len())));
         }
-        within.lacks(vec![format!("the end of {name}")]).await?;
+        deadline.still_missing(vec![format!("the end of {name}")]).await?;
     }
     let (waits, outcome) = end.await.expect("it has no reason to panic");
     let names = killed.iter().map(|peer| peer.key.short()).collect::<Vec<_>>().join(", ");
@@ -238,14 +236,14 @@ async fn poison(
     Ok((limit as usize, found))
 }
 
-fn number_of(cluster: &Cluster, peer: &Peer) -> PublicKey {
-    numbered(cluster.peers.iter().position(|other| other.key == peer.key).expect("one of the cluster"))
+fn key_in_log(cluster: &Cluster, peer: &Peer) -> PublicKey {
+    key_of_number(cluster.peers.iter().position(|other| other.key == peer.key).expect("one of the cluster"))
 }
 
 // ---- Away.
 
 /// The only worker of a kind is away for a while.
-async fn away(world: World, cluster: &Cluster, from: &Peer) -> Result<String, Broken> {
+async fn away_act(world: World, cluster: &Cluster, from: &Peer) -> Result<String, Broken> {
     let only = &cluster.peers[0];
     if world.rng("away").next_u32().is_multiple_of(2) {
         only.host.power_loss();
@@ -256,7 +254,7 @@ async fn away(world: World, cluster: &Cluster, from: &Peer) -> Result<String, Br
     for number in 0..RARE {
         let task = submit(world, from, "rare", &format!("rare {number}"), SubmitOptions::default()).await;
         let (witness, by) = (cluster.witness.clone(), from.name.clone());
-        ends.push(task::spawn(async move { witness.course(&by, task).await }));
+        ends.push(task::spawn(async move { witness.waits_and_outcome(&by, task).await }));
     }
     let nobodys = submit(world, from, "nobody's", "nobody's", SubmitOptions::default()).await;
     let nobodys = time::timeout(AWAY / 2, cluster.witness.outcome(&from.name, nobodys)).await;
@@ -268,10 +266,10 @@ async fn away(world: World, cluster: &Cluster, from: &Peer) -> Result<String, Br
         return Err(Broken::safety(WAITS, format!("rare {number} has ended before its worker is back")));
     }
     only.host.restart();
-    let within = Within::new(world, WAITS, DONE);
+    let deadline = Deadline::new(world, WAITS, DONE);
     loop {
         let open = ends.iter().enumerate().filter(|(_, end)| !end.is_finished());
-        if !within.lacks(open.map(|(number, _)| format!("rare {number}")).collect()).await? {
+        if !deadline.still_missing(open.map(|(number, _)| format!("rare {number}")).collect()).await? {
             break;
         }
     }
@@ -291,7 +289,7 @@ async fn away(world: World, cluster: &Cluster, from: &Peer) -> Result<String, Br
 // ---- Drain.
 
 /// The worker with the most long tasks drains.
-async fn drain(world: World, cluster: &Cluster, log: &Log, from: &Peer) -> Result<String, Broken> {
+async fn drain_act(world: World, cluster: &Cluster, log: &StartLog, from: &Peer) -> Result<String, Broken> {
     let names: Vec<_> = (0..LONG).map(|number| format!("long {number}")).collect();
     let mut ids = Vec::new();
     for name in &names {
@@ -303,7 +301,8 @@ async fn drain(world: World, cluster: &Cluster, log: &Log, from: &Peer) -> Resul
     let busiest =
         cluster.peers[..WORKERS].iter().max_by_key(|peer| (cluster.witness.running(&peer.name), peer.key));
     let busiest = busiest.expect("there are workers");
-    let has = |name: &&String| log.of(name).last().is_some_and(|last| last.by == number_of(cluster, busiest));
+    let has =
+        |name: &&String| log.of(name).last().is_some_and(|last| last.by == key_in_log(cluster, busiest));
     let there: Vec<_> = names.iter().filter(has).collect();
     let node = busiest.node(&world).await;
     let drained = node.drain(DRAIN).await;

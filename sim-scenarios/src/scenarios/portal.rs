@@ -9,12 +9,11 @@
 //! Negative control: until then no node is registered and none meets another.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use chaos::link::LinkConfig;
 use chaos::property::Broken;
-use chaos::scenario::{Held, Trial, Verdict};
+use chaos::scenario::{Held, Mark, Scenario, Trial, Verdict};
 use chaos::sometimes;
 use chaos::world::World;
 use nurl::internals::net::reach::hub::HubLimits;
@@ -24,10 +23,28 @@ use nurl::rt::{task, time};
 use rand_core::Rng as _;
 use tokio::io::AsyncReadExt;
 
-use crate::cluster::{Cluster, Map, Peer, Place, Within, home};
+use crate::cluster::{Cluster, Deadline, Peer};
+use crate::lock::lock;
 use crate::models::impostor::Impostor;
-use crate::models::nat_box::{NatBox, presets};
-use crate::models::relay::{HUB_PORT, Relay};
+use crate::models::nat_box::presets;
+use crate::models::sim_hub::{HUB_PORT, SimHub};
+use crate::stage::{Stage, link_ms, nat};
+
+/// The scenario.
+pub const SCENARIO: Scenario = Scenario {
+    marks: &[
+        Mark::new("a captive portal answered in a hub's place"),
+        Mark::new("a proxy was up before its hub"),
+        Mark::new("what answered in a hub's place said nothing"),
+        Mark::new("a hub took nobody at first"),
+        Mark::new("a hub ended an idle connection for a newer one"),
+    ],
+    ..Scenario::new(
+        "portal",
+        "something else answers on the hub's port, and the hub comes late: no refusal, all join",
+        |trial| Box::pin(run(trial)),
+    )
+};
 
 /// The hub is late by at least the first (a mute service is recognised after 5 s), plus less than the second, in
 /// ms.
@@ -63,34 +80,34 @@ const NEEDED: &str = "without its hub nobody meets anybody";
 
 /// The service that answers until the hub is up.
 #[derive(Debug, Clone, Copy)]
-enum Before {
+enum StandIn {
     Impostor(Impostor),
     /// The hub itself, with room for no client.
     Full,
 }
 
-impl Before {
-    const ALL: [Before; 4] = [
-        Before::Impostor(Impostor::Portal),
-        Before::Impostor(Impostor::Proxy),
-        Before::Impostor(Impostor::Mute),
-        Before::Full,
+impl StandIn {
+    const ALL: [StandIn; 4] = [
+        StandIn::Impostor(Impostor::Portal),
+        StandIn::Impostor(Impostor::Proxy),
+        StandIn::Impostor(Impostor::Mute),
+        StandIn::Full,
     ];
 
     /// Replaces the hub, or makes it refuse clients.
-    fn begin(self, hub: &Relay) {
+    fn begin(self, hub: &SimHub) {
         hub.kill();
         match self {
-            Before::Impostor(impostor) => hub.pose(Some(impostor)),
-            Before::Full => hub.limit(HubLimits { clients: 0, ..limits() }),
+            StandIn::Impostor(impostor) => hub.set_impostor(Some(impostor)),
+            StandIn::Full => hub.limit(HubLimits { clients: 0, ..limits() }),
         }
         hub.restart();
     }
 
     /// Starts the hub with its proper configuration.
-    fn end(hub: &Relay) {
+    fn end(hub: &SimHub) {
         hub.kill();
-        hub.pose(None);
+        hub.set_impostor(None);
         hub.limit(limits());
         hub.restart();
     }
@@ -98,26 +115,26 @@ impl Before {
     /// The reason that its clients report.
     fn reason(self) -> &'static str {
         match self {
-            Before::Impostor(Impostor::Portal | Impostor::Proxy) => "not-a-hub",
-            Before::Impostor(Impostor::Mute) => "silent",
-            Before::Full => "overloaded",
+            StandIn::Impostor(Impostor::Portal | Impostor::Proxy) => "not-a-hub",
+            StandIn::Impostor(Impostor::Mute) => "silent",
+            StandIn::Full => "overloaded",
         }
     }
 
     fn registered_within(self) -> Duration {
         match self {
-            Before::Impostor(_) => SOON,
-            Before::Full => LATER,
+            StandIn::Impostor(_) => SOON,
+            StandIn::Full => LATER,
         }
     }
 
     /// Some run meets each variant.
     fn mark(self) {
         match self {
-            Before::Impostor(Impostor::Portal) => sometimes!("a captive portal answered in a hub's place"),
-            Before::Impostor(Impostor::Proxy) => sometimes!("a proxy was up before its hub"),
-            Before::Impostor(Impostor::Mute) => sometimes!("what answered in a hub's place said nothing"),
-            Before::Full => sometimes!("a hub took nobody at first"),
+            StandIn::Impostor(Impostor::Portal) => sometimes!("a captive portal answered in a hub's place"),
+            StandIn::Impostor(Impostor::Proxy) => sometimes!("a proxy was up before its hub"),
+            StandIn::Impostor(Impostor::Mute) => sometimes!("what answered in a hub's place said nothing"),
+            StandIn::Full => sometimes!("a hub took nobody at first"),
         }
     }
 }
@@ -127,50 +144,45 @@ fn limits() -> HubLimits {
 }
 
 /// Lets four nodes join too early.
-pub async fn run(trial: Trial) -> Verdict {
+async fn run(trial: Trial) -> Verdict {
     let world = trial.world;
-    world.link_default(LinkConfig {
-        latency: Duration::from_millis(15),
-        jitter: Duration::from_millis(5),
-        ..LinkConfig::default()
-    });
-    let mut cluster = Map::new(world).hub("hub").start();
+    let mut cluster = Stage::new(world).links(link_ms(15, 5)).hub("hub").start();
     let hub = cluster.hubs[0].clone();
     let mut rng = world.rng("before the hub");
-    let before = Before::ALL[(rng.next_u64() % Before::ALL.len() as u64) as usize];
+    let stand_in = StandIn::ALL[(rng.next_u64() % StandIn::ALL.len() as u64) as usize];
     let late = LATE.0 + Duration::from_millis(rng.next_u64() % LATE.1);
-    before.begin(&hub);
-    let family = home(world, world.internet(), "family", NatBox::new(presets::symmetric()));
-    for (name, place, role) in [
-        ("worker", Place::Open, Role::Worker),
-        ("member", Place::Open, Role::Member),
-        ("in a home", Place::In(family), Role::Worker),
-        ("client", Place::Open, Role::Observer),
+    stand_in.begin(&hub);
+    let (internet, family) = (world.internet(), nat(world, "family", presets::symmetric()));
+    for (name, net, role) in [
+        ("worker", internet, Role::Worker),
+        ("member", internet, Role::Member),
+        ("in a home", family, Role::Worker),
+        ("client", internet, Role::Observer),
     ] {
-        cluster.add(name, place, role);
+        cluster.add(name, net, role);
     }
     let answers = ask_to_join(world, &cluster).await;
     world.sleep(late).await;
-    too_early(world, &cluster, before, &answers).await?;
-    before.mark();
+    check_before_the_hub(world, &cluster, stand_in, &answers).await?;
+    stand_in.mark();
 
-    Before::end(&hub);
+    StandIn::end(&hub);
     let neighbour = world.host("neighbour");
     neighbour.attach("eth0", family, &["192.168.1.200"]);
     neighbour.spawn(idle_connections);
-    let within = Within::new(world, BACK, before.registered_within());
-    while within.lacks(cluster.unregistered(&hub).await).await? {}
-    let registered = within.waited();
+    let deadline = Deadline::new(world, BACK, stand_in.registered_within());
+    while deadline.still_missing(cluster.unregistered(&hub).await).await? {}
+    let registered = deadline.waited();
     sometimes!(hub.stats().hub.evicted_half_open > 0, "a hub ended an idle connection for a newer one");
     cluster.converge(MET).await?;
-    let within = Within::new(world, JOINED, MET);
-    while within.lacks(waiting(&cluster, &answers)).await? {}
+    let deadline = Deadline::new(world, JOINED, MET);
+    while deadline.still_missing(without_answer(&cluster, &answers)).await? {}
     for (name, answer) in answers.all() {
         if let Err(error) = answer {
             return Err(Broken::safety(NO_REFUSAL, format!("{name} is told: {error}")));
         }
     }
-    let notes = format!("{before:?} for {late:?}, all registered {registered:?} after the hub came\n");
+    let notes = format!("{stand_in:?} for {late:?}, all registered {registered:?} after the hub came\n");
     Ok(Held { state: cluster.views().await, notes })
 }
 
@@ -201,7 +213,7 @@ struct Answers(Arc<Mutex<BTreeMap<String, Result<(), String>>>>);
 
 impl Answers {
     fn all(&self) -> BTreeMap<String, Result<(), String>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.0).clone()
     }
 }
 
@@ -212,23 +224,28 @@ async fn ask_to_join(world: World, cluster: &Cluster) -> Answers {
         let (node, name, told) = (peer.node(&world).await, peer.name.clone(), answers.clone());
         peer.host.run(async move {
             let answer = node.joined(PATIENCE).await.map_err(|error| error.to_string());
-            told.0.lock().unwrap_or_else(PoisonError::into_inner).insert(name, answer);
+            lock(&told.0).insert(name, answer);
         });
     }
     answers
 }
 
 /// The nodes whose attempt to join has no result yet.
-fn waiting(cluster: &Cluster, answers: &Answers) -> Vec<String> {
+fn without_answer(cluster: &Cluster, answers: &Answers) -> Vec<String> {
     let all = answers.all();
     let names = cluster.peers.iter().map(|peer| &peer.name);
     names.filter(|name| !all.contains_key(*name)).map(|name| format!("{name} waits")).collect()
 }
 
 /// Checks all nodes before the hub is up.
-async fn too_early(world: World, cluster: &Cluster, before: Before, answers: &Answers) -> Result<(), Broken> {
+async fn check_before_the_hub(
+    world: World,
+    cluster: &Cluster,
+    stand_in: StandIn,
+    answers: &Answers,
+) -> Result<(), Broken> {
     if let Some((name, answer)) = answers.all().into_iter().next() {
-        let seen = format!("{name} is told, while {before:?} answers: {answer:?}");
+        let seen = format!("{name} is told, while {stand_in:?} answers: {answer:?}");
         return Err(Broken::safety(if answer.is_ok() { NEEDED } else { NO_REFUSAL }, seen));
     }
     for peer in &cluster.peers {
@@ -236,16 +253,16 @@ async fn too_early(world: World, cluster: &Cluster, before: Before, answers: &An
         if met > 0 {
             return Err(Broken::safety(NEEDED, format!("{} has met {met}", peer.name)));
         }
-        let reason = reason(world, peer).await;
-        if reason != Some(before.reason()) {
-            return Err(Broken::safety(TOLD, format!("{} says {reason:?} of {before:?}", peer.name)));
+        let reason = reported_reason(world, peer).await;
+        if reason != Some(stand_in.reason()) {
+            return Err(Broken::safety(TOLD, format!("{} says {reason:?} of {stand_in:?}", peer.name)));
         }
     }
     Ok(())
 }
 
 /// The reason that a node reports for its hub being down.
-async fn reason(world: World, peer: &Peer) -> Option<&'static str> {
+async fn reported_reason(world: World, peer: &Peer) -> Option<&'static str> {
     let status = peer.node(&world).await.status().await.ok()?;
     status.hubs[0].down.map(|reason| reason.as_str())
 }

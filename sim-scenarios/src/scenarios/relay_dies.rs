@@ -13,17 +13,37 @@
 
 use std::time::Duration;
 
-use chaos::link::{LinkConfig, Rate};
+use chaos::link::Rate;
 use chaos::property::Broken;
-use chaos::scenario::{Held, Trial, Verdict};
+use chaos::scenario::{Held, Mark, Scenario, Trial, Verdict};
 use chaos::sometimes;
 use chaos::world::World;
 use nurl::internals::net::reach::hub::HubLimits;
 use rand_core::Rng as _;
 
-use crate::cluster::{Map, Peer, Place, Traffic, Within, home};
-use crate::models::nat_box::{NatBox, presets};
-use crate::models::relay::Relay;
+use crate::cluster::{Deadline, Peer, Traffic};
+use crate::models::nat_box::presets;
+use crate::models::sim_hub::SimHub;
+use crate::stage::{Stage, link_ms};
+
+/// The scenario.
+pub const SCENARIO: Scenario = Scenario {
+    marks: &[
+        Mark::new("a hub's process was killed"),
+        Mark::new("a hub's machine lost its power"),
+        Mark::new("a stalled hub's standby took over"),
+        Mark::new("a hub's network lost everything"),
+        Mark::new("a hub that moved was found by its name"),
+        Mark::new("a hub came back full"),
+        Mark::new("a hub became slow"),
+        Mark::new("a hub's network lost a good part"),
+    ],
+    ..Scenario::new(
+        "relay-dies",
+        "a hub dies, stalls, moves or takes nobody: another takes over within 2 s",
+        |trial| Box::pin(run(trial)),
+    )
+};
 
 const MEET: Duration = Duration::from_secs(30);
 const EVERY: Duration = Duration::from_millis(100);
@@ -133,7 +153,7 @@ impl Trouble {
         }
     }
 
-    fn begin(self, hub: &Relay) {
+    fn begin(self, hub: &SimHub) {
         match self {
             Trouble::Killed => hub.kill(),
             Trouble::PowerLoss => hub.power_loss(),
@@ -149,10 +169,10 @@ impl Trouble {
         }
     }
 
-    fn end(self, hub: &Relay) {
+    fn end(self, hub: &SimHub) {
         match self {
             Trouble::Killed | Trouble::PowerLoss => hub.restart(),
-            Trouble::Stalled => hub.go_on(),
+            Trouble::Stalled => hub.resume(),
             Trouble::Slow => hub.throttle(None),
             Trouble::Unreachable | Trouble::Lossy => hub.drop_fraction(Rate::NEVER),
             Trouble::Moved => {}
@@ -165,26 +185,20 @@ impl Trouble {
 }
 
 /// Both hubs away, then troubles in a drawn order.
-pub async fn run(trial: Trial) -> Verdict {
+async fn run(trial: Trial) -> Verdict {
     let world = trial.world;
-    world.link_default(LinkConfig {
-        latency: Duration::from_millis(10),
-        jitter: Duration::from_millis(4),
-        ..LinkConfig::default()
-    });
-    let mut map = Map::new(world).hub("near").hub("far").nodes(2, Place::Open);
+    let mut stage = Stage::new(world).links(link_ms(10, 4)).hub("near").hub("far").workers(2);
     for name in ["office 1", "office 2"] {
-        let net = home(world, world.internet(), name, NatBox::new(presets::symmetric()));
-        map = map.node(&format!("in {name}"), Place::In(net));
+        stage = stage.behind_nat(name, presets::symmetric()).worker(&format!("in {name}"));
     }
-    let cluster = map.start();
+    let cluster = stage.start();
     let (near, far) = (&cluster.hubs[0], &cluster.hubs[1]);
     far.delay(FARTHER);
     cluster.converge(MEET).await?;
     let pair = (&cluster.peers[2], &cluster.peers[3]);
     let traffic = Traffic::start(world, &cluster, EVERY).await;
     let both = [near, far];
-    carries_again(world, both).await?;
+    wait_for_nearer_hub(world, both).await?;
 
     both.iter().for_each(|hub| hub.kill());
     let gone = world.elapsed() + Duration::from_millis(500);
@@ -196,8 +210,8 @@ pub async fn run(trial: Trial) -> Verdict {
     // Restart only one: with two, each of the pair may register at another one and send in vain.
     near.restart();
     let met = meet_again(world, pair).await;
-    let within = Within::new(world, REGISTERED, BACK);
-    while within.lacks(cluster.unregistered(near).await).await? {}
+    let deadline = Deadline::new(world, REGISTERED, BACK);
+    while deadline.still_missing(cluster.unregistered(near).await).await? {}
     world.sleep(TAKEN_OVER).await;
     let sent = [(pair.0, pair.1), (pair.1, pair.0)];
     let sent = sent.map(|(from, to)| traffic.first_sent(from.key, to.key, gone).unwrap_or(met));
@@ -206,9 +220,9 @@ pub async fn run(trial: Trial) -> Verdict {
         return Err(Broken::liveness(WAITED, seen));
     }
     far.restart();
-    let within = Within::new(world, REGISTERED, BACK);
-    while within.lacks(cluster.unregistered(far).await).await? {}
-    carries_again(world, both).await?;
+    let deadline = Deadline::new(world, REGISTERED, BACK);
+    while deadline.still_missing(cluster.unregistered(far).await).await? {}
+    wait_for_nearer_hub(world, both).await?;
 
     let mut left = Trouble::ALL.to_vec();
     let mut draws = world.rng("troubles");
@@ -217,22 +231,20 @@ pub async fn run(trial: Trial) -> Verdict {
         let trouble = left.remove((draws.next_u64() % left.len() as u64) as usize);
         let begun = world.elapsed();
         trouble.begin(near);
-        let (took, pause) = taken_over(world, &traffic, pair, far, begun, trouble).await?;
+        let (took, pause) = wait_for_take_over(world, &traffic, pair, far, begun, trouble).await?;
         notes += &format!(
             "{trouble:?}: the other hub took over after {took:?}, the longest pause was {pause:?}\n"
         );
         trouble.end(near);
-        let within = Within::new(world, REGISTERED, BACK);
-        while within.lacks(cluster.unregistered(near).await).await? {}
-        carries_again(world, both).await?;
+        let deadline = Deadline::new(world, REGISTERED, BACK);
+        while deadline.still_missing(cluster.unregistered(near).await).await? {}
+        wait_for_nearer_hub(world, both).await?;
         trouble.mark();
         state += &format!("{trouble:?}: the farther hub took over, then the nearer one carried again\n");
     }
     traffic.stop();
     cluster.converge(MEET).await?;
-    if let Some((by, about)) = cluster.witness.held_dead().first() {
-        return Err(Broken::safety(HEALTHY, format!("{by} held {} dead", cluster.name_of(about))));
-    }
+    cluster.no_false_deaths(HEALTHY, &[])?;
     Ok(Held { state: state + &cluster.views().await, notes })
 }
 
@@ -254,21 +266,21 @@ async fn meet_again(world: World, (a, b): (&Peer, &Peer)) -> Duration {
 
 /// Waits until this hub carries all traffic of the pair, and then checks for a while that it continues. Returns
 /// how long it took, and the longest pause since the trouble began.
-async fn taken_over(
+async fn wait_for_take_over(
     world: World,
     traffic: &Traffic,
     (a, b): (&Peer, &Peer),
-    far: &Relay,
+    far: &SimHub,
     begun: Duration,
     trouble: Trouble,
 ) -> Result<(Duration, Duration), Broken> {
     let (limit, longest, least) = trouble.bounds();
-    let within = Within::new(world, STANDBY, limit);
+    let deadline = Deadline::new(world, STANDBY, limit);
     loop {
-        let carried = carried(world, far).await;
+        let carried = carried_in_a_span(world, far).await;
         let missing =
             (carried < FULL).then(|| format!("it carried {carried} datagrams in {SPAN:?} ({trouble:?})"));
-        if !within.lacks(missing.into_iter().collect()).await? {
+        if !deadline.still_missing(missing.into_iter().collect()).await? {
             break;
         }
     }
@@ -294,22 +306,22 @@ async fn taken_over(
 }
 
 /// Waits until the pair's traffic goes through the nearer hub, and no longer through the other one as well.
-async fn carries_again(world: World, [near, far]: [&Relay; 2]) -> Result<(), Broken> {
-    let within = Within::new(world, NEARER, CARRIES_AGAIN);
+async fn wait_for_nearer_hub(world: World, [near, far]: [&SimHub; 2]) -> Result<(), Broken> {
+    let deadline = Deadline::new(world, NEARER, CARRIES_AGAIN);
     loop {
         let before = far.stats().relay.forwarded;
-        let carried = carried(world, near).await;
+        let carried = carried_in_a_span(world, near).await;
         let too = far.stats().relay.forwarded.saturating_sub(before);
         let missing = (carried < FULL || too > STRAY)
             .then(|| format!("it carried {carried} datagrams in {SPAN:?}, the other one {too}"));
-        if !within.lacks(missing.into_iter().collect()).await? {
+        if !deadline.still_missing(missing.into_iter().collect()).await? {
             return Ok(());
         }
     }
 }
 
 /// The number of datagrams that a hub relays in a [`SPAN`].
-async fn carried(world: World, hub: &Relay) -> u64 {
+async fn carried_in_a_span(world: World, hub: &SimHub) -> u64 {
     let before = hub.stats().relay.forwarded;
     world.sleep(SPAN).await;
     hub.stats().relay.forwarded.saturating_sub(before)

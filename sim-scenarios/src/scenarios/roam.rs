@@ -13,13 +13,27 @@ use std::time::Duration;
 use chaos::link::{LinkConfig, Rate};
 use chaos::net::Net;
 use chaos::property::Broken;
-use chaos::scenario::{Held, Trial, Verdict};
+use chaos::scenario::{Held, Mark, Scenario, Trial, Verdict};
 use chaos::world::World;
 use rand_core::Rng;
 
-use crate::cluster::{Cluster, Map, Peer, Place, Traffic, Within, home};
-use crate::models::nat_box::{NatBox, NatConfig, presets};
-use crate::models::oracle::{self, Nature};
+use crate::cluster::{Cluster, Deadline, Traffic};
+use crate::models::nat_box::{NatConfig, presets};
+use crate::models::oracle::{self, NatBehaviour};
+use crate::stage::{Stage, link_ms};
+
+/// The scenario.
+pub const SCENARIO: Scenario = Scenario {
+    marks: &[
+        Mark::new("a roamed sender was followed to an address that nobody had named"),
+        Mark::new("a path was given up, and direct again later"),
+    ],
+    ..Scenario::new(
+        "roam",
+        "a phone goes from wifi to cellular: nobody holds it dead, datagrams pass within 2 s",
+        |trial| Box::pin(run(trial)),
+    )
+};
 
 const MEET: Duration = Duration::from_secs(30);
 const EVERY: Duration = Duration::from_millis(100);
@@ -78,34 +92,29 @@ fn draw<T>(draws: &mut impl Rng, from: &mut Vec<T>) -> T {
 }
 
 /// Two moves, and then the phone's death.
-pub async fn run(trial: Trial) -> Verdict {
+async fn run(trial: Trial) -> Verdict {
     let world = trial.world;
     let mut draws = world.rng("map");
     let loss = draws.next_u64() % (WORST_LOSS + 1);
-    world.link_default(LinkConfig {
-        latency: Duration::from_millis(20),
-        jitter: Duration::from_millis(10),
-        udp_loss: Rate::percent(loss as u32),
-        ..LinkConfig::default()
-    });
-    let nat =
-        |name: &str, config: &NatConfig| home(world, world.internet(), name, NatBox::new(config.clone()));
+    let stage = Stage::new(world)
+        .links(LinkConfig { udp_loss: Rate::percent(loss as u32), ..link_ms(20, 10) })
+        .hub("hub");
     let (wifi, cellular) = (draw(&mut draws, &mut wifis()), draw(&mut draws, &mut carriers()));
-    let (at_home, outside) = (nat("wifi", &wifi), nat("cellular", &cellular));
-    let mut map = Map::new(world).hub("hub").node("phone", Place::In(at_home));
+    let (at_home, outside) = (stage.nat("wifi", wifi.clone()), stage.nat("cellular", cellular.clone()));
+    let mut stage = stage.behind(at_home).worker("phone");
     let mut left = homes();
     let mut others = Vec::new();
     for number in 1..6 {
         let config = draw(&mut draws, &mut left);
-        let net = nat(&format!("home {number}"), &config);
-        map = map.node(&format!("{} {number}", config.name), Place::In(net));
+        stage = stage
+            .behind_nat(&format!("home {number}"), config.clone())
+            .worker(&format!("{} {number}", config.name));
         others.push(config);
     }
-    let mut cluster = map.start();
-    cluster.converge(MEET).await?;
+    let mut cluster = stage.meet(MEET).await?;
     let traffic = Traffic::start(world, &cluster, EVERY).await;
-    let first = Within::new(world, ORACLE, FIRST_SETTLES);
-    while first.lacks(unsettled(&cluster, &wifi, &others).await).await? {}
+    let first = Deadline::new(world, ORACLE, FIRST_SETTLES);
+    while first.still_missing(wrong_paths(&cluster, &wifi, &others).await).await? {}
 
     let phone = cluster.peers[0].clone();
     let mut notes = format!("{loss} % lost, from {} to {}\n", wifi.name, cellular.name);
@@ -114,19 +123,21 @@ pub async fn run(trial: Trial) -> Verdict {
         let between = Duration::from_millis(BETWEEN[(draws.next_u64() % 3) as usize]);
         phone.host.set_nic_up("eth0", false);
         world.sleep(between).await;
-        cluster.roam(&phone, Place::In(place));
+        cluster.roam(&phone, place);
         phone.host.set_nic_up("eth0", true);
         let moved = world.elapsed();
-        let (settles, follows) = (Within::new(world, ORACLE, SETTLES), Within::new(world, FOLLOWED, SETTLES));
-        let took = resumed(world, &cluster, &traffic, moved).await?;
-        while settles.lacks(unsettled(&cluster, config, &others).await).await?
-            || follows.lacks(astray(&cluster, place).await).await?
+        let (settles, follows) =
+            (Deadline::new(world, ORACLE, SETTLES), Deadline::new(world, FOLLOWED, SETTLES));
+        let took = wait_until_resumed(world, &cluster, &traffic, moved).await?;
+        while settles.still_missing(wrong_paths(&cluster, config, &others).await).await?
+            || follows.still_missing(paths_to_old_addresses(&cluster, place).await).await?
         {}
         let direct = settles.waited();
         world.sleep(JUDGED.saturating_sub(settles.waited())).await;
-        for (property, wrong) in
-            [(ORACLE, unsettled(&cluster, config, &others).await), (FOLLOWED, astray(&cluster, place).await)]
-        {
+        for (property, wrong) in [
+            (ORACLE, wrong_paths(&cluster, config, &others).await),
+            (FOLLOWED, paths_to_old_addresses(&cluster, place).await),
+        ] {
             if !wrong.is_empty() {
                 let seen = format!(
                     "it was so {direct:?} after a move, and isn't after {JUDGED:?}: {}",
@@ -141,14 +152,11 @@ pub async fn run(trial: Trial) -> Verdict {
             "no network for {between:?}, resumed after {took:?}, all as it can be after {direct:?}\n"
         );
     }
-    if let Some((by, about)) = cluster.witness.held_dead().first() {
-        let seen = format!("{by} held {} dead", cluster.name_of(about));
-        return Err(Broken::safety(HEALTHY, seen));
-    }
+    cluster.no_false_deaths(HEALTHY, &[])?;
 
     phone.host.power_loss();
-    let within = Within::new(world, GONE, LEARN);
-    while within.lacks(cluster.missing().await).await? {}
+    let deadline = Deadline::new(world, GONE, LEARN);
+    while deadline.still_missing(cluster.missing().await).await? {}
     let dead = cluster.witness.held_dead();
     if dead.len() != others.len() || dead.iter().any(|(_, about)| *about != phone.key) {
         return Err(Broken::safety(HEALTHY, format!("{} verdicts of death after one", dead.len())));
@@ -157,28 +165,24 @@ pub async fn run(trial: Trial) -> Verdict {
 }
 
 /// Waits until datagrams pass between the phone and all others, both ways.
-async fn resumed(
+async fn wait_until_resumed(
     world: World,
     cluster: &Cluster,
     traffic: &Traffic,
     moved: Duration,
 ) -> Result<Duration, Broken> {
     let phone = &cluster.peers[0];
-    let mute = || {
-        let both = cluster.peers[1..].iter().flat_map(|other| [(phone, other), (other, phone)]);
-        let silent = both.filter(|(from, to)| traffic.first(from.key, to.key, moved).is_none());
-        silent.map(|(from, to)| format!("{} to {}", from.name, to.name)).collect::<Vec<_>>()
-    };
-    let within = Within::new(world, RESUMED, RESUMES);
-    while within.lacks(mute()).await? {}
-    Ok(within.waited())
+    let pairs = || cluster.peers[1..].iter().flat_map(|other| [(phone, other), (other, phone)]);
+    let deadline = Deadline::new(world, RESUMED, RESUMES);
+    while deadline.still_missing(traffic.silent(pairs(), moved)).await? {}
+    Ok(deadline.waited())
 }
 
 /// The paths of the phone, behind `phone`'s box, that differ from the oracle's prediction, as both ends see them.
-async fn unsettled(cluster: &Cluster, phone: &NatConfig, others: &[NatConfig]) -> Vec<String> {
+async fn wrong_paths(cluster: &Cluster, phone: &NatConfig, others: &[NatConfig]) -> Vec<String> {
     let mut wrong = Vec::new();
     for (peer, config) in cluster.peers[1..].iter().zip(others) {
-        let can = oracle::direct(Nature::v4(phone), Nature::v4(config));
+        let can = oracle::direct(NatBehaviour::v4(phone), NatBehaviour::v4(config));
         for (from, to) in [(&cluster.peers[0], peer), (peer, &cluster.peers[0])] {
             wrong.extend(cluster.wrong_path(from, to, can).await);
         }
@@ -187,7 +191,7 @@ async fn unsettled(cluster: &Cluster, phone: &NatConfig, others: &[NatConfig]) -
 }
 
 /// Nodes with a direct path to the phone that leads elsewhere than to its present box.
-async fn astray(cluster: &Cluster, outside: Net) -> Vec<String> {
+async fn paths_to_old_addresses(cluster: &Cluster, outside: Net) -> Vec<String> {
     let there = outside.outer_addrs();
     let mut astray = Vec::new();
     for other in &cluster.peers[1..] {
@@ -206,12 +210,7 @@ async fn paths(cluster: &Cluster) -> String {
     let phone = &cluster.peers[0];
     let mut text = String::new();
     for other in &cluster.peers[1..] {
-        text += &format!("phone to {}: {}\n", other.name, leg(cluster, phone, other).await);
+        text += &format!("phone to {}: {}\n", other.name, cluster.leg(phone, other).await);
     }
     text
-}
-
-async fn leg(cluster: &Cluster, from: &Peer, to: &Peer) -> &'static str {
-    let path = cluster.path(from, to).await;
-    if path.is_some_and(|path| path.direct) { "direct" } else { "relayed" }
 }

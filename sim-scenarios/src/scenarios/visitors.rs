@@ -8,13 +8,12 @@
 //!
 //! Negative control: a peer had to be evicted, and the answers were accepted before they failed.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use chaos::link::LinkConfig;
 use chaos::property::Broken;
-use chaos::scenario::{Held, Trial, Verdict};
+use chaos::scenario::{Held, Scenario, Trial, Verdict};
 use chaos::world::World;
 use nurl::internals::node::Role;
 use nurl::internals::transport::Limits;
@@ -22,7 +21,16 @@ use nurl::internals::transport::reliable::FailReason;
 use nurl::rt::time;
 use nurl::{Error, PublicKey};
 
-use crate::cluster::{Cluster, Map, Peer, Place, Within, secret};
+use crate::cluster::{Cluster, Deadline, Peer, secret};
+use crate::lock::lock;
+use crate::stage::{Stage, link_ms};
+
+/// The scenario.
+pub const SCENARIO: Scenario = Scenario::new(
+    "visitors",
+    "clients come and go at a node with little room: each is served, and none leaves anything behind",
+    |trial| Box::pin(run(trial)),
+);
 
 const MEET: Duration = Duration::from_secs(30);
 const ROOM: usize = 8;
@@ -44,36 +52,31 @@ const TOLD: &str = "what waits for a client that is gone for good fails with a r
 const FORGOTTEN: &str = "a client that went leaves nothing behind";
 
 /// Twenty-four visits, and answers to a client that is gone.
-pub async fn run(trial: Trial) -> Verdict {
+async fn run(trial: Trial) -> Verdict {
     let world = trial.world;
-    world.link_default(LinkConfig {
-        latency: Duration::from_millis(15),
-        jitter: Duration::from_millis(5),
-        ..LinkConfig::default()
-    });
-    let map = Map::new(world).hub("hub").nodes(2, Place::Open).build(|builder, setup| match setup.role {
+    let stage = Stage::new(world).links(link_ms(15, 5)).hub("hub").workers(2);
+    let stage = stage.configure(|builder, setup| match setup.role {
         Role::Worker => builder.limits(Limits { peers: ROOM }),
         Role::Member | Role::Observer => builder,
     });
-    let mut cluster = map.start();
-    cluster.converge(MEET).await?;
+    let mut cluster = stage.meet(MEET).await?;
     let worker = cluster.peers[0].clone();
     let mut last = worker.key;
     for number in 0..VISITORS {
         last = visit(world, &mut cluster, &worker, number).await?;
     }
-    let told = answer(world, &worker, last).await;
-    let within = Within::new(world, TOLD, GONE_WITHIN);
-    while within.lacks(untold(&told)).await? {}
-    let within = Within::new(world, FORGOTTEN, GONE_WITHIN);
-    while within.lacks(remembered(world, &worker).await).await? {}
+    let told = answer_a_gone_client(world, &worker, last).await;
+    let deadline = Deadline::new(world, TOLD, GONE_WITHIN);
+    while deadline.still_missing(unfinished_answers(&told)).await? {}
+    let deadline = Deadline::new(world, FORGOTTEN, GONE_WITHIN);
+    while deadline.still_missing(remaining_state(world, &worker).await).await? {}
 
     let status = worker.node(&world).await.status().await;
     let stats = status.map_err(|error| Broken::safety(SERVED, error.to_string()))?.transport;
     if stats.evicted_peers == 0 {
         return Err(Broken::safety(SERVED, "nobody had to make room".to_owned()));
     }
-    let lost = told.lock().unwrap_or_else(PoisonError::into_inner).len();
+    let lost = lock(&told).len();
     Ok(Held {
         state: format!(
             "{VISITORS} clients served with room for {ROOM}; {lost} answers failed; no stranger remembered\n"
@@ -89,7 +92,7 @@ async fn visit(
     worker: &Peer,
     number: usize,
 ) -> Result<PublicKey, Broken> {
-    let visitor = cluster.add(&format!("visitor {number}"), Place::Open, Role::Observer);
+    let visitor = cluster.add(&format!("visitor {number}"), world.internet(), Role::Observer);
     let node = visitor.node(&world).await;
     let sent = time::timeout(SERVED_WITHIN, node.send_message(worker.key, secret("hello"))).await;
     if !matches!(sent, Ok(Ok(()))) {
@@ -99,32 +102,33 @@ async fn visit(
     Ok(visitor.key)
 }
 
-type Told = Arc<Mutex<Vec<Error>>>;
+/// The errors of the answers that have failed.
+type Failures = Arc<Mutex<Vec<Error>>>;
 
 /// Lets the worker send several large answers to a client that is gone.
-async fn answer(world: World, worker: &Peer, to: PublicKey) -> Told {
-    let told = Told::default();
+async fn answer_a_gone_client(world: World, worker: &Peer, to: PublicKey) -> Failures {
+    let told = Failures::default();
     for _ in 0..ANSWERS {
         let (node, told) = (worker.node(&world).await, told.clone());
         worker.host.run(async move {
             let body = Bytes::from(vec![0; ANSWER_BYTES]);
             let error = node.send_message(to, body).await.expect_err("nobody is there to take it");
-            told.lock().unwrap_or_else(PoisonError::into_inner).push(error);
+            lock(&told).push(error);
         });
     }
     told
 }
 
 /// The answers that haven't failed yet, and those that failed for another reason.
-fn untold(told: &Told) -> Vec<String> {
-    let told = told.lock().unwrap_or_else(PoisonError::into_inner);
+fn unfinished_answers(told: &Failures) -> Vec<String> {
+    let told = lock(told);
     let open = (told.len() < ANSWERS).then(|| format!("{} answers have no end", ANSWERS - told.len()));
     let wrong = told.iter().filter(|error| !matches!(error, Error::MessageLost(FailReason::Forgotten)));
     open.into_iter().chain(wrong.map(ToString::to_string)).collect()
 }
 
 /// The worker's remaining state for clients.
-async fn remembered(world: World, worker: &Peer) -> Vec<String> {
+async fn remaining_state(world: World, worker: &Peer) -> Vec<String> {
     let Ok(status) = worker.node(&world).await.status().await else { return Vec::new() };
     let now = status.transport_now;
     let left = [

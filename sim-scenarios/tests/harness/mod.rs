@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use chaos::scenario::{Options, Report, Scenario};
 use chaos::story::{Teller, explain};
-use sim_scenarios::scenario::find;
+use sim_scenarios::scenarios::find;
 
 /// A run with a shorter trace counts as not having happened.
 const LEAST_EVENTS: u64 = 1_000;

@@ -30,13 +30,13 @@ pub use config::{Dependence, Family, Lifetime, NatConfig, Pooling, Ports};
 
 use chaos::middlebox::{Middlebox, Packet, Passage, Protocol, Refusal, Verdict};
 use std::net::IpAddr;
-use table::Table;
+use table::MappingTable;
 
 /// A NAT box.
 #[derive(Debug)]
 pub struct NatBox {
     config: NatConfig,
-    table: Table,
+    table: MappingTable,
 }
 
 impl NatBox {
@@ -45,7 +45,7 @@ impl NatBox {
     /// # Panics
     /// If fields of `config` contradict each other.
     pub fn new(config: NatConfig) -> NatBox {
-        NatBox { config: config.checked(), table: Table::default() }
+        NatBox { config: config.checked(), table: MappingTable::default() }
     }
 
     /// Ends the box's UDP mappings, as an update of its configuration does; TCP mappings stay.
@@ -106,7 +106,7 @@ impl Middlebox for NatBox {
     }
 
     fn reboot(&mut self) {
-        self.table = Table::default();
+        self.table = MappingTable::default();
     }
 
     fn describe(&self) -> String {

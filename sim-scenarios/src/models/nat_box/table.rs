@@ -11,7 +11,7 @@
 
 use super::config::{Dependence, Family, NatConfig, Pooling};
 use super::ports;
-use super::tcp::{self, Track, Way};
+use super::tcp::{self, ConnectionState, Direction};
 use chaos::middlebox::{Packet, Passage, Protocol, Refusal};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -19,21 +19,23 @@ use std::time::Duration;
 
 /// The key of a mapping: the inner endpoint, and the remote as far as the mapping depends on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Key {
+struct MappingKey {
     protocol: Protocol,
     inner: SocketAddr,
     toward: Option<(IpAddr, Option<u16>)>,
 }
 
+/// One remote of a mapping.
 #[derive(Debug)]
 struct Session {
     /// When it ends unless refreshed.
     ends: Duration,
     /// Both directions have been seen.
     replied: bool,
-    track: Track,
+    connection: ConnectionState,
 }
 
+/// One inner endpoint with its outer one, and the remotes that use it.
 #[derive(Debug)]
 struct Mapping {
     outer: SocketAddr,
@@ -69,18 +71,19 @@ impl Mapping {
     }
 }
 
+/// All mappings of a box.
 #[derive(Debug, Default)]
-pub(super) struct Table {
-    mappings: BTreeMap<Key, Mapping>,
+pub(super) struct MappingTable {
+    mappings: BTreeMap<MappingKey, Mapping>,
     /// The owners of an outer endpoint: one mapping, or, where ports are shared, several with a remote each.
-    outer: BTreeMap<(Protocol, SocketAddr), Vec<Key>>,
+    outer: BTreeMap<(Protocol, SocketAddr), Vec<MappingKey>>,
     /// The outer address of each inner one that has had a mapping.
     paired: BTreeMap<IpAddr, IpAddr>,
     sessions: usize,
     last_port: Option<u16>,
 }
 
-impl Table {
+impl MappingTable {
     /// The outer endpoint for a packet from inside, with a new mapping if it needs one.
     pub(super) fn outbound(
         &mut self,
@@ -95,7 +98,7 @@ impl Table {
             Dependence::Address => Some((remote.ip(), None)),
             Dependence::AddressAndPort => Some((remote.ip(), Some(remote.port()))),
         };
-        let key = Key { protocol, inner, toward };
+        let key = MappingKey { protocol, inner, toward };
         let outer = translated.then_some(passage.outer);
         let known = self.mappings.get(&key).filter(|mapping| mapping.is_alive(protocol, passage.now, outer));
         let session = known.and_then(|mapping| mapping.sessions.get(&remote));
@@ -111,11 +114,15 @@ impl Table {
                 self.remove(&key);
                 self.map(config, passage, key, translated)?;
             }
-            self.add_session(&key, remote, if begins { Track::default() } else { Track::picked_up() });
+            self.add_session(
+                &key,
+                remote,
+                if begins { ConnectionState::default() } else { ConnectionState::picked_up() },
+            );
         }
         let mapping = self.mappings.get_mut(&key).expect("found or made above");
         let session = mapping.sessions.get_mut(&remote).expect("found or made above");
-        session.track.see(Way::Out, packet.tcp_flags());
+        session.connection.update(Direction::Out, packet.tcp_flags());
         let ends = passage.now + idle(config, protocol, session);
         session.ends = ends;
         mapping.ends = mapping.ends.max(ends);
@@ -155,7 +162,7 @@ impl Table {
         let mut permission = permission;
         if protocol == Protocol::Tcp && !known {
             self.make_room(config, passage)?;
-            self.add_session(&key, remote, Track::default());
+            self.add_session(&key, remote, ConnectionState::default());
             permission = Some(remote);
         }
         let refreshes = protocol == Protocol::Tcp || config.inbound_refresh;
@@ -168,7 +175,7 @@ impl Table {
             return Ok(key.inner);
         };
         session.replied = true;
-        session.track.see(Way::In, packet.tcp_flags());
+        session.connection.update(Direction::In, packet.tcp_flags());
         if refreshes {
             session.ends = passage.now + idle(config, protocol, session);
             mapping.ends = mapping.ends.max(session.ends);
@@ -184,9 +191,9 @@ impl Table {
         if self.sessions >= config.table { Err(Refusal::TableFull) } else { Ok(()) }
     }
 
-    fn add_session(&mut self, key: &Key, remote: SocketAddr, track: Track) {
+    fn add_session(&mut self, key: &MappingKey, remote: SocketAddr, connection: ConnectionState) {
         let mapping = self.mappings.get_mut(key).expect("a session is of a mapping");
-        let session = Session { ends: Duration::ZERO, replied: false, track };
+        let session = Session { ends: Duration::ZERO, replied: false, connection };
         if mapping.sessions.insert(remote, session).is_none() {
             self.sessions += 1;
         }
@@ -197,10 +204,11 @@ impl Table {
         &mut self,
         config: &NatConfig,
         passage: &mut Passage<'_>,
-        key: Key,
+        key: MappingKey,
         translated: bool,
     ) -> Result<(), Refusal> {
-        let mine = |table: &Table| table.mappings.keys().filter(|of| of.inner.ip() == key.inner.ip()).count();
+        let mine =
+            |table: &MappingTable| table.mappings.keys().filter(|of| of.inner.ip() == key.inner.ip()).count();
         if mine(self) >= config.ports_per_host {
             self.sweep(config, passage);
             if mine(self) >= config.ports_per_host {
@@ -229,7 +237,12 @@ impl Table {
     }
 
     /// Allocates an outer endpoint for a new mapping.
-    fn allocate(&mut self, config: &NatConfig, passage: &mut Passage<'_>, key: Key) -> Option<SocketAddr> {
+    fn allocate(
+        &mut self,
+        config: &NatConfig,
+        passage: &mut Passage<'_>,
+        key: MappingKey,
+    ) -> Option<SocketAddr> {
         let v4 = key.inner.is_ipv4();
         let family: Vec<IpAddr> = passage.outer.iter().copied().filter(|ip| ip.is_ipv4() == v4).collect();
         let paired = self.paired.get(&key.inner.ip()).copied().filter(|ip| family.contains(ip));
@@ -241,19 +254,19 @@ impl Table {
         };
         let owners = |port| self.outer.get(&(key.protocol, SocketAddr::new(ip, port))).into_iter().flatten();
         let (now, outer) = (passage.now, Some(passage.outer));
-        let lives = |owner: &&Key| self.mappings[*owner].is_alive(key.protocol, now, outer);
-        let shares = |owner: &Key| config.overload && owner.toward != key.toward;
+        let lives = |owner: &&MappingKey| self.mappings[*owner].is_alive(key.protocol, now, outer);
+        let shares = |owner: &MappingKey| config.overload && owner.toward != key.toward;
         let is_free = |port| owners(port).filter(lives).all(shares);
         let port = ports::pick(config, key.inner.port(), self.last_port, passage.rng, is_free)?;
         // Remove the port's expired owners: otherwise one could revive when its lost outer address returns.
-        let ended: Vec<Key> = owners(port).filter(|owner| !lives(owner)).copied().collect();
+        let ended: Vec<MappingKey> = owners(port).filter(|owner| !lives(owner)).copied().collect();
         ended.iter().for_each(|owner| self.remove(owner));
         self.last_port = Some(port);
         self.paired.insert(key.inner.ip(), ip);
         Some(SocketAddr::new(ip, port))
     }
 
-    fn remove(&mut self, key: &Key) {
+    fn remove(&mut self, key: &MappingKey) {
         let Some(mapping) = self.mappings.remove(key) else { return };
         self.sessions -= mapping.sessions.len();
         let at = (key.protocol, mapping.outer);
@@ -298,7 +311,7 @@ fn idle(config: &NatConfig, protocol: Protocol, session: &Session) -> Duration {
     match protocol {
         Protocol::Udp if session.replied => config.udp_stream_timeout,
         Protocol::Udp => config.udp_timeout,
-        Protocol::Tcp if session.track.is_established() => config.tcp_established,
+        Protocol::Tcp if session.connection.is_established() => config.tcp_established,
         Protocol::Tcp => config.tcp_transitory,
     }
 }

@@ -4,14 +4,14 @@ use chaos::middlebox::TcpFlags;
 
 /// The direction of a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Way {
+pub(super) enum Direction {
     Out,
     In,
 }
 
 /// A connection's state, as far as its flags show it. Each pair is (from inside, from outside).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Track {
+pub(super) struct ConnectionState {
     opened: (bool, bool),
     closed: (bool, bool),
     reset: bool,
@@ -22,20 +22,20 @@ pub(super) fn opens(flags: TcpFlags) -> bool {
     flags.syn && !flags.ack
 }
 
-impl Track {
+impl ConnectionState {
     /// A connection that was open before the box saw its first segment.
-    pub(super) fn picked_up() -> Track {
-        Track { opened: (true, true), ..Track::default() }
+    pub(super) fn picked_up() -> ConnectionState {
+        ConnectionState { opened: (true, true), ..ConnectionState::default() }
     }
 
     /// Updates the state with a segment. A SYN on a closed connection begins the next one of the same endpoints.
-    pub(super) fn see(&mut self, way: Way, flags: TcpFlags) {
+    pub(super) fn update(&mut self, direction: Direction, flags: TcpFlags) {
         if opens(flags) && self.is_closed() {
-            *self = Track::default();
+            *self = ConnectionState::default();
         }
-        let (opened, closed) = match way {
-            Way::Out => (&mut self.opened.0, &mut self.closed.0),
-            Way::In => (&mut self.opened.1, &mut self.closed.1),
+        let (opened, closed) = match direction {
+            Direction::Out => (&mut self.opened.0, &mut self.closed.0),
+            Direction::In => (&mut self.opened.1, &mut self.closed.1),
         };
         *opened |= flags.syn;
         *closed |= flags.fin;

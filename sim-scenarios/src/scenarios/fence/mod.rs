@@ -14,47 +14,57 @@
 //! Negative control: the scenario counts the handler runs that asked for an effect. Some tasks have several:
 //! without the lease, each run would have made the effect.
 
+mod messages;
 mod owner;
 mod resource;
-mod talk;
 
-use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
 use chaos::link::{LinkConfig, Rate};
 use chaos::property::Broken;
-use chaos::scenario::{Held, Knob, Mark, Trial, Turns, Verdict};
+use chaos::scenario::{Held, Knob, Mark, Scenario, Trial, Turns, Verdict};
 use chaos::sometimes;
 use chaos::world::{Host, World};
 use nurl::internals::compute::job::{SubmitOptions, TaskId};
 use nurl::internals::compute::pool::JobContext;
 use nurl::internals::node::Role;
-use nurl::rt::disk;
 use rand_core::Rng as _;
 
 use self::owner::Owners;
-use self::resource::{Leased, Log};
-use crate::cluster::{Cluster, Map, Peer, Place, secret, text};
+use self::resource::{LeaseServer, ResourceLog};
+use crate::cluster::{Cluster, Peer, secret, text};
+use crate::stage::{Stage, link_ms, with_store};
 
-/// The scenario's knobs.
-pub const KNOBS: &[Knob] = &[
-    Knob { name: "rounds", about: "faults, one after the other", default: 3, least: 1, turns: Turns::Work },
-    Knob { name: "tasks", about: "tasks of each round", default: 6, least: 1, turns: Turns::Work },
-];
-
-/// Marks that some run has to reach.
-pub const MARKS: &[Mark] = &[
-    Mark::new("without the lease an effect would have happened twice"),
-    Mark::new("two owners ask for one task"),
-    Mark::new("the stale owner came first"),
-    Mark::new("the stale owner came last"),
-    Mark::new("a stale owner is fenced"),
-    Mark::new("an effect is fenced at its commit"),
-    Mark::new("a task is asked for while it is in progress"),
-    Mark::new("an outcome is given again after a restart"),
-    Mark::new("an owner restarts from its disk and takes a higher tenure"),
-];
+/// The scenario.
+pub const SCENARIO: Scenario = Scenario {
+    knobs: &[
+        Knob {
+            name: "rounds",
+            about: "faults, one after the other",
+            default: 3,
+            least: 1,
+            turns: Turns::Work,
+        },
+        Knob { name: "tasks", about: "tasks of each round", default: 6, least: 1, turns: Turns::Work },
+    ],
+    marks: &[
+        Mark::new("without the lease an effect would have happened twice"),
+        Mark::new("two owners ask for one task"),
+        Mark::new("the stale owner came first"),
+        Mark::new("the stale owner came last"),
+        Mark::new("a stale owner is fenced"),
+        Mark::new("an effect is fenced at its commit"),
+        Mark::new("a task is asked for while it is in progress"),
+        Mark::new("an outcome is given again after a restart"),
+        Mark::new("an owner restarts from its disk and takes a higher tenure"),
+    ],
+    ..Scenario::new(
+        "fence",
+        "two owners act for one key, under loss, across restarts: no effect happens twice",
+        |trial| Box::pin(run(trial)),
+    )
+};
 
 const SUBMITTER: usize = 0;
 const RESOURCE: usize = 1;
@@ -83,50 +93,48 @@ const WITHIN_OPS: u64 = 60;
 const SETTLE: Duration = Duration::from_secs(60);
 
 /// Runs the rounds.
-pub async fn run(trial: Trial) -> Verdict {
+async fn run(trial: Trial) -> Verdict {
     let world = trial.world;
-    world.link_default(LinkConfig {
-        latency: Duration::from_millis(15),
-        jitter: Duration::from_millis(30),
-        udp_loss: Rate::percent(10),
-        tcp_loss: Rate::percent(1),
-        duplicate: Rate::percent(10),
-        ..LinkConfig::default()
-    });
-    let log = Log::default();
+    let log = ResourceLog::default();
     let owners = Owners::new(world, log.clone());
-    let fit = owners.clone();
-    let map = Map::new(world).hub("hub");
-    let map = map.role("submitter", Place::Open, Role::Member).role("resource", Place::Open, Role::Member);
-    let map = map.nodes(OWNERS, Place::Open).build(move |builder, at| {
-        if at.role == Role::Member {
-            return builder;
-        }
-        let (owners, number) = (fit.clone(), at.number);
-        let handler = move |context: JobContext, _: Bytes| owners.clone().effect(number, context);
-        let folder = Path::new("/node");
-        // If the folder can't be made, opening the store fails and reports it.
-        let _ = disk::create_dir_all(folder);
-        builder.store(folder).handler("effect", handler)
-    });
-    let cluster = map.start();
+    let handlers = owners.clone();
+    let cluster = Stage::new(world)
+        .links(LinkConfig {
+            udp_loss: Rate::percent(10),
+            tcp_loss: Rate::percent(1),
+            duplicate: Rate::percent(10),
+            ..link_ms(15, 30)
+        })
+        .hub("hub")
+        .member("submitter")
+        .member("resource")
+        .workers(OWNERS)
+        .configure(move |builder, setup| {
+            if setup.role == Role::Member {
+                return builder;
+            }
+            let (owners, number) = (handlers.clone(), setup.number);
+            let handler = move |context: JobContext, _: Bytes| owners.clone().effect(number, context);
+            with_store(builder, "/node").handler("effect", handler)
+        })
+        .start();
     owners.meet(&cluster.peers, RESOURCE);
     cluster.converge(MEET).await?;
-    serve(&world, &cluster.peers[RESOURCE], &log).await;
+    start_resource(&world, &cluster.peers[RESOURCE], &log).await;
 
     let mut rounds = Rounds { trial: &trial, cluster: &cluster, log: &log, tasks: Vec::new() };
     for round in 0..trial.knob("rounds") {
         rounds.round(round).await?;
     }
-    rounds.check().await
+    rounds.check_effects().await
 }
 
 /// Starts the resource in its host's present process.
-async fn serve(world: &World, peer: &Peer, log: &Log) {
+async fn start_resource(world: &World, peer: &Peer, log: &ResourceLog) {
     let (node, log) = (peer.node(world).await, log.clone());
     peer.host.run(async move {
         // A store error here is the disk crash that was armed.
-        if let Ok(leased) = Leased::open(node, log) {
+        if let Ok(leased) = LeaseServer::open(node, log) {
             leased.serve().await;
         }
     });
@@ -135,7 +143,7 @@ async fn serve(world: &World, peer: &Peer, log: &Log) {
 struct Rounds<'a> {
     trial: &'a Trial,
     cluster: &'a Cluster,
-    log: &'a Log,
+    log: &'a ResourceLog,
     tasks: Vec<TaskId>,
 }
 
@@ -182,7 +190,7 @@ impl Rounds<'_> {
         if !resource.host.is_running() {
             world.sleep(DOWN).await;
             resource.host.restart();
-            serve(&world, resource, self.log).await;
+            start_resource(&world, resource, self.log).await;
         }
         let until = world.elapsed() + SETTLE;
         for handle in handles {
@@ -199,7 +207,7 @@ impl Rounds<'_> {
                     }
                     Err(_) if !resource.host.is_running() => {
                         resource.host.restart();
-                        serve(&world, resource, self.log).await;
+                        start_resource(&world, resource, self.log).await;
                     }
                     Err(_) => {}
                 }
@@ -217,14 +225,14 @@ impl Rounds<'_> {
     }
 
     /// Reads from the disk how often each effect was made.
-    async fn check(self) -> Verdict {
+    async fn check_effects(self) -> Verdict {
         let Rounds { trial, cluster, log, tasks } = self;
         let resource = &cluster.peers[RESOURCE];
         resource.host.restart();
         let node = resource.node(&trial.world).await;
         let (again, asked) = (log.clone(), tasks.clone());
         let counts = resource.host.run(async move {
-            let leased = Leased::open(node, again)?;
+            let leased = LeaseServer::open(node, again)?;
             asked.iter().map(|task| leased.times(*task)).collect::<Result<Vec<_>, _>>()
         });
         let counts = match counts.await {

@@ -1,7 +1,7 @@
 //! The owner's handler: asks the resource repeatedly, until it has the effect's outcome or is fenced.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,9 +11,10 @@ use nurl::internals::compute::pool::JobContext;
 use nurl::rt::{self, time};
 use rand_core::Rng as _;
 
-use super::resource::Log;
-use super::talk::{Answer, Ask};
+use super::messages::{Answer, Request};
+use super::resource::ResourceLog;
 use crate::cluster::{Peer, secret};
+use crate::lock::lock;
 
 /// An owner waits up to this many milliseconds before it asks, so that the order of owners is drawn.
 const HESITATES_MS: u64 = 4_000;
@@ -31,7 +32,7 @@ type Answers = BTreeMap<(usize, u32, TaskId), Answer>;
 #[derive(Clone)]
 pub(super) struct Owners {
     world: World,
-    log: Log,
+    log: ResourceLog,
     /// All nodes, and the resource's index among them; set when all have been made.
     peers: Arc<OnceLock<(Vec<Peer>, usize)>>,
     /// Answers that were received by another run's loop.
@@ -39,7 +40,7 @@ pub(super) struct Owners {
 }
 
 impl Owners {
-    pub(super) fn new(world: World, log: Log) -> Owners {
+    pub(super) fn new(world: World, log: ResourceLog) -> Owners {
         Owners { world, log, peers: Arc::default(), answers: Arc::default() }
     }
 
@@ -55,21 +56,21 @@ impl Owners {
         };
         let (me, resource) = (&peers[at], peers[*resource].key);
         let boot = me.host.boot();
-        self.log.token(me.key, boot, context.token.counter);
+        self.log.record_token(me.key, boot, context.token.counter);
         let node = me.node(&self.world).await;
         let mut rng = rt::rng("owner");
         time::sleep(Duration::from_millis(rng.next_u64() % HESITATES_MS)).await;
-        let ask = Ask {
+        let request = Request {
             task: context.task,
             counter: context.token.counter,
             run: rng.next_u64(),
             key: String::from_utf8_lossy(&context.key).into_owned(),
         };
         let mine = (at, boot, context.task);
-        self.keep().remove(&mine);
+        self.received().remove(&mine);
         loop {
             let copies = 1 + rng.next_u64() % COPIES;
-            let bodies = (0..copies).map(|_| ask.encode()).collect();
+            let bodies = (0..copies).map(|_| request.encode()).collect();
             if let Err(error) = node.send_many(resource, bodies).await {
                 return Err(JobError::retriable(error.to_string()));
             }
@@ -79,13 +80,13 @@ impl Owners {
             {
                 let said = batch.iter().filter(|datagram| datagram.peer == resource);
                 for (task, answer) in said.filter_map(|datagram| Answer::decode(&datagram.body)) {
-                    self.keep().insert((at, boot, task), answer);
+                    self.received().insert((at, boot, task), answer);
                 }
-                if self.keep().contains_key(&mine) {
+                if self.received().contains_key(&mine) {
                     break;
                 }
             }
-            let answer = self.keep().remove(&mine);
+            let answer = self.received().remove(&mine);
             match answer {
                 Some(Answer::Done(outcome)) => return Ok(secret(&outcome)),
                 Some(Answer::Fenced(current)) if current > context.token => {
@@ -98,7 +99,7 @@ impl Owners {
         }
     }
 
-    fn keep(&self) -> std::sync::MutexGuard<'_, Answers> {
-        self.answers.lock().unwrap_or_else(PoisonError::into_inner)
+    fn received(&self) -> MutexGuard<'_, Answers> {
+        lock(&self.answers)
     }
 }

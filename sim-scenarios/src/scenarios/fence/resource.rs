@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use chaos::property::{Broken, fail};
@@ -16,7 +16,8 @@ use nurl::internals::ring::Epoch;
 use nurl::rt::{self, Rng, disk, task, time};
 use rand_core::Rng as _;
 
-use super::talk::{Answer, Ask};
+use super::messages::{Answer, Request};
+use crate::lock::lock;
 
 /// The lifetime of a task at the resource: longer than any run.
 const LIFE: Duration = Duration::from_secs(3_600);
@@ -27,10 +28,10 @@ const EFFECT_MS: u64 = 3_000;
 /// The events at the resource, across all of its processes. An effect is noted after its commit, so every noted
 /// effect is on the disk. A crash may leave the last one unnoted, so the final check reads the disk.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Log(Arc<Mutex<Seen>>);
+pub(super) struct ResourceLog(Arc<Mutex<ResourceEvents>>);
 
 #[derive(Debug, Default)]
-struct Seen {
+struct ResourceEvents {
     boots: u32,
     /// Per task: the requests, as owner, counter and run of the handler.
     asked: BTreeMap<TaskId, Vec<(PublicKey, u64, u64)>>,
@@ -42,9 +43,9 @@ struct Seen {
     tokens: BTreeMap<PublicKey, BTreeMap<u32, (u64, u64)>>,
 }
 
-impl Log {
-    fn seen(&self) -> MutexGuard<'_, Seen> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+impl ResourceLog {
+    fn events(&self) -> MutexGuard<'_, ResourceEvents> {
+        lock(&self.0)
     }
 
     /// Tasks for which more than one run of a handler asked: without the lease, their effect would have happened
@@ -53,13 +54,13 @@ impl Log {
         let runs = |asked: &[(PublicKey, u64, u64)]| {
             asked.iter().map(|(_, _, run)| *run).collect::<BTreeSet<_>>().len()
         };
-        self.seen().asked.values().filter(|asked| runs(asked) > 1).count()
+        self.events().asked.values().filter(|asked| runs(asked) > 1).count()
     }
 
     /// Records that an owner has a token, in its host's `boot`-th process.
-    pub(super) fn token(&self, owner: PublicKey, boot: u32, counter: u64) {
-        let mut seen = self.seen();
-        let boots = seen.tokens.entry(owner).or_default();
+    pub(super) fn record_token(&self, owner: PublicKey, boot: u32, counter: u64) {
+        let mut events = self.events();
+        let boots = events.tokens.entry(owner).or_default();
         let (least, most) = boots.entry(boot).or_insert((counter, counter));
         (*least, *most) = ((*least).min(counter), (*most).max(counter));
         let before = boots.range(..boot).next_back().map(|(_, (_, most))| *most);
@@ -71,25 +72,25 @@ impl Log {
         }
     }
 
-    fn ask(&self, from: PublicKey, ask: &Ask) {
-        let mut seen = self.seen();
-        let asked = seen.asked.entry(ask.task).or_default();
-        let one = (from, ask.counter, ask.run);
+    fn record_request(&self, from: PublicKey, request: &Request) {
+        let mut events = self.events();
+        let asked = events.asked.entry(request.task).or_default();
+        let one = (from, request.counter, request.run);
         if asked.contains(&one) {
             return;
         }
         if let Some((first, counter, _)) = asked.iter().find(|(owner, _, _)| *owner != from) {
             sometimes!("two owners ask for one task");
-            sometimes!((*counter, *first) < (ask.counter, from), "the stale owner came first");
-            sometimes!((*counter, *first) > (ask.counter, from), "the stale owner came last");
+            sometimes!((*counter, *first) < (request.counter, from), "the stale owner came first");
+            sometimes!((*counter, *first) > (request.counter, from), "the stale owner came last");
         }
         asked.push(one);
     }
 
-    fn answered(&self, task: TaskId, outcome: &str) {
-        let mut seen = self.seen();
-        let boots = seen.boots;
-        let (boot, first) = seen.outcomes.entry(task).or_insert_with(|| (boots, outcome.to_owned()));
+    fn record_answer(&self, task: TaskId, outcome: &str) {
+        let mut events = self.events();
+        let boots = events.boots;
+        let (boot, first) = events.outcomes.entry(task).or_insert_with(|| (boots, outcome.to_owned()));
         sometimes!(*boot < boots, "an outcome is given again after a restart");
         if first != outcome {
             let seen = format!("{task} was answered with {first}, now with {outcome}");
@@ -97,14 +98,14 @@ impl Log {
         }
     }
 
-    fn admitted(&self, key: &str, token: Epoch) {
-        let mut seen = self.seen();
-        let highest = seen.highest.entry(key.to_owned()).or_insert(token);
+    fn record_admission(&self, key: &str, token: Epoch) {
+        let mut events = self.events();
+        let highest = events.highest.entry(key.to_owned()).or_insert(token);
         *highest = token.max(*highest);
     }
 
-    fn made(&self, key: &str, token: Epoch) {
-        let highest = self.seen().highest.get(key).copied();
+    fn record_effect(&self, key: &str, token: Epoch) {
+        let highest = self.events().highest.get(key).copied();
         if highest.is_some_and(|highest| token < highest) {
             let seen = format!("{key}: {token:?}, though {highest:?} had been admitted");
             fail(Broken::safety("no effect is made under a lower token than one admitted before it", seen));
@@ -113,29 +114,29 @@ impl Log {
 
     /// The owner whose run made the effect of a task, derived from the outcome.
     pub(super) fn maker(&self, task: TaskId) -> Option<PublicKey> {
-        let seen = self.seen();
-        let (_, outcome) = seen.outcomes.get(&task)?;
-        let asked = seen.asked.get(&task)?.iter();
+        let events = self.events();
+        let (_, outcome) = events.outcomes.get(&task)?;
+        let asked = events.asked.get(&task)?.iter();
         let mut made = asked.filter(|(_, counter, run)| outcome_of(*counter, *run) == *outcome);
         made.next().map(|(owner, _, _)| *owner)
     }
 
     /// The outcome that an owner received, if any.
     pub(super) fn outcome(&self, task: TaskId) -> Option<String> {
-        self.seen().outcomes.get(&task).map(|(_, outcome)| outcome.clone())
+        self.events().outcomes.get(&task).map(|(_, outcome)| outcome.clone())
     }
 }
 
 /// The resource in its host's present process.
-pub(super) struct Leased {
+pub(super) struct LeaseServer {
     node: Node,
     resource: Resource,
-    log: Log,
+    log: ResourceLog,
 }
 
-impl Leased {
+impl LeaseServer {
     /// Opens the store, on the host that runs this code.
-    pub(super) fn open(node: Node, log: Log) -> Result<Leased, LeaseError> {
+    pub(super) fn open(node: Node, log: ResourceLog) -> Result<LeaseServer, LeaseError> {
         let folder = Path::new("/resource");
         let path = folder.join("lease.redb");
         disk::create_dir_all(folder)
@@ -143,8 +144,8 @@ impl Leased {
         let store = Arc::new(Store::open(&path, &mut rt::rng("lease store"))?);
         // An effect and its outcome are one transaction: no recorded outcome means no effect.
         let resource = Resource::open(store, Config::default(), |_, _| Recovered::RolledBack)?;
-        log.seen().boots += 1;
-        Ok(Leased { node, resource, log })
+        log.events().boots += 1;
+        Ok(LeaseServer { node, resource, log })
     }
 
     /// Answers until the process ends.
@@ -152,27 +153,27 @@ impl Leased {
         let this = Arc::new(self);
         while let Some(batch) = this.node.recv_many().await {
             for datagram in batch {
-                if let Some(ask) = Ask::decode(&datagram.body) {
+                if let Some(request) = Request::decode(&datagram.body) {
                     let (this, rng) = (this.clone(), rt::rng("effect"));
-                    task::spawn(async move { this.answer(datagram.peer, ask, rng).await });
+                    task::spawn(async move { this.answer(datagram.peer, request, rng).await });
                 }
             }
         }
     }
 
-    async fn answer(&self, from: PublicKey, ask: Ask, rng: Rng) {
-        self.log.ask(from, &ask);
+    async fn answer(&self, from: PublicKey, request: Request, rng: Rng) {
+        self.log.record_request(from, &request);
         // A store error here is the disk crash that was armed: no answer goes out.
-        let Ok(answer) = self.decide(from, &ask, rng).await else { return };
+        let Ok(answer) = self.decide(from, &request, rng).await else { return };
         if let Answer::Done(outcome) = &answer {
-            self.log.answered(ask.task, outcome);
+            self.log.record_answer(request.task, outcome);
         }
-        let _ = self.node.send(from, answer.encode(ask.task)).await;
+        let _ = self.node.send(from, answer.encode(request.task)).await;
     }
 
-    async fn decide(&self, from: PublicKey, ask: &Ask, mut rng: Rng) -> Result<Answer, LeaseError> {
-        let (key, task) = (ask.key.as_bytes(), ask.task.as_bytes());
-        let token = Epoch { counter: ask.counter, owner: from };
+    async fn decide(&self, from: PublicKey, request: &Request, mut rng: Rng) -> Result<Answer, LeaseError> {
+        let (key, task) = (request.key.as_bytes(), request.task.as_bytes());
+        let token = Epoch { counter: request.counter, owner: from };
         match self.resource.admit(time::unix_now(), key, token, task, LIFE)? {
             Admission::Recorded(Outcome::Done(outcome)) => {
                 return Ok(Answer::Done(String::from_utf8_lossy(&outcome).into_owned()));
@@ -186,15 +187,15 @@ impl Leased {
                 return Ok(Answer::Fenced(current));
             }
             Admission::Busy | Admission::Recorded(Outcome::Unknown) => return Ok(Answer::Wait),
-            Admission::Admitted => self.log.admitted(&ask.key, token),
+            Admission::Admitted => self.log.record_admission(&request.key, token),
         }
         time::sleep(Duration::from_millis(rng.next_u64() % EFFECT_MS)).await;
-        let outcome = outcome_of(ask.counter, ask.run);
+        let outcome = outcome_of(request.counter, request.run);
         let made =
-            self.resource.commit_with(key, task, outcome.as_bytes(), |effects| count(effects, ask.task));
+            self.resource.commit_with(key, task, outcome.as_bytes(), |effects| count(effects, request.task));
         match made {
             Ok(()) => {
-                self.log.made(&ask.key, token);
+                self.log.record_effect(&request.key, token);
                 Ok(Answer::Done(outcome))
             }
             Err(LeaseError::Fenced { current }) => {

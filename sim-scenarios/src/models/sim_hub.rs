@@ -5,16 +5,16 @@
 //!
 //! | fault | how |
 //! | --- | --- |
-//! | dies | [`kill`](Relay::kill): clients see connections end; [`power_loss`](Relay::power_loss): they see nothing |
-//! | restarts | [`restart`](Relay::restart): the same key and address, no state |
-//! | stalls | [`stall`](Relay::stall): the process is paused, its kernel continues to acknowledge |
-//! | is slow | [`throttle`](Relay::throttle): its bandwidth to each client is limited, so its queues fill |
-//! | has a slow reader | [`throttle_client`](Relay::throttle_client): the same for one client alone |
-//! | drops a fraction | [`drop_fraction`](Relay::drop_fraction): of sent and received packets of any protocol |
-//! | comes back full | [`limit`](Relay::limit): with other limits, from its next start on |
-//! | refuses new clients | [`refuse_new`](Relay::refuse_new): registered clients stay |
-//! | is replaced by another service | [`pose`](Relay::pose): from its next start on |
-//! | moves | [`move_to`](Relay::move_to): another address; tickets have its name, so clients find it again |
+//! | dies | [`kill`](SimHub::kill): clients see connections end; [`power_loss`](SimHub::power_loss): they see nothing |
+//! | restarts | [`restart`](SimHub::restart): the same key and address, no state |
+//! | stalls | [`stall`](SimHub::stall): the process is paused, its kernel continues to acknowledge |
+//! | is slow | [`throttle`](SimHub::throttle): its bandwidth to each client is limited, so its queues fill |
+//! | has a slow reader | [`throttle_client`](SimHub::throttle_client): the same for one client alone |
+//! | drops a fraction | [`drop_fraction`](SimHub::drop_fraction): of sent and received packets of any protocol |
+//! | comes back full | [`limit`](SimHub::limit): with other limits, from its next start on |
+//! | refuses new clients | [`refuse_new`](SimHub::refuse_new): registered clients stay |
+//! | is replaced by another service | [`set_impostor`](SimHub::set_impostor): from its next start on |
+//! | moves | [`move_to`](SimHub::move_to): another address; tickets have its name, so clients find it again |
 //!
 //! **Plaintext at an untrusted hub.** Frames travel inside an encrypted control connection, so a search of
 //! packets can't find them. The hub therefore passes each message that it has decrypted to `nurl::rt::exposed`.
@@ -23,7 +23,7 @@
 //! searched bytes.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use chaos::link::{Bandwidth, Burst, LinkConfig, Rate};
@@ -35,6 +35,7 @@ use nurl::internals::net::reach::listen::Listen;
 use nurl::{PublicKey, SecretKey};
 
 use super::impostor::Impostor;
+use crate::lock::lock;
 
 /// Where hubs listen.
 pub const HUB_PORT: u16 = 4242;
@@ -47,16 +48,17 @@ const THROTTLE_QUEUE_BYTES: u64 = 8 << 10;
 
 /// A hub on its host. A clone controls the same hub.
 #[derive(Clone)]
-pub struct Relay {
+pub struct SimHub {
     /// Its host.
     pub host: Host,
     /// Its key, the same after a restart.
     pub key: PublicKey,
     world: World,
-    shared: Arc<Mutex<Shared>>,
+    state: Arc<Mutex<HubState>>,
 }
 
-struct Shared {
+/// What outlives a process of the hub, and the process that runs now.
+struct HubState {
     limits: HubLimits,
     /// The service in the hub's place.
     impostor: Option<Impostor>,
@@ -68,23 +70,29 @@ struct Shared {
     bursts: BTreeMap<(End, End), Option<Burst>>,
 }
 
-impl Relay {
+impl SimHub {
     /// Starts a hub on `host`, now and at each restart.
-    pub fn start(world: World, host: Host, key: SecretKey, namespace: Namespace, limits: HubLimits) -> Relay {
-        let shared = Arc::new(Mutex::new(Shared {
+    pub fn start(
+        world: World,
+        host: Host,
+        key: SecretKey,
+        namespace: Namespace,
+        limits: HubLimits,
+    ) -> SimHub {
+        let state = Arc::new(Mutex::new(HubState {
             limits,
             impostor: None,
             serving: None,
             bandwidths: BTreeMap::new(),
             bursts: BTreeMap::new(),
         }));
-        let relay = Relay { host, key: key.public(), world, shared: shared.clone() };
+        let hub = SimHub { host, key: key.public(), world, state: state.clone() };
         host.spawn(move || {
-            let (key, shared) = (key.clone(), shared.clone());
+            let (key, state) = (key.clone(), state.clone());
             async move {
                 let (limits, impostor) = {
-                    let shared = lock(&shared);
-                    (shared.limits, shared.impostor)
+                    let state = lock(&state);
+                    (state.limits, state.impostor)
                 };
                 if let Some(impostor) = impostor {
                     return impostor.serve(std::net::SocketAddr::new([0, 0, 0, 0].into(), HUB_PORT)).await;
@@ -93,22 +101,22 @@ impl Relay {
                 let config = HubConfig { limits, ..HubConfig::new(listen, key, vec![namespace]) };
                 let serving = hub::serve(config).await.expect("the hub's port is free on its own host");
                 // This drops the handle of an earlier process, whose tasks ended with its host's boot.
-                lock(&shared).serving = Some((serving, limits));
+                lock(&state).serving = Some((serving, limits));
                 std::future::pending::<()>().await;
             }
         });
-        relay
+        hub
     }
 
     /// The hub's present statistics; all zero before its first start.
     pub fn stats(&self) -> HubStats {
-        lock(&self.shared).serving.as_ref().map_or_else(HubStats::default, |(serving, _)| serving.stats())
+        lock(&self.state).serving.as_ref().map_or_else(HubStats::default, |(serving, _)| serving.stats())
     }
 
     /// The limits that apply to the hub now.
     pub fn limits(&self) -> HubLimits {
-        let shared = lock(&self.shared);
-        shared.serving.as_ref().map_or(shared.limits, |(_, limits)| *limits)
+        let state = lock(&self.state);
+        state.serving.as_ref().map_or(state.limits, |(_, limits)| *limits)
     }
 
     /// Ends the process; the kernel closes its connections.
@@ -126,13 +134,13 @@ impl Relay {
         self.host.restart();
     }
 
-    /// Pauses the process until [`go_on`](Relay::go_on); connections stay open.
+    /// Pauses the process until [`resume`](SimHub::resume); connections stay open.
     pub fn stall(&self) {
         self.host.pause();
     }
 
     /// Ends a stall.
-    pub fn go_on(&self) {
+    pub fn resume(&self) {
         self.host.resume();
     }
 
@@ -170,14 +178,14 @@ impl Relay {
     fn throttle_end(&self, end: End, bytes_per_second: Option<u64>) {
         let queue_bytes = THROTTLE_QUEUE_BYTES;
         let slow = bytes_per_second.map(|bytes_per_second| Bandwidth { bytes_per_second, queue_bytes });
-        let mut shared = lock(&self.shared);
+        let mut state = lock(&self.state);
         self.change(self.host.into(), end, |link| {
             link.bandwidth = match slow {
                 Some(slow) => {
-                    shared.bandwidths.entry(end).or_insert(link.bandwidth);
+                    state.bandwidths.entry(end).or_insert(link.bandwidth);
                     Some(slow)
                 }
-                None => shared.bandwidths.remove(&end).unwrap_or(link.bandwidth),
+                None => state.bandwidths.remove(&end).unwrap_or(link.bandwidth),
             };
         });
     }
@@ -186,14 +194,14 @@ impl Relay {
     pub fn drop_fraction(&self, rate: Rate) {
         // Always in the bad state, so the loss doesn't depend on earlier packets.
         let lossy = Burst { begin: Rate::ALWAYS, end: Rate::NEVER, loss: rate };
-        let mut shared = lock(&self.shared);
+        let mut state = lock(&self.state);
         for other in self.neighbours() {
             for (from, to) in [(self.host.into(), other), (other, self.host.into())] {
                 self.change(from, to, |link| {
                     link.burst = if rate == Rate::NEVER {
-                        shared.bursts.remove(&(from, to)).unwrap_or(link.burst)
+                        state.bursts.remove(&(from, to)).unwrap_or(link.burst)
                     } else {
-                        shared.bursts.entry((from, to)).or_insert(link.burst);
+                        state.bursts.entry((from, to)).or_insert(link.burst);
                         Some(lossy)
                     };
                 });
@@ -204,21 +212,21 @@ impl Relay {
     /// Refuses clients that aren't registered, or accepts them again. Registered clients stay. The hub's next
     /// start lifts the refusal.
     pub fn refuse_new(&self, refuse: bool) {
-        let shared = lock(&self.shared);
-        let most = if refuse { 0 } else { shared.limits.clients };
-        if let Some((serving, _)) = &shared.serving {
+        let state = lock(&self.state);
+        let most = if refuse { 0 } else { state.limits.clients };
+        if let Some((serving, _)) = &state.serving {
             serving.limit_clients(most);
         }
     }
 
     /// Sets the limits from the hub's next start on. A limit of zero clients refuses every client.
     pub fn limit(&self, limits: HubLimits) {
-        lock(&self.shared).limits = limits;
+        lock(&self.state).limits = limits;
     }
 
     /// Sets the service that runs in place of the hub from its next start on; `None` for the hub itself.
-    pub fn pose(&self, as_impostor: Option<Impostor>) {
-        lock(&self.shared).impostor = as_impostor;
+    pub fn set_impostor(&self, as_impostor: Option<Impostor>) {
+        lock(&self.state).impostor = as_impostor;
     }
 
     /// Gives the hub another address. Its connections hang, because their packets have no route any more.
@@ -241,8 +249,4 @@ impl Relay {
             self.world.nets().into_iter().filter(|net| net.outside() == Some(internet)).map(End::from);
         hosts.chain(boxes).collect()
     }
-}
-
-fn lock(shared: &Mutex<Shared>) -> std::sync::MutexGuard<'_, Shared> {
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }

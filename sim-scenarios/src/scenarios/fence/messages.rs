@@ -9,7 +9,7 @@ use crate::cluster::{secret, text};
 
 /// An owner's request to make the effect of a task. The sender's key completes the epoch.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Ask {
+pub(super) struct Request {
     pub(super) task: TaskId,
     pub(super) counter: u64,
     /// Identifies the run of the handler, to tell its repetitions from another run.
@@ -24,16 +24,16 @@ pub(super) enum Answer {
     Done(String),
     /// A higher token was admitted.
     Fenced(Epoch),
-    /// Ask again.
+    /// Request again.
     Wait,
 }
 
-impl Ask {
+impl Request {
     pub(super) fn encode(&self) -> Bytes {
         secret(&format!("ask {} {} {} {}", self.task, self.counter, self.run, self.key))
     }
 
-    pub(super) fn decode(body: &[u8]) -> Option<Ask> {
+    pub(super) fn decode(body: &[u8]) -> Option<Request> {
         let text = text(body);
         let mut words = text.split(' ');
         if words.next() != Some("ask") {
@@ -41,7 +41,7 @@ impl Ask {
         }
         let task = words.next()?.parse().ok()?;
         let (counter, run) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
-        Some(Ask { task, counter, run, key: words.next()?.to_owned() })
+        Some(Request { task, counter, run, key: words.next()?.to_owned() })
     }
 }
 
@@ -80,15 +80,15 @@ mod tests {
     #[test]
     fn what_is_said_is_understood() {
         let task = TaskId::from_bytes([7; 16]);
-        let ask = Ask { task, counter: 3, run: 9, key: "account-1".to_owned() };
-        assert_eq!(Ask::decode(&ask.encode()), Some(ask.clone()));
+        let request = Request { task, counter: 3, run: 9, key: "account-1".to_owned() };
+        assert_eq!(Request::decode(&request.encode()), Some(request.clone()));
         let owner = SecretKey::from_bytes([1; 32]).public();
         for answer in
             [Answer::Done("12".to_owned()), Answer::Fenced(Epoch { counter: 4, owner }), Answer::Wait]
         {
             assert_eq!(Answer::decode(&answer.encode(task)), Some((task, answer.clone())));
         }
-        assert_eq!(Ask::decode(&Answer::Wait.encode(task)), None);
-        assert_eq!(Answer::decode(&ask.encode()), None);
+        assert_eq!(Request::decode(&Answer::Wait.encode(task)), None);
+        assert_eq!(Answer::decode(&request.encode()), None);
     }
 }

@@ -1,4 +1,5 @@
-//! Waiting for a liveness property: within a bounded virtual time, else a report of the missing parts.
+//! Waiting for a liveness property, for a bounded virtual time. When the time is over, the missing parts are
+//! reported.
 
 use std::time::Duration;
 
@@ -8,19 +9,19 @@ use chaos::world::World;
 /// How often the condition is checked.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
-/// A wait for a liveness property: `while within.lacks(missing(..).await).await? {}`.
+/// A wait for a liveness property: `while deadline.still_missing(missing(..).await).await? {}`.
 #[derive(Debug, Clone, Copy)]
-pub struct Within {
+pub struct Deadline {
     world: World,
     property: &'static str,
     limit: Duration,
     begun: Duration,
 }
 
-impl Within {
+impl Deadline {
     /// Begins to wait now, for `limit` of virtual time at most.
-    pub fn new(world: World, property: &'static str, limit: Duration) -> Within {
-        Within { world, property, limit, begun: world.elapsed() }
+    pub fn new(world: World, property: &'static str, limit: Duration) -> Deadline {
+        Deadline { world, property, limit, begun: world.elapsed() }
     }
 
     /// The virtual time waited so far.
@@ -34,7 +35,10 @@ impl Within {
     /// # Errors
     /// The property and its missing parts, once the time is over.
     #[track_caller]
-    pub fn lacks(&self, missing: Vec<String>) -> impl Future<Output = Result<bool, Broken>> + Send + use<> {
+    pub fn still_missing(
+        &self,
+        missing: Vec<String>,
+    ) -> impl Future<Output = Result<bool, Broken>> + Send + use<> {
         let over = (!missing.is_empty() && self.waited() >= self.limit).then(|| {
             let seen = format!("after {:?} still missing: {}", self.limit, missing.join("; "));
             Broken::liveness(self.property, seen)

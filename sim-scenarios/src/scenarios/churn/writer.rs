@@ -1,0 +1,127 @@
+//! One node's application: it writes to the counter, the set and the register, and records what was acknowledged.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use chaos::property::Broken;
+use chaos::sometimes;
+use chaos::world::World;
+use rand_core::Rng as _;
+
+use super::ledger::Ledger;
+use crate::cluster::{Peer, secret};
+use crate::lock::lock;
+
+const OTHER_KIND: &str = "a write of another kind is refused";
+
+/// The keys that all nodes write.
+pub(super) const COUNTER: &str = "counter";
+pub(super) const SET: &str = "set";
+pub(super) const REGISTER: &str = "register";
+
+/// The longest time between two writes of a node, in milliseconds.
+const PACE_MS: u64 = 1_000;
+
+/// One node's application.
+pub(super) struct Writer {
+    pub(super) world: World,
+    pub(super) number: usize,
+    pub(super) peer: Peer,
+    pub(super) ledger: Arc<Mutex<Ledger>>,
+    next: usize,
+}
+
+impl Writer {
+    pub(super) fn new(world: World, number: usize, peer: Peer, ledger: Arc<Mutex<Ledger>>) -> Writer {
+        Writer { world, number, peer, ledger, next: 0 }
+    }
+
+    /// Makes drawn writes. No call has a time limit of its own: it ends with its process at the latest, so
+    /// nothing is under way afterwards.
+    pub(super) async fn write_at_random(mut self, writes: u64) -> Writer {
+        let mut draws = self.world.rng(&format!("writer {}", self.number));
+        for _ in 0..writes {
+            self.world.sleep(Duration::from_millis(draws.next_u64() % PACE_MS)).await;
+            match draws.next_u64() % 6 {
+                0 => {
+                    self.insert().await;
+                }
+                1 => self.set().await,
+                2 => self.remove_own().await,
+                _ => {
+                    self.add().await;
+                }
+            }
+        }
+        self
+    }
+
+    /// Adds to the counter; returns whether that was acknowledged.
+    pub(super) async fn add(&mut self) -> bool {
+        let counter = self.peer.node(&self.world).await.counter(COUNTER);
+        lock(&self.ledger).adds(self.number);
+        let done = counter.add(Ledger::weight(self.number)).await.is_ok();
+        if done {
+            lock(&self.ledger).added(self.number);
+        }
+        sometimes!(!done, "a write was cut off");
+        done
+    }
+
+    /// Inserts a new element; returns it if that was acknowledged.
+    pub(super) async fn insert(&mut self) -> Option<String> {
+        let element = self.fresh("element");
+        let set = self.peer.node(&self.world).await.set(SET);
+        lock(&self.ledger).inserts(&element);
+        set.insert(&secret(&element)).await.ok()?;
+        lock(&self.ledger).inserted(&element);
+        Some(element)
+    }
+
+    /// Removes one of the node's own elements. Its replicas may be unreachable, and unobserved elements aren't
+    /// removed.
+    async fn remove_own(&mut self) {
+        let prefix = format!("element of {} ", self.number);
+        let own = lock(&self.ledger).there().into_iter().find(|element| element.starts_with(&prefix));
+        if let Some(element) = own {
+            lock(&self.ledger).removes(&element);
+            let set = self.peer.node(&self.world).await.set(SET);
+            // The outcome is uncertain in either case.
+            let _ = set.remove(&secret(&element)).await;
+        }
+    }
+
+    /// Removes an element of any node, when all replicas agree.
+    pub(super) async fn remove_one(&mut self) {
+        let one = lock(&self.ledger).there().into_iter().next();
+        if let Some(element) = one {
+            lock(&self.ledger).removes(&element);
+            let set = self.peer.node(&self.world).await.set(SET);
+            if set.remove(&secret(&element)).await.is_ok() {
+                lock(&self.ledger).removed(&element);
+            }
+        }
+    }
+
+    /// Tries to write a set under the counter's key.
+    pub(super) async fn write_wrong_type(&mut self) -> Result<(), Broken> {
+        let set = self.peer.node(&self.world).await.set(COUNTER);
+        match set.insert(b"a mistake").await {
+            Ok(()) => Err(Broken::safety(OTHER_KIND, format!("{} was told that it is done", self.peer.name))),
+            Err(_) => Ok(()),
+        }
+    }
+
+    async fn set(&mut self) {
+        let text = self.fresh("text");
+        let register = self.peer.node(&self.world).await.register(REGISTER);
+        lock(&self.ledger).sets(&text);
+        // The last write by the nodes' clocks wins, which this task can't determine.
+        let _ = register.set(&secret(&text)).await;
+    }
+
+    fn fresh(&mut self, what: &str) -> String {
+        self.next += 1;
+        format!("{what} of {} {:03}", self.number, self.next)
+    }
+}

@@ -1,0 +1,163 @@
+//! All kinds of load under all kinds of faults.
+//!
+//! Two hubs; two nodes on the internet, two at home behind boxes that the seed draws, a phone that owns no keys,
+//! and an observer. Every node sends jobs, increments and reliable messages to the others, while a plan with
+//! every kind of fault runs. Then all faults are healed, and within bounds every node sees every other alive,
+//! every handle has resolved, a new job of each node has its result, the counter's copies are the same bytes and
+//! count the acknowledged increments, and messages pass between all nodes. At no time is a message delivered
+//! twice.
+//!
+//! A handle must resolve only if its process still runs: a process that dies takes its handles with it. A job may
+//! end in an error, such as for lack of a worker; a result has to be the right one.
+
+mod application;
+mod mesh;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chaos::plan::FaultKind;
+use chaos::property::Broken;
+use chaos::scenario::{Held, Knob, Mark, Scenario, Trial, Turns, Verdict};
+use nurl::rt::{task, time};
+
+use self::application::{Applications, COUNTER, LIFE, act, missing_messages, receive, send_to_all_pairs};
+use self::mesh::{mesh, paths, wrong_paths};
+use crate::cluster::{Deadline, Jobs};
+
+/// The scenario.
+pub const SCENARIO: Scenario = Scenario {
+    knobs: &[
+        Knob {
+            name: "steps",
+            about: "what each node does under faults",
+            default: 40,
+            least: 1,
+            turns: Turns::Work,
+        },
+        Knob {
+            name: "seconds",
+            about: "how long faults are drawn over",
+            default: 40,
+            least: 5,
+            turns: Turns::Other,
+        },
+    ],
+    faults: FaultKind::ALL,
+    marks: &[
+        Mark::new("a handle died with its process"),
+        Mark::new("a message's end was never heard"),
+        Mark::new("a job was forwarded"),
+        Mark::new("a job ran twice and was recorded once"),
+        Mark::new("a suspect refutes"),
+        Mark::new("who was held dead is alive again"),
+        Mark::new("a path was given up, and direct again later"),
+    ],
+    time_limit: Duration::from_secs(20 * 60),
+    ..Scenario::new(
+        "swarm",
+        "everything at once: boxes, hubs, jobs, state and messages under every kind of fault",
+        |trial| Box::pin(run(trial)),
+    )
+};
+
+const MEET: Duration = Duration::from_secs(60);
+
+/// The mesh recovers from healed faults within this: hubs are found again within 30 s, dead members are probed
+/// every 30 s, and a clock that was set back delays handshakes for as long as its step.
+const WELL: Duration = Duration::from_secs(180);
+
+/// A message that is sent after recovery arrives within this.
+const ARRIVES: Duration = Duration::from_secs(10);
+
+/// A job that is submitted after recovery has its result within this: one attempt is lost at most.
+const SERVED: Duration = Duration::from_secs(15);
+
+/// Runs the scenario.
+async fn run(trial: Trial) -> Verdict {
+    let world = trial.world;
+    let (cluster, behaviours) = mesh(world);
+    cluster.converge(MEET).await?;
+
+    let applications = Arc::new(Applications::new(world, &cluster));
+    let steps = trial.knob("steps");
+    let actors: Vec<_> = (0..cluster.peers.len())
+        .map(|number| {
+            task::spawn(receive(applications.clone(), number));
+            task::spawn(act(applications.clone(), number, steps))
+        })
+        .collect();
+    let span = Duration::from_secs(trial.knob("seconds"));
+    trial.unleash(&cluster.targets(), span);
+    world.sleep(span).await;
+    trial.heal().await;
+
+    let mut ends = Vec::new();
+    for actor in actors {
+        match time::timeout(WELL, actor).await {
+            Ok(Ok(handles)) => ends.extend(handles),
+            Ok(Err(error)) => return Err(Broken::safety("nothing panics", error.to_string())),
+            Err(_) => return Err(Broken::liveness("every call ends", "a node's calls did not")),
+        }
+    }
+    cluster.converge(WELL).await?;
+    let mut results = 0;
+    for end in ends {
+        let left = LIFE + Duration::from_secs(5);
+        match time::timeout(left, end).await {
+            Ok(Ok(result)) => results += u32::from(result),
+            Ok(Err(error)) => return Err(Broken::safety("nothing panics", error.to_string())),
+            Err(_) => return Err(Broken::liveness("every job's handle resolves in time", "one did not")),
+        }
+    }
+    let mut jobs = Jobs::new(&cluster);
+    for peer in &cluster.peers {
+        jobs.submit(peer, "slow", &format!("of {}, when all is well", peer.name)).await?;
+    }
+    let well = jobs.settle(SERVED).await?;
+    let deadline = Deadline::new(world, "replicas that can talk agree", WELL);
+    while deadline.still_missing(differing_copies(&applications).await).await? {}
+    let node = cluster.peers[0].node(&world).await;
+    let unread = |error: nurl::Error| Broken::liveness("what all agree on can be read", error.to_string());
+    let sum = node.counter(COUNTER).get().await.map_err(unread)?;
+    let agreed = applications.books().ledger.agree(sum);
+    agreed.map_err(|seen| Broken::safety("acknowledged increments count once", seen))?;
+    let deadline = Deadline::new(world, "messages pass between all", ARRIVES);
+    send_to_all_pairs(&applications).await?;
+    while deadline.still_missing(missing_messages(&applications)).await? {}
+    let deadline = Deadline::new(world, "each path is direct exactly where the oracle says so", WELL);
+    while deadline.still_missing(wrong_paths(&cluster, &behaviours).await).await? {}
+    cluster.inspect().await?;
+    let runs = cluster.witness.runs().len();
+    let (counted, sent) = {
+        let books = applications.books();
+        (books.ledger.counted().iter().sum::<u64>(), books.messages)
+    };
+    let mut state = cluster.views().await;
+    state += &paths(&cluster).await;
+    state += &format!("{results} results under faults, {well} when all was well\n{counted} increments\n");
+    Ok(Held { state, notes: format!("{runs} runs, {sent} messages\n") })
+}
+
+/// Differences between copies of the counter, or between the nodes' readings of it.
+async fn differing_copies(applications: &Applications) -> Vec<String> {
+    let (mut copies, mut reads) = (BTreeMap::new(), BTreeMap::new());
+    for peer in &applications.peers {
+        let node = peer.node(&applications.world).await;
+        if let Ok(Some(digest)) = node.held_digest(COUNTER).await {
+            copies.entry(digest).or_insert_with(Vec::new).push(peer.name.as_str());
+        }
+        let read = node.counter(COUNTER).get().await;
+        let read = read.map_or_else(|error| error.to_string(), |sum| sum.to_string());
+        reads.entry(read).or_insert_with(Vec::new).push(peer.name.as_str());
+    }
+    let mut missing = Vec::new();
+    if copies.len() > 1 {
+        missing.push(format!("the copies of {:?} differ", copies.values().collect::<Vec<_>>()));
+    }
+    if reads.len() > 1 {
+        missing.push(format!("the readings of {:?} differ", reads.values().collect::<Vec<_>>()));
+    }
+    missing
+}
