@@ -5,7 +5,7 @@ use std::time::Duration;
 /// Timings. All members of a mesh should run the same ones: the suspicion times in particular assume that
 /// others probe and gossip as often as this node does.
 #[derive(Debug, Clone)]
-pub struct Config {
+pub struct DetectorConfig {
     /// Time from one probe to the next, before local health scales it. A shorter interval finds a death sooner and
     /// costs every member traffic; each probe is one ping and one ack when the target answers at once.
     pub probe_interval: Duration,
@@ -57,9 +57,9 @@ pub struct Config {
     pub answer_delay: Duration,
 }
 
-impl Default for Config {
-    fn default() -> Config {
-        Config {
+impl Default for DetectorConfig {
+    fn default() -> DetectorConfig {
+        DetectorConfig {
             probe_interval: Duration::from_secs(1),
             direct_timeout: Duration::from_millis(300),
             indirect_probes: 3,

@@ -41,7 +41,7 @@ pub mod pushpull;
 pub mod suspicion;
 pub mod table;
 
-pub use config::Config;
+pub use config::DetectorConfig;
 pub use detector::{Detector, Transmit, Via};
 pub use event::{DetectorStats, MembershipError, MembershipEvent};
 pub use meta::{Meta, Roles};

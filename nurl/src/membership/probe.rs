@@ -42,7 +42,7 @@ pub const MAX_BESIDE: usize = 32;
 
 /// The next action of a probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
+pub enum ProbeStep {
     /// Ping the target by datagram.
     Ping,
     /// Ping over the reliable leg and ask others.
@@ -103,7 +103,7 @@ impl Probe {
     }
 
     /// The next action, if one is due.
-    pub fn step(&mut self, now: Instant) -> Option<Step> {
+    pub fn step(&mut self, now: Instant) -> Option<ProbeStep> {
         if self.acked {
             return None;
         }
@@ -115,13 +115,13 @@ impl Probe {
         }
         if self.ping_due().is_some_and(|due| due <= now) {
             self.pings += 1;
-            return Some(Step::Ping);
+            return Some(ProbeStep::Ping);
         }
         if !self.indirect && self.started + self.timeout <= now {
             self.indirect = true;
-            return Some(Step::Indirect);
+            return Some(ProbeStep::Indirect);
         }
-        (self.verdict_at() <= now).then_some(Step::Failed)
+        (self.verdict_at() <= now).then_some(ProbeStep::Failed)
     }
 
     /// When [`step`](Probe::step) next has an action.
@@ -383,12 +383,12 @@ mod tests {
         PublicKey::from_bytes([at; 32])
     }
 
-    fn course(probe: &mut Probe, from: Instant) -> Vec<(u64, Step)> {
+    fn course(probe: &mut Probe, from: Instant) -> Vec<(u64, ProbeStep)> {
         let mut steps = Vec::new();
         while let Some(due) = probe.due() {
             while let Some(step) = probe.step(due) {
                 steps.push((due.duration_since(from).as_millis() as u64, step));
-                if step == Step::Failed {
+                if step == ProbeStep::Failed {
                     return steps;
                 }
             }
@@ -403,11 +403,11 @@ mod tests {
         assert_eq!(
             course(&mut probe, now),
             [
-                (0, Step::Ping),
-                (300, Step::Ping),
-                (300, Step::Indirect),
-                (600, Step::Ping),
-                (1000, Step::Failed)
+                (0, ProbeStep::Ping),
+                (300, ProbeStep::Ping),
+                (300, ProbeStep::Indirect),
+                (600, ProbeStep::Ping),
+                (1000, ProbeStep::Failed)
             ]
         );
     }
@@ -416,12 +416,12 @@ mod tests {
     fn the_clock_starts_when_the_session_is_up() {
         let now = crate::rt::test_now();
         let mut probe = Probe::new(now, 1, key(1), TIMEOUT, PERIOD);
-        assert_eq!(probe.step(now), Some(Step::Ping));
+        assert_eq!(probe.step(now), Some(ProbeStep::Ping));
         probe.hold(now, Duration::from_secs(2));
         let up = now + Duration::from_millis(1500);
         assert_eq!(probe.step(up), None);
         probe.session_up(up);
-        assert_eq!(course(&mut probe, up).first(), Some(&(0, Step::Ping)));
+        assert_eq!(course(&mut probe, up).first(), Some(&(0, ProbeStep::Ping)));
         assert_eq!(probe.verdict_at(), up + PERIOD);
     }
 
@@ -431,7 +431,7 @@ mod tests {
         let mut probe = Probe::new(now, 1, key(1), TIMEOUT, PERIOD);
         probe.step(now);
         probe.hold(now, Duration::from_secs(2));
-        assert_eq!(course(&mut probe, now), [(2000, Step::Indirect), (2700, Step::Failed)]);
+        assert_eq!(course(&mut probe, now), [(2000, ProbeStep::Indirect), (2700, ProbeStep::Failed)]);
     }
 
     #[test]

@@ -35,7 +35,7 @@ use nurl::internals::compute::job::options::{
 };
 use nurl::internals::compute::job::{Config as JobConfig, KindLimits, TaskId};
 use nurl::internals::membership::detector::RETRACT;
-use nurl::internals::membership::{Config as DetectorConfig, Roles, State};
+use nurl::internals::membership::{DetectorConfig, Roles, State};
 use nurl::internals::net::reach::hub::{HubLimits, HubStats};
 use nurl::internals::node::{MemberInfo, Node, NodeEvent, Role, StateStats};
 use nurl::internals::replication::replicator::MAX_PENDING;

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use super::{ANSWERERS, Detector, MAX_ANSWERS, MAX_OBSERVERS, MAX_SERVED, MembershipEvent, Served, Via};
 use crate::key::PublicKey;
 use crate::kit::draw;
-use crate::membership::gossip::Topic;
-use crate::membership::message::{self, Body, Chunk, DecodeError, Message, UserEvent};
+use crate::membership::gossip::GossipTopic;
+use crate::membership::message::{self, DecodeError, MembershipMessage, MessageBody, TableChunk, UserEvent};
 use crate::membership::table::State;
 
 /// An observer's first wait for another table after joining; the wait then doubles up to the usual period. Gossip
@@ -39,13 +39,13 @@ impl Detector {
                 refuted |= self.handle_self_fact(now, fact, false);
             }
             match message.body {
-                Body::Ping { seq } => {
+                MessageBody::Ping { seq } => {
                     let own = refuted.then(|| self.self_fact());
-                    self.send(from, via, Body::Ack { seq }, own.as_slice());
+                    self.send(from, via, MessageBody::Ack { seq }, own.as_slice());
                 }
-                Body::PushPull(chunk) => self.answer_push_pull(now, from, chunk),
+                MessageBody::PushPull(chunk) => self.answer_push_pull(now, from, chunk),
                 // An observer has no table to give, so the exchange ends.
-                Body::PushPullAck(_) => {
+                MessageBody::PushPullAck(_) => {
                     self.push_pull.cancel(&from);
                 }
                 _ => {}
@@ -61,7 +61,7 @@ impl Detector {
             self.handle_event(event);
         }
         match message.body {
-            Body::Ping { seq } => {
+            MessageBody::Ping { seq } => {
                 let mut pinned = Vec::new();
                 if refuted || self.me.state == State::Left {
                     pinned.push(self.self_fact());
@@ -70,13 +70,13 @@ impl Detector {
                 if self.observer {
                     pinned.clear();
                 }
-                self.send(from, via, Body::Ack { seq }, &pinned);
+                self.send(from, via, MessageBody::Ack { seq }, &pinned);
             }
-            Body::Ack { seq } => self.handle_ack(now, from, seq),
-            Body::PingReq { seq, target, timeout_ms } => {
+            MessageBody::Ack { seq } => self.handle_ack(now, from, seq),
+            MessageBody::PingReq { seq, target, timeout_ms } => {
                 self.serve(now, from, via, seq, target, timeout_ms);
             }
-            Body::Nack { seq } => {
+            MessageBody::Nack { seq } => {
                 let probe = self.prober.find_mut(seq);
                 match probe.filter(|probe| probe.helpers.contains(&from)) {
                     Some(probe) => {
@@ -86,25 +86,25 @@ impl Detector {
                     None => self.stats.unsolicited_acks += 1,
                 }
             }
-            Body::Gossip => {}
-            Body::PushPull(chunk) => self.answer_push_pull(now, from, chunk),
-            Body::PushPullAck(chunk) => match self.push_pull.answer(&from, chunk) {
+            MessageBody::Gossip => {}
+            MessageBody::PushPull(chunk) => self.answer_push_pull(now, from, chunk),
+            MessageBody::PushPullAck(chunk) => match self.push_pull.answer(&from, chunk) {
                 Some(true) => self.push_pull_done(now, from),
                 Some(false) => {}
                 None => self.stats.unsolicited_chunks += 1,
             },
             // Valid on the mesh group only.
-            Body::Announce { .. } => {}
+            MessageBody::Announce { .. } => {}
         }
         // An unknown peer sent a message: exchange tables, so that both learn of each other.
-        let exchanging = matches!(message.body, Body::PushPull(_) | Body::PushPullAck(_));
+        let exchanging = matches!(message.body, MessageBody::PushPull(_) | MessageBody::PushPullAck(_));
         if !exchanging && self.table.get(&from).is_none() && self.me.state != State::Left {
             self.start_push_pull(now, from);
         }
     }
 
-    fn decode(&mut self, body: &[u8]) -> Option<Message> {
-        match Message::decode(body) {
+    fn decode(&mut self, body: &[u8]) -> Option<MembershipMessage> {
+        match MembershipMessage::decode(body) {
             Ok(message) => {
                 // A jump is counted by note_epoch; the rest of the message is valid.
                 let _ = self.note_epoch(message.epoch);
@@ -123,7 +123,7 @@ impl Detector {
 
     fn handle_event(&mut self, event: UserEvent) {
         if self.see(event.origin, event.id) {
-            self.gossip_topic(Topic::UserEvent(event.origin, event.id), message::encode_event(&event));
+            self.gossip_topic(GossipTopic::UserEvent(event.origin, event.id), message::encode_event(&event));
             self.emit(MembershipEvent::User { origin: event.origin, body: event.body });
         }
     }
@@ -137,7 +137,7 @@ impl Detector {
         } else if let Some(served) = self.served.get(&seq).filter(|served| served.target == from) {
             let (origin, seq) = (served.origin, served.origin_seq);
             self.served.retain(|_, other| (other.origin, other.origin_seq) != (origin, seq));
-            self.send(origin, Via::Datagram, Body::Ack { seq }, &[]);
+            self.send(origin, Via::Datagram, MessageBody::Ack { seq }, &[]);
         } else if let Some(target) = self.prober.late(seq, &from) {
             self.stats.late_acks += 1;
             self.proof_of_life(now, target);
@@ -153,7 +153,7 @@ impl Detector {
     /// Pings `target` on behalf of `origin`.
     fn serve(&mut self, now: Instant, origin: PublicKey, via: Via, seq: u64, target: PublicKey, ms: u32) {
         if target == self.me.key {
-            self.send(origin, via, Body::Ack { seq }, &[]);
+            self.send(origin, via, MessageBody::Ack { seq }, &[]);
             return;
         }
         let repeated = self.served.values().any(|other| (other.origin, other.origin_seq) == (origin, seq));
@@ -163,12 +163,12 @@ impl Detector {
         // A forged request must not make this node seek a session with a key that no member has.
         if self.table.get(&target).is_none() {
             self.stats.served_unknown += 1;
-            self.send(origin, via, Body::Nack { seq }, &[]);
+            self.send(origin, via, MessageBody::Nack { seq }, &[]);
             return;
         }
         if self.served.len() >= MAX_SERVED || self.observer {
             self.stats.served_full += 1;
-            self.send(origin, via, Body::Nack { seq }, &[]);
+            self.send(origin, via, MessageBody::Nack { seq }, &[]);
             return;
         }
         self.stats.served += 1;
@@ -191,10 +191,10 @@ impl Detector {
 
     pub(super) fn send_served_ping(&mut self, now: Instant, seq: u64, target: PublicKey) {
         let pinned: Vec<_> = self.buddy_fact(now, &target).into_iter().collect();
-        self.send(target, Via::Datagram, Body::Ping { seq }, &pinned);
+        self.send(target, Via::Datagram, MessageBody::Ping { seq }, &pinned);
     }
 
-    fn answer_push_pull(&mut self, now: Instant, from: PublicKey, chunk: Chunk) {
+    fn answer_push_pull(&mut self, now: Instant, from: PublicKey, chunk: TableChunk) {
         if chunk.index != 0 {
             return;
         }
@@ -254,7 +254,7 @@ impl Detector {
     /// start an exchange over a session after a random delay.
     pub fn handle_announcement(&mut self, now: Instant, from: PublicKey, body: &[u8]) {
         let Some(message) = self.decode(body) else { return };
-        let Body::Announce { nonce } = message.body else {
+        let MessageBody::Announce { nonce } = message.body else {
             self.stats.malformed += 1;
             return;
         };

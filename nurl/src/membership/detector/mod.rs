@@ -16,9 +16,9 @@ use std::time::{Duration, Instant};
 use rand_core::Rng as _;
 
 use super::awareness::Awareness;
-use super::config::Config;
+use super::config::DetectorConfig;
 use super::event::{DetectorStats, MembershipError, MembershipEvent};
-use super::gossip::{GossipQueue, Topic};
+use super::gossip::{GossipQueue, GossipTopic};
 use super::isolation::Isolation;
 use super::join::{Join, MAX_CONTACTS, Obstacle};
 use super::message::{self, MAX_EVENT_BYTES, UserEvent};
@@ -26,7 +26,7 @@ use super::meta::Meta;
 use super::probe::Prober;
 use super::pushpull::PushPull;
 use super::suspicion::Suspicion;
-use super::table::{Fact, Member, Profile, Record, State, Table};
+use super::table::{Fact, Member, MemberProfile, MemberRecord, MemberTable, State};
 use crate::key::PublicKey;
 use crate::kit::draw;
 use crate::net::reach::rendezvous::Contact;
@@ -118,11 +118,11 @@ struct Healing {
 /// The failure detector of one node.
 #[derive(Debug)]
 pub struct Detector {
-    config: Config,
+    config: DetectorConfig,
     rng: Rng,
     me: Member,
     observer: bool,
-    table: Table,
+    table: MemberTable,
     queue: GossipQueue,
     awareness: Awareness,
     suspicions: BTreeMap<PublicKey, Suspicion>,
@@ -161,7 +161,7 @@ pub struct Detector {
 impl Detector {
     /// A detector that knows no other node. An `observer` is never gossiped about, probed or counted.
     pub fn new(
-        config: Config,
+        config: DetectorConfig,
         local: PublicKey,
         boot: u64,
         meta: Meta,
@@ -176,7 +176,7 @@ impl Detector {
         Detector {
             me: Member { key: local, state: State::Alive, incarnation: 0, boot, meta, since: now },
             observer,
-            table: Table::default(),
+            table: MemberTable::default(),
             queue: GossipQueue::default(),
             awareness: Awareness::default(),
             suspicions: BTreeMap::new(),
@@ -298,7 +298,7 @@ impl Detector {
             return Err(MembershipError::NotAMember);
         }
         let event = UserEvent { origin: self.me.key, id: self.rng.next_u64(), body: body.to_vec() };
-        let topic = Topic::UserEvent(event.origin, event.id);
+        let topic = GossipTopic::UserEvent(event.origin, event.id);
         if !self.queue.push(topic, message::encode_event(&event)) {
             self.stats.gossip_full += 1;
             return Err(MembershipError::EventsFull);
@@ -399,8 +399,8 @@ impl Detector {
     /// This node's fact about itself.
     fn self_fact(&self) -> Fact {
         let Member { key, state, incarnation, boot, .. } = self.me;
-        let profile = Profile { incarnation, boot, meta: self.me.meta.clone() };
-        let record = Record { incarnation, state, profile: Some(profile) };
+        let profile = MemberProfile { incarnation, boot, meta: self.me.meta.clone() };
+        let record = MemberRecord { incarnation, state, profile: Some(profile) };
         Fact { key, record, age_s: 0, accusers: Vec::new() }
     }
 

@@ -7,16 +7,18 @@ use rand_core::Rng as _;
 use super::{Detector, MAX_TRANSMITS, MembershipEvent, Transmit, Via};
 use crate::key::PublicKey;
 use crate::kit::draw;
-use crate::membership::gossip::{Topic, retransmit_limit};
-use crate::membership::message::{self, Body, Chunk, MAX_CHUNK_BYTES, MAX_DATAGRAM_BYTES, MAX_FACTS};
+use crate::membership::gossip::{GossipTopic, retransmit_limit};
+use crate::membership::message::{
+    self, MAX_CHUNK_BYTES, MAX_DATAGRAM_BYTES, MAX_FACTS, MessageBody, TableChunk,
+};
 use crate::membership::pushpull::{self, MAX_CHUNKS};
-use crate::membership::table::{Entry, Fact, Member, State};
+use crate::membership::table::{Fact, Member, MemberEntry, State};
 
 impl Detector {
     /// Sends a message with the `pinned` facts and as much gossip as fits. No gossip rides to a peer that may be
     /// silent: each fact is sent only a few times, and when many die together, the dead would take most of those
     /// sends.
-    pub(super) fn send(&mut self, to: PublicKey, via: Via, body: Body, pinned: &[Fact]) {
+    pub(super) fn send(&mut self, to: PublicKey, via: Via, body: MessageBody, pinned: &[Fact]) {
         let mut room = message::room(MAX_DATAGRAM_BYTES, self.observer, &body);
         let (mut facts, mut about) = (Vec::new(), Vec::new());
         for fact in pinned {
@@ -58,14 +60,14 @@ impl Detector {
     }
 
     pub(super) fn send_gossip(&mut self, to: PublicKey) {
-        self.send(to, Via::Datagram, Body::Gossip, &[]);
+        self.send(to, Via::Datagram, MessageBody::Gossip, &[]);
     }
 
     /// Queues this node's fact about itself.
     pub(super) fn gossip_self(&mut self) {
         if !self.observer {
             let bytes = message::encode_fact(&self.self_fact());
-            self.gossip_topic(Topic::Member(self.me.key), bytes);
+            self.gossip_topic(GossipTopic::Member(self.me.key), bytes);
         }
     }
 
@@ -79,10 +81,10 @@ impl Detector {
         } else if !speaks_for_itself(entry) {
             return;
         }
-        self.gossip_topic(Topic::Member(*key), message::encode_fact(&fact));
+        self.gossip_topic(GossipTopic::Member(*key), message::encode_fact(&fact));
     }
 
-    pub(super) fn gossip_topic(&mut self, topic: Topic, bytes: Vec<u8>) {
+    pub(super) fn gossip_topic(&mut self, topic: GossipTopic, bytes: Vec<u8>) {
         if !self.observer && !self.queue.push(topic, bytes) {
             self.stats.gossip_full += 1;
         }
@@ -103,7 +105,7 @@ impl Detector {
         });
         for peer in accused {
             let told: Vec<_> = self.buddy_fact(now, &peer).into_iter().collect();
-            self.send(peer, Via::Datagram, Body::Gossip, &told);
+            self.send(peer, Via::Datagram, MessageBody::Gossip, &told);
         }
         let targets = self.random_members(self.config.gossip_fanout, |member| member.state == State::Alive);
         for peer in targets {
@@ -134,8 +136,8 @@ impl Detector {
     /// Sends the whole table, the fact about this node first.
     pub(super) fn send_table(&mut self, now: Instant, to: PublicKey, id: u64, request: bool) {
         let body = |index, total| {
-            let chunk = Chunk { id, index, total };
-            if request { Body::PushPull(chunk) } else { Body::PushPullAck(chunk) }
+            let chunk = TableChunk { id, index, total };
+            if request { MessageBody::PushPull(chunk) } else { MessageBody::PushPullAck(chunk) }
         };
         let room = message::room(MAX_CHUNK_BYTES, self.observer, &body(MAX_CHUNKS, MAX_CHUNKS));
         let facts = if self.observer { Vec::new() } else { self.digest(now) };
@@ -173,12 +175,12 @@ impl Detector {
 
     /// A body for the mesh group: this node is present, and a member that doesn't know it may answer.
     pub fn announce(&mut self) -> Vec<u8> {
-        let body = Body::Announce { nonce: self.rng.next_u64() };
+        let body = MessageBody::Announce { nonce: self.rng.next_u64() };
         message::assemble(self.epoch, self.observer, &body, &[], &[])
     }
 
     pub(super) fn check_departed(&mut self) {
-        let done = !self.queue.contains(&Topic::Member(self.me.key)) || self.table.live() == 0;
+        let done = !self.queue.contains(&GossipTopic::Member(self.me.key)) || self.table.live() == 0;
         if self.departing && done {
             self.departing = false;
             self.emit(MembershipEvent::Departed);
@@ -187,6 +189,6 @@ impl Detector {
 }
 
 /// Whether the record has the profile of its own incarnation, as an alive fact must.
-fn speaks_for_itself(entry: &Entry) -> bool {
+fn speaks_for_itself(entry: &MemberEntry) -> bool {
     entry.record.profile.as_ref().is_some_and(|profile| profile.incarnation == entry.record.incarnation)
 }

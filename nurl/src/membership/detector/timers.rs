@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use super::{Detector, Healing, MembershipEvent, Via};
 use crate::key::PublicKey;
-use crate::membership::message::Body;
-use crate::membership::probe::{Probe, Step};
+use crate::membership::message::MessageBody;
+use crate::membership::probe::{Probe, ProbeStep};
 use crate::membership::table::{Member, State};
 
 /// A peer heard within this time has a session with this node: sessions are renewed after 120 s.
@@ -109,12 +109,12 @@ impl Detector {
     fn step_probe(&mut self, now: Instant, seq: u64) {
         while let Some(step) = self.prober.find_mut(seq).and_then(|probe| probe.step(now)) {
             match step {
-                Step::Ping => self.send_probe_ping(now, seq, Via::Datagram),
-                Step::Indirect => {
+                ProbeStep::Ping => self.send_probe_ping(now, seq, Via::Datagram),
+                ProbeStep::Indirect => {
                     self.send_probe_ping(now, seq, Via::Reliable);
                     self.ask_others(now, seq);
                 }
-                Step::Failed => self.probe_failed(now, seq),
+                ProbeStep::Failed => self.probe_failed(now, seq),
             }
         }
     }
@@ -173,7 +173,7 @@ impl Detector {
     fn send_probe_ping(&mut self, now: Instant, seq: u64, via: Via) {
         let Some(target) = self.prober.find_mut(seq).map(|probe| probe.target) else { return };
         let pinned: Vec<_> = self.buddy_fact(now, &target).into_iter().collect();
-        self.send(target, via, Body::Ping { seq }, &pinned);
+        self.send(target, via, MessageBody::Ping { seq }, &pinned);
     }
 
     fn ask_others(&mut self, now: Instant, seq: u64) {
@@ -182,7 +182,7 @@ impl Detector {
         let timeout_ms = u32::try_from(remaining.as_millis()).unwrap_or(u32::MAX);
         let (helpers, heard) = self.helpers(now, target);
         for helper in &helpers {
-            self.send(*helper, Via::Datagram, Body::PingReq { seq, target, timeout_ms }, &[]);
+            self.send(*helper, Via::Datagram, MessageBody::PingReq { seq, target, timeout_ms }, &[]);
         }
         if let Some(probe) = self.prober.find_mut(seq) {
             probe.helpers = helpers;
@@ -258,7 +258,7 @@ impl Detector {
                 self.send_served_ping(now, seq, target);
             }
             if nack {
-                self.send(origin, Via::Datagram, Body::Nack { seq: origin_seq }, &[]);
+                self.send(origin, Via::Datagram, MessageBody::Nack { seq: origin_seq }, &[]);
             }
         }
         self.served.retain(|_, served| served.until > now);
@@ -327,7 +327,7 @@ impl Detector {
         healing.next = now + HEALING_INTERVAL;
         let (seq, peer) = (healing.seq, healing.peer);
         let pinned: Vec<_> = self.buddy_fact(now, &peer).into_iter().collect();
-        self.send(peer, Via::Datagram, Body::Ping { seq }, &pinned);
+        self.send(peer, Via::Datagram, MessageBody::Ping { seq }, &pinned);
     }
 
     fn run_answers(&mut self, now: Instant) {

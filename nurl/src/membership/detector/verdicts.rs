@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use super::{Detector, MAX_REFUTATIONS_PER_SECOND, MembershipEvent, RETRACT};
 use crate::key::PublicKey;
-use crate::membership::gossip::Topic;
+use crate::membership::gossip::GossipTopic;
 use crate::membership::suspicion::{MAX_ACCUSERS, Suspicion, expected_confirmations, min_timeout};
-use crate::membership::table::{Fact, Refusal, State, Verdict};
+use crate::membership::table::{Fact, FactRefusal, LocalVerdict, State};
 
 impl Detector {
     /// Takes a fact in. True if it is about this node and needs its current fact as a reply: refuted now or before.
@@ -16,15 +16,15 @@ impl Detector {
         }
         let applied = match self.table.apply(now, &self.config, fact, first_hand) {
             Ok(applied) => applied,
-            Err(Refusal::IncarnationJump) => {
+            Err(FactRefusal::IncarnationJump) => {
                 self.stats.incarnation_jumps += 1;
                 return false;
             }
-            Err(Refusal::TableFull) => {
+            Err(FactRefusal::TableFull) => {
                 self.stats.table_full += 1;
                 return false;
             }
-            Err(Refusal::Expired) => {
+            Err(FactRefusal::Expired) => {
                 self.stats.expired_facts += 1;
                 return false;
             }
@@ -34,21 +34,21 @@ impl Detector {
         }
         let key = fact.key;
         let record_state = self.table.entry(&key).map_or(State::Alive, |entry| entry.record.state);
-        if applied.growth.state {
+        if applied.change.state {
             if record_state != State::Suspect {
                 self.suspicions.remove(&key);
                 self.local_dead.remove(&key);
             }
             self.gossip_member(now, &key);
-        } else if applied.growth.profile
+        } else if applied.change.profile
             || (record_state == State::Suspect && !applied.new_accusers.is_empty())
         {
             self.gossip_member(now, &key);
         }
         if record_state == State::Suspect {
-            self.suspect(now, key, &applied.new_accusers, applied.growth.state);
+            self.suspect(now, key, &applied.new_accusers, applied.change.state);
         }
-        if applied.growth.restarted
+        if applied.change.restarted
             && let Some(member) = self.table.get(&key)
         {
             let boot = member.boot;
@@ -179,7 +179,7 @@ impl Detector {
         self.suspicions.remove(&peer);
         self.local_dead.remove(&peer);
         if only_mine {
-            self.queue.remove(&Topic::Member(peer));
+            self.queue.remove(&GossipTopic::Member(peer));
         }
         self.change(now, &peer, |entry| {
             entry.verdict = None;
@@ -207,7 +207,7 @@ impl Detector {
                 self.confirm(now, peer, me);
             } else if entry.verdict.is_none() {
                 self.confirm(now, peer, me);
-                self.change(now, &peer, |entry| entry.verdict = Some(Verdict::Suspect));
+                self.change(now, &peer, |entry| entry.verdict = Some(LocalVerdict::Suspect));
             }
             return;
         }
@@ -260,7 +260,7 @@ impl Detector {
                 self.local_dead.insert(peer);
                 self.urge(now, peer, false);
                 self.change(now, &peer, |entry| {
-                    entry.verdict = Some(Verdict::Dead { counts_at, counts: false });
+                    entry.verdict = Some(LocalVerdict::Dead { counts_at, counts: false });
                 });
                 continue;
             }
@@ -283,7 +283,7 @@ impl Detector {
             if self.counts_at(&peer).is_none_or(|at| at <= now) {
                 self.local_dead.remove(&peer);
                 self.change(now, &peer, |entry| {
-                    if let Some(Verdict::Dead { counts, .. }) = &mut entry.verdict {
+                    if let Some(LocalVerdict::Dead { counts, .. }) = &mut entry.verdict {
                         *counts = true;
                     }
                 });
@@ -293,8 +293,8 @@ impl Detector {
 
     pub(super) fn counts_at(&self, peer: &PublicKey) -> Option<Instant> {
         match self.table.entry(peer)?.verdict? {
-            Verdict::Dead { counts_at, .. } => Some(counts_at),
-            Verdict::Suspect => None,
+            LocalVerdict::Dead { counts_at, .. } => Some(counts_at),
+            LocalVerdict::Suspect => None,
         }
     }
 
@@ -325,12 +325,15 @@ impl Detector {
             .collect();
         let counts_at = now + self.config.isolation_counts_after;
         for peer in recent {
-            self.queue.remove(&Topic::Member(peer));
+            self.queue.remove(&GossipTopic::Member(peer));
             let mut dead = false;
             self.change(now, &peer, |entry| {
                 dead = entry.record.state == State::Dead;
-                let verdict =
-                    if dead { Verdict::Dead { counts_at, counts: false } } else { Verdict::Suspect };
+                let verdict = if dead {
+                    LocalVerdict::Dead { counts_at, counts: false }
+                } else {
+                    LocalVerdict::Suspect
+                };
                 if !entry.cleared {
                     entry.verdict = Some(verdict);
                 }
@@ -382,7 +385,7 @@ impl Detector {
         self.local_dead.remove(&peer);
         let mut dead = false;
         self.change(now, &peer, |entry| {
-            dead = matches!(entry.verdict.take(), Some(Verdict::Dead { .. }));
+            dead = matches!(entry.verdict.take(), Some(LocalVerdict::Dead { .. }));
             let state = if dead { State::Dead } else { State::Suspect };
             entry.record.state = entry.record.state.max(state);
             entry.cleared = false;
@@ -402,7 +405,7 @@ impl Detector {
         &mut self,
         now: Instant,
         peer: &PublicKey,
-        change: impl FnOnce(&mut crate::membership::table::Entry),
+        change: impl FnOnce(&mut crate::membership::table::MemberEntry),
     ) {
         if let Some((before, after)) = self.table.update(now, peer, change) {
             self.show(peer, Some(before), after);
@@ -431,7 +434,7 @@ impl Detector {
         self.suspicions.remove(&peer);
         self.local_dead.remove(&peer);
         self.prober.remove(&peer);
-        self.queue.remove(&Topic::Member(peer));
+        self.queue.remove(&GossipTopic::Member(peer));
         self.emit(MembershipEvent::Reclaimed(peer));
     }
 }
