@@ -36,6 +36,7 @@ pub mod isolation;
 pub mod join;
 pub mod message;
 pub mod meta;
+mod per_second;
 pub mod probe;
 pub mod pushpull;
 pub mod suspicion;

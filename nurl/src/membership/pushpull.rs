@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use super::message::TableChunk;
+use super::per_second::PerSecond;
 use crate::key::PublicKey;
 
 /// The most chunks of a table: all [`MAX_MEMBERS`](super::table::MAX_MEMBERS) with the largest metadata and four
@@ -38,8 +39,8 @@ struct PendingExchange {
 #[derive(Debug, Default)]
 pub struct PushPull {
     pending: BTreeMap<u64, PendingExchange>,
-    /// Start of the current second, and the number of facts sent in it.
-    answered: Option<(Instant, usize)>,
+    /// The facts sent in answers.
+    answered: PerSecond,
 }
 
 impl PushPull {
@@ -75,15 +76,7 @@ impl PushPull {
 
     /// Whether a request may be answered now with a table of `facts` facts.
     pub fn may_answer(&mut self, now: Instant, facts: usize) -> bool {
-        let (since, count) = match self.answered {
-            Some((since, count)) if now.saturating_duration_since(since) < Duration::from_secs(1) => {
-                (since, count)
-            }
-            _ => (now, 0),
-        };
-        let count = count.saturating_add(facts);
-        self.answered = Some((since, count));
-        count <= MAX_FACTS_PER_SECOND
+        self.answered.add(now, facts) <= MAX_FACTS_PER_SECOND
     }
 
     /// Ends the exchanges that took too long and returns their peers.
@@ -93,7 +86,7 @@ impl PushPull {
     }
 
     /// When [`expire`](PushPull::expire) next has an exchange to end.
-    pub fn due(&self) -> Option<Instant> {
+    pub fn poll_timeout(&self) -> Option<Instant> {
         self.pending.values().map(|pending| pending.until).min()
     }
 }
@@ -145,7 +138,7 @@ mod tests {
             assert!(exchanges.start(now, TIMEOUT, at.into(), key(at)));
         }
         assert!(!exchanges.start(now, TIMEOUT, 99, key(99)));
-        assert_eq!(exchanges.due(), Some(now + TIMEOUT));
+        assert_eq!(exchanges.poll_timeout(), Some(now + TIMEOUT));
         assert_eq!(exchanges.expire(now + TIMEOUT).len(), MAX_PENDING);
         assert!(exchanges.start(now, TIMEOUT, 99, key(99)));
         assert!(!exchanges.start(now, TIMEOUT, 100, key(99)), "one with each peer");
@@ -161,7 +154,7 @@ mod tests {
         assert!(exchanges.start(later, TIMEOUT, 2, key(1)));
         assert_eq!(exchanges.answer(&key(1), TableChunk { id: 1, index: 0, total: 2 }), Some(false));
         assert_eq!(exchanges.answer(&key(1), TableChunk { id: 1, index: 1, total: 2 }), Some(true));
-        assert_eq!(exchanges.due(), None, "the other one is answered too");
+        assert_eq!(exchanges.poll_timeout(), None, "the other one is answered too");
         assert!(exchanges.start(later, TIMEOUT, 3, key(1)));
         assert_eq!(exchanges.answer(&key(1), TableChunk { id: 3, index: 0, total: 2 }), Some(false));
         assert!(!exchanges.start(later + ASK_AGAIN, TIMEOUT, 4, key(1)), "its table is on the way");

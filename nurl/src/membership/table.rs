@@ -224,6 +224,19 @@ pub(crate) struct MemberEntry {
 }
 
 impl MemberEntry {
+    /// Whether the record has the profile of its own incarnation, as an alive fact must.
+    pub(crate) fn speaks_for_itself(&self) -> bool {
+        self.record.profile.as_ref().is_some_and(|profile| profile.incarnation == self.record.incarnation)
+    }
+
+    /// When a verdict of isolation takes effect in this node's own view, if one waits for that.
+    fn counts_at(&self) -> Option<Instant> {
+        match self.verdict {
+            Some(LocalVerdict::Dead { counts_at, counts: false }) => Some(counts_at),
+            _ => None,
+        }
+    }
+
     fn effective(&self) -> State {
         let state = match self.record.state {
             State::Suspect if self.cleared => State::Alive,
@@ -256,6 +269,8 @@ impl MemberEntry {
 pub struct MemberTable {
     entries: BTreeMap<PublicKey, MemberEntry>,
     live: usize,
+    /// Members with a verdict of isolation that isn't in effect yet.
+    waiting_verdicts: BTreeSet<PublicKey>,
 }
 
 impl MemberTable {
@@ -272,6 +287,23 @@ impl MemberTable {
     /// One member.
     pub fn get(&self, key: &PublicKey) -> Option<&Member> {
         self.entries.get(key).map(|entry| &entry.member)
+    }
+
+    /// Whether `key` is a member, alive or suspect.
+    pub fn is_live(&self, key: &PublicKey) -> bool {
+        self.get(key).is_some_and(|member| member.state.is_live())
+    }
+
+    /// When the next verdict of isolation takes effect.
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        self.waiting_verdicts.iter().filter_map(|key| self.entries.get(key)?.counts_at()).min()
+    }
+
+    /// The members whose verdict of isolation takes effect now.
+    pub(crate) fn due_verdicts(&self, now: Instant) -> Vec<PublicKey> {
+        let counts_at = |key: &PublicKey| self.entries.get(key).and_then(MemberEntry::counts_at);
+        let due = |key: &&PublicKey| counts_at(key).is_some_and(|at| at <= now);
+        self.waiting_verdicts.iter().filter(due).copied().collect()
     }
 
     /// A member sent this node a message itself.
@@ -320,6 +352,11 @@ impl MemberTable {
             if entry.member.meta != profile.meta {
                 entry.member.meta = profile.meta.clone();
             }
+        }
+        if entry.counts_at().is_some() {
+            self.waiting_verdicts.insert(*key);
+        } else {
+            self.waiting_verdicts.remove(key);
         }
         if before != after {
             entry.member.state = after;
@@ -418,7 +455,7 @@ impl MemberTable {
                 return Err(FactRefusal::TableFull);
             }
             let victim = self.longest_gone().ok_or(FactRefusal::TableFull)?;
-            self.entries.remove(&victim);
+            self.remove(&victim);
             reclaimed = Some(victim);
         }
         let since = if state.is_live() { now } else { now.checked_sub(age).unwrap_or(now) };
@@ -481,9 +518,14 @@ impl MemberTable {
             .map(|entry| entry.member.key)
             .collect();
         for key in &over {
-            self.entries.remove(key);
+            self.remove(key);
         }
         over
+    }
+
+    fn remove(&mut self, key: &PublicKey) {
+        self.entries.remove(key);
+        self.waiting_verdicts.remove(key);
     }
 }
 

@@ -270,3 +270,30 @@ fn another_boot_id_is_a_restart_and_hearsay_of_an_old_one_is_not() {
     assert!(!take(&mut table, &alive(key(1), 3)).change.restarted);
     assert_eq!(table.get(&key(1)).unwrap().boot, 8);
 }
+
+#[test]
+fn a_verdict_of_isolation_waits_until_it_counts_is_withdrawn_or_its_subject_is_forgotten() {
+    let start = now();
+    let at = |s| start + Duration::from_secs(s);
+    let dead = |counts_at, counts| Some(LocalVerdict::Dead { counts_at, counts });
+    let mut table = MemberTable::default();
+    (1..4).for_each(|of| drop(take(&mut table, &alive(key(of), 1))));
+    for (of, verdict, next) in [
+        (1, Some(LocalVerdict::Suspect), None),
+        (1, dead(at(60), false), Some(at(60))),
+        (2, dead(at(30), false), Some(at(30))),
+        (3, dead(at(10), true), Some(at(30))),
+        (2, None, Some(at(60))),
+        (2, dead(at(90), false), Some(at(60))),
+    ] {
+        table.update(start, &key(of), |entry| entry.verdict = verdict);
+        assert_eq!(table.poll_timeout(), next, "{of}: {verdict:?}");
+    }
+    for (when, due) in [(59, vec![]), (60, vec![key(1)]), (90, vec![key(1), key(2)])] {
+        assert_eq!(table.due_verdicts(at(when)), due, "after {when} s");
+    }
+    take(&mut table, &alive(key(1), 2));
+    assert_eq!(table.due_verdicts(at(90)), [key(2)], "its subject has refuted");
+    take(&mut table, &said(key(2), 2, State::Left, &[]));
+    assert_eq!(table.poll_timeout(), None, "and this one has left");
+}

@@ -6,7 +6,8 @@ mod rules;
 
 use std::time::Duration;
 
-use super::{MembershipEvent, State, Via};
+use super::{MembershipEvent, Via};
+use crate::membership::State;
 use crate::membership::message::{MembershipMessage, MessageBody};
 use crate::membership::table::{Fact, MemberRecord};
 use cluster::{Cluster, key};

@@ -8,9 +8,10 @@ use rand_core::SeedableRng;
 use super::cluster::{Cluster, key, meta};
 use crate::key::PublicKey;
 use crate::membership::detector::{
-    ANSWERERS, MAX_ANSWERS, MAX_CONTACTS, MAX_EPOCH_JUMP, MAX_REFUTATIONS_PER_SECOND, MAX_SEEN_EVENTS,
-    MAX_SERVED, MAX_TRANSMITS, MAX_WAITING_EVENTS,
+    ANSWERERS, MAX_ANSWERS, MAX_EPOCH_JUMP, MAX_REFUTATIONS_PER_SECOND, MAX_SEEN_EVENTS, MAX_SERVED,
+    MAX_TRANSMITS, MAX_WAITING_EVENTS,
 };
+use crate::membership::join::MAX_CONTACTS;
 use crate::membership::message::{
     MAX_CHUNK_BYTES, MAX_DATAGRAM_BYTES, MAX_EVENT_BYTES, MembershipMessage, MessageBody, TableChunk,
     UserEvent,
@@ -275,7 +276,7 @@ fn an_accusation_by_a_name_that_nobody_has_shortens_nothing() {
         let mut accusation = fact(2, 1, State::Suspect);
         accusation.accusers = accusers.iter().map(|of| key(*of)).collect();
         tell(&mut detector, now, 1, MessageBody::Gossip, vec![accusation]);
-        detector.suspicions[&key(2)].deadline() - now
+        detector.suspicions.deadline(&key(2)).unwrap() - now
     };
     assert_eq!(dead_after(&[3]), Duration::from_secs(24));
     assert_eq!(dead_after(&[3, 97, 98, 99]), Duration::from_secs(24));
@@ -599,7 +600,7 @@ fn user_events_are_bounded_and_typed() {
     }
     let heard = events(&mut detector).iter().filter(|e| matches!(e, MembershipEvent::User { .. })).count();
     assert_eq!(heard, MAX_SEEN_EVENTS + 1, "each once");
-    assert_eq!(detector.seen_events.len(), MAX_SEEN_EVENTS);
+    assert_eq!(detector.view.gossip.seen(), MAX_SEEN_EVENTS);
     let (_, mut observer) = new(true);
     assert_eq!(observer.broadcast(b"x"), Err(MembershipError::NotAMember));
 }
@@ -610,14 +611,14 @@ fn what_waits_for_a_driver_that_never_comes_is_bounded() {
     for seq in 0..MAX_TRANSMITS as u64 + 7 {
         tell(&mut detector, now, 1, MessageBody::Ping { seq }, Vec::new());
     }
-    assert_eq!(detector.transmits.len(), MAX_TRANSMITS);
+    assert_eq!(detector.view.outbox.waiting().0, MAX_TRANSMITS);
     assert_eq!(detector.stats().transmits_dropped, 7);
     for incarnation in 1..=MAX_WAITING_EVENTS as u64 {
         let fact = fact(2, incarnation, if incarnation % 2 == 0 { State::Alive } else { State::Left });
         tell(&mut detector, now, 1, MessageBody::Gossip, vec![fact]);
     }
     tell(&mut detector, now, 1, MessageBody::Gossip, vec![fact(2, MAX_WAITING_EVENTS as u64, State::Left)]);
-    assert_eq!(detector.events.len(), MAX_WAITING_EVENTS);
+    assert_eq!(detector.view.outbox.waiting().1, MAX_WAITING_EVENTS);
     assert!(detector.stats().events_dropped > 0);
     assert_eq!(state(&detector, 2), State::Left, "the view is right all the same");
 }
