@@ -42,24 +42,20 @@ pub use outbox::{MAX_TRANSMITS, MAX_WAITING_EVENTS, Transmit, Via};
 pub use suspicions::RETRACT;
 
 use self::announcements::Announcements;
-use self::dissemination::Dissemination;
 use self::exchanges::Exchanges;
 use self::healing::Healing;
 use self::indirect::IndirectPings;
 use self::local::LocalMember;
-use self::outbox::Outbox;
 use self::prober::Prober;
 use self::suspicions::Suspicions;
 use self::view::MeshView;
-use super::awareness::Awareness;
 use super::config::DetectorConfig;
 use super::event::{DetectorStats, MembershipError, MembershipEvent};
 use super::gossip::GossipTopic;
 use super::join::{Join, Obstacle};
 use super::message::{self, MAX_EVENT_BYTES, MessageBody, UserEvent};
 use super::meta::Meta;
-use super::probe::ProbeRotation;
-use super::table::{Member, MemberTable};
+use super::table::Member;
 use crate::key::PublicKey;
 use crate::kit::draw;
 use crate::net::reach::rendezvous::Contact;
@@ -95,7 +91,7 @@ impl Detector {
         // Nodes that start together must not probe and exchange in lockstep.
         let first_probe = now + draw::duration(&mut rng, config.probe_interval);
         let first_exchange = now + draw::duration(&mut rng, config.push_pull_interval);
-        let seq = rng.next_u64() >> 16;
+        let local = LocalMember::new(local, boot, meta, observer, now);
         Detector {
             prober: Prober::new(first_probe),
             indirect: IndirectPings::default(),
@@ -104,17 +100,7 @@ impl Detector {
             healing: Healing::default(),
             announcements: Announcements::default(),
             join: Join::default(),
-            view: MeshView {
-                config,
-                rng,
-                local: LocalMember::new(local, boot, meta, observer, now),
-                health: Awareness::default(),
-                table: MemberTable::default(),
-                rotation: ProbeRotation::default(),
-                gossip: Dissemination::new(now),
-                outbox: Outbox::new(seq),
-                stats: DetectorStats::default(),
-            },
+            view: MeshView::new(config, local, now, rng),
         }
     }
 

@@ -311,3 +311,71 @@ impl Prober {
         self.probes.forget(peer);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::view::tests::{key, view};
+    use super::*;
+
+    const S: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_denial_causes_a_probe_at_most_once_in_ten_seconds_and_only_of_a_live_member() {
+        let now = crate::rt::test_now();
+        let (mut view, mut prober) = (view(now, false, 2), Prober::new(now + S));
+        for (at_s, peer, probes) in [(0, 9, 0), (0, 1, 1), (9, 1, 1), (9, 2, 2), (10, 1, 3)] {
+            // The earlier probe of the peer is over.
+            prober.abandon();
+            prober.handle_denied(now + S * at_s, &mut view, key(peer));
+            assert_eq!(view.stats.probes_beside, probes, "{peer} after {at_s} s");
+        }
+        assert_eq!(prober.answered, Some(now + S * 10), "the hub has answered");
+    }
+
+    #[test]
+    fn a_failure_lowers_local_health_unless_somebody_answered_since_the_probe_began() {
+        let now = crate::rt::test_now();
+        for (answered, health) in [(None, 1), (Some(now), 1), (Some(now + S), 0), (Some(now + S * 2), 0)] {
+            let (mut view, mut prober) = (view(now, false, 1), Prober::new(now + S));
+            prober.start_due(now + S, &mut view);
+            prober.answered = answered;
+            let seq = prober.under_way()[0];
+            assert!(!prober.advance(now + S, &mut view, seq));
+            assert!(prober.advance(now + S * 2, &mut view, seq), "nobody has answered it");
+            assert_eq!(prober.fail(now + S * 2, &mut view, seq), Some(key(1)));
+            assert_eq!((view.health.score(), prober.under_way()), (health, vec![]));
+            assert_eq!(prober.handle_ack(now + S * 3, &mut view, key(1), seq), ProbeAck::Late(key(1)));
+        }
+    }
+
+    #[test]
+    fn an_ack_in_time_counts_once_and_improves_health_unless_the_target_owed_a_nack() {
+        let now = crate::rt::test_now();
+        for (owes, health) in [(false, 3), (true, 4)] {
+            let (mut view, mut prober) = (view(now, false, 2), Prober::new(now + S));
+            view.health.worse(4);
+            prober.urge(now, &mut view, key(1), owes);
+            prober.probes.start_round(Probe::new(now, 77, key(2), S, S));
+            let seq = prober.under_way()[1];
+            assert_eq!(prober.handle_ack(now, &mut view, key(2), seq), ProbeAck::Unknown);
+            assert_eq!(prober.handle_ack(now, &mut view, key(1), seq), ProbeAck::InTime(key(1)));
+            assert_eq!(view.health.score(), health);
+            assert_eq!(prober.handle_ack(now, &mut view, key(1), seq), ProbeAck::Late(key(1)));
+            assert_eq!(prober.handle_ack(now, &mut view, key(2), 77), ProbeAck::InTime(key(2)));
+            assert_eq!(prober.handle_ack(now, &mut view, key(2), 77), ProbeAck::Repeated);
+        }
+    }
+
+    #[test]
+    fn an_observer_and_a_node_that_left_probe_nobody() {
+        let now = crate::rt::test_now();
+        let (mut member, mut observer) = (view(now, false, 1), view(now, true, 1));
+        let mut prober = Prober::new(now + S);
+        assert_eq!(prober.poll_timeout(&member), Some(now + S));
+        assert_eq!(prober.poll_timeout(&observer), None);
+        prober.urge(now, &mut observer, key(1), false);
+        member.local.leave(now);
+        prober.urge(now, &mut member, key(1), false);
+        assert_eq!((prober.poll_timeout(&member), prober.under_way()), (None, vec![]));
+    }
+}

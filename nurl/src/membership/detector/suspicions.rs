@@ -376,3 +376,69 @@ fn retract_recent(now: Instant, view: &mut MeshView) {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::view::tests::{key, view};
+    use super::*;
+
+    const S: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn the_deadline_is_the_first_end_of_a_suspicion_or_of_a_hold() {
+        let now = crate::rt::test_now();
+        let view = view(now, false, 5);
+        let mut suspicions = Suspicions::new(&view.config);
+        assert_eq!(suspicions.poll_timeout(), None);
+        // Six members: three confirmations suffice, and the longest time is 24 s.
+        assert!(suspicions.confirm(now, &view, key(1), key(2)));
+        assert!(suspicions.confirm(now + S, &view, key(3), key(2)));
+        assert!(!suspicions.confirm(now + S, &view, key(3), key(2)), "it accused before");
+        assert_eq!(suspicions.poll_timeout(), Some(now + S * 24));
+        (4..7).for_each(|accuser| assert!(suspicions.confirm(now + S, &view, key(3), key(accuser))));
+        assert_eq!(suspicions.poll_timeout(), Some(now + S * 5));
+        suspicions.postpone(S * 2);
+        assert_eq!(suspicions.poll_timeout(), Some(now + S * 7));
+        for (until, due) in [(3, 14), (14, 14), (20, 20)] {
+            suspicions.hold(now + S * 10, now + S * until);
+            assert_eq!(suspicions.poll_timeout(), Some(now + S * due), "held for {until} s");
+        }
+        assert!(suspicions.is_held(now + S * 19) && !suspicions.is_held(now + S * 20));
+        suspicions.remove(&key(3));
+        assert_eq!(suspicions.poll_timeout(), Some(now + S * 34));
+    }
+
+    #[test]
+    fn an_accusation_in_isolation_is_kept_here_and_any_other_is_told() {
+        let now = crate::rt::test_now();
+        for isolated in [false, true] {
+            let mut view = view(now, false, 5);
+            let mut suspicions = Suspicions::new(&view.config);
+            suspicions.evidence().probed(now, key(1), !isolated);
+            assert_eq!(suspicions.weigh_isolation(now, &mut view), isolated);
+            suspicions.accuse(now, &mut view, key(1));
+            let entry = view.table.entry(&key(1)).unwrap();
+            assert_eq!(entry.member.state, State::Suspect, "in this node's view it is suspect either way");
+            assert_eq!(entry.record.state == State::Suspect, !isolated);
+            assert_eq!(view.gossip.queue.contains(&GossipTopic::Member(key(1))), !isolated);
+            assert!(!suspicions.clear(now, &mut view, key(1)), "nobody holds it dead");
+            assert_eq!(view.table.get(&key(1)).unwrap().state, State::Alive);
+            assert!(!view.gossip.queue.contains(&GossipTopic::Member(key(1))), "nobody else accuses it");
+        }
+    }
+
+    #[test]
+    fn a_suspicion_that_ends_is_a_verdict_of_a_member_and_a_question_of_an_observer() {
+        let now = crate::rt::test_now();
+        for (observer, state) in [(false, State::Dead), (true, State::Suspect)] {
+            let mut view = view(now, observer, 5);
+            let (mut suspicions, mut prober) = (Suspicions::new(&view.config), Prober::new(now));
+            suspicions.accuse(now, &mut view, key(1));
+            let end = suspicions.poll_timeout().unwrap();
+            assert!(!suspicions.end_due(end - S, &mut view, &mut prober), "too early");
+            assert_eq!(suspicions.end_due(end, &mut view, &mut prober), observer);
+            assert_eq!(view.table.get(&key(1)).unwrap().state, state);
+            assert_eq!(suspicions.poll_timeout().is_some(), observer, "it asks again later");
+        }
+    }
+}

@@ -7,6 +7,8 @@
 
 use std::time::Instant;
 
+use rand_core::Rng as _;
+
 use super::dissemination::Dissemination;
 use super::local::{ClaimAnswer, LocalMember};
 use super::outbox::{Outbox, Transmit, Via};
@@ -38,6 +40,23 @@ pub(super) struct MeshView {
 }
 
 impl MeshView {
+    /// A view without another member.
+    pub(super) fn new(config: DetectorConfig, local: LocalMember, now: Instant, mut rng: Rng) -> MeshView {
+        // The high bits stay free, so that the series doesn't wrap in the life of a process.
+        let outbox = Outbox::new(rng.next_u64() >> 16);
+        MeshView {
+            config,
+            rng,
+            local,
+            health: Awareness::default(),
+            table: MemberTable::default(),
+            rotation: ProbeRotation::default(),
+            gossip: Dissemination::new(now),
+            outbox,
+            stats: DetectorStats::default(),
+        }
+    }
+
     /// Number of live members, this node included unless it is an observer: SWIM's n.
     pub(super) fn live(&self) -> usize {
         let counts = !self.local.is_observer() && self.local.member().state.is_live();
@@ -291,6 +310,90 @@ impl MeshView {
         if self.local.is_departing() && done {
             self.local.departed();
             self.emit(MembershipEvent::Departed);
+        }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use rand_core::SeedableRng;
+
+    use super::*;
+    use crate::membership::meta::Meta;
+    use crate::membership::table::{MemberProfile, MemberRecord};
+
+    /// The keys of the members; this node's is 0.
+    pub(in super::super) fn key(at: u8) -> PublicKey {
+        PublicKey::from_bytes([at; 32])
+    }
+
+    fn alive(at: u8) -> Fact {
+        let profile = MemberProfile { incarnation: 1, boot: 1, meta: Meta::default() };
+        let record = MemberRecord { incarnation: 1, state: State::Alive, profile: Some(profile) };
+        Fact { key: key(at), record, age_s: 0, accusers: Vec::new() }
+    }
+
+    /// A view with members 1 to `others`, all alive, and nothing to send.
+    pub(in super::super) fn view(now: Instant, observer: bool, others: u8) -> MeshView {
+        let local = LocalMember::new(key(0), 1, Meta::default(), observer, now);
+        let mut view = MeshView::new(DetectorConfig::default(), local, now, Rng::from_seed([7; 32]));
+        for at in 1..=others {
+            let applied = view.apply(now, &alive(at), true).expect("there is room");
+            view.show(&key(at), applied.before, applied.after);
+        }
+        while view.outbox.poll_event().is_some() {}
+        view
+    }
+
+    fn sent(view: &mut MeshView) -> MembershipMessage {
+        let transmit = view.outbox.poll_transmit().expect("it was sent");
+        MembershipMessage::decode(&transmit.body).unwrap()
+    }
+
+    #[test]
+    fn an_observer_is_not_counted_and_gossips_nothing() {
+        let now = crate::rt::test_now();
+        for (observer, live, facts) in [(false, 3, 1), (true, 2, 0)] {
+            let mut view = view(now, observer, 2);
+            assert_eq!(view.live(), live);
+            view.gossip_member(now, &key(1));
+            assert_eq!(view.poll_timeout(), (!observer).then_some(now));
+            view.send(key(2), Via::Datagram, MessageBody::Gossip, &[]);
+            let message = sent(&mut view);
+            assert_eq!((message.observer, message.facts.len()), (observer, facts));
+        }
+    }
+
+    #[test]
+    fn a_peer_that_may_be_silent_gets_its_own_record_and_no_gossip() {
+        let now = crate::rt::test_now();
+        for (state, facts) in [(State::Alive, vec![2]), (State::Suspect, vec![1]), (State::Dead, vec![1])] {
+            let mut view = view(now, false, 2);
+            view.gossip_member(now, &key(2));
+            view.change(now, &key(1), |entry| entry.record.state = state);
+            assert_eq!(view.outbox.poll_event().is_some(), state != State::Alive, "a change is an event");
+            view.send_ping(now, key(1), Via::Datagram, 7);
+            let told: Vec<PublicKey> = sent(&mut view).facts.iter().map(|fact| fact.key).collect();
+            assert_eq!(told, facts.into_iter().map(key).collect::<Vec<_>>(), "{state:?}");
+        }
+    }
+
+    #[test]
+    fn an_accusation_by_a_member_that_may_have_probed_this_node_lowers_its_health() {
+        let now = crate::rt::test_now();
+        for (state, probed, health) in [
+            (State::Suspect, true, 1),
+            (State::Suspect, false, 0),
+            (State::Dead, true, 1),
+            (State::Left, true, 0),
+        ] {
+            let mut view = view(now, false, 1);
+            let record = MemberRecord { incarnation: 0, state, profile: None };
+            let claim = Fact { key: key(0), record, age_s: 0, accusers: vec![key(1)] };
+            assert!(view.answer_claim(now, &claim, probed), "the sender needs the refutation");
+            assert_eq!(view.health.score(), health, "{state:?}, probed {probed}");
+            assert_eq!(view.outbox.poll_event(), Some(MembershipEvent::Refuted { incarnation: 1 }));
+            assert!(view.gossip.queue.contains(&GossipTopic::Member(key(0))));
         }
     }
 }

@@ -66,7 +66,7 @@ impl ProbeClock {
             self.indirect = true;
             return Some(ProbeStep::Indirect);
         }
-        (self.verdict_at() <= now).then_some(ProbeStep::Failed)
+        (self.fails_at() <= now).then_some(ProbeStep::Failed)
     }
 
     /// When [`step`](ProbeClock::step) next has an action.
@@ -75,7 +75,7 @@ impl ProbeClock {
             return until;
         }
         let indirect = (!self.indirect).then(|| self.started + self.timeout);
-        [self.ping_due(), indirect].into_iter().flatten().fold(self.verdict_at(), Instant::min)
+        [self.ping_due(), indirect].into_iter().flatten().fold(self.fails_at(), Instant::min)
     }
 
     /// When it started.
@@ -84,13 +84,13 @@ impl ProbeClock {
     }
 
     /// When the probe fails, without an answer.
-    pub fn verdict_at(&self) -> Instant {
+    pub fn fails_at(&self) -> Instant {
         self.started + self.period
     }
 
     /// Time left for an indirect leg.
     pub fn remaining(&self, now: Instant) -> Duration {
-        self.verdict_at().saturating_duration_since(now)
+        self.fails_at().saturating_duration_since(now)
     }
 
     /// The ping could not be sealed: the clock is held until there is a session, for at most `grace`.
@@ -131,16 +131,13 @@ mod tests {
     const TIMEOUT: Duration = Duration::from_millis(300);
     const PERIOD: Duration = Duration::from_secs(1);
 
+    /// The steps of a probe that nobody answers, with their times in milliseconds.
     fn course(clock: &mut ProbeClock, from: Instant) -> Vec<(u64, ProbeStep)> {
         let mut steps = Vec::new();
-        loop {
+        while steps.last().is_none_or(|(_, step)| *step != ProbeStep::Failed) {
             let due = clock.due();
-            while let Some(step) = clock.step(due) {
-                steps.push((due.duration_since(from).as_millis() as u64, step));
-                if step == ProbeStep::Failed {
-                    return steps;
-                }
-            }
+            let step = clock.step(due).expect("it is due");
+            steps.push((due.duration_since(from).as_millis() as u64, step));
         }
         steps
     }
@@ -171,7 +168,7 @@ mod tests {
         assert_eq!(clock.step(up), None);
         clock.session_up(up);
         assert_eq!(course(&mut clock, up).first(), Some(&(0, ProbeStep::Ping)));
-        assert_eq!(clock.verdict_at(), up + PERIOD);
+        assert_eq!(clock.fails_at(), up + PERIOD);
     }
 
     #[test]
@@ -193,9 +190,9 @@ mod tests {
             if held {
                 clock.hold(now, Duration::from_secs(2));
             }
-            let (due, fails) = (clock.due(), clock.verdict_at());
+            let (due, fails) = (clock.due(), clock.fails_at());
             clock.postpone(stall);
-            assert_eq!((clock.due(), clock.verdict_at()), (due + stall, fails + stall), "held {held}");
+            assert_eq!((clock.due(), clock.fails_at()), (due + stall, fails + stall), "held {held}");
         }
     }
 }

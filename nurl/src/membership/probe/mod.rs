@@ -10,7 +10,7 @@
 //! | --- | --- |
 //! | 0, 300, 600 ms | a ping by datagram |
 //! | 300 ms | a ping over the reliable leg, and k others asked to ping |
-//! | 1 s | the verdict, if nothing was heard |
+//! | 1 s | the failure, if nothing was heard |
 //!
 //! Without a session the clock is held until there is one, for a bounded time. If the handshake fails, the direct leg
 //! is dropped and the other legs start at once.
