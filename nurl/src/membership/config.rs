@@ -99,8 +99,7 @@ impl Default for DetectorConfig {
             isolated_push_pull_interval: Duration::from_secs(5),
             // memberlist's limit for a TCP exchange. The largest table, 600 KiB, arrives at 0.5 Mbit/s.
             push_pull_timeout: Duration::from_secs(10),
-            // A handshake takes one round trip and is repeated after a second when lost; through a relay that is
-            // twice a loss, or one loss and a slow path.
+            // In this time a handshake is tried five times: at 0, 0.25, 0.5, 1 and 2 s.
             session_grace: Duration::from_secs(2),
             // Ten probes of the rounds: more than half of them failing is no coincidence at 30 % loss.
             isolation_window: Duration::from_secs(10),

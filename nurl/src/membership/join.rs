@@ -1,6 +1,8 @@
 //! Joining: which contacts a newcomer asks for the mesh's table, in which order, and when it may conclude that it is
 //! alone.
 //!
+//! A *contact* is a bootstrap peer: one that a hub names, which may or may not be a member.
+//!
 //! **Guarantees.** A contact that answers is found, however many others are gone or forged. A contact denied by its
 //! hubs costs one round trip and no wait. A newcomer starts alone as soon as it is proven that no member is there:
 //! every hub has answered, and has denied every contact named.
