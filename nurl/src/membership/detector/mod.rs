@@ -206,6 +206,7 @@ impl Detector {
     }
 
     /// Number of live members, this node included unless it is an observer: SWIM's n.
+    #[cfg(test)]
     pub fn live(&self) -> usize {
         self.view.live()
     }
@@ -233,6 +234,7 @@ impl Detector {
     }
 
     /// Whether this node considers itself isolated.
+    #[cfg(test)]
     pub fn is_isolated(&self) -> bool {
         self.suspicions.is_isolated()
     }
