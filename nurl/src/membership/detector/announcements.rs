@@ -99,8 +99,8 @@ mod tests {
     fn answers_are_taken_when_due_in_the_order_of_arrival() {
         let now = crate::rt::test_now();
         let at = |s| now + Duration::from_secs(s);
-        let mut announcements = Announcements::default();
-        announcements.waiting = vec![(at(2), key(1)), (at(3), key(2)), (at(1), key(3))];
+        let waiting = vec![(at(2), key(1)), (at(3), key(2)), (at(1), key(3))];
+        let mut announcements = Announcements { waiting };
         assert_eq!(announcements.poll_timeout(), Some(at(1)));
         assert_eq!(announcements.take_due(at(2)), [key(1), key(3)]);
         assert_eq!(announcements.poll_timeout(), Some(at(3)));
