@@ -1,8 +1,8 @@
 //! The timings of the failure detector; the defaults are the mesh's shared numbers.
 //!
-//! The numbers marked *memberlist* are the defaults for a local network of HashiCorp's memberlist, which runs SWIM with
-//! Lifeguard in thousands of meshes; they had no reason to differ here. Lifeguard writes the suspicion times as
-//! min = α · max(1, log10 n) · probe interval, max = β · min, with K confirmations from max to min (§4.2).
+//! The numbers marked *memberlist* are the defaults of HashiCorp's memberlist for a local network: SWIM with Lifeguard
+//! as Consul and Nomad run it. Lifeguard writes the suspicion times as min = α · max(1, log10 n) · probe interval and
+//! max = β · min, with K confirmations from max to min (§4.2).
 
 use std::time::Duration;
 
@@ -76,8 +76,8 @@ impl Default for DetectorConfig {
             // α = 4 and a probe interval of 1 s; memberlist. (Lifeguard's evaluation goes from 2 to 5.) The accused
             // hears of it by the next ping or by gossip, within 2 s in a small mesh, and its refutation takes as long.
             suspicion_min: Duration::from_secs(4),
-            // β = 6, the paper's default; memberlist. A lone accuser, which may itself be the slow one, has to wait for
-            // 24 s: longer than a node stalls in a suspended machine's first moments or a collection of garbage.
+            // β = 6, the paper's default; memberlist. A lone accuser may itself be the slow one, so its suspect gets
+            // 24 s: time for several refutations, even if some are lost.
             suspicion_max_factor: 6,
             // K = 3, the paper's default. Each confirmation is a failed probe of another member. The first shortens
             // the time the most (from 24 s to 14 s, then 8.1 s and 4 s), so more would cost messages and win little.
@@ -87,8 +87,8 @@ impl Default for DetectorConfig {
             gossip_interval: Duration::from_millis(200),
             // memberlist. Two receivers suffice in theory; the third covers a lost datagram.
             gossip_fanout: 3,
-            // memberlist. At 4 · log10 n sends by each member the probability that some member misses a fact is well
-            // below the chance of a push-pull to repair it; SWIM's analysis asks for 3 · log n or more.
+            // memberlist; SWIM's λ (§4.1). The share of members that miss a fact falls with a power of n that grows
+            // with λ, and the next push-pull repairs the rest.
             retransmit_factor: 4,
             // memberlist; longer than the longest suspicion in a small mesh, so both sides of a mistake meet.
             gossip_to_the_dead: Duration::from_secs(30),
@@ -99,14 +99,14 @@ impl Default for DetectorConfig {
             isolated_push_pull_interval: Duration::from_secs(5),
             // memberlist's limit for a TCP exchange. The largest table, 600 KiB, arrives at 0.5 Mbit/s.
             push_pull_timeout: Duration::from_secs(10),
-            // In this time a handshake is tried five times: at 0, 0.25, 0.5, 1 and 2 s.
+            // In this time a handshake is tried five times, at about 0, 0.25, 0.5, 1 and 2 s.
             session_grace: Duration::from_secs(2),
             // Ten probes of the rounds: more than half of them failing is no coincidence at 30 % loss.
             isolation_window: Duration::from_secs(10),
             // A node's PINGs to its hub come each 4 s: one may be lost, and the next be late.
             hub_freshness: Duration::from_secs(10),
-            // More than twice the longest suspicion in a small mesh, so a live member had time to be heard. It must end
-            // at some time: in a mesh of two without a hub every death looks like isolation.
+            // More than twice the longest suspicion in a small mesh, so a live member had time to be heard. The wait
+            // has to end: in a mesh of two without a hub every death looks like isolation.
             isolation_counts_after: Duration::from_secs(60),
             // Reboots, deployments and most outages of a network end within an hour.
             dead_reclaim: Duration::from_secs(3600),
@@ -118,8 +118,8 @@ impl Default for DetectorConfig {
             // One probe interval: a timer that late has skipped a whole round. Schedulers under load are late by
             // tens of milliseconds.
             stall_tolerance: Duration::from_secs(1),
-            // Spreads the tables that one announcement asks for, so that they don't arrive at once on a slow link. It is
-            // short against the 30 s between two announcements.
+            // Spreads the tables that one announcement asks for, so that they don't arrive at once on a slow link. It
+            // is short against the 30 s between two announcements.
             answer_delay: Duration::from_secs(2),
         }
     }

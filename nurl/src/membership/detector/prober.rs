@@ -1,7 +1,7 @@
 //! The prober: rounds of probes, probes out of turn, and what their answers say of this node itself.
 //!
-//! It sends the pings and asks the helpers. That a probe failed or was answered is told to the
-//! [`Detector`](super::Detector), which weighs it as evidence of the target's state and of isolation.
+//! It sends the pings and asks the helpers. It tells the [`Detector`](super::Detector) when a probe failed or was
+//! answered; the detector takes that as evidence for the suspicions and for isolation.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};

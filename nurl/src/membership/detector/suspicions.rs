@@ -1,9 +1,9 @@
 //! SWIM's suspicion mechanism (§4.2): the members under suspicion, and the verdicts that follow.
 //!
 //! An accusation starts a suspicion or confirms it; proof of life clears it here; if its time passes, the verdict is
-//! *dead*. A node that is isolated suspects itself: it keeps its verdicts in its own view
-//! ([`LocalVerdict`]), and retracts the recent ones that it published. After the exchange of tables that ends isolation it
-//! voids them, once for each subject, and has the subjects probed again.
+//! *dead*. A node that is isolated suspects itself: it keeps its verdicts in its own view ([`LocalVerdict`]), and
+//! retracts the recent ones that it published. After the exchange of tables that ends isolation it voids them, once
+//! for each subject, and has the subjects probed again.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
