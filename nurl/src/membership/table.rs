@@ -1,7 +1,7 @@
 //! The members, and the rule that merges facts about them.
 //!
-//! **Merge rule.** A [`MemberRecord`] is the join of two maxima: of (incarnation, state), where alive < suspect < dead <
-//! left, and of the profile (incarnation, boot id, metadata). So merging is commutative, associative and idempotent:
+//! **Merge rule.** A [`MemberRecord`] is the join of two maxima: of (incarnation, state), where alive < suspect < dead
+//! < left, and of the profile (incarnation, boot id, metadata). So merging is commutative, associative and idempotent:
 //! two nodes that receive the same facts end with equal records, in any order and with repetitions. Dead is sticky at
 //! its incarnation; only its subject can raise it, by a higher incarnation.
 //!
