@@ -8,7 +8,7 @@ pub use crate::node::{Builder, Node};
 /// What a node is told before it begins.
 pub mod config {
     pub use crate::key::{AllowList, KeyError};
-    pub use crate::membership::{Config as DetectorConfig, MembershipError};
+    pub use crate::membership::{DetectorConfig, MembershipError};
     pub use crate::net::reach::listen::{Listen, ListenError};
     pub use crate::node::Role;
     pub use crate::transport::{Limits, MAX_PEERS};

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use nurl::internals::compute::job::{Config as JobConfig, Jobs, Placement, SubmitOptions, TaskId};
 use nurl::internals::key::{PublicKey, SecretKey};
-use nurl::internals::membership::message::{Body, Message};
-use nurl::internals::membership::table::{Fact, Profile, Record as MemberRecord, State};
+use nurl::internals::membership::message::{MembershipMessage, MessageBody};
+use nurl::internals::membership::table::{Fact, MemberProfile, MemberRecord, State};
 use nurl::internals::membership::{Meta, Roles};
 use nurl::internals::mesh::{Generation, Hub, MeshId, MeshSecret, Ticket};
 use nurl::internals::net::reach::control::Connection;
@@ -303,13 +303,13 @@ fn a_sealed_record_is_these_bytes() {
 #[test]
 fn membership_messages_are_these_bytes() {
     let meta = Meta::new(Roles::WORKER, vec!["up".to_owned()], 1, String::new(), "0.1.0".to_owned()).unwrap();
-    let profile = Profile { incarnation: 3, boot: BOOT, meta };
+    let profile = MemberProfile { incarnation: 3, boot: BOOT, meta };
     let record = MemberRecord { incarnation: 3, state: State::Alive, profile: Some(profile) };
     let fact = Fact { key: initiator().public(), record, age_s: 0, accusers: Vec::new() };
-    let message = Message {
+    let message = MembershipMessage {
         epoch: 7,
         observer: false,
-        body: Body::Ping { seq: 500 },
+        body: MessageBody::Ping { seq: 500 },
         facts: vec![fact],
         events: Vec::new(),
     };

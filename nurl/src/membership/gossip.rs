@@ -24,36 +24,36 @@ const MISSES: usize = 8;
 
 /// The subject of a queued fact; the variants are in rank order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Topic {
+pub enum GossipTopic {
     /// A member's state.
     Member(PublicKey),
     /// A user event, by origin and id.
     UserEvent(PublicKey, u64),
 }
 
-impl Topic {
+impl GossipTopic {
     fn rank(self) -> u8 {
         match self {
-            Topic::Member(_) => 0,
-            Topic::UserEvent(..) => 1,
+            GossipTopic::Member(_) => 0,
+            GossipTopic::UserEvent(..) => 1,
         }
     }
 }
 
-type Place = (u8, u32, Reverse<u64>);
+type QueuePlace = (u8, u32, Reverse<u64>);
 
 /// The queue.
 #[derive(Debug, Default)]
 pub struct GossipQueue {
-    places: BTreeMap<Topic, Place>,
-    waiting: BTreeMap<Place, (Topic, Vec<u8>)>,
+    places: BTreeMap<GossipTopic, QueuePlace>,
+    waiting: BTreeMap<QueuePlace, (GossipTopic, Vec<u8>)>,
     events: usize,
     pushed: u64,
 }
 
 /// The facts and events that ride on a message.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Picked {
+pub struct PickedGossip {
     /// Encoded facts.
     pub facts: Vec<Vec<u8>>,
     /// Encoded events.
@@ -62,9 +62,9 @@ pub struct Picked {
 
 impl GossipQueue {
     /// Queues a fact, or replaces the one about the same subject. False if there is no room.
-    pub fn push(&mut self, topic: Topic, bytes: Vec<u8>) -> bool {
+    pub fn push(&mut self, topic: GossipTopic, bytes: Vec<u8>) -> bool {
         self.remove(&topic);
-        let is_event = matches!(topic, Topic::UserEvent(..));
+        let is_event = matches!(topic, GossipTopic::UserEvent(..));
         let full = if is_event {
             self.events >= MAX_QUEUED_EVENTS
         } else {
@@ -82,15 +82,15 @@ impl GossipQueue {
     }
 
     /// Removes a fact from the queue.
-    pub fn remove(&mut self, topic: &Topic) {
+    pub fn remove(&mut self, topic: &GossipTopic) {
         if let Some(place) = self.places.remove(topic) {
             self.waiting.remove(&place);
-            self.events -= usize::from(matches!(topic, Topic::UserEvent(..)));
+            self.events -= usize::from(matches!(topic, GossipTopic::UserEvent(..)));
         }
     }
 
     /// Whether a fact still waits.
-    pub fn contains(&self, topic: &Topic) -> bool {
+    pub fn contains(&self, topic: &GossipTopic) -> bool {
         self.places.contains_key(topic)
     }
 
@@ -101,10 +101,10 @@ impl GossipQueue {
 
     /// Picks the facts that fit into `room` bytes, except those about `without` (they are in the message already),
     /// and counts them as sent. A fact that was sent `limit` times is removed.
-    pub fn pick(&mut self, room: usize, limit: u32, without: &[PublicKey]) -> Picked {
+    pub fn pick(&mut self, room: usize, limit: u32, without: &[PublicKey]) -> PickedGossip {
         let (mut left, mut misses, mut chosen) = (room, 0, Vec::new());
         for (place, (topic, bytes)) in &self.waiting {
-            if matches!(topic, Topic::Member(key) if without.contains(key)) {
+            if matches!(topic, GossipTopic::Member(key) if without.contains(key)) {
                 continue;
             }
             if bytes.len() > left {
@@ -117,17 +117,17 @@ impl GossipQueue {
             left -= bytes.len();
             chosen.push(*place);
         }
-        let mut picked = Picked::default();
+        let mut picked = PickedGossip::default();
         for place in chosen {
             let (topic, bytes) = self.waiting.remove(&place).expect("it was just seen");
             match topic {
-                Topic::Member(_) => picked.facts.push(bytes.clone()),
-                Topic::UserEvent(..) => picked.events.push(bytes.clone()),
+                GossipTopic::Member(_) => picked.facts.push(bytes.clone()),
+                GossipTopic::UserEvent(..) => picked.events.push(bytes.clone()),
             }
             let (rank, sent, order) = place;
             if sent + 1 >= limit {
                 self.places.remove(&topic);
-                self.events -= usize::from(matches!(topic, Topic::UserEvent(..)));
+                self.events -= usize::from(matches!(topic, GossipTopic::UserEvent(..)));
             } else {
                 let place = (rank, sent + 1, order);
                 self.places.insert(topic, place);
@@ -172,7 +172,7 @@ mod tests {
     fn every_fact_gets_out_even_if_a_message_holds_only_two() {
         let mut queue = GossipQueue::default();
         for at in 0..50u16 {
-            assert!(queue.push(Topic::Member(key(at)), at.to_be_bytes().to_vec()));
+            assert!(queue.push(GossipTopic::Member(key(at)), at.to_be_bytes().to_vec()));
         }
         let mut told = BTreeSet::new();
         for _ in 0..25 {
@@ -186,20 +186,20 @@ mod tests {
     #[test]
     fn a_fact_is_done_after_its_last_telling() {
         let mut queue = GossipQueue::default();
-        queue.push(Topic::Member(key(1)), vec![1]);
+        queue.push(GossipTopic::Member(key(1)), vec![1]);
         for _ in 0..3 {
             assert_eq!(queue.pick(10, 3, &[]).facts, vec![vec![1]]);
         }
         assert!(queue.is_empty());
-        assert_eq!(queue.pick(10, 3, &[]), Picked::default());
+        assert_eq!(queue.pick(10, 3, &[]), PickedGossip::default());
     }
 
     #[test]
     fn a_newer_fact_replaces_the_older_one_and_starts_afresh() {
         let mut queue = GossipQueue::default();
-        queue.push(Topic::Member(key(1)), vec![1]);
+        queue.push(GossipTopic::Member(key(1)), vec![1]);
         queue.pick(10, 2, &[]);
-        queue.push(Topic::Member(key(1)), vec![2]);
+        queue.push(GossipTopic::Member(key(1)), vec![2]);
         assert_eq!(queue.pick(10, 2, &[]).facts, vec![vec![2]]);
         assert_eq!(queue.pick(10, 2, &[]).facts, vec![vec![2]]);
         assert!(queue.is_empty());
@@ -208,11 +208,11 @@ mod tests {
     #[test]
     fn events_never_delay_membership_and_small_facts_fill_the_gaps() {
         let mut queue = GossipQueue::default();
-        queue.push(Topic::UserEvent(key(1), 1), vec![9]);
-        queue.push(Topic::Member(key(1)), vec![1; 5]);
-        queue.push(Topic::Member(key(2)), vec![2; 8]);
+        queue.push(GossipTopic::UserEvent(key(1), 1), vec![9]);
+        queue.push(GossipTopic::Member(key(1)), vec![1; 5]);
+        queue.push(GossipTopic::Member(key(2)), vec![2; 8]);
         let picked = queue.pick(6, 9, &[]);
-        assert_eq!(picked, Picked { facts: vec![vec![1; 5]], events: vec![vec![9]] });
+        assert_eq!(picked, PickedGossip { facts: vec![vec![1; 5]], events: vec![vec![9]] });
         assert_eq!(queue.pick(8, 9, &[]).facts, vec![vec![2; 8]]);
         assert_eq!(queue.pick(99, 9, &[key(2)]).facts, vec![vec![1; 5]]);
     }
@@ -221,15 +221,15 @@ mod tests {
     fn the_queue_is_bounded_per_rank() {
         let mut queue = GossipQueue::default();
         for at in 0..MAX_QUEUED_EVENTS as u64 {
-            assert!(queue.push(Topic::UserEvent(key(1), at), vec![0]));
+            assert!(queue.push(GossipTopic::UserEvent(key(1), at), vec![0]));
         }
-        assert!(!queue.push(Topic::UserEvent(key(1), 9999), vec![0]));
+        assert!(!queue.push(GossipTopic::UserEvent(key(1), 9999), vec![0]));
         for at in 0..MAX_QUEUED_FACTS as u16 {
-            assert!(queue.push(Topic::Member(key(at)), vec![0]));
+            assert!(queue.push(GossipTopic::Member(key(at)), vec![0]));
         }
-        assert!(!queue.push(Topic::Member(key(u16::MAX)), vec![0]));
-        assert!(queue.push(Topic::Member(key(1)), vec![7]), "replacing needs no room");
-        queue.remove(&Topic::UserEvent(key(1), 0));
-        assert!(queue.push(Topic::UserEvent(key(1), 9999), vec![0]));
+        assert!(!queue.push(GossipTopic::Member(key(u16::MAX)), vec![0]));
+        assert!(queue.push(GossipTopic::Member(key(1)), vec![7]), "replacing needs no room");
+        queue.remove(&GossipTopic::UserEvent(key(1), 0));
+        assert!(queue.push(GossipTopic::UserEvent(key(1), 9999), vec![0]));
     }
 }

@@ -1,6 +1,8 @@
 //! Joining: which contacts a newcomer asks for the mesh's table, in which order, and when it may conclude that it is
 //! alone.
 //!
+//! A *contact* is a bootstrap peer: one that a hub names, which may or may not be a member.
+//!
 //! **Guarantees.** A contact that answers is found, however many others are gone or forged. A contact denied by its
 //! hubs costs one round trip and no wait. A newcomer starts alone as soon as it is proven that no member is there:
 //! every hub has answered, and has denied every contact named.
@@ -54,7 +56,7 @@ pub enum Obstacle {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
+enum ContactStage {
     Waiting,
     Asked(Instant),
     /// It didn't answer in time; it still may.
@@ -63,9 +65,9 @@ enum Stage {
 }
 
 #[derive(Debug)]
-struct Known {
+struct JoinContact {
     opened: bool,
-    stage: Stage,
+    stage: ContactStage,
     /// Its random position in the order of asking, drawn when it was first named.
     place: u64,
     /// Whether it was asked in any round and is not denied by every hub.
@@ -79,7 +81,7 @@ pub struct Join {
     active: bool,
     /// The hubs that are up, and whether each has answered a LIST.
     hubs: BTreeMap<PublicKey, bool>,
-    contacts: BTreeMap<PublicKey, Known>,
+    contacts: BTreeMap<PublicKey, JoinContact>,
     /// A session with some contact came up.
     met: bool,
     told_alone: bool,
@@ -97,8 +99,8 @@ impl Join {
                 round_ends: Some(now + ROUND),
                 ..Join::default()
             };
-            self.contacts.retain(|_, known| known.stage != Stage::Denied);
-            self.contacts.values_mut().for_each(|known| known.stage = Stage::Waiting);
+            self.contacts.retain(|_, known| known.stage != ContactStage::Denied);
+            self.contacts.values_mut().for_each(|known| known.stage = ContactStage::Waiting);
         }
     }
 
@@ -147,17 +149,17 @@ impl Join {
         if let Some(known) = self.contacts.get_mut(&contact.key) {
             known.opened |= contact.opened;
             // The hub lists it, so it is connected there again.
-            if hub.is_some_and(|hub| known.denied_by.remove(&hub)) && known.stage == Stage::Denied {
-                known.stage = Stage::Waiting;
+            if hub.is_some_and(|hub| known.denied_by.remove(&hub)) && known.stage == ContactStage::Denied {
+                known.stage = ContactStage::Waiting;
             }
             return;
         }
         if self.contacts.len() >= MAX_CONTACTS && !self.make_room(contact.opened) {
             return;
         }
-        let known = Known {
+        let known = JoinContact {
             opened: contact.opened,
-            stage: Stage::Waiting,
+            stage: ContactStage::Waiting,
             place: rng.next_u64(),
             passed_on: false,
             denied_by: BTreeSet::new(),
@@ -168,12 +170,12 @@ impl Join {
     /// Drops the least useful contact: a denied one, else one that isn't opened, else a silent one, else the one that
     /// was asked first. A contact that isn't opened displaces only a denied one.
     fn make_room(&mut self, for_opened: bool) -> bool {
-        let worth = |known: &Known| match known.stage {
-            Stage::Denied => (0, None),
+        let worth = |known: &JoinContact| match known.stage {
+            ContactStage::Denied => (0, None),
             _ if !known.opened => (1, None),
-            Stage::Silent => (2, None),
-            Stage::Asked(at) => (3, Some(at)),
-            Stage::Waiting => (4, None),
+            ContactStage::Silent => (2, None),
+            ContactStage::Asked(at) => (3, Some(at)),
+            ContactStage::Waiting => (4, None),
         };
         let least = self.contacts.iter().min_by_key(|(_, known)| worth(known));
         let Some((key, rank)) = least.map(|(key, known)| (*key, worth(known).0)) else { return false };
@@ -190,7 +192,7 @@ impl Join {
         known.denied_by.insert(hub);
         let denied = self.hubs.keys().all(|hub| known.denied_by.contains(hub));
         if denied {
-            (known.stage, known.passed_on) = (Stage::Denied, false);
+            (known.stage, known.passed_on) = (ContactStage::Denied, false);
         }
         denied
     }
@@ -198,9 +200,9 @@ impl Join {
     /// `peer` hasn't answered, or the request to it was lost: it no longer blocks the next contact.
     pub fn handle_silence(&mut self, peer: &PublicKey) {
         if let Some(known) = self.contacts.get_mut(peer)
-            && let Stage::Asked(_) = known.stage
+            && let ContactStage::Asked(_) = known.stage
         {
-            known.stage = Stage::Silent;
+            known.stage = ContactStage::Silent;
         }
     }
 
@@ -217,20 +219,20 @@ impl Join {
         let (mut awaited, mut opened) = (0, false);
         for known in self.contacts.values_mut() {
             match known.stage {
-                Stage::Asked(at) if at + PATIENCE <= now => known.stage = Stage::Silent,
-                Stage::Asked(_) => (awaited, opened) = (awaited + 1, opened | known.opened),
+                ContactStage::Asked(at) if at + PATIENCE <= now => known.stage = ContactStage::Silent,
+                ContactStage::Asked(_) => (awaited, opened) = (awaited + 1, opened | known.opened),
                 _ => {}
             }
         }
         if awaited >= FANOUT {
             return None;
         }
-        let waiting = self.contacts.iter_mut().filter(|(_, known)| known.stage == Stage::Waiting);
+        let waiting = self.contacts.iter_mut().filter(|(_, known)| known.stage == ContactStage::Waiting);
         let (key, known) = waiting.min_by_key(|(_, known)| (!known.opened, known.place))?;
         if !known.opened && opened {
             return None;
         }
-        known.stage = Stage::Asked(now);
+        known.stage = ContactStage::Asked(now);
         known.passed_on = true;
         Some(*key)
     }
@@ -240,7 +242,7 @@ impl Join {
         if self.round_ends.is_none_or(|ends| now < ends) {
             return false;
         }
-        if self.contacts.values().any(|known| known.opened && known.stage == Stage::Waiting) {
+        if self.contacts.values().any(|known| known.opened && known.stage == ContactStage::Waiting) {
             // Some opened contacts haven't had a turn; a slot becomes free when the patience for another ends.
             // Unopened contacts don't hold up the round: the next LIST may name better ones.
             self.round_ends = Some(now + PATIENCE);
@@ -253,15 +255,15 @@ impl Join {
 
     /// Silent contacts get another turn. Denied ones don't: a hub has to name them again.
     fn rewind(&mut self) {
-        self.contacts.retain(|_, known| known.stage != Stage::Denied);
-        let silent = self.contacts.values_mut().filter(|known| known.stage == Stage::Silent);
-        silent.for_each(|known| known.stage = Stage::Waiting);
+        self.contacts.retain(|_, known| known.stage != ContactStage::Denied);
+        let silent = self.contacts.values_mut().filter(|known| known.stage == ContactStage::Silent);
+        silent.for_each(|known| known.stage = ContactStage::Waiting);
     }
 
     /// Whether it is proven now that no other member is there. True at most once.
     pub fn poll_alone(&mut self) -> bool {
         let answered = !self.hubs.is_empty() && self.hubs.values().all(|answered| *answered);
-        let denied = self.contacts.values().all(|known| known.stage == Stage::Denied);
+        let denied = self.contacts.values().all(|known| known.stage == ContactStage::Denied);
         let alone = self.active && answered && denied && !self.told_alone;
         self.told_alone |= alone;
         alone
@@ -271,7 +273,7 @@ impl Join {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let round_ends = self.round_ends.filter(|_| self.active)?;
         let patience = self.contacts.values().filter_map(|known| match known.stage {
-            Stage::Asked(at) => Some(at + PATIENCE),
+            ContactStage::Asked(at) => Some(at + PATIENCE),
             _ => None,
         });
         patience.chain([round_ends]).min()

@@ -26,7 +26,7 @@ use minicbor::{Decoder, Encoder};
 
 use super::meta::{MAX_KINDS, Meta, Roles};
 use super::suspicion::MAX_ACCUSERS;
-use super::table::{Fact, MAX_INCARNATION, Profile, Record, State};
+use super::table::{Fact, MAX_INCARNATION, MemberProfile, MemberRecord, State};
 use crate::key::{KEY_LEN, PublicKey};
 
 /// The largest body on the datagram channel: it fits every path even before path probing.
@@ -49,13 +49,13 @@ const OBSERVER: u64 = 1;
 
 /// A message.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Message {
+pub struct MembershipMessage {
     /// The highest epoch counter that the sender knows.
     pub epoch: u64,
     /// The sender is an observer, not a member.
     pub observer: bool,
     /// The request or answer.
-    pub body: Body,
+    pub body: MessageBody,
     /// The sender's knowledge about members.
     pub facts: Vec<Fact>,
     /// User events of applications.
@@ -64,7 +64,7 @@ pub struct Message {
 
 /// The purpose of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Body {
+pub enum MessageBody {
     /// Asks whether the receiver is alive.
     Ping {
         /// Repeated in the answer.
@@ -92,9 +92,9 @@ pub enum Body {
     /// Carries facts and events only.
     Gossip,
     /// A chunk of the sender's table; the first chunk asks for the receiver's table.
-    PushPull(Chunk),
+    PushPull(TableChunk),
     /// A chunk of the requested table.
-    PushPullAck(Chunk),
+    PushPullAck(TableChunk),
     /// On the mesh group: the sender is present; members that don't know it may answer.
     Announce {
         /// Determines which members answer.
@@ -104,7 +104,7 @@ pub enum Body {
 
 /// The position of a message within an exchange.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Chunk {
+pub struct TableChunk {
     /// The exchange's id, chosen by its initiator.
     pub id: u64,
     /// Index of this chunk, from 0.
@@ -153,28 +153,30 @@ fn written(build: impl FnOnce(&mut Encoder<&mut Vec<u8>>) -> Infallible) -> Vec<
 }
 
 /// Encodes everything before the facts.
-fn encode_head(epoch: u64, observer: bool, body: &Body) -> Vec<u8> {
+fn encode_head(epoch: u64, observer: bool, body: &MessageBody) -> Vec<u8> {
     let flags = if observer { OBSERVER } else { 0 };
     let (kind, args) = match body {
-        Body::Ping { .. } => (0, 1),
-        Body::Ack { .. } => (1, 1),
-        Body::PingReq { .. } => (2, 3),
-        Body::Nack { .. } => (3, 1),
-        Body::Gossip => (4, 0),
-        Body::PushPull(_) => (5, 3),
-        Body::PushPullAck(_) => (6, 3),
-        Body::Announce { .. } => (7, 1),
+        MessageBody::Ping { .. } => (0, 1),
+        MessageBody::Ack { .. } => (1, 1),
+        MessageBody::PingReq { .. } => (2, 3),
+        MessageBody::Nack { .. } => (3, 1),
+        MessageBody::Gossip => (4, 0),
+        MessageBody::PushPull(_) => (5, 3),
+        MessageBody::PushPullAck(_) => (6, 3),
+        MessageBody::Announce { .. } => (7, 1),
     };
     written(|e| {
         e.array(6)?.u8(kind)?.u64(epoch)?.u64(flags)?.array(args)?;
         match *body {
-            Body::Ping { seq } | Body::Ack { seq } | Body::Nack { seq } => e.u64(seq)?.ok(),
-            Body::Announce { nonce } => e.u64(nonce)?.ok(),
-            Body::PingReq { seq, target, timeout_ms } => {
+            MessageBody::Ping { seq } | MessageBody::Ack { seq } | MessageBody::Nack { seq } => {
+                e.u64(seq)?.ok()
+            }
+            MessageBody::Announce { nonce } => e.u64(nonce)?.ok(),
+            MessageBody::PingReq { seq, target, timeout_ms } => {
                 e.u64(seq)?.bytes(target.as_bytes())?.u32(timeout_ms)?.ok()
             }
-            Body::Gossip => Ok(()),
-            Body::PushPull(chunk) | Body::PushPullAck(chunk) => {
+            MessageBody::Gossip => Ok(()),
+            MessageBody::PushPull(chunk) | MessageBody::PushPullAck(chunk) => {
                 e.u64(chunk.id)?.u32(chunk.index)?.u32(chunk.total)?.ok()
             }
         }
@@ -182,7 +184,7 @@ fn encode_head(epoch: u64, observer: bool, body: &Body) -> Vec<u8> {
 }
 
 /// Number of bytes for facts and events in a message of `limit` bytes with this body.
-pub(crate) fn room(limit: usize, observer: bool, body: &Body) -> usize {
+pub(crate) fn room(limit: usize, observer: bool, body: &MessageBody) -> usize {
     // The two list headers take at most three bytes each. The epoch is counted at its longest encoding, so that a
     // growing epoch never exceeds the measured size.
     limit.saturating_sub(encode_head(u64::MAX, observer, body).len() + 6)
@@ -192,7 +194,7 @@ pub(crate) fn room(limit: usize, observer: bool, body: &Body) -> usize {
 pub(crate) fn assemble(
     epoch: u64,
     observer: bool,
-    body: &Body,
+    body: &MessageBody,
     facts: &[Vec<u8>],
     events: &[Vec<u8>],
 ) -> Vec<u8> {
@@ -218,7 +220,9 @@ pub(crate) fn encode_fact(fact: &Fact) -> Vec<u8> {
         for accuser in &fact.accusers {
             e.bytes(accuser.as_bytes())?;
         }
-        let Some(Profile { incarnation, boot, meta }) = &fact.record.profile else { return e.null()?.ok() };
+        let Some(MemberProfile { incarnation, boot, meta }) = &fact.record.profile else {
+            return e.null()?.ok();
+        };
         e.array(7)?.u64(*incarnation)?.u64(*boot)?.u16(meta.roles().bits())?.u16(meta.weight())?;
         e.array(meta.kinds().len() as u64)?;
         for kind in meta.kinds() {
@@ -233,7 +237,7 @@ pub(crate) fn encode_event(event: &UserEvent) -> Vec<u8> {
     written(|e| e.array(3)?.bytes(event.origin.as_bytes())?.u64(event.id)?.bytes(&event.body)?.ok())
 }
 
-impl Message {
+impl MembershipMessage {
     /// Encodes the message. A caller that builds a message by hand must respect its bounds.
     #[cfg_attr(
         not(any(test, feature = "internals")),
@@ -249,7 +253,7 @@ impl Message {
     ///
     /// # Errors
     /// [`DecodeError`]; no input causes a panic.
-    pub fn decode(bytes: &[u8]) -> Result<Message, DecodeError> {
+    pub fn decode(bytes: &[u8]) -> Result<MembershipMessage, DecodeError> {
         if bytes.len() > MAX_CHUNK_BYTES {
             return Err(DecodeError::TooLarge(bytes.len()));
         }
@@ -271,7 +275,7 @@ impl Message {
         if d.position() != bytes.len() {
             return Err(DecodeError::Malformed);
         }
-        Ok(Message { epoch, observer, body, facts, events })
+        Ok(MembershipMessage { epoch, observer, body, facts, events })
     }
 }
 
@@ -297,13 +301,13 @@ fn decode_key(d: &mut Decoder<'_>) -> Result<PublicKey, DecodeError> {
     Ok(PublicKey::from_bytes(bytes))
 }
 
-fn decode_chunk(d: &mut Decoder<'_>) -> Result<Chunk, DecodeError> {
-    let chunk = Chunk { id: d.u64()?, index: d.u32()?, total: d.u32()? };
+fn decode_chunk(d: &mut Decoder<'_>) -> Result<TableChunk, DecodeError> {
+    let chunk = TableChunk { id: d.u64()?, index: d.u32()?, total: d.u32()? };
     let sound = chunk.index < chunk.total && chunk.total <= super::pushpull::MAX_CHUNKS;
     if sound { Ok(chunk) } else { Err(DecodeError::Malformed) }
 }
 
-fn decode_body(d: &mut Decoder<'_>, kind: u64) -> Result<Body, DecodeError> {
+fn decode_body(d: &mut Decoder<'_>, kind: u64) -> Result<MessageBody, DecodeError> {
     let known = match kind {
         4 => 0,
         0 | 1 | 3 | 7 => 1,
@@ -312,14 +316,14 @@ fn decode_body(d: &mut Decoder<'_>, kind: u64) -> Result<Body, DecodeError> {
     };
     let fields = open(d, known)?;
     let body = match kind {
-        0 => Body::Ping { seq: d.u64()? },
-        1 => Body::Ack { seq: d.u64()? },
-        2 => Body::PingReq { seq: d.u64()?, target: decode_key(d)?, timeout_ms: d.u32()? },
-        3 => Body::Nack { seq: d.u64()? },
-        5 => Body::PushPull(decode_chunk(d)?),
-        6 => Body::PushPullAck(decode_chunk(d)?),
-        7 => Body::Announce { nonce: d.u64()? },
-        _ => Body::Gossip,
+        0 => MessageBody::Ping { seq: d.u64()? },
+        1 => MessageBody::Ack { seq: d.u64()? },
+        2 => MessageBody::PingReq { seq: d.u64()?, target: decode_key(d)?, timeout_ms: d.u32()? },
+        3 => MessageBody::Nack { seq: d.u64()? },
+        5 => MessageBody::PushPull(decode_chunk(d)?),
+        6 => MessageBody::PushPullAck(decode_chunk(d)?),
+        7 => MessageBody::Announce { nonce: d.u64()? },
+        _ => MessageBody::Gossip,
     };
     close(d, fields, known)?;
     Ok(body)
@@ -359,10 +363,10 @@ fn decode_fact(d: &mut Decoder<'_>) -> Result<Fact, DecodeError> {
     if !sound || incarnation > MAX_INCARNATION {
         return Err(DecodeError::Malformed);
     }
-    Ok(Fact { key, record: Record { incarnation, state, profile }, age_s, accusers })
+    Ok(Fact { key, record: MemberRecord { incarnation, state, profile }, age_s, accusers })
 }
 
-fn decode_profile(d: &mut Decoder<'_>) -> Result<Profile, DecodeError> {
+fn decode_profile(d: &mut Decoder<'_>) -> Result<MemberProfile, DecodeError> {
     let fields = open(d, 7)?;
     let incarnation = d.u64()?;
     let boot = d.u64()?;
@@ -375,7 +379,7 @@ fn decode_profile(d: &mut Decoder<'_>) -> Result<Profile, DecodeError> {
     let (zone, version) = (d.str()?.to_owned(), d.str()?.to_owned());
     close(d, fields, 7)?;
     let meta = Meta::new(roles, kinds, weight, zone, version).map_err(|_| DecodeError::Malformed)?;
-    Ok(Profile { incarnation, boot, meta })
+    Ok(MemberProfile { incarnation, boot, meta })
 }
 
 fn decode_event(d: &mut Decoder<'_>) -> Result<UserEvent, DecodeError> {

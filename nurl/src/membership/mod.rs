@@ -6,7 +6,8 @@
 //! doesn't make other nodes declare a healthy member dead. A member that was wrongly declared dead comes back without
 //! intervention, and so do two halves of a mesh that declared each other dead.
 //!
-//! **How.** One [`Detector`] per node, a pure state machine.
+//! **How.** One [`Detector`] per node, a pure state machine that combines parts: each has its data, its file and its
+//! deadline ([`detector`] lists them).
 //!
 //! - *Probe*: one member per period, round-robin over a shuffled list ([`probe`]). Direct pings at 0, 300 and 600 ms;
 //!   from 300 ms also through three other members and over the reliable leg. [`awareness`] stretches period and
@@ -36,12 +37,13 @@ pub mod isolation;
 pub mod join;
 pub mod message;
 pub mod meta;
+mod per_second;
 pub mod probe;
 pub mod pushpull;
 pub mod suspicion;
 pub mod table;
 
-pub use config::Config;
+pub use config::DetectorConfig;
 pub use detector::{Detector, Transmit, Via};
 pub use event::{DetectorStats, MembershipError, MembershipEvent};
 pub use meta::{Meta, Roles};

@@ -7,7 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use super::message::Chunk;
+use super::message::TableChunk;
+use super::per_second::PerSecond;
 use crate::key::PublicKey;
 
 /// The most chunks of a table: all [`MAX_MEMBERS`](super::table::MAX_MEMBERS) with the largest metadata and four
@@ -27,7 +28,7 @@ pub const MAX_FACTS_PER_SECOND: usize = 32 * super::table::MAX_MEMBERS;
 pub const ASK_AGAIN: Duration = Duration::from_secs(3);
 
 #[derive(Debug)]
-struct Pending {
+struct PendingExchange {
     peer: PublicKey,
     begun: Instant,
     until: Instant,
@@ -37,26 +38,26 @@ struct Pending {
 /// The exchanges under way.
 #[derive(Debug, Default)]
 pub struct PushPull {
-    pending: BTreeMap<u64, Pending>,
-    /// Start of the current second, and the number of facts sent in it.
-    answered: Option<(Instant, usize)>,
+    pending: BTreeMap<u64, PendingExchange>,
+    /// The facts sent in answers.
+    answered: PerSecond,
 }
 
 impl PushPull {
     /// Starts an exchange. False if one with this peer is under way and not overdue, or if too many are under way.
     pub fn start(&mut self, now: Instant, timeout: Duration, id: u64, peer: PublicKey) -> bool {
-        let overdue = |pending: &Pending| pending.got.is_empty() && pending.begun + ASK_AGAIN <= now;
+        let overdue = |pending: &PendingExchange| pending.got.is_empty() && pending.begun + ASK_AGAIN <= now;
         let busy = self.pending.values().any(|pending| pending.peer == peer && !overdue(pending));
         if busy || self.pending.len() >= MAX_PENDING {
             return false;
         }
-        let pending = Pending { peer, begun: now, until: now + timeout, got: BTreeSet::new() };
+        let pending = PendingExchange { peer, begun: now, until: now + timeout, got: BTreeSet::new() };
         self.pending.insert(id, pending);
         true
     }
 
     /// A chunk of an answer: `None` if this node didn't ask for it, else whether the answer is complete.
-    pub fn answer(&mut self, from: &PublicKey, chunk: Chunk) -> Option<bool> {
+    pub fn answer(&mut self, from: &PublicKey, chunk: TableChunk) -> Option<bool> {
         let pending = self.pending.get_mut(&chunk.id).filter(|pending| pending.peer == *from)?;
         pending.got.insert(chunk.index);
         let complete = pending.got.len() as u32 >= chunk.total;
@@ -75,15 +76,7 @@ impl PushPull {
 
     /// Whether a request may be answered now with a table of `facts` facts.
     pub fn may_answer(&mut self, now: Instant, facts: usize) -> bool {
-        let (since, count) = match self.answered {
-            Some((since, count)) if now.saturating_duration_since(since) < Duration::from_secs(1) => {
-                (since, count)
-            }
-            _ => (now, 0),
-        };
-        let count = count.saturating_add(facts);
-        self.answered = Some((since, count));
-        count <= MAX_FACTS_PER_SECOND
+        self.answered.add(now, facts) <= MAX_FACTS_PER_SECOND
     }
 
     /// Ends the exchanges that took too long and returns their peers.
@@ -93,7 +86,7 @@ impl PushPull {
     }
 
     /// When [`expire`](PushPull::expire) next has an exchange to end.
-    pub fn due(&self) -> Option<Instant> {
+    pub fn poll_timeout(&self) -> Option<Instant> {
         self.pending.values().map(|pending| pending.until).min()
     }
 }
@@ -128,7 +121,7 @@ mod tests {
         let now = crate::rt::test_now();
         let mut exchanges = PushPull::default();
         assert!(exchanges.start(now, TIMEOUT, 5, key(1)));
-        let chunk = |index| Chunk { id: 5, index, total: 3 };
+        let chunk = |index| TableChunk { id: 5, index, total: 3 };
         assert_eq!(exchanges.answer(&key(1), chunk(2)), Some(false));
         assert_eq!(exchanges.answer(&key(1), chunk(2)), Some(false), "a repeated chunk counts once");
         assert_eq!(exchanges.answer(&key(2), chunk(0)), None, "not whom we asked");
@@ -145,7 +138,7 @@ mod tests {
             assert!(exchanges.start(now, TIMEOUT, at.into(), key(at)));
         }
         assert!(!exchanges.start(now, TIMEOUT, 99, key(99)));
-        assert_eq!(exchanges.due(), Some(now + TIMEOUT));
+        assert_eq!(exchanges.poll_timeout(), Some(now + TIMEOUT));
         assert_eq!(exchanges.expire(now + TIMEOUT).len(), MAX_PENDING);
         assert!(exchanges.start(now, TIMEOUT, 99, key(99)));
         assert!(!exchanges.start(now, TIMEOUT, 100, key(99)), "one with each peer");
@@ -159,11 +152,11 @@ mod tests {
         assert!(!exchanges.start(now + ASK_AGAIN - Duration::from_millis(1), TIMEOUT, 2, key(1)));
         let later = now + ASK_AGAIN;
         assert!(exchanges.start(later, TIMEOUT, 2, key(1)));
-        assert_eq!(exchanges.answer(&key(1), Chunk { id: 1, index: 0, total: 2 }), Some(false));
-        assert_eq!(exchanges.answer(&key(1), Chunk { id: 1, index: 1, total: 2 }), Some(true));
-        assert_eq!(exchanges.due(), None, "the other one is answered too");
+        assert_eq!(exchanges.answer(&key(1), TableChunk { id: 1, index: 0, total: 2 }), Some(false));
+        assert_eq!(exchanges.answer(&key(1), TableChunk { id: 1, index: 1, total: 2 }), Some(true));
+        assert_eq!(exchanges.poll_timeout(), None, "the other one is answered too");
         assert!(exchanges.start(later, TIMEOUT, 3, key(1)));
-        assert_eq!(exchanges.answer(&key(1), Chunk { id: 3, index: 0, total: 2 }), Some(false));
+        assert_eq!(exchanges.answer(&key(1), TableChunk { id: 3, index: 0, total: 2 }), Some(false));
         assert!(!exchanges.start(later + ASK_AGAIN, TIMEOUT, 4, key(1)), "its table is on the way");
     }
 

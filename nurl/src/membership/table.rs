@@ -1,7 +1,7 @@
 //! The members, and the rule that merges facts about them.
 //!
-//! **Merge rule.** A [`Record`] is the join of two maxima: of (incarnation, state), where alive < suspect < dead <
-//! left, and of the profile (incarnation, boot id, metadata). So merging is commutative, associative and idempotent:
+//! **Merge rule.** A [`MemberRecord`] is the join of two maxima: of (incarnation, state), where alive < suspect < dead
+//! < left, and of the profile (incarnation, boot id, metadata). So merging is commutative, associative and idempotent:
 //! two nodes that receive the same facts end with equal records, in any order and with repetitions. Dead is sticky at
 //! its incarnation; only its subject can raise it, by a higher incarnation.
 //!
@@ -16,7 +16,7 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use super::config::Config;
+use super::config::DetectorConfig;
 use super::meta::{Meta, Roles};
 use super::suspicion::MAX_ACCUSERS;
 use crate::key::PublicKey;
@@ -98,7 +98,7 @@ impl Member {
 
 /// A member's metadata about itself at one incarnation. Ordered, so that all nodes merge conflicting ones alike.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Profile {
+pub struct MemberProfile {
     /// The incarnation at which the member issued it.
     pub incarnation: u64,
     /// The boot id of its process.
@@ -109,42 +109,42 @@ pub struct Profile {
 
 /// The part of a member's state that is gossiped; a join-semilattice (see the module).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Record {
+pub struct MemberRecord {
     /// The highest incarnation in any fact about the member.
     pub incarnation: u64,
     /// The highest-precedence state reported at that incarnation.
     pub state: State,
     /// The newest profile.
-    pub profile: Option<Profile>,
+    pub profile: Option<MemberProfile>,
 }
 
-impl Record {
+impl MemberRecord {
     /// Joins another record into this one and returns the change.
-    pub fn merge(&mut self, other: &Record) -> Growth {
-        let mut growth = Growth::default();
+    pub fn merge(&mut self, other: &MemberRecord) -> RecordChange {
+        let mut change = RecordChange::default();
         // 1. A higher incarnation wins; at the same one the state of higher precedence.
         if (other.incarnation, other.state) > (self.incarnation, self.state) {
             self.incarnation = other.incarnation;
             self.state = other.state;
-            growth.state = true;
+            change.state = true;
         }
         // 2. The newest profile wins, whatever the state is. Two profiles at one incarnation (from a restarted
         // process that doesn't know its earlier incarnations) merge by boot id; the process then outbids.
         if other.profile > self.profile {
-            growth.restarted = match (&self.profile, &other.profile) {
+            change.restarted = match (&self.profile, &other.profile) {
                 (Some(old), Some(new)) => old.boot != new.boot,
                 _ => false,
             };
-            growth.profile = true;
+            change.profile = true;
             self.profile.clone_from(&other.profile);
         }
-        growth
+        change
     }
 }
 
 /// The change made by a merge.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Growth {
+pub struct RecordChange {
     /// A higher incarnation, or a state of higher precedence.
     pub state: bool,
     /// A newer profile.
@@ -159,7 +159,7 @@ pub struct Fact {
     /// The subject.
     pub key: PublicKey,
     /// The subject's record.
-    pub record: Record,
+    pub record: MemberRecord,
     /// For how many seconds the subject has been dead or gone; 0 if it is live.
     pub age_s: u32,
     /// The subject's accusers, if it is a suspect.
@@ -168,7 +168,7 @@ pub struct Fact {
 
 /// The reason why a fact was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refusal {
+pub enum FactRefusal {
     /// The incarnation jumps too far.
     IncarnationJump,
     /// The table is full, and no member can be reclaimed.
@@ -179,13 +179,13 @@ pub enum Refusal {
 
 /// The effect of a fact.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Applied {
+pub struct AppliedFact {
     /// The state shown before; `None` if the member is new.
     pub before: Option<State>,
     /// The state shown now.
     pub after: State,
     /// The change of the record.
-    pub growth: Growth,
+    pub change: RecordChange,
     /// Accusers that were not known at this incarnation.
     pub new_accusers: Vec<PublicKey>,
     /// Whether metadata differs from before.
@@ -196,7 +196,7 @@ pub struct Applied {
 
 /// A verdict that only this node holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum LocalVerdict {
     Suspect,
     /// Shown as suspect until it counts.
     Dead {
@@ -206,13 +206,13 @@ pub(crate) enum Verdict {
 }
 
 #[derive(Debug, Clone)]
-pub(crate) struct Entry {
+pub(crate) struct MemberEntry {
     pub(crate) member: Member,
-    pub(crate) record: Record,
+    pub(crate) record: MemberRecord,
     pub(crate) accusers: Vec<PublicKey>,
     /// An ack cleared the suspicion at the record's incarnation.
     pub(crate) cleared: bool,
-    pub(crate) verdict: Option<Verdict>,
+    pub(crate) verdict: Option<LocalVerdict>,
     /// When this node itself published an accusation at the record's incarnation.
     pub(crate) published: Option<Instant>,
     /// When its last own message reached this node.
@@ -223,7 +223,20 @@ pub(crate) struct Entry {
     pub(crate) reprieved: bool,
 }
 
-impl Entry {
+impl MemberEntry {
+    /// Whether the record has the profile of its own incarnation, as an alive fact must.
+    pub(crate) fn speaks_for_itself(&self) -> bool {
+        self.record.profile.as_ref().is_some_and(|profile| profile.incarnation == self.record.incarnation)
+    }
+
+    /// When a verdict of isolation takes effect in this node's own view, if one waits for that.
+    fn counts_at(&self) -> Option<Instant> {
+        match self.verdict {
+            Some(LocalVerdict::Dead { counts_at, counts: false }) => Some(counts_at),
+            _ => None,
+        }
+    }
+
     fn effective(&self) -> State {
         let state = match self.record.state {
             State::Suspect if self.cleared => State::Alive,
@@ -231,7 +244,7 @@ impl Entry {
         };
         match self.verdict {
             Some(verdict) if state.is_live() => match verdict {
-                Verdict::Dead { counts: true, .. } => State::Dead,
+                LocalVerdict::Dead { counts: true, .. } => State::Dead,
                 _ => State::Suspect,
             },
             _ => state,
@@ -253,12 +266,14 @@ impl Entry {
 
 /// All members but this node.
 #[derive(Debug, Default)]
-pub struct Table {
-    entries: BTreeMap<PublicKey, Entry>,
+pub struct MemberTable {
+    entries: BTreeMap<PublicKey, MemberEntry>,
     live: usize,
+    /// Members with a verdict of isolation that isn't in effect yet.
+    waiting_verdicts: BTreeSet<PublicKey>,
 }
 
-impl Table {
+impl MemberTable {
     /// Live members, without this node.
     pub fn live(&self) -> usize {
         self.live
@@ -272,6 +287,23 @@ impl Table {
     /// One member.
     pub fn get(&self, key: &PublicKey) -> Option<&Member> {
         self.entries.get(key).map(|entry| &entry.member)
+    }
+
+    /// Whether `key` is a member, alive or suspect.
+    pub fn is_live(&self, key: &PublicKey) -> bool {
+        self.get(key).is_some_and(|member| member.state.is_live())
+    }
+
+    /// When the next verdict of isolation takes effect.
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        self.waiting_verdicts.iter().filter_map(|key| self.entries.get(key)?.counts_at()).min()
+    }
+
+    /// The members whose verdict of isolation takes effect now.
+    pub(crate) fn due_verdicts(&self, now: Instant) -> Vec<PublicKey> {
+        let counts_at = |key: &PublicKey| self.entries.get(key).and_then(MemberEntry::counts_at);
+        let due = |key: &&PublicKey| counts_at(key).is_some_and(|at| at <= now);
+        self.waiting_verdicts.iter().filter(due).copied().collect()
     }
 
     /// A member sent this node a message itself.
@@ -295,11 +327,11 @@ impl Table {
         heard.map(|entry| entry.member.key).collect()
     }
 
-    pub(crate) fn entry(&self, key: &PublicKey) -> Option<&Entry> {
+    pub(crate) fn entry(&self, key: &PublicKey) -> Option<&MemberEntry> {
         self.entries.get(key)
     }
 
-    pub(crate) fn entries(&self) -> impl Iterator<Item = &Entry> {
+    pub(crate) fn entries(&self) -> impl Iterator<Item = &MemberEntry> {
         self.entries.values()
     }
 
@@ -308,7 +340,7 @@ impl Table {
         &mut self,
         now: Instant,
         key: &PublicKey,
-        change: impl FnOnce(&mut Entry),
+        change: impl FnOnce(&mut MemberEntry),
     ) -> Option<(State, State)> {
         let entry = self.entries.get_mut(key)?;
         let before = entry.member.state;
@@ -320,6 +352,11 @@ impl Table {
             if entry.member.meta != profile.meta {
                 entry.member.meta = profile.meta.clone();
             }
+        }
+        if entry.counts_at().is_some() {
+            self.waiting_verdicts.insert(*key);
+        } else {
+            self.waiting_verdicts.remove(key);
         }
         if before != after {
             entry.member.state = after;
@@ -336,14 +373,14 @@ impl Table {
     /// Merges a fact. `first_hand`: the subject itself sent it, over its own session.
     ///
     /// # Errors
-    /// A [`Refusal`]; the table is then unchanged, except for a reclaimed member.
+    /// A [`FactRefusal`]; the table is then unchanged, except for a reclaimed member.
     pub fn apply(
         &mut self,
         now: Instant,
-        config: &Config,
+        config: &DetectorConfig,
         fact: &Fact,
         first_hand: bool,
-    ) -> Result<Applied, Refusal> {
+    ) -> Result<AppliedFact, FactRefusal> {
         let known = self.entries.get(&fact.key);
         let base = known.map_or(0, |entry| entry.record.incarnation);
         // A long-lived member may have a high incarnation. It must still be able to introduce itself to a node that
@@ -352,7 +389,7 @@ impl Table {
         let limit =
             if introduces_itself { MAX_INCARNATION } else { base.saturating_add(MAX_INCARNATION_JUMP) };
         if fact.record.incarnation > limit.min(MAX_INCARNATION) {
-            return Err(Refusal::IncarnationJump);
+            return Err(FactRefusal::IncarnationJump);
         }
         match known {
             Some(_) => Ok(self.merge_known(now, fact)),
@@ -360,12 +397,12 @@ impl Table {
         }
     }
 
-    fn merge_known(&mut self, now: Instant, fact: &Fact) -> Applied {
-        let (mut growth, mut new_accusers, mut meta_changed) = (Growth::default(), Vec::new(), false);
+    fn merge_known(&mut self, now: Instant, fact: &Fact) -> AppliedFact {
+        let (mut change, mut new_accusers, mut meta_changed) = (RecordChange::default(), Vec::new(), false);
         let shown = self.update(now, &fact.key, |entry| {
             let incarnation = entry.record.incarnation;
-            growth = entry.record.merge(&fact.record);
-            if growth.state {
+            change = entry.record.merge(&fact.record);
+            if change.state {
                 entry.cleared = false;
                 entry.published = None;
                 if entry.record.incarnation > incarnation {
@@ -391,29 +428,34 @@ impl Table {
                     entry.cleared = false;
                 }
             }
-            if growth.profile {
+            if change.profile {
                 meta_changed =
                     entry.record.profile.as_ref().is_some_and(|profile| profile.meta != entry.member.meta);
             }
         });
         let (before, after) = shown.expect("the caller looked the member up");
-        Applied { before: Some(before), after, growth, new_accusers, meta_changed, reclaimed: None }
+        AppliedFact { before: Some(before), after, change, new_accusers, meta_changed, reclaimed: None }
     }
 
-    fn insert(&mut self, now: Instant, config: &Config, fact: &Fact) -> Result<Applied, Refusal> {
+    fn insert(
+        &mut self,
+        now: Instant,
+        config: &DetectorConfig,
+        fact: &Fact,
+    ) -> Result<AppliedFact, FactRefusal> {
         let age = Duration::from_secs(fact.age_s.into());
         let state = fact.record.state;
         let roles = fact.record.profile.as_ref().map_or(Roles::NONE, |profile| profile.meta.roles());
         if reclaim_after(config, state, roles).is_some_and(|limit| age + RECLAIM_MARGIN > limit) {
-            return Err(Refusal::Expired);
+            return Err(FactRefusal::Expired);
         }
         let mut reclaimed = None;
         if self.entries.len() >= MAX_MEMBERS {
             if !state.is_live() {
-                return Err(Refusal::TableFull);
+                return Err(FactRefusal::TableFull);
             }
-            let victim = self.longest_gone().ok_or(Refusal::TableFull)?;
-            self.entries.remove(&victim);
+            let victim = self.longest_gone().ok_or(FactRefusal::TableFull)?;
+            self.remove(&victim);
             reclaimed = Some(victim);
         }
         let since = if state.is_live() { now } else { now.checked_sub(age).unwrap_or(now) };
@@ -423,7 +465,7 @@ impl Table {
         accusers.truncate(MAX_ACCUSERS);
         self.entries.insert(
             fact.key,
-            Entry {
+            MemberEntry {
                 member: Member {
                     key: fact.key,
                     state,
@@ -443,11 +485,11 @@ impl Table {
             },
         );
         self.live += usize::from(state.is_live());
-        let growth = Growth { state: true, profile: fact.record.profile.is_some(), restarted: false };
-        Ok(Applied {
+        let change = RecordChange { state: true, profile: fact.record.profile.is_some(), restarted: false };
+        Ok(AppliedFact {
             before: None,
             after: state,
-            growth,
+            change,
             new_accusers: accusers,
             meta_changed: false,
             reclaimed,
@@ -464,7 +506,7 @@ impl Table {
     }
 
     /// Forgets the dead and left members whose retention time is over.
-    pub fn reclaim(&mut self, now: Instant, config: &Config) -> Vec<PublicKey> {
+    pub fn reclaim(&mut self, now: Instant, config: &DetectorConfig) -> Vec<PublicKey> {
         let over: Vec<PublicKey> = self
             .entries
             .values()
@@ -476,16 +518,21 @@ impl Table {
             .map(|entry| entry.member.key)
             .collect();
         for key in &over {
-            self.entries.remove(key);
+            self.remove(key);
         }
         over
+    }
+
+    fn remove(&mut self, key: &PublicKey) {
+        self.entries.remove(key);
+        self.waiting_verdicts.remove(key);
     }
 }
 
 /// Time after which a member is forgotten. A dead member without a store has no place on the ring to return to.
 /// Without a profile it is unknown whether it had a store; if it is forgotten too early, an exchange restores it with
 /// its profile.
-fn reclaim_after(config: &Config, state: State, roles: Roles) -> Option<Duration> {
+fn reclaim_after(config: &DetectorConfig, state: State, roles: Roles) -> Option<Duration> {
     match state {
         State::Alive | State::Suspect => None,
         State::Dead if roles.contains(Roles::STORE) => Some(config.stored_reclaim),

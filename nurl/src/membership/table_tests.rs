@@ -19,31 +19,31 @@ fn meta(weight: u16, roles: Roles) -> Meta {
 }
 
 fn alive(key: PublicKey, incarnation: u64) -> Fact {
-    let profile = Profile { incarnation, boot: 7, meta: meta(1, Roles::WORKER) };
-    let record = Record { incarnation, state: State::Alive, profile: Some(profile) };
+    let profile = MemberProfile { incarnation, boot: 7, meta: meta(1, Roles::WORKER) };
+    let record = MemberRecord { incarnation, state: State::Alive, profile: Some(profile) };
     Fact { key, record, age_s: 0, accusers: Vec::new() }
 }
 
 fn said(key: PublicKey, incarnation: u64, state: State, accusers: &[PublicKey]) -> Fact {
-    let record = Record { incarnation, state, profile: None };
+    let record = MemberRecord { incarnation, state, profile: None };
     Fact { key, record, age_s: 0, accusers: accusers.to_vec() }
 }
 
-fn take(table: &mut Table, fact: &Fact) -> Applied {
-    table.apply(now(), &Config::default(), fact, false).unwrap()
+fn take(table: &mut MemberTable, fact: &Fact) -> AppliedFact {
+    table.apply(now(), &DetectorConfig::default(), fact, false).unwrap()
 }
 
-fn state(table: &Table, of: u32) -> State {
+fn state(table: &MemberTable, of: u32) -> State {
     table.get(&key(of)).unwrap().state
 }
 
-fn a_record() -> impl Strategy<Value = Record> {
+fn a_record() -> impl Strategy<Value = MemberRecord> {
     let state = prop_oneof![Just(State::Alive), Just(State::Suspect), Just(State::Dead), Just(State::Left)];
     (0u64..6, state, proptest::option::of((0u64..6, 0u64..3, 0u16..3))).prop_map(
-        |(incarnation, state, profile)| Record {
+        |(incarnation, state, profile)| MemberRecord {
             incarnation,
             state,
-            profile: profile.map(|(at, boot, weight)| Profile {
+            profile: profile.map(|(at, boot, weight)| MemberProfile {
                 incarnation: at,
                 boot,
                 meta: meta(weight, Roles::NONE),
@@ -52,7 +52,7 @@ fn a_record() -> impl Strategy<Value = Record> {
     )
 }
 
-fn joined(one: &Record, other: &Record) -> Record {
+fn joined(one: &MemberRecord, other: &MemberRecord) -> MemberRecord {
     let mut record = one.clone();
     record.merge(other);
     record
@@ -83,7 +83,7 @@ proptest! {
         }
         other.extend(facts.iter().take(5).cloned());
         let hold = |facts: &[Fact]| {
-            let mut table = Table::default();
+            let mut table = MemberTable::default();
             facts.iter().for_each(|fact| drop(take(&mut table, fact)));
             let held: Vec<_> = table.entries()
                 .map(|entry| (entry.record.clone(), entry.member.state, entry.member.boot))
@@ -99,12 +99,12 @@ proptest! {
 
 #[test]
 fn dead_is_sticky_at_its_incarnation_and_only_a_higher_one_raises_it() {
-    let mut table = Table::default();
+    let mut table = MemberTable::default();
     take(&mut table, &alive(key(1), 3));
     take(&mut table, &said(key(1), 3, State::Dead, &[]));
     for fact in [alive(key(1), 3), alive(key(1), 2), said(key(1), 3, State::Suspect, &[key(2)])] {
         let applied = take(&mut table, &fact);
-        assert!(!applied.growth.state);
+        assert!(!applied.change.state);
         assert_eq!(state(&table, 1), State::Dead);
     }
     take(&mut table, &alive(key(1), 4));
@@ -114,7 +114,7 @@ fn dead_is_sticky_at_its_incarnation_and_only_a_higher_one_raises_it() {
 
 #[test]
 fn a_goodbye_outranks_an_obituary() {
-    let mut table = Table::default();
+    let mut table = MemberTable::default();
     take(&mut table, &alive(key(1), 3));
     take(&mut table, &said(key(1), 3, State::Left, &[]));
     take(&mut table, &said(key(1), 3, State::Dead, &[]));
@@ -123,17 +123,17 @@ fn a_goodbye_outranks_an_obituary() {
 
 #[test]
 fn an_incarnation_may_jump_by_2_to_the_20_and_no_further() {
-    let (mut table, config) = (Table::default(), Config::default());
+    let (mut table, config) = (MemberTable::default(), DetectorConfig::default());
     let jump = MAX_INCARNATION_JUMP;
     assert_eq!(
         table.apply(now(), &config, &alive(key(1), jump + 1), false),
-        Err(Refusal::IncarnationJump),
+        Err(FactRefusal::IncarnationJump),
         "hearsay of someone unknown"
     );
     take(&mut table, &alive(key(1), 5));
     for first_hand in [false, true] {
         let far = said(key(1), 5 + jump + 1, State::Dead, &[]);
-        assert_eq!(table.apply(now(), &config, &far, first_hand), Err(Refusal::IncarnationJump));
+        assert_eq!(table.apply(now(), &config, &far, first_hand), Err(FactRefusal::IncarnationJump));
     }
     assert_eq!(state(&table, 1), State::Alive);
     take(&mut table, &alive(key(1), 5 + jump));
@@ -141,17 +141,17 @@ fn an_incarnation_may_jump_by_2_to_the_20_and_no_further() {
     // A long-lived member introduces itself.
     table.apply(now(), &config, &alive(key(2), 1 << 40), true).unwrap();
     let beyond = alive(key(3), MAX_INCARNATION + 1);
-    assert_eq!(table.apply(now(), &config, &beyond, true), Err(Refusal::IncarnationJump));
+    assert_eq!(table.apply(now(), &config, &beyond, true), Err(FactRefusal::IncarnationJump));
 }
 
 #[test]
 fn the_table_is_bounded_and_the_gone_make_room_for_newcomers() {
-    let (mut table, config, start) = (Table::default(), Config::default(), now());
+    let (mut table, config, start) = (MemberTable::default(), DetectorConfig::default(), now());
     for at in 0..MAX_MEMBERS as u32 {
         table.apply(start, &config, &alive(key(at), 1), false).unwrap();
     }
     let newcomer = alive(key(9_999), 1);
-    assert_eq!(table.apply(start, &config, &newcomer, false), Err(Refusal::TableFull));
+    assert_eq!(table.apply(start, &config, &newcomer, false), Err(FactRefusal::TableFull));
     assert_eq!(table.members().count(), MAX_MEMBERS, "the living are never evicted");
     for (after, at, state) in [(1, 10, State::Dead), (2, 11, State::Left), (3, 12, State::Left)] {
         let then = start + Duration::from_secs(after);
@@ -161,13 +161,13 @@ fn the_table_is_bounded_and_the_gone_make_room_for_newcomers() {
         let applied = table.apply(start, &config, &alive(key(at), 1), false).unwrap();
         assert_eq!(applied.reclaimed, Some(key(victim)), "left before dead, longest gone first");
     }
-    assert_eq!(table.apply(start, &config, &alive(key(9_996), 1), false), Err(Refusal::TableFull));
+    assert_eq!(table.apply(start, &config, &alive(key(9_996), 1), false), Err(FactRefusal::TableFull));
     assert_eq!((table.members().count(), table.live()), (MAX_MEMBERS, MAX_MEMBERS));
 }
 
 #[test]
 fn the_left_are_forgotten_after_ten_minutes_the_dead_after_an_hour_and_with_a_store_after_a_day() {
-    let (mut table, config, start) = (Table::default(), Config::default(), now());
+    let (mut table, config, start) = (MemberTable::default(), DetectorConfig::default(), now());
     take(&mut table, &alive(key(1), 1));
     let stored = Roles::WORKER.with(Roles::STORE);
     for (at, state, roles) in
@@ -190,7 +190,7 @@ fn the_left_are_forgotten_after_ten_minutes_the_dead_after_an_hour_and_with_a_st
 
 #[test]
 fn whether_the_long_dead_are_learned_depends_on_their_store() {
-    let (mut table, config, start) = (Table::default(), Config::default(), now());
+    let (mut table, config, start) = (MemberTable::default(), DetectorConfig::default(), now());
     for (at, roles, learned) in [(1, Roles::WORKER, false), (2, Roles::WORKER.with(Roles::STORE), true)] {
         let mut fact = alive(key(at), 1);
         fact.record.profile.as_mut().unwrap().meta = meta(1, roles);
@@ -201,26 +201,26 @@ fn whether_the_long_dead_are_learned_depends_on_their_store() {
 
 #[test]
 fn who_is_about_to_be_forgotten_is_not_learned_again_from_others() {
-    let (mut table, config, start) = (Table::default(), Config::default(), now());
+    let (mut table, config, start) = (MemberTable::default(), DetectorConfig::default(), now());
     let mut fact = said(key(1), 1, State::Left, &[]);
     fact.age_s = 599;
-    assert_eq!(table.apply(start, &config, &fact, false), Err(Refusal::Expired));
+    assert_eq!(table.apply(start, &config, &fact, false), Err(FactRefusal::Expired));
     fact.age_s = 300;
     table.apply(start, &config, &fact, false).unwrap();
     assert_eq!(table.reclaim(start + Duration::from_secs(301), &config), [key(1)], "ages travel");
     fact.age_s = u32::MAX;
-    assert_eq!(table.apply(start, &config, &fact, false), Err(Refusal::Expired));
+    assert_eq!(table.apply(start, &config, &fact, false), Err(FactRefusal::Expired));
 }
 
 #[test]
 fn the_dead_keep_their_place_only_with_a_store() {
-    let mut table = Table::default();
+    let mut table = MemberTable::default();
     for (at, roles) in [(1, Roles::WORKER), (2, Roles::WORKER.with(Roles::STORE)), (3, Roles::HUB)] {
         let mut fact = alive(key(at), 1);
         fact.record.profile.as_mut().unwrap().meta = meta(1, roles);
         take(&mut table, &fact);
     }
-    let placed = |table: &Table| [1, 2, 3].map(|at| table.get(&key(at)).unwrap().is_placed());
+    let placed = |table: &MemberTable| [1, 2, 3].map(|at| table.get(&key(at)).unwrap().is_placed());
     assert_eq!(placed(&table), [true, true, false]);
     for at in [1, 2, 3] {
         take(&mut table, &said(key(at), 1, State::Suspect, &[key(9)]));
@@ -236,7 +236,7 @@ fn the_dead_keep_their_place_only_with_a_store() {
 
 #[test]
 fn a_cleared_suspicion_returns_only_with_a_new_accuser() {
-    let mut table = Table::default();
+    let mut table = MemberTable::default();
     take(&mut table, &alive(key(1), 1));
     take(&mut table, &said(key(1), 1, State::Suspect, &[key(2)]));
     assert_eq!(state(&table, 1), State::Suspect);
@@ -249,7 +249,7 @@ fn a_cleared_suspicion_returns_only_with_a_new_accuser() {
 
 #[test]
 fn accusers_are_bounded_and_end_with_their_incarnation() {
-    let mut table = Table::default();
+    let mut table = MemberTable::default();
     take(&mut table, &alive(key(1), 1));
     for at in 10..20 {
         take(&mut table, &said(key(1), 1, State::Suspect, &[key(at)]));
@@ -262,11 +262,38 @@ fn accusers_are_bounded_and_end_with_their_incarnation() {
 
 #[test]
 fn another_boot_id_is_a_restart_and_hearsay_of_an_old_one_is_not() {
-    let mut table = Table::default();
-    assert!(!take(&mut table, &alive(key(1), 3)).growth.restarted);
+    let mut table = MemberTable::default();
+    assert!(!take(&mut table, &alive(key(1), 3)).change.restarted);
     let mut reborn = alive(key(1), 4);
     reborn.record.profile.as_mut().unwrap().boot = 8;
-    assert!(take(&mut table, &reborn).growth.restarted);
-    assert!(!take(&mut table, &alive(key(1), 3)).growth.restarted);
+    assert!(take(&mut table, &reborn).change.restarted);
+    assert!(!take(&mut table, &alive(key(1), 3)).change.restarted);
     assert_eq!(table.get(&key(1)).unwrap().boot, 8);
+}
+
+#[test]
+fn a_verdict_of_isolation_waits_until_it_counts_is_withdrawn_or_its_subject_is_forgotten() {
+    let start = now();
+    let at = |s| start + Duration::from_secs(s);
+    let dead = |counts_at, counts| Some(LocalVerdict::Dead { counts_at, counts });
+    let mut table = MemberTable::default();
+    (1..4).for_each(|of| drop(take(&mut table, &alive(key(of), 1))));
+    for (of, verdict, next) in [
+        (1, Some(LocalVerdict::Suspect), None),
+        (1, dead(at(60), false), Some(at(60))),
+        (2, dead(at(30), false), Some(at(30))),
+        (3, dead(at(10), true), Some(at(30))),
+        (2, None, Some(at(60))),
+        (2, dead(at(90), false), Some(at(60))),
+    ] {
+        table.update(start, &key(of), |entry| entry.verdict = verdict);
+        assert_eq!(table.poll_timeout(), next, "{of}: {verdict:?}");
+    }
+    for (when, due) in [(59, vec![]), (60, vec![key(1)]), (90, vec![key(1), key(2)])] {
+        assert_eq!(table.due_verdicts(at(when)), due, "after {when} s");
+    }
+    take(&mut table, &alive(key(1), 2));
+    assert_eq!(table.due_verdicts(at(90)), [key(2)], "its subject has refuted");
+    take(&mut table, &said(key(2), 2, State::Left, &[]));
+    assert_eq!(table.poll_timeout(), None, "and this one has left");
 }

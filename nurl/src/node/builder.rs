@@ -46,7 +46,7 @@ pub struct Builder {
     store: Option<PathBuf>,
     store_strict: bool,
     pool: usize,
-    detector: membership::Config,
+    detector: membership::DetectorConfig,
     limits: Limits,
 }
 
@@ -65,7 +65,7 @@ impl Builder {
             store: None,
             store_strict: false,
             pool: cores.clamp(*POOL_DEFAULT.start(), *POOL_DEFAULT.end()),
-            detector: membership::Config::default(),
+            detector: membership::DetectorConfig::default(),
             limits: Limits::default(),
         }
     }
@@ -159,7 +159,7 @@ impl Builder {
 
     /// Overrides the mesh's default timings; all members should run the same.
     #[must_use]
-    pub fn detector(mut self, config: membership::Config) -> Builder {
+    pub fn detector(mut self, config: membership::DetectorConfig) -> Builder {
         self.detector = config;
         self
     }

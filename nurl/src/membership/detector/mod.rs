@@ -2,166 +2,85 @@
 //!
 //! Its driver feeds it time, messages and notices of the layers below. After each call drain
 //! [`poll_transmit`](Detector::poll_transmit) and [`poll_event`](Detector::poll_event), and call
-//! [`handle_timeout`](Detector::handle_timeout) at [`poll_timeout`](Detector::poll_timeout). The sibling modules hold
-//! the rules; this one combines them.
+//! [`handle_timeout`](Detector::handle_timeout) at [`poll_timeout`](Detector::poll_timeout).
+//!
+//! The detector combines its parts; each owns its data and its deadline. All of them speak through the view.
+//!
+//! | part | what it owns |
+//! | --- | --- |
+//! | `view` | the member table, this node's own record, the gossip, the queues to the driver, the counters |
+//! | `prober` | the probes of this node: rounds and those out of turn |
+//! | `indirect` | the pings on behalf of others |
+//! | `suspicions` | the suspects and their time, this node's own isolation |
+//! | `exchanges` | the push-pulls, the known observers |
+//! | `healing` | the ping of a dead member that repairs a partition |
+//! | `announcements` | the announced nodes that this one will answer |
+//! | [`join`](super::join) | the contacts of a newcomer |
 
+mod announcements;
+mod dissemination;
+mod exchanges;
+mod healing;
 mod inbound;
-mod outbound;
-mod timers;
-mod verdicts;
+mod indirect;
+mod local;
+mod outbox;
+mod prober;
+mod suspicions;
+mod view;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rand_core::Rng as _;
 
-use super::awareness::Awareness;
-use super::config::Config;
+pub use announcements::{ANSWERERS, MAX_ANSWERS};
+pub use dissemination::MAX_SEEN_EVENTS;
+pub use exchanges::{EXCHANGE_FANOUT, MAX_OBSERVERS};
+pub use indirect::MAX_SERVED;
+pub use local::{MAX_EPOCH_JUMP, MAX_REFUTATIONS_PER_SECOND};
+pub use outbox::{MAX_TRANSMITS, MAX_WAITING_EVENTS, Transmit, Via};
+pub use suspicions::RETRACT;
+
+use self::announcements::Announcements;
+use self::exchanges::Exchanges;
+use self::healing::Healing;
+use self::indirect::IndirectPings;
+use self::local::LocalMember;
+use self::prober::Prober;
+use self::suspicions::Suspicions;
+use self::view::MeshView;
+use super::config::DetectorConfig;
 use super::event::{DetectorStats, MembershipError, MembershipEvent};
-use super::gossip::{GossipQueue, Topic};
-use super::isolation::Isolation;
-use super::join::{Join, MAX_CONTACTS, Obstacle};
-use super::message::{self, MAX_EVENT_BYTES, UserEvent};
+use super::gossip::GossipTopic;
+use super::join::{Join, Obstacle};
+use super::message::{self, MAX_EVENT_BYTES, MessageBody, UserEvent};
 use super::meta::Meta;
-use super::probe::Prober;
-use super::pushpull::PushPull;
-use super::suspicion::Suspicion;
-use super::table::{Fact, Member, Profile, Record, State, Table};
+use super::table::Member;
 use crate::key::PublicKey;
 use crate::kit::draw;
 use crate::net::reach::rendezvous::Contact;
 use crate::rt::Rng;
 
-/// The most messages queued to be sent. The driver drains after every call; a full table is about 200 chunks and up
-/// to three joins run at once. Beyond the limit the newest is dropped and counted.
-pub const MAX_TRANSMITS: usize = 2048;
-
-/// The most queued events. One chunk of a table makes at most a few hundred. Beyond the limit the newest is dropped
-/// and counted; [`Detector::members`] is always current.
-pub const MAX_WAITING_EVENTS: usize = 16_384;
-
-/// Members with which this node starts exchanges at a time: after a suspend, or when a hub names some that this node
-/// doesn't hold live.
-pub const EXCHANGE_FANOUT: usize = 3;
-
-/// The most pings on behalf of others at a time. Beyond the limit the request gets a NACK at once: this node is
-/// alive, but can't probe the target.
-pub const MAX_SERVED: usize = 128;
-
-/// User events that are remembered, so that each is delivered once.
-pub const MAX_SEEN_EVENTS: usize = 1024;
-
-/// How far an epoch counter may jump above the highest known, so that one message can't fence out all later
-/// tenures.
-pub const MAX_EPOCH_JUMP: u64 = 1 << 32;
-
-/// When this node becomes isolated, it retracts its own accusations younger than this, since they were made while it
-/// lost contact. Isolation shows within one probe window; this is three windows.
-pub const RETRACT: Duration = Duration::from_secs(30);
-
-/// Refutations per second. Two processes with one key outbid each other endlessly; the limit keeps that cheap.
-pub const MAX_REFUTATIONS_PER_SECOND: u32 = 8;
-
 /// Members that are told of a graceful leave at once, before gossip tells the rest.
 pub const LEAVE_FANOUT: usize = 16;
-
-/// Observers that a member remembers, so that it doesn't ask them for a table. Beyond the limit the oldest is asked
-/// once more.
-pub const MAX_OBSERVERS: usize = 256;
-
-/// The most announcements that wait for their random delay.
-pub const MAX_ANSWERS: usize = 32;
-
-/// Members that answer one announcement.
-pub const ANSWERERS: usize = 3;
-
-/// The channel of a message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Via {
-    /// Channel 1, at most 1,200 bytes.
-    Datagram,
-    /// A reliable message of kind 1.
-    Reliable,
-}
-
-/// A message to send.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Transmit {
-    /// The receiver.
-    pub to: PublicKey,
-    /// The channel.
-    pub via: Via,
-    /// The encoded message.
-    pub body: Vec<u8>,
-}
-
-/// A ping on behalf of another member.
-#[derive(Debug)]
-struct Served {
-    origin: PublicKey,
-    origin_seq: u64,
-    target: PublicKey,
-    again_at: Option<Instant>,
-    nack_at: Option<Instant>,
-    until: Instant,
-}
-
-/// The healing probe of a dead member: a few pings, since its session may have expired.
-#[derive(Debug)]
-struct Healing {
-    peer: PublicKey,
-    seq: u64,
-    next: Instant,
-    left: u32,
-}
 
 /// The failure detector of one node.
 #[derive(Debug)]
 pub struct Detector {
-    config: Config,
-    rng: Rng,
-    me: Member,
-    observer: bool,
-    table: Table,
-    queue: GossipQueue,
-    awareness: Awareness,
-    suspicions: BTreeMap<PublicKey, Suspicion>,
-    /// Members with a verdict of isolation that isn't in effect yet.
-    local_dead: BTreeSet<PublicKey>,
+    view: MeshView,
     prober: Prober,
-    served: BTreeMap<u64, Served>,
-    healing: Option<Healing>,
-    /// Contacts in the last LIST: the dead among them are healed first.
-    named: Vec<PublicKey>,
-    /// Keys that announced themselves as observers.
-    observers: VecDeque<PublicKey>,
-    /// When a peer last answered in time: evidence that this node isn't slow.
-    answered: Option<Instant>,
-    push_pull: PushPull,
-    isolation: Isolation,
-    epoch: u64,
+    indirect: IndirectPings,
+    suspicions: Suspicions,
+    exchanges: Exchanges,
+    healing: Healing,
+    announcements: Announcements,
     join: Join,
-    /// After a suspend no verdict is reached before a push-pull, or before this time.
-    hold_verdicts: Option<Instant>,
-    seq: u64,
-    seen_events: VecDeque<(PublicKey, u64)>,
-    answers: Vec<(Instant, PublicKey)>,
-    refutations: (Option<Instant>, u32),
-    next_probe: Instant,
-    next_gossip: Instant,
-    next_push_pull: Instant,
-    /// An observer's time until its next push-pull.
-    look_again: Duration,
-    departing: bool,
-    transmits: VecDeque<Transmit>,
-    events: VecDeque<MembershipEvent>,
-    stats: DetectorStats,
 }
 
 impl Detector {
     /// A detector that knows no other node. An `observer` is never gossiped about, probed or counted.
     pub fn new(
-        config: Config,
+        config: DetectorConfig,
         local: PublicKey,
         boot: u64,
         meta: Meta,
@@ -169,107 +88,57 @@ impl Detector {
         now: Instant,
         mut rng: Rng,
     ) -> Detector {
-        let isolation = Isolation::new(config.isolation_window, config.hub_freshness);
         // Nodes that start together must not probe and exchange in lockstep.
-        let next_probe = now + draw::duration(&mut rng, config.probe_interval);
-        let next_push_pull = now + draw::duration(&mut rng, config.push_pull_interval);
+        let first_probe = now + draw::duration(&mut rng, config.probe_interval);
+        let first_exchange = now + draw::duration(&mut rng, config.push_pull_interval);
+        let local = LocalMember::new(local, boot, meta, observer, now);
         Detector {
-            me: Member { key: local, state: State::Alive, incarnation: 0, boot, meta, since: now },
-            observer,
-            table: Table::default(),
-            queue: GossipQueue::default(),
-            awareness: Awareness::default(),
-            suspicions: BTreeMap::new(),
-            local_dead: BTreeSet::new(),
-            prober: Prober::default(),
-            served: BTreeMap::new(),
-            healing: None,
-            named: Vec::new(),
-            observers: VecDeque::new(),
-            answered: None,
-            push_pull: PushPull::default(),
-            isolation,
-            epoch: 0,
+            prober: Prober::new(first_probe),
+            indirect: IndirectPings::default(),
+            suspicions: Suspicions::new(&config),
+            exchanges: Exchanges::new(first_exchange, config.push_pull_interval),
+            healing: Healing::default(),
+            announcements: Announcements::default(),
             join: Join::default(),
-            hold_verdicts: None,
-            seq: rng.next_u64() >> 16,
-            seen_events: VecDeque::new(),
-            answers: Vec::new(),
-            refutations: (None, 0),
-            next_probe,
-            next_gossip: now,
-            next_push_pull,
-            look_again: config.push_pull_interval,
-            departing: false,
-            transmits: VecDeque::new(),
-            events: VecDeque::new(),
-            stats: DetectorStats::default(),
-            config,
-            rng,
+            view: MeshView::new(config, local, now, rng),
         }
     }
+
+    // ---- Commands.
 
     /// Starts to join, as [`join`](super::join) describes, with the contacts from
     /// [`on_contacts`](Detector::on_contacts). After [`leave`](Detector::leave) this joins again. A node with live
     /// members in its table has joined already.
     pub fn join(&mut self, now: Instant) {
-        if self.table.live() == 0 || self.me.state == State::Left {
+        let left = self.view.local.has_left();
+        if self.view.table.live() == 0 || left {
             self.join.begin(now);
         }
-        if self.me.state == State::Left {
-            self.departing = false;
-            self.next_probe = now + self.config.probe_interval;
-            self.me.state = State::Alive;
-            self.me.since = now;
-            self.me.incarnation += 1;
-            self.gossip_self();
+        if left {
+            self.prober.schedule(now + self.view.config.probe_interval);
+            self.view.local.rejoin(now);
+            self.view.gossip_self();
         }
-    }
-
-    /// Contacts that `hub` named in answer to a LIST, or `None` for another source. After joining, a node asks only
-    /// contacts that it doesn't hold live: so separated halves of a mesh meet again.
-    pub fn on_contacts(&mut self, now: Instant, hub: Option<PublicKey>, contacts: &[Contact]) {
-        let has_table = |key: &PublicKey| *key != self.me.key && !self.observers.contains(key);
-        let others: Vec<_> = contacts.iter().filter(|contact| has_table(&contact.key)).copied().collect();
-        self.join.handle_contacts(now, hub, &others, &mut self.rng);
-        if self.join.is_active() {
-            self.run_join(now);
-            return;
-        }
-        let opened = others.iter().filter(|contact| contact.opened).map(|contact| contact.key);
-        self.named = opened.clone().take(MAX_CONTACTS).collect();
-        let is_live = |key: &PublicKey| self.table.get(key).is_some_and(|member| member.state.is_live());
-        let lost = opened.filter(|key| !is_live(key)).collect();
-        for contact in draw::sample(&mut self.rng, lost, EXCHANGE_FANOUT) {
-            self.start_push_pull(now, contact);
-        }
-    }
-
-    /// The reason why this node hasn't joined yet.
-    pub fn obstacle(&self) -> Obstacle {
-        self.join.obstacle()
     }
 
     /// Leaves gracefully: the others hold this node *left*, not dead. It tells some at once and then gossips;
     /// [`MembershipEvent::Departed`] follows when the fact was sent often enough.
     pub fn leave(&mut self, now: Instant) {
-        if self.observer || self.me.state == State::Left {
+        if !self.view.local.is_member() {
             return;
         }
-        self.me.state = State::Left;
-        self.me.since = now;
-        self.departing = true;
+        self.view.local.leave(now);
         self.join.finish();
         self.prober.stop();
-        self.healing = None;
-        self.answers.clear();
-        self.gossip_self();
-        let told = self.random_members(LEAVE_FANOUT, |member| member.state.is_live());
+        self.healing.stop();
+        self.announcements.stop();
+        self.view.gossip_self();
+        let told = self.view.random_members(LEAVE_FANOUT, |member| member.state.is_live());
         for peer in told {
-            self.send_gossip(peer);
+            self.view.send(peer, Via::Datagram, MessageBody::Gossip, &[]);
         }
-        self.next_gossip = now + self.config.gossip_interval;
-        self.check_departed();
+        self.view.gossip.schedule(now + self.view.config.gossip_interval);
+        self.view.check_departed();
     }
 
     /// Replaces this node's metadata and gossips it.
@@ -278,10 +147,8 @@ impl Detector {
         expect(dead_code, reason = "door: `Node` changes what it says of itself")
     )]
     pub fn set_meta(&mut self, meta: Meta) {
-        if self.me.meta != meta {
-            self.me.meta = meta;
-            self.me.incarnation += 1;
-            self.gossip_self();
+        if self.view.local.set_meta(meta) {
+            self.view.gossip_self();
         }
     }
 
@@ -294,16 +161,15 @@ impl Detector {
         if body.len() > MAX_EVENT_BYTES {
             return Err(MembershipError::EventTooLarge(body.len()));
         }
-        if self.observer || self.me.state == State::Left {
+        if !self.view.local.is_member() {
             return Err(MembershipError::NotAMember);
         }
-        let event = UserEvent { origin: self.me.key, id: self.rng.next_u64(), body: body.to_vec() };
-        let topic = Topic::UserEvent(event.origin, event.id);
-        if !self.queue.push(topic, message::encode_event(&event)) {
-            self.stats.gossip_full += 1;
+        let (origin, id) = (self.view.local.key(), self.view.rng.next_u64());
+        let event = UserEvent { origin, id, body: body.to_vec() };
+        if !self.view.push_gossip(GossipTopic::UserEvent(origin, id), message::encode_event(&event)) {
             return Err(MembershipError::EventsFull);
         }
-        self.see(event.origin, event.id);
+        self.view.gossip.see(origin, id);
         Ok(())
     }
 
@@ -312,44 +178,55 @@ impl Detector {
     /// # Errors
     /// [`MembershipError::EpochJump`]; the counter is ignored and the jump is counted.
     pub fn note_epoch(&mut self, counter: u64) -> Result<(), MembershipError> {
-        if counter > self.epoch.saturating_add(MAX_EPOCH_JUMP) {
-            self.stats.epoch_jumps += 1;
-            return Err(MembershipError::EpochJump { counter, highest: self.epoch });
-        }
-        self.epoch = self.epoch.max(counter);
-        Ok(())
+        self.view.note_epoch(counter)
     }
 
-    /// The highest epoch counter known.
-    pub fn highest_epoch(&self) -> u64 {
-        self.epoch
+    /// A body for the mesh group: this node is present, and a member that doesn't know it may answer.
+    pub fn announce(&mut self) -> Vec<u8> {
+        let nonce = self.view.rng.next_u64();
+        self.view.assemble(&MessageBody::Announce { nonce }, &[], &[])
     }
+
+    // ---- The view of the mesh.
 
     /// All known members, this node first unless it is an observer, then by key.
     pub fn members(&self) -> impl Iterator<Item = &Member> {
-        (!self.observer).then_some(&self.me).into_iter().chain(self.table.members())
+        let local = &self.view.local;
+        (!local.is_observer()).then_some(local.member()).into_iter().chain(self.view.table.members())
     }
 
     /// One member.
     pub fn member(&self, key: &PublicKey) -> Option<&Member> {
-        if *key == self.me.key { Some(&self.me) } else { self.table.get(key) }
+        if *key == self.view.local.key() { Some(self.local()) } else { self.view.table.get(key) }
     }
 
     /// This node.
     pub fn local(&self) -> &Member {
-        &self.me
+        self.view.local.member()
     }
 
     /// Number of live members, this node included unless it is an observer: SWIM's n.
+    #[cfg(test)]
     pub fn live(&self) -> usize {
-        self.table.live() + usize::from(!self.observer && self.me.state.is_live())
+        self.view.live()
+    }
+
+    /// The highest epoch counter known.
+    pub fn highest_epoch(&self) -> u64 {
+        self.view.local.epoch()
+    }
+
+    /// The reason why this node hasn't joined yet.
+    pub fn obstacle(&self) -> Obstacle {
+        self.join.obstacle()
     }
 
     /// Peers to try first after a restart: live members in random order, then known contacts. At most
-    /// [`MAX_CONTACTS`].
+    /// [`MAX_CONTACTS`](super::join::MAX_CONTACTS).
     #[cfg(test)]
     pub fn contacts(&mut self) -> Vec<PublicKey> {
-        let mut contacts = self.random_members(MAX_CONTACTS, |member| member.state.is_live());
+        use super::join::MAX_CONTACTS;
+        let mut contacts = self.view.random_members(MAX_CONTACTS, |member| member.state.is_live());
         let known = self.join.opened().filter(|key| !contacts.contains(key)).copied();
         let known: Vec<_> = known.take(MAX_CONTACTS - contacts.len()).collect();
         contacts.extend(known);
@@ -357,63 +234,248 @@ impl Detector {
     }
 
     /// Whether this node considers itself isolated.
+    #[cfg(test)]
     pub fn is_isolated(&self) -> bool {
-        self.isolation.since().is_some()
+        self.suspicions.is_isolated()
     }
 
     /// The local health score, 0 to 8.
     #[cfg_attr(not(any(test, feature = "internals")), expect(dead_code, reason = "door: metrics"))]
     pub fn health(&self) -> u32 {
-        self.awareness.score()
+        self.view.health.score()
     }
 
     /// Counters.
     #[cfg_attr(not(any(test, feature = "internals")), expect(dead_code, reason = "door: metrics"))]
     pub fn stats(&self) -> &DetectorStats {
-        &self.stats
+        &self.view.stats
     }
 
     /// The next message to send.
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
-        self.transmits.pop_front()
+        self.view.outbox.poll_transmit()
     }
 
     /// The next event.
     pub fn poll_event(&mut self) -> Option<MembershipEvent> {
-        self.events.pop_front()
+        self.view.outbox.poll_event()
     }
 
-    fn emit(&mut self, event: MembershipEvent) {
-        if self.events.len() < MAX_WAITING_EVENTS {
-            self.events.push_back(event);
-        } else {
-            self.stats.events_dropped += 1;
+    // ---- Notices of the layers below.
+
+    /// Contacts that `hub` named in answer to a LIST, or `None` for another source. After joining, a node asks only
+    /// contacts that it doesn't hold live: so separated halves of a mesh meet again.
+    pub fn on_contacts(&mut self, now: Instant, hub: Option<PublicKey>, contacts: &[Contact]) {
+        let me = self.view.local.key();
+        let has_table = |key: &PublicKey| *key != me && !self.exchanges.is_observer(key);
+        let others: Vec<_> = contacts.iter().filter(|contact| has_table(&contact.key)).copied().collect();
+        self.join.handle_contacts(now, hub, &others, &mut self.view.rng);
+        if self.join.is_active() {
+            self.run_join(now);
+            return;
+        }
+        let opened = others.iter().filter(|contact| contact.opened).map(|contact| contact.key);
+        self.healing.name(opened.clone());
+        let lost = opened.filter(|key| !self.view.table.is_live(key)).collect();
+        for contact in draw::sample(&mut self.view.rng, lost, EXCHANGE_FANOUT) {
+            self.exchanges.start(now, &mut self.view, contact);
         }
     }
 
-    fn next_seq(&mut self) -> u64 {
-        self.seq = self.seq.wrapping_add(1);
-        self.seq
+    /// A hub accepts this node.
+    pub fn on_hub_up(&mut self, hub: PublicKey) {
+        self.join.handle_hub(hub, true);
     }
 
-    /// This node's fact about itself.
-    fn self_fact(&self) -> Fact {
-        let Member { key, state, incarnation, boot, .. } = self.me;
-        let profile = Profile { incarnation, boot, meta: self.me.meta.clone() };
-        let record = Record { incarnation, state, profile: Some(profile) };
-        Fact { key, record, age_s: 0, accusers: Vec::new() }
+    /// A hub says that `peer` isn't connected to it. True if that ends an attempt to join through `peer`: every hub
+    /// that is up denies it, and only the join wanted a session with it.
+    pub fn on_denied(&mut self, now: Instant, hub: PublicKey, peer: PublicKey) -> bool {
+        self.prober.handle_denied(now, &mut self.view, peer);
+        let ends = self.join.handle_denied(hub, &peer);
+        if ends {
+            self.exchanges.cancel(&peer);
+            self.run_join(now);
+        }
+        ends && self.view.table.get(&peer).is_none()
     }
 
-    /// Records a user event. True if it is new.
-    fn see(&mut self, origin: PublicKey, id: u64) -> bool {
-        if self.seen_events.contains(&(origin, id)) {
-            return false;
+    /// A hub answered a PING.
+    pub fn on_hub_pong(&mut self, now: Instant) {
+        self.suspicions.evidence().hub_pong(now);
+        self.weigh_isolation(now);
+    }
+
+    /// The connection to a hub is gone; `last`: no other hub is connected.
+    pub fn on_hub_down(&mut self, now: Instant, hub: PublicKey, last: bool) {
+        self.join.handle_hub(hub, false);
+        if last {
+            self.suspicions.evidence().hub_down();
+            self.weigh_isolation(now);
         }
-        if self.seen_events.len() >= MAX_SEEN_EVENTS {
-            self.seen_events.pop_front();
+        self.run_join(now);
+    }
+
+    /// The wall clock ran ahead of the monotonic one: this machine was suspended. No verdict is reached before a
+    /// push-pull completes or times out.
+    pub fn on_suspend(&mut self, now: Instant) {
+        self.prober.restart(now);
+        self.suspicions.hold(now, now + self.view.config.push_pull_timeout);
+        let peers = self.view.random_members(EXCHANGE_FANOUT, |member| member.state.is_live());
+        for peer in peers {
+            self.exchanges.start(now, &mut self.view, peer);
         }
-        self.seen_events.push_back((origin, id));
-        true
+        self.exchanges.schedule(now + self.view.config.push_pull_interval);
+    }
+
+    /// A datagram to `peer` could not be sealed: there is no session yet. The clock of a probe of `peer` is held.
+    pub fn on_session_pending(&mut self, now: Instant, peer: PublicKey) {
+        self.prober.hold(now, &self.view, peer);
+    }
+
+    /// A session to `peer` is up.
+    pub fn on_session_up(&mut self, now: Instant, peer: PublicKey) {
+        self.join.handle_session(&peer);
+        self.prober.session_up(now, peer);
+        self.healing.session_up(now, &peer);
+    }
+
+    /// A handshake with `peer` failed, and with it the direct leg of its probe.
+    pub fn on_session_failed(&mut self, now: Instant, peer: PublicKey) {
+        self.prober.session_failed(now, peer);
+    }
+
+    /// A reliable message of this node to `peer` was lost.
+    pub fn on_message_lost(&mut self, now: Instant, peer: PublicKey) {
+        if self.exchanges.cancel(&peer) {
+            self.exchange_failed(now, peer);
+            self.run_join(now);
+        }
+    }
+
+    // ---- Time.
+
+    /// When [`handle_timeout`](Detector::handle_timeout) must be called. A call that comes much later is taken as a
+    /// stall of this node.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        [
+            self.view.poll_timeout(),
+            self.prober.poll_timeout(&self.view),
+            self.indirect.poll_timeout(),
+            self.suspicions.poll_timeout(),
+            Some(self.exchanges.poll_timeout()),
+            self.healing.poll_timeout(),
+            self.announcements.poll_timeout(),
+            self.join.poll_timeout(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// Runs everything that is due.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if let Some(late) = self.prober.notice_stall(now, &mut self.view) {
+            // Verdicts that would be due now wait as well: a refutation may be among the unread messages.
+            self.suspicions.postpone(late);
+        }
+        self.run_probes(now);
+        self.indirect.handle_timeout(now, &mut self.view);
+        if self.suspicions.end_due(now, &mut self.view, &mut self.prober) {
+            self.exchanges.schedule(now);
+        }
+        self.suspicions.count_local_verdicts(now, &mut self.view);
+        self.healing.handle_timeout(now, &mut self.view);
+        for peer in self.announcements.take_due(now) {
+            self.exchanges.start(now, &mut self.view, peer);
+        }
+        for peer in self.exchanges.expire(now) {
+            self.exchange_failed(now, peer);
+        }
+        self.run_join(now);
+        if self.exchanges.is_due(now) {
+            self.run_period(now);
+        }
+        if self.view.gossip.is_due(now) {
+            self.view.gossip_tick(now);
+        }
+    }
+
+    fn run_probes(&mut self, now: Instant) {
+        if !self.view.local.is_member() {
+            return;
+        }
+        for seq in self.prober.under_way() {
+            if self.prober.advance(now, &mut self.view, seq) {
+                self.probe_failed(now, seq);
+            }
+        }
+        self.prober.start_due(now, &mut self.view);
+    }
+
+    /// The tasks of each push-pull period.
+    fn run_period(&mut self, now: Instant) {
+        self.exchanges.schedule_next(now, &self.view, self.suspicions.is_isolated());
+        for gone in self.view.table.reclaim(now, &self.view.config) {
+            self.forget(gone);
+        }
+        if self.view.local.has_left() {
+            return;
+        }
+        let partner = self.view.random_members(1, |member| member.state.is_live());
+        match partner.first() {
+            Some(peer) => self.exchanges.start(now, &mut self.view, *peer),
+            // All members are lost: the known contacts may lead back.
+            None => self.join.begin(now),
+        }
+        if !self.view.local.is_observer() {
+            self.view.emit(MembershipEvent::AnnounceDue);
+        }
+        self.healing.start(now, &mut self.view, &mut self.prober);
+    }
+
+    /// Asks the contacts in turn, until one answers.
+    fn run_join(&mut self, now: Instant) {
+        if self.join.poll_list(now) {
+            self.view.emit(MembershipEvent::ListDue);
+        }
+        while let Some(contact) = self.join.poll_ask(now) {
+            self.exchanges.start(now, &mut self.view, contact);
+        }
+        if self.join.poll_alone() {
+            self.view.emit(MembershipEvent::Alone);
+        }
+    }
+
+    // ---- Rules that concern several parts.
+
+    /// A probe failed on every leg: that is evidence of isolation and, unless verdicts are held, against its target.
+    fn probe_failed(&mut self, now: Instant, seq: u64) {
+        let Some(target) = self.prober.fail(now, &mut self.view, seq) else { return };
+        self.suspicions.evidence().probed(now, target, false);
+        self.weigh_isolation(now);
+        if !self.suspicions.is_held(now) {
+            self.suspicions.accuse(now, &mut self.view, target);
+        }
+    }
+
+    /// An exchange of tables ends isolation, and afterwards updates this node to the mesh's view. So one is due when
+    /// isolation begins or ends.
+    fn weigh_isolation(&mut self, now: Instant) {
+        if self.suspicions.weigh_isolation(now, &mut self.view) {
+            self.exchanges.schedule(now);
+        }
+    }
+
+    fn exchange_failed(&mut self, now: Instant, peer: PublicKey) {
+        self.exchanges.failed(now, &mut self.view, peer);
+        self.join.handle_silence(&peer);
+    }
+
+    /// A member is no longer in the table.
+    fn forget(&mut self, peer: PublicKey) {
+        self.suspicions.remove(&peer);
+        self.prober.forget(&peer);
+        self.view.forget(peer);
     }
 }
 

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use rand_core::{Rng as _, SeedableRng};
 
 use crate::key::PublicKey;
-use crate::membership::message::{MAX_CHUNK_BYTES, MAX_DATAGRAM_BYTES, Message};
-use crate::membership::{Config, Detector, MembershipEvent, Meta, Roles, State, Transmit, Via};
+use crate::membership::message::{MAX_CHUNK_BYTES, MAX_DATAGRAM_BYTES, MembershipMessage};
+use crate::membership::{Detector, DetectorConfig, MembershipEvent, Meta, Roles, State, Transmit, Via};
 use crate::net::reach::rendezvous::Contact;
 use crate::rt::Rng;
 
@@ -42,8 +42,8 @@ pub(super) struct Cluster {
     /// Nodes on different sides of a partition don't hear each other.
     pub(super) side: BTreeMap<usize, u32>,
     /// Every message that was sent: when, from, to, decoded.
-    pub(super) sent: Vec<(Duration, usize, usize, Message)>,
-    pub(super) config: Config,
+    pub(super) sent: Vec<(Duration, usize, usize, MembershipMessage)>,
+    pub(super) config: DetectorConfig,
     /// Whether announcements are broadcast.
     pub(super) broadcast: bool,
     wire: BinaryHeap<Reverse<Delivery>>,
@@ -62,7 +62,7 @@ impl Cluster {
             loss_percent: 0,
             side: BTreeMap::new(),
             sent: Vec::new(),
-            config: Config::default(),
+            config: DetectorConfig::default(),
             broadcast: true,
             wire: BinaryHeap::new(),
             order: 0,
@@ -221,7 +221,7 @@ impl Cluster {
         while let Some(Transmit { to, via, body }) = self.nodes[at].detector.poll_transmit() {
             let limit = if via == Via::Datagram { MAX_DATAGRAM_BYTES } else { MAX_CHUNK_BYTES };
             assert!(body.len() <= limit, "{} bytes via {via:?}", body.len());
-            let message = Message::decode(&body).expect("what is sent can be read");
+            let message = MembershipMessage::decode(&body).expect("what is sent can be read");
             let Some(to) = (0..self.nodes.len()).find(|other| key(*other) == to) else { continue };
             self.sent.push((self.elapsed(), at, to, message));
             let lost = self.rng.next_u64() % 100 < self.loss_percent;

@@ -6,7 +6,7 @@ use super::S;
 use super::cluster::{Cluster, key};
 use super::rules::{ME, among, events, fact, message, ms, named, new, run, sent, state, tell};
 use crate::membership::detector::MAX_OBSERVERS;
-use crate::membership::message::{Body, Chunk};
+use crate::membership::message::{MessageBody, TableChunk};
 use crate::membership::{Detector, MembershipEvent, State, Via};
 
 /// Time until all others hold `dead` dead, if they all die now.
@@ -56,13 +56,13 @@ fn isolated_and_back(detector: &mut Detector, now: &mut Instant, count: usize) -
     while !detector.is_isolated() || suspects(detector).len() < count || requests.is_empty() {
         run(detector, now, ms(100));
         let exchanges = sent(detector).into_iter().filter_map(|(to, _, message)| match message.body {
-            Body::PushPull(chunk) => Some(((1..=9).find(|of| key(*of) == to)?, chunk.id)),
+            MessageBody::PushPull(chunk) => Some(((1..=9).find(|of| key(*of) == to)?, chunk.id)),
             _ => None,
         });
         requests.extend(exchanges);
     }
     let (suspects, (from, id)) = (suspects(detector), *requests.last().expect("isolation seeks an exchange"));
-    tell(detector, *now, from, Body::PushPullAck(Chunk { id, index: 0, total: 1 }), Vec::new());
+    tell(detector, *now, from, MessageBody::PushPullAck(TableChunk { id, index: 0, total: 1 }), Vec::new());
     assert!(!detector.is_isolated());
     (suspects, from)
 }
@@ -86,7 +86,7 @@ fn a_verdict_of_isolation_is_taken_back_once_and_then_stands_in_public() {
 /// The members pinged since the last call, with the sequence numbers.
 fn pinged(detector: &mut Detector) -> Vec<(usize, u64)> {
     let pings = sent(detector).into_iter().filter_map(|(to, via, message)| match message.body {
-        Body::Ping { seq } if via == Via::Datagram => Some(((1..=99).find(|of| key(*of) == to)?, seq)),
+        MessageBody::Ping { seq } if via == Via::Datagram => Some(((1..=99).find(|of| key(*of) == to)?, seq)),
         _ => None,
     });
     pings.collect()
@@ -100,7 +100,7 @@ fn asked(detector: &mut Detector, now: &mut Instant) -> (usize, u64, Vec<usize>)
         let mut helpers = Vec::new();
         let mut probe = None;
         for (to, _, message) in sent(detector) {
-            if let Body::PingReq { seq, target, .. } = message.body {
+            if let MessageBody::PingReq { seq, target, .. } = message.body {
                 probe = Some((number(target), seq));
                 helpers.push(number(to));
             }
@@ -119,7 +119,7 @@ fn a_failed_probe_says_nothing_of_this_node_if_somebody_else_has_answered() {
         detector.on_hub_pong(now);
         let (target, seq, helpers) = asked(&mut detector, &mut now);
         if witness {
-            tell(&mut detector, now, helpers[0], Body::Nack { seq }, Vec::new());
+            tell(&mut detector, now, helpers[0], MessageBody::Nack { seq }, Vec::new());
         }
         run(&mut detector, &mut now, ms(750));
         assert_eq!(state(&detector, target), State::Suspect);
@@ -138,7 +138,7 @@ fn a_hubs_denial_speaks_for_this_node_and_brings_one_probe_and_no_verdict() {
     let pings = pinged(&mut detector);
     assert!(matches!(&pings[..], [(of, _)] if *of == denied), "at once, beside the one under way: {pings:?}");
     assert!(events(&mut detector).contains(&MembershipEvent::WantSession { peer: key(denied) }));
-    tell(&mut detector, now, denied, Body::Ack { seq: pings[0].1 }, Vec::new());
+    tell(&mut detector, now, denied, MessageBody::Ack { seq: pings[0].1 }, Vec::new());
     detector.on_denied(now, key(900), key(denied));
     assert!(pinged(&mut detector).is_empty(), "not again so soon");
     run(&mut detector, &mut now, ms(750));
@@ -155,22 +155,28 @@ fn a_silent_helper_is_probed_before_its_nack_counts_as_missed() {
     let (mut now, mut detector) = among(2);
     detector.on_hub_pong(now);
     // Only the silence of a recently heard helper is evidence.
-    tell(&mut detector, now, 1, Body::Gossip, Vec::new());
-    tell(&mut detector, now, 2, Body::Gossip, Vec::new());
+    tell(&mut detector, now, 1, MessageBody::Gossip, Vec::new());
+    tell(&mut detector, now, 2, MessageBody::Gossip, Vec::new());
     let (target, _, helpers) = asked(&mut detector, &mut now);
     assert_eq!(helpers.len(), 1);
     run(&mut detector, &mut now, ms(750));
     assert_eq!((state(&detector, target), detector.health()), (State::Suspect, 1));
     let pings = pinged(&mut detector);
     let (_, seq) = *pings.iter().rfind(|(of, _)| *of == helpers[0]).expect("it is probed beside the rounds");
-    tell(&mut detector, now, helpers[0], Body::Ack { seq }, Vec::new());
+    tell(&mut detector, now, helpers[0], MessageBody::Ack { seq }, Vec::new());
     assert_eq!(detector.health(), 1, "an answered probe and a missed NACK");
 }
 
 #[test]
 fn a_suspect_of_others_is_probed_at_once() {
     let (now, mut detector) = among(9);
-    tell(&mut detector, now, 1, Body::Gossip, vec![fact(2, 1, State::Suspect), fact(3, 1, State::Suspect)]);
+    tell(
+        &mut detector,
+        now,
+        1,
+        MessageBody::Gossip,
+        vec![fact(2, 1, State::Suspect), fact(3, 1, State::Suspect)],
+    );
     let mut targets: Vec<_> = pinged(&mut detector).into_iter().map(|(of, _)| of).collect();
     targets.sort_unstable();
     assert_eq!(targets, [2, 3]);
@@ -185,20 +191,20 @@ fn a_suspicion_that_needs_no_other_accuser_is_checked_too_when_it_is_news() {
     detector.on_hub_pong(now);
     let mut accusation = fact(2, 1, State::Suspect);
     accusation.accusers = (3..=6).map(key).collect();
-    tell(&mut detector, now, 1, Body::Gossip, vec![accusation.clone()]);
+    tell(&mut detector, now, 1, MessageBody::Gossip, vec![accusation.clone()]);
     let pings = pinged(&mut detector);
     let (_, seq) = *pings.iter().find(|(of, _)| *of == 2).expect("it is probed at once");
-    tell(&mut detector, now, 2, Body::Ack { seq }, Vec::new());
+    tell(&mut detector, now, 2, MessageBody::Ack { seq }, Vec::new());
     assert_eq!(state(&detector, 2), State::Alive);
     run(&mut detector, &mut now, ms(100));
-    tell(&mut detector, now, 7, Body::Gossip, vec![accusation]);
+    tell(&mut detector, now, 7, MessageBody::Gossip, vec![accusation]);
     assert!(pinged(&mut detector).iter().all(|(of, _)| *of != 2), "it is no news");
 }
 
 #[test]
 fn the_silent_take_no_gossip_from_the_living() {
     let (mut now, mut detector) = among(4);
-    tell(&mut detector, now, 1, Body::Gossip, vec![fact(2, 1, State::Dead), fact(3, 5, State::Alive)]);
+    tell(&mut detector, now, 1, MessageBody::Gossip, vec![fact(2, 1, State::Dead), fact(3, 5, State::Alive)]);
     sent(&mut detector);
     run(&mut detector, &mut now, ms(900));
     let (mut dead, mut living) = (0, 0);
@@ -216,9 +222,15 @@ fn the_silent_take_no_gossip_from_the_living() {
 #[test]
 fn a_dead_member_that_a_hub_names_is_healed_first() {
     let (mut now, mut detector) = among(40);
-    tell(&mut detector, now, 1, Body::PushPullAck(Chunk { id: 0, index: 0, total: 1 }), Vec::new());
+    tell(
+        &mut detector,
+        now,
+        1,
+        MessageBody::PushPullAck(TableChunk { id: 0, index: 0, total: 1 }),
+        Vec::new(),
+    );
     let dead = (2..=40).map(|of| fact(of, 1, State::Dead)).collect();
-    tell(&mut detector, now, 1, Body::Gossip, dead);
+    tell(&mut detector, now, 1, MessageBody::Gossip, dead);
     named(&mut detector, now, [17]);
     sent(&mut detector);
     // The first healing comes within a push-pull period; no dead member is pinged otherwise.
@@ -236,7 +248,7 @@ fn an_observer_that_a_hub_names_is_asked_once() {
     let observer = cluster.add(true);
     let asked = |cluster: &Cluster, since: Duration| {
         let told = cluster.sent.iter().filter(|(at, _, to, _)| *at >= since && *to == observer);
-        told.filter(|(.., message)| matches!(message.body, Body::PushPull(_))).count()
+        told.filter(|(.., message)| matches!(message.body, MessageBody::PushPull(_))).count()
     };
     let begun = cluster.elapsed();
     cluster.join(0, &[observer]);
@@ -255,22 +267,22 @@ fn an_observer_that_a_hub_names_is_asked_once() {
 fn observers_are_remembered_within_a_bound_and_one_that_becomes_a_member_is_met() {
     let (now, mut detector) = new(false);
     for at in 1..=MAX_OBSERVERS + 1 {
-        let mut look = message(Body::Ping { seq: 1 }, Vec::new());
+        let mut look = message(MessageBody::Ping { seq: 1 }, Vec::new());
         look.observer = true;
         detector.handle_message(now, key(at), Via::Datagram, &look.encode());
     }
-    tell(&mut detector, now, 500, Body::Gossip, vec![fact(500, 1, State::Alive)]);
+    tell(&mut detector, now, 500, MessageBody::Gossip, vec![fact(500, 1, State::Alive)]);
     let request = sent(&mut detector).into_iter().find_map(|(_, _, message)| match message.body {
-        Body::PushPull(chunk) => Some(chunk.id),
+        MessageBody::PushPull(chunk) => Some(chunk.id),
         _ => None,
     });
     assert_eq!(request, None, "it has introduced itself");
     let asked = |detector: &mut Detector, of: usize| {
         named(detector, now, [of]);
-        sent(detector).iter().any(|(to, _, m)| *to == key(of) && matches!(m.body, Body::PushPull(_)))
+        sent(detector).iter().any(|(to, _, m)| *to == key(of) && matches!(m.body, MessageBody::PushPull(_)))
     };
     assert!(!asked(&mut detector, 2) && asked(&mut detector, 1), "the oldest made room");
-    tell(&mut detector, now, 2, Body::Gossip, vec![fact(ME, 0, State::Alive)]);
+    tell(&mut detector, now, 2, MessageBody::Gossip, vec![fact(ME, 0, State::Alive)]);
     assert!(asked(&mut detector, 2) || detector.member(&key(2)).is_none());
 }
 

@@ -6,9 +6,10 @@ mod rules;
 
 use std::time::Duration;
 
-use super::{MembershipEvent, State, Via};
-use crate::membership::message::{Body, Message};
-use crate::membership::table::{Fact, Record};
+use super::{MembershipEvent, Via};
+use crate::membership::State;
+use crate::membership::message::{MembershipMessage, MessageBody};
+use crate::membership::table::{Fact, MemberRecord};
 use cluster::{Cluster, key};
 
 const S: fn(u64) -> Duration = Duration::from_secs;
@@ -62,7 +63,7 @@ fn an_exchange_whose_message_was_lost_is_made_up_for_within_a_second() {
     let mut cluster = Cluster::of(4, 3);
     let asked = |c: &Cluster, since: Duration| {
         let mut sent = c.sent.iter().filter(|(when, from, ..)| *when >= since && *from == 0);
-        sent.find(|(.., message)| matches!(message.body, Body::PushPull(_))).map(|(.., to, _)| *to)
+        sent.find(|(.., message)| matches!(message.body, MessageBody::PushPull(_))).map(|(.., to, _)| *to)
     };
     cluster.run(S(1));
     let since = cluster.elapsed();
@@ -274,7 +275,7 @@ fn an_observer_sees_everyone_and_is_seen_by_nobody() {
     let named = |facts: &[crate::membership::table::Fact]| facts.iter().any(|fact| fact.key == key(observer));
     assert!(!cluster.sent.iter().any(|(.., message)| named(&message.facts)));
     assert!(!cluster.sent.iter().any(|(_, _, to, message)| {
-        *to == observer && matches!(message.body, crate::membership::message::Body::Ping { .. })
+        *to == observer && matches!(message.body, crate::membership::message::MessageBody::Ping { .. })
     }));
     assert_eq!(cluster.nodes[observer].detector.live(), 4, "nor does it count itself");
 }
@@ -288,10 +289,15 @@ fn an_observer_that_holds_a_member_dead_alone_has_it_refuted() {
     cluster.join(observer, &[0]);
     cluster.run(S(60));
     let incarnation = cluster.nodes[observer].detector.member(&key(3)).unwrap().incarnation;
-    let record = Record { incarnation, state: State::Dead, profile: None };
+    let record = MemberRecord { incarnation, state: State::Dead, profile: None };
     let obituary = Fact { key: key(3), record, age_s: 0, accusers: Vec::new() };
-    let told =
-        Message { epoch: 0, observer: false, body: Body::Gossip, facts: vec![obituary], events: Vec::new() };
+    let told = MembershipMessage {
+        epoch: 0,
+        observer: false,
+        body: MessageBody::Gossip,
+        facts: vec![obituary],
+        events: Vec::new(),
+    };
     let now = cluster.now;
     cluster.nodes[observer].detector.handle_message(now, key(0), Via::Datagram, &told.encode());
     assert_eq!(cluster.state(observer, 3), Some(State::Dead));
@@ -312,11 +318,17 @@ fn an_observer_asks_before_it_holds_a_suspect_dead() {
     cluster.run(S(60));
     let tell = |cluster: &mut Cluster| {
         let incarnation = cluster.nodes[observer].detector.member(&key(3)).unwrap().incarnation;
-        let record = Record { incarnation, state: State::Suspect, profile: None };
+        let record = MemberRecord { incarnation, state: State::Suspect, profile: None };
         let accusers = vec![key(0), key(1), key(2)];
         let accusation = Fact { key: key(3), record, age_s: 0, accusers };
-        let body = Body::Gossip;
-        let told = Message { epoch: 0, observer: false, body, facts: vec![accusation], events: Vec::new() };
+        let body = MessageBody::Gossip;
+        let told = MembershipMessage {
+            epoch: 0,
+            observer: false,
+            body,
+            facts: vec![accusation],
+            events: Vec::new(),
+        };
         let now = cluster.now;
         cluster.nodes[observer].detector.handle_message(now, key(0), Via::Datagram, &told.encode());
         assert_eq!(cluster.state(observer, 3), Some(State::Suspect));

@@ -8,15 +8,17 @@ use rand_core::SeedableRng;
 use super::cluster::{Cluster, key, meta};
 use crate::key::PublicKey;
 use crate::membership::detector::{
-    ANSWERERS, MAX_ANSWERS, MAX_CONTACTS, MAX_EPOCH_JUMP, MAX_REFUTATIONS_PER_SECOND, MAX_SEEN_EVENTS,
-    MAX_SERVED, MAX_TRANSMITS, MAX_WAITING_EVENTS,
+    ANSWERERS, MAX_ANSWERS, MAX_EPOCH_JUMP, MAX_REFUTATIONS_PER_SECOND, MAX_SEEN_EVENTS, MAX_SERVED,
+    MAX_TRANSMITS, MAX_WAITING_EVENTS,
 };
+use crate::membership::join::MAX_CONTACTS;
 use crate::membership::message::{
-    Body, Chunk, MAX_CHUNK_BYTES, MAX_DATAGRAM_BYTES, MAX_EVENT_BYTES, Message, UserEvent,
+    MAX_CHUNK_BYTES, MAX_DATAGRAM_BYTES, MAX_EVENT_BYTES, MembershipMessage, MessageBody, TableChunk,
+    UserEvent,
 };
 use crate::membership::pushpull::MAX_FACTS_PER_SECOND;
-use crate::membership::table::{Fact, MAX_INCARNATION_JUMP, Profile, Record};
-use crate::membership::{Config, Detector, MembershipError, MembershipEvent, Meta, State, Via};
+use crate::membership::table::{Fact, MAX_INCARNATION_JUMP, MemberProfile, MemberRecord};
+use crate::membership::{Detector, DetectorConfig, MembershipError, MembershipEvent, Meta, State, Via};
 use crate::net::reach::rendezvous::Contact;
 use crate::rt::Rng;
 
@@ -29,21 +31,21 @@ pub(super) fn ms(ms: u64) -> Duration {
 pub(super) fn new(observer: bool) -> (Instant, Detector) {
     let now = crate::rt::test_now();
     let rng = Rng::from_seed([5; 32]);
-    (now, Detector::new(Config::default(), key(ME), 1, meta(""), observer, now, rng))
+    (now, Detector::new(DetectorConfig::default(), key(ME), 1, meta(""), observer, now, rng))
 }
 
 pub(super) fn fact(of: usize, incarnation: u64, state: State) -> Fact {
-    let profile = Profile { incarnation, boot: of as u64, meta: meta("") };
-    let record = Record { incarnation, state, profile: Some(profile) };
+    let profile = MemberProfile { incarnation, boot: of as u64, meta: meta("") };
+    let record = MemberRecord { incarnation, state, profile: Some(profile) };
     let accusers = if state == State::Suspect { vec![key(99)] } else { Vec::new() };
     Fact { key: key(of), record, age_s: 0, accusers }
 }
 
-pub(super) fn message(body: Body, facts: Vec<Fact>) -> Message {
-    Message { epoch: 0, observer: false, body, facts, events: Vec::new() }
+pub(super) fn message(body: MessageBody, facts: Vec<Fact>) -> MembershipMessage {
+    MembershipMessage { epoch: 0, observer: false, body, facts, events: Vec::new() }
 }
 
-pub(super) fn tell(detector: &mut Detector, now: Instant, from: usize, body: Body, facts: Vec<Fact>) {
+pub(super) fn tell(detector: &mut Detector, now: Instant, from: usize, body: MessageBody, facts: Vec<Fact>) {
     let bytes = message(body, facts).encode();
     detector.handle_message(now, key(from), Via::Datagram, &bytes);
 }
@@ -52,15 +54,15 @@ pub(super) fn tell(detector: &mut Detector, now: Instant, from: usize, body: Bod
 pub(super) fn among(count: usize) -> (Instant, Detector) {
     let (now, mut detector) = new(false);
     let facts = (1..=count).map(|of| fact(of, 1, State::Alive)).collect();
-    tell(&mut detector, now, 1, Body::Gossip, facts);
+    tell(&mut detector, now, 1, MessageBody::Gossip, facts);
     sent(&mut detector);
     events(&mut detector);
     (now, detector)
 }
 
-pub(super) fn sent(detector: &mut Detector) -> Vec<(PublicKey, Via, Message)> {
+pub(super) fn sent(detector: &mut Detector) -> Vec<(PublicKey, Via, MembershipMessage)> {
     std::iter::from_fn(|| detector.poll_transmit())
-        .map(|transmit| (transmit.to, transmit.via, Message::decode(&transmit.body).unwrap()))
+        .map(|transmit| (transmit.to, transmit.via, MembershipMessage::decode(&transmit.body).unwrap()))
         .collect()
 }
 
@@ -84,18 +86,18 @@ pub(super) fn state(detector: &Detector, of: usize) -> State {
 #[test]
 fn a_ping_is_answered_on_its_leg_and_makes_acquaintance() {
     let (now, mut detector) = new(false);
-    let bytes = message(Body::Ping { seq: 9 }, Vec::new()).encode();
+    let bytes = message(MessageBody::Ping { seq: 9 }, Vec::new()).encode();
     detector.handle_message(now, key(1), Via::Reliable, &bytes);
     let sent = sent(&mut detector);
-    assert_eq!((sent[0].0, sent[0].1, sent[0].2.body), (key(1), Via::Reliable, Body::Ack { seq: 9 }));
-    assert!(matches!(sent[1].2.body, Body::PushPull(Chunk { index: 0, total: 1, .. })));
+    assert_eq!((sent[0].0, sent[0].1, sent[0].2.body), (key(1), Via::Reliable, MessageBody::Ack { seq: 9 }));
+    assert!(matches!(sent[1].2.body, MessageBody::PushPull(TableChunk { index: 0, total: 1, .. })));
     assert_eq!(sent[1].2.facts[0].key, key(ME), "its own word comes first");
 }
 
 #[test]
 fn a_suspicion_of_this_node_is_refuted_in_the_very_answer() {
     let (now, mut detector) = among(3);
-    tell(&mut detector, now, 1, Body::Ping { seq: 3 }, vec![fact(ME, 4, State::Suspect)]);
+    tell(&mut detector, now, 1, MessageBody::Ping { seq: 3 }, vec![fact(ME, 4, State::Suspect)]);
     let answer = &sent(&mut detector)[0].2;
     let refutation = answer.facts.iter().find(|fact| fact.key == key(ME)).unwrap();
     assert_eq!((refutation.record.state, refutation.record.incarnation), (State::Alive, 5));
@@ -106,14 +108,14 @@ fn a_suspicion_of_this_node_is_refuted_in_the_very_answer() {
 #[test]
 fn who_missed_the_refutation_gets_it_with_every_answer() {
     let (mut now, mut detector) = among(3);
-    tell(&mut detector, now, 1, Body::Gossip, vec![fact(ME, 4, State::Suspect)]);
+    tell(&mut detector, now, 1, MessageBody::Gossip, vec![fact(ME, 4, State::Suspect)]);
     run(&mut detector, &mut now, ms(900));
     let told = sent(&mut detector).into_iter().flat_map(|(.., message)| message.facts);
     assert_eq!(told.filter(|fact| fact.key == key(ME)).count(), 4, "as often as a fact is told");
     let mut word = |stale: Fact| {
-        tell(&mut detector, now, 2, Body::Ping { seq: 3 }, vec![stale]);
+        tell(&mut detector, now, 2, MessageBody::Ping { seq: 3 }, vec![stale]);
         let answer =
-            sent(&mut detector).into_iter().find(|(.., message)| message.body == Body::Ack { seq: 3 });
+            sent(&mut detector).into_iter().find(|(.., message)| message.body == MessageBody::Ack { seq: 3 });
         answer.and_then(|(.., message)| message.facts.into_iter().find(|fact| fact.key == key(ME)))
     };
     for state in [State::Suspect, State::Dead] {
@@ -132,11 +134,11 @@ fn a_foreign_process_with_this_key_is_outbid_and_the_duel_is_slow() {
         fact.record.profile.as_mut().unwrap().boot = 666;
         fact
     };
-    tell(&mut detector, now, 1, Body::Gossip, vec![foreign(0)]);
+    tell(&mut detector, now, 1, MessageBody::Gossip, vec![foreign(0)]);
     assert_eq!(detector.local().incarnation, 1);
     for _ in 0..100 {
         let next = detector.local().incarnation + 1;
-        tell(&mut detector, now, 1, Body::Gossip, vec![foreign(next)]);
+        tell(&mut detector, now, 1, MessageBody::Gossip, vec![foreign(next)]);
     }
     let limit = u64::from(MAX_REFUTATIONS_PER_SECOND);
     assert_eq!(detector.local().incarnation, 1 + 2 * (limit - 1));
@@ -148,7 +150,7 @@ fn a_jump_beyond_2_to_the_20_is_refused_and_counted_also_about_this_node() {
     let (now, mut detector) = among(3);
     let far = MAX_INCARNATION_JUMP + 2;
     let facts = vec![fact(1, far, State::Dead), fact(ME, far, State::Dead), fact(2, far, State::Alive)];
-    tell(&mut detector, now, 3, Body::Gossip, facts);
+    tell(&mut detector, now, 3, MessageBody::Gossip, facts);
     assert_eq!(detector.stats().incarnation_jumps, 3);
     assert_eq!((state(&detector, 1), detector.local().incarnation), (State::Alive, 0));
 }
@@ -156,7 +158,7 @@ fn a_jump_beyond_2_to_the_20_is_refused_and_counted_also_about_this_node() {
 #[test]
 fn an_epoch_beyond_2_to_the_32_is_refused_and_counted() {
     let (now, mut detector) = among(2);
-    let mut jump = message(Body::Gossip, Vec::new());
+    let mut jump = message(MessageBody::Gossip, Vec::new());
     jump.epoch = MAX_EPOCH_JUMP + 1;
     detector.handle_message(now, key(1), Via::Datagram, &jump.encode());
     assert_eq!((detector.highest_epoch(), detector.stats().epoch_jumps), (0, 1));
@@ -174,46 +176,58 @@ fn an_epoch_beyond_2_to_the_32_is_refused_and_counted() {
 #[test]
 fn a_ping_req_is_served_with_its_target_acked_and_nacked_at_80_percent() {
     let (mut now, mut detector) = among(3);
-    let request = Body::PingReq { seq: 70, target: key(2), timeout_ms: 700 };
+    let request = MessageBody::PingReq { seq: 70, target: key(2), timeout_ms: 700 };
     let start = now;
     tell(&mut detector, now, 1, request, Vec::new());
     let first = sent(&mut detector);
-    let Body::Ping { seq } = first[0].2.body else { panic!("{first:?}") };
+    let MessageBody::Ping { seq } = first[0].2.body else { panic!("{first:?}") };
     assert_eq!(first[0].0, key(2));
     assert_ne!(seq, 70);
     assert!(events(&mut detector).contains(&MembershipEvent::WantSession { peer: key(2) }));
     run(&mut detector, &mut now, ms(559));
-    let nacked = |sent: &[(PublicKey, Via, Message)]| {
-        sent.iter().any(|(to, _, m)| *to == key(1) && m.body == Body::Nack { seq: 70 })
+    let nacked = |sent: &[(PublicKey, Via, MembershipMessage)]| {
+        sent.iter().any(|(to, _, m)| *to == key(1) && m.body == MessageBody::Nack { seq: 70 })
     };
     assert!(!nacked(&sent(&mut detector)), "before 80 %");
     run(&mut detector, &mut now, ms(1));
     assert_eq!(now, start + ms(560));
     assert!(nacked(&sent(&mut detector)), "at 80 %");
     // A late ack still counts, but only from the target itself.
-    tell(&mut detector, now, 3, Body::Ack { seq }, Vec::new());
+    tell(&mut detector, now, 3, MessageBody::Ack { seq }, Vec::new());
     assert!(sent(&mut detector).is_empty());
-    tell(&mut detector, now, 2, Body::Ack { seq }, Vec::new());
+    tell(&mut detector, now, 2, MessageBody::Ack { seq }, Vec::new());
     let back = sent(&mut detector);
-    assert_eq!((back[0].0, back[0].2.body), (key(1), Body::Ack { seq: 70 }));
+    assert_eq!((back[0].0, back[0].2.body), (key(1), MessageBody::Ack { seq: 70 }));
 }
 
 #[test]
 fn beyond_its_bound_a_helper_says_at_once_that_it_cannot_tell() {
     let (now, mut detector) = among(3);
     for seq in 0..=MAX_SERVED as u64 {
-        tell(&mut detector, now, 1, Body::PingReq { seq, target: key(2), timeout_ms: 700 }, Vec::new());
+        tell(
+            &mut detector,
+            now,
+            1,
+            MessageBody::PingReq { seq, target: key(2), timeout_ms: 700 },
+            Vec::new(),
+        );
     }
     assert_eq!((detector.stats().served, detector.stats().served_full), (MAX_SERVED as u64, 1));
     let last = sent(&mut detector).pop().unwrap();
-    assert_eq!(last.2.body, Body::Nack { seq: MAX_SERVED as u64 });
+    assert_eq!(last.2.body, MessageBody::Nack { seq: MAX_SERVED as u64 });
 }
 
 #[test]
 fn nobody_seeks_a_session_with_a_key_that_no_member_has() {
     let (now, mut detector) = among(3);
-    tell(&mut detector, now, 1, Body::PingReq { seq: 5, target: key(77), timeout_ms: 700 }, Vec::new());
-    assert_eq!(sent(&mut detector)[0].2.body, Body::Nack { seq: 5 });
+    tell(
+        &mut detector,
+        now,
+        1,
+        MessageBody::PingReq { seq: 5, target: key(77), timeout_ms: 700 },
+        Vec::new(),
+    );
+    assert_eq!(sent(&mut detector)[0].2.body, MessageBody::Nack { seq: 5 });
     assert!(events(&mut detector).is_empty());
     assert_eq!(detector.stats().served_unknown, 1);
 }
@@ -224,7 +238,7 @@ fn tables_are_not_sent_without_limit() {
     // A table of four facts, this node's own among them.
     let (most, mut answered) = (MAX_FACTS_PER_SECOND / 4, 0);
     for id in 0..most as u64 + 68 {
-        tell(&mut detector, now, 1, Body::PushPull(Chunk { id, index: 0, total: 1 }), Vec::new());
+        tell(&mut detector, now, 1, MessageBody::PushPull(TableChunk { id, index: 0, total: 1 }), Vec::new());
         answered += sent(&mut detector).len();
     }
     assert_eq!(detector.stats().push_pulls_refused, 68);
@@ -236,12 +250,12 @@ fn an_ack_from_one_held_dead_leads_to_an_exchange_and_raises_nobody_by_itself() 
     let (mut now, mut detector) = among(4);
     detector.on_hub_pong(now);
     let (suspect, seq) = failed_probe(&mut detector, &mut now);
-    tell(&mut detector, now, 1 + suspect % 4, Body::Gossip, vec![fact(suspect, 1, State::Dead)]);
+    tell(&mut detector, now, 1 + suspect % 4, MessageBody::Gossip, vec![fact(suspect, 1, State::Dead)]);
     sent(&mut detector);
-    tell(&mut detector, now, suspect, Body::Ack { seq }, Vec::new());
+    tell(&mut detector, now, suspect, MessageBody::Ack { seq }, Vec::new());
     assert_eq!(state(&detector, suspect), State::Dead);
     let sent = sent(&mut detector);
-    assert!(sent.iter().any(|(to, _, m)| *to == key(suspect) && matches!(m.body, Body::PushPull(_))));
+    assert!(sent.iter().any(|(to, _, m)| *to == key(suspect) && matches!(m.body, MessageBody::PushPull(_))));
 }
 
 #[test]
@@ -250,7 +264,7 @@ fn a_late_ack_through_a_helper_clears_too() {
     detector.on_hub_pong(now);
     let (suspect, seq) = failed_probe(&mut detector, &mut now);
     // All three others were asked.
-    tell(&mut detector, now, 1 + suspect % 4, Body::Ack { seq }, Vec::new());
+    tell(&mut detector, now, 1 + suspect % 4, MessageBody::Ack { seq }, Vec::new());
     assert_eq!(state(&detector, suspect), State::Alive);
 }
 
@@ -261,8 +275,8 @@ fn an_accusation_by_a_name_that_nobody_has_shortens_nothing() {
         detector.on_hub_pong(now);
         let mut accusation = fact(2, 1, State::Suspect);
         accusation.accusers = accusers.iter().map(|of| key(*of)).collect();
-        tell(&mut detector, now, 1, Body::Gossip, vec![accusation]);
-        detector.suspicions[&key(2)].deadline() - now
+        tell(&mut detector, now, 1, MessageBody::Gossip, vec![accusation]);
+        detector.suspicions.deadline(&key(2)).unwrap() - now
     };
     assert_eq!(dead_after(&[3]), Duration::from_secs(24));
     assert_eq!(dead_after(&[3, 97, 98, 99]), Duration::from_secs(24));
@@ -293,7 +307,7 @@ fn failed_probe(detector: &mut Detector, now: &mut Instant) -> (usize, u64) {
     for _ in 0..200 {
         run(detector, now, ms(50));
         pings.extend(sent(detector).into_iter().filter_map(|(to, _, message)| match message.body {
-            Body::Ping { seq } => Some((to, seq)),
+            MessageBody::Ping { seq } => Some((to, seq)),
             _ => None,
         }));
         if let Some(suspect) =
@@ -314,11 +328,11 @@ fn a_late_ack_clears_the_suspicion_and_nobody_elses_does() {
     assert!(detector.health() > 0);
     events(&mut detector);
     let other = 1 + suspect % 4;
-    let stranger = Body::Ack { seq: seq + 1000 };
+    let stranger = MessageBody::Ack { seq: seq + 1000 };
     tell(&mut detector, now, suspect, stranger, Vec::new());
-    tell(&mut detector, now, other, Body::Ack { seq: seq + 1000 }, Vec::new());
+    tell(&mut detector, now, other, MessageBody::Ack { seq: seq + 1000 }, Vec::new());
     assert_eq!(state(&detector, suspect), State::Suspect);
-    tell(&mut detector, now, suspect, Body::Ack { seq }, Vec::new());
+    tell(&mut detector, now, suspect, MessageBody::Ack { seq }, Vec::new());
     assert_eq!(state(&detector, suspect), State::Alive);
     assert_eq!(detector.stats().late_acks, 1);
     assert!(
@@ -333,12 +347,12 @@ fn a_late_ack_clears_the_suspicion_and_nobody_elses_does() {
 fn a_suspect_goes_on_being_probed_and_is_told_in_the_ping() {
     let (mut now, mut detector) = among(4);
     detector.on_hub_pong(now);
-    tell(&mut detector, now, 1, Body::Gossip, vec![fact(2, 1, State::Suspect)]);
+    tell(&mut detector, now, 1, MessageBody::Gossip, vec![fact(2, 1, State::Suspect)]);
     let mut told = 0;
     for _ in 0..100 {
         run(&mut detector, &mut now, ms(100));
         for (to, _, message) in sent(&mut detector) {
-            if to == key(2) && matches!(message.body, Body::Ping { .. }) {
+            if to == key(2) && matches!(message.body, MessageBody::Ping { .. }) {
                 assert!(message.facts.iter().any(|f| f.key == key(2) && f.record.state == State::Suspect));
                 told += 1;
             }
@@ -355,15 +369,15 @@ fn independent_accusers_shorten_a_suspicion_and_the_same_one_does_not() {
         for accuser in accusers {
             let mut accusation = fact(2, 1, State::Suspect);
             accusation.accusers = vec![key(*accuser)];
-            tell(&mut detector, now, 1, Body::Gossip, vec![accusation]);
+            tell(&mut detector, now, 1, MessageBody::Gossip, vec![accusation]);
         }
         while state(&detector, 2) == State::Suspect {
             // The other members answer, so only this suspicion times out.
             run(&mut detector, &mut now, ms(10));
             for (to, _, message) in sent(&mut detector) {
                 let from = (1..7).find(|of| key(*of) == to).unwrap();
-                if let (Body::Ping { seq }, true) = (message.body, from != 2) {
-                    tell(&mut detector, now, from, Body::Ack { seq }, Vec::new());
+                if let (MessageBody::Ping { seq }, true) = (message.body, from != 2) {
+                    tell(&mut detector, now, from, MessageBody::Ack { seq }, Vec::new());
                 }
             }
             assert!(now < start + Duration::from_secs(60));
@@ -385,7 +399,7 @@ fn the_next_target_is_named_a_period_ahead() {
     for _ in 0..400 {
         run(&mut detector, &mut now, ms(25));
         for (to, via, message) in sent(&mut detector) {
-            let Body::Ping { seq } = message.body else { continue };
+            let MessageBody::Ping { seq } = message.body else { continue };
             if via == Via::Datagram && last != Some(seq) {
                 if last.is_some() {
                     let at = named.iter().rev().find(|(_, peer)| *peer == to).map(|(at, _)| *at);
@@ -395,7 +409,7 @@ fn the_next_target_is_named_a_period_ahead() {
                 last = Some(seq);
             }
             let from = (1..6).find(|of| key(*of) == to).unwrap();
-            tell(&mut detector, now, from, Body::Ack { seq }, Vec::new());
+            tell(&mut detector, now, from, MessageBody::Ack { seq }, Vec::new());
         }
         named.extend(events(&mut detector).into_iter().filter_map(|event| match event {
             MembershipEvent::WantSession { peer } => Some((now, peer)),
@@ -412,21 +426,26 @@ fn a_handshake_that_fails_is_a_failed_probe() {
     let mut target = None;
     while target.is_none() {
         run(&mut detector, &mut now, ms(50));
-        target =
-            sent(&mut detector).iter().find(|(_, _, m)| matches!(m.body, Body::Ping { .. })).map(|s| s.0);
+        target = sent(&mut detector)
+            .iter()
+            .find(|(_, _, m)| matches!(m.body, MessageBody::Ping { .. }))
+            .map(|s| s.0);
     }
     let target = target.unwrap();
     detector.on_session_pending(now, target);
     run(&mut detector, &mut now, ms(500));
     let pinged = sent(&mut detector)
         .into_iter()
-        .any(|(to, _, message)| to == target && matches!(message.body, Body::Ping { .. }));
+        .any(|(to, _, message)| to == target && matches!(message.body, MessageBody::Ping { .. }));
     assert!(!pinged, "the clock waits for the session");
     detector.on_session_failed(now, target);
     run(&mut detector, &mut now, ms(10));
     let legs: Vec<_> = sent(&mut detector).into_iter().map(|(to, via, m)| (to, via, m.body)).collect();
     assert!(legs.iter().any(|(to, via, _)| *to == target && *via == Via::Reliable), "{legs:?}");
-    assert!(legs.iter().any(|(_, _, body)| matches!(body, Body::PingReq { target: t, .. } if *t == target)));
+    assert!(
+        legs.iter()
+            .any(|(_, _, body)| matches!(body, MessageBody::PingReq { target: t, .. } if *t == target))
+    );
     run(&mut detector, &mut now, ms(700));
     assert_eq!(detector.member(&target).unwrap().state, State::Suspect);
 }
@@ -436,7 +455,7 @@ fn local_health_stretches_interval_and_timeouts() {
     let (mut now, mut detector) = among(4);
     detector.on_hub_pong(now);
     for incarnation in 0..4 {
-        tell(&mut detector, now, 1, Body::Gossip, vec![fact(ME, 2 * incarnation, State::Suspect)]);
+        tell(&mut detector, now, 1, MessageBody::Gossip, vec![fact(ME, 2 * incarnation, State::Suspect)]);
     }
     assert_eq!(detector.health(), 4);
     let mut pings = Vec::new();
@@ -444,7 +463,7 @@ fn local_health_stretches_interval_and_timeouts() {
     while now < start + Duration::from_secs(7) {
         run(&mut detector, &mut now, ms(10));
         for (to, via, message) in sent(&mut detector) {
-            if let (Body::Ping { seq }, Via::Datagram) = (message.body, via) {
+            if let (MessageBody::Ping { seq }, Via::Datagram) = (message.body, via) {
                 pings.push((now, seq, to));
             }
         }
@@ -467,16 +486,19 @@ fn five_hundred_members_fit_their_messages_and_arrive_whole() {
     for of in 1..=500 {
         let mut fact = fact(of, 1, State::Alive);
         fact.record.profile.as_mut().unwrap().meta = long(of);
-        tell(&mut detector, now, 1, Body::Gossip, vec![fact]);
+        tell(&mut detector, now, 1, MessageBody::Gossip, vec![fact]);
     }
     while detector.poll_transmit().is_some() {}
-    let chunk = Chunk { id: 5, index: 0, total: 1 };
-    tell(&mut detector, now, 1, Body::PushPull(chunk), Vec::new());
+    let chunk = TableChunk { id: 5, index: 0, total: 1 };
+    tell(&mut detector, now, 1, MessageBody::PushPull(chunk), Vec::new());
     let bodies: Vec<_> = std::iter::from_fn(|| detector.poll_transmit()).collect();
     assert!(bodies.len() > 1);
     assert!(bodies.iter().all(|t| t.body.len() <= MAX_CHUNK_BYTES && t.via == Via::Reliable));
-    let mut keys: Vec<_> =
-        bodies.iter().flat_map(|t| Message::decode(&t.body).unwrap().facts).map(|fact| fact.key).collect();
+    let mut keys: Vec<_> = bodies
+        .iter()
+        .flat_map(|t| MembershipMessage::decode(&t.body).unwrap().facts)
+        .map(|fact| fact.key)
+        .collect();
     keys.sort_unstable();
     keys.dedup();
     assert_eq!(keys.len(), 501);
@@ -492,7 +514,8 @@ fn five_hundred_members_fit_their_messages_and_arrive_whole() {
 #[test]
 fn an_observers_word_about_others_counts_nothing() {
     let (now, mut detector) = among(3);
-    let mut lie = message(Body::Ping { seq: 1 }, vec![fact(1, 1, State::Dead), fact(7, 1, State::Alive)]);
+    let mut lie =
+        message(MessageBody::Ping { seq: 1 }, vec![fact(1, 1, State::Dead), fact(7, 1, State::Alive)]);
     lie.observer = true;
     detector.handle_message(now, key(8), Via::Datagram, &lie.encode());
     assert_eq!(state(&detector, 1), State::Alive);
@@ -510,10 +533,10 @@ fn an_announcement_is_answered_by_at_most_three_after_a_delay_and_believed_by_no
     for me in 1..=members {
         let now = crate::rt::test_now();
         let rng = Rng::from_seed([me as u8; 32]);
-        let mut detector = Detector::new(Config::default(), key(me), 1, meta(""), false, now, rng);
+        let mut detector = Detector::new(DetectorConfig::default(), key(me), 1, meta(""), false, now, rng);
         let others = (1..=members).filter(|of| *of != me).map(|of| fact(of, 1, State::Alive)).collect();
         let first = if me == 1 { 2 } else { 1 };
-        tell(&mut detector, now, first, Body::Gossip, others);
+        tell(&mut detector, now, first, MessageBody::Gossip, others);
         sent(&mut detector);
         detector.handle_announcement(now, key(40), &body);
         detector.handle_announcement(now, key(40), &body);
@@ -537,7 +560,7 @@ fn announcements_of_known_members_and_too_many_strangers_cost_nothing() {
         detector.handle_announcement(now, key(stranger), &body);
     }
     assert_eq!(detector.stats().announcements_dropped, 5);
-    detector.handle_announcement(now, key(500), &message(Body::Gossip, Vec::new()).encode());
+    detector.handle_announcement(now, key(500), &message(MessageBody::Gossip, Vec::new()).encode());
     assert_eq!(detector.stats().malformed, 1);
 }
 
@@ -547,10 +570,16 @@ fn refused_bytes_are_counted_by_their_kind() {
     detector.handle_message(now, key(1), Via::Datagram, b"nonsense");
     detector.handle_message(now, key(1), Via::Datagram, &[0x86, 23, 0, 0, 0x80, 0x80, 0x80]);
     detector.handle_message(now, key(1), Via::Reliable, &vec![0; MAX_CHUNK_BYTES + 1]);
-    detector.handle_message(now, key(ME), Via::Datagram, &message(Body::Gossip, Vec::new()).encode());
-    tell(&mut detector, now, 1, Body::Ack { seq: 3 }, Vec::new());
-    tell(&mut detector, now, 1, Body::Nack { seq: 3 }, Vec::new());
-    tell(&mut detector, now, 1, Body::PushPullAck(Chunk { id: 1, index: 0, total: 1 }), Vec::new());
+    detector.handle_message(now, key(ME), Via::Datagram, &message(MessageBody::Gossip, Vec::new()).encode());
+    tell(&mut detector, now, 1, MessageBody::Ack { seq: 3 }, Vec::new());
+    tell(&mut detector, now, 1, MessageBody::Nack { seq: 3 }, Vec::new());
+    tell(
+        &mut detector,
+        now,
+        1,
+        MessageBody::PushPullAck(TableChunk { id: 1, index: 0, total: 1 }),
+        Vec::new(),
+    );
     let stats = detector.stats();
     assert_eq!((stats.malformed, stats.unknown_kinds, stats.oversize, stats.from_self), (1, 1, 1, 1));
     assert_eq!((stats.unsolicited_acks, stats.unsolicited_chunks), (2, 1));
@@ -563,7 +592,7 @@ fn user_events_are_bounded_and_typed() {
     let full = (0..1000).find_map(|_| detector.broadcast(&[0; MAX_EVENT_BYTES]).err());
     assert_eq!(full, Some(MembershipError::EventsFull));
     for id in 0..=MAX_SEEN_EVENTS as u64 {
-        let mut message = message(Body::Gossip, Vec::new());
+        let mut message = message(MessageBody::Gossip, Vec::new());
         message.events.push(UserEvent { origin: key(2), id, body: Vec::new() });
         for _ in 0..2 {
             detector.handle_message(now, key(1), Via::Datagram, &message.encode());
@@ -571,7 +600,7 @@ fn user_events_are_bounded_and_typed() {
     }
     let heard = events(&mut detector).iter().filter(|e| matches!(e, MembershipEvent::User { .. })).count();
     assert_eq!(heard, MAX_SEEN_EVENTS + 1, "each once");
-    assert_eq!(detector.seen_events.len(), MAX_SEEN_EVENTS);
+    assert_eq!(detector.view.gossip.seen(), MAX_SEEN_EVENTS);
     let (_, mut observer) = new(true);
     assert_eq!(observer.broadcast(b"x"), Err(MembershipError::NotAMember));
 }
@@ -580,16 +609,16 @@ fn user_events_are_bounded_and_typed() {
 fn what_waits_for_a_driver_that_never_comes_is_bounded() {
     let (now, mut detector) = among(2);
     for seq in 0..MAX_TRANSMITS as u64 + 7 {
-        tell(&mut detector, now, 1, Body::Ping { seq }, Vec::new());
+        tell(&mut detector, now, 1, MessageBody::Ping { seq }, Vec::new());
     }
-    assert_eq!(detector.transmits.len(), MAX_TRANSMITS);
+    assert_eq!(detector.view.outbox.waiting().0, MAX_TRANSMITS);
     assert_eq!(detector.stats().transmits_dropped, 7);
     for incarnation in 1..=MAX_WAITING_EVENTS as u64 {
         let fact = fact(2, incarnation, if incarnation % 2 == 0 { State::Alive } else { State::Left });
-        tell(&mut detector, now, 1, Body::Gossip, vec![fact]);
+        tell(&mut detector, now, 1, MessageBody::Gossip, vec![fact]);
     }
-    tell(&mut detector, now, 1, Body::Gossip, vec![fact(2, MAX_WAITING_EVENTS as u64, State::Left)]);
-    assert_eq!(detector.events.len(), MAX_WAITING_EVENTS);
+    tell(&mut detector, now, 1, MessageBody::Gossip, vec![fact(2, MAX_WAITING_EVENTS as u64, State::Left)]);
+    assert_eq!(detector.view.outbox.waiting().1, MAX_WAITING_EVENTS);
     assert!(detector.stats().events_dropped > 0);
     assert_eq!(state(&detector, 2), State::Left, "the view is right all the same");
 }
@@ -614,9 +643,9 @@ fn joining_asks_three_contacts_and_tries_again_until_one_answers() {
     run(&mut detector, &mut now, Duration::from_secs(25));
     let again = sent(&mut detector);
     let (to, _, request) = again.last().unwrap();
-    let Body::PushPull(chunk) = request.body else { panic!() };
+    let MessageBody::PushPull(chunk) = request.body else { panic!() };
     let from = (1..9).find(|of| key(*of) == *to).unwrap();
-    let answer = |index| Body::PushPullAck(Chunk { id: chunk.id, index, total: 2 });
+    let answer = |index| MessageBody::PushPullAck(TableChunk { id: chunk.id, index, total: 2 });
     tell(&mut detector, now, from, answer(1), vec![fact(50, 1, State::Alive)]);
     assert!(!events(&mut detector).contains(&MembershipEvent::Joined), "half an answer");
     tell(&mut detector, now, from, answer(0), vec![fact(from, 1, State::Alive)]);
@@ -633,12 +662,12 @@ fn joining_asks_three_contacts_and_tries_again_until_one_answers() {
 fn a_node_that_stood_still_hears_what_waits_before_it_judges() {
     let (mut now, mut detector) = among(4);
     detector.on_hub_pong(now);
-    tell(&mut detector, now, 1, Body::Gossip, vec![fact(2, 1, State::Suspect)]);
+    tell(&mut detector, now, 1, MessageBody::Gossip, vec![fact(2, 1, State::Suspect)]);
     now += Duration::from_secs(40);
     detector.handle_timeout(now);
     assert_eq!(state(&detector, 2), State::Suspect);
     assert_eq!((detector.stats().stalls, detector.health()), (1, 1));
-    tell(&mut detector, now, 1, Body::Gossip, vec![fact(2, 2, State::Alive)]);
+    tell(&mut detector, now, 1, MessageBody::Gossip, vec![fact(2, 2, State::Alive)]);
     assert_eq!(state(&detector, 2), State::Alive);
 }
 
@@ -652,7 +681,7 @@ fn an_exchange_voids_what_isolation_concluded_and_its_subjects_are_probed_first(
     while suspects(&detector).len() < 3 {
         run(&mut detector, &mut now, ms(100));
         requests.extend(sent(&mut detector).into_iter().filter_map(|(to, _, m)| match m.body {
-            Body::PushPull(chunk) => Some((to, chunk.id)),
+            MessageBody::PushPull(chunk) => Some((to, chunk.id)),
             _ => None,
         }));
     }
@@ -661,7 +690,13 @@ fn an_exchange_voids_what_isolation_concluded_and_its_subjects_are_probed_first(
     events(&mut detector);
     let (peer, id) = *requests.last().expect("isolation seeks an exchange");
     let from = (1..=9).find(|of| key(*of) == peer).unwrap();
-    tell(&mut detector, now, from, Body::PushPullAck(Chunk { id, index: 0, total: 1 }), Vec::new());
+    tell(
+        &mut detector,
+        now,
+        from,
+        MessageBody::PushPullAck(TableChunk { id, index: 0, total: 1 }),
+        Vec::new(),
+    );
     assert!(suspects(&detector).is_empty() && !detector.is_isolated());
     assert!(events(&mut detector).contains(&MembershipEvent::Isolated(false)));
     // One probe is under way and the next target is fixed already; then the subjects follow.
@@ -669,13 +704,13 @@ fn an_exchange_voids_what_isolation_concluded_and_its_subjects_are_probed_first(
     while probed.len() < 2 + subjects.len() {
         run(&mut detector, &mut now, ms(100));
         for (to, via, message) in sent(&mut detector) {
-            let (Body::Ping { seq }, Via::Datagram) = (message.body, via) else { continue };
+            let (MessageBody::Ping { seq }, Via::Datagram) = (message.body, via) else { continue };
             let from = (1..=9).find(|of| key(*of) == to).unwrap();
             if last != Some(seq) {
                 probed.push(from);
                 last = Some(seq);
             }
-            tell(&mut detector, now, from, Body::Ack { seq }, Vec::new());
+            tell(&mut detector, now, from, MessageBody::Ack { seq }, Vec::new());
         }
     }
     assert!(subjects.iter().all(|subject| probed.contains(subject)), "{subjects:?} in {probed:?}");
@@ -685,7 +720,8 @@ fn an_exchange_voids_what_isolation_concluded_and_its_subjects_are_probed_first(
 fn after_a_sleep_nobody_is_accused_before_an_exchange_had_its_time() {
     let (mut now, mut detector) = among(3);
     detector.on_suspend(now);
-    let asked = sent(&mut detector).iter().filter(|(_, _, m)| matches!(m.body, Body::PushPull(_))).count();
+    let asked =
+        sent(&mut detector).iter().filter(|(_, _, m)| matches!(m.body, MessageBody::PushPull(_))).count();
     assert_eq!(asked, 3);
     for _ in 0..9 {
         detector.on_hub_pong(now);
@@ -703,7 +739,7 @@ fn after_a_sleep_nobody_is_accused_before_an_exchange_had_its_time() {
 #[test]
 fn whoever_was_just_held_dead_is_told_so() {
     let (mut now, mut detector) = among(2);
-    tell(&mut detector, now, 1, Body::Gossip, vec![fact(2, 1, State::Dead)]);
+    tell(&mut detector, now, 1, MessageBody::Gossip, vec![fact(2, 1, State::Dead)]);
     run(&mut detector, &mut now, ms(700));
     let told = sent(&mut detector).into_iter().any(|(to, _, message)| {
         to == key(2) && message.facts.iter().any(|f| f.key == key(2) && f.record.state == State::Dead)
@@ -756,12 +792,12 @@ proptest! {
             let states = [State::Alive, State::Suspect, State::Dead, State::Left];
             let facts = vec![fact(who, number, states[what as usize % 4])];
             match what {
-                0 => tell(&mut detector, now, who, Body::Ping { seq: number }, facts),
-                1 => tell(&mut detector, now, who, Body::Ack { seq: number }, facts),
-                2 => tell(&mut detector, now, who, Body::Gossip, facts),
+                0 => tell(&mut detector, now, who, MessageBody::Ping { seq: number }, facts),
+                1 => tell(&mut detector, now, who, MessageBody::Ack { seq: number }, facts),
+                2 => tell(&mut detector, now, who, MessageBody::Gossip, facts),
                 3 => {
                     let target = key(number as usize);
-                    tell(&mut detector, now, who, Body::PingReq { seq: number, target, timeout_ms: 9 }, facts);
+                    tell(&mut detector, now, who, MessageBody::PingReq { seq: number, target, timeout_ms: 9 }, facts);
                 }
                 4 => {
                     detector.join(now);

@@ -16,7 +16,7 @@ use chaos::world::{Host, World};
 use nurl::PublicKey;
 use nurl::internals::compute::job::{KindLimits, TaskId};
 use nurl::internals::membership::detector::RETRACT;
-use nurl::internals::membership::{Config as DetectorConfig, State};
+use nurl::internals::membership::{DetectorConfig, State};
 use nurl::internals::node::{MemberInfo, NodeEvent};
 
 use super::silence::{self, SILENT, SILENT_TO_THE_ISOLATED};

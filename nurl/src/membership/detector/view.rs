@@ -1,0 +1,399 @@
+//! This node's view of the mesh, and its voice in it: what every other part of the detector reads, changes and speaks
+//! through.
+//!
+//! The view owns the member table, this node's own record, the gossip and the outbox. So a change of a member's state
+//! is shown as an event in one place ([`MeshView::change`]), and each message is built in one place
+//! ([`MeshView::send`]).
+
+use std::time::Instant;
+
+use rand_core::Rng as _;
+
+use super::dissemination::Dissemination;
+use super::local::{ClaimAnswer, LocalMember};
+use super::outbox::{Outbox, Transmit, Via};
+use crate::key::PublicKey;
+use crate::kit::draw;
+use crate::membership::awareness::Awareness;
+use crate::membership::config::DetectorConfig;
+use crate::membership::event::{DetectorStats, MembershipError, MembershipEvent};
+use crate::membership::gossip::{GossipTopic, retransmit_limit};
+use crate::membership::message::{self, DecodeError, MAX_DATAGRAM_BYTES, MembershipMessage, MessageBody};
+use crate::membership::probe::ProbeRotation;
+use crate::membership::table::{AppliedFact, Fact, FactRefusal, Member, MemberEntry, MemberTable, State};
+use crate::rt::Rng;
+
+/// The members as this node sees them, this node itself, and what it says.
+#[derive(Debug)]
+pub(super) struct MeshView {
+    pub(super) config: DetectorConfig,
+    pub(super) rng: Rng,
+    pub(super) local: LocalMember,
+    /// How slow this node itself seems to be.
+    pub(super) health: Awareness,
+    pub(super) table: MemberTable,
+    /// The order in which the members of the table are probed.
+    pub(super) rotation: ProbeRotation,
+    pub(super) gossip: Dissemination,
+    pub(super) outbox: Outbox,
+    pub(super) stats: DetectorStats,
+}
+
+impl MeshView {
+    /// A view without another member.
+    pub(super) fn new(config: DetectorConfig, local: LocalMember, now: Instant, mut rng: Rng) -> MeshView {
+        // The high bits stay free, so that the series doesn't wrap in the life of a process.
+        let outbox = Outbox::new(rng.next_u64() >> 16);
+        MeshView {
+            config,
+            rng,
+            local,
+            health: Awareness::default(),
+            table: MemberTable::default(),
+            rotation: ProbeRotation::default(),
+            gossip: Dissemination::new(now),
+            outbox,
+            stats: DetectorStats::default(),
+        }
+    }
+
+    /// Number of live members, this node included unless it is an observer: SWIM's n.
+    pub(super) fn live(&self) -> usize {
+        let counts = !self.local.is_observer() && self.local.member().state.is_live();
+        self.table.live() + usize::from(counts)
+    }
+
+    /// Up to `count` random members that match `of`.
+    pub(super) fn random_members(&mut self, count: usize, of: impl Fn(&Member) -> bool) -> Vec<PublicKey> {
+        let members = self.table.members().filter(|member| of(member)).map(|member| member.key).collect();
+        draw::sample(&mut self.rng, members, count)
+    }
+
+    /// When the view has something to do: gossip waits, or a verdict of isolation takes effect.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        [self.gossip.poll_timeout(), self.table.poll_timeout()].into_iter().flatten().min()
+    }
+
+    // ---- Events and the state of members.
+
+    /// Queues an event.
+    pub(super) fn emit(&mut self, event: MembershipEvent) {
+        if !self.outbox.push_event(event) {
+            self.stats.events_dropped += 1;
+        }
+    }
+
+    /// Merges a fact about another member into the table. A refusal is counted.
+    pub(super) fn apply(&mut self, now: Instant, fact: &Fact, first_hand: bool) -> Option<AppliedFact> {
+        match self.table.apply(now, &self.config, fact, first_hand) {
+            Ok(applied) => return Some(applied),
+            Err(FactRefusal::IncarnationJump) => self.stats.incarnation_jumps += 1,
+            Err(FactRefusal::TableFull) => self.stats.table_full += 1,
+            Err(FactRefusal::Expired) => self.stats.expired_facts += 1,
+        }
+        None
+    }
+
+    /// Changes a member's entry, and emits the resulting change of the view.
+    pub(super) fn change(&mut self, now: Instant, peer: &PublicKey, change: impl FnOnce(&mut MemberEntry)) {
+        if let Some((before, after)) = self.table.update(now, peer, change) {
+            self.show(peer, Some(before), after);
+        }
+    }
+
+    /// Emits a change of the view, and takes a member that is live into the rounds of probes.
+    pub(super) fn show(&mut self, peer: &PublicKey, before: Option<State>, after: State) {
+        if before == Some(after) {
+            return;
+        }
+        if after.is_live() && !self.local.is_observer() {
+            self.rotation.add(&mut self.rng, *peer);
+        }
+        let Some(member) = self.table.get(peer).cloned() else { return };
+        self.emit(match after {
+            State::Alive => MembershipEvent::Alive(member),
+            State::Suspect => MembershipEvent::Suspect(member),
+            State::Dead => MembershipEvent::Dead(member),
+            State::Left => MembershipEvent::Left(member),
+        });
+    }
+
+    /// A member is no longer in the table.
+    pub(super) fn forget(&mut self, peer: PublicKey) {
+        self.rotation.remove(&peer);
+        self.gossip.queue.remove(&GossipTopic::Member(peer));
+        self.emit(MembershipEvent::Reclaimed(peer));
+    }
+
+    /// Answers a fact about this node. An accusation lowers local health only if a member may have `probed` this
+    /// node. True if the sender needs this node's current fact: its fact is refuted now, or was refuted before.
+    pub(super) fn answer_claim(&mut self, now: Instant, claim: &Fact, probed: bool) -> bool {
+        let accused = match self.local.answer(now, &claim.record) {
+            ClaimAnswer::Agreed => return false,
+            ClaimAnswer::Stale => return true,
+            ClaimAnswer::Jump => {
+                self.stats.incarnation_jumps += 1;
+                return false;
+            }
+            ClaimAnswer::LeftAgain => {
+                self.gossip_self();
+                return false;
+            }
+            ClaimAnswer::Limited => {
+                self.stats.refutations_limited += 1;
+                return false;
+            }
+            ClaimAnswer::Refuted { accused } => accused,
+        };
+        self.gossip_self();
+        if accused {
+            // A suspected node may itself be slow. A stale "left" fact of an earlier process says nothing about
+            // health.
+            if probed && claim.record.state != State::Left {
+                self.health.worse(1);
+            }
+            let incarnation = self.local.member().incarnation;
+            tracing::info!(target: "nurl::membership", incarnation, accusers = claim.accusers.len(), "this node was accused, and refutes");
+            self.emit(MembershipEvent::Refuted { incarnation });
+        }
+        true
+    }
+
+    /// Records an epoch counter. A jump is counted.
+    ///
+    /// # Errors
+    /// [`MembershipError::EpochJump`]; the counter is ignored.
+    pub(super) fn note_epoch(&mut self, counter: u64) -> Result<(), MembershipError> {
+        self.local.note_epoch(counter).inspect_err(|_| self.stats.epoch_jumps += 1)
+    }
+
+    // ---- Messages.
+
+    /// Reads a message. A failure is counted.
+    pub(super) fn decode(&mut self, body: &[u8]) -> Option<MembershipMessage> {
+        match MembershipMessage::decode(body) {
+            Ok(message) => {
+                // A jump is counted; the rest of the message is valid.
+                let _ = self.note_epoch(message.epoch);
+                return Some(message);
+            }
+            Err(DecodeError::Malformed) => self.stats.malformed += 1,
+            Err(DecodeError::UnknownKind(_)) => self.stats.unknown_kinds += 1,
+            Err(DecodeError::TooLarge(_)) => self.stats.oversize += 1,
+        }
+        None
+    }
+
+    /// Sends a message with the `pinned` facts and as much gossip as fits. No gossip rides to a peer that may be
+    /// silent: each fact is sent only a few times, and when many die together, the dead would take most of those
+    /// sends.
+    pub(super) fn send(&mut self, to: PublicKey, via: Via, body: MessageBody, pinned: &[Fact]) {
+        let observer = self.local.is_observer();
+        let mut room = message::room(MAX_DATAGRAM_BYTES, observer, &body);
+        let (mut facts, mut about) = (Vec::new(), Vec::new());
+        for fact in pinned {
+            let bytes = message::encode_fact(fact);
+            if let Some(left) = room.checked_sub(bytes.len()) {
+                room = left;
+                facts.push(bytes);
+                about.push(fact.key);
+            }
+        }
+        let mut events = Vec::new();
+        let silent = self.table.get(&to).is_some_and(|member| member.state != State::Alive);
+        if !observer && !silent {
+            let limit = retransmit_limit(self.config.retransmit_factor, self.live());
+            let picked = self.gossip.queue.pick(room, limit, &about);
+            facts.extend(picked.facts);
+            events = picked.events;
+        }
+        self.transmit(to, via, &body, &facts, &events);
+        self.check_departed();
+    }
+
+    /// Sends exactly these facts and events.
+    pub(super) fn transmit(
+        &mut self,
+        to: PublicKey,
+        via: Via,
+        body: &MessageBody,
+        facts: &[Vec<u8>],
+        events: &[Vec<u8>],
+    ) {
+        let body = self.assemble(body, facts, events);
+        if !self.outbox.push_transmit(Transmit { to, via, body }) {
+            self.stats.transmits_dropped += 1;
+        }
+    }
+
+    /// The bytes of a message of this node.
+    pub(super) fn assemble(&self, body: &MessageBody, facts: &[Vec<u8>], events: &[Vec<u8>]) -> Vec<u8> {
+        message::assemble(self.local.epoch(), self.local.is_observer(), body, facts, events)
+    }
+
+    /// Pings a member, with its own record if it isn't simply alive.
+    pub(super) fn send_ping(&mut self, now: Instant, to: PublicKey, via: Via, seq: u64) {
+        let pinned: Vec<_> = self.buddy_fact(now, &to).into_iter().collect();
+        self.send(to, via, MessageBody::Ping { seq }, &pinned);
+    }
+
+    /// The record of a peer that isn't simply alive, without its profile: such a peer is told of it, whether suspect
+    /// (Lifeguard's buddy system) or dead but still sending.
+    pub(super) fn buddy_fact(&self, now: Instant, peer: &PublicKey) -> Option<Fact> {
+        let entry = self.table.entry(peer).filter(|entry| entry.record.state != State::Alive)?;
+        let mut fact = entry.fact(now);
+        fact.record.profile = None;
+        Some(fact)
+    }
+
+    // ---- Gossip.
+
+    /// Queues this node's fact about itself.
+    pub(super) fn gossip_self(&mut self) {
+        if !self.local.is_observer() {
+            let bytes = message::encode_fact(&self.local.fact());
+            self.push_gossip(GossipTopic::Member(self.local.key()), bytes);
+        }
+    }
+
+    /// Queues a member's record as a fact. Only alive facts carry the profile: it changes nothing in the others, and
+    /// push-pull carries it to newcomers.
+    pub(super) fn gossip_member(&mut self, now: Instant, key: &PublicKey) {
+        let Some(entry) = self.table.entry(key) else { return };
+        let mut fact = entry.fact(now);
+        if fact.record.state != State::Alive {
+            fact.record.profile = None;
+        } else if !entry.speaks_for_itself() {
+            return;
+        }
+        self.push_gossip(GossipTopic::Member(*key), message::encode_fact(&fact));
+    }
+
+    /// Queues gossip; an observer has none. False if the queue is full.
+    pub(super) fn push_gossip(&mut self, topic: GossipTopic, bytes: Vec<u8>) -> bool {
+        let queued = self.local.is_observer() || self.gossip.queue.push(topic, bytes);
+        self.stats.gossip_full += u64::from(!queued);
+        queued
+    }
+
+    /// One gossip tick: queued facts to a few random alive members. One suspect or recently dead member gets its own
+    /// record, since it may be alive without knowing.
+    pub(super) fn gossip_tick(&mut self, now: Instant) {
+        self.gossip.schedule(now + self.config.gossip_interval);
+        if self.local.is_observer() || self.gossip.queue.is_empty() {
+            return;
+        }
+        let recent = self.config.gossip_to_the_dead;
+        let accused = self.random_members(1, |member| match member.state {
+            State::Suspect => true,
+            State::Dead => now.saturating_duration_since(member.since) <= recent,
+            State::Alive | State::Left => false,
+        });
+        for peer in accused {
+            let told: Vec<_> = self.buddy_fact(now, &peer).into_iter().collect();
+            self.send(peer, Via::Datagram, MessageBody::Gossip, &told);
+        }
+        let targets = self.random_members(self.config.gossip_fanout, |member| member.state == State::Alive);
+        for peer in targets {
+            if self.gossip.queue.is_empty() {
+                break;
+            }
+            self.send(peer, Via::Datagram, MessageBody::Gossip, &[]);
+        }
+        self.check_departed();
+    }
+
+    /// Ends a graceful leave once its fact was sent often enough, or nobody is there to hear it.
+    pub(super) fn check_departed(&mut self) {
+        let topic = GossipTopic::Member(self.local.key());
+        let done = !self.gossip.queue.contains(&topic) || self.table.live() == 0;
+        if self.local.is_departing() && done {
+            self.local.departed();
+            self.emit(MembershipEvent::Departed);
+        }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use rand_core::SeedableRng;
+
+    use super::*;
+    use crate::membership::meta::Meta;
+    use crate::membership::table::{MemberProfile, MemberRecord};
+
+    /// The keys of the members; this node's is 0.
+    pub(in super::super) fn key(at: u8) -> PublicKey {
+        PublicKey::from_bytes([at; 32])
+    }
+
+    fn alive(at: u8) -> Fact {
+        let profile = MemberProfile { incarnation: 1, boot: 1, meta: Meta::default() };
+        let record = MemberRecord { incarnation: 1, state: State::Alive, profile: Some(profile) };
+        Fact { key: key(at), record, age_s: 0, accusers: Vec::new() }
+    }
+
+    /// A view with members 1 to `others`, all alive, and nothing to send.
+    pub(in super::super) fn view(now: Instant, observer: bool, others: u8) -> MeshView {
+        let local = LocalMember::new(key(0), 1, Meta::default(), observer, now);
+        let mut view = MeshView::new(DetectorConfig::default(), local, now, Rng::from_seed([7; 32]));
+        for at in 1..=others {
+            let applied = view.apply(now, &alive(at), true).expect("there is room");
+            view.show(&key(at), applied.before, applied.after);
+        }
+        while view.outbox.poll_event().is_some() {}
+        view
+    }
+
+    fn sent(view: &mut MeshView) -> MembershipMessage {
+        let transmit = view.outbox.poll_transmit().expect("it was sent");
+        MembershipMessage::decode(&transmit.body).unwrap()
+    }
+
+    #[test]
+    fn an_observer_is_not_counted_and_gossips_nothing() {
+        let now = crate::rt::test_now();
+        for (observer, live, facts) in [(false, 3, 1), (true, 2, 0)] {
+            let mut view = view(now, observer, 2);
+            assert_eq!(view.live(), live);
+            view.gossip_member(now, &key(1));
+            assert_eq!(view.poll_timeout(), (!observer).then_some(now));
+            view.send(key(2), Via::Datagram, MessageBody::Gossip, &[]);
+            let message = sent(&mut view);
+            assert_eq!((message.observer, message.facts.len()), (observer, facts));
+        }
+    }
+
+    #[test]
+    fn a_peer_that_may_be_silent_gets_its_own_record_and_no_gossip() {
+        let now = crate::rt::test_now();
+        for (state, facts) in [(State::Alive, vec![2]), (State::Suspect, vec![1]), (State::Dead, vec![1])] {
+            let mut view = view(now, false, 2);
+            view.gossip_member(now, &key(2));
+            view.change(now, &key(1), |entry| entry.record.state = state);
+            assert_eq!(view.outbox.poll_event().is_some(), state != State::Alive, "a change is an event");
+            view.send_ping(now, key(1), Via::Datagram, 7);
+            let told: Vec<PublicKey> = sent(&mut view).facts.iter().map(|fact| fact.key).collect();
+            assert_eq!(told, facts.into_iter().map(key).collect::<Vec<_>>(), "{state:?}");
+        }
+    }
+
+    #[test]
+    fn an_accusation_by_a_member_that_may_have_probed_this_node_lowers_its_health() {
+        let now = crate::rt::test_now();
+        for (state, probed, health) in [
+            (State::Suspect, true, 1),
+            (State::Suspect, false, 0),
+            (State::Dead, true, 1),
+            (State::Left, true, 0),
+        ] {
+            let mut view = view(now, false, 1);
+            let record = MemberRecord { incarnation: 0, state, profile: None };
+            let claim = Fact { key: key(0), record, age_s: 0, accusers: vec![key(1)] };
+            assert!(view.answer_claim(now, &claim, probed), "the sender needs the refutation");
+            assert_eq!(view.health.score(), health, "{state:?}, probed {probed}");
+            assert_eq!(view.outbox.poll_event(), Some(MembershipEvent::Refuted { incarnation: 1 }));
+            assert!(view.gossip.queue.contains(&GossipTopic::Member(key(0))));
+        }
+    }
+}
