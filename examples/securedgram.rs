@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use nurl::hub::Hub;
 use nurl::internals::net::secure::route::Route;
-use nurl::internals::net::secure::securedgram::{Config, Endpoint, Received, Source, channel};
+use nurl::internals::net::secure::securedgram::{Endpoint, EndpointConfig, Received, Source, channel};
 use nurl::rt::net::{RecvMeta, Transmit, UdpSocket};
 use nurl::rt::{self, time};
 use nurl::{PublicKey, SecretKey, Ticket};
@@ -61,7 +61,7 @@ impl Peer {
     async fn bind(ticket: &Ticket, boot: u64) -> std::io::Result<Peer> {
         let secret = SecretKey::generate(&mut rt::rng("peer key"));
         let key = secret.public();
-        let config = Config::new(secret, ticket.mesh, ticket.generations(), boot);
+        let config = EndpointConfig::new(secret, ticket.mesh, ticket.generations(), boot);
         let endpoint = Endpoint::new(config, time::now(), time::unix_now(), rt::rng("sessions"));
         Ok(Peer { key, endpoint, socket: bound().await?, buffer: vec![0; 2048] })
     }

@@ -5,7 +5,7 @@
 
 use chaos::middlebox::Protocol;
 use nurl::internals::net::reach::stun;
-use nurl::internals::net::secure::securedgram::frames::{Kind, classify};
+use nurl::internals::net::secure::securedgram::frames::{FrameKind, classify};
 
 /// The description of a packet's payload.
 pub fn payload(protocol: Protocol, bytes: &[u8]) -> String {
@@ -22,11 +22,13 @@ fn datagram(bytes: &[u8]) -> String {
     }
     let index = |at| u64_at(bytes, at, 4);
     match classify(bytes) {
-        Ok(Kind::Init) => format!("handshake init, from index {:08x}", index(1)),
-        Ok(Kind::Response) => format!("handshake response, from index {:08x} to {:08x}", index(1), index(5)),
-        Ok(Kind::Cookie) => format!("handshake cookie, to index {:08x}", index(1)),
-        Ok(Kind::Data) => format!("data {} to index {:08x}", u64_at(bytes, 5, 8), index(1)),
-        Ok(Kind::Group) => format!("group data {}", u64_at(bytes, 65, 8)),
+        Ok(FrameKind::Init) => format!("handshake init, from index {:08x}", index(1)),
+        Ok(FrameKind::Response) => {
+            format!("handshake response, from index {:08x} to {:08x}", index(1), index(5))
+        }
+        Ok(FrameKind::Cookie) => format!("handshake cookie, to index {:08x}", index(1)),
+        Ok(FrameKind::Data) => format!("data {} to index {:08x}", u64_at(bytes, 5, 8), index(1)),
+        Ok(FrameKind::Group) => format!("group data {}", u64_at(bytes, 65, 8)),
         Err(_) => "none of nurl's frames".to_owned(),
     }
 }

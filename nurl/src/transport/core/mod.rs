@@ -104,10 +104,10 @@ impl Transport {
         let local = config.key.public();
         let generations = config.ticket.generations();
         let endpoint = Endpoint::new(
-            securedgram::Config {
+            securedgram::EndpointConfig {
                 allow: config.allow.clone(),
                 max_peers: config.limits.peers + UNCONFIRMED_PEERS,
-                ..securedgram::Config::new(
+                ..securedgram::EndpointConfig::new(
                     config.key.clone(),
                     config.ticket.mesh,
                     generations.clone(),

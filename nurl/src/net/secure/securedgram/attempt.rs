@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::generation::Keys;
+use super::generation::GenerationKeys;
 use super::mac::Mac;
 use crate::kit::draw;
 use crate::net::secure::noise::Initiator;
@@ -29,17 +29,17 @@ pub const MAX_RESPONSES: u32 = 16;
 const TRIES_PER_GENERATION: u32 = 2;
 
 /// A message 1 that awaits its response.
-pub(super) struct Pending {
+pub(super) struct PendingTry {
     pub(super) index: u32,
     pub(super) noise: Initiator,
     pub(super) mac1: Mac,
-    pub(super) generation: Arc<Keys>,
+    pub(super) generation: Arc<GenerationKeys>,
     pub(super) responses: u32,
     pub(super) challenged: bool,
 }
 
 /// An ongoing attempt to open a session.
-pub(super) struct Attempt {
+pub(super) struct HandshakeAttempt {
     pub(super) started: Instant,
     pub(super) next_at: Instant,
     pub(super) tries: u32,
@@ -47,14 +47,14 @@ pub(super) struct Attempt {
     pub(super) last_routes: Routes,
     pub(super) last_at: Option<Instant>,
     /// Oldest first; at most [`MAX_PENDING`].
-    pub(super) pending: Vec<Pending>,
+    pub(super) pending: Vec<PendingTry>,
     /// The responder's challenge to return, or zero.
     pub(super) challenge: Mac,
 }
 
-impl Attempt {
-    pub(super) fn new(now: Instant) -> Attempt {
-        Attempt {
+impl HandshakeAttempt {
+    pub(super) fn new(now: Instant) -> HandshakeAttempt {
+        HandshakeAttempt {
             started: now,
             next_at: now,
             tries: 0,
@@ -102,7 +102,7 @@ impl Attempt {
     }
 
     /// Adds a try and returns the index of the try that is dropped for it.
-    pub(super) fn push(&mut self, pending: Pending) -> Option<u32> {
+    pub(super) fn push(&mut self, pending: PendingTry) -> Option<u32> {
         let dropped = (self.pending.len() >= MAX_PENDING).then(|| self.pending.remove(0).index);
         self.pending.push(pending);
         self.tries += 1;
@@ -122,7 +122,7 @@ mod tests {
         let start = Instant::now();
         let mut rng = Rng::from_seed([1; 32]);
         let run = |rng: &mut Rng| {
-            let (mut attempt, mut now, mut times) = (Attempt::new(start), start, Vec::new());
+            let (mut attempt, mut now, mut times) = (HandshakeAttempt::new(start), start, Vec::new());
             while now.duration_since(start) < ATTEMPT_LIFE {
                 attempt.schedule(now, rng);
                 now = attempt.next_at;
@@ -140,7 +140,7 @@ mod tests {
     #[test]
     fn generations_alternate_after_two_unanswered_tries() {
         #[expect(clippy::disallowed_methods, reason = "any instant will do")]
-        let mut attempt = Attempt::new(Instant::now());
+        let mut attempt = HandshakeAttempt::new(Instant::now());
         let mut used = Vec::new();
         for tries in 0..6 {
             attempt.tries = tries;

@@ -109,7 +109,7 @@ impl ResponsePayload {
 
 /// The kind of a datagram, by first byte and length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum FrameKind {
     /// [`INIT_LEN`] bytes.
     Init,
     /// [`RESPONSE_LEN`] bytes.
@@ -124,7 +124,7 @@ pub enum Kind {
 
 /// Why a datagram is no frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refusal {
+pub enum FrameRefusal {
     /// An empty datagram, or an unknown first byte.
     Unknown,
     /// A known first byte with a length that such a frame can't have.
@@ -137,20 +137,20 @@ pub enum Refusal {
 ///
 /// # Errors
 /// Why the datagram is no frame.
-pub fn classify(datagram: &[u8]) -> Result<Kind, Refusal> {
+pub fn classify(datagram: &[u8]) -> Result<FrameKind, FrameRefusal> {
     let len = datagram.len();
     if len > MAX_DATAGRAM_BYTES {
-        return Err(Refusal::Oversize);
+        return Err(FrameRefusal::Oversize);
     }
     let (kind, fits) = match datagram.first() {
-        Some(&DATA) => (Kind::Data, len >= session::OVERHEAD),
-        Some(&INIT) => (Kind::Init, len == INIT_LEN),
-        Some(&RESPONSE) => (Kind::Response, len == RESPONSE_LEN),
-        Some(&COOKIE) => (Kind::Cookie, len == COOKIE_LEN),
-        Some(&GROUP) => (Kind::Group, len >= MIN_GROUP_LEN),
-        _ => return Err(Refusal::Unknown),
+        Some(&DATA) => (FrameKind::Data, len >= session::OVERHEAD),
+        Some(&INIT) => (FrameKind::Init, len == INIT_LEN),
+        Some(&RESPONSE) => (FrameKind::Response, len == RESPONSE_LEN),
+        Some(&COOKIE) => (FrameKind::Cookie, len == COOKIE_LEN),
+        Some(&GROUP) => (FrameKind::Group, len >= MIN_GROUP_LEN),
+        _ => return Err(FrameRefusal::Unknown),
     };
-    if fits { Ok(kind) } else { Err(Refusal::Length) }
+    if fits { Ok(kind) } else { Err(FrameRefusal::Length) }
 }
 
 /// The `u32` at `at`; the caller has checked the length.
@@ -177,20 +177,20 @@ mod tests {
             classify(&bytes)
         };
         for (first, len, kind) in [
-            (INIT, INIT_LEN, Kind::Init),
-            (RESPONSE, RESPONSE_LEN, Kind::Response),
-            (COOKIE, COOKIE_LEN, Kind::Cookie),
+            (INIT, INIT_LEN, FrameKind::Init),
+            (RESPONSE, RESPONSE_LEN, FrameKind::Response),
+            (COOKIE, COOKIE_LEN, FrameKind::Cookie),
         ] {
             assert_eq!(of(first, len), Ok(kind));
-            assert_eq!(of(first, len - 1), Err(Refusal::Length));
-            assert_eq!(of(first, len + 1), Err(Refusal::Length));
+            assert_eq!(of(first, len - 1), Err(FrameRefusal::Length));
+            assert_eq!(of(first, len + 1), Err(FrameRefusal::Length));
         }
-        assert_eq!(of(DATA, 28), Err(Refusal::Length));
-        assert_eq!(of(DATA, MAX_DATAGRAM_BYTES), Ok(Kind::Data));
-        assert_eq!(of(DATA, MAX_DATAGRAM_BYTES + 1), Err(Refusal::Oversize));
-        assert_eq!(of(GROUP, MIN_GROUP_LEN - 1), Err(Refusal::Length));
-        assert_eq!(of(1, 20), Err(Refusal::Unknown));
-        assert_eq!(classify(&[]), Err(Refusal::Unknown));
+        assert_eq!(of(DATA, 28), Err(FrameRefusal::Length));
+        assert_eq!(of(DATA, MAX_DATAGRAM_BYTES), Ok(FrameKind::Data));
+        assert_eq!(of(DATA, MAX_DATAGRAM_BYTES + 1), Err(FrameRefusal::Oversize));
+        assert_eq!(of(GROUP, MIN_GROUP_LEN - 1), Err(FrameRefusal::Length));
+        assert_eq!(of(1, 20), Err(FrameRefusal::Unknown));
+        assert_eq!(classify(&[]), Err(FrameRefusal::Unknown));
     }
 
     proptest! {

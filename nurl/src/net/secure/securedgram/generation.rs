@@ -5,7 +5,7 @@ use crate::key::PublicKey;
 use crate::mesh::Generation;
 
 /// A generation and the keys that this node derives from it.
-pub(super) struct Keys {
+pub(super) struct GenerationKeys {
     pub(super) generation: Generation,
     /// The key of mac1 in handshakes to us.
     pub(super) own_mac1: [u8; 32],
@@ -13,9 +13,9 @@ pub(super) struct Keys {
     pub(super) own_cookie: [u8; 32],
 }
 
-impl Keys {
-    pub(super) fn new(generation: Generation, local: &PublicKey) -> Keys {
+impl GenerationKeys {
+    pub(super) fn new(generation: Generation, local: &PublicKey) -> GenerationKeys {
         let (own_mac1, own_cookie) = (generation.mac1_key(local), generation.cookie_key(local));
-        Keys { generation, own_mac1, own_cookie }
+        GenerationKeys { generation, own_mac1, own_cookie }
     }
 }

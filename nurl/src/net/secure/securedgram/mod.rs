@@ -22,13 +22,14 @@
 //! examined only if it has the random index of a pending try, and at most [`attempt::MAX_RESPONSES`] times.
 //!
 //! **Limits.** It queues no application data: [`SealError::NoSession`] begins a handshake, and
-//! [`SessionEvent::Established`] says when to try again. It keeps no more than [`Config::max_peers`] peers.
+//! [`SessionEvent::Established`] says when to try again. It keeps no more than [`EndpointConfig::max_peers`] peers.
 
 pub mod attempt;
 pub mod budget;
 mod endpoint;
 pub mod frames;
 mod generation;
+mod indices;
 pub mod mac;
 pub mod paths;
 mod peer;
@@ -83,7 +84,7 @@ pub mod channel {
 
 /// The configuration of an endpoint.
 #[derive(Clone)]
-pub struct Config {
+pub struct EndpointConfig {
     /// Our own key.
     pub key: SecretKey,
     /// The mesh: the handshake's prologue.
@@ -110,10 +111,10 @@ pub struct Config {
     pub max_peers: usize,
 }
 
-impl Config {
+impl EndpointConfig {
     /// A configuration with the default budgets.
-    pub fn new(key: SecretKey, mesh: MeshId, generations: Vec<Generation>, boot: u64) -> Config {
-        Config {
+    pub fn new(key: SecretKey, mesh: MeshId, generations: Vec<Generation>, boot: u64) -> EndpointConfig {
+        EndpointConfig {
             key,
             mesh,
             generations,
@@ -155,6 +156,18 @@ pub struct Outgoing {
     pub route: Route,
     /// The key to which the hub delivers it, if the route is a hub.
     pub relay_dst: Option<PublicKey>,
+}
+
+impl Outgoing {
+    /// To a known peer: a hub addresses it by its own key.
+    fn to(peer: PublicKey, route: Route) -> Outgoing {
+        Outgoing { peer: Some(peer), route, relay_dst: (!route.is_direct()).then_some(peer) }
+    }
+
+    /// Back to the source of a datagram.
+    fn back(source: Source, peer: Option<PublicKey>) -> Outgoing {
+        Outgoing { peer, route: source.route, relay_dst: source.relay_src }
+    }
 }
 
 /// An event of the endpoint.
@@ -260,7 +273,7 @@ pub enum SealError {
     /// The peer is this node itself, or isn't on the allow-list.
     #[error("this peer may have no session")]
     NotAllowed,
-    /// [`Config::max_peers`] peers are known and none is idle: forget one of them.
+    /// [`EndpointConfig::max_peers`] peers are known and none is idle: forget one of them.
     #[error("the table of peers is full")]
     PeersFull,
 }

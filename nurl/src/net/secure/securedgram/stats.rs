@@ -1,5 +1,8 @@
 //! The counters of an endpoint's work and refusals, by cause.
 
+use crate::net::secure::noise::NoiseError;
+use crate::net::secure::session::OpenError;
+
 /// Plain counters that only grow.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[cfg_attr(
@@ -55,4 +58,24 @@ pub struct EndpointStats {
     // Our own bounds.
     pub events_dropped: u64,
     pub transmits_dropped: u64,
+}
+
+impl EndpointStats {
+    /// Counts a failed handshake message.
+    pub(super) fn count_noise(&mut self, error: NoiseError) {
+        match error {
+            NoiseError::ZeroOutput => self.small_order += 1,
+            NoiseError::Message | NoiseError::State => self.handshake_forged += 1,
+        }
+    }
+
+    /// Counts a data frame that didn't open.
+    pub(super) fn count_unopened(&mut self, error: OpenError) {
+        match error {
+            OpenError::Short => self.bad_length += 1,
+            OpenError::Expired => self.expired += 1,
+            OpenError::Replay => self.replayed += 1,
+            OpenError::Forged => self.forged += 1,
+        }
+    }
 }

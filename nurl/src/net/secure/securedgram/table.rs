@@ -1,15 +1,18 @@
-//! The peers, by key and by session index.
+//! The peers, by key, by session index, and by the init that was answered.
 //!
 //! Both look-ups are on the datagram path, so they use hash tables, seeded from the core's generator: peers choose
 //! their own keys and must not be able to cause collisions. No iteration follows the hasher's order; peers are stored
 //! in slots, in the order in which slots were allocated.
 
-use std::hash::{BuildHasher, Hasher};
+use std::collections::BTreeMap;
+use std::time::Instant;
 
 use indexmap::IndexMap;
 use rand_core::Rng as _;
 
-use super::peer::Peer;
+use super::indices::{Seeded, SessionIndices};
+use super::mac::Mac;
+use super::peer::{CachedAnswer, MAX_UNCONFIRMED, Peer};
 use crate::key::PublicKey;
 use crate::rt::Rng;
 
@@ -20,22 +23,27 @@ pub const MAX_PEERS: usize = 4096;
 /// A peer's position in the table.
 pub(super) type Slot = u32;
 
-/// Peers and the indices that lead to them.
-pub(super) struct Table {
+/// At most [`EndpointConfig::max_peers`](super::EndpointConfig::max_peers) peers, and what leads to them.
+pub(super) struct PeerTable {
+    max_peers: usize,
     slots: Vec<Option<Box<Peer>>>,
     free: Vec<Slot>,
     by_key: IndexMap<PublicKey, Slot, Seeded>,
-    by_index: IndexMap<u32, Slot, Seeded>,
+    pub(super) indices: SessionIndices,
+    /// The peers by the mac1 of an init whose response they cache.
+    answered: BTreeMap<Mac, Slot>,
 }
 
-impl Table {
-    pub(super) fn new(rng: &mut Rng) -> Table {
+impl PeerTable {
+    pub(super) fn new(max_peers: usize, rng: &mut Rng) -> PeerTable {
         let seed = Seeded(rng.next_u64());
-        Table {
+        PeerTable {
+            max_peers,
             slots: Vec::new(),
             free: Vec::new(),
             by_key: IndexMap::with_hasher(seed),
-            by_index: IndexMap::with_hasher(seed),
+            indices: SessionIndices::new(seed),
+            answered: BTreeMap::new(),
         }
     }
 
@@ -43,12 +51,12 @@ impl Table {
         self.by_key.len()
     }
 
-    pub(super) fn slot_of(&self, key: &PublicKey) -> Option<Slot> {
-        self.by_key.get(key).copied()
+    pub(super) fn is_full(&self) -> bool {
+        self.len() >= self.max_peers
     }
 
-    pub(super) fn slot_of_index(&self, index: u32) -> Option<Slot> {
-        self.by_index.get(&index).copied()
+    pub(super) fn slot_of(&self, key: &PublicKey) -> Option<Slot> {
+        self.by_key.get(key).copied()
     }
 
     pub(super) fn get(&self, slot: Slot) -> Option<&Peer> {
@@ -57,6 +65,12 @@ impl Table {
 
     pub(super) fn get_mut(&mut self, slot: Slot) -> Option<&mut Peer> {
         self.slots.get_mut(slot as usize)?.as_deref_mut()
+    }
+
+    /// A peer, and the indices, which its handshakes draw and release.
+    pub(super) fn get_with_indices(&mut self, slot: Slot) -> Option<(&mut Peer, &mut SessionIndices)> {
+        let peer = self.slots.get_mut(slot as usize)?.as_deref_mut()?;
+        Some((peer, &mut self.indices))
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (Slot, &Peer)> {
@@ -83,71 +97,28 @@ impl Table {
     /// Removes a peer; the caller releases its indices first.
     pub(super) fn remove(&mut self, slot: Slot) -> Option<Box<Peer>> {
         let peer = self.slots.get_mut(slot as usize)?.take()?;
+        for answer in peer.responder.answers() {
+            self.answered.remove(&answer.mac1);
+        }
         self.by_key.swap_remove(&peer.key);
         self.free.push(slot);
         Some(peer)
     }
 
-    /// Draws an index that leads to `slot`: random, so that sessions can't be linked and indices can't be guessed.
-    pub(super) fn allocate_index(&mut self, slot: Slot, rng: &mut Rng) -> u32 {
-        loop {
-            let index = rng.next_u32();
-            if !self.by_index.contains_key(&index) {
-                self.by_index.insert(index, slot);
-                return index;
-            }
+    /// Caches the response to an init of this peer; the oldest one is dropped if needed.
+    pub(super) fn keep_answer(&mut self, slot: Slot, answer: CachedAnswer) {
+        let Some(peer) = self.get_mut(slot) else { return };
+        let mac1 = answer.mac1;
+        if let Some(dropped) = peer.responder.keep_answer(answer) {
+            self.answered.remove(&dropped.mac1);
         }
+        debug_assert!(self.answered.len() <= self.max_peers * MAX_UNCONFIRMED);
+        self.answered.insert(mac1, slot);
     }
 
-    pub(super) fn release_index(&mut self, index: u32) {
-        self.by_index.swap_remove(&index);
-    }
-
-    #[cfg(test)]
-    pub(super) fn indices(&self) -> Vec<u32> {
-        self.by_index.keys().copied().collect()
-    }
-}
-
-/// A seeded hash for keys that are nearly random already: one multiplication per eight bytes.
-#[derive(Debug, Clone, Copy)]
-struct Seeded(u64);
-
-impl BuildHasher for Seeded {
-    type Hasher = Mixer;
-
-    fn build_hasher(&self) -> Mixer {
-        Mixer(self.0)
-    }
-}
-
-struct Mixer(u64);
-
-impl Mixer {
-    fn mix(&mut self, word: u64) {
-        let wide = u128::from(self.0 ^ word).wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835);
-        self.0 = (wide >> 64) as u64 ^ wide as u64;
-    }
-}
-
-impl Hasher for Mixer {
-    fn write(&mut self, bytes: &[u8]) {
-        for chunk in bytes.chunks(8) {
-            let mut word = [0; 8];
-            word[..chunk.len()].copy_from_slice(chunk);
-            self.mix(u64::from_le_bytes(word));
-        }
-    }
-
-    fn write_u32(&mut self, word: u32) {
-        self.mix(u64::from(word));
-    }
-
-    fn write_usize(&mut self, _: usize) {
-        // The length of a key is always the same.
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
+    /// The cached response to an init, and the peer that sent it.
+    pub(super) fn answer(&self, now: Instant, mac1: &Mac, init: &[u8]) -> Option<(PublicKey, &[u8])> {
+        let peer = self.get(*self.answered.get(mac1)?)?;
+        Some((peer.key, peer.responder.answer(now, init)?))
     }
 }

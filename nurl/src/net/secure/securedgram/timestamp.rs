@@ -4,15 +4,15 @@ use std::time::{Duration, Instant};
 
 /// A strictly rising clock, whatever the wall clock and the monotonic clock do.
 #[derive(Debug)]
-pub(super) struct Clock {
+pub(super) struct TimestampClock {
     unix_at_start: Duration,
     start: Instant,
     last: Duration,
 }
 
-impl Clock {
-    pub(super) fn new(now: Instant, unix_now: Duration) -> Clock {
-        Clock { unix_at_start: unix_now, start: now, last: Duration::ZERO }
+impl TimestampClock {
+    pub(super) fn new(now: Instant, unix_now: Duration) -> TimestampClock {
+        TimestampClock { unix_at_start: unix_now, start: now, last: Duration::ZERO }
     }
 
     /// Seconds and nanoseconds, big-endian.
@@ -34,7 +34,7 @@ mod tests {
     fn timestamps_rise_also_when_the_clock_does_not() {
         #[expect(clippy::disallowed_methods, reason = "any instant will do")]
         let now = Instant::now() + Duration::from_secs(9);
-        let mut clock = Clock::new(now, Duration::from_secs(1_700_000_000));
+        let mut clock = TimestampClock::new(now, Duration::from_secs(1_700_000_000));
         let times =
             [now, now, now - Duration::from_secs(5), now + Duration::from_secs(300)].map(|at| clock.next(at));
         assert!(times.is_sorted_by(|a, b| a < b));

@@ -1,103 +1,77 @@
-//! The endpoint's interface to its callers. The gate, the handshakes and the timers have files of their own.
+//! The endpoint: all peers of one key, behind one interface. A datagram, a timeout or a call is dispatched to its peer,
+//! whose [part](super::peer) does the work.
+//!
+//! | part | content |
+//! | --- | --- |
+//! | [`identity`] | our key, the mesh's secrets, our process |
+//! | [`gate`] | the checks on an inbound init, cookies, budgets |
+//! | [`schedule`] | when each peer has work |
+//! | [`outbox`] | datagrams and events that wait for the caller |
 
 mod gate;
-mod handshake;
-mod inbound;
-mod timers;
+mod identity;
+mod outbox;
+mod schedule;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rand_core::{Rng as _, SeedableRng};
 use zeroize::Zeroizing;
 
-use super::attempt::Attempt;
-use super::budget::Lane;
-use super::frames::MAX_BODY_BYTES;
-use super::generation::Keys;
-use super::mac::{Challenger, CookieJar, Mac};
-use super::paths::{Control, PathConfig, PathState, Paths};
-use super::peer::Peer;
-use super::table::{MAX_PEERS, Slot, Table};
-use super::timestamp::Clock;
-use super::{CloseReason, Config, EndpointStats, Outgoing, SealError, SessionEvent, channel};
+use super::frames::{FrameKind, FrameRefusal, MAX_BODY_BYTES, classify, u32_at};
+use super::paths::{PathConfig, PathState, Paths};
+use super::peer::{Peer, PeerContext};
+use super::source::Source;
+use super::table::{PeerTable, Slot};
+use super::{
+    CloseReason, EndpointConfig, EndpointStats, Outgoing, Received, SealError, SessionEvent, channel,
+};
 use crate::key::{AllowList, PublicKey};
 use crate::mesh::Generation;
-use crate::net::secure::noise::StaticKey;
-use crate::net::secure::route::{Route, Routes};
+use crate::net::secure::route::Routes;
 use crate::rt::Rng;
 
-/// Capacity of the queue of handshake datagrams for [`Endpoint::poll_transmit`]. A driver drains it after each
-/// batch, and a batch holds no more. Further datagrams are dropped; the peer's retry makes up for them.
-pub const MAX_TRANSMITS: usize = 4096;
-
-/// Capacity of the queue of events for [`Endpoint::poll_event`]: a few for each peer.
-pub const MAX_EVENTS: usize = 8 * MAX_PEERS;
+use gate::Gate;
+pub(super) use identity::LocalIdentity;
+pub(super) use outbox::EndpointOutbox;
+pub use outbox::{MAX_EVENTS, MAX_TRANSMITS};
+pub(super) use schedule::PeerSchedule;
 
 /// The sessions of one key with all its peers.
 pub struct Endpoint {
-    key: StaticKey,
-    local: PublicKey,
-    prologue: Vec<u8>,
-    generations: Vec<Arc<Keys>>,
+    identity: LocalIdentity,
     allow: AllowList,
-    boot: u64,
-    features: u32,
-    max_body_bytes: usize,
-    max_peers: usize,
+    gate: Gate,
+    peers: PeerTable,
+    schedule: PeerSchedule,
+    outbox: EndpointOutbox,
     path_config: PathConfig,
-    rng: Rng,
-    clock: Clock,
-    now: Instant,
-    jar: CookieJar,
-    challenger: Challenger,
-    open_lane: Lane,
-    cookie_lane: Lane,
-    table: Table,
-    answers: BTreeMap<Mac, Slot>,
-    timers: BTreeSet<(Instant, Slot)>,
-    dirty: VecDeque<Slot>,
-    queue: VecDeque<(Outgoing, Vec<u8>)>,
-    events: VecDeque<SessionEvent>,
+    /// Our own addresses, for the paths of every peer.
     local_candidates: Vec<SocketAddr>,
-    scratch: Vec<u8>,
+    max_body_bytes: usize,
+    rng: Rng,
+    /// The time of the last call.
+    now: Instant,
     stats: EndpointStats,
 }
 
 impl Endpoint {
     /// An endpoint without peers. `unix_now` is the wall clock's time at `now`.
-    pub fn new(config: Config, now: Instant, unix_now: Duration, mut rng: Rng) -> Endpoint {
-        let key = StaticKey::new(config.backend, &config.key).expect("32 bytes are an X25519 key");
-        let local = *key.public();
+    pub fn new(config: EndpointConfig, now: Instant, unix_now: Duration, mut rng: Rng) -> Endpoint {
         Endpoint {
-            local,
-            key,
-            prologue: config.mesh.prologue(),
-            generations: keys(config.generations, &local),
+            identity: LocalIdentity::new(&config, now, unix_now),
+            gate: Gate::new(&config, now, &mut rng),
+            peers: PeerTable::new(config.max_peers, &mut rng),
             allow: config.allow,
-            boot: config.boot,
-            features: config.features,
-            max_body_bytes: config.max_body_bytes.min(MAX_BODY_BYTES),
-            max_peers: config.max_peers,
+            schedule: PeerSchedule::default(),
+            outbox: EndpointOutbox::default(),
             path_config: config.paths,
-            clock: Clock::new(now, unix_now),
-            now,
-            jar: CookieJar::new(now, &mut rng),
-            challenger: Challenger::new(&mut rng),
-            open_lane: Lane::new(config.open_rates, now),
-            cookie_lane: Lane::new(config.cookie_rates, now),
-            table: Table::new(&mut rng),
-            rng,
-            answers: BTreeMap::new(),
-            timers: BTreeSet::new(),
-            dirty: VecDeque::new(),
-            queue: VecDeque::new(),
-            events: VecDeque::new(),
             local_candidates: Vec::new(),
-            scratch: Vec::new(),
+            max_body_bytes: config.max_body_bytes.min(MAX_BODY_BYTES),
+            rng,
+            now,
             stats: EndpointStats::default(),
         }
     }
@@ -108,7 +82,7 @@ impl Endpoint {
         expect(dead_code, reason = "for examples, benchmarks and scenarios")
     )]
     pub fn local(&self) -> &PublicKey {
-        &self.local
+        self.identity.local()
     }
 
     /// The counters.
@@ -118,7 +92,7 @@ impl Endpoint {
 
     /// Whether frames can be sealed for `peer` now.
     pub fn is_established(&self, peer: &PublicKey) -> bool {
-        self.peer(peer).is_some_and(|peer| peer.current.is_some())
+        self.peer(peer).is_some_and(|peer| peer.sessions.is_open())
     }
 
     /// The boot id and the features of the peer's process, if there is a session.
@@ -127,7 +101,7 @@ impl Endpoint {
         expect(dead_code, reason = "for examples, benchmarks and scenarios")
     )]
     pub fn session(&self, peer: &PublicKey) -> Option<(u64, u32)> {
-        self.peer(peer)?.current.as_ref().map(|live| (live.boot, live.features))
+        self.peer(peer)?.sessions.current().map(|live| (live.boot, live.features))
     }
 
     /// When the last authentic frame of a peer came.
@@ -137,7 +111,7 @@ impl Endpoint {
 
     /// The known peers, in arbitrary order.
     pub fn peers(&self) -> impl Iterator<Item = &PublicKey> {
-        self.table.iter().map(|(_, peer)| &peer.key)
+        self.peers.iter().map(|(_, peer)| &peer.key)
     }
 
     /// Appends one sealed frame for `peer` to `out`. The caller transmits these bytes on every returned route.
@@ -181,35 +155,8 @@ impl Endpoint {
             return Err(SealError::BadChannel);
         }
         let slot = self.slot_or_insert(now, peer)?;
-        let Some(peer) = self.table.get_mut(slot) else { return Err(SealError::NoSession) };
-        let Some(live) = &mut peer.current else {
-            self.stats.seal_no_session += 1;
-            self.begin_unless_answered(now, slot);
-            return Err(SealError::NoSession);
-        };
-        let len = crate::net::secure::session::OVERHEAD + 1 + body.len();
-        let routes = peer.paths.routes().filter(|route| peer.paths.may_send(route, len));
-        if routes.is_empty() {
-            self.stats.seal_no_route += 1;
-            return Err(SealError::NoRoute);
-        }
-        if live.session.seal(now, &[channel], body, place(&routes, len)).is_err() {
-            self.stats.seal_no_session += 1;
-            self.close_slot(now, slot, CloseReason::Expired);
-            self.begin(now, slot);
-            return Err(SealError::NoSession);
-        }
-        self.stats.frames_sealed += 1;
-        let due = live.session.is_spent() || peer.rekey_timer.is_some_and(|at| now >= at);
-        peer.paths.on_sent(now, len, true);
-        peer.unanswered_since.get_or_insert(now);
-        peer.last_app = Some(now);
-        if due && peer.attempt.is_none() {
-            peer.rekey_timer = None;
-            self.begin(now, slot);
-        }
-        self.touch(slot);
-        Ok(routes)
+        let Some((peer, mut cx)) = self.split(now, slot) else { return Err(SealError::NoSession) };
+        peer.seal(&mut cx, channel, body, place)
     }
 
     /// Opens a session with `peer` and keeps it open, through rekeyings and failures, until
@@ -221,10 +168,10 @@ impl Endpoint {
     pub fn connect(&mut self, now: Instant, peer: &PublicKey) -> Result<(), SealError> {
         self.now = now;
         let slot = self.slot_or_insert(now, peer)?;
-        if let Some(peer) = self.table.get_mut(slot) {
-            peer.keep = true;
-            if peer.current.is_none() {
-                self.demand(now, slot);
+        if let Some((peer, mut cx)) = self.split(now, slot) {
+            peer.keep_open();
+            if !peer.sessions.is_open() {
+                peer.demand(&mut cx);
             }
         }
         Ok(())
@@ -233,22 +180,17 @@ impl Endpoint {
     /// Sends a close to the peer and ends the session. The peer's key and timestamp stay known.
     pub fn close(&mut self, now: Instant, peer: &PublicKey) {
         self.now = now;
-        let Some(slot) = self.table.slot_of(peer) else { return };
-        let Some(peer) = self.table.get_mut(slot) else { return };
-        peer.keep = false;
-        peer.retry_at = None;
-        let routes = peer.paths.routes();
-        for route in routes.iter() {
-            self.queue_control(slot, route, &Control::Close);
+        if let Some(slot) = self.peers.slot_of(peer)
+            && let Some((peer, mut cx)) = self.split(now, slot)
+        {
+            peer.end(&mut cx);
         }
-        self.end_attempt(slot);
-        self.close_slot(now, slot, CloseReason::Local);
     }
 
     /// Removes a peer and everything known about it, including its timestamp.
     pub fn forget(&mut self, now: Instant, peer: &PublicKey) {
         self.now = now;
-        if let Some(slot) = self.table.slot_of(peer) {
+        if let Some(slot) = self.peers.slot_of(peer) {
             self.close(now, peer);
             self.remove_slot(slot);
         }
@@ -256,8 +198,7 @@ impl Endpoint {
 
     /// The path state of `peer`; `None` for an unknown peer.
     pub fn path_state(&self, peer: &PublicKey) -> Option<PathState> {
-        let slot = self.table.slot_of(peer)?;
-        self.table.get(slot).map(|peer| peer.paths.state())
+        self.peer(peer).map(|peer| peer.paths.state())
     }
 
     /// The paths to `peer`, for further calls; `None` for an unknown peer.
@@ -266,9 +207,9 @@ impl Endpoint {
         expect(dead_code, reason = "for examples, benchmarks and scenarios")
     )]
     pub fn paths(&mut self, peer: &PublicKey) -> Option<&mut Paths> {
-        let slot = self.table.slot_of(peer)?;
-        self.touch(slot);
-        self.table.get_mut(slot).map(|peer| &mut peer.paths)
+        let slot = self.peers.slot_of(peer)?;
+        self.schedule.touch(slot);
+        self.peers.get_mut(slot).map(|peer| &mut peer.paths)
     }
 
     /// Adds addresses at which `peer` may be reached, from an outside source. Adds the peer if it is new.
@@ -326,7 +267,7 @@ impl Endpoint {
         psk: Option<[u8; 32]>,
     ) -> Result<(), SealError> {
         let slot = self.slot_or_insert(now, peer)?;
-        if let Some(peer) = self.table.get_mut(slot) {
+        if let Some(peer) = self.peers.get_mut(slot) {
             peer.psk = psk.map(Zeroizing::new);
         }
         Ok(())
@@ -338,7 +279,7 @@ impl Endpoint {
         expect(dead_code, reason = "door: rotation of the secret")
     )]
     pub fn set_generations(&mut self, generations: Vec<Generation>) {
-        self.generations = keys(generations, &self.local);
+        self.identity.set_generations(generations);
     }
 
     /// Sets a new allow-list. Sessions with peers that aren't on it end.
@@ -350,13 +291,15 @@ impl Endpoint {
         self.now = now;
         self.allow = allow;
         let banned: Vec<Slot> = self
-            .table
+            .peers
             .iter()
             .filter(|(_, peer)| !self.allow.allows(&peer.key))
             .map(|(slot, _)| slot)
             .collect();
         for slot in banned {
-            self.close_slot(now, slot, CloseReason::NotAllowed);
+            if let Some((peer, mut cx)) = self.split(now, slot) {
+                peer.close(&mut cx, CloseReason::NotAllowed);
+            }
             self.remove_slot(slot);
         }
     }
@@ -371,46 +314,110 @@ impl Endpoint {
         self.max_body_bytes = bytes.min(MAX_BODY_BYTES);
     }
 
+    /// Handles one datagram and decrypts it in place. Data for the caller is returned; everything else
+    /// is consumed. A refused datagram changes nothing and is counted.
+    pub fn handle_datagram(&mut self, now: Instant, source: Source, datagram: &mut [u8]) -> Option<Received> {
+        self.now = now;
+        match classify(datagram) {
+            Ok(FrameKind::Data) => match self.split_by_index(now, u32_at(datagram, 1)) {
+                Some((peer, mut cx)) => return peer.handle_data(&mut cx, source, datagram),
+                None => self.stats.unknown_index += 1,
+            },
+            Ok(FrameKind::Group) => return Some(Received::Group),
+            Ok(FrameKind::Init) => self.handle_init(now, source, datagram),
+            Ok(FrameKind::Response) => match self.split_by_index(now, u32_at(datagram, 5)) {
+                Some((peer, mut cx)) => peer.handle_response(&mut cx, source, datagram),
+                None => self.stats.responses_unexpected += 1,
+            },
+            Ok(FrameKind::Cookie) => match self.split_by_index(now, u32_at(datagram, 1)) {
+                Some((peer, mut cx)) => peer.handle_cookie(&mut cx, source, datagram),
+                None => self.stats.cookies_refused += 1,
+            },
+            Err(FrameRefusal::Unknown) => self.stats.unknown_frame += 1,
+            Err(FrameRefusal::Length) => self.stats.bad_length += 1,
+            Err(FrameRefusal::Oversize) => self.stats.oversize += 1,
+        }
+        None
+    }
+
     /// Appends the endpoint's next own datagram (handshakes, cookies, confirms, channel 0) to `out` and returns its
     /// destination. Call it until it returns `None`.
     pub fn poll_transmit(&mut self, out: &mut Vec<u8>) -> Option<Outgoing> {
         loop {
-            if let Some((outgoing, bytes)) = self.queue.pop_front() {
+            if let Some((outgoing, bytes)) = self.outbox.poll_transmit() {
                 out.extend_from_slice(&bytes);
                 return Some(outgoing);
             }
-            let slot = *self.dirty.front()?;
-            if let Some(outgoing) = self.next_control(slot, out) {
+            let slot = self.schedule.first_touched()?;
+            if let Some((peer, mut cx)) = self.split(self.now, slot)
+                && let Some(outgoing) = peer.poll_control(&mut cx, out)
+            {
                 return Some(outgoing);
             }
-            self.dirty.pop_front();
-            self.settle(slot);
+            self.settle_first(slot);
         }
     }
 
     /// The next event.
     pub fn poll_event(&mut self) -> Option<SessionEvent> {
-        self.events.pop_front()
+        self.outbox.poll_event()
     }
 
     /// When to call [`handle_timeout`](Endpoint::handle_timeout).
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let settled = self.timers.first().map(|(at, _)| *at);
-        let unsettled = self.dirty.iter().filter_map(|slot| self.table.get(*slot)?.deadline()).min();
-        settled.into_iter().chain(unsettled).min()
+        self.schedule.next_deadline(|slot| self.peers.get(slot)?.deadline())
+    }
+
+    /// Handles the timeouts that are due at `now`.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.now = now;
+        let peers = &self.peers;
+        for slot in self.schedule.take_due(now, |slot| peers.get(slot)?.deadline()) {
+            self.schedule.touch(slot);
+            if let Some((peer, mut cx)) = self.split(now, slot) {
+                peer.handle_timeout(&mut cx);
+            }
+        }
     }
 
     fn peer(&self, key: &PublicKey) -> Option<&Peer> {
-        self.table.get(self.table.slot_of(key)?)
+        self.peers.get(self.peers.slot_of(key)?)
+    }
+
+    /// A peer, what it may use of the endpoint, and the gate.
+    fn split_with_gate(&mut self, now: Instant, slot: Slot) -> Option<(&mut Peer, PeerContext<'_>, &Gate)> {
+        let (peer, indices) = self.peers.get_with_indices(slot)?;
+        let cx = PeerContext {
+            now,
+            slot,
+            identity: &mut self.identity,
+            indices,
+            schedule: &mut self.schedule,
+            outbox: &mut self.outbox,
+            rng: &mut self.rng,
+            stats: &mut self.stats,
+        };
+        Some((peer, cx, &self.gate))
+    }
+
+    /// A peer, and what it may use of the endpoint.
+    fn split(&mut self, now: Instant, slot: Slot) -> Option<(&mut Peer, PeerContext<'_>)> {
+        self.split_with_gate(now, slot).map(|(peer, cx, _)| (peer, cx))
+    }
+
+    /// The peer to which a session index leads.
+    fn split_by_index(&mut self, now: Instant, index: u32) -> Option<(&mut Peer, PeerContext<'_>)> {
+        let slot = self.peers.indices.slot_of(index)?;
+        self.split(now, slot)
     }
 
     fn each_path(&mut self, mut change: impl FnMut(&mut Paths, &[SocketAddr])) {
-        let slots: Vec<Slot> = self.table.iter().map(|(slot, _)| slot).collect();
+        let slots: Vec<Slot> = self.peers.iter().map(|(slot, _)| slot).collect();
         for slot in slots {
-            if let Some(peer) = self.table.get_mut(slot) {
+            if let Some(peer) = self.peers.get_mut(slot) {
                 change(&mut peer.paths, &self.local_candidates);
             }
-            self.touch(slot);
+            self.schedule.touch(slot);
         }
     }
 
@@ -422,25 +429,18 @@ impl Endpoint {
     ) -> Result<(), SealError> {
         self.now = now;
         let slot = self.slot_or_insert(now, peer)?;
-        let Some(peer) = self.table.get_mut(slot) else { return Ok(()) };
-        change(&mut peer.paths);
-        let routes = peer.paths.routes();
-        let appeared = peer.attempt.as_ref().is_some_and(|attempt| {
-            routes.iter().any(|route| attempt.last_routes.iter().all(|known| known != route))
-        });
-        let wanted = peer.keep && peer.current.is_none() && peer.attempt.is_none() && !routes.is_empty();
-        if appeared || wanted {
-            self.nudge(now, slot);
+        if let Some((peer, mut cx)) = self.split(now, slot) {
+            change(&mut peer.paths);
+            peer.on_routes_changed(&mut cx);
         }
-        self.touch(slot);
         Ok(())
     }
 
     fn slot_or_insert(&mut self, now: Instant, key: &PublicKey) -> Result<Slot, SealError> {
-        if let Some(slot) = self.table.slot_of(key) {
+        if let Some(slot) = self.peers.slot_of(key) {
             return Ok(slot);
         }
-        if *key == self.local || !self.allow.allows(key) {
+        if key == self.identity.local() || !self.allow.allows(key) {
             return Err(SealError::NotAllowed);
         }
         if !self.make_room(now) {
@@ -451,15 +451,15 @@ impl Endpoint {
         self.rng.fill_bytes(&mut seed);
         let mut paths = Paths::new(self.path_config.clone(), now, Rng::from_seed(seed));
         paths.set_local_candidates(now, &self.local_candidates);
-        Ok(self.table.insert(Peer::new(*key, paths)))
+        Ok(self.peers.insert(Peer::new(*key, paths)))
     }
 
     /// Whether one more peer fits; removes an idle peer if needed.
     fn make_room(&mut self, now: Instant) -> bool {
-        if self.table.len() < self.max_peers {
+        if !self.peers.is_full() {
             return true;
         }
-        let idle = self.table.iter().find(|(_, peer)| peer.is_idle(now)).map(|(slot, _)| slot);
+        let idle = self.peers.iter().find(|(_, peer)| peer.is_idle(now)).map(|(slot, _)| slot);
         if let Some(slot) = idle {
             self.remove_slot(slot);
         }
@@ -467,140 +467,36 @@ impl Endpoint {
     }
 
     fn remove_slot(&mut self, slot: Slot) {
-        self.end_attempt(slot);
-        let Some(peer) = self.table.get_mut(slot) else { return };
-        let released = peer.drop_sessions();
-        let (answered, timer) = (std::mem::take(&mut peer.answered), peer.timer.take());
-        released.into_iter().for_each(|index| self.table.release_index(index));
-        for answer in answered {
-            self.answers.remove(&answer.mac1);
+        if let Some((peer, mut cx)) = self.split(self.now, slot) {
+            peer.release_all(&mut cx);
         }
-        if let Some(at) = timer {
-            self.timers.remove(&(at, slot));
-        }
-        self.dirty.retain(|dirty| *dirty != slot);
-        self.table.remove(slot);
+        self.schedule.forget(slot);
+        self.peers.remove(slot);
     }
 
-    /// Ends every session with a peer, and reports it if there was one.
-    fn close_slot(&mut self, now: Instant, slot: Slot, reason: CloseReason) {
-        let Some(peer) = self.table.get_mut(slot) else { return };
-        let (key, was_open) = (peer.key, peer.current.is_some());
-        let released = peer.drop_sessions();
-        if was_open {
-            peer.paths.on_closed(now);
+    /// Sets the timer of the first touched peer, and fetches its events.
+    fn settle_first(&mut self, slot: Slot) {
+        let Some(peer) = self.peers.get_mut(slot) else { return };
+        let (key, stats) = (peer.key, &mut self.stats);
+        self.schedule.settle_first(peer.deadline());
+        while let Some(event) = peer.paths.poll_event() {
+            self.outbox.event(stats, SessionEvent::Path { peer: key, event });
         }
-        released.into_iter().for_each(|index| self.table.release_index(index));
-        if was_open {
-            self.event(SessionEvent::Closed { peer: key, reason });
+        if peer.paths.poll_punched() {
+            self.outbox.event(stats, SessionEvent::Punched { peer: key });
         }
-        self.touch(slot);
-    }
-
-    fn end_attempt(&mut self, slot: Slot) -> Option<Attempt> {
-        let attempt = self.table.get_mut(slot)?.attempt.take()?;
-        attempt.pending.iter().for_each(|pending| self.table.release_index(pending.index));
-        Some(attempt)
-    }
-
-    /// Seals the next control message of a peer's paths, if there is one, for its own route only.
-    fn next_control(&mut self, slot: Slot, out: &mut Vec<u8>) -> Option<Outgoing> {
-        loop {
-            let (route, control) = self.table.get_mut(slot)?.paths.poll_control()?;
-            if let Some(outgoing) = self.seal_control(slot, route, &control, out) {
-                return Some(outgoing);
-            }
+        if let Some(addr) = peer.paths.poll_observed() {
+            self.outbox.event(stats, SessionEvent::Observed { peer: key, addr });
         }
     }
-
-    fn seal_control(
-        &mut self,
-        slot: Slot,
-        route: Route,
-        control: &Control,
-        out: &mut Vec<u8>,
-    ) -> Option<Outgoing> {
-        let peer = self.table.get_mut(slot)?;
-        self.scratch.clear();
-        self.scratch.extend_from_slice(&control.encode());
-        let start = out.len();
-        let live = peer.current.as_mut()?;
-        live.session.seal(self.now, &[channel::CONTROL], &self.scratch, out).ok()?;
-        self.stats.frames_sealed += 1;
-        peer.paths.on_sent(self.now, out.len() - start, false);
-        Some(outgoing(peer.key, route))
-    }
-
-    fn queue_control(&mut self, slot: Slot, route: Route, control: &Control) {
-        let mut bytes = Vec::new();
-        if let Some(outgoing) = self.seal_control(slot, route, control, &mut bytes) {
-            self.transmit(outgoing, bytes);
-        }
-    }
-
-    fn transmit(&mut self, outgoing: Outgoing, bytes: Vec<u8>) {
-        if self.queue.len() >= MAX_TRANSMITS {
-            self.stats.transmits_dropped += 1;
-        } else {
-            self.queue.push_back((outgoing, bytes));
-        }
-    }
-
-    fn event(&mut self, event: SessionEvent) {
-        if self.events.len() >= MAX_EVENTS {
-            self.stats.events_dropped += 1;
-        } else {
-            self.events.push_back(event);
-        }
-    }
-
-    /// Marks a peer that may have a message, an event or another deadline.
-    fn touch(&mut self, slot: Slot) {
-        if let Some(peer) = self.table.get_mut(slot)
-            && !peer.dirty
-        {
-            peer.dirty = true;
-            self.dirty.push_back(slot);
-        }
-    }
-
-    /// Fetches a peer's events and sets its timer.
-    fn settle(&mut self, slot: Slot) {
-        let Some(peer) = self.table.get_mut(slot) else { return };
-        peer.dirty = false;
-        let (key, deadline) = (peer.key, peer.deadline());
-        if peer.timer != deadline {
-            if let Some(old) = std::mem::replace(&mut peer.timer, deadline) {
-                self.timers.remove(&(old, slot));
-            }
-            self.timers.extend(deadline.map(|at| (at, slot)));
-        }
-        while let Some(event) = self.table.get_mut(slot).and_then(|peer| peer.paths.poll_event()) {
-            self.event(SessionEvent::Path { peer: key, event });
-        }
-        let Some(peer) = self.table.get_mut(slot) else { return };
-        let (punched, observed) = (peer.paths.poll_punched(), peer.paths.poll_observed());
-        if punched {
-            self.event(SessionEvent::Punched { peer: key });
-        }
-        if let Some(addr) = observed {
-            self.event(SessionEvent::Observed { peer: key, addr });
-        }
-    }
-}
-
-/// The destination for a known peer: a hub addresses it by its own key.
-fn outgoing(peer: PublicKey, route: Route) -> Outgoing {
-    Outgoing { peer: Some(peer), route, relay_dst: (!route.is_direct()).then_some(peer) }
-}
-
-fn keys(generations: Vec<Generation>, local: &PublicKey) -> Vec<Arc<Keys>> {
-    generations.into_iter().map(|generation| Arc::new(Keys::new(generation, local))).collect()
 }
 
 impl fmt::Debug for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Endpoint").field("local", &self.local).field("peers", &self.table.len()).finish()
+        f.debug_struct("Endpoint")
+            .field("local", self.identity.local())
+            .field("peers", &self.peers.len())
+            .finish()
     }
 }
 
@@ -608,25 +504,27 @@ impl fmt::Debug for Endpoint {
 impl Endpoint {
     /// Queues `count` events.
     pub(super) fn flood_events(&mut self, count: usize) {
-        let event = SessionEvent::HandshakeFailed { peer: self.local };
-        (0..count).for_each(|_| self.event(event));
+        let event = SessionEvent::HandshakeFailed { peer: *self.identity.local() };
+        (0..count).for_each(|_| self.outbox.event(&mut self.stats, event));
     }
 
     /// The local and the remote index of the current session.
     pub(super) fn current_indices(&self, peer: &PublicKey) -> Option<(u32, u32)> {
         self.peer(peer)?
-            .current
-            .as_ref()
+            .sessions
+            .current()
             .map(|live| (live.session.local_index(), live.session.remote_index()))
     }
 
     /// Whether we began the current session.
     pub(super) fn began_current(&self, peer: &PublicKey) -> bool {
-        self.peer(peer).and_then(|peer| peer.current.as_ref()).is_some_and(|live| live.session.is_initiator())
+        self.peer(peer)
+            .and_then(|peer| peer.sessions.current())
+            .is_some_and(|live| live.session.is_initiator())
     }
 
     /// Every index that leads to a session or a try.
     pub(super) fn indices(&self) -> Vec<u32> {
-        self.table.indices()
+        self.peers.indices.all()
     }
 }

@@ -1,15 +1,15 @@
-//! The known addresses of the peer: bounded, and in the order in which they are tried.
+//! One address of the peer: how it became known, whether it is proven, and how much may be sent to it.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use super::challenge::Check;
-use super::config::{AMPLIFICATION_LIMIT, MAX_REFLEXIVE};
-use super::control::MAX_CANDIDATES;
+use super::challenge::ConnectivityCheck;
+use super::config::{AMPLIFICATION_LIMIT, DATA_LOST_HOLD, LOST_HOLD};
+use super::status::PathReason;
 
 /// How an address became known; declared in the order in which the addresses are tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Origin {
+pub(super) enum CandidateOrigin {
     /// An authenticated datagram came from it (peer-reflexive, RFC 8445 §7.3.1.3).
     Seen,
     /// Named by our side: configuration, rendezvous, a test.
@@ -18,81 +18,198 @@ pub(super) enum Origin {
     Told,
 }
 
+/// What the echoes of a candidate have shown. An address that is proven never becomes unproven again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum CandidateState {
+    /// No echo has ever returned, so the address may be a victim's: an amplification limit applies.
+    Unproven {
+        /// Bytes of authenticated datagrams from it.
+        received_bytes: u64,
+        /// Bytes sent to it.
+        sent_bytes: u64,
+    },
+    /// An echo returned once, so the peer owns the address. Since the last doubt, none has returned.
+    Doubted,
+    /// An echo returned, and no doubt has come since: the address is in use or in reserve.
+    Validated,
+    /// The path was lost while it was in use. The address may not be selected before the hold is over.
+    Held {
+        /// The end of the hold; then the address has to echo again.
+        until: Instant,
+        /// An echo has returned since the loss.
+        validated: bool,
+    },
+}
+
 /// One address of the peer.
 #[derive(Debug)]
 pub(super) struct Candidate {
     pub(super) addr: SocketAddr,
-    pub(super) origin: Origin,
+    pub(super) origin: CandidateOrigin,
     /// The position in the list that named it.
     pub(super) order: usize,
-    pub(super) check: Check,
-    /// An echo returned from it, and no doubt has come since.
-    pub(super) validated: bool,
-    /// An echo returned from it once: the peer owns the address, so no amplification limit applies.
-    pub(super) proven: bool,
-    /// Bytes of authenticated datagrams from it.
-    pub(super) received: u64,
-    /// Bytes sent to it before it was proven.
-    pub(super) sent: u64,
+    pub(super) check: ConnectivityCheck,
+    pub(super) state: CandidateState,
+    /// When the last authenticated datagram came from it.
     pub(super) heard: Option<Instant>,
-    /// When application data from it must be answered on this leg.
+    /// When application data from it must be answered to this address.
     pub(super) answer_due: Option<Instant>,
-    /// Losses that are not forgiven yet.
-    pub(super) flaps: u32,
-    /// Until when it stays in reserve after a loss.
-    pub(super) hold_until: Option<Instant>,
-    /// No contest with it before this time, and the length of the next pause.
-    pub(super) contest_pause: Option<(Instant, Duration)>,
+    /// Losses while in use that are not forgiven yet.
+    losses: u32,
+    /// No migration to it before this time, and the length of the next pause.
+    pub(super) migration_pause: Option<(Instant, Duration)>,
     /// Until when datagrams from it count as answers for the address in use. An echo of a challenge to the address in
     /// use came back from here, so datagrams to the address in use do arrive.
     pub(super) shadows_until: Option<Instant>,
 }
 
 impl Candidate {
-    fn new(addr: SocketAddr, origin: Origin, order: usize) -> Candidate {
+    pub(super) fn new(addr: SocketAddr, origin: CandidateOrigin, order: usize) -> Candidate {
         Candidate {
             addr,
             origin,
             order,
-            check: Check::default(),
-            validated: false,
-            proven: false,
-            received: 0,
-            sent: 0,
+            check: ConnectivityCheck::default(),
+            state: CandidateState::Unproven { received_bytes: 0, sent_bytes: 0 },
             heard: None,
             answer_due: None,
-            flaps: 0,
-            hold_until: None,
-            contest_pause: None,
+            losses: 0,
+            migration_pause: None,
             shadows_until: None,
+        }
+    }
+
+    /// Whether an echo returned from it since the last doubt.
+    pub(super) fn is_validated(&self) -> bool {
+        matches!(self.state, CandidateState::Validated | CandidateState::Held { validated: true, .. })
+    }
+
+    /// Whether an echo returned from it once.
+    pub(super) fn is_proven(&self) -> bool {
+        !matches!(self.state, CandidateState::Unproven { .. })
+    }
+
+    /// Whether it may carry the data: validated, and not held.
+    pub(super) fn is_selectable(&self) -> bool {
+        self.state == CandidateState::Validated
+    }
+
+    /// The end of the hold after a loss, if it is held.
+    pub(super) fn held_until(&self) -> Option<Instant> {
+        match self.state {
+            CandidateState::Held { until, .. } => Some(until),
+            _ => None,
+        }
+    }
+
+    /// An echo returned from it.
+    pub(super) fn validate(&mut self) {
+        match &mut self.state {
+            CandidateState::Held { validated, .. } => *validated = true,
+            state => *state = CandidateState::Validated,
+        }
+    }
+
+    /// It has to echo again. A hold goes on.
+    pub(super) fn doubt(&mut self) {
+        match &mut self.state {
+            CandidateState::Held { validated, .. } => *validated = false,
+            state @ CandidateState::Validated => *state = CandidateState::Doubted,
+            CandidateState::Unproven { .. } | CandidateState::Doubted => {}
+        }
+    }
+
+    /// It has to echo again, and a hold ends.
+    pub(super) fn doubt_unheld(&mut self) {
+        if self.is_proven() {
+            self.state = CandidateState::Doubted;
+        }
+    }
+
+    /// The path to it was lost while in use. `forgiven` says that it had been in use without trouble for long; a hold
+    /// applies only if another route can be waited on.
+    pub(super) fn lose(&mut self, now: Instant, reason: PathReason, forgiven: bool, may_hold: bool) {
+        self.losses = if forgiven { 1 } else { self.losses.saturating_add(1) };
+        self.doubt_unheld();
+        if let Some(hold) = hold(reason, self.losses).filter(|_| may_hold && self.is_proven()) {
+            self.state = CandidateState::Held { until: now + hold, validated: false };
+        }
+        self.check.restart(now);
+    }
+
+    /// The session is over.
+    pub(super) fn close(&mut self) {
+        self.check.reset();
+        self.doubt_unheld();
+        self.answer_due = None;
+    }
+
+    /// An authenticated datagram of `len` bytes came from it.
+    pub(super) fn hear(&mut self, now: Instant, len: usize) {
+        if let CandidateState::Unproven { received_bytes, .. } = &mut self.state {
+            *received_bytes = received_bytes.saturating_add(len as u64);
+        }
+        self.heard = Some(now);
+    }
+
+    /// Counts bytes sent to it.
+    pub(super) fn count_sent(&mut self, len: usize) {
+        if let CandidateState::Unproven { sent_bytes, .. } = &mut self.state {
+            *sent_bytes = sent_bytes.saturating_add(len as u64);
+        }
+    }
+
+    /// Counts a control message sent to it, which is free until the first datagram came from it: the schedule of the
+    /// checks bounds these messages.
+    pub(super) fn count_control(&mut self, len: usize) {
+        if !matches!(self.state, CandidateState::Unproven { received_bytes: 0, .. }) {
+            self.count_sent(len);
         }
     }
 
     /// Whether `len` more bytes may go there. A proven or configured address isn't limited; any other gets a multiple
     /// of the bytes that came from it. The few scheduled challenges to an address that the peer named are exempt.
     pub(super) fn may_send(&self, len: usize) -> bool {
-        self.proven
-            || self.origin == Origin::Configured
-            || self.sent + len as u64 <= AMPLIFICATION_LIMIT * self.received
+        match self.state {
+            CandidateState::Unproven { received_bytes, sent_bytes } => {
+                self.origin == CandidateOrigin::Configured
+                    || sent_bytes + len as u64 <= AMPLIFICATION_LIMIT * received_bytes
+            }
+            _ => true,
+        }
     }
 
     /// Whether its quick checks wait for their turn.
     pub(super) fn waits(&self) -> bool {
-        !self.validated && self.check.next().is_none()
+        !self.is_validated() && self.check.next().is_none()
     }
 
     /// Whether it is being checked for the first time, or again after silence.
     pub(super) fn is_checked(&self) -> bool {
-        !self.validated && self.check.is_quick()
+        !self.is_validated() && self.check.is_quick()
     }
 
     pub(super) fn shadows(&self, now: Instant) -> bool {
         self.shadows_until.is_some_and(|until| now < until)
     }
 
-    pub(super) fn rank(&self) -> (Origin, usize) {
+    pub(super) fn rank(&self) -> (CandidateOrigin, usize) {
         (self.origin, self.order)
     }
+
+    /// Its next deadline.
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        [self.check.next(), self.held_until(), self.answer_due].into_iter().flatten().min()
+    }
+}
+
+/// How long a path stays in reserve after it was lost for this reason, the `losses`-th time in a row.
+fn hold(reason: PathReason, losses: u32) -> Option<Duration> {
+    let (base, limit, doublings) = match reason {
+        PathReason::DataLost => (DATA_LOST_HOLD.0, DATA_LOST_HOLD.1, losses.checked_sub(1)?),
+        _ => (LOST_HOLD.0, LOST_HOLD.1, losses.checked_sub(2)?),
+    };
+    Some((base * 2u32.pow(doublings.min(10))).min(limit))
 }
 
 /// Converts a v4-mapped address to v4, and refuses addresses that no unicast datagram reaches.
@@ -108,162 +225,64 @@ pub(super) fn usable(addr: SocketAddr, loopback: bool) -> Option<SocketAddr> {
     Some(SocketAddr::new(ip, addr.port()))
 }
 
-/// At most [`MAX_CANDIDATES`] candidates, of which at most [`MAX_REFLEXIVE`] were only seen.
-#[derive(Debug, Default)]
-pub(super) struct Table(Vec<Candidate>);
-
-impl Table {
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Candidate> {
-        self.0.iter()
-    }
-
-    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Candidate> {
-        self.0.iter_mut()
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    pub(super) fn get(&self, addr: SocketAddr) -> Option<&Candidate> {
-        self.0.iter().find(|candidate| candidate.addr == addr)
-    }
-
-    pub(super) fn get_mut(&mut self, addr: SocketAddr) -> Option<&mut Candidate> {
-        self.0.iter_mut().find(|candidate| candidate.addr == addr)
-    }
-
-    /// Adds addresses that our side names. Returns how many didn't fit.
-    pub(super) fn configure(&mut self, addrs: impl Iterator<Item = SocketAddr>) -> u64 {
-        let mut refused = 0;
-        for (order, addr) in addrs.enumerate() {
-            match self.get_mut(addr) {
-                Some(known) => (known.origin, known.order) = (known.origin.min(Origin::Configured), order),
-                None => refused += u64::from(!self.push(addr, Origin::Configured, order)),
-            }
-        }
-        refused
-    }
-
-    /// Replaces the addresses that the peer named before; `keep` and validated addresses stay. Returns how many
-    /// didn't fit.
-    pub(super) fn tell(&mut self, addrs: &[SocketAddr], keep: Option<SocketAddr>) -> u64 {
-        self.0.retain(|candidate| {
-            candidate.origin != Origin::Told
-                || candidate.validated
-                || keep == Some(candidate.addr)
-                || addrs.contains(&candidate.addr)
-        });
-        let mut refused = 0;
-        for (order, &addr) in addrs.iter().enumerate() {
-            match self.get_mut(addr) {
-                // An address that was only seen so far is no longer limited by the bytes that came from it: it may
-                // have been seen once, long ago, and everything since then was lost.
-                Some(known) if known.origin != Origin::Configured => {
-                    (known.origin, known.order) = (Origin::Told, order);
-                }
-                Some(_) => {}
-                None => refused += u64::from(!self.push(addr, Origin::Told, order)),
-            }
-        }
-        refused
-    }
-
-    /// Adds a seen source. If there are too many seen ones, the one that was silent longest is dropped. A full table
-    /// drops the last address that the peer named, since a source that is heard is more useful.
-    pub(super) fn see(&mut self, addr: SocketAddr, keep: Option<SocketAddr>) -> bool {
-        let seen = self.0.iter().filter(|candidate| candidate.origin == Origin::Seen).count();
-        let victim = if seen >= MAX_REFLEXIVE {
-            self.position(keep, Origin::Seen, |candidate| std::cmp::Reverse(candidate.heard))
-        } else if self.0.len() >= MAX_CANDIDATES {
-            self.position(keep, Origin::Told, |candidate| candidate.order)
-        } else {
-            return self.push(addr, Origin::Seen, 0);
-        };
-        if let Some(victim) = victim {
-            self.0.remove(victim);
-        }
-        victim.is_some() && self.push(addr, Origin::Seen, 0)
-    }
-
-    /// The unvalidated candidate of this origin with the greatest key.
-    fn position<K: Ord>(
-        &self,
-        keep: Option<SocketAddr>,
-        origin: Origin,
-        key: impl Fn(&Candidate) -> K,
-    ) -> Option<usize> {
-        let given_up = self.0.iter().enumerate().filter(|(_, candidate)| {
-            candidate.origin == origin && !candidate.validated && keep != Some(candidate.addr)
-        });
-        given_up.max_by_key(|(_, candidate)| key(candidate)).map(|(index, _)| index)
-    }
-
-    fn push(&mut self, addr: SocketAddr, origin: Origin, order: usize) -> bool {
-        let room = self.0.len() < MAX_CANDIDATES;
-        if room {
-            self.0.push(Candidate::new(addr, origin, order));
-        }
-        room
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::tests::origin;
     use super::*;
 
-    fn addr(host: u8) -> SocketAddr {
-        SocketAddr::from(([192, 0, 2, host], 4_000))
-    }
-
     #[test]
-    fn candidates_are_bounded_and_a_flood_of_sources_leaves_the_told_ones() {
-        let mut table = Table::default();
-        assert_eq!(table.tell(&(0..12).map(addr).collect::<Vec<_>>(), None), 0);
-        for host in 100..200 {
-            assert!(table.see(addr(host), None));
+    fn a_candidate_passes_through_its_states() {
+        use CandidateState::{Doubted, Held, Unproven, Validated};
+        let now = origin();
+        let until = now + LOST_HOLD.0;
+        let unproven = Unproven { received_bytes: 100, sent_bytes: 7 };
+        let lost = |candidate: &mut Candidate| {
+            candidate.losses = 1;
+            candidate.lose(now, PathReason::PathLost, false, true);
+        };
+        type Change = fn(&mut Candidate);
+        for (state, change, expected) in [
+            (unproven, Candidate::validate as Change, Validated),
+            (unproven, Candidate::doubt, unproven),
+            (unproven, Candidate::doubt_unheld, unproven),
+            (unproven, Candidate::close, unproven),
+            (Validated, Candidate::doubt, Doubted),
+            (Validated, Candidate::close, Doubted),
+            (Doubted, Candidate::doubt, Doubted),
+            (Doubted, Candidate::validate, Validated),
+            (Held { until, validated: false }, Candidate::validate, Held { until, validated: true }),
+            (Held { until, validated: true }, Candidate::doubt, Held { until, validated: false }),
+            (Held { until, validated: true }, Candidate::doubt_unheld, Doubted),
+            (Held { until, validated: true }, Candidate::close, Doubted),
+        ] {
+            let mut candidate = Candidate::new(([192, 0, 2, 1], 1).into(), CandidateOrigin::Told, 0);
+            candidate.state = state;
+            change(&mut candidate);
+            assert_eq!(candidate.state, expected, "from {state:?}");
+            let limited = !candidate.may_send(1_000);
+            assert_eq!(limited, !candidate.is_proven(), "only an unproven address is limited");
         }
-        assert_eq!(table.iter().filter(|c| c.origin == Origin::Seen).count(), MAX_REFLEXIVE);
-        assert_eq!(table.iter().filter(|c| c.origin == Origin::Told).count(), 12);
-        assert_eq!(table.configure((50..60).map(addr)), 10, "the table is full");
-        assert_eq!(table.iter().count(), MAX_CANDIDATES);
+        let mut candidate = Candidate::new(([192, 0, 2, 1], 1).into(), CandidateOrigin::Told, 0);
+        candidate.validate();
+        lost(&mut candidate);
+        assert_eq!(candidate.state, Held { until, validated: false });
+        assert!(!candidate.is_validated() && candidate.is_checked());
     }
 
     #[test]
-    fn a_seen_source_takes_the_place_of_the_last_told_one() {
-        let mut table = Table::default();
-        table.tell(&(0..16).map(addr).collect::<Vec<_>>(), None);
-        assert!(table.see(addr(99), None));
-        assert!(table.get(addr(15)).is_none() && table.get(addr(14)).is_some());
-        assert!(table.see(addr(98), Some(addr(14))));
-        assert!(table.get(addr(14)).is_some(), "the address in use stays");
-    }
-
-    /// Found by the scenario `swarm` with seed 1263: three times the bytes of one datagram were used up, and the
-    /// peer's own address was never challenged again.
-    #[test]
-    fn an_address_that_is_seen_and_then_named_is_checked_as_one_that_is_named() {
-        let mut table = Table::default();
-        assert!(table.see(addr(1), None));
-        assert!(!table.get(addr(1)).unwrap().may_send(40));
-        table.tell(&[addr(2), addr(1)], None);
-        let known = table.get(addr(1)).unwrap();
-        assert_eq!((known.origin, known.order), (Origin::Told, 1));
-        table.tell(&[addr(2)], None);
-        assert!(table.get(addr(1)).is_none(), "and forgotten as one");
-    }
-
-    #[test]
-    fn a_new_list_replaces_the_old_one_but_not_what_works() {
-        let mut table = Table::default();
-        table.tell(&[addr(1), addr(2), addr(3)], None);
-        table.get_mut(addr(1)).unwrap().validated = true;
-        table.tell(&[addr(3), addr(4)], Some(addr(2)));
-        let mut left: Vec<_> = table.iter().map(|c| c.addr).collect();
-        left.sort();
-        assert_eq!(left, [addr(1), addr(2), addr(3), addr(4)]);
-        table.tell(&[], None);
-        assert_eq!(table.iter().map(|c| c.addr).collect::<Vec<_>>(), [addr(1)]);
+    fn a_path_that_is_lost_again_stays_in_reserve_for_longer() {
+        for (reason, losses, expected_s) in [
+            (PathReason::PathLost, 1, None),
+            (PathReason::PathLost, 2, Some(2)),
+            (PathReason::PathLost, 3, Some(4)),
+            (PathReason::PathLost, 7, Some(60)),
+            (PathReason::PathLost, u32::MAX, Some(60)),
+            (PathReason::DataLost, 1, Some(15)),
+            (PathReason::DataLost, 2, Some(30)),
+            (PathReason::DataLost, 9, Some(300)),
+        ] {
+            assert_eq!(hold(reason, losses), expected_s.map(Duration::from_secs), "{reason} {losses}");
+        }
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! Challenges to one address or relay leg: when the next is due, which are open, and the round-trip time from their
-//! echoes.
+//! The connectivity check of one address or relay leg (ICE, RFC 8445 §7): when the next challenge is due, which are open,
+//! and the round-trip time from their echoes. Hole punching is a series of such challenges from both sides.
 //!
 //! The schedule bounds the rate of the checks, not their number: quick checks first ([`QUICK_GAPS`]), then
 //! [`BACKOFF_GAPS`], then one per slow interval with jitter, for as long as the session lives.
@@ -19,6 +19,12 @@ const OPEN_CHALLENGES: usize = QUICK_GAPS.len() + 2;
 /// The minimum gap at which datagrams of the peer restart the quick checks. Without it, two sides with a slow path
 /// between them would answer each other's challenges with challenges.
 const PROMPT_GAP: Duration = Duration::from_secs(5);
+
+/// The gap between the first samples of a round-trip time: a single one may have met a cold cache or a sleeping radio.
+const SAMPLE_GAP: Duration = Duration::from_secs(1);
+
+/// Samples taken one [`SAMPLE_GAP`] after another; the policy ([`score`](super::score)) needs as many.
+const FIRST_SAMPLES: u32 = 3;
 
 /// A smoothed round-trip time (RFC 6298 §2), with one change: a sample of less than half of it replaces it at once.
 /// Such a sample shows that the cause of the slowness is over. With the RFC's weight of an eighth, and a sample
@@ -57,7 +63,7 @@ impl Rtt {
 
 /// The checks of one leg.
 #[derive(Debug, Default)]
-pub(super) struct Check {
+pub(super) struct ConnectivityCheck {
     open: [Option<([u8; 8], Instant)>; OPEN_CHALLENGES],
     sent: usize,
     /// Challenges since the last (re)start without an echo.
@@ -71,7 +77,7 @@ pub(super) struct Check {
     pub(super) rtt: Rtt,
 }
 
-impl Check {
+impl ConnectivityCheck {
     /// Begins the schedule anew, with a challenge now.
     pub(super) fn restart(&mut self, now: Instant) {
         (self.began, self.prompted) = (Some(now), false);
@@ -98,6 +104,22 @@ impl Check {
         self.next = Some(at);
     }
 
+    /// Schedules one challenge now, unless one is planned.
+    pub(super) fn schedule_if_idle(&mut self, now: Instant) {
+        if self.next.is_none() {
+            self.schedule(now);
+        }
+    }
+
+    /// Plans the challenge after an echo: in a moment until the first samples are taken; then after `gap`, or never.
+    pub(super) fn sample_then(&mut self, now: Instant, gap: Option<Duration>) {
+        let sampled = self.rtt.samples() >= FIRST_SAMPLES;
+        match if sampled { gap } else { Some(SAMPLE_GAP) } {
+            Some(gap) => self.schedule(now + gap),
+            None => self.rest(),
+        }
+    }
+
     /// Stops further challenges; open ones may still be answered.
     pub(super) fn rest(&mut self) {
         self.attempt = 0;
@@ -106,7 +128,7 @@ impl Check {
 
     /// Resets everything but the round-trip time.
     pub(super) fn reset(&mut self) {
-        *self = Check { rtt: self.rtt, ..Check::default() };
+        *self = ConnectivityCheck { rtt: self.rtt, ..ConnectivityCheck::default() };
     }
 
     pub(super) fn next(&self) -> Option<Instant> {
@@ -191,7 +213,7 @@ mod tests {
 
     #[test]
     fn checks_are_quick_then_rare_and_never_stop() {
-        let (mut rng, mut check) = (Rng::seed_from_u64(1), Check::default());
+        let (mut rng, mut check) = (Rng::seed_from_u64(1), ConnectivityCheck::default());
 
         let start = origin();
         check.restart(start);
@@ -212,7 +234,7 @@ mod tests {
 
     #[test]
     fn an_echo_counts_once_and_only_while_it_is_young() {
-        let (mut rng, mut check) = (Rng::seed_from_u64(1), Check::default());
+        let (mut rng, mut check) = (Rng::seed_from_u64(1), ConnectivityCheck::default());
         let start = origin();
         let data = check.draw(start, &mut rng);
         assert_eq!(check.echo(start, &[0; 8]), None);

@@ -39,11 +39,13 @@ pub const QUICK_GAPS: [Duration; 6] = [
     Duration::from_millis(1_500),
 ];
 
-/// Gaps of the checks after the quick ones, until [`PathConfig::slow_check`] applies.
+/// Gaps of the checks after the quick ones, until [`PathConfig::slow_check`] applies. They double, so that an address
+/// that comes up a little later is found soon, and a dead one costs three challenges in 21 s.
 pub const BACKOFF_GAPS: [Duration; 3] =
     [Duration::from_secs(3), Duration::from_secs(6), Duration::from_secs(12)];
 
-/// An echo older than this proves nothing about the present path.
+/// An echo older than this proves nothing about the present path. Ten seconds are longer than any round trip that is
+/// still useful, also through a full buffer, and shorter than the idle time after which a NAT drops a mapping.
 pub const ECHO_LIFE: Duration = Duration::from_secs(10);
 
 /// How long application sends may go unanswered before the path is suspect: minimum and maximum. In between, a
@@ -55,51 +57,66 @@ pub const PATIENCE: (Duration, Duration) = (Duration::from_millis(600), Duration
 /// A single lost datagram must not reach the count, nor must a few at 30 % loss.
 pub const DATA_LOSS_SENDS: u32 = 8;
 
-/// How long a roaming peer's old address must stay silent, at least, before we follow without a MOVED.
+/// How long a roaming peer's old address must stay silent, at least, before we follow without a MOVED; three round trips
+/// of the old path if they are longer. The old address is challenged at once, so on a path of up to 100 ms it has three
+/// round trips to answer. Less would follow an attacker's copy whenever the old path has a moment of jitter; more would
+/// send the data to both addresses for longer, of which one may be dead.
 pub const OLD_PATH_SILENCE: Duration = Duration::from_millis(300);
 
-/// A contest between two addresses ends undecided after this time.
-pub const CONTEST_LIFE: Duration = Duration::from_secs(3);
+/// A migration that is still undecided ends after this time, and the data stays where it was. The newcomer's quick
+/// checks have gone out by then (the last one at 3 s, [`QUICK_GAPS`]), so a newcomer without an echo isn't reached, and
+/// the copies of the data that are sent there meanwhile should end.
+pub const MIGRATION_LIFE: Duration = Duration::from_secs(3);
 
-/// The pause before the same newcomer may start a contest again after the old address won. It doubles up to the
-/// second value. Without it, two sides that merely prefer different addresses would send everything twice for
+/// The pause before a migration to the same newcomer may start again after the old address won. It doubles up to the
+/// second value. It begins above [`MIGRATION_LIFE`], so that copies are sent for less than half of the time, and ends at
+/// a minute, since a peer that does move there without a word waits as long. Without it, two sides that merely prefer different addresses would send everything twice for
 /// ever.
-pub const CONTEST_COOLDOWN: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
+pub const MIGRATION_COOLDOWN: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
 
 /// How long an address that returned the echo of another's challenge may answer for that one. The time covers
 /// one doubt and the next echo, so that the proof must be renewed again and again.
 pub const SHADOW_LIFE: Duration = Duration::from_secs(10);
 
-/// Gaps between resends of our candidates until they are acknowledged: the first and the longest.
+/// Gaps between resends of our candidates until they are acknowledged: the first and the longest. The first is longer
+/// than most round trips through a relay; the longest costs a peer that can't be reached one datagram a minute.
 pub const CANDIDATES_RESEND: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
 
-/// How long after the session's start the peer's candidates are awaited before it counts as having none.
+/// How long after the session's start the peer's candidates are awaited before it counts as having none: two resends
+/// ([`CANDIDATES_RESEND`]) and a slow round trip.
 pub const CANDIDATES_WAIT: Duration = Duration::from_secs(3);
 
-/// The interval at which the addresses tried are rotated, while there is no relay and no session.
+/// The interval at which the addresses tried are rotated, while there is no relay and no session. The first tries
+/// of a handshake (at 0, 0.25, 0.5, 1 and 2 s) go to three pairs of addresses then.
 pub const ROTATE_EVERY: Duration = Duration::from_secs(1);
 
 /// The number of rotations: as many as fit into the time that a handshake is retried.
 pub const ROTATE_TIMES: u32 = 90;
 
-/// How often "moved" is repeated; after that, the old address's silence has to suffice.
+/// How often "moved" is repeated; after that, the old address's silence has to suffice. It goes beside the quick checks,
+/// so four of them span 0.7 s: all are lost only if the new path loses nearly everything.
 pub const MOVED_TIMES: u8 = 4;
 
 /// The bounds of the adaptive keepalive interval. A shorter one would drain a phone's battery; NAT mappings that
 /// expire sooner than the upper bound are common.
 pub const KEEPALIVE_RANGE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(25));
 
-/// After an idle direct path has held this long, the keepalive interval grows by a quarter.
+/// After an idle direct path has held this long, the keepalive interval grows by a quarter. Ten minutes are some forty
+/// intervals, so that luck doesn't lengthen it; and a wrong guess costs a path once in that time at most.
 pub const KEEPALIVE_GROWS_AFTER: Duration = Duration::from_secs(600);
 
-/// After this long in use without trouble, a path's earlier losses are forgiven.
+/// After this long in use without trouble, a path's earlier losses are forgiven. It is the longest hold ([`LOST_HOLD`]):
+/// a path has to work for as long as it may have been held.
 pub const FLAPS_FORGIVEN_AFTER: Duration = Duration::from_secs(60);
 
-/// How long a path that was lost twice in a row may not return, doubling up to the second value.
+/// How long a path that was lost twice in a row may not return, doubling up to the second value. The first hold outlasts
+/// one loss and return ([`PathConfig::demote_after`]); with the longest one, a path that flaps for ever changes the route
+/// once a minute at most.
 pub const LOST_HOLD: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
 
 /// The same for a path that answers probes but loses data. Its echo proves little, so the hold is longer and
-/// applies from the first loss.
+/// applies from the first loss. Only data shows whether the path works again, and each try risks
+/// [`DATA_LOSS_SENDS`] datagrams, of which the relay carries copies only once the doubt has begun.
 pub const DATA_LOST_HOLD: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(300));
 
 /// Application data counts as flowing when so many datagrams were sent or received within
@@ -110,20 +127,29 @@ pub const FLOW: u32 = 10;
 /// The parameters that may differ between meshes and tests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PathConfig {
-    /// The first keepalive interval on an idle direct path; it adapts within [`KEEPALIVE_RANGE`].
+    /// The first keepalive interval on an idle direct path; it adapts within [`KEEPALIVE_RANGE`]. Default 15 s: half of
+    /// the 30 s after which the shortest common UDP mappings expire, so that one keepalive may be lost.
     pub keepalive: Duration,
-    /// The check interval of silent candidates, and of validated ones in reserve, while the peer is relayed.
+    /// The check interval of silent candidates, and of validated ones in reserve, while the peer is relayed. Default
+    /// 30 s: the relay carries the data meanwhile, so a direct path that is found later only burdens the hub.
     pub slow_check: Duration,
-    /// The check interval of silent candidates while there is a direct path.
+    /// The check interval of silent candidates while there is a direct path. Default 300 s: a better address is a gain,
+    /// but not needed, and 16 silent ones cost a challenge every 19 s.
     pub idle_check: Duration,
-    /// After this long without an answer to application sends, and without an echo, the path is given up.
+    /// After this long without an answer to application sends, and without an echo, the path is given up. Default 1.5 s:
+    /// the longest [`PATIENCE`] before the doubt, then half a second in which the probes at 0, 0.1 and 0.3 s have to
+    /// return. Less would give up a path for one lost burst. More would lengthen an outage of the direct path; the relay
+    /// has carried copies since the doubt began, at most 1 s after the first unanswered send.
     pub demote_after: Duration,
     /// The delay before received application data is answered by a keepalive, if no other datagram goes that
-    /// way.
+    /// way. Default 250 ms: most applications answer sooner themselves, and together with a round trip of 350 ms it stays
+    /// below the shortest [`PATIENCE`].
     pub answer_delay: Duration,
-    /// The interval of round-trip measurements while application data flows ([`FLOW`]).
+    /// The interval of round-trip measurements while application data flows ([`FLOW`]). Default 10 s: beside the data
+    /// its cost is nothing, and a route that became slow is found within a few intervals.
     pub rtt_refresh: Duration,
-    /// Whether a peer's loopback addresses are checked: several nodes on one machine need it.
+    /// Whether a peer's loopback addresses are checked: several nodes on one machine need it. Default true: a check of
+    /// an address that isn't the peer's stays without an echo, and costs a few datagrams on this machine.
     pub loopback: bool,
 }
 

@@ -12,7 +12,7 @@ use super::status::PathReason;
 
 /// The judgement on the route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum PathVerdict {
     /// There is no evidence against it.
     Trust,
     /// Probe it, and send a copy by another route.
@@ -30,7 +30,7 @@ pub(super) fn patience(rtt: &Rtt, answer_delay: Duration) -> Duration {
 
 /// The facts on which the route is judged.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Case {
+pub(super) struct PathCase {
     /// The time since the first unanswered send.
     silence: Duration,
     unanswered: u32,
@@ -44,31 +44,31 @@ pub(super) struct Case {
 
 /// The policy. An echo excuses the first silence: the path may have recovered from a short outage. If data goes
 /// unanswered again after that while probes still pass, the path loses data.
-pub(super) fn judge(case: Case, patience: Duration, limit: Duration) -> Verdict {
+pub(super) fn judge(case: PathCase, patience: Duration, limit: Duration) -> PathVerdict {
     let Some(doubted) = case.doubted else {
-        return if case.silence < patience { Verdict::Trust } else { Verdict::Doubt };
+        return if case.silence < patience { PathVerdict::Trust } else { PathVerdict::Doubt };
     };
     if case.echo {
         let loses_data = case.excused && case.unanswered >= DATA_LOSS_SENDS;
-        return if loses_data { Verdict::Drop(PathReason::DataLost) } else { Verdict::Clear };
+        return if loses_data { PathVerdict::Drop(PathReason::DataLost) } else { PathVerdict::Clear };
     }
     // Even if the timer came late (the process may have been suspended), the probes get their time.
     if case.silence < limit || doubted < limit.saturating_sub(PATIENCE.1) {
-        return Verdict::Doubt;
+        return PathVerdict::Doubt;
     }
-    Verdict::Drop(PathReason::PathLost)
+    PathVerdict::Drop(PathReason::PathLost)
 }
 
 /// The evidence so far about the route in use.
 #[derive(Debug, Default)]
-pub(super) struct Evidence {
+pub(super) struct PathEvidence {
     since: Option<Instant>,
     unanswered: u32,
     doubt: Option<Instant>,
     excused: bool,
 }
 
-impl Evidence {
+impl PathEvidence {
     pub(super) fn sent(&mut self, now: Instant) {
         self.since.get_or_insert(now);
         self.unanswered = self.unanswered.saturating_add(1);
@@ -83,11 +83,11 @@ impl Evidence {
     /// since losses during an outage say nothing about the time after it.
     pub(super) fn clear(&mut self) {
         let unanswered = if self.excused { self.unanswered } else { 0 };
-        *self = Evidence { unanswered, excused: true, ..Evidence::default() };
+        *self = PathEvidence { unanswered, excused: true, ..PathEvidence::default() };
     }
 
     pub(super) fn reset(&mut self) {
-        *self = Evidence::default();
+        *self = PathEvidence::default();
     }
 
     /// Puts the route in doubt, for a reason other than silence.
@@ -105,9 +105,15 @@ impl Evidence {
         self.doubt
     }
 
-    pub(super) fn verdict(&self, now: Instant, echo: bool, patience: Duration, limit: Duration) -> Verdict {
-        self.since.map_or(Verdict::Trust, |since| {
-            let case = Case {
+    pub(super) fn verdict(
+        &self,
+        now: Instant,
+        echo: bool,
+        patience: Duration,
+        limit: Duration,
+    ) -> PathVerdict {
+        self.since.map_or(PathVerdict::Trust, |since| {
+            let case = PathCase {
                 silence: now.saturating_duration_since(since),
                 unanswered: self.unanswered,
                 doubted: self.doubt.map(|doubt| now.saturating_duration_since(doubt)),
@@ -134,7 +140,7 @@ mod tests {
 
     #[test]
     fn the_policy_of_doubt() {
-        use Verdict::{Clear, Doubt, Drop, Trust};
+        use PathVerdict::{Clear, Doubt, Drop, Trust};
         for (silence, unanswered, doubted, echo, excused, expected) in [
             (0, 1, None, false, false, Trust),
             (699, 100, None, false, true, Trust),
@@ -149,7 +155,7 @@ mod tests {
             (9_100, 1, Some(100), false, false, Doubt),
             (9_500, 1, Some(500), false, false, Drop(PathReason::PathLost)),
         ] {
-            let case = Case {
+            let case = PathCase {
                 silence: Duration::from_millis(silence),
                 unanswered,
                 doubted: doubted.map(Duration::from_millis),

@@ -1,4 +1,5 @@
-//! The path machine of one peer: selects the routes of its datagrams.
+//! The path machine of one peer: NAT traversal (hole punching by connectivity checks, as in ICE), roaming, and the
+//! selection of the routes of its datagrams.
 //!
 //! **Guarantees.** Application data flows from the start, through a relay if there is one. The best direct path is
 //! found before any data is sent on it, used once it is proven in both directions, and given up within 1.5 s of
@@ -18,62 +19,63 @@
 //! use. An address that was only seen gets at most three times the bytes it sent until it has echoed. A lost
 //! keepalive or probe alone never demotes a path. Candidates, challenges and queues are bounded ([`config`]).
 //!
+//! **Parts**, each with its own fields and deadlines:
+//!
+//! | part | content |
+//! | --- | --- |
+//! | [`selection`] | the route in use: promotion, demotion, roaming |
+//! | [`candidates`], [`candidate`] | the addresses of the peer, and what each has shown |
+//! | [`relays`] | the hubs over which the peer may be reached |
+//! | [`direct`], [`keepalive`] | the direct address in use, and its NAT mappings |
+//! | [`challenge`] | the connectivity check of one address or relay leg |
+//! | [`evidence`], [`score`], [`roam`] | the policies, as pure functions: does it deliver, which is better, is it followed |
+//! | [`announcement`], [`reflection`] | our addresses: told to the peer, reported by it |
+//! | [`refresh`], [`rotation`] | when to measure; which address is tried first without a session |
+//! | [`control`], [`outbox`] | the messages of channel 0; what waits for the caller |
+//!
 //! Pure: it holds no socket, clock or key. For each authenticated datagram of the peer call
 //! [`Paths::on_authentic`] and then, if it was on channel 0, [`Paths::on_control`]; for each one sealed on
 //! another channel ask [`Paths::routes`] and [`Paths::may_send`], then call [`Paths::on_sent`]; after every
 //! call drain [`Paths::poll_control`] and [`Paths::poll_event`] and set a timer to [`Paths::poll_timeout`].
 
+mod announcement;
 mod candidate;
+mod candidates;
 mod challenge;
 pub mod config;
+mod context;
 mod control;
-mod drive;
+mod direct;
 mod evidence;
 mod keepalive;
+mod outbox;
 mod reflection;
+mod refresh;
+mod relays;
 mod roam;
+mod rotation;
 mod score;
-mod select;
+mod selection;
 mod status;
 
-use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::key::PublicKey;
 use crate::net::secure::route::{Route, Routes};
 use crate::net::secure::session::Freshness;
 use crate::rt::Rng;
 
-use candidate::{Table, usable};
-use challenge::Check;
+use announcement::Announcement;
+use candidate::usable;
 pub use config::PathConfig;
-use config::{CANDIDATES_RESEND, CANDIDATES_WAIT, MAX_RELAYS, MOVED_TIMES, ROTATE_EVERY, ROTATE_TIMES};
+use context::PathContext;
 pub use control::{Control, ControlError, MAX_CANDIDATES, acknowledgement};
-use evidence::Evidence;
-use keepalive::Keepalive;
+use outbox::PathOutbox;
 use reflection::Reflection;
-use roam::Contest;
+use refresh::RttRefresh;
+use selection::RouteSelection;
 pub use status::{PathEvent, PathEventKind, PathReason, PathState, PathStats};
-
-/// A hub over which the peer may be reached.
-#[derive(Debug)]
-struct Leg {
-    hub: PublicKey,
-    check: Check,
-    /// The peer answered over this leg, and no doubt has come since.
-    proven: bool,
-    answer_due: Option<Instant>,
-}
-
-/// The announcement of our candidates to the peer.
-#[derive(Debug, Default)]
-struct Announcement {
-    generation: u32,
-    addrs: Vec<SocketAddr>,
-    next: Option<Instant>,
-    gap: Duration,
-}
 
 /// The path machine of one peer; see the [module](self).
 #[derive(Debug)]
@@ -81,175 +83,75 @@ pub struct Paths {
     config: PathConfig,
     rng: Rng,
     stats: PathStats,
+    /// Whether there is a session.
     established: bool,
-    candidates: Table,
-    relays: Vec<Leg>,
-    /// The relay leg in use, or in reserve behind the primary.
-    home: Option<PublicKey>,
-    /// The direct address in use.
-    primary: Option<SocketAddr>,
-    primary_since: Option<Instant>,
-    /// The evidence about the route in use: the primary, else the home relay.
-    evidence: Evidence,
-    contest: Option<Contest>,
-    /// When an answering reserve replaces a silent primary in doubt.
-    next_takeover: Option<Instant>,
-    /// Why the last primary was given up.
-    lost: Option<PathReason>,
-    relay_faster: bool,
-    keepalive: Keepalive,
+    selection: RouteSelection,
     announcement: Announcement,
-    told_generation: Option<u32>,
     reflection: Reflection,
-    /// Until when to wait for the peer's candidates.
-    wait_until: Option<Instant>,
-    /// Remaining repetitions of "moved".
-    moved_left: u8,
-    /// Application datagrams, in either direction, since the refresh interval began.
-    app_datagrams: u32,
-    next_refresh: Option<Instant>,
-    next_rotation: Option<Instant>,
-    rotations_left: u32,
-    rotation: usize,
-    control: VecDeque<(Route, Control)>,
-    events: VecDeque<PathEvent>,
+    refresh: RttRefresh,
+    outbox: PathOutbox,
 }
 
 impl Paths {
     /// A path machine without a route.
     pub fn new(config: PathConfig, _now: Instant, rng: Rng) -> Paths {
-        let keepalive = Keepalive::new(config.keepalive);
         Paths {
+            selection: RouteSelection::new(&config),
             config,
             rng,
             stats: PathStats::default(),
             established: false,
-            candidates: Table::default(),
-            relays: Vec::new(),
-            home: None,
-            primary: None,
-            primary_since: None,
-            evidence: Evidence::default(),
-            contest: None,
-            next_takeover: None,
-            lost: None,
-            relay_faster: false,
-            keepalive,
             announcement: Announcement::default(),
-            told_generation: None,
             reflection: Reflection::default(),
-            wait_until: None,
-            moved_left: 0,
-            app_datagrams: 0,
-            next_refresh: None,
-            next_rotation: None,
-            rotations_left: 0,
-            rotation: 0,
-            control: VecDeque::new(),
-            events: VecDeque::new(),
+            refresh: RttRefresh::default(),
+            outbox: PathOutbox::default(),
         }
     }
 
-    /// Sets the hubs where we are registered now, the preferred one first; hubs beyond [`MAX_RELAYS`] are ignored.
-    /// Each is measured with challenges of its own.
+    /// Sets the hubs where we are registered now, the preferred one first; hubs beyond [`MAX_RELAYS`](config::MAX_RELAYS)
+    /// are ignored. Each is measured with challenges of its own.
     pub fn set_relays(&mut self, now: Instant, hubs: &[PublicKey]) {
-        let had_route = !self.routes().is_empty();
-        let mut old = std::mem::take(&mut self.relays);
-        let before: Vec<PublicKey> = old.iter().map(|leg| leg.hub).collect();
-        for &hub in hubs {
-            if self.relays.len() == MAX_RELAYS || self.relays.iter().any(|leg| leg.hub == hub) {
-                continue;
-            }
-            match old.iter().position(|leg| leg.hub == hub) {
-                Some(index) => self.relays.push(old.swap_remove(index)),
-                None => {
-                    let mut leg = Leg { hub, check: Check::default(), proven: false, answer_due: None };
-                    if self.established {
-                        leg.check.restart(now);
-                    }
-                    self.relays.push(leg);
-                }
-            }
-        }
-        if self.relays.iter().any(|leg| !before.contains(&leg.hub)) {
+        let (selection, mut cx) = self.split(now);
+        if selection.set_relays(&mut cx, hubs) {
             // A relay that (re)appears can carry candidates that had no route before.
-            self.announce_again(now);
+            self.announcement.again(now);
         }
-        self.choose_home();
-        self.reselect(now);
-        if had_route && self.routes().is_empty() {
-            self.emit_fallback(PathReason::NoRelay);
-        }
-        self.start_rotation(now);
         self.drive(now);
     }
 
     /// Sets our own candidates, best first. They are sent to the peer now, and with back-off until it acknowledges.
     pub fn set_local_candidates(&mut self, now: Instant, addrs: &[SocketAddr]) {
-        let addrs = &addrs[..addrs.len().min(MAX_CANDIDATES)];
-        let told_before = self.announcement.generation != 0;
-        if self.announcement.addrs == addrs && (told_before || addrs.is_empty()) {
-            return;
+        if self.announcement.set(now, &addrs[..addrs.len().min(MAX_CANDIDATES)]) {
+            self.drive(now);
         }
-        self.announcement.addrs = addrs.to_vec();
-        self.announcement.generation = self.announcement.generation.wrapping_add(1).max(1);
-        self.announcement.next = Some(now);
-        self.announcement.gap = CANDIDATES_RESEND.0;
-        self.drive(now);
     }
 
     /// Adds addresses of the peer that our side knows: configuration, rendezvous. Without any relay, data goes to
     /// them at once, before they are validated, since there is no other route.
     pub fn add_candidates(&mut self, now: Instant, addrs: &[SocketAddr]) {
-        let loopback = self.config.loopback;
-        let usable: Vec<_> = addrs.iter().filter_map(|&addr| usable(addr, loopback)).collect();
-        self.stats.candidates_refused += (addrs.len() - usable.len()) as u64;
-        self.stats.candidates_refused += self.candidates.configure(usable.into_iter());
-        self.start_rotation(now);
+        let (selection, mut cx) = self.split(now);
+        selection.add_candidates(&mut cx, addrs);
         self.drive(now);
     }
 
     /// A session is up, also after a rekey: checks begin, and candidates are announced (again, since the peer may
     /// have restarted).
     pub fn on_established(&mut self, now: Instant) {
-        self.told_generation = None;
-        self.announce_again(now);
-        if !self.established {
-            self.established = true;
-            self.next_rotation = None;
-            if self.primary.is_none()
-                && self.candidates.iter().all(|known| known.rank().0 != candidate::Origin::Told)
-            {
-                self.wait_until = Some(now + CANDIDATES_WAIT);
-            }
-            for leg in &mut self.relays {
-                leg.check.restart(now);
-            }
-        }
+        self.announcement.again(now);
+        let first = !std::mem::replace(&mut self.established, true);
+        self.selection.on_established(now, first);
         self.drive(now);
     }
 
     /// The session is over. The addresses stay known, but must be proven again.
     pub fn on_closed(&mut self, now: Instant) {
-        let had_primary = self.primary.is_some();
         self.established = false;
-        self.control.clear();
-        self.set_primary(now, None);
-        (self.contest, self.lost, self.wait_until, self.next_refresh) = (None, None, None, None);
-        (self.announcement.next, self.moved_left, self.relay_faster) = (None, 0, false);
+        self.outbox.clear_control();
+        self.refresh.stop();
+        self.announcement.stop();
         self.reflection = Reflection::default();
-        for candidate in self.candidates.iter_mut() {
-            candidate.check.reset();
-            (candidate.validated, candidate.answer_due, candidate.hold_until) = (false, None, None);
-        }
-        for leg in &mut self.relays {
-            leg.check.reset();
-            (leg.proven, leg.answer_due) = (false, None);
-        }
-        if had_primary {
-            self.emit_fallback(PathReason::Closed);
-        }
-        self.start_rotation(now);
+        let (selection, mut cx) = self.split(now);
+        selection.on_closed(&mut cx);
     }
 
     /// An authenticated datagram of the peer arrived: `len` bytes from `source`. `app` says whether it carried
@@ -262,49 +164,27 @@ impl Paths {
         len: usize,
         app: bool,
     ) {
-        let delay = self.config.answer_delay;
         // A late datagram neither is an answer nor gets one: it would keep both sides on a stalled path.
         let answers = app && !late;
+        let answer_due = answers.then(|| now + self.config.answer_delay);
         if app {
-            self.note_app(now);
+            self.refresh.note_app(now, self.config.rtt_refresh);
         }
-        match source {
-            Route::Relay(hub) => {
-                if let Some(leg) = self.relays.iter_mut().find(|leg| leg.hub == hub)
-                    && answers
-                {
-                    leg.answer_due.get_or_insert(now + delay);
-                }
-            }
-            Route::Direct(addr) => {
-                if self.candidates.get(addr).is_none() && !self.meet(addr, newest_on_leg) {
-                    return;
-                }
-                let Some(known) = self.candidates.get_mut(addr) else { return };
-                known.received = known.received.saturating_add(len as u64);
-                known.heard = Some(now);
-                if answers {
-                    known.answer_due.get_or_insert(now + delay);
-                }
-                if self.primary == Some(addr) {
-                    self.keepalive.heard(now);
-                    if let Some(contest) = &mut self.contest
-                        && newest_on_leg
-                    {
-                        contest.old_heard = true;
-                        self.drive(now);
-                    }
-                } else if newest_on_leg {
-                    self.check_heard(now, addr);
-                    if app {
-                        self.consider_contest(now, addr, false);
-                    }
-                    self.drive(now);
+        let (selection, mut cx) = self.split(now);
+        match (source, answer_due) {
+            (Route::Relay(hub), Some(due)) => selection.relays.owe_answer(hub, due),
+            (Route::Relay(_), None) => {}
+            (Route::Direct(addr), _) => {
+                match selection.on_datagram(&mut cx, addr, len, newest_on_leg, app, answer_due) {
+                    Some(true) => self.drive(now),
+                    Some(false) => {}
+                    None => return,
                 }
             }
         }
         if answers {
-            self.on_answer(now, source);
+            let (selection, mut cx) = self.split(now);
+            selection.on_answer(&mut cx, source);
         }
     }
 
@@ -322,18 +202,39 @@ impl Paths {
             }
             Control::Response { data, observed } => self.on_response(now, source, data, observed),
             Control::Keepalive => {
+                let (selection, mut cx) = self.split(now);
                 if !late {
-                    self.on_answer(now, source);
+                    selection.on_answer(&mut cx, source);
                 }
                 if newest_on_leg && let Route::Direct(addr) = source {
-                    self.consider_contest(now, addr, false);
+                    selection.consider_migration(now, addr, false);
                 }
             }
-            Control::Candidates { r#gen, addrs } => self.on_told(now, source, r#gen, &addrs),
-            Control::Moved => self.on_moved(now, source, newest_on_leg),
+            Control::Candidates { r#gen, addrs } => {
+                self.push(now, source, Control::Response { data: acknowledgement(r#gen), observed: None });
+                let (selection, mut cx) = self.split(now);
+                selection.on_told(&mut cx, r#gen, &addrs);
+            }
+            Control::Moved => self.selection.on_moved(now, source, newest_on_leg),
             Control::Close => self.on_closed(now),
         }
         self.drive(now);
+    }
+
+    fn on_response(&mut self, now: Instant, source: Route, data: [u8; 8], observed: Option<SocketAddr>) {
+        let (selection, mut cx) = self.split(now);
+        let known = match source {
+            Route::Direct(addr) => selection.on_echo(&mut cx, addr, &data),
+            Route::Relay(hub) => selection.on_relay_echo(&mut cx, hub, &data),
+        };
+        if known {
+            self.stats.echoes += 1;
+            if let Some(addr) = observed.and_then(|addr| usable(addr, self.config.loopback)) {
+                self.reflection.observed(addr);
+            }
+        } else if !self.announcement.acknowledge(&data) {
+            self.stats.stray_responses += 1;
+        }
     }
 
     /// A datagram of `len` bytes was sealed and goes to [`routes`](Paths::routes). `app` says whether its channel is
@@ -342,32 +243,10 @@ impl Paths {
         if !app {
             return;
         }
-        let routes = self.routes();
-        for route in routes {
-            match route {
-                Route::Relay(hub) => {
-                    if let Some(leg) = self.relays.iter_mut().find(|leg| leg.hub == hub) {
-                        leg.answer_due = None;
-                    }
-                }
-                Route::Direct(addr) => {
-                    if self.primary == Some(addr) {
-                        self.keepalive.sent(now);
-                    }
-                    if let Some(known) = self.candidates.get_mut(addr)
-                        && known.may_send(len)
-                    {
-                        known.answer_due = None;
-                        known.sent = known.sent.saturating_add(len as u64);
-                    }
-                }
-            }
-        }
+        let (selection, cx) = self.split(now);
+        selection.on_sent(&cx, len);
         if self.established {
-            self.note_app(now);
-            if self.active().is_some_and(|active| routes.contains(&active)) {
-                self.evidence.sent(now);
-            }
+            self.refresh.note_app(now, self.config.rtt_refresh);
         }
     }
 
@@ -378,56 +257,33 @@ impl Paths {
         if !self.established {
             return;
         }
-        self.contest = None;
-        self.moved_left = MOVED_TIMES;
-        self.recheck_all(now);
-        for leg in &mut self.relays {
-            leg.proven = false;
-            leg.check.restart(now);
-        }
-        if let Some(home) = self.home {
+        if let Some(home) = self.selection.on_network_change(now) {
             self.push(now, Route::Relay(home), Control::Moved);
         }
-        self.announce_again(now);
+        self.announcement.again(now);
         self.drive(now);
     }
 
     /// The routes for datagrams of channels other than 0: one, or two while the path is in doubt; none when no route
     /// is known. Skip those that [`may_send`](Paths::may_send) refuses.
     pub fn routes(&self) -> Routes {
-        let doubt = self.evidence.doubted_since().is_some();
-        let newcomer = self.contest.map(|contest| Route::Direct(contest.newcomer));
-        let relay = self.home.map(Route::Relay);
-        match (self.primary.map(Route::Direct), relay) {
-            (Some(_), Some(relay)) if doubt && newcomer.is_some() => Routes::NONE.with(newcomer).and(relay),
-            (Some(primary), Some(relay)) if doubt => Routes::one(primary).and(relay),
-            (Some(primary), _) => Routes::one(primary).with(newcomer),
-            (None, Some(relay)) => {
-                let proven = self.home_leg().is_some_and(|leg| leg.proven);
-                let standby = self.relays.iter().find(|leg| Some(leg.hub) != self.home);
-                Routes::one(relay).with(standby.filter(|_| !proven).map(|leg| Route::Relay(leg.hub)))
-            }
-            (None, None) => self.fallback(),
-        }
+        self.selection.routes()
     }
 
     /// Whether `len` bytes may go by this route now. An address that was only seen, and has not echoed a challenge
     /// yet, gets at most three times the bytes that came from it.
     pub fn may_send(&self, route: &Route, len: usize) -> bool {
-        match route {
-            Route::Relay(hub) => self.relays.iter().any(|leg| leg.hub == *hub),
-            Route::Direct(addr) => self.candidates.get(*addr).is_some_and(|known| known.may_send(len)),
-        }
+        self.selection.may_send(route, len)
     }
 
     /// The next control message to seal, for exactly this route.
     pub fn poll_control(&mut self) -> Option<(Route, Control)> {
-        self.control.pop_front()
+        self.outbox.poll_control()
     }
 
     /// The next change of the route.
     pub fn poll_event(&mut self) -> Option<PathEvent> {
-        self.events.pop_front()
+        self.outbox.poll_event()
     }
 
     /// Whether addresses were challenged lately to open a path, so that the peer should know our current reflexive
@@ -449,119 +305,96 @@ impl Paths {
 
     /// The peer's present route, and the reason.
     pub fn state(&self) -> PathState {
-        let route = self.active().or_else(|| self.routes().first());
-        let rtt = match route {
-            Some(Route::Direct(addr)) => {
-                self.candidates.get(addr).and_then(|known| known.check.rtt.smoothed())
-            }
-            Some(Route::Relay(hub)) => {
-                self.relays.iter().find(|leg| leg.hub == hub).and_then(|leg| leg.check.rtt.smoothed())
-            }
-            None => None,
-        };
-        let addr = match route {
-            Some(Route::Direct(addr)) => Some(addr),
-            _ => None,
-        };
-        let direct = self.primary.is_some();
-        PathState { direct, addr, reason: self.reason(), rtt, settled: self.settled() }
+        self.selection.state(self.established)
     }
 
-    fn reason(&self) -> PathReason {
-        if self.primary.is_some() {
-            let doubt = self.evidence.doubted_since().is_some();
-            return if doubt { PathReason::Suspect } else { PathReason::Direct };
-        }
+    /// Handles the timeouts that are due. Early and repeated calls are harmless.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.selection.rotation.handle_timeout(now);
+        self.drive(now);
+    }
+
+    /// When [`handle_timeout`](Paths::handle_timeout) has something to do.
+    pub fn poll_timeout(&self) -> Option<Instant> {
         if !self.established {
-            let reachable = !self.relays.is_empty() || !self.candidates.is_empty();
-            return if reachable { PathReason::Starting } else { PathReason::NoRelay };
+            return self.selection.rotation.due();
         }
-        if self.relay_faster {
-            return PathReason::RelayFaster;
+        let announcement = self.announcement.due().filter(|_| self.announcement_route().is_some());
+        let selection = self.selection.next_deadline(&self.config);
+        [selection, announcement, self.refresh.due()].into_iter().flatten().min()
+    }
+
+    /// Does everything that is due during a session.
+    fn drive(&mut self, now: Instant) {
+        if !self.established {
+            return;
         }
-        if let Some(lost) = self.lost {
-            return lost;
+        let (selection, mut cx) = self.split(now);
+        selection.handle_timeout(&mut cx);
+        if self.refresh.poll(now, self.config.rtt_refresh) {
+            self.selection.measure(now);
         }
-        if self.wait_until.is_some()
-            || self.candidates.iter().any(|known| known.waits() || known.is_checked())
+        self.challenge(now);
+        // Application data is answered on its leg with a keepalive, if no other answer went there.
+        for route in self.selection.answers_due(now) {
+            self.stats.answers += 1;
+            self.push(now, route, Control::Keepalive);
+        }
+        if self.selection.direct.keepalive.due().is_some_and(|due| due <= now)
+            && let Some(addr) = self.selection.direct.addr()
         {
-            return PathReason::Checking;
+            self.stats.keepalives += 1;
+            self.push(now, Route::Direct(addr), Control::Keepalive);
         }
-        if self.relays.is_empty() {
-            return PathReason::NoRelay;
-        }
-        if self.candidates.is_empty() { PathReason::NoCandidates } else { PathReason::NoAnswer }
-    }
-
-    fn settled(&self) -> bool {
-        if !self.established {
-            return false;
-        }
-        if self.primary.is_some() {
-            return self.evidence.doubted_since().is_none() && self.contest.is_none();
-        }
-        let checking = self.candidates.iter().any(|known| known.waits() || known.is_checked());
-        let measuring = self.home_leg().is_some_and(|leg| !leg.proven && leg.check.is_quick());
-        !checking && !measuring && self.wait_until.is_none()
-    }
-
-    fn home_leg(&self) -> Option<&Leg> {
-        self.relays.iter().find(|leg| Some(leg.hub) == self.home)
-    }
-
-    /// The route whose answers are counted.
-    fn active(&self) -> Option<Route> {
-        self.primary.map(Route::Direct).or(self.home.map(Route::Relay))
-    }
-
-    fn note_app(&mut self, now: Instant) {
-        self.app_datagrams = self.app_datagrams.saturating_add(1);
-        if self.next_refresh.is_none() {
-            self.next_refresh = Some(now + self.config.rtt_refresh);
+        if let Some(route) = self.announcement_route()
+            && let Some(candidates) = self.announcement.poll(now, &mut self.rng)
+        {
+            self.push(now, route, candidates);
         }
     }
 
-    fn announce_again(&mut self, now: Instant) {
-        if self.announcement.generation != 0 {
-            self.announcement.next = Some(now);
-            self.announcement.gap = CANDIDATES_RESEND.0;
+    /// Sends the challenges that are due.
+    fn challenge(&mut self, now: Instant) {
+        let (selection, mut cx) = self.split(now);
+        let (messages, punches) = selection.poll_candidate_challenges(&mut cx);
+        for (route, message) in messages {
+            self.push(now, route, message);
+        }
+        if punches {
+            self.reflection.punched();
+        }
+        let (selection, mut cx) = self.split(now);
+        for (hub, data) in selection.relays.draw_due(&mut cx) {
+            self.stats.challenges += 1;
+            self.push(now, Route::Relay(hub), Control::Challenge { data });
         }
     }
 
-    fn start_rotation(&mut self, now: Instant) {
-        let several = self.candidates.iter().nth(2).is_some();
-        if !self.established && self.relays.is_empty() && several {
-            self.next_rotation = Some(now + ROTATE_EVERY);
-            self.rotations_left = ROTATE_TIMES;
-        } else {
-            self.next_rotation = None;
+    fn announcement_route(&self) -> Option<Route> {
+        self.selection.relays.home().map(Route::Relay).or_else(|| self.routes().first())
+    }
+
+    /// Queues a control message, unless its route may not carry it, and records it as sent.
+    fn push(&mut self, now: Instant, route: Route, control: Control) {
+        let (selection, mut cx) = self.split(now);
+        if selection.admit(&mut cx, route, &control) {
+            self.outbox.push(&mut self.stats, route, control);
         }
     }
 
-    /// The routes without relay and primary: the two most promising addresses that may be sent to.
-    fn fallback(&self) -> Routes {
-        let count = self.candidates.iter().count().max(1);
-        let key = |known: &candidate::Candidate, index: usize| {
-            let turn = (index + count - self.rotation % count) % count;
-            (!known.validated, std::cmp::Reverse(known.heard), turn)
+    /// The selection, and what it may use besides.
+    fn split(&mut self, now: Instant) -> (&mut RouteSelection, PathContext<'_>) {
+        let cx = PathContext {
+            now,
+            established: self.established,
+            config: &self.config,
+            rng: &mut self.rng,
+            stats: &mut self.stats,
+            outbox: &mut self.outbox,
         };
-        let mut best: [Option<(_, Route)>; 2] = [None, None];
-        for (index, known) in self.candidates.iter().enumerate() {
-            if known.proven || known.heard.is_some() || known.origin == candidate::Origin::Configured {
-                let entry = (key(known, index), Route::Direct(known.addr));
-                if best[0].is_none_or(|first| entry < first) {
-                    best = [Some(entry), best[0]];
-                } else if best[1].is_none_or(|second| entry < second) {
-                    best[1] = Some(entry);
-                }
-            }
-        }
-        let [first, second] = best.map(|entry| entry.map(|(_, route)| route));
-        Routes::NONE.with(first).with(second)
+        (&mut self.selection, cx)
     }
 }
 
 #[cfg(test)]
 mod tests;
-#[cfg(test)]
-mod wire;

@@ -7,10 +7,14 @@
 
 use std::net::SocketAddr;
 
+/// What the layer above is to hear about our own address.
 #[derive(Debug, Default)]
 pub(super) struct Reflection {
+    /// A round of hole punching has begun.
     punched: bool,
+    /// The last report of the peer.
     last: Option<SocketAddr>,
+    /// A report that hasn't been fetched.
     news: Option<SocketAddr>,
 }
 

@@ -15,7 +15,7 @@ pub(super) const UNIX: Duration = Duration::from_secs(1_700_000_000);
 
 pub(super) struct Node {
     pub(super) endpoint: Endpoint,
-    pub(super) config: Config,
+    pub(super) config: EndpointConfig,
     pub(super) addr: SocketAddr,
     pub(super) key: PublicKey,
     pub(super) received: Vec<(PublicKey, u8, Vec<u8>)>,
@@ -67,11 +67,11 @@ pub(super) fn instant() -> Instant {
     Instant::now() + Duration::from_secs(10_000)
 }
 
-pub(super) fn config(seed: u64, node: usize) -> Config {
+pub(super) fn config(seed: u64, node: usize) -> EndpointConfig {
     let mut rng = Rng::seed_from_u64(seed * 1000 + node as u64);
     let mut generations = ticket().generations();
     generations.truncate(1);
-    Config::new(SecretKey::generate(&mut rng), ticket().mesh, generations, rng.next_u64())
+    EndpointConfig::new(SecretKey::generate(&mut rng), ticket().mesh, generations, rng.next_u64())
 }
 
 impl World {
@@ -87,7 +87,7 @@ impl World {
         World::of((0..count).map(|node| config(seed, node)).collect(), seed)
     }
 
-    pub(super) fn of(configs: Vec<Config>, seed: u64) -> World {
+    pub(super) fn of(configs: Vec<EndpointConfig>, seed: u64) -> World {
         let mut world = World::strangers(configs, seed);
         for a in 0..world.nodes.len() {
             world.introduce(a);
@@ -95,9 +95,9 @@ impl World {
         world
     }
 
-    fn strangers(configs: Vec<Config>, seed: u64) -> World {
+    fn strangers(configs: Vec<EndpointConfig>, seed: u64) -> World {
         let now = instant();
-        let node = |(at, config): (usize, Config)| {
+        let node = |(at, config): (usize, EndpointConfig)| {
             let rng = Rng::seed_from_u64(seed * 7919 + at as u64);
             let endpoint = Endpoint::new(config.clone(), now, UNIX, rng);
             let key = *endpoint.local();

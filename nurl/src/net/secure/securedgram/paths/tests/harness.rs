@@ -1,4 +1,4 @@
-//! Two path machines against each other over an in-memory wire with delay and loss, in virtual time.
+//! The test harness: two path machines against each other over an in-memory wire with delay and loss, in virtual time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use rand_core::{Rng as _, SeedableRng};
 
-use super::config::SEAL_OVERHEAD;
-use super::{Control, PathConfig, PathEvent, PathEventKind, Paths};
+use super::super::config::SEAL_OVERHEAD;
+use super::super::{Control, PathConfig, PathEvent, PathEventKind, Paths};
 use crate::key::PublicKey;
 use crate::net::secure::route::Route;
 use crate::net::secure::session::{Freshness, Lateness};
@@ -94,7 +94,7 @@ pub(super) struct World {
 impl World {
     /// Two peers at `addr(1)` and `addr(2)` without any knowledge; 10 ms apart, 30 ms through a relay.
     pub(super) fn new(seed: u64) -> World {
-        let now = super::tests::origin();
+        let now = super::origin();
         let node = |host: u8| Node {
             paths: Paths::new(PathConfig::default(), now, Rng::seed_from_u64(seed * 2 + u64::from(host))),
             source: addr(host),

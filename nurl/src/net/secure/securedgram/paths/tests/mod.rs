@@ -1,11 +1,15 @@
+//! The whole path machine, against a second one over a simulated wire, and alone against random events.
+
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use rand_core::SeedableRng;
 
 use super::config::{MAX_QUEUED_CONTROL, MAX_REFLEXIVE};
-use super::wire::{A, APP_LEN, B, World, addr, hub, ms};
 use super::*;
+use harness::{A, APP_LEN, B, World, addr, hub, ms};
+
+mod harness;
 
 /// The cores take the time as an argument; a test needs some first instant.
 #[expect(clippy::disallowed_methods, reason = "only differences matter")]
@@ -390,7 +394,7 @@ fn a_one_way_path_is_not_promoted() {
         assert_eq!((state.direct, state.reason, state.settled), (false, PathReason::NoAnswer, true));
         assert_eq!(world.count(side, PathEventKind::Promoted), 0);
     }
-    assert!(world.nodes[A].paths.candidates.get(addr(2)).unwrap().heard.is_some(), "A does hear B");
+    assert!(world.nodes[A].paths.selection.candidates.get(addr(2)).unwrap().heard.is_some(), "A does hear B");
 }
 
 #[test]
@@ -400,8 +404,9 @@ fn checks_that_nobody_answers_are_bounded_in_rate() {
     let told: Vec<_> = (100..116).map(addr).collect();
     world.with(B, |paths, now| paths.set_local_candidates(now, &told));
     world.run(secs(1));
-    let quick =
-        |world: &World| world.nodes[A].paths.candidates.iter().filter(|known| known.is_checked()).count();
+    let quick = |world: &World| {
+        world.nodes[A].paths.selection.candidates.iter().filter(|known| known.is_checked()).count()
+    };
     assert_eq!(quick(&world), config::MAX_CHECKS_IN_FLIGHT);
     assert!(!world.nodes[A].paths.state().settled);
     world.run(secs(29));
@@ -426,8 +431,13 @@ fn candidates_are_bounded() {
         }
         let addrs = (60..76).map(addr).collect();
         paths.on_control(now, Route::Relay(hub(1)), NEWEST, Control::Candidates { r#gen: 77, addrs });
-        assert_eq!(paths.candidates.iter().count(), MAX_CANDIDATES);
-        let seen = paths.candidates.iter().filter(|known| known.origin == candidate::Origin::Seen).count();
+        assert_eq!(paths.selection.candidates.iter().count(), MAX_CANDIDATES);
+        let seen = paths
+            .selection
+            .candidates
+            .iter()
+            .filter(|known| known.origin == candidate::CandidateOrigin::Seen)
+            .count();
         assert!(seen <= MAX_REFLEXIVE);
         assert!(paths.stats().candidates_refused > 0);
     });
@@ -702,16 +712,16 @@ fn the_better_of_two_direct_paths_is_used_without_taking_turns() {
 #[test]
 fn the_keepalive_adapts_to_mappings_that_die_while_idle() {
     let mut world = World::direct(1);
-    let first = world.nodes[A].paths.keepalive.interval();
+    let first = world.nodes[A].paths.selection.direct.keepalive.interval();
     world.link.cut = [true; 2];
     world.run(secs(60));
     world.nodes[A].app_every = Some(ms(100));
     world.run(secs(3));
-    assert!(world.nodes[A].paths.keepalive.interval() < first);
+    assert!(world.nodes[A].paths.selection.direct.keepalive.interval() < first);
     let mut steady = World::direct(1);
     steady.run(secs(3_600));
-    assert!(steady.nodes[A].paths.keepalive.interval() > first);
-    assert!(steady.nodes[A].paths.keepalive.interval() <= config::KEEPALIVE_RANGE.1);
+    assert!(steady.nodes[A].paths.selection.direct.keepalive.interval() > first);
+    assert!(steady.nodes[A].paths.selection.direct.keepalive.interval() <= config::KEEPALIVE_RANGE.1);
 }
 
 #[test]
@@ -744,7 +754,7 @@ fn a_restarted_peer_may_begin_its_generations_anew() {
         world.with(A, |paths, now| {
             let told = Control::Candidates { r#gen, addrs: vec![addr(host)] };
             paths.on_control(now, Route::Relay(hub(1)), NEWEST, told);
-            paths.candidates.get(addr(host)).is_some()
+            paths.selection.candidates.get(addr(host)).is_some()
         })
     };
     assert!(!tell(&mut world, 1, 40), "an older list that comes late");
@@ -865,8 +875,8 @@ proptest! {
                     now = until;
                 }
             }
-            prop_assert!(paths.candidates.iter().count() <= MAX_CANDIDATES);
-            prop_assert!(paths.control.len() <= MAX_QUEUED_CONTROL);
+            prop_assert!(paths.selection.candidates.iter().count() <= MAX_CANDIDATES);
+            prop_assert!(paths.outbox.queued_control() <= MAX_QUEUED_CONTROL);
             while let Some((route, control)) = paths.poll_control() {
                 *sent.entry(route).or_default() += 1;
                 if let Control::Challenge { data } = control {
@@ -876,11 +886,11 @@ proptest! {
             while paths.poll_event().is_some() {}
             let state = paths.state();
             if let (true, Some(addr)) = (state.direct, state.addr) {
-                prop_assert!(paths.candidates.get(addr).is_some_and(|known| known.proven));
+                prop_assert!(paths.selection.candidates.get(addr).is_some_and(|known| known.is_proven()));
                 let proven = |route: Route| route == Route::Direct(addr) || matches!(route, Route::Relay(_));
                 prop_assert!(paths.routes().iter().any(proven));
             }
-            if !paths.relays.is_empty() {
+            if !paths.selection.relays.is_empty() {
                 prop_assert!(!paths.routes().is_empty(), "reachability is never zero");
             }
         }

@@ -1,0 +1,67 @@
+//! This node, as it shows itself in handshakes: its key, the mesh's secrets, its process, its clock.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::super::EndpointConfig;
+use super::super::frames::InitPayload;
+use super::super::generation::GenerationKeys;
+use super::super::mac::{self, Mac};
+use super::super::timestamp::TimestampClock;
+use crate::key::PublicKey;
+use crate::mesh::Generation;
+use crate::net::secure::noise::StaticKey;
+
+pub(in super::super) struct LocalIdentity {
+    pub(in super::super) key: StaticKey,
+    /// The handshake's prologue: it names the mesh.
+    pub(in super::super) prologue: Vec<u8>,
+    /// The mesh's secrets, current first.
+    generations: Vec<Arc<GenerationKeys>>,
+    pub(in super::super) boot: u64,
+    pub(in super::super) features: u32,
+    clock: TimestampClock,
+}
+
+impl LocalIdentity {
+    pub(super) fn new(config: &EndpointConfig, now: Instant, unix_now: Duration) -> LocalIdentity {
+        let key = StaticKey::new(config.backend, &config.key).expect("32 bytes are an X25519 key");
+        let mut identity = LocalIdentity {
+            key,
+            prologue: config.mesh.prologue(),
+            generations: Vec::new(),
+            boot: config.boot,
+            features: config.features,
+            clock: TimestampClock::new(now, unix_now),
+        };
+        identity.set_generations(config.generations.clone());
+        identity
+    }
+
+    /// Our own public key.
+    pub(in super::super) fn local(&self) -> &PublicKey {
+        self.key.public()
+    }
+
+    pub(super) fn set_generations(&mut self, generations: Vec<Generation>) {
+        let keys = |generation| Arc::new(GenerationKeys::new(generation, self.key.public()));
+        self.generations = generations.into_iter().map(keys).collect();
+    }
+
+    /// The mesh's secrets, current first.
+    pub(in super::super) fn generations(&self) -> &[Arc<GenerationKeys>] {
+        &self.generations
+    }
+
+    /// The generation under which `mac1` is the MAC of `signed`, if there is one.
+    pub(super) fn generation_of(&self, signed: &[u8], mac1: &Mac) -> Option<Arc<GenerationKeys>> {
+        let keys = self.generations.iter().find(|keys| mac::equal(&mac::mac(&keys.own_mac1, signed), mac1));
+        keys.cloned()
+    }
+
+    /// The payload of the next init.
+    pub(in super::super) fn init_payload(&mut self, now: Instant, challenge: Mac) -> InitPayload {
+        let timestamp = self.clock.next(now);
+        InitPayload { timestamp, boot: self.boot, features: self.features, challenge }
+    }
+}
