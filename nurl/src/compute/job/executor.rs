@@ -10,7 +10,7 @@ use super::error::JobError;
 use super::event::{Drained, JobEvent, Run, RunId};
 use super::keeper::{Keeper, Meta, Waiter, add_waiter};
 use super::listeners::{Listeners, Turn};
-use super::message::{Beat, Known, Message, Reason, Submit};
+use super::message::{Beat, Known, Message, Reason, Refused, Submit};
 use super::options::{
     DRAIN_GRACE, HORIZON, KindLimits, MAX_ASKED, MAX_BEATS, MAX_EXECUTION_BYTES, MAX_EXECUTIONS,
     MAX_FENCED_RESTARTS, MAX_HOPS, MAX_KIND_LEN, MAX_KINDS, MAX_PAYLOAD_LEN, MAX_PROGRESS_LEN, TENURES_AGE,
@@ -302,13 +302,15 @@ impl Executor {
         task: TaskId,
         digest: [u8; 32],
     ) {
-        let known = match (keeper.get(&task), self.tasks.get(&task)) {
-            (Some(kept), _) if kept.digest == digest => Known::Recorded(kept.record.clone()),
-            // A node that still asks answers `Nothing`: otherwise two such nodes would wait for each other.
-            (None, Some(Execution { phase: Phase::Queued(_) | Phase::Running(_), .. })) => Known::Running,
-            _ => Known::Nothing,
-        };
-        sh.send(from, Message::Known { task, known });
+        let kept = keeper.get(&task);
+        // A node that still asks doesn't answer that it runs: otherwise two such nodes would wait for each other.
+        let runs = matches!(
+            self.tasks.get(&task),
+            Some(Execution { phase: Phase::Queued(_) | Phase::Running(_), .. })
+        );
+        let running = kept.is_none() && runs;
+        let record = kept.filter(|kept| kept.digest == digest).map(|kept| kept.record.clone());
+        sh.send(from, Message::Known(Known { task, running, record }));
     }
 
     pub(super) fn handle_known(
@@ -317,8 +319,7 @@ impl Executor {
         keeper: &mut Keeper,
         now: Instant,
         from: PublicKey,
-        task: TaskId,
-        known: Known,
+        Known { task, running, record }: Known,
     ) {
         let Some(Execution { phase: Phase::Asking(asked), force, .. }) = self.tasks.get_mut(&task) else {
             return;
@@ -328,26 +329,23 @@ impl Executor {
             return;
         }
         let nobody_left = asked.is_empty();
-        match known {
-            Known::Recorded(record) => {
+        match record {
+            Some(record) => {
                 if !sh.believe(record.token) {
                     return;
                 }
                 sh.stats.recalled += 1;
                 self.conclude(sh, keeper, now, task, record);
             }
-            Known::Running if !*force => {
+            None if running && !*force => {
                 sh.stats.elsewhere += 1;
                 let execution = self.remove(sh, task).expect("looked up above");
                 for waiter in execution.waiters {
                     refuse(sh, task, waiter, Reason::Elsewhere { runner: from });
                 }
             }
-            Known::Running | Known::Nothing => {
-                if nobody_left {
-                    self.enqueue(sh, task);
-                }
-            }
+            None if nobody_left => self.enqueue(sh, task),
+            None => {}
         }
     }
 
@@ -787,7 +785,7 @@ fn forward(sh: &mut Shared, from: PublicKey, list: &[PublicKey], mut submit: Sub
 }
 
 fn refuse(sh: &mut Shared, task: TaskId, waiter: Waiter, reason: Reason) {
-    sh.send(waiter.who, Message::Refused { task, attempt: waiter.attempt, reason });
+    sh.send(waiter.who, Message::Refused(Refused { task, attempt: waiter.attempt, reason }));
 }
 
 fn tell(sh: &mut Shared, task: TaskId, waiter: Waiter, record: &Record) {

@@ -400,16 +400,14 @@ impl Jobs {
             }
             Message::Beats { boot, beats, answer } => {
                 if answer && submitter.waits_for(&beats) {
-                    sh.send(from, Message::Listening);
+                    sh.send(from, Message::Listening {});
                 }
                 submitter.handle_beats(sh, now, from, boot, &beats);
             }
             Message::Progress { task, attempt, note } => {
                 submitter.handle_progress(sh, from, task, attempt, note);
             }
-            Message::Refused { task, attempt, reason } => {
-                submitter.handle_refused(sh, keeper, now, from, task, attempt, reason);
-            }
+            Message::Refused(refused) => submitter.handle_refused(sh, keeper, now, from, refused),
             Message::Outcome { task, record, .. } => {
                 submitter.handle_outcome(sh, now, from, task, record);
             }
@@ -428,9 +426,9 @@ impl Jobs {
                 executor.handle_stop(sh, from, task, Some(attempt));
             }
             Message::Ask { task, digest } => executor.handle_ask(sh, keeper, from, task, digest),
-            Message::Known { task, known } => executor.handle_known(sh, keeper, now, from, task, known),
+            Message::Known(known) => executor.handle_known(sh, keeper, now, from, known),
             // Its arrival is its only content.
-            Message::Listening => {}
+            Message::Listening {} => {}
         }
     }
 }

@@ -14,7 +14,7 @@ use super::error::{JobError, SubmitError};
 use super::event::{JobEvent, MemberChange, Moved, WaitReason};
 use super::holders::{Holders, VERDICT_WITHIN};
 use super::keeper::{Keeper, Meta};
-use super::message::{Beat, Message, Reason, Submit};
+use super::message::{Beat, Message, Reason, Refused, Submit};
 use super::options::{
     HORIZON, LOSS_SPREAD, MAX_BUSY_STAYS, MAX_DEAD_LETTER_BYTES, MAX_DEAD_LETTERS, MAX_HEARD_PER_TASK,
     MAX_KEY_LEN, MAX_KIND_LEN, MAX_LIFE, MAX_PAYLOAD_LEN, MAX_RESOLVED, MAX_SUBMISSION_BYTES,
@@ -503,16 +503,13 @@ impl Submitter {
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one field of the message each")]
     pub(super) fn handle_refused(
         &mut self,
         sh: &mut Shared,
         keeper: &mut Keeper,
         now: Instant,
         from: PublicKey,
-        id: TaskId,
-        attempt: u32,
-        reason: Reason,
+        Refused { task: id, attempt, reason }: Refused,
     ) {
         let Some(task) = self.open.get_mut(&id) else { return };
         // This holds in every state: a node that gave the task back isn't lost with it.
