@@ -126,7 +126,7 @@ pub(super) struct Beat {
 
 /// A copy of an outcome for a replica.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-pub(super) struct Replica {
+pub(super) struct RecordCopy {
     #[n(0)]
     pub(super) task: TaskId,
     #[cbor(n(1), with = "minicbor::bytes")]
@@ -208,7 +208,7 @@ pub(super) enum Message {
     },
     /// To the replicas: a copy of the outcome.
     #[n(7)]
-    Replica(#[n(0)] Replica),
+    Replica(#[n(0)] RecordCopy),
     /// From the submitter: it has the outcome.
     #[n(8)]
     Ack {
@@ -310,7 +310,7 @@ impl Message {
         match self {
             Message::Submit(submit) => &submit.payload,
             Message::Progress { note, .. } => note,
-            Message::Replica(Replica { record, .. })
+            Message::Replica(RecordCopy { record, .. })
             | Message::Outcome { record, .. }
             | Message::Known(Known { record: Some(record), .. }) => record.result(),
             _ => &[],

@@ -92,7 +92,7 @@ fn replica() -> impl Strategy<Value = Message> {
     (task(), any::<[u8; 32]>(), submitters, ".{0,16}", bytes(40), 0u64..80_000_000, record()).prop_map(
         |(task, digest, submitters, kind, key, keep, record)| {
             let keep = Duration::from_millis(keep);
-            Message::Replica(Replica { task, digest, submitters, kind, key, keep, record })
+            Message::Replica(RecordCopy { task, digest, submitters, kind, key, keep, record })
         },
     )
 }

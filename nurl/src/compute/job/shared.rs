@@ -1,4 +1,4 @@
-//! The state that the three roles of a node share: identity, clock-independent settings, queues, counters.
+//! The context that the three roles of a node share: identity, clock-independent settings, queues, counters.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::rt::Rng;
 pub trait Placement {
     /// Live members that advertise `kind`, in the key's order of preference.
     fn executors(&self, kind: &str, key: &[u8]) -> Vec<PublicKey>;
-    /// The first `r` of the key's placement list, alive or not: the keepers of its outcomes.
+    /// The first `r` of the key's placement list, alive or not: the replicas of its outcomes.
     fn owners(&self, key: &[u8], r: usize) -> Vec<PublicKey>;
     /// Whether any member of the view, live or not, advertises `kind`.
     fn has_kind(&self, kind: &str) -> bool;
@@ -50,7 +50,8 @@ pub(super) enum Timer {
     Drain,
 }
 
-pub(super) struct Shared {
+/// What submitter, executor and replica of one node have in common; each of their methods gets it from [`Jobs`](super::Jobs).
+pub(super) struct SharedContext {
     pub(super) config: Config,
     pub(super) local: PublicKey,
     pub(super) boot: u64,
@@ -73,7 +74,7 @@ pub(super) struct Shared {
     pub(super) outbox: VecDeque<(PublicKey, Message)>,
 }
 
-impl Shared {
+impl SharedContext {
     pub(super) fn send(&mut self, to: PublicKey, message: Message) {
         let queue = self.to_self.len() + self.outbox.len();
         if queue >= MAX_OUTBOX {

@@ -1,4 +1,4 @@
-//! One open task at its submitter: its state, its next executor, and the nodes whose messages about it are accepted.
+//! One open task at its submitter: its phase, its next executor, and the nodes whose messages about it are accepted.
 
 use std::collections::BTreeSet;
 use std::time::Instant;
@@ -8,32 +8,22 @@ use bytes::Bytes;
 use super::event::Moved;
 use super::holders::Holders;
 use super::options::{MAX_HEARD_PER_TASK, MAX_TRIED, SubmitOptions};
-use super::shared::Shared;
+use super::shared::SharedContext;
 use super::task::TaskId;
 use crate::key::PublicKey;
 use crate::ring::Epoch;
 
+/// What a task waits for.
 #[derive(Debug)]
-pub(super) enum State {
+pub(super) enum SubmissionPhase {
     /// No executor takes the task. `told` is set once the event for its wait was sent.
-    Placing {
-        since: Instant,
-        told: bool,
-    },
-    Waiting {
-        target: PublicKey,
-        until: Instant,
-    },
-    Held {
-        by: PublicKey,
-        boot: u64,
-        heard: Instant,
-        fetch: Option<Instant>,
-    },
-    BackOff {
-        until: Instant,
-        stay: Option<PublicKey>,
-    },
+    Placing { since: Instant, told: bool },
+    /// Sent, and not yet accepted.
+    Waiting { target: PublicKey, until: Instant },
+    /// An executor has accepted it, and sends beats.
+    Accepted { by: PublicKey, boot: u64, heard: Instant, fetch: Option<Instant> },
+    /// The next attempt follows at `until`, at the executor `stay` if that is given.
+    BackOff { until: Instant, stay: Option<PublicKey> },
 }
 
 #[derive(Debug)]
@@ -70,7 +60,7 @@ pub(super) struct Submission {
     pub(super) waits_told: bool,
     pub(super) last: Option<(PublicKey, Moved)>,
     pub(super) token: Option<Epoch>,
-    pub(super) state: State,
+    pub(super) phase: SubmissionPhase,
 }
 
 /// The next executor: `stay` while it is on the list, otherwise the first of the list that this round hasn't tried.
@@ -110,8 +100,8 @@ pub(super) fn hear(task: &mut Submission, peer: PublicKey) {
 }
 
 /// Whether this node's messages about the task are accepted: it was addressed, has accepted, or is on the lists.
-pub(super) fn may_speak(sh: &Shared, task: &Submission, from: PublicKey) -> bool {
+pub(super) fn may_speak(shared: &SharedContext, task: &Submission, from: PublicKey) -> bool {
     task.heard.contains(&from)
-        || sh.executors(&task.kind, &task.key).contains(&from)
-        || sh.owners(&task.key).contains(&from)
+        || shared.executors(&task.kind, &task.key).contains(&from)
+        || shared.owners(&task.key).contains(&from)
 }
