@@ -16,7 +16,8 @@ use super::options::{
 };
 use super::record::Record;
 use super::replica::{Replica, TaskMeta, Waiter, add_waiter};
-use super::shared::{SharedContext, Timer, digest};
+use super::shared::{SharedContext, Timer};
+use super::spec::{TaskSpec, digest};
 use super::task::{Priority, TaskId};
 use crate::key::PublicKey;
 use crate::kit::draw;
@@ -62,12 +63,8 @@ enum ExecutionPhase {
 
 #[derive(Debug)]
 struct Execution {
+    spec: TaskSpec,
     waiters: Vec<Waiter>,
-    kind: String,
-    key: Bytes,
-    payload: Bytes,
-    parent: Option<TaskId>,
-    digest: [u8; 32],
     priority: Priority,
     deadline: Instant,
     token: Epoch,
@@ -127,7 +124,7 @@ impl Executor {
     pub(super) fn keys(&self) -> BTreeSet<Bytes> {
         let holding =
             self.tasks.values().filter(|execution| !matches!(execution.phase, ExecutionPhase::Resting));
-        holding.map(|execution| execution.key.clone()).collect()
+        holding.map(|execution| execution.spec.key.clone()).collect()
     }
 
     pub(super) fn register(&mut self, kind: &str, limits: KindLimits) -> bool {
@@ -222,7 +219,7 @@ impl Executor {
         }
         let Some(execution) = self.tasks.get_mut(&task) else { return false };
         shared.stats.duplicate_submits += 1;
-        if execution.digest != digest {
+        if execution.spec.digest != digest {
             shared.stats.conflicts += 1;
             refuse(shared, task, waiter, Reason::Conflict);
         } else if add_waiter(&mut execution.waiters, waiter) {
@@ -251,13 +248,10 @@ impl Executor {
         let deadline = now + submit.life;
         self.bytes += submit.payload.len();
         let asks = !asked.is_empty();
+        let Submit { kind, key, payload, parent, .. } = submit;
         let execution = Execution {
+            spec: TaskSpec { kind, key, payload, digest, parent },
             waiters: vec![waiter],
-            kind: submit.kind,
-            key: submit.key,
-            payload: submit.payload,
-            parent: submit.parent,
-            digest,
             priority: submit.priority,
             deadline,
             token,
@@ -284,7 +278,7 @@ impl Executor {
         for other in others {
             if asked.len() < MAX_ASKED
                 && other != shared.local
-                && !shared.down.contains(&other)
+                && !shared.peers.is_down(&other)
                 && asked.insert(other)
             {
                 shared.send(other, Message::Ask { task: submit.task, digest });
@@ -358,7 +352,7 @@ impl Executor {
         let place = (Reverse(execution.priority), self.next_place, task);
         self.next_place += 1;
         execution.phase = ExecutionPhase::Queued(place);
-        if let Some(kind) = self.kinds.get_mut(&execution.kind) {
+        if let Some(kind) = self.kinds.get_mut(&execution.spec.kind) {
             kind.queue.insert(place);
         }
         shared.timers.set(Timer::Execution(task), execution.deadline);
@@ -374,14 +368,14 @@ impl Executor {
         let place = *free.filter_map(|kind| kind.queue.first()).min()?;
         let (_, _, task) = place;
         let execution = self.tasks.get_mut(&task).expect("queued tasks are in the table");
-        let kind = self.kinds.get_mut(&execution.kind).expect("queued tasks have a kind");
+        let kind = self.kinds.get_mut(&execution.spec.kind).expect("queued tasks have a kind");
         kind.queue.remove(&place);
         kind.running += 1;
         let id = RunId(self.next_run);
         self.next_run += 1;
         execution.phase = ExecutionPhase::Running(id);
         let attempt = execution.waiters.first().map_or(0, |waiter| waiter.attempt);
-        let started = Started { task, attempt, kind: execution.kind.clone(), at: now };
+        let started = Started { task, attempt, kind: execution.spec.kind.clone(), at: now };
         self.runs.insert(id, started);
         shared.stats.runs += 1;
         let limit = kind.limits.time_limit.map(|limit| now + limit);
@@ -389,10 +383,10 @@ impl Executor {
             id,
             task,
             attempt,
-            kind: execution.kind.clone(),
-            key: execution.key.clone(),
-            payload: execution.payload.clone(),
-            parent: execution.parent,
+            kind: execution.spec.kind.clone(),
+            key: execution.spec.key.clone(),
+            payload: execution.spec.payload.clone(),
+            parent: execution.spec.parent,
             token: execution.token,
             deadline: limit.map_or(execution.deadline, |limit| limit.min(execution.deadline)),
             limited: limit.is_some_and(|limit| limit < execution.deadline),
@@ -461,9 +455,9 @@ impl Executor {
             return;
         }
         let Some(execution) = self.tasks.get_mut(&task) else { return };
-        shared.tenures.end(&execution.key, execution.token);
+        shared.tenures.end(&execution.spec.key, execution.token);
         execution.phase = ExecutionPhase::Resting;
-        let believed = shared.tenures.supersede(&execution.key, current).is_ok();
+        let believed = shared.tenures.supersede(&execution.spec.key, current).is_ok();
         shared.stats.epoch_refused += u64::from(!believed);
         execution.restarts += 1;
         if !believed || execution.restarts > MAX_FENCED_RESTARTS {
@@ -477,12 +471,12 @@ impl Executor {
 
     fn rested(&mut self, shared: &mut SharedContext, now: Instant, task: TaskId) {
         let Some(execution) = self.tasks.get_mut(&task) else { return };
-        let list = shared.executors(&execution.kind, &execution.key);
+        let list = shared.executors(&execution.spec.kind, &execution.spec.key);
         if !list.iter().take(usize::from(execution.reach) + 1).any(|member| *member == shared.local) {
             self.give_back(shared, task, JobError::retriable("another node acts for the key now"));
             return;
         }
-        match shared.tenures.begin(&execution.key) {
+        match shared.tenures.begin(&execution.spec.key) {
             Ok(token) => {
                 execution.token = token;
                 self.enqueue(shared, task);
@@ -531,10 +525,10 @@ impl Executor {
             tell(shared, task, *waiter, &record);
         }
         let meta = TaskMeta {
-            digest: execution.digest,
+            digest: execution.spec.digest,
             submitters: execution.waiters.iter().map(|waiter| waiter.who).collect(),
-            kind: execution.kind,
-            key: execution.key,
+            kind: execution.spec.kind,
+            key: execution.spec.key,
             until: execution.deadline + HORIZON,
         };
         let waiting = if record.is_settled() { Vec::new() } else { execution.waiters };
@@ -611,10 +605,10 @@ impl Executor {
     fn remove(&mut self, shared: &mut SharedContext, task: TaskId) -> Option<Execution> {
         let execution = self.tasks.remove(&task)?;
         shared.timers.clear(Timer::Execution(task));
-        self.bytes -= execution.payload.len();
+        self.bytes -= execution.spec.payload.len();
         match &execution.phase {
             ExecutionPhase::Queued(place) => {
-                if let Some(kind) = self.kinds.get_mut(&execution.kind) {
+                if let Some(kind) = self.kinds.get_mut(&execution.spec.kind) {
                     kind.queue.remove(place);
                 }
             }
@@ -624,7 +618,7 @@ impl Executor {
             ExecutionPhase::Running(_) | ExecutionPhase::Asking(_) => {}
             ExecutionPhase::Resting => return Some(execution),
         }
-        shared.tenures.end(&execution.key, execution.token);
+        shared.tenures.end(&execution.spec.key, execution.token);
         Some(execution)
     }
 
@@ -637,7 +631,7 @@ impl Executor {
         task: TaskId,
     ) {
         let (Some(kept), Some(execution)) = (replica.get(&task), self.tasks.get(&task)) else { return };
-        if kept.digest == execution.digest {
+        if kept.digest == execution.spec.digest {
             if matches!(execution.phase, ExecutionPhase::Running(_)) && !kept.record.class.is_submitters() {
                 shared.stats.duplicate_runs += 1;
                 shared.event(JobEvent::Duplicate { task, by: kept.record.by });
@@ -740,7 +734,7 @@ impl Executor {
         let mut by_submitter: BTreeMap<PublicKey, Signs> = BTreeMap::new();
         for (task, execution) in &mut self.tasks {
             let note = execution.note.take();
-            for waiter in execution.waiters.iter().filter(|waiter| !shared.down.contains(&waiter.who)) {
+            for waiter in execution.waiters.iter().filter(|waiter| !shared.peers.is_down(&waiter.who)) {
                 let signs = by_submitter.entry(waiter.who).or_default();
                 signs.beats.push(Beat { task: *task, attempt: waiter.attempt, finished: None });
                 signs.notes.extend(note.clone().map(|note| (*task, waiter.attempt, note)));

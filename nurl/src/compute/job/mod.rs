@@ -36,10 +36,14 @@ mod executor;
 mod holders;
 mod listeners;
 mod message;
+mod nodes;
 pub mod options;
+mod peers;
+mod queues;
 mod record;
 mod replica;
 mod shared;
+mod spec;
 mod submission;
 mod submitter;
 mod task;
@@ -48,7 +52,6 @@ mod tests;
 
 mod wire;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -65,8 +68,10 @@ pub use self::task::{NotATaskId, Priority, TASK_ID_LEN, TaskId};
 
 use self::executor::Executor;
 use self::message::Message;
+use self::peers::PeerConditions;
+use self::queues::Queues;
 use self::replica::Replica;
-use self::shared::{MAX_DOWN, SharedContext, Timer};
+use self::shared::{SharedContext, Timer};
 use self::submitter::Submitter;
 use crate::key::PublicKey;
 use crate::kit::timers::Timers;
@@ -93,14 +98,9 @@ impl Jobs {
             placement: None,
             timers: Timers::default(),
             tenures,
-            down: BTreeSet::new(),
-            failed: BTreeSet::new(),
-            draining: BTreeMap::new(),
-            silent: BTreeMap::new(),
+            peers: PeerConditions::default(),
             stats: JobStats::default(),
-            events: VecDeque::new(),
-            to_self: VecDeque::new(),
-            outbox: VecDeque::new(),
+            queues: Queues::default(),
         };
         Jobs {
             shared,
@@ -224,18 +224,10 @@ impl Jobs {
 
     /// Takes the failure detector's verdict on a member.
     pub fn on_member(&mut self, now: Instant, peer: PublicKey, change: MemberChange) {
-        self.shared.draining.remove(&peer);
-        self.shared.is_heard(&peer);
-        match change {
-            MemberChange::Dead | MemberChange::Left => {
-                if self.shared.down.len() < MAX_DOWN {
-                    self.shared.down.insert(peer);
-                }
-                self.executor.on_peer_down(&mut self.shared, peer);
-            }
-            MemberChange::Alive | MemberChange::Restarted => {
-                self.shared.down.remove(&peer);
-            }
+        let down = matches!(change, MemberChange::Dead | MemberChange::Left);
+        self.shared.peers.changed(peer, down);
+        if down {
+            self.executor.on_peer_down(&mut self.shared, peer);
         }
         self.submitter.on_member(&mut self.shared, now, peer, change);
         if change != MemberChange::Alive {
@@ -248,14 +240,13 @@ impl Jobs {
     /// Notes that a message to `peer` was not delivered. The next [`handle_timeout`](Jobs::handle_timeout), which is
     /// due at once, handles a burst of such failures together.
     pub fn on_send_failed(&mut self, now: Instant, peer: PublicKey) {
-        if self.shared.failed.len() < MAX_DOWN {
-            self.shared.failed.insert(peer);
+        if self.shared.peers.send_failed(peer) {
             self.shared.timers.set_if_idle(Timer::Failed, now);
         }
     }
 
     fn after_failed_sends(&mut self, now: Instant) {
-        for peer in std::mem::take(&mut self.shared.failed) {
+        for peer in self.shared.peers.take_failed() {
             self.submitter.on_send_failed(&mut self.shared, now, peer);
             self.executor.on_peer_down(&mut self.shared, peer);
             self.replica.on_send_failed(&mut self.shared, now, peer);
@@ -264,7 +255,7 @@ impl Jobs {
 
     /// The next message to send to another node.
     pub fn poll_transmit(&mut self) -> Option<(PublicKey, Bytes)> {
-        let (to, message) = self.shared.outbox.pop_front()?;
+        let (to, message) = self.shared.queues.next_message()?;
         Some((to, message.encode()))
     }
 
@@ -301,7 +292,7 @@ impl Jobs {
 
     /// The next event.
     pub fn poll_event(&mut self) -> Option<JobEvent> {
-        self.shared.events.pop_front()
+        self.shared.queues.next_event()
     }
 
     /// Does the work that is due.
@@ -382,7 +373,7 @@ impl Jobs {
 
     /// Handles the messages of this node to itself. The loop ends because each message answers an earlier one.
     fn settle(&mut self, now: Instant) {
-        while let Some(message) = self.shared.to_self.pop_front() {
+        while let Some(message) = self.shared.queues.next_to_self() {
             let local = self.shared.local;
             self.dispatch(now, local, message);
         }
@@ -392,7 +383,7 @@ impl Jobs {
     fn dispatch(&mut self, now: Instant, from: PublicKey, message: Message) {
         let Jobs { shared, submitter, executor, replica } = self;
         executor.heard(now, from);
-        shared.is_heard(&from);
+        shared.peers.heard(&from);
         match message {
             Message::Submit(submit) => executor.handle_submit(shared, replica, now, from, submit),
             Message::Accepted { task, attempt, boot, token } => {

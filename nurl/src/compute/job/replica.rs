@@ -437,7 +437,7 @@ impl Replica {
         kept.sent_to.0.retain(|peer| owners.contains(peer));
         for owner in owners {
             // An owner that is down gets the record when it is back.
-            if owner != shared.local && !shared.down.contains(&owner) && kept.sent_to.insert(owner) {
+            if owner != shared.local && !shared.peers.is_down(&owner) && kept.sent_to.insert(owner) {
                 shared.send(owner, Message::Replica(copy_of(now, task, kept)));
                 sent += 1;
             }

@@ -5,7 +5,7 @@
 //! failed executor is not tried again before every other one was tried. A task that is lost with too many executors,
 //! or fails on too many, is a dead letter.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -14,15 +14,16 @@ use super::error::{JobError, SubmitError};
 use super::event::{JobEvent, MemberChange, Moved, WaitReason};
 use super::holders::{Holders, VERDICT_WITHIN};
 use super::message::{Beat, Message, Reason, Refused, Submit};
+use super::nodes::TaskNodes;
 use super::options::{
-    HORIZON, LOSS_SPREAD, MAX_BUSY_STAYS, MAX_DEAD_LETTER_BYTES, MAX_DEAD_LETTERS, MAX_HEARD_PER_TASK,
-    MAX_KEY_LEN, MAX_KIND_LEN, MAX_LIFE, MAX_PAYLOAD_LEN, MAX_RESOLVED, MAX_SUBMISSION_BYTES,
-    MAX_SUBMISSIONS, SubmitOptions,
+    HORIZON, LOSS_SPREAD, MAX_BUSY_STAYS, MAX_DEAD_LETTER_BYTES, MAX_DEAD_LETTERS, MAX_KEY_LEN, MAX_KIND_LEN,
+    MAX_LIFE, MAX_PAYLOAD_LEN, MAX_RESOLVED, MAX_SUBMISSION_BYTES, MAX_SUBMISSIONS, SubmitOptions,
 };
 use super::record::Record;
 use super::replica::{Replica, TaskMeta};
-use super::shared::{SharedContext, Timer, digest};
-use super::submission::{Submission, SubmissionPhase, choose, hear, max_losses, may_speak};
+use super::shared::{SharedContext, Timer};
+use super::spec::{TaskSpec, digest};
+use super::submission::{AwaitedResult, Submission, SubmissionPhase, Tries};
 use super::task::TaskId;
 use crate::key::PublicKey;
 use crate::kit::backoff::full_jitter;
@@ -123,7 +124,7 @@ impl Submitter {
             return Err(SubmitError::BadLife);
         }
         let digest = digest(kind, key, &payload);
-        let former = self.open.get(&id).map(|task| task.digest);
+        let former = self.open.get(&id).map(|task| task.spec.digest);
         if let Some(former) = former.or_else(|| self.resolved.get(&id).map(|task| task.digest)) {
             return if former == digest { Ok(()) } else { Err(SubmitError::Conflict(id)) };
         }
@@ -133,28 +134,18 @@ impl Submitter {
         }
         shared.stats.submitted += 1;
         self.bytes += payload.len();
+        let (kind, key) = (kind.to_owned(), Bytes::copy_from_slice(key));
         let task = Submission {
-            kind: kind.to_owned(),
-            key: Bytes::copy_from_slice(key),
-            payload,
-            digest,
+            spec: TaskSpec { kind, key, payload, digest, parent },
             deadline: now + options.life,
             options,
-            parent,
-            attempts: 0,
-            failures: 0,
-            retries: 0,
-            busy_stays: 0,
-            fetches: 0,
-            result_len: 0,
             known,
             force: false,
-            tried: BTreeSet::new(),
-            without_kind: BTreeSet::new(),
-            heard: BTreeSet::new(),
+            tries: Tries::default(),
+            nodes: TaskNodes::default(),
             holders: Holders::default(),
             waits_told: false,
-            last: None,
+            awaited: AwaitedResult::default(),
             token: None,
             phase: SubmissionPhase::Placing { since: now, told: false },
         };
@@ -196,7 +187,7 @@ impl Submitter {
     /// Sends the next attempt, to `stay` if it is still on the list, otherwise to the next executor of the list.
     fn place(&mut self, shared: &mut SharedContext, now: Instant, id: TaskId, stay: Option<PublicKey>) {
         let Some(task) = self.open.get_mut(&id) else { return };
-        if let Some(until) = task.holders.wait(now, max_losses(task)) {
+        if let Some(until) = task.holders.wait(now, task.max_losses()) {
             if !std::mem::replace(&mut task.waits_told, true) {
                 shared.event(JobEvent::Waiting { task: id, why: WaitReason::Verdict });
             }
@@ -205,8 +196,8 @@ impl Submitter {
             return;
         }
         task.waits_told = false;
-        let list = shared.candidates(now, &task.kind, &task.key);
-        let chosen = choose(task, &shared.not_silent(now, &list), stay);
+        let list = shared.candidates(now, &task.spec.kind, &task.spec.key);
+        let chosen = task.nodes.choose(&shared.peers.not_silent(now, &list), stay);
         let Some(target) = chosen else {
             if !matches!(task.phase, SubmissionPhase::Placing { .. }) {
                 task.phase = SubmissionPhase::Placing { since: now, told: false };
@@ -214,17 +205,16 @@ impl Submitter {
             self.arm(shared, id);
             return;
         };
-        let attempt = task.attempts;
-        task.attempts = task.attempts.saturating_add(1);
-        task.tried.insert(target);
-        hear(task, target);
+        let attempt = task.tries.attempts;
+        task.tries.attempts = task.tries.attempts.saturating_add(1);
+        task.nodes.addressed(target);
         shared.stats.attempts += 1;
-        if let Some((from, why)) = task.last.take()
+        if let Some((from, why)) = task.nodes.last.take()
             && from != target
         {
             shared.event(JobEvent::Reassigned { task: id, from, to: target, why });
         }
-        let until = now + shared.config.accept_timeout + way(shared, task.payload.len() as u64);
+        let until = now + shared.config.accept_timeout + way(shared, task.spec.payload.len() as u64);
         task.phase = SubmissionPhase::Waiting { target, until };
         let place = list.iter().position(|member| *member == target).unwrap_or_default();
         let reach = usize::try_from(attempt).unwrap_or(usize::MAX).max(place);
@@ -234,15 +224,15 @@ impl Submitter {
             reach: u16::try_from(reach).unwrap_or(u16::MAX),
             hops: 0,
             submitter: shared.local,
-            kind: task.kind.clone(),
-            key: task.key.clone(),
+            kind: task.spec.kind.clone(),
+            key: task.spec.key.clone(),
             priority: task.options.priority,
             // Rounded up, so that a life that isn't over never arrives as zero.
             life: task.deadline.saturating_duration_since(now) + Duration::from_millis(1),
             ask: task.known || attempt > 0,
             force: task.force,
-            parent: task.parent,
-            payload: task.payload.clone(),
+            parent: task.spec.parent,
+            payload: task.spec.payload.clone(),
         };
         self.arm(shared, id);
         shared.send(target, Message::Submit(submit));
@@ -251,12 +241,16 @@ impl Submitter {
     /// Ends the attempt at `from` without an outcome: back off, then go to the next executor.
     fn retry(&mut self, shared: &mut SharedContext, now: Instant, id: TaskId, from: PublicKey, why: Moved) {
         let Some(task) = self.open.get_mut(&id) else { return };
-        let delay =
-            full_jitter(&mut shared.rng, shared.config.backoff_base, shared.config.backoff_cap, task.retries);
-        task.retries = task.retries.saturating_add(1);
-        task.busy_stays = 0;
+        let delay = full_jitter(
+            &mut shared.rng,
+            shared.config.backoff_base,
+            shared.config.backoff_cap,
+            task.tries.retries,
+        );
+        task.tries.retries = task.tries.retries.saturating_add(1);
+        task.tries.busy_stays = 0;
         if why == Moved::Silent {
-            shared.fell_silent(now, from);
+            shared.peers.fell_silent(now, from);
             task.holders.fell_silent(from, now + VERDICT_WITHIN);
         }
         let suspicions = u32::try_from(task.holders.suspicions().saturating_sub(1)).unwrap_or(u32::MAX);
@@ -264,7 +258,7 @@ impl Submitter {
             &mut shared.rng,
             LOSS_SPREAD.saturating_mul(suspicions).min(shared.config.backoff_cap),
         );
-        task.last = Some((from, why));
+        task.nodes.last = Some((from, why));
         task.phase = SubmissionPhase::BackOff { until: now + delay + spread, stay: None };
         self.arm(shared, id);
     }
@@ -274,7 +268,7 @@ impl Submitter {
         let next = match task.phase {
             SubmissionPhase::Placing { since, told } => {
                 // A draining executor may be back by then, or may still not have ended.
-                let again = shared.draining.values().min().copied().unwrap_or(task.deadline);
+                let again = shared.peers.first_drained().unwrap_or(task.deadline);
                 match self.complete_at {
                     Some(complete) if !told => {
                         (since.max(complete) + shared.config.infeasible_after).min(again)
@@ -303,11 +297,11 @@ impl Submitter {
             self.end_here(shared, replica, now, id, JobError::Deadline);
             return;
         }
-        if task.holders.lost().count() >= max_losses(task) {
+        if task.holders.lost().count() >= task.max_losses() {
             self.lost(shared, replica, now, id);
             return;
         }
-        let attempt = task.attempts.saturating_sub(1);
+        let attempt = task.tries.attempts.saturating_sub(1);
         match &mut task.phase {
             SubmissionPhase::Placing { .. } => self.still_placing(shared, replica, now, id),
             SubmissionPhase::Waiting { target, .. } => {
@@ -328,8 +322,8 @@ impl Submitter {
                 }
                 if fetch.is_some_and(|at| now >= at) {
                     // The result may still be on its way: ask again at growing intervals.
-                    task.fetches = task.fetches.saturating_add(1);
-                    *fetch = Some(now + fetch_delay(shared, task.result_len, task.fetches));
+                    task.awaited.fetches = task.awaited.fetches.saturating_add(1);
+                    *fetch = Some(now + fetch_delay(shared, task.awaited.len, task.awaited.fetches));
                     shared.stats.fetched += 1;
                     shared.send(by, Message::Fetch { task: id, attempt });
                 }
@@ -342,7 +336,7 @@ impl Submitter {
     fn still_placing(&mut self, shared: &mut SharedContext, replica: &mut Replica, now: Instant, id: TaskId) {
         self.place(shared, now, id, None);
         let after = shared.config.infeasible_after;
-        let Some(Submission { kind, phase: SubmissionPhase::Placing { since, told: told @ false }, .. }) =
+        let Some(Submission { spec, phase: SubmissionPhase::Placing { since, told: told @ false }, .. }) =
             self.open.get_mut(&id)
         else {
             return;
@@ -350,8 +344,8 @@ impl Submitter {
         if self.complete_at.is_none_or(|complete| now < complete.max(*since) + after) {
             return;
         }
-        if !shared.has_kind(kind) {
-            let kind = kind.clone();
+        if !shared.has_kind(&spec.kind) {
+            let kind = spec.kind.clone();
             self.end_here(shared, replica, now, id, JobError::Infeasible(kind));
             return;
         }
@@ -377,11 +371,11 @@ impl Submitter {
             self.not_waiting(shared, from, id, attempt, false);
             return;
         };
-        if attempt >= task.attempts {
+        if attempt >= task.tries.attempts {
             shared.stats.unexpected += 1;
             return;
         }
-        hear(task, from);
+        task.nodes.hear(from);
         task.token = task.token.max(Some(token));
         if self.adopt(shared, now, id, from, (attempt, boot, false)) {
             shared.event(JobEvent::Accepted { task: id, by: from, token });
@@ -399,7 +393,7 @@ impl Submitter {
         (attempt, boot, finished): (u32, u64, bool),
     ) -> bool {
         let Some(task) = self.open.get_mut(&id) else { return false };
-        let latest = task.attempts.saturating_sub(1);
+        let latest = task.tries.attempts.saturating_sub(1);
         task.holders.has(from, boot);
         let withdrawn = match &mut task.phase {
             SubmissionPhase::Accepted { by, boot: known_boot, heard, .. } if *by == from => {
@@ -428,9 +422,9 @@ impl Submitter {
             SubmissionPhase::Placing { .. } | SubmissionPhase::BackOff { .. } => None,
         };
         task.phase = SubmissionPhase::Accepted { by: from, boot, heard: now, fetch: None };
-        task.retries = 0;
-        task.busy_stays = 0;
-        task.last = None;
+        task.tries.retries = 0;
+        task.tries.busy_stays = 0;
+        task.nodes.last = None;
         if let Some(target) = withdrawn {
             task.holders.released(target);
             shared.stats.withdrawn += 1;
@@ -459,7 +453,7 @@ impl Submitter {
                 self.not_waiting(shared, from, id, beat.attempt, beat.finished.is_some());
                 continue;
             };
-            if !task.heard.contains(&from) || beat.attempt >= task.attempts {
+            if !task.nodes.has_heard(&from) || beat.attempt >= task.tries.attempts {
                 shared.stats.unexpected += 1;
                 continue;
             }
@@ -479,8 +473,8 @@ impl Submitter {
                 && fetch.is_none()
             {
                 // No result is longer, whatever length the node claims.
-                task.result_len = len.min(MAX_PAYLOAD_LEN as u64);
-                *fetch = Some(now + fetch_delay(shared, task.result_len, task.fetches));
+                task.awaited.len = len.min(MAX_PAYLOAD_LEN as u64);
+                *fetch = Some(now + fetch_delay(shared, task.awaited.len, task.awaited.fetches));
                 self.arm(shared, id);
             }
         }
@@ -520,8 +514,8 @@ impl Submitter {
         note: Bytes,
     ) {
         match self.open.get(&id) {
-            Some(Submission { phase: SubmissionPhase::Accepted { by, .. }, attempts, .. })
-                if *by == from && attempt < *attempts =>
+            Some(Submission { phase: SubmissionPhase::Accepted { by, .. }, tries, .. })
+                if *by == from && attempt < tries.attempts =>
             {
                 shared.event(JobEvent::Progress { task: id, by: from, note });
             }
@@ -547,35 +541,32 @@ impl Submitter {
             SubmissionPhase::Accepted { by, .. } => Some(*by),
             SubmissionPhase::Placing { .. } | SubmissionPhase::BackOff { .. } => None,
         };
-        let latest = attempt.checked_add(1) == Some(task.attempts);
+        let latest = attempt.checked_add(1) == Some(task.tries.attempts);
         let accepted_elsewhere = matches!(task.phase, SubmissionPhase::Accepted { by, .. } if by != from);
         if current.is_none() || (!latest && current != Some(from)) || accepted_elsewhere {
             return;
         }
-        if !may_speak(shared, task, from) {
+        if !task.may_speak(shared, from) {
             shared.stats.unexpected += 1;
             return;
         }
         match reason {
             Reason::Busy { retry_after } => {
                 shared.stats.busy_seen += 1;
-                if task.busy_stays >= MAX_BUSY_STAYS {
+                if task.tries.busy_stays >= MAX_BUSY_STAYS {
                     self.retry(shared, now, id, from, Moved::Busy);
                     return;
                 }
-                task.busy_stays += 1;
+                task.tries.busy_stays += 1;
                 let hint = retry_after.min(MAX_BUSY_WAIT);
                 let until = now + hint + draw::duration(&mut shared.rng, hint);
                 task.phase = SubmissionPhase::BackOff { until, stay: Some(from) };
                 self.arm(shared, id);
             }
             Reason::UnknownKind => {
-                if task.without_kind.len() < MAX_HEARD_PER_TASK {
-                    task.without_kind.insert(from);
-                }
-                let list = shared.executors(&task.kind, &task.key);
-                if list.iter().all(|member| task.without_kind.contains(member)) {
-                    let kind = task.kind.clone();
+                let list = shared.executors(&task.spec.kind, &task.spec.key);
+                if task.nodes.lacks_kind(from, &list) {
+                    let kind = task.spec.kind.clone();
                     self.end_here(shared, replica, now, id, JobError::UnknownKind(kind));
                 } else {
                     self.retry(shared, now, id, from, Moved::Refused);
@@ -586,7 +577,7 @@ impl Submitter {
             Reason::Elsewhere { runner } => {
                 // Believed once: if the runner doesn't answer, the next executor runs the task in any case.
                 task.force = true;
-                hear(task, runner);
+                task.nodes.hear(runner);
                 task.phase =
                     SubmissionPhase::Waiting { target: runner, until: now + shared.config.accept_timeout };
                 self.arm(shared, id);
@@ -605,12 +596,12 @@ impl Submitter {
     fn handed_back(&mut self, shared: &mut SharedContext, now: Instant, id: TaskId, from: PublicKey) {
         let Some(task) = self.open.get_mut(&id) else { return };
         shared.stats.hand_backs += 1;
-        if !shared.pass_over(now, from) {
+        if !shared.peers.pass_over(now, from) {
             // The draining node can't be remembered, so it would be chosen again.
             self.retry(shared, now, id, from, Moved::HandedBack);
             return;
         }
-        task.last = Some((from, Moved::HandedBack));
+        task.nodes.last = Some((from, Moved::HandedBack));
         self.place(shared, now, id, None);
     }
 
@@ -624,12 +615,12 @@ impl Submitter {
         error: JobError,
     ) {
         let Some(task) = self.open.get_mut(&id) else { return };
-        task.failures += 1;
-        if task.failures < task.options.max_failures.max(1) {
+        task.tries.failures += 1;
+        if task.tries.failures < task.options.max_failures.max(1) {
             self.retry(shared, now, id, from, Moved::Failed(error));
             return;
         }
-        let (failures, last) = (task.failures, error.to_string());
+        let (failures, last) = (task.tries.failures, error.to_string());
         self.keep_letter(shared, id, error);
         self.end_here(shared, replica, now, id, JobError::DeadLetter { failures, last });
     }
@@ -648,11 +639,11 @@ impl Submitter {
         let Some(task) = self.open.get(&id) else { return };
         let letter = DeadLetter {
             task: id,
-            parent: task.parent,
-            kind: task.kind.clone(),
-            key: task.key.clone(),
-            payload: task.payload.clone(),
-            failures: task.failures,
+            parent: task.spec.parent,
+            kind: task.spec.kind.clone(),
+            key: task.spec.key.clone(),
+            payload: task.spec.payload.clone(),
+            failures: task.tries.failures,
             last,
         };
         self.letter_bytes += letter.payload.len();
@@ -685,7 +676,7 @@ impl Submitter {
             }
             return;
         };
-        if !may_speak(shared, task, from) || !shared.believe(record.token) {
+        if !task.may_speak(shared, from) || !shared.believe(record.token) {
             shared.stats.forged_outcomes += 1;
             return;
         }
@@ -714,12 +705,12 @@ impl Submitter {
         let Some(task) = self.open.get(&id) else { return false };
         let local = shared.local;
         let token = task.token.unwrap_or(Epoch { counter: 0, owner: local });
-        if task.attempts > 0 {
+        if task.tries.attempts > 0 {
             let meta = TaskMeta {
-                digest: task.digest,
+                digest: task.spec.digest,
                 submitters: vec![local],
-                kind: task.kind.clone(),
-                key: task.key.clone(),
+                kind: task.spec.kind.clone(),
+                key: task.spec.key.clone(),
                 until: task.deadline + HORIZON,
             };
             let record = Record::new(Err(error.clone()), token, local);
@@ -740,7 +731,7 @@ impl Submitter {
         by: Option<PublicKey>,
     ) {
         let Some(task) = self.open.remove(&id) else { return };
-        self.bytes -= task.payload.len();
+        self.bytes -= task.spec.payload.len();
         shared.timers.clear(Timer::Submission(id));
         if outcome.is_ok() {
             shared.stats.results += 1;
@@ -748,9 +739,9 @@ impl Submitter {
             shared.stats.errors += 1;
         }
         let hash = super::record::outcome_hash(&outcome);
-        let mut told = task.heard;
+        let mut told = task.nodes.into_heard();
         if by.is_some() {
-            told.extend(shared.owners(&task.key));
+            told.extend(shared.owners(&task.spec.key));
             for peer in told {
                 shared.send(peer, Message::Ack { task: id, hash });
             }
@@ -759,8 +750,8 @@ impl Submitter {
                 shared.send(peer, Message::Cancel { task: id });
             }
         }
-        self.remember(shared, now, id, Resolved { digest: task.digest, hash, by }, task.deadline);
-        shared.event(JobEvent::Done { task: id, outcome, by, attempts: task.attempts });
+        self.remember(shared, now, id, Resolved { digest: task.spec.digest, hash, by }, task.deadline);
+        shared.event(JobEvent::Done { task: id, outcome, by, attempts: task.tries.attempts });
     }
 
     fn remember(
@@ -826,8 +817,8 @@ impl Submitter {
                 MemberChange::Left => task.holders.released(peer),
                 MemberChange::Alive => task.holders.lives(peer),
             }
-            let waits = task.waits_told && task.holders.wait(now, max_losses(task)).is_none();
-            if waits || task.holders.lost().count() >= max_losses(task) {
+            let waits = task.waits_told && task.holders.wait(now, task.max_losses()).is_none();
+            if waits || task.holders.lost().count() >= task.max_losses() {
                 shared.timers.set(Timer::Submission(*id), now);
             }
         }

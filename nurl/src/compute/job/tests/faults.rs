@@ -199,7 +199,7 @@ fn an_outcome_of_a_member_that_is_not_on_the_list_is_ignored() {
     // A replica's record from such a node is refused, too.
     let copy = message::RecordCopy {
         task,
-        digest: shared::digest("work", b"key", b"x"),
+        digest: spec::digest("work", b"key", b"x"),
         submitters: vec![key(6)],
         kind: "work".into(),
         key: Bytes::from_static(b"key"),
