@@ -28,9 +28,10 @@ const KEY_FILE_LIMIT_BYTES: u64 = 256;
 const PUBLIC_HRP: &str = "nurl";
 const SECRET_HRP: &str = "nurl-secret-";
 
-/// An X25519 public key: the identity of a peer.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PublicKey([u8; KEY_LEN]);
+/// An X25519 public key: the identity of a peer. In CBOR it is a byte string of 32.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, minicbor::Encode, minicbor::Decode)]
+#[cbor(transparent)]
+pub struct PublicKey(#[cbor(n(0), with = "minicbor::bytes")] [u8; KEY_LEN]);
 
 impl PublicKey {
     /// Takes the 32 bytes unchanged (RFC 7748 §5: any 32 bytes are a u-coordinate).

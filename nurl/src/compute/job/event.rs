@@ -251,11 +251,11 @@ pub struct JobStats {
     pub handed_back: u64,
     /// Executor: a task id used for two payloads.
     pub conflicts: u64,
-    /// Keeper: records that showed a second run of a task.
+    /// Replica: records that showed a second run of a task.
     pub duplicate_runs: u64,
-    /// Keeper: records from nodes that aren't allowed to make them.
+    /// Replica: records from nodes that aren't allowed to make them.
     pub forged_records: u64,
-    /// Keeper: outcomes not kept because the table or its byte limit was full.
+    /// Replica: outcomes not kept because the table or its byte limit was full.
     pub records_refused: u64,
     /// Messages from a node that has no part in the task.
     pub unexpected: u64,
@@ -280,9 +280,9 @@ pub struct Gauges {
     pub executing: usize,
     /// Executor: handlers running.
     pub running: usize,
-    /// Keeper: outcomes and hashes.
+    /// Replica: outcomes and hashes.
     pub records: usize,
-    /// Keeper: bytes of outcomes.
+    /// Replica: bytes of outcomes.
     pub record_bytes: usize,
     /// Executor: tenures held.
     pub tenures: usize,

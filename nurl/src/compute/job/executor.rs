@@ -8,15 +8,16 @@ use bytes::Bytes;
 
 use super::error::JobError;
 use super::event::{Drained, JobEvent, Run, RunId};
-use super::keeper::{Keeper, Meta, Waiter, add_waiter};
 use super::listeners::{Listeners, Turn};
-use super::message::{Beat, Known, Message, Reason, Submit};
+use super::message::{Beat, Known, Message, Reason, Refused, Submit};
 use super::options::{
     DRAIN_GRACE, HORIZON, KindLimits, MAX_ASKED, MAX_BEATS, MAX_EXECUTION_BYTES, MAX_EXECUTIONS,
     MAX_FENCED_RESTARTS, MAX_HOPS, MAX_KIND_LEN, MAX_KINDS, MAX_PAYLOAD_LEN, MAX_PROGRESS_LEN, TENURES_AGE,
 };
 use super::record::Record;
-use super::shared::{Shared, Timer, digest};
+use super::replica::{Replica, TaskMeta, Waiter, add_waiter};
+use super::shared::{SharedContext, Timer};
+use super::spec::{TaskSpec, digest};
 use super::task::{Priority, TaskId};
 use crate::key::PublicKey;
 use crate::kit::draw;
@@ -35,14 +36,14 @@ const FENCED_REST: Duration = Duration::from_millis(500);
 type Place = (Reverse<Priority>, u64, TaskId);
 
 #[derive(Debug)]
-struct Kind {
+struct KindQueue {
     limits: KindLimits,
     running: usize,
     queue: BTreeSet<Place>,
     mean: Duration,
 }
 
-impl Kind {
+impl KindQueue {
     fn retry_after(&self) -> Duration {
         let ahead = u32::try_from(self.queue.len() + 1).unwrap_or(u32::MAX);
         let lanes = u32::try_from(self.limits.concurrency.max(1)).unwrap_or(u32::MAX);
@@ -51,7 +52,7 @@ impl Kind {
 }
 
 #[derive(Debug)]
-enum Phase {
+enum ExecutionPhase {
     /// The other nodes are asked whether they know an outcome.
     Asking(BTreeSet<PublicKey>),
     Queued(Place),
@@ -62,12 +63,8 @@ enum Phase {
 
 #[derive(Debug)]
 struct Execution {
+    spec: TaskSpec,
     waiters: Vec<Waiter>,
-    kind: String,
-    key: Bytes,
-    payload: Bytes,
-    parent: Option<TaskId>,
-    digest: [u8; 32],
     priority: Priority,
     deadline: Instant,
     token: Epoch,
@@ -75,7 +72,7 @@ struct Execution {
     force: bool,
     restarts: u8,
     note: Option<Bytes>,
-    phase: Phase,
+    phase: ExecutionPhase,
 }
 
 /// A handler that was started and hasn't ended yet, whether its result is still needed or not.
@@ -98,7 +95,7 @@ struct Drain {
 
 #[derive(Debug, Default)]
 pub(super) struct Executor {
-    kinds: BTreeMap<String, Kind>,
+    kinds: BTreeMap<String, KindQueue>,
     tasks: BTreeMap<TaskId, Execution>,
     runs: BTreeMap<RunId, Started>,
     to_cancel: VecDeque<RunId>,
@@ -125,8 +122,9 @@ impl Executor {
 
     /// The keys for which an attempt holds a tenure.
     pub(super) fn keys(&self) -> BTreeSet<Bytes> {
-        let holding = self.tasks.values().filter(|execution| !matches!(execution.phase, Phase::Resting));
-        holding.map(|execution| execution.key.clone()).collect()
+        let holding =
+            self.tasks.values().filter(|execution| !matches!(execution.phase, ExecutionPhase::Resting));
+        holding.map(|execution| execution.spec.key.clone()).collect()
     }
 
     pub(super) fn register(&mut self, kind: &str, limits: KindLimits) -> bool {
@@ -137,7 +135,7 @@ impl Executor {
         if kind.is_empty() || kind.len() > MAX_KIND_LEN || self.kinds.len() >= MAX_KINDS {
             return false;
         }
-        let fresh = Kind { limits, running: 0, queue: BTreeSet::new(), mean: FIRST_MEAN };
+        let fresh = KindQueue { limits, running: 0, queue: BTreeSet::new(), mean: FIRST_MEAN };
         self.kinds.insert(kind.to_owned(), fresh);
         true
     }
@@ -146,97 +144,97 @@ impl Executor {
 
     pub(super) fn handle_submit(
         &mut self,
-        sh: &mut Shared,
-        keeper: &mut Keeper,
+        shared: &mut SharedContext,
+        replica: &mut Replica,
         now: Instant,
         from: PublicKey,
         submit: Submit,
     ) {
         if submit.hops == 0 && from != submit.submitter {
             // Only a forwarder sends for another node, and it counts its hop.
-            sh.stats.spoofed += 1;
+            shared.stats.spoofed += 1;
             return;
         }
         let waiter = Waiter { who: submit.submitter, attempt: submit.attempt };
         let digest = digest(&submit.kind, &submit.key, &submit.payload);
-        if self.answer_from_memory(sh, keeper, now, submit.task, digest, waiter) {
+        if self.answer_from_memory(shared, replica, now, submit.task, digest, waiter) {
             return;
         }
         if self.drain.is_some() {
-            sh.stats.handed_back += 1;
-            refuse(sh, submit.task, waiter, Reason::HandedBack);
+            shared.stats.handed_back += 1;
+            refuse(shared, submit.task, waiter, Reason::HandedBack);
             return;
         }
-        let list = sh.executors(&submit.kind, &submit.key);
-        let acts = list.iter().take(usize::from(submit.reach) + 1).any(|member| *member == sh.local);
+        let list = shared.executors(&submit.kind, &submit.key);
+        let acts = list.iter().take(usize::from(submit.reach) + 1).any(|member| *member == shared.local);
         if !acts {
-            forward(sh, from, &list, submit);
+            forward(shared, from, &list, submit);
             return;
         }
         let Some(kind) = self.kinds.get(&submit.kind) else {
-            sh.stats.unknown_kind += 1;
-            refuse(sh, submit.task, waiter, Reason::UnknownKind);
+            shared.stats.unknown_kind += 1;
+            refuse(shared, submit.task, waiter, Reason::UnknownKind);
             return;
         };
         let full = kind.queue.len() >= kind.limits.queue
             || self.tasks.len() >= MAX_EXECUTIONS
             || self.bytes + submit.payload.len() > MAX_EXECUTION_BYTES;
         if full {
-            sh.stats.busy += 1;
-            refuse(sh, submit.task, waiter, Reason::Busy { retry_after: kind.retry_after() });
+            shared.stats.busy += 1;
+            refuse(shared, submit.task, waiter, Reason::Busy { retry_after: kind.retry_after() });
             return;
         }
         // A counter that isn't durable yet will be in a moment; there are fewer executions than tenures.
-        let Ok(token) = sh.tenures.begin(&submit.key) else {
-            sh.stats.busy += 1;
-            refuse(sh, submit.task, waiter, Reason::Busy { retry_after: MIN_RETRY_AFTER });
+        let Ok(token) = shared.tenures.begin(&submit.key) else {
+            shared.stats.busy += 1;
+            refuse(shared, submit.task, waiter, Reason::Busy { retry_after: MIN_RETRY_AFTER });
             return;
         };
-        sh.timers.set_if_idle(Timer::Tenures, now + TENURES_AGE);
-        self.accept(sh, now, submit, digest, waiter, token);
+        shared.timers.set_if_idle(Timer::Tenures, now + TENURES_AGE);
+        self.accept(shared, now, submit, digest, waiter, token);
     }
 
     /// Answers a submit of a task that this node has or had.
     fn answer_from_memory(
         &mut self,
-        sh: &mut Shared,
-        keeper: &mut Keeper,
+        shared: &mut SharedContext,
+        replica: &mut Replica,
         now: Instant,
         task: TaskId,
         digest: [u8; 32],
         waiter: Waiter,
     ) -> bool {
-        if let Some(kept) = keeper.get(&task) {
-            sh.stats.duplicate_submits += 1;
+        if let Some(kept) = replica.get(&task) {
+            shared.stats.duplicate_submits += 1;
             if kept.digest != digest {
-                sh.stats.conflicts += 1;
-                refuse(sh, task, waiter, Reason::Conflict);
+                shared.stats.conflicts += 1;
+                refuse(shared, task, waiter, Reason::Conflict);
             } else if kept.record.is_settled() {
-                refuse(sh, task, waiter, Reason::Settled { hash: kept.record.hash });
+                refuse(shared, task, waiter, Reason::Settled { hash: kept.record.hash });
             } else {
-                tell(sh, task, waiter, &kept.record);
-                keeper.owe(sh, now, task, waiter);
+                tell(shared, task, waiter, &kept.record);
+                replica.owe(shared, now, task, waiter);
             }
             return true;
         }
         let Some(execution) = self.tasks.get_mut(&task) else { return false };
-        sh.stats.duplicate_submits += 1;
-        if execution.digest != digest {
-            sh.stats.conflicts += 1;
-            refuse(sh, task, waiter, Reason::Conflict);
+        shared.stats.duplicate_submits += 1;
+        if execution.spec.digest != digest {
+            shared.stats.conflicts += 1;
+            refuse(shared, task, waiter, Reason::Conflict);
         } else if add_waiter(&mut execution.waiters, waiter) {
             let token = execution.token;
-            let boot = sh.boot;
-            sh.send(waiter.who, Message::Accepted { task, attempt: waiter.attempt, boot, token });
+            let boot = shared.boot;
+            shared.send(waiter.who, Message::Accepted { task, attempt: waiter.attempt, boot, token });
         } else {
-            refuse(sh, task, waiter, Reason::Busy { retry_after: MAX_RETRY_AFTER });
+            refuse(shared, task, waiter, Reason::Busy { retry_after: MAX_RETRY_AFTER });
         }
         true
     }
 
     fn accept(
         &mut self,
-        sh: &mut Shared,
+        shared: &mut SharedContext,
         now: Instant,
         submit: Submit,
         digest: [u8; 32],
@@ -244,19 +242,16 @@ impl Executor {
         token: Epoch,
     ) {
         let task = submit.task;
-        let boot = sh.boot;
-        sh.send(waiter.who, Message::Accepted { task, attempt: waiter.attempt, boot, token });
-        let asked = if submit.ask { self.ask(sh, &submit, digest) } else { BTreeSet::new() };
+        let boot = shared.boot;
+        shared.send(waiter.who, Message::Accepted { task, attempt: waiter.attempt, boot, token });
+        let asked = if submit.ask { self.ask(shared, &submit, digest) } else { BTreeSet::new() };
         let deadline = now + submit.life;
         self.bytes += submit.payload.len();
         let asks = !asked.is_empty();
+        let Submit { kind, key, payload, parent, .. } = submit;
         let execution = Execution {
+            spec: TaskSpec { kind, key, payload, digest, parent },
             waiters: vec![waiter],
-            kind: submit.kind,
-            key: submit.key,
-            payload: submit.payload,
-            parent: submit.parent,
-            digest,
             priority: submit.priority,
             deadline,
             token,
@@ -264,29 +259,29 @@ impl Executor {
             force: submit.force,
             restarts: 0,
             note: None,
-            phase: Phase::Asking(asked),
+            phase: ExecutionPhase::Asking(asked),
         };
         self.tasks.insert(task, execution);
-        sh.timers.set_if_idle(Timer::Beat, now + sh.config.beat_interval);
+        shared.timers.set_if_idle(Timer::Beat, now + shared.config.beat_interval);
         if asks {
-            sh.timers.set(Timer::Execution(task), deadline.min(now + sh.config.ask_timeout));
+            shared.timers.set(Timer::Execution(task), deadline.min(now + shared.config.ask_timeout));
         } else {
-            self.enqueue(sh, task);
+            self.enqueue(shared, task);
         }
     }
 
     /// Asks the key's owners, and the executors before this one, which may be running the task.
-    fn ask(&self, sh: &mut Shared, submit: &Submit, digest: [u8; 32]) -> BTreeSet<PublicKey> {
+    fn ask(&self, shared: &mut SharedContext, submit: &Submit, digest: [u8; 32]) -> BTreeSet<PublicKey> {
         let mut asked = BTreeSet::new();
-        let before = sh.executors(&submit.kind, &submit.key).into_iter().take(usize::from(submit.reach));
-        let others: Vec<_> = sh.owners(&submit.key).into_iter().chain(before).collect();
+        let before = shared.executors(&submit.kind, &submit.key).into_iter().take(usize::from(submit.reach));
+        let others: Vec<_> = shared.owners(&submit.key).into_iter().chain(before).collect();
         for other in others {
             if asked.len() < MAX_ASKED
-                && other != sh.local
-                && !sh.down.contains(&other)
+                && other != shared.local
+                && !shared.peers.is_down(&other)
                 && asked.insert(other)
             {
-                sh.send(other, Message::Ask { task: submit.task, digest });
+                shared.send(other, Message::Ask { task: submit.task, digest });
             }
         }
         asked
@@ -296,103 +291,102 @@ impl Executor {
 
     pub(super) fn handle_ask(
         &mut self,
-        sh: &mut Shared,
-        keeper: &Keeper,
+        shared: &mut SharedContext,
+        replica: &Replica,
         from: PublicKey,
         task: TaskId,
         digest: [u8; 32],
     ) {
-        let known = match (keeper.get(&task), self.tasks.get(&task)) {
-            (Some(kept), _) if kept.digest == digest => Known::Recorded(kept.record.clone()),
-            // A node that still asks answers `Nothing`: otherwise two such nodes would wait for each other.
-            (None, Some(Execution { phase: Phase::Queued(_) | Phase::Running(_), .. })) => Known::Running,
-            _ => Known::Nothing,
-        };
-        sh.send(from, Message::Known { task, known });
+        let kept = replica.get(&task);
+        // A node that still asks doesn't answer that it runs: otherwise two such nodes would wait for each other.
+        let runs = matches!(
+            self.tasks.get(&task),
+            Some(Execution { phase: ExecutionPhase::Queued(_) | ExecutionPhase::Running(_), .. })
+        );
+        let running = kept.is_none() && runs;
+        let record = kept.filter(|kept| kept.digest == digest).map(|kept| kept.record.clone());
+        shared.send(from, Message::Known(Known { task, running, record }));
     }
 
     pub(super) fn handle_known(
         &mut self,
-        sh: &mut Shared,
-        keeper: &mut Keeper,
+        shared: &mut SharedContext,
+        replica: &mut Replica,
         now: Instant,
         from: PublicKey,
-        task: TaskId,
-        known: Known,
+        Known { task, running, record }: Known,
     ) {
-        let Some(Execution { phase: Phase::Asking(asked), force, .. }) = self.tasks.get_mut(&task) else {
+        let Some(Execution { phase: ExecutionPhase::Asking(asked), force, .. }) = self.tasks.get_mut(&task)
+        else {
             return;
         };
         if !asked.remove(&from) {
-            sh.stats.unexpected += 1;
+            shared.stats.unexpected += 1;
             return;
         }
         let nobody_left = asked.is_empty();
-        match known {
-            Known::Recorded(record) => {
-                if !sh.believe(record.token) {
+        match record {
+            Some(record) => {
+                if !shared.believe(record.token) {
                     return;
                 }
-                sh.stats.recalled += 1;
-                self.conclude(sh, keeper, now, task, record);
+                shared.stats.recalled += 1;
+                self.conclude(shared, replica, now, task, record);
             }
-            Known::Running if !*force => {
-                sh.stats.elsewhere += 1;
-                let execution = self.remove(sh, task).expect("looked up above");
+            None if running && !*force => {
+                shared.stats.elsewhere += 1;
+                let execution = self.remove(shared, task).expect("looked up above");
                 for waiter in execution.waiters {
-                    refuse(sh, task, waiter, Reason::Elsewhere { runner: from });
+                    refuse(shared, task, waiter, Reason::Elsewhere { runner: from });
                 }
             }
-            Known::Running | Known::Nothing => {
-                if nobody_left {
-                    self.enqueue(sh, task);
-                }
-            }
+            None if nobody_left => self.enqueue(shared, task),
+            None => {}
         }
     }
 
     // ---- Running.
 
-    fn enqueue(&mut self, sh: &mut Shared, task: TaskId) {
+    fn enqueue(&mut self, shared: &mut SharedContext, task: TaskId) {
         let Some(execution) = self.tasks.get_mut(&task) else { return };
         let place = (Reverse(execution.priority), self.next_place, task);
         self.next_place += 1;
-        execution.phase = Phase::Queued(place);
-        if let Some(kind) = self.kinds.get_mut(&execution.kind) {
+        execution.phase = ExecutionPhase::Queued(place);
+        if let Some(kind) = self.kinds.get_mut(&execution.spec.kind) {
             kind.queue.insert(place);
         }
-        sh.timers.set(Timer::Execution(task), execution.deadline);
+        shared.timers.set(Timer::Execution(task), execution.deadline);
     }
 
     /// The next handler to start. Among the kinds with a free place it is the task of the highest priority, then the
     /// one that has waited longest.
-    pub(super) fn start(&mut self, sh: &mut Shared, now: Instant) -> Option<Run> {
-        if self.runs.len() >= sh.config.concurrency {
+    pub(super) fn start(&mut self, shared: &mut SharedContext, now: Instant) -> Option<Run> {
+        if self.runs.len() >= shared.config.concurrency {
             return None;
         }
         let free = self.kinds.values().filter(|kind| kind.running < kind.limits.concurrency);
         let place = *free.filter_map(|kind| kind.queue.first()).min()?;
         let (_, _, task) = place;
         let execution = self.tasks.get_mut(&task).expect("queued tasks are in the table");
-        let kind = self.kinds.get_mut(&execution.kind).expect("queued tasks have a kind");
+        let kind = self.kinds.get_mut(&execution.spec.kind).expect("queued tasks have a kind");
         kind.queue.remove(&place);
         kind.running += 1;
         let id = RunId(self.next_run);
         self.next_run += 1;
-        execution.phase = Phase::Running(id);
+        execution.phase = ExecutionPhase::Running(id);
         let attempt = execution.waiters.first().map_or(0, |waiter| waiter.attempt);
-        let started = Started { task, attempt, kind: execution.kind.clone(), at: now };
+        let started = Started { task, attempt, kind: execution.spec.kind.clone(), at: now };
         self.runs.insert(id, started);
-        sh.stats.runs += 1;
+        shared.stats.runs += 1;
         let limit = kind.limits.time_limit.map(|limit| now + limit);
         Some(Run {
             id,
             task,
             attempt,
-            kind: execution.kind.clone(),
-            key: execution.key.clone(),
-            payload: execution.payload.clone(),
-            parent: execution.parent,
+            kind: execution.spec.kind.clone(),
+            key: execution.spec.key.clone(),
+            payload: execution.spec.payload.clone(),
+            parent: execution.spec.parent,
             token: execution.token,
             deadline: limit.map_or(execution.deadline, |limit| limit.min(execution.deadline)),
             limited: limit.is_some_and(|limit| limit < execution.deadline),
@@ -407,7 +401,7 @@ impl Executor {
         let task = self.runs.get(&run).map(|started| started.task);
         let execution = task.and_then(|task| self.tasks.get_mut(&task));
         if let Some(execution) = execution
-            && matches!(execution.phase, Phase::Running(current) if current == run)
+            && matches!(execution.phase, ExecutionPhase::Running(current) if current == run)
         {
             execution.note = Some(note.slice(..note.len().min(MAX_PROGRESS_LEN)));
         }
@@ -415,8 +409,8 @@ impl Executor {
 
     pub(super) fn finished(
         &mut self,
-        sh: &mut Shared,
-        keeper: &mut Keeper,
+        shared: &mut SharedContext,
+        replica: &mut Replica,
         now: Instant,
         run: RunId,
         result: Result<Bytes, JobError>,
@@ -429,9 +423,9 @@ impl Executor {
             kind.mean = (kind.mean * 7 + took) / 8;
         }
         let Started { task, attempt, kind, .. } = started;
-        sh.event(JobEvent::Ran { task, attempt, kind, ok: result.is_ok(), took });
+        shared.event(JobEvent::Ran { task, attempt, kind, ok: result.is_ok(), took });
         let wanted = self.tasks.get(&task).map(|execution| (&execution.phase, execution.token));
-        let Some((Phase::Running(current), token)) = wanted else { return };
+        let Some((ExecutionPhase::Running(current), token)) = wanted else { return };
         if *current != run {
             return;
         }
@@ -441,190 +435,209 @@ impl Executor {
         match result {
             Ok(bytes) if bytes.len() > MAX_PAYLOAD_LEN => {
                 let error = JobError::TooLarge { len: bytes.len() as u64 };
-                self.conclude(sh, keeper, now, task, Record::new(Err(error), token, sh.local));
+                self.conclude(shared, replica, now, task, Record::new(Err(error), token, shared.local));
             }
-            Err(JobError::Fenced { current }) => self.fenced(sh, now, task, current),
+            Err(JobError::Fenced { current }) => self.fenced(shared, now, task, current),
             // The run wasn't cancelled by this node, so the compute plane has ended.
-            Err(JobError::Cancelled) => self.hand_back(sh, task),
-            Err(error) if error.is_retriable() => self.give_back(sh, task, error),
-            outcome => self.conclude(sh, keeper, now, task, Record::new(outcome, token, sh.local)),
+            Err(JobError::Cancelled) => self.hand_back(shared, task),
+            Err(error) if error.is_retriable() => self.give_back(shared, task, error),
+            outcome => self.conclude(shared, replica, now, task, Record::new(outcome, token, shared.local)),
         }
     }
 
     /// Handles a fenced run: a resource holds a higher token. The driver does a push-pull; then, if this node still
     /// acts for the key, the attempt starts again under a higher tenure.
-    fn fenced(&mut self, sh: &mut Shared, now: Instant, task: TaskId, current: Epoch) {
-        sh.stats.fenced += 1;
+    fn fenced(&mut self, shared: &mut SharedContext, now: Instant, task: TaskId, current: Epoch) {
+        shared.stats.fenced += 1;
         if self.drain.is_some() {
             // The attempt would start again, but a drain leaves no time.
-            self.hand_back(sh, task);
+            self.hand_back(shared, task);
             return;
         }
         let Some(execution) = self.tasks.get_mut(&task) else { return };
-        sh.tenures.end(&execution.key, execution.token);
-        execution.phase = Phase::Resting;
-        let believed = sh.tenures.supersede(&execution.key, current).is_ok();
-        sh.stats.epoch_refused += u64::from(!believed);
+        shared.tenures.end(&execution.spec.key, execution.token);
+        execution.phase = ExecutionPhase::Resting;
+        let believed = shared.tenures.supersede(&execution.spec.key, current).is_ok();
+        shared.stats.epoch_refused += u64::from(!believed);
         execution.restarts += 1;
         if !believed || execution.restarts > MAX_FENCED_RESTARTS {
-            self.give_back(sh, task, JobError::Fenced { current });
+            self.give_back(shared, task, JobError::Fenced { current });
             return;
         }
-        let rest = FENCED_REST + draw::duration(&mut sh.rng, FENCED_REST);
-        sh.timers.set(Timer::Execution(task), execution.deadline.min(now + rest));
-        sh.event(JobEvent::Fenced { task, current });
+        let rest = FENCED_REST + draw::duration(&mut shared.rng, FENCED_REST);
+        shared.timers.set(Timer::Execution(task), execution.deadline.min(now + rest));
+        shared.event(JobEvent::Fenced { task, current });
     }
 
-    fn rested(&mut self, sh: &mut Shared, now: Instant, task: TaskId) {
+    fn rested(&mut self, shared: &mut SharedContext, now: Instant, task: TaskId) {
         let Some(execution) = self.tasks.get_mut(&task) else { return };
-        let list = sh.executors(&execution.kind, &execution.key);
-        if !list.iter().take(usize::from(execution.reach) + 1).any(|member| *member == sh.local) {
-            self.give_back(sh, task, JobError::retriable("another node acts for the key now"));
+        let list = shared.executors(&execution.spec.kind, &execution.spec.key);
+        if !list.iter().take(usize::from(execution.reach) + 1).any(|member| *member == shared.local) {
+            self.give_back(shared, task, JobError::retriable("another node acts for the key now"));
             return;
         }
-        match sh.tenures.begin(&execution.key) {
+        match shared.tenures.begin(&execution.spec.key) {
             Ok(token) => {
                 execution.token = token;
-                self.enqueue(sh, task);
+                self.enqueue(shared, task);
             }
             Err(_) => {
                 let again = execution.deadline.min(now + MIN_RETRY_AFTER);
-                sh.timers.set(Timer::Execution(task), again);
+                shared.timers.set(Timer::Execution(task), again);
             }
         }
     }
 
-    pub(super) fn on_timer(&mut self, sh: &mut Shared, keeper: &mut Keeper, now: Instant, task: TaskId) {
+    pub(super) fn on_timer(
+        &mut self,
+        shared: &mut SharedContext,
+        replica: &mut Replica,
+        now: Instant,
+        task: TaskId,
+    ) {
         let Some(execution) = self.tasks.get(&task) else { return };
         if now >= execution.deadline {
-            let record = Record::new(Err(JobError::Deadline), execution.token, sh.local);
-            self.conclude(sh, keeper, now, task, record);
+            let record = Record::new(Err(JobError::Deadline), execution.token, shared.local);
+            self.conclude(shared, replica, now, task, record);
             return;
         }
         match execution.phase {
             // Nodes that haven't answered by now can't be reached. At-least-once means to run the task anyway.
-            Phase::Asking(_) => self.enqueue(sh, task),
-            Phase::Resting => self.rested(sh, now, task),
-            Phase::Queued(_) | Phase::Running(_) => {}
+            ExecutionPhase::Asking(_) => self.enqueue(shared, task),
+            ExecutionPhase::Resting => self.rested(shared, now, task),
+            ExecutionPhase::Queued(_) | ExecutionPhase::Running(_) => {}
         }
     }
 
     // ---- Ends.
 
     /// Ends the task with an outcome: the waiters and the owners get it, and a run is stopped.
-    fn conclude(&mut self, sh: &mut Shared, keeper: &mut Keeper, now: Instant, task: TaskId, record: Record) {
-        let Some(execution) = self.remove(sh, task) else { return };
+    fn conclude(
+        &mut self,
+        shared: &mut SharedContext,
+        replica: &mut Replica,
+        now: Instant,
+        task: TaskId,
+        record: Record,
+    ) {
+        let Some(execution) = self.remove(shared, task) else { return };
         for waiter in &execution.waiters {
-            tell(sh, task, *waiter, &record);
+            tell(shared, task, *waiter, &record);
         }
-        let meta = Meta {
-            digest: execution.digest,
+        let meta = TaskMeta {
+            digest: execution.spec.digest,
             submitters: execution.waiters.iter().map(|waiter| waiter.who).collect(),
-            kind: execution.kind,
-            key: execution.key,
+            kind: execution.spec.kind,
+            key: execution.spec.key,
             until: execution.deadline + HORIZON,
         };
         let waiting = if record.is_settled() { Vec::new() } else { execution.waiters };
-        keeper.keep(sh, now, task, &meta, record, waiting);
-        keeper.replicate(sh, now, task);
+        replica.keep(shared, now, task, &meta, record, waiting);
+        replica.replicate(shared, now, task);
     }
 
     /// Returns a failed attempt that may succeed elsewhere: no outcome, the submitter decides.
-    fn give_back(&mut self, sh: &mut Shared, task: TaskId, error: JobError) {
-        let Some(execution) = self.remove(sh, task) else { return };
+    fn give_back(&mut self, shared: &mut SharedContext, task: TaskId, error: JobError) {
+        let Some(execution) = self.remove(shared, task) else { return };
         let error = error.bounded();
         for waiter in execution.waiters {
-            refuse(sh, task, waiter, Reason::Failed { error: error.clone() });
+            refuse(shared, task, waiter, Reason::Failed { error: error.clone() });
         }
     }
 
     /// Gives the task up for this node's own reasons: it starts elsewhere, and isn't counted as a failure.
-    fn hand_back(&mut self, sh: &mut Shared, task: TaskId) {
-        let Some(execution) = self.remove(sh, task) else { return };
-        sh.stats.handed_back += 1;
+    fn hand_back(&mut self, shared: &mut SharedContext, task: TaskId) {
+        let Some(execution) = self.remove(shared, task) else { return };
+        shared.stats.handed_back += 1;
         if let Some(drain) = &mut self.drain {
             drain.so_far.handed_back += 1;
         }
         for waiter in execution.waiters {
-            refuse(sh, task, waiter, Reason::HandedBack);
+            refuse(shared, task, waiter, Reason::HandedBack);
         }
     }
 
     // ---- Draining.
 
     /// Takes no more work, gives back the tasks that don't run, and the remaining ones at `limit`.
-    pub(super) fn drain(&mut self, sh: &mut Shared, now: Instant, limit: Duration) {
+    pub(super) fn drain(&mut self, shared: &mut SharedContext, now: Instant, limit: Duration) {
         let until = now + limit;
         let fresh = Drain { until, so_far: Drained::default(), reported: false };
         let drain = self.drain.get_or_insert(fresh);
         drain.until = drain.until.min(until);
         drain.reported = false;
-        sh.timers.set(Timer::Drain, drain.until);
-        let runs = |execution: &Execution| matches!(execution.phase, Phase::Running(_));
-        self.hand_back_all(sh, |execution| !runs(execution));
+        shared.timers.set(Timer::Drain, drain.until);
+        let runs = |execution: &Execution| matches!(execution.phase, ExecutionPhase::Running(_));
+        self.hand_back_all(shared, |execution| !runs(execution));
     }
 
     /// Handles the end of the drain's limit, or of the time for acknowledgements after it.
-    pub(super) fn drain_over(&mut self, sh: &mut Shared, now: Instant) {
-        self.hand_back_all(sh, |_| true);
+    pub(super) fn drain_over(&mut self, shared: &mut SharedContext, now: Instant) {
+        self.hand_back_all(shared, |_| true);
         if let Some(drain) = &self.drain
             && now < drain.until + DRAIN_GRACE
         {
-            sh.timers.set(Timer::Drain, drain.until + DRAIN_GRACE);
+            shared.timers.set(Timer::Drain, drain.until + DRAIN_GRACE);
         }
     }
 
-    fn hand_back_all(&mut self, sh: &mut Shared, which: impl Fn(&Execution) -> bool) {
+    fn hand_back_all(&mut self, shared: &mut SharedContext, which: impl Fn(&Execution) -> bool) {
         let tasks = self.tasks.iter().filter(|(_, execution)| which(execution)).map(|(task, _)| *task);
         for task in tasks.collect::<Vec<_>>() {
-            self.hand_back(sh, task);
+            self.hand_back(shared, task);
         }
     }
 
     /// Reports, once, that the drain is complete.
-    pub(super) fn report_drain(&mut self, sh: &mut Shared, keeper: &Keeper, now: Instant) {
-        let empty = self.tasks.is_empty() && self.runs.is_empty() && !keeper.owes_anything();
+    pub(super) fn report_drain(&mut self, shared: &mut SharedContext, replica: &Replica, now: Instant) {
+        let empty = self.tasks.is_empty() && self.runs.is_empty() && !replica.owes_anything();
         if let Some(drain) = &mut self.drain
             && !drain.reported
             && (empty || now >= drain.until + DRAIN_GRACE)
         {
             drain.reported = true;
-            sh.timers.clear(Timer::Drain);
-            sh.event(JobEvent::Drained(drain.so_far));
+            shared.timers.clear(Timer::Drain);
+            shared.event(JobEvent::Drained(drain.so_far));
         }
     }
 
     /// Removes a task from every table; its run, if any, is cancelled.
-    fn remove(&mut self, sh: &mut Shared, task: TaskId) -> Option<Execution> {
+    fn remove(&mut self, shared: &mut SharedContext, task: TaskId) -> Option<Execution> {
         let execution = self.tasks.remove(&task)?;
-        sh.timers.clear(Timer::Execution(task));
-        self.bytes -= execution.payload.len();
+        shared.timers.clear(Timer::Execution(task));
+        self.bytes -= execution.spec.payload.len();
         match &execution.phase {
-            Phase::Queued(place) => {
-                if let Some(kind) = self.kinds.get_mut(&execution.kind) {
+            ExecutionPhase::Queued(place) => {
+                if let Some(kind) = self.kinds.get_mut(&execution.spec.kind) {
                     kind.queue.remove(place);
                 }
             }
             // The run keeps its place until the driver returns it: a handler that ignores its cancellation still
             // occupies it.
-            Phase::Running(run) if self.runs.contains_key(run) => self.to_cancel.push_back(*run),
-            Phase::Running(_) | Phase::Asking(_) => {}
-            Phase::Resting => return Some(execution),
+            ExecutionPhase::Running(run) if self.runs.contains_key(run) => self.to_cancel.push_back(*run),
+            ExecutionPhase::Running(_) | ExecutionPhase::Asking(_) => {}
+            ExecutionPhase::Resting => return Some(execution),
         }
-        sh.tenures.end(&execution.key, execution.token);
+        shared.tenures.end(&execution.spec.key, execution.token);
         Some(execution)
     }
 
     /// Takes a record of this task from another node: a run here is no longer needed.
-    pub(super) fn on_record(&mut self, sh: &mut Shared, keeper: &mut Keeper, now: Instant, task: TaskId) {
-        let (Some(kept), Some(execution)) = (keeper.get(&task), self.tasks.get(&task)) else { return };
-        if kept.digest == execution.digest {
-            if matches!(execution.phase, Phase::Running(_)) && !kept.record.class.is_submitters() {
-                sh.stats.duplicate_runs += 1;
-                sh.event(JobEvent::Duplicate { task, by: kept.record.by });
+    pub(super) fn on_record(
+        &mut self,
+        shared: &mut SharedContext,
+        replica: &mut Replica,
+        now: Instant,
+        task: TaskId,
+    ) {
+        let (Some(kept), Some(execution)) = (replica.get(&task), self.tasks.get(&task)) else { return };
+        if kept.digest == execution.spec.digest {
+            if matches!(execution.phase, ExecutionPhase::Running(_)) && !kept.record.class.is_submitters() {
+                shared.stats.duplicate_runs += 1;
+                shared.event(JobEvent::Duplicate { task, by: kept.record.by });
             }
             let record = kept.record.clone();
-            self.conclude(sh, keeper, now, task, record);
+            self.conclude(shared, replica, now, task, record);
         }
     }
 
@@ -632,7 +645,7 @@ impl Executor {
     /// The execution ends with the last waiter.
     pub(super) fn handle_stop(
         &mut self,
-        sh: &mut Shared,
+        shared: &mut SharedContext,
         from: PublicKey,
         task: TaskId,
         attempt: Option<u32>,
@@ -643,53 +656,53 @@ impl Executor {
             .waiters
             .retain(|waiter| waiter.who != from || attempt.is_some_and(|attempt| attempt < waiter.attempt));
         if execution.waiters.len() == before {
-            sh.stats.unexpected += 1;
+            shared.stats.unexpected += 1;
         } else if execution.waiters.is_empty() {
-            self.remove(sh, task);
+            self.remove(shared, task);
         }
     }
 
     /// Answers a submitter that asks for the task's outcome or state.
     pub(super) fn handle_fetch(
         &mut self,
-        sh: &mut Shared,
-        keeper: &mut Keeper,
+        shared: &mut SharedContext,
+        replica: &mut Replica,
         now: Instant,
         from: PublicKey,
         task: TaskId,
         attempt: u32,
     ) {
         let waiter = Waiter { who: from, attempt };
-        if let Some(kept) = keeper.get(&task) {
+        if let Some(kept) = replica.get(&task) {
             if kept.record.is_settled() {
-                refuse(sh, task, waiter, Reason::Settled { hash: kept.record.hash });
+                refuse(shared, task, waiter, Reason::Settled { hash: kept.record.hash });
             } else if !kept.submitters().contains(&from) {
-                sh.stats.unexpected += 1;
+                shared.stats.unexpected += 1;
             } else {
-                tell(sh, task, waiter, &kept.record);
-                keeper.owe(sh, now, task, waiter);
+                tell(shared, task, waiter, &kept.record);
+                replica.owe(shared, now, task, waiter);
             }
         } else if let Some(execution) = self.tasks.get_mut(&task) {
             if execution.waiters.iter().any(|known| known.who == from) {
                 add_waiter(&mut execution.waiters, waiter);
                 let token = execution.token;
-                let boot = sh.boot;
-                sh.send(from, Message::Accepted { task, attempt, boot, token });
+                let boot = shared.boot;
+                shared.send(from, Message::Accepted { task, attempt, boot, token });
             } else {
-                sh.stats.unexpected += 1;
+                shared.stats.unexpected += 1;
             }
         } else {
-            refuse(sh, task, waiter, Reason::Unknown);
+            refuse(shared, task, waiter, Reason::Unknown);
         }
     }
 
     // ---- Members come and go.
 
     /// Notes that a node that was asked won't answer.
-    pub(super) fn on_peer_down(&mut self, sh: &mut Shared, peer: PublicKey) {
+    pub(super) fn on_peer_down(&mut self, shared: &mut SharedContext, peer: PublicKey) {
         let mut answered = Vec::new();
         for (task, execution) in &mut self.tasks {
-            if let Phase::Asking(asked) = &mut execution.phase
+            if let ExecutionPhase::Asking(asked) = &mut execution.phase
                 && asked.remove(&peer)
                 && asked.is_empty()
             {
@@ -697,7 +710,7 @@ impl Executor {
             }
         }
         for task in answered {
-            self.enqueue(sh, task);
+            self.enqueue(shared, task);
         }
     }
 
@@ -717,31 +730,31 @@ impl Executor {
     }
 
     /// Sends beats to every submitter, and sets the tick for the next ones.
-    pub(super) fn beat(&mut self, sh: &mut Shared, keeper: &mut Keeper, now: Instant) {
+    pub(super) fn beat(&mut self, shared: &mut SharedContext, replica: &mut Replica, now: Instant) {
         let mut by_submitter: BTreeMap<PublicKey, Signs> = BTreeMap::new();
         for (task, execution) in &mut self.tasks {
             let note = execution.note.take();
-            for waiter in execution.waiters.iter().filter(|waiter| !sh.down.contains(&waiter.who)) {
+            for waiter in execution.waiters.iter().filter(|waiter| !shared.peers.is_down(&waiter.who)) {
                 let signs = by_submitter.entry(waiter.who).or_default();
                 signs.beats.push(Beat { task: *task, attempt: waiter.attempt, finished: None });
                 signs.notes.extend(note.clone().map(|note| (*task, waiter.attempt, note)));
             }
         }
-        for (who, beat) in keeper.beats() {
+        for (who, beat) in replica.beats() {
             by_submitter.entry(who).or_default().beats.push(beat);
         }
         self.listeners.retain(|peer| by_submitter.contains_key(peer));
         for (who, signs) in by_submitter {
             // This node always hears its own beats.
-            let turn = if who == sh.local { Turn::Beat } else { self.listeners.turn(now, who) };
+            let turn = if who == shared.local { Turn::Beat } else { self.listeners.turn(now, who) };
             match turn {
-                Turn::Ask | Turn::Beat => signs.send(sh, who, turn == Turn::Ask),
+                Turn::Ask | Turn::Beat => signs.send(shared, who, turn == Turn::Ask),
                 Turn::Skip => {}
-                Turn::Deaf => sh.stats.outcomes_unheard += keeper.give_up(who),
+                Turn::Deaf => shared.stats.outcomes_unheard += replica.give_up(who),
             }
         }
-        if !self.tasks.is_empty() || keeper.owes_anything() {
-            sh.timers.set(Timer::Beat, now + sh.config.beat_interval);
+        if !self.tasks.is_empty() || replica.owes_anything() {
+            shared.timers.set(Timer::Beat, now + shared.config.beat_interval);
         }
     }
 }
@@ -754,46 +767,46 @@ struct Signs {
 }
 
 impl Signs {
-    fn send(self, sh: &mut Shared, who: PublicKey, answer: bool) {
+    fn send(self, shared: &mut SharedContext, who: PublicKey, answer: bool) {
         for (task, attempt, note) in self.notes {
-            sh.send(who, Message::Progress { task, attempt, note });
+            shared.send(who, Message::Progress { task, attempt, note });
         }
-        let boot = sh.boot;
+        let boot = shared.boot;
         for (number, batch) in self.beats.chunks(MAX_BEATS).enumerate() {
             let answer = answer && number == 0;
-            sh.send(who, Message::Beats { boot, beats: batch.to_vec(), answer });
+            shared.send(who, Message::Beats { boot, beats: batch.to_vec(), answer });
         }
     }
 }
 
 /// Forwards a submit to the node that is responsible in this view, but never back to its sender.
-fn forward(sh: &mut Shared, from: PublicKey, list: &[PublicKey], mut submit: Submit) {
+fn forward(shared: &mut SharedContext, from: PublicKey, list: &[PublicKey], mut submit: Submit) {
     let waiter = Waiter { who: submit.submitter, attempt: submit.attempt };
     let last = usize::from(submit.reach).min(list.len().saturating_sub(1));
     // The n-th of the list, or the nearest one before it that isn't the sender or this node.
-    let next = list.iter().take(last + 1).rev().find(|member| **member != from && **member != sh.local);
+    let next = list.iter().take(last + 1).rev().find(|member| **member != from && **member != shared.local);
     match next {
         Some(next) if submit.hops < MAX_HOPS => {
             submit.hops += 1;
-            sh.stats.forwarded += 1;
+            shared.stats.forwarded += 1;
             let next = *next;
-            sh.send(next, Message::Submit(submit));
+            shared.send(next, Message::Submit(submit));
         }
         _ => {
-            sh.stats.misrouted += 1;
-            refuse(sh, submit.task, waiter, Reason::Misrouted);
+            shared.stats.misrouted += 1;
+            refuse(shared, submit.task, waiter, Reason::Misrouted);
         }
     }
 }
 
-fn refuse(sh: &mut Shared, task: TaskId, waiter: Waiter, reason: Reason) {
-    sh.send(waiter.who, Message::Refused { task, attempt: waiter.attempt, reason });
+fn refuse(shared: &mut SharedContext, task: TaskId, waiter: Waiter, reason: Reason) {
+    shared.send(waiter.who, Message::Refused(Refused { task, attempt: waiter.attempt, reason }));
 }
 
-fn tell(sh: &mut Shared, task: TaskId, waiter: Waiter, record: &Record) {
+fn tell(shared: &mut SharedContext, task: TaskId, waiter: Waiter, record: &Record) {
     if record.is_settled() {
-        refuse(sh, task, waiter, Reason::Settled { hash: record.hash });
+        refuse(shared, task, waiter, Reason::Settled { hash: record.hash });
     } else {
-        sh.send(waiter.who, Message::Outcome { task, attempt: waiter.attempt, record: record.clone() });
+        shared.send(waiter.who, Message::Outcome { task, attempt: waiter.attempt, record: record.clone() });
     }
 }

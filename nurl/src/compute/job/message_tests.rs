@@ -1,3 +1,4 @@
+use super::super::options::MAX_ERROR_TEXT_LEN;
 use super::*;
 use proptest::prelude::*;
 
@@ -91,7 +92,7 @@ fn replica() -> impl Strategy<Value = Message> {
     (task(), any::<[u8; 32]>(), submitters, ".{0,16}", bytes(40), 0u64..80_000_000, record()).prop_map(
         |(task, digest, submitters, kind, key, keep, record)| {
             let keep = Duration::from_millis(keep);
-            Message::Replica(Replica { task, digest, submitters, kind, key, keep, record })
+            Message::Replica(RecordCopy { task, digest, submitters, kind, key, keep, record })
         },
     )
 }
@@ -109,17 +110,17 @@ fn message() -> impl Strategy<Value = Message> {
             .prop_map(|(task, attempt, boot, token)| Message::Accepted { task, attempt, boot, token }),
         (any::<u64>(), proptest::collection::vec(beat, 0..20), any::<bool>())
             .prop_map(|(boot, beats, answer)| Message::Beats { boot, beats, answer }),
-        Just(Message::Listening),
+        Just(Message::Listening {}),
         (task(), any::<u32>(), bytes(MAX_PROGRESS_LEN)).prop_map(|(task, attempt, note)| Message::Progress {
             task,
             attempt,
             note
         }),
-        (task(), any::<u32>(), reason()).prop_map(|(task, attempt, reason)| Message::Refused {
+        (task(), any::<u32>(), reason()).prop_map(|(task, attempt, reason)| Message::Refused(Refused {
             task,
             attempt,
             reason
-        }),
+        })),
         (task(), any::<u32>(), record()).prop_map(|(task, attempt, record)| Message::Outcome {
             task,
             attempt,
@@ -130,8 +131,8 @@ fn message() -> impl Strategy<Value = Message> {
         task().prop_map(|task| Message::Cancel { task }),
         (task(), any::<u32>()).prop_map(|(task, attempt)| Message::Withdraw { task, attempt }),
         (task(), any::<[u8; 32]>()).prop_map(|(task, digest)| Message::Ask { task, digest }),
-        (task(), prop_oneof![Just(Known::Nothing), Just(Known::Running), record().prop_map(Known::Recorded)])
-            .prop_map(|(task, known)| Message::Known { task, known }),
+        (task(), any::<bool>(), proptest::option::of(record()))
+            .prop_map(|(task, running, record)| Message::Known(Known { task, running, record })),
     ]
 }
 
@@ -174,12 +175,12 @@ fn a_changed_result_does_not_pass_for_the_original() {
 #[test]
 fn fields_of_a_later_version_are_ignored() {
     let mut header = minicbor::to_vec((TaskId::from_bytes([3; 16]), 7u32, "a later field")).unwrap();
-    let mut bytes = vec![FETCH, header.len() as u8, 0];
+    let mut bytes = vec![9, header.len() as u8, 0];
     bytes.append(&mut header);
     let expected = Message::Fetch { task: TaskId::from_bytes([3; 16]), attempt: 7 };
     assert_eq!(Message::decode(&bytes.into()), Ok(expected));
-    let listening = Bytes::from_static(&[LISTENING, 2, 0, 0x81, 7]);
-    assert_eq!(Message::decode(&listening), Ok(Message::Listening));
+    let listening = Bytes::from_static(&[14, 2, 0, 0x81, 7]);
+    assert_eq!(Message::decode(&listening), Ok(Message::Listening {}));
     assert_eq!(Message::decode(&Bytes::from_static(&[77, 0, 0])), Err(MessageError::UnknownType(77)));
 }
 
@@ -197,7 +198,7 @@ fn what_is_over_its_limit_is_refused() {
         answer: true,
     };
     assert_eq!(Message::decode(&full.encode()), Ok(full));
-    let mut huge = vec![FETCH, 0xff, 0xff];
+    let mut huge = vec![9, 0xff, 0xff];
     huge.extend(vec![0; 0xffff]);
     assert_eq!(Message::decode(&huge.into()), Err(MessageError::TooLong("the header")));
 }
@@ -254,4 +255,60 @@ fn the_layout_on_the_wire_is_the_documented_one() {
     let header = [&header[..], &[0x61, b'k', 0x41, b'x', 1, 10, 0xf5, 0xf4]].concat();
     let expected = [&[1, header.len() as u8, 0][..], &header, b"PAYLOAD"].concat();
     assert_eq!(submit.encode(), expected);
+}
+
+#[test]
+fn every_error_and_every_refusal_has_its_code() {
+    let (text, hash) = (|| "t".to_owned(), [7; 32]);
+    let token = Epoch { counter: 1, owner: PublicKey::from_bytes([5; 32]) };
+    let errors = [
+        (1, 3, JobError::permanent("t")),
+        (2, 3, JobError::retriable("t")),
+        (3, 3, JobError::Panicked(text())),
+        (4, 3, JobError::TimedOut),
+        (5, 3, JobError::UnknownKind(text())),
+        (6, 3, JobError::Infeasible(text())),
+        (7, 3, JobError::Cancelled),
+        (8, 3, JobError::Deadline),
+        (9, 3, JobError::DeadLetter { failures: 2, last: text() }),
+        (10, 4, JobError::Fenced { current: token }),
+        (11, 3, JobError::Conflict),
+        (12, 5, JobError::Settled { hash }),
+        (13, 3, JobError::TooLarge { len: 2 }),
+        (14, 3, JobError::Lost { workers: 2, names: text() }),
+    ];
+    for (code, fields, error) in errors {
+        let bytes = minicbor::to_vec(&error).unwrap();
+        assert_eq!(bytes[..2], [0x80 + fields, code], "{error:?}");
+        assert_eq!(minicbor::decode::<JobError>(&bytes).unwrap(), error);
+    }
+    let task = TaskId::from_bytes([3; 16]);
+    let reasons = [
+        (1, 4, Reason::Busy { retry_after: Duration::from_millis(9) }),
+        (2, 4, Reason::UnknownKind),
+        (3, 4, Reason::Misrouted),
+        (4, 5, Reason::Elsewhere { runner: token.owner }),
+        (5, 4, Reason::Conflict),
+        (6, 6, Reason::Settled { hash }),
+        (7, 7, Reason::Failed { error: JobError::TimedOut }),
+        (8, 4, Reason::Unknown),
+        (9, 4, Reason::HandedBack),
+    ];
+    for (code, fields, reason) in reasons {
+        let bytes = Message::Refused(Refused { task, attempt: 1, reason }).encode();
+        assert_eq!((bytes[0], bytes[3], &bytes[21..23]), (5, 0x80 + fields, &[1, code][..]), "{code}");
+    }
+}
+
+#[test]
+fn a_code_without_its_field_is_refused_and_an_absent_flag_is_off() {
+    // A settled error without its hash, an unknown code, and a text over its limit.
+    for error in [(12, String::new(), 0), (15, String::new(), 0), (1, "t".repeat(MAX_ERROR_TEXT_LEN + 1), 0)]
+    {
+        assert!(minicbor::decode::<JobError>(&minicbor::to_vec(error).unwrap()).is_err());
+    }
+    let beats = Message::Beats { boot: 1, beats: Vec::new(), answer: false };
+    assert_eq!(beats.encode()[..], [3, 3, 0, 0x82, 1, 0x80]);
+    let null = Bytes::from_static(&[3, 4, 0, 0x83, 1, 0x80, 0xf6]);
+    assert_eq!(Message::decode(&null), Ok(beats));
 }

@@ -1,6 +1,6 @@
 //! Jobs: `submit(kind, key, payload)`, the key's owner executes the task, and the submitter's handle resolves once.
 //!
-//! [`Jobs`] is the pure state machine of one node, in all its roles: submitter, router, executor and keeper of
+//! [`Jobs`] is the pure state machine of one node, in all its roles: submitter, router, executor and replica of
 //! outcomes. Its guarantees:
 //!
 //! - **A handle resolves once**, with a result or an error, at the latest when the task's life ends.
@@ -34,12 +34,16 @@ mod error;
 mod event;
 mod executor;
 mod holders;
-mod keeper;
 mod listeners;
 mod message;
+mod nodes;
 pub mod options;
+mod peers;
+mod queues;
 mod record;
+mod replica;
 mod shared;
+mod spec;
 mod submission;
 mod submitter;
 mod task;
@@ -48,7 +52,6 @@ mod tests;
 
 mod wire;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -64,9 +67,11 @@ pub use self::submitter::DeadLetter;
 pub use self::task::{NotATaskId, Priority, TASK_ID_LEN, TaskId};
 
 use self::executor::Executor;
-use self::keeper::Keeper;
 use self::message::Message;
-use self::shared::{MAX_DOWN, Shared, Timer};
+use self::peers::PeerConditions;
+use self::queues::Queues;
+use self::replica::Replica;
+use self::shared::{SharedContext, Timer};
 use self::submitter::Submitter;
 use crate::key::PublicKey;
 use crate::kit::timers::Timers;
@@ -75,17 +80,17 @@ use crate::rt::Rng;
 
 /// The jobs of one node.
 pub struct Jobs {
-    shared: Shared,
+    shared: SharedContext,
     submitter: Submitter,
     executor: Executor,
-    keeper: Keeper,
+    replica: Replica,
 }
 
 impl Jobs {
     /// A node without a view. It can submit; its tasks wait for [`set_placement`](Jobs::set_placement).
     pub fn new(config: Config, local: PublicKey, boot: u64, _now: Instant, rng: Rng) -> Jobs {
         let tenures = TenureBook::new(local, config.initial_epoch);
-        let shared = Shared {
+        let shared = SharedContext {
             config: config.sane(),
             local,
             boot,
@@ -93,20 +98,15 @@ impl Jobs {
             placement: None,
             timers: Timers::default(),
             tenures,
-            down: BTreeSet::new(),
-            failed: BTreeSet::new(),
-            draining: BTreeMap::new(),
-            silent: BTreeMap::new(),
+            peers: PeerConditions::default(),
             stats: JobStats::default(),
-            events: VecDeque::new(),
-            to_self: VecDeque::new(),
-            outbox: VecDeque::new(),
+            queues: Queues::default(),
         };
         Jobs {
             shared,
             submitter: Submitter::default(),
             executor: Executor::default(),
-            keeper: Keeper::default(),
+            replica: Replica::default(),
         }
     }
 
@@ -119,7 +119,7 @@ impl Jobs {
             self.executor.kinds().any(|kind| placement.executors(kind, key).first() == Some(&local))
         };
         self.shared.tenures.retain(|key| running.contains(key) || acts(key));
-        self.keeper.on_placement(&mut self.shared, now);
+        self.replica.on_placement(&mut self.shared, now);
         self.submitter.on_placement(&mut self.shared, now);
         self.settle(now);
     }
@@ -179,7 +179,7 @@ impl Jobs {
 
     /// Resolves the handle with [`JobError::Cancelled`] and stops the run, if any. False if the task is not open.
     pub fn cancel(&mut self, now: Instant, task: TaskId) -> bool {
-        let known = self.submitter.cancel(&mut self.shared, &mut self.keeper, now, task);
+        let known = self.submitter.cancel(&mut self.shared, &mut self.replica, now, task);
         self.settle(now);
         known
     }
@@ -224,47 +224,38 @@ impl Jobs {
 
     /// Takes the failure detector's verdict on a member.
     pub fn on_member(&mut self, now: Instant, peer: PublicKey, change: MemberChange) {
-        self.shared.draining.remove(&peer);
-        self.shared.is_heard(&peer);
-        match change {
-            MemberChange::Dead | MemberChange::Left => {
-                if self.shared.down.len() < MAX_DOWN {
-                    self.shared.down.insert(peer);
-                }
-                self.executor.on_peer_down(&mut self.shared, peer);
-            }
-            MemberChange::Alive | MemberChange::Restarted => {
-                self.shared.down.remove(&peer);
-            }
+        let down = matches!(change, MemberChange::Dead | MemberChange::Left);
+        self.shared.peers.changed(peer, down);
+        if down {
+            self.executor.on_peer_down(&mut self.shared, peer);
         }
         self.submitter.on_member(&mut self.shared, now, peer, change);
         if change != MemberChange::Alive {
             self.executor.on_submitter_gone(peer);
         }
-        self.keeper.on_member(&mut self.shared, now, peer, change);
+        self.replica.on_member(&mut self.shared, now, peer, change);
         self.settle(now);
     }
 
     /// Notes that a message to `peer` was not delivered. The next [`handle_timeout`](Jobs::handle_timeout), which is
     /// due at once, handles a burst of such failures together.
     pub fn on_send_failed(&mut self, now: Instant, peer: PublicKey) {
-        if self.shared.failed.len() < MAX_DOWN {
-            self.shared.failed.insert(peer);
+        if self.shared.peers.send_failed(peer) {
             self.shared.timers.set_if_idle(Timer::Failed, now);
         }
     }
 
     fn after_failed_sends(&mut self, now: Instant) {
-        for peer in std::mem::take(&mut self.shared.failed) {
+        for peer in self.shared.peers.take_failed() {
             self.submitter.on_send_failed(&mut self.shared, now, peer);
             self.executor.on_peer_down(&mut self.shared, peer);
-            self.keeper.on_send_failed(&mut self.shared, now, peer);
+            self.replica.on_send_failed(&mut self.shared, now, peer);
         }
     }
 
     /// The next message to send to another node.
     pub fn poll_transmit(&mut self) -> Option<(PublicKey, Bytes)> {
-        let (to, message) = self.shared.outbox.pop_front()?;
+        let (to, message) = self.shared.queues.next_message()?;
         Some((to, message.encode()))
     }
 
@@ -281,7 +272,7 @@ impl Jobs {
 
     /// Takes the result of a handler.
     pub fn finished(&mut self, now: Instant, run: RunId, result: Result<Bytes, JobError>) {
-        self.executor.finished(&mut self.shared, &mut self.keeper, now, run, result);
+        self.executor.finished(&mut self.shared, &mut self.replica, now, run, result);
         self.settle(now);
     }
 
@@ -301,7 +292,7 @@ impl Jobs {
 
     /// The next event.
     pub fn poll_event(&mut self) -> Option<JobEvent> {
-        self.shared.events.pop_front()
+        self.shared.queues.next_event()
     }
 
     /// Does the work that is due.
@@ -309,19 +300,19 @@ impl Jobs {
         while let Some(timer) = self.shared.timers.pop_due(now) {
             match timer {
                 Timer::Submission(task) => {
-                    self.submitter.on_timer(&mut self.shared, &mut self.keeper, now, task);
+                    self.submitter.on_timer(&mut self.shared, &mut self.replica, now, task);
                 }
                 Timer::Resolved(task) => self.submitter.forget(task),
                 Timer::Execution(task) => {
-                    self.executor.on_timer(&mut self.shared, &mut self.keeper, now, task);
+                    self.executor.on_timer(&mut self.shared, &mut self.replica, now, task);
                 }
-                Timer::Records => self.keeper.expire(&mut self.shared, now),
+                Timer::Records => self.replica.expire(&mut self.shared, now),
                 Timer::Tenures => self.shared.age_tenures(now),
-                Timer::Beat => self.executor.beat(&mut self.shared, &mut self.keeper, now),
+                Timer::Beat => self.executor.beat(&mut self.shared, &mut self.replica, now),
                 Timer::Failed => self.after_failed_sends(now),
                 Timer::Drain => self.executor.drain_over(&mut self.shared, now),
-                Timer::Redeliver => self.keeper.redeliver(&mut self.shared, now),
-                Timer::Resync => self.keeper.resync(&mut self.shared, now),
+                Timer::Redeliver => self.replica.redeliver(&mut self.shared, now),
+                Timer::Resync => self.replica.resync(&mut self.shared, now),
             }
         }
         self.settle(now);
@@ -365,10 +356,10 @@ impl Jobs {
             open: self.submitter.open(),
             executing: self.executor.len(),
             running: self.executor.running(),
-            records: self.keeper.len(),
-            record_bytes: self.keeper.held_bytes(),
+            records: self.replica.len(),
+            record_bytes: self.replica.held_bytes(),
             tenures: self.shared.tenures.len(),
-            left_behind_bytes: self.keeper.settled_bytes()
+            left_behind_bytes: self.replica.settled_bytes()
                 + self.shared.tenures.bytes()
                 + self.submitter.resolved_bytes(),
         }
@@ -377,60 +368,60 @@ impl Jobs {
     /// The kept outcome of a task, if this node has one.
     #[cfg_attr(not(any(test, feature = "internals")), expect(dead_code, reason = "door: durable results"))]
     pub fn record(&self, task: TaskId) -> Option<&Record> {
-        self.keeper.get(&task).map(|kept| &kept.record)
+        self.replica.get(&task).map(|kept| &kept.record)
     }
 
     /// Handles the messages of this node to itself. The loop ends because each message answers an earlier one.
     fn settle(&mut self, now: Instant) {
-        while let Some(message) = self.shared.to_self.pop_front() {
+        while let Some(message) = self.shared.queues.next_to_self() {
             let local = self.shared.local;
             self.dispatch(now, local, message);
         }
-        self.executor.report_drain(&mut self.shared, &self.keeper, now);
+        self.executor.report_drain(&mut self.shared, &self.replica, now);
     }
 
     fn dispatch(&mut self, now: Instant, from: PublicKey, message: Message) {
-        let Jobs { shared: sh, submitter, executor, keeper } = self;
+        let Jobs { shared, submitter, executor, replica } = self;
         executor.heard(now, from);
-        sh.is_heard(&from);
+        shared.peers.heard(&from);
         match message {
-            Message::Submit(submit) => executor.handle_submit(sh, keeper, now, from, submit),
+            Message::Submit(submit) => executor.handle_submit(shared, replica, now, from, submit),
             Message::Accepted { task, attempt, boot, token } => {
-                submitter.handle_accepted(sh, now, from, (task, attempt, boot), token);
+                submitter.handle_accepted(shared, now, from, (task, attempt, boot), token);
             }
             Message::Beats { boot, beats, answer } => {
                 if answer && submitter.waits_for(&beats) {
-                    sh.send(from, Message::Listening);
+                    shared.send(from, Message::Listening {});
                 }
-                submitter.handle_beats(sh, now, from, boot, &beats);
+                submitter.handle_beats(shared, now, from, boot, &beats);
             }
             Message::Progress { task, attempt, note } => {
-                submitter.handle_progress(sh, from, task, attempt, note);
+                submitter.handle_progress(shared, from, task, attempt, note);
             }
-            Message::Refused { task, attempt, reason } => {
-                submitter.handle_refused(sh, keeper, now, from, task, attempt, reason);
-            }
+            Message::Refused(refused) => submitter.handle_refused(shared, replica, now, from, refused),
             Message::Outcome { task, record, .. } => {
-                submitter.handle_outcome(sh, now, from, task, record);
+                submitter.handle_outcome(shared, now, from, task, record);
             }
             Message::Replica(copy) => {
                 let task = copy.task;
-                keeper.handle_replica(sh, now, from, copy);
-                executor.on_record(sh, keeper, now, task);
+                replica.handle_copy(shared, now, from, copy);
+                executor.on_record(shared, replica, now, task);
             }
             Message::Ack { task, .. } => {
-                executor.handle_stop(sh, from, task, None);
-                keeper.acknowledge(sh, task, from);
+                executor.handle_stop(shared, from, task, None);
+                replica.acknowledge(shared, task, from);
             }
-            Message::Fetch { task, attempt } => executor.handle_fetch(sh, keeper, now, from, task, attempt),
-            Message::Cancel { task } => executor.handle_stop(sh, from, task, None),
+            Message::Fetch { task, attempt } => {
+                executor.handle_fetch(shared, replica, now, from, task, attempt)
+            }
+            Message::Cancel { task } => executor.handle_stop(shared, from, task, None),
             Message::Withdraw { task, attempt } => {
-                executor.handle_stop(sh, from, task, Some(attempt));
+                executor.handle_stop(shared, from, task, Some(attempt));
             }
-            Message::Ask { task, digest } => executor.handle_ask(sh, keeper, from, task, digest),
-            Message::Known { task, known } => executor.handle_known(sh, keeper, now, from, task, known),
+            Message::Ask { task, digest } => executor.handle_ask(shared, replica, from, task, digest),
+            Message::Known(known) => executor.handle_known(shared, replica, now, from, known),
             // Its arrival is its only content.
-            Message::Listening => {}
+            Message::Listening {} => {}
         }
     }
 }

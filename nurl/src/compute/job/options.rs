@@ -85,20 +85,20 @@ pub const MAX_FENCED_RESTARTS: u8 = 3;
 /// durable.
 pub const TENURES_AGE: Duration = Duration::from_secs(300);
 
-/// Keeper: limit on the outcomes. A full table refuses new ones and evicts none, at the risk of a second run.
+/// Replica: limit on the outcomes. A full table refuses new ones and evicts none, at the risk of a second run.
 pub const MAX_RECORDS: usize = 65_536;
-/// Keeper: limit on the bytes of unacknowledged outcomes; outcomes over it are refused.
+/// Replica: limit on the bytes of unacknowledged outcomes; outcomes over it are refused.
 pub const MAX_RECORD_BYTES: usize = 256 * 1024 * 1024;
-/// Keeper: acknowledgements that came before their outcome. A forgotten one costs the bytes of an outcome until its
+/// Replica: acknowledgements that came before their outcome. A forgotten one costs the bytes of an outcome until its
 /// horizon. The list is short because it is searched for each new outcome.
 pub const MAX_EARLY_ACKS: usize = 256;
-/// Keeper: outcomes sent to new replicas in one tick, so that a placement change causes no burst.
+/// Replica: outcomes sent to new replicas in one tick, so that a placement change causes no burst.
 pub const RESYNC_BATCH: usize = 64;
-/// Keeper: records examined in one tick; each costs a look-up in the ring.
+/// Replica: records examined in one tick; each costs a look-up in the ring.
 pub const RESYNC_SCAN: usize = 1024;
-/// Keeper: the interval between two such ticks.
+/// Replica: the interval between two such ticks.
 pub const RESYNC_TICK: Duration = Duration::from_millis(200);
-/// Keeper: an undelivered copy is sent again after this time, so that an unreachable member isn't flooded.
+/// Replica: an undelivered copy is sent again after this time, so that an unreachable member isn't flooded.
 pub const REDELIVER_AFTER: Duration = Duration::from_secs(5);
 
 /// Limit on the messages that wait for `poll_transmit`. Over it a message is dropped and counted; every exchange

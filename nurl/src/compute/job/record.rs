@@ -6,9 +6,13 @@
 //! idempotent, and after quiescence all replicas agree, whatever the order of the messages.
 
 use bytes::Bytes;
+use minicbor::decode::{Decoder, Error as DecodeError};
+use minicbor::encode::{Encoder, Write};
+use minicbor::{Decode, Encode};
 
 use super::error::JobError;
-use super::message::error_bytes;
+use super::message::MessageError;
+use super::wire::Encoded;
 use crate::key::PublicKey;
 use crate::ring::Epoch;
 
@@ -83,12 +87,28 @@ impl Record {
         self.outcome.is_none()
     }
 
+    /// The result; empty if there is an error, or if the record is settled.
+    pub(super) fn result(&self) -> &[u8] {
+        match self.outcome.as_deref() {
+            Some(Ok(bytes)) => bytes,
+            _ => &[],
+        }
+    }
+
     /// The bytes of the outcome that this record holds.
     pub fn held_bytes(&self) -> usize {
-        match self.outcome.as_deref() {
-            Some(Ok(bytes)) => bytes.len(),
-            _ => 0,
+        self.result().len()
+    }
+
+    /// Gives a decoded record its result, unless it is settled or has an error. An outcome of another class or with
+    /// another hash is refused.
+    pub(super) fn complete(&mut self, body: Bytes) -> Result<(), MessageError> {
+        let Some(outcome) = self.outcome.as_deref_mut() else { return Ok(()) };
+        if let Ok(result) = outcome {
+            *result = body;
         }
+        let honest = Class::of(outcome) == self.class && outcome_hash(outcome) == self.hash;
+        if honest { Ok(()) } else { Err(MessageError::Inconsistent) }
     }
 
     fn rank(&self) -> (Class, Epoch, [u8; 32], PublicKey) {
@@ -114,12 +134,48 @@ impl Record {
     }
 }
 
+/// A record in CBOR. Its result is the body of the message.
+#[derive(Encode, Decode)]
+struct RecordFields {
+    #[n(0)]
+    class: u8,
+    #[n(1)]
+    token: Epoch,
+    #[cbor(n(2), with = "minicbor::bytes")]
+    hash: [u8; 32],
+    #[n(3)]
+    by: PublicKey,
+    #[n(4)]
+    settled: bool,
+    #[n(5)]
+    error: Option<JobError>,
+}
+
+impl<C> Encode<C> for Record {
+    fn encode<W: Write>(&self, e: &mut Encoder<W>, ctx: &mut C) -> Encoded<W> {
+        let &Record { class, token, hash, by, ref outcome } = self;
+        let error = outcome.as_deref().and_then(|outcome| outcome.as_ref().err().cloned());
+        let settled = outcome.is_none();
+        RecordFields { class: class.to_wire(), token, hash, by, settled, error }.encode(e, ctx)
+    }
+}
+
+impl<'b, C> Decode<'b, C> for Record {
+    /// A record with a result gets it by [`Record::complete`].
+    fn decode(d: &mut Decoder<'b>, ctx: &mut C) -> Result<Record, DecodeError> {
+        let RecordFields { class, token, hash, by, settled, error } = RecordFields::decode(d, ctx)?;
+        let class = Class::from_wire(class).ok_or_else(|| DecodeError::message("an unknown class"))?;
+        let outcome = error.map_or_else(|| Ok(Bytes::new()), Err);
+        Ok(Record { class, token, hash, by, outcome: (!settled).then(|| Box::new(outcome)) })
+    }
+}
+
 /// BLAKE3 over a tag byte (0 result, 1 error) and the result's bytes or the error's wire form.
 pub fn outcome_hash(outcome: &Result<Bytes, JobError>) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new();
     match outcome {
         Ok(bytes) => hasher.update(&[0]).update(bytes),
-        Err(error) => hasher.update(&[1]).update(&error_bytes(error)),
+        Err(error) => hasher.update(&[1]).update(&minicbor::to_vec(error).expect("a Vec takes every write")),
     };
     *hasher.finalize().as_bytes()
 }

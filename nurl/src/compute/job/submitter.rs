@@ -1,11 +1,11 @@
 //! The submitter: one handle per task, resolved once.
 //!
-//! A task is *placing* (no live executor), *waiting* (sent, not yet accepted), *held* (accepted, beating) or in
+//! A task is *placing* (no live executor), *waiting* (sent, not yet accepted), *accepted* (beating) or in
 //! *back-off*. If an attempt ends without an outcome, the next one follows; the end of the life leads to an error. A
 //! failed executor is not tried again before every other one was tried. A task that is lost with too many executors,
 //! or fails on too many, is a dead letter.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -13,16 +13,17 @@ use bytes::Bytes;
 use super::error::{JobError, SubmitError};
 use super::event::{JobEvent, MemberChange, Moved, WaitReason};
 use super::holders::{Holders, VERDICT_WITHIN};
-use super::keeper::{Keeper, Meta};
-use super::message::{Beat, Message, Reason, Submit};
+use super::message::{Beat, Message, Reason, Refused, Submit};
+use super::nodes::TaskNodes;
 use super::options::{
-    HORIZON, LOSS_SPREAD, MAX_BUSY_STAYS, MAX_DEAD_LETTER_BYTES, MAX_DEAD_LETTERS, MAX_HEARD_PER_TASK,
-    MAX_KEY_LEN, MAX_KIND_LEN, MAX_LIFE, MAX_PAYLOAD_LEN, MAX_RESOLVED, MAX_SUBMISSION_BYTES,
-    MAX_SUBMISSIONS, SubmitOptions,
+    HORIZON, LOSS_SPREAD, MAX_BUSY_STAYS, MAX_DEAD_LETTER_BYTES, MAX_DEAD_LETTERS, MAX_KEY_LEN, MAX_KIND_LEN,
+    MAX_LIFE, MAX_PAYLOAD_LEN, MAX_RESOLVED, MAX_SUBMISSION_BYTES, MAX_SUBMISSIONS, SubmitOptions,
 };
 use super::record::Record;
-use super::shared::{Shared, Timer, digest};
-use super::submission::{State, Submission, choose, hear, max_losses, may_speak};
+use super::replica::{Replica, TaskMeta};
+use super::shared::{SharedContext, Timer};
+use super::spec::{TaskSpec, digest};
+use super::submission::{AwaitedResult, Submission, SubmissionPhase, Tries};
 use super::task::TaskId;
 use crate::key::PublicKey;
 use crate::kit::backoff::full_jitter;
@@ -101,7 +102,7 @@ impl Submitter {
     #[expect(clippy::too_many_arguments, reason = "the one entrance of all three public calls")]
     pub(super) fn submit(
         &mut self,
-        sh: &mut Shared,
+        shared: &mut SharedContext,
         now: Instant,
         id: TaskId,
         known: bool,
@@ -123,49 +124,39 @@ impl Submitter {
             return Err(SubmitError::BadLife);
         }
         let digest = digest(kind, key, &payload);
-        let former = self.open.get(&id).map(|task| task.digest);
+        let former = self.open.get(&id).map(|task| task.spec.digest);
         if let Some(former) = former.or_else(|| self.resolved.get(&id).map(|task| task.digest)) {
             return if former == digest { Ok(()) } else { Err(SubmitError::Conflict(id)) };
         }
         if self.open.len() >= MAX_SUBMISSIONS || self.bytes + payload.len() > MAX_SUBMISSION_BYTES {
-            sh.stats.refused_submits += 1;
+            shared.stats.refused_submits += 1;
             return Err(SubmitError::Busy { retry_after: SUBMITTER_RETRY_AFTER });
         }
-        sh.stats.submitted += 1;
+        shared.stats.submitted += 1;
         self.bytes += payload.len();
+        let (kind, key) = (kind.to_owned(), Bytes::copy_from_slice(key));
         let task = Submission {
-            kind: kind.to_owned(),
-            key: Bytes::copy_from_slice(key),
-            payload,
-            digest,
+            spec: TaskSpec { kind, key, payload, digest, parent },
             deadline: now + options.life,
             options,
-            parent,
-            attempts: 0,
-            failures: 0,
-            retries: 0,
-            busy_stays: 0,
-            fetches: 0,
-            result_len: 0,
             known,
             force: false,
-            tried: BTreeSet::new(),
-            without_kind: BTreeSet::new(),
-            heard: BTreeSet::new(),
+            tries: Tries::default(),
+            nodes: TaskNodes::default(),
             holders: Holders::default(),
             waits_told: false,
-            last: None,
+            awaited: AwaitedResult::default(),
             token: None,
-            state: State::Placing { since: now, told: false },
+            phase: SubmissionPhase::Placing { since: now, told: false },
         };
         self.open.insert(id, task);
-        self.place(sh, now, id, None);
+        self.place(shared, now, id, None);
         Ok(())
     }
 
     pub(super) fn retry_dead_letter(
         &mut self,
-        sh: &mut Shared,
+        shared: &mut SharedContext,
         now: Instant,
         task: TaskId,
         options: SubmitOptions,
@@ -173,53 +164,58 @@ impl Submitter {
         let at = self.letters.iter().position(|letter| letter.task == task);
         let at = at.ok_or(SubmitError::NoSuchDeadLetter(task))?;
         let letter = self.letters[at].clone();
-        let id = TaskId::random(&mut sh.rng);
+        let id = TaskId::random(&mut shared.rng);
         let job = (letter.kind.as_str(), &letter.key[..], letter.payload.clone());
-        self.submit(sh, now, id, false, job, options, Some(task))?;
+        self.submit(shared, now, id, false, job, options, Some(task))?;
         self.letter_bytes -= letter.payload.len();
         self.letters.remove(at);
         Ok(id)
     }
 
-    pub(super) fn cancel(&mut self, sh: &mut Shared, keeper: &mut Keeper, now: Instant, id: TaskId) -> bool {
-        self.end_here(sh, keeper, now, id, JobError::Cancelled)
+    pub(super) fn cancel(
+        &mut self,
+        shared: &mut SharedContext,
+        replica: &mut Replica,
+        now: Instant,
+        id: TaskId,
+    ) -> bool {
+        self.end_here(shared, replica, now, id, JobError::Cancelled)
     }
 
     // ---- Attempts.
 
     /// Sends the next attempt, to `stay` if it is still on the list, otherwise to the next executor of the list.
-    fn place(&mut self, sh: &mut Shared, now: Instant, id: TaskId, stay: Option<PublicKey>) {
+    fn place(&mut self, shared: &mut SharedContext, now: Instant, id: TaskId, stay: Option<PublicKey>) {
         let Some(task) = self.open.get_mut(&id) else { return };
-        if let Some(until) = task.holders.wait(now, max_losses(task)) {
+        if let Some(until) = task.holders.wait(now, task.max_losses()) {
             if !std::mem::replace(&mut task.waits_told, true) {
-                sh.event(JobEvent::Waiting { task: id, why: WaitReason::Verdict });
+                shared.event(JobEvent::Waiting { task: id, why: WaitReason::Verdict });
             }
-            task.state = State::BackOff { until, stay };
-            self.arm(sh, id);
+            task.phase = SubmissionPhase::BackOff { until, stay };
+            self.arm(shared, id);
             return;
         }
         task.waits_told = false;
-        let list = sh.candidates(now, &task.kind, &task.key);
-        let chosen = choose(task, &sh.not_silent(now, &list), stay);
+        let list = shared.candidates(now, &task.spec.kind, &task.spec.key);
+        let chosen = task.nodes.choose(&shared.peers.not_silent(now, &list), stay);
         let Some(target) = chosen else {
-            if !matches!(task.state, State::Placing { .. }) {
-                task.state = State::Placing { since: now, told: false };
+            if !matches!(task.phase, SubmissionPhase::Placing { .. }) {
+                task.phase = SubmissionPhase::Placing { since: now, told: false };
             }
-            self.arm(sh, id);
+            self.arm(shared, id);
             return;
         };
-        let attempt = task.attempts;
-        task.attempts = task.attempts.saturating_add(1);
-        task.tried.insert(target);
-        hear(task, target);
-        sh.stats.attempts += 1;
-        if let Some((from, why)) = task.last.take()
+        let attempt = task.tries.attempts;
+        task.tries.attempts = task.tries.attempts.saturating_add(1);
+        task.nodes.addressed(target);
+        shared.stats.attempts += 1;
+        if let Some((from, why)) = task.nodes.last.take()
             && from != target
         {
-            sh.event(JobEvent::Reassigned { task: id, from, to: target, why });
+            shared.event(JobEvent::Reassigned { task: id, from, to: target, why });
         }
-        let until = now + sh.config.accept_timeout + way(sh, task.payload.len() as u64);
-        task.state = State::Waiting { target, until };
+        let until = now + shared.config.accept_timeout + way(shared, task.spec.payload.len() as u64);
+        task.phase = SubmissionPhase::Waiting { target, until };
         let place = list.iter().position(|member| *member == target).unwrap_or_default();
         let reach = usize::try_from(attempt).unwrap_or(usize::MAX).max(place);
         let submit = Submit {
@@ -227,105 +223,120 @@ impl Submitter {
             attempt,
             reach: u16::try_from(reach).unwrap_or(u16::MAX),
             hops: 0,
-            submitter: sh.local,
-            kind: task.kind.clone(),
-            key: task.key.clone(),
+            submitter: shared.local,
+            kind: task.spec.kind.clone(),
+            key: task.spec.key.clone(),
             priority: task.options.priority,
             // Rounded up, so that a life that isn't over never arrives as zero.
             life: task.deadline.saturating_duration_since(now) + Duration::from_millis(1),
             ask: task.known || attempt > 0,
             force: task.force,
-            parent: task.parent,
-            payload: task.payload.clone(),
+            parent: task.spec.parent,
+            payload: task.spec.payload.clone(),
         };
-        self.arm(sh, id);
-        sh.send(target, Message::Submit(submit));
+        self.arm(shared, id);
+        shared.send(target, Message::Submit(submit));
     }
 
     /// Ends the attempt at `from` without an outcome: back off, then go to the next executor.
-    fn retry(&mut self, sh: &mut Shared, now: Instant, id: TaskId, from: PublicKey, why: Moved) {
+    fn retry(&mut self, shared: &mut SharedContext, now: Instant, id: TaskId, from: PublicKey, why: Moved) {
         let Some(task) = self.open.get_mut(&id) else { return };
-        let delay = full_jitter(&mut sh.rng, sh.config.backoff_base, sh.config.backoff_cap, task.retries);
-        task.retries = task.retries.saturating_add(1);
-        task.busy_stays = 0;
+        let delay = full_jitter(
+            &mut shared.rng,
+            shared.config.backoff_base,
+            shared.config.backoff_cap,
+            task.tries.retries,
+        );
+        task.tries.retries = task.tries.retries.saturating_add(1);
+        task.tries.busy_stays = 0;
         if why == Moved::Silent {
-            sh.fell_silent(now, from);
+            shared.peers.fell_silent(now, from);
             task.holders.fell_silent(from, now + VERDICT_WITHIN);
         }
         let suspicions = u32::try_from(task.holders.suspicions().saturating_sub(1)).unwrap_or(u32::MAX);
-        let spread =
-            draw::duration(&mut sh.rng, LOSS_SPREAD.saturating_mul(suspicions).min(sh.config.backoff_cap));
-        task.last = Some((from, why));
-        task.state = State::BackOff { until: now + delay + spread, stay: None };
-        self.arm(sh, id);
+        let spread = draw::duration(
+            &mut shared.rng,
+            LOSS_SPREAD.saturating_mul(suspicions).min(shared.config.backoff_cap),
+        );
+        task.nodes.last = Some((from, why));
+        task.phase = SubmissionPhase::BackOff { until: now + delay + spread, stay: None };
+        self.arm(shared, id);
     }
 
-    fn arm(&self, sh: &mut Shared, id: TaskId) {
+    fn arm(&self, shared: &mut SharedContext, id: TaskId) {
         let Some(task) = self.open.get(&id) else { return };
-        let next = match task.state {
-            State::Placing { since, told } => {
+        let next = match task.phase {
+            SubmissionPhase::Placing { since, told } => {
                 // A draining executor may be back by then, or may still not have ended.
-                let again = sh.draining.values().min().copied().unwrap_or(task.deadline);
+                let again = shared.peers.first_drained().unwrap_or(task.deadline);
                 match self.complete_at {
-                    Some(complete) if !told => (since.max(complete) + sh.config.infeasible_after).min(again),
+                    Some(complete) if !told => {
+                        (since.max(complete) + shared.config.infeasible_after).min(again)
+                    }
                     _ => again,
                 }
             }
-            State::Waiting { until, .. } | State::BackOff { until, .. } => until,
-            State::Held { heard, fetch, .. } => {
-                let silent = heard + sh.config.silence;
+            SubmissionPhase::Waiting { until, .. } | SubmissionPhase::BackOff { until, .. } => until,
+            SubmissionPhase::Accepted { heard, fetch, .. } => {
+                let silent = heard + shared.config.silence;
                 fetch.map_or(silent, |fetch| fetch.min(silent))
             }
         };
-        sh.timers.set(Timer::Submission(id), next.min(task.deadline));
+        shared.timers.set(Timer::Submission(id), next.min(task.deadline));
     }
 
-    pub(super) fn on_timer(&mut self, sh: &mut Shared, keeper: &mut Keeper, now: Instant, id: TaskId) {
+    pub(super) fn on_timer(
+        &mut self,
+        shared: &mut SharedContext,
+        replica: &mut Replica,
+        now: Instant,
+        id: TaskId,
+    ) {
         let Some(task) = self.open.get_mut(&id) else { return };
         if now >= task.deadline {
-            self.end_here(sh, keeper, now, id, JobError::Deadline);
+            self.end_here(shared, replica, now, id, JobError::Deadline);
             return;
         }
-        if task.holders.lost().count() >= max_losses(task) {
-            self.lost(sh, keeper, now, id);
+        if task.holders.lost().count() >= task.max_losses() {
+            self.lost(shared, replica, now, id);
             return;
         }
-        let attempt = task.attempts.saturating_sub(1);
-        match &mut task.state {
-            State::Placing { .. } => self.still_placing(sh, keeper, now, id),
-            State::Waiting { target, .. } => {
+        let attempt = task.tries.attempts.saturating_sub(1);
+        match &mut task.phase {
+            SubmissionPhase::Placing { .. } => self.still_placing(shared, replica, now, id),
+            SubmissionPhase::Waiting { target, .. } => {
                 let target = *target;
-                sh.stats.silences += 1;
-                self.retry(sh, now, id, target, Moved::Silent);
+                shared.stats.silences += 1;
+                self.retry(shared, now, id, target, Moved::Silent);
             }
-            State::BackOff { stay, .. } => {
+            SubmissionPhase::BackOff { stay, .. } => {
                 let stay = *stay;
-                self.place(sh, now, id, stay);
+                self.place(shared, now, id, stay);
             }
-            State::Held { by, heard, fetch, .. } => {
+            SubmissionPhase::Accepted { by, heard, fetch, .. } => {
                 let by = *by;
-                if now >= *heard + sh.config.silence {
-                    sh.stats.silences += 1;
-                    self.retry(sh, now, id, by, Moved::Silent);
+                if now >= *heard + shared.config.silence {
+                    shared.stats.silences += 1;
+                    self.retry(shared, now, id, by, Moved::Silent);
                     return;
                 }
                 if fetch.is_some_and(|at| now >= at) {
                     // The result may still be on its way: ask again at growing intervals.
-                    task.fetches = task.fetches.saturating_add(1);
-                    *fetch = Some(now + fetch_delay(sh, task.result_len, task.fetches));
-                    sh.stats.fetched += 1;
-                    sh.send(by, Message::Fetch { task: id, attempt });
+                    task.awaited.fetches = task.awaited.fetches.saturating_add(1);
+                    *fetch = Some(now + fetch_delay(shared, task.awaited.len, task.awaited.fetches));
+                    shared.stats.fetched += 1;
+                    shared.send(by, Message::Fetch { task: id, attempt });
                 }
-                self.arm(sh, id);
+                self.arm(shared, id);
             }
         }
     }
 
     /// Continues a task that no executor took for a while. The task ends if no member in this view has its kind.
-    fn still_placing(&mut self, sh: &mut Shared, keeper: &mut Keeper, now: Instant, id: TaskId) {
-        self.place(sh, now, id, None);
-        let after = sh.config.infeasible_after;
-        let Some(Submission { kind, state: State::Placing { since, told: told @ false }, .. }) =
+    fn still_placing(&mut self, shared: &mut SharedContext, replica: &mut Replica, now: Instant, id: TaskId) {
+        self.place(shared, now, id, None);
+        let after = shared.config.infeasible_after;
+        let Some(Submission { spec, phase: SubmissionPhase::Placing { since, told: told @ false }, .. }) =
             self.open.get_mut(&id)
         else {
             return;
@@ -333,91 +344,93 @@ impl Submitter {
         if self.complete_at.is_none_or(|complete| now < complete.max(*since) + after) {
             return;
         }
-        if !sh.has_kind(kind) {
-            let kind = kind.clone();
-            self.end_here(sh, keeper, now, id, JobError::Infeasible(kind));
+        if !shared.has_kind(&spec.kind) {
+            let kind = spec.kind.clone();
+            self.end_here(shared, replica, now, id, JobError::Infeasible(kind));
             return;
         }
         *told = true;
-        sh.event(JobEvent::Waiting { task: id, why: WaitReason::Away });
-        self.arm(sh, id);
+        shared.event(JobEvent::Waiting { task: id, why: WaitReason::Away });
+        self.arm(shared, id);
     }
 
     // ---- Answers.
 
     pub(super) fn handle_accepted(
         &mut self,
-        sh: &mut Shared,
+        shared: &mut SharedContext,
         now: Instant,
         from: PublicKey,
         (id, attempt, boot): (TaskId, u32, u64),
         token: Epoch,
     ) {
-        if !sh.believe(token) {
+        if !shared.believe(token) {
             return;
         }
         let Some(task) = self.open.get_mut(&id) else {
-            self.not_waiting(sh, from, id, attempt, false);
+            self.not_waiting(shared, from, id, attempt, false);
             return;
         };
-        if attempt >= task.attempts {
-            sh.stats.unexpected += 1;
+        if attempt >= task.tries.attempts {
+            shared.stats.unexpected += 1;
             return;
         }
-        hear(task, from);
+        task.nodes.hear(from);
         task.token = task.token.max(Some(token));
-        if self.adopt(sh, now, id, from, (attempt, boot, false)) {
-            sh.event(JobEvent::Accepted { task: id, by: from, token });
+        if self.adopt(shared, now, id, from, (attempt, boot, false)) {
+            shared.event(JobEvent::Accepted { task: id, by: from, token });
         }
     }
 
-    /// Takes `from` as the executor, unless another node is held. Only one node should run a task, so the node that
-    /// is not held is told to stop.
+    /// Takes `from` as the executor, unless another node has the task already. Only one node should run a task, so the
+    /// other one is told to stop.
     fn adopt(
         &mut self,
-        sh: &mut Shared,
+        shared: &mut SharedContext,
         now: Instant,
         id: TaskId,
         from: PublicKey,
         (attempt, boot, finished): (u32, u64, bool),
     ) -> bool {
         let Some(task) = self.open.get_mut(&id) else { return false };
-        let latest = task.attempts.saturating_sub(1);
+        let latest = task.tries.attempts.saturating_sub(1);
         task.holders.has(from, boot);
-        let withdrawn = match &mut task.state {
-            State::Held { by, boot: held_boot, heard, .. } if *by == from => {
+        let withdrawn = match &mut task.phase {
+            SubmissionPhase::Accepted { by, boot: known_boot, heard, .. } if *by == from => {
                 *heard = now;
-                *held_boot = boot;
-                self.arm(sh, id);
+                *known_boot = boot;
+                self.arm(shared, id);
                 return false;
             }
-            State::Held { fetch: Some(_), .. } if finished => {
+            SubmissionPhase::Accepted { fetch: Some(_), .. } if finished => {
                 task.holders.released(from);
                 return false;
             }
-            // `from` has finished, which is better than the held node that still runs.
-            State::Held { by, .. } if finished => Some(*by),
-            State::Held { .. } => {
+            // `from` has finished, which is better than the executor that still runs.
+            SubmissionPhase::Accepted { by, .. } if finished => Some(*by),
+            SubmissionPhase::Accepted { .. } => {
                 task.holders.released(from);
-                sh.stats.withdrawn += 1;
-                sh.send(from, Message::Withdraw { task: id, attempt });
+                shared.stats.withdrawn += 1;
+                shared.send(from, Message::Withdraw { task: id, attempt });
                 return false;
             }
             // The submit may have been forwarded, so the answer of the latest attempt may come from another node than
             // its target.
-            State::Waiting { target, .. } => (*target != from && attempt != latest).then_some(*target),
-            State::Placing { .. } | State::BackOff { .. } => None,
+            SubmissionPhase::Waiting { target, .. } => {
+                (*target != from && attempt != latest).then_some(*target)
+            }
+            SubmissionPhase::Placing { .. } | SubmissionPhase::BackOff { .. } => None,
         };
-        task.state = State::Held { by: from, boot, heard: now, fetch: None };
-        task.retries = 0;
-        task.busy_stays = 0;
-        task.last = None;
+        task.phase = SubmissionPhase::Accepted { by: from, boot, heard: now, fetch: None };
+        task.tries.retries = 0;
+        task.tries.busy_stays = 0;
+        task.nodes.last = None;
         if let Some(target) = withdrawn {
             task.holders.released(target);
-            sh.stats.withdrawn += 1;
-            sh.send(target, Message::Withdraw { task: id, attempt: latest });
+            shared.stats.withdrawn += 1;
+            shared.send(target, Message::Withdraw { task: id, attempt: latest });
         }
-        self.arm(sh, id);
+        self.arm(shared, id);
         true
     }
 
@@ -428,7 +441,7 @@ impl Submitter {
 
     pub(super) fn handle_beats(
         &mut self,
-        sh: &mut Shared,
+        shared: &mut SharedContext,
         now: Instant,
         from: PublicKey,
         boot: u64,
@@ -437,198 +450,200 @@ impl Submitter {
         for beat in beats {
             let id = beat.task;
             let Some(task) = self.open.get_mut(&id) else {
-                self.not_waiting(sh, from, id, beat.attempt, beat.finished.is_some());
+                self.not_waiting(shared, from, id, beat.attempt, beat.finished.is_some());
                 continue;
             };
-            if !task.heard.contains(&from) || beat.attempt >= task.attempts {
-                sh.stats.unexpected += 1;
+            if !task.nodes.has_heard(&from) || beat.attempt >= task.tries.attempts {
+                shared.stats.unexpected += 1;
                 continue;
             }
-            if let State::Held { by, boot: held, .. } = &task.state
+            if let SubmissionPhase::Accepted { by, boot: known, .. } = &task.phase
                 && *by == from
-                && *held != boot
+                && *known != boot
             {
                 task.holders.replaced(from);
-                self.retry(sh, now, id, from, Moved::Gone);
+                self.retry(shared, now, id, from, Moved::Gone);
                 continue;
             }
-            self.adopt(sh, now, id, from, (beat.attempt, boot, beat.finished.is_some()));
+            self.adopt(shared, now, id, from, (beat.attempt, boot, beat.finished.is_some()));
             if let Some(task) = self.open.get_mut(&id)
-                && let State::Held { by, fetch, .. } = &mut task.state
+                && let SubmissionPhase::Accepted { by, fetch, .. } = &mut task.phase
                 && *by == from
                 && let Some(len) = beat.finished
                 && fetch.is_none()
             {
                 // No result is longer, whatever length the node claims.
-                task.result_len = len.min(MAX_PAYLOAD_LEN as u64);
-                *fetch = Some(now + fetch_delay(sh, task.result_len, task.fetches));
-                self.arm(sh, id);
+                task.awaited.len = len.min(MAX_PAYLOAD_LEN as u64);
+                *fetch = Some(now + fetch_delay(shared, task.awaited.len, task.awaited.fetches));
+                self.arm(shared, id);
             }
         }
     }
 
     /// Handles the message of a node that has a task without an open handle here.
-    fn not_waiting(&mut self, sh: &mut Shared, from: PublicKey, id: TaskId, attempt: u32, finished: bool) {
+    fn not_waiting(
+        &mut self,
+        shared: &mut SharedContext,
+        from: PublicKey,
+        id: TaskId,
+        attempt: u32,
+        finished: bool,
+    ) {
         match self.resolved.get(&id) {
             Some(resolved) if finished => {
                 let hash = resolved.hash;
-                sh.send(from, Message::Ack { task: id, hash });
+                shared.send(from, Message::Ack { task: id, hash });
             }
             Some(_) => {
-                sh.stats.withdrawn += 1;
-                sh.send(from, Message::Withdraw { task: id, attempt });
+                shared.stats.withdrawn += 1;
+                shared.send(from, Message::Withdraw { task: id, attempt });
             }
             // The task is from before this node's restart. A running one runs on, and its owners keep the outcome.
             // The outcome of a finished one is dropped.
-            None if finished => sh.send(from, Message::Ack { task: id, hash: [0; 32] }),
-            None => sh.stats.unexpected += 1,
+            None if finished => shared.send(from, Message::Ack { task: id, hash: [0; 32] }),
+            None => shared.stats.unexpected += 1,
         }
     }
 
     pub(super) fn handle_progress(
         &mut self,
-        sh: &mut Shared,
+        shared: &mut SharedContext,
         from: PublicKey,
         id: TaskId,
         attempt: u32,
         note: Bytes,
     ) {
         match self.open.get(&id) {
-            Some(Submission { state: State::Held { by, .. }, attempts, .. })
-                if *by == from && attempt < *attempts =>
+            Some(Submission { phase: SubmissionPhase::Accepted { by, .. }, tries, .. })
+                if *by == from && attempt < tries.attempts =>
             {
-                sh.event(JobEvent::Progress { task: id, by: from, note });
+                shared.event(JobEvent::Progress { task: id, by: from, note });
             }
-            _ => sh.stats.unexpected += 1,
+            _ => shared.stats.unexpected += 1,
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one field of the message each")]
     pub(super) fn handle_refused(
         &mut self,
-        sh: &mut Shared,
-        keeper: &mut Keeper,
+        shared: &mut SharedContext,
+        replica: &mut Replica,
         now: Instant,
         from: PublicKey,
-        id: TaskId,
-        attempt: u32,
-        reason: Reason,
+        Refused { task: id, attempt, reason }: Refused,
     ) {
         let Some(task) = self.open.get_mut(&id) else { return };
-        // This holds in every state: a node that gave the task back isn't lost with it.
+        // This holds in every phase: a node that gave the task back isn't lost with it.
         task.holders.released(from);
         // Only answers of the latest attempt count, from its target or from a node that the submit was forwarded to.
         // Such a node is on the list; otherwise its outcome wouldn't be believed either.
-        let current = match &task.state {
-            State::Waiting { target, .. } => Some(*target),
-            State::Held { by, .. } => Some(*by),
-            State::Placing { .. } | State::BackOff { .. } => None,
+        let current = match &task.phase {
+            SubmissionPhase::Waiting { target, .. } => Some(*target),
+            SubmissionPhase::Accepted { by, .. } => Some(*by),
+            SubmissionPhase::Placing { .. } | SubmissionPhase::BackOff { .. } => None,
         };
-        let latest = attempt.checked_add(1) == Some(task.attempts);
-        let held_elsewhere = matches!(task.state, State::Held { by, .. } if by != from);
-        if current.is_none() || (!latest && current != Some(from)) || held_elsewhere {
+        let latest = attempt.checked_add(1) == Some(task.tries.attempts);
+        let accepted_elsewhere = matches!(task.phase, SubmissionPhase::Accepted { by, .. } if by != from);
+        if current.is_none() || (!latest && current != Some(from)) || accepted_elsewhere {
             return;
         }
-        if !may_speak(sh, task, from) {
-            sh.stats.unexpected += 1;
+        if !task.may_speak(shared, from) {
+            shared.stats.unexpected += 1;
             return;
         }
         match reason {
             Reason::Busy { retry_after } => {
-                sh.stats.busy_seen += 1;
-                if task.busy_stays >= MAX_BUSY_STAYS {
-                    self.retry(sh, now, id, from, Moved::Busy);
+                shared.stats.busy_seen += 1;
+                if task.tries.busy_stays >= MAX_BUSY_STAYS {
+                    self.retry(shared, now, id, from, Moved::Busy);
                     return;
                 }
-                task.busy_stays += 1;
+                task.tries.busy_stays += 1;
                 let hint = retry_after.min(MAX_BUSY_WAIT);
-                let until = now + hint + draw::duration(&mut sh.rng, hint);
-                task.state = State::BackOff { until, stay: Some(from) };
-                self.arm(sh, id);
+                let until = now + hint + draw::duration(&mut shared.rng, hint);
+                task.phase = SubmissionPhase::BackOff { until, stay: Some(from) };
+                self.arm(shared, id);
             }
             Reason::UnknownKind => {
-                if task.without_kind.len() < MAX_HEARD_PER_TASK {
-                    task.without_kind.insert(from);
-                }
-                let list = sh.executors(&task.kind, &task.key);
-                if list.iter().all(|member| task.without_kind.contains(member)) {
-                    let kind = task.kind.clone();
-                    self.end_here(sh, keeper, now, id, JobError::UnknownKind(kind));
+                let list = shared.executors(&task.spec.kind, &task.spec.key);
+                if task.nodes.lacks_kind(from, &list) {
+                    let kind = task.spec.kind.clone();
+                    self.end_here(shared, replica, now, id, JobError::UnknownKind(kind));
                 } else {
-                    self.retry(sh, now, id, from, Moved::Refused);
+                    self.retry(shared, now, id, from, Moved::Refused);
                 }
             }
-            Reason::HandedBack => self.handed_back(sh, now, id, from),
-            Reason::Misrouted | Reason::Unknown => self.retry(sh, now, id, from, Moved::Refused),
+            Reason::HandedBack => self.handed_back(shared, now, id, from),
+            Reason::Misrouted | Reason::Unknown => self.retry(shared, now, id, from, Moved::Refused),
             Reason::Elsewhere { runner } => {
                 // Believed once: if the runner doesn't answer, the next executor runs the task in any case.
                 task.force = true;
-                hear(task, runner);
-                task.state = State::Waiting { target: runner, until: now + sh.config.accept_timeout };
-                self.arm(sh, id);
-                sh.send(runner, Message::Fetch { task: id, attempt });
+                task.nodes.hear(runner);
+                task.phase =
+                    SubmissionPhase::Waiting { target: runner, until: now + shared.config.accept_timeout };
+                self.arm(shared, id);
+                shared.send(runner, Message::Fetch { task: id, attempt });
             }
-            Reason::Conflict => self.resolve(sh, now, id, Err(JobError::Conflict), Some(from)),
+            Reason::Conflict => self.resolve(shared, now, id, Err(JobError::Conflict), Some(from)),
             Reason::Settled { hash } => {
-                self.resolve(sh, now, id, Err(JobError::Settled { hash }), Some(from));
+                self.resolve(shared, now, id, Err(JobError::Settled { hash }), Some(from));
             }
-            Reason::Failed { error } => self.failed(sh, keeper, now, id, from, error),
+            Reason::Failed { error } => self.failed(shared, replica, now, id, from, error),
         }
     }
 
     /// Handles the answer of a draining node: the next executor gets the task at once, and this node's other tasks
     /// avoid `from`.
-    fn handed_back(&mut self, sh: &mut Shared, now: Instant, id: TaskId, from: PublicKey) {
+    fn handed_back(&mut self, shared: &mut SharedContext, now: Instant, id: TaskId, from: PublicKey) {
         let Some(task) = self.open.get_mut(&id) else { return };
-        sh.stats.hand_backs += 1;
-        if !sh.pass_over(now, from) {
+        shared.stats.hand_backs += 1;
+        if !shared.peers.pass_over(now, from) {
             // The draining node can't be remembered, so it would be chosen again.
-            self.retry(sh, now, id, from, Moved::HandedBack);
+            self.retry(shared, now, id, from, Moved::HandedBack);
             return;
         }
-        task.last = Some((from, Moved::HandedBack));
-        self.place(sh, now, id, None);
+        task.nodes.last = Some((from, Moved::HandedBack));
+        self.place(shared, now, id, None);
     }
 
     fn failed(
         &mut self,
-        sh: &mut Shared,
-        keeper: &mut Keeper,
+        shared: &mut SharedContext,
+        replica: &mut Replica,
         now: Instant,
         id: TaskId,
         from: PublicKey,
         error: JobError,
     ) {
         let Some(task) = self.open.get_mut(&id) else { return };
-        task.failures += 1;
-        if task.failures < task.options.max_failures.max(1) {
-            self.retry(sh, now, id, from, Moved::Failed(error));
+        task.tries.failures += 1;
+        if task.tries.failures < task.options.max_failures.max(1) {
+            self.retry(shared, now, id, from, Moved::Failed(error));
             return;
         }
-        let (failures, last) = (task.failures, error.to_string());
-        self.keep_letter(sh, id, error);
-        self.end_here(sh, keeper, now, id, JobError::DeadLetter { failures, last });
+        let (failures, last) = (task.tries.failures, error.to_string());
+        self.keep_letter(shared, id, error);
+        self.end_here(shared, replica, now, id, JobError::DeadLetter { failures, last });
     }
 
     /// Ends a task that was lost with the maximum number of workers.
-    fn lost(&mut self, sh: &mut Shared, keeper: &mut Keeper, now: Instant, id: TaskId) {
+    fn lost(&mut self, shared: &mut SharedContext, replica: &mut Replica, now: Instant, id: TaskId) {
         let Some(task) = self.open.get(&id) else { return };
         let names: Vec<_> = task.holders.lost().map(|who| who.short()).collect();
         let workers = u32::try_from(names.len()).unwrap_or(u32::MAX);
         let error = JobError::Lost { workers, names: names.join(", ") };
-        self.keep_letter(sh, id, error.clone());
-        self.end_here(sh, keeper, now, id, error);
+        self.keep_letter(shared, id, error.clone());
+        self.end_here(shared, replica, now, id, error);
     }
 
-    fn keep_letter(&mut self, sh: &mut Shared, id: TaskId, last: JobError) {
+    fn keep_letter(&mut self, shared: &mut SharedContext, id: TaskId, last: JobError) {
         let Some(task) = self.open.get(&id) else { return };
         let letter = DeadLetter {
             task: id,
-            parent: task.parent,
-            kind: task.kind.clone(),
-            key: task.key.clone(),
-            payload: task.payload.clone(),
-            failures: task.failures,
+            parent: task.spec.parent,
+            kind: task.spec.kind.clone(),
+            key: task.spec.key.clone(),
+            payload: task.spec.payload.clone(),
+            failures: task.tries.failures,
             last,
         };
         self.letter_bytes += letter.payload.len();
@@ -636,13 +651,13 @@ impl Submitter {
         while self.letters.len() > MAX_DEAD_LETTERS || self.letter_bytes > MAX_DEAD_LETTER_BYTES {
             let Some(oldest) = self.letters.pop_front() else { break };
             self.letter_bytes -= oldest.payload.len();
-            sh.stats.dead_letters_dropped += 1;
+            shared.stats.dead_letters_dropped += 1;
         }
     }
 
     pub(super) fn handle_outcome(
         &mut self,
-        sh: &mut Shared,
+        shared: &mut SharedContext,
         now: Instant,
         from: PublicKey,
         id: TaskId,
@@ -651,28 +666,28 @@ impl Submitter {
         let Some(task) = self.open.get(&id) else {
             if let Some(resolved) = self.resolved.get(&id) {
                 if resolved.by != Some(record.by) && !record.class.is_submitters() {
-                    sh.stats.duplicate_results += 1;
-                    sh.event(JobEvent::Duplicate { task: id, by: record.by });
+                    shared.stats.duplicate_results += 1;
+                    shared.event(JobEvent::Duplicate { task: id, by: record.by });
                 }
                 let hash = resolved.hash;
-                sh.send(from, Message::Ack { task: id, hash });
+                shared.send(from, Message::Ack { task: id, hash });
             } else {
-                sh.stats.unexpected += 1;
+                shared.stats.unexpected += 1;
             }
             return;
         };
-        if !may_speak(sh, task, from) || !sh.believe(record.token) {
-            sh.stats.forged_outcomes += 1;
+        if !task.may_speak(shared, from) || !shared.believe(record.token) {
+            shared.stats.forged_outcomes += 1;
             return;
         }
         match record.outcome {
-            Some(outcome) => self.resolve(sh, now, id, *outcome, Some(record.by)),
-            None => sh.stats.unexpected += 1,
+            Some(outcome) => self.resolve(shared, now, id, *outcome, Some(record.by)),
+            None => shared.stats.unexpected += 1,
         }
-        // The sender may be a keeper that this view doesn't know as an owner, so it gets the acknowledgement too.
+        // The sender may be a replica that this view doesn't know as an owner, so it gets the acknowledgement too.
         if let Some(resolved) = self.resolved.get(&id) {
             let hash = resolved.hash;
-            sh.send(from, Message::Ack { task: id, hash });
+            shared.send(from, Message::Ack { task: id, hash });
         }
     }
 
@@ -681,72 +696,79 @@ impl Submitter {
     /// Ends the task by the submitter's own decision: executors stop, the owners keep the record.
     fn end_here(
         &mut self,
-        sh: &mut Shared,
-        keeper: &mut Keeper,
+        shared: &mut SharedContext,
+        replica: &mut Replica,
         now: Instant,
         id: TaskId,
         error: JobError,
     ) -> bool {
         let Some(task) = self.open.get(&id) else { return false };
-        let local = sh.local;
+        let local = shared.local;
         let token = task.token.unwrap_or(Epoch { counter: 0, owner: local });
-        if task.attempts > 0 {
-            let meta = Meta {
-                digest: task.digest,
+        if task.tries.attempts > 0 {
+            let meta = TaskMeta {
+                digest: task.spec.digest,
                 submitters: vec![local],
-                kind: task.kind.clone(),
-                key: task.key.clone(),
+                kind: task.spec.kind.clone(),
+                key: task.spec.key.clone(),
                 until: task.deadline + HORIZON,
             };
             let record = Record::new(Err(error.clone()), token, local);
-            keeper.keep(sh, now, id, &meta, record, Vec::new());
-            keeper.replicate(sh, now, id);
+            replica.keep(shared, now, id, &meta, record, Vec::new());
+            replica.replicate(shared, now, id);
         }
-        self.resolve(sh, now, id, Err(error), None);
+        self.resolve(shared, now, id, Err(error), None);
         true
     }
 
     /// Resolves the handle, and informs all nodes that may still have the task.
     fn resolve(
         &mut self,
-        sh: &mut Shared,
+        shared: &mut SharedContext,
         now: Instant,
         id: TaskId,
         outcome: Result<Bytes, JobError>,
         by: Option<PublicKey>,
     ) {
         let Some(task) = self.open.remove(&id) else { return };
-        self.bytes -= task.payload.len();
-        sh.timers.clear(Timer::Submission(id));
+        self.bytes -= task.spec.payload.len();
+        shared.timers.clear(Timer::Submission(id));
         if outcome.is_ok() {
-            sh.stats.results += 1;
+            shared.stats.results += 1;
         } else {
-            sh.stats.errors += 1;
+            shared.stats.errors += 1;
         }
         let hash = super::record::outcome_hash(&outcome);
-        let mut told = task.heard;
+        let mut told = task.nodes.into_heard();
         if by.is_some() {
-            told.extend(sh.owners(&task.key));
+            told.extend(shared.owners(&task.spec.key));
             for peer in told {
-                sh.send(peer, Message::Ack { task: id, hash });
+                shared.send(peer, Message::Ack { task: id, hash });
             }
         } else {
             for peer in told {
-                sh.send(peer, Message::Cancel { task: id });
+                shared.send(peer, Message::Cancel { task: id });
             }
         }
-        self.remember(sh, now, id, Resolved { digest: task.digest, hash, by }, task.deadline);
-        sh.event(JobEvent::Done { task: id, outcome, by, attempts: task.attempts });
+        self.remember(shared, now, id, Resolved { digest: task.spec.digest, hash, by }, task.deadline);
+        shared.event(JobEvent::Done { task: id, outcome, by, attempts: task.tries.attempts });
     }
 
-    fn remember(&mut self, sh: &mut Shared, now: Instant, id: TaskId, resolved: Resolved, deadline: Instant) {
+    fn remember(
+        &mut self,
+        shared: &mut SharedContext,
+        now: Instant,
+        id: TaskId,
+        resolved: Resolved,
+        deadline: Instant,
+    ) {
         self.resolved.insert(id, resolved);
         self.resolved_order.push_back(id);
-        sh.timers.set(Timer::Resolved(id), deadline.max(now) + HORIZON);
+        shared.timers.set(Timer::Resolved(id), deadline.max(now) + HORIZON);
         while self.resolved_order.len() > MAX_RESOLVED {
             let Some(oldest) = self.resolved_order.pop_front() else { break };
             self.resolved.remove(&oldest);
-            sh.timers.clear(Timer::Resolved(oldest));
+            shared.timers.clear(Timer::Resolved(oldest));
         }
     }
 
@@ -761,27 +783,33 @@ impl Submitter {
 
     // ---- Members come and go.
 
-    pub(super) fn on_placement(&mut self, sh: &mut Shared, now: Instant) {
-        let placing = |task: &Submission| matches!(task.state, State::Placing { .. });
+    pub(super) fn on_placement(&mut self, shared: &mut SharedContext, now: Instant) {
+        let placing = |task: &Submission| matches!(task.phase, SubmissionPhase::Placing { .. });
         let waiting: Vec<_> = self.open.iter().filter(|(_, task)| placing(task)).map(|(id, _)| *id).collect();
         for id in waiting {
-            self.place(sh, now, id, None);
+            self.place(shared, now, id, None);
         }
     }
 
-    pub(super) fn on_view_complete(&mut self, sh: &mut Shared, now: Instant) {
+    pub(super) fn on_view_complete(&mut self, shared: &mut SharedContext, now: Instant) {
         if self.complete_at.is_none() {
             self.complete_at = Some(now);
             let open: Vec<_> = self.open.keys().copied().collect();
             for id in open {
-                self.arm(sh, id);
+                self.arm(shared, id);
             }
         }
     }
 
     /// Takes a member's change. A dead, departed or rebooted member has lost its tasks; an alive one clears its
     /// verdicts.
-    pub(super) fn on_member(&mut self, sh: &mut Shared, now: Instant, peer: PublicKey, change: MemberChange) {
+    pub(super) fn on_member(
+        &mut self,
+        shared: &mut SharedContext,
+        now: Instant,
+        peer: PublicKey,
+        change: MemberChange,
+    ) {
         for (id, task) in &mut self.open {
             match change {
                 MemberChange::Dead => task.holders.died(peer),
@@ -789,45 +817,45 @@ impl Submitter {
                 MemberChange::Left => task.holders.released(peer),
                 MemberChange::Alive => task.holders.lives(peer),
             }
-            let waits = task.waits_told && task.holders.wait(now, max_losses(task)).is_none();
-            if waits || task.holders.lost().count() >= max_losses(task) {
-                sh.timers.set(Timer::Submission(*id), now);
+            let waits = task.waits_told && task.holders.wait(now, task.max_losses()).is_none();
+            if waits || task.holders.lost().count() >= task.max_losses() {
+                shared.timers.set(Timer::Submission(*id), now);
             }
         }
         if change == MemberChange::Alive {
             return;
         }
         for id in self.at(peer, true) {
-            sh.stats.silences += 1;
-            self.retry(sh, now, id, peer, Moved::Gone);
+            shared.stats.silences += 1;
+            self.retry(shared, now, id, peer, Moved::Gone);
         }
     }
 
     /// Handles an undelivered message: an accepted attempt still has its beats as a sign of life, another attempt has
     /// none.
-    pub(super) fn on_send_failed(&mut self, sh: &mut Shared, now: Instant, peer: PublicKey) {
+    pub(super) fn on_send_failed(&mut self, shared: &mut SharedContext, now: Instant, peer: PublicKey) {
         for id in self.at(peer, false) {
-            sh.stats.silences += 1;
-            self.retry(sh, now, id, peer, Moved::Silent);
+            shared.stats.silences += 1;
+            self.retry(shared, now, id, peer, Moved::Silent);
         }
     }
 
-    fn at(&self, peer: PublicKey, held: bool) -> Vec<TaskId> {
-        let there = |task: &Submission| match task.state {
-            State::Waiting { target, .. } => target == peer,
-            State::Held { by, .. } => held && by == peer,
-            State::Placing { .. } | State::BackOff { .. } => false,
+    fn at(&self, peer: PublicKey, accepted: bool) -> Vec<TaskId> {
+        let there = |task: &Submission| match task.phase {
+            SubmissionPhase::Waiting { target, .. } => target == peer,
+            SubmissionPhase::Accepted { by, .. } => accepted && by == peer,
+            SubmissionPhase::Placing { .. } | SubmissionPhase::BackOff { .. } => false,
         };
         self.open.iter().filter(|(_, task)| there(task)).map(|(id, _)| *id).collect()
     }
 }
 
 /// The transfer time allowed for this many bytes.
-fn way(sh: &Shared, len: u64) -> Duration {
-    Duration::from_millis(len * 1000 / sh.config.upload_floor.max(1))
+fn way(shared: &SharedContext, len: u64) -> Duration {
+    Duration::from_millis(len * 1000 / shared.config.upload_floor.max(1))
 }
 
 /// The time before a result of this length is asked for again.
-fn fetch_delay(sh: &Shared, len: u64, fetches: u8) -> Duration {
-    sh.config.fetch_after + way(sh, len) * (1 << fetches.min(MAX_FETCH_DOUBLINGS))
+fn fetch_delay(shared: &SharedContext, len: u64, fetches: u8) -> Duration {
+    shared.config.fetch_after + way(shared, len) * (1 << fetches.min(MAX_FETCH_DOUBLINGS))
 }

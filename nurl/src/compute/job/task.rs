@@ -4,9 +4,11 @@ use std::fmt;
 use std::str::FromStr;
 
 use minicbor::decode::{Decoder, Error as DecodeError};
-use minicbor::encode::{Encoder, Error as EncodeError, Write};
+use minicbor::encode::{Encoder, Write};
+use minicbor::{Decode, Encode};
 use rand_core::Rng as _;
 
+use super::wire::Encoded;
 use crate::rt::Rng;
 
 /// The length of a task id in bytes.
@@ -16,8 +18,9 @@ pub const TASK_ID_LEN: usize = 16;
 ///
 /// The id is also the capability to send messages about the task: only nodes that received the submit, its outcome or
 /// a question about it know the id.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct TaskId([u8; TASK_ID_LEN]);
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+#[cbor(transparent)]
+pub struct TaskId(#[cbor(n(0), with = "minicbor::bytes")] [u8; TASK_ID_LEN]);
 
 impl TaskId {
     /// Draws an id.
@@ -73,19 +76,6 @@ impl FromStr for TaskId {
     }
 }
 
-impl<C> minicbor::Encode<C> for TaskId {
-    fn encode<W: Write>(&self, e: &mut Encoder<W>, _: &mut C) -> Result<(), EncodeError<W::Error>> {
-        e.bytes(&self.0)?.ok()
-    }
-}
-
-impl<'b, C> minicbor::Decode<'b, C> for TaskId {
-    fn decode(d: &mut Decoder<'b>, _: &mut C) -> Result<Self, DecodeError> {
-        let bytes = d.bytes()?.try_into().map_err(|_| DecodeError::message("a task id has 16 bytes"))?;
-        Ok(TaskId(bytes))
-    }
-}
-
 /// The order in which an executor's waiting tasks start. The variants are declared in ascending order, which is their
 /// `Ord`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -112,6 +102,18 @@ impl Priority {
             1 => Priority::Normal,
             _ => Priority::High,
         }
+    }
+}
+
+impl<C> Encode<C> for Priority {
+    fn encode<W: Write>(&self, e: &mut Encoder<W>, _: &mut C) -> Encoded<W> {
+        e.u8(self.to_wire())?.ok()
+    }
+}
+
+impl<'b, C> Decode<'b, C> for Priority {
+    fn decode(d: &mut Decoder<'b>, _: &mut C) -> Result<Priority, DecodeError> {
+        d.u8().map(Priority::from_wire)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::super::message::{Beat, Message, Replica};
+use super::super::message::{Beat, Message, RecordCopy};
 use super::super::*;
 use super::harness::{View, World, key, ms, persist, secs};
 use crate::ring::Epoch;
@@ -171,7 +171,7 @@ fn outcomes_are_bounded_and_none_is_evicted() {
     let mut copy = |n: u32, outcome: Bytes| {
         let mut id = [0; 16];
         id[..4].copy_from_slice(&n.to_le_bytes());
-        let replica = Replica {
+        let copy = RecordCopy {
             task: TaskId::from_bytes(id),
             digest: [0; 32],
             submitters: vec![key(3)],
@@ -180,8 +180,8 @@ fn outcomes_are_bounded_and_none_is_evicted() {
             keep: secs(60),
             record: Record::new(Ok(outcome), token, key(2)),
         };
-        jobs.dispatch(now, key(2), Message::Replica(replica));
-        (jobs.keeper.len(), jobs.keeper.held_bytes(), jobs.stats().records_refused)
+        jobs.dispatch(now, key(2), Message::Replica(copy));
+        (jobs.replica.len(), jobs.replica.held_bytes(), jobs.stats().records_refused)
     };
     let big = Bytes::from(vec![0; 1 << 24]);
     let fit = options::MAX_RECORD_BYTES >> 24;
@@ -321,7 +321,7 @@ fn an_acknowledgement_that_overtakes_its_outcome_counts_and_such_are_bounded() {
     let now = world.now;
     let task = TaskId::from_bytes([5; 16]);
     let copy = |task| {
-        Message::Replica(Replica {
+        Message::Replica(RecordCopy {
             task,
             digest: [0; 32],
             submitters: vec![key(3)],

@@ -197,9 +197,9 @@ fn an_outcome_of_a_member_that_is_not_on_the_list_is_ignored() {
     assert_eq!(world.jobs(5).stats().forged_outcomes, 1);
     assert_eq!(world.jobs(5).stats().unexpected, 1);
     // A replica's record from such a node is refused, too.
-    let copy = message::Replica {
+    let copy = message::RecordCopy {
         task,
-        digest: shared::digest("work", b"key", b"x"),
+        digest: spec::digest("work", b"key", b"x"),
         submitters: vec![key(6)],
         kind: "work".into(),
         key: Bytes::from_static(b"key"),

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::super::message::{Message, Reason, Submit};
+use super::super::message::{Message, Reason, Refused, Submit};
 use super::super::*;
 use super::harness::{View, World, key, ms, secs};
 use crate::ring::Epoch;
@@ -154,10 +154,13 @@ fn a_submit_that_comes_twice_runs_once_and_is_answered_twice() {
     jobs.handle_message(now, key(2), Message::Ack { task, hash: [0; 32] }.encode());
     jobs.handle_message(now, key(2), submit.encode());
     let answer = answers(&mut jobs);
-    assert!(matches!(answer[..], [Message::Refused { reason: Reason::Settled { .. }, .. }]), "{answer:?}");
+    assert!(
+        matches!(answer[..], [Message::Refused(Refused { reason: Reason::Settled { .. }, .. })]),
+        "{answer:?}"
+    );
     // The same id with another payload is an error, whatever the state.
     jobs.handle_message(now, key(2), submit_message(task, 2, 0, b"other").encode());
-    assert!(matches!(answers(&mut jobs)[..], [Message::Refused { reason: Reason::Conflict, .. }]));
+    assert!(matches!(answers(&mut jobs)[..], [Message::Refused(Refused { reason: Reason::Conflict, .. })]));
 }
 
 #[test]

@@ -1,10 +1,14 @@
 //! The sequence of frames inside one plaintext: `kind:1 ‖ length:2 little-endian ‖ body`.
 //!
-//! A frame lies whole within its plaintext. [`relay`](crate::net::reach::relay) defines the kinds below 0x30,
-//! [`rendezvous`](crate::net::reach::rendezvous) those from 0x30 to 0x3f. A plaintext that ends within a frame is
-//! [`Truncated`]; readers count and skip unknown kinds.
+//! A frame lies whole within its plaintext. [`table`](super::table) has all kinds. A plaintext that ends within a frame
+//! is [`Truncated`]; readers count and skip unknown kinds.
+
+use std::time::Duration;
 
 use super::MAX_PLAINTEXT_BYTES;
+use crate::key::PublicKey;
+use crate::kit::reader::Reader;
+use crate::mesh::Namespace;
 
 /// Bytes before each body.
 pub const HEADER_BYTES: usize = 3;
@@ -16,6 +20,11 @@ pub const MAX_BODY_BYTES: usize = MAX_PLAINTEXT_BYTES - HEADER_BYTES;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a message ends within a frame")]
 pub struct Truncated;
+
+/// A body that is malformed for its kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a malformed frame of kind {0:#04x}")]
+pub struct Malformed(pub u8);
 
 /// Iterates over the frames of a plaintext as (kind, body); ends after the first error.
 pub fn split(plaintext: &[u8]) -> Split<'_> {
@@ -52,17 +61,90 @@ impl<'a> Iterator for Split<'a> {
     }
 }
 
-/// Appends one frame whose body is the concatenation of the parts.
+/// Appends one frame; `write` appends its body.
 ///
 /// # Panics
 /// If the body is longer than [`MAX_BODY_BYTES`]: callers check their own limits, which are lower.
-pub fn put(out: &mut Vec<u8>, kind: u8, parts: &[&[u8]]) {
-    let len: usize = parts.iter().map(|part| part.len()).sum();
+pub fn frame(out: &mut Vec<u8>, kind: u8, write: impl FnOnce(&mut Vec<u8>)) {
+    let start = out.len();
+    out.extend_from_slice(&[kind, 0, 0]);
+    write(out);
+    let len = out.len() - start - HEADER_BYTES;
     assert!(len <= MAX_BODY_BYTES, "a frame of {len} bytes");
-    out.reserve(HEADER_BYTES + len);
-    out.push(kind);
-    out.extend_from_slice(&(len as u16).to_le_bytes());
-    for part in parts {
-        out.extend_from_slice(part);
+    out[start + 1..start + HEADER_BYTES].copy_from_slice(&(len as u16).to_le_bytes());
+}
+
+/// A field of a frame's body.
+pub(crate) trait Field<'a>: Sized {
+    /// Takes the field off the front of the body; none if the body is too short, or the field over its limit.
+    fn read(body: &mut Reader<'a>) -> Option<Self>;
+    fn write(&self, out: &mut Vec<u8>);
+}
+
+macro_rules! integers {
+    ($($type:ident)*) => {
+        $(impl Field<'_> for $type {
+            fn read(body: &mut Reader<'_>) -> Option<$type> {
+                body.$type()
+            }
+
+            fn write(&self, out: &mut Vec<u8>) {
+                out.extend_from_slice(&self.to_le_bytes());
+            }
+        })*
+    };
+}
+
+integers!(u8 u16 u32 u64);
+
+impl<const N: usize> Field<'_> for [u8; N] {
+    fn read(body: &mut Reader<'_>) -> Option<[u8; N]> {
+        body.array()
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(self);
+    }
+}
+
+/// The rest of the body.
+impl<'a> Field<'a> for &'a [u8] {
+    fn read(body: &mut Reader<'a>) -> Option<&'a [u8]> {
+        body.slice(body.rest().len())
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(self);
+    }
+}
+
+impl Field<'_> for PublicKey {
+    fn read(body: &mut Reader<'_>) -> Option<PublicKey> {
+        body.array().map(PublicKey::from_bytes)
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        self.as_bytes().write(out);
+    }
+}
+
+impl Field<'_> for Namespace {
+    fn read(body: &mut Reader<'_>) -> Option<Namespace> {
+        body.array().map(Namespace::from_bytes)
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        self.as_bytes().write(out);
+    }
+}
+
+/// Whole seconds in 2 bytes.
+impl Field<'_> for Duration {
+    fn read(body: &mut Reader<'_>) -> Option<Duration> {
+        body.u16().map(|seconds| Duration::from_secs(seconds.into()))
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        u16::try_from(self.as_secs()).unwrap_or(u16::MAX).write(out);
     }
 }

@@ -7,7 +7,7 @@
 //!
 //! How: `Noise_IK_25519_ChaChaPoly_SHA256`, prologue `"nurl/1 hub"`, empty handshake payloads. On the stream each
 //! Noise message follows its length, 16 bits big-endian (Noise §13). The plaintext of a transport message is a
-//! sequence of frames ([`frames`]): up to [`MAX_PLAINTEXT_BYTES`], so that one write system call carries many.
+//! sequence of frames ([`frames`], [`table`]): up to [`MAX_PLAINTEXT_BYTES`], so that one write system call carries many.
 //!
 //! A [`Connection`] is pure: bytes in by [`Connection::handle_bytes`], plaintexts out by
 //! [`Connection::poll_message`], bytes to write by [`Connection::poll_write`] and [`Connection::seal`]. It keeps a
@@ -16,6 +16,7 @@
 //! final.
 
 pub mod frames;
+pub mod table;
 #[cfg(test)]
 mod tests;
 

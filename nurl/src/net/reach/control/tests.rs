@@ -159,7 +159,7 @@ proptest! {
     ) {
         let mut out = Vec::new();
         for (kind, body) in &rows {
-            frames::put(&mut out, *kind, &[body]);
+            frames::frame(&mut out, *kind, |out| out.extend(body));
         }
         let back: Vec<_> = frames::split(&out).map(|frame| frame.map(|(k, b)| (k, b.to_vec())).unwrap()).collect();
         prop_assert_eq!(back, rows);

@@ -5,7 +5,8 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::frame::{Frame, GroupTag, MAX_DATAGRAM_BYTES};
+use super::Frame;
+use super::frame::{GroupTag, MAX_DATAGRAM_BYTES};
 use super::queue::{FairQueue, Pushed};
 use crate::key::PublicKey;
 use crate::kit::rate::TokenBucket;

@@ -20,4 +20,5 @@ mod core;
 mod tests;
 
 pub use self::core::{ClientId, MAX_CORRESPONDENTS, Relay, RelayLimits, RelayStats};
-pub use frame::{CloseReason, Frame, GroupTag, Limits, Roles};
+pub use crate::net::reach::control::table::RelayFrame as Frame;
+pub use frame::{CloseReason, GroupTag, Limits, Roles};

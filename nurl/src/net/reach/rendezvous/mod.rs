@@ -23,7 +23,8 @@ use bytes::Bytes;
 
 use crate::key::PublicKey;
 
-pub use frame::{Frame, PublishResult};
+pub use crate::net::reach::control::table::RendezvousFrame as Frame;
+pub use frame::PublishResult;
 pub use memory::SeqMemory;
 pub use record::{Record, RecordError};
 pub use store::{Records, RendezvousStats};

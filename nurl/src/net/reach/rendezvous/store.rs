@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use indexmap::IndexSet;
 
-use super::frame::{Frame, PublishResult};
-use super::{MAX_LIST, MAX_RECORD_BYTES, SealedRecord};
+use super::frame::PublishResult;
+use super::{Frame, MAX_LIST, MAX_RECORD_BYTES, SealedRecord};
 use crate::key::PublicKey;
 use crate::kit::draw;
 use crate::kit::timers::Timers;

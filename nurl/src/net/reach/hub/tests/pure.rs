@@ -7,7 +7,7 @@ use rand_core::SeedableRng;
 
 use crate::key::PublicKey;
 use crate::mesh::Namespace;
-use crate::net::reach::control::frames::{put, split};
+use crate::net::reach::control::frames::{frame, split};
 use crate::net::reach::hub::core::{CLOSE_LINGER, Hub, Output, Refusal, TICK};
 use crate::net::reach::hub::limits::HubLimits;
 use crate::net::reach::relay::{ClientId, CloseReason, Frame, Roles};
@@ -188,7 +188,7 @@ fn unknown_frames_are_stepped_over() {
     let mut bench = Bench::new(HubLimits::default());
     let id = bench.client(1, HOME);
     let mut plaintext = Vec::new();
-    put(&mut plaintext, 0x7f, &[b"from the future"]);
+    frame(&mut plaintext, 0x7f, |body| body.extend(b"from the future"));
     Frame::Ping { nonce: 1 }.encode(&mut plaintext);
     bench.say(id, &plaintext);
     assert_eq!(bench.heard(id), [Heard::Frame(0x04)]);

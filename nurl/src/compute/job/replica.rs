@@ -1,4 +1,4 @@
-//! The keeper: outcomes by task id.
+//! The node as a replica of tasks' records: outcomes by task id.
 //!
 //! An executor keeps the outcomes that it produced, and the key's owners keep copies, for the task's life and a
 //! horizon. A repeated submit finds the outcome here and is not run. The submitter's acknowledgement drops the bytes;
@@ -11,13 +11,13 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::event::{JobEvent, MemberChange};
-use super::message::{Beat, Message, Replica};
+use super::message::{Beat, Message, RecordCopy};
 use super::options::{
     MAX_EARLY_ACKS, MAX_RECORD_BYTES, MAX_RECORDS, MAX_WAITERS, REDELIVER_AFTER, RESYNC_BATCH, RESYNC_SCAN,
     RESYNC_TICK,
 };
 use super::record::Record;
-use super::shared::{Shared, Timer};
+use super::shared::{SharedContext, Timer};
 use super::task::TaskId;
 use crate::key::PublicKey;
 
@@ -34,7 +34,7 @@ pub(super) struct Waiter {
 
 /// One outcome, and the nodes that it concerns.
 #[derive(Debug)]
-pub(super) struct Kept {
+pub(super) struct KeptRecord {
     pub(super) digest: [u8; 32],
     /// None when the record is settled, as most records are for most of their time.
     owed: Option<Box<Owed>>,
@@ -43,7 +43,7 @@ pub(super) struct Kept {
     pub(super) until: Instant,
     pub(super) record: Record,
     /// The replicas to which this record was sent in its present form.
-    sent_to: Peers,
+    sent_to: FewPeers,
 }
 
 /// The nodes to which an outcome is owed.
@@ -57,9 +57,9 @@ struct Owed {
 
 /// A few peers. A tree set's first node reserves space for eleven, and a table has thousands of these sets.
 #[derive(Debug, Default)]
-struct Peers(Vec<PublicKey>);
+struct FewPeers(Vec<PublicKey>);
 
-impl Peers {
+impl FewPeers {
     fn insert(&mut self, peer: PublicKey) -> bool {
         let new = !self.0.contains(&peer);
         if new {
@@ -76,23 +76,23 @@ impl Peers {
     }
 }
 
-impl Kept {
-    fn new(task: &Meta, record: Record, waiting: Vec<Waiter>) -> Kept {
+impl KeptRecord {
+    fn new(task: &TaskMeta, record: Record, waiting: Vec<Waiter>) -> KeptRecord {
         let mut submitters = task.submitters.clone();
         submitters.truncate(MAX_WAITERS);
-        Kept {
+        KeptRecord {
             digest: task.digest,
             owed: Some(Box::new(Owed { submitters, waiting })),
             kind: task.kind.as_str().into(),
             key: task.key[..].into(),
             until: task.until,
             record,
-            sent_to: Peers::default(),
+            sent_to: FewPeers::default(),
         }
     }
 }
 
-impl Kept {
+impl KeptRecord {
     /// Notes that the submitter has its outcome: only the hash is kept, and no acknowledgement is awaited.
     fn settle(&mut self) {
         self.record.outcome = None;
@@ -124,13 +124,13 @@ impl Kept {
     }
 
     fn bytes(&self) -> usize {
-        size_of::<Kept>() + self.sent_to.0.capacity() * size_of::<PublicKey>() + self.key.len()
+        size_of::<KeptRecord>() + self.sent_to.0.capacity() * size_of::<PublicKey>() + self.key.len()
     }
 }
 
 /// The data about a task besides its outcome.
 #[derive(Debug, Clone)]
-pub(super) struct Meta {
+pub(super) struct TaskMeta {
     pub(super) digest: [u8; 32],
     pub(super) submitters: Vec<PublicKey>,
     pub(super) kind: String,
@@ -139,9 +139,9 @@ pub(super) struct Meta {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Keeper {
+pub(super) struct Replica {
     /// Boxed, since a tree leaves a third of its slots empty.
-    table: BTreeMap<TaskId, Box<Kept>>,
+    table: BTreeMap<TaskId, Box<KeptRecord>>,
     /// The kinds of the records, each once.
     kinds: BTreeSet<Arc<str>>,
     bytes: usize,
@@ -157,8 +157,8 @@ pub(super) struct Keeper {
     early: VecDeque<(TaskId, PublicKey)>,
 }
 
-impl Keeper {
-    pub(super) fn get(&self, task: &TaskId) -> Option<&Kept> {
+impl Replica {
+    pub(super) fn get(&self, task: &TaskId) -> Option<&KeptRecord> {
         self.table.get(task).map(|kept| &**kept)
     }
 
@@ -173,14 +173,14 @@ impl Keeper {
     /// Keeps an outcome, or merges it into the kept one.
     pub(super) fn keep(
         &mut self,
-        sh: &mut Shared,
+        shared: &mut SharedContext,
         now: Instant,
         task: TaskId,
-        meta: &Meta,
+        meta: &TaskMeta,
         record: Record,
         waiting: Vec<Waiter>,
     ) {
-        let mut kept = Kept::new(meta, record, waiting);
+        let mut kept = KeptRecord::new(meta, record, waiting);
         let acknowledged =
             self.early.iter().position(|(early, from)| *early == task && kept.submitters().contains(from));
         if let Some(at) = acknowledged {
@@ -190,22 +190,22 @@ impl Keeper {
             }
         }
         if self.table.contains_key(&task) {
-            self.join(sh, now, task, kept);
+            self.join(shared, now, task, kept);
         } else if self.table.len() >= MAX_RECORDS
             || self.bytes + kept.record.held_bytes() > MAX_RECORD_BYTES
             || kept.until <= now
         {
-            sh.stats.records_refused += 1;
+            shared.stats.records_refused += 1;
             return;
         } else {
             self.bytes += kept.record.held_bytes();
             self.end_at(kept.until, task);
             kept.kind = self.intern(kept.kind);
             self.table.insert(task, Box::new(kept));
-            self.touch(sh, now, task);
-            self.arm_ends(sh);
+            self.touch(shared, now, task);
+            self.arm_ends(shared);
         }
-        self.watch(sh, now, task);
+        self.watch(shared, now, task);
     }
 
     /// The shared copy of this kind's name.
@@ -226,22 +226,22 @@ impl Keeper {
         }
     }
 
-    fn join(&mut self, sh: &mut Shared, now: Instant, task: TaskId, other: Kept) {
+    fn join(&mut self, shared: &mut SharedContext, now: Instant, task: TaskId, other: KeptRecord) {
         let kept = self.table.get_mut(&task).expect("the caller looked");
         if kept.digest != other.digest {
-            sh.stats.conflicts += 1;
+            shared.stats.conflicts += 1;
             return;
         }
         let (ours, theirs) = (&kept.record, &other.record);
         let both_ran = !ours.class.is_submitters() && !theirs.class.is_submitters();
         if both_ran && (ours.token, ours.by) != (theirs.token, theirs.by) {
-            sh.stats.duplicate_runs += 1;
-            sh.event(JobEvent::Duplicate { task, by: theirs.by });
+            shared.stats.duplicate_runs += 1;
+            shared.event(JobEvent::Duplicate { task, by: theirs.by });
         }
         let before = kept.record.held_bytes();
         let grows = theirs.held_bytes() > before;
         if grows && self.bytes - before + theirs.held_bytes() > MAX_RECORD_BYTES {
-            sh.stats.records_refused += 1;
+            shared.stats.records_refused += 1;
             return;
         }
         for submitter in other.submitters() {
@@ -256,22 +256,22 @@ impl Keeper {
         }
         self.bytes = self.bytes - before + kept.record.held_bytes();
         if changed {
-            kept.sent_to = Peers::default();
-            self.touch(sh, now, task);
+            kept.sent_to = FewPeers::default();
+            self.touch(shared, now, task);
         }
     }
 
     /// Notes that a submitter asks for the outcome again: it is owed until acknowledged.
-    pub(super) fn owe(&mut self, sh: &mut Shared, now: Instant, task: TaskId, waiter: Waiter) {
+    pub(super) fn owe(&mut self, shared: &mut SharedContext, now: Instant, task: TaskId, waiter: Waiter) {
         if let Some(kept) = self.table.get_mut(&task) {
             kept.add_submitter(waiter.who);
             add_waiter(&mut kept.owed.get_or_insert_default().waiting, waiter);
-            self.watch(sh, now, task);
+            self.watch(shared, now, task);
         }
     }
 
     /// Notes that the submitter has its outcome: the bytes are dropped, the hash stays.
-    pub(super) fn acknowledge(&mut self, sh: &mut Shared, task: TaskId, from: PublicKey) {
+    pub(super) fn acknowledge(&mut self, shared: &mut SharedContext, task: TaskId, from: PublicKey) {
         let Some(kept) = self.table.get_mut(&task) else {
             if self.early.len() >= MAX_EARLY_ACKS {
                 self.early.pop_front();
@@ -283,7 +283,7 @@ impl Keeper {
             return;
         }
         if !kept.submitters().contains(&from) {
-            sh.stats.unexpected += 1;
+            shared.stats.unexpected += 1;
             return;
         }
         kept.stop_waiting(&from);
@@ -320,17 +320,23 @@ impl Keeper {
         !self.awaited.is_empty()
     }
 
-    /// Takes a copy from another keeper.
-    pub(super) fn handle_replica(&mut self, sh: &mut Shared, now: Instant, from: PublicKey, copy: Replica) {
-        let owners = sh.owners(&copy.key);
+    /// Takes a copy from another replica, or from a node that made the outcome.
+    pub(super) fn handle_copy(
+        &mut self,
+        shared: &mut SharedContext,
+        now: Instant,
+        from: PublicKey,
+        copy: RecordCopy,
+    ) {
+        let owners = shared.owners(&copy.key);
         let may = owners.contains(&from)
-            || sh.executors(&copy.kind, &copy.key).contains(&from)
+            || shared.executors(&copy.kind, &copy.key).contains(&from)
             || (copy.record.class.is_submitters() && copy.submitters.contains(&from));
-        if !may || !sh.believe(copy.record.token) {
-            sh.stats.forged_records += 1;
+        if !may || !shared.believe(copy.record.token) {
+            shared.stats.forged_records += 1;
             return;
         }
-        let meta = Meta {
+        let meta = TaskMeta {
             digest: copy.digest,
             submitters: copy.submitters,
             kind: copy.kind,
@@ -339,7 +345,7 @@ impl Keeper {
         };
         let theirs = (copy.record.class, copy.record.token, copy.record.hash);
         let is_new = !self.table.contains_key(&copy.task);
-        self.keep(sh, now, copy.task, &meta, copy.record, Vec::new());
+        self.keep(shared, now, copy.task, &meta, copy.record, Vec::new());
         let Some(kept) = self.table.get_mut(&copy.task) else { return };
         if kept.digest != meta.digest {
             return;
@@ -353,32 +359,38 @@ impl Keeper {
         } else {
             // This node's record ranks higher, so the sender gets it.
             kept.sent_to.remove(&from);
-            let message = Message::Replica(replica(now, copy.task, kept));
+            let message = Message::Replica(copy_of(now, copy.task, kept));
             kept.sent_to.insert(from);
-            sh.send(from, message);
+            shared.send(from, message);
         }
     }
 
     /// Notes that a message to a member was lost: its copies are sent again after a while.
-    pub(super) fn on_send_failed(&mut self, sh: &mut Shared, now: Instant, peer: PublicKey) {
+    pub(super) fn on_send_failed(&mut self, shared: &mut SharedContext, now: Instant, peer: PublicKey) {
         for (task, kept) in &mut self.table {
             if kept.sent_to.remove(&peer) {
                 self.undelivered.insert(*task);
             }
         }
         if !self.undelivered.is_empty() {
-            sh.timers.set_if_idle(Timer::Redeliver, now + REDELIVER_AFTER);
+            shared.timers.set_if_idle(Timer::Redeliver, now + REDELIVER_AFTER);
         }
     }
 
     /// Marks undelivered copies to be sent again.
-    pub(super) fn redeliver(&mut self, sh: &mut Shared, now: Instant) {
+    pub(super) fn redeliver(&mut self, shared: &mut SharedContext, now: Instant) {
         self.dirty.append(&mut self.undelivered);
-        self.arm(sh, now);
+        self.arm(shared, now);
     }
 
     /// Takes a change of a member's state.
-    pub(super) fn on_member(&mut self, sh: &mut Shared, now: Instant, peer: PublicKey, change: MemberChange) {
+    pub(super) fn on_member(
+        &mut self,
+        shared: &mut SharedContext,
+        now: Instant,
+        peer: PublicKey,
+        change: MemberChange,
+    ) {
         let gone = change != MemberChange::Alive;
         let mut touched = Vec::new();
         for (task, kept) in &mut self.table {
@@ -394,39 +406,39 @@ impl Keeper {
             }
         }
         for task in touched {
-            self.touch(sh, now, task);
+            self.touch(shared, now, task);
         }
     }
 
     /// Takes a new placement, in which owners may have changed.
-    pub(super) fn on_placement(&mut self, sh: &mut Shared, now: Instant) {
+    pub(super) fn on_placement(&mut self, shared: &mut SharedContext, now: Instant) {
         self.dirty.extend(self.table.keys());
-        self.arm(sh, now);
+        self.arm(shared, now);
     }
 
     /// Sends one batch of records to the replicas that lack them.
-    pub(super) fn resync(&mut self, sh: &mut Shared, now: Instant) {
+    pub(super) fn resync(&mut self, shared: &mut SharedContext, now: Instant) {
         let (mut sent, mut seen) = (0, 0);
         while sent < RESYNC_BATCH
             && seen < RESYNC_SCAN
             && let Some(task) = self.dirty.pop_first()
         {
             seen += 1;
-            sent += self.replicate(sh, now, task);
+            sent += self.replicate(shared, now, task);
         }
-        self.arm(sh, now);
+        self.arm(shared, now);
     }
 
     /// Sends a record to the owners that lack it, and returns their number.
-    pub(super) fn replicate(&mut self, sh: &mut Shared, now: Instant, task: TaskId) -> usize {
+    pub(super) fn replicate(&mut self, shared: &mut SharedContext, now: Instant, task: TaskId) -> usize {
         self.dirty.remove(&task);
         let Some(kept) = self.table.get_mut(&task) else { return 0 };
-        let (mut sent, owners) = (0, sh.owners(&kept.key));
+        let (mut sent, owners) = (0, shared.owners(&kept.key));
         kept.sent_to.0.retain(|peer| owners.contains(peer));
         for owner in owners {
             // An owner that is down gets the record when it is back.
-            if owner != sh.local && !sh.down.contains(&owner) && kept.sent_to.insert(owner) {
-                sh.send(owner, Message::Replica(replica(now, task, kept)));
+            if owner != shared.local && !shared.peers.is_down(&owner) && kept.sent_to.insert(owner) {
+                shared.send(owner, Message::Replica(copy_of(now, task, kept)));
                 sent += 1;
             }
         }
@@ -434,7 +446,7 @@ impl Keeper {
     }
 
     /// Forgets the records whose time is over.
-    pub(super) fn expire(&mut self, sh: &mut Shared, now: Instant) {
+    pub(super) fn expire(&mut self, shared: &mut SharedContext, now: Instant) {
         while let Some(first) = self.ends.first_entry()
             && *first.key() <= now
         {
@@ -448,42 +460,42 @@ impl Keeper {
             }
         }
         self.kinds.retain(|kind| Arc::strong_count(kind) > 1);
-        self.arm_ends(sh);
+        self.arm_ends(shared);
     }
 
-    fn arm_ends(&self, sh: &mut Shared) {
+    fn arm_ends(&self, shared: &mut SharedContext) {
         if let Some((until, _)) = self.ends.first_key_value() {
-            sh.timers.set(Timer::Records, *until);
+            shared.timers.set(Timer::Records, *until);
         }
     }
 
     /// The bytes of settled records: their entries and the data that those own, without the trees' overhead.
     pub(super) fn settled_bytes(&self) -> usize {
         let settled = self.table.values().filter(|kept| kept.record.is_settled());
-        settled.map(|kept| 2 * size_of::<TaskId>() + size_of::<Box<Kept>>() + kept.bytes()).sum()
+        settled.map(|kept| 2 * size_of::<TaskId>() + size_of::<Box<KeptRecord>>() + kept.bytes()).sum()
     }
 
-    fn touch(&mut self, sh: &mut Shared, now: Instant, task: TaskId) {
+    fn touch(&mut self, shared: &mut SharedContext, now: Instant, task: TaskId) {
         self.dirty.insert(task);
-        self.arm(sh, now);
+        self.arm(shared, now);
     }
 
-    fn arm(&mut self, sh: &mut Shared, now: Instant) {
+    fn arm(&mut self, shared: &mut SharedContext, now: Instant) {
         if !self.dirty.is_empty() {
-            sh.timers.set_if_idle(Timer::Resync, now + RESYNC_TICK);
+            shared.timers.set_if_idle(Timer::Resync, now + RESYNC_TICK);
         }
     }
 
-    fn watch(&mut self, sh: &mut Shared, now: Instant, task: TaskId) {
+    fn watch(&mut self, shared: &mut SharedContext, now: Instant, task: TaskId) {
         if self.table.get(&task).is_some_and(|kept| !kept.waiting().is_empty()) {
             self.awaited.insert(task);
-            sh.timers.set_if_idle(Timer::Beat, now + sh.config.beat_interval);
+            shared.timers.set_if_idle(Timer::Beat, now + shared.config.beat_interval);
         }
     }
 }
 
-fn replica(now: Instant, task: TaskId, kept: &Kept) -> Replica {
-    Replica {
+fn copy_of(now: Instant, task: TaskId, kept: &KeptRecord) -> RecordCopy {
+    RecordCopy {
         task,
         digest: kept.digest,
         submitters: kept.submitters().to_vec(),

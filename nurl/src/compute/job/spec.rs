@@ -1,0 +1,26 @@
+//! The content of a task: fixed at its submission, and the same at every node that gets it.
+
+use bytes::Bytes;
+
+use super::task::TaskId;
+
+/// What is to be done.
+#[derive(Debug, Clone)]
+pub(super) struct TaskSpec {
+    pub(super) kind: String,
+    pub(super) key: Bytes,
+    pub(super) payload: Bytes,
+    /// The [`digest`] of the three.
+    pub(super) digest: [u8; 32],
+    /// The dead letter that the task retries.
+    pub(super) parent: Option<TaskId>,
+}
+
+/// The digest of a task id's content: BLAKE3 over kind, key and payload, each with its length.
+pub(super) fn digest(kind: &str, key: &[u8], payload: &[u8]) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new();
+    for part in [kind.as_bytes(), key, payload] {
+        hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
+    }
+    *hasher.finalize().as_bytes()
+}

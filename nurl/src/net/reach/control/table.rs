@@ -1,0 +1,140 @@
+//! The frames of a control connection, all in one table: kind, sender, name, body, and how the body ends.
+//!
+//! Integers are little-endian, keys and namespaces 32 bytes, group tags 16, durations whole seconds in 2 bytes. A
+//! payload or a sealed record is the rest of the body. The types of other fields say their layout:
+//! [`Limits`], [`CloseReason`], [`PublishResult`], [`SealedRecord`]. An `exact` body has no byte more; after an
+//! `extensible` one further bytes are ignored, which a later version may add.
+//!
+//! Every length is bounded by the frame that carries it ([`MAX_BODY_BYTES`](super::frames::MAX_BODY_BYTES)). The bounds
+//! below it are checked where the field is read ([`MAX_LIST`](crate::net::reach::rendezvous::MAX_LIST),
+//! [`MAX_RECORD_BYTES`](crate::net::reach::rendezvous::MAX_RECORD_BYTES)), or counted where the frame is used
+//! ([`MAX_DATAGRAM_BYTES`](crate::net::reach::relay::frame::MAX_DATAGRAM_BYTES)).
+
+use std::time::Duration;
+
+use super::frames::{Field, Malformed, frame};
+use crate::key::PublicKey;
+use crate::kit::reader::Reader;
+use crate::mesh::Namespace;
+use crate::net::reach::relay::{CloseReason, GroupTag, Limits};
+use crate::net::reach::rendezvous::{PublishResult, SealedRecord};
+
+fn exact<T>(body: Reader<'_>, frame: T) -> Option<T> {
+    body.end(frame)
+}
+
+fn extensible<T>(_: Reader<'_>, frame: T) -> Option<T> {
+    Some(frame)
+}
+
+/// Makes an enum of frames, its `decode` and its `encode` of a table with one line for each frame.
+macro_rules! frames {
+    ($(#[$about:meta])* $Frame:ident {
+        $($(#[$doc:meta])* $kind:literal $sender:ident
+          $name:ident $({ $($field:ident: $type:ty),* })? $(($inner:ident: $inner_type:ty))?: $end:ident,)*
+    }) => {
+        $(#[$about])*
+        #[allow(missing_docs, reason = "the text of a frame tells about its fields")]
+        pub enum $Frame<'a> {
+            $($(#[$doc])* #[doc = concat!("\n\nSender: ", stringify!($sender), ".")]
+              $name $({ $($field: $type),* })? $(($inner_type))?,)*
+        }
+
+        impl<'a> $Frame<'a> {
+            /// Reads a body; `None` for a kind that isn't in this table.
+            ///
+            /// # Errors
+            /// [`Malformed`] when the body doesn't match its kind.
+            pub fn decode(kind: u8, body: &'a [u8]) -> Result<Option<$Frame<'a>>, Malformed> {
+                let known = matches!(kind, $($kind)|*);
+                let frame = $Frame::decode_known(kind, Reader(body));
+                if known { frame.map(Some).ok_or(Malformed(kind)) } else { Ok(None) }
+            }
+
+            fn decode_known(kind: u8, mut body: Reader<'a>) -> Option<$Frame<'a>> {
+                match kind {
+                    $($kind => {
+                        $($(let $field = Field::read(&mut body)?;)*)?
+                        $(let $inner = Field::read(&mut body)?;)?
+                        $end(body, $Frame::$name $({ $($field),* })? $(($inner))?)
+                    })*
+                    _ => None,
+                }
+            }
+
+            /// Appends the frame. Callers refuse payloads over their limit beforehand.
+            pub fn encode(&self, out: &mut Vec<u8>) {
+                match self {
+                    $($Frame::$name $({ $($field),* })? $(($inner))? => {
+                        frame(out, $kind, |_body| { $($($field.write(_body);)*)? $($inner.write(_body);)? });
+                    })*
+                }
+            }
+
+            /// The frame's bytes.
+            pub fn to_vec(&self) -> Vec<u8> {
+                let mut out = Vec::new();
+                self.encode(&mut out);
+                out
+            }
+        }
+    };
+}
+
+frames! {
+    /// A frame of the relay; payloads are borrowed from the plaintext that carried it.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    RelayFrame {
+        /// The first frame of a client, with the protocol's version and the client's boot id. A client that knows the
+        /// mesh's namespace counts as a member.
+        0x01 client Register { version: u8, namespace: Namespace, boot: u64 }: extensible,
+        /// The hub has registered the client.
+        0x02 hub Registered(limits: Limits): extensible,
+        /// Asks for a [`RelayFrame::Pong`].
+        0x03 either Ping { nonce: u64 }: exact,
+        /// Answers a [`RelayFrame::Ping`] with its nonce.
+        0x04 either Pong { nonce: u64 }: exact,
+        /// The last frame of a connection.
+        0x05 either Close(reason: CloseReason): extensible,
+        /// A datagram for `dst`.
+        0x10 client Forward { dst: PublicKey, payload: &'a [u8] }: exact,
+        /// A datagram from `src`, whose connection proved that key to this hub.
+        0x11 hub Deliver { src: PublicKey, payload: &'a [u8] }: exact,
+        /// No client is registered under this key, or not any more.
+        0x12 hub PeerGone { peer: PublicKey }: exact,
+        /// The queue of this key is full: the hub drops datagrams that the client sends to it.
+        0x13 hub QueueFull { peer: PublicKey }: exact,
+        /// Subscribes to a group.
+        0x20 client GroupJoin { tag: GroupTag }: exact,
+        /// Ends a subscription.
+        0x21 client GroupLeave { tag: GroupTag }: exact,
+        /// A datagram for all others of a group.
+        0x22 client GroupSend { tag: GroupTag, payload: &'a [u8] }: exact,
+        /// A group's datagram.
+        0x23 hub GroupDeliver { src: PublicKey, tag: GroupTag, payload: &'a [u8] }: exact,
+    }
+}
+
+frames! {
+    /// A rendezvous frame.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    RendezvousFrame {
+        /// Sets the sender's own record. The hub may shorten its lifetime.
+        0x30 client Publish { seq: u64, ttl: Duration, sealed: &'a [u8] }: exact,
+        /// Answers a [`RendezvousFrame::Publish`] with the number that the hub holds now.
+        0x31 hub Published { seq: u64, result: PublishResult }: exact,
+        /// Asks for one record.
+        0x32 client Lookup { peer: PublicKey }: exact,
+        /// Answers a [`RendezvousFrame::Lookup`].
+        0x33 hub Record(record: SealedRecord): exact,
+        /// Answers a [`RendezvousFrame::Lookup`]: there is no record.
+        0x34 hub NoRecord { peer: PublicKey }: exact,
+        /// Asks for a random sample of at most `max` records.
+        0x35 client List { max: u16 }: exact,
+        /// Answers a [`RendezvousFrame::List`]: a count in 2 bytes, then so many records. It is written with as many
+        /// as a frame holds.
+        0x36 hub Records(records: Vec<SealedRecord>): exact,
+        /// Withdraws the sender's own record.
+        0x3a client Withdraw: exact,
+    }
+}
