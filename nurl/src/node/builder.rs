@@ -10,7 +10,7 @@ use tracing::Instrument as _;
 
 use super::command::{APPLICATION_QUEUE, NET_QUEUE, STATE_QUEUE, View, Waiting};
 use super::event::{Bus, NodeEvent};
-use super::net_plane::{NetParts, NetPlane};
+use super::net::{Channels, NetParts, NetPlane};
 use super::state_plane::{StateParts, StatePlane};
 use super::{Datagrams, Inner, Node, Role, ending, log};
 use crate::Error;
@@ -259,13 +259,15 @@ impl Builder {
             role,
             hubs,
             commands: net_commands,
-            state: state_input,
-            view,
-            datagrams: datagrams_in,
-            messages: messages_in,
-            groups: groups_in,
-            waiting: waiting.clone(),
-            bus: net_bus,
+            channels: Channels {
+                state: state_input,
+                view,
+                datagrams: datagrams_in,
+                messages: messages_in,
+                groups: groups_in,
+                waiting: waiting.clone(),
+                bus: net_bus,
+            },
         };
         let state_plane = StatePlane::new(StateParts {
             key: public,

@@ -10,9 +10,8 @@ mod builder;
 mod command;
 mod ending;
 mod event;
-mod levels;
 mod log;
-mod net_plane;
+mod net;
 mod state;
 mod state_plane;
 mod task;
@@ -28,7 +27,7 @@ use bytes::Bytes;
 
 use self::command::{NetCommand, StateCommand};
 use crate::compute::job::{Drained, SubmitOptions, TaskId};
-use crate::error::{Error, HubFailure, RefusedBy};
+use crate::error::{Error, HubFailure};
 use crate::key::PublicKey;
 use crate::membership::join::Obstacle;
 use crate::membership::{Roles, State};
@@ -197,24 +196,10 @@ impl Node {
         };
         match time::timeout(limit, joined).await {
             Ok(answer) => answer,
-            Err(_) => Err(self.kept_out(&self.status().await?)),
-        }
-    }
-
-    /// The error for the obstacle that keeps this node from joining: one for each cause, and only what was observed.
-    fn kept_out(&self, status: &Status) -> Error {
-        let hubs = status.hubs.iter();
-        match status.obstacle {
-            Obstacle::NoHub => Error::HubUnreachable { hubs: hubs.filter_map(HubInfo::failure).collect() },
-            Obstacle::HubSilent => {
-                let silent =
-                    |hub: &HubInfo| HubFailure { addr: hub.addr.clone(), reason: DownReason::Silent };
-                Error::HubUnreachable {
-                    hubs: hubs.map(|hub| hub.failure().unwrap_or_else(|| silent(hub))).collect(),
-                }
+            Err(_) => {
+                let status = self.status().await?;
+                Err(net::kept_out(status.obstacle, &status.hubs))
             }
-            Obstacle::NoAnswer => RefusedBy::Members.into(),
-            Obstacle::NoTable => Error::Busy("members answer, but none has told us the mesh's table in time"),
         }
     }
 
