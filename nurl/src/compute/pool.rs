@@ -250,14 +250,12 @@ impl Pool {
     }
 
     /// The number of runs that were started and not yet forgotten.
-    #[cfg_attr(not(any(test, feature = "internals")), expect(dead_code, reason = "door: metrics"))]
     pub fn running(&self) -> usize {
         self.running.len()
     }
 
     /// Counters.
-    #[cfg_attr(not(any(test, feature = "internals")), expect(dead_code, reason = "door: metrics"))]
-    pub fn stats(&self) -> &PoolStats {
+    pub fn stats(&self) -> &Arc<PoolStats> {
         &self.stats
     }
 }

@@ -41,9 +41,8 @@ impl<K: Ord, V> Fifo<K, V> {
         self.queues.get(key).into_iter().flatten()
     }
 
-    /// The items of all queues.
-    #[cfg(test)]
-    pub fn len(&self) -> usize {
+    /// The number of items in all queues.
+    pub fn total(&self) -> usize {
         self.len
     }
 }
@@ -61,8 +60,8 @@ mod tests {
         assert_eq!(fifo.push("b", 5), Err(5));
         assert_eq!(fifo.queue(&"a").rev().copied().collect::<Vec<_>>(), [4, 3, 1]);
         assert_eq!(fifo.take(&"a"), [1, 3, 4]);
-        assert_eq!((fifo.len(), fifo.take(&"a").len(), fifo.queue(&"a").count()), (1, 0, 0));
+        assert_eq!((fifo.total(), fifo.take(&"a").len(), fifo.queue(&"a").count()), (1, 0, 0));
         fifo.push("c", 6).unwrap();
-        assert_eq!((fifo.take(&"b"), fifo.take(&"c"), fifo.len()), ([2].into(), [6].into(), 0));
+        assert_eq!((fifo.take(&"b"), fifo.take(&"c"), fifo.total()), ([2].into(), [6].into(), 0));
     }
 }

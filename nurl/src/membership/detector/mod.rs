@@ -362,13 +362,11 @@ impl Detector {
     }
 
     /// The local health score, 0 to 8.
-    #[cfg_attr(not(any(test, feature = "internals")), expect(dead_code, reason = "door: metrics"))]
     pub fn health(&self) -> u32 {
         self.awareness.score()
     }
 
     /// Counters.
-    #[cfg_attr(not(any(test, feature = "internals")), expect(dead_code, reason = "door: metrics"))]
     pub fn stats(&self) -> &DetectorStats {
         &self.stats
     }

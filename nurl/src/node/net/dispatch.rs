@@ -9,7 +9,7 @@ use crate::key::PublicKey;
 use crate::membership::Via;
 use crate::node::command::{NetCommand, Pong, Reply};
 use crate::node::event::NodeEvent;
-use crate::node::{NetStats, Status, log};
+use crate::node::{Metrics, NetStats, Status, log};
 use crate::transport::{Priority, TransportEvent, group, kind};
 
 impl NetPlane {
@@ -50,6 +50,9 @@ impl NetPlane {
             NetCommand::Status { reply } => {
                 let _ = reply.send(self.status());
             }
+            NetCommand::Metrics { reply } => {
+                let _ = reply.send((self.metrics(), self.driver.ask_hub_stats()));
+            }
             NetCommand::Joined { reply } => self.roster.tell_joined(reply),
             NetCommand::NoteEpoch(counter) => {
                 // The counter was taken here, from ones that this node has seen: never a jump.
@@ -79,11 +82,16 @@ impl NetPlane {
             boot: local.boot,
             hubs: self.roster.hub_infos(&self.transport),
             members: self.roster.members(&self.transport),
-            net: self.stats(),
+            #[cfg(feature = "internals")]
             transport: self.transport.stats(),
+            #[cfg(feature = "internals")]
             transport_now: self.transport.gauges(),
             obstacle: self.roster.detector.obstacle(),
         }
+    }
+
+    fn metrics(&self) -> Metrics {
+        Metrics::of_net(&self.stats(), self.mail.waiting(), &self.transport, &self.roster.detector)
     }
 
     fn stats(&self) -> NetStats {

@@ -41,6 +41,11 @@ impl Mail {
         self.outgoing.given_up
     }
 
+    /// Reliable messages that wait for room.
+    pub(super) fn waiting(&self) -> usize {
+        self.outgoing.waiting()
+    }
+
     /// Sends the application's datagrams.
     pub(super) fn send_datagrams(
         &mut self,

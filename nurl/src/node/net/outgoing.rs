@@ -69,9 +69,8 @@ impl<R> Outgoing<R> {
     }
 
     /// Messages that wait for room.
-    #[cfg(test)]
     pub(super) fn waiting(&self) -> usize {
-        self.deferred.len()
+        self.deferred.total()
     }
 
     /// Sends a message now, or keeps it until the peer's budget has room.

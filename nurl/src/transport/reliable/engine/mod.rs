@@ -388,7 +388,6 @@ impl Reliable {
     }
 
     /// The counters.
-    #[cfg_attr(not(any(test, feature = "internals")), expect(dead_code, reason = "door: metrics"))]
     pub fn stats(&self) -> &ReliableStats {
         &self.stats
     }

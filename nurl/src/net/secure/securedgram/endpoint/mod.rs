@@ -19,7 +19,7 @@ use super::budget::Lane;
 use super::frames::MAX_BODY_BYTES;
 use super::generation::Keys;
 use super::mac::{Challenger, CookieJar, Mac};
-use super::paths::{Control, PathConfig, PathState, Paths};
+use super::paths::{Control, PathConfig, PathState, PathStats, Paths};
 use super::peer::Peer;
 use super::table::{MAX_PEERS, Slot, Table};
 use super::timestamp::Clock;
@@ -114,6 +114,11 @@ impl Endpoint {
     /// The counters.
     pub fn stats(&self) -> &EndpointStats {
         &self.stats
+    }
+
+    /// The counters of the paths to each known peer.
+    pub fn path_stats(&self) -> impl Iterator<Item = &PathStats> {
+        self.table.iter().map(|(_, peer)| peer.paths.stats())
     }
 
     /// Whether frames can be sealed for `peer` now.
