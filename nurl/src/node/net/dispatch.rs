@@ -105,6 +105,7 @@ impl NetPlane {
 
     pub(super) fn on_event(&mut self, now: Instant, event: TransportEvent) {
         log::transport_event(&event);
+        let _peer = log::peer_span(&event).entered();
         let detector = &mut self.roster.detector;
         match event {
             TransportEvent::Membership { peer, body } => {

@@ -27,6 +27,11 @@ const MAC1_AT: usize = INIT_LEN - 2 * MAC_LEN;
 const MAC2_AT: usize = INIT_LEN - MAC_LEN;
 const NOISE_AT: usize = 5;
 
+/// Logs the refusal of a handshake whose sender isn't known yet: it has another ticket, or sends too much.
+fn refused(source: Source, reason: &str) {
+    tracing::debug!(target: "nurl::session", ?source, reason, "a handshake is refused");
+}
+
 impl Endpoint {
     /// Handles an init frame of the right length.
     pub(super) fn handle_init(&mut self, now: Instant, source: Source, frame: &[u8]) {
@@ -38,6 +43,7 @@ impl Endpoint {
         let keys = self.generations.iter().find(|keys| mac::equal(&mac::mac(&keys.own_mac1, signed), &mac1));
         let Some(keys) = keys.cloned() else {
             self.stats.bad_mac1 += 1;
+            refused(source, "bad-mac1");
             return;
         };
         if self.answer_again(now, source, &frame[..MAC2_AT], &mac1)
@@ -47,6 +53,7 @@ impl Endpoint {
         }
         if let Err(error) = self.answer(now, source, &keys, frame, mac1) {
             self.count_noise(error);
+            refused(source, "forged");
         }
     }
 
@@ -87,6 +94,9 @@ impl Endpoint {
         if self.jar.verify(origin, &frame[..MAC2_AT], &frame[MAC2_AT..]) {
             let admitted = self.cookie_lane.admit(now, origin);
             self.stats.cookie_holder_over_budget += u64::from(!admitted);
+            if !admitted {
+                refused(source, "over-budget");
+            }
             return admitted;
         }
         self.stats.cookie_demanded += 1;
@@ -119,6 +129,7 @@ impl Endpoint {
         let initiator = *responder.initiator();
         if initiator == self.local || !self.allow.allows(&initiator) {
             self.stats.not_allowed += 1;
+            tracing::debug!(target: "nurl::session", peer = %initiator.short(), reason = "not-allowed", "a peer is refused");
             return Ok(());
         }
         let known = self.table.slot_of(&initiator);

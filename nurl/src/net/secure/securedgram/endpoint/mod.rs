@@ -450,6 +450,7 @@ impl Endpoint {
         }
         if !self.make_room(now) {
             self.stats.peers_full += 1;
+            tracing::debug!(target: "nurl::session", peer = %key.short(), reason = "full", "a peer is refused");
             return Err(SealError::PeersFull);
         }
         let mut seed = [0; 32];
