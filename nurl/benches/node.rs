@@ -173,9 +173,13 @@ mod bench {
         Round { units, bytes: units * BODY_BYTES as u64, time }
     }
 
+    async fn datagrams_out(node: &Node) -> u64 {
+        node.metrics().await.expect("it runs").get("transport.datagrams_out").expect("it is counted")
+    }
+
     /// The round, and the number of datagrams sent.
     async fn datagram_round(sender: &Node, receiver: &Node) -> (Round, u64) {
-        let before = sender.status().await.expect("it runs").transport.datagrams_out;
+        let before = datagrams_out(sender).await;
         let got = Arc::new(AtomicU64::new(0));
         let drain = {
             let (receiver, got) = (receiver.clone(), got.clone());
@@ -195,7 +199,7 @@ mod bench {
         tokio::time::sleep(Duration::from_millis(100)).await;
         let late = got.load(Relaxed) - units;
         drain.abort();
-        let sent = sender.status().await.expect("it runs").transport.datagrams_out - before;
+        let sent = datagrams_out(sender).await - before;
         (Round { units, bytes: units * BODY_BYTES as u64, time }, sent - late)
     }
 

@@ -59,15 +59,15 @@ pub mod hub {
 
 /// What a node sees, counts and tells.
 pub mod events {
-    pub use crate::compute::job::{Gauges as JobGauges, JobStats};
     pub use crate::membership::join::Obstacle;
     pub use crate::membership::{Roles, State};
     pub use crate::net::reach::hub_client::DownReason;
     pub use crate::net::reach::relay::CloseReason;
     pub use crate::net::secure::securedgram::paths::PathReason;
-    pub use crate::node::{Events, HubInfo, MemberInfo, NetStats, NodeEvent, Pong, StateStats, Status};
-    pub use crate::replication::replicator::ReplicationStats;
-    pub use crate::transport::{Gauge, Gauges, PathInfo, TransportStats};
+    pub use crate::node::{
+        Events, HubInfo, MemberInfo, Metric, MetricKind, Metrics, NodeEvent, Pong, Status,
+    };
+    pub use crate::transport::PathInfo;
 }
 
 /// What the seam carries.

@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use tracing::Instrument as _;
 
 use super::job::{JobError, KindLimits, Run, RunId, TaskId};
 use crate::ring::Epoch;
@@ -184,6 +185,8 @@ impl JobContext {
     where
         F: FnOnce() -> Result<Bytes, JobError> + Send + 'static,
     {
+        let span = tracing::Span::current();
+        let work = move || span.in_scope(work);
         self.planes.blocking(work).await.unwrap_or_else(|error| Err(ended(error)))
     }
 }
@@ -233,8 +236,10 @@ impl Pool {
             reports: self.reports.clone(),
             stats: self.stats.clone(),
         };
+        let span =
+            tracing::error_span!(target: "nurl::job", "task", task = %context.task, kind = %context.kind);
         let supervisor = supervise(context, handler, run.payload, run.limited);
-        self.planes.spawn(Plane::State, supervisor);
+        self.planes.spawn(Plane::State, supervisor.instrument(span));
     }
 
     /// Ends a run early. The end is still reported.
@@ -250,14 +255,12 @@ impl Pool {
     }
 
     /// The number of runs that were started and not yet forgotten.
-    #[cfg_attr(not(any(test, feature = "internals")), expect(dead_code, reason = "door: metrics"))]
     pub fn running(&self) -> usize {
         self.running.len()
     }
 
     /// Counters.
-    #[cfg_attr(not(any(test, feature = "internals")), expect(dead_code, reason = "door: metrics"))]
-    pub fn stats(&self) -> &PoolStats {
+    pub fn stats(&self) -> &Arc<PoolStats> {
         &self.stats
     }
 }
@@ -277,7 +280,8 @@ async fn supervise(context: JobContext, handler: Option<Handler>, payload: Bytes
         Some(handler) => {
             let planes = context.planes.clone();
             // The handler is called inside the spawned task, because it may panic before its first await.
-            let mut task = planes.spawn(Plane::Compute, async move { handler(context, payload).await });
+            let mut task = planes
+                .spawn(Plane::Compute, async move { handler(context, payload).await }.in_current_span());
             let early = rt::select! {
                 ended_by_itself = &mut task => Err(ended_by_itself),
                 () = wish.wait() => Ok(JobError::Cancelled),

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`backoff`] | waits that double, with full jitter |
 //! | [`draw`] | numbers, durations, shuffles and samples from a given generator |
+//! | [`fifo`] | queues by key under one bound |
 //! | [`rate`] | token buckets |
 //! | [`reader`] | fields off the front of received bytes |
 //! | [`timers`] | one deadline per name |
@@ -11,6 +12,7 @@
 
 pub mod backoff;
 pub mod draw;
+pub mod fifo;
 pub mod rate;
 pub mod reader;
 pub mod timers;

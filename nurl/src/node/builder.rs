@@ -10,7 +10,7 @@ use tracing::Instrument as _;
 
 use super::command::{APPLICATION_QUEUE, NET_QUEUE, STATE_QUEUE, View, Waiting};
 use super::event::{Bus, NodeEvent};
-use super::net_plane::{NetParts, NetPlane};
+use super::net::{Channels, NetParts, NetPlane};
 use super::state_plane::{StateParts, StatePlane};
 use super::{Datagrams, Inner, Node, Role, ending, log};
 use crate::Error;
@@ -225,9 +225,9 @@ impl Builder {
         let addr = config.listen.to_string();
         let mut transport = Transport::new(&config, now, time::unix_now(), rt::rng);
 
-        let bus = Bus::beginning_with(
-            set_aside.map(|SetAside { path, reason }| NodeEvent::StoreSetAside { path, reason }),
-        );
+        let span = log::span(&public);
+        let first = set_aside.map(|SetAside { path, reason }| NodeEvent::StoreSetAside { path, reason });
+        let bus = span.in_scope(|| Bus::beginning_with(first));
         let (net, net_commands) = mpsc::channel(NET_QUEUE);
         let (state, state_commands) = mpsc::channel(NET_QUEUE);
         let (state_input, state_inputs) = mpsc::channel(STATE_QUEUE);
@@ -240,10 +240,11 @@ impl Builder {
 
         // The sockets belong to the network plane's runtime, so they are opened there.
         let (role, hubs, net_bus) = (self.role, self.ticket.hubs.clone(), bus.clone());
-        let opened = planes.spawn(Plane::Net, async move {
+        let open = async move {
             let driver = Driver::open(&config, &mut transport).await?;
             Ok::<_, std::io::Error>((driver, transport))
-        });
+        };
+        let opened = planes.spawn(Plane::Net, open.instrument(span.clone()));
         let (driver, transport) = match opened.await {
             Ok(Ok(opened)) => opened,
             Ok(Err(error)) => return Err(Error::Listen { addr, error }),
@@ -259,13 +260,15 @@ impl Builder {
             role,
             hubs,
             commands: net_commands,
-            state: state_input,
-            view,
-            datagrams: datagrams_in,
-            messages: messages_in,
-            groups: groups_in,
-            waiting: waiting.clone(),
-            bus: net_bus,
+            channels: Channels {
+                state: state_input,
+                view,
+                datagrams: datagrams_in,
+                messages: messages_in,
+                groups: groups_in,
+                waiting: waiting.clone(),
+                bus: net_bus,
+            },
         };
         let state_plane = StatePlane::new(StateParts {
             key: public,
@@ -281,7 +284,6 @@ impl Builder {
             bus: bus.clone(),
         })?;
         let (net_guard, state_guard, ending) = ending::guards(&bus, &net);
-        let span = log::span(&public);
         let net_plane = async move { net_guard.run(NetPlane::new(parts).run()).await };
         planes.spawn(Plane::Net, net_plane.instrument(span.clone()));
         planes.spawn(Plane::State, state_guard.run(state_plane.run()).instrument(span));

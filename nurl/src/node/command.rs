@@ -10,10 +10,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{MemberInfo, Status};
+use super::{MemberInfo, Metrics, Status};
 use crate::Error;
 use crate::compute::job::{Drained, MemberChange, SubmitOptions, TaskId};
 use crate::key::PublicKey;
+use crate::net::reach::hub_client::ClientStats;
 use crate::replication::crdt::Digest;
 use crate::ring::RingMember;
 use crate::rt::sync::{mpsc, oneshot};
@@ -110,6 +111,8 @@ pub(super) enum NetCommand {
     Members { reply: Reply<Vec<MemberInfo>> },
     /// Everything that `status` shows.
     Status { reply: Reply<Status> },
+    /// The counters and gauges of this plane; those of the connections to hubs follow.
+    Metrics { reply: Reply<(Metrics, Vec<oneshot::Receiver<ClientStats>>)> },
     /// Replies when a hub has accepted this node and a first view of the mesh has arrived.
     Joined { reply: Reply<Result<(), Error>> },
     /// An epoch counter that the state plane took.
@@ -208,4 +211,12 @@ pub struct StateStats {
     pub replication: crate::replication::replicator::ReplicationStats,
     /// Keys with writes that no owner has acknowledged yet.
     pub unacknowledged: usize,
+    /// The tenures' counters.
+    pub tenures: crate::ring::TenureCounters,
+    /// Members left out because the ring is full.
+    pub ring_refused: usize,
+    /// The pool's counters.
+    pub pool: Arc<crate::compute::pool::PoolStats>,
+    /// Handlers that were started and whose end isn't noted yet.
+    pub pool_running: usize,
 }

@@ -1,8 +1,16 @@
 //! The decisions of a node as log lines: for `NURL_LOG`, and for the stories of failures in the simulated world.
 //!
 //! Each line has the fields by which a person looks for it (`peer`, `hub`, `task`, `epoch`, `reason`), and neither a
-//! secret nor a payload. Lines of a node's planes stand in the span `node`, which has its key; the connections to hubs
-//! have lines of their own without it.
+//! secret nor a payload. Around the lines of all layers stand spans:
+//!
+//! | span | its field | what happens in it |
+//! | --- | --- | --- |
+//! | `node` | `node`, its key | all work of the node, that of its connections to hubs and of its handlers included |
+//! | `peer` | `peer`, its key | the handling of what one peer sent |
+//! | `task` | `task` and `kind` | one run of a handler, with what the handler itself logs (`compute/pool.rs`) |
+//!
+//! Refusals of peers are lines at `debug`, where they are counted: by allow-list and ticket in the target
+//! `nurl::session`, by limits there and in `nurl::transport`.
 
 use tracing::{debug, info, warn};
 
@@ -14,7 +22,30 @@ use crate::transport;
 
 /// The span of everything that a node's planes do.
 pub(super) fn span(key: &PublicKey) -> tracing::Span {
-    tracing::error_span!(target: "nurl", "node", key = %key.short())
+    tracing::error_span!(target: "nurl", "node", node = %key.short())
+}
+
+/// The span of the handling of what a peer sent, so that the lines of all layers below name the peer.
+pub(super) fn peer_span(event: &transport::TransportEvent) -> tracing::Span {
+    use transport::TransportEvent as Event;
+    use transport::reliable::ReliableEvent;
+    let peer = match event {
+        Event::Membership { peer, .. }
+        | Event::Reliable(
+            ReliableEvent::Message { peer, .. }
+            | ReliableEvent::Acked { peer, .. }
+            | ReliableEvent::Failed { peer, .. }
+            | ReliableEvent::Writable { peer },
+        )
+        | Event::Group { sender: peer, .. }
+        | Event::Established { peer, .. }
+        | Event::Unreachable { peer }
+        | Event::Forgotten { peer }
+        | Event::Echo { peer, .. } => peer,
+        // Those lines name their peer themselves, or concern a hub.
+        _ => return tracing::Span::none(),
+    };
+    tracing::error_span!(target: "nurl", "peer", peer = %peer.short())
 }
 
 /// An event that the application may subscribe to.

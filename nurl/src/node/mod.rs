@@ -10,9 +10,9 @@ mod builder;
 mod command;
 mod ending;
 mod event;
-mod levels;
 mod log;
-mod net_plane;
+mod metrics;
+mod net;
 mod state;
 mod state_plane;
 mod task;
@@ -28,7 +28,7 @@ use bytes::Bytes;
 
 use self::command::{NetCommand, StateCommand};
 use crate::compute::job::{Drained, SubmitOptions, TaskId};
-use crate::error::{Error, HubFailure, RefusedBy};
+use crate::error::{Error, HubFailure};
 use crate::key::PublicKey;
 use crate::membership::join::Obstacle;
 use crate::membership::{Roles, State};
@@ -43,8 +43,12 @@ use crate::transport::{self, PathInfo};
 pub use builder::Builder;
 pub use command::{Departure, Pong, StateStats};
 pub use event::{Events, NodeEvent};
+pub use metrics::{Metric, MetricKind, Metrics};
 pub use state::{Counter, Register, Set};
 pub use task::{Task, TaskEvent};
+
+/// How long [`Node::metrics`] waits for the connections to hubs: they answer at once, unless the machine is overloaded.
+const HUB_STATS_WITHIN: Duration = Duration::from_secs(1);
 
 /// A node's role in its mesh.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -132,11 +136,13 @@ pub struct Status {
     pub hubs: Vec<HubInfo>,
     /// The other members, by key.
     pub members: Vec<MemberInfo>,
-    /// The network plane's counters.
-    pub net: NetStats,
-    /// The transport's counters.
+    /// The transport's counters, with types: for the checks of the simulated world.
+    #[cfg(feature = "internals")]
+    #[doc(hidden)]
     pub transport: transport::TransportStats,
-    /// The current fill levels of the transport.
+    /// The transport's fill levels, likewise.
+    #[cfg(feature = "internals")]
+    #[doc(hidden)]
     pub transport_now: transport::Gauges,
     /// The reason why this node hasn't joined; meaningful only until it has.
     pub obstacle: Obstacle,
@@ -197,24 +203,10 @@ impl Node {
         };
         match time::timeout(limit, joined).await {
             Ok(answer) => answer,
-            Err(_) => Err(self.kept_out(&self.status().await?)),
-        }
-    }
-
-    /// The error for the obstacle that keeps this node from joining: one for each cause, and only what was observed.
-    fn kept_out(&self, status: &Status) -> Error {
-        let hubs = status.hubs.iter();
-        match status.obstacle {
-            Obstacle::NoHub => Error::HubUnreachable { hubs: hubs.filter_map(HubInfo::failure).collect() },
-            Obstacle::HubSilent => {
-                let silent =
-                    |hub: &HubInfo| HubFailure { addr: hub.addr.clone(), reason: DownReason::Silent };
-                Error::HubUnreachable {
-                    hubs: hubs.map(|hub| hub.failure().unwrap_or_else(|| silent(hub))).collect(),
-                }
+            Err(_) => {
+                let status = self.status().await?;
+                Err(net::kept_out(status.obstacle, &status.hubs))
             }
-            Obstacle::NoAnswer => RefusedBy::Members.into(),
-            Obstacle::NoTable => Error::Busy("members answer, but none has told us the mesh's table in time"),
         }
     }
 
@@ -234,10 +226,33 @@ impl Node {
         self.ask(|reply| NetCommand::Status { reply }).await
     }
 
-    /// The state plane's counters.
+    /// Every counter and gauge of this node, by name. A connection to a hub that doesn't answer within a second is left
+    /// out of the sums.
     ///
     /// # Errors
     /// [`Error::Closed`].
+    pub async fn metrics(&self) -> Result<Metrics, Error> {
+        let (mut metrics, hubs) = self.ask(|reply| NetCommand::Metrics { reply }).await?;
+        let state = self.ask_state(|reply| StateCommand::Stats { reply }).await?;
+        let mut answered = Vec::with_capacity(hubs.len());
+        let deadline = time::now() + HUB_STATS_WITHIN;
+        for hub in hubs {
+            let left = deadline.saturating_duration_since(time::now());
+            if let Ok(Ok(stats)) = time::timeout(left, hub).await {
+                answered.push(stats);
+            }
+        }
+        metrics.add_hubs(&answered);
+        metrics.add_state(&state);
+        Ok(metrics)
+    }
+
+    /// The counters of the plane of jobs and state alone, with types: for the checks of the simulated world.
+    ///
+    /// # Errors
+    /// [`Error::Closed`].
+    #[cfg(feature = "internals")]
+    #[doc(hidden)]
     pub async fn state_stats(&self) -> Result<StateStats, Error> {
         self.ask_state(|reply| StateCommand::Stats { reply }).await
     }

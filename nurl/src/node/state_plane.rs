@@ -301,6 +301,10 @@ impl StatePlane {
                     jobs_now: self.jobs.gauges(),
                     replication: self.replicator.stats,
                     unacknowledged: self.replicator.pending(),
+                    tenures: self.jobs.tenure_stats(),
+                    ring_refused: self.ring.refused(),
+                    pool: self.pool.stats().clone(),
+                    pool_running: self.pool.running(),
                 });
             }
             StateCommand::Digest { key, reply } => {

@@ -38,7 +38,7 @@ async fn assert_panicked(node: &Node, plane: &str) {
     };
     says(node.counter("k").add(1).await.unwrap_err());
     says(node.register("k").get().await.unwrap_err());
-    says(node.state_stats().await.unwrap_err());
+    says(node.metrics().await.unwrap_err());
     says(node.members().await.unwrap_err());
     says(node.status().await.unwrap_err());
     says(node.joined(PATIENCE).await.unwrap_err());
@@ -53,7 +53,7 @@ fn a_node_whose_state_plane_panics_ends_with_the_panics_text_and_leaves_the_mesh
         let (doomed, witness) = (worker(&ticket).await, worker(&ticket).await);
         let (mut events, mut seen) = (doomed.events(), witness.events());
         doomed.0.state.send(StateCommand::Panic).await.unwrap();
-        let waiting = doomed.state_stats().await.unwrap_err();
+        let waiting = doomed.metrics().await.unwrap_err();
         assert!(matches!(waiting, Error::Panicked { plane: "state", .. }), "{waiting}");
         while events.next().await.is_some() {}
         assert_panicked(&doomed, "state").await;

@@ -131,7 +131,6 @@ impl Ring {
     }
 
     /// How many members were left out because the ring was full.
-    #[cfg_attr(not(any(test, feature = "internals")), expect(dead_code, reason = "door: metrics"))]
     pub fn refused(&self) -> usize {
         self.refused
     }

@@ -16,12 +16,12 @@ use super::TransportConfig;
 use super::core::Transport;
 use crate::key::PublicKey;
 use crate::net::reach::faults::ReceiveFaults;
-use crate::net::reach::hub_client::{self, HubClientConfig, HubCommand, HubEvent};
+use crate::net::reach::hub_client::{self, ClientStats, HubClientConfig, HubCommand, HubEvent};
 use crate::net::reach::listen::Listen;
 use crate::rt::net::{
     Interface, InterfaceWatch, RecvMeta, Transmit, UdpSocket, interfaces, lookup_host, source_towards,
 };
-use crate::rt::sync::mpsc;
+use crate::rt::sync::{mpsc, oneshot};
 use crate::rt::{self, time};
 
 /// Bytes of one receive buffer: a whole GRO batch.
@@ -253,6 +253,15 @@ impl Driver {
                 slot.send(command);
             }
         }
+    }
+
+    /// Asks the connections to hubs for their counters. One whose queue is full is left out.
+    pub fn ask_hub_stats(&self) -> Vec<oneshot::Receiver<ClientStats>> {
+        let asked = self.links.iter().filter_map(|link| {
+            let (reply, stats) = oneshot::channel();
+            link.commands.try_send(HubCommand::Stats(reply)).ok().map(|()| stats)
+        });
+        asked.collect()
     }
 
     /// Says goodbye to the hubs, and waits at most a second until their streams have accepted it. A hub that gets no

@@ -36,6 +36,10 @@ pub struct Gauges {
 
 impl Gauges {
     /// All gauges, by name.
+    #[cfg_attr(
+        not(any(test, feature = "internals")),
+        expect(dead_code, reason = "for examples, benchmarks and scenarios")
+    )]
     pub fn named(&self) -> [(&'static str, Gauge); 8] {
         [
             ("peers", self.peers),

@@ -25,6 +25,26 @@ fn three_terminals_give_an_upper_cased_reply_over_a_direct_path() {
 }
 
 #[test]
+fn workers_and_a_status_write_their_metrics_when_asked() {
+    let dir = tempfile::tempdir().unwrap();
+    let hub = hub(dir.path());
+    let worker = worker(&hub.ticket, &["--metrics", "100ms"]);
+    run(&["submit", "--kind", "echo"], Some(&hub.ticket), b"hello").succeeded();
+    let line = worker.process.wait_for("metrics", |line| line["values"]["job.runs"] == 1);
+    assert_eq!(
+        (&line["values"]["hub.ups"], &line["values"]["session.forged"]),
+        (&1.into(), &0.into()),
+        "{line}"
+    );
+
+    let lines = run(&["status", "--metrics", "--json"], Some(&hub.ticket), b"").succeeded().events();
+    assert_eq!((&lines[0]["event"], &lines[1]["event"]), (&"status".into(), &"metrics".into()));
+    assert!(lines[1]["values"]["session.established"].as_u64() > Some(0), "{}", lines[1]);
+    let table = run(&["status", "--metrics"], Some(&hub.ticket), b"").succeeded();
+    assert!(table.text().contains("Attempts to connect to a hub."), "{}", table.text());
+}
+
+#[test]
 fn status_settles_on_direct_paths_within_its_two_seconds() {
     let dir = tempfile::tempdir().unwrap();
     let hub = hub(dir.path());

@@ -145,6 +145,11 @@ pub(crate) async fn deliver(from: &Node, to: &Node, body: &'static [u8]) {
     .await;
 }
 
+/// A metric of a node, by name.
+pub(crate) async fn metric(node: &Node, name: &str) -> u64 {
+    node.metrics().await.unwrap().get(name).unwrap_or_else(|| panic!("no metric {name}"))
+}
+
 pub(crate) async fn ping(from: &Node, to: &Node) -> Result<nurl::events::Pong, Error> {
     from.ping(to.key(), PATIENCE).await
 }

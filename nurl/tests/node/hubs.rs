@@ -8,7 +8,7 @@ use nurl::events::{DownReason, NodeEvent, State};
 use nurl::hub::{Hub, MeshSecret};
 use nurl::{Error, HubFailure, RefusedBy, rt};
 
-use crate::harness::{Mesh, deliver, is_direct, key, meet, ping, run, see, soon, until};
+use crate::harness::{Mesh, deliver, is_direct, key, meet, metric, ping, run, see, soon, until};
 
 #[test]
 fn a_hub_that_restarts_is_found_again_and_direct_peers_never_stop_talking() {
@@ -179,9 +179,10 @@ fn a_peer_that_is_not_on_the_allow_list_is_not_heard() {
         friend.send(guarded.key(), Bytes::from_static(b"it's me")).await.unwrap();
         let heard = soon("the friend", guarded.recv_many()).await.unwrap();
         assert!(heard.iter().all(|datagram| datagram.peer == friend.key()));
+        assert!(metric(&guarded, "session.not_allowed").await > 0, "the stranger's handshakes are counted");
         // In the other direction the guarded node's send is refused, and counted.
         guarded.send(stranger.key(), Bytes::from_static(b"no")).await.unwrap();
-        until("the count", async || guarded.status().await.unwrap().net.refused_datagrams == 1).await;
+        until("the count", async || metric(&guarded, "node.refused_datagrams").await == 1).await;
         let refused = guarded.send_message(stranger.key(), Bytes::from_static(b"no"));
         assert!(matches!(soon("the refusal", refused).await, Err(Error::Send(_))));
         assert!(matches!(guarded.connect(stranger.key()).await, Err(Error::Send(_))));

@@ -207,6 +207,9 @@ pub(crate) struct WorkerArgs {
     /// Share of the keys, relative to other workers
     #[arg(long, default_value_t = 1)]
     pub(crate) weight: u16,
+    /// Write the worker's counters and gauges this often
+    #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
+    pub(crate) metrics: Option<Duration>,
     #[command(flatten)]
     pub(crate) output: Output,
     /// Let every task take at least this long (the demo's, so that a person can watch)
@@ -293,6 +296,9 @@ pub(crate) struct StatusArgs {
     /// How long to wait for every live member's path to settle
     #[arg(long, default_value = "2s", value_parser = parse_duration, value_name = "DURATION")]
     pub(crate) wait: Duration,
+    /// Show the counters of this look at the mesh, too: what was sent, received, refused and dropped, by cause
+    #[arg(long)]
+    pub(crate) metrics: bool,
     #[command(flatten)]
     pub(crate) output: Output,
 }

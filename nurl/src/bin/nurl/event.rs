@@ -1,6 +1,8 @@
 //! The JSON lines of `--json`: one object per line on stdout, distinguished by `event`. `nurl/docs/cli.md` documents
 //! them; an event never changes its meaning.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 /// One line.
@@ -66,6 +68,8 @@ pub(crate) enum Line {
         hubs: Vec<StatusHub>,
         members: Vec<StatusMember>,
     },
+    /// The counters and gauges of this process's node.
+    Metrics { values: BTreeMap<&'static str, u64> },
     /// A peer answered a ping.
     Pong { seq: u32, path: &'static str, rtt_ms: f64, addr: Option<String> },
     /// A peer didn't answer a ping in time.
@@ -211,6 +215,7 @@ mod tests {
                     addr: None,
                 }],
             },
+            Line::Metrics { values: [("session.established", 3), ("hub.dials", 1)].into() },
             Line::Done(Box::new(Done {
                 tasks: 9,
                 workers: Some(4),

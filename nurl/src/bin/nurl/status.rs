@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use nurl::events::{DownReason, MemberInfo, Roles, State};
+use nurl::events::{DownReason, MemberInfo, Metric, Metrics, Roles, State};
 use nurl::rt::time;
 use nurl::{Node, PublicKey};
 
@@ -35,6 +35,10 @@ pub(crate) async fn status(args: StatusArgs, out: Out<'_>) -> Result<(), Failure
         }
         drop(waiting);
         show(&node, out).await?;
+        if args.metrics {
+            let metrics = node.metrics().await?;
+            out.lines(&metrics_line(&metrics), || metrics_table(&metrics)).await;
+        }
         node.shutdown().await;
         Ok(())
     })
@@ -61,6 +65,19 @@ async fn show(node: &Node, out: Out<'_>) -> Result<(), Failure> {
     };
     out.lines(&line, || table(&status.members)).await;
     Ok(())
+}
+
+/// Every counter and gauge, for machines.
+pub(crate) fn metrics_line(metrics: &Metrics) -> Line {
+    Line::Metrics { values: metrics.iter().map(|metric| (metric.name, metric.value)).collect() }
+}
+
+/// The counters and gauges that aren't zero, for people.
+fn metrics_table(metrics: &Metrics) -> Vec<String> {
+    let told: Vec<_> = metrics.iter().filter(|metric| metric.value > 0).collect();
+    let wide = told.iter().map(|metric| metric.name.len()).max().unwrap_or(0);
+    let row = |metric: &&Metric| format!("{:<wide$}{:>12}  {}", metric.name, metric.value, metric.help);
+    [String::new()].into_iter().chain(told.iter().map(row)).collect()
 }
 
 fn member_line(member: &MemberInfo) -> StatusMember {

@@ -17,7 +17,11 @@ use crate::group::Groups;
 use crate::handler::{Program, Runner, variables};
 use crate::key::bad_key_file;
 use crate::out::{Code, Failure, Out, plain, unusable};
+use crate::status::metrics_line;
 use crate::stop::Stop;
+
+/// The shortest time between two reports of metrics; a shorter `--metrics` would only keep the worker busy.
+const METRICS_AT_MOST_EVERY: Duration = Duration::from_millis(100);
 
 pub(crate) async fn run(args: WorkerArgs, out: Out<'_>) -> Result<(), Failure> {
     let mut builder = Node::builder(ticket(&args.mesh.mesh)?)
@@ -54,7 +58,8 @@ pub(crate) async fn run(args: WorkerArgs, out: Out<'_>) -> Result<(), Failure> {
     }
     let stop = Stop::new(args.exit_with_stdin);
     let node = builder.spawn().await?;
-    let done = serve(&node, kinds, args.mesh.join, args.drain, stop, out).await;
+    let limits = Limits { join: args.mesh.join, drain: args.drain, metrics: args.metrics };
+    let done = serve(&node, kinds, limits, stop, out).await;
     runner.groups.kill_all();
     done
 }
@@ -84,12 +89,18 @@ fn with_program(builder: Builder, program: Program, runner: Runner) -> Builder {
     })
 }
 
+/// How long a worker tries and waits, and how often it tells its metrics, if it does.
+struct Limits {
+    join: Duration,
+    drain: Duration,
+    metrics: Option<Duration>,
+}
+
 /// Joins and serves until a stop request, then leaves gracefully; a second request ends it at once.
 async fn serve(
     node: &Node,
     kinds: Vec<String>,
-    join: Duration,
-    drain: Duration,
+    Limits { join, drain, metrics }: Limits,
     mut stop: Stop,
     out: Out<'_>,
 ) -> Result<(), Failure> {
@@ -101,7 +112,10 @@ async fn serve(
         let line =
             Line::Ready { key, addr: None, addr_from: None, ticket: None, namespaces: Vec::new(), kinds };
         out.line(&line, || Some(human)).await;
-        tell_all(node, events, out).await
+        rt::select! {
+            ended = tell_all(node, events, out) => ended,
+            ended = tell_metrics(node, metrics, out) => ended,
+        }
     };
     tokio::pin!(serving);
     let served = rt::select! {
@@ -162,6 +176,23 @@ async fn tell_all(node: &Node, mut events: Events, out: Out<'_>) -> Result<(), F
             // The node ended on its own.
             None => return Err(node.members().await.err().unwrap_or(Error::Closed).into()),
         }
+    }
+}
+
+/// Writes the node's metrics at intervals, until the reader has gone or the node has ended.
+async fn tell_metrics(node: &Node, every: Option<Duration>, out: Out<'_>) -> Result<(), Failure> {
+    let Some(every) = every else { return std::future::pending().await };
+    loop {
+        // The reason of a node's end is among its events.
+        let Ok(metrics) = node.metrics().await else { return std::future::pending().await };
+        let human = || {
+            let told = metrics.iter().filter(|metric| metric.value > 0);
+            Some(told.map(|metric| format!("{}={}", metric.name, metric.value)).collect::<Vec<_>>().join(" "))
+        };
+        if out.try_line(&metrics_line(&metrics), human).await.is_err() {
+            return Ok(());
+        }
+        time::sleep(every.max(METRICS_AT_MOST_EVERY)).await;
     }
 }
 

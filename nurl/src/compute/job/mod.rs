@@ -75,7 +75,7 @@ use self::shared::{SharedContext, Timer};
 use self::submitter::Submitter;
 use crate::key::PublicKey;
 use crate::kit::timers::Timers;
-use crate::ring::TenureBook;
+use crate::ring::{TenureBook, TenureCounters};
 use crate::rt::Rng;
 
 /// The jobs of one node.
@@ -348,6 +348,11 @@ impl Jobs {
     /// Counters since the start.
     pub fn stats(&self) -> &JobStats {
         &self.shared.stats
+    }
+
+    /// Counters of the tenures.
+    pub fn tenure_stats(&self) -> TenureCounters {
+        self.shared.tenures.counters
     }
 
     /// The present sizes of the tables.

@@ -206,7 +206,6 @@ impl Detector {
     }
 
     /// Number of live members, this node included unless it is an observer: SWIM's n.
-    #[cfg(test)]
     pub fn live(&self) -> usize {
         self.view.live()
     }
@@ -234,19 +233,16 @@ impl Detector {
     }
 
     /// Whether this node considers itself isolated.
-    #[cfg(test)]
     pub fn is_isolated(&self) -> bool {
         self.suspicions.is_isolated()
     }
 
     /// The local health score, 0 to 8.
-    #[cfg_attr(not(any(test, feature = "internals")), expect(dead_code, reason = "door: metrics"))]
     pub fn health(&self) -> u32 {
         self.view.health.score()
     }
 
     /// Counters.
-    #[cfg_attr(not(any(test, feature = "internals")), expect(dead_code, reason = "door: metrics"))]
     pub fn stats(&self) -> &DetectorStats {
         &self.view.stats
     }

@@ -46,7 +46,7 @@ use crate::kit::rate::TokenBucket;
 use crate::mesh::Generation;
 use crate::net::reach::hub_client::HubCommand;
 use crate::net::reach::stun;
-use crate::net::secure::securedgram::paths::PathReason;
+use crate::net::secure::securedgram::paths::{PathReason, PathStats};
 use crate::net::secure::securedgram::{self, Endpoint};
 use crate::rt::Rng;
 use crate::rt::net::Interface;
@@ -296,9 +296,28 @@ impl Transport {
     }
 
     /// The sessions' counters.
-    #[cfg_attr(not(any(test, feature = "internals")), expect(dead_code, reason = "door: metrics"))]
     pub fn session_stats(&self) -> &securedgram::EndpointStats {
         self.endpoint.stats()
+    }
+
+    /// The counters of the paths to each peer that has any now.
+    pub fn path_stats(&self) -> impl Iterator<Item = &PathStats> {
+        self.endpoint.path_stats()
+    }
+
+    /// The counters of the questions for our reflexive address.
+    pub fn stun_stats(&self) -> &stun::StunStats {
+        self.stun.stats()
+    }
+
+    /// The reliable messages' counters.
+    pub fn reliable_stats(&self) -> &reliable::ReliableStats {
+        self.reliable.stats()
+    }
+
+    /// The groups' counters.
+    pub fn group_stats(&self) -> &group::GroupStats {
+        self.groups.stats()
     }
 
     /// The next event.

@@ -126,6 +126,7 @@ impl Transport {
         let new = !self.peers.contains_key(&peer);
         if new && self.is_crowded() && !self.make_room(now, QUIET) {
             self.stats.refused_peers += 1;
+            tracing::debug!(target: "nurl::transport", peer = %peer.short(), reason = "full", "a peer is refused");
             return false;
         }
         self.peers.entry(peer).or_insert(Known { member: false, met: now });

@@ -158,9 +158,8 @@ impl HubClient {
     }
 
     /// The counters so far.
-    #[cfg_attr(not(any(test, feature = "internals")), expect(dead_code, reason = "door: metrics"))]
-    pub fn stats(&self) -> &ClientStats {
-        &self.stats
+    pub fn stats(&self) -> ClientStats {
+        ClientStats { forgotten_records: self.seqs.forgotten(), ..self.stats }
     }
 
     /// The hub as configured.
@@ -360,7 +359,7 @@ impl HubClient {
             }
             HubCommand::OthersUp(up) => self.others_up(now, up),
             // The requester may have dropped its receiver; then the answer is dropped too.
-            HubCommand::Stats(reply) => drop(reply.send(self.stats)),
+            HubCommand::Stats(reply) => drop(reply.send(self.stats())),
         }
     }
 

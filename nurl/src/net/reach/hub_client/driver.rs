@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tracing::Instrument as _;
 
 use super::core::HubClient;
 use super::dial::dial;
@@ -48,7 +49,8 @@ pub fn spawn_into(config: HubClientConfig, events: mpsc::Sender<Batch>) -> mpsc:
     let core = HubClient::new(config, time::now(), rng);
     let batch = Vec::with_capacity(COMMAND_BATCH);
     let timer = Timer::new(core.poll_timeout());
-    task::spawn(Driver { core, way: None, commands, events, batch, timer }.run());
+    // The caller's span says whose connection it is.
+    task::spawn(Driver { core, way: None, commands, events, batch, timer }.run().in_current_span());
     sender
 }
 

@@ -188,7 +188,6 @@ pub enum HubCommand {
     /// otherwise the client reconnects as for [`NetworkChanged`](HubCommand::NetworkChanged).
     InterfacesChanged(Arc<[Interface]>),
     /// Asks for the counters.
-    #[cfg_attr(not(any(test, feature = "internals")), expect(dead_code, reason = "door: metrics"))]
     Stats(oneshot::Sender<ClientStats>),
 }
 
@@ -219,6 +218,8 @@ pub struct ClientStats {
     pub refused_groups: u64,
     /// Records older than one already seen.
     pub stale_records: u64,
+    /// Sequence numbers of records forgotten, because there were too many.
+    pub forgotten_records: u64,
     /// Frames of unknown kinds, skipped.
     pub unknown_frames: u64,
 }

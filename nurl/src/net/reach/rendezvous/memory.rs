@@ -51,7 +51,6 @@ impl SeqMemory {
     }
 
     /// Keys forgotten because there were too many.
-    #[cfg_attr(not(any(test, feature = "internals")), expect(dead_code, reason = "door: metrics"))]
     pub fn forgotten(&self) -> u64 {
         self.forgotten
     }

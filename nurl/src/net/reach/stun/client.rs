@@ -218,7 +218,6 @@ impl Client {
     }
 
     /// The counters.
-    #[cfg_attr(not(any(test, feature = "internals")), expect(dead_code, reason = "door: metrics"))]
     pub fn stats(&self) -> &StunStats {
         &self.stats
     }

@@ -302,7 +302,6 @@ impl Groups {
     }
 
     /// The counters.
-    #[cfg_attr(not(any(test, feature = "internals")), expect(dead_code, reason = "door: metrics"))]
     pub fn stats(&self) -> &GroupStats {
         &self.stats
     }

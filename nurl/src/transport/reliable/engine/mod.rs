@@ -358,7 +358,6 @@ impl Reliable {
     }
 
     /// The counters.
-    #[cfg_attr(not(any(test, feature = "internals")), expect(dead_code, reason = "door: metrics"))]
     pub fn stats(&self) -> &ReliableStats {
         &self.stats
     }
@@ -392,7 +391,10 @@ impl Reliable {
     /// Whether the peer is in the table or there is room for it.
     fn admit(&mut self, peer: PublicKey) -> bool {
         let admitted = self.peers.contains_key(&peer) || self.peers.len() < self.config.max_peers;
-        self.stats.refused_peers += u64::from(!admitted);
+        if !admitted {
+            self.stats.refused_peers += 1;
+            tracing::debug!(target: "nurl::transport", peer = %peer.short(), reason = "no-room-for-messages", "a peer is refused");
+        }
         admitted
     }
 

@@ -106,6 +106,11 @@ impl Gate {
     }
 }
 
+/// Logs the refusal of a handshake whose sender isn't known yet: it has another ticket, or sends too much.
+fn refused(source: Source, reason: &str) {
+    tracing::debug!(target: "nurl::session", ?source, reason, "a handshake is refused");
+}
+
 impl Endpoint {
     /// Handles an init frame of the right length.
     pub(super) fn handle_init(&mut self, now: Instant, source: Source, frame: &[u8]) {
@@ -116,6 +121,7 @@ impl Endpoint {
         let (signed, mac1) = (&frame[..MAC1_AT], frames::array::<MAC_LEN>(&frame[MAC1_AT..MAC2_AT]));
         let Some(keys) = self.identity.generation_of(signed, &mac1) else {
             self.stats.bad_mac1 += 1;
+            refused(source, "bad-mac1");
             return;
         };
         let init = KnownInit { source, origin, frame, mac1, keys };
@@ -124,11 +130,12 @@ impl Endpoint {
         }
         match self.gate.admit(now, &init, &mut self.rng, &mut self.stats) {
             Admission::Admitted => {}
-            Admission::Refused => return,
+            Admission::Refused => return refused(source, "over-budget"),
             Admission::CookieDemanded(cookie) => return self.reply(source, None, cookie),
         }
         if let Err(error) = self.answer(now, &init) {
             self.stats.count_noise(error);
+            refused(source, "forged");
         }
     }
 
@@ -161,6 +168,7 @@ impl Endpoint {
         let initiator = *responder.initiator();
         if initiator == *self.identity.local() || !self.allow.allows(&initiator) {
             self.stats.not_allowed += 1;
+            tracing::debug!(target: "nurl::session", peer = %initiator.short(), reason = "not-allowed", "a peer is refused");
             return Ok(());
         }
         let ss = self.peer(&initiator).and_then(|peer| peer.ss.clone());

@@ -21,7 +21,7 @@ use rand_core::{Rng as _, SeedableRng};
 use zeroize::Zeroizing;
 
 use super::frames::{FrameKind, FrameRefusal, MAX_BODY_BYTES, classify, u32_at};
-use super::paths::{PathConfig, PathState, Paths};
+use super::paths::{PathConfig, PathState, PathStats, Paths};
 use super::peer::{Peer, PeerContext};
 use super::source::Source;
 use super::table::{PeerTable, Slot};
@@ -88,6 +88,11 @@ impl Endpoint {
     /// The counters.
     pub fn stats(&self) -> &EndpointStats {
         &self.stats
+    }
+
+    /// The counters of the paths to each known peer.
+    pub fn path_stats(&self) -> impl Iterator<Item = &PathStats> {
+        self.peers.iter().map(|(_, peer)| peer.paths.stats())
     }
 
     /// Whether frames can be sealed for `peer` now.
@@ -445,6 +450,7 @@ impl Endpoint {
         }
         if !self.make_room(now) {
             self.stats.peers_full += 1;
+            tracing::debug!(target: "nurl::session", peer = %key.short(), reason = "full", "a peer is refused");
             return Err(SealError::PeersFull);
         }
         let mut seed = [0; 32];

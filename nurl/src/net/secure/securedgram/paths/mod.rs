@@ -298,7 +298,6 @@ impl Paths {
     }
 
     /// The counters.
-    #[cfg_attr(not(any(test, feature = "internals")), expect(dead_code, reason = "door: metrics"))]
     pub fn stats(&self) -> &PathStats {
         &self.stats
     }

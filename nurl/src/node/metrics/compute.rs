@@ -1,0 +1,100 @@
+//! Ownership, replicated state, jobs and handlers.
+
+use super::{Metrics, list};
+use crate::compute::job::{Gauges as JobGauges, JobStats};
+use crate::compute::pool::PoolStats;
+use crate::node::command::StateStats;
+use crate::replication::replicator::ReplicationStats;
+use crate::ring::TenureCounters;
+
+pub(super) fn ring(into: &mut Metrics, stats: &StateStats) {
+    list!(into, Counter, "ring.tenures", [&stats.tenures] => TenureCounters {
+        too_far_ahead: "Epoch counters refused: too far ahead.",
+        full: "Attempts refused because the table of tenures was full.",
+        evicted: "Idle tenures evicted for another key.",
+        superseded: "Tenures ended because a resource returned a higher token.",
+    });
+    into.gauge("ring.refused", "Members left out because the ring is full.", stats.ring_refused);
+}
+
+pub(super) fn state(into: &mut Metrics, stats: &StateStats) {
+    list!(into, Counter, "state", [&stats.replication] => ReplicationStats {
+        malformed: "Messages that didn't parse.",
+        bad_states: "States refused: not canonical, or above a limit.",
+        not_owner: "States refused: of keys that this node doesn't own.",
+        other_kind: "Writes refused: the key holds another kind of value.",
+        mixed: "Merges that kept a state of another kind beside the held one.",
+        stray: "Acknowledgements and answers that match no request.",
+        full: "States and deltas refused because this node holds as much as it may.",
+        outbox_dropped: "Messages dropped because too many waited.",
+        throttled: "Times that repair stopped because its budget was used up.",
+        in_sync: "Summaries received that matched.",
+        out_of_sync: "Summaries received that differed.",
+        states_sent: "Whole states sent, for repair or hand-off.",
+        parked: "Merges that parked a write whose stamp is too far ahead.",
+        handed_off: "Keys handed off and dropped.",
+        hand_off_held: "Copies that a former owner kept, for lack of room to remember its own sums.",
+    });
+    let help = "Keys with writes that no owner has acknowledged yet.";
+    into.gauge("state.unacknowledged", help, stats.unacknowledged);
+}
+
+pub(super) fn jobs(into: &mut Metrics, stats: &StateStats) {
+    list!(into, Counter, "job", [&stats.jobs] => JobStats {
+        submitted: "Submitter: tasks taken.",
+        results: "Submitter: tasks that ended with a result.",
+        errors: "Submitter: tasks that ended with an error.",
+        attempts: "Submitter: attempts sent out.",
+        silences: "Submitter: attempts given up because the executor was silent, unreachable or gone.",
+        busy_seen: "Submitter: executors that answered to be busy.",
+        duplicate_results: "Submitter: results after the task's end, from another run.",
+        forged_outcomes: "Submitter: outcomes refused: from nodes without a part in the task.",
+        withdrawn: "Submitter: runs withdrawn because the task runs elsewhere or has ended.",
+        fetched: "Submitter: results of finished tasks asked for again.",
+        hand_backs: "Submitter: tasks that a draining executor refused or gave back.",
+        dead_letters_dropped: "Submitter: dead letters dropped because there were too many.",
+        refused_submits: "Submitter: tasks refused because too many were open.",
+        runs: "Executor: handlers started.",
+        duplicate_submits: "Executor: submits of a task that was here already.",
+        forwarded: "Executor: submits forwarded.",
+        misrouted: "Executor: submits that no node within the hop limit took.",
+        busy: "Executor: submits refused because this node was busy.",
+        unknown_kind: "Executor: submits of a kind without a handler.",
+        spoofed: "Executor: submits refused: the submitter wasn't the sender.",
+        recalled: "Executor: tasks submitted again of which an owner had the outcome.",
+        elsewhere: "Executor: tasks submitted again that another node was running.",
+        fenced: "Executor: runs that a resource fenced.",
+        outcomes_unheard: "Executor: outcomes no longer sent to a submitter that doesn't answer.",
+        handed_back: "Executor: tasks given back or refused while this node drained.",
+        conflicts: "Executor: task ids used for two payloads.",
+        duplicate_runs: "Keeper: records that showed a second run of a task.",
+        forged_records: "Keeper: records refused: from nodes that may not make them.",
+        records_refused: "Keeper: outcomes not kept because the table was full.",
+        unexpected: "Messages of nodes that have no part in the task.",
+        malformed: "Messages that didn't parse.",
+        unknown_type: "Messages of types that this version doesn't know.",
+        epoch_refused: "Epoch counters refused: too far ahead.",
+        outbox_dropped: "Messages dropped because too many waited.",
+        events_dropped: "Notices dropped because too many waited.",
+    });
+    list!(into, Gauge, "job", [&stats.jobs_now] => JobGauges {
+        open: "Submitter: tasks without an outcome.",
+        executing: "Executor: tasks asked about, queued or running.",
+        running: "Executor: handlers running.",
+        records: "Keeper: outcomes and hashes held.",
+        record_bytes: "Keeper: bytes of outcomes held.",
+        tenures: "Executor: tenures held.",
+        left_behind_bytes: "Bytes that finished tasks occupy in all tables.",
+    });
+}
+
+pub(super) fn pool(into: &mut Metrics, stats: &StateStats) {
+    list!(into, Counter, "pool", [&*stats.pool] => PoolStats {
+        started: "Handlers started.",
+        panicked: "Handlers that panicked.",
+        timed_out: "Handlers that exceeded their time.",
+        stuck: "Aborted handlers that didn't end in time and keep their thread.",
+        notes_dropped: "Progress notes dropped because too many waited.",
+    });
+    into.gauge("pool.running", "Handlers running, or whose end is not yet noted.", stats.pool_running);
+}

@@ -1,0 +1,48 @@
+//! The failure detector.
+
+use super::{Metrics, list};
+use crate::membership::{Detector, DetectorStats};
+
+pub(super) fn membership(into: &mut Metrics, detector: &Detector) {
+    list!(into, Counter, "membership", [detector.stats()] => DetectorStats {
+        malformed: "Messages that didn't parse.",
+        unknown_kinds: "Messages of kinds that this version doesn't know.",
+        oversize: "Messages above the limit.",
+        from_self: "Messages from this node's own key.",
+        incarnation_jumps: "Facts refused: their incarnation jumps too far.",
+        epoch_jumps: "Epoch counters refused: too far ahead.",
+        table_full: "New members refused: the table is full.",
+        expired_facts: "Facts refused: about members that are about to be forgotten.",
+        transmits_dropped: "Messages dropped because too many waited.",
+        events_dropped: "Events dropped because too many waited.",
+        gossip_full: "Facts not gossiped because too many waited.",
+        unsolicited_acks: "Acks that match no probe.",
+        late_acks: "Acks after their probe had failed.",
+        served_full: "Ping-reqs refused because too many were being served.",
+        served_unknown: "Ping-reqs refused because their target isn't known.",
+        served: "Ping-reqs served.",
+        push_pulls_refused: "Exchanges of tables refused by the limit.",
+        push_pulls_failed: "Exchanges of tables without an answer.",
+        push_pulls: "Exchanges of tables completed.",
+        unsolicited_chunks: "Parts of a table that wasn't asked for.",
+        refutations_limited: "Claims about this node left unrefuted by the limit.",
+        stalls: "Times that this node itself stalled.",
+        probes_failed: "Probes that failed.",
+        probes_beside: "Probes outside the rounds, of members under accusation or denial.",
+        urgent_full: "Probes out of turn not made, because too many waited.",
+        probes_answered: "Probes answered in time.",
+        announcements_dropped: "Announcements not answered because too many waited.",
+    });
+    into.gauge(
+        "membership.live",
+        "Live members, this node included unless it is an observer.",
+        detector.live(),
+    );
+    into.gauge(
+        "membership.health",
+        "The local health score: 0 is healthy, 8 is slowest.",
+        detector.health() as usize,
+    );
+    let isolated = usize::from(detector.is_isolated());
+    into.gauge("membership.isolated", "1 while this node considers itself cut off from the mesh.", isolated);
+}

@@ -1,0 +1,160 @@
+//! Which part of the plane handles a command of the API, or an event of the transport.
+
+use std::time::Instant;
+
+use super::NetPlane;
+use super::outgoing::Message;
+use crate::error::Error;
+use crate::key::PublicKey;
+use crate::membership::Via;
+use crate::node::command::{NetCommand, Pong, Reply};
+use crate::node::event::NodeEvent;
+use crate::node::{Metrics, NetStats, Status, log};
+use crate::transport::{Priority, TransportEvent, group, kind};
+
+impl NetPlane {
+    pub(super) fn handle_command(&mut self, now: Instant, command: NetCommand) {
+        if let NetCommand::Datagrams { to: peer, .. }
+        | NetCommand::ApplicationMessage { to: peer, .. }
+        | NetCommand::Connect { peer, .. }
+        | NetCommand::Ping { peer, .. } = &command
+        {
+            self.roster.look_up_stranger(*peer, &mut self.transport);
+        }
+        let transport = &mut self.transport;
+        match command {
+            NetCommand::Datagrams { to, bodies } => self.mail.send_datagrams(now, to, &bodies, transport),
+            NetCommand::Message { to, priority, kind, body } => {
+                let (mail, mut ends) = self.mail_and_ends();
+                mail.send(now, Message { to, priority, kind, body, reply: None }, &mut ends);
+            }
+            NetCommand::ApplicationMessage { to, body, reply } => {
+                let (priority, kind) = (Priority::Bulk, kind::APPLICATION);
+                let (mail, mut ends) = self.mail_and_ends();
+                mail.send(now, Message { to, priority, kind, body, reply: Some(reply) }, &mut ends);
+            }
+            NetCommand::Broadcast { group, body, reply } => {
+                let _ = reply.send(transport.broadcast(now, &group, &body).map_err(Error::from));
+            }
+            NetCommand::JoinGroup { group, reply } => {
+                let _ = reply.send(transport.join_group(&group).map_err(Error::from));
+            }
+            NetCommand::LeaveGroup { group } => transport.leave_group(&group),
+            NetCommand::Connect { peer, reply } => {
+                let _ = reply.send(transport.connect(now, peer).map_err(Error::from));
+            }
+            NetCommand::Ping { peer, reply } => self.ping(now, peer, reply),
+            NetCommand::Members { reply } => {
+                let _ = reply.send(self.roster.members(transport));
+            }
+            NetCommand::Status { reply } => {
+                let _ = reply.send(self.status());
+            }
+            NetCommand::Metrics { reply } => {
+                let _ = reply.send((self.metrics(), self.driver.ask_hub_stats()));
+            }
+            NetCommand::Joined { reply } => self.roster.tell_joined(reply),
+            NetCommand::NoteEpoch(counter) => {
+                // The counter was taken here, from ones that this node has seen: never a jump.
+                let _ = self.roster.detector.note_epoch(counter);
+            }
+            #[cfg(all(test, not(feature = "sim")))]
+            NetCommand::Panic => panic!("a test asked for it"),
+            NetCommand::Shutdown { reply } => self.roster.leave(now, transport, reply),
+        }
+    }
+
+    fn ping(&mut self, now: Instant, peer: PublicKey, reply: Reply<Result<Pong, Error>>) {
+        let Some(nonce) = self.pings.next_nonce() else {
+            let _ = reply.send(Err(Error::Busy("too many pings are under way")));
+            return;
+        };
+        match self.transport.echo(now, peer, nonce) {
+            Ok(_) => self.pings.begin(now, nonce, reply),
+            Err(error) => drop(reply.send(Err(error.into()))),
+        }
+    }
+
+    fn status(&self) -> Status {
+        let local = self.roster.detector.local();
+        Status {
+            key: local.key,
+            boot: local.boot,
+            hubs: self.roster.hub_infos(&self.transport),
+            members: self.roster.members(&self.transport),
+            #[cfg(feature = "internals")]
+            transport: self.transport.stats(),
+            #[cfg(feature = "internals")]
+            transport_now: self.transport.gauges(),
+            obstacle: self.roster.detector.obstacle(),
+        }
+    }
+
+    fn metrics(&self) -> Metrics {
+        Metrics::of_net(&self.stats(), self.mail.waiting(), &self.transport, &self.roster.detector)
+    }
+
+    fn stats(&self) -> NetStats {
+        NetStats {
+            refused_datagrams: self.mail.refused_datagrams,
+            application_dropped: self.outlets.application_dropped,
+            state_dropped: self.outlets.state_dropped,
+            messages_given_up: self.mail.given_up(),
+        }
+    }
+
+    pub(super) fn on_event(&mut self, now: Instant, event: TransportEvent) {
+        log::transport_event(&event);
+        let _peer = log::peer_span(&event).entered();
+        let detector = &mut self.roster.detector;
+        match event {
+            TransportEvent::Membership { peer, body } => {
+                detector.handle_message(now, peer, Via::Datagram, &body);
+            }
+            TransportEvent::Reliable(event) => {
+                let (mail, mut ends) = self.mail_and_ends();
+                mail.on_event(now, event, &mut ends);
+            }
+            TransportEvent::Group { group, sender, body } if group == group::MESH_GROUP => {
+                detector.handle_announcement(now, sender, &body);
+            }
+            TransportEvent::Group { group, sender, body } => self.outlets.group(group, sender, body),
+            TransportEvent::Established { peer, .. } => detector.on_session_up(now, peer),
+            TransportEvent::Restarted { .. } => {}
+            TransportEvent::Unreachable { peer } => detector.on_session_failed(now, peer),
+            TransportEvent::Forgotten { peer } => {
+                let (mail, mut ends) = self.mail_and_ends();
+                mail.on_forgotten(now, peer, &mut ends);
+            }
+            TransportEvent::Path { peer, path } => self.outlets.event(&NodeEvent::Path {
+                peer,
+                direct: path.direct,
+                addr: path.addr,
+                reason: path.reason,
+            }),
+            TransportEvent::Echo { peer, nonce } => {
+                if let Some((reply, rtt)) = self.pings.answered(now, nonce) {
+                    let path = self.transport.path(&peer);
+                    let _ = reply.send(Ok(Pong { rtt, direct: path.direct, addr: path.addr }));
+                }
+            }
+            TransportEvent::HubUp { hub } => {
+                self.clocks.ping_now(now);
+                detector.on_hub_up(hub);
+                self.outlets.event(&NodeEvent::HubUp { hub });
+            }
+            TransportEvent::HubDown { hub, reason } => {
+                let last = !self.transport.hubs().values().any(|state| state.up);
+                detector.on_hub_down(now, hub, last);
+                self.outlets.event(&NodeEvent::HubDown { hub, reason });
+            }
+            TransportEvent::NotThere { hub, peer } => {
+                if detector.on_denied(now, hub, peer) {
+                    self.transport.forget(now, &peer);
+                }
+            }
+            TransportEvent::HubPong => detector.on_hub_pong(now),
+            TransportEvent::Contacts { hub, contacts } => detector.on_contacts(now, Some(hub), &contacts),
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! The network plane: transport and failure detector on a thread of their own.
+//!
+//! This plane never waits for the application, a handler or a disk. So a node whose cores are all busy with handlers
+//! still answers pings, which serve as its heartbeat. Inputs that another plane doesn't take in time are dropped and
+//! counted.
+//!
+//! The plane is a thin loop: sockets, then commands, then what is due, then events. What it decides is in its parts.
+//!
+//! | module | content |
+//! | --- | --- |
+//! | `dispatch` | which part handles a command of the API, or an event of the transport |
+//! | `roster` | members and hubs: the detector, the join, the leave and the views |
+//! | `mail` | what this node sends, and who is told of a loss |
+//! | `outlets` | the queues to the application and to the plane above |
+//! | `join`, `leave`, `view`, `outgoing`, `pings`, `clocks`, `levels` | the decisions, pure, each with its table of tests |
+
+mod clocks;
+mod dispatch;
+mod join;
+mod leave;
+mod levels;
+mod mail;
+mod outgoing;
+mod outlets;
+mod pings;
+mod roster;
+mod view;
+
+use std::time::{Duration, Instant};
+
+use self::clocks::Clocks;
+use self::mail::{Ends, Mail};
+use self::outlets::Outlets;
+use self::pings::Pings;
+use self::roster::Roster;
+use super::Role;
+use super::command::{NetCommand, Pong, Reply};
+use super::ending::Cause;
+use crate::error::Error;
+use crate::membership::Detector;
+use crate::mesh::Hub;
+use crate::rt::sync::mpsc;
+use crate::rt::{self, time};
+use crate::transport::Transport;
+use crate::transport::driver::{Driver, Until};
+
+pub(super) use join::kept_out;
+pub(super) use outlets::Channels;
+
+/// Commands taken in one turn, so that a flood of sends doesn't delay an ack.
+const COMMANDS_PER_TURN: usize = 64;
+
+/// How soon verdicts that the plane above had no room for are sent again.
+const TELL_AGAIN: Duration = Duration::from_millis(20);
+
+/// Everything that the plane needs from the builder.
+pub(super) struct NetParts {
+    pub(super) transport: Transport,
+    pub(super) driver: Driver,
+    pub(super) detector: Detector,
+    pub(super) role: Role,
+    pub(super) hubs: Vec<Hub>,
+    pub(super) commands: mpsc::Receiver<NetCommand>,
+    pub(super) channels: Channels,
+}
+
+/// The plane.
+pub(super) struct NetPlane {
+    driver: Driver,
+    transport: Transport,
+    commands: mpsc::Receiver<NetCommand>,
+    roster: Roster,
+    mail: Mail,
+    pings: Pings<Reply<Result<Pong, Error>>>,
+    clocks: Clocks,
+    outlets: Outlets,
+}
+
+/// The outcome of taking queued commands in one turn.
+enum Taken {
+    /// The queue is empty.
+    All,
+    /// The turn's share, or as many as there was room for.
+    Some,
+    /// Every handle has been dropped.
+    Closed,
+}
+
+impl NetPlane {
+    pub(super) fn new(parts: NetParts) -> NetPlane {
+        let now = time::now();
+        NetPlane {
+            driver: parts.driver,
+            transport: parts.transport,
+            commands: parts.commands,
+            roster: Roster::new(parts.detector, parts.role, parts.hubs, now),
+            mail: Mail::new(),
+            pings: Pings::new(rt::rng("net plane")),
+            clocks: Clocks::new(now, time::unix_now()),
+            outlets: Outlets::new(parts.channels),
+        }
+    }
+
+    /// Runs until the node is shut down or dropped.
+    ///
+    /// # Errors
+    /// [`Cause::Socket`].
+    pub(super) async fn run(mut self) -> Result<(), Cause> {
+        let mut command = None;
+        loop {
+            let now = time::now();
+            let mut more = self.driver.turn(&mut self.transport, now);
+            if let Some(reason) = self.driver.broken() {
+                return Err(Cause::Socket(reason.to_owned()));
+            }
+            match self.take_commands(now, command.take()) {
+                Taken::All => {}
+                Taken::Some => more = true,
+                Taken::Closed => break,
+            }
+            self.handle_timeout(now);
+            self.work(now);
+            self.driver.flush(&mut self.transport, now);
+            // Events that the flush brought are handled before the plane waits.
+            self.work(now);
+            if self.roster.is_gone(now, &self.transport) {
+                break;
+            }
+            let deadline = self.poll_timeout();
+            // QUIC's pacer releases one burst at a time; at a high rate the next one is due as soon as this one is
+            // sent, long before a timer could fire.
+            more |= self.driver.has_sent() && deadline.is_some_and(|at| at <= time::now());
+            let until = match deadline {
+                _ if more => Until::Now,
+                Some(deadline) => Until::Deadline(deadline),
+                None => Until::Woken,
+            };
+            if more {
+                // This turn doesn't wait, so yield to the plane's other tasks and its poller.
+                rt::task::yield_now().await;
+            }
+            let open = !self.transport.is_full();
+            rt::select! {
+                next = self.commands.recv(), if open => match next {
+                    Some(next) => command = Some(next),
+                    // Every handle has been dropped, so no further command can come.
+                    None => break,
+                },
+                () = self.driver.wait(until) => {}
+            }
+        }
+        self.end().await;
+        Ok(())
+    }
+
+    /// Closes peers and hubs, and replies to the callers that still wait.
+    async fn end(mut self) {
+        let now = time::now();
+        self.transport.close(now);
+        self.driver.flush(&mut self.transport, now);
+        self.driver.close().await;
+        self.outlets.close();
+        self.roster.end();
+    }
+
+    fn poll_timeout(&mut self) -> Option<Instant> {
+        [
+            self.transport.poll_timeout(),
+            self.roster.poll_timeout(),
+            Some(self.clocks.poll_timeout()),
+            self.outlets.has_untold().then(|| time::now() + TELL_AGAIN),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// Takes commands as long as the transport has room.
+    fn take_commands(&mut self, now: Instant, first: Option<NetCommand>) -> Taken {
+        if let Some(command) = first {
+            self.handle_command(now, command);
+        }
+        for _ in 0..COMMANDS_PER_TURN {
+            if self.transport.is_full() {
+                return Taken::Some;
+            }
+            match self.commands.try_recv() {
+                Ok(command) => self.handle_command(now, command),
+                Err(mpsc::error::TryRecvError::Empty) => return Taken::All,
+                Err(mpsc::error::TryRecvError::Disconnected) => return Taken::Closed,
+            }
+        }
+        Taken::Some
+    }
+
+    /// Does the periodic work that is due.
+    fn handle_timeout(&mut self, now: Instant) {
+        self.roster.handle_timeout(now, &self.transport);
+        self.outlets.tell_again();
+        if self.clocks.take_hub_ping(now) {
+            self.transport.ping_hubs();
+        }
+        if self.clocks.take_comparison(now) {
+            if self.clocks.has_slept(now, time::unix_now()) {
+                self.roster.detector.on_suspend(now);
+                self.transport.on_suspend(now);
+            }
+            self.pings.retain(|reply| !reply.is_closed());
+            self.roster.forget_callers();
+        }
+    }
+
+    /// Passes events up and the detector's messages down, until neither has more.
+    fn work(&mut self, now: Instant) {
+        loop {
+            let mut moved = false;
+            while let Some(event) = self.transport.poll_event() {
+                self.on_event(now, event);
+                moved = true;
+            }
+            while let Some(out) = self.roster.detector.poll_transmit() {
+                let (mail, mut ends) = self.mail_and_ends();
+                mail.send_membership(now, &out, &mut ends);
+                moved = true;
+            }
+            while let Some(event) = self.roster.detector.poll_event() {
+                self.roster.on_event(now, event, &mut self.transport, &mut self.outlets);
+                moved = true;
+            }
+            if !moved {
+                break;
+            }
+            self.transport.pump(now);
+        }
+        self.outlets.datagrams(self.transport.take_datagrams());
+        self.roster.publish(&self.outlets);
+    }
+
+    /// The messages on their way out, and the parts between which they pass.
+    fn mail_and_ends(&mut self) -> (&mut Mail, Ends<'_>) {
+        let (detector, transport, outlets) =
+            (&mut self.roster.detector, &mut self.transport, &mut self.outlets);
+        (&mut self.mail, Ends { transport, detector, outlets })
+    }
+}
