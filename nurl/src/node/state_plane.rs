@@ -299,7 +299,7 @@ impl StatePlane {
                 let _ = reply.send(StateStats {
                     jobs: self.jobs.stats().clone(),
                     jobs_now: self.jobs.gauges(),
-                    replication: self.replicator.stats,
+                    replication: *self.replicator.stats(),
                     unacknowledged: self.replicator.pending(),
                 });
             }

@@ -88,7 +88,7 @@ impl Mesh {
 
     /// Kills a node and starts it again on its store.
     pub(super) fn restart(&mut self, n: u8) {
-        let ring = self.node(n).ring.clone();
+        let ring = self.node(n).shared.ring.clone();
         let (now, wall) = (self.now, self.wall);
         self.start(n, 1);
         let records: Vec<(Vec<u8>, Vec<u8>)> = self
@@ -116,7 +116,7 @@ impl Mesh {
 
     pub(super) fn update(&mut self, n: u8, key: &[u8], op: &Op) {
         let (now, wall) = (self.now, self.wall);
-        self.node(n).update(now, wall, key, op, None).unwrap();
+        self.node(n).make(Moment { now, wall }, key, op, None).unwrap();
     }
 
     pub(super) fn partition(&mut self, side: &[u8]) {
@@ -235,7 +235,7 @@ impl Mesh {
 
     /// Kills a node and starts it again without its store.
     pub(super) fn lose_disk(&mut self, n: u8) {
-        let ring = self.node(n).ring.clone();
+        let ring = self.node(n).shared.ring.clone();
         let now = self.now;
         self.disk.retain(|(owner, _), _| *owner != peer(n));
         self.start(n, 2);
@@ -249,12 +249,12 @@ impl Mesh {
     }
 
     pub(super) fn outsider(&self, key: &[u8]) -> u8 {
-        let owners = self.nodes.values().next().unwrap().ring.owners(key, 3);
+        let owners = self.nodes.values().next().unwrap().shared.ring.owners(key, 3);
         (0..self.nodes.len() as u8).find(|n| !owners.contains(&peer(*n))).unwrap()
     }
 
     pub(super) fn insider(&self, key: &[u8]) -> u8 {
-        let owners = self.nodes.values().next().unwrap().ring.owners(key, 3);
+        let owners = self.nodes.values().next().unwrap().shared.ring.owners(key, 3);
         (0..self.nodes.len() as u8).find(|n| owners.contains(&peer(*n))).unwrap()
     }
 }

@@ -32,11 +32,11 @@ fn an_acknowledgement_from_a_stranger_ends_nothing() {
     let mut mesh = Mesh::new(6);
     let writer = mesh.outsider(b"k");
     mesh.update(writer, b"k", &add(3));
-    let id = mesh.node(writer).next_id;
+    let id = mesh.node(writer).shared.last_id();
     let ack = Message::Ack { key: b"k".to_vec().into(), id, digest: [0; 16].into() }.encode();
     let (now, wall) = (mesh.now, mesh.wall);
     mesh.node(writer).handle_message(now, wall, peer(99), &ack);
-    assert_eq!((mesh.node(writer).pending(), mesh.node(writer).stats.stray), (1, 1));
+    assert_eq!((mesh.node(writer).pending(), mesh.node(writer).stats().stray), (1, 1));
 }
 
 #[test]
@@ -82,7 +82,7 @@ fn an_owner_that_has_nothing_proves_nothing_while_the_one_that_has_the_value_is_
     mesh.run(400);
     mesh.assert_converged(&ring(after()));
     assert_eq!(mesh.counter(b"k"), 5);
-    assert_eq!(mesh.nodes.values().map(|node| node.stats.mixed).sum::<u64>(), 0);
+    assert_eq!(mesh.nodes.values().map(|node| node.stats().mixed).sum::<u64>(), 0);
 }
 
 #[test]
@@ -103,7 +103,7 @@ fn an_owner_without_room_for_the_value_that_it_was_told_makes_no_write_over_it()
     assert_eq!(mesh.write(outsider, b"k", insert(b"y")), Ok(()), "the others have room");
     mesh.run(40);
     assert_eq!(mesh.node(full).get(b"k"), None);
-    assert_eq!(mesh.nodes.values().map(|node| node.stats.mixed).sum::<u64>(), 0);
+    assert_eq!(mesh.nodes.values().map(|node| node.stats().mixed).sum::<u64>(), 0);
 }
 
 #[test]
@@ -136,7 +136,7 @@ fn a_write_elsewhere_is_answered_when_an_owner_has_it() {
     mesh.lose_disk(outsider);
     mesh.partition(&[outsider]);
     assert_eq!(mesh.write(outsider, b"k", add(1)), Ok(()));
-    assert_eq!(mesh.node(outsider).waiting_writes, 0);
+    assert_eq!(mesh.node(outsider).writes.waiting(), 0);
 }
 
 #[test]
@@ -198,7 +198,7 @@ fn a_write_from_a_fast_clock_is_parked_equally_everywhere_and_shown_in_time() {
     mesh.update(1, b"r", &set(b"now"));
     mesh.deliver();
     let (now, ahead) = (mesh.now, mesh.wall + Duration::from_secs(40));
-    mesh.node(0).update(now, ahead, b"r", &set(b"fast"), None).unwrap();
+    mesh.node(0).make(Moment { now, wall: ahead }, b"r", &set(b"fast"), None).unwrap();
     mesh.run(5);
     let shown = |mesh: &mut Mesh, n| match mesh.node(n).get(b"r") {
         Some(Value::Register(register)) => register.value().map(<[u8]>::to_vec),
@@ -228,8 +228,8 @@ fn a_node_that_cannot_remember_its_own_sums_refuses_the_write_and_keeps_its_copi
     mesh.set_ring(1..4);
     mesh.run(200);
     assert_eq!(mesh.node(0).keys().count(), keys.len() - 1, "one was handed off, the others stay");
-    assert!(mesh.node(0).stats.hand_off_held > 0);
+    assert!(mesh.node(0).stats().hand_off_held > 0);
     let (now, wall) = (mesh.now, mesh.wall);
-    let refused = mesh.node(0).update(now, wall, b"another", &add(1), None);
+    let refused = mesh.node(0).make(Moment { now, wall }, b"another", &add(1), None);
     assert_eq!(refused, Err(UpdateError::Full("keys written")));
 }
