@@ -8,10 +8,10 @@ use bytes::Bytes;
 use rand_core::Rng as _;
 use tracing::Instrument as _;
 
-use super::command::{APPLICATION_QUEUE, NET_QUEUE, STATE_QUEUE, View, Waiting};
+use super::command::{APPLICATION_QUEUE, NET_QUEUE, View, WORK_QUEUE, Waiting};
 use super::event::{Bus, NodeEvent};
 use super::net::{Channels, NetParts, NetPlane};
-use super::state_plane::{StateParts, StatePlane};
+use super::work::{WorkParts, WorkPlane};
 use super::{Datagrams, Inner, Node, Role, ending, log};
 use crate::Error;
 use crate::compute::job::{JobError, KindLimits};
@@ -20,10 +20,10 @@ use crate::key::{AllowList, SecretKey};
 use crate::membership::{self, Detector, Meta, Roles};
 use crate::mesh::Ticket;
 use crate::net::reach::listen::Listen;
-use crate::replication::store::{Opened, SetAside};
 use crate::rt::sync::{Mutex, mpsc, watch};
 use crate::rt::task::{Plane, Planes};
 use crate::rt::{self, time};
+use crate::store::{Opened, SetAside};
 use crate::transport::driver::Driver;
 use crate::transport::{Limits, Transport, TransportConfig};
 
@@ -229,8 +229,8 @@ impl Builder {
         let first = set_aside.map(|SetAside { path, reason }| NodeEvent::StoreSetAside { path, reason });
         let bus = span.in_scope(|| Bus::beginning_with(first));
         let (net, net_commands) = mpsc::channel(NET_QUEUE);
-        let (state, state_commands) = mpsc::channel(NET_QUEUE);
-        let (state_input, state_inputs) = mpsc::channel(STATE_QUEUE);
+        let (work, work_commands) = mpsc::channel(NET_QUEUE);
+        let (work_input, work_inputs) = mpsc::channel(WORK_QUEUE);
         let (view, views) = watch::channel(Arc::new(View::default()));
         let (datagrams_in, datagrams) = mpsc::channel(APPLICATION_QUEUE);
         let (messages_in, messages) = mpsc::channel(APPLICATION_QUEUE);
@@ -261,7 +261,7 @@ impl Builder {
             hubs,
             commands: net_commands,
             channels: Channels {
-                state: state_input,
+                work: work_input,
                 view,
                 datagrams: datagrams_in,
                 messages: messages_in,
@@ -270,28 +270,28 @@ impl Builder {
                 bus: net_bus,
             },
         };
-        let state_plane = StatePlane::new(StateParts {
+        let work_plane = WorkPlane::new(WorkParts {
             key: public,
             boot,
             role,
             planes: planes.clone(),
             handlers: self.handlers,
             store,
-            commands: state_commands,
-            inputs: state_inputs,
+            commands: work_commands,
+            inputs: work_inputs,
             views,
             net: net.downgrade(),
             bus: bus.clone(),
         })?;
-        let (net_guard, state_guard, ending) = ending::guards(&bus, &net);
+        let (net_guard, work_guard, ending) = ending::guards(&bus, &net);
         let net_plane = async move { net_guard.run(NetPlane::new(parts).run()).await };
         planes.spawn(Plane::Net, net_plane.instrument(span.clone()));
-        planes.spawn(Plane::State, state_guard.run(state_plane.run()).instrument(span));
+        planes.spawn(Plane::Work, work_guard.run(work_plane.run()).instrument(span));
         Ok(Node(Arc::new(Inner {
             key: public,
             local_addrs,
             net,
-            state,
+            work,
             ending,
             bus,
             datagrams: Mutex::new(Datagrams { batches: datagrams, begun: VecDeque::new() }),

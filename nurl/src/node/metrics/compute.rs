@@ -3,11 +3,11 @@
 use super::{Metrics, list};
 use crate::compute::job::{Gauges as JobGauges, JobStats};
 use crate::compute::pool::PoolStats;
-use crate::node::command::StateStats;
+use crate::node::command::WorkStats;
 use crate::replication::replicator::ReplicationStats;
 use crate::ring::TenureCounters;
 
-pub(super) fn ring(into: &mut Metrics, stats: &StateStats) {
+pub(super) fn ring(into: &mut Metrics, stats: &WorkStats) {
     list!(into, Counter, "ring.tenures", [&stats.tenures] => TenureCounters {
         too_far_ahead: "Epoch counters refused: too far ahead.",
         full: "Attempts refused because the table of tenures was full.",
@@ -17,7 +17,7 @@ pub(super) fn ring(into: &mut Metrics, stats: &StateStats) {
     into.gauge("ring.refused", "Members left out because the ring is full.", stats.ring_refused);
 }
 
-pub(super) fn state(into: &mut Metrics, stats: &StateStats) {
+pub(super) fn state(into: &mut Metrics, stats: &WorkStats) {
     list!(into, Counter, "state", [&stats.replication] => ReplicationStats {
         malformed: "Messages that didn't parse.",
         bad_states: "States refused: not canonical, or above a limit.",
@@ -39,7 +39,7 @@ pub(super) fn state(into: &mut Metrics, stats: &StateStats) {
     into.gauge("state.unacknowledged", help, stats.unacknowledged);
 }
 
-pub(super) fn jobs(into: &mut Metrics, stats: &StateStats) {
+pub(super) fn jobs(into: &mut Metrics, stats: &WorkStats) {
     list!(into, Counter, "job", [&stats.jobs] => JobStats {
         submitted: "Submitter: tasks taken.",
         results: "Submitter: tasks that ended with a result.",
@@ -88,7 +88,7 @@ pub(super) fn jobs(into: &mut Metrics, stats: &StateStats) {
     });
 }
 
-pub(super) fn pool(into: &mut Metrics, stats: &StateStats) {
+pub(super) fn pool(into: &mut Metrics, stats: &WorkStats) {
     list!(into, Counter, "pool", [&*stats.pool] => PoolStats {
         started: "Handlers started.",
         panicked: "Handlers that panicked.",

@@ -25,7 +25,7 @@ mod seam;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::NetStats;
-use super::command::StateStats;
+use super::command::WorkStats;
 use crate::membership::Detector;
 use crate::net::reach::hub_client::ClientStats;
 use crate::transport::Transport;
@@ -101,7 +101,7 @@ impl Metrics {
     }
 
     /// Adds what the plane of jobs and state counts.
-    pub(super) fn add_state(&mut self, state: &StateStats) {
+    pub(super) fn add_work(&mut self, state: &WorkStats) {
         compute::ring(self, state);
         compute::state(self, state);
         compute::jobs(self, state);

@@ -5,13 +5,13 @@ use std::sync::atomic::Ordering;
 
 use super::*;
 use crate::key::SecretKey;
-use crate::membership::{Config, Meta, Roles};
+use crate::membership::{DetectorConfig, Meta, Roles};
 use crate::mesh::{Hub, Ticket};
 use crate::rt::{self, time};
 use crate::transport::TransportConfig;
 
 /// The metrics of a node that does nothing.
-fn idle(net: &NetStats, hubs: &[ClientStats], state: &StateStats) -> Metrics {
+fn idle(net: &NetStats, hubs: &[ClientStats], state: &WorkStats) -> Metrics {
     let key = SecretKey::generate(&mut rt::rng("metrics"));
     let (public, now) = (key.public(), time::now());
     let hub = Hub { key: public, addr: "hub:1".to_owned() };
@@ -26,16 +26,17 @@ fn idle(net: &NetStats, hubs: &[ClientStats], state: &StateStats) -> Metrics {
     };
     let transport = Transport::new(&config, now, time::unix_now(), rt::rng);
     let meta = Meta::new(Roles::NONE, Vec::new(), 1, String::new(), String::new()).unwrap();
-    let detector = Detector::new(Config::default(), public, 1, meta, false, now, rt::rng("membership"));
+    let detector =
+        Detector::new(DetectorConfig::default(), public, 1, meta, false, now, rt::rng("membership"));
     let mut metrics = Metrics::of_net(net, 9, &transport, &detector);
     metrics.add_hubs(hubs);
-    metrics.add_state(state);
+    metrics.add_work(state);
     metrics
 }
 
 #[test]
 fn each_metric_has_a_name_of_its_own_under_a_layer_and_a_help() {
-    let metrics = idle(&NetStats::default(), &[], &StateStats::default());
+    let metrics = idle(&NetStats::default(), &[], &WorkStats::default());
     let layers = [
         "node",
         "session",
@@ -70,7 +71,7 @@ fn each_metric_has_a_name_of_its_own_under_a_layer_and_a_help() {
 fn values_come_from_the_layers_and_hubs_are_summed() {
     let net = NetStats { refused_datagrams: 3, ..NetStats::default() };
     let hub = |dials| ClientStats { dials, dropped_down: 1, ..ClientStats::default() };
-    let mut state = StateStats { unacknowledged: 4, ..StateStats::default() };
+    let mut state = WorkStats { unacknowledged: 4, ..WorkStats::default() };
     (state.jobs.busy, state.jobs_now.running, state.replication.parked) = (5, 6, 7);
     state.pool.panicked.store(8, Ordering::Relaxed);
     let metrics = idle(&net, &[hub(10), hub(20)], &state);

@@ -98,7 +98,7 @@ impl NetPlane {
         NetStats {
             refused_datagrams: self.mail.refused_datagrams,
             application_dropped: self.outlets.application_dropped,
-            state_dropped: self.outlets.state_dropped,
+            work_dropped: self.outlets.work_dropped,
             messages_given_up: self.mail.given_up(),
         }
     }

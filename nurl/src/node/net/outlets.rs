@@ -10,14 +10,14 @@ use bytes::Bytes;
 use super::levels::Levels;
 use crate::compute::job::MemberChange;
 use crate::key::PublicKey;
-use crate::node::command::{StateInput, View, Waiting, datagram_bytes};
+use crate::node::command::{View, Waiting, WorkInput, datagram_bytes};
 use crate::node::event::{Bus, NodeEvent};
 use crate::rt::sync::{mpsc, watch};
 use crate::transport::core::Datagram;
 
 /// The queues' ends of this plane.
 pub(in crate::layers::node) struct Channels {
-    pub(in crate::layers::node) state: mpsc::Sender<StateInput>,
+    pub(in crate::layers::node) work: mpsc::Sender<WorkInput>,
     pub(in crate::layers::node) view: watch::Sender<Arc<View>>,
     pub(in crate::layers::node) datagrams: mpsc::Sender<Vec<Datagram>>,
     pub(in crate::layers::node) messages: mpsc::Sender<(PublicKey, Bytes)>,
@@ -34,12 +34,12 @@ pub(super) struct Outlets {
     /// Datagrams, messages and group bodies that the application didn't take in time.
     pub(super) application_dropped: u64,
     /// Inputs that the plane above didn't take in time.
-    pub(super) state_dropped: u64,
+    pub(super) work_dropped: u64,
 }
 
 impl Outlets {
     pub(super) fn new(channels: Channels) -> Outlets {
-        Outlets { channels, untold: Levels::default(), application_dropped: 0, state_dropped: 0 }
+        Outlets { channels, untold: Levels::default(), application_dropped: 0, work_dropped: 0 }
     }
 
     /// Tells the subscribers.
@@ -93,32 +93,32 @@ impl Outlets {
 
     /// Passes a message of jobs or of replicated state to the plane above.
     pub(super) fn state_message(&mut self, from: PublicKey, kind: u8, body: Bytes) {
-        self.tell_state(StateInput::Message { from, kind, body });
+        self.tell_work(WorkInput::Message { from, kind, body });
     }
 
     /// Tells the plane above that a message of its own is lost.
     pub(super) fn send_failed(&mut self, peer: PublicKey) {
-        self.tell_state(StateInput::SendFailed { peer });
+        self.tell_work(WorkInput::SendFailed { peer });
     }
 
-    fn tell_state(&mut self, input: StateInput) {
-        if self.channels.state.try_send(input).is_err() {
-            self.state_dropped += 1;
+    fn tell_work(&mut self, input: WorkInput) {
+        if self.channels.work.try_send(input).is_err() {
+            self.work_dropped += 1;
         }
     }
 
     /// Tells the plane above a verdict. It is a level: if it doesn't fit now, it is kept and sent when there is room.
     pub(super) fn verdict(&mut self, peer: PublicKey, change: MemberChange) {
-        let input = StateInput::Member { peer, change };
-        if !self.untold.is_empty() || self.channels.state.try_send(input).is_err() {
+        let input = WorkInput::Member { peer, change };
+        if !self.untold.is_empty() || self.channels.work.try_send(input).is_err() {
             self.untold.keep(peer, change);
         }
     }
 
     /// Tells the verdicts for which there was no room.
     pub(super) fn tell_again(&mut self) {
-        let state = &self.channels.state;
-        self.untold.tell(|peer, change| state.try_send(StateInput::Member { peer, change }).is_ok());
+        let work = &self.channels.work;
+        self.untold.tell(|peer, change| work.try_send(WorkInput::Member { peer, change }).is_ok());
     }
 
     /// Whether verdicts wait for room.
@@ -138,13 +138,13 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_counted_and_a_verdict_is_kept() {
-        let (state, mut inputs) = mpsc::channel(2);
+        let (work, mut inputs) = mpsc::channel(2);
         let (datagrams, _batches) = mpsc::channel(1);
         let (messages, _messages) = mpsc::channel(1);
         let (groups, _groups) = mpsc::channel(1);
         let (view, _views) = watch::channel(Arc::new(View::default()));
         let (waiting, bus) = (Waiting::new(), Bus::default());
-        let mut outlets = Outlets::new(Channels { state, view, datagrams, messages, groups, waiting, bus });
+        let mut outlets = Outlets::new(Channels { work, view, datagrams, messages, groups, waiting, bus });
         let body = Bytes::from_static(b"abc");
         for _ in 0..3 {
             outlets.message(key(1), body.clone());
@@ -158,17 +158,17 @@ mod tests {
         outlets.send_failed(key(2));
         outlets.state_message(key(3), kind::JOB, body);
         outlets.verdict(key(4), MemberChange::Dead);
-        assert_eq!((outlets.state_dropped, outlets.has_untold()), (1, true));
+        assert_eq!((outlets.work_dropped, outlets.has_untold()), (1, true));
         outlets.tell_again();
         assert!(outlets.has_untold(), "there is no room yet");
-        assert!(matches!(inputs.try_recv(), Ok(StateInput::Message { .. })));
+        assert!(matches!(inputs.try_recv(), Ok(WorkInput::Message { .. })));
         outlets.verdict(key(4), MemberChange::Alive);
         outlets.tell_again();
         assert!(!outlets.has_untold());
-        assert!(matches!(inputs.try_recv(), Ok(StateInput::SendFailed { peer }) if peer == key(2)));
+        assert!(matches!(inputs.try_recv(), Ok(WorkInput::SendFailed { peer }) if peer == key(2)));
         let last = inputs.try_recv();
         assert!(
-            matches!(last, Ok(StateInput::Member { peer, change: MemberChange::Alive }) if peer == key(4))
+            matches!(last, Ok(WorkInput::Member { peer, change: MemberChange::Alive }) if peer == key(4))
         );
     }
 }

@@ -2,44 +2,11 @@
 
 use std::time::Duration;
 
-use super::{Op, UpdateError};
+use super::error::UpdateError;
+use super::message::Op;
+use super::own::Own;
 use crate::replication::crdt::{Clock, CrdtError, Kind, LwwRegister, PnCounter, Value};
 use crate::replication::identity::ReplicaId;
-
-/// This node's total writes to a key, from which its next delta continues. An owner reads them from the state that it
-/// holds; for every other key that the node wrote, it keeps this record.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Own {
-    pub(super) added: u64,
-    pub(super) taken: u64,
-    /// The highest dot.
-    pub(super) dot: u64,
-}
-
-impl Own {
-    /// `replica`'s writes as far as `value` contains them.
-    pub(super) fn of(value: &Value, replica: &ReplicaId) -> Own {
-        match value {
-            Value::Counter(counter) => {
-                let (added, taken) = counter.slot(replica);
-                Own { added, taken, dot: 0 }
-            }
-            Value::Register(_) => Own::default(),
-            Value::Set(set) => Own { dot: set.context().highest(replica), ..Own::default() },
-            Value::Mixed(_) => {
-                value.parts().iter().fold(Own::default(), |own, part| own.join(Own::of(part, replica)))
-            }
-        }
-    }
-
-    pub(super) fn join(self, other: Own) -> Own {
-        Own {
-            added: self.added.max(other.added),
-            taken: self.taken.max(other.taken),
-            dot: self.dot.max(other.dot),
-        }
-    }
-}
 
 impl Op {
     /// The type that the operation is for.

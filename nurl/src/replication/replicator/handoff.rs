@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::Replicator;
+use super::copies::Copies;
 use super::message::Message;
+use super::own::{Own, Sums};
+use super::shared::Shared;
 use crate::key::PublicKey;
 use crate::replication::crdt::Digest;
 
@@ -22,7 +24,7 @@ const MAX_PER_TICK: usize = 1024;
 
 /// The progress of one key's hand-off.
 #[derive(Debug, Clone)]
-pub(super) struct HandOff {
+struct HandOff {
     /// When the present owners became the owners.
     since: Instant,
     next: Instant,
@@ -32,113 +34,191 @@ pub(super) struct HandOff {
 }
 
 impl HandOff {
-    pub(super) fn new(now: Instant) -> HandOff {
+    fn new(now: Instant) -> HandOff {
         HandOff { since: now, next: now, pause: PAUSE_MIN, id: 0, acknowledged: BTreeMap::new() }
     }
 
     /// Notes a view with the same owners: an absent owner may be back.
-    pub(super) fn view_changed(&mut self, now: Instant) {
+    fn view_changed(&mut self, now: Instant) {
         self.next = self.next.min(now + PAUSE_MIN);
         self.pause = PAUSE_MIN;
     }
+
+    /// Whether all owners have acknowledged the copy.
+    fn is_complete(&self, owners: &[PublicKey]) -> bool {
+        self.missing(owners).next().is_none()
+    }
+
+    /// The owners that haven't acknowledged the copy.
+    fn missing(&self, owners: &[PublicKey]) -> impl Iterator<Item = PublicKey> {
+        owners.iter().copied().filter(|owner| !self.acknowledged.contains_key(owner))
+    }
+
+    /// Whether all acknowledgements have one digest.
+    fn agrees(&self) -> bool {
+        let mut digests = self.acknowledged.values();
+        let first = digests.next();
+        digests.all(|digest| Some(digest) == first)
+    }
+
+    /// Forgets the acknowledgements, and asks for new ones at `next`.
+    fn ask_again(&mut self, next: Instant) {
+        self.acknowledged.clear();
+        self.pause = PAUSE_MIN;
+        self.next = next;
+    }
+
+    /// Notes an offer. The pause doubles with each further one.
+    fn offered(&mut self, now: Instant, id: u64) {
+        self.id = id;
+        self.next = now + self.pause;
+        self.pause = (self.pause * 2).min(PAUSE_MAX);
+    }
 }
 
-impl Replicator {
-    /// Whether the acknowledgement belongs to a hand-off.
-    pub(super) fn hand_off_acknowledged(
+/// The keys that this node holds without being an owner.
+#[derive(Debug, Default)]
+pub(super) struct HandOffs(BTreeMap<Vec<u8>, HandOff>);
+
+impl HandOffs {
+    /// Whether the key's copy is under hand-off.
+    pub(super) fn contains(&self, key: &[u8]) -> bool {
+        self.0.contains_key(key)
+    }
+
+    /// Notes whether this node owns a key that it holds in the new view, and whether the owners changed.
+    pub(super) fn placed(&mut self, now: Instant, key: &[u8], owns: bool, changed: bool) {
+        if owns {
+            self.0.remove(key);
+            return;
+        }
+        match self.0.get_mut(key) {
+            Some(hand_off) if !changed => hand_off.view_changed(now),
+            _ => {
+                self.0.insert(key.to_vec(), HandOff::new(now));
+            }
+        }
+    }
+
+    /// Whether the acknowledgement belongs to a hand-off to `owners`.
+    pub(super) fn acknowledged(
         &mut self,
         from: PublicKey,
         key: &[u8],
         id: u64,
         digest: Digest,
+        owners: &[PublicKey],
     ) -> bool {
-        let Some(entry) = self.entries.get_mut(key) else { return false };
-        match &mut entry.hand_off {
-            Some(hand_off) if hand_off.id == id => {
-                hand_off.acknowledged.insert(from, digest);
-                (entry.unspread, entry.offered) = (false, 0);
-                if entry.owners.iter().all(|owner| hand_off.acknowledged.contains_key(owner)) {
-                    // The next tick compares the owners' digests, however long the pause would be.
-                    hand_off.next = hand_off.since;
-                }
-                true
-            }
-            _ => false,
+        let Some(hand_off) = self.0.get_mut(key).filter(|hand_off| hand_off.id == id) else { return false };
+        hand_off.acknowledged.insert(from, digest);
+        if hand_off.is_complete(owners) {
+            // The next tick compares the owners' digests, however long the pause would be.
+            hand_off.next = hand_off.since;
         }
+        true
     }
 
-    pub(super) fn continue_hand_off(&mut self, now: Instant) {
-        let due: Vec<Vec<u8>> = self
-            .leaving
-            .iter()
-            .filter(|key| {
-                let entry = self.entries.get(*key);
-                entry.and_then(|entry| entry.hand_off.as_ref()).is_none_or(|hand_off| hand_off.next <= now)
-            })
-            .take(MAX_PER_TICK)
-            .cloned()
-            .collect();
+    /// Continues the hand-offs that are due, as far as the repair budget allows.
+    pub(super) fn resume(&mut self, sh: &mut Shared, copies: &mut Copies, sums: &mut Sums, now: Instant) {
+        let due = self.0.iter().filter(|(_, hand_off)| hand_off.next <= now);
+        let due: Vec<Vec<u8>> = due.map(|(key, _)| key.clone()).take(MAX_PER_TICK).collect();
         for key in due {
-            if self.budget <= 0 {
-                self.stats.throttled += 1;
+            if !sh.may_repair() {
                 return;
             }
-            self.hand_off_key(now, &key);
+            self.step(sh, copies, sums, now, &key);
         }
     }
 
-    fn hand_off_key(&mut self, now: Instant, key: &[u8]) {
-        let id = self.fresh_id();
-        let Some(entry) = self.entries.get_mut(key) else {
-            self.leaving.remove(key);
+    fn step(&mut self, sh: &mut Shared, copies: &mut Copies, sums: &mut Sums, now: Instant, key: &[u8]) {
+        let id = sh.fresh_id();
+        let Some((hand_off, entry)) = self.0.get_mut(key).zip(copies.get(key)) else {
+            self.0.remove(key);
             return;
         };
-        let owners = entry.owners.clone();
-        let Some(hand_off) = &mut entry.hand_off else {
-            self.leaving.remove(key);
-            return;
-        };
+        let owners = entry.owners();
         if owners.is_empty() {
             hand_off.next = now + PAUSE_MAX;
             return;
         }
-        let mut digests: Vec<&Digest> = hand_off.acknowledged.values().collect();
-        digests.dedup();
-        let complete = owners.iter().all(|owner| hand_off.acknowledged.contains_key(owner));
-        if complete && digests.len() == 1 {
-            let held = now.saturating_duration_since(hand_off.since);
-            if held < self.config.hand_off_hold {
-                hand_off.next = hand_off.since + self.config.hand_off_hold;
-            } else if self.drop_entry(key) {
-                self.leaving.remove(key);
-                self.stats.handed_off += 1;
-            } else if let Some(hand_off) = self.entries.get_mut(key).and_then(|entry| entry.hand_off.as_mut())
-            {
+        if hand_off.is_complete(owners) {
+            if !hand_off.agrees() {
+                // All owners have the copy, but their digests differ: ask all again after they had time to repair.
+                hand_off.ask_again(now + REPAIRED);
+            } else if now.saturating_duration_since(hand_off.since) < sh.config.hand_off_hold {
+                hand_off.next = hand_off.since + sh.config.hand_off_hold;
+            } else if drop_copy(sh, copies, sums, key) {
+                self.0.remove(key);
+                sh.stats.handed_off += 1;
+            } else {
                 hand_off.next = now + PAUSE_MAX;
             }
             return;
         }
-        // All owners have the copy, but their digests differ: ask all again after they had time to repair.
-        if complete {
-            hand_off.acknowledged.clear();
-            hand_off.pause = PAUSE_MIN;
-            hand_off.next = now + REPAIRED;
-            return;
-        }
-        let missing: Vec<PublicKey> =
-            owners.into_iter().filter(|owner| !hand_off.acknowledged.contains_key(owner)).collect();
-        hand_off.id = id;
-        // The pause doubles with each further offer.
-        hand_off.next = now + hand_off.pause;
-        hand_off.pause = (hand_off.pause * 2).min(PAUSE_MAX);
-        let state = entry.value.encode();
+        let missing: Vec<PublicKey> = hand_off.missing(owners).collect();
+        hand_off.offered(now, id);
+        let state = entry.value().encode();
         for owner in missing {
-            if !self.spend(state.len() + key.len()) {
+            if !sh.spend(state.len() + key.len()) {
                 return;
             }
-            self.stats.states_sent += 1;
+            sh.stats.states_sent += 1;
             let message = Message::Copy { key: key.to_vec().into(), id, state: state.clone().into() };
-            self.send(owner, &message);
+            sh.send(owner, &message);
         }
+    }
+}
+
+/// Drops a copy and remembers this node's own writes to it. False, with the copy kept, if there is no room for them.
+fn drop_copy(sh: &mut Shared, copies: &mut Copies, sums: &mut Sums, key: &[u8]) -> bool {
+    let Some(value) = copies.value(key) else { return false };
+    let own = Own::of(value, &sh.local);
+    if own != Own::default() {
+        if !sums.has_room(&sh.config, key) {
+            sh.stats.hand_off_held += 1;
+            return false;
+        }
+        sums.join(key, own);
+    }
+    copies.remove(sh, key);
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hand_off_is_over_when_all_owners_have_one_state() {
+        let peer = |n| PublicKey::from_bytes([n; 32]);
+        let owners = [peer(1), peer(2)];
+        // The digests that the two owners acknowledged; whether all have; whether they agree.
+        let table = [
+            (vec![], false, true),
+            (vec![(1, 7)], false, true),
+            (vec![(1, 7), (2, 7)], true, true),
+            (vec![(1, 7), (2, 8)], true, false),
+            (vec![(1, 7), (3, 7)], false, true),
+        ];
+        for (acknowledged, complete, agrees) in table {
+            let mut hand_off = HandOff::new(crate::rt::time::now());
+            for (n, digest) in &acknowledged {
+                hand_off.acknowledged.insert(peer(*n), [*digest; 16]);
+            }
+            assert_eq!(hand_off.is_complete(&owners), complete, "{acknowledged:?}");
+            assert_eq!(hand_off.agrees(), agrees, "{acknowledged:?}");
+        }
+    }
+
+    #[test]
+    fn the_pause_doubles_up_to_its_limit_and_a_view_resets_it() {
+        let now = crate::rt::time::now();
+        let mut hand_off = HandOff::new(now);
+        for pause in [5, 10, 20, 40, 80, 160, 300, 300] {
+            hand_off.offered(now, 1);
+            assert_eq!(hand_off.next, now + Duration::from_secs(pause));
+        }
+        hand_off.view_changed(now);
+        assert_eq!(hand_off.next, now + PAUSE_MIN);
     }
 }

@@ -5,14 +5,15 @@
 
 use std::time::{Duration, Instant};
 
-use super::Replicator;
+use super::copies::Copies;
 use super::message::Message;
+use super::shared::Shared;
 
 /// The interval between two offers: a few round trips.
 const OFFER_EVERY: Duration = Duration::from_millis(250);
 
 /// Limit on the keys offered at once. Each acknowledgement makes room for the next key.
-const MAX_OFFERS: usize = 1024;
+pub(super) const MAX_OFFERS: usize = 1024;
 
 /// A count of the keys whose newest writes no other node is known to have.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -23,71 +24,45 @@ pub struct Unheld {
     pub offered: usize,
 }
 
-impl Replicator {
-    /// Begins to offer the states that no other node is known to have, until [`unheld`](Replicator::unheld) counts
-    /// none.
-    pub fn leave(&mut self, now: Instant) {
-        self.next_offer = Some(now);
-        self.offer_again(now);
+/// The schedule of offers.
+#[derive(Debug, Default)]
+pub(super) struct Offers {
+    /// When this node next offers, once it leaves.
+    next: Option<Instant>,
+}
+
+impl Offers {
+    /// Begins to offer.
+    pub(super) fn begin(&mut self, now: Instant) {
+        self.next = Some(now);
     }
 
-    /// Counts the keys that no other node is known to have.
-    pub fn unheld(&self) -> Unheld {
-        let unspread = self.entries.iter().filter(|(_, entry)| entry.unspread).map(|(key, _)| key);
-        let mut unheld = Unheld::default();
-        for key in unspread.chain(self.pending.keys()) {
-            unheld.keys += 1;
-            unheld.offered += usize::from(!self.other_owners(key).is_empty());
-        }
-        unheld
+    /// The time of the next offer.
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.next
     }
 
-    pub(super) fn offer_again(&mut self, now: Instant) {
-        if self.next_offer.is_none_or(|due| due > now) {
-            return;
+    /// Offers the states that no other owner is known to have, if it is time. Returns whether it was.
+    pub(super) fn offer_again(&mut self, sh: &mut Shared, copies: &mut Copies, now: Instant) -> bool {
+        if self.next.is_none_or(|due| due > now) {
+            return false;
         }
-        self.next_offer = Some(now + OFFER_EVERY);
-        let unspread = self.entries.iter().filter(|(_, entry)| entry.unspread);
-        let copies: Vec<Vec<u8>> = unspread.map(|(key, _)| key.clone()).take(MAX_OFFERS).collect();
-        for key in copies {
-            self.offer_copy(&key);
+        self.next = Some(now + OFFER_EVERY);
+        let unspread: Vec<Vec<u8>> = copies.unspread_keys().take(MAX_OFFERS).cloned().collect();
+        for key in unspread {
+            offer(sh, copies, &key);
         }
-        let pending: Vec<Vec<u8>> = self.pending.keys().take(MAX_OFFERS).cloned().collect();
-        for key in pending {
-            let Some(pending) = self.pending.get(&key) else { continue };
-            let (id, state) = (pending.id(), pending.value().encode());
-            self.fan_out(&key, Some(id), state);
-        }
-    }
-
-    fn offer_copy(&mut self, key: &[u8]) {
-        let (id, owners) = (self.fresh_id(), self.other_owners(key));
-        let Some(entry) = self.entries.get_mut(key) else { return };
-        // The id of the earlier offer stays valid as long as nothing was written since, so a late answer to it
-        // counts.
-        if entry.offered == 0 {
-            entry.offered = id;
-        }
-        let message =
-            Message::Copy { key: key.to_vec().into(), id: entry.offered, state: entry.value.encode().into() };
-        for owner in owners {
-            self.stats.states_sent += 1;
-            self.send(owner, &message);
-        }
-    }
-
-    /// Whether the acknowledgement belongs to an offer.
-    pub(super) fn offer_acknowledged(&mut self, key: &[u8], id: u64) -> bool {
-        let entry = self.entries.get_mut(key).filter(|entry| entry.offered == id && id != 0);
-        let Some(entry) = entry else { return false };
-        entry.spread();
         true
     }
+}
 
-    /// Notes that another owner has exactly the state held here.
-    pub(super) fn note_spread(&mut self, key: &[u8]) {
-        if let Some(entry) = self.entries.get_mut(key) {
-            entry.spread();
-        }
+fn offer(sh: &mut Shared, copies: &mut Copies, key: &[u8]) {
+    let id = sh.fresh_id();
+    let Some(entry) = copies.get_mut(key) else { return };
+    let id = entry.offer(id);
+    let message = Message::Copy { key: key.to_vec().into(), id, state: entry.value().encode().into() };
+    for owner in sh.other_owners(key) {
+        sh.stats.states_sent += 1;
+        sh.send(owner, &message);
     }
 }

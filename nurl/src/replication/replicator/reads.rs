@@ -5,8 +5,12 @@ use std::time::{Duration, Instant};
 
 use minicbor::bytes::ByteVec;
 
+use super::config::MAX_READS;
+use super::copies::Copies;
+use super::error::ReadFailure;
+use super::event::ReplicatorEvent;
 use super::message::Message;
-use super::{MAX_KEY_BYTES, MAX_READS, Replicator, ReplicatorEvent, UpdateError};
+use super::shared::Shared;
 use crate::key::PublicKey;
 use crate::replication::crdt::{Digest, Value};
 
@@ -30,17 +34,32 @@ pub(super) struct Reading {
 }
 
 impl Reading {
-    pub(super) fn due(&self) -> Instant {
+    fn due(&self) -> Instant {
         let nothing = if self.asks { self.value.is_none() } else { self.answers.is_empty() };
         if nothing { self.give_up } else { self.enough }
+    }
+
+    /// The key, if a write waits for this read.
+    pub(super) fn asks_for(&self) -> Option<&[u8]> {
+        self.asks.then_some(self.key.as_slice())
     }
 
     pub(super) fn key(&self) -> &[u8] {
         &self.key
     }
 
+    /// The merged state of all owners that answered; none if none of them has one.
+    pub(super) fn into_value(self) -> Option<Value> {
+        self.value
+    }
+
+    /// Whether the key's value is known: an owner has a state, or all `owners` answered that they have none.
+    pub(super) fn is_conclusive(&self, owners: &[PublicKey]) -> bool {
+        self.value.is_some() || owners.iter().all(|owner| self.answers.contains_key(owner))
+    }
+
     /// Stops waiting for nodes other than `owners`.
-    pub(super) fn wait_only_for(&mut self, now: Instant, owners: &BTreeSet<PublicKey>) {
+    fn wait_only_for(&mut self, now: Instant, owners: &BTreeSet<PublicKey>) {
         self.waiting.retain(|owner| owners.contains(owner));
         if self.waiting.is_empty() {
             // The next timeout handles the read: it is due now.
@@ -51,160 +70,168 @@ impl Reading {
     fn is_done(&self, now: Instant) -> bool {
         self.waiting.is_empty() || self.due() <= now
     }
-}
 
-impl Replicator {
-    /// Reads a key. A node that holds it answers from its copy; any other node asks the owners. In both cases the
-    /// answer is [`ReplicatorEvent::ReadDone`] or [`ReplicatorEvent::ReadFailed`] with `id`, and includes this node's
-    /// own pending write.
-    ///
-    /// # Errors
-    /// [`UpdateError`]; no event follows then.
-    pub fn read(&mut self, now: Instant, key: &[u8], id: u64) -> Result<(), UpdateError> {
-        if key.len() > MAX_KEY_BYTES {
-            return Err(UpdateError::KeyTooLong(key.len()));
-        }
-        if self.reads.len() >= MAX_READS || self.reads.contains_key(&id) || self.events.len() >= MAX_READS {
-            return Err(UpdateError::Full("reads"));
-        }
-        if let Some(entry) = self.entries.get(key).filter(|entry| entry.hand_off.is_none()) {
-            let value = Some(entry.value.clone());
-            self.events.push_back(ReplicatorEvent::ReadDone { id, value });
-            return Ok(());
-        }
-        if self.ring.owners(key, self.config.replicas).is_empty() {
-            return Err(UpdateError::NoOwners);
-        }
-        self.ask_owners(now, key, id);
-        Ok(())
-    }
-
-    /// Asks all other owners.
-    pub(super) fn ask_owners(&mut self, now: Instant, key: &[u8], id: u64) {
-        let waiting: BTreeSet<PublicKey> = self.other_owners(key).into_iter().collect();
-        for owner in &waiting {
-            self.send(*owner, &Message::Read { key: key.to_vec().into(), id });
-        }
-        // A copy under hand-off counts as an additional answer.
-        let value = self.entries.get(key).map(|entry| entry.value.clone());
-        let reading = Reading {
-            key: key.to_vec(),
-            waiting,
-            answers: BTreeMap::new(),
-            value,
-            asks: self.asking.is_asking(id),
-            enough: now + WAIT,
-            give_up: now + GIVE_UP,
-        };
-        if reading.waiting.is_empty() {
-            self.events.push_back(ReplicatorEvent::ReadDone { id, value: reading.value });
-        } else {
-            self.reads.insert(id, reading);
+    /// Stops waiting for one node.
+    fn stop_waiting(&mut self, peer: PublicKey) {
+        if self.waiting.remove(&peer) && self.waiting.is_empty() {
+            // The next timeout handles the read: it is due now.
+            self.enough = self.give_up.min(self.enough);
+            self.give_up = self.enough;
         }
     }
 
-    pub(super) fn on_read(&mut self, from: PublicKey, key: ByteVec, id: u64) {
-        let state = self.entries.get(key.as_slice()).map(|entry| ByteVec::from(entry.value.encode()));
-        if state.is_none() && !self.ring.owns(&self.local.key, &key, self.config.replicas) {
-            self.refuse(from, key, Some(id));
+    /// Takes an owner's answer.
+    fn answered(&mut self, sh: &mut Shared, wall: Duration, from: PublicKey, state: Option<&[u8]>) {
+        match state.map(Value::decode) {
+            None => {
+                self.answers.insert(from, None);
+            }
+            Some(Ok(state)) => {
+                let value = self.value.get_or_insert_with(|| Value::new(state.kind()));
+                if value.merge(&state, wall).is_err() {
+                    sh.stats.bad_states += 1;
+                } else {
+                    self.answers.insert(from, Some(state.digest()));
+                }
+            }
+            Some(Err(_)) => sh.stats.bad_states += 1,
+        }
+    }
+
+    /// Sends the merged state to the owners whose answer differs from it.
+    fn repair(&self, sh: &mut Shared) {
+        let Some(value) = &self.value else { return };
+        let (digest, state) = (value.digest(), value.encode());
+        for (owner, _) in self.answers.iter().filter(|(_, has)| **has != Some(digest)) {
+            if sh.spend(state.len()) {
+                sh.stats.states_sent += 1;
+                let key = self.key.clone().into();
+                sh.send(*owner, &Message::Delta { key, id: None, state: state.clone().into() });
+            }
+        }
+    }
+
+    /// Repairs the owners that lag, and tells the caller the value with this node's own `pending` delta.
+    pub(super) fn finish(mut self, sh: &mut Shared, wall: Duration, id: u64, pending: Option<&Value>) {
+        if self.answers.is_empty() && self.value.is_none() {
+            sh.events.push(ReplicatorEvent::ReadFailed { id, why: ReadFailure::NoAnswer });
             return;
         }
-        self.send(from, &Message::ReadReply { key, id, state });
+        self.repair(sh);
+        if let Some(pending) = pending {
+            let value = self.value.get_or_insert_with(|| Value::new(pending.kind()));
+            if value.merge(pending, wall).is_err() {
+                sh.stats.bad_states += 1;
+            }
+        }
+        sh.events.push(ReplicatorEvent::ReadDone { id, value: self.value });
+    }
+}
+
+/// The reads under way, by id.
+#[derive(Debug, Default)]
+pub(super) struct Reads(BTreeMap<u64, Reading>);
+
+impl Reads {
+    /// Whether another read may begin.
+    pub(super) fn has_room(&self) -> bool {
+        self.0.len() < MAX_READS
     }
 
-    pub(super) fn on_read_reply(
+    pub(super) fn contains(&self, id: u64) -> bool {
+        self.0.contains_key(&id)
+    }
+
+    /// The time at which the next read ends with the answers that it has.
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        self.0.values().map(Reading::due).min()
+    }
+
+    /// The reads that are over.
+    pub(super) fn done(&self, now: Instant) -> Vec<u64> {
+        self.0.iter().filter(|(_, reading)| reading.is_done(now)).map(|(id, _)| *id).collect()
+    }
+
+    /// Removes a read.
+    pub(super) fn take(&mut self, id: u64) -> Option<Reading> {
+        self.0.remove(&id)
+    }
+
+    /// Asks all other owners. `asks` tells that a write waits for the answers.
+    pub(super) fn ask_owners(
         &mut self,
+        sh: &mut Shared,
+        copies: &Copies,
         now: Instant,
+        key: &[u8],
+        id: u64,
+        asks: bool,
+    ) {
+        let waiting: BTreeSet<PublicKey> = sh.other_owners(key).into_iter().collect();
+        for owner in &waiting {
+            sh.send(*owner, &Message::Read { key: key.to_vec().into(), id });
+        }
+        // A copy under hand-off counts as an additional answer.
+        let value = copies.value(key).cloned();
+        if waiting.is_empty() {
+            sh.events.push(ReplicatorEvent::ReadDone { id, value });
+            return;
+        }
+        let (enough, give_up) = (now + WAIT, now + GIVE_UP);
+        let answers = BTreeMap::new();
+        self.0.insert(id, Reading { key: key.to_vec(), waiting, answers, value, asks, enough, give_up });
+    }
+
+    /// Takes an owner's answer. Returns whether all owners have answered.
+    pub(super) fn on_reply(
+        &mut self,
+        sh: &mut Shared,
         wall: Duration,
         from: PublicKey,
         key: &[u8],
         id: u64,
         state: Option<&[u8]>,
-    ) {
-        let Some(reading) = self.reads.get_mut(&id).filter(|reading| reading.key == key) else {
-            self.stats.stray += 1;
-            return;
+    ) -> bool {
+        let reading = self.0.get_mut(&id).filter(|reading| reading.key == key);
+        let Some(reading) = reading.filter(|reading| reading.waiting.contains(&from)) else {
+            sh.stats.stray += 1;
+            return false;
         };
-        if !reading.waiting.remove(&from) {
-            self.stats.stray += 1;
-            return;
-        }
-        match state.map(Value::decode) {
-            None => {
-                reading.answers.insert(from, None);
-            }
-            Some(Ok(state)) => {
-                let value = reading.value.get_or_insert_with(|| Value::new(state.kind()));
-                if value.merge(&state, wall).is_err() {
-                    self.stats.bad_states += 1;
-                } else {
-                    reading.answers.insert(from, Some(state.digest()));
-                }
-            }
-            Some(Err(_)) => self.stats.bad_states += 1,
-        }
-        if reading.waiting.is_empty() {
-            self.finish_read(now, id, wall);
-        }
+        reading.waiting.remove(&from);
+        reading.answered(sh, wall, from, state);
+        reading.waiting.is_empty()
     }
 
     /// Handles the answer of a node that is an owner in this node's view, but not in its own.
-    pub(super) fn read_refused(&mut self, from: PublicKey, id: u64) {
-        self.stop_waiting(from, |reading_id| reading_id == id);
-    }
-
-    pub(super) fn lose_reader(&mut self, peer: PublicKey) {
-        self.stop_waiting(peer, |_| true);
-    }
-
-    fn stop_waiting(&mut self, peer: PublicKey, concerns: impl Fn(u64) -> bool) {
-        for (id, reading) in &mut self.reads {
-            if concerns(*id) && reading.waiting.remove(&peer) && reading.waiting.is_empty() {
-                // The next timeout handles the read: it is due now.
-                reading.enough = reading.give_up.min(reading.enough);
-                reading.give_up = reading.enough;
-            }
+    pub(super) fn on_refused(&mut self, from: PublicKey, id: u64) {
+        if let Some(reading) = self.0.get_mut(&id) {
+            reading.stop_waiting(from);
         }
     }
 
-    pub(super) fn expire_reads(&mut self, now: Instant, wall: Duration) {
-        let done: Vec<u64> =
-            self.reads.iter().filter(|(_, reading)| reading.is_done(now)).map(|(id, _)| *id).collect();
-        for id in done {
-            self.finish_read(now, id, wall);
+    /// Stops waiting for a node that is lost.
+    pub(super) fn on_peer_lost(&mut self, peer: PublicKey) {
+        for reading in self.0.values_mut() {
+            reading.stop_waiting(peer);
         }
     }
 
-    fn finish_read(&mut self, now: Instant, id: u64, wall: Duration) {
-        let Some(mut reading) = self.reads.remove(&id) else { return };
-        if self.asking.is_asking(id) {
-            let others = self.other_owners(&reading.key);
-            let all = others.iter().all(|owner| reading.answers.contains_key(owner));
-            let known = all || reading.value.is_some();
-            self.asked(now, wall, id, &reading.key, reading.value, known);
-            return;
+    /// Adapts to a new view: waiting writes wait only for the present other owners, and continue at once if there are
+    /// none.
+    pub(super) fn ask_present_owners(&mut self, sh: &Shared, now: Instant) {
+        for reading in self.0.values_mut().filter(|reading| reading.asks) {
+            let owners: BTreeSet<PublicKey> = sh.other_owners(&reading.key).into_iter().collect();
+            reading.wait_only_for(now, &owners);
         }
-        if reading.answers.is_empty() && reading.value.is_none() {
-            self.events.push_back(ReplicatorEvent::ReadFailed { id });
-            return;
-        }
-        if let Some(value) = &reading.value {
-            let digest = value.digest();
-            let state = value.encode();
-            for (owner, _) in reading.answers.iter().filter(|(_, has)| **has != Some(digest)) {
-                if self.spend(state.len()) {
-                    self.stats.states_sent += 1;
-                    let key = reading.key.clone().into();
-                    self.send(*owner, &Message::Delta { key, id: None, state: state.clone().into() });
-                }
-            }
-        }
-        if let Some(pending) = self.pending.get(&reading.key) {
-            let value = reading.value.get_or_insert_with(|| Value::new(pending.value().kind()));
-            if value.merge(pending.value(), wall).is_err() {
-                self.stats.bad_states += 1;
-            }
-        }
-        self.events.push_back(ReplicatorEvent::ReadDone { id, value: reading.value });
     }
+}
+
+/// Answers another node's read with this node's state.
+pub(super) fn on_read(sh: &mut Shared, copies: &Copies, from: PublicKey, key: ByteVec, id: u64) {
+    let state = copies.value(&key).map(|value| ByteVec::from(value.encode()));
+    if state.is_none() && !sh.is_owner(&key) {
+        sh.refuse(from, key, Some(id));
+        return;
+    }
+    sh.send(from, &Message::ReadReply { key, id, state });
 }

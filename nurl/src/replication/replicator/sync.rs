@@ -1,13 +1,15 @@
 //! Anti-entropy: summaries, digests, pulls and pushes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::time::Instant;
 
 use minicbor::bytes::ByteVec;
 
+use super::config::{MAX_SYNCS_PER_TICK, TICK};
+use super::copies::Copies;
 use super::message::{Item, Message, Range};
-use super::{MAX_SYNCS_PER_TICK, Replicator, TICK};
+use super::shared::Shared;
 use crate::key::PublicKey;
 use crate::kit::draw;
 use crate::replication::crdt::{DIGEST_LEN, Digest};
@@ -22,177 +24,192 @@ const MAX_LIST_BYTES: usize = 512 * 1024;
 const MAX_PULL_KEYS: usize = MAX_RANGE_KEYS;
 
 /// Keys and their digests, in key order.
-type Shared = Vec<(Vec<u8>, Digest)>;
+type SharedKeys = Vec<(Vec<u8>, Digest)>;
 
 /// The start of a peer's next summary, and the time at which it is due.
 #[derive(Debug, Clone)]
-pub(super) struct Cursor {
+struct Cursor {
     due: Instant,
     after: Option<Vec<u8>>,
 }
 
-impl Replicator {
+/// For each peer that shares keys, when its next summary is due, and where in the keys it begins.
+#[derive(Debug, Default)]
+pub(super) struct Summaries(BTreeMap<PublicKey, Cursor>);
+
+impl Summaries {
     /// Begins summaries to a peer that shares keys. The first one comes within a sync period, at a random time.
-    pub(super) fn know_peer(&mut self, now: Instant, peer: PublicKey) {
-        if peer != self.local.key && !self.syncs.contains_key(&peer) {
-            let due = now + draw::duration(&mut self.rng, self.config.sync_period);
-            self.syncs.insert(peer, Cursor { due, after: None });
+    pub(super) fn know_peer(&mut self, sh: &mut Shared, now: Instant, peer: PublicKey) {
+        if peer != sh.local.key && !self.0.contains_key(&peer) {
+            let due = now + draw::duration(&mut sh.rng, sh.config.sync_period);
+            self.0.insert(peer, Cursor { due, after: None });
         }
     }
 
+    /// Ends the summaries to all but these peers.
+    pub(super) fn retain(&mut self, peers: &BTreeSet<PublicKey>) {
+        self.0.retain(|peer, _| peers.contains(peer));
+    }
+
     /// Sends the summaries that are due, the most overdue first.
-    pub(super) fn summarise(&mut self, now: Instant) {
+    pub(super) fn summarise(&mut self, sh: &mut Shared, copies: &mut Copies, now: Instant) {
         let mut due: Vec<(Instant, PublicKey)> = self
-            .syncs
+            .0
             .iter()
             .filter(|(_, cursor)| cursor.due <= now)
             .map(|(peer, cursor)| (cursor.due, *peer))
             .collect();
         due.sort_unstable();
         for (_, peer) in due.into_iter().take(MAX_SYNCS_PER_TICK) {
-            let after = self.syncs.get(&peer).and_then(|cursor| cursor.after.clone());
-            let (shared, upto) = self.shared(&peer, after.as_deref(), None, MAX_RANGE_KEYS);
+            let after = self.0.get(&peer).and_then(|cursor| cursor.after.clone());
+            let (shared, upto) = shared_keys(sh, copies, &peer, after.as_deref(), None, MAX_RANGE_KEYS);
             let hash = hash_of(&shared);
             let range = Range { after: after.map(ByteVec::from), upto: upto.clone().map(ByteVec::from) };
             // The ranges of one round follow each other, one each tick; `sync_period` is the pause between rounds.
-            let pause = if upto.is_some() { TICK } else { self.config.sync_period };
-            self.syncs.insert(peer, Cursor { due: now + pause, after: upto });
-            self.send(peer, &Message::Summary { range, hash: hash.into() });
+            let pause = if upto.is_some() { TICK } else { sh.config.sync_period };
+            self.0.insert(peer, Cursor { due: now + pause, after: upto });
+            sh.send(peer, &Message::Summary { range, hash: hash.into() });
         }
     }
+}
 
-    pub(super) fn on_summary(&mut self, from: PublicKey, range: Range, hash: Digest) {
-        let after = range.after.as_ref().map(|key| key.to_vec());
-        let upto = range.upto.as_ref().map(|key| key.to_vec());
-        let (shared, cut) = self.shared(&from, after.as_deref(), upto.as_deref(), 2 * MAX_RANGE_KEYS);
-        if cut == upto && hash_of(&shared) == hash {
-            self.stats.in_sync += 1;
-            for (key, _) in shared {
-                self.note_spread(&key);
-            }
-            return;
+/// Answers a summary that differs with this node's digests.
+pub(super) fn on_summary(sh: &mut Shared, copies: &mut Copies, from: PublicKey, range: Range, hash: Digest) {
+    let after = range.after.as_ref().map(|key| key.to_vec());
+    let upto = range.upto.as_ref().map(|key| key.to_vec());
+    let (shared, cut) = shared_keys(sh, copies, &from, after.as_deref(), upto.as_deref(), 2 * MAX_RANGE_KEYS);
+    if cut == upto && hash_of(&shared) == hash {
+        sh.stats.in_sync += 1;
+        for (key, _) in shared {
+            copies.spread(&key);
         }
-        self.stats.out_of_sync += 1;
-        let mut items = Vec::new();
-        let mut bytes = 0;
-        let mut end = cut;
-        for (key, digest) in shared {
-            bytes += key.len() + DIGEST_LEN;
-            if bytes > MAX_LIST_BYTES {
-                end = items.last().map(|item: &Item| item.key.to_vec());
+        return;
+    }
+    sh.stats.out_of_sync += 1;
+    let mut items = Vec::new();
+    let mut bytes = 0;
+    let mut end = cut;
+    for (key, digest) in shared {
+        bytes += key.len() + DIGEST_LEN;
+        if bytes > MAX_LIST_BYTES {
+            end = items.last().map(|item: &Item| item.key.to_vec());
+            break;
+        }
+        items.push(Item { key: key.into(), bytes: digest.to_vec().into() });
+    }
+    // A summary of 50 bytes may cause an answer of half a megabyte, so the answer is charged to the repair
+    // budget.
+    if sh.spend(bytes) {
+        let range = Range { after: range.after, upto: end.map(ByteVec::from) };
+        sh.send(from, &Message::Digests { range, items });
+    }
+}
+
+/// Asks for the states that differ, and sends this node's.
+pub(super) fn on_digests(
+    sh: &mut Shared,
+    copies: &mut Copies,
+    from: PublicKey,
+    range: &Range,
+    items: &[Item],
+) {
+    let after = range.after.as_ref().map(|key| key.to_vec());
+    let upto = range.upto.as_ref().map(|key| key.to_vec());
+    let (shared, end) = shared_keys(sh, copies, &from, after.as_deref(), upto.as_deref(), 4 * MAX_RANGE_KEYS);
+    let mut mine: BTreeMap<Vec<u8>, Digest> = shared.into_iter().collect();
+    let mut pull = Vec::new();
+    let mut push = Vec::new();
+    for item in items.iter().take(2 * MAX_RANGE_KEYS) {
+        if end.as_deref().is_some_and(|end| item.key.as_slice() > end) {
+            break;
+        }
+        match mine.remove(item.key.as_slice()) {
+            Some(digest) if digest[..] == item.bytes[..] => {
+                copies.spread(&item.key);
+                continue;
+            }
+            Some(_) => push.push(item.key.to_vec()),
+            None => {}
+        }
+        if pull.len() < MAX_PULL_KEYS && sh.is_owner(&item.key) && sh.owns(&from, &item.key) {
+            pull.push(item.key.clone());
+        }
+    }
+    // The remaining keys are missing at the peer.
+    push.extend(mine.into_keys());
+    if !pull.is_empty() {
+        sh.send(from, &Message::Pull { keys: pull });
+    }
+    push_states(sh, copies, from, push);
+}
+
+/// Sends the states that a peer asks for, of the keys that it owns.
+pub(super) fn on_pull(sh: &mut Shared, copies: &Copies, from: PublicKey, keys: &[ByteVec]) {
+    let keys = keys
+        .iter()
+        .take(MAX_PULL_KEYS)
+        .filter(|key| copies.get(key.as_slice()).is_some_and(|entry| entry.owners().contains(&from)))
+        .map(|key| key.to_vec())
+        .collect();
+    push_states(sh, copies, from, keys);
+}
+
+/// Sends whole states as far as the budget allows. A later summary finds the remaining ones.
+fn push_states(sh: &mut Shared, copies: &Copies, to: PublicKey, keys: Vec<Vec<u8>>) {
+    let mut items: Vec<Item> = Vec::new();
+    let mut bytes = 0;
+    for key in keys {
+        let Some(entry) = copies.get(&key) else { continue };
+        let state = entry.value().encode();
+        let size = state.len() + key.len();
+        if !sh.spend(size) {
+            break;
+        }
+        sh.stats.states_sent += 1;
+        if bytes > 0 && bytes + size > MAX_LIST_BYTES {
+            let full = std::mem::take(&mut items);
+            sh.send(to, &Message::States { items: full });
+            bytes = 0;
+        }
+        bytes += size;
+        items.push(Item { key: key.into(), bytes: state.into() });
+    }
+    if !items.is_empty() {
+        sh.send(to, &Message::States { items });
+    }
+}
+
+/// The keys that this node and `peer` both own, with their digests, above `after` and up to `upto`; at most
+/// `limit`. Also the end of the range: `upto`, or the last key scanned if a limit was reached first.
+fn shared_keys(
+    sh: &Shared,
+    copies: &mut Copies,
+    peer: &PublicKey,
+    after: Option<&[u8]>,
+    upto: Option<&[u8]>,
+    limit: usize,
+) -> (SharedKeys, Option<Vec<u8>>) {
+    let mut keys = Vec::new();
+    let mut end = upto.map(<[u8]>::to_vec);
+    let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+    let to = upto.map_or(Bound::Unbounded, Bound::Included);
+    // An empty or reversed range from the network contains no keys.
+    if !matches!((after, upto), (Some(after), Some(upto)) if after >= upto) {
+        for (scanned, (key, entry)) in copies.range(from, to).enumerate() {
+            if keys.len() >= limit || scanned >= MAX_SCAN_KEYS {
+                end = keys.last().cloned().or_else(|| Some(key.clone()));
                 break;
             }
-            items.push(Item { key: key.into(), bytes: digest.to_vec().into() });
-        }
-        // A summary of 50 bytes may cause an answer of half a megabyte, so the answer is charged to the repair
-        // budget.
-        if self.spend(bytes) {
-            let range = Range { after: range.after, upto: end.map(ByteVec::from) };
-            self.send(from, &Message::Digests { range, items });
-        }
-    }
-
-    pub(super) fn on_digests(&mut self, from: PublicKey, range: &Range, items: &[Item]) {
-        let after = range.after.as_ref().map(|key| key.to_vec());
-        let upto = range.upto.as_ref().map(|key| key.to_vec());
-        let (shared, end) = self.shared(&from, after.as_deref(), upto.as_deref(), 4 * MAX_RANGE_KEYS);
-        let mut mine: BTreeMap<Vec<u8>, Digest> = shared.into_iter().collect();
-        let mut pull = Vec::new();
-        let mut push = Vec::new();
-        for item in items.iter().take(2 * MAX_RANGE_KEYS) {
-            if end.as_deref().is_some_and(|end| item.key.as_slice() > end) {
+            if entry.owners().contains(&sh.local.key) && entry.owners().contains(peer) {
+                keys.push(key.clone());
+            } else if scanned + 1 == MAX_SCAN_KEYS {
+                end = Some(key.clone());
                 break;
             }
-            match mine.remove(item.key.as_slice()) {
-                Some(digest) if digest[..] == item.bytes[..] => {
-                    self.note_spread(&item.key);
-                    continue;
-                }
-                Some(_) => push.push(item.key.to_vec()),
-                None => {}
-            }
-            if pull.len() < MAX_PULL_KEYS
-                && self.ring.owns(&self.local.key, &item.key, self.config.replicas)
-                && self.ring.owns(&from, &item.key, self.config.replicas)
-            {
-                pull.push(item.key.clone());
-            }
-        }
-        // The remaining keys are missing at the peer.
-        push.extend(mine.into_keys());
-        if !pull.is_empty() {
-            self.send(from, &Message::Pull { keys: pull });
-        }
-        self.push_states(from, push);
-    }
-
-    pub(super) fn on_pull(&mut self, from: PublicKey, keys: &[ByteVec]) {
-        let keys = keys
-            .iter()
-            .take(MAX_PULL_KEYS)
-            .filter(|key| self.entries.get(key.as_slice()).is_some_and(|entry| entry.owners.contains(&from)))
-            .map(|key| key.to_vec())
-            .collect();
-        self.push_states(from, keys);
-    }
-
-    /// Sends whole states as far as the budget allows. A later summary finds the remaining ones.
-    fn push_states(&mut self, to: PublicKey, keys: Vec<Vec<u8>>) {
-        let mut items: Vec<Item> = Vec::new();
-        let mut bytes = 0;
-        for key in keys {
-            let Some(entry) = self.entries.get(&key) else { continue };
-            let state = entry.value.encode();
-            let size = state.len() + key.len();
-            if !self.spend(size) {
-                break;
-            }
-            self.stats.states_sent += 1;
-            if bytes > 0 && bytes + size > MAX_LIST_BYTES {
-                let full = std::mem::take(&mut items);
-                self.send(to, &Message::States { items: full });
-                bytes = 0;
-            }
-            bytes += size;
-            items.push(Item { key: key.into(), bytes: state.into() });
-        }
-        if !items.is_empty() {
-            self.send(to, &Message::States { items });
         }
     }
-
-    /// The keys that this node and `peer` both own, with their digests, above `after` and up to `upto`; at most
-    /// `limit`. Also the end of the range: `upto`, or the last key scanned if a limit was reached first.
-    fn shared(
-        &mut self,
-        peer: &PublicKey,
-        after: Option<&[u8]>,
-        upto: Option<&[u8]>,
-        limit: usize,
-    ) -> (Shared, Option<Vec<u8>>) {
-        let mut keys = Vec::new();
-        let mut end = upto.map(<[u8]>::to_vec);
-        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let to = upto.map_or(Bound::Unbounded, Bound::Included);
-        // An empty or reversed range from the network contains no keys.
-        if !matches!((after, upto), (Some(after), Some(upto)) if after >= upto) {
-            for (scanned, (key, entry)) in self.entries.range::<[u8], _>((from, to)).enumerate() {
-                if keys.len() >= limit || scanned >= MAX_SCAN_KEYS {
-                    end = keys.last().cloned().or_else(|| Some(key.clone()));
-                    break;
-                }
-                if entry.owners.contains(&self.local.key) && entry.owners.contains(peer) {
-                    keys.push(key.clone());
-                } else if scanned + 1 == MAX_SCAN_KEYS {
-                    end = Some(key.clone());
-                    break;
-                }
-            }
-        }
-        let shared =
-            keys.into_iter().filter_map(|key| self.digest_of(&key).map(|digest| (key, digest))).collect();
-        (shared, end)
-    }
+    let shared = keys.into_iter().filter_map(|key| copies.digest(&key).map(|digest| (key, digest))).collect();
+    (shared, end)
 }
 
 /// A hash over keys and digests, each key with its length as a prefix.

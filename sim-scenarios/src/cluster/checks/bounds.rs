@@ -7,7 +7,7 @@ use nurl::internals::compute::job::options::{
     MAX_EXECUTIONS, MAX_RECORD_BYTES, MAX_RECORDS, MAX_SUBMISSIONS,
 };
 use nurl::internals::net::reach::hub::{HubLimits, HubStats};
-use nurl::internals::node::StateStats;
+use nurl::internals::node::WorkStats;
 use nurl::internals::replication::replicator::MAX_PENDING;
 use nurl::internals::ring::MAX_TENURES;
 use nurl::internals::transport::Gauges;
@@ -16,7 +16,7 @@ use nurl::internals::transport::Gauges;
 ///
 /// # Errors
 /// The property that they break.
-pub(super) fn check_stats(by: &str, stats: &StateStats) -> Result<(), Broken> {
+pub(super) fn check_stats(by: &str, stats: &WorkStats) -> Result<(), Broken> {
     let (jobs, now) = (&stats.jobs, &stats.jobs_now);
     let ends = jobs.results + jobs.errors;
     if ends + now.open as u64 != jobs.submitted {
@@ -86,7 +86,7 @@ mod tests {
 
     #[test]
     fn a_second_record_of_a_result_and_an_end_that_is_missing_are_seen() {
-        let mut counted = StateStats::default();
+        let mut counted = WorkStats::default();
         (counted.jobs.submitted, counted.jobs.results, counted.jobs_now.open) = (3, 2, 1);
         check_stats("a", &counted).unwrap();
         counted.jobs.results = 3;
@@ -97,9 +97,9 @@ mod tests {
 
     #[test]
     fn a_queue_past_its_bound_is_seen() {
-        let over = StateStats { unacknowledged: MAX_PENDING + 1, ..StateStats::default() };
+        let over = WorkStats { unacknowledged: MAX_PENDING + 1, ..WorkStats::default() };
         assert_eq!(property(check_stats("a", &over)), "no queue is longer than its bound");
-        let mut over = StateStats::default();
+        let mut over = WorkStats::default();
         over.jobs_now.running = JobConfig::default().concurrency + 1;
         assert_eq!(property(check_stats("a", &over)), "no queue is longer than its bound");
         let mut over = Gauges::default();

@@ -56,7 +56,7 @@ pub async fn inspect(world: World, peer: &Inspected<'_>, node: &Node, hubs: &[Si
         bounds::check_hub(&hub.host.name(), &hub.stats(), &hub.limits())?;
     }
     // A node that shuts down during the query breaks nothing.
-    let (Ok(status), Ok(counted)) = (node.status().await, node.state_stats().await) else { return Ok(()) };
+    let (Ok(status), Ok(counted)) = (node.status().await, node.work_stats().await) else { return Ok(()) };
     if peer.role != Role::Observer {
         peer.witness.check_silence(world, by, peer.host, &status.members)?;
     }

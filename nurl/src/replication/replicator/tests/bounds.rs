@@ -1,5 +1,6 @@
 //! Full tables, and arbitrary bytes as messages.
 
+use minicbor::bytes::ByteVec;
 use proptest::prelude::*;
 
 use super::mesh::{Mesh, add, insert, peer, ring, set};
@@ -15,28 +16,34 @@ fn full_tables_are_typed_errors_and_counted() {
     mesh.set_ring(0..3);
     let (now, wall) = (mesh.now, mesh.wall);
     let node = mesh.node(0);
-    node.update(now, wall, b"a", &add(1), None).unwrap();
-    node.update(now, wall, b"b", &add(1), None).unwrap();
-    assert_eq!(node.update(now, wall, b"c", &add(1), None), Err(UpdateError::Full("keys held")));
-    assert_eq!(node.stats.full, 1);
-    assert!(matches!(node.update(now, wall, b"a", &set(b"x"), None), Err(UpdateError::Value(_))));
+    node.make(Moment { now, wall }, b"a", &add(1), None).unwrap();
+    node.make(Moment { now, wall }, b"b", &add(1), None).unwrap();
+    assert_eq!(node.make(Moment { now, wall }, b"c", &add(1), None), Err(UpdateError::Full("keys held")));
+    assert_eq!(node.stats().full, 1);
+    assert!(matches!(node.make(Moment { now, wall }, b"a", &set(b"x"), None), Err(UpdateError::Value(_))));
     node.set_ring(now, ring(1..3));
-    node.update(now, wall, b"c", &add(1), None).unwrap();
-    assert_eq!(node.update(now, wall, b"d", &add(1), None), Err(UpdateError::Full("unacknowledged writes")));
-    assert!(matches!(node.write(now, wall, &[0; 1025], add(1), 1), Err(UpdateError::KeyTooLong(1025))));
+    node.make(Moment { now, wall }, b"c", &add(1), None).unwrap();
+    assert_eq!(
+        node.make(Moment { now, wall }, b"d", &add(1), None),
+        Err(UpdateError::Full("unacknowledged writes"))
+    );
+    assert!(matches!(
+        node.call(Moment { now, wall }, &[0; 1025], add(1), calls::Caller::Driver(1)),
+        Err(UpdateError::KeyTooLong(1025))
+    ));
     node.set_ring(now, ring([]));
-    assert_eq!(node.update(now, wall, b"a", &add(1), None), Err(UpdateError::NoOwners));
+    assert_eq!(node.make(Moment { now, wall }, b"a", &add(1), None), Err(UpdateError::NoOwners));
     for id in 0..MAX_READS as u64 {
         node.set_ring(now, ring(1..3));
-        node.read(now, b"zz", id).unwrap();
+        node.begin_read(now, id, b"zz").unwrap();
     }
-    assert_eq!(node.read(now, b"zz", 99_999), Err(UpdateError::Full("reads")));
-    while node.outbox.len() < MAX_OUTBOX {
-        node.send(peer(1), &Message::Pull { keys: Vec::new() });
+    assert_eq!(node.begin_read(now, 99_999, b"zz"), Err(UpdateError::Full("reads")));
+    while node.shared.outbox.len() < MAX_OUTBOX {
+        node.shared.send(peer(1), &Message::Pull { keys: Vec::new() });
     }
-    let dropped = node.stats.outbox_dropped;
-    node.send(peer(1), &Message::Pull { keys: Vec::new() });
-    assert_eq!((node.outbox.len(), node.stats.outbox_dropped), (MAX_OUTBOX, dropped + 1));
+    let dropped = node.stats().outbox_dropped;
+    node.shared.send(peer(1), &Message::Pull { keys: Vec::new() });
+    assert_eq!((node.shared.outbox.len(), node.stats().outbox_dropped), (MAX_OUTBOX, dropped + 1));
 }
 
 #[test]
@@ -45,10 +52,10 @@ fn operations_are_bounded_at_both_ends() {
     let (now, wall) = (mesh.now, mesh.wall);
     mesh.update(1, b"n", &add(1));
     mesh.deliver();
-    for _ in 0..operations::MAX_OPERATIONS {
-        mesh.node(0).operate(now, peer(1), b"k", add(1)).unwrap();
+    for id in 0..operations::MAX_OPERATIONS as u64 {
+        mesh.operate(0, id, peer(1), b"k", add(1)).unwrap();
     }
-    assert_eq!(mesh.node(0).operate(now, peer(1), b"k", add(1)), Err(UpdateError::Full("operations")));
+    assert_eq!(mesh.operate(0, 99_999, peer(1), b"k", add(1)), Err(UpdateError::Full("operations")));
     let member = mesh.node(1);
     let ask = |member: &mut Replicator, now, n: u32| {
         let mut id = [0; 16];
@@ -62,16 +69,16 @@ fn operations_are_bounded_at_both_ends() {
         }
         panic!("no answer");
     };
-    for n in 0..operations::MAX_REMEMBERED as u32 {
+    for n in 0..served::MAX_REMEMBERED as u32 {
         assert_eq!(ask(member, now, n), 0);
     }
     assert_eq!(ask(member, now, u32::MAX), 1, "busy, and nothing was done");
     assert_eq!(ask(member, now, 0), 0, "what is remembered is still answered");
-    let later = now + operations::REMEMBER;
+    let later = now + served::REMEMBER;
     member.handle_timeout(later, wall);
     assert_eq!(ask(member, later, u32::MAX), 0);
     let Some(Value::Counter(counter)) = member.get(b"n") else { panic!() };
-    assert_eq!(counter.value(), operations::MAX_REMEMBERED as i128 + 2);
+    assert_eq!(counter.value(), served::MAX_REMEMBERED as i128 + 2);
 }
 
 #[test]
@@ -81,10 +88,10 @@ fn the_bytes_held_are_bounded() {
     mesh.start(0, 1);
     mesh.set_ring(0..1);
     let (now, wall) = (mesh.now, mesh.wall);
-    let refused =
-        (0..20u8).find_map(|key| mesh.node(0).update(now, wall, &[key], &set(&[0; 1000]), None).err());
+    let refused = (0..20u8)
+        .find_map(|key| mesh.node(0).make(Moment { now, wall }, &[key], &set(&[0; 1000]), None).err());
     assert_eq!(refused, Some(UpdateError::Full("keys held")));
-    assert!(mesh.node(0).held_bytes <= 10_000);
+    assert!(mesh.node(0).held.copies.bytes() <= 10_000);
 }
 
 proptest! {

@@ -21,7 +21,7 @@ fn a_former_owner_drops_its_copy_only_after_all_owners_hold_one_digest() {
     mesh.cut.clear();
     mesh.run(700);
     mesh.assert_converged(&ring(0..8));
-    assert!(mesh.nodes.values().map(|node| node.stats.handed_off).sum::<u64>() > 0);
+    assert!(mesh.nodes.values().map(|node| node.stats().handed_off).sum::<u64>() > 0);
     for key in 0..40u8 {
         assert_eq!(mesh.holders(&[key]).len(), 3);
     }

@@ -74,7 +74,7 @@ fn equal_digests_transfer_no_state() {
     assert_eq!(mesh.state_bytes, 0);
     assert!(mesh.messages > 0, "summaries go on");
     assert!(mesh.messages <= 5 * 4 * 7, "one a peer in 10 s: {}", mesh.messages);
-    assert!(mesh.nodes.values().all(|node| node.stats.in_sync > 0));
+    assert!(mesh.nodes.values().all(|node| node.stats().in_sync > 0));
 }
 
 #[test]
@@ -153,7 +153,7 @@ fn repair_stays_within_its_budget_and_still_ends() {
     assert!(mesh.state_bytes <= 3 * 6 * (20_000 + 2_000), "{}", mesh.state_bytes);
     mesh.run(300);
     mesh.assert_converged(&ring(0..3));
-    assert!(mesh.nodes.values().map(|node| node.stats.throttled).sum::<u64>() > 0);
+    assert!(mesh.nodes.values().map(|node| node.stats().throttled).sum::<u64>() > 0);
 }
 
 #[test]
@@ -161,7 +161,7 @@ fn a_record_restores_what_an_owner_held() {
     let mut mesh = Mesh::new(3);
     mesh.update(0, b"s", &insert(b"x"));
     mesh.deliver();
-    assert!(mesh.events.contains(&(peer(2), ReplicatorEvent::Changed { key: b"s".to_vec() })));
+    assert!(mesh.changed.contains(&(peer(2), b"s".to_vec())));
     let record = mesh.node(2).record(b"s").unwrap();
     let (now, wall) = (mesh.now, mesh.wall);
     mesh.start(2, 1);

@@ -24,7 +24,7 @@ fn sides_that_created_one_key_as_two_types_converge_and_lose_neither() {
     mesh.set_ring(0..4);
     mesh.run(200);
     mesh.assert_converged(&ring(0..4));
-    assert!(mesh.nodes.values().map(|node| node.stats.mixed).sum::<u64>() > 0);
+    assert!(mesh.nodes.values().map(|node| node.stats().mixed).sum::<u64>() > 0);
     let holder = mesh.insider(b"k");
     let value = mesh.node(holder).get(b"k").unwrap();
     assert!(matches!(value.part(Kind::Counter), Some(Value::Counter(counter)) if counter.value() == 5));
@@ -54,7 +54,7 @@ fn a_type_that_new_owners_took_before_the_former_ones_handed_over_is_kept_beside
     let value = mesh.node(writer).get(b"k").unwrap();
     assert!(matches!(value.part(Kind::Counter), Some(Value::Counter(counter)) if counter.value() == 5));
     assert!(matches!(value.part(Kind::Set), Some(Value::Set(set)) if set.contains(b"x")));
-    assert!(mesh.nodes.values().map(|node| node.stats.mixed).sum::<u64>() > 0);
+    assert!(mesh.nodes.values().map(|node| node.stats().mixed).sum::<u64>() > 0);
 }
 
 /// A write of a type, distinct for each `n`.
@@ -96,17 +96,17 @@ proptest! {
             mesh.set_ring((0..7).filter(|n| peer(*n) != owner));
         }
         mesh.loss_percent = loss;
-        for writer in writers {
-            let now = mesh.now;
+        for (id, writer) in (0u64..).zip(writers) {
             if writer == 7 {
                 let member = mesh.insider(&[key]);
-                let id = mesh.node(7).operate(now, peer(member), &[key], op_of(other, 1)).unwrap();
+                mesh.operate(7, id, peer(member), &[key], op_of(other, 1)).unwrap();
                 mesh.run(62);
                 let outcome = mesh.events.iter().find_map(|(_, event)| match event {
-                    ReplicatorEvent::OperationDone { id: of, outcome } if *of == id => Some(*outcome),
+                    ReplicatorEvent::Updated { id: of, outcome } if *of == id => Some(*outcome),
                     _ => None,
                 });
-                let told = [OperationOutcome::OtherKind(kind), OperationOutcome::Busy, OperationOutcome::Unknown];
+                let told = [OperationError::OtherKind(kind), OperationError::Busy, OperationError::Unknown];
+                let told = told.map(|error| Err(UpdateFailure::AtMember(error)));
                 prop_assert!(told.contains(&outcome.unwrap()), "{:?}", outcome);
             } else {
                 let refused = mesh.write(writer, &[key], op_of(other, 1));

@@ -32,11 +32,11 @@ fn an_acknowledgement_from_a_stranger_ends_nothing() {
     let mut mesh = Mesh::new(6);
     let writer = mesh.outsider(b"k");
     mesh.update(writer, b"k", &add(3));
-    let id = mesh.node(writer).next_id;
+    let id = mesh.node(writer).shared.last_id();
     let ack = Message::Ack { key: b"k".to_vec().into(), id, digest: [0; 16].into() }.encode();
     let (now, wall) = (mesh.now, mesh.wall);
     mesh.node(writer).handle_message(now, wall, peer(99), &ack);
-    assert_eq!((mesh.node(writer).pending(), mesh.node(writer).stats.stray), (1, 1));
+    assert_eq!((mesh.node(writer).pending(), mesh.node(writer).stats().stray), (1, 1));
 }
 
 #[test]
@@ -82,7 +82,7 @@ fn an_owner_that_has_nothing_proves_nothing_while_the_one_that_has_the_value_is_
     mesh.run(400);
     mesh.assert_converged(&ring(after()));
     assert_eq!(mesh.counter(b"k"), 5);
-    assert_eq!(mesh.nodes.values().map(|node| node.stats.mixed).sum::<u64>(), 0);
+    assert_eq!(mesh.nodes.values().map(|node| node.stats().mixed).sum::<u64>(), 0);
 }
 
 #[test]
@@ -103,7 +103,7 @@ fn an_owner_without_room_for_the_value_that_it_was_told_makes_no_write_over_it()
     assert_eq!(mesh.write(outsider, b"k", insert(b"y")), Ok(()), "the others have room");
     mesh.run(40);
     assert_eq!(mesh.node(full).get(b"k"), None);
-    assert_eq!(mesh.nodes.values().map(|node| node.stats.mixed).sum::<u64>(), 0);
+    assert_eq!(mesh.nodes.values().map(|node| node.stats().mixed).sum::<u64>(), 0);
 }
 
 #[test]
@@ -111,11 +111,11 @@ fn what_waits_for_other_owners_goes_on_when_there_are_none_any_more() {
     let mut mesh = Mesh::new(3);
     mesh.partition(&[0]);
     let (now, wall) = (mesh.now, mesh.wall);
-    mesh.node(0).write(now, wall, b"k", add(1), 1).unwrap();
+    mesh.node(0).update(now, wall, 1, b"k", add(1));
     mesh.run(1);
     mesh.set_ring([0]);
     mesh.run(1);
-    assert!(mesh.events.contains(&(peer(0), ReplicatorEvent::WriteDone { id: 1, outcome: Ok(()) })));
+    assert!(mesh.events.contains(&(peer(0), ReplicatorEvent::Updated { id: 1, outcome: Ok(()) })));
 }
 
 #[test]
@@ -136,7 +136,7 @@ fn a_write_elsewhere_is_answered_when_an_owner_has_it() {
     mesh.lose_disk(outsider);
     mesh.partition(&[outsider]);
     assert_eq!(mesh.write(outsider, b"k", add(1)), Ok(()));
-    assert_eq!(mesh.node(outsider).waiting_writes, 0);
+    assert_eq!(mesh.node(outsider).writes.waiting(), 0);
 }
 
 #[test]
@@ -145,13 +145,13 @@ fn writes_under_way_are_bounded_and_all_of_a_key_are_answered_at_once() {
     let outsider = mesh.outsider(b"k");
     let (now, wall) = (mesh.now, mesh.wall);
     for id in 0..calls::MAX_WRITES as u64 {
-        mesh.node(outsider).write(now, wall, b"k", add(1), id).unwrap();
+        mesh.node(outsider).call(Moment { now, wall }, b"k", add(1), calls::Caller::Driver(id)).unwrap();
     }
-    let refused = mesh.node(outsider).write(now, wall, b"k", add(1), 99_999);
+    let refused = mesh.node(outsider).call(Moment { now, wall }, b"k", add(1), calls::Caller::Driver(99_999));
     assert_eq!(refused, Err(UpdateError::Full("writes under way")));
     mesh.deliver();
     let done = |(_, event): &&(PublicKey, ReplicatorEvent)| {
-        matches!(event, ReplicatorEvent::WriteDone { outcome: Ok(()), .. })
+        matches!(event, ReplicatorEvent::Updated { outcome: Ok(()), .. })
     };
     assert_eq!(mesh.events.iter().filter(done).count(), calls::MAX_WRITES);
     assert_eq!(mesh.counter(b"k"), calls::MAX_WRITES as i128);
@@ -164,14 +164,17 @@ fn an_observers_operation_is_done_once_however_often_it_is_sent() {
     mesh.start(200, 1);
     mesh.set_ring(0..4);
     let (now, wall) = (mesh.now, mesh.wall);
-    assert_eq!(mesh.node(200).write(now, wall, b"k", add(1), 1), Err(UpdateError::Observer));
+    assert_eq!(
+        mesh.node(200).call(Moment { now, wall }, b"k", add(1), calls::Caller::Driver(1)),
+        Err(UpdateError::Observer)
+    );
     // The answers are lost for a while: the same operation is sent again and again.
     mesh.cut.insert((peer(1), peer(200)));
-    let id = mesh.node(200).operate(now, peer(1), b"k", add(1)).unwrap();
+    mesh.operate(200, 5, peer(1), b"k", add(1)).unwrap();
     mesh.run(20);
     mesh.cut.clear();
     mesh.run(5);
-    let done = ReplicatorEvent::OperationDone { id, outcome: OperationOutcome::Applied };
+    let done = ReplicatorEvent::Updated { id: 5, outcome: Ok(()) };
     assert!(mesh.events.contains(&(peer(200), done)));
     mesh.run(20);
     assert_eq!(mesh.counter(b"k"), 1);
@@ -180,14 +183,15 @@ fn an_observers_operation_is_done_once_however_often_it_is_sent() {
 #[test]
 fn an_operation_is_unknown_when_its_member_is_lost() {
     let mut mesh = Mesh::new(3);
-    let now = mesh.now;
     mesh.partition(&[0]);
-    let lost = mesh.node(0).operate(now, peer(1), b"k", add(1)).unwrap();
+    let (lost, silent) = (1, 2);
+    mesh.operate(0, lost, peer(1), b"k", add(1)).unwrap();
     mesh.node(0).on_peer_lost(peer(1));
-    let silent = mesh.node(0).operate(now, peer(2), b"k", add(1)).unwrap();
+    mesh.operate(0, silent, peer(2), b"k", add(1)).unwrap();
     mesh.run(62);
     for id in [lost, silent] {
-        let event = ReplicatorEvent::OperationDone { id, outcome: OperationOutcome::Unknown };
+        let outcome = Err(OperationError::Unknown.into());
+        let event = ReplicatorEvent::Updated { id, outcome };
         assert!(mesh.events.contains(&(peer(0), event)));
     }
 }
@@ -198,7 +202,7 @@ fn a_write_from_a_fast_clock_is_parked_equally_everywhere_and_shown_in_time() {
     mesh.update(1, b"r", &set(b"now"));
     mesh.deliver();
     let (now, ahead) = (mesh.now, mesh.wall + Duration::from_secs(40));
-    mesh.node(0).update(now, ahead, b"r", &set(b"fast"), None).unwrap();
+    mesh.node(0).make(Moment { now, wall: ahead }, b"r", &set(b"fast"), None).unwrap();
     mesh.run(5);
     let shown = |mesh: &mut Mesh, n| match mesh.node(n).get(b"r") {
         Some(Value::Register(register)) => register.value().map(<[u8]>::to_vec),
@@ -228,8 +232,8 @@ fn a_node_that_cannot_remember_its_own_sums_refuses_the_write_and_keeps_its_copi
     mesh.set_ring(1..4);
     mesh.run(200);
     assert_eq!(mesh.node(0).keys().count(), keys.len() - 1, "one was handed off, the others stay");
-    assert!(mesh.node(0).stats.hand_off_held > 0);
+    assert!(mesh.node(0).stats().hand_off_held > 0);
     let (now, wall) = (mesh.now, mesh.wall);
-    let refused = mesh.node(0).update(now, wall, b"another", &add(1), None);
+    let refused = mesh.node(0).make(Moment { now, wall }, b"another", &add(1), None);
     assert_eq!(refused, Err(UpdateError::Full("keys written")));
 }

@@ -1,0 +1,146 @@
+//! What the replicator tells its driver: events, changed records, and counters.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use super::error::{ReadFailure, UpdateFailure};
+use crate::key::PublicKey;
+use crate::replication::crdt::Value;
+use crate::replication::store::MAX_BATCH;
+
+/// An event for the driver.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReplicatorEvent {
+    /// An update is over.
+    Updated {
+        /// The id given by the caller.
+        id: u64,
+        /// Whether the write was made.
+        outcome: Result<(), UpdateFailure>,
+    },
+    /// A read is done.
+    ReadDone {
+        /// The id given by the caller.
+        id: u64,
+        /// The merged state; none if no owner has one.
+        value: Option<Value>,
+    },
+    /// A read failed.
+    ReadFailed {
+        /// The id given by the caller.
+        id: u64,
+        /// Why it failed.
+        why: ReadFailure,
+    },
+    /// A peer's view has other owners for a key than this node's: the driver does a push-pull with the peer.
+    ViewDiffers {
+        /// The peer.
+        peer: PublicKey,
+    },
+}
+
+/// Counters of the replicator's work, of drops and of refusals.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ReplicationStats {
+    /// Messages that didn't decode.
+    pub malformed: u64,
+    /// States whose bytes were not canonical, or that exceeded a limit.
+    pub bad_states: u64,
+    /// States for keys that this node doesn't own.
+    pub not_owner: u64,
+    /// Writes refused because the key holds another type.
+    pub other_kind: u64,
+    /// Merges that kept a state of another type beside the held state.
+    pub mixed: u64,
+    /// Acknowledgements and answers that match no request, or come from the wrong node.
+    pub stray: u64,
+    /// States refused because the node holds as much as it may, and deltas refused because too many wait.
+    pub full: u64,
+    /// Messages dropped because the queue was full.
+    pub outbox_dropped: u64,
+    /// Times that repair stopped because its budget was used up.
+    pub throttled: u64,
+    /// Received summaries that matched.
+    pub in_sync: u64,
+    /// Received summaries that differed.
+    pub out_of_sync: u64,
+    /// Whole states sent for repair or hand-off.
+    pub states_sent: u64,
+    /// Merges that parked a write whose stamp is too far ahead.
+    pub parked: u64,
+    /// Keys handed off and dropped.
+    pub handed_off: u64,
+    /// Copies that a former owner kept because it has no room to remember its own sums.
+    pub hand_off_held: u64,
+}
+
+/// Limit on the changed keys given at once: those of one commit.
+const MAX_CHANGED: usize = MAX_BATCH;
+
+/// The events that the driver hasn't taken. Changed keys and differing peers are each told once, however often they
+/// were noted, so both are bounded by the keys and the peers.
+#[derive(Debug, Default)]
+pub(super) struct Events {
+    queue: VecDeque<ReplicatorEvent>,
+    changed: BTreeSet<Vec<u8>>,
+    differing: BTreeSet<PublicKey>,
+}
+
+impl Events {
+    pub(super) fn push(&mut self, event: ReplicatorEvent) {
+        self.queue.push_back(event);
+    }
+
+    /// The number of calls that have ended and aren't told yet.
+    pub(super) fn waiting(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Notes that the durable record of a key changed.
+    pub(super) fn changed(&mut self, key: &[u8]) {
+        if !self.changed.contains(key) {
+            self.changed.insert(key.to_vec());
+        }
+    }
+
+    /// Notes that the durable record of a key is as it was stored.
+    pub(super) fn unchanged(&mut self, key: &[u8]) {
+        self.changed.remove(key);
+    }
+
+    /// Notes that a peer's view has other owners for a key.
+    pub(super) fn differs(&mut self, peer: PublicKey) {
+        self.differing.insert(peer);
+    }
+
+    pub(super) fn poll(&mut self) -> Option<ReplicatorEvent> {
+        if let Some(event) = self.queue.pop_front() {
+            return Some(event);
+        }
+        self.differing.pop_first().map(|peer| ReplicatorEvent::ViewDiffers { peer })
+    }
+
+    /// The next keys whose durable records changed.
+    pub(super) fn poll_changed(&mut self) -> Option<Vec<Vec<u8>>> {
+        let keys: Vec<Vec<u8>> = std::iter::from_fn(|| self.changed.pop_first()).take(MAX_CHANGED).collect();
+        (!keys.is_empty()).then_some(keys)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_changed_keys_than_a_commit_takes_come_in_several() {
+        let mut events = Events::default();
+        assert_eq!(events.poll_changed(), None);
+        for key in (0..MAX_CHANGED as u32 + 1).chain([7, 8]) {
+            events.changed(&key.to_be_bytes());
+        }
+        events.unchanged(&7u32.to_be_bytes());
+        events.changed(&9_999_999u32.to_be_bytes());
+        assert_eq!(events.poll_changed().unwrap().len(), MAX_CHANGED);
+        assert_eq!(events.poll_changed(), Some(vec![9_999_999u32.to_be_bytes().to_vec()]));
+        assert_eq!(events.poll_changed(), None);
+    }
+}

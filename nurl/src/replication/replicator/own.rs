@@ -1,0 +1,63 @@
+//! This node's own sums: the totals that it has written to each key.
+
+use std::collections::BTreeMap;
+
+use super::config::Config;
+use crate::replication::crdt::Value;
+use crate::replication::identity::ReplicaId;
+
+/// This node's total writes to a key, from which its next delta continues. An owner reads them from the state that it
+/// holds; for every other key that the node wrote, it keeps this record.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Own {
+    pub(super) added: u64,
+    pub(super) taken: u64,
+    /// The highest dot.
+    pub(super) dot: u64,
+}
+
+impl Own {
+    /// `replica`'s writes as far as `value` contains them.
+    pub(super) fn of(value: &Value, replica: &ReplicaId) -> Own {
+        match value {
+            Value::Counter(counter) => {
+                let (added, taken) = counter.slot(replica);
+                Own { added, taken, dot: 0 }
+            }
+            Value::Register(_) => Own::default(),
+            Value::Set(set) => Own { dot: set.context().highest(replica), ..Own::default() },
+            Value::Mixed(_) => {
+                value.parts().iter().fold(Own::default(), |own, part| own.join(Own::of(part, replica)))
+            }
+        }
+    }
+
+    pub(super) fn join(self, other: Own) -> Own {
+        Own {
+            added: self.added.max(other.added),
+            taken: self.taken.max(other.taken),
+            dot: self.dot.max(other.dot),
+        }
+    }
+}
+
+/// The sums of the keys that this node wrote and doesn't hold. They must not be forgotten while the replica id lives.
+#[derive(Debug, Default)]
+pub(super) struct Sums(BTreeMap<Vec<u8>, Own>);
+
+impl Sums {
+    pub(super) fn get(&self, key: &[u8]) -> Option<Own> {
+        self.0.get(key).copied()
+    }
+
+    /// Whether the key's sums are or can be remembered.
+    pub(super) fn has_room(&self, config: &Config, key: &[u8]) -> bool {
+        self.0.contains_key(key) || self.0.len() < config.max_own
+    }
+
+    /// Remembers `own` in addition to the sums known. There must be room.
+    pub(super) fn join(&mut self, key: &[u8], own: Own) {
+        let known = self.0.get(key).copied().unwrap_or_default();
+        self.0.insert(key.to_vec(), own.join(known));
+    }
+}

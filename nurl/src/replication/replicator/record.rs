@@ -1,0 +1,80 @@
+//! The durable record of a key: CBOR with indexed fields.
+
+use minicbor::bytes::ByteVec;
+use minicbor::{Decode, Encode};
+
+use super::own::Own;
+use crate::replication::crdt::{CrdtError, Value};
+
+/// The part of a key's state that survives a restart.
+#[derive(Debug, Encode, Decode)]
+pub(super) struct Record {
+    /// The state held.
+    #[n(0)]
+    held: Option<ByteVec>,
+    /// The delta that no owner has acknowledged.
+    #[n(1)]
+    pending: Option<ByteVec>,
+    #[n(2)]
+    added: u64,
+    #[n(3)]
+    taken: u64,
+    #[n(4)]
+    dot: u64,
+}
+
+impl Record {
+    /// The record of a key, or none if there is nothing to remember.
+    pub(super) fn of(held: Option<&Value>, pending: Option<&Value>, own: Option<Own>) -> Option<Record> {
+        if held.is_none() && pending.is_none() && own.is_none() {
+            return None;
+        }
+        let encoded = |value: &Value| ByteVec::from(value.encode());
+        let Own { added, taken, dot } = own.unwrap_or_default();
+        Some(Record { held: held.map(encoded), pending: pending.map(encoded), added, taken, dot })
+    }
+
+    pub(super) fn encode(&self) -> Vec<u8> {
+        minicbor::to_vec(self).expect("a Vec takes every write")
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Result<Record, CrdtError> {
+        minicbor::decode(bytes).map_err(|_| CrdtError::NotCanonical("record"))
+    }
+
+    /// The bytes of the state held.
+    pub(super) fn held(&self) -> Option<&[u8]> {
+        self.held.as_ref().map(|state| state.as_slice())
+    }
+
+    /// The bytes of the unacknowledged delta.
+    pub(super) fn pending(&self) -> Option<&[u8]> {
+        self.pending.as_ref().map(|state| state.as_slice())
+    }
+
+    pub(super) fn own(&self) -> Own {
+        Own { added: self.added, taken: self.taken, dot: self.dot }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::replication::crdt::Kind;
+
+    #[test]
+    fn a_record_comes_back_and_nothing_has_none() {
+        assert!(Record::of(None, None, None).is_none());
+        let value = Value::new(Kind::Set);
+        let own = Own { added: 1, taken: 2, dot: 3 };
+        for (held, pending, own) in
+            [(Some(&value), None, None), (None, Some(&value), Some(own)), (None, None, Some(own))]
+        {
+            let record = Record::decode(&Record::of(held, pending, own).unwrap().encode()).unwrap();
+            assert_eq!(record.held(), held.map(Value::encode).as_deref());
+            assert_eq!(record.pending(), pending.map(Value::encode).as_deref());
+            assert_eq!(record.own(), own.unwrap_or_default());
+        }
+        assert_eq!(Record::decode(b"no").unwrap_err(), CrdtError::NotCanonical("record"));
+    }
+}

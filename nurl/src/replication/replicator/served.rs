@@ -1,0 +1,122 @@
+//! Other nodes' operations: each is made once, however often it arrives, and its outcome is remembered.
+//!
+//! A member remembers an outcome for longer than the observer retries.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use super::error::UpdateError;
+use super::message::Message;
+use super::operations::OperationId;
+use super::shared::Shared;
+use crate::key::PublicKey;
+use crate::replication::crdt::CrdtError;
+
+/// Limit on the operations that a member remembers. With more than that in 10 minutes it answers busy.
+pub(super) const MAX_REMEMBERED: usize = 16_384;
+/// How long a member remembers an outcome: ten times the observer's retry time, for delayed messages.
+pub(super) const REMEMBER: Duration = Duration::from_secs(600);
+
+pub(super) const APPLIED: u8 = 0;
+pub(super) const BUSY: u8 = 1;
+pub(super) const REFUSED: u8 = 2;
+/// The key's type is added to it: 3 to 5.
+pub(super) const OTHER_KIND: u8 = 2;
+/// The write was made, but no owner has acknowledged it.
+pub(super) const UNKNOWN: u8 = 6;
+
+/// An observer, and the id of its operation.
+type Name = (PublicKey, OperationId);
+
+/// What a member does with an operation that arrives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Arrival {
+    /// It is new: the member makes the write.
+    New,
+    /// It is under way. The reply follows when it is over.
+    Repeated,
+    /// It is over, or there is no room for it: the member replies with this outcome.
+    Over(u8),
+}
+
+/// The operations of other nodes.
+#[derive(Debug, Default)]
+pub(super) struct Served {
+    /// The outcomes; none while an operation is under way here.
+    remembered: BTreeMap<Name, Option<u8>>,
+    forget: VecDeque<(Instant, Name)>,
+}
+
+impl Served {
+    /// Takes an operation, unless it is known.
+    pub(super) fn arrive(&mut self, now: Instant, from: PublicKey, id: OperationId) -> Arrival {
+        match self.remembered.get(&(from, id)) {
+            Some(Some(outcome)) => Arrival::Over(*outcome),
+            Some(None) => Arrival::Repeated,
+            None if self.remembered.len() >= MAX_REMEMBERED => Arrival::Over(BUSY),
+            None => {
+                self.remembered.insert((from, id), None);
+                self.forget.push_back((now + REMEMBER, (from, id)));
+                Arrival::New
+            }
+        }
+    }
+
+    /// Remembers the outcome of an operation, and sends it.
+    pub(super) fn settle(
+        &mut self,
+        sh: &mut Shared,
+        from: PublicKey,
+        id: OperationId,
+        outcome: Result<(), UpdateError>,
+    ) {
+        let outcome = code(outcome);
+        self.remembered.entry((from, id)).and_modify(|remembered| *remembered = Some(outcome));
+        sh.send(from, &Message::OperationReply { id: id.into(), outcome });
+    }
+
+    /// Forgets the outcomes whose time is over.
+    pub(super) fn expire(&mut self, now: Instant) {
+        while let Some((_, name)) = self.forget.pop_front_if(|(due, _)| *due <= now) {
+            self.remembered.remove(&name);
+        }
+    }
+}
+
+/// The byte that tells an outcome.
+fn code(outcome: Result<(), UpdateError>) -> u8 {
+    match outcome {
+        Ok(()) => APPLIED,
+        Err(UpdateError::Full(_) | UpdateError::NoOwners | UpdateError::Unknown) => BUSY,
+        Err(UpdateError::Value(CrdtError::WrongKind { held, .. })) => OTHER_KIND + held as u8,
+        Err(UpdateError::Unacknowledged) => UNKNOWN,
+        Err(UpdateError::Value(_) | UpdateError::KeyTooLong(_) | UpdateError::Observer) => REFUSED,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::replication::crdt::Kind;
+    use crate::replication::replicator::operations::{OperationError, outcome_of};
+
+    #[test]
+    fn an_outcome_is_told_as_it_was() {
+        let wrong = |held| UpdateError::Value(CrdtError::WrongKind { held, wanted: Kind::Set });
+        let table = [
+            (Ok(()), Ok(())),
+            (Err(UpdateError::Full("reads")), Err(OperationError::Busy)),
+            (Err(UpdateError::NoOwners), Err(OperationError::Busy)),
+            (Err(UpdateError::Unknown), Err(OperationError::Busy)),
+            (Err(wrong(Kind::Counter)), Err(OperationError::OtherKind(Kind::Counter))),
+            (Err(wrong(Kind::Register)), Err(OperationError::OtherKind(Kind::Register))),
+            (Err(UpdateError::Unacknowledged), Err(OperationError::Unknown)),
+            (Err(UpdateError::KeyTooLong(9)), Err(OperationError::Refused)),
+            (Err(UpdateError::Observer), Err(OperationError::Refused)),
+        ];
+        for (outcome, told) in table {
+            assert_eq!(outcome_of(code(outcome)), Some(told), "{outcome:?}");
+        }
+        assert_eq!(outcome_of(UNKNOWN + 1), None);
+    }
+}

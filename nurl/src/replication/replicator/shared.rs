@@ -1,0 +1,132 @@
+//! The state that the parts of a replicator share: identity, settings, view, clock, outputs and counters.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use minicbor::bytes::ByteVec;
+use rand_core::Rng as _;
+
+use super::config::Config;
+use super::event::{Events, ReplicationStats};
+use super::message::Message;
+use super::outbox::Outbox;
+use crate::key::PublicKey;
+use crate::replication::crdt::Clock;
+use crate::replication::identity::ReplicaId;
+use crate::ring::Ring;
+use crate::rt::Rng;
+
+/// The time of a call, on the monotonic clock and on the wall's.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Moment {
+    pub(super) now: Instant,
+    /// The time since 1970.
+    pub(super) wall: Duration,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) config: Config,
+    pub(super) local: ReplicaId,
+    pub(super) ring: Arc<Ring>,
+    pub(super) clock: Clock,
+    pub(super) rng: Rng,
+    next_id: u64,
+    pub(super) outbox: Outbox,
+    pub(super) events: Events,
+    pub(super) stats: ReplicationStats,
+}
+
+impl Shared {
+    pub(super) fn new(config: Config, local: ReplicaId, mut rng: Rng) -> Shared {
+        Shared {
+            local,
+            ring: Arc::default(),
+            clock: Clock::new(config.clock),
+            next_id: rng.next_u64() >> 1,
+            rng,
+            outbox: Outbox::new(config.repair_bytes_per_tick),
+            events: Events::default(),
+            stats: ReplicationStats::default(),
+            config,
+        }
+    }
+
+    /// The key's owners.
+    pub(super) fn owners(&self, key: &[u8]) -> Vec<PublicKey> {
+        self.ring.owners(key, self.config.replicas)
+    }
+
+    /// The key's owners except this node.
+    pub(super) fn other_owners(&self, key: &[u8]) -> Vec<PublicKey> {
+        let mut owners = self.owners(key);
+        owners.retain(|owner| *owner != self.local.key);
+        owners
+    }
+
+    /// Whether `peer` is an owner of the key.
+    pub(super) fn owns(&self, peer: &PublicKey, key: &[u8]) -> bool {
+        self.ring.owns(peer, key, self.config.replicas)
+    }
+
+    /// Whether this node is an owner of the key.
+    pub(super) fn is_owner(&self, key: &[u8]) -> bool {
+        self.owns(&self.local.key, key)
+    }
+
+    /// Whether this node takes states for the key: an observer holds nothing.
+    pub(super) fn takes(&self, key: &[u8]) -> bool {
+        !self.config.observer && self.is_owner(key)
+    }
+
+    /// An id for a request. Ids begin at a random number, so that an answer to an earlier process matches none.
+    pub(super) fn fresh_id(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id
+    }
+
+    /// The id given last.
+    #[cfg(test)]
+    pub(super) fn last_id(&self) -> u64 {
+        self.next_id
+    }
+
+    /// Queues a message, or counts it as dropped.
+    pub(super) fn send(&mut self, to: PublicKey, message: &Message) {
+        let queued = self.outbox.push(to, message.encode());
+        self.stats.outbox_dropped += u64::from(!queued);
+    }
+
+    /// Sends a delta to all owners except this node.
+    pub(super) fn fan_out(&mut self, key: &[u8], id: Option<u64>, state: Vec<u8>) {
+        let message = Message::Delta { key: key.to_vec().into(), id, state: state.into() };
+        for owner in self.other_owners(key) {
+            self.send(owner, &message);
+        }
+    }
+
+    /// Tells a peer that this node isn't an owner of the key, and which nodes are.
+    pub(super) fn refuse(&mut self, to: PublicKey, key: ByteVec, id: Option<u64>) {
+        self.stats.not_owner += 1;
+        let owners = self.owners(&key);
+        let owners = owners.iter().map(|owner| (*owner.as_bytes()).into()).collect();
+        self.send(to, &Message::Refused { key, id, owners });
+    }
+
+    /// Whether any of the repair budget is left; if not, this is counted.
+    pub(super) fn may_repair(&mut self) -> bool {
+        let spent = self.outbox.is_spent();
+        self.stats.throttled += u64::from(spent);
+        !spent
+    }
+
+    /// Charges repair traffic to the tick's budget, if any budget is left.
+    pub(super) fn spend(&mut self, bytes: usize) -> bool {
+        let may = self.may_repair();
+        if may {
+            self.outbox.charge(bytes);
+        }
+        may
+    }
+}
