@@ -286,7 +286,7 @@ impl Host {
         self.stop("resume", |host| host.paused = false);
     }
 
-    /// Occupies every core with handlers. The state and compute planes stall. The network plane runs on, because the
+    /// Occupies every core with handlers. The work and compute planes stall. The network plane runs on, because the
     /// OS preempts the handlers for its thread.
     pub fn pin_cpu(&self) {
         self.stop("pin cpu", |host| host.pinned = true);

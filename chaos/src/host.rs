@@ -49,7 +49,7 @@ pub(crate) struct Nic {
 pub(crate) enum Role {
     /// The main thread, or a network plane: it runs on when the CPU is pinned.
     Net,
-    /// State and compute planes.
+    /// Work and compute planes.
     Compute,
 }
 

@@ -304,7 +304,7 @@ fn a_paused_host_gets_no_cpu_and_a_pinned_one_only_for_its_network_plane() {
             let counts = kept.clone();
             async move {
                 let planes = task::Planes::start("n", 1).unwrap();
-                for (index, plane) in [task::Plane::Net, task::Plane::State].into_iter().enumerate() {
+                for (index, plane) in [task::Plane::Net, task::Plane::Work].into_iter().enumerate() {
                     let counts = counts.clone();
                     planes.spawn(plane, async move {
                         loop {

@@ -64,7 +64,7 @@ pub mod events {
     pub use crate::net::reach::hub_client::DownReason;
     pub use crate::net::reach::relay::CloseReason;
     pub use crate::net::secure::securedgram::paths::PathReason;
-    pub use crate::node::{Events, HubInfo, MemberInfo, NetStats, NodeEvent, Pong, StateStats, Status};
+    pub use crate::node::{Events, HubInfo, MemberInfo, NetStats, NodeEvent, Pong, Status, WorkStats};
     pub use crate::replication::replicator::ReplicationStats;
     pub use crate::transport::{Gauge, Gauges, PathInfo, TransportStats};
 }

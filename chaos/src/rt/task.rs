@@ -20,12 +20,12 @@ pub enum Plane {
     /// Sockets, sessions, paths, failure detector.
     Net,
     /// Ring, jobs, replication, database commits.
-    State,
+    Work,
     /// Handlers.
     Compute,
 }
 
-/// The planes of one node: a scheduling node for the network plane, and one for state and compute, which a
+/// The planes of one node: a scheduling node for the network plane, and one for work and compute, which a
 /// pinned CPU stops. Dropping the last clone ends them; tasks still running are dropped.
 #[derive(Clone)]
 pub struct Planes(Arc<Inner>);
@@ -71,7 +71,7 @@ impl Planes {
     {
         let node = match plane {
             Plane::Net => &self.0.net,
-            Plane::State | Plane::Compute => &self.0.compute,
+            Plane::Work | Plane::Compute => &self.0.compute,
         };
         spawn_on(node, future)
     }

@@ -1,7 +1,7 @@
 //! The driver's part of an executor: it starts handlers on the compute plane and reports their results.
 //!
 //! A handler is an async function `(JobContext, Bytes) -> Result<Bytes, JobError>`. Each run has a supervisor on the
-//! state plane, so time limits and cancellations are noticed even if handlers in tight loops occupy every compute
+//! work plane, so time limits and cancellations are noticed even if handlers in tight loops occupy every compute
 //! thread. A panic is caught and fails only its own task. A run that must end early is told so
 //! ([`JobContext::is_cancelled`]), is aborted at its next await, and is reported after [`ABORT_GRACE`] at the latest,
 //! even if its handler ignores both.
@@ -234,7 +234,7 @@ impl Pool {
             stats: self.stats.clone(),
         };
         let supervisor = supervise(context, handler, run.payload, run.limited);
-        self.planes.spawn(Plane::State, supervisor);
+        self.planes.spawn(Plane::Work, supervisor);
     }
 
     /// Ends a run early. The end is still reported.

@@ -8,10 +8,10 @@ use bytes::Bytes;
 use rand_core::Rng as _;
 use tracing::Instrument as _;
 
-use super::command::{APPLICATION_QUEUE, NET_QUEUE, STATE_QUEUE, View, Waiting};
+use super::command::{APPLICATION_QUEUE, NET_QUEUE, View, WORK_QUEUE, Waiting};
 use super::event::{Bus, NodeEvent};
 use super::net_plane::{NetParts, NetPlane};
-use super::state_plane::{StateParts, StatePlane};
+use super::work::{WorkParts, WorkPlane};
 use super::{Datagrams, Inner, Node, Role, ending, log};
 use crate::Error;
 use crate::compute::job::{JobError, KindLimits};
@@ -229,8 +229,8 @@ impl Builder {
             set_aside.map(|SetAside { path, reason }| NodeEvent::StoreSetAside { path, reason }),
         );
         let (net, net_commands) = mpsc::channel(NET_QUEUE);
-        let (state, state_commands) = mpsc::channel(NET_QUEUE);
-        let (state_input, state_inputs) = mpsc::channel(STATE_QUEUE);
+        let (work, work_commands) = mpsc::channel(NET_QUEUE);
+        let (work_input, work_inputs) = mpsc::channel(WORK_QUEUE);
         let (view, views) = watch::channel(Arc::new(View::default()));
         let (datagrams_in, datagrams) = mpsc::channel(APPLICATION_QUEUE);
         let (messages_in, messages) = mpsc::channel(APPLICATION_QUEUE);
@@ -259,7 +259,7 @@ impl Builder {
             role,
             hubs,
             commands: net_commands,
-            state: state_input,
+            work: work_input,
             view,
             datagrams: datagrams_in,
             messages: messages_in,
@@ -267,29 +267,29 @@ impl Builder {
             waiting: waiting.clone(),
             bus: net_bus,
         };
-        let state_plane = StatePlane::new(StateParts {
+        let work_plane = WorkPlane::new(WorkParts {
             key: public,
             boot,
             role,
             planes: planes.clone(),
             handlers: self.handlers,
             store,
-            commands: state_commands,
-            inputs: state_inputs,
+            commands: work_commands,
+            inputs: work_inputs,
             views,
             net: net.downgrade(),
             bus: bus.clone(),
         })?;
-        let (net_guard, state_guard, ending) = ending::guards(&bus, &net);
+        let (net_guard, work_guard, ending) = ending::guards(&bus, &net);
         let span = log::span(&public);
         let net_plane = async move { net_guard.run(NetPlane::new(parts).run()).await };
         planes.spawn(Plane::Net, net_plane.instrument(span.clone()));
-        planes.spawn(Plane::State, state_guard.run(state_plane.run()).instrument(span));
+        planes.spawn(Plane::Work, work_guard.run(work_plane.run()).instrument(span));
         Ok(Node(Arc::new(Inner {
             key: public,
             local_addrs,
             net,
-            state,
+            work,
             ending,
             bus,
             datagrams: Mutex::new(Datagrams { batches: datagrams, begun: VecDeque::new() }),

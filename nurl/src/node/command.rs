@@ -23,9 +23,9 @@ use crate::transport::core::Datagram;
 /// Commands queued for a plane. The network plane takes up to 64 in one turn; a longer queue would only add delay.
 pub(super) const NET_QUEUE: usize = 1_024;
 
-/// Peer messages queued for the state plane. Above the limit they are dropped and counted: the job and state
+/// Peer messages queued for the work plane. Above the limit they are dropped and counted: the job and state
 /// protocols repeat the important ones.
-pub(super) const STATE_QUEUE: usize = 4_096;
+pub(super) const WORK_QUEUE: usize = 4_096;
 
 /// Application datagram batches, messages and group bodies queued for the application.
 pub(super) const APPLICATION_QUEUE: usize = 1_024;
@@ -92,7 +92,7 @@ pub(super) type Reply<T> = oneshot::Sender<T>;
 pub(super) enum NetCommand {
     /// Application datagrams to one peer.
     Datagrams { to: PublicKey, bodies: Vec<Bytes> },
-    /// A reliable message of the state plane.
+    /// A reliable message of the work plane.
     Message { to: PublicKey, priority: Priority, kind: u8, body: Bytes },
     /// A reliable message of the application; the reply comes when the peer has acknowledged it.
     ApplicationMessage { to: PublicKey, body: Bytes, reply: Reply<Result<(), Error>> },
@@ -112,7 +112,7 @@ pub(super) enum NetCommand {
     Status { reply: Reply<Status> },
     /// Replies when a hub has accepted this node and a first view of the mesh has arrived.
     Joined { reply: Reply<Result<(), Error>> },
-    /// An epoch counter that the state plane took.
+    /// An epoch counter that the work plane took.
     NoteEpoch(u64),
     /// Panics, as a defect would.
     #[cfg(all(test, not(feature = "sim")))]
@@ -132,7 +132,7 @@ pub struct Pong {
     pub addr: Option<SocketAddr>,
 }
 
-/// The network plane's knowledge of the mesh, for the state plane.
+/// The network plane's knowledge of the mesh, for the work plane.
 #[derive(Debug, Clone, Default)]
 pub(super) struct View {
     pub(super) members: Vec<RingMember>,
@@ -142,8 +142,8 @@ pub(super) struct View {
     pub(super) epoch: u64,
 }
 
-/// An input from the network plane to the state plane.
-pub(super) enum StateInput {
+/// An input from the network plane to the work plane.
+pub(super) enum WorkInput {
     /// A reliable message of kind job or state.
     Message { from: PublicKey, kind: u8, body: Bytes },
     /// A message to a peer failed.
@@ -155,8 +155,8 @@ pub(super) enum StateInput {
 /// The channel by which a submitter follows its task.
 pub(super) type Course = mpsc::Sender<super::task::TaskEvent>;
 
-/// A command from the API to the state plane.
-pub(super) enum StateCommand {
+/// A command from the API to the work plane.
+pub(super) enum WorkCommand {
     /// Takes a task.
     Submit {
         kind: String,
@@ -172,8 +172,8 @@ pub(super) enum StateCommand {
     Update { key: Bytes, op: crate::replication::replicator::Op, reply: Reply<Result<(), Error>> },
     /// Reads replicated state.
     Read { key: Bytes, reply: Reply<Result<Option<crate::replication::crdt::Value>, Error>> },
-    /// The state plane's counters.
-    Stats { reply: Reply<StateStats> },
+    /// The work plane's counters.
+    Stats { reply: Reply<WorkStats> },
     /// The digest of this node's own copy of a key.
     Digest { key: Bytes, reply: Reply<Option<Digest>> },
     /// Stops taking work and gives back tasks that don't end in time; the reply comes when no task is left.
@@ -197,9 +197,9 @@ pub struct Departure {
     pub stored: usize,
 }
 
-/// The state plane's counters.
+/// The work plane's counters.
 #[derive(Debug, Clone, Default)]
-pub struct StateStats {
+pub struct WorkStats {
     /// The jobs' counters.
     pub jobs: crate::compute::job::JobStats,
     /// The current fill levels of the jobs' tables.

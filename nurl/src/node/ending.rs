@@ -45,10 +45,10 @@ pub(super) struct Guard {
 pub(super) struct Ending {
     cause: Arc<OnceLock<Cause>>,
     net: watch::Receiver<()>,
-    state: watch::Receiver<()>,
+    work: watch::Receiver<()>,
 }
 
-/// A guard for the network plane, one for the state plane, and the receiver of both.
+/// A guard for the network plane, one for the work plane, and the receiver of both.
 pub(super) fn guards(bus: &Bus, net: &mpsc::Sender<NetCommand>) -> (Guard, Guard, Ending) {
     let cause = Arc::new(OnceLock::new());
     let guard = |plane| {
@@ -57,8 +57,8 @@ pub(super) fn guards(bus: &Bus, net: &mpsc::Sender<NetCommand>) -> (Guard, Guard
             Guard { plane, cause: cause.clone(), bus: bus.clone(), net: net.downgrade(), _running: running };
         (guard, ended)
     };
-    let ((net_guard, net), (state_guard, state)) = (guard("network"), guard("state"));
-    (net_guard, state_guard, Ending { cause, net, state })
+    let ((net_guard, net), (work_guard, work)) = (guard("network"), guard("work"));
+    (net_guard, work_guard, Ending { cause, net, work })
 }
 
 impl Guard {
@@ -84,7 +84,7 @@ impl Guard {
         // The first cause counts; later ones follow from it.
         let _ = self.cause.set(cause);
         self.bus.close();
-        // A node without its state plane leaves the mesh, so that others take over its work and keys at once. An
+        // A node without its work plane leaves the mesh, so that others take over its work and keys at once. An
         // error means that the network plane has ended already.
         if let Some(net) = self.net.upgrade() {
             let (reply, _) = oneshot::channel();
@@ -108,9 +108,9 @@ impl Ending {
         self.of(&self.net).await
     }
 
-    /// Why the state plane gave no answer.
-    pub(super) async fn of_state(&self) -> Error {
-        self.of(&self.state).await
+    /// Why the work plane gave no answer.
+    pub(super) async fn of_work(&self) -> Error {
+        self.of(&self.work).await
     }
 
     async fn of(&self, plane: &watch::Receiver<()>) -> Error {

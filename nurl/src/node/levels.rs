@@ -1,4 +1,4 @@
-//! Membership verdicts that didn't fit the state plane's queue. They are levels, not edges: the last one of each
+//! Membership verdicts that didn't fit the work plane's queue. They are levels, not edges: the last one of each
 //! member is delivered later.
 //!
 //! A dropped message is sent again by its protocol. A verdict isn't: a view that misses a death waits for the dead

@@ -1,7 +1,7 @@
 //! The assembled stack: one [`Node`] per process that takes part in a mesh.
 //!
 //! A node runs on three planes ([`crate::rt::task::Plane`]): sessions, paths and failure detector on the network
-//! plane, ring, jobs and replicated state on the state plane, handlers on a pool. The handle is cheap to clone; when
+//! plane, ring, jobs and replicated state on the work plane, handlers on a pool. The handle is cheap to clone; when
 //! the last clone is dropped, or after [`Node::shutdown`], the threads end.
 //!
 //! Every call is bounded in memory: it waits while a queue is full, or fails with a typed [`Error`].
@@ -14,10 +14,10 @@ mod levels;
 mod log;
 mod net_plane;
 mod state;
-mod state_plane;
 mod task;
 #[cfg(all(test, not(feature = "sim")))]
 mod tests;
+mod work;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use self::command::{NetCommand, StateCommand};
+use self::command::{NetCommand, WorkCommand};
 use crate::compute::job::{Drained, SubmitOptions, TaskId};
 use crate::error::{Error, HubFailure, RefusedBy};
 use crate::key::PublicKey;
@@ -41,7 +41,7 @@ use crate::transport::core::Datagram;
 use crate::transport::{self, PathInfo};
 
 pub use builder::Builder;
-pub use command::{Departure, Pong, StateStats};
+pub use command::{Departure, Pong, WorkStats};
 pub use event::{Events, NodeEvent};
 pub use state::{Counter, Register, Set};
 pub use task::{Task, TaskEvent};
@@ -115,8 +115,8 @@ pub struct NetStats {
     pub refused_datagrams: u64,
     /// Datagrams, messages and group bodies that the application didn't take in time.
     pub application_dropped: u64,
-    /// Inputs that the state plane didn't take in time.
-    pub state_dropped: u64,
+    /// Inputs that the work plane didn't take in time.
+    pub work_dropped: u64,
     /// Messages given up because too many were queued.
     pub messages_given_up: u64,
 }
@@ -157,7 +157,7 @@ struct Inner {
     key: PublicKey,
     local_addrs: Vec<SocketAddr>,
     net: mpsc::Sender<NetCommand>,
-    state: mpsc::Sender<StateCommand>,
+    work: mpsc::Sender<WorkCommand>,
     ending: ending::Ending,
     bus: event::Bus,
     datagrams: Mutex<Datagrams>,
@@ -193,7 +193,7 @@ impl Node {
     pub async fn joined(&self, limit: Duration) -> Result<(), Error> {
         let joined = async {
             self.ask(|reply| NetCommand::Joined { reply }).await??;
-            self.ask_state(|reply| StateCommand::Joined { reply }).await
+            self.ask_work(|reply| WorkCommand::Joined { reply }).await
         };
         match time::timeout(limit, joined).await {
             Ok(answer) => answer,
@@ -234,12 +234,12 @@ impl Node {
         self.ask(|reply| NetCommand::Status { reply }).await
     }
 
-    /// The state plane's counters.
+    /// The work plane's counters.
     ///
     /// # Errors
     /// [`Error::Closed`].
-    pub async fn state_stats(&self) -> Result<StateStats, Error> {
-        self.ask_state(|reply| StateCommand::Stats { reply }).await
+    pub async fn work_stats(&self) -> Result<WorkStats, Error> {
+        self.ask_work(|reply| WorkCommand::Stats { reply }).await
     }
 
     /// Subscribes to all later events.
@@ -264,7 +264,7 @@ impl Node {
         let (course, events) = mpsc::channel(task::COURSE);
         let (kind, key) = (kind.to_owned(), Bytes::copy_from_slice(key));
         let id = self
-            .ask_state(|reply| StateCommand::Submit { kind, key, payload, options, course, reply })
+            .ask_work(|reply| WorkCommand::Submit { kind, key, payload, options, course, reply })
             .await??;
         Ok(Task { id, course: events })
     }
@@ -274,7 +274,7 @@ impl Node {
     /// # Errors
     /// [`Error::Closed`].
     pub async fn cancel(&self, task: TaskId) -> Result<bool, Error> {
-        self.ask_state(|reply| StateCommand::Cancel { task, reply }).await
+        self.ask_work(|reply| WorkCommand::Cancel { task, reply }).await
     }
 
     // ---- State.
@@ -301,7 +301,7 @@ impl Node {
     /// [`Error::Closed`].
     pub async fn held_digest(&self, key: &str) -> Result<Option<Digest>, Error> {
         let key = Bytes::copy_from_slice(key.as_bytes());
-        self.ask_state(|reply| StateCommand::Digest { key, reply }).await
+        self.ask_work(|reply| WorkCommand::Digest { key, reply }).await
     }
 
     // ---- Transport.
@@ -426,7 +426,7 @@ impl Node {
     /// # Errors
     /// [`Error::Busy`] while another call waits, [`Error::Closed`].
     pub async fn drain(&self, limit: Duration) -> Result<Drained, Error> {
-        self.ask_state(|reply| StateCommand::Drain { limit, reply }).await?
+        self.ask_work(|reply| WorkCommand::Drain { limit, reply }).await?
     }
 
     /// Leaves the mesh gracefully, and ends the node's threads. Running tasks are ended and given back: other workers
@@ -434,7 +434,7 @@ impl Node {
     /// answer counts the keys that no owner took.
     pub async fn shutdown(&self) -> Departure {
         // Either plane may have ended already; then there is no answer to wait for.
-        let departure = self.call_state(|reply| StateCommand::Shutdown { reply }).await.unwrap_or_default();
+        let departure = self.call_work(|reply| WorkCommand::Shutdown { reply }).await.unwrap_or_default();
         let _ = self.call(|reply| NetCommand::Shutdown { reply }).await;
         departure
     }
@@ -457,16 +457,13 @@ impl Node {
         }
     }
 
-    async fn ask_state<T>(
-        &self,
-        command: impl FnOnce(oneshot::Sender<T>) -> StateCommand,
-    ) -> Result<T, Error> {
+    async fn ask_work<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> WorkCommand) -> Result<T, Error> {
         if let Some(error) = self.0.ending.cause() {
             return Err(error);
         }
-        match self.call_state(command).await {
+        match self.call_work(command).await {
             Some(answer) => Ok(answer),
-            None => Err(self.0.ending.of_state().await),
+            None => Err(self.0.ending.of_work().await),
         }
     }
 
@@ -476,9 +473,9 @@ impl Node {
         answer.await.ok()
     }
 
-    async fn call_state<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> StateCommand) -> Option<T> {
+    async fn call_work<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> WorkCommand) -> Option<T> {
         let (reply, answer) = oneshot::channel();
-        self.0.state.send(command(reply)).await.ok()?;
+        self.0.work.send(command(reply)).await.ok()?;
         answer.await.ok()
     }
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use rand_core::Rng as _;
 
-use super::command::{NetCommand, Pong, Reply, StateInput, View, Waiting, datagram_bytes};
+use super::command::{NetCommand, Pong, Reply, View, Waiting, WorkInput, datagram_bytes};
 use super::ending::Cause;
 use super::event::{Bus, NodeEvent};
 use super::levels::Levels;
@@ -51,7 +51,7 @@ const PINGS: usize = 256;
 /// sooner when all of them have been acknowledged.
 const LEAVE_FOR: Duration = Duration::from_millis(600);
 
-/// How soon verdicts that the state plane had no room for are sent again.
+/// How soon verdicts that the work plane had no room for are sent again.
 const TELL_AGAIN: Duration = Duration::from_millis(20);
 
 /// Everything that the plane needs from the builder.
@@ -62,7 +62,7 @@ pub(super) struct NetParts {
     pub(super) role: Role,
     pub(super) hubs: Vec<Hub>,
     pub(super) commands: mpsc::Receiver<NetCommand>,
-    pub(super) state: mpsc::Sender<StateInput>,
+    pub(super) work: mpsc::Sender<WorkInput>,
     pub(super) view: watch::Sender<Arc<View>>,
     pub(super) datagrams: mpsc::Sender<Vec<Datagram>>,
     pub(super) messages: mpsc::Sender<(PublicKey, Bytes)>,
@@ -100,7 +100,7 @@ pub(super) struct NetPlane {
     pings: BTreeMap<u64, (Instant, Reply<Result<Pong, Error>>)>,
     joining: Vec<Reply<Result<(), Error>>>,
     joined: bool,
-    /// Verdicts that the state plane had no room for.
+    /// Verdicts that the work plane had no room for.
     untold: Levels,
     view_complete: bool,
     view_dirty: bool,
@@ -398,23 +398,23 @@ impl NetPlane {
                 let _ = reply.send(Err(error));
             }
             None if matches!(sent.kind, kind::JOB | kind::STATE) => {
-                self.tell_state(StateInput::SendFailed { peer });
+                self.tell_work(WorkInput::SendFailed { peer });
             }
             None if sent.kind == kind::MEMBERSHIP => self.parts.detector.on_message_lost(time::now(), peer),
             None => {}
         }
     }
 
-    fn tell_state(&mut self, input: StateInput) {
-        if self.parts.state.try_send(input).is_err() {
-            self.stats.state_dropped += 1;
+    fn tell_work(&mut self, input: WorkInput) {
+        if self.parts.work.try_send(input).is_err() {
+            self.stats.work_dropped += 1;
         }
     }
 
     /// A verdict is a level: if it doesn't fit now, it is kept and sent when there is room.
     fn tell_member(&mut self, peer: PublicKey, change: MemberChange) {
-        let input = StateInput::Member { peer, change };
-        if !self.untold.is_empty() || self.parts.state.try_send(input).is_err() {
+        let input = WorkInput::Member { peer, change };
+        if !self.untold.is_empty() || self.parts.work.try_send(input).is_err() {
             self.untold.keep(peer, change);
         }
     }
@@ -546,7 +546,7 @@ impl NetPlane {
                 }
             }
             ReliableEvent::Message { peer, kind, body } => {
-                self.tell_state(StateInput::Message { from: peer, kind, body });
+                self.tell_work(WorkInput::Message { from: peer, kind, body });
             }
             ReliableEvent::Acked { peer, id } => {
                 if let Some(Outstanding { reply: Some(reply), .. }) = self.sent.remove(&(peer, id)) {
@@ -634,8 +634,8 @@ impl NetPlane {
     fn chores(&mut self, now: Instant) {
         self.parts.detector.handle_timeout(now);
         self.fail_hopeless_joins();
-        let (untold, state) = (&mut self.untold, &self.parts.state);
-        untold.tell(|peer, change| state.try_send(StateInput::Member { peer, change }).is_ok());
+        let (untold, work) = (&mut self.untold, &self.parts.work);
+        untold.tell(|peer, change| work.try_send(WorkInput::Member { peer, change }).is_ok());
         if now >= self.due.hub_ping {
             self.due.hub_ping = now + HUB_PING_EVERY;
             self.parts.transport.ping_hubs();

@@ -9,8 +9,8 @@
 use bytes::Bytes;
 
 use super::Node;
-use super::command::StateCommand;
-use super::state_plane::other_kind;
+use super::command::WorkCommand;
+use super::work::other_kind;
 use crate::Error;
 use crate::replication::crdt::{Kind, Value};
 use crate::replication::replicator::Op;
@@ -40,12 +40,12 @@ impl Handle {
 
     async fn update(&self, op: Op) -> Result<(), Error> {
         let key = self.key.clone();
-        self.node.ask_state(|reply| StateCommand::Update { key, op, reply }).await?
+        self.node.ask_work(|reply| WorkCommand::Update { key, op, reply }).await?
     }
 
     async fn read(&self) -> Result<Option<Value>, Error> {
         let key = self.key.clone();
-        self.node.ask_state(|reply| StateCommand::Read { key, reply }).await?
+        self.node.ask_work(|reply| WorkCommand::Read { key, reply }).await?
     }
 
     /// The key's value of `kind`, if the key has a value.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::command::{NetCommand, StateCommand};
+use super::command::{NetCommand, WorkCommand};
 use super::{Node, NodeEvent, Role};
 use crate::compute::job::SubmitOptions;
 use crate::mesh::{Hub, Ticket};
@@ -38,7 +38,7 @@ async fn assert_panicked(node: &Node, plane: &str) {
     };
     says(node.counter("k").add(1).await.unwrap_err());
     says(node.register("k").get().await.unwrap_err());
-    says(node.state_stats().await.unwrap_err());
+    says(node.work_stats().await.unwrap_err());
     says(node.members().await.unwrap_err());
     says(node.status().await.unwrap_err());
     says(node.joined(PATIENCE).await.unwrap_err());
@@ -47,16 +47,16 @@ async fn assert_panicked(node: &Node, plane: &str) {
 }
 
 #[test]
-fn a_node_whose_state_plane_panics_ends_with_the_panics_text_and_leaves_the_mesh() {
+fn a_node_whose_work_plane_panics_ends_with_the_panics_text_and_leaves_the_mesh() {
     contract::run(async {
         let (_hub, ticket) = mesh().await;
         let (doomed, witness) = (worker(&ticket).await, worker(&ticket).await);
         let (mut events, mut seen) = (doomed.events(), witness.events());
-        doomed.0.state.send(StateCommand::Panic).await.unwrap();
-        let waiting = doomed.state_stats().await.unwrap_err();
-        assert!(matches!(waiting, Error::Panicked { plane: "state", .. }), "{waiting}");
+        doomed.0.work.send(WorkCommand::Panic).await.unwrap();
+        let waiting = doomed.work_stats().await.unwrap_err();
+        assert!(matches!(waiting, Error::Panicked { plane: "work", .. }), "{waiting}");
         while events.next().await.is_some() {}
-        assert_panicked(&doomed, "state").await;
+        assert_panicked(&doomed, "work").await;
         assert!(doomed.events().next().await.is_none(), "a later subscriber sees the end, too");
         let left = async {
             while let Some(event) = seen.next().await {

@@ -8,7 +8,7 @@
 //! # How it works
 //! `redb` (copy-on-write B-trees, at least one sync per commit) runs on this module's [`redb::StorageBackend`] over
 //! [`rt::disk`](crate::rt::disk), so that the same code loses unsynced writes in the simulated world. All calls block
-//! on the disk: they belong on the state plane. Without a disk there is [`Store::in_memory`].
+//! on the disk: they belong on the work plane. Without a disk there is [`Store::in_memory`].
 //!
 //! A marker file beside the database records that a database was made there, so a database that now holds only zeros
 //! isn't taken for an unfinished one. Opening reads the whole database and checks every page, so damage is found
@@ -45,7 +45,7 @@ pub const MAX_RECORD_BYTES: usize = 17 * 1024 * 1024;
 /// The longest name of a record.
 pub const MAX_NAME_BYTES: usize = 4096;
 
-/// The most records of the replicator in one commit: bounds how long the state plane waits for a commit.
+/// The most records of the replicator in one commit: bounds how long the work plane waits for a commit.
 pub const MAX_BATCH: usize = 4096;
 
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");

@@ -136,7 +136,7 @@ fn a_panic_fails_its_own_task_alone() {
         let planes = task::Planes::start("test", 1).unwrap();
         let failed = planes.spawn(task::Plane::Compute, async { panic!("on purpose") }).await;
         assert_eq!(failed, Err::<(), _>(task::JoinError::Panicked("on purpose".into())));
-        assert_eq!(planes.spawn(task::Plane::State, async { 7 }).await, Ok(7));
+        assert_eq!(planes.spawn(task::Plane::Work, async { 7 }).await, Ok(7));
         assert_eq!(planes.blocking(|| 8).await, Ok(8));
     });
 }

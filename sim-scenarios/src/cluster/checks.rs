@@ -37,7 +37,7 @@ use nurl::internals::compute::job::{Config as JobConfig, KindLimits, TaskId};
 use nurl::internals::membership::detector::RETRACT;
 use nurl::internals::membership::{Config as DetectorConfig, Roles, State};
 use nurl::internals::net::reach::hub::{HubLimits, HubStats};
-use nurl::internals::node::{MemberInfo, Node, NodeEvent, Role, StateStats};
+use nurl::internals::node::{MemberInfo, Node, NodeEvent, Role, WorkStats};
 use nurl::internals::replication::replicator::MAX_PENDING;
 use nurl::internals::ring::{MAX_TENURES, Ring, RingMember};
 use nurl::internals::transport::Gauges;
@@ -235,7 +235,7 @@ impl Observer {
 ///
 /// # Errors
 /// The property that they break.
-pub fn stats(by: &str, stats: &StateStats) -> Result<(), Broken> {
+pub fn stats(by: &str, stats: &WorkStats) -> Result<(), Broken> {
     let (jobs, now) = (&stats.jobs, &stats.jobs_now);
     let ends = jobs.results + jobs.errors;
     if ends + now.open as u64 != jobs.submitted {
@@ -386,7 +386,7 @@ pub async fn look(world: World, peer: &Looked<'_>, node: &Node, hubs: &[Relay]) 
         hub(&relay.host.name(), &relay.stats(), &relay.limits())?;
     }
     // A node that shuts down during the query breaks nothing.
-    let (Ok(status), Ok(counted)) = (node.status().await, node.state_stats().await) else { return Ok(()) };
+    let (Ok(status), Ok(counted)) = (node.status().await, node.work_stats().await) else { return Ok(()) };
     if peer.role != Role::Observer {
         peer.witness.silent(world, by, peer.host, &status.members)?;
     }
@@ -521,7 +521,7 @@ mod tests {
 
     #[test]
     fn a_second_record_of_a_result_and_an_end_that_is_missing_are_seen() {
-        let mut counted = StateStats::default();
+        let mut counted = WorkStats::default();
         (counted.jobs.submitted, counted.jobs.results, counted.jobs_now.open) = (3, 2, 1);
         stats("a", &counted).unwrap();
         counted.jobs.results = 3;
@@ -532,9 +532,9 @@ mod tests {
 
     #[test]
     fn a_queue_past_its_bound_is_seen() {
-        let over = StateStats { unacknowledged: MAX_PENDING + 1, ..StateStats::default() };
+        let over = WorkStats { unacknowledged: MAX_PENDING + 1, ..WorkStats::default() };
         assert_eq!(property(stats("a", &over)), "no queue is longer than its bound");
-        let mut over = StateStats::default();
+        let mut over = WorkStats::default();
         over.jobs_now.running = JobConfig::default().concurrency + 1;
         assert_eq!(property(stats("a", &over)), "no queue is longer than its bound");
         let mut over = Gauges::default();

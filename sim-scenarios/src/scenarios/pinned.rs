@@ -1,6 +1,6 @@
 //! A node with every core busy is not evicted; an equally silent dead one is.
 //!
-//! Four nodes with jobs under way. On one of them handlers occupy every core, so its state and compute planes
+//! Four nodes with jobs under way. On one of them handlers occupy every core, so its work and compute planes
 //! stand still: it accepts nothing, sends no beats, finishes nothing. To applications it is as silent as another
 //! node that loses its power at the same moment: none of its handlers finishes. But its network plane continues,
 //! so for ten minutes no node ever holds it dead, even when it is cut off for some seconds and suspected, while

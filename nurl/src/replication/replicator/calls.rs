@@ -7,7 +7,7 @@
 use std::time::{Duration, Instant};
 
 use super::config::MAX_READS;
-use super::error::UpdateError;
+use super::error::{UpdateError, UpdateFailure};
 use super::event::ReplicatorEvent;
 use super::operations::OperationId;
 use super::served::Served;
@@ -34,7 +34,10 @@ impl Caller {
     /// Tells the caller how its write ended.
     pub(super) fn settle(self, sh: &mut Shared, served: &mut Served, outcome: Result<(), UpdateError>) {
         match self {
-            Caller::Driver(id) => sh.events.push(ReplicatorEvent::WriteDone { id, outcome }),
+            Caller::Driver(id) => {
+                let outcome = outcome.map_err(UpdateFailure::from);
+                sh.events.push(ReplicatorEvent::Updated { id, outcome });
+            }
             Caller::Observer(observer, id) => served.settle(sh, observer, id, outcome),
         }
     }

@@ -58,8 +58,8 @@ pub struct Config {
     pub clock: Stamp,
     /// An observer writes through a member and holds nothing.
     pub observer: bool,
-    /// Whether the driver stores the keys of [`ReplicatorEvent::Changed`](super::ReplicatorEvent::Changed) durably:
-    /// then a write is safe here without any owner's answer.
+    /// Whether the driver stores the keys of [`Replicator::poll_changed`](super::Replicator::poll_changed) durably: then
+    /// a write is safe here without any owner's answer.
     pub durable: bool,
 }
 

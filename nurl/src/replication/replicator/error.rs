@@ -1,6 +1,7 @@
-//! Why a write or a read wasn't started, or a write failed.
+//! Why an update or a read failed.
 
 use super::config::MAX_KEY_BYTES;
+use super::operations::OperationError;
 use crate::replication::crdt::CrdtError;
 
 /// Why a write or a read wasn't started, or a write failed.
@@ -27,4 +28,29 @@ pub enum UpdateError {
     /// The ring is empty.
     #[error("nobody owns the key")]
     NoOwners,
+}
+
+/// How an update failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum UpdateFailure {
+    /// This node made no write, or no owner has acknowledged the one that it made.
+    #[error(transparent)]
+    Here(#[from] UpdateError),
+    /// The member that an observer asked made no write, or is lost.
+    #[error(transparent)]
+    AtMember(#[from] OperationError),
+    /// This node leaves. It made no write, because a later write could miss the offers to the other owners.
+    #[error("the node leaves")]
+    Leaving,
+}
+
+/// How a read failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ReadFailure {
+    /// The read wasn't started.
+    #[error(transparent)]
+    Refused(#[from] UpdateError),
+    /// No owner answered.
+    #[error("no owner of the key answered")]
+    NoAnswer,
 }

@@ -1,19 +1,21 @@
-//! What the replicator tells its driver: events, and counters.
+//! What the replicator tells its driver: events, changed records, and counters.
 
 use std::collections::{BTreeSet, VecDeque};
 
-use super::error::UpdateError;
-use super::operations::{OperationId, OperationOutcome};
+use super::error::{ReadFailure, UpdateFailure};
 use crate::key::PublicKey;
 use crate::replication::crdt::Value;
+use crate::replication::store::MAX_BATCH;
 
 /// An event for the driver.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ReplicatorEvent {
-    /// The durable record of a key changed: store [`Replicator::record`](super::Replicator::record), or delete it if there is none.
-    Changed {
-        /// The key.
-        key: Vec<u8>,
+    /// An update is over.
+    Updated {
+        /// The id given by the caller.
+        id: u64,
+        /// Whether the write was made.
+        outcome: Result<(), UpdateFailure>,
     },
     /// A read is done.
     ReadDone {
@@ -22,29 +24,17 @@ pub enum ReplicatorEvent {
         /// The merged state; none if no owner has one.
         value: Option<Value>,
     },
-    /// No owner answered.
+    /// A read failed.
     ReadFailed {
         /// The id given by the caller.
         id: u64,
-    },
-    /// A write is over.
-    WriteDone {
-        /// The id given by the caller.
-        id: u64,
-        /// Whether the write was made.
-        outcome: Result<(), UpdateError>,
+        /// Why it failed.
+        why: ReadFailure,
     },
     /// A peer's view has other owners for a key than this node's: the driver does a push-pull with the peer.
     ViewDiffers {
         /// The peer.
         peer: PublicKey,
-    },
-    /// An operation sent to a member is over.
-    OperationDone {
-        /// The operation's id.
-        id: OperationId,
-        /// How it ended.
-        outcome: OperationOutcome,
     },
 }
 
@@ -82,6 +72,9 @@ pub struct ReplicationStats {
     /// Copies that a former owner kept because it has no room to remember its own sums.
     pub hand_off_held: u64,
 }
+
+/// Limit on the changed keys given at once: those of one commit.
+const MAX_CHANGED: usize = MAX_BATCH;
 
 /// The events that the driver hasn't taken. Changed keys and differing peers are each told once, however often they
 /// were noted, so both are bounded by the keys and the peers.
@@ -123,9 +116,31 @@ impl Events {
         if let Some(event) = self.queue.pop_front() {
             return Some(event);
         }
-        if let Some(peer) = self.differing.pop_first() {
-            return Some(ReplicatorEvent::ViewDiffers { peer });
+        self.differing.pop_first().map(|peer| ReplicatorEvent::ViewDiffers { peer })
+    }
+
+    /// The next keys whose durable records changed.
+    pub(super) fn poll_changed(&mut self) -> Option<Vec<Vec<u8>>> {
+        let keys: Vec<Vec<u8>> = std::iter::from_fn(|| self.changed.pop_first()).take(MAX_CHANGED).collect();
+        (!keys.is_empty()).then_some(keys)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_changed_keys_than_a_commit_takes_come_in_several() {
+        let mut events = Events::default();
+        assert_eq!(events.poll_changed(), None);
+        for key in (0..MAX_CHANGED as u32 + 1).chain([7, 8]) {
+            events.changed(&key.to_be_bytes());
         }
-        self.changed.pop_first().map(|key| ReplicatorEvent::Changed { key })
+        events.unchanged(&7u32.to_be_bytes());
+        events.changed(&9_999_999u32.to_be_bytes());
+        assert_eq!(events.poll_changed().unwrap().len(), MAX_CHANGED);
+        assert_eq!(events.poll_changed(), Some(vec![9_999_999u32.to_be_bytes().to_vec()]));
+        assert_eq!(events.poll_changed(), None);
     }
 }

@@ -190,6 +190,11 @@ impl Held {
         self.offers.begin(now);
     }
 
+    /// Whether this node leaves.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.offers.next().is_some()
+    }
+
     /// Offers these states again if it is time. Returns whether it was.
     pub(super) fn offer_again(&mut self, sh: &mut Shared, now: Instant) -> bool {
         self.offers.offer_again(sh, &mut self.copies, now)

@@ -68,14 +68,13 @@ pub use config::{
     Config, MAX_ENTRIES, MAX_HELD_BYTES, MAX_KEY_BYTES, MAX_OUTBOX, MAX_OUTBOX_BYTES, MAX_OWN, MAX_PENDING,
     MAX_READS, MAX_SYNCS_PER_TICK, TICK,
 };
-pub use error::UpdateError;
+pub use error::{ReadFailure, UpdateError, UpdateFailure};
 pub use event::{ReplicationStats, ReplicatorEvent};
 pub use leave::Unheld;
 pub use message::{MAX_MESSAGE_BYTES, Op};
-pub use operations::{OperationId, OperationOutcome};
+pub use operations::{OperationError, OperationId};
 
 use self::asking::Asking;
-use self::calls::Caller;
 use self::held::Held;
 use self::message::Message;
 use self::operations::Operations;
@@ -131,11 +130,6 @@ impl Replicator {
         self.shared.local
     }
 
-    /// Whether this node writes through members.
-    pub fn is_observer(&self) -> bool {
-        self.shared.config.observer
-    }
-
     /// The state that this node holds for a key, as an owner or until the key is handed off.
     pub fn get(&self, key: &[u8]) -> Option<&Value> {
         self.held.copies.value(key)
@@ -167,42 +161,17 @@ impl Replicator {
 
     // ---- Calls.
 
-    /// Writes, and reports the outcome by [`ReplicatorEvent::WriteDone`] with `id`.
-    ///
-    /// # Errors
-    /// [`UpdateError`]; nothing was written then, and no event follows.
-    pub fn write(
-        &mut self,
-        now: Instant,
-        wall: Duration,
-        key: &[u8],
-        op: Op,
-        id: u64,
-    ) -> Result<(), UpdateError> {
-        self.call(Moment { now, wall }, key, op, Caller::Driver(id))
-    }
-
-    /// Asks `member` to write in this node's place. [`ReplicatorEvent::OperationDone`] reports the outcome.
-    ///
-    /// # Errors
-    /// [`UpdateError::Full`] or [`UpdateError::KeyTooLong`]; nothing was sent then.
-    pub fn operate(
-        &mut self,
-        now: Instant,
-        member: PublicKey,
-        key: &[u8],
-        op: Op,
-    ) -> Result<OperationId, UpdateError> {
-        self.operations.operate(&mut self.shared, now, member, key, op)
-    }
-
     /// Reads a key. A node that holds it answers from its copy; any other node asks the owners. In both cases the
-    /// answer is [`ReplicatorEvent::ReadDone`] or [`ReplicatorEvent::ReadFailed`] with `id`, and includes this node's
-    /// own pending write.
+    /// answer includes this node's own pending write. [`ReplicatorEvent::ReadDone`] or
+    /// [`ReplicatorEvent::ReadFailed`] with `id` follows.
     ///
     /// # Errors
-    /// [`UpdateError`]; no event follows then.
-    pub fn read(&mut self, now: Instant, key: &[u8], id: u64) -> Result<(), UpdateError> {
+    /// [`ReadFailure`]; no event follows then.
+    pub fn read(&mut self, now: Instant, id: u64, key: &[u8]) -> Result<(), ReadFailure> {
+        Ok(self.begin_read(now, id, key)?)
+    }
+
+    fn begin_read(&mut self, now: Instant, id: u64, key: &[u8]) -> Result<(), UpdateError> {
         let sh = &mut self.shared;
         if key.len() > MAX_KEY_BYTES {
             return Err(UpdateError::KeyTooLong(key.len()));
@@ -248,7 +217,17 @@ impl Replicator {
 
     // ---- Durable records.
 
-    /// The durable record of a key, to be stored on [`ReplicatorEvent::Changed`]. None: delete the record.
+    /// The next keys whose durable records changed: the driver stores each [`record`](Replicator::record), and
+    /// [`clock_high_water`](Replicator::clock_high_water) with them, in one commit.
+    ///
+    /// A driver with a store drains this before [`poll_event`](Replicator::poll_event) and
+    /// [`poll_transmit`](Replicator::poll_transmit). Then no caller and no peer learns of a write that a crash could
+    /// still undo, and after a crash no dot or sum that others have seen is given out again.
+    pub fn poll_changed(&mut self) -> Option<Vec<Vec<u8>>> {
+        self.shared.events.poll_changed()
+    }
+
+    /// The durable record of a key. None: delete the record.
     pub fn record(&self, key: &[u8]) -> Option<Vec<u8>> {
         self.writes.record(key, self.held.copies.value(key)).map(|record| record.encode())
     }
@@ -372,16 +351,13 @@ impl Replicator {
 
     // ---- Outputs.
 
-    /// The next message to send, as a reliable message of at most [`MAX_MESSAGE_BYTES`].
-    ///
-    /// A driver with a store drains [`poll_event`](Replicator::poll_event) and commits the changed records first.
-    /// Then an acknowledgement means that the delta is durable here, and after a crash no dot or sum that others have
-    /// seen is given out again.
+    /// The next message to send, as a reliable message of at most [`MAX_MESSAGE_BYTES`]. Drain
+    /// [`poll_changed`](Replicator::poll_changed) first.
     pub fn poll_transmit(&mut self) -> Option<(PublicKey, Vec<u8>)> {
         self.shared.outbox.pop()
     }
 
-    /// The next event.
+    /// The next event. Drain [`poll_changed`](Replicator::poll_changed) first.
     pub fn poll_event(&mut self) -> Option<ReplicatorEvent> {
         self.shared.events.poll()
     }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rand_core::Rng as _;
 
 use super::config::MAX_KEY_BYTES;
-use super::error::UpdateError;
+use super::error::{UpdateError, UpdateFailure};
 use super::event::ReplicatorEvent;
 use super::message::{Message, Op};
 use super::served::{APPLIED, BUSY, OTHER_KIND, REFUSED, UNKNOWN};
@@ -28,36 +28,39 @@ const GIVE_UP: Duration = Duration::from_secs(60);
 /// 128 random bits.
 pub type OperationId = [u8; 16];
 
-/// How an operation ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OperationOutcome {
-    /// Done, once.
-    Applied,
+/// How an operation failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum OperationError {
     /// Not done: the member has no room now.
+    #[error("the member can't take the write now")]
     Busy,
     /// Not done: the value or the key refused it.
+    #[error("the member refused the write")]
     Refused,
     /// Not done: the key holds this type.
+    #[error("the key holds a {}", .0.as_str())]
     OtherKind(Kind),
     /// Done once or not at all: the member is lost or silent, or no owner has acknowledged its write.
+    #[error("the write was made once or not at all")]
     Unknown,
 }
 
-impl OperationOutcome {
-    /// The outcome that a member's byte tells.
-    pub(super) fn from_code(code: u8) -> Option<OperationOutcome> {
-        match code {
-            APPLIED => Some(OperationOutcome::Applied),
-            BUSY => Some(OperationOutcome::Busy),
-            REFUSED => Some(OperationOutcome::Refused),
-            UNKNOWN => Some(OperationOutcome::Unknown),
-            _ => code.checked_sub(OTHER_KIND).and_then(Kind::from_byte).map(OperationOutcome::OtherKind),
-        }
-    }
+/// The outcome that a member's byte tells, if it tells one.
+pub(super) fn outcome_of(code: u8) -> Option<Result<(), OperationError>> {
+    let error = match code {
+        APPLIED => return Some(Ok(())),
+        BUSY => OperationError::Busy,
+        REFUSED => OperationError::Refused,
+        UNKNOWN => OperationError::Unknown,
+        _ => OperationError::OtherKind(code.checked_sub(OTHER_KIND).and_then(Kind::from_byte)?),
+    };
+    Some(Err(error))
 }
 
 #[derive(Debug)]
 struct Underway {
+    /// The id given by the caller.
+    call: u64,
     member: PublicKey,
     message: Message,
     next: Instant,
@@ -69,15 +72,16 @@ struct Underway {
 pub(super) struct Operations(BTreeMap<OperationId, Underway>);
 
 impl Operations {
-    /// Asks `member` to write in this node's place.
+    /// Asks `member` to write in this node's place, and reports the outcome under the id `call`.
     pub(super) fn operate(
         &mut self,
         sh: &mut Shared,
         now: Instant,
+        call: u64,
         member: PublicKey,
         key: &[u8],
         op: Op,
-    ) -> Result<OperationId, UpdateError> {
+    ) -> Result<(), UpdateError> {
         if key.len() > MAX_KEY_BYTES {
             return Err(UpdateError::KeyTooLong(key.len()));
         }
@@ -88,12 +92,13 @@ impl Operations {
         sh.rng.fill_bytes(&mut id);
         let message = Message::Operation { id: id.into(), key: key.to_vec().into(), op };
         sh.send(member, &message);
-        self.0.insert(id, Underway { member, message, next: now + RETRY, give_up: now + GIVE_UP });
-        Ok(id)
+        let (next, give_up) = (now + RETRY, now + GIVE_UP);
+        self.0.insert(id, Underway { call, member, message, next, give_up });
+        Ok(())
     }
 
     pub(super) fn on_reply(&mut self, sh: &mut Shared, from: PublicKey, id: OperationId, code: u8) {
-        let Some(outcome) = OperationOutcome::from_code(code) else {
+        let Some(outcome) = outcome_of(code) else {
             sh.stats.malformed += 1;
             return;
         };
@@ -116,7 +121,7 @@ impl Operations {
             }
         }
         for id in lost {
-            self.end(sh, id, OperationOutcome::Unknown);
+            self.end(sh, id, Err(OperationError::Unknown));
         }
     }
 
@@ -125,12 +130,12 @@ impl Operations {
         let lost = self.0.iter().filter(|(_, underway)| underway.member == peer);
         let lost: Vec<OperationId> = lost.map(|(id, _)| *id).collect();
         for id in lost {
-            self.end(sh, id, OperationOutcome::Unknown);
+            self.end(sh, id, Err(OperationError::Unknown));
         }
     }
 
-    fn end(&mut self, sh: &mut Shared, id: OperationId, outcome: OperationOutcome) {
-        self.0.remove(&id);
-        sh.events.push(ReplicatorEvent::OperationDone { id, outcome });
+    fn end(&mut self, sh: &mut Shared, id: OperationId, outcome: Result<(), OperationError>) {
+        let Some(Underway { call, .. }) = self.0.remove(&id) else { return };
+        sh.events.push(ReplicatorEvent::Updated { id: call, outcome: outcome.map_err(UpdateFailure::from) });
     }
 }

@@ -7,6 +7,7 @@ use minicbor::bytes::ByteVec;
 
 use super::config::MAX_READS;
 use super::copies::Copies;
+use super::error::ReadFailure;
 use super::event::ReplicatorEvent;
 use super::message::Message;
 use super::shared::Shared;
@@ -113,7 +114,7 @@ impl Reading {
     /// Repairs the owners that lag, and tells the caller the value with this node's own `pending` delta.
     pub(super) fn finish(mut self, sh: &mut Shared, wall: Duration, id: u64, pending: Option<&Value>) {
         if self.answers.is_empty() && self.value.is_none() {
-            sh.events.push(ReplicatorEvent::ReadFailed { id });
+            sh.events.push(ReplicatorEvent::ReadFailed { id, why: ReadFailure::NoAnswer });
             return;
         }
         self.repair(sh);

@@ -98,25 +98,25 @@ fn code(outcome: Result<(), UpdateError>) -> u8 {
 mod tests {
     use super::*;
     use crate::replication::crdt::Kind;
-    use crate::replication::replicator::operations::OperationOutcome;
+    use crate::replication::replicator::operations::{OperationError, outcome_of};
 
     #[test]
     fn an_outcome_is_told_as_it_was() {
         let wrong = |held| UpdateError::Value(CrdtError::WrongKind { held, wanted: Kind::Set });
         let table = [
-            (Ok(()), OperationOutcome::Applied),
-            (Err(UpdateError::Full("reads")), OperationOutcome::Busy),
-            (Err(UpdateError::NoOwners), OperationOutcome::Busy),
-            (Err(UpdateError::Unknown), OperationOutcome::Busy),
-            (Err(wrong(Kind::Counter)), OperationOutcome::OtherKind(Kind::Counter)),
-            (Err(wrong(Kind::Register)), OperationOutcome::OtherKind(Kind::Register)),
-            (Err(UpdateError::Unacknowledged), OperationOutcome::Unknown),
-            (Err(UpdateError::KeyTooLong(9)), OperationOutcome::Refused),
-            (Err(UpdateError::Observer), OperationOutcome::Refused),
+            (Ok(()), Ok(())),
+            (Err(UpdateError::Full("reads")), Err(OperationError::Busy)),
+            (Err(UpdateError::NoOwners), Err(OperationError::Busy)),
+            (Err(UpdateError::Unknown), Err(OperationError::Busy)),
+            (Err(wrong(Kind::Counter)), Err(OperationError::OtherKind(Kind::Counter))),
+            (Err(wrong(Kind::Register)), Err(OperationError::OtherKind(Kind::Register))),
+            (Err(UpdateError::Unacknowledged), Err(OperationError::Unknown)),
+            (Err(UpdateError::KeyTooLong(9)), Err(OperationError::Refused)),
+            (Err(UpdateError::Observer), Err(OperationError::Refused)),
         ];
         for (outcome, told) in table {
-            assert_eq!(OperationOutcome::from_code(code(outcome)), Some(told), "{outcome:?}");
+            assert_eq!(outcome_of(code(outcome)), Some(told), "{outcome:?}");
         }
-        assert_eq!(OperationOutcome::from_code(UNKNOWN + 1), None);
+        assert_eq!(outcome_of(UNKNOWN + 1), None);
     }
 }

@@ -1,5 +1,6 @@
 //! The choreography of a write: what it asks first, where it is made, and what it waits for.
 //!
+//! 0. An observer asks the key's first owner to write in its place. A node that leaves makes no write any more.
 //! 1. An owner without a copy, and the remover of an element that isn't in this node's copy, ask the other owners
 //!    first ([`must_ask`](Replicator::must_ask)). The write continues with their answers.
 //! 2. The write is made: as an owner in the state held, elsewhere as a delta for the owners.
@@ -8,13 +9,13 @@
 //!
 //! Other nodes' deltas and observers' operations take the same steps.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Replicator;
 use super::asking::Asked;
 use super::calls::{Caller, MAX_WRITES};
 use super::config::MAX_KEY_BYTES;
-use super::error::UpdateError;
+use super::error::{UpdateError, UpdateFailure};
 use super::message::{Message, Op};
 use super::operations::OperationId;
 use super::served::Arrival;
@@ -23,6 +24,34 @@ use crate::key::PublicKey;
 use crate::replication::crdt::{Digest, Value};
 
 impl Replicator {
+    /// Changes a key. [`ReplicatorEvent::Updated`](super::ReplicatorEvent::Updated) with `id` tells how the update ended.
+    ///
+    /// An observer has no replica id: the key's first owner writes in its place.
+    ///
+    /// # Errors
+    /// [`UpdateFailure`]; nothing was written then, and no event follows.
+    pub fn update(
+        &mut self,
+        now: Instant,
+        wall: Duration,
+        id: u64,
+        key: &[u8],
+        op: Op,
+    ) -> Result<(), UpdateFailure> {
+        if self.held.is_leaving() {
+            return Err(UpdateFailure::Leaving);
+        }
+        if self.shared.config.observer {
+            return Ok(self.operate(now, id, key, op)?);
+        }
+        Ok(self.call(Moment { now, wall }, key, op, Caller::Driver(id))?)
+    }
+
+    fn operate(&mut self, now: Instant, id: u64, key: &[u8], op: Op) -> Result<(), UpdateError> {
+        let owner = *self.shared.ring.owners(key, 1).first().ok_or(UpdateError::NoOwners)?;
+        self.operations.operate(&mut self.shared, now, id, owner, key, op)
+    }
+
     /// Begins a caller's write.
     ///
     /// # Errors

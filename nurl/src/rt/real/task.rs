@@ -14,7 +14,7 @@ pub enum Plane {
     /// Sockets, sessions, paths, failure detector: one dedicated thread.
     Net,
     /// Ring, jobs, replication, database commits: one thread.
-    State,
+    Work,
     /// Handlers: a bounded pool.
     Compute,
 }
@@ -25,11 +25,11 @@ pub struct Planes(Arc<Inner>);
 
 struct Inner {
     net: Handle,
-    state: Handle,
+    work: Handle,
     compute: Option<tokio::runtime::Runtime>,
     // Dropping a sender ends its plane's thread.
     _net_guard: oneshot::Sender<()>,
-    _state_guard: oneshot::Sender<()>,
+    _work_guard: oneshot::Sender<()>,
 }
 
 impl Drop for Inner {
@@ -51,7 +51,7 @@ impl Planes {
     /// The operating system's error when it can't start a thread.
     pub fn start(name: &str, pool: usize) -> io::Result<Planes> {
         let (net, net_guard) = plane_thread(format!("{name}-net"))?;
-        let (state, state_guard) = plane_thread(format!("{name}-state"))?;
+        let (work, work_guard) = plane_thread(format!("{name}-work"))?;
         let compute = Builder::new_multi_thread()
             .worker_threads(pool.max(1))
             .max_blocking_threads(BLOCKING_THREADS)
@@ -60,10 +60,10 @@ impl Planes {
             .build()?;
         Ok(Planes(Arc::new(Inner {
             net,
-            state,
+            work,
             compute: Some(compute),
             _net_guard: net_guard,
-            _state_guard: state_guard,
+            _work_guard: work_guard,
         })))
     }
 
@@ -75,7 +75,7 @@ impl Planes {
     {
         let handle = match plane {
             Plane::Net => &self.0.net,
-            Plane::State => &self.0.state,
+            Plane::Work => &self.0.work,
             Plane::Compute => self.pool(),
         };
         JoinHandle(handle.spawn(future))

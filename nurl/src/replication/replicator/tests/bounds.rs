@@ -27,14 +27,17 @@ fn full_tables_are_typed_errors_and_counted() {
         node.make(Moment { now, wall }, b"d", &add(1), None),
         Err(UpdateError::Full("unacknowledged writes"))
     );
-    assert!(matches!(node.write(now, wall, &[0; 1025], add(1), 1), Err(UpdateError::KeyTooLong(1025))));
+    assert!(matches!(
+        node.call(Moment { now, wall }, &[0; 1025], add(1), calls::Caller::Driver(1)),
+        Err(UpdateError::KeyTooLong(1025))
+    ));
     node.set_ring(now, ring([]));
     assert_eq!(node.make(Moment { now, wall }, b"a", &add(1), None), Err(UpdateError::NoOwners));
     for id in 0..MAX_READS as u64 {
         node.set_ring(now, ring(1..3));
-        node.read(now, b"zz", id).unwrap();
+        node.begin_read(now, id, b"zz").unwrap();
     }
-    assert_eq!(node.read(now, b"zz", 99_999), Err(UpdateError::Full("reads")));
+    assert_eq!(node.begin_read(now, 99_999, b"zz"), Err(UpdateError::Full("reads")));
     while node.shared.outbox.len() < MAX_OUTBOX {
         node.shared.send(peer(1), &Message::Pull { keys: Vec::new() });
     }
@@ -49,10 +52,10 @@ fn operations_are_bounded_at_both_ends() {
     let (now, wall) = (mesh.now, mesh.wall);
     mesh.update(1, b"n", &add(1));
     mesh.deliver();
-    for _ in 0..operations::MAX_OPERATIONS {
-        mesh.node(0).operate(now, peer(1), b"k", add(1)).unwrap();
+    for id in 0..operations::MAX_OPERATIONS as u64 {
+        mesh.operate(0, id, peer(1), b"k", add(1)).unwrap();
     }
-    assert_eq!(mesh.node(0).operate(now, peer(1), b"k", add(1)), Err(UpdateError::Full("operations")));
+    assert_eq!(mesh.operate(0, 99_999, peer(1), b"k", add(1)), Err(UpdateError::Full("operations")));
     let member = mesh.node(1);
     let ask = |member: &mut Replicator, now, n: u32| {
         let mut id = [0; 16];

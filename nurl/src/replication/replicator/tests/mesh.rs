@@ -50,6 +50,8 @@ pub(super) struct Mesh {
     pub(super) loss_percent: u64,
     pub(super) cut: BTreeSet<(PublicKey, PublicKey)>,
     pub(super) events: Vec<(PublicKey, ReplicatorEvent)>,
+    /// The changed records, by their holders.
+    pub(super) changed: Vec<(PublicKey, Vec<u8>)>,
     /// The durable records.
     pub(super) disk: BTreeMap<(PublicKey, Vec<u8>), Vec<u8>>,
     /// Bytes of `Delta` and `States` messages.
@@ -68,6 +70,7 @@ impl Mesh {
             loss_percent: 0,
             cut: BTreeSet::new(),
             events: Vec::new(),
+            changed: Vec::new(),
             disk: BTreeMap::new(),
             state_bytes: 0,
             messages: 0,
@@ -134,13 +137,14 @@ impl Mesh {
         loop {
             let mut batch = Vec::new();
             for (from, node) in &mut self.nodes {
+                for key in std::iter::from_fn(|| node.poll_changed()).flatten().collect::<Vec<_>>() {
+                    match node.record(&key) {
+                        Some(record) => self.disk.insert((*from, key.clone()), record),
+                        None => self.disk.remove(&(*from, key.clone())),
+                    };
+                    self.changed.push((*from, key));
+                }
                 while let Some(event) = node.poll_event() {
-                    if let ReplicatorEvent::Changed { key } = &event {
-                        match node.record(key) {
-                            Some(record) => self.disk.insert((*from, key.clone()), record),
-                            None => self.disk.remove(&(*from, key.clone())),
-                        };
-                    }
                     self.events.push((*from, event));
                 }
                 while let Some((to, bytes)) = node.poll_transmit() {
@@ -203,11 +207,14 @@ impl Mesh {
     /// Reads at `n`, and returns the event's content.
     pub(super) fn read(&mut self, n: u8, key: &[u8]) -> ReplicatorEvent {
         let now = self.now;
-        self.node(n).read(now, key, 77).unwrap();
+        self.node(n).read(now, 77, key).unwrap();
         self.deliver();
         self.run(6);
         let at = self.events.iter().position(|(_, event)| {
-            matches!(event, ReplicatorEvent::ReadDone { id: 77, .. } | ReplicatorEvent::ReadFailed { id: 77 })
+            matches!(
+                event,
+                ReplicatorEvent::ReadDone { id: 77, .. } | ReplicatorEvent::ReadFailed { id: 77, .. }
+            )
         });
         self.events.remove(at.unwrap()).1
     }
@@ -215,22 +222,42 @@ impl Mesh {
     /// Writes at `n` as an application does, and returns the event's outcome.
     pub(super) fn write(&mut self, n: u8, key: &[u8], op: Op) -> Result<(), UpdateError> {
         let (now, wall) = (self.now, self.wall);
-        self.node(n).write(now, wall, key, op, 88)?;
+        match self.node(n).update(now, wall, 88, key, op) {
+            Err(UpdateFailure::Here(error)) => return Err(error),
+            begun => begun.unwrap(),
+        }
         self.deliver();
         for _ in 0..20 {
             let done = self
                 .events
                 .iter()
-                .position(|(_, event)| matches!(event, ReplicatorEvent::WriteDone { id: 88, .. }));
+                .position(|(_, event)| matches!(event, ReplicatorEvent::Updated { id: 88, .. }));
             if let Some(at) = done {
-                let ReplicatorEvent::WriteDone { outcome, .. } = self.events.remove(at).1 else {
+                let ReplicatorEvent::Updated { outcome, .. } = self.events.remove(at).1 else {
                     unreachable!()
                 };
-                return outcome;
+                return outcome.map_err(|failure| match failure {
+                    UpdateFailure::Here(error) => error,
+                    other => panic!("{other}"),
+                });
             }
             self.run(1);
         }
         panic!("the write never ends");
+    }
+
+    /// Writes at `n` as an observer does, through `member`.
+    pub(super) fn operate(
+        &mut self,
+        n: u8,
+        id: u64,
+        member: PublicKey,
+        key: &[u8],
+        op: Op,
+    ) -> Result<(), UpdateError> {
+        let now = self.now;
+        let node = self.node(n);
+        node.operations.operate(&mut node.shared, now, id, member, key, op)
     }
 
     /// Kills a node and starts it again without its store.

@@ -38,7 +38,7 @@ fn a_read_with_no_owner_in_reach_fails_and_sees_its_own_write_otherwise() {
     let mut mesh = Mesh::new(6);
     let outsider = mesh.outsider(b"k");
     mesh.partition(&[outsider]);
-    assert_eq!(mesh.read(outsider, b"k"), ReplicatorEvent::ReadFailed { id: 77 });
+    assert_eq!(mesh.read(outsider, b"k"), ReplicatorEvent::ReadFailed { id: 77, why: ReadFailure::NoAnswer });
     mesh.cut.clear();
     mesh.update(0, b"k", &add(1));
     mesh.deliver();

@@ -161,7 +161,7 @@ fn a_record_restores_what_an_owner_held() {
     let mut mesh = Mesh::new(3);
     mesh.update(0, b"s", &insert(b"x"));
     mesh.deliver();
-    assert!(mesh.events.contains(&(peer(2), ReplicatorEvent::Changed { key: b"s".to_vec() })));
+    assert!(mesh.changed.contains(&(peer(2), b"s".to_vec())));
     let record = mesh.node(2).record(b"s").unwrap();
     let (now, wall) = (mesh.now, mesh.wall);
     mesh.start(2, 1);

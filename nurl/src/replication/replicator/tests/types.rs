@@ -96,17 +96,17 @@ proptest! {
             mesh.set_ring((0..7).filter(|n| peer(*n) != owner));
         }
         mesh.loss_percent = loss;
-        for writer in writers {
-            let now = mesh.now;
+        for (id, writer) in (0u64..).zip(writers) {
             if writer == 7 {
                 let member = mesh.insider(&[key]);
-                let id = mesh.node(7).operate(now, peer(member), &[key], op_of(other, 1)).unwrap();
+                mesh.operate(7, id, peer(member), &[key], op_of(other, 1)).unwrap();
                 mesh.run(62);
                 let outcome = mesh.events.iter().find_map(|(_, event)| match event {
-                    ReplicatorEvent::OperationDone { id: of, outcome } if *of == id => Some(*outcome),
+                    ReplicatorEvent::Updated { id: of, outcome } if *of == id => Some(*outcome),
                     _ => None,
                 });
-                let told = [OperationOutcome::OtherKind(kind), OperationOutcome::Busy, OperationOutcome::Unknown];
+                let told = [OperationError::OtherKind(kind), OperationError::Busy, OperationError::Unknown];
+                let told = told.map(|error| Err(UpdateFailure::AtMember(error)));
                 prop_assert!(told.contains(&outcome.unwrap()), "{:?}", outcome);
             } else {
                 let refused = mesh.write(writer, &[key], op_of(other, 1));

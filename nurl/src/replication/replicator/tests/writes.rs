@@ -111,11 +111,11 @@ fn what_waits_for_other_owners_goes_on_when_there_are_none_any_more() {
     let mut mesh = Mesh::new(3);
     mesh.partition(&[0]);
     let (now, wall) = (mesh.now, mesh.wall);
-    mesh.node(0).write(now, wall, b"k", add(1), 1).unwrap();
+    mesh.node(0).update(now, wall, 1, b"k", add(1)).unwrap();
     mesh.run(1);
     mesh.set_ring([0]);
     mesh.run(1);
-    assert!(mesh.events.contains(&(peer(0), ReplicatorEvent::WriteDone { id: 1, outcome: Ok(()) })));
+    assert!(mesh.events.contains(&(peer(0), ReplicatorEvent::Updated { id: 1, outcome: Ok(()) })));
 }
 
 #[test]
@@ -145,13 +145,13 @@ fn writes_under_way_are_bounded_and_all_of_a_key_are_answered_at_once() {
     let outsider = mesh.outsider(b"k");
     let (now, wall) = (mesh.now, mesh.wall);
     for id in 0..calls::MAX_WRITES as u64 {
-        mesh.node(outsider).write(now, wall, b"k", add(1), id).unwrap();
+        mesh.node(outsider).call(Moment { now, wall }, b"k", add(1), calls::Caller::Driver(id)).unwrap();
     }
-    let refused = mesh.node(outsider).write(now, wall, b"k", add(1), 99_999);
+    let refused = mesh.node(outsider).call(Moment { now, wall }, b"k", add(1), calls::Caller::Driver(99_999));
     assert_eq!(refused, Err(UpdateError::Full("writes under way")));
     mesh.deliver();
     let done = |(_, event): &&(PublicKey, ReplicatorEvent)| {
-        matches!(event, ReplicatorEvent::WriteDone { outcome: Ok(()), .. })
+        matches!(event, ReplicatorEvent::Updated { outcome: Ok(()), .. })
     };
     assert_eq!(mesh.events.iter().filter(done).count(), calls::MAX_WRITES);
     assert_eq!(mesh.counter(b"k"), calls::MAX_WRITES as i128);
@@ -164,14 +164,17 @@ fn an_observers_operation_is_done_once_however_often_it_is_sent() {
     mesh.start(200, 1);
     mesh.set_ring(0..4);
     let (now, wall) = (mesh.now, mesh.wall);
-    assert_eq!(mesh.node(200).write(now, wall, b"k", add(1), 1), Err(UpdateError::Observer));
+    assert_eq!(
+        mesh.node(200).call(Moment { now, wall }, b"k", add(1), calls::Caller::Driver(1)),
+        Err(UpdateError::Observer)
+    );
     // The answers are lost for a while: the same operation is sent again and again.
     mesh.cut.insert((peer(1), peer(200)));
-    let id = mesh.node(200).operate(now, peer(1), b"k", add(1)).unwrap();
+    mesh.operate(200, 5, peer(1), b"k", add(1)).unwrap();
     mesh.run(20);
     mesh.cut.clear();
     mesh.run(5);
-    let done = ReplicatorEvent::OperationDone { id, outcome: OperationOutcome::Applied };
+    let done = ReplicatorEvent::Updated { id: 5, outcome: Ok(()) };
     assert!(mesh.events.contains(&(peer(200), done)));
     mesh.run(20);
     assert_eq!(mesh.counter(b"k"), 1);
@@ -180,14 +183,15 @@ fn an_observers_operation_is_done_once_however_often_it_is_sent() {
 #[test]
 fn an_operation_is_unknown_when_its_member_is_lost() {
     let mut mesh = Mesh::new(3);
-    let now = mesh.now;
     mesh.partition(&[0]);
-    let lost = mesh.node(0).operate(now, peer(1), b"k", add(1)).unwrap();
+    let (lost, silent) = (1, 2);
+    mesh.operate(0, lost, peer(1), b"k", add(1)).unwrap();
     mesh.node(0).on_peer_lost(peer(1));
-    let silent = mesh.node(0).operate(now, peer(2), b"k", add(1)).unwrap();
+    mesh.operate(0, silent, peer(2), b"k", add(1)).unwrap();
     mesh.run(62);
     for id in [lost, silent] {
-        let event = ReplicatorEvent::OperationDone { id, outcome: OperationOutcome::Unknown };
+        let outcome = Err(OperationError::Unknown.into());
+        let event = ReplicatorEvent::Updated { id, outcome };
         assert!(mesh.events.contains(&(peer(0), event)));
     }
 }

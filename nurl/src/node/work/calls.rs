@@ -1,0 +1,114 @@
+//! Calls on replicated state, and the callers that wait for their answers.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use super::outcome;
+use crate::error::Error;
+use crate::node::command::Reply;
+use crate::replication::crdt::Value;
+use crate::replication::replicator::ReplicatorEvent;
+
+/// A call, and its caller.
+pub(super) enum Call {
+    /// A write.
+    Update { key: Bytes, reply: Reply<Result<(), Error>> },
+    /// A read.
+    Read { key: Bytes, reply: Reply<Result<Option<Value>, Error>> },
+}
+
+/// The calls under way. The replicator bounds them: it ends a call over its limits at once.
+pub(super) struct Calls {
+    open: BTreeMap<u64, Call>,
+    /// The id of the last call.
+    last: u64,
+    /// Whether this node writes through members: then no answer to a write waits for its own store.
+    observer: bool,
+    /// Answers that wait for the store.
+    deferred: Vec<ReplicatorEvent>,
+}
+
+impl Calls {
+    pub(super) fn new(observer: bool) -> Calls {
+        Calls { open: BTreeMap::new(), last: 0, observer, deferred: Vec::new() }
+    }
+
+    /// Gives an id to a call.
+    pub(super) fn open(&mut self, call: Call) -> u64 {
+        self.last += 1;
+        self.open.insert(self.last, call);
+        self.last
+    }
+
+    /// Answers the caller whose call is over, or defers the answer until the store has the write.
+    pub(super) fn on_event(&mut self, event: ReplicatorEvent) {
+        let at_once = match &event {
+            ReplicatorEvent::Updated { .. } => self.observer,
+            ReplicatorEvent::ReadDone { .. } => false,
+            ReplicatorEvent::ReadFailed { .. } | ReplicatorEvent::ViewDiffers { .. } => true,
+        };
+        if at_once {
+            self.answer(event);
+        } else {
+            self.deferred.push(event);
+        }
+    }
+
+    /// Gives the deferred answers.
+    pub(super) fn answer_deferred(&mut self) {
+        for event in std::mem::take(&mut self.deferred) {
+            self.answer(event);
+        }
+    }
+
+    /// Answers the caller whose call is over.
+    pub(super) fn answer(&mut self, event: ReplicatorEvent) {
+        // An error of a reply means that the caller gave up.
+        match event {
+            ReplicatorEvent::Updated { id, outcome } => {
+                if let Some(Call::Update { key, reply }) = self.open.remove(&id) {
+                    let _ = reply.send(outcome.map_err(|failure| outcome::of_update(failure, &key)));
+                }
+            }
+            ReplicatorEvent::ReadDone { id, value } => {
+                if let Some(Call::Read { reply, .. }) = self.open.remove(&id) {
+                    let _ = reply.send(Ok(value));
+                }
+            }
+            ReplicatorEvent::ReadFailed { id, why } => {
+                if let Some(Call::Read { key, reply }) = self.open.remove(&id) {
+                    let _ = reply.send(Err(outcome::of_read(why, &key)));
+                }
+            }
+            // Views converge by membership's own push-pull.
+            ReplicatorEvent::ViewDiffers { .. } => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::StateError;
+    use crate::replication::replicator::ReadFailure;
+    use crate::rt::sync::oneshot;
+
+    #[test]
+    fn each_caller_gets_its_own_answer_once() {
+        let mut calls = Calls::new(true);
+        let (reply, mut written) = oneshot::channel();
+        let write = calls.open(Call::Update { key: Bytes::from_static(b"w"), reply });
+        let (reply, mut read) = oneshot::channel();
+        let failed = calls.open(Call::Read { key: Bytes::from_static(b"r"), reply });
+        assert_ne!(write, failed);
+        calls.on_event(ReplicatorEvent::ReadFailed { id: failed, why: ReadFailure::NoAnswer });
+        assert!(matches!(read.try_recv(), Ok(Err(Error::State(StateError::NoAnswer)))));
+        assert!(written.try_recv().is_err(), "the write is still under way");
+        for _ in 0..2 {
+            calls.on_event(ReplicatorEvent::Updated { id: write, outcome: Ok(()) });
+        }
+        assert!(matches!(written.try_recv(), Ok(Ok(()))));
+        assert!(calls.open.is_empty());
+    }
+}

@@ -1,0 +1,126 @@
+//! What the plane keeps in its store, if it has one.
+
+use std::time::Instant;
+
+use crate::compute::job::Jobs;
+use crate::error::Error;
+use crate::key::PublicKey;
+use crate::node::command::Departure;
+use crate::replication::crdt::Stamp;
+use crate::replication::identity::ReplicaId;
+use crate::replication::replicator::Replicator;
+use crate::replication::store::{Store, StoreError};
+use crate::rt::time;
+
+/// The node's identity and counters, as an earlier process left them.
+pub(super) struct Memory {
+    pub(super) replica: ReplicaId,
+    pub(super) epoch: u64,
+    pub(super) clock: Stamp,
+}
+
+/// The store, and the epoch counter told last.
+pub(super) struct Durable {
+    store: Option<Store>,
+    epoch_told: u64,
+}
+
+impl Durable {
+    pub(super) fn new(store: Option<Store>) -> Durable {
+        Durable { store, epoch_told: 0 }
+    }
+
+    /// Whether there is a store.
+    pub(super) fn is_some(&self) -> bool {
+        self.store.is_some()
+    }
+
+    /// What an earlier process left. Without a store all writes of this process are lost at its end, so the replica
+    /// id is the process's.
+    pub(super) fn memory(&self, key: PublicKey, boot: u64) -> Result<Memory, Error> {
+        Ok(match &self.store {
+            Some(store) => Memory {
+                replica: store.replica_id(key),
+                epoch: store.epoch_counter()?,
+                clock: store.clock()?,
+            },
+            None => {
+                Memory { replica: ReplicaId { key, incarnation: boot }, epoch: 0, clock: Stamp::default() }
+            }
+        })
+    }
+
+    /// Gives the stored records back to the replicator.
+    pub(super) fn restore(&self, replicator: &mut Replicator, now: Instant) -> Result<(), Error> {
+        let Some(store) = &self.store else { return Ok(()) };
+        let (wall, mut refused) = (time::unix_now(), None);
+        store.each_state(|key, record| {
+            if let Err(error) = replicator.restore(now, wall, key, record) {
+                refused = Some(error);
+            }
+        })?;
+        match refused {
+            Some(error) => Err(StoreError::Value(error.to_string()).into()),
+            None => Ok(()),
+        }
+    }
+
+    /// Refills the reserve of durable epoch counters.
+    pub(super) fn reserve_epochs(&self, jobs: &mut Jobs) -> Result<(), Error> {
+        while let Some(counter) = jobs.poll_persist() {
+            if let Some(store) = &self.store {
+                store.set_epoch_counter(counter)?;
+            }
+            jobs.on_persisted(counter);
+        }
+        Ok(())
+    }
+
+    /// The highest epoch counter taken, if membership doesn't know it yet.
+    pub(super) fn epoch_to_tell(&mut self, highest: u64) -> Option<u64> {
+        let news = highest > self.epoch_told;
+        self.epoch_told = self.epoch_told.max(highest);
+        news.then_some(highest)
+    }
+
+    /// Stores the replicator's changes. Until this returns, none of its answers and messages may leave.
+    pub(super) fn store_changes(&self, replicator: &mut Replicator) -> Result<(), Error> {
+        while let Some(changed) = replicator.poll_changed() {
+            let Some(store) = &self.store else { continue };
+            let record = |key: Vec<u8>| (replicator.record(&key), key);
+            let records: Vec<_> =
+                changed.into_iter().map(record).map(|(record, key)| (key, record)).collect();
+            store.put_state(replicator.clock_high_water(), &records)?;
+        }
+        Ok(())
+    }
+
+    /// What becomes of the `keys` whose newest writes no other node has.
+    pub(super) fn departure(&self, keys: usize) -> Departure {
+        match self.store {
+            Some(_) => Departure { lost: 0, stored: keys },
+            None => Departure { lost: keys, stored: 0 },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand_core::SeedableRng as _;
+
+    #[test]
+    fn an_epoch_counter_is_told_once_and_only_if_it_is_higher() {
+        let mut durable = Durable::new(None);
+        for (highest, told) in [(0, None), (3, Some(3)), (3, None), (2, None), (5, Some(5))] {
+            assert_eq!(durable.epoch_to_tell(highest), told);
+        }
+    }
+
+    #[test]
+    fn a_write_that_no_other_node_has_is_stored_or_lost() {
+        let store = Store::in_memory(&mut crate::rt::Rng::from_seed([1; 32])).unwrap();
+        assert_eq!(Durable::new(Some(store)).departure(2), Departure { lost: 0, stored: 2 });
+        assert_eq!(Durable::new(None).departure(2), Departure { lost: 2, stored: 0 });
+    }
+}

@@ -1,0 +1,72 @@
+//! The channels from which the plane takes its inputs.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::compute::pool::Report;
+use crate::node::command::{View, WorkCommand, WorkInput};
+use crate::rt::sync::{mpsc, watch};
+use crate::rt::{self, time};
+
+/// Why the plane has something to do.
+pub(super) enum Wake {
+    /// There is a new view.
+    View,
+    /// A handler reports.
+    Report(Report),
+    /// The network plane has an input.
+    Input(WorkInput),
+    /// The application calls.
+    Command(WorkCommand),
+    /// The deadline has passed.
+    Deadline,
+}
+
+/// See the module.
+pub(super) struct Inlets {
+    commands: mpsc::Receiver<WorkCommand>,
+    inputs: mpsc::Receiver<WorkInput>,
+    views: watch::Receiver<Arc<View>>,
+    reports: mpsc::Receiver<Report>,
+}
+
+impl Inlets {
+    pub(super) fn new(
+        commands: mpsc::Receiver<WorkCommand>,
+        inputs: mpsc::Receiver<WorkInput>,
+        views: watch::Receiver<Arc<View>>,
+        reports: mpsc::Receiver<Report>,
+    ) -> Inlets {
+        Inlets { commands, inputs, views, reports }
+    }
+
+    /// The next input, or the deadline. None when the node was dropped or the network plane has ended.
+    ///
+    /// Views come first, because they decide where everything else goes; calls come last, because they are the only
+    /// inputs whose senders wait.
+    pub(super) async fn next(&mut self, deadline: Option<Instant>) -> Option<Wake> {
+        let timer = async {
+            match deadline {
+                Some(deadline) => time::sleep_until(deadline).await,
+                None => std::future::pending().await,
+            }
+        };
+        rt::select! {
+            changed = self.views.changed() => changed.ok().map(|()| Wake::View),
+            Some(report) = self.reports.recv() => Some(Wake::Report(report)),
+            Some(input) = self.inputs.recv() => Some(Wake::Input(input)),
+            command = self.commands.recv() => command.map(Wake::Command),
+            () = timer => Some(Wake::Deadline),
+        }
+    }
+
+    /// The present view.
+    pub(super) fn view(&mut self) -> Arc<View> {
+        self.views.borrow_and_update().clone()
+    }
+
+    /// The next input of the network plane, if one waits.
+    pub(super) fn waiting_input(&mut self) -> Option<WorkInput> {
+        self.inputs.try_recv().ok()
+    }
+}

@@ -1,0 +1,250 @@
+//! The work plane: jobs, ring and replicated state on a thread of their own.
+//!
+//! The work plane may wait for the network plane, never the reverse. Handlers run on the pool; this plane only
+//! starts them and receives their results.
+//!
+//! This file is the loop. It gives inputs to [`Jobs`] and to the [`Replicator`], and passes on their outputs: what
+//! must be durable first, then answers to callers, then messages to other nodes.
+
+mod calls;
+mod durable;
+mod inlets;
+mod leaving;
+mod outcome;
+mod parts;
+mod placing;
+mod tasks;
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use self::calls::{Call, Calls};
+use self::durable::Durable;
+use self::inlets::{Inlets, Wake};
+use self::leaving::Leaving;
+use self::placing::Placing;
+use self::tasks::Tasks;
+use super::command::{Departure, NetCommand, Reply, WorkCommand, WorkInput, WorkStats};
+use super::ending::Cause;
+use crate::compute::job::Jobs;
+use crate::compute::pool::{Pool, Report};
+use crate::error::Error;
+use crate::replication::crdt::Value;
+use crate::replication::replicator::{Replicator, ReplicatorEvent};
+use crate::rt::sync::mpsc;
+use crate::rt::time;
+use crate::transport::{Priority, kind};
+
+pub(super) use self::outcome::other_kind;
+pub(super) use self::parts::WorkParts;
+
+/// Inputs taken in one turn.
+const INPUTS_PER_TURN: usize = 256;
+
+/// See the module.
+pub(super) struct WorkPlane {
+    jobs: Jobs,
+    pool: Pool,
+    replicator: Replicator,
+    durable: Durable,
+    inlets: Inlets,
+    net: mpsc::WeakSender<NetCommand>,
+    tasks: Tasks,
+    calls: Calls,
+    placing: Placing,
+    leaving: Leaving,
+}
+
+impl WorkPlane {
+    /// Runs until the node is shut down or dropped.
+    ///
+    /// # Errors
+    /// [`Cause::Store`].
+    pub(super) async fn run(mut self) -> Result<(), Cause> {
+        self.adopt_view(time::now());
+        loop {
+            match self.pass_on(time::now()).await {
+                Ok(()) => {}
+                Err(Error::Store(error)) => return Err(Cause::Store(error)),
+                // The network plane has ended, and so has the node.
+                Err(_) => return Ok(()),
+            }
+            if let Some(reply) = self.leaving.over(time::now(), || self.replicator.unheld().offered) {
+                let departure = self.durable.departure(self.replicator.unheld().keys);
+                // Dropping the pool ends running handlers. The store is closed before the caller gets its reply,
+                // because the caller may open it again at once.
+                drop(self);
+                // An error means that the caller gave up.
+                let _ = reply.send(departure);
+                return Ok(());
+            }
+            match self.inlets.next(self.poll_timeout()).await {
+                Some(wake) => self.on_wake(time::now(), wake),
+                None => return Ok(()),
+            }
+            let now = time::now();
+            self.jobs.handle_timeout(now);
+            self.replicator.handle_timeout(now, time::unix_now());
+        }
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        let due = [self.jobs.poll_timeout(), self.replicator.poll_timeout(), self.leaving.deadline()];
+        due.into_iter().flatten().min()
+    }
+
+    // ---- Inputs.
+
+    fn on_wake(&mut self, now: Instant, wake: Wake) {
+        match wake {
+            Wake::View => self.adopt_view(now),
+            Wake::Report(report) => self.on_report(now, report),
+            Wake::Input(input) => {
+                self.on_input(now, input);
+                for _ in 1..INPUTS_PER_TURN {
+                    let Some(input) = self.inlets.waiting_input() else { break };
+                    self.on_input(now, input);
+                }
+            }
+            Wake::Command(command) => self.on_command(now, command),
+            Wake::Deadline => {}
+        }
+    }
+
+    fn adopt_view(&mut self, now: Instant) {
+        let view = self.inlets.view();
+        self.jobs.note_epoch(view.epoch);
+        if let Some(ring) = self.placing.ring_of(&view) {
+            self.jobs.set_placement(now, ring.clone());
+            self.replicator.set_ring(now, ring);
+        }
+        if self.placing.completes(&view) {
+            self.jobs.on_view_complete(now);
+            self.placing.tell_joined();
+        }
+    }
+
+    fn on_input(&mut self, now: Instant, input: WorkInput) {
+        match input {
+            WorkInput::Message { from, kind: kind::JOB, body } => self.jobs.handle_message(now, from, body),
+            WorkInput::Message { from, body, .. } => {
+                self.replicator.handle_message(now, time::unix_now(), from, &body);
+            }
+            WorkInput::SendFailed { peer } => {
+                self.jobs.on_send_failed(now, peer);
+                self.replicator.on_peer_lost(peer);
+            }
+            WorkInput::Member { peer, change } => self.jobs.on_member(now, peer, change),
+        }
+    }
+
+    fn on_report(&mut self, now: Instant, report: Report) {
+        match report {
+            Report::Progress { run, note } => self.jobs.progress(run, note),
+            Report::Finished(finished) => {
+                self.pool.forget(finished.run);
+                self.tasks.finished(&finished);
+                self.jobs.finished(now, finished.run, finished.result);
+            }
+        }
+    }
+
+    fn on_command(&mut self, now: Instant, command: WorkCommand) {
+        match command {
+            WorkCommand::Submit { kind, key, payload, options, course, reply } => {
+                let taken = self.jobs.submit(now, &kind, &key, payload, options);
+                if let Ok(task) = &taken {
+                    self.tasks.follow(*task, course);
+                }
+                let _ = reply.send(taken.map_err(Error::from));
+            }
+            WorkCommand::Cancel { task, reply } => {
+                let _ = reply.send(self.jobs.cancel(now, task));
+            }
+            WorkCommand::Update { key, op, reply } => {
+                let id = self.calls.open(Call::Update { key: key.clone(), reply });
+                if let Err(failure) = self.replicator.update(now, time::unix_now(), id, &key, op) {
+                    self.calls.answer(ReplicatorEvent::Updated { id, outcome: Err(failure) });
+                }
+            }
+            WorkCommand::Read { key, reply } => {
+                let id = self.calls.open(Call::Read { key: key.clone(), reply });
+                if let Err(why) = self.replicator.read(now, id, &key) {
+                    self.calls.answer(ReplicatorEvent::ReadFailed { id, why });
+                }
+            }
+            WorkCommand::Stats { reply } => {
+                let _ = reply.send(self.stats());
+            }
+            WorkCommand::Digest { key, reply } => {
+                let _ = reply.send(self.replicator.get(&key).map(Value::digest));
+            }
+            WorkCommand::Drain { limit, reply } => {
+                if self.tasks.await_drain(reply) {
+                    self.jobs.drain(now, limit);
+                }
+            }
+            WorkCommand::Joined { reply } => self.placing.await_join(reply),
+            WorkCommand::Shutdown { reply } => self.leave(now, reply),
+            #[cfg(all(test, not(feature = "sim")))]
+            WorkCommand::Panic => panic!("a test asked for it"),
+        }
+    }
+
+    fn stats(&self) -> WorkStats {
+        WorkStats {
+            jobs: self.jobs.stats().clone(),
+            jobs_now: self.jobs.gauges(),
+            replication: *self.replicator.stats(),
+            unacknowledged: self.replicator.pending(),
+        }
+    }
+
+    /// Begins to offer the writes that only this node has, and gives running tasks back, so that their submitters
+    /// needn't wait for a timeout.
+    fn leave(&mut self, now: Instant, reply: Reply<Departure>) {
+        if self.leaving.begin(now, reply) {
+            self.replicator.leave(now);
+            self.jobs.drain(now, Duration::ZERO);
+            self.jobs.handle_timeout(now);
+        }
+    }
+
+    // ---- Outputs.
+
+    /// Passes on all outputs of the parts. An error means that the network plane has ended.
+    async fn pass_on(&mut self, now: Instant) -> Result<(), Error> {
+        let net = self.net.upgrade().ok_or(Error::Closed)?;
+        self.durable.reserve_epochs(&mut self.jobs)?;
+        if let Some(highest) = self.durable.epoch_to_tell(self.jobs.highest_epoch()) {
+            net.send(NetCommand::NoteEpoch(highest)).await.map_err(|_| Error::Closed)?;
+        }
+        while let Some(run) = self.jobs.poll_run(now) {
+            self.tasks.started(&run);
+            self.pool.start(run);
+        }
+        while let Some(run) = self.jobs.poll_cancel() {
+            self.pool.cancel(run);
+        }
+        while let Some(event) = self.jobs.poll_event() {
+            self.tasks.on_event(event);
+        }
+        while let Some(event) = self.replicator.poll_event() {
+            self.calls.on_event(event);
+        }
+        // A caller or a peer must not learn of a write that a crash could still undo.
+        self.durable.store_changes(&mut self.replicator)?;
+        self.calls.answer_deferred();
+        while let Some((to, body)) = self.jobs.poll_transmit() {
+            let message = NetCommand::Message { to, priority: Priority::Job, kind: kind::JOB, body };
+            net.send(message).await.map_err(|_| Error::Closed)?;
+        }
+        while let Some((to, body)) = self.replicator.poll_transmit() {
+            let body = Bytes::from(body);
+            let message = NetCommand::Message { to, priority: Priority::State, kind: kind::STATE, body };
+            net.send(message).await.map_err(|_| Error::Closed)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,79 @@
+//! Making the plane of what the builder gives.
+
+use std::sync::Arc;
+
+use super::WorkPlane;
+use super::calls::Calls;
+use super::durable::Durable;
+use super::inlets::Inlets;
+use super::leaving::Leaving;
+use super::placing::Placing;
+use super::tasks::Tasks;
+use crate::compute::job::{self, Jobs};
+use crate::compute::pool::{Handlers, Pool};
+use crate::error::Error;
+use crate::key::PublicKey;
+use crate::node::Role;
+use crate::node::command::{NetCommand, View, WorkCommand, WorkInput};
+use crate::node::event::Bus;
+use crate::replication::replicator::{self, Replicator};
+use crate::replication::store::Store;
+use crate::rt::sync::{mpsc, watch};
+use crate::rt::task::Planes;
+use crate::rt::{self, time};
+
+/// Results and notes of handlers queued for this plane; a full channel makes handlers wait before they end.
+const REPORTS: usize = 1_024;
+
+/// Everything that the plane needs from the builder.
+pub(in super::super) struct WorkParts {
+    pub(in super::super) key: PublicKey,
+    pub(in super::super) boot: u64,
+    pub(in super::super) role: Role,
+    pub(in super::super) planes: Planes,
+    pub(in super::super) handlers: Handlers,
+    pub(in super::super) store: Option<Store>,
+    pub(in super::super) commands: mpsc::Receiver<WorkCommand>,
+    pub(in super::super) inputs: mpsc::Receiver<WorkInput>,
+    pub(in super::super) views: watch::Receiver<Arc<View>>,
+    pub(in super::super) net: mpsc::WeakSender<NetCommand>,
+    pub(in super::super) bus: Bus,
+}
+
+impl WorkPlane {
+    /// The plane of a node that begins, with what its store remembers.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub(in super::super) fn new(parts: WorkParts) -> Result<WorkPlane, Error> {
+        let now = time::now();
+        let durable = Durable::new(parts.store);
+        let memory = durable.memory(parts.key, parts.boot)?;
+        let config = job::Config { initial_epoch: memory.epoch, ..job::Config::default() };
+        let mut jobs = Jobs::new(config, parts.key, parts.boot, now, rt::rng("jobs"));
+        for (kind, limits) in parts.handlers.kinds() {
+            jobs.register(kind, limits.clone());
+        }
+        let config = replicator::Config {
+            observer: parts.role == Role::Observer,
+            clock: memory.clock,
+            durable: durable.is_some(),
+            ..replicator::Config::default()
+        };
+        let mut replicator = Replicator::new(config, memory.replica, now, rt::rng("replicator"));
+        durable.restore(&mut replicator, now)?;
+        let (reports_in, reports) = mpsc::channel(REPORTS);
+        Ok(WorkPlane {
+            jobs,
+            pool: Pool::new(parts.planes, parts.handlers, reports_in),
+            replicator,
+            durable,
+            inlets: Inlets::new(parts.commands, parts.inputs, parts.views, reports),
+            net: parts.net,
+            tasks: Tasks::new(parts.bus),
+            calls: Calls::new(parts.role == Role::Observer),
+            placing: Placing::default(),
+            leaving: Leaving::default(),
+        })
+    }
+}
