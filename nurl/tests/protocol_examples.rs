@@ -459,7 +459,7 @@ fn state_messages_are_these_bytes() {
         assert_eq!(peer, key(to));
         bytes
     };
-    first.update(now, wall, 1, b"key", Op::Add { by: 300 }).unwrap();
+    first.update(now, wall, 1, b"key", Op::Add { by: 300 });
     let read = sent(&mut first, 2);
     second.handle_message(now, wall, key(1), &read);
     let reply = sent(&mut second, 1);

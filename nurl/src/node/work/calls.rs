@@ -19,21 +19,14 @@ pub(super) enum Call {
 }
 
 /// The calls under way. The replicator bounds them: it ends a call over its limits at once.
+#[derive(Default)]
 pub(super) struct Calls {
     open: BTreeMap<u64, Call>,
     /// The id of the last call.
     last: u64,
-    /// Whether this node writes through members: then no answer to a write waits for its own store.
-    observer: bool,
-    /// Answers that wait for the store.
-    deferred: Vec<ReplicatorEvent>,
 }
 
 impl Calls {
-    pub(super) fn new(observer: bool) -> Calls {
-        Calls { open: BTreeMap::new(), last: 0, observer, deferred: Vec::new() }
-    }
-
     /// Gives an id to a call.
     pub(super) fn open(&mut self, call: Call) -> u64 {
         self.last += 1;
@@ -41,29 +34,8 @@ impl Calls {
         self.last
     }
 
-    /// Answers the caller whose call is over, or defers the answer until the store has the write.
-    pub(super) fn on_event(&mut self, event: ReplicatorEvent) {
-        let at_once = match &event {
-            ReplicatorEvent::Updated { .. } => self.observer,
-            ReplicatorEvent::ReadDone { .. } => false,
-            ReplicatorEvent::ReadFailed { .. } | ReplicatorEvent::ViewDiffers { .. } => true,
-        };
-        if at_once {
-            self.answer(event);
-        } else {
-            self.deferred.push(event);
-        }
-    }
-
-    /// Gives the deferred answers.
-    pub(super) fn answer_deferred(&mut self) {
-        for event in std::mem::take(&mut self.deferred) {
-            self.answer(event);
-        }
-    }
-
     /// Answers the caller whose call is over.
-    pub(super) fn answer(&mut self, event: ReplicatorEvent) {
+    pub(super) fn on_event(&mut self, event: ReplicatorEvent) {
         // An error of a reply means that the caller gave up.
         match event {
             ReplicatorEvent::Updated { id, outcome } => {
@@ -96,7 +68,7 @@ mod tests {
 
     #[test]
     fn each_caller_gets_its_own_answer_once() {
-        let mut calls = Calls::new(true);
+        let mut calls = Calls::default();
         let (reply, mut written) = oneshot::channel();
         let write = calls.open(Call::Update { key: Bytes::from_static(b"w"), reply });
         let (reply, mut read) = oneshot::channel();

@@ -31,7 +31,7 @@ use crate::compute::job::Jobs;
 use crate::compute::pool::{Pool, Report};
 use crate::error::Error;
 use crate::replication::crdt::Value;
-use crate::replication::replicator::{Replicator, ReplicatorEvent};
+use crate::replication::replicator::Replicator;
 use crate::rt::sync::mpsc;
 use crate::rt::time;
 use crate::transport::{Priority, kind};
@@ -164,15 +164,11 @@ impl WorkPlane {
             }
             WorkCommand::Update { key, op, reply } => {
                 let id = self.calls.open(Call::Update { key: key.clone(), reply });
-                if let Err(failure) = self.replicator.update(now, time::unix_now(), id, &key, op) {
-                    self.calls.answer(ReplicatorEvent::Updated { id, outcome: Err(failure) });
-                }
+                self.replicator.update(now, time::unix_now(), id, &key, op);
             }
             WorkCommand::Read { key, reply } => {
                 let id = self.calls.open(Call::Read { key: key.clone(), reply });
-                if let Err(why) = self.replicator.read(now, id, &key) {
-                    self.calls.answer(ReplicatorEvent::ReadFailed { id, why });
-                }
+                self.replicator.read(now, id, &key);
             }
             WorkCommand::Stats { reply } => {
                 let _ = reply.send(self.stats());
@@ -230,12 +226,11 @@ impl WorkPlane {
         while let Some(event) = self.jobs.poll_event() {
             self.tasks.on_event(event);
         }
+        // A caller or a peer must not learn of a write that a crash could still undo.
+        self.durable.store_changes(&mut self.replicator)?;
         while let Some(event) = self.replicator.poll_event() {
             self.calls.on_event(event);
         }
-        // A caller or a peer must not learn of a write that a crash could still undo.
-        self.durable.store_changes(&mut self.replicator)?;
-        self.calls.answer_deferred();
         while let Some((to, body)) = self.jobs.poll_transmit() {
             let message = NetCommand::Message { to, priority: Priority::Job, kind: kind::JOB, body };
             net.send(message).await.map_err(|_| Error::Closed)?;

@@ -71,7 +71,7 @@ impl WorkPlane {
             inlets: Inlets::new(parts.commands, parts.inputs, parts.views, reports),
             net: parts.net,
             tasks: Tasks::new(parts.bus),
-            calls: Calls::new(parts.role == Role::Observer),
+            calls: Calls::default(),
             placing: Placing::default(),
             leaving: Leaving::default(),
         })

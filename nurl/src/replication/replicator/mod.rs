@@ -163,12 +163,11 @@ impl Replicator {
 
     /// Reads a key. A node that holds it answers from its copy; any other node asks the owners. In both cases the
     /// answer includes this node's own pending write. [`ReplicatorEvent::ReadDone`] or
-    /// [`ReplicatorEvent::ReadFailed`] with `id` follows.
-    ///
-    /// # Errors
-    /// [`ReadFailure`]; no event follows then.
-    pub fn read(&mut self, now: Instant, id: u64, key: &[u8]) -> Result<(), ReadFailure> {
-        Ok(self.begin_read(now, id, key)?)
+    /// [`ReplicatorEvent::ReadFailed`] with `id` follows, also if the read wasn't begun.
+    pub fn read(&mut self, now: Instant, id: u64, key: &[u8]) {
+        if let Err(error) = self.begin_read(now, id, key) {
+            self.shared.events.push(ReplicatorEvent::ReadFailed { id, why: error.into() });
+        }
     }
 
     fn begin_read(&mut self, now: Instant, id: u64, key: &[u8]) -> Result<(), UpdateError> {

@@ -16,6 +16,7 @@ use super::asking::Asked;
 use super::calls::{Caller, MAX_WRITES};
 use super::config::MAX_KEY_BYTES;
 use super::error::{UpdateError, UpdateFailure};
+use super::event::ReplicatorEvent;
 use super::message::{Message, Op};
 use super::operations::OperationId;
 use super::served::Arrival;
@@ -24,27 +25,20 @@ use crate::key::PublicKey;
 use crate::replication::crdt::{Digest, Value};
 
 impl Replicator {
-    /// Changes a key. [`ReplicatorEvent::Updated`](super::ReplicatorEvent::Updated) with `id` tells how the update ended.
+    /// Changes a key. [`ReplicatorEvent::Updated`] with `id` tells how the update ended, also if it wasn't begun.
     ///
     /// An observer has no replica id: the key's first owner writes in its place.
-    ///
-    /// # Errors
-    /// [`UpdateFailure`]; nothing was written then, and no event follows.
-    pub fn update(
-        &mut self,
-        now: Instant,
-        wall: Duration,
-        id: u64,
-        key: &[u8],
-        op: Op,
-    ) -> Result<(), UpdateFailure> {
-        if self.held.is_leaving() {
-            return Err(UpdateFailure::Leaving);
+    pub fn update(&mut self, now: Instant, wall: Duration, id: u64, key: &[u8], op: Op) {
+        let begun = if self.held.is_leaving() {
+            Err(UpdateFailure::Leaving)
+        } else if self.shared.config.observer {
+            self.operate(now, id, key, op).map_err(UpdateFailure::from)
+        } else {
+            self.call(Moment { now, wall }, key, op, Caller::Driver(id)).map_err(UpdateFailure::from)
+        };
+        if let Err(failure) = begun {
+            self.shared.events.push(ReplicatorEvent::Updated { id, outcome: Err(failure) });
         }
-        if self.shared.config.observer {
-            return Ok(self.operate(now, id, key, op)?);
-        }
-        Ok(self.call(Moment { now, wall }, key, op, Caller::Driver(id))?)
     }
 
     fn operate(&mut self, now: Instant, id: u64, key: &[u8], op: Op) -> Result<(), UpdateError> {

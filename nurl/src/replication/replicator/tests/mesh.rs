@@ -207,7 +207,7 @@ impl Mesh {
     /// Reads at `n`, and returns the event's content.
     pub(super) fn read(&mut self, n: u8, key: &[u8]) -> ReplicatorEvent {
         let now = self.now;
-        self.node(n).read(now, 77, key).unwrap();
+        self.node(n).read(now, 77, key);
         self.deliver();
         self.run(6);
         let at = self.events.iter().position(|(_, event)| {
@@ -222,10 +222,7 @@ impl Mesh {
     /// Writes at `n` as an application does, and returns the event's outcome.
     pub(super) fn write(&mut self, n: u8, key: &[u8], op: Op) -> Result<(), UpdateError> {
         let (now, wall) = (self.now, self.wall);
-        match self.node(n).update(now, wall, 88, key, op) {
-            Err(UpdateFailure::Here(error)) => return Err(error),
-            begun => begun.unwrap(),
-        }
+        self.node(n).update(now, wall, 88, key, op);
         self.deliver();
         for _ in 0..20 {
             let done = self

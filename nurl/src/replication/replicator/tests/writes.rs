@@ -111,7 +111,7 @@ fn what_waits_for_other_owners_goes_on_when_there_are_none_any_more() {
     let mut mesh = Mesh::new(3);
     mesh.partition(&[0]);
     let (now, wall) = (mesh.now, mesh.wall);
-    mesh.node(0).update(now, wall, 1, b"k", add(1)).unwrap();
+    mesh.node(0).update(now, wall, 1, b"k", add(1));
     mesh.run(1);
     mesh.set_ring([0]);
     mesh.run(1);
