@@ -38,11 +38,11 @@ pub mod state {
 /// Leases with fencing tokens, for effects outside of the mesh.
 pub mod lease {
     pub use crate::compute::lease::{
-        Admission, Config, Counters, KEEP, LeaseError, MAX_KEY_BYTES, MAX_KEYS, MAX_LIFE, MAX_OUTCOME_BYTES,
-        MAX_TASKS, Outcome, Recovered, Resource, TaskId,
+        Admission, Config, Counters, Effects, KEEP, LeaseError, MAX_KEY_BYTES, MAX_KEYS, MAX_LIFE,
+        MAX_OUTCOME_BYTES, MAX_TASKS, Outcome, Recovered, Resource, TaskId,
     };
-    pub use crate::replication::store::{Effects, Opened, SetAside, Store, StoreError};
     pub use crate::ring::Epoch;
+    pub use crate::store::{Opened, SetAside, Store, StoreError};
 }
 
 /// A hub: it relays ciphertext, names the members that are connected, and answers STUN.

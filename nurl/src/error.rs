@@ -8,7 +8,7 @@ use crate::compute::job::{JobError, SubmitError};
 use crate::membership::MembershipError;
 use crate::net::reach::hub_client::DownReason;
 use crate::replication::replicator::UpdateError;
-use crate::replication::store::StoreError;
+use crate::store::StoreError;
 use crate::transport;
 
 /// Why a call on a node failed.

@@ -42,13 +42,14 @@
 //! | --- | --- | --- |
 //! | node | `node` | the assembled stack: builder, handle, events |
 //! | compute | `compute` | submit → the key's owner executes → result; fencing leases |
-//! | state | `replication` | CRDTs, replication to a key's owners, durable store |
+//! | state | `replication` | CRDTs, replication to a key's owners |
 //! | ownership | `ring` | key → owner, key → replica set, epochs |
 //! | membership | `membership` | who is alive: SWIM and Lifeguard |
 //! | seam | `transport` | `send(peer)`, `broadcast(group)`, `recv()`; direct or relayed |
 //! | reach | `net::reach`: `listen`, `advertise`, `stun`, `candidates`, `relay`, `rendezvous`, `hub`, `hub_client`, `control` | how two peers find a path |
 //! | secure | `net::secure`: `noise`, `session`, `securedgram`, `route` | encrypted datagrams between keys |
 //! | keys | `key`, `mesh` | who a peer is, who belongs together |
+//! | disk | `store` | records that outlive the process: opening, damage, transactions |
 //! | tools | `kit` | back-off, draws, timers, token buckets, the replay window: they know no layer |
 //! | shim | `rt` | sockets, time, tasks, threads, randomness, disk: tokio or simulated |
 
@@ -82,6 +83,7 @@ mod layers {
     pub mod node;
     pub mod replication;
     pub mod ring;
+    pub mod store;
     pub mod transport;
 }
 #[cfg(any(not(feature = "sim"), madsim))]
@@ -89,14 +91,16 @@ pub mod rt;
 
 #[cfg(any(not(feature = "sim"), madsim))]
 #[allow(unused_imports, reason = "a layer's path within the crate is `crate::` and its name")]
-use layers::{compute, error, key, kit, membership, mesh, net, node, replication, ring, transport};
+use layers::{compute, error, key, kit, membership, mesh, net, node, replication, ring, store, transport};
 
 /// Every layer as it is inside, for the scenarios of the simulated world, benchmarks and the examples of single layers.
 /// Nothing in here is promised to stay.
 #[cfg(all(feature = "internals", any(not(feature = "sim"), madsim)))]
 #[doc(hidden)]
 pub mod internals {
-    pub use crate::layers::{compute, key, kit, membership, mesh, net, node, replication, ring, transport};
+    pub use crate::layers::{
+        compute, key, kit, membership, mesh, net, node, replication, ring, store, transport,
+    };
 }
 
 #[cfg(any(not(feature = "sim"), madsim))]

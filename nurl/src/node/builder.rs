@@ -20,10 +20,10 @@ use crate::key::{AllowList, SecretKey};
 use crate::membership::{self, Detector, Meta, Roles};
 use crate::mesh::Ticket;
 use crate::net::reach::listen::Listen;
-use crate::replication::store::{Opened, SetAside};
 use crate::rt::sync::{Mutex, mpsc, watch};
 use crate::rt::task::{Plane, Planes};
 use crate::rt::{self, time};
+use crate::store::{Opened, SetAside};
 use crate::transport::driver::Driver;
 use crate::transport::{Limits, Transport, TransportConfig};
 

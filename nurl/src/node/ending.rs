@@ -13,9 +13,9 @@ use std::time::Duration;
 use super::command::NetCommand;
 use super::event::{Bus, NodeEvent};
 use crate::Error;
-use crate::replication::store::StoreError;
 use crate::rt::sync::{mpsc, oneshot, watch};
 use crate::rt::time;
+use crate::store::StoreError;
 
 /// How long a call without an answer waits to learn the cause. A plane that unwinds needs microseconds.
 const WHY: Duration = Duration::from_secs(1);

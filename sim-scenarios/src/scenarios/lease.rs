@@ -16,8 +16,8 @@ use chaos::scenario::{Held, Mark, Trial, Verdict};
 use chaos::sometimes;
 use nurl::PublicKey;
 use nurl::internals::compute::lease::{Admission, Config, LeaseError, Outcome, Recovered, Resource};
-use nurl::internals::replication::store::Store;
 use nurl::internals::ring::Epoch;
+use nurl::internals::store::Store;
 use nurl::rt::{self, disk, time};
 use rand_core::Rng as _;
 

@@ -40,6 +40,7 @@ mod message;
 pub mod options;
 mod record;
 mod shared;
+mod store;
 mod submission;
 mod submitter;
 mod task;

@@ -25,15 +25,17 @@
 
 mod record;
 mod resource;
+mod store;
 #[cfg(test)]
 mod tests;
 
 use std::time::Duration;
 
 pub use resource::Resource;
+pub use store::Effects;
 
-use crate::replication::store::StoreError;
 use crate::ring::Epoch;
+use crate::store::StoreError;
 
 /// 128 random bits, the same on every retry of a task.
 pub type TaskId = [u8; 16];

@@ -4,8 +4,8 @@
 //! `status:1 ‖ expires_ms:8 (little-endian) ‖ token:40 ‖ outcome`.
 
 use super::{Outcome, TaskId};
-use crate::replication::store::StoreError;
 use crate::ring::{EPOCH_LEN, Epoch};
+use crate::store::StoreError;
 
 /// The progress of a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

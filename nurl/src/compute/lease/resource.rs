@@ -5,12 +5,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::record::{Status, Task, name, split_name};
+use super::store::Effects;
 use super::{
     Admission, Config, Counters, KEEP, LeaseError, MAX_KEY_BYTES, MAX_LIFE, MAX_OUTCOME_BYTES, Recovered,
     TaskId,
 };
-use crate::replication::store::{Effects, Store, StoreError};
 use crate::ring::{Epoch, MAX_COUNTER_JUMP};
+use crate::store::{Store, StoreError};
 
 /// A resource with fenced effects. It is shared by reference. Calls block on the disk and run one after the other.
 #[derive(Debug)]

@@ -6,9 +6,9 @@ use rand_core::SeedableRng;
 
 use super::*;
 use crate::key::PublicKey;
-use crate::replication::store::Store;
 use crate::ring::MAX_COUNTER_JUMP;
 use crate::rt::Rng;
+use crate::store::Store;
 
 const WALL: Duration = Duration::from_secs(1_000_000);
 const LIFE: Duration = Duration::from_secs(60);

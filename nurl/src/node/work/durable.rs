@@ -9,8 +9,8 @@ use crate::node::command::Departure;
 use crate::replication::crdt::Stamp;
 use crate::replication::identity::ReplicaId;
 use crate::replication::replicator::Replicator;
-use crate::replication::store::{Store, StoreError};
 use crate::rt::time;
+use crate::store::{Store, StoreError};
 
 /// The node's identity and counters, as an earlier process left them.
 pub(super) struct Memory {

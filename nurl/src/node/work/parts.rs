@@ -17,10 +17,10 @@ use crate::node::Role;
 use crate::node::command::{NetCommand, View, WorkCommand, WorkInput};
 use crate::node::event::Bus;
 use crate::replication::replicator::{self, Replicator};
-use crate::replication::store::Store;
 use crate::rt::sync::{mpsc, watch};
 use crate::rt::task::Planes;
 use crate::rt::{self, time};
+use crate::store::Store;
 
 /// Results and notes of handlers queued for this plane; a full channel makes handlers wait before they end.
 const REPORTS: usize = 1_024;

@@ -9,10 +9,10 @@ use chaos::property::{Broken, fail};
 use chaos::sometimes;
 use nurl::PublicKey;
 use nurl::internals::compute::job::TaskId;
-use nurl::internals::compute::lease::{Admission, Config, LeaseError, Outcome, Recovered, Resource};
+use nurl::internals::compute::lease::{Admission, Config, Effects, LeaseError, Outcome, Recovered, Resource};
 use nurl::internals::node::Node;
-use nurl::internals::replication::store::{Effects, Store, StoreError};
 use nurl::internals::ring::Epoch;
+use nurl::internals::store::{Store, StoreError};
 use nurl::rt::{self, Rng, disk, task, time};
 use rand_core::Rng as _;
 

@@ -1,0 +1,31 @@
+//! The tables of a database. A table's owner says what its names and bytes mean.
+
+use redb::TableDefinition;
+
+/// Single records, by name.
+pub(super) const META: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("meta");
+
+/// A table of records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Table(&'static str);
+
+impl Table {
+    /// The replicator's records.
+    pub(crate) const STATE: Table = Table("state");
+    /// Outcomes of tasks.
+    pub(crate) const RESULTS: Table = Table("results");
+    /// Fencing tokens.
+    pub(crate) const LEASE_TOKENS: Table = Table("lease tokens");
+    /// Tasks that a resource has admitted.
+    pub(crate) const LEASE_TASKS: Table = Table("lease tasks");
+    /// Effects that a resource keeps in the store.
+    pub(crate) const EFFECTS: Table = Table("effects");
+
+    /// All tables, in the order in which a new database gets them: a table must exist before it can be read.
+    pub(super) const ALL: [Table; 5] =
+        [Table::STATE, Table::RESULTS, Table::LEASE_TOKENS, Table::LEASE_TASKS, Table::EFFECTS];
+
+    pub(super) const fn definition(self) -> TableDefinition<'static, &'static [u8], &'static [u8]> {
+        TableDefinition::new(self.0)
+    }
+}

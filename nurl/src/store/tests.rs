@@ -1,0 +1,207 @@
+//! Stores in memory and on disk, damaged in many ways.
+
+use rand_core::SeedableRng;
+
+#[cfg(not(feature = "sim"))]
+use super::opening::{MADE_TEXT, made};
+use super::*;
+
+fn rng(seed: u8) -> Rng {
+    Rng::from_seed([seed; 32])
+}
+
+fn put(store: &Store, records: &[(Vec<u8>, Option<Vec<u8>>)]) {
+    store.write(|write| write.put_all(Table::STATE, records)).unwrap();
+}
+
+fn exercise(store: &Store) {
+    assert_eq!(store.meta("a number").unwrap(), None);
+    store.write(|write| write.set_meta("a number", &42u64.to_le_bytes())).unwrap();
+    let record = |n: u8| (vec![n], Some(vec![n; 100]));
+    put(store, &[record(1), record(2), record(3)]);
+    put(store, &[(vec![2], None)]);
+    let write = store.begin().unwrap();
+    for (name, bytes) in [(1, b"early"), (2, b"later")] {
+        write.put(Table::RESULTS, &[name], bytes).unwrap();
+        assert_eq!(write.get(Table::RESULTS, &[name]).unwrap(), Some(bytes.to_vec()), "its own write");
+    }
+    write.retain(Table::RESULTS, |bytes| bytes != b"early").unwrap();
+    write.put(Table::EFFECTS, b"gone", b"again").unwrap();
+    write.remove(Table::EFFECTS, b"gone").unwrap();
+    assert_eq!(store.get(Table::RESULTS, &[2]).unwrap(), None, "not before the commit");
+    write.commit().unwrap();
+    let undone = store.begin().unwrap();
+    undone.put(Table::EFFECTS, b"never", b"committed").unwrap();
+    drop(undone);
+}
+
+fn verify(store: &Store) {
+    let bytes = store.meta("a number").unwrap().unwrap();
+    assert_eq!(number(&bytes, "a number").unwrap(), 42);
+    assert!(matches!(number(&bytes[1..], "a number"), Err(StoreError::Damaged("a number"))));
+    assert_eq!(records(store), [(vec![1], Some(vec![1; 100])), (vec![3], Some(vec![3; 100]))]);
+    assert_eq!(store.get(Table::RESULTS, &[1]).unwrap(), None);
+    assert_eq!(store.get(Table::RESULTS, &[2]).unwrap(), Some(b"later".to_vec()));
+    let mut effects = 0;
+    store.each(Table::EFFECTS, |_, _| effects += 1).unwrap();
+    assert_eq!(effects, 0);
+}
+
+fn records(store: &Store) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
+    let mut records = Vec::new();
+    store.each(Table::STATE, |key, record| records.push((key.to_vec(), Some(record.to_vec())))).unwrap();
+    records
+}
+
+#[test]
+fn a_store_in_memory_gives_back_what_it_took() {
+    let store = Store::in_memory(&mut rng(1)).unwrap();
+    exercise(&store);
+    verify(&store);
+    let other = Store::in_memory(&mut rng(2)).unwrap();
+    assert_ne!(store.incarnation(), other.incarnation());
+}
+
+#[cfg(not(feature = "sim"))]
+#[test]
+fn a_store_on_disk_outlives_the_process_and_keeps_its_incarnation() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store");
+    let store = Store::open(&path, &mut rng(1)).unwrap();
+    let incarnation = store.incarnation();
+    exercise(&store);
+    drop(store);
+    let store = Store::open(&path, &mut rng(2)).unwrap();
+    assert_eq!(store.incarnation(), incarnation, "drawn once, at creation");
+    verify(&store);
+    drop(store);
+    disk::remove(&path).unwrap();
+    let refused = Store::open(&path, &mut rng(3)).unwrap_err();
+    assert!(matches!(refused, StoreError::Unsound { .. }), "{refused}");
+    let Opened { store, set_aside } = Opened::at(&path, false, &mut rng(3)).unwrap();
+    assert_eq!(set_aside.unwrap().path, None);
+    assert_ne!(store.incarnation(), incarnation, "a lost disk is another replica");
+}
+
+#[cfg(not(feature = "sim"))]
+#[test]
+fn a_file_that_another_store_has_open_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store");
+    let store = Store::open(&path, &mut rng(1)).unwrap();
+    exercise(&store);
+    let refused = Store::open(&path, &mut rng(2)).unwrap_err();
+    assert!(matches!(refused, StoreError::InUse { .. }), "{refused}");
+    verify(&store);
+    drop(store);
+    verify(&Store::open(&path, &mut rng(2)).unwrap());
+}
+
+#[cfg(not(feature = "sim"))]
+#[test]
+fn an_unfinished_creation_is_begun_anew_and_another_file_is_never_touched() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store");
+    disk::create_new_private(&path, &[0; 70_000]).unwrap();
+    exercise(&Store::open(&path, &mut rng(1)).unwrap());
+    let other = dir.path().join("letter");
+    disk::create_new_private(&other, b"Dear Alice, this is no database.").unwrap();
+    assert!(matches!(Store::open(&other, &mut rng(1)), Err(StoreError::Database(_))));
+    assert_eq!(disk::read(&other, 100).unwrap(), b"Dear Alice, this is no database.");
+}
+
+/// A closed store of several blocks, and its records.
+#[cfg(not(feature = "sim"))]
+fn filled(path: &Path) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
+    let store = Store::open(path, &mut rng(1)).unwrap();
+    let record = |n: u32| (n.to_be_bytes().to_vec(), Some(vec![n as u8; 700]));
+    let records: Vec<_> = (0..200).map(record).collect();
+    for some in records.chunks(20) {
+        put(&store, some);
+    }
+    records
+}
+
+#[cfg(not(feature = "sim"))]
+fn whole_file(path: &Path) -> Vec<u8> {
+    disk::read(path, 1 << 30).unwrap()
+}
+
+#[cfg(not(feature = "sim"))]
+#[test]
+fn a_damaged_block_is_found_when_the_store_is_opened_or_holds_nothing() {
+    const BLOCK: usize = 4096;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store");
+    let records_before = filled(&path);
+    let whole = whole_file(&path);
+    let (mut found, mut harmless) = (0, 0);
+    for block in 0..whole.len() / BLOCK {
+        for (way, fill) in [0u8, 0xa5].into_iter().enumerate() {
+            let mut bytes = whole.clone();
+            bytes[block * BLOCK..(block + 1) * BLOCK].fill(fill);
+            if bytes == whole {
+                continue;
+            }
+            disk::atomic_replace(&path, &bytes).unwrap();
+            match Store::open(&path, &mut rng(2)) {
+                Err(StoreError::Unsound { .. }) => found += 1,
+                Ok(store) => {
+                    assert_eq!(records(&store), records_before, "block {block}, {way}");
+                    harmless += 1;
+                }
+                Err(other) => panic!("block {block}, {way}: {other}"),
+            }
+        }
+    }
+    assert!(found > 40 && harmless < found, "{found} found, {harmless} harmless");
+}
+
+#[cfg(not(feature = "sim"))]
+#[test]
+fn a_store_of_which_the_head_or_the_tail_is_gone_is_set_aside_and_a_strict_opening_leaves_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store");
+    filled(&path);
+    let incarnation = Store::open(&path, &mut rng(1)).unwrap().incarnation();
+    let whole = whole_file(&path);
+    let zero_head = [&[0; 9], &whole[9..]].concat();
+    let garbage_head = [&[0x5a; 64], &whole[64..]].concat();
+    let ways = [Vec::new(), zero_head, garbage_head, vec![0; whole.len()], whole[..whole.len() / 2].to_vec()];
+    let mut kept = Vec::new();
+    for (way, bytes) in ways.iter().enumerate() {
+        disk::atomic_replace(&path, bytes).unwrap();
+        disk::remove(&made(&path)).unwrap();
+        disk::create_new_private(&made(&path), MADE_TEXT).unwrap();
+        let refused = Opened::at(&path, true, &mut rng(2)).unwrap_err();
+        assert!(matches!(refused, StoreError::Unsound { .. }), "{way}: {refused}");
+        assert_eq!(&whole_file(&path), bytes, "{way}: it is left as it was");
+        let Opened { store, set_aside } = Opened::at(&path, false, &mut rng(2)).unwrap();
+        let aside = set_aside.unwrap().path.unwrap();
+        assert_eq!(&whole_file(&aside), bytes, "{way}: {}", aside.display());
+        assert_ne!(store.incarnation(), incarnation, "{way}: it writes under another id");
+        assert_eq!(records(&store), [], "{way}");
+        kept.push((aside, bytes.clone()));
+        drop(store);
+        let again = Opened::at(&path, true, &mut rng(3)).unwrap();
+        assert_eq!(again.set_aside, None, "{way}: once");
+    }
+    for (aside, bytes) in kept {
+        assert_eq!(whole_file(&aside), bytes, "no damaged store replaced another");
+    }
+}
+
+#[test]
+fn a_record_or_a_name_over_its_limit_is_refused() {
+    // The sizes of the name and of the record; whether they are taken.
+    let table = [
+        (0, 0, true),
+        (MAX_NAME_BYTES, 1, true),
+        (MAX_NAME_BYTES + 1, 1, false),
+        (1, MAX_RECORD_BYTES, true),
+        (1, MAX_RECORD_BYTES + 1, false),
+    ];
+    for (name, record, taken) in table {
+        assert_eq!(check(&vec![0; name], &vec![0; record]).is_ok(), taken, "{name} {record}");
+    }
+}

@@ -1,0 +1,82 @@
+//! Transactions: all of one becomes durable together, or none of it.
+
+use redb::ReadableTable;
+
+use super::error::{StoreError, check, guarded};
+use super::table::{META, Table};
+
+/// A transaction; dropped without a commit, it changes nothing.
+pub(crate) struct Transaction(redb::WriteTransaction);
+
+impl Transaction {
+    pub(super) fn new(write: redb::WriteTransaction) -> Transaction {
+        Transaction(write)
+    }
+
+    /// The bytes under `name`, including this transaction's own writes.
+    pub(crate) fn get(&self, table: Table, name: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        guarded(|| {
+            let table = self.0.open_table(table.definition())?;
+            Ok(table.get(name)?.map(|bytes| bytes.value().to_vec()))
+        })
+    }
+
+    /// Stores `bytes` under `name`.
+    pub(crate) fn put(&self, table: Table, name: &[u8], bytes: &[u8]) -> Result<(), StoreError> {
+        check(name, bytes)?;
+        guarded(|| {
+            self.0.open_table(table.definition())?.insert(name, bytes)?;
+            Ok(())
+        })
+    }
+
+    /// Deletes the bytes under `name`.
+    pub(crate) fn remove(&self, table: Table, name: &[u8]) -> Result<(), StoreError> {
+        guarded(|| {
+            self.0.open_table(table.definition())?.remove(name)?;
+            Ok(())
+        })
+    }
+
+    /// Stores many records, and deletes those without bytes. The caller has checked their sizes.
+    pub(crate) fn put_all(
+        &self,
+        table: Table,
+        records: &[(Vec<u8>, Option<Vec<u8>>)],
+    ) -> Result<(), StoreError> {
+        guarded(|| {
+            let mut table = self.0.open_table(table.definition())?;
+            for (name, bytes) in records {
+                match bytes {
+                    Some(bytes) => table.insert(name.as_slice(), bytes.as_slice())?,
+                    None => table.remove(name.as_slice())?,
+                };
+            }
+            Ok(())
+        })
+    }
+
+    /// Deletes the records for which `keep` is false.
+    pub(crate) fn retain(&self, table: Table, mut keep: impl FnMut(&[u8]) -> bool) -> Result<(), StoreError> {
+        guarded(|| {
+            self.0.open_table(table.definition())?.retain(|_, bytes| keep(bytes))?;
+            Ok(())
+        })
+    }
+
+    /// Stores a single record beside the tables.
+    pub(crate) fn set_meta(&self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
+        guarded(|| {
+            self.0.open_table(META)?.insert(name, bytes)?;
+            Ok(())
+        })
+    }
+
+    /// Makes the transaction durable.
+    pub(crate) fn commit(self) -> Result<(), StoreError> {
+        guarded(|| {
+            self.0.commit()?;
+            Ok(())
+        })
+    }
+}
