@@ -15,10 +15,14 @@ pub const MAX_BATCH: usize = 4096;
 /// The name of the clock's record.
 const CLOCK: &str = "clock high water";
 
-impl Store {
+/// What the replicator keeps in a store.
+#[derive(Debug, Clone, Copy)]
+pub struct StateRecords<'a>(pub &'a Store);
+
+impl StateRecords<'_> {
     /// The id under which a node with this store writes.
     pub fn replica_id(&self, key: PublicKey) -> ReplicaId {
-        ReplicaId { key, incarnation: self.incarnation() }
+        ReplicaId { key, incarnation: self.0.incarnation() }
     }
 
     /// The stored high-water mark of the hybrid clock.
@@ -26,7 +30,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`] or [`StoreError::Damaged`].
     pub fn clock(&self) -> Result<Stamp, StoreError> {
-        let Some(bytes) = self.meta(CLOCK)? else { return Ok(Stamp::default()) };
+        let Some(bytes) = self.0.meta(CLOCK)? else { return Ok(Stamp::default()) };
         let (wall, logical) = bytes.split_at_checked(8).ok_or(StoreError::Damaged(CLOCK))?;
         let logical = logical.try_into().map_err(|_| StoreError::Damaged(CLOCK))?;
         Ok(Stamp { wall_ms: number(wall, CLOCK)?, logical: u32::from_le_bytes(logical) })
@@ -43,7 +47,7 @@ impl Store {
         }
         let mut stamp = clock.wall_ms.to_le_bytes().to_vec();
         stamp.extend_from_slice(&clock.logical.to_le_bytes());
-        self.write(|write| {
+        self.0.write(|write| {
             write.put_all(Table::STATE, records)?;
             write.set_meta(CLOCK, &stamp)
         })
@@ -54,7 +58,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`].
     pub fn each_state(&self, each: impl FnMut(&[u8], &[u8])) -> Result<(), StoreError> {
-        self.each(Table::STATE, each)
+        self.0.each(Table::STATE, each)
     }
 }
 
@@ -73,14 +77,14 @@ mod tests {
     #[test]
     fn the_clock_and_the_records_come_back() {
         let store = Store::in_memory(&mut rng(1)).unwrap();
-        assert_eq!(store.clock().unwrap(), Stamp::default());
+        assert_eq!(StateRecords(&store).clock().unwrap(), Stamp::default());
         let stamp = Stamp { wall_ms: 7, logical: 3 };
         let record = |n: u8| (vec![n], Some(vec![n; 100]));
-        store.put_state(stamp, &[record(1), record(2), record(3)]).unwrap();
-        store.put_state(stamp, &[(vec![2], None)]).unwrap();
-        assert_eq!(store.clock().unwrap(), stamp);
+        StateRecords(&store).put_state(stamp, &[record(1), record(2), record(3)]).unwrap();
+        StateRecords(&store).put_state(stamp, &[(vec![2], None)]).unwrap();
+        assert_eq!(StateRecords(&store).clock().unwrap(), stamp);
         let mut keys = Vec::new();
-        store.each_state(|key, record| keys.push((key.to_vec(), record.len()))).unwrap();
+        StateRecords(&store).each_state(|key, record| keys.push((key.to_vec(), record.len()))).unwrap();
         assert_eq!(keys, [(vec![1], 100), (vec![3], 100)]);
     }
 
@@ -90,15 +94,15 @@ mod tests {
         let large = vec![0; MAX_RECORD_BYTES + 1];
         let records = [(vec![1], Some(vec![1])), (vec![2], Some(large))];
         assert!(matches!(
-            store.put_state(Stamp::default(), &records),
+            StateRecords(&store).put_state(Stamp::default(), &records),
             Err(StoreError::TooLarge { limit: MAX_RECORD_BYTES, .. })
         ));
         let name = vec![0; MAX_NAME_BYTES + 1];
-        assert!(store.put_state(Stamp::default(), &[(name, None)]).is_err());
+        assert!(StateRecords(&store).put_state(Stamp::default(), &[(name, None)]).is_err());
         let many: Vec<_> = (0..=MAX_BATCH as u32).map(|n| (n.to_le_bytes().to_vec(), None)).collect();
-        assert!(store.put_state(Stamp::default(), &many).is_err());
+        assert!(StateRecords(&store).put_state(Stamp::default(), &many).is_err());
         let mut count = 0;
-        store.each_state(|_, _| count += 1).unwrap();
+        StateRecords(&store).each_state(|_, _| count += 1).unwrap();
         assert_eq!(count, 0);
     }
 }

@@ -44,7 +44,7 @@ mod record;
 mod replica;
 mod shared;
 mod spec;
-mod store;
+pub mod store;
 mod submission;
 mod submitter;
 mod task;

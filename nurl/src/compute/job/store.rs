@@ -10,13 +10,17 @@ use crate::store::{Store, StoreError, Table, check, number};
 /// The name of the epoch counter's record.
 const EPOCH: &str = "highest epoch counter";
 
-impl Store {
+/// What the jobs keep in a store.
+#[derive(Debug, Clone, Copy)]
+pub struct JobRecords<'a>(pub &'a Store);
+
+impl JobRecords<'_> {
     /// The stored epoch counter, from which a node continues; 0 at first.
     ///
     /// # Errors
     /// [`StoreError::Database`] or [`StoreError::Damaged`].
     pub fn epoch_counter(&self) -> Result<u64, StoreError> {
-        self.meta(EPOCH)?.map_or(Ok(0), |bytes| number(&bytes, EPOCH))
+        self.0.meta(EPOCH)?.map_or(Ok(0), |bytes| number(&bytes, EPOCH))
     }
 
     /// Stores the epoch counter.
@@ -24,7 +28,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`].
     pub fn set_epoch_counter(&self, counter: u64) -> Result<(), StoreError> {
-        self.write(|write| write.set_meta(EPOCH, &counter.to_le_bytes()))
+        self.0.write(|write| write.set_meta(EPOCH, &counter.to_le_bytes()))
     }
 
     /// Stores the outcome of a task, to be kept until `expires` (since 1970).
@@ -35,7 +39,7 @@ impl Store {
         check(task, record)?;
         let mut bytes = millis(expires).to_le_bytes().to_vec();
         bytes.extend_from_slice(record);
-        self.write(|write| write.put_all(Table::RESULTS, &[(task.to_vec(), Some(bytes))]))
+        self.0.write(|write| write.put_all(Table::RESULTS, &[(task.to_vec(), Some(bytes))]))
     }
 
     /// The outcome of a task.
@@ -43,7 +47,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`].
     pub fn result(&self, task: &[u8; 16]) -> Result<Option<Vec<u8>>, StoreError> {
-        let record = self.get(Table::RESULTS, task)?;
+        let record = self.0.get(Table::RESULTS, task)?;
         Ok(record.map(|bytes| bytes.get(8..).unwrap_or_default().to_vec()))
     }
 
@@ -59,7 +63,7 @@ impl Store {
             expired += usize::from(!keep);
             keep
         };
-        self.write(|write| write.retain(Table::RESULTS, keep))?;
+        self.0.write(|write| write.retain(Table::RESULTS, keep))?;
         Ok(expired)
     }
 }
@@ -78,13 +82,13 @@ mod tests {
     #[test]
     fn the_epoch_counter_comes_back_and_results_expire() {
         let store = Store::in_memory(&mut Rng::from_seed([1; 32])).unwrap();
-        assert_eq!(store.epoch_counter().unwrap(), 0);
-        store.set_epoch_counter(42).unwrap();
-        assert_eq!(store.epoch_counter().unwrap(), 42);
-        store.put_result(&[1; 16], Duration::from_secs(100), b"early").unwrap();
-        store.put_result(&[2; 16], Duration::from_secs(200), b"late").unwrap();
-        assert_eq!(store.expire_results(Duration::from_secs(100)).unwrap(), 1);
-        assert_eq!(store.result(&[1; 16]).unwrap(), None);
-        assert_eq!(store.result(&[2; 16]).unwrap(), Some(b"late".to_vec()));
+        assert_eq!(JobRecords(&store).epoch_counter().unwrap(), 0);
+        JobRecords(&store).set_epoch_counter(42).unwrap();
+        assert_eq!(JobRecords(&store).epoch_counter().unwrap(), 42);
+        JobRecords(&store).put_result(&[1; 16], Duration::from_secs(100), b"early").unwrap();
+        JobRecords(&store).put_result(&[2; 16], Duration::from_secs(200), b"late").unwrap();
+        assert_eq!(JobRecords(&store).expire_results(Duration::from_secs(100)).unwrap(), 1);
+        assert_eq!(JobRecords(&store).result(&[1; 16]).unwrap(), None);
+        assert_eq!(JobRecords(&store).result(&[2; 16]).unwrap(), Some(b"late".to_vec()));
     }
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::record::{Status, Task, name, split_name};
-use super::store::Effects;
+use super::store::{Effects, LeaseRecords};
 use super::{
     Admission, Config, Counters, KEEP, LeaseError, MAX_KEY_BYTES, MAX_LIFE, MAX_OUTCOME_BYTES, Recovered,
     TaskId,
@@ -56,7 +56,7 @@ impl Resource {
         let mut damaged = false;
         let mut tokens = Vec::new();
         let mut tasks = Vec::new();
-        let floor = store.lease(
+        let floor = LeaseRecords(&store).lease(
             |key, bytes| match Epoch::from_slice(bytes) {
                 Some(token) => tokens.push((key.to_vec(), token)),
                 None => damaged = true,
@@ -75,7 +75,7 @@ impl Resource {
             table.idle.insert((token, key.clone()));
             table.keys.insert(key, Key { token, tasks: 0 });
         }
-        let write = store.begin_lease()?;
+        let write = LeaseRecords(&store).begin_lease()?;
         for (name, task) in tasks {
             let mut task = task?;
             let (key, id) = split_name(&name).ok_or(StoreError::Damaged("a task's name"))?;
@@ -127,7 +127,8 @@ impl Resource {
                 return Ok(Admission::InProgress);
             }
             Some(Status::Done | Status::Unknown) => {
-                let bytes = self.store.lease_task(&name)?.ok_or(StoreError::Damaged("a task"))?;
+                let bytes =
+                    LeaseRecords(&self.store).lease_task(&name)?.ok_or(StoreError::Damaged("a task"))?;
                 let (known, outcome) = Task::decode(&bytes)?;
                 table.counters.recorded += 1;
                 return Ok(Admission::Recorded(known.outcome(outcome)));
@@ -160,7 +161,7 @@ impl Resource {
         }
         let expires_ms = millis(wall.saturating_add(life).saturating_add(KEEP));
         let entry = Task { status: Status::InProgress, expires_ms, token };
-        let write = self.store.begin_lease()?;
+        let write = LeaseRecords(&self.store).begin_lease()?;
         if let Some((_, evicted)) = &evict {
             write.set_floor(&floor.to_bytes())?;
             write.remove_token(evicted)?;
@@ -221,7 +222,7 @@ impl Resource {
             return Err(LeaseError::Fenced { current });
         }
         entry.status = Status::Done;
-        let write = self.store.begin_lease()?;
+        let write = LeaseRecords(&self.store).begin_lease()?;
         effect(&mut write.effects())?;
         write.put_task(&name, &entry.encode(outcome))?;
         write.commit()?;
@@ -238,7 +239,7 @@ impl Resource {
         let mut table = self.table();
         let name = name(key, task);
         table.in_progress(&name)?;
-        let write = self.store.begin_lease()?;
+        let write = LeaseRecords(&self.store).begin_lease()?;
         write.remove_task(&name)?;
         write.commit()?;
         table.forget(&name);
@@ -290,7 +291,7 @@ impl Resource {
         if over.is_empty() {
             return Ok(());
         }
-        let write = self.store.begin_lease()?;
+        let write = LeaseRecords(&self.store).begin_lease()?;
         for name in &over {
             write.remove_task(name)?;
         }

@@ -8,28 +8,34 @@ use crate::store::{Store, StoreError, Table, Transaction};
 /// The name of the floor's record.
 const FLOOR: &str = "lease floor";
 
-impl Store {
+/// What a resource keeps in a store.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct LeaseRecords<'a>(pub(super) &'a Store);
+
+impl LeaseRecords<'_> {
     /// The lease table's floor, tokens and tasks, as the bytes that it stored.
     pub(crate) fn lease(
         &self,
         token: impl FnMut(&[u8], &[u8]),
         task: impl FnMut(&[u8], &[u8]),
     ) -> Result<Option<Vec<u8>>, StoreError> {
-        self.each(Table::LEASE_TOKENS, token)?;
-        self.each(Table::LEASE_TASKS, task)?;
-        self.meta(FLOOR)
+        self.0.each(Table::LEASE_TOKENS, token)?;
+        self.0.each(Table::LEASE_TASKS, task)?;
+        self.0.meta(FLOOR)
     }
 
     /// The stored bytes of one task.
     pub(crate) fn lease_task(&self, name: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        self.get(Table::LEASE_TASKS, name)
+        self.0.get(Table::LEASE_TASKS, name)
     }
 
     /// Begins a transaction over the lease table and the effects.
     pub(crate) fn begin_lease(&self) -> Result<LeaseWrite, StoreError> {
-        Ok(LeaseWrite(self.begin()?))
+        Ok(LeaseWrite(self.0.begin()?))
     }
+}
 
+impl Store {
     /// The bytes that [`Effects::put`] stored.
     ///
     /// # Errors

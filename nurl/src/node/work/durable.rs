@@ -3,12 +3,14 @@
 use std::time::Instant;
 
 use crate::compute::job::Jobs;
+use crate::compute::job::store::JobRecords;
 use crate::error::Error;
 use crate::key::PublicKey;
 use crate::node::command::Departure;
 use crate::replication::crdt::Stamp;
 use crate::replication::identity::ReplicaId;
 use crate::replication::replicator::Replicator;
+use crate::replication::store::StateRecords;
 use crate::rt::time;
 use crate::store::{Store, StoreError};
 
@@ -40,9 +42,9 @@ impl Durable {
     pub(super) fn memory(&self, key: PublicKey, boot: u64) -> Result<Memory, Error> {
         Ok(match &self.store {
             Some(store) => Memory {
-                replica: store.replica_id(key),
-                epoch: store.epoch_counter()?,
-                clock: store.clock()?,
+                replica: StateRecords(store).replica_id(key),
+                epoch: JobRecords(store).epoch_counter()?,
+                clock: StateRecords(store).clock()?,
             },
             None => {
                 Memory { replica: ReplicaId { key, incarnation: boot }, epoch: 0, clock: Stamp::default() }
@@ -54,7 +56,7 @@ impl Durable {
     pub(super) fn restore(&self, replicator: &mut Replicator, now: Instant) -> Result<(), Error> {
         let Some(store) = &self.store else { return Ok(()) };
         let (wall, mut refused) = (time::unix_now(), None);
-        store.each_state(|key, record| {
+        StateRecords(store).each_state(|key, record| {
             if let Err(error) = replicator.restore(now, wall, key, record) {
                 refused = Some(error);
             }
@@ -69,7 +71,7 @@ impl Durable {
     pub(super) fn reserve_epochs(&self, jobs: &mut Jobs) -> Result<(), Error> {
         while let Some(counter) = jobs.poll_persist() {
             if let Some(store) = &self.store {
-                store.set_epoch_counter(counter)?;
+                JobRecords(store).set_epoch_counter(counter)?;
             }
             jobs.on_persisted(counter);
         }
@@ -90,7 +92,7 @@ impl Durable {
             let record = |key: Vec<u8>| (replicator.record(&key), key);
             let records: Vec<_> =
                 changed.into_iter().map(record).map(|(record, key)| (key, record)).collect();
-            store.put_state(replicator.clock_high_water(), &records)?;
+            StateRecords(store).put_state(replicator.clock_high_water(), &records)?;
         }
         Ok(())
     }
