@@ -16,6 +16,10 @@
 //! [`poll_event`](Endpoint::poll_event) after each call, and call
 //! [`handle_timeout`](Endpoint::handle_timeout) when [`poll_timeout`](Endpoint::poll_timeout) says so.
 //!
+//! **Parts.** `endpoint` dispatches each call to a peer, and holds what all peers share: our identity, the gate, the
+//! schedule, the queues. `peer` is one peer: its sessions and its handshakes in both directions. [`paths`] are its routes:
+//! NAT traversal, roaming, relays. `table` finds a peer by its key or by a session index.
+//!
 //! **Differs from WireGuard** where its userspace implementations had pitfalls: mac1 needs the mesh's
 //! secret; cookies are bound to the port too; budgets are per source; a handshake never moves the peer's
 //! address; simultaneous handshakes have a defined winner. Responses carry mac1 only: a response is
