@@ -749,7 +749,7 @@ impl NetPlane {
                 addr: hub.addr.clone(),
                 up: state.is_some_and(|state| state.up),
                 rtt: state.and_then(|state| state.rtt),
-                reflexive: state.map_or_else(Vec::new, |state| state.reflexive().collect()),
+                reflexive: self.parts.transport.reflexive(&hub.key).collect(),
                 down: state.and_then(|state| state.down),
             }
         })
