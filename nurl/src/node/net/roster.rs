@@ -179,7 +179,10 @@ impl Roster {
     /// The hubs in the ticket's order.
     pub(super) fn hub_infos(&self, transport: &Transport) -> Vec<HubInfo> {
         let states = transport.hubs();
-        self.hubs.iter().map(|hub| hub_info(hub, states.get(&hub.key))).collect()
+        self.hubs
+            .iter()
+            .map(|hub| hub_info(hub, states.get(&hub.key), transport.reflexive(&hub.key)))
+            .collect()
     }
 }
 

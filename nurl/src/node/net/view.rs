@@ -1,6 +1,7 @@
 //! What the plane tells about the mesh: members, hubs and paths to the API, and the ring's members to the plane above.
 //! Pure: each answer is made from what the detector and the transport know.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::membership::{Detector, Member, Roles};
@@ -73,13 +74,17 @@ pub(super) fn member_info(member: &Member, path: PathInfo) -> MemberInfo {
 }
 
 /// A hub for the API; without a state, one of which nothing is known yet.
-pub(super) fn hub_info(hub: &Hub, state: Option<&HubState>) -> HubInfo {
+pub(super) fn hub_info(
+    hub: &Hub,
+    state: Option<&HubState>,
+    reflexive: impl Iterator<Item = SocketAddr>,
+) -> HubInfo {
     HubInfo {
         key: hub.key,
         addr: hub.addr.clone(),
         up: state.is_some_and(|state| state.up),
         rtt: state.and_then(|state| state.rtt),
-        reflexive: state.map_or_else(Vec::new, |state| state.reflexive().collect()),
+        reflexive: reflexive.collect(),
         down: state.and_then(|state| state.down),
     }
 }
@@ -151,7 +156,7 @@ mod tests {
         assert_eq!((info.zone.as_str(), info.version.as_str(), info.path), ("zone", "0.1", path));
         let hub = Hub { key: PublicKey::from_bytes([9; 32]), addr: "hub:1".to_owned() };
         let told = |state: Option<&HubState>| {
-            let info = hub_info(&hub, state);
+            let info = hub_info(&hub, state, std::iter::empty());
             assert_eq!((info.key, info.addr.as_str()), (hub.key, "hub:1"));
             (info.up, info.rtt, info.down, info.failure().map(|failure| failure.reason))
         };

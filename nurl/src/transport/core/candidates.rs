@@ -1,17 +1,16 @@
-//! Our candidates: interfaces, bound sockets and reflexive addresses, sent to peers and to rendezvous.
+//! Our candidates: interfaces, bound sockets and reflexive addresses, gathered for peers and for rendezvous.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-
-use super::{HubState, Transport};
+use super::observed::Observed;
+use super::servers::Servers;
 use crate::key::PublicKey;
+use crate::kit::rate::TokenBucket;
 use crate::net::reach::candidates::{Gathered, candidates, leads_out};
-use crate::net::reach::hub_client::HubCommand;
-use crate::net::reach::rendezvous::Record;
 use crate::net::reach::stun;
+use crate::rt::Rng;
 use crate::rt::net::Interface;
 
 /// The interval of requests for the reflexive address: under the shortest common NAT timeout (30 s), so the mapping
@@ -24,43 +23,79 @@ const STUN_EVERY: Duration = Duration::from_secs(25);
 const STUN_AGAIN: Duration = Duration::from_secs(2);
 
 /// The number of early requests allowed in quick succession …
-pub(super) const HURRIES: u64 = 6;
+const HURRIES: u64 = 6;
 
 /// … and then one per this many seconds: behind a NAT that maps each request to another address, each answer creates
 /// new candidates, which cause new punches.
-pub(super) const HURRY_SECONDS: u64 = 10;
+const HURRY_SECONDS: u64 = 10;
 
-/// How often our record is sealed again, and how long it is valid: an older record belongs to a node that is gone.
-const RECORD_EVERY: Duration = Duration::from_secs(600);
-const RECORD_LIFE: Duration = Duration::from_secs(1_200);
+/// A change of the interface list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Change {
+    /// Whether paths are in doubt: an address from which one may have led is gone, the route to a hub changed, or the
+    /// first address after none appeared. An additional address only adds a candidate.
+    pub(super) in_doubt: bool,
+    /// Whether connections should check their route.
+    pub(super) look: bool,
+}
 
-impl Transport {
-    /// Sets the interfaces of this host, at the start and after each change; `source` returns the address from which
-    /// the host writes to another one. Returns whether connections should check their route. The interface of a
-    /// container bridge doesn't count.
-    ///
-    /// A path is in doubt only if an address from which it may have led is gone, or the route to a hub changed, or
-    /// the first address after none appeared. An additional address only adds a candidate.
-    pub fn set_interfaces(
+/// The addresses at which this node may be reached, and the sources that name them.
+pub(super) struct Gatherer {
+    stun: stun::Client,
+    servers: Servers,
+    observed: Observed,
+    interfaces: Vec<Interface>,
+    /// Where the sockets are bound, v4 and v6.
+    bound: (Option<SocketAddr>, Option<SocketAddr>),
+    list: Vec<SocketAddr>,
+    /// Token bucket for early requests for the reflexive address, in seconds that each request costs.
+    hurries: TokenBucket,
+}
+
+impl Gatherer {
+    /// A gatherer that knows no address yet.
+    pub(super) fn new(now: Instant, rng: Rng) -> Gatherer {
+        Gatherer {
+            stun: stun::Client::new(rng),
+            servers: Servers::default(),
+            observed: Observed::default(),
+            interfaces: Vec::new(),
+            bound: (None, None),
+            list: Vec::new(),
+            hurries: TokenBucket::new(1, HURRIES * HURRY_SECONDS, now),
+        }
+    }
+
+    /// The candidates as of the last [`gather`](Gatherer::gather).
+    pub(super) fn list(&self) -> &[SocketAddr] {
+        &self.list
+    }
+
+    /// Our addresses as the hub sees them, at most one of each family.
+    pub(super) fn reflexive(&self, hub: &PublicKey) -> impl Iterator<Item = SocketAddr> + use<'_> {
+        self.servers.reflexive(hub)
+    }
+
+    /// Sets the interfaces of this host; `source` returns the address from which the host writes to another one. The
+    /// interface of a container bridge doesn't count.
+    pub(super) fn set_interfaces(
         &mut self,
         now: Instant,
         interfaces: Vec<Interface>,
         source: impl Fn(IpAddr) -> Option<IpAddr>,
-    ) -> bool {
+    ) -> Change {
         let (before, first) = (ways(&self.interfaces), self.interfaces.is_empty());
         self.interfaces = interfaces;
         let after = ways(&self.interfaces);
         let rerouted = self.reroute(now, source);
         if before == after && !rerouted {
-            self.gather(now);
-            return false;
+            return Change { in_doubt: false, look: false };
         }
-        if !first && (rerouted || before.is_empty() || !before.is_subset(&after)) {
+        let in_doubt = !first && (rerouted || before.is_empty() || !before.is_subset(&after));
+        if in_doubt {
             self.observed.clear();
-            self.endpoint.on_network_change(now);
         }
-        self.gather(now);
-        !first
+        Change { in_doubt, look: !first }
     }
 
     /// Updates the source address of requests to each hub's STUN server. A reflexive address learned from another
@@ -68,7 +103,7 @@ impl Transport {
     fn reroute(&mut self, now: Instant, source: impl Fn(IpAddr) -> Option<IpAddr>) -> bool {
         let here = |ip: &IpAddr| self.interfaces.iter().any(|interface| interface.addr == *ip);
         let mut rerouted = false;
-        for server in self.hubs.values_mut().flat_map(|hub| &mut hub.servers) {
+        for server in self.servers.iter_mut() {
             // The routing table may be newer than the interface list, whose change is reported later.
             let source = source(server.addr.ip()).filter(here);
             if server.source != source {
@@ -80,28 +115,120 @@ impl Transport {
     }
 
     /// Sets the addresses of our sockets, by family.
-    pub fn set_bound(&mut self, now: Instant, v4: Option<SocketAddr>, v6: Option<SocketAddr>) {
+    pub(super) fn set_bound(&mut self, v4: Option<SocketAddr>, v6: Option<SocketAddr>) {
         self.bound = (v4, v6);
-        self.gather(now);
     }
 
     /// Sets the addresses to which a hub's name resolves, in the resolver's order. If there are none, the known ones
     /// stay. The first address of each family is queried. `source` is the same as in
-    /// [`set_interfaces`](Transport::set_interfaces).
-    pub fn set_hub_addrs(
+    /// [`set_interfaces`](Gatherer::set_interfaces).
+    pub(super) fn set_hub_addrs(
         &mut self,
         now: Instant,
         hub: PublicKey,
         found: &[SocketAddr],
         source: impl Fn(IpAddr) -> Option<IpAddr>,
     ) {
-        if let Some(state) = self.hubs.get_mut(&hub) {
-            state.resolved(now, found);
-            for server in &mut state.servers {
-                server.source = source(server.addr.ip());
+        self.servers.resolved(now, hub, found, source);
+    }
+
+    /// Computes the candidates. Returns whether they have changed.
+    pub(super) fn gather(&mut self) -> bool {
+        // A server's answer takes precedence over peers' reports.
+        let reflexive = self.servers.iter().filter_map(|server| server.reflexive);
+        let reflexive: Vec<_> = reflexive.chain(self.observed.agreed()).collect();
+        let list = candidates(&Gathered {
+            interfaces: &self.interfaces,
+            v4: self.bound.0,
+            v6: self.bound.1,
+            hub: self.servers.iter().next().map(|server| server.addr),
+            reflexive: &reflexive,
+        });
+        let changed = list != self.list;
+        self.list = list;
+        changed
+    }
+
+    /// A path is being opened, or our address may have changed: requests the reflexive address soon.
+    pub(super) fn hurry(&mut self, now: Instant) {
+        let servers = self.servers.iter_mut();
+        let mut late: Vec<_> = servers.filter(|server| server.soon(now, STUN_AGAIN) < server.due).collect();
+        if late.is_empty() || !self.hurries.take(now, HURRY_SECONDS) {
+            return;
+        }
+        for server in &mut late {
+            server.due = server.soon(now, STUN_AGAIN);
+        }
+    }
+
+    /// The host was suspended: every server is asked again.
+    pub(super) fn on_suspend(&mut self, now: Instant) {
+        for server in self.servers.iter_mut() {
+            server.due = now;
+        }
+    }
+
+    /// A peer reported our address. An unknown address triggers a STUN request, and becomes a candidate once two
+    /// peers report it.
+    pub(super) fn on_observed(&mut self, now: Instant, peer: PublicKey, addr: SocketAddr) {
+        self.observed.note(peer, addr);
+        if !self.list.contains(&addr) {
+            self.hurry(now);
+        }
+    }
+
+    /// A peer's session ended: drops its report. Returns whether there was one.
+    pub(super) fn forget(&mut self, peer: &PublicKey) -> bool {
+        self.observed.forget(peer)
+    }
+
+    /// Handles a STUN datagram.
+    pub(super) fn handle_datagram(&mut self, now: Instant, source: SocketAddr, datagram: &[u8]) {
+        self.stun.handle_datagram(now, source, datagram);
+    }
+
+    /// The next request to a server.
+    /// The counters of the questions.
+    pub(super) fn stats(&self) -> &stun::StunStats {
+        self.stun.stats()
+    }
+
+    pub(super) fn poll_transmit(&mut self, now: Instant) -> Option<stun::Transmit> {
+        self.stun.poll_transmit(now)
+    }
+
+    /// Takes the servers' answers. Returns whether a reflexive address is new.
+    pub(super) fn take_answers(&mut self) -> bool {
+        let mut learned = false;
+        while let Some(event) = self.stun.poll_event() {
+            let stun::StunOutcome::Reflexive { addr, .. } = event.outcome else { continue };
+            for server in self.servers.iter_mut().filter(|server| server.addr == event.server) {
+                learned |= server.reflexive != Some(addr);
+                server.reflexive = Some(addr);
             }
         }
-        self.gather(now);
+        learned
+    }
+
+    /// Requests the reflexive addresses that are due, and gives up requests without an answer.
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
+        let servers = self.servers.iter().filter(|server| now >= server.due);
+        let due: Vec<_> = servers.map(|server| server.addr).filter(|addr| self.can_ask(*addr)).collect();
+        for addr in due {
+            // A full table of transactions means that one to this server is in progress.
+            let _ = self.stun.query(now, addr);
+        }
+        for server in self.servers.iter_mut() {
+            if now >= server.due {
+                (server.asked, server.due) = (Some(now), now + STUN_EVERY);
+            }
+        }
+        self.stun.handle_timeout(now);
+    }
+
+    /// When [`handle_timeout`](Gatherer::handle_timeout) is due.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.servers.iter().map(|server| server.due).chain(self.stun.poll_timeout()).min()
     }
 
     /// Whether a request to `server` has a socket and an interface to leave by.
@@ -114,122 +241,6 @@ impl Transport {
         let sends =
             |bound: SocketAddr| bound.ip().is_unspecified() || bound.ip().is_loopback() == ip.is_loopback();
         bound.is_some_and(sends) && self.interfaces.iter().any(leads_there)
-    }
-
-    pub(super) fn pump_stun(&mut self, now: Instant) -> bool {
-        let mut moved = false;
-        while let Some(request) = self.stun.poll_transmit(now) {
-            self.outbox.push(request.destination, &request.contents);
-            moved = true;
-        }
-        let mut learned = false;
-        while let Some(event) = self.stun.poll_event() {
-            let stun::StunOutcome::Reflexive { addr, .. } = event.outcome else { continue };
-            let servers = self.hubs.values_mut().flat_map(|hub| &mut hub.servers);
-            for server in servers.filter(|server| server.addr == event.server) {
-                learned |= server.reflexive != Some(addr);
-                server.reflexive = Some(addr);
-            }
-        }
-        if learned {
-            self.gather(now);
-        }
-        moved
-    }
-
-    /// Computes our candidates, and sends them to peers and rendezvous if they have changed.
-    pub(super) fn gather(&mut self, now: Instant) {
-        // A server's answer takes precedence over peers' reports.
-        let reflexive = self.hubs.values().flat_map(HubState::reflexive);
-        let reflexive: Vec<_> = reflexive.chain(self.observed.agreed()).collect();
-        let list = candidates(&Gathered {
-            interfaces: &self.interfaces,
-            v4: self.bound.0,
-            v6: self.bound.1,
-            hub: self.hubs.values().find_map(|hub| hub.servers.first()).map(|server| server.addr),
-            reflexive: &reflexive,
-        });
-        if list == self.candidates {
-            return;
-        }
-        self.candidates = list;
-        self.endpoint.set_local_candidates(now, &self.candidates);
-        self.publish(now);
-    }
-
-    /// Publishes our sealed record in every hub's rendezvous, if this node has one; the connections keep it there.
-    pub(super) fn publish(&mut self, now: Instant) {
-        let (Some(generation), Some(due)) = (self.generations.first(), &mut self.record_due) else { return };
-        self.record_seq += 1;
-        *due = now + RECORD_EVERY;
-        let (base, unix_base) = self.unix_base;
-        let expires = unix_base + now.saturating_duration_since(base) + RECORD_LIFE;
-        for (hub, state) in &mut self.hubs {
-            let record =
-                Record { candidates: self.candidates.clone(), home: Some(*hub), capabilities: 0, expires };
-            match record.seal(generation, &self.local, self.record_seq, &mut self.rng) {
-                Ok(sealed) => {
-                    let sealed = Bytes::from(sealed);
-                    let order = HubCommand::Publish { seq: self.record_seq, sealed };
-                    self.stats.hub_dropped += u64::from(state.push(order));
-                }
-                // The record's limit on candidates is the same as ours.
-                Err(_) => self.stats.hub_dropped += 1,
-            }
-        }
-    }
-
-    /// Requests reflexive addresses and publishes our record, when either is due.
-    pub(super) fn refresh_candidates(&mut self, now: Instant) {
-        let servers = self.hubs.values().flat_map(|hub| &hub.servers).filter(|server| now >= server.due);
-        let due: Vec<_> = servers.map(|server| server.addr).filter(|addr| self.can_ask(*addr)).collect();
-        for addr in due {
-            // A full table of transactions means that one to this server is in progress.
-            let _ = self.stun.query(now, addr);
-        }
-        for server in self.hubs.values_mut().flat_map(|hub| &mut hub.servers) {
-            if now >= server.due {
-                (server.asked, server.due) = (Some(now), now + STUN_EVERY);
-            }
-        }
-        if self.record_due.is_some_and(|due| now >= due) {
-            self.publish(now);
-        }
-    }
-
-    /// A path is being opened, or our address may have changed: requests the reflexive address soon.
-    pub(super) fn hurry_stun(&mut self, now: Instant) {
-        let servers = self.hubs.values_mut().flat_map(|hub| &mut hub.servers);
-        let mut late: Vec<_> = servers.filter(|server| server.soon(now, STUN_AGAIN) < server.due).collect();
-        if late.is_empty() || !self.hurries.take(now, HURRY_SECONDS) {
-            return;
-        }
-        for server in &mut late {
-            server.due = server.soon(now, STUN_AGAIN);
-        }
-    }
-
-    /// A peer reported our address. An unknown address triggers a STUN request, and becomes a candidate once two
-    /// peers report it.
-    pub(super) fn on_observed(&mut self, now: Instant, peer: PublicKey, addr: SocketAddr) {
-        self.observed.note(peer, addr);
-        if !self.candidates.contains(&addr) {
-            self.hurry_stun(now);
-        }
-        self.gather(now);
-    }
-
-    /// A peer's session ended: drops its report.
-    pub(super) fn forget_observed(&mut self, now: Instant, peer: &PublicKey) {
-        if self.observed.forget(peer) {
-            self.gather(now);
-        }
-    }
-
-    /// When [`refresh_candidates`](Transport::refresh_candidates) is due.
-    pub(super) fn candidates_due(&self) -> Option<Instant> {
-        let servers = self.hubs.values().flat_map(|hub| &hub.servers);
-        servers.map(|server| server.due).chain(self.record_due).min()
     }
 }
 
@@ -246,8 +257,7 @@ mod tests {
     use crate::key::{AllowList, SecretKey};
     use crate::mesh::{Hub, Ticket};
     use crate::net::reach::listen::Listen;
-    use crate::rt::Rng;
-    use crate::transport::{Limits, TransportConfig};
+    use crate::transport::{Limits, Transport, TransportConfig};
 
     const HUB: [u8; 4] = [192, 0, 2, 1];
 
@@ -288,9 +298,9 @@ mod tests {
     fn answer(transport: &mut Transport, now: Instant, mapped: SocketAddr) -> usize {
         transport.handle_timeout(now);
         let mut asked = 0;
-        while let Some(request) = transport.stun.poll_transmit(now) {
+        while let Some(request) = transport.gatherer.stun.poll_transmit(now) {
             let response = stun::answer(&request.contents, mapped).unwrap();
-            assert!(transport.stun.handle_datagram(now, request.destination, &response));
+            assert!(transport.gatherer.stun.handle_datagram(now, request.destination, &response));
             asked += 1;
         }
         transport.pump(now);
@@ -319,10 +329,10 @@ mod tests {
             let now = origin();
             let (mut transport, _) = transport(now, &[wifi, lan], from);
             answer(&mut transport, now, reflexive(1));
-            assert!(transport.candidates.contains(&reflexive(1)));
+            assert!(transport.gatherer.list().contains(&reflexive(1)));
             let later = now + Duration::from_secs(1);
             assert_eq!(transport.set_interfaces(later, list(&to), |_| source.parse().ok()), look, "{why}");
-            assert_eq!(transport.candidates.contains(&reflexive(1)), kept, "{why}");
+            assert_eq!(transport.gatherer.list().contains(&reflexive(1)), kept, "{why}");
             let asked = answer(&mut transport, later, reflexive(2)) > 0;
             assert_eq!(asked, !kept && !to.is_empty(), "{why}: another one is asked for at once");
         }
@@ -336,7 +346,7 @@ mod tests {
         let mut asked = Vec::new();
         for tenth in 1..=600 {
             let at = now + Duration::from_millis(100 * tenth);
-            transport.hurry_stun(at);
+            transport.gatherer.hurry(at);
             if answer(&mut transport, at, reflexive(1)) > 0 {
                 asked.push(tenth / 10);
             }
@@ -352,14 +362,18 @@ mod tests {
         answer(&mut transport, now, reflexive(1));
         let (one, other) = (PublicKey::from_bytes([1; 32]), PublicKey::from_bytes([2; 32]));
         let later = now + Duration::from_secs(10);
-        transport.on_observed(later, one, reflexive(1));
+        let observe = |transport: &mut Transport, now, peer, addr| {
+            transport.gatherer.on_observed(now, peer, addr);
+            transport.gatherer.gather();
+        };
+        observe(&mut transport, later, one, reflexive(1));
         assert_eq!(answer(&mut transport, later, reflexive(1)), 0, "the peer says what is known");
-        transport.on_observed(later, one, reflexive(2));
-        assert!(!transport.candidates.contains(&reflexive(2)));
-        transport.on_observed(later, other, reflexive(2));
-        assert!(transport.candidates.contains(&reflexive(2)));
+        observe(&mut transport, later, one, reflexive(2));
+        assert!(!transport.gatherer.list().contains(&reflexive(2)));
+        observe(&mut transport, later, other, reflexive(2));
+        assert!(transport.gatherer.list().contains(&reflexive(2)));
         assert_eq!(answer(&mut transport, later, reflexive(1)), 1, "the server is asked again");
-        transport.forget_observed(later, &other);
-        assert!(!transport.candidates.contains(&reflexive(2)));
+        assert!(transport.gatherer.forget(&other) && transport.gatherer.gather());
+        assert!(!transport.gatherer.list().contains(&reflexive(2)));
     }
 }

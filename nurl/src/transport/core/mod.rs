@@ -8,89 +8,95 @@
 //! machine selects. While a path is in doubt, both routes carry the same sealed bytes, and the receiver's replay
 //! window drops the second copy.
 //!
-//! The module's parts: `datagrams` seals and opens datagrams, `hubs` talks to the hubs' connections, `candidates`
-//! computes our candidates, `observed` collects the addresses that peers see, `peers` holds the table of peers.
+//! Each part owns its data, and [`Transport`] passes what one needs of another:
+//!
+//! | part | its data |
+//! | --- | --- |
+//! | [`Endpoint`] | sessions and paths |
+//! | [`Reliable`], [`Groups`] | messages under way; groups and their keys |
+//! | `exits`: `Exits` | sealed datagrams on their way to the sockets, and to the `hubs` that relay |
+//! | `peers`: `PeerTable` | the peers that are known, and the policy by which they are evicted |
+//! | `candidates`: `Gatherer` | our addresses, with the hubs' STUN `servers` and what peers `observed` |
+//! | `records`: `Records` | our record in rendezvous, and the keys to others' records |
+//! | `inbox`: `Inbox` | datagrams and events for the layer above |
+//! | [`Waiting`] | datagrams that wait for a session |
+//!
+//! This file has what the layer above asks for; `flow` has what arrives, and its way between the parts.
 
 mod candidates;
-mod datagrams;
+mod exits;
+mod flow;
 mod hubs;
+mod inbox;
 mod observed;
 #[cfg(test)]
 mod pair_tests;
 mod peers;
+mod records;
+mod servers;
 #[cfg(test)]
 mod tests;
 
-pub use datagrams::{Datagram, Sent};
 pub use hubs::{HUB_QUEUE, HubState};
+pub use inbox::Datagram;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::SocketAddr;
-use std::ops::Range;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use self::candidates::{HURRIES, HURRY_SECONDS};
-use self::observed::Observed;
+use self::candidates::Gatherer;
+use self::exits::Exits;
+use self::hubs::Hubs;
+use self::inbox::Inbox;
+use self::peers::{PeerTable, QUIET, Traffic};
+use self::records::Records;
 use super::group::{self, Groups};
 use super::outbox::Outbox;
 use super::reliable::{self, MessageId, Priority, Reliable, ReliableConfig};
 use super::waiting::Waiting;
 use super::{
-    Gauge, Gauges, Limits, MAX_DATAGRAM_BYTES, PathInfo, SendError, TransportConfig, TransportEvent,
-    TransportStats, channel,
+    Gauge, Gauges, MAX_DATAGRAM_BYTES, PathInfo, SendError, TransportConfig, TransportEvent, TransportStats,
+    channel,
 };
 use crate::key::PublicKey;
-use crate::kit::rate::TokenBucket;
-use crate::mesh::Generation;
 use crate::net::reach::hub_client::HubCommand;
 use crate::net::reach::stun;
 use crate::net::secure::securedgram::paths::{PathReason, PathStats};
 use crate::net::secure::securedgram::{self, Endpoint};
 use crate::rt::Rng;
 use crate::rt::net::Interface;
-use peers::Known;
 
 /// Peers that the endpoint may hold beyond the known ones: they began a handshake and haven't yet proved that they
 /// have its keys. Each becomes idle after ten seconds; a hundred new ones a second is more than clients cause.
 const UNCONFIRMED_PEERS: usize = 1_024;
 
-/// Events kept between two drains; beyond it, reliable messages wait within their own budget.
-const EVENTS: usize = 4_096;
+/// The state of an accepted datagram.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sent {
+    /// It was sealed and queued for sending.
+    Sealed,
+    /// It waits for a session.
+    Waiting,
+}
 
 /// The state machine; see the module.
 pub struct Transport {
     local: PublicKey,
-    generations: Vec<Generation>,
     endpoint: Endpoint,
     reliable: Reliable,
     groups: Groups,
-    stun: stun::Client,
+    exits: Exits,
     waiting: Waiting,
-    outbox: Outbox,
-    hubs: BTreeMap<PublicKey, HubState>,
-    limits: Limits,
-    peers: BTreeMap<PublicKey, Known>,
-    joined: BTreeSet<group::Tag>,
-    interfaces: Vec<Interface>,
-    /// Where the sockets are bound, v4 and v6.
-    bound: (Option<SocketAddr>, Option<SocketAddr>),
-    candidates: Vec<SocketAddr>,
-    observed: Observed,
-    /// Token bucket for early requests for the reflexive address, in seconds that each request costs.
-    hurries: TokenBucket,
-    record_seq: u64,
-    /// When our record is to be sealed again; `None` for a node without a record.
-    record_due: Option<Instant>,
-    inbox: Vec<u8>,
-    inbox_index: Vec<(PublicKey, Range<usize>)>,
-    events: VecDeque<TransportEvent>,
-    sealed: Vec<u8>,
+    peers: PeerTable,
+    gatherer: Gatherer,
+    records: Records,
+    inbox: Inbox,
+    /// Packets of a reliable connection that are about to be sealed.
     plain: Vec<u8>,
+    /// The counters that no part owns.
     stats: TransportStats,
-    unix_base: (Instant, Duration),
-    rng: Rng,
 }
 
 impl Transport {
@@ -119,38 +125,173 @@ impl Transport {
             rng("sessions"),
         );
         let messages = ReliableConfig { max_peers: config.limits.peers, ..ReliableConfig::default() };
-        let reliable = Reliable::new(messages, local, config.boot, now, rng("reliable"));
         let mut transport = Transport {
             local,
-            groups: Groups::new(local, config.boot, generations.clone(), rng("groups")),
-            generations,
             endpoint,
-            reliable,
-            stun: stun::Client::new(rng("stun")),
+            reliable: Reliable::new(messages, local, config.boot, now, rng("reliable")),
+            groups: Groups::new(local, config.boot, generations.clone(), rng("groups")),
+            exits: Exits::new(Hubs::new(config.ticket.hubs.iter().map(|hub| hub.key))),
             waiting: Waiting::default(),
-            outbox: Outbox::default(),
-            hubs: config.ticket.hubs.iter().map(|hub| (hub.key, HubState::default())).collect(),
-            limits: config.limits,
-            peers: BTreeMap::new(),
-            joined: BTreeSet::new(),
-            interfaces: Vec::new(),
-            bound: (None, None),
-            candidates: Vec::new(),
-            observed: Observed::default(),
-            hurries: TokenBucket::new(1, HURRIES * HURRY_SECONDS, now),
-            record_seq: unix_now.as_micros() as u64,
-            record_due: config.listed.then_some(now),
-            inbox: Vec::new(),
-            inbox_index: Vec::new(),
-            events: VecDeque::new(),
-            sealed: Vec::new(),
+            peers: PeerTable::new(config.limits.peers),
+            gatherer: Gatherer::new(now, rng("stun")),
+            records: Records::new(local, generations, config.listed, now, unix_now, rng("records")),
+            inbox: Inbox::default(),
             plain: Vec::new(),
             stats: TransportStats::default(),
-            unix_base: (now, unix_now),
-            rng: rng("records"),
         };
         transport.sync_groups();
         transport
+    }
+
+    // ---- Peers.
+
+    /// Begins a session with `peer`, if there is none.
+    ///
+    /// # Errors
+    /// [`SendError::Oneself`] and [`SendError::Refused`].
+    pub fn connect(&mut self, now: Instant, peer: PublicKey) -> Result<(), SendError> {
+        if peer == self.local {
+            return Err(SendError::Oneself);
+        }
+        if !self.meet(now, peer) {
+            return Err(SendError::Refused);
+        }
+        self.endpoint.connect(now, &peer).map_err(|_| {
+            // A peer that isn't allowed gets no entry, so such keys can't fill the table.
+            self.peers.remove(&peer);
+            SendError::Refused
+        })
+    }
+
+    /// Adds a member: its group keys may be requested, and it is reachable through the hubs.
+    pub fn know(&mut self, now: Instant, peer: PublicKey) {
+        if peer == self.local {
+            return;
+        }
+        if !self.peers.contains(&peer) && self.peers.is_crowded() {
+            self.make_room(now, Duration::ZERO);
+        }
+        if self.meet(now, peer) {
+            self.peers.set_member(&peer, true);
+        }
+    }
+
+    /// The peer has left the mesh and becomes a stranger.
+    pub fn dismiss(&mut self, now: Instant, peer: &PublicKey) {
+        if self.peers.set_member(peer, false) {
+            self.forget_if_done(now, peer);
+        }
+    }
+
+    /// Drops a peer: its session, its paths, and its waiting data. [`TransportEvent::Forgotten`] follows if it was known.
+    pub fn forget(&mut self, now: Instant, peer: &PublicKey) {
+        self.waiting.forget(peer);
+        self.reliable.forget(now, *peer);
+        self.groups.forget(peer);
+        self.endpoint.forget(now, peer);
+        if self.peers.remove(peer) {
+            self.inbox.tell(TransportEvent::Forgotten { peer: *peer });
+        }
+    }
+
+    /// Adds a peer, if there is room, and sets the hubs through which its session can reach it.
+    fn meet(&mut self, now: Instant, peer: PublicKey) -> bool {
+        let new = !self.peers.contains(&peer);
+        if new && self.peers.is_crowded() && !self.make_room(now, QUIET) {
+            self.peers.refused += 1;
+            tracing::debug!(target: "nurl::transport", peer = %peer.short(), reason = "full", "a peer is refused");
+            return false;
+        }
+        self.peers.insert(now, peer);
+        // The endpoint drops idle peers without pending work; its list of hubs must then be set again.
+        if new || self.endpoint.path_state(&peer).is_none() {
+            // Fails for a peer that isn't allowed; the caller gets that error when it begins a session.
+            let _ = self.endpoint.set_relays(now, &peer, &self.exits.hubs.up());
+        }
+        true
+    }
+
+    fn forget_if_done(&mut self, now: Instant, peer: &PublicKey) {
+        let Traffic { open, awaited, .. } = traffic(&self.endpoint, &self.waiting, &self.reliable, peer);
+        if !self.peers.is_member(peer) && !open && !awaited {
+            self.forget(now, peer);
+        }
+    }
+
+    /// Evicts peers of the lowest rank among those silent for `quiet`. Returns whether there were any.
+    fn make_room(&mut self, now: Instant, quiet: Duration) -> bool {
+        let (endpoint, waiting, reliable) = (&self.endpoint, &self.waiting, &self.reliable);
+        let evicted = self.peers.evictable(now, quiet, |peer| traffic(endpoint, waiting, reliable, peer));
+        for peer in &evicted {
+            self.peers.evicted += 1;
+            self.forget(now, peer);
+        }
+        !evicted.is_empty()
+    }
+
+    /// How a peer is reached.
+    pub fn path(&self, peer: &PublicKey) -> PathInfo {
+        match self.endpoint.path_state(peer) {
+            Some(state) => PathInfo {
+                direct: state.direct,
+                addr: state.addr,
+                reason: state.reason,
+                rtt: state.rtt,
+                settled: state.settled,
+            },
+            None => PathInfo {
+                direct: false,
+                addr: None,
+                reason: PathReason::NoSession,
+                rtt: None,
+                settled: false,
+            },
+        }
+    }
+
+    // ---- What is sent.
+
+    /// Seals a datagram to `peer` and sends it on the current routes. Without a session a handshake begins, and
+    /// the datagram waits for the session.
+    ///
+    /// # Errors
+    /// [`SendError`]; a datagram that was accepted may still be lost.
+    pub fn send(
+        &mut self,
+        now: Instant,
+        peer: PublicKey,
+        channel: u8,
+        body: &[u8],
+    ) -> Result<Sent, SendError> {
+        if body.len() > MAX_DATAGRAM_BYTES {
+            return Err(SendError::TooLarge(body.len()));
+        }
+        if peer == self.local {
+            return Err(SendError::Oneself);
+        }
+        match self.exits.seal(&mut self.endpoint, now, peer, channel, body) {
+            Ok(()) => {
+                self.stats.datagrams_out += u64::from(channel == channel::APPLICATION);
+                Ok(Sent::Sealed)
+            }
+            // A route will follow: through a hub, or with the echo that proves an address.
+            Err(securedgram::SealError::NoSession | securedgram::SealError::NoRoute) => {
+                self.connect(now, peer)?;
+                self.waiting.push(now, peer, channel, Bytes::copy_from_slice(body));
+                Ok(Sent::Waiting)
+            }
+            Err(_) => Err(SendError::Refused),
+        }
+    }
+
+    /// Sends an echo request; [`TransportEvent::Echo`] follows if it is answered.
+    ///
+    /// # Errors
+    /// Those of [`Transport::send`].
+    pub fn echo(&mut self, now: Instant, peer: PublicKey, nonce: u64) -> Result<Sent, SendError> {
+        let mut body = [0; 9];
+        body[1..].copy_from_slice(&nonce.to_le_bytes());
+        self.send(now, peer, channel::ECHO, &body)
     }
 
     /// Queues a reliable message; [`reliable::ReliableEvent::Acked`] or [`reliable::ReliableEvent::Failed`] follows.
@@ -179,16 +320,18 @@ impl Transport {
     /// # Errors
     /// Those of [`Groups::seal`].
     pub fn broadcast(&mut self, now: Instant, name: &str, body: &[u8]) -> Result<(), group::GroupError> {
-        self.sealed.clear();
-        let tag = self.groups.seal(now, name, body, &mut self.sealed)?;
-        let payload = Bytes::copy_from_slice(&self.sealed);
-        match self.first_hub_up() {
-            Some(hub) => self.command(hub, HubCommand::GroupSend { tag, payload }),
+        let mut sealed = Vec::new();
+        let tag = self.groups.seal(now, name, body, &mut sealed)?;
+        match self.exits.hubs.first_up() {
+            Some(hub) => {
+                let payload = Bytes::from(sealed);
+                self.exits.hubs.command(hub, HubCommand::GroupSend { tag, payload });
+            }
             // Without a hub to fan the frame out, each peer with a direct path gets its own copy.
             None => {
                 for peer in self.peers.keys() {
                     if let Some(addr) = self.endpoint.path_state(peer).and_then(|state| state.addr) {
-                        self.outbox.push(addr, &payload);
+                        self.exits.udp.push(addr, &sealed);
                     }
                 }
             }
@@ -212,12 +355,97 @@ impl Transport {
         self.sync_groups();
     }
 
+    fn sync_groups(&mut self) {
+        self.exits.hubs.sync_groups(self.groups.tags().collect());
+    }
+
+    // ---- Hubs and our addresses.
+
+    /// The hubs of the ticket.
+    pub fn hubs(&self) -> &BTreeMap<PublicKey, HubState> {
+        self.exits.hubs.states()
+    }
+
+    /// Our addresses as a hub sees them, at most one of each family.
+    pub fn reflexive(&self, hub: &PublicKey) -> impl Iterator<Item = SocketAddr> + use<'_> {
+        self.gatherer.reflexive(hub)
+    }
+
+    /// Sends a PING to every hub that is up.
+    pub fn ping_hubs(&mut self) {
+        self.exits.hubs.command_all(|| HubCommand::Ping);
+    }
+
+    /// Asks rendezvous for members; [`TransportEvent::Contacts`] follows.
+    pub fn ask_contacts(&mut self) {
+        self.exits.hubs.list_all();
+    }
+
     /// Asks rendezvous for the record of `peer`, unless the peer is known here: finds keys that are in no view.
     pub fn look_up(&mut self, peer: PublicKey) {
-        if peer != self.local && !self.peers.contains_key(&peer) {
-            self.command_all(|| HubCommand::Lookup { peer });
+        if peer != self.local && !self.peers.contains(&peer) {
+            self.exits.hubs.command_all(|| HubCommand::Lookup { peer });
         }
     }
+
+    /// Sets the interfaces of this host, at the start and after each change; `source` returns the address from which
+    /// the host writes to another one. Returns whether connections should check their route. The interface of a
+    /// container bridge doesn't count.
+    pub fn set_interfaces(
+        &mut self,
+        now: Instant,
+        interfaces: Vec<Interface>,
+        source: impl Fn(IpAddr) -> Option<IpAddr>,
+    ) -> bool {
+        let change = self.gatherer.set_interfaces(now, interfaces, source);
+        if change.in_doubt {
+            self.endpoint.on_network_change(now);
+        }
+        self.gather(now);
+        change.look
+    }
+
+    /// Sets the addresses of our sockets, by family.
+    pub fn set_bound(&mut self, now: Instant, v4: Option<SocketAddr>, v6: Option<SocketAddr>) {
+        self.gatherer.set_bound(v4, v6);
+        self.gather(now);
+    }
+
+    /// Sets the addresses to which a hub's name resolves, in the resolver's order. If there are none, the known ones
+    /// stay. The first address of each family is queried. `source` is the same as in
+    /// [`set_interfaces`](Transport::set_interfaces).
+    pub fn set_hub_addrs(
+        &mut self,
+        now: Instant,
+        hub: PublicKey,
+        found: &[SocketAddr],
+        source: impl Fn(IpAddr) -> Option<IpAddr>,
+    ) {
+        self.gatherer.set_hub_addrs(now, hub, found, source);
+        self.gather(now);
+    }
+
+    /// Computes our candidates, and sends them to peers and rendezvous if they have changed.
+    fn gather(&mut self, now: Instant) {
+        if self.gatherer.gather() {
+            self.endpoint.set_local_candidates(now, self.gatherer.list());
+            self.publish(now);
+        }
+    }
+
+    /// Publishes our sealed record in every hub's rendezvous, if this node has one; the connections keep it there.
+    fn publish(&mut self, now: Instant) {
+        let Some(seq) = self.records.renew(now) else { return };
+        for hub in self.exits.hubs.keys() {
+            match self.records.seal(now, hub, self.gatherer.list()) {
+                Ok(sealed) => self.exits.hubs.order(&hub, HubCommand::Publish { seq, sealed }),
+                // The record's limit on candidates is the same as ours.
+                Err(_) => self.exits.hubs.dropped += 1,
+            }
+        }
+    }
+
+    // ---- The whole.
 
     /// Closes every session, which tells the peers that this node stops.
     pub fn close(&mut self, now: Instant) {
@@ -235,57 +463,41 @@ impl Transport {
 
     /// Whether everything reliable that was sent has been acknowledged, and nothing waits for a hub.
     pub fn is_quiet(&self) -> bool {
-        self.reliable.sending().now == 0 && self.hubs.values().all(|hub| hub.queue.is_empty())
+        self.reliable.sending().now == 0 && self.exits.hubs.is_quiet()
     }
 
     /// The host was suspended: every path and every connection is in doubt.
     pub fn on_suspend(&mut self, now: Instant) {
         self.endpoint.on_network_change(now);
-        for server in self.hubs.values_mut().flat_map(|hub| &mut hub.servers) {
-            server.due = now;
-        }
-        self.order_all(|| HubCommand::NetworkChanged);
-    }
-
-    /// How a peer is reached.
-    pub fn path(&self, peer: &PublicKey) -> PathInfo {
-        match self.endpoint.path_state(peer) {
-            Some(state) => PathInfo {
-                direct: state.direct,
-                addr: state.addr,
-                reason: state.reason,
-                rtt: state.rtt,
-                settled: state.settled,
-            },
-            None => PathInfo {
-                direct: false,
-                addr: None,
-                reason: PathReason::NoSession,
-                rtt: None,
-                settled: false,
-            },
-        }
+        self.gatherer.on_suspend(now);
+        self.exits.hubs.order_all(|| HubCommand::NetworkChanged);
     }
 
     /// Whether producers must wait before they send more datagrams.
     pub fn is_full(&self) -> bool {
-        self.outbox.is_full()
+        self.exits.udp.is_full()
     }
 
     /// The transport's counters.
     pub fn stats(&self) -> TransportStats {
-        TransportStats { waiting_dropped: self.waiting.dropped, ..self.stats }
+        TransportStats {
+            datagrams_in: self.inbox.accepted,
+            inbox_dropped: self.inbox.dropped,
+            waiting_dropped: self.waiting.dropped,
+            hub_dropped: self.exits.hubs.dropped,
+            refused_peers: self.peers.refused,
+            evicted_peers: self.peers.evicted,
+            ..self.stats
+        }
     }
 
     /// The transport's gauges.
     pub fn gauges(&self) -> Gauges {
         let (waiting_peers, waiting_datagrams) = self.waiting.gauges();
+        let peers = self.peers.gauge();
         Gauges {
-            peers: Gauge { now: self.peers.len(), bound: self.limits.peers },
-            sessions: Gauge {
-                now: self.endpoint.peers().count(),
-                bound: self.limits.peers + UNCONFIRMED_PEERS,
-            },
+            peers,
+            sessions: Gauge { now: self.endpoint.peers().count(), bound: peers.bound + UNCONFIRMED_PEERS },
             groups: self.groups.gauge(),
             waiting_peers,
             waiting_datagrams,
@@ -307,7 +519,7 @@ impl Transport {
 
     /// The counters of the questions for our reflexive address.
     pub fn stun_stats(&self) -> &stun::StunStats {
-        self.stun.stats()
+        self.gatherer.stats()
     }
 
     /// The reliable messages' counters.
@@ -322,13 +534,20 @@ impl Transport {
 
     /// The next event.
     pub fn poll_event(&mut self) -> Option<TransportEvent> {
-        self.events.pop_front()
+        self.inbox.poll_event()
+    }
+
+    /// The application datagrams received since the last call.
+    pub fn take_datagrams(&mut self) -> Vec<Datagram> {
+        self.inbox.take_datagrams()
     }
 
     /// Does all work that is due.
     pub fn handle_timeout(&mut self, now: Instant) {
-        self.refresh_candidates(now);
-        self.stun.handle_timeout(now);
+        self.gatherer.handle_timeout(now);
+        if self.records.is_due(now) {
+            self.publish(now);
+        }
         self.endpoint.handle_timeout(now);
         self.reliable.handle_timeout(now);
         self.groups.handle_timeout(now);
@@ -337,8 +556,8 @@ impl Transport {
     /// When [`handle_timeout`](Transport::handle_timeout) is due.
     pub fn poll_timeout(&mut self) -> Option<Instant> {
         [
-            self.candidates_due(),
-            self.stun.poll_timeout(),
+            self.gatherer.poll_timeout(),
+            self.records.poll_timeout(),
             self.endpoint.poll_timeout(),
             self.reliable.poll_timeout(),
             self.groups.poll_timeout(),
@@ -348,134 +567,25 @@ impl Transport {
         .min()
     }
 
-    /// Moves data between the parts and towards the sockets. Returns whether anything moved.
-    pub fn pump(&mut self, now: Instant) -> bool {
-        let mut moved = false;
-        loop {
-            let round = self.pump_stun(now)
-                | self.pump_endpoint(now)
-                | self.pump_reliable(now)
-                | self.pump_groups(now);
-            if !round {
-                return moved;
-            }
-            moved = true;
-        }
-    }
-
     pub(super) fn outbox(&mut self) -> &mut Outbox {
-        &mut self.outbox
+        &mut self.exits.udp
     }
 
     pub(super) fn count_send_error(&mut self) {
         self.stats.send_errors += 1;
     }
 
-    fn pump_endpoint(&mut self, now: Instant) -> bool {
-        let mut moved = false;
-        loop {
-            self.sealed.clear();
-            let Some(out) = self.endpoint.poll_transmit(&mut self.sealed) else { break };
-            let sealed = std::mem::take(&mut self.sealed);
-            self.route(out.route, out.relay_dst, &sealed);
-            self.sealed = sealed;
-            moved = true;
-        }
-        moved | self.take_session_events(now)
+    /// The next command for a hub's connection.
+    pub(super) fn poll_hub(&mut self, hub: &PublicKey) -> Option<HubCommand> {
+        self.exits.hubs.poll(hub)
     }
+}
 
-    /// Passes the sessions' events to the parts.
-    fn take_session_events(&mut self, now: Instant) -> bool {
-        let mut moved = false;
-        while let Some(event) = self.endpoint.poll_event() {
-            self.on_session_event(now, event);
-            moved = true;
-        }
-        moved
-    }
-
-    fn on_session_event(&mut self, now: Instant, event: securedgram::SessionEvent) {
-        use securedgram::SessionEvent as Session;
-        match event {
-            Session::Established { peer, boot, .. } => {
-                if !self.welcome(now, peer) {
-                    return;
-                }
-                self.reliable.on_established(now, peer, boot);
-                self.groups.on_established(peer, boot);
-                self.send_waiting(now, peer);
-                self.events.push_back(TransportEvent::Established { peer, boot });
-            }
-            Session::PeerRestarted { peer, boot } => {
-                self.reliable.on_established(now, peer, boot);
-                self.events.push_back(TransportEvent::Restarted { peer, boot });
-            }
-            Session::HandshakeFailed { peer } => {
-                self.events.push_back(TransportEvent::Unreachable { peer });
-                self.on_handshake_failed(now, &peer);
-            }
-            Session::Closed { peer, .. } => {
-                self.forget_observed(now, &peer);
-                self.on_session_closed(now, &peer);
-            }
-            Session::Punched { .. } => self.hurry_stun(now),
-            Session::Observed { peer, addr } => self.on_observed(now, peer, addr),
-            Session::Path { peer, event } => {
-                if event.route.is_some() {
-                    self.reliable.on_path_changed(now, peer);
-                    self.send_waiting(now, peer);
-                }
-                let path = self.path(&peer);
-                self.events.push_back(TransportEvent::Path { peer, path });
-            }
-        }
-    }
-
-    fn pump_reliable(&mut self, now: Instant) -> bool {
-        let mut moved = false;
-        while !self.outbox.is_full() && !self.hub_is_full() {
-            let mut plain = std::mem::take(&mut self.plain);
-            plain.clear();
-            let next = self.reliable.poll_transmit(now, &mut plain);
-            if let Some((peer, segment)) = next {
-                for packet in plain.chunks(segment.unwrap_or(plain.len()).max(1)) {
-                    // Without a session the packet is lost, and QUIC retransmits it.
-                    if self.seal_and_send(now, peer, channel::RELIABLE, packet).is_err() {
-                        self.seek(now, peer);
-                    }
-                }
-                moved = true;
-            }
-            self.plain = plain;
-            if next.is_none() {
-                break;
-            }
-        }
-        while self.events.len() < EVENTS {
-            let Some(event) = self.reliable.poll_event() else { break };
-            moved = true;
-            self.events.push_back(TransportEvent::Reliable(event));
-        }
-        moved
-    }
-
-    fn pump_groups(&mut self, now: Instant) -> bool {
-        let mut moved = false;
-        while let Some((peer, body)) = self.groups.poll_transmit() {
-            moved = true;
-            // The sender in a frame is unproven until its key is here. An attacker who can send frames, first of all
-            // a hub, must not make us request keys from peers that aren't known.
-            if !self.peers.contains_key(&peer) {
-                self.stats.unknown_group_senders += 1;
-                continue;
-            }
-            // A lost key message is requested again.
-            let _ = self.send(now, peer, channel::GROUP_KEYS, &body);
-        }
-        while let Some(group::GroupEvent::Received { group, sender, body }) = self.groups.poll_event() {
-            self.events.push_back(TransportEvent::Group { group, sender, body: Bytes::from(body) });
-            moved = true;
-        }
-        moved
+/// A peer's traffic, of which each of the three knows a part.
+fn traffic(endpoint: &Endpoint, waiting: &Waiting, reliable: &Reliable, peer: &PublicKey) -> Traffic {
+    Traffic {
+        heard: endpoint.last_heard(peer),
+        open: endpoint.is_established(peer),
+        awaited: waiting.holds(peer) || reliable.is_sending(peer),
     }
 }

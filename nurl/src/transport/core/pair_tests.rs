@@ -10,7 +10,7 @@ use crate::key::{AllowList, SecretKey};
 use crate::mesh::{Hub, Ticket};
 use crate::net::reach::hub_client::HubEvent;
 use crate::net::reach::rendezvous::{Record, SealedRecord};
-use crate::transport::kind;
+use crate::transport::{Limits, kind};
 
 const HUB: PublicKey = PublicKey::from_bytes([7; 32]);
 

@@ -6,10 +6,11 @@
 //! its life, and the table only bounds their number at one time. In a full table, the peer with the lowest eviction
 //! rank is evicted; a peer with recent or pending traffic never is.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::{SendError, Transport, TransportEvent};
 use crate::key::PublicKey;
+use crate::transport::Gauge;
 
 /// A peer that was added or heard more recently than this isn't idle: an exchange over a slow path, with a lost
 /// packet in it, ends within this time. With a shorter time, clients that arrive at the same moment evict each other.
@@ -25,7 +26,7 @@ const EVICTED_SHARE: usize = 64;
 
 /// A known peer's entry.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Known {
+struct Known {
     member: bool,
     met: Instant,
 }
@@ -68,156 +69,97 @@ impl Case {
     }
 }
 
-impl Transport {
-    /// Begins a session with `peer`, if there is none.
-    ///
-    /// # Errors
-    /// [`SendError::Oneself`] and [`SendError::Refused`].
-    pub fn connect(&mut self, now: Instant, peer: PublicKey) -> Result<(), SendError> {
-        if peer == self.local {
-            return Err(SendError::Oneself);
-        }
-        if !self.meet(now, peer) {
-            return Err(SendError::Refused);
-        }
-        self.endpoint.connect(now, &peer).map_err(|_| {
-            // A peer that isn't allowed gets no entry, so such keys can't fill the table.
-            self.peers.remove(&peer);
-            SendError::Refused
-        })
+/// A peer's traffic, as far as eviction depends on it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Traffic {
+    /// When it was last heard.
+    pub(super) heard: Option<Instant>,
+    /// It has a session.
+    pub(super) open: bool,
+    /// Data waits for it.
+    pub(super) awaited: bool,
+}
+
+/// The known peers.
+#[derive(Debug)]
+pub(super) struct PeerTable {
+    known: BTreeMap<PublicKey, Known>,
+    /// The most peers.
+    limit: usize,
+    /// Peers refused because the table was full.
+    pub(super) refused: u64,
+    /// Peers evicted because the table was full.
+    pub(super) evicted: u64,
+}
+
+impl PeerTable {
+    /// An empty table for `limit` peers.
+    pub(super) fn new(limit: usize) -> PeerTable {
+        PeerTable { known: BTreeMap::new(), limit, refused: 0, evicted: 0 }
     }
 
-    /// Adds a member: its group keys may be requested, and it is reachable through the hubs.
-    pub fn know(&mut self, now: Instant, peer: PublicKey) {
-        if peer == self.local {
-            return;
-        }
-        if !self.peers.contains_key(&peer) && self.is_crowded() {
-            self.make_room(now, Duration::ZERO);
-        }
-        if self.meet(now, peer)
-            && let Some(known) = self.peers.get_mut(&peer)
-        {
-            known.member = true;
-        }
+    /// The peers, in the order of their keys.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &PublicKey> {
+        self.known.keys()
     }
 
-    /// The peer has left the mesh and becomes a stranger.
-    pub fn dismiss(&mut self, now: Instant, peer: &PublicKey) {
-        if let Some(known) = self.peers.get_mut(peer) {
-            known.member = false;
-            self.forget_if_done(now, peer);
-        }
+    /// Whether a peer is known.
+    pub(super) fn contains(&self, peer: &PublicKey) -> bool {
+        self.known.contains_key(peer)
     }
 
-    /// Drops a peer: its session, its paths, and its waiting data. [`TransportEvent::Forgotten`] follows if it was known.
-    pub fn forget(&mut self, now: Instant, peer: &PublicKey) {
-        self.waiting.forget(peer);
-        self.reliable.forget(now, *peer);
-        self.groups.forget(peer);
-        self.endpoint.forget(now, peer);
-        if self.peers.remove(peer).is_some() {
-            self.events.push_back(TransportEvent::Forgotten { peer: *peer });
-        }
+    /// Whether a peer is a member.
+    pub(super) fn is_member(&self, peer: &PublicKey) -> bool {
+        self.known.get(peer).is_some_and(|known| known.member)
     }
 
-    /// Adds a peer, if there is room, and sets the hubs through which its session can reach it.
-    pub(super) fn meet(&mut self, now: Instant, peer: PublicKey) -> bool {
-        let new = !self.peers.contains_key(&peer);
-        if new && self.is_crowded() && !self.make_room(now, QUIET) {
-            self.stats.refused_peers += 1;
-            tracing::debug!(target: "nurl::transport", peer = %peer.short(), reason = "full", "a peer is refused");
-            return false;
-        }
-        self.peers.entry(peer).or_insert(Known { member: false, met: now });
-        // The endpoint drops idle peers without pending work; its list of hubs must then be set again.
-        if new || self.endpoint.path_state(&peer).is_none() {
-            let up = self.hubs_up();
-            // Fails for a peer that isn't allowed; the caller gets that error when it begins a session.
-            let _ = self.endpoint.set_relays(now, &peer, &up);
-        }
-        true
+    /// Whether there is no room for another peer.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.known.len() >= self.limit
     }
 
-    /// A reliable packet found no session. For a member a new session is begun. For a stranger only the handshake
-    /// that the endpoint already began runs to its end.
-    pub(super) fn seek(&mut self, now: Instant, peer: PublicKey) {
-        if self.is_member(&peer) {
-            // The next packet tries again.
-            let _ = self.connect(now, peer);
-        } else {
-            self.meet(now, peer);
-        }
+    /// The size and its bound.
+    pub(super) fn gauge(&self) -> Gauge {
+        Gauge { now: self.known.len(), bound: self.limit }
     }
 
-    /// A session came up. Returns `false` if there is no room for its peer; the session is then closed.
-    pub(super) fn welcome(&mut self, now: Instant, peer: PublicKey) -> bool {
-        let welcome = self.meet(now, peer);
-        if !welcome {
-            let up = self.hubs_up();
-            // The close is sent through the hubs; without a hub the peer's session times out.
-            let _ = self.endpoint.set_relays(now, &peer, &up);
-            self.endpoint.forget(now, &peer);
-        }
-        welcome
+    /// Adds a stranger, unless the peer is known.
+    pub(super) fn insert(&mut self, now: Instant, peer: PublicKey) {
+        self.known.entry(peer).or_insert(Known { member: false, met: now });
     }
 
-    /// A session has ended.
-    pub(super) fn on_session_closed(&mut self, now: Instant, peer: &PublicKey) {
-        self.forget_if_done(now, peer);
+    /// Makes a known peer a member or a stranger. Returns whether it is known.
+    pub(super) fn set_member(&mut self, peer: &PublicKey, member: bool) -> bool {
+        let known = self.known.get_mut(peer);
+        known.map(|known| known.member = member).is_some()
     }
 
-    /// A handshake attempt failed. Data waiting for an unreachable stranger fails with it. Members are tried again,
-    /// because membership decides when one of them is gone.
-    pub(super) fn on_handshake_failed(&mut self, now: Instant, peer: &PublicKey) {
-        self.waiting.forget(peer);
-        if !self.is_member(peer) && !self.endpoint.is_established(peer) {
-            self.forget(now, peer);
-        }
+    /// Removes a peer. Returns whether it was known.
+    pub(super) fn remove(&mut self, peer: &PublicKey) -> bool {
+        self.known.remove(peer).is_some()
     }
 
-    fn forget_if_done(&mut self, now: Instant, peer: &PublicKey) {
-        if !self.is_member(peer) && !self.endpoint.is_established(peer) && !self.is_awaited(peer) {
-            self.forget(now, peer);
-        }
-    }
-
-    fn is_member(&self, peer: &PublicKey) -> bool {
-        self.peers.get(peer).is_some_and(|known| known.member)
-    }
-
-    fn is_awaited(&self, peer: &PublicKey) -> bool {
-        self.waiting.holds(peer) || self.reliable.is_sending(peer)
-    }
-
-    fn is_crowded(&self) -> bool {
-        self.peers.len() >= self.limits.peers
-    }
-
-    /// Evicts peers of the lowest rank among those silent for `quiet`. Returns whether there were any.
-    fn make_room(&mut self, now: Instant, quiet: Duration) -> bool {
+    /// The peers to evict so that there is room: some of the lowest rank among those silent for `quiet`.
+    pub(super) fn evictable(
+        &self,
+        now: Instant,
+        quiet: Duration,
+        traffic: impl Fn(&PublicKey) -> Traffic,
+    ) -> Vec<PublicKey> {
         let mut found: Vec<(Missed, Instant, PublicKey)> = Vec::new();
-        for (peer, known) in &self.peers {
-            let seen = self.endpoint.last_heard(peer).map_or(known.met, |heard| heard.max(known.met));
+        for (peer, known) in &self.known {
+            let Traffic { heard, open, awaited } = traffic(peer);
+            let seen = heard.map_or(known.met, |heard| heard.max(known.met));
             let silent = now.saturating_duration_since(seen);
-            let case = Case {
-                member: known.member,
-                open: self.endpoint.is_established(peer),
-                awaited: self.is_awaited(peer),
-                fresh: silent < quiet,
-                lost: silent >= LOST,
-            };
+            let (fresh, lost) = (silent < quiet, silent >= LOST);
+            let case = Case { member: known.member, open, awaited, fresh, lost };
             found.extend(case.judge().map(|missed| (missed, seen, *peer)));
         }
         found.sort_unstable();
         let idle = found.iter().take_while(|(missed, ..)| *missed == Missed::Idle).count();
-        let share = (self.limits.peers / EVICTED_SHARE).max(1);
+        let share = (self.limit / EVICTED_SHARE).max(1);
         found.truncate(idle.min(share).max(1));
-        for (.., peer) in &found {
-            self.stats.evicted_peers += 1;
-            self.forget(now, peer);
-        }
-        !found.is_empty()
+        found.into_iter().map(|(.., peer)| peer).collect()
     }
 }
 
@@ -245,5 +187,21 @@ mod tests {
             assert_eq!(Case { fresh: true, ..case }.judge(), None);
         }
         assert!(Missed::Idle < Missed::Lost && Missed::Lost < Missed::Member);
+    }
+
+    #[test]
+    fn the_longest_idle_strangers_are_evicted_a_share_at_a_time() {
+        let now = crate::rt::test_now();
+        let peer = |n: u8| PublicKey::from_bytes([n; 32]);
+        let mut table = PeerTable::new(2 * EVICTED_SHARE);
+        for n in 0..10 {
+            table.insert(now + Duration::from_secs(u64::from(10 - n)), peer(n));
+        }
+        table.set_member(&peer(9), true);
+        let silent = |_: &PublicKey| Traffic { heard: None, open: false, awaited: false };
+        let later = now + Duration::from_secs(60);
+        assert_eq!(table.evictable(later, QUIET, silent), [peer(8), peer(7)], "two of 128");
+        let awaited = |_: &PublicKey| Traffic { heard: Some(later), open: true, awaited: true };
+        assert!(table.evictable(later, Duration::ZERO, awaited).is_empty());
     }
 }
