@@ -66,51 +66,33 @@
 #![cfg(madsim)]
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "this is the world behind the door")]
 
-pub mod bundle;
 #[cfg(feature = "cli")]
 pub mod cli;
-pub mod clock;
-pub mod diff;
-mod disk;
-mod forward;
-mod handle;
-mod host;
-pub mod link;
-mod links;
-mod logs;
-mod map;
-pub mod middlebox;
-pub mod net;
-mod packet;
-mod pcap;
-pub mod plan;
-mod process;
-pub mod property;
+mod ids;
+mod kernel;
+mod lab;
 pub mod rt;
-pub mod run;
-pub mod scenario;
 pub mod seed;
-pub mod shrink;
-mod sim;
-mod slab;
-pub mod stats;
-pub mod story;
-pub mod sweep;
-mod tcp;
-mod timer;
-mod trace;
-mod udp;
-mod watch;
+mod wire;
 pub mod world;
 
-pub use host::HostId;
-pub use link::{DropCause, LinkConfig, Rate};
-pub use middlebox::Middlebox;
+/// Networks, and the ends of links.
+pub mod net {
+    pub use crate::ids::{End, NetId};
+    pub use crate::wire::net::Net;
+}
+
+pub use ids::HostId;
+pub use kernel::clock;
+pub use lab::plan::{FaultKind, Plan, Targets};
+pub use lab::run::{Failure, Outcome, Run, run};
+pub use lab::scenario::{Held, Scenario, Trial, Verdict};
+pub use lab::{bundle, diff, plan, run, scenario, shrink, story, sweep};
 pub use net::Net;
-pub use plan::{FaultKind, Plan, Targets};
-pub use property::{Broken, Kind};
-pub use run::{Failure, Outcome, Run, run};
-pub use scenario::{Held, Scenario, Trial, Verdict};
-pub use stats::WorldStats;
-pub use watch::{Decoder, Sight, Watching};
-pub use world::{Host, World};
+pub use wire::link::{DropCause, LinkConfig, Rate};
+pub use wire::middlebox::Middlebox;
+pub use wire::{link, middlebox};
+pub use world::property::{Broken, Kind};
+pub use world::stats::WorldStats;
+pub use world::watch::{Decoder, Sight, Watching};
+pub use world::{Host, World, property, stats};

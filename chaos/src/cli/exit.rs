@@ -1,6 +1,6 @@
 //! Exit codes: a run's outcome, for scripts.
 
-use crate::Kind;
+use crate::world::property::Kind;
 
 /// Everything held.
 pub(crate) const HELD: u8 = 0;

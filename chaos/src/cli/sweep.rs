@@ -5,11 +5,13 @@ use std::io::{IsTerminal, Write, stderr};
 use std::thread::available_parallelism;
 use std::time::Duration;
 
-use crate::scenario::{Purpose, Report};
-use crate::shrink::shrink;
-use crate::story::explain;
-use crate::sweep::{Found, Progress, Stuck, Swept, Tally};
-use crate::{Kind, Scenario, sweep as many};
+use crate::lab::scenario::Scenario;
+use crate::lab::scenario::{Purpose, Report};
+use crate::lab::shrink::shrink;
+use crate::lab::story::explain;
+use crate::lab::sweep as many;
+use crate::lab::sweep::{Found, Progress, Stuck, Swept, Tally};
+use crate::world::property::Kind;
 use serde::Serialize;
 
 use super::Program;

@@ -4,9 +4,9 @@
 //! uses [`create_new_private`] and [`atomic_replace`], which sync. A file of an earlier boot refuses every
 //! operation.
 
-use crate::disk::{Disk, Op};
-use crate::process::{self, End};
-use crate::sim::{self, Place, Sim, dead};
+use crate::kernel::disk::{Disk, Op};
+use crate::kernel::process::{self, End};
+use crate::world::sim::{self, Place, Sim, dead};
 use std::io;
 use std::path::Path;
 

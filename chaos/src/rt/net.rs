@@ -1,8 +1,8 @@
 //! UDP with batches, TCP, names, and the interface list of a host.
 
-use crate::sim::{self, dead};
-use crate::slab::Key;
-use crate::udp::MAX_SEGMENTS;
+use crate::kernel::slab::Key;
+use crate::kernel::udp::MAX_SEGMENTS;
+use crate::world::sim::{self, dead};
 use std::future::poll_fn;
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

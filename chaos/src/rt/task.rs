@@ -4,9 +4,9 @@
 //! that looks healthy and does less than it should, so it ends the run. That is the case if the handle hasn't been
 //! polled yet, if the handle is gone, or if the handle is dropped without another poll.
 
-use crate::host::Role;
-use crate::process::{self, CatchPanic};
-use crate::sim;
+use crate::kernel::host::Role;
+use crate::kernel::process::{self, CatchPanic};
+use crate::world::sim;
 use madsim::runtime::{Handle, NodeHandle};
 use std::future::Future;
 use std::io;

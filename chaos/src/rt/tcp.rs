@@ -1,7 +1,7 @@
 //! TCP listeners and streams, with tokio's signatures.
 
-use crate::sim::{self, dead};
-use crate::slab::Key;
+use crate::kernel::slab::Key;
+use crate::world::sim::{self, dead};
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;

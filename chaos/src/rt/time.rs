@@ -1,9 +1,9 @@
 //! Clocks and timers of a host.
 
-use crate::host::HostId;
-use crate::sim;
-use crate::slab::Key;
-use crate::timer::TimerKind;
+use crate::ids::HostId;
+use crate::kernel::slab::Key;
+use crate::kernel::timer::TimerKind;
+use crate::world::sim;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
@@ -22,14 +22,14 @@ pub fn now() -> Instant {
 /// The wall clock, as time since 1970-01-01 UTC. It may step either way, and is zero before that day.
 pub fn unix_now() -> Duration {
     if !sim::is_running() {
-        return crate::clock::WALL_BASE;
+        return crate::kernel::clock::WALL_BASE;
     }
     let host = sim::place().map(|place| place.host);
     sim::with(|sim| {
         let now_ns = sim.now_ns();
         match host {
             Some(host) => sim.host(host).clock.wall(now_ns),
-            None => crate::clock::WALL_BASE + Duration::from_nanos(now_ns),
+            None => crate::kernel::clock::WALL_BASE + Duration::from_nanos(now_ns),
         }
     })
 }
