@@ -79,7 +79,7 @@ pub mod world;
 /// Networks, and the ends of links.
 pub mod net {
     pub use crate::ids::{End, NetId};
-    pub use crate::wire::net::Net;
+    pub use crate::world::net::Net;
 }
 
 pub use ids::HostId;

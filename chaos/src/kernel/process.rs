@@ -1,177 +1,38 @@
-//! Processes: the scheduling nodes of a host's boot, and how they begin and end.
+//! The process of a host: its boot number, whether it runs, and what stops it.
 //!
-//! Each plane is a madsim node, made anew for each boot, so that a task that is dropped late still maps to its own
-//! boot. Nothing here may be called while the world is borrowed, because madsim takes locks of its own and may drop
-//! futures.
+//! A process has a boot number. Sockets, files and tasks belong to a boot, and those of an earlier boot have no effect.
 
 use crate::ids::HostId;
-use crate::kernel::host::{HostState, Role};
-use crate::world::sim::{self, Place};
-use madsim::runtime::{Handle, NodeHandle};
+use madsim::runtime::NodeHandle;
 use madsim::task::NodeId;
-use std::any::Any;
-use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::Arc;
 
-/// A future that returns panics as values: `Err` with the message.
-pub(crate) struct CatchPanic<F>(Option<Pin<Box<F>>>);
+/// The main function of a host's process, kept for restarts.
+pub(crate) type Main = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
 
-impl<F> CatchPanic<F> {
-    pub(crate) fn new(future: F) -> CatchPanic<F> {
-        CatchPanic(Some(Box::pin(future)))
-    }
+/// The host and the boot in which a task runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) host: HostId,
+    pub(crate) boot: u32,
 }
 
-impl<F: Future> Future for CatchPanic<F> {
-    type Output = Result<F::Output, String>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let future = self.0.as_mut().expect("polled again after its end");
-        let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx)));
-        let caught = match polled {
-            Ok(Poll::Pending) => return Poll::Pending,
-            Ok(Poll::Ready(output)) => Ok(output),
-            Err(payload) => {
-                sim::try_with(|sim| sim.stats.task_panics += 1);
-                Err(panic_message(&*payload))
-            }
-        };
-        // Drops the future's content now, as for a finished task, rather than with the handle.
-        self.0 = None;
-        Poll::Ready(caught)
-    }
-}
-
-thread_local! {
-    /// The location of the last panic of this thread.
-    static LAST_PANIC: Cell<Option<String>> = const { Cell::new(None) };
-}
-
-/// From now on, panics record their location for [`panicked_at`]; their printed messages stay the same.
-pub(crate) fn note_panic_locations() {
-    let before = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |info| {
-        if let Some(at) = info.location() {
-            LAST_PANIC.set(Some(format!(", at {}:{}:{}", at.file(), at.line(), at.column())));
-        }
-        before(info);
-    }));
-}
-
-/// The location of the last panic of this thread, as the end of a message.
-pub(crate) fn panicked_at() -> String {
-    LAST_PANIC.take().unwrap_or_default()
-}
-
-pub(crate) fn panic_message(payload: &(dyn Any + Send)) -> String {
-    payload
-        .downcast_ref::<&str>()
-        .map(|text| (*text).to_owned())
-        .or_else(|| payload.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "(no message)".to_owned())
-}
-
-/// Ends the run because the caller panicked and no task awaits it. A panic of an ended process is ignored: its tasks
-/// may still run until the executor drops them, but have no effect.
-pub(crate) fn unheard(what: &str, message: &str) {
-    if let Some(why) = told(what, message) {
-        sim::try_with(|sim| sim.fail(why));
-    }
-}
-
-/// A message about a panic of the caller; `None` if the caller's process has ended.
-pub(crate) fn told(what: &str, message: &str) -> Option<String> {
-    let at = panicked_at();
-    let whose = match sim::place() {
-        Some(place) => sim::with(|sim| {
-            let host = sim.host(place.host);
-            host.runs(place.boot).then(|| format!("host {}", host.name))
-        })?,
-        None => "the scenario".to_owned(),
-    };
-    Some(format!("{what} of {whose} panicked: {message}{at}"))
-}
-
-/// Makes a scheduling node for a place, paused if its role is stopped now.
-pub(crate) fn new_node(handle: &Handle, place: Place, name: &str, role: Role) -> NodeHandle {
-    let host_name = sim::with(|sim| sim.host(place.host).name.clone());
-    let node = handle.create_node().name(format!("{host_name}/{name}")).build();
-    let still = sim::with(|sim| {
-        sim.places.insert(node.id(), place);
-        let host = sim.host_mut(place.host);
-        host.nodes.push((node.clone(), role));
-        stands_still(host, role)
-    });
-    if still {
-        handle.pause(node.id());
-    }
-    node
-}
-
-/// The number of spawned tasks after which a run clears madsim's task lists.
-const SPAWNS_PER_SWEEP: u64 = 1 << 14;
-
-/// Counts a spawned task. A madsim node keeps a record of every task until `num_tasks` removes those of ended ones.
-pub(crate) fn count_spawn() {
-    let sweep = sim::try_with(|sim| {
-        sim.spawns += 1;
-        sim.spawns % SPAWNS_PER_SWEEP == 0
-    });
-    if sweep == Some(true) {
-        Handle::current().metrics().num_tasks();
-    }
-}
-
-/// Removes the nodes of ended planes from their host's list.
-pub(crate) fn forget_nodes(gone: &[NodeId]) {
-    let forgotten = sim::try_with(|sim| {
-        let place = gone.first().and_then(|node| sim.places.get(node).copied())?;
-        let nodes = std::mem::take(&mut sim.host_mut(place.host).nodes);
-        let (gone, kept): (Vec<_>, Vec<_>) =
-            nodes.into_iter().partition(|(node, _)| gone.contains(&node.id()));
-        sim.host_mut(place.host).nodes = kept;
-        Some(gone)
-    });
-    drop(forgotten);
-}
-
-/// Ends a scheduling node: its tasks no longer run, and the executor drops their futures.
-pub(crate) fn end_node(handle: &Handle, node: NodeId) {
-    // A paused node's tasks would be dropped within this call, under madsim's locks and in the caller's name.
-    handle.resume(node);
-    handle.kill(node);
-}
-
-/// Begins a boot's process: its main node, and its main future if the host has one.
-pub(crate) fn begin(host: HostId) {
-    let place = sim::with(|sim| Place { host, boot: sim.host(host).boot });
-    new_node(&Handle::current(), place, "main", Role::Net);
-    run_main(host);
-}
-
-/// Spawns the main future on the main node.
-pub(crate) fn run_main(host: HostId) {
-    let (main, node, boot) = sim::with(|sim| {
-        let state = sim.host(host);
-        (state.main.clone(), state.nodes.first().map(|(node, _)| node.clone()), state.boot)
-    });
-    let (Some(main), Some(node)) = (main, node) else { return };
-    // Called on that node, so that all of its effects are the process's.
-    let future = CatchPanic::new(async move { main().await });
-    node.spawn(async move {
-        match future.await {
-            Ok(()) => exit(host, boot),
-            Err(message) => unheard("the process", &message),
-        }
-    });
+/// The role of a scheduling node of a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// The main thread, or a network plane: it runs on when the CPU is pinned.
+    Net,
+    /// State and compute planes.
+    Compute,
 }
 
 /// How a process ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum End {
+pub(crate) enum ProcessEnd {
     /// Its main future returned: the kernel closes its sockets, nothing unsynced is lost.
     Exit,
     /// Killed: unsynced bytes may be lost, and the kernel closes its sockets.
@@ -180,68 +41,118 @@ pub(crate) enum End {
     PowerLoss,
 }
 
-/// Ends a host's process, if one runs. A power loss also cuts the power of a host without one.
-pub(crate) fn end(host: HostId, how: End) {
-    let nodes = sim::with(|sim| {
-        if how == End::PowerLoss {
-            sim.host_mut(host).powered = false;
-            sim.tcp_power_ends(host);
+/// A crash or power loss armed at a disk operation.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Armed {
+    /// Disk operations left, including the one that triggers it.
+    pub(crate) left: u64,
+    pub(crate) how: ProcessEnd,
+    /// The number of the plan's fault that armed it; `None` if the scenario did.
+    pub(crate) fault: Option<usize>,
+}
+
+/// The state of a host's process.
+pub(crate) struct Process {
+    /// Counts processes. A handle of another boot is dead.
+    pub(crate) boot: u32,
+    pub(crate) alive: bool,
+    pub(crate) paused: bool,
+    pub(crate) pinned: bool,
+    /// Whether it makes progress, and the time of the last change of that.
+    pub(crate) progress: (bool, u64),
+    /// Crashes and power losses armed at a disk operation, in the order of arming.
+    pub(crate) armed: Vec<Armed>,
+    pub(crate) main: Option<Main>,
+    /// Its scheduling nodes; the first is that of the main future.
+    pub(crate) nodes: Vec<(NodeHandle, Role)>,
+    /// How many random streams of each label the host's processes have opened.
+    pub(crate) streams: BTreeMap<String, u64>,
+}
+
+/// The error of a handle whose process is gone.
+pub(crate) fn dead() -> io::Error {
+    io::Error::other("the process that had this handle is gone")
+}
+
+impl Process {
+    pub(crate) fn new() -> Process {
+        Process {
+            boot: 1,
+            alive: true,
+            paused: false,
+            pinned: false,
+            progress: (true, 0),
+            armed: Vec::new(),
+            main: None,
+            nodes: Vec::new(),
+            streams: BTreeMap::new(),
         }
-        let now_ns = sim.now_ns();
-        let state = sim.host_mut(host);
-        if !state.alive {
-            return Vec::new();
+    }
+
+    /// Whether `boot` is the process that runs now.
+    pub(crate) fn runs(&self, boot: u32) -> bool {
+        self.alive && self.boot == boot
+    }
+
+    /// Records whether it makes progress from `now_ns` on.
+    pub(crate) fn note_progress(&mut self, now_ns: u64, is_suspended: bool) {
+        let runs = self.alive && !self.paused && !is_suspended;
+        if runs != self.progress.0 {
+            self.progress = (runs, now_ns);
         }
-        state.alive = false;
-        state.note_progress(now_ns);
-        state.armed.clear();
-        match how {
-            End::Exit => state.disk.release_handles(),
-            End::Crash | End::PowerLoss => {
-                let lost = state.disk.crash();
-                sim.stats.disk_sectors_lost += lost;
-            }
-        }
-        let ports: Vec<_> = sim.host(host).udp_ports.values().flatten().map(|(_, socket)| *socket).collect();
-        for socket in ports {
-            sim.udp_close(socket);
-        }
-        sim.tcp_process_ends(host);
-        let state = sim.host_mut(host);
-        state.paused = false;
-        state.pinned = false;
-        std::mem::take(&mut state.nodes)
-    });
-    let handle = Handle::current();
-    for (node, _) in nodes {
-        end_node(&handle, node.id());
+    }
+
+    /// Arms a crash or power loss. Each fault of a plan, and the scenario itself, has one at a time, so arming another
+    /// replaces it.
+    pub(crate) fn arm(&mut self, armed: Armed) {
+        self.disarm(armed.fault);
+        self.armed.push(armed);
+    }
+
+    /// Disarms the crash or power loss of a plan's fault, or of the scenario.
+    pub(crate) fn disarm(&mut self, fault: Option<usize>) {
+        self.armed.retain(|other| other.fault != fault);
+    }
+
+    /// Counts a disk operation; returns the armed crash or power loss that is due at it.
+    pub(crate) fn disk_operation(&mut self) -> Option<Armed> {
+        self.armed.iter_mut().for_each(|armed| armed.left -= 1);
+        self.armed.iter().find(|armed| armed.left == 0).copied()
+    }
+
+    /// Removes the scheduling nodes `gone`, and returns them.
+    pub(crate) fn forget_nodes(&mut self, gone: &[NodeId]) -> Vec<(NodeHandle, Role)> {
+        let nodes = std::mem::take(&mut self.nodes);
+        let (gone, kept) = nodes.into_iter().partition(|(node, _)| gone.contains(&node.id()));
+        self.nodes = kept;
+        gone
     }
 }
 
-fn exit(host: HostId, boot: u32) {
-    if sim::with(|sim| sim.host(host).runs(boot)) {
-        end(host, End::Exit);
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_armed_end_that_is_due_happens_and_a_fault_has_one_at_a_time() {
+        let mut process = Process::new();
+        let armed = |left, fault| Armed { left, how: ProcessEnd::Crash, fault };
+        process.arm(armed(9, Some(1)));
+        process.arm(armed(2, None));
+        process.arm(armed(3, Some(1)));
+        assert!(process.disk_operation().is_none());
+        assert_eq!(process.disk_operation().unwrap().fault, None);
+        process.disarm(None);
+        assert_eq!(process.disk_operation().unwrap().fault, Some(1));
     }
-}
 
-fn stands_still(host: &HostState, role: Role) -> bool {
-    host.paused || host.suspended || (host.pinned && role == Role::Compute)
-}
-
-/// Pauses or resumes the nodes of a host according to its flags.
-pub(crate) fn apply_stops(host: HostId) {
-    let nodes: Vec<_> = sim::with(|sim| {
-        let now_ns = sim.now_ns();
-        sim.host_mut(host).note_progress(now_ns);
-        let state = sim.host(host);
-        state.nodes.iter().map(|(node, role)| (node.clone(), stands_still(state, *role))).collect()
-    });
-    let handle = Handle::current();
-    for (node, still) in nodes {
-        if still {
-            handle.pause(node.id());
-        } else {
-            handle.resume(node.id());
-        }
+    #[test]
+    fn progress_has_the_time_of_its_last_change() {
+        let mut process = Process::new();
+        process.note_progress(5, false);
+        assert_eq!(process.progress, (true, 0));
+        process.note_progress(7, true);
+        process.note_progress(8, true);
+        assert_eq!(process.progress, (false, 7));
     }
 }

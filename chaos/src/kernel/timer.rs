@@ -4,8 +4,8 @@
 //! so that a dropped sleep can be removed. Both take their sequence numbers from one counter, so ties in time break
 //! by the order of the calls that made them.
 
+use super::slab::{Key, Slab};
 use crate::ids::HostId;
-use crate::kernel::slab::{Key, Slab};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::task::Waker;
@@ -14,8 +14,8 @@ use std::task::Waker;
 pub(crate) enum TimerKind {
     /// Wakes a sleeping task of a host (or of the scenario itself), at this instant of the host's clock.
     Wake { host: Option<HostId>, local_ns: u64, waker: Waker },
-    /// Polls a TCP connection.
-    Tcp(Key),
+    /// Advances a TCP connection of a host.
+    Tcp(HostId, Key),
 }
 
 struct Timer {
@@ -29,8 +29,8 @@ pub(crate) enum Due {
     Packet(u32),
     /// A task is to be woken.
     Wake(Waker),
-    /// A TCP connection is to be polled.
-    Tcp(Key),
+    /// A TCP connection of a host is to be advanced.
+    Tcp(HostId, Key),
 }
 
 /// A packet's arrival time, sequence number and table index, in one number, because moving and comparing these is
@@ -103,7 +103,7 @@ impl Timers {
         match &mut self.timers.get_mut(key)?.kind {
             TimerKind::Wake { waker, .. } if waker.will_wake(new) => Some(None),
             TimerKind::Wake { waker, .. } => Some(Some(std::mem::replace(waker, new.clone()))),
-            TimerKind::Tcp(_) => None,
+            TimerKind::Tcp(..) => None,
         }
     }
 
@@ -158,7 +158,7 @@ impl Timers {
         let timer = self.timers.remove(key)?;
         Some(match timer.kind {
             TimerKind::Wake { waker, .. } => Due::Wake(waker),
-            TimerKind::Tcp(connection) => Due::Tcp(connection),
+            TimerKind::Tcp(host, connection) => Due::Tcp(host, connection),
         })
     }
 
@@ -188,7 +188,7 @@ mod tests {
         while let Some(due) = timers.pop_due(5) {
             seen.push(match due {
                 Due::Packet(n) => n,
-                Due::Wake(_) | Due::Tcp(_) => 0,
+                Due::Wake(_) | Due::Tcp(..) => 0,
             });
         }
         assert_eq!(seen, [3, 1, 0, 2]);

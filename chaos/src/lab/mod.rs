@@ -2,6 +2,7 @@
 
 pub mod bundle;
 pub mod diff;
+pub(crate) mod faults;
 pub mod plan;
 pub mod run;
 pub mod scenario;

@@ -4,12 +4,12 @@
 //! and the limit of virtual time all become the outcome's error. A run ends by killing every node and letting the
 //! executor drop its futures, because madsim itself drops no pending future.
 
-use crate::kernel::process::{self, CatchPanic, panic_message, panicked_at};
-use crate::lab::plan::Plan;
 use crate::seed::subseed;
 use crate::wire::pcap::Pcap;
 use crate::world::World;
 use crate::world::logs::Logs;
+use crate::world::panics::{CatchPanic, note_panic_locations, panic_message, panicked_at};
+use crate::world::process;
 use crate::world::property::{Broken, check_all};
 use crate::world::sim::{self, Sim};
 use crate::world::stats::WorldStats;
@@ -27,6 +27,8 @@ use std::sync::Once;
 use std::task::{Context, Poll};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
+
+pub use crate::lab::faults::Unleashed;
 
 /// The default limit of a run's virtual time.
 const TIME_LIMIT: Duration = Duration::from_secs(60 * 60);
@@ -56,21 +58,6 @@ pub enum Failure {
     Capture(String),
 }
 
-/// A fault plan that was started in a run.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Unleashed {
-    /// The plan.
-    pub plan: Plan,
-    /// The kinds and weights that the seed drew; `None` if the plan was given.
-    pub drawn: Option<String>,
-    /// When it was started.
-    pub at: Duration,
-    /// How many of its faults have begun.
-    pub begun: usize,
-    /// Faults that were skipped, or applied only in part, or never due, each with the reason.
-    pub skipped: Vec<String>,
-}
-
 /// The result of a run.
 #[derive(Debug, Clone)]
 pub struct Outcome<T> {
@@ -88,8 +75,6 @@ pub struct Outcome<T> {
     pub stats: WorldStats,
     /// The marks that were reached.
     pub marks: BTreeSet<&'static str>,
-    /// The fault plan that was started, if there was one.
-    pub plan: Option<Unleashed>,
     /// The requested recordings.
     pub sight: Sight,
     /// The scenario's return value.
@@ -187,7 +172,7 @@ impl Run {
         T: Send + 'static,
     {
         let runtime = Runtime::with_seed_and_config(self.scheduler_seed, madsim::Config::default());
-        let mut ended = Ended::default();
+        let mut ended = EndState::default();
         let result =
             catch_unwind(AssertUnwindSafe(|| runtime.block_on(self.world(expected, scenario, &mut ended))));
         // Drop code of pending futures may have panicked before the world was taken away.
@@ -195,8 +180,8 @@ impl Run {
         let result = result
             .unwrap_or_else(|payload| Err(Failure::Panicked(panic_message(&*payload) + &panicked_at())));
         if let Some(mut left) = left {
-            ended = Ended::of(&mut left);
-            (ended.sight.last, ended.sight.logged) = left.trace.end_watch().unwrap_or_default();
+            ended = EndState::of(&mut left);
+            (ended.sight.last, ended.sight.logged) = left.record.trace.end_watch().unwrap_or_default();
         }
         Outcome {
             seed: self.seed,
@@ -206,7 +191,6 @@ impl Run {
             elapsed: ended.elapsed,
             stats: ended.stats,
             marks: ended.marks,
-            plan: ended.plan,
             sight: ended.sight,
             result,
         }
@@ -216,7 +200,7 @@ impl Run {
         &self,
         expected: Fingerprint,
         scenario: F,
-        ended: &mut Ended,
+        ended: &mut EndState,
     ) -> Result<T, Failure>
     where
         F: FnOnce(World) -> Fut + Send + 'static,
@@ -227,12 +211,12 @@ impl Run {
         let time = TimeHandle::current();
         let handle = Handle::current();
         let mut sim = Sim::new(self.seed, time.clone());
-        sim.wants_map = self.watching.map;
+        sim.map.request(self.watching.map);
         if let Some(path) = &self.watching.capture {
-            sim.trace.capture(Pcap::create(path).map_err(capture_failed)?);
+            sim.record.trace.capture(Pcap::create(path).map_err(capture_failed)?);
         }
         if let Some(watch) = Watch::begin(&self.watching).map_err(capture_failed)? {
-            sim.trace.watch(watch);
+            sim.record.trace.watch(watch);
         }
         drop(sim::replace(Some(Box::new(sim))));
         // Everything of a run is on this thread.
@@ -248,10 +232,10 @@ impl Run {
         let result = std::future::poll_fn(|cx| {
             let out_of_time = driver.poll(cx);
             check_all();
-            if let Some(broken) = sim::with(|sim| sim.broken.take()) {
+            if let Some(broken) = sim::with(|sim| sim.findings.take_broken()) {
                 return Poll::Ready(Err(Failure::Broken(broken)));
             }
-            if let Some(why) = sim::with(|sim| sim.failure.take()) {
+            if let Some(why) = sim::with(|sim| sim.findings.take_failure()) {
                 return Poll::Ready(Err(Failure::Panicked(why)));
             }
             if let Poll::Ready(done) = Pin::new(&mut body).poll(cx) {
@@ -266,11 +250,11 @@ impl Run {
         .await;
         drop(body);
         let (nodes, captured) = sim::with(|sim| {
-            sim.look();
-            *ended = Ended::of(sim);
-            let captured = sim.trace.end_capture().and_then(|()| sim.trace.end_watch());
+            sim.keep_map();
+            *ended = EndState::of(sim);
+            let captured = sim.record.trace.end_capture().and_then(|()| sim.record.trace.end_watch());
             let captured = captured.map(|seen| (ended.sight.last, ended.sight.logged) = seen);
-            (sim.places.keys().copied().collect::<Vec<_>>(), captured)
+            (sim.hosts.places.keys().copied().collect::<Vec<_>>(), captured)
         });
         // The world stays in place while the futures' Drop code runs, but its digest is already taken.
         for node in nodes.into_iter().chain([node.id()]) {
@@ -279,7 +263,7 @@ impl Run {
         // Time moves only when nothing is ready, so after this every killed future has been dropped.
         madsim::time::sleep(Duration::from_millis(1)).await;
         // A task that awaited a panicked task may have ended without polling its handle again.
-        let unheard = sim::with(|sim| sim.failure.take());
+        let unheard = sim::with(|sim| sim.findings.take_failure());
         let result = result.and_then(|output| unheard.map_or(Ok(output), |why| Err(Failure::Panicked(why))));
         drop(sim::replace(None));
         // Once more, for the contents of the wakers and closures inside the world.
@@ -300,26 +284,24 @@ where
 
 /// The values read from a world at its end.
 #[derive(Default)]
-struct Ended {
+struct EndState {
     digest: String,
     events: u64,
     elapsed: Duration,
     stats: WorldStats,
     marks: BTreeSet<&'static str>,
-    plan: Option<Unleashed>,
     sight: Sight,
 }
 
-impl Ended {
-    fn of(sim: &mut Sim) -> Ended {
-        Ended {
+impl EndState {
+    fn of(sim: &mut Sim) -> EndState {
+        EndState {
             digest: sim.finish(),
-            events: sim.trace.records(),
+            events: sim.record.trace.records(),
             elapsed: Duration::from_nanos(sim.now_ns()),
-            stats: sim.stats.clone(),
-            marks: sim.marks.clone(),
-            plan: sim.faults.unleashed(),
-            sight: Sight { map: sim.kept_map.take(), ..Sight::default() },
+            stats: sim.record.stats.clone(),
+            marks: sim.findings.marks().clone(),
+            sight: Sight { map: sim.map.take(), ..Sight::default() },
         }
     }
 }
@@ -344,9 +326,7 @@ impl Driver {
         let base = self.time.now_instant() - self.time.elapsed();
         loop {
             let next_ns = sim::with(|sim| {
-                if !sim.driver.as_ref().is_some_and(|driver| driver.will_wake(cx.waker())) {
-                    sim.driver = Some(cx.waker().clone());
-                }
+                sim.agenda.set_driver(cx.waker());
                 sim.run_due()
             });
             let now_ns = self.time.elapsed().as_nanos() as u64;
@@ -365,7 +345,7 @@ impl Driver {
                 self.armed.push(wanted_ns);
             }
             let armed_ns = self.armed.last().copied().unwrap_or(u64::MAX);
-            sim::with(|sim| sim.armed_ns = armed_ns);
+            sim::with(|sim| sim.agenda.is_armed(armed_ns));
             return false;
         }
     }
@@ -388,7 +368,7 @@ fn on_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T 
 fn warm_up() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        process::note_panic_locations();
+        note_panic_locations();
         Run::new(0).on_fresh_thread(|world| async move {
             world.host("warm-up").addr("10.0.0.1");
             world.sleep(Duration::from_millis(1)).await;

@@ -4,9 +4,12 @@
 //! the marks that some run of it has to reach. [`Scenario::run`] makes one run of it, as a function of its
 //! [`Options`]; sweeps, shrinking and replays consist of such runs.
 
-use crate::lab::plan::{FaultKind, Plan};
-use crate::lab::run::{Failure, Run, Unleashed};
+use crate::lab::faults::{Account, Injector, Unleashed};
+use crate::lab::plan::draw::draw;
+use crate::lab::plan::{FaultKind, Plan, Targets};
+use crate::lab::run::{Failure, Run};
 use crate::world::World;
+use crate::world::host::Host;
 use crate::world::property::{Broken, Kind};
 use crate::world::watch::{Sight, Watching};
 use std::collections::{BTreeMap, BTreeSet};
@@ -116,25 +119,54 @@ pub struct Trial {
     pub world: World,
     knobs: BTreeMap<&'static str, u64>,
     faults: &'static [FaultKind],
+    /// The plan that the run was given.
     plan: Option<Plan>,
+    injector: Injector,
 }
 
 impl Trial {
-    pub(crate) fn fault_kinds(&self) -> &'static [FaultKind] {
-        self.faults
-    }
-
-    /// The plan that the run was given.
-    pub(crate) fn given_plan(&self) -> Option<&Plan> {
-        self.plan.as_ref()
-    }
-
     /// The value of a knob.
     ///
     /// # Panics
     /// If the scenario has no knob of that name.
     pub fn knob(&self, name: &str) -> u64 {
         *self.knobs.get(name).unwrap_or_else(|| panic!("the scenario has no knob {name}"))
+    }
+
+    /// Starts faults, from now on and in the background: those of the plan that the run was given, or else of a plan
+    /// that the seed draws of the scenario's [`faults`](crate::Scenario::faults) for these targets, all of it over
+    /// after `span`. Returns at once.
+    ///
+    /// # Panics
+    /// If faults have been started in this run before.
+    pub fn unleash(&self, targets: &Targets, span: Duration) {
+        let (plan, drawn) = match &self.plan {
+            Some(plan) => (plan.clone(), None),
+            None => {
+                let drawn = draw(self.world.seed(), self.faults, targets, span);
+                (drawn.plan, Some(drawn.options))
+            }
+        };
+        self.injector.start(plan, drawn);
+    }
+
+    /// Ends every fault: links are as before, partitions mended, boxes on, hosts back in their networks, started,
+    /// continued and awake. Clocks stay as they are. Then it waits while a packet can still be
+    /// [held back](Plan::held_back). After it, liveness can be checked.
+    pub async fn heal(&self) {
+        self.injector.heal().await;
+    }
+
+    /// Like [`heal`](Trial::heal), but only for faults that touch `core`: its hosts, the boxes that they are behind,
+    /// partitions among them, and the links of the core. No fault begins anywhere, but hosts outside the core that
+    /// are down, stalled or cut off stay so until everything is healed, and the core has to cope with that.
+    pub async fn heal_core(&self, core: &[Host]) {
+        self.injector.heal_core(core).await;
+    }
+
+    /// The plan in use; empty until faults are started.
+    pub fn plan(&self) -> Plan {
+        self.injector.plan()
     }
 }
 
@@ -236,7 +268,11 @@ impl Scenario {
         }
         let knobs = self.knobs.iter().map(|knob| (knob.name, self.knob(knob, options))).collect();
         let (body, faults, plan) = (self.body, self.faults, options.plan.clone());
-        let outcome = run.run(move |world| body(Trial { world, knobs, faults, plan }));
+        let account = Account::default();
+        let own = account.clone();
+        let outcome = run.run(move |world| {
+            body(Trial { world, knobs, faults, plan, injector: Injector::new(world, own) })
+        });
         let unwritten = match &outcome.result {
             Err(failure @ Failure::Capture(_)) => Some(failure.to_string()),
             _ => None,
@@ -254,7 +290,7 @@ impl Scenario {
             events: outcome.events,
             elapsed: outcome.elapsed,
             marks: outcome.marks,
-            plan: outcome.plan,
+            plan: account.report(),
             verdict,
         };
         (report, outcome.sight, unwritten)

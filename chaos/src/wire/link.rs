@@ -6,8 +6,8 @@
 //! none: where the first fault on it begins, or the last one ends, later packets of that end get other fates. TCP
 //! segments keep their order on a link, as on a path that hashes flows, unless the link reorders.
 
+use super::middlebox::Refusal;
 use crate::seed::{Rng, below, mix};
-use crate::wire::middlebox::Refusal;
 use rand_core::Rng as _;
 use std::time::Duration;
 

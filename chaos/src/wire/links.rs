@@ -3,11 +3,11 @@
 //! A link has its network's configuration unless it has its own; the effects of faults are added. A partition lies
 //! between two hosts, not on a link: it loses each packet that was in flight between them at any moment of it.
 
+use super::effect::Effects;
+use super::link::{Class, Fate, LinkConfig, LinkState, MIN_MTU, whole_ns};
 use crate::ids::End;
 use crate::ids::HostId;
-use crate::lab::plan::Effects;
-use crate::seed::{Rng, below};
-use crate::wire::link::{Class, Fate, LinkConfig, LinkState, MIN_MTU, whole_ns};
+use crate::seed::{Rng, below, stream};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
@@ -32,6 +32,23 @@ struct Cut {
     until_ns: Option<u64>,
 }
 
+/// The random streams of links: one for each end that sends.
+pub(crate) struct LinkRngs {
+    /// By the number of the host.
+    pub(crate) hosts: Vec<Rng>,
+    /// By the number of the network in front of which the box is. That of the internet, which has no box, is unused.
+    pub(crate) boxes: Vec<Rng>,
+}
+
+impl LinkRngs {
+    fn of(&mut self, end: End) -> &mut Rng {
+        match end {
+            End::Host(host) => &mut self.hosts[host.0 as usize],
+            End::Box(net) => &mut self.boxes[net.0 as usize],
+        }
+    }
+}
+
 /// All links.
 pub(crate) struct Links {
     seed: u64,
@@ -39,6 +56,7 @@ pub(crate) struct Links {
     states: BTreeMap<(End, End), LinkState>,
     pairs: BTreeMap<(End, End), u64>,
     cuts: BTreeMap<(HostId, HostId), Cut>,
+    rngs: LinkRngs,
     /// The effects of faults on links.
     pub(crate) effects: Effects,
 }
@@ -51,8 +69,24 @@ impl Links {
             states: BTreeMap::new(),
             pairs: BTreeMap::new(),
             cuts: BTreeMap::new(),
+            rngs: LinkRngs { hosts: Vec::new(), boxes: vec![stream(seed, "link/box of internet")] },
             effects: Effects::default(),
         }
+    }
+
+    /// Opens the stream of the links on which the next host sends.
+    pub(crate) fn host_named(&mut self, name: &str) {
+        self.rngs.hosts.push(stream(self.seed, &format!("link/{name}")));
+    }
+
+    /// Opens the stream of the links on which the box of the next network sends.
+    pub(crate) fn net_named(&mut self, name: &str) {
+        self.rngs.boxes.push(stream(self.seed, &format!("link/box of {name}")));
+    }
+
+    /// The random streams.
+    pub(crate) fn rngs(&self) -> &LinkRngs {
+        &self.rngs
     }
 
     /// The configuration of a link; `default` is that of its network.
@@ -95,7 +129,6 @@ impl Links {
         default: &Link,
         class: Class,
         len: usize,
-        rng: &mut Rng,
     ) -> Fate {
         let link = match self.own.is_empty() {
             true => default,
@@ -120,6 +153,7 @@ impl Links {
                 below(draw, most_ns.saturating_add(1))
             }
         };
+        let rng = self.rngs.of(from);
         if config.remembers(class) {
             let state = self.states.entry((from, to)).or_default();
             config.fate(now_ns, class, len, pair_ns, state, rng)

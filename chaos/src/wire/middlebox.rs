@@ -7,8 +7,8 @@
 //!
 //! A refused packet is dropped silently: no ICMP error is sent.
 
+use super::packet::{self, Headers, PROTO_UDP};
 use crate::seed::Rng;
-use crate::wire::packet::{self, Headers, PROTO_UDP};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 

@@ -2,7 +2,7 @@
 //!
 //! So a run can be written as a `.pcap` file. TCP segments come from smoltcp in the same form.
 
-use crate::wire::middlebox::TcpFlags;
+use super::middlebox::TcpFlags;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 pub(crate) const PROTO_TCP: u8 = 6;
@@ -12,9 +12,6 @@ const V6_HEADER: usize = 40;
 const UDP_HEADER: usize = 8;
 const TCP_HEADER: usize = 20;
 const HOP_LIMIT: u8 = 64;
-
-/// The largest body of a UDP datagram over IPv4, and the limit for both families here.
-pub(crate) const MAX_UDP_BODY: usize = 65535 - V4_HEADER - UDP_HEADER;
 
 /// The parsed headers of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,7 +91,7 @@ fn write_ip(out: &mut Vec<u8>, src: IpAddr, dst: IpAddr, ident: u16, proto: u8, 
 }
 
 /// Writes a UDP datagram into `out`, which is cleared first. Both addresses are of one family, and the body is
-/// at most [`MAX_UDP_BODY`] bytes.
+/// small enough for a packet of 65,535 bytes.
 pub(crate) fn write_udp(out: &mut Vec<u8>, src: SocketAddr, dst: SocketAddr, ident: u16, body: &[u8]) {
     out.clear();
     let udp_len = (UDP_HEADER + body.len()) as u16;
@@ -165,6 +162,15 @@ pub(crate) fn damage_udp(packet: &mut [u8], draw: u64) -> bool {
     packet[body + (bit / 8) as usize] ^= 1 << (bit % 8);
     write_checksum(packet, headers.transport, PROTO_UDP);
     true
+}
+
+/// Flips one bit after the addresses and ports, so that the packet still reaches the check of the transport's
+/// checksum.
+pub(crate) fn flip_bit(packet: &mut [u8], draw: u64) {
+    let Some(headers) = parse(packet) else { return };
+    let first = headers.transport + 4;
+    let bit = crate::seed::below(draw, (packet.len() - first) as u64 * 8);
+    packet[first + (bit / 8) as usize] ^= 1 << (bit % 8);
 }
 
 /// The source or the destination of a packet.
@@ -277,9 +283,9 @@ pub(crate) fn udp_checksum_holds(packet: &[u8], headers: &Headers) -> bool {
     fold(total) == [0, 0]
 }
 
-/// The body of a UDP datagram.
-pub(crate) fn udp_body(packet: &[u8], transport: usize) -> &[u8] {
-    &packet[transport + UDP_HEADER..]
+/// Where the body of a UDP datagram begins.
+pub(crate) fn udp_body_at(headers: &Headers) -> usize {
+    headers.transport + UDP_HEADER
 }
 
 /// The flags of a TCP segment that a box looks at.
@@ -345,7 +351,7 @@ mod tests {
         let headers = parse(&out).unwrap();
         assert_eq!((headers.src, headers.dst, headers.proto), (src, dst, PROTO_UDP));
         assert!(udp_checksum_holds(&out, &headers));
-        assert_eq!(udp_body(&out, headers.transport), b"abc");
+        assert_eq!(out[udp_body_at(&headers)..], *b"abc");
         let last = out.len() - 1;
         out[last] ^= 1;
         assert!(!udp_checksum_holds(&out, &headers));
@@ -359,7 +365,7 @@ mod tests {
         assert!(truncate_udp(&mut out, u64::MAX));
         let headers = parse(&out).unwrap();
         assert!(udp_checksum_holds(&out, &headers));
-        assert_eq!(udp_body(&out, headers.transport), b"abcde");
+        assert_eq!(out[udp_body_at(&headers)..], *b"abcde");
         assert_eq!(out[4..6], 77u16.to_be_bytes());
         damaged[30] ^= 1;
         assert!(!truncate_udp(&mut damaged, 0) && !damage_udp(&mut damaged, 0));
@@ -370,7 +376,7 @@ mod tests {
         fn no_bytes_make_the_parser_panic(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
             if let Some(headers) = parse(&bytes) {
                 udp_checksum_holds(&bytes, &headers);
-                udp_body(&bytes, headers.transport);
+                prop_assert!(udp_body_at(&headers) <= bytes.len());
                 tcp_opens(&bytes, headers.transport);
             }
         }

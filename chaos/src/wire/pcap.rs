@@ -23,7 +23,7 @@ pub(crate) struct Pcap {
 impl Pcap {
     /// Begins a file.
     pub(crate) fn create(path: &Path) -> io::Result<Pcap> {
-        let mut out = BufWriter::new(crate::world::watch::create(path)?);
+        let mut out = BufWriter::new(create(path)?);
         out.write_all(&MAGIC.to_le_bytes())?;
         out.write_all(&2u16.to_le_bytes())?;
         out.write_all(&4u16.to_le_bytes())?;
@@ -46,4 +46,11 @@ impl Pcap {
     pub(crate) fn finish(mut self) -> io::Result<()> {
         self.out.flush()
     }
+}
+
+/// Creates a file and its folder; an error names the file.
+pub(crate) fn create(path: &Path) -> io::Result<File> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let made = folder.map_or(Ok(()), std::fs::create_dir_all).and_then(|()| File::create(path));
+    made.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
 }

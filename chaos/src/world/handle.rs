@@ -1,17 +1,21 @@
 //! The scenario's handle on its world: the [`World`], which gives access to its [`Host`]s and networks.
 
-use crate::ids::End;
-use crate::ids::HostId;
+use super::host::Host;
+use super::map;
+use super::net::Net;
+use super::process;
+use super::property::{Check, Forbidden};
+use super::sim;
+use super::sleep::sleep;
+use super::stats::WorldStats;
+use crate::ids::{End, HostId, INTERNET};
 use crate::kernel::host::HostState;
-use crate::kernel::process;
+use crate::seed::Rng;
 use crate::wire::link::LinkConfig;
-use crate::world::sim;
-use crate::world::stats::WorldStats;
-use crate::world::trace::{Kind, NO_HOST};
+use memchr::memmem::Finder;
 use std::collections::BTreeSet;
+use std::panic::Location;
 use std::time::Duration;
-
-use crate::world::host::Host;
 
 /// The running world. A copy refers to the same world; it works only inside the run that gave it.
 #[derive(Debug, Clone, Copy)]
@@ -32,21 +36,14 @@ impl World {
     /// # Panics
     /// If there is a host of that name.
     pub fn host(&self, name: &str) -> Host {
-        let id = sim::with(|sim| {
-            let id = HostId(u32::try_from(sim.hosts.len()).expect("fewer than 2^32 hosts"));
-            assert!(!sim.names.contains_key(name), "there is a host named {name}");
-            sim.names.insert(name.to_owned(), id);
-            sim.hosts.push(HostState::new(id, name, sim.seed));
-            sim.trace.host_named(name);
-            id
-        });
+        let id = sim::with(|sim| sim.add_host(name));
         process::begin(id);
         Host(id)
     }
 
     /// The host of that name.
     pub fn find(&self, name: &str) -> Option<Host> {
-        sim::with(|sim| sim.names.get(name).copied().map(Host))
+        sim::with(|sim| sim.hosts.find(name).map(Host))
     }
 
     /// All hosts, in the order in which they were made.
@@ -65,7 +62,7 @@ impl World {
         let (from, to) = (from.into(), to.into());
         sim::with(|sim| {
             sim.setup(None, &format!("link from {from:?} to {to:?} {config:?}"));
-            sim.links.set(from, to, config);
+            sim.wire.links.set(from, to, config);
         });
     }
 
@@ -81,7 +78,7 @@ impl World {
         let (from, to) = (from.into(), to.into());
         sim::with(|sim| {
             sim.setup(None, &format!("link from {from:?} to {to:?} is its network's"));
-            sim.links.unset(from, to);
+            sim.wire.links.unset(from, to);
         });
     }
 
@@ -93,7 +90,7 @@ impl World {
         let (from, to) = (from.into(), to.into());
         sim::with(|sim| {
             let net = sim.common_net(from, to).unwrap_or_else(|| panic!("no link from {from:?} to {to:?}"));
-            sim.links.get(from, to, &sim.net(net).links).into_owned()
+            sim.wire.links.get(from, to, &sim.wire.nets.get(net).links).into_owned()
         })
     }
 
@@ -111,7 +108,7 @@ impl World {
             let now_ns = sim.now_ns();
             for a in from {
                 for b in to {
-                    sim.links.cut(now_ns, a.0, b.0);
+                    sim.wire.links.cut(now_ns, a.0, b.0);
                 }
             }
         });
@@ -122,7 +119,7 @@ impl World {
         sim::with(|sim| {
             sim.fault(None, "heal");
             let now_ns = sim.now_ns();
-            sim.links.heal(now_ns);
+            sim.wire.links.heal(now_ns);
         });
     }
 
@@ -133,8 +130,8 @@ impl World {
             let now_ns = sim.now_ns();
             for a in left {
                 for b in right {
-                    sim.links.mend(now_ns, a.0, b.0);
-                    sim.links.mend(now_ns, b.0, a.0);
+                    sim.wire.links.mend(now_ns, a.0, b.0);
+                    sim.wire.links.mend(now_ns, b.0, a.0);
                 }
             }
         });
@@ -146,13 +143,13 @@ impl World {
     pub fn audible(&self, to: Host, since: Duration) -> BTreeSet<Host> {
         sim::with(|sim| {
             let since_ns = u64::try_from(since.as_nanos()).unwrap_or(u64::MAX);
-            let mute = |host: &HostState| !host.progress.0 && host.progress.1 <= since_ns;
+            let mute = |host: &HostState| !host.process.progress.0 && host.process.progress.1 <= since_ns;
             let mut silent: Vec<HostId> =
                 sim.hosts.iter().filter(|host| host.id != to.0 && !mute(host)).map(|host| host.id).collect();
             let (mut audible, mut next) = (BTreeSet::new(), vec![to.0]);
             while let Some(at) = next.pop() {
                 let (still, heard) =
-                    silent.into_iter().partition(|from| sim.links.is_cut_since(since_ns, *from, at));
+                    silent.into_iter().partition(|from| sim.wire.links.is_cut_since(since_ns, *from, at));
                 silent = still;
                 let heard: Vec<HostId> = heard;
                 audible.extend(heard.iter().map(|host| Host(*host)));
@@ -169,22 +166,22 @@ impl World {
 
     /// Waits in virtual time.
     pub async fn sleep(&self, duration: Duration) {
-        crate::rt::time::sleep(duration).await;
+        sleep(duration).await;
     }
 
     /// The counters so far.
     pub fn stats(&self) -> WorldStats {
-        sim::with(|sim| sim.stats.clone())
+        sim::with(|sim| sim.record.stats.clone())
     }
 
     /// The number of TCP connections in the hosts' kernels. Each side counts separately, including closing
     /// connections.
     pub fn open_connections(&self) -> usize {
-        sim::with(|sim| sim.hosts.iter().map(|host| host.connections.len()).sum())
+        sim::with(|sim| sim.hosts.iter().map(|host| host.tcp.len()).sum())
     }
 
     /// The next random stream of this label for the scenario itself.
-    pub fn rng(&self, label: &str) -> crate::seed::Rng {
+    pub fn rng(&self, label: &str) -> Rng {
         sim::with(|sim| sim.open_stream(None, label))
     }
 
@@ -192,7 +189,59 @@ impl World {
     pub fn note(&self, text: &str) {
         sim::with(|sim| {
             let now_ns = sim.now_ns();
-            sim.trace.note(now_ns, Kind::Note, NO_HOST, text.as_bytes());
+            sim.record.line(now_ns, text);
         });
+    }
+
+    /// The outermost network.
+    pub fn internet(&self) -> Net {
+        Net(INTERNET)
+    }
+
+    /// The network of that name.
+    pub fn find_net(&self, name: &str) -> Option<Net> {
+        sim::with(|sim| sim.wire.nets.iter().find(|(_, net)| net.name == name).map(|(id, _)| Net(id)))
+    }
+
+    /// All networks, in the order in which they were made; the internet is the first.
+    pub fn nets(&self) -> Vec<Net> {
+        sim::with(|sim| sim.wire.nets.iter().map(|(id, _)| Net(id)).collect())
+    }
+
+    /// The map of this world, now:
+    ///
+    /// ```text
+    /// internet
+    ///   server: eth0 198.51.100.7
+    ///   home, behind a cone at 203.0.113.1
+    ///     laptop: eth0 192.168.1.2, wlan0 down 192.168.1.3
+    ///     nas (no process): eth0 192.168.1.9
+    /// ```
+    pub fn map(&self) -> String {
+        sim::with(|sim| map::draw(sim))
+    }
+
+    /// Calls `check` after every instant with an event, outside of every host. `Err` with the observation breaks the
+    /// property and ends the run. The check must be cheap, and must not sleep.
+    #[track_caller]
+    pub fn always(&self, property: &str, check: impl FnMut() -> Result<(), String> + Send + 'static) {
+        let check =
+            Check { property: property.to_owned(), place: Location::caller(), check: Box::new(check) };
+        sim::with(|sim| sim.findings.always(check));
+    }
+
+    /// Forbids a sequence of bytes on every link: no packet may carry it as it leaves its host, and no [`exposed`](super::property::exposed)
+    /// bytes may contain it. Packets on the loopback aren't checked.
+    #[track_caller]
+    pub fn forbid_bytes(&self, property: &str, bytes: &[u8]) {
+        let place = Location::caller();
+        let forbidden =
+            Forbidden { property: property.to_owned(), place, bytes: Finder::new(bytes).into_owned() };
+        sim::with(|sim| sim.findings.forbid(forbidden));
+    }
+
+    /// The marks reached so far.
+    pub fn marks(&self) -> Vec<&'static str> {
+        sim::with(|sim| sim.findings.marks().iter().copied().collect())
     }
 }

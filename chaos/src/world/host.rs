@@ -3,12 +3,13 @@
 //! Every call takes effect at once and lasts until it is undone. Code that runs on a host calls [`rt`](crate::rt)
 //! instead.
 
-use crate::ids::HostId;
-use crate::kernel::host::{Armed, HostState, Main};
-use crate::kernel::process::{self, End as ProcessEnd};
-use crate::rt::task::{JoinHandle, spawn_on};
-use crate::wire::net::Net;
-use crate::world::sim::{self, Sim};
+use super::net::Net;
+use super::process;
+use super::sim;
+use super::task::{JoinHandle, spawn_on};
+use crate::ids::{End, HostId};
+use crate::kernel::nics::Nics;
+use crate::kernel::process::{Armed, Main, Process, ProcessEnd};
 use std::future::Future;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -20,6 +21,12 @@ const FIRST_NIC: &str = "eth0";
 /// A host of the running world. A copy refers to the same host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Host(pub(crate) HostId);
+
+impl From<Host> for End {
+    fn from(host: Host) -> End {
+        End::Host(host.0)
+    }
+}
 
 pub(crate) fn parse_ip(text: &str) -> IpAddr {
     text.parse().unwrap_or_else(|_| panic!("{text} is not an IP address"))
@@ -51,10 +58,7 @@ impl Host {
     pub fn nic_addr(self, nic: &str, ip: &str) -> Host {
         let ip = parse_ip(ip);
         sim::with(|sim| sim.setup(Some(self.0), &format!("{nic} gets {ip}")));
-        self.change_nics(|host| {
-            let nic = host.nic(nic) as usize;
-            host.nics[nic].addrs.push(ip);
-        });
+        self.change_nics(|nics| nics.named(nic).addrs.push(ip));
         self
     }
 
@@ -65,10 +69,7 @@ impl Host {
     pub fn set_addrs(&self, nic: &str, ips: &[&str]) {
         let ips: Vec<IpAddr> = ips.iter().map(|ip| parse_ip(ip)).collect();
         sim::with(|sim| sim.fault(Some(self.0), &format!("{nic} has {ips:?}")));
-        self.change_nics(|host| {
-            let nic = host.nic(nic) as usize;
-            host.nics[nic].addrs = ips;
-        });
+        self.change_nics(|nics| nics.named(nic).addrs = ips);
     }
 
     /// Moves an interface into a network and replaces its addresses: the host has moved to another wifi, or behind
@@ -79,45 +80,36 @@ impl Host {
     pub fn attach(&self, nic: &str, net: Net, ips: &[&str]) {
         let ips: Vec<IpAddr> = ips.iter().map(|ip| parse_ip(ip)).collect();
         sim::with(|sim| sim.fault(Some(self.0), &format!("{nic} has {ips:?} in network {}", net.id().0)));
-        self.change_nics(|host| {
-            let nic = host.nic(nic) as usize;
-            host.nics[nic].net = net.id();
-            host.nics[nic].addrs = ips;
+        self.change_nics(|nics| {
+            let nic = nics.named(nic);
+            nic.net = net.id();
+            nic.addrs = ips;
         });
     }
 
     /// Takes an interface down, or brings it up again.
     pub fn set_nic_up(&self, nic: &str, up: bool) {
         sim::with(|sim| sim.fault(Some(self.0), &format!("{nic} {}", if up { "up" } else { "down" })));
-        self.change_nics(|host| {
-            let nic = host.nic(nic) as usize;
-            host.nics[nic].up = up;
-        });
+        self.change_nics(|nics| nics.named(nic).up = up);
     }
 
-    fn change_nics(&self, change: impl FnOnce(&mut HostState)) {
+    fn change_nics(&self, change: impl FnOnce(&mut Nics)) {
         let wakers = sim::with(|sim| {
-            change(sim.host_mut(self.0));
+            change(&mut sim.host_mut(self.0).nics);
             sim.readdress();
-            std::mem::take(&mut sim.host_mut(self.0).nic_wakers)
+            sim.host_mut(self.0).nics.take_wakers()
         });
         wakers.into_iter().for_each(std::task::Waker::wake);
     }
 
     /// The addresses of its interfaces that are up, in the order of interfaces, without loopback.
     pub fn addrs(&self) -> Vec<IpAddr> {
-        sim::with(|sim| {
-            let nics = sim.host(self.0).nics.iter().filter(|nic| nic.up);
-            nics.flat_map(|nic| nic.addrs.clone()).collect()
-        })
+        sim::with(|sim| sim.host(self.0).nics.up().flat_map(|nic| nic.addrs.clone()).collect())
     }
 
     /// The network of its interface of that name.
     pub fn net(&self, nic: &str) -> Option<Net> {
-        sim::with(|sim| {
-            let nics = &sim.host(self.0).nics;
-            nics.iter().find(|candidate| candidate.name == nic).map(|nic| Net(nic.net))
-        })
+        sim::with(|sim| sim.host(self.0).nics.find(nic).map(|nic| Net(nic.net)))
     }
 
     /// The networks of its interfaces.
@@ -127,7 +119,7 @@ impl Host {
 
     /// The name of its first interface.
     pub(crate) fn first_nic(&self) -> Option<String> {
-        sim::with(|sim| sim.host(self.0).nics.first().map(|nic| nic.name.clone()))
+        sim::with(|sim| sim.host(self.0).nics.iter().next().map(|nic| nic.name.clone()))
     }
 
     /// Its first address.
@@ -143,7 +135,7 @@ impl Host {
     pub fn set_udp_buffer(self, bytes: usize) -> Host {
         sim::with(|sim| {
             sim.setup(Some(self.0), &format!("udp buffer {bytes} bytes"));
-            sim.host_mut(self.0).caps.udp_buffer_bytes = bytes;
+            sim.host_mut(self.0).udp.set_buffer_bytes(bytes);
         });
         self
     }
@@ -153,7 +145,7 @@ impl Host {
     pub fn forbid_udp_receive(&self) {
         sim::with(|sim| {
             sim.fault(Some(self.0), "no udp receive");
-            sim.host_mut(self.0).caps.udp_receive = false;
+            sim.host_mut(self.0).udp.forbid_receive();
         });
     }
 
@@ -162,7 +154,7 @@ impl Host {
     pub fn set_backlog(self, connections: usize) -> Host {
         sim::with(|sim| {
             sim.setup(Some(self.0), &format!("backlog {connections}"));
-            sim.host_mut(self.0).caps.backlog = connections;
+            sim.host_mut(self.0).tcp.set_backlog(connections);
         });
         self
     }
@@ -172,7 +164,7 @@ impl Host {
     pub fn set_max_connections(self, connections: usize) -> Host {
         sim::with(|sim| {
             sim.setup(Some(self.0), &format!("connections {connections}"));
-            sim.host_mut(self.0).caps.connections = connections;
+            sim.host_mut(self.0).tcp.set_most_connections(connections);
         });
         self
     }
@@ -195,7 +187,7 @@ impl Host {
         Fut: Future<Output = ()> + Send + 'static,
     {
         let main: Main = Arc::new(move || Box::pin(main()));
-        let old = sim::with(|sim| sim.host_mut(self.0).main.replace(main));
+        let old = sim::with(|sim| sim.host_mut(self.0).process.main.replace(main));
         drop(old);
         process::run_main(self.0);
         *self
@@ -212,7 +204,7 @@ impl Host {
     {
         let node = sim::with(|sim| {
             let host = sim.host(self.0);
-            let node = host.nodes.first().filter(|_| host.alive);
+            let node = host.process.nodes.first().filter(|_| host.process.alive);
             node.unwrap_or_else(|| panic!("no process runs on host {}", host.name)).0.clone()
         });
         spawn_on(&node, future)
@@ -242,16 +234,13 @@ impl Host {
         self.arm(Armed { left: count, how: ProcessEnd::PowerLoss, fault: None });
     }
 
-    /// Arms a crash or power loss; the first one to happen disarms the others. The scenario has one at a time, so
-    /// arming another replaces it.
+    /// Arms a crash or power loss; the first one to happen disarms the others.
     pub(crate) fn arm(&self, armed: Armed) {
         assert!(armed.left > 0, "the next operation is number 1");
         sim::with(|sim| {
             let what = if armed.how == ProcessEnd::PowerLoss { "power loss" } else { "crash" };
             sim.setup(Some(self.0), &format!("{what} at disk operation {}", armed.left));
-            let all = &mut sim.host_mut(self.0).armed;
-            all.retain(|other| other.fault != armed.fault);
-            all.push(armed);
+            sim.host_mut(self.0).process.arm(armed);
         });
     }
 
@@ -268,8 +257,8 @@ impl Host {
         sim::with(|sim| {
             sim.fault(Some(self.0), "restart");
             let host = sim.host_mut(self.0);
-            host.boot += 1;
-            host.alive = true;
+            host.process.boot += 1;
+            host.process.alive = true;
             host.powered = true;
             let now_ns = sim.now_ns();
             sim.host_mut(self.0).note_progress(now_ns);
@@ -279,23 +268,23 @@ impl Host {
 
     /// Stops the process (SIGSTOP): none of its tasks runs, but its kernel still receives and acknowledges.
     pub fn pause(&self) {
-        self.stop("pause", |host| host.paused = true);
+        self.stop("pause", |process| process.paused = true);
     }
 
     /// Resumes a paused process.
     pub fn resume(&self) {
-        self.stop("resume", |host| host.paused = false);
+        self.stop("resume", |process| process.paused = false);
     }
 
     /// Occupies every core with handlers. The state and compute planes stall. The network plane runs on, because the
     /// OS preempts the handlers for its thread.
     pub fn pin_cpu(&self) {
-        self.stop("pin cpu", |host| host.pinned = true);
+        self.stop("pin cpu", |process| process.pinned = true);
     }
 
     /// Frees the cores.
     pub fn unpin_cpu(&self) {
-        self.stop("unpin cpu", |host| host.pinned = false);
+        self.stop("unpin cpu", |process| process.pinned = false);
     }
 
     /// Suspends the host (a closed lid): its process, its kernel, which neither receives nor acknowledges, and its
@@ -328,18 +317,18 @@ impl Host {
             if std::mem::take(&mut host.suspended) {
                 host.clock.thaw(now_ns);
                 sim.rebase_timers(self.0);
-                sim.tcp_wakes(self.0);
+                sim.with_tcp(self.0, |tcp, now_ns, out| tcp.wakes(now_ns, out));
             }
         });
         process::apply_stops(self.0);
     }
 
-    fn stop(&self, what: &str, change: impl FnOnce(&mut HostState)) {
+    fn stop(&self, what: &str, change: impl FnOnce(&mut Process)) {
         sim::with(|sim| {
             sim.fault(Some(self.0), what);
-            let host = sim.host_mut(self.0);
-            if host.alive {
-                change(host);
+            let process = &mut sim.host_mut(self.0).process;
+            if process.alive {
+                change(process);
             }
         });
         process::apply_stops(self.0);
@@ -347,19 +336,19 @@ impl Host {
 
     /// Whether a process runs; a paused process counts.
     pub fn is_running(&self) -> bool {
-        sim::with(|sim| sim.host(self.0).alive)
+        sim::with(|sim| sim.host(self.0).process.alive)
     }
 
     /// The virtual time since which its current process has made progress; `None` without a process, or while it is
     /// stalled.
     pub fn runs_since(&self) -> Option<Duration> {
-        let (runs, since_ns) = sim::with(|sim| sim.host(self.0).progress);
+        let (runs, since_ns) = sim::with(|sim| sim.host(self.0).process.progress);
         runs.then(|| Duration::from_nanos(since_ns))
     }
 
     /// How many processes the host has had.
     pub fn boot(&self) -> u32 {
-        sim::with(|sim| sim.host(self.0).boot)
+        sim::with(|sim| sim.host(self.0).process.boot)
     }
 
     /// Sets the drift of both of its clocks from now on, in parts per billion; negative is slow.
@@ -388,13 +377,5 @@ impl Host {
             sim.fault(Some(self.0), &format!("wall clock step {by_ms} ms"));
             sim.host_mut(self.0).clock.step_wall(i128::from(by_ms) * 1_000_000);
         });
-    }
-}
-
-impl Sim {
-    fn rebase_timers(&mut self, id: HostId) {
-        let clock = self.host(id).clock.clone();
-        self.timers.rebase(id, |local_ns| clock.world_ns(local_ns));
-        self.wake_driver();
     }
 }

@@ -9,7 +9,7 @@ use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
 
-use crate::world::sim;
+use super::sim;
 
 /// Keeps the events of these targets, down to the level `DEBUG`.
 pub(crate) struct Logs {
@@ -43,7 +43,7 @@ impl Subscriber for Logs {
         let text = line.message + &line.fields;
         sim::try_with(|sim| {
             let now_ns = sim.now_ns();
-            sim.trace.log(now_ns, host, &text);
+            sim.record.trace.log(now_ns, host, &text);
         });
     }
 

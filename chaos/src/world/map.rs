@@ -3,66 +3,71 @@
 //! A network is a line, followed by its indented content: first its hosts, then the networks behind boxes in it,
 //! each in the order of creation. A host with interfaces in several networks appears in each of them.
 
+use super::sim::Sim;
 use crate::ids::{INTERNET, NetId};
-use crate::kernel::host::{HostState, Nic};
-use crate::world::World;
-use crate::world::sim::{self, Sim};
+use crate::kernel::host::HostState;
+use crate::kernel::nics::Nic;
+use crate::kernel::process::Process;
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
 /// Spaces of indentation for the content of a network.
 const INDENT: usize = 2;
 
-impl World {
-    /// The map of this world, now:
-    ///
-    /// ```text
-    /// internet
-    ///   server: eth0 198.51.100.7
-    ///   home, behind a cone at 203.0.113.1
-    ///     laptop: eth0 192.168.1.2, wlan0 down 192.168.1.3
-    ///     nas (no process): eth0 192.168.1.9
-    /// ```
-    pub fn map(&self) -> String {
-        sim::with(|sim| sim.map())
+/// The map that a reader has requested of a run.
+#[derive(Debug, Default)]
+pub(crate) struct KeptMap {
+    is_requested: bool,
+    text: Option<String>,
+}
+
+impl KeptMap {
+    /// A reader requests the map, or not.
+    pub(crate) fn request(&mut self, is_requested: bool) {
+        self.is_requested = is_requested;
+    }
+
+    /// Whether a map is requested and not kept yet.
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.is_requested && self.text.is_none()
+    }
+
+    pub(crate) fn keep(&mut self, text: String) {
+        self.text = Some(text);
+    }
+
+    pub(crate) fn take(&mut self) -> Option<String> {
+        self.text.take()
     }
 }
 
-impl Sim {
-    fn map(&self) -> String {
-        let mut out = String::new();
-        self.map_net(INTERNET, 0, &mut out);
-        for host in self.hosts.iter().filter(|host| host.nics.is_empty()) {
-            line(&mut out, 0, &format!("nowhere: {}{}", host.name, state(host)));
-        }
-        out
+/// The map of a world now.
+pub(crate) fn draw(sim: &Sim) -> String {
+    let mut out = String::new();
+    draw_net(sim, INTERNET, 0, &mut out);
+    for host in sim.hosts.iter().filter(|host| host.nics.iter().next().is_none()) {
+        line(&mut out, 0, &format!("nowhere: {}{}", host.name, state(host)));
     }
+    out
+}
 
-    /// Saves the map at the first call, if a reader has requested it.
-    pub(crate) fn look(&mut self) {
-        if self.wants_map && self.kept_map.is_none() {
-            self.kept_map = Some(self.map());
+fn draw_net(sim: &Sim, id: NetId, depth: usize, out: &mut String) {
+    let net = sim.wire.nets.get(id);
+    let behind = net.gateway.as_ref().map(|gateway| {
+        let at = if gateway.outer.is_empty() { "" } else { " at " };
+        let off = if gateway.is_on() { "" } else { " (off)" };
+        format!(", behind {}{off}{at}{}", gateway.describe(), list(&gateway.outer))
+    });
+    line(out, depth, &(net.name.clone() + &behind.unwrap_or_default()));
+    for host in sim.hosts.iter() {
+        let here: Vec<String> = host.nics.iter().filter(|nic| nic.net == id).map(interface).collect();
+        if !here.is_empty() {
+            line(out, depth + 1, &format!("{}{}: {}", host.name, state(host), here.join(", ")));
         }
     }
-
-    fn map_net(&self, id: NetId, depth: usize, out: &mut String) {
-        let net = self.net(id);
-        let behind = net.gateway.as_ref().map(|gateway| {
-            let at = if gateway.outer.is_empty() { "" } else { " at " };
-            let off = if gateway.is_on() { "" } else { " (off)" };
-            format!(", behind {}{off}{at}{}", gateway.describe(), list(&gateway.outer))
-        });
-        line(out, depth, &(net.name.clone() + &behind.unwrap_or_default()));
-        for host in &self.hosts {
-            let here: Vec<String> = host.nics.iter().filter(|nic| nic.net == id).map(interface).collect();
-            if !here.is_empty() {
-                line(out, depth + 1, &format!("{}{}: {}", host.name, state(host), here.join(", ")));
-            }
-        }
-        for (at, other) in self.nets.iter().enumerate() {
-            if other.gateway.as_ref().is_some_and(|gateway| gateway.outside == id) {
-                self.map_net(NetId(at as u32), depth + 1, out);
-            }
+    for (other_id, other) in sim.wire.nets.iter() {
+        if other.gateway.as_ref().is_some_and(|gateway| gateway.outside == id) {
+            draw_net(sim, other_id, depth + 1, out);
         }
     }
 }
@@ -81,46 +86,12 @@ fn interface(nic: &Nic) -> String {
 
 /// The state that keeps a host from taking part, if there is one.
 fn state(host: &HostState) -> &'static str {
-    match host {
-        HostState { powered: false, .. } => " (no power)",
-        HostState { suspended: true, .. } => " (suspended)",
-        HostState { alive: false, .. } => " (no process)",
-        HostState { paused: true, .. } => " (paused)",
-        HostState { pinned: true, .. } => " (pinned)",
+    match (host, &host.process) {
+        (HostState { powered: false, .. }, _) => " (no power)",
+        (HostState { suspended: true, .. }, _) => " (suspended)",
+        (_, Process { alive: false, .. }) => " (no process)",
+        (_, Process { paused: true, .. }) => " (paused)",
+        (_, Process { pinned: true, .. }) => " (pinned)",
         _ => "",
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use crate::wire::middlebox::Modem;
-
-    #[test]
-    fn a_map_shows_networks_boxes_hosts_and_what_is_wrong_with_them() {
-        let outcome = crate::lab::run::run(1, |world| async move {
-            world.internet().host("server", "198.51.100.7").addr("2001:db8::7");
-            let line = world.internet().nat("line", &[], Modem);
-            let home = line.nat("home", &["203.0.113.1", "203.0.113.2"], Modem);
-            home.host("laptop", "192.168.1.2").nic_addr("cell0", "203.0.113.77").set_nic_up("eth0", false);
-            home.host("nas", "192.168.1.9").crash();
-            line.host("lamp", "203.0.113.3").power_loss();
-            world.host("spare");
-            let before = world.map();
-            home.set_power(false);
-            (before, world.map())
-        });
-        let (map, later) = outcome.result.unwrap();
-        insta::assert_snapshot!(map, @"
-        internet
-          server: eth0 198.51.100.7 2001:db8::7
-          laptop: cell0 203.0.113.77
-          line, behind a modem
-            lamp (no power): eth0 203.0.113.3
-            home, behind a modem at 203.0.113.1 203.0.113.2
-              laptop: eth0 down 192.168.1.2
-              nas (no process): eth0 192.168.1.9
-        nowhere: spare
-        ");
-        assert_eq!(later, map.replace("a modem at", "a modem (off) at"));
     }
 }

@@ -1,14 +1,14 @@
 //! The properties that must hold in every run, and the marks that some run must reach.
 //!
-//! A *safety* property holds at every moment: [`World::always`] checks it after every instant with an event, and
+//! A *safety* property holds at every moment: [`World::always`](crate::World::always) checks it after every instant with an event, and
 //! [`fail`] ends the run at the place where the violation was found. A *liveness* property holds eventually: a
 //! scenario heals its faults, waits a bounded virtual time, and reports what is still missing. A mark
 //! ([`sometimes!`](crate::sometimes)) is a rare path that some run of a sweep has to take; otherwise the sweep
 //! proved less than it seems.
 
-use crate::world::World;
-use crate::world::sim;
+use super::sim;
 use memchr::memmem::Finder;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::panic::Location;
 use std::time::Duration;
@@ -95,15 +95,12 @@ impl fmt::Display for Broken {
 
 /// Ends the run: a safety property was found broken. Only the first report of a run counts.
 pub fn fail(broken: Broken) {
-    sim::with(|sim| {
-        sim.broken.get_or_insert(broken);
-        sim.wake_driver();
-    });
+    sim::with(|sim| sim.break_property(broken));
 }
 
 /// Records that a rare path was taken; see [`sometimes!`](crate::sometimes).
 pub fn reached(mark: &'static str) {
-    sim::try_with(|sim| sim.marks.insert(mark));
+    sim::try_with(|sim| sim.findings.marks.insert(mark));
 }
 
 /// Marks a rare path: `sometimes!("a stale owner is fenced")`, or with a condition,
@@ -122,12 +119,12 @@ macro_rules! sometimes {
 }
 
 /// Reports bytes that become readable to unauthorised parties without being on a link in the clear, for example the
-/// frames that a relay opens. They are searched as [packets are](World::forbid_bytes). Outside of a run it does
+/// frames that a relay opens. They are searched as [packets are](crate::World::forbid_bytes). Outside of a run it does
 /// nothing.
 pub fn exposed(bytes: &[u8]) {
     let host = sim::is_running().then(sim::place).flatten().map(|place| place.host);
     sim::try_with(|sim| {
-        sim.stats.exposed_bytes += bytes.len() as u64;
+        sim.record.stats.exposed_bytes += bytes.len() as u64;
         sim.check_forbidden(host, bytes, || "an exposed frame".to_owned());
     });
 }
@@ -146,36 +143,65 @@ pub(crate) struct Forbidden {
     pub(crate) bytes: Finder<'static>,
 }
 
-impl World {
-    /// Calls `check` after every instant with an event, outside of every host. `Err` with the observation breaks the
-    /// property and ends the run. The check must be cheap, and must not sleep.
-    #[track_caller]
-    pub fn always(&self, property: &str, check: impl FnMut() -> Result<(), String> + Send + 'static) {
-        let check =
-            Check { property: property.to_owned(), place: Location::caller(), check: Box::new(check) };
-        sim::with(|sim| sim.checks.push(check));
+/// What a run has found so far, and what it looks for.
+#[derive(Default)]
+pub(crate) struct Findings {
+    /// Why the run must end: a process's main future, or a task that is not awaited, panicked.
+    failure: Option<String>,
+    /// The first property that was found broken.
+    broken: Option<Broken>,
+    /// The checks that run after every instant.
+    checks: Vec<Check>,
+    /// Bytes that no packet may carry.
+    forbidden: Vec<Forbidden>,
+    /// The marks that were reached.
+    marks: BTreeSet<&'static str>,
+}
+
+impl Findings {
+    /// The run must end; only the first reason counts.
+    pub(crate) fn fail(&mut self, why: String) {
+        self.failure.get_or_insert(why);
     }
 
-    /// Forbids a sequence of bytes on every link: no packet may carry it as it leaves its host, and no [`exposed`]
-    /// bytes may contain it. Packets on the loopback aren't checked.
-    #[track_caller]
-    pub fn forbid_bytes(&self, property: &str, bytes: &[u8]) {
-        let place = Location::caller();
-        let forbidden =
-            Forbidden { property: property.to_owned(), place, bytes: Finder::new(bytes).into_owned() };
-        sim::with(|sim| sim.forbidden.push(forbidden));
+    /// A property was found broken; only the first one counts.
+    pub(crate) fn break_property(&mut self, broken: Broken) {
+        self.broken.get_or_insert(broken);
     }
 
-    /// The marks reached so far.
-    pub fn marks(&self) -> Vec<&'static str> {
-        sim::with(|sim| sim.marks.iter().copied().collect())
+    pub(crate) fn take_failure(&mut self) -> Option<String> {
+        self.failure.take()
+    }
+
+    pub(crate) fn take_broken(&mut self) -> Option<Broken> {
+        self.broken.take()
+    }
+
+    /// The first forbidden sequence that `bytes` carry.
+    pub(crate) fn forbidden_in(&self, bytes: &[u8]) -> Option<&Forbidden> {
+        self.forbidden.iter().find(|forbidden| forbidden.bytes.find(bytes).is_some())
+    }
+
+    /// Checks a property after every instant with an event.
+    pub(crate) fn always(&mut self, check: Check) {
+        self.checks.push(check);
+    }
+
+    /// Forbids a sequence of bytes.
+    pub(crate) fn forbid(&mut self, forbidden: Forbidden) {
+        self.forbidden.push(forbidden);
+    }
+
+    /// The marks that were reached.
+    pub(crate) fn marks(&self) -> &BTreeSet<&'static str> {
+        &self.marks
     }
 }
 
 /// Runs every check once.
 pub(crate) fn check_all() {
     // Taken out of the world while they run, because they borrow it and may add checks.
-    let mut checks = sim::with(|sim| std::mem::take(&mut sim.checks));
+    let mut checks = sim::with(|sim| std::mem::take(&mut sim.findings.checks));
     if checks.is_empty() {
         return;
     }
@@ -193,7 +219,7 @@ pub(crate) fn check_all() {
         }
     }
     sim::with(|sim| {
-        checks.append(&mut sim.checks);
-        sim.checks = checks;
+        checks.append(&mut sim.findings.checks);
+        sim.findings.checks = checks;
     });
 }

@@ -5,11 +5,10 @@
 //! its `Sent` record; later records refer to it by its number, and repeat the bytes only if they have changed on the
 //! way.
 
-use crate::ids::End;
-use crate::ids::HostId;
+use super::watch::{CLOSING, Watch, hash};
+use crate::ids::{End, HostId};
 use crate::wire::link::DropCause;
 use crate::wire::pcap::Pcap;
-use crate::world::watch::{CLOSING, Watch, hash};
 use std::io;
 
 /// Bytes gathered before they are hashed: large enough for BLAKE3's wide code paths, small enough for the cache.
@@ -18,7 +17,7 @@ const BATCH_BYTES: usize = 64 << 10;
 /// The kind of a record. The numbers are part of the digest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub(crate) enum Kind {
+pub(crate) enum RecordKind {
     Sent = 1,
     Delivered = 2,
     Dropped = 3,
@@ -32,29 +31,31 @@ pub(crate) enum Kind {
     Rewritten = 11,
 }
 
-impl Kind {
+impl RecordKind {
     fn as_str(self) -> &'static str {
         match self {
-            Kind::Sent => "sent",
-            Kind::Delivered => "delivered",
-            Kind::Dropped => "dropped",
-            Kind::DiskWrite => "disk",
-            Kind::DiskSync => "sync",
-            Kind::Fault => "fault",
-            Kind::Stream => "stream",
-            Kind::StreamEnd => CLOSING,
-            Kind::Note => "note",
-            Kind::Setup => "setup",
-            Kind::Rewritten => "rewritten",
+            RecordKind::Sent => "sent",
+            RecordKind::Delivered => "delivered",
+            RecordKind::Dropped => "dropped",
+            RecordKind::DiskWrite => "disk",
+            RecordKind::DiskSync => "sync",
+            RecordKind::Fault => "fault",
+            RecordKind::Stream => "stream",
+            RecordKind::StreamEnd => CLOSING,
+            RecordKind::Note => "note",
+            RecordKind::Setup => "setup",
+            RecordKind::Rewritten => "rewritten",
         }
     }
 }
 
 /// A note's bytes as text for a reader.
-fn tell(kind: Kind, bytes: &[u8]) -> String {
+fn tell(kind: RecordKind, bytes: &[u8]) -> String {
     match (kind, std::str::from_utf8(bytes)) {
-        (Kind::Fault | Kind::Stream | Kind::Note | Kind::Setup, Ok(text)) => text.to_owned(),
-        (Kind::StreamEnd, _) => match bytes.try_into().map(u128::from_le_bytes) {
+        (RecordKind::Fault | RecordKind::Stream | RecordKind::Note | RecordKind::Setup, Ok(text)) => {
+            text.to_owned()
+        }
+        (RecordKind::StreamEnd, _) => match bytes.try_into().map(u128::from_le_bytes) {
             Ok(words) => format!("{words} words of a stream"),
             Err(_) => hash(bytes),
         },
@@ -150,7 +151,7 @@ impl Trace {
         }
     }
 
-    fn head(&mut self, now_ns: u64, kind: Kind, host: u32, nic: u8, extra: u8) {
+    fn head(&mut self, now_ns: u64, kind: RecordKind, host: u32, nic: u8, extra: u8) {
         self.records += 1;
         let mut head = [0; 15];
         head[..8].copy_from_slice(&now_ns.to_le_bytes());
@@ -172,7 +173,7 @@ impl Trace {
 
     /// A packet leaves an interface.
     pub(crate) fn sent(&mut self, now_ns: u64, host: u32, nic: u8, number: u64, bytes: &[u8]) {
-        self.head(now_ns, Kind::Sent, host, nic, 0);
+        self.head(now_ns, RecordKind::Sent, host, nic, 0);
         self.buffer.extend_from_slice(&number.to_le_bytes());
         self.body(bytes);
         self.capture_packet(now_ns, bytes);
@@ -202,7 +203,7 @@ impl Trace {
         changed: usize,
         damaged: bool,
     ) {
-        self.head(now_ns, Kind::Rewritten, number_of(by), 0, 0);
+        self.head(now_ns, RecordKind::Rewritten, number_of(by), 0, 0);
         self.buffer.extend_from_slice(&number.to_le_bytes());
         self.body(&bytes[..changed]);
         if !damaged {
@@ -216,7 +217,7 @@ impl Trace {
 
     /// A packet has arrived; `changed` are its bytes if a link has damaged it.
     pub(crate) fn delivered(&mut self, now_ns: u64, at: End, nic: u8, number: u64, changed: &[u8]) {
-        self.head(now_ns, Kind::Delivered, number_of(at), nic, 0);
+        self.head(now_ns, RecordKind::Delivered, number_of(at), nic, 0);
         self.buffer.extend_from_slice(&number.to_le_bytes());
         self.body(changed);
         if let Some(watch) = &mut self.watch {
@@ -229,7 +230,7 @@ impl Trace {
 
     /// A packet is dropped on the way, or at the destination host.
     pub(crate) fn dropped(&mut self, now_ns: u64, at: End, nic: u8, number: u64, why: DropCause) {
-        self.head(now_ns, Kind::Dropped, number_of(at), nic, why as u8);
+        self.head(now_ns, RecordKind::Dropped, number_of(at), nic, why as u8);
         self.buffer.extend_from_slice(&number.to_le_bytes());
         self.body(&[]);
         if let Some(watch) = &mut self.watch {
@@ -239,7 +240,7 @@ impl Trace {
     }
 
     /// Any other event, described by `bytes`.
-    pub(crate) fn note(&mut self, now_ns: u64, kind: Kind, host: u32, bytes: &[u8]) {
+    pub(crate) fn note(&mut self, now_ns: u64, kind: RecordKind, host: u32, bytes: &[u8]) {
         self.head(now_ns, kind, host, 0, 0);
         self.body(bytes);
         if let Some(watch) = &mut self.watch {
@@ -269,8 +270,8 @@ mod tests {
     fn the_digest_does_not_depend_on_where_a_batch_ends() {
         let run = |first_bytes: usize| {
             let mut trace = Trace::new();
-            trace.note(1, Kind::Note, 0, &vec![7; first_bytes]);
-            trace.note(2, Kind::Note, 0, b"x");
+            trace.note(1, RecordKind::Note, 0, &vec![7; first_bytes]);
+            trace.note(2, RecordKind::Note, 0, b"x");
             trace.digest()
         };
         assert_eq!(run(BATCH_BYTES), run(BATCH_BYTES));

@@ -13,10 +13,11 @@
 
 use crate::wire::middlebox::Protocol;
 use crate::wire::packet;
+use crate::wire::pcap::create;
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Describes the content of a packet. Its input is the payload of UDP or TCP; an empty answer adds nothing.
 pub type Decoder = fn(Protocol, &[u8]) -> String;
@@ -59,7 +60,7 @@ pub struct Sight {
 pub(crate) struct Watch {
     hosts: Vec<String>,
     nets: Vec<String>,
-    packets: BTreeMap<u64, Seen>,
+    packets: BTreeMap<u64, PacketText>,
     keep: usize,
     last: VecDeque<String>,
     logged: VecDeque<String>,
@@ -69,7 +70,7 @@ pub(crate) struct Watch {
 }
 
 /// A packet as recorded last: its addresses and length, and its decoded content.
-struct Seen {
+struct PacketText {
     way: String,
     carries: String,
 }
@@ -184,9 +185,12 @@ impl Watch {
         self.line(now_ns, what, place, text, None);
     }
 
-    fn describe(&self, bytes: &[u8]) -> Seen {
+    fn describe(&self, bytes: &[u8]) -> PacketText {
         let Some(headers) = packet::parse(bytes) else {
-            return Seen { way: format!("{} B that are no packet", bytes.len()), carries: String::new() };
+            return PacketText {
+                way: format!("{} B that are no packet", bytes.len()),
+                carries: String::new(),
+            };
         };
         let (name, protocol, payload) = match headers.proto {
             packet::PROTO_UDP => ("UDP".to_owned(), Protocol::Udp, headers.transport + 8),
@@ -205,7 +209,7 @@ impl Watch {
         };
         let payload = bytes.get(payload..).unwrap_or(&[]);
         let carries = self.decoder.map_or_else(String::new, |decode| decode(protocol, payload));
-        Seen {
+        PacketText {
             way: format!(
                 "{:<21} > {:<21} {name:<7} {:>5} B",
                 headers.src.to_string(),
@@ -220,11 +224,4 @@ impl Watch {
 /// The beginning of a hash, enough to distinguish two contents.
 pub(crate) fn hash(bytes: &[u8]) -> String {
     blake3::hash(bytes).to_hex()[..16].to_owned()
-}
-
-/// Creates a file and its folder; an error names the file.
-pub(crate) fn create(path: &Path) -> io::Result<File> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    let made = folder.map_or(Ok(()), std::fs::create_dir_all).and_then(|()| File::create(path));
-    made.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
 }

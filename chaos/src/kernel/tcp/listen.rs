@@ -1,12 +1,10 @@
 //! Listening ports, their backlog, and accepting from it.
 
+use super::Tcp;
 use super::connection::Holder;
-use crate::ids::HostId;
-use crate::kernel::host::release;
+use super::outbox::Outbox;
+use crate::kernel::process::dead;
 use crate::kernel::slab::Key;
-use crate::wire::link::DropCause;
-use crate::wire::packet::Headers;
-use crate::world::sim::{Flight, Place, Sim, dead};
 use smoltcp::socket::tcp::State;
 use std::collections::VecDeque;
 use std::io;
@@ -15,61 +13,71 @@ use std::task::{Poll, Waker};
 
 /// A listening port.
 pub(super) struct Listener {
-    pub(super) host: HostId,
-    pub(super) local: SocketAddr,
-    pub(super) ready: VecDeque<Key>,
+    local: SocketAddr,
+    /// Connections to be accepted.
+    ready: VecDeque<Key>,
     /// Connections held by this listener, including half-open ones.
-    pub(super) pending: usize,
-    pub(super) acceptors: Vec<Waker>,
+    pending: usize,
+    acceptors: Vec<Waker>,
 }
 
-impl Sim {
-    pub(crate) fn tcp_listen(&mut self, place: Place, addr: SocketAddr) -> io::Result<(Key, SocketAddr)> {
-        let host = self.host_mut(place.host);
-        let local = host.choose_port(true, addr)?;
-        let key = self.tcp.listeners.insert(Listener {
-            host: place.host,
+impl Listener {
+    /// A connection of its own can be accepted.
+    pub(super) fn is_ready(&mut self, connection: Key, out: &mut Outbox) {
+        self.ready.push_back(connection);
+        out.wake(self.acceptors.drain(..));
+    }
+
+    /// A connection of its own has ended.
+    pub(super) fn forget(&mut self, connection: Key) {
+        self.pending -= 1;
+        self.ready.retain(|ready| *ready != connection);
+    }
+}
+
+impl Tcp {
+    /// Listens at `local`, which [`choose_port`](Tcp::choose_port) gave.
+    pub(crate) fn listen(&mut self, local: SocketAddr) -> Key {
+        let key = self.listeners.insert(Listener {
             local,
             ready: VecDeque::new(),
             pending: 0,
             acceptors: Vec::new(),
         });
-        self.host_mut(place.host).tcp_ports.entry(local.port()).or_default().push((local.ip(), key));
-        Ok((key, local))
+        self.ports.insert(local, key);
+        key
     }
 
     /// Closes a listener; connections that weren't accepted are reset.
-    pub(crate) fn tcp_unlisten(&mut self, key: Key) {
-        let Some(listener) = self.tcp.listeners.remove(key) else { return };
-        release(&mut self.host_mut(listener.host).tcp_ports, listener.local.port(), key);
-        for waker in listener.acceptors {
-            waker.wake();
-        }
+    pub(crate) fn unlisten(&mut self, now_ns: u64, key: Key, out: &mut Outbox) {
+        let Some(listener) = self.listeners.remove(key) else { return };
+        self.ports.release(listener.local.port(), key);
+        out.wake(listener.acceptors);
         let held: Vec<Key> = self
-            .host(listener.host)
-            .connections
+            .tuples
             .values()
             .copied()
             .filter(|connection| {
-                let holder = self.tcp.connections.get(*connection).map(|connection| connection.holder);
+                let holder = self.connections.get(*connection).map(|connection| connection.holder);
                 matches!(holder, Some(Holder::Listener(of, _)) if of == key)
             })
             .collect();
         for connection in held {
-            self.tcp_abort(connection);
+            self.abort(now_ns, connection, out);
         }
     }
 
-    pub(crate) fn tcp_accept(
+    /// The next connection to be accepted, with its local and its remote address.
+    pub(crate) fn accept(
         &mut self,
         key: Key,
         waker: &Waker,
     ) -> Poll<io::Result<(Key, SocketAddr, SocketAddr)>> {
-        let Some(listener) = self.tcp.listeners.get_mut(key) else { return Poll::Ready(Err(dead())) };
+        let Some(listener) = self.listeners.get_mut(key) else { return Poll::Ready(Err(dead())) };
         match listener.ready.pop_front() {
             Some(connection) => {
                 listener.pending -= 1;
-                let accepted = self.tcp.connections.get_mut(connection).expect("those ready exist");
+                let accepted = self.connections.get_mut(connection).expect("those ready exist");
                 accepted.holder = Holder::Process;
                 Poll::Ready(Ok((connection, accepted.local, accepted.remote)))
             }
@@ -82,33 +90,33 @@ impl Sim {
         }
     }
 
-    /// A SYN for a listener.
-    pub(super) fn tcp_opened(
+    /// Whether a listener has room for a further connection.
+    pub(crate) fn admits(&self, listener: Key) -> bool {
+        let pending = self.listeners.get(listener).map(|listener| listener.pending);
+        pending.is_some_and(|pending| pending < self.backlog) && self.has_room()
+    }
+
+    /// A SYN has come in for a listener that [admits](Tcp::admits) it.
+    pub(crate) fn open(
         &mut self,
         now_ns: u64,
-        flight: Flight,
-        host: HostId,
-        headers: &Headers,
         listener: Key,
+        (local, remote): (SocketAddr, SocketAddr),
+        syn: Vec<u8>,
+        mtu: usize,
+        out: &mut Outbox,
     ) {
-        let (backlog, has_room) = (self.host(host).caps.backlog, self.host(host).takes_connection());
-        match self.tcp.listeners.get_mut(listener) {
-            Some(listener) if listener.pending < backlog && has_room => listener.pending += 1,
-            _ => {
-                self.end(now_ns, flight, DropCause::Backlog);
-                return;
-            }
+        if let Some(listener) = self.listeners.get_mut(listener) {
+            listener.pending += 1;
         }
-        self.received(now_ns, &flight);
-        let holder = Holder::Listener(listener, false);
-        let mut connection = self.tcp_new(host, headers.dst, headers.src, holder);
-        connection.socket().listen(headers.dst).expect("a fresh socket listens");
-        connection.wire.incoming.push_back(flight.bytes);
-        let key = self.tcp_insert(connection);
-        self.tcp_poll(key);
-        if self.tcp.connections.get(key).is_some_and(|connection| connection.state() == State::Listen) {
+        let mut connection = self.make(now_ns, local, remote, mtu, Holder::Listener(listener, false));
+        connection.socket().listen(local).expect("a fresh socket listens");
+        connection.endpoint.push(syn);
+        let key = self.insert(connection);
+        self.poll(now_ns, key, out);
+        if self.connections.get(key).is_some_and(|connection| connection.state() == State::Listen) {
             // The SYN was damaged.
-            self.tcp_forget(key);
+            self.forget(key, out);
         }
     }
 }

@@ -1,143 +1,155 @@
-//! TCP of the simulated kernels, by smoltcp.
+//! TCP of a simulated kernel, by smoltcp.
 //!
 //! Each connection has a smoltcp interface of its own with one socket in it, and the kernel finds the connection by
 //! its four-tuple. So the cost of a packet doesn't depend on the number of connections, a host may have any number
 //! of addresses, and a listener is a port with a backlog, as with any kernel, rather than several listening sockets.
 //! Timers fit Linux's: RTO from 10 ms to 10 s, Reno, Nagle until it is turned off. A connection without a holder is
 //! kept until its FIN is acknowledged.
+//!
+//! Nothing here sends, wakes or sets a timer: a call puts its requests into an [`Outbox`], and the world carries them
+//! out in their order.
 
 mod connection;
+mod endpoint;
 mod listen;
-mod wire;
+mod outbox;
 
-use crate::ids::{HostId, LOOPBACK};
-use crate::kernel::host::bound;
-use crate::kernel::slab::{Key, Slab};
-use crate::kernel::timer::TimerKind;
-use crate::wire::link::{Class, DropCause};
-use crate::wire::packet::{self, Headers};
-use crate::world::sim::{Flight, Place, Sim, dead};
+use super::ports::Ports;
+use super::process::dead;
+use super::slab::{Key, Slab};
+use crate::seed::Rng;
 use connection::{Connection, Holder};
+use endpoint::Endpoint;
 use listen::Listener;
+pub(crate) use outbox::{Outbox, Request};
 use rand_core::Rng as _;
-use smoltcp::iface::SocketSet;
-use smoltcp::socket::tcp::{CongestionControl, Socket, SocketBuffer, State};
-use smoltcp::time::Instant as SmolInstant;
-use std::collections::VecDeque;
+use smoltcp::socket::tcp::State;
+use std::collections::BTreeMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::task::{Poll, Waker};
-use wire::{Wire, interface};
-
-/// The buffer of each direction in bytes, and so the largest window. It is the largest without window scale: smoltcp
-/// 0.12 rounds a scaled window down, which moves its right edge back, and panics if the peer has filled the old
-/// window.
-const BUFFER_BYTES: usize = u16::MAX as usize;
 
 /// How long a connection without a holder waits for the peer's FIN: Linux's `tcp_fin_timeout`.
 const ORPHAN_NS: u64 = 60_000_000_000;
 
-/// The MTU of the loopback.
-const LOOPBACK_MTU: usize = 16 << 10;
+/// The connections of a listener that are not accepted yet, including half-open ones: Linux's former `somaxconn`.
+const BACKLOG: usize = 128;
 
-/// All connections and listeners of a world.
+/// The connections and listeners of a host.
 pub(crate) struct Tcp {
     connections: Slab<Connection>,
     listeners: Slab<Listener>,
+    /// The connection of each pair of a local and a remote address.
+    tuples: BTreeMap<(SocketAddr, SocketAddr), Key>,
+    ports: Ports,
+    rng: Rng,
+    backlog: usize,
+    /// The most connections of all processes, including closing ones.
+    most_connections: usize,
+}
+
+/// The receiver of a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Receiver {
+    Connection(Key),
+    Listener(Key),
+    Nobody,
 }
 
 impl Tcp {
-    pub(crate) const fn new() -> Tcp {
-        Tcp { connections: Slab::new(), listeners: Slab::new() }
-    }
-}
-
-impl Sim {
-    fn smol_now(&self) -> SmolInstant {
-        SmolInstant::from_micros((self.now_ns() / 1000) as i64)
-    }
-
-    fn tcp_new(&mut self, host: HostId, local: SocketAddr, remote: SocketAddr, holder: Holder) -> Connection {
-        let mtu = match self.route(host, Some(local.ip()), remote.ip()) {
-            Ok(route) if route.nic == LOOPBACK => LOOPBACK_MTU,
-            Ok(route) => self.path_mtu(host, route.nic, remote.ip()),
-            Err(_) => crate::wire::link::DEFAULT_MTU,
-        };
-        let mut wire = Wire { incoming: VecDeque::new(), outgoing: Vec::new(), mtu };
-        let random_seed = self.host_mut(host).tcp_rng.next_u64();
-        let interface = interface(&mut wire, local.ip(), random_seed, self.smol_now());
-        let buffer = || SocketBuffer::new(vec![0; BUFFER_BYTES]);
-        let mut socket = Socket::new(buffer(), buffer());
-        socket.set_congestion_control(CongestionControl::Reno);
-        let mut sockets = SocketSet::new(Vec::with_capacity(1));
-        let socket = sockets.add(socket);
-        self.stats.tcp_connections += 1;
-        Connection {
-            host,
-            local,
-            remote,
-            interface,
-            sockets,
-            socket,
-            wire,
-            holder,
-            timer: None,
-            reader: None,
-            writer: None,
-            reset: false,
-            error: None,
-            heard_ns: 0,
-            owed_ns: None,
-            probing: false,
+    pub(crate) fn new(rng: Rng) -> Tcp {
+        Tcp {
+            connections: Slab::new(),
+            listeners: Slab::new(),
+            tuples: BTreeMap::new(),
+            ports: Ports::default(),
+            rng,
+            backlog: BACKLOG,
+            most_connections: usize::MAX,
         }
     }
 
-    fn tcp_insert(&mut self, connection: Connection) -> Key {
-        let (host, tuple) = (connection.host, (connection.local, connection.remote));
-        let key = self.tcp.connections.insert(connection);
-        self.host_mut(host).connections.insert(tuple, key);
+    pub(crate) fn rng(&self) -> &Rng {
+        &self.rng
+    }
+
+    pub(crate) fn set_backlog(&mut self, connections: usize) {
+        self.backlog = connections;
+    }
+
+    pub(crate) fn set_most_connections(&mut self, connections: usize) {
+        self.most_connections = connections;
+    }
+
+    /// How many connections it has, including closing ones.
+    pub(crate) fn len(&self) -> usize {
+        self.tuples.len()
+    }
+
+    /// Whether it has room for a further connection.
+    pub(crate) fn has_room(&self) -> bool {
+        self.tuples.len() < self.most_connections
+    }
+
+    /// Resolves port 0, and checks that `addr` may be bound.
+    pub(crate) fn choose_port(&self, addr: SocketAddr, rng: &mut Rng) -> io::Result<SocketAddr> {
+        self.ports.choose(addr, rng, |addr| self.tuples.keys().any(|(local, _)| *local == addr))
+    }
+
+    fn make(
+        &mut self,
+        now_ns: u64,
+        local: SocketAddr,
+        remote: SocketAddr,
+        mtu: usize,
+        holder: Holder,
+    ) -> Connection {
+        let random_seed = self.rng.next_u64();
+        let endpoint = Endpoint::new(local.ip(), mtu, random_seed, now_ns);
+        Connection::new(local, remote, endpoint, holder)
+    }
+
+    fn insert(&mut self, connection: Connection) -> Key {
+        let tuple = (connection.local, connection.remote);
+        let key = self.connections.insert(connection);
+        self.tuples.insert(tuple, key);
         key
     }
 
     /// Removes a connection without notifying the peer.
-    fn tcp_forget(&mut self, key: Key) {
-        let Some(connection) = self.tcp.connections.remove(key) else { return };
-        self.host_mut(connection.host).connections.remove(&(connection.local, connection.remote));
+    fn forget(&mut self, key: Key, out: &mut Outbox) {
+        let Some(connection) = self.connections.remove(key) else { return };
+        self.tuples.remove(&(connection.local, connection.remote));
         if let Some((_, timer)) = connection.timer {
-            self.timers.cancel(timer);
+            out.push(Request::CancelTimer(timer));
         }
         if let Holder::Listener(listener, _) = connection.holder
-            && let Some(listener) = self.tcp.listeners.get_mut(listener)
+            && let Some(listener) = self.listeners.get_mut(listener)
         {
-            listener.pending -= 1;
-            listener.ready.retain(|ready| *ready != key);
+            listener.forget(key);
         }
-        for waker in [connection.reader, connection.writer].into_iter().flatten() {
-            waker.wake();
-        }
+        out.wake([connection.reader, connection.writer].into_iter().flatten());
     }
 
-    /// Begins a connection.
-    pub(crate) fn tcp_connect(&mut self, place: Place, remote: SocketAddr) -> io::Result<(Key, SocketAddr)> {
-        if remote.port() == 0 || remote.ip().is_unspecified() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{remote} is no destination")));
-        }
-        let route = self.route(place.host, None, remote.ip())?;
-        if !self.host(place.host).takes_connection() {
-            return Err(io::Error::other("the host has no room for a further connection"));
-        }
-        let local = self.host_mut(place.host).choose_port(true, SocketAddr::new(route.src, 0))?;
-        let mut connection = self.tcp_new(place.host, local, remote, Holder::Process);
-        let socket = connection.sockets.get_mut::<Socket<'_>>(connection.socket);
-        socket.connect(connection.interface.context(), remote, local).map_err(io::Error::other)?;
-        let key = self.tcp_insert(connection);
-        self.tcp_poll(key);
-        Ok((key, local))
+    /// Begins a connection on a path of this MTU, from `local`, which [`choose_port`](Tcp::choose_port) gave.
+    pub(crate) fn connect(
+        &mut self,
+        now_ns: u64,
+        local: SocketAddr,
+        remote: SocketAddr,
+        mtu: usize,
+        out: &mut Outbox,
+    ) -> io::Result<Key> {
+        let mut connection = self.make(now_ns, local, remote, mtu, Holder::Process);
+        connection.endpoint.connect(local, remote)?;
+        let key = self.insert(connection);
+        self.poll(now_ns, key, out);
+        Ok(key)
     }
 
     /// Whether a connection attempt has completed.
-    pub(crate) fn tcp_connected(&mut self, key: Key, waker: &Waker) -> Poll<io::Result<()>> {
-        let Some(connection) = self.tcp.connections.get_mut(key) else { return Poll::Ready(Err(dead())) };
+    pub(crate) fn connected(&mut self, key: Key, waker: &Waker) -> Poll<io::Result<()>> {
+        let Some(connection) = self.connections.get_mut(key) else { return Poll::Ready(Err(dead())) };
         if let Some(error) = connection.error.take() {
             return Poll::Ready(Err(error.into()));
         }
@@ -148,12 +160,19 @@ impl Sim {
         Poll::Ready(Ok(()))
     }
 
-    pub(crate) fn tcp_read(&mut self, key: Key, waker: &Waker, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
-        let Some(connection) = self.tcp.connections.get_mut(key) else { return Poll::Ready(Err(dead())) };
+    pub(crate) fn read(
+        &mut self,
+        now_ns: u64,
+        key: Key,
+        waker: &Waker,
+        buffer: &mut [u8],
+        out: &mut Outbox,
+    ) -> Poll<io::Result<usize>> {
+        let Some(connection) = self.connections.get_mut(key) else { return Poll::Ready(Err(dead())) };
         let socket = connection.socket();
         if socket.can_recv() {
             let n = socket.recv_slice(buffer).unwrap_or(0);
-            self.tcp_poll(key);
+            self.poll(now_ns, key, out);
             return Poll::Ready(Ok(n));
         }
         if socket.may_recv() {
@@ -163,8 +182,15 @@ impl Sim {
         Poll::Ready(connection.error.take().map_or(Ok(0), |error| Err(error.into())))
     }
 
-    pub(crate) fn tcp_write(&mut self, key: Key, waker: &Waker, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let Some(connection) = self.tcp.connections.get_mut(key) else { return Poll::Ready(Err(dead())) };
+    pub(crate) fn write(
+        &mut self,
+        now_ns: u64,
+        key: Key,
+        waker: &Waker,
+        bytes: &[u8],
+        out: &mut Outbox,
+    ) -> Poll<io::Result<usize>> {
+        let Some(connection) = self.connections.get_mut(key) else { return Poll::Ready(Err(dead())) };
         let socket = connection.socket();
         if !socket.may_send() {
             return Poll::Ready(Err(connection.error.take().unwrap_or(io::ErrorKind::BrokenPipe).into()));
@@ -177,29 +203,34 @@ impl Sim {
             connection.writer = Some(waker.clone());
             return Poll::Pending;
         }
-        self.tcp_poll(key);
+        self.poll(now_ns, key, out);
         Poll::Ready(Ok(n))
     }
 
     /// Ends this side's direction, after the written bytes.
-    pub(crate) fn tcp_shutdown(&mut self, key: Key) -> io::Result<()> {
-        let connection = self.tcp.connections.get_mut(key).ok_or_else(dead)?;
+    pub(crate) fn shutdown(&mut self, now_ns: u64, key: Key, out: &mut Outbox) -> io::Result<()> {
+        let connection = self.connections.get_mut(key).ok_or_else(dead)?;
         connection.socket().close();
-        self.tcp_poll(key);
+        self.poll(now_ns, key, out);
         Ok(())
     }
 
-    pub(crate) fn tcp_set_nodelay(&mut self, key: Key, nodelay: bool) -> io::Result<()> {
-        let connection = self.tcp.connections.get_mut(key).ok_or_else(dead)?;
+    pub(crate) fn set_nodelay(
+        &mut self,
+        now_ns: u64,
+        key: Key,
+        nodelay: bool,
+        out: &mut Outbox,
+    ) -> io::Result<()> {
+        let connection = self.connections.get_mut(key).ok_or_else(dead)?;
         connection.socket().set_nagle_enabled(!nodelay);
-        self.tcp_poll(key);
+        self.poll(now_ns, key, out);
         Ok(())
     }
 
     /// The last handle is gone: FIN, or RST if bytes were left unread.
-    pub(crate) fn tcp_drop(&mut self, key: Key) {
-        let now_ns = self.now_ns();
-        let Some(connection) = self.tcp.connections.get_mut(key) else { return };
+    pub(crate) fn release(&mut self, now_ns: u64, key: Key, out: &mut Outbox) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
         connection.holder = Holder::Nobody(now_ns + ORPHAN_NS);
         connection.reader = None;
         connection.writer = None;
@@ -208,193 +239,108 @@ impl Sim {
         } else {
             connection.socket().close();
         }
-        self.tcp_poll(key);
+        self.poll(now_ns, key, out);
     }
 
-    fn tcp_abort(&mut self, key: Key) {
-        let Some(connection) = self.tcp.connections.get_mut(key) else { return };
+    fn abort(&mut self, now_ns: u64, key: Key, out: &mut Outbox) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
         connection.socket().abort();
-        self.tcp_poll(key);
-        self.tcp_forget(key);
+        self.poll(now_ns, key, out);
+        self.forget(key, out);
     }
 
-    /// A host's process has ended: its kernel closes the process's listeners and connections.
-    pub(crate) fn tcp_process_ends(&mut self, host: HostId) {
-        let listeners: Vec<Key> =
-            self.host(host).tcp_ports.values().flatten().map(|(_, listener)| *listener).collect();
-        for listener in listeners {
-            self.tcp_unlisten(listener);
+    /// The process has ended: the kernel closes its listeners and connections.
+    pub(crate) fn process_ends(&mut self, now_ns: u64, out: &mut Outbox) {
+        for listener in self.ports.sockets() {
+            self.unlisten(now_ns, listener, out);
         }
-        let connections: Vec<Key> = self.host(host).connections.values().copied().collect();
+        let connections: Vec<Key> = self.tuples.values().copied().collect();
         for key in connections {
-            if self.tcp.connections.get(key).is_some_and(|connection| connection.holder == Holder::Process) {
-                self.tcp_drop(key);
+            if self.connections.get(key).is_some_and(|connection| connection.holder == Holder::Process) {
+                self.release(now_ns, key, out);
             }
         }
     }
 
-    /// A host has lost its power: its connections are removed, and no peer is notified.
-    pub(crate) fn tcp_power_ends(&mut self, host: HostId) {
-        let state = self.host_mut(host);
-        let listeners: Vec<Key> =
-            std::mem::take(&mut state.tcp_ports).into_values().flatten().map(|(_, key)| key).collect();
-        for listener in listeners {
-            self.tcp.listeners.remove(listener);
+    /// The host has lost its power: its connections are removed, and no peer is notified.
+    pub(crate) fn power_ends(&mut self, out: &mut Outbox) {
+        for listener in std::mem::take(&mut self.ports).sockets() {
+            self.listeners.remove(listener);
         }
-        let connections: Vec<Key> = self.host(host).connections.values().copied().collect();
+        let connections: Vec<Key> = self.tuples.values().copied().collect();
         for key in connections {
-            self.tcp_forget(key);
+            self.forget(key, out);
         }
     }
 
-    pub(crate) fn tcp_arrives(&mut self, now_ns: u64, flight: Flight, host: HostId, headers: &Headers) {
-        let known = self.host(host).connections.get(&(headers.dst, headers.src)).copied();
-        if let Some(key) = known {
-            self.received(now_ns, &flight);
-            if let Some(connection) = self.tcp.connections.get_mut(key) {
-                connection.reset |= packet::tcp_resets(&flight.bytes, headers.transport);
-                connection.heard_ns = now_ns;
-                connection.wire.incoming.push_back(flight.bytes);
-                self.tcp_poll(key);
-            }
-            return;
-        }
-        let listener = bound(&self.host(host).tcp_ports, headers.dst);
-        if let Some(listener) = listener
-            && packet::tcp_opens(&flight.bytes, headers.transport)
-        {
-            self.tcp_opened(now_ns, flight, host, headers, listener);
-            return;
-        }
-        self.tcp_refuse(now_ns, flight, host, headers);
-    }
-
-    /// A segment without a connection: it is answered by RST, unless it is an RST.
-    fn tcp_refuse(&mut self, now_ns: u64, mut flight: Flight, host: HostId, headers: &Headers) {
-        let bytes = std::mem::take(&mut flight.bytes);
-        self.end(now_ns, flight, DropCause::NoSocket);
-        let mut wire =
-            Wire { incoming: VecDeque::from([bytes]), outgoing: Vec::new(), mtu: crate::wire::link::MIN_MTU };
-        let now = self.smol_now();
-        let mut interface = interface(&mut wire, headers.dst.ip(), 0, now);
-        interface.poll(now, &mut wire, &mut SocketSet::new(Vec::new()));
-        for bytes in wire.outgoing {
-            self.tcp_send(host, headers.dst, headers.src, bytes);
+    /// The receiver of a segment from `remote` to `local`; `opens` if it is a SYN.
+    pub(crate) fn receiver(&self, local: SocketAddr, remote: SocketAddr, opens: bool) -> Receiver {
+        match self.tuples.get(&(local, remote)) {
+            Some(key) => Receiver::Connection(*key),
+            None if opens => self.ports.bound(local).map_or(Receiver::Nobody, Receiver::Listener),
+            None => Receiver::Nobody,
         }
     }
 
-    fn tcp_send(&mut self, host: HostId, local: SocketAddr, remote: SocketAddr, bytes: Vec<u8>) {
-        match self.route(host, Some(local.ip()), remote.ip()) {
-            Ok(route) => self.forward(host, route.nic, remote.ip(), bytes, Class::Tcp),
-            // The host no longer has the address (it has roamed), so the segment is not sent.
-            Err(_) => self.stats.unroutable += 1,
-        }
+    /// A segment has come in for a connection; `resets` if it is an RST.
+    pub(crate) fn segment(&mut self, now_ns: u64, key: Key, packet: Vec<u8>, resets: bool, out: &mut Outbox) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        connection.reset |= resets;
+        connection.silence.heard_ns = now_ns;
+        connection.endpoint.push(packet);
+        self.poll(now_ns, key, out);
     }
 
-    pub(crate) fn tcp_timer(&mut self, key: Key) {
-        let Some(connection) = self.tcp.connections.get_mut(key) else { return };
+    /// The answers to a segment that has no receiver at `ip`: RST, unless it is an RST.
+    pub(crate) fn refusal(now_ns: u64, ip: IpAddr, packet: Vec<u8>, mtu: usize) -> Vec<Vec<u8>> {
+        endpoint::refusal(now_ns, ip, packet, mtu)
+    }
+
+    /// The timer that a connection requested is set. Returns whether the connection still exists.
+    pub(crate) fn timer_is_set(&mut self, key: Key, at_ns: u64, timer: Key) -> bool {
+        let Some(connection) = self.connections.get_mut(key) else { return false };
+        connection.timer = Some((at_ns, timer));
+        true
+    }
+
+    /// A connection's timer is due. A suspended kernel does nothing; its connections go on when it wakes.
+    pub(crate) fn due(&mut self, now_ns: u64, key: Key, is_suspended: bool, out: &mut Outbox) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
         connection.timer = None;
-        // A suspended kernel does nothing; it is polled when it wakes.
-        if !self.hosts[connection.host.0 as usize].suspended {
-            self.tcp_poll(key);
+        if !is_suspended {
+            self.poll(now_ns, key, out);
         }
     }
 
-    /// A host has woken: its connections go on, and their time to give up begins anew.
-    pub(crate) fn tcp_wakes(&mut self, host: HostId) {
-        let now_ns = self.now_ns();
-        let connections: Vec<Key> = self.host(host).connections.values().copied().collect();
+    /// The host has woken: its connections go on, and their time to give up begins anew.
+    pub(crate) fn wakes(&mut self, now_ns: u64, out: &mut Outbox) {
+        let connections: Vec<Key> = self.tuples.values().copied().collect();
         for key in connections {
-            if let Some(connection) = self.tcp.connections.get_mut(key) {
-                connection.owed_ns = connection.owed_ns.map(|_| now_ns);
+            if let Some(connection) = self.connections.get_mut(key) {
+                connection.silence.begin_anew(now_ns);
             }
-            self.tcp_poll(key);
+            self.poll(now_ns, key, out);
         }
     }
 
     /// Advances a connection: handles arrived segments, sends further ones, wakes waiting tasks.
-    fn tcp_poll(&mut self, key: Key) {
-        let now_ns = self.now_ns();
-        let now = self.smol_now();
-        let Some(connection) = self.tcp.connections.get_mut(key) else { return };
-        let before = connection.state();
-        connection.interface.poll(now, &mut connection.wire, &mut connection.sockets);
-        if connection.is_hopeless(now_ns) {
-            connection.socket().abort();
-            connection.interface.poll(now, &mut connection.wire, &mut connection.sockets);
-        }
-        let poll_at = connection.interface.poll_at(now, &connection.sockets);
-        connection.probe(poll_at);
-        let after = connection.state();
-        if after == State::Closed && before != State::Closed {
-            connection.error = match before {
-                _ if connection.reset && before == State::SynSent => Some(io::ErrorKind::ConnectionRefused),
-                _ if connection.reset => Some(io::ErrorKind::ConnectionReset),
-                State::LastAck | State::Closing | State::TimeWait => None,
-                _ => Some(io::ErrorKind::TimedOut),
-            };
-        }
-        let mut outgoing = std::mem::take(&mut connection.wire.outgoing);
-        let (host, local, remote) = (connection.host, connection.local, connection.remote);
-        for bytes in outgoing.drain(..) {
-            self.tcp_send(host, local, remote, bytes);
-        }
-        let Some(connection) = self.tcp.connections.get_mut(key) else { return };
-        connection.wire.outgoing = outgoing;
-        let socket = connection.sockets.get::<Socket<'_>>(connection.socket);
-        let opening = matches!(after, State::SynSent | State::SynReceived | State::Listen);
-        let wake_reader = !opening && (socket.can_recv() || !socket.may_recv());
-        let wake_writer = !opening && (socket.can_send() || !socket.may_send());
-        if wake_reader && let Some(reader) = connection.reader.take() {
-            reader.wake();
-        }
-        if wake_writer && let Some(writer) = connection.writer.take() {
-            writer.wake();
-        }
+    fn poll(&mut self, now_ns: u64, key: Key, out: &mut Outbox) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let polled = connection.poll(now_ns, out);
+        let is_closed = polled.state == State::Closed;
         match connection.holder {
-            Holder::Listener(listener, false) if !opening && after != State::Closed => {
+            Holder::Listener(listener, false) if !polled.is_opening && !is_closed => {
                 connection.holder = Holder::Listener(listener, true);
-                if let Some(listener) = self.tcp.listeners.get_mut(listener) {
-                    listener.ready.push_back(key);
-                    for acceptor in listener.acceptors.drain(..) {
-                        acceptor.wake();
-                    }
+                if let Some(listener) = self.listeners.get_mut(listener) {
+                    listener.is_ready(key, out);
                 }
             }
-            Holder::Listener(_, false) | Holder::Nobody(_) if after == State::Closed => {
-                self.tcp_forget(key);
+            Holder::Listener(_, false) | Holder::Nobody(_) if is_closed => {
+                self.forget(key, out);
                 return;
             }
             _ => {}
         }
-        self.tcp_schedule(key, now_ns);
-    }
-
-    /// Sets the connection's timer to the first of smoltcp's next poll, the end of an orphan and the time to give
-    /// up.
-    fn tcp_schedule(&mut self, key: Key, now_ns: u64) {
-        let now = self.smol_now();
-        let Some(connection) = self.tcp.connections.get_mut(key) else { return };
-        let poll_at = connection.interface.poll_at(now, &connection.sockets);
-        let orphaned = match connection.holder {
-            Holder::Nobody(until_ns) => Some(until_ns),
-            Holder::Listener(..) | Holder::Process => None,
-        };
-        let polled = poll_at.map(|at| (at.total_micros().max(0) as u64) * 1000);
-        let wanted = [polled, orphaned, connection.gives_up_ns()].into_iter().flatten().min();
-        // At least a microsecond ahead, smoltcp's own resolution, so that time passes between two polls.
-        let wanted = wanted.map(|at_ns| at_ns.max(now_ns + 1000));
-        if connection.timer.map(|(at_ns, _)| at_ns) == wanted {
-            return;
-        }
-        if let Some((_, timer)) = connection.timer.take() {
-            self.timers.cancel(timer);
-        }
-        if let Some(at_ns) = wanted {
-            let timer = self.set_timer(at_ns, TimerKind::Tcp(key));
-            if let Some(connection) = self.tcp.connections.get_mut(key) {
-                connection.timer = Some((at_ns, timer));
-            }
-        }
+        connection.schedule(key, now_ns, out);
     }
 }

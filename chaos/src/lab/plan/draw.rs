@@ -7,8 +7,8 @@
 
 use super::{BoxFault, Effect, Fault, FaultKind, HostFault, Plan, Planned, Spot, Way};
 use crate::seed::{Rng, below, stream};
-use crate::wire::net::Net;
-use crate::world::Host;
+use crate::world::host::Host;
+use crate::world::net::Net;
 use rand_core::Rng as _;
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr};

@@ -1,6 +1,6 @@
 //! The faults: their kinds, targets and parameters.
 
-use super::effect::Effect;
+use crate::wire::effect::{Effect, Way};
 use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -103,18 +103,6 @@ pub enum Spot {
     Host(String),
     /// On every link of the box in front of a network, inside and outside.
     Box(String),
-}
-
-/// The direction of a link fault, as seen from the spot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub enum Way {
-    /// Both directions.
-    #[default]
-    Both,
-    /// Packets that it sends.
-    Out,
-    /// Packets that it receives.
-    In,
 }
 
 /// A fault of a host.
@@ -252,6 +240,23 @@ impl Fault {
                 BoxFault::Off => FaultKind::BoxOff,
                 BoxFault::Renumber { .. } => FaultKind::BoxRenumber,
             },
+        }
+    }
+}
+
+impl Effect {
+    /// The kind of fault that it belongs to.
+    pub fn kind(&self) -> FaultKind {
+        match self {
+            Effect::Loss { .. } => FaultKind::Loss,
+            Effect::Burst { .. } => FaultKind::Burst,
+            Effect::Latency { .. } => FaultKind::Latency,
+            Effect::Duplicate { .. } => FaultKind::Duplicate,
+            Effect::Reorder { .. } => FaultKind::Reorder,
+            Effect::Corrupt { .. } => FaultKind::Corrupt,
+            Effect::Truncate { .. } => FaultKind::Truncate,
+            Effect::Bandwidth { .. } => FaultKind::Bandwidth,
+            Effect::Mtu { .. } => FaultKind::Mtu,
         }
     }
 }

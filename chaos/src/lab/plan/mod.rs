@@ -12,17 +12,13 @@
 //! fault that keeps it down is over. A fault whose target doesn't exist is skipped, and a fault that is never due
 //! never begins; the run reports both.
 
-mod apply;
 pub mod draw;
-mod effect;
 mod fault;
 pub mod text;
 
-pub(crate) use apply::Faults;
+pub use crate::wire::effect::{Effect, Way};
 pub use draw::Targets;
-pub use effect::Effect;
-pub(crate) use effect::Effects;
-pub use fault::{BoxFault, Fault, FaultKind, HostFault, Spot, Way};
+pub use fault::{BoxFault, Fault, FaultKind, HostFault, Spot};
 
 use std::time::Duration;
 

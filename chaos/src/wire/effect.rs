@@ -4,9 +4,8 @@
 //! effects overlap in any order, the scenario may change a link meanwhile, and an effect that has ended leaves no
 //! trace.
 
-use super::fault::{FaultKind, Way};
+use super::link::{Bandwidth, Burst, LinkConfig, MIN_MTU, Rate};
 use crate::ids::End;
-use crate::wire::link::{Bandwidth, Burst, LinkConfig, Rate};
 use std::borrow::Cow;
 use std::time::Duration;
 
@@ -73,21 +72,6 @@ pub enum Effect {
 }
 
 impl Effect {
-    /// The kind of fault that it belongs to.
-    pub fn kind(&self) -> FaultKind {
-        match self {
-            Effect::Loss { .. } => FaultKind::Loss,
-            Effect::Burst { .. } => FaultKind::Burst,
-            Effect::Latency { .. } => FaultKind::Latency,
-            Effect::Duplicate { .. } => FaultKind::Duplicate,
-            Effect::Reorder { .. } => FaultKind::Reorder,
-            Effect::Corrupt { .. } => FaultKind::Corrupt,
-            Effect::Truncate { .. } => FaultKind::Truncate,
-            Effect::Bandwidth { .. } => FaultKind::Bandwidth,
-            Effect::Mtu { .. } => FaultKind::Mtu,
-        }
-    }
-
     /// Adds this effect to a link's configuration.
     fn add_to(&self, config: &mut LinkConfig) {
         let also = |rate: &mut Rate, percent: u32| *rate = rate.or(Rate::percent(percent));
@@ -122,9 +106,21 @@ impl Effect {
                     config.bandwidth = Some(Bandwidth { bytes_per_second, queue_bytes });
                 }
             }
-            Effect::Mtu { bytes } => config.mtu = config.mtu.min(bytes.max(crate::wire::link::MIN_MTU)),
+            Effect::Mtu { bytes } => config.mtu = config.mtu.min(bytes.max(MIN_MTU)),
         }
     }
+}
+
+/// The direction of a link fault, as seen from the spot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Way {
+    /// Both directions.
+    #[default]
+    Both,
+    /// Packets that it sends.
+    Out,
+    /// Packets that it receives.
+    In,
 }
 
 /// The links that an effect is on.
