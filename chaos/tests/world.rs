@@ -4,7 +4,7 @@
 use chaos::middlebox::Modem;
 use chaos::rt::net::{InterfaceWatch, RecvMeta, Transmit, UdpSocket, interfaces};
 use chaos::rt::{disk, task, time};
-use chaos::{DropCause, Host, LinkConfig, Outcome, Rate, World, run};
+use chaos::{DropCause, Host, LinkConfig, Rate, RunOutcome, World, run};
 use std::io::IoSliceMut;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -14,7 +14,7 @@ use std::time::Duration;
 
 const PORT: u16 = 4000;
 
-fn ok<T>(outcome: Outcome<T>) -> T {
+fn ok<T>(outcome: RunOutcome<T>) -> T {
     outcome.result.unwrap_or_else(|failure| panic!("{failure}"))
 }
 
@@ -62,7 +62,7 @@ async fn flood(world: World, a: Host, b: Host, count: u32, gap: Duration) -> Vec
     receiver.await.unwrap()
 }
 
-fn busy(seed: u64) -> Outcome<Vec<u32>> {
+fn busy(seed: u64) -> RunOutcome<Vec<u32>> {
     run(seed, |world| async move {
         world.link_default(LinkConfig {
             jitter: Duration::from_millis(30),

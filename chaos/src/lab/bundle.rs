@@ -11,7 +11,7 @@
 
 use crate::lab::plan::text::PlanError;
 use crate::lab::scenario::{Options, Report};
-use crate::world::property::Kind;
+use crate::world::property::PropertyKind;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io;
@@ -131,7 +131,8 @@ impl Bundle {
 
     /// Whether a run broke the same property.
     pub fn is_reproduced_by(&self, report: &Report) -> bool {
-        let same = |kind: Kind, property: &str| kind.as_str() == self.kind && property == self.property;
+        let same =
+            |kind: PropertyKind, property: &str| kind.as_str() == self.kind && property == self.property;
         report.verdict.as_ref().is_err_and(|broken| same(broken.kind, &broken.property))
     }
 }

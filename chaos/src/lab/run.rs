@@ -60,7 +60,7 @@ pub enum Failure {
 
 /// The result of a run.
 #[derive(Debug, Clone)]
-pub struct Outcome<T> {
+pub struct RunOutcome<T> {
     /// The world's seed.
     pub seed: u64,
     /// The scheduler's seed.
@@ -122,7 +122,7 @@ impl Run {
         self
     }
 
-    /// Keeps the last events for [`Outcome::sight`].
+    /// Keeps the last events for [`RunOutcome::sight`].
     #[must_use]
     pub fn keep_last(mut self, events: usize) -> Run {
         self.watching.last = events;
@@ -144,7 +144,7 @@ impl Run {
     }
 
     /// Runs a scenario to its end, on a separate thread.
-    pub fn run<F, Fut, T>(self, scenario: F) -> Outcome<T>
+    pub fn run<F, Fut, T>(self, scenario: F) -> RunOutcome<T>
     where
         F: FnOnce(World) -> Fut + Send + 'static,
         Fut: Future<Output = T> + Send + 'static,
@@ -154,7 +154,7 @@ impl Run {
         self.on_fresh_thread(scenario)
     }
 
-    fn on_fresh_thread<F, Fut, T>(self, scenario: F) -> Outcome<T>
+    fn on_fresh_thread<F, Fut, T>(self, scenario: F) -> RunOutcome<T>
     where
         F: FnOnce(World) -> Fut + Send + 'static,
         Fut: Future<Output = T> + Send + 'static,
@@ -165,7 +165,7 @@ impl Run {
         on_thread(move || self.on_this_thread(expected, scenario))
     }
 
-    fn on_this_thread<F, Fut, T>(self, expected: Fingerprint, scenario: F) -> Outcome<T>
+    fn on_this_thread<F, Fut, T>(self, expected: Fingerprint, scenario: F) -> RunOutcome<T>
     where
         F: FnOnce(World) -> Fut + Send + 'static,
         Fut: Future<Output = T> + Send + 'static,
@@ -183,7 +183,7 @@ impl Run {
             ended = EndState::of(&mut left);
             (ended.sight.last, ended.sight.logged) = left.record.trace.end_watch().unwrap_or_default();
         }
-        Outcome {
+        RunOutcome {
             seed: self.seed,
             scheduler_seed: self.scheduler_seed,
             digest: ended.digest,
@@ -273,7 +273,7 @@ impl Run {
 }
 
 /// Runs a scenario in the world of `seed`; see [`Run`] for further settings.
-pub fn run<F, Fut, T>(seed: u64, scenario: F) -> Outcome<T>
+pub fn run<F, Fut, T>(seed: u64, scenario: F) -> RunOutcome<T>
 where
     F: FnOnce(World) -> Fut + Send + 'static,
     Fut: Future<Output = T> + Send + 'static,
@@ -440,7 +440,7 @@ mod tests {
 
     #[test]
     fn a_panic_of_the_scenario_is_an_error_with_its_message() {
-        let outcome: Outcome<()> = run(1, |_| async { panic!("on purpose") });
+        let outcome: RunOutcome<()> = run(1, |_| async { panic!("on purpose") });
         let message = outcome.result.unwrap_err().to_string();
         assert!(message.starts_with("on purpose, at chaos/src/lab/run.rs:"), "{message}");
     }

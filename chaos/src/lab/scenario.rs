@@ -10,7 +10,7 @@ use crate::lab::plan::{FaultKind, Plan, Targets};
 use crate::lab::run::{Failure, Run};
 use crate::world::World;
 use crate::world::host::Host;
-use crate::world::property::{Broken, Kind};
+use crate::world::property::{Broken, PropertyKind};
 use crate::world::watch::{Sight, Watching};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -311,10 +311,12 @@ fn broken_by(failure: &Failure, at: Duration) -> Broken {
     let (_, line, file) = (place.next(), place.next(), place.next());
     let (file, line) = (file.unwrap_or("").to_owned(), line.and_then(|line| line.parse().ok()).unwrap_or(0));
     let (kind, property) = match failure {
-        Failure::TimeLimit(_) => (Kind::Liveness, "a run comes to its end".to_owned()),
-        Failure::SelfCheck(_) => (Kind::Reproducibility, "time and entropy are the world's".to_owned()),
-        _ if file.is_empty() => (Kind::Panic, "nothing panics".to_owned()),
-        _ => (Kind::Panic, format!("nothing panics at {file}:{line}")),
+        Failure::TimeLimit(_) => (PropertyKind::Liveness, "a run comes to its end".to_owned()),
+        Failure::SelfCheck(_) => {
+            (PropertyKind::Reproducibility, "time and entropy are the world's".to_owned())
+        }
+        _ if file.is_empty() => (PropertyKind::Panic, "nothing panics".to_owned()),
+        _ => (PropertyKind::Panic, format!("nothing panics at {file}:{line}")),
     };
     Broken { property, kind, seen, at, host: None, file, line }
 }
@@ -327,7 +329,7 @@ mod tests {
     fn a_panic_is_told_with_its_place() {
         let failure = Failure::Panicked("no: a, at noon, at src/a.rs:12:7".to_owned());
         let broken = broken_by(&failure, Duration::from_secs(3));
-        assert_eq!((broken.kind, broken.file.as_str(), broken.line), (Kind::Panic, "src/a.rs", 12));
+        assert_eq!((broken.kind, broken.file.as_str(), broken.line), (PropertyKind::Panic, "src/a.rs", 12));
         assert_eq!(broken.property, "nothing panics at src/a.rs:12");
         let nowhere = broken_by(&Failure::Panicked("no".to_owned()), Duration::ZERO);
         assert_eq!(nowhere.property, "nothing panics");

@@ -12,7 +12,7 @@
 use crate::lab::plan::{BoxFault, Effect, Fault, HostFault, Plan, Planned};
 use crate::lab::scenario::{Knob, Options, Report, Scenario, Turns};
 use crate::seed::subseed;
-use crate::world::property::{Broken, Kind};
+use crate::world::property::{Broken, PropertyKind};
 use std::fmt;
 use std::time::Duration;
 
@@ -60,7 +60,7 @@ impl fmt::Display for Shrunk {
 
 /// The identity of the failure to preserve.
 struct Target {
-    kind: Kind,
+    kind: PropertyKind,
     property: String,
 }
 

@@ -11,7 +11,7 @@ use crate::lab::plan::Plan;
 use crate::lab::plan::text::show;
 use crate::lab::scenario::{Options, Report, Scenario};
 use crate::lab::shrink::Shrunk;
-use crate::world::property::{Broken, Kind};
+use crate::world::property::{Broken, PropertyKind};
 use crate::world::watch::{Decoder, Watching};
 use std::fmt::Write as _;
 use std::io;
@@ -93,7 +93,7 @@ pub struct Story {
     pub bundle: PathBuf,
     /// Whether the run is reproducible.
     pub reproducible: bool,
-    /// The broken property: that of the run, or [reproducibility](Kind::Reproducibility) itself.
+    /// The broken property: that of the run, or [reproducibility](PropertyKind::Reproducibility) itself.
     pub broken: Broken,
 }
 
@@ -105,7 +105,7 @@ pub fn not_reproducible(first: &Report, second: &Report) -> Broken {
     );
     Broken {
         property: "a seed gives the same run again".to_owned(),
-        kind: Kind::Reproducibility,
+        kind: PropertyKind::Reproducibility,
         seen,
         at: first.elapsed.min(second.elapsed),
         host: None,

@@ -113,7 +113,7 @@ impl Effect {
 
 /// The direction of a link fault, as seen from the spot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub enum Way {
+pub enum Direction {
     /// Both directions.
     #[default]
     Both,
@@ -128,16 +128,16 @@ pub enum Way {
 pub(crate) struct Scope {
     /// `None` is every link.
     pub(crate) end: Option<End>,
-    pub(crate) way: Way,
+    pub(crate) way: Direction,
 }
 
 impl Scope {
     fn covers(self, from: End, to: End) -> bool {
         let Some(end) = self.end else { return true };
         match self.way {
-            Way::Both => from == end || to == end,
-            Way::Out => from == end,
-            Way::In => to == end,
+            Direction::Both => from == end || to == end,
+            Direction::Out => from == end,
+            Direction::In => to == end,
         }
     }
 }
@@ -187,7 +187,7 @@ mod tests {
     fn effects_that_overlap_compose_and_leave_nothing_behind() {
         let base = LinkConfig::default();
         let mut effects = Effects::default();
-        let everywhere = Scope { end: None, way: Way::Both };
+        let everywhere = Scope { end: None, way: Direction::Both };
         effects.begin(0, everywhere, Effect::Loss { udp_percent: 50, tcp_percent: 0 });
         effects.begin(1, everywhere, Effect::Loss { udp_percent: 50, tcp_percent: 10 });
         effects.begin(2, everywhere, Effect::Latency { add: Duration::from_secs(1), jitter: Duration::ZERO });
@@ -207,10 +207,10 @@ mod tests {
             let scope = Scope { end, way };
             (scope.covers(A, B), scope.covers(B, A))
         };
-        assert_eq!(covers(Some(A), Way::Both), (true, true));
-        assert_eq!(covers(Some(A), Way::Out), (true, false));
-        assert_eq!(covers(Some(A), Way::In), (false, true));
-        assert_eq!(covers(Some(End::Host(HostId(2))), Way::Both), (false, false));
-        assert_eq!(covers(None, Way::Both), (true, true));
+        assert_eq!(covers(Some(A), Direction::Both), (true, true));
+        assert_eq!(covers(Some(A), Direction::Out), (true, false));
+        assert_eq!(covers(Some(A), Direction::In), (false, true));
+        assert_eq!(covers(Some(End::Host(HostId(2))), Direction::Both), (false, false));
+        assert_eq!(covers(None, Direction::Both), (true, true));
     }
 }

@@ -1,10 +1,9 @@
 //! The scenario's handle on its world: the [`World`], which gives access to its [`Host`]s and networks.
 
+use super::findings::{Check, Forbidden};
 use super::host::Host;
 use super::map;
 use super::net::Net;
-use super::process;
-use super::property::{Check, Forbidden};
 use super::sim;
 use super::sleep::sleep;
 use super::stats::WorldStats;
@@ -36,9 +35,7 @@ impl World {
     /// # Panics
     /// If there is a host of that name.
     pub fn host(&self, name: &str) -> Host {
-        let id = sim::with(|sim| sim.add_host(name));
-        process::begin(id);
-        Host(id)
+        Host::make(name)
     }
 
     /// The host of that name.
@@ -218,7 +215,7 @@ impl World {
     ///     nas (no process): eth0 192.168.1.9
     /// ```
     pub fn map(&self) -> String {
-        sim::with(|sim| map::draw(sim))
+        sim::with(|sim| map::draw(&sim.hosts, &sim.wire.nets))
     }
 
     /// Calls `check` after every instant with an event, outside of every host. `Err` with the observation breaks the

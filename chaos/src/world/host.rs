@@ -33,6 +33,13 @@ pub(crate) fn parse_ip(text: &str) -> IpAddr {
 }
 
 impl Host {
+    /// Makes a host with an idle process and no interface.
+    pub(super) fn make(name: &str) -> Host {
+        let id = sim::with(|sim| sim.add_host(name));
+        process::begin(id);
+        Host(id)
+    }
+
     /// Its number, in the order in which hosts were made.
     pub fn id(&self) -> HostId {
         self.0

@@ -3,11 +3,12 @@
 //! A network is a line, followed by its indented content: first its hosts, then the networks behind boxes in it,
 //! each in the order of creation. A host with interfaces in several networks appears in each of them.
 
-use super::sim::Sim;
+use super::hosts::Hosts;
 use crate::ids::{INTERNET, NetId};
 use crate::kernel::host::HostState;
 use crate::kernel::nics::Nic;
 use crate::kernel::process::Process;
+use crate::wire::nets::Nets;
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
@@ -42,32 +43,32 @@ impl KeptMap {
 }
 
 /// The map of a world now.
-pub(crate) fn draw(sim: &Sim) -> String {
+pub(crate) fn draw(hosts: &Hosts, nets: &Nets) -> String {
     let mut out = String::new();
-    draw_net(sim, INTERNET, 0, &mut out);
-    for host in sim.hosts.iter().filter(|host| host.nics.iter().next().is_none()) {
+    draw_net(hosts, nets, INTERNET, 0, &mut out);
+    for host in hosts.iter().filter(|host| host.nics.iter().next().is_none()) {
         line(&mut out, 0, &format!("nowhere: {}{}", host.name, state(host)));
     }
     out
 }
 
-fn draw_net(sim: &Sim, id: NetId, depth: usize, out: &mut String) {
-    let net = sim.wire.nets.get(id);
+fn draw_net(hosts: &Hosts, nets: &Nets, id: NetId, depth: usize, out: &mut String) {
+    let net = nets.get(id);
     let behind = net.gateway.as_ref().map(|gateway| {
         let at = if gateway.outer.is_empty() { "" } else { " at " };
         let off = if gateway.is_on() { "" } else { " (off)" };
         format!(", behind {}{off}{at}{}", gateway.describe(), list(&gateway.outer))
     });
     line(out, depth, &(net.name.clone() + &behind.unwrap_or_default()));
-    for host in sim.hosts.iter() {
+    for host in hosts.iter() {
         let here: Vec<String> = host.nics.iter().filter(|nic| nic.net == id).map(interface).collect();
         if !here.is_empty() {
             line(out, depth + 1, &format!("{}{}: {}", host.name, state(host), here.join(", ")));
         }
     }
-    for (other_id, other) in sim.wire.nets.iter() {
+    for (other_id, other) in nets.iter() {
         if other.gateway.as_ref().is_some_and(|gateway| gateway.outside == id) {
-            draw_net(sim, other_id, depth + 1, out);
+            draw_net(hosts, nets, other_id, depth + 1, out);
         }
     }
 }

@@ -1,6 +1,5 @@
 //! The scenario's handle on a network: the hosts and boxes in it, its links, and the faults of its box.
 
-use super::handle::World;
 use super::host::{Host, parse_ip};
 use super::sim;
 use crate::ids::{End, NetId};
@@ -68,7 +67,7 @@ impl Net {
     /// # Panics
     /// If there is a host of that name, or `ip` is taken here or isn't an address.
     pub fn host(&self, name: &str, ip: &str) -> Host {
-        let host = World::new().host(name);
+        let host = Host::make(name);
         host.attach("eth0", *self, &[ip]);
         host
     }

@@ -6,17 +6,15 @@
 
 use super::agenda::{Agenda, Event};
 use super::clock::WorldClock;
+use super::findings::Findings;
 use super::hosts::Hosts;
-use super::map::KeptMap;
-use super::property::Findings;
+use super::map::{KeptMap, draw};
 use super::record::Record;
 use crate::ids::{End, HostId, NetId};
 use crate::kernel::clock;
 use crate::kernel::disk;
 use crate::kernel::host::HostState;
 use crate::kernel::process::{Place, dead};
-use crate::kernel::slab::Key;
-use crate::kernel::timer::TimerKind;
 use crate::seed::{Rng, stream};
 use crate::wire::net::{Gateway, Owner};
 use crate::wire::path::Wire;
@@ -139,11 +137,6 @@ impl Sim {
         }
     }
 
-    /// Sets a timer at `at_ns`.
-    pub(crate) fn set_timer(&mut self, at_ns: u64, kind: TimerKind) -> Key {
-        self.agenda.set_timer(at_ns, kind)
-    }
-
     /// Reschedules the sleeps of a host whose clock has changed.
     pub(crate) fn rebase_timers(&mut self, id: HostId) {
         let clock = self.host(id).clock.clone();
@@ -236,8 +229,7 @@ impl Sim {
     /// Saves the map at the first call, if a reader has requested it.
     pub(crate) fn keep_map(&mut self) {
         if self.map.is_wanted() {
-            let text = super::map::draw(self);
-            self.map.keep(text);
+            self.map.keep(draw(&self.hosts, &self.wire.nets));
         }
     }
 

@@ -51,7 +51,7 @@ impl Future for Sleep {
                 return (Poll::Pending, Some(timer), (None, old));
             }
             let at_ns = sim.world_ns(host, local_ns);
-            let timer = sim.set_timer(at_ns, TimerKind::Wake { host, local_ns, waker: waker.clone() });
+            let timer = sim.agenda.set_timer(at_ns, TimerKind::Wake { host, local_ns, waker: waker.clone() });
             (Poll::Pending, Some(timer), (None, None))
         });
         self.timer = timer;

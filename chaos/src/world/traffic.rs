@@ -3,7 +3,7 @@
 //! A kernel and the wire don't know each other. A send is checked by the kernel, written and put on the way here; a
 //! packet that has reached a host is handed to the kernel's socket here, and its answers are sent.
 
-use super::property::{Broken, Kind};
+use super::findings::{Broken, PropertyKind};
 use super::sim::Sim;
 use crate::ids::{HostId, LOOPBACK};
 use crate::kernel::nics::Route;
@@ -54,7 +54,7 @@ impl Sim {
         let Some(forbidden) = self.findings.forbidden_in(bytes) else { return };
         let broken = Broken {
             property: forbidden.property.clone(),
-            kind: Kind::Safety,
+            kind: PropertyKind::Safety,
             seen: format!("{} of {} bytes carries it", what(), bytes.len()),
             at: Duration::from_nanos(self.now_ns()),
             host: host.map(|id| self.host(id).name.clone()),

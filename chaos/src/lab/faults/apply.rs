@@ -4,7 +4,7 @@ use super::Injector;
 use super::ledger::{Before, Hold};
 use crate::ids::{End, HostId};
 use crate::kernel::process::{Armed, ProcessEnd};
-use crate::lab::plan::{BoxFault, Fault, HostFault, Planned, Spot};
+use crate::lab::plan::{BoxFault, Fault, HostFault, LinkScope, Planned};
 use crate::wire::effect::Scope;
 use crate::wire::net::Owner;
 use crate::world::World;
@@ -281,9 +281,9 @@ pub(super) fn unknown(world: World, fault: &Fault) -> Option<String> {
         None => Some(no_box(name)),
     };
     match fault {
-        Fault::Link { on: Spot::Everywhere, .. } => None,
-        Fault::Link { on: Spot::Host(name), .. } | Fault::Host { host: name, .. } => host(name),
-        Fault::Link { on: Spot::Box(name), .. } | Fault::Box { net: name, .. } => net(name),
+        Fault::Link { on: LinkScope::Everywhere, .. } => None,
+        Fault::Link { on: LinkScope::Host(name), .. } | Fault::Host { host: name, .. } => host(name),
+        Fault::Link { on: LinkScope::Box(name), .. } | Fault::Box { net: name, .. } => net(name),
         Fault::Partition { left, right, .. } => {
             let missing: Vec<String> = left.iter().chain(right).filter_map(host).collect();
             (!missing.is_empty()).then(|| missing.join(", "))
@@ -291,14 +291,14 @@ pub(super) fn unknown(world: World, fault: &Fault) -> Option<String> {
     }
 }
 
-fn spot(world: World, on: &Spot) -> Result<Option<End>, String> {
+fn spot(world: World, on: &LinkScope) -> Result<Option<End>, String> {
     match on {
-        Spot::Everywhere => Ok(None),
-        Spot::Host(name) => {
+        LinkScope::Everywhere => Ok(None),
+        LinkScope::Host(name) => {
             let host = world.find(name).ok_or_else(|| no_host(name))?;
             Ok(Some(host.into()))
         }
-        Spot::Box(name) => {
+        LinkScope::Box(name) => {
             let net = world.find_net(name).filter(|net| net.outside().is_some());
             Ok(Some(net.ok_or_else(|| no_box(name))?.into()))
         }

@@ -5,7 +5,7 @@
 //! weight for each, then the faults. Each kind draws from its own stream, `plan/KIND`, so that removing a kind, or
 //! changing its parameters, doesn't change the others.
 
-use super::{BoxFault, Effect, Fault, FaultKind, HostFault, Plan, Planned, Spot, Way};
+use super::{BoxFault, Direction, Effect, Fault, FaultKind, HostFault, LinkScope, Plan, Planned};
 use crate::seed::{Rng, below, stream};
 use crate::world::host::Host;
 use crate::world::net::Net;
@@ -123,20 +123,20 @@ impl Hand<'_> {
         }
     }
 
-    fn spot(&mut self) -> (Spot, Way) {
+    fn spot(&mut self) -> (LinkScope, Direction) {
         let hosts = self.reachable();
         let way = match self.below(4) {
-            0 => Way::Out,
-            1 => Way::In,
-            _ => Way::Both,
+            0 => Direction::Out,
+            1 => Direction::In,
+            _ => Direction::Both,
         };
         let (everywhere, at) = (self.below(4) == 0, self.rng.next_u64());
         let nets = &self.targets.nets;
         let at = below(at, (hosts.len() + nets.len()) as u64) as usize;
         let spot = match (hosts.get(at), nets.get(at.wrapping_sub(hosts.len()))) {
-            (Some(host), _) if !everywhere => Spot::Host(host.name()),
-            (_, Some(net)) if !everywhere => Spot::Box(net.name()),
-            _ => return (Spot::Everywhere, Way::Both),
+            (Some(host), _) if !everywhere => LinkScope::Host(host.name()),
+            (_, Some(net)) if !everywhere => LinkScope::Box(net.name()),
+            _ => return (LinkScope::Everywhere, Direction::Both),
         };
         (spot, way)
     }

@@ -1,6 +1,6 @@
 //! The faults: their kinds, targets and parameters.
 
-use crate::wire::effect::{Effect, Way};
+use crate::wire::effect::{Direction, Effect};
 use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -96,7 +96,7 @@ impl fmt::Display for FaultKind {
 
 /// The links of a link fault.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Spot {
+pub enum LinkScope {
     /// On every link.
     Everywhere,
     /// On every link of a host.
@@ -180,9 +180,9 @@ pub enum Fault {
     /// A link has a further effect on packets.
     Link {
         /// The links.
-        on: Spot,
+        on: LinkScope,
         /// The direction.
-        way: Way,
+        way: Direction,
         /// The effect.
         effect: Effect,
     },

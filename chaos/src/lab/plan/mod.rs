@@ -16,9 +16,9 @@ pub mod draw;
 mod fault;
 pub mod text;
 
-pub use crate::wire::effect::{Effect, Way};
+pub use crate::wire::effect::{Direction, Effect};
 pub use draw::Targets;
-pub use fault::{BoxFault, Fault, FaultKind, HostFault, Spot};
+pub use fault::{BoxFault, Fault, FaultKind, HostFault, LinkScope};
 
 use std::time::Duration;
 

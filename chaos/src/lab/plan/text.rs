@@ -44,7 +44,7 @@
 mod show;
 mod words;
 
-use super::{BoxFault, Effect, Fault, FaultKind, HostFault, Plan, Planned, Spot, Way};
+use super::{BoxFault, Direction, Effect, Fault, FaultKind, HostFault, LinkScope, Plan, Planned};
 pub(crate) use show::show;
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -65,9 +65,9 @@ pub struct PlanError {
 fn link(line: &mut Line, effect: impl FnOnce(&mut Line) -> Result<Effect, Wrong>) -> Result<Fault, Wrong> {
     let on = line.spot()?;
     let way = match line.take("way").as_deref() {
-        None => Way::Both,
-        Some("out") => Way::Out,
-        Some("in") => Way::In,
+        None => Direction::Both,
+        Some("out") => Direction::Out,
+        Some("in") => Direction::In,
         Some(other) => return wrong("`way=out` or `way=in`", other),
     };
     Ok(Fault::Link { on, way, effect: effect(line)? })

@@ -2,7 +2,7 @@
 
 use super::{Canary, Found, Progress, Stuck, Swept, Tally};
 use crate::lab::scenario::{Purpose, Report, Scenario};
-use crate::world::property::{Broken, Kind};
+use crate::world::property::{Broken, PropertyKind};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ pub(super) struct Book<'a> {
     scenarios: &'a [Scenario],
     tallies: BTreeMap<&'static str, Tally>,
     /// For each scenario and property, the first failure by its place in the sweep.
-    found: BTreeMap<(&'static str, Kind, String), (u64, Found)>,
+    found: BTreeMap<(&'static str, PropertyKind, String), (u64, Found)>,
     stuck: Vec<Stuck>,
 }
 
@@ -59,7 +59,7 @@ impl<'a> Book<'a> {
         }
         let Err(Broken { kind, property, .. }) = &report.verdict else { return };
         // An observation may break liveness, but no other property.
-        if scenario.purpose == Purpose::Observation && *kind == Kind::Liveness {
+        if scenario.purpose == Purpose::Observation && *kind == PropertyKind::Liveness {
             return;
         }
         tally.failures += 1;

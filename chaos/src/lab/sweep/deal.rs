@@ -30,7 +30,7 @@ pub(super) struct Deal {
 }
 
 /// The shared state of the threads.
-struct Table {
+struct SharedWork {
     deal: Deal,
     next: AtomicU64,
     /// The start of each active run, by its place.
@@ -38,7 +38,7 @@ struct Table {
 }
 
 /// A message of a thread.
-enum Said {
+enum Message {
     /// The run at this place came to its end.
     Report(u64, Box<Report>),
     /// The thread has no more work.
@@ -54,18 +54,18 @@ impl Deal {
         let count = self.scenarios.len() as u64;
         book.expect(self.runs.map(|runs| self.sweep.count_mine(runs, count)));
         let (begun, jobs, patience) = (self.begun, self.sweep.jobs.max(1), self.sweep.patience);
-        let table = Arc::new(Table { deal: self, next: AtomicU64::new(0), running: Mutex::default() });
+        let work = Arc::new(SharedWork { deal: self, next: AtomicU64::new(0), running: Mutex::default() });
         let (sender, receiver) = mpsc::channel();
         let sit_down = || {
-            let (table, sender) = (table.clone(), sender.clone());
-            drop(thread::spawn(move || table.work(&sender)));
+            let (work, sender) = (work.clone(), sender.clone());
+            drop(thread::spawn(move || work.work(&sender)));
         };
         (0..jobs).for_each(|_| sit_down());
         let (mut working, mut told_at) = (jobs, begun);
         while working > 0 {
             match receiver.recv_timeout(TOLD_EVERY) {
-                Ok(Said::Report(place, report)) => book.enter(place, *report),
-                Ok(Said::Done) => working -= 1,
+                Ok(Message::Report(place, report)) => book.enter(place, *report),
+                Ok(Message::Done) => working -= 1,
                 Err(_) => {}
             }
             if told_at.elapsed() < TOLD_EVERY {
@@ -73,7 +73,7 @@ impl Deal {
             }
             told_at = Instant::now();
             told(&book.progress(begun.elapsed()));
-            for stuck in table.give_up(patience) {
+            for stuck in work.give_up(patience) {
                 book.give_up(stuck);
                 sit_down();
             }
@@ -81,13 +81,13 @@ impl Deal {
     }
 }
 
-impl Table {
+impl SharedWork {
     fn running(&self) -> MutexGuard<'_, BTreeMap<u64, Instant>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Makes one run after the other, until none is left or the current one has been given up.
-    fn work(&self, sender: &Sender<Said>) {
+    fn work(&self, sender: &Sender<Message>) {
         let Deal { sweep, runs, begun, place, .. } = &self.deal;
         while sweep.limit.is_none_or(|limit| begun.elapsed() < limit) {
             let at = self.next.fetch_add(1, Ordering::Relaxed);
@@ -103,9 +103,9 @@ impl Table {
             if self.running().remove(&at).is_none() {
                 return;
             }
-            let _ = sender.send(Said::Report(place + at, Box::new(report)));
+            let _ = sender.send(Message::Report(place + at, Box::new(report)));
         }
-        let _ = sender.send(Said::Done);
+        let _ = sender.send(Message::Done);
     }
 
     /// The scenario of the run at a place, and the number of its seed.

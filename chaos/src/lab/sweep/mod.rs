@@ -15,7 +15,7 @@ mod deal;
 
 use crate::lab::scenario::{Options, Purpose, Report, Scenario};
 use crate::lab::story::not_reproducible;
-use crate::world::property::Kind;
+use crate::world::property::PropertyKind;
 use book::Book;
 use deal::Deal;
 use std::collections::BTreeMap;
@@ -144,8 +144,8 @@ impl Swept {
     }
 
     /// The most severe kind of property that broke. A run that was given up broke liveness.
-    pub fn gravest(&self) -> Option<Kind> {
-        let stuck = self.stuck.first().map(|_| Kind::Liveness);
+    pub fn gravest(&self) -> Option<PropertyKind> {
+        let stuck = self.stuck.first().map(|_| PropertyKind::Liveness);
         self.found
             .iter()
             .filter_map(|found| found.report.verdict.as_ref().err())

@@ -1,6 +1,6 @@
 //! Writes a plan in the form in which it is read.
 
-use super::{BoxFault, Effect, Fault, HostFault, Plan, Planned, Spot, Way};
+use super::{BoxFault, Direction, Effect, Fault, HostFault, LinkScope, Plan, Planned};
 use std::fmt::{self, Write as _};
 use std::time::Duration;
 
@@ -64,15 +64,15 @@ impl fmt::Display for Fault {
         match self {
             Fault::Link { on, way, effect } => {
                 match on {
-                    Spot::Everywhere => f.write_str("*")?,
-                    Spot::Host(host) => write!(f, "{}", Name(host))?,
-                    Spot::Box(net) => write!(f, "box:{}", Name(net))?,
+                    LinkScope::Everywhere => f.write_str("*")?,
+                    LinkScope::Host(host) => write!(f, "{}", Name(host))?,
+                    LinkScope::Box(net) => write!(f, "box:{}", Name(net))?,
                 }
                 write!(f, " {effect}")?;
                 match way {
-                    Way::Both => Ok(()),
-                    Way::Out => f.write_str(" way=out"),
-                    Way::In => f.write_str(" way=in"),
+                    Direction::Both => Ok(()),
+                    Direction::Out => f.write_str(" way=out"),
+                    Direction::In => f.write_str(" way=in"),
                 }
             }
             Fault::Partition { left, right, .. } => {

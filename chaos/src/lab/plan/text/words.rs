@@ -1,6 +1,6 @@
 //! A line's words, and the parsing of values.
 
-use super::Spot;
+use super::LinkScope;
 use super::show::is_bare;
 use std::fmt;
 use std::str::FromStr;
@@ -109,18 +109,18 @@ impl Line {
         }
     }
 
-    pub(super) fn spot(&mut self) -> Result<Spot, Wrong> {
+    pub(super) fn spot(&mut self) -> Result<LinkScope, Wrong> {
         match self.words.peek() {
             Some(Word::Bare(star)) if star == "*" => {
                 self.words.next();
-                Ok(Spot::Everywhere)
+                Ok(LinkScope::Everywhere)
             }
             Some(Word::Box(name)) => {
-                let spot = Spot::Box(name.clone());
+                let spot = LinkScope::Box(name.clone());
                 self.words.next();
                 Ok(spot)
             }
-            _ => Ok(Spot::Host(self.name("host, `box:NETWORK` or `*`")?)),
+            _ => Ok(LinkScope::Host(self.name("host, `box:NETWORK` or `*`")?)),
         }
     }
 
