@@ -76,10 +76,10 @@ impl Nics {
         ip.is_loopback() || self.up().any(|nic| nic.addrs.contains(&ip))
     }
 
-    /// Chooses interface and source address towards `dst`, of the same family as `wanted`, the socket's own address,
-    /// if it is bound to one; the packet then leaves by an interface that has this address. The order of interfaces
-    /// is their metric, as with a default route on each. An interface in whose network `dst` is
-    /// [on the link](crate::wire::net::NetState::is_on_link) takes precedence.
+    /// Chooses interface and source address towards `dst`. `wanted`, of the same family, is the socket's own address, if
+    /// it is bound to one; the packet then leaves by an interface that has this address. The order of interfaces is
+    /// their metric, as with a default route on each. An interface takes precedence if `dst` is directly on the link
+    /// of its network, as `on_link` tells.
     pub(crate) fn route(
         &self,
         wanted: Option<IpAddr>,

@@ -2,7 +2,7 @@
 //!
 //! A [`Middlebox`] sees every packet that crosses from its inner network to the outer one and back, may rewrite the
 //! packet's addresses and ports, and decides whether it passes. It is a pure state machine: each call supplies time,
-//! outer addresses and randomness, in a [`Passage`]. Boxes chain by nesting networks (see [`Net`](crate::wire::net::Net)):
+//! outer addresses and randomness, in a [`Passage`]. Boxes chain by nesting networks (see [`Net`](crate::Net)):
 //! a carrier-grade NAT is a network behind a box, in which the home's box has its outer address.
 //!
 //! A refused packet is dropped silently: no ICMP error is sent.
