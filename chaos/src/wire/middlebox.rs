@@ -12,6 +12,8 @@ use crate::seed::Rng;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+pub use super::packet::TcpFlags;
+
 /// A box between an inner network and an outer one.
 pub trait Middlebox: Send + 'static {
     /// A packet from inside towards outside. `packet.dst()` may be one of the box's own outer addresses: then the
@@ -116,19 +118,6 @@ pub enum Protocol {
     Udp,
     /// TCP.
     Tcp,
-}
-
-/// The flags of a TCP segment that a box looks at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct TcpFlags {
-    /// Opens a connection.
-    pub syn: bool,
-    /// Acknowledges.
-    pub ack: bool,
-    /// Ends a direction.
-    pub fin: bool,
-    /// Ends the connection.
-    pub rst: bool,
 }
 
 /// An IP packet with UDP or TCP in it, whose addresses and ports can be rewritten; checksums are kept correct.

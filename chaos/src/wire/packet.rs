@@ -2,7 +2,6 @@
 //!
 //! So a run can be written as a `.pcap` file. TCP segments come from smoltcp in the same form.
 
-use super::middlebox::TcpFlags;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 pub(crate) const PROTO_TCP: u8 = 6;
@@ -12,6 +11,19 @@ const V6_HEADER: usize = 40;
 const UDP_HEADER: usize = 8;
 const TCP_HEADER: usize = 20;
 const HOP_LIMIT: u8 = 64;
+
+/// The flags of a TCP segment that a box looks at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct TcpFlags {
+    /// Opens a connection.
+    pub syn: bool,
+    /// Acknowledges.
+    pub ack: bool,
+    /// Ends a direction.
+    pub fin: bool,
+    /// Ends the connection.
+    pub rst: bool,
+}
 
 /// The parsed headers of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

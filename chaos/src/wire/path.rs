@@ -313,3 +313,91 @@ impl Wire {
         if mtu == usize::MAX { DEFAULT_MTU } else { mtu }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::link::{LinkConfig, Rate};
+    use super::super::middlebox::Modem;
+    use super::super::net::Gateway;
+    use super::super::nets::Claim;
+    use super::*;
+    use crate::ids::INTERNET;
+    use crate::seed::stream;
+    use std::net::SocketAddr;
+
+    #[derive(Default)]
+    struct Dropped(Vec<DropCause>);
+
+    impl Recorder for Dropped {
+        fn altered(&mut self, _: Alteration) {}
+
+        fn rewritten(&mut self, _: u64, _: &Flight, _: usize) {}
+
+        fn dropped(&mut self, _: u64, _: &Flight, why: DropCause) {
+            self.0.push(why);
+        }
+    }
+
+    const A: HostId = HostId(0);
+    const B: HostId = HostId(1);
+
+    fn addr(text: &str) -> SocketAddr {
+        text.parse().unwrap()
+    }
+
+    /// Host A in the internet, and B in a home behind a modem.
+    fn wire() -> (Wire, NetId) {
+        let mut wire = Wire::new(1);
+        wire.links.host_named("a");
+        wire.links.host_named("b");
+        let home =
+            wire.nets.add("home", Gateway::new(INTERNET, Vec::new(), Box::new(Modem), stream(1, "box/home")));
+        wire.links.net_named("home");
+        let claim = |net, text: &str, host| Claim { net, ip: addr(text).ip(), owner: Owner::Host(host, 0) };
+        wire.nets.readdress(&[claim(INTERNET, "10.0.0.1:0", A), claim(home, "10.0.0.2:0", B)]);
+        (wire, home)
+    }
+
+    fn send(wire: &mut Wire, net: Option<NetId>, dst: &str, record: &mut Dropped) -> Onward {
+        let mut bytes = Vec::new();
+        packet::write_udp(&mut bytes, addr("10.0.0.1:5"), addr(dst), 0, b"x");
+        let nic = if net.is_some() { 0 } else { LOOPBACK };
+        let flight = wire.depart(0, A, nic, bytes, Class::Udp);
+        wire.set_out(0, flight, net, addr(dst).ip(), record)
+    }
+
+    #[test]
+    fn a_packet_crosses_a_box_and_an_inner_link_to_the_host_behind_it() {
+        let (mut wire, _) = wire();
+        let mut record = Dropped::default();
+        let Onward::Fly { at_ns, flight, copy: None } =
+            send(&mut wire, Some(INTERNET), "10.0.0.2:7", &mut record)
+        else {
+            panic!("a packet without a copy")
+        };
+        assert!(matches!(flight.to, End::Box(_)));
+        let Onward::Reach { host, headers, .. } = wire.arrive(at_ns, flight, &mut record) else {
+            panic!("the inner link is ideal")
+        };
+        assert_eq!((host, headers.dst), (B, addr("10.0.0.2:7")));
+        assert!(record.0.is_empty());
+    }
+
+    #[test]
+    fn a_packet_that_goes_nowhere_is_recorded_with_its_cause() {
+        let (mut wire, home) = wire();
+        let mut record = Dropped::default();
+        assert!(matches!(send(&mut wire, Some(INTERNET), "10.0.0.9:7", &mut record), Onward::Ended));
+        let all_lost = LinkConfig { udp_loss: Rate::ALWAYS, ..LinkConfig::default() };
+        wire.links.set(End::Host(A), End::Box(home), all_lost);
+        assert!(matches!(send(&mut wire, Some(INTERNET), "10.0.0.2:7", &mut record), Onward::Ended));
+        assert_eq!(record.0, [DropCause::NoHost, DropCause::Loss]);
+    }
+
+    #[test]
+    fn the_loopback_takes_the_time_of_a_kernel_and_loses_nothing() {
+        let (mut wire, _) = wire();
+        let onward = send(&mut wire, None, "127.0.0.1:7", &mut Dropped::default());
+        assert!(matches!(onward, Onward::Fly { at_ns: KERNEL_NS, copy: None, .. }));
+    }
+}
