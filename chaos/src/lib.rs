@@ -2,7 +2,7 @@
 //!
 //! A run is a function of its seed. madsim provides the executor, the virtual clock and the interception of ambient
 //! time and entropy. The network is chaos's own: it carries real IP packets with UDP and, through smoltcp, TCP.
-//! [`run`](fn@run) makes a world, passes it to a scenario, and returns an [`Outcome`] with the digest of all events.
+//! [`run`](fn@run) makes a world, passes it to a scenario, and returns an [`RunOutcome`] with the digest of all events.
 //! Code on a host calls [`rt`], which has the same names and signatures as the module `rt` over the operating
 //! system.
 //!
@@ -47,70 +47,48 @@
 //! # }
 //! ```
 //!
-//! | module | concept |
+//! Inside, the floors from the top. An import points to the same floor's folder or down, and `kernel` and `wire`, which
+//! stand beside each other, don't know each other; `ci/layers` holds this.
+//!
+//! | floor | concept |
 //! | --- | --- |
-//! | [`run`](mod@run) | a run, its self-check, its end |
-//! | [`world`], `handle` | the scenario's handles |
-//! | [`rt`] | the runtime that code on a host calls |
-//! | `sim` | the state of the running world |
-//! | `timer`, `slab` | the queue of events; tables with generational keys |
-//! | `host`, `process` | a host's kernel; the tasks of a boot |
-//! | [`net`], [`middlebox`], `map` | the map: networks, the boxes between them, and the map as text |
-//! | `forward`, [`link`], `links`, `packet` | the path of a packet |
-//! | [`scenario`], [`property`] | scenarios; the properties that must hold and the marks that must be reached |
-//! | [`plan`] | fault plans as data: drawn or given, started, healed |
 //! | `cli` | the command that runs scenarios (feature `cli`) |
-//! | [`sweep`], [`shrink`], [`story`], [`bundle`], [`diff`] | many runs; a failure shrunk, explained, saved, diffed |
-//! | `udp`, `tcp`, `disk`, [`clock`] | parts of a kernel |
-//! | [`seed`], `trace`, `watch`, `pcap`, [`stats`] | random streams; the digest; events as text; captures; counters |
+//! | [`rt`] | the runtime that code on a host calls |
+//! | `lab`: [`run`](mod@run), [`scenario`], [`plan`], [`sweep`], [`shrink`], [`story`], [`bundle`], [`diff`] | runs, scenarios, faults; many runs; a failure shrunk, explained, saved, compared |
+//! | [`world`], [`net`], [`property`], [`stats`] | the running world: kernels and wire joined, the scenario's handles, the digest, what must hold |
+//! | `kernel`: [`clock`] | a host: process, clocks, disk, interfaces, sockets |
+//! | `wire`: [`link`], [`middlebox`] | between hosts: packets, links, boxes, networks |
+//! | `ids`, [`seed`] | the names of hosts, networks and ends; random streams |
 #![cfg(madsim)]
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "this is the world behind the door")]
 
-pub mod bundle;
 #[cfg(feature = "cli")]
 pub mod cli;
-pub mod clock;
-pub mod diff;
-mod disk;
-mod forward;
-mod handle;
-mod host;
-pub mod link;
-mod links;
-mod logs;
-mod map;
-pub mod middlebox;
-pub mod net;
-mod packet;
-mod pcap;
-pub mod plan;
-mod process;
-pub mod property;
+mod ids;
+mod kernel;
+mod lab;
 pub mod rt;
-pub mod run;
-pub mod scenario;
 pub mod seed;
-pub mod shrink;
-mod sim;
-mod slab;
-pub mod stats;
-pub mod story;
-pub mod sweep;
-mod tcp;
-mod timer;
-mod trace;
-mod udp;
-mod watch;
+mod wire;
 pub mod world;
 
-pub use host::HostId;
-pub use link::{DropCause, LinkConfig, Rate};
-pub use middlebox::Middlebox;
+/// Networks, and the ends of links.
+pub mod net {
+    pub use crate::ids::{End, NetId};
+    pub use crate::world::net::Net;
+}
+
+pub use ids::HostId;
+pub use kernel::clock;
+pub use lab::plan::{FaultKind, Plan, Targets};
+pub use lab::run::{Failure, Run, RunOutcome, run};
+pub use lab::scenario::{Held, Scenario, Trial, Verdict};
+pub use lab::{bundle, diff, plan, run, scenario, shrink, story, sweep};
 pub use net::Net;
-pub use plan::{FaultKind, Plan, Targets};
-pub use property::{Broken, Kind};
-pub use run::{Failure, Outcome, Run, run};
-pub use scenario::{Held, Scenario, Trial, Verdict};
-pub use stats::WorldStats;
-pub use watch::{Decoder, Sight, Watching};
-pub use world::{Host, World};
+pub use wire::link::{DropCause, LinkConfig, Rate};
+pub use wire::middlebox::Middlebox;
+pub use wire::{link, middlebox};
+pub use world::property::{Broken, PropertyKind};
+pub use world::stats::WorldStats;
+pub use world::watch::{Decoder, Sight, Watching};
+pub use world::{Host, World, property, stats};

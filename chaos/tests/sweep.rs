@@ -8,7 +8,7 @@ mod support;
 use chaos::bundle::Bundle;
 use chaos::diff::diff;
 use chaos::plan::{FaultKind, Plan};
-use chaos::property::{Broken, Kind};
+use chaos::property::{Broken, PropertyKind};
 use chaos::rt::net::{RecvMeta, Transmit, UdpSocket};
 use chaos::rt::time;
 use chaos::scenario::{Held, Knob, Mark, Options, Purpose, Scenario, Trial, Turns, Verdict};
@@ -160,7 +160,7 @@ fn shrunk(swept: &Swept) -> Shrunk {
 fn a_planted_bug_is_found_made_small_and_replayed_from_its_bundle() {
     let found = swept(&sweep(&[TOY], 40));
     assert_eq!(found.runs(), 40);
-    assert_eq!(found.gravest(), Some(Kind::Safety), "{:?}", found.tallies);
+    assert_eq!(found.gravest(), Some(PropertyKind::Safety), "{:?}", found.tallies);
     let small = shrunk(&found);
     assert!(small.faults_before >= 2, "{small}");
     // The server restarts between a request and its acknowledgement, or its answer is late: two faults at most.
@@ -299,7 +299,10 @@ fn of_an_observation_only_its_end_is_not_asserted() {
         Scenario { body: |_| Box::pin(async { Err(Broken::safety("all is well", "it isn't")) }), ..OBSERVED };
     let dies = Scenario { body: |_| Box::pin(async { panic!("on purpose") }), ..OBSERVED };
     let gravest = |scenario| swept(&sweep(&[scenario], 2)).gravest();
-    assert_eq!([late, wrong, dies].map(gravest), [None, Some(Kind::Safety), Some(Kind::Panic)]);
+    assert_eq!(
+        [late, wrong, dies].map(gravest),
+        [None, Some(PropertyKind::Safety), Some(PropertyKind::Panic)]
+    );
 }
 
 /// A scenario that blocks on an event that never comes, so that virtual time stalls.
@@ -328,7 +331,7 @@ fn a_run_that_stands_still_does_not_silence_a_sweep() {
         swept.stuck.iter().map(|stuck| (stuck.name, stuck.seed)).collect::<Vec<_>>(),
         [("blocked", 2)]
     );
-    assert_eq!(swept.gravest(), Some(Kind::Liveness));
+    assert_eq!(swept.gravest(), Some(PropertyKind::Liveness));
 }
 
 /// Stands for entropy that isn't intercepted: a process-wide counter.
@@ -375,7 +378,7 @@ fn a_draw_from_ambient_entropy_is_caught_and_located() {
         assert!(side[0].contains(" sent      a ") && side[0].contains(" #11 "), "{difference}");
     }
     let found = swept(&sweep(&[AMBIENT_DRAW], 3));
-    assert_eq!(found.gravest(), Some(Kind::Reproducibility));
+    assert_eq!(found.gravest(), Some(PropertyKind::Reproducibility));
     let teller = Teller::new(folder.path());
     let story = explain(&teller, &AMBIENT_DRAW, &found.found[0].report, None).unwrap();
     assert!(!story.reproducible);

@@ -3,7 +3,7 @@
 
 use chaos::rt::net::{TcpListener, TcpStream};
 use chaos::rt::{task, time};
-use chaos::{Host, LinkConfig, Outcome, Rate, World, run};
+use chaos::{Host, LinkConfig, Rate, RunOutcome, World, run};
 use rand_core::Rng as _;
 use std::io;
 use std::net::SocketAddr;
@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const PORT: u16 = 80;
 
-fn ok<T>(outcome: Outcome<T>) -> T {
+fn ok<T>(outcome: RunOutcome<T>) -> T {
     outcome.result.unwrap_or_else(|failure| panic!("{failure}"))
 }
 
@@ -41,7 +41,7 @@ where
     })
 }
 
-fn transfer(seed: u64, link: LinkConfig) -> Outcome<Duration> {
+fn transfer(seed: u64, link: LinkConfig) -> RunOutcome<Duration> {
     run(seed, move |world| async move {
         world.link_default(link);
         let (a, b) = two(world);

@@ -1,9 +1,10 @@
 //! The guarantees of the world, seen from a scenario.
 #![cfg(madsim)]
 
+use chaos::middlebox::Modem;
 use chaos::rt::net::{InterfaceWatch, RecvMeta, Transmit, UdpSocket, interfaces};
 use chaos::rt::{disk, task, time};
-use chaos::{DropCause, Host, LinkConfig, Outcome, Rate, World, run};
+use chaos::{DropCause, Host, LinkConfig, Rate, RunOutcome, World, run};
 use std::io::IoSliceMut;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -13,7 +14,7 @@ use std::time::Duration;
 
 const PORT: u16 = 4000;
 
-fn ok<T>(outcome: Outcome<T>) -> T {
+fn ok<T>(outcome: RunOutcome<T>) -> T {
     outcome.result.unwrap_or_else(|failure| panic!("{failure}"))
 }
 
@@ -61,7 +62,7 @@ async fn flood(world: World, a: Host, b: Host, count: u32, gap: Duration) -> Vec
     receiver.await.unwrap()
 }
 
-fn busy(seed: u64) -> Outcome<Vec<u32>> {
+fn busy(seed: u64) -> RunOutcome<Vec<u32>> {
     run(seed, |world| async move {
         world.link_default(LinkConfig {
             jitter: Duration::from_millis(30),
@@ -618,4 +619,33 @@ fn a_panic_that_is_heard_or_comes_after_the_end_fails_nothing() {
         a.is_running()
     });
     assert_eq!((outcome.result, outcome.stats.task_panics), (Ok(false), 2));
+}
+
+#[test]
+fn a_map_shows_networks_boxes_hosts_and_what_is_wrong_with_them() {
+    let outcome = run(1, |world| async move {
+        world.internet().host("server", "198.51.100.7").addr("2001:db8::7");
+        let line = world.internet().nat("line", &[], Modem);
+        let home = line.nat("home", &["203.0.113.1", "203.0.113.2"], Modem);
+        home.host("laptop", "192.168.1.2").nic_addr("cell0", "203.0.113.77").set_nic_up("eth0", false);
+        home.host("nas", "192.168.1.9").crash();
+        line.host("lamp", "203.0.113.3").power_loss();
+        world.host("spare");
+        let before = world.map();
+        home.set_power(false);
+        (before, world.map())
+    });
+    let (map, later) = outcome.result.unwrap();
+    insta::assert_snapshot!(map, @"
+    internet
+      server: eth0 198.51.100.7 2001:db8::7
+      laptop: cell0 203.0.113.77
+      line, behind a modem
+        lamp (no power): eth0 203.0.113.3
+        home, behind a modem at 203.0.113.1 203.0.113.2
+          laptop: eth0 down 192.168.1.2
+          nas (no process): eth0 192.168.1.9
+    nowhere: spare
+    ");
+    assert_eq!(later, map.replace("a modem at", "a modem (off) at"));
 }

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::bundle::Bundle;
-use crate::scenario::{Options, Report, Scenario};
-use crate::story::Teller;
+use crate::lab::bundle::Bundle;
+use crate::lab::scenario::{Options, Report, Scenario};
+use crate::lab::story::Teller;
 
 use super::Program;
 use clap::{Args, Parser, Subcommand, value_parser};
@@ -13,7 +13,7 @@ use clap::{Args, Parser, Subcommand, value_parser};
 /// Why a command can't be carried out.
 pub(crate) type Usage = String;
 
-/// Runs for each failure of a sweep, which may have several: fewer than [`crate::shrink::RUNS`].
+/// Runs for each failure of a sweep, which may have several: fewer than [`crate::lab::shrink::RUNS`].
 const SWEEP_SHRINK_RUNS: u32 = 150;
 
 /// Run scenarios in the simulated world.
@@ -109,7 +109,7 @@ pub(crate) struct Shrink {
     #[command(flatten)]
     pub(crate) which: Which,
     /// The most runs to make
-    #[arg(long, default_value_t = crate::shrink::RUNS)]
+    #[arg(long, default_value_t = crate::lab::shrink::RUNS)]
     pub(crate) runs: u32,
     /// Print one JSON object
     #[arg(long)]

@@ -1,6 +1,6 @@
 //! Exit codes: a run's outcome, for scripts.
 
-use crate::Kind;
+use crate::world::property::PropertyKind;
 
 /// Everything held.
 pub(crate) const HELD: u8 = 0;
@@ -31,12 +31,12 @@ A sweep that saw several kinds of failure ends with the gravest: 5, then 1, 4, 3
 with 2 if a bundle can't be written.";
 
 /// The code of a property that broke.
-pub(crate) fn of(kind: Kind) -> u8 {
+pub(crate) fn of(kind: PropertyKind) -> u8 {
     match kind {
-        Kind::Reproducibility => NOT_REPRODUCIBLE,
-        Kind::Safety => SAFETY,
-        Kind::Panic => PANIC,
-        Kind::Liveness => LIVENESS,
+        PropertyKind::Reproducibility => NOT_REPRODUCIBLE,
+        PropertyKind::Safety => SAFETY,
+        PropertyKind::Panic => PANIC,
+        PropertyKind::Liveness => LIVENESS,
     }
 }
 

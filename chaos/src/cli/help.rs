@@ -1,6 +1,6 @@
 //! What `--help` says besides: examples, over the scenarios that there are, and exit codes.
 
-use crate::scenario::Purpose;
+use crate::lab::scenario::Purpose;
 
 use super::Program;
 
@@ -40,17 +40,17 @@ pub(crate) fn text(program: &Program<'_>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::FaultKind;
     use crate::cli::args::{Cli, Command, knobs};
-    use crate::scenario::{Knob, Turns};
+    use crate::lab::plan::FaultKind;
+    use crate::lab::scenario::{Held, Knob, Scenario, Turns};
     use clap::Parser;
 
     #[test]
     fn every_example_is_a_command_line_that_works() {
         const KNOB: Knob = Knob { name: "hosts", about: "", default: 4, least: 2, turns: Turns::Hosts };
-        let toy = || crate::Scenario::new("toy", "", |_| Box::pin(async { Ok(crate::Held::default()) }));
-        let faulty = crate::Scenario { name: "faulty", faults: &[FaultKind::Loss], ..toy() };
-        let scenarios = [faulty, crate::Scenario { knobs: &[KNOB], ..toy() }];
+        let toy = || Scenario::new("toy", "", |_| Box::pin(async { Ok(Held::default()) }));
+        let faulty = Scenario { name: "faulty", faults: &[FaultKind::Loss], ..toy() };
+        let scenarios = [faulty, Scenario { knobs: &[KNOB], ..toy() }];
         let program = Program { invocation: "cargo chaos", scenarios: &scenarios, decoder: None, logs: &[] };
         let examples = examples(&program);
         assert!(examples.len() >= 9, "{examples:?}");
@@ -77,7 +77,7 @@ mod tests {
 
     #[test]
     fn a_program_of_ones_own_has_examples_of_its_own() {
-        let own = crate::Scenario::new("shout", "", |_| Box::pin(async { Ok(crate::Held::default()) }));
+        let own = Scenario::new("shout", "", |_| Box::pin(async { Ok(Held::default()) }));
         let text = text(&Program { invocation: "./program", scenarios: &[own], decoder: None, logs: &[] });
         assert!(text.contains("  ./program shrink shout --seed 7\n"), "{text}");
         assert!(!text.contains("cargo chaos") && !text.contains("--set"), "{text}");

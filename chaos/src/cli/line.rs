@@ -1,6 +1,6 @@
 //! The output of `--json`: one object a line, distinguished by `event`.
 
-use crate::scenario::Report;
+use crate::lab::scenario::Report;
 use serde::Serialize;
 
 /// Prints a line.

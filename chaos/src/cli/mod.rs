@@ -25,9 +25,9 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches};
 
-use crate::Scenario;
-use crate::story::shell_word;
-use crate::watch::Decoder;
+use crate::lab::scenario::Scenario;
+use crate::lab::story::shell_word;
+use crate::world::watch::Decoder;
 use args::{Cli, Command};
 
 /// A program that runs scenarios.

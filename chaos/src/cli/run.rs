@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
-use crate::scenario::{Knob, Report, Scenario};
-use crate::story::{Story, Teller, explain, not_reproducible};
-use crate::{Watching, diff as traces};
+use crate::lab::diff as traces;
+use crate::lab::scenario::{Knob, Report, Scenario};
+use crate::lab::story::{Story, Teller, explain, not_reproducible};
+use crate::world::watch::Watching;
 use serde::Serialize;
 
 use super::Program;

@@ -1,7 +1,7 @@
 //! `shrink`: makes a failing run small.
 
-use crate::shrink as smaller;
-use crate::story::{Teller, explain};
+use crate::lab::shrink as smaller;
+use crate::lab::story::{Teller, explain};
 
 use super::Program;
 use super::args::{Shrink, Usage};

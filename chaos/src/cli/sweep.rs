@@ -5,11 +5,13 @@ use std::io::{IsTerminal, Write, stderr};
 use std::thread::available_parallelism;
 use std::time::Duration;
 
-use crate::scenario::{Purpose, Report};
-use crate::shrink::shrink;
-use crate::story::explain;
-use crate::sweep::{Found, Progress, Stuck, Swept, Tally};
-use crate::{Kind, Scenario, sweep as many};
+use crate::lab::scenario::Scenario;
+use crate::lab::scenario::{Purpose, Report};
+use crate::lab::shrink::shrink;
+use crate::lab::story::explain;
+use crate::lab::sweep as many;
+use crate::lab::sweep::{Found, Progress, Stuck, Swept, Tally};
+use crate::world::property::PropertyKind;
 use serde::Serialize;
 
 use super::Program;
@@ -180,8 +182,9 @@ impl ProgressTeller {
 }
 
 /// Shrinks a failure and tells its story; returns the kind of property that the story reports broken.
-fn tell(program: &Program<'_>, args: &args::Sweep, found: &Found) -> Result<Kind, Usage> {
-    let is_determinism = matches!(&found.report.verdict, Err(broken) if broken.kind == Kind::Reproducibility);
+fn tell(program: &Program<'_>, args: &args::Sweep, found: &Found) -> Result<PropertyKind, Usage> {
+    let is_determinism =
+        matches!(&found.report.verdict, Err(broken) if broken.kind == PropertyKind::Reproducibility);
     let small = (!is_determinism)
         .then(|| shrink(&found.scenario, &found.report, args.shrink_runs, &mut |step| eprintln!("{step}")));
     let story = explain(&args.out.teller(program), &found.scenario, &found.report, small.as_ref())

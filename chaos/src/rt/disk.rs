@@ -4,9 +4,10 @@
 //! uses [`create_new_private`] and [`atomic_replace`], which sync. A file of an earlier boot refuses every
 //! operation.
 
-use crate::disk::{Disk, Op};
-use crate::process::{self, End};
-use crate::sim::{self, Place, Sim, dead};
+use crate::kernel::disk::{Disk, Op};
+use crate::kernel::process::{Place, ProcessEnd, dead};
+use crate::world::process;
+use crate::world::sim::{self, Sim};
 use std::io;
 use std::path::Path;
 
@@ -25,12 +26,11 @@ fn ends_here(place: Place) -> bool {
         if !host.runs(place.boot) {
             return None;
         }
-        host.armed.iter_mut().for_each(|armed| armed.left -= 1);
-        let due = *host.armed.iter().find(|armed| armed.left == 0)?;
-        let what = if due.how == End::PowerLoss { "power loss" } else { "crash" };
+        let due = host.process.disk_operation()?;
+        let what = if due.how == ProcessEnd::PowerLoss { "power loss" } else { "crash" };
         sim.fault(Some(place.host), &format!("{what} at a disk operation"));
         if let Some(number) = due.fault {
-            sim.faults.fires(number, place.host);
+            sim.fired.push((number, place.host));
         }
         Some(due.how)
     });

@@ -11,9 +11,9 @@ pub mod task;
 mod tcp;
 pub mod time;
 
-use crate::sim;
+use crate::world::sim;
 
-pub use crate::property::{exposed, reached};
+pub use crate::world::property::{exposed, reached};
 
 /// The generator behind every random draw: ChaCha20, 20 rounds.
 pub type Rng = crate::seed::Rng;
@@ -37,7 +37,7 @@ pub fn run_on_one_host<F>(seed: u64, future: F)
 where
     F: Future<Output = ()> + Send + 'static,
 {
-    let outcome = crate::run(seed, move |world| async move {
+    let outcome = crate::lab::run::run(seed, move |world| async move {
         let host = world.host("one").addr("10.0.0.1").addr("fd00::1");
         if let Err(error) = host.run(future).await {
             panic!("{error}");

@@ -1,8 +1,9 @@
 //! UDP with batches, TCP, names, and the interface list of a host.
 
-use crate::sim::{self, dead};
-use crate::slab::Key;
-use crate::udp::MAX_SEGMENTS;
+use crate::kernel::process::dead;
+use crate::kernel::udp::MAX_SEGMENTS;
+use crate::world::sim;
+use crate::world::traffic::SocketId;
 use std::future::poll_fn;
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -14,7 +15,7 @@ pub use super::tcp::{OwnedReadHalf, OwnedWriteHalf, TcpListener, TcpStream};
 /// [`max_gso_segments`](UdpSocket::max_gso_segments) datagrams of equal size.
 #[derive(Debug)]
 pub struct UdpSocket {
-    key: Key,
+    id: SocketId,
     local: SocketAddr,
 }
 
@@ -61,8 +62,8 @@ impl UdpSocket {
     /// `AddrInUse`, `AddrNotAvailable`, or the caller isn't on a host whose process runs.
     pub async fn bind(addr: SocketAddr) -> io::Result<UdpSocket> {
         let place = sim::live_place()?;
-        let (key, local) = sim::with(|sim| sim.udp_bind(place, addr))?;
-        Ok(UdpSocket { key, local })
+        let (id, local) = sim::with(|sim| sim.udp_bind(place, addr))?;
+        Ok(UdpSocket { id, local })
     }
 
     /// The bound address.
@@ -90,7 +91,7 @@ impl UdpSocket {
     pub fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
         sim::try_with(|sim| {
             sim.udp_send(
-                self.key,
+                self.id,
                 transmit.destination,
                 transmit.contents,
                 transmit.segment_size,
@@ -115,9 +116,10 @@ impl UdpSocket {
     pub async fn readable(&self) -> io::Result<()> {
         poll_fn(|cx| {
             let readable = sim::try_with(|sim| {
-                let readable = sim.udp_readable(self.key)?;
+                let udp = &mut sim.host_mut(self.id.host).udp;
+                let readable = udp.is_readable(self.id.key)?;
                 if !readable {
-                    sim.udp_wait(self.key, cx.waker());
+                    udp.wait(self.id.key, cx.waker());
                 }
                 Ok(readable)
             });
@@ -139,7 +141,7 @@ impl UdpSocket {
         sim::try_with(|sim| {
             let mut filled = 0;
             for (buffer, meta) in buffers.iter_mut().zip(metas.iter_mut()).take(RECV_BATCH) {
-                match sim.udp_recv(self.key, buffer) {
+                match sim.udp_receive(self.id, buffer) {
                     Ok(got) => {
                         let dst_ip = Some(got.dst_ip);
                         *meta = RecvMeta { addr: got.src, len: got.len, stride: got.len, dst_ip };
@@ -161,7 +163,7 @@ impl UdpSocket {
     pub async fn recv(&self, buffers: &mut [IoSliceMut<'_>], metas: &mut [RecvMeta]) -> io::Result<usize> {
         poll_fn(|cx| match self.try_recv(buffers, metas) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                sim::with(|sim| sim.udp_wait(self.key, cx.waker()));
+                sim::with(|sim| sim.host_mut(self.id.host).udp.wait(self.id.key, cx.waker()));
                 Poll::Pending
             }
             done => Poll::Ready(done),
@@ -172,7 +174,7 @@ impl UdpSocket {
 
 impl Drop for UdpSocket {
     fn drop(&mut self) {
-        sim::try_with(|sim| sim.udp_close(self.key));
+        sim::try_with(|sim| sim.host_mut(self.id.host).udp.close(self.id.key));
     }
 }
 
@@ -212,10 +214,10 @@ pub async fn lookup_host(name: &str) -> io::Result<Vec<SocketAddr>> {
     let invalid = || io::Error::new(io::ErrorKind::InvalidInput, format!("{name} is not host:port"));
     let (host, port) = name.rsplit_once(':').ok_or_else(invalid)?;
     let port: u16 = port.parse().map_err(|_| invalid())?;
-    let found: Vec<SocketAddr> = sim::with(|sim| match sim.names.get(host) {
+    let found: Vec<SocketAddr> = sim::with(|sim| match sim.hosts.find(host) {
         _ if host == "localhost" => vec![SocketAddr::from((Ipv4Addr::LOCALHOST, port))],
         Some(id) => {
-            let nics = sim.host(*id).nics.iter().filter(|nic| nic.up);
+            let nics = sim.host(id).nics.up();
             nics.flat_map(|nic| nic.addrs.iter().map(|ip| SocketAddr::new(*ip, port))).collect()
         }
         None => Vec::new(),
@@ -246,7 +248,7 @@ pub fn interfaces() -> io::Result<Vec<Interface>> {
             Interface { name: "lo".to_owned(), addr: Ipv4Addr::LOCALHOST.into() },
             Interface { name: "lo".to_owned(), addr: Ipv6Addr::LOCALHOST.into() },
         ];
-        for nic in sim.host(place.host).nics.iter().filter(|nic| nic.up) {
+        for nic in sim.host(place.host).nics.up() {
             list.extend(nic.addrs.iter().map(|addr| Interface { name: nic.name.clone(), addr: *addr }));
         }
         list.sort();
@@ -267,14 +269,14 @@ pub struct InterfaceWatch {
 impl InterfaceWatch {
     /// Begins with `last`, the list that is known now.
     pub fn new(last: Vec<Interface>) -> InterfaceWatch {
-        let version = sim::with(|sim| sim.addrs_version);
+        let version = sim::with(|sim| sim.wire.nets.version());
         InterfaceWatch { last, version }
     }
 
     /// Waits for a list that differs from the last one, and returns it. Cancel safe.
     pub async fn changed(&mut self) -> Vec<Interface> {
         poll_fn(|cx| {
-            let version = sim::with(|sim| sim.addrs_version);
+            let version = sim::with(|sim| sim.wire.nets.version());
             if version != self.version
                 && let Ok(list) = interfaces()
             {
@@ -285,13 +287,7 @@ impl InterfaceWatch {
                 }
             }
             if let Ok(place) = sim::live_place() {
-                let wakers = |sim: &mut sim::Sim| {
-                    let wakers = &mut sim.host_mut(place.host).nic_wakers;
-                    if !wakers.iter().any(|waker| waker.will_wake(cx.waker())) {
-                        wakers.push(cx.waker().clone());
-                    }
-                };
-                sim::with(wakers);
+                sim::with(|sim| sim.host_mut(place.host).nics.wait(cx.waker()));
             }
             Poll::Pending
         })

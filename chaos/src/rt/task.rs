@@ -4,15 +4,16 @@
 //! that looks healthy and does less than it should, so it ends the run. That is the case if the handle hasn't been
 //! polled yet, if the handle is gone, or if the handle is dropped without another poll.
 
-use crate::host::Role;
-use crate::process::{self, CatchPanic};
-use crate::sim;
+use crate::kernel::process::Role;
+use crate::world::{process, sim};
 use madsim::runtime::{Handle, NodeHandle};
 use std::future::Future;
 use std::io;
-use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::task::Poll;
+
+use crate::world::task::spawn_on;
+pub use crate::world::task::{JoinError, JoinHandle, spawn};
 
 /// The thread of a node on which a task runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,27 +87,6 @@ impl Planes {
     }
 }
 
-pub(crate) fn spawn_on<F>(node: &NodeHandle, future: F) -> JoinHandle<F::Output>
-where
-    F: Future + Send + 'static,
-    F::Output: Send + 'static,
-{
-    process::count_spawn();
-    let hearing = Hearing::default();
-    JoinHandle { task: node.spawn(hearing.clone().watch(future)), hearing }
-}
-
-/// Runs `future` on the plane of the caller.
-pub fn spawn<F>(future: F) -> JoinHandle<F::Output>
-where
-    F: Future + Send + 'static,
-    F::Output: Send + 'static,
-{
-    process::count_spawn();
-    let hearing = Hearing::default();
-    JoinHandle { task: madsim::task::spawn(hearing.clone().watch(future)), hearing }
-}
-
 /// Lets other tasks of this plane run.
 pub async fn yield_now() {
     let mut yielded = false;
@@ -118,97 +98,4 @@ pub async fn yield_now() {
         Poll::Pending
     })
     .await;
-}
-
-/// Whether a task's panic is awaited: shared by the task and its handle.
-#[derive(Debug, Clone, Default)]
-struct Hearing(Arc<Mutex<Heard>>);
-
-#[derive(Debug, Default)]
-struct Heard {
-    /// Whether the handle has been polled, and not dropped since.
-    awaited: bool,
-    /// The message of a panic that the handle hasn't returned yet.
-    untold: Option<String>,
-}
-
-impl Hearing {
-    fn lock(&self) -> MutexGuard<'_, Heard> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Runs a task's future to its end, or to its panic.
-    async fn watch<F: Future>(self, future: F) -> Result<F::Output, String> {
-        let ended = CatchPanic::new(future).await;
-        if let Err(message) = &ended {
-            if self.lock().awaited {
-                let told = process::told("a task", message);
-                self.lock().untold = told;
-            } else {
-                process::unheard("a task", message);
-            }
-        }
-        ended
-    }
-}
-
-/// Waits for a task. Dropping the handle doesn't end the task.
-#[derive(Debug)]
-pub struct JoinHandle<T> {
-    task: madsim::task::JoinHandle<Result<T, String>>,
-    hearing: Hearing,
-}
-
-impl<T> Drop for JoinHandle<T> {
-    fn drop(&mut self) {
-        let untold = {
-            let mut heard = self.hearing.lock();
-            heard.awaited = false;
-            heard.untold.take()
-        };
-        if let Some(why) = untold {
-            sim::try_with(|sim| sim.fail(why));
-        }
-    }
-}
-
-impl<T> JoinHandle<T> {
-    /// Ends the task at its next await.
-    pub fn abort(&self) {
-        self.task.abort();
-    }
-
-    /// Whether the task has ended.
-    pub fn is_finished(&self) -> bool {
-        self.task.is_finished()
-    }
-}
-
-impl<T> Future for JoinHandle<T> {
-    type Output = Result<T, JoinError>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let polled = Pin::new(&mut self.task).poll(cx);
-        let mut heard = self.hearing.lock();
-        heard.awaited = true;
-        if polled.is_ready() {
-            heard.untold = None;
-        }
-        polled.map(|ended| match ended {
-            Ok(Ok(output)) => Ok(output),
-            Ok(Err(message)) => Err(JoinError::Panicked(message)),
-            Err(_) => Err(JoinError::Cancelled),
-        })
-    }
-}
-
-/// Why a task gave no result.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum JoinError {
-    /// It panicked; the text is the panic's message.
-    #[error("the task panicked: {0}")]
-    Panicked(String),
-    /// It was aborted, or its plane ended.
-    #[error("the task was cancelled")]
-    Cancelled,
 }

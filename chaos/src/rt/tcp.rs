@@ -1,7 +1,9 @@
 //! TCP listeners and streams, with tokio's signatures.
 
-use crate::sim::{self, dead};
-use crate::slab::Key;
+use crate::kernel::process::dead;
+use crate::kernel::tcp::{Outbox, Tcp};
+use crate::world::sim;
+use crate::world::traffic::SocketId;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
@@ -13,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 /// Accepts connections.
 #[derive(Debug)]
 pub struct TcpListener {
-    key: Key,
+    id: SocketId,
     local: SocketAddr,
 }
 
@@ -24,8 +26,8 @@ impl TcpListener {
     /// `AddrInUse`, `AddrNotAvailable`, or the caller isn't on a host whose process runs.
     pub async fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
         let place = sim::live_place()?;
-        let (key, local) = sim::with(|sim| sim.tcp_listen(place, addr))?;
-        Ok(TcpListener { key, local })
+        let (id, local) = sim::with(|sim| sim.tcp_listen(place, addr))?;
+        Ok(TcpListener { id, local })
     }
 
     /// The next connection, and its peer's address. Cancel safe.
@@ -34,8 +36,10 @@ impl TcpListener {
     /// When the process that bound it is gone.
     pub async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
         let (key, local, remote) =
-            poll_fn(|cx| sim::with(|sim| sim.tcp_accept(self.key, cx.waker()))).await?;
-        Ok((TcpStream { inner: Arc::new(Inner { key, local, remote }) }, remote))
+            poll_fn(|cx| sim::with(|sim| sim.host_mut(self.id.host).tcp.accept(self.id.key, cx.waker())))
+                .await?;
+        let id = SocketId { host: self.id.host, key };
+        Ok((TcpStream { inner: Arc::new(Inner { id, local, remote }) }, remote))
     }
 
     /// The bound address.
@@ -49,30 +53,39 @@ impl TcpListener {
 
 impl Drop for TcpListener {
     fn drop(&mut self) {
-        sim::try_with(|sim| sim.tcp_unlisten(self.key));
+        sim::try_with(|sim| {
+            sim.with_tcp(self.id.host, |tcp, now_ns, out| tcp.unlisten(now_ns, self.id.key, out))
+        });
     }
 }
 
 #[derive(Debug)]
 struct Inner {
-    key: Key,
+    id: SocketId,
     local: SocketAddr,
     remote: SocketAddr,
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        sim::try_with(|sim| sim.tcp_drop(self.key));
+        let _ = self.call(|tcp, now_ns, out| tcp.release(now_ns, self.id.key, out));
     }
 }
 
 impl Inner {
+    /// Calls the kernel's TCP; `None` when there is no world any more.
+    fn call<R>(&self, f: impl FnOnce(&mut Tcp, u64, &mut Outbox) -> R) -> Option<R> {
+        sim::try_with(|sim| sim.with_tcp(self.id.host, f))
+    }
+
     fn poll_read(&self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if buf.remaining() == 0 {
             return Poll::Ready(Ok(()));
         }
-        let read = |sim: &mut sim::Sim| sim.tcp_read(self.key, cx.waker(), buf.initialize_unfilled());
-        match sim::try_with(read).unwrap_or_else(|| Poll::Ready(Err(dead()))) {
+        let read = self.call(|tcp, now_ns, out| {
+            tcp.read(now_ns, self.id.key, cx.waker(), buf.initialize_unfilled(), out)
+        });
+        match read.unwrap_or_else(|| Poll::Ready(Err(dead()))) {
             Poll::Ready(Ok(n)) => {
                 buf.advance(n);
                 Poll::Ready(Ok(()))
@@ -83,12 +96,12 @@ impl Inner {
     }
 
     fn poll_write(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let write = |sim: &mut sim::Sim| sim.tcp_write(self.key, cx.waker(), bytes);
-        sim::try_with(write).unwrap_or_else(|| Poll::Ready(Err(dead())))
+        let written = self.call(|tcp, now_ns, out| tcp.write(now_ns, self.id.key, cx.waker(), bytes, out));
+        written.unwrap_or_else(|| Poll::Ready(Err(dead())))
     }
 
     fn shutdown(&self) -> io::Result<()> {
-        sim::try_with(|sim| sim.tcp_shutdown(self.key)).unwrap_or_else(|| Err(dead()))
+        self.call(|tcp, now_ns, out| tcp.shutdown(now_ns, self.id.key, out)).unwrap_or_else(|| Err(dead()))
     }
 }
 
@@ -105,9 +118,9 @@ impl TcpStream {
     /// `ConnectionRefused`, `TimedOut`, `NetworkUnreachable`, or the caller isn't on a host whose process runs.
     pub async fn connect(addr: SocketAddr) -> io::Result<TcpStream> {
         let place = sim::live_place()?;
-        let (key, local) = sim::with(|sim| sim.tcp_connect(place, addr))?;
-        let stream = TcpStream { inner: Arc::new(Inner { key, local, remote: addr }) };
-        poll_fn(|cx| sim::with(|sim| sim.tcp_connected(key, cx.waker()))).await?;
+        let (id, local) = sim::with(|sim| sim.tcp_connect(place, addr))?;
+        let stream = TcpStream { inner: Arc::new(Inner { id, local, remote: addr }) };
+        poll_fn(|cx| sim::with(|sim| sim.host_mut(id.host).tcp.connected(id.key, cx.waker()))).await?;
         Ok(stream)
     }
 
@@ -132,7 +145,9 @@ impl TcpStream {
     /// # Errors
     /// When the process that made it is gone.
     pub fn set_nodelay(&self, nodelay: bool) -> io::Result<()> {
-        sim::try_with(|sim| sim.tcp_set_nodelay(self.inner.key, nodelay)).unwrap_or_else(|| Err(dead()))
+        let inner = &self.inner;
+        let set = inner.call(|tcp, now_ns, out| tcp.set_nodelay(now_ns, inner.id.key, nodelay, out));
+        set.unwrap_or_else(|| Err(dead()))
     }
 
     /// Splits into halves that different tasks may own.

@@ -1,13 +1,13 @@
 //! Clocks and timers of a host.
 
-use crate::host::HostId;
-use crate::sim;
-use crate::slab::Key;
-use crate::timer::TimerKind;
+use crate::kernel::clock::WALL_BASE;
+use crate::world::sim;
 use std::future::Future;
-use std::pin::{Pin, pin};
-use std::task::{Context, Poll};
+use std::pin::pin;
+use std::task::Poll;
 use std::time::{Duration, Instant};
+
+pub use crate::world::sleep::{sleep, sleep_until};
 
 /// The monotonic clock. It never steps; in the simulation it may drift.
 pub fn now() -> Instant {
@@ -16,37 +16,22 @@ pub fn now() -> Instant {
         return Instant::now();
     }
     let host = sim::place().map(|place| place.host);
-    sim::with(|sim| sim.instant(sim.local_ns(host)))
+    sim::with(|sim| sim.clock.instant(sim.local_ns(host)))
 }
 
 /// The wall clock, as time since 1970-01-01 UTC. It may step either way, and is zero before that day.
 pub fn unix_now() -> Duration {
     if !sim::is_running() {
-        return crate::clock::WALL_BASE;
+        return WALL_BASE;
     }
     let host = sim::place().map(|place| place.host);
     sim::with(|sim| {
         let now_ns = sim.now_ns();
         match host {
             Some(host) => sim.host(host).clock.wall(now_ns),
-            None => crate::clock::WALL_BASE + Duration::from_nanos(now_ns),
+            None => WALL_BASE + Duration::from_nanos(now_ns),
         }
     })
-}
-
-/// Waits for `duration`.
-pub async fn sleep(duration: Duration) {
-    let host = sim::place().map(|place| place.host);
-    let now_ns = sim::with(|sim| sim.local_ns(host));
-    let ahead = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
-    Sleep { host, local_ns: now_ns.saturating_add(ahead), timer: None, polled: false }.await;
-}
-
-/// Waits until `deadline` on the clock of [`now`].
-pub async fn sleep_until(deadline: Instant) {
-    let host = sim::place().map(|place| place.host);
-    let local_ns = sim::with(|sim| sim.reading(deadline));
-    Sleep { host, local_ns, timer: None, polled: false }.await;
 }
 
 /// Runs `future` for at most `duration`.
@@ -69,46 +54,3 @@ pub async fn timeout<F: Future>(duration: Duration, future: F) -> Result<F::Outp
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("deadline has elapsed")]
 pub struct Elapsed(());
-
-/// A wait for an instant of a host's clock. Dropping it removes its timer.
-struct Sleep {
-    host: Option<HostId>,
-    local_ns: u64,
-    timer: Option<Key>,
-    polled: bool,
-}
-
-impl Future for Sleep {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let (host, local_ns, timer) = (self.host, self.local_ns, self.timer);
-        let waker = cx.waker();
-        // A past deadline still yields to other tasks once, so that a loop over it can't stall virtual time.
-        let first = !std::mem::replace(&mut self.polled, true);
-        let (poll, timer, _dropped_outside) = sim::with(|sim| {
-            if sim.local_ns(host) >= local_ns && !first {
-                let old = timer.and_then(|timer| sim.timers.cancel(timer));
-                return (Poll::Ready(()), None, (old, None));
-            }
-            if let Some(timer) = timer
-                && let Some(old) = sim.timers.rewake(timer, waker)
-            {
-                return (Poll::Pending, Some(timer), (None, old));
-            }
-            let at_ns = sim.world_ns(host, local_ns);
-            let timer = sim.set_timer(at_ns, TimerKind::Wake { host, local_ns, waker: waker.clone() });
-            (Poll::Pending, Some(timer), (None, None))
-        });
-        self.timer = timer;
-        poll
-    }
-}
-
-impl Drop for Sleep {
-    fn drop(&mut self) {
-        if let Some(timer) = self.timer {
-            drop(sim::try_with(|sim| sim.timers.cancel(timer)));
-        }
-    }
-}

@@ -2,7 +2,7 @@
 
 use chaos::rt::net::{RecvMeta, Transmit, UdpSocket};
 use chaos::rt::time;
-use chaos::{Host, Outcome, World};
+use chaos::{Host, RunOutcome, World};
 use std::io::IoSliceMut;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -18,7 +18,7 @@ pub(crate) fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
-pub(crate) fn ok<T>(outcome: Outcome<T>) -> T {
+pub(crate) fn ok<T>(outcome: RunOutcome<T>) -> T {
     outcome.result.unwrap_or_else(|failure| panic!("{failure}"))
 }
 

@@ -1,6 +1,6 @@
 //! Shared by several tests: plans of every shape.
 
-use chaos::plan::{BoxFault, Effect, Fault, HostFault, Plan, Planned, Spot, Way};
+use chaos::plan::{BoxFault, Direction, Effect, Fault, HostFault, LinkScope, Plan, Planned};
 use proptest::prelude::*;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -62,11 +62,11 @@ fn host_fault(name: impl Strategy<Value = String> + Clone + 'static) -> impl Str
 /// Any fault on these names.
 pub(crate) fn fault(name: impl Strategy<Value = String> + Clone + 'static) -> impl Strategy<Value = Fault> {
     let spot = prop_oneof![
-        Just(Spot::Everywhere),
-        name.clone().prop_map(Spot::Host),
-        name.clone().prop_map(Spot::Box),
+        Just(LinkScope::Everywhere),
+        name.clone().prop_map(LinkScope::Host),
+        name.clone().prop_map(LinkScope::Box),
     ];
-    let way = prop::sample::select(vec![Way::Both, Way::Out, Way::In]);
+    let way = prop::sample::select(vec![Direction::Both, Direction::Out, Direction::In]);
     let group = prop::collection::vec(name.clone(), 1..4);
     let box_fault = prop_oneof![
         Just(BoxFault::Reboot),

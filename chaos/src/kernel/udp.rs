@@ -1,0 +1,260 @@
+//! UDP sockets of a kernel. They hold datagrams until they are read; the world writes and carries the packets.
+
+use super::ports::Ports;
+use super::process::dead;
+use super::slab::{Key, Slab};
+use crate::seed::Rng;
+use std::collections::VecDeque;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::task::Waker;
+
+/// The most segments of one send: Linux's former `UDP_MAX_SEGMENTS`.
+pub(crate) const MAX_SEGMENTS: usize = 64;
+
+/// The largest body of a UDP datagram over IPv4 (65,535 bytes without the headers of IP and UDP), and the limit for
+/// both families here.
+pub(crate) const MAX_BODY: usize = 65535 - 20 - 8;
+
+/// The receive buffer that the real `rt` requests from its kernel.
+const BUFFER_BYTES: usize = 4 << 20;
+
+/// Linux's number for "message too long".
+const EMSGSIZE: i32 = 90;
+
+/// A datagram in a socket's queue, as the whole packet.
+pub(crate) struct Datagram {
+    pub(crate) packet: Vec<u8>,
+    /// Where the body begins.
+    pub(crate) body_at: usize,
+    pub(crate) src: SocketAddr,
+    pub(crate) dst_ip: IpAddr,
+}
+
+/// One socket.
+struct Socket {
+    local: SocketAddr,
+    waiting: VecDeque<Datagram>,
+    waiting_bytes: usize,
+    readers: Vec<Waker>,
+}
+
+/// A datagram that was copied to a reader.
+pub(crate) struct Received {
+    pub(crate) len: usize,
+    pub(crate) src: SocketAddr,
+    pub(crate) dst_ip: IpAddr,
+    /// The packet's buffer, which can be used again.
+    pub(crate) buffer: Vec<u8>,
+}
+
+/// A send that a socket permits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Sending {
+    /// The source address, if the socket or its user chose one.
+    pub(crate) wanted: Option<IpAddr>,
+    pub(crate) port: u16,
+    /// The size of each datagram in bytes; the last may be shorter.
+    pub(crate) segment: usize,
+}
+
+/// Why a socket doesn't take a datagram.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unwanted {
+    NoSocket,
+    BufferFull,
+}
+
+/// The UDP sockets of a host.
+pub(crate) struct UdpSockets {
+    sockets: Slab<Socket>,
+    ports: Ports,
+    last_ident: u16,
+    /// The most bytes of datagrams queued in one socket.
+    buffer_bytes: usize,
+    /// Whether the kernel supports receiving datagrams, and permits it to its processes.
+    may_receive: bool,
+}
+
+impl UdpSockets {
+    pub(crate) fn new() -> UdpSockets {
+        UdpSockets {
+            sockets: Slab::new(),
+            ports: Ports::default(),
+            last_ident: 0,
+            buffer_bytes: BUFFER_BYTES,
+            may_receive: true,
+        }
+    }
+
+    pub(crate) fn set_buffer_bytes(&mut self, bytes: usize) {
+        self.buffer_bytes = bytes;
+    }
+
+    pub(crate) fn forbid_receive(&mut self) {
+        self.may_receive = false;
+    }
+
+    /// Binds a socket to an address of the host, or to a wildcard.
+    pub(crate) fn bind(&mut self, addr: SocketAddr, rng: &mut Rng) -> io::Result<(Key, SocketAddr)> {
+        let local = self.ports.choose(addr, rng, |_| false)?;
+        let key = self.sockets.insert(Socket {
+            local,
+            waiting: VecDeque::new(),
+            waiting_bytes: 0,
+            readers: Vec::new(),
+        });
+        self.ports.insert(local, key);
+        Ok((key, local))
+    }
+
+    /// Closes a socket and wakes its readers, which then get an error.
+    pub(crate) fn close(&mut self, key: Key) {
+        let Some(socket) = self.sockets.remove(key) else { return };
+        self.ports.release(socket.local.port(), key);
+        for reader in socket.readers {
+            reader.wake();
+        }
+    }
+
+    /// Closes every socket: the process has ended.
+    pub(crate) fn close_all(&mut self) {
+        for key in self.ports.sockets() {
+            self.close(key);
+        }
+    }
+
+    /// Checks a send of `len` bytes in datagrams of `segment_size` bytes to `dst`, from `src_ip` if its user chose an
+    /// address.
+    pub(crate) fn send(
+        &self,
+        key: Key,
+        dst: SocketAddr,
+        len: usize,
+        segment_size: Option<usize>,
+        src_ip: Option<IpAddr>,
+    ) -> io::Result<Sending> {
+        let local = self.sockets.get(key).ok_or_else(dead)?.local;
+        let segment = segment_size.unwrap_or(len).max(1);
+        if segment > MAX_BODY || len.div_ceil(segment) > MAX_SEGMENTS {
+            return Err(io::Error::from_raw_os_error(EMSGSIZE));
+        }
+        if dst.port() == 0 {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "no port 0"));
+        }
+        if local.is_ipv4() != dst.is_ipv4() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "the socket is of another family"));
+        }
+        let wanted = if local.ip().is_unspecified() { src_ip } else { Some(local.ip()) };
+        Ok(Sending { wanted, port: local.port(), segment })
+    }
+
+    /// The identification of the next packet.
+    pub(crate) fn ident(&mut self) -> u16 {
+        self.last_ident = self.last_ident.wrapping_add(1);
+        self.last_ident
+    }
+
+    /// The socket that takes a packet of `len` bytes for `dst`.
+    pub(crate) fn taker(&self, dst: SocketAddr, len: usize) -> Result<Key, Unwanted> {
+        let bound = self.ports.bound(dst).and_then(|key| Some((key, self.sockets.get(key)?)));
+        let (key, socket) = bound.ok_or(Unwanted::NoSocket)?;
+        if socket.waiting_bytes + len > self.buffer_bytes { Err(Unwanted::BufferFull) } else { Ok(key) }
+    }
+
+    /// Queues a datagram and wakes the readers.
+    pub(crate) fn deliver(&mut self, key: Key, datagram: Datagram) {
+        let Some(socket) = self.sockets.get_mut(key) else { return };
+        socket.waiting_bytes += datagram.packet.len();
+        socket.waiting.push_back(datagram);
+        for reader in socket.readers.drain(..) {
+            reader.wake();
+        }
+    }
+
+    /// Receives one datagram. Bytes that don't fit into `buffer` are lost, as with any kernel.
+    pub(crate) fn receive(&mut self, key: Key, buffer: &mut [u8]) -> io::Result<Received> {
+        let socket = self.sockets.get_mut(key).ok_or_else(dead)?;
+        if !socket.waiting.is_empty() && !self.may_receive {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        let datagram = socket.waiting.pop_front().ok_or(io::ErrorKind::WouldBlock)?;
+        socket.waiting_bytes -= datagram.packet.len();
+        let body = &datagram.packet[datagram.body_at..];
+        let len = body.len().min(buffer.len());
+        buffer[..len].copy_from_slice(&body[..len]);
+        Ok(Received { len, src: datagram.src, dst_ip: datagram.dst_ip, buffer: datagram.packet })
+    }
+
+    /// Whether a receive would return at once.
+    pub(crate) fn is_readable(&self, key: Key) -> io::Result<bool> {
+        self.sockets.get(key).map(|socket| !socket.waiting.is_empty()).ok_or_else(dead)
+    }
+
+    /// Registers a reader to be woken at the next datagram.
+    pub(crate) fn wait(&mut self, key: Key, waker: &Waker) {
+        if let Some(socket) = self.sockets.get_mut(key)
+            && !socket.readers.iter().any(|reader| reader.will_wake(waker))
+        {
+            socket.readers.push(waker.clone());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::seed::stream;
+
+    fn addr(text: &str) -> SocketAddr {
+        text.parse().unwrap()
+    }
+
+    fn datagram(body: &[u8]) -> Datagram {
+        let packet = [&[0; 28], body].concat();
+        Datagram { packet, body_at: 28, src: addr("10.0.0.2:5"), dst_ip: addr("10.0.0.1:7").ip() }
+    }
+
+    #[test]
+    fn a_full_buffer_takes_nothing_until_a_reader_has_made_room() {
+        let mut udp = UdpSockets::new();
+        udp.set_buffer_bytes(40);
+        let (key, local) = udp.bind(addr("10.0.0.1:7"), &mut stream(1, "port/a")).unwrap();
+        assert_eq!(udp.taker(addr("10.0.0.1:8"), 10), Err(Unwanted::NoSocket));
+        assert_eq!(udp.taker(local, 41), Err(Unwanted::BufferFull));
+        assert_eq!(udp.taker(local, 31), Ok(key));
+        udp.deliver(key, datagram(b"abc"));
+        assert_eq!(udp.taker(local, 10), Err(Unwanted::BufferFull));
+        let mut buffer = [0; 2];
+        let got = udp.receive(key, &mut buffer).unwrap();
+        assert_eq!((got.len, &buffer), (2, b"ab"), "the rest is lost");
+        assert_eq!(
+            udp.receive(key, &mut buffer).map(|got| got.len).unwrap_err().kind(),
+            io::ErrorKind::WouldBlock
+        );
+        assert_eq!(udp.taker(local, 10), Ok(key));
+        udp.close_all();
+        assert!(udp.is_readable(key).is_err());
+    }
+
+    #[test]
+    fn a_send_is_checked_before_it_leaves() {
+        let mut udp = UdpSockets::new();
+        let (any, _) = udp.bind(addr("0.0.0.0:7"), &mut stream(1, "port/a")).unwrap();
+        let (own, _) = udp.bind(addr("10.0.0.1:8"), &mut stream(1, "port/a")).unwrap();
+        let chosen = Some(addr("10.0.0.9:0").ip());
+        let table = [
+            (any, "10.0.0.2:5", 100, None, Ok((chosen, 7, 100))),
+            (own, "10.0.0.2:5", 100, Some(40), Ok((Some(addr("10.0.0.1:0").ip()), 8, 40))),
+            (any, "10.0.0.2:5", 65, Some(1), Err(Some(EMSGSIZE))),
+            (any, "10.0.0.2:5", MAX_BODY + 1, None, Err(Some(EMSGSIZE))),
+            (any, "10.0.0.2:0", 1, None, Err(None)),
+            (any, "[fd00::1]:5", 1, None, Err(None)),
+        ];
+        for (key, dst, len, segment, expected) in table {
+            let got = udp.send(key, addr(dst), len, segment, chosen);
+            let got = got.map(|send| (send.wanted, send.port, send.segment));
+            assert_eq!(got.map_err(|error| error.raw_os_error()), expected, "{dst} {len}");
+        }
+    }
+}

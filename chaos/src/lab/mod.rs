@@ -1,0 +1,20 @@
+//! Experiments in a world: runs, the scenarios that they run, fault plans, and what is made of a failure.
+//!
+//! | module | concept |
+//! | --- | --- |
+//! | `run` | a run, its self-check, its end |
+//! | `plan` | fault plans as data: drawn or given |
+//! | `faults` | a plan in a world: its faults started, and healed |
+//! | `scenario` | scenarios, their trials and reports |
+//! | `sweep`, `shrink` | many runs; a failure made small |
+//! | `story`, `bundle`, `diff` | a failure explained, saved, compared |
+
+pub mod bundle;
+pub mod diff;
+pub(crate) mod faults;
+pub mod plan;
+pub mod run;
+pub mod scenario;
+pub mod shrink;
+pub mod story;
+pub mod sweep;

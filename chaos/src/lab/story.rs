@@ -1,0 +1,261 @@
+//! The description of a failure: the broken property, its place and time, the draws, the last log lines and events,
+//! and the command that repeats the run.
+//!
+//! [`explain`] repeats the failing run with recordings, which also shows whether it is reproducible. Then it writes
+//! the [bundle](crate::lab::bundle) and returns the story. An irreproducible run is made twice more with whole traces,
+//! and the story shows where they diverge.
+
+use crate::lab::bundle::Bundle;
+use crate::lab::diff::diff;
+use crate::lab::plan::Plan;
+use crate::lab::plan::text::show;
+use crate::lab::scenario::{Options, Report, Scenario};
+use crate::lab::shrink::Shrunk;
+use crate::world::property::{Broken, PropertyKind};
+use crate::world::watch::{Decoder, Watching};
+use std::fmt::Write as _;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Events in a story: about a page.
+const EVENTS: usize = 40;
+
+/// Packets and faults in a story that has log lines: the programs' own lines say more.
+const EVENTS_BESIDE_LOGS: usize = 10;
+
+/// Events kept in the bundle, for readers who need earlier ones.
+const EVENTS_KEPT: usize = 2_000;
+
+/// The settings for stories.
+#[derive(Debug, Clone)]
+pub struct Teller {
+    /// Describes payloads.
+    pub decoder: Option<Decoder>,
+    /// The folder in which bundles are made, each in a folder `SCENARIO-SEED`.
+    pub folder: PathBuf,
+    /// The command of the program that makes the runs, as a person would type it.
+    pub invocation: String,
+    /// A file that no bundle may overwrite: the plan that the run was given.
+    pub keep: Option<PathBuf>,
+    /// Targets of log lines that are told, or beginnings of them; see [`Watching::logs`].
+    pub logs: &'static [&'static str],
+}
+
+impl Teller {
+    /// Settings for bundles in `folder`, for runs of `cargo chaos`.
+    pub fn new(folder: impl Into<PathBuf>) -> Teller {
+        let invocation = INVOCATION.to_owned();
+        Teller { decoder: None, folder: folder.into(), invocation, keep: None, logs: &[] }
+    }
+
+    /// Makes the folder of a bundle, and removes the files of an earlier failure of this seed, which would be wrong
+    /// for this one. Other files in the folder are the user's and stay.
+    fn make_room(&self, scenario: &str, seed: u64) -> io::Result<PathBuf> {
+        let usual = self.folder.join(format!("{scenario}-{seed}"));
+        let keeps = |folder: &Path| {
+            let kept = self.keep.as_deref().and_then(|file| file.canonicalize().ok());
+            kept.is_some_and(|file| file.parent() == folder.canonicalize().ok().as_deref())
+        };
+        let folder =
+            if keeps(&usual) { self.folder.join(format!("{scenario}-{seed}-edited")) } else { usual };
+        if keeps(&folder) {
+            return Err(io::Error::other(format!("{} holds the plan that was given", folder.display())));
+        }
+        std::fs::create_dir_all(&folder)?;
+        for file in crate::lab::bundle::FILES {
+            match std::fs::remove_file(folder.join(file)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(folder)
+    }
+}
+
+/// The command that makes nurl's own runs.
+pub const INVOCATION: &str = "cargo chaos";
+
+/// A word of a command line, quoted if a shell would split it.
+pub fn shell_word(word: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "/._-+=:,@%".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', "'\\''"))
+}
+
+/// A failure, explained.
+#[derive(Debug, Clone)]
+pub struct Story {
+    /// The story, ending with the one line that replays it.
+    pub text: String,
+    /// The folder of the bundle.
+    pub bundle: PathBuf,
+    /// Whether the run is reproducible.
+    pub reproducible: bool,
+    /// The broken property: that of the run, or [reproducibility](PropertyKind::Reproducibility) itself.
+    pub broken: Broken,
+}
+
+/// The property that an irreproducible run breaks.
+pub fn not_reproducible(first: &Report, second: &Report) -> Broken {
+    let seen = format!(
+        "digest {} over {} events, then {} over {}",
+        first.digest, first.events, second.digest, second.events
+    );
+    Broken {
+        property: "a seed gives the same run again".to_owned(),
+        kind: PropertyKind::Reproducibility,
+        seen,
+        at: first.elapsed.min(second.elapsed),
+        host: None,
+        file: String::new(),
+        line: 0,
+    }
+}
+
+/// Explains a run that failed, or that wasn't reproducible; `shrunk` is the result of shrinking it, if that was
+/// tried.
+///
+/// # Errors
+/// If the bundle can't be written.
+pub fn explain(
+    teller: &Teller,
+    scenario: &Scenario,
+    failing: &Report,
+    shrunk: Option<&Shrunk>,
+) -> io::Result<Story> {
+    let subject = shrunk.map_or(failing, |shrunk| &shrunk.report);
+    let options = Options { scheduler_seed: Some(subject.scheduler_seed), ..subject.options.clone() };
+    let folder = teller.make_room(scenario.name, options.seed)?;
+    let watching =
+        Watching { last: EVENTS_KEPT, decoder: teller.decoder, logs: teller.logs, ..Watching::default() };
+    let (again, seen) = scenario.run_watched(&options, &watching)?;
+    let events = seen.last;
+    let reproducible = again.digest == subject.digest && again.verdict == subject.verdict;
+    let parting = if reproducible { String::new() } else { parting(scenario, &options, &folder)? };
+    let broken = match &subject.verdict {
+        Err(broken) if reproducible => broken.clone(),
+        _ => not_reproducible(subject, &again),
+    };
+    let bundle = Bundle::of(
+        &Report { verdict: Err(broken.clone()), ..subject.clone() },
+        reproducible,
+        shrunk.map(Shrunk::to_string),
+    );
+    if let Some(bundle) = bundle {
+        bundle.save(&folder)?;
+    }
+    if let Some(unleashed) = &subject.plan {
+        std::fs::write(folder.join("plan.txt"), unleashed.plan.to_string())?;
+    }
+    if let (Some(_), Some(unleashed)) = (shrunk, &failing.plan) {
+        std::fs::write(folder.join("plan.drawn.txt"), unleashed.plan.to_string())?;
+    }
+    std::fs::write(folder.join("events.txt"), events.join("\n") + "\n")?;
+    let mut text = head(subject, &broken);
+    if !reproducible && let Err(seen) = &subject.verdict {
+        let _ = writeln!(text, "  in one run  {seen}");
+    }
+    tell_options(&mut text, scenario, failing, subject, shrunk);
+    if parting.is_empty() {
+        tell_events(&mut text, &events, &seen.logged);
+    } else {
+        text += &parting;
+    }
+    let same = if reproducible { "yes" } else { "no" };
+    let _ = writeln!(text, "  digest      {} over {} events", subject.digest, subject.events);
+    let _ = writeln!(text, "  same on rerun: {same}");
+    let bundle = shell_word(&folder.display().to_string());
+    let _ = writeln!(text, "replay: {} replay {bundle}", teller.invocation);
+    std::fs::write(folder.join("story.txt"), &text)?;
+    Ok(Story { text, bundle: folder, reproducible, broken })
+}
+
+/// Makes a run twice more, with whole traces, and describes where they diverge.
+fn parting(scenario: &Scenario, options: &Options, folder: &Path) -> io::Result<String> {
+    let [first, second] = ["first.trace", "second.trace"].map(|name| folder.join(name));
+    for path in [&first, &second] {
+        let watching = Watching { trace: Some(path.clone()), ..Watching::default() };
+        scenario.run_watched(options, &watching)?;
+    }
+    Ok(match diff(&first, &second)? {
+        Some(difference) => format!("  between {} and {}:\n{difference}", first.display(), second.display()),
+        None => "  two further runs were the same\n".to_owned(),
+    })
+}
+
+fn head(report: &Report, broken: &Broken) -> String {
+    let mut text = format!("{} with seed {}: {broken}\n", report.scenario, report.options.seed);
+    let _ = writeln!(text, "  property    {} ({})", broken.property, broken.kind.as_str());
+    let _ = writeln!(text, "  seen        {}", broken.seen);
+    let host = broken.host.as_ref().map_or(String::new(), |host| format!(", on host {host}"));
+    let _ = writeln!(text, "  when        {} of virtual time{host}", show(broken.at));
+    if !broken.file.is_empty() {
+        let _ = writeln!(text, "  where       {}:{}", broken.file, broken.line);
+    }
+    text
+}
+
+fn tell_options(
+    text: &mut String,
+    scenario: &Scenario,
+    failing: &Report,
+    subject: &Report,
+    shrunk: Option<&Shrunk>,
+) {
+    if !scenario.knobs.is_empty() {
+        let knobs =
+            scenario.knobs.iter().map(|k| format!("{}={}", k.name, scenario.knob(k, &subject.options)));
+        let _ = writeln!(text, "  knobs       {}", knobs.collect::<Vec<_>>().join(" "));
+    }
+    if let Some(drawn) = failing.plan.as_ref().and_then(|unleashed| unleashed.drawn.as_ref()) {
+        let _ = writeln!(text, "  drawn       {drawn}");
+    }
+    if let Some(shrunk) = shrunk {
+        let _ = writeln!(text, "  shrunk      {shrunk}");
+    }
+    let Some(unleashed) = &subject.plan else { return };
+    let (at, begun) = (show(unleashed.at), unleashed.begun);
+    let _ = writeln!(text, "  plan        {}, let loose at {at}; {begun} have begun", count(&unleashed.plan));
+    for planned in unleashed.plan.faults() {
+        let _ = writeln!(text, "    {planned}");
+    }
+    for skipped in &unleashed.skipped {
+        let _ = writeln!(text, "    # {skipped}");
+    }
+}
+
+fn count(plan: &Plan) -> String {
+    match plan.len() {
+        0 => "no faults".to_owned(),
+        1 => "1 fault".to_owned(),
+        many => format!("{many} faults"),
+    }
+}
+
+/// The last log lines of the programs and a few other events; only events if there are no log lines.
+fn tell_events(text: &mut String, events: &[String], logged: &[String]) {
+    let log = &logged[logged.len().saturating_sub(EVENTS - EVENTS_BESIDE_LOGS)..];
+    let rest = if log.is_empty() { EVENTS } else { EVENTS_BESIDE_LOGS };
+    let packets: Vec<&String> = events.iter().filter(|event| !logged.contains(event)).collect();
+    let packets = &packets[packets.len().saturating_sub(rest)..];
+    if !log.is_empty() {
+        let _ = writeln!(text, "  last {} log lines", log.len());
+        log.iter().for_each(|line| *text += &format!("    {line}\n"));
+    }
+    let _ = writeln!(text, "  last {} events", packets.len());
+    packets.iter().for_each(|event| *text += &format!("    {event}\n"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_is_quoted_where_a_shell_would_take_it_apart() {
+        assert_eq!(shell_word("target/chaos/toy-7"), "target/chaos/toy-7");
+        assert_eq!(shell_word("my runs/it's"), "'my runs/it'\\''s'");
+        assert_eq!(shell_word(""), "''");
+    }
+}

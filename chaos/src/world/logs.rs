@@ -1,0 +1,74 @@
+//! The log lines of the programs in a watched run: a `tracing` subscriber that keeps them beside the packets.
+//!
+//! It only looks. A run with it has the digest of the run without, since it draws nothing, waits for nothing and
+//! writes no record of the trace.
+
+use std::fmt::{self, Write as _};
+
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Level, Metadata, Subscriber};
+
+use super::sim;
+
+/// Keeps the events of these targets, down to the level `DEBUG`.
+pub(crate) struct Logs {
+    /// Beginnings of targets, such as a crate's name.
+    pub(crate) targets: &'static [&'static str],
+}
+
+impl Subscriber for Logs {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.is_event()
+            && *metadata.level() <= Level::DEBUG
+            && self.targets.iter().any(|target| metadata.target().starts_with(target))
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        // Spans aren't enabled; the host says whose line it is.
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn event(&self, event: &Event<'_>) {
+        let mut line = Line::default();
+        event.record(&mut line);
+        if !sim::is_running() {
+            return;
+        }
+        let host = sim::place().map(|place| place.host);
+        let text = line.message + &line.fields;
+        sim::try_with(|sim| {
+            let now_ns = sim.now_ns();
+            sim.record.trace.log(now_ns, host, &text);
+        });
+    }
+
+    fn enter(&self, _: &Id) {}
+
+    fn exit(&self, _: &Id) {}
+}
+
+/// An event in words: its message, then its fields.
+#[derive(Default)]
+struct Line {
+    message: String,
+    fields: String,
+}
+
+impl Visit for Line {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.record_debug(field, &format_args!("{value}"));
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        // Writing into a string doesn't fail.
+        let _ = match field.name() {
+            "message" => write!(self.message, "{value:?}"),
+            name => write!(self.fields, " {name}={value:?}"),
+        };
+    }
+}

@@ -1,0 +1,37 @@
+//! The scenario's handle on its world: the [`World`], which gives access to its [`Host`]s and networks.
+//!
+//! Inside, this floor joins the kernels of hosts with the wire between them:
+//!
+//! | module | concept |
+//! | --- | --- |
+//! | `sim` | the state of the running world, and the access to it |
+//! | `traffic` | packets between kernels and wire |
+//! | `hosts`, `agenda`, `clock` | parts of the world: its hosts, its future events, its time |
+//! | `record`, `trace`, `watch`, `stats`, `logs` | what is recorded: the digest, events as text, counters, log lines |
+//! | `findings`, `property` | what a run looks for and has found; the calls that report it |
+//! | `process`, `task`, `sleep`, `panics` | processes, their tasks and waits, and their panics |
+//! | `handle`, `host`, `net`, `map` | the scenario's handles, and the map as text |
+
+mod agenda;
+mod clock;
+mod findings;
+pub(crate) mod handle;
+pub(crate) mod host;
+mod hosts;
+pub(crate) mod logs;
+mod map;
+pub(crate) mod net;
+pub(crate) mod panics;
+pub(crate) mod process;
+pub mod property;
+mod record;
+pub(crate) mod sim;
+pub(crate) mod sleep;
+pub mod stats;
+pub(crate) mod task;
+mod trace;
+pub(crate) mod traffic;
+pub(crate) mod watch;
+
+pub use handle::World;
+pub use host::Host;

@@ -1,0 +1,88 @@
+//! Panics as values: a task's panic is caught, told to its awaiter, and else ends the run.
+
+use super::sim;
+use std::any::Any;
+use std::cell::Cell;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+/// A future that returns panics as values: `Err` with the message.
+pub(crate) struct CatchPanic<F>(Option<Pin<Box<F>>>);
+
+impl<F> CatchPanic<F> {
+    pub(crate) fn new(future: F) -> CatchPanic<F> {
+        CatchPanic(Some(Box::pin(future)))
+    }
+}
+
+impl<F: Future> Future for CatchPanic<F> {
+    type Output = Result<F::Output, String>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let future = self.0.as_mut().expect("polled again after its end");
+        let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx)));
+        let caught = match polled {
+            Ok(Poll::Pending) => return Poll::Pending,
+            Ok(Poll::Ready(output)) => Ok(output),
+            Err(payload) => {
+                sim::try_with(|sim| sim.record.stats.task_panics += 1);
+                Err(panic_message(&*payload))
+            }
+        };
+        // Drops the future's content now, as for a finished task, rather than with the handle.
+        self.0 = None;
+        Poll::Ready(caught)
+    }
+}
+
+thread_local! {
+    /// The location of the last panic of this thread.
+    static LAST_PANIC: Cell<Option<String>> = const { Cell::new(None) };
+}
+
+/// From now on, panics record their location for [`panicked_at`]; their printed messages stay the same.
+pub(crate) fn note_panic_locations() {
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        if let Some(at) = info.location() {
+            LAST_PANIC.set(Some(format!(", at {}:{}:{}", at.file(), at.line(), at.column())));
+        }
+        before(info);
+    }));
+}
+
+/// The location of the last panic of this thread, as the end of a message.
+pub(crate) fn panicked_at() -> String {
+    LAST_PANIC.take().unwrap_or_default()
+}
+
+pub(crate) fn panic_message(payload: &(dyn Any + Send)) -> String {
+    payload
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| payload.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "(no message)".to_owned())
+}
+
+/// Ends the run because the caller panicked and no task awaits it. A panic of an ended process is ignored: its tasks
+/// may still run until the executor drops them, but have no effect.
+pub(crate) fn unheard(what: &str, message: &str) {
+    if let Some(why) = told(what, message) {
+        sim::try_with(|sim| sim.fail(why));
+    }
+}
+
+/// A message about a panic of the caller; `None` if the caller's process has ended.
+pub(crate) fn told(what: &str, message: &str) -> Option<String> {
+    let at = panicked_at();
+    let whose = match sim::place() {
+        Some(place) => sim::with(|sim| {
+            let host = sim.host(place.host);
+            host.runs(place.boot).then(|| format!("host {}", host.name))
+        })?,
+        None => "the scenario".to_owned(),
+    };
+    Some(format!("{what} of {whose} panicked: {message}{at}"))
+}

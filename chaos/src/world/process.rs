@@ -1,0 +1,141 @@
+//! How the processes of hosts begin and end: the scheduling nodes of a host's boot.
+//!
+//! Each plane is a madsim node, made anew for each boot, so that a task that is dropped late still maps to its own
+//! boot. Nothing here may be called while the world is borrowed, because madsim takes locks of its own and may drop
+//! futures.
+
+use super::panics::{CatchPanic, unheard};
+use super::sim;
+use crate::ids::HostId;
+use crate::kernel::process::{Place, ProcessEnd, Role};
+use madsim::runtime::{Handle, NodeHandle};
+use madsim::task::NodeId;
+
+/// Makes a scheduling node for a place, paused if its role is stopped now.
+pub(crate) fn new_node(handle: &Handle, place: Place, name: &str, role: Role) -> NodeHandle {
+    let host_name = sim::with(|sim| sim.host(place.host).name.clone());
+    let node = handle.create_node().name(format!("{host_name}/{name}")).build();
+    let still = sim::with(|sim| {
+        sim.hosts.places.insert(node.id(), place);
+        let host = sim.host_mut(place.host);
+        host.process.nodes.push((node.clone(), role));
+        host.stands_still(role)
+    });
+    if still {
+        handle.pause(node.id());
+    }
+    node
+}
+
+/// The number of spawned tasks after which a run clears madsim's task lists.
+const SPAWNS_PER_SWEEP: u64 = 1 << 14;
+
+/// Counts a spawned task. A madsim node keeps a record of every task until `num_tasks` removes those of ended ones.
+pub(crate) fn count_spawn() {
+    let sweep = sim::try_with(|sim| {
+        sim.hosts.spawns += 1;
+        sim.hosts.spawns % SPAWNS_PER_SWEEP == 0
+    });
+    if sweep == Some(true) {
+        Handle::current().metrics().num_tasks();
+    }
+}
+
+/// Removes the nodes of ended planes from their host's list.
+pub(crate) fn forget_nodes(gone: &[NodeId]) {
+    let forgotten = sim::try_with(|sim| {
+        let place = gone.first().and_then(|node| sim.hosts.places.get(node).copied())?;
+        Some(sim.host_mut(place.host).process.forget_nodes(gone))
+    });
+    drop(forgotten);
+}
+
+/// Ends a scheduling node: its tasks no longer run, and the executor drops their futures.
+pub(crate) fn end_node(handle: &Handle, node: NodeId) {
+    // A paused node's tasks would be dropped within this call, under madsim's locks and in the caller's name.
+    handle.resume(node);
+    handle.kill(node);
+}
+
+/// Begins a boot's process: its main node, and its main future if the host has one.
+pub(crate) fn begin(host: HostId) {
+    let place = sim::with(|sim| Place { host, boot: sim.host(host).process.boot });
+    new_node(&Handle::current(), place, "main", Role::Net);
+    run_main(host);
+}
+
+/// Spawns the main future on the main node.
+pub(crate) fn run_main(host: HostId) {
+    let (main, node, boot) = sim::with(|sim| {
+        let process = &sim.host(host).process;
+        (process.main.clone(), process.nodes.first().map(|(node, _)| node.clone()), process.boot)
+    });
+    let (Some(main), Some(node)) = (main, node) else { return };
+    // Called on that node, so that all of its effects are the process's.
+    let future = CatchPanic::new(async move { main().await });
+    node.spawn(async move {
+        match future.await {
+            Ok(()) => exit(host, boot),
+            Err(message) => unheard("the process", &message),
+        }
+    });
+}
+
+/// Ends a host's process, if one runs. A power loss also cuts the power of a host without one.
+pub(crate) fn end(host: HostId, how: ProcessEnd) {
+    let nodes = sim::with(|sim| {
+        if how == ProcessEnd::PowerLoss {
+            sim.host_mut(host).powered = false;
+            sim.with_tcp(host, |tcp, _, out| tcp.power_ends(out));
+        }
+        let now_ns = sim.now_ns();
+        let state = sim.host_mut(host);
+        if !state.process.alive {
+            return Vec::new();
+        }
+        state.process.alive = false;
+        state.note_progress(now_ns);
+        state.process.armed.clear();
+        match how {
+            ProcessEnd::Exit => state.disk.release_handles(),
+            ProcessEnd::Crash | ProcessEnd::PowerLoss => {
+                let lost = state.disk.crash();
+                sim.record.stats.disk_sectors_lost += lost;
+            }
+        }
+        sim.host_mut(host).udp.close_all();
+        sim.with_tcp(host, |tcp, now_ns, out| tcp.process_ends(now_ns, out));
+        let process = &mut sim.host_mut(host).process;
+        process.paused = false;
+        process.pinned = false;
+        std::mem::take(&mut process.nodes)
+    });
+    let handle = Handle::current();
+    for (node, _) in nodes {
+        end_node(&handle, node.id());
+    }
+}
+
+fn exit(host: HostId, boot: u32) {
+    if sim::with(|sim| sim.host(host).runs(boot)) {
+        end(host, ProcessEnd::Exit);
+    }
+}
+
+/// Pauses or resumes the nodes of a host according to its flags.
+pub(crate) fn apply_stops(host: HostId) {
+    let nodes: Vec<_> = sim::with(|sim| {
+        let now_ns = sim.now_ns();
+        sim.host_mut(host).note_progress(now_ns);
+        let state = sim.host(host);
+        state.process.nodes.iter().map(|(node, role)| (node.clone(), state.stands_still(*role))).collect()
+    });
+    let handle = Handle::current();
+    for (node, still) in nodes {
+        if still {
+            handle.pause(node.id());
+        } else {
+            handle.resume(node.id());
+        }
+    }
+}

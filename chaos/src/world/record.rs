@@ -1,0 +1,102 @@
+//! The record of a world: the trace of its events, and counters over them.
+
+use super::stats::WorldStats;
+use super::trace::{NO_HOST, RecordKind, Trace};
+use crate::ids::HostId;
+use crate::kernel::disk::Op;
+use crate::wire::flight::Flight;
+use crate::wire::link::{Class, DropCause};
+use crate::wire::path::{Alteration, Recorder};
+
+/// Trace and counters.
+pub(crate) struct Record {
+    pub(crate) trace: Trace,
+    pub(crate) stats: WorldStats,
+}
+
+impl Record {
+    pub(crate) fn new() -> Record {
+        Record { trace: Trace::new(), stats: WorldStats::default() }
+    }
+
+    fn note(&mut self, now_ns: u64, kind: RecordKind, host: Option<HostId>, bytes: &[u8]) {
+        self.trace.note(now_ns, kind, host.map_or(NO_HOST, |host| host.0), bytes);
+    }
+
+    /// A fault.
+    pub(crate) fn fault(&mut self, now_ns: u64, host: Option<HostId>, text: &str) {
+        self.stats.faults += 1;
+        self.note(now_ns, RecordKind::Fault, host, text.as_bytes());
+    }
+
+    /// A change of settings by the scenario.
+    pub(crate) fn setup(&mut self, now_ns: u64, host: Option<HostId>, text: &str) {
+        self.note(now_ns, RecordKind::Setup, host, text.as_bytes());
+    }
+
+    /// A random stream is opened.
+    pub(crate) fn stream(&mut self, now_ns: u64, host: Option<HostId>, label: &str) {
+        self.note(now_ns, RecordKind::Stream, host, label.as_bytes());
+    }
+
+    /// The final position of a random stream, in words.
+    pub(crate) fn stream_end(&mut self, now_ns: u64, host: Option<HostId>, words: u128) {
+        self.note(now_ns, RecordKind::StreamEnd, host, &words.to_le_bytes());
+    }
+
+    /// A line of the scenario.
+    pub(crate) fn line(&mut self, now_ns: u64, text: &str) {
+        self.note(now_ns, RecordKind::Note, None, text.as_bytes());
+    }
+
+    /// A disk operation; `buffer` is for its bytes, and returned.
+    pub(crate) fn disk(&mut self, now_ns: u64, host: HostId, op: &Op<'_>, mut buffer: Vec<u8>) -> Vec<u8> {
+        buffer.clear();
+        op.encode(&mut buffer);
+        let kind = if op.is_sync() {
+            self.stats.disk_syncs += 1;
+            RecordKind::DiskSync
+        } else {
+            self.stats.disk_writes += 1;
+            RecordKind::DiskWrite
+        };
+        self.note(now_ns, kind, Some(host), &buffer);
+        buffer
+    }
+
+    /// A packet leaves an interface.
+    pub(crate) fn sent(&mut self, now_ns: u64, flight: &Flight) {
+        self.trace.sent(now_ns, flight.origin.0, flight.nic, flight.number, &flight.bytes);
+        self.stats.packets_sent += 1;
+        match flight.class {
+            Class::Udp => self.stats.udp_datagrams += 1,
+            Class::Tcp => self.stats.tcp_segments += 1,
+        }
+    }
+
+    /// A packet has reached its receiver.
+    pub(crate) fn received(&mut self, now_ns: u64, flight: &Flight) {
+        let changed = if flight.corrupted { flight.bytes.as_slice() } else { &[] };
+        self.trace.delivered(now_ns, flight.to, flight.nic, flight.number, changed);
+        self.stats.packets_delivered += 1;
+    }
+}
+
+impl Recorder for Record {
+    fn altered(&mut self, how: Alteration) {
+        match how {
+            Alteration::Duplicated => self.stats.packets_duplicated += 1,
+            Alteration::Truncated => self.stats.packets_truncated += 1,
+            Alteration::Corrupted => self.stats.packets_corrupted += 1,
+        }
+    }
+
+    fn rewritten(&mut self, now_ns: u64, flight: &Flight, changed: usize) {
+        self.trace.rewritten(now_ns, flight.to, flight.number, &flight.bytes, changed, flight.corrupted);
+    }
+
+    fn dropped(&mut self, now_ns: u64, flight: &Flight, why: DropCause) {
+        self.trace.dropped(now_ns, flight.to, flight.nic, flight.number, why);
+        self.stats.drop_one(why);
+    }
+}

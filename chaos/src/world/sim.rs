@@ -1,0 +1,251 @@
+//! The state of the running world, one for each thread.
+//!
+//! A run has its own thread, and everything in the run executes on it, so the state is a thread-local cell: handles
+//! are plain keys, and a call takes no lock. While the cell is borrowed, no madsim function may be called and no
+//! value of a user may be dropped; so wakers that are removed from tables are passed to the caller.
+
+use super::agenda::{Agenda, Event};
+use super::clock::WorldClock;
+use super::findings::Findings;
+use super::hosts::Hosts;
+use super::map::{KeptMap, draw};
+use super::record::Record;
+use crate::ids::{End, HostId, NetId};
+use crate::kernel::clock;
+use crate::kernel::disk;
+use crate::kernel::host::HostState;
+use crate::kernel::process::{Place, dead};
+use crate::seed::{Rng, stream};
+use crate::wire::net::{Gateway, Owner};
+use crate::wire::path::Wire;
+use madsim::time::TimeHandle;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::io;
+use std::net::IpAddr;
+
+/// The running world.
+pub(crate) struct Sim {
+    pub(crate) seed: u64,
+    pub(crate) clock: WorldClock,
+    pub(crate) hosts: Hosts,
+    pub(crate) wire: Wire,
+    pub(crate) agenda: Agenda,
+    pub(crate) record: Record,
+    pub(crate) findings: Findings,
+    pub(crate) map: KeptMap,
+    /// Disk operations at which an armed crash or power loss of a plan's fault has happened: the fault's number and
+    /// the host. The fault's owner takes them.
+    pub(crate) fired: Vec<(usize, HostId)>,
+    /// How many random streams of each label the scenario itself has opened.
+    streams: BTreeMap<String, u64>,
+}
+
+thread_local! {
+    static SIM: RefCell<Option<Box<Sim>>> = const { RefCell::new(None) };
+}
+
+/// Installs a world, or removes it; returns the previous one.
+pub(crate) fn replace(sim: Option<Box<Sim>>) -> Option<Box<Sim>> {
+    SIM.with(|cell| std::mem::replace(&mut *cell.borrow_mut(), sim))
+}
+
+/// Calls `f` with the running world.
+pub(crate) fn with<R>(f: impl FnOnce(&mut Sim) -> R) -> R {
+    SIM.with(|cell| f(cell.borrow_mut().as_mut().expect("called inside of chaos::run")))
+}
+
+/// Like [`with`], for Drop code: `None` when there is no world any more.
+pub(crate) fn try_with<R>(f: impl FnOnce(&mut Sim) -> R) -> Option<R> {
+    SIM.try_with(|cell| cell.try_borrow_mut().ok()?.as_mut().map(|sim| f(sim))).ok().flatten()
+}
+
+/// Whether this thread is inside of a run.
+pub(crate) fn is_running() -> bool {
+    SIM.try_with(|cell| cell.try_borrow().is_ok_and(|sim| sim.is_some())).unwrap_or(false)
+}
+
+/// The place of the calling task; `None` for the scenario's own code.
+pub(crate) fn place() -> Option<Place> {
+    let node = madsim::plugin::node();
+    with(|sim| sim.hosts.places.get(&node).copied())
+}
+
+/// The name of the host on which the calling task runs.
+pub(crate) fn place_name() -> Option<String> {
+    let place = place()?;
+    with(|sim| Some(sim.host(place.host).name.clone()))
+}
+
+/// The place of the calling task, if it is on a host whose process runs.
+pub(crate) fn live_place() -> io::Result<Place> {
+    let place = place().ok_or_else(|| io::Error::other("not on a host: use Host::spawn or Host::run"))?;
+    if with(|sim| sim.host(place.host).runs(place.boot)) { Ok(place) } else { Err(dead()) }
+}
+
+impl Sim {
+    pub(crate) fn new(seed: u64, time: TimeHandle) -> Sim {
+        Sim {
+            seed,
+            clock: WorldClock::new(time),
+            hosts: Hosts::default(),
+            wire: Wire::new(seed),
+            agenda: Agenda::new(),
+            record: Record::new(),
+            findings: Findings::default(),
+            map: KeptMap::default(),
+            fired: Vec::new(),
+            streams: BTreeMap::new(),
+        }
+    }
+
+    /// Nanoseconds since the world began.
+    pub(crate) fn now_ns(&self) -> u64 {
+        self.clock.now_ns()
+    }
+
+    pub(crate) fn host(&self, id: HostId) -> &HostState {
+        self.hosts.get(id)
+    }
+
+    pub(crate) fn host_mut(&mut self, id: HostId) -> &mut HostState {
+        self.hosts.get_mut(id)
+    }
+
+    /// Makes a host.
+    pub(crate) fn add_host(&mut self, name: &str) -> HostId {
+        let id = self.hosts.add(name, self.seed);
+        self.wire.links.host_named(name);
+        self.record.trace.host_named(name);
+        id
+    }
+
+    /// The reading of a host's clock, or of the world's for the scenario.
+    pub(crate) fn local_ns(&self, host: Option<HostId>) -> u64 {
+        let now_ns = self.now_ns();
+        match host {
+            Some(host) => self.host(host).clock.local_ns(now_ns),
+            None => now_ns + clock::BASE.as_nanos() as u64,
+        }
+    }
+
+    /// The world time at which a host's clock will read `local_ns`.
+    pub(crate) fn world_ns(&self, host: Option<HostId>, local_ns: u64) -> u64 {
+        match host {
+            Some(host) => self.host(host).clock.world_ns(local_ns),
+            None => local_ns.saturating_sub(clock::BASE.as_nanos() as u64),
+        }
+    }
+
+    /// Reschedules the sleeps of a host whose clock has changed.
+    pub(crate) fn rebase_timers(&mut self, id: HostId) {
+        let clock = self.host(id).clock.clone();
+        self.agenda.rebase(id, |local_ns| clock.world_ns(local_ns));
+    }
+
+    /// Handles all due events; returns the time of the next one.
+    pub(crate) fn run_due(&mut self) -> Option<u64> {
+        self.agenda.begin();
+        let now_ns = self.now_ns();
+        while let Some(due) = self.agenda.pop_due(now_ns) {
+            match due {
+                Event::Packet(flight) => self.arrive(now_ns, flight),
+                Event::Wake(waker) => waker.wake(),
+                Event::Tcp(host, key) => self.tcp_due(now_ns, host, key),
+            }
+        }
+        self.agenda.next_at()
+    }
+
+    /// Records a fault.
+    pub(crate) fn fault(&mut self, host: Option<HostId>, text: &str) {
+        let now_ns = self.now_ns();
+        self.record.fault(now_ns, host, text);
+    }
+
+    /// Records a change of settings by the scenario.
+    pub(crate) fn setup(&mut self, host: Option<HostId>, text: &str) {
+        let now_ns = self.now_ns();
+        self.record.setup(now_ns, host, text);
+    }
+
+    /// Ends the run with an error.
+    pub(crate) fn fail(&mut self, why: String) {
+        self.findings.fail(why);
+        self.agenda.wake_driver();
+    }
+
+    /// Opens the next stream of `label` for a host, or for the scenario itself.
+    pub(crate) fn open_stream(&mut self, host: Option<HostId>, label: &str) -> Rng {
+        let (owner, counts) = match host {
+            Some(id) => {
+                let host = self.hosts.get_mut(id);
+                (format!("host/{}", host.name), &mut host.process.streams)
+            }
+            None => ("scenario".to_owned(), &mut self.streams),
+        };
+        let count = counts.entry(label.to_owned()).or_default();
+        *count += 1;
+        let full = format!("rt/{owner}/{label}/{count}");
+        let now_ns = self.now_ns();
+        self.record.stream(now_ns, host, &full);
+        stream(self.seed, &full)
+    }
+
+    /// Records a disk operation.
+    pub(crate) fn disk_record(&mut self, host: HostId, op: &disk::Op<'_>) {
+        let now_ns = self.now_ns();
+        let buffer = self.wire.pool.take();
+        let buffer = self.record.disk(now_ns, host, op, buffer);
+        self.wire.pool.give_back(buffer);
+    }
+
+    /// The network in which both ends have addresses; the one with the highest number if there are several.
+    pub(crate) fn common_net(&self, a: End, b: End) -> Option<NetId> {
+        let shared: Vec<NetId> = self.nets_of(b);
+        self.nets_of(a).into_iter().filter(|net| shared.contains(net)).max()
+    }
+
+    /// The networks of an end: those of a host's interfaces, or both sides of a box.
+    fn nets_of(&self, end: End) -> Vec<NetId> {
+        match end {
+            End::Host(host) => self.host(host).nics.iter().map(|nic| nic.net).collect(),
+            End::Box(id) => std::iter::once(id)
+                .chain(self.wire.nets.get(id).gateway.as_ref().map(|gateway| gateway.outside))
+                .collect(),
+        }
+    }
+
+    /// Rebuilds the address tables from the interfaces and boxes.
+    pub(crate) fn readdress(&mut self) {
+        self.wire.nets.readdress(&self.hosts.interfaces(false));
+    }
+
+    /// Why `who` can't replace its current addresses by `ip` in `net`; `None` if it can.
+    pub(crate) fn refuses(&self, net: NetId, ip: IpAddr, who: Owner) -> Option<String> {
+        self.wire.nets.refuses(&self.hosts.interfaces(true), net, ip, who)
+    }
+
+    /// Saves the map at the first call, if a reader has requested it.
+    pub(crate) fn keep_map(&mut self) {
+        if self.map.is_wanted() {
+            self.map.keep(draw(&self.hosts, &self.wire.nets));
+        }
+    }
+
+    /// Writes the final position of every stream into the trace, and returns the digest.
+    pub(crate) fn finish(&mut self) -> String {
+        let now_ns = self.now_ns();
+        let of_links = self.wire.links.rngs();
+        for (host, of_link) in self.hosts.iter().zip(&of_links.hosts) {
+            for rng in std::iter::once(of_link).chain(host.streams()) {
+                self.record.stream_end(now_ns, Some(host.id), rng.get_word_pos());
+            }
+        }
+        let boxes = self.wire.nets.iter().filter_map(|(_, net)| net.gateway.as_ref()).map(Gateway::stream);
+        for rng in boxes.chain(&of_links.boxes) {
+            self.record.stream_end(now_ns, None, rng.get_word_pos());
+        }
+        self.record.trace.digest()
+    }
+}
