@@ -322,5 +322,4 @@ fn ended(error: JoinError) -> JobError {
 }
 
 #[cfg(all(test, not(feature = "sim")))]
-#[path = "pool_tests.rs"]
 mod tests;

@@ -390,5 +390,4 @@ fn decode_event(d: &mut Decoder<'_>) -> Result<UserEvent, DecodeError> {
 }
 
 #[cfg(test)]
-#[path = "message_tests.rs"]
 mod tests;

@@ -542,5 +542,4 @@ fn reclaim_after(config: &DetectorConfig, state: State, roles: Roles) -> Option<
 }
 
 #[cfg(test)]
-#[path = "table_tests.rs"]
 mod tests;

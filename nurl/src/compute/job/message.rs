@@ -352,5 +352,4 @@ fn limit(len: usize, max: usize, what: &'static str) -> Result<(), MessageError>
 }
 
 #[cfg(test)]
-#[path = "message_tests.rs"]
 mod tests;

@@ -35,6 +35,7 @@ impl JobRecords<'_> {
     ///
     /// # Errors
     /// [`StoreError::TooLarge`] or [`StoreError::Database`].
+    #[cfg_attr(not(any(test, feature = "internals")), expect(dead_code, reason = "door: durable results"))]
     pub fn put_result(&self, task: &[u8; 16], expires: Duration, record: &[u8]) -> Result<(), StoreError> {
         check(task, record)?;
         let mut bytes = millis(expires).to_le_bytes().to_vec();
@@ -46,6 +47,7 @@ impl JobRecords<'_> {
     ///
     /// # Errors
     /// [`StoreError::Database`].
+    #[cfg_attr(not(any(test, feature = "internals")), expect(dead_code, reason = "door: durable results"))]
     pub fn result(&self, task: &[u8; 16]) -> Result<Option<Vec<u8>>, StoreError> {
         let record = self.0.get(Table::RESULTS, task)?;
         Ok(record.map(|bytes| bytes.get(8..).unwrap_or_default().to_vec()))
@@ -55,6 +57,7 @@ impl JobRecords<'_> {
     ///
     /// # Errors
     /// [`StoreError::Database`].
+    #[cfg_attr(not(any(test, feature = "internals")), expect(dead_code, reason = "door: durable results"))]
     pub fn expire_results(&self, wall: Duration) -> Result<usize, StoreError> {
         let now = millis(wall);
         let mut expired = 0;

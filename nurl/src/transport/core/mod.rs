@@ -29,8 +29,6 @@ mod flow;
 mod hubs;
 mod inbox;
 mod observed;
-#[cfg(test)]
-mod pair_tests;
 mod peers;
 mod records;
 mod servers;

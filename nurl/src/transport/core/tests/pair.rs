@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use rand_core::SeedableRng;
 
-use super::*;
+use super::super::*;
 use crate::key::{AllowList, SecretKey};
 use crate::mesh::{Hub, Ticket};
 use crate::net::reach::hub_client::HubEvent;

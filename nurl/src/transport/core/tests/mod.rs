@@ -1,5 +1,7 @@
 //! One node and its clients, over a hub that delivers at once.
 
+mod pair;
+
 use rand_core::SeedableRng;
 
 use super::*;
