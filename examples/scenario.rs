@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use chaos::plan::FaultKind;
-use chaos::scenario::{Held, Scenario, Trial, Verdict};
-use chaos::{Broken, sometimes};
+use chaos::scenario::{Passed, RunResult, Scenario, Trial};
+use chaos::{Violation, sometimes};
 use sim_scenarios::models::nat_box::presets;
 use sim_scenarios::stage::Stage;
 
@@ -17,7 +17,7 @@ async fn shout(payload: Bytes) -> Bytes {
     payload.to_ascii_uppercase().into()
 }
 
-async fn everything_is_shouted(trial: Trial) -> Verdict {
+async fn everything_is_shouted(trial: Trial) -> RunResult {
     let world = trial.world;
     let cluster = Stage::new(world)
         .hub("hub")
@@ -31,7 +31,7 @@ async fn everything_is_shouted(trial: Trial) -> Verdict {
     // Faults of these kinds, drawn from the seed, for twenty seconds; the submitting node is spared.
     let mut targets = cluster.targets();
     targets.spared.push(targets.hosts.remove(0));
-    trial.unleash(&targets, Duration::from_secs(20));
+    trial.start_faults(&targets, Duration::from_secs(20));
     let client = cluster.peers[0].node(&world).await;
     for number in 0..10 {
         let word = format!("word {number}");
@@ -41,14 +41,14 @@ async fn everything_is_shouted(trial: Trial) -> Verdict {
             Err(error) => Err(error.to_string()),
         };
         if said != Ok(Bytes::from(word.to_uppercase())) {
-            return Err(Broken::safety("every word is shouted", format!("{word} came back as {said:?}")));
+            return Err(Violation::safety("every word is shouted", format!("{word} came back as {said:?}")));
         }
         world.sleep(Duration::from_secs(2)).await;
     }
     sometimes!(cluster.running().count() < 4, "a node was down when the last word came back");
     trial.heal().await;
     cluster.converge(Duration::from_secs(60)).await?;
-    Ok(Held { state: cluster.views().await, notes: String::new() })
+    Ok(Passed { state: cluster.views().await, notes: String::new() })
 }
 
 fn main() -> ExitCode {

@@ -2,7 +2,7 @@
 //! flight outlives its run. This is a test binary of its own, because it measures the process.
 #![cfg(madsim)]
 
-use chaos::middlebox::{Middlebox, Packet, Passage, Verdict};
+use chaos::middlebox::{BoxVerdict, Middlebox, Packet, Passage};
 use chaos::rt::net::{TcpListener, TcpStream, Transmit, UdpSocket};
 use chaos::rt::{disk, task, time};
 use chaos::{Host, LinkConfig, Rate, run};
@@ -24,16 +24,16 @@ fn addr(text: &str) -> SocketAddr {
 struct Holding(Vec<u8>);
 
 impl Middlebox for Holding {
-    fn outbound(&mut self, passage: &mut Passage<'_>, packet: &mut Packet) -> Verdict {
+    fn outbound(&mut self, passage: &mut Passage<'_>, packet: &mut Packet) -> BoxVerdict {
         self.0.push(1);
         packet.set_src(SocketAddr::new(passage.outer[0], packet.src().port()));
-        Verdict::Pass
+        BoxVerdict::Pass
     }
 
-    fn inbound(&mut self, _: &mut Passage<'_>, packet: &mut Packet) -> Verdict {
+    fn inbound(&mut self, _: &mut Passage<'_>, packet: &mut Packet) -> BoxVerdict {
         let port = packet.dst().port();
         packet.set_dst(SocketAddr::new("192.168.1.2".parse().unwrap(), port));
-        Verdict::Pass
+        BoxVerdict::Pass
     }
 
     fn describe(&self) -> String {

@@ -7,7 +7,7 @@ mod support;
 use chaos::middlebox::Modem;
 use chaos::plan::Plan;
 use chaos::rt::{disk, time};
-use chaos::scenario::{Held, Options, Purpose, Scenario, Trial, Verdict};
+use chaos::scenario::{Options, Passed, Purpose, RunResult, Scenario, Trial};
 use chaos::{FaultKind, LinkConfig, Rate, Targets};
 use proptest::prelude::*;
 use std::path::Path;
@@ -94,16 +94,16 @@ impl chaos::Middlebox for Wall {
         &mut self,
         _: &mut chaos::middlebox::Passage<'_>,
         _: &mut chaos::middlebox::Packet,
-    ) -> chaos::middlebox::Verdict {
-        chaos::middlebox::Verdict::Pass
+    ) -> chaos::middlebox::BoxVerdict {
+        chaos::middlebox::BoxVerdict::Pass
     }
 
     fn inbound(
         &mut self,
         _: &mut chaos::middlebox::Passage<'_>,
         _: &mut chaos::middlebox::Packet,
-    ) -> chaos::middlebox::Verdict {
-        chaos::middlebox::Verdict::Refuse(chaos::middlebox::Refusal::NoMapping)
+    ) -> chaos::middlebox::BoxVerdict {
+        chaos::middlebox::BoxVerdict::Refuse(chaos::middlebox::Refusal::NoMapping)
     }
 
     fn describe(&self) -> String {
@@ -112,7 +112,7 @@ impl chaos::Middlebox for Wall {
 }
 
 /// Starts faults, heals a core halfway through and then everything, and compares the world with its first state.
-async fn toy(trial: Trial) -> Verdict {
+async fn toy(trial: Trial) -> RunResult {
     let world = trial.world;
     let home = world.internet().nat("home", &["203.0.113.1"], Wall);
     world.internet().nat("yard", &[], Modem);
@@ -152,13 +152,13 @@ async fn toy(trial: Trial) -> Verdict {
         havens: vec![(cell, [10, 64, 0, 8].into())],
         ..Targets::default()
     };
-    trial.unleash(&targets, SPAN);
+    trial.start_faults(&targets, SPAN);
     world.sleep(SPAN / 2).await;
     let halfway = state();
     trial.heal_core(&core).await;
     let (outside, core_after) = (state(), state_of(&core));
     if core_before != core_after {
-        return Err(chaos::Broken::safety(
+        return Err(chaos::Violation::safety(
             "a healed core is as it was",
             format!("before:\n{core_before}\nafter:\n{core_after}"),
         ));
@@ -168,7 +168,7 @@ async fn toy(trial: Trial) -> Verdict {
     trial.heal().await;
     let after = state();
     if before != after {
-        return Err(chaos::Broken::safety(
+        return Err(chaos::Violation::safety(
             "healing leaves nothing behind",
             format!("before:\n{before}\nafter:\n{after}"),
         ));
@@ -180,7 +180,7 @@ async fn toy(trial: Trial) -> Verdict {
         (false, true) => "disturbed",
         (false, false) => "disturbed, outside of the core for longer",
     };
-    Ok(Held { state: disturbed.to_owned(), notes: trial.plan().to_string() })
+    Ok(Passed { state: disturbed.to_owned(), notes: trial.plan().to_string() })
 }
 
 #[test]
@@ -255,13 +255,13 @@ fn lifeline(plan: &str) -> String {
                         let _ = disk::atomic_replace(Path::new("/a"), b"x");
                     }
                 });
-                trial.unleash(&Targets::default(), SPAN);
+                trial.start_faults(&Targets::default(), SPAN);
                 let mut state = String::new();
                 for _ in 0..12 {
                     trial.world.sleep(Duration::from_millis(100)).await;
                     state.push(if host.is_running() { '.' } else { 'x' });
                 }
-                Ok(Held { state, notes: String::new() })
+                Ok(Passed { state, notes: String::new() })
             })
         },
         ..TOY

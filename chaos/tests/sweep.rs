@@ -8,14 +8,14 @@ mod support;
 use chaos::bundle::Bundle;
 use chaos::diff::diff;
 use chaos::plan::{FaultKind, Plan};
-use chaos::property::{Broken, PropertyKind};
+use chaos::property::{PropertyKind, Violation};
 use chaos::rt::net::{RecvMeta, Transmit, UdpSocket};
 use chaos::rt::time;
-use chaos::scenario::{Held, Knob, Mark, Options, Purpose, Scenario, Trial, Turns, Verdict};
+use chaos::scenario::{Knob, KnobKind, Mark, Options, Passed, Purpose, RunResult, Scenario, Trial};
 use chaos::shrink::{Shrunk, shrink};
 use chaos::story::{Teller, explain};
-use chaos::sweep::{Sweep, Swept};
-use chaos::{Targets, Watching, sometimes};
+use chaos::sweep::{Sweep, SweepReport};
+use chaos::{RecordingOptions, Targets, sometimes};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
 use std::collections::BTreeMap;
@@ -83,8 +83,8 @@ const TOY: Scenario = Scenario {
     about: "every number is counted once; it isn't",
     purpose: Purpose::Proof,
     knobs: &[
-        Knob { name: "clients", about: "hosts that count", default: 4, least: 1, turns: Turns::Hosts },
-        Knob { name: "numbers", about: "counted by each", default: 60, least: 1, turns: Turns::Work },
+        Knob { name: "clients", about: "hosts that count", default: 4, least: 1, turns: KnobKind::Hosts },
+        Knob { name: "numbers", about: "counted by each", default: 60, least: 1, turns: KnobKind::Work },
     ],
     faults: &[
         FaultKind::Loss,
@@ -99,7 +99,7 @@ const TOY: Scenario = Scenario {
     body: |trial| Box::pin(toy(trial)),
 };
 
-async fn toy(trial: Trial) -> Verdict {
+async fn toy(trial: Trial) -> RunResult {
     let (world, numbers) = (trial.world, trial.knob("numbers") as u32);
     let counted = Counted::default();
     let counting = counted.clone();
@@ -110,7 +110,7 @@ async fn toy(trial: Trial) -> Verdict {
         clients.push(world.host(&format!("client {n}")).addr(&format!("10.0.1.{n}")));
     }
     let spared = clients.clone();
-    trial.unleash(&Targets { hosts: vec![hub], spared, ..Targets::default() }, Duration::from_secs(10));
+    trial.start_faults(&Targets { hosts: vec![hub], spared, ..Targets::default() }, Duration::from_secs(10));
     let done: Vec<_> = (0u8..).zip(&clients).map(|(n, host)| host.run(client(n, address, numbers))).collect();
     let checked = counted.clone();
     world.always("every number is counted once", move || {
@@ -123,10 +123,10 @@ async fn toy(trial: Trial) -> Verdict {
     trial.heal().await;
     for task in done {
         if time::timeout(Duration::from_secs(60), task).await.is_err() {
-            return Err(Broken::liveness("every client comes to its end", "one did not in a minute"));
+            return Err(Violation::liveness("every client comes to its end", "one did not in a minute"));
         }
     }
-    Ok(Held { state: format!("{} numbers", counted.lock().unwrap().len()), notes: String::new() })
+    Ok(Passed { state: format!("{} numbers", counted.lock().unwrap().len()), notes: String::new() })
 }
 
 /// The same bug as a canary, which every sweep must find.
@@ -148,11 +148,11 @@ fn sweep(scenarios: &[Scenario], runs: u64) -> Sweep {
     }
 }
 
-fn swept(sweep: &Sweep) -> Swept {
+fn swept(sweep: &Sweep) -> SweepReport {
     sweep.run(&mut |_| {})
 }
 
-fn shrunk(swept: &Swept) -> Shrunk {
+fn shrunk(swept: &SweepReport) -> Shrunk {
     shrink(&TOY, &swept.found[0].report, 400, &mut |_| {})
 }
 
@@ -228,7 +228,7 @@ fn a_sweep_counts_every_scenario_and_mark_the_same_with_any_number_of_threads() 
     let both = [SOUND, TOY];
     let one = swept(&Sweep { jobs: 1, ..sweep(&both, 20) });
     let three = swept(&Sweep { jobs: 3, ..sweep(&both, 20) });
-    let counts = |swept: &Swept| -> Vec<_> {
+    let counts = |swept: &SweepReport| -> Vec<_> {
         swept
             .tallies
             .iter()
@@ -239,7 +239,8 @@ fn a_sweep_counts_every_scenario_and_mark_the_same_with_any_number_of_threads() 
     assert_eq!(one.tallies["sound"].runs, 10);
     assert_eq!(one.tallies["sound"].failures, 0);
     assert!(one.tallies["sound"].marks["a request is sent again"] > 0);
-    let seeds = |swept: &Swept| swept.found.iter().map(|found| found.report.options.seed).collect::<Vec<_>>();
+    let seeds =
+        |swept: &SweepReport| swept.found.iter().map(|found| found.report.options.seed).collect::<Vec<_>>();
     assert_eq!(seeds(&one), seeds(&three));
     let mut parts = BTreeMap::new();
     for shard in 1..=3 {
@@ -268,7 +269,7 @@ fn a_sweep_without_its_marks_or_its_canary_is_vacuous() {
     assert!(!watched.is_vacuous() && watched.gravest().is_none());
     assert_eq!(watched.runs(), 5);
     let blind =
-        Scenario { faults: &[], knobs: &[], body: |_| Box::pin(async { Ok(Held::default()) }), ..CANARY };
+        Scenario { faults: &[], knobs: &[], body: |_| Box::pin(async { Ok(Passed::default()) }), ..CANARY };
     assert!(swept(&sweep(&[blind, SOUND], 5)).is_vacuous());
 }
 
@@ -293,10 +294,14 @@ fn a_sweep_with_a_scenario_that_had_no_run_is_vacuous() {
 #[test]
 fn of_an_observation_only_its_end_is_not_asserted() {
     const OBSERVED: Scenario = Scenario { purpose: Purpose::Observation, marks: &[], ..BLOCKED };
-    let late =
-        Scenario { body: |_| Box::pin(async { Err(Broken::liveness("it ends", "it didn't")) }), ..OBSERVED };
-    let wrong =
-        Scenario { body: |_| Box::pin(async { Err(Broken::safety("all is well", "it isn't")) }), ..OBSERVED };
+    let late = Scenario {
+        body: |_| Box::pin(async { Err(Violation::liveness("it ends", "it didn't")) }),
+        ..OBSERVED
+    };
+    let wrong = Scenario {
+        body: |_| Box::pin(async { Err(Violation::safety("all is well", "it isn't")) }),
+        ..OBSERVED
+    };
     let dies = Scenario { body: |_| Box::pin(async { panic!("on purpose") }), ..OBSERVED };
     let gravest = |scenario| swept(&sweep(&[scenario], 2)).gravest();
     assert_eq!(
@@ -317,7 +322,7 @@ const BLOCKED: Scenario = Scenario {
                 let (_sender, receiver) = std::sync::mpsc::channel::<()>();
                 let _ = receiver.recv();
             }
-            Ok(Held::default())
+            Ok(Passed::default())
         })
     },
     ..TOY
@@ -357,7 +362,7 @@ const AMBIENT_DRAW: Scenario = Scenario {
                 }
             });
             sent.await.unwrap();
-            Ok(Held::default())
+            Ok(Passed::default())
         })
     },
     ..TOY
@@ -368,7 +373,7 @@ fn a_draw_from_ambient_entropy_is_caught_and_located() {
     let folder = tempfile::tempdir().unwrap();
     let traces = ["first", "second"].map(|name| {
         let path = folder.path().join(name);
-        let watching = Watching { trace: Some(path.clone()), ..Watching::default() };
+        let watching = RecordingOptions { trace: Some(path.clone()), ..RecordingOptions::default() };
         let (report, _) = AMBIENT_DRAW.run_watched(&Options::seed(1), &watching).unwrap();
         (path, report.digest)
     });
@@ -387,7 +392,7 @@ fn a_draw_from_ambient_entropy_is_caught_and_located() {
     // A scenario without such a draw has one trace.
     let sound = ["first", "second"].map(|name| {
         let path = folder.path().join(name);
-        let watching = Watching { trace: Some(path.clone()), ..Watching::default() };
+        let watching = RecordingOptions { trace: Some(path.clone()), ..RecordingOptions::default() };
         SOUND.run_watched(&Options::seed(1), &watching).unwrap();
         path
     });
@@ -397,7 +402,7 @@ fn a_draw_from_ambient_entropy_is_caught_and_located() {
 #[test]
 fn a_watched_run_is_the_run_that_nobody_watches() {
     let folder = tempfile::tempdir().unwrap();
-    let watching = Watching {
+    let watching = RecordingOptions {
         last: 10,
         decoder: None,
         trace: Some(folder.path().join("deep/in/a.trace")),
@@ -418,8 +423,8 @@ fn a_watched_run_is_the_run_that_nobody_watches() {
 fn a_file_that_cannot_be_written_is_an_error_and_no_failure_of_the_run() {
     let nowhere = std::path::PathBuf::from("/proc/nowhere/a");
     for watching in [
-        Watching { trace: Some(nowhere.clone()), ..Watching::default() },
-        Watching { capture: Some(nowhere.clone()), ..Watching::default() },
+        RecordingOptions { trace: Some(nowhere.clone()), ..RecordingOptions::default() },
+        RecordingOptions { capture: Some(nowhere.clone()), ..RecordingOptions::default() },
     ] {
         let error = SOUND.run_watched(&Options::seed(1), &watching).unwrap_err().to_string();
         assert!(error.contains("can't write the capture or the trace: /proc/nowhere/a: "), "{error}");

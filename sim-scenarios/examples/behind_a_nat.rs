@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use chaos::rt::net::{RecvMeta, TcpListener, TcpStream, Transmit, UdpSocket};
 use chaos::rt::{task, time};
-use chaos::{Broken, FaultKind, Held, Scenario, Targets, Trial, Verdict};
+use chaos::{FaultKind, Passed, RunResult, Scenario, Targets, Trial, Violation};
 use sim_scenarios::models::nat_box::{NatBox, presets};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -54,19 +54,19 @@ async fn ask(number: u8) -> Option<[u8; 2]> {
     Some([datagram[0], stream.read_u8().await.ok()?])
 }
 
-async fn numbers_are_answered(trial: Trial) -> Verdict {
+async fn numbers_are_answered(trial: Trial) -> RunResult {
     let world = trial.world;
     let server = world.host("server").addr("198.51.100.1").spawn(serve);
     let home = world.internet().nat("home", &["203.0.113.1"], NatBox::new(presets::home_router()));
     let client = home.host("client", "192.168.1.2");
     let targets = Targets { hosts: vec![server, client], nets: vec![home], ..Targets::default() };
-    trial.unleash(&targets, Duration::from_secs(10));
+    trial.start_faults(&targets, Duration::from_secs(10));
     for number in 0..10 {
         let asked = async move { time::timeout(Duration::from_secs(1), ask(number)).await.ok().flatten() };
         match client.run(asked).await {
             // Under faults an answer may be missing, but not wrong.
             Ok(Some(answer)) if answer != [number + 1; 2] => {
-                return Err(Broken::safety("no answer is wrong", format!("{number} gave {answer:?}")));
+                return Err(Violation::safety("no answer is wrong", format!("{number} gave {answer:?}")));
             }
             _ => {}
         }
@@ -75,8 +75,8 @@ async fn numbers_are_answered(trial: Trial) -> Verdict {
     trial.heal().await;
     let answer = client.run(async { time::timeout(Duration::from_secs(10), ask(41)).await.ok().flatten() });
     match answer.await {
-        Ok(Some([42, 42])) => Ok(Held::default()),
-        other => Err(Broken::liveness("a number is answered when all is well", format!("{other:?}"))),
+        Ok(Some([42, 42])) => Ok(Passed::default()),
+        other => Err(Violation::liveness("a number is answered when all is well", format!("{other:?}"))),
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use chaos::link::{Bandwidth, Burst, LinkConfig, Rate};
 use chaos::net::End;
-use chaos::property::Broken;
+use chaos::property::Violation;
 use chaos::{World, run};
 use nurl::internals::node::Role;
 use sim_scenarios::cluster::{Cluster, Traffic};
@@ -19,7 +19,7 @@ const EVERY: Duration = Duration::from_millis(100);
 const SLOW: u64 = 500;
 
 /// Three offices behind symmetric NATs, so that all of their traffic passes the hub.
-async fn offices(world: World) -> Result<Cluster, Broken> {
+async fn offices(world: World) -> Result<Cluster, Violation> {
     let mut stage = Stage::new(world).hub("hub");
     for number in 1..=3 {
         stage = stage
@@ -55,7 +55,7 @@ fn one_slow_reader_never_delays_another() {
             // Time for the slow client's queue to drain.
             hub.throttle_client(slow.host, None);
             world.sleep(Duration::from_secs(60)).await;
-            Ok::<_, Broken>((before, during, heard(false).await))
+            Ok::<_, Violation>((before, during, heard(false).await))
         });
         let (before, during, after) = outcome.result.unwrap().unwrap();
         for (fast, _, pause) in [before, during, after] {
@@ -85,7 +85,7 @@ fn a_hub_that_refuses_new_clients_keeps_the_old() {
         let clients = hub.stats().clients;
         hub.refuse_new(false);
         cluster.converge(MEET).await?;
-        Ok::<_, Broken>((met, pause, clients, hub.stats().clients))
+        Ok::<_, Violation>((met, pause, clients, hub.stats().clients))
     });
     let (met, pause, clients, then) = outcome.result.unwrap().unwrap();
     assert_eq!((met, clients, then), (0, 3, 4), "the newcomer met nobody, the others stayed");
@@ -110,7 +110,7 @@ fn what_links_did_before_a_fault_they_do_after_it() {
             hub.throttle(bytes);
         }
         let links = [world.link(there, here), world.link(here, there)];
-        Ok::<_, Broken>(links.map(|link| link == modem))
+        Ok::<_, Violation>(links.map(|link| link == modem))
     });
     assert_eq!(outcome.result.unwrap().unwrap(), [true, true]);
 }

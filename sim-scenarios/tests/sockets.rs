@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use chaos::property::Broken;
+use chaos::property::Violation;
 use chaos::run;
 use nurl::internals::net::reach::hub::{self, HubConfig};
 use nurl::internals::net::reach::listen::Listen;
@@ -41,7 +41,7 @@ fn a_node_whose_socket_cannot_receive_ends_with_the_reason() {
             }
         };
         let reason = time::timeout(NOTICES, failed).await.ok().flatten();
-        Ok::<_, Broken>((reason, events.next().await.is_none(), node.members().await.err()))
+        Ok::<_, Violation>((reason, events.next().await.is_none(), node.members().await.err()))
     });
     let (reason, ended, error) = outcome.result.unwrap().unwrap();
     assert_eq!(reason, Some(unsupported()));
@@ -79,7 +79,7 @@ fn a_hub_whose_socket_cannot_receive_says_so() {
         });
         world.sleep(NOTICES).await;
         let said = said.lock().unwrap().take();
-        Ok::<_, Broken>(said)
+        Ok::<_, Violation>(said)
     });
     assert_eq!(outcome.result.unwrap().unwrap(), Some(unsupported()));
 }

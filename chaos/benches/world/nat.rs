@@ -1,7 +1,7 @@
 //! A typical home router: one port per inner socket, the same number if it is free, open for two minutes to each
 //! destination of an outbound packet.
 
-use chaos::middlebox::{Middlebox, Packet, Passage, Protocol, Refusal, Verdict};
+use chaos::middlebox::{BoxVerdict, Middlebox, Packet, Passage, Protocol, Refusal};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -21,7 +21,7 @@ pub(crate) struct Router {
 }
 
 impl Middlebox for Router {
-    fn outbound(&mut self, passage: &mut Passage<'_>, packet: &mut Packet) -> Verdict {
+    fn outbound(&mut self, passage: &mut Passage<'_>, packet: &mut Packet) -> BoxVerdict {
         let (protocol, src, dst) = (packet.protocol(), packet.src(), packet.dst());
         let mappings = &self.mappings;
         let port = *self.ports.entry((protocol, src)).or_insert_with(|| {
@@ -37,21 +37,21 @@ impl Middlebox for Router {
         mapping.ends = ends;
         mapping.contacts.insert(dst, ends);
         packet.set_src(SocketAddr::new(passage.outer[0], port));
-        Verdict::Pass
+        BoxVerdict::Pass
     }
 
-    fn inbound(&mut self, passage: &mut Passage<'_>, packet: &mut Packet) -> Verdict {
+    fn inbound(&mut self, passage: &mut Passage<'_>, packet: &mut Packet) -> BoxVerdict {
         let Some(mapping) = self.mappings.get(&(packet.protocol(), packet.dst().port())) else {
-            return Verdict::Refuse(Refusal::NoMapping);
+            return BoxVerdict::Refuse(Refusal::NoMapping);
         };
         if mapping.ends < passage.now {
-            return Verdict::Refuse(Refusal::NoMapping);
+            return BoxVerdict::Refuse(Refusal::NoMapping);
         }
         if mapping.contacts.get(&packet.src()).is_none_or(|ends| *ends < passage.now) {
-            return Verdict::Refuse(Refusal::Filtered);
+            return BoxVerdict::Refuse(Refusal::Filtered);
         }
         packet.set_dst(mapping.inner);
-        Verdict::Pass
+        BoxVerdict::Pass
     }
 
     fn describe(&self) -> String {

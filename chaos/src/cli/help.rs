@@ -42,13 +42,13 @@ mod tests {
     use super::*;
     use crate::cli::args::{Cli, Command, knobs};
     use crate::lab::plan::FaultKind;
-    use crate::lab::scenario::{Held, Knob, Scenario, Turns};
+    use crate::lab::scenario::{Knob, KnobKind, Passed, Scenario};
     use clap::Parser;
 
     #[test]
     fn every_example_is_a_command_line_that_works() {
-        const KNOB: Knob = Knob { name: "hosts", about: "", default: 4, least: 2, turns: Turns::Hosts };
-        let toy = || Scenario::new("toy", "", |_| Box::pin(async { Ok(Held::default()) }));
+        const KNOB: Knob = Knob { name: "hosts", about: "", default: 4, least: 2, turns: KnobKind::Hosts };
+        let toy = || Scenario::new("toy", "", |_| Box::pin(async { Ok(Passed::default()) }));
         let faulty = Scenario { name: "faulty", faults: &[FaultKind::Loss], ..toy() };
         let scenarios = [faulty, Scenario { knobs: &[KNOB], ..toy() }];
         let program = Program { invocation: "cargo chaos", scenarios: &scenarios, decoder: None, logs: &[] };
@@ -77,7 +77,7 @@ mod tests {
 
     #[test]
     fn a_program_of_ones_own_has_examples_of_its_own() {
-        let own = Scenario::new("shout", "", |_| Box::pin(async { Ok(Held::default()) }));
+        let own = Scenario::new("shout", "", |_| Box::pin(async { Ok(Passed::default()) }));
         let text = text(&Program { invocation: "./program", scenarios: &[own], decoder: None, logs: &[] });
         assert!(text.contains("  ./program shrink shout --seed 7\n"), "{text}");
         assert!(!text.contains("cargo chaos") && !text.contains("--set"), "{text}");

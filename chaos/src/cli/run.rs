@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::lab::diff as traces;
 use crate::lab::scenario::{Knob, Report, Scenario};
 use crate::lab::story::{Story, Teller, explain, not_reproducible};
-use crate::world::watch::Watching;
+use crate::world::watch::RecordingOptions;
 use serde::Serialize;
 
 use super::Program;
@@ -89,7 +89,7 @@ pub(crate) fn replay(program: &Program<'_>, args: &Run) -> Result<u8, Usage> {
 /// Makes the run and writes the outputs that the command line asks for; also returns the map.
 fn watched(args: &Run, subject: &Subject) -> Result<(Report, Option<String>), Usage> {
     let (trace, capture) = (args.trace.clone(), args.pcap.clone());
-    let watching = Watching { trace, capture, map: args.map, ..Watching::default() };
+    let watching = RecordingOptions { trace, capture, map: args.map, ..RecordingOptions::default() };
     let made = subject.scenario.run_watched(&subject.options, &watching);
     made.map(|(report, seen)| (report, seen.map)).map_err(|error| error.to_string())
 }

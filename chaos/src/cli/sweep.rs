@@ -10,7 +10,7 @@ use crate::lab::scenario::{Purpose, Report};
 use crate::lab::shrink::shrink;
 use crate::lab::story::explain;
 use crate::lab::sweep as many;
-use crate::lab::sweep::{Found, Progress, Stuck, Swept, Tally};
+use crate::lab::sweep::{Found, Progress, ScenarioCounts, StuckRun, SweepReport};
 use crate::world::property::PropertyKind;
 use serde::Serialize;
 
@@ -198,9 +198,9 @@ fn tell(program: &Program<'_>, args: &args::Sweep, found: &Found) -> Result<Prop
     Ok(story.broken.kind)
 }
 
-fn lines(swept: &Swept, exit: u8) {
+fn lines(swept: &SweepReport, exit: u8) {
     for (scenario, tally) in &swept.tallies {
-        let Tally { runs, failures, elapsed, marks } = tally;
+        let ScenarioCounts { runs, failures, elapsed, marks } = tally;
         line::print(&TallyLine {
             event: "tally",
             scenario,
@@ -231,7 +231,7 @@ fn lines(swept: &Swept, exit: u8) {
     });
 }
 
-fn report(sweep: &many::Sweep, swept: &Swept) {
+fn report(sweep: &many::Sweep, swept: &SweepReport) {
     println!("{:<16} {:>6} {:>8} {:>10}", "scenario", "runs", "failures", "virtual s");
     for (name, tally) in &swept.tallies {
         println!("{name:<16} {:>6} {:>8} {:>10}", tally.runs, tally.failures, tally.elapsed.as_secs());
@@ -263,7 +263,7 @@ fn report(sweep: &many::Sweep, swept: &Swept) {
         }
     }
     for stuck in &swept.stuck {
-        let Stuck { name, seed, after } = stuck;
+        let StuckRun { name, seed, after } = stuck;
         println!(
             "GIVEN UP: {name} with seed {seed} had no end after {after:.0?} of real time: it blocks or goes in circles"
         );

@@ -10,10 +10,10 @@ use crate::world::World;
 use crate::world::logs::Logs;
 use crate::world::panics::{CatchPanic, note_panic_locations, panic_message, panicked_at};
 use crate::world::process;
-use crate::world::property::{Broken, check_all};
+use crate::world::property::{Violation, check_all};
 use crate::world::sim::{self, Sim};
 use crate::world::stats::WorldStats;
-use crate::world::watch::{Sight, Watch, Watching};
+use crate::world::watch::{RecordingOptions, Recordings, Watch};
 use madsim::runtime::{Handle, Runtime};
 use madsim::time::{Sleep, TimeHandle};
 use std::collections::BTreeSet;
@@ -28,7 +28,7 @@ use std::task::{Context, Poll};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-pub use crate::lab::faults::Unleashed;
+pub use crate::lab::faults::StartedPlan;
 
 /// The default limit of a run's virtual time.
 const TIME_LIMIT: Duration = Duration::from_secs(60 * 60);
@@ -51,7 +51,7 @@ pub enum Failure {
     SelfCheck(String),
     /// A property was found broken.
     #[error("{0}")]
-    Broken(Broken),
+    Violation(Violation),
     /// The capture or the trace could not be written. A file that can't be created is reported before the world is
     /// made.
     #[error("can't write the capture or the trace: {0}")]
@@ -76,7 +76,7 @@ pub struct RunOutcome<T> {
     /// The marks that were reached.
     pub marks: BTreeSet<&'static str>,
     /// The requested recordings.
-    pub sight: Sight,
+    pub sight: Recordings,
     /// The scenario's return value.
     pub result: Result<T, Failure>,
 }
@@ -87,7 +87,7 @@ pub struct Run {
     seed: u64,
     scheduler_seed: u64,
     time_limit: Duration,
-    watching: Watching,
+    watching: RecordingOptions,
 }
 
 impl Run {
@@ -97,7 +97,7 @@ impl Run {
             seed,
             scheduler_seed: subseed(seed, "scheduler"),
             time_limit: TIME_LIMIT,
-            watching: Watching::default(),
+            watching: RecordingOptions::default(),
         }
     }
 
@@ -138,7 +138,7 @@ impl Run {
 
     /// Sets all recordings that a reader requests.
     #[must_use]
-    pub fn watching(mut self, watching: Watching) -> Run {
+    pub fn watching(mut self, watching: RecordingOptions) -> Run {
         self.watching = watching;
         self
     }
@@ -233,7 +233,7 @@ impl Run {
             let out_of_time = driver.poll(cx);
             check_all();
             if let Some(broken) = sim::with(|sim| sim.findings.take_broken()) {
-                return Poll::Ready(Err(Failure::Broken(broken)));
+                return Poll::Ready(Err(Failure::Violation(broken)));
             }
             if let Some(why) = sim::with(|sim| sim.findings.take_failure()) {
                 return Poll::Ready(Err(Failure::Panicked(why)));
@@ -290,7 +290,7 @@ struct EndState {
     elapsed: Duration,
     stats: WorldStats,
     marks: BTreeSet<&'static str>,
-    sight: Sight,
+    sight: Recordings,
 }
 
 impl EndState {
@@ -301,7 +301,7 @@ impl EndState {
             elapsed: Duration::from_nanos(sim.now_ns()),
             stats: sim.record.stats.clone(),
             marks: sim.findings.marks().clone(),
-            sight: Sight { map: sim.map.take(), ..Sight::default() },
+            sight: Recordings { map: sim.map.take(), ..Recordings::default() },
         }
     }
 }

@@ -4,14 +4,14 @@
 //! the marks that some run of it has to reach. [`Scenario::run`] makes one run of it, as a function of its
 //! [`Options`]; sweeps, shrinking and replays consist of such runs.
 
-use crate::lab::faults::{Account, Injector, Unleashed};
+use crate::lab::faults::{Account, Injector, StartedPlan};
 use crate::lab::plan::draw::draw;
 use crate::lab::plan::{FaultKind, Plan, Targets};
 use crate::lab::run::{Failure, Run};
 use crate::world::World;
 use crate::world::host::Host;
-use crate::world::property::{Broken, PropertyKind};
-use crate::world::watch::{Sight, Watching};
+use crate::world::property::{PropertyKind, Violation};
+use crate::world::watch::{RecordingOptions, Recordings};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::pin::Pin;
@@ -19,7 +19,7 @@ use std::time::Duration;
 
 /// The result of a scenario for a run that held.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Held {
+pub struct Passed {
     /// The end state as sorted text without times or random counts: the content of a snapshot.
     pub state: String,
     /// Further counts for a reader, which may change with every draw.
@@ -27,11 +27,11 @@ pub struct Held {
 }
 
 /// The result of a run that held, or the property that broke.
-pub type Verdict = Result<Held, Broken>;
+pub type RunResult = Result<Passed, Violation>;
 
 /// The quantity that a knob sets, in the order in which a shrinker reduces them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Turns {
+pub enum KnobKind {
     /// The number of hosts.
     Hosts,
     /// The amount of work.
@@ -52,7 +52,7 @@ pub struct Knob {
     /// The least value with which the scenario makes sense.
     pub least: u64,
     /// The quantity that it sets.
-    pub turns: Turns,
+    pub turns: KnobKind,
 }
 
 /// A rare path that some run has to take.
@@ -89,7 +89,7 @@ pub enum Purpose {
 }
 
 /// The body of a scenario.
-pub type Body = fn(Trial) -> Pin<Box<dyn Future<Output = Verdict> + Send>>;
+pub type Body = fn(Trial) -> Pin<Box<dyn Future<Output = RunResult> + Send>>;
 
 /// A scenario.
 #[derive(Debug, Clone, Copy)]
@@ -102,7 +102,7 @@ pub struct Scenario {
     pub purpose: Purpose,
     /// Its knobs.
     pub knobs: &'static [Knob],
-    /// The kinds of fault that a seed may draw for it, if it [starts](Trial::unleash) any.
+    /// The kinds of fault that a seed may draw for it, if it [starts](Trial::start_faults) any.
     pub faults: &'static [FaultKind],
     /// The marks that a sweep over it must reach.
     pub marks: &'static [Mark],
@@ -139,7 +139,7 @@ impl Trial {
     ///
     /// # Panics
     /// If faults have been started in this run before.
-    pub fn unleash(&self, targets: &Targets, span: Duration) {
+    pub fn start_faults(&self, targets: &Targets, span: Duration) {
         let (plan, drawn) = match &self.plan {
             Some(plan) => (plan.clone(), None),
             None => {
@@ -208,9 +208,9 @@ pub struct Report {
     /// The marks that it reached.
     pub marks: BTreeSet<&'static str>,
     /// The fault plan that was started, if there was one.
-    pub plan: Option<Unleashed>,
+    pub plan: Option<StartedPlan>,
     /// Its verdict.
-    pub verdict: Verdict,
+    pub verdict: RunResult,
 }
 
 impl Report {
@@ -246,14 +246,18 @@ impl Scenario {
 
     /// Makes one run.
     pub fn run(&self, options: &Options) -> Report {
-        self.watched(options, &Watching::default()).0
+        self.watched(options, &RecordingOptions::default()).0
     }
 
     /// Makes one run with the recordings that a reader requests, and returns these too.
     ///
     /// # Errors
     /// If a requested file can't be written. This isn't a failure of the run.
-    pub fn run_watched(&self, options: &Options, watching: &Watching) -> io::Result<(Report, Sight)> {
+    pub fn run_watched(
+        &self,
+        options: &Options,
+        watching: &RecordingOptions,
+    ) -> io::Result<(Report, Recordings)> {
         match self.watched(options, watching) {
             (_, _, Some(why)) => Err(io::Error::other(why)),
             (report, sight, None) => Ok((report, sight)),
@@ -261,7 +265,11 @@ impl Scenario {
     }
 
     /// Makes one run; the last value is the reason if its files could not be written.
-    fn watched(&self, options: &Options, watching: &Watching) -> (Report, Sight, Option<String>) {
+    fn watched(
+        &self,
+        options: &Options,
+        watching: &RecordingOptions,
+    ) -> (Report, Recordings, Option<String>) {
         let mut run = Run::new(options.seed).time_limit(self.time_limit).watching(watching.clone());
         if let Some(seed) = options.scheduler_seed {
             run = run.scheduler_seed(seed);
@@ -279,7 +287,7 @@ impl Scenario {
         };
         let verdict = match outcome.result {
             Ok(verdict) => verdict,
-            Err(Failure::Broken(broken)) => Err(broken),
+            Err(Failure::Violation(broken)) => Err(broken),
             Err(failure) => Err(broken_by(&failure, outcome.elapsed)),
         };
         let report = Report {
@@ -303,7 +311,7 @@ impl Scenario {
 }
 
 /// The property that is broken when a run has no result.
-fn broken_by(failure: &Failure, at: Duration) -> Broken {
+fn broken_by(failure: &Failure, at: Duration) -> Violation {
     let seen = failure.to_string();
     // The place is a part of the property, so that a panic elsewhere is another failure.
     let place = seen.rsplit_once(", at ").map_or("", |(_, place)| place);
@@ -318,7 +326,7 @@ fn broken_by(failure: &Failure, at: Duration) -> Broken {
         _ if file.is_empty() => (PropertyKind::Panic, "nothing panics".to_owned()),
         _ => (PropertyKind::Panic, format!("nothing panics at {file}:{line}")),
     };
-    Broken { property, kind, seen, at, host: None, file, line }
+    Violation { property, kind, seen, at, host: None, file, line }
 }
 
 #[cfg(test)]

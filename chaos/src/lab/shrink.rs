@@ -10,9 +10,9 @@
 //! kept.
 
 use crate::lab::plan::{BoxFault, Effect, Fault, HostFault, Plan, Planned};
-use crate::lab::scenario::{Knob, Options, Report, Scenario, Turns};
+use crate::lab::scenario::{Knob, KnobKind, Options, Report, Scenario};
 use crate::seed::subseed;
-use crate::world::property::{Broken, PropertyKind};
+use crate::world::property::{PropertyKind, Violation};
 use std::fmt;
 use std::time::Duration;
 
@@ -65,7 +65,7 @@ struct Target {
 }
 
 impl Target {
-    fn is(&self, broken: &Broken) -> bool {
+    fn is(&self, broken: &Violation) -> bool {
         broken.kind == self.kind && broken.property == self.property
     }
 }
@@ -93,7 +93,7 @@ pub fn shrink(scenario: &Scenario, failing: &Report, limit: u32, told: &mut dyn 
     let target = Target { kind: broken.kind, property: broken.property.clone() };
     let mut shrinker = Shrinker { scenario, target, best, runs: 0, limit, told };
     shrinker.fewer_faults();
-    for turns in [Turns::Hosts, Turns::Work] {
+    for turns in [KnobKind::Hosts, KnobKind::Work] {
         for knob in scenario.knobs.iter().filter(|knob| knob.turns == turns) {
             shrinker.turn_down(knob);
         }

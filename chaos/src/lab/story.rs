@@ -11,8 +11,8 @@ use crate::lab::plan::Plan;
 use crate::lab::plan::text::show;
 use crate::lab::scenario::{Options, Report, Scenario};
 use crate::lab::shrink::Shrunk;
-use crate::world::property::{Broken, PropertyKind};
-use crate::world::watch::{Decoder, Watching};
+use crate::world::property::{PropertyKind, Violation};
+use crate::world::watch::{Decoder, RecordingOptions};
 use std::fmt::Write as _;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -37,7 +37,7 @@ pub struct Teller {
     pub invocation: String,
     /// A file that no bundle may overwrite: the plan that the run was given.
     pub keep: Option<PathBuf>,
-    /// Targets of log lines that are told, or beginnings of them; see [`Watching::logs`].
+    /// Targets of log lines that are told, or beginnings of them; see [`RecordingOptions::logs`].
     pub logs: &'static [&'static str],
 }
 
@@ -94,16 +94,16 @@ pub struct Story {
     /// Whether the run is reproducible.
     pub reproducible: bool,
     /// The broken property: that of the run, or [reproducibility](PropertyKind::Reproducibility) itself.
-    pub broken: Broken,
+    pub broken: Violation,
 }
 
 /// The property that an irreproducible run breaks.
-pub fn not_reproducible(first: &Report, second: &Report) -> Broken {
+pub fn not_reproducible(first: &Report, second: &Report) -> Violation {
     let seen = format!(
         "digest {} over {} events, then {} over {}",
         first.digest, first.events, second.digest, second.events
     );
-    Broken {
+    Violation {
         property: "a seed gives the same run again".to_owned(),
         kind: PropertyKind::Reproducibility,
         seen,
@@ -128,8 +128,12 @@ pub fn explain(
     let subject = shrunk.map_or(failing, |shrunk| &shrunk.report);
     let options = Options { scheduler_seed: Some(subject.scheduler_seed), ..subject.options.clone() };
     let folder = teller.make_room(scenario.name, options.seed)?;
-    let watching =
-        Watching { last: EVENTS_KEPT, decoder: teller.decoder, logs: teller.logs, ..Watching::default() };
+    let watching = RecordingOptions {
+        last: EVENTS_KEPT,
+        decoder: teller.decoder,
+        logs: teller.logs,
+        ..RecordingOptions::default()
+    };
     let (again, seen) = scenario.run_watched(&options, &watching)?;
     let events = seen.last;
     let reproducible = again.digest == subject.digest && again.verdict == subject.verdict;
@@ -176,7 +180,7 @@ pub fn explain(
 fn parting(scenario: &Scenario, options: &Options, folder: &Path) -> io::Result<String> {
     let [first, second] = ["first.trace", "second.trace"].map(|name| folder.join(name));
     for path in [&first, &second] {
-        let watching = Watching { trace: Some(path.clone()), ..Watching::default() };
+        let watching = RecordingOptions { trace: Some(path.clone()), ..RecordingOptions::default() };
         scenario.run_watched(options, &watching)?;
     }
     Ok(match diff(&first, &second)? {
@@ -185,7 +189,7 @@ fn parting(scenario: &Scenario, options: &Options, folder: &Path) -> io::Result<
     })
 }
 
-fn head(report: &Report, broken: &Broken) -> String {
+fn head(report: &Report, broken: &Violation) -> String {
     let mut text = format!("{} with seed {}: {broken}\n", report.scenario, report.options.seed);
     let _ = writeln!(text, "  property    {} ({})", broken.property, broken.kind.as_str());
     let _ = writeln!(text, "  seen        {}", broken.seen);

@@ -18,11 +18,11 @@ pub use super::packet::TcpFlags;
 pub trait Middlebox: Send + 'static {
     /// A packet from inside towards outside. `packet.dst()` may be one of the box's own outer addresses: then the
     /// world passes the rewritten packet directly back to [`inbound`](Middlebox::inbound) (a hairpin).
-    fn outbound(&mut self, passage: &mut Passage<'_>, packet: &mut Packet) -> Verdict;
+    fn outbound(&mut self, passage: &mut Passage<'_>, packet: &mut Packet) -> BoxVerdict;
 
     /// A packet from outside, for one of the box's outer addresses or, where the box doesn't
     /// [translate](Middlebox::translates), for an inner host's own address.
-    fn inbound(&mut self, passage: &mut Passage<'_>, packet: &mut Packet) -> Verdict;
+    fn inbound(&mut self, passage: &mut Passage<'_>, packet: &mut Packet) -> BoxVerdict;
 
     /// Whether inner addresses of this family are hidden from outside. Where they aren't (a firewall, IPv6 behind
     /// most home routers), inner hosts are reached under their own addresses, through the box.
@@ -43,12 +43,12 @@ pub trait Middlebox: Send + 'static {
 pub struct Modem;
 
 impl Middlebox for Modem {
-    fn outbound(&mut self, _: &mut Passage<'_>, _: &mut Packet) -> Verdict {
-        Verdict::Pass
+    fn outbound(&mut self, _: &mut Passage<'_>, _: &mut Packet) -> BoxVerdict {
+        BoxVerdict::Pass
     }
 
-    fn inbound(&mut self, _: &mut Passage<'_>, _: &mut Packet) -> Verdict {
-        Verdict::Pass
+    fn inbound(&mut self, _: &mut Passage<'_>, _: &mut Packet) -> BoxVerdict {
+        BoxVerdict::Pass
     }
 
     fn translates(&self, _: IpAddr) -> bool {
@@ -72,7 +72,7 @@ pub struct Passage<'a> {
 
 /// The decision of a box on a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum BoxVerdict {
     /// The packet passes, as it is now.
     Pass,
     /// The packet is dropped.

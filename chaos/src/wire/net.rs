@@ -2,7 +2,7 @@
 
 use super::link::LinkConfig;
 use super::links::Link;
-use super::middlebox::{Middlebox, Packet, Passage, Refusal, Verdict};
+use super::middlebox::{BoxVerdict, Middlebox, Packet, Passage, Refusal};
 use crate::ids::{End, HostId, NetId};
 use crate::seed::Rng;
 use indexmap::IndexMap;
@@ -58,9 +58,9 @@ impl Gateway {
         Gateway { outside, outer, middlebox, rng, on: true }
     }
 
-    pub(crate) fn pass(&mut self, crossing: Crossing, now: Duration, packet: &mut Packet) -> Verdict {
+    pub(crate) fn pass(&mut self, crossing: Crossing, now: Duration, packet: &mut Packet) -> BoxVerdict {
         if !self.on {
-            return Verdict::Refuse(Refusal::Off);
+            return BoxVerdict::Refuse(Refusal::Off);
         }
         let mut passage = Passage { now, outer: &self.outer, rng: &mut self.rng };
         match crossing {

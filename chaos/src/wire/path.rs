@@ -12,7 +12,7 @@
 use super::flight::{Flight, Pool};
 use super::link::{Class, DEFAULT_MTU, DropCause, Fate};
 use super::links::Links;
-use super::middlebox::{Packet, Verdict};
+use super::middlebox::{BoxVerdict, Packet};
 use super::net::{Crossing, Owner};
 use super::nets::{MAX_DEPTH, Nets};
 use super::packet::{self, Headers};
@@ -232,7 +232,7 @@ impl Wire {
         let (bytes, headers, is_rewritten) = packet.into_parts();
         flight.bytes = bytes;
         flight.to = End::Box(id);
-        if let Verdict::Refuse(why) = verdict {
+        if let BoxVerdict::Refuse(why) = verdict {
             let _ = self.end(now_ns, flight, why.into(), record);
             return None;
         }

@@ -33,7 +33,7 @@ impl PropertyKind {
 
 /// A property that doesn't hold, with the observation that contradicts it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Broken {
+pub struct Violation {
     /// The property, as a sentence that should be true: "nobody healthy is held dead". It is the failure's identity:
     /// shrinking accepts only a run that breaks the same property.
     pub property: String,
@@ -51,7 +51,7 @@ pub struct Broken {
     pub line: u32,
 }
 
-impl fmt::Display for Broken {
+impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} is broken: {}: {}", self.kind.as_str(), self.property, self.seen)
     }
@@ -77,7 +77,7 @@ pub(crate) struct Findings {
     /// Why the run must end: a process's main future, or a task that is not awaited, panicked.
     failure: Option<String>,
     /// The first property that was found broken.
-    broken: Option<Broken>,
+    broken: Option<Violation>,
     /// The checks that run after every instant.
     checks: Vec<Check>,
     /// Bytes that no packet may carry.
@@ -93,7 +93,7 @@ impl Findings {
     }
 
     /// A property was found broken; only the first one counts.
-    pub(crate) fn break_property(&mut self, broken: Broken) {
+    pub(crate) fn break_property(&mut self, broken: Violation) {
         self.broken.get_or_insert(broken);
     }
 
@@ -101,7 +101,7 @@ impl Findings {
         self.failure.take()
     }
 
-    pub(crate) fn take_broken(&mut self) -> Option<Broken> {
+    pub(crate) fn take_broken(&mut self) -> Option<Violation> {
         self.broken.take()
     }
 

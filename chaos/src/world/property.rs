@@ -10,14 +10,14 @@ use super::sim;
 use std::panic::Location;
 use std::time::Duration;
 
-pub use super::findings::{Broken, PropertyKind};
+pub use super::findings::{PropertyKind, Violation};
 
-impl Broken {
+impl Violation {
     #[track_caller]
-    fn new(kind: PropertyKind, property: &str, seen: impl Into<String>) -> Broken {
+    fn new(kind: PropertyKind, property: &str, seen: impl Into<String>) -> Violation {
         let place = Location::caller();
         let now_ns = sim::try_with(|sim| sim.now_ns()).unwrap_or(0);
-        Broken {
+        Violation {
             property: property.to_owned(),
             kind,
             seen: seen.into(),
@@ -30,19 +30,19 @@ impl Broken {
 
     /// A safety property that was found broken at this moment.
     #[track_caller]
-    pub fn safety(property: &str, seen: impl Into<String>) -> Broken {
-        Broken::new(PropertyKind::Safety, property, seen)
+    pub fn safety(property: &str, seen: impl Into<String>) -> Violation {
+        Violation::new(PropertyKind::Safety, property, seen)
     }
 
     /// A liveness property that was not reached in time.
     #[track_caller]
-    pub fn liveness(property: &str, seen: impl Into<String>) -> Broken {
-        Broken::new(PropertyKind::Liveness, property, seen)
+    pub fn liveness(property: &str, seen: impl Into<String>) -> Violation {
+        Violation::new(PropertyKind::Liveness, property, seen)
     }
 }
 
 /// Ends the run: a safety property was found broken. Only the first report of a run counts.
-pub fn fail(broken: Broken) {
+pub fn fail(broken: Violation) {
     sim::with(|sim| sim.break_property(broken));
 }
 
@@ -86,7 +86,7 @@ pub(crate) fn check_all() {
     }
     for check in &mut checks {
         if let Err(seen) = (check.check)() {
-            fail(Broken {
+            fail(Violation {
                 property: check.property.clone(),
                 kind: PropertyKind::Safety,
                 seen,

@@ -3,7 +3,7 @@
 //! A kernel and the wire don't know each other. A send is checked by the kernel, written and put on the way here; a
 //! packet that has reached a host is handed to the kernel's socket here, and its answers are sent.
 
-use super::findings::{Broken, PropertyKind};
+use super::findings::{PropertyKind, Violation};
 use super::sim::Sim;
 use crate::ids::{HostId, LOOPBACK};
 use crate::kernel::nics::Route;
@@ -52,7 +52,7 @@ impl Sim {
     /// Breaks the property of the first forbidden byte sequence found in `bytes`.
     pub(crate) fn check_forbidden(&mut self, host: Option<HostId>, bytes: &[u8], what: impl Fn() -> String) {
         let Some(forbidden) = self.findings.forbidden_in(bytes) else { return };
-        let broken = Broken {
+        let broken = Violation {
             property: forbidden.property.clone(),
             kind: PropertyKind::Safety,
             seen: format!("{} of {} bytes carries it", what(), bytes.len()),
@@ -65,7 +65,7 @@ impl Sim {
     }
 
     /// Ends the run: a property was found broken. Only the first report of a run counts.
-    pub(crate) fn break_property(&mut self, broken: Broken) {
+    pub(crate) fn break_property(&mut self, broken: Violation) {
         self.findings.break_property(broken);
         self.agenda.wake_driver();
     }

@@ -30,7 +30,7 @@ pub(crate) const CLOSING: &str = "drawn";
 
 /// The recordings that a reader requests of a run. None, unless set.
 #[derive(Debug, Clone, Default)]
-pub struct Watching {
+pub struct RecordingOptions {
     /// The number of last events to keep.
     pub last: usize,
     /// Describes the payloads in these events.
@@ -47,7 +47,7 @@ pub struct Watching {
 
 /// The recordings of a run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Sight {
+pub struct Recordings {
     /// The last events, as text.
     pub last: Vec<String>,
     /// The last log lines, as many as events are kept.
@@ -82,7 +82,7 @@ fn head(now_ns: u64, what: &str, place: &str) -> String {
 
 impl Watch {
     /// A watch for the requested recordings, if it is needed for any.
-    pub(crate) fn begin(wanted: &Watching) -> io::Result<Option<Watch>> {
+    pub(crate) fn begin(wanted: &RecordingOptions) -> io::Result<Option<Watch>> {
         if wanted.last == 0 && wanted.trace.is_none() {
             return Ok(None);
         }

@@ -1,6 +1,6 @@
 //! The boxes of these tests, each with few and simple rules.
 
-use chaos::middlebox::{Middlebox, Packet, Passage, Protocol, Refusal, Verdict};
+use chaos::middlebox::{BoxVerdict, Middlebox, Packet, Passage, Protocol, Refusal};
 use rand_core::Rng as _;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -33,10 +33,10 @@ impl Cone {
 }
 
 impl Middlebox for Cone {
-    fn outbound(&mut self, passage: &mut Passage<'_>, packet: &mut Packet) -> Verdict {
+    fn outbound(&mut self, passage: &mut Passage<'_>, packet: &mut Packet) -> BoxVerdict {
         let protocol = packet.protocol();
         if self.no_hairpin && passage.outer.contains(&packet.dst().ip()) {
-            return Verdict::Refuse(Refusal::Hairpin);
+            return BoxVerdict::Refuse(Refusal::Hairpin);
         }
         let port = *self.ports.entry((protocol, packet.src())).or_insert_with(|| {
             let drawn = || 1024 + (passage.rng.next_u32() % 60_000) as u16;
@@ -45,19 +45,19 @@ impl Middlebox for Cone {
         self.inner.insert((protocol, port), packet.src());
         self.contacts.insert((protocol, port, packet.dst()));
         packet.set_src(SocketAddr::new(passage.outer[0], port));
-        Verdict::Pass
+        BoxVerdict::Pass
     }
 
-    fn inbound(&mut self, _: &mut Passage<'_>, packet: &mut Packet) -> Verdict {
+    fn inbound(&mut self, _: &mut Passage<'_>, packet: &mut Packet) -> BoxVerdict {
         let (protocol, port) = (packet.protocol(), packet.dst().port());
         let Some(inner) = self.inner.get(&(protocol, port)) else {
-            return Verdict::Refuse(Refusal::NoMapping);
+            return BoxVerdict::Refuse(Refusal::NoMapping);
         };
         if self.restricted && !self.contacts.contains(&(protocol, port, packet.src())) {
-            return Verdict::Refuse(Refusal::Filtered);
+            return BoxVerdict::Refuse(Refusal::Filtered);
         }
         packet.set_dst(*inner);
-        Verdict::Pass
+        BoxVerdict::Pass
     }
 
     fn reboot(&mut self) {
@@ -74,15 +74,15 @@ impl Middlebox for Cone {
 pub(crate) struct Firewall(BTreeSet<(Protocol, SocketAddr, SocketAddr)>);
 
 impl Middlebox for Firewall {
-    fn outbound(&mut self, _: &mut Passage<'_>, packet: &mut Packet) -> Verdict {
+    fn outbound(&mut self, _: &mut Passage<'_>, packet: &mut Packet) -> BoxVerdict {
         self.0.insert((packet.protocol(), packet.src(), packet.dst()));
-        Verdict::Pass
+        BoxVerdict::Pass
     }
 
-    fn inbound(&mut self, _: &mut Passage<'_>, packet: &mut Packet) -> Verdict {
+    fn inbound(&mut self, _: &mut Passage<'_>, packet: &mut Packet) -> BoxVerdict {
         match self.0.contains(&(packet.protocol(), packet.dst(), packet.src())) {
-            true => Verdict::Pass,
-            false => Verdict::Refuse(Refusal::Filtered),
+            true => BoxVerdict::Pass,
+            false => BoxVerdict::Refuse(Refusal::Filtered),
         }
     }
 
@@ -106,13 +106,13 @@ impl Tap {
 }
 
 impl Middlebox for Tap {
-    fn outbound(&mut self, _: &mut Passage<'_>, _: &mut Packet) -> Verdict {
-        Verdict::Pass
+    fn outbound(&mut self, _: &mut Passage<'_>, _: &mut Packet) -> BoxVerdict {
+        BoxVerdict::Pass
     }
 
-    fn inbound(&mut self, _: &mut Passage<'_>, packet: &mut Packet) -> Verdict {
+    fn inbound(&mut self, _: &mut Passage<'_>, packet: &mut Packet) -> BoxVerdict {
         self.0.lock().unwrap().push(packet.clone());
-        Verdict::Pass
+        BoxVerdict::Pass
     }
 
     fn translates(&self, _: IpAddr) -> bool {

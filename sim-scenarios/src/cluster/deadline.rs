@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use chaos::property::Broken;
+use chaos::property::Violation;
 use chaos::world::World;
 
 /// How often the condition is checked.
@@ -38,10 +38,10 @@ impl Deadline {
     pub fn still_missing(
         &self,
         missing: Vec<String>,
-    ) -> impl Future<Output = Result<bool, Broken>> + Send + use<> {
+    ) -> impl Future<Output = Result<bool, Violation>> + Send + use<> {
         let over = (!missing.is_empty() && self.waited() >= self.limit).then(|| {
             let seen = format!("after {:?} still missing: {}", self.limit, missing.join("; "));
-            Broken::liveness(self.property, seen)
+            Violation::liveness(self.property, seen)
         });
         let world = self.world;
         async move {

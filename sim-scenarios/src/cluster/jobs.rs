@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use chaos::property::Broken;
+use chaos::property::Violation;
 use nurl::internals::compute::job::{JobError, SubmitOptions};
 use nurl::internals::node::Task;
 use nurl::rt::time;
@@ -29,13 +29,16 @@ impl<'a> Jobs<'a> {
     ///
     /// # Errors
     /// If the node refuses the job.
-    pub async fn submit(&mut self, from: &Peer, kind: &str, name: &str) -> Result<(), Broken> {
+    pub async fn submit(&mut self, from: &Peer, kind: &str, name: &str) -> Result<(), Violation> {
         let node = from.node(&self.cluster.world).await;
         let options = SubmitOptions { life: LIFE, ..SubmitOptions::default() };
         match node.submit(kind, name.as_bytes(), secret(name), options).await {
             Ok(task) => self.open.push((from.name.clone(), name.to_owned(), task)),
             Err(error) => {
-                return Err(Broken::safety("a node takes a job", format!("{} refused: {error}", from.name)));
+                return Err(Violation::safety(
+                    "a node takes a job",
+                    format!("{} refused: {error}", from.name),
+                ));
             }
         }
         Ok(())
@@ -45,14 +48,14 @@ impl<'a> Jobs<'a> {
     ///
     /// # Errors
     /// The property that broke.
-    pub async fn settle(&mut self, limit: Duration) -> Result<usize, Broken> {
+    pub async fn settle(&mut self, limit: Duration) -> Result<usize, Violation> {
         let count = self.open.len();
         for (name, outcome) in self.outcomes(limit).await? {
             match outcome {
                 Ok(result) if result == secret(&name) => {}
                 other => {
                     let seen = format!("{name} came back as {other:?}");
-                    return Err(Broken::safety("a job's result is its handler's", seen));
+                    return Err(Violation::safety("a job's result is its handler's", seen));
                 }
             }
         }
@@ -66,7 +69,7 @@ impl<'a> Jobs<'a> {
     pub async fn outcomes(
         &mut self,
         limit: Duration,
-    ) -> Result<Vec<(String, Result<Bytes, JobError>)>, Broken> {
+    ) -> Result<Vec<(String, Result<Bytes, JobError>)>, Violation> {
         let until = self.cluster.world.elapsed() + limit;
         let mut ends = Vec::new();
         let mut late = Vec::new();
@@ -84,6 +87,6 @@ impl<'a> Jobs<'a> {
             return Ok(ends);
         }
         let seen = format!("after {limit:?} no end of {}", late.join(", "));
-        Err(Broken::liveness("every job's handle resolves in time", seen))
+        Err(Violation::liveness("every job's handle resolves in time", seen))
     }
 }

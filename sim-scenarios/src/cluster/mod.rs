@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use chaos::net::Net;
 use chaos::plan::Targets;
-use chaos::property::Broken;
+use chaos::property::Violation;
 use chaos::world::World;
 use nurl::internals::membership::State;
 use nurl::internals::mesh::Ticket;
@@ -122,7 +122,7 @@ impl Cluster {
     ///
     /// # Errors
     /// Lists the observations still missing when `limit` of virtual time is over.
-    pub async fn converge(&self, limit: Duration) -> Result<(), Broken> {
+    pub async fn converge(&self, limit: Duration) -> Result<(), Violation> {
         let deadline = Deadline::new(self.world, MET, limit);
         while deadline.still_missing(self.missing().await).await? {}
         Ok(())
@@ -155,7 +155,7 @@ impl Cluster {
     ///
     /// # Errors
     /// The first property that a node breaks.
-    pub async fn inspect(&self) -> Result<(), Broken> {
+    pub async fn inspect(&self) -> Result<(), Violation> {
         for peer in self.running() {
             let Peer { name, role, host, .. } = peer;
             let inspected = checks::Inspected { name, role: *role, host: *host, witness: &self.witness };
@@ -216,12 +216,12 @@ impl Cluster {
     /// # Errors
     /// The given property, with the first wrong verdict.
     #[track_caller]
-    pub fn no_false_deaths(&self, property: &str, dead: &[Peer]) -> Result<(), Broken> {
+    pub fn no_false_deaths(&self, property: &str, dead: &[Peer]) -> Result<(), Violation> {
         let verdicts = self.witness.held_dead();
         match verdicts.iter().find(|(_, about)| dead.iter().all(|peer| peer.key != *about)) {
             None => Ok(()),
             Some((by, about)) => {
-                Err(Broken::safety(property, format!("{by} held {} dead", self.name_of(about))))
+                Err(Violation::safety(property, format!("{by} held {} dead", self.name_of(about))))
             }
         }
     }

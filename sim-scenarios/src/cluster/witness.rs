@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
-use chaos::property::{Broken, fail};
+use chaos::property::{Violation, fail};
 use chaos::sometimes;
 use chaos::world::{Host, World};
 use nurl::PublicKey;
@@ -129,7 +129,7 @@ impl Witness {
         by: &str,
         host: Host,
         members: &[MemberInfo],
-    ) -> Result<(), Broken> {
+    ) -> Result<(), Violation> {
         self.record().checks.check_silence(world, by, host, members)
     }
 

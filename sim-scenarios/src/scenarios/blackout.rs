@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use chaos::property::Broken;
-use chaos::scenario::{Held, Scenario, Trial, Verdict};
+use chaos::property::Violation;
+use chaos::scenario::{Passed, RunResult, Scenario, Trial};
 use chaos::world::World;
 
 use crate::cluster::{Cluster, secret, text};
@@ -47,7 +47,7 @@ const DEAD_FOR: Duration = Duration::from_millis(1_500);
 const BACK_WITHIN: Duration = Duration::from_secs(3);
 
 /// First a blackout of 1.5 s, then the end of the direct path.
-async fn run(trial: Trial) -> Verdict {
+async fn run(trial: Trial) -> RunResult {
     let world = trial.world;
     let stage = Stage::new(world).links(link_ms(10, 2));
     let cluster = stage.hub("hub").workers(2).meet(Duration::from_secs(30)).await?;
@@ -60,7 +60,7 @@ async fn run(trial: Trial) -> Verdict {
     let begun = world.elapsed();
     while !direct(sender.clone(), to.key).await {
         if world.elapsed() - begun > Duration::from_secs(5) {
-            return Err(Broken::liveness(DIRECT, "it is not after 5 s"));
+            return Err(Violation::liveness(DIRECT, "it is not after 5 s"));
         }
         world.sleep(Duration::from_millis(50)).await;
     }
@@ -101,7 +101,7 @@ async fn run(trial: Trial) -> Verdict {
     let before = rate(&arrived, world.elapsed());
     if before * 100 < FULL * 80 {
         let seen = format!("only {before} messages arrive in {SPAN:?}, of {FULL} sent");
-        return Err(Broken::liveness("a good direct path carries four fifths of what is sent", seen));
+        return Err(Violation::liveness("a good direct path carries four fifths of what is sent", seen));
     }
     let (a, b) = (from.host, to.host);
     world.partition(&[a], &[b]);
@@ -111,7 +111,7 @@ async fn run(trial: Trial) -> Verdict {
     wait_for_rate(&world, &arrived, cut).await?;
     while !direct(sender.clone(), to.key).await {
         if world.elapsed() - cut > Duration::from_secs(10) {
-            return Err(Broken::liveness(DIRECT, "it is not 10 s after the cut"));
+            return Err(Violation::liveness(DIRECT, "it is not 10 s after the cut"));
         }
         world.sleep(Duration::from_millis(50)).await;
     }
@@ -124,12 +124,12 @@ async fn run(trial: Trial) -> Verdict {
     while direct(sender.clone(), to.key).await {
         if world.elapsed() - cut > BACK_WITHIN {
             let seen = format!("{BACK_WITHIN:?} after the cut it counts as direct");
-            return Err(Broken::liveness("a dead path is given up", seen));
+            return Err(Violation::liveness("a dead path is given up", seen));
         }
         world.sleep(Duration::from_millis(50)).await;
     }
     let sent = sent.await.map_err(|error| error.to_string()).and_then(|sent| sent);
-    sent.map_err(|error| Broken::safety(ONCE, format!("a message failed: {error}")))?;
+    sent.map_err(|error| Violation::safety(ONCE, format!("a message failed: {error}")))?;
     world.sleep(Duration::from_secs(1)).await;
     let mut times = BTreeMap::new();
     for (_, number) in lock(&arrived).iter() {
@@ -137,11 +137,11 @@ async fn run(trial: Trial) -> Verdict {
     }
     if times.len() != MESSAGES as usize || times.values().any(|count| *count != 1) {
         let seen = format!("{} of {MESSAGES} messages arrived, not each once", times.len());
-        return Err(Broken::safety(ONCE, seen));
+        return Err(Violation::safety(ONCE, seen));
     }
     state += &format!("after the direct path's death: {}\n", describe_leg(&cluster).await);
     state += &format!("{} messages arrived once each\n", times.len());
-    Ok(Held { state, notes: format!("{before} messages in {SPAN:?} before, {FULL} sent\n") })
+    Ok(Passed { state, notes: format!("{before} messages in {SPAN:?} before, {FULL} sent\n") })
 }
 
 /// The sender's path to the receiver, and how often the sender has given the direct path up.
@@ -168,7 +168,7 @@ async fn wait_for_rate(
     world: &World,
     arrived: &Mutex<Vec<(Duration, u32)>>,
     cut: Duration,
-) -> Result<(), Broken> {
+) -> Result<(), Violation> {
     world.sleep((cut + SPAN).saturating_sub(world.elapsed())).await;
     loop {
         let took = world.elapsed() - cut;
@@ -178,7 +178,7 @@ async fn wait_for_rate(
         }
         if took > BACK_WITHIN {
             let seen = format!("{took:?} after the cut {now} messages arrive in {SPAN:?}, of {FULL} sent");
-            return Err(Broken::liveness(RATE, seen));
+            return Err(Violation::liveness(RATE, seen));
         }
         world.sleep(Duration::from_millis(50)).await;
     }

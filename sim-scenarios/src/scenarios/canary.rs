@@ -17,8 +17,8 @@ use std::time::Duration;
 
 use chaos::link::LinkConfig;
 use chaos::plan::{FaultKind, Targets};
-use chaos::property::{Broken, fail};
-use chaos::scenario::{Held, Knob, Purpose, Scenario, Trial, Turns, Verdict};
+use chaos::property::{Violation, fail};
+use chaos::scenario::{Knob, KnobKind, Passed, Purpose, RunResult, Scenario, Trial};
 use nurl::rt::net::{RecvMeta, Transmit, UdpSocket};
 use nurl::rt::{disk, time};
 
@@ -30,7 +30,7 @@ pub const SCENARIO: Scenario = Scenario {
         about: "letters to be filed",
         default: 800,
         least: 1,
-        turns: Turns::Work,
+        turns: KnobKind::Work,
     }],
     faults: &[
         FaultKind::Loss,
@@ -66,7 +66,7 @@ const SPAN: Duration = Duration::from_secs(60);
 const SETTLE: Duration = Duration::from_secs(60);
 
 /// Runs the scenario.
-async fn run(trial: Trial) -> Verdict {
+async fn run(trial: Trial) -> RunResult {
     let world = trial.world;
     world.link_default(LinkConfig { latency: Duration::from_millis(20), ..LinkConfig::default() });
     let clerk = world.host("clerk").addr("10.0.0.1");
@@ -74,14 +74,14 @@ async fn run(trial: Trial) -> Verdict {
     let letters = trial.knob("letters") as u32;
     let posted = clerk.run(post_letters(letters));
     let hit = Targets { hosts: vec![archive], spared: vec![clerk], ..Targets::default() };
-    trial.unleash(&hit, SPAN);
+    trial.start_faults(&hit, SPAN);
     world.sleep(SPAN).await;
     trial.heal().await;
     let posted = time::timeout(SETTLE, posted).await;
     if !matches!(posted, Ok(Ok(()))) {
-        return Err(Broken::liveness("every letter is filed", format!("not within {SETTLE:?}")));
+        return Err(Violation::liveness("every letter is filed", format!("not within {SETTLE:?}")));
     }
-    Ok(Held { state: format!("{letters} letters are filed\n"), notes: String::new() })
+    Ok(Passed { state: format!("{letters} letters are filed\n"), notes: String::new() })
 }
 
 /// A socket for letters, which are numbers.
@@ -136,7 +136,7 @@ async fn file_letters() {
             let times = file(letter).expect("a disk that nothing happens to");
             if times > 1 {
                 let seen = format!("letter {letter} was filed {times} times");
-                fail(Broken::safety("a letter is filed once", seen));
+                fail(Violation::safety("a letter is filed once", seen));
             }
         }
         post.send(letter, from);

@@ -14,8 +14,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use chaos::property::Broken;
-use chaos::scenario::{Held, Scenario, Trial, Verdict};
+use chaos::property::Violation;
+use chaos::scenario::{Passed, RunResult, Scenario, Trial};
 use chaos::world::{Host, World};
 use nurl::PublicKey;
 use nurl::internals::compute::job::options::MAX_HOPS;
@@ -99,7 +99,7 @@ fn workers() -> Vec<PublicKey> {
 }
 
 /// Runs a circle until the views agree.
-async fn run(trial: Trial) -> Verdict {
+async fn run(trial: Trial) -> RunResult {
     let world = trial.world;
     world.link_default(link_ms(5, 10));
     let agree = Duration::from_millis(2_000 + world.rng("agreement").next_u64() % 6_000);
@@ -111,7 +111,7 @@ async fn run(trial: Trial) -> Verdict {
     world.sleep(agree.saturating_sub(world.elapsed())).await;
     let circled = lock(&log).misrouted.values().sum::<u64>();
     if circled == 0 {
-        return Err(Broken::safety(CIRCLES, "no hops were used up"));
+        return Err(Violation::safety(CIRCLES, "no hops were used up"));
     }
     let deadline = Deadline::new(world, COMPLETE, COMPLETES);
     while deadline.still_missing(unfinished_jobs(&log)).await? {}
@@ -123,7 +123,7 @@ async fn run(trial: Trial) -> Verdict {
         let by: Vec<_> = by.iter().map(|number| format!("node {number}")).collect();
         state += &format!("job {job:02} ran at {}\n", by.join(", then "));
     }
-    Ok(Held { state, notes })
+    Ok(Passed { state, notes })
 }
 
 /// The jobs without a result.
@@ -196,7 +196,7 @@ fn run_and_send(jobs: &mut Jobs, socket: &UdpSocket, number: u8, log: &SharedLog
     let bound = counts.attempts * u64::from(MAX_HOPS);
     if forwarded > bound {
         let what = format!("{forwarded} forwards of {} attempts", counts.attempts);
-        chaos::property::fail(Broken::safety(HOPS, what));
+        chaos::property::fail(Violation::safety(HOPS, what));
     }
 }
 

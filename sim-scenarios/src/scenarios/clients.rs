@@ -12,8 +12,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use chaos::property::Broken;
-use chaos::scenario::{Held, Mark, Scenario, Trial, Verdict};
+use chaos::property::Violation;
+use chaos::scenario::{Mark, Passed, RunResult, Scenario, Trial};
 use chaos::sometimes;
 use chaos::world::{Host, World};
 use nurl::internals::compute::job::SubmitOptions;
@@ -70,7 +70,7 @@ const NOTHING_LEFT: &str = "of clients that are gone nothing is left at a worker
 const FULL: &str = "the workers' tables were full";
 
 /// Runs 200 clients at two workers.
-async fn run(trial: Trial) -> Verdict {
+async fn run(trial: Trial) -> RunResult {
     let world = trial.world;
     let cluster = Stage::new(world)
         .links(link_ms(18, 4))
@@ -90,24 +90,24 @@ async fn run(trial: Trial) -> Verdict {
     while deadline.still_missing(results.outstanding()).await? {}
     let (failed, slowest) = results.first_failure_and_slowest();
     if let Some(failed) = failed {
-        return Err(Broken::safety(EVERY_CLIENT, failed));
+        return Err(Violation::safety(EVERY_CLIENT, failed));
     }
     if slowest > SERVED {
         let refused = refused(world, &cluster).await;
         let seen = format!("one took {slowest:?}; {refused} found no room");
-        return Err(Broken::liveness(EVERY_CLIENT, seen));
+        return Err(Violation::liveness(EVERY_CLIENT, seen));
     }
     drop(machines);
 
     let evicted = evicted(world, &cluster).await;
     if evicted == 0 {
-        return Err(Broken::safety(FULL, "no table had to make room".to_owned()));
+        return Err(Violation::safety(FULL, "no table had to make room".to_owned()));
     }
     sometimes!(evicted > 0, "a full table made room for a client");
     let deadline = Deadline::new(world, NOTHING_LEFT, FORGOTTEN);
     while deadline.still_missing(remaining_state(world, &cluster).await).await? {}
     let state = format!("{} clients had their result\n{}", MACHINES * EACH, cluster.views().await);
-    Ok(Held { state, notes: format!("the slowest took {slowest:?}; {evicted} were evicted\n") })
+    Ok(Passed { state, notes: format!("the slowest took {slowest:?}; {evicted} were evicted\n") })
 }
 
 /// The outcomes of the clients that weren't killed.

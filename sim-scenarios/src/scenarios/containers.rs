@@ -11,8 +11,8 @@
 
 use std::time::Duration;
 
-use chaos::property::Broken;
-use chaos::scenario::{Held, Mark, Scenario, Trial, Verdict};
+use chaos::property::Violation;
+use chaos::scenario::{Mark, Passed, RunResult, Scenario, Trial};
 use chaos::world::{Host, World};
 use rand_core::Rng;
 
@@ -70,7 +70,7 @@ const BRIDGES: [(&str, &str); 3] =
 const LAB: [(&str, &str); 1] = [("lab0", "10.99.0.1")];
 
 /// Container interfaces, another interface, and a real move.
-async fn run(trial: Trial) -> Verdict {
+async fn run(trial: Trial) -> RunResult {
     let world = trial.world;
     let mut draws = world.rng("interfaces");
     let stage = Stage::new(world).links(link_ms(20, 5)).hub("hub");
@@ -102,7 +102,7 @@ async fn run(trial: Trial) -> Verdict {
         world.sleep(AFTERWARDS).await;
         let doubted = doubted_paths(&cluster).await;
         if !doubted.is_empty() {
-            return Err(Broken::safety(UNDOUBTED, doubted.join("; ")));
+            return Err(Violation::safety(UNDOUBTED, doubted.join("; ")));
         }
         world.sleep(CHANGE).await;
     }
@@ -112,17 +112,20 @@ async fn run(trial: Trial) -> Verdict {
     }
     let dropped = cluster.witness.hub_downs(&laptop) - downs;
     if dropped > 0 {
-        return Err(Broken::safety(CONNECTED, format!("{dropped} drops")));
+        return Err(Violation::safety(CONNECTED, format!("{dropped} drops")));
     }
     for other in &cluster.peers[1..] {
         for (from, to) in [(&laptop, other), (other, &laptop)] {
             let pause = traffic.longest_pause(from.key, to.key, since, world.elapsed());
             if pause > PAUSE {
                 let seen = format!("{pause:?} without a datagram from {} to {}", from.name, to.name);
-                return Err(Broken::liveness(STEADY, seen));
+                return Err(Violation::liveness(STEADY, seen));
             }
             if cluster.witness.demotions(from, to) > 0 {
-                return Err(Broken::safety(STEADY, format!("{} gave up its path to {}", from.name, to.name)));
+                return Err(Violation::safety(
+                    STEADY,
+                    format!("{} gave up its path to {}", from.name, to.name),
+                ));
             }
         }
     }
@@ -132,7 +135,7 @@ async fn run(trial: Trial) -> Verdict {
     world.sleep(SEEN).await;
     let dropped = cluster.witness.hub_downs(&laptop) - downs;
     if dropped == 0 {
-        return Err(Broken::liveness(SEEN_AT_ONCE, "it still stands"));
+        return Err(Violation::liveness(SEEN_AT_ONCE, "it still stands"));
     }
     world.sleep(BETWEEN).await;
     cluster.roam(&laptop, cellular);
@@ -149,7 +152,7 @@ async fn run(trial: Trial) -> Verdict {
         "bridges came and went: no drop, no doubt\nanother interface: no drop, direct\na move: seen at once\n{}",
         cluster.views().await
     );
-    Ok(Held { state, notes })
+    Ok(Passed { state, notes })
 }
 
 /// One of these interfaces, drawn, goes up or down.
@@ -175,7 +178,7 @@ async fn doubted_paths(cluster: &Cluster) -> Vec<String> {
 }
 
 /// Waits until each path of the laptop is direct.
-async fn wait_until_direct(world: World, cluster: &Cluster, limit: Duration) -> Result<(), Broken> {
+async fn wait_until_direct(world: World, cluster: &Cluster, limit: Duration) -> Result<(), Violation> {
     let deadline = Deadline::new(world, DIRECT, limit);
     while deadline.still_missing(doubted_paths(cluster).await).await? {}
     Ok(())

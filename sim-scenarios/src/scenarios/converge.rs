@@ -8,8 +8,8 @@
 use std::time::Duration;
 
 use chaos::link::{LinkConfig, Rate};
-use chaos::property::Broken;
-use chaos::scenario::{Held, Scenario, Trial, Verdict};
+use chaos::property::Violation;
+use chaos::scenario::{Passed, RunResult, Scenario, Trial};
 
 use crate::cluster::Jobs;
 use crate::stage::{Stage, link_ms};
@@ -56,7 +56,7 @@ pub(super) fn lossy_link(tcp_percent: u32) -> LinkConfig {
 }
 
 /// 30 % of UDP, 5 % of TCP: all properties are asserted.
-async fn run(trial: Trial) -> Verdict {
+async fn run(trial: Trial) -> RunResult {
     let world = trial.world;
     let cluster = Stage::new(world).links(lossy_link(5)).hub("hub").workers(NODES).meet(MEET).await?;
     let victim = &cluster.peers[VICTIM];
@@ -72,11 +72,11 @@ async fn run(trial: Trial) -> Verdict {
     cluster.no_false_deaths(HEALTHY, std::slice::from_ref(victim))?;
     let ran = cluster.witness.runs_per_job();
     if let Some(name) = names.iter().find(|name| !ran.contains_key(*name)) {
-        return Err(Broken::safety(RESULTS, format!("{name} has a result, but nobody ran it")));
+        return Err(Violation::safety(RESULTS, format!("{name} has a result, but nobody ran it")));
     }
     cluster.inspect().await?;
     let state = format!("{}{results} of {JOBS} jobs have their result\n", cluster.views().await);
     let moved = cluster.witness.runs().iter().filter(|ran| ran.by != victim.name).count();
     let twice = ran.values().map(|runs| runs - 1).sum::<usize>();
-    Ok(Held { state, notes: format!("{moved} runs on living nodes, {twice} beyond the first of a job\n") })
+    Ok(Passed { state, notes: format!("{moved} runs on living nodes, {twice} beyond the first of a job\n") })
 }

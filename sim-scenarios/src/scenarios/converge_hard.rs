@@ -5,7 +5,7 @@
 //! That is counted and shown; once the links are good again, all see each other alive.
 
 use chaos::link::LinkConfig;
-use chaos::scenario::{Held, Scenario, Trial, Verdict};
+use chaos::scenario::{Passed, RunResult, Scenario, Trial};
 use nurl::internals::membership::State;
 
 use super::converge::{LEARN, MEET, NODES, VICTIM, lossy_link};
@@ -20,7 +20,7 @@ pub const SCENARIO: Scenario = Scenario::new(
 );
 
 /// 30 % on both legs: all meet and learn of the death; false deaths are reported only.
-async fn run(trial: Trial) -> Verdict {
+async fn run(trial: Trial) -> RunResult {
     let world = trial.world;
     let cluster = Stage::new(world).links(lossy_link(30)).hub("hub").workers(NODES).start();
     let deadline = Deadline::new(world, "all find each other", MEET);
@@ -33,7 +33,7 @@ async fn run(trial: Trial) -> Verdict {
     cluster.converge(MEET).await?;
     let wrongly = cluster.witness.held_dead().iter().filter(|(_, about)| *about != victim.key).count();
     let notes = format!("healthy nodes held dead: {wrongly} times\n");
-    Ok(Held { state: cluster.views().await, notes })
+    Ok(Passed { state: cluster.views().await, notes })
 }
 
 /// The pairs of which one node doesn't know the other; the states that they hold may change from moment to

@@ -13,8 +13,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use chaos::property::Broken;
-use chaos::scenario::{Held, Mark, Scenario, Trial, Verdict};
+use chaos::property::Violation;
+use chaos::scenario::{Mark, Passed, RunResult, Scenario, Trial};
 use chaos::sometimes;
 use chaos::world::{Host, World};
 use nurl::internals::mesh::{MeshSecret, Ticket};
@@ -91,7 +91,7 @@ const REAPED: &str = "a hub forgets those who have gone";
 const THERE: &str = "the made-up keys are there";
 
 /// The life of such a mesh.
-async fn run(trial: Trial) -> Verdict {
+async fn run(trial: Trial) -> RunResult {
     let world = trial.world;
     let mut stage = Stage::new(world).links(link_ms(20, 0)).hub("hub").workers(STAY + WORKERS);
     for number in 0..CLIENTS {
@@ -129,12 +129,12 @@ async fn run(trial: Trial) -> Verdict {
     sometimes!(strangers.heard() > 0, "a newcomer was named nobody but strangers, and tried them");
     let named = cluster.hubs[0].stats().records;
     if named < STRANGERS {
-        return Err(Broken::safety(THERE, format!("the hub has {named} records")));
+        return Err(Violation::safety(THERE, format!("the hub has {named} records")));
     }
     strangers.host.crash();
     let refused = join_with_another_secret(world, &cluster).await;
     if !matches!(&refused, Err(Error::Refused(RefusedBy::Members))) {
-        return Err(Broken::safety(KEPT_OUT, format!("{refused:?}")));
+        return Err(Violation::safety(KEPT_OUT, format!("{refused:?}")));
     }
     cluster.converge(MEET).await?;
     let views = cluster.views().await;
@@ -146,7 +146,7 @@ async fn run(trial: Trial) -> Verdict {
     }
     let took = add_and_join(world, &mut cluster, "the last", ALONE, ALONE_AT_ONCE).await?;
     notes += &format!("alone after {took:?}\n");
-    Ok(Held { state: views, notes })
+    Ok(Passed { state: views, notes })
 }
 
 /// Adds a worker now. Returns how long it took to join.
@@ -156,7 +156,7 @@ async fn add_and_join(
     name: &str,
     bound: Duration,
     property: &'static str,
-) -> Result<Duration, Broken> {
+) -> Result<Duration, Violation> {
     let begun = world.elapsed();
     let peer: Peer = cluster.add(name, world.internet(), Role::Worker);
     wait_until_joined(world, &peer, begun, bound, property).await
@@ -169,18 +169,18 @@ async fn wait_until_joined(
     begun: Duration,
     bound: Duration,
     property: &'static str,
-) -> Result<Duration, Broken> {
+) -> Result<Duration, Violation> {
     let node = peer.node(&world).await;
     let left = (begun + bound).saturating_sub(world.elapsed());
     let joined = node.joined(left).await;
     joined.map_err(|error| {
-        Broken::liveness(property, format!("{}: not within {bound:?}: {error}", peer.name))
+        Violation::liveness(property, format!("{}: not within {bound:?}: {error}", peer.name))
     })?;
     Ok(world.elapsed() - begun)
 }
 
 /// Asks the hub for contacts several times, as a newcomer does: no list may have a killed node.
-async fn check_hub_names_none_of(world: World, cluster: &Cluster, killed: &[Peer]) -> Result<(), Broken> {
+async fn check_hub_names_none_of(world: World, cluster: &Cluster, killed: &[Peer]) -> Result<(), Violation> {
     let host = world.host("asker").addr("198.51.100.3");
     host.spawn(std::future::pending::<()>);
     let config = HubClientConfig {
@@ -213,7 +213,7 @@ async fn check_hub_names_none_of(world: World, cluster: &Cluster, killed: &[Peer
     host.crash();
     match killed.iter().find(|peer| named.contains(&peer.key)) {
         None => Ok(()),
-        Some(peer) => Err(Broken::safety(NAMES_THE_CONNECTED, format!("it named {}", peer.name))),
+        Some(peer) => Err(Violation::safety(NAMES_THE_CONNECTED, format!("it named {}", peer.name))),
     }
 }
 
@@ -245,7 +245,7 @@ struct Strangers {
 }
 
 impl Strangers {
-    async fn register(world: World, cluster: &Cluster) -> Result<Strangers, Broken> {
+    async fn register(world: World, cluster: &Cluster) -> Result<Strangers, Violation> {
         let host = world.host("strangers").addr("198.51.100.1");
         host.spawn(std::future::pending::<()>);
         let strangers = Strangers { host, heard: Arc::default() };

@@ -13,8 +13,8 @@
 
 use std::time::Duration;
 
-use chaos::property::Broken;
-use chaos::scenario::{Held, Knob, Mark, Scenario, Trial, Turns, Verdict};
+use chaos::property::Violation;
+use chaos::scenario::{Knob, KnobKind, Mark, Passed, RunResult, Scenario, Trial};
 use chaos::sometimes;
 use chaos::world::World;
 use nurl::internals::membership::State;
@@ -31,7 +31,7 @@ pub const SCENARIO: Scenario = Scenario {
         about: "nodes beside the one whose death is the measure",
         default: 20,
         least: 5,
-        turns: Turns::Hosts,
+        turns: KnobKind::Hosts,
     }],
     marks: &[
         Mark::new("a quarter died at one instant"),
@@ -116,7 +116,7 @@ impl MassDeath {
 }
 
 /// Some nodes are paused, one dies, many die.
-async fn run(trial: Trial) -> Verdict {
+async fn run(trial: Trial) -> RunResult {
     let (world, nodes) = (trial.world, trial.knob("nodes") as usize);
     let stage = Stage::new(world).links(link_ms(15, 10));
     let mass_death = MassDeath::of(&trial, nodes);
@@ -163,7 +163,7 @@ async fn run(trial: Trial) -> Verdict {
         "one death is known after {one:?}, {} after {many:?}, jobs took {took:?}\n",
         mass_death.count
     );
-    Ok(Held { state, notes })
+    Ok(Passed { state, notes })
 }
 
 /// How long it takes until all survivors hold all of `dead` dead.
@@ -173,7 +173,7 @@ async fn wait_until_known(
     property: &'static str,
     dead: &[Peer],
     limit: Duration,
-) -> Result<Duration, Broken> {
+) -> Result<Duration, Violation> {
     let deadline = Deadline::new(world, property, limit);
     while deadline.still_missing(without_the_verdicts(cluster, dead).await).await? {}
     Ok(deadline.waited())

@@ -14,8 +14,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use chaos::link::{LinkConfig, Rate};
-use chaos::property::{Broken, fail};
-use chaos::scenario::{Held, Mark, Scenario, Trial, Verdict};
+use chaos::property::{Violation, fail};
+use chaos::scenario::{Mark, Passed, RunResult, Scenario, Trial};
 use chaos::sometimes;
 use chaos::world::World;
 use nurl::internals::node::NodeEvent;
@@ -69,7 +69,7 @@ struct Observations {
 type SharedObservations = Arc<Mutex<Observations>>;
 
 /// One move, out of a slow network into a fast one.
-async fn run(trial: Trial) -> Verdict {
+async fn run(trial: Trial) -> RunResult {
     let world = trial.world;
     let mut draws = world.rng("links");
     let millis = |draw: u64, least: u64, most: u64| Duration::from_millis(least + draw % (most - least + 1));
@@ -112,7 +112,7 @@ async fn run(trial: Trial) -> Verdict {
 
     let copies = world.stats().packets_duplicated;
     if copies == 0 {
-        return Err(Broken::safety(COPIES, "there was none"));
+        return Err(Violation::safety(COPIES, "there was none"));
     }
     let observed = lock(&log);
     sometimes!(observed.overtaken > 0, "a datagram came late from where its sender had left");
@@ -124,7 +124,7 @@ async fn run(trial: Trial) -> Verdict {
     let left: Vec<_> = observed.left.iter().map(name).collect();
     let now = observed.address.as_ref().map_or_else(|| "nowhere".to_owned(), name);
     let state = format!("the desk sends to {now}, and has left {}\n", left.join(", "));
-    Ok(Held { state, notes })
+    Ok(Passed { state, notes })
 }
 
 /// Describes each direction in which the two have no direct path.
@@ -148,7 +148,10 @@ async fn follow_path(world: World, cluster: &Cluster, log: &SharedObservations, 
             let mut observed = lock(&log);
             let now = addr.ip();
             if observed.left.contains(&now) {
-                fail(Broken::safety(FORWARD, format!("the desk sends to {now} again, which the phone left")));
+                fail(Violation::safety(
+                    FORWARD,
+                    format!("the desk sends to {now} again, which the phone left"),
+                ));
             }
             if let Some(old) = observed.address.replace(now).filter(|old| *old != now) {
                 observed.left.insert(old);
@@ -165,7 +168,7 @@ async fn receive(world: World, log: &SharedObservations, at: &Peer, is_desk: boo
                 let number = text(&datagram.body).parse().expect("a datagram is a number");
                 let mut observed = lock(&log);
                 if !observed.given.insert((name.clone(), number)) {
-                    fail(Broken::safety(ONCE, format!("datagram {number} came again")));
+                    fail(Violation::safety(ONCE, format!("datagram {number} came again")));
                 }
                 if is_desk {
                     // Further behind than duplicates and jitter explain: it came from the old place.

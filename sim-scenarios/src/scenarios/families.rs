@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use chaos::link::{LinkConfig, Rate};
 use chaos::net::Net;
-use chaos::property::Broken;
-use chaos::scenario::{Held, Mark, Scenario, Trial, Verdict};
+use chaos::property::Violation;
+use chaos::scenario::{Mark, Passed, RunResult, Scenario, Trial};
 use chaos::sometimes;
 use chaos::world::World;
 use rand_core::Rng as _;
@@ -105,7 +105,7 @@ fn hosts() -> Vec<PlannedHost> {
 }
 
 /// First with all addresses, then without the phone's IPv6, then with it again.
-async fn run(trial: Trial) -> Verdict {
+async fn run(trial: Trial) -> RunResult {
     let world = trial.world;
     let loss = world.rng("loss").next_u64() % (WORST_LOSS + 1);
     let mut hosts = hosts();
@@ -133,7 +133,7 @@ async fn run(trial: Trial) -> Verdict {
         "{loss} % lost; all as it can be {first:?} after they had met, {without:?} after a phone lost its IPv6, \
          {again:?} after it had it back\n"
     );
-    Ok(Held { state, notes })
+    Ok(Passed { state, notes })
 }
 
 /// The mesh. IPv6-only hosts lose their IPv4 address before any node runs.
@@ -174,7 +174,7 @@ async fn wait_until_settled(
     world: World,
     cluster: &Cluster,
     hosts: &[PlannedHost],
-) -> Result<Duration, Broken> {
+) -> Result<Duration, Violation> {
     let deadline = Deadline::new(world, ORACLE, SETTLES);
     while deadline.still_missing(wrong_paths(cluster, hosts).await).await? {}
     Ok(deadline.waited())

@@ -8,8 +8,8 @@
 
 use std::time::Duration;
 
-use chaos::property::Broken;
-use chaos::scenario::{Held, Scenario, Trial, Verdict};
+use chaos::property::Violation;
+use chaos::scenario::{Passed, RunResult, Scenario, Trial};
 use chaos::world::Host;
 use nurl::internals::membership::State;
 
@@ -41,7 +41,7 @@ const TOGETHER: &str = "who hears most others isn't isolated";
 const GONE: &str = "who is heard by nobody is held dead";
 
 /// First a cut between two nodes, then one around one of them.
-async fn run(trial: Trial) -> Verdict {
+async fn run(trial: Trial) -> RunResult {
     let world = trial.world;
     let stage = Stage::new(world).links(link_ms(15, 10));
     let cluster = stage.hub("hub").workers(NODES).meet(MEET).await?;
@@ -58,7 +58,7 @@ async fn run(trial: Trial) -> Verdict {
     world.sleep(CUT).await;
     let times = accused() - before;
     if times > 0 {
-        return Err(Broken::safety(BETWEEN, format!("somebody was suspected or held dead {times} times")));
+        return Err(Violation::safety(BETWEEN, format!("somebody was suspected or held dead {times} times")));
     }
     cluster.inspect().await?;
 
@@ -77,8 +77,8 @@ async fn run(trial: Trial) -> Verdict {
         }
     }
     if let Some(peer) = others.iter().find(|peer| cluster.witness.was_isolated(peer)) {
-        return Err(Broken::safety(TOGETHER, format!("{} took itself for isolated", peer.name)));
+        return Err(Violation::safety(TOGETHER, format!("{} took itself for isolated", peer.name)));
     }
     let notes = format!("held dead after {:?}\n", deadline.waited());
-    Ok(Held { state: "nobody was suspected while others heard both\n".to_owned(), notes })
+    Ok(Passed { state: "nobody was suspected while others heard both\n".to_owned(), notes })
 }

@@ -11,8 +11,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use chaos::link::{LinkConfig, Rate};
-use chaos::property::Broken;
-use chaos::scenario::{Held, Knob, Scenario, Trial, Turns, Verdict};
+use chaos::property::Violation;
+use chaos::scenario::{Knob, KnobKind, Passed, RunResult, Scenario, Trial};
 use chaos::world::World;
 use nurl::internals::node::Role;
 
@@ -27,14 +27,14 @@ pub const SCENARIO: Scenario = Scenario {
             about: "nodes that write and leave",
             default: 6,
             least: 1,
-            turns: Turns::Hosts,
+            turns: KnobKind::Hosts,
         },
         Knob {
             name: "writes",
             about: "keys that each of them writes",
             default: 12,
             least: 1,
-            turns: Turns::Work,
+            turns: KnobKind::Work,
         },
     ],
     ..Scenario::new(
@@ -54,7 +54,7 @@ const MEET: Duration = Duration::from_secs(60);
 const AGREE: Duration = Duration::from_secs(90);
 
 /// Runs the scenario.
-async fn run(trial: Trial) -> Verdict {
+async fn run(trial: Trial) -> RunResult {
     let world = trial.world;
     let leavers = trial.knob("leavers") as usize;
     let mut stage = Stage::new(world)
@@ -83,13 +83,13 @@ async fn run(trial: Trial) -> Verdict {
     if missing.len() > lost {
         let seen =
             format!("{} of {} keys, said to be lost {lost}: {missing:?}", missing.len(), acknowledged.len());
-        return Err(Broken::safety(HELD, seen));
+        return Err(Violation::safety(HELD, seen));
     }
     let deadline = Deadline::new(world, "replicas that can talk agree", AGREE);
     while deadline.still_missing(differing_copies(world, stay, &acknowledged).await).await? {}
     cluster.inspect().await?;
     let state = format!("what {leavers} nodes wrote before they left is held by others, in equal copies\n");
-    Ok(Held { state, notes: format!("{} writes were acknowledged\n", acknowledged.len()) })
+    Ok(Passed { state, notes: format!("{} writes were acknowledged\n", acknowledged.len()) })
 }
 
 /// Writes all keys, and leaves after the last answer. Returns the acknowledged keys, and the number of writes

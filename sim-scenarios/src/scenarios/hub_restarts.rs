@@ -12,8 +12,8 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use chaos::property::Broken;
-use chaos::scenario::{Held, Mark, Scenario, Trial, Verdict};
+use chaos::property::Violation;
+use chaos::scenario::{Mark, Passed, RunResult, Scenario, Trial};
 use chaos::sometimes;
 use chaos::world::World;
 use nurl::Node;
@@ -71,7 +71,7 @@ const HEALTHY: &str = "nobody healthy is held dead";
 const NEEDED: &str = "without a hub nothing is relayed, and nobody is met";
 
 /// Restarts the hub once.
-async fn run(trial: Trial) -> Verdict {
+async fn run(trial: Trial) -> RunResult {
     let world = trial.world;
     let mut stage = Stage::new(world).links(link_ms(15, 5)).hub("hub").workers(OPEN);
     for name in ["home 1", "home 2"] {
@@ -95,7 +95,7 @@ async fn run(trial: Trial) -> Verdict {
     let met = cluster.view(&newcomer).await.len();
     if passed + met > 0 {
         let seen = format!("{passed} datagrams passed, the newcomer met {met}");
-        return Err(Broken::safety(NEEDED, seen));
+        return Err(Violation::safety(NEEDED, seen));
     }
 
     hub.restart();
@@ -119,7 +119,7 @@ async fn run(trial: Trial) -> Verdict {
         let pause = traffic.longest_pause(from.key, to.key, gone, registered);
         if from.key != to.key && pause > PAUSE {
             let seen = format!("{pause:?} without a datagram from {} to {}", from.name, to.name);
-            return Err(Broken::liveness(UNTOUCHED, seen));
+            return Err(Violation::liveness(UNTOUCHED, seen));
         }
     }
     cluster.no_false_deaths(HEALTHY, &[])?;
@@ -135,7 +135,7 @@ async fn run(trial: Trial) -> Verdict {
         let given_up = cluster.witness.demotions(from, to);
         state += &format!("{} to {}: {leg}, given up {given_up} times\n", from.name, to.name);
     }
-    Ok(Held { state: state + &cluster.views().await, notes })
+    Ok(Passed { state: state + &cluster.views().await, notes })
 }
 
 /// The nodes that have received a broadcast, by name.
@@ -158,10 +158,10 @@ async fn join_group_and_listen(world: World, cluster: &Cluster) -> Receivers {
 }
 
 /// Sends a few broadcasts: one may be lost, and its key has to be asked for first.
-async fn broadcast(world: World, node: &Node) -> Result<(), Broken> {
+async fn broadcast(world: World, node: &Node) -> Result<(), Violation> {
     for _ in 0..3 {
         let sent = node.broadcast(GROUP, secret("news")).await;
-        sent.map_err(|error| Broken::safety(HEARD, format!("a broadcast was refused: {error}")))?;
+        sent.map_err(|error| Violation::safety(HEARD, format!("a broadcast was refused: {error}")))?;
         world.sleep(EVERY).await;
     }
     Ok(())

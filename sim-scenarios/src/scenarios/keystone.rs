@@ -17,8 +17,8 @@ use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Bytes;
-use chaos::property::Broken;
-use chaos::scenario::{Held, Knob, Mark, Scenario, Trial, Turns, Verdict};
+use chaos::property::Violation;
+use chaos::scenario::{Knob, KnobKind, Mark, Passed, RunResult, Scenario, Trial};
 use chaos::sometimes;
 use chaos::world::Host;
 use nurl::internals::node::Role;
@@ -30,7 +30,7 @@ use crate::stage::{Stage, link_ms};
 
 /// The scenario.
 pub const SCENARIO: Scenario = Scenario {
-    knobs: &[Knob { name: "jobs", about: "jobs of each act", default: 12, least: 1, turns: Turns::Work }],
+    knobs: &[Knob { name: "jobs", about: "jobs of each act", default: 12, least: 1, turns: KnobKind::Work }],
     marks: &[
         Mark::new("a job was forwarded"),
         Mark::new("a job ran on the far side when the line was cut"),
@@ -78,7 +78,7 @@ const BEGUN: Duration = Duration::from_millis(300);
 const TRICKLE: Duration = Duration::from_millis(60);
 
 /// Runs the four acts in one world.
-async fn run(trial: Trial) -> Verdict {
+async fn run(trial: Trial) -> RunResult {
     let world = trial.world;
     let far = |_, payload: Bytes| async move { Ok(payload) };
     let stage = Stage::new(world).links(link_ms(20, 10)).hub("hub").workers(NODES);
@@ -97,11 +97,11 @@ async fn run(trial: Trial) -> Verdict {
     sometimes!(twice > 0, "a job ran twice and its handle resolved once");
     cluster.inspect().await?;
     let notes = format!("{twice} runs beyond the first of a job\n");
-    Ok(Held { state: text + &cluster.views().await, notes })
+    Ok(Passed { state: text + &cluster.views().await, notes })
 }
 
 /// Cuts the network while jobs are in flight or running, for a short time and for a long one.
-async fn partition_twice(trial: &Trial, cluster: &Cluster) -> Result<String, Broken> {
+async fn partition_twice(trial: &Trial, cluster: &Cluster) -> Result<String, Violation> {
     let world = trial.world;
     let (from, far_peers) = (&cluster.peers[0], &cluster.peers[FAR..NODES]);
     let near: Vec<Host> =
@@ -115,7 +115,7 @@ async fn partition_twice(trial: &Trial, cluster: &Cluster) -> Result<String, Bro
     across.submit(from, "far", "across").await?;
     let mut result = pin!(across.settle(SHORT + TAKE_OVER));
     if let Ok(result) = time::timeout(SHORT, result.as_mut()).await {
-        return Err(Broken::safety(CROSSES, format!("a job for the far half has ended: {result:?}")));
+        return Err(Violation::safety(CROSSES, format!("a job for the far half has ended: {result:?}")));
     }
     world.heal();
     text += &format!("short partition: {} handles resolved once\n", jobs.settle(TAKE_OVER).await?);
@@ -137,7 +137,7 @@ async fn partition_twice(trial: &Trial, cluster: &Cluster) -> Result<String, Bro
     while deadline.still_missing(alive_beyond(cluster).await).await? {}
     let mut result = pin!(beyond.settle(INFEASIBLE + LEARN + TAKE_OVER));
     if let Ok(result) = time::timeout(INFEASIBLE, result.as_mut()).await {
-        return Err(Broken::safety(CROSSES, format!("a job for the far half has ended: {result:?}")));
+        return Err(Violation::safety(CROSSES, format!("a job for the far half has ended: {result:?}")));
     }
     world.heal();
     cluster.converge(LEARN).await?;
@@ -160,7 +160,7 @@ async fn alive_beyond(cluster: &Cluster) -> Vec<String> {
 }
 
 /// Kills the node that runs most of the jobs.
-async fn kill_busiest(trial: &Trial, cluster: &Cluster, text: &mut String) -> Result<Peer, Broken> {
+async fn kill_busiest(trial: &Trial, cluster: &Cluster, text: &mut String) -> Result<Peer, Violation> {
     let mut jobs = submit_jobs(trial, cluster, &cluster.peers[0], "death").await?;
     let busiest =
         cluster.peers[1..].iter().max_by_key(|peer| (cluster.witness.running(&peer.name), peer.key));
@@ -182,7 +182,7 @@ async fn change_ring(
     cluster: &mut Cluster,
     back: &Peer,
     text: &mut String,
-) -> Result<(), Broken> {
+) -> Result<(), Violation> {
     let world = trial.world;
     let leaver = cluster.peers[1..NODES].iter().find(|peer| peer.key != back.key).cloned();
     let leaver = leaver.expect("there are six nodes");
@@ -216,7 +216,7 @@ async fn submit_jobs<'a>(
     cluster: &'a Cluster,
     from: &Peer,
     act: &str,
-) -> Result<Jobs<'a>, Broken> {
+) -> Result<Jobs<'a>, Violation> {
     let mut jobs = Jobs::new(cluster);
     for number in 0..trial.knob("jobs") {
         jobs.submit(from, "slow", &format!("{act} {number:02}")).await?;

@@ -15,8 +15,8 @@
 use std::time::Duration;
 
 use chaos::link::LinkConfig;
-use chaos::property::Broken;
-use chaos::scenario::{Held, Scenario, Trial, Verdict};
+use chaos::property::Violation;
+use chaos::scenario::{Passed, RunResult, Scenario, Trial};
 use nurl::internals::membership::State;
 
 use crate::cluster::Deadline;
@@ -55,7 +55,7 @@ const SELDOM: &str = "a node that is slow itself accuses seldom";
 const REFUTES: &str = "who answers late is held dead by nobody";
 
 /// A full link, which is good in the end.
-async fn run(trial: Trial) -> Verdict {
+async fn run(trial: Trial) -> RunResult {
     let world = trial.world;
     let good = link_ms(15, 10);
     let slow = LinkConfig { latency: good.latency + SLOW, ..good.clone() };
@@ -86,7 +86,7 @@ async fn run(trial: Trial) -> Verdict {
     let times = accused() - before;
     if times > ACCUSATIONS {
         let seen = format!("{} accused {times} times in {WATCHED:?}, {ACCUSATIONS} at most", laggard.name);
-        return Err(Broken::safety(SELDOM, seen));
+        return Err(Violation::safety(SELDOM, seen));
     }
     cluster.no_false_deaths(REFUTES, &[])?;
     cluster.inspect().await?;
@@ -96,5 +96,5 @@ async fn run(trial: Trial) -> Verdict {
     }
     cluster.converge(BACK).await?;
     let notes = format!("found everybody after {found:?}; accused {times} times in {WATCHED:?}\n");
-    Ok(Held { state: cluster.views().await, notes })
+    Ok(Passed { state: cluster.views().await, notes })
 }

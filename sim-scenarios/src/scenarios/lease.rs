@@ -11,8 +11,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use chaos::property::Broken;
-use chaos::scenario::{Held, Mark, Scenario, Trial, Verdict};
+use chaos::property::Violation;
+use chaos::scenario::{Mark, Passed, RunResult, Scenario, Trial};
 use chaos::sometimes;
 use nurl::PublicKey;
 use nurl::internals::compute::lease::{Admission, Config, LeaseError, Outcome, Recovered, Resource};
@@ -55,7 +55,7 @@ const SUM: &[u8] = b"sum";
 #[derive(Default)]
 struct LeaseLog {
     /// The result of the last boot's process, once it has finished.
-    end: Option<Result<u64, Broken>>,
+    end: Option<Result<u64, Violation>>,
     /// Number of outcomes that an earlier process had recorded.
     recorded: usize,
     /// By task: the process that made its effect, as that process or a later one read it from the disk.
@@ -63,7 +63,7 @@ struct LeaseLog {
 }
 
 /// Runs the resource through its kills.
-async fn run(trial: Trial) -> Verdict {
+async fn run(trial: Trial) -> RunResult {
     let world = trial.world;
     let host = world.host("resource").addr("10.0.0.1");
     let seen = Arc::new(Mutex::new(LeaseLog::default()));
@@ -87,12 +87,13 @@ async fn run(trial: Trial) -> Verdict {
     }
     world.sleep(Duration::from_secs(10)).await;
     let seen = lock(&seen);
-    let unfinished = || Broken::liveness("the resource comes to its end once it is left alone", "it did not");
+    let unfinished =
+        || Violation::liveness("the resource comes to its end once it is left alone", "it did not");
     let sum = seen.end.clone().ok_or_else(unfinished)??;
     let expected: u64 = (0..TASKS).map(u64::from).sum();
     if sum != expected {
         let seen = format!("the effects add up to {sum}, once each they are {expected}");
-        return Err(Broken::safety("an effect is made once", seen));
+        return Err(Violation::safety("an effect is made once", seen));
     }
     let mut state =
         format!("{TASKS} effects happened once each across {KILLS} kills; a lower token is fenced\n");
@@ -104,7 +105,7 @@ async fn run(trial: Trial) -> Verdict {
         "{} outcomes were given again, {} sectors were lost\n",
         seen.recorded, stats.disk_sectors_lost
     );
-    Ok(Held { state, notes })
+    Ok(Passed { state, notes })
 }
 
 /// Whether an outcome is the known one of a task; after a crash the first outcome read becomes the known one.
@@ -114,7 +115,7 @@ fn is_known_outcome(log: &Mutex<LeaseLog>, task: u8, outcome: &[u8]) -> bool {
 }
 
 /// Takes every task from the first to the last, in the host's `boot`-th process. `Ok(Some)` is the final verdict.
-async fn serve(boot: u8, log: &Mutex<LeaseLog>) -> Result<Option<Result<u64, Broken>>, LeaseError> {
+async fn serve(boot: u8, log: &Mutex<LeaseLog>) -> Result<Option<Result<u64, Violation>>, LeaseError> {
     let folder = Path::new("/data");
     if disk::create_dir_all(folder).is_err() {
         return Ok(None);
@@ -137,7 +138,7 @@ async fn serve(boot: u8, log: &Mutex<LeaseLog>) -> Result<Option<Result<u64, Bro
                 let first = *lock(log).made.entry(number).or_insert(boot);
                 if first != boot {
                     let seen = format!("task {number} was made by process {first}, and again by {boot}");
-                    return Ok(Some(Err(Broken::safety("an effect is made once", seen))));
+                    return Ok(Some(Err(Violation::safety("an effect is made once", seen))));
                 }
             }
             Admission::Recorded(Outcome::Done(outcome)) if is_known_outcome(log, number, &outcome) => {
@@ -146,7 +147,7 @@ async fn serve(boot: u8, log: &Mutex<LeaseLog>) -> Result<Option<Result<u64, Bro
             }
             other => {
                 let seen = format!("task {number} was answered with {other:?}");
-                return Ok(Some(Err(Broken::safety("an outcome never changes", seen))));
+                return Ok(Some(Err(Violation::safety("an outcome never changes", seen))));
             }
         }
         time::sleep(Duration::from_millis(20)).await;
@@ -154,7 +155,7 @@ async fn serve(boot: u8, log: &Mutex<LeaseLog>) -> Result<Option<Result<u64, Bro
     let late = resource.admit(time::unix_now(), KEY, token(0), &[0xff; 16], LIFE)?;
     if !matches!(late, Admission::Fenced { .. }) {
         let seen = format!("a token below the last one was answered with {late:?}");
-        return Ok(Some(Err(Broken::safety("a token below the last one is fenced", seen))));
+        return Ok(Some(Err(Violation::safety("a token below the last one is fenced", seen))));
     }
     let sum = store.effect(SUM)?.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_le_bytes);
     Ok(Some(Ok(sum)))

@@ -15,7 +15,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use chaos::scenario::{Held, Mark, Scenario, Trial, Verdict};
+use chaos::scenario::{Mark, Passed, RunResult, Scenario, Trial};
 use chaos::sometimes;
 use nurl::PublicKey;
 use nurl::internals::membership::State;
@@ -54,7 +54,7 @@ const REFUTES: &str = "a suspect refutes by a higher incarnation";
 const GONE: &str = "who is silent for good is held dead, also by one alone";
 
 /// A pause, then a stop without end.
-async fn run(trial: Trial) -> Verdict {
+async fn run(trial: Trial) -> RunResult {
     let world = trial.world;
     let stage = Stage::new(world).links(link_ms(15, 10));
     let cluster = stage.hub("hub").workers(NODES).meet(MEET).await?;
@@ -95,7 +95,7 @@ async fn run(trial: Trial) -> Verdict {
         "after the pause:\n{paused}without an end:\n{}",
         views_with_refutations(&cluster, &cluster.peers[..1], &before).await
     );
-    Ok(Held { state, notes })
+    Ok(Passed { state, notes })
 }
 
 /// The views of `peers`, one line each, with every member's refutations since `before`.

@@ -19,8 +19,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use chaos::middlebox::{self, Middlebox, Packet, Passage, Refusal};
-use chaos::property::Broken;
-use chaos::scenario::{Held, Mark, Scenario, Trial, Verdict};
+use chaos::property::Violation;
+use chaos::scenario::{Mark, Passed, RunResult, Scenario, Trial};
 use chaos::sometimes;
 use chaos::world::World;
 use rand_core::Rng as _;
@@ -121,13 +121,13 @@ impl CountingNat {
 }
 
 impl Middlebox for CountingNat {
-    fn outbound(&mut self, passage: &mut Passage<'_>, packet: &mut Packet) -> middlebox::Verdict {
+    fn outbound(&mut self, passage: &mut Passage<'_>, packet: &mut Packet) -> middlebox::BoxVerdict {
         self.nat().outbound(passage, packet)
     }
 
-    fn inbound(&mut self, passage: &mut Passage<'_>, packet: &mut Packet) -> middlebox::Verdict {
+    fn inbound(&mut self, passage: &mut Passage<'_>, packet: &mut Packet) -> middlebox::BoxVerdict {
         let verdict = self.nat().inbound(passage, packet);
-        if let middlebox::Verdict::Refuse(Refusal::NoMapping | Refusal::Filtered) = verdict {
+        if let middlebox::BoxVerdict::Refuse(Refusal::NoMapping | Refusal::Filtered) = verdict {
             self.refused.fetch_add(1, Ordering::Relaxed);
         }
         verdict
@@ -179,13 +179,13 @@ struct AfterSilence {
 }
 
 /// Silence, one side alone, and then steady traffic.
-async fn run(trial: Trial) -> Verdict {
+async fn run(trial: Trial) -> RunResult {
     let world = trial.world;
     let (cluster, pairs) = start(world);
     cluster.converge(MEET).await?;
     for pair in &pairs {
         let begun = pair.a.node(&world).await.connect(pair.b.key).await;
-        begun.map_err(|error| Broken::safety(DIRECT, error.to_string()))?;
+        begun.map_err(|error| Violation::safety(DIRECT, error.to_string()))?;
     }
     wait_until_direct(world, &cluster, &pairs, MEET).await?;
 
@@ -199,7 +199,7 @@ async fn run(trial: Trial) -> Verdict {
             "an idle mapping ended before its keepalive"
         );
         if pair.life == MappingLife::Long && given_up > 0 {
-            return Err(Broken::safety(
+            return Err(Violation::safety(
                 HELD,
                 format!("it was given up {given_up} times in {IDLE:?} of silence"),
             ));
@@ -221,7 +221,7 @@ async fn run(trial: Trial) -> Verdict {
         let pause = traffic.longest_pause(from.key, to.key, since, world.elapsed());
         if pause > RESUMES {
             let seen = format!("{pause:?} without a datagram from {} to {}", from.name, to.name);
-            return Err(Broken::liveness(STEADY, seen));
+            return Err(Violation::liveness(STEADY, seen));
         }
     }
     wait_until_direct(world, &cluster, &pairs, DIRECT_AGAIN).await?;
@@ -236,11 +236,14 @@ async fn run(trial: Trial) -> Verdict {
     for (((pair, silence), took), ended) in pairs.iter().zip(silences).zip(took).zip(ended) {
         let (life, refused) = (pair.life, pair.refused() - silence.refused_before);
         if life == MappingLife::ForAWhile && refused == 0 {
-            return Err(Broken::safety(EXPIRED, "nothing was refused"));
+            return Err(Violation::safety(EXPIRED, "nothing was refused"));
         }
         let ended = ended - silence.given_up;
         if life == MappingLife::Long && ended > 0 {
-            return Err(Broken::safety(HELD, format!("it was given up {ended} times once they spoke again")));
+            return Err(Violation::safety(
+                HELD,
+                format!("it was given up {ended} times once they spoke again"),
+            ));
         }
         sometimes!(life == MappingLife::ForAWhile && ended > 0, "a carrier's lifetime ended a path in use");
         let is = |times| if times > 0 { "given up" } else { "held" };
@@ -255,7 +258,7 @@ async fn run(trial: Trial) -> Verdict {
             silence.given_up
         );
     }
-    Ok(Held { state, notes })
+    Ok(Passed { state, notes })
 }
 
 /// A pair of clients for each kind of box, and a server, since a mesh needs a member.
@@ -288,7 +291,7 @@ fn start(world: World) -> (Cluster, Vec<Pair>) {
 }
 
 /// One client of each pair sends after the silence. Returns how long the first datagram of each took to arrive.
-async fn speak_alone(world: World, traffic: &Traffic, pairs: &[Pair]) -> Result<Vec<Duration>, Broken> {
+async fn speak_alone(world: World, traffic: &Traffic, pairs: &[Pair]) -> Result<Vec<Duration>, Violation> {
     let since = world.elapsed();
     for pair in pairs {
         traffic.speak(world, &pair.a, vec![pair.b.key], EVERY).await;
@@ -301,7 +304,7 @@ async fn speak_alone(world: World, traffic: &Traffic, pairs: &[Pair]) -> Result<
     for pair in pairs {
         let waited = first(pair).map_or(RESUMES, |first| first - since);
         if pair.life == MappingLife::Long && waited > EVERY {
-            return Err(Broken::safety(HELD, format!("the first datagram took {waited:?}")));
+            return Err(Violation::safety(HELD, format!("the first datagram took {waited:?}")));
         }
         took.push(waited);
     }
@@ -311,7 +314,7 @@ async fn speak_alone(world: World, traffic: &Traffic, pairs: &[Pair]) -> Result<
         let pause = traffic.longest_pause(pair.a.key, pair.b.key, resumed, world.elapsed());
         if pause > RESUMES {
             let seen = format!("{pause:?} without a datagram from {}, who speaks alone", pair.a.name);
-            return Err(Broken::liveness(RESUMED, seen));
+            return Err(Violation::liveness(RESUMED, seen));
         }
     }
     Ok(took)
@@ -334,7 +337,7 @@ async fn wait_until_direct(
     cluster: &Cluster,
     pairs: &[Pair],
     limit: Duration,
-) -> Result<(), Broken> {
+) -> Result<(), Violation> {
     let deadline = Deadline::new(world, DIRECT, limit);
     loop {
         let ways = pairs.iter().flat_map(Pair::both);

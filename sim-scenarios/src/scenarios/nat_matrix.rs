@@ -13,8 +13,8 @@
 use std::time::Duration;
 
 use chaos::link::{LinkConfig, Rate};
-use chaos::property::Broken;
-use chaos::scenario::{Held, Mark, Scenario, Trial, Verdict};
+use chaos::property::Violation;
+use chaos::scenario::{Mark, Passed, RunResult, Scenario, Trial};
 use chaos::sometimes;
 use chaos::world::World;
 use rand_core::Rng as _;
@@ -141,7 +141,7 @@ fn has_v6(home: &NatConfig, carrier: &Option<NatConfig>) -> bool {
 }
 
 /// Runs all pairs in one mesh.
-async fn run(trial: Trial) -> Verdict {
+async fn run(trial: Trial) -> RunResult {
     let world = trial.world;
     let loss = world.rng("loss").next_u64() % (WORST_LOSS + 1);
     let stage = Stage::new(world)
@@ -166,7 +166,7 @@ async fn run(trial: Trial) -> Verdict {
         "{loss} % lost; all found their way {took:?} after they had met; the hub carried {direct} datagrams more \
          while direct pairs spoke, and {relayed} while relayed ones did\n"
     );
-    Ok(Held { state: matrix(&cluster).await, notes })
+    Ok(Passed { state: matrix(&cluster).await, notes })
 }
 
 /// The mesh, and the boxes in front of each node.
@@ -205,7 +205,7 @@ async fn check_traffic(
     world: World,
     cluster: &Cluster,
     in_front: &[BoxesInFront],
-) -> Result<[u64; 2], Broken> {
+) -> Result<[u64; 2], Violation> {
     let forwarded = || cluster.hubs[0].stats().relay.forwarded;
     let heard = Traffic::default();
     for peer in &cluster.peers {
@@ -235,7 +235,7 @@ async fn check_traffic(
             let seen = format!(
                 "{arrived} datagrams of {legs} pairs arrived, the hub carried {more}, {idle} when all were silent"
             );
-            return Err(Broken::safety(LEG, seen));
+            return Err(Violation::safety(LEG, seen));
         }
         *more = beyond;
     }
@@ -257,7 +257,7 @@ async fn wait_until_settled(
     world: World,
     cluster: &Cluster,
     in_front: &[BoxesInFront],
-) -> Result<(), Broken> {
+) -> Result<(), Violation> {
     let direct = Deadline::new(world, ORACLE, SETTLES);
     let connecting = Deadline::new(world, SETTLED, SETTLES);
     loop {

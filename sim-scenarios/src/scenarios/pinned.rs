@@ -10,8 +10,8 @@
 use std::time::Duration;
 
 use chaos::link::{LinkConfig, Rate};
-use chaos::property::Broken;
-use chaos::scenario::{Held, Knob, Mark, Scenario, Trial, Turns, Verdict};
+use chaos::property::Violation;
+use chaos::scenario::{Knob, KnobKind, Mark, Passed, RunResult, Scenario, Trial};
 use chaos::sometimes;
 use nurl::internals::membership::State;
 
@@ -21,13 +21,13 @@ use crate::stage::{Stage, link_ms};
 /// The scenario.
 pub const SCENARIO: Scenario = Scenario {
     knobs: &[
-        Knob { name: "jobs", about: "jobs of each burst", default: 6, least: 1, turns: Turns::Work },
+        Knob { name: "jobs", about: "jobs of each burst", default: 6, least: 1, turns: KnobKind::Work },
         Knob {
             name: "minutes",
             about: "how long the cores are busy",
             default: 10,
             least: 1,
-            turns: Turns::Other,
+            turns: KnobKind::Other,
         },
     ],
     marks: &[
@@ -61,7 +61,7 @@ const CUT: Duration = Duration::from_secs(3);
 const REST: Duration = Duration::from_secs(100);
 
 /// Runs the scenario.
-async fn run(trial: Trial) -> Verdict {
+async fn run(trial: Trial) -> RunResult {
     let world = trial.world;
     let stage = Stage::new(world).links(LinkConfig {
         udp_loss: Rate::percent(5),
@@ -109,7 +109,7 @@ async fn run(trial: Trial) -> Verdict {
     let meanwhile = runs_by(&cluster, busy) - ran;
     if meanwhile > 0 {
         let seen = format!("{} ran {meanwhile} to their ends", busy.name);
-        return Err(Broken::safety("no handler goes on while every core is busy", seen));
+        return Err(Violation::safety("no handler goes on while every core is busy", seen));
     }
     let suspected = cluster.witness.verdicts_on(busy).any(|state| state == State::Suspect);
     sometimes!(suspected, "the busy node was suspected and cleared");
@@ -134,10 +134,10 @@ async fn run(trial: Trial) -> Verdict {
         trial.knob("minutes"),
         busy.name
     );
-    Ok(Held { state, notes: format!("{} runs\n", cluster.witness.runs().len()) })
+    Ok(Passed { state, notes: format!("{} runs\n", cluster.witness.runs().len()) })
 }
 
-async fn submit_jobs<'a>(trial: &Trial, cluster: &'a Cluster, number: usize) -> Result<Jobs<'a>, Broken> {
+async fn submit_jobs<'a>(trial: &Trial, cluster: &'a Cluster, number: usize) -> Result<Jobs<'a>, Violation> {
     let mut jobs = Jobs::new(cluster);
     for job in 0..trial.knob("jobs") {
         jobs.submit(&cluster.peers[0], "slow", &format!("burst {number}, job {job}")).await?;
@@ -161,10 +161,10 @@ async fn alive_at(cluster: &Cluster, node: &Peer, busy: &Peer) -> Vec<String> {
     missing
 }
 
-fn check_busy_not_held_dead(cluster: &Cluster, busy: &Peer) -> Result<(), Broken> {
+fn check_busy_not_held_dead(cluster: &Cluster, busy: &Peer) -> Result<(), Violation> {
     if cluster.witness.verdicts_on(busy).any(|state| !state.is_live()) {
         let seen = format!("{} was, its network plane goes on", busy.name);
-        return Err(Broken::safety("a node whose cores are busy is never held dead", seen));
+        return Err(Violation::safety("a node whose cores are busy is never held dead", seen));
     }
     Ok(())
 }

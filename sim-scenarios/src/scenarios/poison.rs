@@ -17,8 +17,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use chaos::property::Broken;
-use chaos::scenario::{Held, Mark, Scenario, Trial, Verdict};
+use chaos::property::Violation;
+use chaos::scenario::{Mark, Passed, RunResult, Scenario, Trial};
 use chaos::sometimes;
 use chaos::world::World;
 use nurl::PublicKey;
@@ -110,7 +110,7 @@ impl StartLog {
 }
 
 /// Runs the three acts in one world.
-async fn run(trial: Trial) -> Verdict {
+async fn run(trial: Trial) -> RunResult {
     let world = trial.world;
     let log = StartLog::default();
     let cluster = start(world, &log);
@@ -131,7 +131,7 @@ async fn run(trial: Trial) -> Verdict {
     state += &drain_act(world, &cluster, &log, member).await?;
     cluster.converge(LEARN).await?;
     cluster.inspect().await?;
-    Ok(Held { state: state + &cluster.views().await, notes })
+    Ok(Passed { state: state + &cluster.views().await, notes })
 }
 
 fn start(world: World, log: &StartLog) -> Cluster {
@@ -177,7 +177,7 @@ async fn poison_act(
     log: &StartLog,
     from: &Peer,
     number: u32,
-) -> Result<(usize, Duration), Broken> {
+) -> Result<(usize, Duration), Violation> {
     let world = trial.world;
     let mut draws = world.rng(&format!("poison {number}"));
     let limit = 1 + draws.next_u32() % 3;
@@ -210,14 +210,14 @@ async fn poison_act(
             killed.push(victim);
         }
         if killed.len() > limit as usize {
-            return Err(Broken::safety(LIMITED, format!("{name}: {} were killed", killed.len())));
+            return Err(Violation::safety(LIMITED, format!("{name}: {} were killed", killed.len())));
         }
         deadline.still_missing(vec![format!("the end of {name}")]).await?;
     }
     let (waits, outcome) = end.await.expect("it has no reason to panic");
     let names = killed.iter().map(|peer| peer.key.short()).collect::<Vec<_>>().join(", ");
     if outcome != Err(JobError::Lost { workers: limit, names: names.clone() }) {
-        return Err(Broken::safety(LETTER, format!("{name}, of {names}: {outcome:?}")));
+        return Err(Violation::safety(LETTER, format!("{name}, of {names}: {outcome:?}")));
     }
     sometimes!(
         waits.contains(&WaitReason::Verdict),
@@ -227,11 +227,11 @@ async fn poison_act(
     for (job, other) in others {
         let outcome = time::timeout(TAKE_OVER, other).await;
         if !matches!(&outcome, Ok(Ok(Ok(result))) if *result == job) {
-            return Err(Broken::liveness(OTHERS_DONE, format!("{}: {outcome:?}", text(&job))));
+            return Err(Violation::liveness(OTHERS_DONE, format!("{}: {outcome:?}", text(&job))));
         }
     }
     if log.of(&name).len() > limit as usize {
-        return Err(Broken::safety(LIMITED, format!("{name} began {} times", log.of(&name).len())));
+        return Err(Violation::safety(LIMITED, format!("{name} began {} times", log.of(&name).len())));
     }
     Ok((limit as usize, found))
 }
@@ -243,7 +243,7 @@ fn key_in_log(cluster: &Cluster, peer: &Peer) -> PublicKey {
 // ---- Away.
 
 /// The only worker of a kind is away for a while.
-async fn away_act(world: World, cluster: &Cluster, from: &Peer) -> Result<String, Broken> {
+async fn away_act(world: World, cluster: &Cluster, from: &Peer) -> Result<String, Violation> {
     let only = &cluster.peers[0];
     if world.rng("away").next_u32().is_multiple_of(2) {
         only.host.power_loss();
@@ -259,11 +259,11 @@ async fn away_act(world: World, cluster: &Cluster, from: &Peer) -> Result<String
     let nobodys = submit(world, from, "nobody's", "nobody's", SubmitOptions::default()).await;
     let nobodys = time::timeout(AWAY / 2, cluster.witness.outcome(&from.name, nobodys)).await;
     if !matches!(&nobodys, Ok(Err(JobError::Infeasible(_)))) {
-        return Err(Broken::safety(INFEASIBLE, format!("{nobodys:?}")));
+        return Err(Violation::safety(INFEASIBLE, format!("{nobodys:?}")));
     }
     world.sleep(AWAY / 2).await;
     if let Some(number) = ends.iter().position(task::JoinHandle::is_finished) {
-        return Err(Broken::safety(WAITS, format!("rare {number} has ended before its worker is back")));
+        return Err(Violation::safety(WAITS, format!("rare {number} has ended before its worker is back")));
     }
     only.host.restart();
     let deadline = Deadline::new(world, WAITS, DONE);
@@ -277,7 +277,7 @@ async fn away_act(world: World, cluster: &Cluster, from: &Peer) -> Result<String
         let (waits, outcome) = end.await.expect("it has no reason to panic");
         sometimes!(waits.contains(&WaitReason::Away), "a task said that every worker of its kind is away");
         if outcome != Ok(secret(&format!("rare {number}"))) {
-            return Err(Broken::safety(WAITS, format!("rare {number} came back as {outcome:?}")));
+            return Err(Violation::safety(WAITS, format!("rare {number} came back as {outcome:?}")));
         }
     }
     cluster.converge(LEARN).await?;
@@ -289,7 +289,12 @@ async fn away_act(world: World, cluster: &Cluster, from: &Peer) -> Result<String
 // ---- Drain.
 
 /// The worker with the most long tasks drains.
-async fn drain_act(world: World, cluster: &Cluster, log: &StartLog, from: &Peer) -> Result<String, Broken> {
+async fn drain_act(
+    world: World,
+    cluster: &Cluster,
+    log: &StartLog,
+    from: &Peer,
+) -> Result<String, Violation> {
     let names: Vec<_> = (0..LONG).map(|number| format!("long {number}")).collect();
     let mut ids = Vec::new();
     for name in &names {
@@ -310,14 +315,14 @@ async fn drain_act(world: World, cluster: &Cluster, log: &StartLog, from: &Peer)
     sometimes!(!there.is_empty(), "a draining worker gave back a task half-way");
     let expected = there.len() as u64;
     if !drained.as_ref().is_ok_and(|drained| (drained.finished, drained.handed_back) == (0, expected)) {
-        return Err(Broken::safety(AT_ONCE, format!("{expected} tasks, but {drained:?}")));
+        return Err(Violation::safety(AT_ONCE, format!("{expected} tasks, but {drained:?}")));
     }
     // Before the worker leaves, which would restart the tasks as well.
     world.sleep(STARTS).await;
     for name in &there {
         let starts = log.of(name);
         if starts.len() != 2 {
-            return Err(Broken::safety(AT_ONCE, format!("given back at {given_back:?}: {starts:?}")));
+            return Err(Violation::safety(AT_ONCE, format!("given back at {given_back:?}: {starts:?}")));
         }
     }
     node.shutdown().await;
@@ -327,7 +332,7 @@ async fn drain_act(world: World, cluster: &Cluster, log: &StartLog, from: &Peer)
     for id in ids {
         // Each task is still open: none was lost.
         if !node.cancel(id).await.is_ok_and(|open| open) {
-            return Err(Broken::safety(AT_ONCE, format!("{id} has ended")));
+            return Err(Violation::safety(AT_ONCE, format!("{id} has ended")));
         }
     }
     Ok("what the draining worker had was begun elsewhere at once, and is open\n".to_owned())

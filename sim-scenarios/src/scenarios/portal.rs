@@ -12,8 +12,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use chaos::property::Broken;
-use chaos::scenario::{Held, Mark, Scenario, Trial, Verdict};
+use chaos::property::Violation;
+use chaos::scenario::{Mark, Passed, RunResult, Scenario, Trial};
 use chaos::sometimes;
 use chaos::world::World;
 use nurl::internals::net::reach::hub::HubLimits;
@@ -144,7 +144,7 @@ fn limits() -> HubLimits {
 }
 
 /// Lets four nodes join too early.
-async fn run(trial: Trial) -> Verdict {
+async fn run(trial: Trial) -> RunResult {
     let world = trial.world;
     let mut cluster = Stage::new(world).links(link_ms(15, 5)).hub("hub").start();
     let hub = cluster.hubs[0].clone();
@@ -179,11 +179,11 @@ async fn run(trial: Trial) -> Verdict {
     while deadline.still_missing(without_answer(&cluster, &answers)).await? {}
     for (name, answer) in answers.all() {
         if let Err(error) = answer {
-            return Err(Broken::safety(NO_REFUSAL, format!("{name} is told: {error}")));
+            return Err(Violation::safety(NO_REFUSAL, format!("{name} is told: {error}")));
         }
     }
     let notes = format!("{stand_in:?} for {late:?}, all registered {registered:?} after the hub came\n");
-    Ok(Held { state: cluster.views().await, notes })
+    Ok(Passed { state: cluster.views().await, notes })
 }
 
 /// Holds idle connections to the hub, which never send.
@@ -243,19 +243,19 @@ async fn check_before_the_hub(
     cluster: &Cluster,
     stand_in: StandIn,
     answers: &Answers,
-) -> Result<(), Broken> {
+) -> Result<(), Violation> {
     if let Some((name, answer)) = answers.all().into_iter().next() {
         let seen = format!("{name} is told, while {stand_in:?} answers: {answer:?}");
-        return Err(Broken::safety(if answer.is_ok() { NEEDED } else { NO_REFUSAL }, seen));
+        return Err(Violation::safety(if answer.is_ok() { NEEDED } else { NO_REFUSAL }, seen));
     }
     for peer in &cluster.peers {
         let met = cluster.view(peer).await.len();
         if met > 0 {
-            return Err(Broken::safety(NEEDED, format!("{} has met {met}", peer.name)));
+            return Err(Violation::safety(NEEDED, format!("{} has met {met}", peer.name)));
         }
         let reason = reported_reason(world, peer).await;
         if reason != Some(stand_in.reason()) {
-            return Err(Broken::safety(TOLD, format!("{} says {reason:?} of {stand_in:?}", peer.name)));
+            return Err(Violation::safety(TOLD, format!("{} says {reason:?} of {stand_in:?}", peer.name)));
         }
     }
     Ok(())

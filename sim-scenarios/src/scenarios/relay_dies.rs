@@ -14,8 +14,8 @@
 use std::time::Duration;
 
 use chaos::link::Rate;
-use chaos::property::Broken;
-use chaos::scenario::{Held, Mark, Scenario, Trial, Verdict};
+use chaos::property::Violation;
+use chaos::scenario::{Mark, Passed, RunResult, Scenario, Trial};
 use chaos::sometimes;
 use chaos::world::World;
 use nurl::internals::net::reach::hub::HubLimits;
@@ -185,7 +185,7 @@ impl Trouble {
 }
 
 /// Both hubs away, then troubles in a drawn order.
-async fn run(trial: Trial) -> Verdict {
+async fn run(trial: Trial) -> RunResult {
     let world = trial.world;
     let mut stage = Stage::new(world).links(link_ms(10, 4)).hub("near").hub("far").workers(2);
     for name in ["office 1", "office 2"] {
@@ -205,7 +205,7 @@ async fn run(trial: Trial) -> Verdict {
     world.sleep(BOTH_AWAY).await;
     let passed = traffic.count(pair.0.key, pair.1.key, gone);
     if passed > 0 {
-        return Err(Broken::safety(NEEDED, format!("{passed} datagrams passed without a hub")));
+        return Err(Violation::safety(NEEDED, format!("{passed} datagrams passed without a hub")));
     }
     // Restart only one: with two, each of the pair may register at another one and send in vain.
     near.restart();
@@ -217,7 +217,7 @@ async fn run(trial: Trial) -> Verdict {
     let sent = sent.map(|(from, to)| traffic.first_sent(from.key, to.key, gone).unwrap_or(met));
     if sent.iter().all(|sent| *sent + WAITS > met) {
         let seen = format!("they met at {met:?}, the first that arrived were sent at {sent:?}");
-        return Err(Broken::liveness(WAITED, seen));
+        return Err(Violation::liveness(WAITED, seen));
     }
     far.restart();
     let deadline = Deadline::new(world, REGISTERED, BACK);
@@ -245,7 +245,7 @@ async fn run(trial: Trial) -> Verdict {
     traffic.stop();
     cluster.converge(MEET).await?;
     cluster.no_false_deaths(HEALTHY, &[])?;
-    Ok(Held { state: state + &cluster.views().await, notes })
+    Ok(Passed { state: state + &cluster.views().await, notes })
 }
 
 /// The time at which the pair is registered at a common hub again, to a hundredth of a second.
@@ -273,7 +273,7 @@ async fn wait_for_take_over(
     far: &SimHub,
     begun: Duration,
     trouble: Trouble,
-) -> Result<(Duration, Duration), Broken> {
+) -> Result<(Duration, Duration), Violation> {
     let (limit, longest, least) = trouble.bounds();
     let deadline = Deadline::new(world, STANDBY, limit);
     loop {
@@ -290,7 +290,7 @@ async fn wait_for_take_over(
     let carried = far.stats().relay.forwarded - before;
     if carried < least * spans {
         let seen = format!("then it carried {carried} datagrams in {CARRIES:?} ({trouble:?})");
-        return Err(Broken::liveness(STANDBY, seen));
+        return Err(Violation::liveness(STANDBY, seen));
     }
     let mut worst = Duration::ZERO;
     for (from, to) in [(a, b), (b, a)] {
@@ -299,14 +299,14 @@ async fn wait_for_take_over(
         if pause > longest {
             let seen =
                 format!("{pause:?} without a datagram from {} to {} ({trouble:?})", from.name, to.name);
-            return Err(Broken::liveness(STANDBY, seen));
+            return Err(Violation::liveness(STANDBY, seen));
         }
     }
     Ok((taken - begun, worst))
 }
 
 /// Waits until the pair's traffic goes through the nearer hub, and no longer through the other one as well.
-async fn wait_for_nearer_hub(world: World, [near, far]: [&SimHub; 2]) -> Result<(), Broken> {
+async fn wait_for_nearer_hub(world: World, [near, far]: [&SimHub; 2]) -> Result<(), Violation> {
     let deadline = Deadline::new(world, NEARER, CARRIES_AGAIN);
     loop {
         let before = far.stats().relay.forwarded;

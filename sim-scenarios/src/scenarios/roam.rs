@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use chaos::link::{LinkConfig, Rate};
 use chaos::net::Net;
-use chaos::property::Broken;
-use chaos::scenario::{Held, Mark, Scenario, Trial, Verdict};
+use chaos::property::Violation;
+use chaos::scenario::{Mark, Passed, RunResult, Scenario, Trial};
 use chaos::world::World;
 use rand_core::Rng;
 
@@ -92,7 +92,7 @@ fn draw<T>(draws: &mut impl Rng, from: &mut Vec<T>) -> T {
 }
 
 /// Two moves, and then the phone's death.
-async fn run(trial: Trial) -> Verdict {
+async fn run(trial: Trial) -> RunResult {
     let world = trial.world;
     let mut draws = world.rng("map");
     let loss = draws.next_u64() % (WORST_LOSS + 1);
@@ -143,7 +143,7 @@ async fn run(trial: Trial) -> Verdict {
                     "it was so {direct:?} after a move, and isn't after {JUDGED:?}: {}",
                     wrong.join("; ")
                 );
-                return Err(Broken::safety(property, seen));
+                return Err(Violation::safety(property, seen));
             }
         }
         let where_to = if place == at_home { "at home again" } else { "away" };
@@ -159,9 +159,9 @@ async fn run(trial: Trial) -> Verdict {
     while deadline.still_missing(cluster.missing().await).await? {}
     let dead = cluster.witness.held_dead();
     if dead.len() != others.len() || dead.iter().any(|(_, about)| *about != phone.key) {
-        return Err(Broken::safety(HEALTHY, format!("{} verdicts of death after one", dead.len())));
+        return Err(Violation::safety(HEALTHY, format!("{} verdicts of death after one", dead.len())));
     }
-    Ok(Held { state: state + &cluster.views().await, notes })
+    Ok(Passed { state: state + &cluster.views().await, notes })
 }
 
 /// Waits until datagrams pass between the phone and all others, both ways.
@@ -170,7 +170,7 @@ async fn wait_until_resumed(
     cluster: &Cluster,
     traffic: &Traffic,
     moved: Duration,
-) -> Result<Duration, Broken> {
+) -> Result<Duration, Violation> {
     let phone = &cluster.peers[0];
     let pairs = || cluster.peers[1..].iter().flat_map(|other| [(phone, other), (other, phone)]);
     let deadline = Deadline::new(world, RESUMED, RESUMES);

@@ -12,8 +12,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use chaos::property::Broken;
-use chaos::scenario::{Held, Scenario, Trial, Verdict};
+use chaos::property::Violation;
+use chaos::scenario::{Passed, RunResult, Scenario, Trial};
 use chaos::world::World;
 use nurl::internals::node::Role;
 use nurl::internals::transport::Limits;
@@ -52,7 +52,7 @@ const TOLD: &str = "what waits for a client that is gone for good fails with a r
 const FORGOTTEN: &str = "a client that went leaves nothing behind";
 
 /// Twenty-four visits, and answers to a client that is gone.
-async fn run(trial: Trial) -> Verdict {
+async fn run(trial: Trial) -> RunResult {
     let world = trial.world;
     let stage = Stage::new(world).links(link_ms(15, 5)).hub("hub").workers(2);
     let stage = stage.configure(|builder, setup| match setup.role {
@@ -72,12 +72,12 @@ async fn run(trial: Trial) -> Verdict {
     while deadline.still_missing(remaining_state(world, &worker).await).await? {}
 
     let status = worker.node(&world).await.status().await;
-    let stats = status.map_err(|error| Broken::safety(SERVED, error.to_string()))?.transport;
+    let stats = status.map_err(|error| Violation::safety(SERVED, error.to_string()))?.transport;
     if stats.evicted_peers == 0 {
-        return Err(Broken::safety(SERVED, "nobody had to make room".to_owned()));
+        return Err(Violation::safety(SERVED, "nobody had to make room".to_owned()));
     }
     let lost = lock(&told).len();
-    Ok(Held {
+    Ok(Passed {
         state: format!(
             "{VISITORS} clients served with room for {ROOM}; {lost} answers failed; no stranger remembered\n"
         ),
@@ -91,12 +91,12 @@ async fn visit(
     cluster: &mut Cluster,
     worker: &Peer,
     number: usize,
-) -> Result<PublicKey, Broken> {
+) -> Result<PublicKey, Violation> {
     let visitor = cluster.add(&format!("visitor {number}"), world.internet(), Role::Observer);
     let node = visitor.node(&world).await;
     let sent = time::timeout(SERVED_WITHIN, node.send_message(worker.key, secret("hello"))).await;
     if !matches!(sent, Ok(Ok(()))) {
-        return Err(Broken::liveness(SERVED, format!("{} came and was told {sent:?}", visitor.name)));
+        return Err(Violation::liveness(SERVED, format!("{} came and was told {sent:?}", visitor.name)));
     }
     visitor.host.crash();
     Ok(visitor.key)

@@ -22,7 +22,7 @@
 //!         .configure(|node, setup| node.weight(1 + setup.number as u16))
 //!         .meet(Duration::from_secs(30))
 //!         .await?;
-//!     Ok::<_, chaos::Broken>(cluster.views().await)
+//!     Ok::<_, chaos::Violation>(cluster.views().await)
 //! });
 //! let views = outcome.result.unwrap().unwrap();
 //! assert!(views.contains("phone sees: desk alive, node 0 alive, node 1 alive\n"), "{views}");
@@ -46,7 +46,7 @@ use std::time::Duration;
 
 use chaos::link::LinkConfig;
 use chaos::net::Net;
-use chaos::property::Broken;
+use chaos::property::Violation;
 use chaos::world::World;
 use nurl::SecretKey;
 use nurl::internals::mesh::{Hub, Ticket};
@@ -209,7 +209,7 @@ impl Stage {
     ///
     /// # Errors
     /// As [`Cluster::converge`].
-    pub async fn meet(self, limit: Duration) -> Result<Cluster, Broken> {
+    pub async fn meet(self, limit: Duration) -> Result<Cluster, Violation> {
         let cluster = self.start();
         cluster.converge(limit).await?;
         Ok(cluster)

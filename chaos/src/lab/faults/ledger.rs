@@ -3,7 +3,7 @@
 //! A state that a fault changes is *held*: the first fault that holds a host down takes it down and saves the previous
 //! state, and the last one that ends brings it up again.
 
-use super::Unleashed;
+use super::StartedPlan;
 use crate::ids::{End, HostId, NetId};
 use crate::lab::plan::{Plan, Planned};
 use crate::wire::nets::Reserved;
@@ -87,7 +87,7 @@ impl Ledger {
     }
 
     /// The report on the faults for a run's outcome.
-    pub(super) fn report(&self) -> Option<Unleashed> {
+    pub(super) fn report(&self) -> Option<StartedPlan> {
         let plan = self.plan.clone()?;
         let told = |(number, planned): (usize, &Planned)| {
             let fault = format!("fault {} ({planned})", number + 1);
@@ -104,7 +104,7 @@ impl Ledger {
         };
         let skipped = plan.faults().iter().enumerate().filter_map(told).collect();
         let begun = self.begun.len();
-        Some(Unleashed { plan, drawn: self.drawn.clone(), at: self.started, begun, skipped })
+        Some(StartedPlan { plan, drawn: self.drawn.clone(), at: self.started, begun, skipped })
     }
 
     /// Addresses that faults have taken from a host or a box for a while.

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 /// A fault plan that was started in a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Unleashed {
+pub struct StartedPlan {
     /// The plan.
     pub plan: Plan,
     /// The kinds and weights that the seed drew; `None` if the plan was given.
@@ -41,7 +41,7 @@ impl Account {
     }
 
     /// The plan that was started, if one was.
-    pub(crate) fn report(&self) -> Option<Unleashed> {
+    pub(crate) fn report(&self) -> Option<StartedPlan> {
         self.lock().report()
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! A [`Plan`] is a list of [`Planned`] faults, each with its start, its [`Fault`] and its duration. A seed
 //! [draws](draw) a plan for the [`Targets`] that a scenario offers, or a run is given one.
-//! [`Trial::unleash`](crate::Trial::unleash) starts it in the background, and [`Trial::heal`](crate::Trial::heal)
+//! [`Trial::start_faults`](crate::Trial::start_faults) starts it in the background, and [`Trial::heal`](crate::Trial::heal)
 //! ends it. A plan has a [text] that a person can edit, so it can be printed, changed, replayed and shrunk.
 //!
 //! Times count from the start of the plan, not from the world's beginning. So a plan hits the same phase of a

@@ -1,8 +1,8 @@
 //! The counters of a sweep while its runs come in.
 
-use super::{Canary, Found, Progress, Stuck, Swept, Tally};
+use super::{Canary, Found, Progress, ScenarioCounts, StuckRun, SweepReport};
 use crate::lab::scenario::{Purpose, Report, Scenario};
-use crate::world::property::{Broken, PropertyKind};
+use crate::world::property::{PropertyKind, Violation};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -11,17 +11,17 @@ pub(super) struct Book<'a> {
     /// Runs to be made, if that is known.
     of: Option<u64>,
     scenarios: &'a [Scenario],
-    tallies: BTreeMap<&'static str, Tally>,
+    tallies: BTreeMap<&'static str, ScenarioCounts>,
     /// For each scenario and property, the first failure by its place in the sweep.
     found: BTreeMap<(&'static str, PropertyKind, String), (u64, Found)>,
-    stuck: Vec<Stuck>,
+    stuck: Vec<StuckRun>,
 }
 
 impl<'a> Book<'a> {
     pub(super) fn new(scenarios: &'a [Scenario]) -> Book<'a> {
         let tally = |scenario: &Scenario| {
             let marks = scenario.marks.iter().map(|mark| (mark.name, 0)).collect();
-            (scenario.name, Tally { marks, ..Tally::default() })
+            (scenario.name, ScenarioCounts { marks, ..ScenarioCounts::default() })
         };
         Book {
             of: Some(0),
@@ -45,7 +45,7 @@ impl<'a> Book<'a> {
     }
 
     /// A run was given up.
-    pub(super) fn give_up(&mut self, stuck: Stuck) {
+    pub(super) fn give_up(&mut self, stuck: StuckRun) {
         self.stuck.push(stuck);
     }
 
@@ -57,7 +57,7 @@ impl<'a> Book<'a> {
         for mark in &report.marks {
             *tally.marks.entry(mark).or_default() += 1;
         }
-        let Err(Broken { kind, property, .. }) = &report.verdict else { return };
+        let Err(Violation { kind, property, .. }) = &report.verdict else { return };
         // An observation may break liveness, but no other property.
         if scenario.purpose == Purpose::Observation && *kind == PropertyKind::Liveness {
             return;
@@ -88,7 +88,7 @@ impl<'a> Book<'a> {
         }
     }
 
-    pub(super) fn close(self, canaries: Vec<Canary>, sharded: bool, took: Duration) -> Swept {
+    pub(super) fn close(self, canaries: Vec<Canary>, sharded: bool, took: Duration) -> SweepReport {
         let (mut missing, mut unsure) = (Vec::new(), Vec::new());
         for scenario in self.scenarios {
             let Some(tally) = self.tallies.get(scenario.name) else { continue };
@@ -104,7 +104,7 @@ impl<'a> Book<'a> {
         let idle =
             |name: &&str| self.tallies[name].runs == 0 && self.stuck.iter().all(|stuck| stuck.name != *name);
         let names = self.scenarios.iter().map(|scenario| scenario.name);
-        Swept {
+        SweepReport {
             unrun: names.filter(|name| !sharded && idle(name)).collect(),
             tallies: self.tallies,
             found: found.into_iter().map(|(_, found)| found).collect(),

@@ -4,7 +4,7 @@
 //! stop a sweep.
 
 use super::book::Book;
-use super::{Progress, Stuck, Sweep};
+use super::{Progress, StuckRun, Sweep};
 use crate::lab::scenario::{Report, Scenario};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -115,12 +115,12 @@ impl SharedWork {
     }
 
     /// Removes the runs that take too long.
-    fn give_up(&self, patience: Duration) -> Vec<Stuck> {
+    fn give_up(&self, patience: Duration) -> Vec<StuckRun> {
         let late = self.running().extract_if(.., |_, since| since.elapsed() > patience).collect::<Vec<_>>();
         let stuck = late.into_iter().map(|(at, since)| {
             let (scenario, number) = self.dealt(at);
             let seed = self.deal.sweep.options(scenario, number).seed;
-            Stuck { name: scenario.name, seed, after: since.elapsed() }
+            StuckRun { name: scenario.name, seed, after: since.elapsed() }
         });
         stuck.collect()
     }

@@ -50,7 +50,7 @@ pub struct Sweep {
 
 /// The counters of a sweep for one scenario.
 #[derive(Debug, Clone, Default)]
-pub struct Tally {
+pub struct ScenarioCounts {
     /// Runs made.
     pub runs: u64,
     /// How many of them failed.
@@ -74,7 +74,7 @@ pub struct Found {
 
 /// A run that was given up, because it blocked or looped without advancing virtual time. Its thread is abandoned.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stuck {
+pub struct StuckRun {
     /// The scenario.
     pub name: &'static str,
     /// The seed.
@@ -111,13 +111,13 @@ pub struct Progress {
 
 /// The result of a sweep.
 #[derive(Debug, Clone)]
-pub struct Swept {
+pub struct SweepReport {
     /// The counters by scenario.
-    pub tallies: BTreeMap<&'static str, Tally>,
+    pub tallies: BTreeMap<&'static str, ScenarioCounts>,
     /// Each failure once: the first of its scenario and property.
     pub found: Vec<Found>,
     /// Runs that were given up.
-    pub stuck: Vec<Stuck>,
+    pub stuck: Vec<StuckRun>,
     /// The canaries.
     pub canaries: Vec<Canary>,
     /// Marks that no run reached, although the runs sufficed: the scenario, the mark, its runs.
@@ -132,7 +132,7 @@ pub struct Swept {
     pub took: Duration,
 }
 
-impl Swept {
+impl SweepReport {
     /// Runs made.
     pub fn runs(&self) -> u64 {
         self.tallies.values().map(|tally| tally.runs).sum()
@@ -164,7 +164,7 @@ impl Swept {
 
 impl Sweep {
     /// Makes the runs, and reports the progress to `told` at intervals.
-    pub fn run(&self, told: &mut dyn FnMut(&Progress)) -> Swept {
+    pub fn run(&self, told: &mut dyn FnMut(&Progress)) -> SweepReport {
         let begun = Instant::now();
         let (canaries, scenarios): (Vec<Scenario>, Vec<Scenario>) =
             self.scenarios.iter().copied().partition(|scenario| scenario.purpose == Purpose::Canary);

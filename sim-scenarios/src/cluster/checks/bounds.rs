@@ -1,6 +1,6 @@
 //! The checks of tables, queues and counters, at nodes and at hubs.
 
-use chaos::property::Broken;
+use chaos::property::Violation;
 use chaos::sometimes;
 use nurl::internals::compute::job::Config as JobConfig;
 use nurl::internals::compute::job::options::{
@@ -16,11 +16,11 @@ use nurl::internals::transport::Gauges;
 ///
 /// # Errors
 /// The property that they break.
-pub(super) fn check_stats(by: &str, stats: &WorkStats) -> Result<(), Broken> {
+pub(super) fn check_stats(by: &str, stats: &WorkStats) -> Result<(), Violation> {
     let (jobs, now) = (&stats.jobs, &stats.jobs_now);
     let ends = jobs.results + jobs.errors;
     if ends + now.open as u64 != jobs.submitted {
-        return Err(Broken::safety(
+        return Err(Violation::safety(
             "a result is recorded once",
             format!("{by} took {} tasks, {} are open, and it counts {ends} ends", jobs.submitted, now.open),
         ));
@@ -45,7 +45,7 @@ pub(super) fn check_stats(by: &str, stats: &WorkStats) -> Result<(), Broken> {
 ///
 /// # Errors
 /// The property that they break.
-pub(super) fn check_gauges(by: &str, gauges: &Gauges) -> Result<(), Broken> {
+pub(super) fn check_gauges(by: &str, gauges: &Gauges) -> Result<(), Violation> {
     check_bounds(by, gauges.named().map(|(what, gauge)| (what, gauge.now, gauge.bound)))
 }
 
@@ -53,7 +53,7 @@ pub(super) fn check_gauges(by: &str, gauges: &Gauges) -> Result<(), Broken> {
 ///
 /// # Errors
 /// The property that they break.
-pub(super) fn check_hub(by: &str, stats: &HubStats, limits: &HubLimits) -> Result<(), Broken> {
+pub(super) fn check_hub(by: &str, stats: &HubStats, limits: &HubLimits) -> Result<(), Violation> {
     let relay = limits.relay;
     let bounds = [
         ("clients", stats.clients, limits.clients),
@@ -65,10 +65,10 @@ pub(super) fn check_hub(by: &str, stats: &HubStats, limits: &HubLimits) -> Resul
     check_bounds(by, bounds)
 }
 
-fn check_bounds<const N: usize>(by: &str, bounds: [(&str, usize, usize); N]) -> Result<(), Broken> {
+fn check_bounds<const N: usize>(by: &str, bounds: [(&str, usize, usize); N]) -> Result<(), Violation> {
     match bounds.into_iter().find(|(_, count, bound)| count > bound) {
         None => Ok(()),
-        Some((what, count, bound)) => Err(Broken::safety(
+        Some((what, count, bound)) => Err(Violation::safety(
             "no queue is longer than its bound",
             format!("{by} has {count} {what}, the bound is {bound}"),
         )),
@@ -80,7 +80,7 @@ mod tests {
     use super::*;
     use nurl::internals::transport::Gauge;
 
-    fn property(found: Result<(), Broken>) -> String {
+    fn property(found: Result<(), Violation>) -> String {
         found.expect_err("the check goes red").property
     }
 

@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use chaos::property::Broken;
+use chaos::property::Violation;
 use chaos::sometimes;
 use chaos::world::{Host, World};
 use nurl::PublicKey;
@@ -69,7 +69,7 @@ impl EventChecks {
         by: &str,
         host: Host,
         members: &[MemberInfo],
-    ) -> Result<(), Broken> {
+    ) -> Result<(), Violation> {
         let (now, Some(node)) = (world.elapsed(), self.nodes.get(by)) else { return Ok(()) };
         let lately = node.isolated_at.is_some_and(|at| now.saturating_sub(at) <= SILENT_TO_THE_ISOLATED);
         let limit = if node.isolated || lately { SILENT_TO_THE_ISOLATED } else { SILENT };
@@ -90,7 +90,7 @@ impl EventChecks {
     ///
     /// # Errors
     /// The property that the event breaks.
-    pub fn event(&mut self, at: Duration, by: &str, boot: u32, event: &NodeEvent) -> Result<(), Broken> {
+    pub fn event(&mut self, at: Duration, by: &str, boot: u32, event: &NodeEvent) -> Result<(), Violation> {
         let node = self.nodes.entry(by.to_owned()).or_default();
         if boot < node.boot {
             return Ok(());
@@ -121,7 +121,7 @@ impl EventChecks {
                 Ok(())
             }
             NodeEvent::Lagged(lost) => {
-                Err(Broken::safety("the checks hear every event", format!("{by} dropped {lost}")))
+                Err(Violation::safety("the checks hear every event", format!("{by} dropped {lost}")))
             }
             _ => Ok(()),
         }
@@ -136,23 +136,23 @@ impl EventChecks {
     ///
     /// # Errors
     /// If it had resolved before.
-    pub fn handle_resolved(&mut self, by: &str, task: TaskId) -> Result<(), Broken> {
+    pub fn handle_resolved(&mut self, by: &str, task: TaskId) -> Result<(), Violation> {
         if self.resolved.insert((by.to_owned(), task)) {
             return Ok(());
         }
-        Err(Broken::safety("a handle resolves once", format!("{by} was told the end of {task:?} again")))
+        Err(Violation::safety("a handle resolves once", format!("{by} was told the end of {task:?} again")))
     }
 }
 
 impl NodeReports {
-    fn member_reported(&mut self, by: &str, peer: PublicKey, mut now: Report) -> Result<(), Broken> {
+    fn member_reported(&mut self, by: &str, peer: PublicKey, mut now: Report) -> Result<(), Violation> {
         let forget = DetectorConfig::default().left_reclaim;
         let before = self.reports.get(&peer).copied();
         // A left member may have been forgotten since, and then returns as a new one.
         let before = before.filter(|old| old.state != State::Left || now.at.saturating_sub(old.at) < forget);
         if let Some(before) = before {
             if now.incarnation < before.incarnation {
-                return Err(Broken::safety(
+                return Err(Violation::safety(
                     "an incarnation never goes back in a node's view",
                     format!("{by} saw {peer:?} at {}, now at {}", before.incarnation, now.incarnation),
                 ));
@@ -160,7 +160,7 @@ impl NodeReports {
             let risen = !before.state.is_live() && now.state.is_live();
             let excused = before.excused && before.state == State::Dead;
             if risen && now.incarnation == before.incarnation && !excused {
-                return Err(Broken::safety(
+                return Err(Violation::safety(
                     "who is dead or has left comes back only with a higher incarnation",
                     format!(
                         "{by} held {peer:?} {} at {}, and now {} at the same",
@@ -181,12 +181,12 @@ impl NodeReports {
         Ok(())
     }
 
-    fn handler_started(&mut self, by: &str, kind: &str) -> Result<(), Broken> {
+    fn handler_started(&mut self, by: &str, kind: &str) -> Result<(), Violation> {
         let limit = KindLimits::default().concurrency;
         let running = self.running.entry(kind.to_owned()).or_default();
         *running += 1;
         if *running > limit {
-            return Err(Broken::safety(
+            return Err(Violation::safety(
                 "a node runs no more handlers of a kind at once than the kind allows",
                 format!("{by} runs {running} of {kind}, the limit is {limit}"),
             ));
@@ -199,12 +199,12 @@ impl NodeReports {
 mod tests {
     use super::*;
 
-    fn says(checks: &mut EventChecks, state: State, incarnation: u64) -> Result<(), Broken> {
+    fn says(checks: &mut EventChecks, state: State, incarnation: u64) -> Result<(), Violation> {
         let event = NodeEvent::Member { peer: PublicKey::from_bytes([1; 32]), state, incarnation };
         checks.event(Duration::from_secs(1), "a", 1, &event)
     }
 
-    fn property(found: Result<(), Broken>) -> String {
+    fn property(found: Result<(), Violation>) -> String {
         found.expect_err("the check goes red").property
     }
 

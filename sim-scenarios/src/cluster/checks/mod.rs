@@ -21,7 +21,7 @@ mod silence;
 
 use std::time::Duration;
 
-use chaos::property::{Broken, fail};
+use chaos::property::{Violation, fail};
 use chaos::world::{Host, World};
 use nurl::internals::node::{Node, Role};
 use nurl::rt::time;
@@ -50,7 +50,12 @@ pub struct Inspected<'a> {
 ///
 /// # Errors
 /// The property that their answers break.
-pub async fn inspect(world: World, peer: &Inspected<'_>, node: &Node, hubs: &[SimHub]) -> Result<(), Broken> {
+pub async fn inspect(
+    world: World,
+    peer: &Inspected<'_>,
+    node: &Node,
+    hubs: &[SimHub],
+) -> Result<(), Violation> {
     let by = peer.name;
     for hub in hubs {
         bounds::check_hub(&hub.host.name(), &hub.stats(), &hub.limits())?;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use chaos::property::Broken;
+use chaos::property::Violation;
 use nurl::PublicKey;
 use nurl::internals::membership::{Roles, State};
 use nurl::internals::node::MemberInfo;
@@ -25,7 +25,7 @@ pub(super) fn check_owners(
     by: &str,
     local: PublicKey,
     members: &[MemberInfo],
-) -> Result<(), Broken> {
+) -> Result<(), Violation> {
     let placed = |member: &MemberInfo| RingMember {
         key: member.key,
         weight: member.weight,
@@ -56,11 +56,16 @@ pub(super) fn check_owners(
 }
 
 /// Checks that all executors for a job of a kind are live, as this node sees them.
-fn check_live(by: &str, members: &[MemberInfo], kind: &str, executors: &[PublicKey]) -> Result<(), Broken> {
+fn check_live(
+    by: &str,
+    members: &[MemberInfo],
+    kind: &str,
+    executors: &[PublicKey],
+) -> Result<(), Violation> {
     let gone = |key: &&PublicKey| members.iter().any(|of| of.key == **key && !of.state.is_live());
     match executors.iter().find(gone) {
         None => Ok(()),
-        Some(key) => Err(Broken::safety(
+        Some(key) => Err(Violation::safety(
             "a job goes to a member that is live",
             format!("{by} would give a job of {kind} to {key:?}, which it doesn't hold live"),
         )),
@@ -68,12 +73,12 @@ fn check_live(by: &str, members: &[MemberInfo], kind: &str, executors: &[PublicK
 }
 
 /// Checks that no owner is named twice.
-fn check_distinct(by: &str, owners: &[PublicKey]) -> Result<(), Broken> {
+fn check_distinct(by: &str, owners: &[PublicKey]) -> Result<(), Violation> {
     let set: BTreeSet<_> = owners.iter().collect();
     if set.len() == owners.len() {
         return Ok(());
     }
-    Err(Broken::safety("an owner set has no duplicates", format!("{by} has the owners {owners:?}")))
+    Err(Violation::safety("an owner set has no duplicates", format!("{by} has the owners {owners:?}")))
 }
 
 #[cfg(test)]
@@ -81,7 +86,7 @@ mod tests {
     use super::super::tests::{key, member};
     use super::*;
 
-    fn property(found: Result<(), Broken>) -> String {
+    fn property(found: Result<(), Violation>) -> String {
         found.expect_err("the check goes red").property
     }
 

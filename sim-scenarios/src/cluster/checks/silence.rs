@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use chaos::property::Broken;
+use chaos::property::Violation;
 use nurl::PublicKey;
 use nurl::internals::node::MemberInfo;
 
@@ -22,10 +22,10 @@ pub(super) fn none_held_alive(
     members: &[MemberInfo],
     limit: Duration,
     long_silent: impl Fn(&PublicKey) -> bool,
-) -> Result<(), Broken> {
+) -> Result<(), Violation> {
     match members.iter().find(|member| member.state.is_live() && long_silent(&member.key)) {
         None => Ok(()),
-        Some(member) => Err(Broken::safety(
+        Some(member) => Err(Violation::safety(
             "a node that has been silent on every leg for a minute is not held alive",
             format!("{by} holds {:?} {}, silent for {limit:?}", member.key, member.state.as_str()),
         )),

@@ -28,7 +28,7 @@ mod tests;
 
 pub use config::{Dependence, Family, Lifetime, NatConfig, Pooling, Ports};
 
-use chaos::middlebox::{Middlebox, Packet, Passage, Protocol, Refusal, Verdict};
+use chaos::middlebox::{BoxVerdict, Middlebox, Packet, Passage, Protocol, Refusal};
 use std::net::IpAddr;
 use table::MappingTable;
 
@@ -64,40 +64,40 @@ impl NatBox {
 }
 
 impl Middlebox for NatBox {
-    fn outbound(&mut self, passage: &mut Passage<'_>, packet: &mut Packet) -> Verdict {
+    fn outbound(&mut self, passage: &mut Passage<'_>, packet: &mut Packet) -> BoxVerdict {
         let family = self.config.family(packet.src().ip());
         if family == Family::Blocked || !self.lets_out(packet) {
-            return Verdict::Refuse(Refusal::Blocked);
+            return BoxVerdict::Refuse(Refusal::Blocked);
         }
         if family == Family::Open {
-            return Verdict::Pass;
+            return BoxVerdict::Pass;
         }
         if !self.config.hairpin && passage.outer.contains(&packet.dst().ip()) {
-            return Verdict::Refuse(Refusal::Hairpin);
+            return BoxVerdict::Refuse(Refusal::Hairpin);
         }
         match self.table.outbound(&self.config, passage, packet) {
             Ok(outer) => {
                 packet.set_src(outer);
-                Verdict::Pass
+                BoxVerdict::Pass
             }
-            Err(refusal) => Verdict::Refuse(refusal),
+            Err(refusal) => BoxVerdict::Refuse(refusal),
         }
     }
 
-    fn inbound(&mut self, passage: &mut Passage<'_>, packet: &mut Packet) -> Verdict {
+    fn inbound(&mut self, passage: &mut Passage<'_>, packet: &mut Packet) -> BoxVerdict {
         let family = self.config.family(packet.dst().ip());
         if family == Family::Blocked || (packet.protocol() == Protocol::Udp && !self.config.udp) {
-            return Verdict::Refuse(Refusal::Blocked);
+            return BoxVerdict::Refuse(Refusal::Blocked);
         }
         if family == Family::Open {
-            return Verdict::Pass;
+            return BoxVerdict::Pass;
         }
         match self.table.inbound(&self.config, passage, packet) {
             Ok(inner) => {
                 packet.set_dst(inner);
-                Verdict::Pass
+                BoxVerdict::Pass
             }
-            Err(refusal) => Verdict::Refuse(refusal),
+            Err(refusal) => BoxVerdict::Refuse(refusal),
         }
     }
 

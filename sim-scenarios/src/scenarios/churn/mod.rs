@@ -19,8 +19,8 @@ use std::time::Duration;
 
 use chaos::link::{LinkConfig, Rate};
 use chaos::plan::FaultKind;
-use chaos::property::Broken;
-use chaos::scenario::{Held, Knob, Mark, Scenario, Trial, Turns, Verdict};
+use chaos::property::Violation;
+use chaos::scenario::{Knob, KnobKind, Mark, Passed, RunResult, Scenario, Trial};
 use chaos::sometimes;
 use chaos::world::World;
 use nurl::internals::node::Role;
@@ -36,20 +36,20 @@ use crate::stage::{Stage, link_ms, with_store};
 /// The scenario.
 pub const SCENARIO: Scenario = Scenario {
     knobs: &[
-        Knob { name: "members", about: "nodes with a store", default: 5, least: 3, turns: Turns::Hosts },
+        Knob { name: "members", about: "nodes with a store", default: 5, least: 3, turns: KnobKind::Hosts },
         Knob {
             name: "writes",
             about: "writes of each node under faults",
             default: 40,
             least: 1,
-            turns: Turns::Work,
+            turns: KnobKind::Work,
         },
         Knob {
             name: "losses",
             about: "disks lost, one after the other",
             default: 2,
             least: 0,
-            turns: Turns::Work,
+            turns: KnobKind::Work,
         },
     ],
     faults: &[
@@ -98,7 +98,7 @@ const FRESH: usize = 3;
 const DOWN: Duration = Duration::from_secs(2);
 
 /// Runs the scenario.
-async fn run(trial: Trial) -> Verdict {
+async fn run(trial: Trial) -> RunResult {
     let world = trial.world;
     let members = trial.knob("members") as usize;
     let disks: Disks = Arc::default();
@@ -128,14 +128,14 @@ async fn run(trial: Trial) -> Verdict {
             task::spawn(writer.write_at_random(trial.knob("writes")))
         })
         .collect();
-    trial.unleash(&cluster.targets(), SPAN);
+    trial.start_faults(&cluster.targets(), SPAN);
     world.sleep(SPAN).await;
     trial.heal().await;
     let mut next = Vec::new();
     for writer in writers {
         match writer.await {
             Ok(writer) => next.push(writer),
-            Err(error) => return Err(Broken::safety("nothing panics", error.to_string())),
+            Err(error) => return Err(Violation::safety("nothing panics", error.to_string())),
         }
     }
     cluster.converge(AGREE).await?;
@@ -157,14 +157,14 @@ async fn run(trial: Trial) -> Verdict {
     let counted: u64 = lock(&ledger).counted().iter().sum();
     let state = format!("{} nodes agree, to the byte, on\n{agreed}", cluster.peers.len());
     let notes = format!("{counted} increments are counted\n");
-    Ok(Held { state, notes })
+    Ok(Passed { state, notes })
 }
 
 /// How many disks each node has had.
 type Disks = Arc<Mutex<BTreeMap<String, u32>>>;
 
 /// A member writes, loses its disk at once, comes back with an empty one, and writes again.
-async fn lose_disk(cluster: &Cluster, writer: &mut Writer, disks: &Disks) -> Result<(), Broken> {
+async fn lose_disk(cluster: &Cluster, writer: &mut Writer, disks: &Disks) -> Result<(), Violation> {
     let world = writer.world;
     let mut fresh = Vec::new();
     for _ in 0..FRESH {
@@ -193,22 +193,22 @@ async fn wait_until_agreed(
     world: World,
     cluster: &Cluster,
     ledger: &Mutex<Ledger>,
-) -> Result<String, Broken> {
+) -> Result<String, Violation> {
     let deadline = Deadline::new(world, "replicas that can talk agree", AGREE);
     while deadline.still_missing(differing_copies(world, cluster).await).await? {}
     let node = cluster.peers[0].node(&world).await;
-    let failed = |error: nurl::Error| Broken::liveness("what all agree on can be read", error.to_string());
+    let failed = |error: nurl::Error| Violation::liveness("what all agree on can be read", error.to_string());
     let sum = node.counter(COUNTER).get().await.map_err(failed)?;
     let members = node.set(SET).members().await.map_err(failed)?;
     let set: BTreeSet<String> = members.iter().map(|member| text(member)).collect();
     let value = node.register(REGISTER).get().await.map_err(failed)?.map(|value| text(&value));
     let mut ledger = lock(ledger);
     let risked =
-        ledger.agree(sum).map_err(|seen| Broken::safety("acknowledged increments count once", seen))?;
+        ledger.agree(sum).map_err(|seen| Violation::safety("acknowledged increments count once", seen))?;
     sometimes!(risked.lost > 0, "an acknowledged increment was lost with its disk");
     sometimes!(risked.outlived > 0, "an increment outlived its disk");
-    ledger.check_set(&set).map_err(|seen| Broken::safety("a set has what was put into it", seen))?;
-    let of_somebody = |seen| Broken::safety("a register has what somebody wrote", seen);
+    ledger.check_set(&set).map_err(|seen| Violation::safety("a set has what was put into it", seen))?;
+    let of_somebody = |seen| Violation::safety("a register has what somebody wrote", seen);
     ledger.check_text(value.as_deref()).map_err(of_somebody)?;
     let mut told = String::new();
     for (peer, counted) in cluster.peers.iter().zip(ledger.counted()) {

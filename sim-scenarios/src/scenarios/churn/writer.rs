@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use chaos::property::Broken;
+use chaos::property::Violation;
 use chaos::sometimes;
 use chaos::world::World;
 use rand_core::Rng as _;
@@ -104,10 +104,12 @@ impl Writer {
     }
 
     /// Tries to write a set under the counter's key.
-    pub(super) async fn write_wrong_type(&mut self) -> Result<(), Broken> {
+    pub(super) async fn write_wrong_type(&mut self) -> Result<(), Violation> {
         let set = self.peer.node(&self.world).await.set(COUNTER);
         match set.insert(b"a mistake").await {
-            Ok(()) => Err(Broken::safety(OTHER_KIND, format!("{} was told that it is done", self.peer.name))),
+            Ok(()) => {
+                Err(Violation::safety(OTHER_KIND, format!("{} was told that it is done", self.peer.name)))
+            }
             Err(_) => Ok(()),
         }
     }

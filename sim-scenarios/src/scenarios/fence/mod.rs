@@ -22,8 +22,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use chaos::link::{LinkConfig, Rate};
-use chaos::property::Broken;
-use chaos::scenario::{Held, Knob, Mark, Scenario, Trial, Turns, Verdict};
+use chaos::property::Violation;
+use chaos::scenario::{Knob, KnobKind, Mark, Passed, RunResult, Scenario, Trial};
 use chaos::sometimes;
 use chaos::world::{Host, World};
 use nurl::internals::compute::job::{SubmitOptions, TaskId};
@@ -44,9 +44,9 @@ pub const SCENARIO: Scenario = Scenario {
             about: "faults, one after the other",
             default: 3,
             least: 1,
-            turns: Turns::Work,
+            turns: KnobKind::Work,
         },
-        Knob { name: "tasks", about: "tasks of each round", default: 6, least: 1, turns: Turns::Work },
+        Knob { name: "tasks", about: "tasks of each round", default: 6, least: 1, turns: KnobKind::Work },
     ],
     marks: &[
         Mark::new("without the lease an effect would have happened twice"),
@@ -93,7 +93,7 @@ const WITHIN_OPS: u64 = 60;
 const SETTLE: Duration = Duration::from_secs(60);
 
 /// Runs the rounds.
-async fn run(trial: Trial) -> Verdict {
+async fn run(trial: Trial) -> RunResult {
     let world = trial.world;
     let log = ResourceLog::default();
     let owners = Owners::new(world, log.clone());
@@ -148,7 +148,7 @@ struct Rounds<'a> {
 }
 
 impl Rounds<'_> {
-    async fn round(&mut self, round: u64) -> Result<(), Broken> {
+    async fn round(&mut self, round: u64) -> Result<(), Violation> {
         let (world, cluster) = (self.trial.world, self.cluster);
         let mut draws = world.rng("rounds");
         let submitter = cluster.peers[SUBMITTER].node(&world).await;
@@ -159,7 +159,7 @@ impl Rounds<'_> {
             let options = SubmitOptions { life: Duration::from_secs(180), ..SubmitOptions::default() };
             match submitter.submit("effect", key.as_bytes(), payload, options).await {
                 Ok(task) => handles.push(task),
-                Err(error) => return Err(Broken::safety("a node takes a job", error.to_string())),
+                Err(error) => return Err(Violation::safety("a node takes a job", error.to_string())),
             }
         }
         self.tasks.extend(handles.iter().map(nurl::internals::node::Task::id));
@@ -203,7 +203,7 @@ impl Rounds<'_> {
                     Ok(ended) => break ended,
                     Err(_) if world.elapsed() > until => {
                         let seen = format!("{task} has no end {SETTLE:?} after the last fault");
-                        return Err(Broken::liveness("every job's handle resolves in time", seen));
+                        return Err(Violation::liveness("every job's handle resolves in time", seen));
                     }
                     Err(_) if !resource.host.is_running() => {
                         resource.host.restart();
@@ -217,7 +217,7 @@ impl Rounds<'_> {
                 Ok(outcome) if Some(text(&outcome)) == made => {}
                 other => {
                     let seen = format!("{task} came back as {other:?}, its effect had the outcome {made:?}");
-                    return Err(Broken::safety("a handle gets the outcome of the effect", seen));
+                    return Err(Violation::safety("a handle gets the outcome of the effect", seen));
                 }
             }
         }
@@ -225,7 +225,7 @@ impl Rounds<'_> {
     }
 
     /// Reads from the disk how often each effect was made.
-    async fn check_effects(self) -> Verdict {
+    async fn check_effects(self) -> RunResult {
         let Rounds { trial, cluster, log, tasks } = self;
         let resource = &cluster.peers[RESOURCE];
         resource.host.restart();
@@ -238,12 +238,14 @@ impl Rounds<'_> {
         let counts = match counts.await {
             Ok(Ok(counts)) => counts,
             Ok(Err(error)) => {
-                return Err(Broken::safety("the resource's disk can be read", error.to_string()));
+                return Err(Violation::safety("the resource's disk can be read", error.to_string()));
             }
-            Err(error) => return Err(Broken::safety("the resource's disk can be read", error.to_string())),
+            Err(error) => {
+                return Err(Violation::safety("the resource's disk can be read", error.to_string()));
+            }
         };
         if let Some((task, count)) = tasks.iter().zip(&counts).find(|(_, count)| **count != 1) {
-            return Err(Broken::safety("an effect is made once", format!("{count} times for {task}")));
+            return Err(Violation::safety("an effect is made once", format!("{count} times for {task}")));
         }
         let doubled = log.doubled();
         sometimes!(doubled > 0, "without the lease an effect would have happened twice");
@@ -254,12 +256,12 @@ impl Rounds<'_> {
             let (round, number) = (number / per_round, number % per_round);
             let Some(maker) = log.maker(*task) else {
                 let seen = format!("round {round}, task {number} has an effect that nobody asked for");
-                return Err(Broken::safety("an effect is an owner's", seen));
+                return Err(Violation::safety("an effect is an owner's", seen));
             };
             let maker = cluster.name_of(&maker);
             state += &format!("round {round}, task {number}: one effect, by {maker}\n");
         }
         let notes = format!("{doubled} of them would have been made more than once without the lease\n");
-        Ok(Held { state, notes })
+        Ok(Passed { state, notes })
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use chaos::property::{Broken, fail};
+use chaos::property::{Violation, fail};
 use chaos::sometimes;
 use nurl::PublicKey;
 use nurl::internals::compute::job::TaskId;
@@ -68,7 +68,7 @@ impl ResourceLog {
         sometimes!(before.is_some(), "an owner restarts from its disk and takes a higher tenure");
         if before.is_some_and(|before| before >= least) {
             let seen = format!("{owner:?} had counter {before:?}, and {least} in its next process");
-            fail(Broken::safety("an owner that restarts from its disk takes a higher tenure", seen));
+            fail(Violation::safety("an owner that restarts from its disk takes a higher tenure", seen));
         }
     }
 
@@ -94,7 +94,7 @@ impl ResourceLog {
         sometimes!(*boot < boots, "an outcome is given again after a restart");
         if first != outcome {
             let seen = format!("{task} was answered with {first}, now with {outcome}");
-            fail(Broken::safety("an outcome never changes", seen));
+            fail(Violation::safety("an outcome never changes", seen));
         }
     }
 
@@ -108,7 +108,10 @@ impl ResourceLog {
         let highest = self.events().highest.get(key).copied();
         if highest.is_some_and(|highest| token < highest) {
             let seen = format!("{key}: {token:?}, though {highest:?} had been admitted");
-            fail(Broken::safety("no effect is made under a lower token than one admitted before it", seen));
+            fail(Violation::safety(
+                "no effect is made under a lower token than one admitted before it",
+                seen,
+            ));
         }
     }
 

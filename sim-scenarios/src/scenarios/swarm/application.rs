@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
-use chaos::property::{Broken, fail};
+use chaos::property::{Violation, fail};
 use chaos::sometimes;
 use chaos::world::World;
 use nurl::internals::compute::job::{JobError, SubmitOptions};
@@ -109,11 +109,11 @@ async fn submit(
         match outcome {
             Ok(result) if result == secret(&name) => true,
             Ok(result) => {
-                fail(Broken::safety("a job's result is its handler's", format!("{name}: {result:?}")));
+                fail(Violation::safety("a job's result is its handler's", format!("{name}: {result:?}")));
                 false
             }
             Err(JobError::Cancelled) if peer.host.boot() == boot && peer.host.is_running() => {
-                fail(Broken::safety("nobody cancels a job but its submitter", name));
+                fail(Violation::safety("nobody cancels a job but its submitter", name));
                 false
             }
             Err(error) => {
@@ -148,7 +148,7 @@ pub(super) async fn receive(applications: Arc<Applications>, number: usize) {
             *times += 1;
             if *times > 1 {
                 let seen = format!("{} got {message:?} {times} times", peer.name);
-                fail(Broken::safety("a message is delivered once", seen));
+                fail(Violation::safety("a message is delivered once", seen));
             }
         }
         applications.world.sleep(Duration::from_millis(50)).await;
@@ -156,7 +156,7 @@ pub(super) async fn receive(applications: Arc<Applications>, number: usize) {
 }
 
 /// Sends a message from every node to every other, and forgets earlier deliveries.
-pub(super) async fn send_to_all_pairs(applications: &Arc<Applications>) -> Result<(), Broken> {
+pub(super) async fn send_to_all_pairs(applications: &Arc<Applications>) -> Result<(), Violation> {
     applications.books().delivered.clear();
     for from in &applications.peers {
         let node = from.node(&applications.world).await;

@@ -18,8 +18,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chaos::plan::FaultKind;
-use chaos::property::Broken;
-use chaos::scenario::{Held, Knob, Mark, Scenario, Trial, Turns, Verdict};
+use chaos::property::Violation;
+use chaos::scenario::{Knob, KnobKind, Mark, Passed, RunResult, Scenario, Trial};
 use nurl::rt::{task, time};
 
 use self::application::{Applications, COUNTER, LIFE, act, missing_messages, receive, send_to_all_pairs};
@@ -34,14 +34,14 @@ pub const SCENARIO: Scenario = Scenario {
             about: "what each node does under faults",
             default: 40,
             least: 1,
-            turns: Turns::Work,
+            turns: KnobKind::Work,
         },
         Knob {
             name: "seconds",
             about: "how long faults are drawn over",
             default: 40,
             least: 5,
-            turns: Turns::Other,
+            turns: KnobKind::Other,
         },
     ],
     faults: FaultKind::ALL,
@@ -75,7 +75,7 @@ const ARRIVES: Duration = Duration::from_secs(10);
 const SERVED: Duration = Duration::from_secs(15);
 
 /// Runs the scenario.
-async fn run(trial: Trial) -> Verdict {
+async fn run(trial: Trial) -> RunResult {
     let world = trial.world;
     let (cluster, behaviours) = mesh(world);
     cluster.converge(MEET).await?;
@@ -89,7 +89,7 @@ async fn run(trial: Trial) -> Verdict {
         })
         .collect();
     let span = Duration::from_secs(trial.knob("seconds"));
-    trial.unleash(&cluster.targets(), span);
+    trial.start_faults(&cluster.targets(), span);
     world.sleep(span).await;
     trial.heal().await;
 
@@ -97,8 +97,8 @@ async fn run(trial: Trial) -> Verdict {
     for actor in actors {
         match time::timeout(WELL, actor).await {
             Ok(Ok(handles)) => ends.extend(handles),
-            Ok(Err(error)) => return Err(Broken::safety("nothing panics", error.to_string())),
-            Err(_) => return Err(Broken::liveness("every call ends", "a node's calls did not")),
+            Ok(Err(error)) => return Err(Violation::safety("nothing panics", error.to_string())),
+            Err(_) => return Err(Violation::liveness("every call ends", "a node's calls did not")),
         }
     }
     cluster.converge(WELL).await?;
@@ -107,8 +107,8 @@ async fn run(trial: Trial) -> Verdict {
         let left = LIFE + Duration::from_secs(5);
         match time::timeout(left, end).await {
             Ok(Ok(result)) => results += u32::from(result),
-            Ok(Err(error)) => return Err(Broken::safety("nothing panics", error.to_string())),
-            Err(_) => return Err(Broken::liveness("every job's handle resolves in time", "one did not")),
+            Ok(Err(error)) => return Err(Violation::safety("nothing panics", error.to_string())),
+            Err(_) => return Err(Violation::liveness("every job's handle resolves in time", "one did not")),
         }
     }
     let mut jobs = Jobs::new(&cluster);
@@ -119,10 +119,10 @@ async fn run(trial: Trial) -> Verdict {
     let deadline = Deadline::new(world, "replicas that can talk agree", WELL);
     while deadline.still_missing(differing_copies(&applications).await).await? {}
     let node = cluster.peers[0].node(&world).await;
-    let unread = |error: nurl::Error| Broken::liveness("what all agree on can be read", error.to_string());
+    let unread = |error: nurl::Error| Violation::liveness("what all agree on can be read", error.to_string());
     let sum = node.counter(COUNTER).get().await.map_err(unread)?;
     let agreed = applications.books().ledger.agree(sum);
-    agreed.map_err(|seen| Broken::safety("acknowledged increments count once", seen))?;
+    agreed.map_err(|seen| Violation::safety("acknowledged increments count once", seen))?;
     let deadline = Deadline::new(world, "messages pass between all", ARRIVES);
     send_to_all_pairs(&applications).await?;
     while deadline.still_missing(missing_messages(&applications)).await? {}
@@ -137,7 +137,7 @@ async fn run(trial: Trial) -> Verdict {
     let mut state = cluster.views().await;
     state += &paths(&cluster).await;
     state += &format!("{results} results under faults, {well} when all was well\n{counted} increments\n");
-    Ok(Held { state, notes: format!("{runs} runs, {sent} messages\n") })
+    Ok(Passed { state, notes: format!("{runs} runs, {sent} messages\n") })
 }
 
 /// Differences between copies of the counter, or between the nodes' readings of it.

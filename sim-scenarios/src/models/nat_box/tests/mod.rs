@@ -48,8 +48,8 @@ impl Bench {
             false => self.nat.inbound(&mut passage, &mut packet),
         };
         match verdict {
-            Verdict::Pass => Ok(packet),
-            Verdict::Refuse(refusal) => Err(refusal),
+            BoxVerdict::Pass => Ok(packet),
+            BoxVerdict::Refuse(refusal) => Err(refusal),
         }
     }
 

@@ -147,10 +147,13 @@ impl Peer {
         self.close(cx, CloseReason::Local);
     }
 
-    /// Drops every session, and reports the end of the current one.
+    /// Drops every session, and reports the end of the current one. One that the peer closed still opens its last frames.
     pub(super) fn close(&mut self, cx: &mut PeerContext<'_>, reason: CloseReason) {
         let was_open = self.sessions.is_open();
-        let released = self.sessions.drop_all();
+        let released = match reason {
+            CloseReason::Remote => self.sessions.linger(cx.now),
+            _ => self.sessions.drop_all(),
+        };
         if was_open {
             self.paths.on_closed(cx.now);
         }
@@ -286,6 +289,14 @@ impl Peer {
         let on_current = self.sessions.is_current(u32_at(datagram, 1));
         if on_current {
             self.sessions.on_answered();
+        }
+        if !self.sessions.is_open() {
+            // The last words of a peer that has closed: they tell nothing of a path, and nothing answers them.
+            return channel.filter(|_| is_app).map(|channel| Received::Data {
+                peer: self.key,
+                channel,
+                body,
+            });
         }
         let freshness = opened.freshness;
         self.paths.on_authentic(now, source.route, freshness, datagram.len(), is_app);

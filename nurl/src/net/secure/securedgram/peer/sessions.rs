@@ -26,6 +26,10 @@ pub const REKEY_AFTER_AS_RESPONDER: Duration = Duration::from_secs(165);
 /// ([`PathConfig::answer_delay`](super::super::paths::PathConfig::answer_delay)).
 pub const UNANSWERED: Duration = Duration::from_secs(3);
 
+/// How long the session that the peer closed still opens frames: the last ones that it sent may arrive after its close,
+/// which is no longer on the way than they are. Longer than the spread of a path's delays, shorter than a restart.
+const LINGER: Duration = Duration::from_secs(1);
+
 /// The first wait before a confirm is repeated; it doubles.
 pub const CONFIRM_WAIT: Duration = Duration::from_millis(200);
 
@@ -81,6 +85,8 @@ pub(in super::super) struct PeerSessions {
     boot: Option<u64>,
     pub(super) current: Option<LiveSession>,
     previous: Option<LiveSession>,
+    /// When `previous` is dropped, if the peer has closed it.
+    previous_until: Option<Instant>,
     next: Vec<LiveSession>,
     pub(super) confirm: Option<PendingConfirm>,
     /// When the next session is begun.
@@ -177,6 +183,9 @@ impl PeerSessions {
         let Some(current) = &self.current else {
             adopted.restarted = self.boot.is_some_and(|boot| boot != live.boot);
             adopted.is_first = true;
+            if self.previous_until.take().is_some() {
+                adopted.released.extend(self.previous.take().map(|old| old.session.local_index()));
+            }
             self.install(live, &mut adopted);
             return adopted;
         };
@@ -244,8 +253,19 @@ impl PeerSessions {
         adopted.is_current = true;
     }
 
+    /// The peer closed the current session, which seals nothing any more: it opens late frames for [`LINGER`]. Returns the
+    /// indices of the other sessions, which are dropped.
+    pub(super) fn linger(&mut self, now: Instant) -> Vec<u32> {
+        let closed = self.current.take();
+        let dropped = self.drop_all();
+        self.previous_until = closed.is_some().then(|| now + LINGER);
+        self.previous = closed;
+        dropped
+    }
+
     /// Removes every session and returns their indices.
     pub(super) fn drop_all(&mut self) -> Vec<u32> {
+        self.previous_until = None;
         self.confirm = None;
         self.rekey_at = None;
         self.unanswered_since = None;
@@ -282,7 +302,8 @@ impl PeerSessions {
 
     /// Drops the expired sessions beside the current one and returns their indices.
     pub(super) fn expire(&mut self, now: Instant) -> Vec<u32> {
-        let previous = self.previous.take_if(|live| live.session.is_expired(now));
+        let over = self.previous_until.take_if(|until| *until <= now).is_some();
+        let previous = self.previous.take_if(|live| over || live.session.is_expired(now));
         let next = self.next.extract_if(.., |live| live.session.is_expired(now));
         previous.into_iter().chain(next).map(|live| live.session.local_index()).collect()
     }
@@ -300,6 +321,7 @@ impl PeerSessions {
             self.unanswered_since.map(|since| since + UNANSWERED),
             self.current.as_ref().map(expiry),
             self.previous.as_ref().map(expiry),
+            self.previous_until,
             self.next.iter().map(expiry).min(),
         ]
         .into_iter()

@@ -270,6 +270,32 @@ fn a_close_ends_both_sides_at_once() {
 }
 
 #[test]
+fn last_words_that_the_close_overtakes_are_heard_for_a_second() {
+    let mut world = World::pair(24);
+    let (a, b, now) = (world.nodes[0].key, world.nodes[1].key, world.now);
+    let from = Source::direct(world.nodes[0].addr);
+    let words = [&b"goodbye"[..], b"too late"].map(|body| {
+        let mut frame = Vec::new();
+        world.nodes[0].endpoint.seal(now, &b, channel::APPLICATION, body, &mut frame).unwrap();
+        frame
+    });
+    world.nodes[0].endpoint.close(now, &b);
+    let mut close = Vec::new();
+    world.nodes[0].endpoint.poll_transmit(&mut close).unwrap();
+
+    world.inject(1, from, &close);
+    assert!(!world.open(1, 0));
+    let answers = world.inject(1, from, &words[0]);
+    assert!(answers.is_empty() && !world.open(1, 0), "a session that is closed answers nothing");
+    assert_eq!(world.nodes[1].received, [(a, channel::APPLICATION, b"goodbye".to_vec())]);
+    world.inject(1, from, &words[0]);
+    assert_eq!(world.nodes[1].received.len(), 1, "a replay is none of them");
+    world.run(SECOND + SECOND);
+    world.inject(1, from, &words[1]);
+    assert_eq!(world.nodes[1].received.len(), 1);
+}
+
+#[test]
 fn a_late_close_of_the_session_before_does_not_end_the_present_one() {
     let mut world = World::pair(23);
     let (peer, now) = (world.nodes[1].key, world.now);
