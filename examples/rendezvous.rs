@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 use nurl::hub::Hub;
 use nurl::internals::net::reach::hub_client::{self, Batch, HubClientConfig, HubCommand, HubEvent};
-use nurl::internals::net::reach::rendezvous::record::{RECORD_LIFE, RecordError};
+use nurl::internals::net::reach::rendezvous::record::{MAX_RECORD_LIFE, RecordError};
 use nurl::internals::net::reach::rendezvous::{PublishResult, Record};
 use nurl::rt::sync::mpsc;
 use nurl::rt::{self, time};
@@ -32,7 +32,7 @@ async fn main() -> Outcome {
         candidates: vec![address],
         home: Some(hub.key()),
         capabilities: 0,
-        expires: time::unix_now() + RECORD_LIFE,
+        expires: time::unix_now() + MAX_RECORD_LIFE,
     };
     let seq = 1;
     let sealed = record.seal(&ticket.generations()[0], &alice, seq, &mut rt::rng("nonces"))?;

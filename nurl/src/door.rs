@@ -51,7 +51,7 @@ pub mod hub {
     pub use crate::net::reach::advertise::{Choice, Why, advertise, default_sources};
     pub use crate::net::reach::hub::limits::MAX_NAMESPACES;
     pub use crate::net::reach::hub::{
-        HubConfig, HubError, HubHandle, HubLimits, HubStats, serve, serve_new_mesh,
+        ConnectionStats, HubConfig, HubError, HubHandle, HubLimits, HubStats, serve, serve_new_mesh,
     };
     pub use crate::net::reach::relay::{RelayLimits, RelayStats, Roles};
     pub use crate::net::reach::rendezvous::RendezvousStats;

@@ -8,6 +8,7 @@
 //! | `cluster` | the mesh that a stage started: its nodes, their record, the checks of all of them |
 //! | `models` | a mesh's surroundings: failing relays, NAT boxes |
 //! | `decode` | a packet's content as text |
+//! | `lock` | a mutex that no panic poisons |
 //!
 //! Only `models` is there without the feature `sim`, for the worlds of other programs: it doesn't depend on nurl, but
 //! for `sim_hub`. The feature keeps the simulator out of the workspace's ordinary build of nurl. `cargo chaos list` and

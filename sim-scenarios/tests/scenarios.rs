@@ -64,7 +64,7 @@ const REGRESSIONS: &[(&str, u64)] = &[
 /// A run that once broke under a given fault plan: scenario, seed, knobs and plan.
 type Planned = (&'static str, u64, &'static [(&'static str, u64)], &'static str);
 
-/// The same with plans that [`plans.rs`](../plans.rs) found.
+/// The same with plans that [`plans.rs`](plans.rs) found.
 ///
 /// - `swarm` 365 and 723: a NAT box that changed its address broke the connections to both hubs. The node behind
 ///   it took up to 14 s to give them up, and was cut off for as long from nodes that only relays reach.

@@ -1,4 +1,5 @@
-//! Random draws from a given generator, with negligible bias and without floats: multiply-shift (Lemire, "Fast Random Integer Generation in an Interval", 2019).
+//! Random draws from a given generator, with negligible bias and without floats: multiply-shift (Lemire, "Fast Random
+//! Integer Generation in an Interval", 2019).
 
 use std::time::Duration;
 

@@ -24,6 +24,12 @@ use crate::transport::core::Datagram;
 /// Commands queued for a plane. The network plane takes up to 64 in one turn; a longer queue would only add delay.
 pub(super) const NET_QUEUE: usize = 1_024;
 
+/// Callers of [`Node::joined`](super::Node::joined) that wait in one plane; a further one is told so.
+pub(super) const MAX_JOINING: usize = 1_024;
+
+/// The answer to a caller above [`MAX_JOINING`].
+pub(super) const TOO_MANY_JOINING: Error = Error::Busy("too many callers wait for this node to join");
+
 /// Peer messages queued for the work plane. Above the limit they are dropped and counted: the job and state
 /// protocols repeat the important ones.
 pub(super) const WORK_QUEUE: usize = 4_096;
@@ -182,7 +188,7 @@ pub(super) enum WorkCommand {
     /// Stops taking work and gives back tasks that don't end in time; the reply comes when no task is left.
     Drain { limit: Duration, reply: Reply<Result<Drained, Error>> },
     /// Replies when a first view of the mesh has arrived.
-    Joined { reply: Reply<()> },
+    Joined { reply: Reply<Result<(), Error>> },
     /// Stops taking work. The reply comes when running tasks have ended or been given up, and writes that only this
     /// node has were handed over, or no owner took them.
     Shutdown { reply: Reply<Departure> },

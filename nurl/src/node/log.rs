@@ -7,7 +7,7 @@
 //! | --- | --- | --- |
 //! | `node` | `node`, its key | all work of the node, that of its connections to hubs and of its handlers included |
 //! | `peer` | `peer`, its key | the handling of what one peer sent |
-//! | `task` | `task` and `kind` | one run of a handler, with what the handler itself logs (`compute/pool.rs`) |
+//! | `task` | `task` and `kind` | one run of a handler, with what the handler itself logs (`nurl/src/compute/pool.rs`) |
 //!
 //! Refusals of peers are lines at `debug`, where they are counted: by allow-list and ticket in the target
 //! `nurl::session`, by limits there and in `nurl::transport`.

@@ -194,12 +194,12 @@ impl Node {
     ///
     /// # Errors
     /// [`Error::HubRefused`] as soon as every hub has proved its key and refused this node;
-    /// [`Error::HubUnreachable`], [`Error::Refused`] or [`Error::Busy`] after `limit`. The node itself goes on
-    /// trying.
+    /// [`Error::HubUnreachable`], [`Error::Refused`] or [`Error::Busy`] after `limit`, and [`Error::Busy`] at once if a
+    /// thousand others wait. The node itself goes on trying.
     pub async fn joined(&self, limit: Duration) -> Result<(), Error> {
         let joined = async {
             self.ask(|reply| NetCommand::Joined { reply }).await??;
-            self.ask_work(|reply| WorkCommand::Joined { reply }).await
+            self.ask_work(|reply| WorkCommand::Joined { reply }).await?
         };
         match time::timeout(limit, joined).await {
             Ok(answer) => answer,

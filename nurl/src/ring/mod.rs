@@ -12,7 +12,7 @@
 //!
 //! # Mechanism
 //! [`Ring`] is an immutable snapshot of weighted consistent hashing on a 64-bit ring. The *placement* ring
-//! holds every placed member, live or not, so a roaming phone doesn't move data. Liveness and job kinds
+//! holds every placed member, live or not, so a roaming phone, or a restart of a member with a store, doesn't move data. Liveness and job kinds
 //! filter a key's list, never the ring. [`TenureBook`] issues this node's fencing tokens.
 //!
 //! # Limits

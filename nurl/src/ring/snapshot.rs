@@ -21,7 +21,8 @@ pub struct RingMember {
     pub kinds: Vec<String>,
     /// Alive or suspect: it may act now.
     pub live: bool,
-    /// Whether it is on the placement ring: a worker that joined and neither left nor was reclaimed.
+    /// Whether it is on the placement ring: a worker that joined, and neither left, nor is dead without a
+    /// store, nor was reclaimed.
     pub placed: bool,
 }
 
@@ -156,7 +157,7 @@ impl Ring {
         Preference::new(self, position)
     }
 
-    /// The first `replicas` of the preference list, live or not: the holders of state, results and hints.
+    /// The first `replicas` of the preference list, live or not: the holders of state and results.
     pub fn owners(&self, key: &[u8], replicas: usize) -> Vec<PublicKey> {
         self.preference(key).take(replicas).map(|member| member.key).collect()
     }

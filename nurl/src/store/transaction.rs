@@ -1,22 +1,36 @@
 //! Transactions: all of one becomes durable together, or none of it.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use redb::ReadableTable;
 
 use super::error::{StoreError, check, guarded};
 use super::table::{META, Table};
 
 /// A transaction; dropped without a commit, it changes nothing.
-pub(crate) struct Transaction(redb::WriteTransaction);
+pub(crate) struct Transaction(Option<redb::WriteTransaction>);
+
+impl Drop for Transaction {
+    fn drop(&mut self) {
+        let write = self.0.take();
+        // One that failed may panic again when it is dropped. Drop has no way to report it.
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(write)));
+    }
+}
 
 impl Transaction {
     pub(super) fn new(write: redb::WriteTransaction) -> Transaction {
-        Transaction(write)
+        Transaction(Some(write))
+    }
+
+    fn write(&self) -> &redb::WriteTransaction {
+        self.0.as_ref().expect("present until the commit")
     }
 
     /// The bytes under `name`, including this transaction's own writes.
     pub(crate) fn get(&self, table: Table, name: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         guarded(|| {
-            let table = self.0.open_table(table.definition())?;
+            let table = self.write().open_table(table.definition())?;
             Ok(table.get(name)?.map(|bytes| bytes.value().to_vec()))
         })
     }
@@ -25,7 +39,7 @@ impl Transaction {
     pub(crate) fn put(&self, table: Table, name: &[u8], bytes: &[u8]) -> Result<(), StoreError> {
         check(name, bytes)?;
         guarded(|| {
-            self.0.open_table(table.definition())?.insert(name, bytes)?;
+            self.write().open_table(table.definition())?.insert(name, bytes)?;
             Ok(())
         })
     }
@@ -33,7 +47,7 @@ impl Transaction {
     /// Deletes the bytes under `name`.
     pub(crate) fn remove(&self, table: Table, name: &[u8]) -> Result<(), StoreError> {
         guarded(|| {
-            self.0.open_table(table.definition())?.remove(name)?;
+            self.write().open_table(table.definition())?.remove(name)?;
             Ok(())
         })
     }
@@ -45,7 +59,7 @@ impl Transaction {
         records: &[(Vec<u8>, Option<Vec<u8>>)],
     ) -> Result<(), StoreError> {
         guarded(|| {
-            let mut table = self.0.open_table(table.definition())?;
+            let mut table = self.write().open_table(table.definition())?;
             for (name, bytes) in records {
                 match bytes {
                     Some(bytes) => table.insert(name.as_slice(), bytes.as_slice())?,
@@ -59,7 +73,7 @@ impl Transaction {
     /// Deletes the records for which `keep` is false.
     pub(crate) fn retain(&self, table: Table, mut keep: impl FnMut(&[u8]) -> bool) -> Result<(), StoreError> {
         guarded(|| {
-            self.0.open_table(table.definition())?.retain(|_, bytes| keep(bytes))?;
+            self.write().open_table(table.definition())?.retain(|_, bytes| keep(bytes))?;
             Ok(())
         })
     }
@@ -67,15 +81,15 @@ impl Transaction {
     /// Stores a single record beside the tables.
     pub(crate) fn set_meta(&self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
         guarded(|| {
-            self.0.open_table(META)?.insert(name, bytes)?;
+            self.write().open_table(META)?.insert(name, bytes)?;
             Ok(())
         })
     }
 
     /// Makes the transaction durable.
-    pub(crate) fn commit(self) -> Result<(), StoreError> {
+    pub(crate) fn commit(mut self) -> Result<(), StoreError> {
         guarded(|| {
-            self.0.commit()?;
+            self.0.take().expect("present until the commit").commit()?;
             Ok(())
         })
     }

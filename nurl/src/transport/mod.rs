@@ -1,4 +1,4 @@
-//! The transport: `send(peer)`, `broadcast(group)`, `recv()`.
+//! The transport, the seam of the stack: `send(peer)`, `broadcast(group)`, `recv()`.
 //!
 //! The layers above address a peer by its public key and don't see which route carried a datagram. The layers
 //! below are sessions, paths, hubs and sockets. The transport guarantees:

@@ -232,6 +232,8 @@ mod tests {
     fn a_command_is_split_as_a_shell_would() {
         let program = Program::parse(r#"up=sh -c  "cut -f2 | 'x'" '' a\ b"#).unwrap();
         assert_eq!(program.words, ["sh", "-c", "cut -f2 | 'x'", "", "a b"]);
+        let program = Program::parse(r#"up=grep "a\d" '#x' #y"#).unwrap();
+        assert_eq!(program.words, ["grep", r"a\d", "#x"]);
     }
 
     #[test]

@@ -38,7 +38,6 @@ mod stop;
 #[cfg(not(feature = "sim"))]
 mod watcher;
 #[cfg(not(feature = "sim"))]
-#[cfg(not(feature = "sim"))]
 mod work;
 #[cfg(not(feature = "sim"))]
 mod worker;

@@ -16,6 +16,9 @@
 //! | `healing` | the ping of a dead member that repairs a partition |
 //! | `announcements` | the announced nodes that this one will answer |
 //! | [`join`](super::join) | the contacts of a newcomer |
+//! | `local`, `dissemination`, `outbox` | within the view: this node's own record, the gossip, the queues to the driver |
+//!
+//! `inbound` is the detector's side that handles what arrives.
 
 mod announcements;
 mod dissemination;

@@ -5,6 +5,7 @@
 //! | [`hub`], [`hub_client`] | the server for relay, rendezvous and STUN; a client's one connection to it |
 //! | [`relay`], [`rendezvous`], [`control`] | the hub's frames and cores, and the Noise connection under them |
 //! | [`listen`] | where sockets are bound |
+//! | `faults` | errors of a socket that pass, and those that stay |
 //! | [`advertise`] | the address that a hub advertises |
 //! | [`stun`], [`candidates`] | our own addresses: as a NAT shows them to others, and as our interfaces have them |
 //!

@@ -100,12 +100,12 @@ impl Metrics {
         reach::hubs(self, hubs);
     }
 
-    /// Adds what the plane of jobs and state counts.
-    pub(super) fn add_work(&mut self, state: &WorkStats) {
-        compute::ring(self, state);
-        compute::state(self, state);
-        compute::jobs(self, state);
-        compute::pool(self, state);
+    /// Adds what the work plane counts.
+    pub(super) fn add_work(&mut self, work: &WorkStats) {
+        compute::ring(self, work);
+        compute::state(self, work);
+        compute::jobs(self, work);
+        compute::pool(self, work);
     }
 
     fn gauge(&mut self, name: &'static str, help: &'static str, value: usize) {

@@ -2,6 +2,7 @@
 //!
 //! The monotonic clock stands still while a machine sleeps, the wall clock doesn't. So a wall clock that is ahead
 //! means that all peers have lived on meanwhile: the detector mustn't hold them for silent, and every path is in doubt.
+//! (How far ahead the clock of a *write* may be is said by `nurl/src/replication/crdt/clock.rs`.)
 
 use std::time::{Duration, Instant};
 

@@ -5,6 +5,7 @@ use crate::error::{Error, HubFailure, RefusedBy};
 use crate::membership::join::Obstacle;
 use crate::net::reach::hub_client::DownReason;
 use crate::node::HubInfo;
+use crate::node::command::MAX_JOINING;
 
 /// Whether this node has joined, and the callers that wait for it.
 #[derive(Debug)]
@@ -23,9 +24,9 @@ impl<R> Join<R> {
         self.joined
     }
 
-    /// Keeps a caller until the end of the join. Gives its reply back if that has passed already.
+    /// Keeps a caller until the end of the join. Gives its reply back if that has passed already, or if too many wait.
     pub(super) fn wait(&mut self, reply: R) -> Option<R> {
-        if self.joined {
+        if self.joined || self.waiting.len() >= MAX_JOINING {
             return Some(reply);
         }
         self.waiting.push(reply);

@@ -6,19 +6,19 @@ use std::time::{Duration, Instant};
 /// sooner when all of them have been acknowledged.
 pub(super) const LEAVE_FOR: Duration = Duration::from_millis(600);
 
-/// A leave, and the reply to its caller.
+/// A leave, and the replies to its callers.
 #[derive(Debug)]
 pub(super) struct Leave<R> {
     until: Instant,
     /// Whether the leave has been gossiped.
     departed: bool,
-    pub(super) reply: R,
+    pub(super) replies: Vec<R>,
 }
 
 impl<R> Leave<R> {
     /// Begins. Nobody gossips about an observer, so for it there is no leave to tell: `departed`.
     pub(super) fn begin(now: Instant, departed: bool, reply: R) -> Leave<R> {
-        Leave { until: now + LEAVE_FOR, departed, reply }
+        Leave { until: now + LEAVE_FOR, departed, replies: vec![reply] }
     }
 
     /// The leave has been gossiped.

@@ -95,7 +95,7 @@ impl Mail {
             ReliableEvent::Message { peer, kind: kind::APPLICATION, body } => {
                 ends.outlets.message(peer, body)
             }
-            ReliableEvent::Message { peer, kind, body } => ends.outlets.state_message(peer, kind, body),
+            ReliableEvent::Message { peer, kind, body } => ends.outlets.work_message(peer, kind, body),
             ReliableEvent::Acked { peer, id } => {
                 if let Some(reply) = self.outgoing.acked(peer, id) {
                     let _ = reply.send(Ok(()));
@@ -134,7 +134,7 @@ impl Mail {
                     // An error means that the caller gave up.
                     let _ = reply.send(Err(error));
                 }
-                Loss::State { peer } => ends.outlets.send_failed(peer),
+                Loss::Work { peer } => ends.outlets.send_failed(peer),
                 Loss::Membership { peer } => ends.detector.on_message_lost(now, peer),
             }
         }

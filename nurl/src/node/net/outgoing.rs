@@ -42,7 +42,7 @@ pub(super) enum Loss<R> {
     /// The call that sent it.
     Caller { reply: R, error: Error },
     /// Jobs and replicated state.
-    State { peer: PublicKey },
+    Work { peer: PublicKey },
     /// The failure detector.
     Membership { peer: PublicKey },
 }
@@ -169,7 +169,7 @@ impl<R> Message<R> {
 fn loss<R>(peer: PublicKey, kind: u8, reply: Option<R>, error: Error) -> Option<Loss<R>> {
     match reply {
         Some(reply) => Some(Loss::Caller { reply, error }),
-        None if matches!(kind, kind::JOB | kind::STATE) => Some(Loss::State { peer }),
+        None if matches!(kind, kind::JOB | kind::STATE) => Some(Loss::Work { peer }),
         None if kind == kind::MEMBERSHIP => Some(Loss::Membership { peer }),
         None => None,
     }

@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::key::PublicKey;
 use crate::membership::{Detector, MembershipEvent, State};
 use crate::mesh::Hub;
-use crate::node::command::Reply;
+use crate::node::command::{Reply, TOO_MANY_JOINING};
 use crate::node::event::NodeEvent;
 use crate::node::{HubInfo, MemberInfo, Role};
 use crate::transport::{Transport, group};
@@ -57,7 +57,8 @@ impl Roster {
     /// Replies when this node has joined.
     pub(super) fn tell_joined(&mut self, reply: Reply<Result<(), Error>>) {
         if let Some(reply) = self.join.wait(reply) {
-            let _ = reply.send(Ok(()));
+            let joined = if self.join.is_complete() { Ok(()) } else { Err(TOO_MANY_JOINING) };
+            let _ = reply.send(joined);
         }
     }
 
@@ -68,6 +69,10 @@ impl Roster {
 
     /// Begins to leave the mesh.
     pub(super) fn leave(&mut self, now: Instant, transport: &mut Transport, reply: Reply<()>) {
+        if let Some(leave) = &mut self.leaving {
+            leave.replies.push(reply);
+            return;
+        }
         self.detector.leave(now);
         transport.hurry(now);
         self.leaving = Some(Leave::begin(now, self.role == Role::Observer, reply));
@@ -83,9 +88,9 @@ impl Roster {
         for reply in self.join.take_waiting() {
             let _ = reply.send(Err(Error::Closed));
         }
-        if let Some(leave) = self.leaving {
+        for reply in self.leaving.into_iter().flat_map(|leave| leave.replies) {
             // An error means that the caller gave up.
-            let _ = leave.reply.send(());
+            let _ = reply.send(());
         }
     }
 

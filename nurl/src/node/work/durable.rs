@@ -89,9 +89,11 @@ impl Durable {
     pub(super) fn store_changes(&self, replicator: &mut Replicator) -> Result<(), Error> {
         while let Some(changed) = replicator.poll_changed() {
             let Some(store) = &self.store else { continue };
-            let record = |key: Vec<u8>| (replicator.record(&key), key);
-            let records: Vec<_> =
-                changed.into_iter().map(record).map(|(record, key)| (key, record)).collect();
+            let records = changed.into_iter().map(|key| {
+                let record = replicator.record(&key);
+                (key, record)
+            });
+            let records: Vec<_> = records.collect();
             StateRecords(store).put_state(replicator.clock_high_water(), &records)?;
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! The end of the plane: the time for handing writes over, and the caller that waits for it.
+//! The end of the plane: the time for handing writes over, and the callers that wait for it.
 
 use std::time::{Duration, Instant};
 
@@ -8,17 +8,15 @@ use crate::node::command::{Departure, Reply};
 /// container engines kill ten seconds after the stop request, part of which the drain has used.
 const HAND_OVER_FOR: Duration = Duration::from_secs(2);
 
-/// The end of the hand-over time and the caller, once the node leaves.
+/// The end of the hand-over time and the callers, once the node leaves.
 #[derive(Default)]
-pub(super) struct Leaving(Option<(Instant, Reply<Departure>)>);
+pub(super) struct Leaving(Option<(Instant, Vec<Reply<Departure>>)>);
 
 impl Leaving {
-    /// Begins the hand-over. False if it has begun: only the first caller is answered.
+    /// Begins the hand-over. False if it has begun: then the caller waits for the same end, which doesn't move.
     pub(super) fn begin(&mut self, now: Instant, reply: Reply<Departure>) -> bool {
         let first = self.0.is_none();
-        if first {
-            self.0 = Some((now + HAND_OVER_FOR, reply));
-        }
+        self.0.get_or_insert_with(|| (now + HAND_OVER_FOR, Vec::new())).1.push(reply);
         first
     }
 
@@ -27,10 +25,14 @@ impl Leaving {
         self.0.as_ref().map(|(until, _)| *until)
     }
 
-    /// The caller, once nothing is `offered` any more or the time is up.
-    pub(super) fn over(&mut self, now: Instant, offered: impl FnOnce() -> usize) -> Option<Reply<Departure>> {
+    /// The callers, once nothing is `offered` any more or the time is up.
+    pub(super) fn over(
+        &mut self,
+        now: Instant,
+        offered: impl FnOnce() -> usize,
+    ) -> Option<Vec<Reply<Departure>>> {
         let over = self.deadline()? <= now || offered() == 0;
-        self.0.take_if(|_| over).map(|(_, reply)| reply)
+        self.0.take_if(|_| over).map(|(_, replies)| replies)
     }
 }
 
@@ -54,8 +56,9 @@ mod tests {
             let mut leaving = Leaving::default();
             assert!(leaving.over(now + after, || offered).is_none(), "it hasn't begun");
             assert!(leaving.begin(now, oneshot::channel().0));
-            assert!(!leaving.begin(now + after, oneshot::channel().0), "only the first caller counts");
-            assert_eq!(leaving.over(now + after, || offered).is_some(), over, "{after:?} {offered}");
+            assert!(!leaving.begin(now + after, oneshot::channel().0), "a second caller moves nothing");
+            let told = leaving.over(now + after, || offered).map(|replies| replies.len());
+            assert_eq!(told, over.then_some(2), "{after:?} {offered}");
             assert_eq!(leaving.deadline().is_none(), over);
         }
     }

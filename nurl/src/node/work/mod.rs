@@ -70,13 +70,15 @@ impl WorkPlane {
                 // The network plane has ended, and so has the node.
                 Err(_) => return Ok(()),
             }
-            if let Some(reply) = self.leaving.over(time::now(), || self.replicator.unheld().offered) {
+            if let Some(replies) = self.leaving.over(time::now(), || self.replicator.unheld().offered) {
                 let departure = self.durable.departure(self.replicator.unheld().keys);
-                // Dropping the pool ends running handlers. The store is closed before the caller gets its reply,
-                // because the caller may open it again at once.
+                // Dropping the pool ends running handlers. The store is closed before the callers get their reply,
+                // because they may open it again at once.
                 drop(self);
-                // An error means that the caller gave up.
-                let _ = reply.send(departure);
+                for reply in replies {
+                    // An error means that the caller gave up.
+                    let _ = reply.send(departure);
+                }
                 return Ok(());
             }
             match self.inlets.next(self.poll_timeout()).await {

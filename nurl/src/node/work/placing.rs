@@ -3,12 +3,10 @@
 use std::sync::Arc;
 
 use crate::compute::job;
+use crate::error::Error;
 use crate::key::PublicKey;
-use crate::node::command::{Reply, View};
+use crate::node::command::{MAX_JOINING, Reply, TOO_MANY_JOINING, View};
 use crate::ring::{Ring, RingMember};
-
-/// Callers that wait for a first view. Above the limit a call fails.
-const JOINING: usize = 1_024;
 
 /// What the views have told.
 #[derive(Default)]
@@ -19,7 +17,7 @@ pub(super) struct Placing {
     /// Whether a view was complete.
     complete: bool,
     /// Callers that wait for a complete view.
-    joining: Vec<Reply<()>>,
+    joining: Vec<Reply<Result<(), Error>>>,
 }
 
 impl Placing {
@@ -48,13 +46,15 @@ impl Placing {
     }
 
     /// Answers a caller once a view is complete.
-    pub(super) fn await_join(&mut self, reply: Reply<()>) {
+    pub(super) fn await_join(&mut self, reply: Reply<Result<(), Error>>) {
         self.joining.retain(|reply| !reply.is_closed());
         if self.complete {
             // An error means that the caller gave up.
-            let _ = reply.send(());
-        } else if self.joining.len() < JOINING {
+            let _ = reply.send(Ok(()));
+        } else if self.joining.len() < MAX_JOINING {
             self.joining.push(reply);
+        } else {
+            let _ = reply.send(Err(TOO_MANY_JOINING));
         }
     }
 
@@ -62,7 +62,7 @@ impl Placing {
     pub(super) fn tell_joined(&mut self) {
         for reply in self.joining.drain(..) {
             // An error means that the caller gave up.
-            let _ = reply.send(());
+            let _ = reply.send(Ok(()));
         }
     }
 }
@@ -111,9 +111,23 @@ mod tests {
         assert!(early.try_recv().is_err());
         assert!(placing.completes(&View { complete: true, ..View::default() }));
         placing.tell_joined();
-        assert!(early.try_recv().is_ok());
+        assert!(matches!(early.try_recv(), Ok(Ok(()))));
         let (reply, mut late) = oneshot::channel();
         placing.await_join(reply);
-        assert!(late.try_recv().is_ok());
+        assert!(matches!(late.try_recv(), Ok(Ok(()))));
+    }
+
+    #[test]
+    fn one_caller_too_many_is_told_so() {
+        let mut placing = Placing::default();
+        let mut waiting: Vec<_> = (0..=MAX_JOINING)
+            .map(|_| {
+                let (reply, answer) = oneshot::channel();
+                placing.await_join(reply);
+                answer
+            })
+            .collect();
+        assert!(matches!(waiting.pop().unwrap().try_recv(), Ok(Err(Error::Busy(_)))));
+        assert!(waiting.pop().unwrap().try_recv().is_err(), "it still waits");
     }
 }

@@ -219,7 +219,7 @@ impl Replicator {
     /// The next keys whose durable records changed: the driver stores each [`record`](Replicator::record), and
     /// [`clock_high_water`](Replicator::clock_high_water) with them, in one commit.
     ///
-    /// A driver with a store drains this before [`poll_event`](Replicator::poll_event) and
+    /// Every driver drains this; one with a store stores them before [`poll_event`](Replicator::poll_event) and
     /// [`poll_transmit`](Replicator::poll_transmit). Then no caller and no peer learns of a write that a crash could
     /// still undo, and after a crash no dot or sum that others have seen is given out again.
     pub fn poll_changed(&mut self) -> Option<Vec<Vec<u8>>> {

@@ -1,6 +1,7 @@
 //! The choreography of a write: what it asks first, where it is made, and what it waits for.
 //!
-//! 0. An observer asks the key's first owner to write in its place. A node that leaves makes no write any more.
+//! 0. An observer asks the key's first owner to write in its place. A node that leaves makes no write of its own callers any
+//!    more, but still those that observers ask of it.
 //! 1. An owner without a copy, and the remover of an element that isn't in this node's copy, ask the other owners
 //!    first ([`must_ask`](Replicator::must_ask)). The write continues with their answers.
 //! 2. The write is made: as an owner in the state held, elsewhere as a delta for the owners.

@@ -187,12 +187,12 @@ impl Gatherer {
         self.stun.handle_datagram(now, source, datagram);
     }
 
-    /// The next request to a server.
     /// The counters of the questions.
     pub(super) fn stats(&self) -> &stun::StunStats {
         self.stun.stats()
     }
 
+    /// The next request to a server.
     pub(super) fn poll_transmit(&mut self, now: Instant) -> Option<stun::Transmit> {
         self.stun.poll_transmit(now)
     }

@@ -319,7 +319,8 @@ impl Link {
         self.conn.ping();
     }
 
-    /// The congestion window in bytes, for tests and metrics.
+    /// The congestion window in bytes.
+    #[cfg(test)]
     pub(super) fn window(&self) -> u64 {
         self.conn.congestion_state().window()
     }

@@ -1,12 +1,12 @@
 //! A client's memory of records: the highest number for each key, so that no hub can serve it an older one.
 //!
-//! A number is forgotten [`RECORD_LIFE`] after it was first seen. By then every older record has expired by
+//! A number is forgotten [`MAX_RECORD_LIFE`] after it was first seen. By then every older record has expired by
 //! its own lifetime, and a member whose clock went back isn't excluded for ever.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-use super::record::RECORD_LIFE;
+use super::record::MAX_RECORD_LIFE;
 use crate::key::PublicKey;
 
 /// The most keys remembered: as many peers as an endpoint has sessions. Beyond it the key that was seen first
@@ -25,7 +25,7 @@ impl SeqMemory {
     /// Whether a record with this number is at least as new as any seen; if so, remembers the number.
     pub fn accept(&mut self, now: Instant, key: PublicKey, seq: u64) -> bool {
         if let Some(&(highest, at)) = self.highest.get(&key) {
-            let remembered = now.saturating_duration_since(at) < RECORD_LIFE;
+            let remembered = now.saturating_duration_since(at) < MAX_RECORD_LIFE;
             if remembered && seq < highest {
                 return false;
             }
@@ -76,8 +76,8 @@ mod tests {
         assert!(!memory.accept(now, key(1), 4));
         assert!(memory.accept(now, key(2), 4));
         assert!(memory.accept(now, key(1), 6));
-        assert!(!memory.accept(now + RECORD_LIFE - Duration::from_secs(1), key(1), 5));
-        assert!(memory.accept(now + RECORD_LIFE, key(1), 5));
+        assert!(!memory.accept(now + MAX_RECORD_LIFE - Duration::from_secs(1), key(1), 5));
+        assert!(memory.accept(now + MAX_RECORD_LIFE, key(1), 5));
         assert_eq!(memory.highest(&key(1)), Some(5));
     }
 

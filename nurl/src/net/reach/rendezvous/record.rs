@@ -22,9 +22,10 @@ const VERSION: u8 = 1;
 const NONCE_BYTES: usize = 24;
 const LABEL: &[u8] = b"nurl/1 record";
 
-/// The lifetime that a record carries itself, independent of the hub: a dishonest hub can serve an old record
-/// at most so long. Publishers seal anew well before; clocks that differ by minutes don't matter.
-pub const RECORD_LIFE: Duration = Duration::from_secs(3600);
+/// The longest lifetime that a record may carry itself, independent of the hub: a dishonest hub can serve an old record
+/// at most so long. Publishers choose a third of it and seal anew well before; clocks that differ by minutes don't
+/// matter.
+pub const MAX_RECORD_LIFE: Duration = Duration::from_secs(3600);
 
 /// The data that a member publishes about itself.
 #[derive(Debug, Clone, PartialEq, Eq)]

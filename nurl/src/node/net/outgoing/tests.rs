@@ -35,7 +35,7 @@ fn told(loss: Option<Loss<u32>>) -> String {
     match loss {
         None => "nobody".to_owned(),
         Some(Loss::Caller { reply, error }) => format!("caller {reply}: {error}"),
-        Some(Loss::State { peer }) => format!("state {}", peer.as_bytes()[0]),
+        Some(Loss::Work { peer }) => format!("state {}", peer.as_bytes()[0]),
         Some(Loss::Membership { peer }) => format!("membership {}", peer.as_bytes()[0]),
     }
 }

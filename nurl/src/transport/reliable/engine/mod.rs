@@ -374,7 +374,7 @@ impl Reliable {
     }
 
     /// QUIC's congestion window to a peer, in bytes; `None` without a connection.
-    #[cfg_attr(not(any(test, feature = "internals")), expect(dead_code, reason = "door: metrics"))]
+    #[cfg(test)]
     pub fn window(&self, peer: &PublicKey) -> Option<u64> {
         self.peers.get(peer)?.link.as_ref().map(Link::window)
     }

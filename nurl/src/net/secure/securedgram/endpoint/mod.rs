@@ -482,7 +482,7 @@ impl Endpoint {
 
     /// Sets the timer of the first touched peer, and fetches its events.
     fn settle_first(&mut self, slot: Slot) {
-        let Some(peer) = self.peers.get_mut(slot) else { return };
+        let Some(peer) = self.peers.get_mut(slot) else { return self.schedule.settle_first(None) };
         let (key, stats) = (peer.key, &mut self.stats);
         self.schedule.settle_first(peer.deadline());
         while let Some(event) = peer.paths.poll_event() {

@@ -6,6 +6,7 @@
 //! | [`initiator`] | the handshakes that we begin |
 //! | [`responder`] | the handshakes that we answer |
 //! | [`paths`](super::paths) | the routes of the peer's datagrams |
+//! | `context` | what the endpoint lends to a peer for one call |
 //!
 //! This file seals and opens data; [`handshake`] opens sessions.
 
