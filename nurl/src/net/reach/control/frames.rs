@@ -57,7 +57,16 @@ impl<'a> Iterator for Split<'a> {
 /// # Panics
 /// If the body is longer than [`MAX_BODY_BYTES`]: callers check their own limits, which are lower.
 pub fn put(out: &mut Vec<u8>, kind: u8, parts: &[&[u8]]) {
-    let len: usize = parts.iter().map(|part| part.len()).sum();
+    begin(out, kind, parts, 0);
+}
+
+/// Appends the beginning of a frame: its header and the parts. The caller appends the `rest` bytes that its body still
+/// lacks, so that they need no buffer of their own.
+///
+/// # Panics
+/// If the body is longer than [`MAX_BODY_BYTES`].
+pub fn begin(out: &mut Vec<u8>, kind: u8, parts: &[&[u8]], rest: usize) {
+    let len = parts.iter().map(|part| part.len()).sum::<usize>() + rest;
     assert!(len <= MAX_BODY_BYTES, "a frame of {len} bytes");
     out.reserve(HEADER_BYTES + len);
     out.push(kind);
