@@ -160,8 +160,9 @@ impl NetPlane {
         loop {
             let now = time::now();
             let mut more = self.parts.driver.turn(&mut self.parts.transport, now);
-            if let Some(reason) = self.parts.driver.broken() {
-                return Err(Cause::Socket(reason.to_owned()));
+            if let Some(reason) = self.parts.driver.broken().map(str::to_owned) {
+                self.parts.driver.close(&mut self.parts.transport).await;
+                return Err(Cause::Socket(reason));
             }
             match self.take_commands(now, command.take()) {
                 Taken::All => {}
@@ -214,7 +215,7 @@ impl NetPlane {
         let now = time::now();
         self.parts.transport.close(now);
         self.parts.driver.flush(&mut self.parts.transport, now);
-        self.parts.driver.close().await;
+        self.parts.driver.close(&mut self.parts.transport).await;
         self.parts.bus.close();
         for reply in self.joining.drain(..) {
             let _ = reply.send(Err(Error::Closed));
@@ -638,7 +639,7 @@ impl NetPlane {
         untold.tell(|peer, change| state.try_send(StateInput::Member { peer, change }).is_ok());
         if now >= self.due.hub_ping {
             self.due.hub_ping = now + HUB_PING_EVERY;
-            self.parts.transport.ping_hubs();
+            self.parts.transport.ping_hubs(now);
         }
         if now >= self.due.clock_check {
             self.due.clock_check = now + CLOCK_CHECK_EVERY;

@@ -22,7 +22,7 @@ use std::time::Duration;
 use crate::key::PublicKey;
 use crate::kit::reader::Reader;
 use crate::mesh::Namespace;
-use crate::net::reach::control::frames::{HEADER_BYTES, put};
+use crate::net::reach::control::frames::{HEADER_BYTES, begin, put};
 
 /// The version of the control protocol, in REGISTER and REGISTERED. A hub closes a connection of any other
 /// version.
@@ -329,6 +329,11 @@ impl<'a> Frame<'a> {
                 put(out, kind::GROUP_DELIVER, &[src.as_bytes(), tag, payload]);
             }
         }
+    }
+
+    /// Appends the beginning of a [`Frame::Forward`]; the caller appends the `len` bytes of its payload.
+    pub fn begin_forward(dst: &PublicKey, len: usize, out: &mut Vec<u8>) {
+        begin(out, kind::FORWARD, &[dst.as_bytes()], len);
     }
 
     /// The frame's bytes.
