@@ -6,12 +6,9 @@
 //!
 //! `cargo run -p nurl-examples --bin relay`
 
-use std::collections::VecDeque;
-
 use bytes::Bytes;
-use nurl::internals::net::reach::hub_client::{self, Batch, HubClientConfig, HubCommand, HubEvent};
+use nurl::internals::net::reach::hub_client::{HubClientConfig, HubEvent, LoneClient};
 use nurl::rt;
-use nurl::rt::sync::mpsc;
 use nurl::{PublicKey, SecretKey, Ticket};
 use nurl_examples::{Outcome, soon};
 
@@ -24,8 +21,8 @@ async fn main() -> Outcome {
     println!("{} clients are registered at {}", hub.stats().clients, hub.addr());
 
     // To one key. The hub names the sender, as a return address and not as a proof of identity.
-    let payload = Bytes::from_static(b"for bob alone");
-    alice.commands.send(HubCommand::Forward { dst: bob.key, payload }).await?;
+    let dst = bob.key;
+    alice.client.give(move |hub, _| hub.forward(&dst, b"for bob alone")).await;
     let event = bob.until(|event| matches!(event, HubEvent::Datagram { .. })).await?;
     let HubEvent::Datagram { src, payload } = event else { unreachable!("filtered") };
     assert_eq!((src, &payload[..]), (alice.key, &b"for bob alone"[..]));
@@ -34,13 +31,15 @@ async fn main() -> Outcome {
     // To a group. The hub knows it by an opaque tag, which only members can compute.
     let tag = [7; 16];
     for member in [&mut bob, &mut carol] {
-        member.commands.send(HubCommand::GroupJoin { tag }).await?;
+        member.client.give(move |hub, _| hub.join(tag)).await;
         // The connection is ordered: the answer to a later command means that the hub has processed the join.
-        member.commands.send(HubCommand::Lookup { peer: member.key }).await?;
+        let own = member.key;
+        member.client.give(move |hub, _| hub.look_up(own)).await;
         member.until(|event| matches!(event, HubEvent::NoRecord { .. })).await?;
     }
     let payload = Bytes::from_static(b"for everybody");
-    alice.commands.send(HubCommand::GroupSend { tag, payload: payload.clone() }).await?;
+    let sent = payload.clone();
+    alice.client.give(move |hub, _| hub.group_send(tag, &sent)).await;
     for member in [&mut bob, &mut carol] {
         let event = member.until(|event| matches!(event, HubEvent::Group { .. })).await?;
         assert_eq!(event, HubEvent::Group { src: alice.key, tag, payload: payload.clone() });
@@ -51,19 +50,17 @@ async fn main() -> Outcome {
 
     // A datagram to an absent peer is answered with a notice, so that the sender can look for another path.
     let stranger = SecretKey::generate(&mut rt::rng("stranger")).public();
-    alice.commands.send(HubCommand::Forward { dst: stranger, payload }).await?;
+    alice.client.give(move |hub, _| hub.forward(&stranger, &payload)).await;
     alice.until(|event| *event == HubEvent::PeerGone { peer: stranger }).await?;
     println!("and the hub says that {stranger:?} isn't registered");
     hub.shutdown().await;
     Ok(())
 }
 
-/// A connection to the hub, kept alive by a task, and the events that were not yet examined.
+/// A connection to the hub, kept alive by a task.
 struct Client {
     key: PublicKey,
-    commands: mpsc::Sender<HubCommand>,
-    events: mpsc::Receiver<Batch>,
-    backlog: VecDeque<HubEvent>,
+    client: LoneClient,
 }
 
 impl Client {
@@ -71,25 +68,15 @@ impl Client {
         let key = SecretKey::generate(&mut rt::rng("client"));
         let public = key.public();
         let (hub, namespace) = (ticket.hubs[0].clone(), ticket.mesh.namespace());
-        let (commands, events) = hub_client::spawn(HubClientConfig { hub, key, namespace, boot: 1 });
-        let mut client = Client { key: public, commands, events, backlog: VecDeque::new() };
+        let client = LoneClient::spawn(HubClientConfig { hub, key, namespace, boot: 1 });
+        let mut client = Client { key: public, client };
         client.until(|event| matches!(event, HubEvent::Up { .. })).await?;
         Ok(client)
     }
 
     /// The next event that fits; the events before it are dropped.
     async fn until(&mut self, fits: impl Fn(&HubEvent) -> bool) -> Result<HubEvent, String> {
-        let found = async {
-            loop {
-                while let Some(event) = self.backlog.pop_front() {
-                    if fits(&event) {
-                        return Ok(event);
-                    }
-                }
-                let (_, batch) = self.events.recv().await.ok_or("the client has ended")?;
-                self.backlog.extend(batch);
-            }
-        };
-        soon("an event of the hub", found).await?
+        let found = soon("an event of the hub", self.client.until(fits)).await?;
+        found.ok_or("the client has ended".to_owned())
     }
 }

@@ -10,10 +10,9 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 use nurl::hub::Hub;
-use nurl::internals::net::reach::hub_client::{self, Batch, HubClientConfig, HubCommand, HubEvent};
+use nurl::internals::net::reach::hub_client::{HubClientConfig, HubEvent, LoneClient};
 use nurl::internals::net::reach::rendezvous::record::{MAX_RECORD_LIFE, RecordError};
 use nurl::internals::net::reach::rendezvous::{PublishResult, Record};
-use nurl::rt::sync::mpsc;
 use nurl::rt::{self, time};
 use nurl::{SecretKey, Ticket};
 use nurl_examples::{Outcome, soon};
@@ -23,8 +22,8 @@ async fn main() -> Outcome {
     let (hub, ticket) = nurl::hub::serve_new_mesh("127.0.0.1:0").await?;
     let secret = SecretKey::generate(&mut rt::rng("alice"));
     let alice = secret.public();
-    let (publisher, mut published) = client(&ticket, secret).await?;
-    let (reader, mut found) = client(&ticket, SecretKey::generate(&mut rt::rng("bob"))).await?;
+    let mut publisher = client(&ticket, secret).await?;
+    let mut reader = client(&ticket, SecretKey::generate(&mut rt::rng("bob"))).await?;
 
     // Sealed under the mesh's present secret, for this key and this number.
     let address: SocketAddr = "192.0.2.7:4242".parse()?;
@@ -37,13 +36,14 @@ async fn main() -> Outcome {
     let seq = 1;
     let sealed = record.seal(&ticket.generations()[0], &alice, seq, &mut rt::rng("nonces"))?;
     println!("alice publishes {} sealed bytes as number {seq}", sealed.len());
-    publisher.send(HubCommand::Publish { seq, sealed: Bytes::from(sealed) }).await?;
-    let answer = next(&mut published, |event| matches!(event, HubEvent::Published { .. })).await?;
+    publisher.give(move |hub, now| hub.publish(now, seq, Bytes::from(sealed))).await;
+    let answer = next(&mut publisher, |event| matches!(event, HubEvent::Published { .. })).await?;
     assert_eq!(answer, HubEvent::Published { seq, result: PublishResult::Stored });
 
     // Bob knows alice's key and looks it up.
-    reader.send(HubCommand::Lookup { peer: alice }).await?;
-    let HubEvent::Record(kept) = next(&mut found, |event| matches!(event, HubEvent::Record(_))).await? else {
+    reader.give(move |hub, _| hub.look_up(alice)).await;
+    let HubEvent::Record(kept) = next(&mut reader, |event| matches!(event, HubEvent::Record(_))).await?
+    else {
         unreachable!("filtered")
     };
     let open = |ticket: &Ticket, seq| {
@@ -61,8 +61,8 @@ async fn main() -> Outcome {
     println!("another mesh's secret doesn't open it, and neither does another number");
 
     // A newcomer that knows no key asks for some members: this is how it finds its first contacts.
-    reader.send(HubCommand::List { max: 8 }).await?;
-    let HubEvent::Records(list) = next(&mut found, |event| matches!(event, HubEvent::Records(_))).await?
+    reader.give(|hub, _| hub.list(8)).await;
+    let HubEvent::Records(list) = next(&mut reader, |event| matches!(event, HubEvent::Records(_))).await?
     else {
         unreachable!("filtered")
     };
@@ -70,37 +70,24 @@ async fn main() -> Outcome {
     println!("the list of the mesh has {} record", list.len());
 
     // A peer that leaves withdraws its record.
-    publisher.send(HubCommand::Withdraw).await?;
-    publisher.send(HubCommand::Lookup { peer: alice }).await?;
-    next(&mut published, |event| *event == HubEvent::NoRecord { peer: alice }).await?;
+    publisher.give(|hub, _| hub.withdraw()).await;
+    publisher.give(move |hub, _| hub.look_up(alice)).await;
+    next(&mut publisher, |event| *event == HubEvent::NoRecord { peer: alice }).await?;
     println!("alice has taken it back");
     hub.shutdown().await;
     Ok(())
 }
 
-/// A registered client. Commands sent before the registration are dropped.
-async fn client(
-    ticket: &Ticket,
-    key: SecretKey,
-) -> Result<(mpsc::Sender<HubCommand>, mpsc::Receiver<Batch>), String> {
+/// A registered client. Requests made before the registration are dropped.
+async fn client(ticket: &Ticket, key: SecretKey) -> Result<LoneClient, String> {
     let (hub, namespace) = (ticket.hubs[0].clone(), ticket.mesh.namespace());
-    let (commands, mut events) = hub_client::spawn(HubClientConfig { hub, key, namespace, boot: 1 });
-    next(&mut events, |event| matches!(event, HubEvent::Up { .. })).await?;
-    Ok((commands, events))
+    let mut client = LoneClient::spawn(HubClientConfig { hub, key, namespace, boot: 1 });
+    next(&mut client, |event| matches!(event, HubEvent::Up { .. })).await?;
+    Ok(client)
 }
 
-/// The next event that fits. Only one request is open at a time here, so the rest of a batch may be dropped.
-async fn next(
-    events: &mut mpsc::Receiver<Batch>,
-    fits: impl Fn(&HubEvent) -> bool,
-) -> Result<HubEvent, String> {
-    let found = async {
-        loop {
-            let (_, batch) = events.recv().await.ok_or("the client has ended")?;
-            if let Some(event) = batch.into_iter().find(|event| fits(event)) {
-                return Ok(event);
-            }
-        }
-    };
-    soon("an answer of the hub", found).await?
+/// The next event that fits; the events before it are dropped.
+async fn next(client: &mut LoneClient, fits: impl Fn(&HubEvent) -> bool) -> Result<HubEvent, String> {
+    let found = soon("an answer of the hub", client.until(fits)).await?;
+    found.ok_or("the client has ended".to_owned())
 }

@@ -14,7 +14,6 @@ use super::{MemberInfo, Metrics, Status};
 use crate::Error;
 use crate::compute::job::{Drained, MemberChange, SubmitOptions, TaskId};
 use crate::key::PublicKey;
-use crate::net::reach::hub_client::ClientStats;
 use crate::replication::crdt::Digest;
 use crate::ring::RingMember;
 use crate::rt::sync::{mpsc, oneshot};
@@ -117,8 +116,8 @@ pub(super) enum NetCommand {
     Members { reply: Reply<Vec<MemberInfo>> },
     /// Everything that `status` shows.
     Status { reply: Reply<Status> },
-    /// The counters and gauges of this plane; those of the connections to hubs follow.
-    Metrics { reply: Reply<(Metrics, Vec<oneshot::Receiver<ClientStats>>)> },
+    /// The counters and gauges of this plane.
+    Metrics { reply: Reply<Metrics> },
     /// Replies when a hub has accepted this node and a first view of the mesh has arrived.
     Joined { reply: Reply<Result<(), Error>> },
     /// An epoch counter that the work plane took.

@@ -47,9 +47,6 @@ pub use metrics::{Metric, MetricKind, Metrics};
 pub use state::{Counter, Register, Set};
 pub use task::{Task, TaskEvent};
 
-/// How long [`Node::metrics`] waits for the connections to hubs: they answer at once, unless the machine is overloaded.
-const HUB_STATS_WITHIN: Duration = Duration::from_secs(1);
-
 /// A node's role in its mesh.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
@@ -226,23 +223,13 @@ impl Node {
         self.ask(|reply| NetCommand::Status { reply }).await
     }
 
-    /// Every counter and gauge of this node, by name. A connection to a hub that doesn't answer within a second is left
-    /// out of the sums.
+    /// Every counter and gauge of this node, by name.
     ///
     /// # Errors
     /// [`Error::Closed`].
     pub async fn metrics(&self) -> Result<Metrics, Error> {
-        let (mut metrics, hubs) = self.ask(|reply| NetCommand::Metrics { reply }).await?;
+        let mut metrics = self.ask(|reply| NetCommand::Metrics { reply }).await?;
         let work = self.ask_work(|reply| WorkCommand::Stats { reply }).await?;
-        let mut answered = Vec::with_capacity(hubs.len());
-        let deadline = time::now() + HUB_STATS_WITHIN;
-        for hub in hubs {
-            let left = deadline.saturating_duration_since(time::now());
-            if let Ok(Ok(stats)) = time::timeout(left, hub).await {
-                answered.push(stats);
-            }
-        }
-        metrics.add_hubs(&answered);
         metrics.add_work(&work);
         Ok(metrics)
     }

@@ -1,4 +1,4 @@
-//! The transport's driver: sockets, hub connections and the interface list for [`Transport`].
+//! The transport's driver: sockets, the hubs' streams and the interface list for [`Transport`].
 //!
 //! The driver is a thin loop in two halves: [`Driver::wait`] sleeps until there is work, [`Driver::turn`] does a
 //! bounded amount of it. The network plane alternates them, so one busy source (a bulk transfer, a hub with many
@@ -8,20 +8,19 @@ use std::future::poll_fn;
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
-use std::sync::Arc;
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::TransportConfig;
 use super::core::Transport;
 use crate::key::PublicKey;
 use crate::net::reach::faults::ReceiveFaults;
-use crate::net::reach::hub_client::{self, ClientStats, HubClientConfig, HubCommand, HubEvent};
+use crate::net::reach::hub_client::Link;
 use crate::net::reach::listen::Listen;
 use crate::rt::net::{
     Interface, InterfaceWatch, RecvMeta, Transmit, UdpSocket, interfaces, lookup_host, source_towards,
 };
-use crate::rt::sync::{mpsc, oneshot};
+use crate::rt::sync::mpsc;
 use crate::rt::{self, time};
 
 /// Bytes of one receive buffer: a whole GRO batch.
@@ -34,27 +33,12 @@ const BUFFERS: usize = 8;
 /// measured round trip. The core's inbox must hold everything that one turn receives.
 const RECEIVES_PER_TURN: usize = 2;
 
-/// Batches of hub events taken in one turn.
-const HUB_BATCHES_PER_TURN: usize = 16;
-
-/// How long a stopping node waits until its hubs' streams have accepted its goodbye. An established stream accepts it
-/// at once.
-const GOODBYE: Duration = Duration::from_secs(1);
-
-struct Link {
-    hub: PublicKey,
-    addr: String,
-    commands: mpsc::Sender<HubCommand>,
-    events: mpsc::Receiver<(PublicKey, Vec<HubEvent>)>,
-}
-
 /// A hub, and the addresses to which its name resolves.
 type Resolved = (PublicKey, Vec<SocketAddr>);
 
 /// The source that ended a wait, with the data already taken from it.
 enum Woke {
     Udp(usize, io::Result<usize>),
-    Hub(usize, Vec<HubEvent>),
     Interfaces(Vec<Interface>),
     Resolved(PublicKey, Vec<SocketAddr>),
     Work,
@@ -80,7 +64,8 @@ pub struct Driver {
     broken: Option<String>,
     /// The socket for v4 destinations, and for v6.
     by_family: (Option<usize>, Option<usize>),
-    links: Vec<Link>,
+    /// A link for each hub.
+    links: Vec<(PublicKey, Link)>,
     resolved: (mpsc::Sender<Resolved>, mpsc::Receiver<Resolved>),
     watch: InterfaceWatch,
     buffer: Vec<u8>,
@@ -101,21 +86,7 @@ impl Driver {
         let bound = sockets.iter().map(UdpSocket::local_addr).collect::<io::Result<Vec<_>>>()?;
         let of_family = |v4: bool| bound.iter().position(|addr| addr.is_ipv4() == v4);
         let by_family = (of_family(true), of_family(false));
-        let namespace = config.ticket.mesh.namespace();
-        let links = config
-            .ticket
-            .hubs
-            .iter()
-            .map(|hub| {
-                let (commands, events) = hub_client::spawn(HubClientConfig {
-                    hub: hub.clone(),
-                    key: config.key.clone(),
-                    namespace,
-                    boot: config.boot,
-                });
-                Link { hub: hub.key, addr: hub.addr.clone(), commands, events }
-            })
-            .collect();
+        let links = config.ticket.hubs.iter().map(|hub| (hub.key, Link::default())).collect();
         let now = time::now();
         core.set_bound(now, by_family.0.map(|at| bound[at]), by_family.1.map(|at| bound[at]));
         let known = interfaces()?;
@@ -161,13 +132,10 @@ impl Driver {
             }
             Poll::Pending
         });
-        let hub_events = poll_fn(|cx| {
-            for (at, link) in links.iter_mut().enumerate() {
-                if let Poll::Ready(Some((_, events))) = link.events.poll_recv(cx) {
-                    return Poll::Ready((at, events));
-                }
-            }
-            Poll::Pending
+        let hubs = poll_fn(|cx| {
+            // Each is polled, so that none starves behind a busy one.
+            let ready = links.iter_mut().fold(false, |ready, (_, link)| link.ready(cx).is_ready() | ready);
+            if ready { Poll::Ready(()) } else { Poll::Pending }
         });
         let writable = async {
             match *blocked {
@@ -183,7 +151,7 @@ impl Driver {
             }
         };
         let mut readable = pin!(readable);
-        let mut hub_events = pin!(hub_events);
+        let mut hubs = pin!(hubs);
         let mut writable = pin!(writable);
         let mut timer = pin!(timer);
         let woke = rt::select! {
@@ -191,7 +159,7 @@ impl Driver {
                 Ok(()) => Woke::Udp(at, receive(&sockets[at], buffer, metas)),
                 Err(error) => Woke::Udp(at, Err(error)),
             },
-            (at, events) = &mut hub_events => Woke::Hub(at, events),
+            () = &mut hubs => Woke::Work,
             Some((hub, addrs)) = resolved.1.recv() => Woke::Resolved(hub, addrs),
             list = watch.changed() => Woke::Interfaces(list),
             _ = &mut writable => Woke::Work,
@@ -207,7 +175,6 @@ impl Driver {
         self.sent = false;
         match self.woke.take() {
             Some(Woke::Udp(at, filled)) => self.take_datagrams(core, now, at, &filled),
-            Some(Woke::Hub(at, events)) => self.take_hub_events(core, now, at, events),
             Some(Woke::Interfaces(list)) => self.take_interfaces(core, now, list),
             Some(Woke::Resolved(hub, addrs)) => core.set_hub_addrs(now, hub, &addrs, source),
             Some(Woke::Work) | None => {}
@@ -215,12 +182,7 @@ impl Driver {
         for at in 0..self.sockets.len() {
             more |= self.receive_from(core, now, at);
         }
-        for at in 0..self.links.len() {
-            for _ in 0..HUB_BATCHES_PER_TURN {
-                let Ok((_, events)) = self.links[at].events.try_recv() else { break };
-                self.take_hub_events(core, now, at, events);
-            }
-        }
+        self.receive_from_hubs(core, now);
         core.handle_timeout(now);
         self.flush(core, now);
         more
@@ -236,49 +198,36 @@ impl Driver {
         self.sent
     }
 
-    /// Sends the core's output, as far as the kernel and the hub queues accept it.
+    /// Sends the core's output, as far as the kernel accepts it.
     pub fn flush(&mut self, core: &mut Transport, now: Instant) {
         core.pump(now);
         self.blocked = None;
         loop {
             self.flush_udp(core);
-            // Space in the outbox lets reliable messages continue.
+            for (hub, link) in &mut self.links {
+                if let Some(client) = core.hub_client(hub) {
+                    link.flush(client);
+                }
+            }
+            // Space in the outbox and in the hubs' queues lets reliable messages continue.
             if self.blocked.is_some() || !core.pump(now) {
                 break;
             }
         }
-        for link in &self.links {
-            while let Ok(slot) = link.commands.try_reserve() {
-                let Some(command) = core.poll_hub(&link.hub) else { break };
-                slot.send(command);
-            }
-        }
-    }
-
-    /// Asks the connections to hubs for their counters. One whose queue is full is left out.
-    pub fn ask_hub_stats(&self) -> Vec<oneshot::Receiver<ClientStats>> {
-        let asked = self.links.iter().filter_map(|link| {
-            let (reply, stats) = oneshot::channel();
-            link.commands.try_send(HubCommand::Stats(reply)).ok().map(|()| stats)
-        });
-        asked.collect()
     }
 
     /// Says goodbye to the hubs, and waits at most a second until their streams have accepted it. A hub that gets no
     /// goodbye goes on listing this node.
-    pub async fn close(self) {
-        let waits = self.links.into_iter().map(|Link { commands, mut events, .. }| {
-            // When its commands are dropped, the connection's task says goodbye and ends.
-            drop(commands);
-            async move { while events.recv().await.is_some() {} }
-        });
-        let waits: Vec<_> = waits.collect();
-        let goodbyes = async {
-            for wait in waits {
-                wait.await;
-            }
-        };
-        let _ = time::timeout(GOODBYE, goodbyes).await;
+    pub async fn close(&mut self, core: &mut Transport) {
+        let mut closing: Vec<_> = Vec::with_capacity(self.links.len());
+        for (hub, link) in &mut self.links {
+            closing.extend(core.hub_client(hub).map(|client| Box::pin(link.close(client))));
+        }
+        poll_fn(|cx| {
+            closing.retain_mut(|closing| closing.as_mut().poll(cx).is_pending());
+            if closing.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
     }
 
     /// Receives until the socket is empty or the turn's share is used up. Returns whether the share was used up.
@@ -313,27 +262,33 @@ impl Driver {
     }
 
     fn take_interfaces(&self, core: &mut Transport, now: Instant, list: Vec<Interface>) {
-        let shared: Arc<[Interface]> = list.as_slice().into();
-        if !core.set_interfaces(now, list, source) {
+        if !core.set_interfaces(now, list.clone(), source) {
             return;
         }
-        for link in &self.links {
-            // A full queue means that the connection is being dialled anyway.
-            let _ = link.commands.try_send(HubCommand::InterfacesChanged(shared.clone()));
+        for (hub, link) in &self.links {
+            if let Some(client) = core.hub_client(hub) {
+                link.check(client, now, &list);
+            }
         }
     }
 
-    fn take_hub_events(&mut self, core: &mut Transport, now: Instant, at: usize, events: Vec<HubEvent>) {
-        let link = &self.links[at];
-        if events.iter().any(|event| matches!(event, HubEvent::Up { .. })) {
-            let (hub, name, resolved) = (link.hub, link.addr.clone(), self.resolved.0.clone());
-            rt::task::spawn(async move {
-                let found = lookup_host(&name).await.unwrap_or_default();
-                // If the channel is full or closed, the next registration resolves again.
-                let _ = resolved.try_send((hub, found));
-            });
+    /// Passes what the hubs have sent to their clients, and resolves the name of each hub that is newly up.
+    fn receive_from_hubs(&mut self, core: &mut Transport, now: Instant) {
+        for (hub, link) in &mut self.links {
+            let Some(client) = core.hub_client(hub) else { continue };
+            let was_up = client.is_up();
+            link.receive(client, now);
+            if !was_up && client.is_up() {
+                let (hub, name, resolved) = (*hub, client.hub().addr.clone(), self.resolved.0.clone());
+                rt::task::spawn(async move {
+                    let found = lookup_host(&name).await.unwrap_or_default();
+                    // If the channel is full or closed, the next registration resolves again.
+                    let _ = resolved.try_send((hub, found));
+                });
+            }
+            // What has arrived counts before what is due.
+            core.take_hub_events(now);
         }
-        core.handle_hub(now, link.hub, events);
     }
 
     fn flush_udp(&mut self, core: &mut Transport) {

@@ -228,7 +228,7 @@ pub struct TransportStats {
     pub unknown_channel: u64,
     /// Datagrams dropped while they waited for a session.
     pub waiting_dropped: u64,
-    /// Commands to hubs dropped because their queue was full.
+    /// Datagrams and requests to hubs dropped because the queue was full, or the hub was down.
     pub hub_dropped: u64,
     /// Requests for group keys that weren't sent, because the frame's claimed sender isn't a known peer.
     pub unknown_group_senders: u64,

@@ -19,7 +19,7 @@ use chaos::sometimes;
 use chaos::world::{Host, World};
 use nurl::internals::mesh::{MeshSecret, Ticket};
 use nurl::internals::net::reach::hub::HubStats;
-use nurl::internals::net::reach::hub_client::{self, HubClientConfig, HubCommand, HubEvent};
+use nurl::internals::net::reach::hub_client::{HubClientConfig, HubEvent, LoneClient};
 use nurl::internals::node::Role;
 use nurl::{Error, Node, RefusedBy, SecretKey};
 use rand_core::Rng as _;
@@ -190,22 +190,20 @@ async fn check_hub_names_none_of(world: World, cluster: &Cluster, killed: &[Peer
         boot: 1,
     };
     let asking = host.run(async move {
-        let (commands, mut events) = hub_client::spawn(config);
+        let mut client = LoneClient::spawn(config);
         let (mut named, mut lists) = (Vec::new(), 0);
         while lists < LISTS
-            && let Some((_, events)) = events.recv().await
+            && let Some(event) = client.next_event().await
         {
-            for event in events {
-                match event {
-                    HubEvent::Records(records) => {
-                        lists += 1;
-                        named.extend(records.iter().map(|record| record.key));
-                    }
-                    HubEvent::Up { .. } => {}
-                    _ => continue,
+            match event {
+                HubEvent::Records(records) => {
+                    lists += 1;
+                    named.extend(records.iter().map(|record| record.key));
                 }
-                let _ = commands.send(HubCommand::List { max: 16 }).await;
+                HubEvent::Up { .. } => {}
+                _ => continue,
             }
+            client.give(|hub, _| hub.list(16)).await;
         }
         named
     });
@@ -259,12 +257,12 @@ impl Strangers {
             };
             let (heard, sealed) = (strangers.heard.clone(), Bytes::from(vec![7; 200]));
             host.run(async move {
-                let (commands, mut events) = hub_client::spawn(config);
+                let mut client = LoneClient::spawn(config);
                 // The open connection keeps the record registered.
-                let _ = commands.send(HubCommand::Publish { seq: 1, sealed }).await;
-                while let Some((_, events)) = events.recv().await {
-                    let datagrams = events.iter().filter(|event| matches!(event, HubEvent::Datagram { .. }));
-                    *lock(&heard) += datagrams.count();
+                client.give(move |hub, now| hub.publish(now, 1, sealed)).await;
+                while let Some(event) = client.next_event().await {
+                    let is_datagram = matches!(event, HubEvent::Datagram { .. });
+                    *lock(&heard) += usize::from(is_datagram);
                 }
             });
         }

@@ -27,7 +27,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::NetStats;
 use super::command::WorkStats;
 use crate::membership::Detector;
-use crate::net::reach::hub_client::ClientStats;
 use crate::transport::Transport;
 
 /// Whether a metric only grows.
@@ -76,7 +75,7 @@ impl Metrics {
         self.iter().find(|metric| metric.name == name).map(|metric| metric.value)
     }
 
-    /// What the network plane counts, without its connections to hubs.
+    /// What the network plane counts.
     pub(super) fn of_net(
         net: &NetStats,
         messages_waiting: usize,
@@ -88,16 +87,12 @@ impl Metrics {
         reach::sessions(&mut metrics, transport.session_stats());
         reach::paths(&mut metrics, transport.path_stats());
         reach::stun(&mut metrics, transport.stun_stats());
+        reach::hubs(&mut metrics, transport.hub_stats());
         seam::transport(&mut metrics, &transport.stats(), &transport.gauges());
         seam::reliable(&mut metrics, transport.reliable_stats());
         seam::groups(&mut metrics, transport.group_stats());
         mesh::membership(&mut metrics, detector);
         metrics
-    }
-
-    /// Adds what the connections to hubs count.
-    pub(super) fn add_hubs(&mut self, hubs: &[ClientStats]) {
-        reach::hubs(self, hubs);
     }
 
     /// Adds what the work plane counts.

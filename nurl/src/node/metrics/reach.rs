@@ -84,8 +84,9 @@ pub(super) fn stun(into: &mut Metrics, stats: &StunStats) {
     });
 }
 
-pub(super) fn hubs(into: &mut Metrics, hubs: &[ClientStats]) {
-    list!(into, Counter, "hub", hubs => ClientStats {
+pub(super) fn hubs(into: &mut Metrics, hubs: impl Iterator<Item = ClientStats>) {
+    let hubs: Vec<ClientStats> = hubs.collect();
+    list!(into, Counter, "hub", &hubs => ClientStats {
         dials: "Attempts to connect to a hub.",
         ups: "Registrations at a hub.",
         replaced: "Registrations that another process with this node's key replaced.",
@@ -95,7 +96,7 @@ pub(super) fn hubs(into: &mut Metrics, hubs: &[ClientStats]) {
         dropped_queue_full: "Datagrams dropped because the connection doesn't take them fast enough.",
         dropped_too_large: "Datagrams dropped because they are over the hub's limit.",
         dropped_events: "Datagrams and answers of a hub dropped because this node doesn't take them fast enough.",
-        dropped_requests: "Requests dropped because too many waited.",
+        dropped_requests: "Requests dropped because too many waited, or because the connection ended.",
         refused_groups: "Groups that weren't joined at a hub, because there are too many.",
         stale_records: "Records of peers that are older than a known one.",
         forgotten_records: "Record numbers forgotten, because there were too many.",

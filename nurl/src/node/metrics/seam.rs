@@ -27,7 +27,7 @@ pub(super) fn transport(into: &mut Metrics, stats: &TransportStats, gauges: &Gau
         inbox_dropped: "Application datagrams dropped because too many waited.",
         unknown_channel: "Datagrams on channels that this version doesn't know.",
         waiting_dropped: "Datagrams dropped while they waited for a session.",
-        hub_dropped: "Commands to hubs dropped because too many waited, or the hub was down.",
+        hub_dropped: "Datagrams and requests to hubs dropped because too many waited, or the hub was down.",
         unknown_group_senders: "Requests for a group's key not sent, because the frame's sender isn't a known peer.",
         groups_refused: "Groups that a hub refused, because this node is in too many.",
         refused_peers: "Peers refused because the table was full.",

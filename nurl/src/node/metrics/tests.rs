@@ -7,11 +7,12 @@ use super::*;
 use crate::key::SecretKey;
 use crate::membership::{DetectorConfig, Meta, Roles};
 use crate::mesh::{Hub, Ticket};
+use crate::net::reach::hub_client::ClientStats;
 use crate::rt::{self, time};
 use crate::transport::TransportConfig;
 
 /// The metrics of a node that does nothing.
-fn idle(net: &NetStats, hubs: &[ClientStats], state: &WorkStats) -> Metrics {
+fn idle(net: &NetStats, state: &WorkStats) -> Metrics {
     let key = SecretKey::generate(&mut rt::rng("metrics"));
     let (public, now) = (key.public(), time::now());
     let hub = Hub { key: public, addr: "hub:1".to_owned() };
@@ -29,14 +30,13 @@ fn idle(net: &NetStats, hubs: &[ClientStats], state: &WorkStats) -> Metrics {
     let detector =
         Detector::new(DetectorConfig::default(), public, 1, meta, false, now, rt::rng("membership"));
     let mut metrics = Metrics::of_net(net, 9, &transport, &detector);
-    metrics.add_hubs(hubs);
     metrics.add_work(state);
     metrics
 }
 
 #[test]
 fn each_metric_has_a_name_of_its_own_under_a_layer_and_a_help() {
-    let metrics = idle(&NetStats::default(), &[], &WorkStats::default());
+    let metrics = idle(&NetStats::default(), &WorkStats::default());
     let layers = [
         "node",
         "session",
@@ -74,7 +74,9 @@ fn values_come_from_the_layers_and_hubs_are_summed() {
     let mut state = WorkStats { unacknowledged: 4, ..WorkStats::default() };
     (state.jobs.busy, state.jobs_now.running, state.replication.parked) = (5, 6, 7);
     state.pool.panicked.store(8, Ordering::Relaxed);
-    let metrics = idle(&net, &[hub(10), hub(20)], &state);
+    let metrics = idle(&net, &state);
+    let mut hubs = Metrics::default();
+    reach::hubs(&mut hubs, [hub(10), hub(20)].into_iter());
     let table = [
         ("node.refused_datagrams", 3, MetricKind::Counter),
         ("node.messages_waiting", 9, MetricKind::Gauge),
@@ -90,7 +92,11 @@ fn values_come_from_the_layers_and_hubs_are_summed() {
         ("session.established", 0, MetricKind::Counter),
     ];
     for (name, value, kind) in table {
-        let metric = metrics.iter().find(|metric| metric.name == name).unwrap_or_else(|| panic!("no {name}"));
+        let metric = hubs
+            .iter()
+            .chain(&metrics)
+            .find(|metric| metric.name == name)
+            .unwrap_or_else(|| panic!("no {name}"));
         assert_eq!((metric.value, metric.kind), (value, kind), "{name}");
     }
 }

@@ -51,7 +51,7 @@ impl NetPlane {
                 let _ = reply.send(self.status());
             }
             NetCommand::Metrics { reply } => {
-                let _ = reply.send((self.metrics(), self.driver.ask_hub_stats()));
+                let _ = reply.send(self.metrics());
             }
             NetCommand::Joined { reply } => self.roster.tell_joined(reply),
             NetCommand::NoteEpoch(counter) => {

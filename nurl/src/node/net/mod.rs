@@ -110,8 +110,9 @@ impl NetPlane {
         loop {
             let now = time::now();
             let mut more = self.driver.turn(&mut self.transport, now);
-            if let Some(reason) = self.driver.broken() {
-                return Err(Cause::Socket(reason.to_owned()));
+            if let Some(reason) = self.driver.broken().map(str::to_owned) {
+                self.driver.close(&mut self.transport).await;
+                return Err(Cause::Socket(reason));
             }
             match self.take_commands(now, command.take()) {
                 Taken::All => {}
@@ -158,7 +159,7 @@ impl NetPlane {
         let now = time::now();
         self.transport.close(now);
         self.driver.flush(&mut self.transport, now);
-        self.driver.close().await;
+        self.driver.close(&mut self.transport).await;
         self.outlets.close();
         self.roster.end();
     }
@@ -198,7 +199,7 @@ impl NetPlane {
         self.roster.handle_timeout(now, &self.transport);
         self.outlets.tell_again();
         if self.clocks.take_hub_ping(now) {
-            self.transport.ping_hubs();
+            self.transport.ping_hubs(now);
         }
         if self.clocks.take_comparison(now) {
             if self.clocks.has_slept(now, time::unix_now()) {

@@ -162,11 +162,9 @@ mod tests {
         };
         assert_eq!(told(None), (false, None, None, Some(DownReason::Unreachable)));
         let rtt = Some(Duration::from_millis(9));
-        let mut up = HubState::default();
-        (up.up, up.rtt) = (true, rtt);
+        let up = HubState { up: true, rtt, down: None };
         assert_eq!(told(Some(&up)), (true, rtt, None, None));
-        let mut down = HubState::default();
-        down.down = Some(DownReason::Silent);
+        let down = HubState { down: Some(DownReason::Silent), ..HubState::default() };
         assert_eq!(told(Some(&down)), (false, None, Some(DownReason::Silent), Some(DownReason::Silent)));
     }
 }

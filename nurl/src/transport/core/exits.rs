@@ -1,15 +1,12 @@
 //! The ways out of the transport: batches for the UDP sockets, and the hubs that relay.
 //!
-//! A datagram with one direct route is sealed straight into its batch. In doubt a path has two routes; then both
-//! carry the same sealed bytes, and the receiver's replay window drops the second copy.
+//! A datagram with one route is sealed straight into the batch for its socket, or into the queue of its hub. In doubt
+//! a path has two routes; then both carry the same sealed bytes, and the receiver's replay window drops the second copy.
 
 use std::time::Instant;
 
-use bytes::Bytes;
-
 use super::hubs::Hubs;
 use crate::key::PublicKey;
-use crate::net::reach::hub_client::HubCommand;
 use crate::net::secure::route::Route;
 use crate::net::secure::securedgram::{Endpoint, SealError};
 use crate::transport::outbox::Outbox;
@@ -44,24 +41,44 @@ impl Exits {
         channel: u8,
         body: &[u8],
     ) -> Result<(), SealError> {
-        let (udp, sealed) = (&mut self.udp, &mut self.sealed);
+        enum Place {
+            Udp,
+            Hub(PublicKey, usize),
+            /// The hub is down or its limit is lower.
+            Nowhere,
+            Scratch,
+        }
+        let Exits { udp, hubs, sealed } = self;
         sealed.clear();
-        let mut in_place = false;
-        let routes = endpoint.seal_into(now, &peer, channel, body, |routes, len| match routes.first() {
-            Some(Route::Direct(addr)) if routes.len() == 1 => {
-                in_place = true;
-                udp.begin(addr, len)
+        let mut place = Place::Scratch;
+        let routes = endpoint.seal_into(now, &peer, channel, body, |routes, len| {
+            match routes.first() {
+                Some(Route::Direct(addr)) if routes.len() == 1 => {
+                    place = Place::Udp;
+                    return udp.begin(addr, len);
+                }
+                Some(Route::Relay(hub)) if routes.len() == 1 => {
+                    if let Some(queue) = hubs.begin(&hub, &peer, len) {
+                        place = Place::Hub(hub, len);
+                        return queue;
+                    }
+                    place = Place::Nowhere;
+                }
+                _ => {}
             }
-            _ => sealed,
+            sealed
         });
-        if in_place {
-            self.udp.commit();
-        } else if let Ok(routes) = routes {
-            let sealed = std::mem::take(&mut self.sealed);
-            for route in routes.iter() {
-                self.route(route, Some(peer), &sealed);
+        match (place, routes) {
+            (Place::Udp, _) => self.udp.commit(),
+            (Place::Hub(hub, len), _) => self.hubs.commit(&hub, len),
+            (Place::Scratch, Ok(routes)) => {
+                let sealed = std::mem::take(&mut self.sealed);
+                for route in routes.iter() {
+                    self.route(route, Some(peer), &sealed);
+                }
+                self.sealed = sealed;
             }
-            self.sealed = sealed;
+            (Place::Nowhere | Place::Scratch, _) => {}
         }
         routes.map(|_| ())
     }
@@ -82,11 +99,8 @@ impl Exits {
     fn route(&mut self, route: Route, peer: Option<PublicKey>, datagram: &[u8]) {
         match (route, peer) {
             (Route::Direct(addr), _) => self.udp.push(addr, datagram),
-            (Route::Relay(hub), Some(dst)) => {
-                self.hubs
-                    .command(hub, HubCommand::Forward { dst, payload: Bytes::copy_from_slice(datagram) });
-            }
-            (Route::Relay(_), None) => self.hubs.dropped += 1,
+            (Route::Relay(hub), Some(dst)) => self.hubs.forward(&hub, &dst, datagram),
+            (Route::Relay(_), None) => self.hubs.count_unsent(),
         }
     }
 }

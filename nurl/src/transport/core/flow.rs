@@ -74,14 +74,17 @@ impl Transport {
 
     // ---- From the hubs.
 
-    /// Handles a hub connection's events.
-    pub fn handle_hub(&mut self, now: Instant, hub: PublicKey, events: Vec<HubEvent>) {
-        for event in events {
+    /// Takes the events of the hubs' clients. Returns whether there were any.
+    pub(in crate::layers::transport) fn take_hub_events(&mut self, now: Instant) -> bool {
+        let mut moved = false;
+        while let Some((hub, event)) = self.exits.hubs.poll_event() {
             self.on_hub_event(now, hub, event);
+            moved = true;
         }
+        moved
     }
 
-    fn on_hub_event(&mut self, now: Instant, hub: PublicKey, event: HubEvent) {
+    pub(super) fn on_hub_event(&mut self, now: Instant, hub: PublicKey, event: HubEvent) {
         match event {
             HubEvent::Datagram { src, payload } => {
                 let mut datagram =
@@ -91,10 +94,8 @@ impl Transport {
             HubEvent::Group { payload, .. } => self.handle_group(now, &payload),
             HubEvent::Up { .. } => self.on_hub_up(now, hub),
             HubEvent::Down { reason, .. } => self.on_hub_down(now, hub, reason),
-            // A Down event follows with the reason.
-            HubEvent::Replaced => {}
             HubEvent::Pong { rtt } => {
-                self.exits.hubs.on_pong(hub, rtt);
+                self.exits.hubs.on_pong(&hub, rtt);
                 self.inbox.tell(TransportEvent::HubPong);
             }
             HubEvent::Records(records) => {
@@ -139,9 +140,8 @@ impl Transport {
         }
     }
 
-    pub(super) fn on_hub_up(&mut self, now: Instant, hub: PublicKey) {
-        self.exits.hubs.on_up(hub);
-        self.exits.hubs.list(hub);
+    fn on_hub_up(&mut self, now: Instant, hub: PublicKey) {
+        self.exits.hubs.on_up(now, &hub);
         self.relays_changed(now);
         // Peers with a session, but no route until now, have one.
         for peer in self.waiting.peers() {
@@ -152,8 +152,8 @@ impl Transport {
         self.inbox.tell(TransportEvent::HubUp { hub });
     }
 
-    pub(super) fn on_hub_down(&mut self, now: Instant, hub: PublicKey, reason: DownReason) {
-        self.exits.hubs.on_down(hub, reason);
+    fn on_hub_down(&mut self, now: Instant, hub: PublicKey, reason: DownReason) {
+        self.exits.hubs.on_down(now, &hub, reason);
         self.relays_changed(now);
         self.inbox.tell(TransportEvent::HubDown { hub, reason });
     }
@@ -172,7 +172,8 @@ impl Transport {
     pub fn pump(&mut self, now: Instant) -> bool {
         let mut moved = false;
         loop {
-            let round = self.pump_stun(now)
+            let round = self.take_hub_events(now)
+                | self.pump_stun(now)
                 | self.pump_endpoint(now)
                 | self.pump_reliable(now)
                 | self.pump_groups(now);

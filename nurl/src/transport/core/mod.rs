@@ -1,7 +1,7 @@
 //! The transport's core: sessions, routes, reliable messages and groups as one state machine without IO.
 //!
-//! Inputs are datagrams from the sockets, events from the hubs, the interface list and the time. Outputs are batches
-//! for the sockets, commands for the hubs, and [`TransportEvent`]s for the layer above.
+//! Inputs are datagrams from the sockets, bytes of the hubs' streams, the interface list and the time. Outputs are
+//! batches for the sockets, bytes for the hubs, and [`TransportEvent`]s for the layer above.
 //!
 //! Every input is followed by [`Transport::pump`], which moves data between the parts. A new session releases waiting
 //! datagrams and opens the reliable connection. A reliable datagram is sealed onto the routes that the path state
@@ -14,7 +14,7 @@
 //! | --- | --- |
 //! | [`Endpoint`] | sessions and paths |
 //! | [`Reliable`], [`Groups`] | messages under way; groups and their keys |
-//! | `exits`: `Exits` | sealed datagrams on their way to the sockets, and to the `hubs` that relay |
+//! | `exits`: `Exits` | sealed datagrams on their way to the sockets, and the `hubs` that relay, with a client for each |
 //! | `peers`: `PeerTable` | the peers that are known, and the policy by which they are evicted |
 //! | `candidates`: `Gatherer` | our addresses, with the hubs' STUN `servers` and what peers `observed` |
 //! | `records`: `Records` | our record in rendezvous, and the keys to others' records |
@@ -35,7 +35,7 @@ mod servers;
 #[cfg(test)]
 mod tests;
 
-pub use hubs::{HUB_QUEUE, HubState};
+pub use hubs::HubState;
 pub use inbox::Datagram;
 
 use std::collections::BTreeMap;
@@ -59,7 +59,7 @@ use super::{
     channel,
 };
 use crate::key::PublicKey;
-use crate::net::reach::hub_client::HubCommand;
+use crate::net::reach::hub_client::{ClientStats, HubClient, HubClientConfig};
 use crate::net::reach::stun;
 use crate::net::secure::securedgram::paths::{PathReason, PathStats};
 use crate::net::secure::securedgram::{self, Endpoint};
@@ -123,12 +123,20 @@ impl Transport {
             rng("sessions"),
         );
         let messages = ReliableConfig { max_peers: config.limits.peers, ..ReliableConfig::default() };
+        let namespace = config.ticket.mesh.namespace();
+        let clients = config.ticket.hubs.iter().map(|hub| {
+            let (hub, key, boot) = (hub.clone(), config.key.clone(), config.boot);
+            // Each client has its own random stream.
+            let rng = rng(&format!("hub-client {}", hub.key.short()));
+            HubClient::new(HubClientConfig { hub, key, namespace, boot }, now, rng)
+        });
+        let hubs = Hubs::new(clients);
         let mut transport = Transport {
             local,
             endpoint,
             reliable: Reliable::new(messages, local, config.boot, now, rng("reliable")),
             groups: Groups::new(local, config.boot, generations.clone(), rng("groups")),
-            exits: Exits::new(Hubs::new(config.ticket.hubs.iter().map(|hub| hub.key))),
+            exits: Exits::new(hubs),
             waiting: Waiting::default(),
             peers: PeerTable::new(config.limits.peers),
             gatherer: Gatherer::new(now, rng("stun")),
@@ -320,17 +328,11 @@ impl Transport {
     pub fn broadcast(&mut self, now: Instant, name: &str, body: &[u8]) -> Result<(), group::GroupError> {
         let mut sealed = Vec::new();
         let tag = self.groups.seal(now, name, body, &mut sealed)?;
-        match self.exits.hubs.first_up() {
-            Some(hub) => {
-                let payload = Bytes::from(sealed);
-                self.exits.hubs.command(hub, HubCommand::GroupSend { tag, payload });
-            }
+        if !self.exits.hubs.group_send(tag, &sealed) {
             // Without a hub to fan the frame out, each peer with a direct path gets its own copy.
-            None => {
-                for peer in self.peers.keys() {
-                    if let Some(addr) = self.endpoint.path_state(peer).and_then(|state| state.addr) {
-                        self.exits.udp.push(addr, &sealed);
-                    }
+            for peer in self.peers.keys() {
+                if let Some(addr) = self.endpoint.path_state(peer).and_then(|state| state.addr) {
+                    self.exits.udp.push(addr, &sealed);
                 }
             }
         }
@@ -370,19 +372,19 @@ impl Transport {
     }
 
     /// Sends a PING to every hub that is up.
-    pub fn ping_hubs(&mut self) {
-        self.exits.hubs.command_all(|| HubCommand::Ping);
+    pub fn ping_hubs(&mut self, now: Instant) {
+        self.exits.hubs.ping(now);
     }
 
     /// Asks rendezvous for members; [`TransportEvent::Contacts`] follows.
     pub fn ask_contacts(&mut self) {
-        self.exits.hubs.list_all();
+        self.exits.hubs.list();
     }
 
     /// Asks rendezvous for the record of `peer`, unless the peer is known here: finds keys that are in no view.
     pub fn look_up(&mut self, peer: PublicKey) {
         if peer != self.local && !self.peers.contains(&peer) {
-            self.exits.hubs.command_all(|| HubCommand::Lookup { peer });
+            self.exits.hubs.look_up(peer);
         }
     }
 
@@ -431,14 +433,14 @@ impl Transport {
         }
     }
 
-    /// Publishes our sealed record in every hub's rendezvous, if this node has one; the connections keep it there.
+    /// Publishes our sealed record in every hub's rendezvous, if this node has one; the clients keep it there.
     fn publish(&mut self, now: Instant) {
         let Some(seq) = self.records.renew(now) else { return };
         for hub in self.exits.hubs.keys() {
             match self.records.seal(now, hub, self.gatherer.list()) {
-                Ok(sealed) => self.exits.hubs.order(&hub, HubCommand::Publish { seq, sealed }),
+                Ok(sealed) => self.exits.hubs.publish(now, &hub, seq, sealed),
                 // The record's limit on candidates is the same as ours.
-                Err(_) => self.exits.hubs.dropped += 1,
+                Err(_) => self.exits.hubs.count_unsent(),
             }
         }
     }
@@ -468,7 +470,7 @@ impl Transport {
     pub fn on_suspend(&mut self, now: Instant) {
         self.endpoint.on_network_change(now);
         self.gatherer.on_suspend(now);
-        self.exits.hubs.order_all(|| HubCommand::NetworkChanged);
+        self.exits.hubs.network_changed(now);
     }
 
     /// Whether producers must wait before they send more datagrams.
@@ -482,7 +484,7 @@ impl Transport {
             datagrams_in: self.inbox.accepted,
             inbox_dropped: self.inbox.dropped,
             waiting_dropped: self.waiting.dropped,
-            hub_dropped: self.exits.hubs.dropped,
+            hub_dropped: self.exits.hubs.dropped(),
             refused_peers: self.peers.refused,
             evicted_peers: self.peers.evicted,
             ..self.stats
@@ -513,6 +515,11 @@ impl Transport {
     /// The counters of the paths to each peer that has any now.
     pub fn path_stats(&self) -> impl Iterator<Item = &PathStats> {
         self.endpoint.path_stats()
+    }
+
+    /// The counters of the client of each hub.
+    pub fn hub_stats(&self) -> impl Iterator<Item = ClientStats> {
+        self.exits.hubs.stats()
     }
 
     /// The counters of the questions for our reflexive address.
@@ -546,6 +553,7 @@ impl Transport {
         if self.records.is_due(now) {
             self.publish(now);
         }
+        self.exits.hubs.handle_timeout(now);
         self.endpoint.handle_timeout(now);
         self.reliable.handle_timeout(now);
         self.groups.handle_timeout(now);
@@ -556,6 +564,7 @@ impl Transport {
         [
             self.gatherer.poll_timeout(),
             self.records.poll_timeout(),
+            self.exits.hubs.poll_timeout(),
             self.endpoint.poll_timeout(),
             self.reliable.poll_timeout(),
             self.groups.poll_timeout(),
@@ -573,9 +582,9 @@ impl Transport {
         self.stats.send_errors += 1;
     }
 
-    /// The next command for a hub's connection.
-    pub(super) fn poll_hub(&mut self, hub: &PublicKey) -> Option<HubCommand> {
-        self.exits.hubs.poll(hub)
+    /// A hub's client, for the driver of its stream.
+    pub(super) fn hub_client(&mut self, hub: &PublicKey) -> Option<&mut HubClient> {
+        self.exits.hubs.client(hub)
     }
 }
 

@@ -69,7 +69,16 @@ pub fn frame(out: &mut Vec<u8>, kind: u8, write: impl FnOnce(&mut Vec<u8>)) {
     let start = out.len();
     out.extend_from_slice(&[kind, 0, 0]);
     write(out);
-    let len = out.len() - start - HEADER_BYTES;
+    announce(out, start, 0);
+}
+
+/// Announces `rest` more bytes in the last frame, which begins at `start`. The caller appends them, so that they need no
+/// buffer of their own.
+///
+/// # Panics
+/// If the body is longer than [`MAX_BODY_BYTES`].
+pub fn announce(out: &mut [u8], start: usize, rest: usize) {
+    let len = out.len() - start - HEADER_BYTES + rest;
     assert!(len <= MAX_BODY_BYTES, "a frame of {len} bytes");
     out[start + 1..start + HEADER_BYTES].copy_from_slice(&(len as u16).to_le_bytes());
 }

@@ -260,15 +260,31 @@ impl Connection {
     /// # Errors
     /// [`ControlError::NotReady`] before the handshake is done or over [`MAX_PLAINTEXT_BYTES`].
     pub fn seal(&mut self, plaintext: &[u8], out: &mut Vec<u8>) -> Result<(), ControlError> {
+        self.seal_in_place(out, |out| out.extend_from_slice(plaintext))
+    }
+
+    /// Appends one sealed message with its length to `out`. `fill` appends the plaintext, which is encrypted where it
+    /// stands.
+    ///
+    /// # Errors
+    /// Those of [`seal`](Connection::seal); nothing is appended then.
+    pub fn seal_in_place(
+        &mut self,
+        out: &mut Vec<u8>,
+        fill: impl FnOnce(&mut Vec<u8>),
+    ) -> Result<(), ControlError> {
         let State::Open { sealer, .. } = &mut self.state else { return Err(ControlError::NotReady) };
-        if plaintext.len() > MAX_PLAINTEXT_BYTES {
+        let begin = out.len();
+        let from = begin + LENGTH_BYTES;
+        out.extend_from_slice(&[0; LENGTH_BYTES]);
+        fill(out);
+        let len = out.len() - from;
+        if len > MAX_PLAINTEXT_BYTES {
+            out.truncate(begin);
             return Err(ControlError::NotReady);
         }
-        let nonce = sealer.next()?;
-        let len = plaintext.len() + TAG_LEN;
-        out.extend_from_slice(&(len as u16).to_be_bytes());
-        let from = out.len();
-        out.extend_from_slice(plaintext);
+        let nonce = sealer.next().inspect_err(|_| out.truncate(begin))?;
+        out[begin..from].copy_from_slice(&((len + TAG_LEN) as u16).to_be_bytes());
         let tag = sealer.cipher.seal(nonce, &[], &mut out[from..]);
         out.extend_from_slice(&tag);
         Ok(())

@@ -12,7 +12,7 @@
 
 use std::time::Duration;
 
-use super::frames::{Field, Malformed, frame};
+use super::frames::{Field, Malformed, announce, frame};
 use crate::key::PublicKey;
 use crate::kit::reader::Reader;
 use crate::mesh::Namespace;
@@ -112,6 +112,15 @@ frames! {
         0x22 client GroupSend { tag: GroupTag, payload: &'a [u8] }: exact,
         /// A group's datagram.
         0x23 hub GroupDeliver { src: PublicKey, tag: GroupTag, payload: &'a [u8] }: exact,
+    }
+}
+
+impl RelayFrame<'_> {
+    /// Appends the beginning of a [`RelayFrame::Forward`]; the caller appends the `len` bytes of its payload.
+    pub fn begin_forward(dst: &PublicKey, len: usize, out: &mut Vec<u8>) {
+        let start = out.len();
+        RelayFrame::Forward { dst: *dst, payload: &[] }.encode(out);
+        announce(out, start, len);
     }
 }
 

@@ -7,13 +7,14 @@
 //! [`core::HubClient`] is pure. It dials at once, then with full-jitter back-off (0.2 s doubling to 10 s) for
 //! ever. It pings every 15 s and expects to receive something within 5 s. While no other hub is up either, the
 //! back-off is capped at 2 s for the first two minutes, because relayed peers can't reach each other until then.
-//! [`spawn`] drives it over TCP, [`dial`] finds the address that answers.
+//! [`Link`] carries its bytes over TCP, [`dial`] finds the address that answers. A node's transport owns one of each
+//! for every hub, and no task or queue lies between them.
 //!
 //! Only a hub that has proved its key can refuse the client ([`DownReason::is_refusal`]). Before that, the answer
 //! may come from anything on the hub's port: a captive portal, or a proxy whose hub isn't up yet.
 //!
 //! When a newer registration of the same key replaces a client, the client waits at least 10 s, longer each time,
-//! so that two processes with one key don't replace each other in turn. Only [`HubCommand::NetworkChanged`] ends
+//! so that two processes with one key don't replace each other in turn. Only [`HubClient::network_changed`] ends
 //! that wait, since a phone that roamed may have replaced itself.
 //!
 //! The client drops and counts: datagrams while the connection is down, over the hub's limit, or beyond its own
@@ -23,11 +24,13 @@ pub mod backoff;
 pub mod core;
 pub mod dial;
 mod down;
-mod driver;
+mod link;
+#[cfg(any(test, feature = "internals"))]
+mod lone;
 #[cfg(test)]
 mod tests;
+mod way;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -36,11 +39,12 @@ use crate::key::{PublicKey, SecretKey};
 use crate::mesh::{Hub, Namespace};
 use crate::net::reach::relay::{GroupTag, Limits};
 use crate::net::reach::rendezvous::{PublishResult, SealedRecord};
-use crate::rt::net::Interface;
-use crate::rt::sync::oneshot;
 
+pub use self::core::HubClient;
 pub use down::DownReason;
-pub use driver::{Batch, COMMAND_QUEUE, EVENT_QUEUE, spawn, spawn_into};
+pub use link::Link;
+#[cfg(any(test, feature = "internals"))]
+pub use lone::LoneClient;
 
 /// Which hub to use, and our identity there.
 #[derive(Debug, Clone)]
@@ -96,8 +100,6 @@ pub enum HubEvent {
         /// The peer.
         peer: PublicKey,
     },
-    /// Another process registered with our key; [`HubEvent::Down`] follows.
-    Replaced,
     /// The group wasn't joined: we have as many groups as the limit allows.
     GroupRefused {
         /// The group.
@@ -110,11 +112,11 @@ pub enum HubEvent {
         /// The result.
         result: PublishResult,
     },
-    /// The answer to [`HubCommand::List`].
+    /// The answer to [`HubClient::list`].
     Records(Vec<SealedRecord>),
-    /// The answer to [`HubCommand::Lookup`].
+    /// The answer to [`HubClient::look_up`].
     Record(SealedRecord),
-    /// The answer to [`HubCommand::Lookup`]: there is no record.
+    /// The answer to [`HubClient::look_up`]: there is no record.
     NoRecord {
         /// The peer.
         peer: PublicKey,
@@ -124,71 +126,6 @@ pub enum HubEvent {
         /// The round trip.
         rtt: Duration,
     },
-}
-
-/// A request of the layer above.
-#[derive(Debug)]
-pub enum HubCommand {
-    /// Relays a datagram.
-    Forward {
-        /// The receiver.
-        dst: PublicKey,
-        /// The sealed bytes.
-        payload: Bytes,
-    },
-    /// Joins a group, now and after each reconnect.
-    GroupJoin {
-        /// The group.
-        tag: GroupTag,
-    },
-    /// Leaves a group.
-    GroupLeave {
-        /// The group.
-        tag: GroupTag,
-    },
-    /// Sends to all others of a group.
-    GroupSend {
-        /// The group.
-        tag: GroupTag,
-        /// The sealed bytes.
-        payload: Bytes,
-    },
-    /// Sets our record. The client refreshes it at a third of its lifetime and publishes it again after each
-    /// reconnect.
-    Publish {
-        /// The sequence number, above all earlier ones.
-        seq: u64,
-        /// The sealed record.
-        sealed: Bytes,
-    },
-    /// Withdraws our record.
-    #[cfg_attr(
-        not(any(test, feature = "internals")),
-        expect(dead_code, reason = "door: a node that stays and wants no more callers")
-    )]
-    Withdraw,
-    /// Asks for one record.
-    Lookup {
-        /// The peer to look up.
-        peer: PublicKey,
-    },
-    /// Asks for a random sample of the mesh.
-    List {
-        /// The most records to return.
-        max: u16,
-    },
-    /// Measures the round trip.
-    Ping,
-    /// Our network changed: the client reconnects at once and ends any wait.
-    NetworkChanged,
-    /// Whether another hub is up. While none is, this hub is tried more often. A client assumes at first that no
-    /// other hub is up.
-    OthersUp(bool),
-    /// This host's interfaces changed to these. A connection whose interface still leads to the hub stays;
-    /// otherwise the client reconnects as for [`NetworkChanged`](HubCommand::NetworkChanged).
-    InterfacesChanged(Arc<[Interface]>),
-    /// Asks for the counters.
-    Stats(oneshot::Sender<ClientStats>),
 }
 
 /// Counters of events and drops.
@@ -204,7 +141,7 @@ pub struct ClientStats {
     pub sent: u64,
     /// Datagrams received.
     pub received: u64,
-    /// Datagrams dropped because there was no connection.
+    /// Datagrams dropped because there was no connection, or because it ended before the stream took them.
     pub dropped_down: u64,
     /// Datagrams dropped because the stream doesn't take them fast enough.
     pub dropped_queue_full: u64,
@@ -212,7 +149,7 @@ pub struct ClientStats {
     pub dropped_too_large: u64,
     /// Datagrams and answers dropped because the layer above doesn't take events.
     pub dropped_events: u64,
-    /// Requests dropped because the request queue was full.
+    /// Requests dropped because the request queue was full, or because the connection ended before the stream took them.
     pub dropped_requests: u64,
     /// Groups beyond the limit.
     pub refused_groups: u64,
@@ -222,4 +159,11 @@ pub struct ClientStats {
     pub forgotten_records: u64,
     /// Frames of unknown kinds, skipped.
     pub unknown_frames: u64,
+}
+
+impl ClientStats {
+    /// Everything that was to be sent and was dropped.
+    pub fn dropped(&self) -> u64 {
+        self.dropped_down + self.dropped_queue_full + self.dropped_too_large + self.dropped_requests
+    }
 }

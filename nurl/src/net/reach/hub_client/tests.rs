@@ -7,8 +7,8 @@ use rand_core::SeedableRng;
 
 use super::backoff::{CAP, REPLACED, URGENT_CAP};
 use super::core::{
-    HANDSHAKE_TIMEOUT, HubClient, KEEPALIVE, MAX_EVENT_BYTES, MAX_EVENTS, MAX_GROUPS, MAX_REQUESTS,
-    OUTBOX_BYTES, PONG_TIMEOUT, URGENT_FOR,
+    HANDSHAKE_TIMEOUT, KEEPALIVE, MAX_EVENT_BYTES, MAX_EVENTS, MAX_GROUPS, MAX_REQUESTS, OUTBOX_BYTES,
+    PONG_TIMEOUT, URGENT_FOR,
 };
 use super::*;
 use crate::net::reach::control::Connection;
@@ -51,7 +51,7 @@ impl Bench {
     fn up() -> Bench {
         let mut bench = Bench::new();
         bench.connect();
-        bench.client.take_events();
+        bench.events();
         bench
     }
 
@@ -94,8 +94,9 @@ impl Bench {
         self.client.handle_bytes(self.now, &bytes);
     }
 
-    fn command(&mut self, command: HubCommand) {
-        self.client.handle_command(self.now, command);
+    /// All events that wait.
+    fn events(&mut self) -> Vec<HubEvent> {
+        std::iter::from_fn(|| self.client.poll_event()).collect()
     }
 
     fn pass(&mut self, time: Duration) {
@@ -105,7 +106,7 @@ impl Bench {
 
     /// The reason and the wait of the single Down among the events.
     fn down(&mut self) -> (DownReason, Duration) {
-        let events = self.client.take_events();
+        let events = self.events();
         let mut downs = events.iter().filter_map(|event| match event {
             HubEvent::Down { reason, retry_in } => Some((*reason, *retry_in)),
             _ => None,
@@ -118,6 +119,7 @@ impl Bench {
 
 const REGISTER: u8 = 0x01;
 const PING: u8 = 0x03;
+const CLOSE: u8 = 0x05;
 const FORWARD: u8 = 0x10;
 const GJOIN: u8 = 0x20;
 const PUBLISH: u8 = 0x30;
@@ -126,26 +128,26 @@ const PUBLISH: u8 = 0x30;
 fn it_registers_first_and_measures_the_round_trip() {
     let mut bench = Bench::new();
     assert_eq!(bench.connect(), [REGISTER, PING]);
-    assert!(matches!(bench.client.take_events()[..], [HubEvent::Up { .. }]));
+    assert!(matches!(bench.events()[..], [HubEvent::Up { .. }]));
     bench.now += Duration::from_millis(30);
     bench.tell(&relay::Frame::Pong { nonce: 0 }.to_vec());
-    assert_eq!(bench.client.take_events(), [HubEvent::Pong { rtt: Duration::from_millis(30) }]);
+    assert_eq!(bench.events(), [HubEvent::Pong { rtt: Duration::from_millis(30) }]);
 }
 
 #[test]
 fn after_a_reconnect_groups_and_record_are_there_again() {
     let mut bench = Bench::new();
-    bench.command(HubCommand::GroupJoin { tag: [1; 16] });
+    bench.client.join([1; 16]);
     bench.connect();
-    bench.command(HubCommand::GroupJoin { tag: [2; 16] });
-    bench.command(HubCommand::Publish { seq: 1, sealed: Bytes::from_static(b"r") });
+    bench.client.join([2; 16]);
+    bench.client.publish(bench.now, 1, Bytes::from_static(b"r"));
     assert_eq!(bench.exchange(), [GJOIN, PUBLISH]);
     bench.client.handle_end(bench.now);
-    bench.client.take_events();
+    bench.events();
     bench.pass(CAP);
     assert_eq!(bench.connect(), [REGISTER, GJOIN, GJOIN, PUBLISH, PING]);
-    bench.command(HubCommand::GroupLeave { tag: [1; 16] });
-    bench.command(HubCommand::Withdraw);
+    bench.client.leave([1; 16]);
+    bench.client.withdraw();
     bench.client.handle_end(bench.now);
     bench.pass(CAP);
     assert_eq!(bench.connect(), [REGISTER, GJOIN, PING]);
@@ -154,7 +156,7 @@ fn after_a_reconnect_groups_and_record_are_there_again() {
 #[test]
 fn a_record_is_refreshed_at_a_third_of_its_time() {
     let mut bench = Bench::up();
-    bench.command(HubCommand::Publish { seq: 1, sealed: Bytes::from_static(b"r") });
+    bench.client.publish(bench.now, 1, Bytes::from_static(b"r"));
     assert_eq!(bench.exchange(), [PUBLISH]);
     let mut published = 0;
     for second in 1..=80 {
@@ -203,22 +205,22 @@ fn a_busy_stream_is_alive_though_its_pong_waits() {
 #[test]
 fn the_timer_always_lies_ahead() {
     let mut bench = Bench::up();
-    bench.command(HubCommand::Publish { seq: 1, sealed: Bytes::from_static(b"r") });
-    bench.command(HubCommand::Withdraw);
+    bench.client.publish(bench.now, 1, Bytes::from_static(b"r"));
+    bench.client.withdraw();
     for _ in 0..500 {
         let at = bench.client.poll_timeout();
         bench.now = bench.now.max(at);
         bench.client.handle_timeout(bench.now);
         assert!(bench.client.poll_timeout() > bench.now);
         bench.client.poll_dial();
-        bench.client.take_events();
+        bench.events();
     }
 }
 
 #[test]
 fn it_dials_again_for_ever_with_growing_waits() {
     let mut bench = Bench::new();
-    bench.command(HubCommand::OthersUp(true));
+    bench.client.others_up(bench.now, true);
     let mut longest = Duration::ZERO;
     for attempt in 0..100 {
         assert!(bench.client.poll_dial(), "attempt {attempt}");
@@ -283,7 +285,7 @@ fn a_try_is_counted_from_its_beginning() {
 #[test]
 fn a_long_wait_is_cut_short_when_the_last_other_hub_goes() {
     let mut bench = Bench::new();
-    bench.command(HubCommand::OthersUp(true));
+    bench.client.others_up(bench.now, true);
     loop {
         assert!(bench.client.poll_dial());
         bench.client.handle_dial_failed(bench.now);
@@ -293,7 +295,7 @@ fn a_long_wait_is_cut_short_when_the_last_other_hub_goes() {
         }
         bench.pass(retry_in);
     }
-    bench.command(HubCommand::OthersUp(false));
+    bench.client.others_up(bench.now, false);
     assert!(bench.client.poll_timeout() <= bench.now + URGENT_CAP);
 }
 
@@ -306,8 +308,8 @@ fn a_duel_and_a_full_hub_are_not_urgent() {
             bench.connect();
             bench.tell(&relay::Frame::Close(reason).to_vec());
             let until = bench.client.poll_timeout();
-            bench.command(HubCommand::OthersUp(true));
-            bench.command(HubCommand::OthersUp(false));
+            bench.client.others_up(bench.now, true);
+            bench.client.others_up(bench.now, false);
             assert_eq!(bench.client.poll_timeout(), until, "{reason:?}");
             let wait = until - bench.now;
             longest = longest.max(wait);
@@ -327,7 +329,7 @@ fn a_hub_that_restarts_after_a_stable_hour_is_found_at_once() {
         bench.pass(retry_in);
     }
     bench.connect();
-    bench.client.take_events();
+    bench.events();
     bench.now += Duration::from_secs(3600);
     bench.client.handle_end(bench.now);
     let (reason, retry_in) = bench.down();
@@ -338,11 +340,11 @@ fn a_hub_that_restarts_after_a_stable_hour_is_found_at_once() {
 #[test]
 fn a_hub_that_closes_at_once_each_time_is_not_hammered() {
     let mut bench = Bench::new();
-    bench.command(HubCommand::OthersUp(true));
+    bench.client.others_up(bench.now, true);
     let mut waited = Duration::ZERO;
     for _ in 0..20 {
         bench.connect();
-        bench.client.take_events();
+        bench.events();
         bench.client.handle_end(bench.now);
         let (_, retry_in) = bench.down();
         waited += retry_in;
@@ -356,8 +358,8 @@ fn a_replaced_client_waits_ten_seconds_and_says_so() {
     let mut bench = Bench::up();
     bench.tell(&relay::Frame::Close(CloseReason::Replaced).to_vec());
     assert!(!bench.client.wants_stream());
-    let events = bench.client.take_events();
-    let [HubEvent::Replaced, HubEvent::Down { reason, retry_in }] = events[..] else { panic!("{events:?}") };
+    let events = bench.events();
+    let [HubEvent::Down { reason, retry_in }] = events[..] else { panic!("{events:?}") };
     assert_eq!(reason, DownReason::Closed(CloseReason::Replaced));
     assert!(retry_in >= REPLACED);
     bench.pass(REPLACED - Duration::from_millis(1));
@@ -370,14 +372,14 @@ fn a_replaced_client_waits_ten_seconds_and_says_so() {
 fn a_changed_network_ends_every_wait_and_every_old_stream() {
     let mut bench = Bench::up();
     bench.tell(&relay::Frame::Close(CloseReason::Replaced).to_vec());
-    bench.client.take_events();
-    bench.command(HubCommand::NetworkChanged);
+    bench.events();
+    bench.client.network_changed(bench.now);
     assert!(bench.client.poll_dial());
-    bench.command(HubCommand::NetworkChanged);
+    bench.client.network_changed(bench.now);
     assert!(!bench.client.wants_dial());
-    bench.client.take_events();
+    bench.events();
     bench.connect();
-    bench.command(HubCommand::NetworkChanged);
+    bench.client.network_changed(bench.now);
     assert!(!bench.client.wants_stream());
     assert!(bench.client.poll_dial());
 }
@@ -442,11 +444,11 @@ fn garbage_after_the_handshake_ends_the_connection() {
 #[test]
 fn datagrams_without_a_connection_or_over_the_limit_are_counted_drops() {
     let mut bench = Bench::new();
-    bench.command(HubCommand::Forward { dst: peer(2), payload: Bytes::from_static(b"x") });
+    bench.client.forward(&peer(2), b"x");
     assert_eq!(bench.client.stats().dropped_down, 1);
     bench.connect();
-    bench.command(HubCommand::Forward { dst: peer(2), payload: Bytes::from(vec![0; 16 * 1024]) });
-    bench.command(HubCommand::Forward { dst: peer(2), payload: Bytes::from(vec![0; 16 * 1024 + 1]) });
+    bench.client.forward(&peer(2), &vec![0; 16 * 1024]);
+    bench.client.forward(&peer(2), &vec![0; 16 * 1024 + 1]);
     assert_eq!(bench.exchange(), [FORWARD]);
     assert_eq!(bench.client.stats().dropped_too_large, 1);
 }
@@ -455,14 +457,13 @@ fn datagrams_without_a_connection_or_over_the_limit_are_counted_drops() {
 fn a_stream_that_takes_nothing_costs_a_bounded_queue_and_the_oldest_go() {
     let mut bench = Bench::up();
     for n in 0..1000u32 {
-        let payload = Bytes::from([&n.to_be_bytes()[..], &[0; 1196]].concat());
-        bench.command(HubCommand::Forward { dst: peer(2), payload });
+        bench.client.forward(&peer(2), &[&n.to_be_bytes()[..], &[0; 1196]].concat());
     }
     let sent = bench.exchange().len() as u64;
     assert!(sent * 1200 <= OUTBOX_BYTES as u64 && sent > 200);
     assert_eq!(bench.client.stats().dropped_queue_full + sent, 1000);
     for _ in 0..MAX_REQUESTS + 5 {
-        bench.command(HubCommand::List { max: 1 });
+        bench.client.list(1);
     }
     assert_eq!(bench.client.stats().dropped_requests, 5);
 }
@@ -478,7 +479,7 @@ fn events_that_nobody_takes_are_bounded_and_the_newest_news_stays() {
         bench.tell(&relay::Frame::PeerGone { peer: peer(2) }.to_vec());
     }
     bench.client.handle_end(bench.now);
-    let events = bench.client.take_events();
+    let events = bench.events();
     assert_eq!(events.len(), MAX_EVENTS);
     assert!(matches!(events.last(), Some(HubEvent::Down { .. })));
 }
@@ -487,10 +488,10 @@ fn events_that_nobody_takes_are_bounded_and_the_newest_news_stays() {
 fn groups_are_bounded_and_the_refusal_is_an_event() {
     let mut bench = Bench::up();
     for n in 0..=MAX_GROUPS as u8 {
-        bench.command(HubCommand::GroupJoin { tag: [n; 16] });
+        bench.client.join([n; 16]);
     }
     let refused = HubEvent::GroupRefused { tag: [MAX_GROUPS as u8; 16] };
-    assert_eq!(bench.client.take_events(), [refused]);
+    assert_eq!(bench.events(), [refused]);
     assert_eq!(bench.exchange().len(), MAX_GROUPS);
 }
 
@@ -506,7 +507,38 @@ fn a_record_older_than_one_already_seen_is_dropped() {
     bench.tell(&rendezvous::Frame::Record(record(5)).to_vec());
     bench.tell(&rendezvous::Frame::Record(record(4)).to_vec());
     bench.tell(&rendezvous::Frame::Records(vec![record(4), record(6)]).to_vec());
-    let seen = bench.client.take_events();
+    let seen = bench.events();
     assert_eq!(seen, [HubEvent::Record(record(5)), HubEvent::Records(vec![record(6)])]);
     assert_eq!(bench.client.stats().stale_records, 2);
+}
+
+#[test]
+fn a_datagram_sealed_into_the_queue_goes_out_whole_or_not_at_all() {
+    let mut bench = Bench::up();
+    bench.exchange();
+    bench.client.begin_forward(&peer(2), 5).unwrap().extend_from_slice(b"whole");
+    bench.client.commit_forward(5);
+    bench.client.begin_forward(&peer(2), 5).unwrap().extend_from_slice(b"ha");
+    bench.client.commit_forward(5);
+    assert_eq!(bench.exchange(), [FORWARD]);
+    assert!(bench.client.is_quiet());
+    bench.client.handle_end(bench.now);
+    assert!(bench.client.begin_forward(&peer(2), 5).is_none());
+    assert_eq!(bench.client.stats().dropped(), 1);
+}
+
+#[test]
+fn a_goodbye_follows_everything_that_waits() {
+    let mut bench = Bench::up();
+    for _ in 0..100 {
+        bench.client.forward(&peer(2), &[0; 1200]);
+    }
+    let mut bytes = Vec::new();
+    bench.client.poll_goodbye(&mut bytes);
+    bench.hub.handle_bytes(&bytes);
+    let (mut heard, mut plaintext) = (Vec::new(), Vec::new());
+    while bench.hub.poll_message(&mut plaintext).unwrap() {
+        heard.extend(split(&plaintext).map(|frame| frame.unwrap().0));
+    }
+    assert_eq!((heard.iter().filter(|kind| **kind == FORWARD).count(), heard.last()), (100, Some(&CLOSE)));
 }

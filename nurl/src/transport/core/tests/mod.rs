@@ -1,9 +1,11 @@
 //! One node and its clients, over a hub that delivers at once.
 
+mod hub;
 mod pair;
 
 use rand_core::SeedableRng;
 
+use self::hub::{Heard, Registered};
 use super::*;
 use crate::key::SecretKey;
 use crate::mesh::{Hub, Ticket};
@@ -11,13 +13,16 @@ use crate::transport::Limits;
 
 const UNIX: Duration = Duration::from_secs(1_800_000_000);
 
+/// The hub's key is the secret of this number.
+const HUB: u64 = 1 << 20;
+
 /// The most rounds of datagrams between two nodes before the exchange must end.
 const PASSES: usize = 100_000;
 
 struct World {
     now: Instant,
     ticket: Ticket,
-    node: Transport,
+    node: Registered,
     events: Vec<TransportEvent>,
 }
 
@@ -28,7 +33,7 @@ fn secret(n: u64) -> SecretKey {
     SecretKey::from_bytes(bytes)
 }
 
-fn transport(ticket: &Ticket, now: Instant, n: u64, limits: Limits) -> Transport {
+fn transport(ticket: &Ticket, now: Instant, n: u64, limits: Limits) -> Registered {
     let config = TransportConfig {
         key: secret(n),
         ticket: ticket.clone(),
@@ -40,24 +45,22 @@ fn transport(ticket: &Ticket, now: Instant, n: u64, limits: Limits) -> Transport
     };
     let unix = UNIX + Duration::from_millis(n);
     let mut seed = n;
-    let mut transport = Transport::new(&config, now, unix, |_| {
+    let transport = Transport::new(&config, now, unix, |_| {
         seed += 1 << 32;
         Rng::seed_from_u64(seed)
     });
-    transport.on_hub_up(now, ticket.hubs[0].key);
-    transport
+    Registered::new(now, transport, &secret(HUB))
 }
 
-/// Carries the datagrams from `from` to `to` over a hub. Returns whether there were any.
-fn relay(now: Instant, hub: &PublicKey, from: &mut Transport, to: &mut Transport) -> bool {
+/// Carries the datagrams from `from` to `to` over the hub. Returns whether there were any.
+fn relay(now: Instant, from: &mut Registered, to: &mut Registered) -> bool {
     let mut moved = false;
-    while let Some(command) = from.poll_hub(hub) {
-        if let HubCommand::Forward { dst, payload } = command
+    for heard in from.heard(now) {
+        if let Heard::Forward(dst, payload) = heard
             && dst == to.local
         {
             moved = true;
-            to.handle_datagram(now, securedgram::Source::relay(*hub, from.local), &mut payload.to_vec());
-            to.pump(now);
+            to.deliver(now, from.local, &[payload]);
         }
     }
     moved
@@ -67,7 +70,7 @@ impl World {
     /// A node with a table of `peers` entries.
     fn new(peers: usize) -> World {
         let now = crate::rt::time::now();
-        let hub = Hub { key: secret(1 << 20).public(), addr: "hub:1".to_owned() };
+        let hub = Hub { key: secret(HUB).public(), addr: "hub:1".to_owned() };
         let ticket = Ticket::generate(hub, &mut Rng::seed_from_u64(9));
         let node = transport(&ticket, now, 0, Limits { peers });
         World { now, ticket, node, events: Vec::new() }
@@ -77,20 +80,18 @@ impl World {
         secret(0).public()
     }
 
-    fn client(&self, n: u64) -> Transport {
+    fn client(&self, n: u64) -> Registered {
         transport(&self.ticket, self.now, n, Limits::default())
     }
 
     /// Lets the node and a client exchange datagrams for `time`; datagrams to other peers are lost.
-    fn run(&mut self, client: &mut Transport, time: Duration) -> Vec<TransportEvent> {
+    fn run(&mut self, client: &mut Registered, time: Duration) -> Vec<TransportEvent> {
         let until = self.now + time;
         let mut events = Vec::new();
         for _ in 0..PASSES {
             self.node.pump(self.now);
             client.pump(self.now);
-            let hub = self.ticket.hubs[0].key;
-            let moved =
-                relay(self.now, &hub, &mut self.node, client) | relay(self.now, &hub, client, &mut self.node);
+            let moved = relay(self.now, &mut self.node, client) | relay(self.now, client, &mut self.node);
             events.extend(std::iter::from_fn(|| client.poll_event()));
             self.events.extend(std::iter::from_fn(|| self.node.poll_event()));
             if moved {

@@ -6,16 +6,16 @@ use bytes::Bytes;
 use rand_core::SeedableRng;
 
 use super::super::*;
+use super::hub::{Heard, Registered};
 use crate::key::{AllowList, SecretKey};
 use crate::mesh::{Hub, Ticket};
 use crate::net::reach::hub_client::HubEvent;
 use crate::net::reach::rendezvous::{Record, SealedRecord};
 use crate::transport::{Limits, kind};
 
-const HUB: PublicKey = PublicKey::from_bytes([7; 32]);
-
 struct Pair {
-    nodes: [Transport; 2],
+    hub: PublicKey,
+    nodes: [Registered; 2],
     tickets: Ticket,
     now: Instant,
 }
@@ -25,7 +25,8 @@ impl Pair {
     fn new(seed: u8) -> Pair {
         let now = crate::rt::test_now();
         let mut rng = Rng::from_seed([seed; 32]);
-        let ticket = Ticket::generate(Hub { key: HUB, addr: "hub.example:1".to_owned() }, &mut rng);
+        let hub = SecretKey::from_bytes([7; 32]);
+        let ticket = Ticket::generate(Hub { key: hub.public(), addr: "hub.example:1".to_owned() }, &mut rng);
         let node = |n: u8, rng: &mut Rng| {
             let config = TransportConfig {
                 key: SecretKey::generate(rng),
@@ -37,21 +38,14 @@ impl Pair {
                 listen: crate::net::reach::listen::Listen::default(),
             };
             let mut seeds = u8::from(n == 1) * 100;
-            Transport::new(&config, now, Duration::from_secs(1_700_000_000), |_| {
+            let transport = Transport::new(&config, now, Duration::from_secs(1_700_000_000), |_| {
                 seeds += 1;
                 Rng::from_seed([seeds ^ seed; 32])
-            })
+            });
+            Registered::new(now, transport, &hub)
         };
         let nodes = [node(0, &mut rng), node(1, &mut rng)];
-        Pair { nodes, tickets: ticket, now }
-    }
-
-    fn up(mut self) -> Pair {
-        for node in &mut self.nodes {
-            node.on_hub_up(self.now, HUB);
-            while node.poll_hub(&HUB).is_some() {}
-        }
-        self
+        Pair { hub: hub.public(), nodes, tickets: ticket, now }
     }
 
     fn key(&self, at: usize) -> PublicKey {
@@ -64,13 +58,14 @@ impl Pair {
             let from = turn % 2;
             self.nodes[from].pump(self.now);
             let src = self.key(from);
-            let batch: Vec<HubEvent> = std::iter::from_fn(|| self.nodes[from].poll_hub(&HUB))
-                .filter_map(|command| match command {
-                    HubCommand::Forward { payload, .. } => Some(HubEvent::Datagram { src, payload }),
-                    _ => None,
+            let heard = self.nodes[from].heard(self.now).into_iter();
+            let batch: Vec<Vec<u8>> = heard
+                .filter_map(|heard| match heard {
+                    Heard::Forward(_, payload) => Some(payload),
+                    Heard::Lookup(_) => None,
                 })
                 .collect();
-            self.nodes[1 - from].handle_hub(self.now, HUB, batch);
+            self.nodes[1 - from].deliver(self.now, src, &batch);
         }
     }
 }
@@ -80,7 +75,7 @@ impl Pair {
 fn a_first_message_is_acknowledged_without_any_timer_whichever_key_is_the_smaller() {
     let mut smaller = [false; 2];
     for seed in 1..=8 {
-        let mut pair = Pair::new(seed).up();
+        let mut pair = Pair::new(seed);
         let (a, b) = (pair.key(0), pair.key(1));
         smaller[usize::from(a < b)] = true;
         let body = Bytes::from_static(b"first");
@@ -103,9 +98,9 @@ fn a_first_message_is_acknowledged_without_any_timer_whichever_key_is_the_smalle
 
 #[test]
 fn a_list_says_of_each_whether_the_mesh_has_sealed_its_record() {
-    let mut pair = Pair::new(1).up();
+    let mut pair = Pair::new(1);
     let mut rng = Rng::from_seed([9; 32]);
-    let hub = Hub { key: HUB, addr: "hub.example:1".to_owned() };
+    let hub = Hub { key: pair.hub, addr: "hub.example:1".to_owned() };
     let other = Ticket::generate(hub, &mut rng);
     let expires = Duration::from_secs(1_700_000_600);
     let record = Record { candidates: Vec::new(), home: None, capabilities: 0, expires };
@@ -115,7 +110,7 @@ fn a_list_says_of_each_whether_the_mesh_has_sealed_its_record() {
         SealedRecord { key, seq: 5, ttl: Duration::from_secs(60), sealed: Bytes::from(sealed) }
     });
     let records = records.collect();
-    pair.nodes[0].handle_hub(pair.now, HUB, vec![HubEvent::Records(records)]);
+    pair.nodes[0].on_hub_event(pair.now, pair.hub, HubEvent::Records(records));
     let contacts = std::iter::from_fn(|| pair.nodes[0].poll_event()).find_map(|event| match event {
         TransportEvent::Contacts { contacts, .. } => Some(contacts),
         _ => None,
@@ -128,24 +123,22 @@ fn a_list_says_of_each_whether_the_mesh_has_sealed_its_record() {
 fn a_stranger_is_looked_up_once_and_tried_where_its_record_says() {
     let mut pair = Pair::new(2);
     let (a, b) = (0, pair.key(1));
-    pair.nodes[a].on_hub_up(pair.now, HUB);
-    while pair.nodes[a].poll_hub(&HUB).is_some() {}
+    pair.nodes[a].heard(pair.now);
     pair.nodes[a].look_up(b);
-    assert!(matches!(pair.nodes[a].poll_hub(&HUB), Some(HubCommand::Lookup { peer }) if peer == b));
+    assert_eq!(pair.nodes[a].heard(pair.now), [Heard::Lookup(b)]);
     pair.nodes[a].connect(pair.now, b).unwrap();
-    while pair.nodes[a].poll_hub(&HUB).is_some() {}
     pair.nodes[a].look_up(b);
-    assert!(pair.nodes[a].poll_hub(&HUB).is_none(), "it is known here by now");
+    assert!(!pair.nodes[a].heard(pair.now).contains(&Heard::Lookup(b)), "it is known here by now");
 
     // The hub's connection ends: the record's candidate is the only route.
-    pair.nodes[a].on_hub_down(pair.now, HUB, crate::net::reach::hub_client::DownReason::Lost);
+    pair.nodes[a].end(pair.now);
     let candidates = vec!["192.0.2.9:4000".parse().unwrap()];
     let expires = Duration::from_secs(1_700_000_600);
     let record = Record { candidates, home: None, capabilities: 0, expires };
     let generation = &pair.tickets.generations()[0];
     let sealed = record.seal(generation, &b, 5, &mut Rng::from_seed([3; 32])).unwrap();
     let found = SealedRecord { key: b, seq: 5, ttl: Duration::from_secs(60), sealed: Bytes::from(sealed) };
-    pair.nodes[a].handle_hub(pair.now, HUB, vec![HubEvent::Record(found)]);
+    pair.nodes[a].on_hub_event(pair.now, pair.hub, HubEvent::Record(found));
     pair.nodes[a].pump(pair.now);
     let sent = pair.nodes[a].outbox().front().map(|batch| batch.destination);
     assert_eq!(sent, Some("192.0.2.9:4000".parse().unwrap()));

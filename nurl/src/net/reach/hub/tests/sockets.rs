@@ -1,7 +1,7 @@
 //! Tests of the hub and its client on real loopback sockets.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -11,11 +11,10 @@ use crate::key::{PublicKey, SecretKey};
 use crate::mesh::{self, Namespace};
 use crate::net::reach::control::Connection;
 use crate::net::reach::hub::{HubConfig, HubError, HubHandle, HubLimits, serve, serve_new_mesh};
-use crate::net::reach::hub_client::{self, DownReason, HubClientConfig, HubCommand, HubEvent};
+use crate::net::reach::hub_client::{DownReason, HubClient, HubClientConfig, HubEvent, LoneClient};
 use crate::net::reach::relay::{CloseReason, Frame, Roles};
 use crate::net::reach::rendezvous::PublishResult;
 use crate::rt::net::{TcpListener, TcpStream, Transmit, UdpSocket};
-use crate::rt::sync::mpsc;
 use crate::rt::time;
 
 const HOME: Namespace = Namespace::from_bytes([1; 32]);
@@ -45,17 +44,14 @@ async fn start() -> HubHandle {
 
 struct Client {
     key: PublicKey,
-    commands: mpsc::Sender<HubCommand>,
-    events: mpsc::Receiver<(PublicKey, Vec<HubEvent>)>,
-    backlog: std::collections::VecDeque<HubEvent>,
+    client: LoneClient,
 }
 
 impl Client {
     fn at(hub: mesh::Hub, n: u8) -> Client {
         let key = secret(n);
         let config = HubClientConfig { hub, key: key.clone(), namespace: HOME, boot: n.into() };
-        let (commands, events) = hub_client::spawn(config);
-        Client { key: key.public(), commands, events, backlog: Default::default() }
+        Client { key: key.public(), client: LoneClient::spawn(config) }
     }
 
     fn of(hub: &HubHandle, n: u8) -> Client {
@@ -68,29 +64,22 @@ impl Client {
         client
     }
 
-    async fn send(&self, command: HubCommand) {
-        self.commands.send(command).await.unwrap();
+    async fn give(&self, order: impl FnOnce(&mut HubClient, Instant) + Send + 'static) {
+        self.client.give(order).await;
     }
 
     async fn forward(&self, dst: &Client, text: &'static str) {
-        let payload = Bytes::from_static(text.as_bytes());
-        self.send(HubCommand::Forward { dst: dst.key, payload }).await;
+        self.send(dst.key, Bytes::from_static(text.as_bytes())).await;
+    }
+
+    async fn send(&self, dst: PublicKey, payload: Bytes) {
+        self.give(move |hub, _| hub.forward(&dst, &payload)).await;
     }
 
     /// Discards events until one matches.
     async fn until(&mut self, fits: impl Fn(&HubEvent) -> bool) -> HubEvent {
-        let found = async {
-            loop {
-                while let Some(event) = self.backlog.pop_front() {
-                    if fits(&event) {
-                        return event;
-                    }
-                }
-                let (_, batch) = self.events.recv().await.expect("the client runs");
-                self.backlog.extend(batch);
-            }
-        };
-        time::timeout(PATIENCE, found).await.expect("the event comes in time")
+        let found = time::timeout(PATIENCE, self.client.until(fits)).await;
+        found.expect("the event comes in time").expect("the client runs")
     }
 
     async fn datagram(&mut self) -> (PublicKey, Bytes) {
@@ -123,12 +112,12 @@ fn a_group_is_fanned_out_by_the_hub() {
             (Client::up(&hub, 1).await, Client::up(&hub, 2).await, Client::up(&hub, 3).await);
         let tag = [5; 16];
         for client in [&mut b, &mut c] {
-            client.send(HubCommand::GroupJoin { tag }).await;
-            client.send(HubCommand::Ping).await;
+            client.give(move |hub, _| hub.join(tag)).await;
+            client.give(|hub, now| hub.ping(now)).await;
             client.until(|event| matches!(event, HubEvent::Pong { .. })).await;
             client.until(|event| matches!(event, HubEvent::Pong { .. })).await;
         }
-        a.send(HubCommand::GroupSend { tag, payload: Bytes::from_static(b"all") }).await;
+        a.give(move |hub, _| hub.group_send(tag, b"all")).await;
         for client in [&mut b, &mut c] {
             let event = client.until(|event| matches!(event, HubEvent::Group { .. })).await;
             assert_eq!(event, HubEvent::Group { src: a.key, tag, payload: Bytes::from_static(b"all") });
@@ -143,7 +132,6 @@ fn the_newest_registration_wins_and_the_older_process_is_told() {
         let hub = start().await;
         let mut old = Client::up(&hub, 1).await;
         let mut new = Client::up(&hub, 1).await;
-        old.until(|event| *event == HubEvent::Replaced).await;
         let down = old.until(|event| matches!(event, HubEvent::Down { .. })).await;
         let HubEvent::Down { reason, retry_in } = down else { unreachable!("filtered") };
         assert_eq!(reason, DownReason::Closed(CloseReason::Replaced));
@@ -152,9 +140,9 @@ fn the_newest_registration_wins_and_the_older_process_is_told() {
         sender.forward(&new, "to the new one").await;
         assert_eq!(new.datagram().await.0, sender.key);
         // The old client's network changed, so it may register again at once.
-        old.send(HubCommand::NetworkChanged).await;
+        old.give(|hub, now| hub.network_changed(now)).await;
         old.until(|event| matches!(event, HubEvent::Up { .. })).await;
-        new.until(|event| *event == HubEvent::Replaced).await;
+        new.until(|event| matches!(event, HubEvent::Down { reason, .. } if *reason == DownReason::Closed(CloseReason::Replaced))).await;
         hub.shutdown().await;
     });
 }
@@ -165,8 +153,8 @@ fn a_restarted_hub_is_found_again_with_groups_records_and_watches() {
         let hub = start().await;
         let (mut a, mut b) = (Client::up(&hub, 1).await, Client::up(&hub, 2).await);
         let tag = [5; 16];
-        b.send(HubCommand::GroupJoin { tag }).await;
-        b.send(HubCommand::Publish { seq: 1, sealed: Bytes::from_static(b"b's") }).await;
+        b.give(move |hub, _| hub.join(tag)).await;
+        b.give(|hub, now| hub.publish(now, 1, Bytes::from_static(b"b's"))).await;
         let stored = HubEvent::Published { seq: 1, result: PublishResult::Stored };
         b.until(|event| *event == stored).await;
         let addr = hub.addr().to_string();
@@ -176,9 +164,10 @@ fn a_restarted_hub_is_found_again_with_groups_records_and_watches() {
         let hub = serve(config(&addr)).await.unwrap();
         a.until(|event| matches!(event, HubEvent::Up { .. })).await;
         b.until(|event| *event == stored).await;
-        a.send(HubCommand::GroupSend { tag, payload: Bytes::from_static(b"all") }).await;
+        a.give(move |hub, _| hub.group_send(tag, b"all")).await;
         b.until(|event| matches!(event, HubEvent::Group { .. })).await;
-        a.send(HubCommand::Lookup { peer: b.key }).await;
+        let b_key = b.key;
+        a.give(move |hub, _| hub.look_up(b_key)).await;
         let found = a.until(|event| matches!(event, HubEvent::Record(_))).await;
         let HubEvent::Record(record) = found else { unreachable!("filtered") };
         assert_eq!(&record.sealed[..], b"b's");
@@ -326,7 +315,7 @@ fn a_registration_with_somebody_elses_key_is_refused() {
         assert!(answer.len() <= 50);
         let sender = Client::up(&hub, 2).await;
         let payload = Bytes::from_static(b"private");
-        sender.send(HubCommand::Forward { dst: secret(1).public(), payload }).await;
+        sender.send(secret(1).public(), payload).await;
         read_until(&mut victim, &mut noise, |frame| {
             matches!(frame, Frame::Deliver { payload: b"private", .. })
         })
@@ -350,7 +339,7 @@ fn a_slow_reader_does_not_stall_the_others() {
         while hub.stats().relay.dropped_queue_full < 100 {
             for _ in 0..8 {
                 let payload = blob.clone();
-                a.send(HubCommand::Forward { dst: secret(9).public(), payload }).await;
+                a.send(secret(9).public(), payload).await;
             }
             a.forward(&b, "between").await;
             let begun = time::now();
@@ -403,12 +392,12 @@ fn a_client_whose_owner_is_gone_says_goodbye() {
         let mut a = Client::up(&hub, 1).await;
         let mut b = Client::up(&hub, 2).await;
         a.forward(&b, "hello").await;
-        b.send(HubCommand::Publish { seq: 1, sealed: Bytes::from_static(b"r") }).await;
+        b.give(|hub, now| hub.publish(now, 1, Bytes::from_static(b"r"))).await;
         b.until(|event| matches!(event, HubEvent::Published { .. })).await;
         let key = b.key;
         drop(b);
         a.until(|event| *event == HubEvent::PeerGone { peer: key }).await;
-        a.send(HubCommand::Lookup { peer: key }).await;
+        a.give(move |hub, _| hub.look_up(key)).await;
         a.until(|event| *event == HubEvent::NoRecord { peer: key }).await;
         hub.shutdown().await;
     });
@@ -444,7 +433,7 @@ fn two_busy_directions_both_move() {
         for _ in 0..50 {
             for (from, to) in [(&a, &b), (&b, &a)] {
                 for _ in 0..64 {
-                    from.send(HubCommand::Forward { dst: to.key, payload: payload.clone() }).await;
+                    from.send(to.key, payload.clone()).await;
                 }
             }
             assert_eq!(a.datagram().await.0, b.key);
