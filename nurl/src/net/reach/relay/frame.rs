@@ -207,6 +207,10 @@ mod tests {
         let forward = back(&Frame::Forward { dst: a, payload });
         assert_eq!(forward[..4], [0x10, 35, 0, 0xaa]);
         assert_eq!(&forward[35..], b"xyz");
+        let mut begun = b"before".to_vec();
+        Frame::begin_forward(&a, payload.len(), &mut begun);
+        begun.extend_from_slice(payload);
+        assert_eq!(begun[6..], forward, "a frame that is begun, and its payload appended");
         assert_eq!(back(&Frame::Deliver { src: a, payload }).len(), DELIVER_OVERHEAD_BYTES + 3);
         assert_eq!(back(&Frame::PeerGone { peer: a })[0], 0x12);
         assert_eq!(back(&Frame::QueueFull { peer: a })[0], 0x13);
