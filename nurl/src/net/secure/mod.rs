@@ -2,7 +2,7 @@
 //!
 //! | module | content |
 //! | --- | --- |
-//! | [`securedgram`] | handshakes, sessions and paths of every peer, in one [`Endpoint`](securedgram::endpoint::Endpoint) |
+//! | [`securedgram`] | handshakes, sessions and paths of every peer, in one `Endpoint` |
 //! | [`session`] | the record layer of one session: counters, AEAD, replay window, rekeying |
 //! | [`noise`] | the Noise handshake |
 //! | [`route`] | where a datagram goes to or came from: an address or a relay |

@@ -27,10 +27,10 @@
 //! owner is known to have.
 //!
 //! # Parts
-//! [`Held`] is the owner's side: the copies, their summaries, hand-offs and offers. [`Writes`] is the writer's side:
-//! the deltas for other owners, until one of them has acknowledged them. [`Reads`] asks the owners, and
-//! [`Asking`] has the work that waits for a read. [`Operations`] and [`Served`] are the two ends of an observer's
-//! write. All of them share [`Shared`]. The choreography across the parts is in `update`.
+//! `Held` is the owner's side: the copies, their summaries, hand-offs and offers. `Writes` is the writer's side:
+//! the deltas for other owners, until one of them has acknowledged them. `Reads` asks the owners, and
+//! `Asking` has the work that waits for a read. `Operations` and `Served` are the two ends of an observer's
+//! write. All of them share `Shared`. The choreography across the parts is in `update`.
 //!
 //! # Rejected input
 //! States for keys that this node doesn't own in its own view (it answers with that view), bytes that are not

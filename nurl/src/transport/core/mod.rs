@@ -19,7 +19,7 @@
 //! | `candidates`: `Gatherer` | our addresses, with the hubs' STUN `servers` and what peers `observed` |
 //! | `records`: `Records` | our record in rendezvous, and the keys to others' records |
 //! | `inbox`: `Inbox` | datagrams and events for the layer above |
-//! | [`Waiting`] | datagrams that wait for a session |
+//! | `Waiting` | datagrams that wait for a session |
 //!
 //! This file has what the layer above asks for; `flow` has what arrives, and its way between the parts.
 

@@ -42,9 +42,9 @@ pub enum Refusal {
 pub struct ConnectionStats {
     /// Connections accepted.
     pub accepted: u64,
-    /// Connections refused by [`Refusal::Full`].
+    /// Connections refused because the hub was full.
     pub refused_full: u64,
-    /// Connections refused by [`Refusal::Address`].
+    /// Connections refused because their address had too many.
     pub refused_address: u64,
     /// Connections evicted before they registered, to make way for a newer one.
     pub evicted_half_open: u64,

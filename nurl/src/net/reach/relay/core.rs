@@ -66,7 +66,7 @@ pub struct RelayStats {
     pub replaced: u64,
     /// Datagrams dropped because the destination's queue was full.
     pub dropped_queue_full: u64,
-    /// Datagrams over [`MAX_DATAGRAM_BYTES`].
+    /// Datagrams over the limit of bytes.
     pub dropped_too_large: u64,
     /// Datagrams beyond the sender's rate.
     pub dropped_rate: u64,

@@ -24,7 +24,7 @@ pub struct RendezvousStats {
     pub refreshed: u64,
     /// PUBLISH with an older number, or with the same number and other bytes.
     pub refused_stale: u64,
-    /// PUBLISH over [`MAX_RECORD_BYTES`].
+    /// PUBLISH over the limit of bytes.
     pub refused_too_large: u64,
     /// PUBLISH beyond the limit of records.
     pub refused_full: u64,

@@ -23,15 +23,15 @@
 //!
 //! | part | content |
 //! | --- | --- |
-//! | [`selection`] | the route in use: promotion, demotion, roaming |
-//! | [`candidates`], [`candidate`] | the addresses of the peer, and what each has shown |
-//! | [`relays`] | the hubs over which the peer may be reached |
-//! | [`direct`], [`keepalive`] | the direct address in use, and its NAT mappings |
-//! | [`challenge`] | the connectivity check of one address or relay leg |
-//! | [`evidence`], [`score`], [`roam`] | the policies, as pure functions: does it deliver, which is better, is it followed |
-//! | [`announcement`], [`reflection`] | our addresses: told to the peer, reported by it |
-//! | [`refresh`], [`rotation`] | when to measure; which address is tried first without a session |
-//! | [`control`], [`outbox`] | the messages of channel 0; what waits for the caller |
+//! | `selection` | the route in use: promotion, demotion, roaming |
+//! | `candidates`, `candidate` | the addresses of the peer, and what each has shown |
+//! | `relays` | the hubs over which the peer may be reached |
+//! | `direct`, `keepalive` | the direct address in use, and its NAT mappings |
+//! | `challenge` | the connectivity check of one address or relay leg |
+//! | `evidence`, `score`, `roam` | the policies, as pure functions: does it deliver, which is better, is it followed |
+//! | `announcement`, `reflection` | our addresses: told to the peer, reported by it |
+//! | `refresh`, `rotation` | when to measure; which address is tried first without a session |
+//! | `control`, `outbox` | the messages of channel 0; what waits for the caller |
 //!
 //! Pure: it holds no socket, clock or key. For each authenticated datagram of the peer call
 //! [`Paths::on_authentic`] and then, if it was on channel 0, [`Paths::on_control`]; for each one sealed on
