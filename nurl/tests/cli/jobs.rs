@@ -143,7 +143,7 @@ fn a_log_tells_decisions_and_neither_payload_nor_ticket() {
     };
     let said = submit("nurl=debug");
     for part in
-        ["joined the mesh alone=false", "a session is up peer=", "an executor took a task task=", "node{key="]
+        ["joined the mesh alone=false", "a session is up peer=", "an executor took a task task=", "node{node="]
     {
         assert!(said.contains(part), "{part} is missing in\n{said}");
     }
