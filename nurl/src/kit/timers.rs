@@ -21,8 +21,11 @@ impl<K> Default for Timers<K> {
 impl<K: Copy + Ord> Timers<K> {
     /// Sets or moves a name's deadline.
     pub fn set(&mut self, name: K, at: Instant) {
-        if let Some(old) = self.by_name.insert(name, at) {
-            self.in_order.remove(&(old, name));
+        match self.by_name.insert(name, at) {
+            // The commonest case on a hot path: nothing moves.
+            Some(old) if old == at => return,
+            Some(old) => _ = self.in_order.remove(&(old, name)),
+            None => {}
         }
         self.in_order.insert((at, name));
     }

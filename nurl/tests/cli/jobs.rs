@@ -142,9 +142,12 @@ fn a_log_tells_decisions_and_neither_payload_nor_ticket() {
         String::from_utf8(done.stderr).unwrap()
     };
     let said = submit("nurl=debug");
-    for part in
-        ["joined the mesh alone=false", "a session is up peer=", "an executor took a task task=", "node{node="]
-    {
+    for part in [
+        "joined the mesh alone=false",
+        "a session is up peer=",
+        "an executor took a task task=",
+        "node{node=",
+    ] {
         assert!(said.contains(part), "{part} is missing in\n{said}");
     }
     assert!(!said.contains("a word for") && !said.contains(&hub.ticket[..30]), "{said}");
