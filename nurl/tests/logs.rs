@@ -64,6 +64,8 @@ async fn mesh(lines: Lines) {
     // A damaged store is set aside, and a hub that isn't there is told by the node that seeks it.
     let dir = tempfile::tempdir().unwrap();
     rt::disk::atomic_replace(&dir.path().join("nurl.redb"), b"this is no database").unwrap();
+    // Beside it the mark of a store that was made here: without it, the file would be another program's.
+    rt::disk::atomic_replace(&dir.path().join("nurl.redb.made"), b"").unwrap();
     let mut two_hubs = ticket.clone();
     two_hubs.hubs.push(Hub { key: key().public(), addr: "127.0.0.1:1".to_owned() });
     let handler = |_, _| async {
