@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::challenge::{ConnectivityCheck, Rtt};
-use super::config::MAX_RELAYS;
+use super::config::{FLAPS_FORGIVEN_AFTER, LOST_HOLD, MAX_RELAYS};
 use super::context::PathContext;
 use super::score::replaces;
 use crate::key::PublicKey;
@@ -18,9 +18,31 @@ pub(super) struct RelayLeg {
     pub(super) proven: bool,
     /// When application data that came over it must be answered over it.
     answer_due: Option<Instant>,
+    /// Losses while in use that are not forgiven yet.
+    losses: u32,
+    /// It may not carry the data again before this time, if another leg can. A hub that loses most packets lets some
+    /// echoes pass, at a short round trip: without a hold, each of them would bring the data back to it.
+    held_until: Option<Instant>,
 }
 
 impl RelayLeg {
+    fn new(hub: PublicKey) -> RelayLeg {
+        let check = ConnectivityCheck::default();
+        RelayLeg { hub, check, proven: false, answer_due: None, losses: 0, held_until: None }
+    }
+
+    /// Whether it may carry the data although there are other legs.
+    fn is_selectable(&self, now: Instant) -> bool {
+        self.proven && self.held_until.is_none_or(|until| until <= now)
+    }
+
+    /// Another leg took over while this one was in doubt. `forgiven` says that it had carried the data for long.
+    fn lose(&mut self, now: Instant, forgiven: bool) {
+        self.losses = if forgiven { 1 } else { self.losses.saturating_add(1) };
+        let doublings = self.losses.saturating_sub(1).min(10);
+        self.held_until = Some(now + (LOST_HOLD.0 * 2u32.pow(doublings)).min(LOST_HOLD.1));
+    }
+
     fn rtt(&self) -> Option<Duration> {
         self.check.rtt.smoothed()
     }
@@ -33,6 +55,8 @@ pub(super) struct RelayLegs {
     legs: Vec<RelayLeg>,
     /// The leg in use, or in reserve behind the direct path.
     home: Option<PublicKey>,
+    /// Since when.
+    home_since: Option<Instant>,
 }
 
 impl RelayLegs {
@@ -47,8 +71,7 @@ impl RelayLegs {
             match old.iter().position(|leg| leg.hub == hub) {
                 Some(index) => self.legs.push(old.swap_remove(index)),
                 None => {
-                    let check = ConnectivityCheck::default();
-                    let mut leg = RelayLeg { hub, check, proven: false, answer_due: None };
+                    let mut leg = RelayLeg::new(hub);
                     if established {
                         leg.check.restart(now);
                     }
@@ -94,21 +117,29 @@ impl RelayLegs {
         self.legs.iter().find(|leg| Some(leg.hub) != self.home).map(|leg| leg.hub)
     }
 
-    /// Chooses the home relay: a proven leg before others, and the present one unless another is faster by the margin.
-    /// Returns whether it has changed.
-    pub(super) fn choose_home(&mut self) -> bool {
-        let rank = |(index, leg): &(usize, &RelayLeg)| (!leg.proven, leg.rtt().is_none(), leg.rtt(), *index);
+    /// Chooses the home relay: a proven leg that isn't held before others, and the present one unless another is faster by
+    /// the margin. `in_doubt` says that the present one gives no answers: if it is left, it is held. Returns whether it
+    /// has changed.
+    pub(super) fn choose_home(&mut self, now: Instant, in_doubt: bool) -> bool {
+        let rank = |(index, leg): &(usize, &RelayLeg)| {
+            (!leg.is_selectable(now), !leg.proven, leg.rtt().is_none(), leg.rtt(), *index)
+        };
         let best = self.legs.iter().enumerate().min_by_key(rank).map(|(_, leg)| leg);
         let keep = match (self.home_leg(), best) {
             (Some(home), Some(best)) => {
-                home.proven >= best.proven && !(best.proven && replaces(&best.check.rtt, &home.check.rtt))
+                let faster = best.proven && replaces(&best.check.rtt, &home.check.rtt);
+                home.is_selectable(now) >= best.is_selectable(now) && home.proven >= best.proven && !faster
             }
             _ => false,
         };
         let best = best.map(|leg| leg.hub);
         let changed = !keep && best != self.home;
         if changed {
-            self.home = best;
+            let forgiven = self.home_since.is_some_and(|since| now >= since + FLAPS_FORGIVEN_AFTER);
+            if let Some(left) = self.home.filter(|_| in_doubt).and_then(|home| self.get_mut(home)) {
+                left.lose(now, forgiven);
+            }
+            (self.home, self.home_since) = (best, Some(now));
         }
         changed
     }
@@ -208,9 +239,55 @@ mod tests {
                 rtt.into_iter().for_each(|ms| leg.check.rtt.sample(Duration::from_millis(ms)));
             }
             relays.home = before.map(hub);
-            let changed = relays.choose_home();
+            let changed = relays.choose_home(origin(), false);
             assert_eq!((relays.home, changed), (after.map(hub), before != after), "{rtts:?} {before:?}");
         }
+    }
+
+    /// Two hubs, the nearer one of which answers at 20 ms and is the home, the other one at 90 ms.
+    fn near_and_far() -> RelayLegs {
+        let mut relays = RelayLegs::default();
+        assert!(relays.set(origin(), &[hub(1), hub(2)], false));
+        for (leg, ms) in relays.legs.iter_mut().zip([20, 90]) {
+            leg.proven = true;
+            leg.check.rtt.sample(Duration::from_millis(ms));
+        }
+        assert!(relays.choose_home(origin(), false));
+        assert_eq!(relays.home, Some(hub(1)));
+        relays
+    }
+
+    #[test]
+    fn a_leg_that_was_lost_is_held_for_longer_each_time_until_it_lasts() {
+        let mut relays = near_and_far();
+        let mut now = origin();
+        for (lasted_s, held_s) in [(1, 2), (1, 4), (1, 8), (59, 16), (60, 2), (1, 4)] {
+            now += Duration::from_secs(lasted_s);
+            relays.legs[0].proven = false;
+            assert!(relays.choose_home(now, true), "another takes over");
+            assert_eq!(relays.home, Some(hub(2)));
+            relays.legs[0].proven = true;
+            now += Duration::from_secs(held_s) - Duration::from_millis(1);
+            assert!(!relays.choose_home(now, false), "held for {held_s} s");
+            now += Duration::from_millis(1);
+            assert!(relays.choose_home(now, false));
+            assert_eq!(relays.home, Some(hub(1)));
+        }
+    }
+
+    #[test]
+    fn a_held_leg_carries_if_no_other_can_and_a_change_without_doubt_holds_nothing() {
+        let mut relays = near_and_far();
+        relays.legs[0].proven = false;
+        assert!(relays.choose_home(origin(), true));
+        (relays.legs[0].proven, relays.legs[1].proven) = (true, false);
+        assert!(relays.choose_home(origin(), true), "the only proven one");
+        assert_eq!(relays.home, Some(hub(1)));
+        let mut relays = near_and_far();
+        relays.legs[0].proven = false;
+        assert!(relays.choose_home(origin(), false));
+        relays.legs[0].proven = true;
+        assert!(relays.choose_home(origin(), false), "nothing was in doubt");
     }
 
     #[test]

@@ -88,8 +88,9 @@ impl RouteSelection {
         self.candidates.plan_next_check(cx, addr, self.direct.is(addr));
     }
 
-    pub(super) fn choose_home(&mut self) {
-        if self.relays.choose_home() && !self.direct.is_some() {
+    pub(super) fn choose_home(&mut self, now: Instant) {
+        let relayed = !self.direct.is_some();
+        if self.relays.choose_home(now, relayed && self.in_doubt()) && relayed {
             self.evidence.reset();
         }
     }
@@ -106,7 +107,7 @@ impl RouteSelection {
             PathVerdict::Clear => self.evidence.clear(),
             PathVerdict::Drop(reason) => match self.direct.addr() {
                 Some(addr) => self.drop_direct(cx, addr, reason),
-                None => self.drop_home(),
+                None => self.drop_home(cx.now),
             },
         }
     }
@@ -123,9 +124,9 @@ impl RouteSelection {
     }
 
     /// The relay leg in use gives no answers. A proven leg replaces it; without one, all legs are probed.
-    fn drop_home(&mut self) {
+    fn drop_home(&mut self, now: Instant) {
+        self.choose_home(now);
         self.evidence.reset();
-        self.choose_home();
     }
 
     fn drop_direct(&mut self, cx: &mut PathContext<'_>, addr: SocketAddr, reason: PathReason) {

@@ -173,7 +173,7 @@ impl RouteSelection {
     pub(super) fn set_relays(&mut self, cx: &mut PathContext<'_>, hubs: &[PublicKey]) -> bool {
         let had_route = !self.routes().is_empty();
         let added = self.relays.set(cx.now, hubs, cx.established);
-        self.choose_home();
+        self.choose_home(cx.now);
         self.reselect(cx);
         if had_route && self.routes().is_empty() {
             self.emit_fallback(cx, PathReason::NoRelay);
@@ -346,7 +346,7 @@ impl RouteSelection {
     pub(super) fn on_relay_echo(&mut self, cx: &mut PathContext<'_>, hub: PublicKey, data: &[u8; 8]) -> bool {
         let known = self.relays.echo(cx.now, hub, data);
         if known {
-            self.choose_home();
+            self.choose_home(cx.now);
             self.judge_active(cx);
             self.reselect(cx);
         }
