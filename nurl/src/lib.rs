@@ -73,6 +73,7 @@ compile_error!(
 #[cfg(any(not(feature = "sim"), madsim))]
 #[path = ""]
 mod layers {
+    pub mod authority;
     pub mod compute;
     pub(crate) mod error;
     pub mod key;
@@ -91,7 +92,9 @@ pub mod rt;
 
 #[cfg(any(not(feature = "sim"), madsim))]
 #[allow(unused_imports, reason = "a layer's path within the crate is `crate::` and its name")]
-use layers::{compute, error, key, kit, membership, mesh, net, node, replication, ring, store, transport};
+use layers::{
+    authority, compute, error, key, kit, membership, mesh, net, node, replication, ring, store, transport,
+};
 
 /// Every layer as it is inside, for the scenarios of the simulated world, benchmarks and the examples of single layers.
 /// Nothing in here is promised to stay.
@@ -99,7 +102,7 @@ use layers::{compute, error, key, kit, membership, mesh, net, node, replication,
 #[doc(hidden)]
 pub mod internals {
     pub use crate::layers::{
-        compute, key, kit, membership, mesh, net, node, replication, ring, store, transport,
+        authority, compute, key, kit, membership, mesh, net, node, replication, ring, store, transport,
     };
 }
 

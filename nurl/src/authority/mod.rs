@@ -1,0 +1,29 @@
+//! Who belongs to a mesh, what each may do, and how that ends: passes, slips, invitations, revocations.
+//!
+//! **Guarantees.** Each statement is checked with the mesh id alone, since the id is the authority's public key. A
+//! statement of one kind or mesh is never one of another: what is signed begins with a label and the mesh id. Nothing
+//! here reads a clock: callers say what time it is.
+//!
+//! | module | content |
+//! | --- | --- |
+//! | [`key`] | the authority's key, and the one strict verifier |
+//! | [`level`] | what a pass permits |
+//! | [`pass`] | a peer's standing in the mesh, signed by the authority |
+//! | [`slip`] | a short standing for a throwaway key, signed by a pass's holder |
+//! | [`invitation`] | a ticket's right to enrol new keys |
+//! | [`revocation`] | what no longer counts; the newest time for each subject wins |
+//! | [`peer_signature`] | signatures by a peer's X25519 key (XEdDSA), for facts and slips |
+
+pub mod invitation;
+pub mod key;
+pub mod level;
+pub mod pass;
+pub mod peer_signature;
+pub mod revocation;
+pub mod slip;
+
+/// Seconds since 1970, as signed statements carry them: enough until 2106.
+pub type UnixSeconds = u32;
+
+/// The length of a signature in bytes.
+pub const SIGNATURE_LEN: usize = 64;

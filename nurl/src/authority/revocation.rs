@@ -1,0 +1,233 @@
+//! What no longer counts: for each subject, the time up to which its passes are out.
+//!
+//! **Guarantees.** Merging is commutative, associative and idempotent, and never loses a revocation: for each subject the
+//! greater time wins, so restored or doubled issuers, partitions and silent hubs lose none. Two valid signatures of one
+//! entry are the same entry: nothing merges by signature bytes.
+//!
+//! An entry is `subject kind:1, subject:8 or 32 or 0, up to:4, made:4, signature:64`, integers little-endian.
+
+use std::collections::BTreeMap;
+
+use super::invitation::InvitationId;
+use super::key::{self, AuthorityKey};
+use super::pass::{DAY, Grant};
+use super::{SIGNATURE_LEN, UnixSeconds};
+use crate::key::PublicKey;
+use crate::kit::reader::Reader;
+use crate::mesh::MeshId;
+
+/// How long an entry is kept: longer than the longest pass, and than the time in which one is renewed after its end.
+pub const KEEP: UnixSeconds = 200 * DAY;
+
+/// The most entries of a map. They are the authority's own, so the bound is for memory, not for strangers.
+pub const MAX_ENTRIES: usize = 16_384;
+
+const LABEL: &[u8] = b"nurl/2 revocation";
+
+/// Whose passes are out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Subject {
+    /// Everybody's: the mesh begins anew.
+    All,
+    /// Those of an invitation; it enrols no more.
+    Invitation(InvitationId),
+    /// Those of a key.
+    Key(PublicKey),
+}
+
+/// One entry, signed by the authority.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Revocation {
+    /// Whose passes are out.
+    pub subject: Subject,
+    /// Passes issued at this second or earlier are out. 0 takes no pass, and only closes an invitation.
+    pub up_to: UnixSeconds,
+    /// When it was signed: it is dropped [`KEEP`] later.
+    pub made: UnixSeconds,
+    signature: [u8; SIGNATURE_LEN],
+}
+
+impl Revocation {
+    /// Signs an entry.
+    pub fn sign(
+        authority: &AuthorityKey,
+        subject: Subject,
+        up_to: UnixSeconds,
+        made: UnixSeconds,
+    ) -> Revocation {
+        let signature = authority.sign(LABEL, &encode_body(subject, up_to, made));
+        Revocation { subject, up_to, made, signature }
+    }
+
+    /// The encoding.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = encode_body(self.subject, self.up_to, self.made);
+        out.extend_from_slice(&self.signature);
+        out
+    }
+
+    /// Reads an entry off the front of `reader` and checks its signature. `None`: malformed, or not the authority's.
+    pub fn decode(mesh: &MeshId, reader: &mut Reader<'_>) -> Option<Revocation> {
+        let subject = match reader.u8()? {
+            0 => Subject::All,
+            1 => Subject::Invitation(InvitationId(reader.array()?)),
+            2 => Subject::Key(PublicKey::from_bytes(reader.array()?)),
+            _ => return None,
+        };
+        let (up_to, made, signature) = (reader.u32()?, reader.u32()?, reader.array()?);
+        let body = encode_body(subject, up_to, made);
+        key::verify(mesh, LABEL, &body, &signature).then_some(Revocation { subject, up_to, made, signature })
+    }
+}
+
+fn encode_body(subject: Subject, up_to: UnixSeconds, made: UnixSeconds) -> Vec<u8> {
+    let mut out = match subject {
+        Subject::All => vec![0],
+        Subject::Invitation(id) => [&[1][..], &id.0].concat(),
+        Subject::Key(key) => [&[2][..], key.as_bytes()].concat(),
+    };
+    out.extend_from_slice(&up_to.to_le_bytes());
+    out.extend_from_slice(&made.to_le_bytes());
+    out
+}
+
+/// All entries that a node knows.
+#[derive(Debug, Clone, Default)]
+pub struct Revocations {
+    entries: BTreeMap<Subject, Revocation>,
+}
+
+impl Revocations {
+    /// Takes an entry. Returns whether it is news: its subject had none, or one with an earlier time; of two with the same
+    /// time, the one that is kept longer wins.
+    pub fn merge(&mut self, entry: Revocation) -> bool {
+        let known = self.entries.get(&entry.subject).map(|known| (known.up_to, known.made));
+        let news = known.is_none_or(|known| known < (entry.up_to, entry.made));
+        if news && (known.is_some() || self.entries.len() < MAX_ENTRIES) {
+            self.entries.insert(entry.subject, entry);
+            return true;
+        }
+        false
+    }
+
+    /// Whether a pass that says this is out.
+    pub fn revokes(&self, pass: &Grant) -> bool {
+        let subjects =
+            [Some(Subject::All), Some(Subject::Key(pass.key)), pass.invitation.map(Subject::Invitation)];
+        let out =
+            |subject: Subject| self.entries.get(&subject).is_some_and(|entry| pass.issued <= entry.up_to);
+        subjects.into_iter().flatten().any(out)
+    }
+
+    /// Whether an invitation enrols no more.
+    pub fn is_closed(&self, invitation: InvitationId) -> bool {
+        self.entries.contains_key(&Subject::Invitation(invitation))
+    }
+
+    /// Drops the entries that have been kept long enough.
+    pub fn expire(&mut self, now: UnixSeconds) {
+        self.entries.retain(|_, entry| now <= entry.made.saturating_add(KEEP));
+    }
+
+    /// Names the content: equal maps have equal digests, whatever their signatures.
+    pub fn digest(&self) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new_derive_key("nurl/2 revocations digest");
+        for entry in self.entries.values() {
+            hasher.update(&encode_body(entry.subject, entry.up_to, entry.made));
+        }
+        *hasher.finalize().as_bytes()
+    }
+
+    /// The entries, by subject.
+    pub fn iter(&self) -> impl Iterator<Item = &Revocation> {
+        self.entries.values()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::level::Level;
+    use super::*;
+    use proptest::prelude::*;
+
+    fn authority() -> AuthorityKey {
+        AuthorityKey::from_seed(&[1; 32])
+    }
+
+    fn subject(n: u8) -> Subject {
+        match n {
+            0 => Subject::All,
+            1..4 => Subject::Invitation(InvitationId([n; 8])),
+            _ => Subject::Key(PublicKey::from_bytes([n; 32])),
+        }
+    }
+
+    fn pass(key: u8, invitation: u8, issued: UnixSeconds) -> Grant {
+        Grant {
+            key: PublicKey::from_bytes([key; 32]),
+            name: String::new(),
+            level: Level::Member,
+            weight: 1,
+            zone: String::new(),
+            invitation: Some(InvitationId([invitation; 8])),
+            ring_seed: [0; 8],
+            issued,
+            not_after: issued + 30 * DAY,
+        }
+    }
+
+    #[test]
+    fn an_entry_comes_back_from_its_bytes_and_no_byte_can_be_changed() {
+        let mesh = authority().mesh();
+        for n in [0, 1, 9] {
+            let entry = Revocation::sign(&authority(), subject(n), 1_000, 2_000);
+            let bytes = entry.encode();
+            assert_eq!(Revocation::decode(&mesh, &mut Reader(&bytes)), Some(entry));
+            for at in 0..bytes.len() {
+                let mut changed = bytes.clone();
+                changed[at] ^= 4;
+                assert_eq!(Revocation::decode(&mesh, &mut Reader(&changed)), None, "byte {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn passes_up_to_the_time_are_out_by_key_by_invitation_and_all() {
+        let mut known = Revocations::default();
+        assert!(known.merge(Revocation::sign(&authority(), subject(9), 1_000, 1_000)));
+        assert!(known.revokes(&pass(9, 1, 1_000)) && !known.revokes(&pass(9, 1, 1_001)));
+        assert!(!known.revokes(&pass(8, 1, 1_000)));
+        known.merge(Revocation::sign(&authority(), subject(1), 500, 1_000));
+        assert!(known.revokes(&pass(8, 1, 500)) && !known.revokes(&pass(8, 2, 500)));
+        known.merge(Revocation::sign(&authority(), subject(2), 0, 1_000));
+        assert!(known.is_closed(InvitationId([2; 8])) && !known.revokes(&pass(8, 2, 1)));
+        known.merge(Revocation::sign(&authority(), Subject::All, 2_000, 2_000));
+        assert!(known.revokes(&pass(8, 2, 2_000)) && !known.revokes(&pass(8, 2, 2_001)));
+        known.expire(1_000 + KEEP + 1);
+        assert!(!known.is_closed(InvitationId([2; 8])) && known.revokes(&pass(8, 2, 2_000)));
+    }
+
+    proptest! {
+        #[test]
+        fn in_every_order_and_however_often_the_same_is_known(
+            entries in proptest::collection::vec((0u8..8, 0u32..5, 0u32..5), 1..12),
+            turns in any::<u64>(),
+        ) {
+            let signed: Vec<_> =
+                entries.iter().map(|(n, up_to, made)| Revocation::sign(&authority(), subject(*n), *up_to, *made)).collect();
+            let (mut one, mut other) = (Revocations::default(), Revocations::default());
+            signed.iter().for_each(|entry| { one.merge(entry.clone()); });
+            let mut shuffled = signed.clone();
+            shuffled.rotate_left((turns % signed.len() as u64) as usize);
+            shuffled.reverse();
+            shuffled.extend(signed.iter().take(3).cloned());
+            shuffled.into_iter().for_each(|entry| { other.merge(entry); });
+            prop_assert_eq!(one.digest(), other.digest());
+            for (n, up_to, _) in entries {
+                if let Subject::Key(_) = subject(n) {
+                    prop_assert!(one.revokes(&pass(n, 1, up_to)));
+                }
+            }
+        }
+    }
+}
