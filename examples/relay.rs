@@ -7,8 +7,9 @@
 //! `cargo run -p nurl-examples --bin relay`
 
 use bytes::Bytes;
-use nurl::internals::net::reach::hub_client::{HubClientConfig, HubEvent, LoneClient};
-use nurl::rt;
+use nurl::internals::kit::wall_clock::WallClock;
+use nurl::internals::net::reach::hub_client::{HubClientConfig, HubEvent, Joining, LoneClient};
+use nurl::rt::{self, time};
 use nurl::{PublicKey, SecretKey, Ticket};
 use nurl_examples::{Outcome, soon};
 
@@ -67,8 +68,10 @@ impl Client {
     async fn register(ticket: &Ticket) -> Result<Client, String> {
         let key = SecretKey::generate(&mut rt::rng("client"));
         let public = key.public();
-        let (hub, namespace) = (ticket.hubs[0].clone(), ticket.mesh.namespace());
-        let client = LoneClient::spawn(HubClientConfig { hub, key, namespace, boot: 1 });
+        let hub = ticket.hubs[0].clone();
+        // The ticket's invitation gets the client a pass, which it shows at its registration.
+        let joining = Joining::by(ticket, WallClock::new(time::now(), time::unix_now()));
+        let client = LoneClient::spawn(HubClientConfig { hub, key, boot: 1, joining });
         let mut client = Client { key: public, client };
         client.until(|event| matches!(event, HubEvent::Up { .. })).await?;
         Ok(client)

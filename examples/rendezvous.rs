@@ -10,7 +10,8 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 use nurl::hub::Hub;
-use nurl::internals::net::reach::hub_client::{HubClientConfig, HubEvent, LoneClient};
+use nurl::internals::kit::wall_clock::WallClock;
+use nurl::internals::net::reach::hub_client::{HubClientConfig, HubEvent, Joining, LoneClient};
 use nurl::internals::net::reach::rendezvous::record::{MAX_RECORD_LIFE, RecordError};
 use nurl::internals::net::reach::rendezvous::{PublishResult, Record};
 use nurl::rt::{self, time};
@@ -55,7 +56,7 @@ async fn main() -> Outcome {
 
     // No other mesh can read it, and the hub can't give it another number.
     let elsewhere = Hub { key: hub.key(), addr: hub.addr().to_string() };
-    let other_mesh = Ticket::generate(elsewhere, &mut rt::rng("another mesh"));
+    let (_, other_mesh) = Ticket::new_mesh(elsewhere, time::unix_now(), &mut rt::rng("another mesh"));
     assert_eq!(open(&other_mesh, kept.seq), Err(RecordError::Sealed));
     assert_eq!(open(&ticket, kept.seq + 1), Err(RecordError::Sealed));
     println!("another mesh's secret doesn't open it, and neither does another number");
@@ -80,8 +81,10 @@ async fn main() -> Outcome {
 
 /// A registered client. Requests made before the registration are dropped.
 async fn client(ticket: &Ticket, key: SecretKey) -> Result<LoneClient, String> {
-    let (hub, namespace) = (ticket.hubs[0].clone(), ticket.mesh.namespace());
-    let mut client = LoneClient::spawn(HubClientConfig { hub, key, namespace, boot: 1 });
+    let hub = ticket.hubs[0].clone();
+    // The ticket's invitation gets the client a pass, which it shows at its registration.
+    let joining = Joining::by(ticket, WallClock::new(time::now(), time::unix_now()));
+    let mut client = LoneClient::spawn(HubClientConfig { hub, key, boot: 1, joining });
     next(&mut client, |event| matches!(event, HubEvent::Up { .. })).await?;
     Ok(client)
 }

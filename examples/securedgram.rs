@@ -11,6 +11,7 @@ use std::time::Duration;
 use nurl::hub::Hub;
 use nurl::internals::net::secure::route::Route;
 use nurl::internals::net::secure::securedgram::{Endpoint, EndpointConfig, Received, Source, channel};
+use nurl::pass::{AuthorityKey, Level};
 use nurl::rt::net::{RecvMeta, Transmit, UdpSocket};
 use nurl::rt::{self, time};
 use nurl::{PublicKey, SecretKey, Ticket};
@@ -20,8 +21,9 @@ use nurl_examples::{Outcome, soon};
 async fn main() -> Outcome {
     // Both peers hold the mesh's secret; the hub that the ticket names is not used here.
     let unused = Hub { key: PublicKey::from_bytes([0; 32]), addr: String::new() };
-    let ticket = Ticket::generate(unused, &mut rt::rng("ticket"));
-    let (mut alice, mut bob) = (Peer::bind(&ticket, 1).await?, Peer::bind(&ticket, 2).await?);
+    let (authority, ticket) = Ticket::new_mesh(unused, time::unix_now(), &mut rt::rng("ticket"));
+    let (mut alice, mut bob) =
+        (Peer::bind(&authority, &ticket, 1).await?, Peer::bind(&authority, &ticket, 2).await?);
     alice.endpoint.add_candidates(time::now(), &bob.key, &[bob.socket.local_addr()?])?;
 
     let echo = soon("an echo", talk(&mut alice, &mut bob, b"hello, bob")).await??;
@@ -58,10 +60,16 @@ async fn bound() -> std::io::Result<UdpSocket> {
 }
 
 impl Peer {
-    async fn bind(ticket: &Ticket, boot: u64) -> std::io::Result<Peer> {
+    async fn bind(authority: &AuthorityKey, ticket: &Ticket, boot: u64) -> std::io::Result<Peer> {
         let secret = SecretKey::generate(&mut rt::rng("peer key"));
         let key = secret.public();
-        let config = EndpointConfig::new(secret, ticket.mesh, ticket.generations(), boot);
+        // A hub that issues passes would give it one; here the authority signs it at once.
+        let now = time::unix_now().as_secs() as u32;
+        let credential = Some(authority.mint(key, Level::Worker, now));
+        let config = EndpointConfig {
+            credential,
+            ..EndpointConfig::new(secret, ticket.mesh, ticket.generations(), boot)
+        };
         let endpoint = Endpoint::new(config, time::now(), time::unix_now(), rt::rng("sessions"));
         Ok(Peer { key, endpoint, socket: bound().await?, buffer: vec![0; 2048] })
     }

@@ -20,7 +20,7 @@ mod bench {
     use bytes::Bytes;
     use nurl::internals::key::SecretKey;
     use nurl::internals::mesh;
-    use nurl::internals::net::reach::hub::{HubConfig, HubLimits, serve};
+    use nurl::internals::net::reach::hub::{HubConfig, HubLimits, ServedMesh, serve};
     use nurl::internals::net::reach::relay::Roles;
     use nurl::internals::node::Role;
     use nurl::{Node, Ticket};
@@ -47,11 +47,12 @@ mod bench {
         let hub_key = SecretKey::from_bytes([3; 32]);
         let mut rng = nurl::rt::rng("bench");
         let hub = mesh::Hub { key: hub_key.public(), addr: String::new() };
-        let mut ticket = Ticket::generate(hub, &mut rng);
+        let (authority, mut ticket) = Ticket::new_mesh(hub, nurl::rt::time::unix_now(), &mut rng);
         let hub = serve(HubConfig {
             listen: ([127, 0, 0, 1], 0).into(),
             key: hub_key,
-            namespaces: vec![ticket.mesh.namespace()],
+            meshes: vec![ServedMesh::issued_by(authority.into())],
+            issued: None,
             roles: Roles::ALL,
             limits: HubLimits::default(),
         })

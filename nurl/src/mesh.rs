@@ -1,8 +1,9 @@
 //! A mesh: its identity, the secrets that its members share, and the addresses of its hubs.
 //!
-//! A mesh is a constant random [`MeshId`], one or two rotating [`MeshSecret`]s (current and previous) and a
-//! list of [`Hub`]s. Its text form is one [`Ticket`], `nurlmesh1…` (bech32m). Every holder of the ticket
-//! may join, so the ticket is a secret; Debug never shows it.
+//! A mesh is a constant [`MeshId`], which is its authority's public key, one or two rotating [`MeshSecret`]s (current
+//! and previous) and a list of [`Hub`]s. Its text form is one [`Ticket`], `nurlmesh1…` (bech32m), with an
+//! [`Invitation`] that gives its holders passes. Every holder of a ticket may join as the invitation says, so the
+//! ticket is a secret; Debug never shows it.
 //!
 //! The Noise prologue and the rendezvous namespace are derived from the id, which never changes. All access
 //! keys are derived from the secret by HKDF-SHA256 (RFC 5869) with distinct labels, so a rotation of the
@@ -10,6 +11,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 use bech32::{Bech32m, Hrp};
 use hkdf::Hkdf;
@@ -17,10 +19,14 @@ use rand_core::CryptoRng;
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
+use crate::authority::invitation::{Invitation, Terms};
+use crate::authority::key::AuthorityKey;
 use crate::key::{KEY_LEN, PublicKey, decode_text};
+use crate::kit::reader::Reader;
+use crate::rt::Rng;
 
 const TICKET_HRP: &str = "nurlmesh";
-const TICKET_VERSION: u8 = 1;
+const TICKET_VERSION: u8 = 2;
 
 /// The most hubs in a ticket: its text then still fits bech32m's 1,023 characters.
 pub const MAX_HUBS: usize = 4;
@@ -29,20 +35,13 @@ pub const MAX_HUBS: usize = 4;
 pub const MAX_HUB_ADDR_BYTES: usize = 64;
 
 /// The name of this protocol version; the Noise prologue begins with it.
-pub const PROTOCOL: &[u8] = b"nurl/1";
+pub const PROTOCOL: &[u8] = b"nurl/2";
 
-/// The constant, random name of a mesh.
+/// The constant name of a mesh: the public key of its authority, so whoever knows it can check every pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct MeshId([u8; 32]);
 
 impl MeshId {
-    /// Draws an id.
-    pub fn generate(rng: &mut impl CryptoRng) -> MeshId {
-        let mut bytes = [0; 32];
-        rng.fill_bytes(&mut bytes);
-        MeshId(bytes)
-    }
-
     /// Takes the 32 bytes.
     pub const fn from_bytes(bytes: [u8; 32]) -> MeshId {
         MeshId(bytes)
@@ -53,14 +52,14 @@ impl MeshId {
         &self.0
     }
 
-    /// The prologue of every handshake in this mesh: `"nurl/1" ‖ mesh id`.
+    /// The prologue of every handshake in this mesh: `"nurl/2" ‖ mesh id`.
     pub fn prologue(&self) -> Vec<u8> {
         [PROTOCOL, &self.0].concat()
     }
 
-    /// The identity of the mesh at a hub: HKDF(mesh id, "nurl/1 namespace").
+    /// The identity of the mesh at a hub: HKDF(mesh id, "nurl/2 namespace").
     pub fn namespace(&self) -> Namespace {
-        Namespace(*derive(&self.0, &self.0, b"nurl/1 namespace", &[]))
+        Namespace(*derive(&self.0, &self.0, b"nurl/2 namespace", &[]))
     }
 }
 
@@ -70,6 +69,9 @@ impl MeshId {
 pub struct Namespace([u8; 32]);
 
 impl Namespace {
+    /// No mesh's name.
+    pub(crate) const NONE: Namespace = Namespace([0; 32]);
+
     /// Takes the 32 bytes.
     pub const fn from_bytes(bytes: [u8; 32]) -> Namespace {
         Namespace(bytes)
@@ -87,26 +89,26 @@ impl fmt::Debug for Namespace {
     }
 }
 
-impl fmt::Display for Namespace {
+impl fmt::Display for MeshId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
 
-impl FromStr for Namespace {
+impl FromStr for MeshId {
     type Err = TicketError;
 
-    fn from_str(text: &str) -> Result<Namespace, TicketError> {
+    fn from_str(text: &str) -> Result<MeshId, TicketError> {
         let digits = text.trim().as_bytes();
         if digits.len() != 64 {
-            return Err(TicketError::Namespace);
+            return Err(TicketError::MeshId);
         }
         let mut bytes = [0; 32];
         for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-            let pair = std::str::from_utf8(pair).map_err(|_| TicketError::Namespace)?;
-            *byte = u8::from_str_radix(pair, 16).map_err(|_| TicketError::Namespace)?;
+            let pair = std::str::from_utf8(pair).map_err(|_| TicketError::MeshId)?;
+            *byte = u8::from_str_radix(pair, 16).map_err(|_| TicketError::MeshId)?;
         }
-        Ok(Namespace(bytes))
+        Ok(MeshId(bytes))
     }
 }
 
@@ -153,28 +155,28 @@ impl Generation {
     fn new(mesh: &MeshId, secret: &MeshSecret) -> Generation {
         let key = |label: &[u8]| derive(mesh.as_bytes(), &secret.0, label, &[]);
         Generation {
-            psk: key(b"nurl/1 psk"),
-            mac1: key(b"nurl/1 mac1"),
-            cookie: key(b"nurl/1 cookie"),
-            record: key(b"nurl/1 record"),
-            group: key(b"nurl/1 group"),
+            psk: key(b"nurl/2 psk"),
+            mac1: key(b"nurl/2 mac1"),
+            cookie: key(b"nurl/2 cookie"),
+            record: key(b"nurl/2 record"),
+            group: key(b"nurl/2 group"),
         }
     }
 
     /// The key of mac1 in messages *to* `receiver`. It depends on the mesh secret, so a stranger can't make
     /// a receiver compute a Diffie-Hellman (WireGuard derives its mac1 key from the public key alone).
     pub fn mac1_key(&self, receiver: &PublicKey) -> [u8; 32] {
-        *derive(&self.mac1, receiver.as_bytes(), b"nurl/1 mac1 of", &[])
+        *derive(&self.mac1, receiver.as_bytes(), b"nurl/2 mac1 of", &[])
     }
 
     /// The key that seals cookies *from* `sender`.
     pub fn cookie_key(&self, sender: &PublicKey) -> [u8; 32] {
-        *derive(&self.cookie, sender.as_bytes(), b"nurl/1 cookie of", &[])
+        *derive(&self.cookie, sender.as_bytes(), b"nurl/2 cookie of", &[])
     }
 
     /// The key with which `sender`, in its process `boot`, seals to the mesh group.
     pub fn group_sender_key(&self, sender: &PublicKey, boot: u64) -> Zeroizing<[u8; 32]> {
-        derive(&self.group, sender.as_bytes(), b"nurl/1 group sender", &boot.to_le_bytes())
+        derive(&self.group, sender.as_bytes(), b"nurl/2 group sender", &boot.to_le_bytes())
     }
 }
 
@@ -207,17 +209,30 @@ pub struct Ticket {
     pub previous: Option<MeshSecret>,
     /// The hubs; at most [`MAX_HUBS`].
     pub hubs: Vec<Hub>,
+    /// The right to get a pass; `None`: for those who have one.
+    pub invitation: Option<Invitation>,
 }
 
 impl Ticket {
-    /// A new mesh with one hub.
-    pub fn generate(hub: Hub, rng: &mut impl CryptoRng) -> Ticket {
-        Ticket {
-            mesh: MeshId::generate(rng),
-            current: MeshSecret::generate(rng),
-            previous: None,
-            hubs: vec![hub],
-        }
+    /// A new mesh: its authority's key, and a ticket with the [standard](Invitation::standard) invitation. `unix_now` is
+    /// the time since 1970.
+    pub fn new_mesh(hub: Hub, unix_now: Duration, rng: &mut Rng) -> (AuthorityKey, Ticket) {
+        let authority = AuthorityKey::generate(rng);
+        let ticket = Ticket::first(&authority, hub, unix_now, rng);
+        (authority, ticket)
+    }
+
+    /// The first ticket of an authority's mesh, with the [standard](Invitation::standard) invitation.
+    pub fn first(authority: &AuthorityKey, hub: Hub, unix_now: Duration, rng: &mut Rng) -> Ticket {
+        let mut ticket = Ticket::generate(authority.mesh(), hub, rng);
+        ticket.invitation = Some(Invitation::standard(authority, unix_now, rng));
+        ticket
+    }
+
+    /// A ticket with a new secret, one hub and no invitation.
+    pub fn generate(mesh: MeshId, hub: Hub, rng: &mut impl CryptoRng) -> Ticket {
+        let current = MeshSecret::generate(rng);
+        Ticket { mesh, current, previous: None, hubs: vec![hub], invitation: None }
     }
 
     /// The key generations in the order in which an initiator tries them: current, then previous.
@@ -248,41 +263,47 @@ impl Ticket {
             bytes.push(hub.addr.len() as u8);
             bytes.extend_from_slice(hub.addr.as_bytes());
         }
+        if let Some(invitation) = &self.invitation {
+            bytes.extend_from_slice(&invitation.terms.encode());
+            bytes.extend_from_slice(invitation.secret());
+        }
         bech32::encode::<Bech32m>(Hrp::parse_unchecked(TICKET_HRP), &bytes)
             .map(Zeroizing::new)
             .map_err(|_| TicketError::TooLarge)
     }
 
     fn from_bytes(bytes: &[u8]) -> Option<Ticket> {
-        let mut rest = bytes;
-        let mut take = |n: usize| -> Option<&[u8]> {
-            let (head, tail) = rest.split_at_checked(n)?;
-            rest = tail;
-            Some(head)
-        };
-        let mesh = MeshId(take(32)?.try_into().ok()?);
-        let secrets = take(1)?[0];
-        let mut secret = || Some(MeshSecret::from_bytes(take(32)?.try_into().ok()?));
-        let (current, previous) = match secrets {
-            1 => (secret()?, None),
-            2 => (secret()?, Some(secret()?)),
+        let mut reader = Reader(bytes);
+        let mesh = MeshId(reader.array()?);
+        let (current, previous) = match reader.u8()? {
+            1 => (MeshSecret::from_bytes(reader.array()?), None),
+            2 => {
+                let current = MeshSecret::from_bytes(reader.array()?);
+                (current, Some(MeshSecret::from_bytes(reader.array()?)))
+            }
             _ => return None,
         };
-        let count = usize::from(take(1)?[0]);
+        let count = usize::from(reader.u8()?);
         if count > MAX_HUBS {
             return None;
         }
         let mut hubs = Vec::with_capacity(count);
         for _ in 0..count {
-            let key = PublicKey::from_slice(take(KEY_LEN)?)?;
-            let len = usize::from(take(1)?[0]);
-            let addr = String::from_utf8(take(len)?.to_vec()).ok()?;
+            let key = PublicKey::from_slice(reader.slice(KEY_LEN)?)?;
+            let len = usize::from(reader.u8()?);
+            let addr = String::from_utf8(reader.slice(len)?.to_vec()).ok()?;
             if addr.len() > MAX_HUB_ADDR_BYTES || addr.rsplit_once(':')?.1.parse::<u16>().is_err() {
                 return None;
             }
             hubs.push(Hub { key, addr });
         }
-        rest.is_empty().then_some(Ticket { mesh, current, previous, hubs })
+        let invitation = if reader.rest().is_empty() {
+            None
+        } else {
+            let terms = Terms::decode(&mut reader)?;
+            Some(Invitation::from_parts(terms, reader.array()?))
+        };
+        reader.end(Ticket { mesh, current, previous, hubs, invitation })
     }
 }
 
@@ -299,6 +320,7 @@ impl FromStr for Ticket {
         let bytes = decode_text(text.trim(), TICKET_HRP).map_err(TicketError::Text)?;
         match bytes.split_first() {
             Some((&TICKET_VERSION, rest)) => Ticket::from_bytes(rest).ok_or(TicketError::Content),
+            Some((1, _)) => Err(TicketError::Old),
             Some((version, _)) => Err(TicketError::Version(*version)),
             None => Err(TicketError::Content),
         }
@@ -314,6 +336,9 @@ pub enum TicketError {
     /// The checksum is right, but the content is malformed.
     #[error("not a ticket: its content is malformed")]
     Content,
+    /// A version before passes.
+    #[error("this ticket has version 1, of a mesh without passes: make a new mesh and take its ticket")]
+    Old,
     /// A version that this program doesn't know.
     #[error("this ticket has version {0}; this program knows version {TICKET_VERSION}: update it")]
     Version(u8),
@@ -321,8 +346,8 @@ pub enum TicketError {
     #[error("a ticket holds at most {MAX_HUBS} hubs with addresses of at most {MAX_HUB_ADDR_BYTES} bytes")]
     TooLarge,
     /// Not 64 hexadecimal digits.
-    #[error("not a namespace: 64 hexadecimal digits are expected")]
-    Namespace,
+    #[error("not a mesh id: 64 hexadecimal digits are expected")]
+    MeshId,
 }
 
 #[cfg(test)]
@@ -337,7 +362,17 @@ mod tests {
             key: PublicKey::from_bytes([n as u8; 32]),
             addr: format!("{}hub-{n}.example:4242", "x".repeat(MAX_HUB_ADDR_BYTES - 18)),
         };
-        let mut ticket = Ticket::generate(hub(0), &mut rng);
+        let authority = crate::authority::key::AuthorityKey::generate(&mut rng);
+        let mut ticket = Ticket::generate(authority.mesh(), hub(0), &mut rng);
+        let terms = Terms {
+            id: crate::authority::invitation::InvitationId([1; 8]),
+            level: crate::authority::level::Level::Worker,
+            weight: 1,
+            zone: "z".repeat(24),
+            until: 1,
+            keys: 64,
+        };
+        ticket.invitation = terms.invite(&authority).filter(|_| hubs > 0);
         ticket.previous = previous.then(|| MeshSecret::generate(&mut rng));
         ticket.hubs = (0..hubs).map(hub).collect();
         ticket
@@ -372,8 +407,10 @@ mod tests {
 
     #[test]
     fn a_later_version_asks_for_an_update() {
-        let text = bech32::encode::<Bech32m>(Hrp::parse_unchecked(TICKET_HRP), &[2, 0, 0]).unwrap();
-        assert_eq!(text.parse::<Ticket>(), Err(TicketError::Version(2)));
+        let text = bech32::encode::<Bech32m>(Hrp::parse_unchecked(TICKET_HRP), &[3, 0, 0]).unwrap();
+        assert_eq!(text.parse::<Ticket>(), Err(TicketError::Version(3)));
+        let text = bech32::encode::<Bech32m>(Hrp::parse_unchecked(TICKET_HRP), &[1, 0, 0]).unwrap();
+        assert_eq!(text.parse::<Ticket>(), Err(TicketError::Old));
     }
 
     #[test]
@@ -398,10 +435,10 @@ mod tests {
     }
 
     #[test]
-    fn a_namespace_comes_back_from_its_text() {
-        let namespace = ticket(false, 1).mesh.namespace();
-        assert_eq!(namespace.to_string().parse::<Namespace>().unwrap(), namespace);
-        assert_eq!("zz".parse::<Namespace>(), Err(TicketError::Namespace));
+    fn a_mesh_id_comes_back_from_its_text() {
+        let mesh = ticket(false, 1).mesh;
+        assert_eq!(mesh.to_string().parse::<MeshId>().unwrap(), mesh);
+        assert_eq!("zz".parse::<MeshId>(), Err(TicketError::MeshId));
     }
 
     proptest! {

@@ -8,17 +8,27 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use nurl::internals::authority::credential::Credential;
+use nurl::internals::authority::invitation::{InvitationId, Terms};
+use nurl::internals::authority::issuer::EnrolRequest;
+use nurl::internals::authority::key::AuthorityKey;
+use nurl::internals::authority::level::Level;
+use nurl::internals::authority::pass::{Grant, Pass};
+use nurl::internals::authority::revocation::{Revocation, Subject};
+use nurl::internals::authority::slip::Slip;
 use nurl::internals::compute::job::{Config as JobConfig, Jobs, Placement, SubmitOptions, TaskId};
 use nurl::internals::key::{PublicKey, SecretKey};
 use nurl::internals::membership::message::{MembershipMessage, MessageBody};
 use nurl::internals::membership::table::{Fact, MemberProfile, MemberRecord, State};
 use nurl::internals::membership::{Meta, Roles};
-use nurl::internals::mesh::{Generation, Hub, MeshId, MeshSecret, Ticket};
+use nurl::internals::mesh::{Generation, Hub, MeshSecret, Ticket};
 use nurl::internals::net::reach::control::Connection;
 use nurl::internals::net::reach::relay::{self, Limits, RelayLimits};
 use nurl::internals::net::reach::rendezvous::Record;
 use nurl::internals::net::secure::noise::{Backend, Initiator, Responder, StaticKey, TransportKeys};
-use nurl::internals::net::secure::securedgram::frames::{InitPayload, ResponsePayload};
+use nurl::internals::net::secure::securedgram::frames::{
+    INIT_LEN, INIT_PAYLOAD_LEN, InitPayload, RESPONSE_LEN, RESPONSE_PAYLOAD_LEN, ResponsePayload,
+};
 use nurl::internals::net::secure::securedgram::mac::{self, Sealed};
 use nurl::internals::net::secure::securedgram::paths::{Control, acknowledgement};
 use nurl::internals::net::secure::session::Session;
@@ -32,6 +42,9 @@ use nurl::rt::Rng;
 use rand_core::{Rng as _, SeedableRng};
 
 const PROTOCOL: &str = include_str!("../docs/protocol.md");
+
+/// When the examples' passes were signed: 2027-01-15 08:00 UTC.
+const ISSUED: u32 = 1_800_000_000;
 
 const BOOT: u64 = 0x0102_0304_0506_0708;
 
@@ -72,13 +85,60 @@ fn responder() -> SecretKey {
     secret(0x20)
 }
 
+fn authority() -> AuthorityKey {
+    AuthorityKey::from_seed(&[0x11; 32])
+}
+
 fn ticket() -> Ticket {
+    let terms = Terms {
+        id: InvitationId([0x33; 8]),
+        level: Level::Worker,
+        weight: 1,
+        zone: "attic".to_owned(),
+        until: ISSUED + 90 * 86_400,
+        keys: 64,
+    };
     Ticket {
-        mesh: MeshId::from_bytes([0x11; 32]),
+        mesh: authority().mesh(),
         current: MeshSecret::from_bytes([0x22; 32]),
         previous: None,
         hubs: vec![Hub { key: responder().public(), addr: "127.0.0.1:4242".to_owned() }],
+        invitation: terms.invite(&authority()),
     }
+}
+
+/// The pass of a key: a worker's, of the ticket's invitation.
+fn pass(key: &PublicKey, name: &str) -> Pass {
+    let grant = Grant {
+        key: *key,
+        name: name.to_owned(),
+        level: Level::Worker,
+        weight: 1,
+        zone: "attic".to_owned(),
+        invitation: Some(InvitationId([0x33; 8])),
+        ring_seed: [0x44; 8],
+        issued: ISSUED,
+        not_after: ISSUED + 3 * 86_400,
+    };
+    grant.sign(&authority()).unwrap()
+}
+
+#[test]
+fn a_mesh_its_passes_and_its_requests_are_these_bytes() {
+    let (a, b) = (initiator(), responder());
+    let invitation = ticket().invitation.unwrap();
+    let enrol = EnrolRequest::new(&invitation, &a.public(), "nas");
+    let slip = Slip { key: b.public(), level: Level::Submit, not_after: ISSUED + 3_600 };
+    let revocation = Revocation::sign(&authority(), Subject::Key(a.public()), ISSUED, ISSUED);
+    must_show(&[
+        ("mesh id", authority().mesh().to_string()),
+        ("invitation secret", hex(invitation.secret())),
+        ("enrol request of A", hex(&enrol.encode())),
+        ("pass of A", hex(pass(&a.public(), "nas").as_bytes())),
+        ("hash of A's pass", hex(&pass(&a.public(), "nas").hash().0)),
+        ("slip of A for B", hex(&slip.sign(&a, &authority().mesh()))),
+        ("revocation of A", hex(&revocation.encode())),
+    ]);
 }
 
 fn generation() -> Generation {
@@ -102,7 +162,7 @@ fn keys_and_tickets_have_their_text_forms() {
 fn a_ticket_gives_these_keys() {
     let (generation, b) = (generation(), responder().public());
     must_show(&[
-        ("namespace", ticket().mesh.namespace().to_string()),
+        ("namespace", hex(ticket().mesh.namespace().as_bytes())),
         ("psk", hex(&*generation.psk)),
         ("mac1 key of B", hex(&generation.mac1_key(&b))),
         ("cookie key of B", hex(&generation.cookie_key(&b))),
@@ -122,7 +182,8 @@ fn a_handshake_and_the_first_frames_are_these_bytes() {
     let mut timestamp = [0; 12];
     timestamp[..8].copy_from_slice(&1_700_000_000u64.to_be_bytes());
     timestamp[8..].copy_from_slice(&5u32.to_be_bytes());
-    let payload = InitPayload { timestamp, boot: BOOT, features: 0, challenge: [0; 16] }.encode();
+    let shown = Credential::new(pass(&initiator().public(), "nas")).show();
+    let payload = InitPayload { timestamp, boot: BOOT, features: 0, challenge: [0; 16], shown }.encode();
     let mut init = vec![0xC1];
     init.extend_from_slice(&0x1234_5678u32.to_le_bytes());
     let mut begun =
@@ -131,28 +192,31 @@ fn a_handshake_and_the_first_frames_are_these_bytes() {
     init.extend_from_slice(&mac1);
     init.extend_from_slice(&[0; 16]);
 
-    let mut read = [0; 40];
-    let mut answering = Responder::peek(&b, &prologue, [0x60; 32], &init[5..141]).unwrap();
+    let mut read = [0; INIT_PAYLOAD_LEN];
+    let mut answering = Responder::peek(&b, &prologue, [0x60; 32], &init[5..INIT_LEN - 32]).unwrap();
     assert_eq!(answering.initiator(), a.public());
     answering.admit(None, &mut read).unwrap();
     assert_eq!(read, payload);
     let mut response = vec![0xC2];
     response.extend_from_slice(&0x9abc_def0u32.to_le_bytes());
     response.extend_from_slice(&0x1234_5678u32.to_le_bytes());
-    let ours = ResponsePayload { boot: 2, features: 0 }.encode();
+    let shown = Credential::new(pass(&responder().public(), "desk")).show();
+    let ours = ResponsePayload { boot: 2, features: 0, shown }.encode();
     let keys_b = answering.respond(&generation.psk, &ours, &mut response).unwrap();
     let mac1_response = mac::mac(&generation.mac1_key(a.public()), &response);
     response.extend_from_slice(&mac1_response);
     response.extend_from_slice(&[0; 16]);
 
-    let (_, keys_a) = begun.read_response(&generation.psk, &response[9..69], &mut [0; 12]).unwrap();
+    let (_, keys_a) = begun
+        .read_response(&generation.psk, &response[9..RESPONSE_LEN - 32], &mut [0; RESPONSE_PAYLOAD_LEN])
+        .unwrap();
     let mut session_a = Session::new(&keys_a, 0x1234_5678, 0x9abc_def0, true, now);
     let mut session_b = Session::new(&keys_b, 0x9abc_def0, 0x1234_5678, false, now);
     let (mut confirm, mut data) = (Vec::new(), Vec::new());
     session_a.seal(now, &[], &[], &mut confirm).unwrap();
     session_b.seal(now, &[3], b"hello", &mut data).unwrap();
 
-    let mac2 = mac::mac2(&[0x77; 16], &init[..157]);
+    let mac2 = mac::mac2(&[0x77; 16], &init[..INIT_LEN - 16]);
     let (cookie_key, ss) = (generation.cookie_key(b.public()), a.agree(b.public()).unwrap());
     let challenge_key = mac::challenge_key(&ss);
     let cookie = mac::seal(0x1234_5678, &cookie_key, &mac1, Sealed::Cookie([0x77; 16]), &mut rng(6));
@@ -241,7 +305,13 @@ fn the_first_reliable_datagrams_are_these_bytes() {
 #[test]
 fn hub_frames_are_these_bytes() {
     let namespace = ticket().mesh.namespace();
-    let register = relay::Frame::Register { version: 1, namespace, boot: BOOT }.to_vec();
+    let register = relay::Frame::Register {
+        version: 2,
+        namespace,
+        boot: BOOT,
+        shown: Credential::new(pass(&initiator().public(), "nas")).show(),
+    }
+    .to_vec();
     let limits = Limits {
         roles: relay::Roles::ALL,
         frame_bytes: 65_519,

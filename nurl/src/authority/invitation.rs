@@ -3,6 +3,9 @@
 //! The issuer keeps no list of secrets: it derives an invitation's secret from the authority's key and from what the
 //! invitation says. A newcomer proves that it has the secret by a MAC, so that the secret never travels.
 
+use std::time::Duration;
+
+use rand_core::Rng as _;
 use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
@@ -12,6 +15,7 @@ use super::level::Level;
 use super::pass::{DAY, MAX_WEIGHT, MAX_ZONE_BYTES};
 use crate::key::PublicKey;
 use crate::kit::reader::Reader;
+use crate::rt::Rng;
 
 /// The longest life of an invitation.
 pub const MAX_LIFE: UnixSeconds = 90 * DAY;
@@ -101,6 +105,22 @@ impl Terms {
 }
 
 impl Invitation {
+    /// The one in a new mesh's first ticket: [`DEFAULT_KEYS`] workers of weight 1, for [`MAX_LIFE`].
+    pub fn standard(authority: &AuthorityKey, unix_now: Duration, rng: &mut Rng) -> Invitation {
+        Invitation::for_keys(DEFAULT_KEYS, authority, unix_now, rng)
+    }
+
+    /// The same for another number of keys, at least one.
+    pub fn for_keys(keys: u16, authority: &AuthorityKey, unix_now: Duration, rng: &mut Rng) -> Invitation {
+        let now = UnixSeconds::try_from(unix_now.as_secs()).unwrap_or(UnixSeconds::MAX);
+        // Never all zeros: the lowest bit is set.
+        let id = InvitationId((rng.next_u64() | 1).to_le_bytes());
+        let until = now.saturating_add(MAX_LIFE);
+        let terms =
+            Terms { id, level: Level::Worker, weight: 1, zone: String::new(), until, keys: keys.max(1) };
+        terms.invite(authority).expect("these terms are within their bounds")
+    }
+
     /// Takes an invitation's parts, as a ticket holds them.
     pub fn from_parts(terms: Terms, secret: [u8; 32]) -> Invitation {
         Invitation { terms, secret: Zeroizing::new(secret) }

@@ -85,6 +85,21 @@ pub enum PassError {
 }
 
 impl Grant {
+    /// A grant without a name, a zone or an invitation, of weight 1.
+    pub fn new(key: PublicKey, level: Level, issued: UnixSeconds, not_after: UnixSeconds) -> Grant {
+        Grant {
+            key,
+            name: String::new(),
+            level,
+            weight: 1,
+            zone: String::new(),
+            invitation: None,
+            ring_seed: [0; 8],
+            issued,
+            not_after,
+        }
+    }
+
     /// Signs the grant.
     ///
     /// # Errors
@@ -157,6 +172,39 @@ impl Grant {
     }
 }
 
+/// A pass whose signature isn't checked yet.
+pub(super) struct UncheckedPass(Pass);
+
+impl UncheckedPass {
+    pub(super) fn grant(&self) -> &Grant {
+        self.0.grant()
+    }
+
+    pub(super) fn hash(&self) -> PassHash {
+        self.0.hash()
+    }
+
+    pub(super) fn is_current(&self, now: UnixSeconds) -> bool {
+        self.0.is_current(now)
+    }
+
+    /// Checks the signature of the mesh's authority.
+    pub(super) fn verify(self, mesh: &MeshId) -> Result<Pass, PassError> {
+        let Some((body, signature)) = self.0.bytes.split_last_chunk::<SIGNATURE_LEN>() else {
+            return Err(PassError::Malformed);
+        };
+        if !key::verify(mesh, LABEL, body, signature) {
+            return Err(PassError::Signature);
+        }
+        Ok(self.0)
+    }
+
+    /// Takes the pass without a check: its grant is known to be signed.
+    pub(super) fn trust(self) -> Pass {
+        self.0
+    }
+}
+
 impl Pass {
     /// Reads a pass and checks that the authority of `mesh` signed it. Whether it has ended or was revoked is for the
     /// caller to ask.
@@ -164,16 +212,22 @@ impl Pass {
     /// # Errors
     /// [`PassError`].
     pub fn decode(mesh: &MeshId, bytes: &[u8]) -> Result<Pass, PassError> {
+        Pass::read(bytes)?.verify(mesh)
+    }
+
+    /// Reads a pass. Its signature, which costs as much as a Diffie-Hellman, is still to be checked.
+    pub(super) fn read(bytes: &[u8]) -> Result<UncheckedPass, PassError> {
         if bytes.len() > MAX_PASS_BYTES {
             return Err(PassError::Malformed);
         }
-        let (body, signature) = bytes.split_last_chunk::<SIGNATURE_LEN>().ok_or(PassError::Malformed)?;
-        // The cheap checks come first: a signature costs as much as a Diffie-Hellman.
-        let grant = Grant::decode(body)?;
-        if !key::verify(mesh, LABEL, body, signature) {
-            return Err(PassError::Signature);
-        }
-        Ok(Pass { grant, bytes: bytes.to_vec() })
+        let body = bytes.len().checked_sub(SIGNATURE_LEN).ok_or(PassError::Malformed)?;
+        let grant = Grant::decode(&bytes[..body])?;
+        Ok(UncheckedPass(Pass { grant, bytes: bytes.to_vec() }))
+    }
+
+    /// What it says, without the signature.
+    pub fn into_grant(self) -> Grant {
+        self.grant
     }
 
     /// What it says.

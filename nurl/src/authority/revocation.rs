@@ -119,6 +119,11 @@ impl Revocations {
         subjects.into_iter().flatten().any(out)
     }
 
+    /// Whether there is an entry for this key: it is enrolled and renewed no more, only admitted by hand.
+    pub fn names(&self, key: &PublicKey) -> bool {
+        self.entries.contains_key(&Subject::Key(*key))
+    }
+
     /// Whether an invitation enrols no more.
     pub fn is_closed(&self, invitation: InvitationId) -> bool {
         self.entries.contains_key(&Subject::Invitation(invitation))

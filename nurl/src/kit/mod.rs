@@ -8,6 +8,7 @@
 //! | [`rate`] | token buckets |
 //! | [`reader`] | fields off the front of received bytes |
 //! | [`timers`] | one deadline per name |
+//! | [`wall_clock`] | seconds since 1970, from one reading of the clock |
 //! | [`window`] | the replay window: which counters were received |
 
 pub mod backoff;
@@ -16,4 +17,5 @@ pub mod fifo;
 pub mod rate;
 pub mod reader;
 pub mod timers;
+pub mod wall_clock;
 pub mod window;

@@ -11,9 +11,11 @@ use tracing::Instrument as _;
 use super::command::{APPLICATION_QUEUE, NET_QUEUE, View, WORK_QUEUE, Waiting};
 use super::event::{Bus, NodeEvent};
 use super::net::{Channels, NetParts, NetPlane};
+use super::own_pass::OwnPass;
 use super::work::{WorkParts, WorkPlane};
 use super::{Datagrams, Inner, Node, Role, ending, log};
 use crate::Error;
+use crate::authority::credential::Credential;
 use crate::compute::job::{JobError, KindLimits};
 use crate::compute::pool::{Handlers, JobContext};
 use crate::key::{AllowList, SecretKey};
@@ -37,6 +39,8 @@ const STORE_FILE: &str = "nurl.redb";
 pub struct Builder {
     ticket: Ticket,
     key: Option<SecretKey>,
+    credential: Option<Credential>,
+    name: String,
     role: Role,
     handlers: Handlers,
     listen: Listen,
@@ -56,6 +60,8 @@ impl Builder {
         Builder {
             ticket,
             key: None,
+            credential: None,
+            name: String::new(),
             role: Role::Worker,
             handlers: Handlers::new(),
             listen: Listen::default(),
@@ -74,6 +80,22 @@ impl Builder {
     #[must_use]
     pub fn key(mut self, key: SecretKey) -> Builder {
         self.key = Some(key);
+        self
+    }
+
+    /// What the node shows of its standing in the mesh. Without it, the node has the pass in its store, or gets one by the
+    /// ticket's invitation.
+    #[must_use]
+    pub fn credential(mut self, credential: Credential) -> Builder {
+        self.credential = Some(credential);
+        self
+    }
+
+    /// The name that the node would like in its pass, for people; at most 40 bytes of it count. The pass of an earlier
+    /// process keeps its name.
+    #[must_use]
+    pub fn name(mut self, name: &str) -> Builder {
+        self.name = name.to_owned();
         self
     }
 
@@ -189,6 +211,12 @@ impl Builder {
         };
         let (store, set_aside) = opened.map_or((None, None), |opened| (Some(opened.store), opened.set_aside));
 
+        let kept = match (&self.credential, &store) {
+            (None, Some(store)) => OwnPass(store).load(&self.ticket.mesh, &public)?,
+            _ => None,
+        };
+        let credential = self.credential.or(kept.map(Credential::new));
+
         let mut roles = Roles::NONE;
         if self.role == Role::Worker {
             roles = roles.with(Roles::WORKER);
@@ -216,6 +244,8 @@ impl Builder {
         let config = TransportConfig {
             key,
             ticket: self.ticket.clone(),
+            credential,
+            name: self.name,
             allow: self.allow,
             boot,
             listed: self.role != Role::Observer,

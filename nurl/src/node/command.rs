@@ -12,6 +12,7 @@ use bytes::Bytes;
 
 use super::{MemberInfo, Metrics, Status};
 use crate::Error;
+use crate::authority::pass::Pass;
 use crate::compute::job::{Drained, MemberChange, SubmitOptions, TaskId};
 use crate::key::PublicKey;
 use crate::replication::crdt::Digest;
@@ -156,6 +157,8 @@ pub(super) enum WorkInput {
     Message { from: PublicKey, kind: u8, body: Bytes },
     /// A message to a peer failed.
     SendFailed { peer: PublicKey },
+    /// This node has a new pass.
+    Issued(Pass),
     /// A verdict on a member.
     Member { peer: PublicKey, change: MemberChange },
 }

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::authority::pass::Pass;
 use crate::compute::job::TaskId;
 use crate::key::PublicKey;
 use crate::membership::State;
@@ -34,6 +35,11 @@ pub enum NodeEvent {
         hub: PublicKey,
         /// The cause.
         reason: DownReason,
+    },
+    /// The mesh's authority gave this node a pass, its first one or a new one.
+    Issued {
+        /// The pass.
+        pass: Pass,
     },
     /// A member's state changed in this node's view.
     Member {

@@ -13,6 +13,7 @@ mod event;
 mod log;
 mod metrics;
 mod net;
+mod own_pass;
 mod state;
 mod task;
 #[cfg(all(test, not(feature = "sim")))]

@@ -8,7 +8,7 @@ use super::command::{NetCommand, WorkCommand};
 use super::{Node, NodeEvent, Role};
 use crate::compute::job::SubmitOptions;
 use crate::mesh::{Hub, Ticket};
-use crate::net::reach::hub::{self, HubConfig, HubHandle};
+use crate::net::reach::hub::{self, HubConfig, HubHandle, ServedMesh};
 use crate::rt::{self, contract, time};
 use crate::{Error, SecretKey};
 
@@ -17,8 +17,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 async fn mesh() -> (HubHandle, Ticket) {
     let key = SecretKey::generate(&mut rt::rng("test hub"));
     let hub = Hub { key: key.public(), addr: String::new() };
-    let mut ticket = Ticket::generate(hub, &mut rt::rng("test ticket"));
-    let config = HubConfig::new(([127, 0, 0, 1], 0).into(), key, vec![ticket.mesh.namespace()]);
+    let (authority, mut ticket) = Ticket::new_mesh(hub, time::unix_now(), &mut rt::rng("test ticket"));
+    let served = ServedMesh::issued_by(authority.into());
+    let config = HubConfig::new(([127, 0, 0, 1], 0).into(), key, vec![served]);
     let hub = hub::serve(config).await.unwrap();
     ticket.hubs[0].addr = hub.addr().to_string();
     (hub, ticket)

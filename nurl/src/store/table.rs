@@ -21,9 +21,18 @@ impl Table {
     /// Effects that a resource keeps in the store.
     pub(crate) const EFFECTS: Table = Table("effects");
 
+    /// Passes that a hub issued.
+    pub(crate) const PASSES: Table = Table("passes");
+
     /// All tables, in the order in which a new database gets them: a table must exist before it can be read.
-    pub(super) const ALL: [Table; 5] =
-        [Table::STATE, Table::RESULTS, Table::LEASE_TOKENS, Table::LEASE_TASKS, Table::EFFECTS];
+    pub(super) const ALL: [Table; 6] = [
+        Table::STATE,
+        Table::RESULTS,
+        Table::LEASE_TOKENS,
+        Table::LEASE_TASKS,
+        Table::EFFECTS,
+        Table::PASSES,
+    ];
 
     pub(super) const fn definition(self) -> TableDefinition<'static, &'static [u8], &'static [u8]> {
         TableDefinition::new(self.0)

@@ -25,6 +25,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::authority::credential::Credential;
 use crate::key::{AllowList, PublicKey, SecretKey};
 use crate::mesh::Ticket;
 use crate::net::reach::hub_client::DownReason;
@@ -71,8 +72,12 @@ impl Default for Limits {
 pub struct TransportConfig {
     /// Our secret key.
     pub key: SecretKey,
-    /// The mesh, its secrets and its hubs.
+    /// The mesh, its secrets, its hubs, and perhaps an invitation.
     pub ticket: Ticket,
+    /// Our pass, if we have one.
+    pub credential: Option<Credential>,
+    /// The name that we would like in our pass.
+    pub name: String,
     /// The peers that may open a session with us.
     pub allow: AllowList,
     /// This process's boot id; random, and the same wherever a boot id is sent.
@@ -106,6 +111,8 @@ pub enum TransportEvent {
         /// The body.
         body: Bytes,
     },
+    /// We have a new pass.
+    Issued(Credential),
     /// A session with a peer is up.
     Established {
         /// The peer.

@@ -75,7 +75,7 @@ fn a_ticket_is_taken_in_capitals_and_never_shown_whole() {
     shown(&["status", &hub.ticket], None, 2);
     shown(&["worker", "--listen", &hub.ticket], Some(&hub.ticket), 2);
     shown(&["hub", "--advertise", &hub.ticket], None, 2);
-    shown(&["hub", "--namespace", &hub.ticket], None, 2);
+    shown(&["hub", "--mesh-id", &hub.ticket], None, 2);
     shown(&["ping", &hub.ticket], Some(&hub.ticket), 2);
     shown(&["key", "show", &secret], None, 8);
     shown(&["map", "--kind", "echo", &hub.ticket], Some(&hub.ticket), 8);
@@ -188,8 +188,9 @@ fn files_that_cannot_be_read_are_named_and_nothing_is_submitted() {
     std::fs::File::create(&large).unwrap().set_len(17 << 20).unwrap();
     let large = large.to_str().unwrap();
     // There is no hub: a file is checked before the connection.
-    let ticket = nurl::Ticket::generate(
+    let (_, ticket) = nurl::Ticket::new_mesh(
         nurl::hub::Hub { key: PublicKey::from_bytes([9; 32]), addr: "127.0.0.1:1".into() },
+        nurl::rt::time::unix_now(),
         &mut nurl::rt::rng("test"),
     );
     let text = ticket.to_text().unwrap();
@@ -207,8 +208,9 @@ fn files_that_cannot_be_read_are_named_and_nothing_is_submitted() {
 
 #[test]
 fn a_payload_from_a_pipe_is_bounded_too() {
-    let ticket = nurl::Ticket::generate(
+    let (_, ticket) = nurl::Ticket::new_mesh(
         nurl::hub::Hub { key: PublicKey::from_bytes([9; 32]), addr: "127.0.0.1:1".into() },
+        nurl::rt::time::unix_now(),
         &mut nurl::rt::rng("test"),
     );
     let text = ticket.to_text().unwrap();
@@ -253,7 +255,7 @@ fn arguments_that_make_no_sense_are_usage_errors() {
     run(&["worker", "--handler", "k='open"], mesh, b"").failed(2, &["quote"]);
     run(&["submit", "--kind", ""], mesh, b"").failed(2, &["kind"]);
     run(&["submit", "--kind", "echo", "--timeout", "0"], mesh, b"").failed(2, &["life"]);
-    run(&["hub", "--namespace", "abc"], None, b"").failed(2, &["--namespace"]);
+    run(&["hub", "--mesh-id", "abc"], None, b"").failed(2, &["--mesh-id"]);
     for args in [&["frobnicate"][..], &["hub", "--advertise", "no-port"], &["demo", "--workers", "1"]] {
         assert_eq!(run(args, None, b"").code, Some(2), "{args:?}");
     }

@@ -71,22 +71,14 @@ fn a_hub_can_serve_a_mesh_whose_ticket_it_never_had() {
     let dir = tempfile::tempdir().unwrap();
     let first = hub(dir.path());
     let ticket: Ticket = first.ticket.parse().unwrap();
-    let namespace = ticket.mesh.namespace().to_string();
+    let id = ticket.mesh.to_string();
     let state = dir.path().join("blind");
-    let args = [
-        "hub",
-        "--listen",
-        "127.0.0.1:0",
-        "--namespace",
-        &namespace,
-        "--state",
-        state.to_str().unwrap(),
-        "--json",
-    ];
+    let args =
+        ["hub", "--listen", "127.0.0.1:0", "--mesh-id", &id, "--state", state.to_str().unwrap(), "--json"];
     let blind = Running::start(&args, None);
     let ready = blind.event("ready");
     assert!(ready.get("ticket").is_none() && !state.join("mesh").exists());
-    assert_eq!(ready["namespaces"], serde_json::json!([namespace]));
+    assert_eq!(ready["meshes"], serde_json::json!([id]));
     // A ticket that names only the second hub works with it.
     let mut other = ticket.clone();
     other.hubs[0].key = ready["key"].as_str().unwrap().parse().unwrap();

@@ -1,12 +1,14 @@
 //! A hub, a mesh, and waiting with time limits.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use nurl::config::Role;
 use nurl::events::State;
-use nurl::hub::{self, Hub, HubConfig, HubHandle};
+use nurl::hub::{self, Hub, HubConfig, HubHandle, ServedMesh};
+use nurl::pass::AuthorityKey;
 use nurl::rt::{self, time};
 use nurl::{Builder, Error, Node, PublicKey, SecretKey, Ticket};
 
@@ -44,6 +46,7 @@ pub(crate) fn key() -> SecretKey {
 /// A mesh with one hub, which can be stopped and started again.
 pub(crate) struct Mesh {
     pub(crate) ticket: Ticket,
+    authority: Arc<AuthorityKey>,
     key: SecretKey,
     addr: SocketAddr,
     hub: Option<HubHandle>,
@@ -53,15 +56,20 @@ impl Mesh {
     pub(crate) async fn start() -> Mesh {
         let key = key();
         let hub = Hub { key: key.public(), addr: String::new() };
-        let ticket = Ticket::generate(hub, &mut rt::rng("test ticket"));
-        let mut mesh = Mesh { ticket, key, addr: ([127, 0, 0, 1], 0).into(), hub: None };
+        let (authority, ticket) = Ticket::new_mesh(hub, time::unix_now(), &mut rt::rng("test ticket"));
+        let mut mesh =
+            Mesh { ticket, authority: authority.into(), key, addr: ([127, 0, 0, 1], 0).into(), hub: None };
         mesh.start_hub().await;
         mesh
     }
 
     /// Starts the hub, with the same key and port as before.
     pub(crate) async fn start_hub(&mut self) {
-        let config = HubConfig::new(self.addr.into(), self.key.clone(), vec![self.ticket.mesh.namespace()]);
+        let config = HubConfig::new(
+            self.addr.into(),
+            self.key.clone(),
+            vec![ServedMesh::issued_by(self.authority.clone())],
+        );
         let hub = hub::serve(config).await.unwrap();
         self.addr = hub.addr();
         self.ticket.hubs[0].addr = hub.addr().to_string();

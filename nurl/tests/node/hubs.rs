@@ -6,6 +6,7 @@ use bytes::Bytes;
 use nurl::config::{AllowList, Role};
 use nurl::events::{DownReason, NodeEvent, State};
 use nurl::hub::{Hub, MeshSecret};
+use nurl::rt::time;
 use nurl::{Error, HubFailure, RefusedBy, rt};
 
 use crate::harness::{Mesh, deliver, is_direct, key, meet, metric, ping, run, see, soon, until};
@@ -123,7 +124,7 @@ fn a_mesh_that_the_hub_does_not_serve_is_an_error_at_once() {
     run(async {
         let mesh = Mesh::start().await;
         let hub = mesh.ticket.hubs[0].clone();
-        let other = nurl::Ticket::generate(hub, &mut rt::rng("another mesh"));
+        let (_, other) = nurl::Ticket::new_mesh(hub, time::unix_now(), &mut rt::rng("another mesh"));
         let node = nurl::Node::builder(other).spawn().await.unwrap();
         let error = soon("an answer", node.joined(Duration::MAX)).await.unwrap_err();
         assert!(matches!(&error, Error::HubRefused { .. }), "{error:?}");

@@ -3,7 +3,8 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use nurl::hub::{Hub, HubLimits, Roles};
+use nurl::hub::{Hub, HubLimits, Roles, ServedMesh};
+use nurl::internals::kit::wall_clock::WallClock;
 use nurl::internals::net::reach::control::Connection;
 use nurl::internals::net::reach::hub::Output;
 use nurl::internals::net::reach::hub::core::Hub as Core;
@@ -37,9 +38,12 @@ impl Spy {
             TcpListener::bind("127.0.0.1:0".parse::<std::net::SocketAddr>().unwrap()).await.unwrap();
         let addr = listener.local_addr().unwrap();
         let hub = Hub { key: key.public(), addr: addr.to_string() };
-        let ticket = Ticket::generate(hub, &mut rt::rng("test ticket"));
+        let (authority, ticket) = Ticket::new_mesh(hub, time::unix_now(), &mut rt::rng("test ticket"));
         let roles = Roles { stun: false, ..Roles::ALL };
-        let core = Core::new([ticket.mesh.namespace()], roles, HubLimits::default(), rt::rng("spy"));
+        let mesh = ServedMesh::issued_by(authority.into());
+        let now = time::now();
+        let clock = (now, WallClock::new(now, time::unix_now()));
+        let core = Core::new([mesh], roles, HubLimits::default(), clock, rt::rng("spy"));
         let inner = Arc::new(Mutex::new(Inner { core, seen: Vec::new() }));
         let accepting = inner.clone();
         task::spawn(async move {

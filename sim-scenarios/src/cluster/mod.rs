@@ -20,14 +20,20 @@ mod witness;
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use chaos::net::Net;
 use chaos::plan::Targets;
 use chaos::property::Violation;
 use chaos::world::World;
+use nurl::internals::authority::credential::Credential;
+use nurl::internals::authority::key::AuthorityKey;
+use nurl::internals::authority::level::Level;
+use nurl::internals::kit::wall_clock::WallClock;
 use nurl::internals::membership::State;
 use nurl::internals::mesh::Ticket;
+use nurl::internals::net::reach::hub_client::Joining;
 use nurl::internals::node::{MemberInfo, Role};
 use nurl::internals::transport::PathInfo;
 use nurl::rt::{Rng, time};
@@ -55,6 +61,7 @@ const ANSWERS: Duration = Duration::from_secs(5);
 /// A mesh in the world.
 pub struct Cluster {
     world: World,
+    authority: Arc<AuthorityKey>,
     /// The ticket that a joining node is given.
     pub ticket: Ticket,
     /// The hubs, in the order in which the stage names them.
@@ -73,13 +80,14 @@ impl Cluster {
     /// A cluster of these hubs without nodes.
     pub(crate) fn new(
         world: World,
+        authority: Arc<AuthorityKey>,
         ticket: Ticket,
         hubs: Vec<SimHub>,
         keys: Rng,
         configure: Configure,
     ) -> Cluster {
         let (peers, witness, addresses) = (Vec::new(), Witness::default(), Addresses::default());
-        Cluster { world, ticket, hubs, peers, witness, keys, configure, addresses }
+        Cluster { world, authority, ticket, hubs, peers, witness, keys, configure, addresses }
     }
 
     /// Starts a further node now, in this network or on the [internet](World::internet). It gets the next number.
@@ -92,9 +100,27 @@ impl Cluster {
         let (name, number) = (name.to_owned(), self.peers.len());
         let setup = Setup { name, number, role, host, world: self.world, witness: self.witness.clone() };
         let key = SecretKey::generate(&mut self.keys);
-        let peer = Peer::start(&setup, &key, &self.ticket, &self.configure, &self.hubs);
+        let credential = self.credential(&key.public(), role);
+        let peer = Peer::start(&setup, (&key, credential), &self.ticket, &self.configure, &self.hubs);
         self.peers.push(peer.clone());
         peer
+    }
+
+    /// A pass that permits what the role needs, as an issuer made it before the world began.
+    pub fn credential(&self, key: &PublicKey, role: Role) -> Credential {
+        let level = match role {
+            Role::Worker => Level::Worker,
+            Role::Member => Level::Member,
+            Role::Observer => Level::Submit,
+        };
+        let begun = (time::unix_now() - self.world.elapsed()).as_secs();
+        self.authority.mint(*key, level, u32::try_from(begun).unwrap_or(u32::MAX))
+    }
+
+    /// How a client of a hub alone gets in: with a member's pass.
+    pub fn joining(&self, key: &PublicKey) -> Joining {
+        let now = time::now();
+        Joining::minted(&self.authority, *key, Level::Member, WallClock::new(now, time::unix_now()), now)
     }
 
     /// Moves a node's host to another network; its old connections hang. In a network where the host has been before

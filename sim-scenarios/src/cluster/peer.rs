@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use chaos::net::Net;
 use chaos::world::{Host, World};
+use nurl::internals::authority::credential::Credential;
 use nurl::internals::compute::job::JobError;
 use nurl::internals::compute::pool::JobContext;
 use nurl::internals::mesh::Ticket;
@@ -79,7 +80,7 @@ impl Peer {
     /// Starts a node on `setup.host`, now and at each restart.
     pub(super) fn start(
         setup: &Setup,
-        key: &SecretKey,
+        (key, credential): (&SecretKey, Credential),
         ticket: &Ticket,
         configure: &Configure,
         hubs: &[SimHub],
@@ -94,13 +95,18 @@ impl Peer {
         host.spawn(move || {
             let boot = host.boot();
             let (setup, key, ticket) = (setup.clone(), key.clone(), ticket.clone());
+            let credential = credential.clone();
             let (configure, slot, hubs) = (configure.clone(), slot.clone(), hubs.clone());
             async move {
                 let Setup { name, witness, .. } = setup.clone();
                 let (by, record) = (name.clone(), witness.clone());
                 let slow =
                     move |_: JobContext, payload: Bytes| slow_echo(by.clone(), record.clone(), payload);
-                let builder = Node::builder(ticket).key(key).role(setup.role).handler("slow", slow);
+                let builder = Node::builder(ticket)
+                    .key(key)
+                    .credential(credential)
+                    .role(setup.role)
+                    .handler("slow", slow);
                 let node = match configure(builder, &setup).spawn().await {
                     Ok(node) => node,
                     // The node's disk failed because a crash was armed there.

@@ -29,8 +29,7 @@ use std::time::Duration;
 use chaos::link::{Bandwidth, Burst, LinkConfig, Rate};
 use chaos::net::End;
 use chaos::world::{Host, World};
-use nurl::internals::mesh::Namespace;
-use nurl::internals::net::reach::hub::{self, HubConfig, HubHandle, HubLimits, HubStats};
+use nurl::internals::net::reach::hub::{self, HubConfig, HubHandle, HubLimits, HubStats, ServedMesh};
 use nurl::internals::net::reach::listen::Listen;
 use nurl::{PublicKey, SecretKey};
 
@@ -72,13 +71,7 @@ struct HubState {
 
 impl SimHub {
     /// Starts a hub on `host`, now and at each restart.
-    pub fn start(
-        world: World,
-        host: Host,
-        key: SecretKey,
-        namespace: Namespace,
-        limits: HubLimits,
-    ) -> SimHub {
+    pub fn start(world: World, host: Host, key: SecretKey, mesh: ServedMesh, limits: HubLimits) -> SimHub {
         let state = Arc::new(Mutex::new(HubState {
             limits,
             impostor: None,
@@ -88,7 +81,7 @@ impl SimHub {
         }));
         let hub = SimHub { host, key: key.public(), world, state: state.clone() };
         host.spawn(move || {
-            let (key, state) = (key.clone(), state.clone());
+            let (key, state, mesh) = (key.clone(), state.clone(), mesh.clone());
             async move {
                 let (limits, impostor) = {
                     let state = lock(&state);
@@ -98,7 +91,7 @@ impl SimHub {
                     return impostor.serve(std::net::SocketAddr::new([0, 0, 0, 0].into(), HUB_PORT)).await;
                 }
                 let listen = Listen::Everywhere { port: HUB_PORT };
-                let config = HubConfig { limits, ..HubConfig::new(listen, key, vec![namespace]) };
+                let config = HubConfig { limits, ..HubConfig::new(listen, key, vec![mesh]) };
                 let serving = hub::serve(config).await.expect("the hub's port is free on its own host");
                 // This drops the handle of an earlier process, whose tasks ended with its host's boot.
                 lock(&state).serving = Some((serving, limits));

@@ -183,12 +183,9 @@ async fn wait_until_joined(
 async fn check_hub_names_none_of(world: World, cluster: &Cluster, killed: &[Peer]) -> Result<(), Violation> {
     let host = world.host("asker").addr("198.51.100.3");
     host.spawn(std::future::pending::<()>);
-    let config = HubClientConfig {
-        hub: cluster.ticket.hubs[0].clone(),
-        key: SecretKey::generate(&mut world.rng("asker")),
-        namespace: cluster.ticket.mesh.namespace(),
-        boot: 1,
-    };
+    let key = SecretKey::generate(&mut world.rng("asker"));
+    let joining = cluster.joining(&key.public());
+    let config = HubClientConfig { hub: cluster.ticket.hubs[0].clone(), key, boot: 1, joining };
     let asking = host.run(async move {
         let mut client = LoneClient::spawn(config);
         let (mut named, mut lists) = (Vec::new(), 0);
@@ -249,12 +246,10 @@ impl Strangers {
         let strangers = Strangers { host, heard: Arc::default() };
         let mut rng = world.rng("strangers");
         for _ in 0..STRANGERS {
-            let config = HubClientConfig {
-                hub: cluster.ticket.hubs[0].clone(),
-                key: SecretKey::generate(&mut rng),
-                namespace: cluster.ticket.mesh.namespace(),
-                boot: rng.next_u64(),
-            };
+            let key = SecretKey::generate(&mut rng);
+            let joining = cluster.joining(&key.public());
+            let (hub, boot) = (cluster.ticket.hubs[0].clone(), rng.next_u64());
+            let config = HubClientConfig { hub, key, boot, joining };
             let (heard, sealed) = (strangers.heard.clone(), Bytes::from(vec![7; 200]));
             host.run(async move {
                 let mut client = LoneClient::spawn(config);

@@ -49,8 +49,10 @@ use chaos::net::Net;
 use chaos::property::Violation;
 use chaos::world::World;
 use nurl::SecretKey;
+use nurl::internals::authority::invitation::Invitation;
+use nurl::internals::authority::key::AuthorityKey;
 use nurl::internals::mesh::{Hub, Ticket};
-use nurl::internals::net::reach::hub::HubLimits;
+use nurl::internals::net::reach::hub::{HubLimits, ServedMesh};
 use nurl::internals::node::{Builder, Role};
 
 use crate::cluster::{Cluster, Configure, MARKER, SEALED, Setup};
@@ -188,17 +190,20 @@ impl Stage {
             .iter()
             .zip(&keys)
             .map(|((name, _), key)| Hub { key: key.public(), addr: format!("{name}:{HUB_PORT}") });
-        let mut ticket = Ticket::generate(named.next().expect("a mesh has a hub"), &mut rng);
+        let authority = Arc::new(AuthorityKey::generate(&mut rng));
+        let mut ticket =
+            Ticket::generate(authority.mesh(), named.next().expect("a mesh has a hub"), &mut rng);
         ticket.hubs.extend(named);
+        ticket.invitation =
+            Some(Invitation::for_keys(u16::MAX, &authority, nurl::rt::time::unix_now(), &mut rng));
         world.forbid_bytes(SEALED, MARKER);
 
-        let namespace = ticket.mesh.namespace();
         let start_hub = |(number, ((name, limits), key)): (usize, ((String, HubLimits), SecretKey))| {
             let host = world.host(&name).addr(&format!("192.0.2.{}", number + 1));
-            SimHub::start(world, host, key, namespace, limits)
+            SimHub::start(world, host, key, ServedMesh::issued_by(authority.clone()), limits)
         };
         let hubs = hubs.into_iter().zip(keys).enumerate().map(start_hub).collect();
-        let mut cluster = Cluster::new(world, ticket, hubs, rng, configure);
+        let mut cluster = Cluster::new(world, authority.clone(), ticket, hubs, rng, configure);
         for PlannedNode { name, net, role } in nodes {
             cluster.add(&name, net, role);
         }

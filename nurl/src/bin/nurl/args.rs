@@ -100,6 +100,9 @@ pub(crate) struct MeshArgs {
     /// How long to look for a hub and a member that answers
     #[arg(long, default_value = "10s", value_parser = parse_duration, value_name = "DURATION")]
     pub(crate) join: Duration,
+    /// Directory for this machine's keys and passes [default: nurl in $XDG_STATE_HOME or ~/.local/state]
+    #[arg(long, env = "NURL_HOME", value_name = "DIR")]
+    pub(crate) home: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -107,11 +110,12 @@ pub(crate) struct MeshArgs {
 Examples:
   nurl hub --listen localhost:4242
   nurl hub --advertise hub.example:4242 --state /var/lib/nurl
-  nurl hub --namespace 6d2f… --state ./hub        # serve a mesh whose ticket it never had
+  nurl hub --mesh-id 6d2f… --state ./hub          # serve a mesh whose ticket it never had
 
-The state directory holds the hub's key (key) and, if it made the mesh, its ticket (mesh), both of mode
-0600: keep it, and a restart prints the same ticket. A hub that minted the ticket was trusted with the
-mesh's secret at that moment; with --namespace it never has it.")]
+The state directory holds the hub's key (key) and, if it made the mesh, its ticket (mesh) and the key of
+its authority (authority), all of mode 0600: keep it, and a restart prints the same ticket. Whoever has
+the authority's key can admit anybody; such a hub could read what the mesh says. With --mesh-id it has
+neither ticket nor authority, and passes are issued by another hub.")]
 pub(crate) struct HubArgs {
     /// Port or address for TCP and UDP alike; a port alone is every address, of IPv4 and IPv6. May be given once for
     /// each family
@@ -129,12 +133,12 @@ pub(crate) struct HubArgs {
         env = "NURL_MESH",
         hide_env_values = true,
         value_name = "TICKET|FILE",
-        conflicts_with = "namespace"
+        conflicts_with = "mesh_id"
     )]
     pub(crate) mesh: Option<String>,
-    /// Serve this namespace without knowing its ticket; may be given more than once
+    /// Serve the mesh of this id without knowing its ticket; may be given more than once
     #[arg(long, value_name = "ID")]
-    pub(crate) namespace: Vec<String>,
+    pub(crate) mesh_id: Vec<String>,
     /// Roles to serve
     #[arg(long, value_delimiter = ',', default_value = "relay,rendezvous,stun")]
     pub(crate) roles: Vec<HubRole>,
@@ -175,7 +179,7 @@ given to others. A second one ends it at once.")]
 pub(crate) struct WorkerArgs {
     #[command(flatten)]
     pub(crate) mesh: MeshArgs,
-    /// Key file; made if there is none [default: a fresh key for this run]
+    /// Key file; made if there is none. Its pass is kept beside it [default: one in --home that no other worker uses]
     #[arg(long, value_name = "FILE")]
     pub(crate) key: Option<PathBuf>,
     /// A program that runs the jobs of a kind; may be given more than once

@@ -9,6 +9,7 @@ use nurl::rt::{disk, time};
 use nurl::{Builder, Node, Ticket};
 
 use crate::args::MeshArgs;
+use crate::identity::of_command;
 use crate::out::{Code, Failure, Out, shown, unusable};
 use crate::stop::Stop;
 use crate::work::UnderWay;
@@ -53,16 +54,30 @@ pub(crate) fn ticket(text: &str) -> Result<Ticket, Failure> {
 /// Joins as an observer, to submit work or read the mesh: it owns no keys and is not gossiped about.
 pub(crate) async fn observer(mesh: &MeshArgs, out: Out<'_>) -> Result<Node, Failure> {
     let _waiting = out.waiting("looking for the mesh");
-    let (node, _) = join(Node::builder(ticket(&mesh.mesh)?).role(Role::Observer), mesh.join).await?;
-    Ok(node)
+    let ticket = ticket(&mesh.mesh)?;
+    let (key, credential, first) = of_command(mesh.home.as_deref(), &ticket, mesh.join).await?;
+    let mut builder = Node::builder(ticket).role(Role::Observer).key(key);
+    if let Some(credential) = credential {
+        builder = builder.credential(credential);
+    }
+    let node = builder.spawn().await?;
+    if let Some(identity) = first {
+        identity.keep_passes(&node);
+    }
+    joined(node, mesh.join).await
 }
 
 /// Spawns a node and waits until it has joined; the returned events are all since its start.
 pub(crate) async fn join(builder: Builder, limit: Duration) -> Result<(Node, Events), Failure> {
     let node = builder.spawn().await?;
     let events = node.events();
+    Ok((joined(node, limit).await?, events))
+}
+
+/// Waits until a node has joined.
+async fn joined(node: Node, limit: Duration) -> Result<Node, Failure> {
     match node.joined(limit).await {
-        Ok(()) => Ok((node, events)),
+        Ok(()) => Ok(node),
         Err(error) => {
             node.shutdown().await;
             Err(error.into())

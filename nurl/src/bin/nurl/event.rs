@@ -11,6 +11,13 @@ use serde::Serialize;
 pub(crate) enum Line {
     /// The public key of a key file.
     Key { key: String },
+    /// This node has a pass.
+    Pass {
+        name: String,
+        level: &'static str,
+        /// The last second for which it counts, since 1970.
+        until: u32,
+    },
     /// A hub or worker serves.
     Ready {
         key: String,
@@ -21,7 +28,7 @@ pub(crate) enum Line {
         #[serde(skip_serializing_if = "Option::is_none")]
         ticket: Option<String>,
         #[serde(skip_serializing_if = "Vec::is_empty")]
-        namespaces: Vec<String>,
+        meshes: Vec<String>,
         #[serde(skip_serializing_if = "Vec::is_empty")]
         kinds: Vec<String>,
     },
@@ -158,7 +165,7 @@ mod tests {
                 addr: Some("127.0.0.1:4242".into()),
                 addr_from: Some("listen"),
                 ticket: Some("nurlmesh1t".into()),
-                namespaces: vec![],
+                meshes: vec![],
                 kinds: vec![],
             },
             Line::Key { key: "nurl1k".into() },

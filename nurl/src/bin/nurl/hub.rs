@@ -2,11 +2,13 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
+use std::sync::Arc;
 
 use nurl::hub::{
-    self, Hub, HubConfig, HubError, HubLimits, Namespace, Roles, Why, advertise, default_sources,
+    self, Hub, HubConfig, HubError, HubLimits, MeshId, Roles, ServedMesh, Why, advertise, default_sources,
 };
-use nurl::rt::{self, disk, net};
+use nurl::pass::AuthorityKey;
+use nurl::rt::{self, disk, net, time};
 use nurl::{PublicKey, SecretKey, Ticket};
 
 use crate::args::{HubArgs, HubRole, listen};
@@ -31,20 +33,31 @@ pub(crate) async fn run(args: HubArgs, out: Out<'_>) -> Result<(), Failure> {
     // The mesh in the state directory names the hub that created it.
     let made = known.as_ref().filter(|_| args.mesh.is_none());
     let key = own_key(&args.state, made, &mut rng)?;
-    let mut namespaces = Vec::new();
-    for text in &args.namespace {
-        namespaces
-            .push(text.parse().map_err(|error| Failure::new(Code::Usage, format!("--namespace: {error}")))?);
+    let mut served = Vec::new();
+    for text in &args.mesh_id {
+        let id = text.parse().map_err(|error| Failure::new(Code::Usage, format!("--mesh-id: {error}")))?;
+        served.push(ServedMesh::of(id));
     }
-    // Without a ticket and without a namespace the hub creates a mesh. Its id is needed before the socket is bound;
-    // the address goes into the ticket afterwards.
-    let minted = known.is_none() && namespaces.is_empty();
-    let mut mesh = match known {
-        Some(mesh) => Some(mesh),
-        None if minted => Some(Ticket::generate(Hub { key: key.public(), addr: String::new() }, &mut rng)),
-        None => None,
+    // Without a ticket and without an id the hub creates a mesh. Its id is needed before the socket is bound; the
+    // address goes into the ticket afterwards.
+    let minted = known.is_none() && served.is_empty();
+    let authority = own_authority(&args.state, minted, &mut rng)?;
+    let mut mesh = match (known, &authority) {
+        (Some(mesh), _) => Some(mesh),
+        (None, Some(authority)) if minted => {
+            let unnamed = Hub { key: key.public(), addr: String::new() };
+            Some(Ticket::first(authority, unnamed, time::unix_now(), &mut rng))
+        }
+        (None, _) => None,
     };
-    namespaces.extend(mesh.as_ref().map(|mesh| mesh.mesh.namespace()));
+    if let Some(mesh) = &mesh {
+        served.push(match authority.filter(|authority| authority.mesh() == mesh.mesh) {
+            Some(authority) => ServedMesh::issued_by(authority),
+            None => ServedMesh::of(mesh.mesh),
+        });
+    }
+    let ids: Vec<MeshId> = served.iter().map(|mesh| mesh.id).collect();
+    let issues = served.iter().any(|mesh| mesh.authority.is_some());
     let serving = hub::serve(HubConfig {
         roles: Roles {
             relay: args.roles.contains(&HubRole::Relay),
@@ -53,7 +66,8 @@ pub(crate) async fn run(args: HubArgs, out: Out<'_>) -> Result<(), Failure> {
         },
         listen,
         key: key.clone(),
-        namespaces: namespaces.clone(),
+        meshes: served,
+        issued: issues.then(|| args.state.join("issued")),
         limits: HubLimits::default(),
     })
     .await
@@ -73,7 +87,7 @@ pub(crate) async fn run(args: HubArgs, out: Out<'_>) -> Result<(), Failure> {
     }
     let key = key.public();
     let announcement = async {
-        announce(&key, advertised, mesh.as_ref(), &namespaces, out).await?;
+        announce(&key, advertised, mesh.as_ref(), &ids, out).await?;
         Err(Failure::new(
             Code::Resource,
             format!("the hub's UDP socket can't receive: {}", serving.failed().await),
@@ -116,6 +130,16 @@ fn own_key(state: &Path, made: Option<&Ticket>, rng: &mut rt::Rng) -> Result<Sec
         return Err(lost("is another key"));
     }
     Ok(key)
+}
+
+/// The authority's key of a mesh that this hub made: the 32 bytes of its seed, kept as a secret key is.
+fn own_authority(state: &Path, mint: bool, rng: &mut rt::Rng) -> Result<Option<Arc<AuthorityKey>>, Failure> {
+    let file = state.join("authority");
+    if !mint && !disk::exists(&file) {
+        return Ok(None);
+    }
+    let seed = SecretKey::load_or_create(&file, rng).map_err(|error| bad_key_file(&file, &error))?;
+    Ok(Some(Arc::new(AuthorityKey::from_seed(seed.as_bytes()))))
 }
 
 /// The address at which others find this hub.
@@ -176,7 +200,7 @@ async fn announce(
     key: &PublicKey,
     advertised: Advertised,
     mesh: Option<&Ticket>,
-    namespaces: &[Namespace],
+    meshes: &[MeshId],
     out: Out<'_>,
 ) -> Result<(), Failure> {
     let text = match mesh {
@@ -194,21 +218,21 @@ async fn announce(
         addr: Some(addr.clone()),
         addr_from: Some(from),
         ticket: text.clone(),
-        namespaces: namespaces.iter().map(ToString::to_string).collect(),
+        meshes: meshes.iter().map(ToString::to_string).collect(),
         kinds: Vec::new(),
     };
     out.lines(&line, || match text {
         Some(ticket) => vec![
             format!("Serving at {addr} (TCP and UDP)."),
             String::new(),
-            "The mesh's ticket, a secret. Whoever has it may join:".to_owned(),
+            "The mesh's ticket, a secret. It lets in 64 machines, for 90 days:".to_owned(),
             String::new(),
             ticket,
             String::new(),
             "Next:  nurl worker --mesh TICKET".to_owned(),
         ],
         None => {
-            vec![format!("Serving {} namespace(s) at {addr} (TCP and UDP), as {key}.", namespaces.len())]
+            vec![format!("Serving {} mesh(es) at {addr} (TCP and UDP), as {key}.", meshes.len())]
         }
     })
     .await;

@@ -28,6 +28,7 @@ mod handler;
 #[cfg(not(feature = "sim"))]
 mod hub;
 #[cfg(not(feature = "sim"))]
+mod identity;
 mod key;
 #[cfg(not(feature = "sim"))]
 mod out;

@@ -8,14 +8,14 @@ use nurl::events::{Events, NodeEvent};
 use nurl::job::{TaskId, handlers};
 use nurl::rt::{self, disk, time};
 use nurl::state::Departure;
-use nurl::{Builder, Error, Node, SecretKey};
+use nurl::{Builder, Error, Node};
 
 use crate::args::{WorkerArgs, listen};
 use crate::client::ticket;
 use crate::event::Line;
 use crate::group::Groups;
 use crate::handler::{Program, Runner, variables};
-use crate::key::bad_key_file;
+use crate::identity::Identity;
 use crate::out::{Code, Failure, Out, plain, unusable};
 use crate::status::metrics_line;
 use crate::stop::Stop;
@@ -24,16 +24,17 @@ use crate::stop::Stop;
 const METRICS_AT_MOST_EVERY: Duration = Duration::from_millis(100);
 
 pub(crate) async fn run(args: WorkerArgs, out: Out<'_>) -> Result<(), Failure> {
-    let mut builder = Node::builder(ticket(&args.mesh.mesh)?)
+    let ticket = ticket(&args.mesh.mesh)?;
+    let identity = match &args.key {
+        Some(path) => Identity::of_key_file(path, &ticket)?,
+        None => Identity::of_worker(args.mesh.home.as_deref(), &ticket)?,
+    };
+    let mut builder = identity
+        .equip(Node::builder(ticket))
         .role(Role::Worker)
         .listen(listen(args.listen)?)
         .zone(&args.zone)
         .weight(args.weight);
-    if let Some(path) = &args.key {
-        let key = SecretKey::load_or_create(path, &mut rt::rng("key"))
-            .map_err(|error| bad_key_file(path, &error))?;
-        builder = builder.key(key);
-    }
     if let Some(path) = &args.state {
         disk::create_dir_all(path).map_err(|error| unusable(path, &error, "choose another --state"))?;
         builder = builder.store(path);
@@ -58,6 +59,7 @@ pub(crate) async fn run(args: WorkerArgs, out: Out<'_>) -> Result<(), Failure> {
     }
     let stop = Stop::new(args.exit_with_stdin);
     let node = builder.spawn().await?;
+    identity.keep_passes(&node);
     let limits = Limits { join: args.mesh.join, drain: args.drain, metrics: args.metrics };
     let done = serve(&node, kinds, limits, stop, out).await;
     runner.groups.kill_all();
@@ -109,8 +111,7 @@ async fn serve(
         node.joined(join).await?;
         let human = format!("{} is ready for {}", node.key(), kinds.join(", "));
         let key = node.key().to_string();
-        let line =
-            Line::Ready { key, addr: None, addr_from: None, ticket: None, namespaces: Vec::new(), kinds };
+        let line = Line::Ready { key, addr: None, addr_from: None, ticket: None, meshes: Vec::new(), kinds };
         out.line(&line, || Some(human)).await;
         rt::select! {
             ended = tell_all(node, events, out) => ended,
@@ -211,6 +212,13 @@ async fn tell(event: &NodeEvent, out: Out<'_>) -> io::Result<()> {
             Line::Hub { hub: hub.to_string(), up: false, reason: Some(reason.as_str()) },
             format!("hub {} is down ({}): {}", hub.short(), reason.as_str(), reason.sentence()),
         ),
+        NodeEvent::Issued { pass } => {
+            let grant = pass.grant();
+            let (level, until) = (grant.level.as_str(), grant.not_after);
+            let days = (grant.not_after - grant.issued) / 86_400;
+            let line = Line::Pass { name: grant.name.clone(), level, until };
+            (line, format!("has a pass of level {level}, for {days} days"))
+        }
         NodeEvent::Member { peer, state, incarnation } => (
             Line::Member { peer: peer.to_string(), state: state.as_str(), incarnation: *incarnation },
             format!("{} is {}", peer.short(), state.as_str()),

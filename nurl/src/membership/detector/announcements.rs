@@ -61,7 +61,7 @@ impl Announcements {
 fn is_answerer(nonce: u64, me: &PublicKey, others: impl Iterator<Item = PublicKey>) -> bool {
     let rank = |key: &PublicKey| {
         *blake3::Hasher::new()
-            .update(b"nurl/1 announcement")
+            .update(b"nurl/2 announcement")
             .update(&nonce.to_le_bytes())
             .update(key.as_bytes())
             .finalize()

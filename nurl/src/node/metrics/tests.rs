@@ -18,7 +18,9 @@ fn idle(net: &NetStats, state: &WorkStats) -> Metrics {
     let hub = Hub { key: public, addr: "hub:1".to_owned() };
     let config = TransportConfig {
         key,
-        ticket: Ticket::generate(hub, &mut rt::rng("ticket")),
+        ticket: Ticket::generate(crate::mesh::MeshId::from_bytes([1; 32]), hub, &mut rt::rng("ticket")),
+        credential: None,
+        name: String::new(),
         allow: crate::key::AllowList::Anyone,
         boot: 1,
         listed: true,

@@ -119,6 +119,7 @@ impl NetPlane {
                 detector.handle_announcement(now, sender, &body);
             }
             TransportEvent::Group { group, sender, body } => self.outlets.group(group, sender, body),
+            TransportEvent::Issued(credential) => self.outlets.issued(credential),
             TransportEvent::Established { peer, .. } => detector.on_session_up(now, peer),
             TransportEvent::Restarted { .. } => {}
             TransportEvent::Unreachable { peer } => detector.on_session_failed(now, peer),

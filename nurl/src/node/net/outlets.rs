@@ -8,6 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::levels::Levels;
+use crate::authority::credential::Credential;
 use crate::compute::job::MemberChange;
 use crate::key::PublicKey;
 use crate::node::command::{View, Waiting, WorkInput, datagram_bytes};
@@ -99,6 +100,12 @@ impl Outlets {
     /// Tells the plane above that a message of its own is lost.
     pub(super) fn send_failed(&mut self, peer: PublicKey) {
         self.tell_work(WorkInput::SendFailed { peer });
+    }
+
+    /// This node has a new pass, which a node with a store keeps.
+    pub(super) fn issued(&mut self, credential: Credential) {
+        self.event(&NodeEvent::Issued { pass: credential.pass().clone() });
+        self.tell_work(WorkInput::Issued(credential.pass().clone()));
     }
 
     fn tell_work(&mut self, input: WorkInput) {

@@ -2,11 +2,13 @@
 
 use std::time::Instant;
 
+use crate::authority::pass::Pass;
 use crate::compute::job::Jobs;
 use crate::compute::job::store::JobRecords;
 use crate::error::Error;
 use crate::key::PublicKey;
 use crate::node::command::Departure;
+use crate::node::own_pass::OwnPass;
 use crate::replication::crdt::Stamp;
 use crate::replication::identity::ReplicaId;
 use crate::replication::replicator::Replicator;
@@ -24,12 +26,14 @@ pub(super) struct Memory {
 /// The store, and the epoch counter told last.
 pub(super) struct Durable {
     store: Option<Store>,
+    /// A new pass that isn't durable yet.
+    pass: Option<Pass>,
     epoch_told: u64,
 }
 
 impl Durable {
     pub(super) fn new(store: Option<Store>) -> Durable {
-        Durable { store, epoch_told: 0 }
+        Durable { store, pass: None, epoch_told: 0 }
     }
 
     /// Whether there is a store.
@@ -50,6 +54,19 @@ impl Durable {
                 Memory { replica: ReplicaId { key, incarnation: boot }, epoch: 0, clock: Stamp::default() }
             }
         })
+    }
+
+    /// This node has a new pass, which [`keep_pass`](Durable::keep_pass) keeps.
+    pub(super) fn take_pass(&mut self, pass: Pass) {
+        self.pass = Some(pass);
+    }
+
+    /// Makes a new pass durable.
+    pub(super) fn keep_pass(&mut self) -> Result<(), StoreError> {
+        match (&self.store, self.pass.take()) {
+            (Some(store), Some(pass)) => OwnPass(store).keep(&pass),
+            _ => Ok(()),
+        }
     }
 
     /// Gives the stored records back to the replicator.

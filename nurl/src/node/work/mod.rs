@@ -133,6 +133,7 @@ impl WorkPlane {
             WorkInput::Message { from, body, .. } => {
                 self.replicator.handle_message(now, time::unix_now(), from, &body);
             }
+            WorkInput::Issued(pass) => self.durable.take_pass(pass),
             WorkInput::SendFailed { peer } => {
                 self.jobs.on_send_failed(now, peer);
                 self.replicator.on_peer_lost(peer);
@@ -233,6 +234,7 @@ impl WorkPlane {
             self.tasks.on_event(event);
         }
         // A caller or a peer must not learn of a write that a crash could still undo.
+        self.durable.keep_pass()?;
         self.durable.store_changes(&mut self.replicator)?;
         while let Some(event) = self.replicator.poll_event() {
             self.calls.on_event(event);

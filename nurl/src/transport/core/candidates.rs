@@ -278,7 +278,13 @@ mod tests {
         let hub = SecretKey::generate(&mut rng).public();
         let config = TransportConfig {
             key: SecretKey::generate(&mut rng),
-            ticket: Ticket::generate(Hub { key: hub, addr: "hub:4242".to_owned() }, &mut rng),
+            ticket: Ticket::generate(
+                crate::mesh::MeshId::from_bytes([1; 32]),
+                Hub { key: hub, addr: "hub:4242".to_owned() },
+                &mut rng,
+            ),
+            credential: None,
+            name: String::new(),
             allow: AllowList::Anyone,
             boot: 1,
             listed: true,

@@ -92,6 +92,11 @@ impl Transport {
                 self.handle_datagram(now, Source::relay(hub, src), &mut datagram);
             }
             HubEvent::Group { payload, .. } => self.handle_group(now, &payload),
+            HubEvent::Issued(credential) => {
+                self.endpoint.set_credential(now, &credential);
+                self.exits.hubs.set_credential(now, &hub, &credential);
+                self.inbox.tell(TransportEvent::Issued(credential));
+            }
             HubEvent::Up { .. } => self.on_hub_up(now, hub),
             HubEvent::Down { reason, .. } => self.on_hub_down(now, hub, reason),
             HubEvent::Pong { rtt } => {

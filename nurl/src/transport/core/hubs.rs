@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use crate::authority::credential::Credential;
 use crate::key::PublicKey;
 use crate::net::reach::hub_client::{ClientStats, DownReason, HubClient, HubEvent};
 use crate::net::reach::relay::GroupTag;
@@ -87,6 +88,13 @@ impl Hubs {
     /// Counts a datagram or a record that is dropped before it reaches a client.
     pub(super) fn count_unsent(&mut self) {
         self.unsent += 1;
+    }
+
+    /// A hub issued a pass for us, which the others are shown too.
+    pub(super) fn set_credential(&mut self, now: Instant, issuer: &PublicKey, credential: &Credential) {
+        for (_, client) in self.clients.iter_mut().filter(|(hub, _)| *hub != issuer) {
+            client.set_credential(now, credential.clone());
+        }
     }
 
     /// We are registered at a hub.

@@ -59,7 +59,8 @@ use super::{
     channel,
 };
 use crate::key::PublicKey;
-use crate::net::reach::hub_client::{ClientStats, HubClient, HubClientConfig};
+use crate::kit::wall_clock::WallClock;
+use crate::net::reach::hub_client::{ClientStats, HubClient, HubClientConfig, Joining};
 use crate::net::reach::stun;
 use crate::net::secure::securedgram::paths::{PathReason, PathStats};
 use crate::net::secure::securedgram::{self, Endpoint};
@@ -111,6 +112,7 @@ impl Transport {
             securedgram::EndpointConfig {
                 allow: config.allow.clone(),
                 max_peers: config.limits.peers + UNCONFIRMED_PEERS,
+                credential: config.credential.clone(),
                 ..securedgram::EndpointConfig::new(
                     config.key.clone(),
                     config.ticket.mesh,
@@ -123,12 +125,18 @@ impl Transport {
             rng("sessions"),
         );
         let messages = ReliableConfig { max_peers: config.limits.peers, ..ReliableConfig::default() };
-        let namespace = config.ticket.mesh.namespace();
+        let joining = Joining {
+            mesh: config.ticket.mesh,
+            credential: config.credential.clone(),
+            invitation: config.ticket.invitation.clone(),
+            name: config.name.clone(),
+            wall: WallClock::new(now, unix_now),
+        };
         let clients = config.ticket.hubs.iter().map(|hub| {
             let (hub, key, boot) = (hub.clone(), config.key.clone(), config.boot);
             // Each client has its own random stream.
             let rng = rng(&format!("hub-client {}", hub.key.short()));
-            HubClient::new(HubClientConfig { hub, key, namespace, boot }, now, rng)
+            HubClient::new(HubClientConfig { hub, key, boot, joining: joining.clone() }, now, rng)
         });
         let hubs = Hubs::new(clients);
         let mut transport = Transport {

@@ -16,7 +16,11 @@ fn key(n: u8) -> PublicKey {
 /// The mesh's generations after `rotations` new secrets, the current one first.
 fn generations(rotations: u8) -> Vec<Generation> {
     let mut rng = Rng::from_seed([1; 32]);
-    let mut ticket = Ticket::generate(Hub { key: key(200), addr: "hub:1".into() }, &mut rng);
+    let mut ticket = Ticket::generate(
+        crate::mesh::MeshId::from_bytes([1; 32]),
+        Hub { key: key(200), addr: "hub:1".into() },
+        &mut rng,
+    );
     for _ in 0..rotations {
         let new = crate::mesh::MeshSecret::generate(&mut rng);
         ticket.previous = Some(std::mem::replace(&mut ticket.current, new));

@@ -43,7 +43,7 @@ pub(super) struct Pair([u8; 8]);
 impl Pair {
     /// `client` has the smaller key.
     pub(super) fn new(client: (&PublicKey, u64), server: (&PublicKey, u64)) -> Pair {
-        let mut hasher = blake3::Hasher::new_derive_key("nurl/1 reliable pair");
+        let mut hasher = blake3::Hasher::new_derive_key("nurl/2 reliable pair");
         for (key, boot) in [client, server] {
             hasher.update(key.as_bytes()).update(&boot.to_le_bytes());
         }

@@ -5,7 +5,7 @@
 //! holds its key only once a *transport* message decrypts: anyone who saw message 1 can replay it, so the key is
 //! unproven until then.
 //!
-//! How: `Noise_IK_25519_ChaChaPoly_SHA256`, prologue `"nurl/1 hub"`, empty handshake payloads. On the stream each
+//! How: `Noise_IK_25519_ChaChaPoly_SHA256`, prologue `"nurl/2 hub"`, empty handshake payloads. On the stream each
 //! Noise message follows its length, 16 bits big-endian (Noise §13). The plaintext of a transport message is a
 //! sequence of frames ([`frames`], [`table`]): up to [`MAX_PLAINTEXT_BYTES`], so that one write system call carries many.
 //!
@@ -30,7 +30,7 @@ use crate::net::secure::noise::{
 use crate::rt::Rng;
 
 /// The Noise prologue of a control connection.
-pub const PROLOGUE: &[u8] = b"nurl/1 hub";
+pub const PROLOGUE: &[u8] = b"nurl/2 hub";
 
 /// Noise messages are at most 65,535 bytes (Noise §3); without the AEAD's tag of 16 so much plaintext is left. It
 /// also limits a relay frame with its header: frames never span messages.

@@ -13,6 +13,7 @@
 use std::time::Duration;
 
 use super::frames::{Field, Malformed, announce, frame};
+use crate::authority::credential::SHOWN_BYTES;
 use crate::key::PublicKey;
 use crate::kit::reader::Reader;
 use crate::mesh::Namespace;
@@ -85,9 +86,8 @@ frames! {
     /// A frame of the relay; payloads are borrowed from the plaintext that carried it.
     #[derive(Debug, Clone, PartialEq, Eq)]
     RelayFrame {
-        /// The first frame of a client, with the protocol's version and the client's boot id. A client that knows the
-        /// mesh's namespace counts as a member.
-        0x01 client Register { version: u8, namespace: Namespace, boot: u64 }: extensible,
+        /// Registers a client: the protocol's version, the mesh, the client's boot id, and its credential.
+        0x01 client Register { version: u8, namespace: Namespace, boot: u64, shown: [u8; SHOWN_BYTES] }: extensible,
         /// The hub has registered the client.
         0x02 hub Registered(limits: Limits): extensible,
         /// Asks for a [`RelayFrame::Pong`].
@@ -96,6 +96,14 @@ frames! {
         0x04 either Pong { nonce: u64 }: exact,
         /// The last frame of a connection.
         0x05 either Close(reason: CloseReason): extensible,
+        /// Asks for a pass by an invitation: what [`EnrolRequest`] encodes. It may come before a registration.
+        ///
+        /// [`EnrolRequest`]: crate::authority::issuer::EnrolRequest
+        0x06 client Enrol { version: u8, namespace: Namespace, request: &'a [u8] }: exact,
+        /// Asks for a new pass in place of this one. It may come before a registration.
+        0x07 client Renew { version: u8, namespace: Namespace, pass: &'a [u8] }: exact,
+        /// A pass of the client's key.
+        0x08 hub Issued { pass: &'a [u8] }: exact,
         /// A datagram for `dst`.
         0x10 client Forward { dst: PublicKey, payload: &'a [u8] }: exact,
         /// A datagram from `src`, whose connection proved that key to this hub.

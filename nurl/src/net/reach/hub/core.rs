@@ -6,8 +6,13 @@ use std::time::{Duration, Instant};
 
 use super::half_open::HalfOpen;
 use super::limits::{HubLimits, prefix};
+use super::meshes::{Meshes, ServedMesh};
+use crate::authority::checker::Standing;
+use crate::authority::credential::SHOWN_BYTES;
+use crate::authority::pass::{Pass, PassError};
 use crate::key::PublicKey;
 use crate::kit::rate::TokenBucket;
+use crate::kit::wall_clock::WallClock;
 use crate::mesh::Namespace;
 use crate::net::reach::control::MAX_PLAINTEXT_BYTES;
 use crate::net::reach::control::frames::split;
@@ -58,6 +63,14 @@ pub struct ConnectionStats {
     pub registrations_full: u64,
     /// Registrations for a namespace that isn't served.
     pub unknown_namespace: u64,
+    /// Registrations without a pass that counts.
+    pub not_admitted: u64,
+    /// Requests for a pass that were refused.
+    pub not_issued: u64,
+    /// Passes issued.
+    pub issued: u64,
+    /// Records of clients whose pass permits none.
+    pub beyond_level: u64,
     /// Registrations with another protocol version.
     pub wrong_version: u64,
     /// Connections closed for a frame out of place or malformed.
@@ -125,6 +138,7 @@ enum Phase {
         namespace: Namespace,
         key: PublicKey,
         requests: TokenBucket,
+        standing: Standing,
     },
     Closing {
         since: Instant,
@@ -142,7 +156,7 @@ struct Connection {
 pub struct Hub {
     limits: HubLimits,
     roles: Roles,
-    namespaces: BTreeSet<Namespace>,
+    meshes: Meshes,
     connections: BTreeMap<ClientId, Connection>,
     /// The number of connections of each address.
     addresses: BTreeMap<IpAddr, usize>,
@@ -160,9 +174,10 @@ pub struct Hub {
 impl Hub {
     /// A hub without connections.
     pub fn new(
-        namespaces: impl IntoIterator<Item = Namespace>,
+        meshes: impl IntoIterator<Item = ServedMesh>,
         roles: Roles,
         limits: HubLimits,
+        (now, wall): (Instant, WallClock),
         rng: Rng,
     ) -> Hub {
         // The same seed with a random stream of its own.
@@ -171,7 +186,7 @@ impl Hub {
         Hub {
             limits,
             roles,
-            namespaces: namespaces.into_iter().collect(),
+            meshes: Meshes::new(meshes, now, wall, &rng),
             connections: BTreeMap::new(),
             addresses: BTreeMap::new(),
             half_open: HalfOpen::new(evictions),
@@ -271,7 +286,7 @@ impl Hub {
                 (Phase::HalfOpen { key: None }, _) => Err(CloseReason::Protocol),
                 (Phase::HalfOpen { key: Some(key) }, Ok((kind, body))) => {
                     let key = *key;
-                    self.register(now, id, key, kind, body)
+                    self.half_open_frame(now, id, key, kind, body)
                 }
                 (Phase::Registered { .. }, Ok((kind, body))) => self.frame(now, id, kind, body),
             };
@@ -283,7 +298,8 @@ impl Hub {
         }
     }
 
-    fn register(
+    /// Handles a frame of a client that isn't registered: it asks for a pass, or registers.
+    fn half_open_frame(
         &mut self,
         now: Instant,
         id: ClientId,
@@ -291,19 +307,64 @@ impl Hub {
         kind: u8,
         body: &[u8],
     ) -> Result<(), CloseReason> {
-        let Ok(Some(relay::Frame::Register { version, namespace, boot: _ })) =
-            relay::Frame::decode(kind, body)
-        else {
-            return Err(CloseReason::Protocol);
+        let (version, namespace) = match relay::Frame::decode(kind, body) {
+            // The version comes first in every version's frame, whose rest may differ.
+            Err(_) if body.first().is_some_and(|version| *version != VERSION) => (body[0], Namespace::NONE),
+            Ok(Some(
+                relay::Frame::Register { version, namespace, .. }
+                | relay::Frame::Enrol { version, namespace, .. }
+                | relay::Frame::Renew { version, namespace, .. },
+            )) => (version, namespace),
+            _ => return Err(CloseReason::Protocol),
         };
         if version != VERSION {
             self.counters.wrong_version += 1;
             return Err(CloseReason::Version);
         }
-        if !self.namespaces.contains(&namespace) {
+        if !self.meshes.serves(&namespace) {
             self.counters.unknown_namespace += 1;
             return Err(CloseReason::UnknownNamespace);
         }
+        match relay::Frame::decode(kind, body) {
+            Ok(Some(relay::Frame::Enrol { request, .. })) => {
+                let issued = self.meshes.enrol(now, &namespace, &key, request);
+                self.answer_issued(id, issued)
+            }
+            Ok(Some(relay::Frame::Renew { pass, .. })) => {
+                let issued = self.meshes.renew(now, &namespace, &key, pass);
+                self.answer_issued(id, issued)
+            }
+            Ok(Some(relay::Frame::Register { shown, .. })) => self.register(now, id, key, namespace, &shown),
+            _ => Err(CloseReason::Protocol),
+        }
+    }
+
+    fn answer_issued(&mut self, id: ClientId, issued: Result<Pass, CloseReason>) -> Result<(), CloseReason> {
+        match issued {
+            Ok(pass) => {
+                self.counters.issued += 1;
+                self.relay.push_control(id, &relay::Frame::Issued { pass: pass.as_bytes() });
+                Ok(())
+            }
+            Err(reason) => {
+                self.counters.not_issued += 1;
+                Err(reason)
+            }
+        }
+    }
+
+    fn register(
+        &mut self,
+        now: Instant,
+        id: ClientId,
+        key: PublicKey,
+        namespace: Namespace,
+        shown: &[u8; SHOWN_BYTES],
+    ) -> Result<(), CloseReason> {
+        let standing = self.meshes.admit(now, &namespace, &key, shown).inspect_err(|reason| {
+            self.counters.not_admitted += 1;
+            tracing::debug!(target: "nurl::hub", peer = %key.short(), reason = reason.as_str(), "a client is refused");
+        })?;
         if !self.relay.is_registered(namespace, key) && self.is_full(id) {
             self.counters.registrations_full += 1;
             return Err(CloseReason::Full);
@@ -311,7 +372,7 @@ impl Hub {
         self.no_longer_half_open(id);
         if let Some(connection) = self.connections.get_mut(&id) {
             let requests = TokenBucket::new(self.limits.requests_per_second, self.limits.requests_burst, now);
-            connection.phase = Phase::Registered { namespace, key, requests };
+            connection.phase = Phase::Registered { namespace, key, requests, standing };
         }
         if let Some(older) = self.relay.register(now, id, namespace, key) {
             self.close(now, older, CloseReason::Replaced);
@@ -349,6 +410,17 @@ impl Hub {
         frame: relay::Frame<'_>,
     ) -> Result<(), CloseReason> {
         match frame {
+            relay::Frame::Renew { pass, .. } => {
+                let Some(Connection { phase: Phase::Registered { namespace, key, .. }, .. }) =
+                    self.connections.get(&id)
+                else {
+                    return Ok(());
+                };
+                let issued = self.meshes.renew(now, &namespace.clone(), &key.clone(), pass);
+                // Its old pass still counts: a refusal is no reason to close.
+                let _ = self.answer_issued(id, issued);
+                Ok(())
+            }
             relay::Frame::Close(_) => {
                 self.withdraw(id);
                 Err(CloseReason::Bye)
@@ -371,13 +443,17 @@ impl Hub {
         id: ClientId,
         frame: rendezvous::Frame<'_>,
     ) -> Result<(), CloseReason> {
-        let Some(Connection { phase: Phase::Registered { namespace, key, requests }, .. }) =
+        let Some(Connection { phase: Phase::Registered { namespace, key, requests, standing }, .. }) =
             self.connections.get_mut(&id)
         else {
             return Ok(());
         };
         if !self.roles.rendezvous {
             self.counters.role_off += 1;
+            return Ok(());
+        }
+        if matches!(frame, rendezvous::Frame::Publish { .. }) && !standing.level.may_be_member() {
+            self.counters.beyond_level += 1;
             return Ok(());
         }
         if !requests.take(now, 1) {
@@ -497,9 +573,6 @@ impl Hub {
     pub fn poll_output(&mut self, id: ClientId, out: &mut Vec<u8>) -> Output {
         out.clear();
         let Some(connection) = self.connections.get(&id) else { return Output::Gone };
-        if matches!(connection.phase, Phase::HalfOpen { .. }) {
-            return Output::Idle;
-        }
         if self.relay.poll_plaintext(id, MAX_PLAINTEXT_BYTES, out) {
             return Output::Plaintext;
         }
@@ -509,6 +582,19 @@ impl Hub {
     /// Whether the connection's driver has to drop it at once.
     pub fn is_gone(&self, id: ClientId) -> bool {
         !self.connections.contains_key(&id)
+    }
+
+    /// Remembers a pass that an earlier process issued.
+    ///
+    /// # Errors
+    /// [`PassError`]: it is of no mesh for which this hub issues passes.
+    pub fn restore(&mut self, pass: &[u8]) -> Result<(), PassError> {
+        self.meshes.restore(pass)
+    }
+
+    /// The next pass to make durable. Its owner's answer is among the outputs already, so this comes first.
+    pub fn poll_issued(&mut self) -> Option<Pass> {
+        self.meshes.poll_issued()
     }
 
     /// The next connection whose driver has to poll its output.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -10,9 +11,11 @@ use rand_core::{Rng as _, SeedableRng};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::core::{CLOSE_LINGER, Hub, HubStats, Output, TICK};
+use super::issued::IssuedPasses;
 use super::limits::{HubLimits, MAX_NAMESPACES};
+use super::meshes::ServedMesh;
 use crate::key::{PublicKey, SecretKey};
-use crate::mesh::Namespace;
+use crate::kit::wall_clock::WallClock;
 use crate::net::reach::control::Connection;
 use crate::net::reach::faults::ReceiveFaults;
 use crate::net::reach::listen::{Listen, ListenError};
@@ -21,6 +24,7 @@ use crate::net::reach::stun;
 use crate::rt::net::{OwnedReadHalf, RecvMeta, TcpListener, TcpStream, Transmit, UdpSocket};
 use crate::rt::sync::{Notify, watch};
 use crate::rt::{self, Rng, task, time};
+use crate::store::StoreError;
 
 /// With port 0 the system chooses a TCP port whose number may be taken in UDP. So many ports are tried.
 const BIND_ATTEMPTS: usize = 16;
@@ -47,7 +51,10 @@ pub struct HubConfig {
     /// The hub's key, which its clients pin.
     pub key: SecretKey,
     /// The meshes served; at most [`MAX_NAMESPACES`].
-    pub namespaces: Vec<Namespace>,
+    pub meshes: Vec<ServedMesh>,
+    /// The file that remembers the passes that this hub issued; without one, the places of an invitation are counted
+    /// anew at each start.
+    pub issued: Option<PathBuf>,
     /// The roles that are on.
     pub roles: Roles,
     /// The limits.
@@ -56,8 +63,8 @@ pub struct HubConfig {
 
 impl HubConfig {
     /// A hub with every role and the default limits.
-    pub fn new(listen: Listen, key: SecretKey, namespaces: Vec<Namespace>) -> HubConfig {
-        HubConfig { listen, key, namespaces, roles: Roles::ALL, limits: HubLimits::default() }
+    pub fn new(listen: Listen, key: SecretKey, meshes: Vec<ServedMesh>) -> HubConfig {
+        HubConfig { listen, key, meshes, issued: None, roles: Roles::ALL, limits: HubLimits::default() }
     }
 }
 
@@ -85,6 +92,9 @@ pub enum HubError {
     /// More than [`MAX_NAMESPACES`].
     #[error("a hub serves at most {MAX_NAMESPACES} namespaces, not {0}")]
     TooManyNamespaces(usize),
+    /// The file of issued passes can't be used.
+    #[error("the passes that this hub issued: {0}")]
+    Issued(#[from] StoreError),
     /// Every role is off.
     #[error("every role of the hub is off")]
     NoRole,
@@ -187,6 +197,7 @@ struct HubShared {
 struct Inner {
     hub: Hub,
     wakers: BTreeMap<ClientId, Arc<Notify>>,
+    passes: Option<IssuedPasses>,
 }
 
 impl HubShared {
@@ -194,8 +205,16 @@ impl HubShared {
     /// await.
     fn with<T>(&self, act: impl FnOnce(&mut Hub) -> T) -> T {
         let mut inner = self.inner();
-        let Inner { hub, wakers } = &mut *inner;
+        let Inner { hub, wakers, passes } = &mut *inner;
         let done = act(hub);
+        while let Some(pass) = hub.poll_issued() {
+            // A pass that isn't remembered takes no place after a restart, which is the smaller harm.
+            if let Some(passes) = passes
+                && let Err(error) = passes.keep(&pass)
+            {
+                tracing::warn!(target: "nurl::hub", %error, "an issued pass can't be remembered");
+            }
+        }
         while let Some(id) = hub.poll_wake() {
             if let Some(waker) = wakers.get(&id) {
                 waker.notify_one();
@@ -222,14 +241,20 @@ impl HubShared {
 /// # Errors
 /// [`HubError`].
 pub async fn serve(config: HubConfig) -> Result<HubHandle, HubError> {
-    if config.namespaces.len() > MAX_NAMESPACES {
-        return Err(HubError::TooManyNamespaces(config.namespaces.len()));
+    if config.meshes.len() > MAX_NAMESPACES {
+        return Err(HubError::TooManyNamespaces(config.meshes.len()));
     }
     let Bound { addrs, tcp, udp } = bind(&config.listen, config.roles).await?;
     let mut rng = rt::rng("hub");
-    let hub = Hub::new(config.namespaces, config.roles, config.limits, child(&mut rng));
+    let now = time::now();
+    let clock = (now, WallClock::new(now, time::unix_now()));
+    let mut hub = Hub::new(config.meshes, config.roles, config.limits, clock, child(&mut rng));
+    let passes = match &config.issued {
+        Some(path) => Some(IssuedPasses::open(path, &mut hub, &mut rng)?),
+        None => None,
+    };
     let shared = Arc::new(HubShared {
-        inner: Mutex::new(Inner { hub, wakers: BTreeMap::new() }),
+        inner: Mutex::new(Inner { hub, wakers: BTreeMap::new(), passes }),
         timer: Notify::new(),
         ended: Notify::new(),
         broken: watch::channel(None).0,

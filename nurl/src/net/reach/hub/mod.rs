@@ -16,7 +16,9 @@
 pub mod core;
 mod driver;
 mod half_open;
+mod issued;
 pub mod limits;
+mod meshes;
 mod new_mesh;
 #[cfg(test)]
 mod tests;
@@ -24,4 +26,5 @@ mod tests;
 pub use self::core::{ConnectionStats, HubStats, Output, Refusal};
 pub use driver::{HubConfig, HubError, HubHandle, serve};
 pub use limits::HubLimits;
+pub use meshes::ServedMesh;
 pub use new_mesh::serve_new_mesh;

@@ -22,6 +22,8 @@ pub enum DownReason {
     Closed(CloseReason),
     /// The client dropped the connection because our network changed.
     NetworkChanged,
+    /// We have neither a pass nor an invitation.
+    NoPass,
 }
 
 impl DownReason {
@@ -36,6 +38,7 @@ impl DownReason {
             DownReason::Closed(CloseReason::Full) => "overloaded",
             DownReason::Closed(reason) => reason.as_str(),
             DownReason::NetworkChanged => "network-changed",
+            DownReason::NoPass => "no-pass",
         }
     }
 
@@ -66,6 +69,27 @@ impl DownReason {
                 "another process registered with this node's key: give one of the two a key of its own"
             }
             DownReason::Closed(CloseReason::Shutdown) => "it was told to stop: start it again",
+            DownReason::NoPass | DownReason::Closed(CloseReason::NoPass) => {
+                "this node has no pass, and its ticket no invitation: ask for a ticket with one (`nurl mesh invite`)"
+            }
+            DownReason::Closed(CloseReason::BadPass) => {
+                "this node's pass is another key's or another mesh's: give it a state directory of its own"
+            }
+            DownReason::Closed(CloseReason::Expired) => {
+                "the pass or the invitation has expired, or this machine's clock is wrong: ask for a new ticket"
+            }
+            DownReason::Closed(CloseReason::Revoked) => {
+                "the pass or the invitation was revoked: ask whoever runs the mesh"
+            }
+            DownReason::Closed(CloseReason::UsedUp) => {
+                "the invitation has let in as many as it may: ask for a new ticket (`nurl mesh invite`)"
+            }
+            DownReason::Closed(CloseReason::BadInvitation) => {
+                "the ticket's invitation is none of this mesh's authority: take the ticket that it printed"
+            }
+            DownReason::Closed(CloseReason::NoIssuer) => {
+                "it can't issue passes of this mesh: join first through a hub that can, or get a pass with `nurl mesh admit`"
+            }
             DownReason::Closed(_) => "it closed the connection: its log may say more",
             DownReason::NetworkChanged => "this machine's network changed, and the connection is made anew",
         }
@@ -73,7 +97,21 @@ impl DownReason {
 
     /// Whether the hub, which has proved its key, refuses us and will do so again the next time.
     pub fn is_refusal(self) -> bool {
-        matches!(self, DownReason::Closed(CloseReason::UnknownNamespace | CloseReason::Version))
+        matches!(
+            self,
+            DownReason::NoPass
+                | DownReason::Closed(
+                    CloseReason::UnknownNamespace
+                        | CloseReason::Version
+                        | CloseReason::NoPass
+                        | CloseReason::BadPass
+                        | CloseReason::Expired
+                        | CloseReason::Revoked
+                        | CloseReason::UsedUp
+                        | CloseReason::BadInvitation
+                        | CloseReason::NoIssuer
+                )
+        )
     }
 
     /// Whether the hub may come back at any moment. A hub that answered and refuses us for now isn't tried more

@@ -32,11 +32,20 @@ mod tests;
 mod way;
 
 use std::time::Duration;
+#[cfg(any(test, feature = "internals"))]
+use std::time::Instant;
 
 use bytes::Bytes;
 
+use crate::authority::credential::Credential;
+use crate::authority::invitation::Invitation;
+#[cfg(any(test, feature = "internals"))]
+use crate::authority::{key::AuthorityKey, level::Level};
 use crate::key::{PublicKey, SecretKey};
-use crate::mesh::{Hub, Namespace};
+use crate::kit::wall_clock::WallClock;
+#[cfg(any(test, feature = "internals"))]
+use crate::mesh::Ticket;
+use crate::mesh::{Hub, MeshId};
 use crate::net::reach::relay::{GroupTag, Limits};
 use crate::net::reach::rendezvous::{PublishResult, SealedRecord};
 
@@ -53,10 +62,46 @@ pub struct HubClientConfig {
     pub hub: Hub,
     /// Our key.
     pub key: SecretKey,
-    /// Our mesh's namespace.
-    pub namespace: Namespace,
     /// This process's boot id.
     pub boot: u64,
+    /// How we get in.
+    pub joining: Joining,
+}
+
+/// How a node gets into its mesh.
+#[derive(Debug, Clone)]
+pub struct Joining {
+    /// The mesh.
+    pub mesh: MeshId,
+    /// Our pass, if we have one.
+    pub credential: Option<Credential>,
+    /// The ticket's invitation, which gets us a pass.
+    pub invitation: Option<Invitation>,
+    /// The name that we would like in our pass.
+    pub name: String,
+    /// The clock by which a pass has ended.
+    pub wall: WallClock,
+}
+
+#[cfg(any(test, feature = "internals"))]
+impl Joining {
+    /// With the invitation of a ticket, and no pass yet.
+    pub fn by(ticket: &Ticket, wall: WallClock) -> Joining {
+        let (mesh, invitation) = (ticket.mesh, ticket.invitation.clone());
+        Joining { mesh, credential: None, invitation, name: String::new(), wall }
+    }
+
+    /// With a pass that was made without an issuer.
+    pub fn minted(
+        authority: &AuthorityKey,
+        key: PublicKey,
+        level: Level,
+        wall: WallClock,
+        now: Instant,
+    ) -> Joining {
+        let credential = Some(authority.mint(key, level, wall.seconds(now)));
+        Joining { mesh: authority.mesh(), credential, invitation: None, name: String::new(), wall }
+    }
 }
 
 /// An event at the hub.
@@ -74,6 +119,8 @@ pub enum HubEvent {
         /// The time until the next attempt.
         retry_in: Duration,
     },
+    /// The hub issued a pass for us, which is ours from now on.
+    Issued(Credential),
     /// A relayed datagram.
     Datagram {
         /// The sender, as the hub says: a return address, never an identity.

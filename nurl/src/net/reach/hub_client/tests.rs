@@ -11,6 +11,9 @@ use super::core::{
     PONG_TIMEOUT, URGENT_FOR,
 };
 use super::*;
+use crate::authority::key::AuthorityKey;
+use crate::authority::level::Level;
+use crate::authority::pass::Grant;
 use crate::net::reach::control::Connection;
 use crate::net::reach::control::frames::split;
 use crate::net::reach::hub::HubLimits;
@@ -18,8 +21,14 @@ use crate::net::reach::relay::{self, CloseReason, Roles};
 use crate::net::reach::rendezvous;
 use crate::rt::Rng;
 
+const UNIX: Duration = Duration::from_secs(1_800_000_000);
+
 fn secret(n: u8) -> SecretKey {
     SecretKey::from_bytes([n; 32])
+}
+
+fn authority() -> AuthorityKey {
+    AuthorityKey::from_seed(&[9; 32])
 }
 
 fn peer(n: u8) -> PublicKey {
@@ -35,13 +44,19 @@ struct Bench {
 
 impl Bench {
     fn new() -> Bench {
+        let now = crate::rt::time::now();
+        let wall = WallClock::new(now, UNIX);
+        let joining = Joining::minted(&authority(), secret(1).public(), Level::Worker, wall, now);
+        Bench::joining(joining, now)
+    }
+
+    fn joining(joining: Joining, now: Instant) -> Bench {
         let config = HubClientConfig {
             hub: Hub { key: secret(100).public(), addr: "hub.example:1".into() },
             key: secret(1),
-            namespace: Namespace::from_bytes([1; 32]),
             boot: 7,
+            joining,
         };
-        let now = crate::rt::time::now();
         let client = HubClient::new(config, now, Rng::from_seed([1; 32]));
         let hub = Connection::server(&secret(100), &mut Rng::from_seed([2; 32])).unwrap();
         Bench { client, hub, now, limits: HubLimits::default() }
@@ -118,6 +133,8 @@ impl Bench {
 }
 
 const REGISTER: u8 = 0x01;
+const ENROL: u8 = 0x06;
+const RENEW: u8 = 0x07;
 const PING: u8 = 0x03;
 const CLOSE: u8 = 0x05;
 const FORWARD: u8 = 0x10;
@@ -132,6 +149,100 @@ fn it_registers_first_and_measures_the_round_trip() {
     bench.now += Duration::from_millis(30);
     bench.tell(&relay::Frame::Pong { nonce: 0 }.to_vec());
     assert_eq!(bench.events(), [HubEvent::Pong { rtt: Duration::from_millis(30) }]);
+}
+
+/// A client without a pass, with a ticket that has an invitation.
+fn newcomer(invitation: Option<Invitation>) -> Bench {
+    let now = crate::rt::time::now();
+    let mesh = authority().mesh();
+    let joining = Joining {
+        mesh,
+        credential: None,
+        invitation,
+        name: "nas".to_owned(),
+        wall: WallClock::new(now, UNIX),
+    };
+    Bench::joining(joining, now)
+}
+
+fn pass(key: &PublicKey, level: Level, unix: Duration) -> Vec<u8> {
+    let issued = unix.as_secs() as u32;
+    Grant::new(*key, level, issued, issued + 30 * 86_400).sign(&authority()).unwrap().as_bytes().to_vec()
+}
+
+#[test]
+fn a_newcomer_asks_for_a_pass_and_registers_with_it() {
+    let invitation = Invitation::standard(&authority(), UNIX, &mut Rng::from_seed([3; 32]));
+    let mut bench = newcomer(Some(invitation));
+    assert!(bench.client.poll_dial());
+    bench.client.handle_dialed(bench.now);
+    assert_eq!(bench.exchange(), [ENROL]);
+    let pass = pass(&secret(1).public(), Level::Worker, UNIX);
+    bench.tell(&relay::Frame::Issued { pass: &pass }.to_vec());
+    assert_eq!(bench.exchange(), [REGISTER]);
+    let events = bench.events();
+    assert!(matches!(&events[..], [HubEvent::Issued(own)] if own.pass().as_bytes() == pass), "{events:?}");
+}
+
+#[test]
+fn another_keys_or_another_meshs_pass_is_no_answer() {
+    let others = pass(&secret(2).public(), Level::Worker, UNIX);
+    let mut forged = pass(&secret(1).public(), Level::Worker, UNIX);
+    *forged.last_mut().unwrap() ^= 1;
+    for pass in [others, forged] {
+        let invitation = Invitation::standard(&authority(), UNIX, &mut Rng::from_seed([3; 32]));
+        let mut bench = newcomer(Some(invitation));
+        assert!(bench.client.poll_dial());
+        bench.client.handle_dialed(bench.now);
+        bench.exchange();
+        bench.tell(&relay::Frame::Issued { pass: &pass }.to_vec());
+        assert_eq!(bench.down().0, DownReason::Protocol);
+    }
+}
+
+#[test]
+fn without_pass_and_invitation_a_client_says_so_and_goes_on_once_it_has_a_pass() {
+    let mut bench = newcomer(None);
+    assert!(bench.client.poll_dial());
+    bench.client.handle_dialed(bench.now);
+    bench.exchange();
+    assert_eq!(bench.down().0, DownReason::NoPass);
+    assert!(DownReason::NoPass.is_refusal());
+    let credential = authority().mint(secret(1).public(), Level::Look, UNIX.as_secs() as u32);
+    bench.client.set_credential(bench.now, credential);
+    bench.pass(Duration::ZERO);
+    assert_eq!(bench.connect()[..1], [REGISTER]);
+}
+
+#[test]
+fn a_pass_is_renewed_while_it_counts_and_first_of_all_when_it_has_ended() {
+    let mut bench = Bench::new();
+    bench.connect();
+    bench.events();
+    let mut renewed = 0;
+    for _ in 0..60 {
+        // A pass that is minted counts for 90 days, and two thirds of them are 60.
+        bench.client.handle_timeout(bench.now);
+        bench.now += KEEPALIVE;
+        bench.tell(&relay::Frame::Ping { nonce: 1 }.to_vec());
+        renewed += bench.exchange().iter().filter(|kind| **kind == RENEW).count();
+    }
+    assert_eq!(renewed, 0, "it isn't time");
+    let later = Duration::from_secs(61 * 86_400);
+    for (unix, expected) in [(UNIX + later, vec![REGISTER, PING, RENEW]), (UNIX + later * 2, vec![RENEW])] {
+        let now = crate::rt::time::now();
+        let old =
+            Joining::minted(&authority(), secret(1).public(), Level::Worker, WallClock::new(now, UNIX), now);
+        let mut bench = Bench::joining(Joining { wall: WallClock::new(now, unix), ..old }, now);
+        let mut heard = bench.connect();
+        bench.pass(KEEPALIVE);
+        heard.extend(bench.exchange());
+        heard.dedup();
+        heard.retain(|kind| expected.contains(kind));
+        heard.dedup();
+        assert_eq!(heard.iter().filter(|kind| **kind == RENEW).count(), 1, "{heard:?}");
+        assert_eq!(heard[0], expected[0]);
+    }
 }
 
 #[test]

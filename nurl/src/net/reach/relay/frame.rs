@@ -8,7 +8,7 @@ use crate::net::reach::control::frames::{Field, HEADER_BYTES};
 
 /// The version of the control protocol, in REGISTER and REGISTERED. A hub closes a connection of any other
 /// version.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 
 /// The name of a group at a hub: a keyed tag, so that the hub learns neither the group's name nor its
 /// content.
@@ -125,13 +125,29 @@ pub enum CloseReason {
     Full,
     /// The hub is shutting down.
     Shutdown,
+    /// The client shows no pass.
+    NoPass,
+    /// What the client shows is no pass of this mesh for its key.
+    BadPass,
+    /// The pass, or the invitation, has expired.
+    Expired,
+    /// The pass, or the invitation, was revoked.
+    Revoked,
+    /// The invitation has enrolled as many keys as it may.
+    UsedUp,
+    /// The invitation is none of this mesh's.
+    BadInvitation,
+    /// The hub doesn't issue passes of this mesh.
+    NoIssuer,
+    /// The issuer signs as much as it may.
+    Busy,
     /// A reason that this program doesn't know.
     Other(u8),
 }
 
 impl CloseReason {
     /// The reasons with a name. Each has its place here as its number on the wire.
-    const NAMED: [(CloseReason, &str); 8] = [
+    const NAMED: [(CloseReason, &str); 16] = [
         (CloseReason::Bye, "bye"),
         (CloseReason::Replaced, "replaced"),
         (CloseReason::UnknownNamespace, "unknown-namespace"),
@@ -140,6 +156,14 @@ impl CloseReason {
         (CloseReason::Idle, "idle"),
         (CloseReason::Full, "full"),
         (CloseReason::Shutdown, "shutdown"),
+        (CloseReason::NoPass, "no-pass"),
+        (CloseReason::BadPass, "bad-pass"),
+        (CloseReason::Expired, "expired"),
+        (CloseReason::Revoked, "revoked"),
+        (CloseReason::UsedUp, "used-up"),
+        (CloseReason::BadInvitation, "bad-invitation"),
+        (CloseReason::NoIssuer, "no-issuer"),
+        (CloseReason::Busy, "busy"),
     ];
 
     fn place(self) -> Option<usize> {
@@ -172,6 +196,7 @@ impl Field<'_> for CloseReason {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::authority::credential::SHOWN_BYTES;
     use crate::key::PublicKey;
     use crate::mesh::Namespace;
     use crate::net::reach::control::frames::{Malformed, split};
@@ -198,7 +223,9 @@ mod tests {
             record_ttl: Duration::from_secs(120),
             idle: Duration::from_secs(60),
         };
-        let register = Frame::Register { version: 1, namespace: Namespace::from_bytes([9; 32]), boot: 7 };
+        let shown = [3; SHOWN_BYTES];
+        let namespace = Namespace::from_bytes([9; 32]);
+        let register = Frame::Register { version: 2, namespace, boot: 7, shown };
         assert_eq!(back(&register).len(), 3 + 41);
         assert_eq!(back(&Frame::Registered(limits)).len(), 3 + 28);
         assert_eq!(back(&Frame::Ping { nonce: 0x0102 }), [3, 8, 0, 2, 1, 0, 0, 0, 0, 0, 0]);

@@ -1,7 +1,7 @@
 //! The content of a record, sealed so that only the mesh can read it.
 //!
 //! Sealed: `nonce:24 ‖ XChaCha20-Poly1305 ‖ tag:16` under [`Generation::record`], with
-//! `"nurl/1 record" ‖ key:32 ‖ seq:8` as associated data: a hub can't present one member's record as another's,
+//! `"nurl/2 record" ‖ key:32 ‖ seq:8` as associated data: a hub can't present one member's record as another's,
 //! nor an old one as new. The plaintext, little-endian:
 //! `version:1 = 1, expires_unix_s:8, capabilities:4, home:1 (0 or 1), [home_key:32], count:1, candidates`,
 //! each candidate `family:1 (4 or 6), ip:4 or 16, port:2`.
@@ -20,7 +20,7 @@ use crate::mesh::Generation;
 
 const VERSION: u8 = 1;
 const NONCE_BYTES: usize = 24;
-const LABEL: &[u8] = b"nurl/1 record";
+const LABEL: &[u8] = b"nurl/2 record";
 
 /// The longest lifetime that a record may carry itself, independent of the hub: a dishonest hub can serve an old record
 /// at most so long. Publishers choose a third of it and seal anew well before; clocks that differ by minutes don't
@@ -188,7 +188,8 @@ mod tests {
 
     fn generations(seed: u8) -> Vec<Generation> {
         let hub = Hub { key: PublicKey::from_bytes([1; 32]), addr: "h:1".into() };
-        Ticket::generate(hub, &mut rt::Rng::from_seed([seed; 32])).generations()
+        let mesh = crate::mesh::MeshId::from_bytes([seed; 32]);
+        Ticket::generate(mesh, hub, &mut rt::Rng::from_seed([seed; 32])).generations()
     }
 
     fn record() -> Record {

@@ -12,6 +12,7 @@
 //!
 //! Each kind of handshake frame has a fixed length; a frame of another length is refused unread.
 
+use crate::authority::credential::SHOWN_BYTES;
 use crate::net::secure::noise::{MESSAGE_1_OVERHEAD, MESSAGE_2_OVERHEAD};
 use crate::net::secure::session;
 
@@ -28,10 +29,11 @@ pub const GROUP: u8 = 0xC5;
 
 /// The length of mac1 and of mac2.
 pub const MAC_LEN: usize = 16;
-/// `timestamp:12 ‖ boot:8 ‖ features:4 ‖ challenge:16`.
-pub const INIT_PAYLOAD_LEN: usize = 40;
-/// `boot:8 ‖ features:4`.
-pub const RESPONSE_PAYLOAD_LEN: usize = 12;
+/// `timestamp:12 ‖ boot:8 ‖ features:4 ‖ challenge:16 ‖ credential`. The credential has one length, so that a length
+/// tells nothing about a peer.
+pub const INIT_PAYLOAD_LEN: usize = 40 + SHOWN_BYTES;
+/// `boot:8 ‖ features:4 ‖ credential`.
+pub const RESPONSE_PAYLOAD_LEN: usize = 12 + SHOWN_BYTES;
 /// An init frame's length.
 pub const INIT_LEN: usize = 1 + 4 + MESSAGE_1_OVERHEAD + INIT_PAYLOAD_LEN + 2 * MAC_LEN;
 /// A response frame's length: shorter than an init's, so that an answer never amplifies.
@@ -59,6 +61,8 @@ pub struct InitPayload {
     pub features: u32,
     /// The responder's challenge, returned; or zero.
     pub challenge: [u8; 16],
+    /// The initiator's credential.
+    pub shown: [u8; SHOWN_BYTES],
 }
 
 impl InitPayload {
@@ -68,17 +72,25 @@ impl InitPayload {
         out[..12].copy_from_slice(&self.timestamp);
         out[12..20].copy_from_slice(&self.boot.to_le_bytes());
         out[20..24].copy_from_slice(&self.features.to_le_bytes());
-        out[24..].copy_from_slice(&self.challenge);
+        out[24..40].copy_from_slice(&self.challenge);
+        out[40..].copy_from_slice(&self.shown);
         out
     }
 
     /// Reads the encoding.
     pub fn decode(bytes: &[u8; INIT_PAYLOAD_LEN]) -> InitPayload {
-        let mut payload = InitPayload { timestamp: [0; 12], boot: 0, features: 0, challenge: [0; 16] };
+        let mut payload = InitPayload {
+            timestamp: [0; 12],
+            boot: 0,
+            features: 0,
+            challenge: [0; 16],
+            shown: [0; SHOWN_BYTES],
+        };
         payload.timestamp.copy_from_slice(&bytes[..12]);
         payload.boot = u64::from_le_bytes(array(&bytes[12..20]));
         payload.features = u32_at(bytes, 20);
-        payload.challenge.copy_from_slice(&bytes[24..]);
+        payload.challenge.copy_from_slice(&bytes[24..40]);
+        payload.shown.copy_from_slice(&bytes[40..]);
         payload
     }
 }
@@ -90,6 +102,8 @@ pub struct ResponsePayload {
     pub boot: u64,
     /// The sender's features.
     pub features: u32,
+    /// The responder's credential.
+    pub shown: [u8; SHOWN_BYTES],
 }
 
 impl ResponsePayload {
@@ -97,13 +111,16 @@ impl ResponsePayload {
     pub fn encode(&self) -> [u8; RESPONSE_PAYLOAD_LEN] {
         let mut out = [0; RESPONSE_PAYLOAD_LEN];
         out[..8].copy_from_slice(&self.boot.to_le_bytes());
-        out[8..].copy_from_slice(&self.features.to_le_bytes());
+        out[8..12].copy_from_slice(&self.features.to_le_bytes());
+        out[12..].copy_from_slice(&self.shown);
         out
     }
 
     /// Reads the encoding.
     pub fn decode(bytes: &[u8; RESPONSE_PAYLOAD_LEN]) -> ResponsePayload {
-        ResponsePayload { boot: u64::from_le_bytes(array(&bytes[..8])), features: u32_at(bytes, 8) }
+        let mut shown = [0; SHOWN_BYTES];
+        shown.copy_from_slice(&bytes[12..]);
+        ResponsePayload { boot: u64::from_le_bytes(array(&bytes[..8])), features: u32_at(bytes, 8), shown }
     }
 }
 
@@ -198,9 +215,10 @@ mod tests {
 
         #[test]
         fn payloads_come_back(timestamp: [u8; 12], boot: u64, features: u32, challenge: [u8; 16]) {
-            let init = InitPayload { timestamp, boot, features, challenge };
+            let shown = [challenge[0]; SHOWN_BYTES];
+            let init = InitPayload { timestamp, boot, features, challenge, shown };
             prop_assert_eq!(InitPayload::decode(&init.encode()), init);
-            let response = ResponsePayload { boot, features };
+            let response = ResponsePayload { boot, features, shown };
             prop_assert_eq!(ResponsePayload::decode(&response.encode()), response);
         }
     }

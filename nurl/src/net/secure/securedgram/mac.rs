@@ -26,8 +26,8 @@ pub type Mac = [u8; MAC_LEN];
 /// so that a cookie made just before the change stays valid.
 pub const COOKIE_LIFE: Duration = Duration::from_secs(120);
 
-const MAC2_LABEL: &str = "nurl/1 mac2";
-const CHALLENGE_LABEL: &str = "nurl/1 challenge";
+const MAC2_LABEL: &str = "nurl/2 mac2";
+const CHALLENGE_LABEL: &str = "nurl/2 challenge";
 
 /// Appended to the associated data of a sealed challenge, which shares the cookie's frame format.
 const CHALLENGE_AAD: &[u8] = b"challenge";

@@ -9,7 +9,7 @@
 //! **How.** Every inbound handshake passes the gate, each step cheaper than the next: the length; mac1,
 //! which needs the mesh's secret; a cookie, if its source or all sources together are over budget
 //! ([`budget`]); the initiator's key against the allow-list, for one Diffie-Hellman; the rest of the
-//! message; the timestamp. An unconfirmed session isn't used until its initiator has sealed a frame with
+//! message; its pass ([`checker`](crate::authority::checker)); the timestamp. An unconfirmed session isn't used until its initiator has sealed a frame with
 //! it. The same sealed frame may go by two routes; the replay window drops the second copy. Channel 0 is
 //! sealed for one route at a time and handled here, by [`paths`]. Everything is a pure function of
 //! (datagram, now, generator): drain [`poll_transmit`](Endpoint::poll_transmit) and
@@ -54,6 +54,7 @@ pub use source::{Origin, Prefix, Source};
 pub use stats::EndpointStats;
 pub use table::MAX_PEERS;
 
+use crate::authority::credential::Credential;
 use crate::key::{AllowList, PublicKey, SecretKey};
 use crate::mesh::{Generation, MeshId};
 use crate::net::secure::noise::Backend;
@@ -91,8 +92,10 @@ pub mod channel {
 pub struct EndpointConfig {
     /// Our own key.
     pub key: SecretKey,
-    /// The mesh: the handshake's prologue.
+    /// The mesh: the handshake's prologue, and the key that signs passes.
     pub mesh: MeshId,
+    /// What we show; `None` until we have a pass, and no session until then.
+    pub credential: Option<Credential>,
     /// The mesh's secrets, current first.
     pub generations: Vec<Generation>,
     /// The peers that may have a session.
@@ -121,6 +124,7 @@ impl EndpointConfig {
         EndpointConfig {
             key,
             mesh,
+            credential: None,
             generations,
             allow: AllowList::Anyone,
             boot,
@@ -238,6 +242,8 @@ pub enum CloseReason {
     Expired,
     /// The peer was removed from the allow-list.
     NotAllowed,
+    /// The peer's pass has ended or was revoked.
+    NotAdmitted,
 }
 
 impl CloseReason {
@@ -252,6 +258,7 @@ impl CloseReason {
             CloseReason::Remote => "remote",
             CloseReason::Expired => "expired",
             CloseReason::NotAllowed => "not-allowed",
+            CloseReason::NotAdmitted => "not-admitted",
         }
     }
 }

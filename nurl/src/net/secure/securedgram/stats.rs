@@ -20,6 +20,7 @@ pub struct EndpointStats {
     pub cookie_demanded: u64,
     pub cookie_holder_over_budget: u64,
     pub not_allowed: u64,
+    pub not_admitted: u64,
     pub peers_full: u64,
     pub handshake_forged: u64,
     pub small_order: u64,

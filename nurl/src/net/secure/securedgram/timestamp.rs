@@ -2,22 +2,23 @@
 
 use std::time::{Duration, Instant};
 
+use crate::kit::wall_clock::WallClock;
+
 /// A strictly rising clock, whatever the wall clock and the monotonic clock do.
 #[derive(Debug)]
 pub(super) struct TimestampClock {
-    unix_at_start: Duration,
-    start: Instant,
+    wall: WallClock,
     last: Duration,
 }
 
 impl TimestampClock {
-    pub(super) fn new(now: Instant, unix_now: Duration) -> TimestampClock {
-        TimestampClock { unix_at_start: unix_now, start: now, last: Duration::ZERO }
+    pub(super) fn new(wall: WallClock) -> TimestampClock {
+        TimestampClock { wall, last: Duration::ZERO }
     }
 
     /// Seconds and nanoseconds, big-endian.
     pub(super) fn next(&mut self, now: Instant) -> [u8; 12] {
-        let unix = self.unix_at_start.saturating_add(now.saturating_duration_since(self.start));
+        let unix = self.wall.unix(now);
         self.last = unix.max(self.last.saturating_add(Duration::from_nanos(1)));
         let mut bytes = [0; 12];
         bytes[..8].copy_from_slice(&self.last.as_secs().to_be_bytes());
@@ -34,7 +35,7 @@ mod tests {
     fn timestamps_rise_also_when_the_clock_does_not() {
         #[expect(clippy::disallowed_methods, reason = "any instant will do")]
         let now = Instant::now() + Duration::from_secs(9);
-        let mut clock = TimestampClock::new(now, Duration::from_secs(1_700_000_000));
+        let mut clock = TimestampClock::new(WallClock::new(now, Duration::from_secs(1_700_000_000)));
         let times =
             [now, now, now - Duration::from_secs(5), now + Duration::from_secs(300)].map(|at| clock.next(at));
         assert!(times.is_sorted_by(|a, b| a < b));

@@ -7,6 +7,8 @@ use rand_core::SeedableRng;
 
 use self::hub::{Heard, Registered};
 use super::*;
+use crate::authority::key::AuthorityKey;
+use crate::authority::level::Level;
 use crate::key::SecretKey;
 use crate::mesh::{Hub, Ticket};
 use crate::transport::Limits;
@@ -26,6 +28,10 @@ struct World {
     events: Vec<TransportEvent>,
 }
 
+fn authority() -> AuthorityKey {
+    AuthorityKey::from_seed(&[9; 32])
+}
+
 fn secret(n: u64) -> SecretKey {
     let mut bytes = [7; 32];
     // X25519 clamps some bits of the first and last byte.
@@ -36,6 +42,8 @@ fn secret(n: u64) -> SecretKey {
 fn transport(ticket: &Ticket, now: Instant, n: u64, limits: Limits) -> Registered {
     let config = TransportConfig {
         key: secret(n),
+        credential: Some(authority().mint(secret(n).public(), Level::Worker, UNIX.as_secs() as u32)),
+        name: String::new(),
         ticket: ticket.clone(),
         allow: crate::key::AllowList::Anyone,
         boot: n,
@@ -71,7 +79,7 @@ impl World {
     fn new(peers: usize) -> World {
         let now = crate::rt::time::now();
         let hub = Hub { key: secret(HUB).public(), addr: "hub:1".to_owned() };
-        let ticket = Ticket::generate(hub, &mut Rng::seed_from_u64(9));
+        let ticket = Ticket::generate(authority().mesh(), hub, &mut Rng::seed_from_u64(9));
         let node = transport(&ticket, now, 0, Limits { peers });
         World { now, ticket, node, events: Vec::new() }
     }

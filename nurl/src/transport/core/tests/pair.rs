@@ -6,7 +6,9 @@ use bytes::Bytes;
 use rand_core::SeedableRng;
 
 use super::super::*;
+use super::authority;
 use super::hub::{Heard, Registered};
+use crate::authority::level::Level;
 use crate::key::{AllowList, SecretKey};
 use crate::mesh::{Hub, Ticket};
 use crate::net::reach::hub_client::HubEvent;
@@ -26,10 +28,14 @@ impl Pair {
         let now = crate::rt::test_now();
         let mut rng = Rng::from_seed([seed; 32]);
         let hub = SecretKey::from_bytes([7; 32]);
-        let ticket = Ticket::generate(Hub { key: hub.public(), addr: "hub.example:1".to_owned() }, &mut rng);
+        let named = Hub { key: hub.public(), addr: "hub.example:1".to_owned() };
+        let ticket = Ticket::generate(authority().mesh(), named, &mut rng);
         let node = |n: u8, rng: &mut Rng| {
+            let key = SecretKey::generate(rng);
             let config = TransportConfig {
-                key: SecretKey::generate(rng),
+                credential: Some(authority().mint(key.public(), Level::Worker, 1_700_000_000)),
+                name: String::new(),
+                key,
                 ticket: ticket.clone(),
                 allow: AllowList::Anyone,
                 boot: n.into(),
@@ -101,7 +107,7 @@ fn a_list_says_of_each_whether_the_mesh_has_sealed_its_record() {
     let mut pair = Pair::new(1);
     let mut rng = Rng::from_seed([9; 32]);
     let hub = Hub { key: pair.hub, addr: "hub.example:1".to_owned() };
-    let other = Ticket::generate(hub, &mut rng);
+    let other = Ticket::generate(authority().mesh(), hub, &mut rng);
     let expires = Duration::from_secs(1_700_000_600);
     let record = Record { candidates: Vec::new(), home: None, capabilities: 0, expires };
     let peers = [PublicKey::from_bytes([1; 32]), PublicKey::from_bytes([2; 32])];

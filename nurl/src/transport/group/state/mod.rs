@@ -309,7 +309,7 @@ impl Groups {
 
 /// The tag of a name under one generation of the mesh secret.
 fn tag(generation: &Generation, name: &str) -> Tag {
-    let key = blake3::derive_key("nurl/1 group tag", &*generation.group);
+    let key = blake3::derive_key("nurl/2 group tag", &*generation.group);
     let hash = blake3::keyed_hash(&key, name.as_bytes());
     let mut tag = [0; 16];
     tag.copy_from_slice(&hash.as_bytes()[..16]);

@@ -1,22 +1,37 @@
 //! Tests of the hub's rules with a simulated clock and hand-made frames.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rand_core::SeedableRng;
 
+use crate::authority::credential::SHOWN_BYTES;
+use crate::authority::invitation::Invitation;
+use crate::authority::issuer::EnrolRequest;
+use crate::authority::key::AuthorityKey;
+use crate::authority::level::Level;
 use crate::key::PublicKey;
-use crate::mesh::Namespace;
+use crate::kit::wall_clock::WallClock;
 use crate::net::reach::control::frames::{frame, split};
+use crate::net::reach::hub::ServedMesh;
 use crate::net::reach::hub::core::{CLOSE_LINGER, Hub, Output, Refusal, TICK};
 use crate::net::reach::hub::limits::HubLimits;
+use crate::net::reach::relay::frame::VERSION;
 use crate::net::reach::relay::{ClientId, CloseReason, Frame, Roles};
 use crate::net::reach::rendezvous;
 use crate::rt::Rng;
 
-const HOME: Namespace = Namespace::from_bytes([1; 32]);
-const ELSEWHERE: Namespace = Namespace::from_bytes([2; 32]);
-const UNKNOWN: Namespace = Namespace::from_bytes([3; 32]);
+/// The seeds of three meshes' authorities; the hub serves the first two.
+const HOME: u8 = 1;
+const ELSEWHERE: u8 = 2;
+const UNKNOWN: u8 = 3;
+
+const UNIX: Duration = Duration::from_secs(1_800_000_000);
+
+fn authority(mesh: u8) -> AuthorityKey {
+    AuthorityKey::from_seed(&[mesh; 32])
+}
 
 fn key(n: u8) -> PublicKey {
     PublicKey::from_bytes([n; 32])
@@ -27,8 +42,15 @@ struct Bench {
     now: Instant,
 }
 
-fn register(namespace: Namespace) -> Vec<u8> {
-    Frame::Register { version: 1, namespace, boot: 0 }.to_vec()
+/// The REGISTER of client `n` in a mesh.
+fn register(n: u8, mesh: u8) -> Vec<u8> {
+    register_as(n, mesh, Level::Member)
+}
+
+fn register_as(n: u8, mesh: u8, level: Level) -> Vec<u8> {
+    let authority = authority(mesh);
+    let shown = authority.mint(key(n), level, UNIX.as_secs() as u32).show();
+    Frame::Register { version: VERSION, namespace: authority.mesh().namespace(), boot: 0, shown }.to_vec()
 }
 
 impl Bench {
@@ -37,8 +59,11 @@ impl Bench {
     }
 
     fn with_roles(limits: HubLimits, roles: Roles) -> Bench {
-        let hub = Hub::new([HOME, ELSEWHERE], roles, limits, Rng::from_seed([1; 32]));
-        Bench { hub, now: crate::rt::time::now() }
+        let now = crate::rt::time::now();
+        let meshes =
+            [ServedMesh::issued_by(Arc::new(authority(HOME))), ServedMesh::of(authority(ELSEWHERE).mesh())];
+        let clock = (now, WallClock::new(now, UNIX));
+        Bench { hub: Hub::new(meshes, roles, limits, clock, Rng::from_seed([1; 32])), now }
     }
 
     fn accept(&mut self, host: u8) -> Result<ClientId, Refusal> {
@@ -51,9 +76,9 @@ impl Bench {
         id
     }
 
-    fn client(&mut self, n: u8, namespace: Namespace) -> ClientId {
+    fn client(&mut self, n: u8, mesh: u8) -> ClientId {
         let id = self.connect(n);
-        self.say(id, &register(namespace));
+        self.say(id, &register(n, mesh));
         assert!(matches!(self.heard(id)[..], [Heard::Frame(_)]));
         id
     }
@@ -153,17 +178,20 @@ fn a_closed_client_that_never_reads_is_dropped_soon() {
 #[test]
 fn unknown_namespaces_other_versions_and_frames_before_register_are_closed() {
     let mut bench = Bench::new(HubLimits::default());
-    let cases = [
-        (register(UNKNOWN), CloseReason::UnknownNamespace),
-        (Frame::Register { version: 2, namespace: HOME, boot: 0 }.to_vec(), CloseReason::Version),
+    let shown = [0; SHOWN_BYTES];
+    let namespace = authority(HOME).mesh().namespace();
+    let twice = |n| [register(n, HOME), register(n, HOME)].concat();
+    let strays = |n| [register(n, HOME), Frame::Deliver { src: key(2), payload: b"" }.to_vec()].concat();
+    let cases: [(Vec<u8>, CloseReason); 8] = [
+        (register(1, UNKNOWN), CloseReason::UnknownNamespace),
+        (Frame::Register { version: 3, namespace, boot: 0, shown }.to_vec(), CloseReason::Version),
+        // The first version's frame is shorter.
+        ([&[0x01, 41, 0, 1][..], &[0; 40]].concat(), CloseReason::Version),
         (Frame::Ping { nonce: 1 }.to_vec(), CloseReason::Protocol),
         (vec![1, 200, 0, 1], CloseReason::Protocol),
-        ([register(HOME), register(HOME)].concat(), CloseReason::Protocol),
-        (
-            [register(HOME), Frame::Deliver { src: key(2), payload: b"" }.to_vec()].concat(),
-            CloseReason::Protocol,
-        ),
-        ([register(HOME), vec![0x03, 1, 0, 1]].concat(), CloseReason::Protocol),
+        (twice(6), CloseReason::Protocol),
+        (strays(7), CloseReason::Protocol),
+        ([register(8, HOME), vec![0x03, 1, 0, 1]].concat(), CloseReason::Protocol),
     ];
     for (n, (plaintext, reason)) in cases.into_iter().enumerate() {
         let id = bench.connect(n as u8 + 1);
@@ -171,15 +199,74 @@ fn unknown_namespaces_other_versions_and_frames_before_register_are_closed() {
         assert_eq!(bench.heard(id), closed(reason), "case {n}");
     }
     let counters = bench.hub.stats().hub;
-    assert_eq!((counters.unknown_namespace, counters.wrong_version, counters.protocol_errors), (1, 1, 5));
+    assert_eq!((counters.unknown_namespace, counters.wrong_version, counters.protocol_errors), (1, 2, 5));
     assert_eq!(bench.hub.stats().clients, 0);
+}
+
+#[test]
+fn without_a_pass_of_this_mesh_nobody_registers() {
+    let mut bench = Bench::new(HubLimits::default());
+    let namespace = authority(HOME).mesh().namespace();
+    let with = |shown| Frame::Register { version: VERSION, namespace, boot: 0, shown }.to_vec();
+    let now = UNIX.as_secs() as u32;
+    let mint = |mesh: u8, n: u8, from: u32| authority(mesh).mint(key(n), Level::Worker, from).show();
+    for (n, shown, reason) in [
+        (1, [0; SHOWN_BYTES], CloseReason::NoPass),
+        (2, mint(ELSEWHERE, 2, now), CloseReason::BadPass),
+        (3, mint(HOME, 9, now), CloseReason::BadPass),
+        (4, mint(HOME, 4, now - 92 * 86_400), CloseReason::Expired),
+    ] {
+        let id = bench.connect(n);
+        bench.say(id, &with(shown));
+        assert_eq!(bench.heard(id), closed(reason), "client {n}");
+    }
+    assert_eq!((bench.hub.stats().hub.not_admitted, bench.hub.stats().clients), (4, 0));
+}
+
+#[test]
+fn a_newcomer_with_an_invitation_gets_a_pass_and_then_registers() {
+    let mut bench = Bench::new(HubLimits::default());
+    let mut rng = Rng::from_seed([4; 32]);
+    let invitation = Invitation::standard(&authority(HOME), UNIX, &mut rng);
+    let namespace = authority(HOME).mesh().namespace();
+    let enrol = |n: u8, namespace| {
+        let request = EnrolRequest::new(&invitation, &key(n), "nas").encode();
+        Frame::Enrol { version: VERSION, namespace, request: &request }.to_vec()
+    };
+    let id = bench.connect(1);
+    bench.say(id, &enrol(1, namespace));
+    assert_eq!(bench.heard(id), [Heard::Frame(0x08)]);
+    assert_eq!(bench.hub.poll_issued().map(|pass| pass.grant().key), Some(key(1)));
+    bench.say(id, &register(1, HOME));
+    assert_eq!(bench.heard(id), [Heard::Frame(0x02)]);
+    let id = bench.connect(2);
+    bench.say(id, &enrol(1, namespace));
+    assert_eq!(bench.heard(id), closed(CloseReason::BadInvitation), "a replay by another key");
+    let id = bench.connect(3);
+    bench.say(id, &enrol(3, authority(ELSEWHERE).mesh().namespace()));
+    assert_eq!(bench.heard(id), closed(CloseReason::NoIssuer));
+    assert_eq!(bench.hub.stats().hub.not_issued, 2);
+}
+
+#[test]
+fn a_record_needs_a_members_pass() {
+    let mut bench = Bench::new(HubLimits::default());
+    for (n, level, records) in [(1, Level::Look, 0), (2, Level::Submit, 0), (3, Level::Member, 1)] {
+        let id = bench.connect(n);
+        bench.say(id, &register_as(n, HOME, level));
+        bench.heard(id);
+        let publish = rendezvous::Frame::Publish { seq: 1, ttl: Duration::from_secs(60), sealed: b"sealed" };
+        bench.say(id, &publish.to_vec());
+        assert_eq!(bench.hub.stats().records, records, "{level:?}");
+    }
+    assert_eq!(bench.hub.stats().hub.beyond_level, 2);
 }
 
 #[test]
 fn a_message_without_a_handshake_is_a_protocol_error() {
     let mut bench = Bench::new(HubLimits::default());
     let id = bench.accept(1).unwrap();
-    bench.say(id, &register(HOME));
+    bench.say(id, &register(1, HOME));
     assert_eq!(bench.heard(id), closed(CloseReason::Protocol));
 }
 
@@ -217,7 +304,7 @@ fn half_open_connections_are_capped_for_each_address_and_in_all() {
     let counts = |bench: &Bench| (bench.hub.stats().connections, bench.hub.stats().hub.evicted_half_open);
     let first = bench.connect(1);
     // A registered connection is no longer half-open.
-    bench.say(first, &register(HOME));
+    bench.say(first, &register(1, HOME));
     let (second, third) = (bench.accept(1).unwrap(), bench.accept(1).unwrap());
     assert_eq!(counts(&bench), (3, 0));
     // The hub evicts a connection of the same address and wakes its driver.
@@ -249,7 +336,7 @@ fn idle_connections_of_one_address_keep_no_client_there_out() {
 fn register_from(bench: &mut Bench, host: u8, n: u8) -> (ClientId, Vec<Heard>) {
     let id = bench.accept(host).unwrap();
     bench.hub.handle_handshake(id, key(n));
-    bench.say(id, &register(HOME));
+    bench.say(id, &register(n, HOME));
     let heard = bench.heard(id);
     (id, heard)
 }
@@ -291,10 +378,10 @@ fn every_count_returns_to_zero_when_all_have_gone() {
     for round in 0..50 {
         let id = bench.connect(1);
         match round % 4 {
-            0 => bench.say(id, &register(HOME)),
-            1 => bench.say(id, &register(UNKNOWN)),
+            0 => bench.say(id, &register(1, HOME)),
+            1 => bench.say(id, &register(1, UNKNOWN)),
             2 => {
-                bench.say(id, &[register(HOME), Frame::GroupJoin { tag: [1; 16] }.to_vec()].concat());
+                bench.say(id, &[register(1, HOME), Frame::GroupJoin { tag: [1; 16] }.to_vec()].concat());
                 bench.say(id, &rendezvous::Frame::List { max: 1 }.to_vec());
             }
             _ => {}
@@ -384,7 +471,7 @@ proptest::proptest! {
         let mut bench = Bench::new(HubLimits::default());
         let id = bench.connect(1);
         if registered {
-            bench.say(id, &register(HOME));
+            bench.say(id, &register(1, HOME));
         }
         for message in messages {
             bench.say(id, &message);

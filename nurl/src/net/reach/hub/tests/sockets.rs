@@ -1,23 +1,30 @@
 //! Tests of the hub and its client on real loopback sockets.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use crate::authority::key::AuthorityKey;
+use crate::authority::level::Level;
 use crate::key::{PublicKey, SecretKey};
-use crate::mesh::{self, Namespace};
+use crate::kit::wall_clock::WallClock;
+use crate::mesh;
 use crate::net::reach::control::Connection;
-use crate::net::reach::hub::{HubConfig, HubError, HubHandle, HubLimits, serve, serve_new_mesh};
-use crate::net::reach::hub_client::{DownReason, HubClient, HubClientConfig, HubEvent, LoneClient};
+use crate::net::reach::hub::{HubConfig, HubError, HubHandle, HubLimits, ServedMesh, serve, serve_new_mesh};
+use crate::net::reach::hub_client::{DownReason, HubClient, HubClientConfig, HubEvent, Joining, LoneClient};
+use crate::net::reach::relay::frame::VERSION;
 use crate::net::reach::relay::{CloseReason, Frame, Roles};
 use crate::net::reach::rendezvous::PublishResult;
 use crate::rt::net::{TcpListener, TcpStream, Transmit, UdpSocket};
 use crate::rt::time;
 
-const HOME: Namespace = Namespace::from_bytes([1; 32]);
+fn authority() -> AuthorityKey {
+    AuthorityKey::from_seed(&[1; 32])
+}
 const PATIENCE: Duration = Duration::from_secs(10);
 
 fn run<F: Future<Output = ()>>(body: F) {
@@ -32,7 +39,8 @@ fn config(listen: &str) -> HubConfig {
     HubConfig {
         listen: listen.parse().unwrap(),
         key: secret(100),
-        namespaces: vec![HOME],
+        meshes: vec![ServedMesh::issued_by(Arc::new(authority()))],
+        issued: None,
         roles: Roles::ALL,
         limits: HubLimits::default(),
     }
@@ -50,7 +58,10 @@ struct Client {
 impl Client {
     fn at(hub: mesh::Hub, n: u8) -> Client {
         let key = secret(n);
-        let config = HubClientConfig { hub, key: key.clone(), namespace: HOME, boot: n.into() };
+        let now = time::now();
+        let wall = WallClock::new(now, time::unix_now());
+        let joining = Joining::minted(&authority(), key.public(), Level::Worker, wall, now);
+        let config = HubClientConfig { hub, key: key.clone(), boot: n.into(), joining };
         Client { key: key.public(), client: LoneClient::spawn(config) }
     }
 
@@ -240,7 +251,8 @@ fn a_hub_without_roles_or_with_too_many_namespaces_does_not_start() {
         none.roles = Roles { relay: false, rendezvous: false, stun: false };
         assert!(matches!(serve(none).await, Err(HubError::NoRole)));
         let mut many = config("127.0.0.1:0");
-        many.namespaces = vec![HOME; crate::net::reach::hub::limits::MAX_NAMESPACES + 1];
+        many.meshes =
+            vec![ServedMesh::of(authority().mesh()); crate::net::reach::hub::limits::MAX_NAMESPACES + 1];
         assert!(matches!(serve(many).await, Err(HubError::TooManyNamespaces(_))));
     });
 }
@@ -271,7 +283,10 @@ async fn by_hand(hub: &HubHandle, n: u8, register: bool) -> (TcpStream, Connecti
     noise.handle_bytes(&answer);
     noise.poll_message(&mut Vec::new()).unwrap();
     if register {
-        let frame = Frame::Register { version: 1, namespace: HOME, boot: 0 }.to_vec();
+        let now = time::unix_now().as_secs() as u32;
+        let shown = authority().mint(secret(n).public(), Level::Worker, now).show();
+        let namespace = authority().mesh().namespace();
+        let frame = Frame::Register { version: VERSION, namespace, boot: 0, shown }.to_vec();
         noise.seal(&frame, &mut written[1]).unwrap();
         stream.write_all(&written[1]).await.unwrap();
         read_until(&mut stream, &mut noise, |frame| matches!(frame, Frame::Registered(_))).await;
@@ -375,7 +390,7 @@ fn a_handshake_that_never_comes_is_dropped_within_its_time() {
 fn an_unknown_namespace_is_closed_with_its_reason() {
     run(async {
         let mut config = config("127.0.0.1:0");
-        config.namespaces = vec![Namespace::from_bytes([77; 32])];
+        config.meshes = vec![ServedMesh::of(AuthorityKey::from_seed(&[77; 32]).mesh())];
         let hub = serve(config).await.unwrap();
         let mut client = Client::of(&hub, 1);
         let event = client.until(|_| true).await;

@@ -6,11 +6,13 @@
 //! | part | its data |
 //! | --- | --- |
 //! | `phase` | the connection: waiting, dialing, handshake, registering, up |
+//! | `admission` | its pass or its invitation: how it gets in |
 //! | `attempts` | when the hub is tried again |
 //! | `orders` | groups and record: what holds across reconnects |
 //! | `queue` | frames that wait for the stream |
 //! | `events` | events that wait for the layer above |
 
+mod admission;
 mod attempts;
 mod events;
 mod orders;
@@ -21,16 +23,18 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use self::admission::{Admission, Step};
 use self::attempts::Attempts;
 use self::events::Events;
 use self::orders::{Join, Orders};
 use self::phase::{Phase, State, Stream, Up};
 use self::queue::Queue;
 use super::{ClientStats, DownReason, HubClientConfig, HubEvent};
+use crate::authority::credential::Credential;
 use crate::key::PublicKey;
 use crate::net::reach::control::frames::{HEADER_BYTES, split};
 use crate::net::reach::control::{Connection, MAX_PLAINTEXT_BYTES};
-use crate::net::reach::relay::frame::{DELIVER_OVERHEAD_BYTES, MAX_DATAGRAM_BYTES, VERSION};
+use crate::net::reach::relay::frame::{DELIVER_OVERHEAD_BYTES, MAX_DATAGRAM_BYTES};
 use crate::net::reach::relay::{self, CloseReason, GroupTag, Limits};
 use crate::net::reach::rendezvous::{self, MAX_RECORD_BYTES, RECORD_TTL, SealedRecord, SeqMemory};
 use crate::rt::Rng;
@@ -54,6 +58,7 @@ pub struct HubClient {
     config: HubClientConfig,
     rng: Rng,
     state: State,
+    admission: Admission,
     attempts: Attempts,
     orders: Orders,
     queue: Queue,
@@ -67,7 +72,9 @@ pub struct HubClient {
 impl HubClient {
     /// A client that is about to dial.
     pub fn new(config: HubClientConfig, now: Instant, rng: Rng) -> HubClient {
+        let admission = Admission::new(config.key.public(), config.boot, config.joining.clone());
         HubClient {
+            admission,
             config,
             rng,
             state: State::Dialing { begun: false, until: now + DIAL_TIMEOUT },
@@ -160,6 +167,14 @@ impl HubClient {
         let began = self.attempts.others_up(now, up);
         if began && let State::Waiting { until, absent: true } = &mut self.state {
             *until = (*until).min(now + self.attempts.urgent_wait(&mut self.rng));
+        }
+    }
+
+    /// Sets our credential. A client that waited for one dials at once.
+    pub fn set_credential(&mut self, now: Instant, credential: Credential) {
+        self.admission.set(credential);
+        if let State::Waiting { until, .. } = &mut self.state {
+            *until = now;
         }
     }
 
@@ -319,10 +334,16 @@ impl HubClient {
                 && stream.noise.peer().is_some()
             {
                 stream.phase = Phase::Registering { until: now + HANDSHAKE_TIMEOUT };
-                let HubClientConfig { namespace, boot, .. } = self.config;
-                let register = relay::Frame::Register { version: VERSION, namespace, boot };
                 // The queue is empty: other requests are taken once we are up.
-                self.queue.request(register.to_vec());
+                match self.admission.next(now) {
+                    Step::Register(frame) | Step::Ask(frame) => {
+                        self.queue.request(frame);
+                    }
+                    Step::Nothing => {
+                        self.down(now, DownReason::NoPass);
+                        break;
+                    }
+                }
             }
             match polled {
                 Ok(true) => self.handle_plaintext(now, &plaintext),
@@ -366,6 +387,7 @@ impl HubClient {
     fn relay_frame(&mut self, now: Instant, frame: relay::Frame<'_>) -> Option<()> {
         match frame {
             relay::Frame::Registered(limits) => self.registered(now, limits),
+            relay::Frame::Issued { pass } => self.issued(now, pass),
             relay::Frame::Close(reason) => self.down(now, DownReason::Closed(reason)),
             relay::Frame::Ping { nonce } => self.request(relay::Frame::Pong { nonce }.to_vec()),
             relay::Frame::Pong { nonce } => {
@@ -419,6 +441,20 @@ impl HubClient {
         newest
     }
 
+    /// A pass came: it is shown from now on, and a client that waited for it registers.
+    fn issued(&mut self, now: Instant, pass: &[u8]) {
+        let Some(credential) = self.admission.take(pass) else { return self.down(now, DownReason::Protocol) };
+        if let State::Connected(stream) = &mut self.state
+            && let Phase::Registering { until } = &mut stream.phase
+        {
+            *until = now + HANDSHAKE_TIMEOUT;
+            if let Step::Register(frame) = self.admission.next(now) {
+                self.queue.request(frame);
+            }
+        }
+        self.push_event(HubEvent::Issued(credential));
+    }
+
     fn registered(&mut self, now: Instant, limits: Limits) {
         let State::Connected(stream) = &mut self.state else { return };
         if !matches!(stream.phase, Phase::Registering { .. }) {
@@ -437,6 +473,14 @@ impl HubClient {
         }
         self.refresh(now);
         self.ping(now);
+        self.renew(now);
+    }
+
+    /// Asks for a new pass, if it is time.
+    fn renew(&mut self, now: Instant) {
+        if let Some(frame) = self.admission.renewal(now) {
+            self.request(frame);
+        }
     }
 
     /// Sends our record, if there is one.
@@ -534,6 +578,7 @@ impl HubClient {
                     }
                     if ping {
                         self.ping(now);
+                        self.renew(now);
                     }
                 }
                 _ => {}

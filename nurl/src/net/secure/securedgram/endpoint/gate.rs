@@ -178,6 +178,15 @@ impl Endpoint {
         if admitted? != INIT_PAYLOAD_LEN {
             return Err(NoiseError::Message);
         }
+        let payload = InitPayload::decode(&payload);
+        let standing = match self.identity.checker.check(now, &initiator, &payload.shown) {
+            Ok(standing) => standing,
+            Err(reason) => {
+                self.stats.not_admitted += 1;
+                tracing::debug!(target: "nurl::session", peer = %initiator.short(), reason = reason.as_str(), "a peer is refused");
+                return Ok(());
+            }
+        };
 
         // `slot_or_insert` counts a full table.
         let Ok(slot) = self.slot_or_insert(now, &initiator) else { return Ok(()) };
@@ -187,7 +196,8 @@ impl Endpoint {
             sender: init.sender(),
             mac1: init.mac1,
             keys: &init.keys,
-            payload: InitPayload::decode(&payload),
+            payload,
+            standing,
         };
         let Some(response) = peer.respond(&mut cx, &admitted, responder, &gate.challenger)? else {
             return Ok(());

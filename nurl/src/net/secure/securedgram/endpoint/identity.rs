@@ -1,14 +1,18 @@
-//! This node, as it shows itself in handshakes: its key, the mesh's secrets, its process, its clock.
+//! This node, as it shows itself in handshakes: its key, its credential, the mesh's secrets, its process, its clock; and
+//! what it asks of others.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::super::EndpointConfig;
-use super::super::frames::InitPayload;
+use super::super::frames::{InitPayload, ResponsePayload};
 use super::super::generation::GenerationKeys;
 use super::super::mac::{self, Mac};
 use super::super::timestamp::TimestampClock;
+use crate::authority::checker::Checker;
+use crate::authority::credential::{Credential, SHOWN_BYTES};
 use crate::key::PublicKey;
+use crate::kit::wall_clock::WallClock;
 use crate::mesh::Generation;
 use crate::net::secure::noise::StaticKey;
 
@@ -21,10 +25,14 @@ pub(in super::super) struct LocalIdentity {
     pub(in super::super) boot: u64,
     pub(in super::super) features: u32,
     clock: TimestampClock,
+    /// What we show; nothing before we have a pass.
+    shown: Option<Box<[u8; SHOWN_BYTES]>>,
+    pub(in super::super) checker: Checker,
 }
 
 impl LocalIdentity {
     pub(super) fn new(config: &EndpointConfig, now: Instant, unix_now: Duration) -> LocalIdentity {
+        let wall = WallClock::new(now, unix_now);
         let key = StaticKey::new(config.backend, &config.key).expect("32 bytes are an X25519 key");
         let mut identity = LocalIdentity {
             key,
@@ -32,8 +40,13 @@ impl LocalIdentity {
             generations: Vec::new(),
             boot: config.boot,
             features: config.features,
-            clock: TimestampClock::new(now, unix_now),
+            clock: TimestampClock::new(wall),
+            shown: None,
+            checker: Checker::new(config.mesh, wall),
         };
+        if let Some(credential) = &config.credential {
+            identity.set_credential(credential);
+        }
         identity.set_generations(config.generations.clone());
         identity
     }
@@ -59,9 +72,26 @@ impl LocalIdentity {
         keys.cloned()
     }
 
-    /// The payload of the next init.
-    pub(in super::super) fn init_payload(&mut self, now: Instant, challenge: Mac) -> InitPayload {
+    /// Whether we have something to show.
+    pub(super) fn has_credential(&self) -> bool {
+        self.shown.is_some()
+    }
+
+    /// Sets what we show from now on.
+    pub(super) fn set_credential(&mut self, credential: &Credential) {
+        self.shown = Some(Box::new(credential.show()));
+    }
+
+    /// The payload of the next init; `None` while we have nothing to show.
+    pub(in super::super) fn init_payload(&mut self, now: Instant, challenge: Mac) -> Option<InitPayload> {
+        let shown = **self.shown.as_ref()?;
         let timestamp = self.clock.next(now);
-        InitPayload { timestamp, boot: self.boot, features: self.features, challenge }
+        Some(InitPayload { timestamp, boot: self.boot, features: self.features, challenge, shown })
+    }
+
+    /// The payload of a response; `None` while we have nothing to show.
+    pub(in super::super) fn response_payload(&self) -> Option<ResponsePayload> {
+        let shown = **self.shown.as_ref()?;
+        Some(ResponsePayload { boot: self.boot, features: self.features, shown })
     }
 }

@@ -28,6 +28,9 @@ use super::table::{PeerTable, Slot};
 use super::{
     CloseReason, EndpointConfig, EndpointStats, Outgoing, Received, SealError, SessionEvent, channel,
 };
+use crate::authority::checker::Standing;
+use crate::authority::credential::Credential;
+use crate::authority::revocation::{Revocation, Revocations};
 use crate::key::{AllowList, PublicKey};
 use crate::mesh::Generation;
 use crate::net::secure::route::Routes;
@@ -107,6 +110,53 @@ impl Endpoint {
     )]
     pub fn session(&self, peer: &PublicKey) -> Option<(u64, u32)> {
         self.peer(peer)?.sessions.current().map(|live| (live.boot, live.features))
+    }
+
+    /// What the peer may do, if there is a session.
+    pub fn standing(&self, peer: &PublicKey) -> Option<&Standing> {
+        self.peer(peer)?.sessions.current().map(|live| &live.standing)
+    }
+
+    /// Sets what we show. Attempts that waited for it begin anew.
+    pub fn set_credential(&mut self, now: Instant, credential: &Credential) {
+        self.now = now;
+        let first = !self.identity.has_credential();
+        self.identity.set_credential(credential);
+        let slots: Vec<Slot> = self.peers.iter().map(|(slot, _)| slot).collect();
+        for slot in slots.into_iter().filter(|_| first) {
+            if let Some((peer, mut cx)) = self.split(now, slot)
+                && peer.is_trying()
+            {
+                peer.nudge(&mut cx);
+            }
+        }
+    }
+
+    /// Takes a revocation, and ends the sessions of those that it concerns. Returns whether it is news.
+    pub fn revoke(&mut self, now: Instant, entry: Revocation) -> bool {
+        self.now = now;
+        let news = self.identity.checker.revoke(entry);
+        if news {
+            let over: Vec<Slot> = self
+                .peers
+                .iter()
+                .filter(|(_, peer)| {
+                    peer.sessions.standings().any(|standing| self.identity.checker.is_over(now, standing))
+                })
+                .map(|(slot, _)| slot)
+                .collect();
+            for slot in over {
+                if let Some((peer, mut cx)) = self.split(now, slot) {
+                    peer.close(&mut cx, CloseReason::NotAdmitted);
+                }
+            }
+        }
+        news
+    }
+
+    /// The revocations known.
+    pub fn revocations(&self) -> &Revocations {
+        self.identity.checker.revocations()
     }
 
     /// When the last authentic frame of a peer came.

@@ -19,6 +19,7 @@ use super::super::{Outgoing, SessionEvent};
 use super::responder::Timeliness;
 use super::sessions::PendingConfirm;
 use super::{CONFIRM_WAIT, LiveSession, MAX_CONFIRM_WAIT, Peer, PeerContext, RETRY_AFTER};
+use crate::authority::checker::Standing;
 use crate::net::secure::noise::{Initiator, NoiseError, Responder};
 use crate::net::secure::route::Route;
 use crate::net::secure::session::Session;
@@ -99,7 +100,8 @@ impl Peer {
             return;
         }
         let keys = generations[attempt.generation(generations.len())].clone();
-        let payload = cx.identity.init_payload(now, attempt.challenge).encode();
+        let Some(payload) = cx.identity.init_payload(now, attempt.challenge) else { return };
+        let payload = payload.encode();
         let mut ephemeral = [0; 32];
         cx.rng.fill_bytes(&mut ephemeral);
         let index = cx.allocate_index();
@@ -204,13 +206,21 @@ impl Peer {
                 return;
             }
         };
+        let ResponsePayload { boot, features, shown } = ResponsePayload::decode(&payload);
+        let standing = match cx.identity.checker.check(cx.now, &self.key, &shown) {
+            Ok(standing) => standing,
+            Err(reason) => {
+                cx.stats.not_admitted += 1;
+                tracing::debug!(target: "nurl::session", peer = %self.key.short(), reason = reason.as_str(), "a peer's response is refused");
+                return;
+            }
+        };
         // This try's index becomes the session's; those of the other tries are released.
         self.initiator.complete(ours);
         self.ss = ss;
         self.end_attempt(cx);
-        let ResponsePayload { boot, features } = ResponsePayload::decode(&payload);
         let session = Session::new(&keys, ours, theirs, true, cx.now);
-        if self.adopt(cx, LiveSession { session, boot, features }) {
+        if self.adopt(cx, LiveSession { session, boot, features, standing }) {
             let extra = source.relay_src.is_none_or(|src| src == self.key).then_some(source.route);
             let until = cx.now + ATTEMPT_LIFE;
             self.sessions.confirm = Some(PendingConfirm { at: cx.now, wait: CONFIRM_WAIT, extra, until });
@@ -259,14 +269,14 @@ impl Peer {
         if !self.is_timely(cx, init, challenger) {
             return Ok(None);
         }
+        let Some(ours) = cx.identity.response_payload() else { return Ok(None) };
         let local_index = cx.allocate_index();
         let mut response = Vec::with_capacity(RESPONSE_LEN);
         response.push(RESPONSE);
         response.extend_from_slice(&local_index.to_le_bytes());
         response.extend_from_slice(&init.sender.to_le_bytes());
-        let ours = ResponsePayload { boot: cx.identity.boot, features: cx.identity.features }.encode();
         let mut responder = responder;
-        let transport = responder.respond(&psk, &ours, &mut response);
+        let transport = responder.respond(&psk, &ours.encode(), &mut response);
         cx.stats.dh += responder.take_dh_count();
         let transport = match transport {
             Ok(transport) => transport,
@@ -282,7 +292,8 @@ impl Peer {
 
         let session = Session::new(&transport, local_index, init.sender, false, cx.now);
         let InitPayload { boot, features, .. } = init.payload;
-        cx.release(self.sessions.keep_unconfirmed(LiveSession { session, boot, features }));
+        let standing = init.standing.clone();
+        cx.release(self.sessions.keep_unconfirmed(LiveSession { session, boot, features, standing }));
         Ok(Some(response))
     }
 
@@ -387,6 +398,8 @@ pub(in super::super) struct AdmittedInit<'a> {
     /// The generation of the mesh's secret under which mac1 was made.
     pub(in super::super) keys: &'a Arc<GenerationKeys>,
     pub(in super::super) payload: InitPayload,
+    /// What the initiator may do.
+    pub(in super::super) standing: Standing,
 }
 
 /// The pre-shared key of a handshake: the peer's own, or the mesh's.

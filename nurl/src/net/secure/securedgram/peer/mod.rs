@@ -81,6 +81,11 @@ impl Peer {
         }
     }
 
+    /// Whether an attempt is under way.
+    pub(super) fn is_trying(&self) -> bool {
+        self.initiator.attempt.is_some()
+    }
+
     /// Whether only a timestamp would be lost if the peer were removed.
     pub(super) fn is_idle(&self, now: Instant) -> bool {
         !self.keep && self.initiator.attempt.is_none() && self.sessions.is_idle(now, ANSWER_LIFE)

@@ -93,6 +93,7 @@ impl PeerResponder {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::authority::credential::SHOWN_BYTES;
 
     #[test]
     fn an_old_timestamp_needs_the_challenge_for_the_last_one() {
@@ -111,8 +112,13 @@ mod tests {
             (204, 3, 0, Timeliness::Newer),
         ] {
             let now = start + Duration::from_millis(after_ms);
-            let payload =
-                InitPayload { timestamp: [timestamp; 12], boot: 0, features: 0, challenge: [challenge; 16] };
+            let payload = InitPayload {
+                timestamp: [timestamp; 12],
+                boot: 0,
+                features: 0,
+                challenge: [challenge; 16],
+                shown: [0; SHOWN_BYTES],
+            };
             let judged = responder.judge(now, &payload, challenge_for);
             assert_eq!(judged, expected, "after {after_ms} ms");
             if let Timeliness::Stale(_) = judged {

@@ -7,6 +7,7 @@
 use std::time::{Duration, Instant};
 
 use super::super::attempt::MAX_PENDING;
+use crate::authority::checker::Standing;
 use crate::net::secure::route::Route;
 use crate::net::secure::session::{Leg, OpenError, Opened, REJECT_AFTER, REKEY_AFTER, Session};
 
@@ -41,6 +42,8 @@ pub(in super::super) struct LiveSession {
     pub(in super::super) session: Session,
     pub(in super::super) boot: u64,
     pub(in super::super) features: u32,
+    /// What the peer may do.
+    pub(in super::super) standing: Standing,
 }
 
 /// The confirm, repeated until a frame of the responder arrives.
@@ -263,6 +266,11 @@ impl PeerSessions {
         dropped
     }
 
+    /// The standing that each session was admitted with.
+    pub(in super::super) fn standings(&self) -> impl Iterator<Item = &Standing> {
+        self.current.iter().chain(&self.previous).chain(&self.next).map(|live| &live.standing)
+    }
+
     /// Removes every session and returns their indices.
     pub(super) fn drop_all(&mut self) -> Vec<u32> {
         self.previous_until = None;
@@ -348,7 +356,8 @@ mod tests {
 
     fn live(index: u32, initiator: bool, boot: u64, now: Instant) -> LiveSession {
         let keys = TransportKeys::from_bytes(Backend::DEFAULT, [1; 32], [2; 32]);
-        LiveSession { session: Session::new(&keys, index, 0, initiator, now), boot, features: 0 }
+        let session = Session::new(&keys, index, 0, initiator, now);
+        LiveSession { session, boot, features: 0, standing: Standing::for_tests() }
     }
 
     #[expect(clippy::disallowed_methods, reason = "any instant will do as the beginning of a test's time")]

@@ -6,7 +6,8 @@ use proptest::prelude::*;
 use rand_core::{Rng as _, SeedableRng};
 
 use super::super::*;
-use super::world::{HUB, Packet, UNIX, World, addr, config, instant, ticket};
+use super::world::{HUB, Packet, UNIX, World, addr, authority, config, instant, ticket};
+use crate::authority::level::Level;
 use crate::key::{PublicKey, SecretKey};
 use crate::mesh::MeshSecret;
 use crate::net::secure::noise::{Initiator, Responder, StaticKey};
@@ -17,10 +18,11 @@ const SECOND: Duration = Duration::from_secs(1);
 
 /// An init to node 1 of `world`, by a key of its own, with the mesh's secret.
 fn init_by(world: &World, key: &SecretKey, timestamp: u8, challenge: [u8; 16]) -> (Initiator, Vec<u8>) {
+    let shown = authority().mint(key.public(), Level::Worker, UNIX.as_secs() as u32).show();
     let key = StaticKey::new(Backend::DEFAULT, key).unwrap();
     let to = world.nodes[1].key;
     let payload =
-        frames::InitPayload { timestamp: [timestamp; 12], boot: 99, features: 0, challenge }.encode();
+        frames::InitPayload { timestamp: [timestamp; 12], boot: 99, features: 0, challenge, shown }.encode();
     let mut frame = vec![frames::INIT, 9, 9, 9, 9];
     let prologue = ticket().mesh.prologue();
     let noise = Initiator::start(&key, &to, None, &prologue, [timestamp; 32], &payload, &mut frame).unwrap();

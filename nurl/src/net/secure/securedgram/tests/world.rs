@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use rand_core::{Rng as _, SeedableRng};
 
 use super::super::*;
+use crate::authority::key::AuthorityKey;
+use crate::authority::level::Level;
 use crate::key::PublicKey;
 use crate::mesh::{Hub, MeshSecret, Ticket};
 use crate::rt::Rng;
@@ -51,9 +53,13 @@ pub(super) struct World {
 
 pub(super) const HUB: PublicKey = PublicKey::from_bytes([0xEE; 32]);
 
+pub(super) fn authority() -> AuthorityKey {
+    AuthorityKey::from_seed(&[78; 32])
+}
+
 pub(super) fn ticket() -> Ticket {
     let mut rng = Rng::from_seed([77; 32]);
-    let mut ticket = Ticket::generate(Hub { key: HUB, addr: "hub:1".into() }, &mut rng);
+    let mut ticket = Ticket::generate(authority().mesh(), Hub { key: HUB, addr: "hub:1".into() }, &mut rng);
     ticket.previous = Some(MeshSecret::generate(&mut rng));
     ticket
 }
@@ -71,7 +77,9 @@ pub(super) fn config(seed: u64, node: usize) -> EndpointConfig {
     let mut rng = Rng::seed_from_u64(seed * 1000 + node as u64);
     let mut generations = ticket().generations();
     generations.truncate(1);
-    EndpointConfig::new(SecretKey::generate(&mut rng), ticket().mesh, generations, rng.next_u64())
+    let key = SecretKey::generate(&mut rng);
+    let credential = Some(authority().mint(key.public(), Level::Worker, UNIX.as_secs() as u32));
+    EndpointConfig { credential, ..EndpointConfig::new(key, ticket().mesh, generations, rng.next_u64()) }
 }
 
 impl World {
