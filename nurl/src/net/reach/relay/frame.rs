@@ -226,7 +226,11 @@ mod tests {
         let shown = [3; SHOWN_BYTES];
         let namespace = Namespace::from_bytes([9; 32]);
         let register = Frame::Register { version: 2, namespace, boot: 7, shown };
-        assert_eq!(back(&register).len(), 3 + 41);
+        assert_eq!(back(&register).len(), 3 + 41 + SHOWN_BYTES);
+        let request = b"terms";
+        assert_eq!(back(&Frame::Enrol { version: 2, namespace, request })[..4], [0x06, 38, 0, 2]);
+        assert_eq!(back(&Frame::Renew { version: 2, namespace, pass: b"pass" })[..4], [0x07, 37, 0, 2]);
+        assert_eq!(back(&Frame::Issued { pass: b"pass" }), [8, 4, 0, b'p', b'a', b's', b's']);
         assert_eq!(back(&Frame::Registered(limits)).len(), 3 + 28);
         assert_eq!(back(&Frame::Ping { nonce: 0x0102 }), [3, 8, 0, 2, 1, 0, 0, 0, 0, 0, 0]);
         assert_eq!(back(&Frame::Pong { nonce: 1 })[..4], [4, 8, 0, 1]);
@@ -255,7 +259,7 @@ mod tests {
     fn a_later_versions_tail_is_ignored_where_the_table_says_so() {
         let mut body = vec![2];
         body.extend([9; 32]);
-        body.extend([0; 8]);
+        body.extend([0; 8 + SHOWN_BYTES]);
         body.extend(b"more");
         let decoded = Frame::decode(0x01, &body).unwrap().unwrap();
         assert!(matches!(decoded, Frame::Register { version: 2, .. }));

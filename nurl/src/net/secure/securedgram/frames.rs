@@ -187,7 +187,7 @@ mod tests {
 
     #[test]
     fn a_frame_of_each_kind_has_its_own_length() {
-        assert_eq!((INIT_LEN, RESPONSE_LEN, COOKIE_LEN), (173, 101, 61));
+        assert_eq!((INIT_LEN, RESPONSE_LEN, COOKIE_LEN), (477, 405, 61));
         let of = |first: u8, len: usize| {
             let mut bytes = vec![0; len];
             bytes[0] = first;

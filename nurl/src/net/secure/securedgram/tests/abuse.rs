@@ -14,6 +14,11 @@ use crate::net::secure::noise::{Initiator, Responder, StaticKey};
 use crate::net::secure::route::Route;
 use crate::rt::Rng;
 
+/// Offsets of the MACs.
+const INIT_MAC1: usize = frames::INIT_LEN - 32;
+const INIT_MAC2: usize = frames::INIT_LEN - 16;
+const RESPONSE_MAC1: usize = frames::RESPONSE_LEN - 32;
+
 const SECOND: Duration = Duration::from_secs(1);
 
 /// An init to node 1 of `world`, by a key of its own, with the mesh's secret.
@@ -98,12 +103,12 @@ fn a_forged_message_2_does_not_kill_a_pending_handshake() {
     for at in [9, 20, 45, 60] {
         let mut forged = real.bytes.clone();
         forged[at] ^= 1;
-        let mac1 = mac::mac(&mac1_key, &forged[..69]);
-        forged[69..85].copy_from_slice(&mac1);
+        let mac1 = mac::mac(&mac1_key, &forged[..RESPONSE_MAC1]);
+        forged[RESPONSE_MAC1..][..16].copy_from_slice(&mac1);
         world.inject(0, real.source, &forged);
     }
     let mut bad_mac = real.bytes.clone();
-    bad_mac[70] ^= 1;
+    bad_mac[RESPONSE_MAC1 + 1] ^= 1;
     world.inject(0, real.source, &bad_mac);
     assert!(!world.open(0, 1));
     let stats = world.stats(0);
@@ -126,8 +131,8 @@ fn forged_responses_are_looked_at_a_bounded_number_of_times() {
         forged[0] = frames::RESPONSE;
         forged[5..9].copy_from_slice(&init[1..5]);
         forged[9] = n;
-        let mac1 = mac::mac(&mac1_key, &forged[..69]);
-        forged[69..85].copy_from_slice(&mac1);
+        let mac1 = mac::mac(&mac1_key, &forged[..RESPONSE_MAC1]);
+        forged[RESPONSE_MAC1..][..16].copy_from_slice(&mac1);
         world.inject(0, direct("203.0.113.66:6666"), &forged);
     }
     let stats = world.stats(0);
@@ -198,8 +203,8 @@ fn flood(world: &mut World, from: [u8; 4], count: u32) {
         // A different frame each time, or the cache would answer.
         let mut frame = frame.clone();
         frame[1..5].copy_from_slice(&world.rng.next_u32().to_le_bytes());
-        let mac1 = mac::mac(&ticket().generations()[0].mac1_key(&world.nodes[1].key), &frame[..141]);
-        frame[141..157].copy_from_slice(&mac1);
+        let mac1 = mac::mac(&ticket().generations()[0].mac1_key(&world.nodes[1].key), &frame[..INIT_MAC1]);
+        frame[INIT_MAC1..INIT_MAC2].copy_from_slice(&mac1);
         world.inject(1, Source::direct((from, 5).into()), &frame);
     }
 }
@@ -228,8 +233,8 @@ fn under_its_own_budget_a_peer_is_asked_for_a_cookie_and_comes_through_with_it()
     assert_eq!(world.stats(0).cookies_taken, 1);
     assert!(world.run_until(Duration::from_millis(400), World::both_open), "the next try carries mac2");
     let inits = world.frames(frames::INIT);
-    assert_eq!(inits[0].bytes[157..], [0; 16]);
-    assert_ne!(inits[1].bytes[157..], [0; 16]);
+    assert_eq!(inits[0].bytes[INIT_MAC2..], [0; 16]);
+    assert_ne!(inits[1].bytes[INIT_MAC2..], [0; 16]);
     assert_eq!(world.nodes[0].events.len(), 1, "a cookie moves nothing");
 }
 
@@ -280,7 +285,9 @@ fn a_relayed_source_is_a_return_address_and_never_an_identity() {
     let answer = world.inject(1, Source::relay(HUB, claimed), &init).remove(0);
     assert_eq!((answer.0.relay_dst, answer.0.peer), (Some(claimed), Some(key.public())));
     let psk = ticket().generations()[0].psk.clone();
-    let (_, keys) = noise.read_response(&psk, &answer.1[9..69], &mut [0; 12]).unwrap();
+    let (_, keys) = noise
+        .read_response(&psk, &answer.1[9..RESPONSE_MAC1], &mut [0; frames::RESPONSE_PAYLOAD_LEN])
+        .unwrap();
     let remote = frames::u32_at(&answer.1, 1);
     let mut session = crate::net::secure::session::Session::new(&keys, 0x0909_0909, remote, true, world.now);
     let mut frame = Vec::new();
@@ -354,7 +361,9 @@ fn an_unknown_channel_and_a_malformed_control_message_are_counted() {
     let (mut noise, init) = init_by(&world, &key, 1, [0; 16]);
     let answer = world.inject(1, from, &init).remove(0);
     let psk = ticket().generations()[0].psk.clone();
-    let (_, keys) = noise.read_response(&psk, &answer.1[9..69], &mut [0; 12]).unwrap();
+    let (_, keys) = noise
+        .read_response(&psk, &answer.1[9..RESPONSE_MAC1], &mut [0; frames::RESPONSE_PAYLOAD_LEN])
+        .unwrap();
     let remote = frames::u32_at(&answer.1, 1);
     let mut session = crate::net::secure::session::Session::new(&keys, 0x0909_0909, remote, true, world.now);
     for plaintext in [&[channel::ECHO + 1][..], &[255, 1], &[0], &[0, 250, 1], &[0, 4]] {
@@ -505,7 +514,7 @@ fn a_responder_of_the_wrong_key_is_never_taken_for_the_peer() {
     let init = world.frames(frames::INIT)[0].bytes.clone();
     // A member that isn't node 1 can't even read message 1.
     let other = StaticKey::new(Backend::DEFAULT, &secret(9)).unwrap();
-    let peeked = Responder::peek(&other, &ticket().mesh.prologue(), [1; 32], &init[5..141]);
+    let peeked = Responder::peek(&other, &ticket().mesh.prologue(), [1; 32], &init[5..INIT_MAC1]);
     assert!(peeked.is_err());
 }
 
@@ -530,8 +539,8 @@ proptest! {
             bytes[5..9].copy_from_slice(&index);
         }
         if valid_mac1 && len == frames::INIT_LEN {
-            let mac1 = mac::mac(&ticket().generations()[0].mac1_key(&world.nodes[1].key), &bytes[..141]);
-            bytes[141..157].copy_from_slice(&mac1);
+            let mac1 = mac::mac(&ticket().generations()[0].mac1_key(&world.nodes[1].key), &bytes[..INIT_MAC1]);
+            bytes[INIT_MAC1..INIT_MAC2].copy_from_slice(&mac1);
         }
         prop_assume!(first != frames::GROUP);
         let (before, key) = (world.stats(1), world.nodes[0].key);
