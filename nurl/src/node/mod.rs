@@ -115,6 +115,8 @@ impl HubInfo {
 pub struct NetStats {
     /// Application datagrams that could not be sent.
     pub refused_datagrams: u64,
+    /// Messages of jobs and state refused: the sender's pass permits only to look.
+    pub beyond_level: u64,
     /// Datagrams, messages and group bodies that the application didn't take in time.
     pub application_dropped: u64,
     /// Inputs that the work plane didn't take in time.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use nurl::hub::MeshSecret;
 use nurl::{PublicKey, Ticket};
 
-use crate::harness::{Running, hub, run, worker};
+use crate::harness::{HOME, Running, hub, run, worker};
 
 #[test]
 fn a_text_that_is_no_ticket_is_a_usage_error() {
@@ -30,7 +30,12 @@ fn a_text_that_is_no_ticket_is_a_usage_error() {
 fn a_log_filter_that_says_nothing_is_a_usage_error() {
     let program = |filter: &str| {
         let args = ["status", "--mesh", "nurlmesh1"];
-        Command::new(env!("CARGO_BIN_EXE_nurl")).args(args).env("NURL_LOG", filter).output().unwrap()
+        Command::new(env!("CARGO_BIN_EXE_nurl"))
+            .args(args)
+            .env("NURL_HOME", HOME)
+            .env("NURL_LOG", filter)
+            .output()
+            .unwrap()
     };
     let refused = program("nurl=loud");
     let said = String::from_utf8(refused.stderr).unwrap();
@@ -269,7 +274,10 @@ fn streams_that_are_closed_end_a_command_quietly() {
     let exe = env!("CARGO_BIN_EXE_nurl");
     let shell = |script: &str| {
         let mut command = Command::new("bash");
-        command.args(["-c", &format!("set -o pipefail; {script}")]).env("NURL_MESH", &hub.ticket);
+        command
+            .args(["-c", &format!("set -o pipefail; {script}")])
+            .env("NURL_MESH", &hub.ticket)
+            .env("NURL_HOME", HOME);
         command.stdin(Stdio::null()).output().unwrap()
     };
     let headed = shell(&format!("seq 1 5000 | {exe} map --kind echo | head -n 1"));

@@ -4,7 +4,7 @@ use std::io::{PipeReader, PipeWriter, Write};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::harness::{LIMIT, Running, Worker, gone, hub, run, signal, until, worker};
+use crate::harness::{HOME, LIMIT, Running, Worker, gone, hub, run, signal, until, worker};
 use crate::programs::{child_in, hangs_with_a_child};
 
 /// A full pipe without a reader.
@@ -18,7 +18,11 @@ fn full_pipe() -> (PipeReader, PipeWriter) {
 
 fn started(args: &[&str], ticket: Option<&str>, stdout: PipeWriter) -> std::process::Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_nurl"));
-    command.args(args).env_remove("NURL_MESH").envs(ticket.map(|ticket| ("NURL_MESH", ticket)));
+    command
+        .args(args)
+        .env("NURL_HOME", HOME)
+        .env_remove("NURL_MESH")
+        .envs(ticket.map(|ticket| ("NURL_MESH", ticket)));
     command.stdin(Stdio::null()).stdout(stdout).stderr(Stdio::null());
     command.spawn().unwrap()
 }

@@ -12,9 +12,12 @@ use serde_json::Value;
 /// The limit for any operation. A busy machine needs seconds for work of milliseconds.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
+/// Where commands keep keys and passes: each mesh has a folder of its own there.
+pub(crate) const HOME: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/home");
+
 fn command(args: &[&str], mesh: Option<&str>) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_nurl"));
-    command.args(args).env_remove("NURL_MESH").env_remove("NURL_LOG");
+    command.args(args).env("NURL_HOME", HOME).env_remove("NURL_MESH").env_remove("NURL_LOG");
     if let Some(mesh) = mesh {
         command.env("NURL_MESH", mesh);
     }

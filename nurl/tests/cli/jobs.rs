@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::harness::{Running, hub, run, worker};
+use crate::harness::{HOME, Running, hub, run, worker};
 
 #[test]
 fn map_gives_the_results_in_order_of_lines_and_of_files() {
@@ -137,7 +137,12 @@ fn a_log_tells_decisions_and_neither_payload_nor_ticket() {
     let submit = |filter: &str| {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_nurl"));
         command.args(["submit", "--kind", "echo"]).stdin(std::fs::File::open(&payload).unwrap());
-        let done = command.env("NURL_MESH", &hub.ticket).env("NURL_LOG", filter).output().unwrap();
+        let done = command
+            .env("NURL_HOME", HOME)
+            .env("NURL_MESH", &hub.ticket)
+            .env("NURL_LOG", filter)
+            .output()
+            .unwrap();
         assert_eq!(done.stdout, b"a word for nobody else", "{done:?}");
         String::from_utf8(done.stderr).unwrap()
     };

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::harness::{LIMIT, hub, members, run, worker};
+use crate::harness::{HOME, LIMIT, hub, members, run, worker};
 
 #[test]
 fn three_terminals_give_an_upper_cased_reply_over_a_direct_path() {
@@ -124,7 +124,7 @@ fn a_worker_whose_reader_is_gone_leaves() {
     let read = dir.path().join("read");
     let script = format!("{exe} worker --listen 127.0.0.1:0 --json | head -n 1 > {}", read.display());
     let mut shell = std::process::Command::new("sh");
-    let mut shell = shell.args(["-c", &script]).env("NURL_MESH", &hub.ticket);
+    let mut shell = shell.args(["-c", &script]).env("NURL_MESH", &hub.ticket).env("NURL_HOME", HOME);
     shell = shell.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null());
     let mut shell = shell.spawn().unwrap();
     // The reader has its line and is gone. The worker's next line would report another member.

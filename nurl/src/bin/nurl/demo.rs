@@ -182,7 +182,7 @@ impl<'a> Demo<'a> {
         };
         let rounds = pieces.len() / (usize::from(args.workers) * RUN_AT_ONCE) + 1;
         let pace = (PACED / rounds as u32).clamp(*PACE.start(), *PACE.end());
-        demo.start_workers(&mesh, pace).await?;
+        demo.start_workers(&mesh, &state, pace).await?;
         let builder = Node::builder(ticket(&mesh)?).role(Role::Member).listen(([127, 0, 0, 1], 0).into());
         let (node, _) = join(builder, START).await?;
         demo.wait_for_members(&node).await?;
@@ -194,12 +194,12 @@ impl<'a> Demo<'a> {
         demo.report(texts, &ways).await
     }
 
-    async fn start_workers(&mut self, mesh: &str, pace: Duration) -> Result<(), Failure> {
+    async fn start_workers(&mut self, mesh: &str, home: &str, pace: Duration) -> Result<(), Failure> {
         let pace = format!("{}ms", pace.as_millis());
         let mut processes = Vec::new();
         for _ in 0..self.args.workers {
-            processes
-                .push(Process::start(&["worker", "--listen", "127.0.0.1:0", "--pace", &pace], Some(mesh))?);
+            let args = ["worker", "--listen", "127.0.0.1:0", "--pace", &pace, "--home", home];
+            processes.push(Process::start(&args, Some(mesh))?);
         }
         for mut process in processes {
             let ready = process.ready("worker").await?;

@@ -9,6 +9,7 @@ use crate::transport::{Gauges, TransportStats};
 pub(super) fn node(into: &mut Metrics, stats: &NetStats, messages_waiting: usize) {
     list!(into, Counter, "node", [stats] => NetStats {
         refused_datagrams: "Application datagrams that could not be sent.",
+        beyond_level: "Messages of jobs and state refused: the sender's pass permits only to look.",
         application_dropped: "Datagrams, messages and group bodies that the application didn't take in time.",
         work_dropped: "Inputs that jobs and replicated state didn't take in time.",
         messages_given_up: "Reliable messages given up because too many waited for room.",

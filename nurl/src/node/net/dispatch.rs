@@ -97,6 +97,7 @@ impl NetPlane {
     fn stats(&self) -> NetStats {
         NetStats {
             refused_datagrams: self.mail.refused_datagrams,
+            beyond_level: self.mail.beyond_level,
             application_dropped: self.outlets.application_dropped,
             work_dropped: self.outlets.work_dropped,
             messages_given_up: self.mail.given_up(),

@@ -29,11 +29,13 @@ pub(super) struct Mail {
     outgoing: Outgoing<Answer>,
     /// Application datagrams that could not be sent.
     pub(super) refused_datagrams: u64,
+    /// Messages of jobs and state from peers whose pass permits only to look.
+    pub(super) beyond_level: u64,
 }
 
 impl Mail {
     pub(super) fn new() -> Mail {
-        Mail { outgoing: Outgoing::new(), refused_datagrams: 0 }
+        Mail { outgoing: Outgoing::new(), refused_datagrams: 0, beyond_level: 0 }
     }
 
     /// Reliable messages lost because too many waited.
@@ -95,7 +97,13 @@ impl Mail {
             ReliableEvent::Message { peer, kind: kind::APPLICATION, body } => {
                 ends.outlets.message(peer, body)
             }
-            ReliableEvent::Message { peer, kind, body } => ends.outlets.work_message(peer, kind, body),
+            ReliableEvent::Message { peer, kind, body } => {
+                if ends.transport.level(&peer).may_submit() {
+                    ends.outlets.work_message(peer, kind, body);
+                } else {
+                    self.beyond_level += 1;
+                }
+            }
             ReliableEvent::Acked { peer, id } => {
                 if let Some(reply) = self.outgoing.acked(peer, id) {
                     let _ = reply.send(Ok(()));

@@ -221,6 +221,9 @@ impl Transport {
                 if !self.welcome(now, peer) {
                     return;
                 }
+                if let Some(standing) = self.endpoint.standing(&peer) {
+                    self.peers.set_level(&peer, standing.level);
+                }
                 self.reliable.on_established(now, peer, boot);
                 self.groups.on_established(peer, boot);
                 self.send_waiting(now, peer);

@@ -58,6 +58,7 @@ use super::{
     Gauge, Gauges, MAX_DATAGRAM_BYTES, PathInfo, SendError, TransportConfig, TransportEvent, TransportStats,
     channel,
 };
+use crate::authority::level::Level;
 use crate::key::PublicKey;
 use crate::kit::wall_clock::WallClock;
 use crate::net::reach::hub_client::{ClientStats, HubClient, HubClientConfig, Joining};
@@ -188,6 +189,11 @@ impl Transport {
         if self.meet(now, peer) {
             self.peers.set_member(&peer, true);
         }
+    }
+
+    /// What a peer's pass permits, as far as its latest session showed.
+    pub fn level(&self, peer: &PublicKey) -> Level {
+        self.peers.level(peer)
     }
 
     /// The peer has left the mesh and becomes a stranger.

@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use crate::authority::level::Level;
 use crate::key::PublicKey;
 use crate::transport::Gauge;
 
@@ -29,6 +30,8 @@ const EVICTED_SHARE: usize = 64;
 struct Known {
     member: bool,
     met: Instant,
+    /// What its latest session permits.
+    level: Level,
 }
 
 /// The rank of an evictable peer; the lowest is evicted first.
@@ -125,7 +128,19 @@ impl PeerTable {
 
     /// Adds a stranger, unless the peer is known.
     pub(super) fn insert(&mut self, now: Instant, peer: PublicKey) {
-        self.known.entry(peer).or_insert(Known { member: false, met: now });
+        self.known.entry(peer).or_insert(Known { member: false, met: now, level: Level::Look });
+    }
+
+    /// A known peer has a session that permits this.
+    pub(super) fn set_level(&mut self, peer: &PublicKey, level: Level) {
+        if let Some(known) = self.known.get_mut(peer) {
+            known.level = level;
+        }
+    }
+
+    /// What a peer's latest session permits; the least for a peer that has had none.
+    pub(super) fn level(&self, peer: &PublicKey) -> Level {
+        self.known.get(peer).map_or(Level::Look, |known| known.level)
     }
 
     /// Makes a known peer a member or a stranger. Returns whether it is known.
