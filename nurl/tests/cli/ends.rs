@@ -46,9 +46,13 @@ fn a_worker_whose_reader_hangs_can_be_told_to_stop() {
     let dir = tempfile::tempdir().unwrap();
     let hub = hub(dir.path());
     let witness = worker(&hub.ticket, &[]);
-    for form in [&["--json"][..], &[]] {
+    for (number, form) in [&["--json"][..], &[]].into_iter().enumerate() {
         let (_reader, stdout) = full_pipe();
-        let args = [&["worker", "--listen", "127.0.0.1:0", "--handler", "only=cat"], form].concat();
+        // Another member each time: one that comes back and leaves at once may not be seen alive between.
+        let key = dir.path().join(format!("key-{number}"));
+        let key = key.to_str().unwrap();
+        let worker = ["worker", "--listen", "127.0.0.1:0", "--handler", "only=cat", "--key", key];
+        let args = [&worker, form].concat();
         let stuck = started(&args, Some(&hub.ticket), stdout);
         // The worker has joined and works.
         let work = ["submit", "--kind", "only"];

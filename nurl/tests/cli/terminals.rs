@@ -80,8 +80,10 @@ fn a_worker_that_is_told_to_stop_leaves_and_exits_with_0() {
     let dir = tempfile::tempdir().unwrap();
     let hub = hub(dir.path());
     let witness = worker(&hub.ticket, &[]);
-    for how in ["INT", "TERM", "end of standard input"] {
-        let mut leaver = worker(&hub.ticket, &[]);
+    for (number, how) in ["INT", "TERM", "end of standard input"].into_iter().enumerate() {
+        // Another member each time: one that comes back and leaves at once may not be seen alive between.
+        let key = dir.path().join(format!("key-{number}"));
+        let mut leaver = worker(&hub.ticket, &["--key", key.to_str().unwrap()]);
         match how {
             "INT" | "TERM" => leaver.process.signal(how),
             _ => leaver.process.close_stdin(),

@@ -88,7 +88,7 @@ impl DownReason {
                 "the ticket's invitation is none of this mesh's authority: take the ticket that it printed"
             }
             DownReason::Closed(CloseReason::NoIssuer) => {
-                "it can't issue passes of this mesh: join first through a hub that can, or get a pass with `nurl mesh admit`"
+                "it can't issue passes of this mesh: join first through a hub that can, such as the one that printed the ticket"
             }
             DownReason::Closed(_) => "it closed the connection: its log may say more",
             DownReason::NetworkChanged => "this machine's network changed, and the connection is made anew",
