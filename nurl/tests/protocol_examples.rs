@@ -309,7 +309,7 @@ fn hub_frames_are_these_bytes() {
         version: 2,
         namespace,
         boot: BOOT,
-        shown: Credential::new(pass(&initiator().public(), "nas")).show(),
+        shown: &Credential::new(pass(&initiator().public(), "nas")).show(),
     }
     .to_vec();
     let limits = Limits {

@@ -101,11 +101,6 @@ impl Checker {
         }
     }
 
-    /// The mesh.
-    pub fn mesh(&self) -> &MeshId {
-        &self.mesh
-    }
-
     /// The time by which passes are judged.
     pub fn time(&self, now: Instant) -> UnixSeconds {
         let shown = self.wall.seconds(now);

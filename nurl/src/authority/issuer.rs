@@ -58,10 +58,6 @@ pub enum NotIssued {
 }
 
 impl NotIssued {
-    /// All reasons; each has its place here as its number on the wire.
-    pub const ALL: [NotIssued; 5] =
-        [NotIssued::NoProof, NotIssued::Expired, NotIssued::Revoked, NotIssued::UsedUp, NotIssued::Busy];
-
     /// The machine-readable name.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -105,12 +101,11 @@ impl Issuer {
         Ok(())
     }
 
-    /// The latest pass of each key.
-    pub fn passes(&self) -> impl Iterator<Item = &Pass> {
-        self.passes.values()
-    }
-
     /// Signs an entry that revokes.
+    #[cfg_attr(
+        not(any(test, feature = "internals")),
+        expect(dead_code, reason = "door: revocation")
+    )]
     pub fn revoke(&self, subject: Subject, time: UnixSeconds) -> Revocation {
         Revocation::sign(&self.authority, subject, time, time)
     }
@@ -199,6 +194,10 @@ impl Issuer {
     ///
     /// # Errors
     /// [`NotIssued`].
+    #[cfg_attr(
+        not(any(test, feature = "internals")),
+        expect(dead_code, reason = "door: admission by hand")
+    )]
     pub fn admit(&mut self, now: Instant, mut grant: Grant) -> Result<Pass, NotIssued> {
         grant.ring_seed = match self.passes.get(&grant.key) {
             Some(pass) => pass.grant().ring_seed,

@@ -233,8 +233,8 @@ impl WorkPlane {
         while let Some(event) = self.jobs.poll_event() {
             self.tasks.on_event(event);
         }
-        // A caller or a peer must not learn of a write that a crash could still undo.
         self.durable.keep_pass()?;
+        // A caller or a peer must not learn of a write that a crash could still undo.
         self.durable.store_changes(&mut self.replicator)?;
         while let Some(event) = self.replicator.poll_event() {
             self.calls.on_event(event);

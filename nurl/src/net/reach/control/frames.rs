@@ -106,6 +106,16 @@ macro_rules! integers {
 
 integers!(u8 u16 u32 u64);
 
+impl<'a, const N: usize> Field<'a> for &'a [u8; N] {
+    fn read(body: &mut Reader<'a>) -> Option<&'a [u8; N]> {
+        body.slice(N)?.try_into().ok()
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(*self);
+    }
+}
+
 impl<const N: usize> Field<'_> for [u8; N] {
     fn read(body: &mut Reader<'_>) -> Option<[u8; N]> {
         body.array()

@@ -87,7 +87,7 @@ frames! {
     #[derive(Debug, Clone, PartialEq, Eq)]
     RelayFrame {
         /// Registers a client: the protocol's version, the mesh, the client's boot id, and its credential.
-        0x01 client Register { version: u8, namespace: Namespace, boot: u64, shown: [u8; SHOWN_BYTES] }: extensible,
+        0x01 client Register { version: u8, namespace: Namespace, boot: u64, shown: &'a [u8; SHOWN_BYTES] }: extensible,
         /// The hub has registered the client.
         0x02 hub Registered(limits: Limits): extensible,
         /// Asks for a [`RelayFrame::Pong`].

@@ -334,7 +334,7 @@ impl Hub {
                 let issued = self.meshes.renew(now, &namespace, &key, pass);
                 self.answer_issued(id, issued)
             }
-            Ok(Some(relay::Frame::Register { shown, .. })) => self.register(now, id, key, namespace, &shown),
+            Ok(Some(relay::Frame::Register { shown, .. })) => self.register(now, id, key, namespace, shown),
             _ => Err(CloseReason::Protocol),
         }
     }

@@ -225,7 +225,7 @@ mod tests {
         };
         let shown = [3; SHOWN_BYTES];
         let namespace = Namespace::from_bytes([9; 32]);
-        let register = Frame::Register { version: 2, namespace, boot: 7, shown };
+        let register = Frame::Register { version: 2, namespace, boot: 7, shown: &shown };
         assert_eq!(back(&register).len(), 3 + 41 + SHOWN_BYTES);
         let request = b"terms";
         assert_eq!(back(&Frame::Enrol { version: 2, namespace, request })[..4], [0x06, 38, 0, 2]);

@@ -50,7 +50,7 @@ fn register(n: u8, mesh: u8) -> Vec<u8> {
 fn register_as(n: u8, mesh: u8, level: Level) -> Vec<u8> {
     let authority = authority(mesh);
     let shown = authority.mint(key(n), level, UNIX.as_secs() as u32).show();
-    Frame::Register { version: VERSION, namespace: authority.mesh().namespace(), boot: 0, shown }.to_vec()
+    Frame::Register { version: VERSION, namespace: authority.mesh().namespace(), boot: 0, shown: &shown }.to_vec()
 }
 
 impl Bench {
@@ -184,7 +184,7 @@ fn unknown_namespaces_other_versions_and_frames_before_register_are_closed() {
     let strays = |n| [register(n, HOME), Frame::Deliver { src: key(2), payload: b"" }.to_vec()].concat();
     let cases: [(Vec<u8>, CloseReason); 8] = [
         (register(1, UNKNOWN), CloseReason::UnknownNamespace),
-        (Frame::Register { version: 3, namespace, boot: 0, shown }.to_vec(), CloseReason::Version),
+        (Frame::Register { version: 3, namespace, boot: 0, shown: &shown }.to_vec(), CloseReason::Version),
         // The first version's frame is shorter.
         ([&[0x01, 41, 0, 1][..], &[0; 40]].concat(), CloseReason::Version),
         (Frame::Ping { nonce: 1 }.to_vec(), CloseReason::Protocol),
@@ -207,7 +207,7 @@ fn unknown_namespaces_other_versions_and_frames_before_register_are_closed() {
 fn without_a_pass_of_this_mesh_nobody_registers() {
     let mut bench = Bench::new(HubLimits::default());
     let namespace = authority(HOME).mesh().namespace();
-    let with = |shown| Frame::Register { version: VERSION, namespace, boot: 0, shown }.to_vec();
+    let with = |shown: [u8; SHOWN_BYTES]| Frame::Register { version: VERSION, namespace, boot: 0, shown: &shown }.to_vec();
     let now = UNIX.as_secs() as u32;
     let mint = |mesh: u8, n: u8, from: u32| authority(mesh).mint(key(n), Level::Worker, from).show();
     for (n, shown, reason) in [

@@ -60,7 +60,7 @@ impl Admission {
 
     fn register(&self, credential: &Credential) -> Vec<u8> {
         let namespace = self.joining.mesh.namespace();
-        Frame::Register { version: VERSION, namespace, boot: self.boot, shown: credential.show() }.to_vec()
+        Frame::Register { version: VERSION, namespace, boot: self.boot, shown: &credential.show() }.to_vec()
     }
 
     /// A pass came. Returns it if it is ours.

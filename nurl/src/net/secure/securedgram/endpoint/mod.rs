@@ -133,6 +133,10 @@ impl Endpoint {
     }
 
     /// Takes a revocation, and ends the sessions of those that it concerns. Returns whether it is news.
+    #[cfg_attr(
+        not(any(test, feature = "internals")),
+        expect(dead_code, reason = "door: revocation")
+    )]
     pub fn revoke(&mut self, now: Instant, entry: Revocation) -> bool {
         self.now = now;
         let news = self.identity.checker.revoke(entry);
@@ -155,6 +159,10 @@ impl Endpoint {
     }
 
     /// The revocations known.
+    #[cfg_attr(
+        not(any(test, feature = "internals")),
+        expect(dead_code, reason = "door: revocation")
+    )]
     pub fn revocations(&self) -> &Revocations {
         self.identity.checker.revocations()
     }
