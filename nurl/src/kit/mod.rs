@@ -7,6 +7,7 @@
 //! | [`fifo`] | queues by key under one bound |
 //! | [`rate`] | token buckets |
 //! | [`reader`] | fields off the front of received bytes |
+//! | [`shares`] | who has most of a bounded thing |
 //! | [`timers`] | one deadline per name |
 //! | [`window`] | the replay window: which counters were received |
 
@@ -15,5 +16,6 @@ pub mod draw;
 pub mod fifo;
 pub mod rate;
 pub mod reader;
+pub mod shares;
 pub mod timers;
 pub mod window;

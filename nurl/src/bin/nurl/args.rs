@@ -164,8 +164,8 @@ Examples:
   nurl worker --mesh mesh.ticket --key ~/.nurl/key --handler up='tr a-z A-Z'
   nurl worker --mesh TICKET --handler 'thumb=convert - -resize 128x128 -' --handler-timeout 2m
 
-A handler is a program: payload on stdin, result on stdout; NURL_TASK, NURL_KEY, NURL_KIND, NURL_ATTEMPT and
-NURL_TOKEN tell of the task. A non-zero exit fails the task, with the tail of stderr as its message; exit
+A handler is a program: payload on stdin, result on stdout; NURL_TASK, NURL_KEY, NURL_KIND, NURL_ATTEMPT,
+NURL_SUBMITTER and NURL_TOKEN tell of the task. A non-zero exit fails the task, with the tail of stderr as its message; exit
 75 (EX_TEMPFAIL, or --retry-exit) and a SIGKILL of somebody else have it tried on another worker. What the
 program has started ends with it. The command is split into words as a shell would; no shell runs it unless
 you name one: --handler 'sum=sh -c \"cut -f2 | paste -sd+ | bc\"'.
