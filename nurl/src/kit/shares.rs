@@ -77,7 +77,10 @@ mod tests {
         assert_eq!(shares.payer(&'a', 1), None, "nobody has anything");
         shares.add('a', 10);
         shares.add('b', 3);
-        assert_eq!((shares.payer(&'c', 1), shares.payer(&'b', 1), shares.payer(&'a', 1)), (Some('a'), Some('a'), None));
+        assert_eq!(
+            (shares.payer(&'c', 1), shares.payer(&'b', 1), shares.payer(&'a', 1)),
+            (Some('a'), Some('a'), None)
+        );
         assert_eq!(shares.payer(&'b', 7), None, "it would have as much");
         shares.sub('a', 10);
         assert_eq!((shares.total(), shares.of(&'a')), (3, 0));

@@ -433,7 +433,8 @@ impl Executor {
             return None;
         }
         let next = self.kinds.values().flat_map(KindQueue::next);
-        let turn = |(submitter, place): &(&PublicKey, &Place)| (self.portions.turn(submitter, place.0), **place);
+        let turn =
+            |(submitter, place): &(&PublicKey, &Place)| (self.portions.turn(submitter, place.0), **place);
         let (submitter, place) = next.min_by_key(turn).map(|(submitter, place)| (*submitter, *place))?;
         let (_, _, task) = place;
         let execution = self.tasks.get_mut(&task).expect("queued tasks are in the table");

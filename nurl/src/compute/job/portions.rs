@@ -43,7 +43,11 @@ impl Portions {
     }
 
     /// The order in which submitters get a free place: least running, highest priority, longest since its last start.
-    pub(super) fn turn(&self, submitter: &PublicKey, priority: Reverse<Priority>) -> (u64, Reverse<Priority>, u64) {
+    pub(super) fn turn(
+        &self,
+        submitter: &PublicKey,
+        priority: Reverse<Priority>,
+    ) -> (u64, Reverse<Priority>, u64) {
         let served = self.served.get(submitter).copied().unwrap_or(0);
         (self.running.of(submitter), priority, served)
     }

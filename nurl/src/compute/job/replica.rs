@@ -225,7 +225,8 @@ impl Replica {
                 self.holdings.oldest_for(holder, records)
             } else if self.holdings.bytes() + bytes > MAX_RECORD_BYTES {
                 let table = &self.table;
-                let has_bytes = |task: &TaskId| table.get(task).is_some_and(|kept| kept.record.held_bytes() > 0);
+                let has_bytes =
+                    |task: &TaskId| table.get(task).is_some_and(|kept| kept.record.held_bytes() > 0);
                 self.holdings.oldest_with_bytes_for(holder, bytes, has_bytes)
             } else {
                 return true;

@@ -16,8 +16,9 @@ use super::holders::{Holders, VERDICT_WITHIN};
 use super::message::{Beat, Message, Reason, Refused, Submit};
 use super::nodes::TaskNodes;
 use super::options::{
-    HORIZON, LOSS_SPREAD, MAX_BUSY_STAYS, MAX_DEAD_LETTER_BYTES, MAX_DEAD_LETTERS, MAX_HOPS, MAX_KEY_LEN, MAX_KIND_LEN,
-    MAX_LIFE, MAX_PAYLOAD_LEN, MAX_RESOLVED, MAX_SUBMISSION_BYTES, MAX_SUBMISSIONS, SubmitOptions,
+    HORIZON, LOSS_SPREAD, MAX_BUSY_STAYS, MAX_DEAD_LETTER_BYTES, MAX_DEAD_LETTERS, MAX_HOPS, MAX_KEY_LEN,
+    MAX_KIND_LEN, MAX_LIFE, MAX_PAYLOAD_LEN, MAX_RESOLVED, MAX_SUBMISSION_BYTES, MAX_SUBMISSIONS,
+    SubmitOptions,
 };
 use super::record::Record;
 use super::replica::{Replica, TaskMeta};

@@ -83,7 +83,8 @@ impl Context {
     /// The actors of those of `other`'s dots that this context lacks.
     pub(super) fn news<'a>(&'a self, other: &'a Context) -> impl Iterator<Item = ReplicaId> + 'a {
         // The dot after a prefix is never a single one: a longer prefix has at least one dot that is new.
-        let longer = |(actor, seen): &(&ReplicaId, &u64)| self.vector.get(actor).is_none_or(|mine| mine < *seen);
+        let longer =
+            |(actor, seen): &(&ReplicaId, &u64)| self.vector.get(actor).is_none_or(|mine| mine < *seen);
         let prefixes = other.vector.iter().filter(longer).map(|(actor, _)| *actor);
         prefixes.chain(other.cloud.iter().filter(|dot| !self.contains(dot)).map(|dot| dot.actor))
     }

@@ -168,7 +168,8 @@ mod tests {
     #[test]
     fn a_stand_in_was_away_and_an_observer_is_none() {
         let now = crate::rt::time::now();
-        let rings = [ring(&[1, 2, 3], &[]), ring(&[1, 2, 3], &[2]), ring(&[1, 2, 3], &[]), ring(&[1, 2, 3, 4], &[])];
+        let rings =
+            [ring(&[1, 2, 3], &[]), ring(&[1, 2, 3], &[2]), ring(&[1, 2, 3], &[]), ring(&[1, 2, 3, 4], &[])];
         let mut history = History::new(now);
         history.follow(now, &Arc::default(), &rings[0]);
         for pair in rings.windows(2) {

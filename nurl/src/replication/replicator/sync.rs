@@ -80,7 +80,8 @@ pub(super) fn on_behind(sh: &mut Shared, copies: &mut Copies, key: &[u8]) {
         return;
     }
     // The range ends at the key and begins after the one held before it.
-    let after = copies.range(Bound::Unbounded, Bound::Excluded(key)).next_back().map(|(before, _)| before.clone());
+    let after =
+        copies.range(Bound::Unbounded, Bound::Excluded(key)).next_back().map(|(before, _)| before.clone());
     for owner in sh.other_owners(key) {
         let (shared, _) = shared_keys(sh, copies, &owner, after.as_deref(), Some(key), MAX_RANGE_KEYS);
         let range = Range { after: after.clone().map(ByteVec::from), upto: Some(key.to_vec().into()) };

@@ -191,7 +191,8 @@ fn a_task_starts_within_one_run_beside_3000_sleepers_of_one_submitter() {
     for n in 1..=4 {
         world.set_view(n, View::of(&[1]));
     }
-    world.behaviour = Box::new(|_, payload, _| (secs(if payload == b"honest" { 1 } else { 60 }), Ok(Bytes::new())));
+    world.behaviour =
+        Box::new(|_, payload, _| (secs(if payload == b"honest" { 1 } else { 60 }), Ok(Bytes::new())));
     let sleeper = SubmitOptions { life: secs(36_000), priority: Priority::High, ..Default::default() };
     for n in 0..3000u32 {
         world.submit(3, &n.to_le_bytes(), sleeper.clone());
@@ -224,5 +225,10 @@ fn a_submitter_that_fills_all_tables_leaves_room_for_others() {
     assert_eq!(world.jobs(1).gauges().executing, options::MAX_EXECUTIONS);
     let honest = world.submit(2, b"honest", options);
     world.run(ms(100));
-    assert!(world.nodes[&key(2)].events.iter().any(|event| matches!(event, JobEvent::Accepted { task, .. } if *task == honest)));
+    assert!(
+        world.nodes[&key(2)]
+            .events
+            .iter()
+            .any(|event| matches!(event, JobEvent::Accepted { task, .. } if *task == honest))
+    );
 }

@@ -220,10 +220,10 @@ impl Receiving {
             return largest.map(|peer| (peer, Verdict::Largest));
         }
         // A paused peer is judged by what it did before.
-        let until = |peer: &PublicKey| {
-            self.paused.get(peer).copied().filter(|_| !self.leads(peer)).unwrap_or(now)
-        };
-        let slow = |peer: &PublicKey| self.paces.get(peer).is_some_and(|pace| until(peer) >= pace.since + STALL);
+        let until =
+            |peer: &PublicKey| self.paused.get(peer).copied().filter(|_| !self.leads(peer)).unwrap_or(now);
+        let slow =
+            |peer: &PublicKey| self.paces.get(peer).is_some_and(|pace| until(peer) >= pace.since + STALL);
         let above = self.held.ranking().take_while(|(_, held)| *held >= level);
         above.map(|(peer, _)| peer).find(slow).map(|peer| (peer, Verdict::Stalled))
     }

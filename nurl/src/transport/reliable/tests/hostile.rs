@@ -246,7 +246,8 @@ fn many_honest_senders_that_need_more_than_the_budget_all_get_through() {
     let config = ReliableConfig { receive_budget_bytes: 16 << 20, ..ReliableConfig::default() };
     let mut net = Net::new(13, 9, &config);
     net.weather = Weather { rate: 8_000_000, shared: true, ..Weather::default() };
-    let ids: Vec<_> = (0..12).map(|sender| net.send(sender, 12, Priority::Job, 1, body(3 << 20, sender as u8))).collect();
+    let ids: Vec<_> =
+        (0..12).map(|sender| net.send(sender, 12, Priority::Job, 1, body(3 << 20, sender as u8))).collect();
     net.run_until(Duration::from_secs(60), |net| net.messages(12).len() == 12);
     net.run(ms(500));
     for (sender, id) in ids.into_iter().enumerate() {
