@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use nurl::Node;
-use nurl::config::Role;
+use nurl::config::{AllowList, Role};
 use nurl::events::NodeEvent;
 use nurl::rt::time;
 use nurl_examples::{Outcome, PATIENCE, see_alive, soon};
@@ -66,8 +66,8 @@ async fn main() -> Outcome {
 
     // A group: one upload, fanned out by the hub. The members create and distribute the group's key.
     see_alive(&alice, &[bob.key()]).await?;
-    alice.join_group("weather").await?;
-    bob.join_group("weather").await?;
+    alice.join_group("weather", AllowList::Anyone).await?;
+    bob.join_group("weather", AllowList::Anyone).await?;
     let heard = soon("a broadcast", async {
         loop {
             alice.broadcast("weather", Bytes::from_static(b"rain")).await?;

@@ -157,10 +157,10 @@ impl FromStr for SecretKey {
     }
 }
 
-/// Which peers may open a session or send to a group: every holder of the mesh secret, or a list of keys.
+/// Which peers may open a session, or read and speak in a group: everybody with a part in it, or a list of keys.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum AllowList {
-    /// The mesh secret is enough.
+    /// For a session, the mesh secret is enough; in a group, every live member.
     #[default]
     Anyone,
     /// Only these keys.

@@ -17,6 +17,7 @@ use bytes::Bytes;
 use tracing::Instrument as _;
 
 use super::job::{JobError, KindLimits, Run, RunId, TaskId};
+use crate::key::PublicKey;
 use crate::ring::Epoch;
 use crate::rt;
 use crate::rt::sync::{Notify, mpsc};
@@ -150,6 +151,7 @@ pub struct JobContext {
     pub token: Epoch,
     /// The time at which the run will be ended.
     pub deadline: Instant,
+    submitter: PublicKey,
     run: RunId,
     wish: Arc<Wish>,
     planes: Planes,
@@ -158,6 +160,11 @@ pub struct JobContext {
 }
 
 impl JobContext {
+    /// The peer that submitted the task: it asked for it over its own session, so nobody else can name it.
+    pub fn submitter(&self) -> PublicKey {
+        self.submitter
+    }
+
     /// Whether the run must end: it was cancelled, is over its time, or is no longer needed.
     pub fn is_cancelled(&self) -> bool {
         self.wish.is_made()
@@ -230,6 +237,7 @@ impl Pool {
             key: run.key,
             token: run.token,
             deadline: run.deadline,
+            submitter: run.submitter,
             run: run.id,
             wish: wish.clone(),
             planes: self.planes.clone(),

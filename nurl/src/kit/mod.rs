@@ -7,6 +7,7 @@
 //! | [`fifo`] | queues by key under one bound |
 //! | [`rate`] | token buckets |
 //! | [`reader`] | fields off the front of received bytes |
+//! | [`shares`] | who has most of a bounded thing |
 //! | [`timers`] | one deadline per name |
 //! | [`wall_clock`] | seconds since 1970, from one reading of the clock |
 //! | [`window`] | the replay window: which counters were received |
@@ -16,6 +17,7 @@ pub mod draw;
 pub mod fifo;
 pub mod rate;
 pub mod reader;
+pub mod shares;
 pub mod timers;
 pub mod wall_clock;
 pub mod window;

@@ -14,7 +14,7 @@ use super::{MemberInfo, Metrics, Status};
 use crate::Error;
 use crate::authority::pass::Pass;
 use crate::compute::job::{Drained, MemberChange, SubmitOptions, TaskId};
-use crate::key::PublicKey;
+use crate::key::{AllowList, PublicKey};
 use crate::replication::crdt::Digest;
 use crate::ring::RingMember;
 use crate::rt::sync::{mpsc, oneshot};
@@ -105,8 +105,8 @@ pub(super) enum NetCommand {
     ApplicationMessage { to: PublicKey, body: Bytes, reply: Reply<Result<(), Error>> },
     /// A body for every member of a group.
     Broadcast { group: String, body: Bytes, reply: Reply<Result<(), Error>> },
-    /// Joins a group.
-    JoinGroup { group: String, reply: Reply<Result<(), Error>> },
+    /// Joins a group of the peers on a list.
+    JoinGroup { group: String, allow: AllowList, reply: Reply<Result<(), Error>> },
     /// Leaves a group.
     LeaveGroup { group: String },
     /// Begins a session.

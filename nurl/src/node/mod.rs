@@ -30,7 +30,7 @@ use bytes::Bytes;
 use self::command::{NetCommand, WorkCommand};
 use crate::compute::job::{Drained, SubmitOptions, TaskId};
 use crate::error::{Error, HubFailure};
-use crate::key::PublicKey;
+use crate::key::{AllowList, PublicKey};
 use crate::membership::join::Obstacle;
 use crate::membership::{Roles, State};
 use crate::net::reach::hub_client::DownReason;
@@ -373,11 +373,15 @@ impl Node {
 
     /// Joins a group, so that [`recv_group`](Node::recv_group) receives its broadcasts.
     ///
+    /// Only peers that `allow` names can read what this node says in the group, and only theirs is heard here. With
+    /// [`AllowList::Anyone`] that is every live member; an observer, which needs no more than a ticket, can't read it.
+    /// Joining again replaces the list: this node's key changes within a minute if the list lost somebody.
+    ///
     /// # Errors
     /// [`Error::Group`] when this node is in too many groups.
-    pub async fn join_group(&self, group: &str) -> Result<(), Error> {
+    pub async fn join_group(&self, group: &str, allow: AllowList) -> Result<(), Error> {
         let group = group.to_owned();
-        self.ask(|reply| NetCommand::JoinGroup { group, reply }).await?
+        self.ask(|reply| NetCommand::JoinGroup { group, allow, reply }).await?
     }
 
     /// Leaves a group.

@@ -4,6 +4,8 @@
 //! draws a new incarnation, so it never reuses a dot or a counter slot. Reuse would lose writes silently, because the
 //! other replicas have already seen the old dot. Only members are actors.
 
+use std::ops::RangeInclusive;
+
 use crate::key::PublicKey;
 
 /// The length of an encoded replica id.
@@ -19,6 +21,11 @@ pub struct ReplicaId {
 }
 
 impl ReplicaId {
+    /// Every id of one node.
+    pub fn all_of(key: &PublicKey) -> RangeInclusive<ReplicaId> {
+        ReplicaId { key: *key, incarnation: 0 }..=ReplicaId { key: *key, incarnation: u64::MAX }
+    }
+
     /// `key:32 ‖ incarnation:8 (big-endian)`: the bytes sort in the order of the ids.
     pub fn to_bytes(self) -> [u8; REPLICA_ID_LEN] {
         let mut bytes = [0; REPLICA_ID_LEN];

@@ -117,11 +117,18 @@ impl Ring {
         points.into()
     }
 
+    /// Whether every key has the same preference list in both rings.
+    pub fn places_as(&self, other: &Ring) -> bool {
+        let place = |member: &RingMember| (member.key, member.weight);
+        self.zones == other.zones && self.members.iter().map(place).eq(other.members.iter().map(place))
+    }
+
+    /// The number of points: the ring's size in memory, at 16 bytes each.
+    pub fn points_len(&self) -> usize {
+        self.points.len()
+    }
+
     /// The placed members, by key.
-    #[cfg_attr(
-        not(any(test, feature = "internals")),
-        expect(dead_code, reason = "for examples, benchmarks and scenarios")
-    )]
     pub fn members(&self) -> &[RingMember] {
         &self.members
     }
@@ -142,7 +149,6 @@ impl Ring {
     }
 
     /// Whether no member is placed.
-    #[cfg_attr(not(any(test, feature = "internals")), expect(dead_code, reason = "beside `len`"))]
     pub fn is_empty(&self) -> bool {
         self.members.is_empty()
     }

@@ -137,6 +137,11 @@ impl Running {
         }
     }
 
+    /// The lines that have come since the last one that was taken.
+    pub(crate) fn so_far(&self) -> Vec<Value> {
+        self.lines.try_iter().collect()
+    }
+
     #[track_caller]
     pub(crate) fn event(&self, name: &str) -> Value {
         self.wait_for(name, |line| line["event"] == name)

@@ -13,6 +13,7 @@ mod bad_input;
 mod demo;
 #[cfg(target_os = "linux")]
 mod ends;
+mod groups;
 mod harness;
 mod hub;
 mod jobs;

@@ -72,9 +72,11 @@ fn a_program_is_told_of_its_task_and_not_of_the_mesh() {
     };
     let (ours, task) = told("photos/1");
     let expected = ["NURL_ATTEMPT=0", "NURL_KEY=photos/1", "NURL_KIND=tells", &format!("NURL_TASK={task}")];
-    assert_eq!(ours[..4], expected);
-    let token = ours[4].strip_prefix("NURL_TOKEN=").unwrap();
-    assert!(ours.len() == 5 && token.len() == 80 && token.chars().all(|c| c.is_ascii_hexdigit()), "{ours:?}");
+    assert_eq!([0, 1, 2, 4].map(|at| ours[at].as_str()), expected);
+    let submitter = ours[3].strip_prefix("NURL_SUBMITTER=").unwrap();
+    assert!(submitter.parse::<nurl::PublicKey>().is_ok(), "{submitter}");
+    let token = ours[5].strip_prefix("NURL_TOKEN=").unwrap();
+    assert!(ours.len() == 6 && token.len() == 80 && token.chars().all(|c| c.is_ascii_hexdigit()), "{ours:?}");
     assert_eq!(told("two\nlines").0[1], "NURL_KEY=74776f0a6c696e6573");
 }
 

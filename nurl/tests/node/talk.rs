@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use nurl::config::Role;
+use nurl::config::{AllowList, Role};
 use nurl::events::NodeEvent;
 use nurl::message::MAX_DATAGRAM_BYTES;
 use nurl::rt::{disk, time};
@@ -148,7 +148,7 @@ fn a_broadcast_reaches_every_member_of_its_group_and_nobody_else() {
         let refused = a.broadcast("choir", Bytes::from_static(b"x")).await;
         assert!(matches!(refused, Err(Error::Group(_))), "one has to join first");
         for node in [&a, &b, &c] {
-            node.join_group("choir").await.unwrap();
+            node.join_group("choir", AllowList::Anyone).await.unwrap();
         }
         broadcast_until_heard(&a, &[&b, &c], "choir", &Bytes::from_static(b"la")).await;
         broadcast_until_heard(&c, &[&a], "choir", &Bytes::from_static(b"li")).await;
@@ -163,6 +163,29 @@ fn a_broadcast_reaches_every_member_of_its_group_and_nobody_else() {
 }
 
 #[test]
+fn what_is_said_in_a_group_is_read_by_its_list_or_by_members_and_never_by_an_observer() {
+    run(async {
+        let mesh = Mesh::start().await;
+        let [a, b, c] = mesh.nodes(Role::Member).await;
+        let observer = mesh.node(Role::Observer).await;
+        for node in [&b, &c, &observer] {
+            node.join_group("choir", AllowList::Anyone).await.unwrap();
+        }
+        a.join_group("choir", AllowList::Anyone).await.unwrap();
+        broadcast_until_heard(&a, &[&b, &c], "choir", &Bytes::from_static(b"to members")).await;
+        let only = |keys: &[PublicKey]| AllowList::Only(keys.iter().copied().collect());
+        let [d] = mesh.nodes(Role::Member).await;
+        d.join_group("choir", only(&[b.key(), observer.key()])).await.unwrap();
+        while time::timeout(Duration::from_millis(200), c.recv_group()).await.is_ok() {}
+        broadcast_until_heard(&d, &[&b, &observer], "choir", &Bytes::from_static(b"to two")).await;
+        let heard = time::timeout(Duration::from_millis(200), c.recv_group()).await;
+        assert!(heard.is_err(), "{heard:?}");
+        let heard = time::timeout(Duration::from_millis(200), observer.recv_group()).await;
+        assert!(!matches!(heard, Ok(Some((_, from, _))) if from == a.key()), "{heard:?}");
+    });
+}
+
+#[test]
 fn a_hub_sees_neither_a_groups_name_nor_any_content() {
     run(async {
         let spy = Spy::start().await;
@@ -172,8 +195,8 @@ fn a_hub_sees_neither_a_groups_name_nor_any_content() {
             node.joined(PATIENCE).await.unwrap();
         }
         meet(&[&a, &b]).await;
-        a.join_group("conspirators").await.unwrap();
-        b.join_group("conspirators").await.unwrap();
+        a.join_group("conspirators", AllowList::Anyone).await.unwrap();
+        b.join_group("conspirators", AllowList::Anyone).await.unwrap();
         let body = Bytes::from_static(b"at midnight, in the garden");
         broadcast_until_heard(&a, &[&b], "conspirators", &body).await;
         // The first datagram goes through the relay: a newcomer's first message waits for nothing else.
@@ -299,7 +322,7 @@ fn a_flood_of_broadcasts_ends_in_errors_or_drops_never_in_a_standstill() {
         let mesh = Mesh::start().await;
         let [a, b] = mesh.nodes(Role::Member).await;
         for node in [&a, &b] {
-            node.join_group("flood").await.unwrap();
+            node.join_group("flood", AllowList::Anyone).await.unwrap();
         }
         let body = Bytes::from(vec![7; MAX_DATAGRAM_BYTES]);
         for _ in 0..20_000 {

@@ -17,6 +17,7 @@ use chaos::scenario::{Mark, Passed, RunResult, Scenario, Trial};
 use chaos::sometimes;
 use chaos::world::World;
 use nurl::Node;
+use nurl::internals::key::AllowList;
 use nurl::internals::node::Role;
 use rand_core::Rng as _;
 
@@ -147,7 +148,7 @@ async fn join_group_and_listen(world: World, cluster: &Cluster) -> Receivers {
     for peer in &cluster.peers {
         let (node, name, heard) = (peer.node(&world).await, peer.name.clone(), heard.clone());
         peer.host.run(async move {
-            node.join_group(GROUP).await.expect("a node has room for a group");
+            node.join_group(GROUP, AllowList::Anyone).await.expect("a node has room for a group");
             while let Some((_, _, body)) = node.recv_group().await {
                 assert_eq!(body, secret("news"));
                 lock(&heard).insert(name.clone());

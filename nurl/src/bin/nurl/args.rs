@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use nurl::PublicKey;
 use nurl::config::{Listen, ListenError};
 use nurl::hub::MAX_HUB_ADDR_BYTES;
 
@@ -58,6 +59,8 @@ pub(crate) enum Command {
     Status(StatusArgs),
     /// Measure the way to one peer
     Ping(PingArgs),
+    /// Write what is said in a group, or say something
+    Group(GroupArgs),
     /// Start a hub and workers here, count words, kill a worker half-way, check the result
     Demo(DemoArgs),
     /// Kill the programs of a worker when it is gone (a worker starts this by itself)
@@ -168,8 +171,8 @@ Examples:
   nurl worker --mesh mesh.ticket --key ~/.nurl/key --handler up='tr a-z A-Z'
   nurl worker --mesh TICKET --handler 'thumb=convert - -resize 128x128 -' --handler-timeout 2m
 
-A handler is a program: payload on stdin, result on stdout; NURL_TASK, NURL_KEY, NURL_KIND, NURL_ATTEMPT and
-NURL_TOKEN tell of the task. A non-zero exit fails the task, with the tail of stderr as its message; exit
+A handler is a program: payload on stdin, result on stdout; NURL_TASK, NURL_KEY, NURL_KIND, NURL_ATTEMPT,
+NURL_SUBMITTER and NURL_TOKEN tell of the task. A non-zero exit fails the task, with the tail of stderr as its message; exit
 75 (EX_TEMPFAIL, or --retry-exit) and a SIGKILL of somebody else have it tried on another worker. What the
 program has started ends with it. The command is split into words as a shell would; no shell runs it unless
 you name one: --handler 'sum=sh -c \"cut -f2 | paste -sd+ | bc\"'.
@@ -323,6 +326,33 @@ pub(crate) struct PingArgs {
     /// Time between pings
     #[arg(long, default_value = "500ms", value_parser = parse_duration, value_name = "DURATION")]
     pub(crate) interval: Duration,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  nurl group news --mesh TICKET
+  nurl group news --mesh TICKET --say 'the backup is done'
+  nurl group choir --mesh TICKET --key ~/.nurl/key --allow nurl1… --allow nurl1…
+
+What is said goes to the hub once, sealed, and the hub passes it on; it may be lost. Without --allow every
+live member of the mesh can read it; with --allow only these peers, and only they are heard.")]
+pub(crate) struct GroupArgs {
+    #[command(flatten)]
+    pub(crate) mesh: MeshArgs,
+    /// The group's name, at most 128 bytes
+    pub(crate) group: String,
+    /// A peer that may read what is said here, and that is heard; may be given more than once [default: every member]
+    #[arg(long, value_name = "KEY")]
+    pub(crate) allow: Vec<PublicKey>,
+    /// Say this, and end
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) say: Option<String>,
+    /// Key file; made if there is none [default: a fresh key for this run]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) output: Output,
 }

@@ -81,6 +81,15 @@ pub(crate) enum Line {
     Pong { seq: u32, path: &'static str, rtt_ms: f64, addr: Option<String> },
     /// A peer didn't answer a ping in time.
     Lost { seq: u32 },
+    /// Something was said in a group.
+    Said {
+        peer: String,
+        /// What was said, if it is valid text.
+        text: Option<String>,
+        /// What was said in hexadecimal, if it isn't text.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        hex: Option<String>,
+    },
     /// The progress of long work.
     Progress { done: usize, total: usize },
     /// A worker process was killed on purpose.
@@ -186,6 +195,7 @@ mod tests {
                 error: None,
             },
             Line::Lost { seq: 2 },
+            Line::Said { peer: "nurl1p".into(), text: Some("la".into()), hex: None },
             Line::Progress { done: 5, total: 9 },
             Line::Killed { worker: "nurl1p".into(), holding: 4 },
             Line::Word { word: "the".into(), count: 12 },

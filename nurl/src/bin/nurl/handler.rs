@@ -70,6 +70,7 @@ pub(crate) fn variables(context: &JobContext) -> Variables {
         ("NURL_KIND", context.kind.clone()),
         ("NURL_ATTEMPT", context.attempt.to_string()),
         ("NURL_TOKEN", hex(&context.token.to_bytes())),
+        ("NURL_SUBMITTER", context.submitter().to_string()),
     ]
 }
 

@@ -37,6 +37,8 @@ mod status;
 #[cfg(not(feature = "sim"))]
 mod stop;
 #[cfg(not(feature = "sim"))]
+mod talk;
+#[cfg(not(feature = "sim"))]
 mod watcher;
 #[cfg(not(feature = "sim"))]
 mod work;
@@ -87,6 +89,7 @@ fn main() -> std::process::ExitCode {
         Command::Wordcount(args) => args.output.json,
         Command::Status(args) => args.output.json,
         Command::Ping(args) => args.output.json,
+        Command::Group(args) => args.output.json,
         Command::Demo(args) => args.output.json,
         Command::WatchPrograms => false,
     });
@@ -107,6 +110,7 @@ fn main() -> std::process::ExitCode {
             Command::Wordcount(args) => work::wordcount(args, out).await,
             Command::Status(args) => status::status(args, out).await,
             Command::Ping(args) => status::ping(args, out).await,
+            Command::Group(args) => talk::run(args, out).await,
             Command::Demo(args) => demo::run(args, out).await,
             Command::WatchPrograms => {
                 watcher::run().await;

@@ -29,6 +29,8 @@ pub struct Run {
     pub key: Bytes,
     /// Its input.
     pub payload: Bytes,
+    /// The node that submitted it, over its own session.
+    pub submitter: PublicKey,
     /// The dead letter that the task retries.
     #[cfg_attr(
         not(any(test, feature = "internals")),
@@ -237,8 +239,13 @@ pub struct JobStats {
     pub busy: u64,
     /// Executor: submits of a kind without a handler.
     pub unknown_kind: u64,
-    /// Executor: submits whose submitter was not their sender.
+    /// Executor: submits whose submitter was not their sender, and forwarded ones that weren't what their submitter
+    /// claims.
     pub spoofed: u64,
+    /// Executor: forwarded tasks dropped because their submitter didn't claim them, or because too many waited.
+    pub unclaimed: u64,
+    /// Executor: queued tasks that gave way to those of submitters with fewer.
+    pub gave_way: u64,
     /// Executor: re-submitted tasks for which an owner had the outcome.
     pub recalled: u64,
     /// Executor: re-submitted tasks that another node was running.
@@ -257,6 +264,8 @@ pub struct JobStats {
     pub forged_records: u64,
     /// Replica: outcomes not kept because the table or its byte limit was full.
     pub records_refused: u64,
+    /// Replica: outcomes dropped before their time, for one of a peer that has fewer.
+    pub records_evicted: u64,
     /// Messages from a node that has no part in the task.
     pub unexpected: u64,
     /// Messages that didn't parse.

@@ -8,12 +8,15 @@ use bytes::Bytes;
 
 use super::error::JobError;
 use super::event::{Drained, JobEvent, Run, RunId};
+use super::forwarded::{Claim, Forwarded, Met};
 use super::listeners::{Listeners, Turn};
 use super::message::{Beat, Known, Message, Reason, Refused, Submit};
 use super::options::{
-    DRAIN_GRACE, HORIZON, KindLimits, MAX_ASKED, MAX_BEATS, MAX_EXECUTION_BYTES, MAX_EXECUTIONS,
-    MAX_FENCED_RESTARTS, MAX_HOPS, MAX_KIND_LEN, MAX_KINDS, MAX_PAYLOAD_LEN, MAX_PROGRESS_LEN, TENURES_AGE,
+    DRAIN_GRACE, HORIZON, KindLimits, MAX_ASKED, MAX_BEATS, MAX_FENCED_RESTARTS, MAX_HOPS, MAX_KIND_LEN,
+    MAX_KINDS, MAX_PAYLOAD_LEN, MAX_PROGRESS_LEN, TENURES_AGE,
 };
+use super::portions::Portions;
+use super::queue::{KindQueue, MAX_RETRY_AFTER, MIN_RETRY_AFTER, Place};
 use super::record::Record;
 use super::replica::{Replica, TaskMeta, Waiter, add_waiter};
 use super::shared::{SharedContext, Timer};
@@ -23,33 +26,9 @@ use crate::key::PublicKey;
 use crate::kit::draw;
 use crate::ring::Epoch;
 
-/// The limits of a `Busy` hint, whatever the mean run time is.
-const MIN_RETRY_AFTER: Duration = Duration::from_millis(100);
-const MAX_RETRY_AFTER: Duration = Duration::from_secs(10);
-/// The assumed mean run time of a kind before the first measurement.
-const FIRST_MEAN: Duration = Duration::from_millis(200);
 /// The pause before a fenced attempt starts again, plus a random time of up to the same length: time for the
 /// push-pull.
 const FENCED_REST: Duration = Duration::from_millis(500);
-
-/// A task's place in its kind's queue: by priority, then by arrival.
-type Place = (Reverse<Priority>, u64, TaskId);
-
-#[derive(Debug)]
-struct KindQueue {
-    limits: KindLimits,
-    running: usize,
-    queue: BTreeSet<Place>,
-    mean: Duration,
-}
-
-impl KindQueue {
-    fn retry_after(&self) -> Duration {
-        let ahead = u32::try_from(self.queue.len() + 1).unwrap_or(u32::MAX);
-        let lanes = u32::try_from(self.limits.concurrency.max(1)).unwrap_or(u32::MAX);
-        (self.mean.saturating_mul(ahead) / lanes).clamp(MIN_RETRY_AFTER, MAX_RETRY_AFTER)
-    }
-}
 
 #[derive(Debug)]
 enum ExecutionPhase {
@@ -64,6 +43,8 @@ enum ExecutionPhase {
 #[derive(Debug)]
 struct Execution {
     spec: TaskSpec,
+    /// The first of its submitters, whose share it takes.
+    submitter: PublicKey,
     waiters: Vec<Waiter>,
     priority: Priority,
     deadline: Instant,
@@ -81,6 +62,7 @@ struct Started {
     task: TaskId,
     attempt: u32,
     kind: String,
+    submitter: PublicKey,
     at: Instant,
 }
 
@@ -99,7 +81,9 @@ pub(super) struct Executor {
     tasks: BTreeMap<TaskId, Execution>,
     runs: BTreeMap<RunId, Started>,
     to_cancel: VecDeque<RunId>,
-    bytes: usize,
+    /// What each submitter has of this node.
+    portions: Portions,
+    forwarded: Forwarded,
     next_run: u64,
     next_place: u64,
     drain: Option<Drain>,
@@ -135,8 +119,7 @@ impl Executor {
         if kind.is_empty() || kind.len() > MAX_KIND_LEN || self.kinds.len() >= MAX_KINDS {
             return false;
         }
-        let fresh = KindQueue { limits, running: 0, queue: BTreeSet::new(), mean: FIRST_MEAN };
-        self.kinds.insert(kind.to_owned(), fresh);
+        self.kinds.insert(kind.to_owned(), KindQueue::new(limits));
         true
     }
 
@@ -155,8 +138,69 @@ impl Executor {
             shared.stats.spoofed += 1;
             return;
         }
-        let waiter = Waiter { who: submit.submitter, attempt: submit.attempt };
         let digest = digest(&submit.kind, &submit.key, &submit.payload);
+        shared.stats.unclaimed += self.forwarded.expire(now);
+        if from == submit.submitter {
+            self.take_submit(shared, replica, now, from, submit, digest);
+        } else {
+            let met = self.forwarded.arrived(now, from, submit, digest);
+            self.met(shared, replica, now, met);
+        }
+    }
+
+    /// Takes a submitter's word that a task that was forwarded, or will be, is its own.
+    pub(super) fn handle_claim(
+        &mut self,
+        shared: &mut SharedContext,
+        replica: &mut Replica,
+        now: Instant,
+        from: PublicKey,
+        task: TaskId,
+        claim: Claim,
+    ) {
+        let waiter = Waiter { who: from, attempt: claim.attempt };
+        shared.stats.unclaimed += self.forwarded.expire(now);
+        if !self.answer_from_memory(shared, replica, now, task, claim.digest, waiter) {
+            let met = self.forwarded.claimed(now, from, task, claim);
+            self.met(shared, replica, now, met);
+        }
+    }
+
+    fn met(&mut self, shared: &mut SharedContext, replica: &mut Replica, now: Instant, met: Met) {
+        match met {
+            Met::Both(submit, digest, via) => {
+                self.take_submit(shared, replica, now, via, *submit, digest);
+            }
+            Met::Waits(dropped) => shared.stats.unclaimed += dropped,
+            Met::Differs => shared.stats.spoofed += 1,
+        }
+        self.arm_forwarded(shared);
+    }
+
+    /// Drops the forwarded tasks that nobody claimed in time. Nobody is told: the submitters may not exist.
+    pub(super) fn drop_unclaimed(&mut self, shared: &mut SharedContext, now: Instant) {
+        shared.stats.unclaimed += self.forwarded.expire(now);
+        self.arm_forwarded(shared);
+    }
+
+    fn arm_forwarded(&self, shared: &mut SharedContext) {
+        match self.forwarded.next_due() {
+            Some(due) => shared.timers.set(Timer::Forwarded, due),
+            None => shared.timers.clear(Timer::Forwarded),
+        }
+    }
+
+    /// Takes a submit on its submitter's own word; `from` sent it here.
+    fn take_submit(
+        &mut self,
+        shared: &mut SharedContext,
+        replica: &mut Replica,
+        now: Instant,
+        from: PublicKey,
+        submit: Submit,
+        digest: [u8; 32],
+    ) {
+        let waiter = Waiter { who: submit.submitter, attempt: submit.attempt };
         if self.answer_from_memory(shared, replica, now, submit.task, digest, waiter) {
             return;
         }
@@ -176,12 +220,10 @@ impl Executor {
             refuse(shared, submit.task, waiter, Reason::UnknownKind);
             return;
         };
-        let full = kind.queue.len() >= kind.limits.queue
-            || self.tasks.len() >= MAX_EXECUTIONS
-            || self.bytes + submit.payload.len() > MAX_EXECUTION_BYTES;
-        if full {
+        let retry_after = kind.retry_after();
+        if !self.make_room(shared, &submit) {
             shared.stats.busy += 1;
-            refuse(shared, submit.task, waiter, Reason::Busy { retry_after: kind.retry_after() });
+            refuse(shared, submit.task, waiter, Reason::Busy { retry_after });
             return;
         }
         // A counter that isn't durable yet will be in a moment; there are fewer executions than tenures.
@@ -192,6 +234,32 @@ impl Executor {
         };
         shared.timers.set_if_idle(Timer::Tenures, now + TENURES_AGE);
         self.accept(shared, now, submit, digest, waiter, token);
+    }
+
+    /// Makes room for a task, if need be at the cost of a submitter that has more; false if there is none.
+    fn make_room(&mut self, shared: &mut SharedContext, submit: &Submit) -> bool {
+        let Submit { submitter, kind, payload, .. } = submit;
+        if let Some(kind) = self.kinds.get(kind).filter(|kind| kind.is_full()) {
+            let Some(task) = kind.gives_way_to(submitter) else { return false };
+            self.give_way(shared, task);
+        }
+        while let Some(payers) = self.portions.payers_for(submitter, payload.len()) {
+            let last = |payer: &PublicKey| self.kinds.values().find_map(|kind| kind.last_of(payer));
+            let Some(task) = payers.iter().find_map(last) else { return false };
+            self.give_way(shared, task);
+        }
+        true
+    }
+
+    /// Gives a queued task back, since its submitter has more here than others get.
+    fn give_way(&mut self, shared: &mut SharedContext, task: TaskId) {
+        let Some(execution) = self.remove(shared, task) else { return };
+        shared.stats.gave_way += 1;
+        let kind = self.kinds.get(&execution.spec.kind);
+        let retry_after = kind.map_or(MAX_RETRY_AFTER, KindQueue::retry_after);
+        for waiter in execution.waiters {
+            refuse(shared, task, waiter, Reason::Busy { retry_after });
+        }
     }
 
     /// Answers a submit of a task that this node has or had.
@@ -246,11 +314,12 @@ impl Executor {
         shared.send(waiter.who, Message::Accepted { task, attempt: waiter.attempt, boot, token });
         let asked = if submit.ask { self.ask(shared, &submit, digest) } else { BTreeSet::new() };
         let deadline = now + submit.life;
-        self.bytes += submit.payload.len();
+        self.portions.taken(submit.submitter, submit.payload.len());
         let asks = !asked.is_empty();
-        let Submit { kind, key, payload, parent, .. } = submit;
+        let Submit { submitter, kind, key, payload, parent, .. } = submit;
         let execution = Execution {
             spec: TaskSpec { kind, key, payload, digest, parent },
+            submitter,
             waiters: vec![waiter],
             priority: submit.priority,
             deadline,
@@ -353,29 +422,31 @@ impl Executor {
         self.next_place += 1;
         execution.phase = ExecutionPhase::Queued(place);
         if let Some(kind) = self.kinds.get_mut(&execution.spec.kind) {
-            kind.queue.insert(place);
+            kind.insert(execution.submitter, place);
         }
         shared.timers.set(Timer::Execution(task), execution.deadline);
     }
 
-    /// The next handler to start. Among the kinds with a free place it is the task of the highest priority, then the
-    /// one that has waited longest.
+    /// The next handler to start: among the kinds with a free place, the next task of the submitter whose turn it is.
     pub(super) fn start(&mut self, shared: &mut SharedContext, now: Instant) -> Option<Run> {
         if self.runs.len() >= shared.config.concurrency {
             return None;
         }
-        let free = self.kinds.values().filter(|kind| kind.running < kind.limits.concurrency);
-        let place = *free.filter_map(|kind| kind.queue.first()).min()?;
+        let next = self.kinds.values().flat_map(KindQueue::next);
+        let turn =
+            |(submitter, place): &(&PublicKey, &Place)| (self.portions.turn(submitter, place.0), **place);
+        let (submitter, place) = next.min_by_key(turn).map(|(submitter, place)| (*submitter, *place))?;
         let (_, _, task) = place;
         let execution = self.tasks.get_mut(&task).expect("queued tasks are in the table");
         let kind = self.kinds.get_mut(&execution.spec.kind).expect("queued tasks have a kind");
-        kind.queue.remove(&place);
+        kind.remove(&submitter, &place);
         kind.running += 1;
+        self.portions.started(submitter);
         let id = RunId(self.next_run);
         self.next_run += 1;
         execution.phase = ExecutionPhase::Running(id);
         let attempt = execution.waiters.first().map_or(0, |waiter| waiter.attempt);
-        let started = Started { task, attempt, kind: execution.spec.kind.clone(), at: now };
+        let started = Started { task, attempt, kind: execution.spec.kind.clone(), submitter, at: now };
         self.runs.insert(id, started);
         shared.stats.runs += 1;
         let limit = kind.limits.time_limit.map(|limit| now + limit);
@@ -386,6 +457,7 @@ impl Executor {
             kind: execution.spec.kind.clone(),
             key: execution.spec.key.clone(),
             payload: execution.spec.payload.clone(),
+            submitter,
             parent: execution.spec.parent,
             token: execution.token,
             deadline: limit.map_or(execution.deadline, |limit| limit.min(execution.deadline)),
@@ -417,10 +489,9 @@ impl Executor {
     ) {
         let Some(started) = self.runs.remove(&run) else { return };
         let took = now.saturating_duration_since(started.at);
+        self.portions.ended(started.submitter);
         if let Some(kind) = self.kinds.get_mut(&started.kind) {
-            kind.running = kind.running.saturating_sub(1);
-            // A moving mean with weight 1/8, like TCP's round-trip estimate (RFC 6298 §2).
-            kind.mean = (kind.mean * 7 + took) / 8;
+            kind.ended(took);
         }
         let Started { task, attempt, kind, .. } = started;
         shared.event(JobEvent::Ran { task, attempt, kind, ok: result.is_ok(), took });
@@ -532,7 +603,7 @@ impl Executor {
             until: execution.deadline + HORIZON,
         };
         let waiting = if record.is_settled() { Vec::new() } else { execution.waiters };
-        replica.keep(shared, now, task, &meta, record, waiting);
+        replica.keep(shared, now, task, execution.submitter, &meta, record, waiting);
         replica.replicate(shared, now, task);
     }
 
@@ -605,11 +676,11 @@ impl Executor {
     fn remove(&mut self, shared: &mut SharedContext, task: TaskId) -> Option<Execution> {
         let execution = self.tasks.remove(&task)?;
         shared.timers.clear(Timer::Execution(task));
-        self.bytes -= execution.spec.payload.len();
+        self.portions.gone(execution.submitter, execution.spec.payload.len());
         match &execution.phase {
             ExecutionPhase::Queued(place) => {
                 if let Some(kind) = self.kinds.get_mut(&execution.spec.kind) {
-                    kind.queue.remove(place);
+                    kind.remove(&execution.submitter, place);
                 }
             }
             // The run keeps its place until the driver returns it: a handler that ignores its cancellation still
@@ -779,7 +850,8 @@ impl Signs {
     }
 }
 
-/// Forwards a submit to the node that is responsible in this view, but never back to its sender.
+/// Forwards a submit to the node that is responsible in this view, but never back to its sender, and tells the
+/// submitter.
 fn forward(shared: &mut SharedContext, from: PublicKey, list: &[PublicKey], mut submit: Submit) {
     let waiter = Waiter { who: submit.submitter, attempt: submit.attempt };
     let last = usize::from(submit.reach).min(list.len().saturating_sub(1));
@@ -790,7 +862,10 @@ fn forward(shared: &mut SharedContext, from: PublicKey, list: &[PublicKey], mut 
             submit.hops += 1;
             shared.stats.forwarded += 1;
             let next = *next;
+            let task = submit.task;
             shared.send(next, Message::Submit(submit));
+            // The next node waits until the submitter has said itself that the task is its own.
+            refuse(shared, task, waiter, Reason::Forwarded { runner: next });
         }
         _ => {
             shared.stats.misrouted += 1;

@@ -100,6 +100,8 @@ pub(super) enum Reason {
     Misrouted,
     /// Another node runs the task.
     Elsewhere { runner: PublicKey },
+    /// The task was forwarded to this node, which waits for the submitter's own word.
+    Forwarded { runner: PublicKey },
     /// The id is already used for another payload.
     Conflict,
     /// The outcome was acknowledged before.
@@ -253,6 +255,16 @@ pub(super) enum Message {
     /// From the submitter, in answer to beats: it is alive.
     #[n(14)]
     Listening {},
+    /// From the submitter: the task that was forwarded in its name is its own.
+    #[n(15)]
+    Claim {
+        #[n(0)]
+        task: TaskId,
+        #[n(1)]
+        attempt: u32,
+        #[cbor(n(2), with = "minicbor::bytes")]
+        digest: [u8; 32],
+    },
 }
 
 /// The types whose variant holds a struct.

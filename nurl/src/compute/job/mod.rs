@@ -11,7 +11,8 @@
 //! - **A task that has an outcome is not run again** by a node that can reach one of the owners of its key.
 //!
 //! How it works: attempt *n* goes to the *n*-th live executor of the (kind, key) list. A node runs the task if it is
-//! among the first *n*+1 in its own view. Otherwise it forwards the task, at most [`options::MAX_HOPS`] times. The
+//! among the first *n*+1 in its own view. Otherwise it forwards the task, at most [`options::MAX_HOPS`] times, and tells
+//! the submitter where to; the next node waits until the submitter claims the task over its own session. The
 //! executor answers `Accepted` at once and sends a beat every second. Without an `Accepted`, after three missed
 //! beats, a death or a new boot, the submitter goes to the next executor, with full-jitter back-off, until the life
 //! ends. A re-submitted task is run only after the key's owners were asked (1 s) for its outcome. An outcome goes to
@@ -33,12 +34,16 @@
 mod error;
 mod event;
 mod executor;
+mod forwarded;
 mod holders;
+mod holdings;
 mod listeners;
 mod message;
 mod nodes;
 pub mod options;
 mod peers;
+mod portions;
+mod queue;
 mod queues;
 mod record;
 mod replica;
@@ -68,15 +73,13 @@ pub use self::submitter::DeadLetter;
 pub use self::task::{NotATaskId, Priority, TASK_ID_LEN, TaskId};
 
 use self::executor::Executor;
+use self::forwarded::Claim;
 use self::message::Message;
-use self::peers::PeerConditions;
-use self::queues::Queues;
 use self::replica::Replica;
 use self::shared::{SharedContext, Timer};
 use self::submitter::Submitter;
 use crate::key::PublicKey;
-use crate::kit::timers::Timers;
-use crate::ring::{TenureBook, TenureCounters};
+use crate::ring::TenureCounters;
 use crate::rt::Rng;
 
 /// The jobs of one node.
@@ -90,19 +93,7 @@ pub struct Jobs {
 impl Jobs {
     /// A node without a view. It can submit; its tasks wait for [`set_placement`](Jobs::set_placement).
     pub fn new(config: Config, local: PublicKey, boot: u64, _now: Instant, rng: Rng) -> Jobs {
-        let tenures = TenureBook::new(local, config.initial_epoch);
-        let shared = SharedContext {
-            config: config.sane(),
-            local,
-            boot,
-            rng,
-            placement: None,
-            timers: Timers::default(),
-            tenures,
-            peers: PeerConditions::default(),
-            stats: JobStats::default(),
-            queues: Queues::default(),
-        };
+        let shared = SharedContext::new(config, local, boot, rng);
         Jobs {
             shared,
             submitter: Submitter::default(),
@@ -113,7 +104,7 @@ impl Jobs {
 
     /// Takes the placement of a new view.
     pub fn set_placement(&mut self, now: Instant, placement: Arc<dyn Placement + Send + Sync>) {
-        self.shared.placement = Some(placement.clone());
+        self.shared.follow(now, placement.clone());
         let local = self.shared.local;
         let running = self.executor.keys();
         let acts = |key: &[u8]| {
@@ -312,6 +303,7 @@ impl Jobs {
                 Timer::Beat => self.executor.beat(&mut self.shared, &mut self.replica, now),
                 Timer::Failed => self.after_failed_sends(now),
                 Timer::Drain => self.executor.drain_over(&mut self.shared, now),
+                Timer::Forwarded => self.executor.drop_unclaimed(&mut self.shared, now),
                 Timer::Redeliver => self.replica.redeliver(&mut self.shared, now),
                 Timer::Resync => self.replica.resync(&mut self.shared, now),
             }
@@ -329,8 +321,8 @@ impl Jobs {
         self.shared.tenures.highest()
     }
 
-    /// The epoch counter to store next, see [`TenureBook::poll_persist`]. Drain it after every call, or submits are
-    /// refused as busy when the reserve is used up.
+    /// The epoch counter to store next, see [`TenureBook::poll_persist`](crate::ring::TenureBook::poll_persist). Drain
+    /// it after every call, or submits are refused as busy when the reserve is used up.
     pub fn poll_persist(&mut self) -> Option<u64> {
         self.shared.tenures.poll_persist()
     }
@@ -425,6 +417,9 @@ impl Jobs {
                 executor.handle_stop(shared, from, task, Some(attempt));
             }
             Message::Ask { task, digest } => executor.handle_ask(shared, replica, from, task, digest),
+            Message::Claim { task, attempt, digest } => {
+                executor.handle_claim(shared, replica, now, from, task, Claim { attempt, digest });
+            }
             Message::Known(known) => executor.handle_known(shared, replica, now, from, known),
             // Its arrival is its only content.
             Message::Listening {} => {}

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::event::{JobEvent, MemberChange};
+use super::holdings::{Holding, Holdings};
 use super::message::{Beat, Message, RecordCopy};
 use super::options::{
     MAX_EARLY_ACKS, MAX_RECORD_BYTES, MAX_RECORDS, MAX_WAITERS, REDELIVER_AFTER, RESYNC_BATCH, RESYNC_SCAN,
@@ -44,6 +45,7 @@ pub(super) struct KeptRecord {
     pub(super) record: Record,
     /// The replicas to which this record was sent in its present form.
     sent_to: FewPeers,
+    held_for: Holding,
 }
 
 /// The nodes to which an outcome is owed.
@@ -88,6 +90,7 @@ impl KeptRecord {
             until: task.until,
             record,
             sent_to: FewPeers::default(),
+            held_for: Holding::default(),
         }
     }
 }
@@ -144,7 +147,8 @@ pub(super) struct Replica {
     table: BTreeMap<TaskId, Box<KeptRecord>>,
     /// The kinds of the records, each once.
     kinds: BTreeSet<Arc<str>>,
-    bytes: usize,
+    /// Who has how much of the table.
+    holdings: Holdings,
     /// Records whose replicas may lack them.
     dirty: BTreeSet<TaskId>,
     /// The dirty records whose last copy was not delivered.
@@ -167,15 +171,18 @@ impl Replica {
     }
 
     pub(super) fn held_bytes(&self) -> usize {
-        self.bytes
+        self.holdings.bytes()
     }
 
-    /// Keeps an outcome, or merges it into the kept one.
+    /// Keeps an outcome in the share of `holder`, or merges it into the kept one. The holder is the peer that told it, or
+    /// the submitter of a task that ran here.
+    #[expect(clippy::too_many_arguments, reason = "the one entrance of all outcomes")]
     pub(super) fn keep(
         &mut self,
         shared: &mut SharedContext,
         now: Instant,
         task: TaskId,
+        holder: PublicKey,
         meta: &TaskMeta,
         record: Record,
         waiting: Vec<Waiter>,
@@ -191,14 +198,11 @@ impl Replica {
         }
         if self.table.contains_key(&task) {
             self.join(shared, now, task, kept);
-        } else if self.table.len() >= MAX_RECORDS
-            || self.bytes + kept.record.held_bytes() > MAX_RECORD_BYTES
-            || kept.until <= now
-        {
+        } else if kept.until <= now || !self.make_room(shared, &holder, 1, kept.record.held_bytes()) {
             shared.stats.records_refused += 1;
             return;
         } else {
-            self.bytes += kept.record.held_bytes();
+            kept.held_for = self.holdings.insert(holder, task, kept.record.held_bytes());
             self.end_at(kept.until, task);
             kept.kind = self.intern(kept.kind);
             self.table.insert(task, Box::new(kept));
@@ -206,6 +210,40 @@ impl Replica {
             self.arm_ends(shared);
         }
         self.watch(shared, now, task);
+    }
+
+    /// Makes room for so many records and bytes of a holder, if need be at the cost of the largest; false if there is none.
+    fn make_room(
+        &mut self,
+        shared: &mut SharedContext,
+        holder: &PublicKey,
+        records: usize,
+        bytes: usize,
+    ) -> bool {
+        loop {
+            let victim = if self.table.len() + records > MAX_RECORDS {
+                self.holdings.oldest_for(holder, records)
+            } else if self.holdings.bytes() + bytes > MAX_RECORD_BYTES {
+                let table = &self.table;
+                let has_bytes =
+                    |task: &TaskId| table.get(task).is_some_and(|kept| kept.record.held_bytes() > 0);
+                self.holdings.oldest_with_bytes_for(holder, bytes, has_bytes)
+            } else {
+                return true;
+            };
+            let Some(victim) = victim else { return false };
+            shared.stats.records_evicted += 1;
+            self.remove(victim);
+        }
+    }
+
+    fn remove(&mut self, task: TaskId) {
+        if let Some(kept) = self.table.remove(&task) {
+            self.holdings.remove(&kept.held_for, task, kept.record.held_bytes());
+        }
+        self.dirty.remove(&task);
+        self.undelivered.remove(&task);
+        self.awaited.remove(&task);
     }
 
     /// The shared copy of this kind's name.
@@ -240,7 +278,7 @@ impl Replica {
         }
         let before = kept.record.held_bytes();
         let grows = theirs.held_bytes() > before;
-        if grows && self.bytes - before + theirs.held_bytes() > MAX_RECORD_BYTES {
+        if grows && self.holdings.bytes() - before + theirs.held_bytes() > MAX_RECORD_BYTES {
             shared.stats.records_refused += 1;
             return;
         }
@@ -254,7 +292,7 @@ impl Replica {
         if kept.record.is_settled() {
             kept.settle();
         }
-        self.bytes = self.bytes - before + kept.record.held_bytes();
+        self.holdings.resize(&kept.held_for, before, kept.record.held_bytes());
         if changed {
             kept.sent_to = FewPeers::default();
             self.touch(shared, now, task);
@@ -289,7 +327,7 @@ impl Replica {
         kept.stop_waiting(&from);
         if kept.waiting().is_empty() {
             self.awaited.remove(&task);
-            self.bytes -= kept.record.held_bytes();
+            self.holdings.resize(&kept.held_for, kept.record.held_bytes(), 0);
             kept.settle();
         }
     }
@@ -328,9 +366,7 @@ impl Replica {
         from: PublicKey,
         copy: RecordCopy,
     ) {
-        let owners = shared.owners(&copy.key);
-        let may = owners.contains(&from)
-            || shared.executors(&copy.kind, &copy.key).contains(&from)
+        let may = shared.may_tell(now, &from, &copy.kind, &copy.key)
             || (copy.record.class.is_submitters() && copy.submitters.contains(&from));
         if !may || !shared.believe(copy.record.token) {
             shared.stats.forged_records += 1;
@@ -345,7 +381,7 @@ impl Replica {
         };
         let theirs = (copy.record.class, copy.record.token, copy.record.hash);
         let is_new = !self.table.contains_key(&copy.task);
-        self.keep(shared, now, copy.task, &meta, copy.record, Vec::new());
+        self.keep(shared, now, copy.task, from, &meta, copy.record, Vec::new());
         let Some(kept) = self.table.get_mut(&copy.task) else { return };
         if kept.digest != meta.digest {
             return;
@@ -451,12 +487,10 @@ impl Replica {
             && *first.key() <= now
         {
             for task in first.remove() {
-                if let Some(kept) = self.table.remove(&task) {
-                    self.bytes -= kept.record.held_bytes();
+                // A record that was displaced may be back under the same id, for longer.
+                if self.table.get(&task).is_none_or(|kept| kept.until <= now) {
+                    self.remove(task);
                 }
-                self.dirty.remove(&task);
-                self.undelivered.remove(&task);
-                self.awaited.remove(&task);
             }
         }
         self.kinds.retain(|kind| Arc::strong_count(kind) > 1);
@@ -472,7 +506,7 @@ impl Replica {
     /// The bytes of settled records: their entries and the data that those own, without the trees' overhead.
     pub(super) fn settled_bytes(&self) -> usize {
         let settled = self.table.values().filter(|kept| kept.record.is_settled());
-        settled.map(|kept| 2 * size_of::<TaskId>() + size_of::<Box<KeptRecord>>() + kept.bytes()).sum()
+        settled.map(|kept| 3 * size_of::<TaskId>() + 8 + size_of::<Box<KeptRecord>>() + kept.bytes()).sum()
     }
 
     fn touch(&mut self, shared: &mut SharedContext, now: Instant, task: TaskId) {

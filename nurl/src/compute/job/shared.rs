@@ -1,11 +1,12 @@
 //! The context that the three roles of a node share: identity, clock-independent settings, queues, counters.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::event::{JobEvent, JobStats};
 use super::message::Message;
-use super::options::{Config, TENURES_AGE};
+use super::options::{Config, MAX_ASKED, TENURES_AGE};
 use super::peers::PeerConditions;
 use super::queues::Queues;
 use super::task::TaskId;
@@ -13,6 +14,11 @@ use crate::key::PublicKey;
 use crate::kit::timers::Timers;
 use crate::ring::{Epoch, TenureBook};
 use crate::rt::Rng;
+
+/// How long a former owner of a key may still tell outcomes: it passes them on within seconds of a change.
+const TELLS_FOR: Duration = Duration::from_secs(600);
+/// Limit on the former placements, each of which may be a ring's points in memory.
+const MAX_FORMER: usize = 8;
 
 /// The executors and the owners of keys in the node's present view. The ring implements it.
 pub trait Placement {
@@ -46,6 +52,8 @@ pub(super) enum Timer {
     Failed,
     /// The limit of a drain.
     Drain,
+    /// The next forwarded task that nobody claimed.
+    Forwarded,
 }
 
 /// What submitter, executor and replica of one node have in common; each of their methods gets it from [`Jobs`](super::Jobs).
@@ -55,6 +63,8 @@ pub(super) struct SharedContext {
     pub(super) boot: u64,
     pub(super) rng: Rng,
     pub(super) placement: Option<Arc<dyn Placement + Send + Sync>>,
+    /// The placements before it, with the times at which they ended.
+    former: VecDeque<(Instant, Arc<dyn Placement + Send + Sync>)>,
     pub(super) timers: Timers<Timer>,
     pub(super) tenures: TenureBook,
     pub(super) peers: PeerConditions,
@@ -63,6 +73,45 @@ pub(super) struct SharedContext {
 }
 
 impl SharedContext {
+    pub(super) fn new(config: Config, local: PublicKey, boot: u64, rng: Rng) -> SharedContext {
+        let tenures = TenureBook::new(local, config.initial_epoch);
+        SharedContext {
+            config: config.sane(),
+            local,
+            boot,
+            rng,
+            placement: None,
+            former: VecDeque::new(),
+            timers: Timers::default(),
+            tenures,
+            peers: PeerConditions::default(),
+            stats: JobStats::default(),
+            queues: Queues::default(),
+        }
+    }
+
+    /// Takes the placement of a new view.
+    pub(super) fn follow(&mut self, now: Instant, placement: Arc<dyn Placement + Send + Sync>) {
+        if let Some(former) = self.placement.replace(placement) {
+            self.former.push_back((now, former));
+        }
+        while self.former.len() > MAX_FORMER
+            || self.former.front().is_some_and(|(until, _)| *until + TELLS_FOR <= now)
+        {
+            self.former.pop_front();
+        }
+    }
+
+    /// Whether a peer may tell a task's outcome: it is among the first executors, which are the ones that a later executor
+    /// asks; or it owns the key, or did lately, or would if the members that displaced it weren't there.
+    pub(super) fn may_tell(&self, now: Instant, peer: &PublicKey, kind: &str, key: &[u8]) -> bool {
+        let replicas = self.config.replicas;
+        let owned = self.former.iter().filter(|(until, _)| *until + TELLS_FOR > now);
+        self.placement.as_ref().is_some_and(|view| view.owners(key, 2 * replicas).contains(peer))
+            || self.executors(kind, key).iter().take(MAX_ASKED).any(|executor| executor == peer)
+            || owned.into_iter().any(|(_, view)| view.owners(key, replicas).contains(peer))
+    }
+
     pub(super) fn send(&mut self, to: PublicKey, message: Message) {
         let other = (to != self.local).then_some(to);
         self.stats.outbox_dropped += u64::from(!self.queues.send(other, message));

@@ -34,6 +34,8 @@ pub(super) struct Tries {
     pub(super) retries: u32,
     /// `Busy` answers of the present executor.
     pub(super) busy_stays: u8,
+    /// How often the latest attempt was forwarded.
+    pub(super) forwards: u8,
 }
 
 /// A result that an executor has, and that hasn't arrived.

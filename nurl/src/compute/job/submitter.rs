@@ -16,8 +16,9 @@ use super::holders::{Holders, VERDICT_WITHIN};
 use super::message::{Beat, Message, Reason, Refused, Submit};
 use super::nodes::TaskNodes;
 use super::options::{
-    HORIZON, LOSS_SPREAD, MAX_BUSY_STAYS, MAX_DEAD_LETTER_BYTES, MAX_DEAD_LETTERS, MAX_KEY_LEN, MAX_KIND_LEN,
-    MAX_LIFE, MAX_PAYLOAD_LEN, MAX_RESOLVED, MAX_SUBMISSION_BYTES, MAX_SUBMISSIONS, SubmitOptions,
+    HORIZON, LOSS_SPREAD, MAX_BUSY_STAYS, MAX_DEAD_LETTER_BYTES, MAX_DEAD_LETTERS, MAX_HOPS, MAX_KEY_LEN,
+    MAX_KIND_LEN, MAX_LIFE, MAX_PAYLOAD_LEN, MAX_RESOLVED, MAX_SUBMISSION_BYTES, MAX_SUBMISSIONS,
+    SubmitOptions,
 };
 use super::record::Record;
 use super::replica::{Replica, TaskMeta};
@@ -207,6 +208,7 @@ impl Submitter {
         };
         let attempt = task.tries.attempts;
         task.tries.attempts = task.tries.attempts.saturating_add(1);
+        task.tries.forwards = 0;
         task.nodes.addressed(target);
         shared.stats.attempts += 1;
         if let Some((from, why)) = task.nodes.last.take()
@@ -583,12 +585,41 @@ impl Submitter {
                 self.arm(shared, id);
                 shared.send(runner, Message::Fetch { task: id, attempt });
             }
+            Reason::Forwarded { runner } => self.forwarded(shared, now, id, from, runner),
             Reason::Conflict => self.resolve(shared, now, id, Err(JobError::Conflict), Some(from)),
             Reason::Settled { hash } => {
                 self.resolve(shared, now, id, Err(JobError::Settled { hash }), Some(from));
             }
             Reason::Failed { error } => self.failed(shared, replica, now, id, from, error),
         }
+    }
+
+    /// Tells the node to which the task was forwarded that the task is this node's own: it believes only that.
+    fn forwarded(
+        &mut self,
+        shared: &mut SharedContext,
+        now: Instant,
+        id: TaskId,
+        from: PublicKey,
+        runner: PublicKey,
+    ) {
+        let Some(task) = self.open.get_mut(&id) else { return };
+        let SubmissionPhase::Waiting { until, .. } = &mut task.phase else {
+            shared.stats.unexpected += 1;
+            return;
+        };
+        if task.tries.forwards >= MAX_HOPS {
+            self.retry(shared, now, id, from, Moved::Refused);
+            return;
+        }
+        task.tries.forwards += 1;
+        task.nodes.hear(runner);
+        // The payload is on its way from the forwarder. If it doesn't arrive, it is the forwarder that fell silent.
+        *until = now + shared.config.accept_timeout + way(shared, task.spec.payload.len() as u64);
+        let attempt = task.tries.attempts.saturating_sub(1);
+        let digest = task.spec.digest;
+        self.arm(shared, id);
+        shared.send(runner, Message::Claim { task: id, attempt, digest });
     }
 
     /// Handles the answer of a draining node: the next executor gets the task at once, and this node's other tasks
@@ -714,7 +745,7 @@ impl Submitter {
                 until: task.deadline + HORIZON,
             };
             let record = Record::new(Err(error.clone()), token, local);
-            replica.keep(shared, now, id, &meta, record, Vec::new());
+            replica.keep(shared, now, id, local, &meta, record, Vec::new());
             replica.replicate(shared, now, id);
         }
         self.resolve(shared, now, id, Err(error), None);

@@ -177,6 +177,7 @@ codes! {
         7 = Failed { error: error }
         8 = Unknown {}
         9 = HandedBack {}
+        10 = Forwarded { runner: runner }
     }
 }
 

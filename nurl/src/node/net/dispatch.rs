@@ -36,8 +36,8 @@ impl NetPlane {
             NetCommand::Broadcast { group, body, reply } => {
                 let _ = reply.send(transport.broadcast(now, &group, &body).map_err(Error::from));
             }
-            NetCommand::JoinGroup { group, reply } => {
-                let _ = reply.send(transport.join_group(&group).map_err(Error::from));
+            NetCommand::JoinGroup { group, allow, reply } => {
+                let _ = reply.send(transport.join_group(&group, allow).map_err(Error::from));
             }
             NetCommand::LeaveGroup { group } => transport.leave_group(&group),
             NetCommand::Connect { peer, reply } => {

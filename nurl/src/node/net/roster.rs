@@ -117,7 +117,7 @@ impl Roster {
                 match state {
                     State::Alive | State::Suspect => transport.know(now, peer),
                     // A dead member may return, so the transport keeps seeking it until membership reclaims it.
-                    State::Dead => {}
+                    State::Dead => transport.presume_dead(&peer),
                     State::Left => transport.dismiss(now, &peer),
                 }
                 outlets.event(&NodeEvent::Member { peer, state, incarnation });

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::CrdtError;
 use super::codec::{Reader, put_number, put_replica};
+use crate::key::PublicKey;
 use crate::replication::identity::ReplicaId;
 
 /// Actors of one set: 50 bytes each in every full state.
@@ -77,6 +78,25 @@ impl Context {
         let fresh = other.actors().filter(|actor| !self.knows(actor)).count();
         let dots = other.cloud.iter().filter(|dot| !self.contains(dot)).count();
         self.actors().count() + fresh <= MAX_ACTORS && self.cloud.len() + dots <= MAX_CLOUD_DOTS
+    }
+
+    /// The actors of those of `other`'s dots that this context lacks.
+    pub(super) fn news<'a>(&'a self, other: &'a Context) -> impl Iterator<Item = ReplicaId> + 'a {
+        // The dot after a prefix is never a single one: a longer prefix has at least one dot that is new.
+        let longer =
+            |(actor, seen): &(&ReplicaId, &u64)| self.vector.get(actor).is_none_or(|mine| mine < *seen);
+        let prefixes = other.vector.iter().filter(longer).map(|(actor, _)| *actor);
+        prefixes.chain(other.cloud.iter().filter(|dot| !self.contains(dot)).map(|dot| dot.actor))
+    }
+
+    /// The larger of two numbers: of `author`'s actors, and of its single dots, here and in `other`.
+    pub(super) fn slots_with(&self, other: &Context, author: &PublicKey) -> usize {
+        let ids = ReplicaId::all_of(author);
+        let fresh = other.vector.range(ids.clone()).filter(|(actor, _)| !self.vector.contains_key(actor));
+        let actors = self.vector.range(ids.clone()).count() + fresh.count();
+        let dots = Dot { actor: *ids.start(), counter: 0 }..=Dot { actor: *ids.end(), counter: u64::MAX };
+        let fresh = other.cloud.range(dots.clone()).filter(|dot| !self.contains(dot));
+        actors.max(self.cloud.range(dots).count() + fresh.count())
     }
 
     /// The unbroken ranges: each actor's dots 1 to n.

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use super::CrdtError;
 use super::codec::{Reader, put_number, put_replica};
+use crate::key::PublicKey;
 use crate::replication::identity::ReplicaId;
 
 /// The most writers of one counter. At 60 bytes a slot this is 240 KiB, well within a message. A writer that lost its
@@ -65,6 +66,21 @@ impl PnCounter {
             *slot = joined;
         }
         Ok(changed)
+    }
+
+    /// The writers whose slots `other` would raise here.
+    pub(super) fn news<'a>(&'a self, other: &'a PnCounter) -> impl Iterator<Item = ReplicaId> + 'a {
+        other.slots.iter().filter_map(|(replica, (added, taken))| {
+            let (mine_added, mine_taken) = self.slot(replica);
+            (mine_added < *added || mine_taken < *taken).then_some(*replica)
+        })
+    }
+
+    /// The slots that `author` has here and in `other`, under all its incarnations.
+    pub(super) fn slots_with(&self, other: &PnCounter, author: &PublicKey) -> usize {
+        let of = |counter: &PnCounter| counter.slots.range(ReplicaId::all_of(author)).count();
+        let both = other.slots.range(ReplicaId::all_of(author));
+        of(self) + both.filter(|(replica, _)| !self.slots.contains_key(replica)).count()
     }
 
     pub(super) fn encode(&self, out: &mut Vec<u8>) {

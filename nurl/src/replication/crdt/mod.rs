@@ -31,7 +31,7 @@ pub use context::{Context, Dot, MAX_ACTORS, MAX_CLOUD_DOTS};
 pub use counter::{MAX_COUNTER_SLOTS, PnCounter};
 pub use register::{LwwRegister, MAX_PARKED, MAX_REGISTER_BYTES};
 pub use set::{MAX_ELEMENT_BYTES, OrSet};
-pub use value::{DIGEST_LEN, Digest, Kind, Mixed, Value};
+pub use value::{DIGEST_LEN, Digest, Kind, Mixed, News, Value};
 
 /// The encoded size above which a local write is refused. It is a quarter of [`MAX_STATE_BYTES`], so that two sides
 /// of a partition that both fill up can still merge.

@@ -118,6 +118,15 @@ impl LwwRegister {
         changed
     }
 
+    /// The writers of those of `other`'s writes that would take part here.
+    pub(super) fn news<'a>(&'a self, other: &'a LwwRegister) -> impl Iterator<Item = ReplicaId> + 'a {
+        let writes = other.current.iter().chain(&other.parked);
+        let fresh = writes.filter(|write| {
+            self.current.as_ref().is_none_or(|current| current < *write) && !self.parked.contains(*write)
+        });
+        fresh.map(|write| write.replica)
+    }
+
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
         put_number(out, u64::from(self.current.is_some()));
         if let Some(write) = &self.current {

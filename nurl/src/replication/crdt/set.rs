@@ -161,6 +161,11 @@ impl OrSet {
         Ok(self.context.join(&other.context) | changed)
     }
 
+    /// The writers of `other`'s elements that would appear here.
+    pub(super) fn news<'a>(&'a self, other: &'a OrSet) -> impl Iterator<Item = ReplicaId> + 'a {
+        other.supports.keys().filter(|dot| !self.context.contains(dot)).map(|dot| dot.actor)
+    }
+
     /// An upper bound of the encoded size.
     fn weight(&self) -> usize {
         self.context.weight()

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use super::codec::Reader;
-use super::{CrdtError, LwwRegister, MAX_STATE_BYTES, OrSet, PnCounter};
+use super::{Context, CrdtError, LwwRegister, MAX_STATE_BYTES, OrSet, PnCounter};
+use crate::key::PublicKey;
+use crate::replication::identity::ReplicaId;
 
 /// The length of a digest.
 pub const DIGEST_LEN: usize = 16;
@@ -40,6 +42,15 @@ impl Kind {
 
 /// The first byte of a mixed state, at the place of other states' type.
 const MIXED: u8 = 4;
+
+/// How a state would change another one in the name of an author.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum News {
+    /// By a slot, a register's write or an element that the other state lacks.
+    Written,
+    /// By a dot that the other state hasn't seen. Without its element it removes what the author wrote, or will write.
+    Seen,
+}
 
 /// A replicated value.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,6 +105,42 @@ impl Value {
     /// Whether the value has a state of every type that `other` has: only then may `other` be a write to it.
     pub fn takes(&self, other: &Value) -> bool {
         other.parts().iter().all(|part| self.part(part.kind()).is_some())
+    }
+
+    /// What joining `other` would add: whose it is, and in what way. An author may be named several times.
+    pub fn news(&self, other: &Value) -> Vec<(ReplicaId, News)> {
+        let mut news = Vec::new();
+        for part in other.parts() {
+            let nothing = Value::new(part.kind());
+            match (self.part(part.kind()).unwrap_or(&nothing), part) {
+                (Value::Counter(mine), Value::Counter(other)) => {
+                    news.extend(mine.news(other).map(|author| (author, News::Written)));
+                }
+                (Value::Register(mine), Value::Register(other)) => {
+                    news.extend(mine.news(other).map(|author| (author, News::Written)));
+                }
+                (Value::Set(mine), Value::Set(other)) => {
+                    news.extend(mine.news(other).map(|author| (author, News::Written)));
+                    let seen = mine.context().news(other.context());
+                    news.extend(seen.map(|author| (author, News::Seen)));
+                }
+                _ => unreachable!("both are of one type"),
+            }
+        }
+        news
+    }
+
+    /// How many slots the join with `other` would have of one author, whatever its incarnations. A register's writes
+    /// are bounded without that.
+    pub fn slots_with(&self, other: &Value, author: &PublicKey) -> usize {
+        let of_part = |part: &Value| match (self.part(part.kind()), part) {
+            (Some(Value::Counter(mine)), Value::Counter(other)) => mine.slots_with(other, author),
+            (None, Value::Counter(other)) => PnCounter::default().slots_with(other, author),
+            (Some(Value::Set(mine)), Value::Set(other)) => mine.context().slots_with(other.context(), author),
+            (None, Value::Set(other)) => Context::default().slots_with(other.context(), author),
+            _ => 0,
+        };
+        other.parts().iter().map(of_part).max().unwrap_or(0)
     }
 
     /// The register, if there is one.

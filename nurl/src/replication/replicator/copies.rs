@@ -111,7 +111,7 @@ impl Copies {
         &self,
         from: Bound<&[u8]>,
         to: Bound<&[u8]>,
-    ) -> impl Iterator<Item = (&Vec<u8>, &Entry)> {
+    ) -> impl DoubleEndedIterator<Item = (&Vec<u8>, &Entry)> {
         self.entries.range::<[u8], _>((from, to))
     }
 

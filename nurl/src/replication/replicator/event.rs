@@ -49,6 +49,9 @@ pub struct ReplicationStats {
     pub not_owner: u64,
     /// Writes refused because the key holds another type.
     pub other_kind: u64,
+    /// States refused: they would have changed what the sender didn't write, and it isn't one of the key's owners of
+    /// the last minutes; or its author has too many slots.
+    pub foreign: u64,
     /// Merges that kept a state of another type beside the held state.
     pub mixed: u64,
     /// Acknowledgements and answers that match no request, or come from the wrong node.

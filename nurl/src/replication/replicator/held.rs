@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
+use super::authors::{self, Judgement};
 use super::copies::{Copies, Merged};
 use super::error::UpdateError;
 use super::handoff::HandOffs;
@@ -92,7 +93,8 @@ impl Held {
         taken.map(|_| ())
     }
 
-    /// Merges a state that a peer sent, if this node owns the key. Returns the digest after the merge.
+    /// Merges a state that a peer sent, if this node owns the key and the peer may tell all that is new in it. Returns
+    /// the digest after the merge.
     pub(super) fn merge_from(
         &mut self,
         sh: &mut Shared,
@@ -105,10 +107,22 @@ impl Held {
             sh.refuse(from, key.into(), None);
             return None;
         }
-        let merged = Value::decode(state)
-            .map_err(UpdateError::from)
-            .and_then(|value| self.merge(sh, at, &key, &value, state.len()));
-        match merged {
+        let Ok(value) = Value::decode(state) else {
+            sh.stats.bad_states += 1;
+            return None;
+        };
+        match self.judge(sh, at, &from, &key, &value) {
+            Judgement::Take => {}
+            Judgement::OtherKind => {
+                sh.stats.other_kind += 1;
+                return None;
+            }
+            Judgement::Foreign | Judgement::Unseen => {
+                sh.stats.foreign += 1;
+                return None;
+            }
+        }
+        match self.merge(sh, at, &key, &value, state.len()) {
             Ok(_) => self.copies.digest(&key),
             Err(UpdateError::Full(_)) => None,
             Err(_) => {
@@ -116,6 +130,18 @@ impl Held {
                 None
             }
         }
+    }
+
+    /// Judges a peer's state.
+    pub(super) fn judge(
+        &self,
+        sh: &Shared,
+        at: Moment,
+        from: &PublicKey,
+        key: &[u8],
+        state: &Value,
+    ) -> Judgement {
+        authors::judge(sh, at.now, self.copies.value(key), (from, key), state)
     }
 
     /// Takes the write of a node that isn't an owner, or refuses it because of the key's type.

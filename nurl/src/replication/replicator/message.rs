@@ -34,8 +34,8 @@ pub(super) struct Range {
 
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub(super) enum Message {
-    /// A state for an owner. With an id it is the write of a node that isn't an owner. The owner acknowledges it, or
-    /// refuses it if the key holds another type. Without an id it comes from an owner or from a reader's repair.
+    /// A write for an owner. With an id it comes from a node that isn't an owner. The owner acknowledges it, or refuses
+    /// it if the key holds another type. Without an id it comes from an owner.
     #[n(0)]
     Delta {
         #[n(0)]
@@ -150,6 +150,12 @@ pub(super) enum Message {
         #[n(2)]
         state: ByteVec,
     },
+    /// A reader tells an owner that another owner has more of the key: it compares with the others.
+    #[n(13)]
+    Behind {
+        #[n(0)]
+        key: ByteVec,
+    },
 }
 
 /// A write.
@@ -209,6 +215,7 @@ impl Message {
             | Message::ReadReply { key, .. }
             | Message::OtherKind { key, .. }
             | Message::Copy { key, .. }
+            | Message::Behind { key }
             | Message::Operation { key, .. } => Box::new(std::iter::once(key)),
             Message::Summary { range, .. } => Box::new(range.after.iter().chain(&range.upto)),
             Message::Digests { range, items } => {

@@ -22,7 +22,8 @@
 //! # How it works
 //! Deltas fan out to `owners(key, R)`. Each tick a few peers get a *summary* of the next range of shared keys: one
 //! hash. If the hash differs, the peer answers with its digests of the range, and the sender pulls and pushes the
-//! states that differ. Reads by non-owners ask all owners, merge, and repair those that lag. An observer sends an
+//! states that differ. Reads by non-owners ask all owners, merge, and tell
+//! those that lag to compare with the others. An observer sends an
 //! operation with an id to one member and retries only there. A node that leaves offers the states that no other
 //! owner is known to have.
 //!
@@ -34,11 +35,13 @@
 //!
 //! # Rejected input
 //! States for keys that this node doesn't own in its own view (it answers with that view), bytes that are not
-//! canonical, and everything over a limit. There are no hinted hand-offs: while an owner is away the other owners
-//! hold the key.
+//! canonical, and everything over a limit. A peer changes its own slots only: what others wrote is taken from owners of
+//! the key in the views of the last 10 minutes, and from members that stood in for them (`authors`, `history`). There
+//! are no hinted hand-offs: while an owner is away the other owners hold the key.
 
 mod apply;
 mod asking;
+mod authors;
 mod calls;
 mod config;
 mod copies;
@@ -46,6 +49,7 @@ mod error;
 mod event;
 mod handoff;
 mod held;
+mod history;
 mod leave;
 mod message;
 mod operations;
@@ -110,7 +114,7 @@ impl Replicator {
         // A random offset keeps the ticks of nodes that start together apart.
         let next_tick = now + TICK / 2 + draw::duration(&mut rng, TICK / 2);
         Replicator {
-            shared: Shared::new(config, local, rng),
+            shared: Shared::new(config, local, now, rng),
             held: Held::default(),
             writes: Writes::default(),
             reads: Reads::default(),
@@ -257,7 +261,7 @@ impl Replicator {
 
     /// Takes the ring of a new view.
     pub fn set_ring(&mut self, now: Instant, ring: Arc<Ring>) {
-        self.shared.ring = ring;
+        self.shared.follow(now, ring);
         self.held.place(&mut self.shared, now);
         self.writes.retry_now(now);
         self.reads.ask_present_owners(&self.shared, now);
@@ -297,6 +301,7 @@ impl Replicator {
                     self.held.merge_from(sh, at, from, item.key.into(), &item.bytes);
                 }
             }
+            Message::Behind { key } => sync::on_behind(sh, &mut self.held.copies, &key),
             Message::Copy { key, id, state } => {
                 self.held.on_copy(sh, at, from, key.into(), id, &state);
             }

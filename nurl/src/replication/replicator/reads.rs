@@ -98,16 +98,12 @@ impl Reading {
         }
     }
 
-    /// Sends the merged state to the owners whose answer differs from it.
+    /// Tells the owners whose answer differs from the merged state to compare theirs. An owner takes others' writes
+    /// from owners only, so a reader couldn't send them.
     fn repair(&self, sh: &mut Shared) {
-        let Some(value) = &self.value else { return };
-        let (digest, state) = (value.digest(), value.encode());
+        let Some(digest) = self.value.as_ref().map(Value::digest) else { return };
         for (owner, _) in self.answers.iter().filter(|(_, has)| **has != Some(digest)) {
-            if sh.spend(state.len()) {
-                sh.stats.states_sent += 1;
-                let key = self.key.clone().into();
-                sh.send(*owner, &Message::Delta { key, id: None, state: state.clone().into() });
-            }
+            sh.send(*owner, &Message::Behind { key: self.key.clone().into() });
         }
     }
 

@@ -8,6 +8,7 @@ use rand_core::Rng as _;
 
 use super::config::Config;
 use super::event::{Events, ReplicationStats};
+use super::history::History;
 use super::message::Message;
 use super::outbox::Outbox;
 use crate::key::PublicKey;
@@ -30,6 +31,7 @@ pub(super) struct Shared {
     pub(super) config: Config,
     pub(super) local: ReplicaId,
     pub(super) ring: Arc<Ring>,
+    history: History,
     pub(super) clock: Clock,
     pub(super) rng: Rng,
     next_id: u64,
@@ -39,10 +41,11 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(config: Config, local: ReplicaId, mut rng: Rng) -> Shared {
+    pub(super) fn new(config: Config, local: ReplicaId, now: Instant, mut rng: Rng) -> Shared {
         Shared {
             local,
             ring: Arc::default(),
+            history: History::new(now),
             clock: Clock::new(config.clock),
             next_id: rng.next_u64() >> 1,
             rng,
@@ -51,6 +54,27 @@ impl Shared {
             stats: ReplicationStats::default(),
             config,
         }
+    }
+
+    /// Takes the ring of a new view.
+    pub(super) fn follow(&mut self, now: Instant, ring: Arc<Ring>) {
+        self.history.follow(now, &self.ring, &ring);
+        self.ring = ring;
+    }
+
+    /// Whether a peer may tell other authors' writes to a key: it owns the key, or may lately have owned it.
+    pub(super) fn may_tell(&self, now: Instant, peer: &PublicKey, key: &[u8]) -> bool {
+        self.history.owned(now, &self.ring, (&self.local.key, self.config.replicas), peer, key)
+    }
+
+    /// Whether a peer may have stood in for owners that were out of its reach.
+    pub(super) fn stood_in(&self, now: Instant, peer: &PublicKey) -> bool {
+        self.history.stood_in(now, &self.ring, peer)
+    }
+
+    /// Whether an author may have written where this node couldn't see it.
+    pub(super) fn was_away(&self, now: Instant, author: &PublicKey) -> bool {
+        self.history.was_away(now, &self.ring, author)
     }
 
     /// The key's owners.

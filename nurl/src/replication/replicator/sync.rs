@@ -73,6 +73,22 @@ impl Summaries {
     }
 }
 
+/// Compares one key with its other owners, because a reader has seen that they differ. It costs a hash for each of them
+/// if the reader was wrong, whatever the state's size.
+pub(super) fn on_behind(sh: &mut Shared, copies: &mut Copies, key: &[u8]) {
+    if !sh.takes(key) {
+        return;
+    }
+    // The range ends at the key and begins after the one held before it.
+    let after =
+        copies.range(Bound::Unbounded, Bound::Excluded(key)).next_back().map(|(before, _)| before.clone());
+    for owner in sh.other_owners(key) {
+        let (shared, _) = shared_keys(sh, copies, &owner, after.as_deref(), Some(key), MAX_RANGE_KEYS);
+        let range = Range { after: after.clone().map(ByteVec::from), upto: Some(key.to_vec().into()) };
+        sh.send(owner, &Message::Summary { range, hash: hash_of(&shared).into() });
+    }
+}
+
 /// Answers a summary that differs with this node's digests.
 pub(super) fn on_summary(sh: &mut Shared, copies: &mut Copies, from: PublicKey, range: Range, hash: Digest) {
     let after = range.after.as_ref().map(|key| key.to_vec());

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use super::Replicator;
 use super::asking::Asked;
+use super::authors::Judgement;
 use super::calls::{Caller, MAX_WRITES};
 use super::config::MAX_KEY_BYTES;
 use super::error::{UpdateError, UpdateFailure};
@@ -183,8 +184,8 @@ impl Replicator {
 
     // ---- Messages about writes.
 
-    /// Takes a state. With an id it is the write of a node that isn't an owner; an owner without a copy asks the others
-    /// first.
+    /// Takes a write. With an id it is that of a node that isn't an owner. Then an owner without a copy asks the others
+    /// first, and so does one that hasn't seen what the write removes.
     pub(super) fn on_delta(
         &mut self,
         at: Moment,
@@ -200,10 +201,22 @@ impl Replicator {
         };
         if !sh.takes(&key) {
             sh.refuse(from, key.into(), Some(id));
-        } else if !self.held.copies.contains(&key) && !sh.other_owners(&key).is_empty() {
-            self.ask_for_delta(at.now, from, key, id, state);
-        } else {
-            self.held.take_delta(sh, at, from, key, id, state);
+            return;
+        }
+        let Ok(delta) = Value::decode(state) else {
+            sh.stats.bad_states += 1;
+            return;
+        };
+        match self.held.judge(sh, at, &from, &key, &delta) {
+            Judgement::Foreign => sh.stats.foreign += 1,
+            judgement => {
+                let asks = judgement == Judgement::Unseen || !self.held.copies.contains(&key);
+                if asks && !sh.other_owners(&key).is_empty() {
+                    self.ask_for_delta(at.now, from, key, id, state);
+                } else {
+                    self.held.take_delta(sh, at, from, key, id, state);
+                }
+            }
         }
     }
 

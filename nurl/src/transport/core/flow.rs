@@ -43,8 +43,10 @@ impl Transport {
             }
             channel::RELIABLE => self.reliable.handle_datagram(now, peer, body),
             channel::APPLICATION => self.inbox.push_datagram(peer, body),
-            // A peer with a session has the mesh's secret and is on the allow-list.
-            channel::GROUP_KEYS => self.groups.handle_key_message(now, peer, true, body),
+            channel::GROUP_KEYS => {
+                let live = self.peers.is_live(&peer);
+                self.groups.handle_key_message(now, peer, live, body);
+            }
             channel::ECHO => self.handle_echo(now, peer, body),
             _ => self.stats.unknown_channel += 1,
         }

@@ -59,7 +59,7 @@ use super::{
     channel,
 };
 use crate::authority::level::Level;
-use crate::key::PublicKey;
+use crate::key::{AllowList, PublicKey};
 use crate::kit::wall_clock::WallClock;
 use crate::net::reach::hub_client::{ClientStats, HubClient, HubClientConfig, Joining};
 use crate::net::reach::stun;
@@ -178,11 +178,12 @@ impl Transport {
         })
     }
 
-    /// Adds a member: its group keys may be requested, and it is reachable through the hubs.
+    /// Adds a member that is alive: group keys may be requested from it and by it, and it is reachable through the hubs.
     pub fn know(&mut self, now: Instant, peer: PublicKey) {
         if peer == self.local {
             return;
         }
+        self.peers.set_live(peer, true);
         if !self.peers.contains(&peer) && self.peers.is_crowded() {
             self.make_room(now, Duration::ZERO);
         }
@@ -196,8 +197,14 @@ impl Transport {
         self.peers.level(peer)
     }
 
+    /// A member is held dead: it gets no group's key. It stays a member, and is still sought.
+    pub fn presume_dead(&mut self, peer: &PublicKey) {
+        self.peers.set_live(*peer, false);
+    }
+
     /// The peer has left the mesh and becomes a stranger.
     pub fn dismiss(&mut self, now: Instant, peer: &PublicKey) {
+        self.peers.set_live(*peer, false);
         if self.peers.set_member(peer, false) {
             self.forget_if_done(now, peer);
         }
@@ -353,12 +360,14 @@ impl Transport {
         Ok(())
     }
 
-    /// Joins a group; [`group::MESH_GROUP`] is joined from the start.
+    /// Joins a group of the peers on a list, or of all live members; [`group::MESH_GROUP`] is joined from the start.
     ///
     /// # Errors
     /// Those of [`Groups::join`].
-    pub fn join_group(&mut self, name: &str) -> Result<(), group::GroupError> {
-        self.groups.join(name, None)?;
+    pub fn join_group(&mut self, name: &str, allow: AllowList) -> Result<(), group::GroupError> {
+        // A session needs no more than a ticket: without a list, membership says who gets the key.
+        let list = (allow != AllowList::Anyone).then_some(allow);
+        self.groups.join(name, list)?;
         self.sync_groups();
         Ok(())
     }

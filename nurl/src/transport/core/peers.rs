@@ -6,7 +6,7 @@
 //! its life, and the table only bounds their number at one time. In a full table, the peer with the lowest eviction
 //! rank is evicted; a peer with recent or pending traffic never is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use crate::authority::level::Level;
@@ -87,6 +87,8 @@ pub(super) struct Traffic {
 #[derive(Debug)]
 pub(super) struct PeerTable {
     known: BTreeMap<PublicKey, Known>,
+    /// The members that are held alive, also those without an entry at present. Membership bounds them.
+    live: BTreeSet<PublicKey>,
     /// The most peers.
     limit: usize,
     /// Peers refused because the table was full.
@@ -98,7 +100,7 @@ pub(super) struct PeerTable {
 impl PeerTable {
     /// An empty table for `limit` peers.
     pub(super) fn new(limit: usize) -> PeerTable {
-        PeerTable { known: BTreeMap::new(), limit, refused: 0, evicted: 0 }
+        PeerTable { known: BTreeMap::new(), live: BTreeSet::new(), limit, refused: 0, evicted: 0 }
     }
 
     /// The peers, in the order of their keys.
@@ -114,6 +116,20 @@ impl PeerTable {
     /// Whether a peer is a member.
     pub(super) fn is_member(&self, peer: &PublicKey) -> bool {
         self.known.get(peer).is_some_and(|known| known.member)
+    }
+
+    /// Whether membership holds a peer alive.
+    pub(super) fn is_live(&self, peer: &PublicKey) -> bool {
+        self.live.contains(peer)
+    }
+
+    /// Notes whether membership holds a peer alive.
+    pub(super) fn set_live(&mut self, peer: PublicKey, live: bool) {
+        if live {
+            self.live.insert(peer);
+        } else {
+            self.live.remove(&peer);
+        }
     }
 
     /// Whether there is no room for another peer.

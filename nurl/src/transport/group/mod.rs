@@ -6,7 +6,8 @@
 //!
 //! **Mechanism.** Each sender has a random key per group and process (`boot`). Receivers pull it over their session
 //! with the sender (channel 4, see `message`). The answer carries the key *and the counter reached*; no frame at or
-//! below that counter is accepted. A sender answers the peers on its list, or, without a list, any live member. It
+//! below that counter is accepted. A sender answers the peers on its list, or, without a list, any live member: a session
+//! alone, which a ticket gives to everybody, is not enough. It
 //! changes its key when a list loses a peer or the mesh secret changes, otherwise hourly, at most once a minute, and
 //! sends the new key to the holders of the old one. The **mesh group**, the empty name, is always joined and needs no
 //! pull: every holder of the mesh secret derives each sender's subkey.

@@ -23,6 +23,17 @@ pub(super) enum Violation {
     TooMuch,
 }
 
+/// What reading a stream came to.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// A message is complete: its kind and its body.
+    Message(u8, Bytes),
+    /// Nothing is left to be read now.
+    Nothing,
+    /// There was no room for more.
+    More,
+}
+
 /// An incomplete message.
 #[derive(Default)]
 struct Incoming {
@@ -129,6 +140,8 @@ pub(super) struct Inbox {
     announced: usize,
     /// The sum of the occupied bytes.
     held: usize,
+    /// All bytes that have arrived, ever.
+    arrived: u64,
     /// Streams with unread data while reading is paused.
     pub(super) unread: BTreeSet<StreamId>,
 }
@@ -139,35 +152,44 @@ impl Inbox {
         self.held
     }
 
-    /// Reads all data of a stream, in any order: none is left in QUIC's buffers, which aren't counted. Returns the
-    /// message if it is complete.
+    /// All bytes that have arrived, of complete messages too.
+    pub(super) fn arrived(&self) -> u64 {
+        self.arrived
+    }
+
+    /// Reads up to `room` bytes of a stream, in any order. What is left stays in QUIC's buffers, which its window bounds.
     pub(super) fn read(
         &mut self,
         conn: &mut Connection,
         id: StreamId,
-    ) -> Result<Option<(u8, Bytes)>, Violation> {
+        mut room: usize,
+    ) -> Result<Outcome, Violation> {
         self.unread.remove(&id);
         let mut stream = conn.recv_stream(id);
         let mut incoming = self.remove(id);
-        let Ok(mut chunks) = stream.read(false) else { return Ok(None) };
+        let Ok(mut chunks) = stream.read(false) else { return Ok(Outcome::Nothing) };
         let outcome = loop {
-            match chunks.next(usize::MAX) {
-                Ok(Some(chunk)) => incoming.take(chunk.offset, chunk.bytes)?,
-                Ok(None) => break Some(true),
-                Err(ReadError::Blocked) => break None,
-                Err(ReadError::Reset(_)) => break Some(false),
+            if room == 0 {
+                break Some(Outcome::More);
+            }
+            match chunks.next(room) {
+                Ok(Some(chunk)) => {
+                    self.arrived += chunk.bytes.len() as u64;
+                    room = room.saturating_sub(chunk.bytes.len());
+                    incoming.take(chunk.offset, chunk.bytes)?;
+                }
+                Ok(None) => break None,
+                Err(ReadError::Blocked) => break Some(Outcome::Nothing),
+                Err(ReadError::Reset(_)) => return Ok(Outcome::Nothing),
             }
         };
         let _ = chunks.finalize();
-        match outcome {
-            Some(true) => incoming.finish().map(Some),
-            Some(false) => Ok(None),
-            None => {
-                self.keep(id, incoming);
-                let too_much = self.announced.max(self.held) > MAX_INCOMPLETE_BYTES;
-                if too_much { Err(Violation::TooMuch) } else { Ok(None) }
-            }
-        }
+        let Some(outcome) = outcome else {
+            return incoming.finish().map(|(kind, body)| Outcome::Message(kind, body));
+        };
+        self.keep(id, incoming);
+        let too_much = self.announced.max(self.held) > MAX_INCOMPLETE_BYTES;
+        if too_much { Err(Violation::TooMuch) } else { Ok(outcome) }
     }
 
     fn keep(&mut self, id: StreamId, incoming: Incoming) {

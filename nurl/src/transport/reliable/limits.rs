@@ -27,9 +27,9 @@ pub const CLASS_MESSAGES: usize = 1_024;
 /// Bytes that may wait, unacknowledged, to all peers together.
 pub const SEND_BUDGET_BYTES: usize = 256 << 20;
 
-/// Bytes of received messages that are incomplete, or complete and not yet taken by `poll_event`, for all peers.
-/// Above this budget only one peer is read from until its message completes. QUIC's flow control then stops the other
-/// peers after their windows, which add up to about the same amount again.
+/// Bytes of received messages that are incomplete, or complete and not yet taken by `poll_event`, for all peers. The
+/// incomplete ones share the half of it once they fill that (`engine::receiving`). QUIC's flow control stops a peer that
+/// isn't read from after its window; the windows add up to about the same amount again.
 pub const RECEIVE_BUDGET_BYTES: usize = 256 << 20;
 
 /// Overhead of one undelivered message in the receive budget, so that empty messages count.
@@ -82,9 +82,14 @@ pub(super) const OPEN_INTERVAL: Duration = Duration::from_millis(250);
 /// At most one GONE per peer in this time, because late packets of an ended connection come in bursts.
 pub(super) const GONE_INTERVAL: Duration = Duration::from_millis(100);
 
-/// While the receive budget is exceeded, the one peer that is read from must make progress within this
-/// time, or its connection is closed to free its bytes.
+/// While the receive budget is divided, a peer that holds more than its share and may send must send
+/// [`MIN_PROGRESS_BYTES`] within this time, or its connection is closed to free its bytes. Also the time for which one of
+/// them leads.
 pub(super) const STALL: Duration = Duration::from_secs(10);
+
+/// See [`STALL`]: 52 kbit/s, below what a phone at the edge of its cell sends. Single bytes, which keep a message open at
+/// no cost, are no progress.
+pub(super) const MIN_PROGRESS_BYTES: u64 = 64 << 10;
 
 /// Packets that may overtake one before it counts as lost (RFC 9002 §6.1.1 says 3, and lets a sender adapt). Two
 /// routes carry copies while a path is in doubt, and wifi delivers a burst out of order. With 3, jitter of a tenth of

@@ -14,7 +14,8 @@
 //!
 //! **Refusals.** A message above the budgets is refused with a typed error, and [`ReliableEvent::Writable`] follows
 //! when a message left. Datagrams of earlier boots, and datagrams that are neither QUIC nor control datagrams, are
-//! dropped and counted. If a peer announces more than it may, its connection is closed.
+//! dropped and counted. If a peer announces more than it may, its connection is closed. So it is, when memory is short, if
+//! its unfinished messages take more than a fair share of it and don't go on.
 //!
 //! **Failures.** A changed boot id of the peer fails every unacknowledged message with [`FailReason::PeerRestarted`];
 //! [`Reliable::forget`] fails them with [`FailReason::Forgotten`]. If the peer lost the connection, the messages in
@@ -201,6 +202,8 @@ pub struct ReliableStats {
     pub violations: u64,
     /// Connections closed because they blocked the receive budget without progress.
     pub stalled: u64,
+    /// Connections closed because the receive budget was used up, and the peer held most of it.
+    pub evicted: u64,
     /// Times that reading from a peer paused because of the receive budget.
     pub paused: u64,
     /// OPEN datagrams sent.

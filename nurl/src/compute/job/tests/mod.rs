@@ -8,4 +8,5 @@ mod harness;
 mod losses;
 mod routing;
 mod seeds;
+mod shares;
 mod silent_clients;

@@ -1,3 +1,4 @@
+mod authors;
 mod bounds;
 mod handoff;
 mod mesh;

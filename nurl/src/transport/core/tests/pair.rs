@@ -149,3 +149,36 @@ fn a_stranger_is_looked_up_once_and_tried_where_its_record_says() {
     let sent = pair.nodes[a].outbox().front().map(|batch| batch.destination);
     assert_eq!(sent, Some("192.0.2.9:4000".parse().unwrap()));
 }
+
+#[test]
+fn a_groups_key_is_given_to_live_members_or_to_the_list_and_to_no_other_peer_with_a_session() {
+    let mut pair = Pair::new(1);
+    let (a, b) = (pair.key(0), pair.key(1));
+    let only = |key| AllowList::Only([key].into());
+    let asked = |pair: &mut Pair| {
+        let before = *pair.nodes[0].group_stats();
+        pair.now += Duration::from_secs(1);
+        // It forgets its earlier request.
+        pair.nodes[1].leave_group("choir");
+        pair.nodes[1].join_group("choir", AllowList::Anyone).unwrap();
+        let now = pair.now;
+        pair.nodes[1].groups.pull(now, "choir", a).unwrap();
+        pair.talk();
+        let after = pair.nodes[0].group_stats();
+        (after.requests_answered - before.requests_answered, after.requests_refused - before.requests_refused)
+    };
+    pair.nodes[1].connect(pair.now, a).unwrap();
+    pair.talk();
+    pair.nodes[0].join_group("choir", AllowList::Anyone).unwrap();
+    assert_eq!(asked(&mut pair), (0, 1), "a ticket is enough for a session");
+    pair.nodes[0].know(pair.now, b);
+    assert_eq!(asked(&mut pair), (1, 0));
+    pair.nodes[0].presume_dead(&b);
+    assert_eq!(asked(&mut pair), (0, 1));
+    pair.nodes[0].know(pair.now, b);
+    pair.nodes[0].join_group("choir", only(a)).unwrap();
+    assert_eq!(asked(&mut pair), (0, 1));
+    pair.nodes[0].dismiss(pair.now, &b);
+    pair.nodes[0].join_group("choir", only(b)).unwrap();
+    assert_eq!(asked(&mut pair), (1, 0));
+}

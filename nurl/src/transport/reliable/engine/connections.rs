@@ -4,9 +4,10 @@ use std::time::Instant;
 
 use quinn_proto::{Dir, Event as QuicEvent, StreamEvent, StreamId};
 
+use super::receiving::Verdict;
 use super::{Opening, Reliable};
 use crate::key::PublicKey;
-use crate::transport::reliable::inbox::Violation;
+use crate::transport::reliable::inbox::{Outcome, Violation};
 use crate::transport::reliable::limits::{GONE_INTERVAL, MESSAGE_OVERHEAD_BYTES, OPEN_INTERVAL};
 use crate::transport::reliable::link::{Fate, Link, Settings};
 use crate::transport::reliable::outbox::Gone;
@@ -89,7 +90,6 @@ impl Reliable {
         let link = self.peers.get_mut(&peer)?.link.take()?;
         self.links -= 1;
         self.stats.connections_ended += 1;
-        self.receiving.remove(link.inbox.held());
         self.receiving.forget(&peer);
         self.share_windows();
         Some(link)
@@ -135,6 +135,7 @@ impl Reliable {
 
     /// Does all pending work for a peer after any change.
     pub(super) fn service(&mut self, now: Instant, peer: PublicKey) {
+        self.receiving.tick(now);
         self.want_connection(now, peer);
         if let Err(violation) = self.drain(peer) {
             tracing::debug!(target: "nurl::transport", peer = %peer.short(), ?violation, "reliable: the peer broke the rules");
@@ -146,8 +147,7 @@ impl Reliable {
             self.hang_up(now, peer);
             self.want_connection(now, peer);
         }
-        self.choose_leader(now);
-        self.resume();
+        self.share_memory(now);
         self.enqueue(peer);
         self.set_timer(peer);
     }
@@ -230,36 +230,47 @@ impl Reliable {
         self.fail(peer, gone, FailReason::Refused);
     }
 
-    /// Bytes of messages that a peer has begun and not completed.
-    pub(super) fn held(&self, peer: &PublicKey) -> usize {
-        self.peers.get(peer).and_then(|entry| entry.link.as_ref()).map_or(0, |link| link.inbox.held())
+    /// Bytes of messages that have arrived over the present connection.
+    pub(super) fn arrived(&self, peer: &PublicKey) -> u64 {
+        self.peers.get(peer).and_then(|entry| entry.link.as_ref()).map_or(0, |link| link.inbox.arrived())
     }
 
-    pub(super) fn choose_leader(&mut self, now: Instant) {
-        let begun = |peer: &PublicKey| {
-            let link = self.peers.get(peer).and_then(|entry| entry.link.as_ref());
-            link.is_some_and(|link| link.inbox.held() > 0)
-        };
-        self.receiving.choose_leader(now, self.peers.keys(), begun);
+    /// Ends the connections that hold memory at others' cost, and lets the next peer lead.
+    pub(super) fn share_memory(&mut self, now: Instant) {
+        while let Some((peer, verdict)) = self.receiving.verdict(now) {
+            tracing::debug!(target: "nurl::transport", peer = %peer.short(), ?verdict, "a peer's unfinished messages are dropped");
+            match verdict {
+                Verdict::Stalled => self.stats.stalled += 1,
+                Verdict::Largest => self.stats.evicted += 1,
+            }
+            self.hang_up(now, peer);
+            self.want_connection(now, peer);
+            self.set_timer(peer);
+        }
+        self.receiving.choose_leader(now);
+        self.resume();
     }
 
     fn read(&mut self, peer: PublicKey, stream: StreamId) -> Result<(), Violation> {
         let Some(link) = self.peers.get_mut(&peer).and_then(|entry| entry.link.as_mut()) else {
             return Ok(());
         };
-        if !self.receiving.may_read(&peer) {
-            self.stats.paused += u64::from(self.receiving.pause(peer));
-            link.inbox.unread.insert(stream);
+        while let Some(room) = self.receiving.room(&peer) {
+            let outcome = link.inbox.read(&mut link.conn, stream, room);
+            self.receiving.holds(peer, link.inbox.held());
+            match outcome? {
+                Outcome::More => continue,
+                Outcome::Nothing => {}
+                Outcome::Message(kind, body) => {
+                    self.receiving.add(body.len() + MESSAGE_OVERHEAD_BYTES);
+                    self.stats.delivered += 1;
+                    self.events.push_back(ReliableEvent::Message { peer, kind, body });
+                }
+            }
             return Ok(());
         }
-        self.receiving.remove(link.inbox.held());
-        let message = link.inbox.read(&mut link.conn, stream);
-        self.receiving.add(link.inbox.held());
-        if let Some((kind, body)) = message? {
-            self.receiving.add(body.len() + MESSAGE_OVERHEAD_BYTES);
-            self.stats.delivered += 1;
-            self.events.push_back(ReliableEvent::Message { peer, kind, body });
-        }
+        self.stats.paused += u64::from(self.receiving.pause(peer));
+        link.inbox.unread.insert(stream);
         Ok(())
     }
 

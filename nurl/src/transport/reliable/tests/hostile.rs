@@ -175,27 +175,86 @@ fn announcing_more_than_the_bound_ends_the_connection_and_announcing_costs_nothi
     assert_eq!(net.hosts[1].reliable.stats().violations, 1);
 }
 
+/// Hosts of which all but the last two hoard: they begin messages to the last one, as many as fit, and then send a byte
+/// each 3 s.
+fn hoarded(hoarders: u8, config: &ReliableConfig, each: usize) -> Net {
+    let mut net = Net::new(hoarders + 2, 7, config);
+    let victim = usize::from(hoarders) + 1;
+    for sender in 0..victim {
+        net.send(sender, victim, Priority::Job, 1, b"hello".to_vec());
+    }
+    net.run(ms(500));
+    net.hosts[victim].events.clear();
+    let to = net.hosts[victim].key;
+    for sender in 0..usize::from(hoarders) {
+        let mut left = each;
+        while left > 0 {
+            let length = left.min(MAX_MESSAGE_BYTES / 2);
+            let begun = [&wire::header(1, MAX_MESSAGE_BYTES)[..], &vec![0; length]].concat();
+            net.hosts[sender].reliable.raw_stream(net.now, to, &begun, false);
+            left -= length;
+        }
+        net.run(ms(200));
+    }
+    net
+}
+
+/// Lets the hoarders send a byte each 3 s, for this time.
+fn trickle(net: &mut Net, hoarders: u8, seconds: u64) {
+    let to = net.hosts.last().unwrap().key;
+    for _ in 0..seconds / 3 {
+        for sender in 0..usize::from(hoarders) {
+            net.hosts[sender].reliable.raw_trickle(net.now, to);
+        }
+        net.run(Duration::from_secs(3));
+    }
+}
+
 #[test]
-fn a_peer_that_blocks_the_receive_budget_without_progress_is_dropped() {
+fn eighteen_hoarders_keep_nobody_out_and_lose_what_is_above_their_share() {
+    const MIB: usize = 1 << 20;
+    let budget = 32 * MIB;
+    let config = ReliableConfig { receive_budget_bytes: budget, ..ReliableConfig::default() };
+    let mut net = hoarded(18, &config, 2 * MIB);
+    let (honest, victim) = (18, 19);
+    // A newcomer's message of half a share arrives as if nobody else was there.
+    net.send(honest, victim, Priority::Control, 2, body(budget / 2 / 20 / 2, 1));
+    net.run_until(Duration::from_secs(1), |net| net.messages(victim).len() == 1);
+    trickle(&mut net, 18, 180);
+    let reliable = &net.hosts[victim].reliable;
+    assert!(reliable.stats().stalled + reliable.stats().evicted > 0);
+    assert!(reliable.receiving().now <= budget / 2, "{}", reliable.receiving().now);
+    // One that is larger than a share completes, too.
+    net.hosts[victim].events.clear();
+    net.send(honest, victim, Priority::Job, 3, body(4 * MIB, 2));
+    for _ in 0..10 {
+        trickle(&mut net, 18, 3);
+    }
+    assert_eq!(net.messages(victim).len(), 1);
+}
+
+#[test]
+fn a_newcomer_is_heard_while_the_others_fill_the_budget() {
     let config = ReliableConfig { receive_budget_bytes: 1 << 20, ..ReliableConfig::default() };
-    let mut net = Net::new(3, 7, &config);
-    for sender in [0, 1] {
-        net.send(sender, 2, Priority::Job, 1, b"hello".to_vec());
-    }
-    net.run(ms(200));
-    net.hosts[2].events.clear();
-    // The peer with the smallest key begins messages and never ends them.
-    let begun = [&wire::header(1, 400_000)[..], &[0; 300_000]].concat();
-    for _ in 0..4 {
-        net.hosts[0].reliable.raw_stream(net.now, key(3), &begun, false);
-        net.run(Duration::from_secs(1));
-    }
+    let mut net = hoarded(1, &config, 900 << 10);
     net.send(1, 2, Priority::Job, 2, body(50_000, 1));
-    net.run(Duration::from_secs(5));
-    assert!(net.messages(2).is_empty());
-    net.run(Duration::from_secs(10));
-    assert_eq!(net.hosts[2].reliable.stats().stalled, 1);
-    assert_eq!(net.messages(2).len(), 1);
+    net.run_until(Duration::from_secs(1), |net| net.messages(2).len() == 1);
+}
+
+#[test]
+fn many_honest_senders_that_need_more_than_the_budget_all_get_through() {
+    let config = ReliableConfig { receive_budget_bytes: 16 << 20, ..ReliableConfig::default() };
+    let mut net = Net::new(13, 9, &config);
+    net.weather = Weather { rate: 8_000_000, shared: true, ..Weather::default() };
+    let ids: Vec<_> =
+        (0..12).map(|sender| net.send(sender, 12, Priority::Job, 1, body(3 << 20, sender as u8))).collect();
+    net.run_until(Duration::from_secs(60), |net| net.messages(12).len() == 12);
+    net.run(ms(500));
+    for (sender, id) in ids.into_iter().enumerate() {
+        assert_eq!(net.acked(sender), [id]);
+    }
+    let stats = net.hosts[12].reliable.stats();
+    assert_eq!((stats.stalled, stats.evicted), (0, 0));
 }
 
 #[test]

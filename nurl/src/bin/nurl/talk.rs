@@ -1,0 +1,88 @@
+//! `nurl group`: writes what is said in a group, or says something.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use nurl::config::{AllowList, Role};
+use nurl::rt::{self, time};
+use nurl::{Node, SecretKey};
+
+use crate::args::GroupArgs;
+use crate::client::{join, ticket, until_interrupted};
+use crate::event::Line;
+use crate::key::bad_key_file;
+use crate::out::{Code, Failure, Out};
+
+/// How long a command that says something greets before: whoever hears the greeting asks for this node's key, and the
+/// frames before the answer can't be read.
+const GREETING: Duration = Duration::from_secs(2);
+/// The pause between two greetings, which are empty.
+const GREET_EVERY: Duration = Duration::from_millis(250);
+/// How long the last words may take to get out.
+const PARTING: Duration = Duration::from_millis(500);
+
+pub(crate) async fn run(args: GroupArgs, out: Out<'_>) -> Result<(), Failure> {
+    // A member: an observer gets nobody's key, but from those that have it on their lists.
+    let mut builder = Node::builder(ticket(&args.mesh.mesh)?).role(Role::Member);
+    if let Some(path) = &args.key {
+        let key = SecretKey::load_or_create(path, &mut rt::rng("key"))
+            .map_err(|error| bad_key_file(path, &error))?;
+        builder = builder.key(key);
+    }
+    let allow = match args.allow[..] {
+        [] => AllowList::Anyone,
+        ref keys => AllowList::Only(keys.iter().copied().collect()),
+    };
+    until_interrupted(async {
+        let (node, _) = join(builder, args.mesh.join).await?;
+        node.join_group(&args.group, allow).await?;
+        let done = match &args.say {
+            Some(text) => say(&node, &args.group, text).await,
+            None => listen(&node, out).await,
+        };
+        node.shutdown().await;
+        done
+    })
+    .await
+}
+
+async fn say(node: &Node, group: &str, text: &str) -> Result<(), Failure> {
+    if text.is_empty() {
+        return Err(Failure::new(Code::Usage, "--say: there is nothing to say"));
+    }
+    let greeted = time::timeout(GREETING, async {
+        loop {
+            node.broadcast(group, Bytes::new()).await?;
+            time::sleep(GREET_EVERY).await;
+        }
+    });
+    if let Ok(failed) = greeted.await {
+        return failed;
+    }
+    node.broadcast(group, Bytes::copy_from_slice(text.as_bytes())).await?;
+    time::sleep(PARTING).await;
+    Ok(())
+}
+
+async fn listen(node: &Node, out: Out<'_>) -> Result<(), Failure> {
+    let ready = Line::Ready {
+        key: node.key().to_string(),
+        addr: None,
+        addr_from: None,
+        ticket: None,
+        namespaces: Vec::new(),
+        kinds: Vec::new(),
+    };
+    out.line(&ready, || None).await;
+    while let Some((_, sender, body)) = node.recv_group().await {
+        if body.is_empty() {
+            continue;
+        }
+        let text = std::str::from_utf8(&body).ok().map(str::to_owned);
+        let hex = text.is_none().then(|| body.iter().map(|byte| format!("{byte:02x}")).collect::<String>());
+        let shown = text.clone().or_else(|| hex.clone()).unwrap_or_default();
+        let line = Line::Said { peer: sender.to_string(), text, hex };
+        out.line(&line, || Some(format!("{}: {}", sender.short(), shown.escape_debug()))).await;
+    }
+    Ok(())
+}

@@ -1,0 +1,121 @@
+//! A kind's queue: shared fairly by the submitters whose tasks wait in it.
+//!
+//! A submitter's own tasks start by priority, then by arrival. Between submitters the one with the fewest running tasks
+//! starts first, then the one whose next task has the higher priority, then the one whose last start is longer ago: a
+//! priority is a wish of its submitter, so it can't displace others for ever.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::options::KindLimits;
+use super::task::{Priority, TaskId};
+use crate::key::PublicKey;
+
+/// The limits of a `Busy` hint, whatever the mean run time is.
+pub(super) const MIN_RETRY_AFTER: Duration = Duration::from_millis(100);
+pub(super) const MAX_RETRY_AFTER: Duration = Duration::from_secs(10);
+/// The assumed mean run time of a kind before the first measurement.
+const FIRST_MEAN: Duration = Duration::from_millis(200);
+
+/// A task's place among those of its submitter: by priority, then by arrival.
+pub(super) type Place = (Reverse<Priority>, u64, TaskId);
+
+/// The tasks of one kind that wait, and the number of those that run.
+#[derive(Debug)]
+pub(super) struct KindQueue {
+    pub(super) limits: KindLimits,
+    pub(super) running: usize,
+    waiting: BTreeMap<PublicKey, BTreeSet<Place>>,
+    len: usize,
+    mean: Duration,
+}
+
+impl KindQueue {
+    pub(super) fn new(limits: KindLimits) -> KindQueue {
+        KindQueue { limits, running: 0, waiting: BTreeMap::new(), len: 0, mean: FIRST_MEAN }
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.len >= self.limits.queue
+    }
+
+    /// When to ask again.
+    pub(super) fn retry_after(&self) -> Duration {
+        let ahead = u32::try_from(self.len + 1).unwrap_or(u32::MAX);
+        let lanes = u32::try_from(self.limits.concurrency.max(1)).unwrap_or(u32::MAX);
+        (self.mean.saturating_mul(ahead) / lanes).clamp(MIN_RETRY_AFTER, MAX_RETRY_AFTER)
+    }
+
+    /// Notes that a run has ended.
+    pub(super) fn ended(&mut self, took: Duration) {
+        self.running = self.running.saturating_sub(1);
+        // A moving mean with weight 1/8, like TCP's round-trip estimate (RFC 6298 §2).
+        self.mean = (self.mean * 7 + took) / 8;
+    }
+
+    pub(super) fn insert(&mut self, submitter: PublicKey, place: Place) {
+        self.len += usize::from(self.waiting.entry(submitter).or_default().insert(place));
+    }
+
+    pub(super) fn remove(&mut self, submitter: &PublicKey, place: &Place) {
+        let Some(places) = self.waiting.get_mut(submitter) else { return };
+        self.len -= usize::from(places.remove(place));
+        if places.is_empty() {
+            self.waiting.remove(submitter);
+        }
+    }
+
+    /// Each submitter's next task, if another one may run.
+    pub(super) fn next(&self) -> impl Iterator<Item = (&PublicKey, &Place)> {
+        let free = self.running < self.limits.concurrency;
+        let waiting = free.then_some(&self.waiting).into_iter().flatten();
+        waiting.filter_map(|(submitter, places)| Some((submitter, places.first()?)))
+    }
+
+    /// The last of a submitter's tasks.
+    pub(super) fn last_of(&self, submitter: &PublicKey) -> Option<TaskId> {
+        self.waiting.get(submitter).and_then(BTreeSet::last).map(|(_, _, task)| *task)
+    }
+
+    /// The task that gives way when the queue is full and `newcomer` brings one more: the last one of the submitter with
+    /// most, if that has more than the newcomer would have.
+    pub(super) fn gives_way_to(&self, newcomer: &PublicKey) -> Option<TaskId> {
+        let (largest, places) = self.waiting.iter().max_by_key(|(_, places)| places.len())?;
+        let has = self.waiting.get(newcomer).map_or(0, BTreeSet::len);
+        (places.len() > has + 1).then(|| self.last_of(largest)).flatten()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(n: u8) -> PublicKey {
+        PublicKey::from_bytes([n; 32])
+    }
+
+    fn place(priority: Priority, n: u8) -> Place {
+        (Reverse(priority), n.into(), TaskId::from_bytes([n; 16]))
+    }
+
+    #[test]
+    fn the_last_task_of_the_submitter_with_most_gives_way_to_one_with_fewer() {
+        let mut queue = KindQueue::new(KindLimits { concurrency: 1, queue: 4, time_limit: None });
+        for (submitter, n, priority) in
+            [(1, 1, Priority::High), (1, 2, Priority::Low), (1, 3, Priority::Normal), (2, 4, Priority::Low)]
+        {
+            queue.insert(key(submitter), place(priority, n));
+        }
+        assert!(queue.is_full());
+        let gives = |queue: &KindQueue, n| queue.gives_way_to(&key(n));
+        assert_eq!(gives(&queue, 1), None, "the largest pays itself");
+        assert_eq!(gives(&queue, 2), Some(TaskId::from_bytes([2; 16])));
+        assert_eq!(gives(&queue, 3), Some(TaskId::from_bytes([2; 16])));
+        queue.remove(&key(1), &place(Priority::Low, 2));
+        assert_eq!(gives(&queue, 2), None, "it would have as many");
+        assert_eq!(queue.next().map(|(_, place)| place.1).collect::<Vec<_>>(), [1, 4]);
+        queue.running = 1;
+        assert_eq!(queue.next().count(), 0);
+    }
+}

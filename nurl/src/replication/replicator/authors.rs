@@ -1,0 +1,62 @@
+//! Whose writes a peer may tell: its own; others' only as an owner of the key.
+//!
+//! A state names the authors of its parts, and nothing in it proves them. So a peer's state is compared with the one held
+//! before it is merged, and only what it would add matters: a state that adds nothing is taken from everybody.
+
+use std::time::Instant;
+
+use super::shared::Shared;
+use crate::key::PublicKey;
+use crate::replication::crdt::{News, Value};
+
+/// The most slots of one author in a key, counted when it writes: it takes a new one when it loses its store. A counter
+/// has room for 16 authors that use all of theirs.
+pub(super) const MAX_AUTHOR_SLOTS: usize = 256;
+
+/// What to do with a peer's state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Judgement {
+    /// Merge it.
+    Take,
+    /// It removes what this node hasn't seen. An element may be younger than this node's copy, so the other owners have
+    /// to be asked whether it exists.
+    Unseen,
+    /// The key holds another type.
+    OtherKind,
+    /// It would change what its sender didn't write.
+    Foreign,
+}
+
+/// Judges a peer's state for a key of which this node holds `held`.
+pub(super) fn judge(
+    sh: &Shared,
+    now: Instant,
+    held: Option<&Value>,
+    (from, key): (&PublicKey, &[u8]),
+    state: &Value,
+) -> Judgement {
+    if sh.owns(from, key) {
+        return Judgement::Take;
+    }
+    let nothing = Value::new(state.kind());
+    let news = held.unwrap_or(&nothing).news(state);
+    let others: Vec<_> = news.iter().filter(|(author, _)| author.key != *from).collect();
+    let other_kind = held.is_some_and(|held| !held.takes(state));
+    let crowded = !news.is_empty() && held.unwrap_or(&nothing).slots_with(state, from) > MAX_AUTHOR_SLOTS;
+    // A state without content creates no key, since it would give the key its type.
+    let empty = held.is_none() && news.is_empty();
+    if others.is_empty() && !other_kind && !crowded && !empty {
+        return Judgement::Take;
+    }
+    let may_tell = sh.may_tell(now, from, key)
+        || (sh.stood_in(now, from) && others.iter().all(|(author, _)| sh.was_away(now, &author.key)));
+    if may_tell {
+        Judgement::Take
+    } else if other_kind {
+        Judgement::OtherKind
+    } else if crowded || empty || others.iter().any(|(_, how)| *how == News::Written) {
+        Judgement::Foreign
+    } else {
+        Judgement::Unseen
+    }
+}
