@@ -48,6 +48,7 @@ pub(super) fn sessions(into: &mut Metrics, stats: &EndpointStats) {
         seal_no_session: "Frames not sealed: there is no session.",
         seal_too_large: "Frames not sealed: the body is too large.",
         seal_no_route: "Frames not sealed: there is no route to the peer.",
+        unproven_over_budget: "Frames not sent to unproven addresses: the budget of all peers was spent.",
         events_dropped: "Events of sessions dropped because too many waited.",
         transmits_dropped: "Outgoing frames dropped because too many waited.",
     });
@@ -63,7 +64,8 @@ pub(super) fn paths<'a>(into: &mut Metrics, peers: impl Iterator<Item = &'a Path
         answers: "Keepalives sent because nothing else answered a peer's data.",
         candidates_refused: "Addresses refused: unusable, or too many.",
         late_sources: "Unknown sources ignored, because their datagram wasn't the newest.",
-        amplification_refused: "Messages not sent to an unvalidated address, because too little came from it.",
+        amplification_refused: "Messages not sent to an unproven address, because too little came from the peer.",
+        loopback_refused: "Challenges not sent to loopback for a peer that isn't known to be on this machine.",
         control_dropped: "Control messages dropped because too many waited.",
         events_dropped: "Events of paths dropped because too many waited.",
         promotions: "Changes to a direct path, or to a better one.",

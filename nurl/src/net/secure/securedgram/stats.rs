@@ -56,6 +56,7 @@ pub struct EndpointStats {
     pub seal_too_large: u64,
     pub seal_no_route: u64,
     // Our own bounds.
+    pub unproven_over_budget: u64,
     pub events_dropped: u64,
     pub transmits_dropped: u64,
 }

@@ -66,7 +66,7 @@ impl Endpoint {
             peers: PeerTable::new(config.max_peers, &mut rng),
             allow: config.allow,
             schedule: PeerSchedule::default(),
-            outbox: EndpointOutbox::default(),
+            outbox: EndpointOutbox::new(now),
             path_config: config.paths,
             local_candidates: Vec::new(),
             max_body_bytes: config.max_body_bytes.min(MAX_BODY_BYTES),
@@ -217,10 +217,14 @@ impl Endpoint {
         self.peers.get_mut(slot).map(|peer| &mut peer.paths)
     }
 
-    /// Adds addresses at which `peer` may be reached, from an outside source. Adds the peer if it is new.
+    /// Adds addresses at which `peer` may be reached, from the program itself. Adds the peer if it is new.
     ///
     /// # Errors
     /// The same as [`connect`](Endpoint::connect).
+    #[cfg_attr(
+        not(any(test, feature = "internals")),
+        expect(dead_code, reason = "for examples, benchmarks and scenarios")
+    )]
     pub fn add_candidates(
         &mut self,
         now: Instant,
@@ -228,6 +232,20 @@ impl Endpoint {
         addrs: &[SocketAddr],
     ) -> Result<(), SealError> {
         self.change_paths(now, peer, |paths| paths.add_candidates(now, addrs))
+    }
+
+    /// Adds the addresses in the record of `peer` at a rendezvous, which had `len` bytes. Adds the peer if it is new.
+    ///
+    /// # Errors
+    /// The same as [`connect`](Endpoint::connect).
+    pub fn add_published(
+        &mut self,
+        now: Instant,
+        peer: &PublicKey,
+        addrs: &[SocketAddr],
+        len: usize,
+    ) -> Result<(), SealError> {
+        self.change_paths(now, peer, |paths| paths.add_published(now, addrs, len))
     }
 
     /// Sets the hubs through which `peer` can be reached now. Adds the peer if it is new.

@@ -18,7 +18,7 @@ use super::super::source::Source;
 use super::super::{Outgoing, SessionEvent};
 use super::responder::Timeliness;
 use super::sessions::PendingConfirm;
-use super::{CONFIRM_WAIT, LiveSession, MAX_CONFIRM_WAIT, Peer, PeerContext, RETRY_AFTER};
+use super::{CONFIRM_WAIT, LiveSession, MAX_CONFIRM_WAIT, Peer, PeerContext, RETRY_AFTER, take_routes};
 use crate::net::secure::noise::{Initiator, NoiseError, Responder};
 use crate::net::secure::route::Route;
 use crate::net::secure::session::Session;
@@ -88,10 +88,11 @@ impl Peer {
     /// Sends an init on every route in use, with a new ephemeral, and schedules the next try.
     pub(super) fn send_try(&mut self, cx: &mut PeerContext<'_>) {
         cx.touch();
-        let (now, key, routes) = (cx.now, self.key, self.paths.routes());
+        let (now, key, known) = (cx.now, self.key, self.paths.routes());
+        let routes = take_routes(&mut self.paths, cx, INIT_LEN);
         let Some(attempt) = &mut self.initiator.attempt else { return };
         attempt.schedule(now, cx.rng);
-        attempt.last_routes = routes;
+        attempt.last_routes = known;
         attempt.last_at = Some(now);
         let generations = cx.identity.generations();
         // Without a route the computation would be wasted; a new route calls `nudge`.

@@ -138,7 +138,7 @@ impl Peer {
     pub(super) fn end(&mut self, cx: &mut PeerContext<'_>) {
         self.keep = false;
         self.initiator.retry_at = None;
-        for route in self.paths.routes() {
+        for route in take_routes(&mut self.paths, cx, OVERHEAD + 2) {
             let mut bytes = Vec::new();
             if let Some(outgoing) = self.seal_control(cx, route, &Control::Close, &mut bytes) {
                 cx.transmit(outgoing, bytes);
@@ -200,7 +200,7 @@ impl Peer {
             return Err(SealError::NoSession);
         };
         let len = OVERHEAD + 1 + body.len();
-        let routes = self.paths.routes().filter(|route| self.paths.may_send(route, len));
+        let routes = take_routes(&mut self.paths, cx, len);
         if routes.is_empty() {
             cx.stats.seal_no_route += 1;
             return Err(SealError::NoRoute);
@@ -213,7 +213,7 @@ impl Peer {
         }
         cx.stats.frames_sealed += 1;
         let rekey = self.sessions.on_sealed(now);
-        self.paths.on_sent(now, len, true);
+        self.paths.on_sent(now, routes);
         self.last_app = Some(now);
         if rekey && self.initiator.attempt.is_none() {
             self.sessions.on_rekeying();
@@ -223,10 +223,15 @@ impl Peer {
         Ok(routes)
     }
 
-    /// Seals the next control message of the paths, if there is one, for its own route only.
+    /// Seals the next control message of the paths, if there is one, for its own route only. One to an unproven address
+    /// is lost if the budget of all peers is spent.
     pub(super) fn poll_control(&mut self, cx: &mut PeerContext<'_>, out: &mut Vec<u8>) -> Option<Outgoing> {
         loop {
             let (route, control) = self.paths.poll_control()?;
+            let len = OVERHEAD + 1 + control.encoded_len();
+            if self.paths.is_limited(&route) && !cx.take_unproven(len) {
+                continue;
+            }
             if let Some(outgoing) = self.seal_control(cx, route, &control, out) {
                 return Some(outgoing);
             }
@@ -240,21 +245,21 @@ impl Peer {
         control: &Control,
         out: &mut Vec<u8>,
     ) -> Option<Outgoing> {
-        let start = out.len();
         let live = self.sessions.current.as_mut()?;
         live.session.seal(cx.now, &[channel::CONTROL], &control.encode(), out).ok()?;
         cx.stats.frames_sealed += 1;
-        self.paths.on_sent(cx.now, out.len() - start, false);
         Some(Outgoing::to(self.key, route))
     }
 
-    /// Seals an empty frame for one route.
+    /// Seals an empty frame for one route, if it may go there.
     fn send_empty(&mut self, cx: &mut PeerContext<'_>, route: Route) {
+        if !take(&mut self.paths, cx, &route, OVERHEAD) {
+            return;
+        }
         let Some(live) = &mut self.sessions.current else { return };
         let mut bytes = Vec::with_capacity(OVERHEAD);
         if live.session.seal(cx.now, &[], &[], &mut bytes).is_ok() {
             cx.stats.frames_sealed += 1;
-            self.paths.on_sent(cx.now, bytes.len(), false);
             cx.transmit(Outgoing::to(self.key, route), bytes);
         }
     }
@@ -355,4 +360,15 @@ impl Peer {
     fn local_is_smaller(&self, cx: &PeerContext<'_>) -> bool {
         *cx.identity.local() < self.key
     }
+}
+
+/// Those of the peer's routes that `len` bytes may go by now; they count as sent there.
+fn take_routes(paths: &mut Paths, cx: &mut PeerContext<'_>, len: usize) -> Routes {
+    paths.routes().filter(|route| take(paths, cx, route, len))
+}
+
+/// Whether `len` bytes may go by this route now, with regard to the peer and to all peers; then they count as sent.
+fn take(paths: &mut Paths, cx: &mut PeerContext<'_>, route: &Route, len: usize) -> bool {
+    let limited = paths.is_limited(route);
+    paths.take(route, len) && (!limited || cx.take_unproven(len))
 }

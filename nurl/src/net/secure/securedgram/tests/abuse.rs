@@ -293,6 +293,28 @@ fn a_relayed_source_is_a_return_address_and_never_an_identity() {
     assert_eq!(world.stats(1).no_return_address, 1);
 }
 
+/// The confirm goes to the source of the response, again and again, and the source may be a victim's.
+#[test]
+fn a_response_from_a_spoofed_source_draws_at_most_three_times_its_bytes() {
+    let mut world = World::new(53, 3);
+    world.relay(0, 1);
+    world.lose = Box::new(|_| true);
+    world.connect(0, 1);
+    world.run(Duration::from_millis(10));
+    let init = world.frames(frames::INIT)[0].bytes.clone();
+    let from = Source::relay(HUB, world.nodes[0].key);
+    let response = world.inject(1, from, &init).remove(0).1;
+    let victim = world.nodes[2].addr;
+    let at_once = world.inject(0, Source::direct(victim), &response);
+    assert!(world.open(0, 1));
+    world.run(Duration::from_secs(100));
+    let at_once = at_once.iter().filter(|(to, _)| to.route == Route::Direct(victim));
+    let later = world.sent.iter().filter(|(_, packet)| packet.to == 2 && packet.source.route.is_direct());
+    let sent = at_once.map(|(_, bytes)| bytes.len()).chain(later.map(|(_, packet)| packet.bytes.len()));
+    let sent: usize = sent.sum();
+    assert!((1..=3 * response.len()).contains(&sent), "{sent} bytes for {}", response.len());
+}
+
 #[test]
 fn a_frame_sent_on_two_routes_is_delivered_once() {
     let mut world = World::pair(42);
