@@ -23,7 +23,10 @@ pub struct EndpointStats {
     pub peers_full: u64,
     pub handshake_forged: u64,
     pub small_order: u64,
+    pub repeated: u64,
+    pub answers_limited: u64,
     pub stale_timestamp: u64,
+    pub stale_unvouched: u64,
     pub challenge_limited: u64,
     // Handshakes.
     pub dh: u64,

@@ -62,7 +62,7 @@ impl Endpoint {
     pub fn new(config: EndpointConfig, now: Instant, unix_now: Duration, mut rng: Rng) -> Endpoint {
         Endpoint {
             identity: LocalIdentity::new(&config, now, unix_now),
-            gate: Gate::new(&config, now, &mut rng),
+            gate: Gate::new(&config, now, unix_now, &mut rng),
             peers: PeerTable::new(config.max_peers, &mut rng),
             allow: config.allow,
             schedule: PeerSchedule::default(),
@@ -192,7 +192,7 @@ impl Endpoint {
         }
     }
 
-    /// Removes a peer and everything known about it, including its timestamp.
+    /// Removes a peer and everything known about it but its last timestamp.
     pub fn forget(&mut self, now: Instant, peer: &PublicKey) {
         self.now = now;
         if let Some(slot) = self.peers.slot_of(peer) {
@@ -475,7 +475,8 @@ impl Endpoint {
         self.rng.fill_bytes(&mut seed);
         let mut paths = Paths::new(self.path_config.clone(), now, Rng::from_seed(seed));
         paths.set_local_candidates(now, &self.local_candidates);
-        Ok(self.peers.insert(Peer::new(*key, paths)))
+        let floor = self.gate.memory.meet(key);
+        Ok(self.peers.insert(Peer::new(*key, paths, floor)))
     }
 
     /// Whether one more peer fits; removes an idle peer if needed.
@@ -495,7 +496,9 @@ impl Endpoint {
             peer.release_all(&mut cx);
         }
         self.schedule.forget(slot);
-        self.peers.remove(slot);
+        if let Some(peer) = self.peers.remove(slot) {
+            self.gate.memory.forget(self.now, peer.key, peer.responder.newest());
+        }
     }
 
     /// Sets the timer of the first touched peer, and fetches its events.

@@ -288,7 +288,8 @@ impl Paths {
         self.selection.routes()
     }
 
-    /// Whether what goes by this route counts against the limits, because it leads to an address that isn't proven.
+    /// Whether what goes by this route counts against the limits, because it leads to an address that neither the peer has
+    /// proven nor our side has named.
     pub fn is_limited(&self, route: &Route) -> bool {
         self.selection.is_limited(route)
     }

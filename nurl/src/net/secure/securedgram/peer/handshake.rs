@@ -297,11 +297,16 @@ impl Peer {
     ) -> bool {
         let key = self.key;
         let challenge = |last: &[u8; 12]| challenger.challenge(&key, last);
-        let challenge = match self.responder.judge(cx.now, &init.payload, challenge) {
+        let challenge = match self.responder.judge(cx.now, &init.payload, init.vouched, challenge) {
             Timeliness::Newer => return true,
             Timeliness::LetBack => {
                 cx.stats.clocks_let_back += 1;
                 return true;
+            }
+            Timeliness::Unvouched => {
+                cx.stats.stale_timestamp += 1;
+                cx.stats.stale_unvouched += 1;
+                return false;
             }
             Timeliness::Limited => {
                 cx.stats.stale_timestamp += 1;
@@ -388,6 +393,8 @@ pub(in super::super) struct AdmittedInit<'a> {
     /// The generation of the mesh's secret under which mac1 was made.
     pub(in super::super) keys: &'a Arc<GenerationKeys>,
     pub(in super::super) payload: InitPayload,
+    /// Whether its source has a voucher, so that an old timestamp may be answered.
+    pub(in super::super) vouched: bool,
 }
 
 /// The pre-shared key of a handshake: the peer's own, or the mesh's.

@@ -23,6 +23,7 @@ use zeroize::Zeroizing;
 use super::frames::u32_at;
 use super::paths::{Control, Paths};
 use super::source::Source;
+use super::timestamp::Timestamp;
 use super::{CloseReason, Outgoing, Received, SealError, SessionEvent, channel};
 use crate::key::PublicKey;
 use crate::net::secure::noise::SharedSecret;
@@ -66,7 +67,8 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    pub(super) fn new(key: PublicKey, paths: Paths) -> Peer {
+    /// A peer whose inits have to be later than `floor`.
+    pub(super) fn new(key: PublicKey, paths: Paths, floor: Timestamp) -> Peer {
         Peer {
             key,
             ss: None,
@@ -75,13 +77,13 @@ impl Peer {
             paths,
             sessions: PeerSessions::default(),
             initiator: PeerInitiator::default(),
-            responder: PeerResponder::default(),
+            responder: PeerResponder::new(floor),
             last_app: None,
             last_heard: None,
         }
     }
 
-    /// Whether only a timestamp would be lost if the peer were removed.
+    /// Whether nothing would be lost if the peer were removed; its timestamp is remembered.
     pub(super) fn is_idle(&self, now: Instant) -> bool {
         !self.keep && self.initiator.attempt.is_none() && self.sessions.is_idle(now, ANSWER_LIFE)
     }
