@@ -14,6 +14,7 @@ pub(super) fn sessions(into: &mut Metrics, stats: &EndpointStats) {
         no_return_address: "Handshakes refused: there is no address to answer to.",
         bad_mac1: "Handshakes refused: the sender doesn't know the mesh's secret or this node's key.",
         cookie_demanded: "Handshakes answered with a cookie, because their source is over its budget.",
+        cookies_limited: "Cookies not handed out, because their source had too many.",
         cookie_holder_over_budget: "Handshakes refused: their source has a cookie and is still over its budget.",
         not_allowed: "Handshakes refused: the peer isn't on the allow-list, or is this node.",
         peers_full: "Peers refused: the table of sessions is full.",

@@ -18,6 +18,7 @@ pub struct EndpointStats {
     // Refused by the gate, in the order of its checks.
     pub bad_mac1: u64,
     pub cookie_demanded: u64,
+    pub cookies_limited: u64,
     pub cookie_holder_over_budget: u64,
     pub not_allowed: u64,
     pub peers_full: u64,

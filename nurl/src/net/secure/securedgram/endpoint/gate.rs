@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use rand_core::Rng as _;
 
-use super::super::budget::Lane;
+use super::super::budget::{AnswerRates, Answers, Lane};
 use super::super::frames::{INIT_LEN, INIT_PAYLOAD_LEN, InitPayload, MAC_LEN, u32_at};
 use super::super::generation::GenerationKeys;
 use super::super::mac::{self, Challenger, CookieJar, Mac, Sealed};
@@ -33,6 +33,8 @@ pub(super) struct Gate {
     open_lane: Lane,
     /// The budget of inits with a cookie.
     cookie_lane: Lane,
+    /// The budget of the cookies that are handed out.
+    cookies: Answers,
 }
 
 /// An init whose mac1 is right.
@@ -84,6 +86,7 @@ impl Gate {
             challenger: Challenger::new(rng),
             open_lane: Lane::new(config.open_rates, now),
             cookie_lane: Lane::new(config.cookie_rates, now),
+            cookies: Answers::new(AnswerRates::COOKIES, now),
         }
     }
 
@@ -117,8 +120,12 @@ impl Gate {
             stats.cookie_holder_over_budget += 1;
             return Admission::Refused;
         }
-        self.jar.rotate(now, rng);
         stats.cookie_demanded += 1;
+        if !self.cookies.admit(now, &init.origin) {
+            stats.cookies_limited += 1;
+            return Admission::Refused;
+        }
+        self.jar.rotate(now, rng);
         let sealed = Sealed::Cookie(self.jar.cookie(&init.origin));
         Admission::CookieDemanded(mac::seal(init.sender(), &init.keys.own_cookie, &init.mac1, sealed, rng))
     }
