@@ -113,9 +113,11 @@ impl SecretKey {
     /// Reads a key file.
     ///
     /// # Errors
-    /// [`KeyError::File`] when the file can't be read; otherwise the error in its text.
+    /// [`KeyError::File`] when the file can't be read, or when others can read or change it; otherwise the error in its
+    /// text.
     pub fn load(path: &Path) -> Result<SecretKey, KeyError> {
-        let bytes = disk::read(path, KEY_FILE_LIMIT_BYTES).map_err(|error| KeyError::file(path, error))?;
+        let bytes =
+            disk::read_private(path, KEY_FILE_LIMIT_BYTES).map_err(|error| KeyError::file(path, error))?;
         let bytes = Zeroizing::new(bytes);
         std::str::from_utf8(&bytes).map_err(|_| KeyError::NotAKey)?.trim().parse()
     }

@@ -157,6 +157,14 @@ pub fn read(path: &Path, limit_bytes: u64) -> io::Result<Vec<u8>> {
     here(|disk| disk.read(path, limit_bytes))
 }
 
+/// Reads a secret. A host of the world has one user, so nobody else has access.
+///
+/// # Errors
+/// Those of [`read`].
+pub fn read_private(path: &Path, limit_bytes: u64) -> io::Result<Vec<u8>> {
+    read(path, limit_bytes)
+}
+
 /// Makes a new file of mode 0600 with these bytes, durably. An existing file is never touched.
 ///
 /// # Errors

@@ -102,10 +102,7 @@ impl Issuer {
     }
 
     /// Signs an entry that revokes.
-    #[cfg_attr(
-        not(any(test, feature = "internals")),
-        expect(dead_code, reason = "door: revocation")
-    )]
+    #[cfg_attr(not(any(test, feature = "internals")), expect(dead_code, reason = "door: revocation"))]
     pub fn revoke(&self, subject: Subject, time: UnixSeconds) -> Revocation {
         Revocation::sign(&self.authority, subject, time, time)
     }
@@ -194,10 +191,7 @@ impl Issuer {
     ///
     /// # Errors
     /// [`NotIssued`].
-    #[cfg_attr(
-        not(any(test, feature = "internals")),
-        expect(dead_code, reason = "door: admission by hand")
-    )]
+    #[cfg_attr(not(any(test, feature = "internals")), expect(dead_code, reason = "door: admission by hand"))]
     pub fn admit(&mut self, now: Instant, mut grant: Grant) -> Result<Pass, NotIssued> {
         grant.ring_seed = match self.passes.get(&grant.key) {
             Some(pass) => pass.grant().ring_seed,

@@ -1,12 +1,13 @@
 //! Bad input: one line with the remedy, the documented exit code, no lost data, never a panic.
 
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use nurl::hub::MeshSecret;
 use nurl::{PublicKey, Ticket};
 
-use crate::harness::{HOME, Running, hub, run, worker};
+use crate::harness::{HOME, Running, hub, run, worker, write_private};
 
 #[test]
 fn a_text_that_is_no_ticket_is_a_usage_error() {
@@ -20,7 +21,7 @@ fn a_text_that_is_no_ticket_is_a_usage_error() {
     run(&["status", "--mesh", &hub.ticket[..60]], None, b"").failed(2, &["mistyped"]);
     run(&["status", "--mesh", "/no/such/file"], None, b"").failed(8, &["/no/such/file", "nurlmesh1"]);
     let file = dir.path().join("file");
-    std::fs::write(&file, b"\xff\xfe").unwrap();
+    write_private(&file, b"\xff\xfe");
     run(&["status", "--mesh", file.to_str().unwrap()], None, b"").failed(2, &["not a ticket"]);
     // clap reports a missing ticket.
     assert_eq!(run(&["status"], None, b"").code, Some(2));
@@ -236,7 +237,7 @@ fn a_key_file_is_never_overwritten() {
     let shown = run(&["key", "show", good, "--json"], None, b"").succeeded().events();
     assert_eq!(shown[0]["key"], made.text().trim());
 
-    std::fs::write(bad, "my diary\n").unwrap();
+    write_private(Path::new(bad), b"my diary\n");
     run(&["key", "show", bad], None, b"").failed(8, &[bad, "not a key"]);
     let hub = hub(dir.path());
     run(&["worker", "--key", bad], Some(&hub.ticket), b"").failed(8, &[bad, "not a key"]);

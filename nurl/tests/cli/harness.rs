@@ -73,6 +73,13 @@ impl Ended {
     }
 }
 
+/// Writes a file as one that holds a secret.
+pub(crate) fn write_private(path: &Path, bytes: &[u8]) {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::write(path, bytes).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
+}
+
 /// Runs a command to its end.
 #[track_caller]
 pub(crate) fn run(args: &[&str], mesh: Option<&str>, input: &[u8]) -> Ended {

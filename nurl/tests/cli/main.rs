@@ -19,5 +19,6 @@ mod hub;
 mod jobs;
 #[cfg(target_os = "linux")]
 mod programs;
+mod secrets;
 mod stores;
 mod terminals;

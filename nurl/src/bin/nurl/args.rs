@@ -17,11 +17,12 @@ use crate::out::{Code, Failure};
     version,
     after_help = "\
 Examples, three terminals on one machine or on three:
-  nurl hub --advertise hub.example:4242                         # prints a ticket
-  nurl worker --mesh TICKET --handler up='tr a-z A-Z'
-  echo hello | nurl submit --mesh TICKET --kind up --payload -
+  nurl hub --advertise hub.example:4242       # prints a ticket, and keeps it in nurl-hub/mesh
+  nurl worker --mesh nurl-hub/mesh --handler up='tr a-z A-Z'
+  echo hello | nurl submit --mesh nurl-hub/mesh --kind up
 
-A ticket is a secret: put it into a file of mode 0600, or into NURL_MESH.
+A ticket is a secret. On another machine, put it into a file of mode 0600, into NURL_MESH, or give it on
+stdin (--mesh /dev/stdin). As an argument (--mesh nurlmesh1…) other users of the machine can read it.
 
 Exit codes:
     0  done; a hub or worker that was told to stop
@@ -97,8 +98,9 @@ pub(crate) struct Output {
 /// Which mesh.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct MeshArgs {
-    /// The mesh's ticket, or a file that holds it
-    #[arg(long, env = "NURL_MESH", hide_env_values = true, value_name = "TICKET|FILE")]
+    /// A file that holds the mesh's ticket, of mode 0600, or /dev/stdin; or the ticket itself, which other users of this
+    /// machine can then read
+    #[arg(long, env = "NURL_MESH", hide_env_values = true, value_name = "FILE|TICKET")]
     pub(crate) mesh: String,
     /// How long to look for a hub and a member that answers
     #[arg(long, default_value = "10s", value_parser = parse_duration, value_name = "DURATION")]
@@ -130,12 +132,12 @@ pub(crate) struct HubArgs {
     /// Directory for the hub's key and ticket
     #[arg(long, default_value = "nurl-hub", value_name = "DIR")]
     pub(crate) state: PathBuf,
-    /// Serve the mesh of this ticket (a second hub), instead of making a mesh
+    /// Serve the mesh of the ticket in this file (a second hub), instead of making a mesh
     #[arg(
         long,
         env = "NURL_MESH",
         hide_env_values = true,
-        value_name = "TICKET|FILE",
+        value_name = "FILE|TICKET",
         conflicts_with = "mesh_id"
     )]
     pub(crate) mesh: Option<String>,
@@ -167,9 +169,9 @@ const EX_TEMPFAIL: u8 = 75;
 Built-in kinds: wordcount, echo, blake3.
 
 Examples:
-  nurl worker --mesh TICKET
+  nurl worker --mesh mesh.ticket
   nurl worker --mesh mesh.ticket --key ~/.nurl/key --handler up='tr a-z A-Z'
-  nurl worker --mesh TICKET --handler 'thumb=convert - -resize 128x128 -' --handler-timeout 2m
+  nurl worker --mesh mesh.ticket --handler 'thumb=convert - -resize 128x128 -' --handler-timeout 2m
 
 A handler is a program: payload on stdin, result on stdout; NURL_TASK, NURL_KEY, NURL_KIND, NURL_ATTEMPT,
 NURL_SUBMITTER and NURL_TOKEN tell of the task. A non-zero exit fails the task, with the tail of stderr as its message; exit
@@ -230,9 +232,9 @@ pub(crate) struct WorkerArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  nurl submit --mesh TICKET --kind echo --payload notes.txt
-  echo hello | nurl submit --mesh TICKET --kind up --payload -
-  nurl submit --mesh TICKET --kind blake3 --key photos/1 --payload photo.jpg --timeout 10s")]
+  nurl submit --mesh mesh.ticket --kind echo --payload notes.txt
+  echo hello | nurl submit --mesh mesh.ticket --kind up --payload -
+  nurl submit --mesh mesh.ticket --kind blake3 --key photos/1 --payload photo.jpg --timeout 10s")]
 pub(crate) struct SubmitArgs {
     #[command(flatten)]
     pub(crate) mesh: MeshArgs,
@@ -255,8 +257,8 @@ pub(crate) struct SubmitArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  nurl map --mesh TICKET --kind blake3 photos/*.jpg
-  seq 1 100 | nurl map --mesh TICKET --kind echo")]
+  nurl map --mesh mesh.ticket --kind blake3 photos/*.jpg
+  seq 1 100 | nurl map --mesh mesh.ticket --kind echo")]
 pub(crate) struct MapArgs {
     #[command(flatten)]
     pub(crate) mesh: MeshArgs,
@@ -278,7 +280,7 @@ pub(crate) struct MapArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Example:
-  nurl wordcount --mesh TICKET ~/books --top 20")]
+  nurl wordcount --mesh mesh.ticket ~/books --top 20")]
 pub(crate) struct WordcountArgs {
     #[command(flatten)]
     pub(crate) mesh: MeshArgs,
@@ -295,8 +297,8 @@ pub(crate) struct WordcountArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  nurl status --mesh TICKET
-  nurl status --mesh TICKET --json | jq '.members[] | [.key, .path]'")]
+  nurl status --mesh mesh.ticket
+  nurl status --mesh mesh.ticket --json | jq '.members[] | [.key, .path]'")]
 pub(crate) struct StatusArgs {
     #[command(flatten)]
     pub(crate) mesh: MeshArgs,
@@ -313,8 +315,8 @@ pub(crate) struct StatusArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  nurl ping --mesh TICKET nurl1k0ff…
-  nurl ping --mesh TICKET k0ff -c 100 --interval 100ms")]
+  nurl ping --mesh mesh.ticket nurl1k0ff…
+  nurl ping --mesh mesh.ticket k0ff -c 100 --interval 100ms")]
 pub(crate) struct PingArgs {
     #[command(flatten)]
     pub(crate) mesh: MeshArgs,

@@ -42,13 +42,20 @@ pub(crate) fn ticket(text: &str) -> Result<Ticket, Failure> {
     if text.get(..TICKET_BEGINS.len()).is_some_and(|begins| begins.eq_ignore_ascii_case(TICKET_BEGINS)) {
         return text.parse().map_err(|error| Failure::new(Code::Usage, format!("{error}")));
     }
-    let bytes = disk::read(Path::new(text), TICKET_FILE_LIMIT_BYTES).map_err(|error| {
+    let bytes = disk::read_private(Path::new(text), TICKET_FILE_LIMIT_BYTES).map_err(|error| {
         unusable(Path::new(text), &error, "give a ticket (nurlmesh1…) or a file that holds one")
     })?;
     String::from_utf8_lossy(&bytes)
         .trim()
         .parse()
         .map_err(|error| Failure::new(Code::Usage, format!("{}: {error}", shown(text))))
+}
+
+/// Makes a state directory, or checks that nobody else can put files into the one that is there.
+pub(crate) fn state_directory(path: &Path) -> Result<(), Failure> {
+    disk::create_dir_all(path)
+        .and_then(|()| disk::check_private_dir(path))
+        .map_err(|error| unusable(path, &error, "choose another --state"))
 }
 
 /// Joins as an observer, to submit work or read the mesh: it owns no keys and is not gossiped about.
@@ -75,7 +82,7 @@ pub(crate) async fn join(builder: Builder, limit: Duration) -> Result<(Node, Eve
 }
 
 /// Waits until a node has joined.
-async fn joined(node: Node, limit: Duration) -> Result<Node, Failure> {
+pub(crate) async fn joined(node: Node, limit: Duration) -> Result<Node, Failure> {
     match node.joined(limit).await {
         Ok(()) => Ok(node),
         Err(error) => {

@@ -12,7 +12,7 @@ use nurl::rt::{self, disk, net, time};
 use nurl::{PublicKey, SecretKey, Ticket};
 
 use crate::args::{HubArgs, HubRole, listen};
-use crate::client::ticket;
+use crate::client::{state_directory, ticket};
 use crate::event::Line;
 use crate::key::bad_key_file;
 use crate::out::{Code, Failure, Out, shown, unusable};
@@ -21,8 +21,7 @@ use crate::stop::Stop;
 pub(crate) async fn run(args: HubArgs, out: Out<'_>) -> Result<(), Failure> {
     let mut stop = Stop::new(args.exit_with_stdin);
     let listen = listen(args.listen)?;
-    disk::create_dir_all(&args.state)
-        .map_err(|error| unusable(&args.state, &error, "choose another --state"))?;
+    state_directory(&args.state)?;
     let mut rng = rt::rng("hub");
     let mesh_file = args.state.join("mesh");
     let known = match &args.mesh {
@@ -229,7 +228,7 @@ async fn announce(
             String::new(),
             ticket,
             String::new(),
-            "Next:  nurl worker --mesh TICKET".to_owned(),
+            "Next:  nurl worker --mesh FILE, where FILE holds the ticket (mode 0600)".to_owned(),
         ],
         None => {
             vec![format!("Serving {} mesh(es) at {addr} (TCP and UDP), as {key}.", meshes.len())]

@@ -153,7 +153,9 @@ fn default_home() -> Option<PathBuf> {
 }
 
 fn make(folder: &Path) -> Result<(), Failure> {
-    disk::create_dir_all(folder).map_err(|error| unusable(folder, &error, "choose another --home"))
+    disk::create_dir_all(folder)
+        .and_then(|()| disk::check_private_dir(folder))
+        .map_err(|error| unusable(folder, &error, "choose another --home"))
 }
 
 /// Takes the folder's lock, if no other process has it. It ends with the process.

@@ -10,6 +10,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use nurl::Error;
 use nurl::job::SubmitError;
+use nurl::rt::disk::NotPrivate;
 use nurl::rt::task::{self, JoinHandle};
 use nurl::rt::time;
 
@@ -45,9 +46,12 @@ impl Failure {
     }
 }
 
-/// The failure for a path that can't be used, with a remedy.
+/// The failure for a path that can't be used, with a remedy. That others have access names its own.
 pub(crate) fn unusable(path: &Path, error: &io::Error, hint: &str) -> Failure {
     let path = shown(&path.to_string_lossy());
+    if NotPrivate::is_cause(error) {
+        return Failure::new(Code::Resource, format!("{path}: {error}"));
+    }
     Failure::new(Code::Resource, format!("{path}: {}: {hint}", plain(error)))
 }
 

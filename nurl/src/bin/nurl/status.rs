@@ -113,7 +113,7 @@ const IPV4_COLUMN: usize = 21;
 
 fn table(members: &[MemberInfo]) -> Vec<String> {
     if members.is_empty() {
-        return vec!["No members yet. Start one: nurl worker --mesh TICKET".into()];
+        return vec!["No members yet. Start one: nurl worker --mesh FILE".into()];
     }
     let addr = |member: &MemberInfo| member.path.addr.map_or("-".into(), |addr| addr.to_string());
     // An IPv6 address is up to twice as long as an IPv4 one.

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use nurl::config::{AllowList, Role};
-use nurl::rt::{self, time};
-use nurl::{Node, SecretKey};
+use nurl::Node;
+use nurl::rt::time;
 
 use crate::args::GroupArgs;
-use crate::client::{join, ticket, until_interrupted};
+use crate::client::{joined, ticket, until_interrupted};
 use crate::event::Line;
-use crate::key::bad_key_file;
+use crate::identity::Identity;
 use crate::out::{Code, Failure, Out};
 
 /// How long a command that says something greets before: whoever hears the greeting asks for this node's key, and the
@@ -23,18 +23,20 @@ const PARTING: Duration = Duration::from_millis(500);
 
 pub(crate) async fn run(args: GroupArgs, out: Out<'_>) -> Result<(), Failure> {
     // A member: an observer gets nobody's key, but from those that have it on their lists.
-    let mut builder = Node::builder(ticket(&args.mesh.mesh)?).role(Role::Member);
-    if let Some(path) = &args.key {
-        let key = SecretKey::load_or_create(path, &mut rt::rng("key"))
-            .map_err(|error| bad_key_file(path, &error))?;
-        builder = builder.key(key);
-    }
+    let ticket = ticket(&args.mesh.mesh)?;
+    let identity = match &args.key {
+        Some(path) => Identity::of_key_file(path, &ticket)?,
+        None => Identity::of_worker(args.mesh.home.as_deref(), &ticket)?,
+    };
+    let builder = identity.equip(Node::builder(ticket)).role(Role::Member);
     let allow = match args.allow[..] {
         [] => AllowList::Anyone,
         ref keys => AllowList::Only(keys.iter().copied().collect()),
     };
     until_interrupted(async {
-        let (node, _) = join(builder, args.mesh.join).await?;
+        let node = builder.spawn().await?;
+        identity.keep_passes(&node);
+        let node = joined(node, args.mesh.join).await?;
         node.join_group(&args.group, allow).await?;
         let done = match &args.say {
             Some(text) => say(&node, &args.group, text).await,
@@ -70,7 +72,7 @@ async fn listen(node: &Node, out: Out<'_>) -> Result<(), Failure> {
         addr: None,
         addr_from: None,
         ticket: None,
-        namespaces: Vec::new(),
+        meshes: Vec::new(),
         kinds: Vec::new(),
     };
     out.line(&ready, || None).await;

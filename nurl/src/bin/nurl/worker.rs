@@ -6,17 +6,17 @@ use std::time::Duration;
 use nurl::config::Role;
 use nurl::events::{Events, NodeEvent};
 use nurl::job::{TaskId, handlers};
-use nurl::rt::{self, disk, time};
+use nurl::rt::{self, time};
 use nurl::state::Departure;
 use nurl::{Builder, Error, Node};
 
 use crate::args::{WorkerArgs, listen};
-use crate::client::ticket;
+use crate::client::{state_directory, ticket};
 use crate::event::Line;
 use crate::group::Groups;
 use crate::handler::{Program, Runner, variables};
 use crate::identity::Identity;
-use crate::out::{Code, Failure, Out, plain, unusable};
+use crate::out::{Code, Failure, Out, plain};
 use crate::status::metrics_line;
 use crate::stop::Stop;
 
@@ -36,7 +36,7 @@ pub(crate) async fn run(args: WorkerArgs, out: Out<'_>) -> Result<(), Failure> {
         .zone(&args.zone)
         .weight(args.weight);
     if let Some(path) = &args.state {
-        disk::create_dir_all(path).map_err(|error| unusable(path, &error, "choose another --state"))?;
+        state_directory(path)?;
         builder = builder.store(path);
         if args.store_strict {
             builder = builder.store_strict();

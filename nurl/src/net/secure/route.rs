@@ -88,7 +88,7 @@ impl Routes {
     }
 
     /// Only the routes that pass.
-    pub fn filter(&self, keep: impl Fn(&Route) -> bool) -> Routes {
+    pub fn filter(&self, keep: impl FnMut(&Route) -> bool) -> Routes {
         self.iter().filter(keep).fold(Routes::NONE, Routes::and)
     }
 }

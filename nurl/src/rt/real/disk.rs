@@ -5,7 +5,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// An open file, read and written at offsets.
@@ -91,26 +91,94 @@ impl File {
 /// # Errors
 /// `FileTooLarge` over the limit; otherwise the operating system's errors.
 pub fn read(path: &Path, limit_bytes: u64) -> io::Result<Vec<u8>> {
+    read_open(fs::File::open(path)?, limit_bytes)
+}
+
+/// Reads a secret as [`read`] does, unless others can read or change the file. What isn't a regular file, such as a pipe, is
+/// read as it is: it has no content that others could have seen.
+///
+/// # Errors
+/// `PermissionDenied` with [`NotPrivate`] if others have access to the file; otherwise those of [`read`].
+pub fn read_private(path: &Path, limit_bytes: u64) -> io::Result<Vec<u8>> {
+    let file = fs::File::open(path)?;
+    let meta = file.metadata()?;
+    if meta.is_file() {
+        NotPrivate::check(&meta, 0o077, "600")?;
+    }
+    read_open(file, limit_bytes)
+}
+
+/// Checks that nobody else can put files into a directory that holds secrets.
+///
+/// # Errors
+/// `PermissionDenied` with [`NotPrivate`] if others can; otherwise the operating system's errors.
+pub fn check_private_dir(path: &Path) -> io::Result<()> {
+    NotPrivate::check(&fs::metadata(path)?, 0o022, "go-w")
+}
+
+/// Others have access to what only its owner should have.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotPrivate {
+    /// By its mode.
+    #[error("others have access to it (mode {mode:04o}): run `chmod {remedy}` on it")]
+    Mode {
+        /// The permission bits.
+        mode: u32,
+        /// The change that mends it.
+        remedy: &'static str,
+    },
+    /// By its owner.
+    #[error(
+        "it belongs to user {owner}, not to user {user}, who runs this, nor to root: run `chown {user}` on it"
+    )]
+    Owner {
+        /// The owner's number.
+        owner: u32,
+        /// Our effective user.
+        user: u32,
+    },
+}
+
+impl NotPrivate {
+    fn check(meta: &fs::Metadata, others: u32, remedy: &'static str) -> io::Result<()> {
+        let (owner, user) = (meta.uid(), rustix::process::geteuid().as_raw());
+        let mode = meta.mode() & 0o7777;
+        let found = if owner != user && owner != 0 {
+            NotPrivate::Owner { owner, user }
+        } else if mode & others != 0 {
+            NotPrivate::Mode { mode, remedy }
+        } else {
+            return Ok(());
+        };
+        Err(io::Error::new(io::ErrorKind::PermissionDenied, found))
+    }
+
+    /// Whether an error is one of these: then its text names the remedy.
+    pub fn is_cause(error: &io::Error) -> bool {
+        error.get_ref().is_some_and(|inner| inner.is::<NotPrivate>())
+    }
+}
+
+fn read_open(file: fs::File, limit_bytes: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    fs::File::open(path)?.take(limit_bytes + 1).read_to_end(&mut bytes)?;
+    file.take(limit_bytes + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > limit_bytes {
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("more than {limit_bytes} bytes")));
     }
     Ok(bytes)
 }
 
-/// Creates a file of mode 0600 with these bytes, durably. An existing file is left unchanged.
+/// Creates a file of mode 0600 with these bytes, durably. An existing file is left unchanged, and a link isn't followed.
 ///
 /// # Errors
 /// `AlreadyExists` if the file exists; otherwise the operating system's errors.
 pub fn create_new_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
+    write_new(path, bytes)?;
     sync_parent(path)
 }
 
-/// Replaces a file's content (mode 0600) so that a crash leaves the old bytes or the new ones, whole.
+/// Replaces a file's content (mode 0600) so that a crash leaves the old bytes or the new ones, whole. A link is replaced and
+/// not followed.
 ///
 /// # Errors
 /// The operating system's errors. The old content is then unchanged.
@@ -118,11 +186,23 @@ pub fn atomic_replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut name = path.as_os_str().to_owned();
     name.push(".new");
     let staged = PathBuf::from(name);
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&staged)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
+    // What a crash has left there, or somebody has planted: a link to a file of theirs, or of ours.
+    match fs::remove_file(&staged) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    write_new(&staged, bytes)?;
     fs::rename(&staged, path)?;
     sync_parent(path)
+}
+
+/// Writes a file of mode 0600, whatever the umask, that didn't exist. `O_EXCL` doesn't follow a link, dangling or not.
+fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    // A umask takes bits away, also the owner's.
+    file.set_permissions(fs::Permissions::from_mode(0o600))?;
+    file.write_all(bytes)?;
+    file.sync_all()
 }
 
 /// Creates a directory of mode 0700 and its parents; an existing one is fine.
@@ -171,4 +251,72 @@ fn sync_parent(path: &Path) -> io::Result<()> {
         _ => Path::new("."),
     };
     fs::File::open(parent)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn chmod(path: &Path, mode: u32) {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    #[test]
+    fn a_secret_that_others_can_read_or_change_is_refused_with_the_remedy() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("key");
+        create_new_private(&path, b"secret").unwrap();
+        for (mode, refused) in
+            [(0o600, false), (0o400, false), (0o700, false), (0o640, true), (0o644, true), (0o602, true)]
+        {
+            chmod(&path, mode);
+            let done = read_private(&path, 10);
+            assert_eq!(done.is_err(), refused, "{mode:o}");
+            if let Err(error) = done {
+                assert!(NotPrivate::is_cause(&error) && error.kind() == io::ErrorKind::PermissionDenied);
+                assert!(error.to_string().contains("chmod 600"), "{error}");
+            }
+            assert_eq!(read(&path, 10).unwrap(), b"secret", "what isn't a secret is read");
+        }
+        // A link is judged by what it leads to.
+        let link = dir.path().join("link");
+        symlink(&path, &link).unwrap();
+        chmod(&path, 0o644);
+        assert!(NotPrivate::is_cause(&read_private(&link, 10).unwrap_err()));
+        assert!(!NotPrivate::is_cause(&read_private(&dir.path().join("none"), 10).unwrap_err()));
+    }
+
+    #[test]
+    fn a_directory_that_others_can_write_to_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a/b");
+        create_dir_all(&path).unwrap();
+        assert_eq!(mode(&path).unwrap(), 0o700);
+        for (mode, refused) in [(0o700, false), (0o755, false), (0o775, true), (0o1777, true), (0o702, true)]
+        {
+            chmod(&path, mode);
+            assert_eq!(check_private_dir(&path).is_err(), refused, "{mode:o}");
+        }
+    }
+
+    #[test]
+    fn a_planted_link_is_neither_followed_nor_in_the_way() {
+        let dir = tempfile::tempdir().unwrap();
+        let [theirs, mesh, staged, key] =
+            ["theirs", "mesh", "mesh.new", "key"].map(|name| dir.path().join(name));
+        fs::write(&theirs, b"theirs").unwrap();
+        for target in [&theirs, &dir.path().join("nowhere")] {
+            symlink(target, &staged).unwrap();
+            symlink(target, &key).unwrap();
+            atomic_replace(&mesh, b"secret").unwrap();
+            assert_eq!((read_private(&mesh, 10).unwrap(), mode(&mesh).unwrap()), (b"secret".to_vec(), 0o600));
+            assert!(fs::symlink_metadata(&mesh).unwrap().is_file() && !exists(&staged));
+            assert_eq!(create_new_private(&key, b"key").unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+            assert_eq!(fs::read(&theirs).unwrap(), b"theirs");
+            assert!(!dir.path().join("nowhere").exists());
+            remove(&key).unwrap();
+        }
+    }
 }

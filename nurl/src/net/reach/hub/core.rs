@@ -87,7 +87,9 @@ pub struct ConnectionStats {
     pub messages: u64,
     /// STUN requests answered.
     pub stun_answered: u64,
-    /// UDP datagrams that were not STUN requests.
+    /// STUN requests not answered, because their source had too many answers.
+    pub stun_limited: u64,
+    /// UDP datagrams that were not STUN requests, or whose error would be longer than they are.
     pub udp_ignored: u64,
     /// Accepts that the operating system refused.
     pub accept_errors: u64,

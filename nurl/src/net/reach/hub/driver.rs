@@ -21,6 +21,8 @@ use crate::net::reach::faults::ReceiveFaults;
 use crate::net::reach::listen::{Listen, ListenError};
 use crate::net::reach::relay::{ClientId, Roles};
 use crate::net::reach::stun;
+use crate::net::secure::securedgram::Origin;
+use crate::net::secure::securedgram::budget::{AnswerRates, Answers};
 use crate::rt::net::{OwnedReadHalf, RecvMeta, TcpListener, TcpStream, Transmit, UdpSocket};
 use crate::rt::sync::{Notify, watch};
 use crate::rt::{self, Rng, task, time};
@@ -551,6 +553,7 @@ async fn answer_stun(shared: Arc<HubShared>, socket: UdpSocket, mut stopped: wat
     let mut storage = vec![0; UDP_BUFFERS * UDP_BUFFER_BYTES];
     let mut faults = ReceiveFaults::default();
     let mut metas = [RecvMeta::default(); UDP_BUFFERS];
+    let mut answers = Answers::new(AnswerRates::STUN, time::now());
     // `try_send` works only after a wait for writability.
     let _ = socket.writable().await;
     loop {
@@ -572,13 +575,18 @@ async fn answer_stun(shared: Arc<HubShared>, socket: UdpSocket, mut stopped: wat
             // The error concerns one datagram, for example a refused answer of ours.
             Err(_) => continue,
         };
-        let (mut answered, mut ignored) = (0, 0);
+        let (mut answered, mut ignored, mut limited) = (0, 0, 0);
         for (meta, bytes) in metas[..received].iter().zip(storage.chunks(UDP_BUFFER_BYTES)) {
             for datagram in bytes[..meta.len.min(bytes.len())].chunks(meta.stride.max(1)) {
                 let Some(answer) = stun::answer(datagram, meta.addr) else {
                     ignored += 1;
                     continue;
                 };
+                // The source may be a victim's.
+                if !answers.admit(time::now(), &Origin::Direct(meta.addr)) {
+                    limited += 1;
+                    continue;
+                }
                 let transmit = Transmit {
                     destination: meta.addr,
                     contents: &answer,
@@ -591,6 +599,7 @@ async fn answer_stun(shared: Arc<HubShared>, socket: UdpSocket, mut stopped: wat
         }
         shared.with(|hub| {
             hub.counters_mut().stun_answered += answered;
+            hub.counters_mut().stun_limited += limited;
             hub.counters_mut().udp_ignored += ignored;
         });
     }

@@ -6,7 +6,8 @@
 //!
 //! The codec is the crate `stun-types`. This module checks the rest: one message per datagram, exactly as long
 //! as its length field says, comprehension of required attributes, and bounds. No input causes a panic, an
-//! allocation above its own size, or an answer of more than three times its bytes.
+//! allocation above its own size, or an answer with more than the RFC needs: the source of a request may be a victim's.
+//! That is 32 or 44 bytes to a question of 20, and an error only if it is no longer than its question.
 //!
 //! Refused: requests with unknown comprehension-required attributes (420, §6.3.1), anything but a Binding
 //! request at the server, anything but the answer to an open transaction at the client. FINGERPRINT is verified

@@ -99,7 +99,8 @@ fn client_and_server_understand_each_other_in_both_families() {
         let request = client.poll_transmit(now).unwrap();
         assert!(is_stun(&request.contents));
         let response = answer(&request.contents, source.parse().unwrap()).unwrap();
-        assert!(response.len() <= 3 * request.contents.len(), "{} bytes", response.len());
+        let needed = if seen.starts_with('[') { 44 } else { 32 };
+        assert_eq!((request.contents.len(), response.len()), (20, needed), "and nothing else");
         assert!(client.handle_datagram(now, server(), &response));
         let outcome = StunOutcome::Reflexive { addr: seen.parse().unwrap(), rtt: Some(ms(0)) };
         assert_eq!(client.poll_event().unwrap().outcome, outcome);
@@ -218,7 +219,7 @@ fn the_old_mapped_address_is_the_fallback_and_nonsense_is_unusable() {
 
 #[test]
 fn an_attribute_that_must_be_understood_and_is_not_gets_420() {
-    let alien = RawAttribute::new(0x7ffe.into(), &[1, 2, 3, 4]);
+    let alien = RawAttribute::new(0x7ffe.into(), &[1; 12]);
     let bytes = request(5, &[alien], true);
     let response = answer(&bytes, "198.51.100.7:1".parse().unwrap()).unwrap();
     let message = parse(&response).unwrap();
@@ -235,7 +236,7 @@ fn an_attribute_that_must_be_understood_and_is_not_gets_420() {
     let mut refused = response.clone();
     refused[4..20].copy_from_slice(&sent.contents[4..20]);
     assert!(!client.handle_datagram(now, server(), &refused), "the FINGERPRINT doesn't fit");
-    let alien = RawAttribute::new(0x7ffe.into(), &[]);
+    let alien = RawAttribute::new(0x7ffe.into(), &[0; 12]);
     let id = parse(&sent.contents).unwrap().transaction_id();
     let refused = answer(&request(id.into(), &[alien], false), server()).unwrap();
     assert!(client.handle_datagram(now, server(), &refused));
@@ -287,12 +288,20 @@ fn the_server_answers_nothing_but_whole_binding_requests() {
 #[test]
 fn an_answer_is_bounded_whatever_was_asked() {
     let aliens: Vec<_> = (0..120).map(|n| RawAttribute::new((0x4000 + n).into(), &[])).collect();
-    let response = answer(&request(5, &aliens, true), "[2001:db8::7]:1".parse().unwrap()).unwrap();
-    assert!(response.len() <= MAX_RESPONSE_LEN);
+    let source = "[2001:db8::7]:1".parse().unwrap();
+    let response = answer(&request(5, &aliens, true), source).unwrap();
+    assert!(response.len() <= server::MAX_ERROR_LEN);
     assert!(parse(&response).unwrap().attribute::<UnknownAttributes>().unwrap().has_attribute(0x4007.into()));
-    let one = request(5, &aliens[..1], false);
-    let response = answer(&one, "[2001:db8::7]:1".parse().unwrap()).unwrap();
-    assert!(response.len() <= 3 * one.len());
+    assert_eq!(
+        answer(&request(5, &aliens[..1], false), source),
+        None,
+        "an error would be longer than this question"
+    );
+    let padded = [aliens[0].clone(), RawAttribute::new(0x8022.into(), &[7; 8])];
+    let asked = request(5, &padded, false);
+    assert_eq!(answer(&asked, source).map(|error| error.len()), Some(asked.len()), "to this one it isn't");
+    let fingerprinted = answer(&request(5, &[], true), source).unwrap();
+    assert_eq!(fingerprinted.len(), MAX_RESPONSE_LEN);
 }
 
 #[test]
@@ -327,8 +336,11 @@ proptest! {
             bytes[4..8].copy_from_slice(&MAGIC_COOKIE);
         }
         if let Some(response) = answer(&bytes, server()) {
-            prop_assert!(response.len() <= MAX_RESPONSE_LEN);
-            prop_assert!(parse(&response).is_some());
+            let parsed = parse(&response);
+            prop_assert!(parsed.is_some());
+            let error = parsed.is_some_and(|response| response.has_class(MessageClass::Error));
+            let limit = if error { bytes.len() } else { MAX_RESPONSE_LEN };
+            prop_assert!(response.len() <= limit);
         }
         let (mut client, now) = (client(), origin());
         client.query(now, server()).unwrap();

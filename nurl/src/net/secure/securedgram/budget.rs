@@ -8,6 +8,9 @@
 //!
 //! Tables are bounded: when one is full, refilled buckets are removed, since a full bucket holds no
 //! information. A prefix that still doesn't fit must show a cookie.
+//!
+//! [`Answers`] is the budget of what is answered before any of that: a cookie demanded, a STUN request. The source may be
+//! a victim's, so each narrow prefix has its own; an answer is small, so the wide ones have none.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -70,41 +73,90 @@ impl Rates {
     };
 }
 
-/// The buckets of one lane.
+/// The rates of answers to sources that have proved nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AnswerRates {
+    /// For /32, /64, or one source behind a hub.
+    pub narrow: Rate,
+    /// For all prefixes together that found no room in the table.
+    pub overflow: Rate,
+    /// For all sources together.
+    pub global: Rate,
+}
+
+impl AnswerRates {
+    /// Cookies: 61 bytes for 173. A flooder behind the NAT of an honest peer must not use up the cookies that let the peer
+    /// pass it by.
+    pub const COOKIES: AnswerRates = AnswerRates {
+        narrow: Rate::new(500, 1000),
+        overflow: Rate::new(1000, 1000),
+        global: Rate::new(10_000, 10_000),
+    };
+
+    /// STUN: 32 or 44 bytes for 20. A node asks each server once in a while, and at most six times in 12 s, so 200 nodes
+    /// behind one NAT may start at once. A victim is sent 2 KiB/s at most.
+    pub const STUN: AnswerRates = AnswerRates {
+        narrow: Rate::new(50, 200),
+        overflow: Rate::new(1000, 1000),
+        global: Rate::new(20_000, 20_000),
+    };
+}
+
+/// How many answers each prefix is still given.
 #[derive(Debug)]
-pub struct Lane {
-    rates: Rates,
-    narrow: BTreeMap<Prefix, TokenBucket>,
-    wide: BTreeMap<Prefix, TokenBucket>,
+pub struct Answers {
+    narrow: Buckets,
+    overflow: TokenBucket,
     global: TokenBucket,
+}
+
+impl Answers {
+    /// Full buckets.
+    pub fn new(rates: AnswerRates, now: Instant) -> Answers {
+        Answers {
+            narrow: Buckets::new(rates.narrow),
+            overflow: rates.overflow.bucket(now),
+            global: rates.global.bucket(now),
+        }
+    }
+
+    /// Whether `origin` may have one more answer. While spoofed sources fill the table, those that aren't in it share one
+    /// bucket: none of them is shut out, and a victim gets no more than that.
+    pub fn admit(&mut self, now: Instant, origin: &Origin) -> bool {
+        if self.narrow.is_full() {
+            self.narrow.sweep(now);
+        }
+        let within = match self.narrow.take(origin.narrow(), now) {
+            Some(within) => within,
+            None => self.overflow.take(now, 1),
+        };
+        within && self.global.take(now, 1)
+    }
+}
+
+/// A bounded table of buckets by prefix.
+#[derive(Debug)]
+struct Buckets {
+    rate: Rate,
+    table: BTreeMap<Prefix, TokenBucket>,
     swept: Option<Instant>,
 }
 
-impl Lane {
-    /// A lane with full buckets.
-    pub fn new(rates: Rates, now: Instant) -> Lane {
-        let global = rates.global.bucket(now);
-        Lane { rates, narrow: BTreeMap::new(), wide: BTreeMap::new(), global, swept: None }
+impl Buckets {
+    fn new(rate: Rate) -> Buckets {
+        Buckets { rate, table: BTreeMap::new(), swept: None }
     }
 
-    /// Takes one token for `origin`; false when one of its buckets is empty.
-    pub fn admit(&mut self, now: Instant, origin: &Origin) -> bool {
-        let wide = match origin {
-            Origin::Direct(_) => self.rates.wide,
-            Origin::Relay(..) => self.rates.hub,
-        };
-        if self.narrow.len() >= MAX_PREFIXES || self.wide.len() >= MAX_PREFIXES {
-            self.sweep(now);
+    /// Takes a token of a prefix. Returns whether there was one; `None` if the prefix finds no room.
+    fn take(&mut self, prefix: Prefix, now: Instant) -> Option<bool> {
+        if self.is_full() && !self.table.contains_key(&prefix) {
+            return None;
         }
-        take(&mut self.narrow, origin.narrow(), self.rates.narrow, now)
-            && take(&mut self.wide, origin.wide(), wide, now)
-            && self.global.take(now, 1)
+        Some(self.table.entry(prefix).or_insert_with(|| self.rate.bucket(now)).take(now, 1))
     }
 
-    /// How many prefixes have a bucket.
-    #[cfg(test)]
-    pub fn prefixes(&self) -> usize {
-        self.narrow.len().max(self.wide.len())
+    fn is_full(&self) -> bool {
+        self.table.len() >= MAX_PREFIXES
     }
 
     /// Removes full buckets, at most once a second, so that a flood can't cause a scan with each packet.
@@ -113,16 +165,51 @@ impl Lane {
             return;
         }
         self.swept = Some(now);
-        self.narrow.retain(|_, bucket| !bucket.is_full(now));
-        self.wide.retain(|_, bucket| !bucket.is_full(now));
+        self.table.retain(|_, bucket| !bucket.is_full(now));
     }
 }
 
-fn take(table: &mut BTreeMap<Prefix, TokenBucket>, prefix: Prefix, rate: Rate, now: Instant) -> bool {
-    if table.len() >= MAX_PREFIXES && !table.contains_key(&prefix) {
-        return false;
+/// The buckets of one lane.
+#[derive(Debug)]
+pub struct Lane {
+    narrow: Buckets,
+    wide: Buckets,
+    /// Whole hubs are as wide as networks, at another rate.
+    hubs: Buckets,
+    global: TokenBucket,
+}
+
+impl Lane {
+    /// A lane with full buckets.
+    pub fn new(rates: Rates, now: Instant) -> Lane {
+        Lane {
+            narrow: Buckets::new(rates.narrow),
+            wide: Buckets::new(rates.wide),
+            hubs: Buckets::new(rates.hub),
+            global: rates.global.bucket(now),
+        }
     }
-    table.entry(prefix).or_insert_with(|| rate.bucket(now)).take(now, 1)
+
+    /// Takes one token for `origin`; false when one of its buckets is empty.
+    pub fn admit(&mut self, now: Instant, origin: &Origin) -> bool {
+        let wide = match origin {
+            Origin::Direct(_) => &mut self.wide,
+            Origin::Relay(..) => &mut self.hubs,
+        };
+        if self.narrow.is_full() || wide.is_full() {
+            self.narrow.sweep(now);
+            wide.sweep(now);
+        }
+        self.narrow.take(origin.narrow(), now) == Some(true)
+            && wide.take(origin.wide(), now) == Some(true)
+            && self.global.take(now, 1)
+    }
+
+    /// How many prefixes have a bucket.
+    #[cfg(test)]
+    pub fn prefixes(&self) -> usize {
+        self.narrow.table.len().max(self.wide.table.len())
+    }
 }
 
 #[cfg(test)]
@@ -189,6 +276,27 @@ mod tests {
         let admitted = (0..2000).filter(|n| lane.admit(now, &from(*n))).count();
         assert_eq!(admitted, 600);
         assert!(lane.admit(now, &v4([192, 0, 2, 1], 1)));
+    }
+
+    #[test]
+    fn a_victim_is_sent_a_bounded_number_of_answers_whatever_else_is_spoofed() {
+        let now = start();
+        let mut answers = Answers::new(AnswerRates::STUN, now);
+        let victim = v4([203, 0, 113, 1], 1);
+        let to_victim =
+            |answers: &mut Answers, now| (0..10_000).filter(|_| answers.admit(now, &victim)).count();
+        assert_eq!(to_victim(&mut answers, now), 200, "its burst");
+        assert_eq!(to_victim(&mut answers, now + Duration::from_secs(1)), 50, "its rate");
+        assert!(answers.admit(now, &v4([203, 0, 113, 2], 1)), "others have their own");
+
+        let mut answers = Answers::new(AnswerRates::STUN, now);
+        for n in 0..2 * MAX_PREFIXES as u32 {
+            answers.admit(now, &Origin::Direct((n.to_be_bytes(), 1).into()));
+        }
+        assert_eq!(answers.narrow.table.len(), MAX_PREFIXES);
+        assert_eq!(to_victim(&mut answers, now), 0, "what the overflow has was spent on the flood");
+        assert!(to_victim(&mut answers, now + Duration::from_millis(500)) <= 500, "and it is shared");
+        assert_eq!(to_victim(&mut answers, now + Duration::from_secs(60)), 200, "a sweep has made room");
     }
 
     #[test]

@@ -18,13 +18,17 @@ pub struct EndpointStats {
     // Refused by the gate, in the order of its checks.
     pub bad_mac1: u64,
     pub cookie_demanded: u64,
+    pub cookies_limited: u64,
     pub cookie_holder_over_budget: u64,
     pub not_allowed: u64,
     pub not_admitted: u64,
     pub peers_full: u64,
     pub handshake_forged: u64,
     pub small_order: u64,
+    pub repeated: u64,
+    pub answers_limited: u64,
     pub stale_timestamp: u64,
+    pub stale_unvouched: u64,
     pub challenge_limited: u64,
     // Handshakes.
     pub dh: u64,
@@ -57,6 +61,7 @@ pub struct EndpointStats {
     pub seal_too_large: u64,
     pub seal_no_route: u64,
     // Our own bounds.
+    pub unproven_over_budget: u64,
     pub events_dropped: u64,
     pub transmits_dropped: u64,
 }

@@ -4,6 +4,17 @@ use std::time::{Duration, Instant};
 
 use crate::kit::wall_clock::WallClock;
 
+/// Seconds and nanoseconds since 1970, big-endian, so that they compare as bytes.
+pub(super) type Timestamp = [u8; 12];
+
+/// The timestamp of a time since 1970.
+pub(super) fn stamp(unix: Duration) -> Timestamp {
+    let mut bytes = [0; 12];
+    bytes[..8].copy_from_slice(&unix.as_secs().to_be_bytes());
+    bytes[8..].copy_from_slice(&unix.subsec_nanos().to_be_bytes());
+    bytes
+}
+
 /// A strictly rising clock, whatever the wall clock and the monotonic clock do.
 #[derive(Debug)]
 pub(super) struct TimestampClock {
@@ -16,14 +27,11 @@ impl TimestampClock {
         TimestampClock { wall, last: Duration::ZERO }
     }
 
-    /// Seconds and nanoseconds, big-endian.
-    pub(super) fn next(&mut self, now: Instant) -> [u8; 12] {
+    /// The next timestamp.
+    pub(super) fn next(&mut self, now: Instant) -> Timestamp {
         let unix = self.wall.unix(now);
         self.last = unix.max(self.last.saturating_add(Duration::from_nanos(1)));
-        let mut bytes = [0; 12];
-        bytes[..8].copy_from_slice(&self.last.as_secs().to_be_bytes());
-        bytes[8..].copy_from_slice(&self.last.subsec_nanos().to_be_bytes());
-        bytes
+        stamp(self.last)
     }
 }
 

@@ -50,7 +50,8 @@ fn register(n: u8, mesh: u8) -> Vec<u8> {
 fn register_as(n: u8, mesh: u8, level: Level) -> Vec<u8> {
     let authority = authority(mesh);
     let shown = authority.mint(key(n), level, UNIX.as_secs() as u32).show();
-    Frame::Register { version: VERSION, namespace: authority.mesh().namespace(), boot: 0, shown: &shown }.to_vec()
+    Frame::Register { version: VERSION, namespace: authority.mesh().namespace(), boot: 0, shown: &shown }
+        .to_vec()
 }
 
 impl Bench {
@@ -207,7 +208,9 @@ fn unknown_namespaces_other_versions_and_frames_before_register_are_closed() {
 fn without_a_pass_of_this_mesh_nobody_registers() {
     let mut bench = Bench::new(HubLimits::default());
     let namespace = authority(HOME).mesh().namespace();
-    let with = |shown: [u8; SHOWN_BYTES]| Frame::Register { version: VERSION, namespace, boot: 0, shown: &shown }.to_vec();
+    let with = |shown: [u8; SHOWN_BYTES]| {
+        Frame::Register { version: VERSION, namespace, boot: 0, shown: &shown }.to_vec()
+    };
     let now = UNIX.as_secs() as u32;
     let mint = |mesh: u8, n: u8, from: u32| authority(mesh).mint(key(n), Level::Worker, from).show();
     for (n, shown, reason) in [

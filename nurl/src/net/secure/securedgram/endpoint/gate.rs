@@ -1,20 +1,22 @@
 //! The gate: the checks on an inbound init, each cheaper than the next.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rand_core::Rng as _;
 
-use super::super::budget::Lane;
+use super::super::budget::{AnswerRates, Answers, Lane};
 use super::super::frames::{INIT_LEN, INIT_PAYLOAD_LEN, InitPayload, MAC_LEN, u32_at};
 use super::super::generation::GenerationKeys;
 use super::super::mac::{self, Challenger, CookieJar, Mac, Sealed};
 use super::super::peer::{AdmittedInit, CachedAnswer};
+use super::super::remembered::InitMemory;
 use super::super::source::{Origin, Source};
 use super::super::{EndpointConfig, EndpointStats, Outgoing, frames};
 use super::Endpoint;
 use crate::key::PublicKey;
 use crate::net::secure::noise::{NoiseError, Responder};
+use crate::net::secure::route::Route;
 use crate::rt::Rng;
 
 /// Offsets of an init's parts.
@@ -22,14 +24,17 @@ const MAC1_AT: usize = INIT_LEN - 2 * MAC_LEN;
 const MAC2_AT: usize = INIT_LEN - MAC_LEN;
 const NOISE_AT: usize = 5;
 
-/// The gate's secrets and budgets.
+/// The gate's secrets, budgets and memory.
 pub(super) struct Gate {
+    pub(super) memory: InitMemory,
     jar: CookieJar,
     pub(super) challenger: Challenger,
     /// The budget of inits without a cookie.
     open_lane: Lane,
     /// The budget of inits with a cookie.
     cookie_lane: Lane,
+    /// The budget of the cookies that are handed out.
+    cookies: Answers,
 }
 
 /// An init whose mac1 is right.
@@ -40,6 +45,8 @@ struct KnownInit<'a> {
     mac1: Mac,
     /// The generation of the mesh's secret under which mac1 was made.
     keys: Arc<GenerationKeys>,
+    /// Whether its mac2 is under a cookie of ours for its source.
+    has_cookie: bool,
 }
 
 impl KnownInit<'_> {
@@ -71,17 +78,34 @@ enum Admission {
 }
 
 impl Gate {
-    /// Draws the secrets.
-    pub(super) fn new(config: &EndpointConfig, now: Instant, rng: &mut Rng) -> Gate {
+    /// Draws the secrets. `unix_now` is the wall clock's time at `now`.
+    pub(super) fn new(config: &EndpointConfig, now: Instant, unix_now: Duration, rng: &mut Rng) -> Gate {
         Gate {
+            memory: InitMemory::new(now, unix_now),
             jar: CookieJar::new(now, rng),
             challenger: Challenger::new(rng),
             open_lane: Lane::new(config.open_rates, now),
             cookie_lane: Lane::new(config.cookie_rates, now),
+            cookies: Answers::new(AnswerRates::COOKIES, now),
         }
     }
 
-    /// Whether the source is within budget; a source over budget without a valid cookie is to be sent one.
+    /// Whether the init's mac2 is under a cookie of its source.
+    fn has_cookie(&mut self, now: Instant, init: &KnownInit<'_>, rng: &mut Rng) -> bool {
+        if *init.mac2() == [0; MAC_LEN] {
+            return false;
+        }
+        self.jar.rotate(now, rng);
+        self.jar.verify(&init.origin, init.without_mac2(), init.mac2())
+    }
+
+    /// Whether the source is within its budget, that without a cookie or that with one.
+    fn is_within_budget(&mut self, now: Instant, init: &KnownInit<'_>) -> bool {
+        self.open_lane.admit(now, &init.origin)
+            || (init.has_cookie && self.cookie_lane.admit(now, &init.origin))
+    }
+
+    /// Whether the source may ask for a handshake. One over its budget without a cookie is to be sent one.
     fn admit(
         &mut self,
         now: Instant,
@@ -89,18 +113,19 @@ impl Gate {
         rng: &mut Rng,
         stats: &mut EndpointStats,
     ) -> Admission {
-        if self.open_lane.admit(now, &init.origin) {
+        if self.is_within_budget(now, init) {
             return Admission::Admitted;
         }
-        self.jar.rotate(now, rng);
-        if self.jar.verify(&init.origin, init.without_mac2(), init.mac2()) {
-            if self.cookie_lane.admit(now, &init.origin) {
-                return Admission::Admitted;
-            }
+        if init.has_cookie {
             stats.cookie_holder_over_budget += 1;
             return Admission::Refused;
         }
         stats.cookie_demanded += 1;
+        if !self.cookies.admit(now, &init.origin) {
+            stats.cookies_limited += 1;
+            return Admission::Refused;
+        }
+        self.jar.rotate(now, rng);
         let sealed = Sealed::Cookie(self.jar.cookie(&init.origin));
         Admission::CookieDemanded(mac::seal(init.sender(), &init.keys.own_cookie, &init.mac1, sealed, rng))
     }
@@ -124,9 +149,16 @@ impl Endpoint {
             refused(source, "bad-mac1");
             return;
         };
-        let init = KnownInit { source, origin, frame, mac1, keys };
+        let mut init = KnownInit { source, origin, frame, mac1, keys, has_cookie: false };
+        init.has_cookie = self.gate.has_cookie(now, &init, &mut self.rng);
         if self.answer_again(now, &init) {
             return;
+        }
+        // What came before and has no answer now is a replay, unless a hub or a cookie speaks for its source. It costs
+        // its source no budget, or a few replays would draw a cookie.
+        if source.route.is_direct() && !init.has_cookie && self.gate.memory.knows(&init.mac1) {
+            self.stats.repeated += 1;
+            return refused(source, "repeated");
         }
         match self.gate.admit(now, &init, &mut self.rng, &mut self.stats) {
             Admission::Admitted => {}
@@ -140,12 +172,17 @@ impl Endpoint {
     }
 
     /// Answers a copy of an answered init, by another leg: the same response, without a
-    /// Diffie-Hellman.
+    /// Diffie-Hellman, and within the budget of its source. Returns whether it is such a copy.
     fn answer_again(&mut self, now: Instant, init: &KnownInit<'_>) -> bool {
         let answer = self.peers.answer(now, &init.mac1, init.without_mac2());
         let Some((key, response)) = answer.map(|(key, response)| (key, response.to_vec())) else {
             return false;
         };
+        if !self.gate.is_within_budget(now, init) {
+            self.stats.answers_limited += 1;
+            refused(init.source, "over-budget");
+            return true;
+        }
         self.stats.answers_from_cache += 1;
         self.reply(init.source, Some(key), response);
         true
@@ -188,6 +225,20 @@ impl Endpoint {
             }
         };
 
+        self.gate.memory.note(init.mac1);
+        let known = self.peer(&initiator);
+        let vouched = init.has_cookie
+            || match init.source.route {
+                Route::Relay(_) => init.source.relay_src == Some(initiator),
+                route @ Route::Direct(_) => known.is_some_and(|peer| !peer.paths.is_limited(&route)),
+            };
+        // A replay of an unknown peer's init takes no slot either.
+        if known.is_none() && !vouched && payload.timestamp <= self.gate.memory.floor_of(&initiator) {
+            self.stats.stale_timestamp += 1;
+            self.stats.stale_unvouched += 1;
+            return Ok(());
+        }
+
         // `slot_or_insert` counts a full table.
         let Ok(slot) = self.slot_or_insert(now, &initiator) else { return Ok(()) };
         let Some((peer, mut cx, gate)) = self.split_with_gate(now, slot) else { return Ok(()) };
@@ -198,6 +249,7 @@ impl Endpoint {
             keys: &init.keys,
             payload,
             standing,
+            vouched,
         };
         let Some(response) = peer.respond(&mut cx, &admitted, responder, &gate.challenger)? else {
             return Ok(());

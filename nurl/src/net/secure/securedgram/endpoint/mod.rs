@@ -65,11 +65,11 @@ impl Endpoint {
     pub fn new(config: EndpointConfig, now: Instant, unix_now: Duration, mut rng: Rng) -> Endpoint {
         Endpoint {
             identity: LocalIdentity::new(&config, now, unix_now),
-            gate: Gate::new(&config, now, &mut rng),
+            gate: Gate::new(&config, now, unix_now, &mut rng),
             peers: PeerTable::new(config.max_peers, &mut rng),
             allow: config.allow,
             schedule: PeerSchedule::default(),
-            outbox: EndpointOutbox::default(),
+            outbox: EndpointOutbox::new(now),
             path_config: config.paths,
             local_candidates: Vec::new(),
             max_body_bytes: config.max_body_bytes.min(MAX_BODY_BYTES),
@@ -133,10 +133,7 @@ impl Endpoint {
     }
 
     /// Takes a revocation, and ends the sessions of those that it concerns. Returns whether it is news.
-    #[cfg_attr(
-        not(any(test, feature = "internals")),
-        expect(dead_code, reason = "door: revocation")
-    )]
+    #[cfg_attr(not(any(test, feature = "internals")), expect(dead_code, reason = "door: revocation"))]
     pub fn revoke(&mut self, now: Instant, entry: Revocation) -> bool {
         self.now = now;
         let news = self.identity.checker.revoke(entry);
@@ -159,10 +156,7 @@ impl Endpoint {
     }
 
     /// The revocations known.
-    #[cfg_attr(
-        not(any(test, feature = "internals")),
-        expect(dead_code, reason = "door: revocation")
-    )]
+    #[cfg_attr(not(any(test, feature = "internals")), expect(dead_code, reason = "door: revocation"))]
     pub fn revocations(&self) -> &Revocations {
         self.identity.checker.revocations()
     }
@@ -250,7 +244,7 @@ impl Endpoint {
         }
     }
 
-    /// Removes a peer and everything known about it, including its timestamp.
+    /// Removes a peer and everything known about it but its last timestamp.
     pub fn forget(&mut self, now: Instant, peer: &PublicKey) {
         self.now = now;
         if let Some(slot) = self.peers.slot_of(peer) {
@@ -275,10 +269,14 @@ impl Endpoint {
         self.peers.get_mut(slot).map(|peer| &mut peer.paths)
     }
 
-    /// Adds addresses at which `peer` may be reached, from an outside source. Adds the peer if it is new.
+    /// Adds addresses at which `peer` may be reached, from the program itself. Adds the peer if it is new.
     ///
     /// # Errors
     /// The same as [`connect`](Endpoint::connect).
+    #[cfg_attr(
+        not(any(test, feature = "internals")),
+        expect(dead_code, reason = "for examples, benchmarks and scenarios")
+    )]
     pub fn add_candidates(
         &mut self,
         now: Instant,
@@ -286,6 +284,20 @@ impl Endpoint {
         addrs: &[SocketAddr],
     ) -> Result<(), SealError> {
         self.change_paths(now, peer, |paths| paths.add_candidates(now, addrs))
+    }
+
+    /// Adds the addresses in the record of `peer` at a rendezvous, which had `len` bytes. Adds the peer if it is new.
+    ///
+    /// # Errors
+    /// The same as [`connect`](Endpoint::connect).
+    pub fn add_published(
+        &mut self,
+        now: Instant,
+        peer: &PublicKey,
+        addrs: &[SocketAddr],
+        len: usize,
+    ) -> Result<(), SealError> {
+        self.change_paths(now, peer, |paths| paths.add_published(now, addrs, len))
     }
 
     /// Sets the hubs through which `peer` can be reached now. Adds the peer if it is new.
@@ -515,7 +527,8 @@ impl Endpoint {
         self.rng.fill_bytes(&mut seed);
         let mut paths = Paths::new(self.path_config.clone(), now, Rng::from_seed(seed));
         paths.set_local_candidates(now, &self.local_candidates);
-        Ok(self.peers.insert(Peer::new(*key, paths)))
+        let floor = self.gate.memory.meet(key);
+        Ok(self.peers.insert(Peer::new(*key, paths, floor)))
     }
 
     /// Whether one more peer fits; removes an idle peer if needed.
@@ -535,7 +548,9 @@ impl Endpoint {
             peer.release_all(&mut cx);
         }
         self.schedule.forget(slot);
-        self.peers.remove(slot);
+        if let Some(peer) = self.peers.remove(slot) {
+            self.gate.memory.forget(self.now, peer.key, peer.responder.newest());
+        }
     }
 
     /// Sets the timer of the first touched peer, and fetches its events.

@@ -12,8 +12,10 @@ use super::status::PathReason;
 pub(super) enum CandidateOrigin {
     /// An authenticated datagram came from it (peer-reflexive, RFC 8445 §7.3.1.3).
     Seen,
-    /// Named by our side: configuration, rendezvous, a test.
+    /// Named by our side: a program, a test.
     Configured,
+    /// Named by the peer's record at a rendezvous. Without a relay the first handshake goes there.
+    Published,
     /// Named by the peer.
     Told,
 }
@@ -21,7 +23,8 @@ pub(super) enum CandidateOrigin {
 /// What the echoes of a candidate have shown. An address that is proven never becomes unproven again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum CandidateState {
-    /// No echo has ever returned, so the address may be a victim's: an amplification limit applies.
+    /// No echo has ever returned, so the address may be a victim's: the peer's [`Allowance`](super::allowance) applies,
+    /// and to an address that was only seen a limit of its own.
     Unproven {
         /// Bytes of authenticated datagrams from it.
         received_bytes: u64,
@@ -159,20 +162,17 @@ impl Candidate {
         }
     }
 
-    /// Counts a control message sent to it, which is free until the first datagram came from it: the schedule of the
-    /// checks bounds these messages.
-    pub(super) fn count_control(&mut self, len: usize) {
-        if !matches!(self.state, CandidateState::Unproven { received_bytes: 0, .. }) {
-            self.count_sent(len);
-        }
+    /// Whether what goes there is limited: it is neither proven nor named by our side.
+    pub(super) fn is_limited(&self) -> bool {
+        !self.is_proven() && self.origin != CandidateOrigin::Configured
     }
 
-    /// Whether `len` more bytes may go there. A proven or configured address isn't limited; any other gets a multiple
-    /// of the bytes that came from it. The few scheduled challenges to an address that the peer named are exempt.
-    pub(super) fn may_send(&self, len: usize) -> bool {
+    /// Whether `len` more bytes are within its own limit: an address that was only seen gets a multiple of the bytes that
+    /// came from it.
+    pub(super) fn is_within(&self, len: usize) -> bool {
         match self.state {
             CandidateState::Unproven { received_bytes, sent_bytes } => {
-                self.origin == CandidateOrigin::Configured
+                self.origin != CandidateOrigin::Seen
                     || sent_bytes + len as u64 <= AMPLIFICATION_LIMIT * received_bytes
             }
             _ => true,
@@ -212,7 +212,8 @@ fn hold(reason: PathReason, losses: u32) -> Option<Duration> {
     Some((base * 2u32.pow(doublings.min(10))).min(limit))
 }
 
-/// Converts a v4-mapped address to v4, and refuses addresses that no unicast datagram reaches.
+/// Converts a v4-mapped address to v4, and refuses addresses that no unicast datagram reaches. A subnet's own broadcast
+/// address can't be told apart without its mask; the kernel refuses it to sockets that don't ask for broadcasts.
 pub(super) fn usable(addr: SocketAddr, loopback: bool) -> Option<SocketAddr> {
     let ip = addr.ip().to_canonical();
     let broadcast = matches!(ip, IpAddr::V4(v4) if v4.is_broadcast());
@@ -255,12 +256,13 @@ mod tests {
             (Held { until, validated: true }, Candidate::doubt_unheld, Doubted),
             (Held { until, validated: true }, Candidate::close, Doubted),
         ] {
-            let mut candidate = Candidate::new(([192, 0, 2, 1], 1).into(), CandidateOrigin::Told, 0);
+            let mut candidate = Candidate::new(([192, 0, 2, 1], 1).into(), CandidateOrigin::Seen, 0);
             candidate.state = state;
             change(&mut candidate);
             assert_eq!(candidate.state, expected, "from {state:?}");
-            let limited = !candidate.may_send(1_000);
+            let limited = candidate.is_limited();
             assert_eq!(limited, !candidate.is_proven(), "only an unproven address is limited");
+            assert_eq!(candidate.is_within(1_000), !limited, "to three times its bytes");
         }
         let mut candidate = Candidate::new(([192, 0, 2, 1], 1).into(), CandidateOrigin::Told, 0);
         candidate.validate();

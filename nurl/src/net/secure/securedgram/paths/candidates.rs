@@ -4,11 +4,13 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
+use super::allowance::Allowance;
 use super::candidate::{Candidate, CandidateOrigin, CandidateState, usable};
 use super::challenge::jittered;
-use super::config::{CANDIDATES_WAIT, MAX_CHECKS_IN_FLIGHT, MAX_REFLEXIVE, SEAL_OVERHEAD};
+use super::config::{CANDIDATES_WAIT, FIRST_CHALLENGES, MAX_CHECKS_IN_FLIGHT, MAX_REFLEXIVE, SEAL_OVERHEAD};
 use super::context::PathContext;
 use super::control::{Control, MAX_CANDIDATES};
+use super::locality::Locality;
 use super::status::PathReason;
 use crate::net::secure::route::{Route, Routes};
 
@@ -20,6 +22,9 @@ pub(super) struct CandidateTable {
     told_generation: Option<u32>,
     /// Until when a first list of the peer is awaited.
     wait_until: Option<Instant>,
+    /// What may go to those that aren't proven.
+    pub(super) allowance: Allowance,
+    pub(super) locality: Locality,
 }
 
 /// The challenges that are due.
@@ -51,18 +56,37 @@ impl CandidateTable {
         self.list.iter_mut().find(|candidate| candidate.addr == addr)
     }
 
-    /// Adds addresses that our side names. Returns how many didn't fit.
-    pub(super) fn configure(&mut self, addrs: impl Iterator<Item = SocketAddr>) -> u64 {
+    /// Adds addresses that our side or the peer's record names. Returns how many didn't fit.
+    pub(super) fn add(&mut self, addrs: impl Iterator<Item = SocketAddr>, origin: CandidateOrigin) -> u64 {
         let mut refused = 0;
         for (order, addr) in addrs.enumerate() {
             match self.get_mut(addr) {
-                Some(known) => {
-                    (known.origin, known.order) = (known.origin.min(CandidateOrigin::Configured), order);
-                }
-                None => refused += u64::from(!self.push(addr, CandidateOrigin::Configured, order)),
+                Some(known) => (known.origin, known.order) = (known.origin.min(origin), order),
+                None => refused += u64::from(!self.push(addr, origin, order)),
             }
         }
         refused
+    }
+
+    /// Whether what goes to this address is limited. An address that isn't in the table is.
+    pub(super) fn is_limited(&self, addr: SocketAddr) -> bool {
+        self.get(addr).is_none_or(Candidate::is_limited)
+    }
+
+    /// Whether `len` bytes may go to this address now. To one that isn't in the table only an answer goes.
+    pub(super) fn may_send(&self, addr: SocketAddr, len: usize) -> bool {
+        let within = self.get(addr).is_none_or(|known| known.is_within(len));
+        !self.is_limited(addr) || (within && self.allowance.covers(len) && self.locality.admits(&addr))
+    }
+
+    /// Counts `len` bytes to this address.
+    pub(super) fn count_sent(&mut self, addr: SocketAddr, len: usize) {
+        if self.is_limited(addr) {
+            self.allowance.spend(len);
+        }
+        if let Some(known) = self.get_mut(addr) {
+            known.count_sent(len);
+        }
     }
 
     /// Takes a list that the peer told. Returns whether it is newer than the last one.
@@ -106,9 +130,10 @@ impl CandidateTable {
             match self.get_mut(addr) {
                 // An address that was only seen so far is no longer limited by the bytes that came from it: it may
                 // have been seen once, long ago, and everything since then was lost.
-                Some(known) if known.origin != CandidateOrigin::Configured => {
+                Some(known) if known.origin == CandidateOrigin::Seen => {
                     (known.origin, known.order) = (CandidateOrigin::Told, order);
                 }
+                Some(known) if known.origin == CandidateOrigin::Told => known.order = order,
                 Some(_) => {}
                 None => refused += u64::from(!self.push(addr, CandidateOrigin::Told, order)),
             }
@@ -169,6 +194,7 @@ impl CandidateTable {
     /// The session is over: every address must echo again.
     pub(super) fn close(&mut self) {
         self.wait_until = None;
+        self.locality.close();
         self.list.iter_mut().for_each(Candidate::close);
     }
 
@@ -265,6 +291,11 @@ impl CandidateTable {
         let slow = if in_use.is_some() { cx.config.idle_check } else { cx.config.slow_check };
         let challenge_len = SEAL_OVERHEAD + Control::Challenge { data: [0; 8] }.encoded_len();
         let mut due = DueChallenges { challenges: Vec::new(), punches: false };
+        // While addresses wait for their turn, those before them leave enough for the first challenges of each.
+        let held_back = self.list.iter().filter(|known| known.is_limited() && known.waits()).count()
+            * FIRST_CHALLENGES
+            * challenge_len;
+        let mut limited_bytes = 0;
         for known in &mut self.list {
             if known.held_until().is_some_and(|until| until <= now) {
                 // The hold after a loss is over: a fresh echo lets the address return.
@@ -283,11 +314,17 @@ impl CandidateTable {
             } else if known.check.is_silent() {
                 known.doubt();
             }
-            let limited = known.origin == CandidateOrigin::Seen && !known.may_send(challenge_len);
-            if limited {
+            let limited = known.is_limited();
+            let held_back = if known.check.attempts() < FIRST_CHALLENGES { 0 } else { held_back };
+            let wanted = limited_bytes + challenge_len + held_back;
+            if limited && !self.locality.admits(&known.addr) {
+                cx.stats.loopback_refused += 1;
+                known.check.skip(now, slow, cx.rng);
+            } else if limited && !(known.is_within(challenge_len) && self.allowance.covers(wanted)) {
                 cx.stats.amplification_refused += 1;
                 known.check.skip(now, slow, cx.rng);
             } else {
+                limited_bytes += if limited { challenge_len } else { 0 };
                 // In the slow phase no data waits for the path.
                 due.punches |= (in_use.is_none() || in_doubt) && !known.check.is_slow();
                 due.challenges.push((known.addr, known.check.issue(now, slow, cx.rng)));
@@ -312,7 +349,8 @@ impl CandidateTable {
         };
         let mut best: [Option<(_, Route)>; 2] = [None, None];
         for (index, known) in self.list.iter().enumerate() {
-            if known.is_proven() || known.heard.is_some() || known.origin == CandidateOrigin::Configured {
+            let named = matches!(known.origin, CandidateOrigin::Configured | CandidateOrigin::Published);
+            if known.is_proven() || known.heard.is_some() || named {
                 let entry = (key(known, index), Route::Direct(known.addr));
                 if best[0].is_none_or(|first| entry < first) {
                     best = [Some(entry), best[0]];
@@ -344,7 +382,8 @@ mod tests {
         }
         assert_eq!(table.iter().filter(|c| c.origin == CandidateOrigin::Seen).count(), MAX_REFLEXIVE);
         assert_eq!(table.iter().filter(|c| c.origin == CandidateOrigin::Told).count(), 12);
-        assert_eq!(table.configure((50..60).map(addr)), 10, "the table is full");
+        let refused = table.add((50..60).map(addr), CandidateOrigin::Configured);
+        assert_eq!(refused, 10, "the table is full");
         assert_eq!(table.iter().count(), MAX_CANDIDATES);
     }
 
@@ -364,10 +403,10 @@ mod tests {
     fn an_address_that_is_seen_and_then_named_is_checked_as_one_that_is_named() {
         let mut table = CandidateTable::default();
         assert!(table.see(addr(1), None));
-        assert!(!table.get(addr(1)).unwrap().may_send(40));
+        assert!(!table.get(addr(1)).unwrap().is_within(40));
         table.tell(&[addr(2), addr(1)], None);
         let known = table.get(addr(1)).unwrap();
-        assert_eq!((known.origin, known.order), (CandidateOrigin::Told, 1));
+        assert_eq!((known.origin, known.order, known.is_within(40)), (CandidateOrigin::Told, 1, true));
         table.tell(&[addr(2)], None);
         assert!(table.get(addr(1)).is_none(), "and forgotten as one");
     }
@@ -393,7 +432,7 @@ mod tests {
         let mut table = CandidateTable::default();
         table.tell(&[addr(9)], None);
         assert_eq!(routes(&table, 0), [], "an address that only the peer named isn't tried with data");
-        table.configure([1, 2, 3].into_iter().map(addr));
+        table.add([1, 2, 3].into_iter().map(addr), CandidateOrigin::Published);
         assert_eq!(routes(&table, 0), [addr(1), addr(2)]);
         assert_eq!(routes(&table, 3), [addr(3), addr(1)]);
         table.get_mut(addr(3)).unwrap().hear(origin(), 100);

@@ -139,6 +139,11 @@ impl ConnectivityCheck {
         self.next.is_some_and(|next| next <= now)
     }
 
+    /// Challenges since the last (re)start without an echo.
+    pub(super) fn attempts(&self) -> usize {
+        self.attempt
+    }
+
     /// Whether the quick checks are under way: begun, unanswered, not exhausted.
     pub(super) fn is_quick(&self) -> bool {
         self.next.is_some() && self.attempt <= QUICK_GAPS.len()

@@ -23,9 +23,33 @@ pub const MAX_QUEUED_EVENTS: usize = 32;
 /// The bytes that sealing adds to a control message: frame header, channel, tag.
 pub const SEAL_OVERHEAD: usize = crate::net::secure::session::OVERHEAD + 1;
 
-/// An unvalidated source is sent at most this many times the bytes that it sent (RFC 9000 §8.1). The source may
-/// be a victim's address that an attacker put on a copied datagram.
+/// The unproven addresses of a peer are sent at most this many times the bytes that the peer sent (RFC 9000 §8.1), all of
+/// them together, and one that was only seen at most this many times the bytes that came from it. An address may be a
+/// victim's that the peer named, or that an attacker put on a copied datagram.
 pub const AMPLIFICATION_LIMIT: u64 = 3;
+
+/// What a peer may save up of that. It is three times the nine challenges that each of [`MAX_CANDIDATES`] silent addresses
+/// gets in 25 s; with more, a peer of long standing could have that much sent to a victim at once.
+///
+/// [`MAX_CANDIDATES`]: super::control::MAX_CANDIDATES
+pub const MAX_ALLOWANCE_BYTES: u64 = 16 * 1024;
+
+/// The challenges of each address that come before the third of any other, when the peer has paid for few. The first one
+/// opens our NAT while the peer's opens its own, and the second one goes through both.
+pub const FIRST_CHALLENGES: usize = 2;
+
+/// What is held back of it for the response to the peer's next challenge: the longest one, with an IPv6 address. A
+/// challenge pays for its response and for one of ours.
+pub const RESPONSE_RESERVE_BYTES: usize = SEAL_OVERHEAD + 9 + 19;
+
+/// What a finished handshake counts as received: the shorter one of its messages, so that both sides may count it.
+pub const HANDSHAKE_BYTES: usize = crate::net::secure::securedgram::frames::RESPONSE_LEN;
+
+/// What a record counts as received, at least: as much as lets one init go. The record was asked for because somebody
+/// wants the peer, and the init is that question.
+pub const MIN_RECORD_BYTES: usize = (crate::net::secure::securedgram::frames::INIT_LEN
+    + RESPONSE_RESERVE_BYTES)
+    .div_ceil(AMPLIFICATION_LIMIT as usize);
 
 /// Gaps between the quick checks of a candidate: they go out at 0, 0.1, 0.3, 0.7, 1.5 and 3 s. Both sides' NATs
 /// have to open, so the first ones may be lost on the way. After the last check, the same gap passes once more
@@ -148,8 +172,8 @@ pub struct PathConfig {
     /// The interval of round-trip measurements while application data flows ([`FLOW`]). Default 10 s: beside the data
     /// its cost is nothing, and a route that became slow is found within a few intervals.
     pub rtt_refresh: Duration,
-    /// Whether a peer's loopback addresses are checked: several nodes on one machine need it. Default true: a check of
-    /// an address that isn't the peer's stays without an echo, and costs a few datagrams on this machine.
+    /// Whether a peer's loopback addresses are checked, if the peer may be on this machine
+    /// ([`locality`](super::locality)). Default true: several nodes on a machine without a network need it.
     pub loopback: bool,
 }
 

@@ -16,8 +16,10 @@
 //! no evidence: a stalled TCP connection still delivers the datagrams sent before the stall.
 //!
 //! **Limits.** A datagram that isn't its leg's newest never adds an address, and only an echo puts an address into
-//! use. An address that was only seen gets at most three times the bytes it sent until it has echoed. A lost
-//! keepalive or probe alone never demotes a path. Candidates, challenges and queues are bounded ([`config`]).
+//! use. The addresses that haven't echoed get at most three times the bytes that the peer sent, all together, and one
+//! that was only seen at most three times the bytes that came from it. Nothing goes to loopback for the word of a peer
+//! elsewhere. A lost keepalive or probe alone never demotes a path. Candidates, challenges and queues are bounded
+//! ([`config`]).
 //!
 //! **Parts**, each with its own fields and deadlines:
 //!
@@ -25,6 +27,7 @@
 //! | --- | --- |
 //! | `selection` | the route in use: promotion, demotion, roaming |
 //! | `candidates`, `candidate` | the addresses of the peer, and what each has shown |
+//! | `allowance`, `locality` | how much may go to those that aren't proven; to which of them nothing goes |
 //! | `relays` | the hubs over which the peer may be reached |
 //! | `direct`, `keepalive` | the direct address in use, and its NAT mappings |
 //! | `challenge` | the connectivity check of one address or relay leg |
@@ -35,9 +38,11 @@
 //!
 //! Pure: it holds no socket, clock or key. For each authenticated datagram of the peer call
 //! [`Paths::on_authentic`] and then, if it was on channel 0, [`Paths::on_control`]; for each one sealed on
-//! another channel ask [`Paths::routes`] and [`Paths::may_send`], then call [`Paths::on_sent`]; after every
+//! another channel ask [`Paths::routes`] and [`Paths::take`], then call [`Paths::on_sent`]; drop what
+//! [`Paths::is_limited`] if all peers' budget is spent; after every
 //! call drain [`Paths::poll_control`] and [`Paths::poll_event`] and set a timer to [`Paths::poll_timeout`].
 
+mod allowance;
 mod announcement;
 mod candidate;
 mod candidates;
@@ -48,6 +53,7 @@ mod control;
 mod direct;
 mod evidence;
 mod keepalive;
+mod locality;
 mod outbox;
 mod reflection;
 mod refresh;
@@ -67,7 +73,7 @@ use crate::net::secure::session::Freshness;
 use crate::rt::Rng;
 
 use announcement::Announcement;
-use candidate::usable;
+use candidate::{CandidateOrigin, usable};
 pub use config::PathConfig;
 use context::PathContext;
 pub use control::{Control, ControlError, MAX_CANDIDATES, acknowledgement};
@@ -121,22 +127,36 @@ impl Paths {
 
     /// Sets our own candidates, best first. They are sent to the peer now, and with back-off until it acknowledges.
     pub fn set_local_candidates(&mut self, now: Instant, addrs: &[SocketAddr]) {
-        if self.announcement.set(now, &addrs[..addrs.len().min(MAX_CANDIDATES)]) {
+        let addrs = &addrs[..addrs.len().min(MAX_CANDIDATES)];
+        self.selection.candidates.locality.tell(addrs);
+        if self.announcement.set(now, addrs) {
             self.drive(now);
         }
     }
 
-    /// Adds addresses of the peer that our side knows: configuration, rendezvous. Without any relay, data goes to
-    /// them at once, before they are validated, since there is no other route.
+    /// Adds addresses of the peer that our side knows by itself. Without any relay, data goes to them at once, before they
+    /// are validated, since there is no other route.
     pub fn add_candidates(&mut self, now: Instant, addrs: &[SocketAddr]) {
+        self.add(now, addrs, CandidateOrigin::Configured);
+    }
+
+    /// Adds the addresses in the peer's record at a rendezvous, which had `len` bytes. Without any relay the first
+    /// handshake goes to them, as far as the record has paid for it.
+    pub fn add_published(&mut self, now: Instant, addrs: &[SocketAddr], len: usize) {
+        self.selection.candidates.allowance.earn(len.max(config::MIN_RECORD_BYTES));
+        self.add(now, addrs, CandidateOrigin::Published);
+    }
+
+    fn add(&mut self, now: Instant, addrs: &[SocketAddr], origin: CandidateOrigin) {
         let (selection, mut cx) = self.split(now);
-        selection.add_candidates(&mut cx, addrs);
+        selection.add_candidates(&mut cx, addrs, origin);
         self.drive(now);
     }
 
     /// A session is up, also after a rekey: checks begin, and candidates are announced (again, since the peer may
     /// have restarted).
     pub fn on_established(&mut self, now: Instant) {
+        self.selection.candidates.allowance.earn(config::HANDSHAKE_BYTES);
         self.announcement.again(now);
         let first = !std::mem::replace(&mut self.established, true);
         self.selection.on_established(now, first);
@@ -164,6 +184,7 @@ impl Paths {
         len: usize,
         app: bool,
     ) {
+        self.selection.candidates.allowance.earn(len);
         // A late datagram neither is an answer nor gets one: it would keep both sides on a stalled path.
         let answers = app && !late;
         let answer_due = answers.then(|| now + self.config.answer_delay);
@@ -237,14 +258,11 @@ impl Paths {
         }
     }
 
-    /// A datagram of `len` bytes was sealed and goes to [`routes`](Paths::routes). `app` says whether its channel is
-    /// other than 0; control messages fetched by [`poll_control`](Paths::poll_control) are recorded already.
-    pub fn on_sent(&mut self, now: Instant, len: usize, app: bool) {
-        if !app {
-            return;
-        }
+    /// A datagram of a channel other than 0 was sealed and goes to these routes, each of which was
+    /// [taken](Paths::take).
+    pub fn on_sent(&mut self, now: Instant, routes: Routes) {
         let (selection, cx) = self.split(now);
-        selection.on_sent(&cx, len);
+        selection.on_sent(&cx, routes);
         if self.established {
             self.refresh.note_app(now, self.config.rtt_refresh);
         }
@@ -265,15 +283,24 @@ impl Paths {
     }
 
     /// The routes for datagrams of channels other than 0: one, or two while the path is in doubt; none when no route
-    /// is known. Skip those that [`may_send`](Paths::may_send) refuses.
+    /// is known. Skip those that [`take`](Paths::take) refuses.
     pub fn routes(&self) -> Routes {
         self.selection.routes()
     }
 
-    /// Whether `len` bytes may go by this route now. An address that was only seen, and has not echoed a challenge
-    /// yet, gets at most three times the bytes that came from it.
-    pub fn may_send(&self, route: &Route, len: usize) -> bool {
-        self.selection.may_send(route, len)
+    /// Whether what goes by this route counts against the limits, because it leads to an address that neither the peer has
+    /// proven nor our side has named.
+    pub fn is_limited(&self, route: &Route) -> bool {
+        self.selection.is_limited(route)
+    }
+
+    /// Whether `len` bytes may go by this route now; then they count as sent. The addresses that haven't echoed a challenge
+    /// yet get at most three times the bytes that came from the peer. Control messages fetched by
+    /// [`poll_control`](Paths::poll_control) are counted already.
+    pub fn take(&mut self, route: &Route, len: usize) -> bool {
+        let taken = self.selection.take(route, len);
+        self.stats.amplification_refused += u64::from(!taken && route.is_direct());
+        taken
     }
 
     /// The next control message to seal, for exactly this route.

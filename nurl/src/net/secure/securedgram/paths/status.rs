@@ -123,8 +123,10 @@ pub struct PathStats {
     pub candidates_refused: u64,
     /// Unknown sources that were ignored, since their datagram wasn't its leg's newest.
     pub late_sources: u64,
-    /// Messages not sent to an unvalidated source, because too few bytes had come from it.
+    /// Messages not sent to an unproven address, because too few bytes had come from the peer.
     pub amplification_refused: u64,
+    /// Challenges not sent to a loopback address, because the peer isn't known to be on this machine.
+    pub loopback_refused: u64,
     /// Control messages dropped because the queue was full.
     pub control_dropped: u64,
     /// Events dropped because the caller didn't fetch them.

@@ -30,6 +30,11 @@ impl PeerContext<'_> {
         self.outbox.transmit(self.stats, outgoing, bytes);
     }
 
+    /// Whether `len` bytes may go to an unproven address, with regard to all peers; then they count.
+    pub(in super::super) fn take_unproven(&mut self, len: usize) -> bool {
+        self.outbox.take_unproven(self.stats, self.now, len)
+    }
+
     pub(in super::super) fn event(&mut self, event: SessionEvent) {
         self.outbox.event(self.stats, event);
     }

@@ -18,7 +18,7 @@ use super::super::source::Source;
 use super::super::{Outgoing, SessionEvent};
 use super::responder::Timeliness;
 use super::sessions::PendingConfirm;
-use super::{CONFIRM_WAIT, LiveSession, MAX_CONFIRM_WAIT, Peer, PeerContext, RETRY_AFTER};
+use super::{CONFIRM_WAIT, LiveSession, MAX_CONFIRM_WAIT, Peer, PeerContext, RETRY_AFTER, take_routes};
 use crate::authority::checker::Standing;
 use crate::net::secure::noise::{Initiator, NoiseError, Responder};
 use crate::net::secure::route::Route;
@@ -89,10 +89,11 @@ impl Peer {
     /// Sends an init on every route in use, with a new ephemeral, and schedules the next try.
     pub(super) fn send_try(&mut self, cx: &mut PeerContext<'_>) {
         cx.touch();
-        let (now, key, routes) = (cx.now, self.key, self.paths.routes());
+        let (now, key, known) = (cx.now, self.key, self.paths.routes());
+        let routes = take_routes(&mut self.paths, cx, INIT_LEN);
         let Some(attempt) = &mut self.initiator.attempt else { return };
         attempt.schedule(now, cx.rng);
-        attempt.last_routes = routes;
+        attempt.last_routes = known;
         attempt.last_at = Some(now);
         let generations = cx.identity.generations();
         // Without a route the computation would be wasted; a new route calls `nudge`.
@@ -307,11 +308,16 @@ impl Peer {
     ) -> bool {
         let key = self.key;
         let challenge = |last: &[u8; 12]| challenger.challenge(&key, last);
-        let challenge = match self.responder.judge(cx.now, &init.payload, challenge) {
+        let challenge = match self.responder.judge(cx.now, &init.payload, init.vouched, challenge) {
             Timeliness::Newer => return true,
             Timeliness::LetBack => {
                 cx.stats.clocks_let_back += 1;
                 return true;
+            }
+            Timeliness::Unvouched => {
+                cx.stats.stale_timestamp += 1;
+                cx.stats.stale_unvouched += 1;
+                return false;
             }
             Timeliness::Limited => {
                 cx.stats.stale_timestamp += 1;
@@ -400,6 +406,8 @@ pub(in super::super) struct AdmittedInit<'a> {
     pub(in super::super) payload: InitPayload,
     /// What the initiator may do.
     pub(in super::super) standing: Standing,
+    /// Whether its source has a voucher, so that an old timestamp may be answered.
+    pub(in super::super) vouched: bool,
 }
 
 /// The pre-shared key of a handshake: the peer's own, or the mesh's.

@@ -23,6 +23,7 @@ use zeroize::Zeroizing;
 use super::frames::u32_at;
 use super::paths::{Control, Paths};
 use super::source::Source;
+use super::timestamp::Timestamp;
 use super::{CloseReason, Outgoing, Received, SealError, SessionEvent, channel};
 use crate::key::PublicKey;
 use crate::net::secure::noise::SharedSecret;
@@ -66,7 +67,8 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    pub(super) fn new(key: PublicKey, paths: Paths) -> Peer {
+    /// A peer whose inits have to be later than `floor`.
+    pub(super) fn new(key: PublicKey, paths: Paths, floor: Timestamp) -> Peer {
         Peer {
             key,
             ss: None,
@@ -75,7 +77,7 @@ impl Peer {
             paths,
             sessions: PeerSessions::default(),
             initiator: PeerInitiator::default(),
-            responder: PeerResponder::default(),
+            responder: PeerResponder::new(floor),
             last_app: None,
             last_heard: None,
         }
@@ -86,7 +88,7 @@ impl Peer {
         self.initiator.attempt.is_some()
     }
 
-    /// Whether only a timestamp would be lost if the peer were removed.
+    /// Whether nothing would be lost if the peer were removed; its timestamp is remembered.
     pub(super) fn is_idle(&self, now: Instant) -> bool {
         !self.keep && self.initiator.attempt.is_none() && self.sessions.is_idle(now, ANSWER_LIFE)
     }
@@ -143,7 +145,7 @@ impl Peer {
     pub(super) fn end(&mut self, cx: &mut PeerContext<'_>) {
         self.keep = false;
         self.initiator.retry_at = None;
-        for route in self.paths.routes() {
+        for route in take_routes(&mut self.paths, cx, OVERHEAD + 2) {
             let mut bytes = Vec::new();
             if let Some(outgoing) = self.seal_control(cx, route, &Control::Close, &mut bytes) {
                 cx.transmit(outgoing, bytes);
@@ -205,7 +207,7 @@ impl Peer {
             return Err(SealError::NoSession);
         };
         let len = OVERHEAD + 1 + body.len();
-        let routes = self.paths.routes().filter(|route| self.paths.may_send(route, len));
+        let routes = take_routes(&mut self.paths, cx, len);
         if routes.is_empty() {
             cx.stats.seal_no_route += 1;
             return Err(SealError::NoRoute);
@@ -218,7 +220,7 @@ impl Peer {
         }
         cx.stats.frames_sealed += 1;
         let rekey = self.sessions.on_sealed(now);
-        self.paths.on_sent(now, len, true);
+        self.paths.on_sent(now, routes);
         self.last_app = Some(now);
         if rekey && self.initiator.attempt.is_none() {
             self.sessions.on_rekeying();
@@ -228,10 +230,15 @@ impl Peer {
         Ok(routes)
     }
 
-    /// Seals the next control message of the paths, if there is one, for its own route only.
+    /// Seals the next control message of the paths, if there is one, for its own route only. One to an unproven address
+    /// is lost if the budget of all peers is spent.
     pub(super) fn poll_control(&mut self, cx: &mut PeerContext<'_>, out: &mut Vec<u8>) -> Option<Outgoing> {
         loop {
             let (route, control) = self.paths.poll_control()?;
+            let len = OVERHEAD + 1 + control.encoded_len();
+            if self.paths.is_limited(&route) && !cx.take_unproven(len) {
+                continue;
+            }
             if let Some(outgoing) = self.seal_control(cx, route, &control, out) {
                 return Some(outgoing);
             }
@@ -245,21 +252,21 @@ impl Peer {
         control: &Control,
         out: &mut Vec<u8>,
     ) -> Option<Outgoing> {
-        let start = out.len();
         let live = self.sessions.current.as_mut()?;
         live.session.seal(cx.now, &[channel::CONTROL], &control.encode(), out).ok()?;
         cx.stats.frames_sealed += 1;
-        self.paths.on_sent(cx.now, out.len() - start, false);
         Some(Outgoing::to(self.key, route))
     }
 
-    /// Seals an empty frame for one route.
+    /// Seals an empty frame for one route, if it may go there.
     fn send_empty(&mut self, cx: &mut PeerContext<'_>, route: Route) {
+        if !take(&mut self.paths, cx, &route, OVERHEAD) {
+            return;
+        }
         let Some(live) = &mut self.sessions.current else { return };
         let mut bytes = Vec::with_capacity(OVERHEAD);
         if live.session.seal(cx.now, &[], &[], &mut bytes).is_ok() {
             cx.stats.frames_sealed += 1;
-            self.paths.on_sent(cx.now, bytes.len(), false);
             cx.transmit(Outgoing::to(self.key, route), bytes);
         }
     }
@@ -360,4 +367,15 @@ impl Peer {
     fn local_is_smaller(&self, cx: &PeerContext<'_>) -> bool {
         *cx.identity.local() < self.key
     }
+}
+
+/// Those of the peer's routes that `len` bytes may go by now; they count as sent there.
+fn take_routes(paths: &mut Paths, cx: &mut PeerContext<'_>, len: usize) -> Routes {
+    paths.routes().filter(|route| take(paths, cx, route, len))
+}
+
+/// Whether `len` bytes may go by this route now, with regard to the peer and to all peers; then they count as sent.
+fn take(paths: &mut Paths, cx: &mut PeerContext<'_>, route: &Route, len: usize) -> bool {
+    let limited = paths.is_limited(route);
+    paths.take(route, len) && (!limited || cx.take_unproven(len))
 }

@@ -4,4 +4,5 @@ mod abuse;
 mod legs;
 mod life;
 mod loss;
+mod replay;
 mod world;

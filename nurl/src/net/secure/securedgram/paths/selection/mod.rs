@@ -77,12 +77,21 @@ impl RouteSelection {
         }
     }
 
-    /// Whether `len` bytes of data may go by this route.
-    pub(super) fn may_send(&self, route: &Route, len: usize) -> bool {
-        match route {
-            Route::Relay(hub) => self.relays.get(*hub).is_some(),
-            Route::Direct(addr) => self.candidates.get(*addr).is_some_and(|known| known.may_send(len)),
+    /// Whether `len` bytes may go by this route; then they count as sent.
+    pub(super) fn take(&mut self, route: &Route, len: usize) -> bool {
+        match *route {
+            Route::Relay(hub) => self.relays.get(hub).is_some(),
+            Route::Direct(addr) if self.candidates.may_send(addr, len) => {
+                self.candidates.count_sent(addr, len);
+                true
+            }
+            Route::Direct(_) => false,
         }
+    }
+
+    /// Whether what goes by this route is limited, because it leads to an address that isn't proven.
+    pub(super) fn is_limited(&self, route: &Route) -> bool {
+        route.addr().is_some_and(|addr| self.candidates.is_limited(addr))
     }
 
     /// Whether the route in use is in doubt.
@@ -182,12 +191,17 @@ impl RouteSelection {
         added
     }
 
-    /// Adds addresses that our side names.
-    pub(super) fn add_candidates(&mut self, cx: &mut PathContext<'_>, addrs: &[SocketAddr]) {
+    /// Adds addresses that our side or the peer's record names.
+    pub(super) fn add_candidates(
+        &mut self,
+        cx: &mut PathContext<'_>,
+        addrs: &[SocketAddr],
+        origin: CandidateOrigin,
+    ) {
         let loopback = cx.config.loopback;
         let usable: Vec<_> = addrs.iter().filter_map(|&addr| usable(addr, loopback)).collect();
         cx.stats.candidates_refused += (addrs.len() - usable.len()) as u64;
-        cx.stats.candidates_refused += self.candidates.configure(usable.into_iter());
+        cx.stats.candidates_refused += self.candidates.add(usable.into_iter(), origin);
         self.start_rotation(cx);
     }
 
@@ -248,6 +262,7 @@ impl RouteSelection {
         if self.candidates.get(addr).is_none() && !self.meet(cx, addr, newest_on_leg) {
             return None;
         }
+        self.candidates.locality.hear(&addr);
         let known = self.candidates.get_mut(addr)?;
         known.hear(cx.now, len);
         known.answer_due = known.answer_due.or(answer_due);
@@ -370,9 +385,8 @@ impl RouteSelection {
         }
     }
 
-    /// Data of `len` bytes goes to the routes.
-    pub(super) fn on_sent(&mut self, cx: &PathContext<'_>, len: usize) {
-        let routes = self.routes();
+    /// Data goes to these routes.
+    pub(super) fn on_sent(&mut self, cx: &PathContext<'_>, routes: Routes) {
         for route in routes {
             match route {
                 Route::Relay(hub) => _ = self.relays.answered(hub),
@@ -380,9 +394,8 @@ impl RouteSelection {
                     if self.direct.is(addr) {
                         self.direct.keepalive.sent(cx.now);
                     }
-                    if let Some(known) = self.candidates.get_mut(addr).filter(|known| known.may_send(len)) {
+                    if let Some(known) = self.candidates.get_mut(addr) {
                         known.answer_due = None;
-                        known.count_sent(len);
                     }
                 }
             }
@@ -404,22 +417,22 @@ impl RouteSelection {
             if answers {
                 known.answer_due = None;
             }
-            // A challenge was checked against the limit when it was drawn. A response to a named
-            // address is always allowed: it reflects less than twice the bytes received.
-            let free = match control {
-                Control::Challenge { .. } => true,
-                Control::Response { .. } => known.origin != CandidateOrigin::Seen,
-                _ => false,
-            };
+            // A challenge was checked against the limits when it was drawn. The challenge that a response answers has
+            // paid for it; an address that was only seen must have paid itself.
             let len = SEAL_OVERHEAD + control.encoded_len();
-            if !free && !known.may_send(len) {
+            let admitted = match control {
+                Control::Challenge { .. } => true,
+                Control::Response { .. } => known.is_within(len),
+                _ => self.candidates.may_send(addr, len),
+            };
+            if !admitted {
                 cx.stats.amplification_refused += 1;
                 return false;
             }
-            known.count_control(len);
         } else if !matches!(control, Control::Response { .. }) {
             return false;
         }
+        self.candidates.count_sent(addr, SEAL_OVERHEAD + control.encoded_len());
         if self.direct.is(addr) {
             self.direct.keepalive.sent(cx.now);
         }

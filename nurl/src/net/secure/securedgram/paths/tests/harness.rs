@@ -165,11 +165,10 @@ impl World {
 
     pub(super) fn send_app(&mut self, side: usize) {
         let node = &mut self.nodes[side];
-        let routes = node.paths.routes();
         node.counter += 1;
         let counter = node.counter;
-        let allowed: Vec<_> = routes.iter().filter(|route| node.paths.may_send(route, APP_LEN)).collect();
-        node.paths.on_sent(self.now, APP_LEN, true);
+        let allowed = node.paths.routes().filter(|route| node.paths.take(route, APP_LEN));
+        node.paths.on_sent(self.now, allowed);
         for route in allowed {
             self.transmit(side, route, counter, APP_LEN, None);
         }

@@ -10,6 +10,7 @@ use super::*;
 use harness::{A, APP_LEN, B, World, addr, hub, ms};
 
 mod harness;
+mod limits;
 
 /// The cores take the time as an argument; a test needs some first instant.
 #[expect(clippy::disallowed_methods, reason = "only differences matter")]
@@ -403,6 +404,8 @@ fn checks_that_nobody_answers_are_bounded_in_rate() {
     world.link.cut = [true; 2];
     let told: Vec<_> = (100..116).map(addr).collect();
     world.with(B, |paths, now| paths.set_local_candidates(now, &told));
+    // What the peer sends pays for the checks of its addresses.
+    world.nodes[B].app_every = Some(secs(5));
     world.run(secs(1));
     let quick = |world: &World| {
         world.nodes[A].paths.selection.candidates.iter().filter(|known| known.is_checked()).count()
@@ -542,7 +545,7 @@ fn without_a_relay_candidates_are_used_at_once() {
     let mut world = World::new(1);
     world.with(A, |paths, now| paths.add_candidates(now, &[addr(2)]));
     assert_eq!(world.nodes[A].paths.routes(), Routes::one(Route::Direct(addr(2))));
-    assert!(world.nodes[A].paths.may_send(&Route::Direct(addr(2)), 1_500));
+    assert!(world.nodes[A].paths.take(&Route::Direct(addr(2)), 1_500));
     assert_eq!(world.nodes[A].paths.state().addr, Some(addr(2)));
     world.establish();
     world.run(ms(30));
@@ -777,6 +780,11 @@ fn the_same_seed_gives_the_same_datagrams() {
     assert_eq!(run(), run());
 }
 
+/// Whether a route leads to an address that our side hasn't named: [`Step::Add`] names those from 100 on.
+fn is_others(route: &Route) -> bool {
+    route.addr().is_some_and(|known| (0..100).map(addr).any(|other| other == known))
+}
+
 fn any_route() -> impl Strategy<Value = Route> {
     prop_oneof![(0u8..40).prop_map(|n| Route::Direct(addr(n))), (0u8..3).prop_map(|n| Route::Relay(hub(n)))]
 }
@@ -837,33 +845,45 @@ proptest! {
         let mut now = origin();
         let mut paths = Paths::new(PathConfig::default(), now, crate::rt::Rng::seed_from_u64(seed));
         let mut open: Vec<(Route, [u8; 8])> = Vec::new();
-        let mut received = std::collections::BTreeMap::<Route, u64>::new();
-        let mut sent = std::collections::BTreeMap::<Route, u64>::new();
+        // Bytes of the peer, and bytes to addresses that only the peer has named or shown and that haven't echoed.
+        let (mut received, mut sent) = (0, 0);
+        let mut echoed = std::collections::BTreeSet::<Route>::new();
         for step in steps {
             match step {
                 Step::Relays(n) => paths.set_relays(now, &[hub(n), hub(n + 1)][..usize::from(n)]),
                 Step::Local(n) => paths.set_local_candidates(now, &(0..n).map(addr).collect::<Vec<_>>()),
                 Step::Add(n) => paths.add_candidates(now, &[addr(n + 100)]),
-                Step::Established => paths.on_established(now),
+                Step::Established => {
+                    received += config::HANDSHAKE_BYTES;
+                    paths.on_established(now);
+                }
                 Step::Closed => paths.on_closed(now),
                 Step::Authentic(route, freshness, len, app) => {
-                    *received.entry(route).or_default() += len as u64;
+                    received += len;
                     paths.on_authentic(now, route, freshness, len, app);
                 }
                 Step::Control(route, freshness, control) => {
                     let len = config::SEAL_OVERHEAD + control.encoded_len();
-                    *received.entry(route).or_default() += len as u64;
+                    received += len;
                     paths.on_authentic(now, route, freshness, len, false);
                     paths.on_control(now, route, freshness, control);
                 }
                 Step::Echo(index) => {
                     if !open.is_empty() {
                         let (route, data) = open.remove(index % open.len());
+                        received += 39;
+                        echoed.insert(route);
                         paths.on_authentic(now, route, NEWEST, 39, false);
                         paths.on_control(now, route, NEWEST, Control::Response { data, observed: None });
                     }
                 }
-                Step::Sent(app) => paths.on_sent(now, 300, app),
+                Step::Sent(app) => {
+                    let routes = paths.routes().filter(|route| paths.take(route, 300));
+                    sent += 300 * routes.iter().filter(|to| is_others(to) && !echoed.contains(to)).count();
+                    if app {
+                        paths.on_sent(now, routes);
+                    }
+                }
                 Step::NetworkChange => paths.on_network_change(now),
                 Step::Wait(wait) => {
                     let until = now + ms(wait);
@@ -878,11 +898,14 @@ proptest! {
             prop_assert!(paths.selection.candidates.iter().count() <= MAX_CANDIDATES);
             prop_assert!(paths.outbox.queued_control() <= MAX_QUEUED_CONTROL);
             while let Some((route, control)) = paths.poll_control() {
-                *sent.entry(route).or_default() += 1;
+                if is_others(&route) && !echoed.contains(&route) {
+                    sent += config::SEAL_OVERHEAD + control.encoded_len();
+                }
                 if let Control::Challenge { data } = control {
                     open.push((route, data));
                 }
             }
+            prop_assert!(sent <= 3 * received, "{} bytes for {}", sent, received);
             while paths.poll_event().is_some() {}
             let state = paths.state();
             if let (true, Some(addr)) = (state.direct, state.addr) {
