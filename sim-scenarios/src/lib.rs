@@ -6,6 +6,7 @@
 //! | `scenarios` | the scenarios, a file each, and the list of them |
 //! | `stage` | the builder of a scenario's world: links, networks, hubs, nodes |
 //! | `cluster` | the mesh that a stage started: its nodes, their record, the checks of all of them |
+//! | `insider` | a program with a ticket that says whatever bytes it likes |
 //! | `models` | a mesh's surroundings: failing relays, NAT boxes |
 //! | `decode` | a packet's content as text |
 //! | `lock` | a mutex that no panic poisons |
@@ -18,6 +19,8 @@
 pub mod cluster;
 #[cfg(feature = "sim")]
 pub mod decode;
+#[cfg(feature = "sim")]
+pub mod insider;
 #[cfg(feature = "sim")]
 mod lock;
 pub mod models;

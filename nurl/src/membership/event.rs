@@ -68,14 +68,22 @@ pub struct DetectorStats {
     pub oversize: u64,
     /// Messages from this node's own key.
     pub from_self: u64,
-    /// Facts whose incarnation jumps too far.
-    pub incarnation_jumps: u64,
-    /// Epochs that jump too far.
-    pub epoch_jumps: u64,
+    /// Facts whose incarnation is too far ahead of the wall clock.
+    pub incarnations_too_high: u64,
+    /// Epochs too far ahead of the wall clock.
+    pub epochs_too_high: u64,
     /// New members without room.
     pub table_full: u64,
     /// Facts about members that are about to be forgotten.
     pub expired_facts: u64,
+    /// Claims that a live member is dead or has left, which this node checked with its subject.
+    pub claims_checked: u64,
+    /// Such claims that their subject refuted by its answer.
+    pub claims_refuted: u64,
+    /// Claims and suspicions refused because their teller had caused too many.
+    pub claims_limited: u64,
+    /// Claims and suspicions refused because their teller is no live member.
+    pub claims_of_strangers: u64,
     /// Messages dropped because too many were queued.
     pub transmits_dropped: u64,
     /// Events dropped because too many were queued.
@@ -136,12 +144,12 @@ pub enum MembershipError {
     /// Observers and members that left don't gossip.
     #[error("not a member")]
     NotAMember,
-    /// An epoch counter more than 2^32 above the highest known.
-    #[error("epoch counter {counter} is too far above {highest}")]
-    EpochJump {
+    /// An epoch counter too far ahead of the wall clock: it is false, or a clock is wrong by more than a day.
+    #[error("epoch counter {counter} is above {limit}, too far ahead of the clock")]
+    EpochTooHigh {
         /// The refused counter.
         counter: u64,
-        /// The highest known.
-        highest: u64,
+        /// The highest that is believed now.
+        limit: u64,
     },
 }

@@ -24,9 +24,12 @@
 //! - *Healing*: every push-pull period the node announces itself and probes one dead member, preferably one that a
 //!   hub names as connected.
 //!
-//! **Limits.** Refused and counted in [`DetectorStats`]: malformed messages, facts that jump an incarnation by more
-//! than 2^20, epochs that jump by more than 2^32, members beyond [`table::MAX_MEMBERS`]. Nothing here is consensus:
-//! two nodes may disagree about a third for a while, and the layers above allow for it.
+//! - *Hearsay* ([`detector`]): a node asks the subject before it believes that a live member is dead or has left. The
+//!   failure of its own probe is the least evidence for a death.
+//!
+//! **Limits.** Refused and counted in [`DetectorStats`]: malformed messages, incarnations and epochs too far ahead of the
+//! clock ([`limit`]), claims against members beyond a teller's share, members beyond [`table::MAX_MEMBERS`]. Nothing here
+//! is consensus: two nodes may disagree about a third for a while, and the layers above allow for it.
 
 pub mod awareness;
 pub mod config;
@@ -35,6 +38,7 @@ pub mod event;
 pub mod gossip;
 pub mod isolation;
 pub mod join;
+pub mod limit;
 pub mod message;
 pub mod meta;
 mod per_second;

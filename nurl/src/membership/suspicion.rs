@@ -46,12 +46,16 @@ pub struct Suspicion {
     max: Duration,
     k: u32,
     accusers: Vec<PublicKey>,
+    /// A probe of this node has failed, too.
+    proven: bool,
+    /// Its time passed before it was proven.
+    overdue: bool,
 }
 
 impl Suspicion {
     /// Starts a suspicion. `k` is [`expected_confirmations`].
     pub fn new(now: Instant, accuser: PublicKey, min: Duration, max: Duration, k: u32) -> Suspicion {
-        Suspicion { started: now, min, max, k, accusers: vec![accuser] }
+        Suspicion { started: now, min, max, k, accusers: vec![accuser], proven: false, overdue: false }
     }
 
     /// Counts an accuser. False, without effect, if it accused before or if enough have.
@@ -73,7 +77,35 @@ impl Suspicion {
         self.accusers.len() as u32 - 1
     }
 
-    /// When the accused is declared dead.
+    /// A probe of this node has failed: without that there is no verdict, since others may be wrong about the accused,
+    /// or lie.
+    pub fn prove(&mut self) {
+        self.proven = true;
+    }
+
+    /// Whether a probe of this node has failed.
+    pub fn is_proven(&self) -> bool {
+        self.proven
+    }
+
+    /// Others have come to the verdict that the accused is dead, and said so at `told`: from then on the shortest time
+    /// suffices.
+    pub fn hasten(&mut self, told: Instant) {
+        self.started = self.started.min(told);
+        self.k = 0;
+    }
+
+    /// The time is over, and this node has no evidence of its own: the verdict waits for it.
+    pub fn wait(&mut self) {
+        self.overdue = true;
+    }
+
+    /// When something is due: the verdict, or the wait for evidence. `None` while it waits.
+    pub fn due(&self) -> Option<Instant> {
+        (self.proven || !self.overdue).then(|| self.deadline())
+    }
+
+    /// When the accused is declared dead, if this node has evidence by then.
     pub fn deadline(&self) -> Instant {
         self.started + timeout(self.min, self.max, self.k, self.confirmations())
     }
@@ -86,6 +118,7 @@ impl Suspicion {
     /// Restarts the timeout and keeps the accusers.
     pub fn restart(&mut self, now: Instant) {
         self.started = now;
+        self.overdue = false;
     }
 }
 
@@ -150,5 +183,27 @@ mod tests {
         assert_eq!(suspicion.deadline(), now + Duration::from_secs(4));
         assert!(!suspicion.confirm(key(5)), "enough have confirmed");
         assert_eq!(suspicion.confirmations() as usize, MAX_ACCUSERS - 1);
+    }
+
+    #[test]
+    fn without_evidence_of_ones_own_the_verdict_waits_and_with_it_a_told_death_comes_soon() {
+        let s = Duration::from_secs;
+        let now = crate::rt::test_now();
+        let new = || Suspicion::new(now, key(1), s(4), s(24), 3);
+        let mut suspicion = new();
+        assert_eq!(suspicion.due(), Some(now + s(24)));
+        suspicion.wait();
+        assert_eq!(suspicion.due(), None);
+        suspicion.prove();
+        assert_eq!(suspicion.due(), Some(now + s(24)), "due by then");
+        let mut suspicion = new();
+        suspicion.hasten(now + s(2));
+        assert_eq!(suspicion.due(), Some(now + s(4)), "since it began");
+        let mut suspicion = new();
+        suspicion.hasten(now.checked_sub(s(3)).unwrap());
+        assert_eq!(suspicion.due(), Some(now + s(1)), "since it was told");
+        suspicion.wait();
+        suspicion.restart(now + s(5));
+        assert_eq!(suspicion.due(), Some(now + s(9)));
     }
 }

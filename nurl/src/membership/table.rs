@@ -10,7 +10,7 @@
 //! here alone ([`super::isolation`]).
 //!
 //! **Bounds.** At most [`MAX_MEMBERS`]; a full table first reclaims members that left, then dead ones, longest gone
-//! first. Live members are never evicted. An incarnation may jump by at most [`MAX_INCARNATION_JUMP`].
+//! first. Live members are never evicted. An incarnation has a limit ([`super::limit`]), unless its subject tells it.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,12 +25,7 @@ use crate::key::PublicKey;
 /// much; a larger mesh needs partial views, which this design doesn't have.
 pub const MAX_MEMBERS: usize = 4096;
 
-/// The most by which one message may raise an incarnation. An honest member raises its own by one at a time, so this
-/// is far beyond the effect of lost messages. Without the limit one message could exhaust another member's counter
-/// permanently.
-pub const MAX_INCARNATION_JUMP: u64 = 1 << 20;
-
-/// The highest incarnation that is accepted, so that there is always room to outbid.
+/// The highest incarnation on the wire: above every [limit](super::limit) of the next 2,000 years.
 pub const MAX_INCARNATION: u64 = 1 << 62;
 
 /// A dead or left member that will be forgotten sooner than this is no longer learned: it would be forgotten at once,
@@ -169,8 +164,8 @@ pub struct Fact {
 /// The reason why a fact was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FactRefusal {
-    /// The incarnation jumps too far.
-    IncarnationJump,
+    /// The incarnation is above the limit.
+    IncarnationTooHigh,
     /// The table is full, and no member can be reclaimed.
     TableFull,
     /// The subject is about to be forgotten.
@@ -370,7 +365,7 @@ impl MemberTable {
         Some((before, after))
     }
 
-    /// Merges a fact. `first_hand`: the subject itself sent it, over its own session.
+    /// Merges a fact, unless its incarnation is above `limit`.
     ///
     /// # Errors
     /// A [`FactRefusal`]; the table is then unchanged, except for a reclaimed member.
@@ -379,21 +374,15 @@ impl MemberTable {
         now: Instant,
         config: &DetectorConfig,
         fact: &Fact,
-        first_hand: bool,
+        limit: u64,
     ) -> Result<AppliedFact, FactRefusal> {
-        let known = self.entries.get(&fact.key);
-        let base = known.map_or(0, |entry| entry.record.incarnation);
-        // A long-lived member may have a high incarnation. It must still be able to introduce itself to a node that
-        // doesn't know it.
-        let introduces_itself = known.is_none() && first_hand;
-        let limit =
-            if introduces_itself { MAX_INCARNATION } else { base.saturating_add(MAX_INCARNATION_JUMP) };
-        if fact.record.incarnation > limit.min(MAX_INCARNATION) {
-            return Err(FactRefusal::IncarnationJump);
+        if fact.record.incarnation > limit {
+            return Err(FactRefusal::IncarnationTooHigh);
         }
-        match known {
-            Some(_) => Ok(self.merge_known(now, fact)),
-            None => self.insert(now, config, fact),
+        if self.entries.contains_key(&fact.key) {
+            Ok(self.merge_known(now, fact))
+        } else {
+            self.insert(now, config, fact)
         }
     }
 

@@ -17,8 +17,8 @@
 //!
 //! # Limits
 //! The ring refuses points beyond [`MAX_POINTS`] (counted in [`Ring::refused`]). The book refuses epochs
-//! more than [`MAX_COUNTER_JUMP`] above the highest known, and more than [`MAX_TENURES`] keys acted for at
-//! once. There is no checksum of the whole ring: two views that differ elsewhere still agree on a key, so
+//! too far ahead of the wall clock ([`crate::membership::limit`]), and more than [`MAX_TENURES`] keys acted for
+//! at once. There is no checksum of the whole ring: two views that differ elsewhere still agree on a key, so
 //! only a key's owners are compared.
 
 mod diff;
@@ -38,6 +38,5 @@ pub use points::{MAX_POINTS, MAX_WEIGHT, POINTS_PER_WEIGHT, position};
 pub use preference::Preference;
 pub use snapshot::{Ring, RingMember};
 pub use tenure::{
-    MAX_COUNTER_JUMP, MAX_TENURE_KEY_BYTES, MAX_TENURES, TENURE_RESERVE, TenureBook, TenureCounters,
-    TenureError,
+    MAX_TENURE_KEY_BYTES, MAX_TENURES, TENURE_RESERVE, TenureBook, TenureCounters, TenureError,
 };

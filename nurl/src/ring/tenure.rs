@@ -12,14 +12,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::epoch::Epoch;
 use crate::key::PublicKey;
-
-/// The greatest accepted distance of a counter above the highest known one; membership has the same limit. One false
-/// counter uses up at most 2³² of the 64-bit range, so exhausting it takes 2³² of them. An honest node is never
-/// refused, since no node takes 2³² tenures while it is out of contact.
-pub const MAX_COUNTER_JUMP: u64 = crate::membership::detector::MAX_EPOCH_JUMP;
+use crate::membership::limit::{answer_limit, told_limit};
 
 /// Keys that a node acts for at once. An idle tenure costs its key and about 100 bytes, and the least recently used
 /// idle one is evicted for a new one. A new tenure is refused only if all of them have running attempts.
@@ -35,13 +32,13 @@ pub const TENURE_RESERVE: u64 = 1024;
 /// Why there is no tenure, or why a counter was rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TenureError {
-    /// The counter is more than [`MAX_COUNTER_JUMP`] above the highest known: it is false, or from a different mesh.
-    #[error("epoch counter {counter} is more than 2^32 above the highest known, {highest}")]
+    /// The counter is too far ahead of the wall clock: it is false, or a clock is wrong by more than a day.
+    #[error("epoch counter {counter} is above {limit}, too far ahead of the clock")]
     TooFarAhead {
         /// The counter that was claimed.
         counter: u64,
-        /// The highest known.
-        highest: u64,
+        /// The highest that is believed now.
+        limit: u64,
     },
     /// All tenures have attempts running: try again later or elsewhere.
     #[error("acting for {MAX_TENURES} keys already")]
@@ -83,6 +80,8 @@ struct Tenure {
 #[derive(Debug, Clone)]
 pub struct TenureBook {
     local: PublicKey,
+    /// The wall clock, as the driver told it last: it limits the counters that are believed.
+    unix_now: Duration,
     highest: u64,
     /// Counters up to this one are durable and may be used.
     durable: u64,
@@ -103,6 +102,7 @@ impl TenureBook {
     pub fn new(local: PublicKey, stored: u64) -> TenureBook {
         TenureBook {
             local,
+            unix_now: Duration::ZERO,
             highest: stored,
             durable: stored,
             asked: stored,
@@ -125,17 +125,42 @@ impl TenureBook {
         self.highest
     }
 
-    /// Records a counter reported by another node.
+    /// Sets the wall clock, the time since 1970. The driver does so at the start, and before each input.
+    pub fn set_unix_now(&mut self, unix_now: Duration) {
+        self.unix_now = unix_now;
+    }
+
+    /// Records a counter that membership knows.
     ///
     /// # Errors
     /// [`TenureError::TooFarAhead`]; the counter is then ignored.
     pub fn note(&mut self, counter: u64) -> Result<(), TenureError> {
-        if counter.saturating_sub(self.highest) > MAX_COUNTER_JUMP {
-            self.counters.too_far_ahead += 1;
-            return Err(TenureError::TooFarAhead { counter, highest: self.highest });
+        if counter <= self.highest {
+            return Ok(());
         }
+        self.check(counter, told_limit(self.unix_now))?;
         self.highest = self.highest.max(counter);
         Ok(())
+    }
+
+    /// Records the counter of a token that another node acts under. However high it is, it raises this node's next
+    /// counters only as far as membership would: otherwise one false token, believed here by a clock that is ahead, would
+    /// make this node's own tokens too high for the others.
+    ///
+    /// # Errors
+    /// [`TenureError::TooFarAhead`]; the token is then ignored.
+    pub fn believe(&mut self, token: Epoch) -> Result<(), TenureError> {
+        self.check(token.counter, answer_limit(self.unix_now))?;
+        self.highest = self.highest.max(token.counter.min(told_limit(self.unix_now)));
+        Ok(())
+    }
+
+    fn check(&mut self, counter: u64, limit: u64) -> Result<(), TenureError> {
+        if counter <= limit {
+            return Ok(());
+        }
+        self.counters.too_far_ahead += 1;
+        Err(TenureError::TooFarAhead { counter, limit })
     }
 
     /// The counter to store next, if the reserve runs low. It counts as durable only after
@@ -250,7 +275,9 @@ impl TenureBook {
     /// # Errors
     /// [`TenureError::TooFarAhead`]: the resource's token is rejected and the tenure stays.
     pub fn supersede(&mut self, key: &[u8], current: Epoch) -> Result<(), TenureError> {
-        self.note(current.counter)?;
+        // The next token has to be above this one, also where membership's counters end.
+        self.check(current.counter, answer_limit(self.unix_now))?;
+        self.highest = self.highest.max(current.counter);
         if self.current(key).is_some_and(|epoch| epoch < current) {
             self.counters.superseded += 1;
             if let Some(tenure) = self.held.remove(key) {

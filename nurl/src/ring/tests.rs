@@ -1,9 +1,11 @@
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use proptest::prelude::*;
 
 use super::*;
 use crate::key::PublicKey;
+use crate::membership::limit::{answer_limit, told_limit};
 
 fn key(n: u32) -> PublicKey {
     PublicKey::from_bytes(*blake3::hash(&n.to_le_bytes()).as_bytes())
@@ -297,13 +299,29 @@ fn after_a_refusal_the_next_tenure_is_above_the_resources_token() {
 #[test]
 fn a_counter_far_above_the_highest_is_refused_so_nobody_fences_out_the_world() {
     let mut book = TenureBook::new(key(1), 5);
-    let lie = 5 + MAX_COUNTER_JUMP + 1;
-    assert_eq!(book.note(lie), Err(TenureError::TooFarAhead { counter: lie, highest: 5 }));
-    assert!(book.note(u64::MAX).is_err());
-    assert_eq!((book.highest(), book.counters.too_far_ahead), (5, 2));
-    assert!(book.supersede(b"a", Epoch { counter: u64::MAX, owner: key(9) }).is_err());
-    book.note(5 + MAX_COUNTER_JUMP).unwrap();
-    assert!(begin(&mut book, b"a").is_ok());
+    let mut wall = Duration::from_secs(1_800_000_000);
+    book.set_unix_now(wall);
+    let (told, token) = (told_limit(wall), |counter| Epoch { counter, owner: key(9) });
+    assert_eq!(book.note(told + 1), Err(TenureError::TooFarAhead { counter: told + 1, limit: told }));
+    let answers = answer_limit(wall);
+    for lie in [answers + 1, u64::MAX] {
+        assert!(book.note(lie).is_err() && book.believe(token(lie)).is_err());
+        assert!(book.supersede(b"a", token(lie)).is_err());
+    }
+    assert_eq!((book.highest(), book.counters.too_far_ahead), (5, 7));
+    // Told in steps, the limit is reached; a token above it raises this node's own no further.
+    book.note(told).unwrap();
+    book.believe(token(answers)).unwrap();
+    let own = begin(&mut book, b"a").unwrap();
+    assert_eq!(own.counter, told + 1);
+    // A node whose clock is behind by hours believes this node's token, and its own next one is above the limit, too.
+    let mut behind = TenureBook::new(key(2), 0);
+    behind.set_unix_now(wall - Duration::from_secs(23 * 60 * 60));
+    behind.believe(own).unwrap();
+    // A resource that was fooled is outbid.
+    book.supersede(b"a", token(answers)).unwrap();
+    wall += Duration::from_millis(1);
+    assert!(begin(&mut book, b"a").unwrap().counter <= answer_limit(wall));
 }
 
 #[test]

@@ -90,6 +90,11 @@ impl Cluster {
         Cluster { world, authority, ticket, hubs, peers, witness, keys, configure, addresses }
     }
 
+    /// The world that it is in.
+    pub fn world(&self) -> World {
+        self.world
+    }
+
     /// Starts a further node now, in this network or on the [internet](World::internet). It gets the next number.
     ///
     /// # Panics

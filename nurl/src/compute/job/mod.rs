@@ -332,7 +332,12 @@ impl Jobs {
         self.shared.tenures.on_persisted(counter);
     }
 
-    /// Learns a counter from membership or from a resource. A counter that is too far ahead is refused and counted.
+    /// Sets the wall clock, the time since 1970: it limits the epoch counters that are believed.
+    pub fn set_unix_now(&mut self, unix_now: Duration) {
+        self.shared.tenures.set_unix_now(unix_now);
+    }
+
+    /// Learns a counter from membership. A counter that is too far ahead is refused and counted.
     pub fn note_epoch(&mut self, counter: u64) {
         let believed = self.shared.tenures.note(counter).is_ok();
         self.shared.stats.epoch_refused += u64::from(!believed);

@@ -151,7 +151,7 @@ impl SharedContext {
 
     /// Learns the counter of a token that a message carried; false if it is too far ahead to be believed.
     pub(super) fn believe(&mut self, token: Epoch) -> bool {
-        let believed = self.tenures.note(token.counter).is_ok();
+        let believed = self.tenures.believe(token).is_ok();
         self.stats.epoch_refused += u64::from(!believed);
         believed
     }

@@ -19,8 +19,8 @@
 //!   or was rolled back: see [`Recovered`].
 //!
 //! # Refusals
-//! A token is refused if its counter is more than 2³² above the highest known, so that one node can't fence out all
-//! others. A full table answers [`Admission::Busy`]: no task is evicted before the end of its life. If a key's token
+//! A token is refused if its counter is [too far ahead of the wall clock](crate::membership::limit), so that one node
+//! can't fence out all others. A full table answers [`Admission::Busy`]: no task is evicted before the end of its life. If a key's token
 //! must be evicted to make room, the floor rises to that token, and unknown keys need at least the floor.
 
 mod record;
@@ -116,12 +116,12 @@ pub enum Recovered {
 #[derive(Debug, thiserror::Error)]
 pub enum LeaseError {
     /// The token's counter is invalid, or from a different mesh.
-    #[error("epoch counter {counter} is more than 2^32 above the highest known, {highest}")]
+    #[error("epoch counter {counter} is above {limit}, too far ahead of the clock")]
     TooFarAhead {
         /// The token's counter.
         counter: u64,
-        /// The highest counter known.
-        highest: u64,
+        /// The highest that is believed now.
+        limit: u64,
     },
     /// The key, the outcome or the life is too long.
     #[error("{what} of {size}, the limit is {limit}")]

@@ -10,7 +10,8 @@ use super::{
     Admission, Config, Counters, KEEP, LeaseError, MAX_KEY_BYTES, MAX_LIFE, MAX_OUTCOME_BYTES, Recovered,
     TaskId,
 };
-use crate::ring::{Epoch, MAX_COUNTER_JUMP};
+use crate::membership::limit::answer_limit;
+use crate::ring::Epoch;
 use crate::store::{Store, StoreError};
 
 /// A resource with fenced effects. It is shared by reference. Calls block on the disk and run one after the other.
@@ -136,9 +137,10 @@ impl Resource {
             None => {}
         }
         // If the counter is invalid, nothing else in the request is believed.
-        if token.counter.saturating_sub(table.highest) > MAX_COUNTER_JUMP {
+        let limit = answer_limit(wall);
+        if token.counter > limit {
             table.counters.too_far_ahead += 1;
-            return Err(LeaseError::TooFarAhead { counter: token.counter, highest: table.highest });
+            return Err(LeaseError::TooFarAhead { counter: token.counter, limit });
         }
         // 3. The token is lower than the key's token or the floor.
         let current = table.current(key);
@@ -254,17 +256,7 @@ impl Resource {
         self.expire_in(&mut self.table(), wall)
     }
 
-    /// Learns an epoch counter from membership.
-    pub fn note(&self, counter: u64) {
-        let mut table = self.table();
-        if counter.saturating_sub(table.highest) > MAX_COUNTER_JUMP {
-            table.counters.too_far_ahead += 1;
-        } else {
-            table.highest = table.highest.max(counter);
-        }
-    }
-
-    /// The highest counter known.
+    /// The highest counter admitted.
     pub fn highest(&self) -> u64 {
         self.table().highest
     }

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::indirect::PingRequest;
+use super::local::EpochSource;
 use super::prober::ProbeAck;
 use super::{Detector, MembershipEvent, Via};
 use crate::key::PublicKey;
@@ -25,9 +26,14 @@ impl Detector {
         }
         let mut refuted = false;
         for fact in &message.facts {
-            refuted |= self.handle_fact(now, fact, fact.key == from);
+            refuted |= self.handle_fact(now, fact, from);
         }
         self.view.table.hear(now, &from);
+        // Members alone take tenures, so only their counters count; a newcomer has introduced itself by its facts.
+        if self.view.table.is_live(&from) {
+            // One that is too high is counted; the rest of the message is valid.
+            let _ = self.view.note_epoch(message.epoch, EpochSource::Told);
+        }
         for event in message.events {
             self.handle_event(event);
         }
@@ -129,6 +135,9 @@ impl Detector {
 
     /// An ack confirmed that `peer` is alive, however late and on any leg.
     fn proof_of_life(&mut self, now: Instant, peer: PublicKey) {
+        if self.view.hearsay.take(&peer).is_some() {
+            self.view.stats.claims_refuted += 1;
+        }
         self.suspicions.evidence().probed(now, peer, true);
         self.weigh_isolation(now);
         if self.suspicions.clear(now, &mut self.view, peer) {
@@ -148,13 +157,66 @@ impl Detector {
         }
     }
 
-    /// Takes a fact in. True if it is about this node and needs its current fact as a reply: refuted now or before.
-    fn handle_fact(&mut self, now: Instant, fact: &Fact, first_hand: bool) -> bool {
-        let key = fact.key;
-        if key == self.view.local.key() {
+    /// Takes a fact of `from` in. True if it is about this node and needs its current fact as a reply: refuted now or
+    /// before.
+    fn handle_fact(&mut self, now: Instant, fact: &Fact, from: PublicKey) -> bool {
+        if fact.key == self.view.local.key() {
             return self.view.answer_claim(now, fact, true);
         }
-        let Some(applied) = self.view.apply(now, fact, first_hand) else { return false };
+        if fact.key == from || !self.view.accuses(fact) || self.may_accuse(now, fact, from) {
+            self.accept(now, fact, fact.key == from);
+        }
+        false
+    }
+
+    /// Weighs a fact by which a live member would be suspect, dead or gone. True if it is to be believed: a suspicion
+    /// within the teller's share. That a member is dead or has left is kept as a claim, until it is checked.
+    fn may_accuse(&mut self, now: Instant, fact: &Fact, from: PublicKey) -> bool {
+        let Detector { view, prober, .. } = self;
+        let Fact { key, record, .. } = fact;
+        let (incarnation, state) = (record.incarnation, record.state);
+        if incarnation > view.local.incarnation_limit(state) {
+            view.stats.incarnations_too_high += 1;
+            return false;
+        }
+        if view.hearsay.covers(key, incarnation, state) {
+            return false;
+        }
+        if !view.table.is_live(&from) {
+            view.stats.claims_of_strangers += 1;
+            return false;
+        }
+        if !view.hearsay.spend(now, from) {
+            view.stats.claims_limited += 1;
+            return false;
+        }
+        if state == State::Suspect {
+            return true;
+        }
+        view.stats.claims_checked += 1;
+        view.hearsay.note(now, *key, incarnation, state);
+        if self.suspicions.is_proven(key) {
+            self.believe_claim(now, *key);
+        } else {
+            prober.check(now, view, *key);
+        }
+        false
+    }
+
+    /// A probe of `peer` has failed, so the claim against it is believed, if there is one.
+    pub(super) fn believe_claim(&mut self, now: Instant, peer: PublicKey) {
+        let Some(claim) = self.view.hearsay.take(&peer) else { return };
+        if claim.state == State::Dead && !self.view.local.is_observer() {
+            self.suspicions.hasten(now, &mut self.view, peer, claim);
+        } else {
+            self.accept(now, &claim.fact(peer), false);
+        }
+    }
+
+    /// Merges a fact about another member, and does what follows from it.
+    fn accept(&mut self, now: Instant, fact: &Fact, first_hand: bool) {
+        let key = fact.key;
+        let Some(applied) = self.view.apply(now, fact, first_hand) else { return };
         if let Some(gone) = applied.reclaimed {
             self.forget(gone);
         }
@@ -185,7 +247,6 @@ impl Detector {
         }
         // Last, so that the event has the member as the steps above left it.
         self.view.show(&key, applied.before, applied.after);
-        false
     }
 
     /// A broadcast of [`Detector::announce`] from a node that claims to be `from`. Any holder of the group's key can

@@ -3,20 +3,17 @@
 //! SWIM §4.2: a suspect refutes by an alive fact with a higher incarnation. The same rule ends claims by an earlier
 //! process of this key: another boot id, or other metadata, at this incarnation or above.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::key::PublicKey;
 use crate::membership::event::MembershipError;
+use crate::membership::limit::{answer_limit, told_limit};
 use crate::membership::meta::Meta;
 use crate::membership::per_second::PerSecond;
-use crate::membership::table::{Fact, MAX_INCARNATION_JUMP, Member, MemberProfile, MemberRecord, State};
+use crate::membership::table::{Fact, Member, MemberProfile, MemberRecord, State};
 
 /// Refutations per second. Two processes with one key outbid each other endlessly; the limit keeps that cheap.
 pub const MAX_REFUTATIONS_PER_SECOND: u32 = 8;
-
-/// How far an epoch counter may jump above the highest known, so that one message can't fence out all later
-/// tenures.
-pub const MAX_EPOCH_JUMP: u64 = 1 << 32;
 
 /// How this node answers a claim about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,14 +22,24 @@ pub(super) enum ClaimAnswer {
     Agreed,
     /// The claim was refuted before: its sender needs the current fact.
     Stale,
-    /// The claim's incarnation jumps too far.
-    Jump,
+    /// The claim's incarnation is above what anybody would believe.
+    TooHigh,
     /// This node has left. It says so again, at the claim's incarnation.
     LeftAgain,
     /// The claim is wrong, but there were too many refutations in this second.
     Limited,
     /// The claim is refuted by a higher incarnation. `accused`: it said that this node isn't alive.
     Refuted { accused: bool },
+}
+
+/// Where an epoch counter comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum EpochSource {
+    /// Another member told it.
+    Told,
+    /// This node took a tenure under it, or a resource returned it. If the mesh was raised to the limit, it may be a
+    /// little above what is believed of others.
+    Own,
 }
 
 /// This node as a member.
@@ -44,6 +51,8 @@ pub(super) struct LocalMember {
     departing: bool,
     /// The highest epoch counter known, which each message carries.
     epoch: u64,
+    /// The wall clock, as the driver told it last.
+    unix_now: Duration,
     refutations: PerSecond,
 }
 
@@ -55,6 +64,7 @@ impl LocalMember {
             observer,
             departing: false,
             epoch: 0,
+            unix_now: Duration::ZERO,
             refutations: PerSecond::default(),
         }
     }
@@ -132,13 +142,31 @@ impl LocalMember {
         self.epoch
     }
 
+    /// The highest incarnation that is believed of another member, from a third one. A member is alive at the
+    /// incarnation of its last refutation, which is above what was claimed against it.
+    pub(super) fn incarnation_limit(&self, state: State) -> u64 {
+        match state {
+            State::Alive => answer_limit(self.unix_now),
+            State::Suspect | State::Dead | State::Left => told_limit(self.unix_now),
+        }
+    }
+
+    /// Sets the wall clock, which limits epoch counters and incarnations.
+    pub(super) fn set_unix_now(&mut self, unix_now: Duration) {
+        self.unix_now = unix_now;
+    }
+
     /// Records an epoch counter.
     ///
     /// # Errors
-    /// [`MembershipError::EpochJump`]; the counter is ignored.
-    pub(super) fn note_epoch(&mut self, counter: u64) -> Result<(), MembershipError> {
-        if counter > self.epoch.saturating_add(MAX_EPOCH_JUMP) {
-            return Err(MembershipError::EpochJump { counter, highest: self.epoch });
+    /// [`MembershipError::EpochTooHigh`]; the counter is ignored.
+    pub(super) fn note_epoch(&mut self, counter: u64, by: EpochSource) -> Result<(), MembershipError> {
+        let limit = match by {
+            EpochSource::Told => told_limit(self.unix_now),
+            EpochSource::Own => answer_limit(self.unix_now),
+        };
+        if counter > limit {
+            return Err(MembershipError::EpochTooHigh { counter, limit });
         }
         self.epoch = self.epoch.max(counter);
         Ok(())
@@ -154,8 +182,10 @@ impl LocalMember {
         if claim.incarnation < self.member.incarnation {
             return if accused { ClaimAnswer::Stale } else { ClaimAnswer::Agreed };
         }
-        if claim.incarnation > self.member.incarnation.saturating_add(MAX_INCARNATION_JUMP) {
-            return ClaimAnswer::Jump;
+        // Others believe such a claim only if their clock is ahead by more than a day; and they take this node's own word
+        // whatever its incarnation is.
+        if claim.incarnation > answer_limit(self.unix_now) {
+            return ClaimAnswer::TooHigh;
         }
         if self.has_left() {
             // The claim is true in that this node isn't alive, but no higher incarnation may contradict that it left.
@@ -206,6 +236,7 @@ mod tests {
         let now = crate::rt::test_now();
         let (accused, foreign) =
             (ClaimAnswer::Refuted { accused: true }, ClaimAnswer::Refuted { accused: false });
+        let highest = answer_limit(Duration::ZERO);
         for (incarnation, state, boot, answer, then) in [
             (4, State::Alive, Some(7), ClaimAnswer::Agreed, 5),
             (4, State::Suspect, None, ClaimAnswer::Stale, 5),
@@ -215,8 +246,8 @@ mod tests {
             (5, State::Suspect, None, accused, 6),
             (5, State::Dead, Some(7), accused, 6),
             (9, State::Left, None, accused, 10),
-            (5 + MAX_INCARNATION_JUMP, State::Dead, None, accused, 6 + MAX_INCARNATION_JUMP),
-            (6 + MAX_INCARNATION_JUMP, State::Dead, None, ClaimAnswer::Jump, 5),
+            (highest, State::Dead, None, accused, highest + 1),
+            (highest + 1, State::Dead, None, ClaimAnswer::TooHigh, 5),
         ] {
             let mut local = at_five(false, now);
             let text = format!("{state:?} at {incarnation} of boot {boot:?}");

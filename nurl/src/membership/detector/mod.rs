@@ -16,7 +16,7 @@
 //! | `healing` | the ping of a dead member that repairs a partition |
 //! | `announcements` | the announced nodes that this one will answer |
 //! | [`join`](super::join) | the contacts of a newcomer |
-//! | `local`, `dissemination`, `outbox` | within the view: this node's own record, the gossip, the queues to the driver |
+//! | `local`, `dissemination`, `hearsay`, `outbox` | within the view: this node's own record, the gossip, claims against members, the queues to the driver |
 //!
 //! `inbound` is the detector's side that handles what arrives.
 
@@ -24,6 +24,7 @@ mod announcements;
 mod dissemination;
 mod exchanges;
 mod healing;
+mod hearsay;
 mod inbound;
 mod indirect;
 mod local;
@@ -32,15 +33,16 @@ mod prober;
 mod suspicions;
 mod view;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rand_core::Rng as _;
 
 pub use announcements::{ANSWERERS, MAX_ANSWERS};
 pub use dissemination::MAX_SEEN_EVENTS;
 pub use exchanges::{EXCHANGE_FANOUT, MAX_OBSERVERS};
+pub use hearsay::{CLAIM_BURST, CLAIMS_PER_SECOND};
 pub use indirect::MAX_SERVED;
-pub use local::{MAX_EPOCH_JUMP, MAX_REFUTATIONS_PER_SECOND};
+pub use local::MAX_REFUTATIONS_PER_SECOND;
 pub use outbox::{MAX_TRANSMITS, MAX_WAITING_EVENTS, Transmit, Via};
 pub use suspicions::RETRACT;
 
@@ -48,7 +50,7 @@ use self::announcements::Announcements;
 use self::exchanges::Exchanges;
 use self::healing::Healing;
 use self::indirect::IndirectPings;
-use self::local::LocalMember;
+use self::local::{EpochSource, LocalMember};
 use self::prober::Prober;
 use self::suspicions::Suspicions;
 use self::view::MeshView;
@@ -176,12 +178,18 @@ impl Detector {
         Ok(())
     }
 
+    /// Sets the wall clock, the time since 1970: it limits the [epoch counters](super::epoch) that are believed. The
+    /// driver sets it at the start and about every second.
+    pub fn set_unix_now(&mut self, unix_now: Duration) {
+        self.view.local.set_unix_now(unix_now);
+    }
+
     /// Records an epoch counter, from a tenure taken here or an admit reply. Every message carries the highest.
     ///
     /// # Errors
-    /// [`MembershipError::EpochJump`]; the counter is ignored and the jump is counted.
+    /// [`MembershipError::EpochTooHigh`]; the counter is ignored, and counted.
     pub fn note_epoch(&mut self, counter: u64) -> Result<(), MembershipError> {
-        self.view.note_epoch(counter)
+        self.view.note_epoch(counter, EpochSource::Own)
     }
 
     /// A body for the mesh group: this node is present, and a member that doesn't know it may answer.
@@ -400,9 +408,6 @@ impl Detector {
     }
 
     fn run_probes(&mut self, now: Instant) {
-        if !self.view.local.is_member() {
-            return;
-        }
         for seq in self.prober.under_way() {
             if self.prober.advance(now, &mut self.view, seq) {
                 self.probe_failed(now, seq);
@@ -452,8 +457,15 @@ impl Detector {
         let Some(target) = self.prober.fail(now, &mut self.view, seq) else { return };
         self.suspicions.evidence().probed(now, target, false);
         self.weigh_isolation(now);
-        if !self.suspicions.is_held(now) {
+        if self.suspicions.is_held(now) {
+            return;
+        }
+        if !self.view.local.is_observer() {
             self.suspicions.accuse(now, &mut self.view, target);
+        }
+        // While this node hears nobody, its probes are no evidence.
+        if !self.suspicions.is_isolated() {
+            self.believe_claim(now, target);
         }
     }
 

@@ -51,11 +51,13 @@ impl Prober {
 
     /// When a probe has its next step, or the next round is due.
     pub(super) fn poll_timeout(&self, view: &MeshView) -> Option<Instant> {
+        let due = self.probes.iter().filter_map(Probe::due);
+        // Only members probe in rounds.
         if !view.local.is_member() {
-            return None;
+            return due.min();
         }
         let round = self.probes.current().and_then(Probe::due).unwrap_or(self.next_round);
-        self.probes.iter().filter_map(Probe::due).chain([round]).min()
+        due.chain([round]).min()
     }
 
     /// Detects a stall of this node, in which it may have missed answers, and returns its length. The probes under
@@ -89,7 +91,10 @@ impl Prober {
                 Some(ProbeStep::Ping) => view.send_ping(now, target, Via::Datagram, seq),
                 Some(ProbeStep::Indirect) => {
                     view.send_ping(now, target, Via::Reliable, seq);
-                    self.ask_others(now, view, seq);
+                    // Nobody serves an observer's ping-req.
+                    if !view.local.is_observer() {
+                        self.ask_others(now, view, seq);
+                    }
                 }
                 Some(ProbeStep::Failed) => return true,
                 None => break,
@@ -101,7 +106,8 @@ impl Prober {
     /// Starts the next round if it is due, and probes out of turn as long as there is room.
     pub(super) fn start_due(&mut self, now: Instant, view: &mut MeshView) {
         // A probe that is held for its session, or was postponed by that, delays the next.
-        if self.next_round <= now && self.probes.current().is_none_or(|probe| probe.acked) {
+        let round = view.local.is_member() && self.next_round <= now;
+        if round && self.probes.current().is_none_or(|probe| probe.acked) {
             self.probes.finish_round();
             self.start_round(now, view);
         }
@@ -127,9 +133,19 @@ impl Prober {
 
     /// Probes `peer` outside the rounds, because of an accusation or a denial. `owes`: the peer is a silent helper.
     pub(super) fn urge(&mut self, now: Instant, view: &mut MeshView, peer: PublicKey, owes: bool) {
-        if !view.local.is_member() {
-            return;
+        if view.local.is_member() {
+            self.queue(now, view, peer, owes);
         }
+    }
+
+    /// Probes `peer` outside the rounds, because of a claim that it is dead or has left. An observer does so, too.
+    pub(super) fn check(&mut self, now: Instant, view: &mut MeshView, peer: PublicKey) {
+        if !view.local.has_left() {
+            self.queue(now, view, peer, false);
+        }
+    }
+
+    fn queue(&mut self, now: Instant, view: &mut MeshView, peer: PublicKey, owes: bool) {
         if !self.probes.urge(peer, owes) {
             view.stats.urgent_full += 1;
         }

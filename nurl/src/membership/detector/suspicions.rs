@@ -1,13 +1,14 @@
 //! SWIM's suspicion mechanism (§4.2): the members under suspicion, and the verdicts that follow.
 //!
-//! An accusation starts a suspicion or confirms it; proof of life clears it here; if its time passes, the verdict is
-//! *dead*. A node that is isolated suspects itself: it keeps its verdicts in its own view ([`LocalVerdict`]), and
+//! An accusation starts a suspicion or confirms it; proof of life clears it here; if its time passes and a probe of this
+//! node has failed, the verdict is *dead*. A node that is isolated suspects itself: it keeps its verdicts in its own view ([`LocalVerdict`]), and
 //! retracts the recent ones that it published. After the exchange of tables that ends isolation it voids them, once
 //! for each subject, and has the subjects probed again.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use super::hearsay::Claim;
 use super::prober::Prober;
 use super::view::MeshView;
 use crate::key::PublicKey;
@@ -43,11 +44,8 @@ impl Suspicions {
 
     /// When the next suspicion ends.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        let deadlines = self.running.values().map(|suspicion| {
-            let deadline = suspicion.deadline();
-            self.held_until.map_or(deadline, |held| deadline.max(held))
-        });
-        deadlines.min()
+        let due = self.running.values().filter_map(Suspicion::due);
+        due.map(|due| self.held_until.map_or(due, |held| due.max(held))).min()
     }
 
     // ---- One suspicion.
@@ -83,9 +81,8 @@ impl Suspicions {
         if anew {
             self.running.remove(&key);
         }
-        // Only members are independent accusers: a forged name must not shorten a suspicion.
-        let me = view.local.key();
-        let counts = |accuser: &&PublicKey| **accuser == me || view.table.is_live(accuser);
+        // Only other members are independent accusers: a forged name must not shorten a suspicion.
+        let counts = |accuser: &&PublicKey| view.table.is_live(accuser);
         let accusers: Vec<PublicKey> = accusers.iter().filter(counts).copied().collect();
         for accuser in &accusers {
             self.confirm(now, view, key, *accuser);
@@ -98,9 +95,27 @@ impl Suspicions {
         // confirmation is needed, a new suspicion is checked: its time is the shortest, and the refutation may not
         // arrive here.
         let open = self.running.get(&key).is_some_and(Suspicion::is_open);
-        let mine = view.table.entry(&key).is_some_and(|entry| entry.accusers.contains(&me));
-        if !mine && (anew || (open && !accusers.is_empty())) {
+        if !self.is_proven(&key) && (anew || (open && !accusers.is_empty())) {
             prober.urge(now, view, key, false);
+        }
+    }
+
+    /// Whether a probe of this node supports the suspicion of `key`.
+    pub(super) fn is_proven(&self, key: &PublicKey) -> bool {
+        self.running.get(key).is_some_and(Suspicion::is_proven)
+    }
+
+    /// Others have said that `peer` is dead, and a probe of this node has failed: a short time for a refutation is left.
+    pub(super) fn hasten(&mut self, now: Instant, view: &mut MeshView, peer: PublicKey, claim: Claim) {
+        let Some(known) = view.table.entry(&peer).map(|entry| entry.record.incarnation) else { return };
+        let Some(suspicion) = self.running.get_mut(&peer).filter(|_| known <= claim.incarnation) else {
+            return;
+        };
+        suspicion.hasten(claim.told);
+        // A refutation has to be above what others know.
+        if known < claim.incarnation {
+            view.change(now, &peer, |entry| entry.record.incarnation = claim.incarnation);
+            view.gossip_member(now, &peer);
         }
     }
 
@@ -117,9 +132,9 @@ impl Suspicions {
         let verdict = entry.verdict;
         if isolated {
             if suspected {
-                self.confirm(now, view, peer, me);
+                self.accuse_first_hand(now, view, peer);
             } else if verdict.is_none() {
-                self.confirm(now, view, peer, me);
+                self.accuse_first_hand(now, view, peer);
                 view.change(now, &peer, |entry| entry.verdict = Some(LocalVerdict::Suspect));
             }
             return;
@@ -128,7 +143,7 @@ impl Suspicions {
             // A verdict of isolation is void now; the same verdict from here on is published.
             self.running.remove(&peer);
         }
-        let news = self.confirm(now, view, peer, me);
+        let news = self.accuse_first_hand(now, view, peer);
         let publish = !suspected || (news && !named);
         tracing::debug!(target: "nurl::membership", peer = %peer.short(), suspected, "a probe failed on every leg");
         view.change(now, &peer, |entry| {
@@ -143,6 +158,13 @@ impl Suspicions {
         if publish {
             view.gossip_member(now, &peer);
         }
+    }
+
+    /// Counts this node as an accuser that has evidence. True if it hadn't accused before.
+    fn accuse_first_hand(&mut self, now: Instant, view: &MeshView, peer: PublicKey) -> bool {
+        let news = self.confirm(now, view, peer, view.local.key());
+        self.running.entry(peer).and_modify(Suspicion::prove);
+        news
     }
 
     /// An ack proved that `peer` is alive, however late and on any leg: the suspicion is cleared here. True if the
@@ -175,7 +197,7 @@ impl Suspicions {
         if self.is_held(now) {
             return ask;
         }
-        let due = |suspicion: &Suspicion| suspicion.deadline() <= now;
+        let due = |suspicion: &Suspicion| suspicion.due().is_some_and(|due| due <= now);
         let over: Vec<PublicKey> =
             self.running.iter().filter(|(_, suspicion)| due(suspicion)).map(|(key, _)| *key).collect();
         for peer in over {
@@ -185,6 +207,12 @@ impl Suspicions {
                 tracing::debug!(target: "nurl::membership", peer = %peer.short(), "an observer asks a suspect");
                 self.running.entry(peer).and_modify(|suspicion| suspicion.restart(now));
                 ask = true;
+                continue;
+            }
+            if !self.is_proven(&peer) {
+                // All accusers are hearsay: they are as many as one liar names. A probe of this node decides.
+                self.running.entry(peer).and_modify(Suspicion::wait);
+                prober.urge(now, view, peer, false);
                 continue;
             }
             self.running.remove(&peer);
@@ -439,6 +467,35 @@ mod tests {
             assert_eq!(suspicions.end_due(end, &mut view, &mut prober), observer);
             assert_eq!(view.table.get(&key(1)).unwrap().state, state);
             assert_eq!(suspicions.poll_timeout().is_some(), observer, "it asks again later");
+        }
+    }
+
+    #[test]
+    fn a_suspicion_of_others_alone_waits_for_this_nodes_own_evidence() {
+        let now = crate::rt::test_now();
+        for claimed in [false, true] {
+            let mut view = view(now, false, 9);
+            let (mut suspicions, mut prober) = (Suspicions::new(&view.config), Prober::new(now + S * 100));
+            view.change(now, &key(1), |entry| entry.record.state = State::Suspect);
+            suspicions.heed(now, &mut view, &mut prober, key(1), &[2, 3, 4, 5].map(key), true);
+            let end = now + S * 4;
+            assert_eq!(suspicions.poll_timeout(), Some(end), "enough confirm it");
+            if claimed {
+                // A told death is no evidence either.
+                suspicions.hasten(
+                    now,
+                    &mut view,
+                    key(1),
+                    Claim { incarnation: 1, state: State::Dead, told: now },
+                );
+            }
+            suspicions.end_due(end, &mut view, &mut prober);
+            assert_eq!(view.table.get(&key(1)).unwrap().state, State::Suspect);
+            assert_eq!(suspicions.poll_timeout(), None, "it would be due for ever");
+            suspicions.accuse(end + S, &mut view, key(1));
+            assert_eq!(suspicions.poll_timeout(), Some(end), "its time is over already");
+            suspicions.end_due(end + S, &mut view, &mut prober);
+            assert_eq!(view.table.get(&key(1)).unwrap().state, State::Dead);
         }
     }
 }

@@ -10,7 +10,8 @@ use std::time::Instant;
 use rand_core::Rng as _;
 
 use super::dissemination::Dissemination;
-use super::local::{ClaimAnswer, LocalMember};
+use super::hearsay::Hearsay;
+use super::local::{ClaimAnswer, EpochSource, LocalMember};
 use super::outbox::{Outbox, Transmit, Via};
 use crate::key::PublicKey;
 use crate::kit::draw;
@@ -20,7 +21,9 @@ use crate::membership::event::{DetectorStats, MembershipError, MembershipEvent};
 use crate::membership::gossip::{GossipTopic, retransmit_limit};
 use crate::membership::message::{self, DecodeError, MAX_DATAGRAM_BYTES, MembershipMessage, MessageBody};
 use crate::membership::probe::ProbeRotation;
-use crate::membership::table::{AppliedFact, Fact, FactRefusal, Member, MemberEntry, MemberTable, State};
+use crate::membership::table::{
+    AppliedFact, Fact, FactRefusal, MAX_INCARNATION, Member, MemberEntry, MemberTable, State,
+};
 use crate::rt::Rng;
 
 /// The members as this node sees them, this node itself, and what it says.
@@ -35,6 +38,8 @@ pub(super) struct MeshView {
     /// The order in which the members of the table are probed.
     pub(super) rotation: ProbeRotation,
     pub(super) gossip: Dissemination,
+    /// Claims against members that are being checked.
+    pub(super) hearsay: Hearsay,
     pub(super) outbox: Outbox,
     pub(super) stats: DetectorStats,
 }
@@ -52,6 +57,7 @@ impl MeshView {
             table: MemberTable::default(),
             rotation: ProbeRotation::default(),
             gossip: Dissemination::new(now),
+            hearsay: Hearsay::default(),
             outbox,
             stats: DetectorStats::default(),
         }
@@ -83,15 +89,27 @@ impl MeshView {
         }
     }
 
-    /// Merges a fact about another member into the table. A refusal is counted.
+    /// Merges a fact about another member into the table. `first_hand`: the member itself sent it, over its own session.
+    /// A refusal is counted.
     pub(super) fn apply(&mut self, now: Instant, fact: &Fact, first_hand: bool) -> Option<AppliedFact> {
-        match self.table.apply(now, &self.config, fact, first_hand) {
+        // What a member says itself, over its own session, is always taken: otherwise a lie told to it alone, which it has
+        // to outbid, would cut it off from those that haven't heard the lie.
+        let told = self.local.incarnation_limit(fact.record.state);
+        let limit = if first_hand { MAX_INCARNATION } else { told };
+        match self.table.apply(now, &self.config, fact, limit) {
             Ok(applied) => return Some(applied),
-            Err(FactRefusal::IncarnationJump) => self.stats.incarnation_jumps += 1,
+            Err(FactRefusal::IncarnationTooHigh) => self.stats.incarnations_too_high += 1,
             Err(FactRefusal::TableFull) => self.stats.table_full += 1,
             Err(FactRefusal::Expired) => self.stats.expired_facts += 1,
         }
         None
+    }
+
+    /// Whether by this fact a member that is live here would be suspect, dead or gone, and it isn't known yet.
+    pub(super) fn accuses(&self, fact: &Fact) -> bool {
+        let said = (fact.record.incarnation, fact.record.state);
+        let known = self.table.entry(&fact.key).map(|entry| (entry.record.incarnation, entry.record.state));
+        fact.record.state != State::Alive && known.is_some_and(|known| known.1.is_live() && said > known)
     }
 
     /// Changes a member's entry, and emits the resulting change of the view.
@@ -121,6 +139,7 @@ impl MeshView {
     /// A member is no longer in the table.
     pub(super) fn forget(&mut self, peer: PublicKey) {
         self.rotation.remove(&peer);
+        self.hearsay.forget(&peer);
         self.gossip.queue.remove(&GossipTopic::Member(peer));
         self.emit(MembershipEvent::Reclaimed(peer));
     }
@@ -131,8 +150,8 @@ impl MeshView {
         let accused = match self.local.answer(now, &claim.record) {
             ClaimAnswer::Agreed => return false,
             ClaimAnswer::Stale => return true,
-            ClaimAnswer::Jump => {
-                self.stats.incarnation_jumps += 1;
+            ClaimAnswer::TooHigh => {
+                self.stats.incarnations_too_high += 1;
                 return false;
             }
             ClaimAnswer::LeftAgain => {
@@ -159,12 +178,12 @@ impl MeshView {
         true
     }
 
-    /// Records an epoch counter. A jump is counted.
+    /// Records an epoch counter. One that is too high is counted.
     ///
     /// # Errors
-    /// [`MembershipError::EpochJump`]; the counter is ignored.
-    pub(super) fn note_epoch(&mut self, counter: u64) -> Result<(), MembershipError> {
-        self.local.note_epoch(counter).inspect_err(|_| self.stats.epoch_jumps += 1)
+    /// [`MembershipError::EpochTooHigh`]; the counter is ignored.
+    pub(super) fn note_epoch(&mut self, counter: u64, by: EpochSource) -> Result<(), MembershipError> {
+        self.local.note_epoch(counter, by).inspect_err(|_| self.stats.epochs_too_high += 1)
     }
 
     // ---- Messages.
@@ -172,11 +191,7 @@ impl MeshView {
     /// Reads a message. A failure is counted.
     pub(super) fn decode(&mut self, body: &[u8]) -> Option<MembershipMessage> {
         match MembershipMessage::decode(body) {
-            Ok(message) => {
-                // A jump is counted; the rest of the message is valid.
-                let _ = self.note_epoch(message.epoch);
-                return Some(message);
-            }
+            Ok(message) => return Some(message),
             Err(DecodeError::Malformed) => self.stats.malformed += 1,
             Err(DecodeError::UnknownKind(_)) => self.stats.unknown_kinds += 1,
             Err(DecodeError::TooLarge(_)) => self.stats.oversize += 1,
@@ -237,9 +252,12 @@ impl MeshView {
         self.send(to, via, MessageBody::Ping { seq }, &pinned);
     }
 
-    /// The record of a peer that isn't simply alive, without its profile: such a peer is told of it, whether suspect
-    /// (Lifeguard's buddy system) or dead but still sending.
+    /// What a peer has to hear of itself: its record without its profile, if it isn't simply alive, whether suspect
+    /// (Lifeguard's buddy system) or dead but still sending; or the claim against it that is being checked.
     pub(super) fn buddy_fact(&self, now: Instant, peer: &PublicKey) -> Option<Fact> {
+        if let Some(claim) = self.hearsay.of(peer) {
+            return Some(claim.fact(*peer));
+        }
         let entry = self.table.entry(peer).filter(|entry| entry.record.state != State::Alive)?;
         let mut fact = entry.fact(now);
         fact.record.profile = None;

@@ -30,7 +30,7 @@ fn said(key: PublicKey, incarnation: u64, state: State, accusers: &[PublicKey]) 
 }
 
 fn take(table: &mut MemberTable, fact: &Fact) -> AppliedFact {
-    table.apply(now(), &DetectorConfig::default(), fact, false).unwrap()
+    table.apply(now(), &DetectorConfig::default(), fact, MAX_INCARNATION).unwrap()
 }
 
 fn state(table: &MemberTable, of: u32) -> State {
@@ -122,46 +122,41 @@ fn a_goodbye_outranks_an_obituary() {
 }
 
 #[test]
-fn an_incarnation_may_jump_by_2_to_the_20_and_no_further() {
+fn an_incarnation_above_the_limit_is_refused_whatever_is_known() {
     let (mut table, config) = (MemberTable::default(), DetectorConfig::default());
-    let jump = MAX_INCARNATION_JUMP;
-    assert_eq!(
-        table.apply(now(), &config, &alive(key(1), jump + 1), false),
-        Err(FactRefusal::IncarnationJump),
-        "hearsay of someone unknown"
-    );
-    take(&mut table, &alive(key(1), 5));
-    for first_hand in [false, true] {
-        let far = said(key(1), 5 + jump + 1, State::Dead, &[]);
-        assert_eq!(table.apply(now(), &config, &far, first_hand), Err(FactRefusal::IncarnationJump));
+    let limit = 1 << 40;
+    for known in [false, true] {
+        for fact in [alive(key(1), limit + 1), said(key(1), limit + 1, State::Dead, &[])] {
+            assert_eq!(table.apply(now(), &config, &fact, limit), Err(FactRefusal::IncarnationTooHigh));
+        }
+        assert_eq!(table.get(&key(1)).map(|member| member.incarnation), known.then_some(5));
+        take(&mut table, &alive(key(1), 5));
     }
-    assert_eq!(state(&table, 1), State::Alive);
-    take(&mut table, &alive(key(1), 5 + jump));
-    assert_eq!(table.get(&key(1)).unwrap().incarnation, 5 + jump);
-    // A long-lived member introduces itself.
-    table.apply(now(), &config, &alive(key(2), 1 << 40), true).unwrap();
-    let beyond = alive(key(3), MAX_INCARNATION + 1);
-    assert_eq!(table.apply(now(), &config, &beyond, true), Err(FactRefusal::IncarnationJump));
+    table.apply(now(), &config, &alive(key(1), limit), limit).unwrap();
+    assert_eq!(table.get(&key(1)).unwrap().incarnation, limit, "however far above the known one");
 }
 
 #[test]
 fn the_table_is_bounded_and_the_gone_make_room_for_newcomers() {
     let (mut table, config, start) = (MemberTable::default(), DetectorConfig::default(), now());
     for at in 0..MAX_MEMBERS as u32 {
-        table.apply(start, &config, &alive(key(at), 1), false).unwrap();
+        table.apply(start, &config, &alive(key(at), 1), MAX_INCARNATION).unwrap();
     }
     let newcomer = alive(key(9_999), 1);
-    assert_eq!(table.apply(start, &config, &newcomer, false), Err(FactRefusal::TableFull));
+    assert_eq!(table.apply(start, &config, &newcomer, MAX_INCARNATION), Err(FactRefusal::TableFull));
     assert_eq!(table.members().count(), MAX_MEMBERS, "the living are never evicted");
     for (after, at, state) in [(1, 10, State::Dead), (2, 11, State::Left), (3, 12, State::Left)] {
         let then = start + Duration::from_secs(after);
-        table.apply(then, &config, &said(key(at), 1, state, &[]), false).unwrap();
+        table.apply(then, &config, &said(key(at), 1, state, &[]), MAX_INCARNATION).unwrap();
     }
     for (at, victim) in [(9_999, 11), (9_998, 12), (9_997, 10)] {
-        let applied = table.apply(start, &config, &alive(key(at), 1), false).unwrap();
+        let applied = table.apply(start, &config, &alive(key(at), 1), MAX_INCARNATION).unwrap();
         assert_eq!(applied.reclaimed, Some(key(victim)), "left before dead, longest gone first");
     }
-    assert_eq!(table.apply(start, &config, &alive(key(9_996), 1), false), Err(FactRefusal::TableFull));
+    assert_eq!(
+        table.apply(start, &config, &alive(key(9_996), 1), MAX_INCARNATION),
+        Err(FactRefusal::TableFull)
+    );
     assert_eq!((table.members().count(), table.live()), (MAX_MEMBERS, MAX_MEMBERS));
 }
 
@@ -176,7 +171,7 @@ fn the_left_are_forgotten_after_ten_minutes_the_dead_after_an_hour_and_with_a_st
         let mut fact = alive(key(at), 1);
         fact.record.profile.as_mut().unwrap().meta = meta(1, roles);
         take(&mut table, &fact);
-        table.apply(start, &config, &said(key(at), 1, state, &[]), false).unwrap();
+        table.apply(start, &config, &said(key(at), 1, state, &[]), MAX_INCARNATION).unwrap();
     }
     let after = |seconds| start + Duration::from_secs(seconds);
     assert!(table.reclaim(after(599), &config).is_empty());
@@ -195,7 +190,7 @@ fn whether_the_long_dead_are_learned_depends_on_their_store() {
         let mut fact = alive(key(at), 1);
         fact.record.profile.as_mut().unwrap().meta = meta(1, roles);
         (fact.record.state, fact.age_s) = (State::Dead, 2 * 3600);
-        assert_eq!(table.apply(start, &config, &fact, false).is_ok(), learned);
+        assert_eq!(table.apply(start, &config, &fact, MAX_INCARNATION).is_ok(), learned);
     }
 }
 
@@ -204,12 +199,12 @@ fn who_is_about_to_be_forgotten_is_not_learned_again_from_others() {
     let (mut table, config, start) = (MemberTable::default(), DetectorConfig::default(), now());
     let mut fact = said(key(1), 1, State::Left, &[]);
     fact.age_s = 599;
-    assert_eq!(table.apply(start, &config, &fact, false), Err(FactRefusal::Expired));
+    assert_eq!(table.apply(start, &config, &fact, MAX_INCARNATION), Err(FactRefusal::Expired));
     fact.age_s = 300;
-    table.apply(start, &config, &fact, false).unwrap();
+    table.apply(start, &config, &fact, MAX_INCARNATION).unwrap();
     assert_eq!(table.reclaim(start + Duration::from_secs(301), &config), [key(1)], "ages travel");
     fact.age_s = u32::MAX;
-    assert_eq!(table.apply(start, &config, &fact, false), Err(FactRefusal::Expired));
+    assert_eq!(table.apply(start, &config, &fact, MAX_INCARNATION), Err(FactRefusal::Expired));
 }
 
 #[test]

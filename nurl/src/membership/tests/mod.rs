@@ -2,6 +2,7 @@
 
 mod cluster;
 mod deaths;
+mod hearsay;
 mod rules;
 
 use std::time::Duration;
@@ -299,8 +300,13 @@ fn an_observer_that_holds_a_member_dead_alone_has_it_refuted() {
         events: Vec::new(),
     };
     let now = cluster.now;
+    // It asks the subject, which doesn't hear it at that time.
+    cluster.side.insert(observer, 1);
     cluster.nodes[observer].detector.handle_message(now, key(0), Via::Datagram, &told.encode());
+    cluster.drain(observer);
+    cluster.run(S(2));
     assert_eq!(cluster.state(observer, 3), Some(State::Dead));
+    cluster.side.clear();
     let health = cluster.nodes[3].detector.health();
     cluster
         .run_until(S(120), |c| c.state(c.nodes.len() - 1, 3) == Some(State::Alive))

@@ -8,16 +8,17 @@ use rand_core::SeedableRng;
 use super::cluster::{Cluster, key, meta};
 use crate::key::PublicKey;
 use crate::membership::detector::{
-    ANSWERERS, MAX_ANSWERS, MAX_EPOCH_JUMP, MAX_REFUTATIONS_PER_SECOND, MAX_SEEN_EVENTS, MAX_SERVED,
-    MAX_TRANSMITS, MAX_WAITING_EVENTS,
+    ANSWERERS, MAX_ANSWERS, MAX_REFUTATIONS_PER_SECOND, MAX_SEEN_EVENTS, MAX_SERVED, MAX_TRANSMITS,
+    MAX_WAITING_EVENTS,
 };
 use crate::membership::join::MAX_CONTACTS;
+use crate::membership::limit::{answer_limit, told_limit};
 use crate::membership::message::{
     MAX_CHUNK_BYTES, MAX_DATAGRAM_BYTES, MAX_EVENT_BYTES, MembershipMessage, MessageBody, TableChunk,
     UserEvent,
 };
 use crate::membership::pushpull::MAX_FACTS_PER_SECOND;
-use crate::membership::table::{Fact, MAX_INCARNATION_JUMP, MemberProfile, MemberRecord};
+use crate::membership::table::{Fact, MemberProfile, MemberRecord};
 use crate::membership::{Detector, DetectorConfig, MembershipError, MembershipEvent, Meta, State, Via};
 use crate::net::reach::rendezvous::Contact;
 use crate::rt::Rng;
@@ -146,31 +147,78 @@ fn a_foreign_process_with_this_key_is_outbid_and_the_duel_is_slow() {
 }
 
 #[test]
-fn a_jump_beyond_2_to_the_20_is_refused_and_counted_also_about_this_node() {
+fn an_incarnation_too_far_ahead_of_the_clock_is_refused_and_counted_also_about_this_node() {
     let (now, mut detector) = among(3);
-    let far = MAX_INCARNATION_JUMP + 2;
-    let facts = vec![fact(1, far, State::Dead), fact(ME, far, State::Dead), fact(2, far, State::Alive)];
+    let wall = Duration::from_secs(1_800_000_000);
+    detector.set_unix_now(wall);
+    let (told, answer) = (told_limit(wall), answer_limit(wall));
+    let facts = vec![
+        fact(1, told + 1, State::Dead),
+        fact(1, told + 1, State::Suspect),
+        fact(2, answer + 1, State::Alive),
+        fact(ME, answer + 1, State::Dead),
+    ];
     tell(&mut detector, now, 3, MessageBody::Gossip, facts);
-    assert_eq!(detector.stats().incarnation_jumps, 3);
+    assert_eq!(detector.stats().incarnations_too_high, 4);
+    assert!((1..=2).all(|of| detector.member(&key(of)).unwrap().incarnation == 1));
     assert_eq!((state(&detector, 1), detector.local().incarnation), (State::Alive, 0));
 }
 
+/// A liar lifts a member's incarnation in steps, each told to another one. The member outbids all of them.
 #[test]
-fn an_epoch_beyond_2_to_the_32_is_refused_and_counted() {
+fn a_refutation_is_taken_however_far_it_was_lifted_from_its_subject_and_from_others() {
+    let (now, mut detector) = among(3);
+    let wall = Duration::from_secs(1_800_000_000);
+    detector.set_unix_now(wall);
+    let told = told_limit(wall);
+    for (incarnation, from) in [(1 << 40, 3), (told + 1, 3), (u64::from(u32::MAX) << 29, 2)] {
+        tell(&mut detector, now, from, MessageBody::Gossip, vec![fact(2, incarnation, State::Alive)]);
+        assert_eq!(detector.member(&key(2)).unwrap().incarnation, incarnation, "said by {from}");
+    }
+    tell(&mut detector, now, 1, MessageBody::Gossip, vec![fact(ME, told, State::Suspect)]);
+    assert_eq!(detector.local().incarnation, told + 1);
+}
+
+#[test]
+fn an_epoch_too_far_ahead_of_the_clock_is_refused_and_counted() {
     let (now, mut detector) = among(2);
-    let mut jump = message(MessageBody::Gossip, Vec::new());
-    jump.epoch = MAX_EPOCH_JUMP + 1;
-    detector.handle_message(now, key(1), Via::Datagram, &jump.encode());
-    assert_eq!((detector.highest_epoch(), detector.stats().epoch_jumps), (0, 1));
-    jump.epoch = MAX_EPOCH_JUMP;
-    detector.handle_message(now, key(1), Via::Datagram, &jump.encode());
-    assert_eq!(detector.highest_epoch(), MAX_EPOCH_JUMP);
+    let wall = Duration::from_secs(1_800_000_000);
+    detector.set_unix_now(wall);
+    let limit = told_limit(wall);
+    let hear = |detector: &mut Detector, epoch, from| {
+        let message = MembershipMessage { epoch, ..message(MessageBody::Gossip, Vec::new()) };
+        detector.handle_message(now, key(from), Via::Datagram, &message.encode());
+        (detector.highest_epoch(), detector.stats().epochs_too_high)
+    };
+    assert_eq!(hear(&mut detector, limit + 1, 1), (0, 1));
+    assert_eq!(hear(&mut detector, u64::MAX, 1), (0, 2));
+    assert_eq!(hear(&mut detector, limit, 1), (limit, 2));
+    // This node's next tenure is above the limit, and is told.
+    detector.note_epoch(limit + 1).unwrap();
     assert!(matches!(
         detector.note_epoch(u64::MAX),
-        Err(MembershipError::EpochJump { counter: u64::MAX, highest: MAX_EPOCH_JUMP })
+        Err(MembershipError::EpochTooHigh { counter: u64::MAX, .. })
     ));
     detector.note_epoch(7).unwrap();
-    assert_eq!(detector.highest_epoch(), MAX_EPOCH_JUMP, "never back");
+    assert_eq!(detector.highest_epoch(), limit + 1, "never back");
+}
+
+#[test]
+fn an_epoch_is_heard_from_members_only() {
+    let (now, mut detector) = among(2);
+    let mut lie = MembershipMessage { epoch: 9, ..message(MessageBody::Ping { seq: 1 }, Vec::new()) };
+    detector.handle_message(now, key(7), Via::Datagram, &lie.encode());
+    lie.observer = true;
+    for from in [7, 1] {
+        detector.handle_message(now, key(from), Via::Datagram, &lie.encode());
+    }
+    let announcement = MembershipMessage { body: MessageBody::Announce { nonce: 1 }, ..lie };
+    detector.handle_announcement(now, key(1), &announcement.encode());
+    assert_eq!(detector.highest_epoch(), 0);
+    let mut introduced = message(MessageBody::Gossip, vec![fact(7, 1, State::Alive)]);
+    introduced.epoch = 9;
+    detector.handle_message(now, key(7), Via::Datagram, &introduced.encode());
+    assert_eq!(detector.highest_epoch(), 9, "a newcomer that has introduced itself");
 }
 
 #[test]
@@ -251,6 +299,7 @@ fn an_ack_from_one_held_dead_leads_to_an_exchange_and_raises_nobody_by_itself() 
     detector.on_hub_pong(now);
     let (suspect, seq) = failed_probe(&mut detector, &mut now);
     tell(&mut detector, now, 1 + suspect % 4, MessageBody::Gossip, vec![fact(suspect, 1, State::Dead)]);
+    run(&mut detector, &mut now, Duration::from_secs(4));
     sent(&mut detector);
     tell(&mut detector, now, suspect, MessageBody::Ack { seq }, Vec::new());
     assert_eq!(state(&detector, suspect), State::Dead);
@@ -615,9 +664,9 @@ fn what_waits_for_a_driver_that_never_comes_is_bounded() {
     assert_eq!(detector.stats().transmits_dropped, 7);
     for incarnation in 1..=MAX_WAITING_EVENTS as u64 {
         let fact = fact(2, incarnation, if incarnation % 2 == 0 { State::Alive } else { State::Left });
-        tell(&mut detector, now, 1, MessageBody::Gossip, vec![fact]);
+        tell(&mut detector, now, 2, MessageBody::Gossip, vec![fact]);
     }
-    tell(&mut detector, now, 1, MessageBody::Gossip, vec![fact(2, MAX_WAITING_EVENTS as u64, State::Left)]);
+    tell(&mut detector, now, 2, MessageBody::Gossip, vec![fact(2, MAX_WAITING_EVENTS as u64, State::Left)]);
     assert_eq!(detector.view.outbox.waiting().1, MAX_WAITING_EVENTS);
     assert!(detector.stats().events_dropped > 0);
     assert_eq!(state(&detector, 2), State::Left, "the view is right all the same");

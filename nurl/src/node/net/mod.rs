@@ -88,12 +88,13 @@ enum Taken {
 
 impl NetPlane {
     pub(super) fn new(parts: NetParts) -> NetPlane {
-        let now = time::now();
+        let (now, mut detector) = (time::now(), parts.detector);
+        detector.set_unix_now(time::unix_now());
         NetPlane {
             driver: parts.driver,
             transport: parts.transport,
             commands: parts.commands,
-            roster: Roster::new(parts.detector, parts.role, parts.hubs, now),
+            roster: Roster::new(detector, parts.role, parts.hubs, now),
             mail: Mail::new(),
             pings: Pings::new(rt::rng("net plane")),
             clocks: Clocks::new(now, time::unix_now()),
@@ -202,7 +203,9 @@ impl NetPlane {
             self.transport.ping_hubs(now);
         }
         if self.clocks.take_comparison(now) {
-            if self.clocks.has_slept(now, time::unix_now()) {
+            let unix_now = time::unix_now();
+            self.roster.detector.set_unix_now(unix_now);
+            if self.clocks.has_slept(now, unix_now) {
                 self.roster.detector.on_suspend(now);
                 self.transport.on_suspend(now);
             }

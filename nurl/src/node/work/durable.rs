@@ -1,12 +1,13 @@
 //! What the plane keeps in its store, if it has one.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::authority::pass::Pass;
 use crate::compute::job::Jobs;
 use crate::compute::job::store::JobRecords;
 use crate::error::Error;
 use crate::key::PublicKey;
+use crate::membership::limit::told_limit;
 use crate::node::command::Departure;
 use crate::node::own_pass::OwnPass;
 use crate::replication::crdt::Stamp;
@@ -47,7 +48,7 @@ impl Durable {
         Ok(match &self.store {
             Some(store) => Memory {
                 replica: StateRecords(store).replica_id(key),
-                epoch: JobRecords(store).epoch_counter()?,
+                epoch: believable(JobRecords(store).epoch_counter()?, time::unix_now()),
                 clock: StateRecords(store).clock()?,
             },
             None => {
@@ -125,6 +126,12 @@ impl Durable {
     }
 }
 
+/// The epoch counter from which a node continues. A stored one that nobody would believe now is no floor: nobody has
+/// believed a token under it, and nobody would believe a later one.
+fn believable(stored: u64, unix_now: Duration) -> u64 {
+    stored.min(told_limit(unix_now))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -135,6 +142,14 @@ mod tests {
         let mut durable = Durable::new(None);
         for (highest, told) in [(0, None), (3, Some(3)), (3, None), (2, None), (5, Some(5))] {
             assert_eq!(durable.epoch_to_tell(highest), told);
+        }
+    }
+
+    #[test]
+    fn a_stored_counter_that_nobody_would_believe_keeps_no_node_out() {
+        let now = Duration::from_secs(1_800_000_000);
+        for (stored, begins) in [(0, 0), (1 << 33, 1 << 33), (u64::MAX, told_limit(now))] {
+            assert_eq!(believable(stored, now), begins);
         }
     }
 

@@ -82,7 +82,10 @@ impl WorkPlane {
                 return Ok(());
             }
             match self.inlets.next(self.poll_timeout()).await {
-                Some(wake) => self.on_wake(time::now(), wake),
+                Some(wake) => {
+                    self.jobs.set_unix_now(time::unix_now());
+                    self.on_wake(time::now(), wake);
+                }
                 None => return Ok(()),
             }
             let now = time::now();

@@ -51,6 +51,7 @@ impl WorkPlane {
         let memory = durable.memory(parts.key, parts.boot)?;
         let config = job::Config { initial_epoch: memory.epoch, ..job::Config::default() };
         let mut jobs = Jobs::new(config, parts.key, parts.boot, now, rt::rng("jobs"));
+        jobs.set_unix_now(time::unix_now());
         for (kind, limits) in parts.handlers.kinds() {
             jobs.register(kind, limits.clone());
         }

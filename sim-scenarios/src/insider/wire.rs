@@ -1,0 +1,84 @@
+//! Bytes for an insider: messages of membership, jobs and state, with whatever fields it likes.
+
+use bytes::Bytes;
+use minicbor::Encoder;
+use minicbor::encode::Error;
+use nurl::PublicKey;
+use nurl::internals::membership::message::{MembershipMessage, MessageBody};
+use nurl::internals::membership::table::{Fact, MemberProfile, MemberRecord, State};
+use nurl::internals::membership::{Meta, Roles};
+
+/// An encoder into memory.
+pub type Writer<'a> = Encoder<&'a mut Vec<u8>>;
+
+/// The result of an encoder's step. Memory takes every byte.
+pub type Step = Result<(), Error<std::convert::Infallible>>;
+
+/// The bytes that an encoder writes.
+pub fn cbor(write: impl FnOnce(&mut Writer<'_>) -> Step) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    write(&mut Encoder::new(&mut bytes)).expect("memory takes every byte");
+    bytes
+}
+
+/// A membership message of a member that carries only facts.
+pub fn gossip(epoch: u64, facts: Vec<Fact>) -> MembershipMessage {
+    MembershipMessage { epoch, observer: false, body: MessageBody::Gossip, facts, events: Vec::new() }
+}
+
+/// The bytes of an observer's ping, with this epoch.
+pub fn ping(seq: u64, epoch: u64) -> Bytes {
+    let message =
+        MembershipMessage { observer: true, body: MessageBody::Ping { seq }, ..gossip(epoch, Vec::new()) };
+    message.encode().into()
+}
+
+/// A fact that a member is alive, with a profile of these roles.
+pub fn alive(key: PublicKey, incarnation: u64, roles: Roles) -> Fact {
+    let meta = Meta::new(roles, Vec::new(), 1, String::new(), String::new()).expect("short names");
+    let profile = MemberProfile { incarnation, boot: 1, meta };
+    let record = MemberRecord { incarnation, state: State::Alive, profile: Some(profile) };
+    Fact { key, record, age_s: 0, accusers: Vec::new() }
+}
+
+/// A claim about a member, without a profile.
+pub fn claim(key: PublicKey, incarnation: u64, state: State, accusers: Vec<PublicKey>) -> Fact {
+    Fact { key, record: MemberRecord { incarnation, state, profile: None }, age_s: 0, accusers }
+}
+
+/// A job message: its type, its header and its body. The types and fields are in `docs/protocol.md`.
+pub fn job(kind: u8, header: impl FnOnce(&mut Writer<'_>) -> Step, body: &[u8]) -> Bytes {
+    let header = cbor(header);
+    let len = u16::try_from(header.len()).expect("a short header").to_le_bytes();
+    [&[kind][..], &len, &header, body].concat().into()
+}
+
+/// A SUBMIT in the name of `submitter`, that has been forwarded `hops` times. Each executor may run it.
+pub fn submit(
+    task: [u8; 16],
+    submitter: PublicKey,
+    hops: u8,
+    kind: &str,
+    key: &[u8],
+    payload: &[u8],
+) -> Bytes {
+    let header = |e: &mut Writer<'_>| {
+        e.array(12)?.bytes(&task)?.u32(1)?.u16(u16::MAX)?.u8(hops)?.bytes(submitter.as_bytes())?;
+        // Normal priority, a minute to live, neither asked elsewhere nor forced, no parent.
+        e.str(kind)?.bytes(key)?.u8(1)?.u64(60_000)?.bool(false)?.bool(false)?.null()?.ok()
+    };
+    job(1, header, payload)
+}
+
+/// A DELTA: a state for an owner of a key. With an id it is a write, which the owner acknowledges.
+pub fn delta(key: &[u8], id: Option<u64>, state: &[u8]) -> Bytes {
+    let message = cbor(|e| {
+        e.array(2)?.u32(0)?.array(3)?.bytes(key)?;
+        match id {
+            Some(id) => e.u64(id)?,
+            None => e.null()?,
+        };
+        e.bytes(state)?.ok()
+    });
+    message.into()
+}
