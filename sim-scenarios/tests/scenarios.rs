@@ -194,6 +194,11 @@ fn both_address_families() {
 }
 
 #[test]
+fn an_insiders_lies_are_not_believed() {
+    prove_with("insiders", 4);
+}
+
+#[test]
 fn relays_in_trouble() {
     prove_with("relay-dies", 10);
 }

@@ -19,6 +19,7 @@ pub mod fence;
 pub mod go_between;
 pub mod goodbye;
 pub mod hub_restarts;
+pub mod insiders;
 pub mod keystone;
 pub mod laggard;
 pub mod lease;
@@ -53,6 +54,7 @@ pub const ALL: &[Scenario] = &[
     go_between::SCENARIO,
     goodbye::SCENARIO,
     hub_restarts::SCENARIO,
+    insiders::SCENARIO,
     keystone::SCENARIO,
     laggard::SCENARIO,
     lease::SCENARIO,
