@@ -22,7 +22,7 @@ async fn main() -> Outcome {
     let unused = Hub { key: PublicKey::from_bytes([0; 32]), addr: String::new() };
     let ticket = Ticket::generate(unused, &mut rt::rng("ticket"));
     let (mut alice, mut bob) = (Peer::bind(&ticket, 1).await?, Peer::bind(&ticket, 2).await?);
-    alice.endpoint.add_candidates(time::now(), &bob.key, &[bob.socket.local_addr()?])?;
+    alice.endpoint.add_candidates(time::now(), &bob.key, &[bob.socket.local_addr()?], None)?;
 
     let echo = soon("an echo", talk(&mut alice, &mut bob, b"hello, bob")).await??;
     assert_eq!(echo, b"HELLO, BOB");
