@@ -24,7 +24,7 @@ async fn main() -> Outcome {
     let (authority, ticket) = Ticket::new_mesh(unused, time::unix_now(), &mut rt::rng("ticket"));
     let (mut alice, mut bob) =
         (Peer::bind(&authority, &ticket, 1).await?, Peer::bind(&authority, &ticket, 2).await?);
-    alice.endpoint.add_candidates(time::now(), &bob.key, &[bob.socket.local_addr()?])?;
+    alice.endpoint.add_candidates(time::now(), &bob.key, &[bob.socket.local_addr()?], None)?;
 
     let echo = soon("an echo", talk(&mut alice, &mut bob, b"hello, bob")).await??;
     assert_eq!(echo, b"HELLO, BOB");

@@ -144,7 +144,7 @@ impl Transport {
         if let Ok(opened) = self.records.open(now, record) {
             // The table had room for the peer when it was added.
             let len = record.key.as_bytes().len() + record.sealed.len();
-            let _ = self.endpoint.add_published(now, &record.key, &opened.candidates, len);
+            let _ = self.endpoint.add_candidates(now, &record.key, &opened.candidates, Some(len));
         }
     }
 

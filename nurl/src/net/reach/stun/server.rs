@@ -75,5 +75,6 @@ pub fn answer(request: &[u8], source: SocketAddr) -> Option<Vec<u8>> {
         response.add_fingerprint().ok()?;
     }
     let response = response.finish();
+    debug_assert!(!unknown.is_empty() || response.len() <= MAX_RESPONSE_LEN, "{} bytes", response.len());
     (unknown.is_empty() || response.len() <= request.len()).then_some(response)
 }

@@ -269,35 +269,22 @@ impl Endpoint {
         self.peers.get_mut(slot).map(|peer| &mut peer.paths)
     }
 
-    /// Adds addresses at which `peer` may be reached, from the program itself. Adds the peer if it is new.
+    /// Adds addresses at which `peer` may be reached: from its record at a rendezvous, which had `record_bytes`, or from the
+    /// program itself. Adds the peer if it is new.
     ///
     /// # Errors
     /// The same as [`connect`](Endpoint::connect).
-    #[cfg_attr(
-        not(any(test, feature = "internals")),
-        expect(dead_code, reason = "for examples, benchmarks and scenarios")
-    )]
     pub fn add_candidates(
         &mut self,
         now: Instant,
         peer: &PublicKey,
         addrs: &[SocketAddr],
+        record_bytes: Option<usize>,
     ) -> Result<(), SealError> {
-        self.change_paths(now, peer, |paths| paths.add_candidates(now, addrs))
-    }
-
-    /// Adds the addresses in the record of `peer` at a rendezvous, which had `len` bytes. Adds the peer if it is new.
-    ///
-    /// # Errors
-    /// The same as [`connect`](Endpoint::connect).
-    pub fn add_published(
-        &mut self,
-        now: Instant,
-        peer: &PublicKey,
-        addrs: &[SocketAddr],
-        len: usize,
-    ) -> Result<(), SealError> {
-        self.change_paths(now, peer, |paths| paths.add_published(now, addrs, len))
+        self.change_paths(now, peer, |paths| match record_bytes {
+            Some(len) => paths.add_published(now, addrs, len),
+            None => paths.add_candidates(now, addrs),
+        })
     }
 
     /// Sets the hubs through which `peer` can be reached now. Adds the peer if it is new.

@@ -130,7 +130,7 @@ impl World {
     pub(super) fn introduce(&mut self, a: usize) {
         for b in (0..self.nodes.len()).filter(|b| *b != a) {
             let (key, addr) = (self.nodes[b].key, self.nodes[b].addr);
-            let _ = self.nodes[a].endpoint.add_candidates(self.now, &key, &[addr]);
+            let _ = self.nodes[a].endpoint.add_candidates(self.now, &key, &[addr], None);
         }
     }
 
