@@ -44,6 +44,7 @@ use nurl::internals::key::AllowList;
 use nurl::internals::membership::message::{MembershipMessage, MessageBody};
 use nurl::internals::mesh::Ticket;
 use nurl::internals::net::reach::listen::Listen;
+use nurl::internals::node::Role;
 use nurl::internals::transport::driver::{Driver, Until};
 use nurl::internals::transport::reliable::ReliableEvent;
 use nurl::internals::transport::{
@@ -139,12 +140,16 @@ impl Insider {
         let insider = Insider { key: key.public(), host, office: Arc::default() };
         assert!(cluster.peers.iter().all(|peer| peer.host != host), "an insider is no node of the cluster");
         let (office, ticket) = (insider.office.clone(), ticket.clone());
+        let credential = cluster.credential(&insider.key, Role::Worker);
         host.spawn(move || {
             let (office, key, ticket) = (office.clone(), key.clone(), ticket.clone());
+            let credential = credential.clone();
             async move {
                 let config = TransportConfig {
                     key,
                     ticket,
+                    credential: Some(credential),
+                    name: String::new(),
                     allow: AllowList::Anyone,
                     boot: rt::rng("boot id").next_u64(),
                     listed: false,
@@ -282,7 +287,7 @@ impl Process {
             }
             Order::Broadcast(name, body) => {
                 if name != group::MESH_GROUP {
-                    let _ = self.transport.join_group(&name);
+                    let _ = self.transport.join_group(&name, AllowList::Anyone);
                 }
                 let _ = self.transport.broadcast(now, &name, &body);
             }
@@ -359,7 +364,7 @@ mod tests {
             let insider = Insider::start(world, &cluster, "eve");
             insider.meet(&cluster, LIMIT).await?;
             let (to, node) = (cluster.peers[0].key, cluster.peers[0].node(&world).await);
-            node.join_group("group").await.expect("there is room");
+            node.join_group("group", AllowList::Anyone).await.expect("there is room");
 
             let alive = wire::gossip(0, vec![wire::alive(insider.key, 1, Roles::NONE)]);
             insider.answer_pings(Some(alive.clone()));

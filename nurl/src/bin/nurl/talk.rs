@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use nurl::config::{AllowList, Role};
 use nurl::Node;
+use nurl::config::{AllowList, Role};
 use nurl::rt::time;
 
 use crate::args::GroupArgs;

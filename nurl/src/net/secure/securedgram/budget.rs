@@ -85,7 +85,7 @@ pub struct AnswerRates {
 }
 
 impl AnswerRates {
-    /// Cookies: 61 bytes for 173. A flooder behind the NAT of an honest peer must not use up the cookies that let the peer
+    /// Cookies: 61 bytes for 477. A flooder behind the NAT of an honest peer must not use up the cookies that let the peer
     /// pass it by.
     pub const COOKIES: AnswerRates = AnswerRates {
         narrow: Rate::new(500, 1000),

@@ -6,9 +6,9 @@
 //! its handshakes, its sealed frames on any route, and its record at a rendezvous.
 //!
 //! **What a punch needs.** A challenge has 39 bytes. An address that answers does so after one or two; a silent one is sent
-//! six in 3 s, and three more in 21 s. A peer with four addresses has paid for 14 challenges when its list has arrived
-//! (a response 101 bytes, a confirm 29, the list 64), for 20 with the first challenge on the relay and its echo, and for
-//! 38 in 3 s, while the relay is being measured; its data come in addition. Four silent addresses take 24 in that time.
+//! six in 3 s, and three more in 21 s. A peer with four addresses has paid for 38 challenges when its list has arrived
+//! (a response 405 bytes, a confirm 29, the list 64), for 44 with the first challenge on the relay and its echo, and for
+//! 62 in 3 s, while the relay is being measured; its data come in addition. Four silent addresses take 24 in that time.
 //! Sixteen take 32 for the first two challenges of each, which go before the third of any; what follows waits for the
 //! peer's data.
 

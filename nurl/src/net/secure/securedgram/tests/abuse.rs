@@ -15,8 +15,8 @@ use crate::net::secure::route::Route;
 use crate::rt::Rng;
 
 /// Offsets of the MACs.
-const INIT_MAC1: usize = frames::INIT_LEN - 32;
-const INIT_MAC2: usize = frames::INIT_LEN - 16;
+pub(super) const INIT_MAC1: usize = frames::INIT_LEN - 32;
+pub(super) const INIT_MAC2: usize = frames::INIT_LEN - 16;
 const RESPONSE_MAC1: usize = frames::RESPONSE_LEN - 32;
 
 const SECOND: Duration = Duration::from_secs(1);

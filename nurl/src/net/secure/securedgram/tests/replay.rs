@@ -5,7 +5,7 @@ use std::time::Duration;
 use rand_core::Rng as _;
 
 use super::super::*;
-use super::abuse::{direct, init_by, secret};
+use super::abuse::{INIT_MAC1, INIT_MAC2, direct, init_by, secret};
 use super::world::{HUB, UNIX, World, config, ticket};
 use crate::net::secure::noise::{Responder, StaticKey};
 
@@ -15,7 +15,8 @@ const OUTSIDER: &str = "203.0.113.66:6666";
 /// The timestamp of a captured init to node 1, which only node 1 can read.
 fn stamp_of(world: &World, init: &[u8]) -> [u8; 12] {
     let key = StaticKey::new(Backend::DEFAULT, &world.nodes[1].config.key).unwrap();
-    let mut responder = Responder::peek(&key, &ticket().mesh.prologue(), [1; 32], &init[5..141]).unwrap();
+    let mut responder =
+        Responder::peek(&key, &ticket().mesh.prologue(), [1; 32], &init[5..INIT_MAC1]).unwrap();
     let mut payload = [0; frames::INIT_PAYLOAD_LEN];
     responder.admit(None, &mut payload).unwrap();
     frames::InitPayload::decode(&payload).timestamp
@@ -171,8 +172,8 @@ fn only_as_many_different_inits_as_a_budget_draw_a_cookie() {
         .map(|_| {
             let (_, mut init) = init_by(&world, &secret(6), 0, [0; 16]);
             init[1..5].copy_from_slice(&world.rng.next_u32().to_le_bytes());
-            let mac1 = mac::mac(&ticket().generations()[0].mac1_key(&world.nodes[1].key), &init[..141]);
-            init[141..157].copy_from_slice(&mac1);
+            let mac1 = mac::mac(&ticket().generations()[0].mac1_key(&world.nodes[1].key), &init[..INIT_MAC1]);
+            init[INIT_MAC1..INIT_MAC2].copy_from_slice(&mac1);
             init
         })
         .collect();

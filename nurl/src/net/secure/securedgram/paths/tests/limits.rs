@@ -1,9 +1,10 @@
 //! What a peer can have sent to addresses that it names: at most three times what it sent, and nothing to loopback.
 
 use super::*;
+use crate::net::secure::securedgram::frames::RESPONSE_LEN;
 
 /// What a finished handshake has brought from the peer, at least.
-const HANDSHAKE: usize = 101;
+const HANDSHAKE: usize = RESPONSE_LEN;
 
 fn len(control: &Control) -> usize {
     config::SEAL_OVERHEAD + control.encoded_len()
