@@ -277,6 +277,8 @@ impl Process {
         let now = time::now();
         match order {
             Order::Connect(peer) => {
+                // As a member, it is asked for the keys of groups, and gives them.
+                self.transport.know(now, peer);
                 let _ = self.transport.connect(now, peer);
             }
             Order::Send(to, channel, body) => {
