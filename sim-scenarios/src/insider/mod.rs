@@ -348,7 +348,8 @@ impl Process {
 #[cfg(test)]
 mod tests {
     use nurl::internals::membership::{Roles, State};
-    use nurl::internals::replication::crdt::{Kind, Value};
+    use nurl::internals::replication::crdt::{OrSet, Value};
+    use nurl::internals::replication::identity::ReplicaId;
     use nurl::internals::transport::kind;
 
     use super::*;
@@ -375,8 +376,11 @@ mod tests {
             insider.send_message(to, kind::APPLICATION, secret("message"));
             let (task, payload) = ([7; 16], secret("payload"));
             insider.send_message(to, kind::JOB, wire::submit(task, insider.key, 0, "slow", b"key", &payload));
-            let empty = Value::new(Kind::Counter).encode();
-            insider.send_message(to, kind::STATE, wire::delta(b"key", Some(1), &empty));
+            // Of its own, as everybody's writes must be.
+            let author = ReplicaId { key: insider.key, incarnation: 1 };
+            let own =
+                Value::Set(OrSet::default().adding(author, b"element", 0).expect("there is room")).encode();
+            insider.send_message(to, kind::STATE, wire::delta(b"key", Some(1), &own));
             assert_eq!(node.recv().await.expect("it runs").body, secret("datagram"));
             assert_eq!(node.recv_message().await, Some((insider.key, secret("message"))));
             // The first frame asks for the key, and its answer is past it.
