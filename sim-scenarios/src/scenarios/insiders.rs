@@ -81,6 +81,9 @@ const SLANDERS: u32 = 600;
 const JOBS: u32 = 4;
 const DONE: Duration = Duration::from_secs(60);
 
+/// The second after the slander, in which a node's refutations may be used up.
+const BREATHER: Duration = Duration::from_secs(2);
+
 /// The time between a lift and the accusation: the victim has outbid it, and told the others.
 const LIFT_TO_ACCUSATION: Duration = Duration::from_secs(3);
 
@@ -258,6 +261,8 @@ async fn lift_act(
     victim: &Peer,
     to: u64,
 ) -> Result<(), Violation> {
+    // A node refutes eight times a second at most, and the slander before may have used that up.
+    world.sleep(BREATHER).await;
     ears.listen(eve);
     let others: Vec<&Peer> = cluster.peers.iter().filter(|peer| peer.key != victim.key).collect();
     let before = ears.incarnation(victim);
