@@ -21,7 +21,7 @@ use std::time::Instant;
 use super::candidate::{CandidateOrigin, usable};
 use super::candidates::CandidateTable;
 use super::challenge::ConnectivityCheck;
-use super::config::{OLD_PATH_SILENCE, PathConfig, SEAL_OVERHEAD, SHADOW_LIFE};
+use super::config::{OLD_PATH_SILENCE, PATIENCE, PathConfig, SEAL_OVERHEAD, SHADOW_LIFE};
 use super::context::PathContext;
 use super::control::Control;
 use super::direct::DirectPath;
@@ -263,6 +263,16 @@ impl RouteSelection {
             }
         }
         Some(newest_on_leg)
+    }
+
+    /// Application data came through a relay. If the direct path in use has been silent, the peer has left it or doubts
+    /// it, and our answers may not arrive there either. Without this, the receiver of a transfer would notice only when its
+    /// own acknowledgements had gone unanswered for as long.
+    pub(super) fn on_relayed_data(&mut self, now: Instant) {
+        let Some(used) = self.direct.addr().and_then(|used| self.candidates.get(used)) else { return };
+        if used.heard.is_none_or(|heard| now.saturating_duration_since(heard) >= PATIENCE.0) {
+            self.begin_doubt(now);
+        }
     }
 
     /// Adds a new source, if it is acceptable. Returns whether it was added.

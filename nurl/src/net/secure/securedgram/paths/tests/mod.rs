@@ -180,6 +180,38 @@ fn one_way_data_is_answered_and_keeps_its_path() {
 }
 
 #[test]
+fn the_receiver_of_a_transfer_answers_where_its_data_comes_from() {
+    for phase in 0..10 {
+        let mut world = World::direct(phase);
+        world.nodes[A].app_every = Some(ms(20));
+        world.run(secs(5) + ms(phase * 7));
+        world.link.cut = [true; 2];
+        let cut = world.now;
+        world.run(ms(1_100));
+        let mut answers = world.nodes[A].app_received.iter();
+        let first = answers.find(|(_, route)| *route == Route::Relay(hub(1)));
+        let (at, _) = first.expect("answered while the path is in doubt");
+        // A's doubt begins 0.6 s after its first unanswered send; then it is one round trip through the relay.
+        assert!(*at - cut <= ms(600 + 20 + 20 + 2 * 30 + 20), "{:?} after the cut", *at - cut);
+        let doubts = world.nodes[B].paths.state().reason == PathReason::Suspect;
+        assert!(doubts, "B doubts the path before its own answers have shown it");
+    }
+}
+
+#[test]
+fn data_through_a_relay_beside_a_path_that_works_is_no_doubt() {
+    let mut world = World::direct(1);
+    world.nodes[A].app_every = Some(ms(100));
+    world.run(secs(5));
+    for _ in 0..50 {
+        let fresh = Freshness { newest_on_leg: true, late: false };
+        world.with(B, |paths, now| paths.on_authentic(now, Route::Relay(hub(1)), fresh, APP_LEN, true));
+        assert_eq!(world.nodes[B].paths.state().reason, PathReason::Direct);
+        world.run(ms(100));
+    }
+}
+
+#[test]
 fn probes_passing_while_data_is_dropped_save_no_path() {
     let mut world = World::direct(1);
     world.nodes[A].app_every = Some(ms(50));
