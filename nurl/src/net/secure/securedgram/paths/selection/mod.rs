@@ -265,12 +265,25 @@ impl RouteSelection {
         Some(newest_on_leg)
     }
 
-    /// Application data came through a relay. If the direct path in use has been silent, the peer has left it or doubts
-    /// it, and our answers may not arrive there either. Without this, the receiver of a transfer would notice only when its
-    /// own acknowledgements had gone unanswered for as long.
-    pub(super) fn on_relayed_data(&mut self, now: Instant) {
-        let Some(used) = self.direct.addr().and_then(|used| self.candidates.get(used)) else { return };
-        if used.heard.is_none_or(|heard| now.saturating_duration_since(heard) >= PATIENCE.0) {
+    /// A datagram that isn't late came through `hub`. `answer_due` is set for application data.
+    ///
+    /// If that data doesn't come by the route in use, and that has been silent, the peer has left it or doubts it, and our
+    /// answers may not arrive there either. Without this, the receiver of a transfer would notice only when its own
+    /// acknowledgements had gone unanswered for as long.
+    pub(super) fn on_relayed(&mut self, now: Instant, hub: PublicKey, answer_due: Option<Instant>) {
+        self.relays.hear(now, hub);
+        let Some(due) = answer_due else { return };
+        self.relays.owe_answer(hub, due);
+        let heard = match self.active() {
+            Some(Route::Direct(addr)) => self.candidates.get(addr).and_then(|used| used.heard),
+            Some(Route::Relay(home)) => match self.relays.get(home) {
+                Some(leg) if leg.proven && home != hub => leg.heard,
+                // The data comes by the route in use, or that isn't relied upon yet.
+                _ => return,
+            },
+            None => return,
+        };
+        if heard.is_none_or(|heard| now.saturating_duration_since(heard) >= PATIENCE.0) {
             self.begin_doubt(now);
         }
     }
