@@ -31,6 +31,10 @@ const MORE: u64 = 20;
 /// - `relay-dies` 12: a relay that had been slow for a moment was avoided for minutes.
 /// - `relay-dies` 41000148: late deliveries from a lossy hub kept one of the two there after the other had left
 ///   it.
+/// - `relay-dies` 42000489: one of the two stayed at a lossy hub, though the other one's data came through another.
+/// - `blackout` 73000019: the receiver of a transfer sent its acknowledgements on the dead path alone until these had
+///   gone unanswered for as long as the data before.
+/// - `clients` 71000010 and 71000066: calls to clients that had been killed filled the tables, and newcomers waited.
 /// - `churn` 18: a former owner's copy was checked ever more seldom, even when all owners were back.
 /// - `swarm` 1011: a death verdict that its author retracted had reached an observer alone, which held it
 ///   forever.
@@ -54,6 +58,10 @@ const REGRESSIONS: &[(&str, u64)] = &[
     ("relay-dies", 1),
     ("relay-dies", 12),
     ("relay-dies", 41_000_148),
+    ("relay-dies", 42_000_489),
+    ("blackout", 73_000_019),
+    ("clients", 71_000_010),
+    ("clients", 71_000_066),
     ("churn", 18),
     ("swarm", 1011),
     ("swarm", 1263),

@@ -4,7 +4,7 @@
 //! nearer hub suffers several of these troubles in a drawn order: its process is killed, its machine loses its
 //! power, it stalls with its connections open, its network loses all or many packets, it moves to another
 //! address, it comes back full and refuses all clients, it becomes slow. Each time the other hub carries all
-//! traffic of the pair within 2 s (8 to 12 s if no peer can tell that the nearer one is dead), and continues without a
+//! traffic of the pair within 2 s (8 s if no peer can tell that the nearer one is dead), and continues without a
 //! pause. After the trouble all nodes are registered at the nearer hub again, and it alone carries the traffic
 //! again. No node is held dead.
 //!
@@ -78,15 +78,11 @@ const CARRIES: Duration = Duration::from_secs(4);
 const PAUSE: Duration = Duration::from_millis(400);
 
 /// A slow or lossy hub can't be told to be dead, since it still answers, sometimes in time. The other hub takes
-/// over later (6.5 s were seen; 9 s if the hub's losses leave gaps in which it carries), and the pair's traffic pauses for as long as TCP sends a lost segment again on either
-/// side of the hub.
-const SLOWED: Duration = Duration::from_secs(8);
-const LOSING: Duration = Duration::from_secs(12);
+/// over later (6.5 s were seen). It carries at least one datagram of eight, since one of the pair may go back for
+/// a while, and the datagrams that pass meanwhile wait for TCP.
+const IN_DOUBT: Duration = Duration::from_secs(8);
+const DOUBTED_SHARE: u64 = 8;
 const DOUBTED_PAUSE: Duration = Duration::from_millis(2_500);
-
-/// A slow hub's client may go back to it for a while, but the hub can't carry the traffic: the other one carries at
-/// least one datagram of eight. A lossy hub may in fact carry it for a while, so nothing is asked of the other one.
-const SLOWED_SHARE: u64 = 8;
 
 /// All nodes are registered again: a half-open connection is noticed after 25 s, and tried again within 12 s.
 const BACK: Duration = Duration::from_secs(40);
@@ -138,8 +134,7 @@ impl Trouble {
     /// carried.
     fn bounds(self) -> (Duration, Duration, u64) {
         match self {
-            Trouble::Slow => (SLOWED, DOUBTED_PAUSE, FULL / SLOWED_SHARE),
-            Trouble::Lossy => (LOSING, DOUBTED_PAUSE, 0),
+            Trouble::Slow | Trouble::Lossy => (IN_DOUBT, DOUBTED_PAUSE, FULL / DOUBTED_SHARE),
             _ => (TAKEN_OVER, PAUSE, FULL),
         }
     }

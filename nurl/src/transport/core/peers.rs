@@ -17,9 +17,14 @@ use crate::transport::Gauge;
 /// packet in it, ends within this time. With a shorter time, clients that arrive at the same moment evict each other.
 pub(super) const QUIET: Duration = Duration::from_secs(2);
 
+/// A stranger that we call, such as a client whose result is due, has this long to answer before it makes room for a
+/// newcomer: time for the first tries of its handshake. A call that ends so is made again later. Without this, calls to
+/// clients that are gone, repeated for their tasks' lives, keep newcomers out.
+const CALLED: Duration = Duration::from_secs(1);
+
 /// A peer with waiting data that wasn't heard for this long counts as lost. Waiting data is sent again every second,
 /// so a reachable peer is heard several times in this period.
-const LOST: Duration = Duration::from_secs(5);
+const LOST: Duration = Duration::from_secs(3);
 
 /// The share of the table that is evicted at once. Each search for idle strangers scans the whole table; this many
 /// new peers share one scan.
@@ -39,6 +44,8 @@ struct Known {
 enum Missed {
     /// A stranger without waiting data.
     Idle,
+    /// A stranger that was never heard, though we call it.
+    Unanswered,
     /// A stranger with waiting data that doesn't answer: it may never come back.
     Lost,
     /// A member without a session and without waiting data: it is added again when there is data for it.
@@ -53,7 +60,9 @@ struct Case {
     open: bool,
     /// Data waits for it.
     awaited: bool,
-    /// It was added or heard within [`QUIET`].
+    /// It has a session, or had one.
+    heard: bool,
+    /// It was added or heard within [`QUIET`]; if it was never heard, it was added within [`CALLED`].
     fresh: bool,
     /// It wasn't added or heard within [`LOST`].
     lost: bool,
@@ -65,6 +74,7 @@ impl Case {
         match self {
             Case { fresh: true, .. } => None,
             Case { member: false, awaited: false, .. } => Some(Missed::Idle),
+            Case { member: false, heard: false, .. } => Some(Missed::Unanswered),
             Case { member: false, lost: true, .. } => Some(Missed::Lost),
             Case { member: true, open: false, awaited: false, .. } => Some(Missed::Member),
             Case { .. } => None,
@@ -182,8 +192,9 @@ impl PeerTable {
             let Traffic { heard, open, awaited } = traffic(peer);
             let seen = heard.map_or(known.met, |heard| heard.max(known.met));
             let silent = now.saturating_duration_since(seen);
-            let (fresh, lost) = (silent < quiet, silent >= LOST);
-            let case = Case { member: known.member, open, awaited, fresh, lost };
+            let heard = heard.is_some() || open;
+            let fresh = silent < if heard { quiet } else { quiet.min(CALLED) };
+            let case = Case { member: known.member, heard, open, awaited, fresh, lost: silent >= LOST };
             found.extend(case.judge().map(|missed| (missed, seen, *peer)));
         }
         found.sort_unstable();
@@ -200,24 +211,46 @@ mod tests {
 
     #[test]
     fn strangers_make_room_before_members_and_a_busy_peer_stays() {
-        // (member, open, awaited, lost) → the expected rank.
+        // (member, heard, open, awaited, lost) → the expected rank.
         let table = [
-            ((false, false, false, false), Some(Missed::Idle)),
-            ((false, true, false, false), Some(Missed::Idle)),
-            ((false, false, true, false), None),
-            ((false, true, true, false), None),
-            ((false, true, true, true), Some(Missed::Lost)),
-            ((true, false, false, false), Some(Missed::Member)),
-            ((true, false, true, true), None),
-            ((true, true, false, true), None),
-            ((true, true, true, true), None),
+            ((false, false, false, false, false), Some(Missed::Idle)),
+            ((false, true, true, false, false), Some(Missed::Idle)),
+            ((false, false, false, true, false), Some(Missed::Unanswered)),
+            ((false, true, false, true, false), None),
+            ((false, true, true, true, false), None),
+            ((false, true, true, true, true), Some(Missed::Lost)),
+            ((true, false, false, false, false), Some(Missed::Member)),
+            ((true, false, false, true, true), None),
+            ((true, true, true, false, true), None),
+            ((true, true, true, true, true), None),
         ];
-        for ((member, open, awaited, lost), missed) in table {
-            let case = Case { member, open, awaited, fresh: false, lost };
+        for ((member, heard, open, awaited, lost), missed) in table {
+            let case = Case { member, heard, open, awaited, fresh: false, lost };
             assert_eq!(case.judge(), missed, "{case:?}");
             assert_eq!(Case { fresh: true, ..case }.judge(), None);
         }
-        assert!(Missed::Idle < Missed::Lost && Missed::Lost < Missed::Member);
+        assert!(Missed::Idle < Missed::Unanswered && Missed::Unanswered < Missed::Lost);
+        assert!(Missed::Lost < Missed::Member);
+    }
+
+    #[test]
+    fn a_call_that_nobody_answers_makes_room_before_one_that_was_answered() {
+        let now = crate::rt::test_now();
+        let [called, heard] = [1, 2].map(|n: u8| PublicKey::from_bytes([n; 32]));
+        let mut table = PeerTable::new(2);
+        table.insert(now, called);
+        table.insert(now, heard);
+        let traffic = |peer: &PublicKey| {
+            let answered = *peer == heard;
+            Traffic { heard: answered.then_some(now), open: answered, awaited: true }
+        };
+        let after = |age: Duration| table.evictable(now + age, QUIET, traffic);
+        assert!(after(CALLED - Duration::from_millis(1)).is_empty());
+        assert_eq!(after(CALLED), [called]);
+        assert_eq!(after(LOST), [called]);
+        table.remove(&called);
+        assert!(table.evictable(now + LOST - Duration::from_millis(1), QUIET, traffic).is_empty());
+        assert_eq!(table.evictable(now + LOST, QUIET, traffic), [heard]);
     }
 
     #[test]

@@ -12,7 +12,8 @@
 //! challenged address validates it for this side; the other side decides for itself. Among validated addresses the
 //! lowest round-trip time wins, with a margin. Application data received on a leg is answered there, by application
 //! data or, 250 ms later, by a keepalive: that answer is the evidence that data passes, since a path may pass probes
-//! and drop data. Without the evidence, the path is put in doubt and probed. A late datagram ([`Freshness::late`]) is
+//! and drop data. Without the evidence, the path is put in doubt and probed; and when the peer's data comes by another
+//! leg while the one in use is silent, for the peer doubts it then. A late datagram ([`Freshness::late`]) is
 //! no evidence: a stalled TCP connection still delivers the datagrams sent before the stall.
 //!
 //! **Limits.** A datagram that isn't its leg's newest never adds an address, and only an echo puts an address into
@@ -192,10 +193,10 @@ impl Paths {
             self.refresh.note_app(now, self.config.rtt_refresh);
         }
         let (selection, mut cx) = self.split(now);
-        match (source, answer_due) {
-            (Route::Relay(hub), Some(due)) => selection.relays.owe_answer(hub, due),
-            (Route::Relay(_), None) => {}
-            (Route::Direct(addr), _) => {
+        match source {
+            Route::Relay(_) if late => {}
+            Route::Relay(hub) => selection.on_relayed(cx.now, hub, answer_due),
+            Route::Direct(addr) => {
                 match selection.on_datagram(&mut cx, addr, len, newest_on_leg, app, answer_due) {
                     Some(true) => self.drive(now),
                     Some(false) => {}

@@ -16,6 +16,8 @@ pub(super) struct RelayLeg {
     pub(super) check: ConnectivityCheck,
     /// The peer answered over this leg, and no doubt has come since.
     pub(super) proven: bool,
+    /// When the peer was last heard over it, by a datagram that wasn't late.
+    pub(super) heard: Option<Instant>,
     /// When application data that came over it must be answered over it.
     answer_due: Option<Instant>,
     /// Losses while in use that are not forgiven yet.
@@ -28,7 +30,7 @@ pub(super) struct RelayLeg {
 impl RelayLeg {
     fn new(hub: PublicKey) -> RelayLeg {
         let check = ConnectivityCheck::default();
-        RelayLeg { hub, check, proven: false, answer_due: None, losses: 0, held_until: None }
+        RelayLeg { hub, check, proven: false, heard: None, answer_due: None, losses: 0, held_until: None }
     }
 
     /// Whether it may carry the data although there are other legs.
@@ -167,7 +169,7 @@ impl RelayLegs {
     pub(super) fn close(&mut self) {
         for leg in &mut self.legs {
             leg.check.reset();
-            (leg.proven, leg.answer_due) = (false, None);
+            (leg.proven, leg.heard, leg.answer_due) = (false, None, None);
         }
     }
 
@@ -186,6 +188,13 @@ impl RelayLegs {
             due.push((leg.hub, leg.check.issue(cx.now, cx.config.slow_check, cx.rng)));
         }
         due
+    }
+
+    /// The peer was heard over `hub`, not late.
+    pub(super) fn hear(&mut self, now: Instant, hub: PublicKey) {
+        if let Some(leg) = self.get_mut(hub) {
+            leg.heard = Some(now);
+        }
     }
 
     /// Application data came over `hub`: it is to be answered there by `at`.

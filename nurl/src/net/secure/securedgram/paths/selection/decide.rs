@@ -112,7 +112,7 @@ impl RouteSelection {
         }
     }
 
-    fn begin_doubt(&mut self, now: Instant) {
+    pub(super) fn begin_doubt(&mut self, now: Instant) {
         if self.in_doubt() {
             return;
         }

@@ -21,7 +21,7 @@ use std::time::Instant;
 use super::candidate::{CandidateOrigin, usable};
 use super::candidates::CandidateTable;
 use super::challenge::ConnectivityCheck;
-use super::config::{OLD_PATH_SILENCE, PathConfig, SEAL_OVERHEAD, SHADOW_LIFE};
+use super::config::{OLD_PATH_SILENCE, PATIENCE, PathConfig, SEAL_OVERHEAD, SHADOW_LIFE};
 use super::context::PathContext;
 use super::control::Control;
 use super::direct::DirectPath;
@@ -278,6 +278,29 @@ impl RouteSelection {
             }
         }
         Some(newest_on_leg)
+    }
+
+    /// A datagram that isn't late came through `hub`. `answer_due` is set for application data.
+    ///
+    /// If that data doesn't come by the route in use, and that has been silent, the peer has left it or doubts it, and our
+    /// answers may not arrive there either. Without this, the receiver of a transfer would notice only when its own
+    /// acknowledgements had gone unanswered for as long.
+    pub(super) fn on_relayed(&mut self, now: Instant, hub: PublicKey, answer_due: Option<Instant>) {
+        self.relays.hear(now, hub);
+        let Some(due) = answer_due else { return };
+        self.relays.owe_answer(hub, due);
+        let heard = match self.active() {
+            Some(Route::Direct(addr)) => self.candidates.get(addr).and_then(|used| used.heard),
+            Some(Route::Relay(home)) => match self.relays.get(home) {
+                Some(leg) if leg.proven && home != hub => leg.heard,
+                // The data comes by the route in use, or that isn't relied upon yet.
+                _ => return,
+            },
+            None => return,
+        };
+        if heard.is_none_or(|heard| now.saturating_duration_since(heard) >= PATIENCE.0) {
+            self.begin_doubt(now);
+        }
     }
 
     /// Adds a new source, if it is acceptable. Returns whether it was added.
