@@ -8,7 +8,9 @@ pub use crate::node::{Builder, Node};
 /// Who belongs to a mesh, and what each may do: the authority's key, invitations, passes.
 pub mod pass {
     pub use crate::authority::credential::Credential;
-    pub use crate::authority::invitation::{DEFAULT_KEYS, Invitation, InvitationId, MAX_LIFE, Terms};
+    pub use crate::authority::invitation::{
+        DEFAULT_KEYS, Invitation, InvitationId, MAX_LIFE, NotAnInvitationId, Terms,
+    };
     pub use crate::authority::key::AuthorityKey;
     pub use crate::authority::level::{Level, NotALevel};
     pub use crate::authority::pass::{
@@ -63,8 +65,8 @@ pub mod hub {
     pub use crate::net::reach::advertise::{Choice, Why, advertise, default_sources};
     pub use crate::net::reach::hub::limits::MAX_NAMESPACES;
     pub use crate::net::reach::hub::{
-        ConnectionStats, HubConfig, HubError, HubHandle, HubLimits, HubStats, ServedMesh, serve,
-        serve_new_mesh,
+        ConnectionStats, HubConfig, HubError, HubHandle, HubLimits, HubStats, ServedMesh, issued_passes,
+        serve, serve_new_mesh,
     };
     pub use crate::net::reach::relay::{RelayLimits, RelayStats, Roles};
     pub use crate::net::reach::rendezvous::RendezvousStats;

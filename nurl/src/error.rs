@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::authority::level::Level;
 use crate::compute::job::{JobError, SubmitError};
 use crate::membership::MembershipError;
 use crate::net::reach::hub_client::DownReason;
@@ -130,6 +131,17 @@ pub enum RefusedBy {
          and is our key on their allow-list?"
     )]
     Members,
+    /// This node's pass permits less than its role needs.
+    #[error(
+        "this key's pass says {has}, and the role needs {needs}: ask for a ticket of that level (nurl mesh invite \
+         --level {needs}), and use a key that has no pass yet"
+    )]
+    Level {
+        /// What the pass says.
+        has: Level,
+        /// What the role needs.
+        needs: Level,
+    },
 }
 
 impl RefusedBy {
@@ -137,6 +149,7 @@ impl RefusedBy {
     pub fn as_str(self) -> &'static str {
         match self {
             RefusedBy::Members => "members",
+            RefusedBy::Level { .. } => "level",
         }
     }
 }

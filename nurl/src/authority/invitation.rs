@@ -33,7 +33,35 @@ pub struct InvitationId(pub [u8; 8]);
 impl InvitationId {
     /// In a pass: the peer was admitted by hand.
     pub(super) const NONE: InvitationId = InvitationId([0; 8]);
+
+    /// Draws a name.
+    pub fn draw(rng: &mut Rng) -> InvitationId {
+        // Never all zeros: the lowest bit is set.
+        InvitationId((rng.next_u64() | 1).to_le_bytes())
+    }
 }
+
+/// 16 hexadecimal digits.
+impl std::fmt::Display for InvitationId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl std::str::FromStr for InvitationId {
+    type Err = NotAnInvitationId;
+
+    fn from_str(text: &str) -> Result<InvitationId, NotAnInvitationId> {
+        let hex = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let number = u64::from_str_radix(text, 16).ok().filter(|number| hex && *number != 0);
+        number.map(|number| InvitationId(number.to_be_bytes())).ok_or(NotAnInvitationId)
+    }
+}
+
+/// A text names no invitation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("expected the 16 hexadecimal digits of an invitation, as `nurl mesh list` shows them")]
+pub struct NotAnInvitationId;
 
 /// What an invitation grants.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,8 +141,7 @@ impl Invitation {
     /// The same for another number of keys, at least one.
     pub fn for_keys(keys: u16, authority: &AuthorityKey, unix_now: Duration, rng: &mut Rng) -> Invitation {
         let now = UnixSeconds::try_from(unix_now.as_secs()).unwrap_or(UnixSeconds::MAX);
-        // Never all zeros: the lowest bit is set.
-        let id = InvitationId((rng.next_u64() | 1).to_le_bytes());
+        let id = InvitationId::draw(rng);
         let until = now.saturating_add(MAX_LIFE);
         let terms =
             Terms { id, level: Level::Worker, weight: 1, zone: String::new(), until, keys: keys.max(1) };

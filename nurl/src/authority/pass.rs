@@ -3,11 +3,13 @@
 //! `1, level:1, weight:1, invitation:8, ring seed:8, issued:4, not after:4, key:32, name length:1, name, zone length:1,
 //! zone, signature:64`, integers little-endian; the signature is over all that is before it. At most 192 bytes.
 
+use bech32::{Bech32m, Hrp};
+
 use super::invitation::InvitationId;
 use super::key::{self, AuthorityKey};
 use super::level::Level;
 use super::{SIGNATURE_LEN, UnixSeconds};
-use crate::key::PublicKey;
+use crate::key::{PublicKey, decode_text};
 use crate::kit::reader::Reader;
 use crate::mesh::MeshId;
 
@@ -34,6 +36,9 @@ pub(super) const DAY: UnixSeconds = 24 * 60 * 60;
 
 const VERSION: u8 = 1;
 const LABEL: &[u8] = b"nurl/2 pass";
+
+/// The prefix of the text form.
+const TEXT_HRP: &str = "nurlpass";
 
 /// What the authority says about a peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -213,6 +218,21 @@ impl Pass {
     /// [`PassError`].
     pub fn decode(mesh: &MeshId, bytes: &[u8]) -> Result<Pass, PassError> {
         Pass::read(bytes)?.verify(mesh)
+    }
+
+    /// The text form, `nurlpass1…` in bech32m. It is no secret.
+    pub fn to_text(&self) -> String {
+        bech32::encode::<Bech32m>(Hrp::parse_unchecked(TEXT_HRP), &self.bytes)
+            .expect("a pass is short enough")
+    }
+
+    /// Reads the text form, as [`decode`](Pass::decode) reads bytes.
+    ///
+    /// # Errors
+    /// [`PassError`].
+    pub fn from_text(mesh: &MeshId, text: &str) -> Result<Pass, PassError> {
+        let bytes = decode_text(text.trim(), TEXT_HRP).map_err(|_| PassError::Malformed)?;
+        Pass::decode(mesh, &bytes)
     }
 
     /// Reads a pass. Its signature, which costs as much as a Diffie-Hellman, is still to be checked.

@@ -84,6 +84,8 @@ pub struct DetectorStats {
     pub claims_limited: u64,
     /// Claims and suspicions refused because their teller is no live member.
     pub claims_of_strangers: u64,
+    /// Messages of members from peers whose pass permits no membership, served as those of observers.
+    pub beyond_level: u64,
     /// Messages dropped because too many were queued.
     pub transmits_dropped: u64,
     /// Events dropped because too many were queued.

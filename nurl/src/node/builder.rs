@@ -241,6 +241,7 @@ impl Builder {
             now,
             rt::rng("membership"),
         );
+        let pass = credential.as_ref().map(|credential| credential.pass().clone());
         let config = TransportConfig {
             key,
             ticket: self.ticket.clone(),
@@ -288,6 +289,7 @@ impl Builder {
             driver,
             detector,
             role,
+            pass,
             hubs,
             commands: net_commands,
             channels: Channels {

@@ -28,6 +28,8 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use self::command::{NetCommand, WorkCommand};
+use crate::authority::level::Level;
+use crate::authority::pass::Pass;
 use crate::compute::job::{Drained, SubmitOptions, TaskId};
 use crate::error::{Error, HubFailure};
 use crate::key::{AllowList, PublicKey};
@@ -57,6 +59,17 @@ pub enum Role {
     Member,
     /// Reads and submits, but is neither gossiped about nor probed: for a short-lived client.
     Observer,
+}
+
+impl Role {
+    /// The least level of pass with which the others grant it.
+    pub(crate) fn needs(self) -> Level {
+        match self {
+            Role::Worker => Level::Worker,
+            Role::Member => Level::Member,
+            Role::Observer => Level::Look,
+        }
+    }
 }
 
 /// A member as this node sees it.
@@ -132,6 +145,8 @@ pub struct Status {
     pub key: PublicKey,
     /// The boot id of this process.
     pub boot: u64,
+    /// This node's pass; `None`: it has none yet.
+    pub pass: Option<Pass>,
     /// The hubs of the ticket.
     pub hubs: Vec<HubInfo>,
     /// The other members, by key.
@@ -194,7 +209,7 @@ impl Node {
     ///
     /// # Errors
     /// [`Error::HubRefused`] as soon as every hub has proved its key and refused this node;
-    /// [`Error::HubUnreachable`], [`Error::Refused`] or [`Error::Busy`] after `limit`, and [`Error::Busy`] at once if a
+    /// [`Error::Refused`] if its pass permits less than its role; [`Error::HubUnreachable`], [`Error::Refused`] or [`Error::Busy`] after `limit`, and [`Error::Busy`] at once if a
     /// thousand others wait. The node itself goes on trying.
     pub async fn joined(&self, limit: Duration) -> Result<(), Error> {
         let joined = async {

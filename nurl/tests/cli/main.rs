@@ -17,6 +17,7 @@ mod groups;
 mod harness;
 mod hub;
 mod jobs;
+mod mesh;
 #[cfg(target_os = "linux")]
 mod programs;
 mod secrets;

@@ -6,7 +6,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use nurl::PublicKey;
 use nurl::config::{Listen, ListenError};
-use nurl::hub::MAX_HUB_ADDR_BYTES;
+use nurl::hub::{Hub, MAX_HUB_ADDR_BYTES};
+use nurl::pass::{DEFAULT_KEYS, Level, MAX_WEIGHT};
 
 use crate::out::{Code, Failure};
 
@@ -46,6 +47,12 @@ pub(crate) enum Command {
     /// Make or show a key
     #[command(subcommand)]
     Key(KeyCommand),
+    /// Say who belongs to a mesh: invite, admit, list
+    #[command(subcommand)]
+    Mesh(MeshCommand),
+    /// Show this machine's keys and passes, or take a pass
+    #[command(subcommand)]
+    Pass(PassCommand),
     /// Serve a mesh: relay, rendezvous and STUN in one process
     Hub(HubArgs),
     /// Join a mesh and run its jobs
@@ -85,6 +92,124 @@ pub(crate) enum KeyCommand {
         #[command(flatten)]
         output: Output,
     },
+}
+
+#[derive(Debug, Subcommand)]
+#[command(after_help = "\
+The authority's key, in the state folder of the hub that made the mesh, signs who belongs to it. A ticket with an
+invitation admits machines by itself; without one, each key is admitted by hand.
+
+Examples:
+  nurl mesh invite --level submit --keys 5 --for 7d     # a ticket for five machines that only submit
+  nurl mesh list
+  nurl mesh new --state ./office --hub nurl1…@hub.example:4242
+  nurl mesh admit nurl1… --state ./office --level worker --name laptop")]
+pub(crate) enum MeshCommand {
+    /// Make an authority and a ticket here, for hubs that serve the mesh without either
+    New(NewMeshArgs),
+    /// Print a ticket that admits machines by itself
+    Invite(InviteArgs),
+    /// Sign a pass for one key, and print it
+    Admit(AdmitArgs),
+    /// Show the passes that the hub of this folder issued; the hub must not run meanwhile
+    List {
+        /// The folder with the authority's key
+        #[arg(long, default_value = "nurl-hub", value_name = "DIR")]
+        state: PathBuf,
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct NewMeshArgs {
+    /// A hub of the mesh; may be given more than once. It shows its key when it starts
+    #[arg(long, required = true, value_name = "KEY@HOST:PORT", value_parser = crate::mesh::parse_hub)]
+    pub(crate) hub: Vec<Hub>,
+    /// Directory for the authority's key and the ticket
+    #[arg(long, default_value = "nurl-mesh", value_name = "DIR")]
+    pub(crate) state: PathBuf,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// What a pass permits.
+#[derive(Debug, Args)]
+pub(crate) struct Terms {
+    /// look, submit, member or worker; each may do what the ones before may
+    #[arg(long, default_value = "worker", value_parser = parse_level)]
+    pub(crate) level: Level,
+    /// The largest share of the keys that a worker may claim, relative to others: 1 to 8
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=i64::from(MAX_WEIGHT)))]
+    pub(crate) weight: u8,
+    /// The failure zone that a worker may claim
+    #[arg(long, default_value = "")]
+    pub(crate) zone: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InviteArgs {
+    #[command(flatten)]
+    pub(crate) terms: Terms,
+    /// How many machines it admits
+    #[arg(long, default_value_t = DEFAULT_KEYS, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) keys: u16,
+    /// For how long it admits; 90 days at most
+    #[arg(long, default_value = "30d", value_parser = parse_duration, value_name = "DURATION")]
+    pub(crate) r#for: Duration,
+    /// The folder with the authority's key and the ticket
+    #[arg(long, default_value = "nurl-hub", value_name = "DIR")]
+    pub(crate) state: PathBuf,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AdmitArgs {
+    /// The machine's public key, as `nurl pass show` or `nurl key show` prints it there
+    pub(crate) key: PublicKey,
+    #[command(flatten)]
+    pub(crate) terms: Terms,
+    /// A name for people
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// How long the pass counts; it is renewed while the machine is in touch with an issuer
+    #[arg(long, default_value = "30d", value_parser = parse_duration, value_name = "DURATION")]
+    pub(crate) r#for: Duration,
+    /// The folder with the authority's key
+    #[arg(long, default_value = "nurl-hub", value_name = "DIR")]
+    pub(crate) state: PathBuf,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PassCommand {
+    /// Show this machine's keys for a mesh, and the pass of each
+    Show(PassArgs),
+    /// Keep a pass that `nurl mesh admit` printed
+    Take {
+        /// The pass (nurlpass1…)
+        pass: String,
+        #[command(flatten)]
+        place: PassArgs,
+    },
+}
+
+/// Whose passes.
+#[derive(Debug, Args)]
+pub(crate) struct PassArgs {
+    /// A file that holds the mesh's ticket, or the ticket
+    #[arg(long, env = "NURL_MESH", hide_env_values = true, value_name = "FILE|TICKET")]
+    pub(crate) mesh: String,
+    /// This key file, and the pass beside it [default: all keys in --home]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key: Option<PathBuf>,
+    /// Directory for this machine's keys and passes [default: nurl in $XDG_STATE_HOME or ~/.local/state]
+    #[arg(long, env = "NURL_HOME", value_name = "DIR")]
+    pub(crate) home: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) output: Output,
 }
 
 /// How output is written.
@@ -391,23 +516,30 @@ pub(crate) fn listen(given: Vec<Listen>) -> Result<Listen, Failure> {
         .map_err(|error: ListenError| Failure::new(Code::Usage, format!("--listen: {error}")))
 }
 
-/// `90`, `90s`, `1500ms`, `2m`, `1h`.
+/// A level that an invitation may grant.
+fn parse_level(text: &str) -> Result<Level, String> {
+    let level: Level = text.parse().map_err(|_| "expected look, submit, member or worker".to_owned())?;
+    if level == Level::Issuer { Err("expected look, submit, member or worker".to_owned()) } else { Ok(level) }
+}
+
+/// `90`, `90s`, `1500ms`, `2m`, `1h`, `30d`.
 pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let number: u64 =
-        text[..digits].parse().map_err(|_| "expected a number with ms, s, m or h".to_owned())?;
+        text[..digits].parse().map_err(|_| "expected a number with ms, s, m, h or d".to_owned())?;
     let unit_ms = match &text[digits..] {
         "ms" => 1,
         "" | "s" => 1_000,
         "m" => 60_000,
         "h" => 3_600_000,
-        unit => return Err(format!("unknown unit {unit}: use ms, s, m or h")),
+        "d" => 86_400_000,
+        unit => return Err(format!("unknown unit {unit}: use ms, s, m, h or d")),
     };
     number.checked_mul(unit_ms).map(Duration::from_millis).ok_or_else(|| "too long".to_owned())
 }
 
 /// `host:port`, as a ticket can hold it.
-fn parse_host_port(text: &str) -> Result<String, String> {
+pub(crate) fn parse_host_port(text: &str) -> Result<String, String> {
     let wrong = || "expected HOST:PORT, such as hub.example:4242 or [2001:db8::1]:4242".to_owned();
     let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
     let bare_v6 = host.contains(':') && !(host.starts_with('[') && host.ends_with(']'));

@@ -18,6 +18,31 @@ pub(crate) enum Line {
         /// The last second for which it counts, since 1970.
         until: u32,
     },
+    /// A ticket was made.
+    Ticket {
+        mesh: String,
+        ticket: String,
+        /// The level of its invitation; `null`: it has none.
+        level: Option<&'static str>,
+        /// How many keys it enrols.
+        keys: u16,
+        /// The last second at which it enrols, since 1970.
+        until: u32,
+    },
+    /// A pass: signed, issued, or held here.
+    Admitted {
+        key: String,
+        name: String,
+        level: &'static str,
+        weight: u8,
+        zone: String,
+        /// The invitation by which it came; `null`: admitted by hand.
+        invitation: Option<String>,
+        /// The last second for which it counts, since 1970.
+        until: u32,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pass: Option<String>,
+    },
     /// A hub or worker serves.
     Ready {
         key: String,

@@ -59,6 +59,22 @@ impl Identity {
         Err(Failure::new(Code::Resource, message))
     }
 
+    /// The key.
+    pub(crate) fn key(&self) -> &SecretKey {
+        &self.key
+    }
+
+    /// The pass, if there is one.
+    pub(crate) fn pass(&self) -> Option<&Pass> {
+        self.pass.as_ref()
+    }
+
+    /// Keeps a pass for the next start.
+    pub(crate) fn put(&self, pass: &Pass) -> Result<(), Failure> {
+        disk::atomic_replace(&self.pass_file, pass.as_bytes())
+            .map_err(|error| unusable(&self.pass_file, &error, "choose another --home"))
+    }
+
     fn open(key_file: &Path, pass_file: PathBuf, ticket: &Ticket) -> Result<Identity, Failure> {
         let key = SecretKey::load_or_create(key_file, &mut rt::rng("key"))
             .map_err(|error| bad_key_file(key_file, &error))?;
@@ -91,6 +107,18 @@ impl Identity {
             }
         });
     }
+}
+
+/// Every identity that this machine has for a mesh: the person's, made if there is none, and the workers'.
+pub(crate) fn identities(home: Option<&Path>, ticket: &Ticket) -> Result<Vec<Identity>, Failure> {
+    let mesh = mesh_folder(home, ticket)?;
+    let client = mesh.join("client");
+    make(&client)?;
+    let workers = (1..=MAX_WORKERS).map(|number| mesh.join(format!("worker-{number}")));
+    std::iter::once(client)
+        .chain(workers.filter(|folder| disk::exists(&folder.join("key"))))
+        .map(|folder| Identity::open(&folder.join("key"), folder.join("pass"), ticket))
+        .collect()
 }
 
 /// Equips a command's node: with a slip of the person's pass, or with the person's own key if there is no pass yet, or it

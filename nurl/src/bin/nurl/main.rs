@@ -29,9 +29,14 @@ mod handler;
 mod hub;
 #[cfg(not(feature = "sim"))]
 mod identity;
+#[cfg(not(feature = "sim"))]
 mod key;
 #[cfg(not(feature = "sim"))]
+mod mesh;
+#[cfg(not(feature = "sim"))]
 mod out;
+#[cfg(not(feature = "sim"))]
+mod pass;
 #[cfg(not(feature = "sim"))]
 mod status;
 #[cfg(not(feature = "sim"))]
@@ -71,7 +76,7 @@ fn log_what_is_asked_for() -> Result<(), tracing_subscriber::filter::ParseError>
 
 #[cfg(not(feature = "sim"))]
 fn main() -> std::process::ExitCode {
-    use args::{Cli, Command, KeyCommand};
+    use args::{Cli, Command, KeyCommand, MeshCommand, PassCommand};
     use clap::Parser;
     use out::{Code, Out};
 
@@ -82,6 +87,11 @@ fn main() -> std::process::ExitCode {
     }
     let out = Out::new(match &command {
         Command::Key(KeyCommand::New { output, .. } | KeyCommand::Show { output, .. }) => output.json,
+        Command::Mesh(MeshCommand::New(args)) => args.output.json,
+        Command::Mesh(MeshCommand::Invite(args)) => args.output.json,
+        Command::Mesh(MeshCommand::Admit(args)) => args.output.json,
+        Command::Mesh(MeshCommand::List { output, .. }) => output.json,
+        Command::Pass(PassCommand::Show(args) | PassCommand::Take { place: args, .. }) => args.output.json,
         Command::Hub(args) => args.output.json,
         Command::Worker(args) => args.output.json,
         Command::Submit(args) => args.output.json,
@@ -103,6 +113,8 @@ fn main() -> std::process::ExitCode {
     let code = runtime.block_on(async {
         let done = match command {
             Command::Key(args) => key::run(args, out).await,
+            Command::Mesh(command) => mesh::run(command, out).await,
+            Command::Pass(command) => pass::run(command, out).await,
             Command::Hub(args) => hub::run(args, out).await,
             Command::Worker(args) => worker::run(args, out).await,
             Command::Submit(args) => work::submit(args, out).await,

@@ -12,7 +12,19 @@ use crate::membership::message::{self, MessageBody, UserEvent};
 use crate::membership::table::{Fact, State};
 
 impl Detector {
-    /// A message from `from`, which its session has authenticated.
+    /// A message from `from`, whose pass permits no membership: it gets what an observer gets, whatever it says it is.
+    pub fn handle_message_of_observer(&mut self, now: Instant, from: PublicKey, via: Via, body: &[u8]) {
+        if from == self.view.local.key() {
+            self.view.stats.from_self += 1;
+            return;
+        }
+        let Some(message) = self.view.decode(body) else { return };
+        self.view.stats.beyond_level += u64::from(!message.observer);
+        self.exchanges.note_observer(from, true);
+        self.handle_observer(now, from, via, message.body, &message.facts);
+    }
+
+    /// A message from `from`, which its session has authenticated, and whose pass permits membership.
     pub fn handle_message(&mut self, now: Instant, from: PublicKey, via: Via, body: &[u8]) {
         if from == self.view.local.key() {
             self.view.stats.from_self += 1;

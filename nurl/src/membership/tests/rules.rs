@@ -222,6 +222,25 @@ fn an_epoch_is_heard_from_members_only() {
 }
 
 #[test]
+fn a_peer_whose_pass_permits_no_membership_gets_what_an_observer_gets() {
+    let (now, mut detector) = among(2);
+    let say = |detector: &mut Detector, body, facts| {
+        let lie = MembershipMessage { epoch: 9, ..message(body, facts) };
+        detector.handle_message_of_observer(now, key(7), Via::Datagram, &lie.encode());
+    };
+    let facts = vec![fact(7, 1, State::Alive), fact(1, 2, State::Dead), fact(8, 1, State::Alive)];
+    say(&mut detector, MessageBody::Gossip, facts.clone());
+    assert!(sent(&mut detector).is_empty(), "no exchange with it");
+    say(&mut detector, MessageBody::Ping { seq: 5 }, facts);
+    let answers = sent(&mut detector);
+    assert!(matches!(answers[0].2.body, MessageBody::Ack { seq: 5 }), "{answers:?}");
+    let known: Vec<PublicKey> = detector.members().map(|member| member.key).collect();
+    assert_eq!(known.len(), 3, "this node and the two: neither it nor what it made up");
+    assert!(detector.members().all(|member| member.state == State::Alive));
+    assert_eq!((detector.highest_epoch(), detector.stats().beyond_level), (0, 2));
+}
+
+#[test]
 fn a_ping_req_is_served_with_its_target_acked_and_nacked_at_80_percent() {
     let (mut now, mut detector) = among(3);
     let request = MessageBody::PingReq { seq: 70, target: key(2), timeout_ms: 700 };

@@ -80,6 +80,7 @@ impl NetPlane {
         Status {
             key: local.key,
             boot: local.boot,
+            pass: self.roster.pass.clone(),
             hubs: self.roster.hub_infos(&self.transport),
             members: self.roster.members(&self.transport),
             #[cfg(feature = "internals")]
@@ -110,7 +111,8 @@ impl NetPlane {
         let detector = &mut self.roster.detector;
         match event {
             TransportEvent::Membership { peer, body } => {
-                detector.handle_message(now, peer, Via::Datagram, &body);
+                let (_, mut ends) = self.mail_and_ends();
+                ends.membership(now, peer, Via::Datagram, &body);
             }
             TransportEvent::Reliable(event) => {
                 let (mail, mut ends) = self.mail_and_ends();
@@ -120,7 +122,10 @@ impl NetPlane {
                 detector.handle_announcement(now, sender, &body);
             }
             TransportEvent::Group { group, sender, body } => self.outlets.group(group, sender, body),
-            TransportEvent::Issued(credential) => self.outlets.issued(credential),
+            TransportEvent::Issued(credential) => {
+                self.roster.pass = Some(credential.pass().clone());
+                self.outlets.issued(credential);
+            }
             TransportEvent::Established { peer, .. } => detector.on_session_up(now, peer),
             TransportEvent::Restarted { .. } => {}
             TransportEvent::Unreachable { peer } => detector.on_session_failed(now, peer),

@@ -24,6 +24,17 @@ pub(super) struct Ends<'a> {
     pub(super) outlets: &'a mut Outlets,
 }
 
+impl Ends<'_> {
+    /// Hands over a message of the membership protocol, with what its sender may say in it.
+    pub(super) fn membership(&mut self, now: Instant, from: PublicKey, via: Via, body: &[u8]) {
+        if self.transport.level(&from).may_be_member() {
+            self.detector.handle_message(now, from, via, body);
+        } else {
+            self.detector.handle_message_of_observer(now, from, via, body);
+        }
+    }
+}
+
 /// The messages on their way out.
 pub(super) struct Mail {
     outgoing: Outgoing<Answer>,
@@ -92,7 +103,7 @@ impl Mail {
     pub(super) fn on_event(&mut self, now: Instant, event: ReliableEvent, ends: &mut Ends<'_>) {
         match event {
             ReliableEvent::Message { peer, kind: kind::MEMBERSHIP, body } => {
-                ends.detector.handle_message(now, peer, Via::Reliable, &body);
+                ends.membership(now, peer, Via::Reliable, &body);
             }
             ReliableEvent::Message { peer, kind: kind::APPLICATION, body } => {
                 ends.outlets.message(peer, body)

@@ -36,6 +36,7 @@ use self::roster::Roster;
 use super::Role;
 use super::command::{NetCommand, Pong, Reply};
 use super::ending::Cause;
+use crate::authority::pass::Pass;
 use crate::error::Error;
 use crate::membership::Detector;
 use crate::mesh::Hub;
@@ -59,6 +60,7 @@ pub(super) struct NetParts {
     pub(super) driver: Driver,
     pub(super) detector: Detector,
     pub(super) role: Role,
+    pub(super) pass: Option<Pass>,
     pub(super) hubs: Vec<Hub>,
     pub(super) commands: mpsc::Receiver<NetCommand>,
     pub(super) channels: Channels,
@@ -94,7 +96,7 @@ impl NetPlane {
             driver: parts.driver,
             transport: parts.transport,
             commands: parts.commands,
-            roster: Roster::new(detector, parts.role, parts.hubs, now),
+            roster: Roster::new(detector, (parts.role, parts.pass), parts.hubs, now),
             mail: Mail::new(),
             pings: Pings::new(rt::rng("net plane")),
             clocks: Clocks::new(now, time::unix_now()),

@@ -7,8 +7,9 @@ use super::join::{Join, hopeless};
 use super::leave::Leave;
 use super::outlets::Outlets;
 use super::view::{Views, hub_info, member_info, view};
+use crate::authority::pass::Pass;
 use crate::compute::job::MemberChange;
-use crate::error::Error;
+use crate::error::{Error, RefusedBy};
 use crate::key::PublicKey;
 use crate::membership::{Detector, MembershipEvent, State};
 use crate::mesh::Hub;
@@ -21,6 +22,8 @@ use crate::transport::{Transport, group};
 pub(super) struct Roster {
     pub(super) detector: Detector,
     role: Role,
+    /// This node's pass.
+    pub(super) pass: Option<Pass>,
     /// The hubs in the ticket's order.
     hubs: Vec<Hub>,
     join: Join<Reply<Result<(), Error>>>,
@@ -30,9 +33,14 @@ pub(super) struct Roster {
 
 impl Roster {
     /// Begins to join.
-    pub(super) fn new(mut detector: Detector, role: Role, hubs: Vec<Hub>, now: Instant) -> Roster {
+    pub(super) fn new(
+        mut detector: Detector,
+        (role, pass): (Role, Option<Pass>),
+        hubs: Vec<Hub>,
+        now: Instant,
+    ) -> Roster {
         detector.join(now);
-        Roster { detector, role, hubs, join: Join::new(), views: Views::new(), leaving: None }
+        Roster { detector, role, pass, hubs, join: Join::new(), views: Views::new(), leaving: None }
     }
 
     /// When [`handle_timeout`](Roster::handle_timeout) is due, or a leave's time is up.
@@ -57,8 +65,19 @@ impl Roster {
     /// Replies when this node has joined.
     pub(super) fn tell_joined(&mut self, reply: Reply<Result<(), Error>>) {
         if let Some(reply) = self.join.wait(reply) {
-            let joined = if self.join.is_complete() { Ok(()) } else { Err(TOO_MANY_JOINING) };
+            let joined = if self.join.is_complete() { self.admitted() } else { Err(TOO_MANY_JOINING) };
             let _ = reply.send(joined);
+        }
+    }
+
+    /// What joining has come to: with a pass below its role, the others serve this node as an observer.
+    fn admitted(&self) -> Result<(), Error> {
+        let needs = self.role.needs();
+        match &self.pass {
+            Some(pass) if pass.grant().level < needs => {
+                Err(RefusedBy::Level { has: pass.grant().level, needs }.into())
+            }
+            _ => Ok(()),
         }
     }
 
@@ -133,7 +152,7 @@ impl Roster {
                 tracing::info!(target: "nurl::membership", alone = matches!(event, Event::Alone), "joined the mesh");
                 self.views.changed();
                 for reply in self.join.complete() {
-                    let _ = reply.send(Ok(()));
+                    let _ = reply.send(self.admitted());
                 }
             }
             Event::ListDue => transport.ask_contacts(),

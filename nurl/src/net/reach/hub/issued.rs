@@ -4,8 +4,22 @@ use std::path::Path;
 
 use super::core::Hub;
 use crate::authority::pass::Pass;
-use crate::rt::Rng;
+use crate::mesh::MeshId;
+use crate::rt::{self, Rng, disk};
 use crate::store::{Store, StoreError, Table};
+
+/// The passes of a mesh that are kept in a hub's file; none without a file.
+///
+/// # Errors
+/// [`StoreError`]: [`InUse`](StoreError::InUse) while the hub runs.
+pub fn issued_passes(path: &Path, mesh: &MeshId) -> Result<Vec<Pass>, StoreError> {
+    let mut passes = Vec::new();
+    if disk::exists(path) {
+        let store = Store::open(path, &mut rt::rng("issued"))?;
+        store.each(Table::PASSES, |_, pass| passes.extend(Pass::decode(mesh, pass)))?;
+    }
+    Ok(passes)
+}
 
 /// The file of issued passes.
 pub(super) struct IssuedPasses(Store);

@@ -25,6 +25,7 @@ mod tests;
 
 pub use self::core::{ConnectionStats, HubStats, Output, Refusal};
 pub use driver::{HubConfig, HubError, HubHandle, serve};
+pub use issued::issued_passes;
 pub use limits::HubLimits;
 pub use meshes::ServedMesh;
 pub use new_mesh::serve_new_mesh;

@@ -1,0 +1,216 @@
+//! `nurl mesh new|invite|admit|list`: what the holder of the authority's key does. None of it needs a connection.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nurl::hub::{Hub, issued_passes};
+use nurl::pass::{
+    AuthorityKey, Grant, InvitationId, MAX_LIFE, MAX_NAME_BYTES, MAX_WEIGHT, MAX_ZONE_BYTES, Pass, Terms,
+};
+use nurl::rt::{self, disk, time};
+use nurl::{PublicKey, SecretKey, Ticket};
+use rand_core::Rng as _;
+
+use crate::args::{AdmitArgs, InviteArgs, MeshCommand, NewMeshArgs, Terms as Wanted};
+use crate::client::{state_directory, ticket};
+use crate::event::Line;
+use crate::key::bad_key_file;
+use crate::out::{Code, Failure, Out, shown, unusable};
+
+pub(crate) async fn run(command: MeshCommand, out: Out<'_>) -> Result<(), Failure> {
+    match command {
+        MeshCommand::New(args) => new(args, out).await,
+        MeshCommand::Invite(args) => invite(args, out).await,
+        MeshCommand::Admit(args) => admit(args, out).await,
+        MeshCommand::List { state, .. } => list(&state, out).await,
+    }
+}
+
+/// Makes an authority and its first ticket, for hubs that serve the mesh by its id.
+async fn new(args: NewMeshArgs, out: Out<'_>) -> Result<(), Failure> {
+    state_directory(&args.state)?;
+    let (key_file, mesh_file) = (args.state.join("authority"), args.state.join("mesh"));
+    if disk::exists(&key_file) || disk::exists(&mesh_file) {
+        let folder = shown(&args.state.to_string_lossy());
+        let message =
+            format!("{folder} has a mesh already: choose another --state, or invite with `nurl mesh invite`");
+        return Err(Failure::new(Code::Resource, message));
+    }
+    let mut rng = rt::rng("mesh");
+    let seed = SecretKey::generate(&mut rng);
+    let authority = AuthorityKey::from_seed(seed.as_bytes());
+    let mut hubs = args.hub.into_iter();
+    let first = hubs.next().ok_or_else(|| Failure::new(Code::Usage, "--hub: name at least one"))?;
+    let mut ticket = Ticket::generate(authority.mesh(), first, &mut rng);
+    ticket.hubs.extend(hubs);
+    let text = ticket.to_text().map_err(|error| Failure::new(Code::Usage, format!("--hub: {error}")))?;
+    seed.save_new(&key_file).map_err(|error| bad_key_file(&key_file, &error))?;
+    disk::atomic_replace(&mesh_file, format!("{}\n", *text).as_bytes())
+        .map_err(|error| unusable(&mesh_file, &error, "choose another --state"))?;
+    let id = ticket.mesh.to_string();
+    let line = Line::Ticket { mesh: id.clone(), ticket: text.to_string(), level: None, keys: 0, until: 0 };
+    out.lines(&line, || {
+        vec![
+            format!("Made the mesh {id}. Its ticket admits nobody, and is for those who have a pass:"),
+            String::new(),
+            text.to_string(),
+            String::new(),
+            format!("Next:  nurl hub --mesh-id {id}   on each hub"),
+            "       nurl mesh admit KEY          for each machine; it shows its key with `nurl pass show`"
+                .to_owned(),
+        ]
+    })
+    .await;
+    Ok(())
+}
+
+/// Prints a ticket with an invitation of its own.
+async fn invite(args: InviteArgs, out: Out<'_>) -> Result<(), Failure> {
+    let authority = authority(&args.state)?;
+    let mut ticket = own_ticket(&args.state, &authority)?;
+    let now = unix_now();
+    let Wanted { level, weight, zone } = args.terms;
+    let until = now.saturating_add(seconds(args.r#for));
+    if until - now > MAX_LIFE {
+        return Err(Failure::new(Code::Usage, "--for: an invitation lives 90 days at most"));
+    }
+    let id = InvitationId::draw(&mut rt::rng("invitation"));
+    let terms = Terms { id, level, weight, zone, until, keys: args.keys };
+    ticket.invitation = terms.invite(&authority);
+    if ticket.invitation.is_none() {
+        return Err(Failure::new(Code::Usage, format!("--zone: longer than {MAX_ZONE_BYTES} bytes")));
+    }
+    let text = ticket.to_text().map_err(|error| Failure::new(Code::Usage, error.to_string()))?;
+    let line = Line::Ticket {
+        mesh: ticket.mesh.to_string(),
+        ticket: text.to_string(),
+        level: Some(level.as_str()),
+        keys: args.keys,
+        until,
+    };
+    out.note(&format!(
+        "A ticket, a secret. It lets in {} machines as {}, for {}. Put it into a file of mode 0600.",
+        args.keys,
+        level.as_str(),
+        days(until, now)
+    ))
+    .await;
+    out.line(&line, || Some(text.to_string())).await;
+    Ok(())
+}
+
+/// Signs a pass for one key.
+async fn admit(args: AdmitArgs, out: Out<'_>) -> Result<(), Failure> {
+    let authority = authority(&args.state)?;
+    let now = unix_now();
+    let Wanted { level, weight, zone } = args.terms;
+    let not_after = now.saturating_add(seconds(args.r#for));
+    let mut ring_seed = [0; 8];
+    rt::rng("ring seed").fill_bytes(&mut ring_seed);
+    let name = args.name.unwrap_or_default();
+    let grant = Grant { name, weight, zone, ring_seed, ..Grant::new(args.key, level, now, not_after) };
+    let pass = grant.sign(&authority).map_err(|_| {
+        let message = format!(
+            "a name has at most {MAX_NAME_BYTES} bytes, a zone {MAX_ZONE_BYTES}, a weight is 1 to {MAX_WEIGHT}, and a \
+             pass lives 90 days at most"
+        );
+        Failure::new(Code::Usage, message)
+    })?;
+    let text = pass.to_text();
+    out.note("A pass, no secret. On its machine:  nurl pass take PASS --mesh FILE").await;
+    out.line(&line(&pass, Some(text.clone())), || Some(text)).await;
+    Ok(())
+}
+
+/// Shows the passes that the hub of this folder issued.
+async fn list(state: &Path, out: Out<'_>) -> Result<(), Failure> {
+    let authority = authority(state)?;
+    let mut passes = issued_passes(&state.join("issued"), &authority.mesh())
+        .map_err(|error| Failure::new(Code::Resource, error.to_string()))?;
+    passes.sort_by_key(|pass| (pass.grant().issued, pass.grant().key));
+    let now = unix_now();
+    for pass in &passes {
+        out.line(&line(pass, None), || Some(row(pass, now))).await;
+    }
+    out.note(&format!("{} passes were issued here.", passes.len())).await;
+    Ok(())
+}
+
+/// A pass as a line for machines.
+pub(crate) fn line(pass: &Pass, text: Option<String>) -> Line {
+    let grant = pass.grant();
+    Line::Admitted {
+        key: grant.key.to_string(),
+        name: grant.name.clone(),
+        level: grant.level.as_str(),
+        weight: grant.weight,
+        zone: grant.zone.clone(),
+        invitation: grant.invitation.map(|id| id.to_string()),
+        until: grant.not_after,
+        pass: text,
+    }
+}
+
+/// A pass as a row for people.
+pub(crate) fn row(pass: &Pass, now: u32) -> String {
+    let grant = pass.grant();
+    let by = match grant.invitation {
+        Some(id) => format!("invitation {id}"),
+        None => "admitted by hand".to_owned(),
+    };
+    let life = days(grant.not_after, now);
+    format!("{}  {:<7} {life:<12} {by}  {}", grant.key, grant.level.as_str(), grant.name)
+}
+
+/// How long until this second, for people.
+fn days(until: u32, now: u32) -> String {
+    match until.checked_sub(now) {
+        None => "expired".to_owned(),
+        Some(left) if left < 2 * 86_400 => format!("{} hours", left / 3_600),
+        Some(left) => format!("{} days", left / 86_400),
+    }
+}
+
+/// The authority's key in a state folder.
+fn authority(state: &Path) -> Result<AuthorityKey, Failure> {
+    let file: PathBuf = state.join("authority");
+    if !disk::exists(&file) {
+        let folder = shown(&state.to_string_lossy());
+        let message = format!(
+            "{folder} has no authority's key: give --state the folder of the hub that made the mesh, or of `nurl mesh new`"
+        );
+        return Err(Failure::new(Code::Resource, message));
+    }
+    let seed = SecretKey::load(&file).map_err(|error| bad_key_file(&file, &error))?;
+    Ok(AuthorityKey::from_seed(seed.as_bytes()))
+}
+
+/// The ticket beside the authority's key.
+fn own_ticket(state: &Path, authority: &AuthorityKey) -> Result<Ticket, Failure> {
+    let file = state.join("mesh");
+    let ticket = ticket(&file.to_string_lossy())?;
+    if ticket.mesh != authority.mesh() {
+        let file = shown(&file.to_string_lossy());
+        return Err(Failure::new(
+            Code::Resource,
+            format!("{file} is another mesh's than the authority's key beside it"),
+        ));
+    }
+    Ok(ticket)
+}
+
+/// `KEY@HOST:PORT`.
+pub(crate) fn parse_hub(text: &str) -> Result<Hub, String> {
+    let (key, addr) =
+        text.split_once('@').ok_or("expected KEY@HOST:PORT, as a hub shows them when it starts")?;
+    let key: PublicKey = key.parse().map_err(|error| format!("{error}"))?;
+    Ok(Hub { key, addr: crate::args::parse_host_port(addr)? })
+}
+
+pub(crate) fn unix_now() -> u32 {
+    u32::try_from(time::unix_now().as_secs()).unwrap_or(u32::MAX)
+}
+
+fn seconds(duration: Duration) -> u32 {
+    u32::try_from(duration.as_secs()).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,91 @@
+//! Who belongs to a mesh: tickets of one level, admission by hand, lists.
+
+use crate::harness::{Running, hub, run, worker, write_private};
+
+#[test]
+fn a_ticket_of_one_level_permits_that_and_no_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let hub = hub(dir.path());
+    let _worker = worker(&hub.ticket, &["--handler", "up=tr a-z A-Z"]);
+    let state = dir.path().join("hub");
+    let state = state.to_str().unwrap();
+    let args = ["mesh", "invite", "--level", "submit", "--keys", "1", "--for", "7d", "--state", state];
+    let invited = run(&args, None, b"").succeeded();
+    let ticket = invited.text().trim();
+    assert!(invited.stderr.contains("1 machines as submit, for 7 days"), "{}", invited.stderr);
+    assert_ne!(ticket, hub.ticket);
+    let home = dir.path().join("phone");
+    let home = home.to_str().unwrap();
+    let submit = ["submit", "--kind", "up", "--home", home];
+    assert_eq!(run(&submit, Some(ticket), b"by a phone").succeeded().text(), "BY A PHONE");
+    let shown = run(&["pass", "show", "--home", home, "--json"], Some(ticket), b"").succeeded().events();
+    assert_eq!(shown[0]["level"], "submit");
+    // The invitation's one place is the person's: a worker on the same machine is another key.
+    let second = ["worker", "--home", home, "--join", "5s"];
+    run(&second, Some(ticket), b"").failed(4, &["used-up"]);
+    let key = dir.path().join("phone.key");
+    let key = key.to_str().unwrap();
+    let args = ["mesh", "invite", "--level", "member", "--state", state];
+    let member = run(&args, None, b"").succeeded();
+    let worker = ["worker", "--key", key, "--join", "20s"];
+    run(&worker, Some(member.text().trim()), b"").failed(4, &["says member", "needs worker", "mesh invite"]);
+}
+
+#[test]
+fn a_mesh_whose_hub_has_neither_ticket_nor_authority_admits_by_hand() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let key = run(&["key", "new", &at("hub.key"), "--json"], None, b"").succeeded().events();
+    let hub_key = key[0]["key"].as_str().unwrap();
+    std::fs::create_dir(dir.path().join("blind")).unwrap();
+    write_private(&dir.path().join("blind/key"), &std::fs::read(at("hub.key")).unwrap());
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::set_permissions(dir.path().join("blind"), std::fs::Permissions::from_mode(0o700)).unwrap();
+    // The port is known once the hub has bound it, so the first mesh is for a hub that listens nowhere.
+    let office = at("office");
+    let named = format!("{hub_key}@127.0.0.1:1");
+    let made = run(&["mesh", "new", "--hub", &named, "--state", &office, "--json"], None, b"").succeeded();
+    let mesh = made.events()[0]["mesh"].as_str().unwrap().to_owned();
+    run(&["mesh", "new", "--hub", &named, "--state", &office], None, b"").failed(8, &["has a mesh already"]);
+
+    let blind = at("blind");
+    let args = ["hub", "--listen", "127.0.0.1:0", "--state", &blind, "--mesh-id", &mesh, "--json"];
+    let hub = Running::start(&args, None);
+    let addr = hub.event("ready")["addr"].as_str().unwrap().to_owned();
+    let ticket = std::fs::read_to_string(format!("{office}/mesh")).unwrap();
+    let mut ticket: nurl::Ticket = ticket.trim().parse().unwrap();
+    ticket.hubs[0].addr = addr;
+    let ticket = ticket.to_text().unwrap().to_string();
+
+    let file = at("w.key");
+    let worker = ["worker", "--key", &file, "--json", "--join", "5s"];
+    run(&worker, Some(&ticket), b"").code.filter(|code| *code == 4).expect("nobody without a pass");
+    let shown = run(&["pass", "show", "--key", &file, "--json"], Some(&ticket), b"").succeeded().events();
+    let key = shown[0]["key"].as_str().unwrap();
+    let pass = run(&["mesh", "admit", key, "--name", "laptop", "--state", &office], None, b"").succeeded();
+    let pass = pass.text().trim();
+    run(&["pass", "take", &pass[..60], "--key", &file], Some(&ticket), b"").failed(2, &["malformed"]);
+    run(&["pass", "take", pass, "--home", &at("home")], Some(&ticket), b"")
+        .failed(2, &["no such key", "--key"]);
+    let taken = run(&["pass", "take", pass, "--key", &file], Some(&ticket), b"").succeeded();
+    assert!(taken.text().contains("laptop") && taken.text().contains("admitted by hand"), "{}", taken.text());
+    Running::start(&worker, Some(&ticket)).event("ready");
+}
+
+#[test]
+fn the_list_names_those_that_came_by_an_invitation() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut hub = hub(dir.path());
+    let worker = worker(&hub.ticket, &[]);
+    let state = dir.path().join("hub");
+    let list = ["mesh", "list", "--state", state.to_str().unwrap(), "--json"];
+    run(&list, None, b"").failed(8, &["in use"]);
+    hub.process.kill();
+    let listed = run(&list, None, b"").succeeded().events();
+    assert_eq!(listed.len(), 1);
+    assert_eq!((listed[0]["key"].as_str(), &listed[0]["level"]), (Some(&*worker.key), &"worker".into()));
+    assert_eq!(listed[0]["invitation"].as_str().map(str::len), Some(16));
+    let empty = dir.path().join("empty");
+    let empty = ["mesh", "list", "--state", empty.to_str().unwrap()];
+    run(&empty, None, b"").failed(8, &["no authority's key", "--state"]);
+}
