@@ -27,3 +27,26 @@ impl OwnRevocations<'_> {
         write.commit()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::authority::key::AuthorityKey;
+    use crate::authority::revocation::Subject;
+    use crate::key::PublicKey;
+    use rand_core::SeedableRng as _;
+
+    #[test]
+    fn the_latest_entry_of_each_subject_comes_back_and_none_of_another_mesh() {
+        let store = Store::in_memory(&mut crate::rt::Rng::from_seed([1; 32])).unwrap();
+        let (ours, theirs) = (AuthorityKey::from_seed(&[1; 32]), AuthorityKey::from_seed(&[2; 32]));
+        let key = Subject::Key(PublicKey::from_bytes([9; 32]));
+        let records = OwnRevocations(&store);
+        records.keep(&[ours.revoke(key, 1), ours.revoke(Subject::All, 2)]).unwrap();
+        records.keep(&[ours.revoke(key, 3)]).unwrap();
+        let mut loaded = records.load(&ours.mesh()).unwrap();
+        loaded.sort_by_key(|entry| entry.subject);
+        assert_eq!(loaded, [ours.revoke(Subject::All, 2), ours.revoke(key, 3)]);
+        assert_eq!(records.load(&theirs.mesh()).unwrap(), []);
+    }
+}

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use nurl::config::Role;
 use nurl::events::State;
 use nurl::hub::{self, Hub, HubConfig, HubHandle, ServedMesh};
-use nurl::pass::AuthorityKey;
+use nurl::pass::{AuthorityKey, Revocation, Subject};
 use nurl::rt::{self, time};
 use nurl::{Builder, Error, Node, PublicKey, SecretKey, Ticket};
 
@@ -61,6 +61,11 @@ impl Mesh {
             Mesh { ticket, authority: authority.into(), key, addr: ([127, 0, 0, 1], 0).into(), hub: None };
         mesh.start_hub().await;
         mesh
+    }
+
+    /// The entry by which the authority revokes a key now.
+    pub(crate) fn revocation(&self, key: PublicKey) -> Revocation {
+        self.authority.revoke(Subject::Key(key), time::unix_now().as_secs() as u32)
     }
 
     /// Starts the hub, with the same key and port as before.

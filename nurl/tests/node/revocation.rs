@@ -1,0 +1,65 @@
+//! What the authority revokes, ends.
+
+use std::time::Duration;
+
+use nurl::config::Role;
+use nurl::events::NodeEvent;
+use nurl::pass::{AuthorityKey, Subject};
+use nurl::{Error, RefusedBy, RevokeError, rt};
+
+use crate::harness::{Mesh, key, run, soon, state_of, until};
+
+#[test]
+fn a_revoked_node_ends_and_is_nobodys_peer_any_more() {
+    run(async {
+        let mesh = Mesh::start().await;
+        let secret = key();
+        let [a, b] = mesh.nodes(Role::Worker).await;
+        let lost = mesh.join(mesh.builder(Role::Worker).key(secret.clone())).await;
+        until("all know it", async || {
+            state_of(&a, lost.key()).await.is_some() && state_of(&b, lost.key()).await.is_some()
+        })
+        .await;
+        soon("a session", a.ping(lost.key(), Duration::from_secs(9))).await.unwrap();
+        let (mut seen, mut own) = (b.events(), lost.events());
+
+        soon("a hub takes it", a.revoke(mesh.revocation(lost.key()))).await.unwrap();
+        soon("the news", async {
+            while seen.next().await != Some(NodeEvent::Revoked { peer: lost.key() }) {}
+        })
+        .await;
+        assert_eq!(state_of(&a, lost.key()).await, None, "it acts here at once");
+        soon("its end", async { while own.next().await.is_some() {} }).await;
+        let ended = lost.members().await;
+        assert!(matches!(ended, Err(Error::Refused(RefusedBy::Authority))), "{ended:?}");
+        until("nobody knows it", async || {
+            state_of(&b, lost.key()).await.is_none() && mesh.hub().stats().clients == 2
+        })
+        .await;
+        let asked = a.ping(lost.key(), Duration::from_millis(300)).await;
+        assert!(matches!(asked, Err(Error::Deadline(_))), "{asked:?}");
+
+        // Its key gets no pass again, though the ticket is the same.
+        let again = mesh.builder(Role::Worker).key(secret).spawn().await.unwrap();
+        let refused = soon("an answer", again.joined(Duration::MAX)).await.unwrap_err();
+        assert!(matches!(refused, Error::HubRefused { .. } | Error::Refused(_)), "{refused:?}");
+        assert_eq!(refused.hub_reason(), Some("revoked"));
+    });
+}
+
+#[test]
+fn a_revocation_of_another_mesh_is_refused_and_without_a_hub_a_member_is_enough() {
+    run(async {
+        let mut mesh = Mesh::start().await;
+        let [a, b] = mesh.nodes(Role::Member).await;
+        let stranger = AuthorityKey::generate(&mut rt::rng("another authority"));
+        let refused = a.revoke(stranger.revoke(Subject::All, 1)).await;
+        assert!(matches!(refused, Err(Error::Revoke(RevokeError::AnotherMesh))), "{refused:?}");
+        until("a direct path", async || crate::harness::is_direct(&a, b.key()).await).await;
+        mesh.stop_hub().await;
+        let gone = key().public();
+        soon("a member takes it", a.revoke(mesh.revocation(gone))).await.unwrap();
+        until("it is taken there", async || b.metrics().await.unwrap().get("node.revocations") == Some(1))
+            .await;
+    });
+}
