@@ -63,9 +63,8 @@ impl AuthorityKey {
         Ok(AuthorityKey::from_seed(seed.as_bytes()))
     }
 
-    /// Revokes every pass of the subject that was issued until `now`: give the entry to [`Node::revoke`].
-    ///
-    /// [`Node::revoke`]: crate::Node::revoke
+    /// Revokes every pass of the subject that was issued until `now`. The entry takes effect once a node has it
+    /// (`Node::revoke`), which tells the others.
     pub fn revoke(&self, subject: Subject, now: UnixSeconds) -> Revocation {
         Revocation::sign(self, subject, now, now)
     }

@@ -271,11 +271,6 @@ impl Revocations {
         }
         *hasher.finalize().as_bytes()
     }
-
-    /// The entries, by subject.
-    pub fn iter(&self) -> impl Iterator<Item = &Revocation> {
-        self.entries.values()
-    }
 }
 
 #[cfg(test)]
