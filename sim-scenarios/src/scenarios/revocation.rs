@@ -6,10 +6,14 @@
 //! registered, and nobody has a session with it; its own node has ended and says why. All jobs are done. Its host then
 //! starts it again: it gets no further.
 //!
+//! **Stubborn.** A worker that an [insider](crate::insider) plays is revoked, and takes no notice: it goes on to register, to
+//! open sessions and to speak. Nobody listens, and it hears nothing.
+//!
 //! **Partition.** The mesh falls apart, a hub on each side. Each side revokes a worker of the other one. When the link is
 //! back, all nodes know both revocations, and neither worker is anybody's member.
 //!
-//! **Withheld.** Both hubs take revocations and keep them to themselves. The members learn one from each other.
+//! **Withheld.** Both hubs take revocations and keep them to themselves. The members learn one from each other, also one that
+//! was away, and has to ask.
 //!
 //! Nobody else is ever held dead, but across the partition.
 
@@ -19,10 +23,13 @@ use chaos::property::Violation;
 use chaos::scenario::{Knob, KnobKind, Mark, Passed, RunResult, Scenario, Trial};
 use chaos::sometimes;
 use chaos::world::{Host, World};
+use nurl::internals::membership::Roles;
 use nurl::internals::node::Role;
-use nurl::{Error, RefusedBy};
+use nurl::internals::transport::{channel, kind};
+use nurl::{Error, PublicKey, RefusedBy};
 
 use crate::cluster::{Cluster, Deadline, Jobs, Peer};
+use crate::insider::{Insider, wire};
 use crate::models::sim_hub::SimHub;
 use crate::stage::{Stage, link_ms, with_store};
 
@@ -30,8 +37,8 @@ use crate::stage::{Stage, link_ms, with_store};
 pub const SCENARIO: Scenario = Scenario {
     knobs: &[Knob {
         name: "acts",
-        about: "what happens, added up: 1 a worker revoked mid-run, 2 a partition, 4 hubs that withhold",
-        default: MID_RUN + PARTITION + WITHHELD,
+        about: "what happens, added up: 1 a worker revoked mid-run, 2 a partition, 4 hubs that withhold, 8 a stubborn one",
+        default: MID_RUN + PARTITION + WITHHELD + STUBBORN,
         least: 1,
         turns: KnobKind::Work,
     }],
@@ -39,6 +46,7 @@ pub const SCENARIO: Scenario = Scenario {
         Mark::new("a worker with a store was revoked"),
         Mark::new("a worker without a store was revoked"),
         Mark::new("a revoked worker was started again"),
+        Mark::new("a revoked insider went on"),
         Mark::new("each side of a partition revoked a worker of the other"),
         Mark::new("members learned a revocation that the hubs withheld"),
     ],
@@ -54,10 +62,12 @@ pub const SCENARIO: Scenario = Scenario {
 const MID_RUN: u64 = 1;
 const PARTITION: u64 = 2;
 const WITHHELD: u64 = 4;
+const STUBBORN: u64 = 8;
 
 const GONE: &str = "5 s after its revocation nobody knows a node, and no hub has it registered";
 const ENDED: &str = "a revoked node ends and says why";
 const OUT: &str = "a revoked node that starts again gets no further";
+const DEAF: &str = "nobody listens to a revoked node, or talks to it";
 const TAKEN: &str = "a hub or a member acknowledges a revocation";
 const SAME: &str = "all nodes know the same revocations";
 const ALIVE: &str = "nobody else is held dead when a node is revoked";
@@ -104,6 +114,10 @@ async fn run(trial: Trial) -> RunResult {
         sometimes!(!stored, "a worker without a store was revoked");
         sometimes!(true, "a revoked worker was started again");
     }
+    if acts & STUBBORN != 0 {
+        stubborn(world, &mut mesh).await?;
+        sometimes!(true, "a revoked insider went on");
+    }
     if acts & PARTITION != 0 {
         notes += &format!("equal after {:?}\n", partition(world, &mut mesh).await?);
         sometimes!(true, "each side of a partition revoked a worker of the other");
@@ -120,20 +134,21 @@ async fn run(trial: Trial) -> RunResult {
 /// A mesh, and those that were put out of it.
 struct Mesh<'a> {
     cluster: &'a Cluster,
-    revoked: Vec<Peer>,
+    /// Names and keys.
+    revoked: Vec<(String, PublicKey)>,
 }
 
 impl Mesh<'_> {
     /// Everybody who wasn't revoked.
     fn others(&self) -> Vec<Peer> {
-        let stays = |peer: &&Peer| self.revoked.iter().all(|out| out.key != peer.key);
+        let stays = |peer: &&Peer| self.revoked.iter().all(|(_, out)| *out != peer.key);
         self.cluster.peers.iter().filter(stays).cloned().collect()
     }
 
-    /// `by` tells the mesh that this node is revoked.
-    async fn revoke(&mut self, by: &Peer, peer: &Peer) -> Result<(), Violation> {
-        let entry = self.cluster.revocation(&peer.key);
-        self.revoked.push(peer.clone());
+    /// `by` tells the mesh that the node with this name and key is revoked.
+    async fn revoke(&mut self, by: &Peer, name: &str, key: PublicKey) -> Result<(), Violation> {
+        let entry = self.cluster.revocation(&key);
+        self.revoked.push((name.to_owned(), key));
         let told = by.node(&self.cluster.world()).await.revoke(entry).await;
         told.map_err(|error| Violation::liveness(TAKEN, format!("{}: {error}", by.name)))
     }
@@ -143,8 +158,8 @@ impl Mesh<'_> {
         let mut traces = Vec::new();
         for peer in at {
             let view = self.cluster.view(peer).await;
-            for out in &self.revoked {
-                let state = view.get(&out.key);
+            for (out, key) in &self.revoked {
+                let state = view.get(key);
                 traces
                     .extend(state.map(|state| format!("{} sees {} {}", peer.name, out.name, state.as_str())));
             }
@@ -201,7 +216,7 @@ async fn mid_run(world: World, mesh: &mut Mesh<'_>) -> Result<Duration, Violatio
     }
     world.sleep(Duration::from_millis(500)).await;
     let deadline = Deadline::new(world, GONE, PROMISE);
-    mesh.revoke(submitter, victim).await?;
+    mesh.revoke(submitter, &victim.name, victim.key).await?;
     let others = mesh.others();
     while deadline.still_missing([mesh.traces(&others).await, mesh.registered()].concat()).await? {}
     let gone = deadline.waited();
@@ -231,6 +246,56 @@ async fn mid_run(world: World, mesh: &mut Mesh<'_>) -> Result<Duration, Violatio
     Ok(gone)
 }
 
+/// An insider that takes no notice of its revocation.
+async fn stubborn(world: World, mesh: &mut Mesh<'_>) -> Result<(), Violation> {
+    let eve = Insider::start(world, mesh.cluster, "eve");
+    eve.meet(mesh.cluster, MEET).await?;
+    let alive = |incarnation| {
+        wire::gossip(0, vec![wire::alive(eve.key, incarnation, Roles::WORKER.with(Roles::STORE))])
+    };
+    eve.answer_pings(Some(alive(1)));
+    let others = mesh.others();
+    let deadline = Deadline::new(world, "an insider is a member", MEET);
+    loop {
+        let mut missing = Vec::new();
+        for peer in &others {
+            eve.send(peer.key, channel::MEMBERSHIP, alive(1).encode());
+            if !mesh.cluster.view(peer).await.contains_key(&eve.key) {
+                missing.push(format!("eve at {}", peer.name));
+            }
+        }
+        if !deadline.still_missing(missing).await? {
+            break;
+        }
+    }
+    mesh.revoke(&others[1], "eve", eve.key).await?;
+    let deadline = Deadline::new(world, GONE, PROMISE);
+    while deadline.still_missing([mesh.traces(&others).await, mesh.registered()].concat()).await? {}
+    world.sleep(Duration::from_secs(1)).await;
+    eve.take_received();
+    let until = world.elapsed() + TRIES;
+    let mut incarnation = 2;
+    while world.elapsed() < until {
+        for peer in &others {
+            eve.connect(peer.key);
+            eve.send(peer.key, channel::MEMBERSHIP, alive(incarnation).encode());
+            eve.send(peer.key, channel::MEMBERSHIP, wire::ping(incarnation, 0));
+            let submit = wire::submit([incarnation as u8; 16], eve.key, 0, "slow", b"key", b"payload");
+            eve.send_message(peer.key, kind::JOB, submit);
+        }
+        incarnation += 1;
+        world.sleep(Duration::from_secs(1)).await;
+        let mut seen = [mesh.traces(&others).await, mesh.registered()].concat();
+        // What the hubs fan out in a group goes to their clients alone.
+        seen.extend(eve.take_received().iter().map(|heard| format!("eve hears {:?}", heard.by)));
+        if !seen.is_empty() {
+            return Err(Violation::safety(DEAF, seen.join("; ")));
+        }
+    }
+    eve.host.crash();
+    Ok(())
+}
+
 /// Each side of a partition revokes a worker of the other.
 async fn partition(world: World, mesh: &mut Mesh<'_>) -> Result<Duration, Violation> {
     let others = mesh.others();
@@ -241,8 +306,8 @@ async fn partition(world: World, mesh: &mut Mesh<'_>) -> Result<Duration, Violat
     world.partition(&hosts(left, 0), &hosts(right, 1));
     world.sleep(CUT).await;
     let (out_left, out_right) = (&left[1], &right[0]);
-    mesh.revoke(&left[0], out_right).await?;
-    mesh.revoke(&right[1], out_left).await?;
+    mesh.revoke(&left[0], &out_right.name, out_right.key).await?;
+    mesh.revoke(&right[1], &out_left.name, out_left.key).await?;
     world.sleep(PROMISE).await;
     world.heal();
     let deadline = Deadline::new(world, SAME, HEALED);
@@ -268,15 +333,20 @@ async fn partition(world: World, mesh: &mut Mesh<'_>) -> Result<Duration, Violat
 async fn withheld(world: World, mesh: &mut Mesh<'_>) -> Result<Duration, Violation> {
     mesh.cluster.hubs.iter().for_each(SimHub::withhold_revocations);
     let others = mesh.others();
-    let (by, victim) = (&others[0], &others[1]);
+    let (by, victim, away) = (&others[0], &others[1], &others[2]);
+    away.host.crash();
     let deadline = Deadline::new(world, GONE, PROMISE);
-    mesh.revoke(by, victim).await?;
-    let others = mesh.others();
+    mesh.revoke(by, &victim.name, victim.key).await?;
+    let others: Vec<Peer> = mesh.others().into_iter().filter(|peer| peer.key != away.key).collect();
     while deadline.still_missing([mesh.traces(&others).await, mesh.different(&others).await].concat()).await?
     {
     }
     let learned = deadline.waited();
     victim.host.crash();
+    away.host.restart();
+    let deadline = Deadline::new(world, SAME, MEET);
+    let all = mesh.others();
+    while deadline.still_missing([mesh.traces(&all).await, mesh.different(&all).await].concat()).await? {}
     mesh.cluster.converge(MEET).await?;
     Ok(learned)
 }

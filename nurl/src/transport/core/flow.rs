@@ -233,7 +233,7 @@ impl Transport {
                     return;
                 }
                 if let Some(standing) = self.endpoint.standing(&peer) {
-                    self.peers.set_level(&peer, standing.level);
+                    self.peers.set_standing(&peer, standing);
                 }
                 self.reliable.on_established(now, peer, boot);
                 self.groups.on_established(peer, boot);

@@ -230,6 +230,13 @@ impl Transport {
             let _ = self.exits.seal(&mut self.endpoint, now, *peer, channel::REVOKED, &entry.encode());
         }
         self.endpoint.revoke(now, entry.clone());
+        // Members without a session at present, such as dead ones with a place on the ring.
+        let newer = |peer: &PublicKey| {
+            self.endpoint.standing(peer).is_some_and(|standing| !entry.revokes(&standing.grant))
+        };
+        out.extend(self.peers.revoked_by(entry).into_iter().filter(|peer| !newer(peer)));
+        out.sort_unstable();
+        out.dedup();
         if let Subject::Key(key) = entry.subject
             && !out.contains(&key)
             && !self.endpoint.is_established(&key)
