@@ -160,8 +160,7 @@ impl Mesh<'_> {
             let view = self.cluster.view(peer).await;
             for (out, key) in &self.revoked {
                 let state = view.get(key);
-                traces
-                    .extend(state.map(|state| format!("{} sees {} {}", peer.name, out.name, state.as_str())));
+                traces.extend(state.map(|state| format!("{} sees {} {}", peer.name, out, state.as_str())));
             }
         }
         traces
