@@ -8,7 +8,7 @@ use bytes::Bytes;
 use nurl::config::Role;
 use nurl::events::State;
 use nurl::hub::{self, Hub, HubConfig, HubHandle, ServedMesh};
-use nurl::pass::{AuthorityKey, Revocation, Subject};
+use nurl::pass::{AuthorityKey, Credential, Grant, Level, Revocation, Subject};
 use nurl::rt::{self, time};
 use nurl::{Builder, Error, Node, PublicKey, SecretKey, Ticket};
 
@@ -65,7 +65,20 @@ impl Mesh {
 
     /// The entry by which the authority revokes a key now.
     pub(crate) fn revocation(&self, key: PublicKey) -> Revocation {
-        self.authority.revoke(Subject::Key(key), time::unix_now().as_secs() as u32)
+        self.revocation_of(Subject::Key(key))
+    }
+
+    /// The entry by which the authority revokes a subject now.
+    pub(crate) fn revocation_of(&self, subject: Subject) -> Revocation {
+        self.authority.revoke(subject, time::unix_now().as_secs() as u32)
+    }
+
+    /// A node that the authority admitted by hand.
+    pub(crate) fn admitted(&self, role: Role) -> Builder {
+        let (key, now) = (key(), time::unix_now().as_secs() as u32);
+        let grant = Grant::new(key.public(), Level::Worker, now, now + 3_600);
+        let pass = grant.sign(&self.authority).unwrap();
+        self.builder(role).key(key).credential(Credential::new(pass))
     }
 
     /// Starts the hub, with the same key and port as before.

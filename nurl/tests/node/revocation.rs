@@ -48,6 +48,28 @@ fn a_revoked_node_ends_and_is_nobodys_peer_any_more() {
 }
 
 #[test]
+fn a_revoked_invitation_is_closed_and_ends_those_who_came_by_it() {
+    run(async {
+        let mesh = Mesh::start().await;
+        let keeper = mesh.join(mesh.admitted(Role::Member)).await;
+        let guest = mesh.node(Role::Worker).await;
+        crate::harness::meet(&[&keeper, &guest]).await;
+        let mut own = guest.events();
+        let invitation = Subject::Invitation(mesh.ticket.invitation.as_ref().unwrap().terms.id);
+        soon("a hub takes it", keeper.revoke(mesh.revocation_of(invitation))).await.unwrap();
+        soon("its end", async { while own.next().await.is_some() {} }).await;
+        let ended = guest.members().await;
+        assert!(matches!(ended, Err(Error::Refused(RefusedBy::Authority))), "{ended:?}");
+        until("nobody knows it", async || state_of(&keeper, guest.key()).await.is_none()).await;
+        let newcomer = mesh.builder(Role::Worker).spawn().await.unwrap();
+        let refused = soon("an answer", newcomer.joined(Duration::MAX)).await.unwrap_err();
+        assert_eq!(refused.hub_reason(), Some("revoked"));
+        let other = mesh.join(mesh.admitted(Role::Member)).await;
+        crate::harness::meet(&[&keeper, &other]).await;
+    });
+}
+
+#[test]
 fn a_revocation_of_another_mesh_is_refused_and_without_a_hub_a_member_is_enough() {
     run(async {
         let mut mesh = Mesh::start().await;
