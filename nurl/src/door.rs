@@ -5,7 +5,7 @@ pub use crate::key::{PublicKey, SecretKey};
 pub use crate::mesh::Ticket;
 pub use crate::node::{Builder, Node};
 
-/// Who belongs to a mesh, and what each may do: the authority's key, invitations, passes.
+/// Who belongs to a mesh, what each may do, and how that ends: the authority's key, invitations, passes, revocations.
 pub mod pass {
     pub use crate::authority::credential::Credential;
     pub use crate::authority::invitation::{DEFAULT_KEYS, Invitation, InvitationId, MAX_LIFE, Terms};

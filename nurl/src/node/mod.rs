@@ -270,6 +270,17 @@ impl Node {
     /// they are no members any more; within seconds it acts everywhere that can be reached. The call returns when a hub has
     /// taken the entry; if none can be reached, when a member has.
     ///
+    /// ```no_run
+    /// # async fn lost(node: nurl::Node, phone: nurl::PublicKey) -> Result<(), Box<dyn std::error::Error>> {
+    /// use nurl::pass::{AuthorityKey, Subject};
+    ///
+    /// let authority = AuthorityKey::load("authority.key".as_ref())?;
+    /// let now = nurl::rt::time::unix_now().as_secs() as u32;
+    /// node.revoke(authority.revoke(Subject::Key(phone), now)).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// [`Error::Revoke`]: the entry is another mesh's, or nobody has acknowledged it within 10 s. In the latter case it
     /// holds here, and this node passes it on when it reaches somebody.

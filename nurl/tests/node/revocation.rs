@@ -70,6 +70,52 @@ fn a_revoked_invitation_is_closed_and_ends_those_who_came_by_it() {
 }
 
 #[test]
+fn a_hub_with_a_file_and_a_node_with_a_store_remember_what_was_revoked() {
+    run(async {
+        let (mut mesh, dir) = (Mesh::start().await, tempfile::tempdir().unwrap());
+        mesh.stop_hub().await;
+        mesh.remembers = Some(dir.path().join("hub.redb"));
+        mesh.start_hub().await;
+        let ((key, credential), (lost, old)) = (mesh.admit(), mesh.admit());
+        let store = tempfile::tempdir().unwrap();
+        let keeper = |mesh: &Mesh| {
+            mesh.builder(Role::Member).key(key.clone()).credential(credential.clone()).store(store.path())
+        };
+        let node = mesh.join(keeper(&mesh)).await;
+        soon("a hub takes it", node.revoke(mesh.revocation(lost.public()))).await.unwrap();
+        node.shutdown().await;
+        let refused = async |mesh: &Mesh| {
+            let node = mesh.builder(Role::Member).key(lost.clone()).credential(old.clone());
+            let node = node.spawn().await.unwrap();
+            let error = soon("an answer", node.joined(Duration::MAX)).await.unwrap_err();
+            assert!(matches!(error, Error::HubRefused { .. } | Error::Refused(_)), "{error:?}");
+        };
+        mesh.stop_hub().await;
+        mesh.start_hub().await;
+        refused(&mesh).await;
+
+        // Without its file the hub knows nothing, until a node tells it.
+        mesh.stop_hub().await;
+        mesh.remembers = None;
+        mesh.start_hub().await;
+        assert_eq!(mesh.hub().stats().hub.revocations, 0);
+        let _node = mesh.join(keeper(&mesh)).await;
+        until("the hub is told", async || mesh.hub().stats().hub.revocations == 1).await;
+        refused(&mesh).await;
+    });
+}
+
+#[test]
+fn an_authoritys_key_is_read_from_its_file() {
+    let (dir, key) = (tempfile::tempdir().unwrap(), key());
+    let file = dir.path().join("authority.key");
+    key.save_new(&file).unwrap();
+    let loaded = AuthorityKey::load(&file).unwrap();
+    assert_eq!(loaded.seed(), key.as_bytes());
+    assert!(AuthorityKey::load(&dir.path().join("another")).is_err());
+}
+
+#[test]
 fn a_revocation_of_another_mesh_is_refused_and_without_a_hub_a_member_is_enough() {
     run(async {
         let mut mesh = Mesh::start().await;
