@@ -355,3 +355,164 @@ fn send(now: Instant, to: PublicKey, what: u8, body: &[u8], ends: &mut Ends<'_>)
     let body = Bytes::from([&[what][..], body].concat());
     ends.transport.send_message(now, to, Priority::Control, kind::REVOCATIONS, body).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use rand_core::SeedableRng as _;
+
+    use super::*;
+    use crate::authority::key::AuthorityKey;
+    use crate::key::{AllowList, SecretKey};
+    use crate::membership::{Detector, DetectorConfig, Meta};
+    use crate::mesh::{Hub, Ticket};
+    use crate::net::reach::listen::Listen;
+    use crate::node::command::{View, Waiting, WorkInput};
+    use crate::node::event::Bus;
+    use crate::node::net::outlets::{Channels, Outlets};
+    use crate::rt::sync::{mpsc, watch};
+    use crate::transport::{Limits, Transport, TransportConfig};
+
+    const UNIX: Duration = Duration::from_secs(1_800_000_000);
+
+    fn key(n: u16) -> PublicKey {
+        PublicKey::from_bytes(std::array::from_fn(|at| n.to_le_bytes()[at % 2]))
+    }
+
+    fn authority() -> AuthorityKey {
+        AuthorityKey::from_seed(&[1; 32])
+    }
+
+    fn entry(n: u16) -> Revocation {
+        authority().revoke(Subject::Key(key(n)), UNIX.as_secs() as u32)
+    }
+
+    /// A node's parts, without sockets.
+    struct Parts {
+        revoking: Revoking,
+        transport: Transport,
+        detector: Detector,
+        outlets: Outlets,
+        kept: mpsc::Receiver<WorkInput>,
+        now: Instant,
+    }
+
+    impl Parts {
+        fn new() -> Parts {
+            let now = crate::rt::test_now();
+            let rng = |seed: u8| Rng::from_seed([seed; 32]);
+            let hub = Hub { key: key(1), addr: "hub:1".to_owned() };
+            let secret = SecretKey::generate(&mut rng(1));
+            let local = secret.public();
+            let config = TransportConfig {
+                key: secret,
+                ticket: Ticket::generate(authority().mesh(), hub, &mut rng(2)),
+                credential: None,
+                name: String::new(),
+                allow: AllowList::Anyone,
+                boot: 1,
+                listed: false,
+                listen: Listen::default(),
+                limits: Limits::default(),
+            };
+            let (work, kept) = mpsc::channel(64);
+            let channels = Channels {
+                work,
+                view: watch::channel(Arc::new(View::default())).0,
+                datagrams: mpsc::channel(1).0,
+                messages: mpsc::channel(1).0,
+                groups: mpsc::channel(1).0,
+                waiting: Waiting::new(),
+                bus: Bus::default(),
+            };
+            let detector = DetectorConfig::default();
+            Parts {
+                revoking: Revoking::new(rng(3)),
+                transport: Transport::new(&config, now, UNIX, |_| rng(4)),
+                detector: Detector::new(detector, local, 1, Meta::default(), false, now, rng(5)),
+                outlets: Outlets::new(channels),
+                kept,
+                now,
+            }
+        }
+
+        fn with<T>(&mut self, act: impl FnOnce(&mut Revoking, Instant, &mut Ends<'_>) -> T) -> T {
+            let Parts { revoking, transport, detector, outlets, now, .. } = self;
+            act(revoking, *now, &mut Ends { transport, detector, outlets })
+        }
+
+        fn hear(&mut self, from: u16, body: &[u8]) {
+            self.with(|revoking, now, ends| revoking.on_message(now, key(from), body, ends));
+        }
+
+        fn known(&self) -> usize {
+            Revocation::each(&self.transport.revocations().page(None, usize::MAX).0).count()
+        }
+    }
+
+    #[test]
+    fn a_pull_goes_on_page_by_page_to_its_end_and_what_comes_is_kept() {
+        let (mut parts, mut theirs) = (Parts::new(), Revocations::default());
+        for n in 10..500 {
+            theirs.merge(entry(n));
+        }
+        parts.with(|revoking, now, ends| revoking.on_differs(now, key(7), ends));
+        let (mut after, mut pages) = (None, 0);
+        loop {
+            let (page, more) = theirs.page(after.as_ref(), PAGE_BYTES);
+            parts.hear(7, &[&[PAGE, u8::from(more.is_some())], &page[..]].concat());
+            let pull = &parts.revoking.pulls[&key(7)];
+            assert_eq!((pull.after, pull.open), (more, more.is_some()));
+            pages += 1;
+            after = more;
+            if after.is_none() {
+                break;
+            }
+        }
+        assert_eq!((pages, parts.known()), (4, 490));
+        assert_eq!(parts.transport.revocations().digest(), theirs.digest());
+        let mut kept = 0;
+        while let Ok(WorkInput::Revoked(news)) = parts.kept.try_recv() {
+            kept += news.len();
+        }
+        assert_eq!((kept, parts.revoking.taken, parts.revoking.refused), (490, 490, 0));
+    }
+
+    #[test]
+    fn what_nobody_asked_for_is_refused_and_a_liar_is_not_listened_to_for_a_while() {
+        let mut parts = Parts::new();
+        parts.hear(7, &[&[PAGE, 0], &entry(10).encode()[..]].concat());
+        assert_eq!((parts.known(), parts.revoking.refused), (0, 1), "a page without a question");
+        let tell = |n: u16| [&[TELL][..], &entry(n).encode()].concat();
+        let mut forged = tell(11);
+        *forged.last_mut().unwrap() ^= 1;
+        parts.hear(7, &forged);
+        parts.hear(7, &tell(12));
+        assert_eq!((parts.known(), parts.revoking.refused), (0, 3));
+        parts.hear(8, &tell(12));
+        parts.now += IGNORED_FOR;
+        parts.hear(7, &tell(13));
+        assert_eq!((parts.known(), parts.revoking.refused), (2, 3));
+        for body in [&[][..], &[9], &[ASK, 3], &[ASK, 0, 0], &[TELL, 2, 1], &[0; 2 * PAGE_BYTES]] {
+            let before = parts.revoking.refused;
+            parts.hear(9, body);
+            parts.now += IGNORED_FOR;
+            assert_eq!(parts.revoking.refused, before + 1, "{:?}", &body[..body.len().min(4)]);
+        }
+    }
+
+    #[test]
+    fn pulls_and_pages_are_limited() {
+        let mut parts = Parts::new();
+        for n in 0..20 {
+            parts.with(|revoking, now, ends| revoking.on_differs(now, key(20 + n), ends));
+        }
+        assert_eq!(parts.revoking.pulls.len(), MAX_PULLS);
+        parts.now += PULL_FOR;
+        parts.with(|revoking, now, ends| revoking.on_differs(now, key(99), ends));
+        assert_eq!(parts.revoking.pulls.len(), 1);
+        (0..200).for_each(|_| parts.hear(7, &[ASK]));
+        assert_eq!(parts.revoking.refused, 200 - PAGES.1);
+    }
+}
