@@ -1,11 +1,11 @@
 //! The front door: the names that a program needs. What isn't named here is the inside of a layer.
 
-pub use crate::error::{Error, HubFailure, RefusedBy};
+pub use crate::error::{Error, HubFailure, RefusedBy, RevokeError};
 pub use crate::key::{PublicKey, SecretKey};
 pub use crate::mesh::Ticket;
 pub use crate::node::{Builder, Node};
 
-/// Who belongs to a mesh, and what each may do: the authority's key, invitations, passes.
+/// Who belongs to a mesh, what each may do, and how that ends: the authority's key, invitations, passes, revocations.
 pub mod pass {
     pub use crate::authority::credential::Credential;
     pub use crate::authority::invitation::{
@@ -16,6 +16,7 @@ pub mod pass {
     pub use crate::authority::pass::{
         Grant, MAX_NAME_BYTES, MAX_PASS_BYTES, MAX_WEIGHT, MAX_ZONE_BYTES, Pass, PassError, PassHash,
     };
+    pub use crate::authority::revocation::{Revocation, Subject};
     pub use crate::authority::slip::{SLIP_BYTES, Slip};
 }
 

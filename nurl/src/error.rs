@@ -30,6 +30,9 @@ pub enum Error {
     /// A hub relays for this node, but the other side doesn't accept it.
     #[error(transparent)]
     Refused(#[from] RefusedBy),
+    /// A revocation isn't known elsewhere.
+    #[error(transparent)]
+    Revoke(#[from] RevokeError),
     /// An operation in progress has to finish first.
     #[error("{0}: try again when some of it is done")]
     Busy(&'static str),
@@ -142,6 +145,24 @@ pub enum RefusedBy {
         /// What the role needs.
         needs: Level,
     },
+    /// The mesh's authority revoked this node's pass, so the node has ended.
+    #[error("the mesh's authority revoked this node's pass: ask whoever runs the mesh to admit it again")]
+    Authority,
+}
+
+/// Why a revocation isn't known elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RevokeError {
+    /// Another mesh's authority signed it.
+    #[error("the revocation is another mesh's: sign it with the key of this mesh's authority")]
+    AnotherMesh,
+    /// Neither a hub nor a member has acknowledged it.
+    #[error(
+        "no hub and no member has acknowledged the revocation: it holds at this node, which tells it when it reaches \
+         somebody; call again to be sure"
+    )]
+    Untold,
 }
 
 impl RefusedBy {
@@ -150,6 +171,7 @@ impl RefusedBy {
         match self {
             RefusedBy::Members => "members",
             RefusedBy::Level { .. } => "level",
+            RefusedBy::Authority => "authority",
         }
     }
 }

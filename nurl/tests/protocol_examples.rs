@@ -14,7 +14,7 @@ use nurl::internals::authority::issuer::EnrolRequest;
 use nurl::internals::authority::key::AuthorityKey;
 use nurl::internals::authority::level::Level;
 use nurl::internals::authority::pass::{Grant, Pass};
-use nurl::internals::authority::revocation::{Revocation, Subject};
+use nurl::internals::authority::revocation::{Revocation, Revocations, Subject};
 use nurl::internals::authority::slip::Slip;
 use nurl::internals::compute::job::{Config as JobConfig, Jobs, Placement, SubmitOptions, TaskId};
 use nurl::internals::key::{PublicKey, SecretKey};
@@ -138,6 +138,12 @@ fn a_mesh_its_passes_and_its_requests_are_these_bytes() {
         ("hash of A's pass", hex(&pass(&a.public(), "nas").hash().0)),
         ("slip of A for B", hex(&slip.sign(&a, &authority().mesh()))),
         ("revocation of A", hex(&revocation.encode())),
+    ]);
+    let mut known = Revocations::default();
+    known.merge(revocation.clone());
+    must_show(&[
+        ("REVOKED", hex(&relay::Frame::Revoked { entries: &revocation.encode() }.to_vec())),
+        ("KNOWS", hex(&relay::Frame::Knows { digest: known.digest() }.to_vec())),
     ]);
 }
 

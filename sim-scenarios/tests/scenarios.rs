@@ -281,3 +281,9 @@ fn a_node_that_is_slow_itself() {
 fn loss_on_both_legs() {
     prove_with("converge-hard", 10);
 }
+
+#[test]
+fn the_authority_puts_nodes_out() {
+    // A run has a revocation mid-run, a stubborn insider, a partition, and hubs that withhold.
+    prove_with("revocation", 4);
+}

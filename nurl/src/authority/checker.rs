@@ -112,6 +112,23 @@ impl Checker {
         &self.revocations
     }
 
+    /// The mesh.
+    pub fn mesh(&self) -> &MeshId {
+        &self.mesh
+    }
+
+    /// Drops the revocations that have been kept long enough. Returns whether there were any.
+    pub fn expire(&mut self, now: Instant) -> bool {
+        let time = self.time(now);
+        self.revocations.expire(time)
+    }
+
+    /// The entries by which what a client shows is out, for the client to see.
+    pub fn against(&self, shown: &[u8; SHOWN_BYTES]) -> Vec<u8> {
+        let pass = credential::split(shown).and_then(|(bytes, _)| Pass::read(bytes).ok());
+        pass.map(|pass| self.revocations.against(pass.grant())).unwrap_or_default()
+    }
+
     /// Takes a revocation. Returns whether it is news: then the caller ends what it revokes.
     pub fn revoke(&mut self, entry: Revocation) -> bool {
         self.newest = self.newest.max(entry.made);

@@ -101,10 +101,17 @@ impl Issuer {
         Ok(())
     }
 
-    /// Signs an entry that revokes.
-    #[cfg_attr(not(any(test, feature = "internals")), expect(dead_code, reason = "door: revocation"))]
-    pub fn revoke(&self, subject: Subject, time: UnixSeconds) -> Revocation {
-        Revocation::sign(&self.authority, subject, time, time)
+    /// A key was revoked: signs the entry that closes the invitation by which it came, if it isn't closed yet. Whoever
+    /// has the key has the ticket too, and would come back by it under another key.
+    pub fn close_invitation_of(
+        &self,
+        key: &PublicKey,
+        time: UnixSeconds,
+        revocations: &Revocations,
+    ) -> Option<Revocation> {
+        let invitation = self.passes.get(key)?.grant().invitation?;
+        let subject = Subject::Invitation(invitation);
+        (!revocations.is_closed(invitation)).then(|| Revocation::sign(&self.authority, subject, 0, time))
     }
 
     /// Enrols a key that proves an invitation, or gives it the pass again that it has.
@@ -366,7 +373,7 @@ mod tests {
         let (invitation, mut known) = (invitation(9), Revocations::default());
         let at = (now, NOW);
         let pass = issuer.enrol(at, &key(1), &request(&invitation, &key(1)), &known).unwrap();
-        known.merge(issuer.revoke(Subject::Key(key(1)), NOW));
+        known.merge(issuer.authority.revoke(Subject::Key(key(1)), NOW));
         assert_eq!(
             issuer.enrol(at, &key(1), &request(&invitation, &key(1)), &known),
             Err(NotIssued::Revoked)
@@ -374,7 +381,8 @@ mod tests {
         let late = (now, NOW + 199 * DAY);
         assert_eq!(issuer.renew(late, &key(1), pass.as_bytes(), &known), Err(NotIssued::Revoked));
         assert!(issuer.enrol(at, &key(2), &request(&invitation, &key(2)), &known).is_ok());
-        known.merge(Revocation::sign(&issuer.authority, Subject::Invitation(invitation.terms.id), 0, NOW));
+        known.merge(issuer.close_invitation_of(&key(1), NOW, &known).unwrap());
+        assert_eq!(issuer.close_invitation_of(&key(1), NOW, &known), None);
         let closed = issuer.enrol(at, &key(3), &request(&invitation, &key(3)), &known);
         assert_eq!(closed, Err(NotIssued::Revoked));
     }

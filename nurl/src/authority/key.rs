@@ -1,19 +1,22 @@
 //! The authority's key, and the one verifier of what it signs.
 
 use std::fmt;
+use std::path::Path;
 
 use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
 use rand_core::CryptoRng;
 use zeroize::Zeroizing;
 
 use super::SIGNATURE_LEN;
+use super::UnixSeconds;
+use super::revocation::{Revocation, Subject};
 #[cfg(any(test, feature = "internals"))]
 use super::{
-    UnixSeconds,
     credential::Credential,
     level::Level,
     pass::{Grant, MAX_LIFE},
 };
+use crate::key::{KeyError, SecretKey};
 use crate::mesh::MeshId;
 
 /// The Ed25519 key that signs a mesh's passes and revocations. It has no counters, so a copy is a backup or a move.
@@ -49,6 +52,21 @@ impl AuthorityKey {
         let seed = blake3::hash(key.as_bytes());
         let ring_seed = seed.as_bytes().first_chunk().copied().unwrap_or_default();
         Credential::new(Grant { ring_seed, ..grant }.sign(self).expect("a bare grant is within its bounds"))
+    }
+
+    /// Reads the key from a file, as [`SecretKey::load`] does.
+    ///
+    /// # Errors
+    /// [`KeyError`]: the file can't be read, holds no key, or others may read it.
+    pub fn load(path: &Path) -> Result<AuthorityKey, KeyError> {
+        let seed = SecretKey::load(path)?;
+        Ok(AuthorityKey::from_seed(seed.as_bytes()))
+    }
+
+    /// Revokes every pass of the subject that was issued until `now`. The entry takes effect once a node has it
+    /// (`Node::revoke`), which tells the others.
+    pub fn revoke(&self, subject: Subject, now: UnixSeconds) -> Revocation {
+        Revocation::sign(self, subject, now, now)
     }
 
     /// Signs a statement.

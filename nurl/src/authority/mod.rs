@@ -25,7 +25,6 @@ pub mod key;
 pub mod level;
 pub mod pass;
 pub mod peer_signature;
-#[cfg_attr(not(any(test, feature = "internals")), expect(dead_code, reason = "door: revocation"))]
 pub mod revocation;
 pub mod slip;
 

@@ -7,6 +7,7 @@
 //! An entry is `subject kind:1, subject:8 or 32 or 0, up to:4, made:4, signature:64`, integers little-endian.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use super::invitation::InvitationId;
 use super::key::{self, AuthorityKey};
@@ -59,6 +60,11 @@ impl Revocation {
         Revocation { subject, up_to, made, signature }
     }
 
+    /// Whether it is still kept at `now`.
+    fn is_kept(&self, now: UnixSeconds) -> bool {
+        now <= self.made.saturating_add(KEEP)
+    }
+
     /// The encoding.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = encode_body(self.subject, self.up_to, self.made);
@@ -68,28 +74,87 @@ impl Revocation {
 
     /// Reads an entry off the front of `reader` and checks its signature. `None`: malformed, or not the authority's.
     pub fn decode(mesh: &MeshId, reader: &mut Reader<'_>) -> Option<Revocation> {
-        let subject = match reader.u8()? {
+        Revocation::read(reader).filter(|entry| entry.is_of(mesh))
+    }
+
+    /// Reads an entry whose signature isn't checked yet.
+    fn read(reader: &mut Reader<'_>) -> Option<Revocation> {
+        let subject = Subject::read(reader)?;
+        let (up_to, made, signature) = (reader.u32()?, reader.u32()?, reader.array()?);
+        Some(Revocation { subject, up_to, made, signature })
+    }
+
+    /// The entries one after another, unchecked, as far as they parse.
+    pub(crate) fn each(bytes: &[u8]) -> impl Iterator<Item = Revocation> + '_ {
+        let mut reader = Reader(bytes);
+        std::iter::from_fn(move || Revocation::read(&mut reader))
+    }
+
+    /// The subject of the last of these entries.
+    pub(crate) fn last_subject(bytes: &[u8]) -> Option<Subject> {
+        Revocation::each(bytes).last().map(|entry| entry.subject)
+    }
+
+    /// Whether the authority of this mesh signed it.
+    pub fn is_of(&self, mesh: &MeshId) -> bool {
+        key::verify(mesh, LABEL, &encode_body(self.subject, self.up_to, self.made), &self.signature)
+    }
+
+    /// Whether a pass that says this is out by this entry.
+    pub fn revokes(&self, pass: &Grant) -> bool {
+        let named = match self.subject {
+            Subject::All => true,
+            Subject::Invitation(id) => pass.invitation == Some(id),
+            Subject::Key(key) => pass.key == key,
+        };
+        named && pass.issued <= self.up_to
+    }
+}
+
+impl Subject {
+    /// The encoding: the first bytes of an entry.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        match self {
+            Subject::All => vec![0],
+            Subject::Invitation(id) => [&[1][..], &id.0].concat(),
+            Subject::Key(key) => [&[2][..], key.as_bytes()].concat(),
+        }
+    }
+
+    /// Reads a subject off the front of `reader`.
+    pub(crate) fn read(reader: &mut Reader<'_>) -> Option<Subject> {
+        Some(match reader.u8()? {
             0 => Subject::All,
             1 => Subject::Invitation(InvitationId(reader.array()?)),
             2 => Subject::Key(PublicKey::from_bytes(reader.array()?)),
             _ => return None,
-        };
-        let (up_to, made, signature) = (reader.u32()?, reader.u32()?, reader.array()?);
-        let body = encode_body(subject, up_to, made);
-        key::verify(mesh, LABEL, &body, &signature).then_some(Revocation { subject, up_to, made, signature })
+        })
     }
 }
 
 fn encode_body(subject: Subject, up_to: UnixSeconds, made: UnixSeconds) -> Vec<u8> {
-    let mut out = match subject {
-        Subject::All => vec![0],
-        Subject::Invitation(id) => [&[1][..], &id.0].concat(),
-        Subject::Key(key) => [&[2][..], key.as_bytes()].concat(),
-    };
+    let mut out = subject.encode();
     out.extend_from_slice(&up_to.to_le_bytes());
     out.extend_from_slice(&made.to_le_bytes());
     out
 }
+
+/// Names the content of a map of revocations.
+pub type RevocationsDigest = [u8; 32];
+
+/// Why entries that somebody tells aren't taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotTaken {
+    /// They don't parse.
+    Malformed,
+    /// The authority didn't sign one.
+    Forged,
+    /// More signatures than may be checked now.
+    TooMany,
+}
+
+/// The most bytes of entries in one message: about 150 of them, checked within a few milliseconds.
+pub const PAGE_BYTES: usize = 16 * 1024;
 
 /// All entries that a node knows.
 #[derive(Debug, Clone, Default)]
@@ -98,25 +163,87 @@ pub struct Revocations {
 }
 
 impl Revocations {
-    /// Takes an entry. Returns whether it is news: its subject had none, or one with an earlier time; of two with the same
-    /// time, the one that is kept longer wins.
+    /// Takes an entry. Returns whether it is [news](Revocations::is_news).
     pub fn merge(&mut self, entry: Revocation) -> bool {
-        let known = self.entries.get(&entry.subject).map(|known| (known.up_to, known.made));
-        let news = known.is_none_or(|known| known < (entry.up_to, entry.made));
-        if news && (known.is_some() || self.entries.len() < MAX_ENTRIES) {
+        let news = self.is_news(&entry);
+        if news {
             self.entries.insert(entry.subject, entry);
-            return true;
         }
-        false
+        news
+    }
+
+    /// Whether an entry would be taken: its subject has none, or one with an earlier time; of two with the same time, the
+    /// one that is kept longer wins.
+    pub fn is_news(&self, entry: &Revocation) -> bool {
+        match self.entries.get(&entry.subject) {
+            Some(known) => (known.up_to, known.made) < (entry.up_to, entry.made),
+            None => self.entries.len() < MAX_ENTRIES,
+        }
+    }
+
+    /// Reads entries one after another, and checks the signatures of those that are news at `now`. `may_check` says
+    /// whether one more may be checked.
+    ///
+    /// # Errors
+    /// [`NotTaken`]. Those that came before it are returned all the same.
+    pub fn read_news(
+        &self,
+        (mesh, now): (&MeshId, UnixSeconds),
+        bytes: &[u8],
+        mut may_check: impl FnMut() -> bool,
+    ) -> (Vec<Revocation>, Result<(), NotTaken>) {
+        let (mut news, mut reader) = (Vec::new(), Reader(bytes));
+        while !reader.rest().is_empty() {
+            let Some(entry) = Revocation::read(&mut reader) else { return (news, Err(NotTaken::Malformed)) };
+            if entry.is_kept(now) && self.is_news(&entry) {
+                if !may_check() {
+                    return (news, Err(NotTaken::TooMany));
+                }
+                if !entry.is_of(mesh) {
+                    return (news, Err(NotTaken::Forged));
+                }
+                news.push(entry);
+            }
+        }
+        (news, Ok(()))
+    }
+
+    /// The entries after this subject, in their order, as many as fit `room` bytes; and the last subject among them, if
+    /// there are more. `None`: from the first one.
+    pub fn page(&self, after: Option<&Subject>, room: usize) -> (Vec<u8>, Option<Subject>) {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let (mut page, mut last) = (Vec::new(), None);
+        for (subject, entry) in self.entries.range((from, Bound::Unbounded)) {
+            let bytes = entry.encode();
+            if page.len() + bytes.len() > room {
+                return (page, last);
+            }
+            page.extend_from_slice(&bytes);
+            last = Some(*subject);
+        }
+        (page, None)
+    }
+
+    /// The entries by which a pass that says this is out.
+    pub fn against(&self, pass: &Grant) -> Vec<u8> {
+        self.named_by(pass).filter(|entry| entry.revokes(pass)).flat_map(Revocation::encode).collect()
+    }
+
+    /// The entries whose subject a pass belongs to.
+    fn named_by(&self, pass: &Grant) -> impl Iterator<Item = &Revocation> {
+        let subjects =
+            [Some(Subject::All), Some(Subject::Key(pass.key)), pass.invitation.map(Subject::Invitation)];
+        subjects.into_iter().flatten().filter_map(|subject| self.entries.get(&subject))
+    }
+
+    /// Whether there is no entry.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
     }
 
     /// Whether a pass that says this is out.
     pub fn revokes(&self, pass: &Grant) -> bool {
-        let subjects =
-            [Some(Subject::All), Some(Subject::Key(pass.key)), pass.invitation.map(Subject::Invitation)];
-        let out =
-            |subject: Subject| self.entries.get(&subject).is_some_and(|entry| pass.issued <= entry.up_to);
-        subjects.into_iter().flatten().any(out)
+        self.named_by(pass).any(|entry| entry.revokes(pass))
     }
 
     /// Whether there is an entry for this key: it is enrolled and renewed no more, only admitted by hand.
@@ -129,23 +256,20 @@ impl Revocations {
         self.entries.contains_key(&Subject::Invitation(invitation))
     }
 
-    /// Drops the entries that have been kept long enough.
-    pub fn expire(&mut self, now: UnixSeconds) {
-        self.entries.retain(|_, entry| now <= entry.made.saturating_add(KEEP));
+    /// Drops the entries that have been kept long enough. Returns whether there were any.
+    pub fn expire(&mut self, now: UnixSeconds) -> bool {
+        let before = self.entries.len();
+        self.entries.retain(|_, entry| entry.is_kept(now));
+        self.entries.len() < before
     }
 
     /// Names the content: equal maps have equal digests, whatever their signatures.
-    pub fn digest(&self) -> [u8; 32] {
+    pub fn digest(&self) -> RevocationsDigest {
         let mut hasher = blake3::Hasher::new_derive_key("nurl/2 revocations digest");
         for entry in self.entries.values() {
             hasher.update(&encode_body(entry.subject, entry.up_to, entry.made));
         }
         *hasher.finalize().as_bytes()
-    }
-
-    /// The entries, by subject.
-    pub fn iter(&self) -> impl Iterator<Item = &Revocation> {
-        self.entries.values()
     }
 }
 
@@ -210,6 +334,45 @@ mod tests {
         assert!(known.revokes(&pass(8, 2, 2_000)) && !known.revokes(&pass(8, 2, 2_001)));
         known.expire(1_000 + KEEP + 1);
         assert!(!known.is_closed(InvitationId([2; 8])) && known.revokes(&pass(8, 2, 2_000)));
+    }
+
+    #[test]
+    fn pages_hold_all_entries_once_and_only_news_are_checked() {
+        let (mesh, mut known, mut other) =
+            (authority().mesh(), Revocations::default(), Revocations::default());
+        for n in 0..40 {
+            known.merge(Revocation::sign(&authority(), subject(n), 1_000, 1_000));
+        }
+        let (mut after, mut pages, mut checked) = (None, 0, 0);
+        loop {
+            let (page, more) = known.page(after.as_ref(), 500);
+            assert!(page.len() <= 500);
+            let (news, read) = other.read_news((&mesh, 1_000), &page, || {
+                checked += 1;
+                true
+            });
+            assert_eq!(read, Ok(()));
+            news.into_iter().for_each(|entry| assert!(other.merge(entry)));
+            pages += 1;
+            after = more;
+            if after.is_none() {
+                break;
+            }
+        }
+        assert_eq!((known.digest(), checked), (other.digest(), 40));
+        assert!(pages > 7);
+        let (all, _) = known.page(None, PAGE_BYTES);
+        assert_eq!(other.read_news((&mesh, 1_000), &all, || false), (Vec::new(), Ok(())), "nothing to check");
+        let none = Revocations::default();
+        assert_eq!(none.read_news((&mesh, 1_000), &all, || false).1, Err(NotTaken::TooMany));
+        assert_eq!(none.read_news((&mesh, 1_000), &all[1..], || true).1, Err(NotTaken::Malformed));
+        let mut forged = all.clone();
+        *forged.last_mut().unwrap() ^= 1;
+        let (news, read) = none.read_news((&mesh, 1_000), &forged, || true);
+        assert_eq!((news.len(), read), (39, Err(NotTaken::Forged)));
+        let late = none.read_news((&mesh, 1_000 + KEEP + 1), &all, || true);
+        assert_eq!(late, (Vec::new(), Ok(())), "what is kept no more is no news");
+        assert_eq!(known.against(&pass(9, 200, 1_000)).len(), 2 * 73 + 32, "by all and by key");
     }
 
     proptest! {

@@ -32,6 +32,13 @@ pub enum MembershipEvent {
     MetaChanged(Member),
     /// A dead or left member is forgotten; it has no place on the ring any more.
     Reclaimed(PublicKey),
+    /// The peer's pass was revoked: it is no member any more.
+    Expelled(PublicKey),
+    /// The peer knows other revocations than this node.
+    RevocationsDiffer {
+        /// The peer.
+        peer: PublicKey,
+    },
     /// This node refuted a claim that it is suspect, dead or gone.
     Refuted {
         /// The incarnation of the refutation.
@@ -86,6 +93,8 @@ pub struct DetectorStats {
     pub claims_of_strangers: u64,
     /// Messages of members from peers whose pass permits no membership, served as those of observers.
     pub beyond_level: u64,
+    /// Facts about peers whose pass was revoked.
+    pub facts_of_outcasts: u64,
     /// Messages dropped because too many were queued.
     pub transmits_dropped: u64,
     /// Events dropped because too many were queued.

@@ -10,8 +10,8 @@
 //!           2 ping-req       [seq, target: 32 bytes, timeout_ms]
 //!           3 nack           [seq]
 //!           4 gossip         []
-//!           5 push-pull      [exchange id, chunk index, chunks in all]
-//!           6 push-pull-ack  [exchange id, chunk index, chunks in all]
+//!           5 push-pull      [exchange id, chunk index, chunks in all, digest of the revocations: 32 bytes]
+//!           6 push-pull-ack  [exchange id, chunk index, chunks in all, digest of the revocations: 32 bytes]
 //!           7 announce       [nonce]
 //! fact    = [key: 32 bytes, state (0 alive, 1 suspect, 2 dead, 3 left), incarnation, age_s,
 //!            [accuser: 32 bytes…], null | profile]
@@ -27,6 +27,7 @@ use minicbor::{Decoder, Encoder};
 use super::meta::{MAX_KINDS, Meta, Roles};
 use super::suspicion::MAX_ACCUSERS;
 use super::table::{Fact, MAX_INCARNATION, MemberProfile, MemberRecord, State};
+use crate::authority::revocation::RevocationsDigest;
 use crate::key::{KEY_LEN, PublicKey};
 
 /// The largest body on the datagram channel: it fits every path even before path probing.
@@ -111,6 +112,8 @@ pub struct TableChunk {
     pub index: u32,
     /// Number of chunks.
     pub total: u32,
+    /// The digest of all revocations that the sender knows.
+    pub revocations: RevocationsDigest,
 }
 
 /// A small application event that rides on gossip.
@@ -161,8 +164,8 @@ fn encode_head(epoch: u64, observer: bool, body: &MessageBody) -> Vec<u8> {
         MessageBody::PingReq { .. } => (2, 3),
         MessageBody::Nack { .. } => (3, 1),
         MessageBody::Gossip => (4, 0),
-        MessageBody::PushPull(_) => (5, 3),
-        MessageBody::PushPullAck(_) => (6, 3),
+        MessageBody::PushPull(_) => (5, 4),
+        MessageBody::PushPullAck(_) => (6, 4),
         MessageBody::Announce { .. } => (7, 1),
     };
     written(|e| {
@@ -177,7 +180,7 @@ fn encode_head(epoch: u64, observer: bool, body: &MessageBody) -> Vec<u8> {
             }
             MessageBody::Gossip => Ok(()),
             MessageBody::PushPull(chunk) | MessageBody::PushPullAck(chunk) => {
-                e.u64(chunk.id)?.u32(chunk.index)?.u32(chunk.total)?.ok()
+                e.u64(chunk.id)?.u32(chunk.index)?.u32(chunk.total)?.bytes(&chunk.revocations)?.ok()
             }
         }
     })
@@ -302,7 +305,9 @@ fn decode_key(d: &mut Decoder<'_>) -> Result<PublicKey, DecodeError> {
 }
 
 fn decode_chunk(d: &mut Decoder<'_>) -> Result<TableChunk, DecodeError> {
-    let chunk = TableChunk { id: d.u64()?, index: d.u32()?, total: d.u32()? };
+    let (id, index, total) = (d.u64()?, d.u32()?, d.u32()?);
+    let revocations = d.bytes()?.try_into().map_err(|_| DecodeError::Malformed)?;
+    let chunk = TableChunk { id, index, total, revocations };
     let sound = chunk.index < chunk.total && chunk.total <= super::pushpull::MAX_CHUNKS;
     if sound { Ok(chunk) } else { Err(DecodeError::Malformed) }
 }
@@ -311,7 +316,8 @@ fn decode_body(d: &mut Decoder<'_>, kind: u64) -> Result<MessageBody, DecodeErro
     let known = match kind {
         4 => 0,
         0 | 1 | 3 | 7 => 1,
-        2 | 5 | 6 => 3,
+        2 => 3,
+        5 | 6 => 4,
         _ => return Err(DecodeError::UnknownKind(kind)),
     };
     let fields = open(d, known)?;

@@ -121,7 +121,7 @@ mod tests {
         let now = crate::rt::test_now();
         let mut exchanges = PushPull::default();
         assert!(exchanges.start(now, TIMEOUT, 5, key(1)));
-        let chunk = |index| TableChunk { id: 5, index, total: 3 };
+        let chunk = |index| TableChunk { id: 5, index, total: 3, revocations: [0; 32] };
         assert_eq!(exchanges.answer(&key(1), chunk(2)), Some(false));
         assert_eq!(exchanges.answer(&key(1), chunk(2)), Some(false), "a repeated chunk counts once");
         assert_eq!(exchanges.answer(&key(2), chunk(0)), None, "not whom we asked");
@@ -152,11 +152,20 @@ mod tests {
         assert!(!exchanges.start(now + ASK_AGAIN - Duration::from_millis(1), TIMEOUT, 2, key(1)));
         let later = now + ASK_AGAIN;
         assert!(exchanges.start(later, TIMEOUT, 2, key(1)));
-        assert_eq!(exchanges.answer(&key(1), TableChunk { id: 1, index: 0, total: 2 }), Some(false));
-        assert_eq!(exchanges.answer(&key(1), TableChunk { id: 1, index: 1, total: 2 }), Some(true));
+        assert_eq!(
+            exchanges.answer(&key(1), TableChunk { id: 1, index: 0, total: 2, revocations: [0; 32] }),
+            Some(false)
+        );
+        assert_eq!(
+            exchanges.answer(&key(1), TableChunk { id: 1, index: 1, total: 2, revocations: [0; 32] }),
+            Some(true)
+        );
         assert_eq!(exchanges.poll_timeout(), None, "the other one is answered too");
         assert!(exchanges.start(later, TIMEOUT, 3, key(1)));
-        assert_eq!(exchanges.answer(&key(1), TableChunk { id: 3, index: 0, total: 2 }), Some(false));
+        assert_eq!(
+            exchanges.answer(&key(1), TableChunk { id: 3, index: 0, total: 2, revocations: [0; 32] }),
+            Some(false)
+        );
         assert!(!exchanges.start(later + ASK_AGAIN, TIMEOUT, 4, key(1)), "its table is on the way");
     }
 

@@ -512,6 +512,14 @@ impl MemberTable {
         over
     }
 
+    /// Removes a member, whatever its state is. Returns whether it was there.
+    pub(crate) fn expel(&mut self, key: &PublicKey) -> bool {
+        let Some(member) = self.get(key) else { return false };
+        self.live -= usize::from(member.state.is_live());
+        self.remove(key);
+        true
+    }
+
     fn remove(&mut self, key: &PublicKey) {
         self.entries.remove(key);
         self.waiting_verdicts.remove(key);

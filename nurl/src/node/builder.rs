@@ -12,6 +12,7 @@ use super::command::{APPLICATION_QUEUE, NET_QUEUE, View, WORK_QUEUE, Waiting};
 use super::event::{Bus, NodeEvent};
 use super::net::{Channels, NetParts, NetPlane};
 use super::own_pass::OwnPass;
+use super::own_revocations::OwnRevocations;
 use super::work::{WorkParts, WorkPlane};
 use super::{Datagrams, Inner, Node, Role, ending, log};
 use crate::Error;
@@ -217,6 +218,11 @@ impl Builder {
         };
         let credential = self.credential.or(kept.map(Credential::new));
 
+        let revoked = match &store {
+            Some(store) => OwnRevocations(store).load(&self.ticket.mesh)?,
+            None => Vec::new(),
+        };
+
         let mut roles = Roles::NONE;
         if self.role == Role::Worker {
             roles = roles.with(Roles::WORKER);
@@ -232,7 +238,7 @@ impl Builder {
             env!("CARGO_PKG_VERSION").to_owned(),
         )?;
         let now = time::now();
-        let detector = Detector::new(
+        let mut detector = Detector::new(
             self.detector,
             public,
             boot,
@@ -255,6 +261,12 @@ impl Builder {
         };
         let addr = config.listen.to_string();
         let mut transport = Transport::new(&config, now, time::unix_now(), rt::rng);
+        for entry in &revoked {
+            let out = transport.revoke(now, entry).unwrap_or_default();
+            out.into_iter().for_each(|peer| detector.shun(peer));
+        }
+        transport.expire_revocations(now);
+        detector.set_revocations(transport.revocations().digest());
 
         let span = log::span(&public);
         let first = set_aside.map(|SetAside { path, reason }| NodeEvent::StoreSetAside { path, reason });
@@ -321,6 +333,7 @@ impl Builder {
         planes.spawn(Plane::Work, work_guard.run(work_plane.run()).instrument(span));
         Ok(Node(Arc::new(Inner {
             key: public,
+            mesh: self.ticket.mesh,
             local_addrs,
             net,
             work,

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use super::{MemberInfo, Metrics, Status};
 use crate::Error;
 use crate::authority::pass::Pass;
+use crate::authority::revocation::Revocation;
 use crate::compute::job::{Drained, MemberChange, SubmitOptions, TaskId};
 use crate::key::{AllowList, PublicKey};
 use crate::replication::crdt::Digest;
@@ -121,6 +122,8 @@ pub(super) enum NetCommand {
     Metrics { reply: Reply<Metrics> },
     /// Replies when a hub has accepted this node and a first view of the mesh has arrived.
     Joined { reply: Reply<Result<(), Error>> },
+    /// An entry of the authority; the reply comes when a hub or a member has it.
+    Revoke { entry: Revocation, reply: Reply<Result<(), Error>> },
     /// An epoch counter that the work plane took.
     NoteEpoch(u64),
     /// Panics, as a defect would.
@@ -159,6 +162,8 @@ pub(super) enum WorkInput {
     SendFailed { peer: PublicKey },
     /// This node has a new pass.
     Issued(Pass),
+    /// The authority revoked something.
+    Revoked(Vec<Revocation>),
     /// A verdict on a member.
     Member { peer: PublicKey, change: MemberChange },
 }

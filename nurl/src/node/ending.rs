@@ -13,6 +13,8 @@ use std::time::Duration;
 use super::command::NetCommand;
 use super::event::{Bus, NodeEvent};
 use crate::Error;
+use crate::error::RefusedBy;
+use crate::key::PublicKey;
 use crate::rt::sync::{mpsc, oneshot, watch};
 use crate::rt::time;
 use crate::store::StoreError;
@@ -29,6 +31,8 @@ pub(super) enum Cause {
     Store(Arc<StoreError>),
     /// The error of a socket that can't receive any more.
     Socket(String),
+    /// The mesh's authority revoked the pass of this node.
+    Revoked(PublicKey),
 }
 
 /// Runs one plane, and records why it ended.
@@ -79,6 +83,7 @@ impl Guard {
         match &cause {
             Cause::Store(error) => self.bus.send(&NodeEvent::StoreFailed { reason: error.to_string() }),
             Cause::Socket(reason) => self.bus.send(&NodeEvent::SocketFailed { reason: reason.clone() }),
+            Cause::Revoked(own) => self.bus.send(&NodeEvent::Revoked { peer: *own }),
             Cause::Panicked { .. } => {}
         }
         // The first cause counts; later ones follow from it.
@@ -100,6 +105,7 @@ impl Ending {
             Cause::Panicked { plane, message } => Error::Panicked { plane, message },
             Cause::Store(error) => Error::Store(error),
             Cause::Socket(reason) => Error::Socket(reason),
+            Cause::Revoked(_) => RefusedBy::Authority.into(),
         })
     }
 

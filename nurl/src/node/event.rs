@@ -41,6 +41,11 @@ pub enum NodeEvent {
         /// The pass.
         pass: Pass,
     },
+    /// The mesh's authority revoked a peer's pass: it is no member any more. If it is this node's own, the node has ended.
+    Revoked {
+        /// The peer.
+        peer: PublicKey,
+    },
     /// A member's state changed in this node's view.
     Member {
         /// The member.

@@ -59,6 +59,7 @@ pub(super) fn event(event: &NodeEvent) {
             let grant = pass.grant();
             info!(target: "audit", level = grant.level.as_str(), until = grant.not_after, "this node has a pass");
         }
+        NodeEvent::Revoked { peer } => info!(target: "audit", %peer, "a pass was revoked"),
         NodeEvent::Member { peer, state, incarnation } => {
             let (peer, now) = (peer.short(), state.as_str());
             match state {

@@ -14,6 +14,7 @@ mod log;
 mod metrics;
 mod net;
 mod own_pass;
+mod own_revocations;
 mod state;
 mod task;
 #[cfg(all(test, not(feature = "sim")))]
@@ -30,11 +31,13 @@ use bytes::Bytes;
 use self::command::{NetCommand, WorkCommand};
 use crate::authority::level::Level;
 use crate::authority::pass::Pass;
+use crate::authority::revocation::Revocation;
 use crate::compute::job::{Drained, SubmitOptions, TaskId};
-use crate::error::{Error, HubFailure};
+use crate::error::{Error, HubFailure, RevokeError};
 use crate::key::{AllowList, PublicKey};
 use crate::membership::join::Obstacle;
 use crate::membership::{Roles, State};
+use crate::mesh::MeshId;
 use crate::net::reach::hub_client::DownReason;
 use crate::replication::crdt::Digest;
 use crate::rt::sync::{Mutex, mpsc, oneshot};
@@ -136,6 +139,10 @@ pub struct NetStats {
     pub work_dropped: u64,
     /// Messages given up because too many were queued.
     pub messages_given_up: u64,
+    /// Revocations taken.
+    pub revocations: u64,
+    /// Messages about revocations refused: malformed, false, not asked for, or beyond a limit.
+    pub revocations_refused: u64,
 }
 
 /// Everything that `nurl status` shows.
@@ -159,6 +166,10 @@ pub struct Status {
     #[cfg(feature = "internals")]
     #[doc(hidden)]
     pub transport_now: transport::Gauges,
+    /// The digest of all revocations that this node knows.
+    #[cfg(feature = "internals")]
+    #[doc(hidden)]
+    pub revocations: crate::authority::revocation::RevocationsDigest,
     /// The reason why this node hasn't joined; meaningful only until it has.
     pub obstacle: Obstacle,
 }
@@ -176,6 +187,7 @@ pub struct Node(Arc<Inner>);
 
 struct Inner {
     key: PublicKey,
+    mesh: MeshId,
     local_addrs: Vec<SocketAddr>,
     net: mpsc::Sender<NetCommand>,
     work: mpsc::Sender<WorkCommand>,
@@ -265,6 +277,33 @@ impl Node {
     /// Subscribes to all later events.
     pub fn events(&self) -> Events {
         self.0.bus.subscribe()
+    }
+
+    // ---- Who belongs.
+
+    /// Tells the mesh what its authority has revoked. At once it acts here: sessions and tasks of whom it concerns end, and
+    /// they are no members any more; within seconds it acts everywhere that can be reached. The call returns when a hub has
+    /// taken the entry; if none can be reached, when a member has.
+    ///
+    /// ```no_run
+    /// # async fn lost(node: nurl::Node, phone: nurl::PublicKey) -> Result<(), Box<dyn std::error::Error>> {
+    /// use nurl::pass::{AuthorityKey, Subject};
+    ///
+    /// let authority = AuthorityKey::load("authority.key".as_ref())?;
+    /// let now = nurl::rt::time::unix_now().as_secs() as u32;
+    /// node.revoke(authority.revoke(Subject::Key(phone), now)).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Revoke`]: the entry is another mesh's, or nobody has acknowledged it within 10 s. In the latter case it
+    /// holds here, and this node passes it on when it reaches somebody.
+    pub async fn revoke(&self, entry: Revocation) -> Result<(), Error> {
+        if !entry.is_of(&self.0.mesh) {
+            return Err(RevokeError::AnotherMesh.into());
+        }
+        self.ask(|reply| NetCommand::Revoke { entry, reply }).await?
     }
 
     // ---- Jobs.

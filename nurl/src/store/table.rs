@@ -24,14 +24,18 @@ impl Table {
     /// Passes that a hub issued.
     pub(crate) const PASSES: Table = Table("passes");
 
+    /// What the authority has revoked.
+    pub(crate) const REVOCATIONS: Table = Table("revocations");
+
     /// All tables, in the order in which a new database gets them: a table must exist before it can be read.
-    pub(super) const ALL: [Table; 6] = [
+    pub(super) const ALL: [Table; 7] = [
         Table::STATE,
         Table::RESULTS,
         Table::LEASE_TOKENS,
         Table::LEASE_TASKS,
         Table::EFFECTS,
         Table::PASSES,
+        Table::REVOCATIONS,
     ];
 
     pub(super) const fn definition(self) -> TableDefinition<'static, &'static [u8], &'static [u8]> {

@@ -26,6 +26,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::authority::credential::Credential;
+use crate::authority::revocation::RevocationsDigest;
 use crate::key::{AllowList, PublicKey, SecretKey};
 use crate::mesh::Ticket;
 use crate::net::reach::hub_client::DownReason;
@@ -48,6 +49,8 @@ pub mod kind {
     pub const STATE: u8 = 3;
     /// The application's messages.
     pub const APPLICATION: u8 = 4;
+    /// Revocations.
+    pub const REVOCATIONS: u8 = 5;
 }
 
 /// The largest body of a datagram before its path is probed higher: with its 30 bytes of framing it fits
@@ -113,6 +116,25 @@ pub enum TransportEvent {
     },
     /// We have a new pass.
     Issued(Credential),
+    /// A hub, or a peer whose session ends by it, tells what the authority has revoked.
+    Revocations {
+        /// The hub or the peer.
+        from: PublicKey,
+        /// Entries one after another, unchecked.
+        entries: Bytes,
+    },
+    /// A hub has taken what this node told it, or has told all that it knows.
+    HubKnows {
+        /// The hub.
+        hub: PublicKey,
+        /// The digest of all revocations that the hub knows.
+        digest: RevocationsDigest,
+    },
+    /// A peer was met with a pass that was revoked.
+    Revoked {
+        /// The peer.
+        peer: PublicKey,
+    },
     /// A session with a peer is up.
     Established {
         /// The peer.

@@ -1,6 +1,7 @@
 //! A hub, a mesh, and waiting with time limits.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use bytes::Bytes;
 use nurl::config::Role;
 use nurl::events::State;
 use nurl::hub::{self, Hub, HubConfig, HubHandle, ServedMesh};
-use nurl::pass::AuthorityKey;
+use nurl::pass::{AuthorityKey, Credential, Grant, Level, Revocation, Subject};
 use nurl::rt::{self, time};
 use nurl::{Builder, Error, Node, PublicKey, SecretKey, Ticket};
 
@@ -46,10 +47,12 @@ pub(crate) fn key() -> SecretKey {
 /// A mesh with one hub, which can be stopped and started again.
 pub(crate) struct Mesh {
     pub(crate) ticket: Ticket,
-    authority: Arc<AuthorityKey>,
+    pub(crate) authority: Arc<AuthorityKey>,
     key: SecretKey,
     addr: SocketAddr,
     hub: Option<HubHandle>,
+    /// The file of the hub that remembers; it is read at its start.
+    pub(crate) remembers: Option<PathBuf>,
 }
 
 impl Mesh {
@@ -57,19 +60,43 @@ impl Mesh {
         let key = key();
         let hub = Hub { key: key.public(), addr: String::new() };
         let (authority, ticket) = Ticket::new_mesh(hub, time::unix_now(), &mut rt::rng("test ticket"));
-        let mut mesh =
-            Mesh { ticket, authority: authority.into(), key, addr: ([127, 0, 0, 1], 0).into(), hub: None };
+        let (authority, addr) = (authority.into(), ([127, 0, 0, 1], 0).into());
+        let mut mesh = Mesh { ticket, authority, key, addr, hub: None, remembers: None };
         mesh.start_hub().await;
         mesh
     }
 
+    /// The entry by which the authority revokes a key now.
+    pub(crate) fn revocation(&self, key: PublicKey) -> Revocation {
+        self.revocation_of(Subject::Key(key))
+    }
+
+    /// The entry by which the authority revokes a subject now.
+    pub(crate) fn revocation_of(&self, subject: Subject) -> Revocation {
+        self.authority.revoke(subject, time::unix_now().as_secs() as u32)
+    }
+
+    /// A key that the authority admits by hand.
+    pub(crate) fn admit(&self) -> (SecretKey, Credential) {
+        let (key, now) = (key(), time::unix_now().as_secs() as u32);
+        let grant = Grant::new(key.public(), Level::Worker, now, now + 3_600);
+        (key, Credential::new(grant.sign(&self.authority).unwrap()))
+    }
+
+    /// A node that the authority admitted by hand.
+    pub(crate) fn admitted(&self, role: Role) -> Builder {
+        let (key, credential) = self.admit();
+        self.builder(role).key(key).credential(credential)
+    }
+
     /// Starts the hub, with the same key and port as before.
     pub(crate) async fn start_hub(&mut self) {
-        let config = HubConfig::new(
+        let mut config = HubConfig::new(
             self.addr.into(),
             self.key.clone(),
             vec![ServedMesh::issued_by(self.authority.clone())],
         );
+        config.issued = self.remembers.clone();
         let hub = hub::serve(config).await.unwrap();
         self.addr = hub.addr();
         self.ticket.hubs[0].addr = hub.addr().to_string();

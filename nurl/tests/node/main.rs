@@ -8,6 +8,7 @@ mod harness;
 mod hubs;
 mod jobs;
 mod membership;
+mod revocation;
 mod spy;
 mod state;
 mod stores;

@@ -30,6 +30,7 @@ use chaos::world::World;
 use nurl::internals::authority::credential::Credential;
 use nurl::internals::authority::key::AuthorityKey;
 use nurl::internals::authority::level::Level;
+use nurl::internals::authority::revocation::{Revocation, Subject};
 use nurl::internals::kit::wall_clock::WallClock;
 use nurl::internals::membership::State;
 use nurl::internals::mesh::Ticket;
@@ -120,6 +121,12 @@ impl Cluster {
         };
         let begun = (time::unix_now() - self.world.elapsed()).as_secs();
         self.authority.mint(*key, level, u32::try_from(begun).unwrap_or(u32::MAX))
+    }
+
+    /// The entry by which the authority revokes a key now.
+    pub fn revocation(&self, key: &PublicKey) -> Revocation {
+        let now = u32::try_from(time::unix_now().as_secs()).unwrap_or(u32::MAX);
+        self.authority.revoke(Subject::Key(*key), now)
     }
 
     /// How a client of a hub alone gets in: with a member's pass.

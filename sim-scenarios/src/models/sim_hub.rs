@@ -14,6 +14,7 @@
 //! | comes back full | [`limit`](SimHub::limit): with other limits, from its next start on |
 //! | refuses new clients | [`refuse_new`](SimHub::refuse_new): registered clients stay |
 //! | is replaced by another service | [`set_impostor`](SimHub::set_impostor): from its next start on |
+//! | withholds | [`withhold_revocations`](SimHub::withhold_revocations): it takes them, and tells nobody |
 //! | moves | [`move_to`](SimHub::move_to): another address; tickets have its name, so clients find it again |
 //!
 //! **Plaintext at an untrusted hub.** Frames travel inside an encrypted control connection, so a search of
@@ -209,6 +210,13 @@ impl SimHub {
         let most = if refuse { 0 } else { state.limits.clients };
         if let Some((serving, _)) = &state.serving {
             serving.limit_clients(most);
+        }
+    }
+
+    /// From now on, until its next start, the hub takes revocations and tells nobody.
+    pub fn withhold_revocations(&self) {
+        if let Some((serving, _)) = &lock(&self.state).serving {
+            serving.withhold_revocations();
         }
     }
 

@@ -30,6 +30,7 @@ pub mod pinned;
 pub mod poison;
 pub mod portal;
 pub mod relay_dies;
+pub mod revocation;
 pub mod roam;
 pub mod swarm;
 pub mod visitors;
@@ -65,6 +66,7 @@ pub const ALL: &[Scenario] = &[
     poison::SCENARIO,
     portal::SCENARIO,
     relay_dies::SCENARIO,
+    revocation::SCENARIO,
     roam::SCENARIO,
     swarm::SCENARIO,
     visitors::SCENARIO,

@@ -59,6 +59,8 @@ pub(crate) enum Line {
     },
     /// The connection to a hub came up or went down.
     Hub { hub: String, up: bool, reason: Option<&'static str> },
+    /// A peer's pass was revoked.
+    Revoked { peer: String },
     /// A member's state changed.
     Member { peer: String, state: &'static str, incarnation: u64 },
     /// A member's process was restarted.
@@ -205,6 +207,7 @@ mod tests {
             Line::Key { key: "nurl1k".into() },
             Line::Hub { hub: "nurl1h".into(), up: false, reason: Some("not-a-hub") },
             Line::Restarted { peer: "nurl1p".into() },
+            Line::Revoked { peer: "nurl1p".into() },
             Line::Isolated { isolated: true },
             Line::Lagged { lost: 7 },
             Line::Accepted { task: "0a".into(), by: "nurl1p".into() },

@@ -8,7 +8,7 @@ use nurl::events::{Events, NodeEvent};
 use nurl::job::{TaskId, handlers};
 use nurl::rt::{self, time};
 use nurl::state::Departure;
-use nurl::{Builder, Error, Node};
+use nurl::{Builder, Error, Node, RefusedBy};
 
 use crate::args::{WorkerArgs, listen};
 use crate::client::{state_directory, ticket};
@@ -172,6 +172,9 @@ async fn tell_all(node: &Node, mut events: Events, out: Out<'_>) -> Result<(), F
                 return Err(Failure::new(Code::Resource, said));
             }
             Some(NodeEvent::SocketFailed { reason }) => return Err(Error::Socket(reason).into()),
+            Some(NodeEvent::Revoked { peer }) if peer == node.key() => {
+                return Err(Error::from(RefusedBy::Authority).into());
+            }
             Some(event) if tell(&event, out).await.is_err() => return Ok(()),
             Some(_) => {}
             // The node ended on its own.
@@ -218,6 +221,9 @@ async fn tell(event: &NodeEvent, out: Out<'_>) -> io::Result<()> {
             let days = (grant.not_after - grant.issued) / 86_400;
             let line = Line::Pass { name: grant.name.clone(), level, until };
             (line, format!("has a pass of level {level}, for {days} days"))
+        }
+        NodeEvent::Revoked { peer } => {
+            (Line::Revoked { peer: peer.to_string() }, format!("the pass of {} was revoked", peer.short()))
         }
         NodeEvent::Member { peer, state, incarnation } => (
             Line::Member { peer: peer.to_string(), state: state.as_str(), incarnation: *incarnation },

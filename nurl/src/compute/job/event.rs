@@ -54,6 +54,8 @@ pub enum MemberChange {
     Dead,
     /// The member left the mesh.
     Left,
+    /// The member's pass was revoked: nothing runs for it, and nothing of it counts.
+    Revoked,
     /// The member runs under a new boot id: all tasks that it had accepted are lost.
     Restarted,
 }

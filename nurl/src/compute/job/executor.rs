@@ -795,6 +795,20 @@ impl Executor {
         }
     }
 
+    /// Ends the tasks that only this submitter waits for, running ones too: nothing is done for it any more.
+    pub(super) fn drop_submitter(&mut self, shared: &mut SharedContext, peer: PublicKey) {
+        let mut over = Vec::new();
+        for (task, execution) in &mut self.tasks {
+            execution.waiters.retain(|waiter| waiter.who != peer);
+            if execution.waiters.is_empty() {
+                over.push(*task);
+            }
+        }
+        for task in over {
+            self.remove(shared, task);
+        }
+    }
+
     /// Notes that a message came from `peer`.
     pub(super) fn heard(&mut self, now: Instant, peer: PublicKey) {
         self.listeners.heard(now, peer);

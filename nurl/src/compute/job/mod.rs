@@ -216,13 +216,15 @@ impl Jobs {
 
     /// Takes the failure detector's verdict on a member.
     pub fn on_member(&mut self, now: Instant, peer: PublicKey, change: MemberChange) {
-        let down = matches!(change, MemberChange::Dead | MemberChange::Left);
+        let down = matches!(change, MemberChange::Dead | MemberChange::Left | MemberChange::Revoked);
         self.shared.peers.changed(peer, down);
         if down {
             self.executor.on_peer_down(&mut self.shared, peer);
         }
         self.submitter.on_member(&mut self.shared, now, peer, change);
-        if change != MemberChange::Alive {
+        if change == MemberChange::Revoked {
+            self.executor.drop_submitter(&mut self.shared, peer);
+        } else if change != MemberChange::Alive {
             self.executor.on_submitter_gone(peer);
         }
         self.replica.on_member(&mut self.shared, now, peer, change);

@@ -845,7 +845,7 @@ impl Submitter {
             match change {
                 MemberChange::Dead => task.holders.died(peer),
                 MemberChange::Restarted => task.holders.replaced(peer),
-                MemberChange::Left => task.holders.released(peer),
+                MemberChange::Left | MemberChange::Revoked => task.holders.released(peer),
                 MemberChange::Alive => task.holders.lives(peer),
             }
             let waits = task.waits_told && task.holders.wait(now, task.max_losses()).is_none();

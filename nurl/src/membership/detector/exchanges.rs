@@ -79,7 +79,10 @@ impl Exchanges {
     /// Starts an exchange with `peer`, unless one is under way or too many are.
     pub(super) fn start(&mut self, now: Instant, view: &mut MeshView, peer: PublicKey) {
         let id = view.rng.next_u64();
-        if peer == view.local.key() || !self.push_pull.start(now, view.config.push_pull_timeout, id, peer) {
+        if peer == view.local.key()
+            || view.outcasts.contains(&peer)
+            || !self.push_pull.start(now, view.config.push_pull_timeout, id, peer)
+        {
             return;
         }
         view.emit(MembershipEvent::WantSession { peer });
@@ -160,7 +163,8 @@ fn send_table(
     id: u64,
     body: impl Fn(TableChunk) -> MessageBody,
 ) {
-    let body = |index, total| body(TableChunk { id, index, total });
+    let revocations = view.revocations;
+    let body = |index, total| body(TableChunk { id, index, total, revocations });
     let observer = view.local.is_observer();
     let room = message::room(MAX_CHUNK_BYTES, observer, &body(MAX_CHUNKS, MAX_CHUNKS));
     let facts = if observer { Vec::new() } else { encode_table(now, view) };

@@ -30,7 +30,17 @@ impl Detector {
             self.view.stats.from_self += 1;
             return;
         }
+        if self.view.outcasts.contains(&from) {
+            // Its session has ended; this came before that.
+            return;
+        }
         let Some(message) = self.view.decode(body) else { return };
+        if let MessageBody::PushPull(chunk) | MessageBody::PushPullAck(chunk) = message.body
+            && chunk.index == 0
+            && chunk.revocations != self.view.revocations
+        {
+            self.view.emit(MembershipEvent::RevocationsDiffer { peer: from });
+        }
         self.exchanges.note_observer(from, message.observer);
         if message.observer {
             self.handle_observer(now, from, via, message.body, &message.facts);
@@ -174,6 +184,10 @@ impl Detector {
     fn handle_fact(&mut self, now: Instant, fact: &Fact, from: PublicKey) -> bool {
         if fact.key == self.view.local.key() {
             return self.view.answer_claim(now, fact, true);
+        }
+        if self.view.outcasts.contains(&fact.key) {
+            self.view.stats.facts_of_outcasts += 1;
+            return false;
         }
         if fact.key == from || !self.view.accuses(fact) || self.may_accuse(now, fact, from) {
             self.accept(now, fact, fact.key == from);

@@ -61,6 +61,7 @@ use super::join::{Join, Obstacle};
 use super::message::{self, MAX_EVENT_BYTES, MessageBody, UserEvent};
 use super::meta::Meta;
 use super::table::Member;
+use crate::authority::revocation::{MAX_ENTRIES, RevocationsDigest};
 use crate::key::PublicKey;
 use crate::kit::draw;
 use crate::net::reach::rendezvous::Contact;
@@ -68,6 +69,10 @@ use crate::rt::Rng;
 
 /// Members that are told of a graceful leave at once, before gossip tells the rest.
 pub const LEAVE_FANOUT: usize = 16;
+
+/// The most peers whose facts are refused because their pass was revoked: each that the authority names, and as many by
+/// an invitation or all together.
+const MAX_OUTCASTS: usize = 2 * MAX_ENTRIES;
 
 /// The failure detector of one node.
 #[derive(Debug)]
@@ -192,6 +197,40 @@ impl Detector {
         self.view.note_epoch(counter, EpochSource::Own)
     }
 
+    /// A peer's pass was revoked: it is no member from now on, and what is told about it is refused until
+    /// [`readmit`](Detector::readmit).
+    pub fn expel(&mut self, peer: PublicKey) {
+        if self.view.outcasts.contains(&peer) {
+            return;
+        }
+        self.shun(peer);
+        if peer == self.view.local.key() {
+            return;
+        }
+        self.exchanges.cancel(&peer);
+        if self.view.table.expel(&peer) {
+            self.remove(peer);
+        }
+        self.view.emit(MembershipEvent::Expelled(peer));
+    }
+
+    /// Refuses what is told about a peer whose pass was revoked before this node began.
+    pub fn shun(&mut self, peer: PublicKey) {
+        if peer != self.view.local.key() && self.view.outcasts.len() < MAX_OUTCASTS {
+            self.view.outcasts.insert(peer);
+        }
+    }
+
+    /// A peer has shown a pass that counts: what is told about it is heard again.
+    pub fn readmit(&mut self, peer: &PublicKey) {
+        self.view.outcasts.remove(peer);
+    }
+
+    /// Sets the digest of all revocations that this node knows, which each exchange of tables compares.
+    pub fn set_revocations(&mut self, digest: RevocationsDigest) {
+        self.view.revocations = digest;
+    }
+
     /// A body for the mesh group: this node is present, and a member that doesn't know it may answer.
     pub fn announce(&mut self) -> Vec<u8> {
         let nonce = self.view.rng.next_u64();
@@ -274,7 +313,9 @@ impl Detector {
     /// contacts that it doesn't hold live: so separated halves of a mesh meet again.
     pub fn on_contacts(&mut self, now: Instant, hub: Option<PublicKey>, contacts: &[Contact]) {
         let me = self.view.local.key();
-        let has_table = |key: &PublicKey| *key != me && !self.exchanges.is_observer(key);
+        let has_table = |key: &PublicKey| {
+            *key != me && !self.exchanges.is_observer(key) && !self.view.outcasts.contains(key)
+        };
         let others: Vec<_> = contacts.iter().filter(|contact| has_table(&contact.key)).copied().collect();
         self.join.handle_contacts(now, hub, &others, &mut self.view.rng);
         if self.join.is_active() {
@@ -482,8 +523,14 @@ impl Detector {
         self.join.handle_silence(&peer);
     }
 
-    /// A member is no longer in the table.
+    /// A dead or left member is no longer in the table.
     fn forget(&mut self, peer: PublicKey) {
+        self.remove(peer);
+        self.view.emit(MembershipEvent::Reclaimed(peer));
+    }
+
+    /// A member is no longer in the table.
+    fn remove(&mut self, peer: PublicKey) {
         self.suspicions.remove(&peer);
         self.prober.forget(&peer);
         self.view.forget(peer);

@@ -5,6 +5,7 @@
 //! is shown as an event in one place ([`MeshView::change`]), and each message is built in one place
 //! ([`MeshView::send`]).
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use rand_core::Rng as _;
@@ -13,6 +14,7 @@ use super::dissemination::Dissemination;
 use super::hearsay::Hearsay;
 use super::local::{ClaimAnswer, EpochSource, LocalMember};
 use super::outbox::{Outbox, Transmit, Via};
+use crate::authority::revocation::{Revocations, RevocationsDigest};
 use crate::key::PublicKey;
 use crate::kit::draw;
 use crate::membership::awareness::Awareness;
@@ -40,6 +42,10 @@ pub(super) struct MeshView {
     pub(super) gossip: Dissemination,
     /// Claims against members that are being checked.
     pub(super) hearsay: Hearsay,
+    /// Peers whose pass was revoked: facts about them are refused.
+    pub(super) outcasts: BTreeSet<PublicKey>,
+    /// The digest of all revocations that this node knows.
+    pub(super) revocations: RevocationsDigest,
     pub(super) outbox: Outbox,
     pub(super) stats: DetectorStats,
 }
@@ -58,6 +64,8 @@ impl MeshView {
             rotation: ProbeRotation::default(),
             gossip: Dissemination::new(now),
             hearsay: Hearsay::default(),
+            outcasts: BTreeSet::new(),
+            revocations: Revocations::default().digest(),
             outbox,
             stats: DetectorStats::default(),
         }
@@ -141,7 +149,6 @@ impl MeshView {
         self.rotation.remove(&peer);
         self.hearsay.forget(&peer);
         self.gossip.queue.remove(&GossipTopic::Member(peer));
-        self.emit(MembershipEvent::Reclaimed(peer));
     }
 
     /// Answers a fact about this node. An accusation lowers local health only if a member may have `probed` this

@@ -33,7 +33,7 @@ fn message(body: MessageBody, facts: Vec<Fact>) -> MembershipMessage {
 
 #[test]
 fn every_kind_comes_back() {
-    let chunk = TableChunk { id: u64::MAX, index: 2, total: 3 };
+    let chunk = TableChunk { id: u64::MAX, index: 2, total: 3, revocations: [0; 32] };
     let target = key(8);
     for body in [
         MessageBody::Ping { seq: 1 },
@@ -85,7 +85,8 @@ fn the_largest_table_fits_its_chunks_and_its_queue() {
     largest.record.state = State::Suspect;
     largest.record.incarnation = MAX_INCARNATION;
     largest.accusers = (1..=MAX_ACCUSERS as u8).map(key).collect();
-    let body = MessageBody::PushPull(TableChunk { id: u64::MAX, index: 0, total: u32::MAX });
+    let body =
+        MessageBody::PushPull(TableChunk { id: u64::MAX, index: 0, total: u32::MAX, revocations: [0; 32] });
     let facts = room(MAX_CHUNK_BYTES, false, &body) / encode_fact(&largest).len();
     let chunks = (crate::membership::table::MAX_MEMBERS + 1).div_ceil(facts);
     assert!(chunks <= crate::membership::pushpull::MAX_CHUNKS as usize, "{chunks}");
@@ -133,7 +134,10 @@ fn what_is_beyond_a_bound_is_refused() {
     shouting.events[0].body.push(0);
     refused(shouting);
     for (index, total) in [(3, 3), (0, 0), (0, super::super::pushpull::MAX_CHUNKS + 1)] {
-        refused(message(MessageBody::PushPull(TableChunk { id: 1, index, total }), Vec::new()));
+        refused(message(
+            MessageBody::PushPull(TableChunk { id: 1, index, total, revocations: [0; 32] }),
+            Vec::new(),
+        ));
     }
     // A list whose header claims more items than the message has bytes.
     assert_eq!(

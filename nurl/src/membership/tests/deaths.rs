@@ -62,7 +62,13 @@ fn isolated_and_back(detector: &mut Detector, now: &mut Instant, count: usize) -
         requests.extend(exchanges);
     }
     let (suspects, (from, id)) = (suspects(detector), *requests.last().expect("isolation seeks an exchange"));
-    tell(detector, *now, from, MessageBody::PushPullAck(TableChunk { id, index: 0, total: 1 }), Vec::new());
+    tell(
+        detector,
+        *now,
+        from,
+        MessageBody::PushPullAck(TableChunk { id, index: 0, total: 1, revocations: [0; 32] }),
+        Vec::new(),
+    );
     assert!(!detector.is_isolated());
     (suspects, from)
 }
@@ -226,7 +232,7 @@ fn a_dead_member_that_a_hub_names_is_healed_first() {
         &mut detector,
         now,
         1,
-        MessageBody::PushPullAck(TableChunk { id: 0, index: 0, total: 1 }),
+        MessageBody::PushPullAck(TableChunk { id: 0, index: 0, total: 1, revocations: [0; 32] }),
         Vec::new(),
     );
     let dead = (2..=40).map(|of| fact(of, 1, State::Dead)).collect();

@@ -3,6 +3,7 @@
 mod cluster;
 mod deaths;
 mod hearsay;
+mod outcasts;
 mod rules;
 
 use std::time::Duration;

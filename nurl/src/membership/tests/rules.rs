@@ -305,7 +305,13 @@ fn tables_are_not_sent_without_limit() {
     // A table of four facts, this node's own among them.
     let (most, mut answered) = (MAX_FACTS_PER_SECOND / 4, 0);
     for id in 0..most as u64 + 68 {
-        tell(&mut detector, now, 1, MessageBody::PushPull(TableChunk { id, index: 0, total: 1 }), Vec::new());
+        tell(
+            &mut detector,
+            now,
+            1,
+            MessageBody::PushPull(TableChunk { id, index: 0, total: 1, revocations: [0; 32] }),
+            Vec::new(),
+        );
         answered += sent(&mut detector).len();
     }
     assert_eq!(detector.stats().push_pulls_refused, 68);
@@ -557,7 +563,7 @@ fn five_hundred_members_fit_their_messages_and_arrive_whole() {
         tell(&mut detector, now, 1, MessageBody::Gossip, vec![fact]);
     }
     while detector.poll_transmit().is_some() {}
-    let chunk = TableChunk { id: 5, index: 0, total: 1 };
+    let chunk = TableChunk { id: 5, index: 0, total: 1, revocations: [0; 32] };
     tell(&mut detector, now, 1, MessageBody::PushPull(chunk), Vec::new());
     let bodies: Vec<_> = std::iter::from_fn(|| detector.poll_transmit()).collect();
     assert!(bodies.len() > 1);
@@ -645,7 +651,7 @@ fn refused_bytes_are_counted_by_their_kind() {
         &mut detector,
         now,
         1,
-        MessageBody::PushPullAck(TableChunk { id: 1, index: 0, total: 1 }),
+        MessageBody::PushPullAck(TableChunk { id: 1, index: 0, total: 1, revocations: [0; 32] }),
         Vec::new(),
     );
     let stats = detector.stats();
@@ -713,7 +719,8 @@ fn joining_asks_three_contacts_and_tries_again_until_one_answers() {
     let (to, _, request) = again.last().unwrap();
     let MessageBody::PushPull(chunk) = request.body else { panic!() };
     let from = (1..9).find(|of| key(*of) == *to).unwrap();
-    let answer = |index| MessageBody::PushPullAck(TableChunk { id: chunk.id, index, total: 2 });
+    let answer =
+        |index| MessageBody::PushPullAck(TableChunk { id: chunk.id, index, total: 2, revocations: [0; 32] });
     tell(&mut detector, now, from, answer(1), vec![fact(50, 1, State::Alive)]);
     assert!(!events(&mut detector).contains(&MembershipEvent::Joined), "half an answer");
     tell(&mut detector, now, from, answer(0), vec![fact(from, 1, State::Alive)]);
@@ -762,7 +769,7 @@ fn an_exchange_voids_what_isolation_concluded_and_its_subjects_are_probed_first(
         &mut detector,
         now,
         from,
-        MessageBody::PushPullAck(TableChunk { id, index: 0, total: 1 }),
+        MessageBody::PushPullAck(TableChunk { id, index: 0, total: 1, revocations: [0; 32] }),
         Vec::new(),
     );
     assert!(suspects(&detector).is_empty() && !detector.is_isolated());

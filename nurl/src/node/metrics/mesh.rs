@@ -18,6 +18,7 @@ pub(super) fn membership(into: &mut Metrics, detector: &Detector) {
         claims_limited: "Claims and suspicions refused: their teller had caused too many.",
         claims_of_strangers: "Claims and suspicions refused: their teller is no live member.",
         beyond_level: "Messages of members from peers whose pass permits no membership.",
+        facts_of_outcasts: "Facts refused: about peers whose pass was revoked.",
         transmits_dropped: "Messages dropped because too many waited.",
         events_dropped: "Events dropped because too many waited.",
         gossip_full: "Facts not gossiped because too many waited.",

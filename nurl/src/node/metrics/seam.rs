@@ -13,6 +13,8 @@ pub(super) fn node(into: &mut Metrics, stats: &NetStats, messages_waiting: usize
         application_dropped: "Datagrams, messages and group bodies that the application didn't take in time.",
         work_dropped: "Inputs that jobs and replicated state didn't take in time.",
         messages_given_up: "Reliable messages given up because too many waited for room.",
+        revocations: "Revocations taken.",
+        revocations_refused: "Messages about revocations refused: malformed, false, not asked for, or beyond a limit.",
     });
     into.gauge(
         "node.messages_waiting",

@@ -10,6 +10,7 @@ use crate::membership::Via;
 use crate::node::command::{NetCommand, Pong, Reply};
 use crate::node::event::NodeEvent;
 use crate::node::{Metrics, NetStats, Status, log};
+use crate::transport::reliable::ReliableEvent;
 use crate::transport::{Priority, TransportEvent, group, kind};
 
 impl NetPlane {
@@ -54,6 +55,10 @@ impl NetPlane {
                 let _ = reply.send(self.metrics());
             }
             NetCommand::Joined { reply } => self.roster.tell_joined(reply),
+            NetCommand::Revoke { entry, reply } => {
+                let (revoking, mut ends) = self.revoking_and_ends();
+                revoking.revoke(now, entry, reply, &mut ends);
+            }
             NetCommand::NoteEpoch(counter) => {
                 // The counter was taken here, from ones that this node has seen: never a jump.
                 let _ = self.roster.detector.note_epoch(counter);
@@ -87,6 +92,8 @@ impl NetPlane {
             transport: self.transport.stats(),
             #[cfg(feature = "internals")]
             transport_now: self.transport.gauges(),
+            #[cfg(feature = "internals")]
+            revocations: self.transport.revocations().digest(),
             obstacle: self.roster.detector.obstacle(),
         }
     }
@@ -102,6 +109,8 @@ impl NetPlane {
             application_dropped: self.outlets.application_dropped,
             work_dropped: self.outlets.work_dropped,
             messages_given_up: self.mail.given_up(),
+            revocations: self.revoking.taken,
+            revocations_refused: self.revoking.refused,
         }
     }
 
@@ -114,7 +123,15 @@ impl NetPlane {
                 let (_, mut ends) = self.mail_and_ends();
                 ends.membership(now, peer, Via::Datagram, &body);
             }
+            TransportEvent::Reliable(ReliableEvent::Message { peer, kind: kind::REVOCATIONS, body }) => {
+                let (revoking, mut ends) = self.revoking_and_ends();
+                revoking.on_message(now, peer, &body, &mut ends);
+            }
             TransportEvent::Reliable(event) => {
+                if let ReliableEvent::Acked { peer, id } = event {
+                    let (revoking, ends) = self.revoking_and_ends();
+                    revoking.on_acked(now, peer, id, &ends);
+                }
                 let (mail, mut ends) = self.mail_and_ends();
                 mail.on_event(now, event, &mut ends);
             }
@@ -126,7 +143,19 @@ impl NetPlane {
                 self.roster.pass = Some(credential.pass().clone());
                 self.outlets.issued(credential);
             }
-            TransportEvent::Established { peer, .. } => detector.on_session_up(now, peer),
+            TransportEvent::Revocations { from, entries } => {
+                let (revoking, mut ends) = self.revoking_and_ends();
+                revoking.on_told(now, from, &entries, &mut ends);
+            }
+            TransportEvent::HubKnows { hub, digest } => {
+                let (revoking, mut ends) = self.revoking_and_ends();
+                revoking.on_hub(now, hub, Some(digest), &mut ends);
+            }
+            TransportEvent::Revoked { peer } => detector.expel(peer),
+            TransportEvent::Established { peer, .. } => {
+                detector.readmit(&peer);
+                detector.on_session_up(now, peer);
+            }
             TransportEvent::Restarted { .. } => {}
             TransportEvent::Unreachable { peer } => detector.on_session_failed(now, peer),
             TransportEvent::Forgotten { peer } => {
@@ -148,9 +177,12 @@ impl NetPlane {
             TransportEvent::HubUp { hub } => {
                 self.clocks.ping_now(now);
                 detector.on_hub_up(hub);
+                let (revoking, mut ends) = self.revoking_and_ends();
+                revoking.on_hub(now, hub, None, &mut ends);
                 self.outlets.event(&NodeEvent::HubUp { hub });
             }
             TransportEvent::HubDown { hub, reason } => {
+                self.revoking.on_hub_down(&hub);
                 let last = !self.transport.hubs().values().any(|state| state.up);
                 detector.on_hub_down(now, hub, last);
                 self.outlets.event(&NodeEvent::HubDown { hub, reason });

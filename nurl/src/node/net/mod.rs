@@ -11,6 +11,7 @@
 //! | `dispatch` | which part handles a command of the API, or an event of the transport |
 //! | `roster` | members and hubs: the detector, the join, the leave and the views |
 //! | `mail` | what this node sends, and who is told of a loss |
+//! | `revoking` | how this node learns what was revoked, and passes it on |
 //! | `outlets` | the queues to the application and to the plane above |
 //! | `join`, `leave`, `view`, `outgoing`, `pings`, `clocks`, `levels` | the decisions, pure, each with its table of tests |
 
@@ -23,6 +24,7 @@ mod mail;
 mod outgoing;
 mod outlets;
 mod pings;
+mod revoking;
 mod roster;
 mod view;
 
@@ -32,13 +34,14 @@ use self::clocks::Clocks;
 use self::mail::{Ends, Mail};
 use self::outlets::Outlets;
 use self::pings::Pings;
+use self::revoking::Revoking;
 use self::roster::Roster;
 use super::Role;
 use super::command::{NetCommand, Pong, Reply};
 use super::ending::Cause;
 use crate::authority::pass::Pass;
 use crate::error::Error;
-use crate::membership::Detector;
+use crate::membership::{Detector, MembershipEvent};
 use crate::mesh::Hub;
 use crate::rt::sync::mpsc;
 use crate::rt::{self, time};
@@ -74,6 +77,7 @@ pub(super) struct NetPlane {
     roster: Roster,
     mail: Mail,
     pings: Pings<Reply<Result<Pong, Error>>>,
+    revoking: Revoking,
     clocks: Clocks,
     outlets: Outlets,
 }
@@ -99,6 +103,7 @@ impl NetPlane {
             roster: Roster::new(detector, (parts.role, parts.pass), parts.hubs, now),
             mail: Mail::new(),
             pings: Pings::new(rt::rng("net plane")),
+            revoking: Revoking::new(rt::rng("revocations")),
             clocks: Clocks::new(now, time::unix_now()),
             outlets: Outlets::new(parts.channels),
         }
@@ -107,7 +112,7 @@ impl NetPlane {
     /// Runs until the node is shut down or dropped.
     ///
     /// # Errors
-    /// [`Cause::Socket`].
+    /// [`Cause::Socket`], [`Cause::Revoked`].
     pub(super) async fn run(mut self) -> Result<(), Cause> {
         let mut command = None;
         loop {
@@ -129,6 +134,11 @@ impl NetPlane {
             self.work(now);
             if self.roster.is_gone(now, &self.transport) {
                 break;
+            }
+            // Its own caller is told first that it is known elsewhere.
+            if self.transport.is_revoked() && !self.revoking.is_awaited() {
+                self.driver.close(&mut self.transport).await;
+                return Err(Cause::Revoked(self.roster.detector.local().key));
             }
             let deadline = self.poll_timeout();
             // QUIC's pacer releases one burst at a time; at a high rate the next one is due as soon as this one is
@@ -171,6 +181,7 @@ impl NetPlane {
         [
             self.transport.poll_timeout(),
             self.roster.poll_timeout(),
+            self.revoking.poll_timeout(time::now()),
             Some(self.clocks.poll_timeout()),
             self.outlets.has_untold().then(|| time::now() + TELL_AGAIN),
         ]
@@ -201,6 +212,8 @@ impl NetPlane {
     fn handle_timeout(&mut self, now: Instant) {
         self.roster.handle_timeout(now, &self.transport);
         self.outlets.tell_again();
+        let (revoking, ends) = self.revoking_and_ends();
+        revoking.handle_timeout(now, &ends);
         if self.clocks.take_hub_ping(now) {
             self.transport.ping_hubs(now);
         }
@@ -210,6 +223,9 @@ impl NetPlane {
             if self.clocks.has_slept(now, unix_now) {
                 self.roster.detector.on_suspend(now);
                 self.transport.on_suspend(now);
+            }
+            if self.transport.expire_revocations(now) {
+                self.roster.detector.set_revocations(self.transport.revocations().digest());
             }
             self.pings.retain(|reply| !reply.is_closed());
             self.roster.forget_callers();
@@ -230,6 +246,10 @@ impl NetPlane {
                 moved = true;
             }
             while let Some(event) = self.roster.detector.poll_event() {
+                if let MembershipEvent::RevocationsDiffer { peer } = event {
+                    let (revoking, mut ends) = self.revoking_and_ends();
+                    revoking.on_differs(now, peer, &mut ends);
+                }
                 self.roster.on_event(now, event, &mut self.transport, &mut self.outlets);
                 moved = true;
             }
@@ -240,6 +260,13 @@ impl NetPlane {
         }
         self.outlets.datagrams(self.transport.take_datagrams());
         self.roster.publish(&self.outlets);
+    }
+
+    /// The revocations on their way, and the parts between which they pass.
+    fn revoking_and_ends(&mut self) -> (&mut Revoking, Ends<'_>) {
+        let (detector, transport, outlets) =
+            (&mut self.roster.detector, &mut self.transport, &mut self.outlets);
+        (&mut self.revoking, Ends { transport, detector, outlets })
     }
 
     /// The messages on their way out, and the parts between which they pass.

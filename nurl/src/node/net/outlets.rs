@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use super::levels::Levels;
 use crate::authority::credential::Credential;
+use crate::authority::revocation::Revocation;
 use crate::compute::job::MemberChange;
 use crate::key::PublicKey;
 use crate::node::command::{View, Waiting, WorkInput, datagram_bytes};
@@ -106,6 +107,11 @@ impl Outlets {
     pub(super) fn issued(&mut self, credential: Credential) {
         self.event(&NodeEvent::Issued { pass: credential.pass().clone() });
         self.tell_work(WorkInput::Issued(credential.pass().clone()));
+    }
+
+    /// The authority revoked something, which a node with a store keeps.
+    pub(super) fn revoked(&mut self, news: Vec<Revocation>) {
+        self.tell_work(WorkInput::Revoked(news));
     }
 
     fn tell_work(&mut self, input: WorkInput) {

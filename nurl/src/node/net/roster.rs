@@ -165,6 +165,14 @@ impl Roster {
                 self.views.changed();
                 transport.forget(now, &peer);
             }
+            Event::Expelled(peer) => {
+                self.views.changed();
+                transport.expel(now, &peer);
+                outlets.event(&NodeEvent::Revoked { peer });
+                outlets.verdict(peer, MemberChange::Revoked);
+            }
+            // The plane, which has the map, handles it.
+            Event::RevocationsDiffer { .. } => {}
             Event::MetaChanged(_) => self.views.changed(),
             Event::AnnounceDue => self.announce(now, transport),
             Event::Departed => {

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::authority::pass::Pass;
+use crate::authority::revocation::Revocation;
 use crate::compute::job::Jobs;
 use crate::compute::job::store::JobRecords;
 use crate::error::Error;
@@ -10,6 +11,7 @@ use crate::key::PublicKey;
 use crate::membership::limit::told_limit;
 use crate::node::command::Departure;
 use crate::node::own_pass::OwnPass;
+use crate::node::own_revocations::OwnRevocations;
 use crate::replication::crdt::Stamp;
 use crate::replication::identity::ReplicaId;
 use crate::replication::replicator::Replicator;
@@ -29,12 +31,14 @@ pub(super) struct Durable {
     store: Option<Store>,
     /// A new pass that isn't durable yet.
     pass: Option<Pass>,
+    /// Revocations that aren't durable yet.
+    revoked: Vec<Revocation>,
     epoch_told: u64,
 }
 
 impl Durable {
     pub(super) fn new(store: Option<Store>) -> Durable {
-        Durable { store, pass: None, epoch_told: 0 }
+        Durable { store, pass: None, revoked: Vec::new(), epoch_told: 0 }
     }
 
     /// Whether there is a store.
@@ -62,8 +66,20 @@ impl Durable {
         self.pass = Some(pass);
     }
 
-    /// Makes a new pass durable.
+    /// The authority revoked something, which [`keep_pass`](Durable::keep_pass) keeps too.
+    pub(super) fn take_revocations(&mut self, news: Vec<Revocation>) {
+        if self.store.is_some() {
+            self.revoked.extend(news);
+        }
+    }
+
+    /// Makes a new pass and new revocations durable.
     pub(super) fn keep_pass(&mut self) -> Result<(), StoreError> {
+        if let Some(store) = &self.store
+            && !self.revoked.is_empty()
+        {
+            OwnRevocations(store).keep(&std::mem::take(&mut self.revoked))?;
+        }
         match (&self.store, self.pass.take()) {
             (Some(store), Some(pass)) => OwnPass(store).keep(&pass),
             _ => Ok(()),

@@ -137,6 +137,7 @@ impl WorkPlane {
                 self.replicator.handle_message(now, time::unix_now(), from, &body);
             }
             WorkInput::Issued(pass) => self.durable.take_pass(pass),
+            WorkInput::Revoked(news) => self.durable.take_revocations(news),
             WorkInput::SendFailed { peer } => {
                 self.jobs.on_send_failed(now, peer);
                 self.replicator.on_peer_lost(peer);

@@ -48,6 +48,10 @@ impl Transport {
                 self.groups.handle_key_message(now, peer, live, body);
             }
             channel::ECHO => self.handle_echo(now, peer, body),
+            channel::REVOKED => {
+                let entries = Bytes::copy_from_slice(body);
+                self.inbox.tell(TransportEvent::Revocations { from: peer, entries });
+            }
             _ => self.stats.unknown_channel += 1,
         }
     }
@@ -99,6 +103,10 @@ impl Transport {
                 self.exits.hubs.set_credential(now, &hub, &credential);
                 self.inbox.tell(TransportEvent::Issued(credential));
             }
+            HubEvent::Revocations(entries) => {
+                self.inbox.tell(TransportEvent::Revocations { from: hub, entries });
+            }
+            HubEvent::Knows(digest) => self.inbox.tell(TransportEvent::HubKnows { hub, digest }),
             HubEvent::Up { .. } => self.on_hub_up(now, hub),
             HubEvent::Down { reason, .. } => self.on_hub_down(now, hub, reason),
             HubEvent::Pong { rtt } => {
@@ -225,7 +233,7 @@ impl Transport {
                     return;
                 }
                 if let Some(standing) = self.endpoint.standing(&peer) {
-                    self.peers.set_level(&peer, standing.level);
+                    self.peers.set_standing(&peer, standing);
                 }
                 self.reliable.on_established(now, peer, boot);
                 self.groups.on_established(peer, boot);
@@ -246,6 +254,7 @@ impl Transport {
                 }
                 self.forget_if_done(now, &peer);
             }
+            SessionEvent::Revoked { peer } => self.inbox.tell(TransportEvent::Revoked { peer }),
             SessionEvent::Punched { .. } => self.gatherer.hurry(now),
             SessionEvent::Observed { peer, addr } => {
                 self.gatherer.on_observed(now, peer, addr);

@@ -172,6 +172,18 @@ impl Hubs {
         }
     }
 
+    /// Tells one hub, or each, what the authority has revoked. Returns whether one is up.
+    pub(super) fn tell(&mut self, one: Option<&PublicKey>, entries: &[u8]) -> bool {
+        let meant = |hub: &PublicKey| one.is_none_or(|one| one == hub);
+        let up: Vec<PublicKey> = self.up().into_iter().filter(meant).collect();
+        for hub in &up {
+            if let Some(client) = self.clients.get_mut(hub) {
+                client.revoke(entries);
+            }
+        }
+        !up.is_empty()
+    }
+
     /// Asks the rendezvous of each hub for members.
     pub(super) fn list(&mut self) {
         self.clients.values_mut().for_each(|client| client.list(CONTACTS));

@@ -59,6 +59,7 @@ use super::{
     channel,
 };
 use crate::authority::level::Level;
+use crate::authority::revocation::{NotTaken, Revocation, Revocations, Subject};
 use crate::key::{AllowList, PublicKey};
 use crate::kit::wall_clock::WallClock;
 use crate::net::reach::hub_client::{ClientStats, HubClient, HubClientConfig, Joining};
@@ -195,6 +196,84 @@ impl Transport {
     /// What a peer's pass permits, as far as its latest session showed.
     pub fn level(&self, peer: &PublicKey) -> Level {
         self.peers.level(peer)
+    }
+
+    // ---- Revocations.
+
+    /// The revocations known.
+    pub fn revocations(&self) -> &Revocations {
+        self.endpoint.revocations()
+    }
+
+    /// Reads entries that somebody tells, and checks those that are news.
+    ///
+    /// # Errors
+    /// [`NotTaken`]; what came before it is returned all the same.
+    pub fn read_revocations(
+        &mut self,
+        now: Instant,
+        bytes: &[u8],
+    ) -> (Vec<Revocation>, Result<(), NotTaken>) {
+        let checker = self.endpoint.checker();
+        checker.revocations().read_news((checker.mesh(), checker.time(now)), bytes, || true)
+    }
+
+    /// Takes an entry, and ends the sessions of the peers that it concerns, which are told why. Returns these peers;
+    /// `None` if it is no news.
+    pub fn revoke(&mut self, now: Instant, entry: &Revocation) -> Option<Vec<PublicKey>> {
+        if !self.revocations().is_news(entry) {
+            return None;
+        }
+        let mut out = self.endpoint.revoked_by(entry);
+        for peer in &out {
+            // The last datagram of the session. If it is lost, a hub may tell the peer.
+            let _ = self.exits.seal(&mut self.endpoint, now, *peer, channel::REVOKED, &entry.encode());
+        }
+        self.endpoint.revoke(now, entry.clone());
+        // Members without a session at present, such as dead ones with a place on the ring.
+        let newer = |peer: &PublicKey| {
+            self.endpoint.standing(peer).is_some_and(|standing| !entry.revokes(&standing.grant))
+        };
+        out.extend(self.peers.revoked_by(entry).into_iter().filter(|peer| !newer(peer)));
+        out.sort_unstable();
+        out.dedup();
+        if let Subject::Key(key) = entry.subject
+            && !out.contains(&key)
+            && !self.endpoint.is_established(&key)
+        {
+            out.push(key);
+        }
+        for peer in &out {
+            self.expel(now, peer);
+        }
+        Some(out)
+    }
+
+    /// A peer's pass was revoked: it gets nothing any more.
+    pub fn expel(&mut self, now: Instant, peer: &PublicKey) {
+        self.groups.expel(peer);
+        self.peers.set_live(*peer, false);
+        self.forget(now, peer);
+    }
+
+    /// Whether our own pass was revoked.
+    pub fn is_revoked(&self) -> bool {
+        self.endpoint.is_revoked()
+    }
+
+    /// Drops the revocations that have been kept long enough. Returns whether there were any.
+    pub fn expire_revocations(&mut self, now: Instant) -> bool {
+        self.endpoint.checker().expire(now)
+    }
+
+    /// Tells the hub, or each one that is up, what the authority has revoked. Returns whether there is one.
+    pub fn tell_hubs(&mut self, hub: Option<&PublicKey>, entries: &[u8]) -> bool {
+        self.exits.hubs.tell(hub, entries)
+    }
+
+    /// Whether there is a session with a peer.
+    pub fn has_session(&self, peer: &PublicKey) -> bool {
+        self.endpoint.is_established(peer)
     }
 
     /// A member is held dead: it gets no group's key. It stays a member, and is still sought.

@@ -9,7 +9,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use crate::authority::checker::Standing;
 use crate::authority::level::Level;
+use crate::authority::revocation::Revocation;
 use crate::key::PublicKey;
 use crate::transport::Gauge;
 
@@ -31,12 +33,12 @@ const LOST: Duration = Duration::from_secs(3);
 const EVICTED_SHARE: usize = 64;
 
 /// A known peer's entry.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Known {
     member: bool,
     met: Instant,
-    /// What its latest session permits.
-    level: Level,
+    /// What its latest session permits, and by which pass.
+    standing: Option<Standing>,
 }
 
 /// The rank of an evictable peer; the lowest is evicted first.
@@ -154,19 +156,27 @@ impl PeerTable {
 
     /// Adds a stranger, unless the peer is known.
     pub(super) fn insert(&mut self, now: Instant, peer: PublicKey) {
-        self.known.entry(peer).or_insert(Known { member: false, met: now, level: Level::Look });
+        self.known.entry(peer).or_insert(Known { member: false, met: now, standing: None });
     }
 
     /// A known peer has a session that permits this.
-    pub(super) fn set_level(&mut self, peer: &PublicKey, level: Level) {
+    pub(super) fn set_standing(&mut self, peer: &PublicKey, standing: &Standing) {
         if let Some(known) = self.known.get_mut(peer) {
-            known.level = level;
+            known.standing = Some(standing.clone());
         }
+    }
+
+    /// The peers whose latest session had a pass that is out by this entry.
+    pub(super) fn revoked_by(&self, entry: &Revocation) -> Vec<PublicKey> {
+        let revoked =
+            |known: &Known| known.standing.as_ref().is_some_and(|standing| entry.revokes(&standing.grant));
+        self.known.iter().filter(|(_, known)| revoked(known)).map(|(peer, _)| *peer).collect()
     }
 
     /// What a peer's latest session permits; the least for a peer that has had none.
     pub(super) fn level(&self, peer: &PublicKey) -> Level {
-        self.known.get(peer).map_or(Level::Look, |known| known.level)
+        let standing = self.known.get(peer).and_then(|known| known.standing.as_ref());
+        standing.map_or(Level::Look, |standing| standing.level)
     }
 
     /// Makes a known peer a member or a stranger. Returns whether it is known.

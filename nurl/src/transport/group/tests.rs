@@ -233,6 +233,19 @@ fn a_sender_off_the_list_is_refused_whatever_it_knows() {
 }
 
 #[test]
+fn whose_pass_was_revoked_reads_nothing_from_then_on() {
+    let begin = now();
+    let (mut sender, mut revoked) = acquainted(begin);
+    sender.expel(&key(2));
+    let after = seal(&mut sender, begin, "jobs", b"after");
+    assert_eq!(sender.stats().rotations, 1, "the key is young, and replaced all the same");
+    assert_eq!(revoked.handle_frame(begin, &after), FrameOutcome::Waiting);
+    assert!(sender.poll_transmit().is_none(), "nobody else had the old key");
+    seal(&mut sender, begin, "jobs", b"more");
+    assert_eq!(sender.stats().rotations, 1);
+}
+
+#[test]
 fn who_is_taken_off_the_list_reads_nothing_after_the_rotation() {
     let begin = now();
     let (mut sender, mut removed) = acquainted(begin);

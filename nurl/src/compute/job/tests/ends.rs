@@ -210,3 +210,23 @@ fn a_result_that_fits_no_message_is_an_error() {
     let len = options::MAX_PAYLOAD_LEN as u64 + 1;
     assert_eq!(world.run_to_done(2, task, secs(5)), Err(JobError::TooLarge { len }));
 }
+
+#[test]
+fn nothing_runs_on_for_a_submitter_whose_pass_was_revoked_and_nothing_waits_for_one_that_ran_it() {
+    let mut world = World::new(8, 3);
+    world.behaviour = Box::new(|by, _, _| (if by == key(1) { secs(60) } else { secs(1) }, Ok(Bytes::new())));
+    let theirs = world.submit(3, b"theirs", SubmitOptions::default());
+    let ours = world.submit(2, b"ours", SubmitOptions::default());
+    world.run(secs(1));
+    assert_eq!(world.jobs(1).gauges().running, 2);
+    let now = world.now;
+    world.jobs(1).on_member(now, key(3), MemberChange::Revoked);
+    world.drain();
+    world.run(ms(100));
+    assert_eq!(world.jobs(1).gauges().running, 1, "only {ours:?} is left of it and {theirs:?}");
+    let now = world.now;
+    world.jobs(2).on_member(now, key(1), MemberChange::Revoked);
+    world.set_view(2, View::of(&[2, 3]));
+    world.drain();
+    assert!(world.run_to_done(2, ours, secs(3)).is_ok(), "the next owner runs it at once");
+}

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use super::frames::{Field, Malformed, announce, frame};
 use crate::authority::credential::SHOWN_BYTES;
+use crate::authority::revocation::RevocationsDigest;
 use crate::key::PublicKey;
 use crate::kit::reader::Reader;
 use crate::mesh::Namespace;
@@ -104,6 +105,12 @@ frames! {
         0x07 client Renew { version: u8, namespace: Namespace, pass: &'a [u8] }: exact,
         /// A pass of the client's key.
         0x08 hub Issued { pass: &'a [u8] }: exact,
+        /// What the authority has revoked: entries one after another. A hub tells all before it registers a client, and
+        /// either side tells news at once.
+        0x09 either Revoked { entries: &'a [u8] }: exact,
+        /// The digest of all that the hub knows to be revoked: after it took a client's [`RelayFrame::Revoked`], and, if
+        /// that is anything, before it registers one.
+        0x0a hub Knows { digest: RevocationsDigest }: exact,
         /// A datagram for `dst`.
         0x10 client Forward { dst: PublicKey, payload: &'a [u8] }: exact,
         /// A datagram from `src`, whose connection proved that key to this hub.

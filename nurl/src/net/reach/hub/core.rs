@@ -4,16 +4,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+
 use super::half_open::HalfOpen;
 use super::limits::{HubLimits, prefix};
 use super::meshes::{Meshes, ServedMesh};
 use crate::authority::checker::Standing;
 use crate::authority::credential::SHOWN_BYTES;
 use crate::authority::pass::{Pass, PassError};
+use crate::authority::revocation::{PAGE_BYTES, Revocation, Revocations, Subject};
 use crate::key::PublicKey;
 use crate::kit::rate::TokenBucket;
 use crate::kit::wall_clock::WallClock;
-use crate::mesh::Namespace;
+use crate::mesh::{MeshId, Namespace};
 use crate::net::reach::control::MAX_PLAINTEXT_BYTES;
 use crate::net::reach::control::frames::split;
 use crate::net::reach::relay::frame::VERSION;
@@ -69,6 +72,10 @@ pub struct ConnectionStats {
     pub not_issued: u64,
     /// Passes issued.
     pub issued: u64,
+    /// Revocations taken.
+    pub revocations: u64,
+    /// Registrations that ended because their pass was revoked.
+    pub revoked: u64,
     /// Records of clients whose pass permits none.
     pub beyond_level: u64,
     /// Registrations with another protocol version.
@@ -141,10 +148,20 @@ enum Phase {
         key: PublicKey,
         requests: TokenBucket,
         standing: Standing,
+        /// What the client hasn't been told yet of the mesh's revocations.
+        behind: Option<Behind>,
     },
     Closing {
         since: Instant,
     },
+}
+
+/// A client that is being told all revocations.
+struct Behind {
+    /// The last subject that it was told.
+    after: Option<Subject>,
+    /// Whether it knows that it is registered.
+    registered: bool,
 }
 
 struct Connection {
@@ -170,6 +187,8 @@ pub struct Hub {
     next_id: u64,
     next_tick: Option<Instant>,
     shutting_down: bool,
+    /// Takes revocations and acts on none: a lie, for scenarios.
+    withholds: bool,
     counters: ConnectionStats,
 }
 
@@ -198,6 +217,7 @@ impl Hub {
             next_id: 0,
             next_tick: None,
             shutting_down: false,
+            withholds: false,
             counters: ConnectionStats::default(),
         }
     }
@@ -363,25 +383,104 @@ impl Hub {
         namespace: Namespace,
         shown: &[u8; SHOWN_BYTES],
     ) -> Result<(), CloseReason> {
-        let standing = self.meshes.admit(now, &namespace, &key, shown).inspect_err(|reason| {
-            self.counters.not_admitted += 1;
-            tracing::debug!(target: "nurl::hub", peer = %key.short(), reason = reason.as_str(), "a client is refused");
-        })?;
+        let standing = match self.meshes.admit(now, &namespace, &key, shown) {
+            Ok(standing) => standing,
+            Err(reason) => {
+                self.counters.not_admitted += 1;
+                tracing::debug!(target: "nurl::hub", peer = %key.short(), reason = reason.as_str(), "a client is refused");
+                if reason == CloseReason::Revoked {
+                    let why = self.meshes.against(&namespace, shown);
+                    self.close_revoked(now, id, &why);
+                    return Ok(());
+                }
+                return Err(reason);
+            }
+        };
         if !self.relay.is_registered(namespace, key) && self.is_full(id) {
             self.counters.registrations_full += 1;
             return Err(CloseReason::Full);
         }
         self.no_longer_half_open(id);
+        let mut caught_up = true;
         if let Some(connection) = self.connections.get_mut(&id) {
             let requests = TokenBucket::new(self.limits.requests_per_second, self.limits.requests_burst, now);
-            connection.phase = Phase::Registered { namespace, key, requests, standing };
+            let known = self.meshes.revocations(&namespace).is_some_and(|known| !known.is_empty());
+            let behind = (known && !self.withholds).then_some(Behind { after: None, registered: false });
+            caught_up = behind.is_none();
+            connection.phase = Phase::Registered { namespace, key, requests, standing, behind };
         }
         if let Some(older) = self.relay.register(now, id, namespace, key) {
             self.close(now, older, CloseReason::Replaced);
         }
         self.counters.registered += 1;
-        self.relay.push_control(id, &relay::Frame::Registered(self.limits.announced(self.roles)));
+        if caught_up {
+            self.relay.push_control(id, &relay::Frame::Registered(self.limits.announced(self.roles)));
+        } else {
+            self.relay.wake(id);
+        }
         Ok(())
+    }
+
+    /// Takes what a client says the authority has revoked, acts on the news, and tells them to the others.
+    fn revoke(&mut self, now: Instant, id: ClientId, entries: &[u8]) -> Result<(), CloseReason> {
+        let Some(Connection { phase: Phase::Registered { namespace, .. }, .. }) = self.connections.get(&id)
+        else {
+            return Ok(());
+        };
+        let namespace = *namespace;
+        let (news, taken) = match self.withholds {
+            true => (Vec::new(), Ok(())),
+            false => self.meshes.revoke(now, &namespace, entries),
+        };
+        if !news.is_empty() {
+            self.counters.revocations += news.len() as u64;
+            self.spread(now, namespace, &news);
+        }
+        taken?;
+        let digest = self.meshes.revocations(&namespace).map(Revocations::digest).unwrap_or_default();
+        self.relay.push_control(id, &relay::Frame::Knows { digest });
+        Ok(())
+    }
+
+    /// Ends what these entries revoke, and tells them to all clients of the mesh.
+    fn spread(&mut self, now: Instant, namespace: Namespace, news: &[Revocation]) {
+        for entry in news {
+            if let Subject::Key(key) = entry.subject
+                && !self.relay.is_registered(namespace, key)
+            {
+                self.records.withdraw(namespace, key);
+            }
+        }
+        let mut over = Vec::new();
+        let encoded: Vec<u8> = news.iter().flat_map(Revocation::encode).collect();
+        let frame = Bytes::from(relay::Frame::Revoked { entries: &encoded }.to_vec());
+        for (id, connection) in &mut self.connections {
+            let Phase::Registered { namespace: of, key, standing, behind, .. } = &mut connection.phase else {
+                continue;
+            };
+            if *of != namespace {
+                continue;
+            }
+            if news.iter().any(|entry| entry.revokes(&standing.grant)) {
+                over.push((*id, *key, standing.grant.clone()));
+            } else if behind.is_none() && !self.relay.push_control_bytes(*id, frame.clone()) {
+                // It doesn't read: once it does, it is told all.
+                *behind = Some(Behind { after: None, registered: true });
+            }
+        }
+        for (id, key, grant) in over {
+            self.counters.revoked += 1;
+            self.records.withdraw(namespace, key);
+            let why = self.meshes.revocations(&namespace).map(|known| known.against(&grant));
+            self.close_revoked(now, id, &why.unwrap_or_default());
+        }
+    }
+
+    /// Closes the connection of a client whose pass was revoked, with the entries by which it was.
+    fn close_revoked(&mut self, now: Instant, id: ClientId, why: &[u8]) {
+        self.begin_to_close(now, id);
+        self.relay.push_control(id, &relay::Frame::Revoked { entries: why });
+        self.relay.push_control(id, &relay::Frame::Close(CloseReason::Revoked));
     }
 
     /// Whether one more key from this connection's address would exceed a limit.
@@ -423,6 +522,7 @@ impl Hub {
                 let _ = self.answer_issued(id, issued);
                 Ok(())
             }
+            relay::Frame::Revoked { entries } => self.revoke(now, id, entries),
             relay::Frame::Close(_) => {
                 self.withdraw(id);
                 Err(CloseReason::Bye)
@@ -445,7 +545,7 @@ impl Hub {
         id: ClientId,
         frame: rendezvous::Frame<'_>,
     ) -> Result<(), CloseReason> {
-        let Some(Connection { phase: Phase::Registered { namespace, key, requests, standing }, .. }) =
+        let Some(Connection { phase: Phase::Registered { namespace, key, requests, standing, .. }, .. }) =
             self.connections.get_mut(&id)
         else {
             return Ok(());
@@ -482,6 +582,12 @@ impl Hub {
 
     /// Begins to close a connection: it loses its registration at once, and its last frame is queued.
     fn close(&mut self, now: Instant, id: ClientId, reason: CloseReason) {
+        self.begin_to_close(now, id);
+        self.relay.push_control(id, &relay::Frame::Close(reason));
+    }
+
+    /// A connection loses its registration, and what was queued for it. The caller queues its last frames.
+    fn begin_to_close(&mut self, now: Instant, id: ClientId) {
         self.no_longer_half_open(id);
         let Some(connection) = self.connections.get_mut(&id) else { return };
         let phase = std::mem::replace(&mut connection.phase, Phase::Closing { since: now });
@@ -490,7 +596,6 @@ impl Hub {
         }
         self.relay.unregister(id);
         self.relay.clear_control(id);
-        self.relay.push_control(id, &relay::Frame::Close(reason));
     }
 
     /// The connection's stream has ended, or its driver drops it.
@@ -574,7 +679,22 @@ impl Hub {
     /// Replaces the content of `out` with the next plaintext for a connection.
     pub fn poll_output(&mut self, id: ClientId, out: &mut Vec<u8>) -> Output {
         out.clear();
-        let Some(connection) = self.connections.get(&id) else { return Output::Gone };
+        let Some(connection) = self.connections.get_mut(&id) else { return Output::Gone };
+        if let Phase::Registered { namespace, behind: slot @ Some(_), .. } = &mut connection.phase
+            && let (Some(behind), Some(known)) = (slot.as_mut(), self.meshes.revocations(namespace))
+        {
+            let (entries, more) = known.page(behind.after.as_ref(), PAGE_BYTES);
+            relay::Frame::Revoked { entries: &entries }.encode(out);
+            behind.after = more;
+            if more.is_none() {
+                relay::Frame::Knows { digest: known.digest() }.encode(out);
+                if !behind.registered {
+                    relay::Frame::Registered(self.limits.announced(self.roles)).encode(out);
+                }
+                *slot = None;
+            }
+            return Output::Plaintext;
+        }
         if self.relay.poll_plaintext(id, MAX_PLAINTEXT_BYTES, out) {
             return Output::Plaintext;
         }
@@ -592,6 +712,22 @@ impl Hub {
     /// [`PassError`]: it is of no mesh for which this hub issues passes.
     pub fn restore(&mut self, pass: &[u8]) -> Result<(), PassError> {
         self.meshes.restore(pass)
+    }
+
+    /// Remembers an entry that an earlier process took.
+    pub fn restore_revocation(&mut self, entry: &[u8]) {
+        self.meshes.restore_revocation(entry);
+    }
+
+    /// The next entry to make durable.
+    pub fn poll_revocation(&mut self) -> Option<(MeshId, Revocation)> {
+        self.meshes.poll_revoked()
+    }
+
+    /// From now on the hub takes revocations and acts on none.
+    #[cfg(any(test, feature = "internals"))]
+    pub fn withhold_revocations(&mut self) {
+        self.withholds = true;
     }
 
     /// The next pass to make durable. Its owner's answer is among the outputs already, so this comes first.

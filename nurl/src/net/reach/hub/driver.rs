@@ -54,8 +54,8 @@ pub struct HubConfig {
     pub key: SecretKey,
     /// The meshes served; at most [`MAX_NAMESPACES`].
     pub meshes: Vec<ServedMesh>,
-    /// The file that remembers the passes that this hub issued; without one, the places of an invitation are counted
-    /// anew at each start.
+    /// The file that remembers the passes that this hub issued, and what was revoked; without one, the places of an
+    /// invitation are counted anew at each start, and clients tell the hub again what was revoked.
     pub issued: Option<PathBuf>,
     /// The roles that are on.
     pub roles: Roles,
@@ -151,6 +151,13 @@ impl HubHandle {
         self.shared.with(|hub| hub.limit_clients(clients));
     }
 
+    /// From now on the hub takes revocations and keeps them to itself: the lie of a hub that withholds them, for
+    /// scenarios.
+    #[cfg(any(test, feature = "internals"))]
+    pub fn withhold_revocations(&self) {
+        self.shared.with(Hub::withhold_revocations);
+    }
+
     /// Waits until every receive on a UDP socket of the hub fails, and returns the error. From then on no peer can
     /// learn its own address from the hub. Cancel safe.
     pub async fn failed(&self) -> String {
@@ -215,6 +222,14 @@ impl HubShared {
                 && let Err(error) = passes.keep(&pass)
             {
                 tracing::warn!(target: "nurl::hub", %error, "an issued pass can't be remembered");
+            }
+        }
+        while let Some((mesh, entry)) = hub.poll_revocation() {
+            // One that isn't remembered comes again with the first client that knows it.
+            if let Some(passes) = passes
+                && let Err(error) = passes.keep_revocation(&mesh, &entry)
+            {
+                tracing::warn!(target: "nurl::hub", %error, "a revocation can't be remembered");
             }
         }
         while let Some(id) = hub.poll_wake() {

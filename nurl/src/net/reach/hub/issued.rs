@@ -1,9 +1,11 @@
-//! The passes that a hub issued, on its disk: table `passes`, a key and its latest pass.
+//! What a hub keeps on its disk: the passes that it issued (table `passes`, a key and its latest pass), and what the
+//! authorities of its meshes have revoked (table `revocations`, a mesh's id with a subject, and the latest entry).
 
 use std::path::Path;
 
 use super::core::Hub;
 use crate::authority::pass::Pass;
+use crate::authority::revocation::Revocation;
 use crate::mesh::MeshId;
 use crate::rt::{self, Rng, disk};
 use crate::store::{Store, StoreError, Table};
@@ -32,7 +34,16 @@ impl IssuedPasses {
             // A pass of a mesh that this hub no longer issues for is no harm.
             let _ = hub.restore(pass);
         })?;
+        store.each(Table::REVOCATIONS, |_, entry| hub.restore_revocation(entry))?;
         Ok(IssuedPasses(store))
+    }
+
+    /// Makes an entry of a mesh durable.
+    pub(super) fn keep_revocation(&self, mesh: &MeshId, entry: &Revocation) -> Result<(), StoreError> {
+        let write = self.0.begin()?;
+        let name = [&mesh.as_bytes()[..], &entry.subject.encode()].concat();
+        write.put(Table::REVOCATIONS, &name, &entry.encode())?;
+        write.commit()
     }
 
     /// Makes a pass durable.

@@ -9,7 +9,10 @@ use crate::authority::credential::SHOWN_BYTES;
 use crate::authority::issuer::{EnrolRequest, Issuer, NotIssued};
 use crate::authority::key::AuthorityKey;
 use crate::authority::pass::{Pass, PassError};
+use crate::authority::revocation::{MAX_ENTRIES, NotTaken, Revocation, Revocations, Subject};
 use crate::key::PublicKey;
+use crate::kit::rate::TokenBucket;
+use crate::kit::reader::Reader;
 use crate::kit::wall_clock::WallClock;
 use crate::mesh::{MeshId, Namespace};
 use crate::net::reach::relay::CloseReason;
@@ -41,10 +44,15 @@ fn audit(key: &PublicKey, level: &str, what: &str) {
     tracing::info!(target: "audit", peer = %key, level, "{what}");
 }
 
+/// Signatures of revocations that are checked per second, and at once: as many as a map can have. Entries that are known
+/// cost no check, so only a hub that has just begun, and is told all of a large map, comes near.
+const CHECKS: (u64, u64) = (64, MAX_ENTRIES as u64);
+
 /// What a hub keeps for one mesh.
 struct Mesh {
     checker: Checker,
     issuer: Option<Issuer>,
+    checks: TokenBucket,
 }
 
 /// All meshes of a hub, by the name under which clients register.
@@ -52,6 +60,8 @@ pub(super) struct Meshes {
     by_namespace: BTreeMap<Namespace, Mesh>,
     /// Passes signed since the driver last asked, which it makes durable before their owners get them.
     issued: VecDeque<Pass>,
+    /// Entries taken since the driver last asked, which it makes durable too.
+    revoked: VecDeque<(MeshId, Revocation)>,
 }
 
 impl Meshes {
@@ -69,9 +79,11 @@ impl Meshes {
             rng.set_stream(stream);
             stream += 1;
             let issuer = served.authority.map(|authority| Issuer::new(authority, now, rng));
-            (served.id.namespace(), Mesh { checker, issuer })
+            let checks = TokenBucket::new(CHECKS.0, CHECKS.1, now);
+            (served.id.namespace(), Mesh { checker, issuer, checks })
         };
-        Meshes { by_namespace: meshes.into_iter().map(&mut serve).collect(), issued: VecDeque::new() }
+        let by_namespace = meshes.into_iter().map(&mut serve).collect();
+        Meshes { by_namespace, issued: VecDeque::new(), revoked: VecDeque::new() }
     }
 
     /// Whether the hub serves this mesh.
@@ -84,6 +96,67 @@ impl Meshes {
         let mut issuers = self.by_namespace.values_mut().filter_map(|mesh| mesh.issuer.as_mut());
         // Another mesh's pass has another authority's signature.
         if issuers.any(|issuer| issuer.restore(pass).is_ok()) { Ok(()) } else { Err(PassError::Signature) }
+    }
+
+    /// Remembers an entry that an earlier process of this hub took. One of a mesh that it serves no more is no harm.
+    pub(super) fn restore_revocation(&mut self, entry: &[u8]) {
+        for mesh in self.by_namespace.values_mut() {
+            if let Some(entry) = Revocation::decode(mesh.checker.mesh(), &mut Reader(entry)) {
+                mesh.checker.revoke(entry);
+            }
+        }
+    }
+
+    /// Takes entries that a client tells. Returns those that are news.
+    pub(super) fn revoke(
+        &mut self,
+        now: Instant,
+        namespace: &Namespace,
+        entries: &[u8],
+    ) -> (Vec<Revocation>, Result<(), CloseReason>) {
+        let Some(Mesh { checker, issuer, checks }) = self.by_namespace.get_mut(namespace) else {
+            return (Vec::new(), Err(CloseReason::UnknownNamespace));
+        };
+        checker.expire(now);
+        let time = checker.time(now);
+        let (told, read) =
+            checker.revocations().read_news((checker.mesh(), time), entries, || checks.take(now, 1));
+        let mut news = Vec::new();
+        for entry in told {
+            if !checker.revoke(entry.clone()) {
+                continue;
+            }
+            tracing::info!(target: "audit", subject = ?entry.subject, "a revocation is taken");
+            if let (Subject::Key(key), Some(issuer)) = (entry.subject, issuer.as_ref())
+                && let Some(closing) = issuer.close_invitation_of(&key, time, checker.revocations())
+            {
+                checker.revoke(closing.clone());
+                news.push(closing);
+            }
+            news.push(entry);
+        }
+        let mesh = *checker.mesh();
+        self.revoked.extend(news.iter().map(|entry| (mesh, entry.clone())));
+        let read = read.map_err(|reason| match reason {
+            NotTaken::Malformed | NotTaken::Forged => CloseReason::Protocol,
+            NotTaken::TooMany => CloseReason::Busy,
+        });
+        (news, read)
+    }
+
+    /// What a mesh's authority has revoked, as far as this hub knows.
+    pub(super) fn revocations(&self, namespace: &Namespace) -> Option<&Revocations> {
+        self.by_namespace.get(namespace).map(|mesh| mesh.checker.revocations())
+    }
+
+    /// The entries by which what a client shows is out.
+    pub(super) fn against(&self, namespace: &Namespace, shown: &[u8; SHOWN_BYTES]) -> Vec<u8> {
+        self.by_namespace.get(namespace).map(|mesh| mesh.checker.against(shown)).unwrap_or_default()
+    }
+
+    /// The next entry to make durable.
+    pub(super) fn poll_revoked(&mut self) -> Option<(MeshId, Revocation)> {
+        self.revoked.pop_front()
     }
 
     /// Checks what a client shows at its registration.

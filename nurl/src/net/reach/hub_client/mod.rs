@@ -39,6 +39,7 @@ use bytes::Bytes;
 
 use crate::authority::credential::Credential;
 use crate::authority::invitation::Invitation;
+use crate::authority::revocation::RevocationsDigest;
 #[cfg(any(test, feature = "internals"))]
 use crate::authority::{key::AuthorityKey, level::Level};
 use crate::key::{PublicKey, SecretKey};
@@ -121,6 +122,10 @@ pub enum HubEvent {
     },
     /// The hub issued a pass for us, which is ours from now on.
     Issued(Credential),
+    /// What the authority has revoked, as the hub tells: entries one after another, unchecked.
+    Revocations(Bytes),
+    /// The digest of all revocations that the hub knows.
+    Knows(RevocationsDigest),
     /// A relayed datagram.
     Datagram {
         /// The sender, as the hub says: a return address, never an identity.

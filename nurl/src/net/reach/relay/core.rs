@@ -370,6 +370,11 @@ impl Relay {
         true
     }
 
+    /// Wakes a connection's driver.
+    pub fn wake(&mut self, id: ClientId) {
+        self.wake.insert(id);
+    }
+
     /// Drops the waiting control frames, so that a last CLOSE fits.
     pub fn clear_control(&mut self, id: ClientId) {
         if let Some(client) = self.clients.get_mut(&id) {

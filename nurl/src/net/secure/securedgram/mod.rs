@@ -81,10 +81,12 @@ pub mod channel {
     pub const GROUP_KEYS: u8 = 4;
     /// Echo: `0, nonce:8` is a request, `1, nonce:8` its answer.
     pub const ECHO: u8 = 5;
+    /// The entry by which the receiver's pass is revoked: the last datagram of a session.
+    pub const REVOKED: u8 = 6;
 
     /// Whether callers may seal on this channel and receive its data.
     pub const fn is_callers(channel: u8) -> bool {
-        CONTROL < channel && channel <= ECHO
+        CONTROL < channel && channel <= REVOKED
     }
 }
 
@@ -224,6 +226,11 @@ pub enum SessionEvent {
         peer: PublicKey,
         /// Our address as it sees it.
         addr: SocketAddr,
+    },
+    /// The peer answered our handshake, and shows a pass that was revoked.
+    Revoked {
+        /// The peer.
+        peer: PublicKey,
     },
     /// The peer didn't answer for [`attempt::ATTEMPT_LIFE`].
     HandshakeFailed {

@@ -164,6 +164,18 @@ impl Groups {
         self.senders.keep_boot(peer, boot);
     }
 
+    /// The peer's pass was revoked: each key of ours that it has is replaced before the next frame, however young it is.
+    pub fn expel(&mut self, peer: &PublicKey) {
+        for group in self.groups.values_mut() {
+            if let Some(own) = &mut group.own
+                && own.holders.contains(peer)
+            {
+                own.disclosed = true;
+            }
+        }
+        self.forget(peer);
+    }
+
     /// The peer left for good.
     pub fn forget(&mut self, peer: &PublicKey) {
         self.boots.remove(peer);

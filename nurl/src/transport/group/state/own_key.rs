@@ -19,17 +19,26 @@ pub(super) struct OwnKey {
     made: Instant,
     /// The peers to which it was sent.
     pub(super) holders: BTreeSet<PublicKey>,
+    /// A peer has it that must read nothing any more.
+    pub(super) disclosed: bool,
 }
 
 impl OwnKey {
     pub(super) fn new(now: Instant, rng: &mut Rng) -> OwnKey {
-        OwnKey { id: 1, key: random_key(rng), counter: 0, made: now, holders: BTreeSet::new() }
+        OwnKey {
+            id: 1,
+            key: random_key(rng),
+            counter: 0,
+            made: now,
+            holders: BTreeSet::new(),
+            disclosed: false,
+        }
     }
 
     /// Whether the key must be replaced now. A `stale` key is replaced as soon as it is old enough.
     pub(super) fn is_due(&self, now: Instant, stale: bool) -> bool {
         let age = now.saturating_duration_since(self.made);
-        age >= MIN_ROTATION && (stale || age >= ROTATION)
+        self.disclosed || age >= MIN_ROTATION && (stale || age >= ROTATION)
     }
 
     /// Replaces the key. Its holders are those of the old one that `may` have it.
@@ -38,6 +47,7 @@ impl OwnKey {
         self.key = random_key(rng);
         self.counter = 0;
         self.made = now;
+        self.disclosed = false;
         self.holders.retain(may);
     }
 

@@ -11,6 +11,7 @@ use crate::authority::invitation::Invitation;
 use crate::authority::issuer::EnrolRequest;
 use crate::authority::key::AuthorityKey;
 use crate::authority::level::Level;
+use crate::authority::revocation::Subject;
 use crate::key::PublicKey;
 use crate::kit::wall_clock::WallClock;
 use crate::net::reach::control::frames::{frame, split};
@@ -249,6 +250,107 @@ fn a_newcomer_with_an_invitation_gets_a_pass_and_then_registers() {
     bench.say(id, &enrol(3, authority(ELSEWHERE).mesh().namespace()));
     assert_eq!(bench.heard(id), closed(CloseReason::NoIssuer));
     assert_eq!(bench.hub.stats().hub.not_issued, 2);
+}
+
+/// The authority revokes the passes of a key that were issued by now.
+fn revoked(n: u8) -> Vec<u8> {
+    authority(HOME).revoke(Subject::Key(key(n)), UNIX.as_secs() as u32).encode()
+}
+
+#[test]
+fn a_revocation_ends_its_subjects_registration_and_all_clients_learn_it_before_anything_else() {
+    let mut bench = Bench::new(HubLimits::default());
+    let [teller, victim, other] = [1, 2, 3].map(|n| bench.client(n, HOME));
+    let stranger = bench.client(4, ELSEWHERE);
+    let publish = rendezvous::Frame::Publish { seq: 1, ttl: Duration::from_secs(60), sealed: b"where" };
+    bench.say(victim, &publish.to_vec());
+    bench.heard(victim);
+    assert_eq!(bench.hub.stats().records, 1);
+
+    bench.say(teller, &Frame::Revoked { entries: &revoked(2) }.to_vec());
+    assert_eq!(bench.heard(teller), [Heard::Frame(9), Heard::Frame(10)], "the news, and the acknowledgement");
+    assert_eq!(bench.heard(other), [Heard::Frame(9)]);
+    assert_eq!(bench.heard(stranger), [], "another mesh");
+    let out = [Heard::Frame(9), Heard::Close(CloseReason::Revoked), Heard::End];
+    assert_eq!(bench.heard(victim), out, "with the proof");
+    let stats = bench.hub.stats();
+    assert_eq!((stats.records, stats.clients, stats.hub.revoked, stats.hub.revocations), (0, 3, 1, 1));
+    let (mesh, kept) = bench.hub.poll_revocation().unwrap();
+    assert_eq!((mesh, kept.encode()), (authority(HOME).mesh(), revoked(2)));
+
+    let again = bench.connect(2);
+    bench.say(again, &register(2, HOME));
+    assert_eq!(bench.heard(again), out);
+    let newcomer = bench.connect(5);
+    bench.say(newcomer, &register(5, HOME));
+    assert_eq!(bench.heard(newcomer), [Heard::Frame(9), Heard::Frame(10), Heard::Frame(2)]);
+    bench.say(newcomer, &Frame::Revoked { entries: &revoked(2) }.to_vec());
+    assert_eq!(bench.heard(newcomer), [Heard::Frame(10)], "no news");
+    assert_eq!(bench.heard(other), []);
+    assert!(bench.hub.poll_revocation().is_none());
+}
+
+#[test]
+fn a_hub_that_begins_again_knows_what_was_revoked_and_a_false_entry_ends_its_tellers_connection() {
+    let mut bench = Bench::new(HubLimits::default());
+    bench.hub.restore_revocation(&revoked(2));
+    let victim = bench.connect(2);
+    bench.say(victim, &register(2, HOME));
+    assert_eq!(bench.heard(victim)[1..], closed(CloseReason::Revoked));
+    let liar = bench.connect(3);
+    bench.say(liar, &register(3, HOME));
+    bench.heard(liar);
+    let mut forged = revoked(4);
+    *forged.last_mut().unwrap() ^= 1;
+    bench.say(liar, &Frame::Revoked { entries: &forged }.to_vec());
+    assert_eq!(bench.heard(liar), closed(CloseReason::Protocol));
+    assert_eq!(bench.hub.stats().hub.revocations, 0);
+}
+
+#[test]
+fn whoever_was_enrolled_and_is_revoked_leaves_a_closed_invitation() {
+    let mut bench = Bench::new(HubLimits::default());
+    let invitation = Invitation::for_keys(9, &authority(HOME), UNIX, &mut Rng::from_seed([4; 32]));
+    let enrol = |bench: &mut Bench, n: u8| {
+        let id = bench.connect(n);
+        let request = EnrolRequest::new(&invitation, &key(n), "nas").encode();
+        let namespace = authority(HOME).mesh().namespace();
+        bench.say(id, &Frame::Enrol { version: VERSION, namespace, request: &request }.to_vec());
+        bench.heard(id)
+    };
+    assert_eq!(enrol(&mut bench, 2), [Heard::Frame(8)]);
+    let teller = bench.client(1, HOME);
+    bench.say(teller, &Frame::Revoked { entries: &revoked(2) }.to_vec());
+    assert_eq!(enrol(&mut bench, 3), closed(CloseReason::Revoked));
+    assert_eq!(enrol(&mut bench, 2), closed(CloseReason::Revoked));
+}
+
+#[test]
+fn all_that_was_revoked_comes_in_pieces_to_a_client_and_again_to_one_that_did_not_read() {
+    let limits = HubLimits::default();
+    let mut bench = Bench::new(limits);
+    let slow = bench.client(1, HOME);
+    let entries = |from: u16| -> Vec<u8> {
+        let key = |n: u16| PublicKey::from_bytes(std::array::from_fn(|at| n.to_le_bytes()[at % 2]));
+        (from..from + 100)
+            .flat_map(|n| authority(HOME).revoke(Subject::Key(key(1_000 + n)), 1_800_000_000).encode())
+            .collect()
+    };
+    let teller = bench.client(2, HOME);
+    for from in 0..30 {
+        bench.say(teller, &Frame::Revoked { entries: &entries(from * 100) }.to_vec());
+        bench.heard(teller);
+    }
+    let known = bench.hub.stats().hub.revocations;
+    assert_eq!(known, 3_000);
+    let newcomer = bench.connect(3);
+    bench.say(newcomer, &register(3, HOME));
+    let heard = bench.heard(newcomer);
+    let (pieces, rest) = heard.split_at(heard.len() - 2);
+    assert!(pieces.len() > 15 && pieces.iter().all(|piece| *piece == Heard::Frame(9)), "{heard:?}");
+    assert_eq!(rest, [Heard::Frame(10), Heard::Frame(2)]);
+    assert!(bench.hub.stats().fullest_control_bytes <= limits.relay.control_bytes);
+    assert!(bench.heard(slow).contains(&Heard::Frame(10)), "its queue was too short for the news");
 }
 
 #[test]

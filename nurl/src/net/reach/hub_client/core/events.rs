@@ -55,6 +55,7 @@ impl Events {
 
 fn payload_bytes(event: &HubEvent) -> usize {
     match event {
+        HubEvent::Revocations(entries) => entries.len(),
         HubEvent::Datagram { payload, .. } | HubEvent::Group { payload, .. } => payload.len(),
         _ => 0,
     }

@@ -204,6 +204,11 @@ impl HubClient {
         self.request(relay::Frame::Ping { nonce }.to_vec());
     }
 
+    /// Tells the hub what the authority has revoked; [`HubEvent::Knows`] follows when it has taken it.
+    pub fn revoke(&mut self, entries: &[u8]) {
+        self.request(relay::Frame::Revoked { entries }.to_vec());
+    }
+
     /// Relays a datagram to a peer.
     pub fn forward(&mut self, dst: &PublicKey, payload: &[u8]) {
         if let Some(frame) = self.begin_forward(dst, payload.len()) {
@@ -388,6 +393,17 @@ impl HubClient {
         match frame {
             relay::Frame::Registered(limits) => self.registered(now, limits),
             relay::Frame::Issued { pass } => self.issued(now, pass),
+            relay::Frame::Revoked { entries } => {
+                if let State::Connected(stream) = &mut self.state
+                    && let Phase::Registering { until } = &mut stream.phase
+                {
+                    // All that it knows may be more than a slow link takes in that time.
+                    *until = now + HANDSHAKE_TIMEOUT;
+                }
+                let told = || HubEvent::Revocations(Bytes::copy_from_slice(entries));
+                self.stats.dropped_events += u64::from(!self.events.push_datagram(entries.len(), told));
+            }
+            relay::Frame::Knows { digest } => self.push_event(HubEvent::Knows(digest)),
             relay::Frame::Close(reason) => self.down(now, DownReason::Closed(reason)),
             relay::Frame::Ping { nonce } => self.request(relay::Frame::Pong { nonce }.to_vec()),
             relay::Frame::Pong { nonce } => {

@@ -11,6 +11,7 @@ use super::super::mac::{self, Mac};
 use super::super::timestamp::TimestampClock;
 use crate::authority::checker::Checker;
 use crate::authority::credential::{Credential, SHOWN_BYTES};
+use crate::authority::pass::Grant;
 use crate::key::PublicKey;
 use crate::kit::wall_clock::WallClock;
 use crate::mesh::Generation;
@@ -27,6 +28,8 @@ pub(in super::super) struct LocalIdentity {
     clock: TimestampClock,
     /// What we show; nothing before we have a pass.
     shown: Option<Box<[u8; SHOWN_BYTES]>>,
+    /// The grant in it.
+    grant: Option<Grant>,
     pub(in super::super) checker: Checker,
 }
 
@@ -42,6 +45,7 @@ impl LocalIdentity {
             features: config.features,
             clock: TimestampClock::new(wall),
             shown: None,
+            grant: None,
             checker: Checker::new(config.mesh, wall),
         };
         if let Some(credential) = &config.credential {
@@ -80,6 +84,12 @@ impl LocalIdentity {
     /// Sets what we show from now on.
     pub(super) fn set_credential(&mut self, credential: &Credential) {
         self.shown = Some(Box::new(credential.show()));
+        self.grant = Some(credential.pass().grant().clone());
+    }
+
+    /// Whether what we show was revoked.
+    pub(super) fn is_revoked(&self) -> bool {
+        self.grant.as_ref().is_some_and(|grant| self.checker.revocations().revokes(grant))
     }
 
     /// The payload of the next init; `None` while we have nothing to show.

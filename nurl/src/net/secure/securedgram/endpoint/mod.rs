@@ -28,7 +28,7 @@ use super::table::{PeerTable, Slot};
 use super::{
     CloseReason, EndpointConfig, EndpointStats, Outgoing, Received, SealError, SessionEvent, channel,
 };
-use crate::authority::checker::Standing;
+use crate::authority::checker::{Checker, Standing};
 use crate::authority::credential::Credential;
 use crate::authority::revocation::{Revocation, Revocations};
 use crate::key::{AllowList, PublicKey};
@@ -132,8 +132,23 @@ impl Endpoint {
         }
     }
 
+    /// The peers whose sessions end by this entry.
+    pub fn revoked_by(&self, entry: &Revocation) -> Vec<PublicKey> {
+        let revoked = |peer: &&Peer| peer.sessions.standings().any(|standing| entry.revokes(&standing.grant));
+        self.peers.iter().map(|(_, peer)| peer).filter(revoked).map(|peer| peer.key).collect()
+    }
+
+    /// Whether what we show was revoked.
+    pub fn is_revoked(&self) -> bool {
+        self.identity.is_revoked()
+    }
+
+    /// What is checked of passes.
+    pub fn checker(&mut self) -> &mut Checker {
+        &mut self.identity.checker
+    }
+
     /// Takes a revocation, and ends the sessions of those that it concerns. Returns whether it is news.
-    #[cfg_attr(not(any(test, feature = "internals")), expect(dead_code, reason = "door: revocation"))]
     pub fn revoke(&mut self, now: Instant, entry: Revocation) -> bool {
         self.now = now;
         let news = self.identity.checker.revoke(entry);
@@ -156,7 +171,6 @@ impl Endpoint {
     }
 
     /// The revocations known.
-    #[cfg_attr(not(any(test, feature = "internals")), expect(dead_code, reason = "door: revocation"))]
     pub fn revocations(&self) -> &Revocations {
         self.identity.checker.revocations()
     }

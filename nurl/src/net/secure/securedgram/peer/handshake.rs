@@ -19,7 +19,7 @@ use super::super::{Outgoing, SessionEvent};
 use super::responder::Timeliness;
 use super::sessions::PendingConfirm;
 use super::{CONFIRM_WAIT, LiveSession, MAX_CONFIRM_WAIT, Peer, PeerContext, RETRY_AFTER, take_routes};
-use crate::authority::checker::Standing;
+use crate::authority::checker::{NotAdmitted, Standing};
 use crate::net::secure::noise::{Initiator, NoiseError, Responder};
 use crate::net::secure::route::Route;
 use crate::net::secure::session::Session;
@@ -213,6 +213,10 @@ impl Peer {
             Err(reason) => {
                 cx.stats.not_admitted += 1;
                 tracing::debug!(target: "nurl::session", peer = %self.key.short(), reason = reason.as_str(), "a peer's response is refused");
+                // It answers a fresh ephemeral of ours, so it is no replay of a pass that the peer showed before.
+                if reason == NotAdmitted::Revoked && !self.sessions.is_open() {
+                    cx.event(SessionEvent::Revoked { peer: self.key });
+                }
                 return;
             }
         };

@@ -393,7 +393,7 @@ fn an_unknown_channel_and_a_malformed_control_message_are_counted() {
         .unwrap();
     let remote = frames::u32_at(&answer.1, 1);
     let mut session = crate::net::secure::session::Session::new(&keys, 0x0909_0909, remote, true, world.now);
-    for plaintext in [&[channel::ECHO + 1][..], &[255, 1], &[0], &[0, 250, 1], &[0, 4]] {
+    for plaintext in [&[channel::REVOKED + 1][..], &[255, 1], &[0], &[0, 250, 1], &[0, 4]] {
         let mut frame = Vec::new();
         session.seal(world.now, plaintext, &[], &mut frame).unwrap();
         world.inject(1, from, &frame);

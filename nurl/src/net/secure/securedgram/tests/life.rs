@@ -436,7 +436,7 @@ fn a_body_over_the_limit_is_a_typed_error_and_the_limit_can_be_raised() {
 fn channel_zero_is_not_for_callers_nor_is_an_unknown_one() {
     let mut world = World::pair(21);
     let peer = world.nodes[1].key;
-    for channel in [0, channel::ECHO + 1, 255] {
+    for channel in [0, channel::REVOKED + 1, 255] {
         let now = world.now;
         let sealed = world.nodes[0].endpoint.seal(now, &peer, channel, b"x", &mut Vec::new());
         assert_eq!(sealed, Err(SealError::BadChannel));
