@@ -1,6 +1,6 @@
 //! Who belongs to a mesh: tickets of one level, admission by hand, lists.
 
-use crate::harness::{Running, hub, run, worker, write_private};
+use crate::harness::{Running, hub, members, run, worker, write_private};
 
 #[test]
 fn a_ticket_of_one_level_permits_that_and_no_more() {
@@ -88,4 +88,54 @@ fn the_list_names_those_that_came_by_an_invitation() {
     let empty = dir.path().join("empty");
     let empty = ["mesh", "list", "--state", empty.to_str().unwrap()];
     run(&empty, None, b"").failed(8, &["no authority's key", "--state"]);
+}
+
+#[test]
+fn a_revoked_worker_ends_and_stays_out_while_the_others_go_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let hub = hub(dir.path());
+    let state = dir.path().join("hub");
+    let state = state.to_str().unwrap();
+    let up = ["--handler", "up=tr a-z A-Z"];
+    let lost_key = dir.path().join("lost.key");
+    let lost_args = [&up[..], &["--key", lost_key.to_str().unwrap()]].concat();
+    let (_stays, mut lost) = (worker(&hub.ticket, &up), worker(&hub.ticket, &lost_args));
+    let submit = ["submit", "--kind", "up"];
+    assert_eq!(run(&submit, Some(&hub.ticket), b"before").succeeded().text(), "BEFORE");
+    let revoked = run(&["mesh", "revoke", &lost.key, "--state", state, "--json"], None, b"").succeeded();
+    assert_eq!(revoked.events()[0]["key"].as_str(), Some(&*lost.key));
+    assert_eq!(lost.process.ended().code(), Some(4), "{}", lost.process.stderr());
+    assert!(lost.process.stderr().contains("revoked"), "{}", lost.process.stderr());
+    let workers: Vec<_> = members(&hub.ticket).into_iter().map(|member| member["key"].to_string()).collect();
+    assert_eq!(workers.len(), 1, "{workers:?}");
+    assert_eq!(run(&submit, Some(&hub.ticket), b"after").succeeded().text(), "AFTER");
+    let again = [&["worker", "--join", "5s"], &lost_args[..]].concat();
+    run(&again, Some(&hub.ticket), b"").failed(4, &["revoked"]);
+    // Its key alone is out, and comes back by hand only.
+    let pass = run(&["mesh", "admit", &lost.key, "--state", state], None, b"").succeeded();
+    let take = ["pass", "take", pass.text().trim(), "--key", lost_key.to_str().unwrap()];
+    run(&take, Some(&hub.ticket), b"").succeeded();
+    worker(&hub.ticket, &lost_args);
+}
+
+#[test]
+fn a_revoked_invitation_admits_nobody_and_whom_it_admitted_is_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let hub = hub(dir.path());
+    let state = dir.path().join("hub");
+    let state = state.to_str().unwrap();
+    let invited = run(&["mesh", "invite", "--state", state], None, b"").succeeded();
+    let ticket = invited.text().trim();
+    let mut theirs = worker(ticket, &["--key", dir.path().join("a.key").to_str().unwrap()]);
+    let ours = worker(&hub.ticket, &[]);
+    let parsed: nurl::Ticket = ticket.parse().unwrap();
+    let id = parsed.invitation.unwrap().terms.id.to_string();
+    run(&["mesh", "revoke", "--invitation", &id, "--state", state], None, b"").succeeded();
+    assert_eq!(theirs.process.ended().code(), Some(4));
+    let late_key = dir.path().join("b.key");
+    let late = ["worker", "--join", "5s", "--key", late_key.to_str().unwrap()];
+    run(&late, Some(ticket), b"").failed(4, &["revoked"]);
+    let args = ["ping", &ours.key, "-c", "1"];
+    run(&args, Some(&hub.ticket), b"").succeeded();
+    run(&["mesh", "revoke", "--state", state], None, b"").code.filter(|code| *code == 2).expect("whom?");
 }

@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand};
 use nurl::PublicKey;
 use nurl::config::{Listen, ListenError};
 use nurl::hub::{Hub, MAX_HUB_ADDR_BYTES};
-use nurl::pass::{DEFAULT_KEYS, Level, MAX_WEIGHT};
+use nurl::pass::{DEFAULT_KEYS, InvitationId, Level, MAX_WEIGHT};
 
 use crate::out::{Code, Failure};
 
@@ -102,6 +102,7 @@ invitation admits machines by itself; without one, each key is admitted by hand.
 Examples:
   nurl mesh invite --level submit --keys 5 --for 7d     # a ticket for five machines that only submit
   nurl mesh list
+  nurl mesh revoke nurl1…                               # a lost phone
   nurl mesh new --state ./office --hub nurl1…@hub.example:4242
   nurl mesh admit nurl1… --state ./office --level worker --name laptop")]
 pub(crate) enum MeshCommand {
@@ -111,6 +112,8 @@ pub(crate) enum MeshCommand {
     Invite(InviteArgs),
     /// Sign a pass for one key, and print it
     Admit(AdmitArgs),
+    /// Put out a key, all that came by an invitation, or everybody
+    Revoke(RevokeArgs),
     /// Show the passes that the hub of this folder issued; the hub must not run meanwhile
     List {
         /// The folder with the authority's key
@@ -179,6 +182,35 @@ pub(crate) struct AdmitArgs {
     /// The folder with the authority's key
     #[arg(long, default_value = "nurl-hub", value_name = "DIR")]
     pub(crate) state: PathBuf,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+What is revoked is out within seconds everywhere that can be reached, and wherever else once that is reached again: its
+sessions, its registrations at hubs, its tasks, its place among the owners. What it wrote stays.
+
+Examples:
+  nurl mesh revoke nurl1…                               # the machine with this key
+  nurl mesh revoke --invitation 00f3a1b2c4d5e6f7        # a ticket that got about, and all that came by it
+  nurl mesh revoke --all                                # everybody: then invite anew")]
+#[group(id = "whom", required = true, multiple = false, args = ["key", "invitation", "all"])]
+pub(crate) struct RevokeArgs {
+    /// The key of a machine, as `nurl status` and `nurl mesh list` show it
+    pub(crate) key: Option<PublicKey>,
+    /// An invitation: it enrols no more, and whoever came by it is out
+    #[arg(long, value_name = "ID")]
+    pub(crate) invitation: Option<InvitationId>,
+    /// Every pass that was issued until now
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// The folder with the authority's key and the ticket
+    #[arg(long, default_value = "nurl-hub", value_name = "DIR")]
+    pub(crate) state: PathBuf,
+    /// How long to look for a hub or a member that takes it
+    #[arg(long, default_value = "10s", value_parser = parse_duration, value_name = "DURATION")]
+    pub(crate) join: Duration,
     #[command(flatten)]
     pub(crate) output: Output,
 }

@@ -29,6 +29,13 @@ pub(crate) enum Line {
         /// The last second at which it enrols, since 1970.
         until: u32,
     },
+    /// The mesh knows of a revocation: of a key's passes, an invitation's, or everybody's.
+    Revocation {
+        key: Option<String>,
+        invitation: Option<String>,
+        /// Passes issued at this second since 1970 or earlier are out.
+        up_to: u32,
+    },
     /// A pass: signed, issued, or held here.
     Admitted {
         key: String,

@@ -1,27 +1,33 @@
-//! `nurl mesh new|invite|admit|list`: what the holder of the authority's key does. None of it needs a connection.
+//! `nurl mesh new|invite|admit|revoke|list`: what the holder of the authority's key does. Only `revoke` needs a connection.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nurl::config::Role;
 use nurl::hub::{Hub, issued_passes};
 use nurl::pass::{
-    AuthorityKey, Grant, InvitationId, MAX_LIFE, MAX_NAME_BYTES, MAX_WEIGHT, MAX_ZONE_BYTES, Pass, Terms,
+    AuthorityKey, Credential, Grant, InvitationId, Level, MAX_LIFE, MAX_NAME_BYTES, MAX_WEIGHT, MAX_ZONE_BYTES,
+    Pass, Subject, Terms,
 };
 use nurl::rt::{self, disk, time};
-use nurl::{PublicKey, SecretKey, Ticket};
+use nurl::{Node, PublicKey, SecretKey, Ticket};
 use rand_core::Rng as _;
 
-use crate::args::{AdmitArgs, InviteArgs, MeshCommand, NewMeshArgs, Terms as Wanted};
-use crate::client::{state_directory, ticket};
+use crate::args::{AdmitArgs, InviteArgs, MeshCommand, NewMeshArgs, RevokeArgs, Terms as Wanted};
+use crate::client::{joined, state_directory, ticket};
 use crate::event::Line;
 use crate::key::bad_key_file;
 use crate::out::{Code, Failure, Out, shown, unusable};
+
+/// The life of the pass that `revoke` shows, in seconds.
+const OWN_LIFE: u32 = 300;
 
 pub(crate) async fn run(command: MeshCommand, out: Out<'_>) -> Result<(), Failure> {
     match command {
         MeshCommand::New(args) => new(args, out).await,
         MeshCommand::Invite(args) => invite(args, out).await,
         MeshCommand::Admit(args) => admit(args, out).await,
+        MeshCommand::Revoke(args) => revoke(args, out).await,
         MeshCommand::List { state, .. } => list(&state, out).await,
     }
 }
@@ -108,7 +114,8 @@ async fn admit(args: AdmitArgs, out: Out<'_>) -> Result<(), Failure> {
     let mut ring_seed = [0; 8];
     rt::rng("ring seed").fill_bytes(&mut ring_seed);
     let name = args.name.unwrap_or_default();
-    let grant = Grant { name, weight, zone, ring_seed, ..Grant::new(args.key, level, now, not_after) };
+    // Above a revocation of this very second: who is admitted after it is in.
+    let grant = Grant { name, weight, zone, ring_seed, ..Grant::new(args.key, level, now + 1, not_after) };
     let pass = grant.sign(&authority).map_err(|_| {
         let message = format!(
             "a name has at most {MAX_NAME_BYTES} bytes, a zone {MAX_ZONE_BYTES}, a weight is 1 to {MAX_WEIGHT}, and a \
@@ -119,6 +126,45 @@ async fn admit(args: AdmitArgs, out: Out<'_>) -> Result<(), Failure> {
     let text = pass.to_text();
     out.note("A pass, no secret. On its machine:  nurl pass take PASS --mesh FILE").await;
     out.line(&line(&pass, Some(text.clone())), || Some(text)).await;
+    Ok(())
+}
+
+/// Tells the running mesh that passes are out.
+async fn revoke(args: RevokeArgs, out: Out<'_>) -> Result<(), Failure> {
+    let authority = authority(&args.state)?;
+    let ticket = own_ticket(&args.state, &authority)?;
+    let subject = match (args.key, args.invitation) {
+        (Some(key), _) => Subject::Key(key),
+        (None, Some(invitation)) => Subject::Invitation(invitation),
+        (None, None) => Subject::All,
+    };
+    let now = unix_now();
+    // A pass of its own, for as long as this takes: no invitation's place, and none that the entry itself takes out.
+    let key = SecretKey::generate(&mut rt::rng("throwaway key"));
+    let grant = Grant::new(key.public(), Level::Look, now + 1, now + OWN_LIFE);
+    let pass = grant.sign(&authority).map_err(|error| Failure::new(Code::Other, error.to_string()))?;
+    let node = {
+        let _waiting = out.waiting("looking for the mesh");
+        let builder = Node::builder(ticket).role(Role::Observer).key(key).credential(Credential::new(pass));
+        joined(builder.spawn().await?, args.join).await?
+    };
+    let entry = authority.revoke(subject, now);
+    let told = node.revoke(entry).await;
+    node.shutdown().await;
+    told?;
+    let line = Line::Revocation {
+        key: args.key.map(|key| key.to_string()),
+        invitation: args.invitation.map(|id| id.to_string()),
+        up_to: now,
+    };
+    out.line(&line, || {
+        Some(match subject {
+            Subject::Key(key) => format!("{key} is out. `nurl mesh admit` lets it in again."),
+            Subject::Invitation(id) => format!("invitation {id} is closed, and whoever came by it is out."),
+            Subject::All => "everybody is out. `nurl mesh invite` begins anew.".to_owned(),
+        })
+    })
+    .await;
     Ok(())
 }
 
@@ -181,8 +227,7 @@ fn authority(state: &Path) -> Result<AuthorityKey, Failure> {
         );
         return Err(Failure::new(Code::Resource, message));
     }
-    let seed = SecretKey::load(&file).map_err(|error| bad_key_file(&file, &error))?;
-    Ok(AuthorityKey::from_seed(seed.as_bytes()))
+    AuthorityKey::load(&file).map_err(|error| bad_key_file(&file, &error))
 }
 
 /// The ticket beside the authority's key.

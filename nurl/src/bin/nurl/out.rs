@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use nurl::Error;
+use nurl::{Error, RevokeError};
 use nurl::job::SubmitError;
 use nurl::rt::disk::NotPrivate;
 use nurl::rt::task::{self, JoinHandle};
@@ -92,14 +92,14 @@ pub(crate) fn plain(error: &io::Error) -> String {
 impl From<Error> for Failure {
     fn from(error: Error) -> Failure {
         let code = match &error {
-            Error::HubUnreachable { .. } => Code::HubUnreachable,
+            Error::HubUnreachable { .. } | Error::Revoke(RevokeError::Untold) => Code::HubUnreachable,
             Error::HubRefused { .. } | Error::Refused(_) => Code::Refused,
             Error::Deadline(_) => Code::Deadline,
             Error::Job(_) => Code::JobFailed,
             Error::Listen { .. } | Error::Store(_) | Error::Socket(_) => Code::Resource,
             // Busy is the mesh's state, the others are the caller's choice.
             Error::Submit(SubmitError::Busy { .. }) => Code::Other,
-            Error::Submit(_) => Code::Usage,
+            Error::Submit(_) | Error::Revoke(_) => Code::Usage,
             Error::Meta(_) => Code::Usage,
             _ => Code::Other,
         };
