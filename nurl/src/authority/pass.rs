@@ -266,7 +266,7 @@ impl Pass {
         PassHash(blake3::derive_key("nurl/2 pass hash", body))
     }
 
-    /// Whether a gate takes it at this time: until its end, and [`GRACE`] longer. No gate looks at when it was issued.
+    /// Whether a gate takes it at this time: until its end, and a day longer. No gate looks at when it was issued.
     pub fn is_current(&self, now: UnixSeconds) -> bool {
         now <= self.grant.not_after.saturating_add(GRACE)
     }

@@ -43,7 +43,7 @@ pub struct Revocation {
     pub subject: Subject,
     /// Passes issued at this second or earlier are out. 0 takes no pass, and only closes an invitation.
     pub up_to: UnixSeconds,
-    /// When it was signed: it is dropped [`KEEP`] later.
+    /// When it was signed: it is dropped 200 days later.
     pub made: UnixSeconds,
     signature: [u8; SIGNATURE_LEN],
 }
