@@ -6,8 +6,8 @@ use std::time::Duration;
 use nurl::config::Role;
 use nurl::hub::{Hub, issued_passes};
 use nurl::pass::{
-    AuthorityKey, Credential, Grant, InvitationId, Level, MAX_LIFE, MAX_NAME_BYTES, MAX_WEIGHT, MAX_ZONE_BYTES,
-    Pass, Subject, Terms,
+    AuthorityKey, Credential, Grant, InvitationId, Level, MAX_LIFE, MAX_NAME_BYTES, MAX_WEIGHT,
+    MAX_ZONE_BYTES, Pass, Subject, Terms,
 };
 use nurl::rt::{self, disk, time};
 use nurl::{Node, PublicKey, SecretKey, Ticket};

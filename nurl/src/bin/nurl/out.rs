@@ -8,11 +8,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use nurl::{Error, RevokeError};
 use nurl::job::SubmitError;
 use nurl::rt::disk::NotPrivate;
 use nurl::rt::task::{self, JoinHandle};
 use nurl::rt::time;
+use nurl::{Error, RevokeError};
 
 use crate::event::Line;
 
