@@ -32,6 +32,7 @@ const MORE: u64 = 20;
 /// - `relay-dies` 41000148: late deliveries from a lossy hub kept one of the two there after the other had left
 ///   it.
 /// - `relay-dies` 42000489: one of the two stayed at a lossy hub, though the other one's data came through another.
+/// - `relay-dies` 118: a lossy hub kept the two, since its answers came late, but within patience.
 /// - `blackout` 73000019: the receiver of a transfer sent its acknowledgements on the dead path alone until these had
 ///   gone unanswered for as long as the data before.
 /// - `clients` 71000010 and 71000066: calls to clients that had been killed filled the tables, and newcomers waited.
@@ -58,6 +59,7 @@ const REGRESSIONS: &[(&str, u64)] = &[
     ("relay-dies", 1),
     ("relay-dies", 12),
     ("relay-dies", 41_000_148),
+    ("relay-dies", 118),
     ("relay-dies", 42_000_489),
     ("blackout", 73_000_019),
     ("clients", 71_000_010),

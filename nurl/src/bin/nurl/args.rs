@@ -189,7 +189,8 @@ pub(crate) struct AdmitArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 What is revoked is out within seconds everywhere that can be reached, and wherever else once that is reached again: its
-sessions, its registrations at hubs, its tasks, its place among the owners. What it wrote stays.
+sessions, its registrations at hubs, its tasks, its place among the owners. What it wrote stays. The ticket by which a
+machine came admits nobody new from then on; those whom it admitted stay. `nurl mesh invite` prints another.
 
 Examples:
   nurl mesh revoke nurl1…                               # the machine with this key

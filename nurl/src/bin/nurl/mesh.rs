@@ -159,7 +159,9 @@ async fn revoke(args: RevokeArgs, out: Out<'_>) -> Result<(), Failure> {
     };
     out.line(&line, || {
         Some(match subject {
-            Subject::Key(key) => format!("{key} is out. `nurl mesh admit` lets it in again."),
+            Subject::Key(key) => format!(
+                "{key} is out, and the ticket by which it came admits nobody new: `nurl mesh invite` prints another."
+            ),
             Subject::Invitation(id) => format!("invitation {id} is closed, and whoever came by it is out."),
             Subject::All => "everybody is out. `nurl mesh invite` begins anew.".to_owned(),
         })

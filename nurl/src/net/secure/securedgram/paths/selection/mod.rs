@@ -401,11 +401,23 @@ impl RouteSelection {
         if self.active() != Some(source) && !(shadows && used.is_some()) {
             return;
         }
+        if self.is_slow(cx, source) {
+            self.relays.measure(cx.now);
+        }
         if self.evidence.answered()
             && let Some(used) = used
         {
             self.plan_next_check(cx, used);
         }
+    }
+
+    /// Whether the answer that came through a hub took longer than a round trip there usually takes, twice over. Then the
+    /// legs are measured: a hub that loses a part of its packets answers within [`PATIENCE`], but another one is faster.
+    fn is_slow(&self, cx: &PathContext<'_>, source: Route) -> bool {
+        let Route::Relay(hub) = source else { return false };
+        let usual = self.relays.get(hub).and_then(|leg| leg.check.rtt.smoothed());
+        let (Some(since), Some(usual)) = (self.evidence.first_unanswered(), usual) else { return false };
+        cx.now.saturating_duration_since(since) > usual * 2 + cx.config.answer_delay
     }
 
     /// Data goes to these routes.

@@ -720,6 +720,27 @@ fn answers_follow_the_data_to_another_relay() {
 }
 
 #[test]
+fn answers_that_come_late_have_the_hubs_measured() {
+    let mut world = World::new(1);
+    for side in [A, B] {
+        world.with(side, |paths, now| paths.set_relays(now, &[hub(1), hub(2)]));
+    }
+    world.link.relays_behind.insert(hub(2), ms(20));
+    world.establish();
+    world.nodes[A].app_every = Some(ms(500));
+    world.nodes[B].replies = false;
+    world.run(secs(13));
+    assert_eq!(world.nodes[A].paths.routes(), Routes::one(Route::Relay(hub(1))));
+    // B's keepalive answers after 510 ms now, within A's patience of 600 ms.
+    world.link.relays_behind.insert(hub(1), ms(100));
+    for _ in 0..30 {
+        world.run(ms(100));
+        assert_ne!(world.nodes[A].paths.state().reason, PathReason::Suspect);
+    }
+    assert_eq!(world.nodes[A].paths.routes(), Routes::one(Route::Relay(hub(2))));
+}
+
+#[test]
 fn what_a_relay_delivers_late_keeps_nobody_there() {
     let mut world = World::new(1);
     for side in [A, B] {
