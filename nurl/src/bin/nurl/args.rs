@@ -30,7 +30,7 @@ Exit codes:
     1  any other failure
     2  usage: an argument, a ticket's text, a payload that is too large
     3  no hub can be used: unreachable, not the hub of the ticket, silent, overloaded
-    4  refused: by the hub (another mesh, another version), or no member accepts the ticket's secret
+    4  refused: by the hub (another mesh, another version, no pass or a revoked one), or by the members
     5  a deadline passed
     6  a job failed
     7  wrong result (demo)
