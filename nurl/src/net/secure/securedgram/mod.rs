@@ -4,7 +4,8 @@
 //! most once, and isn't a replay under old keys. A stranger without the mesh's secret gets no answer and
 //! costs one MAC. A replayed message 1 replaces no session and moves no path; a forged message 2 ends no
 //! handshake. Two peers that begin at once end with one session. An outsider that replays a captured message 1 gets
-//! silence ([`remembered`]); a peer whose clock went back is admitted where a replay can't come from. Session indices are random. Reachability survives any loss that lets a handshake's retries through.
+//! silence (module `remembered`); a peer whose clock went back is admitted where a replay can't come from. Session indices
+//! are random. Reachability survives any loss that lets a handshake's retries through.
 //!
 //! **How.** Every inbound handshake passes the gate, each step cheaper than the next: the length; mac1,
 //! which needs the mesh's secret; a cookie, if its source or all sources together are over budget

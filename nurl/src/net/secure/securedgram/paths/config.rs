@@ -173,7 +173,7 @@ pub struct PathConfig {
     /// its cost is nothing, and a route that became slow is found within a few intervals.
     pub rtt_refresh: Duration,
     /// Whether a peer's loopback addresses are checked, if the peer may be on this machine
-    /// ([`locality`](super::locality)). Default true: several nodes on a machine without a network need it.
+    /// (module `locality`). Default true: several nodes on a machine without a network need it.
     pub loopback: bool,
 }
 
