@@ -131,9 +131,10 @@ impl Holders {
     }
 }
 
-/// The longest wait for a verdict on a silent holder: the detector's longest suspicion (24 s) and its probe, and a
-/// push-pull's interval (30 s) for an observer, which no member tells of deaths.
-pub(super) const VERDICT_WITHIN: Duration = Duration::from_secs(60);
+/// The longest wait for a verdict on a silent holder: the detector's longest suspicion (24 s) and its probe; and for an
+/// observer, which no member tells of deaths, a push-pull's interval (30 s), one push-pull that fails (10 s) since its
+/// partner is dead as well, and the probe by which it checks what it was told.
+pub(super) const VERDICT_WITHIN: Duration = Duration::from_secs(75);
 
 #[cfg(test)]
 #[allow(clippy::disallowed_methods, reason = "the base of virtual time")]
