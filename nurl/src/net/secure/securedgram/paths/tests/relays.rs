@@ -1,0 +1,133 @@
+//! Relays beside a direct path and beside each other: which one carries the data, and where its answers go.
+
+use super::*;
+
+/// Two peers without a session, at two hubs.
+fn two_hubs() -> World {
+    let mut world = World::new(1);
+    for side in [A, B] {
+        world.with(side, |paths, now| paths.set_relays(now, &[hub(1), hub(2)]));
+    }
+    world
+}
+
+#[test]
+fn the_receiver_of_a_transfer_answers_where_its_data_comes_from() {
+    for phase in 0..10 {
+        let mut world = World::direct(phase);
+        world.nodes[A].app_every = Some(ms(20));
+        world.nodes[B].replies = false;
+        world.run(secs(5) + ms(phase * 7));
+        world.link.cut = [true; 2];
+        let cut = world.now;
+        world.run(ms(50));
+        // Its acknowledgements were answered by further data, so B has no evidence of its own yet.
+        world.nodes[B].replies = true;
+        world.run(ms(1_050));
+        let mut answers = world.nodes[A].app_received.iter();
+        let first = answers.find(|(_, route)| *route == Route::Relay(hub(1)));
+        let (at, _) = first.expect("answered while the path is in doubt");
+        // A's doubt begins 0.6 s after its first unanswered send; then it is one round trip through the relay.
+        assert!(*at - cut <= ms(600 + 20 + 20 + 2 * 30 + 20), "{:?} after the cut", *at - cut);
+        let doubts = world.nodes[B].paths.state().reason == PathReason::Suspect;
+        assert!(doubts, "B doubts the path before its own answers have shown it");
+    }
+}
+
+#[test]
+fn data_through_a_relay_beside_a_path_that_works_is_no_doubt() {
+    let mut world = World::direct(1);
+    world.nodes[A].app_every = Some(ms(100));
+    world.run(secs(5));
+    for _ in 0..50 {
+        let fresh = Freshness { newest_on_leg: true, late: false };
+        world.with(B, |paths, now| paths.on_authentic(now, Route::Relay(hub(1)), fresh, APP_LEN, true));
+        assert_eq!(world.nodes[B].paths.state().reason, PathReason::Direct);
+        world.run(ms(100));
+    }
+}
+
+#[test]
+fn the_standby_relay_takes_over_within_2_s() {
+    let mut world = two_hubs();
+    world.establish();
+    world.nodes[A].app_every = Some(ms(100));
+    world.run(secs(5));
+    let home = world.nodes[A].paths.routes();
+    assert_eq!(home.len(), 1);
+    let Some(Route::Relay(dead)) = home.first() else { panic!("relayed") };
+    world.link.relays_cut.insert(dead);
+    world.run(ms(1_100));
+    let before = world.nodes[B].app_received.len();
+    world.run(ms(900));
+    assert!(world.nodes[B].app_received.len() >= before + 8);
+    world.run(secs(1));
+    let other = if dead == hub(1) { hub(2) } else { hub(1) };
+    assert_eq!(world.nodes[A].paths.routes(), Routes::one(Route::Relay(other)));
+}
+
+#[test]
+fn answers_follow_the_data_to_another_relay() {
+    let mut world = two_hubs();
+    world.link.relays_behind.insert(hub(2), ms(20));
+    world.establish();
+    world.nodes[A].app_every = Some(ms(20));
+    world.nodes[B].replies = false;
+    world.run(secs(5));
+    world.link.relays_cut.insert(hub(1));
+    let cut = world.now;
+    world.run(ms(50));
+    world.nodes[B].replies = true;
+    world.run(secs(2));
+    let mut answers = world.nodes[A].app_received.iter();
+    let first = answers.find(|(_, route)| *route == Route::Relay(hub(2)));
+    let (at, _) = first.expect("an answer through the other hub");
+    // A's doubt, after at most a send and a round trip through the dead hub, and a round trip through the other one.
+    assert!(*at - cut <= ms(600 + 20 + 60 + 100 + 20), "{:?} after the cut", *at - cut);
+}
+
+#[test]
+fn answers_that_come_late_have_the_hubs_measured() {
+    let mut world = two_hubs();
+    world.link.relays_behind.insert(hub(2), ms(20));
+    world.establish();
+    world.nodes[A].app_every = Some(ms(500));
+    world.nodes[B].replies = false;
+    world.run(secs(13));
+    assert_eq!(world.nodes[A].paths.routes(), Routes::one(Route::Relay(hub(1))));
+    // B's keepalive answers after 510 ms now, within A's patience of 600 ms.
+    world.link.relays_behind.insert(hub(1), ms(100));
+    for _ in 0..30 {
+        world.run(ms(100));
+        assert_ne!(world.nodes[A].paths.state().reason, PathReason::Suspect);
+    }
+    assert_eq!(world.nodes[A].paths.routes(), Routes::one(Route::Relay(hub(2))));
+}
+
+#[test]
+fn what_a_relay_delivers_late_keeps_nobody_there() {
+    let mut world = World::new(1);
+    for side in [A, B] {
+        world.with(side, |paths, now| paths.set_relays(now, &[hub(1), hub(2)]));
+        world.nodes[side].app_every = Some(ms(100));
+    }
+    world.link.relays_behind.insert(hub(2), ms(40));
+    world.establish();
+    world.run(secs(5));
+    let [near, far] = [hub(1), hub(2)].map(|hub| Routes::one(Route::Relay(hub)));
+    assert_eq!([A, B].map(|side| world.nodes[side].paths.routes()), [near, near]);
+    // A growing queue: half of the datagrams pass, ever later, and there is never a silence.
+    let slower = |world: &mut World, times: u64| {
+        for _ in 0..times {
+            *world.link.relays_behind.entry(hub(1)).or_default() += ms(100);
+            world.run(ms(200));
+        }
+    };
+    slower(&mut world, 10);
+    assert_eq!([A, B].map(|side| world.nodes[side].paths.routes()), [near, near]);
+    // B measures both hubs and switches. Its earlier datagrams, and its answers there, keep arriving at
+    // A for ever.
+    world.with(B, Paths::on_network_change);
+    slower(&mut world, 10);
+    assert_eq!([A, B].map(|side| world.nodes[side].paths.routes()), [far, far]);
+}
