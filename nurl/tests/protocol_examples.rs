@@ -19,7 +19,8 @@ use nurl::internals::authority::slip::Slip;
 use nurl::internals::compute::job::{Config as JobConfig, Jobs, Placement, SubmitOptions, TaskId};
 use nurl::internals::key::{PublicKey, SecretKey};
 use nurl::internals::membership::message::{MembershipMessage, MessageBody};
-use nurl::internals::membership::table::{Fact, MemberProfile, MemberRecord, State};
+use nurl::internals::membership::profile::MemberProfile;
+use nurl::internals::membership::table::{Fact, MemberRecord, State};
 use nurl::internals::membership::{Meta, Roles};
 use nurl::internals::mesh::{Generation, Hub, MeshSecret, Ticket};
 use nurl::internals::net::reach::control::Connection;
@@ -378,8 +379,10 @@ fn a_sealed_record_is_these_bytes() {
 
 #[test]
 fn membership_messages_are_these_bytes() {
-    let meta = Meta::new(Roles::WORKER, vec!["up".to_owned()], 1, String::new(), "0.1.0".to_owned()).unwrap();
-    let profile = MemberProfile { incarnation: 3, boot: BOOT, meta };
+    let meta = Meta::new(Roles::WORKER, vec!["up".to_owned()], 1, "0.1.0".to_owned()).unwrap();
+    let (mesh, pass) = (authority().mesh(), pass(&initiator().public(), "nas"));
+    let said = MemberProfile { incarnation: 3, left: false, boot: BOOT, meta, pass: pass.hash() };
+    let profile = said.sign(&initiator(), &mesh, &pass);
     let record = MemberRecord { incarnation: 3, state: State::Alive, profile: Some(profile) };
     let fact = Fact { key: initiator().public(), record, age_s: 0, accusers: Vec::new() };
     let message = MembershipMessage {
@@ -396,6 +399,7 @@ fn membership_messages_are_these_bytes() {
 fn keys_have_these_places_on_the_ring() {
     let member = |from: u8| RingMember {
         key: PublicKey::from_bytes([from; 32]),
+        seed: [from; 8],
         weight: 1,
         zone: String::new(),
         kinds: vec!["up".to_owned()],
@@ -516,6 +520,7 @@ fn state_messages_are_these_bytes() {
     let key = |from: u8| PublicKey::from_bytes([from; 32]);
     let member = |from: u8| RingMember {
         key: key(from),
+        seed: [from; 8],
         weight: 1,
         zone: String::new(),
         kinds: Vec::new(),

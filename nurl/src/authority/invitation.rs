@@ -133,7 +133,7 @@ impl Terms {
 }
 
 impl Invitation {
-    /// The one in a new mesh's first ticket: [`DEFAULT_KEYS`] workers of weight 1, for [`MAX_LIFE`].
+    /// The one in a new mesh's first ticket: [`DEFAULT_KEYS`] workers of any weight, for [`MAX_LIFE`].
     pub fn standard(authority: &AuthorityKey, unix_now: Duration, rng: &mut Rng) -> Invitation {
         Invitation::for_keys(DEFAULT_KEYS, authority, unix_now, rng)
     }
@@ -144,7 +144,7 @@ impl Invitation {
         let id = InvitationId::draw(rng);
         let until = now.saturating_add(MAX_LIFE);
         let terms =
-            Terms { id, level: Level::Worker, weight: 1, zone: String::new(), until, keys: keys.max(1) };
+            Terms { id, level: Level::Worker, weight: MAX_WEIGHT, zone: String::new(), until, keys: keys.max(1) };
         terms.invite(authority).expect("these terms are within their bounds")
     }
 

@@ -14,7 +14,7 @@ use super::revocation::{Revocation, Subject};
 use super::{
     credential::Credential,
     level::Level,
-    pass::{Grant, MAX_LIFE},
+    pass::{Grant, MAX_LIFE, MAX_WEIGHT},
 };
 use crate::key::{KeyError, SecretKey};
 use crate::mesh::MeshId;
@@ -45,13 +45,27 @@ impl AuthorityKey {
         MeshId::from_bytes(self.0.verifying_key().to_bytes())
     }
 
-    /// A credential that counts from `from` for as long as a pass may, made without an issuer: for tests and worlds.
+    /// A credential that counts from `from` for as long as a pass may, of the greatest weight, made without an issuer: for
+    /// tests and worlds.
     #[cfg(any(test, feature = "internals"))]
     pub fn mint(&self, key: crate::key::PublicKey, level: Level, from: UnixSeconds) -> Credential {
-        let grant = Grant::new(key, level, from, from + MAX_LIFE);
+        self.mint_in_zone(key, level, from, "")
+    }
+
+    /// As [`mint`](AuthorityKey::mint), in a zone.
+    #[cfg(any(test, feature = "internals"))]
+    pub fn mint_in_zone(
+        &self,
+        key: crate::key::PublicKey,
+        level: Level,
+        from: UnixSeconds,
+        zone: &str,
+    ) -> Credential {
         let seed = blake3::hash(key.as_bytes());
         let ring_seed = seed.as_bytes().first_chunk().copied().unwrap_or_default();
-        Credential::new(Grant { ring_seed, ..grant }.sign(self).expect("a bare grant is within its bounds"))
+        let grant = Grant::new(key, level, from, from + MAX_LIFE);
+        let grant = Grant { ring_seed, weight: MAX_WEIGHT, zone: zone.to_owned(), ..grant };
+        Credential::new(grant.sign(self).expect("a short zone is within its bounds"))
     }
 
     /// Reads the key from a file, as [`SecretKey::load`] does.

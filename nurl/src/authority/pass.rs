@@ -75,6 +75,14 @@ pub struct Pass {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PassHash(pub [u8; 32]);
 
+impl PassHash {
+    /// The name of the pass with this encoding, checked or not.
+    pub fn of(pass: &[u8]) -> PassHash {
+        let body = &pass[..pass.len().saturating_sub(SIGNATURE_LEN)];
+        PassHash(blake3::derive_key("nurl/2 pass hash", body))
+    }
+}
+
 /// Why bytes are no pass of a mesh.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PassError {
@@ -178,10 +186,10 @@ impl Grant {
 }
 
 /// A pass whose signature isn't checked yet.
-pub(super) struct UncheckedPass(Pass);
+pub(crate) struct UncheckedPass(Pass);
 
 impl UncheckedPass {
-    pub(super) fn grant(&self) -> &Grant {
+    pub(crate) fn grant(&self) -> &Grant {
         self.0.grant()
     }
 
@@ -194,7 +202,7 @@ impl UncheckedPass {
     }
 
     /// Checks the signature of the mesh's authority.
-    pub(super) fn verify(self, mesh: &MeshId) -> Result<Pass, PassError> {
+    pub(crate) fn verify(self, mesh: &MeshId) -> Result<Pass, PassError> {
         let Some((body, signature)) = self.0.bytes.split_last_chunk::<SIGNATURE_LEN>() else {
             return Err(PassError::Malformed);
         };
@@ -236,7 +244,7 @@ impl Pass {
     }
 
     /// Reads a pass. Its signature, which costs as much as a Diffie-Hellman, is still to be checked.
-    pub(super) fn read(bytes: &[u8]) -> Result<UncheckedPass, PassError> {
+    pub(crate) fn read(bytes: &[u8]) -> Result<UncheckedPass, PassError> {
         if bytes.len() > MAX_PASS_BYTES {
             return Err(PassError::Malformed);
         }
@@ -262,8 +270,7 @@ impl Pass {
 
     /// Its name.
     pub fn hash(&self) -> PassHash {
-        let body = &self.bytes[..self.bytes.len() - SIGNATURE_LEN];
-        PassHash(blake3::derive_key("nurl/2 pass hash", body))
+        PassHash::of(&self.bytes)
     }
 
     /// Whether a gate takes it at this time: until its end, and a day longer. No gate looks at when it was issued.

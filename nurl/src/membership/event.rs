@@ -83,7 +83,7 @@ pub struct DetectorStats {
     pub table_full: u64,
     /// Facts about members that are about to be forgotten.
     pub expired_facts: u64,
-    /// Claims that a live member is dead or has left, which this node checked with its subject.
+    /// Claims that a live member is dead, which this node checked with its subject.
     pub claims_checked: u64,
     /// Such claims that their subject refuted by its answer.
     pub claims_refuted: u64,
@@ -95,6 +95,14 @@ pub struct DetectorStats {
     pub beyond_level: u64,
     /// Facts about peers whose pass was revoked.
     pub facts_of_outcasts: u64,
+    /// Facts whose pass or signature isn't valid.
+    pub facts_forged: u64,
+    /// Facts left unchecked, since their teller had told forged ones.
+    pub facts_of_forgers: u64,
+    /// Facts about peers whose pass permits no membership.
+    pub facts_below_member: u64,
+    /// Accusations of peers that this node doesn't know.
+    pub facts_of_unknown: u64,
     /// Messages dropped because too many were queued.
     pub transmits_dropped: u64,
     /// Events dropped because too many were queued.

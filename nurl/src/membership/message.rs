@@ -15,7 +15,7 @@
 //!           7 announce       [nonce]
 //! fact    = [key: 32 bytes, state (0 alive, 1 suspect, 2 dead, 3 left), incarnation, age_s,
 //!            [accuser: 32 bytes…], null | profile]
-//! profile = [incarnation, boot, roles, weight, [job kind…], zone, version]
+//! profile = [incarnation, left: bool, boot, roles, weight, [job kind…], version, pass: bytes, signature: 64 bytes]
 //! event   = [origin: 32 bytes, id, body]
 //! ```
 //!
@@ -26,7 +26,9 @@ use minicbor::{Decoder, Encoder};
 
 use super::meta::{MAX_KINDS, Meta, Roles};
 use super::suspicion::MAX_ACCUSERS;
-use super::table::{Fact, MAX_INCARNATION, MemberProfile, MemberRecord, State};
+use super::profile::{FIELDS_SAID, MemberProfile, SignedProfile};
+use super::table::{Fact, MAX_INCARNATION, MemberRecord, State};
+use crate::authority::pass::{MAX_PASS_BYTES, PassHash};
 use crate::authority::revocation::RevocationsDigest;
 use crate::key::{KEY_LEN, PublicKey};
 
@@ -209,6 +211,9 @@ pub(crate) fn assemble(
     out
 }
 
+/// The fields of a profile: what is said, the pass, the signature.
+const PROFILE_FIELDS: u64 = FIELDS_SAID + 2;
+
 /// The bytes of a fact.
 pub(crate) fn encode_fact(fact: &Fact) -> Vec<u8> {
     written(|e| {
@@ -223,15 +228,11 @@ pub(crate) fn encode_fact(fact: &Fact) -> Vec<u8> {
         for accuser in &fact.accusers {
             e.bytes(accuser.as_bytes())?;
         }
-        let Some(MemberProfile { incarnation, boot, meta }) = &fact.record.profile else {
+        let Some(profile) = &fact.record.profile else {
             return e.null()?.ok();
         };
-        e.array(7)?.u64(*incarnation)?.u64(*boot)?.u16(meta.roles().bits())?.u16(meta.weight())?;
-        e.array(meta.kinds().len() as u64)?;
-        for kind in meta.kinds() {
-            e.str(kind)?;
-        }
-        e.str(meta.zone())?.str(meta.version())?.ok()
+        e.array(PROFILE_FIELDS)?;
+        profile.said().write(e)?.bytes(profile.pass())?.bytes(profile.signature())?.ok()
     })
 }
 
@@ -358,13 +359,14 @@ fn decode_fact(d: &mut Decoder<'_>) -> Result<Fact, DecodeError> {
         Some(decode_profile(d)?)
     };
     close(d, fields, 6)?;
-    // Only the subject itself issues an alive fact, so the fact must carry the subject's profile of the same
+    // Only the subject itself says that it is alive or has left, so such a fact must carry its profile of the same
     // incarnation. No profile may be newer than the fact's incarnation. An incarnation above the limit could not be
     // outbid.
-    let said_at = profile.as_ref().map(|profile| profile.incarnation);
+    let said = profile.as_ref().map(|profile| (profile.said().incarnation, profile.said().left));
     let sound = match state {
-        State::Alive => said_at == Some(incarnation) && accusers.is_empty(),
-        _ => said_at.is_none_or(|said_at| said_at <= incarnation),
+        State::Alive => said == Some((incarnation, false)) && accusers.is_empty(),
+        State::Left => said == Some((incarnation, true)),
+        State::Suspect | State::Dead => said.is_none_or(|said| said <= (incarnation, false)),
     };
     if !sound || incarnation > MAX_INCARNATION {
         return Err(DecodeError::Malformed);
@@ -372,20 +374,27 @@ fn decode_fact(d: &mut Decoder<'_>) -> Result<Fact, DecodeError> {
     Ok(Fact { key, record: MemberRecord { incarnation, state, profile }, age_s, accusers })
 }
 
-fn decode_profile(d: &mut Decoder<'_>) -> Result<MemberProfile, DecodeError> {
-    let fields = open(d, 7)?;
-    let incarnation = d.u64()?;
-    let boot = d.u64()?;
+fn decode_profile(d: &mut Decoder<'_>) -> Result<SignedProfile, DecodeError> {
+    let fields = open(d, PROFILE_FIELDS)?;
+    let (incarnation, left, boot) = (d.u64()?, d.bool()?, d.u64()?);
     let roles = Roles::from_bits(d.u16()?);
     let weight = d.u16()?;
     let mut kinds = Vec::new();
     for _ in 0..count(d, MAX_KINDS)? {
         kinds.push(d.str()?.to_owned());
     }
-    let (zone, version) = (d.str()?.to_owned(), d.str()?.to_owned());
-    close(d, fields, 7)?;
-    let meta = Meta::new(roles, kinds, weight, zone, version).map_err(|_| DecodeError::Malformed)?;
-    Ok(MemberProfile { incarnation, boot, meta })
+    let version = d.str()?.to_owned();
+    let pass = d.bytes()?;
+    let signature = d.bytes()?.try_into().map_err(|_| DecodeError::Malformed)?;
+    close(d, fields, PROFILE_FIELDS)?;
+    // The kinds are signed as they came: a list that isn't sorted isn't one of a member's.
+    let sorted = kinds.is_sorted_by(|one, next| one < next);
+    let meta = Meta::new(roles, kinds, weight, version).map_err(|_| DecodeError::Malformed)?;
+    if !sorted || pass.len() > MAX_PASS_BYTES {
+        return Err(DecodeError::Malformed);
+    }
+    let said = MemberProfile { incarnation, left, boot, meta, pass: PassHash::of(pass) };
+    Ok(SignedProfile::unchecked(said, pass, signature))
 }
 
 fn decode_event(d: &mut Decoder<'_>) -> Result<UserEvent, DecodeError> {

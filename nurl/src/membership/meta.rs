@@ -1,4 +1,4 @@
-//! A member's metadata about itself: roles, job kinds, weight, zone, version.
+//! A member's metadata about itself: roles, job kinds, weight, version. Its zone is its pass's.
 //!
 //! Metadata travels with every alive fact, so it is small: its names total at most [`MAX_META_BYTES`]. Every [`Meta`]
 //! is within its bounds, since its constructor checks them.
@@ -8,12 +8,12 @@ use super::event::MembershipError;
 /// The most job kinds that a member advertises.
 pub const MAX_KINDS: usize = 32;
 
-/// The longest job kind, zone or version, in bytes.
+/// The longest job kind or version, in bytes.
 pub const MAX_NAME_BYTES: usize = 64;
 
-/// The sum of all names, in bytes. An alive fact with it (about 90 bytes more) fits a 1,200-byte datagram
-/// beside a ping and a second fact; larger metadata would starve the facts of others.
-pub const MAX_META_BYTES: usize = 512;
+/// The sum of all names, in bytes. An alive fact with it (about 350 bytes more, with its pass and its signature) fits a
+/// 1,200-byte datagram beside a ping and a second fact; larger metadata would starve the facts of others.
+pub const MAX_META_BYTES: usize = 384;
 
 /// A member's roles in the mesh, as bits.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -57,7 +57,6 @@ pub struct Meta {
     roles: Roles,
     kinds: Vec<String>,
     weight: u16,
-    zone: String,
     version: String,
 }
 
@@ -70,12 +69,11 @@ impl Meta {
         roles: Roles,
         mut kinds: Vec<String>,
         weight: u16,
-        zone: String,
         version: String,
     ) -> Result<Meta, MembershipError> {
         kinds.sort_unstable();
         kinds.dedup();
-        let names = || kinds.iter().chain([&zone, &version]);
+        let names = || kinds.iter().chain([&version]);
         let total: usize = names().map(String::len).sum();
         if kinds.len() > MAX_KINDS
             || total > MAX_META_BYTES
@@ -83,7 +81,7 @@ impl Meta {
         {
             return Err(MembershipError::MetaTooLarge { kinds: kinds.len(), bytes: total });
         }
-        Ok(Meta { roles, kinds, weight, zone, version })
+        Ok(Meta { roles, kinds, weight, version })
     }
 
     /// The member's roles.
@@ -96,14 +94,9 @@ impl Meta {
         &self.kinds
     }
 
-    /// Its share of the ring, relative to others.
+    /// The share of the ring that it claims, relative to others; its pass says how much it may.
     pub fn weight(&self) -> u16 {
         self.weight
-    }
-
-    /// Its failure zone, used to spread replicas; empty if unknown.
-    pub fn zone(&self) -> &str {
-        &self.zone
     }
 
     /// The version of the software it runs.
@@ -121,7 +114,7 @@ mod tests {
     }
 
     fn of(kinds: Vec<String>) -> Result<Meta, MembershipError> {
-        Meta::new(Roles::WORKER, kinds, 1, String::new(), String::new())
+        Meta::new(Roles::WORKER, kinds, 1, String::new())
     }
 
     #[test]
@@ -130,8 +123,8 @@ mod tests {
         assert!(matches!(of(kinds(MAX_KINDS + 1, 2)), Err(MembershipError::MetaTooLarge { .. })));
         assert!(of(kinds(1, MAX_NAME_BYTES)).is_ok());
         assert!(matches!(of(kinds(1, MAX_NAME_BYTES + 1)), Err(MembershipError::MetaTooLarge { .. })));
-        assert!(of(kinds(8, 64)).is_ok());
-        assert!(matches!(of(kinds(9, 64)), Err(MembershipError::MetaTooLarge { bytes: 576, .. })));
+        assert!(of(kinds(6, 64)).is_ok());
+        assert!(matches!(of(kinds(7, 64)), Err(MembershipError::MetaTooLarge { bytes: 448, .. })));
     }
 
     #[test]

@@ -24,8 +24,10 @@
 //! - *Healing*: every push-pull period the node announces itself and probes one dead member, preferably one that a
 //!   hub names as connected.
 //!
-//! - *Hearsay* ([`detector`]): a node asks the subject before it believes that a live member is dead or has left. The
-//!   failure of its own probe is the least evidence for a death.
+//! - *Evidence* ([`profile`], [`notary`]): that it is there, what it is and that it leaves, a member says itself, signed
+//!   with its key and with the pass that permits it. What nobody has signed changes no table.
+//! - *Hearsay* ([`detector`]): a node asks the subject before it believes that a live member is dead. The failure of its
+//!   own probe is the least evidence for a death.
 //!
 //! **Limits.** Refused and counted in [`DetectorStats`]: malformed messages, incarnations and epochs too far ahead of the
 //! clock ([`limit`]), claims against members beyond a teller's share, members beyond [`table::MAX_MEMBERS`]. Nothing here
@@ -41,8 +43,10 @@ pub mod join;
 pub mod limit;
 pub mod message;
 pub mod meta;
+pub mod notary;
 mod per_second;
 pub mod probe;
+pub mod profile;
 pub mod pushpull;
 pub mod suspicion;
 pub mod table;
@@ -51,4 +55,5 @@ pub use config::DetectorConfig;
 pub use detector::{Detector, Transmit, Via};
 pub use event::{DetectorStats, MembershipError, MembershipEvent};
 pub use meta::{Meta, Roles};
+pub use notary::Notary;
 pub use table::{Member, State};

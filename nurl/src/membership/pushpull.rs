@@ -11,15 +11,15 @@ use super::message::TableChunk;
 use super::per_second::PerSecond;
 use crate::key::PublicKey;
 
-/// The most chunks of a table: all [`MAX_MEMBERS`](super::table::MAX_MEMBERS) with the largest metadata and four
-/// accusers each take about 200.
+/// The most chunks of a table: all [`MAX_MEMBERS`](super::table::MAX_MEMBERS) with the largest metadata and passes and
+/// four accusers each take about 230.
 pub const MAX_CHUNKS: u32 = 256;
 
 /// The most exchanges of this node under way. A join that gets no answers starts three a second, each for ten
 /// seconds; the rest is for unknown peers that turn up.
 pub const MAX_PENDING: usize = 40;
 
-/// Facts per second sent in answers: 32 of the largest tables, which cost half a megabyte each. A newcomer without an
+/// Facts per second sent in answers: 32 of the largest tables, which cost 1.6 MiB each. A newcomer without an
 /// answer asks another member. A small mesh must not refuse the clients of a busy loop: it answers thousands.
 pub const MAX_FACTS_PER_SECOND: usize = 32 * super::table::MAX_MEMBERS;
 

@@ -10,18 +10,23 @@
 //! here alone ([`super::isolation`]).
 //!
 //! **Bounds.** At most [`MAX_MEMBERS`]; a full table first reclaims members that left, then dead ones, longest gone
-//! first. Live members are never evicted. An incarnation has a limit ([`super::limit`]), unless its subject tells it.
+//! first. Live members are never evicted. An accusation's incarnation has a limit ([`super::limit`]); what a member says
+//! itself needs none. A member enters by its own checked word alone ([`super::profile`]).
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::config::DetectorConfig;
 use super::meta::{Meta, Roles};
+use super::profile::SignedProfile;
 use super::suspicion::MAX_ACCUSERS;
+use crate::authority::level::Level;
+use crate::authority::pass::Grant;
 use crate::key::PublicKey;
 
-/// The most members other than this node. At about 150 bytes each a table is 600 KiB, and one push-pull about as
+/// The most members other than this node. At about 400 bytes each a table is 1.6 MiB, and one push-pull about as
 /// much; a larger mesh needs partial views, which this design doesn't have.
 pub const MAX_MEMBERS: usize = 4096;
 
@@ -73,33 +78,30 @@ pub struct Member {
     pub state: State,
     /// Its incarnation.
     pub incarnation: u64,
-    /// The boot id of its process; 0 while no profile is known.
+    /// The boot id of its process.
     pub boot: u64,
     /// Its metadata about itself.
     pub meta: Meta,
+    /// What its pass says: no metadata go beyond it.
+    pub grant: Arc<Grant>,
     /// Since when it has been in this state.
     pub since: Instant,
 }
 
 impl Member {
-    /// Whether it has a place on the placement ring: a worker that is live, or dead but with a store, until
-    /// it is reclaimed.
+    /// Whether it has a place on the placement ring: a worker by its word and its pass that is live, or dead but with a
+    /// store, until it is reclaimed. No clock decides, so all members that know the same facts agree.
     pub fn is_placed(&self) -> bool {
         self.meta.roles().contains(Roles::WORKER)
+            && self.grant.level >= Level::Worker
             && (self.state.is_live()
                 || (self.state == State::Dead && self.meta.roles().contains(Roles::STORE)))
     }
-}
 
-/// A member's metadata about itself at one incarnation. Ordered, so that all nodes merge conflicting ones alike.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct MemberProfile {
-    /// The incarnation at which the member issued it.
-    pub incarnation: u64,
-    /// The boot id of its process.
-    pub boot: u64,
-    /// Its metadata.
-    pub meta: Meta,
+    /// Its share of the ring, relative to others: what it claims, as far as its pass permits.
+    pub fn weight(&self) -> u16 {
+        self.meta.weight().min(self.grant.weight.into())
+    }
 }
 
 /// The part of a member's state that is gossiped; a join-semilattice (see the module).
@@ -110,7 +112,7 @@ pub struct MemberRecord {
     /// The highest-precedence state reported at that incarnation.
     pub state: State,
     /// The newest profile.
-    pub profile: Option<MemberProfile>,
+    pub profile: Option<SignedProfile>,
 }
 
 impl MemberRecord {
@@ -127,7 +129,7 @@ impl MemberRecord {
         // process that doesn't know its earlier incarnations) merge by boot id; the process then outbids.
         if other.profile > self.profile {
             change.restarted = match (&self.profile, &other.profile) {
-                (Some(old), Some(new)) => old.boot != new.boot,
+                (Some(old), Some(new)) => old.said().boot != new.said().boot,
                 _ => false,
             };
             change.profile = true;
@@ -170,6 +172,8 @@ pub enum FactRefusal {
     TableFull,
     /// The subject is about to be forgotten.
     Expired,
+    /// The subject isn't in the table, and the fact lacks its checked profile.
+    Unknown,
 }
 
 /// The effect of a fact.
@@ -183,7 +187,7 @@ pub struct AppliedFact {
     pub change: RecordChange,
     /// Accusers that were not known at this incarnation.
     pub new_accusers: Vec<PublicKey>,
-    /// Whether metadata differs from before.
+    /// Whether metadata or the pass differ from before.
     pub meta_changed: bool,
     /// The member reclaimed to make room.
     pub reclaimed: Option<PublicKey>,
@@ -221,7 +225,8 @@ pub(crate) struct MemberEntry {
 impl MemberEntry {
     /// Whether the record has the profile of its own incarnation, as an alive fact must.
     pub(crate) fn speaks_for_itself(&self) -> bool {
-        self.record.profile.as_ref().is_some_and(|profile| profile.incarnation == self.record.incarnation)
+        let profile = self.record.profile.as_ref().map(SignedProfile::said);
+        profile.is_some_and(|profile| profile.incarnation == self.record.incarnation)
     }
 
     /// When a verdict of isolation takes effect in this node's own view, if one waits for that.
@@ -343,9 +348,13 @@ impl MemberTable {
         let after = entry.effective();
         entry.member.incarnation = entry.record.incarnation;
         if let Some(profile) = &entry.record.profile {
-            entry.member.boot = profile.boot;
-            if entry.member.meta != profile.meta {
-                entry.member.meta = profile.meta.clone();
+            let said = profile.said();
+            entry.member.boot = said.boot;
+            if entry.member.meta != said.meta {
+                entry.member.meta = said.meta.clone();
+            }
+            if let Some(grant) = profile.grant() {
+                entry.member.grant = grant.clone();
             }
         }
         if entry.counts_at().is_some() {
@@ -418,8 +427,9 @@ impl MemberTable {
                 }
             }
             if change.profile {
-                meta_changed =
-                    entry.record.profile.as_ref().is_some_and(|profile| profile.meta != entry.member.meta);
+                meta_changed = entry.record.profile.as_ref().is_some_and(|profile| {
+                    profile.said().meta != entry.member.meta || profile.grant() != Some(&entry.member.grant)
+                });
             }
         });
         let (before, after) = shown.expect("the caller looked the member up");
@@ -434,8 +444,9 @@ impl MemberTable {
     ) -> Result<AppliedFact, FactRefusal> {
         let age = Duration::from_secs(fact.age_s.into());
         let state = fact.record.state;
-        let roles = fact.record.profile.as_ref().map_or(Roles::NONE, |profile| profile.meta.roles());
-        if reclaim_after(config, state, roles).is_some_and(|limit| age + RECLAIM_MARGIN > limit) {
+        let proven = fact.record.profile.as_ref().and_then(|profile| Some((profile.said(), profile.grant()?)));
+        let Some((said, grant)) = proven else { return Err(FactRefusal::Unknown) };
+        if reclaim_after(config, state, said.meta.roles()).is_some_and(|limit| age + RECLAIM_MARGIN > limit) {
             return Err(FactRefusal::Expired);
         }
         let mut reclaimed = None;
@@ -448,8 +459,6 @@ impl MemberTable {
             reclaimed = Some(victim);
         }
         let since = if state.is_live() { now } else { now.checked_sub(age).unwrap_or(now) };
-        let (boot, meta) =
-            fact.record.profile.as_ref().map_or((0, Meta::default()), |p| (p.boot, p.meta.clone()));
         let mut accusers = fact.accusers.clone();
         accusers.truncate(MAX_ACCUSERS);
         self.entries.insert(
@@ -459,8 +468,9 @@ impl MemberTable {
                     key: fact.key,
                     state,
                     incarnation: fact.record.incarnation,
-                    boot,
-                    meta,
+                    boot: said.boot,
+                    meta: said.meta.clone(),
+                    grant: grant.clone(),
                     since,
                 },
                 record: fact.record.clone(),
@@ -474,7 +484,7 @@ impl MemberTable {
             },
         );
         self.live += usize::from(state.is_live());
-        let change = RecordChange { state: true, profile: fact.record.profile.is_some(), restarted: false };
+        let change = RecordChange { state: true, profile: true, restarted: false };
         Ok(AppliedFact {
             before: None,
             after: state,
@@ -527,8 +537,6 @@ impl MemberTable {
 }
 
 /// Time after which a member is forgotten. A dead member without a store has no place on the ring to return to.
-/// Without a profile it is unknown whether it had a store; if it is forgotten too early, an exchange restores it with
-/// its profile.
 fn reclaim_after(config: &DetectorConfig, state: State, roles: Roles) -> Option<Duration> {
     match state {
         State::Alive | State::Suspect => None,

@@ -20,7 +20,7 @@ use crate::authority::credential::Credential;
 use crate::compute::job::{JobError, KindLimits};
 use crate::compute::pool::{Handlers, JobContext};
 use crate::key::{AllowList, SecretKey};
-use crate::membership::{self, Detector, Meta, Roles};
+use crate::membership::{self, Detector, Meta, Notary, Roles};
 use crate::mesh::Ticket;
 use crate::net::reach::listen::Listen;
 use crate::rt::sync::{Mutex, mpsc, watch};
@@ -46,7 +46,6 @@ pub struct Builder {
     handlers: Handlers,
     listen: Listen,
     allow: AllowList,
-    zone: String,
     weight: u16,
     store: Option<PathBuf>,
     store_strict: bool,
@@ -67,7 +66,6 @@ impl Builder {
             handlers: Handlers::new(),
             listen: Listen::default(),
             allow: AllowList::Anyone,
-            zone: String::new(),
             weight: 1,
             store: None,
             store_strict: false,
@@ -143,14 +141,7 @@ impl Builder {
         self
     }
 
-    /// The node's failure zone: replicas are spread over zones.
-    #[must_use]
-    pub fn zone(mut self, zone: &str) -> Builder {
-        self.zone = zone.to_owned();
-        self
-    }
-
-    /// The node's share of the keys, relative to others.
+    /// The node's share of the keys, relative to others; its pass says how much it may claim.
     #[must_use]
     pub fn weight(mut self, weight: u16) -> Builder {
         self.weight = weight;
@@ -234,20 +225,20 @@ impl Builder {
             roles,
             self.handlers.kinds().map(|(kind, _)| kind.to_owned()).collect(),
             self.weight,
-            self.zone,
             env!("CARGO_PKG_VERSION").to_owned(),
         )?;
         let now = time::now();
+        let pass = credential.as_ref().map(|credential| credential.pass().clone());
         let mut detector = Detector::new(
             self.detector,
             public,
+            Notary::new(self.ticket.mesh, key.clone(), pass.clone()),
             boot,
             meta,
             self.role == Role::Observer,
             now,
             rt::rng("membership"),
         );
-        let pass = credential.as_ref().map(|credential| credential.pass().clone());
         let config = TransportConfig {
             key,
             ticket: self.ticket.clone(),
@@ -266,7 +257,7 @@ impl Builder {
             out.into_iter().for_each(|peer| detector.shun(peer));
         }
         transport.expire_revocations(now);
-        detector.set_revocations(transport.revocations().digest());
+        detector.set_revocations(transport.revocations());
 
         let span = log::span(&public);
         let first = set_aside.map(|SetAside { path, reason }| NodeEvent::StoreSetAside { path, reason });

@@ -226,8 +226,6 @@ pub struct WorkStats {
     pub unacknowledged: usize,
     /// The tenures' counters.
     pub tenures: crate::ring::TenureCounters,
-    /// Members left out because the ring is full.
-    pub ring_refused: usize,
     /// The pool's counters.
     pub pool: Arc<crate::compute::pool::PoolStats>,
     /// Handlers that were started and whose end isn't noted yet.

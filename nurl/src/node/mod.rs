@@ -90,10 +90,12 @@ pub struct MemberInfo {
     pub roles: Roles,
     /// The kinds of jobs that it runs.
     pub kinds: Vec<String>,
-    /// Its share of the keys.
+    /// Its share of the keys: what it claims, as far as its pass permits.
     pub weight: u16,
-    /// Its failure zone.
+    /// Its failure zone, as its pass says; replicas are spread over zones.
     pub zone: String,
+    /// What its places on the ring follow from, as its pass says.
+    pub ring_seed: [u8; 8],
     /// The version of its software.
     pub version: String,
     /// The path to it.

@@ -34,7 +34,7 @@ mod tests;
 pub use diff::{Diff, Moved};
 pub use epoch::{EPOCH_LEN, Epoch};
 pub use placement::LOAD_BOUND_PERCENT;
-pub use points::{MAX_POINTS, MAX_WEIGHT, POINTS_PER_WEIGHT, position};
+pub use points::{MAX_POINTS, MAX_WEIGHT, POINTS_PER_WEIGHT, RingSeed, position};
 pub use preference::Preference;
 pub use snapshot::{Ring, RingMember};
 pub use tenure::{

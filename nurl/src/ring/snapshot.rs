@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::points::{MAX_POINTS, MAX_WEIGHT, POINTS_PER_WEIGHT, points_of, position};
+use super::points::{MAX_WEIGHT, RingSeed, points_of, points_per_weight, position};
 use super::preference::Preference;
 use crate::key::PublicKey;
 
@@ -12,6 +12,8 @@ use crate::key::PublicKey;
 pub struct RingMember {
     /// The member's public key.
     pub key: PublicKey,
+    /// What its points are made of.
+    pub seed: RingSeed,
     /// Its share relative to others. With 0 it owns nothing; [`MAX_WEIGHT`](super::MAX_WEIGHT) is the
     /// effective maximum.
     pub weight: u16,
@@ -37,7 +39,8 @@ pub struct Ring {
     pub(super) zones_deeper: Vec<u32>,
     /// (position, index into `members`), sorted. Equal positions are ordered by key, as the index is.
     pub(super) points: Arc<[(u64, u32)]>,
-    refused: usize,
+    /// Points for each unit of weight.
+    per_weight: usize,
     /// The job kinds that any member of the view advertises, placed or not, live or not.
     kinds: BTreeSet<String>,
 }
@@ -72,29 +75,23 @@ impl Ring {
         placed.sort_by_key(|member| member.key);
         placed.dedup_by_key(|member| member.key);
 
-        let (mut count, mut kept) = (0, 0);
         for member in &mut placed {
             member.weight = member.weight.min(MAX_WEIGHT);
-            count += usize::from(member.weight) * POINTS_PER_WEIGHT;
-            if count > MAX_POINTS {
-                break;
-            }
-            kept += 1;
         }
-        let refused = placed.len() - kept;
-        placed.truncate(kept);
+        let per_weight = points_per_weight(placed.iter().map(|member| usize::from(member.weight)).sum());
 
         let (zones, zones_deeper) = number_zones(&placed);
-        Ring { points: self.points_for(&placed), members: placed, zones, zones_deeper, refused, kinds }
+        let points = self.points_for(&placed, per_weight);
+        Ring { points, members: placed, zones, zones_deeper, per_weight, kinds }
     }
 
-    fn points_for(&self, placed: &[RingMember]) -> Arc<[(u64, u32)]> {
-        let place = |member: &RingMember| (member.key, member.weight);
-        if self.members.iter().map(place).eq(placed.iter().map(place)) {
+    fn points_for(&self, placed: &[RingMember], per_weight: usize) -> Arc<[(u64, u32)]> {
+        let all_move = per_weight != self.per_weight;
+        if !all_move && self.members.iter().map(place).eq(placed.iter().map(place)) {
             return self.points.clone();
         }
         let same = |member: &&RingMember| {
-            self.member(&member.key).is_some_and(|before| before.weight == member.weight)
+            !all_move && self.member(&member.key).is_some_and(|before| place(before) == place(member))
         };
         // The index among `placed` of each member of this ring, if its points are the same there.
         let moved: Vec<Option<u32>> = self
@@ -109,7 +106,8 @@ impl Ring {
         let mut points: Vec<_> = taken.collect();
         let sorted = points.len();
         for (index, member) in placed.iter().enumerate().filter(|(_, member)| !same(member)) {
-            points.extend(points_of(&member.key, member.weight).map(|at| (at, index as u32)));
+            let at = points_of(&member.seed, member.weight, per_weight);
+            points.extend(at.map(|at| (at, index as u32)));
         }
         points[sorted..].sort_unstable();
         // Two sorted runs, which the stable sort detects and merges.
@@ -119,7 +117,6 @@ impl Ring {
 
     /// Whether every key has the same preference list in both rings.
     pub fn places_as(&self, other: &Ring) -> bool {
-        let place = |member: &RingMember| (member.key, member.weight);
         self.zones == other.zones && self.members.iter().map(place).eq(other.members.iter().map(place))
     }
 
@@ -136,11 +133,6 @@ impl Ring {
     /// The ring's data on a placed member.
     pub fn member(&self, key: &PublicKey) -> Option<&RingMember> {
         self.members.binary_search_by_key(key, |member| member.key).ok().map(|at| &self.members[at])
-    }
-
-    /// How many members were left out because the ring was full.
-    pub fn refused(&self) -> usize {
-        self.refused
     }
 
     /// Whether any member that the view knows advertises `kind`, including dead members and those that left.
@@ -195,6 +187,11 @@ impl Ring {
     pub(super) fn acting<'a>(&'a self, kind: &'a str, key: &[u8]) -> impl Iterator<Item = &'a RingMember> {
         self.preference(key).filter(move |member| member.live && member.kinds.iter().any(|have| have == kind))
     }
+}
+
+/// What a member's points follow from.
+fn place(member: &RingMember) -> (PublicKey, RingSeed, u16) {
+    (member.key, member.seed, member.weight)
 }
 
 /// Numbers the zones in order of their first member, and counts the zones with more than k members for each k.

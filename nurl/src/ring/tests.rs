@@ -11,9 +11,14 @@ fn key(n: u32) -> PublicKey {
     PublicKey::from_bytes(*blake3::hash(&n.to_le_bytes()).as_bytes())
 }
 
+fn seed(n: u32) -> [u8; 8] {
+    *key(n).as_bytes().first_chunk().unwrap()
+}
+
 fn member(n: u32) -> RingMember {
     RingMember {
         key: key(n),
+        seed: seed(n),
         weight: 1,
         zone: String::new(),
         kinds: vec!["sum".into()],
@@ -45,7 +50,7 @@ fn shares(ring: &Ring) -> BTreeMap<PublicKey, u128> {
 #[test]
 fn golden_positions_and_owners_hold_on_every_platform() {
     let positions = [position(b""), position(b"key")];
-    let points: Vec<u64> = points::points_of(&PublicKey::from_bytes([1; 32]), 1).take(3).collect();
+    let points: Vec<u64> = points::points_of(&[1; 8], 1, POINTS_PER_WEIGHT).take(3).collect();
     let ring = ring(0..10);
     let owners: Vec<String> =
         ring.owners(b"key", 4).iter().map(|owner| hex(&owner.as_bytes()[..4])).collect();
@@ -57,8 +62,8 @@ fn golden_positions_and_owners_hold_on_every_platform() {
     let golden = format!("{positions:016x?} {points:016x?} {owners:?} {digest}");
     assert_eq!(
         golden,
-        "[0567f4f626a98f9c, a538f3d026866dba] [b7a03c8677d16bd8, ae1ab6c3cbbc3159, ea0495d354a7999d] \
-         [\"07f7e162\", \"edaf1bd3\", \"ec2bd03b\", \"669c1355\"] 2f3d3d2bb03cdf4f"
+        "[0567f4f626a98f9c, a538f3d026866dba] [f58a4198fcf44e48, a587b62be4c9f2fb, 898154070a9d1873] \
+         [\"07f7e162\", \"669c1355\", \"edaf1bd3\", \"beb202fa\"] d39fa1af736c6763"
     );
 }
 
@@ -211,16 +216,27 @@ fn an_unplaced_or_weightless_member_owns_nothing() {
 }
 
 #[test]
-fn a_full_ring_leaves_out_the_greatest_keys_and_counts_them() {
+fn a_full_ring_shrinks_the_weights_of_all_and_leaves_nobody_out() {
     let heavy = |n: u32| RingMember { weight: u16::MAX, ..member(n) };
     let fit = (MAX_POINTS / (usize::from(MAX_WEIGHT) * POINTS_PER_WEIGHT)) as u32;
-    let ring = Ring::new((0..fit + 3).map(heavy));
-    assert_eq!(ring.refused(), 3);
-    assert_eq!(ring.points.len(), MAX_POINTS);
-    let mut keys: Vec<PublicKey> = (0..fit + 3).map(key).collect();
-    keys.sort();
-    assert!(ring.members().iter().map(|member| &member.key).eq(&keys[..fit as usize]));
-    assert!(ring.member(&keys[0]).is_some() && ring.member(&keys[fit as usize]).is_none());
+    let full = Ring::new((0..fit).map(heavy));
+    assert_eq!(full.points.len(), MAX_POINTS);
+    let over = full.followed_by((0..=fit).map(heavy));
+    assert_eq!((over.members().len(), over.points.len()), (fit as usize + 1, (fit as usize + 1) * 8 * 64));
+    assert_eq!(over.points, Ring::new((0..=fit).map(heavy)).points);
+    assert_eq!(over.followed_by((0..fit).map(heavy)).points, full.points, "and back");
+}
+
+#[test]
+fn the_points_follow_from_the_seed_alone_so_a_ground_key_chooses_no_place() {
+    let ring = ring(0..8);
+    let other_keys = (0..8).map(|n| RingMember { key: key(100 + n), ..member(n) });
+    let ground = Ring::new(other_keys);
+    let at = |ring: &Ring| ring.points.iter().map(|(at, _)| *at).collect::<Vec<_>>();
+    assert_eq!(at(&ring), at(&ground));
+    let other_seed = ring.followed_by((0..8).map(|n| RingMember { seed: seed(n + n / 7), ..member(n) }));
+    assert_ne!(at(&ring), at(&other_seed), "a new seed moves the points of its member");
+    assert!(!ring.places_as(&other_seed));
 }
 
 #[test]

@@ -118,12 +118,12 @@ fn members_tell_what_they_do() {
     run(async {
         let mesh = Mesh::start().await;
         let echo = |_, payload| async move { Ok(payload) };
-        let worker = mesh.builder(Role::Worker).handler("echo", echo).zone("attic").weight(3);
+        let worker = mesh.builder(Role::Worker).handler("echo", echo).weight(3);
         let worker = mesh.join(worker).await;
         let other = mesh.node(Role::Member).await;
         meet(&[&worker, &other]).await;
         let seen = other.members().await.unwrap().remove(0);
-        assert_eq!((seen.kinds, seen.zone.as_str(), seen.weight), (vec!["echo".to_owned()], "attic", 3));
+        assert_eq!((seen.kinds, seen.weight), (vec!["echo".to_owned()], 3));
         assert_eq!(seen.version, env!("CARGO_PKG_VERSION"));
         assert!(seen.roles.contains(nurl::events::Roles::WORKER));
         let seen = worker.members().await.unwrap().remove(0);

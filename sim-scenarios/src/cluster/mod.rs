@@ -74,6 +74,8 @@ pub struct Cluster {
     /// The source of the keys of further nodes.
     keys: Rng,
     configure: Configure,
+    /// The zones of the nodes' passes, in turn.
+    zones: &'static [&'static str],
     addresses: Addresses,
 }
 
@@ -85,10 +87,10 @@ impl Cluster {
         ticket: Ticket,
         hubs: Vec<SimHub>,
         keys: Rng,
-        configure: Configure,
+        (configure, zones): (Configure, &'static [&'static str]),
     ) -> Cluster {
         let (peers, witness, addresses) = (Vec::new(), Witness::default(), Addresses::default());
-        Cluster { world, authority, ticket, hubs, peers, witness, keys, configure, addresses }
+        Cluster { world, authority, ticket, hubs, peers, witness, keys, configure, zones, addresses }
     }
 
     /// The world that it is in.
@@ -106,7 +108,7 @@ impl Cluster {
         let (name, number) = (name.to_owned(), self.peers.len());
         let setup = Setup { name, number, role, host, world: self.world, witness: self.witness.clone() };
         let key = SecretKey::generate(&mut self.keys);
-        let credential = self.credential(&key.public(), role);
+        let credential = self.credential_in(&key.public(), role, self.zones[number % self.zones.len()]);
         let peer = Peer::start(&setup, (&key, credential), &self.ticket, &self.configure, &self.hubs);
         self.peers.push(peer.clone());
         peer
@@ -114,13 +116,17 @@ impl Cluster {
 
     /// A pass that permits what the role needs, as an issuer made it before the world began.
     pub fn credential(&self, key: &PublicKey, role: Role) -> Credential {
+        self.credential_in(key, role, "")
+    }
+
+    fn credential_in(&self, key: &PublicKey, role: Role, zone: &str) -> Credential {
         let level = match role {
             Role::Worker => Level::Worker,
             Role::Member => Level::Member,
             Role::Observer => Level::Submit,
         };
         let begun = (time::unix_now() - self.world.elapsed()).as_secs();
-        self.authority.mint(*key, level, u32::try_from(begun).unwrap_or(u32::MAX))
+        self.authority.mint_in_zone(*key, level, u32::try_from(begun).unwrap_or(u32::MAX), zone)
     }
 
     /// The entry by which the authority revokes a key now.

@@ -40,9 +40,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use chaos::property::Violation;
 use chaos::world::{Host, World};
+use nurl::internals::authority::credential::Credential;
 use nurl::internals::key::AllowList;
 use nurl::internals::membership::message::{MembershipMessage, MessageBody};
-use nurl::internals::mesh::Ticket;
+use nurl::internals::membership::Roles;
+use nurl::internals::membership::table::Fact;
+use nurl::internals::mesh::{MeshId, Ticket};
 use nurl::internals::net::reach::listen::Listen;
 use nurl::internals::node::Role;
 use nurl::internals::transport::driver::{Driver, Until};
@@ -121,6 +124,9 @@ pub struct Insider {
     pub key: PublicKey,
     /// Its host, on the internet.
     pub host: Host,
+    secret: SecretKey,
+    credential: Credential,
+    mesh: MeshId,
     office: Arc<Office>,
 }
 
@@ -137,10 +143,17 @@ impl Insider {
         // The stage assigns no address in this network, and no two hosts have one number.
         let number = world.hosts().len();
         let host = world.host(name).addr(&format!("198.51.{}.{}", 100 + number / 250, number % 250 + 1));
-        let insider = Insider { key: key.public(), host, office: Arc::default() };
+        let credential = cluster.credential(&key.public(), Role::Worker);
+        let insider = Insider {
+            key: key.public(),
+            host,
+            secret: key.clone(),
+            credential: credential.clone(),
+            mesh: ticket.mesh,
+            office: Arc::default(),
+        };
         assert!(cluster.peers.iter().all(|peer| peer.host != host), "an insider is no node of the cluster");
         let (office, ticket) = (insider.office.clone(), ticket.clone());
-        let credential = cluster.credential(&insider.key, Role::Worker);
         host.spawn(move || {
             let (office, key, ticket) = (office.clone(), key.clone(), ticket.clone());
             let credential = credential.clone();
@@ -160,6 +173,16 @@ impl Insider {
             }
         });
         insider
+    }
+
+    /// What it signs with: its own key and pass.
+    pub fn signer(&self) -> wire::Signer<'_> {
+        wire::Signer { secret: &self.secret, mesh: &self.mesh, pass: self.credential.pass() }
+    }
+
+    /// Its fact about itself, as a member's that is alive.
+    pub fn alive(&self, incarnation: u64, roles: Roles, weight: u16) -> Fact {
+        wire::said(self.key, &self.signer(), incarnation, false, (roles, weight))
     }
 
     /// Opens a session with a peer, and keeps it open.
@@ -347,7 +370,7 @@ impl Process {
 
 #[cfg(test)]
 mod tests {
-    use nurl::internals::membership::{Roles, State};
+    use nurl::internals::membership::State;
     use nurl::internals::replication::crdt::{OrSet, Value};
     use nurl::internals::replication::identity::ReplicaId;
     use nurl::internals::transport::kind;
@@ -369,7 +392,7 @@ mod tests {
             let (to, node) = (cluster.peers[0].key, cluster.peers[0].node(&world).await);
             node.join_group("group", AllowList::Anyone).await.expect("there is room");
 
-            let alive = wire::gossip(0, vec![wire::alive(insider.key, 1, Roles::NONE)]);
+            let alive = wire::gossip(0, vec![insider.alive(1, Roles::NONE, 1)]);
             insider.answer_pings(Some(alive.clone()));
             insider.send(to, channel::MEMBERSHIP, alive.encode());
             insider.send(to, channel::APPLICATION, secret("datagram"));

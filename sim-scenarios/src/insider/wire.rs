@@ -3,10 +3,13 @@
 use bytes::Bytes;
 use minicbor::Encoder;
 use minicbor::encode::Error;
-use nurl::PublicKey;
+use nurl::internals::authority::pass::Pass;
 use nurl::internals::membership::message::{MembershipMessage, MessageBody};
-use nurl::internals::membership::table::{Fact, MemberProfile, MemberRecord, State};
+use nurl::internals::membership::profile::MemberProfile;
+use nurl::internals::membership::table::{Fact, MemberRecord, State};
 use nurl::internals::membership::{Meta, Roles};
+use nurl::internals::mesh::MeshId;
+use nurl::{PublicKey, SecretKey};
 
 /// An encoder into memory.
 pub type Writer<'a> = Encoder<&'a mut Vec<u8>>;
@@ -33,12 +36,24 @@ pub fn ping(seq: u64, epoch: u64) -> Bytes {
     message.encode().into()
 }
 
-/// A fact that a member is alive, with a profile of these roles.
-pub fn alive(key: PublicKey, incarnation: u64, roles: Roles) -> Fact {
-    let meta = Meta::new(roles, Vec::new(), 1, String::new(), String::new()).expect("short names");
-    let profile = MemberProfile { incarnation, boot: 1, meta };
-    let record = MemberRecord { incarnation, state: State::Alive, profile: Some(profile) };
+/// A fact that a member is alive or has left, with a profile of these roles and this weight, signed by whoever signs.
+pub fn said(key: PublicKey, by: &Signer<'_>, incarnation: u64, left: bool, (roles, weight): (Roles, u16)) -> Fact {
+    let meta = Meta::new(roles, Vec::new(), weight, String::new()).expect("short names");
+    let profile = MemberProfile { incarnation, left, boot: 1, meta, pass: by.pass.hash() };
+    let profile = profile.sign(by.secret, by.mesh, by.pass);
+    let state = if left { State::Left } else { State::Alive };
+    let record = MemberRecord { incarnation, state, profile: Some(profile) };
     Fact { key, record, age_s: 0, accusers: Vec::new() }
+}
+
+/// Who signs: a key, and the pass that it shows with what it says.
+pub struct Signer<'a> {
+    /// The key.
+    pub secret: &'a SecretKey,
+    /// The mesh in which it counts.
+    pub mesh: &'a MeshId,
+    /// The pass, the key's own or another's.
+    pub pass: &'a Pass,
 }
 
 /// A claim about a member, without a profile.

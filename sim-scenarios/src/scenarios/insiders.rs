@@ -11,13 +11,17 @@
 //! incarnation that they know. They don't hold it dead, and take its refutation, however far above their own knowledge
 //! it is.
 //!
+//! **Ghosts.** The insider tells of members that nobody admitted: by the smallest keys, alive, dead and gone, signed by
+//! those keys, with the insider's own pass or with one of another mesh. And it claims more weight than its pass permits.
+//! No table and no ring knows any of them, and its share is what its pass says.
+//!
 //! **A true death** is then found as soon as ever. It is the negative control: these nodes can hold a node dead.
 //!
 //! **Epochs.** The insider tells ever higher epochs, as an observer, in the mesh group, and as a member: 2^32, twice
 //! that, the highest that a node believes, and nearly the highest number. Later submitters get their results, also after
 //! all workers have restarted from their stores.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -25,13 +29,16 @@ use chaos::property::Violation;
 use chaos::scenario::{Knob, KnobKind, Mark, Passed, RunResult, Scenario, Trial};
 use chaos::sometimes;
 use chaos::world::World;
-use nurl::PublicKey;
+use nurl::internals::authority::key::AuthorityKey;
+use nurl::internals::authority::level::Level;
+use nurl::internals::authority::pass::MAX_WEIGHT;
 use nurl::internals::membership::message::{MembershipMessage, MessageBody};
 use nurl::internals::membership::table::Fact;
 use nurl::internals::membership::{Roles, State};
 use nurl::internals::node::Role;
 use nurl::internals::transport::{channel, group};
 use nurl::rt::time;
+use nurl::{PublicKey, SecretKey};
 use rand_core::Rng as _;
 
 use crate::cluster::{Cluster, Deadline, Jobs, Peer};
@@ -42,8 +49,8 @@ use crate::stage::{Stage, link_ms, with_store};
 pub const SCENARIO: Scenario = Scenario {
     knobs: &[Knob {
         name: "acts",
-        about: "the lies, added up: 1 slander, 2 lift, 4 epochs",
-        default: SLANDER + LIFT + EPOCHS,
+        about: "the lies, added up: 1 slander, 2 lift, 4 epochs, 8 ghosts",
+        default: SLANDER + LIFT + EPOCHS + GHOSTS,
         least: 1,
         turns: KnobKind::Work,
     }],
@@ -51,6 +58,7 @@ pub const SCENARIO: Scenario = Scenario {
         Mark::new("slander among three"),
         Mark::new("slander among twelve"),
         Mark::new("a subject refuted a lift that the others hadn't heard of"),
+        Mark::new("a member that claims more has the share that its pass permits"),
     ],
     time_limit: Duration::from_secs(15 * 60),
     ..Scenario::new(
@@ -64,10 +72,12 @@ pub const SCENARIO: Scenario = Scenario {
 const SLANDER: u64 = 1;
 const LIFT: u64 = 2;
 const EPOCHS: u64 = 4;
+const GHOSTS: u64 = 8;
 
 const ALIVE: &str = "nobody reachable is held dead or gone, whatever an insider says";
 const LIFTED: &str = "a member's own word is taken, however far its incarnation was lifted";
 const AGREE: &str = "members see each other while an insider lies";
+const UNADMITTED: &str = "nobody is a member, or has a share of the keys, beyond a pass";
 const FOUND: &str = "after all lies a true death is found";
 
 const MEET: Duration = Duration::from_secs(60);
@@ -80,6 +90,16 @@ const SLANDERS: u32 = 600;
 /// that is taken for dead would cost 3.5 s.
 const JOBS: u32 = 4;
 const DONE: Duration = Duration::from_secs(60);
+
+/// What its pass permits.
+const PERMITTED: u16 = MAX_WEIGHT as u16;
+
+/// Made-up members, and how often they are told: more than a full table would hold.
+const MADE_UP: u16 = 128;
+const TOLD: usize = 11;
+
+/// The weight that the insider claims; its pass permits less.
+const CLAIMED: u16 = 64;
 
 /// The second after the slander, in which a node's refutations may be used up.
 const BREATHER: Duration = Duration::from_secs(2);
@@ -123,6 +143,9 @@ async fn run(trial: Trial) -> RunResult {
         sometimes!(workers == 3, "slander among three");
         sometimes!(workers == 12, "slander among twelve");
     }
+    if acts & GHOSTS != 0 {
+        ghosts_act(world, &cluster, &eve).await?;
+    }
     let victim = draws.next_u32() as usize % workers;
     if acts & LIFT != 0 {
         for to in [1 << 20, believed()] {
@@ -150,8 +173,7 @@ async fn run(trial: Trial) -> RunResult {
 
 /// The insider is a member from now on: it has a fact about itself, and answers pings.
 fn introduce(cluster: &Cluster, eve: &Insider) {
-    let fact = wire::alive(eve.key, 1, Roles::NONE);
-    let message = wire::gossip(0, vec![fact]);
+    let message = wire::gossip(0, vec![eve.alive(1, Roles::NONE, 1)]);
     eve.answer_pings(Some(message.clone()));
     for peer in cluster.running() {
         eve.send(peer.key, channel::MEMBERSHIP, message.encode());
@@ -237,11 +259,21 @@ async fn slander_act(
         }
         ears.listen(eve);
         let members = cluster.peers.iter().filter(|peer| peer.role != Role::Observer);
-        let lies = members.map(|peer| wire::claim(peer.key, ears.incarnation(peer), state, Vec::new()));
+        let lies = members.map(|peer| match state {
+            // A goodbye is signed: the insider has but its own key and pass.
+            State::Left => {
+                let (roles, said) = (Roles::WORKER, ears.incarnation(peer));
+                wire::said(peer.key, &eve.signer(), said, true, (roles, 1))
+            }
+            _ => wire::claim(peer.key, ears.incarnation(peer), state, Vec::new()),
+        });
         let lies: Vec<Fact> = lies.collect();
-        // A datagram holds about 20 of them.
-        let body = Bytes::from(wire::gossip(0, lies).encode());
-        for peer in &cluster.peers {
+        // A datagram holds about 20 claims, and 3 signed words.
+        let (most, mut bodies) = (if state == State::Left { 3 } else { 20 }, Vec::new());
+        for lies in lies.chunks(most) {
+            bodies.push(Bytes::from(wire::gossip(0, lies.to_vec()).encode()));
+        }
+        for (peer, body) in cluster.peers.iter().flat_map(|peer| bodies.iter().map(move |body| (peer, body))) {
             eve.send(peer.key, channel::MEMBERSHIP, body.clone());
         }
         world.sleep(SLANDER_EVERY).await;
@@ -250,6 +282,65 @@ async fn slander_act(
     jobs.settle(DONE).await?;
     agree(cluster).await?;
     all_alive(cluster, state.as_str())
+}
+
+/// Members are made up before everybody, and the insider claims more than it may.
+async fn ghosts_act(world: World, cluster: &Cluster, eve: &Insider) -> Result<(), Violation> {
+    let known = known(cluster).await;
+    let (foreign, mut keys) = (AuthorityKey::from_seed(&[7; 32]), world.rng("ghosts"));
+    let mut ghosts: Vec<SecretKey> = (0..MADE_UP).map(|_| SecretKey::generate(&mut keys)).collect();
+    ghosts.sort_by_key(SecretKey::public);
+    let store = (Roles::WORKER.with(Roles::STORE), CLAIMED);
+    let mut facts = Vec::new();
+    for (number, ghost) in ghosts.iter().enumerate() {
+        let elsewhere = foreign.mint(ghost.public(), Level::Worker, 0);
+        let pass = if number.is_multiple_of(2) { elsewhere.pass() } else { eve.signer().pass };
+        let by = wire::Signer { secret: ghost, mesh: eve.signer().mesh, pass };
+        facts.push(wire::said(ghost.public(), &by, 1, number.is_multiple_of(3), store));
+        let mut dead = wire::said(ghost.public(), &by, 1, false, store);
+        dead.record.state = State::Dead;
+        facts.push(dead);
+    }
+    let greedy = wire::gossip(0, vec![eve.alive(2, Roles::WORKER, CLAIMED)]);
+    eve.answer_pings(Some(greedy.clone()));
+    for peer in &cluster.peers {
+        eve.send(peer.key, channel::MEMBERSHIP, greedy.encode());
+        for facts in std::iter::repeat_n(&facts, TOLD).flat_map(|facts| facts.chunks(3)) {
+            eve.send(peer.key, channel::MEMBERSHIP, wire::gossip(0, facts.to_vec()).encode());
+        }
+    }
+    world.sleep(Duration::from_secs(5)).await;
+    for peer in cluster.peers.iter().filter(|peer| peer.role != Role::Observer) {
+        for member in cluster.members(peer).await {
+            if !known.contains(&member.key) {
+                let seen = format!("{} holds {} {:?}", peer.name, member.key.short(), member.state);
+                return Err(Violation::safety(UNADMITTED, seen));
+            }
+            if member.weight > PERMITTED {
+                let seen = format!("{} gives {} the weight {}", peer.name, member.key.short(), member.weight);
+                return Err(Violation::safety(UNADMITTED, seen));
+            }
+        }
+    }
+    let views = cluster.members(&cluster.peers[0]).await;
+    let claimed = views.iter().any(|member| member.key == eve.key && member.weight == PERMITTED);
+    sometimes!(claimed, "a member that claims more has the share that its pass permits");
+    eve.answer_pings(Some(wire::gossip(0, vec![eve.alive(3, Roles::NONE, 1)])));
+    for peer in &cluster.peers {
+        let modest = wire::gossip(0, vec![eve.alive(3, Roles::NONE, 1)]);
+        eve.send(peer.key, channel::MEMBERSHIP, modest.encode());
+    }
+    world.sleep(Duration::from_secs(5)).await;
+    agree(cluster).await
+}
+
+/// The keys of all members that any node knows.
+async fn known(cluster: &Cluster) -> BTreeSet<PublicKey> {
+    let mut known = BTreeSet::new();
+    for peer in &cluster.peers {
+        known.extend(cluster.members(peer).await.into_iter().map(|member| member.key));
+    }
+    known
 }
 
 /// A worker outbids a lift to an incarnation that only it has heard of, and is accused before the others.

@@ -81,9 +81,9 @@ const TRICKLE: Duration = Duration::from_millis(60);
 async fn run(trial: Trial) -> RunResult {
     let world = trial.world;
     let far = |_, payload: Bytes| async move { Ok(payload) };
-    let stage = Stage::new(world).links(link_ms(20, 10)).hub("hub").workers(NODES);
+    let stage = Stage::new(world).links(link_ms(20, 10)).hub("hub").workers(NODES).zones(&ZONES);
     let stage = stage.configure(move |builder, &Setup { number, .. }| {
-        let builder = builder.zone(ZONES[number % ZONES.len()]).weight(1 + (number % WEIGHTS) as u16);
+        let builder = builder.weight(1 + (number % WEIGHTS) as u16);
         if number < FAR { builder } else { builder.handler("far", far) }
     });
     let mut cluster = stage.meet(MEET).await?;

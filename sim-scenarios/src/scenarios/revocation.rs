@@ -249,9 +249,8 @@ async fn mid_run(world: World, mesh: &mut Mesh<'_>) -> Result<Duration, Violatio
 async fn stubborn(world: World, mesh: &mut Mesh<'_>) -> Result<(), Violation> {
     let eve = Insider::start(world, mesh.cluster, "eve");
     eve.meet(mesh.cluster, MEET).await?;
-    let alive = |incarnation| {
-        wire::gossip(0, vec![wire::alive(eve.key, incarnation, Roles::WORKER.with(Roles::STORE))])
-    };
+    let alive =
+        |incarnation| wire::gossip(0, vec![eve.alive(incarnation, Roles::WORKER.with(Roles::STORE), 1)]);
     eve.answer_pings(Some(alive(1)));
     let others = mesh.others();
     let deadline = Deadline::new(world, "an insider is a member", MEET);

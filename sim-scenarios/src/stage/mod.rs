@@ -70,6 +70,7 @@ pub struct Stage {
     /// The network of the nodes that are named next.
     place: Net,
     configure: Configure,
+    zones: &'static [&'static str],
 }
 
 struct PlannedNode {
@@ -82,7 +83,8 @@ impl Stage {
     /// A stage without hubs and nodes.
     pub fn new(world: World) -> Stage {
         let configure: Configure = Arc::new(|builder, _| builder);
-        Stage { world, hubs: Vec::new(), nodes: Vec::new(), place: world.internet(), configure }
+        let (hubs, nodes) = (Vec::new(), Vec::new());
+        Stage { world, hubs, nodes, place: world.internet(), configure, zones: &[""] }
     }
 
     /// All links of the world are like this one, unless a link is set on its own.
@@ -178,12 +180,19 @@ impl Stage {
         self
     }
 
+    /// The passes of the nodes are of these zones, in turn.
+    #[must_use]
+    pub fn zones(mut self, zones: &'static [&'static str]) -> Stage {
+        self.zones = zones;
+        self
+    }
+
     /// Makes hosts and keys, and starts all hubs and nodes.
     ///
     /// # Panics
     /// If there is no hub, or a name is taken.
     pub fn start(self) -> Cluster {
-        let Stage { world, hubs, nodes, configure, place: _ } = self;
+        let Stage { world, hubs, nodes, configure, zones, place: _ } = self;
         let mut rng = world.rng("cluster keys");
         let keys: Vec<_> = hubs.iter().map(|_| SecretKey::generate(&mut rng)).collect();
         let mut named = hubs
@@ -203,7 +212,7 @@ impl Stage {
             SimHub::start(world, host, key, ServedMesh::issued_by(authority.clone()), limits)
         };
         let hubs = hubs.into_iter().zip(keys).enumerate().map(start_hub).collect();
-        let mut cluster = Cluster::new(world, authority.clone(), ticket, hubs, rng, configure);
+        let mut cluster = Cluster::new(world, authority.clone(), ticket, hubs, rng, (configure, zones));
         for PlannedNode { name, net, role } in nodes {
             cluster.add(&name, net, role);
         }

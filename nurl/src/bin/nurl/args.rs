@@ -143,9 +143,9 @@ pub(crate) struct Terms {
     #[arg(long, default_value = "worker", value_parser = parse_level)]
     pub(crate) level: Level,
     /// The largest share of the keys that a worker may claim, relative to others: 1 to 8
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=i64::from(MAX_WEIGHT)))]
+    #[arg(long, default_value_t = MAX_WEIGHT, value_parser = clap::value_parser!(u8).range(1..=i64::from(MAX_WEIGHT)))]
     pub(crate) weight: u8,
-    /// The failure zone that a worker may claim
+    /// The failure zone of the machine; replicas of a key are spread over zones
     #[arg(long, default_value = "")]
     pub(crate) zone: String,
 }
@@ -368,10 +368,7 @@ pub(crate) struct WorkerArgs {
     /// each family
     #[arg(long, default_value = "0", value_name = "PORT|ADDR:PORT")]
     pub(crate) listen: Vec<Listen>,
-    /// Failure zone; replicas of a key are spread over zones
-    #[arg(long, default_value = "")]
-    pub(crate) zone: String,
-    /// Share of the keys, relative to other workers
+    /// Share of the keys, relative to other workers; the worker's pass says how much it may be
     #[arg(long, default_value_t = 1)]
     pub(crate) weight: u16,
     /// Write the worker's counters and gauges this often

@@ -33,7 +33,6 @@ pub(crate) async fn run(args: WorkerArgs, out: Out<'_>) -> Result<(), Failure> {
         .equip(Node::builder(ticket))
         .role(Role::Worker)
         .listen(listen(args.listen)?)
-        .zone(&args.zone)
         .weight(args.weight);
     if let Some(path) = &args.state {
         state_directory(path)?;

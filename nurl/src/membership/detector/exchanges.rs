@@ -163,7 +163,7 @@ fn send_table(
     id: u64,
     body: impl Fn(TableChunk) -> MessageBody,
 ) {
-    let revocations = view.revocations;
+    let revocations = view.notary.digest();
     let body = |index, total| body(TableChunk { id, index, total, revocations });
     let observer = view.local.is_observer();
     let room = message::room(MAX_CHUNK_BYTES, observer, &body(MAX_CHUNKS, MAX_CHUNKS));
@@ -175,12 +175,13 @@ fn send_table(
     }
 }
 
-fn encode_table(now: Instant, view: &MeshView) -> Vec<Vec<u8>> {
+fn encode_table(now: Instant, view: &mut MeshView) -> Vec<Vec<u8>> {
+    let own = view.own_fact();
     let others = view.table.entries().filter(|entry| {
-        // An alive fact needs the profile of its own incarnation; without it only second-hand facts are known.
-        entry.record.state != State::Alive || entry.speaks_for_itself()
+        // What a member says itself needs the profile of its incarnation; without it only accusations are known.
+        matches!(entry.record.state, State::Suspect | State::Dead) || entry.speaks_for_itself()
     });
-    std::iter::once(view.local.fact())
+    own.into_iter()
         .chain(others.map(|entry| entry.fact(now)))
         .map(|fact| message::encode_fact(&fact))
         .collect()

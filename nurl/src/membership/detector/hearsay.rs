@@ -1,10 +1,9 @@
 //! Hearsay: what others say against a member, until this node has evidence of its own.
 //!
-//! A peer that says of a member that it is dead or has left may be wrong, or lie. So such a claim about a live member
-//! leads to a probe of it, which also tells the subject what is said of it. An answer refutes the claim here. If the
-//! probe fails, the claim is evidence beside it: of a death it lets the suspicion run for its shortest time, as if all
-//! confirmations were there; *left* is believed. An observer, which suspects nobody, believes either. A member that says
-//! itself that it has left, over its own session, is believed at once.
+//! A peer that says of a member that it is dead may be wrong, or lie. So such a claim about a live member leads to a probe
+//! of it, which also tells the subject what is said of it. An answer refutes the claim here. If the probe fails, the claim
+//! is evidence beside it: it lets the suspicion run for its shortest time, as if all confirmations were there. An
+//! observer, which suspects nobody, believes it. That it has left a member says itself, signed: this is no hearsay.
 //!
 //! **Bounds.** There is one claim for each subject, the one that says the most. Each teller may cause [`CLAIM_BURST`]
 //! checks and suspicions at once, and then [`CLAIMS_PER_SECOND`]; only live members are listened to.
@@ -24,12 +23,10 @@ pub const CLAIM_BURST: u64 = 128;
 /// a second; a truth that is refused is told by others, and found by this node's own rounds.
 pub const CLAIMS_PER_SECOND: u64 = 8;
 
-/// A told verdict that waits for a probe of its subject.
+/// A told death that waits for a probe of its subject.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Claim {
     pub(super) incarnation: u64,
-    /// Dead or left.
-    pub(super) state: State,
     /// When it was first told.
     pub(super) told: Instant,
 }
@@ -37,7 +34,7 @@ pub(super) struct Claim {
 impl Claim {
     /// The claim about `subject` as a fact.
     pub(super) fn fact(&self, subject: PublicKey) -> Fact {
-        let record = MemberRecord { incarnation: self.incarnation, state: self.state, profile: None };
+        let record = MemberRecord { incarnation: self.incarnation, state: State::Dead, profile: None };
         Fact { key: subject, record, age_s: 0, accusers: Vec::new() }
     }
 }
@@ -59,14 +56,13 @@ impl Hearsay {
     }
 
     /// Whether a claim about `subject` waits that says as much as this.
-    pub(super) fn covers(&self, subject: &PublicKey, incarnation: u64, state: State) -> bool {
-        self.claims.get(subject).is_some_and(|claim| (claim.incarnation, claim.state) >= (incarnation, state))
+    pub(super) fn covers(&self, subject: &PublicKey, incarnation: u64) -> bool {
+        self.claims.get(subject).is_some_and(|claim| claim.incarnation >= incarnation)
     }
 
     /// Keeps a claim that says more than the one before.
-    pub(super) fn note(&mut self, now: Instant, subject: PublicKey, incarnation: u64, state: State) {
-        let claim = self.claims.entry(subject).or_insert(Claim { incarnation, state, told: now });
-        (claim.incarnation, claim.state) = (incarnation, state);
+    pub(super) fn note(&mut self, now: Instant, subject: PublicKey, incarnation: u64) {
+        self.claims.entry(subject).or_insert(Claim { incarnation, told: now }).incarnation = incarnation;
     }
 
     /// The claim about `subject` that waits.
@@ -100,15 +96,13 @@ mod tests {
     fn one_claim_waits_for_each_subject_the_one_that_says_most_since_it_was_first_told() {
         let now = crate::rt::test_now();
         let mut hearsay = Hearsay::default();
-        hearsay.note(now, key(1), 3, State::Dead);
-        for (incarnation, state, covered) in
-            [(2, State::Left, true), (3, State::Dead, true), (3, State::Left, false), (4, State::Dead, false)]
-        {
-            assert_eq!(hearsay.covers(&key(1), incarnation, state), covered, "{state:?} at {incarnation}");
+        hearsay.note(now, key(1), 3);
+        for (incarnation, covered) in [(2, true), (3, true), (4, false)] {
+            assert_eq!(hearsay.covers(&key(1), incarnation), covered, "at {incarnation}");
         }
-        assert!(!hearsay.covers(&key(2), 0, State::Dead));
-        hearsay.note(now + Duration::from_secs(1), key(1), 4, State::Left);
-        let claim = Claim { incarnation: 4, state: State::Left, told: now };
+        assert!(!hearsay.covers(&key(2), 0));
+        hearsay.note(now + Duration::from_secs(1), key(1), 4);
+        let claim = Claim { incarnation: 4, told: now };
         assert_eq!((hearsay.take(&key(1)), hearsay.take(&key(1))), (Some(claim), None));
     }
 

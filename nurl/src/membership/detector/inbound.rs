@@ -37,7 +37,7 @@ impl Detector {
         let Some(message) = self.view.decode(body) else { return };
         if let MessageBody::PushPull(chunk) | MessageBody::PushPullAck(chunk) = message.body
             && chunk.index == 0
-            && chunk.revocations != self.view.revocations
+            && chunk.revocations != self.view.notary.digest()
         {
             self.view.emit(MembershipEvent::RevocationsDiffer { peer: from });
         }
@@ -47,7 +47,7 @@ impl Detector {
             return;
         }
         let mut refuted = false;
-        for fact in &message.facts {
+        for fact in message.facts {
             refuted |= self.handle_fact(now, fact, from);
         }
         self.view.table.hear(now, &from);
@@ -101,11 +101,11 @@ impl Detector {
         let me = self.view.local.key();
         let mut refuted = false;
         for fact in facts.iter().filter(|fact| fact.key == me) {
-            refuted |= self.view.answer_claim(now, fact, false);
+            refuted |= self.view.answer_claim(now, fact, &from, false);
         }
         match body {
             MessageBody::Ping { seq } => {
-                let own = refuted.then(|| self.view.local.fact());
+                let own = if refuted { self.view.own_fact() } else { None };
                 self.view.send(from, via, MessageBody::Ack { seq }, own.as_slice());
             }
             MessageBody::PushPull(chunk) => self.exchanges.answer(now, &mut self.view, from, chunk),
@@ -121,7 +121,7 @@ impl Detector {
         let mut pinned = Vec::new();
         if !self.view.local.is_observer() {
             if refuted || self.view.local.has_left() {
-                pinned.push(self.view.local.fact());
+                pinned.extend(self.view.own_fact());
             }
             pinned.extend(self.view.buddy_fact(now, &from));
         }
@@ -181,31 +181,38 @@ impl Detector {
 
     /// Takes a fact of `from` in. True if it is about this node and needs its current fact as a reply: refuted now or
     /// before.
-    fn handle_fact(&mut self, now: Instant, fact: &Fact, from: PublicKey) -> bool {
+    fn handle_fact(&mut self, now: Instant, mut fact: Fact, from: PublicKey) -> bool {
         if fact.key == self.view.local.key() {
-            return self.view.answer_claim(now, fact, true);
+            return self.view.answer_claim(now, &fact, &from, true);
         }
-        if self.view.outcasts.contains(&fact.key) {
-            self.view.stats.facts_of_outcasts += 1;
+        if !self.view.vouch(now, &mut fact, &from) {
             return false;
         }
-        if fact.key == from || !self.view.accuses(fact) || self.may_accuse(now, fact, from) {
-            self.accept(now, fact, fact.key == from);
+        if self.view.outcasts.contains(&fact.key) {
+            if fact.record.profile.is_none() {
+                self.view.stats.facts_of_outcasts += 1;
+                return false;
+            }
+            // It has a pass that counts, of after its revocation.
+            self.readmit(&fact.key);
+        }
+        if !self.view.accuses(&fact) || self.may_accuse(now, &fact, from) {
+            self.accept(now, &fact);
         }
         false
     }
 
-    /// Weighs a fact by which a live member would be suspect, dead or gone. True if it is to be believed: a suspicion
-    /// within the teller's share. That a member is dead or has left is kept as a claim, until it is checked.
+    /// Weighs a fact by which a live member would be suspect or dead. True if it is to be believed: a suspicion within the
+    /// teller's share. That a member is dead is kept as a claim, until it is checked.
     fn may_accuse(&mut self, now: Instant, fact: &Fact, from: PublicKey) -> bool {
         let Detector { view, prober, .. } = self;
         let Fact { key, record, .. } = fact;
         let (incarnation, state) = (record.incarnation, record.state);
-        if incarnation > view.local.incarnation_limit(state) {
+        if incarnation > view.local.accusation_limit() {
             view.stats.incarnations_too_high += 1;
             return false;
         }
-        if view.hearsay.covers(key, incarnation, state) {
+        if state == State::Dead && view.hearsay.covers(key, incarnation) {
             return false;
         }
         if !view.table.is_live(&from) {
@@ -220,7 +227,7 @@ impl Detector {
             return true;
         }
         view.stats.claims_checked += 1;
-        view.hearsay.note(now, *key, incarnation, state);
+        view.hearsay.note(now, *key, incarnation);
         if self.suspicions.is_proven(key) {
             self.believe_claim(now, *key);
         } else {
@@ -232,17 +239,17 @@ impl Detector {
     /// A probe of `peer` has failed, so the claim against it is believed, if there is one.
     pub(super) fn believe_claim(&mut self, now: Instant, peer: PublicKey) {
         let Some(claim) = self.view.hearsay.take(&peer) else { return };
-        if claim.state == State::Dead && !self.view.local.is_observer() {
-            self.suspicions.hasten(now, &mut self.view, peer, claim);
+        if self.view.local.is_observer() {
+            self.accept(now, &claim.fact(peer));
         } else {
-            self.accept(now, &claim.fact(peer), false);
+            self.suspicions.hasten(now, &mut self.view, peer, claim);
         }
     }
 
     /// Merges a fact about another member, and does what follows from it.
-    fn accept(&mut self, now: Instant, fact: &Fact, first_hand: bool) {
+    fn accept(&mut self, now: Instant, fact: &Fact) {
         let key = fact.key;
-        let Some(applied) = self.view.apply(now, fact, first_hand) else { return };
+        let Some(applied) = self.view.apply(now, fact) else { return };
         if let Some(gone) = applied.reclaimed {
             self.forget(gone);
         }

@@ -3,14 +3,19 @@
 //! SWIM §4.2: a suspect refutes by an alive fact with a higher incarnation. The same rule ends claims by an earlier
 //! process of this key: another boot id, or other metadata, at this incarnation or above.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::authority::level::Level;
+use crate::authority::pass::Grant;
 use crate::key::PublicKey;
 use crate::membership::event::MembershipError;
 use crate::membership::limit::{answer_limit, told_limit};
 use crate::membership::meta::Meta;
+use crate::membership::notary::Notary;
 use crate::membership::per_second::PerSecond;
-use crate::membership::table::{Fact, Member, MemberProfile, MemberRecord, State};
+use crate::membership::profile::SignedProfile;
+use crate::membership::table::{Fact, Member, MemberRecord, State};
 
 /// Refutations per second. Two processes with one key outbid each other endlessly; the limit keeps that cheap.
 pub const MAX_REFUTATIONS_PER_SECOND: u32 = 8;
@@ -57,10 +62,12 @@ pub(super) struct LocalMember {
 }
 
 impl LocalMember {
-    /// An alive member at incarnation 0. An `observer` is no member: it is never gossiped about, probed or counted.
+    /// An alive member at incarnation 0, without a pass. An `observer` is no member: it is never gossiped about, probed or
+    /// counted.
     pub(super) fn new(key: PublicKey, boot: u64, meta: Meta, observer: bool, now: Instant) -> LocalMember {
+        let grant = Arc::new(Grant::new(key, Level::Look, 0, 0));
         LocalMember {
-            member: Member { key, state: State::Alive, incarnation: 0, boot, meta, since: now },
+            member: Member { key, state: State::Alive, incarnation: 0, boot, meta, grant, since: now },
             observer,
             departing: false,
             epoch: 0,
@@ -94,12 +101,18 @@ impl LocalMember {
         !self.observer && !self.has_left()
     }
 
-    /// Its fact about itself.
-    pub(super) fn fact(&self) -> Fact {
+    /// Its fact about itself, signed; `None` while it has no pass.
+    pub(super) fn fact(&self, notary: &mut Notary) -> Option<Fact> {
         let Member { key, state, incarnation, boot, .. } = self.member;
-        let profile = MemberProfile { incarnation, boot, meta: self.member.meta.clone() };
+        let profile = notary.sign(incarnation, self.has_left(), boot, &self.member.meta)?;
         let record = MemberRecord { incarnation, state, profile: Some(profile) };
-        Fact { key, record, age_s: 0, accusers: Vec::new() }
+        Some(Fact { key, record, age_s: 0, accusers: Vec::new() })
+    }
+
+    /// Its pass says this; `renewed`: what it said with an earlier one is replaced.
+    pub(super) fn set_grant(&mut self, grant: Grant, renewed: bool) {
+        self.member.grant = Arc::new(grant);
+        self.member.incarnation += u64::from(renewed);
     }
 
     /// It leaves, until [`rejoin`](LocalMember::rejoin).
@@ -142,13 +155,9 @@ impl LocalMember {
         self.epoch
     }
 
-    /// The highest incarnation that is believed of another member, from a third one. A member is alive at the
-    /// incarnation of its last refutation, which is above what was claimed against it.
-    pub(super) fn incarnation_limit(&self, state: State) -> u64 {
-        match state {
-            State::Alive => answer_limit(self.unix_now),
-            State::Suspect | State::Dead | State::Left => told_limit(self.unix_now),
-        }
+    /// The highest incarnation at which another member's accusation is believed.
+    pub(super) fn accusation_limit(&self) -> u64 {
+        told_limit(self.unix_now)
     }
 
     /// Sets the wall clock, which limits epoch counters and incarnations.
@@ -172,8 +181,8 @@ impl LocalMember {
         Ok(())
     }
 
-    /// Weighs a claim about this node, and raises the incarnation if that is the answer. Only this node may declare
-    /// itself anything but alive.
+    /// Weighs a claim about this node, and raises the incarnation if that is the answer. A profile in it is one that this
+    /// node has signed.
     pub(super) fn answer(&mut self, now: Instant, claim: &MemberRecord) -> ClaimAnswer {
         if self.observer {
             return ClaimAnswer::Agreed;
@@ -195,9 +204,10 @@ impl LocalMember {
             self.member.incarnation = claim.incarnation;
             return ClaimAnswer::LeftAgain;
         }
-        let own = self.fact().record;
-        let foreign = claim.profile.as_ref().is_some_and(|profile| {
-            profile.incarnation >= self.member.incarnation && own.profile.as_ref() != Some(profile)
+        let Member { incarnation, boot, meta, .. } = &self.member;
+        let foreign = claim.profile.as_ref().map(SignedProfile::said).is_some_and(|said| {
+            let own = said.incarnation == *incarnation && said.boot == *boot && said.meta == *meta;
+            said.incarnation >= *incarnation && !own
         });
         if !foreign && !accused {
             return ClaimAnswer::Agreed;
@@ -214,9 +224,10 @@ impl LocalMember {
 mod tests {
     use super::*;
     use crate::membership::meta::Roles;
+    use crate::membership::profile::tests::said;
 
     fn meta(weight: u16) -> Meta {
-        Meta::new(Roles::WORKER, Vec::new(), weight, String::new(), String::new()).unwrap()
+        Meta::new(Roles::WORKER, Vec::new(), weight, String::new()).unwrap()
     }
 
     /// This node at incarnation 5, with boot id 7.
@@ -227,7 +238,7 @@ mod tests {
     }
 
     fn claim(incarnation: u64, state: State, boot: Option<u64>) -> MemberRecord {
-        let profile = boot.map(|boot| MemberProfile { incarnation, boot, meta: meta(5) });
+        let profile = boot.map(|boot| said(incarnation, state == State::Left, boot, meta(5)));
         MemberRecord { incarnation, state, profile }
     }
 

@@ -60,8 +60,10 @@ use super::gossip::GossipTopic;
 use super::join::{Join, Obstacle};
 use super::message::{self, MAX_EVENT_BYTES, MessageBody, UserEvent};
 use super::meta::Meta;
+use super::notary::Notary;
 use super::table::Member;
-use crate::authority::revocation::{MAX_ENTRIES, RevocationsDigest};
+use crate::authority::pass::Pass;
+use crate::authority::revocation::{MAX_ENTRIES, Revocations};
 use crate::key::PublicKey;
 use crate::kit::draw;
 use crate::net::reach::rendezvous::Contact;
@@ -92,6 +94,7 @@ impl Detector {
     pub fn new(
         config: DetectorConfig,
         local: PublicKey,
+        notary: Notary,
         boot: u64,
         meta: Meta,
         observer: bool,
@@ -101,7 +104,10 @@ impl Detector {
         // Nodes that start together must not probe and exchange in lockstep.
         let first_probe = now + draw::duration(&mut rng, config.probe_interval);
         let first_exchange = now + draw::duration(&mut rng, config.push_pull_interval);
-        let local = LocalMember::new(local, boot, meta, observer, now);
+        let mut local = LocalMember::new(local, boot, meta, observer, now);
+        if let Some(grant) = notary.grant() {
+            local.set_grant(grant.clone(), false);
+        }
         Detector {
             prober: Prober::new(first_probe),
             indirect: IndirectPings::default(),
@@ -110,7 +116,7 @@ impl Detector {
             healing: Healing::default(),
             announcements: Announcements::default(),
             join: Join::default(),
-            view: MeshView::new(config, local, now, rng),
+            view: MeshView::new(config, local, notary, now, rng),
         }
     }
 
@@ -226,9 +232,23 @@ impl Detector {
         self.view.outcasts.remove(peer);
     }
 
-    /// Sets the digest of all revocations that this node knows, which each exchange of tables compares.
-    pub fn set_revocations(&mut self, digest: RevocationsDigest) {
-        self.view.revocations = digest;
+    /// Sets all revocations that this node knows: their digest, which each exchange of tables compares, and the members
+    /// whose pass they end, whether this node has met them or not.
+    pub fn set_revocations(&mut self, revocations: &Revocations) {
+        self.view.notary.set_revocations(revocations);
+        let revoked = self.view.table.members().filter(|member| self.view.notary.revokes(&member.grant));
+        for peer in revoked.map(|member| member.key).collect::<Vec<_>>() {
+            self.expel(peer);
+        }
+    }
+
+    /// This node has another pass: it says so.
+    pub fn set_pass(&mut self, pass: Pass) {
+        let (grant, renewed) = (pass.grant().clone(), self.view.notary.grant().is_some());
+        if self.view.notary.set_pass(pass) {
+            self.view.local.set_grant(grant, renewed);
+            self.view.gossip_self();
+        }
     }
 
     /// A body for the mesh group: this node is present, and a member that doesn't know it may answer.

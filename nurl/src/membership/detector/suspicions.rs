@@ -486,7 +486,7 @@ mod tests {
                     now,
                     &mut view,
                     key(1),
-                    Claim { incarnation: 1, state: State::Dead, told: now },
+                    Claim { incarnation: 1, told: now },
                 );
             }
             suspicions.end_due(end, &mut view, &mut prober);

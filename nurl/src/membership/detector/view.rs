@@ -5,6 +5,7 @@
 //! is shown as an event in one place ([`MeshView::change`]), and each message is built in one place
 //! ([`MeshView::send`]).
 
+use std::cmp::Ordering;
 use std::collections::BTreeSet;
 use std::time::Instant;
 
@@ -14,7 +15,6 @@ use super::dissemination::Dissemination;
 use super::hearsay::Hearsay;
 use super::local::{ClaimAnswer, EpochSource, LocalMember};
 use super::outbox::{Outbox, Transmit, Via};
-use crate::authority::revocation::{Revocations, RevocationsDigest};
 use crate::key::PublicKey;
 use crate::kit::draw;
 use crate::membership::awareness::Awareness;
@@ -22,6 +22,7 @@ use crate::membership::config::DetectorConfig;
 use crate::membership::event::{DetectorStats, MembershipError, MembershipEvent};
 use crate::membership::gossip::{GossipTopic, retransmit_limit};
 use crate::membership::message::{self, DecodeError, MAX_DATAGRAM_BYTES, MembershipMessage, MessageBody};
+use crate::membership::notary::{Notary, ProfileRefusal};
 use crate::membership::probe::ProbeRotation;
 use crate::membership::table::{
     AppliedFact, Fact, FactRefusal, MAX_INCARNATION, Member, MemberEntry, MemberTable, State,
@@ -44,15 +45,21 @@ pub(super) struct MeshView {
     pub(super) hearsay: Hearsay,
     /// Peers whose pass was revoked: facts about them are refused.
     pub(super) outcasts: BTreeSet<PublicKey>,
-    /// The digest of all revocations that this node knows.
-    pub(super) revocations: RevocationsDigest,
+    /// Signs this node's facts, and checks those of others.
+    pub(super) notary: Notary,
     pub(super) outbox: Outbox,
     pub(super) stats: DetectorStats,
 }
 
 impl MeshView {
     /// A view without another member.
-    pub(super) fn new(config: DetectorConfig, local: LocalMember, now: Instant, mut rng: Rng) -> MeshView {
+    pub(super) fn new(
+        config: DetectorConfig,
+        local: LocalMember,
+        notary: Notary,
+        now: Instant,
+        mut rng: Rng,
+    ) -> MeshView {
         // The high bits stay free, so that the series doesn't wrap in the life of a process.
         let outbox = Outbox::new(rng.next_u64() >> 16);
         MeshView {
@@ -65,7 +72,7 @@ impl MeshView {
             gossip: Dissemination::new(now),
             hearsay: Hearsay::default(),
             outcasts: BTreeSet::new(),
-            revocations: Revocations::default().digest(),
+            notary,
             outbox,
             stats: DetectorStats::default(),
         }
@@ -97,15 +104,17 @@ impl MeshView {
         }
     }
 
-    /// Merges a fact about another member into the table. `first_hand`: the member itself sent it, over its own session.
-    /// A refusal is counted.
-    pub(super) fn apply(&mut self, now: Instant, fact: &Fact, first_hand: bool) -> Option<AppliedFact> {
-        // What a member says itself, over its own session, is always taken: otherwise a lie told to it alone, which it has
-        // to outbid, would cut it off from those that haven't heard the lie.
-        let told = self.local.incarnation_limit(fact.record.state);
-        let limit = if first_hand { MAX_INCARNATION } else { told };
+    /// Merges a fact about another member into the table; its profile, if any, is checked. A refusal is counted.
+    pub(super) fn apply(&mut self, now: Instant, fact: &Fact) -> Option<AppliedFact> {
+        // What a member has signed is always taken: otherwise a lie told to it alone, which it has to outbid, would cut it
+        // off from those that haven't heard the lie.
+        let limit = match fact.record.state {
+            State::Alive | State::Left => MAX_INCARNATION,
+            State::Suspect | State::Dead => self.local.accusation_limit(),
+        };
         match self.table.apply(now, &self.config, fact, limit) {
             Ok(applied) => return Some(applied),
+            Err(FactRefusal::Unknown) => self.stats.facts_of_unknown += 1,
             Err(FactRefusal::IncarnationTooHigh) => self.stats.incarnations_too_high += 1,
             Err(FactRefusal::TableFull) => self.stats.table_full += 1,
             Err(FactRefusal::Expired) => self.stats.expired_facts += 1,
@@ -113,11 +122,39 @@ impl MeshView {
         None
     }
 
-    /// Whether by this fact a member that is live here would be suspect, dead or gone, and it isn't known yet.
+    /// Checks the profile in a fact that `teller` told, if it says more than is known of the member; one that says no more
+    /// is left out. False, and counted: the fact isn't to be believed.
+    pub(super) fn vouch(&mut self, now: Instant, fact: &mut Fact, teller: &PublicKey) -> bool {
+        let Some(profile) = &mut fact.record.profile else { return true };
+        let known = self.table.entry(&fact.key).and_then(|entry| entry.record.profile.as_ref());
+        match known.map(|known| (*profile).cmp(known)) {
+            Some(Ordering::Equal) => {
+                fact.record.profile = known.cloned();
+                return true;
+            }
+            Some(Ordering::Less) => {
+                fact.record.profile = None;
+                // It is a word that its subject has replaced since.
+                return matches!(fact.record.state, State::Suspect | State::Dead);
+            }
+            Some(Ordering::Greater) | None => {}
+        }
+        let Err(refusal) = self.notary.check(now, teller, &fact.key, profile) else { return true };
+        match refusal {
+            ProfileRefusal::Forged => self.stats.facts_forged += 1,
+            ProfileRefusal::Limited => self.stats.facts_of_forgers += 1,
+            ProfileRefusal::Revoked => self.stats.facts_of_outcasts += 1,
+            ProfileRefusal::BelowMember => self.stats.facts_below_member += 1,
+        }
+        false
+    }
+
+    /// Whether by this fact a member that is live here would be suspect or dead, and it isn't known yet.
     pub(super) fn accuses(&self, fact: &Fact) -> bool {
         let said = (fact.record.incarnation, fact.record.state);
         let known = self.table.entry(&fact.key).map(|entry| (entry.record.incarnation, entry.record.state));
-        fact.record.state != State::Alive && known.is_some_and(|known| known.1.is_live() && said > known)
+        let accusation = matches!(fact.record.state, State::Suspect | State::Dead);
+        accusation && known.is_some_and(|known| known.1.is_live() && said > known)
     }
 
     /// Changes a member's entry, and emits the resulting change of the view.
@@ -151,9 +188,22 @@ impl MeshView {
         self.gossip.queue.remove(&GossipTopic::Member(peer));
     }
 
-    /// Answers a fact about this node. An accusation lowers local health only if a member may have `probed` this
-    /// node. True if the sender needs this node's current fact: its fact is refuted now, or was refuted before.
-    pub(super) fn answer_claim(&mut self, now: Instant, claim: &Fact, probed: bool) -> bool {
+    /// Answers a fact about this node that `teller` told. An accusation lowers local health only if a member may have
+    /// `probed` this node. True if the sender needs this node's current fact: its fact is refuted now, or was refuted
+    /// before.
+    pub(super) fn answer_claim(
+        &mut self,
+        now: Instant,
+        claim: &Fact,
+        teller: &PublicKey,
+        probed: bool,
+    ) -> bool {
+        if let Some(profile) = &claim.record.profile
+            && !self.notary.is_own(now, teller, profile)
+        {
+            self.stats.facts_forged += 1;
+            return false;
+        }
         let accused = match self.local.answer(now, &claim.record) {
             ClaimAnswer::Agreed => return false,
             ClaimAnswer::Stale => return true,
@@ -259,37 +309,45 @@ impl MeshView {
         self.send(to, via, MessageBody::Ping { seq }, &pinned);
     }
 
-    /// What a peer has to hear of itself: its record without its profile, if it isn't simply alive, whether suspect
-    /// (Lifeguard's buddy system) or dead but still sending; or the claim against it that is being checked.
+    /// What a peer has to hear of itself: its record, if it isn't simply alive, whether suspect (Lifeguard's buddy system)
+    /// or dead but still sending; or the claim against it that is being checked.
     pub(super) fn buddy_fact(&self, now: Instant, peer: &PublicKey) -> Option<Fact> {
         if let Some(claim) = self.hearsay.of(peer) {
             return Some(claim.fact(*peer));
         }
         let entry = self.table.entry(peer).filter(|entry| entry.record.state != State::Alive)?;
         let mut fact = entry.fact(now);
-        fact.record.profile = None;
+        if fact.record.state != State::Left {
+            fact.record.profile = None;
+        }
         Some(fact)
+    }
+
+    /// This node's fact about itself; `None` while it has no pass.
+    pub(super) fn own_fact(&mut self) -> Option<Fact> {
+        self.local.fact(&mut self.notary)
     }
 
     // ---- Gossip.
 
     /// Queues this node's fact about itself.
     pub(super) fn gossip_self(&mut self) {
-        if !self.local.is_observer() {
-            let bytes = message::encode_fact(&self.local.fact());
-            self.push_gossip(GossipTopic::Member(self.local.key()), bytes);
+        if !self.local.is_observer()
+            && let Some(fact) = self.own_fact()
+        {
+            self.push_gossip(GossipTopic::Member(self.local.key()), message::encode_fact(&fact));
         }
     }
 
-    /// Queues a member's record as a fact. Only alive facts carry the profile: it changes nothing in the others, and
-    /// push-pull carries it to newcomers.
+    /// Queues a member's record as a fact. Only what the member says itself carries its profile: it changes nothing in
+    /// accusations, and push-pull carries it to newcomers.
     pub(super) fn gossip_member(&mut self, now: Instant, key: &PublicKey) {
         let Some(entry) = self.table.entry(key) else { return };
         let mut fact = entry.fact(now);
-        if fact.record.state != State::Alive {
-            fact.record.profile = None;
-        } else if !entry.speaks_for_itself() {
-            return;
+        match fact.record.state {
+            State::Suspect | State::Dead => fact.record.profile = None,
+            State::Alive | State::Left if !entry.speaks_for_itself() => return,
+            State::Alive | State::Left => {}
         }
         self.push_gossip(GossipTopic::Member(*key), message::encode_fact(&fact));
     }
@@ -345,7 +403,8 @@ pub(super) mod tests {
 
     use super::*;
     use crate::membership::meta::Meta;
-    use crate::membership::table::{MemberProfile, MemberRecord};
+    use crate::membership::profile::tests::said;
+    use crate::membership::table::MemberRecord;
 
     /// The keys of the members; this node's is 0.
     pub(in super::super) fn key(at: u8) -> PublicKey {
@@ -353,7 +412,7 @@ pub(super) mod tests {
     }
 
     fn alive(at: u8) -> Fact {
-        let profile = MemberProfile { incarnation: 1, boot: 1, meta: Meta::default() };
+        let profile = said(1, false, 1, Meta::default());
         let record = MemberRecord { incarnation: 1, state: State::Alive, profile: Some(profile) };
         Fact { key: key(at), record, age_s: 0, accusers: Vec::new() }
     }
@@ -361,9 +420,10 @@ pub(super) mod tests {
     /// A view with members 1 to `others`, all alive, and nothing to send.
     pub(in super::super) fn view(now: Instant, observer: bool, others: u8) -> MeshView {
         let local = LocalMember::new(key(0), 1, Meta::default(), observer, now);
-        let mut view = MeshView::new(DetectorConfig::default(), local, now, Rng::from_seed([7; 32]));
+        let (config, notary) = (DetectorConfig::default(), Notary::trusting());
+        let mut view = MeshView::new(config, local, notary, now, Rng::from_seed([7; 32]));
         for at in 1..=others {
-            let applied = view.apply(now, &alive(at), true).expect("there is room");
+            let applied = view.apply(now, &alive(at)).expect("there is room");
             view.show(&key(at), applied.before, applied.after);
         }
         while view.outbox.poll_event().is_some() {}
@@ -413,9 +473,10 @@ pub(super) mod tests {
             (State::Left, true, 0),
         ] {
             let mut view = view(now, false, 1);
-            let record = MemberRecord { incarnation: 0, state, profile: None };
+            let profile = (state == State::Left).then(|| said(0, true, 9, Meta::default()));
+            let record = MemberRecord { incarnation: 0, state, profile };
             let claim = Fact { key: key(0), record, age_s: 0, accusers: vec![key(1)] };
-            assert!(view.answer_claim(now, &claim, probed), "the sender needs the refutation");
+            assert!(view.answer_claim(now, &claim, &key(1), probed), "the sender needs the refutation");
             assert_eq!(view.health.score(), health, "{state:?}, probed {probed}");
             assert_eq!(view.outbox.poll_event(), Some(MembershipEvent::Refuted { incarnation: 1 }));
             assert!(view.gossip.queue.contains(&GossipTopic::Member(key(0))));

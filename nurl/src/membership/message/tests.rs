@@ -10,13 +10,15 @@ fn key(at: u8) -> PublicKey {
 }
 
 fn largest_meta() -> Meta {
-    // A CBOR string of 24 bytes or more has a two-byte header, so 20 such names encode near the largest size.
-    let kinds = (0..20).map(|at| format!("{at:024}")).collect();
-    Meta::new(Roles::from_bits(u16::MAX), kinds, u16::MAX, "z".repeat(24), "v".repeat(8)).unwrap()
+    // A CBOR string of 24 bytes or more has a two-byte header, so 15 such names encode near the largest size.
+    let kinds = (0..15).map(|at| format!("{at:024}")).collect();
+    Meta::new(Roles::from_bits(u16::MAX), kinds, u16::MAX, "v".repeat(24)).unwrap()
 }
 
 fn alive(at: u8, meta: Meta) -> Fact {
-    let profile = MemberProfile { incarnation: 9, boot: u64::MAX, meta };
+    let pass = [7; MAX_PASS_BYTES];
+    let said = MemberProfile { incarnation: 9, left: false, boot: u64::MAX, meta, pass: PassHash::of(&pass) };
+    let profile = SignedProfile::unchecked(said, &pass, [8; 64]);
     let record = MemberRecord { incarnation: 9, state: State::Alive, profile: Some(profile) };
     Fact { key: key(at), record, age_s: 0, accusers: Vec::new() }
 }

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::membership::profile::tests::said as profile;
 
 fn key(at: u32) -> PublicKey {
     let mut bytes = [0; 32];
@@ -15,11 +16,11 @@ fn now() -> Instant {
 }
 
 fn meta(weight: u16, roles: Roles) -> Meta {
-    Meta::new(roles, Vec::new(), weight, String::new(), String::new()).unwrap()
+    Meta::new(roles, Vec::new(), weight, String::new()).unwrap()
 }
 
 fn alive(key: PublicKey, incarnation: u64) -> Fact {
-    let profile = MemberProfile { incarnation, boot: 7, meta: meta(1, Roles::WORKER) };
+    let profile = profile(incarnation, false, 7, meta(1, Roles::WORKER));
     let record = MemberRecord { incarnation, state: State::Alive, profile: Some(profile) };
     Fact { key, record, age_s: 0, accusers: Vec::new() }
 }
@@ -40,14 +41,10 @@ fn state(table: &MemberTable, of: u32) -> State {
 fn a_record() -> impl Strategy<Value = MemberRecord> {
     let state = prop_oneof![Just(State::Alive), Just(State::Suspect), Just(State::Dead), Just(State::Left)];
     (0u64..6, state, proptest::option::of((0u64..6, 0u64..3, 0u16..3))).prop_map(
-        |(incarnation, state, profile)| MemberRecord {
+        |(incarnation, state, said)| MemberRecord {
             incarnation,
             state,
-            profile: profile.map(|(at, boot, weight)| MemberProfile {
-                incarnation: at,
-                boot,
-                meta: meta(weight, Roles::NONE),
-            }),
+            profile: said.map(|(at, boot, weight)| profile(at, false, boot, meta(weight, Roles::NONE))),
         },
     )
 }
@@ -84,6 +81,8 @@ proptest! {
         other.extend(facts.iter().take(5).cloned());
         let hold = |facts: &[Fact]| {
             let mut table = MemberTable::default();
+            // A member enters by its own word alone.
+            (0..3).for_each(|of| drop(take(&mut table, &alive(key(of), 0))));
             facts.iter().for_each(|fact| drop(take(&mut table, fact)));
             let held: Vec<_> = table.entries()
                 .map(|entry| (entry.record.clone(), entry.member.state, entry.member.boot))
@@ -169,7 +168,7 @@ fn the_left_are_forgotten_after_ten_minutes_the_dead_after_an_hour_and_with_a_st
         [(2, State::Left, stored), (3, State::Dead, Roles::WORKER), (4, State::Dead, stored)]
     {
         let mut fact = alive(key(at), 1);
-        fact.record.profile.as_mut().unwrap().meta = meta(1, roles);
+        fact.record.profile.as_mut().unwrap().said_mut().meta = meta(1, roles);
         take(&mut table, &fact);
         table.apply(start, &config, &said(key(at), 1, state, &[]), MAX_INCARNATION).unwrap();
     }
@@ -188,7 +187,7 @@ fn whether_the_long_dead_are_learned_depends_on_their_store() {
     let (mut table, config, start) = (MemberTable::default(), DetectorConfig::default(), now());
     for (at, roles, learned) in [(1, Roles::WORKER, false), (2, Roles::WORKER.with(Roles::STORE), true)] {
         let mut fact = alive(key(at), 1);
-        fact.record.profile.as_mut().unwrap().meta = meta(1, roles);
+        fact.record.profile.as_mut().unwrap().said_mut().meta = meta(1, roles);
         (fact.record.state, fact.age_s) = (State::Dead, 2 * 3600);
         assert_eq!(table.apply(start, &config, &fact, MAX_INCARNATION).is_ok(), learned);
     }
@@ -198,6 +197,7 @@ fn whether_the_long_dead_are_learned_depends_on_their_store() {
 fn who_is_about_to_be_forgotten_is_not_learned_again_from_others() {
     let (mut table, config, start) = (MemberTable::default(), DetectorConfig::default(), now());
     let mut fact = said(key(1), 1, State::Left, &[]);
+    fact.record.profile = Some(profile(1, true, 7, meta(1, Roles::WORKER)));
     fact.age_s = 599;
     assert_eq!(table.apply(start, &config, &fact, MAX_INCARNATION), Err(FactRefusal::Expired));
     fact.age_s = 300;
@@ -212,7 +212,7 @@ fn the_dead_keep_their_place_only_with_a_store() {
     let mut table = MemberTable::default();
     for (at, roles) in [(1, Roles::WORKER), (2, Roles::WORKER.with(Roles::STORE)), (3, Roles::HUB)] {
         let mut fact = alive(key(at), 1);
-        fact.record.profile.as_mut().unwrap().meta = meta(1, roles);
+        fact.record.profile.as_mut().unwrap().said_mut().meta = meta(1, roles);
         take(&mut table, &fact);
     }
     let placed = |table: &MemberTable| [1, 2, 3].map(|at| table.get(&key(at)).unwrap().is_placed());
@@ -260,7 +260,7 @@ fn another_boot_id_is_a_restart_and_hearsay_of_an_old_one_is_not() {
     let mut table = MemberTable::default();
     assert!(!take(&mut table, &alive(key(1), 3)).change.restarted);
     let mut reborn = alive(key(1), 4);
-    reborn.record.profile.as_mut().unwrap().boot = 8;
+    reborn.record.profile.as_mut().unwrap().said_mut().boot = 8;
     assert!(take(&mut table, &reborn).change.restarted);
     assert!(!take(&mut table, &alive(key(1), 3)).change.restarted);
     assert_eq!(table.get(&key(1)).unwrap().boot, 8);

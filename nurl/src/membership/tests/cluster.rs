@@ -8,7 +8,9 @@ use rand_core::{Rng as _, SeedableRng};
 
 use crate::key::PublicKey;
 use crate::membership::message::{MAX_CHUNK_BYTES, MAX_DATAGRAM_BYTES, MembershipMessage};
-use crate::membership::{Detector, DetectorConfig, MembershipEvent, Meta, Roles, State, Transmit, Via};
+use crate::membership::{
+    Detector, DetectorConfig, MembershipEvent, Meta, Notary, Roles, State, Transmit, Via,
+};
 use crate::net::reach::rendezvous::Contact;
 use crate::rt::Rng;
 
@@ -18,8 +20,8 @@ pub(super) fn key(at: usize) -> PublicKey {
     PublicKey::from_bytes(bytes)
 }
 
-pub(super) fn meta(zone: &str) -> Meta {
-    Meta::new(Roles::WORKER, vec!["sum".into()], 1, zone.into(), "1".into()).unwrap()
+pub(super) fn meta(version: &str) -> Meta {
+    Meta::new(Roles::WORKER, vec!["sum".into()], 1, version.into()).unwrap()
 }
 
 pub(super) struct Node {
@@ -91,7 +93,8 @@ impl Cluster {
         seed[0] = at as u8;
         seed[8..16].copy_from_slice(&boot.to_le_bytes());
         let rng = Rng::from_seed(seed);
-        Detector::new(self.config.clone(), key(at), boot, meta(""), observer, self.now, rng)
+        let (config, notary) = (self.config.clone(), Notary::trusting());
+        Detector::new(config, key(at), notary, boot, meta(""), observer, self.now, rng)
     }
 
     pub(super) fn add(&mut self, observer: bool) -> usize {

@@ -2,6 +2,7 @@
 
 mod cluster;
 mod deaths;
+mod evidence;
 mod hearsay;
 mod outcasts;
 mod rules;
@@ -400,7 +401,7 @@ fn changed_metadata_reaches_everyone() {
     cluster.nodes[1].detector.set_meta(cluster::meta("east"));
     cluster.run(S(10));
     for at in all_but(6, 1) {
-        assert_eq!(cluster.nodes[at].detector.member(&key(1)).unwrap().meta.zone(), "east");
+        assert_eq!(cluster.nodes[at].detector.member(&key(1)).unwrap().meta.version(), "east");
         assert!(cluster.saw(at, since, |e| matches!(e, MembershipEvent::MetaChanged(m) if m.key == key(1))));
     }
 }

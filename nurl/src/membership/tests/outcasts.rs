@@ -1,75 +1,57 @@
 //! Peers whose pass was revoked.
 
-use rand_core::SeedableRng;
-
-use super::cluster::key;
-use crate::authority::revocation::{Revocations, RevocationsDigest};
+use super::evidence::{ISSUED, Someone, among, authority, tell};
+use super::rules::events;
+use crate::authority::pass::Grant;
+use crate::authority::revocation::{Revocation, Revocations, Subject};
 use crate::membership::message::{MembershipMessage, MessageBody, TableChunk};
-use crate::membership::table::{Fact, MemberProfile, MemberRecord};
-use crate::membership::{Detector, DetectorConfig, MembershipEvent, Meta, Roles, State, Via};
-use crate::rt::Rng;
-
-fn detector() -> Detector {
-    let now = crate::rt::test_now();
-    let rng = Rng::from_seed([3; 32]);
-    Detector::new(DetectorConfig::default(), key(0), 1, Meta::default(), false, now, rng)
-}
-
-fn fact(about: usize, state: State) -> Fact {
-    let roles = Roles::WORKER.with(Roles::STORE);
-    let meta = Meta::new(roles, Vec::new(), 1, String::new(), String::new()).unwrap();
-    let profile = Some(MemberProfile { incarnation: 1, boot: 1, meta });
-    Fact {
-        key: key(about),
-        record: MemberRecord { incarnation: 1, state, profile },
-        age_s: 0,
-        accusers: Vec::new(),
-    }
-}
-
-fn tell(detector: &mut Detector, from: usize, facts: Vec<Fact>, revocations: RevocationsDigest) {
-    let body = MessageBody::PushPull(TableChunk { id: 7, index: 0, total: 1, revocations });
-    let message = MembershipMessage { epoch: 0, observer: false, body, facts, events: Vec::new() };
-    detector.handle_message(crate::rt::test_now(), key(from), Via::Reliable, &message.encode());
-}
-
-fn events(detector: &mut Detector) -> Vec<MembershipEvent> {
-    std::iter::from_fn(|| detector.poll_event()).collect()
-}
+use crate::membership::{MembershipEvent, State, Via};
 
 #[test]
-fn who_is_expelled_is_nothing_any_more_whatever_is_told_until_it_shows_another_pass() {
-    let mut detector = detector();
-    let known = Revocations::default().digest();
-    tell(&mut detector, 1, vec![fact(1, State::Alive), fact(2, State::Alive), fact(3, State::Dead)], known);
-    assert_eq!((detector.live(), detector.members().count()), (3, 4));
+fn who_is_expelled_is_nothing_any_more_whatever_is_told_until_it_has_another_pass() {
+    let (now, mut detector) = among(4);
+    let [one, two, three] = [1, 2, 3].map(Someone::new);
+    let mut dead = three.told(1, State::Dead);
+    dead.record.profile = None;
+    tell(&mut detector, now, &three, vec![three.told(1, State::Left)]);
     events(&mut detector);
-    for out in [2, 3] {
-        detector.expel(key(out));
-        detector.expel(key(out));
-        assert_eq!(events(&mut detector), [MembershipEvent::Expelled(key(out))], "neither dead nor left");
+    let mut revocations = Revocations::default();
+    for out in [&two, &three] {
+        let entry = Revocation::sign(&authority(), Subject::Key(out.key()), ISSUED, ISSUED);
+        assert!(revocations.merge(entry));
+        detector.set_revocations(&revocations);
+        detector.expel(out.key());
+        assert_eq!(events(&mut detector), [MembershipEvent::Expelled(out.key())], "neither dead nor left");
     }
-    assert_eq!((detector.live(), detector.members().count()), (2, 2));
+    assert_eq!((detector.live(), detector.members().count()), (3, 3));
     for state in [State::Alive, State::Suspect, State::Dead, State::Left] {
-        tell(&mut detector, 1, vec![fact(2, state)], known);
+        tell(&mut detector, now, &one, vec![two.told(1, state)]);
     }
-    tell(&mut detector, 2, vec![fact(2, State::Alive)], known);
-    assert_eq!((detector.members().count(), detector.stats().facts_of_outcasts), (2, 4));
+    tell(&mut detector, now, &two, vec![two.told(1, State::Alive)]);
+    assert_eq!((detector.members().count(), detector.stats().facts_of_outcasts), (3, 4));
+    tell(&mut detector, now, &one, vec![dead]);
+    assert_eq!((detector.members().count(), detector.stats().facts_of_outcasts), (3, 5), "nor without a pass");
     assert_eq!(events(&mut detector), []);
-    detector.readmit(&key(2));
-    tell(&mut detector, 1, vec![fact(2, State::Alive)], known);
-    assert_eq!(detector.live(), 3);
-    detector.expel(key(0));
-    assert_eq!(detector.live(), 3, "not by itself");
+    // Another tells of its new pass, before this node meets it.
+    let again = Someone::by(2, &authority(), |grant| Grant { issued: ISSUED + 1, ..grant });
+    tell(&mut detector, now, &one, vec![again.told(2, State::Alive)]);
+    assert_eq!(detector.live(), 4);
+    detector.expel(detector.local().key);
+    assert_eq!(detector.live(), 4, "not by itself");
 }
 
 #[test]
 fn an_exchange_of_tables_shows_that_the_other_knows_other_revocations() {
-    let mut detector = detector();
-    let differs = MembershipEvent::RevocationsDiffer { peer: key(1) };
-    for (theirs, ours, said) in [([0; 32], [1; 32], true), ([1; 32], [1; 32], false)] {
-        detector.set_revocations(ours);
-        tell(&mut detector, 1, vec![fact(1, State::Alive)], theirs);
+    let (now, mut detector) = among(1);
+    let one = Someone::new(1);
+    let differs = MembershipEvent::RevocationsDiffer { peer: one.key() };
+    let ours = Revocations::default();
+    for (theirs, said) in [([0; 32], true), (ours.digest(), false)] {
+        detector.set_revocations(&ours);
+        let body = MessageBody::PushPull(TableChunk { id: 7, index: 0, total: 1, revocations: theirs });
+        let facts = vec![one.told(1, State::Alive)];
+        let message = MembershipMessage { epoch: 0, observer: false, body, facts, events: Vec::new() };
+        detector.handle_message(now, one.key(), Via::Reliable, &message.encode());
         assert_eq!(events(&mut detector).contains(&differs), said);
     }
 }

@@ -14,7 +14,6 @@ pub(super) fn ring(into: &mut Metrics, stats: &WorkStats) {
         evicted: "Idle tenures evicted for another key.",
         superseded: "Tenures ended because a resource returned a higher token.",
     });
-    into.gauge("ring.refused", "Members left out because the ring is full.", stats.ring_refused);
 }
 
 pub(super) fn state(into: &mut Metrics, stats: &WorkStats) {

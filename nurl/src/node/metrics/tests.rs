@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::*;
 use crate::key::SecretKey;
-use crate::membership::{DetectorConfig, Meta, Roles};
+use crate::membership::{DetectorConfig, Meta, Notary, Roles};
 use crate::mesh::{Hub, Ticket};
 use crate::net::reach::hub_client::ClientStats;
 use crate::rt::{self, time};
@@ -28,9 +28,9 @@ fn idle(net: &NetStats, state: &WorkStats) -> Metrics {
         limits: crate::transport::Limits::default(),
     };
     let transport = Transport::new(&config, now, time::unix_now(), rt::rng);
-    let meta = Meta::new(Roles::NONE, Vec::new(), 1, String::new(), String::new()).unwrap();
+    let meta = Meta::new(Roles::NONE, Vec::new(), 1, String::new()).unwrap();
     let detector =
-        Detector::new(DetectorConfig::default(), public, 1, meta, false, now, rt::rng("membership"));
+        Detector::new(DetectorConfig::default(), public, Notary::trusting(), 1, meta, false, now, rt::rng("membership"));
     let mut metrics = Metrics::of_net(net, 9, &transport, &detector);
     metrics.add_work(state);
     metrics

@@ -140,7 +140,7 @@ impl NetPlane {
             }
             TransportEvent::Group { group, sender, body } => self.outlets.group(group, sender, body),
             TransportEvent::Issued(credential) => {
-                self.roster.pass = Some(credential.pass().clone());
+                self.roster.issued(credential.pass());
                 self.outlets.issued(credential);
             }
             TransportEvent::Revocations { from, entries } => {

@@ -225,7 +225,7 @@ impl NetPlane {
                 self.transport.on_suspend(now);
             }
             if self.transport.expire_revocations(now) {
-                self.roster.detector.set_revocations(self.transport.revocations().digest());
+                self.roster.detector.set_revocations(self.transport.revocations());
             }
             self.pings.retain(|reply| !reply.is_closed());
             self.roster.forget_callers();

@@ -334,7 +334,7 @@ impl Revoking {
 fn take_entry(now: Instant, entry: &Revocation, ends: &mut Ends<'_>) -> bool {
     let Some(out) = ends.transport.revoke(now, entry) else { return false };
     out.into_iter().for_each(|peer| ends.detector.expel(peer));
-    ends.detector.set_revocations(ends.transport.revocations().digest());
+    ends.detector.set_revocations(ends.transport.revocations());
     true
 }
 
@@ -365,7 +365,7 @@ mod tests {
     use super::*;
     use crate::authority::key::AuthorityKey;
     use crate::key::{AllowList, SecretKey};
-    use crate::membership::{Detector, DetectorConfig, Meta};
+    use crate::membership::{Detector, DetectorConfig, Meta, Notary};
     use crate::mesh::{Hub, Ticket};
     use crate::net::reach::listen::Listen;
     use crate::node::command::{View, Waiting, WorkInput};
@@ -430,7 +430,7 @@ mod tests {
             Parts {
                 revoking: Revoking::new(rng(3)),
                 transport: Transport::new(&config, now, UNIX, |_| rng(4)),
-                detector: Detector::new(detector, local, 1, Meta::default(), false, now, rng(5)),
+                detector: Detector::new(detector, local, Notary::trusting(), 1, Meta::default(), false, now, rng(5)),
                 outlets: Outlets::new(channels),
                 kept,
                 now,

@@ -70,6 +70,13 @@ impl Roster {
         }
     }
 
+    /// This node has a pass, or another one: it says so to the others.
+    pub(super) fn issued(&mut self, pass: &Pass) {
+        self.pass = Some(pass.clone());
+        self.detector.set_pass(pass.clone());
+        self.views.changed();
+    }
+
     /// What joining has come to: with a pass below its role, the others serve this node as an observer.
     fn admitted(&self) -> Result<(), Error> {
         let needs = self.role.needs();

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::membership::{Detector, Member, Roles};
+use crate::membership::{Detector, Member};
 use crate::mesh::Hub;
 use crate::node::command::View;
 use crate::node::{HubInfo, MemberInfo};
@@ -49,11 +49,12 @@ pub(super) fn view(detector: &Detector, complete: bool) -> Arc<View> {
 fn ring_member(member: &Member) -> RingMember {
     RingMember {
         key: member.key,
-        weight: member.meta.weight(),
-        zone: member.meta.zone().to_owned(),
+        seed: member.grant.ring_seed,
+        weight: member.weight(),
+        zone: member.grant.zone.clone(),
         kinds: member.meta.kinds().to_vec(),
         live: member.state.is_live(),
-        placed: member.meta.roles().contains(Roles::WORKER) && member.is_placed(),
+        placed: member.is_placed(),
     }
 }
 
@@ -66,8 +67,9 @@ pub(super) fn member_info(member: &Member, path: PathInfo) -> MemberInfo {
         boot: member.boot,
         roles: member.meta.roles(),
         kinds: member.meta.kinds().to_vec(),
-        weight: member.meta.weight(),
-        zone: member.meta.zone().to_owned(),
+        weight: member.weight(),
+        zone: member.grant.zone.clone(),
+        ring_seed: member.grant.ring_seed,
         version: member.meta.version().to_owned(),
         path,
     }
@@ -95,9 +97,16 @@ mod tests {
 
     use super::*;
     use crate::key::PublicKey;
-    use crate::membership::{Meta, State};
+    use crate::authority::level::Level;
+    use crate::authority::pass::Grant;
+    use crate::membership::{Meta, Roles, State};
     use crate::net::reach::hub_client::DownReason;
     use crate::net::secure::securedgram::paths::PathReason;
+
+    fn grant(level: Level) -> Grant {
+        let grant = Grant::new(PublicKey::from_bytes([3; 32]), level, 0, 1);
+        Grant { weight: 4, zone: "zone".to_owned(), ring_seed: [9; 8], ..grant }
+    }
 
     fn member(state: State, roles: Roles) -> Member {
         let kinds = vec!["echo".to_owned()];
@@ -106,7 +115,8 @@ mod tests {
             state,
             incarnation: 4,
             boot: 5,
-            meta: Meta::new(roles, kinds, 6, "zone".to_owned(), "0.1".to_owned()).unwrap(),
+            meta: Meta::new(roles, kinds, 6, "0.1".to_owned()).unwrap(),
+            grant: Arc::new(grant(Level::Worker)),
             since: crate::rt::time::now(),
         }
     }
@@ -141,9 +151,14 @@ mod tests {
             let on_ring = ring_member(&member(state, roles));
             assert_eq!((on_ring.live, on_ring.placed), (live, placed), "{state:?} {roles:?}");
             assert_eq!(
-                (on_ring.weight, on_ring.zone.as_str(), &on_ring.kinds[..]),
-                (6, "zone", &["echo".to_owned()][..])
+                (on_ring.weight, on_ring.zone.as_str(), on_ring.seed, &on_ring.kinds[..]),
+                (4, "zone", [9; 8], &["echo".to_owned()][..]),
+                "within its pass"
             );
+        }
+        for (level, placed) in [(Level::Member, false), (Level::Worker, true), (Level::Issuer, true)] {
+            let of = Member { grant: Arc::new(grant(level)), ..member(State::Alive, worker) };
+            assert_eq!(ring_member(&of).placed, placed, "{level:?}");
         }
     }
 
@@ -152,7 +167,7 @@ mod tests {
         let path =
             PathInfo { direct: true, addr: None, reason: PathReason::NoSession, rtt: None, settled: true };
         let info = member_info(&member(State::Suspect, Roles::NONE), path);
-        assert_eq!((info.state, info.incarnation, info.boot, info.weight), (State::Suspect, 4, 5, 6));
+        assert_eq!((info.state, info.incarnation, info.boot, info.weight), (State::Suspect, 4, 5, 4));
         assert_eq!((info.zone.as_str(), info.version.as_str(), info.path), ("zone", "0.1", path));
         let hub = Hub { key: PublicKey::from_bytes([9; 32]), addr: "hub:1".to_owned() };
         let told = |state: Option<&HubState>| {

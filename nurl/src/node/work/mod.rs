@@ -202,7 +202,6 @@ impl WorkPlane {
             replication: *self.replicator.stats(),
             unacknowledged: self.replicator.pending(),
             tenures: self.jobs.tenure_stats(),
-            ring_refused: self.placing.refused(),
             pool: self.pool.stats().clone(),
             pool_running: self.pool.running(),
         }

@@ -33,11 +33,6 @@ impl Placing {
         Some(self.ring.clone())
     }
 
-    /// Members left out because the ring is full.
-    pub(super) fn refused(&self) -> usize {
-        self.ring.refused()
-    }
-
     /// Whether the view is the first complete one.
     pub(super) fn completes(&mut self, view: &View) -> bool {
         let first = view.complete && !self.complete;

@@ -104,6 +104,7 @@ mod tests {
             kinds: vec!["work".to_owned()],
             weight: 1,
             zone: String::new(),
+            ring_seed: [n; 8],
             version: String::new(),
             path: PathInfo { direct: true, addr: None, reason: PathReason::Direct, rtt: None, settled: true },
         }

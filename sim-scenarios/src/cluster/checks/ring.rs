@@ -28,6 +28,7 @@ pub(super) fn check_owners(
 ) -> Result<(), Violation> {
     let placed = |member: &MemberInfo| RingMember {
         key: member.key,
+        seed: member.ring_seed,
         weight: member.weight,
         zone: member.zone.clone(),
         kinds: member.kinds.clone(),
@@ -36,6 +37,7 @@ pub(super) fn check_owners(
     };
     let me = RingMember {
         key: local,
+        seed: [0; 8],
         weight: 1,
         zone: String::new(),
         kinds: Vec::new(),

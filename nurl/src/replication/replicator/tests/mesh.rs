@@ -17,6 +17,7 @@ pub(super) fn peer(n: u8) -> PublicKey {
 pub(super) fn ring(members: impl IntoIterator<Item = u8>) -> Arc<Ring> {
     Arc::new(Ring::new(members.into_iter().map(|n| RingMember {
         key: peer(n),
+        seed: *peer(n).as_bytes().first_chunk().expect("32 bytes"),
         weight: 1,
         zone: String::new(),
         kinds: Vec::new(),
