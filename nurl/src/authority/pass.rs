@@ -213,7 +213,7 @@ impl UncheckedPass {
     }
 
     /// Takes the pass without a check: its grant is known to be signed.
-    pub(super) fn trust(self) -> Pass {
+    pub(crate) fn trust(self) -> Pass {
         self.0
     }
 }
