@@ -143,8 +143,14 @@ impl Invitation {
         let now = UnixSeconds::try_from(unix_now.as_secs()).unwrap_or(UnixSeconds::MAX);
         let id = InvitationId::draw(rng);
         let until = now.saturating_add(MAX_LIFE);
-        let terms =
-            Terms { id, level: Level::Worker, weight: MAX_WEIGHT, zone: String::new(), until, keys: keys.max(1) };
+        let terms = Terms {
+            id,
+            level: Level::Worker,
+            weight: MAX_WEIGHT,
+            zone: String::new(),
+            until,
+            keys: keys.max(1),
+        };
         terms.invite(authority).expect("these terms are within their bounds")
     }
 

@@ -103,6 +103,8 @@ pub struct DetectorStats {
     pub facts_below_member: u64,
     /// Accusations of peers that this node doesn't know.
     pub facts_of_unknown: u64,
+    /// Words of forgotten members that say no more than was known of these.
+    pub facts_of_forgotten: u64,
     /// Messages dropped because too many were queued.
     pub transmits_dropped: u64,
     /// Events dropped because too many were queued.

@@ -25,8 +25,8 @@
 use minicbor::{Decoder, Encoder};
 
 use super::meta::{MAX_KINDS, Meta, Roles};
-use super::suspicion::MAX_ACCUSERS;
 use super::profile::{FIELDS_SAID, MemberProfile, SignedProfile};
+use super::suspicion::MAX_ACCUSERS;
 use super::table::{Fact, MAX_INCARNATION, MemberRecord, State};
 use crate::authority::pass::{MAX_PASS_BYTES, PassHash};
 use crate::authority::revocation::RevocationsDigest;

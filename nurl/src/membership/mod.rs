@@ -37,6 +37,7 @@ pub mod awareness;
 pub mod config;
 pub mod detector;
 pub mod event;
+pub mod forgotten;
 pub mod gossip;
 pub mod isolation;
 pub mod join;

@@ -49,6 +49,8 @@ type KnownPass = (Arc<Grant>, Arc<[u8]>);
 pub struct Notary {
     mesh: MeshId,
     secret: SecretKey,
+    /// The secret's public key.
+    key: PublicKey,
     /// This node's pass; without it, the node says nothing.
     pass: Option<Pass>,
     /// What it signed last.
@@ -69,11 +71,12 @@ impl Notary {
     /// A notary for the node with this key and pass. A pass of another key (the node shows a slip of its holder) says
     /// nothing about the node.
     pub fn new(mesh: MeshId, secret: SecretKey, pass: Option<Pass>) -> Notary {
-        let revocations = Revocations::default();
+        let (revocations, key) = (Revocations::default(), secret.public());
         Notary {
             mesh,
-            pass: pass.filter(|pass| pass.grant().key == secret.public()),
+            pass: pass.filter(|pass| pass.grant().key == key),
             secret,
+            key,
             signed: None,
             known: BTreeMap::new(),
             order: VecDeque::new(),
@@ -87,9 +90,14 @@ impl Notary {
 
     /// A notary that believes everything, for tests whose subject isn't the evidence.
     #[cfg(test)]
-    pub(crate) fn trusting() -> Notary {
+    pub(crate) fn trusting(key: PublicKey) -> Notary {
         let secret = SecretKey::from_bytes([1; 32]);
-        Notary { trusts: true, ..Notary::new(MeshId::from_bytes([0; 32]), secret, None) }
+        Notary { trusts: true, key, ..Notary::new(MeshId::from_bytes([0; 32]), secret, None) }
+    }
+
+    /// This node's key.
+    pub(super) fn key(&self) -> PublicKey {
+        self.key
     }
 
     /// What this node's pass says.
@@ -99,7 +107,7 @@ impl Notary {
 
     /// This node has another pass. Returns whether it is this node's own.
     pub(super) fn set_pass(&mut self, pass: Pass) -> bool {
-        let own = pass.grant().key == self.secret.public();
+        let own = pass.grant().key == self.key;
         if own {
             self.pass = Some(pass);
         }
@@ -154,7 +162,7 @@ impl Notary {
         if self.signed.as_ref() == Some(profile) {
             return true;
         }
-        let own = self.may_check(now, teller) && profile.is_signed_by(&self.secret.public(), &self.mesh);
+        let own = self.may_check(now, teller) && profile.is_signed_by(&self.key, &self.mesh);
         if !own {
             self.blame(now, *teller);
         }

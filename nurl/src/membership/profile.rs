@@ -159,10 +159,13 @@ pub(super) mod tests {
     /// What members say in tests whose subject isn't the evidence: nobody signed it, and it counts as checked.
     pub(in super::super) fn said(incarnation: u64, left: bool, boot: u64, meta: Meta) -> SignedProfile {
         let said = MemberProfile { incarnation, left, boot, meta, pass: PassHash::of(&[]) };
-        let grant = Grant {
-            weight: MAX_WEIGHT,
-            ..Grant::new(PublicKey::from_bytes([0; 32]), Level::Worker, 0, 1)
-        };
-        SignedProfile { said, pass: Arc::new([]), signature: [0; SIGNATURE_LEN], grant: Some(Arc::new(grant)) }
+        let grant =
+            Grant { weight: MAX_WEIGHT, ..Grant::new(PublicKey::from_bytes([0; 32]), Level::Worker, 0, 1) };
+        SignedProfile {
+            said,
+            pass: Arc::new([]),
+            signature: [0; SIGNATURE_LEN],
+            grant: Some(Arc::new(grant)),
+        }
     }
 }

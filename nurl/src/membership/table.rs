@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::config::DetectorConfig;
+use super::forgotten::Forgotten;
 use super::meta::{Meta, Roles};
 use super::profile::SignedProfile;
 use super::suspicion::MAX_ACCUSERS;
@@ -174,6 +175,8 @@ pub enum FactRefusal {
     Expired,
     /// The subject isn't in the table, and the fact lacks its checked profile.
     Unknown,
+    /// The subject was forgotten, and more than this was known of it.
+    Forgotten,
 }
 
 /// The effect of a fact.
@@ -271,6 +274,7 @@ pub struct MemberTable {
     live: usize,
     /// Members with a verdict of isolation that isn't in effect yet.
     waiting_verdicts: BTreeSet<PublicKey>,
+    forgotten: Forgotten,
 }
 
 impl MemberTable {
@@ -444,10 +448,14 @@ impl MemberTable {
     ) -> Result<AppliedFact, FactRefusal> {
         let age = Duration::from_secs(fact.age_s.into());
         let state = fact.record.state;
-        let proven = fact.record.profile.as_ref().and_then(|profile| Some((profile.said(), profile.grant()?)));
+        let proven =
+            fact.record.profile.as_ref().and_then(|profile| Some((profile.said(), profile.grant()?)));
         let Some((said, grant)) = proven else { return Err(FactRefusal::Unknown) };
         if reclaim_after(config, state, said.meta.roles()).is_some_and(|limit| age + RECLAIM_MARGIN > limit) {
             return Err(FactRefusal::Expired);
+        }
+        if self.forgotten.incarnation(&fact.key).is_some_and(|known| said.incarnation <= known) {
+            return Err(FactRefusal::Forgotten);
         }
         let mut reclaimed = None;
         if self.entries.len() >= MAX_MEMBERS {
@@ -484,6 +492,7 @@ impl MemberTable {
             },
         );
         self.live += usize::from(state.is_live());
+        self.forgotten.remove(&fact.key);
         let change = RecordChange { state: true, profile: true, restarted: false };
         Ok(AppliedFact {
             before: None,
@@ -530,8 +539,15 @@ impl MemberTable {
         true
     }
 
+    /// The incarnation that one who is forgotten has to outbid to be a member again.
+    pub(crate) fn forgotten(&self, key: &PublicKey) -> Option<u64> {
+        self.forgotten.incarnation(key)
+    }
+
     fn remove(&mut self, key: &PublicKey) {
-        self.entries.remove(key);
+        if let Some(entry) = self.entries.remove(key) {
+            self.forgotten.insert(*key, entry.record.incarnation);
+        }
         self.waiting_verdicts.remove(key);
     }
 }

@@ -231,7 +231,6 @@ impl Builder {
         let pass = credential.as_ref().map(|credential| credential.pass().clone());
         let mut detector = Detector::new(
             self.detector,
-            public,
             Notary::new(self.ticket.mesh, key.clone(), pass.clone()),
             boot,
             meta,

@@ -37,7 +37,13 @@ pub fn ping(seq: u64, epoch: u64) -> Bytes {
 }
 
 /// A fact that a member is alive or has left, with a profile of these roles and this weight, signed by whoever signs.
-pub fn said(key: PublicKey, by: &Signer<'_>, incarnation: u64, left: bool, (roles, weight): (Roles, u16)) -> Fact {
+pub fn said(
+    key: PublicKey,
+    by: &Signer<'_>,
+    incarnation: u64,
+    left: bool,
+    (roles, weight): (Roles, u16),
+) -> Fact {
     let meta = Meta::new(roles, Vec::new(), weight, String::new()).expect("short names");
     let profile = MemberProfile { incarnation, left, boot: 1, meta, pass: by.pass.hash() };
     let profile = profile.sign(by.secret, by.mesh, by.pass);

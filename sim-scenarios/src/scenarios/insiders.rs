@@ -273,7 +273,8 @@ async fn slander_act(
         for lies in lies.chunks(most) {
             bodies.push(Bytes::from(wire::gossip(0, lies.to_vec()).encode()));
         }
-        for (peer, body) in cluster.peers.iter().flat_map(|peer| bodies.iter().map(move |body| (peer, body))) {
+        for (peer, body) in cluster.peers.iter().flat_map(|peer| bodies.iter().map(move |body| (peer, body)))
+        {
             eve.send(peer.key, channel::MEMBERSHIP, body.clone());
         }
         world.sleep(SLANDER_EVERY).await;

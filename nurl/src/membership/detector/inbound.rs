@@ -199,6 +199,9 @@ impl Detector {
         if !self.view.accuses(&fact) || self.may_accuse(now, &fact, from) {
             self.accept(now, &fact);
         }
+        if fact.key == from {
+            self.view.remind(from);
+        }
         false
     }
 

@@ -90,10 +90,9 @@ pub struct Detector {
 }
 
 impl Detector {
-    /// A detector that knows no other node. An `observer` is never gossiped about, probed or counted.
+    /// The detector of the notary's node, that knows no other node. An `observer` is never gossiped about, probed or counted.
     pub fn new(
         config: DetectorConfig,
-        local: PublicKey,
         notary: Notary,
         boot: u64,
         meta: Meta,
@@ -104,7 +103,7 @@ impl Detector {
         // Nodes that start together must not probe and exchange in lockstep.
         let first_probe = now + draw::duration(&mut rng, config.probe_interval);
         let first_exchange = now + draw::duration(&mut rng, config.push_pull_interval);
-        let mut local = LocalMember::new(local, boot, meta, observer, now);
+        let mut local = LocalMember::new(notary.key(), boot, meta, observer, now);
         if let Some(grant) = notary.grant() {
             local.set_grant(grant.clone(), false);
         }

@@ -482,12 +482,7 @@ mod tests {
             assert_eq!(suspicions.poll_timeout(), Some(end), "enough confirm it");
             if claimed {
                 // A told death is no evidence either.
-                suspicions.hasten(
-                    now,
-                    &mut view,
-                    key(1),
-                    Claim { incarnation: 1, told: now },
-                );
+                suspicions.hasten(now, &mut view, key(1), Claim { incarnation: 1, told: now });
             }
             suspicions.end_due(end, &mut view, &mut prober);
             assert_eq!(view.table.get(&key(1)).unwrap().state, State::Suspect);

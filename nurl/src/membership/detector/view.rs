@@ -25,7 +25,7 @@ use crate::membership::message::{self, DecodeError, MAX_DATAGRAM_BYTES, Membersh
 use crate::membership::notary::{Notary, ProfileRefusal};
 use crate::membership::probe::ProbeRotation;
 use crate::membership::table::{
-    AppliedFact, Fact, FactRefusal, MAX_INCARNATION, Member, MemberEntry, MemberTable, State,
+    AppliedFact, Fact, FactRefusal, MAX_INCARNATION, Member, MemberEntry, MemberRecord, MemberTable, State,
 };
 use crate::rt::Rng;
 
@@ -115,6 +115,7 @@ impl MeshView {
         match self.table.apply(now, &self.config, fact, limit) {
             Ok(applied) => return Some(applied),
             Err(FactRefusal::Unknown) => self.stats.facts_of_unknown += 1,
+            Err(FactRefusal::Forgotten) => self.stats.facts_of_forgotten += 1,
             Err(FactRefusal::IncarnationTooHigh) => self.stats.incarnations_too_high += 1,
             Err(FactRefusal::TableFull) => self.stats.table_full += 1,
             Err(FactRefusal::Expired) => self.stats.expired_facts += 1,
@@ -328,6 +329,17 @@ impl MeshView {
         self.local.fact(&mut self.notary)
     }
 
+    /// Tells a peer that says of itself what was known before it was forgotten what it has to outbid.
+    pub(super) fn remind(&mut self, peer: PublicKey) {
+        if self.table.get(&peer).is_none()
+            && let Some(incarnation) = self.table.forgotten(&peer)
+        {
+            let record = MemberRecord { incarnation, state: State::Dead, profile: None };
+            let fact = Fact { key: peer, record, age_s: 0, accusers: Vec::new() };
+            self.send(peer, Via::Datagram, MessageBody::Gossip, &[fact]);
+        }
+    }
+
     // ---- Gossip.
 
     /// Queues this node's fact about itself.
@@ -404,7 +416,6 @@ pub(super) mod tests {
     use super::*;
     use crate::membership::meta::Meta;
     use crate::membership::profile::tests::said;
-    use crate::membership::table::MemberRecord;
 
     /// The keys of the members; this node's is 0.
     pub(in super::super) fn key(at: u8) -> PublicKey {
@@ -420,7 +431,7 @@ pub(super) mod tests {
     /// A view with members 1 to `others`, all alive, and nothing to send.
     pub(in super::super) fn view(now: Instant, observer: bool, others: u8) -> MeshView {
         let local = LocalMember::new(key(0), 1, Meta::default(), observer, now);
-        let (config, notary) = (DetectorConfig::default(), Notary::trusting());
+        let (config, notary) = (DetectorConfig::default(), Notary::trusting(key(0)));
         let mut view = MeshView::new(config, local, notary, now, Rng::from_seed([7; 32]));
         for at in 1..=others {
             let applied = view.apply(now, &alive(at)).expect("there is room");

@@ -93,8 +93,8 @@ impl Cluster {
         seed[0] = at as u8;
         seed[8..16].copy_from_slice(&boot.to_le_bytes());
         let rng = Rng::from_seed(seed);
-        let (config, notary) = (self.config.clone(), Notary::trusting());
-        Detector::new(config, key(at), notary, boot, meta(""), observer, self.now, rng)
+        let (config, notary) = (self.config.clone(), Notary::trusting(key(at)));
+        Detector::new(config, notary, boot, meta(""), observer, self.now, rng)
     }
 
     pub(super) fn add(&mut self, observer: bool) -> usize {

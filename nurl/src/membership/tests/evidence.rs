@@ -67,7 +67,7 @@ impl Someone {
         let notary = Notary::new(authority().mesh(), self.secret.clone(), Some(self.pass.clone()));
         let rng = Rng::from_seed([4; 32]);
         let config = DetectorConfig::default();
-        Detector::new(config, self.key(), notary, 1, Meta::default(), false, now, rng)
+        Detector::new(config, notary, 1, Meta::default(), false, now, rng)
     }
 }
 
@@ -238,9 +238,8 @@ fn a_renewed_pass_is_told_at_a_higher_incarnation_and_its_terms_count() {
     tell(&mut detector, now, &Someone::new(1), vec![renewed.told(2, State::Alive)]);
     let member = detector.member(&renewed.key()).unwrap();
     assert_eq!((member.weight(), &*member.grant.zone), (4, "attic"));
-    let changed = |event: &MembershipEvent| {
-        matches!(event, MembershipEvent::MetaChanged(of) if of.grant.weight == 4)
-    };
+    let changed =
+        |event: &MembershipEvent| matches!(event, MembershipEvent::MetaChanged(of) if of.grant.weight == 4);
     assert!(events(&mut detector).iter().any(changed));
     // And this node's own.
     sent(&mut detector);
@@ -264,11 +263,37 @@ fn a_known_pass_with_a_bad_signature_is_not_passed_on() {
     let fact = Fact { key: member.key(), record, age_s: 0, accusers: Vec::new() };
     tell(&mut detector, now, &member, vec![fact]);
     detector.handle_timeout(now + Duration::from_secs(2));
-    let told: Vec<Fact> =
-        sent(&mut detector).into_iter().flat_map(|(.., message): (_, _, MembershipMessage)| message.facts).collect();
+    let told: Vec<Fact> = sent(&mut detector)
+        .into_iter()
+        .flat_map(|(.., message): (_, _, MembershipMessage)| message.facts)
+        .collect();
     let of = told.iter().filter(|fact| fact.key == member.key() && fact.record.incarnation == 2);
     let passes: Vec<&[u8]> = of.filter_map(|fact| Some(fact.record.profile.as_ref()?.pass())).collect();
     assert!(!passes.is_empty() && passes.iter().all(|told| *told == member.pass.as_bytes()), "{passes:?}");
+}
+
+#[test]
+fn an_old_word_of_a_forgotten_member_gives_it_no_place_and_it_can_return() {
+    let (now, mut detector) = among(3);
+    let (one, gone) = (Someone::new(1), Someone::new(3));
+    tell(&mut detector, now, &gone, vec![gone.told(5, State::Left)]);
+    let (mut later, day) = (now, Duration::from_secs(24 * 3600));
+    super::rules::run(&mut detector, &mut later, day);
+    assert!(detector.member(&gone.key()).is_none(), "it is forgotten");
+    sent(&mut detector);
+    for (state, by) in [(State::Alive, &one), (State::Dead, &one), (State::Left, &one), (State::Alive, &gone)]
+    {
+        tell(&mut detector, later, by, vec![gone.told(5, state)]);
+        assert!(detector.member(&gone.key()).is_none(), "{state:?}");
+    }
+    assert_eq!(detector.stats().facts_of_forgotten, 4);
+    // It has returned without a memory, and is told what it has to outbid.
+    let told = sent(&mut detector).into_iter().filter(|(to, ..)| *to == gone.key());
+    let told: Vec<Fact> =
+        told.flat_map(|(.., message)| message.facts).filter(|f| f.key == gone.key()).collect();
+    assert_eq!((told[0].record.incarnation, told[0].record.state), (5, State::Dead));
+    tell(&mut detector, later, &one, vec![gone.told(6, State::Alive)]);
+    assert_eq!(detector.member(&gone.key()).unwrap().state, State::Alive);
 }
 
 proptest! {

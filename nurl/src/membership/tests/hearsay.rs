@@ -75,10 +75,7 @@ fn a_told_death_is_checked_with_its_subject_and_its_answer_refutes_it() {
 
 #[test]
 fn a_told_death_of_a_silent_member_is_believed_after_its_probe() {
-    for (observer, told, after) in [
-        (false, State::Dead, S(4)..=S(5)),
-        (true, State::Dead, S(1)..=S(2)),
-    ] {
+    for (observer, told, after) in [(false, State::Dead, S(4)..=S(5)), (true, State::Dead, S(1)..=S(2))] {
         let (mut now, mut detector) = new(observer);
         tell(
             &mut detector,

@@ -17,8 +17,8 @@ use crate::membership::message::{
     MAX_CHUNK_BYTES, MAX_DATAGRAM_BYTES, MAX_EVENT_BYTES, MembershipMessage, MessageBody, TableChunk,
     UserEvent,
 };
-use crate::membership::pushpull::MAX_FACTS_PER_SECOND;
 use crate::membership::profile::tests::said;
+use crate::membership::pushpull::MAX_FACTS_PER_SECOND;
 use crate::membership::table::{Fact, MemberRecord};
 use crate::membership::{
     Detector, DetectorConfig, MembershipError, MembershipEvent, Meta, Notary, State, Via,
@@ -35,7 +35,10 @@ pub(super) fn ms(ms: u64) -> Duration {
 pub(super) fn new(observer: bool) -> (Instant, Detector) {
     let now = crate::rt::test_now();
     let rng = Rng::from_seed([5; 32]);
-    (now, Detector::new(DetectorConfig::default(), key(ME), Notary::trusting(), 1, meta(""), observer, now, rng))
+    (
+        now,
+        Detector::new(DetectorConfig::default(), Notary::trusting(key(ME)), 1, meta(""), observer, now, rng),
+    )
 }
 
 pub(super) fn fact(of: usize, incarnation: u64, state: State) -> Fact {
@@ -612,7 +615,8 @@ fn an_announcement_is_answered_by_at_most_three_after_a_delay_and_believed_by_no
     for me in 1..=members {
         let now = crate::rt::test_now();
         let rng = Rng::from_seed([me as u8; 32]);
-        let mut detector = Detector::new(DetectorConfig::default(), key(me), Notary::trusting(), 1, meta(""), false, now, rng);
+        let mut detector =
+            Detector::new(DetectorConfig::default(), Notary::trusting(key(me)), 1, meta(""), false, now, rng);
         let others = (1..=members).filter(|of| *of != me).map(|of| fact(of, 1, State::Alive)).collect();
         let first = if me == 1 { 2 } else { 1 };
         tell(&mut detector, now, first, MessageBody::Gossip, others);

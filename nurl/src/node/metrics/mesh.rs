@@ -22,6 +22,7 @@ pub(super) fn membership(into: &mut Metrics, detector: &Detector) {
         facts_forged: "Facts refused: their pass or signature isn't valid.",
         facts_of_forgers: "Facts refused unchecked: their teller had told forged ones.",
         facts_below_member: "Facts refused: about peers whose pass permits no membership.",
+        facts_of_forgotten: "Facts refused: old words of members that are forgotten.",
         facts_of_unknown: "Accusations refused: of peers that this node doesn't know.",
         transmits_dropped: "Messages dropped because too many waited.",
         events_dropped: "Events dropped because too many waited.",

@@ -29,8 +29,15 @@ fn idle(net: &NetStats, state: &WorkStats) -> Metrics {
     };
     let transport = Transport::new(&config, now, time::unix_now(), rt::rng);
     let meta = Meta::new(Roles::NONE, Vec::new(), 1, String::new()).unwrap();
-    let detector =
-        Detector::new(DetectorConfig::default(), public, Notary::trusting(), 1, meta, false, now, rt::rng("membership"));
+    let detector = Detector::new(
+        DetectorConfig::default(),
+        Notary::trusting(public),
+        1,
+        meta,
+        false,
+        now,
+        rt::rng("membership"),
+    );
     let mut metrics = Metrics::of_net(net, 9, &transport, &detector);
     metrics.add_work(state);
     metrics

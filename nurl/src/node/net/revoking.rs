@@ -430,7 +430,15 @@ mod tests {
             Parts {
                 revoking: Revoking::new(rng(3)),
                 transport: Transport::new(&config, now, UNIX, |_| rng(4)),
-                detector: Detector::new(detector, local, Notary::trusting(), 1, Meta::default(), false, now, rng(5)),
+                detector: Detector::new(
+                    detector,
+                    Notary::trusting(local),
+                    1,
+                    Meta::default(),
+                    false,
+                    now,
+                    rng(5),
+                ),
                 outlets: Outlets::new(channels),
                 kept,
                 now,

@@ -96,9 +96,9 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::key::PublicKey;
     use crate::authority::level::Level;
     use crate::authority::pass::Grant;
+    use crate::key::PublicKey;
     use crate::membership::{Meta, Roles, State};
     use crate::net::reach::hub_client::DownReason;
     use crate::net::secure::securedgram::paths::PathReason;
