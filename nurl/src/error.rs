@@ -145,6 +145,15 @@ pub enum RefusedBy {
         /// What the role needs.
         needs: Level,
     },
+    /// By this machine's clock the passes of all others have ended, and the mesh's authority shows an earlier time.
+    #[error(
+        "this machine's clock is ahead of the mesh's by {} days or more, so everybody's pass has ended by it: set the clock",
+        ahead.as_secs() / 86_400
+    )]
+    Clock {
+        /// By how much at least.
+        ahead: Duration,
+    },
     /// The mesh's authority revoked this node's pass, so the node has ended.
     #[error("the mesh's authority revoked this node's pass: ask whoever runs the mesh to admit it again")]
     Authority,
@@ -171,6 +180,7 @@ impl RefusedBy {
         match self {
             RefusedBy::Members => "members",
             RefusedBy::Level { .. } => "level",
+            RefusedBy::Clock { .. } => "clock",
             RefusedBy::Authority => "authority",
         }
     }

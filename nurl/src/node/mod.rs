@@ -156,6 +156,9 @@ pub struct Status {
     pub boot: u64,
     /// This node's pass; `None`: it has none yet.
     pub pass: Option<Pass>,
+    /// By how much this machine's clock is ahead of the authority's at least, if by more than a day: then everybody's
+    /// pass has ended by it, and nobody is let in.
+    pub clock_ahead: Option<Duration>,
     /// The hubs of the ticket.
     pub hubs: Vec<HubInfo>,
     /// The other members, by key.
@@ -234,7 +237,7 @@ impl Node {
             Ok(answer) => answer,
             Err(_) => {
                 let status = self.status().await?;
-                Err(net::kept_out(status.obstacle, &status.hubs))
+                Err(net::kept_out(status.obstacle, &status.hubs, status.clock_ahead))
             }
         }
     }

@@ -91,6 +91,33 @@ fn handlers_that_fail_hang_or_are_missing_cost_their_own_task_only() {
 }
 
 #[test]
+fn a_handler_has_limits_on_memory_time_and_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let hub = hub(dir.path());
+    let file = dir.path().join("large");
+    let large = format!("large=dd if=/dev/zero of={} bs=1M count=8", file.display());
+    let limits = ["--handler-memory", "64", "--handler-cpu", "1", "--handler-file", "4"];
+    let handlers = [
+        "--handler",
+        // A variable of a shell is memory.
+        "eats=sh -c 'data=$(head -c 200000000 /dev/zero | tr \\0 x); echo ${#data}'",
+        "--handler",
+        "spins=sh -c 'while :; do :; done'",
+        "--handler",
+        &large,
+        "--handler",
+        "modest=tr a-z A-Z",
+    ];
+    let _worker = worker(&hub.ticket, &[&limits[..], &handlers].concat());
+    let submit = |kind: &str| run(&["submit", "--kind", kind], Some(&hub.ticket), b"x");
+    assert_eq!(submit("modest").succeeded().text(), "X");
+    submit("eats").failed(6, &["sh"]);
+    submit("spins").failed(6, &["--handler-cpu"]);
+    submit("large").failed(6, &["dd"]);
+    assert!(std::fs::metadata(&file).unwrap().len() <= 4 << 20, "the file is cut at its limit");
+}
+
+#[test]
 fn a_deadline_that_passes_is_told_by_its_own_code() {
     let dir = tempfile::tempdir().unwrap();
     let hub = hub(dir.path());

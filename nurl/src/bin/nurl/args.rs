@@ -1,5 +1,6 @@
 //! The command line, as clap sees it.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use nurl::config::{Listen, ListenError};
 use nurl::hub::{Hub, MAX_HUB_ADDR_BYTES};
 use nurl::pass::{DEFAULT_KEYS, InvitationId, Level, MAX_WEIGHT};
 
+use crate::confine::{self, EX_TEMPFAIL};
 use crate::out::{Code, Failure};
 
 /// Run work on machines behind NATs: no servers of yours, no port forwarding, no root.
@@ -74,6 +76,18 @@ pub(crate) enum Command {
     /// Kill the programs of a worker when it is gone (a worker starts this by itself)
     #[command(hide = true)]
     WatchPrograms,
+    /// Set the limits of a handler program, and become it (a worker starts this by itself)
+    #[command(hide = true)]
+    ConfineProgram(ConfineArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ConfineArgs {
+    #[command(flatten)]
+    pub(crate) limits: confine::Limits,
+    /// The program and its arguments
+    #[arg(last = true)]
+    pub(crate) words: Vec<OsString>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -319,9 +333,6 @@ pub(crate) enum HubRole {
     Stun,
 }
 
-/// The exit code that means: not now, or not here (sysexits.h).
-const EX_TEMPFAIL: u8 = 75;
-
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Built-in kinds: wordcount, echo, blake3.
@@ -351,6 +362,8 @@ pub(crate) struct WorkerArgs {
     /// How long a handler program may run
     #[arg(long, default_value = "60s", value_parser = parse_duration, value_name = "DURATION")]
     pub(crate) handler_timeout: Duration,
+    #[command(flatten)]
+    pub(crate) limits: confine::Limits,
     /// An exit code of a handler program that means: try another worker; may be given more than once
     #[arg(long, default_values_t = [EX_TEMPFAIL], value_name = "CODE",
         value_parser = clap::value_parser!(u8).range(1..))]

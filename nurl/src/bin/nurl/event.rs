@@ -147,6 +147,10 @@ pub(crate) enum Line {
 pub(crate) struct StatusSelf {
     pub(crate) key: String,
     pub(crate) boot: String,
+    /// The last second for which its pass counts, since 1970.
+    pub(crate) pass_until: Option<u32>,
+    /// By how much this machine's clock is ahead at least, if it shuts itself out by that.
+    pub(crate) clock_ahead_s: Option<u64>,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -245,7 +249,12 @@ mod tests {
             Line::Job { task: "0a".into(), kind: "echo".into(), state: "started", error: None },
             Line::Pong { seq: 1, path: "direct", rtt_ms: 0.25, addr: None },
             Line::Status {
-                me: StatusSelf { key: "nurl1m".into(), boot: "00".into() },
+                me: StatusSelf {
+                    key: "nurl1m".into(),
+                    boot: "00".into(),
+                    pass_until: Some(9),
+                    clock_ahead_s: None,
+                },
                 hubs: vec![StatusHub {
                     key: "nurl1h".into(),
                     addr: "h:1".into(),

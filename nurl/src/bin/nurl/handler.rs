@@ -1,10 +1,11 @@
 //! Handlers that are programs: payload on stdin, result on stdout.
 //!
 //! A program that fails, hangs, floods or never reads its input costs only its own task: stdout is limited to the
-//! largest result, stderr to its tail, the run by a time limit. The program's exit ends the task. Its remaining
+//! largest result, stderr to its tail, the run by a time limit, each of its processes by [`confine`](crate::confine). The program's exit ends the task. Its remaining
 //! children are then killed with its [`group`](crate::group), as they are when the task is cancelled or the worker
 //! stops. No shell is involved unless the command names one.
 
+use std::ffi::OsString;
 use std::io::{self, ErrorKind};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitStatus, Stdio};
@@ -26,8 +27,10 @@ const STDERR_TAIL_BYTES: usize = MAX_ERROR_TEXT_LEN / 2;
 /// no more than a busy machine's delay; later output of its children is not part of the result.
 const PIPE_DRAIN: Duration = Duration::from_millis(250);
 
-/// SIGKILL's number, the same on every Unix.
+/// Numbers of signals, the same on Linux, macOS and the BSDs.
 const SIGKILL: i32 = 9;
+const SIGXCPU: i32 = 24;
+const SIGXFSZ: i32 = 25;
 
 /// A `--handler KIND=COMMAND`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,9 +51,11 @@ impl Program {
         Ok(Program { kind: kind.to_owned(), words })
     }
 
-    fn command(&self, variables: Variables) -> Command {
-        let mut command = Command::new(&self.words[0]);
-        command.args(&self.words[1..]);
+    /// The command, with the words of the one that confines it before its own.
+    fn command(&self, confined_by: &[OsString], variables: Variables) -> Command {
+        let mut words = confined_by.iter().cloned().chain(self.words.iter().map(OsString::from));
+        let mut command = Command::new(words.next().expect("a program has a name"));
+        command.args(words);
         remove_own_variables(|name| {
             command.env_remove(name);
         });
@@ -90,6 +95,8 @@ fn hex(bytes: &[u8]) -> String {
 #[derive(Debug, Clone)]
 pub(crate) struct Runner {
     pub(crate) groups: Groups,
+    /// The words of the command that sets the limits of a program and becomes it; none in tests of what is after that.
+    pub(crate) confined_by: Vec<OsString>,
     /// The time limit of a run.
     pub(crate) limit: Duration,
     /// The exit codes that mean *try elsewhere*.
@@ -122,7 +129,7 @@ impl Runner {
     ) -> Result<Bytes, JobError> {
         let name = &program.words[0];
         let failed = |error| not_run(name, &error);
-        let mut group = self.groups.spawn(&mut program.command(variables)).map_err(failed)?;
+        let mut group = self.groups.spawn(&mut program.command(&self.confined_by, variables)).map_err(failed)?;
         let mut stdin = group.leader.stdin.take().expect("piped");
         let stdout = group.leader.stdout.take().expect("piped");
         let stderr = group.leader.stderr.take().expect("piped");
@@ -163,6 +170,12 @@ impl Runner {
         let tail = String::from_utf8_lossy(tail).trim().replace('\n', " | ");
         let separator = if tail.is_empty() { "" } else { ": " };
         let message = format!("{name} failed ({status}){separator}{tail}");
+        let over = match status.signal() {
+            Some(SIGXCPU) => ": it used more time on a core than --handler-cpu",
+            Some(SIGXFSZ) => ": it wrote a larger file than --handler-file",
+            _ => "",
+        };
+        let message = message + over;
         // A SIGKILL from outside comes from a machine that is out of memory, or from an operator.
         let elsewhere =
             status.code().is_some_and(|code| self.retry_exits.iter().any(|c| i32::from(*c) == code))
@@ -215,7 +228,7 @@ mod tests {
         let variables = vec![("NURL_TASK", "7".to_owned())];
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let runner = Runner { groups: unwatched(), limit, retry_exits: vec![75] };
+            let runner = Runner { groups: unwatched(), confined_by: Vec::new(), limit, retry_exits: vec![75] };
             runner.run(&program, variables, Bytes::from_static(payload)).await
         })
     }

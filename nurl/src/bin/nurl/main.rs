@@ -16,6 +16,8 @@ mod args;
 #[cfg(not(feature = "sim"))]
 mod client;
 #[cfg(not(feature = "sim"))]
+mod confine;
+#[cfg(not(feature = "sim"))]
 mod demo;
 #[cfg(not(feature = "sim"))]
 mod event;
@@ -81,6 +83,9 @@ fn main() -> std::process::ExitCode {
     use out::{Code, Out};
 
     let command = Cli::try_parse().unwrap_or_else(|error| misused(&error)).command;
+    if let Command::ConfineProgram(args) = &command {
+        std::process::exit(confine::run(args.limits, &args.words));
+    }
     if let Err(error) = log_what_is_asked_for() {
         eprintln!("nurl: NURL_LOG: {error}: say nurl=debug");
         return std::process::ExitCode::from(Code::Usage as u8);
@@ -102,7 +107,7 @@ fn main() -> std::process::ExitCode {
         Command::Ping(args) => args.output.json,
         Command::Group(args) => args.output.json,
         Command::Demo(args) => args.output.json,
-        Command::WatchPrograms => false,
+        Command::WatchPrograms | Command::ConfineProgram(_) => false,
     });
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -129,6 +134,7 @@ fn main() -> std::process::ExitCode {
                 watcher::run().await;
                 Ok(())
             }
+            Command::ConfineProgram(_) => unreachable!("it has become a program above"),
         };
         match done {
             Ok(()) => std::process::ExitCode::SUCCESS,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use nurl::events::{DownReason, MemberInfo, Metric, Metrics, Roles, State};
+use nurl::events::{DownReason, MemberInfo, Metric, Metrics, Roles, State, Status};
 use nurl::rt::time;
 use nurl::{Node, PublicKey};
 
@@ -49,7 +49,12 @@ async fn show(node: &Node, out: Out<'_>) -> Result<(), Failure> {
     let status = node.status().await?;
     let ms = |rtt: Duration| (rtt.as_secs_f64() * 1e5).round() / 100.0;
     let line = Line::Status {
-        me: StatusSelf { key: status.key.to_string(), boot: format!("{:016x}", status.boot) },
+        me: StatusSelf {
+            key: status.key.to_string(),
+            boot: format!("{:016x}", status.boot),
+            pass_until: status.pass.as_ref().map(|pass| pass.grant().not_after),
+            clock_ahead_s: status.clock_ahead.map(|ahead| ahead.as_secs()),
+        },
         hubs: status
             .hubs
             .iter()
@@ -63,7 +68,12 @@ async fn show(node: &Node, out: Out<'_>) -> Result<(), Failure> {
             .collect(),
         members: status.members.iter().map(member_line).collect(),
     };
-    out.lines(&line, || table(&status.members)).await;
+    out.lines(&line, || {
+        let mut rows = table(&status.members);
+        rows.extend(standing(&status, time::unix_now()));
+        rows
+    })
+    .await;
     Ok(())
 }
 
@@ -94,6 +104,20 @@ fn member_line(member: &MemberInfo) -> StatusMember {
         rtt_ms: member.path.rtt.map(|rtt| (rtt.as_secs_f64() * 1e5).round() / 100.0),
         addr: member.path.addr.map(|addr| addr.to_string()),
     }
+}
+
+/// What this machine's pass and clock say, for people.
+fn standing(status: &Status, unix_now: Duration) -> Vec<String> {
+    let mut rows = Vec::new();
+    if let Some(pass) = &status.pass {
+        let grant = pass.grant();
+        let left = u64::from(grant.not_after).saturating_sub(unix_now.as_secs()) / 86_400;
+        rows.push(format!("This machine's pass says {}, and counts for {left} more days.", grant.level));
+    }
+    if let Some(ahead) = status.clock_ahead {
+        rows.push(format!("This machine's clock is ahead by {} days or more: set it.", ahead.as_secs() / 86_400));
+    }
+    rows
 }
 
 fn is_live(member: &MemberInfo) -> bool {

@@ -10,6 +10,7 @@ use crate::membership::Via;
 use crate::node::command::{NetCommand, Pong, Reply};
 use crate::node::event::NodeEvent;
 use crate::node::{Metrics, NetStats, Status, log};
+use crate::rt::time;
 use crate::transport::reliable::ReliableEvent;
 use crate::transport::{Priority, TransportEvent, group, kind};
 
@@ -86,6 +87,7 @@ impl NetPlane {
             key: local.key,
             boot: local.boot,
             pass: self.roster.pass.clone(),
+            clock_ahead: self.roster.own_clock.ahead(),
             hubs: self.roster.hub_infos(&self.transport),
             members: self.roster.members(&self.transport),
             #[cfg(feature = "internals")]
@@ -140,6 +142,7 @@ impl NetPlane {
             }
             TransportEvent::Group { group, sender, body } => self.outlets.group(group, sender, body),
             TransportEvent::Issued(credential) => {
+                self.roster.own_clock.issued(time::unix_now(), credential.pass().grant());
                 self.roster.issued(credential.pass());
                 self.outlets.issued(credential);
             }
@@ -176,6 +179,9 @@ impl NetPlane {
             }
             TransportEvent::HubUp { hub } => {
                 self.clocks.ping_now(now);
+                if let Some(pass) = &self.roster.pass {
+                    self.roster.own_clock.taken(time::unix_now(), pass.grant());
+                }
                 detector.on_hub_up(hub);
                 let (revoking, mut ends) = self.revoking_and_ends();
                 revoking.on_hub(now, hub, None, &mut ends);

@@ -1,6 +1,8 @@
 //! Joining, as the API tells it: when a node counts as joined, when waiting is hopeless, and which obstacle is told to
 //! a caller that waited in vain.
 
+use std::time::Duration;
+
 use crate::error::{Error, HubFailure, RefusedBy};
 use crate::membership::join::Obstacle;
 use crate::net::reach::hub_client::DownReason;
@@ -63,7 +65,11 @@ pub(super) fn hopeless(hubs: &[HubInfo]) -> Option<Vec<HubFailure>> {
 }
 
 /// The error for the obstacle that keeps this node from joining: one for each cause, and only what was observed.
-pub(in crate::layers::node) fn kept_out(obstacle: Obstacle, hubs: &[HubInfo]) -> Error {
+pub(in crate::layers::node) fn kept_out(
+    obstacle: Obstacle,
+    hubs: &[HubInfo],
+    clock_ahead: Option<Duration>,
+) -> Error {
     let hubs = hubs.iter();
     match obstacle {
         Obstacle::NoHub => Error::HubUnreachable { hubs: hubs.filter_map(HubInfo::failure).collect() },
@@ -73,7 +79,9 @@ pub(in crate::layers::node) fn kept_out(obstacle: Obstacle, hubs: &[HubInfo]) ->
                 hubs: hubs.map(|hub| hub.failure().unwrap_or_else(|| silent(hub))).collect(),
             }
         }
-        Obstacle::NoAnswer => RefusedBy::Members.into(),
+        Obstacle::NoAnswer => {
+            clock_ahead.map_or(RefusedBy::Members, |ahead| RefusedBy::Clock { ahead }).into()
+        }
         Obstacle::NoTable => Error::Busy("members answer, but none has told us the mesh's table in time"),
     }
 }
@@ -130,7 +138,7 @@ mod tests {
     #[test]
     fn each_obstacle_has_its_own_error() {
         let hubs = [hub(1, true, None), hub(2, false, Some(DownReason::Lost)), hub(3, false, None)];
-        let told = |obstacle| match kept_out(obstacle, &hubs) {
+        let told = |obstacle| match kept_out(obstacle, &hubs, None) {
             Error::HubUnreachable { hubs } => reasons(&hubs),
             other => panic!("{other}"),
         };
@@ -139,7 +147,10 @@ mod tests {
             told(Obstacle::HubSilent),
             [DownReason::Silent, DownReason::Lost, DownReason::Unreachable]
         );
-        assert!(matches!(kept_out(Obstacle::NoAnswer, &hubs), Error::Refused(RefusedBy::Members)));
-        assert!(matches!(kept_out(Obstacle::NoTable, &hubs), Error::Busy(_)));
+        assert!(matches!(kept_out(Obstacle::NoAnswer, &hubs, None), Error::Refused(RefusedBy::Members)));
+        let ahead = Duration::from_secs(9 * 86_400);
+        let clock = RefusedBy::Clock { ahead };
+        assert!(matches!(kept_out(Obstacle::NoAnswer, &hubs, Some(ahead)), Error::Refused(by) if by == clock));
+        assert!(matches!(kept_out(Obstacle::NoTable, &hubs, Some(ahead)), Error::Busy(_)));
     }
 }

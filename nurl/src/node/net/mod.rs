@@ -13,7 +13,7 @@
 //! | `mail` | what this node sends, and who is told of a loss |
 //! | `revoking` | how this node learns what was revoked, and passes it on |
 //! | `outlets` | the queues to the application and to the plane above |
-//! | `join`, `leave`, `view`, `outgoing`, `pings`, `clocks`, `levels` | the decisions, pure, each with its table of tests |
+//! | `join`, `leave`, `view`, `outgoing`, `pings`, `clocks`, `own_clock`, `levels` | the decisions, pure, each with its table of tests |
 
 mod clocks;
 mod dispatch;
@@ -23,6 +23,7 @@ mod levels;
 mod mail;
 mod outgoing;
 mod outlets;
+mod own_clock;
 mod pings;
 mod revoking;
 mod roster;

@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::join::{Join, hopeless};
 use super::leave::Leave;
 use super::outlets::Outlets;
+use super::own_clock::OwnClock;
 use super::view::{Views, hub_info, member_info, view};
 use crate::authority::pass::Pass;
 use crate::compute::job::MemberChange;
@@ -24,6 +25,7 @@ pub(super) struct Roster {
     role: Role,
     /// This node's pass.
     pub(super) pass: Option<Pass>,
+    pub(super) own_clock: OwnClock,
     /// The hubs in the ticket's order.
     hubs: Vec<Hub>,
     join: Join<Reply<Result<(), Error>>>,
@@ -40,7 +42,16 @@ impl Roster {
         now: Instant,
     ) -> Roster {
         detector.join(now);
-        Roster { detector, role, pass, hubs, join: Join::new(), views: Views::new(), leaving: None }
+        Roster {
+            detector,
+            role,
+            pass,
+            own_clock: OwnClock::default(),
+            hubs,
+            join: Join::new(),
+            views: Views::new(),
+            leaving: None,
+        }
     }
 
     /// When [`handle_timeout`](Roster::handle_timeout) is due, or a leave's time is up.
