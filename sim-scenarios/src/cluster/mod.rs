@@ -79,6 +79,15 @@ pub struct Cluster {
     addresses: Addresses,
 }
 
+/// What is wrong with a node's time.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Timing {
+    /// By how many milliseconds its wall clock is wrong.
+    pub clock_ms: i64,
+    /// How long before the world's beginning its pass was issued.
+    pub issued_ago: Duration,
+}
+
 impl Cluster {
     /// A cluster of these hubs without nodes.
     pub(crate) fn new(
@@ -103,12 +112,22 @@ impl Cluster {
     /// # Panics
     /// If the name is taken.
     pub fn add(&mut self, name: &str, net: Net, role: Role) -> Peer {
+        self.add_at(name, net, role, Timing::default())
+    }
+
+    /// The same for a node whose clock or pass isn't of now.
+    ///
+    /// # Panics
+    /// If the name is taken.
+    pub fn add_at(&mut self, name: &str, net: Net, role: Role, timing: Timing) -> Peer {
         let host = self.world.host(name);
         host.attach(NIC, net, &[&self.addresses.assign(name, net)]);
         let (name, number) = (name.to_owned(), self.peers.len());
         let setup = Setup { name, number, role, host, world: self.world, witness: self.witness.clone() };
         let key = SecretKey::generate(&mut self.keys);
-        let credential = self.credential_in(&key.public(), role, self.zones[number % self.zones.len()]);
+        let zone = self.zones[number % self.zones.len()];
+        let credential = self.credential_in(&key.public(), role, zone, timing.issued_ago);
+        host.step_wall_clock_ms(timing.clock_ms);
         let peer = Peer::start(&setup, (&key, credential), &self.ticket, &self.configure, &self.hubs);
         self.peers.push(peer.clone());
         peer
@@ -116,16 +135,16 @@ impl Cluster {
 
     /// A pass that permits what the role needs, as an issuer made it before the world began.
     pub fn credential(&self, key: &PublicKey, role: Role) -> Credential {
-        self.credential_in(key, role, "")
+        self.credential_in(key, role, "", Duration::ZERO)
     }
 
-    fn credential_in(&self, key: &PublicKey, role: Role, zone: &str) -> Credential {
+    fn credential_in(&self, key: &PublicKey, role: Role, zone: &str, issued_ago: Duration) -> Credential {
         let level = match role {
             Role::Worker => Level::Worker,
             Role::Member => Level::Member,
             Role::Observer => Level::Submit,
         };
-        let begun = (time::unix_now() - self.world.elapsed()).as_secs();
+        let begun = (time::unix_now() - self.world.elapsed() - issued_ago).as_secs();
         self.authority.mint_in_zone(*key, level, u32::try_from(begun).unwrap_or(u32::MAX), zone)
     }
 

@@ -8,6 +8,7 @@ pub mod canary;
 pub mod churn;
 pub mod circle;
 pub mod clients;
+pub mod clocks;
 pub mod containers;
 pub mod converge;
 pub mod converge_hard;
@@ -44,6 +45,7 @@ pub const ALL: &[Scenario] = &[
     churn::SCENARIO,
     circle::SCENARIO,
     clients::SCENARIO,
+    clocks::SCENARIO,
     containers::SCENARIO,
     converge::SCENARIO,
     converge_hard::SCENARIO,

@@ -129,7 +129,8 @@ impl Runner {
     ) -> Result<Bytes, JobError> {
         let name = &program.words[0];
         let failed = |error| not_run(name, &error);
-        let mut group = self.groups.spawn(&mut program.command(&self.confined_by, variables)).map_err(failed)?;
+        let mut group =
+            self.groups.spawn(&mut program.command(&self.confined_by, variables)).map_err(failed)?;
         let mut stdin = group.leader.stdin.take().expect("piped");
         let stdout = group.leader.stdout.take().expect("piped");
         let stderr = group.leader.stderr.take().expect("piped");
@@ -228,7 +229,8 @@ mod tests {
         let variables = vec![("NURL_TASK", "7".to_owned())];
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let runner = Runner { groups: unwatched(), confined_by: Vec::new(), limit, retry_exits: vec![75] };
+            let runner =
+                Runner { groups: unwatched(), confined_by: Vec::new(), limit, retry_exits: vec![75] };
             runner.run(&program, variables, Bytes::from_static(payload)).await
         })
     }

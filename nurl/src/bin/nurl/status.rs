@@ -115,7 +115,10 @@ fn standing(status: &Status, unix_now: Duration) -> Vec<String> {
         rows.push(format!("This machine's pass says {}, and counts for {left} more days.", grant.level));
     }
     if let Some(ahead) = status.clock_ahead {
-        rows.push(format!("This machine's clock is ahead by {} days or more: set it.", ahead.as_secs() / 86_400));
+        rows.push(format!(
+            "This machine's clock is ahead by {} days or more: set it.",
+            ahead.as_secs() / 86_400
+        ));
     }
     rows
 }

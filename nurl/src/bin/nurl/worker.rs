@@ -50,12 +50,10 @@ pub(crate) async fn run(args: WorkerArgs, out: Out<'_>) -> Result<(), Failure> {
     }
     let programs = programs(&args.handler)?;
     let kinds = kinds(&programs);
-    let own_file =
-        |error| Failure::new(Code::Other, format!("this program's own file: {}", plain(&error)));
+    let own_file = |error| Failure::new(Code::Other, format!("this program's own file: {}", plain(&error)));
     let groups = Groups::new().map_err(own_file)?;
     let confined_by = args.limits.command(args.handler_timeout).map_err(own_file)?;
-    let runner =
-        Runner { groups, confined_by, limit: args.handler_timeout, retry_exits: args.retry_exit };
+    let runner = Runner { groups, confined_by, limit: args.handler_timeout, retry_exits: args.retry_exit };
     for program in programs {
         builder = with_program(builder, program, runner.clone());
     }

@@ -150,7 +150,9 @@ mod tests {
         assert!(matches!(kept_out(Obstacle::NoAnswer, &hubs, None), Error::Refused(RefusedBy::Members)));
         let ahead = Duration::from_secs(9 * 86_400);
         let clock = RefusedBy::Clock { ahead };
-        assert!(matches!(kept_out(Obstacle::NoAnswer, &hubs, Some(ahead)), Error::Refused(by) if by == clock));
+        assert!(
+            matches!(kept_out(Obstacle::NoAnswer, &hubs, Some(ahead)), Error::Refused(by) if by == clock)
+        );
         assert!(matches!(kept_out(Obstacle::NoTable, &hubs, Some(ahead)), Error::Busy(_)));
     }
 }
