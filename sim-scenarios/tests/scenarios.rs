@@ -296,3 +296,8 @@ fn the_authority_puts_nodes_out() {
 fn wrong_clocks_harm_their_owners_alone() {
     prove_with("clocks", 3);
 }
+
+#[test]
+fn a_large_mesh_changes_while_it_is_apart() {
+    prove_with("multitude", 1);
+}

@@ -26,6 +26,7 @@ pub mod laggard;
 pub mod lease;
 pub mod lone_accuser;
 pub mod mapping_expires;
+pub mod multitude;
 pub mod nat_matrix;
 pub mod pinned;
 pub mod poison;
@@ -63,6 +64,7 @@ pub const ALL: &[Scenario] = &[
     lease::SCENARIO,
     lone_accuser::SCENARIO,
     mapping_expires::SCENARIO,
+    multitude::SCENARIO,
     nat_matrix::SCENARIO,
     pinned::SCENARIO,
     poison::SCENARIO,

@@ -246,6 +246,24 @@ fn a_pass_is_renewed_while_it_counts_and_first_of_all_when_it_has_ended() {
 }
 
 #[test]
+fn a_client_whose_clock_is_ahead_registers_with_the_pass_that_it_was_just_given() {
+    let now = crate::rt::time::now();
+    let ahead = WallClock::new(now, UNIX + Duration::from_secs(365 * 86_400));
+    let old =
+        Joining::minted(&authority(), secret(1).public(), Level::Worker, WallClock::new(now, UNIX), now);
+    let mut bench = Bench::joining(Joining { wall: ahead, ..old }, now);
+    assert!(bench.client.poll_dial());
+    bench.client.handle_dialed(bench.now);
+    assert_eq!(bench.exchange(), [RENEW], "by its clock the pass has ended");
+    bench.tell(&relay::Frame::Issued { pass: &pass(&secret(1).public(), Level::Worker, UNIX) }.to_vec());
+    assert_eq!(bench.exchange(), [REGISTER], "but it was signed just now");
+    // What a hub says of the time counts more than that.
+    bench.tell(&relay::Frame::Close(relay::CloseReason::Expired).to_vec());
+    bench.pass(Duration::from_secs(60));
+    assert_eq!(bench.connect()[..1], [RENEW]);
+}
+
+#[test]
 fn after_a_reconnect_groups_and_record_are_there_again() {
     let mut bench = Bench::new();
     bench.client.join([1; 16]);

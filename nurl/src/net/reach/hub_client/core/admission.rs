@@ -29,11 +29,14 @@ pub(super) struct Admission {
     boot: u64,
     joining: Joining,
     renew_at: Option<Instant>,
+    /// The authority signed the pass in the life of this process, and no hub has said since that it has ended: it counts,
+    /// whatever this machine's clock shows.
+    fresh: bool,
 }
 
 impl Admission {
     pub(super) fn new(key: PublicKey, boot: u64, joining: Joining) -> Admission {
-        Admission { key, boot, joining, renew_at: None }
+        Admission { key, boot, joining, renew_at: None, fresh: false }
     }
 
     /// What to send first on a new connection.
@@ -42,7 +45,7 @@ impl Admission {
         let namespace = mesh.namespace();
         match (credential, invitation) {
             (Some(credential), _)
-                if credential.pass().is_current(wall.seconds(now)) || credential.is_slip() =>
+                if credential.pass().is_current(wall.seconds(now)) || credential.is_slip() || self.fresh =>
             {
                 Step::Register(self.register(credential))
             }
@@ -78,6 +81,12 @@ impl Admission {
     pub(super) fn set(&mut self, credential: Credential) {
         self.joining.credential = Some(credential);
         self.renew_at = None;
+        self.fresh = true;
+    }
+
+    /// A hub says that the pass has ended.
+    pub(super) fn expired(&mut self) {
+        self.fresh = false;
     }
 
     /// The request for a new pass, if it is time for one and none was sent lately.

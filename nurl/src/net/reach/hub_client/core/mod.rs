@@ -514,6 +514,9 @@ impl HubClient {
         if let Some(up) = self.state.up() {
             self.attempts.stood(now, up.stood(now));
         }
+        if reason == DownReason::Closed(CloseReason::Expired) {
+            self.admission.expired();
+        }
         if reason == DownReason::Closed(CloseReason::Replaced) {
             self.stats.replaced += 1;
             tracing::warn!(
