@@ -73,6 +73,7 @@ impl HostState {
 
     /// Chooses interface and source address towards `dst`; see [`Nics::route`]. `wanted` is the socket's own address,
     /// if it is bound to one.
+    #[inline]
     pub(crate) fn route(
         &self,
         wanted: Option<IpAddr>,

@@ -80,6 +80,7 @@ impl Nics {
     /// it is bound to one; the packet then leaves by an interface that has this address. The order of interfaces is
     /// their metric, as with a default route on each. An interface takes precedence if `dst` is directly on the link
     /// of its network, as `on_link` tells.
+    #[inline]
     pub(crate) fn route(
         &self,
         wanted: Option<IpAddr>,

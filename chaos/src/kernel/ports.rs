@@ -27,6 +27,7 @@ fn conflict(a: IpAddr, b: IpAddr) -> bool {
 
 impl Ports {
     /// The socket bound to `addr`, or to its family's wildcard.
+    #[inline]
     pub(crate) fn bound(&self, addr: SocketAddr) -> Option<Key> {
         let bound = self.0.get(&addr.port())?;
         bound

@@ -7,7 +7,7 @@ use crate::seed::Rng;
 use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::task::Waker;
+use std::task::{Poll, Waker};
 
 /// The most segments of one send: Linux's former `UDP_MAX_SEGMENTS`.
 pub(crate) const MAX_SEGMENTS: usize = 64;
@@ -32,11 +32,23 @@ pub(crate) struct Datagram {
 }
 
 /// One socket.
-struct Socket {
+pub(crate) struct Socket {
     local: SocketAddr,
     waiting: VecDeque<Datagram>,
     waiting_bytes: usize,
     readers: Vec<Waker>,
+}
+
+impl Socket {
+    /// Queues a datagram and wakes the readers.
+    #[inline]
+    pub(crate) fn deliver(&mut self, datagram: Datagram) {
+        self.waiting_bytes += datagram.packet.len();
+        self.waiting.push_back(datagram);
+        for reader in self.readers.drain(..) {
+            reader.wake();
+        }
+    }
 }
 
 /// A datagram that was copied to a reader.
@@ -44,8 +56,6 @@ pub(crate) struct Received {
     pub(crate) len: usize,
     pub(crate) src: SocketAddr,
     pub(crate) dst_ip: IpAddr,
-    /// The packet's buffer, which can be used again.
-    pub(crate) buffer: Vec<u8>,
 }
 
 /// A send that a socket permits.
@@ -126,6 +136,7 @@ impl UdpSockets {
 
     /// Checks a send of `len` bytes in datagrams of `segment_size` bytes to `dst`, from `src_ip` if its user chose an
     /// address.
+    #[inline]
     pub(crate) fn send(
         &self,
         key: Key,
@@ -150,40 +161,35 @@ impl UdpSockets {
     }
 
     /// The identification of the next packet.
+    #[inline]
     pub(crate) fn ident(&mut self) -> u16 {
         self.last_ident = self.last_ident.wrapping_add(1);
         self.last_ident
     }
 
     /// The socket that takes a packet of `len` bytes for `dst`.
-    pub(crate) fn taker(&self, dst: SocketAddr, len: usize) -> Result<Key, Unwanted> {
-        let bound = self.ports.bound(dst).and_then(|key| Some((key, self.sockets.get(key)?)));
-        let (key, socket) = bound.ok_or(Unwanted::NoSocket)?;
-        if socket.waiting_bytes + len > self.buffer_bytes { Err(Unwanted::BufferFull) } else { Ok(key) }
+    #[inline]
+    pub(crate) fn taker(&mut self, dst: SocketAddr, len: usize) -> Result<&mut Socket, Unwanted> {
+        let key = self.ports.bound(dst).ok_or(Unwanted::NoSocket)?;
+        let socket = self.sockets.get_mut(key).ok_or(Unwanted::NoSocket)?;
+        if socket.waiting_bytes + len > self.buffer_bytes { Err(Unwanted::BufferFull) } else { Ok(socket) }
     }
 
-    /// Queues a datagram and wakes the readers.
-    pub(crate) fn deliver(&mut self, key: Key, datagram: Datagram) {
-        let Some(socket) = self.sockets.get_mut(key) else { return };
-        socket.waiting_bytes += datagram.packet.len();
-        socket.waiting.push_back(datagram);
-        for reader in socket.readers.drain(..) {
-            reader.wake();
-        }
-    }
-
-    /// Receives one datagram. Bytes that don't fit into `buffer` are lost, as with any kernel.
-    pub(crate) fn receive(&mut self, key: Key, buffer: &mut [u8]) -> io::Result<Received> {
-        let socket = self.sockets.get_mut(key).ok_or_else(dead)?;
+    /// Receives one datagram, if there is one; its packet's buffer can be used again. Bytes that don't fit into `buffer`
+    /// are lost, as with any kernel.
+    #[inline]
+    pub(crate) fn receive(&mut self, key: Key, buffer: &mut [u8]) -> Poll<io::Result<(Received, Vec<u8>)>> {
+        let Some(socket) = self.sockets.get_mut(key) else { return Poll::Ready(Err(dead())) };
         if !socket.waiting.is_empty() && !self.may_receive {
-            return Err(io::ErrorKind::Unsupported.into());
+            return Poll::Ready(Err(io::ErrorKind::Unsupported.into()));
         }
-        let datagram = socket.waiting.pop_front().ok_or(io::ErrorKind::WouldBlock)?;
+        let Some(datagram) = socket.waiting.pop_front() else { return Poll::Pending };
         socket.waiting_bytes -= datagram.packet.len();
         let body = &datagram.packet[datagram.body_at..];
         let len = body.len().min(buffer.len());
         buffer[..len].copy_from_slice(&body[..len]);
-        Ok(Received { len, src: datagram.src, dst_ip: datagram.dst_ip, buffer: datagram.packet })
+        let received = Received { len, src: datagram.src, dst_ip: datagram.dst_ip };
+        Poll::Ready(Ok((received, datagram.packet)))
     }
 
     /// Whether a receive would return at once.
@@ -192,6 +198,7 @@ impl UdpSockets {
     }
 
     /// Registers a reader to be woken at the next datagram.
+    #[inline]
     pub(crate) fn wait(&mut self, key: Key, waker: &Waker) {
         if let Some(socket) = self.sockets.get_mut(key)
             && !socket.readers.iter().any(|reader| reader.will_wake(waker))
@@ -220,19 +227,16 @@ mod tests {
         let mut udp = UdpSockets::new();
         udp.set_buffer_bytes(40);
         let (key, local) = udp.bind(addr("10.0.0.1:7"), &mut stream(1, "port/a")).unwrap();
-        assert_eq!(udp.taker(addr("10.0.0.1:8"), 10), Err(Unwanted::NoSocket));
-        assert_eq!(udp.taker(local, 41), Err(Unwanted::BufferFull));
-        assert_eq!(udp.taker(local, 31), Ok(key));
-        udp.deliver(key, datagram(b"abc"));
-        assert_eq!(udp.taker(local, 10), Err(Unwanted::BufferFull));
+        let refusal = |udp: &mut UdpSockets, dst, len| udp.taker(dst, len).err();
+        assert_eq!(refusal(&mut udp, addr("10.0.0.1:8"), 10), Some(Unwanted::NoSocket));
+        assert_eq!(refusal(&mut udp, local, 41), Some(Unwanted::BufferFull));
+        udp.taker(local, 31).ok().unwrap().deliver(datagram(b"abc"));
+        assert_eq!(refusal(&mut udp, local, 10), Some(Unwanted::BufferFull));
         let mut buffer = [0; 2];
-        let got = udp.receive(key, &mut buffer).unwrap();
+        let Poll::Ready(Ok((got, _))) = udp.receive(key, &mut buffer) else { panic!("one waits") };
         assert_eq!((got.len, &buffer), (2, b"ab"), "the rest is lost");
-        assert_eq!(
-            udp.receive(key, &mut buffer).map(|got| got.len).unwrap_err().kind(),
-            io::ErrorKind::WouldBlock
-        );
-        assert_eq!(udp.taker(local, 10), Ok(key));
+        assert!(udp.receive(key, &mut buffer).is_pending());
+        assert_eq!(refusal(&mut udp, local, 10), None);
         udp.close_all();
         assert!(udp.is_readable(key).is_err());
     }

@@ -7,7 +7,7 @@ use crate::world::traffic::SocketId;
 use std::future::poll_fn;
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::task::Poll;
+use std::task::{Poll, Waker};
 
 pub use super::tcp::{OwnedReadHalf, OwnedWriteHalf, TcpListener, TcpStream};
 
@@ -138,22 +138,41 @@ impl UdpSocket {
     /// `WouldBlock` when there is nothing to receive; `Unsupported` when the kernel forbids it; else the process
     /// that bound it is gone.
     pub fn try_recv(&self, buffers: &mut [IoSliceMut<'_>], metas: &mut [RecvMeta]) -> io::Result<usize> {
-        sim::try_with(|sim| {
+        match self.receive(buffers, metas, None) {
+            Poll::Ready(received) => received,
+            Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+
+    /// Receives, or registers the reader: it is woken at the next datagram.
+    fn receive(
+        &self,
+        buffers: &mut [IoSliceMut<'_>],
+        metas: &mut [RecvMeta],
+        reader: Option<&Waker>,
+    ) -> Poll<io::Result<usize>> {
+        let received = sim::try_with(|sim| {
             let mut filled = 0;
             for (buffer, meta) in buffers.iter_mut().zip(metas.iter_mut()).take(RECV_BATCH) {
                 match sim.udp_receive(self.id, buffer) {
-                    Ok(got) => {
+                    Poll::Ready(Ok(got)) => {
                         let dst_ip = Some(got.dst_ip);
                         *meta = RecvMeta { addr: got.src, len: got.len, stride: got.len, dst_ip };
                     }
-                    Err(_) if filled > 0 => break,
-                    Err(error) => return Err(error),
+                    Poll::Ready(Err(error)) if filled == 0 => return Poll::Ready(Err(error)),
+                    Poll::Pending if filled == 0 => {
+                        if let Some(reader) = reader {
+                            sim.host_mut(self.id.host).udp.wait(self.id.key, reader);
+                        }
+                        return Poll::Pending;
+                    }
+                    _ => break,
                 }
                 filled += 1;
             }
-            Ok(filled)
-        })
-        .unwrap_or_else(|| Err(dead()))
+            Poll::Ready(Ok(filled))
+        });
+        received.unwrap_or_else(|| Poll::Ready(Err(dead())))
     }
 
     /// Waits for datagrams and fills up to [`RECV_BATCH`] buffers; returns how many. Cancel safe.
@@ -161,14 +180,7 @@ impl UdpSocket {
     /// # Errors
     /// When the process that bound it is gone.
     pub async fn recv(&self, buffers: &mut [IoSliceMut<'_>], metas: &mut [RecvMeta]) -> io::Result<usize> {
-        poll_fn(|cx| match self.try_recv(buffers, metas) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                sim::with(|sim| sim.host_mut(self.id.host).udp.wait(self.id.key, cx.waker()));
-                Poll::Pending
-            }
-            done => Poll::Ready(done),
-        })
-        .await
+        poll_fn(|cx| self.receive(buffers, metas, Some(cx.waker()))).await
     }
 }
 

@@ -39,10 +39,12 @@ pub(crate) struct Pool(Vec<Vec<u8>>);
 
 impl Pool {
     /// A buffer, reused if possible: its content is arbitrary.
+    #[inline]
     pub(crate) fn take(&mut self) -> Vec<u8> {
         self.0.pop().unwrap_or_default()
     }
 
+    #[inline]
     pub(crate) fn give_back(&mut self, buffer: Vec<u8>) {
         if self.0.len() < POOL && buffer.capacity() <= POOL_BUFFER_BYTES {
             self.0.push(buffer);

@@ -42,18 +42,25 @@ impl Headers {
     }
 }
 
-/// One's complement sum over 16-bit big-endian words, not yet folded. The order of bytes within words doesn't
-/// matter to the sum (RFC 1071 §2), so it runs over native words of 32 bits.
+/// One's complement sum over 16-bit big-endian words, not yet folded, and below 2^34. The order of bytes within words
+/// doesn't matter to the sum, and neither does their width if each carry is added again (RFC 1071 §2), so it runs over
+/// native words of 64 bits.
 fn sum(bytes: &[u8]) -> u64 {
-    let mut chunks = bytes.chunks_exact(4);
-    let mut total = 0u64;
-    for chunk in &mut chunks {
-        total += u64::from(u32::from_ne_bytes([chunk[0], chunk[1], chunk[2], chunk[3]]));
+    let (words, rest) = bytes.as_chunks();
+    let mut total = 0;
+    for word in words {
+        let (sum, carry) = u64::overflowing_add(total, u64::from_ne_bytes(*word));
+        total = sum + u64::from(carry);
     }
-    let rest = chunks.remainder();
-    let mut last = [0; 4];
-    last[..rest.len()].copy_from_slice(rest);
-    total + u64::from(u32::from_ne_bytes(last))
+    total = (total & 0xFFFF_FFFF) + (total >> 32);
+    let (words, rest) = rest.as_chunks();
+    for word in words {
+        total += u64::from(u16::from_ne_bytes(*word));
+    }
+    if let [last] = rest {
+        total += u64::from(u16::from_ne_bytes([*last, 0]));
+    }
+    total
 }
 
 /// Folds a sum to the checksum, in the byte order of the packet.

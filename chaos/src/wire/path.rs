@@ -52,8 +52,9 @@ pub(crate) trait Recorder {
 pub(crate) enum Onward {
     /// Nowhere: it was dropped.
     Ended,
-    /// It [arrives](Wire::arrive) at the next end at `at_ns`. Its copy, if the link made one, is put on the way first.
-    Fly { at_ns: u64, flight: Flight, copy: Option<(u64, Flight)> },
+    /// It [arrives](Wire::arrive) at the next end at `at_ns`. Its copy, if the link made one, is put on the way
+    /// first; it is boxed, because it is rare, and every packet moves with this value.
+    Fly { at_ns: u64, flight: Flight, copy: Option<Box<(u64, Flight)>> },
     /// It has reached a host's interface.
     Reach { host: HostId, flight: Flight, headers: Headers },
 }
@@ -78,6 +79,7 @@ impl Wire {
     }
 
     /// A packet leaves `nic` of `from`: it gets its number.
+    #[inline]
     pub(crate) fn depart(
         &mut self,
         now_ns: u64,
@@ -102,6 +104,7 @@ impl Wire {
     }
 
     /// Moves a departed packet towards `dst`. Its interface is in `net`; `None` is the loopback.
+    #[inline]
     pub(crate) fn set_out(
         &mut self,
         now_ns: u64,
@@ -168,6 +171,7 @@ impl Wire {
     }
 
     /// Puts a packet on the link from `from` to `flight.to`.
+    #[inline]
     fn take_link(
         &mut self,
         now_ns: u64,
@@ -190,7 +194,7 @@ impl Wire {
             bytes.clear();
             bytes.extend_from_slice(&flight.bytes);
             record.altered(Alteration::Duplicated);
-            (copy_at_ns.max(earliest_ns), flight.with_bytes(bytes))
+            Box::new((copy_at_ns.max(earliest_ns), flight.with_bytes(bytes)))
         });
         if let Some(draw) = cut
             && packet::truncate_udp(&mut flight.bytes, draw)
@@ -243,6 +247,7 @@ impl Wire {
     }
 
     /// A packet has reached the far end of a link.
+    #[inline]
     pub(crate) fn arrive(&mut self, now_ns: u64, mut flight: Flight, record: &mut impl Recorder) -> Onward {
         let Some(headers) = packet::parse(&flight.bytes) else {
             return self.end(now_ns, flight, DropCause::Checksum, record);

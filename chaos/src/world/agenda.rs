@@ -65,6 +65,7 @@ impl Agenda {
     }
 
     /// Puts a packet on the way; it arrives at `at_ns`.
+    #[inline]
     pub(crate) fn launch(&mut self, at_ns: u64, flight: Flight) {
         let index = match self.free_flights.pop() {
             Some(index) => {
@@ -109,6 +110,7 @@ impl Agenda {
     }
 
     /// Takes the first event that is due at `now_ns`.
+    #[inline]
     pub(crate) fn pop_due(&mut self, now_ns: u64) -> Option<Event> {
         loop {
             return Some(match self.timers.pop_due(now_ns)? {

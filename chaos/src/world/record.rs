@@ -65,6 +65,7 @@ impl Record {
     }
 
     /// A packet leaves an interface.
+    #[inline]
     pub(crate) fn sent(&mut self, now_ns: u64, flight: &Flight) {
         self.trace.sent(now_ns, flight.origin.0, flight.nic, flight.number, &flight.bytes);
         self.stats.packets_sent += 1;
@@ -75,6 +76,7 @@ impl Record {
     }
 
     /// A packet has reached its receiver.
+    #[inline]
     pub(crate) fn received(&mut self, now_ns: u64, flight: &Flight) {
         let changed = if flight.corrupted { flight.bytes.as_slice() } else { &[] };
         self.trace.delivered(now_ns, flight.to, flight.nic, flight.number, changed);

@@ -83,6 +83,21 @@ fn number_of(end: End) -> u32 {
     }
 }
 
+/// The length of the first fields of each record.
+const HEAD_BYTES: usize = 15;
+
+/// The first fields of a record: time, kind, the place with an interface's number, and a byte for the kind.
+#[inline]
+fn head_of(now_ns: u64, kind: RecordKind, (place, nic, extra): (u32, u8, u8)) -> [u8; HEAD_BYTES] {
+    let mut head = [0; HEAD_BYTES];
+    head[..8].copy_from_slice(&now_ns.to_le_bytes());
+    head[8] = kind as u8;
+    head[9..13].copy_from_slice(&place.to_le_bytes());
+    head[13] = nic;
+    head[14] = extra;
+    head
+}
+
 pub(crate) struct Trace {
     buffer: Vec<u8>,
     hasher: blake3::Hasher,
@@ -151,19 +166,26 @@ impl Trace {
         }
     }
 
-    fn head(&mut self, now_ns: u64, kind: RecordKind, host: u32, nic: u8, extra: u8) {
-        self.records += 1;
-        let mut head = [0; 15];
-        head[..8].copy_from_slice(&now_ns.to_le_bytes());
-        head[8] = kind as u8;
-        head[9..13].copy_from_slice(&host.to_le_bytes());
-        head[13] = nic;
-        head[14] = extra;
-        self.buffer.extend_from_slice(&head);
+    /// A packet's record: `bytes` are those that the digest has to learn with it.
+    #[inline]
+    fn packet(
+        &mut self,
+        (now_ns, kind): (u64, RecordKind),
+        (place, nic, extra): (u32, u8, u8),
+        number: u64,
+        bytes: &[u8],
+    ) {
+        let mut head = [0; HEAD_BYTES + 8 + 4];
+        head[..HEAD_BYTES].copy_from_slice(&head_of(now_ns, kind, (place, nic, extra)));
+        head[HEAD_BYTES..HEAD_BYTES + 8].copy_from_slice(&number.to_le_bytes());
+        head[HEAD_BYTES + 8..].copy_from_slice(&(bytes.len() as u32).to_le_bytes());
+        self.record(&head, bytes);
     }
 
-    fn body(&mut self, bytes: &[u8]) {
-        self.buffer.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
+    #[inline]
+    fn record(&mut self, head: &[u8], bytes: &[u8]) {
+        self.records += 1;
+        self.buffer.extend_from_slice(head);
         self.buffer.extend_from_slice(bytes);
         if self.buffer.len() >= BATCH_BYTES {
             self.hasher.update(&self.buffer);
@@ -173,9 +195,7 @@ impl Trace {
 
     /// A packet leaves an interface.
     pub(crate) fn sent(&mut self, now_ns: u64, host: u32, nic: u8, number: u64, bytes: &[u8]) {
-        self.head(now_ns, RecordKind::Sent, host, nic, 0);
-        self.buffer.extend_from_slice(&number.to_le_bytes());
-        self.body(bytes);
+        self.packet((now_ns, RecordKind::Sent), (host, nic, 0), number, bytes);
         self.capture_packet(now_ns, bytes);
         if let Some(watch) = &mut self.watch {
             let place = watch.host(host);
@@ -203,9 +223,7 @@ impl Trace {
         changed: usize,
         damaged: bool,
     ) {
-        self.head(now_ns, RecordKind::Rewritten, number_of(by), 0, 0);
-        self.buffer.extend_from_slice(&number.to_le_bytes());
-        self.body(&bytes[..changed]);
+        self.packet((now_ns, RecordKind::Rewritten), (number_of(by), 0, 0), number, &bytes[..changed]);
         if !damaged {
             self.capture_packet(now_ns, bytes);
         }
@@ -217,9 +235,7 @@ impl Trace {
 
     /// A packet has arrived; `changed` are its bytes if a link has damaged it.
     pub(crate) fn delivered(&mut self, now_ns: u64, at: End, nic: u8, number: u64, changed: &[u8]) {
-        self.head(now_ns, RecordKind::Delivered, number_of(at), nic, 0);
-        self.buffer.extend_from_slice(&number.to_le_bytes());
-        self.body(changed);
+        self.packet((now_ns, RecordKind::Delivered), (number_of(at), nic, 0), number, changed);
         if let Some(watch) = &mut self.watch {
             let place = name_of(watch, at);
             let damage =
@@ -230,9 +246,7 @@ impl Trace {
 
     /// A packet is dropped on the way, or at the destination host.
     pub(crate) fn dropped(&mut self, now_ns: u64, at: End, nic: u8, number: u64, why: DropCause) {
-        self.head(now_ns, RecordKind::Dropped, number_of(at), nic, why as u8);
-        self.buffer.extend_from_slice(&number.to_le_bytes());
-        self.body(&[]);
+        self.packet((now_ns, RecordKind::Dropped), (number_of(at), nic, why as u8), number, &[]);
         if let Some(watch) = &mut self.watch {
             let place = name_of(watch, at);
             watch.fate(now_ns, "dropped", &place, number, &format!("{why:?}"));
@@ -241,8 +255,10 @@ impl Trace {
 
     /// Any other event, described by `bytes`.
     pub(crate) fn note(&mut self, now_ns: u64, kind: RecordKind, host: u32, bytes: &[u8]) {
-        self.head(now_ns, kind, host, 0, 0);
-        self.body(bytes);
+        let mut head = [0; HEAD_BYTES + 4];
+        head[..HEAD_BYTES].copy_from_slice(&head_of(now_ns, kind, (host, 0, 0)));
+        head[HEAD_BYTES..].copy_from_slice(&(bytes.len() as u32).to_le_bytes());
+        self.record(&head, bytes);
         if let Some(watch) = &mut self.watch {
             let place = watch.host(host);
             watch.note(now_ns, kind.as_str(), &place, &tell(kind, bytes));

@@ -40,7 +40,9 @@ pub struct DetectorConfig {
     pub isolated_push_pull_interval: Duration,
     /// A push-pull unanswered for this long has failed.
     pub push_pull_timeout: Duration,
-    /// How long a probe waits for a session before the direct leg counts as failed, before scaling.
+    /// How long a probe waits for a session before the direct leg counts as failed. Not scaled, because a handshake is
+    /// tried at the same times whatever this node's health, and with a dead target it has no end: the check of a told
+    /// death would take three times as long in a node that holds itself for slow, and many do when many die at once.
     pub session_grace: Duration,
     /// Only probes within this window count as evidence for isolation.
     pub isolation_window: Duration,

@@ -13,7 +13,7 @@ use crate::key::PublicKey;
 use crate::membership::event::MembershipEvent;
 use crate::membership::message::{self, MAX_CHUNK_BYTES, MAX_FACTS, MessageBody, TableChunk};
 use crate::membership::pushpull::{self, MAX_CHUNKS, PushPull};
-use crate::membership::table::State;
+use crate::membership::table::{Member, State};
 
 /// Members with which this node starts exchanges at a time: after a suspend, or when a hub names some that this node
 /// doesn't hold live.
@@ -36,12 +36,20 @@ pub(super) struct Exchanges {
     look_again: Duration,
     /// Keys that announced themselves as observers, which have no table to give. The oldest is first.
     observers: VecDeque<PublicKey>,
+    /// The peer of the last exchange, if that failed.
+    failed: Option<PublicKey>,
 }
 
 impl Exchanges {
     /// The first periodic exchange is at `next_at`, the others follow after `period`.
     pub(super) fn new(next_at: Instant, period: Duration) -> Exchanges {
-        Exchanges { push_pull: PushPull::default(), next_at, look_again: period, observers: VecDeque::new() }
+        Exchanges {
+            push_pull: PushPull::default(),
+            next_at,
+            look_again: period,
+            observers: VecDeque::new(),
+            failed: None,
+        }
     }
 
     /// When an exchange has taken too long, or the next one is due.
@@ -76,6 +84,15 @@ impl Exchanges {
         self.next_at = now + LOOK_AGAIN;
     }
 
+    /// The member for the next periodic exchange: a live one by chance. The peer of the last exchange, if that failed, is
+    /// taken only if there is no other: it may be dead, and not yet known to be.
+    pub(super) fn partner(&self, view: &mut MeshView) -> Option<PublicKey> {
+        let failed = self.failed;
+        let mut one = |of: &dyn Fn(&Member) -> bool| view.random_members(1, of).pop();
+        one(&|member| member.state.is_live() && Some(member.key) != failed)
+            .or_else(|| one(&|member| member.state.is_live()))
+    }
+
     /// Starts an exchange with `peer`, unless one is under way or too many are.
     pub(super) fn start(&mut self, now: Instant, view: &mut MeshView, peer: PublicKey) {
         let id = view.rng.next_u64();
@@ -106,7 +123,10 @@ impl Exchanges {
     pub(super) fn handle_answer(&mut self, view: &mut MeshView, from: &PublicKey, chunk: TableChunk) -> bool {
         let complete = self.push_pull.answer(from, chunk);
         match complete {
-            Some(true) => view.stats.push_pulls += 1,
+            Some(true) => {
+                view.stats.push_pulls += 1;
+                self.failed = None;
+            }
             Some(false) => {}
             None => view.stats.unsolicited_chunks += 1,
         }
@@ -129,6 +149,7 @@ impl Exchanges {
     pub(super) fn failed(&mut self, now: Instant, view: &mut MeshView, peer: PublicKey) {
         tracing::debug!(target: "nurl::membership", peer = %peer.short(), "an exchange of tables failed");
         view.stats.push_pulls_failed += 1;
+        self.failed = Some(peer);
         if view.table.get(&peer).is_some() {
             self.next_at = self.next_at.min(now + LOOK_AGAIN);
         }

@@ -485,9 +485,8 @@ impl Detector {
         if self.view.local.has_left() {
             return;
         }
-        let partner = self.view.random_members(1, |member| member.state.is_live());
-        match partner.first() {
-            Some(peer) => self.exchanges.start(now, &mut self.view, *peer),
+        match self.exchanges.partner(&mut self.view) {
+            Some(peer) => self.exchanges.start(now, &mut self.view, peer),
             // All members are lost: the known contacts may lead back.
             None => self.join.begin(now),
         }

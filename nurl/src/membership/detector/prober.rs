@@ -277,7 +277,7 @@ impl Prober {
 
     /// A ping to `peer` could not be sealed: there is no session yet. The clock of a probe of `peer` is held.
     pub(super) fn hold(&mut self, now: Instant, view: &MeshView, peer: PublicKey) {
-        let grace = view.health.scale(view.config.session_grace);
+        let grace = view.config.session_grace;
         self.of(peer).for_each(|probe| probe.clock.hold(now, grace));
     }
 

@@ -133,6 +133,38 @@ fn a_failed_probe_says_nothing_of_this_node_if_somebody_else_has_answered() {
     }
 }
 
+/// An exchange with a dead partner fails after 10 s. Another try with the same one would double that.
+#[test]
+fn the_partner_of_a_failed_exchange_is_not_the_next_one_unless_there_is_no_other() {
+    for (members, other) in [(2, true), (1, false)] {
+        for observer in [false, true] {
+            let (mut now, mut detector) = new(observer);
+            let facts = (1..=members).map(|of| fact(of, 1, State::Alive)).collect();
+            tell(&mut detector, now, 1, MessageBody::Gossip, facts);
+            let mut partners = Vec::new();
+            while partners.len() < 12 {
+                run(&mut detector, &mut now, ms(50));
+                // The members answer pings, so that they stay live, but no exchange.
+                for (to, _, message) in sent(&mut detector) {
+                    let from = (1..=members).find(|of| key(*of) == to).expect("a member");
+                    match message.body {
+                        MessageBody::Ping { seq } => {
+                            tell(&mut detector, now, from, MessageBody::Ack { seq }, Vec::new());
+                        }
+                        MessageBody::PushPull(_) => {
+                            detector.on_message_lost(now, to);
+                            partners.push(from);
+                        }
+                        _ => {}
+                    }
+                }
+            }
+            let again = partners.windows(2).any(|pair| pair[0] == pair[1]);
+            assert_eq!(again, !other, "{members} members, observer {observer}: {partners:?}");
+        }
+    }
+}
+
 #[test]
 fn a_hubs_denial_speaks_for_this_node_and_brings_one_probe_and_no_verdict() {
     let (mut now, mut detector) = among(5);

@@ -1,5 +1,6 @@
 //! What others say against members: it is checked with its subject, within bounds.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use super::S;
@@ -90,6 +91,26 @@ fn a_told_death_of_a_silent_member_is_believed_after_its_probe() {
         assert!(after.contains(&took), "{told:?} after {took:?}, observer {observer}");
         assert_eq!(detector.member(&key(2)).unwrap().incarnation, 3, "what others know has to be outbid");
     }
+}
+
+/// Found by the scenario `deaths` with seed 97000066: many had died at once, this node held itself for slow, and for its
+/// probe of the last of them it waited 14 s for a session.
+#[test]
+fn a_told_death_is_checked_soon_even_without_a_session_by_a_node_that_holds_itself_for_slow() {
+    let (mut now, mut detector) = among(60);
+    let mut pinged = BTreeSet::new();
+    while detector.health() < 6 {
+        assert!(detector.stats().probes_failed < 99);
+        detector.on_hub_pong(now);
+        run(&mut detector, &mut now, ms(100));
+        pinged.extend(sent(&mut detector).into_iter().map(|(to, ..)| to));
+    }
+    let of = (2..=60).find(|of| !pinged.contains(&key(*of))).expect("one that isn't under probe");
+    tell(&mut detector, now, 1, MessageBody::Gossip, vec![claim(of, 1, State::Dead)]);
+    detector.on_session_pending(now, key(of));
+    let took = shown_after(&mut detector, &mut now, of, State::Dead);
+    // 2 s for the session, then 7 s for the probe, of which the direct pings' 2.1 s are over.
+    assert!((S(6)..S(8)).contains(&took), "{took:?}");
 }
 
 #[test]
