@@ -100,6 +100,7 @@ fn ticket() -> Ticket {
     };
     Ticket {
         mesh: authority().mesh(),
+        generation: 0,
         current: MeshSecret::from_bytes([0x22; 32]),
         previous: None,
         hubs: vec![Hub { key: responder().public(), addr: "127.0.0.1:4242".to_owned() }],

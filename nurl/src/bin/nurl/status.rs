@@ -49,7 +49,11 @@ async fn show(node: &Node, out: Out<'_>) -> Result<(), Failure> {
     let status = node.status().await?;
     let ms = |rtt: Duration| (rtt.as_secs_f64() * 1e5).round() / 100.0;
     let line = Line::Status {
-        me: StatusSelf { key: status.key.to_string(), boot: format!("{:016x}", status.boot) },
+        me: StatusSelf {
+            key: status.key.to_string(),
+            boot: format!("{:016x}", status.boot),
+            generation: status.generation,
+        },
         hubs: status
             .hubs
             .iter()
