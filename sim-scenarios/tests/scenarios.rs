@@ -291,3 +291,8 @@ fn the_authority_puts_nodes_out() {
     // A run has a revocation mid-run, a stubborn insider, a partition, and hubs that withhold.
     prove_with("revocation", 4);
 }
+
+#[test]
+fn the_mesh_gets_another_secret() {
+    prove_with("rotation", 2);
+}
