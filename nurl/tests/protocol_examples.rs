@@ -139,6 +139,8 @@ fn a_mesh_its_passes_and_its_requests_are_these_bytes() {
         ("hash of A's pass", hex(&pass(&a.public(), "nas").hash().0)),
         ("slip of A for B", hex(&slip.sign(&a, &authority().mesh()))),
         ("revocation of A", hex(&revocation.encode())),
+        ("rotation", hex(&authority().rotate(1, ISSUED).entry.encode())),
+        ("signed secret", hex(&authority().rotate(1, ISSUED).secret.encode())),
     ]);
     let mut known = Revocations::default();
     known.merge(revocation.clone());
