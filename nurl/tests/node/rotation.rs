@@ -58,18 +58,15 @@ fn all_with_a_pass_get_the_next_secret_and_no_message_is_lost() {
 #[test]
 fn a_node_with_a_store_and_a_hub_with_a_file_know_the_secret_again() {
     run(async {
-        let (mut mesh, dir) = (Mesh::start().await, tempfile::tempdir().unwrap());
+        let mut mesh = Mesh::start().await;
+        let (dir, store) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         mesh.stop_hub().await;
         mesh.remembers = Some(dir.path().join("hub.redb"));
         mesh.start_hub().await;
         let (own, credential) = mesh.admit();
         let keeper = |mesh: &Mesh| {
-            mesh.builder(Role::Member)
-                .key(own.clone())
-                .credential(credential.clone())
-                .store(&dir.path().join("node"))
+            mesh.builder(Role::Member).key(own.clone()).credential(credential.clone()).store(store.path())
         };
-        std::fs::create_dir(dir.path().join("node")).unwrap();
         let node = mesh.join(keeper(&mesh)).await;
         assert!(soon("a hub takes it", node.rotate(mesh.rotation(7, 0))).await.unwrap().by_hub);
         node.shutdown().await;
