@@ -117,7 +117,7 @@ pub(crate) enum MeshCommand {
     Revoke(RevokeArgs),
     /// Give the mesh its next secret
     Rotate(RotateArgs),
-    /// Show the passes that the hub of this folder issued; the hub must not run meanwhile
+    /// Show the passes that the hub of this folder issued, and the number of the mesh's secret
     List {
         /// The folder with the authority's key
         #[arg(long, default_value = "nurl-hub", value_name = "DIR")]
