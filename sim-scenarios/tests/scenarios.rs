@@ -294,5 +294,5 @@ fn the_authority_puts_nodes_out() {
 
 #[test]
 fn the_mesh_gets_another_secret() {
-    prove_with("rotation", 2);
+    prove_with("rotation", 1);
 }
