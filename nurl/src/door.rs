@@ -17,6 +17,7 @@ pub mod pass {
         Grant, MAX_NAME_BYTES, MAX_PASS_BYTES, MAX_WEIGHT, MAX_ZONE_BYTES, Pass, PassError, PassHash,
     };
     pub use crate::authority::revocation::{Revocation, Subject};
+    pub use crate::authority::rotation::{ACCEPTED_FOR, Rotation, SignedSecret};
     pub use crate::authority::slip::{SLIP_BYTES, Slip};
 }
 
@@ -81,7 +82,7 @@ pub mod events {
     pub use crate::net::reach::relay::CloseReason;
     pub use crate::net::secure::securedgram::paths::PathReason;
     pub use crate::node::{
-        Events, HubInfo, MemberInfo, Metric, MetricKind, Metrics, NodeEvent, Pong, Status,
+        Events, HandedOver, HubInfo, MemberInfo, Metric, MetricKind, Metrics, NodeEvent, Pong, Status,
     };
     pub use crate::transport::PathInfo;
 }

@@ -5,6 +5,8 @@
 //! [`Invitation`] that gives its holders passes. Every holder of a ticket may join as the invitation says, so the
 //! ticket is a secret; Debug never shows it.
 //!
+//! With each rotation of the secret its number grows by one: [`rotation`](crate::authority::rotation).
+//!
 //! The Noise prologue and the rendezvous namespace are derived from the id, which never changes. All access
 //! keys are derived from the secret by HKDF-SHA256 (RFC 5869) with distinct labels, so a rotation of the
 //! secret replaces all of them: see [`Generation`].
@@ -19,8 +21,11 @@ use rand_core::CryptoRng;
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
+use crate::authority::UnixSeconds;
 use crate::authority::invitation::{Invitation, Terms};
 use crate::authority::key::AuthorityKey;
+use crate::authority::keyring::Keyring;
+use crate::authority::rotation::SignedSecret;
 use crate::key::{KEY_LEN, PublicKey, decode_text};
 use crate::kit::reader::Reader;
 use crate::rt::Rng;
@@ -124,6 +129,17 @@ impl MeshSecret {
         MeshSecret(bytes)
     }
 
+    /// The secret of a generation after the first, from the seed of the mesh's authority.
+    pub(crate) fn derived(mesh: &MeshId, seed: &[u8; 32], generation: u32, made: u32) -> MeshSecret {
+        let (generation, made) = (generation.to_le_bytes(), made.to_le_bytes());
+        MeshSecret(derive(mesh.as_bytes(), seed, b"nurl/2 secret", &[generation, made].concat()))
+    }
+
+    /// The 32 bytes.
+    pub(crate) fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
     /// Takes the 32 bytes.
     pub fn from_bytes(bytes: [u8; 32]) -> MeshSecret {
         MeshSecret(Zeroizing::new(bytes))
@@ -152,7 +168,7 @@ pub struct Generation {
 }
 
 impl Generation {
-    fn new(mesh: &MeshId, secret: &MeshSecret) -> Generation {
+    pub(crate) fn new(mesh: &MeshId, secret: &MeshSecret) -> Generation {
         let key = |label: &[u8]| derive(mesh.as_bytes(), &secret.0, label, &[]);
         Generation {
             psk: key(b"nurl/2 psk"),
@@ -203,6 +219,8 @@ pub struct Hub {
 pub struct Ticket {
     /// The mesh.
     pub mesh: MeshId,
+    /// The number of the current secret: 0 for the first, one more with each rotation.
+    pub generation: u32,
     /// The current secret.
     pub current: MeshSecret,
     /// The previous secret, accepted during a rotation.
@@ -232,7 +250,7 @@ impl Ticket {
     /// A ticket with a new secret, one hub and no invitation.
     pub fn generate(mesh: MeshId, hub: Hub, rng: &mut impl CryptoRng) -> Ticket {
         let current = MeshSecret::generate(rng);
-        Ticket { mesh, current, previous: None, hubs: vec![hub], invitation: None }
+        Ticket { mesh, generation: 0, current, previous: None, hubs: vec![hub], invitation: None }
     }
 
     /// The key generations in the order in which an initiator tries them: current, then previous.
@@ -241,6 +259,17 @@ impl Ticket {
             .chain(&self.previous)
             .map(|secret| Generation::new(&self.mesh, secret))
             .collect()
+    }
+
+    /// Takes a later secret of the mesh, with the one before as the previous one while that is accepted. Returns whether the
+    /// ticket has changed.
+    pub fn rotate(&mut self, signed: &SignedSecret, time: UnixSeconds) -> bool {
+        let (before, mut keyring) = (self.clone(), Keyring::new(self));
+        if signed.is_of(&self.mesh) {
+            keyring.replace(time, signed);
+        }
+        keyring.fill(self);
+        *self != before
     }
 
     /// The text form. It contains the secret.
@@ -253,6 +282,7 @@ impl Ticket {
         }
         let mut bytes = Zeroizing::new(vec![TICKET_VERSION]);
         bytes.extend_from_slice(self.mesh.as_bytes());
+        bytes.extend_from_slice(&self.generation.to_le_bytes());
         bytes.push(1 + u8::from(self.previous.is_some()));
         for secret in std::iter::once(&self.current).chain(&self.previous) {
             bytes.extend_from_slice(&*secret.0);
@@ -275,6 +305,7 @@ impl Ticket {
     fn from_bytes(bytes: &[u8]) -> Option<Ticket> {
         let mut reader = Reader(bytes);
         let mesh = MeshId(reader.array()?);
+        let generation = reader.u32()?;
         let (current, previous) = match reader.u8()? {
             1 => (MeshSecret::from_bytes(reader.array()?), None),
             2 => {
@@ -303,7 +334,7 @@ impl Ticket {
             let terms = Terms::decode(&mut reader)?;
             Some(Invitation::from_parts(terms, reader.array()?))
         };
-        reader.end(Ticket { mesh, current, previous, hubs, invitation })
+        reader.end(Ticket { mesh, generation, current, previous, hubs, invitation })
     }
 }
 
@@ -373,6 +404,7 @@ mod tests {
             keys: 64,
         };
         ticket.invitation = terms.invite(&authority).filter(|_| hubs > 0);
+        ticket.generation = u32::from(previous);
         ticket.previous = previous.then(|| MeshSecret::generate(&mut rng));
         ticket.hubs = (0..hubs).map(hub).collect();
         ticket

@@ -101,6 +101,7 @@ fn ticket() -> Ticket {
     };
     Ticket {
         mesh: authority().mesh(),
+        generation: 0,
         current: MeshSecret::from_bytes([0x22; 32]),
         previous: None,
         hubs: vec![Hub { key: responder().public(), addr: "127.0.0.1:4242".to_owned() }],
@@ -139,6 +140,8 @@ fn a_mesh_its_passes_and_its_requests_are_these_bytes() {
         ("hash of A's pass", hex(&pass(&a.public(), "nas").hash().0)),
         ("slip of A for B", hex(&slip.sign(&a, &authority().mesh()))),
         ("revocation of A", hex(&revocation.encode())),
+        ("rotation", hex(&authority().rotate(1, ISSUED).entry.encode())),
+        ("signed secret", hex(&authority().rotate(1, ISSUED).secret.encode())),
     ]);
     let mut known = Revocations::default();
     known.merge(revocation.clone());

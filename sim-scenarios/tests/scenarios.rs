@@ -303,4 +303,6 @@ fn wrong_clocks_harm_their_owners_alone() {
 #[test]
 fn a_large_mesh_changes_while_it_is_apart() {
     prove_with("multitude", 1);
+fn the_mesh_gets_another_secret() {
+    prove_with("rotation", 1);
 }

@@ -16,6 +16,7 @@ use super::invitation::{self, Invitation, InvitationId, Terms};
 use super::key::AuthorityKey;
 use super::pass::{DAY, GRACE, Grant, MAX_NAME_BYTES, Pass, PassError};
 use super::revocation::{Revocation, Revocations, Subject};
+use super::rotation::SignedSecret;
 use crate::key::PublicKey;
 use crate::kit::rate::TokenBucket;
 use crate::kit::reader::Reader;
@@ -99,6 +100,11 @@ impl Issuer {
         let pass = Pass::decode(&self.mesh(), bytes)?;
         self.passes.insert(pass.grant().key, pass);
         Ok(())
+    }
+
+    /// The secret of the mesh that a rotation announced.
+    pub fn secret(&self, generation: u32, made: UnixSeconds) -> SignedSecret {
+        SignedSecret::of(&self.authority, generation, made)
     }
 
     /// A key was revoked: signs the entry that closes the invitation by which it came, if it isn't closed yet. Whoever

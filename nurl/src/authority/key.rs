@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 use super::SIGNATURE_LEN;
 use super::UnixSeconds;
 use super::revocation::{Revocation, Subject};
+use super::rotation::Rotation;
 #[cfg(any(test, feature = "internals"))]
 use super::{
     credential::Credential,
@@ -81,6 +82,12 @@ impl AuthorityKey {
     /// (`Node::revoke`), which tells the others.
     pub fn revoke(&self, subject: Subject, now: UnixSeconds) -> Revocation {
         Revocation::sign(self, subject, now, now)
+    }
+
+    /// Rotates the mesh's secret to this generation, which must be above the present one. It takes effect once a node has
+    /// it (`Node::rotate`), which sees to it that the others get it.
+    pub fn rotate(&self, generation: u32, now: UnixSeconds) -> Rotation {
+        Rotation::new(self, generation, now)
     }
 
     /// Signs a statement.

@@ -15,6 +15,8 @@
 //! | [`issuer`] | enrols newcomers and renews passes |
 //! | [`invitation`] | a ticket's right to enrol new keys |
 //! | [`revocation`] | what no longer counts; the newest time for each subject wins |
+//! | [`rotation`] | a new secret for the mesh, and how its holders get it |
+//! | [`keyring`] | the secrets that a node accepts |
 //! | [`peer_signature`] | signatures by a peer's X25519 key (XEdDSA), for facts and slips |
 
 pub mod checker;
@@ -22,10 +24,12 @@ pub mod credential;
 pub mod invitation;
 pub mod issuer;
 pub mod key;
+pub mod keyring;
 pub mod level;
 pub mod pass;
 pub mod peer_signature;
 pub mod revocation;
+pub mod rotation;
 pub mod slip;
 
 /// Seconds since 1970, as signed statements carry them: enough until 2106.

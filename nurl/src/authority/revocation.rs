@@ -1,10 +1,11 @@
-//! What no longer counts: for each subject, the time up to which its passes are out.
+//! What no longer counts: for each subject, the time up to which its passes are out; and which secret the mesh has now.
 //!
 //! **Guarantees.** Merging is commutative, associative and idempotent, and never loses a revocation: for each subject the
 //! greater time wins, so restored or doubled issuers, partitions and silent hubs lose none. Two valid signatures of one
 //! entry are the same entry: nothing merges by signature bytes.
 //!
-//! An entry is `subject kind:1, subject:8 or 32 or 0, up to:4, made:4, signature:64`, integers little-endian.
+//! An entry is `subject kind:1, subject:8 or 32 or 0, up to:4, made:4, signature:64`, integers little-endian. That of the
+//! secret has no subject's bytes, and a generation's number in place of a time.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -34,6 +35,8 @@ pub enum Subject {
     Invitation(InvitationId),
     /// Those of a key.
     Key(PublicKey),
+    /// Nobody's: the mesh's secret is of generation `up_to` now. See [`rotation`](super::rotation).
+    Secret,
 }
 
 /// One entry, signed by the authority.
@@ -41,7 +44,8 @@ pub enum Subject {
 pub struct Revocation {
     /// Whose passes are out.
     pub subject: Subject,
-    /// Passes issued at this second or earlier are out. 0 takes no pass, and only closes an invitation.
+    /// Passes issued at this second or earlier are out. 0 takes no pass, and only closes an invitation. The number of a
+    /// generation, if the subject is the secret.
     pub up_to: UnixSeconds,
     /// When it was signed: it is dropped 200 days later.
     pub made: UnixSeconds,
@@ -62,7 +66,8 @@ impl Revocation {
 
     /// Whether it is still kept at `now`.
     fn is_kept(&self, now: UnixSeconds) -> bool {
-        now <= self.made.saturating_add(KEEP)
+        // A secret is in force until the next one, however old.
+        self.subject == Subject::Secret || now <= self.made.saturating_add(KEEP)
     }
 
     /// The encoding.
@@ -106,6 +111,7 @@ impl Revocation {
             Subject::All => true,
             Subject::Invitation(id) => pass.invitation == Some(id),
             Subject::Key(key) => pass.key == key,
+            Subject::Secret => false,
         };
         named && pass.issued <= self.up_to
     }
@@ -118,6 +124,7 @@ impl Subject {
             Subject::All => vec![0],
             Subject::Invitation(id) => [&[1][..], &id.0].concat(),
             Subject::Key(key) => [&[2][..], key.as_bytes()].concat(),
+            Subject::Secret => vec![3],
         }
     }
 
@@ -127,6 +134,7 @@ impl Subject {
             0 => Subject::All,
             1 => Subject::Invitation(InvitationId(reader.array()?)),
             2 => Subject::Key(PublicKey::from_bytes(reader.array()?)),
+            3 => Subject::Secret,
             _ => return None,
         })
     }
@@ -177,7 +185,8 @@ impl Revocations {
     pub fn is_news(&self, entry: &Revocation) -> bool {
         match self.entries.get(&entry.subject) {
             Some(known) => (known.up_to, known.made) < (entry.up_to, entry.made),
-            None => self.entries.len() < MAX_ENTRIES,
+            // A full map of revocations keeps no rotation out.
+            None => self.entries.len() < MAX_ENTRIES || entry.subject == Subject::Secret,
         }
     }
 
@@ -256,6 +265,11 @@ impl Revocations {
         self.entries.contains_key(&Subject::Invitation(invitation))
     }
 
+    /// The generation of the mesh's secret, and when it was made, as far as is known.
+    pub fn secret(&self) -> Option<(u32, UnixSeconds)> {
+        self.entries.get(&Subject::Secret).map(|entry| (entry.up_to, entry.made))
+    }
+
     /// Drops the entries that have been kept long enough. Returns whether there were any.
     pub fn expire(&mut self, now: UnixSeconds) -> bool {
         let before = self.entries.len();
@@ -308,8 +322,8 @@ mod tests {
     #[test]
     fn an_entry_comes_back_from_its_bytes_and_no_byte_can_be_changed() {
         let mesh = authority().mesh();
-        for n in [0, 1, 9] {
-            let entry = Revocation::sign(&authority(), subject(n), 1_000, 2_000);
+        for subject in [subject(0), subject(1), subject(9), Subject::Secret] {
+            let entry = Revocation::sign(&authority(), subject, 1_000, 2_000);
             let bytes = entry.encode();
             assert_eq!(Revocation::decode(&mesh, &mut Reader(&bytes)), Some(entry));
             for at in 0..bytes.len() {
@@ -334,6 +348,28 @@ mod tests {
         assert!(known.revokes(&pass(8, 2, 2_000)) && !known.revokes(&pass(8, 2, 2_001)));
         known.expire(1_000 + KEEP + 1);
         assert!(!known.is_closed(InvitationId([2; 8])) && known.revokes(&pass(8, 2, 2_000)));
+    }
+
+    #[test]
+    fn a_rotation_takes_nobodys_pass_is_kept_for_good_and_finds_room_in_a_full_map() {
+        let mut known = Revocations::default();
+        for n in 0..MAX_ENTRIES as u64 {
+            let mut id = [0; 32];
+            id[..8].copy_from_slice(&n.to_le_bytes());
+            let subject = Subject::Key(PublicKey::from_bytes(id));
+            let entry = Revocation { subject, up_to: 0, made: 1_000, signature: [0; SIGNATURE_LEN] };
+            assert!(known.merge(entry));
+        }
+        let rotation = |generation, made| authority().rotate(generation, made).entry;
+        assert!(!known.is_news(&Revocation::sign(&authority(), Subject::All, 1, 1)), "it is full");
+        assert!(known.merge(rotation(1, 1_000)) && known.merge(rotation(2, 900)));
+        assert!(!known.merge(rotation(1, 2_000)) && !known.merge(rotation(2, 900)));
+        assert!(!known.revokes(&pass(200, 9, 0)));
+        assert!(known.expire(1_000 + KEEP + 1));
+        assert_eq!((known.secret(), known.entries.len()), (Some((2, 900)), 1));
+        let (bytes, mesh) = (rotation(3, 900).encode(), authority().mesh());
+        let late = known.read_news((&mesh, 1_000 + 2 * KEEP), &bytes, || true);
+        assert_eq!(late, (vec![rotation(3, 900)], Ok(())), "it is in force however old");
     }
 
     #[test]

@@ -13,10 +13,12 @@ use super::event::{Bus, NodeEvent};
 use super::net::{Channels, NetParts, NetPlane};
 use super::own_pass::OwnPass;
 use super::own_revocations::OwnRevocations;
+use super::own_secret::OwnSecret;
 use super::work::{WorkParts, WorkPlane};
 use super::{Datagrams, Inner, Node, Role, ending, log};
 use crate::Error;
 use crate::authority::credential::Credential;
+use crate::authority::keyring::Keyring;
 use crate::compute::job::{JobError, KindLimits};
 use crate::compute::pool::{Handlers, JobContext};
 use crate::key::{AllowList, SecretKey};
@@ -214,6 +216,13 @@ impl Builder {
             None => Vec::new(),
         };
 
+        let mut keyring = Keyring::new(&self.ticket);
+        if let Some(store) = &store {
+            OwnSecret(store).restore(&mut keyring, seconds_now())?;
+        }
+        let mut ticket = self.ticket;
+        keyring.fill(&mut ticket);
+
         let mut roles = Roles::NONE;
         if self.role == Role::Worker {
             roles = roles.with(Roles::WORKER);
@@ -240,7 +249,7 @@ impl Builder {
         );
         let config = TransportConfig {
             key,
-            ticket: self.ticket.clone(),
+            ticket,
             credential,
             name: self.name,
             allow: self.allow,
@@ -272,7 +281,8 @@ impl Builder {
         let waiting = Waiting::new();
 
         // The sockets belong to the network plane's runtime, so they are opened there.
-        let (role, hubs, net_bus) = (self.role, self.ticket.hubs.clone(), bus.clone());
+        let (role, mesh, hubs, net_bus) =
+            (self.role, config.ticket.mesh, config.ticket.hubs.clone(), bus.clone());
         let open = async move {
             let driver = Driver::open(&config, &mut transport).await?;
             Ok::<_, std::io::Error>((driver, transport))
@@ -292,6 +302,7 @@ impl Builder {
             detector,
             role,
             pass,
+            keyring,
             hubs,
             commands: net_commands,
             channels: Channels {
@@ -323,7 +334,7 @@ impl Builder {
         planes.spawn(Plane::Work, work_guard.run(work_plane.run()).instrument(span));
         Ok(Node(Arc::new(Inner {
             key: public,
-            mesh: self.ticket.mesh,
+            mesh,
             local_addrs,
             net,
             work,
@@ -336,4 +347,9 @@ impl Builder {
             _planes: planes,
         })))
     }
+}
+
+/// The wall clock, as signed statements count.
+fn seconds_now() -> u32 {
+    u32::try_from(time::unix_now().as_secs()).unwrap_or(u32::MAX)
 }

@@ -9,11 +9,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use zeroize::Zeroizing;
 
 use super::{MemberInfo, Metrics, Status};
 use crate::Error;
 use crate::authority::pass::Pass;
 use crate::authority::revocation::Revocation;
+use crate::authority::rotation::SignedSecret;
 use crate::compute::job::{Drained, MemberChange, SubmitOptions, TaskId};
 use crate::key::{AllowList, PublicKey};
 use crate::replication::crdt::Digest;
@@ -96,6 +98,17 @@ pub(super) fn datagram_bytes(batch: &[Datagram]) -> usize {
 /// An answer to an API call.
 pub(super) type Reply<T> = oneshot::Sender<T>;
 
+/// Who got the mesh's next secret from the node that rotated it; see [`Node::rotate`](super::Node::rotate).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct HandedOver {
+    /// A hub that issues passes has it: it hands it to everybody who registers there.
+    pub by_hub: bool,
+    /// Members that have acknowledged it, if no hub issues.
+    pub members: usize,
+    /// Members that haven't.
+    pub missed: usize,
+}
+
 /// A command to the network plane.
 pub(super) enum NetCommand {
     /// Application datagrams to one peer.
@@ -116,6 +129,8 @@ pub(super) enum NetCommand {
     Ping { peer: PublicKey, reply: Reply<Result<Pong, Error>> },
     /// The members and the paths to them.
     Members { reply: Reply<Vec<MemberInfo>> },
+    /// Hands out the mesh's next secret.
+    HandOver { secret: Box<SignedSecret>, reply: Reply<Result<HandedOver, Error>> },
     /// Everything that `status` shows.
     Status { reply: Reply<Status> },
     /// The counters and gauges of this plane.
@@ -164,6 +179,8 @@ pub(super) enum WorkInput {
     Issued(Pass),
     /// The authority revoked something.
     Revoked(Vec<Revocation>),
+    /// The mesh has a new secret: what a node with a store keeps of it.
+    Rotated(Zeroizing<Vec<u8>>),
     /// A verdict on a member.
     Member { peer: PublicKey, change: MemberChange },
 }

@@ -46,6 +46,11 @@ pub enum NodeEvent {
         /// The peer.
         peer: PublicKey,
     },
+    /// This node has the mesh's next secret.
+    Rotated {
+        /// Its number.
+        generation: u32,
+    },
     /// A member's state changed in this node's view.
     Member {
         /// The member.

@@ -60,6 +60,9 @@ pub(super) fn event(event: &NodeEvent) {
             info!(target: "audit", level = grant.level.as_str(), until = grant.not_after, "this node has a pass");
         }
         NodeEvent::Revoked { peer } => info!(target: "audit", %peer, "a pass was revoked"),
+        NodeEvent::Rotated { generation } => {
+            info!(target: "audit", generation, "this node has the mesh's next secret");
+        }
         NodeEvent::Member { peer, state, incarnation } => {
             let (peer, now) = (peer.short(), state.as_str());
             match state {

@@ -15,6 +15,7 @@ mod metrics;
 mod net;
 mod own_pass;
 mod own_revocations;
+mod own_secret;
 mod state;
 mod task;
 #[cfg(all(test, not(feature = "sim")))]
@@ -32,6 +33,7 @@ use self::command::{NetCommand, WorkCommand};
 use crate::authority::level::Level;
 use crate::authority::pass::Pass;
 use crate::authority::revocation::Revocation;
+use crate::authority::rotation::Rotation;
 use crate::compute::job::{Drained, SubmitOptions, TaskId};
 use crate::error::{Error, HubFailure, RevokeError};
 use crate::key::{AllowList, PublicKey};
@@ -47,7 +49,7 @@ use crate::transport::core::Datagram;
 use crate::transport::{self, PathInfo};
 
 pub use builder::Builder;
-pub use command::{Departure, Pong, WorkStats};
+pub use command::{Departure, HandedOver, Pong, WorkStats};
 pub use event::{Events, NodeEvent};
 pub use metrics::{Metric, MetricKind, Metrics};
 pub use state::{Counter, Register, Set};
@@ -145,6 +147,10 @@ pub struct NetStats {
     pub revocations: u64,
     /// Messages about revocations refused: malformed, false, not asked for, or beyond a limit.
     pub revocations_refused: u64,
+    /// Secrets of the mesh taken.
+    pub secrets: u64,
+    /// Secrets refused: malformed, not the authority's, or from somebody who lied before.
+    pub secrets_refused: u64,
 }
 
 /// Everything that `nurl status` shows.
@@ -159,6 +165,10 @@ pub struct Status {
     /// By how much this machine's clock is ahead of the authority's at least, if by more than a day: then everybody's
     /// pass has ended by it, and nobody is let in.
     pub clock_ahead: Option<Duration>,
+    /// The number of the mesh's secret that this node has: one more with each rotation.
+    pub generation: u32,
+    /// The number of the secret that the authority announced last, as far as this node knows; 0: none.
+    pub announced: u32,
     /// The hubs of the ticket.
     pub hubs: Vec<HubInfo>,
     /// The other members, by key.
@@ -309,6 +319,34 @@ impl Node {
             return Err(RevokeError::AnotherMesh.into());
         }
         self.ask(|reply| NetCommand::Revoke { entry, reply }).await?
+    }
+
+    /// Gives the mesh its next secret. The one before is accepted for 7 days more. Who holds a pass gets the next one from a
+    /// hub that issues passes, at once or when it registers there again; nobody who was revoked does. If no hub issues, this
+    /// node hands it to the members that are alive now, and whoever is away needs another ticket.
+    ///
+    /// ```no_run
+    /// # async fn monthly(node: nurl::Node) -> Result<(), Box<dyn std::error::Error>> {
+    /// use nurl::pass::AuthorityKey;
+    ///
+    /// let authority = AuthorityKey::load("authority.key".as_ref())?;
+    /// let now = nurl::rt::time::unix_now().as_secs() as u32;
+    /// let status = node.status().await?;
+    /// let next = status.generation.max(status.announced) + 1;
+    /// node.rotate(authority.rotate(next, now)).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`revoke`](Node::revoke); [`Error::Busy`] during another rotation of this node's.
+    pub async fn rotate(&self, rotation: Rotation) -> Result<HandedOver, Error> {
+        let Rotation { entry, secret } = rotation;
+        if !secret.is_of(&self.0.mesh) {
+            return Err(RevokeError::AnotherMesh.into());
+        }
+        self.revoke(entry).await?;
+        self.ask(|reply| NetCommand::HandOver { secret: Box::new(secret), reply }).await?
     }
 
     // ---- Jobs.

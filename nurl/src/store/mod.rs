@@ -91,6 +91,15 @@ impl Store {
         opening::open(path, rng)
     }
 
+    /// The content that the store at `path` has now, as a store in memory: for a reader beside the process that has it open.
+    /// Every page is compared with its checksum, so a copy during a write is noticed, and made again.
+    ///
+    /// # Errors
+    /// [`StoreError::File`] or [`StoreError::Unsound`].
+    pub fn copy_of(path: &Path, rng: &mut Rng) -> Result<Store, StoreError> {
+        opening::copied(path, rng)
+    }
+
     /// A store that lives as long as the process.
     ///
     /// # Errors

@@ -3,6 +3,9 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use redb::StorageBackend as _;
+use redb::backends::InMemoryBackend;
+
 use super::Store;
 use super::backend::{Backend, Head, head};
 use super::error::{StoreError, guarded};
@@ -17,6 +20,12 @@ pub(super) const MADE_TEXT: &[u8] =
 
 /// The number of names tried for the stores that are set aside in one second.
 const ASIDE_TRIES: u32 = 100;
+
+/// The largest store that is copied: far more than the passes of the largest mesh take.
+const MAX_COPY_BYTES: u64 = 256 << 20;
+
+/// How often a copy is made of which a write meanwhile has changed a part.
+const COPIES: u32 = 8;
 
 /// A store, opened or made, and the damaged store that it replaces, if any.
 #[derive(Debug)]
@@ -132,6 +141,24 @@ pub(super) fn open(path: &Path, rng: &mut Rng) -> Result<Store, StoreError> {
         disk::create_new_private(&made(path), MADE_TEXT).map_err(named)?;
     }
     Ok(store)
+}
+
+/// The content of the store at `path`, see [`Store::copy_of`].
+pub(super) fn copied(path: &Path, rng: &mut Rng) -> Result<Store, StoreError> {
+    let mut tries = 1;
+    loop {
+        let bytes = disk::read(path, MAX_COPY_BYTES).map_err(|error| failed(path, error))?;
+        let copy = guarded(|| {
+            let memory = InMemoryBackend::new();
+            memory.set_len(bytes.len() as u64)?;
+            memory.write(0, &bytes)?;
+            Store::on(checked(Store::database_on(memory)?)?, rng)
+        });
+        match copy {
+            Err(_) if tries < COPIES => tries += 1,
+            copy => return copy.map_err(|error| told(path, error)),
+        }
+    }
 }
 
 /// Reads every page and compares it with its checksum.

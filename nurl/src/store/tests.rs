@@ -99,6 +99,40 @@ fn a_file_that_another_store_has_open_is_refused() {
 
 #[cfg(not(feature = "sim"))]
 #[test]
+#[expect(clippy::disallowed_methods, reason = "a copy is made while another thread writes")]
+fn a_copy_of_a_store_in_use_is_a_state_that_was_committed() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store");
+    let store = Store::open(&path, &mut rng(1)).unwrap();
+    let write = |number: u32| {
+        let record = Some(number.to_le_bytes().repeat(500));
+        put(&store, &[(vec![1], record.clone()), (vec![2], record)]);
+    };
+    write(0);
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut number = 1;
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                write(number);
+                number += 1;
+            }
+        });
+        for _ in 0..20 {
+            // A busy disk may tear all of its copies; what is told is then an error.
+            if let Ok(copy) = Store::copy_of(&path, &mut rng(2)) {
+                let records = records(&copy);
+                assert_eq!((records.len(), &records[0].1), (2, &records[1].1));
+            }
+        }
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    let copy = Store::copy_of(&path, &mut rng(2)).unwrap();
+    assert_eq!((records(&copy), copy.incarnation()), (records(&store), store.incarnation()));
+}
+
+#[cfg(not(feature = "sim"))]
+#[test]
 fn an_unfinished_creation_is_begun_anew_and_another_file_is_never_touched() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("store");

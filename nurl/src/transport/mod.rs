@@ -27,6 +27,7 @@ use bytes::Bytes;
 
 use crate::authority::credential::Credential;
 use crate::authority::revocation::RevocationsDigest;
+use crate::authority::rotation::SignedSecret;
 use crate::key::{AllowList, PublicKey, SecretKey};
 use crate::mesh::Ticket;
 use crate::net::reach::hub_client::DownReason;
@@ -49,7 +50,7 @@ pub mod kind {
     pub const STATE: u8 = 3;
     /// The application's messages.
     pub const APPLICATION: u8 = 4;
-    /// Revocations.
+    /// Revocations, and the secret's rotation.
     pub const REVOCATIONS: u8 = 5;
 }
 
@@ -129,6 +130,13 @@ pub enum TransportEvent {
         hub: PublicKey,
         /// The digest of all revocations that the hub knows.
         digest: RevocationsDigest,
+    },
+    /// A hub hands out the mesh's present secret, whose signature isn't checked yet.
+    Secret {
+        /// The hub.
+        from: PublicKey,
+        /// The secret.
+        secret: Box<SignedSecret>,
     },
     /// A peer was met with a pass that was revoked.
     Revoked {

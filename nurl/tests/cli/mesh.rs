@@ -79,9 +79,9 @@ fn the_list_names_those_that_came_by_an_invitation() {
     let worker = worker(&hub.ticket, &[]);
     let state = dir.path().join("hub");
     let list = ["mesh", "list", "--state", state.to_str().unwrap(), "--json"];
-    run(&list, None, b"").failed(8, &["in use"]);
-    hub.process.kill();
     let listed = run(&list, None, b"").succeeded().events();
+    hub.process.kill();
+    assert_eq!(listed, run(&list, None, b"").succeeded().events(), "also while the hub runs");
     assert_eq!(listed.len(), 1);
     assert_eq!((listed[0]["key"].as_str(), &listed[0]["level"]), (Some(&*worker.key), &"worker".into()));
     assert_eq!(listed[0]["invitation"].as_str().map(str::len), Some(16));
@@ -116,6 +116,46 @@ fn a_revoked_worker_ends_and_stays_out_while_the_others_go_on() {
     let take = ["pass", "take", pass.text().trim(), "--key", lost_key.to_str().unwrap()];
     run(&take, Some(&hub.ticket), b"").succeeded();
     worker(&hub.ticket, &lost_args);
+}
+
+#[test]
+fn a_rotation_ends_nothing_and_tickets_old_and_new_lead_in() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut hub = hub(dir.path());
+    let state = dir.path().join("hub");
+    let state = state.to_str().unwrap();
+    let up = ["--handler", "up=tr a-z A-Z"];
+    let worker = worker(&hub.ticket, &up);
+    let rotate = ["mesh", "rotate", "--state", state];
+    let rotated = run(&[&rotate[..], &["--json"]].concat(), None, b"").succeeded().events();
+    assert_eq!((&rotated[0]["generation"], &rotated[0]["by_hub"]), (&1.into(), &true.into()));
+    assert_eq!(worker.process.event("rotated")["generation"], 1);
+    let said = run(&rotate, None, b"").succeeded();
+    assert!(said.text().contains("secret 2") && said.text().contains("7 days"), "{}", said.text());
+    assert_eq!(worker.process.event("rotated")["generation"], 2);
+
+    let ticket = std::fs::read_to_string(dir.path().join("hub/mesh")).unwrap();
+    let parsed: nurl::Ticket = ticket.trim().parse().unwrap();
+    assert_eq!((parsed.generation, parsed.previous.is_some()), (2, true));
+    let submit = ["submit", "--kind", "up"];
+    for ticket in [&*hub.ticket, ticket.trim()] {
+        assert_eq!(run(&submit, Some(ticket), b"after").succeeded().text(), "AFTER");
+        let status = run(&["status", "--json"], Some(ticket), b"").succeeded().events();
+        assert_eq!(status[0]["self"]["generation"], 2);
+    }
+    let invited = run(&["mesh", "invite", "--state", state], None, b"").succeeded();
+    let invited: nurl::Ticket = invited.text().trim().parse().unwrap();
+    assert_eq!((invited.generation, &invited.current), (2, &parsed.current));
+
+    // A command that was cut short before it wrote the ticket: the hub knows better.
+    hub.process.kill();
+    crate::harness::write_private(&dir.path().join("hub/mesh"), hub.ticket.as_bytes());
+    let again = crate::harness::hub(dir.path());
+    let printed: nurl::Ticket = again.ticket.parse().unwrap();
+    assert_eq!((printed.generation, printed.current), (2, parsed.current));
+    let list = ["mesh", "list", "--state", state];
+    let listed = run(&list, None, b"").succeeded();
+    assert!(listed.stderr.contains("The mesh has secret 2."), "{}", listed.stderr);
 }
 
 #[test]

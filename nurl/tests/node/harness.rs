@@ -9,7 +9,7 @@ use bytes::Bytes;
 use nurl::config::Role;
 use nurl::events::State;
 use nurl::hub::{self, Hub, HubConfig, HubHandle, ServedMesh};
-use nurl::pass::{AuthorityKey, Credential, Grant, Level, Revocation, Subject};
+use nurl::pass::{AuthorityKey, Credential, Grant, Level, Revocation, Rotation, Subject};
 use nurl::rt::{self, time};
 use nurl::{Builder, Error, Node, PublicKey, SecretKey, Ticket};
 
@@ -53,6 +53,8 @@ pub(crate) struct Mesh {
     hub: Option<HubHandle>,
     /// The file of the hub that remembers; it is read at its start.
     pub(crate) remembers: Option<PathBuf>,
+    /// Whether the hub has the authority's key; it is read at its start, too.
+    pub(crate) issues: bool,
 }
 
 impl Mesh {
@@ -61,7 +63,7 @@ impl Mesh {
         let hub = Hub { key: key.public(), addr: String::new() };
         let (authority, ticket) = Ticket::new_mesh(hub, time::unix_now(), &mut rt::rng("test ticket"));
         let (authority, addr) = (authority.into(), ([127, 0, 0, 1], 0).into());
-        let mut mesh = Mesh { ticket, authority, key, addr, hub: None, remembers: None };
+        let mut mesh = Mesh { ticket, authority, key, addr, hub: None, remembers: None, issues: true };
         mesh.start_hub().await;
         mesh
     }
@@ -74,6 +76,11 @@ impl Mesh {
     /// The entry by which the authority revokes a subject now.
     pub(crate) fn revocation_of(&self, subject: Subject) -> Revocation {
         self.authority.revoke(subject, time::unix_now().as_secs() as u32)
+    }
+
+    /// The rotation to this generation, made so many seconds ago.
+    pub(crate) fn rotation(&self, generation: u32, ago: u32) -> Rotation {
+        self.authority.rotate(generation, time::unix_now().as_secs() as u32 - ago)
     }
 
     /// A key that the authority admits by hand.
@@ -91,11 +98,11 @@ impl Mesh {
 
     /// Starts the hub, with the same key and port as before.
     pub(crate) async fn start_hub(&mut self) {
-        let mut config = HubConfig::new(
-            self.addr.into(),
-            self.key.clone(),
-            vec![ServedMesh::issued_by(self.authority.clone())],
-        );
+        let served = match self.issues {
+            true => ServedMesh::issued_by(self.authority.clone()),
+            false => ServedMesh::of(self.authority.mesh()),
+        };
+        let mut config = HubConfig::new(self.addr.into(), self.key.clone(), vec![served]);
         config.issued = self.remembers.clone();
         let hub = hub::serve(config).await.unwrap();
         self.addr = hub.addr();

@@ -9,6 +9,7 @@ mod hubs;
 mod jobs;
 mod membership;
 mod revocation;
+mod rotation;
 mod spy;
 mod state;
 mod stores;

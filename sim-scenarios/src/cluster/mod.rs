@@ -31,6 +31,7 @@ use nurl::internals::authority::credential::Credential;
 use nurl::internals::authority::key::AuthorityKey;
 use nurl::internals::authority::level::Level;
 use nurl::internals::authority::revocation::{Revocation, Subject};
+use nurl::internals::authority::rotation::Rotation;
 use nurl::internals::kit::wall_clock::WallClock;
 use nurl::internals::membership::State;
 use nurl::internals::mesh::Ticket;
@@ -152,6 +153,12 @@ impl Cluster {
     pub fn revocation(&self, key: &PublicKey) -> Revocation {
         let now = u32::try_from(time::unix_now().as_secs()).unwrap_or(u32::MAX);
         self.authority.revoke(Subject::Key(*key), now)
+    }
+
+    /// The rotation of the mesh's secret to this generation, made so long ago.
+    pub fn rotation(&self, generation: u32, ago: Duration) -> Rotation {
+        let made = (time::unix_now() - ago).as_secs();
+        self.authority.rotate(generation, u32::try_from(made).unwrap_or(u32::MAX))
     }
 
     /// How a client of a hub alone gets in: with a member's pass.

@@ -40,6 +40,8 @@ struct Record {
     paths: BTreeMap<(String, PublicKey), PathHistory>,
     /// Number of hub connections that went down, by node.
     hub_downs: BTreeMap<String, u32>,
+    /// The mesh's secrets that each node got.
+    secrets: BTreeMap<String, Vec<u32>>,
     /// Nodes that have considered themselves isolated.
     isolated: BTreeSet<String>,
 }
@@ -74,6 +76,9 @@ impl Witness {
                 path.direct = *direct;
             }
             NodeEvent::HubDown { .. } => *record.hub_downs.entry(by.to_owned()).or_default() += 1,
+            NodeEvent::Rotated { generation } => {
+                record.secrets.entry(by.to_owned()).or_default().push(*generation);
+            }
             NodeEvent::Isolated(true) => drop(record.isolated.insert(by.to_owned())),
             _ => {}
         }
@@ -181,6 +186,11 @@ impl Witness {
     /// Whether a node has ever considered itself isolated.
     pub fn was_isolated(&self, node: &Peer) -> bool {
         self.record().isolated.contains(&node.name)
+    }
+
+    /// The generations of the mesh's secret that a node got, in order.
+    pub fn secrets(&self, node: &str) -> Vec<u32> {
+        self.record().secrets.get(node).cloned().unwrap_or_default()
     }
 
     /// Every verdict of death: the node that reported it, and its subject.

@@ -34,6 +34,7 @@ pub mod portal;
 pub mod relay_dies;
 pub mod revocation;
 pub mod roam;
+pub mod rotation;
 pub mod swarm;
 pub mod visitors;
 
@@ -72,6 +73,7 @@ pub const ALL: &[Scenario] = &[
     relay_dies::SCENARIO,
     revocation::SCENARIO,
     roam::SCENARIO,
+    rotation::SCENARIO,
     swarm::SCENARIO,
     visitors::SCENARIO,
 ];

@@ -65,12 +65,25 @@ pub use network::{link_ms, nat, network_behind, with_store};
 /// A world under construction: its hubs and nodes are named, and not yet started.
 pub struct Stage {
     world: World,
-    hubs: Vec<(String, HubLimits)>,
+    hubs: Vec<PlannedHub>,
     nodes: Vec<PlannedNode>,
     /// The network of the nodes that are named next.
     place: Net,
     configure: Configure,
     zones: &'static [&'static str],
+}
+
+/// Whether a hub has the authority's key.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Issues {
+    Passes,
+    Nothing,
+}
+
+struct PlannedHub {
+    name: String,
+    limits: HubLimits,
+    issues: Issues,
 }
 
 struct PlannedNode {
@@ -103,7 +116,15 @@ impl Stage {
     /// A hub on the internet.
     #[must_use]
     pub fn hub_with(mut self, name: &str, limits: HubLimits) -> Stage {
-        self.hubs.push((name.to_owned(), limits));
+        self.hubs.push(PlannedHub { name: name.to_owned(), limits, issues: Issues::Passes });
+        self
+    }
+
+    /// A hub on the internet that hasn't the authority's key: it issues no passes, and can't read the mesh.
+    #[must_use]
+    pub fn blind_hub(mut self, name: &str) -> Stage {
+        let limits = HubLimits::default();
+        self.hubs.push(PlannedHub { name: name.to_owned(), limits, issues: Issues::Nothing });
         self
     }
 
@@ -198,7 +219,7 @@ impl Stage {
         let mut named = hubs
             .iter()
             .zip(&keys)
-            .map(|((name, _), key)| Hub { key: key.public(), addr: format!("{name}:{HUB_PORT}") });
+            .map(|(hub, key)| Hub { key: key.public(), addr: format!("{}:{HUB_PORT}", hub.name) });
         let authority = Arc::new(AuthorityKey::generate(&mut rng));
         let mut ticket =
             Ticket::generate(authority.mesh(), named.next().expect("a mesh has a hub"), &mut rng);
@@ -207,9 +228,13 @@ impl Stage {
             Some(Invitation::for_keys(u16::MAX, &authority, nurl::rt::time::unix_now(), &mut rng));
         world.forbid_bytes(SEALED, MARKER);
 
-        let start_hub = |(number, ((name, limits), key)): (usize, ((String, HubLimits), SecretKey))| {
-            let host = world.host(&name).addr(&format!("192.0.2.{}", number + 1));
-            SimHub::start(world, host, key, ServedMesh::issued_by(authority.clone()), limits)
+        let start_hub = |(number, (hub, key)): (usize, (PlannedHub, SecretKey))| {
+            let host = world.host(&hub.name).addr(&format!("192.0.2.{}", number + 1));
+            let mesh = match hub.issues {
+                Issues::Passes => ServedMesh::issued_by(authority.clone()),
+                Issues::Nothing => ServedMesh::of(authority.mesh()),
+            };
+            SimHub::start(world, host, key, mesh, hub.limits)
         };
         let hubs = hubs.into_iter().zip(keys).enumerate().map(start_hub).collect();
         let mut cluster = Cluster::new(world, authority.clone(), ticket, hubs, rng, (configure, zones));

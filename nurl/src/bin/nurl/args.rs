@@ -117,6 +117,7 @@ Examples:
   nurl mesh invite --level submit --keys 5 --for 7d     # a ticket for five machines that only submit
   nurl mesh list
   nurl mesh revoke nurl1…                               # a lost phone
+  nurl mesh rotate                                      # and what it knew opens nothing any more
   nurl mesh new --state ./office --hub nurl1…@hub.example:4242
   nurl mesh admit nurl1… --state ./office --level worker --name laptop")]
 pub(crate) enum MeshCommand {
@@ -128,7 +129,9 @@ pub(crate) enum MeshCommand {
     Admit(AdmitArgs),
     /// Put out a key, all that came by an invitation, or everybody
     Revoke(RevokeArgs),
-    /// Show the passes that the hub of this folder issued; the hub must not run meanwhile
+    /// Give the mesh its next secret
+    Rotate(RotateArgs),
+    /// Show the passes that the hub of this folder issued, and the number of the mesh's secret
     List {
         /// The folder with the authority's key
         #[arg(long, default_value = "nurl-hub", value_name = "DIR")]
@@ -220,6 +223,26 @@ pub(crate) struct RevokeArgs {
     /// Every pass that was issued until now
     #[arg(long)]
     pub(crate) all: bool,
+    /// The folder with the authority's key and the ticket
+    #[arg(long, default_value = "nurl-hub", value_name = "DIR")]
+    pub(crate) state: PathBuf,
+    /// How long to look for a hub or a member that takes it
+    #[arg(long, default_value = "10s", value_parser = parse_duration, value_name = "DURATION")]
+    pub(crate) join: Duration,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Whoever was revoked still knows the mesh's secret. It opens nothing without a pass, but a stranger without it costs the others
+next to nothing. Everybody with a pass gets the next secret from the hub that issues passes: at once, or when it is back. Whoever
+is away for more than 7 days needs that hub to come back; for so long, others accept the secret before. No session ends, and
+tickets that were printed before still admit machines.
+
+Examples:
+  nurl mesh revoke nurl1… && nurl mesh rotate")]
+pub(crate) struct RotateArgs {
     /// The folder with the authority's key and the ticket
     #[arg(long, default_value = "nurl-hub", value_name = "DIR")]
     pub(crate) state: PathBuf,

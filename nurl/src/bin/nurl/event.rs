@@ -36,6 +36,18 @@ pub(crate) enum Line {
         /// Passes issued at this second since 1970 or earlier are out.
         up_to: u32,
     },
+    /// The mesh has its next secret.
+    Rotation {
+        /// Its number.
+        generation: u32,
+        /// The last second for which the secret before is accepted, since 1970.
+        until: u32,
+        /// Whether a hub that issues passes hands it out.
+        by_hub: bool,
+        /// Members that got it from here, and that didn't, if no hub does.
+        members: usize,
+        missed: usize,
+    },
     /// A pass: signed, issued, or held here.
     Admitted {
         key: String,
@@ -68,6 +80,8 @@ pub(crate) enum Line {
     Hub { hub: String, up: bool, reason: Option<&'static str> },
     /// A peer's pass was revoked.
     Revoked { peer: String },
+    /// This worker has the mesh's next secret.
+    Rotated { generation: u32 },
     /// A member's state changed.
     Member { peer: String, state: &'static str, incarnation: u64 },
     /// A member's process was restarted.
@@ -151,6 +165,7 @@ pub(crate) struct StatusSelf {
     pub(crate) pass_until: Option<u32>,
     /// By how much this machine's clock is ahead at least, if it shuts itself out by that.
     pub(crate) clock_ahead_s: Option<u64>,
+    pub(crate) generation: u32,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -219,6 +234,8 @@ mod tests {
             Line::Hub { hub: "nurl1h".into(), up: false, reason: Some("not-a-hub") },
             Line::Restarted { peer: "nurl1p".into() },
             Line::Revoked { peer: "nurl1p".into() },
+            Line::Rotated { generation: 2 },
+            Line::Rotation { generation: 2, until: 7, by_hub: true, members: 0, missed: 0 },
             Line::Isolated { isolated: true },
             Line::Lagged { lost: 7 },
             Line::Accepted { task: "0a".into(), by: "nurl1p".into() },
@@ -254,6 +271,7 @@ mod tests {
                     boot: "00".into(),
                     pass_until: Some(9),
                     clock_ahead_s: None,
+                    generation: 2,
                 },
                 hubs: vec![StatusHub {
                     key: "nurl1h".into(),

@@ -15,6 +15,7 @@ use crate::args::{HubArgs, HubRole, listen};
 use crate::client::{state_directory, ticket};
 use crate::event::Line;
 use crate::key::bad_key_file;
+use crate::mesh::unix_now;
 use crate::out::{Code, Failure, Out, shown, unusable};
 use crate::stop::Stop;
 
@@ -80,6 +81,10 @@ pub(crate) async fn run(args: HubArgs, out: Out<'_>) -> Result<(), Failure> {
     };
     if let Some(mesh) = &mut mesh {
         name_this_hub(mesh, key.public(), &advertised.addr);
+        // A rotation since the ticket was written: by another copy of the authority, or by a command that was cut short.
+        if let Some(secret) = serving.secret(&mesh.mesh) {
+            mesh.rotate(&secret, unix_now());
+        }
         if args.mesh.is_none() {
             keep(mesh, &mesh_file)?;
         }

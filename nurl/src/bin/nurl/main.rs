@@ -96,6 +96,7 @@ fn main() -> std::process::ExitCode {
         Command::Mesh(MeshCommand::Invite(args)) => args.output.json,
         Command::Mesh(MeshCommand::Admit(args)) => args.output.json,
         Command::Mesh(MeshCommand::Revoke(args)) => args.output.json,
+        Command::Mesh(MeshCommand::Rotate(args)) => args.output.json,
         Command::Mesh(MeshCommand::List { output, .. }) => output.json,
         Command::Pass(PassCommand::Show(args) | PassCommand::Take { place: args, .. }) => args.output.json,
         Command::Hub(args) => args.output.json,

@@ -1,4 +1,5 @@
-//! `nurl mesh new|invite|admit|revoke|list`: what the holder of the authority's key does. Only `revoke` needs a connection.
+//! `nurl mesh new|invite|admit|revoke|rotate|list`: what the holder of the authority's key does. Only `revoke` and `rotate`
+//! need a connection.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -6,14 +7,14 @@ use std::time::Duration;
 use nurl::config::Role;
 use nurl::hub::{Hub, issued_passes};
 use nurl::pass::{
-    AuthorityKey, Credential, Grant, InvitationId, Level, MAX_LIFE, MAX_NAME_BYTES, MAX_WEIGHT,
+    ACCEPTED_FOR, AuthorityKey, Credential, Grant, InvitationId, Level, MAX_LIFE, MAX_NAME_BYTES, MAX_WEIGHT,
     MAX_ZONE_BYTES, Pass, Subject, Terms,
 };
 use nurl::rt::{self, disk, time};
 use nurl::{Node, PublicKey, SecretKey, Ticket};
 use rand_core::Rng as _;
 
-use crate::args::{AdmitArgs, InviteArgs, MeshCommand, NewMeshArgs, RevokeArgs, Terms as Wanted};
+use crate::args::{AdmitArgs, InviteArgs, MeshCommand, NewMeshArgs, RevokeArgs, RotateArgs, Terms as Wanted};
 use crate::client::{joined, state_directory, ticket};
 use crate::event::Line;
 use crate::key::bad_key_file;
@@ -28,6 +29,7 @@ pub(crate) async fn run(command: MeshCommand, out: Out<'_>) -> Result<(), Failur
         MeshCommand::Invite(args) => invite(args, out).await,
         MeshCommand::Admit(args) => admit(args, out).await,
         MeshCommand::Revoke(args) => revoke(args, out).await,
+        MeshCommand::Rotate(args) => rotate(args, out).await,
         MeshCommand::List { state, .. } => list(&state, out).await,
     }
 }
@@ -139,15 +141,7 @@ async fn revoke(args: RevokeArgs, out: Out<'_>) -> Result<(), Failure> {
         (None, None) => Subject::All,
     };
     let now = unix_now();
-    // A pass of its own, for as long as this takes: no invitation's place, and none that the entry itself takes out.
-    let key = SecretKey::generate(&mut rt::rng("throwaway key"));
-    let grant = Grant::new(key.public(), Level::Look, now + 1, now + OWN_LIFE);
-    let pass = grant.sign(&authority).map_err(|error| Failure::new(Code::Other, error.to_string()))?;
-    let node = {
-        let _waiting = out.waiting("looking for the mesh");
-        let builder = Node::builder(ticket).role(Role::Observer).key(key).credential(Credential::new(pass));
-        joined(builder.spawn().await?, args.join).await?
-    };
+    let node = node_of_authority(&authority, ticket, now, args.join, out).await?;
     let entry = authority.revoke(subject, now);
     let told = node.revoke(entry).await;
     node.shutdown().await;
@@ -163,11 +157,76 @@ async fn revoke(args: RevokeArgs, out: Out<'_>) -> Result<(), Failure> {
                 "{key} is out, and the ticket by which it came admits nobody new: `nurl mesh invite` prints another."
             ),
             Subject::Invitation(id) => format!("invitation {id} is closed, and whoever came by it is out."),
-            Subject::All => "everybody is out. `nurl mesh invite` begins anew.".to_owned(),
+            Subject::All | Subject::Secret => "everybody is out. `nurl mesh invite` begins anew.".to_owned(),
         })
     })
     .await;
     Ok(())
+}
+
+/// Gives the running mesh its next secret.
+async fn rotate(args: RotateArgs, out: Out<'_>) -> Result<(), Failure> {
+    let authority = authority(&args.state)?;
+    let mut ticket = own_ticket(&args.state, &authority)?;
+    let now = unix_now();
+    let node = node_of_authority(&authority, ticket.clone(), now, args.join, out).await?;
+    let status = node.status().await?;
+    // Another copy of the authority may have rotated it meanwhile.
+    let generation = status.generation.max(status.announced).checked_add(1);
+    let generation =
+        generation.ok_or_else(|| Failure::new(Code::Other, "the mesh has had its last secret"))?;
+    let rotation = authority.rotate(generation, now);
+    let secret = rotation.secret.clone();
+    let handed = node.rotate(rotation).await;
+    node.shutdown().await;
+    let handed = handed?;
+    let file = args.state.join("mesh");
+    if ticket.rotate(&secret, now) {
+        let text = ticket.to_text().map_err(|error| Failure::new(Code::Other, error.to_string()))?;
+        disk::atomic_replace(&file, format!("{}\n", *text).as_bytes()).map_err(|error| {
+            unusable(&file, &error, "the mesh has the secret; make room, and rotate again")
+        })?;
+    }
+    let line = Line::Rotation {
+        generation,
+        until: now.saturating_add(ACCEPTED_FOR),
+        by_hub: handed.by_hub,
+        members: handed.members,
+        missed: handed.missed,
+    };
+    out.line(&line, || {
+        Some(match handed.by_hub {
+            true => format!(
+                "The mesh has secret {generation}. Whoever is away gets it from the hub; the one before is accepted for 7 days."
+            ),
+            false => format!(
+                "The mesh has secret {generation}, and {} of {} members have it. No hub issues passes here, so the others and \
+                 all who are away need the ticket in {}; the one before is accepted for 7 days.",
+                handed.members,
+                handed.members + handed.missed,
+                shown(&file.to_string_lossy())
+            ),
+        })
+    })
+    .await;
+    Ok(())
+}
+
+/// A node with a pass that the authority signs for as long as a command takes: it needs no invitation's place, and no
+/// revocation of now takes it out.
+async fn node_of_authority(
+    authority: &AuthorityKey,
+    ticket: Ticket,
+    now: u32,
+    join: Duration,
+    out: Out<'_>,
+) -> Result<Node, Failure> {
+    let key = SecretKey::generate(&mut rt::rng("throwaway key"));
+    let grant = Grant::new(key.public(), Level::Look, now + 1, now + OWN_LIFE);
+    let pass = grant.sign(authority).map_err(|error| Failure::new(Code::Other, error.to_string()))?;
+    let _waiting = out.waiting("looking for the mesh");
+    let builder = Node::builder(ticket).role(Role::Observer).key(key).credential(Credential::new(pass));
+    joined(builder.spawn().await?, join).await
 }
 
 /// Shows the passes that the hub of this folder issued.
@@ -180,7 +239,8 @@ async fn list(state: &Path, out: Out<'_>) -> Result<(), Failure> {
     for pass in &passes {
         out.line(&line(pass, None), || Some(row(pass, now))).await;
     }
-    out.note(&format!("{} passes were issued here.", passes.len())).await;
+    let generation = own_ticket(state, &authority)?.generation;
+    out.note(&format!("{} passes were issued here. The mesh has secret {generation}.", passes.len())).await;
     Ok(())
 }
 

@@ -54,6 +54,7 @@ async fn show(node: &Node, out: Out<'_>) -> Result<(), Failure> {
             boot: format!("{:016x}", status.boot),
             pass_until: status.pass.as_ref().map(|pass| pass.grant().not_after),
             clock_ahead_s: status.clock_ahead.map(|ahead| ahead.as_secs()),
+            generation: status.generation,
         },
         hubs: status
             .hubs

@@ -225,6 +225,9 @@ async fn tell(event: &NodeEvent, out: Out<'_>) -> io::Result<()> {
         NodeEvent::Revoked { peer } => {
             (Line::Revoked { peer: peer.to_string() }, format!("the pass of {} was revoked", peer.short()))
         }
+        NodeEvent::Rotated { generation } => {
+            (Line::Rotated { generation: *generation }, format!("has the mesh's secret {generation}"))
+        }
         NodeEvent::Member { peer, state, incarnation } => (
             Line::Member { peer: peer.to_string(), state: state.as_str(), incarnation: *incarnation },
             format!("{} is {}", peer.short(), state.as_str()),

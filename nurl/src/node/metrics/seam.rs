@@ -15,6 +15,8 @@ pub(super) fn node(into: &mut Metrics, stats: &NetStats, messages_waiting: usize
         messages_given_up: "Reliable messages given up because too many waited for room.",
         revocations: "Revocations taken.",
         revocations_refused: "Messages about revocations refused: malformed, false, not asked for, or beyond a limit.",
+        secrets: "Secrets of the mesh taken.",
+        secrets_refused: "Secrets refused: malformed, not the authority's, or from somebody who lied before.",
     });
     into.gauge(
         "node.messages_waiting",

@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use super::NetPlane;
 use super::outgoing::Message;
+use super::{NetPlane, rotating};
 use crate::error::Error;
 use crate::key::PublicKey;
 use crate::membership::Via;
@@ -60,6 +60,10 @@ impl NetPlane {
                 let (revoking, mut ends) = self.revoking_and_ends();
                 revoking.revoke(now, entry, reply, &mut ends);
             }
+            NetCommand::HandOver { secret, reply } => {
+                let (rotating, mut ends) = self.rotating_and_ends();
+                rotating.hand_over(now, *secret, reply, &mut ends);
+            }
             NetCommand::NoteEpoch(counter) => {
                 // The counter was taken here, from ones that this node has seen: never a jump.
                 let _ = self.roster.detector.note_epoch(counter);
@@ -88,6 +92,8 @@ impl NetPlane {
             boot: local.boot,
             pass: self.roster.pass.clone(),
             clock_ahead: self.roster.own_clock.ahead(),
+            generation: self.rotating.generation(),
+            announced: self.transport.revocations().secret().map_or(0, |(generation, _)| generation),
             hubs: self.roster.hub_infos(&self.transport),
             members: self.roster.members(&self.transport),
             #[cfg(feature = "internals")]
@@ -113,6 +119,8 @@ impl NetPlane {
             messages_given_up: self.mail.given_up(),
             revocations: self.revoking.taken,
             revocations_refused: self.revoking.refused,
+            secrets: self.rotating.taken,
+            secrets_refused: self.rotating.refused,
         }
     }
 
@@ -126,13 +134,20 @@ impl NetPlane {
                 ends.membership(now, peer, Via::Datagram, &body);
             }
             TransportEvent::Reliable(ReliableEvent::Message { peer, kind: kind::REVOCATIONS, body }) => {
-                let (revoking, mut ends) = self.revoking_and_ends();
-                revoking.on_message(now, peer, &body, &mut ends);
+                if let Some((&rotating::SECRET, secret)) = body.split_first() {
+                    let (rotating, mut ends) = self.rotating_and_ends();
+                    rotating.on_message(now, peer, secret, &mut ends);
+                } else {
+                    let (revoking, mut ends) = self.revoking_and_ends();
+                    revoking.on_message(now, peer, &body, &mut ends);
+                }
             }
             TransportEvent::Reliable(event) => {
                 if let ReliableEvent::Acked { peer, id } = event {
                     let (revoking, ends) = self.revoking_and_ends();
                     revoking.on_acked(now, peer, id, &ends);
+                    let (rotating, mut ends) = self.rotating_and_ends();
+                    rotating.on_acked(now, peer, id, &mut ends);
                 }
                 let (mail, mut ends) = self.mail_and_ends();
                 mail.on_event(now, event, &mut ends);
@@ -153,6 +168,10 @@ impl NetPlane {
             TransportEvent::HubKnows { hub, digest } => {
                 let (revoking, mut ends) = self.revoking_and_ends();
                 revoking.on_hub(now, hub, Some(digest), &mut ends);
+            }
+            TransportEvent::Secret { from, secret } => {
+                let (rotating, mut ends) = self.rotating_and_ends();
+                rotating.on_hub(now, from, *secret, &mut ends);
             }
             TransportEvent::Revoked { peer } => detector.expel(peer),
             TransportEvent::Established { peer, .. } => {

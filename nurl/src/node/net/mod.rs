@@ -12,6 +12,7 @@
 //! | `roster` | members and hubs: the detector, the join, the leave and the views |
 //! | `mail` | what this node sends, and who is told of a loss |
 //! | `revoking` | how this node learns what was revoked, and passes it on |
+//! | `rotating` | how this node gets the mesh's next secret |
 //! | `outlets` | the queues to the application and to the plane above |
 //! | `join`, `leave`, `view`, `outgoing`, `pings`, `clocks`, `own_clock`, `levels` | the decisions, pure, each with its table of tests |
 
@@ -20,6 +21,7 @@ mod dispatch;
 mod join;
 mod leave;
 mod levels;
+mod liars;
 mod mail;
 mod outgoing;
 mod outlets;
@@ -27,6 +29,7 @@ mod own_clock;
 mod pings;
 mod revoking;
 mod roster;
+mod rotating;
 mod view;
 
 use std::time::{Duration, Instant};
@@ -37,9 +40,11 @@ use self::outlets::Outlets;
 use self::pings::Pings;
 use self::revoking::Revoking;
 use self::roster::Roster;
+use self::rotating::Rotating;
 use super::Role;
 use super::command::{NetCommand, Pong, Reply};
 use super::ending::Cause;
+use crate::authority::keyring::Keyring;
 use crate::authority::pass::Pass;
 use crate::error::Error;
 use crate::membership::{Detector, MembershipEvent};
@@ -65,6 +70,7 @@ pub(super) struct NetParts {
     pub(super) detector: Detector,
     pub(super) role: Role,
     pub(super) pass: Option<Pass>,
+    pub(super) keyring: Keyring,
     pub(super) hubs: Vec<Hub>,
     pub(super) commands: mpsc::Receiver<NetCommand>,
     pub(super) channels: Channels,
@@ -79,6 +85,7 @@ pub(super) struct NetPlane {
     mail: Mail,
     pings: Pings<Reply<Result<Pong, Error>>>,
     revoking: Revoking,
+    rotating: Rotating,
     clocks: Clocks,
     outlets: Outlets,
 }
@@ -105,6 +112,7 @@ impl NetPlane {
             mail: Mail::new(),
             pings: Pings::new(rt::rng("net plane")),
             revoking: Revoking::new(rt::rng("revocations")),
+            rotating: Rotating::new(parts.keyring),
             clocks: Clocks::new(now, time::unix_now()),
             outlets: Outlets::new(parts.channels),
         }
@@ -183,6 +191,7 @@ impl NetPlane {
             self.transport.poll_timeout(),
             self.roster.poll_timeout(),
             self.revoking.poll_timeout(time::now()),
+            self.rotating.poll_timeout(),
             Some(self.clocks.poll_timeout()),
             self.outlets.has_untold().then(|| time::now() + TELL_AGAIN),
         ]
@@ -215,6 +224,8 @@ impl NetPlane {
         self.outlets.tell_again();
         let (revoking, ends) = self.revoking_and_ends();
         revoking.handle_timeout(now, &ends);
+        let (rotating, mut ends) = self.rotating_and_ends();
+        rotating.handle_timeout(now, &mut ends);
         if self.clocks.take_hub_ping(now) {
             self.transport.ping_hubs(now);
         }
@@ -268,6 +279,13 @@ impl NetPlane {
         let (detector, transport, outlets) =
             (&mut self.roster.detector, &mut self.transport, &mut self.outlets);
         (&mut self.revoking, Ends { transport, detector, outlets })
+    }
+
+    /// The secret, and the parts between which its messages pass.
+    fn rotating_and_ends(&mut self) -> (&mut Rotating, Ends<'_>) {
+        let (detector, transport, outlets) =
+            (&mut self.roster.detector, &mut self.transport, &mut self.outlets);
+        (&mut self.rotating, Ends { transport, detector, outlets })
     }
 
     /// The messages on their way out, and the parts between which they pass.

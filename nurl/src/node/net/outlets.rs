@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use zeroize::Zeroizing;
 
 use super::levels::Levels;
 use crate::authority::credential::Credential;
@@ -112,6 +113,11 @@ impl Outlets {
     /// The authority revoked something, which a node with a store keeps.
     pub(super) fn revoked(&mut self, news: Vec<Revocation>) {
         self.tell_work(WorkInput::Revoked(news));
+    }
+
+    /// The mesh has a new secret, which a node with a store keeps.
+    pub(super) fn rotated(&mut self, record: Zeroizing<Vec<u8>>) {
+        self.tell_work(WorkInput::Rotated(record));
     }
 
     fn tell_work(&mut self, input: WorkInput) {

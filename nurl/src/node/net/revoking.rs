@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::liars::Liars;
 use super::mail::{Answer, Ends};
 use crate::authority::revocation::{PAGE_BYTES, Revocation, Revocations, RevocationsDigest, Subject};
 use crate::error::{Error, RevokeError};
@@ -24,9 +25,6 @@ use crate::kit::rate::TokenBucket;
 use crate::kit::reader::Reader;
 use crate::rt::Rng;
 use crate::transport::{MessageId, Priority, kind};
-
-/// How long a teller of a false signature isn't listened to.
-const IGNORED_FOR: Duration = Duration::from_secs(60);
 
 /// Members that a node tells what it has learned from others.
 const FANOUT: usize = 4;
@@ -50,7 +48,7 @@ const GIVE_UP: Duration = Duration::from_secs(10);
 /// Callers that wait.
 const MAX_CALLERS: usize = 256;
 
-/// Peers that are remembered for their pages or their false signatures.
+/// Peers that are remembered for their pages.
 const MAX_PEERS: usize = 4_096;
 
 const ASK: u8 = 0;
@@ -86,7 +84,7 @@ pub(super) struct Revoking {
     told_all: BTreeMap<PublicKey, Instant>,
     pulls: BTreeMap<PublicKey, Pull>,
     pages: BTreeMap<PublicKey, TokenBucket>,
-    ignored: BTreeMap<PublicKey, Instant>,
+    liars: Liars,
     /// Entries taken.
     pub(super) taken: u64,
     /// Messages refused: malformed, false, not asked for, or beyond a limit.
@@ -103,7 +101,7 @@ impl Revoking {
             told_all: BTreeMap::new(),
             pulls: BTreeMap::new(),
             pages: BTreeMap::new(),
-            ignored: BTreeMap::new(),
+            liars: Liars::default(),
             taken: 0,
             refused: 0,
         }
@@ -230,7 +228,7 @@ impl Revoking {
 
     /// A hub or a peer tells entries.
     pub(super) fn on_told(&mut self, now: Instant, from: PublicKey, entries: &[u8], ends: &mut Ends<'_>) {
-        if self.ignored.get(&from).is_some_and(|until| now < *until) {
+        if self.liars.contains(now, &from) {
             self.refused += 1;
             return;
         }
@@ -239,10 +237,7 @@ impl Revoking {
         if let Err(reason) = read {
             self.refused += 1;
             tracing::warn!(target: "nurl::net", teller = %from.short(), ?reason, "a revocation is false");
-            self.ignored.retain(|_, until| now < *until);
-            if self.ignored.len() < MAX_PEERS {
-                self.ignored.insert(from, now + IGNORED_FOR);
-            }
+            self.liars.insert(now, from);
         }
         let news: Vec<Revocation> = told.into_iter().filter(|entry| take_entry(now, entry, ends)).collect();
         self.taken += news.len() as u64;
@@ -321,7 +316,7 @@ impl Revoking {
         self.on_told(now, from, entries, ends);
         // Subjects only ascend, so a pull ends.
         let last = Revocation::last_subject(entries).filter(|last| after.is_none_or(|after| *last > after));
-        let next = last.filter(|_| *more == 1 && !self.ignored.contains_key(&from));
+        let next = last.filter(|_| *more == 1 && !self.liars.contains(now, &from));
         let goes_on = next.is_some_and(|next| send(now, from, ASK, &next.encode(), ends).is_some());
         if let Some(pull) = self.pulls.get_mut(&from) {
             *pull = Pull { until: now + PULL_FOR, after: next, open: goes_on };
@@ -357,11 +352,12 @@ fn send(now: Instant, to: PublicKey, what: u8, body: &[u8], ends: &mut Ends<'_>)
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::sync::Arc;
 
     use rand_core::SeedableRng as _;
 
+    use super::super::liars::IGNORED_FOR;
     use super::*;
     use crate::authority::key::AuthorityKey;
     use crate::key::{AllowList, SecretKey};
@@ -374,13 +370,13 @@ mod tests {
     use crate::rt::sync::{mpsc, watch};
     use crate::transport::{Limits, Transport, TransportConfig};
 
-    const UNIX: Duration = Duration::from_secs(1_800_000_000);
+    pub(in super::super) const UNIX: Duration = Duration::from_secs(1_800_000_000);
 
-    fn key(n: u16) -> PublicKey {
+    pub(in super::super) fn key(n: u16) -> PublicKey {
         PublicKey::from_bytes(std::array::from_fn(|at| n.to_le_bytes()[at % 2]))
     }
 
-    fn authority() -> AuthorityKey {
+    pub(in super::super) fn authority() -> AuthorityKey {
         AuthorityKey::from_seed(&[1; 32])
     }
 
@@ -389,17 +385,18 @@ mod tests {
     }
 
     /// A node's parts, without sockets.
-    struct Parts {
+    pub(in super::super) struct Parts {
         revoking: Revoking,
-        transport: Transport,
-        detector: Detector,
-        outlets: Outlets,
-        kept: mpsc::Receiver<WorkInput>,
-        now: Instant,
+        pub(in super::super) transport: Transport,
+        pub(in super::super) detector: Detector,
+        pub(in super::super) outlets: Outlets,
+        pub(in super::super) kept: mpsc::Receiver<WorkInput>,
+        pub(in super::super) ticket: Ticket,
+        pub(in super::super) now: Instant,
     }
 
     impl Parts {
-        fn new() -> Parts {
+        pub(in super::super) fn new() -> Parts {
             let now = crate::rt::test_now();
             let rng = |seed: u8| Rng::from_seed([seed; 32]);
             let hub = Hub { key: key(1), addr: "hub:1".to_owned() };
@@ -428,6 +425,7 @@ mod tests {
             };
             let detector = DetectorConfig::default();
             Parts {
+                ticket: config.ticket.clone(),
                 revoking: Revoking::new(rng(3)),
                 transport: Transport::new(&config, now, UNIX, |_| rng(4)),
                 detector: Detector::new(
@@ -502,7 +500,7 @@ mod tests {
         parts.now += IGNORED_FOR;
         parts.hear(7, &tell(13));
         assert_eq!((parts.known(), parts.revoking.refused), (2, 3));
-        for body in [&[][..], &[9], &[ASK, 3], &[ASK, 0, 0], &[TELL, 2, 1], &[0; 2 * PAGE_BYTES]] {
+        for body in [&[][..], &[9], &[ASK, 4], &[ASK, 0, 0], &[TELL, 2, 1], &[0; 2 * PAGE_BYTES]] {
             let before = parts.revoking.refused;
             parts.hear(9, body);
             parts.now += IGNORED_FOR;

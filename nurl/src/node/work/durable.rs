@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use zeroize::Zeroizing;
+
 use crate::authority::pass::Pass;
 use crate::authority::revocation::Revocation;
 use crate::compute::job::Jobs;
@@ -12,6 +14,7 @@ use crate::membership::limit::told_limit;
 use crate::node::command::Departure;
 use crate::node::own_pass::OwnPass;
 use crate::node::own_revocations::OwnRevocations;
+use crate::node::own_secret::OwnSecret;
 use crate::replication::crdt::Stamp;
 use crate::replication::identity::ReplicaId;
 use crate::replication::replicator::Replicator;
@@ -33,12 +36,14 @@ pub(super) struct Durable {
     pass: Option<Pass>,
     /// Revocations that aren't durable yet.
     revoked: Vec<Revocation>,
+    /// The record of a new secret that isn't durable yet.
+    secret: Option<Zeroizing<Vec<u8>>>,
     epoch_told: u64,
 }
 
 impl Durable {
     pub(super) fn new(store: Option<Store>) -> Durable {
-        Durable { store, pass: None, revoked: Vec::new(), epoch_told: 0 }
+        Durable { store, pass: None, revoked: Vec::new(), secret: None, epoch_told: 0 }
     }
 
     /// Whether there is a store.
@@ -73,12 +78,20 @@ impl Durable {
         }
     }
 
-    /// Makes a new pass and new revocations durable.
+    /// The mesh has a new secret, which [`keep_pass`](Durable::keep_pass) keeps too.
+    pub(super) fn take_secret(&mut self, record: Zeroizing<Vec<u8>>) {
+        self.secret = Some(record);
+    }
+
+    /// Makes a new pass, new revocations and a new secret durable.
     pub(super) fn keep_pass(&mut self) -> Result<(), StoreError> {
         if let Some(store) = &self.store
             && !self.revoked.is_empty()
         {
             OwnRevocations(store).keep(&std::mem::take(&mut self.revoked))?;
+        }
+        if let (Some(store), Some(record)) = (&self.store, self.secret.take()) {
+            OwnSecret(store).keep(&record)?;
         }
         match (&self.store, self.pass.take()) {
             (Some(store), Some(pass)) => OwnPass(store).keep(&pass),

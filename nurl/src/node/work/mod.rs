@@ -138,6 +138,7 @@ impl WorkPlane {
             }
             WorkInput::Issued(pass) => self.durable.take_pass(pass),
             WorkInput::Revoked(news) => self.durable.take_revocations(news),
+            WorkInput::Rotated(record) => self.durable.take_secret(record),
             WorkInput::SendFailed { peer } => {
                 self.jobs.on_send_failed(now, peer);
                 self.replicator.on_peer_lost(peer);

@@ -107,6 +107,7 @@ impl Transport {
                 self.inbox.tell(TransportEvent::Revocations { from: hub, entries });
             }
             HubEvent::Knows(digest) => self.inbox.tell(TransportEvent::HubKnows { hub, digest }),
+            HubEvent::Secret(secret) => self.inbox.tell(TransportEvent::Secret { from: hub, secret }),
             HubEvent::Up { .. } => self.on_hub_up(now, hub),
             HubEvent::Down { reason, .. } => self.on_hub_down(now, hub, reason),
             HubEvent::Pong { rtt } => {

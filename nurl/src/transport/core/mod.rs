@@ -58,10 +58,12 @@ use super::{
     Gauge, Gauges, MAX_DATAGRAM_BYTES, PathInfo, SendError, TransportConfig, TransportEvent, TransportStats,
     channel,
 };
+use crate::authority::UnixSeconds;
 use crate::authority::level::Level;
 use crate::authority::revocation::{NotTaken, Revocation, Revocations, Subject};
 use crate::key::{AllowList, PublicKey};
 use crate::kit::wall_clock::WallClock;
+use crate::mesh::Generation;
 use crate::net::reach::hub_client::{ClientStats, HubClient, HubClientConfig, Joining};
 use crate::net::reach::stun;
 use crate::net::secure::securedgram::paths::{PathReason, PathStats};
@@ -269,6 +271,23 @@ impl Transport {
     /// Tells the hub, or each one that is up, what the authority has revoked. Returns whether there is one.
     pub fn tell_hubs(&mut self, hub: Option<&PublicKey>, entries: &[u8]) -> bool {
         self.exits.hubs.tell(hub, entries)
+    }
+
+    // ---- The mesh's secret.
+
+    /// The time by which what the authority signed is judged.
+    pub fn time(&mut self, now: Instant) -> UnixSeconds {
+        self.endpoint.checker().time(now)
+    }
+
+    /// Sets the generations of the mesh's secret, in the order in which they are tried. Sessions remain; the next
+    /// handshakes, group frames and our record use the first one.
+    pub fn set_generations(&mut self, now: Instant, generations: Vec<Generation>) {
+        self.endpoint.set_generations(generations.clone());
+        self.groups.set_generations(generations.clone());
+        self.sync_groups();
+        self.records.set_generations(generations);
+        self.publish(now);
     }
 
     /// Whether there is a session with a peer.

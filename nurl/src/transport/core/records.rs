@@ -17,7 +17,7 @@ const RECORD_LIFE: Duration = Duration::from_secs(1_200);
 /// The mesh's secrets as far as records need them, and the sequence of our own record.
 pub(super) struct Records {
     local: PublicKey,
-    /// The newest generation first; it seals.
+    /// In the order in which they are tried; the first one seals.
     generations: Vec<Generation>,
     /// The sequence number of our last record.
     seq: u64,
@@ -46,6 +46,11 @@ impl Records {
             unix_base: (now, unix_now),
             rng,
         }
+    }
+
+    /// The mesh's secret changed.
+    pub(super) fn set_generations(&mut self, generations: Vec<Generation>) {
+        self.generations = generations;
     }
 
     /// Begins a new record of ours. Returns its sequence number, or `None` for a node without a record.

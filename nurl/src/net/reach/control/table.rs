@@ -111,6 +111,11 @@ frames! {
         /// The digest of all that the hub knows to be revoked: after it took a client's [`RelayFrame::Revoked`], and, if
         /// that is anything, before it registers one.
         0x0a hub Knows { digest: RevocationsDigest }: exact,
+        /// The mesh's present secret, which only an issuer hands to clients, and only to these: a [`SignedSecret`]. It comes
+        /// before a client is registered, and with the news of a rotation.
+        ///
+        /// [`SignedSecret`]: crate::authority::rotation::SignedSecret
+        0x0b hub Secret { signed: &'a [u8] }: exact,
         /// A datagram for `dst`.
         0x10 client Forward { dst: PublicKey, payload: &'a [u8] }: exact,
         /// A datagram from `src`, whose connection proved that key to this hub.

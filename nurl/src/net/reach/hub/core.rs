@@ -13,6 +13,7 @@ use crate::authority::checker::Standing;
 use crate::authority::credential::SHOWN_BYTES;
 use crate::authority::pass::{Pass, PassError};
 use crate::authority::revocation::{PAGE_BYTES, Revocation, Revocations, Subject};
+use crate::authority::rotation::SignedSecret;
 use crate::key::PublicKey;
 use crate::kit::rate::TokenBucket;
 use crate::kit::wall_clock::WallClock;
@@ -453,7 +454,13 @@ impl Hub {
         }
         let mut over = Vec::new();
         let encoded: Vec<u8> = news.iter().flat_map(Revocation::encode).collect();
-        let frame = Bytes::from(relay::Frame::Revoked { entries: &encoded }.to_vec());
+        let mut frames = relay::Frame::Revoked { entries: &encoded }.to_vec();
+        let rotated = news.iter().any(|entry| entry.subject == Subject::Secret);
+        if let Some(secret) = self.meshes.secret(&namespace).filter(|_| rotated) {
+            // Those whom these entries revoke are closed below, and get none of it.
+            relay::Frame::Secret { signed: &secret.encode() }.encode(&mut frames);
+        }
+        let frames = Bytes::from(frames);
         for (id, connection) in &mut self.connections {
             let Phase::Registered { namespace: of, key, standing, behind, .. } = &mut connection.phase else {
                 continue;
@@ -463,7 +470,7 @@ impl Hub {
             }
             if news.iter().any(|entry| entry.revokes(&standing.grant)) {
                 over.push((*id, *key, standing.grant.clone()));
-            } else if behind.is_none() && !self.relay.push_control_bytes(*id, frame.clone()) {
+            } else if behind.is_none() && !self.relay.push_control_bytes(*id, frames.clone()) {
                 // It doesn't read: once it does, it is told all.
                 *behind = Some(Behind { after: None, registered: true });
             }
@@ -688,6 +695,9 @@ impl Hub {
             behind.after = more;
             if more.is_none() {
                 relay::Frame::Knows { digest: known.digest() }.encode(out);
+                if let Some(secret) = self.meshes.secret(namespace) {
+                    relay::Frame::Secret { signed: &secret.encode() }.encode(out);
+                }
                 if !behind.registered {
                     relay::Frame::Registered(self.limits.announced(self.roles)).encode(out);
                 }
@@ -717,6 +727,11 @@ impl Hub {
     /// Remembers an entry that an earlier process took.
     pub fn restore_revocation(&mut self, entry: &[u8]) {
         self.meshes.restore_revocation(entry);
+    }
+
+    /// The present secret of a mesh, if it was rotated and this hub is an issuer.
+    pub fn secret(&self, mesh: &MeshId) -> Option<&SignedSecret> {
+        self.meshes.secret(&mesh.namespace())
     }
 
     /// The next entry to make durable.

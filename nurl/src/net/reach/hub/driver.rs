@@ -14,8 +14,10 @@ use super::core::{CLOSE_LINGER, Hub, HubStats, Output, TICK};
 use super::issued::IssuedPasses;
 use super::limits::{HubLimits, MAX_NAMESPACES};
 use super::meshes::ServedMesh;
+use crate::authority::rotation::SignedSecret;
 use crate::key::{PublicKey, SecretKey};
 use crate::kit::wall_clock::WallClock;
+use crate::mesh::MeshId;
 use crate::net::reach::control::Connection;
 use crate::net::reach::faults::ReceiveFaults;
 use crate::net::reach::listen::{Listen, ListenError};
@@ -149,6 +151,11 @@ impl HubHandle {
     /// of 0 drains the hub without harm to them.
     pub fn limit_clients(&self, clients: usize) {
         self.shared.with(|hub| hub.limit_clients(clients));
+    }
+
+    /// The present secret of a mesh, if it was rotated and this hub issues the mesh's passes: for its tickets.
+    pub fn secret(&self, mesh: &MeshId) -> Option<SignedSecret> {
+        self.shared.with(|hub| hub.secret(mesh).cloned())
     }
 
     /// From now on the hub takes revocations and keeps them to itself: the lie of a hub that withholds them, for

@@ -10,6 +10,7 @@ use crate::authority::issuer::{EnrolRequest, Issuer, NotIssued};
 use crate::authority::key::AuthorityKey;
 use crate::authority::pass::{Pass, PassError};
 use crate::authority::revocation::{MAX_ENTRIES, NotTaken, Revocation, Revocations, Subject};
+use crate::authority::rotation::SignedSecret;
 use crate::key::PublicKey;
 use crate::kit::rate::TokenBucket;
 use crate::kit::reader::Reader;
@@ -53,6 +54,18 @@ struct Mesh {
     checker: Checker,
     issuer: Option<Issuer>,
     checks: TokenBucket,
+    /// The present secret, once it was rotated, if this hub is an issuer.
+    secret: Option<SignedSecret>,
+}
+
+impl Mesh {
+    /// An issuer has the secret that the latest rotation announced.
+    fn update_secret(&mut self) {
+        if let (Some((generation, made)), Some(issuer)) = (self.checker.revocations().secret(), &self.issuer)
+        {
+            self.secret = Some(issuer.secret(generation, made));
+        }
+    }
 }
 
 /// All meshes of a hub, by the name under which clients register.
@@ -80,7 +93,7 @@ impl Meshes {
             stream += 1;
             let issuer = served.authority.map(|authority| Issuer::new(authority, now, rng));
             let checks = TokenBucket::new(CHECKS.0, CHECKS.1, now);
-            (served.id.namespace(), Mesh { checker, issuer, checks })
+            (served.id.namespace(), Mesh { checker, issuer, checks, secret: None })
         };
         let by_namespace = meshes.into_iter().map(&mut serve).collect();
         Meshes { by_namespace, issued: VecDeque::new(), revoked: VecDeque::new() }
@@ -103,6 +116,7 @@ impl Meshes {
         for mesh in self.by_namespace.values_mut() {
             if let Some(entry) = Revocation::decode(mesh.checker.mesh(), &mut Reader(entry)) {
                 mesh.checker.revoke(entry);
+                mesh.update_secret();
             }
         }
     }
@@ -114,9 +128,10 @@ impl Meshes {
         namespace: &Namespace,
         entries: &[u8],
     ) -> (Vec<Revocation>, Result<(), CloseReason>) {
-        let Some(Mesh { checker, issuer, checks }) = self.by_namespace.get_mut(namespace) else {
+        let Some(mesh) = self.by_namespace.get_mut(namespace) else {
             return (Vec::new(), Err(CloseReason::UnknownNamespace));
         };
+        let Mesh { checker, issuer, checks, .. } = mesh;
         checker.expire(now);
         let time = checker.time(now);
         let (told, read) =
@@ -135,8 +150,11 @@ impl Meshes {
             }
             news.push(entry);
         }
-        let mesh = *checker.mesh();
-        self.revoked.extend(news.iter().map(|entry| (mesh, entry.clone())));
+        let id = *checker.mesh();
+        if news.iter().any(|entry| entry.subject == Subject::Secret) {
+            mesh.update_secret();
+        }
+        self.revoked.extend(news.iter().map(|entry| (id, entry.clone())));
         let read = read.map_err(|reason| match reason {
             NotTaken::Malformed | NotTaken::Forged => CloseReason::Protocol,
             NotTaken::TooMany => CloseReason::Busy,
@@ -147,6 +165,11 @@ impl Meshes {
     /// What a mesh's authority has revoked, as far as this hub knows.
     pub(super) fn revocations(&self, namespace: &Namespace) -> Option<&Revocations> {
         self.by_namespace.get(namespace).map(|mesh| mesh.checker.revocations())
+    }
+
+    /// The mesh's present secret, for its clients: if it was rotated, and this hub is an issuer.
+    pub(super) fn secret(&self, namespace: &Namespace) -> Option<&SignedSecret> {
+        self.by_namespace.get(namespace)?.secret.as_ref()
     }
 
     /// The entries by which what a client shows is out.

@@ -40,6 +40,7 @@ use bytes::Bytes;
 use crate::authority::credential::Credential;
 use crate::authority::invitation::Invitation;
 use crate::authority::revocation::RevocationsDigest;
+use crate::authority::rotation::SignedSecret;
 #[cfg(any(test, feature = "internals"))]
 use crate::authority::{key::AuthorityKey, level::Level};
 use crate::key::{PublicKey, SecretKey};
@@ -126,6 +127,8 @@ pub enum HubEvent {
     Revocations(Bytes),
     /// The digest of all revocations that the hub knows.
     Knows(RevocationsDigest),
+    /// The mesh's secret, as an issuing hub hands it; its signature isn't checked.
+    Secret(Box<SignedSecret>),
     /// A relayed datagram.
     Datagram {
         /// The sender, as the hub says: a return address, never an identity.

@@ -232,6 +232,7 @@ mod tests {
         assert_eq!(back(&Frame::Renew { version: 2, namespace, pass: b"pass" })[..4], [0x07, 37, 0, 2]);
         assert_eq!(back(&Frame::Issued { pass: b"pass" }), [8, 4, 0, b'p', b'a', b's', b's']);
         assert_eq!(back(&Frame::Revoked { entries: b"entry" })[..4], [9, 5, 0, b'e']);
+        assert_eq!(back(&Frame::Secret { signed: b"signed" })[..4], [11, 6, 0, b's']);
         assert_eq!(back(&Frame::Knows { digest: [7; 32] })[..4], [10, 32, 0, 7]);
         assert_eq!(back(&Frame::Registered(limits)).len(), 3 + 28);
         assert_eq!(back(&Frame::Ping { nonce: 0x0102 }), [3, 8, 0, 2, 1, 0, 0, 0, 0, 0, 0]);

@@ -25,7 +25,7 @@ type Name = Arc<str>;
 
 struct Group {
     allow: Option<AllowList>,
-    /// One tag per generation of the mesh secret, the current one first.
+    /// One tag per generation of the mesh secret, the one that we use first.
     tags: Vec<Tag>,
     own: Option<OwnKey>,
     /// The key must be replaced as soon as it is old enough.
@@ -132,16 +132,12 @@ impl Groups {
     }
 
     /// The tags to register at the relays: those of the mesh group and of every joined group, in all
-    /// generations. Within a group the current generation's tag comes first.
+    /// generations. Within a group the tag that we send under comes first.
     pub fn tags(&self) -> impl Iterator<Item = Tag> {
         self.groups.values().flat_map(|group| group.tags.iter().copied())
     }
 
-    /// The mesh secret changed: tags change, and each of our keys is replaced.
-    #[cfg_attr(
-        not(any(test, feature = "internals")),
-        expect(dead_code, reason = "door: rotation of the secret")
-    )]
+    /// The mesh secret changed, or another generation comes first: tags change, and each of our keys is replaced.
     pub fn set_generations(&mut self, generations: Vec<Generation>) {
         self.generations = generations;
         self.by_tag.clear();

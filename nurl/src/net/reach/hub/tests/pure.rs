@@ -353,6 +353,64 @@ fn all_that_was_revoked_comes_in_pieces_to_a_client_and_again_to_one_that_did_no
     assert!(bench.heard(slow).contains(&Heard::Frame(10)), "its queue was too short for the news");
 }
 
+/// The mesh's secret gets this number.
+fn rotated(generation: u32) -> Vec<u8> {
+    Frame::Revoked { entries: &authority(HOME).rotate(generation, UNIX.as_secs() as u32).entry.encode() }
+        .to_vec()
+}
+
+#[test]
+fn an_issuer_hands_the_next_secret_to_its_clients_and_to_nobody_who_was_revoked() {
+    let mut bench = Bench::new(HubLimits::default());
+    let [teller, victim, other] = [1, 2, 3].map(|n| bench.client(n, HOME));
+    let stranger = bench.client(4, ELSEWHERE);
+    bench.say(teller, &Frame::Revoked { entries: &revoked(2) }.to_vec());
+    for id in [teller, victim, other] {
+        bench.heard(id);
+    }
+    bench.say(teller, &rotated(1));
+    assert_eq!(bench.heard(teller), [9, 11, 10].map(Heard::Frame), "the secret, and the acknowledgement");
+    assert_eq!(bench.heard(other), [9, 11].map(Heard::Frame));
+    assert_eq!(bench.heard(stranger), [], "another mesh");
+    assert_eq!(bench.heard(victim), [Heard::End], "nothing");
+    let again = bench.connect(2);
+    bench.say(again, &register(2, HOME));
+    assert_eq!(bench.heard(again), [Heard::Frame(9), Heard::Close(CloseReason::Revoked), Heard::End]);
+
+    // Whoever comes later has it before it is registered. It is the same at every issuer.
+    let newcomer = bench.connect(5);
+    bench.say(newcomer, &register(5, HOME));
+    assert_eq!(bench.heard(newcomer), [9, 10, 11, 2].map(Heard::Frame));
+    let secret = bench.hub.secret(&authority(HOME).mesh()).cloned();
+    assert_eq!(secret, Some(authority(HOME).rotate(1, UNIX.as_secs() as u32).secret));
+    let mut copy = Bench::new(HubLimits::default());
+    while let Some((_, entry)) = bench.hub.poll_revocation() {
+        copy.hub.restore_revocation(&entry.encode());
+    }
+    assert_eq!(copy.hub.secret(&authority(HOME).mesh()).cloned(), secret);
+
+    // A key and the secret in one message: the key is out first.
+    let entries = [revoked(3), authority(HOME).rotate(2, UNIX.as_secs() as u32).entry.encode()].concat();
+    bench.say(teller, &Frame::Revoked { entries: &entries }.to_vec());
+    assert_eq!(bench.heard(other), [Heard::Frame(9), Heard::Close(CloseReason::Revoked), Heard::End]);
+    assert_eq!(bench.heard(teller), [9, 11, 10].map(Heard::Frame));
+    bench.say(teller, &rotated(1));
+    assert_eq!(bench.heard(teller), [Heard::Frame(10)], "an older one is no news");
+}
+
+#[test]
+fn a_hub_without_the_authoritys_key_tells_of_a_rotation_and_has_no_secret() {
+    let mut bench = Bench::new(HubLimits::default());
+    let [teller, other] = [1, 2].map(|n| bench.client(n, ELSEWHERE));
+    let entry = authority(ELSEWHERE).rotate(1, UNIX.as_secs() as u32).entry.encode();
+    bench.say(teller, &Frame::Revoked { entries: &entry }.to_vec());
+    assert_eq!(
+        (bench.heard(teller), bench.heard(other)),
+        (vec![Heard::Frame(9), Heard::Frame(10)], vec![Heard::Frame(9)])
+    );
+    assert_eq!(bench.hub.secret(&authority(ELSEWHERE).mesh()), None);
+}
+
 #[test]
 fn a_record_needs_a_members_pass() {
     let mut bench = Bench::new(HubLimits::default());

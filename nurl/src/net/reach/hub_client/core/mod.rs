@@ -31,6 +31,7 @@ use self::phase::{Phase, State, Stream, Up};
 use self::queue::Queue;
 use super::{ClientStats, DownReason, HubClientConfig, HubEvent};
 use crate::authority::credential::Credential;
+use crate::authority::rotation::SignedSecret;
 use crate::key::PublicKey;
 use crate::net::reach::control::frames::{HEADER_BYTES, split};
 use crate::net::reach::control::{Connection, MAX_PLAINTEXT_BYTES};
@@ -404,6 +405,9 @@ impl HubClient {
                 self.stats.dropped_events += u64::from(!self.events.push_datagram(entries.len(), told));
             }
             relay::Frame::Knows { digest } => self.push_event(HubEvent::Knows(digest)),
+            relay::Frame::Secret { signed } => {
+                self.push_event(HubEvent::Secret(Box::new(SignedSecret::decode(signed)?)));
+            }
             relay::Frame::Close(reason) => self.down(now, DownReason::Closed(reason)),
             relay::Frame::Ping { nonce } => self.request(relay::Frame::Pong { nonce }.to_vec()),
             relay::Frame::Pong { nonce } => {

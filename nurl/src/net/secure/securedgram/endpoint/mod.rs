@@ -350,10 +350,6 @@ impl Endpoint {
     }
 
     /// Sets new mesh secrets, current first. Sessions remain; the next handshakes use the new secrets.
-    #[cfg_attr(
-        not(any(test, feature = "internals")),
-        expect(dead_code, reason = "door: rotation of the secret")
-    )]
     pub fn set_generations(&mut self, generations: Vec<Generation>) {
         self.identity.set_generations(generations);
     }
