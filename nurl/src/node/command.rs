@@ -12,6 +12,7 @@ use bytes::Bytes;
 
 use super::{MemberInfo, Metrics, Status};
 use crate::Error;
+use crate::authority::account::Account;
 use crate::authority::pass::Pass;
 use crate::authority::revocation::Revocation;
 use crate::compute::job::{Drained, MemberChange, SubmitOptions, TaskId};
@@ -157,7 +158,7 @@ pub(super) struct View {
 /// An input from the network plane to the work plane.
 pub(super) enum WorkInput {
     /// A reliable message of kind job or state.
-    Message { from: PublicKey, kind: u8, body: Bytes },
+    Message { from: Account, kind: u8, body: Bytes },
     /// A message to a peer failed.
     SendFailed { peer: PublicKey },
     /// This node has a new pass.

@@ -58,6 +58,7 @@ use super::{
     Gauge, Gauges, MAX_DATAGRAM_BYTES, PathInfo, SendError, TransportConfig, TransportEvent, TransportStats,
     channel,
 };
+use crate::authority::account::Account;
 use crate::authority::level::Level;
 use crate::authority::revocation::{NotTaken, Revocation, Revocations, Subject};
 use crate::key::{AllowList, PublicKey};
@@ -198,6 +199,11 @@ impl Transport {
         self.peers.level(peer)
     }
 
+    /// On whose account a peer has what it has here, as far as its latest session showed.
+    pub fn account(&self, peer: &PublicKey) -> Account {
+        self.peers.account(peer)
+    }
+
     // ---- Revocations.
 
     /// The revocations known.
@@ -303,7 +309,7 @@ impl Transport {
     /// Adds a peer, if there is room, and sets the hubs through which its session can reach it.
     fn meet(&mut self, now: Instant, peer: PublicKey) -> bool {
         let new = !self.peers.contains(&peer);
-        if new && self.peers.is_crowded() && !self.make_room(now, QUIET) {
+        if new && self.peers.is_crowded() && !self.make_room(now, QUIET) && !self.make_others_pay(now, &peer) {
             self.peers.refused += 1;
             tracing::debug!(target: "nurl::transport", peer = %peer.short(), reason = "full", "a peer is refused");
             return false;
@@ -328,6 +334,18 @@ impl Transport {
     fn make_room(&mut self, now: Instant, quiet: Duration) -> bool {
         let (endpoint, waiting, reliable) = (&self.endpoint, &self.waiting, &self.reliable);
         let evicted = self.peers.evictable(now, quiet, |peer| traffic(endpoint, waiting, reliable, peer));
+        for peer in &evicted {
+            self.peers.evicted += 1;
+            self.forget(now, peer);
+        }
+        !evicted.is_empty()
+    }
+
+    /// Evicts peers of the pass that has most, for one of another pass. Returns whether there were any.
+    fn make_others_pay(&mut self, now: Instant, newcomer: &PublicKey) -> bool {
+        let standing = self.endpoint.standing(newcomer);
+        let account = standing.map_or(Account::alone(*newcomer), |standing| standing.account(*newcomer));
+        let evicted = self.peers.payers(&account, standing.is_some());
         for peer in &evicted {
             self.peers.evicted += 1;
             self.forget(now, peer);

@@ -4,11 +4,13 @@
 //! that makes a request and leaves. A stranger is dropped from all tables when its session has ended and nothing
 //! waits for it, or when it hasn't answered a whole handshake attempt. So a node serves any number of clients over
 //! its life, and the table only bounds their number at one time. In a full table, the peer with the lowest eviction
-//! rank is evicted; a peer with recent or pending traffic never is.
+//! rank is evicted, and a peer with recent or pending traffic isn't. Only if all have such traffic, those pay whose pass or
+//! invitation has most of the table, so that others always get in.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use crate::authority::account::{self, Account};
 use crate::authority::checker::Standing;
 use crate::authority::level::Level;
 use crate::authority::revocation::Revocation;
@@ -39,6 +41,8 @@ struct Known {
     met: Instant,
     /// What its latest session permits, and by which pass.
     standing: Option<Standing>,
+    /// On whose account it is here, by that session.
+    account: Option<Account>,
 }
 
 /// The rank of an evictable peer; the lowest is evicted first.
@@ -156,12 +160,13 @@ impl PeerTable {
 
     /// Adds a stranger, unless the peer is known.
     pub(super) fn insert(&mut self, now: Instant, peer: PublicKey) {
-        self.known.entry(peer).or_insert(Known { member: false, met: now, standing: None });
+        self.known.entry(peer).or_insert(Known { member: false, met: now, standing: None, account: None });
     }
 
     /// A known peer has a session that permits this.
     pub(super) fn set_standing(&mut self, peer: &PublicKey, standing: &Standing) {
         if let Some(known) = self.known.get_mut(peer) {
+            known.account = Some(standing.account(*peer));
             known.standing = Some(standing.clone());
         }
     }
@@ -179,6 +184,11 @@ impl PeerTable {
         standing.map_or(Level::Look, |standing| standing.level)
     }
 
+    /// On whose account a peer is here; its own alone, for a peer that has had no session.
+    pub(super) fn account(&self, peer: &PublicKey) -> Account {
+        self.known.get(peer).and_then(|known| known.account).unwrap_or(Account::alone(*peer))
+    }
+
     /// Makes a known peer a member or a stranger. Returns whether it is known.
     pub(super) fn set_member(&mut self, peer: &PublicKey, member: bool) -> bool {
         let known = self.known.get_mut(peer);
@@ -188,6 +198,19 @@ impl PeerTable {
     /// Removes a peer. Returns whether it was known.
     pub(super) fn remove(&mut self, peer: &PublicKey) -> bool {
         self.known.remove(peer).is_some()
+    }
+
+    /// The peers to evict for `newcomer`, when all have recent or pending traffic: some of the pass that has most, if that is
+    /// more than the newcomer's. Strangers go before members, and members only for a newcomer that has shown its pass.
+    pub(super) fn payers(&self, newcomer: &Account, shown: bool) -> Vec<PublicKey> {
+        let crowd = self.known.iter().filter(|(_, known)| shown || !known.member);
+        let crowd = crowd.map(|(peer, known)| (self.account(peer), (known.member, known.met), *peer));
+        account::make_room(crowd, newcomer, self.share())
+    }
+
+    /// How many are evicted at once.
+    fn share(&self) -> usize {
+        (self.limit / EVICTED_SHARE).max(1)
     }
 
     /// The peers to evict so that there is room: some of the lowest rank among those silent for `quiet`.
@@ -209,8 +232,7 @@ impl PeerTable {
         }
         found.sort_unstable();
         let idle = found.iter().take_while(|(missed, ..)| *missed == Missed::Idle).count();
-        let share = (self.limit / EVICTED_SHARE).max(1);
-        found.truncate(idle.min(share).max(1));
+        found.truncate(idle.min(self.share()).max(1));
         found.into_iter().map(|(.., peer)| peer).collect()
     }
 }
@@ -261,6 +283,29 @@ mod tests {
         table.remove(&called);
         assert!(table.evictable(now + LOST - Duration::from_millis(1), QUIET, traffic).is_empty());
         assert_eq!(table.evictable(now + LOST, QUIET, traffic), [heard]);
+    }
+
+    #[test]
+    fn slips_of_one_pass_that_all_have_traffic_make_room_for_another_passes() {
+        let now = crate::rt::test_now();
+        let mut table = PeerTable::new(2 * EVICTED_SHARE);
+        let slips: Vec<Account> = (0..128).map(|n| Account::for_tests(1, 1, n)).collect();
+        for (n, slip) in slips.iter().enumerate() {
+            let met = now + Duration::from_millis(n as u64);
+            table.known.insert(slip.key(), Known { member: n == 0, met, standing: None, account: Some(*slip) });
+        }
+        let busy = |_: &PublicKey| Traffic { heard: Some(now), open: true, awaited: true };
+        assert!(table.evictable(now, QUIET, busy).is_empty());
+        let other = Account::for_tests(2, 2, 999);
+        assert_eq!(table.payers(&other, true), [slips[1].key(), slips[2].key()], "two of 128; the member stays");
+        assert!(table.payers(&Account::for_tests(1, 1, 999), true).is_empty(), "they pay for themselves");
+        for slip in &slips[1..] {
+            table.remove(&slip.key());
+        }
+        let second = Account::for_tests(1, 1, 1000);
+        table.known.insert(second.key(), Known { member: true, met: now, standing: None, account: Some(second) });
+        assert!(table.payers(&other, false).is_empty(), "no member makes room for one that is only called");
+        assert_eq!(table.payers(&other, true).len(), 1);
     }
 
     #[test]

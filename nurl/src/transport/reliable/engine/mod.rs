@@ -11,6 +11,7 @@ use bytes::Bytes;
 
 use self::receiving::Receiving;
 use self::sending::Sending;
+use crate::authority::account::Account;
 use crate::key::PublicKey;
 use crate::kit::timers::Timers;
 use crate::rt::Rng;
@@ -146,6 +147,11 @@ impl Reliable {
         Ok(id)
     }
 
+    /// What a peer holds here counts on this account. Comes before [`Reliable::on_established`].
+    pub fn set_account(&mut self, account: Account) {
+        self.receiving.meet(account);
+    }
+
     /// A session with `peer`, in its process `peer_boot`, is up. A changed boot id ends the connection and fails the
     /// unacknowledged messages; the same boot id indicates that the path works again.
     pub fn on_established(&mut self, now: Instant, peer: PublicKey, peer_boot: u64) {
@@ -257,6 +263,7 @@ impl Reliable {
     /// Drops a peer's entry; its unacknowledged messages fail with [`FailReason::Forgotten`].
     pub fn forget(&mut self, _now: Instant, peer: PublicKey) {
         self.drop_link(peer);
+        self.receiving.part(&peer);
         self.sending.forget(&peer);
         if let Some(mut entry) = self.peers.remove(&peer) {
             self.timers.clear(peer);
