@@ -206,6 +206,11 @@ fn both_address_families() {
 }
 
 #[test]
+fn many_keys_of_one_pass_or_invitation_keep_nobody_out() {
+    prove_with("shares", 4);
+}
+
+#[test]
 fn an_insiders_lies_are_not_believed() {
     prove_with("insiders", 4);
 }

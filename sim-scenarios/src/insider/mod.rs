@@ -40,6 +40,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use chaos::property::Violation;
 use chaos::world::{Host, World};
+use nurl::internals::authority::credential::Credential;
 use nurl::internals::key::AllowList;
 use nurl::internals::membership::message::{MembershipMessage, MessageBody};
 use nurl::internals::mesh::Ticket;
@@ -134,13 +135,24 @@ impl Insider {
 
     /// The same with this key, which may be a node's own, and this ticket, which may lack hubs.
     pub fn with_key(world: World, cluster: &Cluster, name: &str, key: SecretKey, ticket: &Ticket) -> Insider {
+        let credential = cluster.credential(&key.public(), Role::Worker);
+        Insider::with_credential(world, cluster, name, (key, credential), ticket)
+    }
+
+    /// The same with this standing.
+    pub fn with_credential(
+        world: World,
+        cluster: &Cluster,
+        name: &str,
+        (key, credential): (SecretKey, Credential),
+        ticket: &Ticket,
+    ) -> Insider {
         // The stage assigns no address in this network, and no two hosts have one number.
         let number = world.hosts().len();
         let host = world.host(name).addr(&format!("198.51.{}.{}", 100 + number / 250, number % 250 + 1));
         let insider = Insider { key: key.public(), host, office: Arc::default() };
         assert!(cluster.peers.iter().all(|peer| peer.host != host), "an insider is no node of the cluster");
         let (office, ticket) = (insider.office.clone(), ticket.clone());
-        let credential = cluster.credential(&insider.key, Role::Worker);
         host.spawn(move || {
             let (office, key, ticket) = (office.clone(), key.clone(), ticket.clone());
             let credential = credential.clone();

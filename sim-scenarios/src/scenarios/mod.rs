@@ -32,6 +32,7 @@ pub mod portal;
 pub mod relay_dies;
 pub mod revocation;
 pub mod roam;
+pub mod shares;
 pub mod swarm;
 pub mod visitors;
 
@@ -68,6 +69,7 @@ pub const ALL: &[Scenario] = &[
     relay_dies::SCENARIO,
     revocation::SCENARIO,
     roam::SCENARIO,
+    shares::SCENARIO,
     swarm::SCENARIO,
     visitors::SCENARIO,
 ];
