@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use super::checker::Standing;
 use super::invitation::InvitationId;
 use crate::key::PublicKey;
-use crate::kit::shares::{Holder, Shares};
+use crate::kit::shares::Holder;
 use crate::mesh::Namespace;
 
 /// One of those to whom an amount counts.
@@ -130,30 +130,38 @@ impl Holder for ClientAccount {
 }
 
 /// Who of a crowd makes room in a full table in which each has one place: at most so `many` of the passes that pay for
-/// `newcomer`, and of a pass those of the lowest rank. Nobody: the newcomer pays itself.
+/// `newcomer`, and of a pass those of the lowest rank. Nobody: the newcomer pays itself. It is for a crowd that is looked at
+/// as a whole, and seldom; a table that knows its [shares](crate::kit::shares) asks these.
 pub fn make_room<Rank: Ord, Id>(
     crowd: impl IntoIterator<Item = (Account, Rank, Id)>,
     newcomer: &Account,
     many: usize,
 ) -> Vec<Id> {
-    let (mut shares, mut by_pass) = (Shares::default(), BTreeMap::<_, Vec<_>>::new());
+    let mut by_pass = BTreeMap::<_, Vec<_>>::new();
     for (account, rank, id) in crowd {
-        shares.add(account, 1);
         by_pass.entry((account.group(), account.pass())).or_default().push((rank, account, id));
     }
+    let (own_group, own_pass) = (newcomer.group(), (newcomer.group(), newcomer.pass()));
     let (mut gone, mut sorted) = (Vec::new(), None);
-    while gone.len() < many
-        && let Some(payer) = shares.payer(newcomer, 1)
-    {
-        let pass = (payer.group(), payer.pass());
+    while gone.len() < many {
+        let mut groups = BTreeMap::<Party, usize>::new();
+        by_pass.iter().for_each(|((group, _), theirs)| *groups.entry(*group).or_default() += theirs.len());
+        let has = groups.get(&own_group).copied().unwrap_or(0);
+        let largest = groups.into_iter().max_by_key(|(group, count)| (*count, *group));
+        let other = largest.filter(|(group, count)| *group != own_group && *count > has + 1);
+        let payer = other.map_or(own_group, |(group, _)| group);
+        let passes = by_pass.range((payer, PublicKey::from_bytes([0; 32]))..);
+        let passes = passes.take_while(|((group, _), _)| *group == payer);
+        let passes = passes.map(|(pass, theirs)| (theirs.len(), *pass));
+        let own = by_pass.get(&own_pass).map_or(0, Vec::len);
+        // Within its own group another pass has to have more.
+        let Some((_, pass)) = passes.max().filter(|(count, _)| other.is_some() || *count > own + 1) else { break };
         let Some(theirs) = by_pass.get_mut(&pass) else { break };
         if sorted != Some(pass) {
             theirs.sort_by(|(one, a, _), (other, b, _)| (other, b).cmp(&(one, a)));
             sorted = Some(pass);
         }
-        let Some((_, account, id)) = theirs.pop() else { break };
-        shares.sub(account, 1);
-        gone.push(id);
+        gone.extend(theirs.pop().map(|(.., id)| id));
     }
     gone
 }

@@ -48,7 +48,7 @@ use self::candidates::Gatherer;
 use self::exits::Exits;
 use self::hubs::Hubs;
 use self::inbox::Inbox;
-use self::peers::{PeerTable, QUIET, Traffic};
+use self::peers::{Newcomer, PeerTable, QUIET, Traffic};
 use self::records::Records;
 use super::group::{self, Groups};
 use super::outbox::Outbox;
@@ -187,7 +187,7 @@ impl Transport {
         }
         self.peers.set_live(peer, true);
         if !self.peers.contains(&peer) && self.peers.is_crowded() {
-            self.make_room(now, Duration::ZERO);
+            self.make_room(now, Duration::ZERO, &peer);
         }
         if self.meet(now, peer) {
             self.peers.set_member(&peer, true);
@@ -309,7 +309,7 @@ impl Transport {
     /// Adds a peer, if there is room, and sets the hubs through which its session can reach it.
     fn meet(&mut self, now: Instant, peer: PublicKey) -> bool {
         let new = !self.peers.contains(&peer);
-        if new && self.peers.is_crowded() && !self.make_room(now, QUIET) && !self.make_others_pay(now, &peer) {
+        if new && self.peers.is_crowded() && !self.make_room(now, QUIET, &peer) {
             self.peers.refused += 1;
             tracing::debug!(target: "nurl::transport", peer = %peer.short(), reason = "full", "a peer is refused");
             return false;
@@ -330,22 +330,15 @@ impl Transport {
         }
     }
 
-    /// Evicts peers of the lowest rank among those silent for `quiet`. Returns whether there were any.
-    fn make_room(&mut self, now: Instant, quiet: Duration) -> bool {
-        let (endpoint, waiting, reliable) = (&self.endpoint, &self.waiting, &self.reliable);
-        let evicted = self.peers.evictable(now, quiet, |peer| traffic(endpoint, waiting, reliable, peer));
-        for peer in &evicted {
-            self.peers.evicted += 1;
-            self.forget(now, peer);
-        }
-        !evicted.is_empty()
-    }
-
-    /// Evicts peers of the pass that has most, for one of another pass. Returns whether there were any.
-    fn make_others_pay(&mut self, now: Instant, newcomer: &PublicKey) -> bool {
+    /// Evicts peers for a newcomer: of the pass that has most, or of the lowest rank among those silent for `quiet`. Returns
+    /// whether there were any.
+    fn make_room(&mut self, now: Instant, quiet: Duration, newcomer: &PublicKey) -> bool {
         let standing = self.endpoint.standing(newcomer);
         let account = standing.map_or(Account::alone(*newcomer), |standing| standing.account(*newcomer));
-        let evicted = self.peers.payers(&account, standing.is_some());
+        let newcomer = Newcomer { account, shown: standing.is_some() };
+        let (endpoint, waiting, reliable) = (&self.endpoint, &self.waiting, &self.reliable);
+        let traffic = |peer: &PublicKey| traffic(endpoint, waiting, reliable, peer);
+        let evicted = self.peers.evictable(now, quiet, &newcomer, traffic);
         for peer in &evicted {
             self.peers.evicted += 1;
             self.forget(now, peer);
