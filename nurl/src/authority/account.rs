@@ -155,7 +155,9 @@ pub fn make_room<Rank: Ord, Id>(
         let passes = passes.map(|(pass, theirs)| (theirs.len(), *pass));
         let own = by_pass.get(&own_pass).map_or(0, Vec::len);
         // Within its own group another pass has to have more.
-        let Some((_, pass)) = passes.max().filter(|(count, _)| other.is_some() || *count > own + 1) else { break };
+        let Some((_, pass)) = passes.max().filter(|(count, _)| other.is_some() || *count > own + 1) else {
+            break;
+        };
         let Some(theirs) = by_pass.get_mut(&pass) else { break };
         if sorted != Some(pass) {
             theirs.sort_by(|(one, a, _), (other, b, _)| (other, b).cmp(&(one, a)));

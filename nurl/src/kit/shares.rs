@@ -117,6 +117,12 @@ impl<H: Holder> Shares<H> {
         0
     }
 
+    /// The same for all of a holder's outermost party together.
+    pub fn outermost_room(&self, holder: &H, budget: u64) -> u64 {
+        let path = holder.path();
+        self.level(cut::<H>(&path, 0), budget).saturating_sub(self.at(&cut::<H>(&path, 1)))
+    }
+
     /// The amount of the party, or of the holder, at the end of a path.
     fn at(&self, path: &H::Path) -> u64 {
         self.amounts.get(path).copied().unwrap_or(0)

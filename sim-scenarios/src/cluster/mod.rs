@@ -128,7 +128,8 @@ impl Cluster {
 
     /// The standing of a key that came by this invitation.
     pub fn enrolled(&self, key: &PublicKey, role: Role, invitation: InvitationId) -> Credential {
-        let grant = Grant { invitation: Some(invitation), ..self.credential(key, role).pass().grant().clone() };
+        let grant =
+            Grant { invitation: Some(invitation), ..self.credential(key, role).pass().grant().clone() };
         Credential::new(grant.sign(&self.authority).expect("the fields are within bounds"))
     }
 

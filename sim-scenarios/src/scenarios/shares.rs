@@ -106,7 +106,8 @@ async fn run(trial: Trial) -> RunResult {
     if again != sessions {
         return Err(Violation::safety(KEPT, format!("it began {} more", again - sessions)));
     }
-    let state = format!("{NEWCOMERS} newcomers were served beside {INSIDERS} insiders; others kept their sessions\n");
+    let state =
+        format!("{NEWCOMERS} newcomers were served beside {INSIDERS} insiders; others kept their sessions\n");
     Ok(Passed { state, notes: format!("the slowest newcomer took {slowest:?}\n") })
 }
 

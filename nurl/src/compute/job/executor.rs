@@ -250,7 +250,8 @@ impl Executor {
         };
         loop {
             let payers = self.portions.payers_for(submitter, payload.len());
-            let Some(task) = payers.map(|mut payers| payers.find_map(|payer| last(&self.kinds, payer))) else {
+            let Some(task) = payers.map(|mut payers| payers.find_map(|payer| last(&self.kinds, payer)))
+            else {
                 return true;
             };
             let Some(task) = task else { return false };

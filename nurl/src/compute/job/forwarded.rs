@@ -125,7 +125,12 @@ impl Forwarded {
             Some((claim, _)) if claim.digest != digest => Met::Differs,
             Some((claim, submitter)) => {
                 self.claims.remove(&name);
-                Met::Both(Box::new(Submit { attempt: claim.attempt, ..submit }), digest, submitter, from.key())
+                Met::Both(
+                    Box::new(Submit { attempt: claim.attempt, ..submit }),
+                    digest,
+                    submitter,
+                    from.key(),
+                )
             }
             None => {
                 let bytes = submit.payload.len();

@@ -188,7 +188,7 @@ impl Default for Config {
 pub struct SubmitOptions {
     /// The longest time until the handle resolves; at most [`MAX_LIFE`].
     pub life: Duration,
-    /// The task's place in the executor's queue.
+    /// The task's place among those of the same pass in the executor's queue.
     pub priority: Priority,
     /// Retriably failed attempts after which the task is a dead letter. Silence doesn't count.
     pub max_failures: u32,

@@ -34,7 +34,13 @@ pub(super) struct KindQueue {
 
 impl KindQueue {
     pub(super) fn new(limits: KindLimits) -> KindQueue {
-        KindQueue { limits, running: 0, waiting: BTreeMap::new(), shares: Shares::default(), mean: FIRST_MEAN }
+        KindQueue {
+            limits,
+            running: 0,
+            waiting: BTreeMap::new(),
+            shares: Shares::default(),
+            mean: FIRST_MEAN,
+        }
     }
 
     fn len(&self) -> usize {

@@ -139,7 +139,14 @@ pub(super) struct PeerTable {
 impl PeerTable {
     /// An empty table for `limit` peers.
     pub(super) fn new(limit: usize) -> PeerTable {
-        PeerTable { known: BTreeMap::new(), shares: Shares::default(), live: BTreeSet::new(), limit, refused: 0, evicted: 0 }
+        PeerTable {
+            known: BTreeMap::new(),
+            shares: Shares::default(),
+            live: BTreeSet::new(),
+            limit,
+            refused: 0,
+            evicted: 0,
+        }
     }
 
     /// The peers, in the order of their keys.
@@ -243,14 +250,20 @@ impl PeerTable {
     ) -> Vec<PublicKey> {
         let many = (self.limit / EVICTED_SHARE).max(1);
         if let Some((payer, surplus)) = self.payer(&newcomer.account) {
-            let theirs = |account: &Account| (account.group(), account.pass()) == (payer.group(), payer.pass());
+            let theirs =
+                |account: &Account| (account.group(), account.pass()) == (payer.group(), payer.pass());
             let crowd = self.known.iter().filter(|(_, known)| theirs(&known.account));
             let crowd = crowd.filter(|(_, known)| newcomer.shown || !known.member);
             let mut crowd: Vec<_> = crowd
                 .map(|(peer, known)| {
                     let (case, seen) = known.case(now, quiet, traffic(peer));
                     // No rank is below none, and those without one come last.
-                    (case.judge().map_or((true, None), |missed| (false, Some(missed))), known.member, seen, *peer)
+                    (
+                        case.judge().map_or((true, None), |missed| (false, Some(missed))),
+                        known.member,
+                        seen,
+                        *peer,
+                    )
                 })
                 .collect();
             crowd.sort_unstable();
@@ -333,7 +346,9 @@ mod tests {
         assert_eq!(after(CALLED), [called]);
         assert_eq!(after(LOST), [called]);
         table.remove(&called);
-        assert!(table.evictable(now + LOST - Duration::from_millis(1), QUIET, &newcomer(), traffic).is_empty());
+        assert!(
+            table.evictable(now + LOST - Duration::from_millis(1), QUIET, &newcomer(), traffic).is_empty()
+        );
         assert_eq!(table.evictable(now + LOST, QUIET, &newcomer(), traffic), [heard]);
     }
 
@@ -347,8 +362,12 @@ mod tests {
         let mut table = PeerTable::new(2 * EVICTED_SHARE);
         let slips: Vec<Account> = (others.len() as u32..128).map(|n| Account::for_tests(1, 1, n)).collect();
         for (n, account) in slips.iter().chain(others).enumerate() {
-            let known =
-                Known { member: n == 0, met: now + Duration::from_millis(n as u64), standing: None, account: *account };
+            let known = Known {
+                member: n == 0,
+                met: now + Duration::from_millis(n as u64),
+                standing: None,
+                account: *account,
+            };
             table.shares.add(*account, 1);
             table.known.insert(account.key(), known);
         }
@@ -363,7 +382,11 @@ mod tests {
             table.evictable(now, QUIET, &Newcomer { account, shown }, busy)
         };
         let other = Account::for_tests(2, 2, 999);
-        assert_eq!(evicted(&table, other, true), [slips[1].key(), slips[2].key()], "two of 128; the member stays");
+        assert_eq!(
+            evicted(&table, other, true),
+            [slips[1].key(), slips[2].key()],
+            "two of 128; the member stays"
+        );
         assert!(evicted(&table, Account::for_tests(1, 1, 999), true).is_empty(), "they pay for themselves");
         slips[2..].iter().for_each(|slip| assert!(table.remove(&slip.key())));
         assert_eq!(evicted(&table, other, true), [slips[1].key()]);
@@ -384,7 +407,10 @@ mod tests {
             table.evictable(now + QUIET / 2, QUIET, &Newcomer { account, shown: true }, traffic)
         };
         assert!(evicted(&table, Account::for_tests(1, 1, 999)).is_empty());
-        assert!(!evicted(&table, Account::for_tests(1, 2, 999)).contains(&idle.key()), "another pass of the same");
+        assert!(
+            !evicted(&table, Account::for_tests(1, 2, 999)).contains(&idle.key()),
+            "another pass of the same"
+        );
         slips[1..].iter().for_each(|slip| assert!(table.remove(&slip.key())));
         assert_eq!(evicted(&table, Account::for_tests(2, 2, 999)), [idle.key()]);
     }

@@ -340,7 +340,11 @@ fn an_acknowledgement_that_overtakes_its_outcome_counts_and_such_are_bounded() {
     for n in 0..options::MAX_EARLY_ACKS as u32 {
         let mut id = [0; 16];
         id[..4].copy_from_slice(&n.to_le_bytes());
-        jobs.dispatch(now, Account::alone(key(3)), Message::Ack { task: TaskId::from_bytes(id), hash: [0; 32] });
+        jobs.dispatch(
+            now,
+            Account::alone(key(3)),
+            Message::Ack { task: TaskId::from_bytes(id), hash: [0; 32] },
+        );
     }
     jobs.dispatch(now, Account::alone(key(1)), copy(other));
     assert!(!jobs.record(other).unwrap().is_settled(), "the oldest was forgotten");

@@ -249,7 +249,8 @@ fn a_task_starts_within_one_run_beside_3000_sleepers_of_many_slips_of_one_pass()
             let account = Account::for_tests(honest.0, honest.1, number);
             submit_as(&mut world, account, number, Priority::Low, b"honest");
             world.run(secs(80));
-            let started = world.started.iter().find(|(id, ..)| *id == task(number)).map(|(.., at)| *at - begun);
+            let started =
+                world.started.iter().find(|(id, ..)| *id == task(number)).map(|(.., at)| *at - begun);
             assert!(started.is_some_and(|after| after <= secs(80)), "{concurrency} {honest:?}: {started:?}");
         }
     }

@@ -487,7 +487,9 @@ impl Hub {
 
     /// Makes room for one more key, of its address and in all, if need be at the cost of a client of the pass that has most.
     fn make_room(&mut self, now: Instant, id: ClientId, newcomer: &ClientAccount) -> bool {
-        let Some(prefix) = self.connections.get(&id).map(|connection| connection.prefix) else { return false };
+        let Some(prefix) = self.connections.get(&id).map(|connection| connection.prefix) else {
+            return false;
+        };
         let all = self.addresses.get(&prefix).copied().unwrap_or_default();
         if all - self.half_open.from(prefix) >= self.limits.clients_per_address {
             let crowd = self.connections.iter().filter(|(_, connection)| connection.prefix == prefix);

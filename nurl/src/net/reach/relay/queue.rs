@@ -274,7 +274,11 @@ mod tests {
                 }
             }
             let drained: Vec<u8> = std::iter::from_fn(|| queue.pop(1 << 20)).map(|frame| frame[0]).collect();
-            assert_eq!(drained.iter().filter(|by| **by == 2).count(), kept, "it has less than the slips have");
+            assert_eq!(
+                drained.iter().filter(|by| **by == 2).count(),
+                kept,
+                "it has less than the slips have"
+            );
             let half = drained.iter().take(100).filter(|by| **by == 2).count();
             assert!((49..=51).contains(&half), "{half} of the first hundred");
         }

@@ -255,7 +255,8 @@ fn the_slips_of_one_pass_share_its_rate() {
         bench.send(slip.into(), Frame::Forward { dst: key(10), payload: &[0; 10_000] });
     }
     assert_eq!((bench.drain(1).len(), bench.relay.counters().dropped_rate), (1, 9));
-    let asked = (100..110).map(|slip| (0..200).filter(|_| bench.relay.take_request(bench.now, ClientId(slip))).count());
+    let asked = (100..110)
+        .map(|slip| (0..200).filter(|_| bench.relay.take_request(bench.now, ClientId(slip))).count());
     assert_eq!(asked.sum::<usize>(), 1_024);
 }
 

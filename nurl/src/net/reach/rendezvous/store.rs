@@ -98,7 +98,8 @@ impl Space {
         }
         let mut chosen = Vec::new();
         for (keys, share) in shares {
-            let places = if share == keys.len() { (0..share).collect() } else { floyd(rng, keys.len(), share) };
+            let places =
+                if share == keys.len() { (0..share).collect() } else { floyd(rng, keys.len(), share) };
             chosen.extend(places.into_iter().filter_map(|at| keys.get_index(at)));
         }
         // Floyd's order isn't random, and one element may be left out by the caller.
@@ -489,7 +490,8 @@ mod tests {
         for pass in 0..90 {
             publish_as(&mut bench, 1, pass);
         }
-        let few = [publish_as(&mut bench, 2, 100), publish_as(&mut bench, 2, 101), publish_as(&mut bench, 3, 102)];
+        let few =
+            [publish_as(&mut bench, 2, 100), publish_as(&mut bench, 2, 101), publish_as(&mut bench, 3, 102)];
         bench.publish(7, 1, b"a");
         for _ in 0..20 {
             let records = bench.records.list(bench.now, HOME, key(9), u16::MAX);

@@ -126,7 +126,7 @@ impl Reliable {
             return Err(SendError::TooManyPeers);
         }
         let entry = self.peers.entry(peer).or_default();
-        let over = !self.sending.fits(body.len());
+        let over = !self.sending.fits(&peer, body.len());
         if over || !entry.outbox.fits(priority, body.len(), &self.config) {
             self.stats.refused_full += 1;
             self.sending.refuse(peer, (!over).then_some(priority));
@@ -135,7 +135,7 @@ impl Reliable {
         let id = MessageId(self.local.next_message);
         self.local.next_message += 1;
         self.stats.accepted += 1;
-        self.sending.add(body.len());
+        self.sending.add(&peer, body.len());
         if entry.outbox.is_empty()
             && let Some(link) = &mut entry.link
         {
@@ -147,9 +147,10 @@ impl Reliable {
         Ok(id)
     }
 
-    /// What a peer holds here counts on this account. Comes before [`Reliable::on_established`].
+    /// What a peer holds here, and what waits for it, counts on this account. Comes before [`Reliable::on_established`].
     pub fn set_account(&mut self, account: Account) {
         self.receiving.meet(account);
+        self.sending.meet(account);
     }
 
     /// A session with `peer`, in its process `peer_boot`, is up. A changed boot id ends the connection and fails the
@@ -273,6 +274,8 @@ impl Reliable {
             let gone = entry.outbox.take_all();
             self.fail(peer, gone, FailReason::Forgotten);
         }
+        // Only now is what waited for it off its account.
+        self.sending.part(&peer);
         self.resume();
     }
 

@@ -1,7 +1,7 @@
+use super::*;
 use crate::authority::account::{Account, Party};
 use crate::authority::invitation::InvitationId;
 use crate::kit::shares::Holder as _;
-use super::*;
 use crate::rt::Rng;
 use proptest::prelude::*;
 

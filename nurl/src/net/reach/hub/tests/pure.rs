@@ -623,7 +623,8 @@ fn the_slips_of_one_pass_make_room_for_others_and_not_for_themselves() {
         assert_eq!(bench.hub.stats().clients, 8);
         assert_eq!(bench.slip(1, 9, 1, 1).1, closed(CloseReason::Full), "they are their pass's own");
         let lost = |bench: &mut Bench| {
-            let ended = slips.iter().filter(|id| bench.heard(**id).contains(&Heard::Close(CloseReason::Full)));
+            let ended =
+                slips.iter().filter(|id| bench.heard(**id).contains(&Heard::Close(CloseReason::Full)));
             ended.count()
         };
         // Another pass of the same invitation, one of another, and one by hand.

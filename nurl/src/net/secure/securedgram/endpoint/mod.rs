@@ -554,7 +554,8 @@ impl Endpoint {
             let account = peer.sessions.standings().next()?.account(peer.key);
             Some((account, peer.sessions.answered_at(), slot))
         });
-        let out = idle.map_or_else(|| account::make_room(crowd, newcomer, EVICTED_UNCONFIRMED), |slot| vec![slot]);
+        let out =
+            idle.map_or_else(|| account::make_room(crowd, newcomer, EVICTED_UNCONFIRMED), |slot| vec![slot]);
         out.iter().for_each(|slot| self.remove_slot(*slot));
         !out.is_empty()
     }
